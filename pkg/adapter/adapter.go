@@ -1,0 +1,159 @@
+// Package adapter is the contract between the nodes of a cluster: it puts
+// events into one order, keeps each room's recent ones, hands every node the
+// events of the rooms that it subscribed to, and carries questions and answers.
+//
+// An [Adapter] moves bytes. It knows rooms, never sockets. [Memory] is the
+// implementation for nodes that share a process, and the meaning of the
+// contract; package adaptertest holds every other implementation to it.
+package adapter
+
+import (
+	"context"
+	"errors"
+	"iter"
+
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A NodeID names one node of a cluster. No two live nodes share one.
+type NodeID string
+
+// Errors that callers decide by. Implementations wrap them with what happened
+// and where.
+var (
+	// ErrClosed: the adapter was closed.
+	ErrClosed = errors.New("adapter: closed")
+	// ErrUnavailable: the event may or may not have been published, or the
+	// answer could not be had in time. Nothing is delivered ahead of its order.
+	ErrUnavailable = errors.New("adapter: unavailable")
+	// ErrTrimmed: a room has lost, or may have lost, events that a replay asks for.
+	ErrTrimmed = errors.New("adapter: backlog trimmed")
+	// ErrHistoryLost: a cursor belongs to a history that is gone, or is proved
+	// not to be part of the current one.
+	ErrHistoryLost = errors.New("adapter: history lost")
+	// ErrNoNode: the addressed node is not in the cluster.
+	ErrNoNode = errors.New("adapter: no such node")
+)
+
+// An Event is what one call of Publish hands to every subscribed node.
+//
+// Events are shared: by the nodes of a process, by the backlog and by every
+// reader of it. Nobody changes one, nor the bytes that it holds, once it has
+// been published.
+type Event struct {
+	// Target says for whom the event is. All its rooms lie in one namespace.
+	Target rooms.Target
+	// Stored events enter the backlog of each room of Target.To.
+	Stored bool
+	// Kind, Flags and Ask belong to the publisher and come back as they were:
+	// what the event is, how it wants to be delivered, and the id of the
+	// question that its answers must name ("" asks for none).
+	Kind  uint8
+	Flags uint8
+	Ask   string
+	// Data and Attachments are the payload.
+	Data        []byte
+	Attachments [][]byte
+
+	// What follows is set by the adapter; what a publisher puts there is ignored.
+
+	// From is the node that published the event.
+	From NodeID
+	// Position is the event's place in the order.
+	Position Position
+	// Cursor is, on an event from Next, the node's cursor after it, and on one
+	// from Replay or History, the cursor that covers everything up to it. As a
+	// string it is the offset that clients send back.
+	Cursor Cursor
+}
+
+// A Receipt tells what became of a published event.
+type Receipt struct {
+	// Cursor covers the event: its string is the event's offset.
+	Cursor Cursor
+	// Receivers counts the nodes that the event was handed to. It is a hint, not
+	// the truth: a broken connection may count and a reconnecting node may not.
+	Receivers int
+}
+
+// A Message goes from one node to another, past the order of events.
+type Message struct {
+	From NodeID // set by the adapter
+	Kind uint8  // the sender's, as Event.Kind
+	ID   string // what the message is about: a question's id
+	Data []byte
+}
+
+// A LostError is what Next returns where events may be missing from the feed
+// and cannot be repaired: every member of a room that was subscribed when it was
+// returned may have missed something, and must be told so by being cut. The
+// feed goes on with the next call.
+type LostError struct{ Reason string }
+
+func (e *LostError) Error() string { return "adapter: events lost: " + e.Reason }
+
+// An Adapter connects one node to the others. Its methods may be called by any
+// number of goroutines at once, except Next and Receive, each of which has one
+// caller at a time. Every method that takes a context returns when that ends.
+// After Close all of them return ErrClosed.
+type Adapter interface {
+	// Node returns the node's id.
+	Node() NodeID
+
+	// Nodes returns the ids of the live nodes, this one included, sorted.
+	Nodes(ctx context.Context) ([]NodeID, error)
+
+	// Publish gives e the next position, stores it if it is to be stored, and
+	// hands it to every node that is subscribed to a room of e.Target.To, this
+	// one included, once each. When it returns without error the event is in the
+	// backlogs. Events published by one goroutine, one after another, keep their
+	// order. An error that wraps ErrUnavailable leaves open whether it was
+	// published; any other says that it was not. An event with an empty Target.To
+	// is not published, and the receipt is empty.
+	Publish(ctx context.Context, e Event) (Receipt, error)
+
+	// Subscribe makes the node hear rooms, and returns once no later event can
+	// be missed. The cursor covers every event that a member joining with this
+	// call shall not get: the join position. Subscriptions count: each room needs
+	// one Unsubscribe for every time that it was subscribed. On error none is.
+	Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error)
+
+	// Unsubscribe undoes one Subscribe of each room. It does not wait. The node
+	// may go on hearing a room for a while.
+	Unsubscribe(rooms ...rooms.Room)
+
+	// Next returns the node's next event, in the order of positions and without
+	// repeats. It blocks until there is one. A *LostError does not end the feed;
+	// any other error does.
+	Next(ctx context.Context) (Event, error)
+
+	// Head returns the newest position: the end for a replay, which no event
+	// published after the call is at or below. If one of seen is proved not to
+	// belong to the current history, the error wraps ErrHistoryLost.
+	Head(ctx context.Context, seen ...Cursor) (Cursor, error)
+
+	// Replay yields the stored events of some rooms, each room's after its own
+	// cursor, all up to and including upTo, merged in the order of positions,
+	// each event once. An error comes first, before any event: ErrTrimmed where
+	// more than the backlog limit are missing in a room, or where that can't be
+	// ruled out; ErrHistoryLost where a cursor is of another history than upTo.
+	// Its cost depends on the rooms and events asked for only.
+	Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error]
+
+	// History returns up to limit of a room's newest stored events before a
+	// cursor (the zero Cursor: the newest of all), oldest first, and whether
+	// there are older ones.
+	History(ctx context.Context, room rooms.Room, before Cursor, limit int) (events []Event, more bool, err error)
+
+	// Send hands m to one node, which may be this one. It does not wait for the
+	// node to receive it; a full receiver loses the message and the error wraps
+	// ErrUnavailable.
+	Send(ctx context.Context, to NodeID, m Message) error
+
+	// Receive returns the next message sent to this node.
+	Receive(ctx context.Context) (Message, error)
+
+	// Close leaves the cluster and releases what the adapter holds. It returns
+	// when that is done, and ends calls in progress.
+	Close() error
+}
