@@ -1,0 +1,156 @@
+package adapter
+
+import (
+	"container/list"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// eventOverhead is what an event costs beside its payload, in bytes: a guess on
+// the high side.
+const eventOverhead = 512
+
+// size returns what e costs in memory, in bytes.
+func (e *Event) size() int {
+	n := eventOverhead + len(e.Data)
+	for _, a := range e.Attachments {
+		n += len(a)
+	}
+	return n
+}
+
+// backlogs keeps the newest stored events of every room. It is not safe for
+// concurrent use, but the slices that it returns stay as they are. Its reads
+// expect sweep to have been called.
+type backlogs struct {
+	limit    int // kept at least, per room; twice as many at most
+	maxBytes int // over all rooms
+	ttl      time.Duration
+
+	byRoom map[rooms.Room]*backlog
+	quiet  list.List // of *backlog, the one that was silent the longest in front
+	bytes  int       // the sum over rooms
+
+	// forgotten is the newest position that was given up for want of memory. A
+	// room without a backlog may have lost events up to there.
+	forgotten Position
+}
+
+type backlog struct {
+	room    rooms.Room
+	events  []*Event // in the order of positions; never changed in place, as readers hold parts of it
+	bytes   int
+	trimmed Position // nothing up to here can be counted on
+	last    time.Time
+	quiet   *list.Element
+}
+
+// add appends e to a room's backlog. The same event twice in a row is one.
+func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
+	b := bs.byRoom[room]
+	if b == nil {
+		b = &backlog{room: room, trimmed: bs.forgotten}
+		b.quiet = bs.quiet.PushBack(b)
+		bs.byRoom[room] = b
+	}
+	if n := len(b.events); n > 0 && b.events[n-1] == e {
+		return
+	}
+	bs.quiet.MoveToBack(b.quiet)
+	b.last = now
+	b.events = append(b.events, e)
+	bs.grow(b, e.size())
+	if len(b.events) > 2*bs.limit {
+		bs.trim(b)
+	}
+	for bs.bytes > bs.maxBytes {
+		lost := bs.drop().trimmed
+		if lost.Compare(bs.forgotten) > 0 {
+			bs.forgotten = lost
+		}
+	}
+}
+
+// trim leaves the newest limit events, in a slice with space for as many again.
+func (bs *backlogs) trim(b *backlog) {
+	cut := len(b.events) - bs.limit
+	for _, e := range b.events[:cut] {
+		bs.grow(b, -e.size())
+	}
+	b.trimmed = b.events[cut-1].Position
+	b.events = append(make([]*Event, 0, 2*bs.limit+1), b.events[cut:]...)
+}
+
+func (bs *backlogs) grow(b *backlog, bytes int) {
+	b.bytes += bytes
+	bs.bytes += bytes
+}
+
+// sweep drops the backlogs of rooms that have been silent for the ttl. It costs
+// what it drops.
+func (bs *backlogs) sweep(now time.Time) {
+	for f := bs.quiet.Front(); f != nil && now.Sub(f.Value.(*backlog).last) >= bs.ttl; f = bs.quiet.Front() {
+		bs.drop()
+	}
+}
+
+// drop drops the backlog of the room that has been silent for the longest time,
+// and returns it with everything trimmed.
+func (bs *backlogs) drop() *backlog {
+	b := bs.quiet.Remove(bs.quiet.Front()).(*backlog)
+	delete(bs.byRoom, b.room)
+	bs.bytes -= b.bytes
+	if n := len(b.events); n > 0 {
+		b.trimmed = b.events[n-1].Position
+	}
+	return b
+}
+
+// between returns a room's events after one position and up to another, or
+// ErrTrimmed if some of them may be gone or they are more than the limit.
+func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, error) {
+	if after.Compare(upTo) >= 0 {
+		return nil, nil
+	}
+	events, trimmed := bs.kept(room)
+	if after.Compare(trimmed) < 0 {
+		return nil, fmt.Errorf("%w: room %q has lost events", ErrTrimmed, room.Name)
+	}
+	events = events[countUpTo(events, after):countUpTo(events, upTo)]
+	if len(events) > bs.limit {
+		return nil, fmt.Errorf("%w: more than %d events in room %q", ErrTrimmed, bs.limit, room.Name)
+	}
+	return events, nil
+}
+
+// before returns up to limit of a room's newest events before a position, and
+// whether older ones are kept.
+func (bs *backlogs) before(room rooms.Room, p Position, limit int) (_ []*Event, more bool) {
+	events, _ := bs.kept(room)
+	end, _ := slices.BinarySearchFunc(events, p, compareToPosition)
+	start := max(0, end-max(0, limit))
+	return events[start:end], start > 0
+}
+
+// kept returns what is kept of a room, and the position up to which it may have
+// lost events.
+func (bs *backlogs) kept(room rooms.Room) (_ []*Event, trimmed Position) {
+	if b := bs.byRoom[room]; b != nil {
+		return b.events, b.trimmed
+	}
+	return nil, bs.forgotten
+}
+
+// countUpTo returns how many events lie at a position or before it.
+func countUpTo(events []*Event, p Position) int {
+	i, found := slices.BinarySearchFunc(events, p, compareToPosition)
+	if found {
+		i++
+	}
+	return i
+}
+
+func compareToPosition(e *Event, p Position) int { return e.Position.Compare(p) }

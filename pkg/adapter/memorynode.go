@@ -1,0 +1,231 @@
+package adapter
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A memoryNode is the Adapter of one node of a Memory.
+type memoryNode struct {
+	memory *Memory
+	id     NodeID
+	feed   *queue[fed]
+	inbox  *queue[Message]
+	done   chan struct{} // closed by Close
+
+	// Guarded by memory.mu.
+	subscriptions map[rooms.Room]int
+	receives      uint64 // the last of memory.publishes that this node was a receiver in
+}
+
+// fed is what stands in a node's feed: an event, or the place where some are lost.
+type fed struct {
+	event *Event
+	lost  *LostError
+}
+
+// enter locks the memory, unless ctx has ended or the node has left. On success
+// the caller unlocks.
+func (n *memoryNode) enter(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	n.memory.mu.Lock()
+	if n.memory.nodes[n.id] != n {
+		n.memory.mu.Unlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (n *memoryNode) Node() NodeID { return n.id }
+
+func (n *memoryNode) Nodes(ctx context.Context) ([]NodeID, error) {
+	if err := n.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer n.memory.mu.Unlock()
+	return slices.Sorted(maps.Keys(n.memory.nodes)), nil
+}
+
+func (n *memoryNode) Publish(ctx context.Context, e Event) (Receipt, error) {
+	e.From = n.id
+	for {
+		receipt, space, err := n.tryPublish(ctx, &e)
+		if space == nil {
+			return receipt, err
+		}
+		select {
+		case <-space:
+		case <-n.done:
+		case <-ctx.Done():
+			return Receipt{}, fmt.Errorf("adapter: publish: a receiver's feed is full: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func (n *memoryNode) tryPublish(ctx context.Context, e *Event) (Receipt, <-chan struct{}, error) {
+	if err := n.enter(ctx); err != nil {
+		return Receipt{}, nil, err
+	}
+	defer n.memory.mu.Unlock()
+	if len(e.Target.To) == 0 {
+		return Receipt{}, nil, nil
+	}
+	receipt, space := n.memory.publish(e)
+	return receipt, space, nil
+}
+
+func (n *memoryNode) Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error) {
+	if err := n.enter(ctx); err != nil {
+		return Cursor{}, err
+	}
+	defer n.memory.mu.Unlock()
+	for _, room := range rooms {
+		n.memory.subscribe(n, room)
+	}
+	return n.memory.head(), nil
+}
+
+func (n *memoryNode) Unsubscribe(rooms ...rooms.Room) {
+	if n.enter(context.Background()) != nil {
+		return
+	}
+	defer n.memory.mu.Unlock()
+	for _, room := range rooms {
+		n.memory.unsubscribe(n, room)
+	}
+}
+
+func (n *memoryNode) Next(ctx context.Context) (Event, error) {
+	f, err := n.feed.take(ctx, n.done)
+	switch {
+	case err != nil:
+		return Event{}, err
+	case f.lost != nil:
+		return Event{}, f.lost
+	}
+	return *f.event, nil
+}
+
+func (n *memoryNode) Head(ctx context.Context, seen ...Cursor) (Cursor, error) {
+	if err := n.enter(ctx); err != nil {
+		return Cursor{}, err
+	}
+	defer n.memory.mu.Unlock()
+	for _, c := range seen {
+		if c.IsZero() {
+			continue // it has seen nothing that could be lost
+		}
+		if err := n.memory.check(c); err != nil {
+			return Cursor{}, err
+		}
+	}
+	return n.memory.head(), nil
+}
+
+func (n *memoryNode) Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		missed, err := n.missed(ctx, after, upTo)
+		if err != nil {
+			yield(Event{}, fmt.Errorf("adapter: replay: %w", err))
+			return
+		}
+		for e := range merge(missed) {
+			if !yield(*e, nil) {
+				return
+			}
+		}
+	}
+}
+
+// missed returns what a replay consists of, room by room.
+func (n *memoryNode) missed(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) ([][]*Event, error) {
+	if err := n.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer n.memory.mu.Unlock()
+	if err := n.memory.check(upTo); err != nil {
+		return nil, err
+	}
+	n.memory.backlogs.sweep(time.Now())
+	missed := make([][]*Event, 0, len(after))
+	for room, c := range after {
+		if err := n.memory.check(c); err != nil {
+			return nil, err
+		}
+		events, err := n.memory.backlogs.between(room, c.At, upTo.At)
+		if err != nil {
+			return nil, err
+		}
+		missed = append(missed, events)
+	}
+	return missed, nil
+}
+
+func (n *memoryNode) History(ctx context.Context, room rooms.Room, before Cursor, limit int) ([]Event, bool, error) {
+	kept, more, err := n.history(ctx, room, before, limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("adapter: history: %w", err)
+	}
+	events := make([]Event, len(kept))
+	for i, e := range kept {
+		events[i] = *e
+	}
+	return events, more, nil
+}
+
+func (n *memoryNode) history(ctx context.Context, room rooms.Room, before Cursor, limit int) ([]*Event, bool, error) {
+	if err := n.enter(ctx); err != nil {
+		return nil, false, err
+	}
+	defer n.memory.mu.Unlock()
+	end := Position{Ms: math.MaxUint64}
+	if !before.IsZero() {
+		if err := n.memory.check(before); err != nil {
+			return nil, false, err
+		}
+		end = before.At
+	}
+	n.memory.backlogs.sweep(time.Now())
+	events, more := n.memory.backlogs.before(room, end, limit)
+	return events, more, nil
+}
+
+func (n *memoryNode) Send(ctx context.Context, to NodeID, m Message) error {
+	if err := n.enter(ctx); err != nil {
+		return err
+	}
+	defer n.memory.mu.Unlock()
+	receiver := n.memory.nodes[to]
+	if receiver == nil {
+		return fmt.Errorf("%w: %q", ErrNoNode, to)
+	}
+	if receiver.inbox.full() != nil {
+		return fmt.Errorf("%w: too many messages wait for node %q", ErrUnavailable, to)
+	}
+	m.From = n.id
+	receiver.inbox.put(m, len(m.Data))
+	return nil
+}
+
+func (n *memoryNode) Receive(ctx context.Context) (Message, error) {
+	return n.inbox.take(ctx, n.done)
+}
+
+func (n *memoryNode) Close() error {
+	n.memory.mu.Lock()
+	defer n.memory.mu.Unlock()
+	if n.memory.remove(n) {
+		close(n.done)
+		n.feed.discard() // wakes those who wait to publish to it
+	}
+	return nil
+}
