@@ -1,0 +1,114 @@
+package engineio
+
+import (
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// A compressor is what flate, gzip and zlib writers have in common.
+type compressor interface {
+	io.WriteCloser
+	Reset(io.Writer)
+	Flush() error
+}
+
+// Compressors are big and are reset for each use. The level is the fastest:
+// messages are short, and sent while somebody waits.
+var (
+	flatePool = compressorPool(func() (compressor, error) { return flate.NewWriter(nil, flate.BestSpeed) })
+	gzipPool  = compressorPool(func() (compressor, error) { return gzip.NewWriterLevel(nil, gzip.BestSpeed) })
+	zlibPool  = compressorPool(func() (compressor, error) { return zlib.NewWriterLevel(nil, zlib.BestSpeed) })
+)
+
+func compressorPool(make func() (compressor, error)) *sync.Pool {
+	return &sync.Pool{New: func() any {
+		c, err := make()
+		if err != nil {
+			panic(err) // the level is a constant that exists
+		}
+		return c
+	}}
+}
+
+// compress returns data as written through a compressor of the pool, ended by
+// its finish. Nothing fails that writes to memory.
+func compress(pool *sync.Pool, dst *bytes.Buffer, data []byte, finish func(compressor) error) {
+	c := pool.Get().(compressor)
+	defer pool.Put(c)
+	c.Reset(dst)
+	_, _ = c.Write(data)
+	_ = finish(c)
+}
+
+// deflateFrame builds a WebSocket frame compressed as RFC 7692 says for a message
+// without context takeover: flushed, and without the flush's last four bytes.
+func deflateFrame(opcode byte, payload []byte) []byte {
+	var out bytes.Buffer
+	compress(flatePool, &out, payload, compressor.Flush)
+	body := out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]
+	b := make([]byte, 0, frameHeaderLen(len(body))+len(body))
+	return append(appendFrameHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
+}
+
+// An encoding is a content encoding of polling responses.
+type encoding struct {
+	name string
+	pool *sync.Pool
+}
+
+// encodings are those offered, the preferred one first. Brotli is not among
+// them: it costs more time than it saves here.
+var encodings = []encoding{{"gzip", gzipPool}, {"deflate", zlibPool}}
+
+// chooseEncoding returns the encoding that the client likes best, nil for none.
+func chooseEncoding(h http.Header) *encoding {
+	accepted := strings.Join(h.Values("Accept-Encoding"), ",")
+	var best *encoding
+	bestQ := 0.0
+	for i := range encodings {
+		if q := quality(accepted, encodings[i].name); q > bestQ {
+			best, bestQ = &encodings[i], q
+		}
+	}
+	return best
+}
+
+// quality returns how much an Accept-Encoding header likes an encoding, from 0
+// to 1 (RFC 9110, section 12.5.3).
+func quality(accepted, name string) float64 {
+	wildcard := 0.0
+	for item := range strings.SplitSeq(accepted, ",") {
+		token, params, _ := strings.Cut(item, ";")
+		q := 1.0
+		if v, ok := strings.CutPrefix(strings.TrimSpace(params), "q="); ok {
+			q, _ = strconv.ParseFloat(v, 64) // nonsense is 0: not wanted
+		}
+		switch token = strings.TrimSpace(token); {
+		case strings.EqualFold(token, name):
+			return q
+		case token == "*":
+			wildcard = q
+		}
+	}
+	return wildcard
+}
+
+// offersDeflate reports whether the peer offers permessage-deflate.
+func offersDeflate(h http.Header) bool {
+	for _, v := range h.Values("Sec-Websocket-Extensions") {
+		for offer := range strings.SplitSeq(v, ",") {
+			name, _, _ := strings.Cut(offer, ";")
+			if strings.TrimSpace(name) == "permessage-deflate" {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,284 @@
+package engineio
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// A Message is what a client sent.
+type Message struct {
+	Binary bool
+	Data   []byte // the receiver's to keep and to change
+}
+
+// A Conn is one client, whatever transport it is on. Its methods may be called
+// by any number of goroutines at once, except Recv.
+//
+// A Conn is done when its context is, and stays the same through an upgrade.
+type Conn struct {
+	server    *Server
+	id        string
+	handshake *Handshake
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+
+	source source // belongs to Recv
+
+	mu        sync.Mutex
+	transport transport
+	probing   *websocketTransport // asks to become the transport
+	claimed   bool                // an upgrade is being made, or was
+	closed    *CloseError         // nil while open
+
+	// Invariant: if pending is not nil and the transport has somebody to write
+	// for, writing is true. The writer takes pending until there is none.
+	pending *batch
+	writing bool
+	queued  int           // bytes in pending, and in what the writer has taken
+	room    chan struct{} // closed when queued shrinks; nil if nobody waits
+	resting chan struct{} // closed when writing ends; nil if nobody waits
+
+	timer timer
+	phase phase
+	due   time.Time
+	alive time.Time
+}
+
+// A transport carries a connection's packets. Its methods are called with the
+// connection's mu held and do not block.
+type transport interface {
+	name() string
+	// writable reports whether a packet that is queued now leaves at once.
+	writable() bool
+	// start sets a writer to work on what is queued. It returns false if there is
+	// nobody to write for.
+	start() bool
+	// end brings the close of the connection to the peer, once. It reports whether
+	// the peer has yet to fetch it, and must find the session until then.
+	end(cause *CloseError, how ending) (unfetched bool)
+	// cut ends at once what is still under way, and unblocks who waits for it.
+	cut()
+}
+
+// A source is where Recv gets messages from: the transport, or the one before it
+// for as long as that has some.
+type source interface {
+	recv() (Message, error)
+}
+
+// An ending says what a connection's transport still has to bring to the peer.
+type ending uint8
+
+const (
+	endFlush ending = iota // what is queued, and a close
+	endDrop                // a close only
+	endCut                 // nothing: the peer is gone or does not read
+)
+
+func newConn(s *Server, id string, h *Handshake) *Conn {
+	c := &Conn{server: s, id: id, handshake: h, alive: h.Time}
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	c.timer.fire = c.expire
+	return c
+}
+
+// run serves the connection on a goroutine of its own.
+func (c *Conn) run() {
+	defer c.server.tasks.Done()
+	c.server.serve(c)
+	c.end(&CloseError{Reason: ForcedClose}, endFlush)
+
+	c.mu.Lock()
+	w, ok := c.transport.(*websocketTransport)
+	var resting chan struct{}
+	if ok && c.writing {
+		resting = make(chan struct{})
+		c.resting = resting
+	}
+	c.mu.Unlock()
+	if !ok {
+		return // the rest is fetched by polls, or is not
+	}
+	if resting != nil {
+		<-resting // the timer cuts a writer that is stuck
+	}
+	w.hangUp()
+	c.mu.Lock()
+	c.server.wheel.cancel(&c.timer)
+	c.mu.Unlock()
+}
+
+// ID returns the session id. It is a secret between the client and this server:
+// on long-polling, whoever knows it is the client.
+func (c *Conn) ID() string { return c.id }
+
+// Handshake returns what the first request said. It is shared; do not change it.
+func (c *Conn) Handshake() *Handshake { return c.handshake }
+
+// Transport returns the name of the current transport, "polling" or "websocket".
+func (c *Conn) Transport() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.transport.name()
+}
+
+// Context is done when the connection is closed; its cause is a *[CloseError].
+func (c *Conn) Context() context.Context { return c.ctx }
+
+// Alive returns when the client last answered a ping, or connected.
+func (c *Conn) Alive() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.alive
+}
+
+// Recv returns the client's next message, and waits for it. One goroutine at a
+// time may call it, and should be in it most of the time: pings are answered and
+// a client's leaving is noticed by it, because on a WebSocket it reads the wire
+// on the goroutine of its caller. It follows an upgrade by itself.
+//
+// Once the connection is closed, and what a polling client had sent before is
+// received, it returns the *[CloseError].
+func (c *Conn) Recv() (Message, error) { return c.source.recv() }
+
+// Send queues packets for the client, adjacent and in order. It never waits.
+// If other packets are queued and these would exceed [Options.SendQueueBytes],
+// the client is too slow: the connection is closed instead, with [TransportError]
+// wrapping [ErrSlowClient]. The error is the *[CloseError] of a connection that is
+// closed.
+func (c *Conn) Send(ps ...*Packet) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed != nil:
+		return c.closed
+	case len(ps) == 0:
+		return nil
+	case c.queued > 0 && c.queued+size(ps) > c.server.o.SendQueueBytes:
+		c.server.counts.slowClients.Add(1)
+		return c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
+	}
+	c.push(ps...)
+	return nil
+}
+
+// TrySend queues packets like Send, but only if they leave at once: nothing else
+// is queued or being written, and the transport has the client's ear. It reports
+// whether it did.
+func (c *Conn) TrySend(ps ...*Packet) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed != nil || len(ps) == 0 || c.queued > 0 || c.writing || !c.transport.writable() {
+		return false
+	}
+	c.push(ps...)
+	return true
+}
+
+func size(ps []*Packet) int {
+	n := 0
+	for _, p := range ps {
+		n += p.Len()
+	}
+	return n
+}
+
+// Queued returns how many bytes wait to be written, those included that are
+// being written.
+func (c *Conn) Queued() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queued
+}
+
+// WaitQueue waits until at most max bytes are queued. It returns early with the
+// cause of ctx if that ends, or with the *[CloseError] if the connection does.
+func (c *Conn) WaitQueue(ctx context.Context, max int) error {
+	for {
+		c.mu.Lock()
+		if c.closed != nil || c.queued <= max {
+			err := c.closed
+			c.mu.Unlock()
+			if err != nil {
+				return err
+			}
+			return nil
+		}
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		room := c.room
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-c.ctx.Done():
+			return context.Cause(c.ctx)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Close ends the connection. It does not wait: what is queued and the close
+// itself follow on the transport for a bounded time, 5 seconds on a WebSocket and
+// 30 for a polling client to come and fetch it. Only the first end of a connection
+// counts; closing it again does nothing. The error is always nil if reason was
+// what ended the connection, and the earlier *[CloseError] otherwise.
+func (c *Conn) Close(reason Reason) error {
+	mine := &CloseError{Reason: reason}
+	if err := c.end(mine, endFlush); err != mine {
+		return err
+	}
+	return nil
+}
+
+// poll serves a request of the connection's client by polling.
+func (c *Conn) poll(w http.ResponseWriter, r *http.Request) {
+	c.mu.Lock()
+	p, ok := c.transport.(*pollingTransport)
+	c.mu.Unlock()
+	if !ok {
+		badRequest.answer(w, false)
+		return
+	}
+	p.serve(w, r)
+}
+
+// cut ends what a closed connection still has under way.
+func (c *Conn) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transport.cut()
+}
+
+// end closes the connection if it is open and returns why it is closed.
+func (c *Conn) end(cause *CloseError, how ending) *CloseError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.endLocked(cause, how)
+}
+
+// endLocked is end with c.mu held.
+func (c *Conn) endLocked(cause *CloseError, how ending) *CloseError {
+	if c.closed != nil {
+		return c.closed
+	}
+	c.closed = cause
+	c.server.wheel.cancel(&c.timer)
+	if c.probing != nil {
+		c.probing.interrupt()
+	}
+	if how != endFlush {
+		c.done(c.take())
+	}
+	unfetched := c.transport.end(cause, how)
+	c.cancel(cause)
+	c.server.ended(c.transport.name(), cause.Reason)
+	if !unfetched {
+		c.server.forget(c)
+	}
+	return cause
+}

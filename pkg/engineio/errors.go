@@ -1,0 +1,104 @@
+package engineio
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+)
+
+// A Reason says why a connection ended, in the words of the protocol.
+type Reason string
+
+// The reasons there are.
+const (
+	// TransportError: the peer broke the transport's rules, a write failed, or
+	// the peer was too slow for its send queue.
+	TransportError Reason = "transport error"
+	// TransportClose: the peer closed, or went away.
+	TransportClose Reason = "transport close"
+	// ForcedClose: this side closed, by [Conn.Close] or [Server.Close].
+	ForcedClose Reason = "forced close"
+	// PingTimeout: the peer did not answer a ping in time.
+	PingTimeout Reason = "ping timeout"
+	// ParseError: the peer sent something that is not a packet.
+	ParseError Reason = "parse error"
+)
+
+// A CloseError is the end of a connection. The first one is kept: [Conn.Recv],
+// [Conn.Send] and the cause of [Conn.Context] all return it.
+type CloseError struct {
+	Reason Reason
+	Err    error // what happened; nil where the reason says it all
+}
+
+func (e *CloseError) Error() string {
+	if e.Err == nil {
+		return "engineio: " + string(e.Reason)
+	}
+	return "engineio: " + string(e.Reason) + ": " + e.Err.Error()
+}
+
+func (e *CloseError) Unwrap() error { return e.Err }
+
+// Errors that callers decide by.
+var (
+	// ErrSlowClient: more was to be queued for a connection than its send queue
+	// holds. It is wrapped by the *CloseError of a connection that was cut for it.
+	ErrSlowClient = errors.New("send queue is full")
+	// ErrServerClosed: the server was closed.
+	ErrServerClosed = errors.New("engineio: server closed")
+)
+
+// What a peer can do wrong. They are wrapped in the *CloseError.
+var (
+	errOverlap     = errors.New("overlapping requests")
+	errContentType = errors.New("unexpected content type")
+	errClientPing  = errors.New("ping from a client")
+	errTooLarge    = errors.New("message exceeds the maximum payload")
+	errNotUTF8     = errors.New("text message is not UTF-8")
+	errBadPacket   = errors.New("not a packet")
+)
+
+// A refusal is an answer of the protocol to a request that it does not serve.
+type refusal struct {
+	code    int
+	message string
+}
+
+var (
+	unknownTransport   = &refusal{0, "Transport unknown"}
+	unknownSession     = &refusal{1, "Session ID unknown"}
+	badMethod          = &refusal{2, "Bad handshake method"}
+	badRequest         = &refusal{3, "Bad request"}
+	forbidden          = &refusal{4, "Forbidden"}
+	unsupportedVersion = &refusal{5, "Unsupported protocol version"}
+)
+
+// answer writes the refusal. Peers that ask for an upgrade cannot read a body,
+// so they get the bare message, and always the status 400.
+func (f *refusal) answer(w http.ResponseWriter, upgrade bool) {
+	h := w.Header()
+	if upgrade {
+		h.Set("Connection", "close")
+		h.Set("Content-Type", "text/html")
+		h.Set("Content-Length", strconv.Itoa(len(f.message)))
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = w.Write([]byte(f.message)) // the peer is being turned away
+		return
+	}
+	status := http.StatusBadRequest
+	if f.code == forbidden.code {
+		status = http.StatusForbidden
+	}
+	body, err := json.Marshal(struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	}{f.code, f.message})
+	if err != nil {
+		panic(err) // a number and a string can be encoded
+	}
+	h.Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // as above
+}

@@ -1,0 +1,157 @@
+package engineio
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// A Handshake is what the first request of a connection said.
+type Handshake struct {
+	Header     http.Header // without what concerns the WebSocket handshake only
+	URL        string      // path and query, as requested
+	RemoteAddr string      // of the TCP peer; headers of proxies are not looked at
+	TLS        bool
+	Time       time.Time
+}
+
+// Query returns the parameters of the URL. They are parsed anew by each call: a
+// server holds many handshakes and reads few of them twice.
+func (h *Handshake) Query() url.Values {
+	_, query, _ := strings.Cut(h.URL, "?")
+	v, _ := url.ParseQuery(query) // what can't be parsed is left out, as in net/http
+	return v
+}
+
+func newHandshake(r *http.Request) *Handshake {
+	h := make(http.Header, len(r.Header))
+	for k, v := range r.Header {
+		if k != "Upgrade" && k != "Connection" && !strings.HasPrefix(k, "Sec-Websocket-") {
+			h[k] = v
+		}
+	}
+	return &Handshake{
+		Header:     h,
+		URL:        r.URL.RequestURI(),
+		RemoteAddr: r.RemoteAddr,
+		TLS:        r.TLS != nil,
+		Time:       time.Now(),
+	}
+}
+
+const (
+	nodeIDLen   = 4
+	randomIDLen = 16
+)
+
+// randomString returns n random characters of A-Z, a-z, 0-9, - and _. n is a
+// multiple of 4.
+func randomString(n int) string {
+	b := make([]byte, n/4*3)
+	_, _ = rand.Read(b) // never fails
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// newID returns a session id for a request: by default 20 characters, of which
+// the first four name the node.
+func (s *Server) newID(r *http.Request) (string, error) {
+	if s.o.GenerateID == nil {
+		return s.o.NodeID + randomString(randomIDLen), nil
+	}
+	return s.o.GenerateID(r)
+}
+
+// open serves a request for a new session. Its packet 0, and the initial packet
+// if there is one, are the first in the queue.
+func (s *Server) open(w http.ResponseWriter, r *request) {
+	id, err := s.newID(r.Request)
+	if err != nil || s.lookup(id) != nil {
+		s.log.Warn("no session id", zap.Error(err))
+		badRequest.answer(w, r.upgrade)
+		return
+	}
+	c := newConn(s, id, newHandshake(r.Request))
+	if r.upgrade {
+		s.openWebSocket(w, r, c)
+	} else {
+		s.openPolling(w, r, c)
+	}
+}
+
+func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
+	p := newPollingTransport(c)
+	c.transport, c.source = p, p
+	if !s.begin(c, s.upgrades) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if s.o.Cookie != nil {
+		cookie := *s.o.Cookie
+		cookie.Value = c.id
+		http.SetCookie(w, &cookie)
+	}
+	s.setInitialHeaders(w.Header(), r.Request)
+	p.serve(w, r.Request)
+}
+
+func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
+	if r.transport != WebSocket {
+		s.upgrade(w, r, c)
+		return
+	}
+	h := s.upgradeHeader(w, r.Request)
+	s.setInitialHeaders(h, r.Request)
+	t, err := s.accept(c, w, r, h)
+	if err != nil {
+		return
+	}
+	c.claimed = true // there is nothing to upgrade to
+	c.transport, c.source = t, t
+	if !s.begin(c, nil) {
+		t.cut()
+	}
+}
+
+// begin makes a connection known, queues its first packets and starts to serve
+// it. It returns false if the server is closed, or the id taken.
+func (s *Server) begin(c *Conn, upgrades []string) bool {
+	if !s.admit(c) {
+		return false
+	}
+	first := []*Packet{s.openPacket(c.id, upgrades)}
+	if s.o.InitialPacket != nil {
+		first = append(first, s.o.InitialPacket)
+	}
+	c.mu.Lock()
+	if c.closed == nil { // by a Server.Close since
+		c.arm(phaseIdle, s.o.PingInterval)
+		c.push(first...)
+	}
+	c.mu.Unlock()
+	go c.run() // until the connection has ended; Server.Close waits for it
+	return true
+}
+
+// openPacket returns the packet that begins a session.
+func (s *Server) openPacket(id string, upgrades []string) *Packet {
+	if upgrades == nil {
+		upgrades = []string{}
+	}
+	data, err := json.Marshal(struct {
+		SID          string   `json:"sid"`
+		Upgrades     []string `json:"upgrades"`
+		PingInterval int64    `json:"pingInterval"`
+		PingTimeout  int64    `json:"pingTimeout"`
+		MaxPayload   int      `json:"maxPayload"`
+	}{id, upgrades, s.o.PingInterval.Milliseconds(), s.o.PingTimeout.Milliseconds(), s.o.MaxPayload})
+	if err != nil {
+		panic(err) // strings and numbers can be encoded
+	}
+	return newPacket(opText, []byte{typeOpen}, data)
+}

@@ -1,0 +1,78 @@
+package engineio
+
+import "time"
+
+// A phase says what a connection's one timer is set for.
+type phase uint8
+
+const (
+	phaseIdle     phase = iota // the next ping
+	phaseWaiting               // the answer to a ping
+	phaseExtended              // the same, put off once because the peer sent something else
+	phaseClosing               // the last of a closed connection
+)
+
+// How long a closed connection may take to hand over what was queued and the
+// close itself. A polling client may be between two polls; a WebSocket is there
+// or is not. Then the peer has the last of them to close its side, too.
+const (
+	pollingCloseTimeout   = 30 * time.Second
+	websocketCloseTimeout = 5 * time.Second
+	hangUpTimeout         = time.Second
+)
+
+// arm sets the timer for a phase. c.mu is held.
+func (c *Conn) arm(p phase, d time.Duration) {
+	c.phase = p
+	c.due = time.Now().Add(d)
+	c.server.wheel.set(&c.timer, d)
+}
+
+// expire is called by the wheel when the timer may be due.
+func (c *Conn) expire(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Before(c.due) {
+		return // it was set anew while this call was on its way
+	}
+	switch c.phase {
+	case phaseIdle:
+		c.arm(phaseWaiting, c.server.o.PingTimeout)
+		c.push(pingPacket)
+	case phaseWaiting, phaseExtended:
+		c.endLocked(&CloseError{Reason: PingTimeout}, endDrop)
+	case phaseClosing:
+		c.transport.cut()
+		c.server.forget(c)
+	}
+}
+
+// hear takes note of a packet of n bytes from the peer, or of the error that it
+// could not be decoded with. What it returns is the end of the connection: one
+// that the packet brings about, or one that came before it.
+func (c *Conn) hear(kind byte, n int, err error) *CloseError {
+	if err != nil {
+		return &CloseError{Reason: ParseError, Err: err}
+	}
+	c.server.counts.packetsIn.Add(1)
+	c.server.counts.bytesIn.Add(uint64(n))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed != nil:
+		return c.closed
+	case kind == typeClose:
+		return &CloseError{Reason: TransportClose}
+	case kind == typePing:
+		return &CloseError{Reason: TransportError, Err: errClientPing}
+	case kind == typePong:
+		if c.phase == phaseWaiting || c.phase == phaseExtended {
+			c.alive = time.Now()
+			c.arm(phaseIdle, c.server.o.PingInterval)
+		}
+	case c.phase == phaseWaiting:
+		// The pong may be stuck behind a large message that is still on its way.
+		c.arm(phaseExtended, c.server.o.PingTimeout)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package engineio
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The names of the transports.
+const (
+	Polling   = "polling"
+	WebSocket = "websocket"
+)
+
+// Options configure a [Server]. A zero field means the default that its comment
+// begins with. Hooks may be called by many goroutines at once.
+type Options struct {
+	// Path is "/engine.io/": requests whose path begins with it are served.
+	Path string
+	// NodeID is random: the four characters of A-Z, a-z, 0-9, - and _ that begin
+	// every session id, by which a balancer can find the node.
+	NodeID string
+	// PingInterval is 25 seconds: the time from an answered ping to the next.
+	PingInterval time.Duration
+	// PingTimeout is 20 seconds: how long the answer may take.
+	PingTimeout time.Duration
+	// UpgradeTimeout is 10 seconds: how long a client may take to move to a
+	// WebSocket.
+	UpgradeTimeout time.Duration
+	// MaxPayload is 1,000,000: the most bytes of a POST and of a message received
+	// on a WebSocket.
+	MaxPayload int
+	// SendQueueBytes is 1 MiB. A connection with packets queued is closed rather
+	// than have more than this queued; see [Conn.Send].
+	SendQueueBytes int
+	// Transports is polling and websocket: the transports that are served.
+	Transports []string
+	// DisableUpgrades keeps a session on the transport that it began with.
+	DisableUpgrades bool
+	// Origins is the same origin only: that whose host and port equal the Host
+	// header. Otherwise it lists origins like "https://example.com:8443", which may
+	// send credentials, or "*" for all, which may not. Requests of other origins
+	// are refused on every transport; those without an Origin header never are.
+	Origins []string
+	// AllowRequest is asked for each new session, not for the later requests of
+	// one. The text of its error is sent to the client.
+	AllowRequest func(*http.Request) error
+	// Cookie is none. If set, a copy with the session id as its value is set by
+	// handshakes by polling. Its name is "io" if empty, its path "/", SameSite Lax;
+	// it is always HttpOnly.
+	Cookie *http.Cookie
+	// InitialHeaders may change the headers of the response to the first request
+	// of a session, Headers those of all responses of sessions and of the 101.
+	InitialHeaders, Headers func(h http.Header, r *http.Request)
+	// Use lists middlewares, the outermost first, that each request passes through.
+	// One that wraps the ResponseWriter must let it be unwrapped, or it prevents
+	// upgrades.
+	Use []func(http.Handler) http.Handler
+	// HTTPCompressionThreshold is 1024: the size in bytes from which on polling
+	// responses are compressed. Negative: none is.
+	HTTPCompressionThreshold int
+	// PerMessageDeflate compresses messages of PerMessageDeflateThreshold bytes or
+	// more (1024 by default) on WebSockets whose client offers it. It costs much
+	// time and memory.
+	PerMessageDeflate          bool
+	PerMessageDeflateThreshold int
+	// InitialPacket is none. It is sent to each client, right behind the handshake.
+	InitialPacket *Packet
+	// GenerateID makes the session ids: NodeID and 16 random characters. Ids must be
+	// unique and cannot be guessed, or others can take over sessions.
+	GenerateID func(*http.Request) (string, error)
+	// Logger is none.
+	Logger *zap.Logger
+}
+
+var nodeIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{4}$`)
+
+// withDefaults checks o and fills it in.
+func (o Options) withDefaults() (Options, error) {
+	o.Path = or(o.Path, "/engine.io/")
+	o.NodeID = or(o.NodeID, randomString(nodeIDLen))
+	o.PingInterval = or(o.PingInterval, 25*time.Second)
+	o.PingTimeout = or(o.PingTimeout, 20*time.Second)
+	o.UpgradeTimeout = or(o.UpgradeTimeout, 10*time.Second)
+	o.MaxPayload = or(o.MaxPayload, 1_000_000)
+	o.SendQueueBytes = or(o.SendQueueBytes, 1<<20)
+	o.HTTPCompressionThreshold = or(o.HTTPCompressionThreshold, 1024)
+	o.PerMessageDeflateThreshold = or(o.PerMessageDeflateThreshold, 1024)
+	o.Logger = or(o.Logger, zap.NewNop())
+	if o.Transports == nil {
+		o.Transports = []string{Polling, WebSocket}
+	}
+	if o.Cookie != nil {
+		cookie := *o.Cookie
+		cookie.Name = or(cookie.Name, "io")
+		cookie.Path = or(cookie.Path, "/")
+		cookie.SameSite = or(cookie.SameSite, http.SameSiteLaxMode)
+		cookie.HttpOnly = true
+		o.Cookie = &cookie
+	}
+	if !nodeIDPattern.MatchString(o.NodeID) {
+		return o, fmt.Errorf("engineio: node id %q is not four characters of A-Z, a-z, 0-9, - and _", o.NodeID)
+	}
+	if d := min(o.PingInterval, o.PingTimeout, o.UpgradeTimeout); d < time.Millisecond {
+		return o, fmt.Errorf("engineio: ping interval, ping timeout and upgrade timeout must be at least a millisecond, not %v", d)
+	}
+	if n := min(o.MaxPayload, o.SendQueueBytes, o.PerMessageDeflateThreshold); n < 0 {
+		return o, fmt.Errorf("engineio: a size is negative: %d", n)
+	}
+	for _, t := range o.Transports {
+		if !slices.Contains([]string{Polling, WebSocket}, t) {
+			return o, fmt.Errorf("engineio: unknown transport %q", t)
+		}
+	}
+	return o, nil
+}
+
+// or returns v, or the default if v is the zero value.
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}

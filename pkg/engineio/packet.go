@@ -1,0 +1,149 @@
+package engineio
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"sync"
+)
+
+// The packet types of Engine.IO, as the digits that stand for them, and the
+// letter that begins a binary message in text.
+const (
+	typeOpen    = '0'
+	typeClose   = '1'
+	typePing    = '2'
+	typePong    = '3'
+	typeMessage = '4'
+	typeUpgrade = '5'
+	typeNoop    = '6'
+	typeBinary  = 'b'
+)
+
+// WebSocket opcodes (RFC 6455, section 5.2) and bits of a frame's first byte.
+const (
+	opText   = 0x1
+	opBinary = 0x2
+	opClose  = 0x8
+	opPong   = 0xA
+
+	finBit  = 0x80
+	rsv1Bit = 0x40
+
+	maxFrameHeader = 10
+)
+
+// A Packet is a message to send: encoded once, immutable, and shared by pointer
+// by any number of connections at once.
+type Packet struct {
+	// frame is a complete unmasked WebSocket frame. What follows its header is
+	// the payload, which for text is the packet's polling form, too.
+	frame      []byte
+	header     int
+	noCompress bool
+
+	// Forms that few connections need are made by the first that does.
+	base64   lazyFrame
+	deflated lazyFrame
+}
+
+type lazyFrame struct {
+	once  sync.Once
+	frame []byte
+}
+
+func (l *lazyFrame) get(make func() []byte) []byte {
+	l.once.Do(func() { l.frame = make() })
+	return l.frame
+}
+
+// Text returns a packet that carries data as a text message. It copies data,
+// which should be UTF-8.
+func Text(data []byte) *Packet { return newPacket(opText, []byte{typeMessage}, data) }
+
+// Binary returns a packet that carries data as a binary message. It copies data.
+func Binary(data []byte) *Packet { return newPacket(opBinary, nil, data) }
+
+// NoCompress returns the same packet, not to be compressed: neither by
+// permessage-deflate, nor by HTTP unless it shares a response with others that
+// are.
+func (p *Packet) NoCompress() *Packet {
+	return &Packet{frame: p.frame, header: p.header, noCompress: true}
+}
+
+// Len returns how many bytes the packet has on a WebSocket, and in a queue.
+func (p *Packet) Len() int { return len(p.frame) }
+
+// Packets that the protocol itself sends, shared by all connections.
+var (
+	pingPacket  = newPacket(opText, []byte{typePing}, nil)
+	noopPacket  = newPacket(opText, []byte{typeNoop}, nil)
+	closePacket = newPacket(opText, []byte{typeClose}, nil)
+	probeAnswer = newPacket(opText, []byte{typePong}, []byte(probe))
+	closeFrame  = newPacket(opClose, nil, nil)
+)
+
+const probe = "probe"
+
+// closeFrameWith returns a WebSocket close frame with a status code.
+func closeFrameWith(code int) *Packet {
+	return newPacket(opClose, nil, binary.BigEndian.AppendUint16(nil, uint16(code)))
+}
+
+func newPacket(opcode byte, prefix, data []byte) *Packet {
+	n := len(prefix) + len(data)
+	b := appendFrameHeader(make([]byte, 0, frameHeaderLen(n)+n), finBit|opcode, n)
+	header := len(b)
+	b = append(b, prefix...)
+	b = append(b, data...)
+	return &Packet{frame: b, header: header}
+}
+
+func (p *Packet) opcode() byte    { return p.frame[0] & 0x0F }
+func (p *Packet) payload() []byte { return p.frame[p.header:] }
+
+// polling returns the packet as it stands in the body of a polling response.
+func (p *Packet) polling() []byte {
+	if p.opcode() != opBinary {
+		return p.payload()
+	}
+	f := p.base64Frame()
+	return f[frameHeaderLen(1+base64.StdEncoding.EncodedLen(len(p.payload()))):]
+}
+
+// base64Frame returns a binary packet as a text frame.
+func (p *Packet) base64Frame() []byte {
+	return p.base64.get(func() []byte {
+		n := 1 + base64.StdEncoding.EncodedLen(len(p.payload()))
+		b := appendFrameHeader(make([]byte, 0, frameHeaderLen(n)+n), finBit|opText, n)
+		b = append(b, typeBinary)
+		return base64.StdEncoding.AppendEncode(b, p.payload())
+	})
+}
+
+// deflatedFrame returns the packet as a frame compressed by permessage-deflate
+// without context takeover.
+func (p *Packet) deflatedFrame() []byte {
+	return p.deflated.get(func() []byte { return deflateFrame(p.opcode(), p.payload()) })
+}
+
+func frameHeaderLen(n int) int {
+	switch {
+	case n < 126:
+		return 2
+	case n < 1<<16:
+		return 4
+	default:
+		return maxFrameHeader
+	}
+}
+
+func appendFrameHeader(b []byte, first byte, n int) []byte {
+	switch frameHeaderLen(n) {
+	case 2:
+		return append(b, first, byte(n))
+	case 4:
+		return binary.BigEndian.AppendUint16(append(b, first, 126), uint16(n))
+	default:
+		return binary.BigEndian.AppendUint64(append(b, first, 127), uint64(n))
+	}
+}

@@ -1,0 +1,54 @@
+package engineio
+
+import (
+	"bytes"
+	"encoding/base64"
+	"unicode/utf8"
+)
+
+// separator stands between the packets of a polling body.
+const separator = 0x1E
+
+// appendPayload appends the polling body that carries some packets.
+func appendPayload(b *bytes.Buffer, ps []*Packet) {
+	for i, p := range ps {
+		if i > 0 {
+			b.WriteByte(separator)
+		}
+		b.Write(p.polling())
+	}
+}
+
+// cutPacket splits the first packet off a polling body. rest is nil after the
+// last one.
+func cutPacket(body []byte) (packet, rest []byte) {
+	i := bytes.IndexByte(body, separator)
+	if i < 0 {
+		return body, nil
+	}
+	return body[:i:i], body[i+1:]
+}
+
+// decode splits a packet in its text form into its type and its data, which for
+// a binary message is decoded into new memory and otherwise is part of packet.
+func decode(packet []byte) (kind byte, data []byte, err error) {
+	if len(packet) == 0 {
+		return 0, nil, errBadPacket
+	}
+	kind, data = packet[0], packet[1:]
+	switch kind {
+	case typeOpen, typeClose, typePing, typePong, typeMessage, typeUpgrade, typeNoop:
+		if !utf8.Valid(data) {
+			return 0, nil, errNotUTF8
+		}
+		return kind, data, nil
+	case typeBinary:
+		data, err = base64.StdEncoding.AppendDecode(nil, data)
+		if err != nil {
+			return 0, nil, errBadPacket
+		}
+		return kind, data, nil
+	default:
+		return 0, nil, errBadPacket
+	}
+}

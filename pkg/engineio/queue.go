@@ -1,0 +1,138 @@
+package engineio
+
+import (
+	"bytes"
+	"net"
+	"sync"
+)
+
+// A batch is what leaves in one write: the packets queued since the last one.
+// Batches are pooled, so that an idle connection holds none.
+type batch struct {
+	packets []*Packet
+	bytes   int
+
+	join   []byte      // small frames, one behind the other
+	vector net.Buffers // what is to be written: parts of join, and large frames
+	rest   net.Buffers // what is left of vector while it is being written
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+// What a batch may keep in the pool; a burst's memory is left to the collector.
+const (
+	keepPackets = 1024
+	keepJoin    = 64 << 10
+)
+
+func (b *batch) release() {
+	if cap(b.packets) > keepPackets || cap(b.join) > keepJoin {
+		return
+	}
+	clear(b.packets)
+	clear(b.vector)
+	b.packets, b.bytes, b.join, b.vector, b.rest = b.packets[:0], 0, b.join[:0], b.vector[:0], nil
+	batches.Put(b)
+}
+
+// smallFrame is the size up to which it is cheaper to copy a frame than to hand
+// it to the kernel on its own. It also keeps vectors short: the runtime keeps
+// the longest one of each connection for good.
+const smallFrame = 2 << 10
+
+// buffers returns the frames of the batch, in the form given by form, as few
+// buffers: adjacent small frames are copied together, large ones referred to.
+// They are valid until the batch is released.
+func (b *batch) buffers(form func(*Packet) []byte) *net.Buffers {
+	if len(b.packets) == 1 {
+		b.vector = append(b.vector, form(b.packets[0]))
+	} else {
+		b.gather(form)
+	}
+	b.rest = b.vector // writing consumes the slice; the pool wants it back whole
+	return &b.rest
+}
+
+func (b *batch) gather(form func(*Packet) []byte) {
+	start := 0 // of the run of small frames that ends join
+	flush := func() {
+		if len(b.join) > start {
+			b.vector = append(b.vector, b.join[start:])
+			start = len(b.join)
+		}
+	}
+	for _, p := range b.packets {
+		f := form(p)
+		if len(f) <= smallFrame {
+			b.join = append(b.join, f...)
+			continue
+		}
+		flush()
+		b.vector = append(b.vector, f)
+	}
+	flush()
+}
+
+// body returns the batch as a polling body, in memory that the caller owns.
+func (b *batch) body() []byte {
+	var buf bytes.Buffer
+	buf.Grow(b.bytes)
+	appendPayload(&buf, b.packets)
+	return buf.Bytes()
+}
+
+// push queues packets, adjacent and in order, and sets a writer to work if there
+// is somebody to write for and none is at it. c.mu is held.
+func (c *Conn) push(ps ...*Packet) {
+	if c.pending == nil {
+		c.pending = batches.Get().(*batch)
+	}
+	n := 0
+	for _, p := range ps {
+		n += p.Len()
+	}
+	c.pending.packets = append(c.pending.packets, ps...)
+	c.pending.bytes += n
+	c.queued += n
+	c.server.counts.queued.Add(int64(n))
+	c.kick()
+}
+
+// kick sets a writer to work on what is queued. c.mu is held.
+func (c *Conn) kick() {
+	if c.pending != nil && !c.writing {
+		c.writing = c.transport.start()
+	}
+}
+
+// take hands what is queued to the writer, nil if nothing is. c.mu is held.
+func (c *Conn) take() *batch {
+	b := c.pending
+	c.pending = nil
+	return b
+}
+
+// done says that the writer has no use for b any more. c.mu is held.
+func (c *Conn) done(b *batch) {
+	if b == nil {
+		return
+	}
+	c.queued -= b.bytes
+	c.server.counts.queued.Add(int64(-b.bytes))
+	b.release()
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
+}
+
+// rest says that the writer stops. Another may have to go on: after an upgrade
+// the last poll hands over to the WebSocket. c.mu is held.
+func (c *Conn) rest() {
+	c.writing = false
+	c.kick()
+	if !c.writing && c.resting != nil {
+		close(c.resting)
+		c.resting = nil
+	}
+}

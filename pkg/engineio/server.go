@@ -1,0 +1,340 @@
+// Package engineio serves Engine.IO v4: connections that begin with HTTP
+// long-polling or a WebSocket, move from one to the other, notice that a peer is
+// gone, and carry text and binary messages in order.
+//
+// A [Server] is an http.Handler. It hands each new [Conn] to a function that
+// reads it. What is sent is a [Packet], encoded once for any number of
+// connections.
+//
+// WebTransport, JSONP and revision 3 of the protocol are not served.
+package engineio
+
+import (
+	"context"
+	"iter"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"go.uber.org/zap"
+)
+
+// A Server accepts connections. It is an http.Handler, to be mounted where its
+// path leads; all its methods may be called at once.
+type Server struct {
+	o        Options
+	serve    func(*Conn)
+	log      *zap.Logger
+	origins  *origins
+	upgrades []string // offered by a handshake by polling
+	handler  http.Handler
+	wheel    *wheel
+	counts   counts
+
+	tasks    sync.WaitGroup // goroutines of connections; none is added once closing
+	finished chan struct{}  // closed when the last goroutine has ended
+
+	// Guarded by mu, which is taken after a connection's.
+	mu           sync.Mutex
+	closing      bool
+	conns        map[string]*Conn // also those whose close a poll has yet to fetch
+	clients      map[string]int   // open connections by transport
+	opened       uint64
+	closed       map[Reason]uint64
+	upgradeCount uint64
+}
+
+// NewServer returns a server that calls serve on a goroutine of its own for each
+// new connection. serve calls [Conn.Recv] until that fails, and then returns; the
+// connection is closed when it does. The server holds a goroutine; end it with
+// Close.
+func NewServer(o Options, serve func(*Conn)) (*Server, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	allowed, err := newOrigins(o.Origins)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		o:       o,
+		serve:   serve,
+		log:     o.Logger,
+		origins: allowed,
+		conns:   make(map[string]*Conn),
+		clients: make(map[string]int),
+		closed:  make(map[Reason]uint64),
+
+		finished: make(chan struct{}),
+	}
+	if !o.DisableUpgrades && slices.Contains(o.Transports, WebSocket) {
+		s.upgrades = []string{WebSocket}
+	}
+	s.handler = http.HandlerFunc(s.dispatch)
+	for _, use := range slices.Backward(o.Use) {
+		s.handler = use(s.handler)
+	}
+	s.handler = s.origins.wrap(s.handler)
+	s.wheel = newWheel(tickFor(min(o.PingInterval, o.PingTimeout)))
+	return s, nil
+}
+
+// tickFor returns how exact timers of at least d have to be.
+func tickFor(d time.Duration) time.Duration {
+	return min(max(d/100, time.Millisecond), 100*time.Millisecond)
+}
+
+// ServeHTTP serves a request below the server's path. It returns at once when a
+// WebSocket has been accepted.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, s.o.Path) {
+		http.NotFound(w, r)
+		return
+	}
+	s.handler.ServeHTTP(w, r)
+}
+
+// A request is an HTTP request with the parameters of the protocol.
+type request struct {
+	*http.Request
+	query     url.Values
+	transport string
+	sid       string
+	version   string
+	upgrade   bool
+}
+
+func newRequest(r *http.Request) *request {
+	q := r.URL.Query()
+	last := func(key string) string {
+		if v := q[key]; len(v) > 0 {
+			return v[len(v)-1]
+		}
+		return ""
+	}
+	return &request{
+		Request:   r,
+		query:     q,
+		transport: last("transport"),
+		sid:       last("sid"),
+		version:   last("EIO"),
+		upgrade:   websocket.IsWebSocketUpgrade(r),
+	}
+}
+
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
+	req := newRequest(r)
+	c, no := s.verify(req)
+	switch {
+	case no != nil:
+		s.log.Debug("request refused", zap.String("reason", no.message), zap.String("remote", r.RemoteAddr))
+		no.answer(w, req.upgrade)
+	case c == nil:
+		s.open(w, req)
+	case req.upgrade:
+		s.upgrade(w, req, c)
+	default:
+		c.poll(w, r)
+	}
+}
+
+// protocolVersion is the revision of Engine.IO that is spoken here.
+const protocolVersion = "4"
+
+// verify checks a request in the protocol's order. It returns the connection
+// that the request is for, nil if it asks for a new one.
+func (s *Server) verify(r *request) (*Conn, *refusal) {
+	if !slices.Contains(s.o.Transports, r.transport) {
+		return nil, unknownTransport
+	}
+	if !validOrigin(r.Header.Get("Origin")) {
+		return nil, badRequest
+	}
+	if !s.origins.allow(r.Request) {
+		return nil, forbidden
+	}
+	if r.sid != "" {
+		return s.verifySession(r)
+	}
+	return nil, s.verifyNew(r)
+}
+
+func (s *Server) verifySession(r *request) (*Conn, *refusal) {
+	c := s.lookup(r.sid)
+	switch {
+	case c == nil:
+		return nil, unknownSession
+	case r.upgrade && s.o.DisableUpgrades:
+		return nil, badRequest
+	case !r.upgrade && (r.transport != Polling || c.Transport() != Polling):
+		return nil, badRequest
+	case r.version != protocolVersion || r.query.Has("j"):
+		return nil, badRequest
+	}
+	return c, nil
+}
+
+func (s *Server) verifyNew(r *request) *refusal {
+	switch {
+	case r.Method != http.MethodGet:
+		return badMethod
+	case r.transport == WebSocket && !r.upgrade:
+		return badRequest
+	}
+	if s.o.AllowRequest != nil {
+		if err := s.o.AllowRequest(r.Request); err != nil {
+			return &refusal{forbidden.code, err.Error()}
+		}
+	}
+	switch {
+	case r.version != protocolVersion:
+		return unsupportedVersion
+	case r.query.Has("j"): // JSONP
+		return badRequest
+	}
+	return nil
+}
+
+func (s *Server) lookup(id string) *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns[id]
+}
+
+// setInitialHeaders and setHeaders let the hooks at the headers of a response.
+func (s *Server) setInitialHeaders(h http.Header, r *http.Request) {
+	if s.o.InitialHeaders != nil {
+		s.o.InitialHeaders(h, r)
+	}
+}
+
+func (s *Server) setHeaders(h http.Header, r *http.Request) {
+	if s.o.Headers != nil {
+		s.o.Headers(h, r)
+	}
+}
+
+// upgradeHeader returns the headers of a 101: those that middlewares have set.
+func (s *Server) upgradeHeader(w http.ResponseWriter, r *http.Request) http.Header {
+	h := w.Header().Clone()
+	s.setHeaders(h, r)
+	return h
+}
+
+// admit makes a new connection known. It returns false if the server is closed
+// or the id taken.
+func (s *Server) admit(c *Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing || s.conns[c.id] != nil {
+		return false
+	}
+	s.conns[c.id] = c
+	s.clients[c.transport.name()]++
+	s.opened++
+	s.tasks.Add(1)
+	return true
+}
+
+// spawn runs f on a goroutine that Close waits for, unless the server is closed.
+func (s *Server) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closing {
+		s.tasks.Go(f)
+	}
+	return !s.closing
+}
+
+// upgraded counts a connection that has moved to a WebSocket.
+func (s *Server) upgraded() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients[Polling]--
+	s.clients[WebSocket]++
+	s.upgradeCount++
+}
+
+// ended counts a connection that was closed.
+func (s *Server) ended(transport string, reason Reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients[transport]--
+	s.closed[reason]++
+}
+
+// forget makes a connection's id unknown.
+func (s *Server) forget(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns[c.id] == c {
+		delete(s.conns, c.id)
+	}
+}
+
+func (s *Server) isClosing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closing
+}
+
+// known returns the connections whose ids are known.
+func (s *Server) known() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.conns))
+}
+
+// Conns returns the connections that are open. Walking them holds no lock; some
+// may have closed, and others opened, since it began.
+func (s *Server) Conns() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		for _, c := range s.known() {
+			if c.ctx.Err() == nil && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// Close refuses new connections from now on, closes all that there are with
+// [ForcedClose], and waits for every goroutine of theirs. Clients get what was
+// queued, and the close, except on polling those that are not waiting for it.
+// When ctx ends Close cuts what is left and returns the cause; a serve function
+// that has not returned by then is not waited for.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	first := !s.closing
+	s.closing = true
+	s.mu.Unlock()
+	conns := s.known()
+	for _, c := range conns {
+		c.end(&CloseError{Reason: ForcedClose, Err: ErrServerClosed}, endFlush)
+	}
+	if first {
+		go s.finish() // until the last goroutine has ended
+	}
+	select {
+	case <-s.finished:
+		return nil
+	case <-ctx.Done():
+		for _, c := range conns {
+			c.cut()
+		}
+		return context.Cause(ctx)
+	}
+}
+
+// finish stops the timers, which bound the waits of closing connections, after
+// the last of those.
+func (s *Server) finish() {
+	s.tasks.Wait()
+	s.wheel.stop()
+	close(s.finished)
+}

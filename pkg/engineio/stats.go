@@ -1,0 +1,50 @@
+package engineio
+
+import (
+	"maps"
+	"sync/atomic"
+)
+
+// Stats are a server's gauges and counters at one moment.
+type Stats struct {
+	// Connections that are open, by transport.
+	Polling, WebSocket int
+	// Opened counts connections, Closed those that have ended, by reason.
+	Opened uint64
+	Closed map[Reason]uint64
+	// Upgrades counts moves from polling to WebSocket.
+	Upgrades uint64
+	// QueuedBytes wait to be written, on all connections together.
+	QueuedBytes int64
+	// SlowClients counts connections that were closed because of their send queue.
+	SlowClients uint64
+	// Engine.IO packets and their bytes, before compression on a WebSocket and
+	// after it on polling.
+	PacketsIn, PacketsOut, BytesIn, BytesOut uint64
+}
+
+// counts are changed on the way of every packet, without a lock.
+type counts struct {
+	queued                                   atomic.Int64
+	slowClients                              atomic.Uint64
+	packetsIn, packetsOut, bytesIn, bytesOut atomic.Uint64
+}
+
+// Stats returns the current numbers.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{
+		Polling:     s.clients[Polling],
+		WebSocket:   s.clients[WebSocket],
+		Opened:      s.opened,
+		Closed:      maps.Clone(s.closed),
+		Upgrades:    s.upgradeCount,
+		QueuedBytes: s.counts.queued.Load(),
+		SlowClients: s.counts.slowClients.Load(),
+		PacketsIn:   s.counts.packetsIn.Load(),
+		PacketsOut:  s.counts.packetsOut.Load(),
+		BytesIn:     s.counts.bytesIn.Load(),
+		BytesOut:    s.counts.bytesOut.Load(),
+	}
+}

@@ -1,0 +1,137 @@
+package engineio
+
+import (
+	"errors"
+	"net/http"
+	"time"
+)
+
+var errProbe = errors.New("not the packet that an upgrade expects")
+
+// upgrade serves a request that asks to move a session to a WebSocket. The
+// session goes on with polling unless the client completes the upgrade.
+func (s *Server) upgrade(w http.ResponseWriter, r *request, c *Conn) {
+	claimed := r.transport == WebSocket && c.claim()
+	t, err := s.accept(c, w, r, s.upgradeHeader(w, r.Request))
+	if err != nil {
+		if claimed {
+			c.unclaim()
+		}
+		return
+	}
+	probe := func() {
+		if claimed && t.probe() == nil {
+			return // the wire is the connection's
+		}
+		_ = t.writeNow(closeFrame) // hangUp ends it either way
+		t.hangUp()
+	}
+	if !s.spawn(probe) {
+		t.cut()
+	}
+}
+
+// claim reserves the one upgrade that a session can make.
+func (c *Conn) claim() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.claimed || c.closed != nil {
+		return false
+	}
+	c.claimed = true
+	return true
+}
+
+// unclaim allows another attempt: the upgrade has failed.
+func (c *Conn) unclaim() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.claimed, c.probing = false, nil
+	if p, ok := c.transport.(*pollingTransport); ok {
+		p.probed = false
+	}
+}
+
+// probe makes the transport the connection's if the client goes through with the
+// upgrade: it sends a probe, is answered, stops polling, and says so.
+func (t *websocketTransport) probe() error {
+	err := t.handshake()
+	if err != nil {
+		t.c.unclaim()
+	}
+	return err
+}
+
+func (t *websocketTransport) handshake() error {
+	c := t.c
+	c.mu.Lock()
+	if c.closed != nil {
+		c.mu.Unlock()
+		return c.closed
+	}
+	// From here on the session's end interrupts the reads.
+	_ = t.wire.SetReadDeadline(time.Now().Add(c.server.o.UpgradeTimeout)) // a closed wire fails the read
+	c.probing = t
+	c.mu.Unlock()
+
+	if err := t.expect(typePing, probe); err != nil {
+		return err
+	}
+	if err := t.writeNow(probeAnswer); err != nil {
+		return err
+	}
+	c.releasePolls()
+	if err := t.expect(typeUpgrade, ""); err != nil {
+		return err
+	}
+	return c.moveTo(t)
+}
+
+// expect reads one packet, which must be the one given.
+func (t *websocketTransport) expect(kind byte, data string) error {
+	_, b, err := t.read()
+	if err != nil {
+		return err
+	}
+	if string(b) != string(kind)+data {
+		return errProbe
+	}
+	return nil
+}
+
+// releasePolls answers the GET that waits, and each one that comes until the
+// upgrade is over, so that the client can stop polling.
+func (c *Conn) releasePolls() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, ok := c.transport.(*pollingTransport)
+	if !ok || c.closed != nil {
+		return
+	}
+	p.probed = true
+	if p.writable() && c.pending == nil && !c.writing {
+		c.push(noopPacket)
+	}
+}
+
+// moveTo makes t the transport. What was queued and not yet taken by a poll
+// leaves on it; Recv goes over to it when it has what was posted before.
+func (c *Conn) moveTo(t *websocketTransport) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.probing = nil
+	if c.closed != nil {
+		return c.closed
+	}
+	old, ok := c.transport.(*pollingTransport)
+	if !ok {
+		return errProbe
+	}
+	_ = t.wire.SetReadDeadline(time.Time{}) // a closed wire fails the next read
+	c.transport = t
+	old.retire()
+	c.arm(phaseIdle, c.server.o.PingInterval) // a pong to a ping by polling is not waited for
+	c.kick()
+	c.server.upgraded()
+	return nil
+}

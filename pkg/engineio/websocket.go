@@ -1,0 +1,269 @@
+package engineio
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+)
+
+// websocketTransport is a WebSocket. Gorilla shakes hands and reads; all writing
+// is done here, as whole frames, so that everything queued leaves in one write
+// and no other writer sets deadlines on the wire.
+type websocketTransport struct {
+	c       *Conn
+	ws      *websocket.Conn
+	wire    net.Conn
+	deflate bool // the peer takes compressed frames
+	base64  bool // the peer takes binary messages as text only
+}
+
+// readBuffer is what an idle WebSocket holds for reading. Larger messages are
+// read past it.
+const readBuffer = 512
+
+// writeBuffers makes gorilla hold no write buffer.
+var writeBuffers sync.Pool
+
+// accept answers a request with 101 and takes the connection over. If that fails
+// the request has been answered.
+func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Header) (*websocketTransport, error) {
+	deflate := s.o.PerMessageDeflate && offersDeflate(r.Header)
+	up := websocket.Upgrader{
+		HandshakeTimeout:  s.o.UpgradeTimeout,
+		ReadBufferSize:    readBuffer,
+		WriteBufferPool:   &writeBuffers,
+		EnableCompression: deflate,
+		CheckOrigin:       func(*http.Request) bool { return true }, // done before
+		Error: func(w http.ResponseWriter, _ *http.Request, _ int, _ error) {
+			badRequest.answer(w, true)
+		},
+	}
+	ws, err := up.Upgrade(w, r.Request, h)
+	if err != nil {
+		return nil, err
+	}
+	t := &websocketTransport{
+		c:       c,
+		ws:      ws,
+		wire:    ws.NetConn(),
+		deflate: deflate,
+		base64:  r.query.Get("b64") != "",
+	}
+	ws.SetPingHandler(t.pong)
+	ws.SetCloseHandler(func(int, string) error { return nil }) // answered by end
+	return t, nil
+}
+
+func (t *websocketTransport) name() string { return WebSocket }
+
+func (t *websocketTransport) writable() bool { return true }
+
+func (t *websocketTransport) start() bool {
+	go t.drain() // until nothing is queued; Conn.run waits for it
+	return true
+}
+
+// drain writes until nothing is queued.
+func (t *websocketTransport) drain() {
+	c := t.c
+	var b *batch
+	for {
+		c.mu.Lock()
+		c.done(b)
+		if b = c.take(); b == nil {
+			c.rest()
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		if err := t.write(b); err != nil {
+			c.end(&CloseError{Reason: TransportError, Err: err}, endCut)
+		}
+	}
+}
+
+// write sends a batch: as one vector if the wire is plain TCP, else buffer by
+// buffer, of which there is one if no frame is large.
+func (t *websocketTransport) write(b *batch) error {
+	counts := &t.c.server.counts
+	counts.packetsOut.Add(uint64(len(b.packets)))
+	counts.bytesOut.Add(uint64(b.bytes))
+	_, err := b.buffers(t.form).WriteTo(t.wire)
+	return err
+}
+
+// form returns a packet as the frame that this peer takes.
+func (t *websocketTransport) form(p *Packet) []byte {
+	switch op := p.opcode(); {
+	case op == opBinary && t.base64:
+		return p.base64Frame()
+	case t.deflate && !p.noCompress && (op == opText || op == opBinary) &&
+		len(p.payload()) >= t.c.server.o.PerMessageDeflateThreshold:
+		return p.deflatedFrame()
+	default:
+		return p.frame
+	}
+}
+
+// pong answers a ping of the WebSocket protocol. It is called by the reader, who
+// is the only one to write while the transport is not yet the connection's.
+func (t *websocketTransport) pong(data string) error {
+	p := newPacket(opPong, nil, []byte(data))
+	t.c.mu.Lock()
+	mine := t.c.transport == t
+	if mine && t.c.closed == nil {
+		t.c.push(p)
+	}
+	t.c.mu.Unlock()
+	if !mine {
+		return t.writeNow(p)
+	}
+	return nil
+}
+
+// writeNow writes a packet outside of the queue, with a deadline.
+func (t *websocketTransport) writeNow(p *Packet) error {
+	if err := t.wire.SetWriteDeadline(time.Now().Add(websocketCloseTimeout)); err != nil {
+		return err
+	}
+	if _, err := t.wire.Write(p.frame); err != nil {
+		return err
+	}
+	return t.wire.SetWriteDeadline(time.Time{})
+}
+
+func (t *websocketTransport) end(cause *CloseError, how ending) (unfetched bool) {
+	if how == endCut {
+		t.cut()
+		return false
+	}
+	t.c.push(farewell(cause))
+	t.c.arm(phaseClosing, websocketCloseTimeout)
+	t.interrupt()
+	return false
+}
+
+// farewell returns the close frame that tells the peer of an end: an empty one,
+// unless the WebSocket protocol asks for a code.
+func farewell(cause *CloseError) *Packet {
+	closed := (*websocket.CloseError)(nil)
+	switch {
+	case errors.Is(cause, errTooLarge):
+		return closeFrameWith(websocket.CloseMessageTooBig)
+	case errors.Is(cause, errNotUTF8):
+		return closeFrameWith(websocket.CloseInvalidFramePayloadData)
+	case errors.As(cause, &closed) && closed.Code != websocket.CloseNoStatusReceived:
+		return closeFrameWith(closed.Code)
+	default:
+		return closeFrame
+	}
+}
+
+// interrupt makes a read return. It does not last: hangUp reads on.
+func (t *websocketTransport) interrupt() {
+	_ = t.wire.SetReadDeadline(time.Unix(1, 0)) // fails on a closed wire only
+}
+
+// cut closes the wire at once. A TLS connection would want to say goodbye first,
+// behind a write that may be stuck.
+func (t *websocketTransport) cut() {
+	wire := t.wire
+	if secure, ok := wire.(*tls.Conn); ok {
+		wire = secure.NetConn()
+	}
+	_ = wire.Close() // nothing is left to lose
+}
+
+// hangUp closes the wire after the last write so that the peer gets it: closing
+// with unread input would take back what is on its way. It reads until the peer
+// closes, too, somebody cuts the wire, or the time is up.
+func (t *websocketTransport) hangUp() {
+	half, ok := t.wire.(interface{ CloseWrite() error })
+	if ok && t.wire.SetReadDeadline(time.Now().Add(hangUpTimeout)) == nil && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, t.wire) // ends by an error, if only by the deadline
+	}
+	_ = t.wire.Close() // nothing is left to lose
+}
+
+// recv reads messages from the wire, and acts on the other packets.
+func (t *websocketTransport) recv() (Message, error) {
+	for {
+		binary, data, err := t.read()
+		if err != nil {
+			return Message{}, t.c.end(fault(err))
+		}
+		kind := byte(typeBinary)
+		n := len(data)
+		if !binary {
+			kind, data, err = decode(data)
+		}
+		if fault := t.c.hear(kind, n, err); fault != nil {
+			return Message{}, t.c.end(fault, endDrop)
+		}
+		if kind == typeMessage || kind == typeBinary {
+			return Message{Binary: kind == typeBinary, Data: data}, nil
+		}
+	}
+}
+
+// fault tells what a failed read means for the connection.
+func fault(err error) (*CloseError, ending) {
+	closed := (*websocket.CloseError)(nil)
+	network := (net.Error)(nil)
+	switch {
+	case errors.Is(err, errTooLarge), errors.Is(err, errNotUTF8):
+		return &CloseError{Reason: TransportError, Err: err}, endDrop
+	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
+		return &CloseError{Reason: TransportClose, Err: err}, endDrop
+	case errors.As(err, &closed), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &CloseError{Reason: TransportClose, Err: err}, endCut
+	default: // not the WebSocket protocol: gorilla has said so to the peer
+		return &CloseError{Reason: TransportError, Err: err}, endCut
+	}
+}
+
+var scratch = sync.Pool{New: func() any { return new([4 << 10]byte) }}
+
+// read returns the next message of the wire. The memory is the caller's.
+func (t *websocketTransport) read() (binary bool, data []byte, err error) {
+	opcode, r, err := t.ws.NextReader()
+	if err != nil {
+		return false, nil, err
+	}
+	buf := scratch.Get().(*[4 << 10]byte)
+	defer scratch.Put(buf)
+	limit := t.c.server.o.MaxPayload
+	b := buf[:0]
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if len(b) > limit {
+			return false, nil, errTooLarge
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return false, nil, err
+		}
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, 2*cap(b)), b...)
+		}
+	}
+	if cap(b) == len(buf) {
+		b = bytes.Clone(b)
+	}
+	binary = opcode == websocket.BinaryMessage
+	if !binary && !utf8.Valid(b) {
+		return false, nil, errNotUTF8
+	}
+	return binary, b, nil
+}

@@ -1,0 +1,146 @@
+package engineio
+
+import (
+	"sync"
+	"time"
+)
+
+// A wheel runs all timers of a server on one goroutine. Setting and stopping one
+// costs a few pointers, whatever their number; they fire up to one tick late,
+// and never early.
+type wheel struct {
+	tick  time.Duration
+	epoch time.Time
+	wake  chan struct{} // capacity 1: the wheel is no longer empty
+	quit  chan struct{}
+	ended chan struct{}
+
+	mu    sync.Mutex
+	slots [wheelSlots]*timer // each the head of a list
+	now   int64              // the last tick whose timers have fired
+	count int
+}
+
+const wheelSlots = 512
+
+// A timer calls fire on the wheel's goroutine, so fire must not block. A call
+// may already be under way when the timer is stopped or set again; fire tells by
+// the time that it is given. The zero timer with a fire is ready for use.
+type timer struct {
+	fire func(now time.Time)
+
+	// Guarded by the wheel's mu.
+	next, prev *timer
+	due        int64 // a tick; 0: not set
+}
+
+func newWheel(tick time.Duration) *wheel {
+	w := &wheel{
+		tick:  tick,
+		epoch: time.Now(),
+		wake:  make(chan struct{}, 1),
+		quit:  make(chan struct{}),
+		ended: make(chan struct{}),
+	}
+	go w.run() // ends by stop, which waits for it
+	return w
+}
+
+// set makes t fire once, after d. It replaces an earlier set.
+func (w *wheel) set(t *timer, d time.Duration) {
+	elapsed := time.Since(w.epoch)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.remove(t)
+	if w.count == 0 {
+		w.now = int64(elapsed / w.tick)
+	}
+	t.due = max(int64((elapsed+d+w.tick-1)/w.tick), w.now+1)
+	head := &w.slots[t.due%wheelSlots]
+	if t.next = *head; t.next != nil {
+		t.next.prev = t
+	}
+	*head = t
+	w.count++
+	if w.count == 1 {
+		select {
+		case w.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// cancel makes t not fire.
+func (w *wheel) cancel(t *timer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.remove(t)
+}
+
+func (w *wheel) remove(t *timer) {
+	if t.due == 0 {
+		return
+	}
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		w.slots[t.due%wheelSlots] = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	}
+	t.next, t.prev, t.due = nil, nil, 0
+	w.count--
+}
+
+// expired takes the timers that are due off the wheel, and reports whether none
+// is left.
+func (w *wheel) expired(due []*timer) (_ []*timer, empty bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	target := int64(time.Since(w.epoch) / w.tick)
+	// A wheel that was held up for more than a turn looks at each slot once.
+	for slot := max(w.now+1, target-wheelSlots+1); slot <= target; slot++ {
+		for t := w.slots[slot%wheelSlots]; t != nil; {
+			next := t.next
+			if t.due <= target {
+				w.remove(t)
+				due = append(due, t)
+			}
+			t = next
+		}
+	}
+	w.now = max(w.now, target)
+	return due, w.count == 0
+}
+
+func (w *wheel) run() {
+	defer close(w.ended)
+	ticker := time.NewTicker(w.tick)
+	defer ticker.Stop()
+	var due []*timer
+	for {
+		select {
+		case <-w.quit:
+			return
+		case <-w.wake:
+			ticker.Reset(w.tick)
+		case <-ticker.C:
+			var empty bool
+			if due, empty = w.expired(due[:0]); empty {
+				ticker.Stop() // a timer set from here on wakes the wheel
+			}
+			now := time.Now()
+			for _, t := range due {
+				t.fire(now)
+			}
+			clear(due)
+		}
+	}
+}
+
+// stop ends the wheel and waits for a call under way.
+func (w *wheel) stop() {
+	close(w.quit)
+	<-w.ended
+}
