@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"syscall"
+)
+
+// A conn is one Socket.IO client on a WebSocket, as lean as a client can be,
+// so that the machine's time goes to the server: no masking key, no JSON, no
+// goroutine. It is first set up with blocking calls (dial, call), then handed
+// to a loop.
+type conn struct {
+	handle func(message []byte) error // gets what arrives in a loop; message is only valid during the call
+
+	file    *os.File
+	fd      int
+	loop    *loop  // nil during the set-up
+	partial []byte // the beginning of a frame whose rest has not arrived
+	out     []byte // frames to send at the next flush
+	bytes   int    // read from the wire so far
+}
+
+// Opcodes and header bits of RFC 6455, section 5.2.
+const (
+	finText  = 0x81
+	finClose = 0x88
+	masked   = 0x80
+	len16    = 126
+	len64    = 127
+)
+
+// dial opens a connection to the server's main namespace.
+func dial(ctx context.Context, addr string) (*conn, error) {
+	c, err := open(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
+	}
+	err = c.connect(addr)
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
+	}
+	return c, nil
+}
+
+// open opens the TCP connection. The descriptor is a blocking one, outside of
+// the runtime's poller, which would otherwise wake for every arrival too.
+func open(ctx context.Context, addr string) (*conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	defer nc.Close()
+	file, err := nc.(*net.TCPConn).File()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{file: file, fd: int(file.Fd())}
+	timeout := syscall.NsecToTimeval(setupTimeout.Nanoseconds())
+	for _, option := range []int{syscall.SO_RCVTIMEO, syscall.SO_SNDTIMEO} {
+		if err := syscall.SetsockoptTimeval(c.fd, syscall.SOL_SOCKET, option, &timeout); err != nil {
+			c.Close()
+			return nil, os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return c, nil
+}
+
+// connect makes the WebSocket, the Engine.IO and the Socket.IO handshake.
+func (c *conn) connect(addr string) error {
+	const request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n" +
+		"Host: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	if err := write(c.fd, fmt.Appendf(nil, request, addr)); err != nil {
+		return err
+	}
+	if err := c.readResponse(); err != nil {
+		return err
+	}
+	if err := c.expect("0{"); err != nil {
+		return err
+	}
+	c.send([]byte("40"))
+	if err := c.flush(); err != nil {
+		return err
+	}
+	return c.expect(`40{"sid"`)
+}
+
+// readResponse reads the answer to the upgrade request. What the server sent
+// behind it stays for the next reader.
+func (c *conn) readResponse() error {
+	const wanted, end = "HTTP/1.1 101 ", "\r\n\r\n"
+	for {
+		head, rest, whole := bytes.Cut(c.partial, []byte(end))
+		if whole {
+			if !bytes.HasPrefix(head, []byte(wanted)) {
+				return fmt.Errorf("no upgrade: %.200q", head)
+			}
+			c.partial = bytes.Clone(rest)
+			return nil
+		}
+		if err := c.readMore(); err != nil {
+			return err
+		}
+	}
+}
+
+// expect waits for the next message, which must begin with prefix.
+func (c *conn) expect(prefix string) error {
+	for {
+		message, size, err := frame(c.partial)
+		if err != nil {
+			return err
+		}
+		if size == 0 {
+			if err := c.readMore(); err != nil {
+				return err
+			}
+			continue
+		}
+		if !bytes.HasPrefix(message, []byte(prefix)) {
+			return fmt.Errorf("expected %s…, got %.200q", prefix, message)
+		}
+		c.partial = slices.Delete(c.partial, 0, size)
+		return nil
+	}
+}
+
+// call emits args, a JSON array of an event and its arguments, and waits for
+// an acknowledgement that says ok.
+func (c *conn) call(args string) error {
+	c.send([]byte("420" + args))
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if err := c.expect(`430[{"ok":true`); err != nil {
+		return fmt.Errorf("calling %s: %w", args, err)
+	}
+	return nil
+}
+
+func (c *conn) readMore() error {
+	var buf [4096]byte
+	n, err := read(c.fd, buf[:])
+	if err != nil {
+		return err
+	}
+	c.bytes += n
+	c.partial = append(c.partial, buf[:n]...)
+	return nil
+}
+
+// receive reads once, into buf, and handles every whole message. The fd must
+// be readable.
+func (c *conn) receive(buf []byte) error {
+	begin := copy(buf, c.partial)
+	n, err := read(c.fd, buf[begin:])
+	if err != nil {
+		return err
+	}
+	c.bytes += n
+	rest, err := c.dispatch(buf[:begin+n])
+	c.partial = append(c.partial[:0], rest...)
+	return err
+}
+
+// dispatch handles the whole messages in data and returns what is left.
+func (c *conn) dispatch(data []byte) (rest []byte, err error) {
+	for {
+		message, size, err := frame(data)
+		if size == 0 || err != nil {
+			return data, err
+		}
+		data = data[size:]
+		if string(message) == "2" { // Engine.IO ping
+			c.send([]byte("3"))
+			continue
+		}
+		if err := c.handle(message); err != nil {
+			return data, err
+		}
+	}
+}
+
+// send queues a text message until the next flush.
+func (c *conn) send(message []byte) {
+	if len(c.out) == 0 && c.loop != nil {
+		c.loop.unsent = append(c.loop.unsent, c)
+	}
+	c.out = appendFrame(c.out, message)
+}
+
+// flush sends all that is queued in one write.
+func (c *conn) flush() error {
+	err := write(c.fd, c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+func (c *conn) Close() error { return c.file.Close() }
+
+// frame returns the message in the frame that data begins with, and the
+// frame's size, which is 0 if data ends before the frame does.
+func frame(data []byte) (message []byte, size int, err error) {
+	if len(data) < 2 {
+		return nil, 0, nil
+	}
+	switch data[0] {
+	case finText:
+	case finClose:
+		return nil, 0, errors.New("the server closed the connection")
+	default:
+		return nil, 0, fmt.Errorf("a frame that begins with %#x, not expected of a server", data[0])
+	}
+	head, length := 2, int(data[1])
+	switch length {
+	case len16:
+		head = 4
+		if len(data) < head {
+			return nil, 0, nil
+		}
+		length = int(binary.BigEndian.Uint16(data[2:]))
+	case len64:
+		return nil, 0, errors.New("a frame of 64 KiB or more, not expected here")
+	}
+	if len(data) < head+length {
+		return nil, 0, nil
+	}
+	return data[head : head+length], head + length, nil
+}
+
+// appendFrame appends message, of less than 64 KiB, as a client's frame. Its
+// masking key is zero: the server must unmask all the same, the load need not mask.
+func appendFrame(b, message []byte) []byte {
+	if len(message) < len16 {
+		b = append(b, finText, masked|byte(len(message)))
+	} else {
+		b = append(b, finText, masked|len16)
+		b = binary.BigEndian.AppendUint16(b, uint16(len(message)))
+	}
+	b = append(b, 0, 0, 0, 0)
+	return append(b, message...)
+}
+
+func read(fd int, buf []byte) (int, error) {
+	for {
+		n, err := syscall.Read(fd, buf)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0:
+			return 0, io.ErrUnexpectedEOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+func write(fd int, data []byte) error {
+	for len(data) > 0 {
+		n, err := syscall.Write(fd, data)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return os.NewSyscallError("write", err)
+		default:
+			data = data[n:]
+		}
+	}
+	return nil
+}
+
+// cutInt returns the decimal number that b begins with and what follows it.
+func cutInt(b []byte) (n int, rest []byte, ok bool) {
+	for len(b) > 0 && '0' <= b[0] && b[0] <= '9' {
+		n, b, ok = 10*n+int(b[0]-'0'), b[1:], true
+	}
+	return n, b, ok
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// measureIdle opens connections, leaves them idle, and tells what each holds
+// of the server's resident memory.
+func measureIdle(ctx context.Context, s *server, p plan) (sample, error) {
+	l, err := newLoop()
+	if err != nil {
+		return sample{}, err
+	}
+	defer l.Close()
+	before, err := residentKiB(s.pid)
+	if err != nil {
+		return sample{}, err
+	}
+	conns, err := l.dial(ctx, s.addr, p.Idle)
+	if err != nil {
+		return sample{}, err
+	}
+	for _, c := range conns {
+		c.handle = func(message []byte) error { return fmt.Errorf("an idle client got %.200q", message) }
+	}
+	// Time to collect what the handshakes left behind.
+	usage, err := metered(s, func() error { return l.during(p.Settle) })
+	if err != nil {
+		return sample{}, err
+	}
+	after, err := residentKiB(s.pid)
+	if err != nil {
+		return sample{}, err
+	}
+	return sample{
+		Value: float64(after-before) / float64(p.Idle),
+		Count: p.Idle,
+		Usage: usage,
+	}, nil
+}

@@ -1,0 +1,133 @@
+// The load measures Socket.IO servers, each in a process of its own and by
+// turns, and prints what a second of their CPU time and a KiB of their memory
+// are good for. It counts every delivery: one that is missing, comes twice or
+// out of order ends the run with an error.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	setupTimeout = 10 * time.Second // for a server to listen, and for each step of a handshake
+	drainTimeout = 20 * time.Second // for the last deliveries after the last event
+	stopTimeout  = 10 * time.Second
+	quiet        = 100 * time.Millisecond // in which nothing more may arrive after the last delivery
+)
+
+// A plan says how much of everything a run takes.
+type plan struct {
+	Rounds     int           `json:"rounds"`
+	Members    int           `json:"members"`    // of the room
+	Publishers int           `json:"publishers"` // outside of it
+	Callers    int           `json:"callers"`    // who ask for echoes
+	Window     int           `json:"window"`     // events or echoes on their way, for each publisher or caller
+	Idle       int           `json:"idle"`       // connections
+	Warmup     time.Duration `json:"warmup_ns"`
+	Measured   time.Duration `json:"measured_ns"`
+	Settle     time.Duration `json:"settle_ns"` // from the last idle connection to the reading
+}
+
+// A figure is one of the numbers that are measured.
+type figure struct {
+	Name    string
+	Unit    string // of its value
+	Counts  string // what its count counts
+	Measure func(context.Context, *server, plan) (sample, error)
+}
+
+var figures = []figure{
+	{"room", "deliveries per server CPU second", "deliveries", measureRoom},
+	{"echo", "echoes per server CPU second", "echoes", measureEcho},
+	{"idle", "KiB resident per idle connection", "connections", measureIdle},
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	var p plan
+	flag.IntVar(&p.Rounds, "rounds", 3, "how often each server has its turn")
+	flag.IntVar(&p.Members, "members", 1000, "members of the saturated room")
+	flag.IntVar(&p.Publishers, "publishers", 4, "publishers to the room")
+	flag.IntVar(&p.Callers, "callers", 100, "clients that ask for echoes")
+	flag.IntVar(&p.Window, "window", 16, "events of one publisher, or echoes of one caller, on their way at once")
+	flag.IntVar(&p.Idle, "idle", 10_000, "idle connections")
+	flag.DurationVar(&p.Warmup, "warmup", time.Second, "load before each measurement")
+	flag.DurationVar(&p.Measured, "measured", 3*time.Second, "length of each measurement")
+	flag.DurationVar(&p.Settle, "settle", 5*time.Second, "from the last idle connection to the reading")
+	only := flag.String("only", "", "comma-separated figures (room, echo, idle) to measure; empty for all")
+	servers := flag.String("servers", "", "comma-separated servers to measure; empty for all")
+	node := flag.String("node", "../rejoin", "the node's binary")
+	peer := flag.String("peer", "peer", "the folder of the peer's server.js")
+	out := flag.String("out", "", "file for the results as JSON")
+	flag.Parse()
+
+	contenders := []contender{
+		{Name: "rejoin", Command: []string{*node}, Env: []string{
+			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0",
+			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json",
+		}},
+		{Name: "socket.io", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
+			"NODE_ENV=production",
+		}},
+		{Name: "socket.io+recovery", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
+			"NODE_ENV=production", "RECOVERY=on",
+		}, Figures: []string{"room"}},
+	}
+	r := report{Machine: thisMachine(), Plan: p}
+	for _, f := range figures {
+		if !chosen(*only, f.Name) {
+			continue
+		}
+		for round := range p.Rounds {
+			for _, c := range contenders {
+				if !chosen(*servers, c.Name) || c.Figures != nil && !slices.Contains(c.Figures, f.Name) {
+					continue
+				}
+				fmt.Fprintf(os.Stderr, "%s, round %d of %d: %s\n", f.Name, round+1, p.Rounds, c.Name)
+				s, err := measure(ctx, c, f, p)
+				if err != nil {
+					return fmt.Errorf("%s of %s: %w", f.Name, c.Name, err)
+				}
+				s.Figure, s.Server, s.Round = f.Name, c.Name, round+1
+				r.Samples = append(r.Samples, s)
+			}
+		}
+	}
+	fmt.Print(r)
+	if *out == "" {
+		return nil
+	}
+	return r.save(*out)
+}
+
+// measure takes one sample from a server of its own.
+func measure(ctx context.Context, c contender, f figure, p plan) (_ sample, err error) {
+	s, err := start(ctx, c)
+	if err != nil {
+		return sample{}, err
+	}
+	defer func() { err = errors.Join(err, s.stop()) }()
+	return f.Measure(ctx, s, p)
+}
+
+// chosen reports whether name is in the comma-separated list, or the list empty.
+func chosen(list, name string) bool {
+	return list == "" || slices.Contains(strings.Split(list, ","), name)
+}

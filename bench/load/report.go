@@ -1,0 +1,138 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// A sample is one measurement of one server.
+type sample struct {
+	Figure string  `json:"figure"`
+	Server string  `json:"server"`
+	Round  int     `json:"round"`
+	Value  float64 `json:"value"`           // in the figure's unit
+	Count  int     `json:"count"`           // of what the figure counts
+	Bytes  float64 `json:"bytes,omitempty"` // on the wire, for each of those
+	Usage  usage   `json:"usage"`
+}
+
+type machine struct {
+	Time   time.Time `json:"time"`
+	OS     string    `json:"os"`
+	Cores  int       `json:"cores"`
+	Kernel string    `json:"kernel"`
+}
+
+// A report is all that a run has measured. As a string it is a table for
+// reading.
+type report struct {
+	Machine machine  `json:"machine"`
+	Plan    plan     `json:"plan"`
+	Samples []sample `json:"samples"`
+}
+
+func thisMachine() machine {
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // "" says as much
+	return machine{
+		Time:   time.Now().UTC().Truncate(time.Second),
+		OS:     runtime.GOOS + "/" + runtime.GOARCH,
+		Cores:  runtime.NumCPU(),
+		Kernel: strings.TrimSpace(string(kernel)),
+	}
+}
+
+func (r report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d cores, %s, Linux %s\n", r.Machine.Cores, r.Machine.OS, r.Machine.Kernel)
+	for _, f := range figures {
+		r.table(&b, f)
+	}
+	return b.String()
+}
+
+// table writes the medians of the figure's samples, server by server.
+func (r report) table(b *strings.Builder, f figure) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for i, samples := range r.byServer(f.Name) {
+		if i == 0 {
+			fmt.Fprintf(b, "\n%s: %s (median, lowest and highest of %d)\n", f.Name, f.Unit, len(samples))
+			fmt.Fprintf(w, "server\tmedian\tlowest\thighest\t%s\t/s\tbytes each\tuser s\tsys s\twall s\treads\twrites\tswitches\tload CPU s\t\n", f.Counts)
+		}
+		of := func(value func(sample) float64) float64 { return median(samples, value) }
+		value := func(s sample) float64 { return s.Value }
+		lowest, highest := spread(samples, value)
+		fmt.Fprintf(w, "%s\t%.*f\t%.*f\t%.*f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\t%.2f\t\n",
+			samples[0].Server,
+			decimals(lowest), of(value), decimals(lowest), lowest, decimals(lowest), highest,
+			of(func(s sample) float64 { return float64(s.Count) }),
+			of(func(s sample) float64 { return float64(s.Count) / s.Usage.Wall.Seconds() }),
+			of(func(s sample) float64 { return s.Bytes }),
+			of(func(s sample) float64 { return s.Usage.User.Seconds() }),
+			of(func(s sample) float64 { return s.Usage.Sys.Seconds() }),
+			of(func(s sample) float64 { return s.Usage.Wall.Seconds() }),
+			of(func(s sample) float64 { return float64(s.Usage.Reads) }),
+			of(func(s sample) float64 { return float64(s.Usage.Writes) }),
+			of(func(s sample) float64 { return float64(s.Usage.Switches) }),
+			of(func(s sample) float64 { return s.Usage.Load.Seconds() }))
+	}
+	w.Flush()
+}
+
+// byServer returns the figure's samples, those of one server together, the
+// servers in the order of their first turns.
+func (r report) byServer(figure string) [][]sample {
+	var all [][]sample
+	for _, s := range r.Samples {
+		if s.Figure != figure {
+			continue
+		}
+		i := slices.IndexFunc(all, func(of []sample) bool { return of[0].Server == s.Server })
+		if i < 0 {
+			i, all = len(all), append(all, nil)
+		}
+		all[i] = append(all[i], s)
+	}
+	return all
+}
+
+func (r report) save(name string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(text, '\n'), 0o644)
+}
+
+// median returns the middle value, the lower one of two.
+func median(samples []sample, value func(sample) float64) float64 {
+	values := sorted(samples, value)
+	return values[(len(values)-1)/2]
+}
+
+func spread(samples []sample, value func(sample) float64) (lowest, highest float64) {
+	values := sorted(samples, value)
+	return values[0], values[len(values)-1]
+}
+
+func sorted(samples []sample, value func(sample) float64) []float64 {
+	var values []float64
+	for _, s := range samples {
+		values = append(values, value(s))
+	}
+	slices.Sort(values)
+	return values
+}
+
+// decimals is how many of them a value of this size is printed with.
+func decimals(value float64) int {
+	if value < 100 {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// text makes a payload of the size that chat messages have.
+var text = strings.Repeat("The quick brown fox jumps over the lazy dog. ", 2)
+
+// A room is members, and publishers outside of it who keep a window of events
+// on their way to it: an event leaves the window when the last member and the
+// publisher's acknowledgement have arrived. So the server always has work, and
+// never so much queued for one member that it would have to drop it.
+type room struct {
+	members    []*member
+	publishers []*publisher
+	published  int
+	delivered  int
+	open       bool // publishers go on
+}
+
+type member struct {
+	next []int // by publisher: the number of its next event
+}
+
+type publisher struct {
+	*conn
+	index   int
+	sent    int   // events so far, which is the next one's number and ack id
+	acked   int   // of those
+	missing []int // by event number modulo window: arrivals until it is complete
+}
+
+// measureRoom counts the deliveries to a saturated room. Every event must reach
+// every member once and in its publisher's order.
+func measureRoom(ctx context.Context, s *server, p plan) (sample, error) {
+	l, err := newLoop()
+	if err != nil {
+		return sample{}, err
+	}
+	defer l.Close()
+
+	r := &room{}
+	memberConns, err := l.dial(ctx, s.addr, p.Members)
+	if err != nil {
+		return sample{}, err
+	}
+	for _, c := range memberConns {
+		m := &member{next: make([]int, p.Publishers)}
+		r.members = append(r.members, m)
+		c.handle = func(message []byte) error { return r.deliver(m, message) }
+		if err := c.call(`["join","hall"]`); err != nil {
+			return sample{}, err
+		}
+	}
+	publisherConns, err := l.dial(ctx, s.addr, p.Publishers)
+	if err != nil {
+		return sample{}, err
+	}
+	for i, c := range publisherConns {
+		pub := &publisher{conn: c, index: i, missing: make([]int, p.Window)}
+		r.publishers = append(r.publishers, pub)
+		c.handle = func(message []byte) error { return r.ack(pub, message) }
+	}
+
+	if err := r.saturate(l, p.Warmup); err != nil {
+		return sample{}, err
+	}
+	published, delivered, bytes := r.published, r.delivered, l.bytes()
+	usage, err := metered(s, func() error { return r.saturate(l, p.Measured) })
+	if err != nil {
+		return sample{}, err
+	}
+	if err := l.during(quiet); err != nil {
+		return sample{}, err
+	}
+	published, delivered, bytes = r.published-published, r.delivered-delivered, l.bytes()-bytes
+	if want := published * p.Members; delivered != want {
+		return sample{}, fmt.Errorf("%d events to %d members: %d deliveries, want %d", published, p.Members, delivered, want)
+	}
+	return sample{
+		Value: float64(delivered) / usage.cpu().Seconds(),
+		Count: delivered,
+		Bytes: float64(bytes) / float64(delivered),
+		Usage: usage,
+	}, nil
+}
+
+// saturate publishes for d and then waits until everything has arrived.
+func (r *room) saturate(l *loop, d time.Duration) error {
+	r.open = true
+	for _, pub := range r.publishers {
+		r.publish(pub)
+	}
+	if err := l.during(d); err != nil {
+		return err
+	}
+	r.open = false
+	if err := l.until(time.Now().Add(drainTimeout), r.complete); err != nil {
+		return fmt.Errorf("%d of %d deliveries: %w", r.delivered, r.published*len(r.members), err)
+	}
+	return nil
+}
+
+func (r *room) complete() bool {
+	for _, pub := range r.publishers {
+		for _, missing := range pub.missing {
+			if missing > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// publish fills pub's window.
+func (r *room) publish(pub *publisher) {
+	for r.open {
+		missing := &pub.missing[pub.sent%len(pub.missing)]
+		if *missing > 0 {
+			return
+		}
+		*missing = len(r.members) + 1
+		pub.send(fmt.Appendf(nil, `42%d["to","hall","m",{"p":%d,"n":%d,"text":%q}]`, pub.sent, pub.index, pub.sent, text))
+		pub.sent++
+		r.published++
+	}
+}
+
+// deliver counts an event that reached m.
+func (r *room) deliver(m *member, message []byte) error {
+	from, number, ok := parseEvent(message)
+	if !ok || from >= len(m.next) {
+		return fmt.Errorf("a member got %.200q", message)
+	}
+	if want := m.next[from]; number != want {
+		return fmt.Errorf("a member got event %d of publisher %d, want %d", number, from, want)
+	}
+	m.next[from]++
+	r.delivered++
+	return r.arrived(r.publishers[from], number)
+}
+
+// ack counts the server's answer to an event.
+func (r *room) ack(pub *publisher, message []byte) error {
+	number, rest, ok := cutAck(message)
+	if !ok || !bytes.HasPrefix(rest, []byte(`[{"ok":true`)) {
+		return fmt.Errorf("a publisher got %.200q", message)
+	}
+	if number != pub.acked {
+		return fmt.Errorf("a publisher got the acknowledgement of event %d, want %d", number, pub.acked)
+	}
+	pub.acked++
+	return r.arrived(pub, number)
+}
+
+func (r *room) arrived(pub *publisher, number int) error {
+	if number >= pub.sent {
+		return fmt.Errorf("event %d arrived, but only %d were published", number, pub.sent)
+	}
+	missing := &pub.missing[number%len(pub.missing)]
+	*missing--
+	if *missing == 0 {
+		r.publish(pub)
+	}
+	return nil
+}
+
+// parseEvent takes apart an event as publish makes it, with or without an
+// offset behind.
+func parseEvent(message []byte) (from, number int, ok bool) {
+	rest, ok := bytes.CutPrefix(message, []byte(`42["m",{"p":`))
+	if !ok {
+		return 0, 0, false
+	}
+	if from, rest, ok = cutInt(rest); !ok {
+		return 0, 0, false
+	}
+	if rest, ok = bytes.CutPrefix(rest, []byte(`,"n":`)); !ok {
+		return 0, 0, false
+	}
+	number, _, ok = cutInt(rest)
+	return from, number, ok
+}
+
+// cutAck takes the ack id off an acknowledgement.
+func cutAck(message []byte) (id int, args []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(message, []byte("43"))
+	if !ok {
+		return 0, nil, false
+	}
+	return cutInt(rest)
+}
