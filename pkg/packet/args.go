@@ -1,0 +1,240 @@
+package packet
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"unicode/utf8"
+)
+
+// Binary is data that travels as an attachment, wherever in an argument it
+// stands. To encoding/json it is what a []byte is, base64.
+type Binary []byte
+
+// Raw is a value as it came in a packet: JSON, and the packet's attachments, for
+// which placeholders in the JSON stand. Given to AppendArgs, anywhere in an
+// argument, it goes on unchanged, with those attachments that it needs.
+type Raw struct {
+	JSON        json.RawMessage
+	Attachments [][]byte
+}
+
+// AppendArgs appends args to b as JSON, with commas between them and no brackets
+// around, and returns the attachments that go with them. It escapes nothing that
+// JSON does not ask for.
+//
+// A Binary becomes an attachment wherever it stands. So does a []byte that is an
+// argument or lies in nothing but []any and map[string]any; elsewhere, as in the
+// field of a struct, it stays base64. A nil one is null. A json.RawMessage is
+// checked and passed through. Everything else is as in encoding/json.
+//
+// The attachments share their memory with args. On error b is of no use any
+// more; the error is an *[Error] if args break the protocol: more than
+// MaxAttachments, JSON that is invalid or nested deeper than MaxDepth, invalid
+// UTF-8 in it, or, beside attachments, an object that looks like a placeholder
+// but is none.
+func AppendArgs(b []byte, args ...any) (_ []byte, attachments [][]byte, err error) {
+	start := len(b)
+	e := encoder{b: b}
+	for i, arg := range args {
+		if i > 0 {
+			e.b = append(e.b, ',')
+		}
+		if err := e.value(arg, 0); err != nil {
+			return e.b, nil, fmt.Errorf("packet: argument %d: %w", i, err)
+		}
+	}
+	if err := e.check(e.b[start:]); err != nil {
+		return e.b, nil, err
+	}
+	return e.b, e.attachments, nil
+}
+
+// An encoder gathers the JSON and the attachments of one list of arguments.
+type encoder struct {
+	b           []byte
+	attachments [][]byte
+}
+
+// check looks over what all values together have become.
+func (e *encoder) check(text []byte) error {
+	switch {
+	case !utf8.Valid(text): // from a json.Marshaler or a json.RawMessage
+		return &Error{InvalidUTF8}
+	case len(e.attachments) == 0:
+		return nil
+	case len(e.attachments) > MaxAttachments:
+		return &Error{BadAttachments}
+	}
+	// Each attachment has one placeholder. One more is somebody's object, which
+	// the receiver would take for an attachment, or fail on.
+	s := scanner{b: text, depth: MaxDepth, collect: true}
+	if reason := s.list(nil); reason != "" {
+		return &Error{reason}
+	}
+	if len(s.found) != len(e.attachments) {
+		return &Error{BadPlaceholder}
+	}
+	return nil
+}
+
+func (e *encoder) value(v any, depth int) error {
+	if depth > MaxDepth {
+		return &Error{TooDeep}
+	}
+	switch v := v.(type) {
+	case nil:
+		e.b = append(e.b, "null"...)
+	case string:
+		e.b = AppendString(e.b, v)
+	case bool:
+		e.b = strconv.AppendBool(e.b, v)
+	case int:
+		e.b = strconv.AppendInt(e.b, int64(v), 10)
+	case []byte:
+		e.binary(v)
+	case Binary:
+		e.binary(v)
+	case json.RawMessage:
+		return e.raw(Raw{JSON: v})
+	case Raw:
+		return e.raw(v)
+	case []any:
+		return e.array(v, depth)
+	case map[string]any:
+		return e.object(v, depth)
+	default:
+		return e.other(v)
+	}
+	return nil
+}
+
+func (e *encoder) binary(data []byte) {
+	if data == nil {
+		e.b = append(e.b, "null"...)
+		return
+	}
+	e.b = append(e.b, `{"_placeholder":true,"num":`...)
+	e.b = strconv.AppendInt(e.b, int64(len(e.attachments)), 10)
+	e.b = append(e.b, '}')
+	e.attachments = append(e.attachments, data)
+}
+
+func (e *encoder) raw(r Raw) error {
+	if r.JSON == nil {
+		e.b = append(e.b, "null"...)
+		return nil
+	}
+	text, found, err := locate(r)
+	if err != nil {
+		return err
+	}
+	done := 0
+	for _, ph := range found {
+		e.b = append(e.b, text[done:ph.start]...)
+		e.binary(r.Attachments[ph.num])
+		done = ph.end
+	}
+	e.b = append(e.b, text[done:]...)
+	return nil
+}
+
+func (e *encoder) array(elems []any, depth int) error {
+	if elems == nil {
+		e.b = append(e.b, "null"...)
+		return nil
+	}
+	e.b = append(e.b, '[')
+	for i, elem := range elems {
+		if i > 0 {
+			e.b = append(e.b, ',')
+		}
+		if err := e.value(elem, depth+1); err != nil {
+			return err
+		}
+	}
+	e.b = append(e.b, ']')
+	return nil
+}
+
+func (e *encoder) object(members map[string]any, depth int) error {
+	if members == nil {
+		e.b = append(e.b, "null"...)
+		return nil
+	}
+	e.b = append(e.b, '{')
+	for i, key := range slices.Sorted(maps.Keys(members)) {
+		if i > 0 {
+			e.b = append(e.b, ',')
+		}
+		e.b = AppendString(e.b, key)
+		e.b = append(e.b, ':')
+		if err := e.value(members[key], depth+1); err != nil {
+			return err
+		}
+	}
+	e.b = append(e.b, '}')
+	return nil
+}
+
+// other leaves v to encoding/json, and then turns the marked base64 of each
+// Binary in it into a placeholder.
+func (e *encoder) other(v any) error {
+	j := jsonPool.Get().(*jsonEncoder)
+	defer j.release()
+	if err := j.Encode(v); err != nil {
+		return err
+	}
+	text := bytes.TrimSuffix(j.buf.Bytes(), []byte{'\n'})
+	for {
+		before, data, after, ok := cutMarked(text)
+		e.b = append(e.b, before...)
+		if !ok {
+			return nil
+		}
+		e.binary(data)
+		text = after
+	}
+}
+
+// AppendString appends s to b as a JSON string and returns the result. Invalid
+// UTF-8 in s becomes U+FFFD.
+func AppendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf || c == '"' || c == '\\' {
+			j := jsonPool.Get().(*jsonEncoder)
+			defer j.release()
+			_ = j.Encode(s) // a string can always be encoded
+			return append(b, bytes.TrimSuffix(j.buf.Bytes(), []byte{'\n'})...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// A jsonEncoder is encoding/json without the escaping of HTML, which is only to
+// be had with a buffer.
+type jsonEncoder struct {
+	*json.Encoder
+	buf bytes.Buffer
+}
+
+var jsonPool = sync.Pool{New: func() any {
+	j := new(jsonEncoder)
+	j.Encoder = json.NewEncoder(&j.buf)
+	j.SetEscapeHTML(false)
+	return j
+}}
+
+func (j *jsonEncoder) release() {
+	// A buffer that a rare giant has stretched would stay that large.
+	if j.buf.Cap() <= 64<<10 {
+		j.buf.Reset()
+		jsonPool.Put(j)
+	}
+}

@@ -1,0 +1,162 @@
+package packet
+
+import (
+	"bytes"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of one packet, both ways. How many bytes it may have is the transport's
+// business.
+const (
+	// MaxAttachments is how many attachments the stock client accepts.
+	MaxAttachments = 10
+	// MaxDepth is how deep arrays and objects may be nested.
+	MaxDepth = 512
+)
+
+// A Decoder puts together the packets of one connection from the messages that
+// arrive on it, in their order. The zero value is ready for use. It is not safe
+// for concurrent use.
+//
+// Every error is an *[Error], and after one the connection should be closed:
+// what follows may belong to the packet that was refused.
+type Decoder struct {
+	pending   *Packet // waits for attachments; nil if none are due
+	due       int     // how many
+	namespace string  // the last one seen besides "/", to make it a string once
+}
+
+// Text decodes a text message. It returns nil and no error for a packet whose
+// attachments are yet to come. The packet keeps b, which must not be changed
+// afterwards.
+//
+// What it accepts is well-formed: Data is valid JSON of the kind that the type
+// asks for, an Event's name is a number or a string that is not reserved, each
+// placeholder has its attachment. An Event without Data is accepted too; it has
+// neither name nor arguments.
+func (d *Decoder) Text(b []byte) (*Packet, error) {
+	if d.pending != nil {
+		d.pending = nil
+		return nil, &Error{UnexpectedText}
+	}
+	p := &Packet{Namespace: "/"}
+	due, reason := d.text(p, b)
+	if reason != "" {
+		return nil, &Error{reason}
+	}
+	if due > 0 {
+		d.pending, d.due = p, due
+		return nil, nil
+	}
+	return p, nil
+}
+
+// Binary takes the next attachment of the packet that Text has begun, and
+// returns that packet if it was the last. It takes ownership of b.
+func (d *Decoder) Binary(b []byte) (*Packet, error) {
+	p := d.pending
+	if p == nil {
+		return nil, &Error{UnexpectedBinary}
+	}
+	p.Attachments = append(p.Attachments, b)
+	if len(p.Attachments) < d.due {
+		return nil, nil
+	}
+	d.pending = nil
+	return p, nil
+}
+
+// text decodes b into p and returns how many attachments are due.
+func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
+	if !utf8.Valid(b) {
+		return 0, InvalidUTF8
+	}
+	if len(b) == 0 || b[0] < '0' || int(b[0]-'0') >= len(wire) {
+		return 0, UnknownType
+	}
+	row := wire[b[0]-'0']
+	p.Type = row.typ
+	b = b[1:]
+	if row.binary {
+		if due, b = cutAttachments(b); due == 0 {
+			return 0, BadAttachments
+		}
+	}
+	if len(b) > 0 && b[0] == '/' {
+		b = d.cutNamespace(p, b)
+	}
+	p.ID, b = cutID(b)
+	if len(b) == 0 {
+		return due, ""
+	}
+	data, found, reason := document(b, row.binary)
+	switch {
+	case reason != "":
+		return 0, reason
+	case strings.IndexByte(row.starts, data[0]) < 0:
+		return 0, UnexpectedPayload
+	case exceed(found, due):
+		return 0, BadPlaceholder
+	}
+	if p.Type == Event {
+		if reason := checkName(data); reason != "" {
+			return 0, reason
+		}
+	}
+	p.Data = data
+	return due, ""
+}
+
+// cutAttachments reads the count and the dash after it. It returns 0 for what is
+// no count from 1 to MaxAttachments.
+func cutAttachments(b []byte) (n int, rest []byte) {
+	for i, c := range b {
+		switch {
+		case c == '-':
+			return n, b[i+1:]
+		case c < '0' || c > '9':
+			return 0, nil
+		}
+		if n = n*10 + int(c-'0'); n > MaxAttachments {
+			return 0, nil
+		}
+	}
+	return 0, nil
+}
+
+// cutNamespace reads a namespace, up to the first comma or the end.
+func (d *Decoder) cutNamespace(p *Packet, b []byte) (rest []byte) {
+	name, rest, _ := bytes.Cut(b, []byte{','})
+	if string(name) == "/" {
+		return rest
+	}
+	if string(name) != d.namespace {
+		d.namespace = string(name)
+	}
+	p.Namespace = d.namespace
+	return rest
+}
+
+// cutID reads an ack id. Like the reference it takes spaces for digits; unlike
+// it, it does not do arithmetic with them: they are dropped, and an id of spaces
+// alone is 0.
+func cutID(b []byte) (id string, rest []byte) {
+	end, spaces := 0, 0
+	for ; end < len(b); end++ {
+		if b[end] == ' ' {
+			spaces++
+		} else if b[end] < '0' || b[end] > '9' {
+			break
+		}
+	}
+	switch {
+	case end == 0:
+		return "", b
+	case spaces == 0:
+		return string(b[:end]), b[end:]
+	case spaces == end:
+		return "0", b[end:]
+	}
+	return strings.ReplaceAll(string(b[:end]), " ", ""), b[end:]
+}

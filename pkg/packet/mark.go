@@ -1,0 +1,109 @@
+package packet
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+)
+
+// encoding/json cannot be told about attachments. So a Binary that it meets deep
+// inside a value is written as base64 with a mark before it, by which it is found
+// again afterwards; in the other direction a placeholder is replaced by marked
+// base64, which encoding/json decodes into any []byte.
+//
+// The mark is a run of line breaks. Decoders of base64 skip those, so a marked
+// string means the same as one without the mark, to everyone who does not know
+// it. Which line breaks they are is random for each process: JSON that comes
+// from elsewhere can't have the mark. Its first break is written with an escape
+// that encoding/json doesn't use for it: no string that a program encodes can
+// have the mark either.
+var (
+	markText  string // as the JSON string contains it, with the quote before it
+	markValue string // as the string has it when decoded
+)
+
+func init() {
+	var bits [8]byte
+	_, _ = rand.Read(bits[:]) // never fails
+	text, value := []byte(`"\u000a`), []byte("\n")
+	for i := range 8 * len(bits) {
+		if bits[i/8]>>(i%8)&1 == 1 {
+			text, value = append(text, `\r`...), append(value, '\r')
+		} else {
+			text, value = append(text, `\n`...), append(value, '\n')
+		}
+	}
+	markText, markValue = string(text), string(value)
+}
+
+// MarshalJSON returns b as base64 in a JSON string, or null if b is nil.
+func (b Binary) MarshalJSON() ([]byte, error) {
+	if b == nil {
+		return []byte("null"), nil
+	}
+	return appendMarked(make([]byte, 0, len(markText)+base64.StdEncoding.EncodedLen(len(b))+1), b), nil
+}
+
+// MarshalJSON returns the JSON with base64 in place of the placeholders.
+func (r Raw) MarshalJSON() ([]byte, error) {
+	if r.JSON == nil {
+		return []byte("null"), nil
+	}
+	if len(r.Attachments) == 0 {
+		return r.JSON, nil
+	}
+	text, found, err := locate(r)
+	if err != nil {
+		return nil, err
+	}
+	return expand(text, found, r.Attachments), nil
+}
+
+// locate returns the value in r.JSON and its placeholders, each of which has its
+// attachment.
+func locate(r Raw) (text []byte, found []placeholder, err error) {
+	text, found, reason := document(r.JSON, len(r.Attachments) > 0)
+	switch {
+	case reason != "":
+		return nil, nil, &Error{reason}
+	case exceed(found, len(r.Attachments)):
+		return nil, nil, &Error{BadPlaceholder}
+	}
+	return text, found, nil
+}
+
+// expand replaces the placeholders in text by marked base64.
+func expand(text []byte, found []placeholder, attachments [][]byte) []byte {
+	var b []byte
+	done := 0
+	for _, ph := range found {
+		b = append(b, text[done:ph.start]...)
+		b = appendMarked(b, attachments[ph.num])
+		done = ph.end
+	}
+	return append(b, text[done:]...)
+}
+
+func appendMarked(b, data []byte) []byte {
+	b = append(b, markText...)
+	b = base64.StdEncoding.AppendEncode(b, data)
+	return append(b, '"')
+}
+
+// cutMarked returns what is before the first marked string in JSON, the data in
+// that string, and what is after it. Without one, all is before.
+func cutMarked(text []byte) (before, data, after []byte, ok bool) {
+	before, after, ok = bytes.Cut(text, []byte(markText))
+	if !ok {
+		return text, nil, nil, false
+	}
+	encoded, after, ok := bytes.Cut(after, []byte{'"'})
+	if !ok {
+		return text, nil, nil, false
+	}
+	data, err := base64.StdEncoding.AppendDecode([]byte{}, encoded)
+	if err != nil {
+		return text, nil, nil, false
+	}
+	return before, data, after, true
+}

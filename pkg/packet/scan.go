@@ -1,0 +1,290 @@
+package packet
+
+import (
+	"encoding/json"
+	"strconv"
+)
+
+// A scanner walks over JSON once, checking it (RFC 8259) and decoding nothing.
+// Its methods return the reason why the JSON is refused, or "". They expect to
+// stand at the first byte of what they read and leave s.i behind its last.
+type scanner struct {
+	b     []byte
+	i     int
+	depth int // how many more arrays and objects may be opened
+
+	collect bool // fill placeholders
+	found   []placeholder
+}
+
+// A placeholder is an object that stands for an attachment. As in the reference
+// that is one whose member "_placeholder" is true, whatever else is in it.
+type placeholder struct {
+	start, end int // where it is
+	num        int // the attachment's index; -1 if it has no valid one
+}
+
+// document checks that b is one JSON value, maybe with space around it, and
+// returns that value and, if asked for, the placeholders in it.
+func document(b []byte, collect bool) (value []byte, found []placeholder, _ Reason) {
+	s := scanner{b: b, depth: MaxDepth, collect: collect}
+	s.space()
+	start := s.i
+	if reason := s.value(); reason != "" {
+		return nil, nil, reason
+	}
+	end := s.i
+	s.space()
+	if s.i < len(b) {
+		return nil, nil, InvalidJSON
+	}
+	for i := range s.found {
+		s.found[i].start -= start
+		s.found[i].end -= start
+	}
+	return b[start:end:end], s.found, ""
+}
+
+// exceed reports whether a placeholder has none of n attachments.
+func exceed(found []placeholder, n int) bool {
+	for _, ph := range found {
+		if ph.num < 0 || ph.num >= n {
+			return true
+		}
+	}
+	return false
+}
+
+// peek returns the next byte, or 0, which is never valid, at the end.
+func (s *scanner) peek() byte {
+	if s.i < len(s.b) {
+		return s.b[s.i]
+	}
+	return 0
+}
+
+func (s *scanner) space() {
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case ' ', '\t', '\n', '\r':
+			s.i++
+		default:
+			return
+		}
+	}
+}
+
+func (s *scanner) value() Reason {
+	switch c := s.peek(); c {
+	case '"':
+		return s.str()
+	case '{':
+		return s.object()
+	case '[':
+		return s.array(nil)
+	case 't':
+		return s.literal("true")
+	case 'f':
+		return s.literal("false")
+	case 'n':
+		return s.literal("null")
+	default:
+		return s.number()
+	}
+}
+
+func (s *scanner) literal(word string) Reason {
+	if len(s.b)-s.i < len(word) || string(s.b[s.i:s.i+len(word)]) != word {
+		return InvalidJSON
+	}
+	s.i += len(word)
+	return ""
+}
+
+func (s *scanner) number() Reason {
+	if s.peek() == '-' {
+		s.i++
+	}
+	if s.peek() == '0' {
+		s.i++
+	} else if !s.digits() {
+		return InvalidJSON
+	}
+	if s.peek() == '.' {
+		s.i++
+		if !s.digits() {
+			return InvalidJSON
+		}
+	}
+	if c := s.peek(); c == 'e' || c == 'E' {
+		s.i++
+		if c := s.peek(); c == '+' || c == '-' {
+			s.i++
+		}
+		if !s.digits() {
+			return InvalidJSON
+		}
+	}
+	return ""
+}
+
+func (s *scanner) digits() bool {
+	start := s.i
+	for c := s.peek(); '0' <= c && c <= '9'; c = s.peek() {
+		s.i++
+	}
+	return s.i > start
+}
+
+func (s *scanner) str() Reason {
+	for s.i++; s.i < len(s.b); s.i++ {
+		switch c := s.b[s.i]; {
+		case c == '"':
+			s.i++
+			return ""
+		case c < ' ':
+			return InvalidJSON
+		case c == '\\':
+			s.i++
+			if !s.escape() {
+				return InvalidJSON
+			}
+		}
+	}
+	return InvalidJSON
+}
+
+// escape stands behind a backslash and leaves s.i at the last byte.
+func (s *scanner) escape() bool {
+	switch s.peek() {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return true
+	case 'u':
+		for range 4 {
+			s.i++
+			switch c := s.peek(); {
+			case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
+			default:
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// array calls each, unless it is nil, with the extent of every element.
+func (s *scanner) array(each func(start, end int)) Reason {
+	if s.depth--; s.depth < 0 {
+		return TooDeep
+	}
+	s.i++
+	s.space()
+	if s.peek() != ']' {
+		if reason := s.list(each); reason != "" {
+			return reason
+		}
+		if s.peek() != ']' {
+			return InvalidJSON
+		}
+	}
+	s.i++
+	s.depth++
+	return ""
+}
+
+// list reads values with commas between them, up to what is neither.
+func (s *scanner) list(each func(start, end int)) Reason {
+	for {
+		s.space()
+		start := s.i
+		if reason := s.value(); reason != "" {
+			return reason
+		}
+		if each != nil {
+			each(start, s.i)
+		}
+		s.space()
+		if s.peek() != ',' {
+			return ""
+		}
+		s.i++
+	}
+}
+
+func (s *scanner) object() Reason {
+	if s.depth--; s.depth < 0 {
+		return TooDeep
+	}
+	start, outer := s.i, len(s.found)
+	self, marked := placeholder{num: -1}, false
+	s.i++
+	s.space()
+	for more := s.peek() != '}'; more; {
+		s.space()
+		if s.peek() != '"' {
+			return InvalidJSON
+		}
+		key := s.i
+		if reason := s.str(); reason != "" {
+			return reason
+		}
+		keyEnd := s.i
+		s.space()
+		if s.peek() != ':' {
+			return InvalidJSON
+		}
+		s.i++
+		s.space()
+		val := s.i
+		if reason := s.value(); reason != "" {
+			return reason
+		}
+		if s.collect {
+			switch unquote(s.b[key:keyEnd]) {
+			case "_placeholder":
+				marked = string(s.b[val:s.i]) == "true"
+			case "num":
+				self.num = attachmentIndex(s.b[val:s.i])
+			}
+		}
+		s.space()
+		if more = s.peek() == ','; more {
+			s.i++
+		}
+	}
+	if s.peek() != '}' {
+		return InvalidJSON
+	}
+	s.i++
+	s.depth++
+	if marked {
+		// What is inside goes away with the object.
+		self.start, self.end = start, s.i
+		s.found = append(s.found[:outer], self)
+	}
+	return ""
+}
+
+// attachmentIndex returns the index that a JSON value is, or -1.
+func attachmentIndex(value []byte) int {
+	f, err := strconv.ParseFloat(string(value), 64)
+	if err != nil || f < 0 || f != float64(int(f)) {
+		return -1
+	}
+	return int(f)
+}
+
+// unquote returns the string that a valid JSON string denotes.
+func unquote(quoted []byte) string {
+	for _, c := range quoted {
+		if c == '\\' {
+			var s string
+			if json.Unmarshal(quoted, &s) != nil {
+				panic("packet: unquote: not a JSON string")
+			}
+			return s
+		}
+	}
+	return string(quoted[1 : len(quoted)-1])
+}
