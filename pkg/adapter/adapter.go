@@ -94,8 +94,8 @@ func (e *LostError) Error() string { return "adapter: events lost: " + e.Reason 
 
 // An Adapter connects one node to the others. Its methods may be called by any
 // number of goroutines at once, except Next and Receive, each of which has one
-// caller at a time. Every method that takes a context returns when that ends.
-// After Close all of them return ErrClosed.
+// caller at a time. Every method that takes a context returns when that ends,
+// with its error wrapped. After Close all that can return ErrClosed.
 type Adapter interface {
 	// Node returns the node's id.
 	Node() NodeID
@@ -114,8 +114,10 @@ type Adapter interface {
 
 	// Subscribe makes the node hear rooms, and returns once no later event can
 	// be missed. The cursor covers every event that a member joining with this
-	// call shall not get: the join position. Subscriptions count: each room needs
-	// one Unsubscribe for every time that it was subscribed. On error none is.
+	// call shall not get: the join position. It covers all that was published
+	// before the call, and nothing that is published after its return. Subscriptions
+	// count: each room needs one Unsubscribe for every time that it was
+	// subscribed. On error none is.
 	Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error)
 
 	// Unsubscribe undoes one Subscribe of each room. It does not wait. The node
@@ -123,8 +125,9 @@ type Adapter interface {
 	Unsubscribe(rooms ...rooms.Room)
 
 	// Next returns the node's next event, in the order of positions and without
-	// repeats. It blocks until there is one. A *LostError does not end the feed;
-	// any other error does.
+	// repeats. It blocks until there is one. Neither a *LostError nor the end of
+	// ctx ends the feed: the next call goes on where this one stood. Any other
+	// error does.
 	Next(ctx context.Context) (Event, error)
 
 	// Head returns the newest position: the end for a replay, which no event
@@ -136,24 +139,27 @@ type Adapter interface {
 	// cursor, all up to and including upTo, merged in the order of positions,
 	// each event once. An error comes first, before any event: ErrTrimmed where
 	// more than the backlog limit are missing in a room, or where that can't be
-	// ruled out; ErrHistoryLost where a cursor is of another history than upTo.
-	// Its cost depends on the rooms and events asked for only.
+	// ruled out; ErrHistoryLost where upTo is not of the current history, or a
+	// cursor, such as the zero one, not of the same. The rooms are read when the
+	// iteration starts, all before the first event, and its cost depends on the
+	// rooms and events asked for only.
 	Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error]
 
 	// History returns up to limit of a room's newest stored events before a
 	// cursor (the zero Cursor: the newest of all), oldest first, and whether
-	// there are older ones.
+	// older ones are kept. ErrHistoryLost where the cursor is of another history.
 	History(ctx context.Context, room rooms.Room, before Cursor, limit int) (events []Event, more bool, err error)
 
 	// Send hands m to one node, which may be this one. It does not wait for the
-	// node to receive it; a full receiver loses the message and the error wraps
-	// ErrUnavailable.
+	// node to receive it, and nil does not promise that it will: a receiver that is
+	// full, or leaving, loses the message. Where the sender gets to know, the error
+	// wraps ErrUnavailable or ErrNoNode. Messages of one sender keep their order.
 	Send(ctx context.Context, to NodeID, m Message) error
 
 	// Receive returns the next message sent to this node.
 	Receive(ctx context.Context) (Message, error)
 
 	// Close leaves the cluster and releases what the adapter holds. It returns
-	// when that is done, and ends calls in progress.
+	// when that is done, and ends calls in progress. A second call does nothing.
 	Close() error
 }

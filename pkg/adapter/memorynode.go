@@ -34,8 +34,8 @@ type fed struct {
 // enter locks the memory, unless ctx has ended or the node has left. On success
 // the caller unlocks.
 func (n *memoryNode) enter(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
 	n.memory.mu.Lock()
 	if n.memory.nodes[n.id] != n {

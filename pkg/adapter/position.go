@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"cmp"
 	"errors"
 	"strconv"
 	"strings"
@@ -17,13 +18,7 @@ type Position struct {
 
 // Compare returns -1, 0 or 1 as p lies before q, is q, or lies after it.
 func (p Position) Compare(q Position) int {
-	switch {
-	case p.Ms != q.Ms && p.Ms < q.Ms, p.Ms == q.Ms && p.Seq < q.Seq:
-		return -1
-	case p == q:
-		return 0
-	}
-	return 1
+	return cmp.Or(cmp.Compare(p.Ms, q.Ms), cmp.Compare(p.Seq, q.Seq))
 }
 
 // Time returns when the position was issued.
@@ -53,10 +48,10 @@ func (c Cursor) SameHistory(d Cursor) bool { return c.Epoch == d.Epoch }
 // Max returns the one of two cursors of the same history that has seen more.
 // Of two histories it returns d.
 func (c Cursor) Max(d Cursor) Cursor {
-	if c.SameHistory(d) && d.Covers(c.At) || !c.SameHistory(d) {
-		return d
+	if c.SameHistory(d) && c.Covers(d.At) {
+		return c
 	}
-	return c
+	return d
 }
 
 // String returns the cursor as an offset: epoch, milliseconds and number, the

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -28,8 +29,8 @@ func NewMemory() *Memory { return &Memory{byPID: make(map[string]*entry)} }
 
 // Create implements [Store].
 func (m *Memory) Create(ctx context.Context, s Session, ttl time.Duration) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
 	s = s.clone()
 	s.Fence = 1
@@ -48,8 +49,8 @@ func (m *Memory) Create(ctx context.Context, s Session, ttl time.Duration) error
 
 // Save implements [Store].
 func (m *Memory) Save(ctx context.Context, s Session, ttl time.Duration) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
 	s = s.clone()
 	m.mu.Lock()
@@ -67,8 +68,8 @@ func (m *Memory) Save(ctx context.Context, s Session, ttl time.Duration) error {
 // session has changed meanwhile.
 func (m *Memory) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(Session) error) (Session, string, error) {
 	for {
-		if ctx.Err() != nil {
-			return Session{}, "", context.Cause(ctx)
+		if err := context.Cause(ctx); err != nil {
+			return Session{}, "", err
 		}
 		seen := m.peek(pid)
 		if seen == nil {
@@ -112,8 +113,8 @@ func (m *Memory) claim(seen *Session, by string, ttl time.Duration) *Session {
 
 // Refresh implements [Store].
 func (m *Memory) Refresh(ctx context.Context, live []Ref, ttl time.Duration) (gone []Ref, err error) {
-	if ctx.Err() != nil {
-		return nil, context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
 	}
 	// In pieces, so that no connecting client waits behind all of them.
 	for piece := range slices.Chunk(live, 1024) {
@@ -138,16 +139,16 @@ func (m *Memory) refresh(live []Ref, ttl time.Duration, gone []Ref) []Ref {
 
 // Drop implements [Store].
 func (m *Memory) Drop(ctx context.Context, ref Ref) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, err := m.fenced(ref, time.Now())
-	switch err {
-	case nil:
+	if err == nil {
 		m.remove(e)
-	case ErrNotFound:
+	}
+	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
 	return err
@@ -178,8 +179,7 @@ func (m *Memory) fenced(ref Ref, now time.Time) (*entry, error) {
 }
 
 // sweep moves the hand past two sessions and removes those that have expired.
-// Two for each one that is created: the hand comes round before their number
-// has grown by half.
+// Two for each one that is created, so that the hand gains on a growing store.
 func (m *Memory) sweep(now time.Time) {
 	for range min(2, len(m.all)) {
 		m.hand++

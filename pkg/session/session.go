@@ -54,28 +54,34 @@ type Ref struct {
 }
 
 // A Store holds the sessions of the whole cluster. Its methods may be called at
-// once; each returns when its context ends, or earlier. The caller keeps the
-// writes of one session one after another.
+// once; each returns when its context ends, or earlier, with the context's error
+// wrapped. The caller keeps the writes of one session one after another. What
+// happened to a session when a call fails with any error but those above, or
+// that of check, is not known.
 type Store interface {
-	// Create stores a new session, which lives for ttl unless refreshed.
+	// Create stores a new session with the fence 1, whatever s says. It lives for
+	// ttl from now unless that is prolonged. ErrExists if its PID is taken.
 	Create(ctx context.Context, s Session, ttl time.Duration) error
 
 	// Save replaces a session and makes it live for ttl from now. It never
-	// re-creates one: ErrNotFound if it is gone, ErrFenced if its fence is past.
+	// re-creates one: ErrNotFound if it is gone, ErrFenced if its fence is not the
+	// one of the last claim.
 	Save(ctx context.Context, s Session, ttl time.Duration) error
 
 	// Claim makes a node the owner, adds one to the fence, makes the session live
 	// for ttl from now, and returns it as it is then, with Owner set to by. The
-	// former owner's name comes back too. check sees the session first, maybe more
-	// than once; if it returns an error so does Claim, and nothing has changed. A
-	// claim never deletes, so one that was lost on the way can be repeated.
+	// former owner's name comes back too. check, unless nil, sees the session
+	// first, maybe more than once; if it returns an error Claim returns that, and
+	// nothing has changed. Of several claims at once each gets a fence of its own.
+	// A claim never deletes, so one that was lost on the way can be repeated.
+	// ErrNotFound if the session is gone.
 	Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(Session) error) (s Session, former string, err error)
 
 	// Refresh makes sessions live for ttl from now: those that are still there
 	// and whose fence is the one given. The others come back in gone.
 	Refresh(ctx context.Context, live []Ref, ttl time.Duration) (gone []Ref, err error)
 
-	// Drop deletes a session. ErrFenced if its fence is past; a session that is
-	// gone already is no error.
+	// Drop deletes a session. ErrFenced if its fence is not the one of the last
+	// claim; a session that is gone already is no error.
 	Drop(ctx context.Context, ref Ref) error
 }
