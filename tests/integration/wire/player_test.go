@@ -66,7 +66,8 @@ func (p *player) do(s step) error {
 		if s.verb == ">" {
 			return p.server.command(text)
 		}
-		return p.server.journal.await(func(line string) bool { return p.vars.match(text, line) == nil })
+		_, err := p.server.seen.Take(patience, func(line string) bool { return p.vars.match(text, line) == nil })
+		return err
 	}
 	if strings.Contains(s.actor, "/") {
 		return p.eitherGets(strings.Split(s.actor, "/"), text)

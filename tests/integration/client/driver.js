@@ -1,0 +1,101 @@
+// Drives stock Socket.IO clients for the Go tests. Commands come in as JSON
+// lines, {id, do, socket, …}, and are answered with {id, ok} or {id, error};
+// what the sockets hear goes out as {socket, report, …}. Bytes travel as
+// {"$bytes": "<hex>"}.
+"use strict";
+
+const clients = {
+  "4.8.4": require("socket.io-client"),
+  "4.0.0": require("socket.io-client-4-0-0"),
+};
+const sockets = new Map();
+
+const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
+
+// Bytes are wrapped before JSON sees them: a Buffer has a toJSON of its own.
+function wrap(value) {
+  if (value instanceof ArrayBuffer) return { $bytes: Buffer.from(value).toString("hex") };
+  if (ArrayBuffer.isView(value)) {
+    return { $bytes: Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString("hex") };
+  }
+  if (Array.isArray(value)) return value.map(wrap);
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, wrap(v)]));
+  }
+  return value;
+}
+
+function unwrap(value) {
+  if (Array.isArray(value)) return value.map(unwrap);
+  if (value && typeof value === "object") {
+    if (typeof value.$bytes === "string") return Buffer.from(value.$bytes, "hex");
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unwrap(v)]));
+  }
+  return value;
+}
+
+const state = (socket) => ({
+  id: socket.id,
+  connected: socket.connected,
+  recovered: socket.recovered === true,
+  pid: socket._pid,
+  offset: socket._lastOffset,
+  transport: socket.io.engine && socket.io.engine.transport && socket.io.engine.transport.name,
+});
+
+function watch(name, socket) {
+  sockets.set(name, socket);
+  const report = (what, more) => say({ socket: name, report: what, ...more });
+  socket.on("connect", () => report("connect", state(socket)));
+  socket.on("disconnect", (reason) => report("disconnect", { reason }));
+  socket.on("connect_error", (err) => report("connect_error", { reason: err.message, args: [err.data] }));
+  socket.onAny((event, ...args) => {
+    const asked = typeof args.at(-1) === "function" ? args.pop() : undefined;
+    report("event", { event, args: wrap(args), asked: Boolean(asked) });
+    if (asked) asked(...args);
+  });
+}
+
+const commands = {
+  // A socket with a connection of its own.
+  open({ socket, version, url, options }) {
+    const defaults = { reconnectionDelay: 20, reconnectionDelayMax: 200, forceNew: true };
+    watch(socket, clients[version].io(url, { ...defaults, ...options }));
+  },
+  // A socket for another namespace, on the connection of an open one.
+  join({ socket, via, namespace, options }) {
+    watch(socket, sockets.get(via).io.socket(namespace, options));
+    sockets.get(socket).connect();
+  },
+  emit({ socket, args }) {
+    sockets.get(socket).emit(...unwrap(args));
+  },
+  ask({ socket, args }) {
+    return new Promise((resolve) => {
+      sockets.get(socket).emit(...unwrap(args), (...answer) => resolve(wrap(answer)));
+    });
+  },
+  state: ({ socket }) => state(sockets.get(socket)),
+  // Ends the connection, as a page that goes offline would; the client comes back.
+  cut({ socket }) {
+    sockets.get(socket).io.engine.close();
+  },
+  connect({ socket }) {
+    sockets.get(socket).connect();
+  },
+  disconnect({ socket }) {
+    sockets.get(socket).disconnect();
+  },
+};
+
+require("node:readline")
+  .createInterface({ input: process.stdin })
+  .on("line", async (line) => {
+    const command = JSON.parse(line);
+    try {
+      say({ id: command.id, ok: (await commands[command.do](command)) ?? null });
+    } catch (err) {
+      say({ id: command.id, error: String(err && err.stack) });
+    }
+  })
+  .on("close", () => process.exit(0));

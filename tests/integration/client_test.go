@@ -1,0 +1,233 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// transports are the ways in which a stock client can be set up to connect.
+var transports = map[string]map[string]any{
+	"polling":   {"transports": []string{"polling"}},
+	"websocket": {"transports": []string{"websocket"}},
+	"upgrade":   {},
+}
+
+// forTransports runs a test with each client on each transport, against one node.
+func forTransports(t *testing.T, test func(t *testing.T, s *npmSocket)) {
+	forVersions(t, func(t *testing.T, version string) {
+		n := startNode(t)
+		d := startDriver(t)
+		for name, options := range transports {
+			t.Run(name, func(t *testing.T) {
+				s := d.open(name, version, n.url(), options)
+				if name == "upgrade" {
+					s.awaitUpgrade(t)
+				}
+				test(t, s)
+				s.must("disconnect", nil)
+			})
+		}
+	})
+}
+
+func (s *npmSocket) awaitUpgrade(t *testing.T) {
+	t.Helper()
+	eventually(t, "no upgrade", func() error {
+		if now := s.state().Transport; now != "websocket" {
+			return fmt.Errorf("on %s", now)
+		}
+		return nil
+	})
+}
+
+func TestTransports(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, s *npmSocket) {
+		want := "websocket"
+		if s.name == "polling" {
+			want = "polling"
+		}
+		if got := s.state().Transport; got != want {
+			t.Errorf("on %s, want %s", got, want)
+		}
+		s.call("self", "hello", "world", 1, nil)
+		s.hears("hello", `"world"`, `1`, `null`)
+	})
+}
+
+// TestEventsDuringUpgrade emits while the client moves from one transport to
+// the other.
+func TestEventsDuringUpgrade(t *testing.T) {
+	t.Parallel()
+	forVersions(t, func(t *testing.T, version string) {
+		n := startNode(t)
+		s := startDriver(t).open("s", version, n.url(), nil)
+		for i := range 100 {
+			s.emit("self", "n", i)
+		}
+		for i := range 100 {
+			s.hears("n", fmt.Sprint(i))
+		}
+		s.awaitUpgrade(t)
+	})
+}
+
+func TestBinary(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, s *npmSocket) {
+		bytes := strings.Repeat("00ff10", 1000)
+		s.call("self", "bytes", bytesArg(bytes), map[string]any{"deep": []any{bytesArg("c0ffee")}}, bytesArg(""))
+		s.hears("bytes", `{"$bytes":"`+bytes+`"}`, `{"deep":[{"$bytes":"c0ffee"}]}`, `{"$bytes":""}`)
+		answer := s.ask("echo", bytesArg("01"), "and", bytesArg("02"))
+		if got := fmt.Sprintf("%s", answer); got != `[{"$bytes":"01"} "and" {"$bytes":"02"}]` {
+			t.Errorf("got %s", got)
+		}
+	})
+}
+
+func TestUnicode(t *testing.T) {
+	t.Parallel()
+	const text = "naïve ☃ 𝒳 日本語 \u0000 \u2028 \ufffd <b>&amp;</b> \"quoted\" 👩‍👩‍👧‍👦"
+	forTransports(t, func(t *testing.T, s *npmSocket) {
+		room := "räum 👋," + s.name
+		if got := s.call("join", room).Rooms; !slices.Contains(got, room) {
+			t.Errorf("rooms: %q", got)
+		}
+		s.call("self", "ünï☃", text)
+		r := s.next("ünï☃")
+		var got string
+		if err := json.Unmarshal(r.Args[0], &got); err != nil || got != text {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
+}
+
+func TestLargePayloads(t *testing.T) {
+	t.Parallel()
+	large := strings.Repeat("x", 900_000)
+	forTransports(t, func(t *testing.T, s *npmSocket) {
+		s.call("self", "large", large)
+		r := s.next("large")
+		if got := len(r.Args[0]); got != len(large)+2 {
+			t.Errorf("got %d bytes of JSON", got)
+		}
+		answer := s.ask("echo", bytesArg(strings.Repeat("ab", 600_000)))
+		if got := len(answer[0]); got != len(`{"$bytes":""}`)+1_200_000 {
+			t.Errorf("got %d bytes back", got)
+		}
+	})
+}
+
+// TestOversize: too large a message costs the connection on a WebSocket, and the
+// client's patience on polling; either way the client is told and comes back.
+func TestOversize(t *testing.T) {
+	t.Parallel()
+	forTransports(t, func(t *testing.T, s *npmSocket) {
+		s.emit("self", "never", strings.Repeat("x", 1_100_000))
+		s.await("disconnect")
+		s.await("connect")
+		s.call("self", "after")
+		s.hears("after")
+	})
+}
+
+func TestNamespaces(t *testing.T) {
+	t.Parallel()
+	forVersions(t, func(t *testing.T, version string) {
+		n := startNode(t, "REJOIN_NAMESPACES=/,/chat")
+		d := startDriver(t)
+		main := d.open("main", version, n.url(), nil)
+		chat := main.join("chat", "/chat", map[string]any{"auth": map[string]any{"token": "x"}})
+		if id := chat.await("connect").ID; id == "" || id == main.state().ID {
+			t.Errorf("socket ids: %q and %q", id, main.state().ID)
+		}
+		chat.call("all", "in chat")
+		chat.hears("in chat")
+		main.call("all", "in main")
+		main.hears("in main")
+		none := main.join("none", "/none", nil)
+		if r := none.await("connect_error"); r.Reason != "Invalid namespace" {
+			t.Errorf("refused with %q", r.Reason)
+		}
+		chat.must("disconnect", nil)
+		main.call("all", "still here")
+		main.hears("still here")
+		for _, s := range []*npmSocket{main, chat} {
+			for _, r := range s.reports.Drain() {
+				if r.Report == "event" {
+					t.Errorf("%s heard too much: %v", s.name, r)
+				}
+			}
+		}
+	})
+}
+
+func TestReconnection(t *testing.T) {
+	t.Parallel()
+	forVersions(t, func(t *testing.T, version string) {
+		n := startNode(t)
+		r := startRelay(t, n)
+		d := startDriver(t)
+		for name, options := range transports {
+			s := d.open(name, version, r.url(), options)
+			for range 3 {
+				r.cut()
+				s.await("disconnect")
+				s.await("connect")
+				s.call("self", "back")
+				s.hears("back")
+			}
+			s.must("disconnect", nil)
+		}
+	})
+}
+
+// TestGoodbye: the stock client comes back by itself after a broken connection,
+// and stays away when it was told to.
+func TestGoodbye(t *testing.T) {
+	t.Parallel()
+	forVersions(t, func(t *testing.T, version string) {
+		n := startNode(t)
+		s := startDriver(t).open("s", version, n.url(), nil)
+		s.must("disconnect", nil)
+		if r := s.await("disconnect"); r.Reason != "io client disconnect" {
+			t.Errorf("disconnected by %q", r.Reason)
+		}
+		s.must("connect", nil)
+		if r := s.await("connect"); r.Recovered {
+			t.Error("who left has recovered")
+		}
+	})
+}
+
+func TestManyRooms(t *testing.T) {
+	t.Parallel()
+	forVersions(t, func(t *testing.T, version string) {
+		n := startNode(t)
+		d := startDriver(t)
+		s := d.open("member", version, n.url(), nil)
+		other := d.open("other", version, n.url(), nil)
+		rooms := make([]string, 200)
+		for i := range rooms {
+			rooms[i] = fmt.Sprintf("room %03d", i)
+		}
+		if got := s.call("join", rooms).Rooms; !slices.Equal(slices.Sorted(slices.Values(got)), rooms) {
+			t.Fatalf("joined %d rooms", len(got))
+		}
+		for i, room := range rooms {
+			other.call("to", room, "n", i)
+			s.hears("n", fmt.Sprint(i))
+		}
+		other.call("to", rooms, "once")
+		s.hears("once")
+		if got := s.call("leave", rooms[1:]).Rooms; !slices.Equal(got, rooms[:1]) {
+			t.Errorf("rooms left: %q", got)
+		}
+		other.call("to", rooms[1:], "never")
+		other.call("to", rooms[0], "last")
+		s.hears("last")
+	})
+}

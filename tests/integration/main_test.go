@@ -1,0 +1,74 @@
+// Package integration tests the built node from outside: stock clients, raw
+// connections and a browser against the binary that users run.
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait for something that should happen soon. It is long
+// because the race detector and a busy machine are slow, not because anything
+// may take so long.
+const patience = 20 * time.Second
+
+// nodeBinary is the node under test, built once with the race detector.
+var nodeBinary string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if err := checkTools(); err != nil {
+		fmt.Fprintln(os.Stderr, "integration tests:", err, "(make setup installs what is missing)")
+		return 1
+	}
+	dir, err := os.MkdirTemp("", "rejoin-integration-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	nodeBinary = filepath.Join(dir, "rejoin")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	build := exec.CommandContext(ctx, "go", "build", "-race", "-o", nodeBinary, "./cmd/node")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building the node: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// checkTools says what the tests need and this machine has not.
+func checkTools() error {
+	if _, err := exec.LookPath("node"); err != nil {
+		return fmt.Errorf("Node.js is missing: %w", err)
+	}
+	if _, err := os.Stat("../node_modules/socket.io-client-4-0-0"); err != nil {
+		return fmt.Errorf("the npm clients are missing: %w", err)
+	}
+	if _, err := chromium(); err != nil {
+		return fmt.Errorf("Chromium is missing: %w", err)
+	}
+	return nil
+}
+
+// chromium finds the browser.
+func chromium() (string, error) {
+	var err error
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		var path string
+		if path, err = exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
+}

@@ -1,0 +1,269 @@
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A node is one running process of the node under test.
+type node struct {
+	t        *testing.T
+	addr     string // public
+	internal string
+	process  *os.Process
+	log      *nodeLog
+	exited   chan struct{} // closed once the process has ended and status is set
+	status   error
+	atStart  footprint
+}
+
+// A footprint is what a node holds on to. It returns to its size at the start
+// once all clients have gone.
+type footprint struct{ goroutines, descriptors int }
+
+// startNode starts a node on free ports of 127.0.0.1 with some REJOIN_
+// variables. When the test ends, after the clients that the test starts later,
+// the node must shrink to what it was at the start, end on SIGTERM with exit
+// status 0, and have logged neither a data race nor a panic.
+func startNode(t *testing.T, variables ...string) *node {
+	t.Helper()
+	cmd := exec.Command(nodeBinary)
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "REJOIN_") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	cmd.Env = append(cmd.Env, "GORACE=halt_on_error=1",
+		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0")
+	cmd.Env = append(cmd.Env, variables...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, process: cmd.Process, log: newNodeLog(), exited: make(chan struct{})}
+	go func() { // ends with the process
+		n.log.read(stderr)
+		n.status = cmd.Wait()
+		close(n.exited)
+	}()
+	t.Cleanup(n.stop)
+	select {
+	case <-n.log.listening:
+	case <-n.exited:
+		t.Fatalf("the node ended at once: %v\n%s", n.status, n.log)
+	case <-time.After(patience):
+		t.Fatalf("the node does not say that it listens\n%s", n.log)
+	}
+	n.addr, n.internal = n.log.addr, n.log.internal
+	n.awaitReady()
+	n.atStart = n.footprint()
+	return n
+}
+
+func (n *node) url() string { return "http://" + n.addr }
+
+func (n *node) awaitReady() {
+	n.t.Helper()
+	n.eventually("ready", func() error {
+		response, err := internalHTTP.Get("http://" + n.internal + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("/readyz: %s", response.Status)
+		}
+		return nil
+	})
+}
+
+func (n *node) stop() {
+	select {
+	case <-n.exited:
+		n.t.Errorf("the node has ended by itself: %v\n%s", n.status, n.log)
+		return
+	default:
+	}
+	if n.atStart != (footprint{}) && !n.t.Failed() {
+		n.eventually("as small as at the start", func() error {
+			now := n.footprint()
+			if now.goroutines > n.atStart.goroutines || now.descriptors > n.atStart.descriptors {
+				return fmt.Errorf("at the start %+v, now %+v", n.atStart, now)
+			}
+			return nil
+		})
+	}
+	if err := n.process.Signal(syscall.SIGTERM); err != nil {
+		n.t.Error(err)
+	}
+	select {
+	case <-n.exited:
+		if n.status != nil {
+			n.t.Errorf("the node did not end well: %v", n.status)
+		}
+	case <-time.After(patience):
+		n.t.Error("the node does not end on SIGTERM")
+		n.process.Signal(syscall.SIGQUIT) // shows its goroutines
+		<-n.exited
+	}
+	if n.log.contains("DATA RACE") || n.log.contains("panic") {
+		n.t.Error("a data race or a panic")
+	}
+	if n.t.Failed() {
+		n.t.Logf("the node's log:\n%s", n.log)
+	}
+}
+
+// eventually waits until check is content.
+func (n *node) eventually(what string, check func() error) {
+	n.t.Helper()
+	eventually(n.t, "the node is not "+what, check)
+}
+
+// eventually asks again until check is content, for what nobody announces.
+func eventually(t *testing.T, otherwise string, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			t.Errorf("%s after %v: %v", otherwise, patience, err)
+			return
+		}
+	}
+}
+
+// internalHTTP keeps no connections, which would count as the node's own.
+var internalHTTP = &http.Client{
+	Transport: &http.Transport{DisableKeepAlives: true},
+	Timeout:   patience,
+}
+
+// metrics returns the node's samples by their names with labels, as they stand
+// in the exposition format.
+func (n *node) metrics() map[string]float64 {
+	n.t.Helper()
+	samples, err := n.scrape()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return samples
+}
+
+func (n *node) scrape() (map[string]float64, error) {
+	response, err := internalHTTP.Get("http://" + n.internal + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	samples := map[string]float64{}
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		i := strings.LastIndexByte(lines.Text(), ' ')
+		if i < 0 || lines.Text()[0] == '#' {
+			continue
+		}
+		value, err := strconv.ParseFloat(lines.Text()[i+1:], 64)
+		if err != nil {
+			return nil, err
+		}
+		samples[lines.Text()[:i]] = value
+	}
+	return samples, lines.Err()
+}
+
+// sum adds up the samples of one metric whose labels contain all of some texts.
+func sum(samples map[string]float64, metric string, labels ...string) float64 {
+	total := 0.0
+next:
+	for name, value := range samples {
+		if name != metric && !strings.HasPrefix(name, metric+"{") {
+			continue
+		}
+		for _, label := range labels {
+			if !strings.Contains(name, label) {
+				continue next
+			}
+		}
+		total += value
+	}
+	return total
+}
+
+func (n *node) footprint() footprint {
+	n.t.Helper()
+	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.process.Pid))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return footprint{int(n.metrics()["go_goroutines"]), len(descriptors)}
+}
+
+// A nodeLog collects what a node writes, and learns from it where it listens.
+type nodeLog struct {
+	addr, internal string        // to be read once listening is closed
+	listening      chan struct{} // closed with the line that says so
+
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func newNodeLog() *nodeLog { return &nodeLog{listening: make(chan struct{})} }
+
+func (l *nodeLog) read(r io.Reader) {
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadBytes('\n')
+		l.mu.Lock()
+		l.text.Write(line)
+		l.mu.Unlock()
+		var entry struct {
+			Msg      string `json:"msg"`
+			Addr     string `json:"addr"`
+			Internal string `json:"internal_addr"`
+		}
+		if l.addr == "" && json.Unmarshal(line, &entry) == nil && entry.Msg == "listening" {
+			l.addr, l.internal = entry.Addr, entry.Internal
+			close(l.listening)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (l *nodeLog) contains(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.text.Bytes(), []byte(text))
+}
+
+func (l *nodeLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

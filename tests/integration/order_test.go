@@ -1,0 +1,179 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestOrder: whoever publishes, any two clients hear what both of them hear in
+// the same order.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	const publishers, events, clients = 4, 250, 6
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	n := startNode(t)
+	// Each client is in two of three rooms, so that any two share at least one.
+	rooms := []string{"red", "green", "blue"}
+	members := make([]*listener, clients)
+	for i := range members {
+		members[i] = listen(n)
+		defer members[i].Cut()
+	}
+	each(t, clients, func(i int) error {
+		if err := members[i].Connect(ctx); err != nil {
+			return err
+		}
+		_, err := call(ctx, members[i].Client, "join", []string{rooms[i%3], rooms[(i+1)%3]})
+		return err
+	})
+	var sending sync.WaitGroup
+	for p := range publishers {
+		l := listen(n)
+		if err := l.Connect(ctx); err != nil {
+			t.Fatal(err)
+		}
+		defer l.Cut()
+		sending.Go(func() {
+			for i := range events {
+				room := rooms[rand.N(3)]
+				if i%10 == 0 {
+					room = "" // to all rooms
+				}
+				number := p*events + i
+				to := any(room)
+				if room == "" {
+					to = rooms
+				}
+				if _, err := call(ctx, l.Client, "to", to, "n", number); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	sending.Wait()
+	const last = publishers * events
+	if _, err := call(ctx, members[0].Client, "all", "n", last); err != nil {
+		t.Fatal(err)
+	}
+	heard := make([][]int, clients)
+	each(t, clients, func(i int) (err error) {
+		heard[i], err = members[i].all(ctx, last)
+		return err
+	})
+	for i := range heard {
+		for j := range i {
+			if a, b := common(heard[i], heard[j]), common(heard[j], heard[i]); !slices.Equal(a, b) {
+				t.Errorf("clients %d and %d heard different orders:\n%v\n%v", i, j, a, b)
+			}
+		}
+	}
+}
+
+// common returns what of a is in b too.
+func common(a, b []int) []int {
+	in := map[int]bool{}
+	for _, n := range b {
+		in[n] = true
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(n int) bool { return !in[n] })
+}
+
+// TestContinuity publishes numbers for some seconds while the clients are cut at
+// random, and wants each client to have each number once and in order. Nothing
+// here is a reason to refuse a recovery, so none may be refused.
+func TestContinuity(t *testing.T) {
+	t.Parallel()
+	const clients, duration = 12, 5 * time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), duration+2*patience)
+	defer cancel()
+	n := startNode(t)
+	publisher := listen(n)
+	if err := publisher.Connect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	defer publisher.Cut()
+	members := make([]*listener, clients)
+	for i := range members {
+		members[i] = listen(n)
+		if err := members[i].Connect(ctx); err != nil {
+			t.Fatal(err)
+		}
+		defer members[i].Cut()
+		if _, err := call(ctx, members[i].Client, "join", "room"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	over := time.After(duration)
+	published := make(chan int, 1)
+	go func() { // ends with the duration
+		for i := 0; ; i++ {
+			select {
+			case <-over:
+				published <- i
+				close(published)
+				return
+			default:
+			}
+			if _, err := call(ctx, publisher.Client, "to", "room", "n", i); err != nil {
+				t.Errorf("publishing %d: %v", i, err)
+				published <- i
+				close(published)
+				return
+			}
+		}
+	}()
+	cuts := make([]int, clients)
+	var cutting sync.WaitGroup
+	stop := make(chan struct{})
+	for i, m := range members {
+		cutting.Go(func() {
+			id := m.ID()
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(rand.N(100 * time.Millisecond)): // how long a connection lives
+				}
+				m.Cut()
+				cuts[i]++
+				if err := m.Connect(ctx); err != nil {
+					t.Errorf("client %d: %v", i, err)
+					return
+				}
+				if !m.Recovered() || m.ID() != id {
+					t.Errorf("client %d: cut %d was not recovered", i, cuts[i])
+					return
+				}
+			}
+		})
+	}
+	last := <-published
+	close(stop)
+	cutting.Wait()
+	if t.Failed() {
+		return
+	}
+	if _, err := call(ctx, publisher.Client, "to", "room", "n", last); err != nil {
+		t.Fatal(err)
+	}
+	each(t, clients, func(i int) error {
+		heard, err := members[i].all(ctx, last)
+		if err != nil {
+			return err
+		}
+		for at, number := range heard {
+			if number != at {
+				return fmt.Errorf("after %d cuts: heard %v around position %d, of %d", cuts[i], heard[max(0, at-3):min(len(heard), at+4)], at, last)
+			}
+		}
+		return nil
+	})
+	t.Logf("%d numbers, cuts %v", last, cuts)
+}
