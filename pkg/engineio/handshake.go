@@ -70,6 +70,10 @@ func (s *Server) newID(r *http.Request) (string, error) {
 // open serves a request for a new session. Its packet 0, and the initial packet
 // if there is one, are the first in the queue.
 func (s *Server) open(w http.ResponseWriter, r *request) {
+	if s.isClosing() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	id, err := s.newID(r.Request)
 	if err != nil || s.lookup(id) != nil {
 		s.log.Warn("no session id", zap.Error(err))

@@ -3,7 +3,6 @@ package engineio
 import (
 	"bytes"
 	"encoding/base64"
-	"unicode/utf8"
 )
 
 // separator stands between the packets of a polling body.
@@ -30,7 +29,8 @@ func cutPacket(body []byte) (packet, rest []byte) {
 }
 
 // decode splits a packet in its text form into its type and its data, which for
-// a binary message is decoded into new memory and otherwise is part of packet.
+// a binary message is decoded into new memory and otherwise is part of packet,
+// which is known to be UTF-8.
 func decode(packet []byte) (kind byte, data []byte, err error) {
 	if len(packet) == 0 {
 		return 0, nil, errBadPacket
@@ -38,9 +38,6 @@ func decode(packet []byte) (kind byte, data []byte, err error) {
 	kind, data = packet[0], packet[1:]
 	switch kind {
 	case typeOpen, typeClose, typePing, typePong, typeMessage, typeUpgrade, typeNoop:
-		if !utf8.Valid(data) {
-			return 0, nil, errNotUTF8
-		}
 		return kind, data, nil
 	case typeBinary:
 		data, err = base64.StdEncoding.AppendDecode(nil, data)

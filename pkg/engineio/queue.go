@@ -14,7 +14,7 @@ type batch struct {
 
 	join   []byte      // small frames, one behind the other
 	vector net.Buffers // what is to be written: parts of join, and large frames
-	rest   net.Buffers // what is left of vector while it is being written
+	left   net.Buffers // what is left of vector while it is being written
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
@@ -31,7 +31,7 @@ func (b *batch) release() {
 	}
 	clear(b.packets)
 	clear(b.vector)
-	b.packets, b.bytes, b.join, b.vector, b.rest = b.packets[:0], 0, b.join[:0], b.vector[:0], nil
+	b.packets, b.bytes, b.join, b.vector, b.left = b.packets[:0], 0, b.join[:0], b.vector[:0], nil
 	batches.Put(b)
 }
 
@@ -49,8 +49,8 @@ func (b *batch) buffers(form func(*Packet) []byte) *net.Buffers {
 	} else {
 		b.gather(form)
 	}
-	b.rest = b.vector // writing consumes the slice; the pool wants it back whole
-	return &b.rest
+	b.left = b.vector // writing consumes the slice; the pool wants it back whole
+	return &b.left
 }
 
 func (b *batch) gather(form func(*Packet) []byte) {

@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -195,7 +196,7 @@ func (t *websocketTransport) hangUp() {
 
 // recv reads messages from the wire, and acts on the other packets.
 func (t *websocketTransport) recv() (Message, error) {
-	for {
+	for t.c.ctx.Err() == nil {
 		binary, data, err := t.read()
 		if err != nil {
 			return Message{}, t.c.end(fault(err))
@@ -212,6 +213,7 @@ func (t *websocketTransport) recv() (Message, error) {
 			return Message{Binary: kind == typeBinary, Data: data}, nil
 		}
 	}
+	return Message{}, context.Cause(t.c.ctx)
 }
 
 // fault tells what a failed read means for the connection.

@@ -1,0 +1,349 @@
+package engineio
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+const anOldSession = "AAAAAAAAAAAAAAAAAAAA"
+
+// Section 1.1 of the protocol: each refusal as the client sees it.
+func TestRefusals(t *testing.T) {
+	b := setUp(t, Options{
+		AllowRequest: func(r *http.Request) error {
+			if r.URL.Query().Has("stranger") {
+				return errors.New(`go "away"`)
+			}
+			return nil
+		},
+		GenerateID: func(r *http.Request) (string, error) {
+			if r.URL.Query().Has("noid") {
+				return "", errors.New("none left")
+			}
+			return randomString(20), nil
+		},
+	})
+	polling := b.open()
+	upgraded := b.open()
+	b.upgrade(upgraded)
+
+	for _, test := range []struct {
+		name, method, query string
+		header              []string
+		status              int
+		body                string
+	}{
+		{"no transport", "GET", "?EIO=4", nil, 400, `{"code":0,"message":"Transport unknown"}`},
+		{"unknown transport", "GET", "?EIO=4&transport=pigeon", nil, 400, `{"code":0,"message":"Transport unknown"}`},
+		{"WebTransport", "GET", "?EIO=4&transport=webtransport", nil, 400, `{"code":0,"message":"Transport unknown"}`},
+		{"a name of Object's", "GET", "?EIO=4&transport=constructor", nil, 400, `{"code":0,"message":"Transport unknown"}`},
+		{"the last of two counts", "GET", "?EIO=4&transport=polling&transport=pigeon", nil, 400, `{"code":0,"message":"Transport unknown"}`},
+		{"unknown session", "GET", "?EIO=4&transport=polling&sid=" + anOldSession, nil, 400, `{"code":1,"message":"Session ID unknown"}`},
+		{"POST to an unknown session", "POST", "?EIO=4&transport=polling&sid=" + anOldSession, nil, 400, `{"code":1,"message":"Session ID unknown"}`},
+		{"handshake by POST", "POST", "?EIO=4&transport=polling", nil, 400, `{"code":2,"message":"Bad handshake method"}`},
+		{"handshake by OPTIONS", "OPTIONS", "?EIO=4&transport=polling", nil, 400, `{"code":2,"message":"Bad handshake method"}`},
+		{"websocket without upgrade", "GET", "?EIO=4&transport=websocket", nil, 400, `{"code":3,"message":"Bad request"}`},
+		{"websocket without upgrade, with session", "GET", "?EIO=4&transport=websocket&sid=" + upgraded, nil, 400, `{"code":3,"message":"Bad request"}`},
+		{"poll after an upgrade", "GET", "?EIO=4&transport=polling&sid=" + upgraded, nil, 400, `{"code":3,"message":"Bad request"}`},
+		{"another revision in a session", "GET", "?EIO=3&transport=polling&sid=" + polling, nil, 400, `{"code":3,"message":"Bad request"}`},
+		{"no id", "GET", "?EIO=4&transport=polling&noid", nil, 400, `{"code":3,"message":"Bad request"}`},
+		{"JSONP", "GET", "?EIO=4&transport=polling&j=0", nil, 400, `{"code":3,"message":"Bad request"}`},
+		{"JSONP in a session", "GET", "?EIO=4&transport=polling&j=0&sid=" + polling, nil, 400, `{"code":3,"message":"Bad request"}`},
+		{"refused by AllowRequest", "GET", "?EIO=4&transport=polling&stranger", nil, 403, `{"code":4,"message":"go \"away\""}`},
+		{"refused before the version counts", "GET", "?EIO=3&transport=polling&stranger", nil, 403, `{"code":4,"message":"go \"away\""}`},
+		{"another origin", "GET", "?EIO=4&transport=polling", []string{"Origin", "https://elsewhere.example"}, 403, `{"code":4,"message":"Forbidden"}`},
+		{"another origin in a session", "GET", "?EIO=4&transport=polling&sid=" + polling, []string{"Origin", "https://elsewhere.example"}, 403, `{"code":4,"message":"Forbidden"}`},
+		{"revision 3", "GET", "?EIO=3&transport=polling", nil, 400, `{"code":5,"message":"Unsupported protocol version"}`},
+		{"no revision", "GET", "?transport=polling", nil, 400, `{"code":5,"message":"Unsupported protocol version"}`},
+		{"PUT in a session", "PUT", "?EIO=4&transport=polling&sid=" + polling, nil, 500, ``},
+		{"DELETE in a session", "DELETE", "?EIO=4&transport=polling&sid=" + polling, nil, 500, ``},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			res, body, err := b.raw(test.method, "/engine.io/"+test.query, "", test.header...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.StatusCode != test.status || body != test.body {
+				t.Errorf("got %d %s, want %d %s", res.StatusCode, body, test.status, test.body)
+			}
+			if strings.HasPrefix(body, "{") && res.Header.Get("Content-Type") != "application/json" {
+				t.Errorf("content type %q", res.Header.Get("Content-Type"))
+			}
+		})
+	}
+
+	for _, test := range []struct {
+		name, query string
+		header      []string
+		body        string
+	}{
+		{"unknown transport", "?EIO=4&transport=pigeon", nil, "Transport unknown"},
+		{"WebTransport", "?EIO=4&transport=webtransport", nil, "Transport unknown"},
+		{"unknown session", "?EIO=4&transport=websocket&sid=" + anOldSession, nil, "Session ID unknown"},
+		{"another revision in a session", "?EIO=3&transport=websocket&sid=" + polling, nil, "Bad request"},
+		{"no id", "?EIO=4&transport=websocket&noid", nil, "Bad request"},
+		{"refused by AllowRequest", "?EIO=4&transport=websocket&stranger", nil, `go "away"`},
+		{"another origin", "?EIO=4&transport=websocket", []string{"Origin", "https://elsewhere.example"}, "Forbidden"},
+		{"revision 3, before the 101", "?EIO=3&transport=websocket", nil, "Unsupported protocol version"},
+		{"no revision", "?transport=websocket", nil, "Unsupported protocol version"},
+	} {
+		t.Run("upgrade/"+test.name, func(t *testing.T) {
+			_, res, err := b.tryDial(test.query, test.header...)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			body, _ := io.ReadAll(res.Body)
+			if res.StatusCode != 400 || string(body) != test.body || res.Header.Get("Content-Type") != "text/html" {
+				t.Errorf("got %d %s %q, want 400 text/html %q", res.StatusCode, res.Header.Get("Content-Type"), body, test.body)
+			}
+		})
+	}
+	t.Run("upgrade/not a WebSocket handshake", func(t *testing.T) {
+		res, body, err := b.raw("GET", "/engine.io/?EIO=4&transport=websocket", "",
+			"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "12")
+		if err != nil || res.StatusCode != 400 || body != "Bad request" {
+			t.Errorf("got %v %v %q", err, res.Status, body)
+		}
+	})
+}
+
+func TestIllegalOriginIsABadRequest(t *testing.T) {
+	b := setUp(t, Options{Origins: []string{"*"}})
+	r := httptest.NewRequest("GET", "/engine.io/?EIO=4&transport=polling", nil)
+	r.Header["Origin"] = []string{"https://a\x01b"} // net/http would not let it through
+	w := httptest.NewRecorder()
+	b.ServeHTTP(w, r)
+	if w.Code != 400 || w.Body.String() != `{"code":3,"message":"Bad request"}` {
+		t.Errorf("got %d %s", w.Code, w.Body)
+	}
+}
+
+func TestHandshakePacket(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		o        Options
+		upgrades []string
+	}{
+		{"default", Options{}, []string{"websocket"}},
+		{"upgrades disabled", Options{DisableUpgrades: true}, []string{}},
+		{"no websocket", Options{Transports: []string{"polling"}}, []string{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.o.NodeID = "n-_1"
+			test.o.PingInterval, test.o.PingTimeout, test.o.MaxPayload = 300*time.Millisecond, 200*time.Millisecond, 1234
+			test.o.InitialPacket = Text([]byte("hi"))
+			b := setUp(t, test.o)
+			res, body := b.do("GET", "", "")
+			want := `^0\{"sid":"(n-_1[A-Za-z0-9_-]{16})","upgrades":` + regexp.QuoteMeta(toJSON(t, test.upgrades)) +
+				`,"pingInterval":300,"pingTimeout":200,"maxPayload":1234\}` + "\x1e4hi$"
+			if !regexp.MustCompile(want).MatchString(body) {
+				t.Errorf("got %q, want %s", body, want)
+			}
+			for k, v := range map[string]string{"Content-Type": "text/plain; charset=UTF-8", "Cache-Control": "no-store"} {
+				if res.Header.Get(k) != v {
+					t.Errorf("%s is %q", k, res.Header.Get(k))
+				}
+			}
+			if res.ContentLength != int64(len(body)) || len(res.TransferEncoding) > 0 {
+				t.Errorf("length %d, transfer encoding %v", res.ContentLength, res.TransferEncoding)
+			}
+		})
+	}
+	t.Run("websocket", func(t *testing.T) {
+		b := setUp(t, Options{InitialPacket: Text([]byte("hi"))})
+		ws := b.dial("")
+		want := `^0\{"sid":"[A-Za-z0-9_-]{20}","upgrades":\[\],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000\}$`
+		if first := b.read(ws); !regexp.MustCompile(want).MatchString(first) {
+			t.Errorf("got %q", first)
+		}
+		if second := b.read(ws); second != "4hi" {
+			t.Errorf("then %q", second)
+		}
+	})
+}
+
+func toJSON(t *testing.T, v any) string {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestTransportsThatAreOff(t *testing.T) {
+	b := setUp(t, Options{Transports: []string{"websocket"}})
+	if res, body := b.do("GET", "", ""); res.StatusCode != 400 || body != `{"code":0,"message":"Transport unknown"}` {
+		t.Errorf("polling: %s %s", res.Status, body)
+	}
+	b.dialOpen()
+
+	b = setUp(t, Options{Transports: []string{"polling"}})
+	if _, _, err := b.tryDial("?EIO=4&transport=websocket"); err == nil {
+		t.Error("a WebSocket was accepted")
+	}
+	if _, _, err := b.tryDial("?EIO=4&transport=websocket&sid=" + b.open()); err == nil {
+		t.Error("an upgrade was accepted")
+	}
+
+	b = setUp(t, Options{DisableUpgrades: true})
+	if _, _, err := b.tryDial("?EIO=4&transport=websocket&sid=" + b.open()); err == nil {
+		t.Error("an upgrade was accepted where none is allowed")
+	}
+}
+
+func TestAllowRequestIsAskedOncePerSession(t *testing.T) {
+	asked := 0
+	b := setUp(t, Options{AllowRequest: func(*http.Request) error { asked++; return nil }})
+	sid := b.open()
+	b.post(sid, "4a")
+	b.gets("a", false)
+	b.upgrade(sid)
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+}
+
+func TestCookie(t *testing.T) {
+	b := setUp(t, Options{Cookie: &http.Cookie{}})
+	res, body := b.do("GET", "", "")
+	sid := body[9:29]
+	if got, want := res.Header.Get("Set-Cookie"), "io="+sid+"; Path=/; HttpOnly; SameSite=Lax"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	b.post(sid, "4a")
+	if res, _ := b.do("POST", sid, "4a"); res.Header.Get("Set-Cookie") != "" {
+		t.Error("a POST sets the cookie")
+	}
+	_, res, err := b.tryDial("?EIO=4&transport=websocket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Header.Get("Set-Cookie") != "" {
+		t.Error("a WebSocket handshake sets the cookie")
+	}
+
+	b = setUp(t, Options{Cookie: &http.Cookie{Name: "s", Path: "/x", Secure: true, MaxAge: 60, SameSite: http.SameSiteStrictMode}})
+	res, body = b.do("GET", "", "")
+	if got, want := res.Header.Get("Set-Cookie"), "s="+body[9:29]+"; Path=/x; Max-Age=60; HttpOnly; Secure; SameSite=Strict"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestHeaderHooks(t *testing.T) {
+	b := setUp(t, Options{
+		InitialHeaders: func(h http.Header, _ *http.Request) { h.Set("X-First", "yes") },
+		Headers:        func(h http.Header, r *http.Request) { h.Set("X-Each", r.Method) },
+		Use: []func(http.Handler) http.Handler{
+			tag("X-Outer", "1"), tag("X-Inner", "1"),
+		},
+	})
+	check := func(what string, h http.Header, first, each string) {
+		t.Helper()
+		if h.Get("X-First") != first || h.Get("X-Each") != each || h.Get("X-Outer") != "1" || h.Get("X-Inner") != "1" {
+			t.Errorf("%s has the headers %v", what, h)
+		}
+	}
+	res, body := b.do("GET", "", "")
+	check("a handshake", res.Header, "yes", "GET")
+	res, _ = b.do("POST", body[9:29], "4a")
+	check("a POST", res.Header, "", "POST")
+	_, res, err := b.tryDial("?EIO=4&transport=websocket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("a WebSocket handshake", res.Header, "yes", "GET")
+	_, res, err = b.tryDial("?EIO=4&transport=websocket&sid=" + body[9:29])
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("an upgrade", res.Header, "", "GET")
+}
+
+func tag(key, value string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set(key, value)
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+func TestMiddlewareCanAnswerItself(t *testing.T) {
+	b := setUp(t, Options{Use: []func(http.Handler) http.Handler{func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+	}}})
+	if res, _ := b.do("GET", "", ""); res.StatusCode != http.StatusTeapot {
+		t.Errorf("got %s", res.Status)
+	}
+	if _, res, err := b.tryDial("?EIO=4&transport=websocket"); err == nil || res.StatusCode != http.StatusTeapot {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHandshakeIsKept(t *testing.T) {
+	b := setUp(t, Options{})
+	b.dial("&room=a&room=b", "X-Token", "secret")
+	h := receive(t, b.conns).Handshake()
+	if h.Header.Get("X-Token") != "secret" || h.Header.Get("Sec-Websocket-Key") != "" {
+		t.Errorf("headers %v", h.Header)
+	}
+	if got := h.Query()["room"]; len(got) != 2 || got[1] != "b" {
+		t.Errorf("query %v", h.Query())
+	}
+	if h.URL != "/engine.io/?EIO=4&transport=websocket&room=a&room=b" || h.TLS ||
+		!strings.HasPrefix(h.RemoteAddr, "127.0.0.1:") || time.Since(h.Time) > patience {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestPathIsAPrefix(t *testing.T) {
+	b := setUp(t, Options{Path: "/live"})
+	for path, status := range map[string]int{"/live": 200, "/live/": 200, "/lively/x": 200, "/engine.io/": 404, "/": 404} {
+		res, _, err := b.raw("GET", path+"?EIO=4&transport=polling", "")
+		if err != nil || res.StatusCode != status {
+			t.Errorf("%s: %v %v, want %d", path, err, res.Status, status)
+		}
+	}
+}
+
+func TestIDsAreUnique(t *testing.T) {
+	b := setUp(t, Options{GenerateID: func(r *http.Request) (string, error) { return r.URL.Query().Get("id"), nil }})
+	get := func() int {
+		res, _, err := b.raw("GET", "/engine.io/?EIO=4&transport=polling&id=one", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode
+	}
+	if first, second := get(), get(); first != 200 || second != 400 {
+		t.Errorf("the first got %d, the second %d", first, second)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for name, o := range map[string]Options{
+		"node id":         {NodeID: "abc"},
+		"node id letters": {NodeID: "ab/c"},
+		"interval":        {PingInterval: -1},
+		"timeout":         {PingTimeout: time.Microsecond},
+		"upgrade timeout": {UpgradeTimeout: -1},
+		"payload":         {MaxPayload: -1},
+		"queue":           {SendQueueBytes: -1},
+		"transport":       {Transports: []string{"webtransport"}},
+		"origin":          {Origins: []string{"example.com"}},
+		"origin's path":   {Origins: []string{"https://example.com/"}},
+	} {
+		if s, err := NewServer(o, func(*Conn) {}); err == nil {
+			t.Errorf("%s: accepted", name)
+			_ = s.Close(t.Context())
+		}
+	}
+}

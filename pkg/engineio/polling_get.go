@@ -1,0 +1,132 @@
+package engineio
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// serveGet waits until there is something to send, and sends it.
+func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
+	c := p.c
+	c.mu.Lock()
+	switch {
+	case c.transport != p:
+		c.mu.Unlock()
+		badRequest.answer(w, false)
+		return
+	case c.closed != nil && c.pending == nil: // since the session was looked up
+		c.mu.Unlock()
+		unknownSession.answer(w, false)
+		return
+	case p.get != nil:
+		c.endLocked(&CloseError{Reason: TransportError, Err: errOverlap}, endDrop)
+		c.mu.Unlock()
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	g := &poll{ready: make(chan struct{}, 1)}
+	p.get = g
+	c.kick()
+	if p.probed && c.pending == nil && !c.writing {
+		c.push(noopPacket)
+	}
+	c.mu.Unlock()
+
+	select {
+	case <-g.ready:
+	case <-r.Context().Done():
+	}
+	c.mu.Lock()
+	p.get = nil // before the answer leaves: the next GET may come at once
+	if !g.woken {
+		c.endLocked(&CloseError{Reason: TransportError, Err: context.Cause(r.Context())}, endCut)
+		c.mu.Unlock()
+		return
+	}
+	if c.closed != nil {
+		c.server.wheel.cancel(&c.timer)
+		c.server.forget(c)
+	}
+	b := (*batch)(nil)
+	if g.writer {
+		b = c.take()
+	}
+	c.mu.Unlock()
+
+	err := p.respond(w, r, b)
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g.writer {
+		c.done(b)
+		c.rest()
+	}
+	if err != nil {
+		c.endLocked(&CloseError{Reason: TransportError, Err: err}, endCut)
+	}
+}
+
+// respond answers a GET with a batch, or with a close if there is none.
+func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *batch) error {
+	s := p.c.server
+	body, worth := closePacket.polling(), false
+	if b != nil {
+		body = b.body()
+		worth = !all(b.packets, func(p *Packet) bool { return p.noCompress })
+		s.counts.packetsOut.Add(uint64(len(b.packets)))
+	}
+	h := w.Header()
+	s.setPollingHeaders(h, r)
+	h.Set("Content-Type", "text/plain; charset=UTF-8")
+	if t := s.o.HTTPCompressionThreshold; worth && t >= 0 && len(body) >= t {
+		if e := chooseEncoding(r.Header); e != nil {
+			var out bytes.Buffer
+			compress(e.pool, &out, body, compressor.Close)
+			body = out.Bytes()
+			h.Set("Content-Encoding", e.name)
+		}
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	s.counts.bytesOut.Add(uint64(len(body)))
+
+	// Flushed here, within a deadline of its own, so that a response that the
+	// client does not take is noticed. A ResponseWriter that can do neither writes
+	// when the handler returns.
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(s.requestTimeout()))
+	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
+	if _, err := w.Write(body); err != nil {
+		return err
+	}
+	if err := rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// requestTimeout bounds the time that a client may take to send a request's
+// body, or to take a response: as long as one may be silent.
+func (s *Server) requestTimeout() time.Duration { return s.o.PingInterval + s.o.PingTimeout }
+
+// setPollingHeaders sets what all successful responses have.
+func (s *Server) setPollingHeaders(h http.Header, r *http.Request) {
+	h.Set("Cache-Control", "no-store")
+	if agent := r.UserAgent(); strings.Contains(agent, ";MSIE") || strings.Contains(agent, "Trident/") {
+		h.Set("X-XSS-Protection", "0") // old Internet Explorers garble payloads in the name of safety
+	}
+	s.setHeaders(h, r)
+}
+
+func all[T any](s []T, is func(T) bool) bool {
+	for _, v := range s {
+		if !is(v) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,177 @@
+package engineio
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// servePost takes in what the client sends.
+func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
+	c := p.c
+	c.mu.Lock()
+	var fault error
+	switch {
+	case c.transport != p:
+		c.mu.Unlock()
+		badRequest.answer(w, false)
+		return
+	case p.posting:
+		fault = errOverlap
+	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/octet-stream"):
+		fault = errContentType
+	}
+	if fault != nil {
+		c.endLocked(&CloseError{Reason: TransportError, Err: fault}, endDrop)
+		c.mu.Unlock()
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	p.posting = true
+	c.mu.Unlock()
+
+	status := p.receive(w, r)
+
+	c.mu.Lock()
+	p.posting = false
+	c.mu.Unlock()
+	signal(p.arrived)
+	if status != http.StatusOK {
+		w.WriteHeader(status)
+		return
+	}
+	h := w.Header()
+	c.server.setPollingHeaders(h, r)
+	h.Set("Content-Type", "text/html")
+	h.Set("Content-Length", "2")
+	_, _ = io.WriteString(w, "ok") // a client that is gone is noticed by its GET
+}
+
+// receive reads a POST's body, acts on its control packets and hands its
+// messages to Recv, once Recv has taken all earlier ones. It returns the status
+// of the answer.
+func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
+	c := p.c
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(c.server.requestTimeout())) // where that can be done
+	body, err := readBody(w, r, int64(c.server.o.MaxPayload))
+	_ = rc.SetReadDeadline(time.Time{})
+	if errors.Is(err, errTooLarge) {
+		return http.StatusRequestEntityTooLarge
+	}
+	if err != nil {
+		c.end(&CloseError{Reason: TransportError, Err: err}, endDrop)
+		return http.StatusBadRequest
+	}
+	good, fault := c.check(body)
+	if err := p.deliver(r.Context(), good); err != nil {
+		c.end(&CloseError{Reason: TransportError, Err: err}, endDrop)
+		return http.StatusBadRequest
+	}
+	if fault == nil {
+		return http.StatusOK
+	}
+	switch c.end(fault, endDrop); fault.Reason {
+	case ParseError, TransportError:
+		return http.StatusBadRequest
+	default: // the client closed, or the session was closed and waits to tell so
+		return http.StatusOK
+	}
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength > limit {
+		return nil, errTooLarge
+	}
+	var buf bytes.Buffer
+	if r.ContentLength > 0 {
+		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead) // what a header claims is worth no more memory
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, errTooLarge
+	}
+	return buf.Bytes(), err
+}
+
+// check hears the packets of a polling body, up to one that ends the connection.
+// It returns the part before that one, and the end.
+func (c *Conn) check(body []byte) (good []byte, fault *CloseError) {
+	if !utf8.Valid(body) {
+		return nil, &CloseError{Reason: ParseError, Err: errNotUTF8}
+	}
+	for rest := body; ; {
+		start := len(body) - len(rest)
+		packet, next := cutPacket(rest)
+		kind, _, err := decode(packet)
+		if fault := c.hear(kind, len(packet), err); fault != nil {
+			return body[:max(start-1, 0)], fault
+		}
+		if next == nil {
+			return body, nil
+		}
+		rest = next
+	}
+}
+
+// deliver puts a checked body where Recv finds it, when the one before is taken.
+func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
+	for {
+		p.c.mu.Lock()
+		if len(p.inbox) == 0 {
+			p.inbox = body
+			p.c.mu.Unlock()
+			signal(p.arrived)
+			return nil
+		}
+		p.c.mu.Unlock()
+		select {
+		case <-p.emptied:
+		case <-p.c.ctx.Done():
+			return nil // nobody waits for it any more
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// recv returns the next message that was posted. After an upgrade it empties the
+// inbox, and goes on with the new transport.
+func (p *pollingTransport) recv() (Message, error) {
+	c := p.c
+	for {
+		c.mu.Lock()
+		switch {
+		case len(p.inbox) > 0:
+			var packet []byte
+			if packet, p.inbox = cutPacket(p.inbox); p.inbox == nil {
+				signal(p.emptied)
+			}
+			c.mu.Unlock()
+			kind, data, _ := decode(packet) // it was checked when it was posted
+			if kind == typeMessage || kind == typeBinary {
+				return Message{Binary: kind == typeBinary, Data: data}, nil
+			}
+			continue
+		case c.closed != nil:
+			c.mu.Unlock()
+			return Message{}, c.closed
+		}
+		next, upgraded := c.transport.(source)
+		upgraded = upgraded && c.transport != p && !p.posting
+		c.mu.Unlock()
+		if upgraded {
+			c.source = next
+			return next.recv()
+		}
+		select {
+		case <-p.arrived:
+		case <-c.ctx.Done():
+		}
+	}
+}

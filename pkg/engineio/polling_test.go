@@ -1,0 +1,403 @@
+package engineio
+
+import (
+	"bytes"
+	"compress/gzip"
+	"compress/zlib"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPollingCarriesMessages(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	if c.ID() != sid || c.Transport() != Polling {
+		t.Errorf("the connection is %s by %s", c.ID(), c.Transport())
+	}
+
+	res, body := b.do("POST", sid, "4héllo\x1e4\x1ebAQL/\x1e4bye")
+	if res.StatusCode != 200 || body != "ok" || res.Header.Get("Content-Type") != "text/html" {
+		t.Errorf("POST: %s %q %v", res.Status, body, res.Header)
+	}
+	b.gets("héllo", false)
+	b.gets("", false)
+	b.gets("\x01\x02\xff", true)
+	b.gets("bye", false)
+
+	if err := c.Send(Text([]byte("a")), Binary([]byte{1, 2, 255}), Text(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.poll(sid); got != "4a\x1ebAQL/\x1e4" {
+		t.Errorf("polled %q", got)
+	}
+
+	later := b.pollLater(sid)
+	if err := c.Send(Text([]byte("late"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, later); got.body != "4late" {
+		t.Errorf("polled %+v", got)
+	}
+}
+
+func TestPollingIgnoresWhatAClientMustNotSend(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	b.post(sid, "0\x1e5\x1e6\x1e3\x1e3probe\x1e4a")
+	b.gets("a", false)
+}
+
+// Section 1.2 of the protocol: what ends a polling session, and how.
+func TestPollingFaults(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		body    string
+		header  []string
+		status  int
+		reason  Reason
+		pending string   // the answer to the GET that waits
+		before  []string // messages that count
+	}{
+		{"a type that is none", "4a\x1e9\x1e4b", nil, 400, ParseError, "1", []string{"a"}},
+		{"an empty body", "", nil, 400, ParseError, "1", nil},
+		{"an empty packet", "4a\x1e", nil, 400, ParseError, "1", []string{"a"}},
+		{"bad base64", "b?", nil, 400, ParseError, "1", nil},
+		{"not UTF-8", "4a\xff", nil, 400, ParseError, "1", nil},
+		{"a ping", "4a\x1e2", nil, 400, TransportError, "1", []string{"a"}},
+		{"binary content", "4a", []string{"Content-Type", "application/octet-stream"}, 400, TransportError, "1", nil},
+		{"a close", "4a\x1e1\x1e4b", nil, 200, TransportClose, "6", []string{"a"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := setUp(t, Options{})
+			sid := b.open()
+			pending := b.pollLater(sid)
+			if res, _ := b.do("POST", sid, test.body, test.header...); res.StatusCode != test.status {
+				t.Errorf("POST: %s, want %d", res.Status, test.status)
+			}
+			if got := receive(t, pending); got.status != 200 || got.body != test.pending {
+				t.Errorf("the pending GET: %+v, want %q", got, test.pending)
+			}
+			for _, m := range test.before {
+				b.gets(m, false)
+			}
+			b.endsBy(test.reason)
+			b.unknown(sid)
+			if n := len(b.got); n != 0 {
+				t.Errorf("%d more messages", n)
+			}
+			if n := b.Stats().Closed[test.reason]; n != 1 {
+				t.Errorf("%d closed by %s", n, test.reason)
+			}
+		})
+	}
+}
+
+func TestTwoGETs(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	first := b.pollLater(sid)
+	if res, body := b.do("GET", sid, ""); res.StatusCode != 400 || body != "" {
+		t.Errorf("the second: %s %q", res.Status, body)
+	}
+	if got := receive(t, first); got.status != 200 || got.body != "1" {
+		t.Errorf("the first: %+v", got)
+	}
+	b.endsBy(TransportError)
+	b.unknown(sid)
+}
+
+func TestTwoPOSTs(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	body, send := io.Pipe()
+	first := make(chan int, 1)
+	go func() {
+		r, _ := http.NewRequest("POST", b.http.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid, body)
+		res, err := b.client.Do(r)
+		if err != nil {
+			first <- 0
+			return
+		}
+		defer res.Body.Close()
+		first <- res.StatusCode
+	}()
+	b.until(func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.transport.(*pollingTransport).posting
+	})
+	if res, text := b.do("POST", sid, "4a"); res.StatusCode != 400 || text != "" {
+		t.Errorf("the second: %s %q", res.Status, text)
+	}
+	b.endsBy(TransportError)
+	_, _ = io.WriteString(send, "4a")
+	_ = send.Close()
+	if status := receive(t, first); status != 400 {
+		t.Errorf("the first: %d", status)
+	}
+	b.unknown(sid)
+	if len(b.got) != 0 {
+		t.Error("a message came through")
+	}
+}
+
+func TestOversizePOST(t *testing.T) {
+	b := setUp(t, Options{MaxPayload: 1000})
+	sid := b.open()
+	if res, body := b.do("POST", sid, "4"+strings.Repeat("a", 1000)); res.StatusCode != 413 || body != "" {
+		t.Errorf("%s %q", res.Status, body)
+	}
+	// Without a length it is noticed while reading.
+	r, _ := http.NewRequest("POST", b.http.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid,
+		io.MultiReader(strings.NewReader("4"), strings.NewReader(strings.Repeat("a", 1000))))
+	res, err := b.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != 413 {
+		t.Errorf("chunked: %s", res.Status)
+	}
+	exact := strings.Repeat("a", 999)
+	b.post(sid, "4"+exact)
+	b.gets(exact, false) // the session has survived
+}
+
+// wire speaks HTTP over a connection that the test can break.
+func (b *bench) wire(request string) net.Conn {
+	b.Helper()
+	conn, err := net.Dial("tcp", b.http.Listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close() })
+	if _, err := fmt.Fprint(conn, strings.ReplaceAll(request, "\n", "\r\n")); err != nil {
+		b.Fatal(err)
+	}
+	return conn
+}
+
+func TestDroppedGET(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	conn := b.wire("GET /engine.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\nHost: x\n\n")
+	b.until(func() bool { return b.polling(sid) })
+	_ = conn.Close()
+	b.endsBy(TransportError)
+	b.unknown(sid)
+}
+
+func TestDroppedPOST(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	pending := b.pollLater(sid)
+	conn := b.wire("POST /engine.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\nHost: x\nContent-Length: 10\n\n4abc")
+	_ = conn.Close()
+	b.endsBy(TransportError)
+	if got := receive(t, pending); got.body != "1" {
+		t.Errorf("the pending GET: %+v", got)
+	}
+	b.unknown(sid)
+}
+
+func TestCloseReachesAPollThatWaits(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	pending := b.pollLater(sid)
+	if err := c.Close(ForcedClose); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, pending); got.body != "1" {
+		t.Errorf("polled %+v", got)
+	}
+	b.endsBy(ForcedClose)
+	b.unknown(sid)
+	if err := c.Close(PingTimeout); err == nil || err.Error() != "engineio: forced close" {
+		t.Errorf("closed again: %v", err)
+	}
+	if err := c.Send(Text(nil)); err == nil {
+		t.Error("sent on a closed connection")
+	}
+}
+
+func TestCloseWaitsForTheNextPoll(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	_ = c.Send(Text([]byte("last words")))
+	_ = c.Close(ForcedClose)
+	b.endsBy(ForcedClose) // the application does not wait
+	if s := b.Stats(); s.Polling != 0 || s.Closed[ForcedClose] != 1 {
+		t.Errorf("%+v", s)
+	}
+	for range b.Conns() {
+		t.Error("a closed connection is listed")
+	}
+	b.post(sid, "4ignored")
+	if got := b.poll(sid); got != "4last words\x1e1" {
+		t.Errorf("polled %q", got)
+	}
+	b.unknown(sid)
+	if len(b.got) != 0 {
+		t.Error("a message came through")
+	}
+}
+
+func TestServerCloseDoesNotWaitForPolls(t *testing.T) {
+	b := setUp(t, Options{})
+	waiting, idle := b.open(), b.open()
+	pending := b.pollLater(waiting)
+	_ = b.lookup(idle).Send(Text([]byte("unfetched")))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := b.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, pending); got.body != "1" {
+		t.Errorf("polled %+v", got)
+	}
+	b.unknown(waiting)
+	b.unknown(idle)
+	if res, _ := b.do("GET", "", ""); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a handshake after the close: %s", res.Status)
+	}
+	if _, _, err := b.tryDial("?EIO=4&transport=websocket"); err == nil {
+		t.Error("a WebSocket was opened after the close")
+	}
+}
+
+// A POST is answered when Recv can take what it brings, and no sooner.
+func TestBackPressure(t *testing.T) {
+	conns, step := make(chan *Conn, 1), make(chan struct{})
+	b := (&bench{T: t}).serve(Options{}, func(c *Conn) {
+		conns <- c
+		for _, err := c.Recv(); err == nil; _, err = c.Recv() {
+			<-step
+		}
+	})
+	defer close(step)
+	sid := b.open()
+	b.post(sid, "4a\x1e4b") // a is taken, b waits
+	c := receive(t, conns)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b.post(sid, "4c\x1e4d")
+	}()
+	b.until(func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.transport.(*pollingTransport).posting
+	})
+	select {
+	case <-done:
+		t.Error("answered while a message of the POST before waits")
+	default:
+	}
+	step <- struct{}{} // b is taken
+	receive(t, done)
+}
+
+func TestPollingCompression(t *testing.T) {
+	long := strings.Repeat("0123456789", 120)
+	for _, test := range []struct {
+		name     string
+		accept   string
+		packet   *Packet
+		o        Options
+		encoding string
+	}{
+		{"gzip", "gzip, deflate, br", Text([]byte(long)), Options{}, "gzip"},
+		{"deflate", "deflate", Text([]byte(long)), Options{}, "deflate"},
+		{"preferred", "gzip;q=0.5, deflate;q=0.8", Text([]byte(long)), Options{}, "deflate"},
+		{"refused", "gzip;q=0, deflate;q=0.0", Text([]byte(long)), Options{}, ""},
+		{"anything", "*", Text([]byte(long)), Options{}, "gzip"},
+		{"anything but gzip", "gzip;q=0, *", Text([]byte(long)), Options{}, "deflate"},
+		{"nothing named", "", Text([]byte(long)), Options{}, ""},
+		{"never br", "br", Text([]byte(long)), Options{}, ""},
+		{"just below the threshold", "gzip", Text([]byte(long[:1022])), Options{}, ""},
+		{"at the threshold", "gzip", Text([]byte(long[:1023])), Options{}, "gzip"},
+		{"not wanted", "gzip", Text([]byte(long)).NoCompress(), Options{}, ""},
+		{"off", "gzip", Text([]byte(long)), Options{HTTPCompressionThreshold: -1}, ""},
+		{"another threshold", "gzip", Text([]byte("short")), Options{HTTPCompressionThreshold: 5}, "gzip"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := setUp(t, test.o)
+			sid := b.open()
+			_ = receive(t, b.conns).Send(test.packet)
+			res, body := b.do("GET", sid, "", "Accept-Encoding", test.accept)
+			if got := res.Header.Get("Content-Encoding"); got != test.encoding {
+				t.Errorf("encoded as %q, want %q", got, test.encoding)
+			}
+			if res.ContentLength != int64(len(body)) {
+				t.Errorf("length %d of %d", res.ContentLength, len(body))
+			}
+			var r io.Reader = strings.NewReader(body)
+			var err error
+			switch test.encoding {
+			case "gzip":
+				r, err = gzip.NewReader(r)
+			case "deflate":
+				r, err = zlib.NewReader(r)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(plain, test.packet.polling()) {
+				t.Errorf("got %q, %v", plain, err)
+			}
+		})
+	}
+}
+
+func TestOneCompressiblePacketIsEnough(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	long := Text(bytes.Repeat([]byte("a"), 2000))
+	_ = receive(t, b.conns).Send(long.NoCompress(), Text(nil))
+	if res, _ := b.do("GET", sid, "", "Accept-Encoding", "gzip"); res.Header.Get("Content-Encoding") != "gzip" {
+		t.Error("not compressed")
+	}
+}
+
+func TestInternetExplorer(t *testing.T) {
+	b := setUp(t, Options{})
+	for agent, want := range map[string]string{
+		"Mozilla/4.0 (compatible;MSIE 8.0; Windows NT 6.0)":         "0",
+		"Mozilla/5.0 (Windows NT 6.3; Trident/7.0; rv:11.0) like G": "0",
+		"Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko":           "",
+	} {
+		if res, _ := b.do("GET", "", "", "User-Agent", agent); res.Header.Get("X-XSS-Protection") != want {
+			t.Errorf("%s: %q, want %q", agent, res.Header.Get("X-XSS-Protection"), want)
+		}
+	}
+}
+
+// A client that takes no response is cut off, and holds up nobody who closes.
+func TestPollThatIsNotTaken(t *testing.T) {
+	b := setUp(t, Options{PingInterval: 300 * time.Millisecond, PingTimeout: 200 * time.Millisecond, SendQueueBytes: 64 << 20})
+	big := Text(make([]byte, 32<<20))
+	sid := b.open()
+	c := receive(t, b.conns)
+	conn := b.wire("GET /engine.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\nHost: x\n\n")
+	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	b.until(func() bool { return b.polling(sid) })
+	if err := c.Send(big); err != nil {
+		t.Fatal(err)
+	}
+	err := receive(t, b.ends)
+	if err == nil {
+		t.Fatal("it did not end")
+	}
+	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
+}

@@ -1,0 +1,111 @@
+package engineio
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/gorilla/websocket"
+	"go.uber.org/zap"
+)
+
+// A request is an HTTP request with the parameters of the protocol.
+type request struct {
+	*http.Request
+	query     url.Values
+	transport string
+	sid       string
+	version   string
+	upgrade   bool
+}
+
+func newRequest(r *http.Request) *request {
+	q := r.URL.Query()
+	last := func(key string) string {
+		if v := q[key]; len(v) > 0 {
+			return v[len(v)-1]
+		}
+		return ""
+	}
+	return &request{
+		Request:   r,
+		query:     q,
+		transport: last("transport"),
+		sid:       last("sid"),
+		version:   last("EIO"),
+		upgrade:   websocket.IsWebSocketUpgrade(r),
+	}
+}
+
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
+	req := newRequest(r)
+	c, no := s.verify(req)
+	switch {
+	case no != nil:
+		s.log.Debug("request refused", zap.String("reason", no.message), zap.String("remote", r.RemoteAddr))
+		no.answer(w, req.upgrade)
+	case c == nil:
+		s.open(w, req)
+	case req.upgrade:
+		s.upgrade(w, req, c)
+	default:
+		c.poll(w, r)
+	}
+}
+
+// protocolVersion is the revision of Engine.IO that is spoken here.
+const protocolVersion = "4"
+
+// verify checks a request in the protocol's order. It returns the connection
+// that the request is for, nil if it asks for a new one.
+func (s *Server) verify(r *request) (*Conn, *refusal) {
+	if !slices.Contains(s.o.Transports, r.transport) {
+		return nil, unknownTransport
+	}
+	if !validOrigin(r.Header.Get("Origin")) {
+		return nil, badRequest
+	}
+	if !s.origins.allow(r.Request) {
+		return nil, forbidden
+	}
+	if r.sid != "" {
+		return s.verifySession(r)
+	}
+	return nil, s.verifyNew(r)
+}
+
+func (s *Server) verifySession(r *request) (*Conn, *refusal) {
+	c := s.lookup(r.sid)
+	switch {
+	case c == nil:
+		return nil, unknownSession
+	case r.upgrade && s.o.DisableUpgrades:
+		return nil, badRequest
+	case !r.upgrade && (r.transport != Polling || c.Transport() != Polling):
+		return nil, badRequest
+	case r.version != protocolVersion || r.query.Has("j"):
+		return nil, badRequest
+	}
+	return c, nil
+}
+
+func (s *Server) verifyNew(r *request) *refusal {
+	switch {
+	case r.Method != http.MethodGet:
+		return badMethod
+	case r.transport == WebSocket && !r.upgrade:
+		return badRequest
+	}
+	if s.o.AllowRequest != nil {
+		if err := s.o.AllowRequest(r.Request); err != nil {
+			return &refusal{forbidden.code, err.Error()}
+		}
+	}
+	switch {
+	case r.version != protocolVersion:
+		return unsupportedVersion
+	case r.query.Has("j"): // JSONP
+		return badRequest
+	}
+	return nil
+}
