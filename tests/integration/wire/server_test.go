@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,6 +113,14 @@ func (s *server) options(words map[string]string) (socketio.Options, error) {
 					return errors.New("Forbidden")
 				}
 				return errors.New(value)
+			}
+		case "allow":
+			var asked atomic.Bool
+			e.AllowRequest = func(*http.Request) error {
+				if asked.Swap(true) {
+					return errors.New("asked already")
+				}
+				return nil
 			}
 		case "headers":
 			e.InitialHeaders = func(h http.Header, _ *http.Request) { h.Set("X-First", "1") }

@@ -1,0 +1,128 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// TestDemo chats between two tabs of a browser, cuts one of them off for some
+// seconds while the other one writes, and sees it come back with what it missed,
+// each message once. With TEST_SCREENSHOT set to a path, a picture of the page
+// at its end is written there.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	n := startNode(t)
+	path, err := chromium()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path),
+		chromedp.NoSandbox, // the tests of a container run as root
+		chromedp.WindowSize(1280, 800),
+	)
+	browser, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	defer cancel()
+	ada := openDemo(t, browser, n, "Ada")
+	defer ada.cancel()
+	bob := openDemo(t, ada.ctx, n, "Bob")
+	defer bob.cancel()
+
+	ada.write("Hello, is anybody there?")
+	bob.sees("Hello, is anybody there?")
+	bob.write("I am. My train is about to enter a tunnel.")
+	ada.sees("I am. My train is about to enter a tunnel.")
+
+	bob.run(chromedp.Click(`[data-testid="cut-3"]`))
+	bob.run(chromedp.WaitVisible(`[data-testid="banner"][data-outcome="cut"]`))
+	missed := []string{"Then you will miss this,", "and this,", "and this."}
+	for _, text := range missed {
+		ada.write(text)
+		ada.sees(text)
+	}
+	bob.run(chromedp.WaitVisible(`[data-testid="banner"][data-outcome="recovered"]`))
+	for _, text := range missed {
+		bob.sees(text)
+	}
+	bob.write("I have missed nothing.")
+	ada.sees("I have missed nothing.")
+
+	var count string
+	bob.run(chromedp.AttributeValue(`[data-testid="banner"]`, "data-missed", &count, nil))
+	if count != fmt.Sprint(len(missed)) {
+		t.Errorf("the banner counts %q missed", count)
+	}
+	var texts []string
+	bob.run(chromedp.Evaluate(`[...document.querySelectorAll('[data-testid="message"][data-missed] [data-testid="message-text"]')].map(e => e.textContent)`, &texts))
+	if fmt.Sprint(texts) != fmt.Sprint(missed) {
+		t.Errorf("marked as missed: %q", texts)
+	}
+	bob.run(chromedp.Evaluate(`[...document.querySelectorAll('[data-testid="message-text"]')].map(e => e.textContent)`, &texts))
+	if len(texts) != 6 {
+		t.Errorf("the messages shown: %q", texts)
+	}
+	if file := os.Getenv("TEST_SCREENSHOT"); file != "" {
+		var picture []byte
+		bob.run(chromedp.CaptureScreenshot(&picture))
+		if err := os.WriteFile(file, picture, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A tab shows the demo page to one person.
+type tab struct {
+	t      *testing.T
+	name   string
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func openDemo(t *testing.T, browser context.Context, n *node, nickname string) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(browser)
+	p := &tab{t, nickname, ctx, cancel}
+	// The first run starts the browser and must not be bounded by a context that
+	// ends before the test.
+	if err := chromedp.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.run(chromedp.Navigate(n.url()))
+	p.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`))
+	p.run(
+		chromedp.SetValue(`[data-testid="nickname"]`, ""),
+		chromedp.SendKeys(`[data-testid="nickname"]`, nickname+"\r"),
+	)
+	return p
+}
+
+func (p *tab) run(actions ...chromedp.Action) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	for i, action := range actions {
+		if err := chromedp.Run(ctx, action); err != nil {
+			p.t.Fatalf("%s's tab, action %d: %v", p.name, i, err)
+		}
+	}
+}
+
+func (p *tab) write(text string) {
+	p.t.Helper()
+	p.run(chromedp.SendKeys(`[data-testid="message-input"]`, text+"\r"))
+}
+
+// sees waits for a message with this text, and wants to see it once.
+func (p *tab) sees(text string) {
+	p.t.Helper()
+	const find = `[...document.querySelectorAll('[data-testid="message-text"]')].filter(e => e.textContent === %q).length`
+	var count int
+	p.run(chromedp.Poll(fmt.Sprintf(find, text)+" > 0", nil), chromedp.Evaluate(fmt.Sprintf(find, text), &count))
+	if count != 1 {
+		p.t.Errorf("%s sees %q %d times", p.name, text, count)
+	}
+}
