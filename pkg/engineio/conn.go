@@ -145,10 +145,11 @@ func (c *Conn) Alive() time.Time {
 func (c *Conn) Recv() (Message, error) { return c.source.recv() }
 
 // Send queues packets for the client, adjacent and in order. It never waits.
-// If other packets are queued and these would exceed [Options.SendQueueBytes],
-// the client is too slow: the connection is closed instead, with [TransportError]
-// wrapping [ErrSlowClient]. The error is the *[CloseError] of a connection that is
-// closed.
+// If [Options.SendQueueBytes] or more are queued already, the client is too slow:
+// the connection is closed instead, with [TransportError] wrapping [ErrSlowClient].
+// So a queue is never longer than that and what one call adds, and no message is
+// too large for a client that keeps up. The error is the *[CloseError] of a
+// connection that is closed.
 func (c *Conn) Send(ps ...*Packet) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -157,7 +158,7 @@ func (c *Conn) Send(ps ...*Packet) error {
 		return c.closed
 	case len(ps) == 0:
 		return nil
-	case c.queued > 0 && c.queued+size(ps) > c.server.o.SendQueueBytes:
+	case c.queued >= c.server.o.SendQueueBytes:
 		c.server.counts.slowClients.Add(1)
 		return c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
 	}
@@ -176,14 +177,6 @@ func (c *Conn) TrySend(ps ...*Packet) bool {
 	}
 	c.push(ps...)
 	return true
-}
-
-func size(ps []*Packet) int {
-	n := 0
-	for _, p := range ps {
-		n += p.Len()
-	}
-	return n
 }
 
 // Queued returns how many bytes wait to be written, those included that are

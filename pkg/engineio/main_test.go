@@ -34,7 +34,7 @@ type bench struct {
 // setUp runs a server that reports what its connections do.
 func setUp(t *testing.T, o Options) *bench {
 	t.Helper()
-	b := &bench{T: t, conns: make(chan *Conn, 64), got: make(chan Message, 4096), ends: make(chan error, 64)}
+	b := &bench{T: t, conns: make(chan *Conn, 2048), got: make(chan Message, 2048), ends: make(chan error, 2048)}
 	return b.serve(o, func(c *Conn) {
 		b.conns <- c
 		for {

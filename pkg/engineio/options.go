@@ -34,8 +34,8 @@ type Options struct {
 	// MaxPayload is 1,000,000: the most bytes of a POST and of a message received
 	// on a WebSocket.
 	MaxPayload int
-	// SendQueueBytes is 1 MiB. A connection with packets queued is closed rather
-	// than have more than this queued; see [Conn.Send].
+	// SendQueueBytes is 1 MiB: a connection that has this much queued is closed
+	// rather than sent more; see [Conn.Send].
 	SendQueueBytes int
 	// Transports is polling and websocket: the transports that are served.
 	Transports []string

@@ -214,6 +214,10 @@ func (s *Server) Close(ctx context.Context) error {
 	for _, c := range conns {
 		c.end(&CloseError{Reason: ForcedClose, Err: ErrServerClosed}, endFlush)
 	}
+	for _, c := range s.known() { // closed before, and not fetched since
+		c.cut()
+		s.forget(c)
+	}
 	if first {
 		go s.finish() // until the last goroutine has ended
 	}

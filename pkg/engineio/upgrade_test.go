@@ -1,19 +1,415 @@
 package engineio
 
 import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
 	"github.com/gorilla/websocket"
 )
 
 // upgrade moves a polling session to a WebSocket.
 func (b *bench) upgrade(sid string) *websocket.Conn {
 	b.Helper()
+	ws := b.probe(sid)
+	b.write(ws, "5")
+	c := b.lookup(sid)
+	b.until(func() bool { return c.Transport() == WebSocket })
+	return ws
+}
+
+// probe makes the first half of an upgrade.
+func (b *bench) probe(sid string) *websocket.Conn {
+	b.Helper()
 	ws := b.dial("&sid=" + sid)
 	b.write(ws, "2probe")
 	if got := b.read(ws); got != "3probe" {
 		b.Fatalf("probe answered by %q", got)
 	}
-	b.write(ws, "5")
-	c := b.lookup(sid)
-	b.until(func() bool { return c.Transport() == WebSocket })
 	return ws
+}
+
+func TestUpgrade(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	pending := b.pollLater(sid)
+	ws := b.probe(sid)
+	if got := receive(t, pending); got.body != "6" {
+		t.Errorf("the pending GET: %+v", got)
+	}
+	// Each GET that follows is answered, not only the first.
+	for range 5 {
+		if got := b.poll(sid); got != "6" {
+			t.Errorf("polled %q", got)
+		}
+	}
+	// Until the client goes through with it everything stays on polling.
+	if c.Transport() != Polling {
+		t.Errorf("by %s", c.Transport())
+	}
+	_ = c.Send(Text([]byte("polled")))
+	if got := b.poll(sid); got != "4polled" {
+		t.Errorf("polled %q", got)
+	}
+	b.post(sid, "4posted")
+	b.gets("posted", false)
+	_ = c.Send(Text([]byte("queued")))
+
+	b.write(ws, "5")
+	if got := b.read(ws); got != "4queued" {
+		t.Errorf("read %q", got)
+	}
+	b.write(ws, "4sent")
+	b.gets("sent", false)
+	if c.Transport() != WebSocket {
+		t.Errorf("by %s", c.Transport())
+	}
+	for _, method := range []string{"GET", "POST"} {
+		if res, body := b.do(method, sid, ""); res.StatusCode != 400 || body != `{"code":3,"message":"Bad request"}` {
+			t.Errorf("%s after the upgrade: %s %s", method, res.Status, body)
+		}
+	}
+	if s := b.Stats(); s.Polling != 0 || s.WebSocket != 1 || s.Upgrades != 1 || s.Opened != 1 {
+		t.Errorf("%+v", s)
+	}
+	_ = ws.Close()
+	b.endsBy(TransportClose)
+}
+
+func TestUpgradeClosesTheGETThatWaits(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	ws := b.probe(sid)
+	// Put the clock back to before the probe was seen, when GETs wait.
+	b.until(func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		p := c.transport.(*pollingTransport)
+		was := p.probed
+		p.probed = false
+		return was
+	})
+	pending := b.pollLater(sid)
+	b.write(ws, "5")
+	if got := receive(t, pending); got.body != "1" {
+		t.Errorf("the pending GET: %+v", got)
+	}
+	_ = c.Send(Text([]byte("a")))
+	if got := b.read(ws); got != "4a" {
+		t.Errorf("read %q", got)
+	}
+}
+
+func TestUpgradeThatIsNotOne(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		write []string
+	}{
+		{"no probe", []string{"5"}},
+		{"a ping that is no probe", []string{"2"}},
+		{"a message", []string{"4a"}},
+		{"a message behind the probe", []string{"2probe", "4a"}},
+		{"a close behind the probe", []string{"2probe", "1"}},
+		{"rubbish", []string{"x"}},
+		{"silence", nil},
+		{"silence behind the probe", []string{"2probe"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := setUp(t, Options{UpgradeTimeout: 100 * time.Millisecond})
+			sid := b.open()
+			c := receive(t, b.conns)
+			ws := b.dial("&sid=" + sid)
+			for _, packet := range test.write {
+				b.write(ws, packet)
+			}
+			if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
+				t.Errorf("closed with %d", code)
+			}
+			b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return !c.claimed })
+			pending := b.pollLater(sid) // polls wait again
+			_ = c.Send(Text([]byte("still here")))
+			if got := receive(t, pending); got.body != "4still here" {
+				t.Errorf("polled %+v", got)
+			}
+			b.upgrade(sid) // and another attempt succeeds
+		})
+	}
+}
+
+func TestSecondUpgradeIsClosed(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	ws := b.probe(sid)
+	refused := func(when string) {
+		t.Helper()
+		if code := b.closedWith(b.dial("&sid=" + sid)); code != websocket.CloseNoStatusReceived {
+			t.Errorf("%s: closed with %d", when, code)
+		}
+	}
+	refused("while upgrading")
+	b.write(ws, "5")
+	b.until(func() bool { return b.lookup(sid).Transport() == WebSocket })
+	refused("when upgraded")
+	b.write(ws, "4a")
+	b.gets("a", false)
+}
+
+func TestWebSocketThatAsksForPolling(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	for _, query := range []string{"?EIO=4&transport=polling", "?EIO=4&transport=polling&sid=" + sid} {
+		ws, _, err := b.tryDial(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(patience))
+		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
+			t.Errorf("closed with %d", code)
+		}
+	}
+	b.post(sid, "4a")
+	b.gets("a", false)
+}
+
+func TestClosingTheSessionClosesItsProbe(t *testing.T) {
+	b := setUp(t, Options{})
+	for _, probed := range []bool{false, true} {
+		sid := b.open()
+		c := receive(t, b.conns)
+		ws := b.dial("&sid=" + sid)
+		if probed {
+			b.write(ws, "2probe")
+			b.read(ws)
+		}
+		b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.probing != nil })
+		_ = c.Close(ForcedClose)
+		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
+			t.Errorf("closed with %d", code)
+		}
+		b.endsBy(ForcedClose)
+	}
+}
+
+func TestPingFrameOnAProbe(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	ws := b.dial("&sid=" + sid)
+	pongs := make(chan string, 1)
+	ws.SetPongHandler(func(data string) error { pongs <- data; return nil })
+	_ = ws.WriteControl(websocket.PingMessage, []byte("x"), time.Now().Add(patience))
+	b.write(ws, "2probe")
+	b.read(ws)
+	if got := receive(t, pongs); got != "x" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A message that was posted before the upgrade comes before what is sent after
+// it, even if Recv has not asked for it yet.
+func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
+	start := make(chan struct{})
+	got := make(chan string, 10)
+	b := (&bench{T: t}).serve(Options{}, func(c *Conn) {
+		<-start
+		for m, err := c.Recv(); err == nil; m, err = c.Recv() {
+			got <- string(m.Data)
+		}
+	})
+	sid := b.open()
+	b.post(sid, "4a\x1e4b")
+	late := make(chan struct{})
+	go func() {
+		defer close(late)
+		b.post(sid, "4c") // waits behind the first
+	}()
+	c := b.lookup(sid)
+	b.until(func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.transport.(*pollingTransport).posting
+	})
+	ws := b.upgrade(sid)
+	b.write(ws, "4d")
+	close(start)
+	for _, want := range []string{"a", "b", "c", "d"} {
+		if m := receive(t, got); m != want {
+			t.Errorf("received %q, want %q", m, want)
+		}
+	}
+	receive(t, late)
+}
+
+// Numbered packets go both ways while the client upgrades, as the stock client
+// does it: nothing is lost, doubled or out of order.
+func TestUpgradeUnderLoad(t *testing.T) {
+	const rounds, packets = 20, 2000
+	b := setUp(t, Options{SendQueueBytes: 64 << 20})
+	for range rounds {
+		sid := b.open()
+		c := receive(t, b.conns)
+
+		var sender sync.WaitGroup
+		sender.Go(func() {
+			for i := range packets {
+				if err := c.Send(Text(strconv.AppendInt(nil, int64(i), 10))); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		client := &upgrader{bench: b, sid: sid}
+		client.run(packets)
+		sender.Wait()
+
+		if len(client.got) != packets {
+			t.Fatalf("the client got %d packets", len(client.got))
+		}
+		for i, p := range client.got {
+			if p != fmt.Sprintf("4%d", i) {
+				t.Fatalf("packet %d to the client is %q", i, p)
+			}
+		}
+		for i := range packets {
+			if m := receive(t, b.got); string(m.Data) != strconv.Itoa(i) {
+				t.Fatalf("packet %d to the server is %q", i, m.Data)
+			}
+		}
+		_ = client.ws.Close()
+		b.endsBy(TransportClose)
+	}
+}
+
+// An upgrader is a client that polls, posts and upgrades meanwhile.
+type upgrader struct {
+	*bench
+	sid string
+	ws  *websocket.Conn
+	got []string
+}
+
+func (u *upgrader) run(packets int) {
+	paused := make(chan struct{})
+	var polls sync.WaitGroup
+	polls.Go(func() {
+		for {
+			res, body, err := u.try("GET", u.sid, "")
+			if err != nil || res.StatusCode != http.StatusOK {
+				u.Errorf("poll: %v %s", err, body)
+				return
+			}
+			for packet := range strings.SplitSeq(body, "\x1e") {
+				if packet != "6" {
+					u.got = append(u.got, packet)
+				}
+			}
+			select {
+			case <-paused:
+				return
+			default:
+			}
+		}
+	})
+	sent := 0
+	body := func(n int) string {
+		var s []string
+		for range n {
+			s = append(s, fmt.Sprintf("4%d", sent))
+			sent++
+		}
+		return strings.Join(s, "\x1e")
+	}
+	for range 3 {
+		u.post(u.sid, body(100))
+	}
+	u.ws = u.probe(u.sid)
+	u.post(u.sid, body(100))
+	close(paused)
+	polls.Wait()
+	u.write(u.ws, "5")
+	go func() {
+		for sent < packets {
+			_ = u.ws.WriteMessage(websocket.TextMessage, []byte(body(1))) // a loss shows at the server
+		}
+	}()
+	for len(u.got) < packets {
+		_, data, err := u.ws.ReadMessage()
+		if err != nil {
+			u.Fatalf("after %d packets: %v", len(u.got), err)
+		}
+		u.got = append(u.got, string(data))
+	}
+}
+
+// The client is at the server's mercy for the first packets: whatever comes at
+// once with the handshake must find somebody who listens.
+func TestNoConnectHangs(t *testing.T) {
+	b := setUpEcho(t, Options{})
+	for i := range 2000 {
+		ws := b.dial("")
+		b.write(ws, "4"+strconv.Itoa(i)) // before the handshake is read
+		if first, second := b.read(ws), b.read(ws); first[0] != '0' || second != "4"+strconv.Itoa(i) {
+			t.Fatalf("connect %d: %q, %q", i, first, second)
+		}
+		_ = ws.Close()
+	}
+}
+
+func TestNoUpgradeHangs(t *testing.T) {
+	b := setUpEcho(t, Options{})
+	for i := range 500 {
+		sid := b.open()
+		ws := b.dial("&sid=" + sid)
+		for _, packet := range []string{"2probe", "5", "4" + strconv.Itoa(i)} { // without waiting for an answer
+			b.write(ws, packet)
+		}
+		if first, second := b.read(ws), b.read(ws); first != "3probe" || second != "4"+strconv.Itoa(i) {
+			t.Fatalf("upgrade %d: %q, %q", i, first, second)
+		}
+		_ = ws.Close()
+	}
+}
+
+// Everybody ends the same connections at once, on either transport.
+func TestEndsRaceWithEverything(t *testing.T) {
+	b := setUpEcho(t, Options{PingInterval: 5 * time.Millisecond, PingTimeout: 5 * time.Millisecond})
+	for i := range 100 {
+		sid := b.open()
+		c := b.lookup(sid)
+		var all sync.WaitGroup
+		all.Go(func() {
+			for c.Send(Text([]byte("a"))) == nil && c.Context().Err() == nil {
+				c.TrySend(Text([]byte("b")))
+			}
+		})
+		all.Go(func() { _, _, _ = b.try("GET", sid, "") })
+		all.Go(func() { _, _, _ = b.try("POST", sid, "4a\x1e4b") })
+		all.Go(func() {
+			ws, _, err := b.tryDial("?EIO=4&transport=websocket&sid=" + sid)
+			if err != nil {
+				return // closed already
+			}
+			for _, packet := range []string{"2probe", "5", "4a"} {
+				_ = ws.WriteMessage(websocket.TextMessage, []byte(packet))
+			}
+			_, _ = io.Copy(io.Discard, ws.NetConn())
+			_ = ws.Close()
+		})
+		if i%2 == 0 {
+			all.Go(func() { _ = c.Close(ForcedClose) })
+		}
+		all.Wait()
+		<-c.Context().Done()
+	}
+	b.until(func() bool { s := b.Stats(); return s.Polling == 0 && s.WebSocket == 0 })
+	if n := len(slices.Collect(b.Conns())); n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
 }

@@ -1,0 +1,100 @@
+package engineio_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// A server that sends back what it gets.
+func ExampleNewServer() {
+	srv, err := engineio.NewServer(engineio.Options{}, func(c *engineio.Conn) {
+		for {
+			m, err := c.Recv()
+			if err != nil {
+				return // the connection has ended, and err says why
+			}
+			if err := c.Send(engineio.Text(m.Data)); err != nil {
+				return
+			}
+		}
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	http := httptest.NewServer(srv)
+	defer http.Close()
+
+	ws, _, err := websocket.DefaultDialer.Dial("ws"+http.URL[len("http"):]+"/engine.io/?EIO=4&transport=websocket", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, _, err := ws.ReadMessage(); err != nil { // the handshake
+		log.Fatal(err)
+	}
+	if err := ws.WriteMessage(websocket.TextMessage, []byte("4hello")); err != nil {
+		log.Fatal(err)
+	}
+	_, packet, err := ws.ReadMessage()
+	fmt.Println(string(packet), err)
+	_ = ws.Close()
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := srv.Close(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Output: 4hello <nil>
+}
+
+// A server beside other routes of a mux.
+func ExampleServer_ServeHTTP() {
+	srv, err := engineio.NewServer(engineio.Options{Path: "/live/"}, func(c *engineio.Conn) {
+		_, _ = c.Recv()
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close(context.Background())
+
+	mux := http.NewServeMux()
+	mux.Handle("/live/", srv)
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "a page") })
+	http := httptest.NewServer(mux)
+	defer http.Close()
+
+	get := func(path string) string {
+		res, err := http.Client().Get(http.URL + path)
+		if err != nil {
+			return err.Error()
+		}
+		defer res.Body.Close()
+		body, _ := io.ReadAll(res.Body)
+		return string(body)
+	}
+	fmt.Println(get("/index.html"))
+	fmt.Println(get("/live/?EIO=4&transport=polling")[:len(`0{"sid":`)])
+	// Output:
+	// a page
+	// 0{"sid":
+}
+
+// One packet is encoded once, however many get it.
+func ExampleConn_Send() {
+	var srv *engineio.Server // from NewServer
+	broadcast := func(data []byte) {
+		p := engineio.Text(data)
+		for c := range srv.Conns() {
+			_ = c.Send(p) // whoever reads c learns that it has ended
+		}
+	}
+	_ = broadcast
+}

@@ -1,0 +1,210 @@
+package engineio
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A tape is a transport that records what it is told, and when.
+type tape struct {
+	c     *Conn
+	begun time.Time
+	said  []string
+}
+
+func (p *tape) name() string   { return "tape" }
+func (p *tape) writable() bool { return true }
+func (p *tape) cut()           {}
+
+func (p *tape) note(format string, args ...any) {
+	at := time.Since(p.begun).Round(time.Second)
+	p.said = append(p.said, fmt.Sprintf("%v "+format, append([]any{at}, args...)...))
+}
+
+func (p *tape) start() bool {
+	b := p.c.take()
+	for _, packet := range b.packets {
+		p.note("%s", packet.payload())
+	}
+	p.c.done(b)
+	return false // it is all written
+}
+
+func (p *tape) end(cause *CloseError, _ ending) bool {
+	p.note("%s", cause.Reason)
+	return false
+}
+
+// onTape runs a script against a connection with the default times, in a time of
+// its own, and compares what it said.
+func onTape(t *testing.T, script func(c *Conn), want ...string) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewServer(Options{}, func(c *Conn) { <-c.Context().Done() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newConn(s, "tape", &Handshake{Time: time.Now()})
+		p := &tape{c: c, begun: time.Now()}
+		c.transport = p
+		if !s.begin(c, nil) {
+			t.Fatal("not admitted")
+		}
+		script(c)
+		synctest.Wait()
+		c.mu.Lock()
+		said := slices.Clone(p.said[1:]) // without the handshake
+		c.mu.Unlock()
+		if !slices.Equal(said, want) {
+			t.Errorf("said %q, want %q", said, want)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// Section 1.6 of the protocol.
+func TestHeartbeat(t *testing.T) {
+	t.Run("a client that answers", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			opened := c.Alive()
+			after(30 * time.Second)
+			if !c.Alive().Equal(opened) {
+				t.Error("alive before it answered")
+			}
+			c.hear(typePong, 1, nil) // at 30 s
+			if got := c.Alive().Sub(opened); got != 30*time.Second {
+				t.Errorf("alive at %v", got)
+			}
+			after(30 * time.Second)
+			c.hear(typePong, 1, nil) // at 60 s
+			after(29 * time.Second)
+		}, "25s 2", "55s 2", "1m25s 2")
+	})
+	t.Run("a client that is silent", func(t *testing.T) {
+		onTape(t, func(*Conn) { after(time.Hour) }, "25s 2", "45s ping timeout")
+	})
+	t.Run("other packets put the timeout off, once", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(40 * time.Second)
+			c.hear(typeMessage, 1, nil)
+			after(10 * time.Second)
+			c.hear(typeMessage, 1, nil)
+			after(time.Hour)
+		}, "25s 2", "1m0s ping timeout")
+	})
+	t.Run("and once more with the next ping", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(40 * time.Second)
+			c.hear(typeMessage, 1, nil)
+			after(10 * time.Second)
+			c.hear(typePong, 1, nil) // at 50 s
+			after(40 * time.Second)
+			c.hear(typeMessage, 1, nil) // at 90 s
+			after(time.Hour)
+		}, "25s 2", "1m15s 2", "1m50s ping timeout")
+	})
+	t.Run("packets before a ping change nothing, nor does a pong that nobody asked for", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(20 * time.Second)
+			c.hear(typeMessage, 1, nil)
+			c.hear(typePong, 1, nil)
+			after(20 * time.Second)
+		}, "25s 2")
+	})
+	t.Run("a closed connection is not pinged", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(10 * time.Second)
+			_ = c.Close(ForcedClose)
+			after(time.Hour)
+		}, "10s forced close")
+	})
+}
+
+// A timer whose firing was overtaken by a pong must not close the connection.
+func TestHeartbeatThatIsOvertaken(t *testing.T) {
+	onTape(t, func(c *Conn) {
+		after(44 * time.Second)
+		c.hear(typePong, 1, nil)
+		c.expire(time.Now()) // as if it had been on its way
+		after(time.Second)
+	}, "25s 2")
+}
+
+func TestClosedSessionIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewServer(Options{}, func(c *Conn) { <-c.Context().Done() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newConn(s, "id", &Handshake{})
+		c.transport = newPollingTransport(c)
+		s.begin(c, nil)
+		_ = c.Close(ForcedClose)
+		after(29 * time.Second)
+		if s.lookup("id") == nil {
+			t.Error("forgotten before a poll could fetch the close")
+		}
+		after(2 * time.Second)
+		if s.lookup("id") != nil || s.Stats().QueuedBytes != 0 {
+			t.Error("not forgotten")
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestHeartbeatByPolling(t *testing.T) {
+	b := setUp(t, Options{PingInterval: 50 * time.Millisecond, PingTimeout: 100 * time.Millisecond})
+	sid := b.open()
+	for range 3 {
+		if got := b.poll(sid); got != "2" {
+			t.Fatalf("polled %q", got)
+		}
+		b.post(sid, "3")
+	}
+	b.poll(sid)
+	if got := b.poll(sid); got != "1" { // the ping was not answered
+		t.Errorf("polled %q", got)
+	}
+	b.endsBy(PingTimeout)
+	b.unknown(sid)
+}
+
+func TestHeartbeatByWebSocket(t *testing.T) {
+	b := setUp(t, Options{PingInterval: 50 * time.Millisecond, PingTimeout: 100 * time.Millisecond})
+	ws, _ := b.dialOpen()
+	for range 3 {
+		if got := b.read(ws); got != "2" {
+			t.Fatalf("read %q", got)
+		}
+		b.write(ws, "3")
+	}
+	if code := b.closedWith(ws); code != 1005 {
+		t.Errorf("closed with %d", code)
+	}
+	b.endsBy(PingTimeout)
+}
+
+// The ping went out by polling, its answer may be lost with that transport.
+func TestUpgradeForgetsARunningPing(t *testing.T) {
+	b := setUp(t, Options{PingInterval: 400 * time.Millisecond, PingTimeout: 200 * time.Millisecond})
+	sid := b.open()
+	if got := b.poll(sid); got != "2" {
+		t.Fatalf("polled %q", got)
+	}
+	ws := b.upgrade(sid)
+	if got := b.read(ws); got != "2" { // and not the close that was due before
+		t.Errorf("read %q", got)
+	}
+}
