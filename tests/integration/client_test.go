@@ -19,23 +19,21 @@ var transports = map[string]map[string]any{
 func forTransports(t *testing.T, test func(t *testing.T, s *npmSocket)) {
 	forVersions(t, func(t *testing.T, version string) {
 		n := startNode(t)
-		d := startDriver(t)
 		for name, options := range transports {
 			t.Run(name, func(t *testing.T) {
-				s := d.open(name, version, n.url(), options)
+				s := startDriver(t).open(name, version, n.url(), options)
 				if name == "upgrade" {
-					s.awaitUpgrade(t)
+					s.awaitUpgrade()
 				}
 				test(t, s)
-				s.must("disconnect", nil)
 			})
 		}
 	})
 }
 
-func (s *npmSocket) awaitUpgrade(t *testing.T) {
-	t.Helper()
-	eventually(t, "no upgrade", func() error {
+func (s *npmSocket) awaitUpgrade() {
+	s.driver.t.Helper()
+	eventually(s.driver.t, "no upgrade", func() error {
 		if now := s.state().Transport; now != "websocket" {
 			return fmt.Errorf("on %s", now)
 		}
@@ -71,7 +69,7 @@ func TestEventsDuringUpgrade(t *testing.T) {
 		for i := range 100 {
 			s.hears("n", fmt.Sprint(i))
 		}
-		s.awaitUpgrade(t)
+		s.awaitUpgrade()
 	})
 }
 
@@ -174,8 +172,9 @@ func TestReconnection(t *testing.T) {
 		for name, options := range transports {
 			s := d.open(name, version, r.url(), options)
 			for range 3 {
-				r.cut()
+				r.down()
 				s.await("disconnect")
+				r.up()
 				s.await("connect")
 				s.call("self", "back")
 				s.hears("back")

@@ -279,7 +279,7 @@ func (s *npmSocket) hears(event string, args ...string) report {
 	s.driver.t.Helper()
 	r := s.next(event)
 	if got := fmt.Sprint(r.texts()); got != fmt.Sprint(args) {
-		s.driver.t.Fatalf("%s: %s: got %.300s, want %.300s", s.name, event, got, fmt.Sprint(args))
+		s.driver.t.Fatalf("%s: %s: got %s, want %s", s.name, event, excerpt(got), excerpt(fmt.Sprint(args)))
 	}
 	return r
 }
@@ -356,3 +356,11 @@ type historical struct {
 }
 
 type member struct{ ID, User string }
+
+// excerpt shows both ends of a long text.
+func excerpt(text string) string {
+	if len(text) <= 300 {
+		return text
+	}
+	return text[:150] + " … " + text[len(text)-150:]
+}

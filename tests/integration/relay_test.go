@@ -23,6 +23,7 @@ type relay struct {
 	mu      sync.Mutex
 	refuse  bool                  // new connections are closed at once
 	frames  int                   // the next connection is cut after so many server frames; -1: never
+	cuts    int                   // how often all connections were cut
 	pairs   map[*relayed]struct{} // the open connections
 	running sync.WaitGroup
 }
@@ -32,6 +33,14 @@ type relayed struct {
 	client, server *net.TCPConn
 	once           sync.Once
 	muted          atomic.Bool // what the node sends is swallowed
+}
+
+// abort resets both sides.
+func (p *relayed) abort() {
+	p.once.Do(func() {
+		abort(p.client)
+		abort(p.server)
+	})
 }
 
 // Write passes on to the client what the node sends.
@@ -73,7 +82,7 @@ func (r *relay) accept() {
 
 func (r *relay) serve(client *net.TCPConn) {
 	r.mu.Lock()
-	refuse, frames := r.refuse, r.frames
+	refuse, frames, cuts := r.refuse, r.frames, r.cuts
 	if !refuse {
 		r.frames = -1
 	}
@@ -90,7 +99,11 @@ func (r *relay) serve(client *net.TCPConn) {
 	pair := &relayed{client: client, server: server.(*net.TCPConn)}
 	r.mu.Lock()
 	r.pairs[pair] = struct{}{}
+	late := r.cuts != cuts // cut before it could be found among the open ones
 	r.mu.Unlock()
+	if late {
+		pair.abort()
+	}
 	defer func() {
 		r.mu.Lock()
 		delete(r.pairs, pair)
@@ -189,17 +202,16 @@ func abort(c *net.TCPConn) {
 
 // cut resets all connections, to both sides.
 func (r *relay) cut() {
+	r.set(func() { r.cuts++ })
 	for _, pair := range r.open() {
-		pair.once.Do(func() {
-			abort(pair.client)
-			abort(pair.server)
-		})
+		pair.abort()
 	}
 }
 
 // halfOpen resets the clients' connections. The node's side stays open and
 // silent, and swallows what the node sends: the node can't know.
 func (r *relay) halfOpen() {
+	r.set(func() { r.cuts++ })
 	for _, pair := range r.open() {
 		pair.muted.Store(true)
 		abort(pair.client)
