@@ -40,15 +40,16 @@ type plan struct {
 // A figure is one of the numbers that are measured.
 type figure struct {
 	Name    string
-	Unit    string // of its value
-	Counts  string // what its count counts
+	Unit    string
+	Format  string // of a value in that unit
+	Columns []column
 	Measure func(context.Context, *server, plan) (sample, error)
 }
 
 var figures = []figure{
-	{"room", "deliveries per server CPU second", "deliveries", measureRoom},
-	{"echo", "echoes per server CPU second", "echoes", measureEcho},
-	{"idle", "KiB resident per idle connection", "connections", measureIdle},
+	{"room", "deliveries per server CPU second", "%.0f", loadColumns, measureRoom},
+	{"echo", "echoes per server CPU second", "%.0f", loadColumns, measureEcho},
+	{"idle", "KiB resident per idle connection", "%.1f", idleColumns, measureIdle},
 }
 
 func main() {

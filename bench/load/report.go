@@ -56,32 +56,59 @@ func (r report) String() string {
 	return b.String()
 }
 
-// table writes the medians of the figure's samples, server by server.
+// A column is one of the medians that a figure's table shows.
+type column struct {
+	head   string
+	format string
+	value  func(sample) float64
+}
+
+// Behind the value itself, what went into it.
+var (
+	loadColumns = []column{
+		{"count", "%.0f", func(s sample) float64 { return float64(s.Count) }},
+		{"/s", "%.0f", func(s sample) float64 { return float64(s.Count) / s.Usage.Wall.Seconds() }},
+		{"bytes each", "%.0f", func(s sample) float64 { return s.Bytes }},
+		{"user s", "%.2f", func(s sample) float64 { return s.Usage.User.Seconds() }},
+		{"sys s", "%.2f", func(s sample) float64 { return s.Usage.Sys.Seconds() }},
+		{"wall s", "%.2f", func(s sample) float64 { return s.Usage.Wall.Seconds() }},
+		{"reads", "%.0f", func(s sample) float64 { return float64(s.Usage.Reads) }},
+		{"writes", "%.0f", func(s sample) float64 { return float64(s.Usage.Writes) }},
+		{"switches", "%.0f", func(s sample) float64 { return float64(s.Usage.Switches) }},
+		{"load CPU s", "%.2f", func(s sample) float64 { return s.Usage.Load.Seconds() }},
+	}
+	idleColumns = []column{
+		{"connections", "%.0f", func(s sample) float64 { return float64(s.Count) }},
+		{"CPU s", "%.2f", func(s sample) float64 { return s.Usage.cpu().Seconds() }},
+		{"wall s", "%.2f", func(s sample) float64 { return s.Usage.Wall.Seconds() }},
+	}
+)
+
+// table writes the figure's samples, a line for each server.
 func (r report) table(b *strings.Builder, f figure) {
+	servers := r.byServer(f.Name)
+	if len(servers) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\n%s: %s; medians of %d\n", f.Name, f.Unit, len(servers[0]))
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for i, samples := range r.byServer(f.Name) {
-		if i == 0 {
-			fmt.Fprintf(b, "\n%s: %s (median, lowest and highest of %d)\n", f.Name, f.Unit, len(samples))
-			fmt.Fprintf(w, "server\tmedian\tlowest\thighest\t%s\t/s\tbytes each\tuser s\tsys s\twall s\treads\twrites\tswitches\tload CPU s\t\n", f.Counts)
-		}
-		of := func(value func(sample) float64) float64 { return median(samples, value) }
+	fmt.Fprintf(w, "server\t%s\tlowest\thighest\t", f.Name)
+	for _, c := range f.Columns {
+		fmt.Fprintf(w, "%s\t", c.head)
+	}
+	for _, samples := range servers {
 		value := func(s sample) float64 { return s.Value }
 		lowest, highest := spread(samples, value)
-		fmt.Fprintf(w, "%s\t%.*f\t%.*f\t%.*f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t%.0f\t%.0f\t%.2f\t\n",
-			samples[0].Server,
-			decimals(lowest), of(value), decimals(lowest), lowest, decimals(lowest), highest,
-			of(func(s sample) float64 { return float64(s.Count) }),
-			of(func(s sample) float64 { return float64(s.Count) / s.Usage.Wall.Seconds() }),
-			of(func(s sample) float64 { return s.Bytes }),
-			of(func(s sample) float64 { return s.Usage.User.Seconds() }),
-			of(func(s sample) float64 { return s.Usage.Sys.Seconds() }),
-			of(func(s sample) float64 { return s.Usage.Wall.Seconds() }),
-			of(func(s sample) float64 { return float64(s.Usage.Reads) }),
-			of(func(s sample) float64 { return float64(s.Usage.Writes) }),
-			of(func(s sample) float64 { return float64(s.Usage.Switches) }),
-			of(func(s sample) float64 { return s.Usage.Load.Seconds() }))
+		fmt.Fprintf(w, "\n%s\t", samples[0].Server)
+		for _, v := range []float64{median(samples, value), lowest, highest} {
+			fmt.Fprintf(w, f.Format+"\t", v)
+		}
+		for _, c := range f.Columns {
+			fmt.Fprintf(w, c.format+"\t", median(samples, c.value))
+		}
 	}
-	w.Flush()
+	fmt.Fprintln(w)
+	w.Flush() // into b, which takes everything
 }
 
 // byServer returns the figure's samples, those of one server together, the
@@ -127,12 +154,4 @@ func sorted(samples []sample, value func(sample) float64) []float64 {
 	}
 	slices.Sort(values)
 	return values
-}
-
-// decimals is how many of them a value of this size is printed with.
-func decimals(value float64) int {
-	if value < 100 {
-		return 1
-	}
-	return 0
 }
