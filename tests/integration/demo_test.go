@@ -6,6 +6,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
 
@@ -86,6 +87,11 @@ func openDemo(t *testing.T, browser context.Context, n *node, nickname string) *
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	p := &tab{t, nickname, ctx, cancel}
+	chromedp.ListenTarget(ctx, func(event any) {
+		if thrown, ok := event.(*runtime.EventExceptionThrown); ok {
+			t.Errorf("%s's page: %v", nickname, thrown.ExceptionDetails)
+		}
+	})
 	// The first run starts the browser and must not be bounded by a context that
 	// ends before the test.
 	if err := chromedp.Run(ctx); err != nil {
@@ -94,7 +100,7 @@ func openDemo(t *testing.T, browser context.Context, n *node, nickname string) *
 	p.run(chromedp.Navigate(n.url()))
 	p.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`))
 	p.run(
-		chromedp.SetValue(`[data-testid="nickname"]`, ""),
+		chromedp.Evaluate(`document.querySelector('[data-testid="nickname"]').select()`, nil),
 		chromedp.SendKeys(`[data-testid="nickname"]`, nickname+"\r"),
 	)
 	return p
