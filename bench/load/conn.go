@@ -45,7 +45,7 @@ func dial(ctx context.Context, addr string) (*conn, error) {
 	}
 	err = c.connect(addr)
 	if err != nil {
-		c.Close()
+		c.close()
 		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
 	}
 	return c, nil
@@ -59,7 +59,7 @@ func open(ctx context.Context, addr string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer nc.Close()
+	defer func() { _ = nc.Close() }() // the file is a duplicate
 	file, err := nc.(*net.TCPConn).File()
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func open(ctx context.Context, addr string) (*conn, error) {
 	timeout := syscall.NsecToTimeval(setupTimeout.Nanoseconds())
 	for _, option := range []int{syscall.SO_RCVTIMEO, syscall.SO_SNDTIMEO} {
 		if err := syscall.SetsockoptTimeval(c.fd, syscall.SOL_SOCKET, option, &timeout); err != nil {
-			c.Close()
+			c.close()
 			return nil, os.NewSyscallError("setsockopt", err)
 		}
 	}
@@ -207,7 +207,8 @@ func (c *conn) flush() error {
 	return err
 }
 
-func (c *conn) Close() error { return c.file.Close() }
+// close ends the connection; nothing is left to lose.
+func (c *conn) close() { _ = c.file.Close() }
 
 // frame returns the message in the frame that data begins with, and the
 // frame's size, which is 0 if data ends before the frame does.

@@ -29,7 +29,7 @@ func measureEcho(ctx context.Context, s *server, p plan) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	defer l.Close()
+	defer l.close()
 	conns, err := l.dial(ctx, s.addr, p.Callers)
 	if err != nil {
 		return sample{}, err

@@ -55,13 +55,13 @@ func (f *fake) serve(t *testing.T) *server {
 				return
 			}
 			serving.Go(func() {
-				defer c.Close()
+				defer func() { _ = c.Close() }()
 				f.talk(&fakeConn{Conn: c, in: bufio.NewReader(c)})
 			})
 		}
 	})
 	t.Cleanup(func() {
-		ln.Close()
+		_ = ln.Close()
 		serving.Wait()
 	})
 	return &server{addr: ln.Addr().String(), pid: os.Getpid()}
@@ -72,7 +72,7 @@ func (f *fake) talk(c *fakeConn) {
 	if _, err := http.ReadRequest(c.in); err != nil {
 		return
 	}
-	io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
+	_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
 	c.send(`0{"sid":"e"}`)
 	for {
 		message, err := c.receive()
@@ -117,7 +117,7 @@ func (c *fakeConn) send(message string) {
 	if len(message) >= len16 {
 		b = binary.BigEndian.AppendUint16([]byte{finText, len16}, uint16(len(message)))
 	}
-	c.Write(append(b, message...))
+	_, _ = c.Write(append(b, message...)) // a client that is gone fails its own reads
 }
 
 func (c *fakeConn) receive() ([]byte, error) {

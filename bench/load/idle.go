@@ -12,7 +12,7 @@ func measureIdle(ctx context.Context, s *server, p plan) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	defer l.Close()
+	defer l.close()
 	before, err := residentKiB(s.pid)
 	if err != nil {
 		return sample{}, err

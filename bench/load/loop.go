@@ -50,7 +50,7 @@ func (l *loop) dial(ctx context.Context, addr string, n int) ([]*conn, error) {
 			return nil, fmt.Errorf("connection %d of %d: %w", len(conns)+1, n, err)
 		}
 		if err := l.add(c); err != nil {
-			c.Close()
+			c.close()
 			return nil, err
 		}
 		conns = append(conns, c)
@@ -118,12 +118,12 @@ func (l *loop) bytes() int {
 	return sum
 }
 
-// Close closes the connections too.
-func (l *loop) Close() error {
+// close closes the connections too.
+func (l *loop) close() {
 	for _, c := range l.conns {
 		if c != nil {
-			c.Close()
+			c.close()
 		}
 	}
-	return syscall.Close(l.epoll)
+	_ = syscall.Close(l.epoll)
 }

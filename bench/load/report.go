@@ -91,24 +91,25 @@ func (r report) table(b *strings.Builder, f figure) {
 		return
 	}
 	fmt.Fprintf(b, "\n%s: %s; medians of %d\n", f.Name, f.Unit, len(servers[0]))
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "server\t%s\tlowest\thighest\t", f.Name)
+	var lines strings.Builder
+	fmt.Fprintf(&lines, "server\t%s\tlowest\thighest\t", f.Name)
 	for _, c := range f.Columns {
-		fmt.Fprintf(w, "%s\t", c.head)
+		fmt.Fprintf(&lines, "%s\t", c.head)
 	}
 	for _, samples := range servers {
 		value := func(s sample) float64 { return s.Value }
 		lowest, highest := spread(samples, value)
-		fmt.Fprintf(w, "\n%s\t", samples[0].Server)
+		fmt.Fprintf(&lines, "\n%s\t", samples[0].Server)
 		for _, v := range []float64{median(samples, value), lowest, highest} {
-			fmt.Fprintf(w, f.Format+"\t", v)
+			fmt.Fprintf(&lines, f.Format+"\t", v)
 		}
 		for _, c := range f.Columns {
-			fmt.Fprintf(w, c.format+"\t", median(samples, c.value))
+			fmt.Fprintf(&lines, c.format+"\t", median(samples, c.value))
 		}
 	}
-	fmt.Fprintln(w)
-	w.Flush() // into b, which takes everything
+	aligned := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	_, _ = fmt.Fprintln(aligned, &lines) // a Builder takes everything
+	_ = aligned.Flush()
 }
 
 // byServer returns the figure's samples, those of one server together, the

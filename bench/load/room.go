@@ -42,7 +42,7 @@ func measureRoom(ctx context.Context, s *server, p plan) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	defer l.Close()
+	defer l.close()
 
 	r := &room{}
 	memberConns, err := l.dial(ctx, s.addr, p.Members)

@@ -85,7 +85,7 @@ func (s *server) stop() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	kill := time.AfterFunc(stopTimeout, func() { s.cmd.Process.Kill() })
+	kill := time.AfterFunc(stopTimeout, func() { _ = s.cmd.Process.Kill() })
 	defer kill.Stop()
 	said := <-s.said
 	if err := s.cmd.Wait(); err != nil {
