@@ -1,0 +1,269 @@
+// Package adaptertest holds implementations of [adapter.Adapter] to its contract.
+//
+// An implementation's own test is a few lines:
+//
+//	func TestContract(t *testing.T) {
+//		adaptertest.Run(t, func(t *testing.T, o adaptertest.Options) adaptertest.Cluster {
+//			return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit})
+//		})
+//	}
+//
+// The tests know nothing of how an implementation works. They allow what the
+// contract allows: that nodes hear rooms a while longer than they need to, that
+// backlogs hold more than they must, that those who leave are noticed late.
+package adaptertest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A Cluster is what a test gets: without nodes and with a history of its own.
+type Cluster interface {
+	// Node joins the cluster as one more node. The test closes it.
+	Node(id adapter.NodeID) (adapter.Adapter, error)
+
+	// Reset makes the cluster lose its history, as when a store comes back empty.
+	// The nodes may need a while to notice.
+	Reset()
+}
+
+// Options say what a test needs of its cluster.
+type Options struct {
+	BacklogLimit int // as in adapter.MemoryOptions
+}
+
+// A Maker makes a cluster for one test, and cleans up after it with t.Cleanup.
+type Maker func(t *testing.T, o Options) Cluster
+
+// Run tests an implementation. Its subtests are the contract's rules.
+func Run(t *testing.T, newCluster Maker) {
+	for _, rule := range []struct {
+		name string
+		test func(t *testing.T, newCluster Maker)
+	}{
+		{"EventsArriveAsTheyWerePublished", eventsArriveAsTheyWerePublished},
+		{"EveryNodeSeesOneOrder", everyNodeSeesOneOrder},
+		{"AnEventComesOncePerNode", anEventComesOncePerNode},
+		{"NobodysEventIsNotPublished", nobodysEventIsNotPublished},
+		{"ReceiversAreCounted", receiversAreCounted},
+
+		{"JoinPositionsDivideBeforeFromAfter", joinPositionsDivideBeforeFromAfter},
+		{"NothingIsMissedAfterSubscribe", nothingIsMissedAfterSubscribe},
+		{"SubscriptionsCount", subscriptionsCount},
+		{"ARoomCanBeLeftAndJoinedAgain", aRoomCanBeLeftAndJoinedAgain},
+		{"AFailedSubscribeLeavesNothing", aFailedSubscribeLeavesNothing},
+		{"EveryNodeHearsNodes", everyNodeHearsNodes},
+
+		{"HeadIsTheEnd", headIsTheEnd},
+		{"HeadRefusesStrangeCursors", headRefusesStrangeCursors},
+		{"ALostHistoryIsSaid", aLostHistoryIsSaid},
+
+		{"ReplayMergesRooms", replayMergesRooms},
+		{"ReplayLeavesOutWhatIsNotStored", replayLeavesOutWhatIsNotStored},
+		{"ReplayMindsTheLimit", replayMindsTheLimit},
+		{"ReplayDoesNotMindOtherRooms", replayDoesNotMindOtherRooms},
+		{"ReplaySaysErrorsFirst", replaySaysErrorsFirst},
+		{"ReplayKeepsToOneHistory", replayKeepsToOneHistory},
+		{"ReplayWithoutBacklogs", replayWithoutBacklogs},
+		{"ReplayCanBeStopped", replayCanBeStopped},
+		{"HistoryPages", historyPages},
+		{"ReplayAndFeedMeet", replayAndFeedMeet},
+
+		{"MessagesArrive", messagesArrive},
+		{"NodesKnowEachOther", nodesKnowEachOther},
+		{"CloseEndsCalls", closeEndsCalls},
+		{"ContextsEndCalls", contextsEndCalls},
+	} {
+		t.Run(rule.name, func(t *testing.T) { rule.test(t, newCluster) })
+	}
+}
+
+// patience is how long a test waits for what must happen.
+var patience = 20 * time.Second
+
+// A node is an adapter with words for tests.
+type node struct {
+	adapter.Adapter
+	t *testing.T
+}
+
+// join makes nodes of one cluster. They are closed with the test.
+func join(t *testing.T, c Cluster, ids ...adapter.NodeID) []*node {
+	t.Helper()
+	var nodes []*node
+	for _, id := range ids {
+		a, err := c.Node(id)
+		if err != nil {
+			t.Fatalf("joining as %s: %v", id, err)
+		}
+		t.Cleanup(func() { a.Close() })
+		if a.Node() != id {
+			t.Fatalf("Node() = %q, want %q", a.Node(), id)
+		}
+		nodes = append(nodes, &node{a, t})
+	}
+	return nodes
+}
+
+// one makes a cluster of one node, and two one of two.
+func one(t *testing.T, newCluster Maker, o Options) *node {
+	t.Helper()
+	return join(t, newCluster(t, o), "a")[0]
+}
+
+func two(t *testing.T, newCluster Maker, o Options) (a, b *node) {
+	t.Helper()
+	nodes := join(t, newCluster(t, o), "a", "b")
+	return nodes[0], nodes[1]
+}
+
+// deadline returns a context for what must not take long.
+func deadline(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// event makes a stored event.
+func event(data string, to ...rooms.Room) adapter.Event {
+	return adapter.Event{Target: rooms.Target{To: to}, Stored: true, Data: []byte(data)}
+}
+
+func room(name string) rooms.Room { return rooms.InNamed("/", name) }
+
+func (n *node) publish(e adapter.Event) adapter.Cursor {
+	n.t.Helper()
+	r, err := n.Publish(deadline(n.t), e)
+	if err != nil {
+		n.t.Fatalf("%s: Publish: %v", n.Node(), err)
+	}
+	return r.Cursor
+}
+
+func (n *node) subscribe(to ...rooms.Room) adapter.Cursor {
+	n.t.Helper()
+	c, err := n.Subscribe(deadline(n.t), to...)
+	if err != nil {
+		n.t.Fatalf("%s: Subscribe: %v", n.Node(), err)
+	}
+	return c
+}
+
+func (n *node) head(seen ...adapter.Cursor) adapter.Cursor {
+	n.t.Helper()
+	c, err := n.Head(deadline(n.t), seen...)
+	if err != nil {
+		n.t.Fatalf("%s: Head: %v", n.Node(), err)
+	}
+	return c
+}
+
+func (n *node) next() adapter.Event {
+	n.t.Helper()
+	e, err := n.Next(deadline(n.t))
+	if err != nil {
+		n.t.Fatalf("%s: Next: %v", n.Node(), err)
+	}
+	return e
+}
+
+// upTo returns what the feed has next, up to and with the event at a cursor.
+func (n *node) upTo(end adapter.Cursor) []adapter.Event {
+	n.t.Helper()
+	var events []adapter.Event
+	for {
+		e := n.next()
+		events = append(events, e)
+		switch e.Position.Compare(end.At) {
+		case 0:
+			return events
+		case 1:
+			n.t.Fatalf("%s: the feed is at %q, past an event that it should hold", n.Node(), e.Data)
+		}
+	}
+}
+
+// expect reads the feed and wants these events next.
+func (n *node) expect(want ...string) {
+	n.t.Helper()
+	for i, w := range want {
+		if e := n.next(); string(e.Data) != w {
+			n.t.Fatalf("%s: event %d is %q, want %q of %q", n.Node(), i, e.Data, w, want)
+		}
+	}
+}
+
+// expectNothingElse proves that the feeds of all nodes of a cluster hold nothing
+// up to now: an event for all nodes must be the next.
+func expectNothingElse(nodes ...*node) {
+	nodes[0].t.Helper()
+	nodes[0].publish(adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNodes()}}, Data: []byte("end")})
+	for _, n := range nodes {
+		n.expect("end")
+	}
+}
+
+// replay collects a replay. Its error, if any, must have come first.
+func (n *node) replay(after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) ([]adapter.Event, error) {
+	n.t.Helper()
+	var events []adapter.Event
+	for e, err := range n.Replay(deadline(n.t), after, upTo) {
+		if err != nil {
+			if len(events) > 0 {
+				n.t.Errorf("%s: Replay failed after %d events: %v", n.Node(), len(events), err)
+			}
+			return nil, err
+		}
+		events = append(events, e)
+	}
+	return events, nil
+}
+
+func (n *node) expectReplay(after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, want ...string) {
+	n.t.Helper()
+	events, err := n.replay(after, upTo)
+	if err != nil {
+		n.t.Errorf("%s: Replay: %v, want %q", n.Node(), err, want)
+		return
+	}
+	if got := payloads(events); !slices.Equal(got, want) {
+		n.t.Errorf("%s: Replay gave %q, want %q", n.Node(), got, want)
+	}
+}
+
+func (n *node) expectNoReplay(after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, want error) {
+	n.t.Helper()
+	if events, err := n.replay(after, upTo); !errors.Is(err, want) {
+		n.t.Errorf("%s: Replay gave %q and the error %v, want %v", n.Node(), payloads(events), err, want)
+	}
+}
+
+func payloads(events []adapter.Event) []string {
+	var s []string
+	for _, e := range events {
+		s = append(s, string(e.Data))
+	}
+	return s
+}
+
+// eventually tries until something is so.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	ctx := deadline(t)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("it never came to this: %s", what)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package adaptertest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+func headIsTheEnd(t *testing.T, newCluster Maker) {
+	a, b := two(t, newCluster, Options{})
+	first := b.head()
+	if first.At == (adapter.Position{}) {
+		t.Error("the first position is zero")
+	}
+	for range 20 {
+		before := a.publish(event("x", room("r")))
+		head := b.head()
+		after := a.publish(event("x", room("r")))
+		if !head.SameHistory(before) || !head.Covers(before.At) {
+			t.Fatalf("the head %v does not cover %v, which was published before", head, before)
+		}
+		if head.Covers(after.At) {
+			t.Fatalf("the head %v covers %v, which was published after", head, after)
+		}
+		parsed, err := adapter.ParseCursor(head.String())
+		if err != nil || parsed != head {
+			t.Fatalf("the head %v comes back from its string as %v, %v", head, parsed, err)
+		}
+	}
+	if age := time.Since(first.At.Time()).Abs(); age > 24*time.Hour {
+		t.Errorf("positions are not times: the first is %v off", age)
+	}
+}
+
+func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {
+	a, b := two(t, newCluster, Options{})
+	published := a.publish(event("x", room("r")))
+	joined := b.subscribe(room("r"))
+	b.head(published, joined, b.head(), adapter.Cursor{})
+
+	ahead := published
+	ahead.At.Ms += uint64(time.Hour / time.Millisecond)
+	for _, strange := range []adapter.Cursor{{Epoch: "elsewhere", At: published.At}, ahead} {
+		if _, err := b.Head(deadline(t), published, strange); !errors.Is(err, adapter.ErrHistoryLost) {
+			t.Errorf("Head(%v): %v, want ErrHistoryLost", strange, err)
+		}
+	}
+	b.head(published) // asking has no consequences
+}
+
+func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
+	c := newCluster(t, Options{})
+	nodes := join(t, c, "a", "b")
+	r := room("r")
+	for _, n := range nodes {
+		n.subscribe(r)
+	}
+	old := nodes[0].publish(event("old", r))
+	c.Reset()
+
+	eventually(t, "a cursor of the lost history is refused", func() bool {
+		_, err := nodes[1].Head(deadline(t), old)
+		return errors.Is(err, adapter.ErrHistoryLost)
+	})
+	for _, n := range nodes {
+		expectLost(n)
+	}
+	var head adapter.Cursor
+	eventually(t, "a new history begins", func() bool {
+		var err error
+		head, err = nodes[0].Head(deadline(t))
+		return err == nil && !head.SameHistory(old)
+	})
+	nodes[0].expectNoReplay(map[rooms.Room]adapter.Cursor{r: old}, head, adapter.ErrHistoryLost)
+	nodes[0].expectNoReplay(map[rooms.Room]adapter.Cursor{r: old}, old, adapter.ErrHistoryLost)
+	if kept, more, err := nodes[0].History(deadline(t), r, adapter.Cursor{}, 10); err != nil || len(kept) > 0 || more {
+		t.Errorf("History of the new history: %q, %v, %v", payloads(kept), more, err)
+	}
+
+	// The feeds go on, and the nodes need not subscribe again.
+	end := nodes[1].publish(event("new", r))
+	if !end.SameHistory(head) {
+		t.Errorf("published at %v after the head %v", end, head)
+	}
+	for _, n := range nodes {
+		for e := n.next(); e.Position != end.At; e = n.next() {
+			t.Errorf("%s: %q comes after the loss", n.Node(), e.Data)
+		}
+	}
+}
+
+// expectLost reads the feed up to a LostError.
+func expectLost(n *node) {
+	n.t.Helper()
+	for {
+		e, err := n.Next(deadline(n.t))
+		var lost *adapter.LostError
+		switch {
+		case errors.As(err, &lost):
+			if lost.Reason == "" {
+				n.t.Errorf("%s: a LostError without a reason", n.Node())
+			}
+			return
+		case err != nil:
+			n.t.Fatalf("%s: Next: %v, want a *LostError", n.Node(), err)
+		case string(e.Data) != "old":
+			n.t.Fatalf("%s: %q comes before the loss is said", n.Node(), e.Data)
+		}
+	}
+}
+
+func historyPages(t *testing.T, newCluster Maker) {
+	a, b := two(t, newCluster, Options{BacklogLimit: 50})
+	r := room("r")
+	if kept, more, err := b.History(deadline(t), r, adapter.Cursor{}, 5); err != nil || len(kept) > 0 || more {
+		t.Errorf("an empty room has the history %q, %v, %v", payloads(kept), more, err)
+	}
+	for i := range 12 {
+		a.publish(event(fmt.Sprint(i), r))
+		a.publish(event("elsewhere", room("s")))
+		a.publish(adapter.Event{Target: rooms.Target{To: []rooms.Room{r}}, Data: []byte("not stored")})
+	}
+	var before adapter.Cursor
+	for _, page := range []struct {
+		events []string
+		more   bool
+	}{
+		{[]string{"7", "8", "9", "10", "11"}, true},
+		{[]string{"2", "3", "4", "5", "6"}, true},
+		{[]string{"0", "1"}, false},
+	} {
+		kept, more, err := b.History(deadline(t), r, before, 5)
+		if got := payloads(kept); err != nil || !slices.Equal(got, page.events) || more != page.more {
+			t.Fatalf("the page before %v is %q, %v, %v, want %q, %v", before, got, more, err, page.events, page.more)
+		}
+		for _, e := range kept {
+			if e.Cursor.At != e.Position {
+				t.Errorf("the cursor of %q is %v, and its position %v", e.Data, e.Cursor, e.Position)
+			}
+		}
+		before = kept[0].Cursor
+	}
+	if kept, more, err := b.History(deadline(t), r, before, 5); err != nil || len(kept) > 0 || more {
+		t.Errorf("before the first event: %q, %v, %v", payloads(kept), more, err)
+	}
+	if kept, more, err := b.History(deadline(t), r, adapter.Cursor{}, 12); err != nil || len(kept) != 12 || more {
+		t.Errorf("all at once: %d events, more %v, %v", len(kept), more, err)
+	}
+	strange := adapter.Cursor{Epoch: "elsewhere", At: before.At}
+	if _, _, err := b.History(deadline(t), r, strange, 5); !errors.Is(err, adapter.ErrHistoryLost) {
+		t.Errorf("before a cursor of another history: %v, want ErrHistoryLost", err)
+	}
+}

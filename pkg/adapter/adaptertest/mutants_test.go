@@ -1,0 +1,420 @@
+package adaptertest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"iter"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// mutantVar names the mutant that a child process tries.
+const mutantVar = "ADAPTERTEST_MUTANT"
+
+// The rules can fail: each mutant breaks one, and a child process that runs this
+// very test with the mutant must fail in that rule.
+func TestMutants(t *testing.T) {
+	all := mutants()
+	if name := os.Getenv(mutantVar); name != "" {
+		patience = 2 * time.Second
+		Run(t, func(t *testing.T, o Options) Cluster {
+			m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit})
+			return mutantCluster{m, all[name].mutate}
+		})
+		return
+	}
+	for name, mutant := range all {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			run := exec.CommandContext(ctx, self, "-test.run=^TestMutants$/^"+mutant.rule+"$")
+			run.Env = append(os.Environ(), mutantVar+"="+name)
+			out, err := run.CombinedOutput()
+			if err == nil || !bytes.Contains(out, []byte("--- FAIL: TestMutants/"+mutant.rule+" ")) {
+				t.Errorf("it survives %s: %v\n%s", mutant.rule, err, out)
+			}
+		})
+	}
+}
+
+type mutantCluster struct {
+	*adapter.Memory
+	mutate func(*mutantNode)
+}
+
+func (c mutantCluster) Node(id adapter.NodeID) (adapter.Adapter, error) {
+	a, err := c.Memory.Node(id)
+	if err != nil {
+		return nil, err
+	}
+	n := &mutantNode{
+		Adapter: a, publish: a.Publish, subscribe: a.Subscribe, unsubscribe: a.Unsubscribe, next: a.Next,
+		head: a.Head, replay: a.Replay, history: a.History, send: a.Send, nodes: a.Nodes,
+	}
+	c.mutate(n)
+	return n, nil
+}
+
+// A mutantNode is a good adapter with some methods replaced.
+type mutantNode struct {
+	adapter.Adapter
+	publish     func(context.Context, adapter.Event) (adapter.Receipt, error)
+	subscribe   func(context.Context, ...rooms.Room) (adapter.Cursor, error)
+	unsubscribe func(...rooms.Room)
+	next        func(context.Context) (adapter.Event, error)
+	head        func(context.Context, ...adapter.Cursor) (adapter.Cursor, error)
+	replay      func(context.Context, map[rooms.Room]adapter.Cursor, adapter.Cursor) iter.Seq2[adapter.Event, error]
+	history     func(context.Context, rooms.Room, adapter.Cursor, int) ([]adapter.Event, bool, error)
+	send        func(context.Context, adapter.NodeID, adapter.Message) error
+	nodes       func(context.Context) ([]adapter.NodeID, error)
+}
+
+func (n *mutantNode) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+	return n.publish(ctx, e)
+}
+
+func (n *mutantNode) Subscribe(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
+	return n.subscribe(ctx, r...)
+}
+
+func (n *mutantNode) Unsubscribe(r ...rooms.Room) { n.unsubscribe(r...) }
+
+func (n *mutantNode) Next(ctx context.Context) (adapter.Event, error) { return n.next(ctx) }
+
+func (n *mutantNode) Head(ctx context.Context, seen ...adapter.Cursor) (adapter.Cursor, error) {
+	return n.head(ctx, seen...)
+}
+
+func (n *mutantNode) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+	return n.replay(ctx, after, upTo)
+}
+
+func (n *mutantNode) History(ctx context.Context, r rooms.Room, before adapter.Cursor, limit int) ([]adapter.Event, bool, error) {
+	return n.history(ctx, r, before, limit)
+}
+
+func (n *mutantNode) Send(ctx context.Context, to adapter.NodeID, m adapter.Message) error {
+	return n.send(ctx, to, m)
+}
+
+func (n *mutantNode) Nodes(ctx context.Context) ([]adapter.NodeID, error) { return n.nodes(ctx) }
+
+type mutant struct {
+	rule   string
+	mutate func(*mutantNode)
+}
+
+func mutants() map[string]mutant {
+	type (
+		cursors = map[rooms.Room]adapter.Cursor
+		replays = iter.Seq2[adapter.Event, error]
+	)
+	var published atomic.Int64 // by all nodes of a mutant
+
+	laggingHead := func(n *mutantNode) {
+		var last adapter.Cursor
+		n.head = func(ctx context.Context, seen ...adapter.Cursor) (adapter.Cursor, error) {
+			now, err := n.Adapter.Head(ctx, seen...)
+			head := last
+			if last = now; head.IsZero() {
+				head = now
+			}
+			return head, err
+		}
+	}
+	endlessReplay := func(n *mutantNode) {
+		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			upTo, _ = n.Adapter.Head(ctx)
+			return n.Adapter.Replay(ctx, after, upTo)
+		}
+	}
+	lateSubscribe := func(n *mutantNode) {
+		n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
+			joined, _ := n.Adapter.Head(ctx)
+			time.Sleep(time.Millisecond) // widens the window
+			_, err := n.Adapter.Subscribe(ctx, r...)
+			return joined, err
+		}
+	}
+	nothingTrimmed := func(n *mutantNode) {
+		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			return func(yield func(adapter.Event, error) bool) {
+				for e, err := range n.Adapter.Replay(ctx, after, upTo) {
+					if errors.Is(err, adapter.ErrTrimmed) || !yield(e, err) {
+						return
+					}
+				}
+			}
+		}
+	}
+
+	return map[string]mutant{
+		"payloads as text": {"EventsArriveAsTheyWerePublished", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				e.Data = []byte(strings.ToValidUTF8(string(e.Data), "?"))
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"cursors run ahead": {"EventsArriveAsTheyWerePublished", func(n *mutantNode) {
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				e, err := n.Adapter.Next(ctx)
+				e.Cursor.At.Seq++
+				return e, err
+			}
+		}},
+		"pairs change places": {"EveryNodeSeesOneOrder", func(n *mutantNode) {
+			var held *adapter.Event
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				if e := held; e != nil {
+					held = nil
+					return *e, nil
+				}
+				first, err := n.Adapter.Next(ctx)
+				if err != nil {
+					return first, err
+				}
+				held = &first
+				return n.Adapter.Next(ctx)
+			}
+		}},
+		"once for each room": {"AnEventComesOncePerNode", func(n *mutantNode) {
+			var again []adapter.Event
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				if len(again) > 0 {
+					e := again[0]
+					again = again[1:]
+					return e, nil
+				}
+				e, err := n.Adapter.Next(ctx)
+				for range len(e.Target.To) - 1 {
+					again = append(again, e)
+				}
+				return e, err
+			}
+		}},
+		"nobody is everybody": {"NobodysEventIsNotPublished", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if len(e.Target.To) == 0 {
+					e.Target.To = []rooms.Room{rooms.InNodes()}
+				}
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"one receiver": {"ReceiversAreCounted", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				r, err := n.Adapter.Publish(ctx, e)
+				r.Receivers = 1
+				return r, err
+			}
+		}},
+
+		"join position from before": {"JoinPositionsDivideBeforeFromAfter", func(n *mutantNode) {
+			lagging, _ := n.Adapter.Head(context.Background())
+			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
+				_, err := n.Adapter.Subscribe(ctx, r...)
+				return lagging, err
+			}
+		}},
+		"join position from after": {"JoinPositionsDivideBeforeFromAfter", func(n *mutantNode) {
+			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
+				c, err := n.Adapter.Subscribe(ctx, r...)
+				c.At.Ms += 1000
+				return c, err
+			}
+		}},
+		"subscribed after the join position": {"NothingIsMissedAfterSubscribe", lateSubscribe},
+		"subscriptions do not count": {"SubscriptionsCount", func(n *mutantNode) {
+			heard := make(map[rooms.Room]bool)
+			n.subscribe = func(ctx context.Context, all ...rooms.Room) (adapter.Cursor, error) {
+				for _, r := range all {
+					if !heard[r] {
+						heard[r] = true
+						if c, err := n.Adapter.Subscribe(ctx, r); err != nil {
+							return c, err
+						}
+					}
+				}
+				return n.Adapter.Head(ctx)
+			}
+		}},
+		"rooms are heard for ever": {"SubscriptionsCount", func(n *mutantNode) {
+			n.unsubscribe = func(...rooms.Room) {}
+		}},
+		"a late unsubscribe hits the next join": {"ARoomCanBeLeftAndJoinedAgain", func(n *mutantNode) {
+			var late []rooms.Room
+			n.unsubscribe = func(r ...rooms.Room) {
+				n.Adapter.Unsubscribe(r...)
+				late = r
+			}
+			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
+				defer n.Adapter.Unsubscribe(late...)
+				return n.Adapter.Subscribe(ctx, r...)
+			}
+		}},
+		"half subscribed": {"AFailedSubscribeLeavesNothing", func(n *mutantNode) {
+			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
+				c, err := n.Adapter.Subscribe(ctx, r...)
+				if err != nil {
+					_, _ = n.Adapter.Subscribe(context.WithoutCancel(ctx), r[0])
+				}
+				return c, err
+			}
+		}},
+		"deaf to the nodes' room": {"EveryNodeHearsNodes", func(n *mutantNode) {
+			n.Adapter.Unsubscribe(rooms.InNodes())
+		}},
+
+		"head lags": {"HeadIsTheEnd", laggingHead},
+		"any cursor will do": {"HeadRefusesStrangeCursors", func(n *mutantNode) {
+			n.head = func(ctx context.Context, _ ...adapter.Cursor) (adapter.Cursor, error) {
+				return n.Adapter.Head(ctx)
+			}
+		}},
+		"losses are hidden": {"ALostHistoryIsSaid", func(n *mutantNode) {
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				for {
+					e, err := n.Adapter.Next(ctx)
+					if lost := new(adapter.LostError); !errors.As(err, &lost) {
+						return e, err
+					}
+				}
+			}
+		}},
+
+		"rooms are replayed one by one": {"ReplayMergesRooms", func(n *mutantNode) {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+				return func(yield func(adapter.Event, error) bool) {
+					for r, c := range after {
+						for e, err := range n.Adapter.Replay(ctx, cursors{r: c}, upTo) {
+							if !yield(e, err) {
+								return
+							}
+						}
+					}
+				}
+			}
+		}},
+		"replay from a copy that lags": {"ReplayMergesRooms", func(n *mutantNode) {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+				if upTo.At.Seq > 0 {
+					upTo.At.Seq--
+				} else {
+					upTo.At.Ms--
+				}
+				return n.Adapter.Replay(ctx, after, upTo)
+			}
+		}},
+		"replay without an end": {"ReplayMergesRooms", endlessReplay},
+		"everything is stored": {"ReplayLeavesOutWhatIsNotStored", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				e.Stored = true
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
+		"trimming is not said":            {"ReplayMindsTheLimit", nothingTrimmed},
+		"no backlog means nothing missed": {"ReplayWithoutBacklogs", nothingTrimmed},
+		"one backlog for all rooms": {"ReplayDoesNotMindOtherRooms", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				published.Add(1)
+				return n.Adapter.Publish(ctx, e)
+			}
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+				if published.Load() > 100 {
+					return func(yield func(adapter.Event, error) bool) { yield(adapter.Event{}, adapter.ErrTrimmed) }
+				}
+				return n.Adapter.Replay(ctx, after, upTo)
+			}
+		}},
+		"errors come late": {"ReplaySaysErrorsFirst", func(n *mutantNode) {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+				return func(yield func(adapter.Event, error) bool) {
+					for e, err := range n.Adapter.Replay(ctx, after, upTo) {
+						if err != nil && !yield(e, nil) || !yield(e, err) {
+							return
+						}
+					}
+				}
+			}
+		}},
+		"histories are mixed": {"ReplayKeepsToOneHistory", func(n *mutantNode) {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+				same := make(cursors)
+				for r, c := range after {
+					c.Epoch = upTo.Epoch
+					same[r] = c
+				}
+				return n.Adapter.Replay(ctx, same, upTo)
+			}
+		}},
+		"replays hold a lock": {"ReplayCanBeStopped", func(n *mutantNode) {
+			var replaying atomic.Bool
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				if replaying.Load() {
+					<-ctx.Done()
+				}
+				return n.Adapter.Publish(ctx, e)
+			}
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+				return func(yield func(adapter.Event, error) bool) {
+					replaying.Store(true)
+					defer replaying.Store(false)
+					n.Adapter.Replay(ctx, after, upTo)(yield)
+				}
+			}
+		}},
+		"pages overlap": {"HistoryPages", func(n *mutantNode) {
+			n.history = func(ctx context.Context, r rooms.Room, before adapter.Cursor, limit int) ([]adapter.Event, bool, error) {
+				if !before.IsZero() {
+					before.At.Seq++
+				}
+				return n.Adapter.History(ctx, r, before, limit)
+			}
+		}},
+		"a splice with an old end":            {"ReplayAndFeedMeet", laggingHead},
+		"a splice without an end":             {"ReplayAndFeedMeet", endlessReplay},
+		"a splice around a late subscription": {"ReplayAndFeedMeet", lateSubscribe},
+
+		"messages are lost": {"MessagesArrive", func(n *mutantNode) {
+			n.send = func(context.Context, adapter.NodeID, adapter.Message) error { return nil }
+		}},
+		"alone": {"NodesKnowEachOther", func(n *mutantNode) {
+			n.nodes = func(context.Context) ([]adapter.NodeID, error) {
+				return []adapter.NodeID{n.Node()}, nil
+			}
+		}},
+		"asleep when closed": {"CloseEndsCalls", func(n *mutantNode) {
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				e, err := n.Adapter.Next(ctx)
+				if errors.Is(err, adapter.ErrClosed) {
+					<-ctx.Done()
+					err = ctx.Err()
+				}
+				return e, err
+			}
+		}},
+		"deaf to contexts": {"ContextsEndCalls", func(n *mutantNode) {
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+				defer cancel()
+				return n.Adapter.Next(ctx)
+			}
+		}},
+	}
+}

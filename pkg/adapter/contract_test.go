@@ -1,0 +1,14 @@
+package adapter_test
+
+import (
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/adaptertest"
+)
+
+func TestContract(t *testing.T) {
+	adaptertest.Run(t, func(_ *testing.T, o adaptertest.Options) adaptertest.Cluster {
+		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit})
+	})
+}
