@@ -107,7 +107,7 @@ func (c *Conn) run() {
 	}
 	w.hangUp()
 	c.mu.Lock()
-	c.server.wheel.cancel(&c.timer)
+	c.disarm()
 	c.mu.Unlock()
 }
 
@@ -158,9 +158,17 @@ func (c *Conn) Send(ps ...*Packet) error {
 		return c.closed
 	case len(ps) == 0:
 		return nil
-	case c.queued >= c.server.o.SendQueueBytes:
+	}
+	return c.offer(ps...)
+}
+
+// offer queues packets for a connection that is open, or closes it because it is
+// too slow. c.mu is held.
+func (c *Conn) offer(ps ...*Packet) error {
+	if c.queued >= c.server.o.SendQueueBytes {
 		c.server.counts.slowClients.Add(1)
-		return c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
+		c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
+		return c.closed
 	}
 	c.push(ps...)
 	return nil
@@ -218,14 +226,21 @@ func (c *Conn) WaitQueue(ctx context.Context, max int) error {
 // Close ends the connection. It does not wait: what is queued and the close
 // itself follow on the transport for a bounded time, 5 seconds on a WebSocket and
 // 30 for a polling client to come and fetch it. Only the first end of a connection
-// counts; closing it again does nothing. The error is always nil if reason was
-// what ended the connection, and the earlier *[CloseError] otherwise.
+// counts: if there was one before, Close does nothing and returns that.
 func (c *Conn) Close(reason Reason) error {
 	mine := &CloseError{Reason: reason}
-	if err := c.end(mine, endFlush); err != mine {
-		return err
+	c.end(mine, endFlush)
+	if first := c.cause(); first != mine {
+		return first
 	}
 	return nil
+}
+
+// cause returns why the connection is closed, nil if it is open.
+func (c *Conn) cause() *CloseError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 // poll serves a request of the connection's client by polling.
@@ -247,20 +262,20 @@ func (c *Conn) cut() {
 	c.transport.cut()
 }
 
-// end closes the connection if it is open and returns why it is closed.
-func (c *Conn) end(cause *CloseError, how ending) *CloseError {
+// end closes the connection if it is open.
+func (c *Conn) end(cause *CloseError, how ending) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.endLocked(cause, how)
+	c.endLocked(cause, how)
 }
 
 // endLocked is end with c.mu held.
-func (c *Conn) endLocked(cause *CloseError, how ending) *CloseError {
+func (c *Conn) endLocked(cause *CloseError, how ending) {
 	if c.closed != nil {
-		return c.closed
+		return
 	}
 	c.closed = cause
-	c.server.wheel.cancel(&c.timer)
+	c.disarm()
 	if c.probing != nil {
 		c.probing.interrupt()
 	}
@@ -273,5 +288,4 @@ func (c *Conn) endLocked(cause *CloseError, how ending) *CloseError {
 	if !unfetched {
 		c.server.forget(c)
 	}
-	return cause
 }

@@ -30,7 +30,7 @@ func (h *Handshake) Query() url.Values {
 }
 
 func newHandshake(r *http.Request) *Handshake {
-	h := make(http.Header, len(r.Header))
+	h := make(http.Header) // grows to what is kept, which is held for long
 	for k, v := range r.Header {
 		if k != "Upgrade" && k != "Connection" && !strings.HasPrefix(k, "Sec-Websocket-") {
 			h[k] = v

@@ -28,12 +28,18 @@ func (c *Conn) arm(p phase, d time.Duration) {
 	c.server.wheel.set(&c.timer, d)
 }
 
+// disarm stops the timer. c.mu is held.
+func (c *Conn) disarm() {
+	c.due = time.Time{}
+	c.server.wheel.cancel(&c.timer)
+}
+
 // expire is called by the wheel when the timer may be due.
 func (c *Conn) expire(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Before(c.due) {
-		return // it was set anew while this call was on its way
+	if c.due.IsZero() || now.Before(c.due) {
+		return // it was stopped or set anew while this call was on its way
 	}
 	switch c.phase {
 	case phaseIdle:

@@ -126,6 +126,7 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			_ = c.Close(ForcedClose)
 			after(time.Hour)
+			c.expire(time.Now()) // as if it had been on its way
 		}, "10s forced close")
 	})
 }

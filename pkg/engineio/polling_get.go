@@ -49,7 +49,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if c.closed != nil {
-		c.server.wheel.cancel(&c.timer)
+		c.disarm()
 		c.server.forget(c)
 	}
 	b := (*batch)(nil)

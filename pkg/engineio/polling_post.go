@@ -76,7 +76,8 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	if fault == nil {
 		return http.StatusOK
 	}
-	switch c.end(fault, endDrop); fault.Reason {
+	c.end(fault, endDrop)
+	switch fault.Reason {
 	case ParseError, TransportError:
 		return http.StatusBadRequest
 	default: // the client closed, or the session was closed and waits to tell so

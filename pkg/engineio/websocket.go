@@ -2,7 +2,6 @@ package engineio
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -116,18 +115,18 @@ func (t *websocketTransport) form(p *Packet) []byte {
 
 // pong answers a ping of the WebSocket protocol. It is called by the reader, who
 // is the only one to write while the transport is not yet the connection's.
-func (t *websocketTransport) pong(data string) error {
+func (t *websocketTransport) pong(data string) (err error) {
 	p := newPacket(opPong, nil, []byte(data))
 	t.c.mu.Lock()
 	mine := t.c.transport == t
 	if mine && t.c.closed == nil {
-		t.c.push(p)
+		err = t.c.offer(p)
 	}
 	t.c.mu.Unlock()
 	if !mine {
-		return t.writeNow(p)
+		err = t.writeNow(p)
 	}
-	return nil
+	return err
 }
 
 // writeNow writes a packet outside of the queue, with a deadline.
@@ -196,10 +195,11 @@ func (t *websocketTransport) hangUp() {
 
 // recv reads messages from the wire, and acts on the other packets.
 func (t *websocketTransport) recv() (Message, error) {
-	for t.c.ctx.Err() == nil {
+	for t.c.cause() == nil {
 		binary, data, err := t.read()
 		if err != nil {
-			return Message{}, t.c.end(fault(err))
+			t.c.end(endOf(err))
+			break
 		}
 		kind := byte(typeBinary)
 		n := len(data)
@@ -207,17 +207,18 @@ func (t *websocketTransport) recv() (Message, error) {
 			kind, data, err = decode(data)
 		}
 		if fault := t.c.hear(kind, n, err); fault != nil {
-			return Message{}, t.c.end(fault, endDrop)
+			t.c.end(fault, endDrop)
+			break
 		}
 		if kind == typeMessage || kind == typeBinary {
 			return Message{Binary: kind == typeBinary, Data: data}, nil
 		}
 	}
-	return Message{}, context.Cause(t.c.ctx)
+	return Message{}, t.c.cause()
 }
 
-// fault tells what a failed read means for the connection.
-func fault(err error) (*CloseError, ending) {
+// endOf tells what a failed read means for the connection.
+func endOf(err error) (*CloseError, ending) {
 	closed := (*websocket.CloseError)(nil)
 	network := (net.Error)(nil)
 	switch {

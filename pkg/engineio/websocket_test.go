@@ -187,6 +187,18 @@ func TestControlFramesBetweenPackets(t *testing.T) {
 	}
 }
 
+// Pongs are bounded like everything else that is queued.
+func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
+	b := setUp(t, Options{SendQueueBytes: 1000})
+	ws, c := b.dialOpen()
+	_ = c.Send(Text(make([]byte, 32<<20)))
+	_ = ws.WriteControl(websocket.PingMessage, []byte("x"), time.Now().Add(patience))
+	b.endsBy(TransportError)
+	if b.Stats().SlowClients != 1 {
+		t.Error("it is not counted as slow")
+	}
+}
+
 func TestPerMessageDeflate(t *testing.T) {
 	long := bytes.Repeat([]byte("0123456789"), 1000)
 	for _, on := range []bool{false, true} {
