@@ -50,8 +50,9 @@ var (
 	ErrServerClosed = errors.New("engineio: server closed")
 )
 
-// What a peer can do wrong. They are wrapped in the *CloseError.
+// What a peer can do that ends a connection. They are wrapped in the *CloseError.
 var (
+	errPeerClosed  = errors.New("closed by the peer")
 	errOverlap     = errors.New("overlapping requests")
 	errContentType = errors.New("unexpected content type")
 	errClientPing  = errors.New("ping from a client")

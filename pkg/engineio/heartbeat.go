@@ -68,7 +68,7 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 	case c.closed != nil:
 		return c.closed
 	case kind == typeClose:
-		return &CloseError{Reason: TransportClose}
+		return &CloseError{Reason: TransportClose, Err: errPeerClosed}
 	case kind == typePing:
 		return &CloseError{Reason: TransportError, Err: errClientPing}
 	case kind == typePong:

@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"testing"
 )
 
@@ -77,5 +78,19 @@ func TestPreflight(t *testing.T) {
 	}
 	if res := ask("https://b.example"); res.Header.Get("Access-Control-Allow-Origin") != "" || res.Header.Get("Vary") == "" {
 		t.Errorf("another origin: %s %v", res.Status, res.Header)
+	}
+}
+
+func TestCORSForOtherHandlers(t *testing.T) {
+	b := setUp(t, Options{Origins: []string{"https://a.example"}})
+	h := b.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	for origin, allowed := range map[string]string{"https://a.example": "https://a.example", "https://b.example": ""} {
+		r := httptest.NewRequest("GET", "/client.js", nil)
+		r.Header.Set("Origin", origin)
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if got := w.Header().Get("Access-Control-Allow-Origin"); w.Code != http.StatusTeapot || got != allowed {
+			t.Errorf("%s: %d, %q", origin, w.Code, got)
+		}
 	}
 }

@@ -1,6 +1,9 @@
 package engineio
 
-import "net/http"
+import (
+	"errors"
+	"net/http"
+)
 
 // pollingTransport is HTTP long-polling: the client's GETs are answered with
 // what is queued, its POSTs bring what it sends. At most one of each is in flight.
@@ -48,8 +51,8 @@ func (p *pollingTransport) start() bool {
 
 func (p *pollingTransport) end(cause *CloseError, how ending) (unfetched bool) {
 	last := closePacket
-	if cause.Reason == TransportClose {
-		last = noopPacket // the client closed: it need not be told
+	if errors.Is(cause, errPeerClosed) {
+		last = noopPacket // it need not be told
 	}
 	waiting := p.get != nil
 	if !waiting && (how != endFlush || p.c.server.isClosing()) {

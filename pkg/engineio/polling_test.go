@@ -229,6 +229,20 @@ func TestCloseReachesAPollThatWaits(t *testing.T) {
 	}
 }
 
+// A server may say that the transport closed; the client must still hear of it.
+func TestCloseTellsTheClientWhateverTheReason(t *testing.T) {
+	b := setUp(t, Options{})
+	for _, reason := range []Reason{TransportClose, TransportError, PingTimeout, ParseError} {
+		sid := b.open()
+		pending := b.pollLater(sid)
+		_ = b.lookup(sid).Close(reason)
+		if got := receive(t, pending); got.body != "1" {
+			t.Errorf("%s: polled %+v", reason, got)
+		}
+		b.endsBy(reason)
+	}
+}
+
 func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()

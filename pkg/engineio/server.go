@@ -98,6 +98,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
 }
 
+// CORS lets another handler be used by the origins that may use the server: it
+// adds the headers that browsers ask for, and answers their preflights. The
+// handler is asked for every other request, whatever its origin.
+func (s *Server) CORS(next http.Handler) http.Handler { return s.origins.wrap(next) }
+
 func (s *Server) lookup(id string) *Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
