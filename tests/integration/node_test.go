@@ -100,16 +100,11 @@ func (n *node) stop() {
 		return
 	default:
 	}
-	if n.atStart != (footprint{}) && !n.t.Failed() {
-		n.eventually("as small as at the start", func() error {
-			now := n.footprint()
-			if now.goroutines > n.atStart.goroutines || now.descriptors > n.atStart.descriptors {
-				return fmt.Errorf("at the start %+v, now %+v", n.atStart, now)
-			}
-			return nil
-		})
+	end := syscall.SIGTERM
+	if n.atStart != (footprint{}) && !n.t.Failed() && !n.shrinks() {
+		end = syscall.SIGQUIT // shows the goroutines
 	}
-	if err := n.process.Signal(syscall.SIGTERM); err != nil {
+	if err := n.process.Signal(end); err != nil {
 		n.t.Error(err)
 	}
 	select {
@@ -119,7 +114,7 @@ func (n *node) stop() {
 		}
 	case <-time.After(patience):
 		n.t.Error("the node does not end on SIGTERM")
-		n.process.Signal(syscall.SIGQUIT) // shows its goroutines
+		n.process.Signal(syscall.SIGQUIT)
 		<-n.exited
 	}
 	if n.log.contains("DATA RACE") || n.log.contains("panic") {
@@ -130,14 +125,27 @@ func (n *node) stop() {
 	}
 }
 
-// eventually waits until check is content.
-func (n *node) eventually(what string, check func() error) {
+// shrinks waits until the node holds no more than at its start.
+func (n *node) shrinks() bool {
 	n.t.Helper()
-	eventually(n.t, "the node is not "+what, check)
+	return n.eventually("as small as at the start", func() error {
+		now := n.footprint()
+		if now.goroutines > n.atStart.goroutines || now.descriptors > n.atStart.descriptors {
+			return fmt.Errorf("at the start %+v, now %+v", n.atStart, now)
+		}
+		return nil
+	})
 }
 
-// eventually asks again until check is content, for what nobody announces.
-func eventually(t *testing.T, otherwise string, check func() error) {
+// eventually waits until check is content.
+func (n *node) eventually(what string, check func() error) bool {
+	n.t.Helper()
+	return eventually(n.t, "the node is not "+what, check)
+}
+
+// eventually asks again until check is content, for what nobody announces. It
+// reports whether it came to that, and fails t if not.
+func eventually(t *testing.T, otherwise string, check func() error) bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -146,13 +154,13 @@ func eventually(t *testing.T, otherwise string, check func() error) {
 	for {
 		err := check()
 		if err == nil {
-			return
+			return true
 		}
 		select {
 		case <-again.C:
 		case <-ctx.Done():
 			t.Errorf("%s after %v: %v", otherwise, patience, err)
-			return
+			return false
 		}
 	}
 }

@@ -65,7 +65,6 @@ const commands = {
   // A socket for another namespace, on the connection of an open one.
   join({ socket, via, namespace, options }) {
     watch(socket, sockets.get(via).io.socket(namespace, options));
-    sockets.get(socket).connect();
   },
   emit({ socket, args }) {
     sockets.get(socket).emit(...unwrap(args));
