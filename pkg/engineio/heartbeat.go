@@ -43,14 +43,19 @@ func (c *Conn) expire(now time.Time) {
 	}
 	switch c.phase {
 	case phaseIdle:
-		c.arm(phaseWaiting, c.server.o.PingTimeout)
-		c.push(pingPacket)
+		c.ping()
 	case phaseWaiting, phaseExtended:
 		c.endLocked(&CloseError{Reason: PingTimeout}, endDrop)
 	case phaseClosing:
 		c.transport.cut()
 		c.server.forget(c)
 	}
+}
+
+// ping asks the peer for a sign of life. c.mu is held.
+func (c *Conn) ping() {
+	c.arm(phaseWaiting, c.server.o.PingTimeout)
+	c.push(pingPacket)
 }
 
 // hear takes note of a packet of n bytes from the peer, or of the error that it

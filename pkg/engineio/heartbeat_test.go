@@ -197,15 +197,37 @@ func TestHeartbeatByWebSocket(t *testing.T) {
 	b.endsBy(PingTimeout)
 }
 
-// The ping went out by polling, its answer may be lost with that transport.
-func TestUpgradeForgetsARunningPing(t *testing.T) {
-	b := setUp(t, Options{PingInterval: 400 * time.Millisecond, PingTimeout: 200 * time.Millisecond})
+// A ping went out by polling, and its answer may be lost with that transport: it
+// is asked anew, and has its full time.
+func TestUpgradeRepeatsAPing(t *testing.T) {
+	b := setUp(t, Options{PingInterval: 300 * time.Millisecond, PingTimeout: time.Minute})
 	sid := b.open()
 	if got := b.poll(sid); got != "2" {
 		t.Fatalf("polled %q", got)
 	}
 	ws := b.upgrade(sid)
-	if got := b.read(ws); got != "2" { // and not the close that was due before
+	if got := b.read(ws); got != "2" {
 		t.Errorf("read %q", got)
+	}
+	b.write(ws, "3")
+	b.write(ws, "3") // and the answer to the first, which is late
+	if got := b.read(ws); got != "2" {
+		t.Errorf("read %q", got)
+	}
+}
+
+// The client counts from its handshake, so an upgrade must not put a ping off.
+func TestUpgradeDoesNotPutOffThePing(t *testing.T) {
+	b := setUp(t, Options{PingInterval: time.Hour})
+	sid := b.open()
+	c := receive(t, b.conns)
+	c.mu.Lock()
+	before := c.due
+	c.mu.Unlock()
+	b.upgrade(sid)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.due.Equal(before) {
+		t.Errorf("due %v later", c.due.Sub(before))
 	}
 }

@@ -130,7 +130,9 @@ func (c *Conn) moveTo(t *websocketTransport) error {
 	_ = t.wire.SetReadDeadline(time.Time{}) // a closed wire fails the next read
 	c.transport = t
 	old.retire()
-	c.arm(phaseIdle, c.server.o.PingInterval) // a pong to a ping by polling is not waited for
+	if c.phase != phaseIdle {
+		c.ping() // the answer to the one by polling may be lost with it
+	}
 	c.kick()
 	c.server.upgraded()
 	return nil
