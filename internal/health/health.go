@@ -1,0 +1,85 @@
+// Package health answers whether a node lives and whether clients should be
+// sent to it, and says why.
+package health
+
+import (
+	"encoding/json"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// A State is what a node says about itself. It is not ready at first. Its
+// methods may be called at once.
+type State struct {
+	node, version string
+	started       time.Time
+	phase         atomic.Pointer[phase]
+}
+
+// A phase is one part of a node's life.
+type phase struct {
+	name   string
+	ready  bool
+	reason string
+}
+
+var (
+	starting = &phase{"starting", false, "the node does not accept connections yet"}
+	serving  = &phase{"ready", true, "the node accepts connections"}
+	stopping = &phase{"stopping", false, "the node was told to stop and closes its connections"}
+)
+
+// New returns the state of a node that starts now.
+func New(node, version string) *State {
+	s := &State{node: node, version: version, started: time.Now()}
+	s.phase.Store(starting)
+	return s
+}
+
+// Serving makes the node ready, unless it is stopping already.
+func (s *State) Serving() { s.phase.CompareAndSwap(starting, serving) }
+
+// Stopping makes the node not ready, for good.
+func (s *State) Stopping() { s.phase.Store(stopping) }
+
+// A check is one thing that an answer depends on.
+type check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Reason string `json:"reason"`
+}
+
+type answer struct {
+	Status        string  `json:"status"`
+	Checks        []check `json:"checks"`
+	Node          string  `json:"node"`
+	Version       string  `json:"version"`
+	UptimeSeconds int64   `json:"uptime_seconds"`
+}
+
+// Live answers 200 as long as the process can answer at all. It depends on
+// nothing else: a restart mends no neighbour.
+func (s *State) Live() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.reply(w, "alive", check{"process", true, "the process answers"})
+	})
+}
+
+// Ready answers 200 if new clients should be sent to this node, otherwise 503.
+func (s *State) Ready() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		p := s.phase.Load()
+		s.reply(w, p.name, check{"accepting", p.ready, p.reason})
+	})
+}
+
+func (s *State) reply(w http.ResponseWriter, status string, c check) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if !c.OK {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	// The only error is that of a client that has gone.
+	_ = json.NewEncoder(w).Encode(answer{status, []check{c}, s.node, s.version, int64(time.Since(s.started).Seconds())})
+}

@@ -1,0 +1,52 @@
+package health
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func get(t *testing.T, h http.Handler) (int, answer) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	var a answer
+	if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+		t.Fatalf("%v: %s", err, w.Body)
+	}
+	return w.Code, a
+}
+
+func TestReadyFollowsTheNodesLife(t *testing.T) {
+	s := New("n001", "1.2.3")
+	expect := func(code int, status string) {
+		t.Helper()
+		got, a := get(t, s.Ready())
+		if got != code || a.Status != status || len(a.Checks) != 1 || a.Checks[0].OK != (code == 200) || a.Checks[0].Reason == "" {
+			t.Errorf("%d %+v, want %d %s and why", got, a, code, status)
+		}
+		if got, a := get(t, s.Live()); got != 200 || a.Status != "alive" {
+			t.Errorf("%d %+v, want 200 alive", got, a)
+		}
+	}
+	expect(503, "starting")
+	s.Serving()
+	expect(200, "ready")
+	s.Stopping()
+	expect(503, "stopping")
+	s.Serving() // a late start does not bring it back
+	expect(503, "stopping")
+}
+
+func TestAnswersNameTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New("n001", "1.2.3")
+		time.Sleep(90 * time.Second)
+		if _, a := get(t, s.Live()); a.Node != "n001" || a.Version != "1.2.3" || a.UptimeSeconds != 90 {
+			t.Errorf("%+v", a)
+		}
+	})
+}

@@ -1,0 +1,115 @@
+// Package metrics shows a node's numbers to Prometheus.
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// A Build says what is running.
+type Build struct{ Version, Revision string }
+
+// Handler serves the metrics of one server, of its process and of its Go
+// runtime. stats is called once for each scrape.
+func Handler(build Build, stats func() socketio.Stats) http.Handler {
+	return promhttp.HandlerFor(registry(build, stats), promhttp.HandlerOpts{})
+}
+
+func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "rejoin_build_info",
+		Help:        "Always 1; the labels say what is running.",
+		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "go": runtime.Version()},
+	})
+	info.Set(1)
+	r := prometheus.NewRegistry()
+	r.MustRegister(
+		info,
+		collector(stats),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return r
+}
+
+// A collector turns a server's snapshot into metrics. All numbers of a scrape
+// come from one snapshot.
+type collector func() socketio.Stats
+
+var (
+	connections     = describe("connections", "Open connections.", "transport")
+	opened          = describe("connections_opened_total", "Connections opened.")
+	closed          = describe("connections_closed_total", "Connections that have ended.", "reason")
+	upgrades        = describe("upgrades_total", "Connections that moved from polling to WebSocket.")
+	queueBytes      = describe("send_queue_bytes", "Bytes that wait to be written, on all connections together.")
+	slowClients     = describe("slow_clients_total", "Connections closed because their send queue was full.")
+	packets         = describe("packets_total", "Engine.IO packets.", "direction")
+	packetBytes     = describe("packet_bytes_total", "Bytes of Engine.IO packets.", "direction")
+	sockets         = describe("sockets", "Connected sockets, in all namespaces.")
+	namespaces      = describe("namespaces", "Namespaces.")
+	connects        = describe("connects_total", "Sockets connected, recovered ones too.")
+	disconnects     = describe("disconnects_total", "Sockets disconnected.", "reason")
+	recoveries      = describe("recoveries_total", "Attempts of clients to come back, by outcome and, where refused, by reason.", "outcome", "reason")
+	eventsIn        = describe("events_in_total", "Events received from clients.")
+	eventsOut       = describe("events_out_total", "Events published, each once however many receive it.")
+	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
+	replayed        = describe("replayed_events_total", "Missed events queued to clients that came back.")
+	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
+)
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("rejoin_"+name, help, labels, nil)
+}
+
+// Describe implements [prometheus.Collector].
+func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements [prometheus.Collector].
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	s := c()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+
+	gauge(connections, float64(s.Engine.Polling), "polling")
+	gauge(connections, float64(s.Engine.WebSocket), "websocket")
+	count(opened, s.Engine.Opened)
+	for reason, n := range s.Engine.Closed {
+		count(closed, n, string(reason))
+	}
+	count(upgrades, s.Engine.Upgrades)
+	gauge(queueBytes, float64(s.Engine.QueuedBytes))
+	count(slowClients, s.Engine.SlowClients)
+	count(packets, s.Engine.PacketsIn, "in")
+	count(packets, s.Engine.PacketsOut, "out")
+	count(packetBytes, s.Engine.BytesIn, "in")
+	count(packetBytes, s.Engine.BytesOut, "out")
+
+	gauge(sockets, float64(s.Sockets))
+	gauge(namespaces, float64(s.Namespaces))
+	count(connects, s.Connects)
+	for reason, n := range s.Disconnects {
+		count(disconnects, n, reason)
+	}
+	for outcome, n := range s.Recoveries {
+		if outcome == "recovered" {
+			count(recoveries, n, "recovered", "")
+		} else {
+			count(recoveries, n, "refused", outcome)
+		}
+	}
+	count(eventsIn, s.EventsIn)
+	count(eventsOut, s.EventsOut)
+	count(deliveries, s.Deliveries)
+	count(replayed, s.Replayed)
+	count(volatileDropped, s.VolatileDropped)
+}
