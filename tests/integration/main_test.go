@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 // patience bounds every wait for something that should happen soon. It is long
@@ -44,7 +46,12 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "building the node: %v\n%s", err, out)
 		return 1
 	}
-	return m.Run()
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // checkTools says what the tests need and this machine has not.

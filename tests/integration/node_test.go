@@ -47,7 +47,9 @@ func startNode(t *testing.T, variables ...string) *node {
 		}
 	}
 	cmd.Env = append(cmd.Env, "GORACE=halt_on_error=1",
-		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0")
+		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0",
+		// A polling client that vanishes between two polls is noticed by its silence.
+		"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s")
 	cmd.Env = append(cmd.Env, variables...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
