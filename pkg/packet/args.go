@@ -60,23 +60,23 @@ type encoder struct {
 	attachments [][]byte
 }
 
-// check looks over what all values together have become.
+// check looks over what all values together have become: whatever passes can be
+// decoded again as the elements of an array.
 func (e *encoder) check(text []byte) error {
-	switch {
+	if len(text) == 0 {
+		return nil
+	}
+	s := scanner{b: text, depth: MaxDepth - 1, collect: len(e.attachments) > 0}
+	switch reason := s.list(nil); {
+	case reason != "":
+		return &Error{reason}
 	case !utf8.Valid(text): // from a json.Marshaler or a json.RawMessage
 		return &Error{InvalidUTF8}
-	case len(e.attachments) == 0:
-		return nil
 	case len(e.attachments) > MaxAttachments:
 		return &Error{BadAttachments}
-	}
-	// Each attachment has one placeholder. One more is somebody's object, which
-	// the receiver would take for an attachment, or fail on.
-	s := scanner{b: text, depth: MaxDepth, collect: true}
-	if reason := s.list(nil); reason != "" {
-		return &Error{reason}
-	}
-	if len(s.found) != len(e.attachments) {
+	case len(s.found) != len(e.attachments):
+		// Each attachment has one placeholder. One more is somebody's object, which
+		// the receiver would take for an attachment, or fail on.
 		return &Error{BadPlaceholder}
 	}
 	return nil

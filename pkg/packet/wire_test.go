@@ -1,0 +1,252 @@
+package packet
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+)
+
+// decode feeds a decoder with text and as many attachments as it asks for.
+func decode(text string) (*Packet, error) {
+	var d Decoder
+	p, err := d.Text([]byte(text))
+	for p == nil && err == nil {
+		p, err = d.Binary([]byte{byte(d.due)})
+	}
+	return p, err
+}
+
+// accepted are texts that decode, and what they are.
+var accepted = []struct {
+	text string
+	want Packet // without Attachments
+}{
+	{`0`, Packet{Type: Connect, Namespace: "/"}},
+	{`0{}`, Packet{Type: Connect, Namespace: "/", Data: []byte(`{}`)}},
+	{`0{"token":"x"}`, Packet{Type: Connect, Namespace: "/", Data: []byte(`{"token":"x"}`)}},
+	{`0/admin`, Packet{Type: Connect, Namespace: "/admin"}},
+	{`0/admin,`, Packet{Type: Connect, Namespace: "/admin"}},
+	{`0/admin,{}`, Packet{Type: Connect, Namespace: "/admin", Data: []byte(`{}`)}},
+	{`0/,{}`, Packet{Type: Connect, Namespace: "/", Data: []byte(`{}`)}},
+	{`0/a?b=1,{}`, Packet{Type: Connect, Namespace: "/a?b=1", Data: []byte(`{}`)}},
+	{`0/ä b`, Packet{Type: Connect, Namespace: "/ä b"}},
+	{`1`, Packet{Type: Disconnect, Namespace: "/"}},
+	{`1/admin,`, Packet{Type: Disconnect, Namespace: "/admin"}},
+	{`2`, Packet{Type: Event, Namespace: "/"}},
+	{`2["a"]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"]`)}},
+	{`2["connection"]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["connection"]`)}},
+	{`2["error"]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["error"]`)}},
+	{`2[1.5]`, Packet{Type: Event, Namespace: "/", Data: []byte(`[1.5]`)}},
+	{`2[-0,null]`, Packet{Type: Event, Namespace: "/", Data: []byte(`[-0,null]`)}},
+	{`2["a","<&>` + "\u2028" + `"]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a","<&>` + "\u2028" + `"]`)}},
+	{"2[\"a\"]\r\n\t ", Packet{Type: Event, Namespace: "/", Data: []byte(`["a"]`)}},
+	{`2/a["x"]`, Packet{Type: Event, Namespace: `/a["x"]`}},
+	{`2/a,7["x"]`, Packet{Type: Event, Namespace: "/a", ID: "7", Data: []byte(`["x"]`)}},
+	{`2007["x"]`, Packet{Type: Event, Namespace: "/", ID: "007", Data: []byte(`["x"]`)}},
+	{`2 ["x"]`, Packet{Type: Event, Namespace: "/", ID: "0", Data: []byte(`["x"]`)}},
+	{`2 1 2 ["x"]`, Packet{Type: Event, Namespace: "/", ID: "12", Data: []byte(`["x"]`)}},
+	{`2999999999999999999999["x"]`, Packet{Type: Event, Namespace: "/", ID: "999999999999999999999", Data: []byte(`["x"]`)}},
+	{`2["a",{"_placeholder":true,"num":9}]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a",{"_placeholder":true,"num":9}]`)}},
+	{`2["a"` + nest(MaxDepth-1) + `]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"` + nest(MaxDepth-1) + `]`)}},
+	{`3`, Packet{Type: Ack, Namespace: "/"}},
+	{`37`, Packet{Type: Ack, Namespace: "/", ID: "7"}},
+	{`37[]`, Packet{Type: Ack, Namespace: "/", ID: "7", Data: []byte(`[]`)}},
+	{`37[{"ok":true}]`, Packet{Type: Ack, Namespace: "/", ID: "7", Data: []byte(`[{"ok":true}]`)}},
+	{`4"no"`, Packet{Type: ConnectError, Namespace: "/", Data: []byte(`"no"`)}},
+	{`4/a,{"message":"no"}`, Packet{Type: ConnectError, Namespace: "/a", Data: []byte(`{"message":"no"}`)}},
+	{`51-["a"]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"]`)}},
+	{`51-`, Packet{Type: Event, Namespace: "/"}},
+	{`502-["a",{"_placeholder":true,"num":1}]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a",{"_placeholder":true,"num":1}]`)}},
+	{`51-["a",{"_placeholder":1,"num":9}]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a",{"_placeholder":1,"num":9}]`)}},
+	{`510-["a"]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"]`)}},
+	{`61-/a,7[{"_placeholder":true,"num":0}]`, Packet{Type: Ack, Namespace: "/a", ID: "7", Data: []byte(`[{"_placeholder":true,"num":0}]`)}},
+}
+
+// refused are texts that do not decode, and why.
+var refused = []struct {
+	text   string
+	reason Reason
+}{
+	{``, UnknownType},
+	{`7`, UnknownType},
+	{`9["a"]`, UnknownType},
+	{`x`, UnknownType},
+	{`-1`, UnknownType},
+
+	{`0[]`, UnexpectedPayload},
+	{`0"x"`, UnexpectedPayload},
+	{`0null`, UnexpectedPayload},
+	{`0/a,1.5`, InvalidJSON}, // 1 is an id, .5 is nothing
+	{`1{}`, UnexpectedPayload},
+	{`1/a,[]`, UnexpectedPayload},
+	{`2{}`, UnexpectedPayload},
+	{`2"a"`, UnexpectedPayload},
+	{`2[]`, UnexpectedPayload},
+	{`2[ ]`, UnexpectedPayload},
+	{`2[null]`, UnexpectedPayload},
+	{`2[true]`, UnexpectedPayload},
+	{`2[["a"]]`, UnexpectedPayload},
+	{`2[{}]`, UnexpectedPayload},
+	{`30{}`, UnexpectedPayload},
+	{`30"x"`, UnexpectedPayload},
+	{`4[]`, UnexpectedPayload},
+	{`4null`, UnexpectedPayload},
+
+	{`2["connect"]`, ReservedEvent},
+	{`2["connect_error"]`, ReservedEvent},
+	{`2["disconnect"]`, ReservedEvent},
+	{`2["disconnecting"]`, ReservedEvent},
+	{`2["newListener"]`, ReservedEvent},
+	{`2["removeListener"]`, ReservedEvent},
+	{`2[ "\u0063onnect" ]`, ReservedEvent},
+	{`51-["connect"]`, ReservedEvent},
+
+	{`2["a"]x`, InvalidJSON},
+	{`2["echo",1]garbage`, InvalidJSON},
+	{`2["a"`, InvalidJSON},
+	{`2["a",]`, InvalidJSON},
+	{`2["a" "b"]`, InvalidJSON},
+	{`2["a",01]`, InvalidJSON},
+	{`2["a",1.]`, InvalidJSON},
+	{`2["a",1e]`, InvalidJSON},
+	{`2["a",-]`, InvalidJSON},
+	{`2["a",nul]`, InvalidJSON},
+	{`2["a",NaN]`, InvalidJSON},
+	{`2["a",{"b"}]`, InvalidJSON},
+	{`2["a",{"b":1,}]`, InvalidJSON},
+	{`2["a",{b:1}]`, InvalidJSON},
+	{`2["a",'b']`, InvalidJSON},
+	{`2["\x"]`, InvalidJSON},
+	{`2["\u12G4"]`, InvalidJSON},
+	{"2[\"a\n\"]", InvalidJSON},
+	{"2[\"a\"]\u00a0", InvalidJSON},
+	{"\ufeff2[\"a\"]", UnknownType},
+	{"2[\"\xff\"]", InvalidUTF8},
+	{"0/\xff", InvalidUTF8},
+	{"2[\"\xed\xa0\x80\"]", InvalidUTF8},
+	{`2["a"` + nest(MaxDepth) + `]`, TooDeep},
+	{`2` + strings.Repeat(`[`, 1e6), TooDeep},
+
+	{`5["a"]`, BadAttachments},
+	{`50-["a"]`, BadAttachments},
+	{`5-["a"]`, BadAttachments},
+	{`5x-["a"]`, BadAttachments},
+	{`5-1-["a"]`, BadAttachments},
+	{`5 1-["a"]`, BadAttachments},
+	{`51`, BadAttachments},
+	{`51/a,["a"]`, BadAttachments},
+	{`511-["a"]`, BadAttachments},
+	{`599999999999999999999-["a"]`, BadAttachments},
+	{`60-[]`, BadAttachments},
+
+	{`51-["a",{"_placeholder":true,"num":1}]`, BadPlaceholder},
+	{`51-["a",{"_placeholder":true,"num":-1}]`, BadPlaceholder},
+	{`51-["a",{"_placeholder":true,"num":0.5}]`, BadPlaceholder},
+	{`51-["a",{"_placeholder":true,"num":1e999}]`, BadPlaceholder},
+	{`51-["a",{"_placeholder":true,"num":"0"}]`, BadPlaceholder},
+	{`51-["a",{"_placeholder":true}]`, BadPlaceholder},
+	{`51-["a",[{"b":{"num":7,"\u005fplaceholder":true}}]]`, BadPlaceholder},
+	{`51-["a",{"_placeholder":true,"num":0,"num":1}]`, BadPlaceholder},
+	{`51-[{"_placeholder":true,"num":0}]`, UnexpectedPayload},
+}
+
+// nest returns ",[[…]]" with depth brackets.
+func nest(depth int) string {
+	return "," + strings.Repeat("[", depth) + strings.Repeat("]", depth)
+}
+
+// short keeps the names of subtests readable.
+func short(s string) string { return s[:min(len(s), 60)] }
+
+func TestAccepted(t *testing.T) {
+	for _, test := range accepted {
+		t.Run(short(test.text), func(t *testing.T) {
+			p, err := decode(test.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := *p
+			got.Attachments = nil
+			if !same(&got, &test.want) || (got.Data == nil) != (test.want.Data == nil) {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, test := range refused {
+		t.Run(short(test.text), func(t *testing.T) {
+			p, err := decode(test.text)
+			var e *Error
+			if !errors.As(err, &e) || e.Reason != test.reason || p != nil {
+				t.Errorf("got %v, %v, want %q", p, err, test.reason)
+			}
+		})
+	}
+}
+
+// Every row of the wire table goes there and back, with and without each part.
+func TestWireRows(t *testing.T) {
+	for text, row := range wireTexts() {
+		p, err := decode(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if p.Type != row || p.Type.String() == "" {
+			t.Errorf("%s: type %v, want %v", text, p.Type, row)
+		}
+		if got := string(p.AppendText([]byte("4"))); got != "4"+text {
+			t.Errorf("%s: encoded as %s", text, got)
+		}
+	}
+}
+
+// wireTexts makes packets in their canonical form from the wire table.
+func wireTexts() map[string]Type {
+	payloads := map[byte]string{'{': `{"a":1}`, '[': `["a",{"b":[1.5,null,"ü"]}]`, '"': `"a"`}
+	texts := make(map[string]Type)
+	for digit, row := range wire {
+		head := string(rune('0' + digit))
+		if row.binary {
+			head += "2-"
+		}
+		for _, namespace := range []string{"", "/admin,"} {
+			for _, id := range []string{"", "0", "1234"} {
+				texts[head+namespace+id] = row.typ
+				for _, first := range []byte(row.starts) {
+					texts[head+namespace+id+payloads[first]] = row.typ
+				}
+			}
+		}
+	}
+	return texts
+}
+
+func TestAppendTextPanicsOnImpossiblePacket(t *testing.T) {
+	for _, p := range []Packet{{Type: Connect, Attachments: make([][]byte, 1)}, {Type: 9}} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%+v was encoded", p)
+				}
+			}()
+			p.AppendText(nil)
+		}()
+	}
+}
+
+// same reports whether two packets are equal.
+func same(p, q *Packet) bool {
+	if len(p.Attachments) != len(q.Attachments) {
+		return false
+	}
+	for i := range p.Attachments {
+		if !bytes.Equal(p.Attachments[i], q.Attachments[i]) {
+			return false
+		}
+	}
+	return p.Type == q.Type && p.Namespace == q.Namespace && p.ID == q.ID && bytes.Equal(p.Data, q.Data)
+}
