@@ -1,0 +1,238 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// An answering gathers this node's answers to one question and sends them. While
+// one message is under way the next gathers, so many acks make few messages.
+type answering struct {
+	srv *Server
+	to  adapter.NodeID
+	id  string
+
+	mu      sync.Mutex
+	pending answers
+	ready   bool // it is known who will answer
+	sending bool
+	waiting map[*Socket]string // who has not acked, and the id that the ack will name
+	timer   *time.Timer
+}
+
+func (s *Server) newAnswering(ev *adapter.Event) *answering {
+	id, wait := parseAsk(ev.Ask)
+	a := &answering{srv: s, to: ev.From, id: id, waiting: make(map[*Socket]string)}
+	a.timer = time.AfterFunc(wait, a.expire)
+	return a
+}
+
+// begin sends who will answer.
+func (a *answering) begin(first answers) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	first.First = true
+	first.Acks = append(first.Acks, a.pending.Acks...)
+	a.pending, a.ready = first, true
+	if len(a.waiting) == 0 && len(first.Who) == 0 {
+		a.timer.Stop()
+	}
+	a.flush()
+}
+
+// add sends one ack.
+func (a *answering) add(k ack) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pending.Acks = append(a.pending.Acks, k)
+	if a.ready {
+		a.flush()
+	}
+}
+
+// flush sends what is pending, unless a message is under way. a.mu is held.
+func (a *answering) flush() {
+	if a.sending {
+		return
+	}
+	a.sending = true
+	a.srv.spawn(func() {
+		for {
+			a.mu.Lock()
+			next := a.pending
+			a.pending = answers{}
+			if !next.First && len(next.Acks) == 0 {
+				a.sending = false
+				a.mu.Unlock()
+				return
+			}
+			a.mu.Unlock()
+			a.send(next)
+		}
+	})
+}
+
+func (a *answering) send(next answers) {
+	data, err := json.Marshal(next)
+	if err == nil {
+		ctx, cancel := a.srv.store()
+		defer cancel()
+		err = a.srv.adapter.Send(ctx, a.to, adapter.Message{Kind: messageAnswers, ID: a.id, Data: data})
+	}
+	if err != nil {
+		a.srv.log.Warn("an answer was lost; who asked will see it missing", zap.String("node", string(a.to)), zap.Error(err))
+	}
+}
+
+// expect notes that a socket is asked under an ack id.
+func (a *answering) expect(s *Socket, ackID string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.waiting[s] = ackID
+}
+
+// acked sends a socket's ack.
+func (a *answering) acked(s *Socket, id string, p *packet.Packet) {
+	a.settled(s)
+	a.add(ack{Who: id, Args: p.Data, Attachments: p.Attachments})
+}
+
+// gone says that a socket won't answer any more.
+func (a *answering) gone(s *Socket, id string) {
+	a.settled(s)
+	a.add(ack{Who: id, Gone: true})
+}
+
+// unasked says that a held event turned out not to be for a socket.
+func (a *answering) unasked(s *Socket, id string) {
+	a.settled(s)
+	a.add(ack{Who: id, Unasked: true})
+}
+
+func (a *answering) settled(s *Socket) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if delete(a.waiting, s); len(a.waiting) == 0 && a.ready {
+		a.timer.Stop()
+	}
+}
+
+// expire forgets the acks that nobody waits for any more.
+func (a *answering) expire() {
+	a.mu.Lock()
+	waiting := a.waiting
+	a.waiting = make(map[*Socket]string)
+	a.mu.Unlock()
+	for s, ackID := range waiting {
+		s.mu.Lock()
+		delete(s.acks, ackID)
+		s.mu.Unlock()
+	}
+}
+
+// deliverAsking offers an event that asks for acks, and tells who asked which
+// sockets will answer.
+func (n *Namespace) deliverAsking(d *delivery) {
+	if d.ev.Kind == kindFetch {
+		n.srv.answerFetch(n, d.ev)
+		return
+	}
+	a := n.srv.newAnswering(d.ev)
+	d.ackID = formatAckID(n.acks.Add(1))
+	d.answering = a
+	var who []string
+	for s := range n.index.Candidates(d.ev.Target) {
+		if id, asked := s.ask(d); asked {
+			who = append(who, id)
+			s.offer(d)
+		}
+	}
+	a.begin(answers{Who: who})
+}
+
+// ask prepares the socket for the ack of a delivery, if it seems to be for it.
+func (s *Socket) ask(d *delivery) (id string, asked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || s.gate.shut > 0 && d.volatile() {
+		return "", false
+	}
+	meant := func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) }
+	if s.gate.shut == 0 && !d.meant(&s.rooms, s.id) || !d.ev.Target.Match(meant) {
+		return "", false
+	}
+	if s.acks == nil {
+		s.acks = make(map[string]*answering)
+	}
+	s.acks[d.ackID] = d.answering
+	d.answering.expect(s, d.ackID)
+	return s.id, true
+}
+
+// receiveAck takes the client's ack to its question. One that nobody waits for
+// is ignored.
+func (s *Socket) receiveAck(p *packet.Packet) {
+	s.mu.Lock()
+	a, id := s.acks[p.ID], s.id
+	delete(s.acks, p.ID)
+	s.mu.Unlock()
+	if a != nil {
+		a.acked(s, id, p)
+	}
+}
+
+// answerFetch describes the target's members on this node.
+func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
+	var described []SocketInfo
+	d := n.newDelivery(ev)
+	d.local = true // as they are now
+	for sock := range n.index.Candidates(ev.Target) {
+		if info, ok := sock.describe(d); ok {
+			described = append(described, info)
+		}
+	}
+	s.newAnswering(ev).begin(answers{Described: described})
+}
+
+// answerNothing says that nobody here will answer.
+func (s *Server) answerNothing(ev *adapter.Event) {
+	if ev.Ask != "" {
+		s.newAnswering(ev).begin(answers{})
+	}
+}
+
+// sendEvict tells the former owner of a session that it has moved. If that is
+// lost the fence tells it, at its next write or refresh.
+func (s *Server) sendEvict(ctx context.Context, to adapter.NodeID, ref session.Ref) {
+	data, err := json.Marshal(ref)
+	if err == nil {
+		err = s.adapter.Send(ctx, to, adapter.Message{Kind: messageEvict, Data: data})
+	}
+	if err != nil {
+		s.log.Debug("the former owner of a session could not be told", zap.String("node", string(to)), zap.Error(err))
+	}
+}
+
+func (s *Server) takeEvict(m adapter.Message) {
+	var ref session.Ref
+	if json.Unmarshal(m.Data, &ref) != nil {
+		return
+	}
+	if sock := s.owner(ref.PID); sock != nil && sock.fence < ref.Fence {
+		sock.evict()
+	}
+}
+
+func decodeArgs(data []byte, attachments [][]byte) (Args, error) {
+	raw, err := packet.SplitArray(data)
+	return Args{raw: raw, attachments: attachments}, err
+}

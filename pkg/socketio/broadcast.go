@@ -1,0 +1,377 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A Broadcast says whom an event is for and how it is delivered. It is a value:
+// each step returns a changed copy, so one can be kept and used again, by any
+// number of goroutines.
+//
+// Without To it is for everyone in the namespace. An empty To is for nobody,
+// unlike in the reference, where it is for everyone.
+type Broadcast struct {
+	ns      *Namespace
+	to      []rooms.Room
+	aimed   bool // To or ToSocket was called
+	except  []rooms.Room
+	flags   uint8
+	local   bool
+	timeout time.Duration
+}
+
+// To adds named rooms to those that the event goes to. A socket in several of
+// them gets it once. A name always means a named room, also where it is some
+// socket's id.
+func (b Broadcast) To(names ...string) Broadcast {
+	b.to = append(b.to[:len(b.to):len(b.to)], inNamed(b.ns.name, names)...)
+	b.aimed = true
+	return b
+}
+
+// In is To.
+func (b Broadcast) In(names ...string) Broadcast { return b.To(names...) }
+
+// ToSocket adds single sockets, wherever in the cluster they are.
+func (b Broadcast) ToSocket(ids ...string) Broadcast {
+	b.to = append(b.to[:len(b.to):len(b.to)], inOwn(b.ns.name, ids)...)
+	b.aimed = true
+	return b
+}
+
+// Except spares the members of named rooms.
+func (b Broadcast) Except(names ...string) Broadcast {
+	b.except = append(b.except[:len(b.except):len(b.except)], inNamed(b.ns.name, names)...)
+	return b
+}
+
+// ExceptSocket spares single sockets.
+func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
+	b.except = append(b.except[:len(b.except):len(b.except)], inOwn(b.ns.name, ids)...)
+	return b
+}
+
+// Local keeps the event on this node: it goes to this node's sockets at once, has
+// no place in the order and is not kept for those who come back.
+func (b Broadcast) Local() Broadcast { b.local = true; return b }
+
+// Volatile lets the event be lost: it reaches only clients that can take it at
+// this instant, and is not kept.
+func (b Broadcast) Volatile() Broadcast { b.flags |= flagVolatile; return b }
+
+// Compress says whether polling responses may be compressed for this event; they
+// may by default. On WebSockets the server's options decide.
+func (b Broadcast) Compress(on bool) Broadcast {
+	if b.flags &^= flagNoCompress; !on {
+		b.flags |= flagNoCompress
+	}
+	return b
+}
+
+// Timeout bounds the wait for answers, in place of Options.AckTimeout.
+func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b }
+
+func (b Broadcast) target() rooms.Target {
+	if !b.aimed {
+		return rooms.Target{To: []rooms.Room{rooms.InEveryone(b.ns.name)}, Except: b.except}
+	}
+	return rooms.Target{To: b.to, Except: b.except}
+}
+
+// Emit sends an event. When it returns without error the event has its place in
+// the order and, unless volatile or local, is in the backlog. An error that
+// wraps adapter.ErrUnavailable leaves open whether it was sent; after any other
+// it was not.
+func (b Broadcast) Emit(ctx context.Context, event string, args ...any) error {
+	_, err := b.Publish(ctx, event, args...)
+	return err
+}
+
+// Send emits the event "message".
+func (b Broadcast) Send(ctx context.Context, args ...any) error {
+	return b.Emit(ctx, "message", args...)
+}
+
+// Publish is Emit and returns the event's offset, which is empty where it has
+// none: for nobody, or local.
+func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
+	ev, err := b.event(event, args)
+	if err != nil {
+		return "", err
+	}
+	if b.local {
+		b.ns.deliverLocal(ev)
+		return "", nil
+	}
+	return b.ns.publish(ctx, ev)
+}
+
+// event makes the event of an emit.
+func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
+	data, attachments, err := encodeEmit(name, args)
+	return adapter.Event{
+		Kind: kindEmit, Target: b.target(), Flags: b.flags, Stored: b.flags&flagVolatile == 0,
+		Data: data, Attachments: attachments,
+	}, err
+}
+
+func (n *Namespace) publish(ctx context.Context, ev adapter.Event) (offset string, err error) {
+	r, err := n.srv.adapter.Publish(ctx, ev)
+	if err != nil {
+		return "", fmt.Errorf("socketio: publish: %w", err)
+	}
+	n.srv.stats.eventsOut.Add(1)
+	return r.Cursor.String(), nil
+}
+
+// command publishes what is to be done with the members of the target. It is
+// stored, so that it also reaches those who are between two connections.
+func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []string) error {
+	for _, name := range names {
+		if err := checkRoom(name); err != nil {
+			return err
+		}
+	}
+	data, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	ev := adapter.Event{Kind: kind, Flags: flags, Target: b.target(), Stored: true, Data: data}
+	if b.local {
+		b.ns.deliverLocal(ev)
+		return nil
+	}
+	_, err = b.ns.publish(ctx, ev)
+	return err
+}
+
+// SocketsJoin makes the target's members join rooms. It returns when that has
+// its place in the order: an event published before does not reach them by these
+// rooms, and they join on their nodes as the order comes to it.
+func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
+	return b.command(ctx, kindJoin, 0, names)
+}
+
+// SocketsLeave makes the target's members leave rooms, in the order as
+// SocketsJoin.
+func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
+	return b.command(ctx, kindLeave, 0, names)
+}
+
+// DisconnectSockets disconnects the target's members, as Socket.Disconnect does,
+// in the order as SocketsJoin. A client that is between two connections comes
+// back as a new socket.
+func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error {
+	var flags uint8
+	if closeConn {
+		flags = flagCloseConn
+	}
+	return b.command(ctx, kindDisconnect, flags, nil)
+}
+
+// EmitWithAck sends an event that asks every member for an ack and yields the
+// acks as they come. Where somebody did not answer, the last value is an
+// *UnansweredError that says who. It waits as long as Timeout, the context or
+// Options.AckTimeout says. The event is not kept for those who come back.
+func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) iter.Seq2[Answer, error] {
+	ev, err := b.event(event, args)
+	if err != nil {
+		return func(yield func(Answer, error) bool) { yield(Answer{}, err) }
+	}
+	ev.Stored = false
+	return b.ns.ask(ctx, ev, b.timeout, b.local)
+}
+
+// FetchSockets describes the target's members, wherever in the cluster they are.
+// If a node is silent it returns what the others said and an *UnansweredError.
+func (b Broadcast) FetchSockets(ctx context.Context) ([]RemoteSocket, error) {
+	var all []RemoteSocket
+	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
+	for a, err := range b.ns.ask(ctx, ev, b.timeout, b.local) {
+		if err != nil {
+			return all, err
+		}
+		for _, d := range a.described {
+			all = append(all, RemoteSocket{SocketInfo: d, Node: a.Node, ns: b.ns})
+		}
+	}
+	return all, nil
+}
+
+// Everyone begins a broadcast to the whole namespace.
+func (n *Namespace) Everyone() Broadcast { return Broadcast{ns: n} }
+
+// To begins a broadcast to named rooms; see [Broadcast].
+func (n *Namespace) To(names ...string) Broadcast { return n.Everyone().To(names...) }
+
+// In is To.
+func (n *Namespace) In(names ...string) Broadcast { return n.To(names...) }
+
+// ToSocket begins a broadcast to single sockets.
+func (n *Namespace) ToSocket(ids ...string) Broadcast { return n.Everyone().ToSocket(ids...) }
+
+// Except begins a broadcast to everyone but the members of named rooms.
+func (n *Namespace) Except(names ...string) Broadcast { return n.Everyone().Except(names...) }
+
+// ExceptSocket begins a broadcast to everyone but single sockets.
+func (n *Namespace) ExceptSocket(ids ...string) Broadcast { return n.Everyone().ExceptSocket(ids...) }
+
+// Local begins a broadcast to the sockets of this node.
+func (n *Namespace) Local() Broadcast { return n.Everyone().Local() }
+
+// Volatile begins a broadcast that may be lost.
+func (n *Namespace) Volatile() Broadcast { return n.Everyone().Volatile() }
+
+// Compress begins a broadcast that may or may not be compressed.
+func (n *Namespace) Compress(on bool) Broadcast { return n.Everyone().Compress(on) }
+
+// Timeout begins a broadcast that waits so long for answers.
+func (n *Namespace) Timeout(d time.Duration) Broadcast { return n.Everyone().Timeout(d) }
+
+// Emit sends an event to everyone in the namespace; see [Broadcast.Emit].
+func (n *Namespace) Emit(ctx context.Context, event string, args ...any) error {
+	return n.Everyone().Emit(ctx, event, args...)
+}
+
+// Send emits the event "message" to everyone.
+func (n *Namespace) Send(ctx context.Context, args ...any) error {
+	return n.Everyone().Send(ctx, args...)
+}
+
+// Publish is Emit and returns the event's offset.
+func (n *Namespace) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
+	return n.Everyone().Publish(ctx, event, args...)
+}
+
+// EmitWithAck asks everyone for an ack; see [Broadcast.EmitWithAck].
+func (n *Namespace) EmitWithAck(ctx context.Context, event string, args ...any) iter.Seq2[Answer, error] {
+	return n.Everyone().EmitWithAck(ctx, event, args...)
+}
+
+// FetchSockets describes all sockets of the namespace in the cluster.
+func (n *Namespace) FetchSockets(ctx context.Context) ([]RemoteSocket, error) {
+	return n.Everyone().FetchSockets(ctx)
+}
+
+// SocketsJoin makes all sockets of the namespace join rooms.
+func (n *Namespace) SocketsJoin(ctx context.Context, names ...string) error {
+	return n.Everyone().SocketsJoin(ctx, names...)
+}
+
+// SocketsLeave makes all sockets of the namespace leave rooms.
+func (n *Namespace) SocketsLeave(ctx context.Context, names ...string) error {
+	return n.Everyone().SocketsLeave(ctx, names...)
+}
+
+// DisconnectSockets disconnects all sockets of the namespace.
+func (n *Namespace) DisconnectSockets(ctx context.Context, closeConn bool) error {
+	return n.Everyone().DisconnectSockets(ctx, closeConn)
+}
+
+// Broadcast begins a broadcast to everyone but this socket.
+func (s *Socket) Broadcast() Broadcast { return s.ns.ExceptSocket(s.ID()) }
+
+// To begins a broadcast to the members of named rooms but this socket.
+func (s *Socket) To(names ...string) Broadcast { return s.Broadcast().To(names...) }
+
+// In is To.
+func (s *Socket) In(names ...string) Broadcast { return s.To(names...) }
+
+// ToSocket begins a broadcast to single sockets but this one.
+func (s *Socket) ToSocket(ids ...string) Broadcast { return s.Broadcast().ToSocket(ids...) }
+
+// Except begins a broadcast to everyone but this socket and the members of named
+// rooms.
+func (s *Socket) Except(names ...string) Broadcast { return s.Broadcast().Except(names...) }
+
+// Local begins a broadcast to the sockets of this node but this one.
+func (s *Socket) Local() Broadcast { return s.Broadcast().Local() }
+
+// Self begins a broadcast to this socket alone, for what Emit has no place for:
+// s.Self().Volatile().Emit(…), s.Self().Compress(false).Emit(…).
+func (s *Socket) Self() Broadcast { return s.ns.ToSocket(s.ID()) }
+
+// Emit sends an event to this socket, in the order of all events, and keeps it
+// for a recovery. In a middleware, before the socket is connected, it goes to the
+// client directly and is not kept.
+func (s *Socket) Emit(ctx context.Context, event string, args ...any) error {
+	_, err := s.Publish(ctx, event, args...)
+	return err
+}
+
+// Send emits the event "message" to this socket.
+func (s *Socket) Send(ctx context.Context, args ...any) error {
+	return s.Emit(ctx, "message", args...)
+}
+
+// Publish is Emit and returns the event's offset.
+func (s *Socket) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
+	s.mu.Lock()
+	placed, gone := s.placed, s.gone
+	s.mu.Unlock()
+	switch {
+	case gone:
+		return "", ErrDisconnected
+	case placed:
+		return s.Self().Publish(ctx, event, args...)
+	}
+	data, attachments, err := encodeEmit(event, args)
+	if err != nil {
+		return "", err
+	}
+	return "", s.client.send(&packet.Packet{
+		Type: packet.Event, Namespace: s.nsName, Data: data, Attachments: attachments,
+	})
+}
+
+// EmitWithAck sends an event to this socket and waits for its ack, as long as the
+// context or Options.AckTimeout says. If the socket is disconnected before, the
+// error is ErrDisconnected.
+func (s *Socket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
+	return one(s.Self().EmitWithAck(ctx, event, args...))
+}
+
+// one returns the only answer of a question to one socket.
+func one(answers iter.Seq2[Answer, error]) (Args, error) {
+	for a, err := range answers {
+		if e, ok := err.(*UnansweredError); ok && e.Err == nil {
+			return Args{}, ErrDisconnected
+		}
+		return a.Args, err
+	}
+	return Args{}, ErrDisconnected
+}
+
+// encodeEmit returns an event as its JSON array and attachments.
+func encodeEmit(event string, args []any) ([]byte, [][]byte, error) {
+	if packet.Reserved(event) {
+		return nil, nil, fmt.Errorf("%w: %q", ErrReserved, event)
+	}
+	all := make([]any, 0, 1+len(args))
+	return encodeArray(append(append(all, event), args...))
+}
+
+func encodeArray(args []any) ([]byte, [][]byte, error) {
+	b := append(make([]byte, 0, 64), '[')
+	b, attachments, err := packet.AppendArgs(b, args...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketio: arguments: %w", err)
+	}
+	return append(b, ']'), attachments, nil
+}
+
+func inOwn(namespace string, ids []string) []rooms.Room {
+	list := make([]rooms.Room, len(ids))
+	for i, id := range ids {
+		list[i] = rooms.InOwn(namespace, id)
+	}
+	return list
+}

@@ -1,0 +1,173 @@
+package socketio
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
+
+// A client is one connection and the sockets on it, one for each namespace.
+type client struct {
+	srv  *Server
+	conn *engineio.Conn
+	idle *time.Timer // closes the connection if no namespace is joined; stopped by the first
+
+	mu      sync.Mutex
+	sockets []*Socket // connecting ones too; few, so a slice
+	lost    Reason    // set once the connection is gone
+}
+
+// serve reads a connection until it ends. It is called by the engine, on a
+// goroutine of the connection's own.
+func (s *Server) serve(conn *engineio.Conn) {
+	c := &client{srv: s, conn: conn}
+	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
+	defer c.idle.Stop()
+	var dec packet.Decoder
+	for {
+		m, err := conn.Recv()
+		if err != nil {
+			c.end(err)
+			return
+		}
+		if err := c.receive(&dec, m); err != nil {
+			s.log.Debug("a client broke the protocol", zap.String("address", conn.Handshake().RemoteAddr), zap.Error(err))
+			c.report(err)
+			conn.Close(engineio.ForcedClose)
+			c.end(&engineio.CloseError{Reason: engineio.ForcedClose, Err: err})
+			return
+		}
+	}
+}
+
+// receive handles one message. An error means that the client broke the
+// protocol (Socket.IO protocol v5) and its connection must end.
+func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
+	var p *packet.Packet
+	var err error
+	if m.Binary {
+		p, err = dec.Binary(m.Data)
+	} else {
+		p, err = dec.Text(m.Data)
+	}
+	if p == nil || err != nil {
+		return err
+	}
+	s := c.socket(p.Namespace)
+	switch p.Type {
+	case packet.Connect:
+		if s != nil {
+			return fmt.Errorf("second CONNECT to %q", p.Namespace)
+		}
+		c.connect(p)
+		return nil
+	case packet.Event:
+		if s == nil {
+			return fmt.Errorf("event for %q, which is not connected", p.Namespace)
+		}
+		return s.receive(p)
+	case packet.Ack:
+		if s != nil {
+			s.receiveAck(p)
+		}
+		return nil
+	case packet.Disconnect:
+		if s != nil {
+			s.end(ClientDisconnect)
+		}
+		return nil
+	}
+	return fmt.Errorf("packet type %d from a client", p.Type)
+}
+
+// connect begins to connect a socket. Its events may come at once; they wait.
+func (c *client) connect(p *packet.Packet) {
+	auth := p.Data
+	if auth == nil {
+		auth = []byte("{}")
+	}
+	s := newSocket(c, p.Namespace, auth)
+	c.mu.Lock()
+	c.sockets = append(c.sockets, s)
+	c.mu.Unlock()
+	c.srv.spawn(func() { c.srv.admit(s) })
+}
+
+func (c *client) socket(namespace string) *Socket {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.sockets {
+		if s.nsName == namespace {
+			return s
+		}
+	}
+	return nil
+}
+
+func (c *client) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sockets)
+}
+
+// detach takes a socket off the connection.
+func (c *client) detach(s *Socket) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, t := range c.sockets {
+		if t == s {
+			c.sockets = append(c.sockets[:i:i], c.sockets[i+1:]...)
+			return
+		}
+	}
+}
+
+func (c *client) all() []*Socket {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]*Socket(nil), c.sockets...)
+}
+
+// report tells every socket's error handlers what went wrong.
+func (c *client) report(err error) {
+	for _, s := range c.all() {
+		s.mail.put(c.srv.spawn, func() { s.fail(err) })
+	}
+}
+
+// end tells all sockets that the connection is gone.
+func (c *client) end(err error) {
+	reason := TransportClose
+	if ce := (*engineio.CloseError)(nil); errors.As(err, &ce) {
+		reason = Reason(ce.Reason)
+	}
+	for _, s := range c.all() {
+		s.end(reason)
+	}
+}
+
+// send queues a packet, past every gate: answers to the client, and what comes
+// before its first event.
+func (c *client) send(p *packet.Packet) error {
+	return c.conn.Send(enginePackets(p, false)...)
+}
+
+// connectAuth is what of a CONNECT payload is ours: the claim to be a socket
+// that was here before. Anything but strings is no claim.
+func connectAuth(auth json.RawMessage) (pid, offset string) {
+	var claim struct{ PID, Offset json.RawMessage }
+	if json.Unmarshal(auth, &claim) != nil || json.Unmarshal(claim.PID, &pid) != nil {
+		return "", ""
+	}
+	if json.Unmarshal(claim.Offset, &offset) != nil {
+		offset = ""
+	}
+	return pid, offset
+}

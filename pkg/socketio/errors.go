@@ -1,0 +1,103 @@
+package socketio
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// Errors that callers decide by.
+var (
+	// ErrReserved: the event name is one that clients use themselves: connect,
+	// connect_error, disconnect, disconnecting, newListener, removeListener.
+	ErrReserved = errors.New("socketio: reserved event name")
+	// ErrDisconnected: the socket is gone.
+	ErrDisconnected = errors.New("socketio: disconnected")
+	// ErrRoomName: a room name is empty, too long, or not UTF-8.
+	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")
+	// ErrTooManyRooms: the socket would be in more rooms than it may.
+	ErrTooManyRooms = errors.New("socketio: too many rooms")
+	// ErrNoAck: the event did not ask for an ack, or has been acked.
+	ErrNoAck = errors.New("socketio: no ack is asked for")
+)
+
+var (
+	errQueueFull = errors.New("socketio: more events arrived than may wait for the socket")
+	errTooEarly  = errors.New("socketio: too many events before the answer to CONNECT")
+)
+
+// A Reason says why a socket was disconnected.
+type Reason string
+
+// The reasons that a server sees. After the two that say so, and after
+// ParseError, the socket's session is over; after all others its client can come
+// back to it.
+const (
+	ServerDisconnect Reason = "server namespace disconnect" // Disconnect was called: the client stays away
+	ClientDisconnect Reason = "client namespace disconnect" // the client called disconnect
+	ServerShutdown   Reason = "server shutting down"
+	TransportError          = Reason(engineio.TransportError)
+	TransportClose          = Reason(engineio.TransportClose)
+	PingTimeout             = Reason(engineio.PingTimeout)
+	ForcedClose             = Reason(engineio.ForcedClose) // the client broke the protocol
+	ParseError              = Reason(engineio.ParseError)
+)
+
+func (r Reason) recoverable() bool {
+	return r != ServerDisconnect && r != ClientDisconnect && r != ParseError
+}
+
+// A ConnectError refuses a client: returned by a namespace's middleware, it
+// becomes the connect_error that the client sees. Of other errors the client
+// sees the text only.
+type ConnectError struct {
+	Message string
+	Data    any // encoded as JSON; nil for none
+}
+
+func (e *ConnectError) Error() string { return e.Message }
+
+// connectErrorBody is what CONNECT_ERROR carries for an error.
+func connectErrorBody(err error) []byte {
+	body := struct {
+		Message string `json:"message"`
+		Data    any    `json:"data,omitempty"`
+	}{Message: err.Error()}
+	if ce := (*ConnectError)(nil); errors.As(err, &ce) {
+		body.Message, body.Data = ce.Message, ce.Data
+	}
+	b, err := json.Marshal(body)
+	if err != nil {
+		b, _ = json.Marshal(map[string]string{"message": body.Message})
+	}
+	return b
+}
+
+// An UnansweredError ends a question that not everybody answered. What answers
+// came were given before it.
+type UnansweredError struct {
+	Sockets []string         // the sockets that the event reached, or should have, and that gave no ack
+	Nodes   []adapter.NodeID // the live nodes of the cluster from which nothing came
+	Err     error            // why it ended: a context's error, or nil where no more answers could come
+}
+
+func (e *UnansweredError) Error() string {
+	var b strings.Builder
+	b.WriteString("socketio: unanswered")
+	if n := len(e.Sockets); n > 0 {
+		fmt.Fprintf(&b, " by %d sockets", n)
+	}
+	if len(e.Nodes) > 0 {
+		fmt.Fprintf(&b, " by nodes %v", e.Nodes)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	return b.String()
+}
+
+func (e *UnansweredError) Unwrap() error { return e.Err }

@@ -1,0 +1,110 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
+
+// A Handler handles one received event. The context ends when the socket is
+// disconnected. A returned error goes to the socket's OnError handlers; the
+// client sees nothing of it.
+type Handler func(ctx context.Context, e *Event) error
+
+// Args are the arguments of an event or an ack, raw until they are asked for.
+// They are read-only and may be kept.
+type Args struct {
+	raw         []json.RawMessage
+	attachments [][]byte
+}
+
+// Len returns how many arguments there are.
+func (a Args) Len() int { return len(a.raw) }
+
+// Raw returns the JSON of argument i, or nil if there is none. Binary parts are
+// placeholders in it.
+func (a Args) Raw(i int) json.RawMessage {
+	if i < 0 || i >= len(a.raw) {
+		return nil
+	}
+	return a.raw[i]
+}
+
+// Arg decodes argument i into v as encoding/json does; binary data goes into a
+// []byte, packet.Binary or any. A missing argument leaves v as it is.
+func (a Args) Arg(i int, v any) error {
+	if i < 0 || i >= len(a.raw) {
+		return nil
+	}
+	if err := packet.Unmarshal(a.raw[i], a.attachments, v); err != nil {
+		return fmt.Errorf("socketio: argument %d: %w", i, err)
+	}
+	return nil
+}
+
+// Bind decodes the leading arguments, one into each of vs, as Arg does.
+func (a Args) Bind(vs ...any) error {
+	for i, v := range vs {
+		if err := a.Arg(i, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Values decodes all arguments into the types that encoding/json chooses, with
+// binary data as []byte.
+func (a Args) Values() ([]any, error) {
+	vs := make([]any, len(a.raw))
+	for i := range vs {
+		if err := a.Arg(i, &vs[i]); err != nil {
+			return nil, err
+		}
+	}
+	return vs, nil
+}
+
+// Rest returns the arguments from i on, to be passed on as they are, binary parts
+// included: each is a value for Emit or Ack.
+func (a Args) Rest(i int) []any {
+	vs := make([]any, 0, max(0, len(a.raw)-i))
+	for ; i < len(a.raw); i++ {
+		vs = append(vs, packet.Raw{JSON: a.raw[i], Attachments: a.attachments})
+	}
+	return vs
+}
+
+// An Event is one event that arrived from a client, or from another node.
+type Event struct {
+	Name string
+	Args
+
+	socket *Socket
+	ackID  string                 // the client's; "" if it asks for none
+	reply  func(args []any) error // of another node's event; nil if it asks for none
+	acked  atomic.Bool
+}
+
+func (e *Event) do() { e.socket.handle(e) }
+
+// Socket returns the socket that the event came from; nil if it came from
+// another node.
+func (e *Event) Socket() *Socket { return e.socket }
+
+// HasAck reports whether the sender asks for an ack.
+func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
+
+// Ack answers the sender. It queues and does not wait. Only the first call
+// answers; it returns ErrNoAck if there is nothing to answer (any more).
+func (e *Event) Ack(args ...any) error {
+	switch {
+	case !e.HasAck() || e.acked.Swap(true):
+		return ErrNoAck
+	case e.reply != nil:
+		return e.reply(args)
+	}
+	return e.socket.sendAck(e.ackID, args)
+}

@@ -1,0 +1,167 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A feed takes the node's events from the adapter, in their order, and hands
+// each to the members that it is for. All delivery comes from here.
+type feed struct {
+	// mu is the feed's critical section: one event is handed to all its members
+	// before the cursor covers it, and who leaves a room does so between events.
+	mu     sync.Mutex
+	cursor adapter.Cursor
+}
+
+// runFeed hands out events until the adapter closes or the server does.
+func (s *Server) runFeed(ctx context.Context) {
+	for {
+		ev, err := s.adapter.Next(ctx)
+		if lost := (*adapter.LostError)(nil); errors.As(err, &lost) {
+			s.log.Warn("events were lost; every client is cut and told so", zap.String("reason", lost.Reason))
+			s.cutAll()
+			continue
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				s.log.Error("the adapter's feed ended; every client is cut", zap.Error(err))
+				s.cutAll()
+			}
+			return
+		}
+		s.feed.mu.Lock()
+		s.dispatch(&ev)
+		s.feed.cursor = ev.Cursor
+		s.feed.mu.Unlock()
+	}
+}
+
+// dispatch hands one event to its members. It never waits for any of them.
+func (s *Server) dispatch(ev *adapter.Event) {
+	if len(ev.Target.To) == 0 {
+		return
+	}
+	if ev.Target.To[0].Kind == rooms.Nodes {
+		if ev.Kind == kindServerSide {
+			s.dispatchServerSide(ev)
+		}
+		return
+	}
+	n := s.lookup(ev.Target.To[0].Namespace)
+	switch {
+	case n == nil:
+		s.answerNothing(ev)
+	case ev.Kind == kindFetch:
+		s.answerFetch(n, ev)
+	case ev.Ask != "":
+		n.deliverAsking(n.newDelivery(ev))
+	default:
+		n.deliver(n.newDelivery(ev))
+	}
+}
+
+// deliver offers an event to every candidate.
+func (n *Namespace) deliver(d *delivery) {
+	for s := range n.index.Candidates(d.ev.Target) {
+		s.offer(d)
+	}
+}
+
+// deliverLocal delivers an event of this node to its own members, without a
+// place in the order. It carries the cursor of what they have been given so far.
+func (n *Namespace) deliverLocal(ev adapter.Event) {
+	f := &n.srv.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	ev.Cursor, ev.Position, ev.From = f.cursor, f.cursor.At, n.srv.adapter.Node()
+	d := n.newDelivery(&ev)
+	d.local = true
+	if ev.Ask != "" {
+		n.deliverAsking(d)
+	} else {
+		n.deliver(d)
+	}
+}
+
+// offer gives the socket a delivery, now or when its gate opens.
+func (s *Socket) offer(d *delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return
+	}
+	if s.gate.shut > 0 && d.volatile() {
+		return // the socket can't take it at once
+	}
+	if s.gate.hold(d, s.ns.srv.opts.Engine.SendQueueBytes) {
+		if s.gate.spilled && !s.recovering {
+			s.cut(errQueueFull)
+		}
+		return
+	}
+	if d.simple && d.spared != s.id && !d.local && d.ev.Position.Compare(s.newestJoin) > 0 {
+		s.take(d) // found in the room, and meant by every event this new
+	} else {
+		s.pass(d)
+	}
+}
+
+// pass takes a delivery that is meant for the socket. s.mu is held.
+func (s *Socket) pass(d *delivery) {
+	switch {
+	case s.gone:
+	case d.meant(&s.rooms, s.id):
+		s.take(d)
+	case d.answering != nil:
+		delete(s.acks, d.ackID)
+		d.answering.unasked(s, s.id)
+	}
+}
+
+// take executes what a delivery asks of the socket, or queues it to the client.
+// s.mu is held.
+func (s *Socket) take(d *delivery) {
+	if d.ev.Stored && !d.local && s.gate.replayed(d.cursor) {
+		return
+	}
+	switch d.ev.Kind {
+	case kindEmit:
+		s.write(d)
+	case kindJoin, kindLeave:
+		if names := commandRooms(d.ev); d.ev.Kind == kindJoin {
+			s.joinByCommand(names)
+		} else {
+			s.leaveByCommand(names, d.ev.Cursor)
+		}
+	case kindDisconnect:
+		closeConn := d.ev.Flags&flagCloseConn != 0
+		s.ns.srv.spawn(func() { s.disconnect(closeConn) })
+	}
+}
+
+// write queues an event to the client. s.mu is held, so that what is queued is
+// what the cursor in it covers.
+func (s *Socket) write(d *delivery) {
+	ps := d.encode(s.gate.stamp(d.cursor))
+	if s.onOutgoing != nil {
+		s.tellOutgoing(d)
+	}
+	if d.volatile() {
+		if s.client.conn.TrySend(ps...) {
+			s.ns.srv.stats.deliveries.Add(1)
+		} else {
+			s.ns.srv.stats.volatileDropped.Add(1)
+		}
+		return
+	}
+	if s.client.conn.Send(ps...) == nil {
+		s.ns.srv.stats.deliveries.Add(1)
+	}
+}

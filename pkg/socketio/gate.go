@@ -1,0 +1,91 @@
+package socketio
+
+import "github.com/rejoin-io/rejoin/pkg/adapter"
+
+// A gate stands between the feed and one socket. It is shut while something is
+// under way that decides what the socket may get: its first save, a join, a
+// recovery. What arrives meanwhile is held, in order, and judged when the gate
+// opens. The zero gate is open. Its user's lock guards it.
+//
+// A held event keeps back all that follow it, also those of other rooms: the
+// offset in an event covers everything before it, so nothing may overtake.
+type gate struct {
+	shut  int // how many reasons there are to be shut
+	held  []*delivery
+	bytes int
+	// spilled: more arrived than may be held, and what was held is gone. A
+	// recovery reads it again; nobody else can.
+	spilled bool
+	// floor is the end of a replay that reached further than the node's feed had
+	// come. Until the feed passes it, events carry it in place of their own
+	// cursor, for a client must never be sent an offset below one that it has.
+	floor adapter.Cursor
+}
+
+// hold takes d if the gate is shut, up to a limit of bytes.
+func (g *gate) hold(d *delivery, limit int) (held bool) {
+	if g.shut == 0 {
+		return false
+	}
+	if g.spilled {
+		return true
+	}
+	if g.bytes += d.size(); g.bytes > limit {
+		g.held, g.bytes, g.spilled = nil, 0, true
+		return true
+	}
+	g.held = append(g.held, d)
+	return true
+}
+
+// open takes one reason away, and passes what was held if it was the last.
+// Passing may shut the gate again, which keeps the rest.
+func (g *gate) open(pass func(*delivery)) {
+	g.shut--
+	for g.shut == 0 && len(g.held) > 0 {
+		d := g.held[0]
+		g.held[0] = nil
+		g.held = g.held[1:]
+		g.bytes -= d.size()
+		pass(d)
+	}
+	if len(g.held) == 0 {
+		g.held, g.bytes = nil, 0
+	}
+}
+
+// discard drops what a replay up to end has covered, and remembers the end.
+func (g *gate) discard(end adapter.Cursor) {
+	kept := g.held[:0]
+	g.bytes = 0
+	for _, d := range g.held {
+		if d.local || !d.ev.Stored || !end.Covers(d.ev.Position) {
+			kept = append(kept, d)
+			g.bytes += d.size()
+		}
+	}
+	g.held = kept
+	g.floor = end
+}
+
+// replayed reports whether a stored event under c was part of the replay, for
+// the feed may come to it after the gate has opened.
+func (g *gate) replayed(c adapter.Cursor) bool {
+	return !g.floor.IsZero() && c.SameHistory(g.floor) && g.floor.Covers(c.At)
+}
+
+// restart forgets what was held and begins to hold anew, for a replay that
+// will be read again.
+func (g *gate) restart() { g.held, g.bytes, g.spilled = nil, 0, false }
+
+// stamp returns the cursor to put into an event whose own is c.
+func (g *gate) stamp(c adapter.Cursor) adapter.Cursor {
+	if g.floor.IsZero() {
+		return c
+	}
+	if g.replayed(c) {
+		return g.floor
+	}
+	g.floor = adapter.Cursor{}
+	return c
+}

@@ -1,0 +1,294 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience is how long a test waits for what must come.
+const patience = 10 * time.Second
+
+// A testNode is a server and where to reach it.
+type testNode struct {
+	*Server
+	url string
+}
+
+// start runs a server alone.
+func start(t *testing.T, o Options) *testNode {
+	t.Helper()
+	srv, err := NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(srv)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := srv.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		web.Close()
+	})
+	return &testNode{srv, "ws" + strings.TrimPrefix(web.URL, "http")}
+}
+
+// A testCluster is what several nodes of a test share.
+type testCluster struct {
+	memory   *adapter.Memory
+	sessions session.Store
+}
+
+func newCluster(o adapter.MemoryOptions) *testCluster {
+	return &testCluster{adapter.NewMemory(o), session.NewMemory()}
+}
+
+// node runs a server of the cluster.
+func (c *testCluster) node(t *testing.T, id adapter.NodeID, o Options) *testNode {
+	t.Helper()
+	a, err := c.memory.Node(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	o.Adapter, o.Sessions = a, c.sessions
+	return start(t, o)
+}
+
+// A wire is a connection of a client that behaves like the stock one: it takes
+// the last argument of each event for its offset, if that is a string.
+type wire struct {
+	t      *testing.T
+	ws     *websocket.Conn
+	ns     string
+	sid    string
+	pid    string
+	offset string
+	in     chan string
+	closed chan struct{}
+
+	mu   sync.Mutex
+	acks int
+}
+
+// dial opens a connection without connecting to a namespace.
+func (n *testNode) dial(t *testing.T) *wire {
+	t.Helper()
+	ws, _, err := websocket.DefaultDialer.Dial(n.url+"/socket.io/?EIO=4&transport=websocket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{t: t, ws: ws, ns: "/", in: make(chan string, 10_000), closed: make(chan struct{})}
+	go w.read()
+	t.Cleanup(w.cut)
+	if first := w.next(); !strings.HasPrefix(first, "0{") {
+		t.Fatalf("handshake %q", first)
+	}
+	return w
+}
+
+func (w *wire) read() {
+	defer close(w.closed)
+	for {
+		_, data, err := w.ws.ReadMessage()
+		if err != nil {
+			return
+		}
+		if string(data) == "2" {
+			w.write("3")
+			continue
+		}
+		w.in <- string(data)
+	}
+}
+
+func (w *wire) write(text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.ws.WriteMessage(websocket.TextMessage, []byte(text))
+}
+
+// cut drops the connection without a word.
+func (w *wire) cut() {
+	_ = w.ws.NetConn().Close()
+	<-w.closed
+}
+
+// next returns the next message, or fails.
+func (w *wire) next() string {
+	w.t.Helper()
+	select {
+	case m := <-w.in:
+		return m
+	default:
+	}
+	select {
+	case m := <-w.in:
+		return m
+	case <-w.closed:
+		select {
+		case m := <-w.in:
+			return m
+		default:
+		}
+		w.t.Fatal("the connection was closed")
+	case <-time.After(patience):
+		w.t.Fatal("nothing came")
+	}
+	return ""
+}
+
+// prefix is the namespace as packets have it.
+func (w *wire) prefix() string {
+	if w.ns == "/" {
+		return ""
+	}
+	return w.ns + ","
+}
+
+// connect connects to the main namespace, or to ns, with an auth payload.
+func (w *wire) connect(ns, auth string) *wire {
+	w.t.Helper()
+	w.ns = ns
+	w.write("40" + w.prefix() + auth)
+	m := w.next()
+	var body struct{ SID, PID string }
+	rest, ok := strings.CutPrefix(m, "40"+w.prefix())
+	if !ok || json.Unmarshal([]byte(rest), &body) != nil {
+		w.t.Fatalf("CONNECT was answered %q", m)
+	}
+	w.sid, w.pid = body.SID, body.PID
+	return w
+}
+
+// client connects a new client.
+func (n *testNode) client(t *testing.T) *wire {
+	t.Helper()
+	return n.dial(t).connect("/", "")
+}
+
+// back connects a client that claims to be one that was here before.
+func (n *testNode) back(t *testing.T, was *wire) *wire {
+	t.Helper()
+	auth, _ := json.Marshal(map[string]string{"pid": was.pid, "offset": was.offset})
+	if was.offset == "" {
+		auth, _ = json.Marshal(map[string]string{"pid": was.pid})
+	}
+	w := n.dial(t)
+	w.offset = was.offset
+	return w.connect(was.ns, string(auth))
+}
+
+// event returns the next event as its JSON array without the offset.
+func (w *wire) event() string {
+	w.t.Helper()
+	m := w.next()
+	rest, ok := strings.CutPrefix(m, "42"+w.prefix())
+	var args []json.RawMessage
+	if !ok || json.Unmarshal([]byte(rest), &args) != nil {
+		w.t.Fatalf("got %q, want an event", m)
+	}
+	var last string
+	if json.Unmarshal(args[len(args)-1], &last) == nil && w.pid != "" {
+		w.offset = last
+		if _, err := adapter.ParseCursor(last); err == nil {
+			args = args[:len(args)-1]
+		}
+	}
+	text, _ := json.Marshal(args)
+	return string(text)
+}
+
+func (w *wire) want(events ...string) {
+	w.t.Helper()
+	for _, want := range events {
+		if got := w.event(); got != want {
+			w.t.Fatalf("got event %s, want %s", got, want)
+		}
+	}
+}
+
+// emit sends an event.
+func (w *wire) emit(array string) { w.write("42" + w.prefix() + array) }
+
+// call sends an event and returns the ack, as JSON. Events that come before it
+// fail the test.
+func (w *wire) call(array string) string {
+	w.t.Helper()
+	w.acks++
+	id := strconv.Itoa(w.acks)
+	w.write("42" + w.prefix() + id + array)
+	m := w.next()
+	rest, ok := strings.CutPrefix(m, "43"+w.prefix()+id)
+	if !ok {
+		w.t.Fatalf("got %q, want ack %s", m, id)
+	}
+	return rest
+}
+
+// quiet fails if anything comes before the server has answered a call.
+func (w *wire) quiet() {
+	w.t.Helper()
+	w.call(`["ping me"]`)
+}
+
+// joining makes a server answer what the tests call.
+func joining(n *Namespace) {
+	n.On("join", func(ctx context.Context, e *Event) error {
+		var room string
+		if err := e.Bind(&room); err != nil {
+			return err
+		}
+		if err := e.Socket().Join(ctx, room); err != nil {
+			return e.Ack(err.Error())
+		}
+		return e.Ack("ok")
+	})
+	n.On("leave", func(ctx context.Context, e *Event) error {
+		var room string
+		if err := e.Bind(&room); err != nil {
+			return err
+		}
+		if err := e.Socket().Leave(ctx, room); err != nil {
+			return e.Ack(err.Error())
+		}
+		return e.Ack("ok")
+	})
+	n.On("ping me", func(_ context.Context, e *Event) error { return e.Ack() })
+}
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		time.Sleep(time.Millisecond) // between two looks, not in place of one
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func numbered(n int) string { return fmt.Sprintf(`["n",%d]`, n) }

@@ -1,0 +1,55 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A Past is an event of a room's backlog.
+type Past struct {
+	Offset string
+	Event  string
+	Args
+	At time.Time
+}
+
+// History returns up to limit of the newest events that a named room keeps,
+// oldest first, and whether there are older ones. With an offset before, it
+// returns those before it. Commands to the room's members are no events.
+func (n *Namespace) History(ctx context.Context, room, before string, limit int) (past []Past, more bool, err error) {
+	var cursor adapter.Cursor
+	if before != "" {
+		if cursor, err = adapter.ParseCursor(before); err != nil {
+			return nil, false, fmt.Errorf("socketio: history: %w", err)
+		}
+	}
+	for {
+		events, more, err := n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), cursor, limit-len(past))
+		if err != nil {
+			return nil, false, fmt.Errorf("socketio: history: %w", err)
+		}
+		var page []Past
+		for i := range events {
+			ev := &events[i]
+			if ev.Kind != kindEmit {
+				continue
+			}
+			name, raw, err := packet.SplitEvent(ev.Data)
+			if err != nil {
+				continue // not written by us
+			}
+			args := Args{raw, ev.Attachments}
+			page = append(page, Past{Offset: ev.Cursor.String(), Event: name, Args: args, At: ev.Position.Time()})
+		}
+		past = append(page, past...)
+		if !more || len(past) >= limit || len(events) == 0 {
+			return past, more, nil
+		}
+		cursor = events[0].Cursor
+	}
+}

@@ -1,0 +1,251 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// Join puts the socket into rooms. When it returns without error the socket gets
+// every event that is published to them from now on, also after a recovery; on
+// error it is in none of the new ones. Rooms that it is in already are no error.
+func (s *Socket) Join(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		if err := checkRoom(name); err != nil {
+			return err
+		}
+	}
+	done, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	s.mu.Lock()
+	if s.gone || !s.placed {
+		s.mu.Unlock()
+		return ErrDisconnected
+	}
+	news := s.missing(names)
+	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
+	if s.rooms.count+len(news) > s.ns.srv.opts.RoomsPerSocket {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, s.ns.srv.opts.RoomsPerSocket)
+	}
+	if len(news) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.enter(news)
+	s.mu.Unlock()
+	return s.settle(ctx, news)
+}
+
+func checkRoom(name string) error {
+	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
+		return ErrRoomName
+	}
+	return nil
+}
+
+// enter begins a join: from here on the events of the rooms are held. s.mu is
+// held.
+func (s *Socket) enter(names []string) {
+	s.gate.shut++
+	for _, name := range names {
+		s.rooms.enter(name)
+		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
+	}
+}
+
+// settle completes a join: the node hears the rooms, the session names them, and
+// then the gate opens. Whoever calls it holds the right to change.
+func (s *Socket) settle(ctx context.Context, names []string) error {
+	list := inNamed(s.nsName, names)
+	at, err := s.ns.srv.adapter.Subscribe(ctx, list...)
+	subscribed := err == nil
+	if subscribed {
+		s.mu.Lock()
+		for _, name := range names {
+			s.rooms.confirm(name, at)
+		}
+		if at.At.Compare(s.newestJoin) > 0 {
+			s.newestJoin = at.At
+		}
+		s.mu.Unlock()
+		err = s.save(ctx)
+	}
+	s.mu.Lock()
+	if s.gone && err == nil {
+		err = ErrDisconnected
+	}
+	if err != nil {
+		for i, name := range names {
+			if s.rooms.current(name) != nil {
+				s.rooms.cancel(name)
+				s.ns.index.Remove(list[i], s)
+			}
+		}
+	}
+	s.gate.open(s.pass)
+	id := s.id
+	s.mu.Unlock()
+	if err != nil {
+		if subscribed {
+			s.ns.srv.adapter.Unsubscribe(list...)
+		}
+		return fmt.Errorf("socketio: join: %w", err)
+	}
+	s.ns.tellRooms(id, true, names...)
+	return nil
+}
+
+// Leave takes the socket out of rooms. Once it has returned nothing of them
+// reaches the client. Rooms that it is not in are no error. If it returns an
+// error the socket has left here, but could find itself in the rooms again when
+// it is recovered.
+func (s *Socket) Leave(ctx context.Context, names ...string) error {
+	done, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	f := &s.client.srv.feed
+	f.mu.Lock() // between two events, so that live delivery and replay agree
+	s.mu.Lock()
+	if !s.placed {
+		s.mu.Unlock()
+		f.mu.Unlock()
+		return ErrDisconnected
+	}
+	left := s.leave(names, f.cursor)
+	s.mu.Unlock()
+	f.mu.Unlock()
+	if len(left) == 0 {
+		return nil
+	}
+	s.left(left)
+	if err := s.save(ctx); err != nil {
+		return fmt.Errorf("socketio: leave: %w", err)
+	}
+	return nil
+}
+
+// leave ends memberships at a position. s.mu is held.
+func (s *Socket) leave(names []string, at adapter.Cursor) (left []string) {
+	for _, name := range names {
+		if st := s.rooms.current(name); st != nil && !st.pending {
+			s.rooms.leave(name, at)
+			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+			left = append(left, name)
+		}
+	}
+	return left
+}
+
+// left does what follows a leave and needs no lock.
+func (s *Socket) left(names []string) {
+	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, names)...)
+	s.ns.tellRooms(s.ID(), false, names...)
+}
+
+// joinByCommand begins the join that an event in the order asks for. s.mu is
+// held. If it can't be completed the socket is cut: it would miss events of a
+// room that it is believed to be in.
+func (s *Socket) joinByCommand(names []string) {
+	news := s.missing(names)
+	if len(news) == 0 {
+		return
+	}
+	s.enter(news)
+	s.background(func(ctx context.Context) error { return s.settle(ctx, news) })
+}
+
+// leaveByCommand leaves at the position of the event that asks for it. s.mu is
+// held.
+func (s *Socket) leaveByCommand(names []string, at adapter.Cursor) {
+	var left []string
+	for _, name := range names {
+		if s.rooms.leaveAt(name, at) {
+			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+			left = append(left, name)
+		}
+	}
+	if len(left) == 0 {
+		return
+	}
+	s.background(func(ctx context.Context) error {
+		s.left(left)
+		return s.save(ctx)
+	})
+}
+
+// background changes the socket on a goroutine of its own, for a caller that may
+// not wait. A failure cuts the socket.
+func (s *Socket) background(f func(context.Context) error) {
+	srv := s.ns.srv
+	srv.spawn(func() {
+		ctx, cancel := srv.store()
+		defer cancel()
+		done, err := s.change(ctx)
+		if err == nil {
+			err = f(ctx)
+			done()
+		}
+		if err != nil && !errors.Is(err, ErrDisconnected) {
+			s.cut(err)
+		}
+	})
+}
+
+// save writes the session, if there is one to write. Whoever calls it holds the
+// right to change. A session that is gone or another's ends the socket.
+func (s *Socket) save(ctx context.Context) error {
+	srv := s.ns.srv
+	s.mu.Lock()
+	if s.pid == "" || s.fence == 0 || s.gone {
+		s.mu.Unlock()
+		return nil
+	}
+	snapshot := s.snapshot()
+	s.mu.Unlock()
+	err := srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
+	switch {
+	case errors.Is(err, session.ErrFenced):
+		s.evict()
+	case errors.Is(err, session.ErrNotFound):
+		s.cut(err)
+	}
+	return err
+}
+
+// snapshot returns the session as it is now. s.mu is held.
+func (s *Socket) snapshot() session.Session {
+	return session.Session{
+		PID: s.pid, ID: s.id, Namespace: s.nsName, User: s.user, Data: s.data, Epoch: s.epoch,
+		Rooms: s.rooms.save(), Owner: string(s.ns.srv.adapter.Node()), Fence: s.fence,
+	}
+}
+
+// cut closes the connection in a way that its client comes back from. It does
+// not wait, and may be called with s.mu held.
+func (s *Socket) cut(cause error) {
+	s.client.srv.log.Info("a client is cut and can come back", zap.String("namespace", s.nsName), zap.Error(cause))
+	s.client.srv.spawn(func() { s.client.conn.Close(engineio.TransportClose) })
+}
+
+func inNamed(namespace string, names []string) []rooms.Room {
+	list := make([]rooms.Room, len(names))
+	for i, name := range names {
+		list[i] = rooms.InNamed(namespace, name)
+	}
+	return list
+}

@@ -1,0 +1,239 @@
+package socketio
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// A stay is one membership of a room as an interval of positions: its member is
+// meant by the events after join, up to and including leave. While open it has
+// not been left; while pending its join position is not known yet, so nothing
+// can be said about any event.
+type stay struct {
+	join, leave adapter.Cursor
+	pending     bool
+	open        bool
+}
+
+func (st stay) holds(p adapter.Position) bool {
+	return !st.pending && !st.join.Covers(p) && (st.open || st.leave.Covers(p))
+}
+
+// memberships are one socket's stays in rooms: those that it is in, and those
+// that it has left within the recovery window, because a client that was cut
+// before may still have to hear events of them. The two implicit rooms,
+// everyone's and its own, are entered together at birth and never left.
+type memberships struct {
+	born  adapter.Cursor
+	named map[string][]stay // by room name; the newest stay last
+	count int               // of all stays in named
+}
+
+// in reports whether the socket with this id was in a room at a position.
+func (m *memberships) in(r rooms.Room, id string, p adapter.Position) bool {
+	switch r.Kind {
+	case rooms.Everyone:
+		return !m.born.Covers(p)
+	case rooms.Own:
+		return r.Name == id && !m.born.Covers(p)
+	case rooms.Named:
+		return slices.ContainsFunc(m.named[r.Name], func(st stay) bool { return st.holds(p) })
+	}
+	return false
+}
+
+// inNow is in for events that have no position of their own: those of this node.
+func (m *memberships) inNow(r rooms.Room, id string) bool {
+	return r.Kind == rooms.Everyone || r.Kind == rooms.Own && r.Name == id || m.current(r.Name) != nil && r.Kind == rooms.Named
+}
+
+// current returns the open stay in a named room, pending or not, or nil.
+func (m *memberships) current(name string) *stay {
+	stays := m.named[name]
+	if n := len(stays); n > 0 && stays[n-1].open {
+		return &stays[n-1]
+	}
+	return nil
+}
+
+// enter opens a pending stay.
+func (m *memberships) enter(name string) {
+	if m.named == nil {
+		m.named = make(map[string][]stay)
+	}
+	m.named[name] = append(m.named[name], stay{open: true, pending: true})
+	m.count++
+}
+
+// confirm gives a pending stay its join position.
+func (m *memberships) confirm(name string, at adapter.Cursor) {
+	if st := m.current(name); st != nil && st.pending {
+		st.join, st.pending = at, false
+	}
+}
+
+// leave ends the open stay of a room. A stay that was never confirmed vanishes.
+func (m *memberships) leave(name string, at adapter.Cursor) {
+	st := m.current(name)
+	switch {
+	case st == nil:
+	case st.pending:
+		m.cancel(name)
+	default:
+		st.leave, st.open = at, false
+	}
+}
+
+// enterAt does what a command of the past did: it opens a stay at the command's
+// position, unless what is known is newer than the command.
+func (m *memberships) enterAt(name string, at adapter.Cursor) bool {
+	if stays := m.named[name]; len(stays) > 0 {
+		newest := stays[len(stays)-1]
+		if newest.open || newest.join.Covers(at.At) || newest.leave.Covers(at.At) {
+			return false
+		}
+	}
+	m.enter(name)
+	m.confirm(name, at)
+	return true
+}
+
+// leaveAt ends the open stay of a room at a command's position, unless the stay
+// is newer than the command.
+func (m *memberships) leaveAt(name string, at adapter.Cursor) bool {
+	st := m.current(name)
+	if st == nil || st.pending || st.join.Covers(at.At) {
+		return false
+	}
+	m.leave(name, at)
+	return true
+}
+
+// newestJoin returns the newest position at which any stay began.
+func (m *memberships) newestJoin() adapter.Position {
+	newest := m.born.At
+	for _, stays := range m.named {
+		for _, st := range stays {
+			if st.join.At.Compare(newest) > 0 {
+				newest = st.join.At
+			}
+		}
+	}
+	return newest
+}
+
+// clone returns a copy that can be changed.
+func (m *memberships) clone() memberships {
+	c := *m
+	c.named = make(map[string][]stay, len(m.named))
+	for name, stays := range m.named {
+		c.named[name] = slices.Clone(stays)
+	}
+	return c
+}
+
+// cancel takes back an enter.
+func (m *memberships) cancel(name string) {
+	stays := m.named[name]
+	if n := len(stays); n > 1 {
+		m.named[name] = stays[:n-1]
+	} else {
+		delete(m.named, name)
+	}
+	m.count--
+}
+
+// forget drops the stays that ended before a time.
+func (m *memberships) forget(before time.Time) {
+	for name, stays := range m.named {
+		kept := slices.DeleteFunc(stays, func(st stay) bool {
+			return !st.open && st.leave.At.Time().Before(before)
+		})
+		m.count -= len(stays) - len(kept)
+		if len(kept) == 0 {
+			delete(m.named, name)
+		} else {
+			m.named[name] = kept
+		}
+	}
+}
+
+// names returns the rooms that the socket is in, sorted.
+func (m *memberships) names() []string {
+	var names []string
+	for name := range m.named {
+		if m.current(name) != nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// since returns, for every room of any stay, the position after which its
+// member has not seen it: the larger of where the stay began and of seen.
+func (m *memberships) since(namespace, id string, seen adapter.Cursor) map[rooms.Room]adapter.Cursor {
+	after := func(join adapter.Cursor) adapter.Cursor {
+		if seen.IsZero() {
+			return join
+		}
+		return join.Max(seen)
+	}
+	since := map[rooms.Room]adapter.Cursor{
+		rooms.InEveryone(namespace): after(m.born),
+		rooms.InOwn(namespace, id):  after(m.born),
+	}
+	for name, stays := range m.named {
+		if first := stays[0]; !first.pending {
+			since[rooms.InNamed(namespace, name)] = after(first.join)
+		}
+	}
+	return since
+}
+
+// save returns the stays as a session keeps them. Pending ones are not part of
+// it: they begin when the session that names them is stored.
+func (m *memberships) save() []session.Membership {
+	list := []session.Membership{{Kind: uint8(rooms.Everyone), Join: m.born.String()}}
+	for name, stays := range m.named {
+		for _, st := range stays {
+			if !st.pending {
+				list = append(list, session.Membership{
+					Kind: uint8(rooms.Named), Name: name, Join: st.join.String(), Leave: st.leave.String(),
+				})
+			}
+		}
+	}
+	return list
+}
+
+// restore reads what save wrote.
+func restore(list []session.Membership) (memberships, error) {
+	var m memberships
+	for _, s := range list {
+		join, err := adapter.ParseCursor(s.Join)
+		if err != nil {
+			return m, err
+		}
+		if rooms.Kind(s.Kind) == rooms.Everyone {
+			m.born = join
+			continue
+		}
+		st := stay{join: join, open: s.Leave == ""}
+		if !st.open {
+			if st.leave, err = adapter.ParseCursor(s.Leave); err != nil {
+				return m, err
+			}
+		}
+		if m.named == nil {
+			m.named = make(map[string][]stay)
+		}
+		m.named[s.Name] = append(m.named[s.Name], st)
+		m.count++
+	}
+	return m, nil
+}

@@ -1,0 +1,133 @@
+package socketio
+
+import (
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+func at(n uint64) adapter.Cursor {
+	return adapter.Cursor{Epoch: "e", At: adapter.Position{Ms: 1_000_000, Seq: n}}
+}
+
+func TestAStayHoldsAfterJoinUpToLeave(t *testing.T) {
+	m := memberships{born: at(10)}
+	m.enter("r")
+	room := rooms.InNamed("/", "r")
+	if m.in(room, "me", at(99).At) {
+		t.Error("a pending stay held an event")
+	}
+	m.confirm("r", at(20))
+	m.leave("r", at(30))
+	for n, want := range map[uint64]bool{19: false, 20: false, 21: true, 30: true, 31: false} {
+		if got := m.in(room, "me", at(n).At); got != want {
+			t.Errorf("in at %d = %v, want %v", n, got, want)
+		}
+	}
+	if m.in(rooms.InEveryone("/"), "me", at(10).At) || !m.in(rooms.InEveryone("/"), "me", at(11).At) {
+		t.Error("everyone's room does not begin after birth")
+	}
+	if !m.in(rooms.InOwn("/", "me"), "me", at(11).At) || m.in(rooms.InOwn("/", "you"), "me", at(11).At) {
+		t.Error("a socket is in its own room and no other's")
+	}
+}
+
+func TestCommandsOfThePastCountOnce(t *testing.T) {
+	m := memberships{born: at(1)}
+	if !m.enterAt("r", at(5)) || m.enterAt("r", at(5)) {
+		t.Fatal("the same join counted twice, or not at all")
+	}
+	if m.leaveAt("r", at(4)) {
+		t.Error("a leave from before the join ended the stay")
+	}
+	if !m.leaveAt("r", at(7)) {
+		t.Error("the leave did not count")
+	}
+	if m.enterAt("r", at(5)) || m.enterAt("r", at(7)) {
+		t.Error("a join that is known came back to life when it was read again")
+	}
+	if !m.enterAt("r", at(8)) {
+		t.Error("a newer join did not count")
+	}
+}
+
+func TestASessionKeepsTheStays(t *testing.T) {
+	m := memberships{born: at(1)}
+	m.enterAt("left", at(2))
+	m.leave("left", at(3))
+	m.enterAt("in", at(4))
+	m.enter("pending")
+	got, err := restore(m.save())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names := got.names(); len(names) != 1 || names[0] != "in" {
+		t.Errorf("restored rooms %v, want [in]", names)
+	}
+	if !got.in(rooms.InNamed("/", "left"), "", at(3).At) || got.in(rooms.InNamed("/", "left"), "", at(4).At) {
+		t.Error("the stay that has ended was not kept as it was")
+	}
+	if got.born != at(1) {
+		t.Errorf("born %v", got.born)
+	}
+	since := got.since("/", "me", at(3))
+	if since[rooms.InNamed("/", "in")] != at(4) || since[rooms.InEveryone("/")] != at(3) {
+		t.Errorf("since %v", since)
+	}
+}
+
+func TestTheGateHoldsInOrderAndDropsWhatTheReplayHad(t *testing.T) {
+	g := gate{shut: 2}
+	n := &Namespace{}
+	event := func(seq uint64) *delivery {
+		return n.newDelivery(&adapter.Event{Stored: true, Position: at(seq).At, Cursor: at(seq), Data: []byte(`["x"]`)})
+	}
+	for seq := range uint64(6) {
+		if !g.hold(event(seq), 1<<20) {
+			t.Fatal("a shut gate let something through")
+		}
+	}
+	g.discard(at(2))
+	var passed []uint64
+	pass := func(d *delivery) {
+		passed = append(passed, d.ev.Position.Seq)
+		if d.ev.Position.Seq == 4 {
+			g.shut++ // a command that joins
+		}
+	}
+	g.open(pass)
+	if len(passed) != 0 {
+		t.Fatal("it opened while there was a reason to be shut")
+	}
+	g.open(pass)
+	if len(passed) != 2 || passed[0] != 3 || passed[1] != 4 {
+		t.Fatalf("passed %v, want 3 and 4 and then shut again", passed)
+	}
+	g.open(pass)
+	if len(passed) != 3 || passed[2] != 5 || g.bytes != 0 {
+		t.Fatalf("passed %v, %d bytes left", passed, g.bytes)
+	}
+}
+
+func TestNoOffsetGoesBackAfterAReplay(t *testing.T) {
+	var g gate
+	g.discard(at(7))
+	for _, c := range []struct{ own, want uint64 }{{5, 7}, {6, 7}, {7, 7}, {8, 8}, {9, 9}} {
+		if got := g.stamp(at(c.own)); got != at(c.want) {
+			t.Errorf("an event at %d was stamped %v, want %d", c.own, got, c.want)
+		}
+	}
+}
+
+func TestAFullGateSpills(t *testing.T) {
+	g := gate{shut: 1}
+	n := &Namespace{}
+	d := n.newDelivery(&adapter.Event{Data: make([]byte, 1000)})
+	for range 3 {
+		g.hold(d, 2500)
+	}
+	if !g.spilled || len(g.held) != 0 {
+		t.Errorf("spilled %v with %d held, want spilled and empty", g.spilled, len(g.held))
+	}
+}

@@ -1,0 +1,204 @@
+package socketio
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A Namespace is a separate part of a server: its own sockets, rooms, handlers
+// and middlewares, over connections that it shares with the others.
+type Namespace struct {
+	srv    *Server
+	name   string
+	parent *Parent // nil unless dynamic
+	index  rooms.Index[*Socket]
+	acks   atomic.Uint64 // the last ack id
+	mail   mailbox       // for the events of other nodes
+
+	clients int // sockets in it or entering it; guarded by srv.mu
+
+	mu      sync.RWMutex
+	sockets map[string]*Socket // those that are connected, by id
+	rules
+	serverSide map[string][]Handler
+	onRoom     []func(RoomEvent)
+	occupancy  map[string]int // members by room name, kept for onRoom
+}
+
+// rules are what an application says about a namespace or about all children of
+// a parent. Slices are replaced, never changed, so a copy is a snapshot.
+type rules struct {
+	use       []func(context.Context, *Socket) error
+	onConnect []func(*Socket)
+	onAny     []Handler
+	handlers  map[string][]Handler
+}
+
+func newNamespace(s *Server, name string, p *Parent) *Namespace {
+	n := &Namespace{
+		srv: s, name: name, parent: p,
+		sockets: make(map[string]*Socket),
+	}
+	n.mail.started = true
+	return n
+}
+
+// Name returns the namespace's name, with its leading slash.
+func (n *Namespace) Name() string { return n.name }
+
+func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
+
+// Use adds a middleware, which sees every socket before it is connected, in the
+// order of registration. An error refuses the client, which sees a connect_error.
+// The context ends when the client goes away. What a middleware emits to the
+// socket reaches the client before it is connected; the socket's id is
+// provisional until OnConnect, for a recovered socket gets its former one.
+func (n *Namespace) Use(f func(context.Context, *Socket) error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.use = append(n.use[:len(n.use):len(n.use)], f)
+}
+
+// OnConnect calls f with every socket that connects, before its first event is
+// handled, on the goroutine of its handlers.
+func (n *Namespace) OnConnect(f func(*Socket)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onConnect = append(n.onConnect[:len(n.onConnect):len(n.onConnect)], f)
+}
+
+// On handles an event of every socket of the namespace. A socket's own handlers
+// of the event come first.
+func (n *Namespace) On(event string, h Handler) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.handlers = withHandler(n.handlers, event, h)
+}
+
+// OnAny calls h with every event of every socket of the namespace, before the
+// sockets' middlewares see it.
+func (n *Namespace) OnAny(h Handler) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onAny = append(n.onAny[:len(n.onAny):len(n.onAny)], h)
+}
+
+// withHandler returns a copy of a table with one handler more.
+func withHandler(table map[string][]Handler, event string, h Handler) map[string][]Handler {
+	grown := make(map[string][]Handler, len(table)+1)
+	for name, hs := range table {
+		grown[name] = hs
+	}
+	hs := grown[event]
+	grown[event] = append(hs[:len(hs):len(hs)], h)
+	return grown
+}
+
+// rulesNow returns what holds for a socket of the namespace: its parent's rules,
+// then its own.
+func (n *Namespace) rulesNow() []rules {
+	n.mu.RLock()
+	own := n.rules
+	n.mu.RUnlock()
+	if n.parent == nil {
+		return []rules{own}
+	}
+	return []rules{n.parent.rulesNow(), own}
+}
+
+// Sockets returns the connected sockets of this node, in no order.
+func (n *Namespace) Sockets() iter.Seq[*Socket] {
+	return func(yield func(*Socket) bool) {
+		n.mu.RLock()
+		all := make([]*Socket, 0, len(n.sockets))
+		for _, s := range n.sockets {
+			all = append(all, s)
+		}
+		n.mu.RUnlock()
+		for _, s := range all {
+			if !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// Socket returns the connected socket of this node with an id, or nil.
+func (n *Namespace) Socket(id string) *Socket {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.sockets[id]
+}
+
+// Len returns how many sockets of this node are connected.
+func (n *Namespace) Len() int {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return len(n.sockets)
+}
+
+// A RoomEvent tells what happened to a named room on this node.
+type RoomEvent struct {
+	Kind     RoomEventKind
+	Room     string
+	SocketID string // of the one who joined or left
+}
+
+// A RoomEventKind says what a RoomEvent is about.
+type RoomEventKind string
+
+// What happens to rooms, in the order in which it does.
+const (
+	RoomCreated RoomEventKind = "create-room" // before its first member is in it
+	RoomJoined  RoomEventKind = "join-room"
+	RoomLeft    RoomEventKind = "leave-room"
+	RoomDeleted RoomEventKind = "delete-room" // after its last member left
+)
+
+// OnRoom calls f with what happens to the named rooms on this node. It counts
+// from its registration on, so register it before the first client comes. f must
+// return at once and must not join or leave.
+func (n *Namespace) OnRoom(f func(RoomEvent)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.onRoom = append(n.onRoom[:len(n.onRoom):len(n.onRoom)], f)
+	if n.occupancy == nil {
+		n.occupancy = make(map[string]int)
+	}
+}
+
+// tellRooms reports that a socket is now in some rooms, or no longer.
+func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
+	n.mu.RLock()
+	listening := len(n.onRoom) > 0
+	n.mu.RUnlock()
+	if !listening {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	tell := func(kind RoomEventKind, room string) {
+		for _, f := range n.onRoom {
+			f(RoomEvent{Kind: kind, Room: room, SocketID: id})
+		}
+	}
+	for _, name := range names {
+		switch before := n.occupancy[name]; {
+		case joined:
+			if n.occupancy[name]++; before == 0 {
+				tell(RoomCreated, name)
+			}
+			tell(RoomJoined, name)
+		case before > 0:
+			tell(RoomLeft, name)
+			if n.occupancy[name]--; before == 1 {
+				delete(n.occupancy, name)
+				tell(RoomDeleted, name)
+			}
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package socketio
+
+import (
+	"context"
+	"io/fs"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// Options configure a [Server]. A zero field means the default that its comment
+// names; NewServer refuses what makes no sense.
+type Options struct {
+	// Engine configures the connections. Its Path defaults to /socket.io/.
+	Engine engineio.Options
+
+	// Adapter connects this server to the other nodes. By default the server is
+	// alone and keeps its backlogs in memory. Whoever made the adapter closes it,
+	// after the server.
+	Adapter adapter.Adapter
+
+	// Sessions keeps what a client needs to come back, for the whole cluster. By
+	// default in memory.
+	Sessions session.Store
+
+	// RecoveryWindow is how long a client may stay away and still come back as
+	// the same socket with the events it missed: 2 minutes by default. A negative
+	// window switches recovery off: clients get no private id and events no offset.
+	RecoveryWindow time.Duration
+
+	// ReplayLimit is how many missed events a returning client can get, in all its
+	// rooms together: 10,000 by default. One that missed more is told that it
+	// could not be recovered.
+	ReplayLimit int
+
+	// ConnectTimeout is how long a connection may live without a socket in any
+	// namespace before its first: 45 seconds by default.
+	ConnectTimeout time.Duration
+
+	// AckTimeout is how long acks and answers are waited for where neither the
+	// context nor Timeout says so: 10 seconds by default.
+	AckTimeout time.Duration
+
+	// RoomsPerSocket bounds the rooms that one socket can be in, together with
+	// those that it has left within the recovery window: 10,000 by default.
+	RoomsPerSocket int
+
+	// NewID makes the public id of a new socket, which no other socket of the
+	// cluster may have had. By default 20 random characters. A recovered socket
+	// keeps the id that it had.
+	NewID func(ctx context.Context, s *Socket) (string, error)
+
+	// KeepEmptyNamespaces keeps a dynamic namespace when its last socket leaves.
+	KeepEmptyNamespaces bool
+
+	// Client holds the files of the JavaScript client, which are served beside the
+	// connections: socket.io.js, socket.io.min.js, socket.io.msgpack.min.js and
+	// socket.io.esm.min.js, and the .map of each. By default none is served.
+	Client fs.FS
+
+	// Logger gets what an operator should know. By default nothing is logged.
+	Logger *zap.Logger
+}
+
+// Defaults of Options, and bounds that are not options.
+const (
+	defaultPath           = "/socket.io/"
+	defaultWindow         = 2 * time.Minute
+	defaultReplayLimit    = 10_000
+	defaultConnectTimeout = 45 * time.Second
+	defaultAckTimeout     = 10 * time.Second
+	defaultRoomsPerSocket = 10_000
+	defaultMaxPayload     = 1_000_000
+	defaultPingInterval   = 25 * time.Second
+	defaultPingTimeout    = 20 * time.Second
+	defaultQueueBytes     = 1 << 20
+
+	// maxRoomName is the longest room name, in bytes.
+	maxRoomName = 200
+	// maxNamespaceName bounds the names that a client can make a pattern or a
+	// function decide about, and so the namespaces that it can bring to life.
+	maxNamespaceName = 200
+	// pendingEvents is how many events may wait for their CONNECT, beside the
+	// bound of MaxPayload bytes.
+	pendingEvents = 100
+	// mailboxEvents is how many received events may wait for a socket's handlers
+	// before its connection is no longer read.
+	mailboxEvents = 256
+	// storeTimeout bounds each round to the session store and the adapter that no
+	// caller's context bounds.
+	storeTimeout = 5 * time.Second
+	// recoverTimeout bounds a recovery up to its CONNECT answer.
+	recoverTimeout = 15 * time.Second
+)
+
+// RefreshPeriod is how often a server prolongs the life of the sessions that it
+// serves, given its recovery window. A session lives for the window and one
+// period after its last refresh, so backlogs must live longer than the window,
+// the time in which a dead connection is noticed, and this.
+func RefreshPeriod(window time.Duration) time.Duration {
+	return min(max(window/4, time.Second), 30*time.Second)
+}
+
+// withDefaults fills in what the zero fields stand for.
+func (o Options) withDefaults() Options {
+	if o.Engine.Path == "" {
+		o.Engine.Path = defaultPath
+	}
+	if o.Engine.MaxPayload == 0 {
+		o.Engine.MaxPayload = defaultMaxPayload
+	}
+	if o.Engine.PingInterval == 0 {
+		o.Engine.PingInterval = defaultPingInterval
+	}
+	if o.Engine.PingTimeout == 0 {
+		o.Engine.PingTimeout = defaultPingTimeout
+	}
+	if o.Engine.SendQueueBytes == 0 {
+		o.Engine.SendQueueBytes = defaultQueueBytes
+	}
+	if o.RecoveryWindow == 0 {
+		o.RecoveryWindow = defaultWindow
+	}
+	if o.ReplayLimit == 0 {
+		o.ReplayLimit = defaultReplayLimit
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = defaultConnectTimeout
+	}
+	if o.AckTimeout == 0 {
+		o.AckTimeout = defaultAckTimeout
+	}
+	if o.RoomsPerSocket == 0 {
+		o.RoomsPerSocket = defaultRoomsPerSocket
+	}
+	if o.NewID == nil {
+		o.NewID = func(context.Context, *Socket) (string, error) { return newID(), nil }
+	}
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.Engine.Logger == nil {
+		o.Engine.Logger = o.Logger
+	}
+	return o
+}
+
+// recovery reports whether clients can come back.
+func (o *Options) recovery() bool { return o.RecoveryWindow > 0 }
+
+// sessionLife is how long a session lives after it was last saved or refreshed.
+func (o *Options) sessionLife() time.Duration {
+	return o.RecoveryWindow + RefreshPeriod(o.RecoveryWindow)
+}
+
+// memory is how long a room that was left is remembered: as long as a client may
+// come back that was cut before, which may be noticed late.
+func (o *Options) memory() time.Duration {
+	return o.sessionLife() + o.Engine.PingInterval + o.Engine.PingTimeout + 10*time.Second
+}

@@ -1,0 +1,85 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"sync"
+)
+
+// A Parent stands for all dynamic namespaces that one pattern or function
+// accepts: its children. What is registered on it holds for each of them, also
+// for those that live already. A child is forgotten when its last socket leaves,
+// unless Options.KeepEmptyNamespaces is set.
+type Parent struct {
+	srv   *Server
+	allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)
+
+	mu sync.RWMutex
+	rules
+}
+
+func (p *Parent) rulesNow() rules {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.rules
+}
+
+// Use adds a middleware, as [Namespace.Use] does, to all children.
+func (p *Parent) Use(f func(context.Context, *Socket) error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.use = append(p.use[:len(p.use):len(p.use)], f)
+}
+
+// OnConnect calls f with every socket that connects to a child.
+func (p *Parent) OnConnect(f func(*Socket)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onConnect = append(p.onConnect[:len(p.onConnect):len(p.onConnect)], f)
+}
+
+// On handles an event of every socket of every child.
+func (p *Parent) On(event string, h Handler) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.handlers = withHandler(p.handlers, event, h)
+}
+
+// OnAny calls h with every event of every socket of every child.
+func (p *Parent) OnAny(h Handler) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onAny = append(p.onAny[:len(p.onAny):len(p.onAny)], h)
+}
+
+// Children returns the children that live on this node. Other nodes may have
+// others.
+func (p *Parent) Children() iter.Seq[*Namespace] {
+	p.srv.mu.Lock()
+	var children []*Namespace
+	for _, n := range p.srv.namespaces {
+		if n.parent == p {
+			children = append(children, n)
+		}
+	}
+	p.srv.mu.Unlock()
+	return func(yield func(*Namespace) bool) {
+		for _, n := range children {
+			if !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// Emit sends an event to everyone in each child of this node, wherever in the
+// cluster they are. It tries all children and returns what errors there were.
+func (p *Parent) Emit(ctx context.Context, event string, args ...any) error {
+	var errs []error
+	for n := range p.Children() {
+		errs = append(errs, n.Emit(ctx, event, args...))
+	}
+	return errors.Join(errs...)
+}

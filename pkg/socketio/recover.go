@@ -1,0 +1,343 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// Why a session was not recovered: labels of metrics and logs.
+const (
+	refusedUnknown = "unknown_session" // expired, over, or never was
+	refusedUser    = "other_user"      // of another user or namespace
+	refusedEpoch   = "other_history"   // begun before history was lost
+	refusedHistory = "lost_history"    // the client has seen what is no longer there
+	refusedTrimmed = "trimmed"         // a room has lost what the client missed
+	refusedLimit   = "too_many_events"
+	refusedRemoved = "removed" // disconnected by the server while it was away
+	recoveredWell  = "recovered"
+)
+
+// A refusal says that a session is not to be recovered: the client gets a new
+// one, and is told so by its new ids. Any other error leaves that open.
+type refusal struct {
+	reason string
+	err    error
+}
+
+func (r *refusal) Error() string { return fmt.Sprintf("not recovered: %s: %v", r.reason, r.err) }
+func (r *refusal) Unwrap() error { return r.err }
+
+// replayTries is how often a replay starts again because more came in meanwhile
+// than may be held.
+const replayTries = 3
+
+// readTries bounds how often a replay is read again because commands in it
+// joined further rooms.
+const readTries = 10
+
+// recover makes the socket the one that it claims to be. The steps and their
+// order are what no gap and no repeat rest on:
+//
+//   - the middlewares have run, so nobody refused gets a backlog;
+//   - claim the session, so that nobody else changes it;
+//   - be placed in its rooms, with everything held;
+//   - only then fix the end of the replay, and read up to it;
+//   - CONNECT before the missed events: stock clients keep what comes before it
+//     in a buffer that a cut does not clear, and would show it twice;
+//   - at last release what was held, without what the replay had.
+func (s *Socket) recover(ctx context.Context, pid, offset string) error {
+	srv := s.ns.srv
+	done, err := s.change(ctx) // nobody joins or leaves before the replay has ended
+	if err != nil {
+		return err
+	}
+	defer done()
+	now, err := srv.adapter.Head(ctx)
+	if err != nil {
+		return err
+	}
+	claimed, err := s.claim(ctx, pid, now.Epoch)
+	if err != nil {
+		return err
+	}
+	// A malformed offset, or one of another history than the session's, is that of
+	// a client that has got nothing in this session: clients never forget theirs.
+	seen, err := adapter.ParseCursor(offset)
+	if err != nil || seen.Epoch != claimed.Epoch {
+		seen = adapter.Cursor{}
+	}
+	if err := s.assume(claimed); err != nil {
+		return err
+	}
+	missed, end, err := s.rejoin(ctx, seen)
+	if err != nil {
+		if refused := (*refusal)(nil); errors.As(err, &refused) {
+			s.resign(ctx)
+		}
+		return err
+	}
+	srv.own(s)
+	s.mu.Lock()
+	s.recovered = true
+	err = s.answerConnect()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	srv.stats.recoveries.add(recoveredWell)
+	if err := s.replay(missed, end); err != nil {
+		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
+	}
+	return nil
+}
+
+// claim takes the session over from whoever served it.
+func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session, error) {
+	srv := s.ns.srv
+	s.mu.Lock()
+	user := s.user
+	s.mu.Unlock()
+	check := func(found session.Session) error {
+		switch {
+		case found.Namespace != s.nsName || found.User != user:
+			return &refusal{refusedUser, errors.New("the session is another's")}
+		case found.Epoch != epoch:
+			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
+		}
+		return nil
+	}
+	self := string(srv.adapter.Node())
+	claimed, former, err := srv.sessions.Claim(ctx, pid, self, srv.opts.sessionLife(), check)
+	if errors.Is(err, session.ErrNotFound) {
+		return claimed, &refusal{refusedUnknown, err}
+	}
+	if err != nil {
+		return claimed, err
+	}
+	if former == self {
+		if old := srv.owner(pid); old != nil && old != s {
+			old.evict()
+		}
+	} else if former != "" {
+		srv.sendEvict(ctx, adapter.NodeID(former), session.Ref{PID: pid, Fence: claimed.Fence})
+	}
+	return claimed, nil
+}
+
+// assume makes the socket what the session says, and places it in its rooms with
+// its gate shut.
+func (s *Socket) assume(claimed session.Session) error {
+	stays, err := restore(claimed.Rooms)
+	if err != nil {
+		return fmt.Errorf("socketio: session: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.id, s.pid, s.fence, s.epoch = claimed.ID, claimed.PID, claimed.Fence, claimed.Epoch
+	s.data, s.rooms = claimed.Data, stays
+	s.newestJoin = stays.newestJoin()
+	s.recovering = true
+	s.gate.shut++
+	s.place()
+	return nil
+}
+
+// resign undoes assume after a refusal: the session is over.
+func (s *Socket) resign(ctx context.Context) {
+	srv := s.ns.srv
+	s.unplace()
+	s.mu.Lock()
+	ref := session.Ref{PID: s.pid, Fence: s.fence}
+	s.pid, s.fence, s.epoch, s.data, s.rooms = "", 0, "", nil, memberships{}
+	s.id = newID()
+	s.recovering = false
+	s.gate = gate{}
+	s.mu.Unlock()
+	if err := srv.sessions.Drop(ctx, ref); err != nil && !errors.Is(err, session.ErrFenced) {
+		srv.log.Warn("a refused session could not be dropped; it ends by itself", zap.Error(err))
+	}
+}
+
+// rejoin subscribes the rooms, fixes the end of the replay and reads what was
+// missed up to it.
+func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) ([]adapter.Event, adapter.Cursor, error) {
+	s.mu.Lock()
+	current := append(s.implicit(), inNamed(s.nsName, s.rooms.names())...)
+	s.mu.Unlock()
+	if _, err := s.ns.srv.adapter.Subscribe(ctx, current...); err != nil {
+		return nil, adapter.Cursor{}, err
+	}
+	s.mu.Lock()
+	s.subscribed = true
+	s.mu.Unlock()
+	return s.read(ctx, seen)
+}
+
+// read fixes an end and returns the missed events up to it, in order. Commands
+// among them are executed: the memberships afterwards are those at the end. A
+// room that a command joined has missed events too, and its live ones must be
+// heard before the end is fixed, so it is subscribed and all is read again.
+func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (missed []adapter.Event, end adapter.Cursor, err error) {
+	var proof []adapter.Cursor
+	if !seen.IsZero() {
+		proof = append(proof, seen)
+	}
+	for range readTries {
+		if end, err = s.ns.srv.adapter.Head(ctx, proof...); err != nil {
+			return nil, end, refuseLost(err)
+		}
+		s.mu.Lock()
+		stays := s.rooms.clone()
+		s.mu.Unlock()
+		missed, joined, err := s.pick(ctx, &stays, seen, end)
+		if err != nil {
+			return nil, end, err
+		}
+		if len(joined) == 0 {
+			return missed, end, s.adopt(ctx, stays)
+		}
+		if err := s.enterAt(ctx, joined); err != nil {
+			return nil, end, err
+		}
+	}
+	return nil, end, errors.New("socketio: commands keep changing the rooms to replay")
+}
+
+// pick reads the backlogs of the rooms in stays and returns what is for this
+// socket. Commands are executed on stays; rooms that they joined and that were
+// not read come back with their join positions.
+func (s *Socket) pick(ctx context.Context, stays *memberships, seen, end adapter.Cursor) ([]adapter.Event, map[string]adapter.Cursor, error) {
+	var missed []adapter.Event
+	joined := make(map[string]adapter.Cursor)
+	limit := s.ns.srv.opts.ReplayLimit
+	for ev, err := range s.ns.srv.adapter.Replay(ctx, stays.since(s.nsName, s.id, seen), end) {
+		if err != nil {
+			return nil, nil, refuseLost(err)
+		}
+		if !ev.Target.Match(func(r rooms.Room) bool { return stays.in(r, s.id, ev.Position) }) {
+			continue
+		}
+		switch ev.Kind {
+		case kindEmit:
+			if missed = append(missed, ev); len(missed) > limit {
+				return nil, nil, &refusal{refusedLimit, fmt.Errorf("more than %d missed events", limit)}
+			}
+		case kindDisconnect:
+			return nil, nil, &refusal{refusedRemoved, errors.New("disconnected by the server")}
+		case kindJoin:
+			for _, name := range commandRooms(&ev) {
+				if stays.enterAt(name, ev.Cursor) {
+					joined[name] = ev.Cursor
+				}
+			}
+		case kindLeave:
+			for _, name := range commandRooms(&ev) {
+				stays.leaveAt(name, ev.Cursor)
+			}
+		}
+	}
+	return missed, joined, nil
+}
+
+// refuseLost turns what proves that events are missing into a refusal.
+func refuseLost(err error) error {
+	switch {
+	case errors.Is(err, adapter.ErrTrimmed):
+		return &refusal{refusedTrimmed, err}
+	case errors.Is(err, adapter.ErrHistoryLost):
+		return &refusal{refusedHistory, err}
+	}
+	return err
+}
+
+// commandRooms returns the rooms that a command names.
+func commandRooms(ev *adapter.Event) (names []string) {
+	_ = json.Unmarshal(ev.Data, &names) // written by us
+	return names
+}
+
+// enterAt puts the socket into rooms at positions that have passed.
+func (s *Socket) enterAt(ctx context.Context, joined map[string]adapter.Cursor) error {
+	s.mu.Lock()
+	for name, at := range joined {
+		s.rooms.enterAt(name, at)
+		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
+	}
+	s.newestJoin = s.rooms.newestJoin()
+	s.mu.Unlock()
+	_, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, slices.Collect(maps.Keys(joined)))...)
+	return err
+}
+
+// adopt makes stays the socket's memberships and stores them if they are new.
+func (s *Socket) adopt(ctx context.Context, stays memberships) error {
+	s.mu.Lock()
+	before, now := s.rooms.save(), stays.save()
+	var left []string
+	for _, name := range s.rooms.names() {
+		if stays.current(name) == nil {
+			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+			left = append(left, name)
+		}
+	}
+	s.rooms = stays
+	s.mu.Unlock()
+	if len(left) > 0 {
+		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, left)...)
+	}
+	if len(left) == 0 && len(before) == len(now) {
+		return nil
+	}
+	return s.save(ctx)
+}
+
+// replay sends the missed events, each stamped with the cursor of the replay so
+// that a cut in the middle resumes in the middle, and then opens the gate. It
+// waits for the client: a replay is never queued whole. If more was held
+// meanwhile than may be, it goes on from the end that it has reached.
+func (s *Socket) replay(missed []adapter.Event, end adapter.Cursor) error {
+	srv, conn := s.ns.srv, s.client.conn
+	ahead := min(srv.opts.Engine.SendQueueBytes/4, 64<<10) // enough to keep the connection busy
+	for range replayTries {
+		for i := range missed {
+			ev := &missed[i]
+			// A slow client may take its time; its heartbeat bounds it.
+			if err := conn.WaitQueue(conn.Context(), ahead); err != nil {
+				return err
+			}
+			if err := conn.Send(encodeEvent(s.ns.newDelivery(ev), ev.Cursor)...); err != nil {
+				return err
+			}
+			srv.stats.deliveries.Add(1)
+			srv.stats.replayed.Add(1)
+		}
+		s.mu.Lock()
+		if !s.gate.spilled {
+			s.recovering = false
+			s.gate.discard(end)
+			s.gate.open(s.pass)
+			s.mu.Unlock()
+			return nil
+		}
+		s.gate.restart()
+		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(conn.Context(), recoverTimeout)
+		var err error
+		missed, end, err = s.read(ctx, end)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return errQueueFull
+}

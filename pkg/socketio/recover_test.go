@@ -1,0 +1,281 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+func TestAClientComesBackWithWhatItMissed(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
+	joining(n1.Namespace)
+	joining(n2.Namespace)
+	var recovered []bool
+	n2.OnConnect(func(s *Socket) { recovered = append(recovered, s.Recovered()) })
+	a := n1.client(t)
+	a.call(`["join","r"]`)
+	must(t, n1.To("r").Emit(t.Context(), "n", 1))
+	a.want(numbered(1))
+	a.cut()
+	must(t, n1.To("r").Emit(t.Context(), "n", 2))
+	must(t, n2.Emit(t.Context(), "n", 3))
+	must(t, n2.ToSocket(a.sid).Emit(t.Context(), "n", 4))
+	must(t, n1.To("other").Emit(t.Context(), "n", 99))
+	b := n2.back(t, a)
+	if b.sid != a.sid || b.pid != a.pid {
+		t.Fatalf("came back as %s/%s, was %s/%s", b.sid, b.pid, a.sid, a.pid)
+	}
+	b.want(numbered(2), numbered(3), numbered(4))
+	must(t, n2.To("r").Emit(t.Context(), "n", 5))
+	b.want(numbered(5))
+	b.quiet()
+	if len(recovered) != 1 || !recovered[0] {
+		t.Errorf("recovered %v", recovered)
+	}
+}
+
+func TestAClientThatGotNothingComesBack(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.cut()
+	must(t, n.Emit(t.Context(), "n", 1))
+	b := n.back(t, a)
+	if b.sid != a.sid {
+		t.Fatal("not recovered")
+	}
+	b.want(numbered(1))
+	b.quiet()
+}
+
+func TestAMalformedOffsetIsNoOffset(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.cut()
+	must(t, n.Emit(t.Context(), "n", 1))
+	a.offset = "a string of the application"
+	b := n.back(t, a)
+	b.want(numbered(1))
+	b.quiet()
+}
+
+func TestAHalfOpenSocketIsTakenOver(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
+	for _, other := range []*testNode{n1, n2} {
+		var gone []Reason
+		a := n1.client(t)
+		old := n1.Socket(a.sid)
+		old.OnDisconnect(func(r Reason) { gone = append(gone, r) })
+		b := other.back(t, a) // while a is still there, for all that n1 knows
+		if b.sid != a.sid {
+			t.Fatal("not recovered")
+		}
+		must(t, n1.Emit(t.Context(), "n", 1))
+		b.want(numbered(1))
+		<-old.Context().Done()
+		select {
+		case <-a.closed:
+		case <-time.After(patience):
+			t.Fatal("the old connection was not closed")
+		}
+		for len(a.in) > 0 {
+			if m := <-a.in; m == `42["n",1]` {
+				t.Error("the old socket still got events")
+			}
+		}
+		if len(gone) != 0 {
+			t.Errorf("OnDisconnect told %v of a socket that moved", gone)
+		}
+		b.write("41")
+	}
+}
+
+func TestRefusalsGiveANewSocket(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reason string
+		memory adapter.MemoryOptions
+		o      Options
+		do     func(t *testing.T, c *testCluster, n *testNode, a *wire)
+	}{
+		"unknown": {refusedUnknown, adapter.MemoryOptions{}, Options{}, func(t *testing.T, _ *testCluster, _ *testNode, a *wire) {
+			a.pid = "somebody else's"
+		}},
+		"left by itself": {refusedUnknown, adapter.MemoryOptions{}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, a *wire) {
+			b := n.back(t, a)
+			b.write("41")
+			eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+		}},
+		"trimmed": {refusedTrimmed, adapter.MemoryOptions{BacklogLimit: 5}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, _ *wire) {
+			for i := range 6 {
+				must(t, n.Emit(t.Context(), "n", i))
+			}
+		}},
+		"too many": {refusedLimit, adapter.MemoryOptions{}, Options{ReplayLimit: 5}, func(t *testing.T, _ *testCluster, n *testNode, _ *wire) {
+			for i := range 6 {
+				must(t, n.Emit(t.Context(), "n", i))
+			}
+		}},
+		"history lost": {refusedEpoch, adapter.MemoryOptions{}, Options{}, func(t *testing.T, c *testCluster, _ *testNode, _ *wire) {
+			c.memory.Reset()
+		}},
+		"an offset from nowhere": {refusedHistory, adapter.MemoryOptions{}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, a *wire) {
+			head, err := n.adapter.Head(t.Context())
+			must(t, err)
+			head.At.Ms += 1 << 30
+			a.offset = head.String()
+		}},
+		"removed while away": {refusedRemoved, adapter.MemoryOptions{}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, a *wire) {
+			must(t, n.ToSocket(a.sid).DisconnectSockets(t.Context(), false))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(tc.memory)
+			n := c.node(t, "aaaa", tc.o)
+			joining(n.Namespace)
+			a := n.client(t)
+			must(t, n.Emit(t.Context(), "first"))
+			a.want(`["first"]`)
+			a.cut()
+			eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+			tc.do(t, c, n, a)
+			b := n.back(t, a)
+			if b.sid == a.sid || b.pid == a.pid {
+				t.Fatal("recovered, though it must not be")
+			}
+			if got := n.Stats().Recoveries[tc.reason]; got != 1 {
+				t.Errorf("recoveries %v, want one %s", n.Stats().Recoveries, tc.reason)
+			}
+			must(t, n.Emit(t.Context(), "n", 100))
+			b.want(numbered(100))
+			b.quiet()
+		})
+	}
+}
+
+func TestAnotherUserGetsNothing(t *testing.T) {
+	n := start(t, Options{})
+	n.Use(func(_ context.Context, s *Socket) error {
+		var auth struct{ User string }
+		if err := s.Auth(&auth); err != nil {
+			return err
+		}
+		s.SetUser(auth.User)
+		return nil
+	})
+	joining(n.Namespace)
+	a := n.dial(t).connect("/", `{"user":"ann"}`)
+	b := n.dial(t).connect("/", fmt.Sprintf(`{"user":"bob","pid":%q}`, a.pid))
+	if b.sid == a.sid {
+		t.Fatal("bob became ann")
+	}
+	a.quiet() // and ann was not disturbed
+}
+
+func TestCommandsReachThoseWhoAreAway(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.call(`["join","old"]`)
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	must(t, n.In("old").SocketsJoin(t.Context(), "new"))
+	must(t, n.To("new").Emit(t.Context(), "n", 1))
+	must(t, n.In("new").SocketsLeave(t.Context(), "old"))
+	must(t, n.To("old").Emit(t.Context(), "n", 2))
+	must(t, n.To("new").Emit(t.Context(), "n", 3))
+	b := n.back(t, a)
+	if b.sid != a.sid {
+		t.Fatalf("not recovered: %v", n.Stats().Recoveries)
+	}
+	b.want(numbered(1), numbered(3))
+	must(t, n.To("old").Emit(t.Context(), "n", 4))
+	must(t, n.To("new").Emit(t.Context(), "n", 5))
+	b.want(numbered(5))
+	if rooms := n.Socket(b.sid).Rooms(); len(rooms) != 1 || rooms[0] != "new" {
+		t.Errorf("rooms %v", rooms)
+	}
+	b.cut() // and again: what was executed once is not executed twice
+	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	d := n.back(t, a)
+	d.want(numbered(1), numbered(3), numbered(5))
+	d.quiet()
+}
+
+func TestLeavingEndsAtOnceAndIsRemembered(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.call(`["join","r"]`)
+	must(t, n.To("r").Emit(t.Context(), "n", 1))
+	a.want(numbered(1))
+	must(t, n.To("r").Emit(t.Context(), "n", 2))
+	if m := a.next(); m == "" { // 2 comes, and is lost on the way to the client's handlers
+		t.Fatal(m)
+	}
+	a.call(`["leave","r"]`)
+	must(t, n.To("r").Emit(t.Context(), "n", 3))
+	a.quiet()
+	a.cut()
+	b := n.back(t, a)
+	b.want(numbered(2))
+	b.quiet()
+}
+
+// Every client sees every number once and in order, whatever is cut.
+func TestContinuityUnderCuts(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{BacklogLimit: 100_000})
+	nodes := []*testNode{
+		c.node(t, "aaaa", Options{ReplayLimit: 100_000}),
+		c.node(t, "bbbb", Options{ReplayLimit: 100_000}),
+		c.node(t, "cccc", Options{ReplayLimit: 100_000}),
+	}
+	for _, n := range nodes {
+		joining(n.Namespace)
+	}
+	const clients, rooms, events = 12, 4, 400
+	var wg sync.WaitGroup
+	var joined sync.WaitGroup
+	joined.Add(clients)
+	for i := range clients {
+		wg.Go(func() {
+			w := nodes[i%3].client(t)
+			room := fmt.Sprint("r", i%rooms)
+			w.call(`["join","` + room + `"]`)
+			joined.Done()
+			for next := 0; next < events; next++ {
+				if next%(7+i) == 6 {
+					w.cut()
+					b := nodes[(next+i)%3].back(t, w)
+					if b.sid != w.sid {
+						t.Errorf("client %d was not recovered at %d", i, next)
+						return
+					}
+					w = b
+				}
+				if got := w.event(); got != numbered(next) {
+					t.Errorf("client %d got %s, want %s", i, got, numbered(next))
+					return
+				}
+			}
+			w.cut()
+		})
+	}
+	joined.Wait()
+	for i := range rooms {
+		wg.Go(func() {
+			for k := range events {
+				if err := nodes[(i+k)%3].To(fmt.Sprint("r", i)).Emit(t.Context(), "n", k); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,69 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A SocketInfo describes a socket as it was when it was asked for.
+type SocketInfo struct {
+	ID        string          `json:"id"`
+	User      string          `json:"user,omitempty"`
+	Rooms     []string        `json:"rooms"` // the named ones, sorted
+	Data      json.RawMessage `json:"data,omitempty"`
+	Address   string          `json:"address"` // of the TCP connection
+	Transport string          `json:"transport"`
+	Since     time.Time       `json:"since"` // when its connection was made
+}
+
+// A RemoteSocket is a socket somewhere in the cluster: what it was when it was
+// fetched, and what can be done with it.
+type RemoteSocket struct {
+	SocketInfo
+	Node adapter.NodeID
+	ns   *Namespace
+}
+
+// Emit sends an event to the socket; see [Socket.Emit].
+func (r RemoteSocket) Emit(ctx context.Context, event string, args ...any) error {
+	return r.ns.ToSocket(r.ID).Emit(ctx, event, args...)
+}
+
+// EmitWithAck sends an event to the socket and waits for its ack; see
+// [Socket.EmitWithAck].
+func (r RemoteSocket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
+	return one(r.ns.ToSocket(r.ID).EmitWithAck(ctx, event, args...))
+}
+
+// Join makes the socket join rooms; see [Broadcast.SocketsJoin].
+func (r RemoteSocket) Join(ctx context.Context, names ...string) error {
+	return r.ns.ToSocket(r.ID).SocketsJoin(ctx, names...)
+}
+
+// Leave makes the socket leave rooms.
+func (r RemoteSocket) Leave(ctx context.Context, names ...string) error {
+	return r.ns.ToSocket(r.ID).SocketsLeave(ctx, names...)
+}
+
+// Disconnect disconnects the socket; see [Broadcast.DisconnectSockets].
+func (r RemoteSocket) Disconnect(ctx context.Context, closeConn bool) error {
+	return r.ns.ToSocket(r.ID).DisconnectSockets(ctx, closeConn)
+}
+
+// describe returns what is to be known of the socket, if it is one of those that
+// the question is about.
+func (s *Socket) describe(d *delivery) (SocketInfo, bool) {
+	h := s.Handshake()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || !s.connected || !d.meant(&s.rooms, s.id) {
+		return SocketInfo{}, false
+	}
+	return SocketInfo{
+		ID: s.id, User: s.user, Rooms: s.rooms.names(), Data: s.data,
+		Address: h.RemoteAddr, Transport: s.client.conn.Transport(), Since: h.Time,
+	}, true
+}

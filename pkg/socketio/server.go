@@ -1,0 +1,298 @@
+package socketio
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// A Server serves Socket.IO clients. It is an http.Handler for all requests
+// under its path, and may be mounted on a mux beside other routes. The methods of
+// its main namespace, "/", are its own: srv.OnConnect, srv.To, srv.Emit.
+//
+// All methods may be called at once. Handlers and middlewares are best
+// registered before the first client comes; later ones count for later clients.
+type Server struct {
+	*Namespace
+
+	opts     Options
+	log      *zap.Logger
+	engine   *engineio.Server
+	files    http.Handler // the client's files; nil for none
+	adapter  adapter.Adapter
+	ownsIt   bool // the adapter was made here
+	sessions session.Store
+	feed     feed
+	asked    questions // by this node, waiting for answers
+	stats    counters
+
+	mu         sync.Mutex
+	namespaces map[string]*Namespace
+	parents    []*Parent
+	onNew      []func(*Namespace)
+	owned      map[string]*Socket // by private id: the sockets whose sessions are this node's
+	closing    bool
+
+	ctx  context.Context // ends when Close stops the loops
+	stop context.CancelFunc
+	wg   sync.WaitGroup // everything that this server started
+}
+
+// NewServer makes a server and starts its feed. Close ends it.
+func NewServer(o Options) (*Server, error) {
+	o = o.withDefaults()
+	s := &Server{
+		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions,
+		namespaces: make(map[string]*Namespace), owned: make(map[string]*Socket),
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.stats.init()
+	s.asked.init()
+	if s.sessions == nil {
+		s.sessions = session.NewMemory()
+	}
+	if s.adapter == nil {
+		a, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("alone")
+		if err != nil {
+			return nil, err
+		}
+		s.adapter, s.ownsIt = a, true
+	}
+	var err error
+	if s.engine, err = engineio.NewServer(o.Engine, s.serve); err != nil {
+		return nil, errors.Join(err, s.closeAdapter())
+	}
+	if o.Client != nil {
+		s.files = s.engine.CORS(newFiles(o.Client))
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
+	defer cancel()
+	if s.feed.cursor, err = s.adapter.Head(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("socketio: the adapter's newest position: %w", err), s.closeAdapter())
+	}
+	s.Namespace = s.Of("/")
+	s.wg.Go(func() { s.runFeed(s.ctx) })
+	s.wg.Go(func() { s.runMessages(s.ctx) })
+	if o.recovery() {
+		s.wg.Go(func() { s.runRefresh(s.ctx) })
+	}
+	return s, nil
+}
+
+// ServeHTTP serves the connections, and the client's files where Options.Client
+// has them.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.files != nil {
+		if name, ok := strings.CutPrefix(r.URL.Path, s.opts.Engine.Path); ok && isClientFile(name) {
+			s.files.ServeHTTP(w, r)
+			return
+		}
+	}
+	s.engine.ServeHTTP(w, r)
+}
+
+// Of returns the namespace with a name, and makes it if it is new. A missing
+// leading slash is added. A new namespace whose name a pattern or function
+// accepts is still a namespace of its own and not that parent's child.
+func (s *Server) Of(name string) *Namespace {
+	if !strings.HasPrefix(name, "/") {
+		name = "/" + name
+	}
+	s.mu.Lock()
+	n, isNew := s.namespaces[name], false
+	if n == nil {
+		n, isNew = newNamespace(s, name, nil), true
+		s.namespaces[name] = n
+	}
+	told := s.onNew
+	s.mu.Unlock()
+	if isNew {
+		for _, tell := range told {
+			tell(n)
+		}
+	}
+	return n
+}
+
+// OfPattern accepts every namespace whose whole name a pattern finds a match in.
+// The first client that asks for one brings it to life.
+func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
+	return s.OfFunc(func(_ context.Context, name string, _ json.RawMessage) (bool, error) {
+		return re.MatchString(name), nil
+	})
+}
+
+// OfFunc accepts every namespace that a function allows, given its name and the
+// client's auth payload. Parents are asked in the order of their registration;
+// one that does not allow the name, or fails, leaves it to the next.
+func (s *Server) OfFunc(allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)) *Parent {
+	p := &Parent{srv: s, allow: allow}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parents = append(s.parents, p)
+	return p
+}
+
+// OnNamespace calls f with every namespace that is made from now on, dynamic
+// ones too, before any client is in it.
+func (s *Server) OnNamespace(f func(*Namespace)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onNew = append(s.onNew[:len(s.onNew):len(s.onNew)], f)
+}
+
+func (s *Server) lookup(name string) *Namespace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.namespaces[name]
+}
+
+// enter returns the namespace that a client asked for, with one more in it, or
+// nil. Counting those that are still connecting keeps a namespace from being
+// cleaned up under them.
+func (s *Server) enter(ctx context.Context, name string, auth json.RawMessage) *Namespace {
+	s.mu.Lock()
+	if n := s.namespaces[name]; n != nil {
+		n.clients++
+		s.mu.Unlock()
+		return n
+	}
+	parents := s.parents
+	s.mu.Unlock()
+	if len(name) > maxNamespaceName {
+		return nil
+	}
+	for _, p := range parents {
+		if ok, err := p.allow(ctx, name, auth); ok && err == nil {
+			return s.enterChild(p, name)
+		}
+	}
+	return nil
+}
+
+func (s *Server) enterChild(p *Parent, name string) *Namespace {
+	s.mu.Lock()
+	n, isNew := s.namespaces[name], false
+	if n == nil {
+		n, isNew = newNamespace(s, name, p), true
+		s.namespaces[name] = n
+	}
+	n.clients++
+	told := s.onNew
+	s.mu.Unlock()
+	if isNew {
+		for _, tell := range told {
+			tell(n)
+		}
+	}
+	return n
+}
+
+// exit undoes an enter.
+func (s *Server) exit(n *Namespace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n.clients--
+	if n.clients == 0 && n.parent != nil && !s.opts.KeepEmptyNamespaces && s.namespaces[n.name] == n {
+		delete(s.namespaces, n.name)
+	}
+}
+
+// spawn runs f on a goroutine that Close waits for.
+func (s *Server) spawn(f func()) { s.wg.Go(f) }
+
+// cutAll closes every connection in a way that its client comes back from.
+func (s *Server) cutAll() {
+	for c := range s.engine.Conns() {
+		s.spawn(func() { c.Close(engineio.TransportClose) })
+	}
+}
+
+// Close ends the server: it refuses new clients, tells every socket's handlers
+// that it is gone ("server shutting down"), closes the connections in a way that
+// clients come back from elsewhere, and waits for all that it started. If the
+// context ends first it stops waiting and returns the context's error.
+func (s *Server) Close(ctx context.Context) error {
+	s.mu.Lock()
+	already := s.closing
+	s.closing = true
+	var all []*Socket
+	for _, n := range s.namespaces {
+		for sock := range n.Sockets() {
+			all = append(all, sock)
+		}
+	}
+	s.mu.Unlock()
+	if already {
+		return nil
+	}
+	for _, sock := range all {
+		sock.end(ServerShutdown)
+	}
+	err := s.engine.Close(ctx)
+	for _, sock := range all {
+		select {
+		case <-sock.ctx.Done():
+		case <-ctx.Done():
+		}
+	}
+	s.stop()
+	done := make(chan struct{})
+	go func() { s.wg.Wait(); close(done) }() // ends with the last of them, at the latest when the adapter closes
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = errors.Join(err, context.Cause(ctx))
+	}
+	return errors.Join(err, s.closeAdapter())
+}
+
+func (s *Server) closeAdapter() error {
+	if s.ownsIt {
+		return s.adapter.Close()
+	}
+	return nil
+}
+
+// newID returns 20 random characters, for socket ids, private ids and questions.
+func newID() string {
+	var b [15]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// store returns a context for one round to the session store or the adapter.
+func (s *Server) store() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(s.ctx), storeTimeout)
+}
+
+var _ http.Handler = (*Server)(nil)
+
+// runRefresh prolongs the sessions of the sockets that are alive.
+func (s *Server) runRefresh(ctx context.Context) {
+	period := RefreshPeriod(s.opts.RecoveryWindow)
+	tick := time.NewTicker(period)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.refresh()
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// OnServerSide handles an event that another node's ServerSideEmit sends to this
+// namespace. Handlers of one namespace run one after another; the context ends
+// when the server closes. e.Ack answers the node that asked.
+func (n *Namespace) OnServerSide(event string, h Handler) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.serverSide = withHandler(n.serverSide, event, h)
+}
+
+// ServerSideEmit sends an event to the handlers of all other nodes, not to this
+// one's, and not to clients.
+func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...any) error {
+	ev, err := n.serverSideEvent(event, args)
+	if err != nil {
+		return err
+	}
+	_, err = n.publish(ctx, ev)
+	return err
+}
+
+// ServerSideEmitWithAck is ServerSideEmit and yields the answers of the other
+// nodes as they come. Where a node did not answer, the last value is an
+// *UnansweredError that names it. Args of an answer are what the node's handler
+// acked with.
+func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, args ...any) iter.Seq2[Answer, error] {
+	ev, err := n.serverSideEvent(event, args)
+	if err != nil {
+		return func(yield func(Answer, error) bool) { yield(Answer{}, err) }
+	}
+	a := n.srv.adapter
+	return n.srv.ask(ctx, ev, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
+		nodes, err := a.Nodes(ctx)
+		if err != nil {
+			return audience{}, err
+		}
+		_, err = a.Publish(ctx, ev)
+		return audience{names: slices.DeleteFunc(nodes, func(id adapter.NodeID) bool { return id == a.Node() })}, err
+	})
+}
+
+// serverSideEvent puts the namespace in front of the event's own array.
+func (n *Namespace) serverSideEvent(event string, args []any) (adapter.Event, error) {
+	if packet.Reserved(event) {
+		return adapter.Event{}, fmt.Errorf("%w: %q", ErrReserved, event)
+	}
+	data, attachments, err := encodeArray(append([]any{n.name, event}, args...))
+	return adapter.Event{
+		Kind: kindServerSide, Target: rooms.Target{To: []rooms.Room{rooms.InNodes()}},
+		Data: data, Attachments: attachments,
+	}, err
+}
+
+// dispatchServerSide hands an event of another node to the namespace's handlers.
+func (s *Server) dispatchServerSide(ev *adapter.Event) {
+	if ev.From == s.adapter.Node() {
+		return
+	}
+	args, err := decodeArgs(ev.Data, ev.Attachments)
+	var name, event string
+	if err != nil || args.Len() < 2 || json.Unmarshal(args.raw[0], &name) != nil || json.Unmarshal(args.raw[1], &event) != nil {
+		s.log.Warn("an event of another node is malformed", zap.String("node", string(ev.From)))
+		return
+	}
+	args.raw = args.raw[2:]
+	n := s.lookup(name)
+	var hs []Handler
+	if n != nil {
+		n.mu.RLock()
+		hs = n.serverSide[event]
+		n.mu.RUnlock()
+	}
+	if len(hs) == 0 {
+		s.answerNothing(ev)
+		return
+	}
+	e := &Event{Name: event, Args: args}
+	if ev.Ask != "" {
+		a := s.newAnswering(ev)
+		a.begin(answers{Who: []string{""}})
+		e.reply = func(args []any) error {
+			data, attachments, err := encodeArray(args)
+			if err != nil {
+				return err
+			}
+			a.timer.Stop()
+			a.add(ack{Args: data, Attachments: attachments})
+			return nil
+		}
+	}
+	n.mail.put(s.spawn, func() {
+		for _, h := range hs {
+			if err := h(s.ctx, e); err != nil {
+				s.log.Warn("server-side event", zap.String("namespace", name), zap.String("event", event), zap.Error(err))
+			}
+		}
+	})
+}

@@ -1,0 +1,370 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
+
+// A Socket is one client in one namespace. Its methods may be called at once,
+// also after it was disconnected, when they have no effect or return
+// ErrDisconnected.
+type Socket struct {
+	nsName string
+	ns     *Namespace // known when middlewares run
+	client *client
+	auth   json.RawMessage
+	mail   mailbox
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	// changing is held by whoever changes the membership or writes the session:
+	// one after another. It is a channel so that waiting for it can end.
+	changing chan struct{}
+
+	mu        sync.Mutex
+	id        string
+	pid       string // "" without recovery
+	fence     uint64
+	epoch     string
+	user      string
+	data      json.RawMessage
+	rooms     memberships
+	gate      gate
+	recovered bool
+	// newestJoin is the newest of its join positions: later events need no look
+	// at each membership.
+	newestJoin adapter.Position
+	placed     bool // in the index, so that what is published reaches it
+	subscribed bool // its rooms are subscribed
+	recovering bool // its gate belongs to a recovery
+	connected  bool // from CONNECT to OnDisconnect
+	gone       bool // nothing is delivered any more
+	moved      bool // its session is another socket's now
+	acks       map[string]*answering
+
+	handlers     map[string][]Handler
+	once         map[string][]Handler
+	onAny        []Handler
+	onOutgoing   []func(event string, args Args)
+	onEvent      []Handler
+	onError      []func(error)
+	onLeaving    []func(Reason)
+	onDisconnect []func(Reason)
+}
+
+func newSocket(c *client, namespace string, auth json.RawMessage) *Socket {
+	s := &Socket{client: c, nsName: namespace, auth: auth, changing: make(chan struct{}, 1)}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
+}
+
+// ID returns the public id.
+func (s *Socket) ID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id
+}
+
+// Namespace returns the namespace that the socket is in.
+func (s *Socket) Namespace() *Namespace { return s.ns }
+
+// Handshake returns the first request of the connection, which may be older than
+// the socket. It is shared and read-only.
+func (s *Socket) Handshake() *engineio.Handshake { return s.client.conn.Handshake() }
+
+// Auth decodes the payload that the client connected with: an object.
+func (s *Socket) Auth(v any) error { return json.Unmarshal(s.auth, v) }
+
+// Transport returns "polling" or "websocket".
+func (s *Socket) Transport() string { return s.client.conn.Transport() }
+
+// Recovered reports whether this is the socket that the client had before, with
+// everything that it missed. It is settled when OnConnect runs.
+func (s *Socket) Recovered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.recovered
+}
+
+// Connected reports whether the client has been told that it is connected, and
+// OnDisconnect has not run yet.
+func (s *Socket) Connected() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connected
+}
+
+// Context ends when the socket is disconnected, before OnDisconnect runs, and
+// when its client came back and is served by another Socket. context.Cause says
+// why.
+func (s *Socket) Context() context.Context { return s.ctx }
+
+// User returns whose socket this is, as SetUser said.
+func (s *Socket) User() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.user
+}
+
+// SetUser says whose socket this is. It belongs into a middleware: a session can
+// only be recovered for the user that it was begun for.
+func (s *Socket) SetUser(user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.user = user
+}
+
+// Data decodes what SetData stored last; without that it leaves v as it is.
+func (s *Socket) Data(v any) error {
+	s.mu.Lock()
+	data := s.data
+	s.mu.Unlock()
+	if data == nil {
+		return nil
+	}
+	return json.Unmarshal(data, v)
+}
+
+// SetData stores a value, as JSON, with the socket: FetchSockets shows it, and
+// the socket has it again when it is recovered. It returns when that is sure.
+func (s *Socket) SetData(ctx context.Context, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("socketio: data: %w", err)
+	}
+	done, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	s.mu.Lock()
+	s.data = data
+	s.mu.Unlock()
+	return s.save(ctx)
+}
+
+// On handles an event of this socket. Handlers of the same event run in the
+// order of registration, those of the namespace last.
+func (s *Socket) On(event string, h Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handlers = withHandler(s.handlers, event, h)
+}
+
+// Once handles the next occurrence of an event only.
+func (s *Socket) Once(event string, h Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.once = withHandler(s.once, event, h)
+}
+
+// Off removes this socket's handlers of an event.
+func (s *Socket) Off(event string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	table := make(map[string][]Handler, len(s.handlers))
+	for name, hs := range s.handlers {
+		if name != event {
+			table[name] = hs
+		}
+	}
+	s.handlers = table
+	delete(s.once, event)
+}
+
+// OnAny calls h with every event, before the middlewares see it.
+func (s *Socket) OnAny(h Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onAny = append(s.onAny[:len(s.onAny):len(s.onAny)], h)
+}
+
+// OnAnyOutgoing calls f with every event that is queued to the client, acks not
+// included. It is called in the fan-out, must return at once, and must not use
+// the socket.
+func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onOutgoing = append(s.onOutgoing[:len(s.onOutgoing):len(s.onOutgoing)], f)
+}
+
+// Use adds a middleware for this socket's events. An error keeps the event from
+// its handlers and goes to OnError.
+func (s *Socket) Use(f Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onEvent = append(s.onEvent[:len(s.onEvent):len(s.onEvent)], f)
+}
+
+// OnError calls f with what goes wrong: errors of handlers and middlewares, and
+// packets that break the protocol. Without any it is logged.
+func (s *Socket) OnError(f func(error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onError = append(s.onError[:len(s.onError):len(s.onError)], f)
+}
+
+// OnDisconnecting calls f when the socket is about to be disconnected and still
+// is in its rooms.
+func (s *Socket) OnDisconnecting(f func(Reason)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onLeaving = append(s.onLeaving[:len(s.onLeaving):len(s.onLeaving)], f)
+}
+
+// OnDisconnect calls f when the socket has been disconnected and has left its
+// rooms. It is not called for a socket whose client came back before its
+// connection was found dead, for then nobody has gone; Context ends in any case.
+func (s *Socket) OnDisconnect(f func(Reason)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onDisconnect = append(s.onDisconnect[:len(s.onDisconnect):len(s.onDisconnect)], f)
+}
+
+// receive takes an event from the client's reader to the mailbox.
+func (s *Socket) receive(p *packet.Packet) error {
+	srv := s.client.srv
+	name, raw, err := packet.SplitEvent(p.Data)
+	if err != nil {
+		return err
+	}
+	e := &Event{Name: name, Args: Args{raw, p.Attachments}, socket: s, ackID: p.ID}
+	srv.stats.eventsIn.Add(1)
+	size := len(p.Data)
+	for _, a := range p.Attachments {
+		size += len(a)
+	}
+	err = s.mail.putEvent(s.client.conn.Context(), srv.spawn, size, srv.opts.Engine.MaxPayload, e)
+	if err == errTooEarly {
+		return err
+	}
+	return nil // otherwise the connection has ended, which the reader sees next
+}
+
+// handle runs what is registered for an event.
+func (s *Socket) handle(e *Event) {
+	defer s.rescue()
+	s.mu.Lock()
+	onAny, onEvent := s.onAny, s.onEvent
+	once := s.once[e.Name]
+	delete(s.once, e.Name)
+	own := s.handlers[e.Name]
+	s.mu.Unlock()
+	run := func(hs []Handler) bool {
+		for _, h := range hs {
+			if err := h(s.ctx, e); err != nil {
+				s.fail(fmt.Errorf("event %q: %w", e.Name, err))
+				return false
+			}
+		}
+		return true
+	}
+	shared := s.ns.rulesNow()
+	run(onAny)
+	for _, r := range shared {
+		run(r.onAny)
+	}
+	if !run(onEvent) {
+		return
+	}
+	run(once)
+	run(own)
+	for _, r := range shared {
+		run(r.handlers[e.Name])
+	}
+}
+
+// fail reports an error to the handlers of errors, or to the log.
+func (s *Socket) fail(err error) {
+	s.mu.Lock()
+	onError, id := s.onError, s.id
+	s.mu.Unlock()
+	if len(onError) == 0 {
+		s.client.srv.log.Warn("socket error", zap.String("namespace", s.nsName), zap.String("socket", id), zap.Error(err))
+	}
+	for _, f := range onError {
+		f(err)
+	}
+}
+
+// rescue keeps a panic of one socket's handler from ending all others: like
+// net/http it is logged, and the connection closed.
+func (s *Socket) rescue() {
+	if p := recover(); p != nil {
+		s.client.srv.log.Error("a handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		s.client.conn.Close(engineio.ForcedClose)
+	}
+}
+
+// sendAck answers an event of the client.
+func (s *Socket) sendAck(id string, args []any) error {
+	data, attachments, err := encodeArray(args)
+	if err != nil {
+		return err
+	}
+	return s.client.send(&packet.Packet{
+		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
+	})
+}
+
+// tellOutgoing reports an event that is queued. s.mu is held.
+func (s *Socket) tellOutgoing(d *delivery) {
+	name, raw, err := packet.SplitEvent(d.ev.Data)
+	if err != nil {
+		return
+	}
+	for _, f := range s.onOutgoing {
+		f(name, Args{raw, d.ev.Attachments})
+	}
+}
+
+// Rooms returns the named rooms that the socket is in, sorted.
+func (s *Socket) Rooms() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rooms.names()
+}
+
+// InRoom reports whether the socket is in a named room.
+func (s *Socket) InRoom(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rooms.current(name) != nil
+}
+
+// change waits for the right to change the membership or to write the session,
+// and returns how to give it back.
+func (s *Socket) change(ctx context.Context) (done func(), err error) {
+	select {
+	case s.changing <- struct{}{}:
+		return func() { <-s.changing }, nil
+	default:
+	}
+	select {
+	case s.changing <- struct{}{}:
+		return func() { <-s.changing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// missing returns the names of rooms that the socket is not in, each once.
+// s.mu is held.
+func (s *Socket) missing(names []string) []string {
+	var news []string
+	for _, name := range names {
+		if s.rooms.current(name) == nil && !slices.Contains(news, name) {
+			news = append(news, name)
+		}
+	}
+	return news
+}

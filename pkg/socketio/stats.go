@@ -1,0 +1,84 @@
+package socketio
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// Stats are a server's counters since its start and what they stand at now.
+type Stats struct {
+	Engine          engineio.Stats
+	Sockets         int // connected, in all namespaces
+	Namespaces      int
+	Connects        uint64            // sockets that were connected
+	Disconnects     map[string]uint64 // by Reason
+	Recoveries      map[string]uint64 // by outcome: "recovered", or why not
+	EventsIn        uint64            // received from clients
+	EventsOut       uint64            // published
+	Deliveries      uint64            // events queued to clients
+	Replayed        uint64            // of them, in recoveries
+	VolatileDropped uint64            // volatile events that a client could not take
+}
+
+// Stats returns a snapshot.
+func (s *Server) Stats() Stats {
+	st := Stats{
+		Engine:      s.engine.Stats(),
+		Connects:    s.stats.connects.Load(),
+		Disconnects: s.stats.disconnects.snapshot(),
+		Recoveries:  s.stats.recoveries.snapshot(),
+		EventsIn:    s.stats.eventsIn.Load(),
+		EventsOut:   s.stats.eventsOut.Load(),
+		Deliveries:  s.stats.deliveries.Load(),
+		Replayed:    s.stats.replayed.Load(),
+
+		VolatileDropped: s.stats.volatileDropped.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Namespaces = len(s.namespaces)
+	for _, n := range s.namespaces {
+		st.Sockets += n.Len()
+	}
+	return st
+}
+
+type counters struct {
+	connects, eventsIn, eventsOut         atomic.Uint64
+	deliveries, replayed, volatileDropped atomic.Uint64
+	disconnects, recoveries               labelled
+}
+
+// init makes every outcome countable from the start, so that a metric exists
+// before it first happens.
+func (c *counters) init() {
+	c.disconnects.counts = make(map[string]uint64)
+	for _, r := range []Reason{ServerDisconnect, ClientDisconnect, ServerShutdown, TransportError, TransportClose, PingTimeout, ForcedClose, ParseError} {
+		c.disconnects.counts[string(r)] = 0
+	}
+	c.recoveries.counts = make(map[string]uint64)
+	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedHistory, refusedTrimmed, refusedLimit, refusedRemoved} {
+		c.recoveries.counts[o] = 0
+	}
+}
+
+// labelled is a counter for each of a few labels.
+type labelled struct {
+	mu     sync.Mutex
+	counts map[string]uint64
+}
+
+func (l *labelled) add(label string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counts[label]++
+}
+
+func (l *labelled) snapshot() map[string]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.counts)
+}
