@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/client"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// A config is everything that can be set, one field for each variable. The tags
+// are what reads, checks and documents it:
+//
+//	default  the value of a variable that is not set
+//	within   the smallest and the largest value
+//	oneof    the possible values
+//	allowed  the possible values in words, where the type decides
+//	desc     the meaning, for -h
+//
+// split_words makes the variable's name from the field's. An envconfig tag would
+// also have the name without its prefix looked up: PATH, of all things.
+type config struct {
+	Addr           address       `split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
+	InternalAddr   address       `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics"`
+	AllowAnonymous bool          `split_words:"true" default:"false" desc:"let addresses other than loopback be listened on though nobody has to prove who they are"`
+	Path           urlPath       `split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"where clients connect"`
+	Namespaces     namespaces    `split_words:"true" default:"/" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
+	Origins        origins       `split_words:"true" allowed:"a list of scheme://host or scheme://host:port, separated by commas, or * for any" desc:"origins of the web pages that may connect; if none is given, the page's must be the node's own"`
+	Transports     transports    `split_words:"true" default:"polling,websocket" allowed:"polling, websocket or both, separated by commas" desc:"how clients may connect"`
+	PingInterval   time.Duration `split_words:"true" default:"25s" within:"50ms 1h" desc:"time between two pings"`
+	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time that a client has to answer a ping"`
+	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time that a client has to change from polling to websocket"`
+	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time that a connection has to connect to a namespace"`
+	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
+	RecoveryWindow time.Duration `split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
+	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
+	BacklogTTL     time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
+	ReplayLimit    int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
+	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
+	ClientDir      string        `split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, in place of the one built in"`
+	Demo           bool          `split_words:"true" default:"true" desc:"serve the demo page at /"`
+	LogLevel       string        `split_words:"true" default:"info" oneof:"debug info warn error" desc:"least important lines to log"`
+	LogFormat      string        `split_words:"true" default:"json" oneof:"json console" desc:"how lines are logged"`
+	NodeID         nodeID        `split_words:"true" allowed:"4 characters of A-Z, a-z, 0-9, _ and -" desc:"name of this node, the first 4 characters of its engine session ids; random if not set"`
+}
+
+// validate adds what no field can say alone. It sees values that are each
+// allowed: the defaults where they were not.
+func (c *config) validate(r *report) {
+	if !c.AllowAnonymous {
+		if !c.Addr.loopback() {
+			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address, or REJOIN_ALLOW_ANONYMOUS=true, since this node lets everybody in who can reach it")
+		}
+		if !c.InternalAddr.loopback() {
+			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no credentials")
+		}
+	}
+	if c.Addr.collides(c.InternalAddr) {
+		r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "another address than REJOIN_ADDR")
+	}
+	if c.Demo && strings.HasPrefix(string(c.Path), "/demo/") {
+		r.refuse("REJOIN_PATH", c.Path, "outside /demo/, where the demo page has its files, or REJOIN_DEMO=false")
+	}
+	if c.ClientDir != "" {
+		if _, _, err := client.Open(c.ClientDir); err != nil {
+			r.refuse("REJOIN_CLIENT_DIR", c.ClientDir, fmt.Sprintf("a folder with all files of a client bundle (%v)", err))
+		}
+	}
+	c.validateRecovery(r)
+}
+
+// validateRecovery keeps the promise possible. A backlog that is gone before
+// the sessions that need it looks like a room in which nothing was missed.
+func (c *config) validateRecovery(r *report) {
+	if c.RecoveryWindow == 0 {
+		return
+	}
+	if c.BacklogLimit == 0 {
+		r.warn("REJOIN_BACKLOG_LIMIT=0: without backlogs nobody can be told what was missed, so recovery is off; REJOIN_RECOVERY_WINDOW=0s says so too")
+		return
+	}
+	refresh := socketio.RefreshPeriod(c.RecoveryWindow)
+	if least := c.RecoveryWindow + c.PingInterval + c.PingTimeout + refresh + 10*time.Second; c.BacklogTTL < least {
+		r.refuse("REJOIN_BACKLOG_TTL", c.BacklogTTL, fmt.Sprintf(
+			"%v or more, so that backlogs outlive sessions: REJOIN_RECOVERY_WINDOW (%v), REJOIN_PING_INTERVAL (%v), REJOIN_PING_TIMEOUT (%v), the sessions' refresh period (%v) and 10s",
+			least, c.RecoveryWindow, c.PingInterval, c.PingTimeout, refresh))
+	}
+}
+
+// recovers reports whether clients can come back.
+func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit > 0 }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A report collects everything that is wrong with a configuration, so that it
+// can be mended in one go, and what is odd about it.
+type report struct {
+	problems []string
+	warnings []string
+}
+
+// refuse notes a value that is not allowed.
+func (r *report) refuse(name string, value any, allowed string) {
+	r.problems = append(r.problems, fmt.Sprintf("%s=%v: must be %s", name, value, allowed))
+}
+
+// warn notes what is allowed, but likely not what was meant.
+func (r *report) warn(format string, args ...any) {
+	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
+}
+
+// unknown refuses variables with our prefix that are not ours: a typo in a name
+// would otherwise be a setting without effect. Those that Kubernetes sets for a
+// Service called rejoin are nobody's mistake.
+func (r *report) unknown(environ []string, known []variable) {
+	var injected []string
+	for _, entry := range slices.Sorted(slices.Values(environ)) {
+		name, value, _ := strings.Cut(entry, "=")
+		switch {
+		case !strings.HasPrefix(name, prefix+"_"),
+			slices.ContainsFunc(known, func(v variable) bool { return v.name == name }):
+		case strings.HasPrefix(name, prefix+"_SERVICE_"), strings.HasPrefix(name, prefix+"_PORT"):
+			injected = append(injected, name)
+		default:
+			r.problems = append(r.problems, fmt.Sprintf("%s=%s: is not a variable of this program%s", name, value, suggestion(name, known)))
+		}
+	}
+	if len(injected) > 0 {
+		r.warn("ignored, as Kubernetes sets them for a Service called rejoin (REJOIN_ADDR sets a port): %s", strings.Join(injected, ", "))
+	}
+}
+
+// suggestion names the known variable that a name is most likely meant to be,
+// if it is close to one.
+func suggestion(name string, known []variable) string {
+	best, least := "", 4 // more edits than that are no slip
+	for _, v := range known {
+		if d := distance(name, v.name); d < least {
+			best, least = v.name, d
+		}
+	}
+	if best == "" {
+		return "; -h lists them"
+	}
+	return "; did you mean " + best + "?"
+}
+
+// distance counts the characters to insert, delete or replace to turn a into b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0]++
+		for j := range len(b) {
+			replace := diagonal
+			if a[i] != b[j] {
+				replace++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

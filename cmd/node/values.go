@@ -1,0 +1,148 @@
+package main
+
+import (
+	"errors"
+	"math"
+	"net"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The types of this file are those that Go has no own notation for. Each one's
+// Decode, an [envconfig.Decoder], takes the values that the variable may have;
+// which these are the tags of config say, so its error can be short.
+var errNotAllowed = errors.New("not allowed")
+
+// A size is a number of bytes, written plainly or in KiB, MiB or GiB.
+type size int
+
+func (z *size) Decode(s string) error {
+	unit := 1
+	for name, bytes := range map[string]int{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if digits, ok := strings.CutSuffix(s, name); ok {
+			s, unit = strings.TrimSpace(digits), bytes
+		}
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return err
+	}
+	if n < 0 || n > math.MaxInt/unit {
+		return errNotAllowed
+	}
+	*z = size(n * unit)
+	return nil
+}
+
+// An address is where to listen. The host "" stands for all interfaces, the
+// port 0 for a free one.
+type address struct {
+	host string
+	port uint16
+}
+
+func (a *address) Decode(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return err
+	}
+	*a = address{host, uint16(n)}
+	return nil
+}
+
+func (a address) String() string {
+	return net.JoinHostPort(a.host, strconv.Itoa(int(a.port)))
+}
+
+// loopback reports whether only this machine can reach the address.
+func (a address) loopback() bool {
+	ip := net.ParseIP(a.host)
+	return a.host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// collides reports whether two listeners cannot have these addresses.
+func (a address) collides(b address) bool {
+	return a.port == b.port && a.port != 0 && (a.host == b.host || a.host == "" || b.host == "")
+}
+
+// A urlPath is a path that a subtree of URLs has in common.
+type urlPath string
+
+var wellFormedPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+/$`)
+
+func (p *urlPath) Decode(s string) error {
+	if !wellFormedPath.MatchString(s) || path.Clean(s)+"/" != s {
+		return errNotAllowed
+	}
+	*p = urlPath(s)
+	return nil
+}
+
+type namespaces []string
+
+func (n *namespaces) Decode(s string) (err error) {
+	*n, err = splitDistinct(s, func(name string) bool {
+		return strings.HasPrefix(name, "/") && !strings.Contains(name, "?")
+	})
+	return err
+}
+
+type transports []string
+
+func (t *transports) Decode(s string) (err error) {
+	*t, err = splitDistinct(s, func(name string) bool { return name == "polling" || name == "websocket" })
+	return err
+}
+
+// origins are what browsers may send as Origin; none means the same origin only.
+type origins []string
+
+func (o *origins) Decode(s string) (err error) {
+	switch strings.TrimSpace(s) {
+	case "":
+		*o = nil
+	case "*":
+		*o = origins{"*"}
+	default:
+		*o, err = splitDistinct(s, func(origin string) bool {
+			u, err := url.Parse(origin)
+			return err == nil && u.Scheme != "" && u.Hostname() != "" && origin == u.Scheme+"://"+u.Host
+		})
+	}
+	return err
+}
+
+// A nodeID is how the engine's session ids begin; "" stands for a random one.
+type nodeID string
+
+var wellFormedNodeID = regexp.MustCompile(`^([A-Za-z0-9_-]{4})?$`)
+
+func (id *nodeID) Decode(s string) error {
+	if !wellFormedNodeID.MatchString(s) {
+		return errNotAllowed
+	}
+	*id = nodeID(s)
+	return nil
+}
+
+// splitDistinct splits a list at its commas. There must be an element, ok must
+// hold for each, and none may be there twice. Blanks around them do not count.
+func splitDistinct(s string, ok func(string) bool) ([]string, error) {
+	var elements []string
+	for element := range strings.SplitSeq(s, ",") {
+		element = strings.TrimSpace(element)
+		if !ok(element) || slices.Contains(elements, element) {
+			return nil, errNotAllowed
+		}
+		elements = append(elements, element)
+	}
+	return elements, nil
+}
