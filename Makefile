@@ -1,0 +1,43 @@
+# Each target calls what CI calls. `make` alone lists them.
+GO ?= go
+LINT = $(CURDIR)/bin/golangci-lint
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: ## build and start the node, with the demo page at http://127.0.0.1:3000/
+	@scripts/client || echo "Going on without the JavaScript client; the page says what to do."
+	$(GO) build -o rejoin ./cmd/node
+	REJOIN_LOG_FORMAT=$${REJOIN_LOG_FORMAT:-console} ./rejoin
+
+build: ## build the binary ./rejoin
+	$(GO) build -trimpath -o rejoin ./cmd/node
+
+client: ## fetch the JavaScript client that the node serves (npm)
+	scripts/client
+
+setup: ## install what the tests need
+	scripts/setup
+
+test: setup ## all tests, with the race detector
+	$(GO) test -race -timeout 10m ./...
+	cd tests && $(GO) test -race -timeout 14m ./...
+	cd bench && $(GO) vet ./...
+
+lint: ## formatting, vet and the linter
+	scripts/lint
+
+cross: ## build for every platform that is supported
+	scripts/cross
+
+fuzz: ## run every fuzz target for a while
+	scripts/fuzz
+
+bench: ## this node beside the npm package socket.io
+	bench/run.sh
+
+vuln: ## known vulnerabilities in what is used (needs the internet)
+	$(GO) build -C tools -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
+	bin/govulncheck ./...
+
+.PHONY: help run build client setup test lint cross fuzz bench vuln
