@@ -172,7 +172,7 @@ func TestPacketForms(t *testing.T) {
 		if kind, got, err := decode(binary.polling()); kind != typeBinary || err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%d bytes of binary: %c, %d polled, %v", n, kind, len(got), err)
 		}
-		if &binary.polling()[0] != &binary.polling()[0] {
+		if first, again := binary.polling(), binary.polling(); &first[0] != &again[0] {
 			t.Errorf("%d bytes of binary are encoded twice", n)
 		}
 		if text.Len() != len(text.frame) || cap(text.frame) != len(text.frame) {

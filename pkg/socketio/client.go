@@ -21,7 +21,6 @@ type client struct {
 
 	mu      sync.Mutex
 	sockets []*Socket // connecting ones too; few, so a slice
-	lost    Reason    // set once the connection is gone
 }
 
 // serve reads a connection until it ends. It is called by the engine, on a

@@ -223,9 +223,6 @@ func (w *wire) want(events ...string) {
 	}
 }
 
-// emit sends an event.
-func (w *wire) emit(array string) { w.write("42" + w.prefix() + array) }
-
 // call sends an event and returns the ack, as JSON. Events that come before it
 // fail the test.
 func (w *wire) call(array string) string {

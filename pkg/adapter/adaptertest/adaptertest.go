@@ -103,7 +103,7 @@ func join(t *testing.T, c Cluster, ids ...adapter.NodeID) []*node {
 		if err != nil {
 			t.Fatalf("joining as %s: %v", id, err)
 		}
-		t.Cleanup(func() { a.Close() })
+		t.Cleanup(func() { _ = a.Close() })
 		if a.Node() != id {
 			t.Fatalf("Node() = %q, want %q", a.Node(), id)
 		}

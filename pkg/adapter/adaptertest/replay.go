@@ -173,7 +173,10 @@ func replayCanBeStopped(t *testing.T, newCluster Maker) {
 	}
 	head := n.head()
 	seen := 0
-	for range n.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: start}, head) {
+	for _, err := range n.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: start}, head) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if seen++; seen == 2 {
 			n.publish(event("published in the middle of it", r)) // nothing is locked
 			break
