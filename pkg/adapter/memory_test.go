@@ -1,0 +1,377 @@
+package adapter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+func room(name string) rooms.Room { return rooms.InNamed("/", name) }
+
+func stored(data string, to ...rooms.Room) Event {
+	return Event{Target: rooms.Target{To: to}, Stored: true, Data: []byte(data)}
+}
+
+func mustJoin(t testing.TB, m *Memory, id NodeID) Adapter {
+	t.Helper()
+	a, err := m.Node(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	return a
+}
+
+func mustPublish(t testing.TB, a Adapter, e Event) Cursor {
+	t.Helper()
+	r, err := a.Publish(t.Context(), e)
+	if err != nil {
+		t.Fatalf("Publish: %v", err)
+	}
+	return r.Cursor
+}
+
+func mustSubscribe(t testing.TB, a Adapter, to ...rooms.Room) Cursor {
+	t.Helper()
+	c, err := a.Subscribe(t.Context(), to...)
+	if err != nil {
+		t.Fatalf("Subscribe: %v", err)
+	}
+	return c
+}
+
+// replayed returns what a room lacks after a cursor.
+func replayed(t testing.TB, a Adapter, r rooms.Room, after Cursor) ([]string, error) {
+	t.Helper()
+	head, err := a.Head(t.Context())
+	if err != nil {
+		t.Fatalf("Head: %v", err)
+	}
+	var data []string
+	for e, err := range a.Replay(t.Context(), map[rooms.Room]Cursor{r: after}, head) {
+		if err != nil {
+			return nil, err
+		}
+		data = append(data, string(e.Data))
+	}
+	return data, nil
+}
+
+func TestNodeIDsAreUnique(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	a := mustJoin(t, m, "a")
+	if _, err := m.Node("a"); err == nil {
+		t.Error("two nodes got the same id")
+	}
+	a.Close()
+	mustJoin(t, m, "a")
+}
+
+func TestClockNeverGoesBack(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	now := time.Now()
+	last := m.newest
+	for _, d := range []time.Duration{0, time.Millisecond, 0, -time.Hour, -24 * time.Hour, time.Minute, time.Minute - 1, 0} {
+		p := m.tick(now.Add(d))
+		if p.Compare(last) <= 0 {
+			t.Errorf("with the wall clock at %v the position after %v is %v", d, last, p)
+		}
+		last = p
+	}
+	if want := now.Add(time.Minute).UnixMilli(); last.Time().UnixMilli() != want {
+		t.Errorf("the clock stands at %v, want the newest time it saw", last.Time())
+	}
+}
+
+func TestSilentRoomsAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory(MemoryOptions{BacklogTTL: time.Minute})
+		a := mustJoin(t, m, "a")
+		start := mustSubscribe(t, a)
+		mustPublish(t, a, stored("1", room("r")))
+		mustPublish(t, a, stored("1", room("s")))
+		time.Sleep(40 * time.Second)
+		mustPublish(t, a, stored("2", room("r"))) // r lives on as a whole
+		time.Sleep(20 * time.Second)
+		if got, err := replayed(t, a, room("s"), start); len(got) > 0 || err != nil {
+			t.Errorf("after its time the room s has %q, %v", got, err)
+		}
+		if got, err := replayed(t, a, room("r"), start); err != nil || !slices.Equal(got, []string{"1", "2"}) {
+			t.Errorf("the room r has %q, %v", got, err)
+		}
+		if events, _, _ := a.History(t.Context(), room("s"), Cursor{}, 1); len(events) > 0 {
+			t.Error("the room s has a history")
+		}
+
+		// Publishing sweeps, so the rooms that nobody asks for go, too.
+		for i := range 1000 {
+			mustPublish(t, a, stored("x", room(fmt.Sprint(i))))
+		}
+		time.Sleep(time.Minute)
+		mustPublish(t, a, stored("x", room("r")))
+		if n := len(m.backlogs.byRoom); n != 1 || m.backlogs.quiet.Len() != 1 {
+			t.Errorf("%d rooms have backlogs, want the one that was published to", n)
+		}
+	})
+}
+
+func TestBacklogsAreTrimmed(t *testing.T) {
+	const limit = 10
+	m := NewMemory(MemoryOptions{BacklogLimit: limit})
+	a := mustJoin(t, m, "a")
+	for i := range 100 {
+		mustPublish(t, a, stored("x", room("r")))
+		b := m.backlogs.byRoom[room("r")]
+		if n := len(b.events); n > 2*limit || n < min(i+1, limit) {
+			t.Fatalf("of %d events %d are kept", i+1, n)
+		}
+		if want := len(b.events) * b.events[0].size(); b.bytes != want || m.backlogs.bytes != want {
+			t.Fatalf("counted %d and %d bytes, want %d", b.bytes, m.backlogs.bytes, want)
+		}
+	}
+}
+
+// Slices of a backlog that were handed out stay as they are.
+func TestTrimmingDoesNotDisturbReplays(t *testing.T) {
+	m := NewMemory(MemoryOptions{BacklogLimit: 4})
+	a := mustJoin(t, m, "a")
+	start := mustSubscribe(t, a)
+	for i := range 4 {
+		mustPublish(t, a, stored(fmt.Sprint(i), room("r")))
+	}
+	head, _ := a.Head(t.Context())
+	var got []string
+	for e, err := range a.Replay(t.Context(), map[rooms.Room]Cursor{room("r"): start}, head) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, string(e.Data))
+		for range 20 {
+			mustPublish(t, a, stored("x", room("r")))
+		}
+	}
+	if want := []string{"0", "1", "2", "3"}; !slices.Equal(got, want) {
+		t.Errorf("replayed %q, want %q", got, want)
+	}
+}
+
+// Backlogs that would need too much memory go, the longest silent first, and
+// what might have been in them is not claimed to be known.
+func TestBacklogBytesAreBounded(t *testing.T) {
+	const budget = 100_000
+	m := NewMemory(MemoryOptions{BacklogBytes: budget})
+	a := mustJoin(t, m, "a")
+	start := mustSubscribe(t, a)
+	var last Cursor
+	for i := range 1000 {
+		last = mustPublish(t, a, stored("x", room(fmt.Sprint(i))))
+		if m.backlogs.bytes > budget {
+			t.Fatalf("the backlogs take %d bytes of %d", m.backlogs.bytes, budget)
+		}
+	}
+	if _, err := replayed(t, a, room("0"), start); !errors.Is(err, ErrTrimmed) {
+		t.Errorf("replay of a room that was given up: %v, want ErrTrimmed", err)
+	}
+	if _, err := replayed(t, a, room("never used"), start); !errors.Is(err, ErrTrimmed) {
+		t.Errorf("replay of a room that may have been given up: %v, want ErrTrimmed", err)
+	}
+	if got, err := replayed(t, a, room("0"), last); err != nil || len(got) > 0 {
+		t.Errorf("replay from after the loss: %q, %v", got, err)
+	}
+	// Born again, the room still does not know what it was.
+	mustPublish(t, a, stored("again", room("0")))
+	if _, err := replayed(t, a, room("0"), start); !errors.Is(err, ErrTrimmed) {
+		t.Errorf("replay of a room that was given up and came back: %v, want ErrTrimmed", err)
+	}
+	if got, err := replayed(t, a, room("0"), last); err != nil || len(got) != 1 {
+		t.Errorf("replay from after the loss: %q, %v", got, err)
+	}
+	// One event larger than the budget is not kept at all.
+	huge := Event{Target: rooms.Target{To: []rooms.Room{room("huge")}}, Stored: true, Attachments: [][]byte{make([]byte, budget)}}
+	mustPublish(t, a, huge)
+	if m.backlogs.bytes != 0 || len(m.backlogs.byRoom) != 0 {
+		t.Errorf("%d bytes are kept in %d rooms", m.backlogs.bytes, len(m.backlogs.byRoom))
+	}
+}
+
+// fill publishes to a room until the feed of the node that hears it is full.
+func fill(t *testing.T, a Adapter, r rooms.Room) {
+	t.Helper()
+	for range feedItems {
+		mustPublish(t, a, stored("x", r))
+	}
+}
+
+func TestPublishWaitsForSlowNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory(MemoryOptions{})
+		fast, slow := mustJoin(t, m, "fast"), mustJoin(t, m, "slow")
+		mustSubscribe(t, slow, room("r"))
+		fill(t, fast, room("r"))
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := fast.Publish(ctx, stored("too late", room("r"))); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Publish to a full feed: %v, want the end of the context", err)
+		}
+		mustPublish(t, fast, stored("free", room("elsewhere"))) // others do not wait
+
+		var wg sync.WaitGroup
+		var waited atomic.Bool
+		for range 10 {
+			wg.Go(func() {
+				mustPublish(t, fast, stored("waited", room("r")))
+				waited.Store(true)
+			})
+		}
+		synctest.Wait()
+		if waited.Load() {
+			t.Fatal("Publish did not wait")
+		}
+		for i := range feedItems + 10 {
+			want := "x"
+			if i >= feedItems {
+				want = "waited"
+			}
+			if e, err := slow.Next(t.Context()); err != nil || string(e.Data) != want {
+				t.Fatalf("event %d is %q, %v, want %q", i, e.Data, err, want)
+			}
+		}
+		wg.Wait()
+	})
+}
+
+func TestWhoWaitsForANodeIsFreed(t *testing.T) {
+	for name, free := range map[string]struct {
+		by   func(m *Memory, publisher, slow Adapter)
+		want error
+	}{
+		"when it leaves":               {func(_ *Memory, _, slow Adapter) { slow.Close() }, nil},
+		"when the history is reset":    {func(m *Memory, _, _ Adapter) { m.Reset() }, nil},
+		"when the publisher is closed": {func(_ *Memory, publisher, _ Adapter) { publisher.Close() }, ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := NewMemory(MemoryOptions{})
+				publisher, slow := mustJoin(t, m, "publisher"), mustJoin(t, m, "slow")
+				mustSubscribe(t, slow, room("r"))
+				fill(t, publisher, room("r"))
+				result := make(chan error, 1)
+				go func() {
+					_, err := publisher.Publish(t.Context(), stored("x", room("r")))
+					result <- err
+				}()
+				synctest.Wait()
+				free.by(m, publisher, slow)
+				if err := <-result; !errors.Is(err, free.want) {
+					t.Errorf("Publish: %v, want %v", err, free.want)
+				}
+			})
+		})
+	}
+}
+
+// Feeds are bounded by bytes, too. One event of any size fits an empty feed.
+func TestFeedsCountBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := NewMemory(MemoryOptions{})
+		a := mustJoin(t, m, "a")
+		mustSubscribe(t, a, room("r"))
+		large := Event{Target: rooms.Target{To: []rooms.Room{room("r")}}, Data: make([]byte, feedBytes)}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		for range 3 {
+			mustPublish(t, a, large)
+			if _, err := a.Publish(ctx, large); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Publish to a full feed: %v, want the end of the context", err)
+			}
+			if e, err := a.Next(t.Context()); err != nil || &e.Data[0] != &large.Data[0] {
+				t.Errorf("Next: %v, or the bytes were copied", err)
+			}
+		}
+	})
+}
+
+func TestResetReplacesWhatWaits(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	a := mustJoin(t, m, "a")
+	mustSubscribe(t, a, room("r"))
+	fill(t, a, room("r"))
+	m.Reset()
+	m.Reset()
+	mustPublish(t, a, stored("new", room("r")))
+	lost := new(LostError)
+	if _, err := a.Next(t.Context()); !errors.As(err, &lost) {
+		t.Errorf("Next: %v, want a *LostError", err)
+	}
+	if e, err := a.Next(t.Context()); err != nil || string(e.Data) != "new" || e.Cursor.Epoch != m.epoch {
+		t.Errorf("Next: %q at %v, %v", e.Data, e.Cursor, err)
+	}
+}
+
+func TestInboxesAreBounded(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	a, b := mustJoin(t, m, "a"), mustJoin(t, m, "b")
+	for range inboxItems {
+		if err := a.Send(t.Context(), "b", Message{}); err != nil {
+			t.Fatalf("Send: %v", err)
+		}
+	}
+	if err := a.Send(t.Context(), "b", Message{}); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("Send to a full inbox: %v, want ErrUnavailable", err)
+	}
+	for range inboxItems {
+		if _, err := b.Receive(t.Context()); err != nil {
+			t.Fatalf("Receive: %v", err)
+		}
+	}
+	if err := a.Send(t.Context(), "b", Message{}); err != nil {
+		t.Errorf("Send: %v", err)
+	}
+}
+
+// A node that left leaves nothing behind.
+func TestCloseFreesTheRooms(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	a, b := mustJoin(t, m, "a"), mustJoin(t, m, "b")
+	mustSubscribe(t, a, room("r"), room("s"))
+	mustSubscribe(t, b, room("r"))
+	a.Close()
+	b.Unsubscribe(room("r"))
+	if n := len(m.subscribers); n != 1 {
+		t.Errorf("%d rooms have subscribers, want only that of the nodes", n)
+	}
+}
+
+func TestPublishAllocatesOnlyTheEvent(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	ctx := t.Context()
+	var nodes []Adapter
+	for i := range 4 {
+		n := mustJoin(t, m, NodeID(fmt.Sprint(i)))
+		mustSubscribe(t, n, room("r"), room("s"))
+		nodes = append(nodes, n)
+	}
+	e := stored("x", room("r"), room("s"))
+	allocs := testing.AllocsPerRun(3000, func() {
+		if _, err := nodes[0].Publish(ctx, e); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range nodes {
+			if _, err := n.Next(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	if allocs > 1 {
+		t.Errorf("publishing to 4 nodes and 2 rooms and reading it allocates %v times, want 1", allocs)
+	}
+}
