@@ -1,109 +1,143 @@
-// The rejoin node: a server for stock Socket.IO clients, with an application of
-// its own, so that they can talk to one another without any server code. It is
-// configured by environment variables, which -h lists.
+// Command node is one Rejoin node: a server for stock Socket.IO v4 clients with
+// an application built in. Its environment configures it; -h lists the
+// variables.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 
 	"github.com/rejoin-io/rejoin/internal/metrics"
 )
 
-// version is set by the build: -ldflags "-X main.version=…".
-var version = "0.1.0"
+// version is that of CHANGELOG.md.
+const version = "0.1.0"
+
+// stopTimeout bounds a clean stop.
+const stopTimeout = 10 * time.Second
 
 // Exit codes.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2 // the arguments or the configuration are wrong
 )
 
 func main() {
-	// The first signal ends the node cleanly; the second one, at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program. It returns the exit code.
+// run is the program, configured by the environment. It serves until ctx ends,
+// then stops cleanly, and returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() {}
-	check := flags.Bool("check", false, "")
-	showVersion := flags.Bool("version", false, "")
-	switch err := flags.Parse(args); {
-	case err == flag.ErrHelp:
-		fmt.Fprint(stdout, "Usage: rejoin [-h | -check | -version]\n\nA node for stock Socket.IO clients. Everything is set by these variables:\n\n")
-		writeTable(stdout)
+	flags.SetOutput(io.Discard)
+	check := flags.Bool("check", false, "check the configuration and exit")
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		writeHelp(stdout)
 		return exitOK
-	case err != nil || flags.NArg() > 0:
-		fmt.Fprintln(stderr, "rejoin takes -h, -check and -version, and is set by environment variables, which -h lists")
+	} else if err != nil {
+		fmt.Fprintf(stderr, "rejoin: %v (-h lists what there is)\n", err)
 		return exitUsage
-	case *showVersion:
-		b := build()
-		fmt.Fprintf(stdout, "rejoin %s (%s)\n", b.Version, b.Revision)
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "rejoin: takes no arguments, got %q (-h shows how it is configured)\n", flags.Args())
+		return exitUsage
+	}
+	build := thisBuild()
+	if *showVersion {
+		fmt.Fprintf(stdout, "rejoin %s (revision %s, %s, %s/%s)\n", build.Version, build.Revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return exitOK
 	}
-	c, problems := load()
-	for _, w := range problems.warnings {
-		fmt.Fprintln(stderr, "warning:", w)
-	}
-	if len(problems.problems) > 0 {
-		for _, p := range problems.problems {
-			fmt.Fprintln(stderr, p)
+
+	c, r := load()
+	if len(r.problems) > 0 {
+		for _, p := range r.problems {
+			fmt.Fprintln(stderr, "rejoin:", p)
 		}
 		return exitUsage
 	}
 	if *check {
-		fmt.Fprintln(stdout, "the configuration is good")
+		for _, w := range r.warnings {
+			fmt.Fprintln(stderr, "rejoin: warning:", w)
+		}
+		fmt.Fprintln(stdout, "ok")
 		return exitOK
 	}
+
 	log := newLogger(c, stderr)
-	if err := serve(ctx, c, log); err != nil {
+	for _, w := range r.warnings {
+		log.Warn(w)
+	}
+	if err := serve(ctx, c, build, log); err != nil {
 		log.Error("the node failed", zap.Error(err))
-		return exitFailed
+		return exitFailure
 	}
 	return exitOK
 }
 
-// newLogger logs lines to w as the configuration says.
-func newLogger(c config, w io.Writer) *zap.Logger {
-	level, err := zapcore.ParseLevel(c.LogLevel)
+// serve runs a node until ctx ends or it fails.
+func serve(ctx context.Context, c config, build metrics.Build, log *zap.Logger) error {
+	n, err := start(c, build, log)
 	if err != nil {
-		panic(err) // one of those that the configuration allows
+		return err
 	}
-	encoding := zap.NewProductionEncoderConfig()
-	encoding.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder := zapcore.NewJSONEncoder(encoding)
-	if c.LogFormat == "console" {
-		encoding.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		encoding.EncodeLevel = zapcore.CapitalLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(encoding)
+	select {
+	case <-ctx.Done():
+		log.Info("stopping", zap.Duration("within", stopTimeout))
+	case err = <-n.failed:
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := errors.Join(err, n.stop(ctx)); err != nil {
+		return err
+	}
+	log.Info("stopped")
+	return nil
 }
 
-// build says what is running.
-func build() metrics.Build {
+func writeHelp(w io.Writer) {
+	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by its
+environment and takes no arguments but one of these:
+
+  -check    check the configuration and exit: 0 if it is good, else 2
+  -version  print the version and exit
+  -h        print this and exit
+
+`)
+	writeTable(w)
+}
+
+// thisBuild says what the compiler knows of this binary.
+func thisBuild() metrics.Build {
 	b := metrics.Build{Version: version, Revision: "unknown"}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				b.Revision = s.Value
-			}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	modified := ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			b.Revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = "+modified"
 		}
 	}
+	b.Revision += modified
 	return b
 }

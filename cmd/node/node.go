@@ -5,10 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
-	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,123 +19,156 @@ import (
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
-	"github.com/rejoin-io/rejoin/pkg/session"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// stopTimeout bounds a clean stop.
-const stopTimeout = 15 * time.Second
-
-// serve runs the node until the context ends.
-func serve(ctx context.Context, c config, log *zap.Logger) error {
-	id := string(c.NodeID)
-	if id == "" {
-		id = rand.Text()[:4]
-	}
-	state := health.New(id, version)
-	cluster, err := adapter.NewMemory(adapter.MemoryOptions{
-		BacklogLimit: orNone(c.BacklogLimit), BacklogTTL: c.BacklogTTL,
-	}).Node(adapter.NodeID(id))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = cluster.Close() }() // in memory: nothing can fail
-	files, err := clientFiles(c)
-	if err != nil {
-		return err
-	}
-	srv, err := socketio.NewServer(options(c, id, cluster, files, log))
-	if err != nil {
-		return err
-	}
-	for _, name := range c.Namespaces {
-		app.Register(srv.Of(name))
-	}
-	// The main namespace always exists; where it is not served it refuses all.
-	if !slices.Contains(c.Namespaces, "/") {
-		srv.Use(func(context.Context, *socketio.Socket) error {
-			return &socketio.ConnectError{Message: "Invalid namespace"}
-		})
-	}
-	public, internal := http.NewServeMux(), http.NewServeMux()
-	mountPublic(public, c, srv, files != nil)
-	internal.Handle("/healthz", state.Live())
-	internal.Handle("/readyz", state.Ready())
-	internal.Handle("/metrics", metrics.Handler(build(), srv.Stats))
-
-	err = listen(ctx, c, log, state, srv, public, internal)
-	return err
+// A node is everything that runs between start and stop.
+type node struct {
+	log      *zap.Logger
+	health   *health.State
+	adapter  adapter.Adapter
+	sockets  *socketio.Server
+	public   *http.Server
+	internal *http.Server
+	failed   chan error // from the goroutines in running: a listener's end that nobody asked for
+	running  sync.WaitGroup
 }
 
-// listen serves both ports until the context ends or one of them fails, and then
-// stops in the reverse order: no new clients, the sockets, the ports.
-func listen(ctx context.Context, c config, log *zap.Logger, state *health.State, srv *socketio.Server, public, internal http.Handler) error {
-	failed := make(chan error, 2)
-	publicServer, internalServer := newHTTPServer(public), newHTTPServer(internal)
-	publicAddr, err := start(ctx, publicServer, c.Addr.String(), failed)
+// start builds a node and lets clients in. An error leaves nothing behind.
+func start(c config, build metrics.Build, log *zap.Logger) (_ *node, err error) {
+	if c.NodeID == "" {
+		c.NodeID = randomNodeID()
+	}
+	n := &node{
+		log:    log.With(zap.String("node", string(c.NodeID))),
+		health: health.New(string(c.NodeID), build.Version),
+		failed: make(chan error, 2),
+	}
+	// Both ports first: they are what most often cannot be had.
+	publicPort, err := net.Listen("tcp", c.Addr.String())
 	if err != nil {
-		return errors.Join(err, stop(srv, publicServer))
+		return nil, fmt.Errorf("REJOIN_ADDR: %w", err)
 	}
-	internalAddr, err := start(ctx, internalServer, c.InternalAddr.String(), failed)
+	internalPort, err := net.Listen("tcp", c.InternalAddr.String())
 	if err != nil {
-		return errors.Join(err, stop(srv, publicServer, internalServer))
+		return nil, errors.Join(fmt.Errorf("REJOIN_INTERNAL_ADDR: %w", err), publicPort.Close())
 	}
-	state.Serving()
-	fields := []zap.Field{zap.String("addr", publicAddr), zap.String("internal_addr", internalAddr), zap.String("version", version)}
-	if c.Demo {
-		fields = append(fields, zap.String("demo", "http://"+publicAddr+"/"))
-	}
-	log.Info("listening", fields...)
-	select {
-	case err = <-failed:
-	case <-ctx.Done():
-		log.Info("stopping")
-	}
-	state.Stopping()
-	err = errors.Join(err, stop(srv, publicServer, internalServer))
-	log.Info("stopped")
-	return err
-}
-
-// start listens on an address and serves it on a goroutine that ends when the
-// server is shut down.
-func start(ctx context.Context, s *http.Server, addr string, failed chan<- error) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("serving %s: %w", addr, err)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, publicPort.Close(), internalPort.Close())
 		}
 	}()
-	return l.Addr().String(), nil
+
+	options, bundled, err := n.options(c)
+	if err != nil {
+		return nil, err
+	}
+	if n.adapter, err = newMemory(c).Node(adapter.NodeID(c.NodeID)); err != nil {
+		return nil, err
+	}
+	options.Adapter = n.adapter
+	if n.sockets, err = socketio.NewServer(options); err != nil {
+		return nil, errors.Join(err, n.adapter.Close())
+	}
+	for _, name := range c.Namespaces {
+		app.Register(n.sockets.Of(name))
+	}
+
+	n.public = n.newHTTPServer(publicHandler(c, n.sockets, bundled))
+	n.internal = n.newHTTPServer(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats)))
+	n.listen(n.public, publicPort)
+	n.listen(n.internal, internalPort)
+	n.health.Serving()
+
+	n.log.Info("listening", zap.Stringer("addr", publicPort.Addr()), zap.Stringer("internal_addr", internalPort.Addr()), zap.String("version", build.Version))
+	if c.LogFormat == "console" && c.Demo {
+		n.log.Info(fmt.Sprintf("open http://%v/ in two tabs of a browser", publicPort.Addr()))
+	}
+	return n, nil
 }
 
-// stop ends the sockets, so that their clients go elsewhere, and then the ports.
-func stop(srv *socketio.Server, servers ...*http.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-	defer cancel()
-	err := srv.Close(ctx)
-	for _, s := range servers {
-		err = errors.Join(err, s.Shutdown(ctx))
+// stop is start in reverse. Clients are closed as by a lost connection, so they
+// go elsewhere and recover. What has not ended by the end of ctx is left behind
+// and is the error.
+func (n *node) stop(ctx context.Context) error {
+	n.health.Stopping()
+	// Shutdown closes the port at once, then waits for the polling requests that
+	// closing the sockets answers.
+	var publicErr error
+	var shutdown sync.WaitGroup
+	shutdown.Go(func() { publicErr = n.public.Shutdown(ctx) })
+	err := n.sockets.Close(ctx)
+	shutdown.Wait()
+	err = errors.Join(err, publicErr, n.adapter.Close(), n.internal.Shutdown(ctx))
+	if err != nil {
+		err = errors.Join(fmt.Errorf("stop: %w", err), n.public.Close(), n.internal.Close())
 	}
+	n.running.Wait()
 	return err
 }
 
-func newHTTPServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-	}
+// listen serves a port until its server is shut down.
+func (n *node) listen(s *http.Server, port net.Listener) {
+	n.running.Go(func() {
+		if err := s.Serve(port); !errors.Is(err, http.ErrServerClosed) {
+			n.failed <- fmt.Errorf("listening on %v: %w", port.Addr(), err)
+		}
+	})
 }
 
-// mountPublic puts together what clients and browsers see.
-func mountPublic(mux *http.ServeMux, c config, srv *socketio.Server, hasClient bool) {
-	mux.Handle(string(c.Path), srv)
-	if !hasClient {
+// options translates the configuration for the library, where a zero is a
+// default and never "none". bundled reports whether there are client files.
+func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
+	window := c.RecoveryWindow
+	if !c.recovers() {
+		window = -1
+	}
+	files, version, bundled := client.FS()
+	if c.ClientDir != "" {
+		if files, version, err = client.Open(c.ClientDir); err != nil {
+			return socketio.Options{}, false, fmt.Errorf("REJOIN_CLIENT_DIR: %w", err)
+		}
+		bundled = true
+	}
+	if bundled {
+		n.log.Debug("serving the JavaScript client", zap.String("version", version))
+	} else {
+		n.log.Warn("this node has no JavaScript client to serve: `make client` gets it, or REJOIN_CLIENT_DIR says where it is")
+	}
+	return socketio.Options{
+		Engine: engineio.Options{
+			Path:           string(c.Path),
+			NodeID:         string(c.NodeID),
+			PingInterval:   c.PingInterval,
+			PingTimeout:    c.PingTimeout,
+			UpgradeTimeout: c.UpgradeTimeout,
+			MaxPayload:     int(c.MaxPayload),
+			SendQueueBytes: int(c.SendQueueBytes),
+			Transports:     c.Transports,
+			Origins:        c.Origins,
+		},
+		RecoveryWindow: window,
+		ReplayLimit:    c.ReplayLimit,
+		ConnectTimeout: c.ConnectTimeout,
+		Client:         files,
+		Logger:         n.log,
+	}, bundled, nil
+}
+
+// newMemory returns the cluster's shared part, of a cluster of one.
+func newMemory(c config) *adapter.Memory {
+	limit := c.BacklogLimit
+	if limit == 0 {
+		limit = -1 // none; 0 is the library's default
+	}
+	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: c.BacklogTTL})
+}
+
+// publicHandler routes what clients ask for.
+func publicHandler(c config, sockets http.Handler, bundled bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(string(c.Path), sockets)
+	if !bundled {
 		for _, name := range client.Names {
 			mux.Handle(string(c.Path)+name, client.Missing())
 		}
@@ -144,42 +176,35 @@ func mountPublic(mux *http.ServeMux, c config, srv *socketio.Server, hasClient b
 	if c.Demo {
 		mux.Handle("/", demo.Handler(string(c.Path)))
 	}
+	return mux
 }
 
-// clientFiles returns the JavaScript client to serve, or nil if there is none.
-func clientFiles(c config) (fs.FS, error) {
-	if c.ClientDir != "" {
-		files, _, err := client.Open(c.ClientDir)
-		return files, err
-	}
-	if files, _, ok := client.FS(); ok {
-		return files, nil
-	}
-	return nil, nil
+// internalHandler routes what operators ask for.
+func internalHandler(h *health.State, metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /healthz", h.Live())
+	mux.Handle("GET /readyz", h.Ready())
+	mux.Handle("GET /metrics", metrics)
+	return mux
 }
 
-func options(c config, id string, cluster adapter.Adapter, files fs.FS, log *zap.Logger) socketio.Options {
-	window := c.RecoveryWindow
-	if !c.recovers() {
-		window = -1
+// newHTTPServer bounds what a client can hold without being one. Bodies and
+// responses are the engine's to bound: a poll rightly takes long.
+func (n *node) newHTTPServer(h http.Handler) *http.Server {
+	errorLog, err := zap.NewStdLogAt(n.log, zap.DebugLevel) // mostly what strangers' clients do wrong
+	if err != nil {
+		panic(err) // zap does not know its own level
 	}
-	return socketio.Options{
-		Engine: engineio.Options{
-			Path: string(c.Path), NodeID: id,
-			PingInterval: c.PingInterval, PingTimeout: c.PingTimeout, UpgradeTimeout: c.UpgradeTimeout,
-			MaxPayload: int(c.MaxPayload), SendQueueBytes: int(c.SendQueueBytes),
-			Transports: c.Transports, Origins: c.Origins,
-		},
-		Adapter: cluster, Sessions: session.NewMemory(),
-		RecoveryWindow: window, ReplayLimit: c.ReplayLimit, ConnectTimeout: c.ConnectTimeout,
-		Client: files, Logger: log,
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          errorLog,
 	}
 }
 
-// orNone turns our 0, none, into the adapter's.
-func orNone(n int) int {
-	if n == 0 {
-		return -1
-	}
-	return n
+// randomNodeID returns 4 of the characters that a node id is made of.
+func randomNodeID() nodeID {
+	return nodeID(rand.Text()[:4])
 }
