@@ -1,0 +1,243 @@
+package socketio_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/session"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// A chat server, whole. Its clients are stock Socket.IO clients; one that loses
+// its connection comes back to what was said meanwhile.
+func Example() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.On("chat", func(ctx context.Context, e *socketio.Event) error {
+		return srv.Emit(ctx, "chat", e.Raw(0))
+	})
+	log.Fatal(http.ListenAndServe("localhost:8080", srv))
+}
+
+// Who gets an event: a room, or a room but its sender, or …
+func ExampleSocket_To() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.On("join", func(ctx context.Context, e *socketio.Event) error {
+		var room string
+		if err := e.Bind(&room); err != nil {
+			return err
+		}
+		if err := e.Socket().Join(ctx, room); err != nil {
+			return err
+		}
+		return e.Ack("welcome")
+	})
+	srv.On("say", func(ctx context.Context, e *socketio.Event) error {
+		s := e.Socket()
+		return errors.Join(
+			s.Emit(ctx, "to the sender", 1),
+			srv.Emit(ctx, "to everybody", 2),
+			s.Broadcast().Emit(ctx, "to all but the sender", 3),
+			srv.To("lobby").Emit(ctx, "to a room", 4),
+			s.To("lobby").Emit(ctx, "to a room but the sender", 5),
+		)
+	})
+
+	addr, end := serve(srv)
+	defer end()
+	ann, bob := must(connect(addr, "/", nil)), must(connect(addr, "/", nil))
+	fmt.Println(ann.ask("join", "lobby"), bob.ask("join", "lobby"))
+	ann.emit("say")
+	for range 3 {
+		fmt.Println("ann:", ann.hear())
+	}
+	for range 4 {
+		fmt.Println("bob:", bob.hear())
+	}
+	// Output:
+	// ["welcome"] ["welcome"]
+	// ann: ["to the sender",1]
+	// ann: ["to everybody",2]
+	// ann: ["to a room",4]
+	// bob: ["to everybody",2]
+	// bob: ["to all but the sender",3]
+	// bob: ["to a room",4]
+	// bob: ["to a room but the sender",5]
+}
+
+// A client asks and the server answers.
+func ExampleEvent_Ack() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.On("add", func(_ context.Context, e *socketio.Event) error {
+		var a, b int
+		if err := e.Bind(&a, &b); err != nil {
+			return err
+		}
+		return e.Ack(a + b)
+	})
+
+	addr, end := serve(srv)
+	defer end()
+	fmt.Println(must(connect(addr, "/", nil)).ask("add", 2, 3))
+	// Output: [5]
+}
+
+// The server asks everybody. Who answers is heard as soon as the answer comes,
+// and who does not is named.
+func ExampleBroadcast_EmitWithAck() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr, end := serve(srv)
+	defer end()
+	ann, bob := must(connect(addr, "/", nil)), must(connect(addr, "/", nil))
+	go ann.answer() // bob does not
+
+	ctx := context.Background()
+	for answer, err := range srv.Timeout(100*time.Millisecond).EmitWithAck(ctx, "still there?", "yes") {
+		if silent := (*socketio.UnansweredError)(nil); errors.As(err, &silent) {
+			fmt.Println("no answer from bob:", slices.Equal(silent.Sockets, []string{bob.id}))
+			break
+		}
+		fmt.Printf("ann, %v: %s\n", answer.SocketID == ann.id, answer.Raw(0))
+	}
+	// Output:
+	// ann, true: "yes"
+	// no answer from bob: true
+}
+
+// A middleware decides who may connect, and as whom.
+func ExampleNamespace_Use() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	users := map[string]string{"secret of ann": "ann"}
+	srv.Use(func(_ context.Context, s *socketio.Socket) error {
+		var auth struct{ Token string }
+		if err := s.Auth(&auth); err != nil {
+			return err
+		}
+		user, known := users[auth.Token]
+		if !known {
+			return &socketio.ConnectError{Message: "who are you?"}
+		}
+		s.SetUser(user) // only ann can come back as ann
+		return nil
+	})
+	srv.On("who am i", func(_ context.Context, e *socketio.Event) error {
+		return e.Ack(e.Socket().User())
+	})
+
+	addr, end := serve(srv)
+	defer end()
+	ann := must(connect(addr, "/", map[string]any{"token": "secret of ann"}))
+	fmt.Println(ann.ask("who am i"))
+	_, err = connect(addr, "/", map[string]any{"token": "a guess"})
+	fmt.Println(err)
+	// Output:
+	// ["ann"]
+	// connect_error: who are you?
+}
+
+// A namespace for each order, made when the first client asks for it.
+func ExampleServer_OfPattern() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	orders := srv.OfPattern(regexp.MustCompile(`^/order/\d+$`))
+	orders.On("status", func(ctx context.Context, e *socketio.Event) error {
+		return e.Socket().Namespace().Emit(ctx, "status", e.Raw(0))
+	})
+
+	addr, end := serve(srv)
+	defer end()
+	cook := must(connect(addr, "/order/7", nil))
+	guest := must(connect(addr, "/order/7", nil))
+	cook.emit("status", "in the oven")
+	fmt.Println(guest.hear())
+	_, err = connect(addr, "/order/pizza", nil)
+	fmt.Println(err)
+	// Output:
+	// ["status","in the oven"]
+	// connect_error: Invalid namespace
+}
+
+// A client that was cut off is the same socket when it comes back: its id, its
+// rooms, and what it missed.
+func ExampleSocket_Recovered() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	joined := make(chan *socketio.Socket)
+	srv.OnConnect(func(s *socketio.Socket) {
+		if !s.Recovered() {
+			if err := s.Join(s.Context(), "lobby"); err != nil {
+				log.Print(err)
+			}
+		}
+		joined <- s
+	})
+
+	addr, end := serve(srv)
+	defer end()
+	ctx := context.Background()
+	ann := must(connect(addr, "/", nil))
+	<-joined
+	err = srv.To("lobby").Emit(ctx, "n", 1)
+	fmt.Println(ann.hear(), err)
+	ann.cut()
+	err = errors.Join(srv.To("lobby").Emit(ctx, "n", 2), srv.To("lobby").Emit(ctx, "n", 3))
+
+	back := must(connect(addr, "/", ann.auth))
+	fmt.Println((<-joined).Recovered(), back.id == ann.id, err)
+	fmt.Println(back.hear(), back.hear())
+	// Output:
+	// ["n",1] <nil>
+	// true true <nil>
+	// ["n",2] ["n",3]
+}
+
+// Two nodes of one cluster ask each other.
+func ExampleNamespace_ServerSideEmitWithAck() {
+	cluster, sessions := adapter.NewMemory(adapter.MemoryOptions{}), session.NewMemory()
+	var nodes []*socketio.Server
+	for _, id := range []adapter.NodeID{"a", "b"} {
+		link, err := cluster.Node(id)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer link.Close()
+		srv, err := socketio.NewServer(socketio.Options{Adapter: link, Sessions: sessions})
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer srv.Close(context.Background())
+		srv.OnServerSide("how many", func(_ context.Context, e *socketio.Event) error {
+			return e.Ack(srv.Len())
+		})
+		nodes = append(nodes, srv)
+	}
+	for answer, err := range nodes[0].ServerSideEmitWithAck(context.Background(), "how many") {
+		fmt.Printf("%s: %s %v\n", answer.Node, answer.Raw(0), err)
+	}
+	// Output: b: 0 <nil>
+}
