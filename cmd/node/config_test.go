@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// environment replaces all REJOIN_ variables for the time of a test.
+func environment(t *testing.T, variables map[string]string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		if name, value, _ := strings.Cut(entry, "="); strings.HasPrefix(name, prefix+"_") {
+			t.Setenv(name, value) // puts it back after the test
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, value := range variables {
+		t.Setenv(name, value)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	environment(t, nil)
+	c, r := load()
+	if len(r.problems)+len(r.warnings) > 0 {
+		t.Fatalf("the defaults are not good: %+v", r)
+	}
+	if c.Addr != (address{"127.0.0.1", 3000}) || c.InternalAddr != (address{"127.0.0.1", 3001}) || c.AllowAnonymous ||
+		c.Path != "/socket.io/" || !slices.Equal(c.Namespaces, namespaces{"/"}) || c.Origins != nil ||
+		!slices.Equal(c.Transports, transports{"polling", "websocket"}) || c.PingInterval != 25*time.Second ||
+		c.PingTimeout != 20*time.Second || c.UpgradeTimeout != 10*time.Second || c.ConnectTimeout != 45*time.Second ||
+		c.MaxPayload != 1_000_000 || c.RecoveryWindow != 2*time.Minute || c.BacklogLimit != 1000 || c.BacklogTTL != time.Hour ||
+		c.ReplayLimit != 10_000 || c.SendQueueBytes != 1<<20 || c.ClientDir != "" || !c.Demo ||
+		c.LogLevel != "info" || c.LogFormat != "json" || c.NodeID != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestEveryVariableIsDocumented(t *testing.T) {
+	for _, v := range variables() {
+		if v.field.Tag.Get("desc") == "" || v.allowed() == "" {
+			t.Errorf("%s: no meaning, or nothing said of what is allowed", v.name)
+		}
+	}
+}
+
+func TestValues(t *testing.T) {
+	environment(t, map[string]string{
+		"REJOIN_ADDR":             "[::1]:0",
+		"REJOIN_NAMESPACES":       "/, /chat",
+		"REJOIN_ORIGINS":          "https://a.example, http://b.example:8080",
+		"REJOIN_TRANSPORTS":       "websocket",
+		"REJOIN_MAX_PAYLOAD":      "64KiB",
+		"REJOIN_SEND_QUEUE_BYTES": "2 MiB",
+		"REJOIN_RECOVERY_WINDOW":  "90s",
+		"REJOIN_DEMO":             "false",
+		"REJOIN_LOG_FORMAT":       "console",
+		"REJOIN_NODE_ID":          "n-_1",
+	})
+	c, r := load()
+	if len(r.problems)+len(r.warnings) > 0 {
+		t.Fatalf("refused: %+v", r)
+	}
+	if c.Addr != (address{"::1", 0}) || !slices.Equal(c.Namespaces, namespaces{"/", "/chat"}) ||
+		!slices.Equal(c.Origins, origins{"https://a.example", "http://b.example:8080"}) ||
+		!slices.Equal(c.Transports, transports{"websocket"}) || c.MaxPayload != 65536 || c.SendQueueBytes != 2<<20 ||
+		c.RecoveryWindow != 90*time.Second || c.Demo || c.LogFormat != "console" || c.NodeID != "n-_1" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, test := range []struct{ name, value, says string }{
+		{"REJOIN_ADDR", "3000", "host:port"},
+		{"REJOIN_ADDR", "127.0.0.1:http", "host:port"},
+		{"REJOIN_ADDR", "127.0.0.1:65536", "host:port"},
+		{"REJOIN_ADDR", "0.0.0.0:3000", "REJOIN_ALLOW_ANONYMOUS=true"},
+		{"REJOIN_ADDR", ":3000", "REJOIN_ALLOW_ANONYMOUS=true"},
+		{"REJOIN_ADDR", "example.com:3000", "REJOIN_ALLOW_ANONYMOUS=true"},
+		{"REJOIN_INTERNAL_ADDR", "[::]:3001", "REJOIN_ALLOW_ANONYMOUS=true"},
+		{"REJOIN_INTERNAL_ADDR", "127.0.0.1:3000", "another address"},
+		{"REJOIN_ALLOW_ANONYMOUS", "yes", "true or false"},
+		{"REJOIN_PATH", "/", "not / alone"},
+		{"REJOIN_PATH", "/socket.io", "ends with a slash"},
+		{"REJOIN_PATH", "/a/../b/", "ends with a slash"},
+		{"REJOIN_PATH", "/{id}/", "letters"},
+		{"REJOIN_PATH", "/demo/", "REJOIN_DEMO=false"},
+		{"REJOIN_NAMESPACES", "", "begin with a slash"},
+		{"REJOIN_NAMESPACES", "/,chat", "begin with a slash"},
+		{"REJOIN_NAMESPACES", "/a,/a", "different"},
+		{"REJOIN_NAMESPACES", "/a?b", "begin with a slash"},
+		{"REJOIN_ORIGINS", "example.com", "scheme://host"},
+		{"REJOIN_ORIGINS", "https://example.com/", "scheme://host"},
+		{"REJOIN_ORIGINS", "*,https://example.com", "scheme://host"},
+		{"REJOIN_TRANSPORTS", "webtransport", "polling, websocket or both"},
+		{"REJOIN_TRANSPORTS", "polling,", "polling, websocket or both"},
+		{"REJOIN_PING_INTERVAL", "25", "from 50ms to 1h"},
+		{"REJOIN_PING_INTERVAL", "0s", "from 50ms to 1h"},
+		{"REJOIN_PING_TIMEOUT", "-1s", "from 50ms to 1h"},
+		{"REJOIN_UPGRADE_TIMEOUT", "2h", "from 50ms to 1h"},
+		{"REJOIN_CONNECT_TIMEOUT", "", "from 50ms to 1h"},
+		{"REJOIN_MAX_PAYLOAD", "1MB", "1MiB"},
+		{"REJOIN_MAX_PAYLOAD", "-1", "from 128 to 256MiB"},
+		{"REJOIN_MAX_PAYLOAD", "9223372036854775807GiB", "from 128 to 256MiB"},
+		{"REJOIN_RECOVERY_WINDOW", "25h", "from 0s to 24h"},
+		{"REJOIN_BACKLOG_LIMIT", "1e3", "from 0 to 1000000"},
+		{"REJOIN_BACKLOG_TTL", "3m24s", "3m25s or more"},
+		{"REJOIN_REPLAY_LIMIT", "0", "from 1 to 10000000"},
+		{"REJOIN_SEND_QUEUE_BYTES", "0", "from 1KiB to 1GiB"},
+		{"REJOIN_CLIENT_DIR", "/nowhere", "no such file"},
+		{"REJOIN_DEMO", "on", "true or false"},
+		{"REJOIN_LOG_LEVEL", "loud", "debug, info, warn, error"},
+		{"REJOIN_LOG_FORMAT", "xml", "json, console"},
+		{"REJOIN_NODE_ID", "node1", "4 characters"},
+		{"REJOIN_NODE_ID", "ab/c", "4 characters"},
+	} {
+		t.Run(test.name+"="+test.value, func(t *testing.T) {
+			environment(t, map[string]string{test.name: test.value})
+			_, r := load()
+			if len(r.problems) != 1 || !strings.HasPrefix(r.problems[0], test.name+"=") || !strings.Contains(r.problems[0], test.says) {
+				t.Errorf("problems %q, want one about %s that says %q", r.problems, test.name, test.says)
+			}
+		})
+	}
+}
+
+func TestAllProblemsAtOnce(t *testing.T) {
+	environment(t, map[string]string{
+		"REJOIN_ADDR":           "0.0.0.0:3000",
+		"REJOIN_PING_INTERVAL":  "soon",
+		"REJOIN_LOG_LEVEL":      "loud",
+		"REJOIN_PING_INTERVALL": "25s",
+		"REJOIN_BACKLOG_TTL":    "1m",
+	})
+	code, stdout, stderr := execute(t)
+	if code != 2 || stdout != "" {
+		t.Errorf("exit code %d, stdout %q", code, stdout)
+	}
+	for _, want := range []string{
+		"REJOIN_ADDR=0.0.0.0:3000: must be",
+		"REJOIN_PING_INTERVAL=soon: must be a duration",
+		"REJOIN_LOG_LEVEL=loud: must be debug",
+		"REJOIN_PING_INTERVALL=25s: is not a variable of this program; did you mean REJOIN_PING_INTERVAL?",
+		"REJOIN_BACKLOG_TTL=1m0s: must be 3m25s or more",
+	} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("stderr does not say %q:\n%s", want, stderr)
+		}
+	}
+	if lines := strings.Count(stderr, "\n"); lines != 5 {
+		t.Errorf("%d lines for 5 problems:\n%s", lines, stderr)
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	for name, want := range map[string]string{
+		"REJOIN_MAXPAYLOAD":  "did you mean REJOIN_MAX_PAYLOAD?",
+		"REJOIN_ADDRESS":     "did you mean REJOIN_ADDR?",
+		"REJOIN_SOMETHING":   "-h lists them",
+		"REJOIN_LOG_LEVEL_X": "did you mean REJOIN_LOG_LEVEL?",
+	} {
+		environment(t, map[string]string{name: "1"})
+		if _, r := load(); len(r.problems) != 1 || !strings.Contains(r.problems[0], name+"=1: is not a variable") || !strings.Contains(r.problems[0], want) {
+			t.Errorf("%s: %q", name, r.problems)
+		}
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestVariablesOfKubernetes(t *testing.T) {
+	environment(t, map[string]string{
+		"REJOIN_SERVICE_HOST":          "10.0.0.1",
+		"REJOIN_SERVICE_PORT_HTTP":     "80",
+		"REJOIN_PORT":                  "tcp://10.0.0.1:80",
+		"REJOIN_PORT_80_TCP_PROTO":     "tcp",
+		"REJOIN_PORT_80_TCP_ADDR":      "10.0.0.1",
+		"REJOIN_SERVICE_PORT":          "80",
+		"REJOIN_SERVICE_PORT_INTERNAL": "81",
+	})
+	_, r := load()
+	if len(r.problems) != 0 {
+		t.Errorf("refused: %q", r.problems)
+	}
+	if len(r.warnings) != 1 || !strings.Contains(r.warnings[0], "REJOIN_PORT, ") || !strings.Contains(r.warnings[0], "REJOIN_SERVICE_HOST") {
+		t.Errorf("warnings %q, want one that names them all", r.warnings)
+	}
+}
+
+func TestAnonymousAddresses(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_ADDR": "0.0.0.0:3000", "REJOIN_INTERNAL_ADDR": ":3001", "REJOIN_ALLOW_ANONYMOUS": "true"})
+	if _, r := load(); len(r.problems) != 0 {
+		t.Errorf("refused though allowed: %q", r.problems)
+	}
+}
+
+func TestRecoveryNeedsBacklogs(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_BACKLOG_LIMIT": "0"})
+	c, r := load()
+	if len(r.problems) != 0 || len(r.warnings) != 1 || !strings.Contains(r.warnings[0], "recovery is off") || c.recovers() {
+		t.Errorf("%+v, recovers: %v", r, c.recovers())
+	}
+	environment(t, map[string]string{"REJOIN_BACKLOG_LIMIT": "0", "REJOIN_RECOVERY_WINDOW": "0", "REJOIN_BACKLOG_TTL": "1s"})
+	if c, r := load(); len(r.problems)+len(r.warnings) != 0 || c.recovers() {
+		t.Errorf("%+v, recovers: %v", r, c.recovers())
+	}
+}
+
+func TestClientDir(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "socket.io.js"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	environment(t, map[string]string{"REJOIN_CLIENT_DIR": dir})
+	if _, r := load(); len(r.problems) != 1 || !strings.Contains(r.problems[0], "missing socket.io.js.map, socket.io.min.js,") {
+		t.Errorf("problems %q do not name what is missing", r.problems)
+	}
+}
+
+// execute runs the program with a context that has ended, so that a node stops
+// as soon as it has started.
+func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	code = run(ctx, args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestHelp(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_PING_INTERVAL": "bad"})
+	code, stdout, stderr := execute(t, "-h")
+	if code != 0 || stderr != "" {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+	for _, v := range variables() {
+		i := strings.Index(stdout, "\n"+v.name+" ")
+		if i < 0 {
+			t.Errorf("no line for %s", v.name)
+			continue
+		}
+		line, _, _ := strings.Cut(stdout[i+1:], "\n")
+		if !strings.Contains(line, v.field.Tag.Get("default")) || !strings.Contains(line, v.field.Tag.Get("desc")) {
+			t.Errorf("%s: no default or meaning in %q", v.name, line)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_PORT": "tcp://10.0.0.1:80"})
+	if code, stdout, stderr := execute(t, "-check"); code != 0 || stdout != "ok\n" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "warning") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	environment(t, map[string]string{"REJOIN_PING_INTERVAL": "bad"})
+	if code, stdout, stderr := execute(t, "-check"); code != 2 || stdout != "" || !strings.Contains(stderr, "REJOIN_PING_INTERVAL=bad") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if code, stdout, stderr := execute(t, "-version"); code != 0 || stderr != "" || !strings.HasPrefix(stdout, "rejoin "+version+" (") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+// The version is written down twice: here and in the changelog.
+func TestVersionIsTheChangelogs(t *testing.T) {
+	source, err := os.ReadFile("../../CHANGELOG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, newest, ok := strings.Cut(string(source), "\n## "); !ok || !strings.HasPrefix(newest, version) {
+		t.Errorf("CHANGELOG.md does not begin with %s", version)
+	}
+}
+
+func TestArgumentsAreRefused(t *testing.T) {
+	for _, args := range [][]string{{"start"}, {"-x"}, {"-check", "now"}, {"--addr=:80"}} {
+		if code, stdout, stderr := execute(t, args...); code != 2 || stdout != "" || !strings.Contains(stderr, "-h") {
+			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
+		}
+	}
+}

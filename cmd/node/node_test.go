@@ -1,0 +1,152 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A listening is the line that a node logs once it can be reached.
+type listening struct {
+	Msg      string
+	Node     string
+	Addr     string
+	Internal string `json:"internal_addr"`
+}
+
+// startNode runs the program on free ports. stop ends it and returns its exit
+// code.
+func startNode(t *testing.T, variables map[string]string) (at listening, stop func() int) {
+	t.Helper()
+	environment(t, map[string]string{"REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0"})
+	for name, value := range variables {
+		t.Setenv(name, value)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	logs, w := io.Pipe()
+	code := make(chan int)
+	go func() { // ends when the node has stopped
+		code <- run(ctx, nil, io.Discard, w)
+	}()
+	lines := json.NewDecoder(logs)
+	for at.Msg != "listening" {
+		if err := lines.Decode(&at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drained := make(chan struct{})
+	go func() { // ends with the pipe
+		defer close(drained)
+		_, _ = io.Copy(io.Discard, logs)
+	}()
+	return at, func() int {
+		cancel()
+		defer func() { w.Close(); <-drained }()
+		return <-code
+	}
+}
+
+// fetch returns the status and body of a URL.
+func fetch(t *testing.T, url string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+func TestNodeServesAndStops(t *testing.T) {
+	at, stop := startNode(t, map[string]string{"REJOIN_NODE_ID": "n001", "REJOIN_NAMESPACES": "/,/chat"})
+	public, internal := "http://"+at.Addr, "http://"+at.Internal
+	for _, test := range []struct {
+		url    string
+		status int
+		says   string
+	}{
+		{public + "/socket.io/?EIO=4&transport=polling", 200, `"sid":"n001`},
+		{public + "/", 200, "<!doctype html>"},
+		{public + "/metrics", 404, ""},
+		{public + "/healthz", 404, ""},
+		{internal + "/healthz", 200, `"status":"alive"`},
+		{internal + "/readyz", 200, `"node":"n001"`},
+		{internal + "/metrics", 200, "rejoin_namespaces 2"},
+		{internal + "/socket.io/", 404, ""},
+	} {
+		status, body := fetch(t, test.url)
+		if status != test.status || !strings.Contains(strings.ToLower(body), strings.ToLower(test.says)) {
+			t.Errorf("%s: %d %.200s", test.url, status, body)
+		}
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestNodeWithoutDemo(t *testing.T) {
+	at, stop := startNode(t, map[string]string{"REJOIN_DEMO": "false", "REJOIN_PATH": "/a/b/"})
+	if status, _ := fetch(t, "http://"+at.Addr+"/"); status != 404 {
+		t.Errorf("/: status %d", status)
+	}
+	if status, body := fetch(t, "http://"+at.Addr+"/a/b/?EIO=4&transport=polling"); status != 200 || !strings.Contains(body, `"sid":"`+at.Node) {
+		t.Errorf("status %d: %s; the session id does not begin with the node's %s", status, body, at.Node)
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestPortsThatCannotBeHad(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for _, name := range []string{"REJOIN_ADDR", "REJOIN_INTERNAL_ADDR"} {
+		environment(t, map[string]string{"REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0"})
+		t.Setenv(name, taken.Addr().String())
+		code, _, stderr := execute(t)
+		if code != 1 || !strings.Contains(stderr, name) {
+			t.Errorf("%s: exit code %d, stderr %s", name, code, stderr)
+		}
+	}
+}
+
+func TestConsoleSaysWhereTheDemoIs(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0", "REJOIN_LOG_FORMAT": "console"})
+	code, _, stderr := execute(t)
+	if code != 0 || !strings.Contains(stderr, "open http://127.0.0.1:") {
+		t.Errorf("exit code %d, stderr %s", code, stderr)
+	}
+}
+
+func TestLogLevel(t *testing.T) {
+	var b bytes.Buffer
+	log := newLogger(config{LogLevel: "warn", LogFormat: "json"}, &b)
+	log.Info("quiet")
+	log.Warn("loud")
+	var line struct{ Level, Msg, Time string }
+	if err := json.Unmarshal(b.Bytes(), &line); err != nil || line.Level != "warn" || line.Msg != "loud" || line.Time == "" {
+		t.Errorf("%v %+v: %s", err, line, fmt.Sprint(&b))
+	}
+}
