@@ -1,0 +1,41 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// A client comes back on another node: its session is claimed, and the node that
+// had it can change nothing more.
+func ExampleStore() {
+	ctx := context.Background()
+	const window = 2 * time.Minute
+	var store session.Store = session.NewMemory()
+
+	s := session.Session{PID: "secret", ID: "Xk3f", Namespace: "/", User: "ann", Owner: "node 1", Fence: 1}
+	if err := store.Create(ctx, s, window); err != nil {
+		log.Fatal(err)
+	}
+
+	claimed, former, err := store.Claim(ctx, "secret", "node 2", window, func(s session.Session) error {
+		if s.User != "ann" {
+			return errors.New("somebody else's session")
+		}
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s came from %s, fence %d\n", claimed.ID, former, claimed.Fence)
+
+	err = store.Save(ctx, s, window) // node 1, late
+	fmt.Println(errors.Is(err, session.ErrFenced))
+	// Output:
+	// Xk3f came from node 1, fence 2
+	// true
+}
