@@ -121,12 +121,10 @@ export class Connection {
     this.#last = offset || this.#last;
     if (event === MARK) {
       if (args[0]?.mark === this.#marks) this.#settled();
-      return;
-    }
-    if (this.#gap) {
+    } else if (this.#gap) {
       this.#gap.missed++;
       this.#gap.ordered &&= ordered;
     }
-    this.#on.event({ event, args, offset, missed: this.#gap !== null });
+    this.#on.event({ event, args, offset, missed: this.#gap !== null && event !== MARK });
   }
 }

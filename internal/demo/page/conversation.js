@@ -31,7 +31,7 @@ export class Conversation {
   }
 
   get oldest() { return this.list.querySelector("[data-offset]")?.dataset.offset; }
-  get empty() { return !this.list.firstChild; }
+  get silent() { return !this.list.querySelector("[data-from]"); }
 
   // Shows an event at its place and reports whether it is new here. One that is
   // known already is not shown again; an own message that waited takes its place.
@@ -99,8 +99,9 @@ export class Conversation {
     for (let last = this.list.lastElementChild; last && below(last); last = last.previousElementSibling) next = last;
     this.list.insertBefore(item, next);
     for (const each of [item, item.nextElementSibling]) {
-      const previous = each?.previousElementSibling;
-      each?.toggleAttribute("data-follows", Boolean(previous?.dataset.from) && previous.dataset.from === each.dataset.from);
+      const previous = each?.previousElementSibling?.dataset;
+      each?.toggleAttribute("data-follows", Boolean(previous?.from) &&
+        previous.from === each.dataset.from && previous.missed === each.dataset.missed);
     }
   }
 

@@ -74,7 +74,7 @@ function render() {
   $("leave").textContent = current.kind === "room" ? "Leave" : "Close";
   $("members-box").hidden = current.kind !== "room";
   $("older").hidden = !current.more;
-  $("empty").hidden = !current.empty;
+  $("empty").hidden = !current.silent;
   $("unread-all").hidden = !unread;
   $("unread-all").textContent = unread;
   for (const button of $("views").children) button.setAttribute("aria-current", button.dataset.show === document.body.dataset.view);
@@ -118,7 +118,7 @@ function received(e) {
   if (!c) return; // left meanwhile
   const follow = atEnd();
   if (!c.add({ ...e, body })) return;
-  if (e.event === "joined") connection.request("private", body.sid, "here", { sid: connection.id, nick: nickname });
+  if (e.event === "joined") connection.request("private", body.sid, "here", { nick: nickname, sid: connection.id });
   const talk = e.event === "chat" || e.event === "direct";
   if (talk && (c !== current || document.hidden)) c.unread++;
   if (!talk) loadMembers();
@@ -162,7 +162,7 @@ async function leave(c) {
 }
 
 async function announce(c, event, more = {}) {
-  const body = { room: c.key, sid: connection.id, nick: nickname, ...more };
+  const body = { nick: nickname, ...more, sid: connection.id, room: c.key };
   const answer = await connection.request("to", c.key, event, body);
   if (answer.ok) c.add({ event, body, offset: answer.offset });
   render();
@@ -175,10 +175,10 @@ function renamed(was) {
 
 // Loads a page of history: the newest, or the one before an offset.
 async function load(c, before) {
-  const first = c.empty || Boolean(before);
+  const oldest = before || !c.oldest;
   const answer = await connection.request("history", c.key, before ? { limit: PAGE, before } : { limit: PAGE });
   if (!answer.ok) return complain(`No history of ${c.key}: ${answer.message}.`);
-  if (first) c.more = answer.more;
+  if (oldest) c.more = answer.more;
   const height = $("scroll").scrollHeight;
   for (const { event, offset, args: [body] } of answer.events) {
     if (!wellFormed(event, body) || body.room !== c.key) continue;
@@ -205,7 +205,7 @@ async function loadMembers() {
 // Sends an own message. It is shown at once, and takes its place in the order
 // when the answer tells its offset.
 function send(c, text) {
-  const body = { id: newMessageID(), from: nickname, text, at: Date.now() };
+  const body = { from: nickname, text, at: Date.now(), id: newMessageID() };
   c.hold(body);
   deliver(c, body);
   render();
@@ -215,8 +215,8 @@ function send(c, text) {
 async function deliver(c, body) {
   const waiting = c.waiting.get(body.id);
   const answer = c.kind === "room"
-    ? await connection.request("to", c.key, "chat", { room: c.key, ...body })
-    : await connection.request("private", c.key, "direct", { sid: connection.id, ...body });
+    ? await connection.request("to", c.key, "chat", { ...body, room: c.key })
+    : await connection.request("private", c.key, "direct", { ...body, sid: connection.id });
   if (!c.waiting.has(body.id)) return; // its history came first
   if (answer.ok) {
     c.add({ event: "chat", body, offset: answer.offset });
