@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -72,6 +73,13 @@ func start(c config, build metrics.Build, log *zap.Logger) (_ *node, err error) 
 	}
 	for _, name := range c.Namespaces {
 		app.Register(n.sockets.Of(name))
+	}
+	// The library always has the main namespace. Where it is not among ours, a
+	// client is told what it is told of any other that is not.
+	if !slices.Contains(c.Namespaces, "/") {
+		n.sockets.Use(func(context.Context, *socketio.Socket) error {
+			return &socketio.ConnectError{Message: "Invalid namespace"}
+		})
 	}
 
 	n.public = n.newHTTPServer(publicHandler(c, n.sockets, bundled))

@@ -59,7 +59,12 @@ func startNode(t *testing.T, variables map[string]string) (at listening, stop fu
 // fetch returns the status and body of a URL.
 func fetch(t *testing.T, url string) (int, string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	return exchange(t, http.MethodGet, url, "")
+}
+
+func exchange(t *testing.T, method, url, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,11 +74,11 @@ func fetch(t *testing.T, url string) (int, string) {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	answer, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response.StatusCode, string(body)
+	return response.StatusCode, string(answer)
 }
 
 func TestNodeServesAndStops(t *testing.T) {
@@ -110,6 +115,30 @@ func TestNodeWithoutDemo(t *testing.T) {
 	}
 	if status, body := fetch(t, "http://"+at.Addr+"/a/b/?EIO=4&transport=polling"); status != 200 || !strings.Contains(body, `"sid":"`+at.Node) {
 		t.Errorf("status %d: %s; the session id does not begin with the node's %s", status, body, at.Node)
+	}
+	if code := stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestMainNamespaceCanBeLeftOut(t *testing.T) {
+	at, stop := startNode(t, map[string]string{"REJOIN_NAMESPACES": "/chat"})
+	session := "http://" + at.Addr + "/socket.io/?EIO=4&transport=polling"
+	_, handshake := fetch(t, session)
+	_, rest, _ := strings.Cut(handshake, `"sid":"`)
+	sid, _, _ := strings.Cut(rest, `"`)
+	session += "&sid=" + sid
+	for connect, want := range map[string]string{
+		"40":       `44{"message":"Invalid namespace"}`,
+		"40/other": `44/other,{"message":"Invalid namespace"}`,
+		"40/chat,": `40/chat,{"sid":`,
+	} {
+		if status, body := exchange(t, http.MethodPost, session, connect); status != 200 {
+			t.Fatalf("%s: %d %s", connect, status, body)
+		}
+		if _, body := fetch(t, session); !strings.HasPrefix(body, want) {
+			t.Errorf("%s is answered by %s, want %s", connect, body, want)
+		}
 	}
 	if code := stop(); code != 0 {
 		t.Errorf("exit code %d", code)
