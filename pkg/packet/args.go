@@ -79,6 +79,12 @@ func (e *encoder) check(text []byte) error {
 		// the receiver would take for an attachment, or fail on.
 		return &Error{BadPlaceholder}
 	}
+	for i, ph := range s.found {
+		var own [32]byte
+		if !bytes.Equal(text[ph.start:ph.end], appendPlaceholder(own[:0], i)) {
+			return &Error{BadPlaceholder} // such an object has one of ours inside
+		}
+	}
 	return nil
 }
 
@@ -118,9 +124,7 @@ func (e *encoder) binary(data []byte) {
 		e.b = append(e.b, "null"...)
 		return
 	}
-	e.b = append(e.b, `{"_placeholder":true,"num":`...)
-	e.b = strconv.AppendInt(e.b, int64(len(e.attachments)), 10)
-	e.b = append(e.b, '}')
+	e.b = appendPlaceholder(e.b, len(e.attachments))
 	e.attachments = append(e.attachments, data)
 }
 

@@ -19,6 +19,9 @@ const (
 // arrive on it, in their order. The zero value is ready for use. It is not safe
 // for concurrent use.
 //
+// A packet that waits for attachments is held, so a peer can make the decoder
+// keep MaxAttachments+1 messages of the largest size that the transport takes.
+//
 // Every error is an *[Error], and after one the connection should be closed:
 // what follows may belong to the packet that was refused.
 type Decoder struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"strings"
 )
 
 // encoding/json cannot be told about attachments. So a Binary that it meets deep
@@ -59,19 +60,6 @@ func (r Raw) MarshalJSON() ([]byte, error) {
 	return expand(text, found, r.Attachments), nil
 }
 
-// locate returns the value in r.JSON and its placeholders, each of which has its
-// attachment.
-func locate(r Raw) (text []byte, found []placeholder, err error) {
-	text, found, reason := document(r.JSON, len(r.Attachments) > 0)
-	switch {
-	case reason != "":
-		return nil, nil, &Error{reason}
-	case exceed(found, len(r.Attachments)):
-		return nil, nil, &Error{BadPlaceholder}
-	}
-	return text, found, nil
-}
-
 // expand replaces the placeholders in text by marked base64.
 func expand(text []byte, found []placeholder, attachments [][]byte) []byte {
 	var b []byte
@@ -97,13 +85,19 @@ func cutMarked(text []byte) (before, data, after []byte, ok bool) {
 	if !ok {
 		return text, nil, nil, false
 	}
-	encoded, after, ok := bytes.Cut(after, []byte{'"'})
-	if !ok {
-		return text, nil, nil, false
-	}
+	encoded, after, _ := bytes.Cut(after, []byte{'"'})
 	data, err := base64.StdEncoding.AppendDecode([]byte{}, encoded)
 	if err != nil {
 		return text, nil, nil, false
 	}
 	return before, data, after, true
+}
+
+// unmark returns the data in a decoded string, if it is a marked one.
+func unmark(s string) (data []byte, ok bool) {
+	if !strings.HasPrefix(s, markValue) {
+		return nil, false
+	}
+	data, err := base64.StdEncoding.DecodeString(s)
+	return data, err == nil
 }

@@ -1,8 +1,8 @@
 package packet
 
 import (
+	"bytes"
 	"encoding/json"
-	"strconv"
 )
 
 // A scanner walks over JSON once, checking it (RFC 8259) and decoding nothing.
@@ -15,13 +15,6 @@ type scanner struct {
 
 	collect bool // fill placeholders
 	found   []placeholder
-}
-
-// A placeholder is an object that stands for an attachment. As in the reference
-// that is one whose member "_placeholder" is true, whatever else is in it.
-type placeholder struct {
-	start, end int // where it is
-	num        int // the attachment's index; -1 if it has no valid one
 }
 
 // document checks that b is one JSON value, maybe with space around it, and
@@ -43,16 +36,6 @@ func document(b []byte, collect bool) (value []byte, found []placeholder, _ Reas
 		s.found[i].end -= start
 	}
 	return b[start:end:end], s.found, ""
-}
-
-// exceed reports whether a placeholder has none of n attachments.
-func exceed(found []placeholder, n int) bool {
-	for _, ph := range found {
-		if ph.num < 0 || ph.num >= n {
-			return true
-		}
-	}
-	return false
 }
 
 // peek returns the next byte, or 0, which is never valid, at the end.
@@ -137,40 +120,47 @@ func (s *scanner) digits() bool {
 }
 
 func (s *scanner) str() Reason {
-	for s.i++; s.i < len(s.b); s.i++ {
-		switch c := s.b[s.i]; {
+	for i := s.i + 1; i < len(s.b); i++ {
+		switch c := s.b[i]; {
 		case c == '"':
-			s.i++
+			s.i = i + 1
 			return ""
 		case c < ' ':
 			return InvalidJSON
 		case c == '\\':
-			s.i++
-			if !s.escape() {
+			n := escape(s.b[i+1:])
+			if n == 0 {
 				return InvalidJSON
 			}
+			i += n
 		}
 	}
 	return InvalidJSON
 }
 
-// escape stands behind a backslash and leaves s.i at the last byte.
-func (s *scanner) escape() bool {
-	switch s.peek() {
+// escape returns the length of the escape at the start of b, which is what
+// follows a backslash. 0 means that it is none.
+func escape(b []byte) int {
+	if len(b) == 0 {
+		return 0
+	}
+	switch b[0] {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		return true
+		return 1
 	case 'u':
-		for range 4 {
-			s.i++
-			switch c := s.peek(); {
+		if len(b) < 5 {
+			return 0
+		}
+		for _, c := range b[1:5] {
+			switch {
 			case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
 			default:
-				return false
+				return 0
 			}
 		}
-		return true
+		return 5
 	}
-	return false
+	return 0
 }
 
 // array calls each, unless it is nil, with the extent of every element.
@@ -241,7 +231,7 @@ func (s *scanner) object() Reason {
 			return reason
 		}
 		if s.collect {
-			switch unquote(s.b[key:keyEnd]) {
+			switch string(unquote(s.b[key:keyEnd])) {
 			case "_placeholder":
 				marked = string(s.b[val:s.i]) == "true"
 			case "num":
@@ -266,25 +256,15 @@ func (s *scanner) object() Reason {
 	return ""
 }
 
-// attachmentIndex returns the index that a JSON value is, or -1.
-func attachmentIndex(value []byte) int {
-	f, err := strconv.ParseFloat(string(value), 64)
-	if err != nil || f < 0 || f != float64(int(f)) {
-		return -1
+// unquote returns the string that a valid JSON string denotes. Without escapes
+// it is a sub-slice.
+func unquote(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1]
 	}
-	return int(f)
-}
-
-// unquote returns the string that a valid JSON string denotes.
-func unquote(quoted []byte) string {
-	for _, c := range quoted {
-		if c == '\\' {
-			var s string
-			if json.Unmarshal(quoted, &s) != nil {
-				panic("packet: unquote: not a JSON string")
-			}
-			return s
-		}
+	var s string
+	if err := json.Unmarshal(quoted, &s); err != nil {
+		panic("packet: unquote: " + err.Error()) // the caller has not checked it
 	}
-	return string(quoted[1 : len(quoted)-1])
+	return []byte(s)
 }

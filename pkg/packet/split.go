@@ -46,7 +46,7 @@ func SplitEvent(data []byte) (name string, args []json.RawMessage, err error) {
 		return "", nil, &Error{reason}
 	}
 	if elems[0][0] == '"' {
-		return unquote(elems[0]), elems[1:], nil
+		return string(unquote(elems[0])), elems[1:], nil
 	}
 	return numberName(elems[0]), elems[1:], nil
 }
@@ -77,7 +77,7 @@ func checkName(data []byte) Reason {
 	switch c := s.peek(); {
 	case c == '"':
 		s.str()
-		if Reserved(unquote(data[start:s.i])) {
+		if Reserved(string(unquote(data[start:s.i]))) {
 			return ReservedEvent
 		}
 		return ""

@@ -2,11 +2,9 @@ package packet
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"strings"
 )
 
 // Unmarshal decodes raw, an argument of a packet with these attachments, into
@@ -25,31 +23,49 @@ func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
 	if len(found) == 0 {
 		return json.Unmarshal(raw, v)
 	}
-	if whole := found[0]; whole.end-whole.start == len(text) {
-		// By far the most frequent use of attachments needs no base64.
-		switch v := v.(type) {
-		case *[]byte:
-			*v = bytes.Clone(attachments[whole.num])
-			return nil
-		case *Binary:
-			*v = bytes.Clone(attachments[whole.num])
-			return nil
-		case *any:
-			*v = bytes.Clone(attachments[whole.num])
-			return nil
-		}
+	if ph := found[0]; ph.end-ph.start == len(text) && assign(v, attachments[ph.num]) {
+		return nil
 	}
 	if err := json.Unmarshal(expand(text, found, attachments), v); err != nil {
 		return err
 	}
-	r := revealer{seen: make(map[uintptr]bool)}
+	r := revealer{seen: make(map[place]bool)}
 	return r.reveal(reflect.ValueOf(v))
+}
+
+// assign does by far the most frequent thing that attachments are used for, a
+// whole argument as bytes, without a detour through base64.
+func assign(v any, data []byte) bool {
+	switch v := v.(type) {
+	case *[]byte:
+		if v != nil {
+			*v = bytes.Clone(data)
+			return true
+		}
+	case *Binary:
+		if v != nil {
+			*v = bytes.Clone(data)
+			return true
+		}
+	case *any:
+		if v != nil && *v == nil { // else there may be a pointer in it, to be followed
+			*v = bytes.Clone(data)
+			return true
+		}
+	}
+	return false
 }
 
 // A revealer finds the marked base64 that encoding/json has put into interfaces,
 // where it could not know better, and replaces it by the data.
 type revealer struct {
-	seen map[uintptr]bool // pointers and maps, which may form circles
+	seen map[place]bool // the pointers and maps walked through: they may form circles
+}
+
+// A place needs the type too: a struct and its first field share their address.
+type place struct {
+	typ  reflect.Type
+	addr uintptr
 }
 
 func (r *revealer) reveal(v reflect.Value) error {
@@ -58,17 +74,15 @@ func (r *revealer) reveal(v reflect.Value) error {
 		if !v.CanSet() {
 			return nil // embedded and unexported: encoding/json leaves it alone
 		}
-		if s, ok := v.Interface().(string); ok && strings.HasPrefix(s, markValue) {
-			data, err := base64.StdEncoding.DecodeString(s)
-			if err != nil {
-				return fmt.Errorf("packet: attachment in an interface: %w", err)
+		if s, ok := v.Interface().(string); ok {
+			if data, ok := unmark(s); ok {
+				v.Set(reflect.ValueOf(data))
 			}
-			v.Set(reflect.ValueOf(data))
 			return nil
 		}
 		return r.reveal(v.Elem())
 	case reflect.String:
-		if strings.HasPrefix(v.String(), markValue) {
+		if _, ok := unmark(v.String()); ok {
 			return fmt.Errorf("packet: cannot unmarshal an attachment into a Go value of type %s", v.Type())
 		}
 	case reflect.Pointer:
@@ -117,9 +131,10 @@ func (r *revealer) revealMap(m reflect.Value) error {
 
 // first reports whether a pointer or map is not nil and has not been seen.
 func (r *revealer) first(v reflect.Value) bool {
-	if v.IsNil() || r.seen[v.Pointer()] {
+	p := place{v.Type(), v.Pointer()}
+	if v.IsNil() || r.seen[p] {
 		return false
 	}
-	r.seen[v.Pointer()] = true
+	r.seen[p] = true
 	return true
 }

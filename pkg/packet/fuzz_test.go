@@ -1,0 +1,178 @@
+package packet
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// FuzzDecoder: decoding never panics, and what decodes is the same packet after
+// it was encoded and decoded again.
+func FuzzDecoder(f *testing.F) {
+	for text := range wireTexts() {
+		f.Add(text)
+	}
+	for _, test := range accepted {
+		f.Add(test.text)
+	}
+	for _, test := range refused {
+		f.Add(test.text[:min(len(test.text), 4096)])
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := decode(text)
+		if err != nil {
+			if e := new(Error); !errors.As(err, &e) || p != nil {
+				t.Fatalf("%v, %v", p, err)
+			}
+			return
+		}
+		if p.Data != nil && !json.Valid(p.Data) {
+			t.Fatalf("accepted invalid JSON: %s", p.Data)
+		}
+		encoded := string(p.AppendText(nil))
+		again, err := decode(encoded)
+		if err != nil {
+			t.Fatalf("%q became %q: %v", text, encoded, err)
+		}
+		if !same(p, again) || string(again.AppendText(nil)) != encoded {
+			t.Fatalf("%q became %q: %+v, %+v", text, encoded, p, again)
+		}
+		switch p.Type {
+		case Event:
+			if name, _, err := SplitEvent(p.Data); err != nil || Reserved(name) {
+				t.Fatalf("%q: split into %q: %v", text, name, err)
+			}
+		case Ack:
+			if _, err := SplitArray(p.Data); err != nil {
+				t.Fatalf("%q: %v", text, err)
+			}
+		}
+	})
+}
+
+// FuzzScanner: the scanner takes for JSON what encoding/json does, and for
+// placeholders what is found in the decoded value.
+func FuzzScanner(f *testing.F) {
+	for _, test := range accepted {
+		f.Add(string(test.want.Data))
+	}
+	for _, test := range refused {
+		f.Add(strings.TrimLeft(test.text[:min(len(test.text), 4096)], "0123456789/-"))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		value, found, reason := document([]byte(text), true)
+		if reason == TooDeep {
+			return
+		}
+		if valid := json.Valid([]byte(text)); valid != (reason == "") {
+			t.Fatalf("%q: valid is %v, but the scanner says %q", text, valid, reason)
+		}
+		var v any
+		if reason != "" || json.Unmarshal(value, &v) != nil { // a number out of range
+			return
+		}
+		// Decoding loses all but the last of members with the same name.
+		if want := countPlaceholders(v); len(found) < want {
+			t.Fatalf("%q: %d placeholders, found %v", text, want, found)
+		}
+		for _, ph := range found {
+			var object map[string]any
+			if err := json.Unmarshal(value[ph.start:ph.end], &object); err != nil || object["_placeholder"] != true {
+				t.Fatalf("%q: %v is no placeholder", text, ph)
+			}
+			if num, _ := object["num"].(float64); ph.num >= 0 && float64(ph.num) != num {
+				t.Fatalf("%q: %v has number %v", text, ph, num)
+			}
+		}
+	})
+}
+
+func countPlaceholders(v any) int {
+	n := 0
+	switch v := v.(type) {
+	case []any:
+		for _, elem := range v {
+			n += countPlaceholders(elem)
+		}
+	case map[string]any:
+		if v["_placeholder"] == true {
+			return 1
+		}
+		for _, elem := range v {
+			n += countPlaceholders(elem)
+		}
+	}
+	return n
+}
+
+// FuzzArgs: arguments come out as they went in, by whichever way they went.
+func FuzzArgs(f *testing.F) {
+	for _, test := range accepted {
+		f.Add(string(test.want.Data), "name", []byte{1, 2, 3})
+	}
+	f.Add(`{"b":`+ph(0)+`}`, markValue+"QQ==", []byte{})
+	f.Add(`["\u000a",null]`, "\xff<&>\u2028", []byte(markText))
+
+	type inner struct {
+		S string
+		B Binary
+		J any
+		R Raw
+	}
+	f.Fuzz(func(t *testing.T, raw, s string, data []byte) {
+		var j any
+		if json.Unmarshal([]byte(raw), &j) != nil || !utf8.ValidString(raw) {
+			raw, j = "null", nil
+		}
+		s = strings.ToValidUTF8(s, "\ufffd")
+		data = append([]byte{}, data...) // a nil one would be null
+		args := []any{
+			s, data, j, json.RawMessage(raw),
+			map[string]any{s: []any{data, j}},
+			inner{S: s, B: data, J: j, R: Raw{json.RawMessage(ph(0)), [][]byte{data}}},
+		}
+		text, attachments, err := AppendArgs([]byte{'['}, args...)
+		var e *Error
+		switch {
+		case errors.As(err, &e) && (e.Reason == BadPlaceholder && countPlaceholders(args) > 0 || e.Reason == TooDeep):
+			return
+		case err != nil:
+			t.Fatal(err)
+		case !utf8.Valid(text):
+			t.Fatalf("%q is not UTF-8", text)
+		case len(attachments) != 4:
+			t.Fatalf("%s: %d attachments", text, len(attachments))
+		}
+		elems, err := SplitArray(append(text, ']'))
+		if err != nil || len(elems) != len(args) {
+			t.Fatalf("%s: %q, %v", text, elems, err)
+		}
+		check := func(i int, into, want any) {
+			if err := Unmarshal(elems[i], attachments, into); err != nil {
+				t.Fatalf("%s: %v", elems[i], err)
+			}
+			if got := reflect.ValueOf(into).Elem().Interface(); !reflect.DeepEqual(got, want) {
+				t.Fatalf("%s:\n got %#v\nwant %#v", elems[i], got, want)
+			}
+		}
+		check(0, new(string), s)
+		check(1, new([]byte), data)
+		check(2, new(any), j)
+		check(3, new(any), j)
+		check(4, new(any), map[string]any{s: []any{data, j}})
+		check(5, new(struct {
+			S string
+			B []byte
+			J any
+			R Binary
+		}), struct {
+			S string
+			B []byte
+			J any
+			R Binary
+		}{s, data, j, data})
+	})
+}

@@ -1,0 +1,49 @@
+package packet
+
+import "strconv"
+
+// A placeholder is an object that stands for an attachment. As in the reference
+// that is one whose member "_placeholder" is true, whatever else is in it.
+type placeholder struct {
+	start, end int // where it is
+	num        int // the attachment's index; -1 if it has no valid one
+}
+
+// appendPlaceholder appends the placeholder of an attachment to b.
+func appendPlaceholder(b []byte, num int) []byte {
+	b = append(b, `{"_placeholder":true,"num":`...)
+	b = strconv.AppendInt(b, int64(num), 10)
+	return append(b, '}')
+}
+
+// locate returns the value in r.JSON and its placeholders, each of which has its
+// attachment.
+func locate(r Raw) (text []byte, found []placeholder, err error) {
+	text, found, reason := document(r.JSON, len(r.Attachments) > 0)
+	switch {
+	case reason != "":
+		return nil, nil, &Error{reason}
+	case exceed(found, len(r.Attachments)):
+		return nil, nil, &Error{BadPlaceholder}
+	}
+	return text, found, nil
+}
+
+// exceed reports whether a placeholder has none of n attachments.
+func exceed(found []placeholder, n int) bool {
+	for _, ph := range found {
+		if ph.num < 0 || ph.num >= n {
+			return true
+		}
+	}
+	return false
+}
+
+// attachmentIndex returns the index that a JSON value is, or -1.
+func attachmentIndex(value []byte) int {
+	f, err := strconv.ParseFloat(string(value), 64)
+	if err != nil || f < 0 || f != float64(int(f)) {
+		return -1
+	}
+	return int(f)
+}
