@@ -83,16 +83,18 @@ func codeSpans(cell string) []string {
 func TestCheatsheet(t *testing.T) {
 	t.Parallel()
 	rows := readCheatsheet(t)
-	for number, play := range serverRows {
-		t.Run(fmt.Sprintf("%02d", number), func(t *testing.T) {
-			t.Parallel()
-			play(newParty(t, rows[number]))
-		})
+	for _, table := range []map[int]func(*party){serverRows, clusterRows} {
+		for number, play := range table {
+			t.Run(fmt.Sprintf("%02d", number), func(t *testing.T) {
+				t.Parallel()
+				play(newParty(t, rows[number]))
+			})
+		}
 	}
 	for number, play := range clientRows {
 		t.Run(fmt.Sprintf("%02d", number), func(t *testing.T) {
 			t.Parallel()
-			play(newListener(t))
+			play(newRecorder(t))
 		})
 	}
 }
@@ -193,6 +195,7 @@ type party struct {
 	clients  map[string]*npmSocket
 	sockets  map[string]*socketio.Socket // the server's side of the clients
 	arrivals inbox.Inbox[arrival]
+	entries  inbox.Inbox[socketio.RoomEvent]
 }
 
 // An arrival is a client that connected, or came back.
@@ -244,6 +247,7 @@ func (p *party) start(cluster *adapter.Memory, sessions session.Store, name adap
 	n.rooms = n.OfPattern(regexp.MustCompile(`^/room-\d+$`))
 	n.Of("/chat")
 	n.OnConnect(p.welcome)
+	n.OnRoom(p.entries.Put)
 	return n
 }
 
@@ -290,6 +294,15 @@ func (p *party) arrives(name string) {
 		p.Fatalf("%s does not arrive: %v", name, err)
 	}
 	p.sockets[name] = a.socket
+}
+
+// joins waits until a client is in a room.
+func (p *party) joins(name, room string) {
+	p.Helper()
+	want := socketio.RoomEvent{Kind: socketio.RoomJoined, Room: room, SocketID: p.id(name)}
+	if _, err := p.entries.Take(patience, func(e socketio.RoomEvent) bool { return e == want }); err != nil {
+		p.Fatalf("%s does not join %s: %v", name, room, err)
+	}
 }
 
 func (p *party) id(name string) string { return p.sockets[name].ID() }
@@ -341,10 +354,25 @@ func (p *party) deafen() {
 // cut cuts all connections and waits until everybody is back.
 func (p *party) cut() {
 	p.Helper()
-	p.a.cut()
-	p.b.cut()
+	p.leave()
+	p.comeBack()
+}
+
+// leave keeps everybody away until comeBack.
+func (p *party) leave() {
+	p.Helper()
+	p.a.down()
+	p.b.down()
 	for _, g := range guests {
 		p.clients[g.name].await("disconnect")
+	}
+}
+
+func (p *party) comeBack() {
+	p.Helper()
+	p.a.up()
+	p.b.up()
+	for _, g := range guests {
 		if !p.clients[g.name].await("connect").Recovered {
 			p.Errorf("%s has not recovered", g.name)
 		}
@@ -427,7 +455,7 @@ func (p *party) asksMe(want error, ask func(ctx context.Context, s *socketio.Soc
 		_, err := ask(p.Context(), p.sockets["me"])
 		ended <- err
 	}()
-	if errors.Is(want, context.DeadlineExceeded) {
+	if want == context.DeadlineExceeded {
 		err = <-ended
 	} else {
 		eventually(p.T, "nobody is asked", func() error {
@@ -436,11 +464,27 @@ func (p *party) asksMe(want error, ask func(ctx context.Context, s *socketio.Soc
 			}
 			return nil
 		})
-		p.a.cut()
+	}
+	p.end()
+	p.cut()
+	if want != context.DeadlineExceeded {
 		err = <-ended
-		p.b.cut()
 	}
 	if !errors.Is(err, want) {
 		p.Errorf("got %v, want %v", err, want)
 	}
+	p.those(p.row.recovered, p.row.who, "news", "1")
+}
+
+// elsewhere plays a row in the namespace /chat.
+func (p *party) elsewhere(emit func(ctx context.Context, srv *socketio.Server) error) {
+	p.Helper()
+	chat := p.clients["bob"].join("bob in /chat", "/chat", nil)
+	chat.await("connect")
+	if err := emit(p.Context(), p.a.Server); err != nil {
+		p.Fatal(err)
+	}
+	p.end()
+	chat.hears("news", "1")
+	p.everybody("end")
 }
