@@ -20,7 +20,6 @@ type target struct {
 	Typed map[string]struct{ V any }
 	Array [2]any
 	embedded
-	hidden any
 }
 
 func TestUnmarshal(t *testing.T) {
