@@ -64,7 +64,7 @@ func TestScrape(t *testing.T) {
 			t.Errorf("no line %s", want)
 		}
 	}
-	for _, want := range []string{`rejoin_build_info{go="go`, `revision="abc",version="1.2.3"} 1`, "go_goroutines ", "process_open_fds "} {
+	for _, want := range []string{`rejoin_build_info{go="go`, `revision="abc",version="1.2.3"} 1`, "go_goroutines ", "process_cpu_seconds_total "} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("nothing with %s", want)
 		}
