@@ -3,9 +3,7 @@ package socketio_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log"
-	"net"
 	"net/http/httptest"
 	"strings"
 
@@ -17,64 +15,66 @@ import (
 // What the examples need of a client; in earnest that is the npm package
 // socket.io-client.
 
-// serve runs a server on a free port, and returns its address and how to end it.
-func serve(srv *socketio.Server) (addr string, end func()) {
-	front := httptest.NewServer(srv)
-	return front.Listener.Addr().String(), func() {
-		if err := srv.Close(context.Background()); err != nil {
-			log.Print(err)
-		}
-		front.Close()
+// A site is a server on a free port, and its guests.
+type site struct {
+	srv    *socketio.Server
+	front  *httptest.Server
+	guests []*guest
+}
+
+func serve(srv *socketio.Server) *site { return &site{srv: srv, front: httptest.NewServer(srv)} }
+
+func (s *site) close() {
+	for _, g := range s.guests {
+		g.cut()
 	}
+	if err := s.srv.Close(context.Background()); err != nil {
+		log.Print(err)
+	}
+	s.front.Close()
 }
 
-// A guest is a client in one namespace. A guest remembers what it takes to come
-// back, as the stock client does.
-type guest struct {
-	ws        *websocket.Conn
-	namespace string
-	id        string
-	auth      map[string]any
+// connect connects a client to a namespace.
+func (s *site) connect(namespace string, auth map[string]any) *guest {
+	g, refusal := s.try(namespace, auth)
+	if refusal != "" {
+		log.Panic(refusal)
+	}
+	return g
 }
 
-// connect connects to a namespace. The error is the server's refusal.
-func connect(addr, namespace string, auth map[string]any) (*guest, error) {
-	ws, _, err := websocket.DefaultDialer.Dial("ws://"+addr+"/socket.io/?EIO=4&transport=websocket", nil)
+// try is connect for a client that the server may refuse, and says how it did.
+func (s *site) try(namespace string, auth map[string]any) (_ *guest, refusal string) {
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+s.front.Listener.Addr().String()+"/socket.io/?EIO=4&transport=websocket", nil)
 	if err != nil {
-		return nil, err
+		log.Panic(err)
 	}
 	if auth == nil {
 		auth = map[string]any{}
 	}
 	g := &guest{ws: ws, auth: auth}
+	s.guests = append(s.guests, g)
 	if namespace != "/" {
 		g.namespace = namespace + ","
 	}
-	payload, err := json.Marshal(auth)
-	if err != nil {
-		return nil, err
-	}
 	g.read() // the handshake
-	g.write("40" + g.namespace + string(payload))
+	g.write("40" + g.namespace + encoded(auth))
 	answer := g.read()
 	var body struct{ SID, PID, Message string }
 	if err := json.Unmarshal([]byte(answer[len("40"+g.namespace):]), &body); err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(answer, "44") {
-		ws.Close()
-		return nil, fmt.Errorf("connect_error: %s", body.Message)
-	}
-	g.id, g.auth["pid"] = body.SID, body.PID
-	return g, nil
-}
-
-// must is connect where nobody is refused.
-func must(g *guest, err error) *guest {
-	if err != nil {
 		log.Panic(err)
 	}
-	return g
+	g.id, g.auth["pid"] = body.SID, body.PID
+	return g, body.Message
+}
+
+// A guest is a client in one namespace. It remembers what it takes to come back,
+// as the stock client does.
+type guest struct {
+	ws        *websocket.Conn
+	namespace string // as packets have it
+	id        string
+	auth      map[string]any // to connect with, or to come back
 }
 
 func (g *guest) read() string {
@@ -122,7 +122,7 @@ func (g *guest) answer() {
 }
 
 // cut loses the connection without a goodbye.
-func (g *guest) cut() { _ = g.ws.NetConn().(*net.TCPConn).Close() }
+func (g *guest) cut() { _ = g.ws.NetConn().Close() }
 
 func encoded(v any) string {
 	b, err := json.Marshal(v)

@@ -55,9 +55,9 @@ func ExampleSocket_To() {
 		)
 	})
 
-	addr, end := serve(srv)
-	defer end()
-	ann, bob := must(connect(addr, "/", nil)), must(connect(addr, "/", nil))
+	site := serve(srv)
+	defer site.close()
+	ann, bob := site.connect("/", nil), site.connect("/", nil)
 	fmt.Println(ann.ask("join", "lobby"), bob.ask("join", "lobby"))
 	ann.emit("say")
 	for range 3 {
@@ -91,9 +91,9 @@ func ExampleEvent_Ack() {
 		return e.Ack(a + b)
 	})
 
-	addr, end := serve(srv)
-	defer end()
-	fmt.Println(must(connect(addr, "/", nil)).ask("add", 2, 3))
+	site := serve(srv)
+	defer site.close()
+	fmt.Println(site.connect("/", nil).ask("add", 2, 3))
 	// Output: [5]
 }
 
@@ -104,9 +104,9 @@ func ExampleBroadcast_EmitWithAck() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	addr, end := serve(srv)
-	defer end()
-	ann, bob := must(connect(addr, "/", nil)), must(connect(addr, "/", nil))
+	site := serve(srv)
+	defer site.close()
+	ann, bob := site.connect("/", nil), site.connect("/", nil)
 	go ann.answer() // bob does not
 
 	ctx := context.Background()
@@ -145,15 +145,15 @@ func ExampleNamespace_Use() {
 		return e.Ack(e.Socket().User())
 	})
 
-	addr, end := serve(srv)
-	defer end()
-	ann := must(connect(addr, "/", map[string]any{"token": "secret of ann"}))
+	site := serve(srv)
+	defer site.close()
+	ann := site.connect("/", map[string]any{"token": "secret of ann"})
 	fmt.Println(ann.ask("who am i"))
-	_, err = connect(addr, "/", map[string]any{"token": "a guess"})
-	fmt.Println(err)
+	_, refusal := site.try("/", map[string]any{"token": "a guess"})
+	fmt.Println("refused:", refusal)
 	// Output:
 	// ["ann"]
-	// connect_error: who are you?
+	// refused: who are you?
 }
 
 // A namespace for each order, made when the first client asks for it.
@@ -167,17 +167,17 @@ func ExampleServer_OfPattern() {
 		return e.Socket().Namespace().Emit(ctx, "status", e.Raw(0))
 	})
 
-	addr, end := serve(srv)
-	defer end()
-	cook := must(connect(addr, "/order/7", nil))
-	guest := must(connect(addr, "/order/7", nil))
+	site := serve(srv)
+	defer site.close()
+	cook := site.connect("/order/7", nil)
+	guest := site.connect("/order/7", nil)
 	cook.emit("status", "in the oven")
 	fmt.Println(guest.hear())
-	_, err = connect(addr, "/order/pizza", nil)
-	fmt.Println(err)
+	_, refusal := site.try("/order/pizza", nil)
+	fmt.Println("refused:", refusal)
 	// Output:
 	// ["status","in the oven"]
-	// connect_error: Invalid namespace
+	// refused: Invalid namespace
 }
 
 // A client that was cut off is the same socket when it comes back: its id, its
@@ -197,17 +197,17 @@ func ExampleSocket_Recovered() {
 		joined <- s
 	})
 
-	addr, end := serve(srv)
-	defer end()
+	site := serve(srv)
+	defer site.close()
 	ctx := context.Background()
-	ann := must(connect(addr, "/", nil))
+	ann := site.connect("/", nil)
 	<-joined
 	err = srv.To("lobby").Emit(ctx, "n", 1)
 	fmt.Println(ann.hear(), err)
 	ann.cut()
 	err = errors.Join(srv.To("lobby").Emit(ctx, "n", 2), srv.To("lobby").Emit(ctx, "n", 3))
 
-	back := must(connect(addr, "/", ann.auth))
+	back := site.connect("/", ann.auth)
 	fmt.Println((<-joined).Recovered(), back.id == ann.id, err)
 	fmt.Println(back.hear(), back.hear())
 	// Output:

@@ -27,7 +27,7 @@ func newRecorder(t *testing.T) *recorder {
 }
 
 // note notes an event and its arguments.
-func (r *recorder) note(e *socketio.Event) error {
+func (r *recorder) note(_ context.Context, e *socketio.Event) error {
 	args, err := json.Marshal(e.Rest(0))
 	r.heard.Put(e.Name + " " + string(args))
 	return err
@@ -78,10 +78,8 @@ func runJS(t *testing.T, program string) string {
 // clientRows are the rows 35 to 42: what the stock client sends.
 var clientRows = map[int]func(*recorder){
 	35: func(r *recorder) {
-		srv := r.srv
-		srv.On("news", func(_ context.Context, e *socketio.Event) error {
-			return r.note(e)
-		})
+		srv, h := r.srv, r.note
+		srv.On("news", h)
 		r.plays(`
 			const socket = io(url);
 			socket.emit("news", 1); // kept until connected
@@ -134,10 +132,8 @@ var clientRows = map[int]func(*recorder){
 			socket.disconnect();`, "2\n2\noperation has timed out")
 	},
 	39: func(r *recorder) {
-		srv := r.srv
-		srv.On("news", func(_ context.Context, e *socketio.Event) error {
-			return r.note(e)
-		})
+		srv, h := r.srv, r.note
+		srv.On("news", h)
 		r.plays(`
 			const socket = io(url, { transports: ["websocket"] });
 			socket.volatile.emit("news", "dropped, for it is not connected");
@@ -149,10 +145,8 @@ var clientRows = map[int]func(*recorder){
 		r.hears("news [1]", "news [2]")
 	},
 	40: func(r *recorder) {
-		srv := r.srv
-		srv.On("message", func(_ context.Context, e *socketio.Event) error {
-			return r.note(e)
-		})
+		srv, h := r.srv, r.note
+		srv.On("message", h)
 		r.plays(`
 			const socket = io(url);
 			socket.send(1);
@@ -160,10 +154,8 @@ var clientRows = map[int]func(*recorder){
 		r.hears("message [1]")
 	},
 	41: func(r *recorder) {
-		srv := r.srv
-		srv.On("news", func(_ context.Context, e *socketio.Event) error {
-			return r.note(e)
-		})
+		srv, h := r.srv, r.note
+		srv.On("news", h)
 		r.plays(`
 			const socket = io(url);
 			socket.on("connect", () => {
@@ -174,12 +166,10 @@ var clientRows = map[int]func(*recorder){
 	},
 	42: func(r *recorder) {
 		tries := 0
-		r.srv.On("news", func(_ context.Context, e *socketio.Event) error {
-			if tries++; tries == 1 {
-				return r.note(e) // and no ack: the client sends it again
-			}
-			if err := r.note(e); err != nil {
-				return err
+		r.srv.On("news", func(ctx context.Context, e *socketio.Event) error {
+			tries++
+			if err := r.note(ctx, e); err != nil || tries == 1 {
+				return err // and no ack: the client sends it again
 			}
 			return e.Ack(2)
 		})

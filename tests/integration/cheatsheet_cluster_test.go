@@ -14,10 +14,11 @@ var clusterRows = map[int]func(*party){
 	27: func(p *party) {
 		srv, got := p.a.Server, make(chan string, 2)
 		for name, srv := range map[string]*sheetNode{"a": p.a, "b": p.b} {
-			srv.OnServerSide("news", func(_ context.Context, e *socketio.Event) error {
+			h := func(_ context.Context, e *socketio.Event) error {
 				got <- name + " " + string(e.Raw(0))
 				return nil
-			})
+			}
+			srv.OnServerSide("news", h)
 		}
 		ctx := p.Context()
 		if err := srv.ServerSideEmit(ctx, "news", 1); err != nil {
@@ -34,9 +35,10 @@ var clusterRows = map[int]func(*party){
 	},
 	28: func(p *party) {
 		for name, srv := range map[string]*sheetNode{"a": p.a, "b": p.b} {
-			srv.OnServerSide("news", func(_ context.Context, e *socketio.Event) error {
+			h := func(_ context.Context, e *socketio.Event) error {
 				return e.Ack(name)
-			})
+			}
+			srv.OnServerSide("news", h)
 		}
 		var heard []string
 		srv, ctx := p.a.Server, p.Context()

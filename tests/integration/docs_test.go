@@ -195,3 +195,39 @@ func unindented(code string) string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+var (
+	tableName   = regexp.MustCompile("(?m)^\\| `(\\w+)` \\|")
+	appRequest  = regexp.MustCompile(`(?m)^\t"(\w+)": +(?:\w+,|func)`)
+	failureCode = regexp.MustCompile(`(?m)^\t\w+ +code = "(\w+)"`)
+)
+
+// TestDocumentsProtocol: the protocol's tables name the events and the failures
+// of the built-in application, all of them and no others.
+func TestDocumentsProtocol(t *testing.T) {
+	t.Parallel()
+	document, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("../../internal/app/app.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"echo"} // which is handled apart from the others
+	want = append(want, names(appRequest, source)...)
+	want = append(want, names(failureCode, source)...)
+	got := names(tableName, document)
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the document has\n%q, the application\n%q", got, want)
+	}
+}
+
+func names(pattern *regexp.Regexp, text []byte) (found []string) {
+	for _, m := range pattern.FindAllSubmatch(text, -1) {
+		found = append(found, string(m[1]))
+	}
+	return found
+}
