@@ -358,7 +358,7 @@ func (p *party) cut() {
 	p.comeBack()
 }
 
-// leave keeps everybody away until comeBack.
+// leave keeps everybody away until comeBack, and the nodes know it.
 func (p *party) leave() {
 	p.Helper()
 	p.a.down()
@@ -366,6 +366,12 @@ func (p *party) leave() {
 	for _, g := range guests {
 		p.clients[g.name].await("disconnect")
 	}
+	eventually(p.T, "the nodes have not noticed", func() error {
+		if n := p.a.Stats().Sockets + p.b.Stats().Sockets; n > 0 {
+			return fmt.Errorf("%d sockets", n)
+		}
+		return nil
+	})
 }
 
 func (p *party) comeBack() {
