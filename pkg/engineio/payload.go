@@ -40,7 +40,7 @@ func decode(packet []byte) (kind byte, data []byte, err error) {
 	case typeOpen, typeClose, typePing, typePong, typeMessage, typeUpgrade, typeNoop:
 		return kind, data, nil
 	case typeBinary:
-		data, err = base64.StdEncoding.AppendDecode(nil, data)
+		data, err = base64.StdEncoding.AppendDecode([]byte{}, data) // empty is not nil
 		if err != nil {
 			return 0, nil, errBadPacket
 		}

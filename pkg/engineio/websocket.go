@@ -46,6 +46,14 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 			badRequest.answer(w, true)
 		},
 	}
+	// Browsers fail a connection whose subprotocols nobody answers, so the first
+	// one on offer is taken, whatever it is.
+	if offered := websocket.Subprotocols(r.Request); len(offered) > 0 {
+		if h = h.Clone(); h == nil {
+			h = make(http.Header)
+		}
+		h.Set("Sec-Websocket-Protocol", offered[0])
+	}
 	ws, err := up.Upgrade(w, r.Request, h)
 	if err != nil {
 		return nil, err
