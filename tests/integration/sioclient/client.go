@@ -68,13 +68,13 @@ func (c *Client) Connect(ctx context.Context) error {
 		return err
 	}
 	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetReadDeadline(deadline)
+		_ = conn.SetReadDeadline(deadline)
 	}
 	if err := c.join(conn); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return err
 	}
-	conn.SetReadDeadline(time.Time{})
+	_ = conn.SetReadDeadline(time.Time{})
 	c.reading.Go(func() { c.read(conn) })
 	return nil
 }
@@ -152,7 +152,7 @@ func (c *Client) read(conn *websocket.Conn) {
 			err = c.take(conn, string(frame), true)
 		}
 		if err != nil {
-			conn.Close()
+			_ = conn.Close()
 			break
 		}
 	}
@@ -284,9 +284,9 @@ func (c *Client) Cut() {
 	c.mu.Unlock()
 	if conn != nil {
 		if tcp, ok := conn.NetConn().(*net.TCPConn); ok {
-			tcp.SetLinger(0)
+			_ = tcp.SetLinger(0)
 		}
-		conn.Close()
+		_ = conn.Close()
 	}
 	c.reading.Wait()
 }
