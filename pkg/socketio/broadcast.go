@@ -154,8 +154,9 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 }
 
 // SocketsJoin makes the target's members join rooms. It returns when that has
-// its place in the order: an event published before does not reach them by these
-// rooms, and they join on their nodes as the order comes to it.
+// its place in the order: of what is published to these rooms before they get
+// nothing, and of what is published after, everything but volatile events, also
+// where they join a little later on their nodes.
 func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }

@@ -159,12 +159,13 @@ func (s *Socket) answerConnect() error {
 	if err != nil {
 		return err
 	}
+	s.ns.add(s) // before the client can act on the answer
 	if err := s.client.send(&packet.Packet{Type: packet.Connect, Namespace: s.nsName, Data: body}); err != nil {
+		s.ns.remove(s, s.id)
 		return ErrDisconnected
 	}
 	s.connected = true
 	s.client.idle.Stop()
-	s.ns.add(s)
 	s.ns.srv.stats.connects.Add(1)
 	s.mail.start(s.client.srv.spawn, s.greet)
 	return nil
@@ -277,7 +278,7 @@ func (s *Socket) finish(reason Reason) {
 	names := s.unplace()
 	s.ns.tellRooms(s.ID(), false, names...)
 	srv.disown(s)
-	s.ns.remove(s)
+	s.ns.remove(s, s.ID())
 	s.mu.Lock()
 	s.connected = false
 	onDisconnect := s.onDisconnect
@@ -372,8 +373,7 @@ func (n *Namespace) add(s *Socket) {
 	n.sockets[s.id] = s
 }
 
-func (n *Namespace) remove(s *Socket) {
-	id := s.ID()
+func (n *Namespace) remove(s *Socket, id string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.sockets[id] == s {

@@ -18,6 +18,7 @@ const (
 	kindDisconnect              // … are disconnected
 	kindFetch                   // asks every node to describe the target's members
 	kindServerSide              // an event for the handlers of other nodes
+	kindMarker                  // tells a socket how far the feed has come; Data says which
 )
 
 // How an event wants to be delivered: its Flags.

@@ -97,6 +97,10 @@ func (s *Socket) offer(d *delivery) {
 	if s.gone {
 		return
 	}
+	if d.ev.Kind == kindMarker {
+		s.reached(d)
+		return
+	}
 	if s.gate.shut > 0 && d.volatile() {
 		return // the socket can't take it at once
 	}
@@ -136,7 +140,7 @@ func (s *Socket) take(d *delivery) {
 		s.write(d)
 	case kindJoin, kindLeave:
 		if names := commandRooms(d.ev); d.ev.Kind == kindJoin {
-			s.joinByCommand(names)
+			s.joinByCommand(names, d.ev.Cursor)
 		} else {
 			s.leaveByCommand(names, d.ev.Cursor)
 		}

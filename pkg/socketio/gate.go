@@ -68,6 +68,29 @@ func (g *gate) discard(end adapter.Cursor) {
 	g.floor = end
 }
 
+// insert puts what was read into its places among what is held. What is held
+// already is not put in again.
+func (g *gate) insert(missed []*delivery) {
+	if len(missed) == 0 {
+		return
+	}
+	merged := make([]*delivery, 0, len(g.held)+len(missed))
+	for _, h := range g.held {
+		for len(missed) > 0 && missed[0].ev.Position.Compare(h.ev.Position) <= 0 {
+			if h.local || missed[0].ev.Position != h.ev.Position {
+				merged = append(merged, missed[0])
+				g.bytes += missed[0].size()
+			}
+			missed = missed[1:]
+		}
+		merged = append(merged, h)
+	}
+	for _, d := range missed {
+		g.bytes += d.size()
+	}
+	g.held = append(merged, missed...)
+}
+
 // replayed reports whether a stored event under c was part of the replay, for
 // the feed may come to it after the gate has opened.
 func (g *gate) replayed(c adapter.Cursor) bool {

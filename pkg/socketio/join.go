@@ -46,7 +46,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	}
 	s.enter(news)
 	s.mu.Unlock()
-	return s.settle(ctx, news)
+	return s.settle(ctx, news, nil)
 }
 
 func checkRoom(name string) error {
@@ -67,13 +67,21 @@ func (s *Socket) enter(names []string) {
 }
 
 // settle completes a join: the node hears the rooms, the session names them, and
-// then the gate opens. Whoever calls it holds the right to change.
-func (s *Socket) settle(ctx context.Context, names []string) error {
+// then the gate opens. A join by command begins where the command stands, which
+// has passed, so what the rooms got since is read and put among what was held.
+// Whoever calls it holds the right to change.
+func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cursor) error {
 	list := inNamed(s.nsName, names)
 	at, err := s.ns.srv.adapter.Subscribe(ctx, list...)
 	subscribed := err == nil
-	if subscribed {
+	var missed []*delivery
+	if subscribed && command != nil && s.ns.recovery() {
+		at = *command
+		missed, err = s.since(ctx, list, at)
+	}
+	if err == nil {
 		s.mu.Lock()
+		s.gate.insert(missed)
 		for _, name := range names {
 			s.rooms.confirm(name, at)
 		}
@@ -106,6 +114,58 @@ func (s *Socket) settle(ctx context.Context, names []string) error {
 	}
 	s.ns.tellRooms(id, true, names...)
 	return nil
+}
+
+// A marker is what a socket waits for in the feed: when it comes, everything
+// before it has been delivered or is held.
+type marker struct {
+	id   string
+	came chan struct{}
+}
+
+// since returns what was stored in rooms after a position, up to where the feed
+// has come. The gate is shut meanwhile. Whoever calls it holds the right to
+// change.
+func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cursor) ([]*delivery, error) {
+	m := &marker{newID(), make(chan struct{})}
+	s.mu.Lock()
+	s.awaited = m
+	own := rooms.InOwn(s.nsName, s.id)
+	s.mu.Unlock()
+	a := s.ns.srv.adapter
+	r, err := a.Publish(ctx, adapter.Event{
+		Kind: kindMarker, Target: rooms.Target{To: []rooms.Room{own}}, Data: []byte(m.id),
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-m.came:
+	case <-s.ctx.Done():
+		return nil, ErrDisconnected
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	from := make(map[rooms.Room]adapter.Cursor, len(list))
+	for _, room := range list {
+		from[room] = after
+	}
+	var missed []*delivery
+	for ev, err := range a.Replay(ctx, from, r.Cursor) {
+		if err != nil {
+			return nil, err
+		}
+		missed = append(missed, s.ns.newDelivery(&ev))
+	}
+	return missed, nil
+}
+
+// reached notes a marker that came through the feed. s.mu is held.
+func (s *Socket) reached(d *delivery) {
+	if m := s.awaited; m != nil && m.id == string(d.ev.Data) {
+		close(m.came)
+		s.awaited = nil
+	}
 }
 
 // Leave takes the socket out of rooms. Once it has returned nothing of them
@@ -160,13 +220,13 @@ func (s *Socket) left(names []string) {
 // joinByCommand begins the join that an event in the order asks for. s.mu is
 // held. If it can't be completed the socket is cut: it would miss events of a
 // room that it is believed to be in.
-func (s *Socket) joinByCommand(names []string) {
+func (s *Socket) joinByCommand(names []string, at adapter.Cursor) {
 	news := s.missing(names)
 	if len(news) == 0 {
 		return
 	}
 	s.enter(news)
-	s.background(func(ctx context.Context) error { return s.settle(ctx, news) })
+	s.background(func(ctx context.Context) error { return s.settle(ctx, news, &at) })
 }
 
 // leaveByCommand leaves at the position of the event that asks for it. s.mu is

@@ -279,3 +279,25 @@ func TestContinuityUnderCuts(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What is published after SocketsJoin reaches who was joined by it, wherever.
+func TestAnEventRightAfterSocketsJoinIsNotMissed(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
+	joining(n1.Namespace)
+	joining(n2.Namespace)
+	a, b := n1.client(t), n2.client(t)
+	for i := range 100 {
+		room := fmt.Sprint("r", i)
+		must(t, n1.To(room).Emit(t.Context(), "before"))
+		must(t, n1.SocketsJoin(t.Context(), room))
+		must(t, n1.To(room).Emit(t.Context(), "n", i))
+		must(t, n1.Emit(t.Context(), "all", i))
+		must(t, n2.To(room).Emit(t.Context(), "n", -i))
+		for _, w := range []*wire{a, b} {
+			w.want(numbered(i), fmt.Sprintf(`["all",%d]`, i), numbered(-i))
+		}
+	}
+	a.quiet()
+	b.quiet()
+}

@@ -50,6 +50,7 @@ type Socket struct {
 	gone       bool // nothing is delivered any more
 	moved      bool // its session is another socket's now
 	acks       map[string]*answering
+	awaited    *marker // nil unless a join by command waits for it
 
 	handlers     map[string][]Handler
 	once         map[string][]Handler
