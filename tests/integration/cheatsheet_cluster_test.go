@@ -75,9 +75,6 @@ var clusterRows = map[int]func(*party){
 		if err := srv.In("r1").SocketsJoin(ctx, "r5"); err != nil {
 			p.Fatal(err)
 		}
-		for _, name := range p.row.who {
-			p.joins(name, "r5")
-		}
 		if err := srv.To("r5").Emit(ctx, "in r5"); err != nil {
 			p.Fatal(err)
 		}
