@@ -141,8 +141,14 @@ func mutants() map[string]mutant {
 	}
 	endlessReplay := func(n *mutantNode) {
 		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
-			upTo, _ = n.Adapter.Head(ctx)
-			return n.Adapter.Replay(ctx, after, upTo)
+			end := upTo
+			for range 50 { // widens the window: until something was published, if anything is
+				if end, _ = n.Adapter.Head(ctx); end != upTo {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			return n.Adapter.Replay(ctx, after, end)
 		}
 	}
 	lateSubscribe := func(n *mutantNode) {
