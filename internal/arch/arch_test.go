@@ -24,18 +24,23 @@ var arrows = map[string][]string{
 	"pkg/engineio": {},
 	"pkg/rooms":    {},
 	"pkg/session":  {},
-	"pkg/adapter":  {"pkg/rooms"},
+	"pkg/adapter":  {"pkg/rooms", "internal/queue"},
 	"pkg/socketio": {"pkg/packet", "pkg/engineio", "pkg/rooms", "pkg/adapter", "pkg/session"},
 
 	"pkg/adapter/adaptertest": {"pkg/adapter", "pkg/rooms"},
 	"pkg/session/sessiontest": {"pkg/session"},
 
+	"pkg/adapter/redis": {"pkg/adapter", "pkg/rooms", "pkg/redisurl", "internal/queue"},
+
 	"internal/arch":    {},
+	"internal/queue":   {},
 	"internal/client":  {},
 	"internal/demo":    {},
 	"internal/health":  {},
 	"internal/app":     {"pkg/socketio", "pkg/packet", "pkg/adapter"},
 	"internal/metrics": {"pkg/socketio"},
+
+	"internal/redistest": {},
 
 	"cmd/node": {
 		"internal/app", "internal/client", "internal/demo", "internal/health", "internal/metrics",
@@ -47,6 +52,8 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"pkg/adapter":      {"pkg/adapter/adaptertest"},
 	"pkg/session":      {"pkg/session/sessiontest"},
+
+	"pkg/adapter/redis": {"pkg/adapter/adaptertest", "internal/redistest"},
 	"internal/metrics": {"pkg/engineio"},
 }
 

@@ -18,6 +18,16 @@ import (
 // A NodeID names one node of a cluster. No two live nodes share one.
 type NodeID string
 
+// A Member is a live node of the cluster, as it was when it was last heard of.
+type Member struct {
+	ID NodeID
+	// Generation changes when the node's feed has been interrupted: what was
+	// published meanwhile it catches up with, and what was not stored it has missed.
+	Generation uint64
+	// CatchingUp: the feed is interrupted now.
+	CatchingUp bool
+}
+
 // Errors that callers decide by. Implementations wrap them with what happened
 // and where.
 var (
@@ -100,8 +110,10 @@ type Adapter interface {
 	// Node returns the node's id.
 	Node() NodeID
 
-	// Nodes returns the ids of the live nodes, this one included, sorted.
-	Nodes(ctx context.Context) ([]NodeID, error)
+	// Nodes returns the live nodes, this one included, sorted by id. It is called
+	// with every question, and again while answers are waited for, so it is cheap
+	// and may be some seconds old.
+	Nodes(ctx context.Context) ([]Member, error)
 
 	// Publish gives e the next position, stores it if it is to be stored, and
 	// hands it to every node that is subscribed to a room of e.Target.To, this

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -107,8 +108,8 @@ func (m *Memory) Node(id NodeID) (Adapter, error) {
 	n := &memoryNode{
 		memory:        m,
 		id:            id,
-		feed:          newQueue[fed](feedItems, feedBytes),
-		inbox:         newQueue[Message](inboxItems, inboxBytes),
+		feed:          queue.New[fed](feedItems, feedBytes),
+		inbox:         queue.New[Message](inboxItems, inboxBytes),
 		done:          make(chan struct{}),
 		subscriptions: make(map[rooms.Room]int),
 	}
@@ -127,8 +128,8 @@ func (m *Memory) Reset() {
 	m.backlogs = m.newBacklogs()
 	m.tick(time.Now())
 	for _, n := range m.nodes {
-		n.feed.discard()
-		n.feed.put(fed{lost: &LostError{Reason: "the history was reset"}}, 0)
+		n.feed.Discard()
+		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset"}}, 0)
 	}
 }
 
@@ -170,7 +171,7 @@ func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 				continue
 			}
 			n.receives = m.publishes
-			if space := n.feed.full(); space != nil {
+			if space := n.feed.Full(); space != nil {
 				return Receipt{}, space
 			}
 			m.receivers = append(m.receivers, n)
@@ -187,7 +188,7 @@ func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 	}
 	size := e.size()
 	for _, n := range m.receivers {
-		n.feed.put(fed{event: e}, size)
+		n.feed.Put(fed{event: e}, size)
 	}
 	return Receipt{Cursor: e.Cursor, Receivers: len(m.receivers)}, nil
 }

@@ -2,6 +2,7 @@ package adapter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -16,8 +18,8 @@ import (
 type memoryNode struct {
 	memory *Memory
 	id     NodeID
-	feed   *queue[fed]
-	inbox  *queue[Message]
+	feed   *queue.Queue[fed]
+	inbox  *queue.Queue[Message]
 	done   chan struct{} // closed by Close
 
 	// Guarded by memory.mu.
@@ -47,12 +49,16 @@ func (n *memoryNode) enter(ctx context.Context) error {
 
 func (n *memoryNode) Node() NodeID { return n.id }
 
-func (n *memoryNode) Nodes(ctx context.Context) ([]NodeID, error) {
+func (n *memoryNode) Nodes(ctx context.Context) ([]Member, error) {
 	if err := n.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer n.memory.mu.Unlock()
-	return slices.Sorted(maps.Keys(n.memory.nodes)), nil
+	members := make([]Member, 0, len(n.memory.nodes)) // whose feeds are never interrupted
+	for _, id := range slices.Sorted(maps.Keys(n.memory.nodes)) {
+		members = append(members, Member{ID: id})
+	}
+	return members, nil
 }
 
 func (n *memoryNode) Publish(ctx context.Context, e Event) (Receipt, error) {
@@ -105,7 +111,7 @@ func (n *memoryNode) Unsubscribe(rooms ...rooms.Room) {
 }
 
 func (n *memoryNode) Next(ctx context.Context) (Event, error) {
-	f, err := n.feed.take(ctx, n.done)
+	f, err := take(ctx, n, n.feed)
 	switch {
 	case err != nil:
 		return Event{}, err
@@ -138,7 +144,7 @@ func (n *memoryNode) Replay(ctx context.Context, after map[rooms.Room]Cursor, up
 			yield(Event{}, fmt.Errorf("adapter: replay: %w", err))
 			return
 		}
-		for e := range merge(missed) {
+		for e := range Merge(missed) {
 			if !yield(*e, nil) {
 				return
 			}
@@ -208,16 +214,16 @@ func (n *memoryNode) Send(ctx context.Context, to NodeID, m Message) error {
 	if receiver == nil {
 		return fmt.Errorf("%w: %q", ErrNoNode, to)
 	}
-	if receiver.inbox.full() != nil {
+	if receiver.inbox.Full() != nil {
 		return fmt.Errorf("%w: too many messages wait for node %q", ErrUnavailable, to)
 	}
 	m.From = n.id
-	receiver.inbox.put(m, len(m.Data))
+	receiver.inbox.Put(m, len(m.Data))
 	return nil
 }
 
 func (n *memoryNode) Receive(ctx context.Context) (Message, error) {
-	return n.inbox.take(ctx, n.done)
+	return take(ctx, n, n.inbox)
 }
 
 func (n *memoryNode) Close() error {
@@ -225,7 +231,16 @@ func (n *memoryNode) Close() error {
 	defer n.memory.mu.Unlock()
 	if n.memory.remove(n) {
 		close(n.done)
-		n.feed.discard() // wakes those who wait to publish to it
+		n.feed.Discard() // wakes those who wait to publish to it
 	}
 	return nil
+}
+
+// take returns the next item of one of n's queues.
+func take[T any](ctx context.Context, n *memoryNode, q *queue.Queue[T]) (T, error) {
+	v, err := q.Take(ctx, n.done)
+	if errors.Is(err, queue.ErrDone) {
+		err = ErrClosed
+	}
+	return v, err
 }

@@ -5,9 +5,9 @@ import (
 	"iter"
 )
 
-// merge yields the events of several backlogs in the order of positions. One
-// that is in more than one of them comes once.
-func merge(parts [][]*Event) iter.Seq[*Event] {
+// Merge yields the events of several backlogs, each in order, in one order of
+// positions. One that is in more than one of them comes once.
+func Merge(parts [][]*Event) iter.Seq[*Event] {
 	return func(yield func(*Event) bool) {
 		var h byFirst
 		for _, p := range parts {
@@ -24,7 +24,7 @@ func merge(parts [][]*Event) iter.Seq[*Event] {
 			} else {
 				heap.Pop(&h)
 			}
-			if e == last {
+			if last != nil && e.Position == last.Position {
 				continue
 			}
 			if last = e; !yield(e) {

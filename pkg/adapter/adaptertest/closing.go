@@ -41,19 +41,25 @@ func messagesArrive(t *testing.T, newCluster Maker) {
 func nodesKnowEachOther(t *testing.T, newCluster Maker) {
 	c := newCluster(t, Options{})
 	nodes := join(t, c, "b", "c", "a")
-	expectNodes := func(want ...adapter.NodeID) {
+	expectNodes := func(want ...adapter.NodeID) (known []adapter.Member) {
 		t.Helper()
 		for _, n := range nodes {
-			eventually(t, fmt.Sprintf("%s knows of %v", n.Node(), want), func() bool {
-				got, err := n.Nodes(deadline(t))
-				if err != nil {
+			eventually(t, fmt.Sprintf("%s knows of %v, none of which is catching up", n.Node(), want), func() bool {
+				var err error
+				if known, err = n.Nodes(deadline(t)); err != nil {
 					t.Fatalf("Nodes: %v", err)
 				}
-				return slices.Equal(got, want)
+				return slices.EqualFunc(known, want, func(m adapter.Member, id adapter.NodeID) bool {
+					return m.ID == id && !m.CatchingUp
+				})
 			})
 		}
+		return known
 	}
-	expectNodes("a", "b", "c")
+	before := expectNodes("a", "b", "c")
+	if after := expectNodes("a", "b", "c"); !slices.Equal(after, before) {
+		t.Errorf("Nodes: first %+v, then %+v, though no feed was interrupted", before, after)
+	}
 
 	left := nodes[2]
 	left.subscribe(room("r"))

@@ -83,7 +83,7 @@ type mutantNode struct {
 	replay      func(context.Context, map[rooms.Room]adapter.Cursor, adapter.Cursor) iter.Seq2[adapter.Event, error]
 	history     func(context.Context, rooms.Room, adapter.Cursor, int) ([]adapter.Event, bool, error)
 	send        func(context.Context, adapter.NodeID, adapter.Message) error
-	nodes       func(context.Context) ([]adapter.NodeID, error)
+	nodes       func(context.Context) ([]adapter.Member, error)
 }
 
 func (n *mutantNode) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
@@ -114,7 +114,7 @@ func (n *mutantNode) Send(ctx context.Context, to adapter.NodeID, m adapter.Mess
 	return n.send(ctx, to, m)
 }
 
-func (n *mutantNode) Nodes(ctx context.Context) ([]adapter.NodeID, error) { return n.nodes(ctx) }
+func (n *mutantNode) Nodes(ctx context.Context) ([]adapter.Member, error) { return n.nodes(ctx) }
 
 type mutant struct {
 	rule   string
@@ -401,8 +401,27 @@ func mutants() map[string]mutant {
 			n.send = func(context.Context, adapter.NodeID, adapter.Message) error { return nil }
 		}},
 		"alone": {"NodesKnowEachOther", func(n *mutantNode) {
-			n.nodes = func(context.Context) ([]adapter.NodeID, error) {
-				return []adapter.NodeID{n.Node()}, nil
+			n.nodes = func(context.Context) ([]adapter.Member, error) {
+				return []adapter.Member{{ID: n.Node()}}, nil
+			}
+		}},
+		"catching up for good": {"NodesKnowEachOther", func(n *mutantNode) {
+			n.nodes = func(ctx context.Context) ([]adapter.Member, error) {
+				members, err := n.Adapter.Nodes(ctx)
+				for i := range members {
+					members[i].CatchingUp = true
+				}
+				return members, err
+			}
+		}},
+		"a new generation without a cause": {"NodesKnowEachOther", func(n *mutantNode) {
+			var generation atomic.Uint64
+			n.nodes = func(ctx context.Context) ([]adapter.Member, error) {
+				members, err := n.Adapter.Nodes(ctx)
+				for i := range members {
+					members[i].Generation = generation.Add(1)
+				}
+				return members, err
 			}
 		}},
 		"asleep when closed": {"CloseEndsCalls", func(n *mutantNode) {

@@ -1,17 +1,22 @@
-package adapter
+// Package queue holds what waits for one reader, in order and bounded.
+package queue
 
 import (
 	"context"
+	"errors"
 	"sync"
 )
 
-// A queue is a first-in, first-out queue with any number of writers and one
+// ErrDone is what Take returns once the queue's owner is done with it.
+var ErrDone = errors.New("queue: done")
+
+// A Queue is a first-in, first-out queue with any number of writers and one
 // reader. The reader takes all that waits at once and hands it out from there,
 // so most reads touch no lock.
 //
-// put itself knows no bound: writers look at full first. They must do both
+// Put itself knows no bound: writers look at Full first. They must do both
 // under a lock of their own, so that what was not full still is not.
-type queue[T any] struct {
+type Queue[T any] struct {
 	maxItems, maxBytes int
 
 	ready chan struct{} // holds a token if something was put since the reader looked
@@ -25,13 +30,15 @@ type queue[T any] struct {
 	next  int
 }
 
-func newQueue[T any](maxItems, maxBytes int) *queue[T] {
-	return &queue[T]{maxItems: maxItems, maxBytes: maxBytes, ready: make(chan struct{}, 1)}
+// New returns a queue that is full at so many items, or so many bytes. The last
+// item may exceed the bytes.
+func New[T any](maxItems, maxBytes int) *Queue[T] {
+	return &Queue[T]{maxItems: maxItems, maxBytes: maxBytes, ready: make(chan struct{}, 1)}
 }
 
-// full returns nil if there is space for one more of any size. Otherwise it
+// Full returns nil if there is space for one more of any size. Otherwise it
 // returns a channel that is closed when there is.
-func (q *queue[T]) full() <-chan struct{} {
+func (q *Queue[T]) Full() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) < q.maxItems && q.bytes < q.maxBytes {
@@ -43,7 +50,8 @@ func (q *queue[T]) full() <-chan struct{} {
 	return q.space
 }
 
-func (q *queue[T]) put(v T, bytes int) {
+// Put appends an item of a size.
+func (q *Queue[T]) Put(v T, bytes int) {
 	q.mu.Lock()
 	q.waiting = append(q.waiting, v)
 	q.bytes += bytes
@@ -54,14 +62,15 @@ func (q *queue[T]) put(v T, bytes int) {
 	}
 }
 
-// take returns the next item. It waits for one until ctx ends or done is closed,
-// and takes none once they have.
-func (q *queue[T]) take(ctx context.Context, done <-chan struct{}) (T, error) {
+// Take returns the next item. It waits for one until ctx ends or done is closed,
+// and takes none once
+// they have.
+func (q *Queue[T]) Take(ctx context.Context, done <-chan struct{}) (T, error) {
 	var none T
 	for {
 		select {
 		case <-done:
-			return none, ErrClosed
+			return none, ErrDone
 		case <-ctx.Done():
 			return none, context.Cause(ctx)
 		default:
@@ -81,7 +90,7 @@ func (q *queue[T]) take(ctx context.Context, done <-chan struct{}) (T, error) {
 }
 
 // refill takes what waits, and reports whether that was anything.
-func (q *queue[T]) refill() bool {
+func (q *Queue[T]) refill() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.taken, q.waiting = q.waiting, q.taken[:0]
@@ -90,15 +99,15 @@ func (q *queue[T]) refill() bool {
 	return len(q.taken) > 0
 }
 
-// discard drops what waits.
-func (q *queue[T]) discard() {
+// Discard drops what waits.
+func (q *Queue[T]) Discard() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.waiting = nil
 	q.emptied()
 }
 
-func (q *queue[T]) emptied() {
+func (q *Queue[T]) emptied() {
 	q.bytes = 0
 	if q.space != nil {
 		close(q.space)
