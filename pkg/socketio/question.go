@@ -236,7 +236,11 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, timeout time.Duratio
 func (s *Server) liveNodes() []adapter.NodeID {
 	ctx, cancel := s.store()
 	defer cancel()
-	nodes, _ := s.adapter.Nodes(ctx) // without it the error names fewer
+	members, _ := s.adapter.Nodes(ctx) // without it the error names fewer
+	nodes := make([]adapter.NodeID, len(members))
+	for i, m := range members {
+		nodes[i] = m.ID
+	}
 	return nodes
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"slices"
 
 	"go.uber.org/zap"
 
@@ -45,12 +44,18 @@ func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, arg
 	}
 	a := n.srv.adapter
 	return n.srv.ask(ctx, ev, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
-		nodes, err := a.Nodes(ctx)
+		members, err := a.Nodes(ctx)
 		if err != nil {
 			return audience{}, err
 		}
+		var others []adapter.NodeID
+		for _, m := range members {
+			if m.ID != a.Node() {
+				others = append(others, m.ID)
+			}
+		}
 		_, err = a.Publish(ctx, ev)
-		return audience{names: slices.DeleteFunc(nodes, func(id adapter.NodeID) bool { return id == a.Node() })}, err
+		return audience{names: others}, err
 	})
 }
 
