@@ -1,0 +1,7 @@
+package redistest
+
+import "syscall"
+
+// withUs makes a process die with the test binary, which has no chance to end
+// it when it runs out of time.
+func withUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

@@ -1,0 +1,255 @@
+//go:build unix
+
+// Package redistest starts real redis-server processes for tests: one server, a
+// primary with Sentinels, or a cluster. They listen on free ports of 127.0.0.1,
+// keep their files in a temporary directory and end with the test.
+package redistest
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+)
+
+// patience bounds every wait. It is long because busy machines are slow.
+const patience = 20 * time.Second
+
+// A Server is one redis-server process. Its methods are for one goroutine at a
+// time, but Addr, URL, Client and Log are for any.
+type Server struct {
+	Addr string // host:port
+
+	t       testing.TB
+	binary  string
+	args    []string
+	dir     string
+	process *os.Process
+	exited  chan struct{} // closed once the process has ended
+	client  *goredis.Client
+}
+
+// Start starts a server that keeps nothing on disk, unless the lines of
+// redis.conf that are given say otherwise. It returns once the server answers.
+func Start(t testing.TB, config ...string) *Server {
+	t.Helper()
+	return start(t, nil, config)
+}
+
+// start starts a process with more arguments than the configuration file.
+func start(t testing.TB, args, config []string) *Server {
+	t.Helper()
+	binary, err := exec.LookPath("redis-server")
+	if err != nil {
+		t.Fatal("redistest: there is no redis-server; make setup or apt-get install redis-server gets it")
+	}
+	const attempts = 10 // somebody else may take the port before the server does
+	for range attempts {
+		s := &Server{t: t, binary: binary, dir: t.TempDir()}
+		port := freePort(t)
+		s.Addr = net.JoinHostPort("127.0.0.1", port)
+		file := filepath.Join(s.dir, "redis.conf")
+		lines := append([]string{
+			"bind 127.0.0.1", "port " + port, "dir " + s.dir, `save ""`, "appendonly no",
+			"cluster-port " + freePort(t), // its default may be taken
+		}, config...)
+		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.args = append([]string{file}, args...)
+		s.client = goredis.NewClient(&goredis.Options{Addr: s.Addr, Protocol: 2, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
+		t.Cleanup(s.end)
+		s.run()
+		switch err := s.answers(); {
+		case err == nil:
+			return s
+		case !strings.Contains(s.Log(), "Address already in use"):
+			t.Fatalf("redistest: %s: %v\n%s", s.Addr, err, s.Log())
+		}
+	}
+	t.Fatalf("redistest: no free port in %d attempts", attempts)
+	return nil
+}
+
+// freePort returns a port that nobody listens on, below those that outgoing
+// connections use: a server that is down for a while must find its port free.
+func freePort(t testing.TB) string {
+	t.Helper()
+	for range 1000 {
+		port := strconv.Itoa(15000 + rand.IntN(15000))
+		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return port
+		}
+	}
+	t.Fatal("redistest: no free port")
+	return ""
+}
+
+// run starts the process.
+func (s *Server) run() {
+	s.t.Helper()
+	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := exec.Command(s.binary, s.args...)
+	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, withUs()
+	err = cmd.Start()
+	if closeErr := log.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	s.process, s.exited = cmd.Process, exited
+	go func() { // ends with the process, for which Kill waits
+		_ = cmd.Wait() // the log says more than the status
+		close(exited)
+	}()
+}
+
+// answers waits until the server answers, which one that loads its data or
+// wants a password does not do well, but the latter is ready.
+func (s *Server) answers() error {
+	return poll(s.exited, func() error {
+		conn, err := net.DialTimeout("tcp", s.Addr, patience)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+			return err
+		}
+		if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+			return err
+		}
+		answer, err := bufio.NewReader(conn).ReadString('\n')
+		if err == nil && !strings.HasPrefix(answer, "+PONG") && !strings.HasPrefix(answer, "-NOAUTH") {
+			err = fmt.Errorf("it says %q", answer)
+		}
+		return err
+	})
+}
+
+// poll asks again until check is content, at most as long as patience lasts and
+// nothing has ended.
+func poll(ended <-chan struct{}, check func() error) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := check()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-ended:
+			return fmt.Errorf("the process has ended: %w", err)
+		case <-deadline.C:
+			return fmt.Errorf("not within %v: %w", patience, err)
+		}
+	}
+}
+
+// URL returns redis://host:port.
+func (s *Server) URL() string { return "redis://" + s.Addr }
+
+// Client returns a client that the test may use until it ends. It never retries.
+func (s *Server) Client() *goredis.Client { return s.client }
+
+// Pid returns the process's id, to read what it costs.
+func (s *Server) Pid() int { return s.process.Pid }
+
+// Kill ends the process with SIGKILL and waits until it is gone. It may be gone
+// already.
+func (s *Server) Kill() {
+	_ = s.process.Kill() // fails only if the process has ended
+	<-s.exited
+}
+
+// Restart kills the server if it runs and starts it again at the same address,
+// with what it had kept on disk: nothing, unless it was configured to.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Kill()
+	s.run()
+	if err := s.answers(); err != nil {
+		s.t.Fatalf("redistest: restart %s: %v\n%s", s.Addr, err, s.Log())
+	}
+}
+
+// Pause stops the process where it stands; its connections stay open. Resume
+// lets it go on.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume ends Pause.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *Server) logFile() string { return filepath.Join(s.dir, "redis.log") }
+
+// Log returns the end of what the server has logged.
+func (s *Server) Log() string {
+	text, err := os.ReadFile(s.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-4096):])
+}
+
+// end is the test's end.
+func (s *Server) end() {
+	_ = s.client.Close()
+	s.Kill()
+	if s.t.Failed() {
+		s.t.Logf("the log of redis-server at %s:\n%s", s.Addr, s.Log())
+	}
+}
+
+// do runs a command and returns its answer.
+func (s *Server) do(args ...any) (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return s.client.Do(ctx, args...).Result()
+}
+
+// must is do without errors.
+func (s *Server) must(args ...any) any {
+	s.t.Helper()
+	answer, err := s.do(args...)
+	if err != nil {
+		s.t.Fatalf("redistest: %s: %v: %v", s.Addr, args, err)
+	}
+	return answer
+}
+
+// eventually waits until check is content.
+func eventually(t testing.TB, what string, check func() error) {
+	t.Helper()
+	if err := poll(nil, check); err != nil {
+		t.Fatalf("redistest: %s: %v", what, err)
+	}
+}
