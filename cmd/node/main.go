@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	check := flags.Bool("check", false, "check the configuration and exit")
+	probed := flags.String("probe", "", "ask a URL and exit")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		writeHelp(stdout)
@@ -61,6 +62,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	build := thisBuild()
 	if *showVersion {
 		fmt.Fprintf(stdout, "rejoin %s (revision %s, %s, %s/%s)\n", build.Version, build.Revision, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return exitOK
+	}
+
+	if *probed != "" {
+		if err := probe(ctx, *probed); err != nil {
+			fmt.Fprintln(stderr, "rejoin:", err)
+			return exitFailure
+		}
 		return exitOK
 	}
 
@@ -114,9 +123,10 @@ func writeHelp(w io.Writer) {
 	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by its
 environment and takes no arguments but one of these:
 
-  -check    check the configuration and exit: 0 if it is good, else 2
-  -version  print the version and exit
-  -h        print this and exit
+  -check      check the configuration and exit: 0 if it is good, else 2
+  -probe URL  ask a node's /readyz or /healthz and exit: 0 if it answers 200 in 3s, else 1
+  -version    print the version and exit
+  -h          print this and exit
 
 `)
 	writeTable(w)
