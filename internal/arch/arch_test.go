@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"pkg/adapter/adaptertest": {"pkg/adapter", "pkg/rooms"},
 	"pkg/session/sessiontest": {"pkg/session"},
 
+	"pkg/redisurl":      {},
 	"pkg/adapter/redis": {"pkg/adapter", "pkg/rooms", "pkg/redisurl", "internal/queue"},
 
 	"internal/arch":    {},
@@ -50,11 +51,12 @@ var arrows = map[string][]string{
 
 // testArrows are what tests may import beside that.
 var testArrows = map[string][]string{
-	"pkg/adapter":      {"pkg/adapter/adaptertest"},
-	"pkg/session":      {"pkg/session/sessiontest"},
+	"pkg/adapter":  {"pkg/adapter/adaptertest"},
+	"pkg/session":  {"pkg/session/sessiontest"},
+	"pkg/redisurl": {"internal/redistest"},
 
 	"pkg/adapter/redis": {"pkg/adapter/adaptertest", "internal/redistest"},
-	"internal/metrics": {"pkg/engineio"},
+	"internal/metrics":  {"pkg/engineio"},
 }
 
 // outermost reports whether a package may use what is global to a process.

@@ -1,0 +1,203 @@
+package redisurl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	patience = time.Second // for each Sentinel or node that is asked
+	asked    = 5           // as many at once
+)
+
+// Primary returns how to reach the server that takes the writes of a key now.
+// Sentinels or nodes of the Cluster are asked anew at every call, several at
+// once, and the answer that most of them give is taken: one of them alone may
+// not have heard of a failover yet. The options are the caller's to change.
+func (t *Target) Primary(ctx context.Context, key string) (*redis.Options, error) {
+	addr := t.server.Addr
+	var err error
+	switch t.form {
+	case Sentinel:
+		addr, err = poll(ctx, t.seeds, t.askSentinel)
+	case Cluster:
+		addr, err = poll(ctx, t.known.all(t.seeds), func(ctx context.Context, node string) (string, error) {
+			return t.askForSlot(ctx, node, key)
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("redisurl: find the primary: %w", err)
+	}
+	return t.at(addr), nil
+}
+
+// poll asks for an answer at addresses in random order, a few at once, until
+// some have answered: then the answer most often given is taken, as soon as it
+// is sure.
+func poll(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) (string, error)) (string, error) {
+	addrs = slices.Clone(addrs)
+	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	var errs []error
+	for group := range slices.Chunk(addrs, asked) {
+		answer, err := pollGroup(ctx, group, ask)
+		if err == nil {
+			return answer, nil
+		}
+		errs = append(errs, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return "", errors.Join(errs...)
+}
+
+func pollGroup(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) (string, error)) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	type reply struct {
+		answer string
+		err    error
+	}
+	replies := make(chan reply, len(addrs))
+	for _, addr := range addrs {
+		wg.Go(func() { // until it has its reply, or cancel
+			answer, err := ask(ctx, addr)
+			if err != nil {
+				err = fmt.Errorf("ask %s: %w", addr, err)
+			}
+			replies <- reply{answer, err}
+		})
+	}
+	votes := make(map[string]int)
+	best := ""
+	var errs []error
+	for range addrs {
+		r := <-replies
+		if r.err != nil {
+			errs = append(errs, r.err)
+			continue
+		}
+		votes[r.answer]++
+		if votes[r.answer] > votes[best] {
+			best = r.answer
+		}
+		if 2*votes[best] > len(addrs) {
+			break
+		}
+	}
+	if best == "" {
+		return "", errors.Join(errs...)
+	}
+	return best, nil
+}
+
+func (t *Target) askSentinel(ctx context.Context, sentinel string) (addr string, err error) {
+	o := *t.ask
+	o.Addr = sentinel
+	o.MaintNotificationsConfig = quiet()
+	err = with(ctx, &o, func(c *redis.Client) error {
+		cmd := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", t.master)
+		err := c.Process(ctx, cmd)
+		switch parts := cmd.Val(); {
+		case errors.Is(err, redis.Nil):
+			return fmt.Errorf("no primary is called %s", t.master)
+		case err != nil:
+			return err
+		case len(parts) != 2:
+			return fmt.Errorf("%d parts of an address", len(parts))
+		default:
+			addr = net.JoinHostPort(parts[0], parts[1])
+			return nil
+		}
+	})
+	return addr, err
+}
+
+func (t *Target) askForSlot(ctx context.Context, node, key string) (addr string, err error) {
+	slots, slot, err := t.askForSlots(ctx, node, key)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range slots {
+		if s.Start <= slot && slot <= s.End && len(s.Nodes) > 0 {
+			return s.Nodes[0].Addr, nil
+		}
+	}
+	return "", fmt.Errorf("slot %d is nobody's", slot)
+}
+
+// askForSlots asks a node for the map of the Cluster, and for the slot of a key.
+func (t *Target) askForSlots(ctx context.Context, node, key string) (slots []redis.ClusterSlot, slot int, err error) {
+	err = with(ctx, t.at(node), func(c *redis.Client) error {
+		pipe := c.Pipeline()
+		all, one := pipe.ClusterSlots(ctx), pipe.ClusterKeySlot(ctx, key)
+		if _, err := pipe.Exec(ctx); err != nil {
+			return err
+		}
+		slots, slot = all.Val(), int(one.Val())
+		return nil
+	})
+	host, _, _ := net.SplitHostPort(node)
+	var addrs []string
+	for _, s := range slots {
+		for i := range s.Nodes {
+			// A node that does not know its own address yet leaves it out.
+			if h, port, _ := net.SplitHostPort(s.Nodes[i].Addr); h == "" {
+				s.Nodes[i].Addr = net.JoinHostPort(host, port)
+			}
+			addrs = append(addrs, s.Nodes[i].Addr)
+		}
+	}
+	if err == nil {
+		t.known.set(addrs)
+	}
+	return slots, slot, err
+}
+
+// with runs f with a client of its own, which ends with ctx: go-redis by itself
+// heeds a deadline, but no cancel. A client that is kept would refuse to dial for
+// a second after failures, and may hold a connection that is dead.
+func with(ctx context.Context, o *redis.Options, f func(*redis.Client) error) error {
+	o.DialTimeout = min(o.DialTimeout, patience)
+	c := redis.NewClient(o)
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	err := f(c)
+	if stop() {
+		_ = c.Close()
+	}
+	return err
+}
+
+// nodes are the addresses of a Cluster by its newest map.
+type nodes struct {
+	mu    sync.Mutex
+	addrs []string
+}
+
+func (n *nodes) set(addrs []string) {
+	slices.Sort(addrs)
+	addrs = slices.Compact(addrs)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.addrs = addrs
+}
+
+// all returns the seeds and the other nodes.
+func (n *nodes) all(seeds []string) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := slices.Concat(seeds, n.addrs)
+	slices.Sort(all)
+	return slices.Compact(all)
+}

@@ -1,0 +1,246 @@
+// Package redisurl says where Redis is, in one URL, and finds the server there
+// that takes the writes.
+//
+//	redis://user:password@host:6379/0
+//	redis+sentinel://user:password@host1:26379/0?addr=host2:26379&master_name=m
+//	redis+cluster://user:password@host1:6379?addr=host2:6379
+//
+// With rediss in place of redis all connections are over TLS, and each server,
+// Sentinels included, proves itself by a certificate for the name or address
+// that it is dialled by (skip_verify=true: it need not). The user and password
+// of a Sentinel URL are the Sentinels'; those of the servers behind them are its
+// parameters username and password. The other parameters are those of go-redis
+// (dial_timeout, read_timeout, pool_size, client_name, …), but for four that are
+// fixed here: nothing is retried that may have run, contexts bound the reads and
+// writes, the protocol is RESP2, and connections announce nothing of themselves.
+package redisurl
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// A Form is how Redis is deployed.
+type Form string
+
+// The forms.
+const (
+	Single   Form = "single"   // one server
+	Sentinel Form = "sentinel" // a primary and its replicas, watched by Sentinels
+	Cluster  Form = "cluster"  // slots shared by several primaries
+)
+
+// A Target is where Redis is. It holds no connections; its methods may be called
+// at once.
+type Target struct {
+	form   Form
+	name   string         // for logs
+	server redis.Options  // of each server; Addr is set for Single only
+	seeds  []string       // the Sentinels, or nodes of the Cluster
+	master string         // the name that the Sentinels know the primary by
+	ask    *redis.Options // how to reach a Sentinel
+	known  nodes          // of the Cluster
+
+	failover *redis.FailoverOptions
+	cluster  *redis.ClusterOptions
+}
+
+var errSyntax = errors.New("redisurl: this is no URL of Redis (special characters in user and password must be percent-encoded)")
+
+// Parse reads a URL. Its errors show nothing of a user or password.
+func Parse(raw string) (*Target, error) {
+	u, err := url.Parse(raw)
+	// What looks like a part of a password that was cut in two is never shown.
+	if err != nil || u.Host == "" || u.Fragment != "" || strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
+		return nil, errSyntax
+	}
+	t := &Target{name: u.Scheme + "://"}
+	switch u.Scheme {
+	case "redis", "rediss":
+		t.form = Single
+	case "redis+sentinel", "rediss+sentinel":
+		t.form = Sentinel
+	case "redis+cluster", "rediss+cluster":
+		t.form = Cluster
+	default:
+		return nil, fmt.Errorf("redisurl: the scheme %s is not known", u.Scheme)
+	}
+	u.Scheme, _, _ = strings.Cut(u.Scheme, "+") // as go-redis knows it
+	switch t.form {
+	case Single:
+		err = t.parseServer(u, u.Query())
+		t.seeds = []string{t.server.Addr}
+	case Sentinel:
+		err = t.parseSentinel(u)
+	case Cluster:
+		err = t.parseCluster(u)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("redisurl: %w", err)
+	}
+	t.name += strings.Join(t.seeds, ",")
+	return t, nil
+}
+
+// parseServer reads what is said of servers of all forms.
+func (t *Target) parseServer(u *url.URL, query url.Values) error {
+	base := *u
+	base.RawQuery = query.Encode()
+	o, err := redis.ParseURL(base.String())
+	if err != nil {
+		return err
+	}
+	if o.TLSConfig != nil {
+		o.TLSConfig.ServerName = "" // the name that is dialled, rather than the URL's for all
+	}
+	o.MaxRetries = -1
+	o.ContextTimeoutEnabled = true
+	o.Protocol = 2
+	o.DisableIdentity = true
+	o.MaintNotificationsConfig = quiet()
+	o.DialerRetries = 1 // who wants to try again does so
+	if o.DialTimeout == 0 {
+		o.DialTimeout = 5 * time.Second
+	}
+	o.Dialer = dialer(o.DialTimeout, o.TLSConfig)
+	t.server = *o
+	return nil
+}
+
+func (t *Target) parseSentinel(u *url.URL) error {
+	if u.Port() == "" {
+		u.Host = net.JoinHostPort(u.Hostname(), "26379")
+	}
+	o, err := redis.ParseFailoverURL(u.String())
+	switch {
+	case err != nil:
+		return err
+	case o.MasterName == "":
+		return errors.New("the parameter master_name is missing")
+	case o.RouteByLatency || o.RouteRandomly || o.ReplicaOnly:
+		return errReplicas
+	}
+	if err := t.parseServer(u, common(u.Query())); err != nil {
+		return err
+	}
+	t.seeds, t.master = o.SentinelAddrs, o.MasterName
+	t.ask = t.at("")
+	t.ask.DB = 0
+	t.server.Username, t.server.Password = o.Username, o.Password
+	t.server.Addr = ""
+
+	o.MaxRetries = -1
+	o.ContextTimeoutEnabled = true
+	o.Protocol = 2
+	o.DisableIdentity = true
+	o.DialerRetries = 1
+	o.Dialer, o.TLSConfig = t.server.Dialer, t.server.TLSConfig
+	t.failover = o
+	return nil
+}
+
+func (t *Target) parseCluster(u *url.URL) error {
+	if strings.Trim(u.Path, "/0") != "" {
+		return errors.New("a Cluster has the database 0 only")
+	}
+	query := u.Query()
+	query.Del("skip_verify") // which go-redis does not know here
+	full := *u
+	full.RawQuery = query.Encode()
+	o, err := redis.ParseClusterURL(full.String())
+	switch {
+	case err != nil:
+		return err
+	case o.ReadOnly || o.RouteByLatency || o.RouteRandomly:
+		return errReplicas
+	}
+	if err := t.parseServer(u, common(u.Query())); err != nil {
+		return err
+	}
+	t.seeds = o.Addrs
+	t.server.Addr = ""
+
+	o.MaxRetries = -1
+	o.ContextTimeoutEnabled = true
+	o.Protocol = 2
+	o.DisableIdentity = true
+	o.MaintNotificationsConfig = quiet()
+	o.DialerRetries = 1
+	o.Dialer, o.TLSConfig = t.server.Dialer, t.server.TLSConfig
+	t.cluster = o
+	return nil
+}
+
+var errReplicas = errors.New("replicas are behind: reads cannot be routed to them")
+
+// common returns the parameters that go-redis knows for one server, too.
+func common(query url.Values) url.Values {
+	for _, special := range []string{
+		"addr", "master_name", "username", "password", "max_redirects", "read_only", "replica_only", "route_by_latency",
+		"route_by_latency_tolerance", "route_randomly", "use_disconnected_replicas", "failing_timeout_seconds",
+		"dialer_retries", "dialer_retry_timeout", "context_timeout_enabled", "disableIdentity", "identitySuffix", "unstable_resp3",
+	} {
+		query.Del(special)
+	}
+	return query
+}
+
+// quiet says not to ask for maintenance notifications, each time in a copy of
+// its own, since go-redis changes it.
+func quiet() *maintnotifications.Config {
+	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+}
+
+// dialer is there because go-redis' own does not heed the context over TLS.
+func dialer(timeout time.Duration, config *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	plain := &net.Dialer{Timeout: timeout}
+	if config == nil {
+		return plain.DialContext
+	}
+	return (&tls.Dialer{NetDialer: plain, Config: config}).DialContext
+}
+
+// Form tells which form of Redis it is.
+func (t *Target) Form() Form { return t.form }
+
+// String returns the scheme and the addresses, without credentials.
+func (t *Target) String() string { return t.name }
+
+// at returns options of the caller's own for the server with an address.
+func (t *Target) at(addr string) *redis.Options {
+	o := t.server
+	o.Addr = addr
+	o.MaintNotificationsConfig = quiet()
+	return &o
+}
+
+// Client returns a new client for commands on all keys, which the caller closes.
+//
+// In a Cluster go-redis follows slots that have moved, and by the same count
+// (max_redirects) repeats a command whose connection broke, though it may have
+// run, unless its NoRetry method says no.
+func (t *Target) Client() redis.UniversalClient {
+	switch t.form {
+	case Sentinel:
+		o := *t.failover
+		o.SentinelAddrs = slices.Clone(o.SentinelAddrs)
+		return redis.NewFailoverClient(&o)
+	case Cluster:
+		o := *t.cluster
+		o.Addrs = slices.Clone(o.Addrs)
+		o.MaintNotificationsConfig = quiet()
+		return redis.NewClusterClient(&o)
+	default:
+		return redis.NewClient(t.at(t.server.Addr))
+	}
+}
