@@ -1,0 +1,135 @@
+// Package deploy tests the files that say how Rejoin is deployed. What they do
+// when they are run is `make compose-test`.
+package deploy
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/compose-spec/compose-go/v2/loader"
+	"github.com/compose-spec/compose-go/v2/types"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const root = "../.."
+
+// load reads a compose file as `docker compose` does: against the schema, in
+// which a name that does not exist is an error.
+func load(ctx context.Context, content []byte, environment types.Mapping) (*types.Project, error) {
+	return loader.LoadWithContext(ctx, types.ConfigDetails{
+		WorkingDir:  root,
+		ConfigFiles: []types.ConfigFile{{Filename: "docker-compose.yml", Content: content}},
+		Environment: environment,
+	}, func(o *loader.Options) { o.SetProjectName("rejoin", true) })
+}
+
+// composed returns our compose file and what it means.
+func composed(t *testing.T, environment types.Mapping) ([]byte, *types.Project) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	project, err := load(t.Context(), content, environment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content, project
+}
+
+func TestComposeFile(t *testing.T) {
+	content, project := composed(t, nil)
+	for _, wrong := range []string{"services:\n  node4: {imago: rejoin}\n", "service: {}\n"} {
+		content := append(slices.Clone(content), "\n---\n"+wrong...)
+		if _, err := load(t.Context(), content, nil); err == nil {
+			t.Errorf("loaded in spite of %q", wrong)
+		}
+	}
+
+	for _, name := range []string{"node1", "node2", "node3"} {
+		node, err := project.GetService(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if node.Build == nil || len(node.Ports) > 0 {
+			t.Errorf("%s: build %v, ports %v; want our own image, reached through the balancer only", name, node.Build, node.Ports)
+		}
+		if grace := node.StopGracePeriod; grace == nil || time.Duration(*grace) < 30*time.Second {
+			t.Errorf("%s: has %v to stop, too little to drain", name, grace)
+		}
+	}
+	for name, service := range project.Services {
+		for _, port := range service.Ports {
+			if port.HostIP != "127.0.0.1" {
+				t.Errorf("%s: port %s can be reached from outside", name, port.Published)
+			}
+		}
+	}
+	if ports := project.Services["balancer"].Ports; len(ports) != 1 || ports[0].Published != "3000" {
+		t.Errorf("the balancer's ports are %v, want 3000", ports)
+	}
+
+	redis := strings.Join(project.Services["redis"].Command, " ")
+	for _, setting := range []string{"--appendonly yes", "--maxmemory-policy noeviction", "--client-output-buffer-limit pubsub"} {
+		if !strings.Contains(redis, setting) {
+			t.Errorf("Redis runs without %s", setting)
+		}
+	}
+}
+
+func TestShellSetsTheSecret(t *testing.T) {
+	_, project := composed(t, types.Mapping{"REJOIN_CLUSTER_SECRET": "from the shell"})
+	if secret := project.Services["node1"].Environment["REJOIN_CLUSTER_SECRET"]; secret == nil || *secret != "from the shell" {
+		t.Errorf("secret %v", secret)
+	}
+}
+
+// What is built today can be built again tomorrow.
+func TestImagesArePinned(t *testing.T) {
+	_, project := composed(t, nil)
+	images := []string{project.Services["redis"].Image, project.Services["balancer"].Image}
+	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bases := regexp.MustCompile(`(?m)^ARG \w+_IMAGE=(\S+)$`).FindAllStringSubmatch(string(dockerfile), -1)
+	for _, base := range bases {
+		images = append(images, base[1])
+	}
+	if len(bases) != 2 {
+		t.Errorf("found the bases %v, want two", bases)
+	}
+	for _, image := range images {
+		if !regexp.MustCompile(`:\d+\.\d+\.\d+(-[a-z.0-9]+)?(@sha256:[0-9a-f]{64})?$`).MatchString(image) {
+			t.Errorf("%s is not pinned to a version", image)
+		}
+	}
+}
+
+func TestBalancer(t *testing.T) {
+	haproxy, err := exec.LookPath("haproxy")
+	if err != nil {
+		haproxy = "/usr/sbin/haproxy" // which is on root's path only
+	}
+	config := filepath.Join(root, "deploy", "haproxy.cfg")
+	out, err := exec.CommandContext(t.Context(), haproxy, "-c", "-f", config).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "WARNING") {
+		t.Errorf("%v (make setup installs HAProxy)\n%s", err, out)
+	}
+	content, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if affinity := regexp.MustCompile(`(?m)^\s*(cookie|stick|hash-type|balance (source|uri|hdr|hash)).*`).FindString(string(content)); affinity != "" {
+		t.Errorf("affinity: %s", affinity)
+	}
+}
