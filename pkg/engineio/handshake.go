@@ -70,8 +70,8 @@ func (s *Server) newID(r *http.Request) (string, error) {
 // open serves a request for a new session. Its packet 0, and the initial packet
 // if there is one, are the first in the queue.
 func (s *Server) open(w http.ResponseWriter, r *request) {
-	if s.isClosing() {
-		w.WriteHeader(http.StatusServiceUnavailable)
+	if s.refuses() {
+		s.turnAway(w)
 		return
 	}
 	id, err := s.newID(r.Request)
@@ -92,7 +92,7 @@ func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 	p := newPollingTransport(c)
 	c.transport, c.source = p, p
 	if !s.begin(c, s.upgrades) {
-		w.WriteHeader(http.StatusServiceUnavailable)
+		s.turnAway(w)
 		return
 	}
 	if s.o.Cookie != nil {
@@ -122,8 +122,15 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
 	}
 }
 
+// turnAway answers a request for a new session while the server refuses them.
+// The TCP connection is closed, so that the next try may get to another server.
+func (s *Server) turnAway(w http.ResponseWriter) {
+	w.Header().Set("Connection", "close")
+	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
 // begin makes a connection known, queues its first packets and starts to serve
-// it. It returns false if the server is closed, or the id taken.
+// it. It returns false if the server refuses it, or the id is taken.
 func (s *Server) begin(c *Conn, upgrades []string) bool {
 	if !s.admit(c) {
 		return false

@@ -51,6 +51,9 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	if c.closed != nil {
 		c.disarm()
 		c.server.forget(c)
+		if c.server.refuses() { // the client comes back, best to another server
+			w.Header().Set("Connection", "close")
+		}
 	}
 	b := (*batch)(nil)
 	if g.writer {

@@ -39,6 +39,7 @@ type Server struct {
 
 	// Guarded by mu, which is taken after a connection's.
 	mu           sync.Mutex
+	refusing     bool // new connections
 	closing      bool
 	conns        map[string]*Conn // also those whose close a poll has yet to fetch
 	clients      map[string]int   // open connections by transport
@@ -129,12 +130,12 @@ func (s *Server) upgradeHeader(w http.ResponseWriter, r *http.Request) http.Head
 	return h
 }
 
-// admit makes a new connection known. It returns false if the server is closed
-// or the id taken.
+// admit makes a new connection known. It returns false if the server refuses it,
+// or the id is taken.
 func (s *Server) admit(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing || s.conns[c.id] != nil {
+	if s.refusing || s.conns[c.id] != nil {
 		return false
 	}
 	s.conns[c.id] = c
@@ -180,6 +181,21 @@ func (s *Server) forget(c *Conn) {
 	}
 }
 
+// Refuse refuses new connections from now on: their first requests get a 503,
+// after which stock clients try again, elsewhere if a balancer lets them. The
+// connections that there are go on, also to a WebSocket.
+func (s *Server) Refuse() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refusing = true
+}
+
+func (s *Server) refuses() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refusing
+}
+
 func (s *Server) isClosing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +229,7 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.closing
-	s.closing = true
+	s.refusing, s.closing = true, true
 	s.mu.Unlock()
 	conns := s.known()
 	for _, c := range conns {

@@ -1,0 +1,50 @@
+package engineio
+
+import (
+	"net/http"
+	"testing"
+)
+
+func TestRefuseKeepsWhoIsThere(t *testing.T) {
+	b := setUp(t, Options{})
+	polled, upgraded := b.open(), b.open()
+	receive(t, b.conns)
+	receive(t, b.conns)
+	b.Refuse()
+
+	res, _ := b.do("GET", "", "")
+	if res.StatusCode != http.StatusServiceUnavailable || !res.Close {
+		t.Errorf("a handshake by polling: %s, the TCP connection is closed: %v", res.Status, res.Close)
+	}
+	if _, res, err := b.tryDial("?EIO=4&transport=websocket"); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a handshake by WebSocket: %v", err)
+	}
+
+	b.post(polled, "4a")
+	b.gets("a", false)
+	ws := b.upgrade(upgraded)
+	b.write(ws, "4b")
+	b.gets("b", false)
+	if st := b.Stats(); st.Opened != 2 || st.Polling != 1 || st.WebSocket != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A polling client that is told to come back uses another TCP connection, which a
+// balancer can bring to another server.
+func TestRefuseFreesTheTCPConnection(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	b.Refuse()
+	_ = c.Send(Text([]byte("a")))
+	if res, body := b.do("GET", sid, ""); body != "4a" || res.Close {
+		t.Errorf("a poll: %q, the TCP connection is closed: %v", body, res.Close)
+	}
+	_ = c.Send(Text([]byte("b")))
+	_ = c.Close(ForcedClose)
+	if res, body := b.do("GET", sid, ""); body != "4b\x1e1" || !res.Close {
+		t.Errorf("the last poll: %q, the TCP connection is closed: %v", body, res.Close)
+	}
+	b.unknown(sid)
+}
