@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +22,8 @@ type client struct {
 
 	mu      sync.Mutex
 	sockets []*Socket // connecting ones too; few, so a slice
+
+	leaving atomic.Bool // what arrives is not taken in any more
 }
 
 // serve reads a connection until it ends. It is called by the engine, on a
@@ -29,6 +32,14 @@ func (s *Server) serve(conn *engineio.Conn) {
 	c := &client{srv: s, conn: conn}
 	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
 	defer c.idle.Stop()
+	s.mu.Lock()
+	s.clients[c] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.clients, c)
+		s.mu.Unlock()
+	}()
 	var dec packet.Decoder
 	for {
 		m, err := conn.Recv()
@@ -60,6 +71,9 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 		return err
 	}
 	s := c.socket(p.Namespace)
+	if (p.Type == packet.Connect || p.Type == packet.Event) && c.leaving.Load() {
+		return nil // the client will send it again
+	}
 	switch p.Type {
 	case packet.Connect:
 		if s != nil {

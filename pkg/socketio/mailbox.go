@@ -21,6 +21,7 @@ type mailbox struct {
 	bytes   int           // of events, while paused
 	started bool          // tasks may run
 	running bool          // a goroutine runs them
+	closed  bool          // no event gets in any more
 	space   chan struct{} // closed when there is room again; nil if nobody waits
 }
 
@@ -28,6 +29,15 @@ type mailbox struct {
 func (m *mailbox) put(spawn func(func()), f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.add(spawn, step(f))
+}
+
+// putLast adds a step behind all events that are in the mailbox. Later ones are
+// dropped.
+func (m *mailbox) putLast(spawn func(func()), f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
 	m.add(spawn, step(f))
 }
 
@@ -58,7 +68,9 @@ func (m *mailbox) putEvent(ctx context.Context, spawn func(func()), size, maxPau
 			return context.Cause(ctx)
 		}
 	}
-	m.add(spawn, e)
+	if !m.closed {
+		m.add(spawn, e)
+	}
 	return nil
 }
 

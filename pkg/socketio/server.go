@@ -44,7 +44,8 @@ type Server struct {
 	namespaces map[string]*Namespace
 	parents    []*Parent
 	onNew      []func(*Namespace)
-	owned      map[string]*Socket // by private id: the sockets whose sessions are this node's
+	clients    map[*client]struct{} // those with an open connection
+	owned      map[string]*Socket   // by private id: the sockets whose sessions are this node's
 	closing    bool
 
 	ctx  context.Context // ends when Close stops the loops
@@ -58,6 +59,7 @@ func NewServer(o Options) (*Server, error) {
 	s := &Server{
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions,
 		namespaces: make(map[string]*Namespace), owned: make(map[string]*Socket),
+		clients: make(map[*client]struct{}),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()

@@ -21,6 +21,7 @@ type Stats struct {
 	Deliveries      uint64            // events queued to clients
 	Replayed        uint64            // of them, in recoveries
 	VolatileDropped uint64            // volatile events that a client could not take
+	Drained         uint64            // connections that Drain closed
 }
 
 // Stats returns a snapshot.
@@ -36,6 +37,7 @@ func (s *Server) Stats() Stats {
 		Replayed:    s.stats.replayed.Load(),
 
 		VolatileDropped: s.stats.volatileDropped.Load(),
+		Drained:         s.stats.drained.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,6 +51,7 @@ func (s *Server) Stats() Stats {
 type counters struct {
 	connects, eventsIn, eventsOut         atomic.Uint64
 	deliveries, replayed, volatileDropped atomic.Uint64
+	drained                               atomic.Uint64
 	disconnects, recoveries               labelled
 }
 
