@@ -61,7 +61,7 @@ func start(t testing.TB, args, config []string) *Server {
 		s.Addr = net.JoinHostPort("127.0.0.1", port)
 		file := filepath.Join(s.dir, "redis.conf")
 		lines := append([]string{
-			"bind 127.0.0.1", "port " + port, "dir " + s.dir, `save ""`, "appendonly no",
+			"bind 127.0.0.1", "port " + port, "dir " + s.dir, `save ""`, "appendonly no", "rdb-del-sync-files yes", "repl-diskless-sync-delay 0",
 			"cluster-port " + freePort(t), // its default may be taken
 		}, config...)
 		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
@@ -217,7 +217,7 @@ func (s *Server) Log() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(text[max(0, len(text)-4096):])
+	return string(text[max(0, len(text)-2048):])
 }
 
 // end is the test's end.

@@ -1,0 +1,232 @@
+//go:build unix
+
+package redistest
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+const slots = 16384
+
+// A Cluster is three masters, who share the slots evenly, each with a replica,
+// which takes its place a second after it has fallen silent.
+type Cluster struct {
+	Servers []*Server // in the beginning, the first three are masters and i+3 is the replica of i
+
+	t testing.TB
+}
+
+// StartCluster starts the six servers and returns once they serve all slots and
+// every replica follows its master. The lines are for the configuration of each.
+func StartCluster(t testing.TB, config ...string) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t}
+	for range 6 {
+		c.Servers = append(c.Servers, Start(t, append([]string{
+			"cluster-enabled yes", "cluster-node-timeout 1000", "cluster-replica-validity-factor 0",
+		}, config...)...))
+	}
+	first := c.Servers[0]
+	for i, s := range c.Servers {
+		s.must("CLUSTER", "SET-CONFIG-EPOCH", i+1)
+		if i < 3 {
+			s.must("CLUSTER", "ADDSLOTSRANGE", i*slots/3, (i+1)*slots/3-1)
+		}
+		host, port, _ := net.SplitHostPort(s.Addr) // it is one of ours
+		bus := s.must("CONFIG", "GET", "cluster-port").([]any)[1]
+		first.must("CLUSTER", "MEET", host, port, bus)
+	}
+	for i, s := range c.Servers[3:] {
+		master := c.Servers[i]
+		eventually(t, "replication", func() error { // once it has heard of its master
+			_, err := s.do("CLUSTER", "REPLICATE", master.ID())
+			return err
+		})
+	}
+	c.AwaitHealthy()
+	return c
+}
+
+// URL names all servers.
+func (c *Cluster) URL() string {
+	query := url.Values{}
+	for _, s := range c.Servers[1:] {
+		query.Add("addr", s.Addr)
+	}
+	return "redis+cluster://" + c.Servers[0].Addr + "?" + query.Encode()
+}
+
+// ID returns the name that a server has in its cluster.
+func (s *Server) ID() string {
+	s.t.Helper()
+	return s.must("CLUSTER", "MYID").(string)
+}
+
+// A shard is one line of CLUSTER NODES.
+type shard struct{ id, addr, flags, master, link string }
+
+// view is what a server knows of its cluster.
+func (s *Server) view() ([]shard, error) {
+	answer, err := s.do("CLUSTER", "NODES")
+	if err != nil {
+		return nil, err
+	}
+	var all []shard
+	for line := range strings.Lines(answer.(string)) {
+		f := strings.Fields(line)
+		addr, _, _ := strings.Cut(f[1], "@")
+		all = append(all, shard{id: f[0], addr: addr, flags: f[2], master: f[3], link: f[7]})
+	}
+	return all, nil
+}
+
+// AwaitHealthy returns once every server serves all slots, sees all others, and
+// every replica follows its master. Servers that are down are waited for, in
+// vain.
+func (c *Cluster) AwaitHealthy() {
+	c.t.Helper()
+	for _, s := range c.Servers {
+		eventually(c.t, "cluster, seen from "+s.Addr, func() error { return s.healthy(len(c.Servers)) })
+	}
+}
+
+func (s *Server) healthy(servers int) error {
+	info, err := s.do("CLUSTER", "INFO")
+	if err != nil {
+		return err
+	}
+	view, err := s.view()
+	if err != nil {
+		return err
+	}
+	replicas, bad := 0, 0
+	for _, n := range view {
+		if strings.Contains(n.flags, "slave") {
+			replicas++
+		}
+		if strings.Contains(n.flags, "fail") || strings.Contains(n.flags, "handshake") || n.link != "connected" {
+			bad++
+		}
+	}
+	replication := s.must("INFO", "replication").(string)
+	if !strings.Contains(info.(string), "cluster_state:ok") || len(view) != servers || replicas != servers/2 || bad > 0 ||
+		!strings.Contains(replication, "connected_slaves:1") && !strings.Contains(replication, "master_link_status:up") {
+		return fmt.Errorf("%v\n%s%s", view, info, replication)
+	}
+	return nil
+}
+
+// Masters returns the servers that serve slots now, as those see it that run.
+func (c *Cluster) Masters() []*Server {
+	c.t.Helper()
+	var masters []*Server
+	for _, s := range c.Servers {
+		if role, err := s.do("ROLE"); err == nil && role.([]any)[0] == "master" {
+			masters = append(masters, s)
+		}
+	}
+	return masters
+}
+
+// Slot returns the hash slot of a key.
+func (c *Cluster) Slot(key string) int {
+	c.t.Helper()
+	return int(c.Servers[0].must("CLUSTER", "KEYSLOT", key).(int64))
+}
+
+// Owner returns the master of a slot, as the first server that runs knows it.
+func (c *Cluster) Owner(slot int) *Server {
+	c.t.Helper()
+	for _, s := range c.Servers {
+		answer, err := s.do("CLUSTER", "SLOTS")
+		if err != nil {
+			continue
+		}
+		for _, a := range answer.([]any) {
+			r := a.([]any)
+			if from, to := r[0].(int64), r[1].(int64); int64(slot) < from || int64(slot) > to {
+				continue
+			}
+			owner := r[2].([]any)
+			return c.server(net.JoinHostPort(owner[0].(string), fmt.Sprint(owner[1])))
+		}
+	}
+	c.t.Fatalf("redistest: nobody serves slot %d", slot)
+	return nil
+}
+
+func (c *Cluster) server(addr string) *Server {
+	c.t.Helper()
+	for _, s := range c.Servers {
+		if s.Addr == addr {
+			return s
+		}
+	}
+	c.t.Fatalf("redistest: there is no server at %s", addr)
+	return nil
+}
+
+// Replica returns a server that follows a master.
+func (c *Cluster) Replica(master *Server) *Server {
+	c.t.Helper()
+	for _, s := range c.Servers {
+		if s != master && s.follows(master) == nil {
+			return s
+		}
+	}
+	c.t.Fatalf("redistest: nobody follows %s", master.Addr)
+	return nil
+}
+
+// MoveSlot moves a slot with its keys, one after another, as redis-cli does, while
+// clients use them.
+func (c *Cluster) MoveSlot(slot int, to *Server) {
+	c.t.Helper()
+	from := c.Owner(slot)
+	if from == to {
+		return
+	}
+	to.must("CLUSTER", "SETSLOT", slot, "IMPORTING", from.ID())
+	from.must("CLUSTER", "SETSLOT", slot, "MIGRATING", to.ID())
+	host, port, _ := net.SplitHostPort(to.Addr) // it is one of ours
+	for {
+		keys := from.must("CLUSTER", "GETKEYSINSLOT", slot, 10).([]any)
+		if len(keys) == 0 {
+			break
+		}
+		from.must(append([]any{"MIGRATE", host, port, "", 0, patience.Milliseconds(), "KEYS"}, keys...)...)
+	}
+	// The new owner first, so that nobody sends clients in circles.
+	to.must("CLUSTER", "SETSLOT", slot, "NODE", to.ID())
+	from.must("CLUSTER", "SETSLOT", slot, "NODE", to.ID())
+	for _, s := range c.Masters() {
+		if s != to && s != from {
+			s.must("CLUSTER", "SETSLOT", slot, "NODE", to.ID())
+		}
+	}
+}
+
+// Failover lets a replica take the place of its master, which becomes its
+// replica, and returns once that is so.
+func (c *Cluster) Failover(replica *Server) {
+	c.t.Helper()
+	replica.must("CLUSTER", "FAILOVER")
+	c.AwaitMaster(replica)
+	c.AwaitHealthy()
+}
+
+// AwaitMaster returns once a server is a master.
+func (c *Cluster) AwaitMaster(s *Server) {
+	c.t.Helper()
+	eventually(c.t, "promotion of "+s.Addr, func() error {
+		role, err := s.do("ROLE")
+		if err == nil && role.([]any)[0] != "master" {
+			err = fmt.Errorf("its role is %v", role)
+		}
+		return err
+	})
+}

@@ -1,0 +1,60 @@
+//go:build unix
+
+package redistest
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestSentinels(t *testing.T) {
+	s := StartSentinels(t)
+	first, second := s.Primary(), s.Replica()
+	if first != s.Servers[0] || second != s.Servers[1] {
+		t.Fatalf("the primary is %s, the replica %s", first.Addr, second.Addr)
+	}
+	first.must("SET", "k", "kept")
+	first.must("WAIT", 1, patience.Milliseconds())
+	s.Failover()
+	if s.Primary() != second || second.must("GET", "k") != "kept" {
+		t.Error("the failover has lost something")
+	}
+	s.AwaitWatched()
+	s.LoseTail(func() { second.must("SET", "k", "lost") })
+	if s.Primary() != first || first.must("GET", "k") != "kept" {
+		t.Error("the failover has lost nothing")
+	}
+	second.Restart()
+	s.awaitReplication(first)
+}
+
+func TestCluster(t *testing.T) {
+	c := StartCluster(t)
+	if masters := c.Masters(); len(masters) != 3 {
+		t.Fatalf("%d masters", len(masters))
+	}
+	slot := c.Slot("{tag}")
+	from := c.Owner(slot)
+	for i := range 25 {
+		from.must("SET", fmt.Sprintf("{tag}%d", i), i)
+	}
+	to := c.Servers[0]
+	if to == from {
+		to = c.Servers[1]
+	}
+	c.MoveSlot(slot, to)
+	if now := c.Owner(slot); now != to || to.must("GET", "{tag}24") != "24" {
+		t.Errorf("the slot's owner is %s", now.Addr)
+	}
+	c.MoveSlot(slot, to)
+
+	replica := c.Replica(to)
+	c.Failover(replica)
+	replica.Kill()
+	c.AwaitMaster(to)
+	if to.must("GET", "{tag}24") != "24" {
+		t.Error("the key is gone")
+	}
+	replica.Restart()
+	c.AwaitHealthy()
+}

@@ -1,0 +1,194 @@
+//go:build unix
+
+package redistest
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"testing"
+)
+
+// masterName is what the Sentinels call the primary.
+const masterName = "rejoin"
+
+// Sentinels are a primary, its replica and the three Sentinels that watch them
+// and promote the replica half a second after the primary has fallen silent.
+type Sentinels struct {
+	Servers   []*Server // the two that hold data, whichever is the primary
+	Sentinels []*Server
+
+	t testing.TB
+}
+
+// StartSentinels starts them and returns once every Sentinel knows all others
+// and the replica. The lines are for the configuration of both data servers.
+func StartSentinels(t testing.TB, config ...string) *Sentinels {
+	t.Helper()
+	primary := Start(t, config...)
+	replicaOf := "replicaof " + hostPort(primary.Addr)
+	replica := Start(t, append([]string{replicaOf}, config...)...)
+	s := &Sentinels{Servers: []*Server{primary, replica}, t: t}
+	s.awaitReplication(primary)
+	for range 3 {
+		sentinel := start(t, []string{"--sentinel"}, []string{
+			"sentinel monitor " + masterName + " " + hostPort(primary.Addr) + " 2",
+			"sentinel down-after-milliseconds " + masterName + " 500",
+			"sentinel failover-timeout " + masterName + " 1000",
+		})
+		// As they are, Sentinels ask once a second at most, so a server that they
+		// have just heard of would count as down before it is asked.
+		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 100, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
+		s.Sentinels = append(s.Sentinels, sentinel)
+	}
+	s.AwaitWatched()
+	return s
+}
+
+func hostPort(addr string) string {
+	host, port, _ := net.SplitHostPort(addr) // it is one of ours
+	return host + " " + port
+}
+
+// URL names the three Sentinels and the primary's name.
+func (s *Sentinels) URL() string {
+	query := url.Values{"master_name": {masterName}}
+	for _, other := range s.Sentinels[1:] {
+		query.Add("addr", other.Addr)
+	}
+	return "redis+sentinel://" + s.Sentinels[0].Addr + "?" + query.Encode()
+}
+
+// Primary returns the server that the Sentinels name, alive or not.
+func (s *Sentinels) Primary() *Server {
+	s.t.Helper()
+	addr := s.Sentinels[0].must("SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName).([]any)
+	return s.server(net.JoinHostPort(addr[0].(string), addr[1].(string)))
+}
+
+// Replica returns the server that is not the primary.
+func (s *Sentinels) Replica() *Server {
+	s.t.Helper()
+	return s.other(s.Primary())
+}
+
+func (s *Sentinels) server(addr string) *Server {
+	s.t.Helper()
+	for _, server := range s.Servers {
+		if server.Addr == addr {
+			return server
+		}
+	}
+	s.t.Fatalf("redistest: there is no server at %s", addr)
+	return nil
+}
+
+func (s *Sentinels) other(than *Server) *Server {
+	if than == s.Servers[0] {
+		return s.Servers[1]
+	}
+	return s.Servers[0]
+}
+
+// Failover lets the Sentinels promote the replica while both servers run, and
+// returns once it is the primary and the other follows it.
+func (s *Sentinels) Failover() {
+	s.t.Helper()
+	old := s.Primary()
+	eventually(s.t, "failover", func() error { // refused until the last one is over
+		_, err := s.Sentinels[0].do("SENTINEL", "FAILOVER", masterName)
+		return err
+	})
+	s.AwaitPrimary(s.other(old))
+	s.awaitReplication(s.other(old))
+}
+
+// LoseTail parts the replica from its primary while during runs, so that it gets
+// nothing of what is written then, kills the primary and returns once the
+// replica has taken its place. The old primary stays down; Restart brings it
+// back as the new one's replica. The Sentinels mend what they see within seconds,
+// so during must be short.
+func (s *Sentinels) LoseTail(during func()) {
+	s.t.Helper()
+	primary := s.Primary()
+	replica := s.other(primary)
+	replica.must("REPLICAOF", "127.0.0.1", 1) // where nobody is
+	during()
+	primary.Kill()
+	s.AwaitPrimary(replica)
+}
+
+// AwaitPrimary returns once the Sentinels name a server and it calls itself the
+// primary.
+func (s *Sentinels) AwaitPrimary(server *Server) {
+	s.t.Helper()
+	eventually(s.t, "promotion of "+server.Addr, func() error {
+		if now := s.Primary(); now != server {
+			return fmt.Errorf("the primary is %s", now.Addr)
+		}
+		role, err := server.do("ROLE")
+		if err == nil && role.([]any)[0] != "master" {
+			err = fmt.Errorf("its role is %v", role)
+		}
+		return err
+	})
+}
+
+// AwaitWatched returns once every Sentinel sees the primary, a replica in good
+// order and the two other Sentinels: only then do they fail over reliably.
+func (s *Sentinels) AwaitWatched() {
+	s.t.Helper()
+	for _, sentinel := range s.Sentinels {
+		eventually(s.t, "Sentinel "+sentinel.Addr, func() error {
+			master, err := pairs(sentinel.do("SENTINEL", "MASTER", masterName))
+			if err == nil && (master["flags"] != "master" || master["num-other-sentinels"] != "2") {
+				err = fmt.Errorf("the primary's flags are %s, other Sentinels: %s", master["flags"], master["num-other-sentinels"])
+			}
+			if err != nil {
+				return err
+			}
+			replicas, err := sentinel.do("SENTINEL", "REPLICAS", masterName)
+			if err != nil {
+				return err
+			}
+			for _, r := range replicas.([]any) {
+				replica, err := pairs(r, nil)
+				if err == nil && replica["flags"] == "slave" && replica["master-link-status"] == "ok" {
+					return nil
+				}
+			}
+			return fmt.Errorf("no replica is in good order: %v", replicas)
+		})
+	}
+}
+
+// pairs turns a list of names and values into a map.
+func pairs(list any, err error) (map[string]string, error) {
+	if err != nil {
+		return nil, err
+	}
+	m := make(map[string]string)
+	for l := list.([]any); len(l) > 1; l = l[2:] {
+		m[l[0].(string)] = fmt.Sprint(l[1])
+	}
+	return m, nil
+}
+
+// awaitReplication returns once the other server follows the primary.
+func (s *Sentinels) awaitReplication(primary *Server) {
+	s.t.Helper()
+	eventually(s.t, "replication", func() error { return s.other(primary).follows(primary) })
+}
+
+// follows reports whether a server is a replica with a good link to its primary.
+func (s *Server) follows(primary *Server) error {
+	role, err := s.do("ROLE")
+	if err != nil {
+		return err
+	}
+	r := role.([]any)
+	if r[0] != "slave" || net.JoinHostPort(r[1].(string), fmt.Sprint(r[2])) != primary.Addr || r[3] != "connected" {
+		return fmt.Errorf("the role is %v", role)
+	}
+	return nil
+}
