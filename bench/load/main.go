@@ -81,7 +81,7 @@ func run(ctx context.Context) error {
 
 	contenders := []contender{
 		{Name: "rejoin", Command: []string{*node}, Env: []string{
-			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0",
+			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
 			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json",
 		}},
 		{Name: "socket.io", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{

@@ -37,6 +37,8 @@ type config struct {
 	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
 	BacklogTTL     time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
 	ReplayLimit    int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
+	DrainDelay     time.Duration `split_words:"true" default:"5s" within:"0s 10m" desc:"how long SIGTERM leaves the node serving, though not ready, until its balancer sends new clients elsewhere"`
+	DrainBudget    time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all at once, as SIGINT does without any delay"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
 	ClientDir      string        `split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, in place of the one built in"`
 	Demo           bool          `split_words:"true" default:"true" desc:"serve the demo page at /"`

@@ -10,10 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,6 +21,10 @@ import (
 
 // version is that of CHANGELOG.md.
 const version = "0.1.0"
+
+// revision is for builds that see no repository, as that of the image: they set
+// it with -ldflags -X.
+var revision = "unknown"
 
 // stopTimeout bounds a clean stop.
 const stopTimeout = 10 * time.Second
@@ -35,14 +37,14 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // so that a second signal ends the process at once
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	ctx, drain := signals()
+	os.Exit(run(ctx, drain, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program, configured by the environment. It serves until ctx ends,
-// then stops cleanly, and returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+// run is the program, configured by the environment. It serves until drain is
+// closed, and then until its clients have gone, or until ctx ends. Then it stops
+// cleanly, and returns the exit code.
+func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	check := flags.Bool("check", false, "check the configuration and exit")
@@ -92,24 +94,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	for _, w := range r.warnings {
 		log.Warn(w)
 	}
-	if err := serve(ctx, c, build, log); err != nil {
+	if err := serve(ctx, drain, c, build, log); err != nil {
 		log.Error("the node failed", zap.Error(err))
 		return exitFailure
 	}
 	return exitOK
 }
 
-// serve runs a node until ctx ends or it fails.
-func serve(ctx context.Context, c config, build metrics.Build, log *zap.Logger) error {
+// serve runs a node until ctx ends, it is drained, or it fails.
+func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log *zap.Logger) error {
 	n, err := start(c, build, log)
 	if err != nil {
 		return err
 	}
 	select {
+	case <-drain:
+		n.drain(ctx, c.DrainDelay, c.DrainBudget)
 	case <-ctx.Done():
-		log.Info("stopping", zap.Duration("within", stopTimeout))
 	case err = <-n.failed:
 	}
+	log.Info("stopping", zap.Duration("within", stopTimeout))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if err := errors.Join(err, n.stop(ctx)); err != nil {
@@ -134,7 +138,7 @@ environment and takes no arguments but one of these:
 
 // thisBuild says what the compiler knows of this binary.
 func thisBuild() metrics.Build {
-	b := metrics.Build{Version: version, Revision: "unknown"}
+	b := metrics.Build{Version: version, Revision: revision}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b

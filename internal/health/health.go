@@ -22,12 +22,14 @@ type phase struct {
 	name   string
 	ready  bool
 	reason string
+	// connections counts those that have yet to be closed; nil unless draining.
+	connections func() int
 }
 
 var (
-	starting = &phase{"starting", false, "the node does not accept connections yet"}
-	serving  = &phase{"ready", true, "the node accepts connections"}
-	stopping = &phase{"stopping", false, "the node was told to stop and closes its connections"}
+	starting = &phase{name: "starting", reason: "the node does not accept connections yet"}
+	serving  = &phase{name: "ready", ready: true, reason: "the node accepts connections"}
+	stopping = &phase{name: "stopping", reason: "the node was told to stop and closes its connections"}
 )
 
 // New returns the state of a node that starts now.
@@ -39,6 +41,14 @@ func New(node, version string) *State {
 
 // Serving makes the node ready, unless it is stopping already.
 func (s *State) Serving() { s.phase.CompareAndSwap(starting, serving) }
+
+// Draining makes the node not ready, for good: it is about to stop, and its
+// clients go one by one. connections says how many are still there.
+func (s *State) Draining(connections func() int) {
+	s.phase.Store(&phase{
+		name: "draining", reason: "the node was told to stop and sends its clients elsewhere", connections: connections,
+	})
+}
 
 // Stopping makes the node not ready, for good.
 func (s *State) Stopping() { s.phase.Store(stopping) }
@@ -56,13 +66,14 @@ type answer struct {
 	Node          string  `json:"node"`
 	Version       string  `json:"version"`
 	UptimeSeconds int64   `json:"uptime_seconds"`
+	Connections   *int    `json:"connections,omitempty"` // that are left, while the node drains
 }
 
 // Live answers 200 as long as the process can answer at all. It depends on
 // nothing else: a restart mends no neighbour.
 func (s *State) Live() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.reply(w, "alive", check{"process", true, "the process answers"})
+		s.reply(w, "alive", check{"process", true, "the process answers"}, nil)
 	})
 }
 
@@ -70,16 +81,21 @@ func (s *State) Live() http.Handler {
 func (s *State) Ready() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p := s.phase.Load()
-		s.reply(w, p.name, check{"accepting", p.ready, p.reason})
+		var left *int
+		if p.connections != nil {
+			n := p.connections()
+			left = &n
+		}
+		s.reply(w, p.name, check{"accepting", p.ready, p.reason}, left)
 	})
 }
 
-func (s *State) reply(w http.ResponseWriter, status string, c check) {
+func (s *State) reply(w http.ResponseWriter, status string, c check, connections *int) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	if !c.OK {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	// The only error is that of a client that has gone.
-	_ = json.NewEncoder(w).Encode(answer{status, []check{c}, s.node, s.version, int64(time.Since(s.started).Seconds())})
+	_ = json.NewEncoder(w).Encode(answer{status, []check{c}, s.node, s.version, int64(time.Since(s.started).Seconds()), connections})
 }

@@ -35,8 +35,19 @@ func TestReadyFollowsTheNodesLife(t *testing.T) {
 	expect(503, "starting")
 	s.Serving()
 	expect(200, "ready")
+	left := 7
+	s.Draining(func() int { return left })
+	for ; left >= 0; left -= 7 {
+		expect(503, "draining")
+		if _, a := get(t, s.Ready()); a.Connections == nil || *a.Connections != left {
+			t.Errorf("%+v, want that %d connections are left", a, left)
+		}
+	}
 	s.Stopping()
 	expect(503, "stopping")
+	if _, a := get(t, s.Ready()); a.Connections != nil {
+		t.Errorf("%+v, though it does not drain any more", a)
+	}
 	s.Serving() // a late start does not bring it back
 	expect(503, "stopping")
 }

@@ -48,6 +48,7 @@ func startNode(t *testing.T, variables ...string) *node {
 	}
 	cmd.Env = append(cmd.Env, "GORACE=halt_on_error=1",
 		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0",
+		"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s", // nobody waits for a balancer, nor for other clients
 		// A polling client that vanishes between two polls is noticed by its silence.
 		"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s")
 	cmd.Env = append(cmd.Env, variables...)

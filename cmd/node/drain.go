@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// drainReport is how often the log says how far a drain has come.
+const drainReport = 5 * time.Second
+
+// drain sends the clients elsewhere, as slowly as the configuration says, or until
+// ctx ends. The node is not ready any more. It serves as before for the delay, in
+// which its balancer notices; then it refuses new clients and closes its
+// connections one by one. The last is closed after three quarters of the budget,
+// so that slow ones have ended, too, when it is spent.
+func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
+	n.health.Draining(n.connections)
+	n.log.Info("draining: not ready any more", zap.Duration("serving_for", delay), zap.Int("connections", n.connections()))
+	select {
+	case <-time.After(delay):
+	case <-ctx.Done():
+		return
+	}
+	n.log.Info("draining: closing the connections", zap.Duration("within", budget), zap.Int("connections", n.connections()))
+	ctx, cancel := context.WithTimeout(ctx, max(budget, time.Second)) // all at once takes a moment, too
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- n.sockets.Drain(ctx, budget*3/4) }() // ends with ctx at the latest
+	report := time.NewTicker(drainReport)
+	defer report.Stop()
+	for {
+		select {
+		case err := <-done:
+			n.log.Info("drained", zap.Uint64("closed", n.sockets.Stats().Drained), zap.Int("connections", n.connections()), zap.Error(err))
+			return
+		case <-report.C:
+			n.log.Info("draining", zap.Uint64("closed", n.sockets.Stats().Drained), zap.Int("connections", n.connections()))
+		}
+	}
+}
+
+// connections counts those that are open.
+func (n *node) connections() int {
+	st := n.sockets.Stats().Engine
+	return st.Polling + st.WebSocket
+}
