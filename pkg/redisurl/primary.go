@@ -175,6 +175,8 @@ func with(ctx context.Context, o *redis.Options, f func(*redis.Client) error) er
 	err := f(c)
 	if stop() {
 		_ = c.Close()
+	} else if err != nil {
+		return context.Cause(ctx)
 	}
 	return err
 }

@@ -64,6 +64,9 @@ func Parse(raw string) (*Target, error) {
 	if err != nil || u.Host == "" || u.Fragment != "" || strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
 		return nil, errSyntax
 	}
+	if strings.Contains(u.Host, ",") {
+		return nil, errors.New("redisurl: a URL names one host, and others by parameters like addr=host:6379")
+	}
 	t := &Target{name: u.Scheme + "://"}
 	switch u.Scheme {
 	case "redis", "rediss":
