@@ -57,10 +57,7 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 // of the answer.
 func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	c := p.c
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(c.server.requestTimeout())) // where that can be done
-	body, err := readBody(w, r, int64(c.server.o.MaxPayload))
-	_ = rc.SetReadDeadline(time.Time{})
+	body, err := c.server.readBody(w, r)
 	if errors.Is(err, errTooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
@@ -85,10 +82,15 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	}
 }
 
-func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+// readBody reads a POST's body, within a deadline where one can be set.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	limit := int64(s.o.MaxPayload)
 	if r.ContentLength > limit {
 		return nil, errTooLarge
 	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
 		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead) // what a header claims is worth no more memory

@@ -17,6 +17,7 @@ type request struct {
 	sid       string
 	version   string
 	upgrade   bool
+	forwarded bool // by another node, which has checked the origin
 }
 
 func newRequest(r *http.Request) *request {
@@ -34,6 +35,7 @@ func newRequest(r *http.Request) *request {
 		sid:       last("sid"),
 		version:   last("EIO"),
 		upgrade:   websocket.IsWebSocketUpgrade(r),
+		forwarded: isForwarded(r),
 	}
 }
 
@@ -41,6 +43,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	req := newRequest(r)
 	c, no := s.verify(req)
 	switch {
+	case no == unknownSession && s.forward(w, req):
 	case no != nil:
 		s.log.Debug("request refused", zap.String("reason", no.message), zap.String("remote", r.RemoteAddr))
 		no.answer(w, req.upgrade)
@@ -62,10 +65,13 @@ func (s *Server) verify(r *request) (*Conn, *refusal) {
 	if !slices.Contains(s.o.Transports, r.transport) {
 		return nil, unknownTransport
 	}
-	if !validOrigin(r.Header.Get("Origin")) {
+	switch {
+	case r.forwarded && r.sid == "":
+		return nil, badRequest // sessions begin where the client is
+	case r.forwarded:
+	case !validOrigin(r.Header.Get("Origin")):
 		return nil, badRequest
-	}
-	if !s.origins.allow(r.Request) {
+	case !s.origins.allow(r.Request):
 		return nil, forbidden
 	}
 	if r.sid != "" {

@@ -96,6 +96,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	if isForwarded(r) { // the node that the client reached has done the rest
+		s.dispatch(w, r)
+		return
+	}
 	s.handler.ServeHTTP(w, r)
 }
 

@@ -1,0 +1,161 @@
+package engineio
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// setUpPair runs two servers, of which the first hands the requests of the
+// second's sessions over.
+func setUpPair(t *testing.T, o Options) (near, far *bench) {
+	t.Helper()
+	o.NodeID = "far1"
+	far = setUp(t, o)
+	o.NodeID = "near"
+	o.Forward = func(w http.ResponseWriter, r *http.Request, owner string) bool {
+		if owner != "far1" {
+			return false
+		}
+		far.ServeHTTP(w, Forwarded(r))
+		return true
+	}
+	return setUp(t, o), far
+}
+
+func TestAnotherNodesSession(t *testing.T) {
+	near, far := setUpPair(t, Options{})
+	sid := far.open()
+	c := receive(t, far.conns)
+	near.post(sid, "4by another door")
+	far.gets("by another door", false)
+	if err := c.Send(Text([]byte("and back"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := near.poll(sid); got != "4and back" {
+		t.Errorf("polled %q", got)
+	}
+
+	ws := near.dial("&sid=" + sid)
+	near.write(ws, "2probe")
+	if got := near.read(ws); got != "3probe" {
+		t.Fatalf("probe answered by %q", got)
+	}
+	near.write(ws, "5")
+	near.write(ws, "4upgraded")
+	far.gets("upgraded", false)
+	if n := near.Stats(); n.Opened != 0 {
+		t.Errorf("the server in between has opened %d connections", n.Opened)
+	}
+}
+
+func TestWhoIsNobodysSession(t *testing.T) {
+	near, far := setUpPair(t, Options{})
+	for _, sid := range []string{
+		"far1" + strings.Repeat("x", 16), // the owner does not know it
+		"gone" + strings.Repeat("x", 16), // the hook does not know the owner
+		"near" + strings.Repeat("x", 16), // would be its own
+		"far1", "far1" + strings.Repeat("x", 17), "far1" + strings.Repeat("/", 16),
+	} {
+		near.unknown(sid)
+	}
+	if n := far.Stats(); n.Opened != 0 {
+		t.Errorf("the owner has opened %d connections", n.Opened)
+	}
+}
+
+// A request that was forwarded is never forwarded again, even where two nodes
+// each take the other for the owner.
+func TestForwardedOnlyOnce(t *testing.T) {
+	var times atomic.Int32
+	var near *bench
+	near = setUp(t, Options{NodeID: "near", Forward: func(w http.ResponseWriter, r *http.Request, _ string) bool {
+		times.Add(1)
+		near.ServeHTTP(w, Forwarded(r))
+		return true
+	}})
+	near.unknown("far1" + strings.Repeat("x", 16))
+	if n := times.Load(); n != 1 {
+		t.Errorf("forwarded %d times", n)
+	}
+}
+
+func TestForwardedHandshakeIsRefused(t *testing.T) {
+	far := setUp(t, Options{})
+	near := setUp(t, Options{Use: []func(http.Handler) http.Handler{func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { far.ServeHTTP(w, Forwarded(r)) })
+	}}})
+	if res, body := near.do("GET", "", ""); res.StatusCode != http.StatusBadRequest || !strings.HasPrefix(body, `{"code":3,`) {
+		t.Errorf("%s %s", res.Status, body)
+	}
+}
+
+// What a node adds to a response, or asks of a request, counts once.
+func TestOriginsOfForwardedRequests(t *testing.T) {
+	var used atomic.Int32
+	near, far := setUpPair(t, Options{
+		Origins: []string{"https://good.example"},
+		Headers: func(h http.Header, _ *http.Request) { h.Add("X-Hook", "1") },
+		Use: []func(http.Handler) http.Handler{func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				used.Add(1)
+				w.Header().Add("X-Used", "1")
+				next.ServeHTTP(w, r)
+			})
+		}},
+	})
+	sid := far.open()
+	used.Store(0)
+	res, body := near.do("POST", sid, "4hi", "Origin", "https://good.example")
+	if res.StatusCode != http.StatusOK || body != "ok" || used.Load() != 1 {
+		t.Fatalf("%s %s, middlewares passed: %d", res.Status, body, used.Load())
+	}
+	for name, want := range map[string]string{
+		"Access-Control-Allow-Origin": "https://good.example", "Access-Control-Allow-Credentials": "true",
+		"X-Hook": "1", "X-Used": "1",
+	} {
+		if got := res.Header.Values(name); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %q, want %s once", name, got, want)
+		}
+	}
+	if res, _ := near.do("POST", sid, "4hi", "Origin", "https://bad.example"); res.StatusCode != http.StatusForbidden {
+		t.Errorf("another origin: %s", res.Status)
+	}
+	if _, res, err := near.tryDial("?EIO=4&transport=websocket&sid="+sid, "Origin", "https://bad.example"); err == nil || res.StatusCode != http.StatusBadRequest {
+		t.Errorf("another origin's WebSocket: %v", err)
+	}
+	_, res, err := near.tryDial("?EIO=4&transport=websocket&sid="+sid, "Origin", "https://good.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"X-Hook", "X-Used"} {
+		if got := res.Header.Values(name); len(got) != 1 {
+			t.Errorf("101 with %s: %q", name, got)
+		}
+	}
+}
+
+func TestBodiesOfForwardedRequests(t *testing.T) {
+	near, far := setUpPair(t, Options{MaxPayload: 64})
+	sid := far.open()
+	long := "4" + strings.Repeat("x", 64)
+	if res, _ := near.do("POST", sid, long); res.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("with a length: %s", res.Status)
+	}
+	r, err := http.NewRequest("POST", near.http.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid, struct{ *strings.Reader }{strings.NewReader(long)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := near.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusRequestEntityTooLarge {
+		t.Errorf("in chunks: %s", res.Status)
+	}
+	near.post(sid, long[:64])
+	far.gets(long[1:64], false)
+}
