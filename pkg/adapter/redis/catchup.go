@@ -1,0 +1,209 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// What may wait for one node.
+const (
+	feedItems  = 16384
+	feedBytes  = 64 << 20
+	inboxItems = 4096
+	inboxBytes = 16 << 20
+	heldBytes  = 64 << 20
+)
+
+// eventOverhead is what an event costs in memory beside its payload, about.
+const eventOverhead = 512
+
+// arrived takes an event that came on a room's channel. It never waits: what
+// there is no space for is read again later.
+func (g *generation) arrived(name string, at adapter.Position, payload string) {
+	p := g.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen != g || p.epoch != g.epoch {
+		return
+	}
+	if strings.HasPrefix(name, "probe:") {
+		p.probed = time.Now()
+		p.roundTrip = time.Since(p.probeSent)
+		p.probeDue = time.Time{}
+		if g.flow == passing {
+			p.tail = later(p.tail, at)
+		}
+		return
+	}
+	if g.flow == dropping || at.Compare(p.tail) <= 0 {
+		return
+	}
+	e, err := decodeEvent(payload)
+	if err != nil {
+		p.stats.malformed.Add(1)
+		p.log.Error("a strange event", zap.String("room", name), zap.Error(err))
+		return
+	}
+	e.Position, e.Cursor = at, adapter.Cursor{Epoch: g.epoch, At: at}
+	switch size := eventOverhead + len(payload); {
+	case g.flow == holding && g.bytes+size <= heldBytes:
+		if n := len(g.held); n == 0 || g.held[n-1].Position != at {
+			g.held = append(g.held, e)
+			g.bytes += size
+		}
+	case g.flow == passing && p.feed.Full() == nil:
+		p.feed.Put(fed{event: e}, size)
+		p.tail = at
+	default:
+		g.flow, g.held, g.bytes = dropping, nil, 0
+		p.stats.gaps.Add(1)
+		select {
+		case g.behind <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func later(a, b adapter.Position) adapter.Position {
+	if a.Compare(b) < 0 {
+		return b
+	}
+	return a
+}
+
+// keepUp catches up when the generation begins and whenever something had to be
+// dropped.
+func (g *generation) keepUp() {
+	select {
+	case <-g.all:
+	case <-g.ctx.Done():
+		return
+	}
+	for {
+		if err := g.catchUp(); err != nil {
+			g.stop(err)
+			return
+		}
+		select {
+		case <-g.behind:
+		case <-g.ctx.Done():
+			return
+		}
+		for space := g.p.feed.Full(); space != nil; space = g.p.feed.Full() {
+			select {
+			case <-space:
+			case <-g.ctx.Done():
+				return
+			}
+		}
+		g.p.mu.Lock()
+		g.flow = holding
+		g.p.mu.Unlock()
+	}
+}
+
+var errForked = errors.New("adapter/redis: the history lacks what this node has seen")
+
+// catchUp reads what the feed has missed. The order of its steps is what makes
+// it whole: everything heard before is confirmed, so that later events arrive;
+// then the end is fixed; only then the rooms are listed, for a room joined since
+// has its events behind that end; and what arrived meanwhile comes last.
+func (g *generation) catchUp() error {
+	p := g.p
+	began := time.Now()
+	ctx, cancel := p.bounded(g.ctx)
+	defer cancel()
+	p.mu.Lock()
+	known := p.known
+	p.mu.Unlock()
+	seen, err := p.look(ctx, []*headRequest{{seen: []adapter.Cursor{{Epoch: g.epoch, At: known.start()}}}})
+	if err != nil {
+		return err
+	}
+	if seen.epoch != g.epoch {
+		return errNewHistory
+	}
+	if proof := seen.lacks(known); proof != "" {
+		if err := p.forked(ctx, g.epoch, proof); err != nil {
+			return err
+		}
+		return errForked
+	}
+	end := seen.newest.end()
+
+	p.mu.Lock()
+	after := make(map[string]adapter.Position, len(p.rooms))
+	tail := p.tail
+	for name := range p.rooms {
+		if p.begun || p.limit > 0 {
+			after[name] = tail
+		}
+	}
+	p.mu.Unlock()
+	missed, err := p.missed(ctx, g.epoch, after, end)
+	if err != nil && !errors.Is(err, adapter.ErrTrimmed) {
+		return err
+	}
+	return g.release(missed, end, err, began)
+}
+
+// lacks returns what proves that the clock lost an entry, or nothing.
+func (l *look) lacks(e entry) string {
+	if e.ms == 0 || e.before(l.oldest) {
+		return ""
+	}
+	found, ok := l.found[e.id()]
+	switch {
+	case l.newest.before(e):
+		return fmt.Sprintf("entry %s is ahead of the clock, which is at %s", e.id(), l.newest.id())
+	case !ok:
+		return fmt.Sprintf("entry %s is not in the clock", e.id())
+	case e.call != "" && found.call != e.call:
+		return fmt.Sprintf("entry %s is of another call", e.id())
+	}
+	return ""
+}
+
+// release puts what was missed and what was held into the feed, in one order, and
+// lets events pass from here on.
+func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, trimmed error, began time.Time) error {
+	p := g.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen != g || p.epoch != g.epoch {
+		return errNewHistory
+	}
+	if g.flow == dropping { // too much arrived meanwhile: again
+		return nil
+	}
+	if trimmed != nil {
+		p.log.Warn("a gap can't be repaired", zap.Error(trimmed))
+		p.lose("a gap in the feed can't be repaired: " + trimmed.Error())
+		missed = nil
+	}
+	repaired := 0
+	for e := range adapter.Merge(append(missed, g.held)) {
+		if e.Position.Compare(p.tail) <= 0 {
+			continue
+		}
+		p.feed.Put(fed{event: e}, eventOverhead+len(e.Data))
+		p.tail = e.Position
+		repaired++
+	}
+	p.tail = later(p.tail, end)
+	g.flow, g.held, g.bytes = passing, nil, 0
+	if p.begun {
+		p.stats.repairs.Add(1)
+		p.stats.repaired.Add(uint64(repaired))
+		p.log.Info("caught up", zap.Int("events", repaired), zap.Duration("took", time.Since(began)))
+	}
+	p.begun = true
+	p.probeNow()
+	return nil
+}

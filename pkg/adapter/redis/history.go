@@ -1,0 +1,287 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"sync"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+//go:embed renew.lua
+var renewSource string
+
+var renewScript = goredis.NewScript(renewSource)
+
+// where returns the history that this node believes in, and its newest entry
+// known. It asks Redis only if the node knows of none yet.
+func (p *partition) where(ctx context.Context) (epoch string, known entry, err error) {
+	p.mu.Lock()
+	epoch, known = p.epoch, p.known
+	p.mu.Unlock()
+	if epoch != "" {
+		return epoch, known, nil
+	}
+	return p.search(ctx)
+}
+
+// search asks Redis for the current history and makes it the node's. Where there
+// is none, or one without a clock, it begins a new one.
+func (p *partition) search(ctx context.Context) (epoch string, newest entry, err error) {
+	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+		for {
+			epoch, err = c.Get(ctx, p.names.epoch()).Result()
+			if err != nil && !errors.Is(err, goredis.Nil) {
+				return err
+			}
+			if epoch != "" {
+				entries, err := c.XRevRangeN(ctx, p.names.clock(epoch), "+", "-", 1).Result()
+				if err != nil {
+					return err
+				}
+				if len(entries) > 0 {
+					newest, err = parseEntry(entries[0])
+					return err
+				}
+			}
+			if err := p.renew(ctx, c, epoch); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return "", entry{}, fmt.Errorf("adapter/redis: looking for the history: %w", err)
+	}
+	p.adopt(epoch, newest)
+	return epoch, newest, nil
+}
+
+// renew begins a new history in place of a lost one, unless somebody has.
+func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) error {
+	next := rand.Text()[:8]
+	keys := []string{p.names.epoch(), p.names.clock(lost), p.names.clock(next)}
+	return renewScript.Run(ctx, c, keys, lost, next, p.names.news()).Err()
+}
+
+// adopt makes a history the node's. If it had another, what its members have got
+// is no part of the new one: they are told.
+func (p *partition) adopt(epoch string, newest entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch == p.epoch {
+		if p.known.before(newest) {
+			p.known = newest
+		}
+		return
+	}
+	former := p.epoch
+	p.epoch, p.known, p.tail = epoch, newest, newest.end()
+	if former == "" {
+		return
+	}
+	p.stats.epochs.Add(1)
+	p.log.Warn("Redis has lost its history; a new one has begun", zap.String("lost", former), zap.String("epoch", epoch))
+	p.lose("Redis has lost its history")
+	if p.gen != nil {
+		p.gen.stop(errNewHistory)
+	}
+}
+
+var errNewHistory = errors.New("adapter/redis: a new history has begun")
+
+// lose says in the feed that events are lost. p.mu is held.
+func (p *partition) lose(reason string) {
+	p.feed.Put(fed{lost: &adapter.LostError{Reason: reason}}, 0)
+	p.stats.losses.Add(1)
+}
+
+// forked begins a new history because it is proved that the current one has lost
+// something that somebody has seen.
+func (p *partition) forked(ctx context.Context, epoch, proof string) error {
+	p.log.Warn("Redis has lost a part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
+	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error { return p.renew(ctx, c, epoch) })
+	if err != nil {
+		return err
+	}
+	_, _, err = p.search(ctx)
+	return err
+}
+
+// heads shares the reads of the clock: whoever asks while one is under way waits
+// for the next, since that one may have been answered already.
+type heads struct {
+	ready chan struct{} // holds a token if somebody waits
+
+	mu      sync.Mutex
+	waiting []*headRequest
+}
+
+type headRequest struct {
+	seen []adapter.Cursor // of those the clock is asked for too
+	head adapter.Cursor
+	err  error
+	done chan struct{}
+}
+
+// head returns the newest position, and an error if one of seen is not of the
+// current history.
+func (p *partition) head(ctx context.Context, seen ...adapter.Cursor) (adapter.Cursor, error) {
+	r := &headRequest{done: make(chan struct{})}
+	for _, c := range seen {
+		if !c.IsZero() {
+			r.seen = append(r.seen, c)
+		}
+	}
+	p.heads.mu.Lock()
+	p.heads.waiting = append(p.heads.waiting, r)
+	p.heads.mu.Unlock()
+	select {
+	case p.heads.ready <- struct{}{}:
+	default:
+	}
+	select {
+	case <-r.done:
+		return r.head, r.err
+	case <-ctx.Done():
+		return adapter.Cursor{}, context.Cause(ctx)
+	case <-p.ctx.Done():
+		return adapter.Cursor{}, context.Cause(p.ctx)
+	}
+}
+
+// runHeads answers all who wait, again and again.
+func (p *partition) runHeads() {
+	for {
+		select {
+		case <-p.heads.ready:
+		case <-p.ctx.Done():
+			return
+		}
+		p.heads.mu.Lock()
+		all := p.heads.waiting
+		p.heads.waiting = nil
+		p.heads.mu.Unlock()
+		ctx, cancel := p.bounded(p.ctx)
+		p.answerHeads(ctx, all)
+		cancel()
+		for _, r := range all {
+			close(r.done)
+		}
+	}
+}
+
+func (p *partition) answerHeads(ctx context.Context, all []*headRequest) {
+	look, err := p.look(ctx, all)
+	for _, r := range all {
+		if r.err = err; err == nil {
+			r.head = adapter.Cursor{Epoch: look.epoch, At: look.newest.end()}
+			for _, c := range r.seen {
+				if r.err = look.verdict(c); r.err != nil {
+					break
+				}
+			}
+		}
+	}
+}
+
+// A look is what one transaction saw of the clock.
+type look struct {
+	epoch          string
+	oldest, newest entry
+	found          map[string]entry // of the entries asked for, by id
+}
+
+// verdict returns an error if c is proved not to be of this history. A position
+// older than the clock's first entry proves nothing.
+func (l *look) verdict(c adapter.Cursor) error {
+	e := entryOf(c.At)
+	switch {
+	case c.Epoch != l.epoch:
+		return fmt.Errorf("%w: cursor %s is not of the history %s", adapter.ErrHistoryLost, c, l.epoch)
+	case l.newest.before(e):
+		return fmt.Errorf("%w: cursor %s is ahead of the clock", adapter.ErrHistoryLost, c)
+	case e.before(l.oldest):
+		return nil
+	}
+	if _, ok := l.found[e.id()]; !ok {
+		return fmt.Errorf("%w: cursor %s is not in the clock", adapter.ErrHistoryLost, c)
+	}
+	return nil
+}
+
+// look reads epoch and clock in one transaction. It ends with the node's history
+// being the current one.
+func (p *partition) look(ctx context.Context, all []*headRequest) (*look, error) {
+	for {
+		epoch, _, err := p.where(ctx)
+		if err != nil {
+			return nil, err
+		}
+		seen, err := p.lookFor(ctx, epoch, all)
+		if err != nil {
+			return nil, fmt.Errorf("adapter/redis: reading the clock: %w", err)
+		}
+		if seen != nil {
+			p.observe(epoch, seen.newest)
+			return seen, nil
+		}
+		if _, _, err := p.search(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lookFor returns nil if the history is not the current one, or has no clock.
+func (p *partition) lookFor(ctx context.Context, epoch string, all []*headRequest) (*look, error) {
+	clock := p.names.clock(epoch)
+	asked := make(map[string]*goredis.XMessageSliceCmd)
+	var current *goredis.StringCmd
+	var first, last *goredis.XMessageSliceCmd
+	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+		_, err := c.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
+			current = tx.Get(ctx, p.names.epoch())
+			first = tx.XRangeN(ctx, clock, "-", "+", 1)
+			last = tx.XRevRangeN(ctx, clock, "+", "-", 1)
+			for _, r := range all {
+				for _, s := range r.seen {
+					id := entryOf(s.At).id()
+					if asked[id] == nil {
+						asked[id] = tx.XRangeN(ctx, clock, id, id, 1)
+					}
+				}
+			}
+			return nil
+		})
+		if errors.Is(err, goredis.Nil) {
+			err = nil // no epoch
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if current.Val() != epoch || len(last.Val()) == 0 {
+		return nil, nil
+	}
+	l := &look{epoch: epoch, found: make(map[string]entry)}
+	if l.oldest, err = parseEntry(first.Val()[0]); err != nil {
+		return nil, err
+	}
+	if l.newest, err = parseEntry(last.Val()[0]); err != nil {
+		return nil, err
+	}
+	for id, cmd := range asked {
+		if len(cmd.Val()) > 0 {
+			if l.found[id], err = parseEntry(cmd.Val()[0]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return l, nil
+}

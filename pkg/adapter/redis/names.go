@@ -1,0 +1,57 @@
+package redis
+
+import (
+	"strings"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// Names builds the names of keys and channels. All those of one partition carry
+// its hash tag, so that a script can touch them together.
+//
+//	rejoin:{0}epoch                    the current epoch
+//	rejoin:{0}<epoch>:clock            stream: one entry for each call
+//	rejoin:{0}<epoch>:r/chat,lobby     stream: a room's backlog; and the room's channel
+//	rejoin:{0}inbox:<node>             channel: messages for one node
+//	rejoin:{0}news                     channel: a new epoch has begun
+//	rejoin:{nodes}leases               sorted set: node ids by the end of their lease
+//	rejoin:{nodes}about                hash: what each node says of itself
+//
+// The clock and the backlogs carry the epoch in their names, so those who still
+// believe in a lost history can neither write into the new one nor read from it.
+type names struct{ tagged, nodes string }
+
+func newNames(prefix, tag string) names {
+	return names{tagged: prefix + "{" + tag + "}", nodes: prefix + "{nodes}"}
+}
+
+func (n names) epoch() string                    { return n.tagged + "epoch" }
+func (n names) news() string                     { return n.tagged + "news" }
+func (n names) clock(epoch string) string        { return n.in(epoch) + "clock" }
+func (n names) inbox(node adapter.NodeID) string { return n.tagged + "inbox:" + string(node) }
+func (n names) leases() string                   { return n.nodes + "leases" }
+func (n names) about() string                    { return n.nodes + "about" }
+
+// in returns what the names of an epoch begin with.
+func (n names) in(epoch string) string { return n.tagged + epoch + ":" }
+
+// probe returns the name of the channel on which a node hears itself.
+func probe(node adapter.NodeID) string { return "probe:" + string(node) }
+
+// letters are what the names of rooms begin with, by their kind.
+const letters = "eron"
+
+// escape keeps the comma after a namespace the first one. Namespaces that
+// clients can connect to hold none.
+var escape = strings.NewReplacer("%", "%25", ",", "%2C")
+
+// name returns a room's name within its epoch: its kind's letter, the namespace,
+// a comma, and its own name as it is.
+func name(r rooms.Room) string {
+	kind := "?"
+	if int(r.Kind) < len(letters) {
+		kind = letters[r.Kind : r.Kind+1]
+	}
+	return kind + escape.Replace(r.Namespace) + "," + r.Name
+}

@@ -1,0 +1,137 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/internal/queue"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A partition is the unit of order: one clock, and the rooms whose events it
+// numbers. It is served by one Redis server at a time.
+type partition struct {
+	node    adapter.NodeID
+	names   names
+	primary func(context.Context) (*goredis.Options, error) // where its server is now
+	log     *zap.Logger
+	timeout time.Duration // of a call, and of an event in the outbox
+	limit   int           // of a replay in one room; negative: nothing is stored
+	life    time.Duration // of a silent backlog
+	keep    time.Duration // of the clock
+	probing time.Duration
+
+	ctx     context.Context // ends with the adapter; its cause is adapter.ErrClosed
+	cancel  context.CancelCauseFunc
+	running sync.WaitGroup
+
+	link     atomic.Pointer[link]
+	linking  chan struct{} // a lock around what follows
+	nextLink time.Time
+	linkErr  error
+
+	outbox    outbox
+	abandoned *identity // the publisher's: a connection whose last call may still be executed
+
+	feed  *queue.Queue[fed]
+	inbox *queue.Queue[adapter.Message]
+	heads heads
+	kick  chan struct{} // holds a token if a probe is wanted at once
+
+	mu sync.Mutex
+	// What this node knows of the history. tail is how far the feed is complete:
+	// all events in heard rooms up to there have been put into it. known is the
+	// newest entry of the clock that any reply showed.
+	epoch string
+	tail  adapter.Position
+	known entry
+	// Who hears what.
+	rooms map[string]*heard // by name within the epoch
+	gen   *generation       // nil between two
+	begun bool              // the feed has been live: somebody may have missed something since
+	// How Redis is doing.
+	downSince time.Time // of the first failure since the last success; zero if all is well
+	downCause error
+	probeSent time.Time     // when the last probe was
+	probeDue  time.Time     // when one must have come back; zero if none is waited for
+	probed    time.Time     // when the last one came back
+	roundTrip time.Duration // of the last probe
+
+	stats counters
+}
+
+// fed is what stands in the feed: an event, or the place where some are lost.
+type fed struct {
+	event *adapter.Event
+	lost  *adapter.LostError
+}
+
+// failed notes that a call failed for want of Redis.
+func (p *partition) failed(err error) {
+	if p.ctx.Err() != nil {
+		return
+	}
+	p.mu.Lock()
+	first := p.downSince.IsZero()
+	if first {
+		p.downSince = time.Now()
+	}
+	p.downCause = err
+	p.mu.Unlock()
+	if first {
+		p.log.Warn("Redis can't be reached; trying on", zap.Error(err))
+	}
+}
+
+// worked notes that a call succeeded.
+func (p *partition) worked() {
+	p.mu.Lock()
+	since := p.downSince
+	p.downSince, p.downCause = time.Time{}, nil
+	p.mu.Unlock()
+	if !since.IsZero() {
+		p.log.Info("Redis is back", zap.Duration("after", time.Since(since).Round(time.Millisecond)))
+	}
+}
+
+// down returns why publishing would fail at once, or nil.
+func (p *partition) down() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.downSince.IsZero() || time.Since(p.downSince) < p.timeout {
+		return nil
+	}
+	return p.downCause
+}
+
+// observe takes note of an entry that a reply showed.
+func (p *partition) observe(epoch string, e entry) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if epoch == p.epoch && p.known.before(e) {
+		p.known = e
+	}
+}
+
+func (p *partition) history() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch
+}
+
+// bounded returns a context for one call to Redis.
+func (p *partition) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, p.timeout)
+}
+
+// isReply reports whether an error is an answer of Redis, and not the lack of one.
+func isReply(err error) bool {
+	var reply goredis.Error
+	return errors.As(err, &reply) && !errors.Is(err, goredis.ErrClosed)
+}

@@ -1,0 +1,128 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+var (
+	errDeaf        = errors.New("adapter/redis: a probe did not come back")
+	errOtherServer = errors.New("adapter/redis: it is connected to another server than the publisher")
+	errMoved       = errors.New("adapter/redis: another server takes the writes now")
+)
+
+// runProbes sends a probe through the clock to the node itself, again and again.
+// One that does not come back means that the subscriber's connection is dead,
+// whatever TCP says of it.
+func (p *partition) runProbes() {
+	tick := time.NewTicker(p.probing)
+	defer tick.Stop()
+	for {
+		p.probe()
+		select {
+		case <-tick.C:
+			p.compare()
+		case <-p.kick:
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// probeNow has a probe sent without waiting for its time.
+func (p *partition) probeNow() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (p *partition) probe() {
+	ctx, cancel := p.bounded(p.ctx)
+	defer cancel()
+	p.mu.Lock()
+	p.probeSent = time.Now()
+	p.mu.Unlock()
+	began := time.Now()
+	_, err := p.enqueue(ctx, &parcel{rooms: []string{probe(p.node)}, payload: []byte{}})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil && p.gen != nil && p.gen.pending == nil && p.probed.Before(began) && p.probeDue.IsZero() {
+		p.probeDue = time.Now().Add(2 * p.probing)
+	}
+	if g := p.gen; g != nil && !p.probeDue.IsZero() && time.Now().After(p.probeDue) {
+		g.stop(errDeaf)
+	}
+}
+
+// compare looks whether publisher and subscriber are where they should be: at the
+// one server that takes the writes.
+func (p *partition) compare() {
+	l := p.link.Load()
+	if l == nil {
+		return
+	}
+	ctx, cancel := p.bounded(p.ctx)
+	defer cancel()
+	if o, err := p.primary(ctx); err == nil && o.Addr != l.addr {
+		p.log.Warn("the primary has moved", zap.String("from", l.addr), zap.String("to", o.Addr))
+		p.unlink(l, errMoved)
+		p.mu.Lock()
+		if p.gen != nil {
+			p.gen.stop(errMoved)
+		}
+		p.mu.Unlock()
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen != nil && p.gen.pending == nil && p.gen.server.run != l.server.run {
+		p.gen.stop(errOtherServer)
+	}
+}
+
+// condition returns the generation and whether the feed is interrupted.
+func (p *partition) condition() (generation uint64, catchingUp bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stats.generations.Load(), p.gen == nil || p.gen.flow != passing
+}
+
+// ready returns why this node should get no new clients, or nil.
+func (p *partition) ready() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch age := time.Since(p.probed); {
+	case p.epoch == "":
+		return errors.New("no history has been found in Redis yet")
+	case !p.downSince.IsZero() && time.Since(p.downSince) > p.probing:
+		return fmt.Errorf("Redis has not been reached for %v: %w", time.Since(p.downSince).Round(time.Millisecond), p.downCause)
+	case p.gen == nil:
+		return errors.New("the subscriber is not connected to Redis")
+	case p.gen.flow != passing:
+		return errors.New("the feed is catching up")
+	case age > 4*p.probing:
+		return fmt.Errorf("no probe has come back for %v", age.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// awaitLive returns once the feed has caught up for the first time.
+func (p *partition) awaitLive(ctx context.Context) error {
+	for {
+		err := p.ready()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %w: %w", adapter.ErrUnavailable, err, context.Cause(ctx))
+		}
+		pause(ctx, 5*time.Millisecond)
+	}
+}

@@ -1,0 +1,323 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+//go:embed publish.lua
+var publishSource string
+
+var publishScript = goredis.NewScript(publishSource)
+
+var errNoClock = errors.New("adapter/redis: the clock is gone")
+
+// A call is one execution of the publish script, with the messages that go out
+// beside it.
+type call struct {
+	id       string
+	epoch    string
+	since    entry // the newest entry known before its first attempt
+	events   []*parcel
+	messages []*parcel
+	until    time.Time
+	doubtful bool // an attempt may have happened
+}
+
+// runPublisher sends what is in the outbox, one call at a time.
+func (p *partition) runPublisher() {
+	for {
+		parcels := p.outbox.take(p.ctx)
+		if parcels == nil {
+			return
+		}
+		p.publish(parcels)
+	}
+}
+
+// publish sends parcels, and answers each.
+func (p *partition) publish(parcels []*parcel) {
+	c := &call{id: rand.Text()[:12], until: time.Now().Add(p.timeout)}
+	for _, it := range parcels {
+		switch {
+		case it.ctx.Err() != nil: // its sender has gone
+		case time.Since(it.queued) > p.timeout:
+			it.done <- outcome{err: fmt.Errorf("%w: it could not be sent within %v", adapter.ErrUnavailable, p.timeout)}
+		case len(it.rooms) == 0:
+			c.messages = append(c.messages, it)
+		default:
+			c.events = append(c.events, it)
+		}
+	}
+	if len(c.events)+len(c.messages) == 0 {
+		return
+	}
+	began := time.Now()
+	err := p.attempts(c)
+	p.stats.published(len(c.events), time.Since(began))
+	c.fail(err)
+}
+
+// fail answers whoever has not been answered.
+func (c *call) fail(err error) {
+	if err == nil {
+		return
+	}
+	for _, list := range [][]*parcel{c.events, c.messages} {
+		for _, it := range list {
+			it.done <- outcome{err: err}
+		}
+	}
+	c.events, c.messages = nil, nil
+}
+
+// attempts tries a call until it is known to have happened once, or not to
+// happen, or its time is over.
+func (p *partition) attempts(c *call) error {
+	ctx, cancel := context.WithDeadline(p.ctx, c.until)
+	defer cancel()
+	for {
+		l, err := p.current(ctx)
+		if err == nil {
+			err = p.bury(ctx, l)
+		}
+		if err == nil && c.doubtful {
+			err = p.find(ctx, l, c)
+		}
+		if err == nil && !c.over() {
+			err = p.attempt(ctx, l, c)
+		}
+		switch {
+		case err == nil:
+			p.worked()
+			return nil
+		case l == nil: // not connected
+		case errors.Is(err, errNoClock):
+			p.log.Warn("the history is lost: its clock is gone", zap.String("epoch", c.epoch))
+			_, _, err = p.search(ctx)
+			c.epoch = ""
+		case isReply(err) && !elsewhere(err):
+			return fmt.Errorf("adapter/redis: publish: %w", err)
+		case isReply(err): // this server does not do it, and has not
+			p.unlink(l, err)
+			pause(ctx, relinkPause)
+		default: // whether it was done is not known
+			c.doubtful = true
+			p.abandoned = &l.server
+			p.unlink(l, err)
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: Redis did not answer within %v: %w", adapter.ErrUnavailable, p.timeout, err)
+		}
+	}
+}
+
+// over reports whether everybody has been answered.
+func (c *call) over() bool { return len(c.events)+len(c.messages) == 0 }
+
+// bury makes sure that nothing more is executed of what was sent on the last
+// connection: neither twice, nor behind what is sent from now on.
+func (p *partition) bury(ctx context.Context, l *link) error {
+	if p.abandoned == nil {
+		return nil
+	}
+	if err := l.kill(ctx, *p.abandoned); err != nil {
+		return err
+	}
+	p.abandoned = nil
+	return nil
+}
+
+// elsewhere reports whether a reply says that the command was not executed
+// because this server is not, or not now, the one to ask.
+func elsewhere(err error) bool {
+	for _, prefix := range []string{"READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY", "UNBLOCKED"} {
+		if strings.HasPrefix(err.Error(), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// attempt sends a call on a link.
+func (p *partition) attempt(ctx context.Context, l *link, c *call) error {
+	if len(c.events) > 0 && c.epoch == "" {
+		epoch, known, err := p.where(ctx)
+		if err != nil {
+			return err
+		}
+		c.epoch, c.since = epoch, known
+	}
+	for loaded := false; ; loaded = true {
+		err := p.execute(ctx, l, c)
+		if err == nil || loaded || !goredis.HasErrorPrefix(err, "NOSCRIPT") {
+			return err
+		}
+		if err := publishScript.Load(ctx, l.conn).Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// execute makes the round trip, and answers what it settles.
+func (p *partition) execute(ctx context.Context, l *link, c *call) error {
+	pipe := l.conn.Pipeline()
+	var done *goredis.Cmd
+	if len(c.events) > 0 {
+		keys, args := p.arguments(c)
+		done = pipe.EvalSha(ctx, publishScript.Hash(), keys, args...)
+	}
+	sent := make([]*goredis.IntCmd, len(c.messages))
+	for i, it := range c.messages {
+		sent[i] = p.publishTo(ctx, pipe, it.inbox, it.payload)
+	}
+	_, err := pipe.Exec(ctx)
+	if err != nil && !isReply(err) {
+		c.forgetMessages(err)
+		return err
+	}
+	for i, it := range c.messages {
+		switch n, err := sent[i].Result(); {
+		case err != nil:
+			it.done <- outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)}
+		case n == 0:
+			it.done <- outcome{err: adapter.ErrNoNode}
+		default:
+			it.done <- outcome{}
+		}
+	}
+	c.messages = nil
+	if done == nil {
+		return nil
+	}
+	reply, err := done.Slice()
+	if goredis.HasErrorPrefix(err, "NOCLOCK") {
+		return errNoClock
+	}
+	if err != nil {
+		return err
+	}
+	return p.answer(c, reply)
+}
+
+// forgetMessages gives messages up: they are sent once or not at all.
+func (c *call) forgetMessages(err error) {
+	for _, it := range c.messages {
+		it.done <- outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)}
+	}
+	c.messages = nil
+}
+
+func (p *partition) arguments(c *call) (keys []string, args []any) {
+	oldest := time.Now().Add(-p.keep).UnixMilli()
+	if c.since.ms > 0 { // by Redis' own clock, which counts
+		oldest = int64(c.since.ms) - p.keep.Milliseconds()
+	}
+	base := p.names.in(c.epoch)
+	keys = append(make([]string, 0, 1+len(c.events)), p.names.clock(c.epoch))
+	args = append(make([]any, 0, 4+3*len(c.events)), c.id, max(oldest, 0), 2*max(p.limit, 1), p.life.Milliseconds())
+	for _, it := range c.events {
+		for _, room := range it.rooms {
+			keys = append(keys, base+room)
+		}
+		stored := 0
+		if it.stored && p.limit > 0 {
+			stored = 1
+		}
+		args = append(args, it.payload, stored, len(it.rooms))
+	}
+	return keys, args
+}
+
+// answer tells the senders their events' places.
+func (p *partition) answer(c *call, reply []any) error {
+	if len(reply) != 1+len(c.events) {
+		return fmt.Errorf("adapter/redis: publish: %d events, but %d values in the reply", len(c.events), len(reply))
+	}
+	id, _ := reply[0].(string)
+	ms, seq, err := parseID(id)
+	if err != nil {
+		return fmt.Errorf("adapter/redis: publish: the reply begins with %q", id)
+	}
+	e := entry{ms: ms, seq: seq, call: c.id}
+	p.observe(c.epoch, e)
+	receivers := make([]int, len(c.events))
+	for i := range receivers {
+		n, _ := reply[1+i].(int64)
+		receivers[i] = int(n)
+	}
+	c.settled(e, receivers)
+	return nil
+}
+
+// settled answers the senders of events.
+func (c *call) settled(e entry, receivers []int) {
+	at := e.start()
+	for i, it := range c.events {
+		it.done <- outcome{receipt: adapter.Receipt{Cursor: adapter.Cursor{Epoch: c.epoch, At: at}, Receivers: receivers[i]}}
+		at.Seq++
+	}
+	c.events = nil
+}
+
+// find looks for a call of which nothing was heard in the clock, and answers it
+// if it is there. It can't happen any more. Had it been sent to another server,
+// then what that one did and did not pass on is not part of this history.
+func (p *partition) find(ctx context.Context, l *link, c *call) error {
+	p.stats.retries.Add(1)
+	const page = 1000
+	for after := c.since; len(c.events) > 0; {
+		entries, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+after.id(), "+", page).Result()
+		if err != nil {
+			return err
+		}
+		for _, m := range entries {
+			if after, err = parseEntry(m); err != nil {
+				return err
+			}
+			if after.call == c.id {
+				p.observe(c.epoch, after)
+				c.settled(after, make([]int, len(c.events)))
+				break
+			}
+		}
+		if len(entries) < page {
+			break
+		}
+	}
+	c.doubtful = false
+	return nil
+}
+
+func parseEntry(m goredis.XMessage) (entry, error) {
+	ms, seq, err := parseID(m.ID)
+	if err != nil {
+		return entry{}, fmt.Errorf("adapter/redis: an entry of the clock is %q", m.ID)
+	}
+	call, _ := m.Values["c"].(string)
+	return entry{ms: ms, seq: seq, call: call}, nil
+}
+
+// publishTo publishes past the order.
+func (p *partition) publishTo(ctx context.Context, c goredis.Cmdable, channel string, payload []byte) *goredis.IntCmd {
+	return c.Publish(ctx, channel, payload)
+}

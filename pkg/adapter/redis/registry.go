@@ -1,0 +1,184 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+var (
+	//go:embed lease.lua
+	leaseSource string
+	//go:embed leave.lua
+	leaveSource string
+
+	leaseScript = goredis.NewScript(leaseSource)
+	leaveScript = goredis.NewScript(leaveSource)
+)
+
+// A node's lease on its id, and how often it is prolonged.
+const (
+	leaseLife = 5 * time.Second
+	leaseBeat = time.Second
+)
+
+// ErrTaken: another node holds the id.
+var ErrTaken = errors.New("adapter/redis: the node id is another's")
+
+// A registry knows which nodes there are: each holds a lease on its id, and says
+// in it where it is and how its feed is doing.
+type registry struct {
+	p      *partition // whose connections it uses
+	id     adapter.NodeID
+	secret string // proves that the lease is ours
+	addr   string
+	wake   chan struct{} // holds a token if there is news of this node
+
+	mu    sync.Mutex
+	nodes map[adapter.NodeID]about
+	read  time.Time
+}
+
+// about is what a node says of itself.
+type about struct {
+	Addr       string `json:"addr,omitempty"` // of its internal port
+	Generation uint64 `json:"generation"`
+	CatchingUp bool   `json:"catchingUp,omitempty"`
+}
+
+func newRegistry(p *partition, addr string) *registry {
+	return &registry{p: p, id: p.node, secret: rand.Text()[:16], addr: addr, wake: make(chan struct{}, 1)}
+}
+
+func (r *registry) keys() []string { return []string{r.p.names.leases(), r.p.names.about()} }
+
+// beat prolongs the lease and reads who is there.
+func (r *registry) beat(ctx context.Context) error {
+	self := about{Addr: r.addr}
+	self.Generation, self.CatchingUp = r.p.condition()
+	said, err := json.Marshal(self)
+	if err != nil {
+		return err
+	}
+	var reply []string
+	err = r.p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
+		reply, err = leaseScript.Run(ctx, c, r.keys(), string(r.id), r.secret, leaseLife.Milliseconds(), said).StringSlice()
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("adapter/redis: lease on the node id: %w", err)
+	}
+	if len(reply) == 0 {
+		return fmt.Errorf("%w: %s", ErrTaken, r.id)
+	}
+	nodes := make(map[adapter.NodeID]about, len(reply)/2)
+	for i := 0; i+1 < len(reply); i += 2 {
+		var a about
+		if said := reply[i+1]; len(said) > len(r.secret) && json.Unmarshal([]byte(said[len(r.secret):]), &a) == nil {
+			nodes[adapter.NodeID(reply[i])] = a
+		}
+	}
+	r.mu.Lock()
+	r.nodes, r.read = nodes, time.Now()
+	r.mu.Unlock()
+	return nil
+}
+
+// claim takes the lease. The id may still be that of a former life of this node,
+// which did not give it up: that ends by itself.
+func (r *registry) claim(ctx context.Context) error {
+	for {
+		err := r.beat(ctx)
+		if !errors.Is(err, ErrTaken) {
+			return err
+		}
+		pause(ctx, leaseBeat/2)
+		if ctx.Err() != nil {
+			return errors.Join(err, context.Cause(ctx))
+		}
+	}
+}
+
+// run prolongs the lease until ctx ends, and then gives it up.
+func (r *registry) run(ctx context.Context) {
+	tick := time.NewTicker(leaseBeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.wake:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
+			r.p.log.Warn("the lease on the node id could not be prolonged", zap.Error(err))
+		}
+	}
+}
+
+func (r *registry) leave() {
+	l := r.p.link.Load()
+	if l == nil {
+		return // it ends by itself
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := leaveScript.Run(ctx, l.reader, r.keys(), string(r.id), r.secret).Err(); err != nil {
+		r.p.log.Info("the lease on the node id could not be given up; it ends by itself", zap.Error(err))
+	}
+}
+
+// changed has the others told soon.
+func (r *registry) changed() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// members returns the nodes as they were at the last beat, this one as it is.
+func (r *registry) members() []adapter.Member {
+	r.mu.Lock()
+	nodes := maps.Clone(r.nodes)
+	r.mu.Unlock()
+	self := nodes[r.id]
+	self.Generation, self.CatchingUp = r.p.condition()
+	nodes[r.id] = self
+	list := make([]adapter.Member, 0, len(nodes))
+	for _, id := range slices.Sorted(maps.Keys(nodes)) {
+		list = append(list, adapter.Member{ID: id, Generation: nodes[id].Generation, CatchingUp: nodes[id].CatchingUp})
+	}
+	return list
+}
+
+// address returns where a node's internal port is. Of a node that is not known it
+// asks Redis, but not more often than one beat would.
+func (r *registry) address(ctx context.Context, id adapter.NodeID) (string, error) {
+	for {
+		r.mu.Lock()
+		a, ok := r.nodes[id]
+		fresh := time.Since(r.read) < leaseBeat/5
+		r.mu.Unlock()
+		switch {
+		case ok && a.Addr != "":
+			return a.Addr, nil
+		case ok || fresh:
+			return "", fmt.Errorf("%w: %q", adapter.ErrNoNode, id)
+		}
+		if err := r.beat(ctx); err != nil {
+			return "", err
+		}
+	}
+}

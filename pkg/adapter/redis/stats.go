@@ -1,0 +1,95 @@
+package redis
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats are figures of an adapter since its start, and its present state.
+type Stats struct {
+	Epoch         string        // the current history
+	Subscriptions int           // rooms that are heard, or still are
+	ProbeAge      time.Duration // since the last probe came back
+	RoundTrip     time.Duration // of the last probe: through the publisher, Redis and the feed
+
+	Published       uint64    // events
+	Batches         Histogram // events in one call
+	PublishSeconds  Histogram // of one call
+	Retries         uint64    // calls whose outcome had to be looked up
+	Generations     uint64    // subscriber connections that ended
+	Gaps            uint64    // times that more came than could be taken
+	Repairs         uint64    // catch-ups that repaired what was missed
+	Repaired        uint64    // events that they brought
+	Losses          uint64    // gaps that could not be repaired
+	Epochs          uint64    // histories lost
+	MessagesDropped uint64    // for want of space
+	Malformed       uint64    // what could not be read
+}
+
+// A Histogram counts values by upper bounds. The last count is of all values.
+type Histogram struct {
+	Bounds []float64
+	Counts []uint64 // cumulative, as long as Bounds
+	Count  uint64
+	Sum    float64
+}
+
+var (
+	batchBounds   = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024}
+	latencyBounds = []float64{.00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}
+)
+
+type counters struct {
+	events, retries, generations, gaps, repairs, repaired, losses, epochs, messagesDropped, malformed atomic.Uint64
+
+	mu      sync.Mutex
+	batches Histogram
+	seconds Histogram
+}
+
+func (c *counters) init() {
+	c.batches = Histogram{Bounds: batchBounds, Counts: make([]uint64, len(batchBounds))}
+	c.seconds = Histogram{Bounds: latencyBounds, Counts: make([]uint64, len(latencyBounds))}
+}
+
+// published counts one call.
+func (c *counters) published(events int, took time.Duration) {
+	c.events.Add(uint64(events))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.batches.add(float64(events))
+	c.seconds.add(took.Seconds())
+}
+
+func (h *Histogram) add(v float64) {
+	for i := len(h.Bounds) - 1; i >= 0 && v <= h.Bounds[i]; i-- {
+		h.Counts[i]++
+	}
+	h.Count++
+	h.Sum += v
+}
+
+func (h Histogram) clone() Histogram {
+	h.Counts = append([]uint64(nil), h.Counts...)
+	return h
+}
+
+func (p *partition) snapshot() Stats {
+	c := &p.stats
+	s := Stats{
+		Published: c.events.Load(), Retries: c.retries.Load(), Generations: c.generations.Load(),
+		Gaps: c.gaps.Load(), Repairs: c.repairs.Load(), Repaired: c.repaired.Load(), Losses: c.losses.Load(),
+		Epochs: c.epochs.Load(), MessagesDropped: c.messagesDropped.Load(), Malformed: c.malformed.Load(),
+	}
+	c.mu.Lock()
+	s.Batches, s.PublishSeconds = c.batches.clone(), c.seconds.clone()
+	c.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Epoch, s.Subscriptions, s.RoundTrip = p.epoch, len(p.rooms), p.roundTrip
+	if !p.probed.IsZero() {
+		s.ProbeAge = time.Since(p.probed)
+	}
+	return s
+}

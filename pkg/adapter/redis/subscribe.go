@@ -1,0 +1,355 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// lingering is how long a room is heard after its last member, so that rooms
+// that are left and joined again do not flap.
+const lingering = 2 * time.Second
+
+// heard is a room that this node hears, or will.
+type heard struct {
+	members   int           // how often it is subscribed
+	left      time.Time     // when that fell to zero
+	confirmed bool          // in the current generation
+	ready     chan struct{} // closed once it is
+}
+
+// subscribe makes the node hear rooms, and returns the join position: the clock's
+// newest once all of them are confirmed. What a dying generation does not bring
+// of what follows, the next one's catch-up does.
+func (p *partition) subscribe(ctx context.Context, names []string) (adapter.Cursor, error) {
+	ctx, cancel := p.bounded(ctx)
+	defer cancel()
+	var waits []chan struct{}
+	p.mu.Lock()
+	for _, name := range names {
+		h := p.rooms[name]
+		if h == nil {
+			h = &heard{ready: make(chan struct{})}
+			p.rooms[name] = h
+			if p.gen != nil {
+				p.gen.want(name)
+			}
+		}
+		h.members++
+		if !h.confirmed {
+			waits = append(waits, h.ready)
+		}
+	}
+	p.mu.Unlock()
+	err := p.confirmation(ctx, waits)
+	if err == nil {
+		var joined adapter.Cursor
+		if joined, err = p.head(ctx); err == nil {
+			return joined, nil
+		}
+	}
+	p.unsubscribe(names)
+	return adapter.Cursor{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
+}
+
+func (p *partition) confirmation(ctx context.Context, waits []chan struct{}) error {
+	for _, ready := range waits {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-p.ctx.Done():
+			return context.Cause(p.ctx)
+		}
+	}
+	return nil
+}
+
+func (p *partition) unsubscribe(names []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range names {
+		if h := p.rooms[name]; h != nil && h.members > 0 {
+			if h.members--; h.members == 0 {
+				h.left = time.Now()
+			}
+		}
+	}
+}
+
+// A generation is one life of the subscriber's connection. A room is heard only
+// once it is confirmed in the current one.
+type generation struct {
+	p      *partition
+	epoch  string
+	base   string // what the names of its rooms' channels begin with
+	server identity
+	pubsub *goredis.PubSub
+	ctx    context.Context
+	stop   context.CancelCauseFunc
+	wake   chan struct{} // holds a token if there is something to subscribe
+	all    chan struct{} // closed once all that was heard before is confirmed
+
+	// Guarded by p.mu.
+	wanted  []string            // rooms to subscribe
+	pending map[string]struct{} // channels that all waits for
+	flow    flow
+	held    []*adapter.Event // while catching up
+	bytes   int              // of them
+	behind  chan struct{}    // holds a token if something had to be dropped
+}
+
+// A flow is what happens to events that arrive.
+type flow uint8
+
+const (
+	holding  flow = iota // they are kept until the catch-up has ended
+	passing              // into the feed
+	dropping             // until there is space for them, and then a catch-up
+)
+
+// runSubscriber lives one generation after another.
+func (p *partition) runSubscriber() {
+	for n := uint64(1); p.ctx.Err() == nil; n++ {
+		err := p.live()
+		if p.ctx.Err() != nil {
+			return
+		}
+		p.stats.generations.Add(1)
+		p.log.Warn("the subscriber's connection has ended; what it misses will be read again", zap.Error(err))
+		pause(p.ctx, relinkPause)
+	}
+}
+
+// live is one generation.
+func (p *partition) live() error {
+	ctx, cancel := p.bounded(p.ctx)
+	defer cancel()
+	epoch, _, err := p.where(ctx)
+	if err != nil {
+		return err
+	}
+	o, err := p.primary(ctx)
+	if err != nil {
+		return err
+	}
+	g := &generation{
+		p: p, epoch: epoch, base: p.names.in(epoch),
+		wake: make(chan struct{}, 1), all: make(chan struct{}), behind: make(chan struct{}, 1),
+	}
+	client := goredis.NewClient(single(o, &g.server))
+	defer func() { _ = client.Close() }()
+	g.pubsub = client.Subscribe(ctx)
+	g.ctx, g.stop = context.WithCancelCause(p.ctx)
+	defer g.stop(nil)
+	// Closing the connection is what ends a read.
+	closed := context.AfterFunc(g.ctx, func() { _ = g.pubsub.Close() })
+	defer closed()
+
+	// The channels outside of the history first: they make the connection.
+	own := []string{p.names.inbox(p.node), p.names.news()}
+	if err := g.pubsub.Subscribe(ctx, own...); err != nil {
+		return fmt.Errorf("connecting to %s: %w", o.Addr, err)
+	}
+	p.begin(g, own)
+	defer p.end(g)
+	p.running.Go(g.write)
+	p.running.Go(g.keepUp)
+	err = g.receive()
+	if cause := context.Cause(g.ctx); cause != nil {
+		return cause
+	}
+	g.stop(err)
+	return err
+}
+
+// begin makes g the current generation.
+func (p *partition) begin(g *generation, own []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gen = g
+	p.probeDue = time.Time{}
+	g.pending = make(map[string]struct{})
+	for _, channel := range own {
+		g.pending[channel] = struct{}{}
+	}
+	for name := range p.rooms {
+		g.pending[g.base+name] = struct{}{}
+		g.want(name)
+	}
+	if g.epoch != p.epoch {
+		g.stop(errNewHistory)
+	}
+}
+
+// end makes every room unheard.
+func (p *partition) end(g *generation) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.gen = nil
+	for _, h := range p.rooms {
+		if h.confirmed {
+			h.confirmed, h.ready = false, make(chan struct{})
+		}
+	}
+	g.held = nil
+}
+
+// want has a room subscribed. p.mu is held.
+func (g *generation) want(name string) {
+	g.wanted = append(g.wanted, name)
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// channelsPerCall bounds one SUBSCRIBE.
+const channelsPerCall = 512
+
+// write sends what is to be subscribed, and unsubscribes what nobody needs.
+func (g *generation) write() {
+	tick := time.NewTicker(lingering / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-g.wake:
+		case <-tick.C:
+		case <-g.ctx.Done():
+			return
+		}
+		wanted, unneeded := g.changes()
+		for _, step := range []struct {
+			channels []string
+			send     func(context.Context, ...string) error
+		}{{unneeded, g.pubsub.Unsubscribe}, {wanted, g.pubsub.Subscribe}} {
+			for rest := step.channels; len(rest) > 0; {
+				n := min(len(rest), channelsPerCall)
+				if err := step.send(g.ctx, rest[:n]...); err != nil {
+					g.stop(err)
+					return
+				}
+				rest = rest[n:]
+			}
+		}
+	}
+}
+
+// changes returns the channels to subscribe and to unsubscribe. The latter are
+// unheard from here on.
+func (g *generation) changes() (wanted, unneeded []string) {
+	p := g.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range g.wanted {
+		wanted = append(wanted, g.base+name)
+	}
+	g.wanted = nil
+	for name, h := range p.rooms {
+		if h.members == 0 && h.confirmed && time.Since(h.left) > lingering {
+			delete(p.rooms, name)
+			unneeded = append(unneeded, g.base+name)
+		}
+	}
+	return wanted, unneeded
+}
+
+var errUnsubscribed = errors.New("adapter/redis: Redis has unsubscribed a channel by itself")
+
+// receive takes what the connection brings until that ends.
+func (g *generation) receive() error {
+	silence := g.p.timeout + 2*g.p.probing // a probe comes in more often
+	for {
+		got, err := g.pubsub.ReceiveTimeout(g.ctx, silence)
+		if err != nil {
+			return err
+		}
+		switch got := got.(type) {
+		case *goredis.Subscription:
+			if strings.HasSuffix(got.Kind, "unsubscribe") {
+				if g.p.isHeard(g, got.Channel) {
+					return fmt.Errorf("%w: %s", errUnsubscribed, got.Channel)
+				}
+				continue
+			}
+			g.confirmed(got.Channel)
+		case *goredis.Message:
+			g.take(got)
+		}
+	}
+}
+
+// isHeard reports whether a channel should bring events.
+func (p *partition) isHeard(g *generation, channel string) bool {
+	name, ok := strings.CutPrefix(channel, g.base)
+	if !ok {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.rooms[name]
+	return h != nil && h.confirmed
+}
+
+func (g *generation) confirmed(channel string) {
+	p := g.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if name, ok := strings.CutPrefix(channel, g.base); ok {
+		if h := p.rooms[name]; h != nil && !h.confirmed {
+			h.confirmed = true
+			close(h.ready)
+		}
+	}
+	if g.pending == nil {
+		return
+	}
+	delete(g.pending, channel)
+	if len(g.pending) == 0 {
+		g.pending = nil
+		close(g.all)
+	}
+}
+
+func (g *generation) take(m *goredis.Message) {
+	p := g.p
+	switch name, ok := strings.CutPrefix(m.Channel, g.base); {
+	case ok:
+		at, payload, _ := strings.Cut(m.Payload, " ")
+		position, err := parsePosition(at)
+		if err != nil {
+			p.malformed(m.Channel, err)
+			return
+		}
+		g.arrived(name, position, payload)
+	case m.Channel == p.names.news():
+		if m.Payload != g.epoch {
+			p.running.Go(func() {
+				ctx, cancel := p.bounded(p.ctx)
+				defer cancel()
+				_, _, _ = p.search(ctx) // if it fails, the next probe does it
+			})
+		}
+	case m.Channel == p.names.inbox(p.node):
+		message, err := decodeMessage(m.Payload)
+		if err != nil {
+			p.malformed(m.Channel, err)
+		} else if p.inbox.Full() != nil {
+			p.stats.messagesDropped.Add(1)
+		} else {
+			p.inbox.Put(message, len(message.Data))
+		}
+	}
+}
+
+func (p *partition) malformed(channel string, err error) {
+	p.stats.malformed.Add(1)
+	p.log.Error("a strange message on a channel of ours", zap.String("channel", channel), zap.Error(err))
+}
