@@ -57,12 +57,12 @@ func start(t testing.TB, args, config []string) *Server {
 	const attempts = 10 // somebody else may take the port before the server does
 	for range attempts {
 		s := &Server{t: t, binary: binary, dir: t.TempDir()}
-		port := freePort(t)
+		port := FreePort(t)
 		s.Addr = net.JoinHostPort("127.0.0.1", port)
 		file := filepath.Join(s.dir, "redis.conf")
 		lines := append([]string{
 			"bind 127.0.0.1", "port " + port, "dir " + s.dir, `save ""`, "appendonly no", "rdb-del-sync-files yes", "repl-diskless-sync-delay 0",
-			"cluster-port " + freePort(t), // its default may be taken
+			"cluster-port " + FreePort(t), // its default may be taken
 		}, config...)
 		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -82,9 +82,9 @@ func start(t testing.TB, args, config []string) *Server {
 	return nil
 }
 
-// freePort returns a port that nobody listens on, below those that outgoing
-// connections use: a server that is down for a while must find its port free.
-func freePort(t testing.TB) string {
+// FreePort returns a port of 127.0.0.1 that nobody listens on, below those that
+// outgoing connections use: whoever is down for a while must find its port free.
+func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
 		port := strconv.Itoa(15000 + rand.IntN(15000))

@@ -28,6 +28,7 @@ type node struct {
 	exited   chan struct{} // closed once the process has ended and status is set
 	status   error
 	atStart  footprint
+	ended    bool // the test has ended it
 }
 
 // A footprint is what a node holds on to. It returns to its size at the start
@@ -40,18 +41,29 @@ type footprint struct{ goroutines, descriptors int }
 // status 0, and have logged neither a data race nor a panic.
 func startNode(t *testing.T, variables ...string) *node {
 	t.Helper()
+	n := launch(t, append([]string{
+		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0",
+		"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s", // nobody waits for a balancer, nor for other clients
+		// A polling client that vanishes between two polls is noticed by its silence.
+		"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
+	}, variables...)...)
+	t.Cleanup(n.stop)
+	n.awaitReady()
+	n.atStart = n.footprint()
+	return n
+}
+
+// launch starts a node with some REJOIN_ variables and no others, and waits
+// until it listens. Whoever calls it ends the node.
+func launch(t *testing.T, variables ...string) *node {
+	t.Helper()
 	cmd := exec.Command(nodeBinary)
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "REJOIN_") {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "GORACE=halt_on_error=1",
-		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0",
-		"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s", // nobody waits for a balancer, nor for other clients
-		// A polling client that vanishes between two polls is noticed by its silence.
-		"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s")
-	cmd.Env = append(cmd.Env, variables...)
+	cmd.Env = append(append(cmd.Env, "GORACE=halt_on_error=1"), variables...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -65,18 +77,19 @@ func startNode(t *testing.T, variables ...string) *node {
 		n.status = cmd.Wait()
 		close(n.exited)
 	}()
-	t.Cleanup(n.stop)
+	otherwise := "does not say that it listens"
 	select {
 	case <-n.log.listening:
+		n.addr, n.internal = n.log.addr, n.log.internal
+		return n
 	case <-n.exited:
-		t.Fatalf("the node ended at once: %v\n%s", n.status, n.log)
+		otherwise = fmt.Sprintf("ended at once: %v", n.status)
 	case <-time.After(patience):
-		t.Fatalf("the node does not say that it listens\n%s", n.log)
+		n.process.Kill()
+		<-n.exited
 	}
-	n.addr, n.internal = n.log.addr, n.log.internal
-	n.awaitReady()
-	n.atStart = n.footprint()
-	return n
+	t.Fatalf("the node %s\n%s", otherwise, n.log)
+	return nil
 }
 
 func (n *node) url() string { return "http://" + n.addr }
@@ -97,6 +110,9 @@ func (n *node) awaitReady() {
 }
 
 func (n *node) stop() {
+	if n.ended {
+		return
+	}
 	select {
 	case <-n.exited:
 		n.t.Errorf("the node has ended by itself: %v\n%s", n.status, n.log)
@@ -107,16 +123,28 @@ func (n *node) stop() {
 	if n.atStart != (footprint{}) && !n.t.Failed() && !n.shrinks() {
 		end = syscall.SIGQUIT // shows the goroutines
 	}
-	if err := n.process.Signal(end); err != nil {
+	n.signal(end)
+	n.awaitEnd()
+}
+
+func (n *node) signal(s syscall.Signal) {
+	n.t.Helper()
+	if err := n.process.Signal(s); err != nil {
 		n.t.Error(err)
 	}
+}
+
+// awaitEnd waits for the end that a signal has asked for.
+func (n *node) awaitEnd() {
+	n.t.Helper()
+	n.ended = true
 	select {
 	case <-n.exited:
 		if n.status != nil {
 			n.t.Errorf("the node did not end well: %v", n.status)
 		}
 	case <-time.After(patience):
-		n.t.Error("the node does not end on SIGTERM")
+		n.t.Error("the node does not end")
 		n.process.Signal(syscall.SIGQUIT)
 		<-n.exited
 	}
@@ -236,8 +264,8 @@ func (n *node) footprint() footprint {
 
 // A nodeLog collects what a node writes, and learns from it where it listens.
 type nodeLog struct {
-	addr, internal string        // to be read once listening is closed
-	listening      chan struct{} // closed with the line that says so
+	addr, internal, id string        // to be read once listening is closed
+	listening          chan struct{} // closed with the line that says so
 
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -256,9 +284,10 @@ func (l *nodeLog) read(r io.Reader) {
 			Msg      string `json:"msg"`
 			Addr     string `json:"addr"`
 			Internal string `json:"internal_addr"`
+			Node     string `json:"node"`
 		}
 		if l.addr == "" && json.Unmarshal(line, &entry) == nil && entry.Msg == "listening" {
-			l.addr, l.internal = entry.Addr, entry.Internal
+			l.addr, l.internal, l.id = entry.Addr, entry.Internal, entry.Node
 			close(l.listening)
 		}
 		if err != nil {

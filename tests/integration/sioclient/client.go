@@ -44,7 +44,11 @@ type Client struct {
 	reading sync.WaitGroup
 
 	mu        sync.Mutex
+	url       string
 	conn      *websocket.Conn
+	ended     chan struct{} // closed with the end of conn
+	engine    string        // the connection's id, which begins with its node's
+	silence   time.Duration // of the server, after which the connection counts as dead
 	id        string
 	pid       string
 	offset    string
@@ -56,14 +60,17 @@ type Client struct {
 
 // New returns a client that is not connected yet.
 func New(o Options) *Client {
-	return &Client{o: o, asks: map[string]chan []json.RawMessage{}}
+	ended := make(chan struct{})
+	close(ended)
+	return &Client{o: o, url: o.URL, ended: ended, asks: map[string]chan []json.RawMessage{}}
 }
 
 // Connect opens a connection and joins the namespace, with what the client knows
 // from earlier connections. It returns once the server has answered; a refusal
 // is an error with the server's message.
 func (c *Client) Connect(ctx context.Context) error {
-	conn, _, err := websocket.DefaultDialer.DialContext(ctx, c.o.URL+"/socket.io/?EIO=4&transport=websocket", nil)
+	url := locked(c, func() string { return c.url })
+	conn, _, err := websocket.DefaultDialer.DialContext(ctx, url+"/socket.io/?EIO=4&transport=websocket", nil)
 	if err != nil {
 		return err
 	}
@@ -74,9 +81,22 @@ func (c *Client) Connect(ctx context.Context) error {
 		_ = conn.Close()
 		return err
 	}
-	_ = conn.SetReadDeadline(time.Time{})
+	c.alive(conn)
 	c.reading.Go(func() { c.read(conn) })
 	return nil
+}
+
+// Roam makes the next Connect go to another URL.
+func (c *Client) Roam(url string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.url = url
+}
+
+// alive gives the server as much time for its next ping as the stock client
+// does.
+func (c *Client) alive(conn *websocket.Conn) {
+	_ = conn.SetReadDeadline(time.Now().Add(locked(c, func() time.Duration { return c.silence })))
 }
 
 // join waits for the CONNECT to be answered.
@@ -107,16 +127,33 @@ func (c *Client) join(conn *websocket.Conn) error {
 		}
 		text := string(frame)
 		switch {
+		case strings.HasPrefix(text, "0"):
+			err = c.opened(text[1:])
 		case strings.HasPrefix(text, "40"):
 			return c.connected(conn, text[2:])
 		case strings.HasPrefix(text, "44"):
 			return fmt.Errorf("sioclient: refused: %s", text[2:])
 		default:
-			if err := c.take(conn, text, false); err != nil {
-				return err
-			}
+			err = c.take(conn, text, false)
+		}
+		if err != nil {
+			return err
 		}
 	}
+}
+
+func (c *Client) opened(handshake string) error {
+	var h struct {
+		SID                       string
+		PingInterval, PingTimeout time.Duration // milliseconds
+	}
+	if err := json.Unmarshal([]byte(handshake), &h); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.engine, c.silence = h.SID, (h.PingInterval+h.PingTimeout)*time.Millisecond
+	return nil
 }
 
 func (c *Client) connected(conn *websocket.Conn, answer string) error {
@@ -125,7 +162,7 @@ func (c *Client) connected(conn *websocket.Conn, answer string) error {
 		return err
 	}
 	c.mu.Lock()
-	c.conn, c.id = conn, who.SID
+	c.conn, c.id, c.ended = conn, who.SID, make(chan struct{})
 	c.recovered = who.PID != "" && who.PID == c.pid
 	c.pid = who.PID
 	early := c.early
@@ -160,73 +197,11 @@ func (c *Client) read(conn *websocket.Conn) {
 	defer c.mu.Unlock()
 	if c.conn == conn {
 		c.conn = nil
+		close(c.ended)
 	}
 	for id, waiting := range c.asks {
 		close(waiting)
 		delete(c.asks, id)
-	}
-}
-
-// take handles one frame.
-func (c *Client) take(conn *websocket.Conn, text string, connected bool) error {
-	switch {
-	case text == "2":
-		return c.write(conn, "3")
-	case strings.HasPrefix(text, "42"):
-		_, body := c.split(text[2:])
-		var args []json.RawMessage
-		if err := json.Unmarshal([]byte(body), &args); err != nil {
-			return fmt.Errorf("sioclient: %q: %w", text, err)
-		}
-		e := Event{Args: args[1:]}
-		if err := json.Unmarshal(args[0], &e.Name); err != nil {
-			return err
-		}
-		if !connected {
-			c.mu.Lock()
-			c.early = append(c.early, e)
-			c.mu.Unlock()
-			return nil
-		}
-		c.handle(e)
-	case strings.HasPrefix(text, "43"):
-		id, body := c.split(text[2:])
-		var args []json.RawMessage
-		if err := json.Unmarshal([]byte(body), &args); err != nil {
-			return fmt.Errorf("sioclient: %q: %w", text, err)
-		}
-		c.mu.Lock()
-		waiting := c.asks[id]
-		delete(c.asks, id)
-		c.mu.Unlock()
-		if waiting != nil {
-			waiting <- args
-		}
-	}
-	return nil
-}
-
-// split takes a packet's id off its JSON.
-func (c *Client) split(packet string) (id, body string) {
-	packet = strings.TrimPrefix(packet, c.prefix())
-	n := strings.IndexByte(packet, '[')
-	return packet[:max(n, 0)], packet[max(n, 0):]
-}
-
-func (c *Client) handle(e Event) {
-	if c.o.OnEvent != nil {
-		c.o.OnEvent(e)
-	}
-	if len(e.Args) == 0 {
-		return
-	}
-	var offset string
-	if json.Unmarshal(e.Args[len(e.Args)-1], &offset) == nil {
-		c.mu.Lock()
-		if c.pid != "" {
-			c.offset = offset
-		}
-		c.mu.Unlock()
 	}
 }
 
@@ -293,6 +268,12 @@ func (c *Client) Cut() {
 
 // ID returns the socket's public id.
 func (c *Client) ID() string { return locked(c, func() string { return c.id }) }
+
+// Engine returns the id of the connection, which begins with its node's.
+func (c *Client) Engine() string { return locked(c, func() string { return c.engine }) }
+
+// Ended is closed once the connection has ended; before the first, too.
+func (c *Client) Ended() <-chan struct{} { return locked(c, func() chan struct{} { return c.ended }) }
 
 // Offset returns what the client will say that it has received.
 func (c *Client) Offset() string { return locked(c, func() string { return c.offset }) }

@@ -1,0 +1,105 @@
+package integration
+
+import (
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A balancer sends each request to the next node in turn that says that it is
+// ready, whoever the client is: no affinity. A node that refuses the connection
+// is passed over, as balancers do.
+type balancer struct {
+	*httptest.Server
+	nodes []*clusterNode
+	ready []atomic.Bool
+	turn  atomic.Uint64
+	base  *http.Transport
+}
+
+// startBalancer starts a balancer for all nodes; the test's end ends it.
+func startBalancer(t *testing.T, c *cluster) *balancer {
+	t.Helper()
+	b := &balancer{nodes: c.nodes, ready: make([]atomic.Bool, len(c.nodes)), base: &http.Transport{MaxIdleConnsPerHost: 100}}
+	b.Server = httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: "in turn"})
+			r.SetXForwarded()
+			r.Out.Host = r.In.Host
+		},
+		Transport:     b,
+		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0),
+	})
+	for i := range c.nodes {
+		b.check(i)
+	}
+	stop := make(chan struct{})
+	var checking sync.WaitGroup
+	for i := range c.nodes {
+		checking.Go(func() {
+			again := time.NewTicker(100 * time.Millisecond)
+			defer again.Stop()
+			for {
+				select {
+				case <-again.C:
+					b.check(i)
+				case <-stop:
+					return
+				}
+			}
+		})
+	}
+	t.Cleanup(func() {
+		close(stop)
+		checking.Wait()
+		b.CloseClientConnections()
+		b.Close()
+		b.base.CloseIdleConnections()
+	})
+	return b
+}
+
+var healthHTTP = &http.Client{
+	Transport: &http.Transport{DisableKeepAlives: true},
+	Timeout:   time.Second,
+}
+
+// check asks a node whether it is ready.
+func (b *balancer) check(i int) {
+	response, err := healthHTTP.Get(httpURL(b.nodes[i].inside) + "/readyz")
+	if err == nil {
+		response.Body.Close()
+	}
+	b.ready[i].Store(err == nil && response.StatusCode == http.StatusOK)
+}
+
+var errNobody = errors.New("no node is ready")
+
+// RoundTrip implements [http.RoundTripper].
+func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
+	err := errNobody
+	for range b.nodes {
+		i := int(b.turn.Add(1) % uint64(len(b.nodes)))
+		if !b.ready[i].Load() {
+			continue
+		}
+		out := r.Clone(r.Context())
+		out.URL.Host = b.nodes[i].public
+		var response *http.Response
+		response, err = b.base.RoundTrip(out)
+		if dial := (*net.OpError)(nil); !errors.As(err, &dial) || dial.Op != "dial" {
+			return response, err
+		}
+	}
+	return nil, err
+}

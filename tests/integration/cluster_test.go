@@ -1,0 +1,198 @@
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+)
+
+// A cluster is some nodes over one Redis, each of which reaches it through a
+// link of its own that can be broken. Its methods are for one goroutine at a
+// time, but for url and ready.
+type cluster struct {
+	t     *testing.T
+	redis *redistest.Server
+	nodes []*clusterNode
+}
+
+// A clusterNode is a node that can be killed and come back, at the same
+// addresses but as another process.
+type clusterNode struct {
+	*node        // the process that runs, or ran last
+	name         string
+	public       string // address
+	inside       string // internal address
+	redis        *link
+	variables    []string
+	down, paused atomic.Bool
+	id           atomic.Value // string: the node id of the process
+}
+
+// startCluster starts a Redis and some nodes with further variables, which are
+// ready when it returns.
+func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, redis: redistest.Start(t)}
+	for i := range nodes {
+		n := &clusterNode{name: string(rune('a' + i)), redis: startLink(t, c.redis.Addr)}
+		n.public, n.inside = "127.0.0.1:"+redistest.FreePort(t), "127.0.0.1:"+redistest.FreePort(t)
+		n.variables = append([]string{
+			"REJOIN_ADDR=" + n.public, "REJOIN_INTERNAL_ADDR=" + n.inside,
+			"REJOIN_REDIS_URL=redis://" + n.redis.addr(), "REJOIN_CLUSTER_SECRET=only for these tests",
+			"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
+			"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
+		}, variables...)
+		n.launch(t)
+		t.Cleanup(n.end)
+		c.nodes = append(c.nodes, n)
+	}
+	for _, n := range c.nodes {
+		n.awaitReady()
+	}
+	return c
+}
+
+func (n *clusterNode) launch(t *testing.T) {
+	t.Helper()
+	n.node = launch(t, n.variables...)
+	n.id.Store(n.log.id)
+	n.down.Store(false)
+}
+
+// kill ends the process with SIGKILL.
+func (n *clusterNode) kill() {
+	n.t.Helper()
+	n.down.Store(true)
+	n.signal(syscall.SIGKILL)
+	<-n.exited
+	n.checkLog()
+}
+
+// term ends the process with SIGTERM and waits for a good end.
+func (n *clusterNode) term() {
+	n.t.Helper()
+	n.down.Store(true)
+	n.signal(syscall.SIGTERM)
+	select {
+	case <-n.exited:
+		if n.status != nil {
+			n.t.Errorf("node %s did not end well: %v", n.name, n.status)
+		}
+	case <-time.After(2 * patience): // a drain takes its time
+		n.t.Errorf("node %s does not end on SIGTERM", n.name)
+		n.signal(syscall.SIGQUIT)
+		<-n.exited
+	}
+	n.checkLog()
+}
+
+// restart starts a node that was ended, and returns once it is ready.
+func (n *clusterNode) restart() {
+	n.t.Helper()
+	t := n.t
+	n.launch(t)
+	n.awaitReady()
+}
+
+// pause stops the process where it stands; resume lets it go on.
+func (n *clusterNode) pause() {
+	n.paused.Store(true)
+	n.signal(syscall.SIGSTOP)
+}
+
+func (n *clusterNode) resume() {
+	n.signal(syscall.SIGCONT)
+	n.paused.Store(false)
+}
+
+// end is the end of the test.
+func (n *clusterNode) end() {
+	if !n.down.Load() {
+		select {
+		case <-n.exited:
+			n.t.Errorf("node %s has ended by itself: %v", n.name, n.status)
+			n.checkLog()
+		default:
+			n.term()
+		}
+	}
+	if n.t.Failed() {
+		n.t.Logf("the end of the log of node %s (%s, %s):\n%s", n.name, n.public, n.id.Load(), n.log.tail(60))
+	}
+}
+
+func (n *clusterNode) checkLog() {
+	n.t.Helper()
+	if n.log.contains("DATA RACE") || n.log.contains("panic") {
+		n.t.Errorf("node %s: a data race or a panic\n%s", n.name, n.log.tail(200))
+	}
+}
+
+// tail returns the last lines.
+func (l *nodeLog) tail(lines int) string {
+	all := strings.Split(l.String(), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// relay starts a relay to a node, for faults of single connections.
+func (n *clusterNode) relay() *relay {
+	n.t.Helper()
+	return startRelay(n.t, n.node)
+}
+
+// up reports whether the node can serve clients, as far as the test knows.
+func (n *clusterNode) up() bool { return !n.down.Load() && !n.paused.Load() }
+
+// roam returns one of the nodes that can serve clients. Anybody may call it at
+// any time.
+func (c *cluster) roam() *clusterNode {
+	for _, i := range rand.Perm(len(c.nodes)) {
+		if c.nodes[i].up() {
+			return c.nodes[i]
+		}
+	}
+	return c.nodes[rand.N(len(c.nodes))]
+}
+
+// owner returns the name of the node whose process made an engine session.
+func (c *cluster) owner(engine string) string {
+	for _, n := range c.nodes {
+		if id := n.id.Load().(string); id != "" && strings.HasPrefix(engine, id) {
+			return n.name
+		}
+	}
+	return "former process"
+}
+
+// sum adds up a metric of all nodes that run.
+func (c *cluster) sum(metric string, labels ...string) float64 {
+	c.t.Helper()
+	total := 0.0
+	for _, n := range c.nodes {
+		if n.up() {
+			total += sum(n.metrics(), metric, labels...)
+		}
+	}
+	return total
+}
+
+// awaitSockets waits until the nodes that run have so many sockets.
+func (c *cluster) awaitSockets(want int) {
+	c.t.Helper()
+	eventually(c.t, "the sockets are not as many", func() error {
+		if got := c.sum("rejoin_sockets"); int(got) != want {
+			return fmt.Errorf("%v, want %d", got, want)
+		}
+		return nil
+	})
+}
+
+func wsURL(addr string) string { return "ws://" + addr }
+
+func httpURL(addr string) string { return "http://" + addr }
