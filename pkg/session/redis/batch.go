@@ -1,0 +1,239 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	maxBatch      = 500     // commands in one pipeline, but for a single call's
+	maxBatchBytes = 1 << 20 // and their size
+)
+
+// An item is one command on one key. Those with the key of one server are
+// executed in the order in which they came.
+type item struct {
+	key  string
+	cmd  redis.Cmder
+	text string // of the script that it runs
+}
+
+// A call is what one caller brings for one server.
+type call struct {
+	ctx  context.Context
+	cmds []once
+	size int
+	done chan struct{} // closed when the commands have their results
+}
+
+// A lane is the way to one server: one pipeline at a time. It has a goroutine
+// while it has work.
+type lane struct {
+	waiting []*call
+	busy    bool
+}
+
+// Stats are counts since the store was made, but for Waiting.
+type Stats struct {
+	Pipelines uint64 // sent to Redis
+	Commands  uint64 // in them
+	Resent    uint64 // commands whose script Redis did not know
+	Waiting   int    // calls that wait for their pipeline now
+}
+
+type counts struct{ pipelines, commands, resent atomic.Uint64 }
+
+// Stats may be called at any time.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Stats{
+		Pipelines: s.counts.pipelines.Load(),
+		Commands:  s.counts.commands.Load(),
+		Resent:    s.counts.resent.Load(),
+		Waiting:   s.waiting,
+	}
+}
+
+// do executes commands, which are so large together, and returns the first
+// error. Each command has its result then; once ctx has ended they are not
+// touched again by the caller.
+func (s *Store) do(ctx context.Context, size int, items ...item) error {
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	calls := make(map[string]*call, 1)
+	for _, it := range items {
+		server, err := s.server(ctx, it.key)
+		if err != nil {
+			return err
+		}
+		c := calls[server]
+		if c == nil {
+			c = &call{ctx: ctx, size: size, done: make(chan struct{})}
+			calls[server] = c
+		}
+		it.cmd.SetErr(errNotSent)
+		c.cmds = append(c.cmds, once{it.cmd, it.text})
+	}
+	if err := s.enqueue(calls); err != nil {
+		return err
+	}
+	for _, c := range calls {
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	for _, it := range items {
+		if err := it.cmd.Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errNotSent = errors.New("not sent")
+
+// server returns which lane a key belongs to.
+func (s *Store) server(ctx context.Context, key string) (string, error) {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	if !ok {
+		return "", nil
+	}
+	node, err := cluster.MasterForKey(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	return node.Options().Addr, nil
+}
+
+func (s *Store) enqueue(calls map[string]*call) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if s.waiting >= s.options.MaxWaiting || s.bytes >= s.options.MaxWaitingBytes {
+		return ErrFull
+	}
+	for server, c := range calls {
+		l := s.lanes[server]
+		if l == nil {
+			l = &lane{}
+			s.lanes[server] = l
+		}
+		l.waiting = append(l.waiting, c)
+		s.waiting++
+		s.bytes += c.size
+		if !l.busy {
+			l.busy = true
+			s.running.Go(func() { s.run(l) }) // until nothing waits
+		}
+	}
+	return nil
+}
+
+func (s *Store) run(l *lane) {
+	for batch := s.next(l); len(batch) > 0; batch = s.next(l) {
+		s.send(batch)
+		for _, c := range batch {
+			close(c.done)
+		}
+	}
+}
+
+// next takes what goes into one pipeline. If that is nothing, the lane rests.
+func (s *Store) next(l *lane) []*call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, commands, size := 0, 0, 0
+	for _, c := range l.waiting {
+		if n > 0 && (commands+len(c.cmds) > maxBatch || size+c.size > maxBatchBytes) {
+			break
+		}
+		n++
+		commands += len(c.cmds)
+		size += c.size
+	}
+	batch := l.waiting[:n:n]
+	l.waiting = l.waiting[n:]
+	if len(l.waiting) == 0 {
+		l.waiting = nil // lets go of what was sent
+		l.busy = n > 0
+	}
+	s.waiting -= n
+	s.bytes -= size
+	return batch
+}
+
+// send executes the commands of those callers who still wait, and once more, with
+// the script's text, those that Redis knew no script for: they have surely not
+// run.
+func (s *Store) send(batch []*call) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
+	defer cancel()
+	pipe := s.client.Pipeline()
+	for _, c := range batch {
+		if c.ctx.Err() == nil {
+			for _, cmd := range c.cmds {
+				_ = pipe.Process(ctx, cmd)
+			}
+		}
+	}
+	s.exec(ctx, pipe)
+	for _, c := range batch {
+		for _, cmd := range c.cmds {
+			if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") && c.ctx.Err() == nil {
+				args := cmd.Args()
+				args[0], args[1] = "eval", cmd.text
+				cmd.SetErr(errNotSent)
+				_ = pipe.Process(ctx, cmd)
+				s.counts.resent.Add(1)
+			}
+		}
+	}
+	s.exec(ctx, pipe)
+}
+
+// exec leaves each command with its result.
+func (s *Store) exec(ctx context.Context, pipe redis.Pipeliner) {
+	if n := pipe.Len(); n > 0 {
+		s.counts.pipelines.Add(1)
+		s.counts.commands.Add(uint64(n))
+		_, _ = pipe.Exec(ctx)
+	}
+}
+
+// Once is a command that the client for a Cluster does not repeat when a
+// connection breaks, though it follows slots that have moved.
+type once struct {
+	redis.Cmder
+	text string // of its script
+}
+
+func (once) NoRetry() bool { return true }
+
+// Close refuses what waits and comes, and returns when what was sent has its
+// answer, or Options.Timeout has passed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	for _, l := range s.lanes {
+		for _, c := range l.waiting {
+			for _, cmd := range c.cmds {
+				cmd.SetErr(ErrClosed)
+			}
+			close(c.done)
+		}
+		l.waiting = nil
+	}
+	s.waiting, s.bytes = 0, 0
+	s.mu.Unlock()
+	s.running.Wait()
+	return nil
+}

@@ -1,0 +1,141 @@
+package redis
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+const (
+	headSize = 32 // fence and write number
+	version  = 1  // of what follows
+)
+
+// head returns the head of a new write.
+func (s *Store) head(fence uint64) []byte {
+	return fmt.Appendf(make([]byte, 0, headSize), "%016x%016d", fence, s.number())
+}
+
+// encode returns the value of a new write. Strings are preceded by their length.
+// A room's join position is often much like that of the room before, and so only
+// what differs is written.
+func (s *Store) encode(sn session.Session) ([]byte, error) {
+	size := headSize + 64 + len(sn.ID) + len(sn.Namespace) + len(sn.User) + len(sn.Data) + len(sn.Epoch) + len(sn.Owner)
+	for _, m := range sn.Rooms {
+		size += 8 + len(m.Name) + len(m.Join) + len(m.Leave)
+	}
+	b := make([]byte, 0, size)
+	b = fmt.Appendf(b, "%016x%016d", sn.Fence, s.number())
+	b = append(b, version)
+	for _, part := range []string{sn.ID, sn.Namespace, sn.User, sn.Epoch, sn.Owner} {
+		b = appendString(b, part)
+	}
+	b = binary.AppendUvarint(b, uint64(len(sn.Data)))
+	b = append(b, sn.Data...)
+	b = binary.AppendUvarint(b, uint64(len(sn.Rooms)))
+	last := ""
+	for _, m := range sn.Rooms {
+		b = append(b, m.Kind)
+		b = appendString(b, m.Name)
+		same := shared(last, m.Join)
+		b = binary.AppendUvarint(b, uint64(same))
+		b = appendString(b, m.Join[same:])
+		b = appendString(b, m.Leave)
+		last = m.Join
+	}
+	if len(b) > s.options.MaxSize {
+		return nil, fmt.Errorf("%w: %d bytes in %d rooms, and %d bytes are allowed", ErrTooLarge, len(b), len(sn.Rooms), s.options.MaxSize)
+	}
+	return b, nil
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// shared returns how many bytes two strings begin with alike.
+func shared(a, b string) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+var errValue = errors.New("the stored value is not understood")
+
+// decode returns the session of a value, but for its private id. Its data are a
+// copy.
+func decode(value []byte) (sn session.Session, err error) {
+	if len(value) <= headSize || value[headSize] != version {
+		return sn, errValue
+	}
+	if sn.Fence, err = strconv.ParseUint(string(value[:16]), 16, 64); err != nil {
+		return session.Session{}, errValue
+	}
+	d := decoder{rest: value[headSize+1:]}
+	for _, part := range []*string{&sn.ID, &sn.Namespace, &sn.User, &sn.Epoch, &sn.Owner} {
+		*part = d.string()
+	}
+	if data := d.string(); data != "" {
+		sn.Data = []byte(data)
+	}
+	last := ""
+	for n := d.number(); n > 0 && !d.failed; n-- {
+		m := session.Membership{Kind: d.byte(), Name: d.string()}
+		same := d.number()
+		if same > uint64(len(last)) {
+			return session.Session{}, errValue
+		}
+		m.Join = last[:same] + d.string()
+		m.Leave = d.string()
+		last = m.Join
+		sn.Rooms = append(sn.Rooms, m)
+	}
+	if d.failed || len(d.rest) > 0 {
+		return session.Session{}, errValue
+	}
+	return sn, nil
+}
+
+// A decoder takes values off the front. Once it has failed all are zero.
+type decoder struct {
+	rest   []byte
+	failed bool
+}
+
+func (d *decoder) fail() { d.rest, d.failed = nil, true }
+
+func (d *decoder) byte() byte {
+	if len(d.rest) == 0 {
+		d.fail()
+		return 0
+	}
+	b := d.rest[0]
+	d.rest = d.rest[1:]
+	return b
+}
+
+func (d *decoder) number() uint64 {
+	n, size := binary.Uvarint(d.rest)
+	if size <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return n
+}
+
+func (d *decoder) string() string {
+	n := d.number()
+	if n > uint64(len(d.rest)) {
+		d.fail()
+		return ""
+	}
+	s := string(d.rest[:n])
+	d.rest = d.rest[n:]
+	return s
+}

@@ -1,0 +1,246 @@
+// Package redis keeps sessions in Redis.
+//
+// A session is one string, so that it has a slot of its own in a Cluster and
+// every write is one script that touches one key:
+//
+//	<prefix>s:<SHA-256 of the private id, base64url>
+//
+// The private id itself is a secret, and keys show in logs and to MONITOR. The
+// value is
+//
+//	fence   16 hexadecimal digits
+//	write   16 decimal digits
+//	body    what package session calls a Session, without its private id and fence
+//
+// The fence tells owners apart, and the write number the writes of one owner. A
+// write that its caller gave up may still be under way, in a connection that
+// stands still or a server that does, and run when its successor has long done
+// so: it would bring back rooms that were left. Its number is the smaller one,
+// and so it does nothing. Numbers are times in microseconds, and each is greater
+// than all that the store has given before.
+//
+// A string is cheaper than a hash: a save takes two commands (GETRANGE, SET with
+// PX) where HMGET, HSET and PEXPIRE are three, and the value is smaller.
+//
+// Calls are not sent one by one: what comes while one pipeline is under way goes
+// out with the next, one after another to each server.
+package redis
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// Options are the settings of a [Store]. Zero fields mean the defaults.
+type Options struct {
+	Prefix          string        // of all keys; "rejoin:"
+	Timeout         time.Duration // for one pipeline; 3 s
+	MaxSize         int           // of one session, in bytes; 1 MiB
+	MaxWaiting      int           // calls that wait for their pipeline; 16,384
+	MaxWaitingBytes int           // what these are in size; 64 MiB
+}
+
+// Errors beside those of package session.
+var (
+	// ErrTooLarge: the session exceeds Options.MaxSize.
+	ErrTooLarge = errors.New("session/redis: the session is too large")
+	// ErrFull: too many calls wait for Redis already. This one was not sent.
+	ErrFull = errors.New("session/redis: too many calls are waiting")
+	// ErrClosed: the store was closed. A call that waited was not sent.
+	ErrClosed = errors.New("session/redis: closed")
+)
+
+// A Store is a [session.Store] in Redis. Its errors name no private id.
+type Store struct {
+	client   redis.UniversalClient
+	options  Options
+	lastTime atomic.Int64 // the last write number
+	counts   counts
+
+	mu      sync.Mutex
+	lanes   map[string]*lane // by the address of the server; "" if there is one only
+	waiting int              // calls in all lanes, and their size
+	bytes   int
+	closed  bool
+	running sync.WaitGroup // lanes that have work
+}
+
+var _ session.Store = (*Store)(nil)
+
+// New returns a store that uses a client, which stays the caller's. The client
+// should not retry: package redisurl makes such ones.
+func New(client redis.UniversalClient, o Options) *Store {
+	def := func(n *int, value int) {
+		if *n == 0 {
+			*n = value
+		}
+	}
+	if o.Prefix == "" {
+		o.Prefix = "rejoin:"
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 3 * time.Second
+	}
+	def(&o.MaxSize, 1<<20)
+	def(&o.MaxWaiting, 16384)
+	def(&o.MaxWaitingBytes, 64<<20)
+	return &Store{client: client, options: o, lanes: make(map[string]*lane)}
+}
+
+// Create implements [session.Store].
+func (s *Store) Create(ctx context.Context, sn session.Session, ttl time.Duration) error {
+	sn.Fence = 1
+	value, err := s.encode(sn)
+	if err != nil {
+		return fmt.Errorf("session/redis: create: %w", err)
+	}
+	key := s.key(sn.PID)
+	cmd := redis.NewStatusCmd(ctx, "set", key, value, "nx", "px", millis(ttl))
+	err = s.do(ctx, len(value), item{key: key, cmd: cmd})
+	switch {
+	case errors.Is(err, redis.Nil):
+		return session.ErrExists
+	case err != nil:
+		return fmt.Errorf("session/redis: create: %w", err)
+	}
+	return nil
+}
+
+// Save implements [session.Store].
+func (s *Store) Save(ctx context.Context, sn session.Session, ttl time.Duration) error {
+	value, err := s.encode(sn)
+	if err == nil {
+		err = s.write(ctx, len(value), save, s.key(sn.PID), value, millis(ttl))
+	}
+	return located("save", err)
+}
+
+// Drop implements [session.Store].
+func (s *Store) Drop(ctx context.Context, ref session.Ref) error {
+	err := s.write(ctx, 0, drop, s.key(ref.PID), s.head(ref.Fence))
+	if errors.Is(err, session.ErrNotFound) {
+		return nil
+	}
+	return located("drop", err)
+}
+
+// Claim implements [session.Store].
+func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
+	key := s.key(pid)
+	for {
+		get := redis.NewStringCmd(ctx, "get", key)
+		err := s.do(ctx, 0, item{key: key, cmd: get})
+		if errors.Is(err, redis.Nil) {
+			return session.Session{}, "", session.ErrNotFound
+		}
+		value, _ := get.Bytes()
+		var sn session.Session
+		if err == nil {
+			sn, err = decode(value)
+		}
+		if err != nil {
+			return session.Session{}, "", located("claim", err)
+		}
+		sn.PID = pid
+		if check != nil {
+			shown := sn
+			shown.Data, shown.Rooms = slices.Clone(sn.Data), slices.Clone(sn.Rooms)
+			if err := check(shown); err != nil {
+				return session.Session{}, "", err
+			}
+		}
+		former := sn.Owner
+		sn.Owner = by
+		sn.Fence++
+		claimed, err := s.encode(sn)
+		if err == nil {
+			err = s.write(ctx, len(claimed), claim, key, value[:headSize], claimed, millis(ttl))
+		}
+		switch {
+		case err == nil:
+			return sn, former, nil
+		case !errors.Is(err, session.ErrFenced):
+			return session.Session{}, "", located("claim", err)
+		}
+		// It has changed meanwhile.
+	}
+}
+
+// Refresh implements [session.Store].
+func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Duration) (gone []session.Ref, err error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, located("refresh", err)
+	}
+	items := make([]item, 0, min(len(live), maxBatch))
+	for chunk := range slices.Chunk(live, maxBatch) {
+		items = items[:0]
+		for _, ref := range chunk {
+			items = append(items, refresh.run(ctx, s.key(ref.PID), fmt.Sprintf("%016x", ref.Fence), millis(ttl)))
+		}
+		if err := s.do(ctx, 0, items...); err != nil {
+			return gone, located("refresh", err)
+		}
+		for i, ref := range chunk {
+			if n, _ := items[i].verdict(); n != done {
+				gone = append(gone, ref)
+			}
+		}
+	}
+	return gone, nil
+}
+
+// write runs a script and returns its verdict.
+func (s *Store) write(ctx context.Context, size int, script script, key string, args ...any) error {
+	it := script.run(ctx, key, args...)
+	if err := s.do(ctx, size, it); err != nil {
+		return err
+	}
+	switch n, err := it.verdict(); {
+	case err != nil:
+		return err
+	case n == absent:
+		return session.ErrNotFound
+	case n == fenced:
+		return session.ErrFenced
+	default:
+		return nil
+	}
+}
+
+// located says where an error was met, unless callers decide by it.
+func located(where string, err error) error {
+	switch err {
+	case nil, session.ErrNotFound, session.ErrFenced, session.ErrExists:
+		return err
+	}
+	return fmt.Errorf("session/redis: %s: %w", where, err)
+}
+
+func (s *Store) key(pid string) string {
+	sum := sha256.Sum256([]byte(pid))
+	return s.options.Prefix + "s:" + base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// number returns the next write number.
+func (s *Store) number() int64 {
+	for {
+		last := s.lastTime.Load()
+		next := max(last+1, time.Now().UnixMicro())
+		if s.lastTime.CompareAndSwap(last, next) {
+			return next
+		}
+	}
+}
+
+func millis(d time.Duration) int64 { return max(1, d.Milliseconds()) }
