@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"pkg/session/sessiontest": {"pkg/session"},
 
 	"pkg/redisurl":      {},
+	"pkg/session/redis": {"pkg/session"},
 	"pkg/adapter/redis": {"pkg/adapter", "pkg/rooms", "pkg/redisurl", "internal/queue"},
 
 	"internal/arch":    {},
@@ -53,7 +54,8 @@ var arrows = map[string][]string{
 var testArrows = map[string][]string{
 	"pkg/adapter":  {"pkg/adapter/adaptertest"},
 	"pkg/session":  {"pkg/session/sessiontest"},
-	"pkg/redisurl": {"internal/redistest"},
+	"pkg/redisurl":      {"internal/redistest"},
+	"pkg/session/redis": {"pkg/session/sessiontest", "pkg/redisurl", "internal/redistest"},
 
 	"pkg/adapter/redis": {"pkg/adapter/adaptertest", "internal/redistest"},
 	"internal/metrics":  {"pkg/engineio"},
