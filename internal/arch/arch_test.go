@@ -46,14 +46,15 @@ var arrows = map[string][]string{
 
 	"cmd/node": {
 		"internal/app", "internal/client", "internal/demo", "internal/health", "internal/metrics",
-		"pkg/socketio", "pkg/engineio", "pkg/adapter",
+		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
+		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
 	},
 }
 
 // testArrows are what tests may import beside that.
 var testArrows = map[string][]string{
-	"pkg/adapter":  {"pkg/adapter/adaptertest"},
-	"pkg/session":  {"pkg/session/sessiontest"},
+	"pkg/adapter":       {"pkg/adapter/adaptertest"},
+	"pkg/session":       {"pkg/session/sessiontest"},
 	"pkg/redisurl":      {"internal/redistest"},
 	"pkg/session/redis": {"pkg/session/sessiontest", "pkg/redisurl", "internal/redistest"},
 
