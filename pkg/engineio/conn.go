@@ -27,6 +27,8 @@ type Conn struct {
 
 	source source // belongs to Recv
 
+	forgotten chan struct{} // closed when the id becomes unknown; nil if nobody waits; guarded by the server's mu
+
 	mu        sync.Mutex
 	transport transport
 	probing   *websocketTransport // asks to become the transport
@@ -234,6 +236,29 @@ func (c *Conn) Close(reason Reason) error {
 		return first
 	}
 	return nil
+}
+
+// WaitFetched waits until the client of a closed connection has come for what was
+// queued and for the close, or its time to do so is up. It returns at once unless
+// that is left to polls, and with the cause of ctx when that ends.
+func (c *Conn) WaitFetched(ctx context.Context) error {
+	s := c.server
+	s.mu.Lock()
+	if s.conns[c.id] != c {
+		s.mu.Unlock()
+		return nil
+	}
+	if c.forgotten == nil {
+		c.forgotten = make(chan struct{})
+	}
+	forgotten := c.forgotten
+	s.mu.Unlock()
+	select {
+	case <-forgotten:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // cause returns why the connection is closed, nil if it is open.

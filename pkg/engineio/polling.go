@@ -13,10 +13,11 @@ type pollingTransport struct {
 	emptied chan struct{} // capacity 1: Recv has taken all of inbox
 
 	// Guarded by c.mu.
-	get     *poll  // the GET that waits for an answer
-	posting bool   // a POST is being received
-	probed  bool   // an upgrade is under way: no GET shall wait
-	inbox   []byte // a checked polling body that Recv takes packets from
+	get     *poll   // the GET that waits for an answer
+	posting bool    // a POST is being received
+	probed  bool    // an upgrade is under way: no GET shall wait
+	last    *Packet // the close, for the GET after the one that takes what is queued
+	inbox   []byte  // a checked polling body that Recv takes packets from
 }
 
 // A poll is a GET that waits. It is woken once.
@@ -54,15 +55,21 @@ func (p *pollingTransport) end(cause *CloseError, how ending) (unfetched bool) {
 	if errors.Is(cause, errPeerClosed) {
 		last = noopPacket // it need not be told
 	}
-	waiting := p.get != nil
-	if !waiting && (how != endFlush || p.c.server.isClosing()) {
-		p.c.done(p.c.take())
-		return false // the next GET finds the session unknown
-	}
-	p.c.push(last)
-	if waiting {
+	waiting, hurry := p.get != nil, how != endFlush || p.c.server.isClosing()
+	switch {
+	case waiting && p.c.pending == nil:
+		p.c.push(last)
 		return false
+	case waiting && hurry: // it takes what is queued
+		return false // the next GET finds the session unknown
+	case hurry:
+		p.c.done(p.c.take())
+		return false // as above
 	}
+	// The close gets a response of its own. Stock clients act on it before the
+	// messages in front of it, and so hear those when they are back, after they
+	// have asked for them once more.
+	p.last = last
 	p.c.arm(phaseClosing, pollingCloseTimeout)
 	return true
 }

@@ -19,7 +19,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 		c.mu.Unlock()
 		badRequest.answer(w, false)
 		return
-	case c.closed != nil && c.pending == nil: // since the session was looked up
+	case c.closed != nil && c.pending == nil && p.last == nil: // since the session was looked up
 		c.mu.Unlock()
 		unknownSession.answer(w, false)
 		return
@@ -31,6 +31,10 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	}
 	g := &poll{ready: make(chan struct{}, 1)}
 	p.get = g
+	if c.pending == nil && p.last != nil {
+		c.push(p.last)
+		p.last = nil
+	}
 	c.kick()
 	if p.probed && c.pending == nil && !c.writing {
 		c.push(noopPacket)
@@ -48,7 +52,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 		c.mu.Unlock()
 		return
 	}
-	if c.closed != nil {
+	if c.closed != nil && p.last == nil {
 		c.disarm()
 		c.server.forget(c)
 		if c.server.refuses() { // the client comes back, best to another server

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"compress/zlib"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -256,13 +257,44 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	for range b.Conns() {
 		t.Error("a closed connection is listed")
 	}
+	fetched := make(chan error, 1)
+	go func() { fetched <- c.WaitFetched(t.Context()) }()
 	b.post(sid, "4ignored")
-	if got := b.poll(sid); got != "4last words\x1e1" {
+	// The close is never in one response with messages: a stock client would act on
+	// it first.
+	if got := b.poll(sid); got != "4last words" {
+		t.Errorf("polled %q", got)
+	}
+	if len(fetched) > 0 {
+		t.Error("fetched, though the close is not")
+	}
+	if got := b.poll(sid); got != "1" {
 		t.Errorf("polled %q", got)
 	}
 	b.unknown(sid)
+	if err := receive(t, fetched); err != nil {
+		t.Error(err)
+	}
 	if len(b.got) != 0 {
 		t.Error("a message came through")
+	}
+}
+
+func TestWaitFetchedEnds(t *testing.T) {
+	b := setUp(t, Options{})
+	b.open()
+	c := receive(t, b.conns)
+	_ = c.Close(ForcedClose)
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(enough)
+	if err := c.WaitFetched(ctx); err != enough {
+		t.Errorf("got %v", err)
+	}
+	_, c = b.dialOpen()
+	_ = c.Close(ForcedClose)
+	if err := c.WaitFetched(t.Context()); err != nil {
+		t.Errorf("a WebSocket: %v", err)
 	}
 }
 

@@ -182,6 +182,9 @@ func (s *Server) forget(c *Conn) {
 	defer s.mu.Unlock()
 	if s.conns[c.id] == c {
 		delete(s.conns, c.id)
+		if c.forgotten != nil {
+			close(c.forgotten)
+		}
 	}
 }
 

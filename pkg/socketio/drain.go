@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// leaveTimeout bounds how long the close of a connection waits for handlers and
-// for the sessions' last write.
+// leaveTimeout bounds how long the close of a connection waits for handlers, for
+// the sessions' last write, and for a polling client to take notice.
 const leaveTimeout = storeTimeout
 
 // Drain sends the clients away before a Close, so that none of them loses
@@ -82,4 +82,5 @@ func (c *client) leave(ctx context.Context) {
 	if c.conn.Close(engineio.ForcedClose) == nil {
 		c.srv.stats.drained.Add(1)
 	}
+	_ = c.conn.WaitFetched(ctx) // the next node serves the client, whether or not it came to know why
 }
