@@ -37,6 +37,10 @@ type config struct {
 	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
 	BacklogTTL     time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
 	ReplayLimit    int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
+	RedisURL       redisURL      `split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this node is alone"`
+	RedisPrefix    keyPrefix     `split_words:"true" default:"rejoin:" allowed:"up to 64 letters, digits and : . _ -" desc:"what the names of all keys and channels in Redis begin with; the same on all nodes"`
+	RedisTimeout   time.Duration `split_words:"true" default:"3s" within:"100ms 1m" desc:"how long one call to Redis may take, and how long an event waits for Redis to come back"`
+	AllowEviction  bool          `split_words:"true" default:"false" desc:"use a Redis whose maxmemory-policy is not noeviction, though clients may then miss events and not be told"`
 	DrainDelay     time.Duration `split_words:"true" default:"5s" within:"0s 10m" desc:"how long SIGTERM leaves the node serving, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget    time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all at once, as SIGINT does without any delay"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
@@ -92,3 +96,9 @@ func (c *config) validateRecovery(r *report) {
 
 // recovers reports whether clients can come back.
 func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit > 0 }
+
+// clockTTL is how long a client's offset can be checked against the clock: longer
+// than its session can live.
+func (c *config) clockTTL() time.Duration {
+	return c.RecoveryWindow + c.PingInterval + c.PingTimeout + socketio.RefreshPeriod(c.RecoveryWindow) + time.Minute
+}

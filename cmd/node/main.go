@@ -101,9 +101,17 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 	return exitOK
 }
 
+var errStopped = errors.New("told to stop")
+
 // serve runs a node until ctx ends, it is drained, or it fails.
 func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log *zap.Logger) error {
-	n, err := start(c, build, log)
+	starting, started := unless(ctx, drain)
+	n, err := start(starting, c, build, log)
+	started()
+	if errors.Is(err, errStopped) || errors.Is(err, context.Canceled) {
+		log.Info("told to stop before the node was ready")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -121,6 +129,20 @@ func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.B
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// unless returns a context that also ends when stop is closed, until it is not
+// needed any more.
+func unless(ctx context.Context, stop <-chan struct{}) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() { // ends with the context
+		select {
+		case <-stop:
+			cancel(errStopped)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 func writeHelp(w io.Writer) {

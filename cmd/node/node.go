@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,16 +28,18 @@ import (
 type node struct {
 	log      *zap.Logger
 	health   *health.State
-	adapter  adapter.Adapter
-	sockets  *socketio.Server
+	cluster  *cluster         // nil until it is joined
+	sockets  *socketio.Server // nil until there is a cluster
 	public   *http.Server
 	internal *http.Server
 	failed   chan error // from the goroutines in running: a listener's end that nobody asked for
 	running  sync.WaitGroup
 }
 
-// start builds a node and lets clients in. An error leaves nothing behind.
-func start(c config, build metrics.Build, log *zap.Logger) (_ *node, err error) {
+// start builds a node and lets clients in. That waits for the cluster, as long as
+// ctx lasts: meanwhile the ports answer, and say so. An error leaves nothing
+// behind.
+func start(ctx context.Context, c config, build metrics.Build, log *zap.Logger) (_ *node, err error) {
 	if c.NodeID == "" {
 		c.NodeID = randomNodeID()
 	}
@@ -54,9 +57,17 @@ func start(c config, build metrics.Build, log *zap.Logger) (_ *node, err error) 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("REJOIN_INTERNAL_ADDR: %w", err), publicPort.Close())
 	}
+	var public, internal swap
+	public.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) }))
+	internal.use(internalHandler(n.health, http.NotFoundHandler()))
+	n.public, n.internal = n.newHTTPServer(&public), n.newHTTPServer(&internal)
+	n.listen(n.public, publicPort)
+	n.listen(n.internal, internalPort)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, publicPort.Close(), internalPort.Close())
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			defer cancel()
+			err = errors.Join(err, n.stop(ctx))
 		}
 	}()
 
@@ -64,12 +75,12 @@ func start(c config, build metrics.Build, log *zap.Logger) (_ *node, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if n.adapter, err = newMemory(c).Node(adapter.NodeID(c.NodeID)); err != nil {
+	if n.cluster, err = n.join(ctx, c, internalPort.Addr()); err != nil {
 		return nil, err
 	}
-	options.Adapter = n.adapter
+	n.cluster.options(&options)
 	if n.sockets, err = socketio.NewServer(options); err != nil {
-		return nil, errors.Join(err, n.adapter.Close())
+		return nil, err
 	}
 	for _, name := range c.Namespaces {
 		app.Register(n.sockets.Of(name))
@@ -81,11 +92,8 @@ func start(c config, build metrics.Build, log *zap.Logger) (_ *node, err error) 
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-
-	n.public = n.newHTTPServer(publicHandler(c, n.sockets, bundled))
-	n.internal = n.newHTTPServer(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats)))
-	n.listen(n.public, publicPort)
-	n.listen(n.internal, internalPort)
+	internal.use(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats)))
+	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
 	n.health.Serving()
 
 	n.log.Info("listening", zap.Stringer("addr", publicPort.Addr()), zap.Stringer("internal_addr", internalPort.Addr()), zap.String("version", build.Version))
@@ -95,6 +103,20 @@ func start(c config, build metrics.Build, log *zap.Logger) (_ *node, err error) 
 	return n, nil
 }
 
+// join finds this node's place: alone, or among others.
+func (n *node) join(ctx context.Context, c config, internal net.Addr) (*cluster, error) {
+	if c.RedisURL.target == nil {
+		return alone(c)
+	}
+	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
+	missing(errors.New("the cluster is being joined"))
+	cl, err := join(ctx, c, internal.String(), n.log, missing)
+	if err == nil {
+		n.health.Needs("redis", cl.ready)
+	}
+	return cl, err
+}
+
 // stop is start in reverse. Clients are closed as by a lost connection, so they
 // go elsewhere and recover. What has not ended by the end of ctx is left behind
 // and is the error.
@@ -102,18 +124,30 @@ func (n *node) stop(ctx context.Context) error {
 	n.health.Stopping()
 	// Shutdown closes the port at once, then waits for the polling requests that
 	// closing the sockets answers.
-	var publicErr error
+	var publicErr, err error
 	var shutdown sync.WaitGroup
 	shutdown.Go(func() { publicErr = n.public.Shutdown(ctx) })
-	err := n.sockets.Close(ctx)
+	if n.sockets != nil {
+		err = n.sockets.Close(ctx)
+	}
 	shutdown.Wait()
-	err = errors.Join(err, publicErr, n.adapter.Close(), n.internal.Shutdown(ctx))
+	if n.cluster != nil {
+		err = errors.Join(err, n.cluster.close())
+	}
+	err = errors.Join(err, publicErr, n.internal.Shutdown(ctx))
 	if err != nil {
 		err = errors.Join(fmt.Errorf("stop: %w", err), n.public.Close(), n.internal.Close())
 	}
 	n.running.Wait()
 	return err
 }
+
+// A swap is a handler that is replaced by another one once that can work.
+type swap struct{ now atomic.Pointer[http.Handler] }
+
+func (s *swap) use(h http.Handler) { s.now.Store(&h) }
+
+func (s *swap) ServeHTTP(w http.ResponseWriter, r *http.Request) { (*s.now.Load()).ServeHTTP(w, r) }
 
 // listen serves a port until its server is shut down.
 func (n *node) listen(s *http.Server, port net.Listener) {

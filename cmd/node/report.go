@@ -36,7 +36,8 @@ func (r *report) unknown(environ []string, known []variable) {
 		case strings.HasPrefix(name, prefix+"_SERVICE_"), strings.HasPrefix(name, prefix+"_PORT"):
 			injected = append(injected, name)
 		default:
-			r.problems = append(r.problems, fmt.Sprintf("%s=%s: is not a variable of this program%s", name, value, suggestion(name, known)))
+			like, ok := similar(name, known)
+			r.problems = append(r.problems, fmt.Sprintf("%s=%s: is not a variable of this program%s", name, like.shown(value), suggestion(like, ok)))
 		}
 	}
 	if len(injected) > 0 {
@@ -44,19 +45,23 @@ func (r *report) unknown(environ []string, known []variable) {
 	}
 }
 
-// suggestion names the known variable that a name is most likely meant to be,
-// if it is close to one.
-func suggestion(name string, known []variable) string {
-	best, least := "", 4 // more edits than that are no slip
-	for _, v := range known {
-		if d := distance(name, v.name); d < least {
-			best, least = v.name, d
-		}
-	}
-	if best == "" {
+// suggestion says which variable was likely meant.
+func suggestion(like variable, ok bool) string {
+	if !ok {
 		return "; -h lists them"
 	}
-	return "; did you mean " + best + "?"
+	return "; did you mean " + like.name + "?"
+}
+
+// similar returns the known variable whose name is the closest, if it is close.
+func similar(name string, known []variable) (best variable, ok bool) {
+	least := 4 // more edits than that are no slip
+	for _, v := range known {
+		if d := distance(name, v.name); d < least {
+			best, least, ok = v, d, true
+		}
+	}
+	return best, ok
 }
 
 // distance counts the characters to insert, delete or replace to turn a into b.

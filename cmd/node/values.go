@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
 // The types of this file are those that Go has no own notation for. Each one's
@@ -145,4 +147,35 @@ func splitDistinct(s string, ok func(string) bool) ([]string, error) {
 		elements = append(elements, element)
 	}
 	return elements, nil
+}
+
+// A redisURL says where Redis is; the zero one, nowhere.
+type redisURL struct{ target *redisurl.Target }
+
+func (u *redisURL) Decode(s string) (err error) {
+	if s != "" {
+		u.target, err = redisurl.Parse(s)
+	}
+	return err
+}
+
+// String shows no credentials.
+func (u redisURL) String() string {
+	if u.target == nil {
+		return ""
+	}
+	return u.target.String()
+}
+
+// A keyPrefix begins the names of keys.
+type keyPrefix string
+
+var wellFormedPrefix = regexp.MustCompile(`^[A-Za-z0-9:._-]{0,64}$`)
+
+func (p *keyPrefix) Decode(s string) error {
+	if !wellFormedPrefix.MatchString(s) {
+		return errNotAllowed
+	}
+	*p = keyPrefix(s)
+	return nil
 }

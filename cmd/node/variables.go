@@ -63,8 +63,16 @@ func (v variable) read(r *report) reflect.Value {
 	if err == nil && v.within(value) && v.oneof(value) {
 		return value
 	}
-	r.refuse(v.name, os.Getenv(v.name), v.allowed())
+	r.refuse(v.name, v.shown(os.Getenv(v.name)), v.allowed())
 	return v.parse(v.field.Tag.Get("default"))
+}
+
+// shown returns a value as it may be written down.
+func (v variable) shown(value string) string {
+	if v.field.Tag.Get("secret") != "" {
+		return "(not shown)"
+	}
+	return value
 }
 
 // parse reads a value that the code itself contains: a default or a bound.

@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 	"internal/client":  {},
 	"internal/demo":    {},
 	"internal/health":  {},
+	"internal/forward": {"pkg/engineio", "pkg/adapter"},
 	"internal/app":     {"pkg/socketio", "pkg/packet", "pkg/adapter"},
 	"internal/metrics": {"pkg/socketio"},
 

@@ -5,6 +5,7 @@ package health
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -15,6 +16,13 @@ type State struct {
 	node, version string
 	started       time.Time
 	phase         atomic.Pointer[phase]
+	needs         atomic.Pointer[need]
+}
+
+// A need is something outside of the node that it can't serve without.
+type need struct {
+	name string
+	lack func() error
 }
 
 // A phase is one part of a node's life.
@@ -41,6 +49,10 @@ func New(node, version string) *State {
 
 // Serving makes the node ready, unless it is stopping already.
 func (s *State) Serving() { s.phase.CompareAndSwap(starting, serving) }
+
+// Needs makes the node ready only while lack returns nil. Its error says what is
+// wrong.
+func (s *State) Needs(name string, lack func() error) { s.needs.Store(&need{name, lack}) }
 
 // Draining makes the node not ready, for good: it is about to stop, and its
 // clients go one by one. connections says how many are still there.
@@ -73,7 +85,7 @@ type answer struct {
 // nothing else: a restart mends no neighbour.
 func (s *State) Live() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.reply(w, "alive", check{"process", true, "the process answers"}, nil)
+		s.reply(w, "alive", []check{{"process", true, "the process answers"}}, nil)
 	})
 }
 
@@ -86,16 +98,27 @@ func (s *State) Ready() http.Handler {
 			n := p.connections()
 			left = &n
 		}
-		s.reply(w, p.name, check{"accepting", p.ready, p.reason}, left)
+		status, checks := p.name, []check{{"accepting", p.ready, p.reason}}
+		if n := s.needs.Load(); n != nil {
+			c := check{n.name, true, "it works"}
+			if err := n.lack(); err != nil {
+				c.OK, c.Reason = false, err.Error()
+				if p.ready {
+					status = "waiting"
+				}
+			}
+			checks = append(checks, c)
+		}
+		s.reply(w, status, checks, left)
 	})
 }
 
-func (s *State) reply(w http.ResponseWriter, status string, c check, connections *int) {
+func (s *State) reply(w http.ResponseWriter, status string, checks []check, connections *int) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	if !c.OK {
+	if slices.ContainsFunc(checks, func(c check) bool { return !c.OK }) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	// The only error is that of a client that has gone.
-	_ = json.NewEncoder(w).Encode(answer{status, []check{c}, s.node, s.version, int64(time.Since(s.started).Seconds()), connections})
+	_ = json.NewEncoder(w).Encode(answer{status, checks, s.node, s.version, int64(time.Since(s.started).Seconds()), connections})
 }

@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
+	"github.com/rejoin-io/rejoin/pkg/redisurl"
+	"github.com/rejoin-io/rejoin/pkg/session"
+	sessions "github.com/rejoin-io/rejoin/pkg/session/redis"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// A cluster is this node's place among the others. A node alone has its adapter
+// and nothing else.
+type cluster struct {
+	adapter  adapter.Adapter
+	redis    *redis.Adapter // nil for a node alone
+	sessions session.Store  // nil: the library's own
+	policy   *policy
+	closers  []func() error // in the order of closing
+}
+
+// joinPause is the time between two tries to join a cluster, and policyPause that
+// between two looks at what Redis does when its memory is full.
+const (
+	joinPause   = time.Second
+	policyPause = 10 * time.Second
+)
+
+// alone makes a cluster of one node, in memory.
+func alone(c config) (*cluster, error) {
+	a, err := newMemory(c).Node(adapter.NodeID(c.NodeID))
+	if err != nil {
+		return nil, err
+	}
+	return &cluster{adapter: a, closers: []func() error{a.Close}}, nil
+}
+
+// join makes this node one of the cluster in Redis. It tries until it is, ctx
+// ends, or it finds what waiting does not mend. Meanwhile waiting is told why.
+func join(ctx context.Context, c config, advertise string, log *zap.Logger, waiting func(error)) (*cluster, error) {
+	target := c.RedisURL.target
+	log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
+	for {
+		cl, err := tryJoin(ctx, c, advertise, log)
+		if err == nil || errors.Is(err, redisurl.ErrTooOld) {
+			return cl, err
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		waiting(err)
+		log.Warn("the cluster can't be joined; trying on", zap.Error(err))
+		select {
+		case <-time.After(joinPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (*cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	target := c.RedisURL.target
+	p := &policy{target: target, allowed: c.AllowEviction}
+	if err := p.check(ctx); err != nil {
+		return nil, err
+	}
+	limit := c.BacklogLimit
+	if limit == 0 {
+		limit = -1 // none; 0 is the library's default
+	}
+	a, err := redis.New(ctx, redis.Options{
+		Redis:        target,
+		Node:         adapter.NodeID(c.NodeID),
+		Address:      advertise,
+		Prefix:       string(c.RedisPrefix),
+		BacklogLimit: limit,
+		BacklogTTL:   c.BacklogTTL,
+		ClockTTL:     c.clockTTL(),
+		Timeout:      c.RedisTimeout,
+		Logger:       log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	client := target.Client()
+	store := sessions.New(client, sessions.Options{Prefix: string(c.RedisPrefix)})
+	p.start()
+	return &cluster{
+		adapter: a, redis: a, sessions: store, policy: p,
+		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
+	}, nil
+}
+
+// options gives the library its place in the cluster.
+func (cl *cluster) options(o *socketio.Options) {
+	o.Adapter = cl.adapter
+	if cl.sessions != nil {
+		o.Sessions = cl.sessions
+	}
+}
+
+// ready returns why this node should get no new clients, or nil.
+func (cl *cluster) ready() error {
+	if cl.redis == nil {
+		return nil
+	}
+	if err := cl.policy.verdict(); err != nil {
+		return err
+	}
+	return cl.redis.Ready()
+}
+
+func (cl *cluster) close() error {
+	var errs []error
+	for _, f := range cl.closers {
+		if err := f(); err != nil && !errors.Is(err, goredis.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// A policy watches whether Redis keeps what it is given. One that evicts a backlog
+// would make clients believe that they missed nothing.
+type policy struct {
+	target  *redisurl.Target
+	allowed bool
+
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	mu      sync.Mutex
+	evicts  error
+}
+
+func (p *policy) check(ctx context.Context) error {
+	err := p.target.Check(ctx)
+	evicts := errors.Is(err, redisurl.ErrEvicts)
+	if evicts && p.allowed {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case evicts:
+		p.evicts = fmt.Errorf("%w; REJOIN_ALLOW_EVICTION=true accepts that clients may miss events and not be told", err)
+		return p.evicts
+	case err == nil:
+		p.evicts = nil
+	}
+	return err
+}
+
+func (p *policy) verdict() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.evicts
+}
+
+// start looks again and again: the policy can be changed while Redis runs.
+func (p *policy) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cancel = cancel
+	p.running.Go(func() {
+		for {
+			select {
+			case <-time.After(policyPause):
+			case <-ctx.Done():
+				return
+			}
+			ctx, cancel := context.WithTimeout(ctx, policyPause)
+			_ = p.check(ctx) // that Redis is away is the adapter's to say
+			cancel()
+		}
+	})
+}
+
+func (p *policy) stop() error {
+	p.cancel()
+	p.running.Wait()
+	return nil
+}
+
+// onlyWhenReady refuses new connections while the node could not keep what it
+// promises them. Those that are there go on.
+func onlyWhenReady(ready func() error, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions || r.URL.Query().Has("sid") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if err := ready(); err != nil {
+			unavailable(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// unavailable tells a client to try again. Why is nobody's business out there.
+func unavailable(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, "this node is not ready; try again", http.StatusServiceUnavailable)
+}
