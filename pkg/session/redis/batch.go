@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -27,12 +28,25 @@ type call struct {
 	cmds []once
 	size int
 	done chan struct{} // closed when the commands have their results
+
+	lane  *lane // under the store's lock
+	state state
 }
+
+// A call waits, and then is either sent or, if its context ends first, left.
+type state uint8
+
+const (
+	waiting state = iota
+	sent
+	left
+)
 
 // A lane is the way to one server: one pipeline at a time. It has a goroutine
 // while it has work.
 type lane struct {
 	waiting []*call
+	left    int // of these
 	busy    bool
 }
 
@@ -86,6 +100,7 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 		select {
 		case <-c.done:
 		case <-ctx.Done():
+			s.leave(calls)
 			return context.Cause(ctx)
 		}
 	}
@@ -127,6 +142,7 @@ func (s *Store) enqueue(calls map[string]*call) error {
 			l = &lane{}
 			s.lanes[server] = l
 		}
+		c.lane = l
 		l.waiting = append(l.waiting, c)
 		s.waiting++
 		s.bytes += c.size
@@ -136,6 +152,26 @@ func (s *Store) enqueue(calls map[string]*call) error {
 		}
 	}
 	return nil
+}
+
+// leave takes back calls that have not been sent.
+func (s *Store) leave(calls map[string]*call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range calls {
+		if c.state != waiting {
+			continue
+		}
+		c.state, c.cmds = left, nil
+		s.waiting--
+		s.bytes -= c.size
+		l := c.lane
+		l.left++
+		if 2*l.left > len(l.waiting) {
+			l.waiting = slices.DeleteFunc(l.waiting, func(c *call) bool { return c.state == left })
+			l.left = 0
+		}
+	}
 }
 
 func (s *Store) run(l *lane) {
@@ -151,22 +187,28 @@ func (s *Store) run(l *lane) {
 func (s *Store) next(l *lane) []*call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var batch []*call
 	n, commands, size := 0, 0, 0
 	for _, c := range l.waiting {
-		if n > 0 && (commands+len(c.cmds) > maxBatch || size+c.size > maxBatchBytes) {
+		if len(batch) > 0 && (commands+len(c.cmds) > maxBatch || size+c.size > maxBatchBytes) {
 			break
 		}
 		n++
+		if c.state == left {
+			l.left--
+			continue
+		}
+		c.state = sent
+		batch = append(batch, c)
 		commands += len(c.cmds)
 		size += c.size
 	}
-	batch := l.waiting[:n:n]
 	l.waiting = l.waiting[n:]
 	if len(l.waiting) == 0 {
 		l.waiting = nil // lets go of what was sent
-		l.busy = n > 0
 	}
-	s.waiting -= n
+	l.busy = len(batch) > 0
+	s.waiting -= len(batch)
 	s.bytes -= size
 	return batch
 }
@@ -225,12 +267,15 @@ func (s *Store) Close() error {
 	s.closed = true
 	for _, l := range s.lanes {
 		for _, c := range l.waiting {
-			for _, cmd := range c.cmds {
-				cmd.SetErr(ErrClosed)
+			if c.state == waiting {
+				c.state = sent
+				for _, cmd := range c.cmds {
+					cmd.SetErr(ErrClosed)
+				}
+				close(c.done)
 			}
-			close(c.done)
 		}
-		l.waiting = nil
+		l.waiting, l.left = nil, 0
 	}
 	s.waiting, s.bytes = 0, 0
 	s.mu.Unlock()
