@@ -1,0 +1,68 @@
+package forward
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// The headers that nodes send each other. None ever comes from a client or
+// reaches one.
+const (
+	headerPrefix    = "X-Rejoin-"
+	headerFrom      = headerPrefix + "From"      // the node that sends the request, or the answer
+	headerTo        = headerPrefix + "To"        // the node that it is for
+	headerClient    = headerPrefix + "Client"    // the client's address
+	headerTime      = headerPrefix + "Time"      // when it was signed, in Unix milliseconds
+	headerSignature = headerPrefix + "Signature" // HMAC-SHA256, in hexadecimal digits
+	headerRefused   = headerPrefix + "Refused"   // in an answer: why the request was refused
+)
+
+// maxSkew is how far the clocks of two nodes, and the time on the way, may put
+// them apart.
+const maxSkew = 30 * time.Second
+
+// sign makes a request one that owner will serve.
+func (f *Forwarder) sign(r *http.Request, owner, client string) {
+	strip(r.Header)
+	r.Header.Set(headerFrom, f.o.Node)
+	r.Header.Set(headerTo, owner)
+	r.Header.Set(headerClient, client)
+	r.Header.Set(headerTime, strconv.FormatInt(f.now().UnixMilli(), 10))
+	r.Header.Set(headerSignature, hex.EncodeToString(f.mac(r.Method, r.URL.RequestURI(), r.Header)))
+}
+
+// mac covers everything that the owner acts on, but for the body. None of the
+// parts can hold a line feed.
+func (f *Forwarder) mac(method, uri string, h http.Header) []byte {
+	m := hmac.New(sha256.New, []byte(f.o.Secret))
+	for _, part := range []string{
+		"rejoin forward 1", method, uri,
+		h.Get(headerFrom), h.Get(headerTo), h.Get(headerClient), h.Get(headerTime),
+	} {
+		_, _ = io.WriteString(m, part+"\n") // a hash takes everything
+	}
+	return m.Sum(nil)
+}
+
+// verify returns why a request must not be served, "" if it may be.
+func (f *Forwarder) verify(r *http.Request) Refusal {
+	signature, err := hex.DecodeString(r.Header.Get(headerSignature))
+	switch {
+	case len(signature) == 0 && err == nil:
+		return Unsigned
+	case err != nil, !hmac.Equal(signature, f.mac(r.Method, r.RequestURI, r.Header)):
+		return Forged
+	case r.Header.Get(headerTo) != f.o.Node:
+		return Misdirected
+	}
+	signed, err := strconv.ParseInt(r.Header.Get(headerTime), 10, 64)
+	if err != nil || f.now().Sub(time.UnixMilli(signed)).Abs() > maxSkew {
+		return Stale
+	}
+	return ""
+}

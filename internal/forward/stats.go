@@ -1,0 +1,79 @@
+package forward
+
+import (
+	"maps"
+	"sync"
+)
+
+// An Outcome is what became of a request that was to be forwarded.
+type Outcome string
+
+// The outcomes there are.
+const (
+	OK      Outcome = "ok"       // the owner has answered
+	NoOwner Outcome = "no_owner" // the owner is not in the directory, or nobody listens at its address
+	Failed  Outcome = "failed"   // the owner did not answer in time, or not as an owner does; or this node closed
+	Gone    Outcome = "gone"     // the client went away before there was an answer
+)
+
+// A Refusal is why a request that claims to be forwarded is not served.
+type Refusal string
+
+// The refusals there are.
+const (
+	Unsigned    Refusal = "unsigned"
+	Forged      Refusal = "forged"
+	Misdirected Refusal = "misdirected"
+	Stale       Refusal = "stale"
+)
+
+var meanings = map[Refusal]string{
+	Unsigned:    "the request has no signature: only nodes of the cluster may send it",
+	Forged:      "the signature is wrong: the request was changed on its way, or the nodes do not have the same cluster secret",
+	Misdirected: "the request is for another node, which had this address before",
+	Stale:       "the request was signed more than 30 seconds ago, or ahead: the nodes' clocks must agree",
+}
+
+// Stats are a forwarder's numbers at one moment.
+type Stats struct {
+	// Open counts the requests and WebSockets of other nodes' sessions that pass
+	// through this node now.
+	Open int
+	// Forwarded counts requests passed on, by outcome; Refused those taken in and
+	// not served, by reason. All outcomes and reasons are there, if only as zeros.
+	Forwarded map[Outcome]uint64
+	Refused   map[Refusal]uint64
+}
+
+type counters struct {
+	mu       sync.Mutex
+	outcomes map[Outcome]uint64
+	refusals map[Refusal]uint64
+}
+
+func (c *counters) init() {
+	c.outcomes = map[Outcome]uint64{OK: 0, NoOwner: 0, Failed: 0, Gone: 0}
+	c.refusals = map[Refusal]uint64{Unsigned: 0, Forged: 0, Misdirected: 0, Stale: 0}
+}
+
+func (c *counters) forwarded(o Outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.outcomes[o]++
+}
+
+func (c *counters) refused(r Refusal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refusals[r]++
+}
+
+// Stats returns the current numbers.
+func (f *Forwarder) Stats() Stats {
+	f.mu.Lock()
+	open := len(f.passages)
+	f.mu.Unlock()
+	f.stats.mu.Lock()
+	defer f.stats.mu.Unlock()
+	return Stats{Open: open, Forwarded: maps.Clone(f.stats.outcomes), Refused: maps.Clone(f.stats.refusals)}
+}
