@@ -1,0 +1,156 @@
+package redis
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// A thousand saves at once take a few pipelines, and three commands each in
+// Redis: the script and what it calls.
+func TestSavesShareRoundTrips(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{})
+	const n = 1000
+	sessions := make([]session.Session, n)
+	for i := range sessions {
+		sessions[i] = mustCreate(t, s, fmt.Sprint(i))
+	}
+	if err := server.Client().ConfigResetStat(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Stats()
+	start := make(chan struct{})
+	var saves sync.WaitGroup
+	for _, sn := range sessions {
+		saves.Go(func() {
+			<-start
+			if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
+				t.Errorf("Save: %v", err)
+			}
+		})
+	}
+	close(start)
+	saves.Wait()
+	after := s.Stats()
+	if pipelines := after.Pipelines - before.Pipelines; pipelines > n/10 {
+		t.Errorf("%d saves took %d pipelines", n, pipelines)
+	} else {
+		t.Logf("%d saves took %d pipelines", n, pipelines)
+	}
+	for command, want := range map[string]uint64{"evalsha": n, "eval": after.Resent - before.Resent, "getrange": n, "set": n} {
+		// Those that found no script count as evalsha, too.
+		if got := calls(t, server, command); got != want {
+			t.Errorf("%s was called %d times, want %d", command, got, want)
+		}
+	}
+}
+
+// calls returns how often Redis has executed a command.
+func calls(t testing.TB, server *redistest.Server, command string) uint64 {
+	t.Helper()
+	info, err := server.Client().Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`cmdstat_` + command + `:calls=(\d+)`).FindStringSubmatch(info)
+	if found == nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(found[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func BenchmarkSave(b *testing.B) {
+	for _, writers := range []int{1, 64, 1000} {
+		b.Run(fmt.Sprint(writers, " writers"), func(b *testing.B) {
+			server := redistest.Start(b)
+			s := open(b, server.URL(), Options{})
+			sessions := make([]session.Session, writers)
+			for i := range sessions {
+				sn := full()
+				sn.PID = fmt.Sprint(i)
+				if err := s.Create(b.Context(), sn, long); err != nil {
+					b.Fatal(err)
+				}
+				sn.Fence = 1
+				sessions[i] = sn
+			}
+			before := s.Stats()
+			b.ReportAllocs()
+			b.ResetTimer()
+			var wg sync.WaitGroup
+			for i, sn := range sessions {
+				wg.Go(func() {
+					for range share(b.N, writers, i) {
+						if err := s.Save(b.Context(), sn, long); err != nil {
+							b.Errorf("Save: %v", err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/float64(s.Stats().Pipelines-before.Pipelines), "saves/pipeline")
+		})
+	}
+}
+
+// share returns what the i-th of several has to do of n.
+func share(n, of, i int) int { return (n + of - 1 - i) / of }
+
+func BenchmarkRefresh(b *testing.B) {
+	server := redistest.Start(b)
+	s := open(b, server.URL(), Options{})
+	refs := make([]session.Ref, 10_000)
+	var wg sync.WaitGroup
+	for i := range refs {
+		refs[i] = session.Ref{PID: fmt.Sprint(i), Fence: 1}
+		wg.Go(func() { mustCreate(b, s, refs[i].PID) })
+	}
+	wg.Wait()
+	b.ReportAllocs()
+	for b.Loop() {
+		if gone, err := s.Refresh(b.Context(), refs, long); err != nil || len(gone) > 0 {
+			b.Fatalf("Refresh: %d gone, %v", len(gone), err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(refs)), "ns/session")
+}
+
+// A claim reads, checks and writes.
+func BenchmarkClaim(b *testing.B) {
+	const writers = 500
+	server := redistest.Start(b)
+	s := open(b, server.URL(), Options{})
+	for i := range writers {
+		sn := full()
+		sn.PID = fmt.Sprint(i)
+		if err := s.Create(b.Context(), sn, long); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for i := range writers {
+		wg.Go(func() {
+			for range share(b.N, writers, i) {
+				if _, _, err := s.Claim(b.Context(), fmt.Sprint(i), "b", long, nil); err != nil {
+					b.Errorf("Claim: %v", err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,235 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// No key shows a private id, and what the package comment says is there.
+func TestLayout(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{Prefix: "test:"})
+	sn := mustCreate(t, s, "secret")
+	sn.Fence = 1
+	if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
+		t.Fatal(err)
+	}
+	c := server.Client()
+	keys, err := c.Keys(t.Context(), "*").Result()
+	if err != nil || len(keys) != 1 || !strings.HasPrefix(keys[0], "test:s:") || len(keys[0]) != len("test:s:")+43 {
+		t.Fatalf("the keys are %q, %v", keys, err)
+	}
+	value, err := c.Get(t.Context(), keys[0]).Result()
+	if err != nil || value[:16] != "0000000000000001" || strings.Contains(value, "secret") || strings.Contains(keys[0], "secret") {
+		t.Errorf("the value is %q, %v", value, err)
+	}
+	if ttl := c.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > long {
+		t.Errorf("it lives for %v", ttl)
+	}
+}
+
+// Two stores race for one session. Each claim that succeeds has a fence of its
+// own, and once one has, the former owner changes nothing.
+func TestTwoStoresRace(t *testing.T) {
+	server := redistest.Start(t)
+	stores := []*Store{open(t, server.URL(), Options{}), open(t, server.URL(), Options{})}
+	for round := range 50 {
+		pid := fmt.Sprint(round)
+		sn := mustCreate(t, stores[0], pid)
+		claims := make([]session.Session, len(stores))
+		var wg sync.WaitGroup
+		for i, s := range stores {
+			wg.Go(func() {
+				var err error
+				if claims[i], _, err = s.Claim(within(t, 20*time.Second), pid, fmt.Sprint(i), long, nil); err != nil {
+					t.Errorf("Claim: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		winner := 0
+		if claims[1].Fence > claims[0].Fence {
+			winner = 1
+		}
+		if claims[winner].Fence != 3 || claims[1-winner].Fence != 2 {
+			t.Fatalf("the fences are %d and %d", claims[0].Fence, claims[1].Fence)
+		}
+		for _, old := range []session.Session{sn, claims[1-winner]} {
+			if err := stores[1-winner].Save(within(t, 20*time.Second), old, long); !errors.Is(err, session.ErrFenced) {
+				t.Errorf("Save with the fence %d: %v", old.Fence, err)
+			}
+		}
+		if err := stores[winner].Save(within(t, 20*time.Second), claims[winner], long); err != nil {
+			t.Errorf("Save by the owner: %v", err)
+		}
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{MaxSize: 1000})
+	sn := mustCreate(t, s, "p")
+	sn.Data = make([]byte, 1000)
+	if err := s.Save(within(t, 20*time.Second), sn, long); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Save: %v, want ErrTooLarge", err)
+	}
+	sn.PID = "q"
+	if err := s.Create(within(t, 20*time.Second), sn, long); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("Create: %v, want ErrTooLarge", err)
+	}
+}
+
+// Slots move and masters change while sessions are written. Calls may fail then,
+// but never twice over, and none that succeeded is undone.
+func TestClusterInMotion(t *testing.T) {
+	cluster := redistest.StartCluster(t)
+	s := open(t, cluster.URL(), Options{Timeout: time.Second})
+	const sessions = 20
+	stop := make(chan struct{})
+	var owners sync.WaitGroup
+	for i := range sessions {
+		sn := mustCreate(t, s, fmt.Sprint(i))
+		owners.Go(func() {
+			saved := 0
+			for n := 1; ; n++ {
+				select {
+				case <-stop:
+					// The last word has to arrive.
+					sn.User = fmt.Sprint(n)
+					ctx := within(t, 20*time.Second)
+					for err := s.Save(ctx, sn, long); err != nil; err = s.Save(ctx, sn, long) {
+						if ctx.Err() != nil {
+							t.Errorf("Save: %v", err)
+							return
+						}
+					}
+					if got, err := peek(t, s, sn.PID); err != nil || got.User != sn.User {
+						t.Errorf("the session is %+v, %v, want the user %s", got, err, sn.User)
+					}
+					if saved == 0 {
+						t.Error("nothing was saved meanwhile")
+					}
+					return
+				default:
+				}
+				sn.User = fmt.Sprint(n)
+				switch err := s.Save(within(t, 2*time.Second), sn, long); {
+				case err == nil:
+					saved++
+				case errors.Is(err, session.ErrFenced) || errors.Is(err, session.ErrNotFound):
+					t.Errorf("Save: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 5 {
+		slot := cluster.Slot(s.key(fmt.Sprint(i)))
+		for _, to := range cluster.Masters() {
+			if to != cluster.Owner(slot) {
+				cluster.MoveSlot(slot, to)
+				break
+			}
+		}
+	}
+	// In an orderly failover nothing is lost.
+	cluster.Failover(cluster.Replica(cluster.Servers[0]))
+	close(stop)
+	owners.Wait()
+}
+
+// A slow server holds up no other.
+func TestOneServerOfAClusterStandsStill(t *testing.T) {
+	cluster := redistest.StartCluster(t, "cluster-node-timeout 60000")
+	s := open(t, cluster.URL(), Options{Timeout: 10 * time.Second})
+	still := cluster.Servers[0]
+	held, free := "", ""
+	for i := 0; held == "" || free == ""; i++ {
+		pid := fmt.Sprint(i)
+		if cluster.Owner(cluster.Slot(s.key(pid))) == still {
+			held = pid
+		} else {
+			free = pid
+		}
+	}
+	a, b := mustCreate(t, s, held), mustCreate(t, s, free)
+	still.Pause()
+	var stuck sync.WaitGroup
+	stuck.Go(func() { _ = s.Save(within(t, 3*time.Second), a, long) })
+	for n := s.Stats().Pipelines; s.Stats().Pipelines == n; {
+		time.Sleep(time.Millisecond)
+	}
+	began := time.Now()
+	if err := s.Save(within(t, 20*time.Second), b, long); err != nil {
+		t.Errorf("Save: %v", err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("a save at another server took %v", took)
+	}
+	still.Resume()
+	stuck.Wait()
+}
+
+func TestDecodeUndoesEncode(t *testing.T) {
+	s := New(nil, Options{})
+	for _, sn := range []session.Session{
+		{},
+		full(),
+		{Fence: 1<<64 - 1, Rooms: []session.Membership{{Join: "abc"}, {Join: "ab"}, {Join: ""}, {Join: "abcd", Leave: "abce"}}},
+	} {
+		value, err := s.encode(sn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := decode(value)
+		if err != nil || !reflect.DeepEqual(got, sn) {
+			t.Errorf("%+v became %+v, %v", sn, got, err)
+		}
+		for n := range value {
+			if _, err := decode(value[:n]); err == nil {
+				t.Errorf("the first %d of %d bytes are understood", n, len(value))
+			}
+		}
+		if _, err := decode(append(value, 0)); err == nil {
+			t.Error("a byte too many is not noticed")
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	value, err := New(nil, Options{}).encode(full())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(value)
+	f.Fuzz(func(t *testing.T, value []byte) {
+		sn, err := decode(value)
+		if err != nil {
+			return
+		}
+		again, err := New(nil, Options{MaxSize: 1 << 30}).encode(sn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decode(again); err != nil || !reflect.DeepEqual(got, sn) {
+			t.Errorf("%+v became %+v, %v", sn, got, err)
+		}
+	})
+}
+
+// full returns a session with all fields, but for the private id.
+func full() session.Session {
+	sn := session.Session{ID: "id", Namespace: "/chat", User: "user", Data: []byte(`{"a":1}`), Epoch: "epoch", Owner: "node", Fence: 3}
+	for i := range 10 {
+		sn.Rooms = append(sn.Rooms, session.Membership{Kind: 2, Name: fmt.Sprint("room ", i), Join: fmt.Sprint("epoch.1795557600000-", 1024*i), Leave: ""})
+	}
+	return sn
+}
