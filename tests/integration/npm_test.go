@@ -197,7 +197,7 @@ type npmSocket struct {
 // A report is what a socket has heard.
 type report struct {
 	Socket string
-	Report string // connect, disconnect, connect_error or event
+	Report string // connect, disconnect, connect_error, event or joined
 	state
 	Reason string // of a disconnect or connect_error
 	Event  string
@@ -212,6 +212,7 @@ type state struct {
 	Recovered bool
 	PID       string
 	Offset    string
+	Engine    string // id of the connection
 	Transport string
 }
 

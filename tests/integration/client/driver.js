@@ -40,6 +40,7 @@ const state = (socket) => ({
   recovered: socket.recovered === true,
   pid: socket._pid,
   offset: socket._lastOffset,
+  engine: socket.io.engine && socket.io.engine.id,
   transport: socket.io.engine && socket.io.engine.transport && socket.io.engine.transport.name,
 });
 
@@ -65,6 +66,24 @@ const commands = {
   // A socket for another namespace, on the connection of an open one.
   join({ socket, via, namespace, options }) {
     watch(socket, sockets.get(via).io.socket(namespace, options));
+  },
+  // Has the socket be in some rooms whenever it is connected: joins them anew where
+  // it was not recovered, and reports when that is done.
+  member({ socket, rooms }) {
+    const s = sockets.get(socket);
+    let joined = false;
+    const join = async () => {
+      if (!s.recovered) joined = false;
+      while (s.connected && !joined) {
+        const answer = await s.timeout(5000).emitWithAck("join", rooms).catch(() => ({}));
+        if (answer.ok) {
+          joined = true;
+          say({ socket, report: "joined" });
+        }
+      }
+    };
+    s.on("connect", join);
+    if (s.connected) return join();
   },
   emit({ socket, args }) {
     sockets.get(socket).emit(...unwrap(args));

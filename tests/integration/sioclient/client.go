@@ -46,9 +46,10 @@ type Client struct {
 	mu        sync.Mutex
 	url       string
 	conn      *websocket.Conn
-	ended     chan struct{} // closed with the end of conn
-	engine    string        // the connection's id, which begins with its node's
-	silence   time.Duration // of the server, after which the connection counts as dead
+	left      *websocket.Conn // by Vanish: open, but nobody reads it
+	ended     chan struct{}   // closed with the end of conn
+	engine    string          // the connection's id, which begins with its node's
+	silence   time.Duration   // of the server, after which the connection counts as dead
 	id        string
 	pid       string
 	offset    string
@@ -189,12 +190,14 @@ func (c *Client) read(conn *websocket.Conn) {
 			err = c.take(conn, string(frame), true)
 		}
 		if err != nil {
-			_ = conn.Close()
 			break
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.left != conn {
+		_ = conn.Close()
+	}
 	if c.conn == conn {
 		c.conn = nil
 		close(c.ended)
@@ -254,16 +257,36 @@ func (c *Client) send(id, event string, args []any) error {
 // Cut resets the connection, as a network does, and returns once no more events
 // come from it.
 func (c *Client) Cut() {
-	c.mu.Lock()
-	conn := c.conn
-	c.mu.Unlock()
-	if conn != nil {
+	c.forget()
+	if conn := locked(c, func() *websocket.Conn { return c.conn }); conn != nil {
 		if tcp, ok := conn.NetConn().(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
 		}
 		_ = conn.Close()
 	}
 	c.reading.Wait()
+}
+
+// Vanish is Cut without the server's knowing, as when a phone leaves its network:
+// the connection stays open, but nobody reads it. The next Vanish or Cut closes it.
+func (c *Client) Vanish() {
+	c.forget()
+	c.mu.Lock()
+	if c.left = c.conn; c.left != nil {
+		_ = c.left.SetReadDeadline(time.Now())
+	}
+	c.mu.Unlock()
+	c.reading.Wait()
+}
+
+// forget closes the connection that Vanish has left.
+func (c *Client) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left != nil {
+		_ = c.left.Close()
+		c.left = nil
+	}
 }
 
 // ID returns the socket's public id.

@@ -1,0 +1,296 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
+)
+
+// A fleet is clients that roam over the nodes of a cluster, each with a witness,
+// publishers, and a list of the faults that struck meanwhile.
+type fleet struct {
+	t *testing.T
+	*cluster
+	ledger     ledger
+	witnesses  []*witness
+	publishers []*publisher
+	clients    sync.WaitGroup
+	sending    sync.WaitGroup
+
+	mu     sync.Mutex
+	faults []fault
+	killed map[string]time.Time // node ids of processes that were killed
+}
+
+// A fault is what was done to the cluster, and when.
+type fault struct {
+	what     string
+	from, to time.Time // to is zero while it goes on
+	destroys bool      // history, so that sessions from before may be refused
+}
+
+// strike does something to the cluster and remembers it.
+func (f *fleet) strike(what string, destroys bool, do func()) {
+	f.mu.Lock()
+	i := len(f.faults)
+	f.faults = append(f.faults, fault{what: what, from: time.Now(), destroys: destroys})
+	f.mu.Unlock()
+	do()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.faults[i].to = time.Now()
+}
+
+// kill ends a node with SIGKILL.
+func (f *fleet) kill(n *clusterNode) {
+	f.mu.Lock()
+	if f.killed == nil {
+		f.killed = map[string]time.Time{}
+	}
+	f.killed[n.id.Load().(string)] = time.Now()
+	f.mu.Unlock()
+	n.kill()
+}
+
+// excused reports whether history was destroyed after a session was born.
+func (f *fleet) excused(born time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.faults, func(g fault) bool {
+		return g.destroys && (g.to.IsZero() || born.Before(g.to.Add(time.Second)))
+	})
+}
+
+// arrives tells a witness that its client has connected, and counts how.
+func (f *fleet) arrives(w *witness, recovered bool, engine, before string) (joined bool) {
+	former, joined := w.connected(recovered, f.owner(engine)+" "+engine[:4])
+	if former.IsZero() {
+		return joined
+	}
+	excused := f.excused(former)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if recovered {
+		w.recovered++
+		if _, killed := f.killed[before[:4]]; killed && before[:4] != engine[:4] {
+			w.afterKill++
+		}
+		return joined
+	}
+	w.refused++
+	if !excused {
+		w.problem("REFUSED without a cause: the session was born at %s", former.Format("05.000"))
+	}
+	return joined
+}
+
+// roam adds a Go client to the fleet that stays connected for about life and is
+// then cut, or vanishes, and comes back elsewhere. A life of 0 has no end.
+func (f *fleet) roam(ctx context.Context, name string, life time.Duration, rooms ...string) {
+	w := newWitness(name, &f.ledger, rooms...)
+	f.witnesses = append(f.witnesses, w)
+	client := sioclient.New(sioclient.Options{OnEvent: func(e sioclient.Event) {
+		if e.Name == "n" {
+			w.hearsArgs(e.Args)
+		}
+	}})
+	f.clients.Go(func() {
+		defer client.Cut()
+		for ctx.Err() == nil {
+			f.visit(ctx, w, client, life)
+		}
+	})
+}
+
+// visit is one connection of a client, from connecting to its end.
+func (f *fleet) visit(ctx context.Context, w *witness, client *sioclient.Client, life time.Duration) {
+	before := client.Engine()
+	client.Roam(wsURL(f.cluster.roam().public))
+	w.note("connects with offset %s", client.Offset())
+	if err := bounded(ctx, client.Connect); err != nil {
+		w.note("cannot connect: %v", err)
+		wait(ctx, 20*time.Millisecond+rand.N(100*time.Millisecond))
+		return
+	}
+	if !f.arrives(w, client.Recovered(), client.Engine(), before) {
+		w.joining()
+		if err := bounded(ctx, func(ctx context.Context) error { _, err := call(ctx, client, "join", w.rooms); return err }); err != nil {
+			w.note("cannot join: %v", err)
+			client.Cut()
+			wait(ctx, 20*time.Millisecond)
+			return
+		}
+		w.hasJoined()
+	}
+	alone := context.Background()
+	if life > 0 {
+		var cancel context.CancelFunc
+		alone, cancel = context.WithTimeout(ctx, time.Duration(rand.ExpFloat64()*float64(life)))
+		defer cancel()
+	}
+	select {
+	case <-client.Ended():
+		w.note("is cut off")
+	case <-alone.Done():
+		if ctx.Err() == nil && rand.N(3) == 0 {
+			w.note("vanishes")
+			client.Vanish()
+		} else if ctx.Err() == nil {
+			w.note("cuts")
+			client.Cut()
+		}
+	case <-ctx.Done():
+	}
+	wait(ctx, rand.N(200*time.Millisecond))
+}
+
+// roamStock adds a stock client, which reaches the nodes through a balancer.
+func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration, rooms ...string) {
+	w := newWitness(s.name, &f.ledger, rooms...)
+	f.witnesses = append(f.witnesses, w)
+	s.must("member", map[string]any{"rooms": rooms})
+	f.clients.Go(func() { // ends soon after the context, since reports are waited for no longer
+		before := ""
+		for ctx.Err() == nil {
+			r, err := s.reports.Next(100 * time.Millisecond)
+			if err != nil {
+				continue
+			}
+			switch r.Report {
+			case "connect":
+				f.arrives(w, r.Recovered, r.Engine, before)
+				before = r.Engine
+			case "joined":
+				w.joining()
+				w.hasJoined()
+			case "event":
+				if r.Event == "n" {
+					w.hearsArgs(r.Args)
+				}
+			default:
+				w.note("%s: %s", r.Report, r.Reason)
+			}
+		}
+	})
+	if life > 0 {
+		f.clients.Go(func() {
+			for ctx.Err() == nil {
+				wait(ctx, time.Duration(rand.ExpFloat64()*float64(life)))
+				if _, err := s.driver.do("cut", map[string]any{"socket": s.name}); err != nil && ctx.Err() == nil {
+					w.note("cannot be cut: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// publish adds a publisher, which sends until the context ends or it has sent
+// all.
+func (f *fleet) publish(ctx context.Context, p *publisher) {
+	p.ledger = &f.ledger
+	if p.node == nil {
+		p.node = func() string { return f.cluster.roam().public }
+	}
+	f.publishers = append(f.publishers, p)
+	f.sending.Go(func() { p.run(ctx) })
+}
+
+// awaitJoined waits until all clients are in their rooms.
+func (f *fleet) awaitJoined() {
+	f.t.Helper()
+	f.await("not all clients have joined", func(w *witness) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.joined {
+			return errors.New("it is not in its rooms")
+		}
+		return nil
+	})
+}
+
+func (f *fleet) await(otherwise string, check func(w *witness) error) bool {
+	f.t.Helper()
+	var culprit *witness
+	good := eventually(f.t, otherwise, func() error {
+		for _, w := range f.witnesses {
+			if err := check(w); err != nil {
+				culprit = w
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+		}
+		return nil
+	})
+	if !good {
+		f.t.Logf("%s:\n    %s", culprit.name, culprit.dump())
+	}
+	return good
+}
+
+// settle waits for the publishers, then until every client has heard all that
+// it should have, and says what went wrong. The clients must go on living.
+func (f *fleet) settle() {
+	f.t.Helper()
+	f.sending.Wait()
+	if f.await("not everything has arrived", (*witness).complete) {
+		eventually(f.t, "undecided", func() error { return undecided(f.witnesses) })
+	}
+	f.judge()
+}
+
+// judge says what went wrong, and how much has happened.
+func (f *fleet) judge() {
+	f.t.Helper()
+	shown, bad, heard := 0, 0, 0
+	for _, w := range f.witnesses {
+		heard += w.heard
+		if err := w.verdict(); err != nil {
+			bad++
+			if shown++; shown <= 3 {
+				f.t.Error(err)
+			}
+		}
+	}
+	r, sent, acked, failed := f.counts()
+	f.t.Logf("%d sent, %d acknowledged, %d heard by %d clients; %d recovered (%d elsewhere after a kill), %d refused",
+		sent, acked, heard, len(f.witnesses), r.recovered, r.afterKill, r.refused)
+	for err, n := range failed {
+		f.t.Logf("%d times: %s", n, err)
+	}
+	if bad > 0 {
+		var list strings.Builder
+		for _, g := range f.faults {
+			fmt.Fprintf(&list, "\n    %s to %s: %s", g.from.Format("05.000"), g.to.Format("05.000"), g.what)
+		}
+		f.t.Errorf("%d of %d clients heard something wrong; the faults were:%s", bad, len(f.witnesses), &list)
+	}
+}
+
+// counts adds up. It is called when the publishers have ended.
+func (f *fleet) counts() (r reconnects, sent, acked int, failed map[string]int) {
+	failed = map[string]int{}
+	for _, w := range f.witnesses {
+		w.mu.Lock()
+		r.recovered += w.recovered
+		r.refused += w.refused
+		r.afterKill += w.afterKill
+		w.mu.Unlock()
+	}
+	for _, p := range f.publishers {
+		sent += p.sent
+		acked += p.acked
+		for err, n := range p.failed {
+			failed[err] += n
+		}
+	}
+	return r, sent, acked, failed
+}

@@ -1,0 +1,132 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
+)
+
+// A ledger knows what was published. Every publisher numbers its events in each
+// room: 0, 1, 2, … Once the outcome of one is unknown it goes on under another
+// name, so an event that may or may not have happened is the last of its name.
+type ledger struct {
+	mu    sync.Mutex
+	rooms map[string]map[string]sequence // by room and publisher
+}
+
+// A sequence is what one publisher has sent to one room.
+type sequence struct {
+	started int // events that were sent
+	acked   int // of them, those that were acknowledged, the first ones
+}
+
+// start notes that an event is sent and returns its number.
+func (l *ledger) start(room, publisher string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rooms == nil {
+		l.rooms = map[string]map[string]sequence{}
+	}
+	if l.rooms[room] == nil {
+		l.rooms[room] = map[string]sequence{}
+	}
+	s := l.rooms[room][publisher]
+	number := s.started
+	s.started++
+	l.rooms[room][publisher] = s
+	return number
+}
+
+// acked notes that the last event was acknowledged.
+func (l *ledger) ack(room, publisher string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.rooms[room][publisher]
+	s.acked++
+	l.rooms[room][publisher] = s
+}
+
+// of returns what was sent to a room up to now, by publisher.
+func (l *ledger) of(room string) map[string]sequence {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.rooms[room])
+}
+
+// A publisher sends numbered events to its rooms in turn, one after another,
+// through whichever node it is connected to.
+type publisher struct {
+	name   string
+	ledger *ledger
+	node   func() (addr string)
+	rooms  []string
+	pause  time.Duration // between two events; 0 is as fast as they are acknowledged
+	most   int           // events; 0 is no limit
+	more   []any         // arguments, after those of the ledger
+
+	life        int // of its name
+	sent, acked int
+	failed      map[string]int // by error
+}
+
+// run publishes until the context ends.
+func (p *publisher) run(ctx context.Context) {
+	client := sioclient.New(sioclient.Options{})
+	defer client.Cut()
+	p.failed = map[string]int{}
+	tick := time.NewTicker(max(p.pause, time.Microsecond))
+	defer tick.Stop()
+	for i := 0; p.most == 0 || i < p.most; i++ {
+		if p.pause > 0 {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+		}
+		for !client.Connected() && ctx.Err() == nil {
+			client.Roam(wsURL(p.node()))
+			if err := bounded(ctx, client.Connect); err != nil {
+				wait(ctx, 20*time.Millisecond)
+			}
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		room, name := p.rooms[i%len(p.rooms)], fmt.Sprintf("%s.%d", p.name, p.life)
+		args := append([]any{room, "n", name, room, p.ledger.start(room, name)}, p.more...)
+		p.sent++
+		err := bounded(context.WithoutCancel(ctx), func(ctx context.Context) error {
+			_, err := call(ctx, client, "to", args...)
+			return err
+		})
+		if err != nil {
+			p.failed[err.Error()]++
+			p.life++
+			client.Cut() // what is still on its way there belongs to the former life
+			continue
+		}
+		p.acked++
+		p.ledger.ack(room, name)
+	}
+}
+
+// bounded gives something as long as patience lasts.
+func bounded(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return f(ctx)
+}
+
+// wait lets some time pass, unless the context ends.
+func wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

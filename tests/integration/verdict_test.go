@@ -1,0 +1,55 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestWitness: what the tests of the cluster rest on sees each way of being
+// wrong. The publisher p has sent 0 to 4 before the client joins.
+func TestWitness(t *testing.T) {
+	for name, test := range map[string]struct {
+		hears []int
+		want  string // a problem, or what is incomplete
+	}{
+		"all":                  {[]int{5, 6, 7}, ""},
+		"none":                 {nil, "TAIL"},
+		"all, from a late ack": {[]int{6, 7}, ""},
+		"the first is missing": {[]int{7}, "GAP"},
+		"one is missing":       {[]int{5, 7}, "GAP"},
+		"the last is missing":  {[]int{5, 6}, "TAIL"},
+		"twice":                {[]int{5, 6, 6, 7}, "REPEAT"},
+		"disorder":             {[]int{6, 5, 7}, "REPEAT"},
+		"before the join":      {[]int{4, 5, 6, 7}, "LEAK"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var l ledger
+			send := func(n int) {
+				for range n {
+					l.start("room", "p")
+					l.ack("room", "p")
+				}
+			}
+			w := newWitness("w", &l, "room")
+			w.connected(false, "a")
+			send(5)
+			w.joining()
+			send(1) // 5 is sent while the client joins
+			w.hasJoined()
+			send(2)
+			for _, n := range test.hears {
+				w.hears("p", "room", n, "offset")
+			}
+			got := ""
+			if err := w.complete(); err != nil {
+				got = err.Error()
+			}
+			if err := w.verdict(); err != nil {
+				got = err.Error()
+			}
+			if (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
