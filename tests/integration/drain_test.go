@@ -1,0 +1,308 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/app"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/session"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// crowd opens clients, on each transport the same number.
+func (n *node) crowd(each int) []*npmSocket {
+	n.t.Helper()
+	d := startDriver(n.t)
+	var clients []*npmSocket
+	for name, options := range transports {
+		for i := range each {
+			s := d.open(fmt.Sprint(name, i), versions[i%len(versions)], n.url(), options)
+			if name == "upgrade" {
+				s.awaitUpgrade()
+			}
+			clients = append(clients, s)
+		}
+	}
+	return clients
+}
+
+// readiness returns what the node says of itself.
+func (n *node) readiness() (status int, said struct {
+	Status      string
+	Connections *int
+}, err error) {
+	response, err := internalHTTP.Get("http://" + n.internal + "/readyz")
+	if err != nil {
+		return 0, said, err
+	}
+	defer response.Body.Close()
+	return response.StatusCode, said, json.NewDecoder(response.Body).Decode(&said)
+}
+
+// handshake returns the status that a new polling client gets.
+func (n *node) handshake() (int, error) {
+	response, err := internalHTTP.Get(n.url() + "/socket.io/?EIO=4&transport=polling")
+	if err != nil {
+		return 0, err
+	}
+	response.Body.Close()
+	return response.StatusCode, nil
+}
+
+// TestDrain: on SIGTERM a node says that it is not ready and serves on; then it
+// refuses new clients and closes its connections one by one, in the way that
+// stock clients come back from, and ends well and in time.
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	const delay, budget = 3 * time.Second, 8 * time.Second
+	n := startNode(t, "REJOIN_DRAIN_DELAY="+delay.String(), "REJOIN_DRAIN_BUDGET="+budget.String())
+	clients := n.crowd(8)
+
+	started := time.Now()
+	n.signal(syscall.SIGTERM)
+	eventually(t, "the node is ready", func() error {
+		status, said, err := n.readiness()
+		if err == nil && (status != 503 || said.Status != "draining" || said.Connections == nil || *said.Connections != len(clients)) {
+			err = fmt.Errorf("%d %+v", status, said)
+		}
+		return err
+	})
+	for _, s := range clients {
+		s.call("join", "lobby")
+	}
+	if status, err := n.handshake(); time.Since(started) < delay && (status != 200 || err != nil) {
+		t.Errorf("a client that comes before the balancer has noticed: %d, %v", status, err)
+	}
+	clients[0].call("all", "still served")
+	eventually(t, "the node closes no connections", func() error {
+		if !n.log.contains("closing the connections") {
+			return errors.New("no word of it")
+		}
+		return nil
+	})
+	eventually(t, "new clients are not refused", func() error {
+		status, err := n.handshake()
+		if err == nil && status != 503 {
+			err = fmt.Errorf("status %d", status)
+		}
+		return err
+	})
+
+	var mu sync.Mutex
+	var closed []time.Time
+	var gone sync.WaitGroup
+	for _, s := range clients {
+		gone.Go(func() {
+			s.hears("still served")
+			if r := s.await("disconnect"); r.Reason != "transport close" {
+				t.Errorf("%s is disconnected by %q", s.name, r.Reason)
+			}
+			mu.Lock()
+			closed = append(closed, time.Now())
+			mu.Unlock()
+			s.await("connect_error") // it tries to come back
+		})
+	}
+	gone.Wait()
+	n.awaitEnd()
+	if took := time.Since(started); took < delay+budget/2 || took > delay+budget+10*time.Second {
+		t.Errorf("the node took %v to end", took)
+	}
+	slices.SortFunc(closed, time.Time.Compare)
+	// They are to be spread over six seconds. A busy machine bunches them.
+	if all := closed[len(closed)-1].Sub(closed[0]); all < 3*time.Second {
+		t.Errorf("all connections are closed within %v", all)
+	}
+	for i := range closed[len(closed)/2:] {
+		if half := closed[i+len(closed)/2].Sub(closed[i]); half < time.Second {
+			t.Errorf("half of the connections are closed within %v", half)
+		}
+	}
+	if !n.log.contains(`"connections":0}`) {
+		t.Errorf("some connections were not closed by the drain:\n%s", n.log)
+	}
+}
+
+// TestStopAtOnce: SIGINT does not wait, nor does a second signal.
+func TestStopAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		signals  []syscall.Signal
+		variable string // what would take forever
+	}{
+		"interrupted":                  {[]syscall.Signal{syscall.SIGINT}, "REJOIN_DRAIN_DELAY=10m"},
+		"terminated twice":             {[]syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, "REJOIN_DRAIN_DELAY=10m"},
+		"interrupted while it drains":  {[]syscall.Signal{syscall.SIGTERM, syscall.SIGINT}, "REJOIN_DRAIN_BUDGET=1h"},
+		"nobody is there to be closed": {[]syscall.Signal{syscall.SIGTERM}, "REJOIN_DRAIN_BUDGET=1h"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, test.variable)
+			var clients []*npmSocket
+			if !strings.HasPrefix(name, "nobody") {
+				clients = n.crowd(1)
+			}
+			for i, s := range test.signals {
+				if i > 0 {
+					eventually(t, "the node does not drain", func() error {
+						if !n.log.contains("draining") {
+							return errors.New("no word of it")
+						}
+						return nil
+					})
+				}
+				n.signal(s)
+			}
+			for _, s := range clients {
+				if r := s.await("disconnect"); r.Reason != "transport close" {
+					t.Errorf("%s is disconnected by %q", s.name, r.Reason)
+				}
+			}
+			n.awaitEnd()
+		})
+	}
+}
+
+// A front sends the requests of a session to the node that has it, and new
+// clients to one node, and after its move to the other.
+type front struct {
+	nodes map[string]*socketio.Server // by the beginning of their session ids
+	newer atomic.Pointer[socketio.Server]
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	sid := r.URL.Query().Get("sid")
+	if n := f.nodes[sid[:min(4, len(sid))]]; n != nil {
+		n.ServeHTTP(w, r)
+		return
+	}
+	f.newer.Load().ServeHTTP(w, r)
+}
+
+// TestDrainLosesNothing: while a node drains under load, its clients hear every
+// event once and in order, on their way to another node, and what one of them
+// sends gets through once.
+func TestDrainLosesNothing(t *testing.T) {
+	t.Parallel()
+	cluster, sessions := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: 100_000}), session.NewMemory()
+	f := &front{nodes: map[string]*socketio.Server{}}
+	for _, id := range []string{"aaaa", "bbbb"} {
+		link, err := cluster.Node(adapter.NodeID(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer link.Close()
+		srv, err := socketio.NewServer(socketio.Options{Adapter: link, Sessions: sessions, Engine: engineio.Options{NodeID: id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer closeServer(t, srv)
+		app.Register(srv.Namespace)
+		f.nodes[id] = srv
+	}
+	a, b := f.nodes["aaaa"], f.nodes["bbbb"]
+	f.newer.Store(a)
+	web := httptest.NewServer(f)
+	t.Cleanup(web.Close) // after the servers, which answer its last polls
+
+	d := startDriver(t)
+	var listeners []*npmSocket
+	before := map[*npmSocket]state{}
+	for name, options := range transports {
+		for i := range 3 {
+			s := d.open(fmt.Sprint(name, i), newest, web.URL, options)
+			s.call("join", "room")
+			listeners = append(listeners, s)
+			before[s] = s.state()
+		}
+	}
+	sender := d.open("sender", newest, web.URL, map[string]any{
+		"transports": []string{"websocket"}, "retries": 20, "ackTimeout": 5000,
+	})
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var sending sync.WaitGroup
+	var published, sent atomic.Int64
+	publish := func(count *atomic.Int64, emit func(i int64)) {
+		sending.Go(func() {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				emit(count.Load())
+				count.Add(1)
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+				}
+			}
+		})
+	}
+	publish(&published, func(i int64) {
+		if err := b.To("room").Emit(context.WithoutCancel(ctx), "server", i); err != nil {
+			t.Error(err)
+		}
+	})
+	publish(&sent, func(i int64) { sender.emit("to", "room", "client", i) })
+
+	draining, stop := context.WithTimeout(ctx, patience)
+	defer stop()
+	f.newer.Store(b)
+	if err := a.Drain(draining, 2*time.Second); err != nil {
+		t.Errorf("Drain: %v", err)
+	}
+	closeServer(t, a)
+	for _, s := range append(listeners, sender) {
+		if r := s.await("disconnect"); r.Reason != "transport close" {
+			t.Errorf("%s is disconnected by %q", s.name, r.Reason)
+		}
+		now := s.await("connect")
+		if was, ok := before[s]; ok && (!now.Recovered || now.ID != was.ID) {
+			t.Errorf("%s was %+v and is %+v", s.name, was, now)
+		}
+	}
+	cancel()
+	sending.Wait()
+	for _, s := range listeners {
+		next := map[string]int64{}
+		for next["server"] < published.Load() || next["client"] < sent.Load() {
+			r := s.await("event")
+			if got := fmt.Sprint(r.texts()); got != fmt.Sprintf("[%d]", next[r.Event]) {
+				t.Fatalf("%s: %s %s, want %d", s.name, r.Event, got, next[r.Event])
+			}
+			next[r.Event]++
+		}
+	}
+	for range 2 { // nothing is left over
+		if err := b.To("room").Emit(t.Context(), "end"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range listeners {
+		s.hears("end")
+		s.hears("end")
+	}
+	t.Logf("%d and %d events", published.Load(), sent.Load())
+}
+
+func closeServer(t *testing.T, srv *socketio.Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := srv.Close(ctx); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
