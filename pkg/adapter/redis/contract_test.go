@@ -18,27 +18,42 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestContract(t *testing.T) {
 	server := redistest.Start(t)
-	adaptertest.Run(t, func(t *testing.T, o adaptertest.Options) adaptertest.Cluster {
-		return newCluster(t, server, Options{BacklogLimit: o.BacklogLimit})
+	contract(t, server.URL(), Options{}, func() []*redistest.Server { return []*redistest.Server{server} })
+}
+
+func TestContractWithSentinels(t *testing.T) {
+	sentinels := redistest.StartSentinels(t)
+	contract(t, sentinels.URL(), Options{}, func() []*redistest.Server { return []*redistest.Server{sentinels.Primary()} })
+}
+
+func TestContractInACluster(t *testing.T) {
+	c := redistest.StartCluster(t)
+	contract(t, c.URL(), Options{}, c.Masters)
+}
+
+func contract(t *testing.T, url string, o Options, servers func() []*redistest.Server) {
+	adaptertest.Run(t, func(t *testing.T, ao adaptertest.Options) adaptertest.Cluster {
+		o.BacklogLimit = ao.BacklogLimit
+		return newCluster(t, url, servers, o)
 	})
 }
 
-// A cluster is what tests have of one: a Redis server, and options for its nodes.
-// Each has a prefix of its own.
+// A cluster is what tests have of one: where its Redis is, and options for its
+// nodes. Each has a prefix of its own.
 type cluster struct {
-	t      *testing.T
-	server *redistest.Server
-	o      Options
+	t       *testing.T
+	servers func() []*redistest.Server // those that take writes
+	o       Options
 }
 
-func newCluster(t *testing.T, server *redistest.Server, o Options) *cluster {
+func newCluster(t *testing.T, url string, servers func() []*redistest.Server, o Options) *cluster {
 	t.Helper()
-	target, err := redisurl.Parse(server.URL())
+	target, err := redisurl.Parse(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.Redis, o.Prefix = target, t.Name()+":"
-	return &cluster{t: t, server: server, o: o}
+	return &cluster{t: t, servers: servers, o: o}
 }
 
 func (c *cluster) Node(id adapter.NodeID) (adapter.Adapter, error) {
@@ -54,7 +69,9 @@ func (c *cluster) Node(id adapter.NodeID) (adapter.Adapter, error) {
 }
 
 func (c *cluster) Reset() {
-	if err := c.server.Client().FlushAll(context.Background()).Err(); err != nil {
-		c.t.Errorf("FLUSHALL: %v", err)
+	for _, s := range c.servers() {
+		if err := s.Client().FlushAll(context.Background()).Err(); err != nil {
+			c.t.Errorf("FLUSHALL: %v", err)
+		}
 	}
 }

@@ -17,8 +17,6 @@ import (
 //go:embed renew.lua
 var renewSource string
 
-var renewScript = goredis.NewScript(renewSource)
-
 // where returns the history that this node believes in, and its newest entry
 // known. It asks Redis only if the node knows of none yet.
 func (p *partition) where(ctx context.Context) (epoch string, known entry, err error) {
@@ -66,7 +64,7 @@ func (p *partition) search(ctx context.Context) (epoch string, newest entry, err
 func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) error {
 	next := rand.Text()[:8]
 	keys := []string{p.names.epoch(), p.names.clock(lost), p.names.clock(next)}
-	return renewScript.Run(ctx, c, keys, lost, next, p.names.news()).Err()
+	return p.pubsub.renew.Run(ctx, c, keys, lost, next, p.names.news()).Err()
 }
 
 // adopt makes a history the node's. If it had another, what its members have got

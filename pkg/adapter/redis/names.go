@@ -15,23 +15,23 @@ import (
 //	rejoin:{0}<epoch>:r/chat,lobby     stream: a room's backlog; and the room's channel
 //	rejoin:{0}inbox:<node>             channel: messages for one node
 //	rejoin:{0}news                     channel: a new epoch has begun
-//	rejoin:{nodes}leases               sorted set: node ids by the end of their lease
-//	rejoin:{nodes}about                hash: what each node says of itself
+//	rejoin:{0}leases                   sorted set: node ids by the end of their lease
+//	rejoin:{0}about                    hash: what each node says of itself
 //
 // The clock and the backlogs carry the epoch in their names, so those who still
 // believe in a lost history can neither write into the new one nor read from it.
-type names struct{ tagged, nodes string }
+type names struct{ tagged string }
 
 func newNames(prefix, tag string) names {
-	return names{tagged: prefix + "{" + tag + "}", nodes: prefix + "{nodes}"}
+	return names{prefix + "{" + tag + "}"}
 }
 
 func (n names) epoch() string                    { return n.tagged + "epoch" }
 func (n names) news() string                     { return n.tagged + "news" }
 func (n names) clock(epoch string) string        { return n.in(epoch) + "clock" }
 func (n names) inbox(node adapter.NodeID) string { return n.tagged + "inbox:" + string(node) }
-func (n names) leases() string                   { return n.nodes + "leases" }
-func (n names) about() string                    { return n.nodes + "about" }
+func (n names) leases() string                   { return n.tagged + "leases" }
+func (n names) about() string                    { return n.tagged + "about" }
 
 // in returns what the names of an epoch begin with.
 func (n names) in(epoch string) string { return n.tagged + epoch + ":" }

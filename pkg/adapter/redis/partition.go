@@ -20,6 +20,7 @@ type partition struct {
 	node    adapter.NodeID
 	names   names
 	primary func(context.Context) (*goredis.Options, error) // where its server is now
+	pubsub  pubsub
 	log     *zap.Logger
 	timeout time.Duration // of a call, and of an event in the outbox
 	limit   int           // of a replay in one room; negative: nothing is stored

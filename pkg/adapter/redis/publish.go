@@ -18,8 +18,6 @@ import (
 //go:embed publish.lua
 var publishSource string
 
-var publishScript = goredis.NewScript(publishSource)
-
 var errNoClock = errors.New("adapter/redis: the clock is gone")
 
 // A call is one execution of the publish script, with the messages that go out
@@ -172,7 +170,7 @@ func (p *partition) attempt(ctx context.Context, l *link, c *call) error {
 		if err == nil || loaded || !goredis.HasErrorPrefix(err, "NOSCRIPT") {
 			return err
 		}
-		if err := publishScript.Load(ctx, l.conn).Err(); err != nil {
+		if err := p.pubsub.publish.Load(ctx, l.conn).Err(); err != nil {
 			return err
 		}
 	}
@@ -184,11 +182,11 @@ func (p *partition) execute(ctx context.Context, l *link, c *call) error {
 	var done *goredis.Cmd
 	if len(c.events) > 0 {
 		keys, args := p.arguments(c)
-		done = pipe.EvalSha(ctx, publishScript.Hash(), keys, args...)
+		done = pipe.EvalSha(ctx, p.pubsub.publish.Hash(), keys, args...)
 	}
 	sent := make([]*goredis.IntCmd, len(c.messages))
 	for i, it := range c.messages {
-		sent[i] = p.publishTo(ctx, pipe, it.inbox, it.payload)
+		sent[i] = p.pubsub.send(pipe, ctx, it.inbox, it.payload)
 	}
 	_, err := pipe.Exec(ctx)
 	if err != nil && !isReply(err) {
@@ -315,9 +313,4 @@ func parseEntry(m goredis.XMessage) (entry, error) {
 	}
 	call, _ := m.Values["c"].(string)
 	return entry{ms: ms, seq: seq, call: call}, nil
-}
-
-// publishTo publishes past the order.
-func (p *partition) publishTo(ctx context.Context, c goredis.Cmdable, channel string, payload []byte) *goredis.IntCmd {
-	return c.Publish(ctx, channel, payload)
 }

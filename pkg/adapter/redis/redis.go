@@ -92,7 +92,12 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 
 func newPartition(o Options, tag string) *partition {
 	limit := orDefault(o.BacklogLimit, 1000)
+	handOut := plain
+	if o.Redis.Form() == redisurl.Cluster {
+		handOut = sharded
+	}
 	p := &partition{
+		pubsub:  handOut,
 		node:    o.Node,
 		names:   newNames(orDefault(o.Prefix, "rejoin:"), tag),
 		log:     o.Logger,

@@ -155,7 +155,7 @@ func (p *partition) live() error {
 
 	// The channels outside of the history first: they make the connection.
 	own := []string{p.names.inbox(p.node), p.names.news()}
-	if err := g.pubsub.Subscribe(ctx, own...); err != nil {
+	if err := p.pubsub.subscribe(g.pubsub, ctx, own...); err != nil {
 		return fmt.Errorf("connecting to %s: %w", o.Addr, err)
 	}
 	p.begin(g, own)
@@ -228,11 +228,11 @@ func (g *generation) write() {
 		wanted, unneeded := g.changes()
 		for _, step := range []struct {
 			channels []string
-			send     func(context.Context, ...string) error
-		}{{unneeded, g.pubsub.Unsubscribe}, {wanted, g.pubsub.Subscribe}} {
+			send     func(*goredis.PubSub, context.Context, ...string) error
+		}{{unneeded, g.p.pubsub.unsubscribe}, {wanted, g.p.pubsub.subscribe}} {
 			for rest := step.channels; len(rest) > 0; {
 				n := min(len(rest), channelsPerCall)
-				if err := step.send(g.ctx, rest[:n]...); err != nil {
+				if err := step.send(g.pubsub, g.ctx, rest[:n]...); err != nil {
 					g.stop(err)
 					return
 				}
