@@ -22,7 +22,7 @@ import (
 // also have the name without its prefix looked up: PATH, of all things.
 type config struct {
 	Addr           address       `split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
-	InternalAddr   address       `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics"`
+	InternalAddr   address       `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, and what other nodes pass on"`
 	AllowAnonymous bool          `split_words:"true" default:"false" desc:"let addresses other than loopback be listened on though nobody has to prove who they are"`
 	Path           urlPath       `split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"where clients connect"`
 	Namespaces     namespaces    `split_words:"true" default:"/" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
@@ -41,6 +41,8 @@ type config struct {
 	RedisPrefix    keyPrefix     `split_words:"true" default:"rejoin:" allowed:"up to 64 letters, digits and : . _ -" desc:"what the names of all keys and channels in Redis begin with; the same on all nodes"`
 	RedisTimeout   time.Duration `split_words:"true" default:"3s" within:"100ms 1m" desc:"how long one call to Redis may take, and how long an event waits for Redis to come back"`
 	AllowEviction  bool          `split_words:"true" default:"false" desc:"use a Redis whose maxmemory-policy is not noeviction, though clients may then miss events and not be told"`
+	ClusterSecret  secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs what the nodes of a cluster pass on to one another; the same on all nodes, and needed with REJOIN_REDIS_URL"`
+	AdvertiseAddr  peerAddress   `split_words:"true" allowed:"host:port" desc:"where other nodes reach the internal address; the internal address itself if not set, in place of all interfaces this machine's first, in place of port 0 the one that was found"`
 	DrainDelay     time.Duration `split_words:"true" default:"5s" within:"0s 10m" desc:"how long SIGTERM leaves the node serving, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget    time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all at once, as SIGINT does without any delay"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
@@ -58,9 +60,15 @@ func (c *config) validate(r *report) {
 		if !c.Addr.loopback() {
 			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address, or REJOIN_ALLOW_ANONYMOUS=true, since this node lets everybody in who can reach it")
 		}
-		if !c.InternalAddr.loopback() {
-			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no credentials")
+		if !c.InternalAddr.loopback() && c.ClusterSecret == "" {
+			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or that of a cluster with REJOIN_CLUSTER_SECRET, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no credentials")
 		}
+	}
+	switch n := len(c.ClusterSecret); {
+	case n == 0 && c.RedisURL.target != nil:
+		r.refuse("REJOIN_CLUSTER_SECRET", c.ClusterSecret, "set, and the same on all nodes, since REJOIN_REDIS_URL makes this node one of a cluster")
+	case n > 0 && n < leastSecret:
+		r.warn("REJOIN_CLUSTER_SECRET has only %d characters: with fewer than %d it can be guessed", n, leastSecret)
 	}
 	if c.Addr.collides(c.InternalAddr) {
 		r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "another address than REJOIN_ADDR")

@@ -27,7 +27,7 @@ func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, max(budget, time.Second)) // all at once takes a moment, too
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- n.sockets.Drain(ctx, budget*3/4) }() // ends with ctx at the latest
+	go func() { done <- n.sendAway(ctx, budget*3/4) }() // ends with ctx at the latest
 	report := time.NewTicker(drainReport)
 	defer report.Stop()
 	for {

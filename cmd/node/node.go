@@ -17,6 +17,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/app"
 	"github.com/rejoin-io/rejoin/internal/client"
 	"github.com/rejoin-io/rejoin/internal/demo"
+	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/health"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -28,8 +29,9 @@ import (
 type node struct {
 	log      *zap.Logger
 	health   *health.State
-	cluster  *cluster         // nil until it is joined
-	sockets  *socketio.Server // nil until there is a cluster
+	cluster  *cluster           // nil until it is joined
+	sockets  *socketio.Server   // nil until there is a cluster
+	forward  *forward.Forwarder // nil where there is nobody to forward to
 	public   *http.Server
 	internal *http.Server
 	failed   chan error // from the goroutines in running: a listener's end that nobody asked for
@@ -79,6 +81,12 @@ func start(ctx context.Context, c config, build metrics.Build, log *zap.Logger) 
 		return nil, err
 	}
 	n.cluster.options(&options)
+	if n.forward, err = newForwarder(c, n.cluster.adapter, n.log); err != nil {
+		return nil, err
+	}
+	if n.forward != nil {
+		options.Engine.Forward = n.forward.Forward
+	}
 	if n.sockets, err = socketio.NewServer(options); err != nil {
 		return nil, err
 	}
@@ -92,7 +100,7 @@ func start(ctx context.Context, c config, build metrics.Build, log *zap.Logger) 
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	internal.use(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats)))
+	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats))))
 	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
 	n.health.Serving()
 
@@ -108,9 +116,13 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr) (*cluster,
 	if c.RedisURL.target == nil {
 		return alone(c)
 	}
+	advertise, err := advertised(c, internal)
+	if err != nil {
+		return nil, err
+	}
 	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
 	missing(errors.New("the cluster is being joined"))
-	cl, err := join(ctx, c, internal.String(), n.log, missing)
+	cl, err := join(ctx, c, advertise, n.log, missing)
 	if err == nil {
 		n.health.Needs("redis", cl.ready)
 	}
@@ -127,8 +139,11 @@ func (n *node) stop(ctx context.Context) error {
 	var publicErr, err error
 	var shutdown sync.WaitGroup
 	shutdown.Go(func() { publicErr = n.public.Shutdown(ctx) })
+	if n.forward != nil {
+		err = n.forward.Close(ctx)
+	}
 	if n.sockets != nil {
-		err = n.sockets.Close(ctx)
+		err = errors.Join(err, n.sockets.Close(ctx))
 	}
 	shutdown.Wait()
 	if n.cluster != nil {

@@ -70,6 +70,12 @@ func (a address) loopback() bool {
 	return a.host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
+// wildcard reports whether the address stands for all interfaces.
+func (a address) wildcard() bool {
+	ip := net.ParseIP(a.host)
+	return a.host == "" || ip != nil && ip.IsUnspecified()
+}
+
 // collides reports whether two listeners cannot have these addresses.
 func (a address) collides(b address) bool {
 	return a.port == b.port && a.port != 0 && (a.host == b.host || a.host == "" || b.host == "")
@@ -165,6 +171,34 @@ func (u redisURL) String() string {
 		return ""
 	}
 	return u.target.String()
+}
+
+// A secret is shown to nobody.
+type secret string
+
+// leastSecret is from how many characters on a secret can't be guessed.
+const leastSecret = 16
+
+func (s *secret) Decode(v string) error {
+	*s = secret(v)
+	return nil
+}
+
+func (s secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "(not shown)"
+}
+
+// A peerAddress is where others reach this node; the zero one is not set.
+type peerAddress struct{ address }
+
+func (a *peerAddress) Decode(s string) error {
+	if s == "" {
+		return nil
+	}
+	return a.address.Decode(s)
 }
 
 // A keyPrefix begins the names of keys.

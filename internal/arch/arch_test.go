@@ -46,7 +46,7 @@ var arrows = map[string][]string{
 	"internal/redistest": {},
 
 	"cmd/node": {
-		"internal/app", "internal/client", "internal/demo", "internal/health", "internal/metrics",
+		"internal/app", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
 	},
@@ -61,6 +61,8 @@ var testArrows = map[string][]string{
 
 	"pkg/adapter/redis": {"pkg/adapter/adaptertest", "internal/redistest"},
 	"internal/metrics":  {"pkg/engineio"},
+
+	"cmd/node": {"internal/redistest"},
 }
 
 // outermost reports whether a package may use what is global to a process.

@@ -16,7 +16,7 @@ type Directory interface {
 	// Address returns the host:port at which other nodes reach a node's internal
 	// port. The error wraps adapter.ErrNoNode if the cluster has no such node now;
 	// any other says nothing about the node.
-	Address(ctx context.Context, node string) (string, error)
+	Address(ctx context.Context, node adapter.NodeID) (string, error)
 }
 
 const (
@@ -86,7 +86,7 @@ func (a *addresses) of(ctx context.Context, node string) (string, error) {
 	// Others wait for the answer, even if this request's client goes away.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
 	defer cancel()
-	l.addr, l.err = a.directory.Address(ctx, node)
+	l.addr, l.err = a.directory.Address(ctx, adapter.NodeID(node))
 	if l.err != nil && last != nil && !errors.Is(l.err, adapter.ErrNoNode) {
 		<-last.done // asked longer ago than a question may take
 		l.addr, l.err = last.addr, last.err

@@ -13,14 +13,16 @@ import (
 )
 
 // A script answers each question by a function.
-type script func(ctx context.Context, node string) (string, error)
+type script func(ctx context.Context, node adapter.NodeID) (string, error)
 
-func (s script) Address(ctx context.Context, node string) (string, error) { return s(ctx, node) }
+func (s script) Address(ctx context.Context, node adapter.NodeID) (string, error) {
+	return s(ctx, node)
+}
 
 func TestLookupsAreShared(t *testing.T) {
 	var asked atomic.Int32
 	begun, answer := make(chan struct{}), make(chan struct{})
-	a := newAddresses(script(func(context.Context, string) (string, error) {
+	a := newAddresses(script(func(context.Context, adapter.NodeID) (string, error) {
 		asked.Add(1)
 		close(begun)
 		<-answer
@@ -52,7 +54,7 @@ func TestLookupsAreShared(t *testing.T) {
 
 // The client that happens to ask first may leave.
 func TestLookupOutlivesItsClient(t *testing.T) {
-	a := newAddresses(script(func(ctx context.Context, _ string) (string, error) {
+	a := newAddresses(script(func(ctx context.Context, _ adapter.NodeID) (string, error) {
 		if _, bounded := ctx.Deadline(); !bounded {
 			t.Error("no deadline")
 		}
@@ -70,7 +72,7 @@ func TestAddressesAge(t *testing.T) {
 	none := fmt.Errorf("script: %w", adapter.ErrNoNode)
 	away := errors.New("redis is away")
 	addr, fault, asked := "10.0.0.1:3001", error(nil), 0
-	a := newAddresses(script(func(context.Context, string) (string, error) {
+	a := newAddresses(script(func(context.Context, adapter.NodeID) (string, error) {
 		asked++
 		return addr, fault
 	}))
@@ -110,7 +112,7 @@ func TestAddressesAge(t *testing.T) {
 // Made-up ids neither fill the memory nor push out what is needed.
 func TestAddressesAreBounded(t *testing.T) {
 	away := false
-	a := newAddresses(script(func(_ context.Context, node string) (string, error) {
+	a := newAddresses(script(func(_ context.Context, node adapter.NodeID) (string, error) {
 		switch {
 		case away:
 			return "", errors.New("redis is away")

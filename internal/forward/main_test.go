@@ -34,10 +34,10 @@ type book struct {
 	addresses map[string]string
 }
 
-func (b *book) Address(_ context.Context, node string) (string, error) {
+func (b *book) Address(_ context.Context, node adapter.NodeID) (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	addr, ok := b.addresses[node]
+	addr, ok := b.addresses[string(node)]
 	if !ok {
 		return "", fmt.Errorf("book: %s: %w", node, adapter.ErrNoNode)
 	}
@@ -73,7 +73,7 @@ type cluster struct {
 func setUp(t *testing.T, n int, change func(*engineio.Options, *Options)) *cluster {
 	t.Helper()
 	c := &cluster{T: t, book: &book{addresses: make(map[string]string)}}
-	c.client = &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: patience}
+	c.client = &http.Client{Transport: &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64}, Timeout: patience}
 	t.Cleanup(c.client.CloseIdleConnections)
 	for i := range n {
 		c.nodes = append(c.nodes, c.start(fmt.Sprintf("n%03d", i), change))

@@ -44,7 +44,7 @@ func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 		n.public, n.inside = "127.0.0.1:"+redistest.FreePort(t), "127.0.0.1:"+redistest.FreePort(t)
 		n.variables = append([]string{
 			"REJOIN_ADDR=" + n.public, "REJOIN_INTERNAL_ADDR=" + n.inside,
-			"REJOIN_REDIS_URL=redis://" + n.redis.addr(),
+			"REJOIN_REDIS_URL=redis://" + n.redis.addr(), "REJOIN_CLUSTER_SECRET=that of the tests' clusters",
 			"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
 			"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
 		}, variables...)
