@@ -71,10 +71,35 @@ type Event struct {
 	From NodeID
 	// Position is the event's place in the order.
 	Position Position
+	// Earlier are the copies of the event that came before this one, where its
+	// rooms lie in several partitions: Target.To names the rooms of this one's only.
+	// A member takes the first copy in which it is meant, at that copy's position.
+	Earlier []Copy
 	// Cursor is, on an event from Next, the node's cursor after it, and on one
 	// from Replay or History, the cursor that covers everything up to it. As a
 	// string it is the offset that clients send back.
 	Cursor Cursor
+}
+
+// A Copy is an event as it is in one of several partitions.
+type Copy struct {
+	At Position
+	To []rooms.Room
+}
+
+// For reports whether a member is meant by the event, and by none of its earlier
+// copies. in says whether the member was in a room at a position.
+func (e *Event) For(in func(rooms.Room, Position) bool) bool {
+	for _, c := range e.Earlier {
+		if meant(rooms.Target{To: c.To, Except: e.Target.Except}, c.At, in) {
+			return false
+		}
+	}
+	return meant(e.Target, e.Position, in)
+}
+
+func meant(t rooms.Target, at Position, in func(rooms.Room, Position) bool) bool {
+	return t.Match(func(r rooms.Room) bool { return in(r, at) })
 }
 
 // A Receipt tells what became of a published event.

@@ -124,7 +124,7 @@ func (s *Socket) begin(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.subscribed = true
-	s.rooms.born, s.newestJoin, s.epoch = born, born.At, born.Epoch
+	s.rooms.born, s.newestJoin, s.epoch = born, born, born.Epoch
 	if srv.opts.recovery() {
 		s.pid, s.fence = newID(), 1
 	}

@@ -52,7 +52,7 @@ type delivery struct {
 
 func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
 	d := &delivery{ns: n, ev: ev, cursor: ev.Cursor}
-	if len(ev.Target.To) == 1 {
+	if len(ev.Target.To) == 1 && len(ev.Earlier) == 0 {
 		switch except := ev.Target.Except; {
 		case len(except) == 0:
 			d.simple = true
@@ -90,10 +90,11 @@ func (d *delivery) encode(c adapter.Cursor) []*engineio.Packet {
 func encodeEvent(d *delivery, c adapter.Cursor) []*engineio.Packet {
 	data := d.ev.Data
 	if d.ackID == "" && d.ns.recovery() {
-		stamped := make([]byte, 0, len(data)+40)
+		offset := c.String()
+		stamped := make([]byte, 0, len(data)+len(offset)+4)
 		stamped = append(stamped, data[:len(data)-1]...)
 		stamped = append(stamped, ',', '"')
-		stamped = append(stamped, c.String()...)
+		stamped = append(stamped, offset...)
 		data = append(stamped, '"', ']')
 	}
 	p := packet.Packet{
@@ -122,11 +123,11 @@ func enginePackets(p *packet.Packet, noCompress bool) []*engineio.Packet {
 // meant reports whether the member with these stays is one of those that the
 // event is for.
 func (d *delivery) meant(m *memberships, id string) bool {
-	return d.ev.Target.Match(func(r rooms.Room) bool {
+	return d.ev.For(func(r rooms.Room, at adapter.Position) bool {
 		if d.local {
 			return m.inNow(r, id)
 		}
-		return m.in(r, id, d.ev.Position)
+		return m.in(r, id, at)
 	})
 }
 

@@ -48,11 +48,15 @@ func (s *Server) dispatch(ev *adapter.Event) {
 	if len(ev.Target.To) == 0 {
 		return
 	}
-	if ev.Target.To[0].Kind == rooms.Nodes {
-		if ev.Kind == kindServerSide {
-			s.dispatchServerSide(ev)
-		}
+	if ev.Kind == kindServerSide {
+		s.dispatchServerSide(ev)
 		return
+	}
+	if ev.Target.To[0].Kind == rooms.Nodes { // a question
+		question, _ := parseAsking(ev.Ask)
+		if ev.Target.To = question.To; len(question.To) == 0 {
+			return
+		}
 	}
 	n := s.lookup(ev.Target.To[0].Namespace)
 	switch {
@@ -110,7 +114,7 @@ func (s *Socket) offer(d *delivery) {
 		}
 		return
 	}
-	if d.simple && d.spared != s.id && !d.local && d.ev.Position.Compare(s.newestJoin) > 0 {
+	if d.simple && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
 		s.take(d) // found in the room, and meant by every event this new
 	} else {
 		s.pass(d)
@@ -132,7 +136,7 @@ func (s *Socket) pass(d *delivery) {
 // take executes what a delivery asks of the socket, or queues it to the client.
 // s.mu is held.
 func (s *Socket) take(d *delivery) {
-	if d.ev.Stored && !d.local && s.gate.replayed(d.cursor) {
+	if d.ev.Stored && !d.local && s.gate.replayed(d.ev) {
 		return
 	}
 	switch d.ev.Kind {

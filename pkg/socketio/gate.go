@@ -91,10 +91,10 @@ func (g *gate) insert(missed []*delivery) {
 	g.held = append(merged, missed...)
 }
 
-// replayed reports whether a stored event under c was part of the replay, for
-// the feed may come to it after the gate has opened.
-func (g *gate) replayed(c adapter.Cursor) bool {
-	return !g.floor.IsZero() && c.SameHistory(g.floor) && g.floor.Covers(c.At)
+// replayed reports whether a stored event was part of the replay, for the feed may
+// come to it after the gate has opened.
+func (g *gate) replayed(ev *adapter.Event) bool {
+	return !g.floor.IsZero() && ev.Cursor.SameHistory(g.floor) && g.floor.Covers(ev.Position)
 }
 
 // restart forgets what was held and begins to hold anew, for a replay that
@@ -106,8 +106,8 @@ func (g *gate) stamp(c adapter.Cursor) adapter.Cursor {
 	if g.floor.IsZero() {
 		return c
 	}
-	if g.replayed(c) {
-		return g.floor
+	if c.SameHistory(g.floor) && !c.Includes(g.floor) {
+		return g.floor.Max(c)
 	}
 	g.floor = adapter.Cursor{}
 	return c

@@ -85,9 +85,7 @@ func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cu
 		for _, name := range names {
 			s.rooms.confirm(name, at)
 		}
-		if at.At.Compare(s.newestJoin) > 0 {
-			s.newestJoin = at.At
-		}
+		s.newestJoin = s.newestJoin.Max(at)
 		s.mu.Unlock()
 		err = s.save(ctx)
 	}
@@ -116,10 +114,11 @@ func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cu
 	return nil
 }
 
-// A marker is what a socket waits for in the feed: when it comes, everything
-// before it has been delivered or is held.
+// A marker is what a socket waits for in the feed: when it has come in each room,
+// everything before it has been delivered or is held.
 type marker struct {
 	id   string
+	left int // rooms in which it has not come
 	came chan struct{}
 }
 
@@ -127,17 +126,20 @@ type marker struct {
 // has come. The gate is shut meanwhile. Whoever calls it holds the right to
 // change.
 func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cursor) ([]*delivery, error) {
-	m := &marker{newID(), make(chan struct{})}
+	m := &marker{newID(), len(list), make(chan struct{})}
 	s.mu.Lock()
 	s.awaited = m
-	own := rooms.InOwn(s.nsName, s.id)
 	s.mu.Unlock()
 	a := s.ns.srv.adapter
-	r, err := a.Publish(ctx, adapter.Event{
-		Kind: kindMarker, Target: rooms.Target{To: []rooms.Room{own}}, Data: []byte(m.id),
-	})
-	if err != nil {
-		return nil, err
+	end := after
+	for _, room := range list {
+		r, err := a.Publish(ctx, adapter.Event{
+			Kind: kindMarker, Target: rooms.Target{To: []rooms.Room{room}}, Data: []byte(m.id),
+		})
+		if err != nil {
+			return nil, err
+		}
+		end = end.Max(r.Cursor)
 	}
 	select {
 	case <-m.came:
@@ -151,7 +153,7 @@ func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cur
 		from[room] = after
 	}
 	var missed []*delivery
-	for ev, err := range a.Replay(ctx, from, r.Cursor) {
+	for ev, err := range a.Replay(ctx, from, end) {
 		if err != nil {
 			return nil, err
 		}
@@ -163,8 +165,10 @@ func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cur
 // reached notes a marker that came through the feed. s.mu is held.
 func (s *Socket) reached(d *delivery) {
 	if m := s.awaited; m != nil && m.id == string(d.ev.Data) {
-		close(m.came)
-		s.awaited = nil
+		if m.left--; m.left == 0 {
+			close(m.came)
+			s.awaited = nil
+		}
 	}
 }
 

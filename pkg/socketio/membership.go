@@ -114,12 +114,12 @@ func (m *memberships) leaveAt(name string, at adapter.Cursor) bool {
 }
 
 // newestJoin returns the newest position at which any stay began.
-func (m *memberships) newestJoin() adapter.Position {
-	newest := m.born.At
+func (m *memberships) newestJoin() adapter.Cursor {
+	newest := m.born
 	for _, stays := range m.named {
 		for _, st := range stays {
-			if st.join.At.Compare(newest) > 0 {
-				newest = st.join.At
+			if !st.pending {
+				newest = newest.Max(st.join)
 			}
 		}
 	}

@@ -224,7 +224,7 @@ func (s *Socket) pick(ctx context.Context, stays *memberships, seen, end adapter
 		if err != nil {
 			return nil, nil, refuseLost(err)
 		}
-		if !ev.Target.Match(func(r rooms.Room) bool { return stays.in(r, s.id, ev.Position) }) {
+		if !ev.For(func(r rooms.Room, at adapter.Position) bool { return stays.in(r, s.id, at) }) {
 			continue
 		}
 		switch ev.Kind {

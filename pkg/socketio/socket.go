@@ -42,7 +42,7 @@ type Socket struct {
 	recovered bool
 	// newestJoin is the newest of its join positions: later events need no look
 	// at each membership.
-	newestJoin adapter.Position
+	newestJoin adapter.Cursor
 	placed     bool // in the index, so that what is published reaches it
 	subscribed bool // its rooms are subscribed
 	recovering bool // its gate belongs to a recovery

@@ -16,6 +16,8 @@ import (
 //	version, kind, flags, stored         a byte each
 //	from, ask                            strings
 //	number of rooms in To, in Except     then each: kind (a byte), namespace, name
+//	number of earlier copies             then each: two numbers and a byte for its
+//	                                     position, and its rooms like To
 //	data
 //	number of attachments                then each
 //
@@ -43,18 +45,29 @@ func encodeEvent(e *adapter.Event) []byte {
 	b = append(b, version, e.Kind, e.Flags, stored)
 	b = appendString(b, e.From)
 	b = appendString(b, e.Ask)
-	for _, list := range [][]rooms.Room{e.Target.To, e.Target.Except} {
-		b = binary.AppendUvarint(b, uint64(len(list)))
-		for _, r := range list {
-			b = append(b, byte(r.Kind))
-			b = appendString(b, r.Namespace)
-			b = appendString(b, r.Name)
-		}
+	b = appendRooms(b, e.Target.To)
+	b = appendRooms(b, e.Target.Except)
+	b = binary.AppendUvarint(b, uint64(len(e.Earlier)))
+	for _, c := range e.Earlier {
+		b = binary.AppendUvarint(b, c.At.Ms)
+		b = binary.AppendUvarint(b, c.At.Seq)
+		b = append(b, byte(c.At.Partition))
+		b = appendRooms(b, c.To)
 	}
 	b = appendString(b, e.Data)
 	b = binary.AppendUvarint(b, uint64(len(e.Attachments)))
 	for _, a := range e.Attachments {
 		b = appendString(b, a)
+	}
+	return b
+}
+
+func appendRooms(b []byte, list []rooms.Room) []byte {
+	b = binary.AppendUvarint(b, uint64(len(list)))
+	for _, r := range list {
+		b = append(b, byte(r.Kind))
+		b = appendString(b, r.Namespace)
+		b = appendString(b, r.Name)
 	}
 	return b
 }
@@ -70,6 +83,13 @@ func decodeEvent(s string) (*adapter.Event, error) {
 	e.Ask = d.string()
 	e.Target.To = d.rooms()
 	e.Target.Except = d.rooms()
+	if n := d.count(4); n > 0 {
+		e.Earlier = make([]adapter.Copy, n)
+		for i := range e.Earlier {
+			at := adapter.Position{Ms: d.number(), Seq: d.number(), Partition: uint16(d.byte())}
+			e.Earlier[i] = adapter.Copy{At: at, To: d.rooms()}
+		}
+	}
 	e.Data = d.bytes()
 	if n := d.count(1); n > 0 {
 		e.Attachments = make([][]byte, n)
@@ -120,20 +140,23 @@ func (d *decoder) byte() byte {
 	return c
 }
 
-// count reads a number of things of which each takes at least size bytes.
-func (d *decoder) count(size int) int {
-	var n uint64
+func (d *decoder) number() (n uint64) {
 	for shift := 0; ; shift += 7 {
 		c := d.byte()
-		if d.bad || shift > 56 {
+		if d.bad || shift > 63 {
 			d.bad = true
 			return 0
 		}
 		n |= uint64(c&0x7f) << shift
 		if c < 0x80 {
-			break
+			return n
 		}
 	}
+}
+
+// count reads a number of things of which each takes at least size bytes.
+func (d *decoder) count(size int) int {
+	n := d.number()
 	if n > uint64(len(d.rest)/size) {
 		d.bad = true
 		return 0
