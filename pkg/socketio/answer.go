@@ -30,8 +30,8 @@ type answering struct {
 }
 
 func (s *Server) newAnswering(ev *adapter.Event) *answering {
-	id, wait := parseAsk(ev.Ask)
-	a := &answering{srv: s, to: ev.From, id: id, waiting: make(map[*Socket]string)}
+	question, wait := parseAsking(ev.Ask)
+	a := &answering{srv: s, to: ev.From, id: question.ID, waiting: make(map[*Socket]string)}
 	a.timer = time.AfterFunc(wait, a.expire)
 	return a
 }

@@ -192,7 +192,8 @@ func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) i
 }
 
 // FetchSockets describes the target's members, wherever in the cluster they are.
-// If a node is silent it returns what the others said and an *UnansweredError.
+// If a node is silent, or can't have heard the question, it returns what the others
+// said and an *UnansweredError.
 func (b Broadcast) FetchSockets(ctx context.Context) ([]RemoteSocket, error) {
 	var all []RemoteSocket
 	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
@@ -343,7 +344,7 @@ func (s *Socket) EmitWithAck(ctx context.Context, event string, args ...any) (Ar
 // one returns the only answer of a question to one socket.
 func one(answers iter.Seq2[Answer, error]) (Args, error) {
 	for a, err := range answers {
-		if e, ok := err.(*UnansweredError); ok && e.Err == nil {
+		if e, ok := err.(*UnansweredError); ok && e.Err == nil && len(e.Nodes) == 0 {
 			return Args{}, ErrDisconnected
 		}
 		return a.Args, err

@@ -81,7 +81,7 @@ func connectErrorBody(err error) []byte {
 // came were given before it.
 type UnansweredError struct {
 	Sockets []string         // the sockets that the event reached, or should have, and that gave no ack
-	Nodes   []adapter.NodeID // the live nodes of the cluster from which nothing came
+	Nodes   []adapter.NodeID // the nodes that are silent, or were cut off from events, and may have more to say
 	Err     error            // why it ended: a context's error, or nil where no more answers could come
 }
 

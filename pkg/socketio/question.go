@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // An Answer is one ack to a question: of a socket, or of a node's handlers, and
@@ -34,11 +32,10 @@ type questions struct {
 // answer, and then what they answer.
 type question struct {
 	mu      sync.Mutex
-	news    chan struct{}           // has a value if something came
-	nodes   map[adapter.NodeID]bool // those that said who will answer
-	waiting map[string]bool         // ids of those who have not answered yet, with their node's
-	answers []Answer                // not yet taken
-	missing []string                // sockets that can't answer any more
+	news    chan struct{}                      // has a value if something came
+	nodes   map[adapter.NodeID]map[string]bool // who has yet to answer, on each node that has said who will
+	answers []Answer                           // not yet taken
+	missing []string                           // sockets that can't answer any more
 }
 
 // answers is what one node sends, in one or several messages, the first of which
@@ -62,9 +59,7 @@ func (q *questions) init() { q.open = make(map[string]*question) }
 
 func (q *questions) add() (string, *question) {
 	id := newID()
-	asked := &question{
-		news: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]bool), waiting: make(map[string]bool),
-	}
+	asked := &question{news: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]map[string]bool)}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.open[id] = asked
@@ -91,23 +86,23 @@ func (q *questions) take(m adapter.Message) {
 }
 
 func (a *question) take(from adapter.NodeID, got answers) {
-	key := func(who string) string { return string(from) + "/" + who }
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if got.First && !a.nodes[from] {
-		a.nodes[from] = true
+	if got.First && a.nodes[from] == nil {
+		waiting := make(map[string]bool, len(got.Who))
 		for _, who := range got.Who {
-			a.waiting[key(who)] = true
+			waiting[who] = true
 		}
+		a.nodes[from] = waiting
 		if len(got.Described) > 0 {
 			a.answers = append(a.answers, Answer{Node: from, described: got.Described})
 		}
 	}
 	for _, k := range got.Acks {
-		if !a.waiting[key(k.Who)] {
+		if !a.nodes[from][k.Who] {
 			continue
 		}
-		delete(a.waiting, key(k.Who))
+		delete(a.nodes[from], k.Who)
 		switch {
 		case k.Gone:
 			a.missing = append(a.missing, k.Who)
@@ -126,69 +121,41 @@ func (a *question) take(from adapter.NodeID, got answers) {
 	}
 }
 
-// An audience says whose answers make a question complete: as many nodes as the
-// event was handed to, or those named.
-type audience struct {
-	count int
-	names []adapter.NodeID
-}
-
-// progress takes the answers that have come, and says whether there can be more.
-func (a *question) progress(of audience) (got []Answer, complete bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	got, a.answers = a.answers, nil
-	for _, n := range of.names {
-		if !a.nodes[n] {
-			return got, false
-		}
-	}
-	return got, len(a.nodes) >= of.count && len(a.waiting) == 0
-}
-
-// unanswered returns the error that ends a question, or nil if all answered.
-func (a *question) unanswered(of audience, live []adapter.NodeID, cause error) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	e := &UnansweredError{Sockets: slices.Clone(a.missing), Err: cause}
-	for who := range a.waiting {
-		if _, id, _ := strings.Cut(who, "/"); id != "" {
-			e.Sockets = append(e.Sockets, id)
-		} else {
-			e.Nodes = append(e.Nodes, adapter.NodeID(strings.TrimSuffix(who, "/")))
-		}
-	}
-	expected := of.names
-	if len(a.nodes) < of.count {
-		expected = live
-	}
-	for _, n := range expected {
-		if !a.nodes[n] {
-			e.Nodes = append(e.Nodes, n)
-		}
-	}
-	slices.Sort(e.Sockets)
-	slices.Sort(e.Nodes)
-	if cause == nil && len(e.Sockets) == 0 && len(e.Nodes) == 0 {
-		return nil
-	}
-	return e
-}
-
 // ask publishes a question to the target's nodes and yields the answers as they
-// come.
+// come. One to a single room goes to the nodes that hear that room. Any other goes
+// to all nodes, so that it is known from whom an answer must come.
 func (n *Namespace) ask(ctx context.Context, ev adapter.Event, timeout time.Duration, local bool) iter.Seq2[Answer, error] {
-	return n.srv.ask(ctx, ev, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
-		if local {
+	srv, to := n.srv, ev.Target.To
+	switch {
+	case len(to) == 0:
+		return func(func(Answer, error) bool) {}
+	case local:
+		return srv.ask(ctx, ev, asking{}, timeout, func(_ context.Context, ev adapter.Event) (audience, error) {
 			n.deliverLocal(ev)
-			return audience{count: 1}, nil
-		}
-		r, err := n.srv.adapter.Publish(ctx, ev)
-		return audience{count: r.Receivers}, err
-	})
+			return audience{receivers: 1}, nil
+		})
+	case len(to) == 1 && to[0].Kind != rooms.Everyone:
+		return srv.ask(ctx, ev, asking{}, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
+			members, _ := srv.adapter.Nodes(ctx) // without it less is known of who is missing
+			r, err := srv.adapter.Publish(ctx, ev)
+			return audience{members: members, receivers: r.Receivers}, err
+		})
+	}
+	ev.Target.To = []rooms.Room{rooms.InNodes()}
+	return srv.ask(ctx, ev, asking{To: to}, timeout, srv.askAll)
 }
 
-func (s *Server) ask(ctx context.Context, ev adapter.Event, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) iter.Seq2[Answer, error] {
+// askAll publishes a question to all nodes, each of which must answer.
+func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, error) {
+	members, err := s.adapter.Nodes(ctx)
+	if err != nil {
+		return audience{}, err
+	}
+	_, err = s.adapter.Publish(ctx, ev)
+	return audience{members: members, all: true}, err
+}
+
+func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		if _, bounded := ctx.Deadline(); timeout > 0 || !bounded {
 			if timeout == 0 {
@@ -201,29 +168,37 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, timeout time.Duratio
 		id, asked := s.asked.add() // before it is published: the first answer may be quick
 		defer s.asked.remove(id)
 		deadline, _ := ctx.Deadline()
-		ev.Ask = formatAsk(id, time.Until(deadline))
+		question.ID, question.Wait = id, max(time.Until(deadline).Milliseconds(), 1)
+		ev.Ask = question.format()
 		of, err := publish(ctx, ev)
 		if err != nil {
 			yield(Answer{}, fmt.Errorf("socketio: ask: %w", err))
 			return
 		}
+		now := of.members
+		look := time.NewTicker(membersPeriod)
+		defer look.Stop()
 		for {
-			got, complete := asked.progress(of)
+			got, complete := asked.progress(of, now)
 			for _, a := range got {
 				if !yield(a, nil) {
 					return
 				}
 			}
 			if complete {
-				if err := asked.unanswered(of, nil, nil); err != nil {
+				if err := asked.unanswered(of, now, nil); err != nil {
 					yield(Answer{}, err)
 				}
 				return
 			}
 			select {
 			case <-asked.news:
+			case <-look.C:
+				if members, err := s.adapter.Nodes(ctx); err == nil && of.members != nil {
+					now = members
+				}
 			case <-ctx.Done():
-				yield(Answer{}, asked.unanswered(of, s.liveNodes(), context.Cause(ctx)))
+				yield(Answer{}, asked.unanswered(of, now, context.Cause(ctx)))
 				return
 			case <-s.ctx.Done():
 				yield(Answer{}, ErrDisconnected)
@@ -233,30 +208,30 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, timeout time.Duratio
 	}
 }
 
-func (s *Server) liveNodes() []adapter.NodeID {
-	ctx, cancel := s.store()
-	defer cancel()
-	members, _ := s.adapter.Nodes(ctx) // without it the error names fewer
-	nodes := make([]adapter.NodeID, len(members))
-	for i, m := range members {
-		nodes[i] = m.ID
-	}
-	return nodes
+// membersPeriod is how often who waits for answers looks whether they can come.
+const membersPeriod = time.Second
+
+// An asking is what a question's Ask holds, as JSON.
+type asking struct {
+	ID   string       `json:"id"`
+	Wait int64        `json:"wait"`         // how long it is waited for, in milliseconds: clocks of nodes differ
+	To   []rooms.Room `json:"to,omitempty"` // whom it is for, if it is published to all nodes
 }
 
-// A question's Ask holds its id and how long it waits, in milliseconds: clocks
-// of nodes differ.
-func formatAsk(id string, wait time.Duration) string {
-	return id + "." + strconv.FormatInt(max(wait.Milliseconds(), 1), 10)
+func (a asking) format() string {
+	b, err := json.Marshal(a)
+	if err != nil {
+		panic(err) // strings and numbers can be encoded
+	}
+	return string(b)
 }
 
-func parseAsk(s string) (id string, wait time.Duration) {
-	id, ms, _ := strings.Cut(s, ".")
-	n, err := strconv.ParseInt(ms, 10, 64)
-	if err != nil || n < 1 || n > maxWait.Milliseconds() {
-		n = maxWait.Milliseconds()
+func parseAsking(s string) (a asking, wait time.Duration) {
+	_ = json.Unmarshal([]byte(s), &a) // written by us
+	if a.Wait < 1 || a.Wait > maxWait.Milliseconds() {
+		a.Wait = maxWait.Milliseconds()
 	}
-	return id, time.Duration(n) * time.Millisecond
+	return a, time.Duration(a.Wait) * time.Millisecond
 }
 
 // maxWait is the longest that a node keeps what waits for an ack.

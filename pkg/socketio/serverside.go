@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -42,20 +43,10 @@ func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, arg
 	if err != nil {
 		return func(yield func(Answer, error) bool) { yield(Answer{}, err) }
 	}
-	a := n.srv.adapter
-	return n.srv.ask(ctx, ev, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
-		members, err := a.Nodes(ctx)
-		if err != nil {
-			return audience{}, err
-		}
-		var others []adapter.NodeID
-		for _, m := range members {
-			if m.ID != a.Node() {
-				others = append(others, m.ID)
-			}
-		}
-		_, err = a.Publish(ctx, ev)
-		return audience{names: others}, err
+	return n.srv.ask(ctx, ev, asking{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
+		of, err := n.srv.askAll(ctx, ev)
+		of.members = slices.DeleteFunc(of.members, func(m adapter.Member) bool { return m.ID == n.srv.adapter.Node() })
+		return of, err
 	})
 }
 

@@ -1,0 +1,82 @@
+package socketio
+
+import (
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// An audience says whose answers make a question complete.
+type audience struct {
+	// members are the nodes of the cluster as they were before it was asked.
+	members []adapter.Member
+	// all of them must answer; otherwise as many nodes as it was handed to, which
+	// is a hint only, so that all of them are enough in any case.
+	all       bool
+	receivers int
+}
+
+// waitsFor reports whether an answer of a node that has not said anything may
+// still come, given what is known of the cluster now. A node that has left, or
+// whose feed was interrupted, may never have heard the question.
+func waitsFor(m adapter.Member, now []adapter.Member) bool {
+	return !m.CatchingUp && slices.Contains(now, m)
+}
+
+// left reports whether a node was in the cluster and is so no more.
+func (of *audience) left(id adapter.NodeID, now []adapter.Member) bool {
+	return knows(of.members, id) && !knows(now, id)
+}
+
+func knows(members []adapter.Member, id adapter.NodeID) bool {
+	return slices.ContainsFunc(members, func(m adapter.Member) bool { return m.ID == id })
+}
+
+// progress takes the answers that have come, and says whether there can be more.
+func (a *question) progress(of audience, now []adapter.Member) (got []Answer, complete bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	got, a.answers = a.answers, nil
+	for id, waiting := range a.nodes {
+		if len(waiting) > 0 && !of.left(id, now) {
+			return got, false
+		}
+	}
+	if !of.all && len(a.nodes) >= of.receivers {
+		return got, true
+	}
+	for _, m := range of.members {
+		if a.nodes[m.ID] == nil && waitsFor(m, now) {
+			return got, false
+		}
+	}
+	return got, of.members != nil // else nobody knows who else there is
+}
+
+// unanswered returns the error that ends a question, or nil if all answered.
+func (a *question) unanswered(of audience, now []adapter.Member, cause error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := &UnansweredError{Sockets: slices.Clone(a.missing), Err: cause}
+	for id, waiting := range a.nodes {
+		for who := range waiting {
+			if who == "" {
+				e.Nodes = append(e.Nodes, id)
+			} else {
+				e.Sockets = append(e.Sockets, who)
+			}
+		}
+	}
+	enough := !of.all && len(a.nodes) >= of.receivers // of those that were connected
+	for _, m := range of.members {
+		if a.nodes[m.ID] == nil && (!enough || knows(now, m.ID) && !waitsFor(m, now)) {
+			e.Nodes = append(e.Nodes, m.ID)
+		}
+	}
+	slices.Sort(e.Sockets)
+	slices.Sort(e.Nodes)
+	if cause == nil && len(e.Sockets) == 0 && len(e.Nodes) == 0 {
+		return nil
+	}
+	return e
+}

@@ -1,0 +1,278 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A viewed adapter sees the cluster as a test wants it to.
+type viewed struct {
+	adapter.Adapter
+	view  func([]adapter.Member) []adapter.Member
+	extra int // receivers that are counted and are none
+}
+
+func (v viewed) Nodes(ctx context.Context) ([]adapter.Member, error) {
+	members, err := v.Adapter.Nodes(ctx)
+	if v.view != nil {
+		members = v.view(members)
+	}
+	return members, err
+}
+
+func (v viewed) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+	r, err := v.Adapter.Publish(ctx, e)
+	r.Receivers += v.extra
+	return r, err
+}
+
+// viewing runs a server that sees the cluster in its own way.
+func (c *testCluster) viewing(t *testing.T, id adapter.NodeID, v viewed) *testNode {
+	t.Helper()
+	a, err := c.memory.Node(id)
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	v.Adapter = a
+	// Nothing may wait for the time-out.
+	return start(t, Options{Adapter: v, Sessions: c.sessions, AckTimeout: time.Hour})
+}
+
+// deaf joins a node that never answers anything.
+func (c *testCluster) deaf(t *testing.T, id adapter.NodeID, hears ...rooms.Room) adapter.Adapter {
+	t.Helper()
+	a, err := c.memory.Node(id)
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	_, err = a.Subscribe(t.Context(), hears...)
+	must(t, err)
+	return a
+}
+
+// wantPartial checks the end of a question that could not be complete.
+func wantPartial(t *testing.T, err error, cause error, nodes ...adapter.NodeID) {
+	t.Helper()
+	var silent *UnansweredError
+	if !errors.As(err, &silent) || !slices.Equal(silent.Nodes, nodes) || len(silent.Sockets) > 0 || !errors.Is(silent.Err, cause) {
+		t.Errorf("got %v, want that %v are silent because of %v", err, nodes, cause)
+	}
+}
+
+func collect(answers iter.Seq2[Answer, error]) (got []Answer, err error) {
+	for a, e := range answers {
+		if e != nil {
+			return got, e
+		}
+		got = append(got, a)
+	}
+	return got, nil
+}
+
+// A node without the namespace, or without members, says so.
+func TestNodesWithNobodyAnswer(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1 := c.viewing(t, "aaaa", viewed{})
+	n2 := c.node(t, "bbbb", Options{})
+	n2.Of("/other")
+	w := n2.dial(t).connect("/other", "")
+	for _, b := range []Broadcast{n1.Of("/other").Everyone(), n1.Of("/other").ToSocket(w.sid, "nobody")} {
+		found, err := b.FetchSockets(t.Context())
+		if err != nil || len(found) != 1 || found[0].ID != w.sid || found[0].Node != "bbbb" {
+			t.Errorf("found %+v, %v", found, err)
+		}
+	}
+	for _, b := range []Broadcast{n1.To(), n1.To("empty"), n1.To("empty", "as well"), n1.Of("/nobody").Everyone(), n1.Except("r")} {
+		if found, err := b.FetchSockets(t.Context()); err != nil || len(found) != 0 {
+			t.Errorf("found %+v, %v", found, err)
+		}
+		if got, err := collect(b.EmitWithAck(t.Context(), "anybody?")); err != nil || len(got) != 0 {
+			t.Errorf("%+v answered, %v", got, err)
+		}
+	}
+}
+
+// Who is counted as a receiver and is none keeps nobody waiting once all nodes
+// have answered.
+func TestAnAbandonedConnectionIsNotWaitedFor(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1 := c.viewing(t, "aaaa", viewed{extra: 3})
+	n2 := c.node(t, "bbbb", Options{})
+	for _, n := range []*testNode{n1, n2} {
+		joining(n.Namespace)
+		n.client(t).call(`["join","r"]`)
+	}
+	if found, err := n1.To("r").FetchSockets(t.Context()); err != nil || len(found) != 2 {
+		t.Errorf("found %+v, %v", found, err)
+	}
+}
+
+// A node that is catching up makes a result partial at once: it may have members
+// and may not have heard the question.
+func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
+		for i := range members {
+			members[i].CatchingUp = members[i].ID == "deaf"
+		}
+		return members
+	}})
+	joining(n1.Namespace)
+	c.deaf(t, "deaf")
+	w := n1.client(t)
+	w.call(`["join","r"]`)
+	for _, b := range []Broadcast{n1.Everyone(), n1.To("r"), n1.To("r", "s")} {
+		found, err := b.FetchSockets(t.Context())
+		if len(found) != 1 {
+			t.Errorf("found %+v", found)
+		}
+		wantPartial(t, err, nil, "deaf")
+	}
+	_, err := collect(n1.ServerSideEmitWithAck(t.Context(), "who?"))
+	wantPartial(t, err, nil, "deaf")
+	if found, err := n1.To().FetchSockets(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("nobody was asked, and %+v found: %v", found, err)
+	}
+	if _, err := one(n1.ToSocket("elsewhere").EmitWithAck(t.Context(), "who?")); errors.Is(err, ErrDisconnected) {
+		t.Errorf("got %v of a socket that may be connected", err)
+	}
+}
+
+// A node that leaves, or whose feed is interrupted, while its answer is waited for
+// ends the wait.
+func TestANodeThatIsLostEndsTheWait(t *testing.T) {
+	for name, lose := range map[string]func(deaf adapter.Adapter, generation *atomic.Uint64){
+		"it leaves":           func(deaf adapter.Adapter, _ *atomic.Uint64) { _ = deaf.Close() },
+		"its feed was broken": func(_ adapter.Adapter, generation *atomic.Uint64) { generation.Add(1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(adapter.MemoryOptions{})
+			var generation atomic.Uint64
+			n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
+				for i := range members {
+					if members[i].ID == "deaf" {
+						members[i].Generation = generation.Load()
+					}
+				}
+				return members
+			}})
+			joining(n1.Namespace)
+			deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"))
+			n1.client(t).call(`["join","r"]`)
+			type result struct {
+				found []RemoteSocket
+				err   error
+			}
+			results := make(chan result, 2)
+			for _, b := range []Broadcast{n1.Everyone(), n1.To("r")} {
+				go func() {
+					found, err := b.FetchSockets(t.Context())
+					results <- result{found, err}
+				}()
+			}
+			eventually(t, "both wait", func() bool {
+				n1.asked.mu.Lock()
+				defer n1.asked.mu.Unlock()
+				asked := 0
+				for _, q := range n1.asked.open {
+					q.mu.Lock()
+					asked += len(q.nodes)
+					q.mu.Unlock()
+				}
+				return asked == 2
+			})
+			lose(deaf, &generation)
+			for range 2 {
+				r := <-results
+				if len(r.found) != 1 {
+					t.Errorf("found %+v", r.found)
+				}
+				wantPartial(t, r.err, nil, "deaf")
+			}
+		})
+	}
+}
+
+// A node whose sockets have yet to ack is lost with their acks.
+func TestSocketsOfANodeThatIsLostAreNamed(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1 := c.viewing(t, "aaaa", viewed{})
+	deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"))
+	results := make(chan error, 1)
+	go func() {
+		_, err := collect(n1.To("r").EmitWithAck(t.Context(), "well?"))
+		results <- err
+	}()
+	ev, err := deaf.Next(t.Context())
+	must(t, err)
+	question, _ := parseAsking(ev.Ask)
+	must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
+		Kind: messageAnswers, ID: question.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
+	}))
+	must(t, deaf.Close())
+	var silent *UnansweredError
+	if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What takes too long comes back as far as it is known.
+func TestSilentNodesAreNamed(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1, n2 := c.viewing(t, "aaaa", viewed{}), c.node(t, "bbbb", Options{})
+	c.deaf(t, "deaf", rooms.InNamed("/", "r"))
+	joining(n2.Namespace)
+	n2.client(t).call(`["join","r"]`)
+	for _, b := range []Broadcast{n1.Everyone(), n1.To("r")} {
+		found, err := b.Timeout(100 * time.Millisecond).FetchSockets(t.Context())
+		if len(found) != 1 || found[0].Node != "bbbb" {
+			t.Errorf("found %+v", found)
+		}
+		if b.aimed { // the asker hears the room no more than anybody else
+			wantPartial(t, err, context.DeadlineExceeded, "aaaa", "deaf")
+		} else {
+			wantPartial(t, err, context.DeadlineExceeded, "deaf")
+		}
+	}
+}
+
+// Answers that repeat, that come too late, or from those who were not asked, are
+// dropped.
+func TestAnswersCountOnce(t *testing.T) {
+	var all questions
+	all.init()
+	id, asked := all.add()
+	of := audience{receivers: 1}
+	take := func(from adapter.NodeID, data string) {
+		all.take(adapter.Message{ID: id, From: from, Data: []byte(data)})
+	}
+	take("a", `{"acks":[{"who":"x","args":[0]}]}`) // before it said who will answer
+	take("a", `{"first":true,"who":["x","y"]}`)
+	take("a", `{"first":true,"who":["z"],"described":[{"id":"z"}]}`)
+	take("b", `{"acks":[{"who":"x","args":[0]}]}`)
+	if got, complete := asked.progress(of, nil); len(got) > 0 || complete {
+		t.Errorf("%+v, complete: %v", got, complete)
+	}
+	take("a", `{"acks":[{"who":"x","args":[1]},{"who":"x","args":[2]},{"who":"z","args":[3]}]}`)
+	take("a", `{"acks":[{"who":"x","args":[4]},{"who":"y","unasked":true}]}`)
+	got, complete := asked.progress(of, nil)
+	if !complete || len(got) != 1 || got[0].SocketID != "x" || string(got[0].Raw(0)) != "1" {
+		t.Errorf("%+v, complete: %v", got, complete)
+	}
+	if err := asked.unanswered(of, nil, nil); err != nil {
+		t.Error(err)
+	}
+	all.remove(id)
+	take("c", `{"first":true}`)
+	if len(asked.nodes) != 1 {
+		t.Error("who was not waited for any more is counted")
+	}
+}
