@@ -12,6 +12,7 @@ import (
 const (
 	maxBatch      = 500     // commands in one pipeline, but for a single call's
 	maxBatchBytes = 1 << 20 // and their size
+	commandSize   = 512     // of a command itself, about
 )
 
 // An item is one command on one key. Those with the key of one server are
@@ -72,7 +73,7 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// do executes commands, which are so large together, and returns the first
+// do executes commands, whose values are so large together, and returns the first
 // error. Each command has its result then; once ctx has ended they are not
 // touched again by the caller.
 func (s *Store) do(ctx context.Context, size int, items ...item) error {
@@ -90,6 +91,7 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 			c = &call{ctx: ctx, size: size, done: make(chan struct{})}
 			calls[server] = c
 		}
+		c.size += commandSize
 		it.cmd.SetErr(errNotSent)
 		c.cmds = append(c.cmds, once{it.cmd, it.text})
 	}
@@ -105,7 +107,11 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 		}
 	}
 	for _, it := range items {
-		if err := it.cmd.Err(); err != nil {
+		switch err, ended := it.cmd.Err(), context.Cause(ctx); {
+		case err == nil:
+		case ended != nil && !errors.Is(err, redis.Nil):
+			return ended // it was skipped, or the error follows from that
+		default:
 			return err
 		}
 	}
