@@ -18,6 +18,10 @@ import (
 // Timeout bounds what one event may take, however the cluster does.
 const Timeout = 10 * time.Second
 
+// membersTimeout is how long a silent node is waited for: what the others say is
+// still of use then.
+const membersTimeout = Timeout / 2
+
 // Limits of the requests.
 const (
 	maxHistory     = 200 // events a call
@@ -193,7 +197,7 @@ func members(ctx context.Context, e *socketio.Event) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := e.Socket().Namespace().To(room).FetchSockets(ctx)
+	all, err := e.Socket().Namespace().To(room).Timeout(membersTimeout).FetchSockets(ctx)
 	silent := (*socketio.UnansweredError)(nil)
 	if err != nil && !errors.As(err, &silent) {
 		return nil, err

@@ -192,31 +192,39 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.newer.Load().ServeHTTP(w, r)
 }
 
+// startPair starts two servers of the library with the built-in application, whose
+// session ids begin with aaaa and bbbb, and returns the cluster that they make.
+func startPair(t *testing.T) (a, b *socketio.Server, cluster *adapter.Memory) {
+	t.Helper()
+	cluster, sessions := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: 100_000}), session.NewMemory()
+	start := func(id string) *socketio.Server {
+		link, err := cluster.Node(adapter.NodeID(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { link.Close() })
+		srv, err := socketio.NewServer(socketio.Options{Adapter: link, Sessions: sessions, Engine: engineio.Options{NodeID: id}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { closeServer(t, srv) })
+		app.Register(srv.Namespace)
+		return srv
+	}
+	return start("aaaa"), start("bbbb"), cluster
+}
+
 // TestDrainLosesNothing: while a node drains under load, its clients hear every
 // event once and in order, on their way to another node, and what one of them
 // sends gets through once.
 func TestDrainLosesNothing(t *testing.T) {
 	t.Parallel()
-	cluster, sessions := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: 100_000}), session.NewMemory()
-	f := &front{nodes: map[string]*socketio.Server{}}
-	for _, id := range []string{"aaaa", "bbbb"} {
-		link, err := cluster.Node(adapter.NodeID(id))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer link.Close()
-		srv, err := socketio.NewServer(socketio.Options{Adapter: link, Sessions: sessions, Engine: engineio.Options{NodeID: id}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer closeServer(t, srv)
-		app.Register(srv.Namespace)
-		f.nodes[id] = srv
-	}
-	a, b := f.nodes["aaaa"], f.nodes["bbbb"]
+	a, b, _ := startPair(t)
+	f := &front{nodes: map[string]*socketio.Server{"aaaa": a, "bbbb": b}}
 	f.newer.Store(a)
 	web := httptest.NewServer(f)
-	t.Cleanup(web.Close) // after the servers, which answer its last polls
+	defer web.Close()
+	defer closeServer(t, b) // which answers the last polls
 
 	d := startDriver(t)
 	var listeners []*npmSocket
