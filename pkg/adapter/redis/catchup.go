@@ -50,7 +50,7 @@ func (g *generation) arrived(name string, at adapter.Position, payload string) {
 		p.log.Error("a strange event", zap.String("room", name), zap.Error(err))
 		return
 	}
-	e.Position, e.Cursor = at, adapter.Cursor{Epoch: g.epoch, At: at}
+	e.Position = at
 	switch size := eventOverhead + len(payload); {
 	case g.flow == holding && g.bytes+size <= heldBytes:
 		if n := len(g.held); n == 0 || g.held[n-1].Position != at {
@@ -122,7 +122,7 @@ func (g *generation) catchUp() error {
 	p.mu.Lock()
 	known := p.known
 	p.mu.Unlock()
-	seen, err := p.look(ctx, []*headRequest{{seen: []adapter.Cursor{{Epoch: g.epoch, At: known.start()}}}})
+	seen, err := p.look(ctx, []*headRequest{{seen: []adapter.Position{p.position(known, 0)}}})
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func (g *generation) catchUp() error {
 		}
 		return errForked
 	}
-	end := seen.newest.end()
+	end := p.end(seen.newest)
 
 	p.mu.Lock()
 	after := make(map[string]adapter.Position, len(p.rooms))
@@ -184,7 +184,7 @@ func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, tr
 	}
 	if trimmed != nil {
 		p.log.Warn("a gap can't be repaired", zap.Error(trimmed))
-		p.lose("a gap in the feed can't be repaired: " + trimmed.Error())
+		p.lose("a gap in the feed can't be repaired: "+trimmed.Error(), place{g.epoch, end})
 		missed = nil
 	}
 	repaired := 0

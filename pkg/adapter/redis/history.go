@@ -79,13 +79,13 @@ func (p *partition) adopt(epoch string, newest entry) {
 		return
 	}
 	former := p.epoch
-	p.epoch, p.known, p.tail = epoch, newest, newest.end()
+	p.epoch, p.known, p.tail = epoch, newest, p.end(newest)
 	if former == "" {
 		return
 	}
 	p.stats.epochs.Add(1)
 	p.log.Warn("Redis has lost its history; a new one has begun", zap.String("lost", former), zap.String("epoch", epoch))
-	p.lose("Redis has lost its history")
+	p.lose("Redis has lost its history", place{epoch, p.tail})
 	if p.gen != nil {
 		p.gen.stop(errNewHistory)
 	}
@@ -93,9 +93,9 @@ func (p *partition) adopt(epoch string, newest entry) {
 
 var errNewHistory = errors.New("adapter/redis: a new history has begun")
 
-// lose says in the feed that events are lost. p.mu is held.
-func (p *partition) lose(reason string) {
-	p.feed.Put(fed{lost: &adapter.LostError{Reason: reason}}, 0)
+// lose says in the feed that events are lost before a place. p.mu is held.
+func (p *partition) lose(reason string, before place) {
+	p.feed.Put(fed{lost: &adapter.LostError{Reason: reason}, from: before}, 0)
 	p.stats.losses.Add(1)
 }
 
@@ -121,21 +121,16 @@ type heads struct {
 }
 
 type headRequest struct {
-	seen []adapter.Cursor // of those the clock is asked for too
-	head adapter.Cursor
+	seen []adapter.Position // of those the clock is asked for too
+	head place
 	err  error
 	done chan struct{}
 }
 
-// head returns the newest position, and an error if one of seen is not of the
-// current history.
-func (p *partition) head(ctx context.Context, seen ...adapter.Cursor) (adapter.Cursor, error) {
-	r := &headRequest{done: make(chan struct{})}
-	for _, c := range seen {
-		if !c.IsZero() {
-			r.seen = append(r.seen, c)
-		}
-	}
+// head returns the newest position, and an error if one of seen is proved not to be
+// of the current history.
+func (p *partition) head(ctx context.Context, seen ...adapter.Position) (place, error) {
+	r := &headRequest{seen: seen, done: make(chan struct{})}
 	p.heads.mu.Lock()
 	p.heads.waiting = append(p.heads.waiting, r)
 	p.heads.mu.Unlock()
@@ -147,9 +142,9 @@ func (p *partition) head(ctx context.Context, seen ...adapter.Cursor) (adapter.C
 	case <-r.done:
 		return r.head, r.err
 	case <-ctx.Done():
-		return adapter.Cursor{}, context.Cause(ctx)
+		return place{}, context.Cause(ctx)
 	case <-p.ctx.Done():
-		return adapter.Cursor{}, context.Cause(p.ctx)
+		return place{}, context.Cause(p.ctx)
 	}
 }
 
@@ -178,9 +173,9 @@ func (p *partition) answerHeads(ctx context.Context, all []*headRequest) {
 	look, err := p.look(ctx, all)
 	for _, r := range all {
 		if r.err = err; err == nil {
-			r.head = adapter.Cursor{Epoch: look.epoch, At: look.newest.end()}
-			for _, c := range r.seen {
-				if r.err = look.verdict(c); r.err != nil {
+			r.head = place{look.epoch, p.end(look.newest)}
+			for _, at := range r.seen {
+				if r.err = look.verdict(at); r.err != nil {
 					break
 				}
 			}
@@ -195,20 +190,18 @@ type look struct {
 	found          map[string]entry // of the entries asked for, by id
 }
 
-// verdict returns an error if c is proved not to be of this history. A position
+// verdict returns an error if a position is proved not to be of this history. One
 // older than the clock's first entry proves nothing.
-func (l *look) verdict(c adapter.Cursor) error {
-	e := entryOf(c.At)
+func (l *look) verdict(at adapter.Position) error {
+	e := entryOf(at)
 	switch {
-	case c.Epoch != l.epoch:
-		return fmt.Errorf("%w: cursor %s is not of the history %s", adapter.ErrHistoryLost, c, l.epoch)
 	case l.newest.before(e):
-		return fmt.Errorf("%w: cursor %s is ahead of the clock", adapter.ErrHistoryLost, c)
+		return fmt.Errorf("%w: position %s is ahead of the clock of %s", adapter.ErrHistoryLost, formatPosition(at), l.epoch)
 	case e.before(l.oldest):
 		return nil
 	}
 	if _, ok := l.found[e.id()]; !ok {
-		return fmt.Errorf("%w: cursor %s is not in the clock", adapter.ErrHistoryLost, c)
+		return fmt.Errorf("%w: position %s is not in the clock of %s", adapter.ErrHistoryLost, formatPosition(at), l.epoch)
 	}
 	return nil
 }
@@ -248,7 +241,7 @@ func (p *partition) lookFor(ctx context.Context, epoch string, all []*headReques
 			last = tx.XRevRangeN(ctx, clock, "+", "-", 1)
 			for _, r := range all {
 				for _, s := range r.seen {
-					id := entryOf(s.At).id()
+					id := entryOf(s).id()
 					if asked[id] == nil {
 						asked[id] = tx.XRangeN(ctx, clock, id, id, 1)
 					}

@@ -28,9 +28,11 @@ type parcel struct {
 	done    chan outcome // has space for one
 }
 
+// An outcome is where a parcel's event stands now, and how many heard it.
 type outcome struct {
-	receipt adapter.Receipt
-	err     error
+	place
+	receivers int
+	err       error
 }
 
 // An outbox is what waits for the call that is under way to end.
@@ -90,25 +92,25 @@ func (o *outbox) next() []*parcel {
 }
 
 // send queues a parcel and waits for what becomes of it.
-func (p *partition) send(ctx context.Context, it *parcel) (adapter.Receipt, error) {
+func (p *partition) send(ctx context.Context, it *parcel) outcome {
 	if err := p.down(); err != nil {
-		return adapter.Receipt{}, fmt.Errorf("%w: Redis can't be reached: %w", adapter.ErrUnavailable, err)
+		return outcome{err: fmt.Errorf("%w: Redis can't be reached: %w", adapter.ErrUnavailable, err)}
 	}
 	return p.enqueue(ctx, it)
 }
 
 // enqueue is send for those that find out whether Redis is back.
-func (p *partition) enqueue(ctx context.Context, it *parcel) (adapter.Receipt, error) {
+func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
 	it.ctx, it.queued, it.done = ctx, time.Now(), make(chan outcome, 1)
 	if err := p.outbox.put(it); err != nil {
-		return adapter.Receipt{}, fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)
+		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)}
 	}
 	select {
 	case o := <-it.done:
-		return o.receipt, o.err
+		return o
 	case <-ctx.Done():
-		return adapter.Receipt{}, fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))}
 	case <-p.ctx.Done():
-		return adapter.Receipt{}, context.Cause(p.ctx)
+		return outcome{err: context.Cause(p.ctx)}
 	}
 }

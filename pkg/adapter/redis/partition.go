@@ -17,6 +17,7 @@ import (
 // A partition is the unit of order: one clock, and the rooms whose events it
 // numbers. It is served by one Redis server at a time.
 type partition struct {
+	number  uint16
 	node    adapter.NodeID
 	names   names
 	primary func(context.Context) (*goredis.Options, error) // where its server is now
@@ -40,7 +41,7 @@ type partition struct {
 	outbox    outbox
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
 
-	feed  *queue.Queue[fed]
+	feed  *queue.Queue[fed] // of all partitions
 	inbox *queue.Queue[adapter.Message]
 	heads heads
 	kick  chan struct{} // holds a token if a probe is wanted at once
@@ -67,10 +68,18 @@ type partition struct {
 	stats counters
 }
 
-// fed is what stands in the feed: an event, or the place where some are lost.
+// A place is a position in the history that it belongs to.
+type place struct {
+	epoch string
+	at    adapter.Position
+}
+
+// fed is what stands in the feed: an event, or the place from which the feed goes
+// on after some are lost.
 type fed struct {
 	event *adapter.Event
 	lost  *adapter.LostError
+	from  place
 }
 
 // failed notes that a call failed for want of Redis.

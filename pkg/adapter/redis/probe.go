@@ -50,7 +50,7 @@ func (p *partition) probe() {
 	p.probeSent = time.Now()
 	p.mu.Unlock()
 	began := time.Now()
-	_, err := p.enqueue(ctx, &parcel{rooms: []string{probe(p.node)}, payload: []byte{}})
+	err := p.enqueue(ctx, &parcel{rooms: []string{probe(p.node)}, payload: []byte{}}).err
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && p.gen != nil && p.gen.pending == nil && p.probed.Before(began) && p.probeDue.IsZero() {

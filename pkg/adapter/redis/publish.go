@@ -263,16 +263,14 @@ func (p *partition) answer(c *call, reply []any) error {
 		n, _ := reply[1+i].(int64)
 		receivers[i] = int(n)
 	}
-	c.settled(e, receivers)
+	p.settled(c, e, receivers)
 	return nil
 }
 
 // settled answers the senders of events.
-func (c *call) settled(e entry, receivers []int) {
-	at := e.start()
+func (p *partition) settled(c *call, e entry, receivers []int) {
 	for i, it := range c.events {
-		it.done <- outcome{receipt: adapter.Receipt{Cursor: adapter.Cursor{Epoch: c.epoch, At: at}, Receivers: receivers[i]}}
-		at.Seq++
+		it.done <- outcome{place: place{c.epoch, p.position(e, i)}, receivers: receivers[i]}
 	}
 	c.events = nil
 }
@@ -294,7 +292,7 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 			}
 			if after.call == c.id {
 				p.observe(c.epoch, after)
-				c.settled(after, make([]int, len(c.events)))
+				p.settled(c, after, make([]int, len(c.events)))
 				break
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -35,6 +36,12 @@ type Options struct {
 	// Prefix begins the names of all keys and channels: "rejoin:" by default. It
 	// holds no braces.
 	Prefix string
+
+	// Partitions is how many orders the rooms are spread over: 1 by default, at most
+	// 64. It is for a Redis Cluster, whose servers share them. Events are in order
+	// within a partition; those of rooms in different ones may be seen in different
+	// orders. It can't be changed while the prefix is in use.
+	Partitions int
 
 	// BacklogLimit is how many of a room's newest events can be replayed: 1000 by
 	// default, none if negative. About twice as many are kept.
@@ -64,16 +71,27 @@ type Options struct {
 //   - An acknowledged event is as durable as Redis is configured to be.
 //   - Nodes and Address know what the last heartbeat said, a second ago at most.
 type Adapter struct {
-	p        *partition
-	registry *registry
-	closed   chan struct{} // when Close has ended
+	node       adapter.NodeID
+	partitions []*partition
+	registry   *registry
+	feed       *queue.Queue[fed]
+	inbox      *queue.Queue[adapter.Message]
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	closed chan struct{} // when Close has ended
+
+	// Of whoever calls Next: how far it has come, and in which histories.
+	progress *adapter.Progress
+	epochs   []string
 }
 
 var _ adapter.Adapter = (*Adapter)(nil)
 
 // New joins the cluster as a node. It returns once the node's feed is live, or
 // with an error when ctx ends before. An id that another node holds is waited for
-// until then, and the error wraps [ErrTaken].
+// until then, and the error wraps [ErrTaken]; one that wraps [ErrPartitions] is
+// final.
 func New(ctx context.Context, o Options) (*Adapter, error) {
 	if o.Redis == nil || o.Node == "" {
 		return nil, errors.New("adapter/redis: Options.Redis and Options.Node are required")
@@ -81,8 +99,20 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	a := &Adapter{p: newPartition(o, "0"), closed: make(chan struct{})}
-	a.registry = newRegistry(a.p, o.Address)
+	if o.Partitions = orDefault(o.Partitions, 1); o.Partitions < 1 || o.Partitions > adapter.MaxPartitions {
+		return nil, fmt.Errorf("adapter/redis: Options.Partitions is %d: there can be 1 to %d", o.Partitions, adapter.MaxPartitions)
+	}
+	a := &Adapter{
+		node:   o.Node,
+		feed:   queue.New[fed](feedItems, feedBytes),
+		inbox:  queue.New[adapter.Message](inboxItems, inboxBytes),
+		closed: make(chan struct{}),
+	}
+	a.ctx, a.cancel = context.WithCancelCause(context.Background())
+	for i, tag := range tags(o.Partitions) {
+		a.partitions = append(a.partitions, a.newPartition(o, uint16(i), tag))
+	}
+	a.registry = newRegistry(a, o.Address)
 	if err := a.start(ctx); err != nil {
 		_ = a.Close()
 		return nil, err
@@ -90,37 +120,41 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	return a, nil
 }
 
-func newPartition(o Options, tag string) *partition {
+func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition {
 	limit := orDefault(o.BacklogLimit, 1000)
-	handOut := plain
-	if o.Redis.Form() == redisurl.Cluster {
-		handOut = sharded
-	}
 	p := &partition{
-		pubsub:  handOut,
+		number:  number,
 		node:    o.Node,
 		names:   newNames(orDefault(o.Prefix, "rejoin:"), tag),
+		pubsub:  plain,
 		log:     o.Logger,
 		timeout: orDefault(o.Timeout, 3*time.Second),
 		limit:   max(limit, 0),
 		life:    orDefault(o.BacklogTTL, time.Hour),
 		keep:    orDefault(o.ClockTTL, 10*time.Minute),
 		probing: orDefault(o.ProbeInterval, time.Second),
+		ctx:     a.ctx,
 		linking: make(chan struct{}, 1),
-		feed:    queue.New[fed](feedItems, feedBytes),
-		inbox:   queue.New[adapter.Message](inboxItems, inboxBytes),
+		feed:    a.feed,
+		inbox:   a.inbox,
+		kick:    make(chan struct{}, 1),
 		rooms:   make(map[string]*heard),
+	}
+	if o.Redis.Form() == redisurl.Cluster {
+		p.pubsub = sharded
+	}
+	if o.Partitions > 1 {
+		p.log = p.log.With(zap.Uint16("partition", number))
 	}
 	p.outbox.ready = make(chan struct{}, 1)
 	p.heads.ready = make(chan struct{}, 1)
-	p.kick = make(chan struct{}, 1)
 	p.stats.init()
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
-	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	// What a node hears without a member.
-	for _, own := range []string{name(rooms.InNodes()), probe(p.node)} {
-		p.rooms[own] = &heard{members: 1, ready: make(chan struct{})}
+	p.rooms[probe(p.node)] = &heard{members: 1, ready: make(chan struct{})}
+	if nodes := name(rooms.InNodes()); a.home(nodes, o.Partitions) == number {
+		p.rooms[nodes] = &heard{members: 1, ready: make(chan struct{})}
 	}
 	return p
 }
@@ -134,30 +168,69 @@ func orDefault[T comparable](v, def T) T {
 }
 
 func (a *Adapter) start(ctx context.Context) error {
-	p := a.p
-	p.running.Go(p.runHeads)
+	for _, p := range a.partitions {
+		p.running.Go(p.runHeads)
+	}
 	if err := a.registry.claim(ctx); err != nil {
 		return err
 	}
-	if _, _, err := p.search(ctx); err != nil {
+	places := make([]place, len(a.partitions))
+	if err := a.each(func(i int, p *partition) (err error) {
+		if _, _, err = p.search(ctx); err == nil {
+			places[i] = p.seen()
+		}
+		return err
+	}); err != nil {
 		return err
 	}
-	p.running.Go(p.runPublisher)
-	p.running.Go(p.runSubscriber)
-	p.running.Go(p.runProbes)
-	p.running.Go(func() { a.registry.run(p.ctx) })
-	return p.awaitLive(ctx)
+	a.progress = adapter.NewProgress(cursor(0, places))
+	for _, at := range places {
+		a.epochs = append(a.epochs, at.epoch)
+	}
+	for _, p := range a.partitions {
+		p.running.Go(p.runPublisher)
+		p.running.Go(p.runSubscriber)
+		p.running.Go(p.runProbes)
+	}
+	a.partitions[0].running.Go(func() { a.registry.run(a.ctx) })
+	return a.each(func(_ int, p *partition) error { return p.awaitLive(ctx) })
+}
+
+// each does something in every partition at once, and returns when all have.
+func (a *Adapter) each(f func(i int, p *partition) error) error {
+	errs := make([]error, len(a.partitions))
+	var all sync.WaitGroup
+	for i, p := range a.partitions[1:] {
+		all.Go(func() { errs[i+1] = f(i+1, p) })
+	}
+	errs[0] = f(0, a.partitions[0])
+	all.Wait()
+	return errors.Join(errs...)
 }
 
 // Ready returns nil if this node's feed works: Redis answers, its probes come
 // back, and nothing is being caught up with. Otherwise it says what is wrong.
-func (a *Adapter) Ready() error { return a.p.ready() }
+func (a *Adapter) Ready() error {
+	for _, p := range a.partitions {
+		if err := p.ready(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Stats returns the adapter's figures.
-func (a *Adapter) Stats() Stats { return a.p.snapshot() }
+func (a *Adapter) Stats() Stats {
+	s := a.partitions[0].snapshot()
+	for _, p := range a.partitions[1:] {
+		s.add(p.snapshot())
+	}
+	s.Epoch = cursor(0, a.seen()).Epoch
+	return s
+}
 
 // Node returns the node's id.
-func (a *Adapter) Node() adapter.NodeID { return a.p.node }
+func (a *Adapter) Node() adapter.NodeID { return a.node }
 
 // Address returns where a node's internal port is: what it said as
 // [Options].Address. The error wraps [adapter.ErrNoNode] if there is no such node.
@@ -170,7 +243,7 @@ func (a *Adapter) Address(ctx context.Context, node adapter.NodeID) (string, err
 
 // enter returns why a call can't be made.
 func (a *Adapter) enter(ctx context.Context) error {
-	if a.p.ctx.Err() != nil {
+	if a.ctx.Err() != nil {
 		return adapter.ErrClosed
 	}
 	if ctx.Err() != nil {
@@ -187,28 +260,39 @@ func (a *Adapter) Nodes(ctx context.Context) ([]adapter.Member, error) {
 	return a.registry.members(), nil
 }
 
-// Publish implements [adapter.Adapter].
+// Publish implements [adapter.Adapter]. An event whose rooms lie in several
+// partitions is published in one after another; where that fails in the middle, the
+// error wraps [adapter.ErrUnavailable].
 func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
 	if err := a.enter(ctx); err != nil {
 		return adapter.Receipt{}, err
 	}
-	names := roomNames(e.Target.To)
-	if len(names) == 0 {
+	if len(e.Target.To) == 0 {
 		return adapter.Receipt{}, nil
 	}
-	e.From = a.p.node
-	return a.p.send(ctx, &parcel{rooms: names, stored: e.Stored, payload: encodeEvent(&e)})
-}
-
-// roomNames returns the names of rooms, each once.
-func roomNames(list []rooms.Room) []string {
-	names := make([]string, 0, len(list))
-	for _, r := range list {
-		if n := name(r); !slices.Contains(names, n) {
-			names = append(names, n)
+	e.From, e.Earlier = a.node, nil
+	var places []place
+	var receipt adapter.Receipt
+	for _, part := range a.split(e.Target.To) {
+		e.Target.To = part.rooms
+		o := part.p.send(ctx, &parcel{rooms: unique(part.names), stored: e.Stored, payload: encodeEvent(&e)})
+		switch {
+		case o.err != nil && len(e.Earlier) > 0:
+			return adapter.Receipt{}, fmt.Errorf("%w: it was published in %d partitions, and then: %w", adapter.ErrUnavailable, len(e.Earlier), o.err)
+		case o.err != nil:
+			return adapter.Receipt{}, o.err
 		}
+		if len(a.partitions) == 1 {
+			return adapter.Receipt{Cursor: cursor(0, []place{o.place}), Receivers: o.receivers}, nil
+		}
+		if places == nil {
+			places = a.seen()
+		}
+		places[part.p.number] = o.place
+		e.Earlier = append(e.Earlier, adapter.Copy{At: o.at, To: part.rooms})
+		receipt = adapter.Receipt{Cursor: cursor(part.p.number, places), Receivers: receipt.Receivers + o.receivers}
 	}
-	return names
+	return receipt, nil
 }
 
 // Subscribe implements [adapter.Adapter].
@@ -216,36 +300,61 @@ func (a *Adapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cu
 	if err := a.enter(ctx); err != nil {
 		return adapter.Cursor{}, err
 	}
-	return a.p.subscribe(ctx, everyName(list))
+	parts := a.split(list)
+	places := a.seen()
+	joined := make([]place, len(parts))
+	errs := make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		join := func() { joined[i], errs[i] = part.p.subscribe(ctx, part.names) }
+		if i == len(parts)-1 {
+			join()
+		} else {
+			all.Go(join)
+		}
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for i, part := range parts {
+			if errs[i] == nil {
+				part.p.unsubscribe(part.names)
+			}
+		}
+		return adapter.Cursor{}, err
+	}
+	at := uint16(0)
+	for i, part := range parts {
+		at = part.p.number
+		places[at] = joined[i]
+	}
+	return cursor(at, places), nil
 }
 
 // Unsubscribe implements [adapter.Adapter].
-func (a *Adapter) Unsubscribe(list ...rooms.Room) { a.p.unsubscribe(everyName(list)) }
-
-// everyName returns the names of rooms, as often as they are there.
-func everyName(list []rooms.Room) []string {
-	names := make([]string, len(list))
-	for i, r := range list {
-		names[i] = name(r)
+func (a *Adapter) Unsubscribe(list ...rooms.Room) {
+	for _, part := range a.split(list) {
+		part.p.unsubscribe(part.names)
 	}
-	return names
 }
 
 // Next implements [adapter.Adapter].
 func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
-	f, err := take(ctx, a, a.p.feed)
+	f, err := take(ctx, a, a.feed)
 	switch {
 	case err != nil:
 		return adapter.Event{}, err
 	case f.lost != nil:
+		a.epochs[f.from.at.Partition] = f.from.epoch
+		a.progress.Reset(combine(a.epochs), f.from.at)
 		return adapter.Event{}, f.lost
 	}
+	f.event.Cursor = a.progress.To(f.event.Position)
 	return *f.event, nil
 }
 
 // take returns the next item of one of a's queues.
 func take[T any](ctx context.Context, a *Adapter, q *queue.Queue[T]) (T, error) {
-	v, err := q.Take(ctx, a.p.ctx.Done())
+	v, err := q.Take(ctx, a.ctx.Done())
 	if errors.Is(err, queue.ErrDone) {
 		err = adapter.ErrClosed
 	}
@@ -257,30 +366,116 @@ func (a *Adapter) Head(ctx context.Context, seen ...adapter.Cursor) (adapter.Cur
 	if err := a.enter(ctx); err != nil {
 		return adapter.Cursor{}, err
 	}
-	return a.p.head(ctx, seen...)
+	seen = slices.DeleteFunc(slices.Clone(seen), adapter.Cursor.IsZero)
+	places := make([]place, len(a.partitions))
+	err := a.each(func(i int, p *partition) (err error) {
+		var at []adapter.Position
+		for _, c := range seen {
+			if q := c.In(uint16(i)); q.Ms > 0 {
+				at = append(at, q)
+			}
+		}
+		places[i], err = p.head(ctx, at...)
+		return err
+	})
+	if err != nil {
+		return adapter.Cursor{}, err
+	}
+	head := newest(places)
+	for _, c := range seen {
+		if err := sameHistory(c, head); err != nil {
+			return adapter.Cursor{}, err
+		}
+	}
+	return head, nil
+}
+
+func sameHistory(c, current adapter.Cursor) error {
+	if !c.SameHistory(current) {
+		return fmt.Errorf("%w: cursor %s is not of the history %s", adapter.ErrHistoryLost, c, current.Epoch)
+	}
+	return nil
 }
 
 // Replay implements [adapter.Adapter].
 func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
 	return func(yield func(adapter.Event, error) bool) {
-		if err := a.enter(ctx); err != nil {
-			yield(adapter.Event{}, err)
+		missed, from, err := a.missed(ctx, after, upTo)
+		if err != nil {
+			yield(adapter.Event{}, fmt.Errorf("adapter/redis: replay: %w", err))
 			return
 		}
-		names := make(map[string]adapter.Cursor, len(after))
-		for r, c := range after {
-			names[name(r)] = c
+		progress := adapter.NewProgress(from)
+		for e := range adapter.Merge(missed) {
+			e.Cursor = progress.To(e.Position)
+			if !yield(*e, nil) {
+				return
+			}
 		}
-		a.p.replay(ctx, names, upTo)(yield)
 	}
+}
+
+// missed reads what a replay consists of, and says where it begins: in each
+// partition where the first of its rooms does, or at the end where there is none.
+func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) (events [][]*adapter.Event, from adapter.Cursor, err error) {
+	if err := a.enter(ctx); err != nil {
+		return nil, from, err
+	}
+	current := a.seen()
+	if err := sameHistory(upTo, cursor(0, current)); err != nil {
+		return nil, from, err
+	}
+	asked := make([]map[string]adapter.Position, len(a.partitions))
+	places := make([]place, len(a.partitions))
+	for i := range places {
+		asked[i] = make(map[string]adapter.Position)
+		places[i] = place{current[i].epoch, upTo.In(uint16(i))}
+	}
+	for r, c := range after {
+		if err := sameHistory(c, upTo); err != nil {
+			return nil, from, err
+		}
+		n := name(r)
+		i := a.home(n, len(a.partitions))
+		asked[i][n] = c.In(i)
+		if c.In(i).Compare(places[i].at) < 0 {
+			places[i].at = c.In(i)
+		}
+	}
+	read := make([][][]*adapter.Event, len(a.partitions))
+	err = a.each(func(i int, p *partition) (err error) {
+		read[i], err = p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)))
+		return err
+	})
+	return slices.Concat(read...), newest(places), err
 }
 
 // History implements [adapter.Adapter].
 func (a *Adapter) History(ctx context.Context, room rooms.Room, before adapter.Cursor, limit int) ([]adapter.Event, bool, error) {
-	if err := a.enter(ctx); err != nil {
+	head, err := a.Head(ctx)
+	if err != nil {
 		return nil, false, err
 	}
-	return a.p.recent(ctx, name(room), before, limit)
+	if !before.IsZero() {
+		if err := sameHistory(before, head); err != nil {
+			return nil, false, err
+		}
+	}
+	n := name(room)
+	i := a.home(n, len(a.partitions))
+	read, more, err := a.partitions[i].recent(ctx, a.partitions[i].history(), n, before.In(i), limit)
+	if err != nil {
+		return nil, false, fmt.Errorf("adapter/redis: history: %w", err)
+	}
+	events := make([]adapter.Event, len(read))
+	places := make([]place, len(a.partitions)) // of what is in other partitions it says nothing
+	for j, e := range read {
+		places[i].at = e.Position
+		e.Cursor = cursor(i, places)
+		e.Cursor.Epoch = head.Epoch
+		events[j] = *e
+	}
+	return events, more, nil
 }
 
 // Send implements [adapter.Adapter].
@@ -288,34 +483,42 @@ func (a *Adapter) Send(ctx context.Context, to adapter.NodeID, m adapter.Message
 	if err := a.enter(ctx); err != nil {
 		return err
 	}
-	m.From = a.p.node
-	_, err := a.p.send(ctx, &parcel{inbox: a.p.names.inbox(to), payload: encodeMessage(m)})
-	return err
+	m.From = a.node
+	p := a.partitions[0]
+	return p.send(ctx, &parcel{inbox: p.names.inbox(to), payload: encodeMessage(m)}).err
 }
 
 // Receive implements [adapter.Adapter].
 func (a *Adapter) Receive(ctx context.Context) (adapter.Message, error) {
-	return take(ctx, a, a.p.inbox)
+	return take(ctx, a, a.inbox)
 }
 
 // Close implements [adapter.Adapter]. It does not wait for Redis longer than a
 // second.
 func (a *Adapter) Close() error {
-	p := a.p
-	p.mu.Lock()
-	first := p.ctx.Err() == nil
-	p.cancel(adapter.ErrClosed)
-	p.mu.Unlock()
-	if !first {
+	if !a.stop() {
 		<-a.closed
 		return nil
 	}
 	defer close(a.closed)
-	p.running.Wait()
-	a.registry.leave()
-	if l := p.link.Swap(nil); l != nil {
-		_ = l.close()
+	for _, p := range a.partitions {
+		p.running.Wait()
 	}
-	p.feed.Discard()
+	a.registry.leave()
+	for _, p := range a.partitions {
+		if l := p.link.Swap(nil); l != nil {
+			_ = l.close()
+		}
+	}
+	a.feed.Discard()
 	return nil
+}
+
+// stop ends everything, and reports whether nobody has before.
+func (a *Adapter) stop() bool {
+	a.partitions[0].mu.Lock()
+	defer a.partitions[0].mu.Unlock()
+	first := a.ctx.Err() == nil
+	a.cancel(adapter.ErrClosed)
+	return first
 }

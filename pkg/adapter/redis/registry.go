@@ -40,6 +40,7 @@ var ErrTaken = errors.New("adapter/redis: the node id is another's")
 // A registry knows which nodes there are: each holds a lease on its id, and says
 // in it where it is and how its feed is doing.
 type registry struct {
+	a      *Adapter
 	p      *partition // whose connections it uses
 	id     adapter.NodeID
 	secret string // proves that the lease is ours
@@ -58,8 +59,8 @@ type about struct {
 	CatchingUp bool   `json:"catchingUp,omitempty"`
 }
 
-func newRegistry(p *partition, addr string) *registry {
-	return &registry{p: p, id: p.node, secret: rand.Text()[:16], addr: addr, wake: make(chan struct{}, 1)}
+func newRegistry(a *Adapter, addr string) *registry {
+	return &registry{a: a, p: a.partitions[0], id: a.node, secret: rand.Text()[:16], addr: addr, wake: make(chan struct{}, 1)}
 }
 
 func (r *registry) keys() []string { return []string{r.p.names.leases(), r.p.names.about()} }
@@ -67,7 +68,7 @@ func (r *registry) keys() []string { return []string{r.p.names.leases(), r.p.nam
 // beat prolongs the lease and reads who is there.
 func (r *registry) beat(ctx context.Context) error {
 	self := about{Addr: r.addr}
-	self.Generation, self.CatchingUp = r.p.condition()
+	self.Generation, self.CatchingUp = r.a.condition()
 	said, err := json.Marshal(self)
 	if err != nil {
 		return err
@@ -154,7 +155,7 @@ func (r *registry) members() []adapter.Member {
 	nodes := maps.Clone(r.nodes)
 	r.mu.Unlock()
 	self := nodes[r.id]
-	self.Generation, self.CatchingUp = r.p.condition()
+	self.Generation, self.CatchingUp = r.a.condition()
 	nodes[r.id] = self
 	list := make([]adapter.Member, 0, len(nodes))
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
+	"slices"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -48,7 +48,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			}
 			var events []*adapter.Event
 			for _, m := range read {
-				e, size, err := parseStored(epoch, m)
+				e, size, err := p.parseStored(m)
 				if err != nil {
 					return nil, err
 				}
@@ -111,8 +111,8 @@ func (p *partition) stillThere(ctx context.Context, epoch string) error {
 }
 
 // parseStored reads an entry of a backlog.
-func parseStored(epoch string, m goredis.XMessage) (*adapter.Event, int, error) {
-	at, err := parsePosition(m.ID)
+func (p *partition) parseStored(m goredis.XMessage) (*adapter.Event, int, error) {
+	at, err := p.parsePosition(m.ID)
 	payload, _ := m.Values["e"].(string)
 	var e *adapter.Event
 	if err == nil {
@@ -121,76 +121,35 @@ func parseStored(epoch string, m goredis.XMessage) (*adapter.Event, int, error) 
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: the entry %s of a backlog", err, m.ID)
 	}
-	e.Position, e.Cursor = at, adapter.Cursor{Epoch: epoch, At: at}
+	e.Position = at
 	return e, eventOverhead + len(payload), nil
 }
 
-func (p *partition) replay(ctx context.Context, after map[string]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
-	return func(yield func(adapter.Event, error) bool) {
-		missed, err := p.replayed(ctx, after, upTo)
-		if err != nil {
-			yield(adapter.Event{}, fmt.Errorf("adapter/redis: replay: %w", err))
-			return
-		}
-		for e := range adapter.Merge(missed) {
-			if !yield(*e, nil) {
-				return
-			}
-		}
-	}
-}
-
-func (p *partition) replayed(ctx context.Context, after map[string]adapter.Cursor, upTo adapter.Cursor) ([][]*adapter.Event, error) {
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	epoch, _, err := p.where(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if upTo.Epoch != epoch {
-		return nil, fmt.Errorf("%w: cursor %s is not of the history %s", adapter.ErrHistoryLost, upTo, epoch)
-	}
-	positions := make(map[string]adapter.Position, len(after))
-	for name, c := range after {
-		if c.Epoch != epoch {
-			return nil, fmt.Errorf("%w: cursor %s is not of the history %s", adapter.ErrHistoryLost, c, epoch)
-		}
-		positions[name] = c.At
-	}
-	return p.missed(ctx, epoch, positions, upTo.At)
-}
-
-func (p *partition) recent(ctx context.Context, name string, before adapter.Cursor, limit int) (events []adapter.Event, more bool, err error) {
-	seen, err := p.head(ctx)
-	if err != nil {
-		return nil, false, err
-	}
+// recent returns up to limit of a room's newest events before a position, and
+// whether older ones are kept. The zero position is after all.
+func (p *partition) recent(ctx context.Context, epoch, name string, before adapter.Position, limit int) (events []*adapter.Event, more bool, err error) {
 	end := "+"
-	if !before.IsZero() {
-		if before.Epoch != seen.Epoch {
-			return nil, false, fmt.Errorf("%w: cursor %s is not of the history %s", adapter.ErrHistoryLost, before, seen.Epoch)
-		}
-		end = "(" + formatPosition(before.At)
+	if before.Ms > 0 {
+		end = "(" + formatPosition(before)
 	}
+	limit = max(limit, 0)
 	var read []goredis.XMessage
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
-		read, err = c.XRevRangeN(ctx, p.names.in(seen.Epoch)+name, end, "-", int64(max(limit, 0))+1).Result()
+		read, err = c.XRevRangeN(ctx, p.names.in(epoch)+name, end, "-", int64(limit)+1).Result()
 		return err
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	if limit = max(limit, 0); len(read) > limit {
+	if len(read) > limit {
 		read, more = read[:limit], true
 	}
-	events = make([]adapter.Event, len(read))
-	for i, m := range read {
-		e, _, err := parseStored(seen.Epoch, m)
+	for _, m := range slices.Backward(read) {
+		e, _, err := p.parseStored(m)
 		if err != nil {
 			return nil, false, err
 		}
-		events[len(read)-1-i] = *e
+		events = append(events, e)
 	}
 	return events, more, nil
 }

@@ -93,3 +93,30 @@ func (p *partition) snapshot() Stats {
 	}
 	return s
 }
+
+// add makes the figures of one partition those of two.
+func (s *Stats) add(o Stats) {
+	s.Subscriptions += o.Subscriptions
+	s.ProbeAge = max(s.ProbeAge, o.ProbeAge)
+	s.RoundTrip = max(s.RoundTrip, o.RoundTrip)
+	s.Published += o.Published
+	s.Retries += o.Retries
+	s.Generations += o.Generations
+	s.Gaps += o.Gaps
+	s.Repairs += o.Repairs
+	s.Repaired += o.Repaired
+	s.Losses += o.Losses
+	s.Epochs += o.Epochs
+	s.MessagesDropped += o.MessagesDropped
+	s.Malformed += o.Malformed
+	s.Batches.merge(o.Batches)
+	s.PublishSeconds.merge(o.PublishSeconds)
+}
+
+func (h *Histogram) merge(o Histogram) {
+	for i, n := range o.Counts {
+		h.Counts[i] += n
+	}
+	h.Count += o.Count
+	h.Sum += o.Sum
+}

@@ -28,7 +28,7 @@ type heard struct {
 // subscribe makes the node hear rooms, and returns the join position: the clock's
 // newest once all of them are confirmed. What a dying generation does not bring
 // of what follows, the next one's catch-up does.
-func (p *partition) subscribe(ctx context.Context, names []string) (adapter.Cursor, error) {
+func (p *partition) subscribe(ctx context.Context, names []string) (place, error) {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	var waits []chan struct{}
@@ -50,13 +50,13 @@ func (p *partition) subscribe(ctx context.Context, names []string) (adapter.Curs
 	p.mu.Unlock()
 	err := p.confirmation(ctx, waits)
 	if err == nil {
-		var joined adapter.Cursor
+		var joined place
 		if joined, err = p.head(ctx); err == nil {
 			return joined, nil
 		}
 	}
 	p.unsubscribe(names)
-	return adapter.Cursor{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
+	return place{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
 }
 
 func (p *partition) confirmation(ctx context.Context, waits []chan struct{}) error {
@@ -159,7 +159,7 @@ func (p *partition) live() error {
 		return fmt.Errorf("connecting to %s: %w", o.Addr, err)
 	}
 	p.begin(g, own)
-	defer p.end(g)
+	defer p.finish(g)
 	p.running.Go(g.write)
 	p.running.Go(g.keepUp)
 	err = g.receive()
@@ -189,8 +189,8 @@ func (p *partition) begin(g *generation, own []string) {
 	}
 }
 
-// end makes every room unheard.
-func (p *partition) end(g *generation) {
+// finish makes every room unheard.
+func (p *partition) finish(g *generation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gen = nil
@@ -323,7 +323,7 @@ func (g *generation) take(m *goredis.Message) {
 	switch name, ok := strings.CutPrefix(m.Channel, g.base); {
 	case ok:
 		at, payload, _ := strings.Cut(m.Payload, " ")
-		position, err := parsePosition(at)
+		position, err := p.parsePosition(at)
 		if err != nil {
 			p.malformed(m.Channel, err)
 			return

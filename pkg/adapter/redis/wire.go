@@ -200,13 +200,13 @@ type entry struct {
 	call    string // its random id; "" if not known
 }
 
-// end returns the last position that the call can have issued.
-func (e entry) end() adapter.Position {
-	return adapter.Position{Ms: e.ms, Seq: e.seq*perCall + perCall - 1}
+// position returns that of the call's k-th event.
+func (p *partition) position(e entry, k int) adapter.Position {
+	return adapter.Position{Ms: e.ms, Seq: e.seq*perCall + uint64(k), Partition: p.number}
 }
 
-// start returns its first.
-func (e entry) start() adapter.Position { return adapter.Position{Ms: e.ms, Seq: e.seq * perCall} }
+// end returns the last position that the call can have issued.
+func (p *partition) end(e entry) adapter.Position { return p.position(e, perCall-1) }
 
 func (e entry) id() string { return formatID(e.ms, e.seq) }
 
@@ -235,12 +235,12 @@ func parseID(s string) (ms, seq uint64, err error) {
 	return ms, seq, nil
 }
 
-func parsePosition(s string) (adapter.Position, error) {
+func (p *partition) parsePosition(s string) (adapter.Position, error) {
 	left, right, ok := strings.Cut(s, "-")
 	ms, err1 := strconv.ParseUint(left, 10, 64)
 	seq, err2 := strconv.ParseUint(right, 10, 64)
 	if !ok || err1 != nil || err2 != nil {
 		return adapter.Position{}, errMalformed
 	}
-	return adapter.Position{Ms: ms, Seq: seq}, nil
+	return adapter.Position{Ms: ms, Seq: seq, Partition: p.number}, nil
 }
