@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -57,6 +58,7 @@ type Forwarder struct {
 	log       *zap.Logger
 	addresses *addresses
 	transport *http.Transport
+	errors    *log.Logger // the proxy's
 	now       func() time.Time
 	stats     counters
 
@@ -82,6 +84,10 @@ func New(o Options) (*Forwarder, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
+	proxyLog, err := zap.NewStdLogAt(o.Logger, zap.DebugLevel) // peers that go away while they are answered
+	if err != nil {
+		return nil, err
+	}
 	f := &Forwarder{
 		o: o,
 		// What goes wrong for one client goes wrong for many.
@@ -91,6 +97,7 @@ func New(o Options) (*Forwarder, error) {
 		now:       time.Now,
 		addresses: newAddresses(o.Directory),
 		transport: newTransport(o.Timeout),
+		errors:    proxyLog,
 		finished:  make(chan struct{}),
 		passages:  make(map[*passage]struct{}),
 	}

@@ -85,6 +85,7 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string
 		Rewrite:        func(pr *httputil.ProxyRequest) { f.address(pr, owner, addr) },
 		Transport:      f.transport,
 		FlushInterval:  -1,
+		ErrorLog:       f.errors,
 		ModifyResponse: p.check,
 		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { p.fail(r, err) },
 	}
