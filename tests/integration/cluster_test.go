@@ -3,6 +3,8 @@ package integration
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -30,6 +32,7 @@ type clusterNode struct {
 	inside       string // internal address
 	redis        *link
 	variables    []string
+	logs         []*nodeLog // of all processes
 	down, paused atomic.Bool
 	id           atomic.Value // string: the node id of the process
 }
@@ -61,6 +64,7 @@ func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 func (n *clusterNode) launch(t *testing.T) {
 	t.Helper()
 	n.node = launch(t, n.variables...)
+	n.logs = append(n.logs, n.log)
 	n.id.Store(n.log.id)
 	n.down.Store(false)
 }
@@ -123,8 +127,20 @@ func (n *clusterNode) end() {
 		}
 	}
 	if n.t.Failed() {
-		n.t.Logf("the end of the log of node %s (%s, %s):\n%s", n.name, n.public, n.id.Load(), n.log.tail(60))
+		n.keepLogs()
 	}
+}
+
+// keepLogs writes the logs of all processes where go test -artifacts keeps them.
+func (n *clusterNode) keepLogs() {
+	dir := n.t.ArtifactDir()
+	for i, log := range n.logs {
+		file := filepath.Join(dir, fmt.Sprintf("node %s.%d %s.log", n.name, i, log.id))
+		if err := os.WriteFile(file, []byte(log.String()), 0o600); err != nil {
+			n.t.Error(err)
+		}
+	}
+	n.t.Logf("the end of the log of node %s (%s, %s); with -artifacts all of it is in %s:\n%s", n.name, n.public, n.log.id, dir, n.log.tail(20))
 }
 
 func (n *clusterNode) checkLog() {

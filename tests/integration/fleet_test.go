@@ -170,8 +170,7 @@ func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration,
 			case "connect":
 				f.arrives(w, r.Recovered, r.Engine, before)
 				before = r.Engine
-			case "joined":
-				w.joining()
+			case "joined": // some time ago, so nobody knows what had been sent before
 				w.hasJoined()
 			case "event":
 				if r.Event == "n" {
@@ -253,6 +252,7 @@ func (f *fleet) judge() {
 	shown, bad, heard := 0, 0, 0
 	for _, w := range f.witnesses {
 		heard += w.heard
+		f.checkStale(w)
 		if err := w.verdict(); err != nil {
 			bad++
 			if shown++; shown <= 3 {
@@ -272,6 +272,20 @@ func (f *fleet) judge() {
 			fmt.Fprintf(&list, "\n    %s to %s: %s", g.from.Format("05.000"), g.to.Format("05.000"), g.what)
 		}
 		f.t.Errorf("%d of %d clients heard something wrong; the faults were:%s", bad, len(f.witnesses), &list)
+	}
+}
+
+// checkStale finds clients that live on in a session from before history was
+// lost: everybody was to be cut then.
+func (f *fleet) checkStale(w *witness) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range f.faults {
+		if g.destroys && w.born.Before(g.from) {
+			w.problem("STALE: the session of %s has outlived the loss of history", w.born.Format("05.000"))
+		}
 	}
 }
 

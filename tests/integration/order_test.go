@@ -10,47 +10,64 @@ import (
 	"time"
 )
 
-// TestOrder: whoever publishes, any two clients hear what both of them hear in
-// the same order.
+// TestOrder: whoever publishes on whatever node, any two clients hear what both
+// of them hear in the same order.
 func TestOrder(t *testing.T) {
 	t.Parallel()
-	const publishers, events, clients = 4, 250, 6
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	t.Run("one node", func(t *testing.T) {
+		testOrder(t, []*node{startNode(t)}, 6, 3, 250)
+	})
+	t.Run("cluster", func(t *testing.T) {
+		var nodes []*node
+		for _, n := range startCluster(t, 4).nodes {
+			nodes = append(nodes, n.node)
+		}
+		testOrder(t, nodes, 40, 20, 100)
+	})
+}
+
+// testOrder has 4 publishers on each node, who send so many events each.
+func testOrder(t *testing.T, nodes []*node, clients, rooms, events int) {
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
-	n := startNode(t)
-	// Each client is in two of three rooms, so that any two share at least one.
-	rooms := []string{"red", "green", "blue"}
+	// Each client is in two thirds of the rooms, so that any two share some.
+	names := make([]string, rooms)
+	for i := range names {
+		names[i] = fmt.Sprint("room ", i)
+	}
 	members := make([]*listener, clients)
 	for i := range members {
-		members[i] = listen(n)
+		members[i] = listen(nodes[i%len(nodes)])
 		defer members[i].Cut()
 	}
 	each(t, clients, func(i int) error {
 		if err := members[i].Connect(ctx); err != nil {
 			return err
 		}
-		_, err := call(ctx, members[i].Client, "join", []string{rooms[i%3], rooms[(i+1)%3]})
+		var some []string
+		for room, name := range names {
+			if (i+room)%3 > 0 {
+				some = append(some, name)
+			}
+		}
+		_, err := call(ctx, members[i].Client, "join", some)
 		return err
 	})
+	publishers := 4 * len(nodes)
 	var sending sync.WaitGroup
 	for p := range publishers {
-		l := listen(n)
+		l := listen(nodes[p%len(nodes)])
 		if err := l.Connect(ctx); err != nil {
 			t.Fatal(err)
 		}
 		defer l.Cut()
 		sending.Go(func() {
 			for i := range events {
-				room := rooms[rand.N(3)]
-				if i%10 == 0 {
-					room = "" // to all rooms
+				to := names[rand.N(rooms):] // many rooms
+				if i%10 > 0 {
+					to = to[:1]
 				}
-				number := p*events + i
-				to := any(room)
-				if room == "" {
-					to = rooms
-				}
-				if _, err := call(ctx, l.Client, "to", to, "n", number); err != nil {
+				if _, err := call(ctx, l.Client, "to", to, "n", p*events+i); err != nil {
 					t.Error(err)
 					return
 				}
@@ -58,7 +75,7 @@ func TestOrder(t *testing.T) {
 		})
 	}
 	sending.Wait()
-	const last = publishers * events
+	last := publishers * events
 	if _, err := call(ctx, members[0].Client, "all", "n", last); err != nil {
 		t.Fatal(err)
 	}
@@ -68,6 +85,9 @@ func TestOrder(t *testing.T) {
 		return err
 	})
 	for i := range heard {
+		if len(heard[i]) < events {
+			t.Errorf("client %d heard %d events only", i, len(heard[i]))
+		}
 		for j := range i {
 			if a, b := common(heard[i], heard[j]), common(heard[j], heard[i]); !slices.Equal(a, b) {
 				t.Errorf("clients %d and %d heard different orders:\n%v\n%v", i, j, a, b)
@@ -85,10 +105,11 @@ func common(a, b []int) []int {
 	return slices.DeleteFunc(slices.Clone(a), func(n int) bool { return !in[n] })
 }
 
-// TestContinuity publishes numbers for some seconds while the clients are cut at
-// random, and wants each client to have each number once and in order. Nothing
-// here is a reason to refuse a recovery, so none may be refused.
-func TestContinuity(t *testing.T) {
+// TestContinuityAlone is TestContinuity with one node without Redis: numbers for
+// some seconds while the clients are cut at random, and each client must have
+// each number once and in order. Nothing here is a reason to refuse a recovery,
+// so none may be refused.
+func TestContinuityAlone(t *testing.T) {
 	t.Parallel()
 	const clients, duration = 12, 5 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), duration+2*patience)

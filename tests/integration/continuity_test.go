@@ -1,0 +1,150 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// chaos is how long TestContinuity lasts: REJOIN_TEST_CHAOS, or what fits into
+// make test.
+func chaos(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("REJOIN_TEST_CHAOS")
+	if text == "" {
+		return 20 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("REJOIN_TEST_CHAOS: %v", err)
+	}
+	return d
+}
+
+// TestContinuity: numbered events to 100 rooms at 2,000 a second, 300 clients
+// that roam over three nodes, 30 of them stock clients, and faults that strike at
+// random. Every client hears every number once and in order, whatever strikes.
+// Recovery is refused only after a fault that destroys history.
+func TestContinuity(t *testing.T) {
+	const rooms, clients, stock, publishers, rate = 100, 270, 30, 50, 2000
+	duration := chaos(t)
+	f := &fleet{t: t, cluster: startCluster(t, 3)}
+	front := startBalancer(t, f.cluster)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer f.clients.Wait()
+	defer cancel()
+
+	in := func(i int) []string {
+		return []string{fmt.Sprint("room ", i%rooms), fmt.Sprint("room ", (i*7+1)%rooms)}
+	}
+	for i := range clients {
+		f.roam(ctx, fmt.Sprint("client ", i), 5*time.Second, in(i)...)
+	}
+	d := startDriver(t)
+	for i := range stock {
+		f.roamStock(ctx, d.open(fmt.Sprint("stock client ", i), newest, front.URL, transports["websocket"]), 5*time.Second, in(i)...)
+	}
+	f.awaitJoined()
+
+	over, stop := context.WithTimeout(ctx, duration)
+	defer stop()
+	for i := range publishers {
+		p := &publisher{name: fmt.Sprint("p", i), pause: publishers * time.Second / rate}
+		for room := i; room < rooms; room += publishers {
+			p.rooms = append(p.rooms, fmt.Sprint("room ", room))
+		}
+		f.publish(over, p)
+	}
+	f.strikeAtRandom(over)
+	for _, n := range f.nodes {
+		n.awaitReady()
+	}
+	f.settle()
+
+	r, _, acked, _ := f.counts()
+	if r.afterKill < 50 {
+		t.Errorf("%d reconnects were on another node after a kill, want 50", r.afterKill)
+	}
+	if acked < int(duration/time.Second)*rate/8 {
+		t.Errorf("only %d events were published", acked)
+	}
+}
+
+// strikeAtRandom lets every kind of fault strike, in random order and again and
+// again, until the context ends. Afterwards everything is whole.
+func (f *fleet) strikeAtRandom(ctx context.Context) {
+	// REJOIN_TEST_FAULTS, a regular expression, chooses among the faults.
+	chosen := regexp.MustCompile(os.Getenv("REJOIN_TEST_FAULTS"))
+	kinds := slices.DeleteFunc(f.faultKinds(), func(k faultKind) bool { return !chosen.MatchString(k.what) })
+	for round := 0; ctx.Err() == nil; round++ {
+		for _, i := range rand.Perm(len(kinds)) {
+			wait(ctx, 200*time.Millisecond+rand.N(800*time.Millisecond))
+			if ctx.Err() != nil {
+				return
+			}
+			k := kinds[i]
+			n := f.nodes[rand.N(len(f.nodes))]
+			f.strike(k.what+" "+n.name, k.destroys, func() { k.do(n) })
+			f.t.Logf("%s", f.faults[len(f.faults)-1])
+		}
+	}
+}
+
+func (g fault) String() string {
+	return fmt.Sprintf("%s to %s: %s", g.from.Format("05.000"), g.to.Format("05.000"), g.what)
+}
+
+type faultKind struct {
+	what     string
+	destroys bool
+	do       func(n *clusterNode)
+}
+
+// some is a random duration around d.
+func some(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+
+func (f *fleet) faultKinds() []faultKind {
+	ctx := context.Background()
+	redis := f.redis.Client()
+	must := func(err error) {
+		if err != nil {
+			f.t.Errorf("fault: %v", err)
+		}
+	}
+	return []faultKind{
+		{"kill node", false, func(n *clusterNode) { f.kill(n); wait(ctx, some(300*time.Millisecond)); n.restart() }},
+		{"kill two nodes, not", false, func(n *clusterNode) { f.killOthers(n) }},
+		{"drain node", false, func(n *clusterNode) { n.term(); n.restart() }},
+		{"pause node", false, func(n *clusterNode) { n.pause(); wait(ctx, some(time.Second)); n.resume() }},
+		{"cut from Redis: node", false, func(n *clusterNode) { n.redis.cut(); wait(ctx, some(time.Second)); n.redis.mend() }},
+		{"delay Redis by 200 ms: node", false, func(n *clusterNode) { n.redis.delay(200); wait(ctx, some(time.Second)); n.redis.clear() }},
+		{"black-hole Redis: node", false, func(n *clusterNode) { n.redis.blackHole(); wait(ctx, some(2*time.Second)); n.redis.clear() }},
+		{"SCRIPT FLUSH", false, func(*clusterNode) { must(redis.ScriptFlush(ctx).Err()) }},
+		{"CLIENT KILL TYPE pubsub", false, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "pubsub").Err()) }},
+		{"CLIENT KILL TYPE normal", false, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "normal").Err()) }},
+		{"pause Redis", false, func(*clusterNode) { f.redis.Pause(); wait(ctx, some(time.Second)); f.redis.Resume() }},
+		{"FLUSHALL", true, func(*clusterNode) { must(redis.FlushAll(ctx).Err()) }},
+	}
+}
+
+// killOthers kills all nodes but one at once.
+func (f *fleet) killOthers(than *clusterNode) {
+	var all sync.WaitGroup
+	for _, n := range f.nodes {
+		if n != than {
+			all.Go(func() { f.kill(n) })
+		}
+	}
+	all.Wait()
+	for _, n := range f.nodes {
+		if n != than {
+			n.restart()
+		}
+	}
+}
