@@ -31,12 +31,6 @@ func TestContractInACluster(t *testing.T) {
 	contract(t, c.URL(), Options{}, c.Masters)
 }
 
-// The contract's tests know of one order only, but most do not mind several.
-func TestContractWithPartitions(t *testing.T) {
-	server := redistest.Start(t)
-	contract(t, server.URL(), Options{Partitions: 3}, func() []*redistest.Server { return []*redistest.Server{server} })
-}
-
 func contract(t *testing.T, url string, o Options, servers func() []*redistest.Server) {
 	adaptertest.Run(t, func(t *testing.T, ao adaptertest.Options) adaptertest.Cluster {
 		o.BacklogLimit = ao.BacklogLimit

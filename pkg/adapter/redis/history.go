@@ -231,10 +231,11 @@ func (p *partition) look(ctx context.Context, all []*headRequest) (*look, error)
 // lookFor returns nil if the history is not the current one, or has no clock.
 func (p *partition) lookFor(ctx context.Context, epoch string, all []*headRequest) (*look, error) {
 	clock := p.names.clock(epoch)
-	asked := make(map[string]*goredis.XMessageSliceCmd)
+	var asked map[string]*goredis.XMessageSliceCmd
 	var current *goredis.StringCmd
 	var first, last *goredis.XMessageSliceCmd
 	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+		asked = make(map[string]*goredis.XMessageSliceCmd) // anew: this may be the second attempt
 		_, err := c.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
 			current = tx.Get(ctx, p.names.epoch())
 			first = tx.XRangeN(ctx, clock, "-", "+", 1)

@@ -1,13 +1,17 @@
 package redis
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"slices"
 	"strconv"
 	"strings"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -162,4 +166,22 @@ func unique(names []string) []string {
 		return names
 	}
 	return slices.Compact(slices.Sorted(slices.Values(names)))
+}
+
+// agree makes sure that all nodes count the same partitions: otherwise they would
+// look for rooms in different ones.
+func (a *Adapter) agree(ctx context.Context) error {
+	p := a.partitions[0]
+	var agreed int
+	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
+		if err := c.SetNX(ctx, p.names.partitions(), len(a.partitions), 0).Err(); err != nil {
+			return err
+		}
+		agreed, err = c.Get(ctx, p.names.partitions()).Int()
+		return err
+	})
+	if err == nil && agreed != len(a.partitions) {
+		err = fmt.Errorf("%w: %d, not %d (stop all nodes and delete the key %s to change it)", ErrPartitions, agreed, len(a.partitions), p.names.partitions())
+	}
+	return err
 }

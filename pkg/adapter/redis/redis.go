@@ -171,6 +171,9 @@ func (a *Adapter) start(ctx context.Context) error {
 	for _, p := range a.partitions {
 		p.running.Go(p.runHeads)
 	}
+	if err := a.agree(ctx); err != nil {
+		return err
+	}
 	if err := a.registry.claim(ctx); err != nil {
 		return err
 	}
