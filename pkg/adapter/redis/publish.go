@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,14 +105,18 @@ func (p *partition) attempts(c *call) error {
 			p.log.Warn("the history is lost: its clock is gone", zap.String("epoch", c.epoch))
 			_, _, err = p.search(ctx)
 			c.epoch = ""
-		case isReply(err) && !elsewhere(err):
-			return fmt.Errorf("adapter/redis: publish: %w", err)
-		case isReply(err): // this server does not do it, and has not
+		case isReply(err) && elsewhere(err): // this server does not do it, and has not
 			p.unlink(l, err)
 			pause(ctx, relinkPause)
+		case isReply(err) && refused(err) && !c.doubtful:
+			return fmt.Errorf("adapter/redis: publish: %w", err)
+		case isReply(err): // a part of it may have been done, now or before
+			return fmt.Errorf("%w: publish: %w", adapter.ErrUnavailable, err)
 		default: // whether it was done is not known
-			c.doubtful = true
-			p.abandoned = &l.server
+			if p.abandoned == nil { // else it was not tried on this link
+				c.doubtful = true
+				p.abandoned = &l.server
+			}
 			p.unlink(l, err)
 		}
 		if ctx.Err() != nil {
@@ -139,12 +144,20 @@ func (p *partition) bury(ctx context.Context, l *link) error {
 // elsewhere reports whether a reply says that the command was not executed
 // because this server is not, or not now, the one to ask.
 func elsewhere(err error) bool {
-	for _, prefix := range []string{"READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY", "UNBLOCKED"} {
-		if strings.HasPrefix(err.Error(), prefix) {
-			return true
-		}
-	}
-	return false
+	return says(err, "READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY", "UNBLOCKED")
+}
+
+// refused reports whether a reply says that a script was ended before it changed
+// anything: of what else may go wrong in a script, some may have been done.
+func refused(err error) bool { return says(err, "OOM", "NOREPLICAS", "MISCONF") }
+
+// says reports whether a reply begins with one of some words. Before Redis 7 that
+// of a script has them in its middle.
+func says(err error, words ...string) bool {
+	reply := err.Error()
+	return slices.ContainsFunc(words, func(word string) bool {
+		return strings.HasPrefix(reply, word) || strings.Contains(reply, ": -"+word+" ")
+	})
 }
 
 func pause(ctx context.Context, d time.Duration) {

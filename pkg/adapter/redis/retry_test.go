@@ -1,0 +1,149 @@
+package redis
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// Redis hears of a publish only after its connection has ended and it has been
+// tried again on another one.
+func TestRetryIsExact(t *testing.T) {
+	const late = 300 * time.Millisecond
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a := start(t, relay.url(), "a", Options{})
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, b, room("r"))
+	var want []string
+	for i := range 10 {
+		data := fmt.Sprint("event ", i)
+		want = append(want, data)
+		said := onceSaid(relay, data)
+		relay.slow(late)
+		sent := make(chan error, 1)
+		go func() {
+			_, err := a.Publish(deadline(t), event(data, room("r")))
+			sent <- err
+		}()
+		first := <-said
+		relay.slow(0)
+		first.sever()
+		if err := <-sent; err != nil {
+			t.Fatalf("Publish: %v", err)
+		}
+		<-first.done // what was late has arrived
+	}
+	publish(t, a, event("end", room("r")))
+	expect(t, b, append(want, "end")...)
+	if n := a.Stats().Retries; n < 10 {
+		t.Errorf("%d retries: the test has tested nothing", n)
+	}
+}
+
+// onceSaid returns the link on which some text is said first.
+func onceSaid(r *relay, text string) <-chan *wire {
+	links := make(chan *wire, 1)
+	r.watch(func(w *wire, what []byte) {
+		if bytes.Contains(what, []byte(text)) {
+			select {
+			case links <- w:
+			default:
+			}
+		}
+	})
+	return links
+}
+
+// The connection that should bury the first attempt breaks before it has.
+func TestRetryBuriesTheFirstAttempt(t *testing.T) {
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a := start(t, relay.url(), "a", Options{Timeout: 10 * time.Second})
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, b, room("r"))
+
+	said := make(chan *wire, 1)
+	kills := 0
+	relay.watch(func(w *wire, what []byte) {
+		if bytes.Contains(what, []byte("doubted")) {
+			select {
+			case said <- w:
+			default:
+			}
+		}
+		if bytes.Contains(bytes.ToLower(what), []byte("\r\nkill\r\n")) {
+			if kills++; kills == 1 { // the relay calls one at a time: only the publisher kills
+				relay.slow(0)
+				_ = w.server.Close()
+				_ = w.client.Close()
+			}
+		}
+	})
+	relay.slow(time.Second)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := a.Publish(deadline(t), event("doubted", room("r")))
+		sent <- err
+	}()
+	first := <-said
+	first.sever()
+	relay.slow(0)
+	if err := <-sent; err != nil {
+		t.Fatalf("Publish: %v", err)
+	}
+	<-first.done
+	publish(t, a, event("end", room("r")))
+	expect(t, b, "doubted", "end")
+}
+
+// Who is told that it is not known gets its event once or not at all, and never
+// behind a later one.
+func TestUnknownOutcomesStayInOrder(t *testing.T) {
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a := start(t, relay.url(), "a", Options{Timeout: 200 * time.Millisecond, ProbeInterval: 100 * time.Millisecond})
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, b, room("r"))
+	sent := 0
+	sure := make(map[int]bool)
+	send := func() error {
+		sent++
+		_, err := a.Publish(deadline(t), event(fmt.Sprint(sent), room("r")))
+		sure[sent] = err == nil
+		return err
+	}
+	for range 5 {
+		said := onceSaid(relay, "evalsha")
+		relay.slow(400 * time.Millisecond)
+		first := <-said // a probe, or the event
+		if err := send(); !errors.Is(err, adapter.ErrUnavailable) {
+			t.Fatalf("Publish on a link that is too slow: %v, want ErrUnavailable", err)
+		}
+		relay.slow(0)
+		eventually(t, "Redis is back", func() bool { return send() == nil })
+		<-first.done
+	}
+	last := 0
+	for last < sent {
+		e, err := b.Next(deadline(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := strconv.Atoi(string(e.Data))
+		if err != nil || n <= last {
+			t.Fatalf("%q comes after %d", e.Data, last)
+		}
+		for last++; last < n; last++ {
+			if sure[last] {
+				t.Errorf("%d was acknowledged and did not come", last)
+			}
+		}
+	}
+}
