@@ -4,6 +4,7 @@ package metrics
 import (
 	"net/http"
 	"runtime"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -16,9 +17,11 @@ import (
 type Build struct{ Version, Revision string }
 
 // Handler serves the metrics of one server, of its process and of its Go
-// runtime. stats is called once for each scrape.
-func Handler(build Build, stats func() socketio.Stats) http.Handler {
-	return promhttp.HandlerFor(registry(build, stats), promhttp.HandlerOpts{})
+// runtime, and of more. stats is called once for each scrape.
+func Handler(build Build, stats func() socketio.Stats, more ...prometheus.Collector) http.Handler {
+	r := registry(build, stats)
+	r.MustRegister(more...)
+	return promhttp.HandlerFor(r, promhttp.HandlerOpts{})
 }
 
 func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
@@ -46,6 +49,7 @@ var (
 	connections     = describe("connections", "Open connections.", "transport")
 	opened          = describe("connections_opened_total", "Connections opened.")
 	closed          = describe("connections_closed_total", "Connections that have ended.", "reason")
+	refused         = describe("requests_refused_total", "Requests refused before they reached a connection, by the code of the protocol; -1 while the node drains.", "code")
 	upgrades        = describe("upgrades_total", "Connections that moved from polling to WebSocket.")
 	queueBytes      = describe("send_queue_bytes", "Bytes that wait to be written, on all connections together.")
 	slowClients     = describe("slow_clients_total", "Connections closed because their send queue was full.")
@@ -61,6 +65,7 @@ var (
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
 	replayed        = describe("replayed_events_total", "Missed events queued to clients that came back.")
 	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
+	drained         = describe("connections_drained_total", "Connections closed because the node goes away.")
 )
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -85,6 +90,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(opened, s.Engine.Opened)
 	for reason, n := range s.Engine.Closed {
 		count(closed, n, string(reason))
+	}
+	for code, n := range s.Engine.Refused {
+		count(refused, n, strconv.Itoa(code))
 	}
 	count(upgrades, s.Engine.Upgrades)
 	gauge(queueBytes, float64(s.Engine.QueuedBytes))
@@ -112,4 +120,5 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(deliveries, s.Deliveries)
 	count(replayed, s.Replayed)
 	count(volatileDropped, s.VolatileDropped)
+	count(drained, s.Drained)
 }

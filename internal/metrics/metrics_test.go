@@ -20,12 +20,13 @@ func snapshot() socketio.Stats {
 	return socketio.Stats{
 		Engine: engineio.Stats{
 			Polling: 1, WebSocket: 2, Opened: 3, Closed: map[engineio.Reason]uint64{engineio.PingTimeout: 4}, Upgrades: 5,
+			Refused:     map[int]uint64{1: 24, -1: 25},
 			QueuedBytes: 6, SlowClients: 7, PacketsIn: 8, PacketsOut: 9, BytesIn: 10, BytesOut: 11,
 		},
 		Sockets: 12, Namespaces: 13, Connects: 14,
 		Disconnects: map[string]uint64{"transport close": 15},
 		Recoveries:  map[string]uint64{"recovered": 16, "trimmed": 17},
-		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, VolatileDropped: 22,
+		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, VolatileDropped: 22, Drained: 23,
 	}
 }
 
@@ -59,6 +60,9 @@ func TestScrape(t *testing.T) {
 		`rejoin_deliveries_total 20`,
 		`rejoin_replayed_events_total 21`,
 		`rejoin_volatile_dropped_total 22`,
+		`rejoin_connections_drained_total 23`,
+		`rejoin_requests_refused_total{code="1"} 24`,
+		`rejoin_requests_refused_total{code="-1"} 25`,
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("no line %s", want)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+
+	"go.uber.org/zap"
 )
 
 // A Reason says why a connection ended, in the words of the protocol.
@@ -74,7 +76,19 @@ var (
 	badRequest         = &refusal{3, "Bad request"}
 	forbidden          = &refusal{4, "Forbidden"}
 	unsupportedVersion = &refusal{5, "Unsupported protocol version"}
+	// turnedAway is not of the protocol: the server takes no new connections. The
+	// answer has no body.
+	turnedAway = &refusal{-1, "Server takes no new connections"}
 )
+
+// refused counts a refusal and tells who wants to know.
+func (s *Server) refused(r *http.Request, why *refusal) {
+	s.log.Debug("request refused", zap.String("reason", why.message), zap.String("remote", r.RemoteAddr))
+	s.counts.refused[why.code-turnedAway.code].Add(1)
+	if s.o.OnRefused != nil {
+		s.o.OnRefused(r, why.code, why.message)
+	}
+}
 
 // answer writes the refusal. Peers that ask for an upgrade cannot read a body,
 // so they get the bare message, and always the status 400.

@@ -71,12 +71,13 @@ func (s *Server) newID(r *http.Request) (string, error) {
 // if there is one, are the first in the queue.
 func (s *Server) open(w http.ResponseWriter, r *request) {
 	if s.refuses() {
-		s.turnAway(w)
+		s.turnAway(w, r)
 		return
 	}
 	id, err := s.newID(r.Request)
 	if err != nil || s.lookup(id) != nil {
 		s.log.Warn("no session id", zap.Error(err))
+		s.refused(r.Request, badRequest)
 		badRequest.answer(w, r.upgrade)
 		return
 	}
@@ -92,7 +93,7 @@ func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 	p := newPollingTransport(c)
 	c.transport, c.source = p, p
 	if !s.begin(c, s.upgrades) {
-		s.turnAway(w)
+		s.turnAway(w, r)
 		return
 	}
 	if s.o.Cookie != nil {
@@ -124,7 +125,8 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
 
 // turnAway answers a request for a new session while the server refuses them.
 // The TCP connection is closed, so that the next try may get to another server.
-func (s *Server) turnAway(w http.ResponseWriter) {
+func (s *Server) turnAway(w http.ResponseWriter, r *request) {
+	s.refused(r.Request, turnedAway)
 	w.Header().Set("Connection", "close")
 	w.WriteHeader(http.StatusServiceUnavailable)
 }

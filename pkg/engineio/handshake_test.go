@@ -16,7 +16,14 @@ const anOldSession = "AAAAAAAAAAAAAAAAAAAA"
 
 // Section 1.1 of the protocol: each refusal as the client sees it.
 func TestRefusals(t *testing.T) {
+	type told struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	}
+	refused := make(chan told, 100)
+	count := map[int]uint64{}
 	b := setUp(t, Options{
+		OnRefused: func(_ *http.Request, code int, message string) { refused <- told{code, message} },
 		AllowRequest: func(r *http.Request) error {
 			if r.URL.Query().Has("stranger") {
 				return errors.New(`go "away"`)
@@ -73,10 +80,29 @@ func TestRefusals(t *testing.T) {
 			if res.StatusCode != test.status || body != test.body {
 				t.Errorf("got %d %s, want %d %s", res.StatusCode, body, test.status, test.body)
 			}
-			if strings.HasPrefix(body, "{") && res.Header.Get("Content-Type") != "application/json" {
+			if !strings.HasPrefix(body, "{") {
+				return
+			}
+			if res.Header.Get("Content-Type") != "application/json" {
 				t.Errorf("content type %q", res.Header.Get("Content-Type"))
 			}
+			var want told
+			if err := json.Unmarshal([]byte(body), &want); err != nil {
+				t.Fatal(err)
+			}
+			if len(refused) == 0 { // a connection refused it
+				return
+			}
+			if got := <-refused; got != want {
+				t.Errorf("OnRefused was told of %+v", got)
+			}
+			count[want.Code]++
 		})
+	}
+	for code, n := range b.Stats().Refused {
+		if n != count[code] || n == 0 && code >= 0 {
+			t.Errorf("%d refusals with code %d are counted, want %d", n, code, count[code])
+		}
 	}
 
 	for _, test := range []struct {

@@ -6,7 +6,8 @@ import (
 )
 
 func TestRefuseKeepsWhoIsThere(t *testing.T) {
-	b := setUp(t, Options{})
+	codes := make(chan int, 10)
+	b := setUp(t, Options{OnRefused: func(_ *http.Request, code int, _ string) { codes <- code }})
 	polled, upgraded := b.open(), b.open()
 	receive(t, b.conns)
 	receive(t, b.conns)
@@ -18,6 +19,10 @@ func TestRefuseKeepsWhoIsThere(t *testing.T) {
 	}
 	if _, res, err := b.tryDial("?EIO=4&transport=websocket"); err == nil || res == nil || res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a handshake by WebSocket: %v", err)
+	}
+
+	if n := b.Stats().Refused[-1]; n != 2 || receive(t, codes) != -1 || receive(t, codes) != -1 {
+		t.Errorf("%d are counted as turned away", n)
 	}
 
 	b.post(polled, "4a")

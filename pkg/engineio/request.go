@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/gorilla/websocket"
-	"go.uber.org/zap"
 )
 
 // A request is an HTTP request with the parameters of the protocol.
@@ -45,7 +44,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case no == unknownSession && s.forward(w, req):
 	case no != nil:
-		s.log.Debug("request refused", zap.String("reason", no.message), zap.String("remote", r.RemoteAddr))
+		s.refused(r, no)
 		no.answer(w, req.upgrade)
 	case c == nil:
 		s.open(w, req)

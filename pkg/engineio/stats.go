@@ -12,6 +12,9 @@ type Stats struct {
 	// Opened counts connections, Closed those that have ended, by reason.
 	Opened uint64
 	Closed map[Reason]uint64
+	// Refused counts requests that were refused before they reached a connection,
+	// by the code that OnRefused has.
+	Refused map[int]uint64
 	// Upgrades counts moves from polling to WebSocket.
 	Upgrades uint64
 	// QueuedBytes wait to be written, on all connections together.
@@ -27,11 +30,16 @@ type Stats struct {
 type counts struct {
 	queued                                   atomic.Int64
 	slowClients                              atomic.Uint64
+	refused                                  [7]atomic.Uint64 // from turnedAway's code on
 	packetsIn, packetsOut, bytesIn, bytesOut atomic.Uint64
 }
 
 // Stats returns the current numbers.
 func (s *Server) Stats() Stats {
+	refused := make(map[int]uint64, len(s.counts.refused))
+	for i := range s.counts.refused {
+		refused[turnedAway.code+i] = s.counts.refused[i].Load()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Stats{
@@ -39,6 +47,7 @@ func (s *Server) Stats() Stats {
 		WebSocket:   s.clients[WebSocket],
 		Opened:      s.opened,
 		Closed:      maps.Clone(s.closed),
+		Refused:     refused,
 		Upgrades:    s.upgradeCount,
 		QueuedBytes: s.counts.queued.Load(),
 		SlowClients: s.counts.slowClients.Load(),

@@ -1,0 +1,101 @@
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rejoin-io/rejoin/internal/forward"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
+	sessions "github.com/rejoin-io/rejoin/pkg/session/redis"
+)
+
+// A Cluster gives the numbers of a node's place in a cluster. Each function is
+// called once for each scrape.
+type Cluster struct {
+	Redis    func() redis.Stats
+	Ready    func() error // nil while the node's feed works
+	Sessions func() sessions.Stats
+	Forward  func() forward.Stats
+}
+
+var (
+	ready           = describe("redis_ready", "1 while this node's feed through Redis works, else 0: /readyz says why.")
+	probeAge        = describe("redis_probe_age_seconds", "Time since a probe last came back through Redis and the feed.")
+	roundTrip       = describe("redis_round_trip_seconds", "Time that the last probe took: publisher, Redis, feed.")
+	epochInfo       = describe("redis_epoch_info", "Always 1; the label is the history that this node is in.", "epoch")
+	subscriptions   = describe("redis_subscriptions", "Rooms that this node hears.")
+	published       = describe("redis_published_total", "Events that this node has published.")
+	publishSeconds  = describe("redis_publish_seconds", "Time of one publishing call to Redis.")
+	publishBatch    = describe("redis_publish_batch_events", "Events in one publishing call.")
+	publishRetries  = describe("redis_publish_lookups_total", "Publishing calls whose outcome had to be looked up in the clock.")
+	generations     = describe("redis_subscriber_lost_total", "Connections of the subscriber that have ended.")
+	gaps            = describe("redis_feed_gaps_total", "Times that more events came than the node could take.")
+	repairs         = describe("redis_feed_repairs_total", "Gaps in the feed that were read again.")
+	repaired        = describe("redis_feed_repaired_events_total", "Events that were read again.")
+	losses          = describe("redis_feed_losses_total", "Gaps in the feed that could not be repaired: clients were cut.")
+	epochs          = describe("redis_histories_lost_total", "Times that Redis was found to have lost its history.")
+	messagesDropped = describe("redis_messages_dropped_total", "Messages of other nodes dropped for want of space.")
+	malformed       = describe("redis_malformed_total", "What came from Redis and could not be read.")
+	sessionCalls    = describe("session_pipelines_total", "Round trips to Redis for sessions.")
+	sessionCommands = describe("session_commands_total", "Commands to Redis for sessions.")
+	sessionWaiting  = describe("session_commands_waiting", "Calls that wait for their round trip.")
+	forwardOpen     = describe("forward_open", "Requests and WebSockets of other nodes' sessions that pass through this node.")
+	forwarded       = describe("forwarded_requests_total", "Requests passed on to the node that owns their session, by outcome.", "outcome")
+	forwardRefused  = describe("forward_refused_total", "Requests of other nodes that were not served, by reason.", "reason")
+)
+
+// Describe implements [prometheus.Collector].
+func (c Cluster) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements [prometheus.Collector].
+func (c Cluster) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	count := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	histogram := func(d *prometheus.Desc, h redis.Histogram) {
+		buckets := make(map[float64]uint64, len(h.Bounds))
+		for i, bound := range h.Bounds {
+			buckets[bound] = h.Counts[i]
+		}
+		ch <- prometheus.MustNewConstHistogram(d, h.Count, h.Sum, buckets)
+	}
+	isReady := 0.0
+	if c.Ready() == nil {
+		isReady = 1
+	}
+	gauge(ready, isReady)
+
+	r := c.Redis()
+	gauge(probeAge, r.ProbeAge.Seconds())
+	gauge(roundTrip, r.RoundTrip.Seconds())
+	gauge(epochInfo, 1, r.Epoch)
+	gauge(subscriptions, float64(r.Subscriptions))
+	count(published, r.Published)
+	histogram(publishSeconds, r.PublishSeconds)
+	histogram(publishBatch, r.Batches)
+	count(publishRetries, r.Retries)
+	count(generations, r.Generations)
+	count(gaps, r.Gaps)
+	count(repairs, r.Repairs)
+	count(repaired, r.Repaired)
+	count(losses, r.Losses)
+	count(epochs, r.Epochs)
+	count(messagesDropped, r.MessagesDropped)
+	count(malformed, r.Malformed)
+
+	s := c.Sessions()
+	count(sessionCalls, s.Pipelines)
+	count(sessionCommands, s.Commands)
+	gauge(sessionWaiting, float64(s.Waiting))
+
+	f := c.Forward()
+	gauge(forwardOpen, float64(f.Open))
+	for outcome, n := range f.Forwarded {
+		count(forwarded, n, string(outcome))
+	}
+	for reason, n := range f.Refused {
+		count(forwardRefused, n, string(reason))
+	}
+}
