@@ -8,13 +8,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/forward"
+	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
-	"github.com/rejoin-io/rejoin/pkg/session"
 	sessions "github.com/rejoin-io/rejoin/pkg/session/redis"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -24,7 +26,7 @@ import (
 type cluster struct {
 	adapter  adapter.Adapter
 	redis    *redis.Adapter // nil for a node alone
-	sessions session.Store  // nil: the library's own
+	sessions *sessions.Store
 	policy   *policy
 	closers  []func() error // in the order of closing
 }
@@ -48,11 +50,12 @@ func alone(c config) (*cluster, error) {
 // join makes this node one of the cluster in Redis. It tries until it is, ctx
 // ends, or it finds what waiting does not mend. Meanwhile waiting is told why.
 func join(ctx context.Context, c config, advertise string, log *zap.Logger, waiting func(error)) (*cluster, error) {
+	goredis.SetLogger(redisLog{log.Sugar()})
 	target := c.RedisURL.target
 	log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
 	for {
 		cl, err := tryJoin(ctx, c, advertise, log)
-		if err == nil || errors.Is(err, redisurl.ErrTooOld) {
+		if err == nil || errors.Is(err, redisurl.ErrTooOld) || errors.Is(err, redis.ErrPartitions) {
 			return cl, err
 		}
 		if ctx.Err() != nil {
@@ -84,6 +87,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		Node:         adapter.NodeID(c.NodeID),
 		Address:      advertise,
 		Prefix:       string(c.RedisPrefix),
+		Partitions:   c.partitions(),
 		BacklogLimit: limit,
 		BacklogTTL:   c.BacklogTTL,
 		ClockTTL:     c.clockTTL(),
@@ -108,6 +112,21 @@ func (cl *cluster) options(o *socketio.Options) {
 	if cl.sessions != nil {
 		o.Sessions = cl.sessions
 	}
+}
+
+// clusterMetrics returns what there is to count of the cluster.
+func (n *node) clusterMetrics() []prometheus.Collector {
+	if n.cluster.redis == nil {
+		return nil
+	}
+	c := metrics.Cluster{
+		Redis: n.cluster.redis.Stats, Ready: n.cluster.ready, Sessions: n.cluster.sessions.Stats,
+		Forward: func() forward.Stats { return forward.Stats{} },
+	}
+	if n.forward != nil {
+		c.Forward = n.forward.Stats
+	}
+	return []prometheus.Collector{c}
 }
 
 // ready returns why this node should get no new clients, or nil.
@@ -211,4 +230,12 @@ func onlyWhenReady(ready func() error, next http.Handler) http.Handler {
 func unavailable(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, "this node is not ready; try again", http.StatusServiceUnavailable)
+}
+
+// redisLog is where go-redis says what it has to. All that matters comes back as
+// an error, too.
+type redisLog struct{ log *zap.SugaredLogger }
+
+func (l redisLog) Printf(_ context.Context, format string, args ...any) {
+	l.log.Debugf(format, args...)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/internal/client"
+	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -39,6 +40,7 @@ type config struct {
 	ReplayLimit    int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
 	RedisURL       redisURL      `split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this node is alone"`
 	RedisPrefix    keyPrefix     `split_words:"true" default:"rejoin:" allowed:"up to 64 letters, digits and : . _ -" desc:"what the names of all keys and channels in Redis begin with; the same on all nodes"`
+	Partitions     int           `split_words:"true" default:"0" within:"0 64" desc:"how many orders the rooms are spread over, the same on all nodes; 0 stands for 6 in a Redis Cluster, whose servers share them, and 1 otherwise"`
 	RedisTimeout   time.Duration `split_words:"true" default:"3s" within:"100ms 1m" desc:"how long one call to Redis may take, and how long an event waits for Redis to come back"`
 	AllowEviction  bool          `split_words:"true" default:"false" desc:"use a Redis whose maxmemory-policy is not noeviction, though clients may then miss events and not be told"`
 	ClusterSecret  secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs what the nodes of a cluster pass on to one another; the same on all nodes, and needed with REJOIN_REDIS_URL"`
@@ -109,4 +111,15 @@ func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit
 // than its session can live.
 func (c *config) clockTTL() time.Duration {
 	return c.RecoveryWindow + c.PingInterval + c.PingTimeout + socketio.RefreshPeriod(c.RecoveryWindow) + time.Minute
+}
+
+// partitions is how many there are.
+func (c *config) partitions() int {
+	switch {
+	case c.Partitions > 0:
+		return c.Partitions
+	case c.RedisURL.target.Form() == redisurl.Cluster:
+		return 6
+	}
+	return 1
 }

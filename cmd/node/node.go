@@ -100,7 +100,7 @@ func start(ctx context.Context, c config, build metrics.Build, log *zap.Logger) 
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats))))
+	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, n.clusterMetrics()...))))
 	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
 	n.health.Serving()
 

@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"internal/health":  {},
 	"internal/forward": {"pkg/engineio", "pkg/adapter"},
 	"internal/app":     {"pkg/socketio", "pkg/packet", "pkg/adapter"},
-	"internal/metrics": {"pkg/socketio"},
+	"internal/metrics": {"pkg/socketio", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
 
 	"internal/redistest": {},
 
