@@ -3,7 +3,7 @@ GO ?= go
 LINT = $(CURDIR)/bin/golangci-lint
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: ## build and start the node, with the demo page at http://127.0.0.1:3000/
 	@scripts/client || echo "Going on without the JavaScript client; the page says what to do."
@@ -24,6 +24,9 @@ test: setup ## all tests, with the race detector
 	cd tests && $(GO) test -race -timeout 14m ./...
 	cd bench && $(GO) vet ./...
 
+compose-test: ## the cluster of docker-compose.yml: start it, chat, kill a node
+	scripts/compose-test
+
 lint: ## formatting, vet and the linter
 	scripts/lint
 
@@ -40,4 +43,4 @@ vuln: ## known vulnerabilities in what is used (needs the internet)
 	$(GO) build -C tools -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
-.PHONY: help run build client setup test lint cross fuzz bench vuln
+.PHONY: help run build client setup test compose-test lint cross fuzz bench vuln

@@ -93,6 +93,24 @@ func TestShellSetsTheSecret(t *testing.T) {
 	}
 }
 
+// The node itself says whether it can be started with what the file gives it.
+func TestNodesAreConfigured(t *testing.T) {
+	_, project := composed(t, nil)
+	binary := filepath.Join(t.TempDir(), "rejoin")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/node")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, name := range []string{"node1", "node2", "node3"} {
+		check := exec.CommandContext(t.Context(), binary, "-check")
+		check.Env = project.Services[name].Environment.ToMapping().Values()
+		if out, err := check.CombinedOutput(); err != nil || string(out) != "ok\n" {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
 // What is built today can be built again tomorrow.
 func TestImagesArePinned(t *testing.T) {
 	_, project := composed(t, nil)
