@@ -25,7 +25,9 @@ func probe(ctx context.Context, url string) error {
 	if err != nil {
 		return fmt.Errorf("probe %s: %w", request.URL.Redacted(), err)
 	}
-	defer response.Body.Close()
+	if err := response.Body.Close(); err != nil {
+		return fmt.Errorf("probe %s: %w", request.URL.Redacted(), err)
+	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("probe %s: %s", request.URL.Redacted(), response.Status)
 	}
