@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,36 @@ func TestCloseDoesNotWaitForEver(t *testing.T) {
 	f.leave(p)
 	if err := f.Close(t.Context()); err != nil {
 		t.Errorf("close: %v", err)
+	}
+}
+
+// Draining waits for the polls under way, whose sessions it would end otherwise.
+func TestDrainWaitsForPolls(t *testing.T) {
+	c := setUp(t, 2, nil)
+	owner, near := c.nodes[0], c.nodes[1]
+	sid := c.open(owner)
+	polled := make(chan string, 1)
+	go func() {
+		_, body, err := c.try(near, "GET", sid, "")
+		polled <- fmt.Sprint(body, err)
+	}()
+	until(t, func() bool { return near.Stats().Open == 1 })
+	drained := make(chan error, 1)
+	go func() { drained <- near.Drain(t.Context(), 0) }()
+	until(t, func() bool {
+		near.mu.Lock()
+		defer near.mu.Unlock()
+		return near.empty != nil
+	})
+	if len(drained) > 0 {
+		t.Error("it did not wait")
+	}
+	c.expect(owner, "POST", sid, "4answered", "ok")
+	if got := receive(t, polled); got != "4answered<nil>" {
+		t.Errorf("polled %s", got)
+	}
+	if err := receive(t, drained); err != nil {
+		t.Error(err)
 	}
 }
 

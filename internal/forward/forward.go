@@ -69,6 +69,7 @@ type Forwarder struct {
 	draining bool // no more WebSockets
 	closing  bool
 	passages map[*passage]struct{}
+	empty    chan struct{} // closed when there are no passages; nil if nobody waits
 }
 
 // New returns a Forwarder. Close ends it.
@@ -107,7 +108,8 @@ func New(o Options) (*Forwarder, error) {
 
 // Drain closes the WebSockets that run through this node, each at a random
 // moment of the given time, and takes on no more. Their clients connect anew
-// elsewhere. It returns when that is done, or with the cause of ctx.
+// elsewhere. Polls are left to be answered, as a cut one ends its session. Drain
+// returns when nothing is under way, or with the cause of ctx.
 func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 	f.mu.Lock()
 	f.draining = true
@@ -132,7 +134,27 @@ func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 			return context.Cause(ctx)
 		}
 	}
-	return nil
+	select {
+	case <-f.none():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// none returns what is closed when nothing is under way.
+func (f *Forwarder) none() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.empty == nil {
+		f.empty = make(chan struct{})
+	}
+	empty := f.empty
+	if len(f.passages) == 0 {
+		close(empty)
+		f.empty = nil
+	}
+	return empty
 }
 
 // Close forwards nothing from now on, cuts what is under way and waits for its
@@ -177,6 +199,10 @@ func (f *Forwarder) leave(p *passage) {
 	p.cancel(nil)
 	f.mu.Lock()
 	delete(f.passages, p)
+	if len(f.passages) == 0 && f.empty != nil {
+		close(f.empty)
+		f.empty = nil
+	}
 	f.mu.Unlock()
 	f.tasks.Done()
 }
