@@ -10,8 +10,10 @@ import (
 type audience struct {
 	// members are the nodes of the cluster as they were before it was asked.
 	members []adapter.Member
-	// all of them must answer; otherwise as many nodes as it was handed to, which
-	// is a hint only, so that all of them are enough in any case.
+	// all of them must answer; otherwise as many nodes as it was handed to. That is
+	// a hint only: a connection that its node has abandoned counts. But it knows of
+	// nodes that are too new to be among the members, so it holds until these have
+	// been looked at again.
 	all       bool
 	receivers int
 }
@@ -33,7 +35,8 @@ func knows(members []adapter.Member, id adapter.NodeID) bool {
 }
 
 // progress takes the answers that have come, and says whether there can be more.
-func (a *question) progress(of audience, now []adapter.Member) (got []Answer, complete bool) {
+// fresh says that now was heard after the question was asked.
+func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got []Answer, complete bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	got, a.answers = a.answers, nil
@@ -42,8 +45,11 @@ func (a *question) progress(of audience, now []adapter.Member) (got []Answer, co
 			return got, false
 		}
 	}
-	if !of.all && len(a.nodes) >= of.receivers {
+	switch enough := len(a.nodes) >= of.receivers; {
+	case enough && !of.all:
 		return got, true
+	case !enough && !fresh:
+		return got, false
 	}
 	for _, m := range of.members {
 		if a.nodes[m.ID] == nil && waitsFor(m, now) {

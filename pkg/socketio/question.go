@@ -151,8 +151,8 @@ func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, error)
 	if err != nil {
 		return audience{}, err
 	}
-	_, err = s.adapter.Publish(ctx, ev)
-	return audience{members: members, all: true}, err
+	r, err := s.adapter.Publish(ctx, ev)
+	return audience{members: members, all: true, receivers: r.Receivers}, err
 }
 
 func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) iter.Seq2[Answer, error] {
@@ -175,11 +175,11 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, tim
 			yield(Answer{}, fmt.Errorf("socketio: ask: %w", err))
 			return
 		}
-		now := of.members
+		now, looks := of.members, 0
 		look := time.NewTicker(membersPeriod)
 		defer look.Stop()
 		for {
-			got, complete := asked.progress(of, now)
+			got, complete := asked.progress(of, now, looks > 1)
 			for _, a := range got {
 				if !yield(a, nil) {
 					return
@@ -197,6 +197,7 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, tim
 				if members, err := s.adapter.Nodes(ctx); err == nil && of.members != nil {
 					now = members
 				}
+				looks++ // the second is of members who were heard since
 			case <-ctx.Done():
 				yield(Answer{}, asked.unanswered(of, now, context.Cause(ctx)))
 				return

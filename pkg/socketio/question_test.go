@@ -258,12 +258,12 @@ func TestAnswersCountOnce(t *testing.T) {
 	take("a", `{"first":true,"who":["x","y"]}`)
 	take("a", `{"first":true,"who":["z"],"described":[{"id":"z"}]}`)
 	take("b", `{"acks":[{"who":"x","args":[0]}]}`)
-	if got, complete := asked.progress(of, nil); len(got) > 0 || complete {
+	if got, complete := asked.progress(of, nil, false); len(got) > 0 || complete {
 		t.Errorf("%+v, complete: %v", got, complete)
 	}
 	take("a", `{"acks":[{"who":"x","args":[1]},{"who":"x","args":[2]},{"who":"z","args":[3]}]}`)
 	take("a", `{"acks":[{"who":"x","args":[4]},{"who":"y","unasked":true}]}`)
-	got, complete := asked.progress(of, nil)
+	got, complete := asked.progress(of, nil, false)
 	if !complete || len(got) != 1 || got[0].SocketID != "x" || string(got[0].Raw(0)) != "1" {
 		t.Errorf("%+v, complete: %v", got, complete)
 	}
