@@ -28,6 +28,7 @@ type cluster struct {
 	redis    *redis.Adapter // nil for a node alone
 	sessions *sessions.Store
 	policy   *policy
+	key      []byte         // tells offsets that nodes gave out from made-up ones
 	closers  []func() error // in the order of closing
 }
 
@@ -101,7 +102,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	store := sessions.New(client, sessions.Options{Prefix: string(c.RedisPrefix)})
 	p.start()
 	return &cluster{
-		adapter: a, redis: a, sessions: store, policy: p,
+		adapter: a, redis: a, sessions: store, policy: p, key: []byte(c.ClusterSecret),
 		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
 	}, nil
 }
@@ -109,6 +110,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 // options gives the library its place in the cluster.
 func (cl *cluster) options(o *socketio.Options) {
 	o.Adapter = cl.adapter
+	o.OffsetKey = cl.key
 	if cl.sessions != nil {
 		o.Sessions = cl.sessions
 	}

@@ -168,12 +168,10 @@ func history(ctx context.Context, e *socketio.Event) (any, error) {
 	if limit < 1 || limit > maxHistory {
 		return nil, fail(badRequest, "limit is 1 to %d", maxHistory)
 	}
-	if query.Before != "" {
-		if _, err := adapter.ParseCursor(query.Before); err != nil {
-			return nil, fail(badRequest, "before is the offset of an event")
-		}
-	}
 	past, more, err := e.Socket().Namespace().History(ctx, room, query.Before, limit)
+	if errors.Is(err, socketio.ErrOffset) {
+		return nil, fail(badRequest, "before is the offset of an event")
+	}
 	if errors.Is(err, adapter.ErrHistoryLost) {
 		return nil, fail(badRequest, "before is an offset of a history that is gone")
 	}

@@ -127,6 +127,15 @@ type LostError struct{ Reason string }
 
 func (e *LostError) Error() string { return "adapter: events lost: " + e.Reason }
 
+// A Fallible adapter keeps its history where a part of it can get lost, as by a
+// failover, without any node having noticed.
+type Fallible interface {
+	// Condemn begins a new history if the current one is proved to lack seen, which
+	// the caller knows to have been given out in it. All nodes hear of that as of any
+	// lost history.
+	Condemn(ctx context.Context, seen Cursor) error
+}
+
 // An Adapter connects one node to the others. Its methods may be called by any
 // number of goroutines at once, except Next and Receive, each of which has one
 // caller at a time. Every method that takes a context returns when that ends,

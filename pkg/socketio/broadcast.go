@@ -129,7 +129,7 @@ func (n *Namespace) publish(ctx context.Context, ev adapter.Event) (offset strin
 		return "", fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)
-	return r.Cursor.String(), nil
+	return n.srv.offsets.format(r.Cursor), nil
 }
 
 // command publishes what is to be done with the members of the target. It is

@@ -90,7 +90,7 @@ func (d *delivery) encode(c adapter.Cursor) []*engineio.Packet {
 func encodeEvent(d *delivery, c adapter.Cursor) []*engineio.Packet {
 	data := d.ev.Data
 	if d.ackID == "" && d.ns.recovery() {
-		offset := c.String()
+		offset := d.ns.srv.offsets.format(c)
 		stamped := make([]byte, 0, len(data)+len(offset)+4)
 		stamped = append(stamped, data[:len(data)-1]...)
 		stamped = append(stamped, ',', '"')

@@ -21,6 +21,8 @@ var (
 	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")
 	// ErrTooManyRooms: the socket would be in more rooms than it may.
 	ErrTooManyRooms = errors.New("socketio: too many rooms")
+	// ErrOffset: a string is not the offset of an event.
+	ErrOffset = errors.New("socketio: not an offset")
 	// ErrNoAck: the event did not ask for an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack is asked for")
 )

@@ -20,12 +20,12 @@ type Past struct {
 
 // History returns up to limit of the newest events that a named room keeps,
 // oldest first, and whether there are older ones. With an offset before, it
-// returns those before it. Commands to the room's members are no events.
+// returns those before it; an [ErrOffset] says that this is none. Commands to the room's members are no events.
 func (n *Namespace) History(ctx context.Context, room, before string, limit int) (past []Past, more bool, err error) {
 	var cursor adapter.Cursor
 	if before != "" {
-		if cursor, err = adapter.ParseCursor(before); err != nil {
-			return nil, false, fmt.Errorf("socketio: history: %w", err)
+		if cursor, _, err = n.srv.offsets.parse(before); err != nil {
+			return nil, false, fmt.Errorf("%w: %w", ErrOffset, err)
 		}
 	}
 	for {
@@ -44,7 +44,7 @@ func (n *Namespace) History(ctx context.Context, room, before string, limit int)
 				continue // not written by us
 			}
 			args := Args{raw, ev.Attachments}
-			page = append(page, Past{Offset: ev.Cursor.String(), Event: name, Args: args, At: ev.Position.Time()})
+			page = append(page, Past{Offset: n.srv.offsets.format(ev.Cursor), Event: name, Args: args, At: ev.Position.Time()})
 		}
 		past = append(page, past...)
 		if !more || len(past) >= limit || len(events) == 0 {

@@ -27,6 +27,12 @@ type Options struct {
 	// default in memory.
 	Sessions session.Store
 
+	// OffsetKey lets nodes know the offsets that they have given out from those that
+	// a client made up; the same for the whole cluster. It matters where the adapter
+	// can lose its history: only a genuine offset proves that it has. Without a key
+	// none is.
+	OffsetKey []byte
+
 	// RecoveryWindow is how long a client may stay away and still come back as
 	// the same socket with the events it missed: 2 minutes by default. A negative
 	// window switches recovery off: clients get no private id and events no offset.

@@ -72,9 +72,9 @@ func (s *Socket) recover(ctx context.Context, pid, offset string) error {
 	}
 	// A malformed offset, or one of another history than the session's, is that of
 	// a client that has got nothing in this session: clients never forget theirs.
-	seen, err := adapter.ParseCursor(offset)
+	seen, genuine, err := srv.offsets.parse(offset)
 	if err != nil || seen.Epoch != claimed.Epoch {
-		seen = adapter.Cursor{}
+		seen, genuine = adapter.Cursor{}, false
 	}
 	if err := s.assume(claimed); err != nil {
 		return err
@@ -83,6 +83,9 @@ func (s *Socket) recover(ctx context.Context, pid, offset string) error {
 	if err != nil {
 		if refused := (*refusal)(nil); errors.As(err, &refused) {
 			s.resign(ctx)
+			if refused.reason == refusedHistory && genuine {
+				srv.condemn(ctx, seen)
+			}
 		}
 		return err
 	}
@@ -99,6 +102,16 @@ func (s *Socket) recover(ctx context.Context, pid, offset string) error {
 		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
 	}
 	return nil
+}
+
+// condemn tells the adapter of a position that a client has been given and that
+// its history does not hold: nobody can be sure of what they have then.
+func (s *Server) condemn(ctx context.Context, seen adapter.Cursor) {
+	if a, ok := s.adapter.(adapter.Fallible); ok {
+		if err := a.Condemn(ctx, seen); err != nil {
+			s.log.Error("the history has lost something, and a new one could not be begun", zap.Error(err))
+		}
+	}
 }
 
 // claim takes the session over from whoever served it.

@@ -36,6 +36,7 @@ type Server struct {
 	adapter  adapter.Adapter
 	ownsIt   bool // the adapter was made here
 	sessions session.Store
+	offsets  offsets
 	feed     feed
 	asked    questions // by this node, waiting for answers
 	stats    counters
@@ -57,7 +58,7 @@ type Server struct {
 func NewServer(o Options) (*Server, error) {
 	o = o.withDefaults()
 	s := &Server{
-		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions,
+		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),
 		namespaces: make(map[string]*Namespace), owned: make(map[string]*Socket),
 		clients: make(map[*client]struct{}),
 	}

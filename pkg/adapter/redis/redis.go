@@ -86,7 +86,10 @@ type Adapter struct {
 	epochs   []string
 }
 
-var _ adapter.Adapter = (*Adapter)(nil)
+var (
+	_ adapter.Adapter  = (*Adapter)(nil)
+	_ adapter.Fallible = (*Adapter)(nil)
+)
 
 // New joins the cluster as a node. It returns once the node's feed is live, or
 // with an error when ctx ends before. An id that another node holds is waited for
@@ -391,6 +394,27 @@ func (a *Adapter) Head(ctx context.Context, seen ...adapter.Cursor) (adapter.Cur
 		}
 	}
 	return head, nil
+}
+
+// Condemn implements [adapter.Fallible].
+func (a *Adapter) Condemn(ctx context.Context, seen adapter.Cursor) error {
+	if err := a.enter(ctx); err != nil {
+		return err
+	}
+	if !seen.SameHistory(cursor(0, a.seen())) {
+		return nil // it is past
+	}
+	return a.each(func(i int, p *partition) error {
+		at := seen.In(uint16(i))
+		if at.Ms == 0 {
+			return nil
+		}
+		current, err := p.head(ctx, at)
+		if !errors.Is(err, adapter.ErrHistoryLost) {
+			return err
+		}
+		return p.forked(ctx, current.epoch, err.Error())
+	})
 }
 
 func sameHistory(c, current adapter.Cursor) error {

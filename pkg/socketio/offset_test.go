@@ -1,0 +1,40 @@
+package socketio
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// Only who has the key makes offsets that prove something; all others still say
+// where their client believes to be.
+func TestOffsets(t *testing.T) {
+	c := adapter.Cursor{Epoch: "EPOCH", At: adapter.Position{Ms: 1_700_000_000_000, Seq: 7}}
+	keyed, other, plain := newOffsets([]byte("a key of the cluster")), newOffsets([]byte("another")), newOffsets(nil)
+	given := keyed.format(c)
+	if plain.format(c) != c.String() || !strings.HasPrefix(given, c.String()+"~") || plain.format(adapter.Cursor{}) != "" {
+		t.Errorf("%q and %q", plain.format(c), given)
+	}
+	for offset, want := range map[string]bool{
+		given:            true,
+		other.format(c):  false,
+		c.String():       false,
+		c.String() + "~": false,
+		given + "x":      false,
+		strings.Replace(given, "EPOCH", "EPOCK", 1): false,
+	} {
+		got, genuine, err := keyed.parse(offset)
+		if err != nil || got.At != c.At || genuine != want {
+			t.Errorf("%q: %v, genuine %v, %v; want %v", offset, got, genuine, err, want)
+		}
+	}
+	if _, genuine, err := plain.parse(given); genuine || err != nil {
+		t.Errorf("without a key: genuine %v, %v", genuine, err)
+	}
+	for _, bad := range []string{"", "~", "x", "~" + given, "a.b~c"} {
+		if c, _, err := keyed.parse(bad); err == nil {
+			t.Errorf("%q is the offset %v", bad, c)
+		}
+	}
+}
