@@ -241,6 +241,23 @@ func TestEndedCallsAreNotSent(t *testing.T) {
 	}
 }
 
+// A claim that is given up leaves its command alone, which may be answered late:
+// the race detector watches.
+func TestClaimGivenUp(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{})
+	mustCreate(t, s, "p")
+	server.Pause()
+	_, _, err := s.Claim(within(t, 50*time.Millisecond), "p", "node", long, nil)
+	server.Resume()
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Claim: %v", err)
+	}
+	if got, err := peek(t, s, "p"); err != nil || got.Owner == "node" {
+		t.Errorf("the session is %+v, %v", got, err)
+	}
+}
+
 func TestClose(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{Timeout: 300 * time.Millisecond})

@@ -144,11 +144,11 @@ func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, ch
 		if errors.Is(err, redis.Nil) {
 			return session.Session{}, "", session.ErrNotFound
 		}
-		value, _ := get.Bytes()
-		var sn session.Session
-		if err == nil {
-			sn, err = decode(value)
+		if err != nil { // then the command may still be under way
+			return session.Session{}, "", located("claim", err)
 		}
+		value, _ := get.Bytes()
+		sn, err := decode(value)
 		if err != nil {
 			return session.Session{}, "", located("claim", err)
 		}
