@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -285,14 +288,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	cancel()
 	sending.Wait()
 	for _, s := range listeners {
-		next := map[string]int64{}
-		for next["server"] < published.Load() || next["client"] < sent.Load() {
-			r := s.await("event")
-			if got := fmt.Sprint(r.texts()); got != fmt.Sprintf("[%d]", next[r.Event]) {
-				t.Fatalf("%s: %s %s, want %d", s.name, r.Event, got, next[r.Event])
-			}
-			next[r.Event]++
-		}
+		s.hearsAll(map[string]int64{"server": published.Load(), "client": sent.Load()})
 	}
 	for range 2 { // nothing is left over
 		if err := b.To("room").Emit(t.Context(), "end"); err != nil {
@@ -304,6 +300,91 @@ func TestDrainLosesNothing(t *testing.T) {
 		s.hears("end")
 	}
 	t.Logf("%d and %d events", published.Load(), sent.Load())
+}
+
+// hearsAll waits for numbered events of some names, each number once and in order.
+func (s *npmSocket) hearsAll(counts map[string]int64) {
+	s.driver.t.Helper()
+	next := map[string]int64{}
+	for !maps.Equal(next, counts) {
+		r := s.await("event")
+		if got := fmt.Sprint(r.texts()); got != fmt.Sprintf("[%d]", next[r.Event]) {
+			s.driver.t.Fatalf("%s: %s %s, want %d", s.name, r.Event, got, next[r.Event])
+		}
+		next[r.Event]++
+	}
+}
+
+// TestDrainInACluster: a node that is replaced loses nobody anything, neither its
+// own clients nor those whose requests run through it.
+func TestDrainInACluster(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 3, "REJOIN_DRAIN_DELAY=500ms", "REJOIN_DRAIN_BUDGET=4s")
+	anywhere := startBalancer(t, c)
+	leaving, staying := c.nodes[0], c.nodes[1]
+	// Half of the clients begin on the node that leaves. Their further requests go
+	// through all nodes, as those of the others.
+	var there atomic.Bool
+	begin := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: leaving.public})
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if there.Load() && !r.URL.Query().Has("sid") {
+			begin.ServeHTTP(w, r)
+		} else {
+			anywhere.Config.Handler.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(web.Close) // after the clients' process has ended
+	d := startDriver(t)
+	before := map[*npmSocket]state{}
+	for name, options := range transports {
+		for i := range 4 {
+			there.Store(i < 2)
+			s := d.open(fmt.Sprint(name, i), newest, web.URL, options)
+			if name == "upgrade" {
+				s.awaitUpgrade()
+			}
+			s.call("join", "room")
+			before[s] = s.state()
+		}
+	}
+	speaker := d.open("speaker", newest, staying.url(), transports["websocket"])
+	ended := make(chan struct{})
+	go func() { // ends with the node
+		leaving.term()
+		close(ended)
+	}()
+	spoken := int64(0)
+	for over := false; !over; spoken++ {
+		speaker.call("to", "room", "n", spoken)
+		select {
+		case <-ended:
+			over = true
+		default:
+		}
+	}
+	moved := 0
+	for s, was := range before {
+		s.hearsAll(map[string]int64{"n": spoken})
+		now := s.state()
+		if !now.Connected || now.ID != was.ID || c.owner(now.Engine) == leaving.name {
+			t.Errorf("%s was %+v and is %+v", s.name, was, now)
+		}
+		if c.owner(was.Engine) != leaving.name {
+			continue
+		}
+		moved++
+		if r := s.await("disconnect"); r.Reason != "transport close" {
+			t.Errorf("%s is disconnected by %q", s.name, r.Reason)
+		}
+	}
+	if drained := fmt.Sprintf(`"closed":%d`, moved); moved < 6 || !leaving.log.contains(drained) {
+		t.Errorf("%d clients were on the node that left; its log lacks %s\n%s", moved, drained, leaving.log)
+	}
+	speaker.call("to", "room", "end")
+	for s := range before {
+		s.hears("end")
+	}
+	t.Logf("%d events, %d of %d clients moved", spoken, moved, len(before))
 }
 
 func closeServer(t *testing.T, srv *socketio.Server) {
