@@ -30,7 +30,8 @@ type clusterNode struct {
 	name         string
 	public       string // address
 	inside       string // internal address
-	redis        *link
+	redis        *link  // to Redis
+	feed         *relay // before it, which knows the subscriber's connection
 	variables    []string
 	logs         []*nodeLog // of all processes
 	down, paused atomic.Bool
@@ -44,10 +45,11 @@ func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 	c := &cluster{t: t, redis: redistest.Start(t)}
 	for i := range nodes {
 		n := &clusterNode{name: string(rune('a' + i)), redis: startLink(t, c.redis.Addr)}
+		n.feed = startRelay(t, &node{addr: n.redis.addr()})
 		n.public, n.inside = "127.0.0.1:"+redistest.FreePort(t), "127.0.0.1:"+redistest.FreePort(t)
 		n.variables = append([]string{
 			"REJOIN_ADDR=" + n.public, "REJOIN_INTERNAL_ADDR=" + n.inside,
-			"REJOIN_REDIS_URL=redis://" + n.redis.addr(), "REJOIN_CLUSTER_SECRET=that of the tests' clusters",
+			"REJOIN_REDIS_URL=redis://" + n.feed.listener.Addr().String(), "REJOIN_CLUSTER_SECRET=that of the tests' clusters",
 			"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
 			"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
 		}, variables...)
@@ -196,6 +198,15 @@ func (c *cluster) sum(metric string, labels ...string) float64 {
 		}
 	}
 	return total
+}
+
+// lasting is the first duration where there is time for it, as in make chaos, and
+// the second in make test.
+func lasting(full, short time.Duration) time.Duration {
+	if os.Getenv("REJOIN_TEST_CHAOS") != "" {
+		return full
+	}
+	return short
 }
 
 // awaitSockets waits until the nodes that run have so many sockets.

@@ -154,13 +154,15 @@ func (f *fleet) visit(ctx context.Context, w *witness, client *sioclient.Client,
 	wait(ctx, rand.N(200*time.Millisecond))
 }
 
-// roamStock adds a stock client, which reaches the nodes through a balancer.
+// roamStock adds a stock client that is connected, through a balancer. It is cut
+// as those of roam are.
 func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration, rooms ...string) {
 	w := newWitness(s.name, &f.ledger, rooms...)
 	f.witnesses = append(f.witnesses, w)
+	before := s.state().Engine
+	w.connected(false, f.owner(before))
 	s.must("member", map[string]any{"rooms": rooms})
 	f.clients.Go(func() { // ends soon after the context, since reports are waited for no longer
-		before := ""
 		for ctx.Err() == nil {
 			r, err := s.reports.Next(100 * time.Millisecond)
 			if err != nil {
@@ -177,7 +179,7 @@ func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration,
 					w.hearsArgs(r.Args)
 				}
 			default:
-				w.note("%s: %s", r.Report, r.Reason)
+				w.disturbed(r.Report, r.Reason)
 			}
 		}
 	})

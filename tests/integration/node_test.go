@@ -63,7 +63,7 @@ func launch(t *testing.T, variables ...string) *node {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(append(cmd.Env, "GORACE=halt_on_error=1"), variables...)
+	cmd.Env = append(append(cmd.Env, "GORACE=halt_on_error=1 atexit_sleep_ms=0"), variables...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

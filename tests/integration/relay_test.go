@@ -22,6 +22,7 @@ type relay struct {
 
 	mu      sync.Mutex
 	refuse  bool                  // new connections are closed at once
+	unheard bool                  // connections that subscribe are cut
 	frames  int                   // the next connection is cut after so many server frames; -1: never
 	cuts    int                   // how often all connections were cut
 	pairs   map[*relayed]struct{} // the open connections
@@ -33,6 +34,7 @@ type relayed struct {
 	client, server *net.TCPConn
 	once           sync.Once
 	muted          atomic.Bool // what the node sends is swallowed
+	subscriber     atomic.Bool // it has sent SUBSCRIBE, to Redis
 }
 
 // abort resets both sides.
@@ -112,7 +114,7 @@ func (r *relay) serve(client *net.TCPConn) {
 	}()
 	var up sync.WaitGroup
 	up.Go(func() {
-		io.Copy(pair.server, pair.client)
+		io.Copy(pair.server, io.TeeReader(pair.client, tap{r, pair}))
 		if !pair.muted.Load() {
 			pair.server.CloseWrite()
 		}
@@ -129,6 +131,25 @@ func (r *relay) serve(client *net.TCPConn) {
 	}
 	pair.client.CloseWrite()
 	up.Wait()
+}
+
+// A tap sees what a client sends before the server does, and knows by it a node's
+// connection to Redis that subscribes.
+type tap struct {
+	*relay
+	pair *relayed
+}
+
+func (t tap) Write(b []byte) (int, error) {
+	if !t.pair.subscriber.Load() && bytes.Contains(b, []byte("subscribe\r\n")) {
+		t.pair.subscriber.Store(true)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.unheard {
+			t.pair.abort()
+		}
+	}
+	return len(b), nil
 }
 
 func (p *relayed) close() {
@@ -235,6 +256,29 @@ func (r *relay) down() {
 
 // shut makes the relay refuse new connections.
 func (r *relay) shut() { r.set(func() { r.refuse = true }) }
+
+// cutSubscribers resets the connections that have subscribed, and those that will
+// until mendSubscribers. The others live on.
+func (r *relay) cutSubscribers() {
+	r.set(func() { r.unheard = true })
+	for _, pair := range r.open() {
+		if pair.subscriber.Load() {
+			pair.abort()
+		}
+	}
+}
+
+func (r *relay) mendSubscribers() { r.set(func() { r.unheard = false }) }
+
+// deafenSubscribers black-holes the connections that have subscribed: nothing
+// comes any more, and nobody says so.
+func (r *relay) deafenSubscribers() {
+	for _, pair := range r.open() {
+		if pair.subscriber.Load() {
+			pair.muted.Store(true)
+		}
+	}
+}
 
 func (r *relay) up() { r.set(func() { r.refuse = false }) }
 

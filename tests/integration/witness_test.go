@@ -26,6 +26,7 @@ type witness struct {
 	next     map[[2]string]int              // by room and publisher: the number that comes next
 	last     time.Time                      // of the last event
 	heard    int
+	troubles int // disconnects and connect errors of a stock client
 	log      []string
 	problems []string
 	reconnects
@@ -48,6 +49,14 @@ func (w *witness) note(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.write(format, args...)
+}
+
+// disturbed tells of a disconnect or a connect error of a stock client.
+func (w *witness) disturbed(what, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.troubles++
+	w.write("%s: %s", what, reason)
 }
 
 func (w *witness) write(format string, args ...any) {

@@ -1,0 +1,92 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// TestRecoveryUnderTraffic cuts one stock client 60 times, on two nodes in turn,
+// while two senders publish 8,000 events, at first within 20 seconds and then
+// three times as fast. It hears each event once and in order.
+func TestRecoveryUnderTraffic(t *testing.T) {
+	const cuts, events = 60, 8000
+	for _, duration := range []time.Duration{20 * time.Second, 20 * time.Second / 3} {
+		t.Run(fmt.Sprint("in ", duration.Round(time.Second)), func(t *testing.T) {
+			f := &fleet{t: t, cluster: startCluster(t, 2, "REJOIN_BACKLOG_LIMIT=20000", "REJOIN_REPLAY_LIMIT=20000")}
+			front := startBalancer(t, f.cluster)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer f.clients.Wait()
+			defer cancel()
+			s := startDriver(t).open("stock client", newest, front.URL, transports["websocket"])
+			f.roamStock(ctx, s, 0, "room 1", "room 2")
+			f.awaitJoined()
+			for i := range 2 {
+				f.publish(ctx, &publisher{
+					name: fmt.Sprint("p", i), node: func() string { return f.nodes[i].public },
+					rooms: []string{"room 1", "room 2"}, most: events / 2, pause: 2 * duration / events,
+				})
+			}
+			for i := range cuts {
+				wait(ctx, rand.N(duration/cuts))
+				s.must("cut", nil)
+				f.await("it has not come back", func(w *witness) error {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					if w.recovered+w.refused <= i {
+						return fmt.Errorf("cut %d times, %d times back", i+1, w.recovered+w.refused)
+					}
+					return nil
+				})
+			}
+			f.settle()
+			r, _, acked, _ := f.counts()
+			if r.recovered != cuts {
+				t.Errorf("of %d cuts, %d recovered, %d were refused", cuts, r.recovered, r.refused)
+			}
+			if acked != events {
+				t.Errorf("%d events of %d were published", acked, events)
+			}
+		})
+	}
+}
+
+// TestThroughBalancer has stock clients on polling, and on polling that is
+// upgraded, behind a balancer without affinity, under load: nobody loses the
+// connection.
+func TestThroughBalancer(t *testing.T) {
+	const clients = 10
+	f := &fleet{t: t, cluster: startCluster(t, 3)}
+	front := startBalancer(t, f.cluster)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer f.clients.Wait()
+	defer cancel()
+	d := startDriver(t)
+	for i := range clients {
+		for _, transport := range []string{"polling", "upgrade"} {
+			name := fmt.Sprint(transport, " ", i)
+			f.roamStock(ctx, d.open(name, newest, front.URL, transports[transport]), 0, fmt.Sprint("room ", i), "room for all")
+		}
+	}
+	f.awaitJoined()
+	over, stop := context.WithTimeout(ctx, lasting(time.Minute, 15*time.Second))
+	defer stop()
+	for i := range 4 {
+		p := &publisher{name: fmt.Sprint("p", i), pause: 20 * time.Millisecond}
+		for room := range clients {
+			p.rooms = append(p.rooms, fmt.Sprint("room ", room), "room for all")
+		}
+		f.publish(over, p)
+	}
+	f.settle()
+	for _, w := range f.witnesses {
+		if w.troubles > 0 {
+			t.Errorf("client %s was disturbed:\n    %s", w.name, w.dump())
+		}
+	}
+	if got := f.sum("rejoin_disconnects_total"); got > 4 { // the publishers
+		t.Errorf("the nodes count %v disconnects", got)
+	}
+}
