@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -251,6 +252,31 @@ func TestDynamicNamespacesComeAndGo(t *testing.T) {
 	eventually(t, "the namespace is gone", func() bool { return n.lookup("/room-7") == nil })
 	if len(made) != 1 || made[0] != "/room-7" {
 		t.Errorf("made %v", made)
+	}
+}
+
+func TestCatchAllsComeAndGo(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	var heard []string // by the mailbox, then by the feed, whose events follow on it
+	n.OnConnect(func(s *Socket) {
+		s.OnAny(func(_ context.Context, e *Event) error { heard = append(heard, "in "+e.Name); return nil })
+		s.OnAnyOutgoing(func(event string, _ Args) { heard = append(heard, "out "+event) })
+		s.On("stop", func(_ context.Context, e *Event) error {
+			s.OffAny()
+			s.OffAnyOutgoing()
+			return e.Ack()
+		})
+	})
+	w := n.client(t)
+	for range 2 {
+		w.call(`["ping me"]`)
+		must(t, n.Emit(t.Context(), "news"))
+		w.want(`["news"]`)
+		w.call(`["stop"]`)
+	}
+	if got := fmt.Sprint(heard); got != "[in ping me out news in stop]" {
+		t.Errorf("heard %s", got)
 	}
 }
 

@@ -198,6 +198,20 @@ func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
 	s.onOutgoing = append(s.onOutgoing[:len(s.onOutgoing):len(s.onOutgoing)], f)
 }
 
+// OffAny removes what OnAny has added to this socket.
+func (s *Socket) OffAny() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onAny = nil
+}
+
+// OffAnyOutgoing removes what OnAnyOutgoing has added.
+func (s *Socket) OffAnyOutgoing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onOutgoing = nil
+}
+
 // Use adds a middleware for this socket's events. An error keeps the event from
 // its handlers and goes to OnError.
 func (s *Socket) Use(f Handler) {
