@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -125,7 +126,12 @@ func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
 
 func (n *Namespace) publish(ctx context.Context, ev adapter.Event) (offset string, err error) {
 	r, err := n.srv.adapter.Publish(ctx, ev)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && errors.Is(err, adapter.ErrUnavailable):
+		// It is for those whom it reaches at once: nobody.
+		n.srv.stats.volatileDropped.Add(1)
+		return "", nil
+	case err != nil:
 		return "", fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)

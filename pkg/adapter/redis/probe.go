@@ -23,17 +23,21 @@ var (
 func (p *partition) runProbes() {
 	tick := time.NewTicker(p.probing)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		p.probe()
 		select {
 		case <-tick.C:
-			p.compare()
+			p.compare(n%looks == 0)
 		case <-p.kick:
 		case <-p.ctx.Done():
 			return
 		}
 	}
 }
+
+// looks is how many probes go by until it is asked again where the primary is.
+// Where the former one fails or refuses to write, it is asked at once.
+const looks = 5
 
 // probeNow has a probe sent without waiting for its time.
 func (p *partition) probeNow() {
@@ -61,23 +65,14 @@ func (p *partition) probe() {
 	}
 }
 
-// compare looks whether publisher and subscriber are where they should be: at the
-// one server that takes the writes.
-func (p *partition) compare() {
+// compare looks whether publisher and subscriber are at one server, and, if it is
+// time to look, whether that is the one that takes the writes.
+func (p *partition) compare(look bool) {
 	l := p.link.Load()
 	if l == nil {
 		return
 	}
-	ctx, cancel := p.bounded(p.ctx)
-	defer cancel()
-	if o, err := p.primary(ctx); err == nil && o.Addr != l.addr {
-		p.log.Warn("the primary has moved", zap.String("from", l.addr), zap.String("to", o.Addr))
-		p.unlink(l, errMoved)
-		p.mu.Lock()
-		if p.gen != nil {
-			p.gen.stop(errMoved)
-		}
-		p.mu.Unlock()
+	if look && p.moved(l) {
 		return
 	}
 	p.mu.Lock()
@@ -85,6 +80,24 @@ func (p *partition) compare() {
 	if p.gen != nil && p.gen.pending == nil && p.gen.server.run != l.server.run {
 		p.gen.stop(errOtherServer)
 	}
+}
+
+// moved leaves the server of a link if it is not the primary any more.
+func (p *partition) moved(l *link) bool {
+	ctx, cancel := p.bounded(p.ctx)
+	defer cancel()
+	o, err := p.primary(ctx)
+	if err != nil || o.Addr == l.addr {
+		return false
+	}
+	p.log.Warn("the primary has moved", zap.String("from", l.addr), zap.String("to", o.Addr))
+	p.unlink(l, errMoved)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gen != nil {
+		p.gen.stop(errMoved)
+	}
+	return true
 }
 
 // condition returns the generation and whether the feed is interrupted.
