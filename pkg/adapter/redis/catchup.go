@@ -1,8 +1,8 @@
 package redis
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -120,16 +120,16 @@ func (g *generation) catchUp() error {
 	ctx, cancel := p.bounded(g.ctx)
 	defer cancel()
 	p.mu.Lock()
-	known := p.known
+	memory := p.memory()
 	p.mu.Unlock()
-	seen, err := p.look(ctx, []*headRequest{{seen: []adapter.Position{p.position(known, 0)}}})
+	seen, err := p.look(ctx, []*headRequest{{seen: p.positions(memory)}})
 	if err != nil {
 		return err
 	}
 	if seen.epoch != g.epoch {
 		return errNewHistory
 	}
-	if proof := seen.lacks(known); proof != "" {
+	if proof := seen.lacksAny(memory); proof != "" {
 		if err := p.forked(ctx, g.epoch, proof); err != nil {
 			return err
 		}
@@ -153,29 +153,15 @@ func (g *generation) catchUp() error {
 	return g.release(missed, end, err, began)
 }
 
-// lacks returns what proves that the clock lost an entry, or nothing.
-func (l *look) lacks(e entry) string {
-	if e.ms == 0 || e.before(l.oldest) {
-		return ""
-	}
-	found, ok := l.found[e.id()]
-	switch {
-	case l.newest.before(e):
-		return fmt.Sprintf("entry %s is ahead of the clock, which is at %s", e.id(), l.newest.id())
-	case !ok:
-		return fmt.Sprintf("entry %s is not in the clock", e.id())
-	case e.call != "" && found.call != e.call:
-		return fmt.Sprintf("entry %s is of another call", e.id())
-	}
-	return ""
-}
-
 // release puts what was missed and what was held into the feed, in one order, and
 // lets events pass from here on.
 func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, trimmed error, began time.Time) error {
 	p := g.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if cause := context.Cause(g.ctx); cause != nil { // what was read may come from another server
+		return cause
+	}
 	if p.gen != g || p.epoch != g.epoch {
 		return errNewHistory
 	}

@@ -102,13 +102,17 @@ func (p *partition) lose(reason string, before place) {
 // forked begins a new history because it is proved that the current one has lost
 // something that somebody has seen.
 func (p *partition) forked(ctx context.Context, epoch, proof string) error {
-	p.log.Warn("Redis has lost a part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
+	p.lost(epoch, proof)
 	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error { return p.renew(ctx, c, epoch) })
 	if err != nil {
 		return err
 	}
 	_, _, err = p.search(ctx)
 	return err
+}
+
+func (p *partition) lost(epoch, proof string) {
+	p.log.Warn("Redis has lost a part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
 }
 
 // heads shares the reads of the clock: whoever asks while one is under way waits
@@ -229,31 +233,31 @@ func (p *partition) look(ctx context.Context, all []*headRequest) (*look, error)
 }
 
 // lookFor returns nil if the history is not the current one, or has no clock.
-func (p *partition) lookFor(ctx context.Context, epoch string, all []*headRequest) (*look, error) {
+func (p *partition) lookFor(ctx context.Context, epoch string, all []*headRequest) (seen *look, err error) {
+	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
+		seen, err = p.lookAt(ctx, c, epoch, all)
+		return err
+	})
+	return seen, err
+}
+
+func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string, all []*headRequest) (*look, error) {
 	clock := p.names.clock(epoch)
-	var asked map[string]*goredis.XMessageSliceCmd
+	asked := make(map[string]*goredis.XMessageSliceCmd)
 	var current *goredis.StringCmd
 	var first, last *goredis.XMessageSliceCmd
-	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
-		asked = make(map[string]*goredis.XMessageSliceCmd) // anew: this may be the second attempt
-		_, err := c.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
-			current = tx.Get(ctx, p.names.epoch())
-			first = tx.XRangeN(ctx, clock, "-", "+", 1)
-			last = tx.XRevRangeN(ctx, clock, "+", "-", 1)
-			for _, r := range all {
-				for _, s := range r.seen {
-					id := entryOf(s).id()
-					if asked[id] == nil {
-						asked[id] = tx.XRangeN(ctx, clock, id, id, 1)
-					}
+	err := atPrimary(ctx, c, func(tx goredis.Pipeliner) {
+		current = tx.Get(ctx, p.names.epoch())
+		first = tx.XRangeN(ctx, clock, "-", "+", 1)
+		last = tx.XRevRangeN(ctx, clock, "+", "-", 1)
+		for _, r := range all {
+			for _, s := range r.seen {
+				id := entryOf(s).id()
+				if asked[id] == nil {
+					asked[id] = tx.XRangeN(ctx, clock, id, id, 1)
 				}
 			}
-			return nil
-		})
-		if errors.Is(err, goredis.Nil) {
-			err = nil // no epoch
 		}
-		return err
 	})
 	if err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"fmt"
 	"net"
@@ -61,6 +60,52 @@ func single(o *goredis.Options, who *identity) *goredis.Options {
 	return &once
 }
 
+// alive makes connections end with the adapter: go-redis heeds the deadlines of
+// contexts, but not that they are cancelled.
+func (p *partition) alive(o *goredis.Options) *goredis.Options {
+	bound := *o
+	dial := o.Dialer
+	if dial == nil {
+		dial = goredis.NewDialer(o)
+	}
+	bound.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := p.bounded(ctx)
+		defer cancel()
+		defer context.AfterFunc(p.ctx, cancel)()
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		unbind := context.AfterFunc(p.ctx, func() { _ = conn.Close() })
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			return &boundTCP{tcp, unbind}, nil
+		}
+		return &boundConn{conn, unbind}, nil
+	}
+	return &bound
+}
+
+type boundConn struct {
+	net.Conn
+	unbind func() bool
+}
+
+func (c *boundConn) Close() error {
+	c.unbind()
+	return c.Conn.Close()
+}
+
+// boundTCP is one that go-redis can look at before it is used again.
+type boundTCP struct {
+	*net.TCPConn
+	unbind func() bool
+}
+
+func (c *boundTCP) Close() error {
+	c.unbind()
+	return c.TCPConn.Close()
+}
+
 func runID(ctx context.Context, c goredis.Cmdable) (string, error) {
 	info, err := c.Info(ctx, "server").Result()
 	if err != nil {
@@ -83,14 +128,26 @@ func (p *partition) openLink(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	l := &link{addr: o.Addr}
+	o = p.alive(o)
 	l.writer = goredis.NewClient(single(o, &l.server))
 	l.conn = l.writer.Conn()
 	if err := l.conn.Ping(ctx).Err(); err != nil {
 		_ = l.close()
 		return nil, fmt.Errorf("connecting to %s: %w", o.Addr, err)
 	}
+	if err := p.verify(ctx, l.conn); err != nil {
+		_ = l.close()
+		return nil, fmt.Errorf("verifying %s: %w", o.Addr, err)
+	}
 	pool := *o
 	pool.PoolSize, pool.DialerRetries = readers, 1
+	pool.OnConnect = func(ctx context.Context, cn *goredis.Conn) error {
+		run, err := runID(ctx, cn)
+		if err == nil && run != l.server.run {
+			err = errOtherServer
+		}
+		return err
+	}
 	l.reader = goredis.NewClient(&pool)
 	return l, nil
 }
@@ -147,12 +204,18 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 	// Whoever asked first may give up; the connection is for all.
 	ctx, cancel := context.WithTimeout(p.ctx, p.timeout)
 	defer cancel()
+	began := time.Now()
 	l, err := p.openLink(ctx)
 	if p.linkErr = err; err != nil {
 		p.nextLink = time.Now().Add(relinkPause)
-		p.failed(err)
+		p.failed(err, began)
 		return nil, err
 	}
+	p.mu.Lock()
+	if p.gen != nil && p.gen.server.run != l.server.run { // before anybody reads there
+		p.gen.stop(errOtherServer)
+	}
+	p.mu.Unlock()
 	p.link.Store(l)
 	return l, nil
 }
@@ -160,10 +223,11 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 // relinkPause is the least time between two tries to connect.
 const relinkPause = 50 * time.Millisecond
 
-// unlink closes a link that failed. Others may be using it; their calls fail.
-func (p *partition) unlink(l *link, cause error) {
+// unlink closes a link on which a call failed that began at some time. Others may
+// be using it; their calls fail.
+func (p *partition) unlink(l *link, cause error, began time.Time) {
 	if p.link.CompareAndSwap(l, nil) {
-		p.failed(cause)
+		p.failed(cause, began)
 		_ = l.close()
 	}
 }

@@ -105,9 +105,13 @@ func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
 	if err := p.outbox.put(it); err != nil {
 		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)}
 	}
+	late := time.NewTimer(p.timeout)
+	defer late.Stop()
 	select {
 	case o := <-it.done:
 		return o
+	case <-late.C:
+		return outcome{err: fmt.Errorf("%w: Redis did not answer within %v", adapter.ErrUnavailable, p.timeout)}
 	case <-ctx.Done():
 		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))}
 	case <-p.ctx.Done():

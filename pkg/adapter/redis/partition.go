@@ -82,15 +82,15 @@ type fed struct {
 	from  place
 }
 
-// failed notes that a call failed for want of Redis.
-func (p *partition) failed(err error) {
+// failed notes that a call that began at some time failed for want of Redis.
+func (p *partition) failed(err error, began time.Time) {
 	if p.ctx.Err() != nil {
 		return
 	}
 	p.mu.Lock()
 	first := p.downSince.IsZero()
 	if first {
-		p.downSince = time.Now()
+		p.downSince = began
 	}
 	p.downCause = err
 	p.mu.Unlock()

@@ -12,9 +12,8 @@ import (
 )
 
 var (
-	errDeaf        = errors.New("adapter/redis: a probe did not come back")
-	errOtherServer = errors.New("adapter/redis: it is connected to another server than the publisher")
-	errMoved       = errors.New("adapter/redis: another server takes the writes now")
+	errDeaf  = errors.New("adapter/redis: a probe did not come back")
+	errMoved = errors.New("adapter/redis: another server takes the writes now")
 )
 
 // runProbes sends a probe through the clock to the node itself, again and again.
@@ -58,7 +57,7 @@ func (p *partition) probe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil && p.gen != nil && p.gen.pending == nil && p.probed.Before(began) && p.probeDue.IsZero() {
-		p.probeDue = time.Now().Add(2 * p.probing)
+		p.probeDue = began.Add(2*p.probing - p.probing/4) // before the second probe after it has gone out
 	}
 	if g := p.gen; g != nil && !p.probeDue.IsZero() && time.Now().After(p.probeDue) {
 		g.stop(errDeaf)
@@ -91,7 +90,7 @@ func (p *partition) moved(l *link) bool {
 		return false
 	}
 	p.log.Warn("the primary has moved", zap.String("from", l.addr), zap.String("to", o.Addr))
-	p.unlink(l, errMoved)
+	p.unlink(l, errMoved, time.Now())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gen != nil {

@@ -86,6 +86,7 @@ func (p *partition) attempts(c *call) error {
 	ctx, cancel := context.WithDeadline(p.ctx, c.until)
 	defer cancel()
 	for {
+		began := time.Now()
 		l, err := p.current(ctx)
 		if err == nil {
 			err = p.bury(ctx, l)
@@ -106,7 +107,7 @@ func (p *partition) attempts(c *call) error {
 			_, _, err = p.search(ctx)
 			c.epoch = ""
 		case isReply(err) && elsewhere(err): // this server does not do it, and has not
-			p.unlink(l, err)
+			p.unlink(l, err, began)
 			pause(ctx, relinkPause)
 		case isReply(err) && refused(err) && !c.doubtful:
 			return fmt.Errorf("adapter/redis: publish: %w", err)
@@ -117,7 +118,7 @@ func (p *partition) attempts(c *call) error {
 				c.doubtful = true
 				p.abandoned = &l.server
 			}
-			p.unlink(l, err)
+			p.unlink(l, err, began)
 		}
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: Redis did not answer within %v: %w", adapter.ErrUnavailable, p.timeout, err)

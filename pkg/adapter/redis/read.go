@@ -2,7 +2,9 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -15,20 +17,28 @@ import (
 func (p *partition) read(ctx context.Context, f func(context.Context, goredis.Cmdable) error) error {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
+	var cause error // what went wrong, beside that the time is over
 	for {
+		began := time.Now()
 		l, err := p.current(ctx)
 		if err == nil {
 			err = f(ctx, l.reader)
 		}
+		if cause == nil || ctx.Err() == nil {
+			cause = err
+		}
 		switch {
 		case err == nil:
 			return nil
+		case p.ctx.Err() != nil:
+			return context.Cause(p.ctx)
 		case ctx.Err() != nil:
-			return fmt.Errorf("%w: %w: %w", adapter.ErrUnavailable, context.Cause(ctx), err)
-		case l != nil && isReply(err) && !elsewhere(err):
+			return fmt.Errorf("%w: %w: %w", adapter.ErrUnavailable, context.Cause(ctx), cause)
+		case l == nil: // not connected
+		case errors.Is(err, errReplica), errors.Is(err, errOtherServer), isReply(err) && elsewhere(err):
+			p.unlink(l, err, began)
+		case isReply(err):
 			return err
-		case l != nil && isReply(err):
-			p.unlink(l, err)
 		}
 		pause(ctx, relinkPause)
 	}

@@ -70,6 +70,8 @@ type Options struct {
 //     Redis has been away for longer. Concurrent calls share round trips.
 //   - An acknowledged event is as durable as Redis is configured to be.
 //   - Nodes and Address know what the last heartbeat said, a second ago at most.
+//   - One that loses its id to another node, having been silent for too long,
+//     closes itself: its errors wrap [ErrTaken] and [adapter.ErrClosed].
 type Adapter struct {
 	node       adapter.NodeID
 	partitions []*partition
@@ -77,9 +79,10 @@ type Adapter struct {
 	feed       *queue.Queue[fed]
 	inbox      *queue.Queue[adapter.Message]
 
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	closed chan struct{} // when Close has ended
+	ctx     context.Context // its cause wraps adapter.ErrClosed
+	cancel  context.CancelCauseFunc
+	closing bool          // guarded by the first partition's mu
+	closed  chan struct{} // when Close has ended
 
 	// Of whoever calls Next: how far it has come, and in which histories.
 	progress *adapter.Progress
@@ -116,11 +119,47 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 		a.partitions = append(a.partitions, a.newPartition(o, uint16(i), tag))
 	}
 	a.registry = newRegistry(a, o.Address)
-	if err := a.start(ctx); err != nil {
+	ended := context.AfterFunc(ctx, func() { a.cancel(adapter.ErrClosed) }) // and with it what Redis keeps waiting
+	err := a.start(ctx)
+	if !ended() && err == nil {
+		err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+	}
+	if err != nil {
 		_ = a.Close()
 		return nil, err
 	}
 	return a, nil
+}
+
+// await returns what f does, or that ctx or the adapter has ended before f has:
+// Redis may keep it waiting until its own deadline.
+func await[T any](ctx context.Context, a *Adapter, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	p := a.partitions[0]
+	p.mu.Lock() // which Close takes before it waits
+	if a.ctx.Err() == nil {
+		p.running.Go(func() {
+			v, err := f()
+			done <- result{v, err}
+		})
+	}
+	p.mu.Unlock()
+	var none T
+	select {
+	case r := <-done:
+		if r.err != nil && a.ctx.Err() != nil {
+			return none, context.Cause(a.ctx)
+		}
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+	case <-a.ctx.Done():
+		return none, context.Cause(a.ctx)
+	}
 }
 
 func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition {
@@ -174,20 +213,25 @@ func (a *Adapter) start(ctx context.Context) error {
 	for _, p := range a.partitions {
 		p.running.Go(p.runHeads)
 	}
-	if err := a.agree(ctx); err != nil {
-		return err
-	}
-	if err := a.registry.claim(ctx); err != nil {
-		return err
-	}
 	places := make([]place, len(a.partitions))
-	if err := a.each(func(i int, p *partition) (err error) {
+	search := func(i int, p *partition) (err error) {
 		if _, _, err = p.search(ctx); err == nil {
 			places[i] = p.seen()
 		}
 		return err
-	}); err != nil {
-		return err
+	}
+	for _, step := range []func() error{
+		func() error { return a.agree(ctx) },
+		func() error { return a.registry.claim(ctx) },
+		func() error { return a.each(search) },
+	} {
+		err := step()
+		for errors.Is(err, adapter.ErrUnavailable) && ctx.Err() == nil { // Redis may come
+			err = step()
+		}
+		if err != nil {
+			return err
+		}
 	}
 	a.progress = adapter.NewProgress(cursor(0, places))
 	for _, at := range places {
@@ -244,13 +288,13 @@ func (a *Adapter) Address(ctx context.Context, node adapter.NodeID) (string, err
 	if err := a.enter(ctx); err != nil {
 		return "", err
 	}
-	return a.registry.address(ctx, node)
+	return await(ctx, a, func() (string, error) { return a.registry.address(ctx, node) })
 }
 
 // enter returns why a call can't be made.
 func (a *Adapter) enter(ctx context.Context) error {
 	if a.ctx.Err() != nil {
-		return adapter.ErrClosed
+		return context.Cause(a.ctx)
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("adapter/redis: %w", context.Cause(ctx))
@@ -362,7 +406,7 @@ func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
 func take[T any](ctx context.Context, a *Adapter, q *queue.Queue[T]) (T, error) {
 	v, err := q.Take(ctx, a.ctx.Done())
 	if errors.Is(err, queue.ErrDone) {
-		err = adapter.ErrClosed
+		err = context.Cause(a.ctx)
 	}
 	return v, err
 }
@@ -427,19 +471,27 @@ func sameHistory(c, current adapter.Cursor) error {
 // Replay implements [adapter.Adapter].
 func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
 	return func(yield func(adapter.Event, error) bool) {
-		missed, from, err := a.missed(ctx, after, upTo)
+		r, err := await(ctx, a, func() (r missed, err error) {
+			r.events, r.from, err = a.missed(ctx, after, upTo)
+			return r, err
+		})
 		if err != nil {
 			yield(adapter.Event{}, fmt.Errorf("adapter/redis: replay: %w", err))
 			return
 		}
-		progress := adapter.NewProgress(from)
-		for e := range adapter.Merge(missed) {
+		progress := adapter.NewProgress(r.from)
+		for e := range adapter.Merge(r.events) {
 			e.Cursor = progress.To(e.Position)
 			if !yield(*e, nil) {
 				return
 			}
 		}
 	}
+}
+
+type missed struct {
+	events [][]*adapter.Event
+	from   adapter.Cursor
 }
 
 // missed reads what a replay consists of, and says where it begins: in each
@@ -490,7 +542,11 @@ func (a *Adapter) History(ctx context.Context, room rooms.Room, before adapter.C
 	}
 	n := name(room)
 	i := a.home(n, len(a.partitions))
-	read, more, err := a.partitions[i].recent(ctx, a.partitions[i].history(), n, before.In(i), limit)
+	more := false
+	read, err := await(ctx, a, func() (read []*adapter.Event, err error) {
+		read, more, err = a.partitions[i].recent(ctx, a.partitions[i].history(), n, before.In(i), limit)
+		return read, err
+	})
 	if err != nil {
 		return nil, false, fmt.Errorf("adapter/redis: history: %w", err)
 	}
@@ -545,7 +601,8 @@ func (a *Adapter) Close() error {
 func (a *Adapter) stop() bool {
 	a.partitions[0].mu.Lock()
 	defer a.partitions[0].mu.Unlock()
-	first := a.ctx.Err() == nil
+	first := !a.closing
+	a.closing = true
 	a.cancel(adapter.ErrClosed)
 	return first
 }

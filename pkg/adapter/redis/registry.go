@@ -123,20 +123,36 @@ func (r *registry) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
+		switch err := r.beat(ctx); {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, ErrTaken): // and nobody may be two nodes
+			r.p.log.Error("another node has taken the node id; this one leaves the cluster", zap.Error(err))
+			r.a.cancel(fmt.Errorf("%w: %w", adapter.ErrClosed, err))
+		default:
 			r.p.log.Warn("the lease on the node id could not be prolonged", zap.Error(err))
 		}
 	}
 }
 
+// leave gives the lease up, on a connection of its own: the others have ended with
+// the adapter.
 func (r *registry) leave() {
-	l := r.p.link.Load()
-	if l == nil {
-		return // it ends by itself
+	r.mu.Lock()
+	held := time.Since(r.read) < leaseLife
+	r.mu.Unlock()
+	if !held {
+		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := leaveScript.Run(ctx, l.reader, r.keys(), string(r.id), r.secret).Err(); err != nil {
+	o, err := r.p.primary(ctx)
+	if err == nil {
+		o.DialTimeout = time.Second
+		client := goredis.NewClient(o)
+		err = leaveScript.Run(ctx, client, r.keys(), string(r.id), r.secret).Err()
+		_ = client.Close()
+	}
+	if err != nil {
 		r.p.log.Info("the lease on the node id could not be given up; it ends by itself", zap.Error(err))
 	}
 }

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -91,15 +90,10 @@ func (p *partition) stillThere(ctx context.Context, epoch string) error {
 	var current *goredis.StringCmd
 	var clock *goredis.IntCmd
 	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
-		_, err := c.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
+		return atPrimary(ctx, c, func(tx goredis.Pipeliner) {
 			current = tx.Get(ctx, p.names.epoch())
 			clock = tx.Exists(ctx, p.names.clock(epoch))
-			return nil
 		})
-		if errors.Is(err, goredis.Nil) {
-			err = nil
-		}
-		return err
 	})
 	if err != nil {
 		return err

@@ -144,7 +144,7 @@ func (p *partition) live() error {
 		p: p, epoch: epoch, base: p.names.in(epoch),
 		wake: make(chan struct{}, 1), all: make(chan struct{}), behind: make(chan struct{}, 1),
 	}
-	client := goredis.NewClient(single(o, &g.server))
+	client := goredis.NewClient(single(p.alive(o), &g.server))
 	defer func() { _ = client.Close() }()
 	g.pubsub = client.Subscribe(ctx)
 	g.ctx, g.stop = context.WithCancelCause(p.ctx)
@@ -160,6 +160,11 @@ func (p *partition) live() error {
 	}
 	p.begin(g, own)
 	defer p.finish(g)
+	// The feed and what is read belong together. The newer connection knows better
+	// which server takes the writes.
+	if l := p.link.Load(); l != nil && l.server.run != g.server.run {
+		p.unlink(l, errOtherServer, time.Now())
+	}
 	p.running.Go(g.write)
 	p.running.Go(g.keepUp)
 	err = g.receive()

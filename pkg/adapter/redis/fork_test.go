@@ -1,0 +1,78 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// Redis comes back with what it had saved a while ago. The node alone can know,
+// whichever of its connections comes back first.
+func TestLostTail(t *testing.T) {
+	for name, late := range map[string]role{"AllAtOnce": unknown, "PublisherFirst": subscriber, "SubscriberFirst": publisher} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			relay := newRelay(t, server.Addr)
+			a := start(t, relay.url(), "a", Options{ProbeInterval: 100 * time.Millisecond})
+			subscribe(t, a, room("r"))
+			publish(t, a, event("kept", room("r")))
+			if err := server.Client().Save(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			old := publish(t, a, event("lost", room("r")))
+			expect(t, a, "kept", "lost")
+
+			fill := func() {}
+			if late != unknown {
+				fill = relay.hole(late)
+			}
+			server.Restart()
+			if late == subscriber {
+				eventually(t, "publishing works", func() bool {
+					_, err := a.Publish(deadline(t), event("new", room("r")))
+					return err == nil
+				})
+			}
+			fill()
+			if before := expectLoss(t, a); len(before) > 0 {
+				t.Errorf("%q came before the loss was said", before)
+			}
+			eventually(t, "a new history has begun", func() bool { return a.Stats().Epoch != old.Epoch && a.Ready() == nil })
+			end := publish(t, a, event("end", room("r")))
+			for e := (adapter.Event{}); e.Position != end.At; {
+				var err error
+				if e, err = a.Next(deadline(t)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// One node finds out, all are told: here by what it publishes, and by nobody's
+// connection breaking.
+func TestNewHistoryIsAnnounced(t *testing.T) {
+	server := redistest.Start(t)
+	slow := Options{ProbeInterval: time.Hour} // it would find out only in an hour
+	a, b := start(t, server.URL(), "a", slow), start(t, server.URL(), "b", slow)
+	subscribe(t, b, room("r"))
+	old := publish(t, a, event("old", room("r")))
+	expect(t, b, "old")
+	if err := server.Client().FlushAll(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	now := publish(t, a, event("between", room("r")))
+	if now.SameHistory(old) {
+		t.Errorf("published at %v after %v: no new history", now, old)
+	}
+	for _, n := range []*Adapter{a, b} {
+		expectLoss(t, n)
+	}
+	if _, err := b.Head(deadline(t), old); !errors.Is(err, adapter.ErrHistoryLost) {
+		t.Errorf("Head of a cursor of the lost history: %v", err)
+	}
+}

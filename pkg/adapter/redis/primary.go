@@ -1,0 +1,96 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+var (
+	errReplica     = errors.New("adapter/redis: the server is a replica now")
+	errOtherServer = errors.New("adapter/redis: it is connected to another server than the publisher")
+)
+
+// atPrimary does reads in one transaction, which fails where the server is no
+// longer the primary: what a replica has not heard of yet would count as not
+// there.
+func atPrimary(ctx context.Context, c goredis.Cmdable, f func(tx goredis.Pipeliner)) error {
+	var role *goredis.Cmd
+	_, err := c.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
+		role = tx.Do(ctx, "ROLE")
+		f(tx)
+		return nil
+	})
+	if err != nil && !errors.Is(err, goredis.Nil) { // that is a key without a value
+		return err
+	}
+	if is, err := role.Slice(); err != nil || len(is) == 0 || is[0] != "master" {
+		return errors.Join(errReplica, err)
+	}
+	return nil
+}
+
+// verify makes sure, before anything else is done on a link, that the server
+// goes on where the node has seen the history to be. Later there may be newer
+// entries to compare, which prove nothing.
+func (p *partition) verify(ctx context.Context, c goredis.Cmdable) error {
+	p.mu.Lock()
+	epoch, memory := p.epoch, p.memory()
+	p.mu.Unlock()
+	if epoch == "" {
+		return nil
+	}
+	seen, err := p.lookAt(ctx, c, epoch, []*headRequest{{seen: p.positions(memory)}})
+	if err != nil || seen == nil { // who needs the history finds out that it is gone
+		return err
+	}
+	if proof := seen.lacksAny(memory); proof != "" {
+		p.lost(epoch, proof)
+		return p.renew(ctx, c, epoch)
+	}
+	return nil
+}
+
+// memory returns the entries by which this node knows the current history: the
+// newest that any reply showed, and the one up to which its feed is complete. p.mu
+// is held.
+func (p *partition) memory() []entry { return []entry{p.known, entryOf(p.tail)} }
+
+func (p *partition) positions(of []entry) []adapter.Position {
+	list := make([]adapter.Position, len(of))
+	for i, e := range of {
+		list[i] = p.position(e, 0)
+	}
+	return list
+}
+
+// lacksAny returns what proves that the clock lost one of some entries, or nothing.
+func (l *look) lacksAny(memory []entry) string {
+	for _, e := range memory {
+		if proof := l.lacks(e); proof != "" {
+			return proof
+		}
+	}
+	return ""
+}
+
+// lacks returns what proves that the clock lost an entry, or nothing.
+func (l *look) lacks(e entry) string {
+	if e.ms == 0 || e.before(l.oldest) {
+		return ""
+	}
+	found, ok := l.found[e.id()]
+	switch {
+	case l.newest.before(e):
+		return fmt.Sprintf("entry %s is ahead of the clock, which is at %s", e.id(), l.newest.id())
+	case !ok:
+		return fmt.Sprintf("entry %s is not in the clock", e.id())
+	case e.call != "" && found.call != e.call:
+		return fmt.Sprintf("entry %s is of another call", e.id())
+	}
+	return ""
+}
