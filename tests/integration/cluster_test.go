@@ -43,13 +43,25 @@ type clusterNode struct {
 func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 	t.Helper()
 	c := &cluster{t: t, redis: redistest.Start(t)}
-	for i := range nodes {
-		n := &clusterNode{name: string(rune('a' + i)), redis: startLink(t, c.redis.Addr)}
+	c.start(nodes, func(n *clusterNode) string {
+		n.redis = startLink(t, c.redis.Addr)
 		n.feed = startRelay(t, &node{addr: n.redis.addr()})
+		return "redis://" + n.feed.listener.Addr().String()
+	}, variables)
+	return c
+}
+
+// start starts the nodes, which reach Redis where reach says.
+func (c *cluster) start(nodes int, reach func(*clusterNode) (url string), variables []string) {
+	c.t.Helper()
+	t := c.t
+	for i := range nodes {
+		n := &clusterNode{name: string(rune('a' + i))}
+		url := reach(n)
 		n.public, n.inside = "127.0.0.1:"+redistest.FreePort(t), "127.0.0.1:"+redistest.FreePort(t)
 		n.variables = append([]string{
 			"REJOIN_ADDR=" + n.public, "REJOIN_INTERNAL_ADDR=" + n.inside,
-			"REJOIN_REDIS_URL=redis://" + n.feed.listener.Addr().String(), "REJOIN_CLUSTER_SECRET=that of the tests' clusters",
+			"REJOIN_REDIS_URL=" + url, "REJOIN_CLUSTER_SECRET=that of the tests' clusters",
 			"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
 			"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
 		}, variables...)
@@ -60,7 +72,6 @@ func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 	for _, n := range c.nodes {
 		n.awaitReady()
 	}
-	return c
 }
 
 func (n *clusterNode) launch(t *testing.T) {

@@ -32,56 +32,64 @@ func chaos(t *testing.T) time.Duration {
 // random. Every client hears every number once and in order, whatever strikes.
 // Recovery is refused only after a fault that destroys history.
 func TestContinuity(t *testing.T) {
-	const rooms, clients, stock, publishers, rate = 100, 270, 30, 50, 2000
-	duration := chaos(t)
 	f := &fleet{t: t, cluster: startCluster(t, 3)}
-	front := startBalancer(t, f.cluster)
-	ctx, cancel := context.WithCancel(t.Context())
+	f.endure(crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}, chaos(t), f.faultKinds())
+
+	r, _, acked, _ := f.counts()
+	if r.afterKill < 50 {
+		t.Errorf("%d reconnects were on another node after a kill, want 50", r.afterKill)
+	}
+	if acked < int(chaos(t)/time.Second)*2000/8 {
+		t.Errorf("only %d events were published", acked)
+	}
+}
+
+// A crowd is who takes part, and how many events they publish a second.
+type crowd struct{ rooms, clients, stock, publishers, rate int }
+
+// endure has a crowd publish and roam for some time while faults strike at random,
+// and checks what everybody heard.
+func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
+	f.t.Helper()
+	front := startBalancer(f.t, f.cluster)
+	ctx, cancel := context.WithCancel(f.t.Context())
 	defer f.clients.Wait()
 	defer cancel()
 
 	in := func(i int) []string {
-		return []string{fmt.Sprint("room ", i%rooms), fmt.Sprint("room ", (i*7+1)%rooms)}
+		return []string{fmt.Sprint("room ", i%c.rooms), fmt.Sprint("room ", (i*7+1)%c.rooms)}
 	}
-	for i := range clients {
+	for i := range c.clients {
 		f.roam(ctx, fmt.Sprint("client ", i), 5*time.Second, in(i)...)
 	}
-	d := startDriver(t)
-	for i := range stock {
+	d := startDriver(f.t)
+	for i := range c.stock {
 		f.roamStock(ctx, d.open(fmt.Sprint("stock client ", i), newest, front.URL, transports["websocket"]), 5*time.Second, in(i)...)
 	}
 	f.awaitJoined()
 
 	over, stop := context.WithTimeout(ctx, duration)
 	defer stop()
-	for i := range publishers {
-		p := &publisher{name: fmt.Sprint("p", i), pause: publishers * time.Second / rate}
-		for room := i; room < rooms; room += publishers {
+	for i := range c.publishers {
+		p := &publisher{name: fmt.Sprint("p", i), pause: time.Duration(c.publishers) * time.Second / time.Duration(c.rate)}
+		for room := i; room < c.rooms; room += c.publishers {
 			p.rooms = append(p.rooms, fmt.Sprint("room ", room))
 		}
 		f.publish(over, p)
 	}
-	f.strikeAtRandom(over)
+	f.strikeAtRandom(over, kinds)
 	for _, n := range f.nodes {
 		n.awaitReady()
 	}
 	f.settle()
-
-	r, _, acked, _ := f.counts()
-	if r.afterKill < 50 {
-		t.Errorf("%d reconnects were on another node after a kill, want 50", r.afterKill)
-	}
-	if acked < int(duration/time.Second)*rate/8 {
-		t.Errorf("only %d events were published", acked)
-	}
 }
 
-// strikeAtRandom lets every kind of fault strike, in random order and again and
+// strikeAtRandom lets every one of the faults strike, in random order and again and
 // again, until the context ends. Afterwards everything is whole.
-func (f *fleet) strikeAtRandom(ctx context.Context) {
+func (f *fleet) strikeAtRandom(ctx context.Context, kinds []faultKind) {
 	// REJOIN_TEST_FAULTS, a regular expression, chooses among the faults.
 	chosen := regexp.MustCompile(os.Getenv("REJOIN_TEST_FAULTS"))
-	kinds := slices.DeleteFunc(f.faultKinds(), func(k faultKind) bool { return !chosen.MatchString(k.what) })
+	kinds = slices.DeleteFunc(kinds, func(k faultKind) bool { return !chosen.MatchString(k.what) })
 	for round := 0; ctx.Err() == nil; round++ {
 		for _, i := range rand.Perm(len(kinds)) {
 			wait(ctx, 200*time.Millisecond+rand.N(800*time.Millisecond))
