@@ -10,6 +10,9 @@ import (
 // drainReport is how often the log says how far a drain has come.
 const drainReport = 5 * time.Second
 
+// drainLeast is what even the fastest drain has for handlers to end.
+const drainLeast = 5 * time.Second
+
 // drain sends the clients elsewhere, as slowly as the configuration says, or until
 // ctx ends. The node is not ready any more. It serves as before for the delay, in
 // which its balancer notices; then it refuses new clients and closes its
@@ -24,7 +27,7 @@ func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 		return
 	}
 	n.log.Info("draining: closing the connections", zap.Duration("within", budget), zap.Int("connections", n.connections()))
-	ctx, cancel := context.WithTimeout(ctx, max(budget, time.Second)) // all at once takes a moment, too
+	ctx, cancel := context.WithTimeout(ctx, max(budget, drainLeast))
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- n.sendAway(ctx, budget*3/4) }() // ends with ctx at the latest
