@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -65,4 +66,35 @@ func TestApplicationOverTheCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	members(clients[0], true)
+}
+
+// TestMembersOfANodeThatIsCutOff: while a node can't hear questions, the list of a
+// room's members says that it is a partial one, and comes as quickly as ever.
+func TestMembersOfANodeThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2)
+	d := startDriver(t)
+	ann := d.open("ann", newest, c.nodes[0].url(), transports["websocket"])
+	bob := d.open("bob", newest, c.nodes[1].url(), transports["websocket"])
+	ann.call("join", "x")
+	bob.call("join", "x")
+	members := func(count int, partial bool) {
+		t.Helper()
+		eventually(t, "the members are not as they should be", func() error {
+			asked := time.Now()
+			r := ann.call("members", "x")
+			if took := time.Since(asked); took > 4*time.Second {
+				t.Errorf("a silent node was waited for: %v", took)
+			}
+			if len(r.Members) != count || r.Partial != partial {
+				return fmt.Errorf("%d, partial %v", len(r.Members), r.Partial)
+			}
+			return nil
+		})
+	}
+	members(2, false)
+	c.nodes[1].feed.cutSubscribers()
+	members(1, true)
+	c.nodes[1].feed.mendSubscribers()
+	members(2, false)
 }
