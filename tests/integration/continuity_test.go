@@ -68,7 +68,7 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
 	}
 	f.awaitJoined()
 
-	over, stop := context.WithTimeout(ctx, duration)
+	over, stop := context.WithCancel(ctx)
 	defer stop()
 	for i := range c.publishers {
 		p := &publisher{name: fmt.Sprint("p", i), pause: time.Duration(c.publishers) * time.Second / time.Duration(c.rate)}
@@ -77,7 +77,8 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
 		}
 		f.publish(over, p)
 	}
-	f.strikeAtRandom(over, kinds)
+	f.strikeAtRandom(duration, kinds)
+	stop()
 	for _, n := range f.nodes {
 		n.awaitReady()
 	}
@@ -85,20 +86,21 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
 }
 
 // strikeAtRandom lets every one of the faults strike, in random order and again and
-// again, until the context ends. Afterwards everything is whole.
-func (f *fleet) strikeAtRandom(ctx context.Context, kinds []faultKind) {
+// again, for some time. Afterwards everything is whole.
+func (f *fleet) strikeAtRandom(duration time.Duration, kinds []faultKind) {
 	// REJOIN_TEST_FAULTS, a regular expression, chooses among the faults.
 	chosen := regexp.MustCompile(os.Getenv("REJOIN_TEST_FAULTS"))
 	kinds = slices.DeleteFunc(kinds, func(k faultKind) bool { return !chosen.MatchString(k.what) })
-	for round := 0; ctx.Err() == nil; round++ {
+	end := time.Now().Add(duration)
+	for round := 0; round == 0 || time.Now().Before(end); round++ {
 		for _, i := range rand.Perm(len(kinds)) {
-			wait(ctx, 200*time.Millisecond+rand.N(800*time.Millisecond))
-			if ctx.Err() != nil {
+			wait(f.t.Context(), 200*time.Millisecond+rand.N(800*time.Millisecond))
+			if round > 0 && time.Now().After(end) {
 				return
 			}
 			k := kinds[i]
 			n := f.nodes[rand.N(len(f.nodes))]
-			f.strike(k.what+" "+n.name, k.destroys, func() { k.do(n) })
+			f.strike(k.what+" "+n.name, k.harm, func() { k.do(n) })
 			f.t.Logf("%s", f.faults[len(f.faults)-1])
 		}
 	}
@@ -109,9 +111,9 @@ func (g fault) String() string {
 }
 
 type faultKind struct {
-	what     string
-	destroys bool
-	do       func(n *clusterNode)
+	what string
+	harm harm
+	do   func(n *clusterNode)
 }
 
 // some is a random duration around d.
@@ -126,18 +128,18 @@ func (f *fleet) faultKinds() []faultKind {
 		}
 	}
 	return []faultKind{
-		{"kill node", false, func(n *clusterNode) { f.kill(n); wait(ctx, some(300*time.Millisecond)); n.restart() }},
-		{"kill two nodes, not", false, func(n *clusterNode) { f.killOthers(n) }},
-		{"drain node", false, func(n *clusterNode) { n.term(); n.restart() }},
-		{"pause node", false, func(n *clusterNode) { n.pause(); wait(ctx, some(time.Second)); n.resume() }},
-		{"cut from Redis: node", false, func(n *clusterNode) { n.redis.cut(); wait(ctx, some(time.Second)); n.redis.mend() }},
-		{"delay Redis by 200 ms: node", false, func(n *clusterNode) { n.redis.delay(200); wait(ctx, some(time.Second)); n.redis.clear() }},
-		{"black-hole Redis: node", false, func(n *clusterNode) { n.redis.blackHole(); wait(ctx, some(2*time.Second)); n.redis.clear() }},
-		{"SCRIPT FLUSH", false, func(*clusterNode) { must(redis.ScriptFlush(ctx).Err()) }},
-		{"CLIENT KILL TYPE pubsub", false, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "pubsub").Err()) }},
-		{"CLIENT KILL TYPE normal", false, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "normal").Err()) }},
-		{"pause Redis", false, func(*clusterNode) { f.redis.Pause(); wait(ctx, some(time.Second)); f.redis.Resume() }},
-		{"FLUSHALL", true, func(*clusterNode) { must(redis.FlushAll(ctx).Err()) }},
+		{"kill node", harmless, func(n *clusterNode) { f.kill(n); wait(ctx, some(300*time.Millisecond)); n.restart() }},
+		{"kill two nodes, not", harmless, func(n *clusterNode) { f.killOthers(n) }},
+		{"drain node", harmless, func(n *clusterNode) { n.term(); n.restart() }},
+		{"pause node", harmless, func(n *clusterNode) { n.pause(); wait(ctx, some(time.Second)); n.resume() }},
+		{"cut from Redis: node", harmless, func(n *clusterNode) { n.redis.cut(); wait(ctx, some(time.Second)); n.redis.mend() }},
+		{"delay Redis by 200 ms: node", harmless, func(n *clusterNode) { n.redis.delay(200); wait(ctx, some(time.Second)); n.redis.clear() }},
+		{"black-hole Redis: node", harmless, func(n *clusterNode) { n.redis.blackHole(); wait(ctx, some(2*time.Second)); n.redis.clear() }},
+		{"SCRIPT FLUSH", harmless, func(*clusterNode) { must(redis.ScriptFlush(ctx).Err()) }},
+		{"CLIENT KILL TYPE pubsub", harmless, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "pubsub").Err()) }},
+		{"CLIENT KILL TYPE normal", harmless, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "normal").Err()) }},
+		{"pause Redis", harmless, func(*clusterNode) { f.redis.Pause(); wait(ctx, some(time.Second)); f.redis.Resume() }},
+		{"FLUSHALL", destroys, func(*clusterNode) { must(redis.FlushAll(ctx).Err()) }},
 	}
 }
 

@@ -29,7 +29,7 @@ func TestSubscriberCut(t *testing.T) {
 		}
 		f.publish(over, p)
 	}
-	f.strike("subscriber cut", false, func() {
+	f.strike("subscriber cut", harmless, func() {
 		victim.feed.cutSubscribers()
 		wait(ctx, 5*time.Second)
 		victim.feed.mendSubscribers()

@@ -34,14 +34,24 @@ type fleet struct {
 type fault struct {
 	what     string
 	from, to time.Time // to is zero while it goes on
-	destroys bool      // history, so that sessions from before may be refused
+	harm     harm
 }
 
+// A harm is what a fault does to history. Where it may destroy some of it, sessions
+// from before may be refused; where it does, none of them may live on.
+type harm int
+
+const (
+	harmless harm = iota
+	mayDestroy
+	destroys
+)
+
 // strike does something to the cluster and remembers it.
-func (f *fleet) strike(what string, destroys bool, do func()) {
+func (f *fleet) strike(what string, h harm, do func()) {
 	f.mu.Lock()
 	i := len(f.faults)
-	f.faults = append(f.faults, fault{what: what, from: time.Now(), destroys: destroys})
+	f.faults = append(f.faults, fault{what: what, from: time.Now(), harm: h})
 	f.mu.Unlock()
 	do()
 	f.mu.Lock()
@@ -60,12 +70,12 @@ func (f *fleet) kill(n *clusterNode) {
 	n.kill()
 }
 
-// excused reports whether history was destroyed after a session was born.
+// excused reports whether history may have been destroyed after a session was born.
 func (f *fleet) excused(born time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.ContainsFunc(f.faults, func(g fault) bool {
-		return g.destroys && (g.to.IsZero() || born.Before(g.to.Add(time.Second)))
+		return g.harm > harmless && (g.to.IsZero() || born.Before(g.to.Add(time.Second)))
 	})
 }
 
@@ -285,7 +295,7 @@ func (f *fleet) checkStale(w *witness) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, g := range f.faults {
-		if g.destroys && w.born.Before(g.from) {
+		if g.harm == destroys && w.born.Before(g.from) {
 			w.problem("STALE: the session of %s has outlived the loss of history", w.born.Format("05.000"))
 		}
 	}
