@@ -98,6 +98,10 @@ const commands = {
   cut({ socket }) {
     sockets.get(socket).io.engine.close();
   },
+  // What the client says of itself when it connects next.
+  auth({ socket, auth }) {
+    sockets.get(socket).auth = auth;
+  },
   connect({ socket }) {
     sockets.get(socket).connect();
   },
