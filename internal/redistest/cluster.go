@@ -219,6 +219,22 @@ func (c *Cluster) Failover(replica *Server) {
 	c.AwaitHealthy()
 }
 
+// LoseTail parts a master's replica from it while during runs, so that it gets
+// nothing of what is written then, kills the master and returns once the replica
+// has taken its place. The master stays down; Restart brings it back as a replica.
+// The others notice within a second that the replica stands still, so during must
+// be short.
+func (c *Cluster) LoseTail(master *Server, during func()) {
+	c.t.Helper()
+	replica := c.Replica(master)
+	replica.Pause()
+	master.must("CLIENT", "KILL", "TYPE", "replica")
+	during()
+	master.Kill()
+	replica.Resume()
+	c.AwaitMaster(replica)
+}
+
 // AwaitMaster returns once a server is a master.
 func (c *Cluster) AwaitMaster(s *Server) {
 	c.t.Helper()

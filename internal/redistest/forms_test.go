@@ -20,6 +20,13 @@ func TestSentinels(t *testing.T) {
 		t.Error("the failover has lost something")
 	}
 	s.AwaitWatched()
+	s.Handover()
+	if s.Primary() != first {
+		t.Error("nothing was handed over")
+	}
+	s.AwaitWatched()
+	s.Handover()
+	s.AwaitWatched()
 	s.LoseTail(func() { second.must("SET", "k", "lost") })
 	if s.Primary() != first || first.must("GET", "k") != "kept" {
 		t.Error("the failover has lost nothing")
@@ -56,5 +63,14 @@ func TestCluster(t *testing.T) {
 		t.Error("the key is gone")
 	}
 	replica.Restart()
+	c.AwaitHealthy()
+
+	to.must("SET", "{tag}0", "kept")
+	to.must("WAIT", 1, patience.Milliseconds())
+	c.LoseTail(to, func() { to.must("SET", "{tag}0", "lost") })
+	if got := replica.must("GET", "{tag}0"); got != "kept" {
+		t.Errorf("the failover has kept what was %v", got)
+	}
+	to.Restart()
 	c.AwaitHealthy()
 }

@@ -103,6 +103,19 @@ func (s *Sentinels) Failover() {
 	s.awaitReplication(s.other(old))
 }
 
+// Handover is Failover without the loss of what is written meanwhile: the primary
+// itself hands its place over once the replica has everything, and the Sentinels
+// follow.
+func (s *Sentinels) Handover() {
+	s.t.Helper()
+	primary := s.Primary()
+	replica := s.other(primary)
+	host, port, _ := net.SplitHostPort(replica.Addr) // it is one of ours
+	primary.must("FAILOVER", "TO", host, port)
+	s.AwaitPrimary(replica)
+	s.awaitReplication(replica)
+}
+
 // LoseTail parts the replica from its primary while during runs, so that it gets
 // nothing of what is written then, kills the primary and returns once the
 // replica has taken its place. The old primary stays down; Restart brings it
