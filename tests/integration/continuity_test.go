@@ -119,6 +119,17 @@ type faultKind struct {
 // some is a random duration around d.
 func some(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
+// nodeFaults are those that do not depend on what Redis it is.
+func (f *fleet) nodeFaults() []faultKind {
+	ctx := context.Background()
+	return []faultKind{
+		{"kill node", harmless, func(n *clusterNode) { f.kill(n); wait(ctx, some(300*time.Millisecond)); n.restart() }},
+		{"kill two nodes, not", harmless, func(n *clusterNode) { f.killOthers(n) }},
+		{"drain node", harmless, func(n *clusterNode) { n.term(); n.restart() }},
+		{"pause node", harmless, func(n *clusterNode) { n.pause(); wait(ctx, some(time.Second)); n.resume() }},
+	}
+}
+
 func (f *fleet) faultKinds() []faultKind {
 	ctx := context.Background()
 	redis := f.redis.Client()
@@ -127,11 +138,7 @@ func (f *fleet) faultKinds() []faultKind {
 			f.t.Errorf("fault: %v", err)
 		}
 	}
-	return []faultKind{
-		{"kill node", harmless, func(n *clusterNode) { f.kill(n); wait(ctx, some(300*time.Millisecond)); n.restart() }},
-		{"kill two nodes, not", harmless, func(n *clusterNode) { f.killOthers(n) }},
-		{"drain node", harmless, func(n *clusterNode) { n.term(); n.restart() }},
-		{"pause node", harmless, func(n *clusterNode) { n.pause(); wait(ctx, some(time.Second)); n.resume() }},
+	return append(f.nodeFaults(), []faultKind{
 		{"cut from Redis: node", harmless, func(n *clusterNode) { n.redis.cut(); wait(ctx, some(time.Second)); n.redis.mend() }},
 		{"delay Redis by 200 ms: node", harmless, func(n *clusterNode) { n.redis.delay(200); wait(ctx, some(time.Second)); n.redis.clear() }},
 		{"black-hole Redis: node", harmless, func(n *clusterNode) { n.redis.blackHole(); wait(ctx, some(2*time.Second)); n.redis.clear() }},
@@ -140,7 +147,7 @@ func (f *fleet) faultKinds() []faultKind {
 		{"CLIENT KILL TYPE normal", harmless, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "normal").Err()) }},
 		{"pause Redis", harmless, func(*clusterNode) { f.redis.Pause(); wait(ctx, some(time.Second)); f.redis.Resume() }},
 		{"FLUSHALL", destroys, func(*clusterNode) { must(redis.FlushAll(ctx).Err()) }},
-	}
+	}...)
 }
 
 // killOthers kills all nodes but one at once.
