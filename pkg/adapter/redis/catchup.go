@@ -110,6 +110,9 @@ func (g *generation) keepUp() {
 
 var errForked = errors.New("adapter/redis: the history lacks what this node has seen")
 
+// testEndFixed is called, in tests, once a catch-up has fixed its end.
+var testEndFixed func(*partition)
+
 // catchUp reads what the feed has missed. The order of its steps is what makes
 // it whole: everything heard before is confirmed, so that later events arrive;
 // then the end is fixed; only then the rooms are listed, for a room joined since
@@ -136,6 +139,9 @@ func (g *generation) catchUp() error {
 		return errForked
 	}
 	end := p.end(seen.newest)
+	if testEndFixed != nil {
+		testEndFixed(p)
+	}
 
 	p.mu.Lock()
 	after := make(map[string]adapter.Position, len(p.rooms))

@@ -1,0 +1,214 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// crowd publishes events 0 to n-1 from several goroutines, each to one of the
+// rooms, and returns them by position.
+func crowd(t *testing.T, a *Adapter, n int, to []rooms.Room) map[adapter.Position]string {
+	t.Helper()
+	var mu sync.Mutex
+	at := make(map[adapter.Position]string)
+	var all sync.WaitGroup
+	const publishers = 64
+	for p := range publishers {
+		all.Go(func() {
+			for i := p; i < n; i += publishers {
+				data := fmt.Sprint(i)
+				r, err := a.Publish(deadline(t), event(data, to[i%len(to)]))
+				if err != nil {
+					t.Errorf("Publish: %v", err)
+					return
+				}
+				mu.Lock()
+				at[r.Cursor.At] = data
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return at
+}
+
+// expectAll reads events until all are there, each once, in order.
+func expectAll(t *testing.T, a *Adapter, want map[adapter.Position]string) {
+	t.Helper()
+	ctx := deadline(t)
+	var last adapter.Position
+	for n := range len(want) {
+		e, err := a.Next(ctx)
+		if err != nil {
+			t.Fatalf("Next, after %d of %d events: %v", n, len(want), err)
+		}
+		if e.Position.Compare(last) <= 0 {
+			t.Fatalf("%q at %v comes after %v", e.Data, e.Position, last)
+		}
+		if want[e.Position] != string(e.Data) {
+			t.Fatalf("%q is at %v, where %q should be", e.Data, e.Position, want[e.Position])
+		}
+		last = e.Position
+	}
+}
+
+func TestCutSubscriberMissesNothing(t *testing.T) {
+	const all = 2000
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a, b := start(t, relay.url(), "a", Options{}), start(t, server.URL(), "b", Options{})
+	var list []rooms.Room
+	for i := range all {
+		list = append(list, room(fmt.Sprint("r", i)))
+	}
+	subscribe(t, a, list...)
+	fill := relay.hole(subscriber) // also for the next connection
+	relay.cut(subscriber)
+	want := crowd(t, b, 2*all, list)
+	fill()
+	began := time.Now()
+	eventually(t, "the feed is live", func() bool { return a.Ready() == nil && a.Stats().Repaired == 2*all })
+	t.Logf("%d rooms caught up in %v", all, time.Since(began))
+	expectAll(t, a, want)
+	if s := a.Stats(); s.Losses > 0 || s.Epochs > 0 || s.Generations == 0 {
+		t.Errorf("%+v", s)
+	}
+	publish(t, b, event("live", list[0]))
+	expect(t, a, "live")
+}
+
+// TCP says nothing is wrong, but nothing comes.
+func TestDeafSubscriberIsNoticed(t *testing.T) {
+	const probing = 200 * time.Millisecond
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a := start(t, relay.url(), "a", Options{ProbeInterval: probing})
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, a, room("r"))
+	for range 3 {
+		before := a.Stats().Generations
+		fill := relay.hole(subscriber)
+		began := time.Now()
+		publish(t, b, event("missed", room("r")))
+		eventually(t, "the connection is given up", func() bool { return a.Stats().Generations > before })
+		if took := time.Since(began); took > 3*probing+slack/4 {
+			t.Errorf("it took %v, with probes every %v", took, probing)
+		}
+		relay.cut(subscriber) // what is in the hole does not come late
+		fill()
+		expect(t, a, "missed")
+		eventually(t, "the feed is live", func() bool { return a.Ready() == nil })
+	}
+}
+
+// The hole in the rule for join positions that a model of this has had: a room
+// without a member is joined while its node catches up.
+func TestJoinDuringCatchUp(t *testing.T) {
+	var armed atomic.Bool
+	fixed, release := make(chan struct{}), make(chan struct{})
+	testEndFixed = func(p *partition) {
+		if p.node == "a" && armed.CompareAndSwap(true, false) {
+			close(fixed)
+			select {
+			case <-release:
+			case <-p.ctx.Done():
+			}
+		}
+	}
+	t.Cleanup(func() { testEndFixed = nil }) // when the nodes are closed
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a, b := start(t, relay.url(), "a", Options{}), start(t, server.URL(), "b", Options{})
+	r := room("r")
+	armed.Store(true)
+	relay.cut(subscriber)
+	<-fixed
+
+	publish(t, b, event("139", r))
+	first := subscribe(t, a, r)
+	c140 := publish(t, b, event("140", r))
+	second := subscribe(t, a, r)
+	c141 := publish(t, b, event("141", r))
+	if first.Covers(c140.At) || !second.Covers(c140.At) || second.Covers(c141.At) {
+		t.Errorf("joined at %v, %q, joined at %v, %q", first, c140, second, c141)
+	}
+	close(release)
+	for e := (adapter.Event{}); e.Position != c140.At; {
+		var err error
+		if e, err = a.Next(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+		if c140.At.Compare(e.Position) < 0 {
+			t.Fatalf("%q has come before 140", e.Data)
+		}
+	}
+	expect(t, a, "141")
+}
+
+// A node that does not take its events has them later, or is told, and does not
+// keep them meanwhile.
+func TestFeedOverflow(t *testing.T) {
+	for name, limit := range map[string]int{"Repaired": 100_000, "Lost": 10} {
+		t.Run(name, func(t *testing.T) {
+			const n = feedItems + feedItems/4
+			server := redistest.Start(t)
+			a := start(t, server.URL(), "a", Options{BacklogLimit: limit})
+			b := start(t, server.URL(), "b", Options{BacklogLimit: limit})
+			r := room("r")
+			subscribe(t, a, r)
+			want := crowd(t, b, n, []rooms.Room{r})
+			eventually(t, "the feed overflows", func() bool { return a.Stats().Gaps > 0 })
+			if name == "Repaired" {
+				expectAll(t, a, want)
+			} else {
+				before := expectLoss(t, a)
+				if len(before) < feedItems {
+					t.Errorf("the loss is said after %d events of %d", len(before), n)
+				}
+			}
+			end := publish(t, b, event("end", r))
+			for e := (adapter.Event{}); e.Position != end.At; {
+				var err error
+				if e, err = a.Next(deadline(t)); err != nil && !errors.As(err, new(*adapter.LostError)) {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Backlogs are longer than the limit, or a replay of a trimmed one would look
+// whole.
+func TestTrimmedIsNotWhole(t *testing.T) {
+	const limit = 10
+	server := redistest.Start(t, "stream-node-max-entries 1") // so trimming is exact
+	a := start(t, server.URL(), "a", Options{BacklogLimit: limit})
+	r := room("r")
+	joined := subscribe(t, a, r)
+	after := map[rooms.Room]adapter.Cursor{r: joined}
+	replay := func(upTo adapter.Cursor) (n int, err error) {
+		for _, err = range a.Replay(deadline(t), after, upTo) {
+			n++
+		}
+		return n, err
+	}
+	var head adapter.Cursor
+	for i := range 5 * limit {
+		head = publish(t, a, event(fmt.Sprint(i), r))
+		n, err := replay(head)
+		switch {
+		case i < limit && (err != nil || n != i+1):
+			t.Errorf("%d events missed, and the replay has %d: %v", i+1, n, err)
+		case i >= limit && !errors.Is(err, adapter.ErrTrimmed):
+			t.Errorf("%d events missed, and the replay has %d: %v, want ErrTrimmed", i+1, n, err)
+		}
+	}
+}
