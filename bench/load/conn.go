@@ -23,6 +23,7 @@ type conn struct {
 	file    *os.File
 	fd      int
 	loop    *loop  // nil during the set-up
+	hails   bool   // the answer to the upgrade request is still to come
 	partial []byte // the beginning of a frame whose rest has not arrived
 	out     []byte // frames to send at the next flush
 	bytes   int    // read from the wire so far
@@ -75,12 +76,18 @@ func open(ctx context.Context, addr string) (*conn, error) {
 	return c, nil
 }
 
-// connect makes the WebSocket, the Engine.IO and the Socket.IO handshake.
-func (c *conn) connect(addr string) error {
+// hail asks for the upgrade to WebSocket.
+func (c *conn) hail(addr string) error {
 	const request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n" +
 		"Host: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-	if err := write(c.fd, fmt.Appendf(nil, request, addr)); err != nil {
+	c.hails = true
+	return write(c.fd, fmt.Appendf(nil, request, addr))
+}
+
+// connect makes the WebSocket, the Engine.IO and the Socket.IO handshake.
+func (c *conn) connect(addr string) error {
+	if err := c.hail(addr); err != nil {
 		return err
 	}
 	if err := c.readResponse(); err != nil {
@@ -99,13 +106,12 @@ func (c *conn) connect(addr string) error {
 // readResponse reads the answer to the upgrade request. What the server sent
 // behind it stays for the next reader.
 func (c *conn) readResponse() error {
-	const wanted, end = "HTTP/1.1 101 ", "\r\n\r\n"
 	for {
-		head, rest, whole := bytes.Cut(c.partial, []byte(end))
-		if whole {
-			if !bytes.HasPrefix(head, []byte(wanted)) {
-				return fmt.Errorf("no upgrade: %.200q", head)
-			}
+		rest, err := c.heard(c.partial)
+		if err != nil {
+			return err
+		}
+		if !c.hails {
 			c.partial = bytes.Clone(rest)
 			return nil
 		}
@@ -113,6 +119,20 @@ func (c *conn) readResponse() error {
 			return err
 		}
 	}
+}
+
+// heard takes the answer to the upgrade request off what has arrived, once it is
+// there.
+func (c *conn) heard(data []byte) (rest []byte, err error) {
+	head, rest, whole := bytes.Cut(data, []byte("\r\n\r\n"))
+	if !whole {
+		return data, nil
+	}
+	if !bytes.HasPrefix(head, []byte("HTTP/1.1 101 ")) {
+		return data, fmt.Errorf("no upgrade: %.200q", head)
+	}
+	c.hails = false
+	return rest, nil
 }
 
 // expect waits for the next message, which must begin with prefix.
@@ -176,6 +196,11 @@ func (c *conn) receive(buf []byte) error {
 
 // dispatch handles the whole messages in data and returns what is left.
 func (c *conn) dispatch(data []byte) (rest []byte, err error) {
+	if c.hails {
+		if data, err = c.heard(data); err != nil || c.hails {
+			return data, err
+		}
+	}
 	for {
 		message, size, err := frame(data)
 		if size == 0 || err != nil {

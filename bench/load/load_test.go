@@ -16,6 +16,9 @@ var small = plan{
 func TestRightCountsAreCounted(t *testing.T) {
 	s := (&fake{deliver: correct, echo: correct}).serve(t)
 	for _, f := range figures {
+		if f.Measure == nil {
+			continue
+		}
 		got, err := f.Measure(t.Context(), s, small)
 		if err != nil {
 			t.Errorf("%s: %v", f.Name, err)

@@ -41,6 +41,13 @@ func (l *loop) add(c *conn) error {
 	return nil
 }
 
+// drop makes l forget c, without closing it: what it is sent from now on stays
+// unread.
+func (l *loop) drop(c *conn) error {
+	l.conns[c.fd], c.loop = nil, nil
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_DEL, c.fd, nil))
+}
+
 // dial opens n connections that l serves and closes.
 func (l *loop) dial(ctx context.Context, addr string, n int) ([]*conn, error) {
 	conns := make([]*conn, 0, n)
@@ -80,6 +87,9 @@ func (l *loop) until(deadline time.Time, done func() bool) error {
 			return os.NewSyscallError("epoll_wait", err)
 		}
 		for _, e := range events[:max(n, 0)] {
+			if l.conns[e.Fd] == nil { // dropped since
+				continue
+			}
 			if err := l.conns[e.Fd].receive(l.buf[:]); err != nil {
 				return err
 			}

@@ -35,6 +35,15 @@ type plan struct {
 	Warmup     time.Duration `json:"warmup_ns"`
 	Measured   time.Duration `json:"measured_ns"`
 	Settle     time.Duration `json:"settle_ns"` // from the last idle connection to the reading
+
+	// Of a cluster.
+	Roamers int `json:"roamers"` // clients that come back
+	Rooms   int `json:"rooms"`   // they are in
+	Missed  int `json:"missed"`  // events of each room while they are away
+	Others  int `json:"others"`  // and of other rooms
+	Senders int `json:"senders"` // publishers to the cluster, each with an event on its way
+	Stalls  int `json:"stalls"`  // rooms that they publish to
+	Heard   int `json:"heard"`   // rooms of a subscriber that is cut
 }
 
 // A figure is one of the numbers that are measured.
@@ -44,13 +53,22 @@ type figure struct {
 	Format  string // of a value in that unit
 	Columns []column
 	Measure func(context.Context, *server, plan) (sample, error)
+	Cluster func(context.Context, *cluster, plan) (sample, error) // in place of Measure
 }
 
 var figures = []figure{
-	{"room", "deliveries per server CPU second", "%.0f", loadColumns, measureRoom},
-	{"echo", "echoes per server CPU second", "%.0f", loadColumns, measureEcho},
-	{"idle", "KiB resident per idle connection", "%.1f", idleColumns, measureIdle},
+	{"room", "deliveries per server CPU second", "%.0f", loadColumns, measureRoom, nil},
+	{"echo", "echoes per server CPU second", "%.0f", loadColumns, measureEcho, nil},
+	{"idle", "KiB resident per idle connection", "%.1f", idleColumns, measureIdle, nil},
+	{"cut", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(cut)},
+	{"busy", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(cutAndBusy)},
+	{"killed", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(killed)},
+	{"half-open", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(halfOpen)},
+	{"publish", "µs of the nodes' CPU for each event through the cluster", "%.1f", publishColumns, nil, measurePublish},
+	{"catch-up", "commands that repair the subscribers' cut", "%.0f", catchUpColumns, nil, measureCatchUp},
 }
+
+const recoveryUnit = "ms of the nodes' CPU for each client that comes back"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -72,7 +90,14 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&p.Warmup, "warmup", time.Second, "load before each measurement")
 	flag.DurationVar(&p.Measured, "measured", 3*time.Second, "length of each measurement")
 	flag.DurationVar(&p.Settle, "settle", 5*time.Second, "from the last idle connection to the reading")
-	only := flag.String("only", "", "comma-separated figures (room, echo, idle) to measure; empty for all")
+	flag.IntVar(&p.Roamers, "roamers", 500, "clients of a cluster that come back to another node")
+	flag.IntVar(&p.Rooms, "rooms", 100, "rooms that they are in, each in one")
+	flag.IntVar(&p.Missed, "missed", 20, "events in each of them while they are away")
+	flag.IntVar(&p.Others, "others", 20_000, "events in other rooms meanwhile, where the cluster is busy")
+	flag.IntVar(&p.Senders, "senders", 64, "publishers to the cluster, each with one event on its way")
+	flag.IntVar(&p.Stalls, "stalls", 500, "rooms that they publish to")
+	flag.IntVar(&p.Heard, "heard", 2000, "rooms of a node whose subscriber is cut")
+	only := flag.String("only", "", "comma-separated figures (room, echo, idle, cut, busy, killed, half-open, publish, catch-up) to measure; empty for all")
 	servers := flag.String("servers", "", "comma-separated servers to measure; empty for all")
 	node := flag.String("node", "../rejoin", "the node's binary")
 	peer := flag.String("peer", "peer", "the folder of the peer's server.js")
@@ -90,6 +115,16 @@ func run(ctx context.Context) error {
 		{Name: "socket.io+recovery", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
 			"NODE_ENV=production", "RECOVERY=on",
 		}, Figures: []string{"room"}},
+		{Name: "rejoin", Redis: "REJOIN_REDIS_URL", Command: []string{*node}, Env: []string{
+			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
+			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_CLUSTER_SECRET=only for measurements",
+		}},
+		{Name: "socket.io+streams", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
+			"NODE_ENV=production", "RECOVERY=on",
+		}, Figures: []string{"cut", "busy", "killed", "half-open", "publish"}},
+		{Name: "socket.io+redis", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
+			"NODE_ENV=production", "ADAPTER=redis",
+		}, Figures: []string{"publish"}},
 	}
 	r := report{Machine: thisMachine(), Plan: p}
 	for _, f := range figures {
@@ -98,7 +133,7 @@ func run(ctx context.Context) error {
 		}
 		for round := range p.Rounds {
 			for _, c := range contenders {
-				if !chosen(*servers, c.Name) || c.Figures != nil && !slices.Contains(c.Figures, f.Name) {
+				if !chosen(*servers, c.Name) || (c.Redis != "") != (f.Cluster != nil) || c.Figures != nil && !slices.Contains(c.Figures, f.Name) {
 					continue
 				}
 				fmt.Fprintf(os.Stderr, "%s, round %d of %d: %s\n", f.Name, round+1, p.Rounds, c.Name)
@@ -120,6 +155,14 @@ func run(ctx context.Context) error {
 
 // measure takes one sample from a server of its own.
 func measure(ctx context.Context, c contender, f figure, p plan) (_ sample, err error) {
+	if f.Cluster != nil {
+		cl, err := startCluster(ctx, c)
+		if err != nil {
+			return sample{}, err
+		}
+		s, err := f.Cluster(ctx, cl, p)
+		return s, errors.Join(err, cl.stop())
+	}
 	s, err := start(ctx, c)
 	if err != nil {
 		return sample{}, err

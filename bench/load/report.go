@@ -20,6 +20,10 @@ type sample struct {
 	Count  int     `json:"count"`           // of what the figure counts
 	Bytes  float64 `json:"bytes,omitempty"` // on the wire, for each of those
 	Usage  usage   `json:"usage"`
+
+	// Of a cluster, whose Usage is that of its nodes.
+	Of    int           `json:"of,omitempty"` // as many were tried
+	Redis time.Duration `json:"redis_cpu_ns,omitempty"`
 }
 
 type machine struct {
@@ -81,6 +85,27 @@ var (
 		{"connections", "%.0f", func(s sample) float64 { return float64(s.Count) }},
 		{"CPU s", "%.2f", func(s sample) float64 { return s.Usage.cpu().Seconds() }},
 		{"wall s", "%.2f", func(s sample) float64 { return s.Usage.Wall.Seconds() }},
+	}
+	recoveryColumns = []column{
+		{"Redis ms", "%.3f", func(s sample) float64 { return per(s.Redis, s.Of, time.Millisecond) }},
+		{"recovered", "%.0f", func(s sample) float64 { return float64(s.Count) }},
+		{"of", "%.0f", func(s sample) float64 { return float64(s.Of) }},
+		{"wall s", "%.2f", func(s sample) float64 { return s.Usage.Wall.Seconds() }},
+		{"switches", "%.0f", func(s sample) float64 { return float64(s.Usage.Switches) }},
+		{"load CPU s", "%.2f", func(s sample) float64 { return s.Usage.Load.Seconds() }},
+	}
+	publishColumns = []column{
+		{"Redis µs", "%.1f", func(s sample) float64 { return per(s.Redis, s.Of, time.Microsecond) }},
+		{"events", "%.0f", func(s sample) float64 { return float64(s.Count) }},
+		{"/s", "%.0f", func(s sample) float64 { return float64(s.Count) / s.Usage.Wall.Seconds() }},
+		{"switches", "%.0f", func(s sample) float64 { return float64(s.Usage.Switches) }},
+		{"load CPU s", "%.2f", func(s sample) float64 { return s.Usage.Load.Seconds() }},
+	}
+	catchUpColumns = []column{
+		{"rooms", "%.0f", func(s sample) float64 { return float64(s.Count) }},
+		{"nodes' CPU ms", "%.0f", func(s sample) float64 { return per(s.Usage.cpu(), 1, time.Millisecond) }},
+		{"Redis CPU ms", "%.0f", func(s sample) float64 { return per(s.Redis, 1, time.Millisecond) }},
+		{"wall ms", "%.0f", func(s sample) float64 { return per(s.Usage.Wall, 1, time.Millisecond) }},
 	}
 )
 

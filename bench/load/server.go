@@ -21,6 +21,7 @@ type contender struct {
 	Command []string
 	Env     []string // in addition to this process's
 	Figures []string // that it is measured for; nil for all
+	Redis   string   // the variable for the URL of the Redis that makes two of them a cluster
 }
 
 // A server is a contender at work in a process of its own.

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+)
+
+// measurePublish counts events that publishers, half of them at each node and
+// each with one on its way, send to one of many rooms. Every room has a member at
+// either node, and both must get each event once.
+func measurePublish(ctx context.Context, cl *cluster, p plan) (sample, error) {
+	l, err := newLoop()
+	if err != nil {
+		return sample{}, err
+	}
+	defer l.close()
+	b := &bazaar{rooms: p.Stalls}
+	for _, node := range cl.nodes {
+		if err := b.furnish(ctx, l, node, p.Senders/nodes); err != nil {
+			return sample{}, err
+		}
+	}
+	if err := b.saturate(l, p.Warmup); err != nil {
+		return sample{}, err
+	}
+	before := b.complete
+	usage, redis, err := cl.metered(func() error { return b.saturate(l, p.Measured) })
+	if err != nil {
+		return sample{}, err
+	}
+	if err := l.during(quiet); err != nil {
+		return sample{}, err
+	}
+	n := b.complete - before
+	return sample{Count: n, Of: n, Usage: usage, Redis: redis, Value: per(usage.cpu(), n, time.Microsecond)}, nil
+}
+
+// A bazaar is rooms with members, and publishers who turn to one after another.
+type bazaar struct {
+	rooms    int
+	senders  []*sender
+	complete int // events that have arrived everywhere
+	open     bool
+}
+
+type sender struct {
+	*conn
+	index   int
+	room    int // of the event on its way
+	sent    int // events so far; the last one's number is one less
+	missing int // arrivals of that
+}
+
+// furnish connects a member of every room and some publishers to a node.
+func (b *bazaar) furnish(ctx context.Context, l *loop, node *server, senders int) error {
+	members, err := l.dial(ctx, node.addr, b.rooms)
+	if err != nil {
+		return err
+	}
+	for room, c := range members {
+		last := make(map[int]int) // event of each publisher
+		c.handle = func(message []byte) error {
+			from, number, ok := parseEvent(message)
+			if !ok || from >= len(b.senders) {
+				return fmt.Errorf("a member got %.200q", message)
+			}
+			s := b.senders[from]
+			if n, before := last[from]; s.room != room || number != s.sent-1 || before && n == number {
+				return fmt.Errorf("a member of room %d got event %d of publisher %d, who is at event %d in room %d", room, number, from, s.sent-1, s.room)
+			}
+			last[from] = number
+			return b.arrived(s)
+		}
+		if err := c.call(fmt.Sprintf(`["join",%q]`, stall(room))); err != nil {
+			return err
+		}
+	}
+	conns, err := l.dial(ctx, node.addr, senders)
+	if err != nil {
+		return err
+	}
+	for _, c := range conns {
+		s := &sender{conn: c, index: len(b.senders), room: len(b.senders) * b.rooms / 64}
+		b.senders = append(b.senders, s)
+		c.handle = func(message []byte) error {
+			number, rest, ok := cutAck(message)
+			if !ok || number != s.sent-1 || !bytes.HasPrefix(rest, []byte(`[{"ok":true`)) {
+				return fmt.Errorf("a publisher got %.200q", message)
+			}
+			return b.arrived(s)
+		}
+	}
+	return nil
+}
+
+func (b *bazaar) saturate(l *loop, d time.Duration) error {
+	b.open = true
+	for _, s := range b.senders {
+		b.publish(s)
+	}
+	if err := l.during(d); err != nil {
+		return err
+	}
+	b.open = false
+	idle := func() bool {
+		for _, s := range b.senders {
+			if s.missing > 0 {
+				return false
+			}
+		}
+		return true
+	}
+	if err := l.until(time.Now().Add(drainTimeout), idle); err != nil {
+		return fmt.Errorf("after %d events some arrivals are missing: %w", b.complete, err)
+	}
+	return nil
+}
+
+func (b *bazaar) publish(s *sender) {
+	s.room = (s.room + 7) % b.rooms
+	s.missing = 1 + nodes
+	s.send(fmt.Appendf(nil, `42%d["to",%q,"m",{"p":%d,"n":%d,"text":%q}]`, s.sent, stall(s.room), s.index, s.sent, text))
+	s.sent++
+}
+
+func (b *bazaar) arrived(s *sender) error {
+	if s.missing--; s.missing == 0 {
+		if b.complete++; b.open {
+			b.publish(s)
+		}
+	}
+	return nil
+}
+
+func stall(i int) string { return fmt.Sprint("stall ", i) }
