@@ -224,13 +224,15 @@ func (g *generation) write() {
 	tick := time.NewTicker(lingering / 2)
 	defer tick.Stop()
 	for {
+		sweep := false // looking at every room takes too long to do it with each join
 		select {
 		case <-g.wake:
 		case <-tick.C:
+			sweep = true
 		case <-g.ctx.Done():
 			return
 		}
-		wanted, unneeded := g.changes()
+		wanted, unneeded := g.changes(sweep)
 		for _, step := range []struct {
 			channels []string
 			send     func(*goredis.PubSub, context.Context, ...string) error
@@ -249,7 +251,7 @@ func (g *generation) write() {
 
 // changes returns the channels to subscribe and to unsubscribe. The latter are
 // unheard from here on.
-func (g *generation) changes() (wanted, unneeded []string) {
+func (g *generation) changes(sweep bool) (wanted, unneeded []string) {
 	p := g.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -257,6 +259,9 @@ func (g *generation) changes() (wanted, unneeded []string) {
 		wanted = append(wanted, g.base+name)
 	}
 	g.wanted = nil
+	if !sweep {
+		return wanted, nil
+	}
 	for name, h := range p.rooms {
 		if h.members == 0 && h.confirmed && time.Since(h.left) > lingering {
 			delete(p.rooms, name)
