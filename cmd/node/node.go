@@ -258,7 +258,20 @@ func (n *node) newHTTPServer(h http.Handler) *http.Server {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          errorLog,
+		ConnContext:       boundSendBuffer,
 	}
+}
+
+// sendBuffer is what the kernel may hold for one connection. Without a bound it
+// takes megabytes, and on a narrow link a ping would wait behind them until its
+// client has given up.
+const sendBuffer = 256 << 10
+
+func boundSendBuffer(ctx context.Context, c net.Conn) context.Context {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
+	}
+	return ctx
 }
 
 // randomNodeID returns 4 of the characters that a node id is made of.
