@@ -33,12 +33,14 @@ func StartSentinels(t testing.TB, config ...string) *Sentinels {
 	for range 3 {
 		sentinel := start(t, []string{"--sentinel"}, []string{
 			"sentinel monitor " + masterName + " " + hostPort(primary.Addr) + " 2",
-			"sentinel down-after-milliseconds " + masterName + " 500",
+			"sentinel down-after-milliseconds " + masterName + " " + fmt.Sprint(silence),
 			"sentinel failover-timeout " + masterName + " 1000",
 		})
 		// As they are, Sentinels ask once a second at most, so a server that they
-		// have just heard of would count as down before it is asked.
-		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 100, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
+		// have just heard of would count as down before it is asked. While a primary
+		// is down they ask its replicas once a second whatever is set here, and
+		// promote none that has not answered for five times the first of these.
+		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 250, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
 		s.Sentinels = append(s.Sentinels, sentinel)
 	}
 	s.AwaitWatched()
@@ -111,9 +113,23 @@ func (s *Sentinels) Handover() {
 	primary := s.Primary()
 	replica := s.other(primary)
 	host, port, _ := net.SplitHostPort(replica.Addr) // it is one of ours
+	s.patient(10_000)                                // what they write waits with everything else
 	primary.must("FAILOVER", "TO", host, port)
-	s.AwaitPrimary(replica)
 	s.awaitReplication(replica)
+	s.patient(silence)
+	s.AwaitPrimary(replica)
+}
+
+// silence is after how many milliseconds a server counts as down.
+const silence = 500
+
+// patient lets the Sentinels wait so many milliseconds before the primary counts
+// as down.
+func (s *Sentinels) patient(milliseconds int) {
+	s.t.Helper()
+	for _, sentinel := range s.Sentinels {
+		sentinel.must("SENTINEL", "SET", masterName, "down-after-milliseconds", milliseconds)
+	}
 }
 
 // LoseTail parts the replica from its primary while during runs, so that it gets
