@@ -24,6 +24,9 @@ test: setup ## all tests, with the race detector
 	cd tests && $(GO) test -race -timeout 14m ./...
 	cd bench && $(GO) vet ./...
 
+chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis
+	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -race -v -timeout 3h -run TestContinuity ./integration/
+
 compose-test: ## the cluster of docker-compose.yml: start it, chat, kill a node
 	scripts/compose-test
 
@@ -43,4 +46,4 @@ vuln: ## known vulnerabilities in what is used (needs the internet)
 	$(GO) build -C tools -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
-.PHONY: help run build client setup test compose-test lint cross fuzz bench vuln
+.PHONY: help run build client setup test chaos compose-test lint cross fuzz bench vuln

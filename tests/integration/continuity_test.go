@@ -142,10 +142,17 @@ func (f *fleet) faultKinds() []faultKind {
 		{"cut from Redis: node", harmless, func(n *clusterNode) { n.redis.cut(); wait(ctx, some(time.Second)); n.redis.mend() }},
 		{"delay Redis by 200 ms: node", harmless, func(n *clusterNode) { n.redis.delay(200); wait(ctx, some(time.Second)); n.redis.clear() }},
 		{"black-hole Redis: node", harmless, func(n *clusterNode) { n.redis.blackHole(); wait(ctx, some(2*time.Second)); n.redis.clear() }},
+		{"black-hole the subscriber: node", harmless, func(n *clusterNode) { n.feed.deafenSubscribers() }},
 		{"SCRIPT FLUSH", harmless, func(*clusterNode) { must(redis.ScriptFlush(ctx).Err()) }},
 		{"CLIENT KILL TYPE pubsub", harmless, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "pubsub").Err()) }},
 		{"CLIENT KILL TYPE normal", harmless, func(*clusterNode) { must(redis.Do(ctx, "CLIENT", "KILL", "TYPE", "normal").Err()) }},
 		{"pause Redis", harmless, func(*clusterNode) { f.redis.Pause(); wait(ctx, some(time.Second)); f.redis.Resume() }},
+		{"memory limit", mayDestroy, func(*clusterNode) {
+			must(redis.ConfigSet(ctx, "maxmemory", "1").Err())
+			wait(ctx, some(time.Second))
+			must(redis.ConfigSet(ctx, "maxmemory", "0").Err())
+		}},
+		{"restart Redis, empty", destroys, func(*clusterNode) { f.redis.Restart() }},
 		{"FLUSHALL", destroys, func(*clusterNode) { must(redis.FlushAll(ctx).Err()) }},
 	}...)
 }
