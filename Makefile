@@ -10,6 +10,9 @@ run: ## build and start the node, with the demo page at http://127.0.0.1:3000/
 	$(GO) build -o rejoin ./cmd/node
 	REJOIN_LOG_FORMAT=$${REJOIN_LOG_FORMAT:-console} ./rejoin
 
+cluster: ## three nodes, Redis and a balancer on this machine, without containers: http://127.0.0.1:3000/
+	@scripts/cluster
+
 build: ## build the binary ./rejoin
 	$(GO) build -trimpath -o rejoin ./cmd/node
 
@@ -46,4 +49,4 @@ vuln: ## known vulnerabilities in what is used (needs the internet)
 	$(GO) build -C tools -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
-.PHONY: help run build client setup test chaos compose-test lint cross fuzz bench vuln
+.PHONY: help run cluster build client setup test chaos compose-test lint cross fuzz bench vuln
