@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -247,12 +246,4 @@ func (p *Progress) To(at Position) Cursor {
 func (p *Progress) Reset(epoch string, at Position) {
 	p.epoch = epoch
 	p.positions[at.Partition] = at
-}
-
-// Cursor returns the cursor that the progress has come to.
-func (p *Progress) Cursor() Cursor {
-	newest := slices.IndexFunc(p.positions, func(q Position) bool {
-		return !slices.ContainsFunc(p.positions, func(r Position) bool { return r.Compare(q) > 0 })
-	})
-	return NewCursor(p.epoch, uint16(newest), p.positions)
 }

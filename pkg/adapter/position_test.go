@@ -80,3 +80,76 @@ func FuzzParseCursor(f *testing.F) {
 		}
 	})
 }
+
+// cursor makes one of three partitions.
+func cursor(at uint16, a, b, c uint64) adapter.Cursor {
+	return adapter.NewCursor("EPOCH", at, []adapter.Position{{Ms: a, Seq: 1}, {Ms: b, Seq: 2, Partition: 1}, {Ms: c, Seq: 3, Partition: 2}})
+}
+
+func TestCursorsOfSeveralPartitions(t *testing.T) {
+	c := cursor(1, 50, 70, 60)
+	if c.At != (adapter.Position{Ms: 70, Seq: 2, Partition: 1}) {
+		t.Errorf("At is %v", c.At)
+	}
+	for i, ms := range []uint64{50, 70, 60} {
+		p := adapter.Position{Ms: ms, Seq: uint64(i + 1), Partition: uint16(i)}
+		after := p
+		after.Seq++
+		if c.In(uint16(i)) != p || !c.Covers(p) || c.Covers(after) {
+			t.Errorf("in partition %d it is at %v, want %v", i, c.In(uint16(i)), p)
+		}
+	}
+	for _, m := range []struct {
+		d, max   adapter.Cursor
+		includes bool
+	}{
+		{cursor(0, 40, 70, 60), c, true},
+		{cursor(2, 50, 70, 60), c, true},
+		{cursor(0, 51, 10, 10), cursor(1, 51, 70, 60), false},
+		{cursor(2, 10, 10, 99), cursor(2, 50, 70, 99), false},
+	} {
+		got := c.Max(m.d)
+		for i := range uint16(3) {
+			if got.In(i) != m.max.In(i) {
+				t.Errorf("the larger of %v and %v is %v", c, m.d, got)
+			}
+		}
+		if c.Includes(m.d) != m.includes {
+			t.Errorf("%v includes %v: %v", c, m.d, !m.includes)
+		}
+	}
+	if c.SameHistory(adapter.Cursor{Epoch: "EPOCH"}) {
+		t.Error("a cursor of one partition is comparable to one of three")
+	}
+}
+
+func TestProgress(t *testing.T) {
+	p := adapter.NewProgress(cursor(0, 50, 70, 60))
+	got := p.To(adapter.Position{Ms: 55, Partition: 2}) // it has been further
+	if got.At != (adapter.Position{Ms: 60, Seq: 3, Partition: 2}) {
+		t.Errorf("it went back to %v", got)
+	}
+	got = p.To(adapter.Position{Ms: 80, Partition: 0})
+	if want := adapter.NewCursor("EPOCH", 0, []adapter.Position{{Ms: 80}, {Ms: 70, Seq: 2, Partition: 1}, {Ms: 60, Seq: 3, Partition: 2}}); got != want {
+		t.Errorf("it is at %v, want %v", got, want)
+	}
+	p.Reset("NEW", adapter.Position{Ms: 1, Partition: 1})
+	if got = p.To(adapter.Position{Ms: 1, Partition: 2}); got.Epoch != "NEW" || got.In(1).Ms != 1 || got.In(0).Ms != 80 {
+		t.Errorf("after a reset it is at %v", got)
+	}
+}
+
+func TestOffsetsOfSeveralPartitions(t *testing.T) {
+	for _, c := range []adapter.Cursor{cursor(0, 1, 2, 3), cursor(1, 1_700_000_000_000, 1_700_000_000_001, 0), cursor(2, math.MaxUint64, 0, 1<<63)} {
+		got, err := adapter.ParseCursor(c.String())
+		if err != nil || got != c {
+			t.Errorf("%q comes back as %v, %v", c.String(), got, err)
+		}
+	}
+	good := cursor(1, 10, 20, 30).String()
+	for _, bad := range []string{good + "A", good[:len(good)-1], good + ".", strings.Replace(good, ".", "..", 1), "E.a.b.AA", "E.a.b.AQA", "E.a.b._w8"} {
+		if c, err := adapter.ParseCursor(bad); err == nil {
+			t.Errorf("%q is the offset %v", bad, c)
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package socketio
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// A gatedStore stores when it is told to.
+type gatedStore struct {
+	session.Store
+	saving chan struct{} // gets a value for each save that has begun
+	goOn   chan struct{} // gives one for each that may go on
+}
+
+func (s *gatedStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+	s.saving <- struct{}{}
+	<-s.goOn
+	return s.Store.Save(ctx, v, ttl)
+}
+
+// A client must find what it has got in the session that it comes back to: no
+// event of a room reaches it before the session that names the room is stored.
+func TestNothingOfARoomComesBeforeTheSessionNamesIt(t *testing.T) {
+	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
+	n := start(t, Options{Sessions: store})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.write(`42100["join","r"]`)
+	<-store.saving
+	must(t, n.To("r").Emit(t.Context(), "n", 1))
+	must(t, n.Emit(t.Context(), "n", 2)) // nor may anything overtake it
+	// Another client, who has nothing to wait for, proves that both were handed out.
+	must(t, n.Emit(t.Context(), "n", 3))
+	b := n.client(t)
+	must(t, n.Emit(t.Context(), "n", 4))
+	b.want(numbered(4))
+	select {
+	case m := <-a.in:
+		t.Fatalf("it got %q before the session was stored", m)
+	default:
+	}
+	store.goOn <- struct{}{}
+	got := map[string]bool{a.next(): true, a.next(): true, a.next(): true, a.next(): true, a.next(): true}
+	if !got[`43100["ok"]`] {
+		t.Errorf("no ack among %v", got)
+	}
+}
+
+// With several partitions an offset is never sent that is behind one that the
+// client has in any of them.
+func TestNoOffsetGoesBackInAnyPartition(t *testing.T) {
+	at := func(a, b uint64) adapter.Cursor {
+		return adapter.NewCursor("E", 0, []adapter.Position{{Ms: a}, {Ms: b, Partition: 1}})
+	}
+	var g gate
+	g.discard(at(5, 5))
+	for _, c := range []struct{ own, want adapter.Cursor }{
+		{at(3, 4), at(5, 5)},
+		{at(7, 4), at(7, 5)},
+		{at(7, 5), at(7, 5)}, // it is past the replay now
+		{at(8, 5), at(8, 5)},
+	} {
+		got := g.stamp(c.own)
+		for i := range uint16(2) {
+			if got.In(i) != c.want.In(i) {
+				t.Errorf("%v was stamped %v, want %v", c.own, got, c.want)
+			}
+		}
+	}
+}
