@@ -41,10 +41,11 @@ type partition struct {
 	outbox    outbox
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
 
-	feed  *queue.Queue[fed] // of all partitions
-	inbox *queue.Queue[adapter.Message]
-	heads heads
-	kick  chan struct{} // holds a token if a probe is wanted at once
+	feed     *queue.Queue[fed] // of all partitions
+	inbox    *queue.Queue[adapter.Message]
+	heads    heads
+	backlogs backlogs
+	kick     chan struct{} // holds a token if a probe is wanted at once
 
 	mu sync.Mutex
 	// What this node knows of the history. tail is how far the feed is complete:

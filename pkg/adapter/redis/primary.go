@@ -28,6 +28,11 @@ func atPrimary(ctx context.Context, c goredis.Cmdable, f func(tx goredis.Pipelin
 	if err != nil && !errors.Is(err, goredis.Nil) { // that is a key without a value
 		return err
 	}
+	return isPrimary(role)
+}
+
+// isPrimary returns an error unless a server has said that it is one.
+func isPrimary(role *goredis.Cmd) error {
 	if is, err := role.Slice(); err != nil || len(is) == 0 || is[0] != "master" {
 		return errors.Join(errReplica, err)
 	}

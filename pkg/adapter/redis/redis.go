@@ -190,6 +190,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	}
 	p.outbox.ready = make(chan struct{}, 1)
 	p.heads.ready = make(chan struct{}, 1)
+	p.backlogs.ready = make(chan struct{}, 1)
 	p.stats.init()
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
@@ -212,6 +213,9 @@ func orDefault[T comparable](v, def T) T {
 func (a *Adapter) start(ctx context.Context) error {
 	for _, p := range a.partitions {
 		p.running.Go(p.runHeads)
+		for range backlogReaders {
+			p.running.Go(p.runBacklogs)
+		}
 	}
 	places := make([]place, len(a.partitions))
 	search := func(i int, p *partition) (err error) {
@@ -398,8 +402,9 @@ func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
 		a.progress.Reset(combine(a.epochs), f.from.at)
 		return adapter.Event{}, f.lost
 	}
-	f.event.Cursor = a.progress.To(f.event.Position)
-	return *f.event, nil
+	e := *f.event // which others may share
+	e.Cursor = a.progress.To(e.Position)
+	return e, nil
 }
 
 // take returns the next item of one of a's queues.
@@ -480,9 +485,10 @@ func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Curso
 			return
 		}
 		progress := adapter.NewProgress(r.from)
-		for e := range adapter.Merge(r.events) {
+		for shared := range adapter.Merge(r.events) {
+			e := *shared
 			e.Cursor = progress.To(e.Position)
-			if !yield(*e, nil) {
+			if !yield(e, nil) {
 				return
 			}
 		}

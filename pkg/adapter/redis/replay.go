@@ -35,77 +35,57 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 	}
 	var all [][]*adapter.Event
 	bytes := 0
-	for len(names) > 0 {
-		n := min(len(names), readRooms)
-		rooms, err := p.readRooms(ctx, epoch, names[:n], after)
+	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
+		chunk := names[:min(len(names), readRooms)]
+		names = names[len(chunk):]
+		found, err := p.ask(ctx, epoch, chunk, after)
 		if err != nil {
 			return nil, err
 		}
-		for i, read := range rooms {
-			if len(read) > p.limit {
-				return nil, fmt.Errorf("%w: more than %d events in %s", adapter.ErrTrimmed, p.limit, names[i])
+		for _, name := range chunk {
+			key := p.names.room(epoch, name)
+			events, known, err := found[key].missedBy(after[name], upTo, p.limit)
+			if !known {
+				events, err = p.missedAlone(ctx, epoch, name, after, upTo)
 			}
-			var events []*adapter.Event
-			for _, m := range read {
-				e, size, err := p.parseStored(m)
-				if err != nil {
-					return nil, err
-				}
-				if upTo.Compare(e.Position) < 0 {
-					break
-				}
-				if bytes += size; bytes > replayBytes {
+			if err != nil {
+				return nil, fmt.Errorf("%w in %s", err, name)
+			}
+			for _, e := range events {
+				if bytes += eventSize(e); bytes > replayBytes {
 					return nil, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, replayBytes)
 				}
-				events = append(events, e)
 			}
 			all = append(all, events)
 		}
-		names = names[n:]
 	}
-	return all, p.stillThere(ctx, epoch)
+	return all, nil
 }
 
-func (p *partition) readRooms(ctx context.Context, epoch string, names []string, after map[string]adapter.Position) (rooms [][]goredis.XMessage, err error) {
-	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
-		reads := make([]*goredis.XMessageSliceCmd, len(names))
-		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
-			for i, name := range names {
-				reads[i] = pipe.XRangeN(ctx, p.names.in(epoch)+name, "("+formatPosition(after[name]), "+", int64(p.limit)+1)
-			}
-			return nil
-		})
-		rooms = rooms[:0]
-		for _, r := range reads {
-			rooms = append(rooms, r.Val())
-		}
-		return err
-	})
-	return rooms, err
-}
-
-// stillThere makes sure, after a read, that what was not found is not missing
-// because everything is.
-func (p *partition) stillThere(ctx context.Context, epoch string) error {
-	var current *goredis.StringCmd
-	var clock *goredis.IntCmd
-	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
-		return atPrimary(ctx, c, func(tx goredis.Pipeliner) {
-			current = tx.Get(ctx, p.names.epoch())
-			clock = tx.Exists(ctx, p.names.clock(epoch))
-		})
-	})
+// missedAlone reads one room for one reader.
+func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position) ([]*adapter.Event, error) {
+	key := p.names.room(epoch, name)
+	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch}}, map[string]adapter.Position{key: after[name]})
+	if err == nil {
+		err = found.stillThere(epoch)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if current.Val() != epoch || clock.Val() == 0 {
-		return fmt.Errorf("%w: %s is not the current history", adapter.ErrHistoryLost, epoch)
+	events, _, err := found.rooms[key].missedBy(after[name], upTo, p.limit)
+	return events, err
+}
+
+func eventSize(e *adapter.Event) int {
+	size := eventOverhead + len(e.Data)
+	for _, a := range e.Attachments {
+		size += len(a)
 	}
-	return nil
+	return size
 }
 
 // parseStored reads an entry of a backlog.
-func (p *partition) parseStored(m goredis.XMessage) (*adapter.Event, int, error) {
+func (p *partition) parseStored(m goredis.XMessage) (*adapter.Event, error) {
 	at, err := p.parsePosition(m.ID)
 	payload, _ := m.Values["e"].(string)
 	var e *adapter.Event
@@ -113,10 +93,10 @@ func (p *partition) parseStored(m goredis.XMessage) (*adapter.Event, int, error)
 		e, err = decodeEvent(payload)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: the entry %s of a backlog", err, m.ID)
+		return nil, fmt.Errorf("%w: the entry %s of a backlog", err, m.ID)
 	}
 	e.Position = at
-	return e, eventOverhead + len(payload), nil
+	return e, nil
 }
 
 // recent returns up to limit of a room's newest events before a position, and
@@ -139,7 +119,7 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 		read, more = read[:limit], true
 	}
 	for _, m := range slices.Backward(read) {
-		e, _, err := p.parseStored(m)
+		e, err := p.parseStored(m)
 		if err != nil {
 			return nil, false, err
 		}

@@ -1,0 +1,216 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// backlogReaders is how many pipelines of one partition may read backlogs at once.
+const backlogReaders = 4
+
+// backlogs shares the reads of rooms: what is asked for while all readers are at
+// work goes into one pipeline, and a room that several ask for is read once, from
+// the smallest position. So when a node dies, its rooms are read, and not its
+// clients' rooms.
+type backlogs struct {
+	ready chan struct{} // holds a token if somebody waits
+
+	mu      sync.Mutex
+	waiting []*backlogRequest
+}
+
+type backlogRequest struct {
+	ctx   context.Context
+	epoch string
+	names []string
+	after map[string]adapter.Position
+	found map[string]*backlog // the answer, by key
+	err   error
+	done  chan struct{}
+}
+
+// A backlog is what was read of one room. Its events are shared, so nobody
+// changes them.
+type backlog struct {
+	after  adapter.Position // it was read from here on
+	whole  bool             // up to its end: no more than the limit
+	events []*adapter.Event
+	err    error // what came next could not be understood
+}
+
+// ask has rooms read, each after a position, and waits for it.
+func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position) (map[string]*backlog, error) {
+	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, done: make(chan struct{})}
+	p.backlogs.mu.Lock()
+	p.backlogs.waiting = append(p.backlogs.waiting, r)
+	p.backlogs.mu.Unlock()
+	p.backlogs.call()
+	select {
+	case <-r.done:
+		return r.found, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+	case <-p.ctx.Done():
+		return nil, context.Cause(p.ctx)
+	}
+}
+
+// call wakes a reader.
+func (b *backlogs) call() {
+	select {
+	case b.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the requests that go into the next pipeline, and its rooms by key
+// with the positions to read them from.
+func (b *backlogs) take(key func(epoch, name string) string) (batch []*backlogRequest, from map[string]adapter.Position) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	from = make(map[string]adapter.Position)
+	for len(b.waiting) > 0 && (len(batch) == 0 || len(from)+len(b.waiting[0].names) <= readRooms) {
+		r := b.waiting[0]
+		b.waiting = b.waiting[1:]
+		if r.ctx.Err() != nil { // nobody waits for it
+			continue
+		}
+		batch = append(batch, r)
+		for _, name := range r.names {
+			k, at := key(r.epoch, name), r.after[name]
+			if first, ok := from[k]; !ok || at.Compare(first) < 0 {
+				from[k] = at
+			}
+		}
+	}
+	if len(b.waiting) > 0 {
+		b.call() // for another reader
+	} else {
+		b.waiting = nil
+	}
+	return batch, from
+}
+
+func (n names) room(epoch, name string) string { return n.in(epoch) + name }
+
+// runBacklogs answers all who wait, again and again.
+func (p *partition) runBacklogs() {
+	for {
+		select {
+		case <-p.backlogs.ready:
+		case <-p.ctx.Done():
+			return
+		}
+		batch, from := p.backlogs.take(p.names.room)
+		if len(batch) == 0 {
+			continue
+		}
+		found, err := p.readBacklogs(p.ctx, batch, from)
+		for _, r := range batch {
+			if r.err = err; err == nil {
+				r.found, r.err = found.rooms, found.stillThere(r.epoch)
+			}
+			close(r.done)
+		}
+	}
+}
+
+// A reading is what one pipeline has read.
+type reading struct {
+	rooms  map[string]*backlog
+	epoch  string          // the current one, after the reads
+	clocks map[string]bool // by epoch: whether there is one
+}
+
+// stillThere makes sure, after a read, that what was not found is not missing
+// because everything is.
+func (r *reading) stillThere(epoch string) error {
+	if r.epoch != epoch || !r.clocks[epoch] {
+		return fmt.Errorf("%w: %s is not the current history", adapter.ErrHistoryLost, epoch)
+	}
+	return nil
+}
+
+// readBacklogs reads rooms, each one more than can be replayed, and then looks
+// whether the server is the primary still and the histories are there.
+func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[string]adapter.Position) (*reading, error) {
+	reads := make(map[string]*goredis.XMessageSliceCmd, len(from))
+	clocks := make(map[string]*goredis.IntCmd, 1)
+	var role *goredis.Cmd
+	var epoch *goredis.StringCmd
+	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+		// In this order, but not in a transaction: that would keep everybody else
+		// waiting.
+		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
+			for key, after := range from {
+				reads[key] = pipe.XRangeN(ctx, key, "("+formatPosition(after), "+", int64(p.limit)+1)
+			}
+			role = pipe.Do(ctx, "ROLE")
+			epoch = pipe.Get(ctx, p.names.epoch())
+			for _, r := range batch {
+				clocks[r.epoch] = pipe.Exists(ctx, p.names.clock(r.epoch))
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, goredis.Nil) { // the epoch
+			return err
+		}
+		return isPrimary(role)
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := &reading{make(map[string]*backlog, len(from)), epoch.Val(), make(map[string]bool, 1)}
+	for e, clock := range clocks {
+		found.clocks[e] = clock.Val() > 0
+	}
+	for key, read := range reads {
+		found.rooms[key] = p.parseBacklog(read.Val(), from[key])
+	}
+	return found, nil
+}
+
+func (p *partition) parseBacklog(read []goredis.XMessage, after adapter.Position) *backlog {
+	b := &backlog{after: after, whole: len(read) <= p.limit, events: make([]*adapter.Event, 0, len(read))}
+	for _, m := range read {
+		e, err := p.parseStored(m)
+		if err != nil {
+			b.err = err
+			break
+		}
+		b.events = append(b.events, e)
+	}
+	return b
+}
+
+// missedBy returns the events after a position and up to another, and whether that
+// can be told from this read: a shared one may begin so much earlier that it does
+// not show how many there are.
+func (b *backlog) missedBy(after, upTo adapter.Position, limit int) (events []*adapter.Event, known bool, err error) {
+	first, _ := slices.BinarySearchFunc(b.events, after, func(e *adapter.Event, at adapter.Position) int {
+		if e.Position.Compare(at) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	events = b.events[first:]
+	switch {
+	case !b.whole && b.after != after:
+		return nil, false, nil
+	case !b.whole:
+		return nil, true, fmt.Errorf("%w: more than %d events", adapter.ErrTrimmed, limit)
+	}
+	for i, e := range events {
+		if upTo.Compare(e.Position) < 0 {
+			return events[:i], true, nil
+		}
+	}
+	return events, true, b.err
+}

@@ -1,0 +1,141 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+func ms(n uint64) adapter.Position { return adapter.Position{Ms: n} }
+
+// One read serves readers at different positions, each by its own count.
+func TestSharedBacklog(t *testing.T) {
+	const limit = 5
+	backlogOf := func(after uint64, events ...uint64) *backlog {
+		b := &backlog{after: ms(after), whole: len(events) <= limit}
+		for _, n := range events {
+			b.events = append(b.events, &adapter.Event{Position: ms(n)})
+		}
+		return b
+	}
+	broken := backlogOf(0, 1, 2)
+	broken.err = errMalformed
+	for _, tt := range []struct {
+		name        string
+		b           *backlog
+		after, upTo uint64
+		want        string
+		unknown     bool
+		err         error
+	}{
+		{name: "all of it", b: backlogOf(0, 1, 2, 3), after: 0, upTo: 9, want: "123"},
+		{name: "from a later position", b: backlogOf(0, 1, 2, 3), after: 2, upTo: 9, want: "3"},
+		{name: "up to an end", b: backlogOf(0, 1, 2, 3), after: 1, upTo: 2, want: "2"},
+		{name: "nothing", b: backlogOf(0), after: 3, upTo: 9},
+		{name: "nothing any more", b: backlogOf(0, 1, 2, 3), after: 3, upTo: 9},
+		{name: "as many as may be", b: backlogOf(0, 1, 2, 3, 4, 5), after: 0, upTo: 9, want: "12345"},
+		{name: "one more, whatever the end", b: backlogOf(0, 1, 2, 3, 4, 5, 6), after: 0, upTo: 1, err: adapter.ErrTrimmed},
+		{name: "too many for another reader only", b: backlogOf(0, 1, 2, 3, 4, 5, 6), after: 4, upTo: 9, unknown: true},
+		{name: "before what can't be understood", b: broken, after: 0, upTo: 1, want: "1"},
+		{name: "what can't be understood", b: broken, after: 0, upTo: 9, err: errMalformed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			events, known, err := tt.b.missedBy(ms(tt.after), ms(tt.upTo), limit)
+			if known == tt.unknown || !errors.Is(err, tt.err) {
+				t.Fatalf("known: %v, %v", known, err)
+			}
+			got := ""
+			for _, e := range events {
+				got += fmt.Sprint(e.Position.Ms)
+			}
+			if err == nil && got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// What waits goes into one pipeline: a room once, from the smallest position; and
+// not what nobody waits for any more.
+func TestReadsThatWaitAreOne(t *testing.T) {
+	b := &backlogs{ready: make(chan struct{}, 1)}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	wait := func(ctx context.Context, after uint64, names ...string) {
+		from := make(map[string]adapter.Position)
+		for _, n := range names {
+			from[n] = ms(after)
+		}
+		b.waiting = append(b.waiting, &backlogRequest{ctx: ctx, epoch: "e", names: names, after: from})
+	}
+	wait(t.Context(), 7, "a", "b")
+	wait(gone, 1, "a")
+	wait(t.Context(), 5, "b", "c")
+	many := make([]string, readRooms)
+	for i := range many {
+		many[i] = fmt.Sprint("room ", i)
+	}
+	wait(t.Context(), 3, many...)
+	key := func(_, name string) string { return name }
+	batch, from := b.take(key)
+	if len(batch) != 2 || len(from) != 3 || from["a"] != ms(7) || from["b"] != ms(5) || from["c"] != ms(5) {
+		t.Errorf("the first pipeline answers %d requests, from %v", len(batch), from)
+	}
+	select {
+	case <-b.ready:
+	default:
+		t.Error("nobody is called for the rest")
+	}
+	if batch, from := b.take(key); len(batch) != 1 || len(from) != readRooms {
+		t.Errorf("the second pipeline answers %d requests in %d rooms", len(batch), len(from))
+	}
+}
+
+// Many replay the same rooms at once, as when a node has died: each gets what it
+// missed, judged by its own position.
+func TestReplaysShareReads(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{BacklogLimit: 30})
+	const events, readers = 40, 400 // more than the limit, so the earliest are refused
+	cursors := make([]adapter.Cursor, events)
+	for i := range cursors {
+		r, err := a.Publish(deadline(t), event(fmt.Sprint(i), room("shared")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cursors[i] = r.Cursor
+	}
+	begin := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range readers {
+		all.Go(func() {
+			<-begin
+			first := i % events // the last that this one has seen
+			next := first + 1
+			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("shared"): cursors[first]}, cursors[events-1]) {
+				if refused := events-1-first > 30; refused || err != nil {
+					if !refused || !errors.Is(err, adapter.ErrTrimmed) {
+						t.Errorf("after event %d: %v", first, err)
+					}
+					return
+				}
+				if string(e.Data) != fmt.Sprint(next) {
+					t.Errorf("after event %d: %s, want %d", first, e.Data, next)
+					return
+				}
+				next++
+			}
+			if next != events {
+				t.Errorf("after event %d: %d was not replayed", first, next)
+			}
+		})
+	}
+	close(begin)
+	all.Wait()
+}
