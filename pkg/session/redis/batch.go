@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -18,15 +19,16 @@ const (
 // An item is one command on one key. Those with the key of one server are
 // executed in the order in which they came.
 type item struct {
-	key  string
-	cmd  redis.Cmder
-	text string // of the script that it runs
+	key   string
+	cmd   redis.Cmder
+	text  string    // of the script that it runs
+	asked time.Time // when a life was asked for, if it gives one
 }
 
 // A call is what one caller brings for one server.
 type call struct {
 	ctx  context.Context
-	cmds []once
+	cmds []item
 	size int
 	done chan struct{} // closed when the commands have their results
 
@@ -49,6 +51,7 @@ type lane struct {
 	waiting []*call
 	left    int // of these
 	busy    bool
+	clock   clock // its goroutine's
 }
 
 // Stats are counts since the store was made, but for Waiting.
@@ -93,7 +96,7 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 		}
 		c.size += commandSize
 		it.cmd.SetErr(errNotSent)
-		c.cmds = append(c.cmds, once{it.cmd, it.text})
+		c.cmds = append(c.cmds, it)
 	}
 	if err := s.enqueue(calls); err != nil {
 		return err
@@ -182,7 +185,7 @@ func (s *Store) leave(calls map[string]*call) {
 
 func (s *Store) run(l *lane) {
 	for batch := s.next(l); len(batch) > 0; batch = s.next(l) {
-		s.send(batch)
+		s.send(l, batch)
 		for _, c := range batch {
 			close(c.done)
 		}
@@ -222,47 +225,74 @@ func (s *Store) next(l *lane) []*call {
 // send executes the commands of those callers who still wait, and once more, with
 // the script's text, those that Redis knew no script for: they have surely not
 // run.
-func (s *Store) send(batch []*call) {
+func (s *Store) send(l *lane, batch []*call) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
 	defer cancel()
-	pipe := s.client.Pipeline()
+	var items []item
 	for _, c := range batch {
 		if c.ctx.Err() == nil {
-			for _, cmd := range c.cmds {
-				_ = pipe.Process(ctx, cmd)
-			}
+			items = append(items, c.cmds...)
 		}
 	}
-	s.exec(ctx, pipe)
+	if len(items) == 0 {
+		return
+	}
+	if !l.clock.fresh() {
+		ask := item{cmd: redis.NewCmd(ctx, "eval", askTime.text, 1, items[0].key)}
+		s.exec(ctx, l, []item{ask})
+		if err := ask.cmd.Err(); err != nil {
+			for _, it := range items {
+				it.cmd.SetErr(err)
+			}
+			return
+		}
+	}
+	for _, it := range items {
+		if !it.asked.IsZero() {
+			it.cmd.Args()[argAsked] = l.clock.at(it.asked)
+		}
+	}
+	s.exec(ctx, l, items)
+	var again []item
 	for _, c := range batch {
-		for _, cmd := range c.cmds {
-			if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") && c.ctx.Err() == nil {
-				args := cmd.Args()
-				args[0], args[1] = "eval", cmd.text
-				cmd.SetErr(errNotSent)
-				_ = pipe.Process(ctx, cmd)
+		for _, it := range c.cmds {
+			if redis.HasErrorPrefix(it.cmd.Err(), "NOSCRIPT") && c.ctx.Err() == nil {
+				args := it.cmd.Args()
+				args[0], args[1] = "eval", it.text
+				it.cmd.SetErr(errNotSent)
+				again = append(again, it)
 				s.counts.resent.Add(1)
 			}
 		}
 	}
-	s.exec(ctx, pipe)
+	s.exec(ctx, l, again)
 }
 
-// exec leaves each command with its result.
-func (s *Store) exec(ctx context.Context, pipe redis.Pipeliner) {
-	if n := pipe.Len(); n > 0 {
-		s.counts.pipelines.Add(1)
-		s.counts.commands.Add(uint64(n))
-		_, _ = pipe.Exec(ctx)
+// exec leaves each command with its result, and the clock with the last answer's
+// time.
+func (s *Store) exec(ctx context.Context, l *lane, items []item) {
+	if len(items) == 0 {
+		return
+	}
+	pipe := s.client.Pipeline()
+	for _, it := range items {
+		_ = pipe.Process(ctx, once{it.cmd})
+	}
+	s.counts.pipelines.Add(1)
+	s.counts.commands.Add(uint64(len(items)))
+	asked := time.Now()
+	_, _ = pipe.Exec(ctx)
+	for _, it := range slices.Backward(items) {
+		if _, server, err := it.answer(); err == nil && server > 0 {
+			l.clock.learn(server, asked)
+			return
+		}
 	}
 }
 
 // Once is a command that the client for a Cluster does not repeat when a
 // connection breaks, though it follows slots that have moved.
-type once struct {
-	redis.Cmder
-	text string // of its script
-}
+type once struct{ redis.Cmder }
 
 func (once) NoRetry() bool { return true }
 
@@ -275,8 +305,8 @@ func (s *Store) Close() error {
 		for _, c := range l.waiting {
 			if c.state == waiting {
 				c.state = sent
-				for _, cmd := range c.cmds {
-					cmd.SetErr(ErrClosed)
+				for _, it := range c.cmds {
+					it.cmd.SetErr(ErrClosed)
 				}
 				close(c.done)
 			}

@@ -2,53 +2,77 @@ package redis
 
 import (
 	"context"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// The answers of the scripts.
+// What scripts answer, and with it the server's time if they know it.
 const (
 	absent = 0 // there is no such session
-	fenced = 1 // its fence, or for a claim anything, is another
+	fenced = 1 // its fence, or for a claim and a new session anything, is another
 	done   = 2 // it was written, or a later write has been
+	late   = 3 // the life that was asked for has ended
+)
+
+// What gives a life begins with this: when that was asked for, and for how long.
+// The life counts from then, by the server's time. Where that has gone back, or
+// another server answers whose time is behind, it is no longer than asked for.
+const (
+	now = `
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)`
+	life = now + `
+local life = math.min(ARGV[2], ARGV[1] + ARGV[2] - now)
+if life <= 0 then return {3, now} end`
+	argAsked = 4 // of the command
 )
 
 // Numbers are compared as numbers, since Lua compares strings by the server's
 // locale.
 var (
-	// save: value, ttl.
-	save = newScript(`
+	// create: asked, ttl, value.
+	create = newScript(life + `
+if not redis.call('SET', KEYS[1], ARGV[3], 'NX', 'PX', life) then return {1, now} end
+return {2, now}`)
+
+	// save: asked, ttl, value.
+	save = newScript(life + `
 local old = redis.call('GETRANGE', KEYS[1], 0, 31)
-if old == '' then return 0 end
-if string.sub(old, 1, 16) ~= string.sub(ARGV[1], 1, 16) then return 1 end
-if tonumber(string.sub(old, 17)) < tonumber(string.sub(ARGV[1], 17, 32)) then
-	redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+if old == '' then return {0, now} end
+if string.sub(old, 1, 16) ~= string.sub(ARGV[3], 1, 16) then return {1, now} end
+if tonumber(string.sub(old, 17)) < tonumber(string.sub(ARGV[3], 17, 32)) then
+	redis.call('SET', KEYS[1], ARGV[3], 'PX', life)
 end
-return 2`)
+return {2, now}`)
 
-	// claim: the head that was seen, value, ttl.
-	claim = newScript(`
+	// claim: asked, ttl, the head that was seen, value.
+	claim = newScript(life + `
 local old = redis.call('GETRANGE', KEYS[1], 0, 31)
-if old == '' then return 0 end
-if old ~= ARGV[1] then return 1 end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-return 2`)
+if old == '' then return {0, now} end
+if old ~= ARGV[3] then return {1, now} end
+redis.call('SET', KEYS[1], ARGV[4], 'PX', life)
+return {2, now}`)
 
-	// refresh: fence, ttl.
-	refresh = newScript(`
-if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[1] then return 1 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 2`)
+	// refresh: asked, ttl, fence.
+	refresh = newScript(life + `
+if redis.call('GETRANGE', KEYS[1], 0, 15) ~= ARGV[3] then return {1, now} end
+redis.call('PEXPIRE', KEYS[1], life)
+return {2, now}`)
 
 	// drop: head.
 	drop = newScript(`
 local old = redis.call('GETRANGE', KEYS[1], 0, 31)
-if old == '' then return 0 end
-if string.sub(old, 1, 16) ~= string.sub(ARGV[1], 1, 16) then return 1 end
+if old == '' then return {0} end
+if string.sub(old, 1, 16) ~= string.sub(ARGV[1], 1, 16) then return {1} end
 if tonumber(string.sub(old, 17)) < tonumber(string.sub(ARGV[1], 17, 32)) then
 	redis.call('DEL', KEYS[1])
 end
-return 2`)
+return {2}`)
+
+	// askTime tells nothing but that.
+	askTime = newScript(now + `
+return {2, now}`)
 )
 
 // A script is known to Redis by its hash, if it is known.
@@ -62,5 +86,27 @@ func (s script) run(ctx context.Context, key string, args ...any) item {
 	return item{key: key, cmd: redis.NewCmd(ctx, all...), text: s.text}
 }
 
-// verdict returns what the script answered.
-func (it item) verdict() (int, error) { return it.cmd.(*redis.Cmd).Int() }
+// give returns the command that runs the script on a key and gives it a life from
+// a time on.
+func (s script) give(ctx context.Context, key string, asked time.Time, ttl time.Duration, args ...any) item {
+	it := s.run(ctx, key, append([]any{"", max(1, ttl.Milliseconds())}, args...)...)
+	it.asked = asked
+	return it
+}
+
+// answer returns the script's answer, with 0 for a time that it does not tell.
+func (it item) answer() (verdict, time int64, err error) {
+	cmd, ok := it.cmd.(*redis.Cmd)
+	if !ok {
+		return done, 0, nil
+	}
+	switch numbers, err := cmd.Int64Slice(); {
+	case err != nil:
+		return 0, 0, err
+	case len(numbers) == 1:
+		return numbers[0], 0, nil
+	case len(numbers) == 2:
+		return numbers[0], numbers[1], nil
+	}
+	return 0, 0, errValue
+}
