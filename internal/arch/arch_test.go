@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"pkg/adapter/redis": {"pkg/adapter", "pkg/rooms", "pkg/redisurl", "internal/queue"},
 
 	"internal/arch":    {},
+	"internal/docs":    {},
 	"internal/queue":   {},
 	"internal/client":  {},
 	"internal/demo":    {},
@@ -63,6 +64,11 @@ var testArrows = map[string][]string{
 	"internal/metrics":  {"pkg/engineio"},
 
 	"cmd/node": {"internal/redistest"},
+
+	"internal/docs": {
+		"internal/redistest", "pkg/adapter", "pkg/adapter/adaptertest", "pkg/adapter/redis", "pkg/redisurl", "pkg/rooms",
+		"pkg/session", "pkg/session/redis", "pkg/session/sessiontest",
+	},
 }
 
 // outermost reports whether a package may use what is global to a process.
