@@ -34,11 +34,19 @@ func formTime(t *testing.T) time.Duration {
 	return 0
 }
 
+// parallelIfShort lets a test run beside another one, unless it is to be long and
+// with a large crowd.
+func parallelIfShort(t *testing.T) {
+	if os.Getenv("REJOIN_TEST_CHAOS") == "" {
+		t.Parallel()
+	}
+}
+
 // TestContinuityOverSentinels is TestContinuity with failovers: one that is planned
 // costs nobody more than a pause, one that loses what was written last sends
 // everybody away.
 func TestContinuityOverSentinels(t *testing.T) {
-	t.Parallel()
+	parallelIfShort(t)
 	s := redistest.StartSentinels(t)
 	f := &fleet{t: t, cluster: startOver(t, s.URL(), 3)}
 	f.endure(formCrowd(), formTime(t), f.sentinelFaults(s))
@@ -74,7 +82,7 @@ func (f *fleet) sentinelFaults(s *redistest.Sentinels) []faultKind {
 // TestContinuityOverCluster is TestContinuity with six partitions on three masters.
 // Slots move while events flow, and masters are replaced.
 func TestContinuityOverCluster(t *testing.T) {
-	t.Parallel()
+	parallelIfShort(t)
 	c := redistest.StartCluster(t)
 	f := &fleet{t: t, cluster: startOver(t, c.URL(), 3)}
 	f.endure(formCrowd(), formTime(t), f.shardFaults(c))
