@@ -29,7 +29,7 @@ func (g *generation) arrived(name string, at adapter.Position, payload string) {
 	p := g.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.gen != g || p.epoch != g.epoch {
+	if p.gen != g || p.epoch != g.epoch || g.ctx.Err() != nil {
 		return
 	}
 	if strings.HasPrefix(name, "probe:") {
@@ -38,6 +38,7 @@ func (g *generation) arrived(name string, at adapter.Position, payload string) {
 		p.probeDue = time.Time{}
 		if g.flow == passing {
 			p.tail = later(p.tail, at)
+			p.trail.swear(g.server.run, p.tail)
 		}
 		return
 	}
@@ -60,6 +61,7 @@ func (g *generation) arrived(name string, at adapter.Position, payload string) {
 	case g.flow == passing && p.feed.Full() == nil:
 		p.feed.Put(fed{event: e}, size)
 		p.tail = at
+		p.trail.note(e)
 	default:
 		g.flow, g.held, g.bytes = dropping, nil, 0
 		p.stats.gaps.Add(1)
@@ -145,10 +147,9 @@ func (g *generation) catchUp() error {
 
 	p.mu.Lock()
 	after := make(map[string]adapter.Position, len(p.rooms))
-	tail := p.tail
-	for name := range p.rooms {
+	for name, h := range p.rooms {
 		if p.begun || p.limit > 0 {
-			after[name] = tail
+			after[name] = p.trail.from(g.server.run, h.from, p.tail)
 		}
 	}
 	p.mu.Unlock()
@@ -179,9 +180,13 @@ func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, tr
 		p.lose("a gap in the feed can't be repaired: "+trimmed.Error(), place{g.epoch, end})
 		missed = nil
 	}
-	repaired := 0
+	repaired, tail, hole := 0, p.tail, false
 	for e := range adapter.Merge(append(missed, g.held)) {
 		if e.Position.Compare(p.tail) <= 0 {
+			if !hole && e.Position.Compare(tail) <= 0 && e.Stored && !p.trail.has(e.Position) && p.trail.server != g.server.run {
+				hole = true
+				p.lose("the feed of a former primary had a hole", place{g.epoch, end})
+			}
 			continue
 		}
 		p.feed.Put(fed{event: e}, eventOverhead+len(e.Data))
@@ -189,6 +194,7 @@ func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, tr
 		repaired++
 	}
 	p.tail = later(p.tail, end)
+	p.trail.swear(g.server.run, p.tail)
 	g.flow, g.held, g.bytes = passing, nil, 0
 	if p.begun {
 		p.stats.repairs.Add(1)

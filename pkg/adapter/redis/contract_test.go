@@ -17,16 +17,19 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestContract(t *testing.T) {
+	t.Parallel() // much of it is waiting
 	server := redistest.Start(t)
 	contract(t, server.URL(), Options{}, func() []*redistest.Server { return []*redistest.Server{server} })
 }
 
 func TestContractWithSentinels(t *testing.T) {
+	t.Parallel() // much of it is waiting
 	sentinels := redistest.StartSentinels(t)
 	contract(t, sentinels.URL(), Options{}, func() []*redistest.Server { return []*redistest.Server{sentinels.Primary()} })
 }
 
 func TestContractInACluster(t *testing.T) {
+	t.Parallel() // much of it is waiting
 	c := redistest.StartCluster(t)
 	contract(t, c.URL(), Options{}, c.Masters)
 }

@@ -80,6 +80,7 @@ func (p *partition) adopt(epoch string, newest entry) {
 	}
 	former := p.epoch
 	p.epoch, p.known, p.tail = epoch, newest, p.end(newest)
+	p.trail.swear("", p.tail)
 	if former == "" {
 		return
 	}

@@ -53,6 +53,7 @@ type partition struct {
 	// newest entry of the clock that any reply showed.
 	epoch string
 	tail  adapter.Position
+	trail trail
 	known entry
 	// Who hears what.
 	rooms map[string]*heard // by name within the epoch

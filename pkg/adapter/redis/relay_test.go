@@ -12,16 +12,16 @@ import (
 // networks do. It tells them apart by what they say.
 type relay struct {
 	t      *testing.T
-	target string
 	l      net.Listener
 	closed chan struct{}
 	pumps  sync.WaitGroup
 
-	mu    sync.Mutex
-	links map[*wire]struct{}
-	holes map[role]chan struct{} // what is sent on such links waits until it is closed
-	delay time.Duration          // of what publishers say
-	said  func(w *wire, what []byte)
+	mu     sync.Mutex
+	target string // of new connections
+	links  map[*wire]struct{}
+	holes  map[role]chan struct{} // what is sent on such links waits until it is closed
+	delay  time.Duration          // of what publishers say
+	said   func(w *wire, what []byte)
 }
 
 // role is what a connection is for.
@@ -68,7 +68,10 @@ func (r *relay) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", r.target)
+		r.mu.Lock()
+		target := r.target
+		r.mu.Unlock()
+		server, err := net.Dial("tcp", target)
 		if err != nil {
 			_ = client.Close()
 			continue
@@ -143,6 +146,13 @@ func (r *relay) wait(w *wire, asking bool) {
 		case <-r.closed:
 		}
 	}
+}
+
+// move sends new connections elsewhere.
+func (r *relay) move(target string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target = target
 }
 
 // slow delays what publishers say from now on.

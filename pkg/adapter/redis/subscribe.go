@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -19,10 +20,11 @@ const lingering = 2 * time.Second
 
 // heard is a room that this node hears, or will.
 type heard struct {
-	members   int           // how often it is subscribed
-	left      time.Time     // when that fell to zero
-	confirmed bool          // in the current generation
-	ready     chan struct{} // closed once it is
+	members   int              // how often it is subscribed
+	from      adapter.Position // what is missed later than that counts
+	left      time.Time        // when that fell to zero
+	confirmed bool             // in the current generation
+	ready     chan struct{}    // closed once it is
 }
 
 // subscribe makes the node hear rooms, and returns the join position: the clock's
@@ -36,7 +38,7 @@ func (p *partition) subscribe(ctx context.Context, names []string) (place, error
 	for _, name := range names {
 		h := p.rooms[name]
 		if h == nil {
-			h = &heard{ready: make(chan struct{})}
+			h = &heard{from: never, ready: make(chan struct{})}
 			p.rooms[name] = h
 			if p.gen != nil {
 				p.gen.want(name)
@@ -52,11 +54,23 @@ func (p *partition) subscribe(ctx context.Context, names []string) (place, error
 	if err == nil {
 		var joined place
 		if joined, err = p.head(ctx); err == nil {
+			p.hear(names, joined.at)
 			return joined, nil
 		}
 	}
 	p.unsubscribe(names)
 	return place{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
+}
+
+// hear takes note that rooms are heard from a position on.
+func (p *partition) hear(names []string, from adapter.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, name := range names {
+		if h := p.rooms[name]; h != nil && h.from == never {
+			h.from = from
+		}
+	}
 }
 
 func (p *partition) confirmation(ctx context.Context, waits []chan struct{}) error {
@@ -83,6 +97,9 @@ func (p *partition) unsubscribe(names []string) {
 		}
 	}
 }
+
+// never is behind all positions.
+var never = adapter.Position{Ms: math.MaxUint64}
 
 // A generation is one life of the subscriber's connection. A room is heard only
 // once it is confirmed in the current one.
@@ -118,27 +135,31 @@ const (
 // runSubscriber lives one generation after another.
 func (p *partition) runSubscriber() {
 	for n := uint64(1); p.ctx.Err() == nil; n++ {
-		err := p.live()
+		begun, err := p.live()
 		if p.ctx.Err() != nil {
 			return
 		}
-		p.stats.generations.Add(1)
-		p.log.Warn("the subscriber's connection has ended; what it misses will be read again", zap.Error(err))
+		if begun {
+			p.stats.generations.Add(1)
+			p.log.Warn("the subscriber's connection has ended; what it misses will be read again", zap.Error(err))
+		} else {
+			p.log.Debug("the subscriber can't connect", zap.Error(err))
+		}
 		pause(p.ctx, relinkPause)
 	}
 }
 
-// live is one generation.
-func (p *partition) live() error {
+// live is one generation, and reports whether it began.
+func (p *partition) live() (begun bool, err error) {
 	ctx, cancel := p.bounded(p.ctx)
 	defer cancel()
 	epoch, _, err := p.where(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	o, err := p.primary(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	g := &generation{
 		p: p, epoch: epoch, base: p.names.in(epoch),
@@ -156,7 +177,7 @@ func (p *partition) live() error {
 	// The channels outside of the history first: they make the connection.
 	own := []string{p.names.inbox(p.node), p.names.news()}
 	if err := p.pubsub.subscribe(g.pubsub, ctx, own...); err != nil {
-		return fmt.Errorf("connecting to %s: %w", o.Addr, err)
+		return false, fmt.Errorf("connecting to %s: %w", o.Addr, err)
 	}
 	p.begin(g, own)
 	defer p.finish(g)
@@ -169,10 +190,10 @@ func (p *partition) live() error {
 	p.running.Go(g.keepUp)
 	err = g.receive()
 	if cause := context.Cause(g.ctx); cause != nil {
-		return cause
+		return true, cause
 	}
 	g.stop(err)
-	return err
+	return true, err
 }
 
 // begin makes g the current generation.
