@@ -1,0 +1,85 @@
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	// A row's last column names tests: [TestX](file), or [TestX: part](file).
+	namedTest  = regexp.MustCompile(`\[(Test\w+)(?:: ([^\]]+))?\]\(([^)]+)\)`)
+	tableRow   = regexp.MustCompile(`(?m)^\|.*\| ([^|]+) \|$`)
+	plainNames = regexp.MustCompile("`(Test\\w+)`")
+)
+
+// TestNamedTestsExist: each line of the tables of guarantees names tests, and
+// they are where they are said to be, with the part that is named.
+func TestNamedTestsExist(t *testing.T) {
+	rows := 0
+	for _, row := range tableRow.FindAllStringSubmatch(read(t, "guarantees.md"), -1) {
+		if row[1] == "tests" || strings.HasPrefix(row[1], "---") {
+			continue
+		}
+		rows++
+		names := namedTest.FindAllStringSubmatch(row[1], -1)
+		if len(names) == 0 {
+			t.Errorf("no test: %s", row[0])
+		}
+		for _, m := range names {
+			source, err := os.ReadFile(filepath.Join("../../docs", m[3]))
+			if err != nil {
+				t.Error(err)
+			} else if !strings.Contains(string(source), "\nfunc "+m[1]+"(") {
+				t.Errorf("%s has no %s", m[3], m[1])
+			} else if m[2] != "" && !strings.Contains(string(source), `"`+m[2]) {
+				t.Errorf("%s has no %q", m[3], m[2])
+			}
+		}
+	}
+	if rows < 30 {
+		t.Errorf("%d rows", rows)
+	}
+}
+
+// TestOtherNamesExist: so are the tests that other documents name in passing.
+func TestOtherNamesExist(t *testing.T) {
+	known := make(map[string]bool)
+	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.Name() == "node_modules" || d.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		if strings.HasSuffix(path, "_test.go") {
+			source, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(string(source), -1) {
+				known[m[1]] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range plainNames.FindAllStringSubmatch(string(text), -1) {
+				if !known[m[1]] {
+					t.Errorf("%s names %s, which does not exist", file, m[1])
+				}
+			}
+		}
+	}
+}
