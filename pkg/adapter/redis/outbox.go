@@ -99,14 +99,21 @@ func (p *partition) send(ctx context.Context, it *parcel) outcome {
 	return p.enqueue(ctx, it)
 }
 
+// timers are for those who wait, since there is one for each event.
+var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
+
 // enqueue is send for those that find out whether Redis is back.
 func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
 	it.ctx, it.queued, it.done = ctx, time.Now(), make(chan outcome, 1)
 	if err := p.outbox.put(it); err != nil {
 		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)}
 	}
-	late := time.NewTimer(p.timeout)
-	defer late.Stop()
+	late := timers.Get().(*time.Timer)
+	late.Reset(p.timeout)
+	defer func() {
+		late.Stop()
+		timers.Put(late)
+	}()
 	select {
 	case o := <-it.done:
 		return o

@@ -1,0 +1,145 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/redisurl"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+func benchNode(b *testing.B) *Adapter {
+	b.Helper()
+	target, err := redisurl.Parse(redistest.Start(b).URL())
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), 20*time.Second)
+	defer cancel()
+	a, err := New(ctx, Options{Redis: target, Node: "a"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = a.Close() })
+	return a
+}
+
+func benchEvent(to rooms.Room) adapter.Event {
+	return adapter.Event{Target: rooms.Target{To: []rooms.Room{to}}, Stored: true, Data: []byte(`["m","` + strings.Repeat("x", 150) + `"]`)}
+}
+
+func benchRooms(n int) []rooms.Room {
+	list := make([]rooms.Room, n)
+	for i := range list {
+		list[i] = rooms.InNamed("/", fmt.Sprint("room ", i))
+	}
+	return list
+}
+
+// BenchmarkPublish is one event to one of 500 rooms that nobody hears, so that
+// what is counted is publishing alone.
+func BenchmarkPublish(b *testing.B) {
+	for _, publishers := range []int{1, 64} {
+		b.Run(fmt.Sprint(publishers, " at once"), func(b *testing.B) {
+			a, list := benchNode(b), benchRooms(500)
+			b.ReportAllocs()
+			b.ResetTimer()
+			publishAll(b, a, list, publishers, b.N)
+		})
+	}
+}
+
+func publishAll(b *testing.B, a *Adapter, list []rooms.Room, publishers, n int) {
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range publishers {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				if _, err := a.Publish(b.Context(), benchEvent(list[i%len(list)])); err != nil {
+					b.Errorf("Publish: %v", err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// BenchmarkReceive is one event as the subscriber's connection has brought it, up
+// to what Next returns.
+func BenchmarkReceive(b *testing.B) {
+	a := benchNode(b)
+	p := a.partitions[0]
+	e := benchEvent(rooms.InNamed("/", "room"))
+	payload := string(encodeEvent(&e))
+	p.mu.Lock()
+	g, at := p.gen, p.tail
+	p.mu.Unlock()
+	b.ReportAllocs()
+	for b.Loop() {
+		at.Ms++
+		g.arrived("rroom", at, payload)
+		if _, err := a.Next(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkReplay is what a recovery asks of the adapter: two looks at the clock,
+// and the backlogs of its rooms with 20 missed events in one of them.
+func BenchmarkReplay(b *testing.B) {
+	for _, clients := range []int{1, 64} {
+		b.Run(fmt.Sprint(clients, " at once"), func(b *testing.B) {
+			a, list := benchNode(b), benchRooms(100)
+			from, err := a.Head(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			publishAll(b, a, list, 64, 20*len(list))
+			b.ReportAllocs()
+			b.ResetTimer()
+			var next atomic.Int64
+			var all sync.WaitGroup
+			for range clients {
+				all.Go(func() {
+					for i := int(next.Add(1)); i <= b.N; i = int(next.Add(1)) {
+						if err := replayOne(b.Context(), a, list[i%len(list)], i, from); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
+}
+
+func replayOne(ctx context.Context, a *Adapter, room rooms.Room, i int, from adapter.Cursor) error {
+	if _, err := a.Head(ctx); err != nil {
+		return err
+	}
+	end, err := a.Head(ctx, from)
+	if err != nil {
+		return err
+	}
+	n := 0
+	after := map[rooms.Room]adapter.Cursor{rooms.InEveryone("/"): from, rooms.InOwn("/", fmt.Sprint(i)): from, room: from}
+	for _, err := range a.Replay(ctx, after, end) {
+		if err != nil {
+			return err
+		}
+		n++
+	}
+	if n != 20 {
+		return fmt.Errorf("%d events were replayed, want 20", n)
+	}
+	return nil
+}
