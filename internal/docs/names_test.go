@@ -83,3 +83,46 @@ func TestOtherNamesExist(t *testing.T) {
 		}
 	}
 }
+
+var link = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]+))?\)`)
+
+// TestLinks: what the documents link to in this repository is there, headings
+// included.
+func TestLinks(t *testing.T) {
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range link.FindAllStringSubmatch(string(text), -1) {
+				target := filepath.Join(filepath.Dir(file), m[1])
+				if _, err := os.Stat(target); err != nil {
+					t.Errorf("%s: %v", file, err)
+				} else if m[2] != "" && !hasHeading(t, target, m[2]) {
+					t.Errorf("%s: %s has no heading #%s", file, target, m[2])
+				}
+			}
+		}
+	}
+}
+
+// hasHeading reports whether a document has a heading with an anchor.
+func hasHeading(t *testing.T, file, anchor string) bool {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(text), -1) {
+		words := regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		if strings.ReplaceAll(words, " ", "-") == anchor {
+			return true
+		}
+	}
+	return false
+}
