@@ -33,7 +33,7 @@ func newForwarder(c config, a adapter.Adapter, log *zap.Logger) (*forward.Forwar
 	})
 }
 
-// fromNodes adds to the internal port what other nodes pass on.
+// fromNodes adds to the internal port what other nodes pass on and ask for.
 func (n *node) fromNodes(rest http.Handler) http.Handler {
 	if n.forward == nil {
 		return rest
@@ -41,11 +41,12 @@ func (n *node) fromNodes(rest http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", rest)
 	mux.Handle(forward.Prefix+"/", n.forward.Handler(n.sockets))
+	mux.Handle("POST "+forward.LeavePath, n.forward.Leaving(n.sockets.SendAway))
 	return mux
 }
 
-// sendAway closes, over a time, the connections that this node has and the
-// WebSockets that run through it.
+// sendAway closes, over a time, the connections that this node has, and has the
+// WebSockets that run through it closed by their nodes.
 func (n *node) sendAway(ctx context.Context, over time.Duration) error {
 	through := make(chan error, 1)
 	go func() { // ends with ctx at the latest

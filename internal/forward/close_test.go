@@ -3,7 +3,6 @@ package forward
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -25,17 +24,24 @@ func TestOwnerClosesWebSocket(t *testing.T) {
 	if got := read(t, ws); got != "4goodbye" {
 		t.Errorf("got %q", got)
 	}
-	for {
-		_, _, err := ws.ReadMessage()
-		if closed := (*websocket.CloseError)(nil); errors.As(err, &closed) {
-			break
-		}
-		if err != nil {
-			t.Fatalf("ended by %v, not by a close frame", err)
-		}
-	}
+	closedWell(t, ws)
 	// The client keeps its side open, and is not waited for.
 	until(t, func() bool { return c.nodes[1].Stats().Open == 0 })
+}
+
+// closedWell reads a WebSocket to its end, which is to be a close frame.
+func closedWell(t *testing.T, ws *websocket.Conn) {
+	t.Helper()
+	for {
+		_, _, err := ws.ReadMessage()
+		if err == nil {
+			continue
+		}
+		if closed := (*websocket.CloseError)(nil); !errors.As(err, &closed) || closed.Code == websocket.CloseAbnormalClosure {
+			t.Fatalf("ended by %v, not by a close frame", err)
+		}
+		return
+	}
 }
 
 func TestClientClosesWebSocket(t *testing.T) {
@@ -114,77 +120,4 @@ func TestCloseDoesNotWaitForEver(t *testing.T) {
 	if err := f.Close(t.Context()); err != nil {
 		t.Errorf("close: %v", err)
 	}
-}
-
-// Draining waits for the polls under way, whose sessions it would end otherwise.
-func TestDrainWaitsForPolls(t *testing.T) {
-	c := setUp(t, 2, nil)
-	owner, near := c.nodes[0], c.nodes[1]
-	sid := c.open(owner)
-	polled := make(chan string, 1)
-	go func() {
-		_, body, err := c.try(near, "GET", sid, "")
-		polled <- fmt.Sprint(body, err)
-	}()
-	until(t, func() bool { return near.Stats().Open == 1 })
-	drained := make(chan error, 1)
-	go func() { drained <- near.Drain(t.Context(), 0) }()
-	until(t, func() bool {
-		near.mu.Lock()
-		defer near.mu.Unlock()
-		return near.empty != nil
-	})
-	if len(drained) > 0 {
-		t.Error("it did not wait")
-	}
-	c.expect(owner, "POST", sid, "4answered", "ok")
-	if got := receive(t, polled); got != "4answered<nil>" {
-		t.Errorf("polled %s", got)
-	}
-	if err := receive(t, drained); err != nil {
-		t.Error(err)
-	}
-}
-
-// Draining moves the WebSockets and lets polls end by themselves.
-func TestDrain(t *testing.T) {
-	c := setUp(t, 2, nil)
-	owner, near := c.nodes[0], c.nodes[1]
-	var sockets []*websocket.Conn
-	for range 5 {
-		sockets = append(sockets, c.move(near, c.open(owner)))
-	}
-	polled := c.open(owner)
-	if err := near.Drain(t.Context(), 50*time.Millisecond); err != nil {
-		t.Error(err)
-	}
-	for _, ws := range sockets {
-		if _, _, err := ws.ReadMessage(); err == nil {
-			t.Error("a WebSocket is still open")
-		}
-	}
-	until(t, func() bool { return near.Stats().Open == 0 })
-	c.expect(near, "POST", polled, "4still here", "ok")
-	c.expect(near, "GET", polled, "", "4still here")
-	_, _, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(near.public.URL, "http")+
-		"/engine.io/?EIO=4&transport=websocket&sid="+polled, nil)
-	if err == nil {
-		t.Error("an upgrade is still forwarded")
-	}
-
-	c.move(owner, polled) // at the owner itself
-	ctx, cancel := context.WithCancelCause(t.Context())
-	defer cancel(nil)
-	held := &passage{upgrade: true}
-	held.ctx, held.cancel = context.WithCancelCause(t.Context())
-	near.mu.Lock()
-	near.passages[held] = struct{}{}
-	near.mu.Unlock()
-	cancel(errClosed)
-	if err := near.Drain(ctx, time.Hour); !errors.Is(err, errClosed) {
-		t.Errorf("drain: %v", err)
-	}
-	near.mu.Lock()
-	delete(near.passages, held)
-	near.mu.Unlock()
 }

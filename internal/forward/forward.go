@@ -2,9 +2,10 @@
 // session may reach any node; one that does not own the session passes the
 // request on to the owner's internal port, and the owner's answer back. That
 // holds for polls, for POSTs and for upgrades, whose WebSockets then run through
-// both nodes.
+// both nodes. Before a node goes away it asks the owners of those to send the
+// clients away, who come back by another.
 //
-// Each passed-on request is signed with the cluster's secret, which itself is
+// Each request between nodes is signed with the cluster's secret, which itself is
 // never sent. The signature covers the method, the path and query, both nodes,
 // the client's address and the time. So it says that a node of this cluster has
 // passed the request on, to this node and not another, within the last seconds,
@@ -22,7 +23,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -32,8 +32,12 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Prefix is what a request's path begins with at the internal port.
-const Prefix = "/internal/forward"
+// At the internal port, Prefix is what a forwarded request's path begins with, and
+// LeavePath where a node asks for a session's client to be sent away.
+const (
+	Prefix    = "/internal/forward"
+	LeavePath = "/internal/leave"
+)
 
 // Options configure a [Forwarder]. All but the logger are needed.
 type Options struct {
@@ -104,57 +108,6 @@ func New(o Options) (*Forwarder, error) {
 	}
 	f.stats.init()
 	return f, nil
-}
-
-// Drain closes the WebSockets that run through this node, each at a random
-// moment of the given time, and takes on no more. Their clients connect anew
-// elsewhere. Polls are left to be answered, as a cut one ends its session. Drain
-// returns when nothing is under way, or with the cause of ctx.
-func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
-	f.mu.Lock()
-	f.draining = true
-	var leaving []*passage
-	for p := range f.passages { // in no order
-		if p.upgrade {
-			leaving = append(leaving, p)
-		}
-	}
-	f.mu.Unlock()
-	start := time.Now()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for i, p := range leaving {
-		moment := (float64(i) + rand.Float64()) / float64(len(leaving)) * float64(over)
-		timer.Reset(time.Until(start.Add(time.Duration(moment))))
-		select {
-		case <-timer.C:
-			p.cancel(errClosed)
-		case <-p.ctx.Done(): // gone by itself
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	select {
-	case <-f.none():
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// none returns what is closed when nothing is under way.
-func (f *Forwarder) none() <-chan struct{} {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.empty == nil {
-		f.empty = make(chan struct{})
-	}
-	empty := f.empty
-	if len(f.passages) == 0 {
-		close(empty)
-		f.empty = nil
-	}
-	return empty
 }
 
 // Close forwards nothing from now on, cuts what is under way and waits for its

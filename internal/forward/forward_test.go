@@ -169,6 +169,13 @@ func TestOwnerGone(t *testing.T) {
 func TestClientGone(t *testing.T) {
 	c := setUp(t, 2, nil)
 	sid := c.open(c.nodes[0])
+	arrived := make(chan struct{})
+	owner := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		c.nodes[0].internal.Config.Handler.ServeHTTP(w, r)
+	}))
+	defer owner.Close()
+	c.book.set(c.nodes[0].id, owner.Listener.Addr().String())
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := http.NewRequestWithContext(ctx, "GET", c.nodes[1].public.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid, nil)
 	if err != nil {
@@ -179,7 +186,7 @@ func TestClientGone(t *testing.T) {
 		_, err := c.client.Do(r)
 		done <- err
 	}()
-	until(t, func() bool { return c.nodes[1].Stats().Open == 1 })
+	receive(t, arrived)
 	cancel()
 	if err := receive(t, done); err == nil {
 		t.Error("the poll was answered")

@@ -59,6 +59,8 @@ type node struct {
 	internal *httptest.Server
 	conns    chan *engineio.Conn // each new connection
 	ends     chan error          // what their Recv ended with
+	asked    chan string         // sessions whose clients other nodes want to leave
+	mayLeave chan struct{}       // closed; a test may put an open one here
 }
 
 // A cluster is some nodes, and a client without preferences among them.
@@ -83,7 +85,8 @@ func setUp(t *testing.T, n int, change func(*engineio.Options, *Options)) *clust
 
 func (c *cluster) start(id string, change func(*engineio.Options, *Options)) *node {
 	c.Helper()
-	n := &node{id: id, conns: make(chan *engineio.Conn, 1024), ends: make(chan error, 1024)}
+	n := &node{id: id, conns: make(chan *engineio.Conn, 1024), ends: make(chan error, 1024), asked: make(chan string, 1024), mayLeave: make(chan struct{})}
+	close(n.mayLeave)
 	eo := engineio.Options{NodeID: id}
 	fo := Options{Node: id, Secret: secret, Directory: c.book, Timeout: patience}
 	if change != nil {
@@ -100,6 +103,7 @@ func (c *cluster) start(id string, change func(*engineio.Options, *Options)) *no
 	n.public = httptest.NewServer(n.engine)
 	mux := http.NewServeMux()
 	mux.Handle(Prefix+"/", n.Handler(n.engine))
+	mux.Handle("POST "+LeavePath, n.Leaving(n.sendAway))
 	n.internal = httptest.NewServer(mux)
 	c.book.set(id, n.internal.Listener.Addr().String())
 	c.Cleanup(func() {
@@ -123,6 +127,21 @@ func (n *node) echo(c *engineio.Conn) {
 			return
 		}
 		_ = c.Send(engineio.Text(m.Data)) // ends with the next Recv
+	}
+}
+
+// sendAway closes a session's connection behind some last words, when it may.
+func (n *node) sendAway(ctx context.Context, sid string) {
+	n.asked <- sid
+	select {
+	case <-n.mayLeave:
+	case <-ctx.Done():
+	}
+	for c := range n.engine.Conns() {
+		if c.ID() == sid {
+			_ = c.Send(engineio.Text([]byte("last words"))) // fails if the client has gone
+			c.Close(engineio.ForcedClose)
+		}
 	}
 }
 

@@ -58,6 +58,7 @@ type passage struct {
 	http.ResponseWriter
 	f       *Forwarder
 	owner   string
+	sid     string
 	upgrade bool
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -69,7 +70,7 @@ type passage struct {
 // false, and has written nothing, if there is no answer to be had. It has the
 // form of engineio's Options.Forward, whose contract says what it can rely on.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string) bool {
-	p := &passage{ResponseWriter: w, f: f, owner: owner, upgrade: websocket.IsWebSocketUpgrade(r)}
+	p := &passage{ResponseWriter: w, f: f, owner: owner, sid: r.URL.Query().Get("sid"), upgrade: websocket.IsWebSocketUpgrade(r)}
 	p.ctx, p.cancel = context.WithCancelCause(r.Context())
 	if !f.enter(p) {
 		p.cancel(errClosed)
@@ -105,13 +106,21 @@ func (f *Forwarder) address(pr *httputil.ProxyRequest, owner, addr string) {
 	f.sign(out, owner, in.RemoteAddr)
 }
 
+// answered returns why a response is not the answer of the node that was asked.
+func answered(res *http.Response, node string) error {
+	if reason := res.Header.Get(headerRefused); reason != "" {
+		return fmt.Errorf("forward: node %s has refused the request as %s", node, reason)
+	}
+	if from := res.Header.Get(headerFrom); from != node {
+		return fmt.Errorf("forward: not node %s has answered, but %q (%s)", node, from, res.Status)
+	}
+	return nil
+}
+
 // check looks at an owner's answer before any of it reaches the client.
 func (p *passage) check(res *http.Response) error {
-	if reason := res.Header.Get(headerRefused); reason != "" {
-		return fmt.Errorf("forward: node %s has refused the request as %s", p.owner, reason)
-	}
-	if from := res.Header.Get(headerFrom); from != p.owner {
-		return fmt.Errorf("forward: not node %s has answered, but %q (%s)", p.owner, from, res.Status)
+	if err := answered(res, p.owner); err != nil {
+		return err
 	}
 	strip(res.Header)
 	if res.StatusCode == http.StatusSwitchingProtocols {

@@ -14,13 +14,18 @@ import (
 // serve it as if the client had reached this node: with its path and address. All
 // that is not signed as it must be is answered 403, and says why in JSON.
 func (f *Forwarder) Handler(engine http.Handler) http.Handler {
+	return f.verified(func(w http.ResponseWriter, r *http.Request) { engine.ServeHTTP(w, restore(r)) })
+}
+
+// verified serves what is signed for this node.
+func (f *Forwarder) verified(serve http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if why := f.verify(r); why != "" {
 			f.refuse(w, r, why)
 			return
 		}
 		w.Header().Set(headerFrom, f.o.Node)
-		engine.ServeHTTP(w, restore(r))
+		serve(w, r)
 	})
 }
 

@@ -65,7 +65,7 @@ var (
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
 	replayed        = describe("replayed_events_total", "Missed events queued to clients that came back.")
 	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
-	drained         = describe("connections_drained_total", "Connections closed because the node goes away.")
+	drained         = describe("connections_drained_total", "Connections closed because a node goes away: this one, or one that they ran through.")
 )
 
 func describe(name, help string, labels ...string) *prometheus.Desc {

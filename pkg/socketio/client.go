@@ -33,11 +33,11 @@ func (s *Server) serve(conn *engineio.Conn) {
 	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
 	defer c.idle.Stop()
 	s.mu.Lock()
-	s.clients[c] = struct{}{}
+	s.clients[conn.ID()] = c
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		delete(s.clients, c)
+		delete(s.clients, conn.ID())
 		s.mu.Unlock()
 	}()
 	var dec packet.Decoder

@@ -28,7 +28,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 	s.engine.Refuse()
 	s.mu.Lock()
 	clients := make([]*client, 0, len(s.clients))
-	for c := range s.clients { // in no order
+	for _, c := range s.clients { // in no order
 		clients = append(clients, c)
 	}
 	s.mu.Unlock()
@@ -50,6 +50,20 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 		}
 	}
 	return nil
+}
+
+// SendAway closes one connection as Drain does, whose id is that of an
+// [engineio.Conn]: where what it runs through goes away, and the server stays. Its
+// client comes back, by another way. SendAway returns when the connection is
+// closed, at once if there is none with that id. When ctx ends it does not wait
+// for handlers any longer.
+func (s *Server) SendAway(ctx context.Context, id string) {
+	s.mu.Lock()
+	c := s.clients[id]
+	s.mu.Unlock()
+	if c != nil {
+		c.leave(ctx)
+	}
 }
 
 // spread returns n moments of a time, in order: a random one in each of n equal

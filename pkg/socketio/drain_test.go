@@ -85,7 +85,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	eventually(t, "the client is leaving", func() bool {
 		n1.mu.Lock()
 		defer n1.mu.Unlock()
-		for c := range n1.clients {
+		for _, c := range n1.clients {
 			return c.leaving.Load()
 		}
 		return false
@@ -189,7 +189,7 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 			eventually(t, "the client is leaving", func() bool {
 				n.mu.Lock()
 				defer n.mu.Unlock()
-				for c := range n.clients {
+				for _, c := range n.clients {
 					return c.leaving.Load()
 				}
 				return false
@@ -229,4 +229,46 @@ func TestDrainRefusesNewClients(t *testing.T) {
 	}
 	cancel()
 	awaitDrain(t, drained, context.Canceled)
+}
+
+// A client whose way here goes away leaves as in a Drain. The others stay, and new
+// ones come.
+func TestSendAway(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	handling, finish := make(chan struct{}), make(chan struct{})
+	n.On("slow", func(_ context.Context, e *Event) error {
+		close(handling)
+		<-finish
+		return e.Ack("done")
+	})
+	w := n.client(t)
+	n.mu.Lock()
+	var id string
+	for id = range n.clients {
+	}
+	n.mu.Unlock()
+	other := n.client(t)
+	n.SendAway(t.Context(), "nobody's")
+
+	w.write(`427["slow"]`)
+	<-handling
+	left := make(chan struct{})
+	go func() { n.SendAway(t.Context(), id); close(left) }()
+	close(finish)
+	if got := w.next(); got != `437["done"]` {
+		t.Errorf("got %s, want the ack of what arrived before", got)
+	}
+	select {
+	case <-left:
+	case <-time.After(patience):
+		t.Fatal("SendAway does not end")
+	}
+	<-w.closed
+	n.SendAway(t.Context(), id) // it has gone
+	other.call(`["join","r"]`)
+	n.back(t, w)
+	if st := n.Stats(); st.Drained != 1 || st.Sockets != 2 {
+		t.Errorf("%+v", st)
+	}
 }

@@ -45,8 +45,8 @@ type Server struct {
 	namespaces map[string]*Namespace
 	parents    []*Parent
 	onNew      []func(*Namespace)
-	clients    map[*client]struct{} // those with an open connection
-	owned      map[string]*Socket   // by private id: the sockets whose sessions are this node's
+	clients    map[string]*client // those with an open connection, by its id
+	owned      map[string]*Socket // by private id: the sockets whose sessions are this node's
 	closing    bool
 
 	ctx  context.Context // ends when Close stops the loops
@@ -60,7 +60,7 @@ func NewServer(o Options) (*Server, error) {
 	s := &Server{
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),
 		namespaces: make(map[string]*Namespace), owned: make(map[string]*Socket),
-		clients: make(map[*client]struct{}),
+		clients: make(map[string]*client),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()

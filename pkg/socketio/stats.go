@@ -21,7 +21,7 @@ type Stats struct {
 	Deliveries      uint64            // events queued to clients
 	Replayed        uint64            // of them, in recoveries
 	VolatileDropped uint64            // volatile events that a client could not take
-	Drained         uint64            // connections that Drain closed
+	Drained         uint64            // connections that Drain or SendAway closed
 }
 
 // Stats returns a snapshot.

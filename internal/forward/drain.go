@@ -1,0 +1,128 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// departTimeout bounds the time from asking an owner to send a client away to
+	// the end of its WebSocket. The owner takes at most half of it for handlers, and
+	// as much again for a client that is slow to take what is queued.
+	departTimeout = 10 * time.Second
+	// asking bounds how much one owner is asked at once.
+	asking = 128
+)
+
+// Drain ends the WebSockets that run through this node, each at a random moment of
+// the given time, and takes on no more. Their owners are asked to send the clients
+// away, in the way of a node that drains, so that nothing which is on its way is
+// lost or said twice; what an owner does not end, or not in time, is cut. The
+// clients connect anew elsewhere. Polls are left to be answered, as a cut one ends
+// its session. Drain returns when nothing is under way, or with the cause of ctx.
+func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
+	f.mu.Lock()
+	f.draining = true
+	var leaving []*passage
+	for p := range f.passages { // in no order
+		if p.upgrade {
+			leaving = append(leaving, p)
+		}
+	}
+	f.mu.Unlock()
+	transport := newTransport(f.o.Timeout)
+	transport.MaxConnsPerHost = asking
+	defer transport.CloseIdleConnections()
+	var departures sync.WaitGroup
+	defer departures.Wait()
+	start := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for i, p := range leaving {
+		moment := (float64(i) + rand.Float64()) / float64(len(leaving)) * float64(over)
+		timer.Reset(time.Until(start.Add(time.Duration(moment))))
+		select {
+		case <-timer.C:
+			departures.Go(func() { f.depart(ctx, transport, p) })
+		case <-p.ctx.Done(): // gone by itself
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	select {
+	case <-f.none():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// depart ends a WebSocket: by its owner, or else by a cut.
+func (f *Forwarder) depart(ctx context.Context, transport *http.Transport, p *passage) {
+	defer p.cancel(errClosed)
+	ctx, cancel := context.WithTimeout(ctx, departTimeout)
+	defer cancel()
+	if err := f.askToLeave(ctx, transport, p); err != nil {
+		f.log.Warn("a session's owner has not sent its client away; the WebSocket is cut", zap.String("owner", p.owner), zap.Error(err))
+		return
+	}
+	select {
+	case <-p.ctx.Done(): // the owner's close has gone through
+	case <-ctx.Done():
+	}
+}
+
+// askToLeave has the owner of a WebSocket's session send its client away.
+func (f *Forwarder) askToLeave(ctx context.Context, transport *http.Transport, p *passage) error {
+	addr, err := f.addresses.of(ctx, p.owner)
+	if err != nil {
+		return err
+	}
+	to := url.URL{Scheme: "http", Host: addr, Path: LeavePath, RawQuery: url.Values{"sid": {p.sid}}.Encode()}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, to.String(), nil)
+	if err != nil {
+		return fmt.Errorf("forward: %w", err)
+	}
+	f.sign(r, p.owner, "")
+	res, err := transport.RoundTrip(r)
+	if err != nil {
+		return fmt.Errorf("forward: %w", err)
+	}
+	return errors.Join(answered(res, p.owner), res.Body.Close())
+}
+
+// Leaving takes in, at [LeavePath], what other nodes ask for that go away. It calls
+// sendAway with an engine session's id, and answers when that returns: by then the
+// session's connection must be closed, if there was one. What is not signed is
+// refused as by Handler.
+func (f *Forwarder) Leaving(sendAway func(ctx context.Context, sid string)) http.Handler {
+	return f.verified(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), departTimeout)
+		defer cancel()
+		sendAway(ctx, r.URL.Query().Get("sid"))
+		w.WriteHeader(http.StatusNoContent)
+	})
+}
+
+// none returns what is closed when nothing is under way.
+func (f *Forwarder) none() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.empty == nil {
+		f.empty = make(chan struct{})
+	}
+	empty := f.empty
+	if len(f.passages) == 0 {
+		close(empty)
+		f.empty = nil
+	}
+	return empty
+}
