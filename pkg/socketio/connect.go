@@ -266,9 +266,9 @@ func (s *Socket) finish(reason Reason) {
 			f(reason)
 		}
 	}
+	moved = moved || s.endSession(reason)
 	if !moved {
 		tell(onLeaving)
-		s.endSession(reason)
 	}
 	ctx, cancel := srv.store()
 	defer cancel()
@@ -291,26 +291,36 @@ func (s *Socket) finish(reason Reason) {
 }
 
 // endSession settles what becomes of the session of a socket that is gone: it is
-// over, or its client has the whole window from now.
-func (s *Socket) endSession(reason Reason) {
+// over, or its client has the whole window from now. It reports whether the client
+// has moved, of which the message may have been lost: then nobody has gone.
+func (s *Socket) endSession(reason Reason) (moved bool) {
 	srv := s.ns.srv
 	s.mu.Lock()
-	ref := session.Ref{PID: s.pid, Fence: s.fence}
+	snapshot := s.snapshot()
 	s.mu.Unlock()
+	ref := session.Ref{PID: snapshot.PID, Fence: snapshot.Fence}
 	if ref.PID == "" {
-		return
+		return false
 	}
 	ctx, cancel := srv.store()
 	defer cancel()
 	var err error
 	if reason.recoverable() {
-		_, err = srv.sessions.Refresh(ctx, []session.Ref{ref}, srv.opts.sessionLife())
+		var gone []session.Ref
+		gone, err = srv.sessions.Refresh(ctx, []session.Ref{ref}, srv.opts.sessionLife())
+		if len(gone) > 0 { // a write finds out what became of it
+			err = srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
+		}
 	} else {
 		err = srv.sessions.Drop(ctx, ref)
 	}
-	if err != nil && !errors.Is(err, session.ErrFenced) {
+	switch {
+	case errors.Is(err, session.ErrFenced):
+		return true
+	case err != nil && !errors.Is(err, session.ErrNotFound):
 		srv.log.Warn("a session could not be ended; it ends by itself", zap.Error(err))
 	}
+	return false
 }
 
 // evict ends a socket whose client came back as another one. Its session is not
