@@ -47,23 +47,10 @@ func TestNamedTestsExist(t *testing.T) {
 // TestOtherNamesExist: so are the tests that other documents name in passing.
 func TestOtherNamesExist(t *testing.T) {
 	known := make(map[string]bool)
-	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.Name() == "node_modules" || d.Name() == ".git" {
-			return filepath.SkipDir
+	for _, source := range sources(t, "_test.go") {
+		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(source, -1) {
+			known[m[1]] = true
 		}
-		if strings.HasSuffix(path, "_test.go") {
-			source, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(string(source), -1) {
-				known[m[1]] = true
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
 		files, err := filepath.Glob(pattern)
@@ -81,6 +68,49 @@ func TestOtherNamesExist(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// sources returns what is in the files whose names end so.
+func sources(t *testing.T, suffix string) (all []string) {
+	t.Helper()
+	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, suffix):
+			return nil
+		}
+		source, err := os.ReadFile(path)
+		all = append(all, string(source))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// TestMetricsAndLinesExist: the metrics and the log's lines that redis.md
+// explains are those of the code.
+func TestMetricsAndLinesExist(t *testing.T) {
+	_, tables, ok := strings.Cut(read(t, "redis.md"), "## When something is wrong")
+	if !ok {
+		t.Fatal("redis.md does not say what to look at")
+	}
+	code := strings.Join(sources(t, ".go"), "")
+	names := 0
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?) \\|").FindAllStringSubmatch(tables, -1) {
+		for _, m := range regexp.MustCompile("`([^`{]+)(?:\\{[^`]*)?`").FindAllStringSubmatch(row[1], -1) {
+			if names++; !strings.Contains(code, `"`+m[1]+`"`) && m[1] != "reason" {
+				t.Errorf("nothing is called %q", m[1])
+			}
+		}
+	}
+	if names < 25 {
+		t.Errorf("%d names", names)
 	}
 }
 
