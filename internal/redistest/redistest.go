@@ -1,8 +1,9 @@
 //go:build unix
 
-// Package redistest starts real redis-server processes for tests: one server, a
-// primary with Sentinels, or a cluster. They listen on free ports of 127.0.0.1,
-// keep their files in a temporary directory and end with the test.
+// Package redistest starts real Redis servers for tests: one server, a primary
+// with Sentinels, or a cluster. They are redis-server processes that listen on
+// free ports of 127.0.0.1, keep their files in a temporary directory and end with
+// the test. A single server may have another [Host].
 package redistest
 
 import (
@@ -11,9 +12,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,18 +24,25 @@ import (
 // patience bounds every wait. It is long because busy machines are slow.
 const patience = 20 * time.Second
 
-// A Server is one redis-server process. Its methods are for one goroutine at a
-// time, but Addr, URL, Client and Log are for any.
+// A Server is one Redis server. Its methods are for one goroutine at a time, but
+// Addr, URL, Client and Log are for any.
 type Server struct {
 	Addr string // host:port
 
-	t       testing.TB
-	binary  string
-	args    []string
-	dir     string
-	process *os.Process
-	exited  chan struct{} // closed once the process has ended
-	client  *goredis.Client
+	t      testing.TB
+	host   Host
+	client *goredis.Client
+}
+
+// A Host runs one server on this machine: a process of its own, or whatever else
+// can do this.
+type Host interface {
+	Run() error                  // starts it, for the first time or after Kill
+	Running() bool               // as far as is known
+	Kill() error                 // ends it with SIGKILL and waits until it is gone; it may be gone already
+	Signal(syscall.Signal) error // sends it one
+	Pid() int                    // of its process
+	Log() string                 // what it has logged
 }
 
 // Start starts a server that keeps nothing on disk, unless the lines of
@@ -50,24 +55,25 @@ func Start(t testing.TB, config ...string) *Server {
 // start starts a process with more arguments than the configuration file.
 func start(t testing.TB, args, config []string) *Server {
 	t.Helper()
-	binary, err := exec.LookPath("redis-server")
-	if err != nil {
-		t.Fatal("redistest: there is no redis-server; make setup or apt-get install redis-server gets it")
-	}
+	return StartOn(t, func(text string) (Host, error) { return newProcess(t, text, args) }, config...)
+}
+
+// StartOn is Start on a host that makes itself for a redis.conf, which names no
+// directory.
+func StartOn(t testing.TB, host func(config string) (Host, error), config ...string) *Server {
+	t.Helper()
 	const attempts = 10 // somebody else may take the port before the server does
 	for range attempts {
-		s := &Server{t: t, binary: binary, dir: t.TempDir()}
 		port := FreePort(t)
-		s.Addr = net.JoinHostPort("127.0.0.1", port)
-		file := filepath.Join(s.dir, "redis.conf")
 		lines := append([]string{
-			"bind 127.0.0.1", "port " + port, "dir " + s.dir, `save ""`, "appendonly no", "rdb-del-sync-files yes", "repl-diskless-sync-delay 0",
+			"bind 127.0.0.1", "port " + port, `save ""`, "appendonly no", "rdb-del-sync-files yes", "repl-diskless-sync-delay 0",
 			"cluster-port " + FreePort(t), // its default may be taken
 		}, config...)
-		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
-			t.Fatal(err)
+		h, err := host(strings.Join(lines, "\n") + "\n")
+		if err != nil {
+			t.Fatalf("redistest: %v", err)
 		}
-		s.args = append([]string{file}, args...)
+		s := &Server{t: t, host: h, Addr: net.JoinHostPort("127.0.0.1", port)}
 		s.client = goredis.NewClient(&goredis.Options{Addr: s.Addr, Protocol: 2, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true})
 		t.Cleanup(s.end)
 		s.run()
@@ -99,34 +105,17 @@ func FreePort(t testing.TB) string {
 	return ""
 }
 
-// run starts the process.
 func (s *Server) run() {
 	s.t.Helper()
-	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		s.t.Fatal(err)
+	if err := s.host.Run(); err != nil {
+		s.t.Fatalf("redistest: %v", err)
 	}
-	cmd := exec.Command(s.binary, s.args...)
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, withUs()
-	err = cmd.Start()
-	if closeErr := log.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	exited := make(chan struct{})
-	s.process, s.exited = cmd.Process, exited
-	go func() { // ends with the process, for which Kill waits
-		_ = cmd.Wait() // the log says more than the status
-		close(exited)
-	}()
 }
 
 // answers waits until the server answers, which one that loads its data or
 // wants a password does not do well, but the latter is ready.
 func (s *Server) answers() error {
-	return poll(s.exited, func() error {
+	return poll(s.host.Running, func() error {
 		conn, err := net.DialTimeout("tcp", s.Addr, patience)
 		if err != nil {
 			return err
@@ -147,8 +136,8 @@ func (s *Server) answers() error {
 }
 
 // poll asks again until check is content, at most as long as patience lasts and
-// nothing has ended.
-func poll(ended <-chan struct{}, check func() error) error {
+// the server runs.
+func poll(running func() bool, check func() error) error {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	again := time.NewTicker(10 * time.Millisecond)
@@ -158,10 +147,11 @@ func poll(ended <-chan struct{}, check func() error) error {
 		if err == nil {
 			return nil
 		}
+		if !running() {
+			return fmt.Errorf("it has ended: %w", err)
+		}
 		select {
 		case <-again.C:
-		case <-ended:
-			return fmt.Errorf("the process has ended: %w", err)
 		case <-deadline.C:
 			return fmt.Errorf("not within %v: %w", patience, err)
 		}
@@ -175,13 +165,15 @@ func (s *Server) URL() string { return "redis://" + s.Addr }
 func (s *Server) Client() *goredis.Client { return s.client }
 
 // Pid returns the process's id, to read what it costs.
-func (s *Server) Pid() int { return s.process.Pid }
+func (s *Server) Pid() int { return s.host.Pid() }
 
 // Kill ends the process with SIGKILL and waits until it is gone. It may be gone
 // already.
 func (s *Server) Kill() {
-	_ = s.process.Kill() // fails only if the process has ended
-	<-s.exited
+	s.t.Helper()
+	if err := s.host.Kill(); err != nil {
+		s.t.Fatalf("redistest: %v", err)
+	}
 }
 
 // Restart kills the server if it runs and starts it again at the same address,
@@ -204,20 +196,15 @@ func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
 
 func (s *Server) signal(sig syscall.Signal) {
 	s.t.Helper()
-	if err := s.process.Signal(sig); err != nil {
+	if err := s.host.Signal(sig); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-func (s *Server) logFile() string { return filepath.Join(s.dir, "redis.log") }
-
 // Log returns the end of what the server has logged.
 func (s *Server) Log() string {
-	text, err := os.ReadFile(s.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text[max(0, len(text)-2048):])
+	text := s.host.Log()
+	return text[max(0, len(text)-2048):]
 }
 
 // end is the test's end.
@@ -249,7 +236,7 @@ func (s *Server) must(args ...any) any {
 // eventually waits until check is content.
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
-	if err := poll(nil, check); err != nil {
+	if err := poll(func() bool { return true }, check); err != nil {
 		t.Fatalf("redistest: %s: %v", what, err)
 	}
 }
