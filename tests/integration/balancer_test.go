@@ -20,6 +20,7 @@ import (
 // is passed over, as balancers do.
 type balancer struct {
 	*httptest.Server
+	t     *testing.T
 	nodes []*clusterNode
 	ready []atomic.Bool
 	turn  atomic.Uint64
@@ -29,7 +30,7 @@ type balancer struct {
 // startBalancer starts a balancer for all nodes; the test's end ends it.
 func startBalancer(t *testing.T, c *cluster) *balancer {
 	t.Helper()
-	b := &balancer{nodes: c.nodes, ready: make([]atomic.Bool, len(c.nodes)), base: &http.Transport{MaxIdleConnsPerHost: 100}}
+	b := &balancer{t: t, nodes: c.nodes, ready: make([]atomic.Bool, len(c.nodes)), base: &http.Transport{MaxIdleConnsPerHost: 100}}
 	b.Server = httptest.NewServer(&httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: "in turn"})
@@ -96,7 +97,11 @@ func (b *balancer) RoundTrip(r *http.Request) (*http.Response, error) {
 		out := r.Clone(r.Context())
 		out.URL.Host = b.nodes[i].public
 		var response *http.Response
+		began := time.Now()
 		response, err = b.base.RoundTrip(out)
+		if took := time.Since(began); took > 5*time.Second && out.URL.Query().Get("transport") == "websocket" {
+			b.t.Logf("balancer: node %s took %v for a WebSocket, since %s: %v", b.nodes[i].name, took, began.Format("05.000"), err)
+		}
 		if dial := (*net.OpError)(nil); !errors.As(err, &dial) || dial.Op != "dial" {
 			return response, err
 		}

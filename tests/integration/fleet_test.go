@@ -116,29 +116,34 @@ func (f *fleet) roam(ctx context.Context, name string, life time.Duration, rooms
 	}})
 	f.clients.Go(func() {
 		defer client.Cut()
+		pause := 20 * time.Millisecond // grows, lest those who can't get in keep the nodes busy
 		for ctx.Err() == nil {
-			f.visit(ctx, w, client, life)
+			if f.visit(ctx, w, client, life) {
+				pause = 20 * time.Millisecond
+			} else {
+				wait(ctx, pause/2+rand.N(pause))
+				pause = min(2*pause, time.Second)
+			}
 		}
 	})
 }
 
-// visit is one connection of a client, from connecting to its end.
-func (f *fleet) visit(ctx context.Context, w *witness, client *sioclient.Client, life time.Duration) {
+// visit is one connection of a client, from connecting to its end. It reports
+// whether it came to that.
+func (f *fleet) visit(ctx context.Context, w *witness, client *sioclient.Client, life time.Duration) bool {
 	before := client.Engine()
 	client.Roam(wsURL(f.cluster.roam().public))
 	w.note("connects with offset %s", client.Offset())
 	if err := bounded(ctx, client.Connect); err != nil {
 		w.note("cannot connect: %v", err)
-		wait(ctx, 20*time.Millisecond+rand.N(100*time.Millisecond))
-		return
+		return false
 	}
 	if !f.arrives(w, client.Recovered(), client.Engine(), before) {
 		w.joining()
 		if err := bounded(ctx, func(ctx context.Context) error { _, err := call(ctx, client, "join", w.rooms); return err }); err != nil {
 			w.note("cannot join: %v", err)
 			client.Cut()
-			wait(ctx, 20*time.Millisecond)
-			return
+			return false
 		}
 		w.hasJoined()
 	}
@@ -162,6 +167,7 @@ func (f *fleet) visit(ctx context.Context, w *witness, client *sioclient.Client,
 	case <-ctx.Done():
 	}
 	wait(ctx, rand.N(200*time.Millisecond))
+	return true
 }
 
 // roamStock adds a stock client that is connected, through a balancer. It is cut
@@ -252,7 +258,7 @@ func (f *fleet) await(otherwise string, check func(w *witness) error) bool {
 func (f *fleet) settle() {
 	f.t.Helper()
 	f.sending.Wait()
-	if f.await("not everything has arrived", (*witness).complete) {
+	if f.await("not everything has arrived", func(w *witness) error { return errors.Join(f.stale(w), w.complete()) }) {
 		eventually(f.t, "undecided", func() error { return undecided(f.witnesses) })
 	}
 	f.judge()
@@ -264,7 +270,6 @@ func (f *fleet) judge() {
 	shown, bad, heard := 0, 0, 0
 	for _, w := range f.witnesses {
 		heard += w.heard
-		f.checkStale(w)
 		if err := w.verdict(); err != nil {
 			bad++
 			if shown++; shown <= 3 {
@@ -287,18 +292,19 @@ func (f *fleet) judge() {
 	}
 }
 
-// checkStale finds clients that live on in a session from before history was
-// lost: everybody was to be cut then.
-func (f *fleet) checkStale(w *witness) {
+// stale returns an error if a client's session is from before history was lost.
+// Everybody was to be cut then, and comes back with a new one.
+func (f *fleet) stale(w *witness) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, g := range f.faults {
 		if g.harm == destroys && w.born.Before(g.from) {
-			w.problem("STALE: the session of %s has outlived the loss of history", w.born.Format("05.000"))
+			return fmt.Errorf("STALE: its session of %s has outlived the loss of history at %s", w.born.Format("05.000"), g.from.Format("05.000"))
 		}
 	}
+	return nil
 }
 
 // counts adds up. It is called when the publishers have ended.

@@ -97,7 +97,11 @@ func (c *Client) Roam(url string) {
 // alive gives the server as much time for its next ping as the stock client
 // does.
 func (c *Client) alive(conn *websocket.Conn) {
-	_ = conn.SetReadDeadline(time.Now().Add(locked(c, func() time.Duration { return c.silence })))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if conn != c.left { // Vanish has ended the reading
+		_ = conn.SetReadDeadline(time.Now().Add(c.silence))
+	}
 }
 
 // join waits for the CONNECT to be answered.
