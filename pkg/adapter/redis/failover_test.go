@@ -117,3 +117,30 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 		}
 	}
 }
+
+// A former primary knows nothing of what has happened since.
+func TestReadsAreThePrimarys(t *testing.T) {
+	old, next := redistest.Start(t), redistest.Start(t)
+	relay := newRelay(t, old.Addr)
+	a := start(t, relay.url(), "a", Options{ProbeInterval: time.Hour})
+	host, port, _ := net.SplitHostPort(old.Addr)
+	if err := next.Client().SlaveOf(t.Context(), host, port).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the other one follows", func() bool {
+		info, err := next.Client().Info(t.Context(), "replication").Result()
+		return err == nil && strings.Contains(info, "master_link_status:up")
+	})
+	if err := next.Client().SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
+		t.Fatal(err)
+	}
+	relay.move(next.Addr)
+	if err := old.Client().SlaveOf(t.Context(), "127.0.0.1", "1").Err(); err != nil { // who does not answer
+		t.Fatal(err)
+	}
+	b := start(t, next.URL(), "b", Options{})
+	at := publish(t, b, event("new", room("r")))
+	if head, err := a.Head(deadline(t)); err != nil || !head.Covers(at.At) {
+		t.Errorf("Head: %v, %v, though %v has been published", head, err, at)
+	}
+}

@@ -53,6 +53,51 @@ func TestLostTail(t *testing.T) {
 	}
 }
 
+// What a node has only heard of counts as well as what it was told.
+func TestLostTailOfOthers(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Hour})
+	b := start(t, server.URL(), "b", Options{ProbeInterval: time.Hour})
+	subscribe(t, a, room("r"))
+	publish(t, b, event("kept", room("r")))
+	if err := server.Client().Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, event("lost", room("r")))
+	expect(t, a, "kept", "lost")
+	_ = b.Close()
+	server.Restart()
+	expectLoss(t, a)
+}
+
+// All nodes have died with the primary. A client's offset is all that is left of
+// what was lost.
+func TestLostTailThatOnlyClientsKnow(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	publish(t, a, event("kept", room("r")))
+	if err := server.Client().Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	offset := publish(t, a, event("lost", room("r")))
+	server.Kill()
+	_ = a.Close()
+	server.Restart()
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, b, room("r"))
+	publish(t, b, event("new", room("r")))
+	if _, err := b.Head(deadline(t), offset); !errors.Is(err, adapter.ErrHistoryLost) {
+		t.Errorf("Head of a lost cursor: %v, want ErrHistoryLost", err)
+	}
+	if err := b.Condemn(deadline(t), offset); err != nil {
+		t.Fatal(err)
+	}
+	expectLoss(t, b)
+	if now := publish(t, b, event("end", room("r"))); now.SameHistory(offset) {
+		t.Error("the lost history goes on")
+	}
+}
+
 // One node finds out, all are told: here by what it publishes, and by nobody's
 // connection breaking.
 func TestNewHistoryIsAnnounced(t *testing.T) {
