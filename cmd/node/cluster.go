@@ -49,21 +49,27 @@ func alone(c config) (*cluster, error) {
 }
 
 // join makes this node one of the cluster in Redis. It tries until it is, ctx
-// ends, or it finds what waiting does not mend. Meanwhile waiting is told why.
-func join(ctx context.Context, c config, advertise string, log *zap.Logger, waiting func(error)) (*cluster, error) {
+// ends, or giveUp says so of an error. Until then waiting is told why.
+func join(ctx context.Context, c config, advertise string, log *zap.Logger, giveUp func(error) bool, waiting func(error)) (*cluster, error) {
 	goredis.SetLogger(redisLog{log.Sugar()})
 	target := c.RedisURL.target
 	log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
+	var why complaint
 	for {
 		cl, err := tryJoin(ctx, c, advertise, log)
-		if err == nil || errors.Is(err, redisurl.ErrTooOld) || errors.Is(err, redis.ErrPartitions) {
-			return cl, err
+		if err == nil {
+			return cl, nil
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+		if giveUp(err) {
+			return nil, err
+		}
 		waiting(err)
-		log.Warn("the cluster can't be joined; trying on", zap.Error(err))
+		if why.due(err, time.Now()) {
+			log.Warn("the cluster can't be joined; trying on", zap.Error(err))
+		}
 		select {
 		case <-time.After(joinPause):
 		case <-ctx.Done():

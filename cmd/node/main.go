@@ -106,7 +106,7 @@ var errStopped = errors.New("told to stop")
 // serve runs a node until ctx ends, it is drained, or it fails.
 func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log *zap.Logger) error {
 	starting, started := unless(ctx, drain)
-	n, err := start(starting, c, build, log)
+	n, err := start(starting, c, randomNodeID, build, log)
 	started()
 	if errors.Is(err, errStopped) || errors.Is(err, context.Canceled) {
 		log.Info("told to stop before the node was ready")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -38,13 +37,9 @@ type node struct {
 	running  sync.WaitGroup
 }
 
-// start builds a node and lets clients in. That waits for the cluster, as long as
-// ctx lasts: meanwhile the ports answer, and say so. An error leaves nothing
-// behind.
-func start(ctx context.Context, c config, build metrics.Build, log *zap.Logger) (_ *node, err error) {
-	if c.NodeID == "" {
-		c.NodeID = randomNodeID()
-	}
+// startAs is start with an id. giveUp is asked whether an error ends the wait for the
+// cluster.
+func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log *zap.Logger) (_ *node, err error) {
 	n := &node{
 		log:    log.With(zap.String("node", string(c.NodeID))),
 		health: health.New(string(c.NodeID), build.Version),
@@ -77,7 +72,7 @@ func start(ctx context.Context, c config, build metrics.Build, log *zap.Logger) 
 	if err != nil {
 		return nil, err
 	}
-	if n.cluster, err = n.join(ctx, c, internalPort.Addr()); err != nil {
+	if n.cluster, err = n.join(ctx, c, internalPort.Addr(), giveUp); err != nil {
 		return nil, err
 	}
 	n.cluster.options(&options)
@@ -112,7 +107,7 @@ func start(ctx context.Context, c config, build metrics.Build, log *zap.Logger) 
 }
 
 // join finds this node's place: alone, or among others.
-func (n *node) join(ctx context.Context, c config, internal net.Addr) (*cluster, error) {
+func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp func(error) bool) (*cluster, error) {
 	if c.RedisURL.target == nil {
 		return alone(c)
 	}
@@ -122,7 +117,7 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr) (*cluster,
 	}
 	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
 	missing(errors.New("the cluster is being joined"))
-	cl, err := join(ctx, c, advertise, n.log, missing)
+	cl, err := join(ctx, c, advertise, n.log, giveUp, missing)
 	if err == nil {
 		n.health.Needs("redis", cl.ready)
 	}
@@ -272,9 +267,4 @@ func boundSendBuffer(ctx context.Context, c net.Conn) context.Context {
 		_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
 	}
 	return ctx
-}
-
-// randomNodeID returns 4 of the characters that a node id is made of.
-func randomNodeID() nodeID {
-	return nodeID(rand.Text()[:4])
 }

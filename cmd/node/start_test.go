@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/internal/metrics"
+	"github.com/rejoin-io/rejoin/internal/redistest"
+)
+
+// A node that has rolled the id of another rolls again.
+func TestRandomNodeIDs(t *testing.T) {
+	server := redistest.Start(t)
+	other, stop := startNode(t, map[string]string{"REJOIN_REDIS_URL": server.URL(), "REJOIN_CLUSTER_SECRET": "that of the test's cluster"})
+	defer stop()
+	c, r := load()
+	if len(r.problems) > 0 {
+		t.Fatal(r.problems)
+	}
+	ids := []nodeID{nodeID(other.Node), "free"}
+	roll := func() (id nodeID) {
+		id, ids = ids[0], ids[1:]
+		return id
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n, err := start(ctx, c, roll, metrics.Build{}, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id := n.cluster.adapter.Node(); id != "free" {
+		t.Errorf("the node is %s", id)
+	}
+	if err := n.stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestComplaints(t *testing.T) {
+	var c complaint
+	now := time.UnixMilli(0)
+	refused := errors.New("dial tcp 127.0.0.1:6379: connection refused")
+	for _, step := range []struct {
+		after time.Duration
+		err   error
+		due   bool
+	}{
+		{0, refused, true},
+		{999 * time.Millisecond, refused, false},
+		{time.Millisecond, refused, true},
+		{1900 * time.Millisecond, refused, false},
+		{100 * time.Millisecond, refused, true},
+		{4 * time.Second, refused, true},
+		{8 * time.Second, refused, true},
+		{16 * time.Second, refused, true},
+		{29 * time.Second, refused, false},
+		{time.Second, refused, true},
+		{29 * time.Second, refused, false},
+		{time.Second, refused, true},
+		{0, errors.New("read tcp 127.0.0.1:41001->127.0.0.1:6379: i/o timeout"), true},
+		{500 * time.Millisecond, errors.New("read tcp 127.0.0.1:41002->127.0.0.1:6379: i/o timeout"), false},
+		{500 * time.Millisecond, errors.New("read tcp 127.0.0.1:41003->127.0.0.1:6379: i/o timeout"), true},
+		{0, refused, true},
+	} {
+		now = now.Add(step.after)
+		if due := c.due(step.err, now); due != step.due {
+			t.Errorf("%v after the one before, %v: due is %v", step.after, step.err, due)
+		}
+	}
+}
