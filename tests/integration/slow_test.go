@@ -164,9 +164,7 @@ func TestRollingRestart(t *testing.T) {
 	}
 	for i := range emitters {
 		name := fmt.Sprint("emitter ", i)
-		s := d.open(name, newest, front.URL, map[string]any{
-			"transports": []string{"websocket"}, "retries": 10, "ackTimeout": 5000,
-		})
+		s := d.open(name, newest, front.URL, map[string]any{"retries": 10, "ackTimeout": 5000})
 		f.sending.Go(func() {
 			for over.Err() == nil {
 				number := f.ledger.start("room for all", name)
