@@ -7,6 +7,10 @@ cd "$(dirname "$0")"
 # 10,000 connections need as many descriptors on either side.
 ulimit -n "$(ulimit -Hn)"
 
+if ! command -v redis-server redis-cli >/dev/null; then
+	echo "bench: a cluster needs redis-server and redis-cli; make setup or apt-get install redis-server gets them" >&2
+	exit 1
+fi
 go build -C .. -o bench/bin/rejoin ./cmd/node
 go build -o bin/load ./load
 if [[ ! peer/node_modules/.package-lock.json -nt peer/package-lock.json ]]; then

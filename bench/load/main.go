@@ -127,16 +127,13 @@ func run(ctx context.Context) error {
 		}, Figures: []string{"publish"}},
 	}
 	r := report{Machine: thisMachine(), Plan: p}
-	for _, f := range figures {
-		if !chosen(*only, f.Name) {
-			continue
-		}
-		for round := range p.Rounds {
+	for round := range p.Rounds { // the outermost, so that all that is compared is measured in the same minutes
+		for _, f := range figures {
 			for _, c := range contenders {
-				if !chosen(*servers, c.Name) || (c.Redis != "") != (f.Cluster != nil) || c.Figures != nil && !slices.Contains(c.Figures, f.Name) {
+				if !chosen(*only, f.Name) || !chosen(*servers, c.Name) || !c.measuredFor(f) {
 					continue
 				}
-				fmt.Fprintf(os.Stderr, "%s, round %d of %d: %s\n", f.Name, round+1, p.Rounds, c.Name)
+				fmt.Fprintf(os.Stderr, "round %d of %d, %s: %s\n", round+1, p.Rounds, f.Name, c.Name)
 				s, err := measure(ctx, c, f, p)
 				if err != nil {
 					return fmt.Errorf("%s of %s: %w", f.Name, c.Name, err)
@@ -151,6 +148,11 @@ func run(ctx context.Context) error {
 		return nil
 	}
 	return r.save(*out)
+}
+
+// measuredFor reports whether a contender has a turn in a figure.
+func (c contender) measuredFor(f figure) bool {
+	return (c.Redis != "") == (f.Cluster != nil) && (c.Figures == nil || slices.Contains(c.Figures, f.Name))
 }
 
 // measure takes one sample from a server of its own.

@@ -57,7 +57,23 @@ func (r report) String() string {
 	for _, f := range figures {
 		r.table(&b, f)
 	}
+	r.ratios(&b)
 	return b.String()
+}
+
+// ratios says what coming back costs in other cases, where a plain cut is 1.
+func (r report) ratios(b *strings.Builder) {
+	value := func(s sample) float64 { return s.Value }
+	for _, cut := range r.byServer("cut") {
+		for _, f := range figures {
+			for _, of := range r.byServer(f.Name) {
+				if f.Unit == recoveryUnit && f.Name != "cut" && of[0].Server == cut[0].Server && of[0].Count > 0 {
+					fmt.Fprintf(b, "\n%s: %s is %.2f times cut", cut[0].Server, f.Name, median(of, value)/median(cut, value))
+				}
+			}
+		}
+	}
+	b.WriteByte('\n')
 }
 
 // A column is one of the medians that a figure's table shows.
@@ -117,7 +133,8 @@ func (r report) table(b *strings.Builder, f figure) {
 	}
 	fmt.Fprintf(b, "\n%s: %s; medians of %d\n", f.Name, f.Unit, len(servers[0]))
 	var lines strings.Builder
-	fmt.Fprintf(&lines, "server\t%s\tlowest\thighest\t", f.Name)
+	first := median(servers[0], func(s sample) float64 { return s.Value })
+	fmt.Fprintf(&lines, "server\t%s\tlowest\thighest\tto %s\t", f.Name, servers[0][0].Server)
 	for _, c := range f.Columns {
 		fmt.Fprintf(&lines, "%s\t", c.head)
 	}
@@ -128,6 +145,7 @@ func (r report) table(b *strings.Builder, f figure) {
 		for _, v := range []float64{median(samples, value), lowest, highest} {
 			fmt.Fprintf(&lines, f.Format+"\t", v)
 		}
+		fmt.Fprintf(&lines, "%.2f\t", median(samples, value)/first)
 		for _, c := range f.Columns {
 			fmt.Fprintf(&lines, c.format+"\t", median(samples, c.value))
 		}
