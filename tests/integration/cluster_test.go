@@ -42,7 +42,7 @@ type clusterNode struct {
 // ready when it returns.
 func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 	t.Helper()
-	c := &cluster{t: t, redis: redistest.Start(t)}
+	c := &cluster{t: t, redis: startRedis(t)}
 	c.start(nodes, func(n *clusterNode) string {
 		n.redis = startLink(t, c.redis.Addr)
 		n.feed = startRelay(t, &node{addr: n.redis.addr()})

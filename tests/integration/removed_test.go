@@ -68,7 +68,7 @@ func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*so
 // has happened when it comes back.
 func TestRemovedWhileAway(t *testing.T) {
 	t.Parallel()
-	redis := redistest.Start(t)
+	redis := startRedis(t)
 	_, front := serveOver(t, redis, "aaaa")
 	other, _ := serveOver(t, redis, "bbbb")
 	d := startDriver(t)
