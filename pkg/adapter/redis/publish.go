@@ -104,8 +104,10 @@ func (p *partition) attempts(c *call) error {
 		case l == nil: // not connected
 		case errors.Is(err, errNoClock):
 			p.log.Warn("the history is lost: its clock is gone", zap.String("epoch", c.epoch))
-			_, _, err = p.search(ctx)
 			c.epoch = ""
+			if _, _, err = p.search(ctx); err != nil { // it can't begin a new one
+				pause(ctx, relinkPause)
+			}
 		case isReply(err) && elsewhere(err): // this server does not do it, and has not
 			p.unlink(l, err, began)
 			pause(ctx, relinkPause)
