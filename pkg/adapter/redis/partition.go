@@ -62,6 +62,7 @@ type partition struct {
 	// How Redis is doing.
 	downSince time.Time // of the first failure since the last success; zero if all is well
 	downCause error
+	denied    error         // why it took none of the last call; nil if it did
 	probeSent time.Time     // when the last probe was
 	probeDue  time.Time     // when one must have come back; zero if none is waited for
 	probed    time.Time     // when the last one came back
@@ -110,6 +111,14 @@ func (p *partition) worked() {
 	if !since.IsZero() {
 		p.log.Info("Redis is back", zap.Duration("after", time.Since(since).Round(time.Millisecond)))
 	}
+}
+
+// answered notes what Redis said to the last call: nil if it did it, otherwise why
+// it takes none now.
+func (p *partition) answered(denied error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.denied = denied
 }
 
 // down returns why publishing would fail at once, or nil.

@@ -115,6 +115,8 @@ func (p *partition) ready() error {
 		return errors.New("no history has been found in Redis yet")
 	case !p.downSince.IsZero() && time.Since(p.downSince) > p.probing:
 		return fmt.Errorf("Redis has not been reached for %v: %w", time.Since(p.downSince).Round(time.Millisecond), p.downCause)
+	case p.denied != nil:
+		return fmt.Errorf("Redis takes no events: %w", p.denied)
 	case p.gen == nil:
 		return errors.New("the subscriber is not connected to Redis")
 	case p.gen.flow != passing:

@@ -100,6 +100,7 @@ func (p *partition) attempts(c *call) error {
 		switch {
 		case err == nil:
 			p.worked()
+			p.answered(nil)
 			return nil
 		case l == nil: // not connected
 		case errors.Is(err, errNoClock):
@@ -112,6 +113,7 @@ func (p *partition) attempts(c *call) error {
 			p.unlink(l, err, began)
 			pause(ctx, relinkPause)
 		case isReply(err) && refused(err) && !c.doubtful:
+			p.answered(err)
 			return fmt.Errorf("adapter/redis: publish: %w", err)
 		case isReply(err): // a part of it may have been done, now or before
 			return fmt.Errorf("%w: publish: %w", adapter.ErrUnavailable, err)

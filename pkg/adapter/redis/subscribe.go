@@ -134,16 +134,21 @@ const (
 
 // runSubscriber lives one generation after another.
 func (p *partition) runSubscriber() {
+	said := ""
 	for n := uint64(1); p.ctx.Err() == nil; n++ {
+		birth := time.Now()
 		begun, err := p.live()
 		if p.ctx.Err() != nil {
 			return
 		}
 		if begun {
 			p.stats.generations.Add(1)
+		}
+		if begun && (err.Error() != said || time.Since(birth) > p.probing) { // once, if it does not get far for the same reason
+			said = err.Error()
 			p.log.Warn("the subscriber's connection has ended; what it misses will be read again", zap.Error(err))
 		} else {
-			p.log.Debug("the subscriber can't connect", zap.Error(err))
+			p.log.Debug("the subscriber can't connect, or not stay", zap.Error(err))
 		}
 		pause(p.ctx, relinkPause)
 	}
