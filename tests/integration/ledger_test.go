@@ -67,6 +67,7 @@ type publisher struct {
 	pause  time.Duration // between two events; 0 is as fast as they are acknowledged
 	most   int           // events; 0 is no limit
 	more   []any         // arguments, after those of the ledger
+	stays  bool          // connected, though an event has failed
 
 	life        int // of its name
 	sent, acked int
@@ -106,7 +107,9 @@ func (p *publisher) run(ctx context.Context) {
 		if err != nil {
 			p.failed[err.Error()]++
 			p.life++
-			client.Cut() // what is still on its way there belongs to the former life
+			if !p.stays {
+				client.Cut() // what is still on its way there belongs to the former life
+			}
 			continue
 		}
 		p.acked++
