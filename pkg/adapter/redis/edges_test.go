@@ -1,0 +1,120 @@
+package redis
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// What waits behind a slow call goes into full ones: of as many events as a call
+// has positions, and of about as many bytes as it may have.
+func TestFullCalls(t *testing.T) {
+	for name, of := range map[string]struct{ events, bytes int }{
+		"Events": {2*perCall + 1, 10},
+		"Bytes":  {9, callBytes * 2 / 5},
+		"Large":  {2, callBytes * 3 / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := redistest.Start(t)
+			relay := newRelay(t, server.Addr)
+			a := start(t, relay.url(), "a", Options{BacklogLimit: 10 * perCall, Timeout: 10 * time.Second})
+			r := room("r")
+			joined := subscribe(t, a, r)
+			fill := relay.hole(publisher)
+			want := make(map[adapter.Position]string)
+			var mu sync.Mutex
+			var all sync.WaitGroup
+			waiting := func() int {
+				o := &a.partitions[0].outbox
+				o.mu.Lock()
+				defer o.mu.Unlock()
+				return len(o.waiting)
+			}
+			for i := range of.events {
+				if i == 1 { // the first is under way
+					eventually(t, "a call is under way", func() bool { return waiting() == 0 })
+				}
+				all.Go(func() {
+					data := fmt.Sprint(i) + strings.Repeat(".", of.bytes)
+					receipt, err := a.Publish(deadline(t), event(data, r))
+					mu.Lock()
+					defer mu.Unlock()
+					if want[receipt.Cursor.At] = data; err != nil && len(want) == 1 {
+						t.Error(err) // once is enough
+					}
+				})
+			}
+			eventually(t, "all wait", func() bool { return waiting() >= of.events-1 })
+			fill()
+			all.Wait()
+			if len(want) != of.events {
+				t.Fatalf("%d events have %d positions", of.events, len(want))
+			}
+			expectAll(t, a, want)
+			n := 0
+			head := publish(t, a, adapter.Event{Target: rooms.Target{To: []rooms.Room{r}}})
+			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: joined}, head) {
+				if n++; err != nil || want[e.Position] != string(e.Data) {
+					t.Fatalf("replay: %.10q at %v, %v", e.Data, e.Position, err)
+				}
+			}
+			if n != of.events {
+				t.Errorf("%d events in the replay", n)
+			}
+		})
+	}
+}
+
+// A clock that has forgotten a position proves nothing by that.
+func TestTrimmedClock(t *testing.T) {
+	server := redistest.Start(t, "stream-node-max-entries 1") // so trimming is exact
+	relay := newRelay(t, server.Addr)
+	o := Options{ClockTTL: time.Millisecond, ProbeInterval: 50 * time.Millisecond}
+	a, b := start(t, relay.url(), "a", o), start(t, server.URL(), "b", o)
+	r := room("r")
+	subscribe(t, a, r)
+	first := publish(t, b, event("first", r))
+	expect(t, a, "first")
+	fill := relay.hole(subscriber)
+	relay.cut(subscriber, publisher)
+	for i := range 100 {
+		publish(t, b, event(fmt.Sprint(i), r))
+	}
+	eventually(t, "the clock has forgotten", func() bool {
+		entries, err := server.Client().XRangeN(t.Context(), b.partitions[0].names.clock(first.Epoch), "-", "+", 1).Result()
+		return err == nil && len(entries) == 1 && entries[0].ID > entryOf(first.At).id()
+	})
+	fill()
+	for i := range 100 {
+		expect(t, a, fmt.Sprint(i))
+	}
+	if _, err := b.Head(deadline(t), first); err != nil {
+		t.Errorf("Head of a cursor that is older than the clock: %v", err)
+	}
+}
+
+// Names are no more than names.
+func TestStrangeNames(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	strange := []rooms.Room{
+		rooms.InNamed("", ""), rooms.InNamed("/", ""), rooms.InNamed("/", "clock"), rooms.InNamed("/a,b", "c"), rooms.InNamed("/a", "b,c"),
+		rooms.InNamed("/", "{0}"), rooms.InNamed("/", "\r\n\x00 $-1"), rooms.InNamed("/", "probe:a"), rooms.InNamed("/%2C", "x"), rooms.InNamed("/,", "x"),
+		rooms.InNamed("/", strings.Repeat("long", 10_000)), rooms.InOwn("/", ""), rooms.InEveryone(""),
+	}
+	for i, r := range strange {
+		subscribe(t, a, r)
+		publish(t, a, event(fmt.Sprint(i), strange[i:]...))
+		publish(t, a, event("only", r))
+		expect(t, a, fmt.Sprint(i), "only")
+		if kept, _, err := a.History(deadline(t), r, adapter.Cursor{}, 2); err != nil || len(kept) != 2 || string(kept[0].Data) != fmt.Sprint(i) {
+			t.Errorf("History of %q: %d events, %v", r.Name, len(kept), err)
+		}
+	}
+}
