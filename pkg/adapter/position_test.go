@@ -1,6 +1,7 @@
 package adapter_test
 
 import (
+	"encoding/binary"
 	"math"
 	"strings"
 	"testing"
@@ -66,6 +67,9 @@ func FuzzParseCursor(f *testing.F) {
 		{},
 		{Epoch: "K3Q7XW2A", At: adapter.Position{Ms: 1_780_000_000_000, Seq: 3}},
 		{Epoch: "e", At: adapter.Position{Ms: math.MaxUint64, Seq: math.MaxUint64}},
+		cursor(0, 1, 2, 3),
+		cursor(1, 1_780_000_000_000, 1_780_000_000_001, 0),
+		cursor(2, math.MaxUint64, 0, 1<<63),
 	} {
 		f.Add(c.String())
 	}
@@ -77,6 +81,41 @@ func FuzzParseCursor(f *testing.F) {
 		}
 		if c.IsZero() || c.String() != s {
 			t.Errorf("%q was read as %v, which is written as %q", s, c, c.String())
+		}
+		if !c.SameHistory(c) || !c.Includes(c) || !c.Covers(c.At) || c.In(c.At.Partition) != c.At {
+			t.Errorf("%q was read as %v, which does not include itself", s, c)
+		}
+	})
+}
+
+// Two cursors of as many partitions as the bytes are enough for: each survives
+// being written, and the larger of them is the same from either side and includes
+// both.
+func FuzzCursors(f *testing.F) {
+	f.Add([]byte{1}, uint16(0), uint16(0))
+	f.Add([]byte("two partitions in two cursors take four positions at least, 64 bytes"), uint16(0), uint16(1))
+	f.Fuzz(func(t *testing.T, b []byte, at, other uint16) {
+		n := min(len(b)/32, adapter.MaxPartitions)
+		if n == 0 {
+			return
+		}
+		take := func() []adapter.Position {
+			positions := make([]adapter.Position, n)
+			for i := range positions {
+				positions[i] = adapter.Position{Ms: binary.LittleEndian.Uint64(b), Seq: binary.LittleEndian.Uint64(b[8:]), Partition: uint16(i)}
+				b = b[16:]
+			}
+			return positions
+		}
+		c, d := adapter.NewCursor("EPOCH", at%uint16(n), take()), adapter.NewCursor("EPOCH", other%uint16(n), take())
+		for _, c := range []adapter.Cursor{c, d} {
+			if got, err := adapter.ParseCursor(c.String()); err != nil || got != c {
+				t.Errorf("%q comes back as %v, %v", c.String(), got, err)
+			}
+		}
+		most, same := c.Max(d), d.Max(c)
+		if !most.Includes(c) || !most.Includes(d) || !same.Includes(most) || !most.Includes(same) {
+			t.Errorf("the larger of %v and %v is %v, or %v", c, d, most, same)
 		}
 	})
 }

@@ -38,3 +38,26 @@ func TestOffsets(t *testing.T) {
 		}
 	}
 }
+
+// Offsets come from strangers. One that is genuine is exactly what a node gives
+// out; any other is, at best, a place in a history.
+func FuzzOffsets(f *testing.F) {
+	keyed := newOffsets([]byte("a key of the cluster"))
+	one := adapter.Cursor{Epoch: "EPOCH", At: adapter.Position{Ms: 1_700_000_000_000, Seq: 7}}
+	several := adapter.NewCursor("EPOCH", 1, []adapter.Position{{Ms: 1_700_000_000_000}, {Ms: 1_700_000_000_001, Seq: 2, Partition: 1}})
+	for _, s := range []string{"", "~", one.String(), keyed.format(one), keyed.format(several), keyed.format(several) + "x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		c, genuine, err := keyed.parse(s)
+		if err != nil {
+			if genuine {
+				t.Errorf("%q is genuine, and %v", s, err)
+			}
+			return
+		}
+		if given := keyed.format(c); genuine != (s == given) {
+			t.Errorf("%q: genuine %v, but %q is given out", s, genuine, given)
+		}
+	})
+}
