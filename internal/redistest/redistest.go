@@ -120,7 +120,7 @@ func (s *Server) answers() error {
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
