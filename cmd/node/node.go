@@ -20,6 +20,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/health"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -33,7 +34,7 @@ type node struct {
 	forward  *forward.Forwarder // nil where there is nobody to forward to
 	public   *http.Server
 	internal *http.Server
-	failed   chan error // from the goroutines in running: a listener's end that nobody asked for
+	failed   chan error // from the goroutines in running: an end that nobody asked for
 	running  sync.WaitGroup
 }
 
@@ -43,7 +44,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	n := &node{
 		log:    log.With(zap.String("node", string(c.NodeID))),
 		health: health.New(string(c.NodeID), build.Version),
-		failed: make(chan error, 2),
+		failed: make(chan error, 3),
 	}
 	// Both ports first: they are what most often cannot be had.
 	publicPort, err := net.Listen("tcp", c.Addr.String())
@@ -118,10 +119,17 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp fun
 	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
 	missing(errors.New("the cluster is being joined"))
 	cl, err := join(ctx, c, advertise, n.log, giveUp, missing)
-	if err == nil {
-		n.health.Needs("redis", cl.ready)
+	if err != nil {
+		return nil, err
 	}
-	return cl, err
+	n.health.Needs("redis", cl.ready)
+	n.running.Go(func() {
+		<-cl.redis.Done() // at the latest when the node stops
+		if err := cl.redis.Err(); errors.Is(err, redis.ErrTaken) {
+			n.failed <- err
+		}
+	})
+	return cl, nil
 }
 
 // stop is start in reverse. Clients are closed as by a lost connection, so they

@@ -15,6 +15,7 @@ const (
 	outboxItems = 16384
 	outboxBytes = 64 << 20
 	callBytes   = 4 << 20
+	callRooms   = 4096 // Redis does nothing else while it is at one call
 )
 
 // A parcel is an event or a message on its way to Redis.
@@ -78,10 +79,14 @@ func (o *outbox) take(ctx context.Context) []*parcel {
 func (o *outbox) next() []*parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n, bytes := 0, 0
-	for n < len(o.waiting) && n < perCall && (bytes == 0 || bytes+len(o.waiting[n].payload) <= callBytes) {
-		bytes += len(o.waiting[n].payload)
-		n++
+	n, bytes, rooms := 0, 0, 0
+	for ; n < len(o.waiting) && n < perCall; n++ {
+		it := o.waiting[n]
+		if n > 0 && (bytes+len(it.payload) > callBytes || rooms+len(it.rooms) > callRooms) {
+			break
+		}
+		bytes += len(it.payload)
+		rooms += len(it.rooms)
 	}
 	all := o.waiting[:n:n]
 	if o.waiting = o.waiting[n:]; len(o.waiting) == 0 {

@@ -273,6 +273,13 @@ func (a *Adapter) Ready() error {
 	return nil
 }
 
+// Done is closed when the adapter is: by Close, or by itself, and then Err says why.
+func (a *Adapter) Done() <-chan struct{} { return a.ctx.Done() }
+
+// Err returns nil until Done is closed, [adapter.ErrClosed] after a Close, and an
+// error that wraps [ErrTaken] once another node has taken this one's id.
+func (a *Adapter) Err() error { return context.Cause(a.ctx) }
+
 // Stats returns the adapter's figures.
 func (a *Adapter) Stats() Stats {
 	s := a.partitions[0].snapshot()
