@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// returnTimeout is for a whole fleet, of which some servers take one by one.
+const returnTimeout = time.Minute
+
 // A fleet is clients on the first node of a cluster, each in one room, who lose
 // their connections, miss events and come back to another node at once.
 type fleet struct {
@@ -193,7 +196,7 @@ func (f *fleet) connect(addr string) error {
 			return err
 		}
 	}
-	err := f.loop.until(time.Now().Add(drainTimeout), f.complete)
+	err := f.loop.until(time.Now().Add(returnTimeout), f.complete)
 	if err != nil {
 		connected, recovered, events := 0, 0, 0
 		for _, c := range f.clients {
