@@ -14,7 +14,7 @@ fi
 go build -C .. -o bench/bin/rejoin ./cmd/node
 go build -o bin/load ./load
 if [[ ! peer/node_modules/.package-lock.json -nt peer/package-lock.json ]]; then
-	npm ci --prefix peer --no-audit --no-fund
+	npm ci --prefix peer --no-audit --no-fund >&2
 fi
 
 exec bin/load -node bin/rejoin -peer peer -out results/latest.json "$@"
