@@ -10,6 +10,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 )
 
 // A node that has rolled the id of another rolls again.
@@ -37,6 +38,37 @@ func TestRandomNodeIDs(t *testing.T) {
 	}
 	if err := n.stop(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+// A node that stood still until another took its id must not go on as if nothing
+// had happened.
+func TestTakenNodeID(t *testing.T) {
+	server := redistest.Start(t)
+	environment(t, map[string]string{
+		"REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0", "REJOIN_NODE_ID": "mine",
+		"REJOIN_REDIS_URL": server.URL(), "REJOIN_CLUSTER_SECRET": "that of the test's cluster",
+	})
+	c, r := load()
+	if len(r.problems) > 0 {
+		t.Fatal(r.problems)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- serve(ctx, nil, c, metrics.Build{}, zap.NewNop()) }()
+	// What the other one's registration leaves in Redis, as soon as this one is there.
+	about := "rejoin:{0}about"
+	for server.Client().HGet(ctx, about, "mine").Err() != nil {
+		if ctx.Err() != nil {
+			t.Fatal("the node does not register")
+		}
+	}
+	if err := server.Client().HSet(ctx, about, "mine", "the secret of another {}").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, redis.ErrTaken) {
+		t.Errorf("the node ended with %v, want %v", err, redis.ErrTaken)
 	}
 }
 
