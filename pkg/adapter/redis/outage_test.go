@@ -17,7 +17,7 @@ import (
 const slack = 700 * time.Millisecond
 
 func TestPublishWhileRedisStandsStill(t *testing.T) {
-	const timeout = 600 * time.Millisecond
+	const timeout = 1500 * time.Millisecond
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{Timeout: timeout, ProbeInterval: 100 * time.Millisecond})
 	subscribe(t, a, room("r"))
@@ -32,7 +32,7 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 			time.Sleep(time.Duration(i) * timeout / 10)
 			began := time.Now()
 			_, err := a.Publish(deadline(t), event("lost", room("r")))
-			if took := time.Since(began); !errors.Is(err, adapter.ErrUnavailable) || took > timeout+slack/2 {
+			if took := time.Since(began); !errors.Is(err, adapter.ErrUnavailable) || took > timeout+slack {
 				t.Errorf("Publish %d while Redis stands still: %v after %v, want ErrUnavailable after %v", i, err, took, timeout)
 			}
 		})
@@ -67,7 +67,13 @@ func TestNothingWaitsForRedis(t *testing.T) {
 
 	call := func(ctx context.Context, ends string, end func(), want error) {
 		calls := map[string]func() error{
-			"Publish":   func() error { _, err := a.Publish(ctx, event("x", room("r"))); return err },
+			"Publish": func() error {
+				_, err := a.Publish(ctx, event("x", room("r")))
+				if !errors.Is(err, adapter.ErrUnavailable) {
+					t.Errorf("Publish: %v, though it may be on its way", err)
+				}
+				return err
+			},
 			"Subscribe": func() error { _, err := a.Subscribe(ctx, room("s")); return err },
 			"Head":      func() error { _, err := a.Head(ctx); return err },
 			"History":   func() error { _, _, err := a.History(ctx, room("r"), adapter.Cursor{}, 1); return err },

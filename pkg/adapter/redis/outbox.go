@@ -127,6 +127,6 @@ func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
 	case <-ctx.Done():
 		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))}
 	case <-p.ctx.Done():
-		return outcome{err: context.Cause(p.ctx)}
+		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(p.ctx))} // it may be on its way
 	}
 }
