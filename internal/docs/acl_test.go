@@ -138,21 +138,34 @@ func underACL(t *testing.T, u user, at string, servers []*redistest.Server, more
 }
 
 // silence has a call whose outcome is not known: before the next one the
-// connection that it went out on is killed.
+// connection that it went out on is killed. A room without members is not heard
+// any more after a while.
 func silence(t *testing.T, target *redisurl.Target, servers []*redistest.Server) {
 	a, err := redis.New(deadline(t), redis.Options{Redis: target, Node: "a", Prefix: prefix(t), Timeout: 300 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer a.Close()
-	e := adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", "r")}}, Stored: true}
-	for _, s := range servers {
-		s.Pause()
+	room := rooms.InNamed("/", "r")
+	if _, err := a.Subscribe(deadline(t), room); err != nil {
+		t.Fatal(err)
+	}
+	heard := a.Stats().Subscriptions
+	a.Unsubscribe(room)
+	for ctx := deadline(t); a.Stats().Subscriptions == heard; {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal("the room is still heard")
+		}
+	}
+	e := adapter.Event{Target: rooms.Target{To: []rooms.Room{room}}, Stored: true}
+	for _, s := range servers { // silent to clients, but not to one another
+		if err := s.Client().Do(t.Context(), "CLIENT", "PAUSE", 2000, "ALL").Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_, err = a.Publish(deadline(t), e)
-	for _, s := range servers {
-		s.Resume()
-	}
 	if !errors.Is(err, adapter.ErrUnavailable) {
 		t.Errorf("Publish to a silent server: %v", err)
 	}
