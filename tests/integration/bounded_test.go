@@ -1,0 +1,142 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
+)
+
+// TestBounded: whether clients do not read, Redis stands still while everybody goes
+// on publishing, or events come faster than they can be handed on, the node stays
+// within its memory, answers, and is as before when it is over.
+func TestBounded(t *testing.T) {
+	t.Parallel()
+	const (
+		readers, stalled, flooders = 20, 40, 24
+		budget                     = 512 << 20 // of the process, which is several times what it is without the race detector
+	)
+	f := &fleet{t: t, cluster: startCluster(t, 2, "REJOIN_REDIS_TIMEOUT=1s", "REJOIN_SEND_QUEUE_BYTES=256KiB")}
+	n := f.nodes[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	defer f.clients.Wait()
+	defer cancel()
+	for i := range readers {
+		f.roam(ctx, fmt.Sprint("reader ", i), 0, fmt.Sprint("room ", i%5))
+	}
+	f.awaitJoined()
+	connect := func(join ...string) *sioclient.Client {
+		c := listen(n.node).Client
+		t.Cleanup(c.Cut)
+		if err := bounded(ctx, c.Connect); err != nil {
+			t.Fatal(err)
+		}
+		for _, room := range join {
+			if err := bounded(ctx, func(ctx context.Context) error { _, err := call(ctx, c, "join", room); return err }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return c
+	}
+	asker := connect()
+	clients := make([]*sioclient.Client, flooders)
+	for i := range clients {
+		clients[i] = connect()
+	}
+	before := n.memory("VmRSS")
+
+	// Who does not read is cut, and nobody else notices.
+	for range stalled {
+		connect("flood").Vanish()
+	}
+	large := strings.Repeat("x", 64<<10)
+	eventually(t, "the stalled clients are not cut", func() error {
+		if _, err := call(ctx, asker, "to", "flood", "large", large); err != nil {
+			return err
+		}
+		if slow := sum(n.metrics(), "rejoin_slow_clients_total"); slow < stalled {
+			return fmt.Errorf("%v of %d", slow, stalled)
+		}
+		return nil
+	})
+	t.Logf("with stalled readers %d MiB, %d MiB before", n.memory("VmRSS")>>20, before>>20)
+
+	// A flood asks for no acks, so that nothing but the node itself slows it down.
+	over, stop := context.WithCancel(ctx)
+	defer stop()
+	for i := range 5 {
+		f.publish(over, &publisher{name: fmt.Sprint("p", i), pause: 20 * time.Millisecond, rooms: []string{fmt.Sprint("room ", i)}, stays: true})
+	}
+	var flood sync.WaitGroup
+	for i, c := range clients {
+		flood.Go(func() {
+			for over.Err() == nil {
+				if err := c.Emit("to", fmt.Sprint("room ", i%5), "filler", large[:4<<10]); err != nil {
+					return
+				}
+			}
+		})
+	}
+	eventually(t, "the flood does not come", func() error {
+		if events := n.metrics()["rejoin_deliveries_total"]; events < 2000 {
+			return fmt.Errorf("%v deliveries", events)
+		}
+		return nil
+	})
+	t.Logf("in a flood %d MiB", n.memory("VmRSS")>>20)
+	f.strike("Redis stands still", harmless, func() {
+		f.redis.Pause()
+		for end := time.Now().Add(8 * time.Second); time.Now().Before(end); {
+			began := time.Now()
+			_, err := call(ctx, asker, "to", "nobody", "hello")
+			if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "unavailable") || took > 5*time.Second {
+				t.Errorf("publishing while Redis stands still: %v after %v", err, took)
+			}
+			wait(ctx, 50*time.Millisecond)
+		}
+		t.Logf("while Redis stands still %d MiB", n.memory("VmRSS")>>20)
+		f.redis.Resume()
+		f.awaitServing()
+	})
+	stop()
+	flood.Wait()
+	f.settle()
+	if _, err := call(ctx, asker, "to", "nobody", "hello"); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	if n.memory("VmHWM") > budget {
+		t.Errorf("the node has used %d MiB, of %d", n.memory("VmHWM")>>20, budget>>20)
+	}
+	m := n.metrics()
+	t.Logf("at most %d MiB; %v events in, %v deliveries, %v gaps repaired, heap %v MiB", n.memory("VmHWM")>>20,
+		m["rejoin_events_in_total"], m["rejoin_deliveries_total"], m["rejoin_redis_feed_repairs_total"], int(m["go_memstats_heap_alloc_bytes"])>>20)
+	if r, _, acked, _ := f.counts(); r.refused > 0 || acked == 0 {
+		t.Errorf("%d clients were refused, %d events acknowledged", r.refused, acked)
+	}
+}
+
+// memory returns what the process uses, in bytes: VmRSS now, VmHWM at most so far.
+func (n *clusterNode) memory(what string) int {
+	n.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.process.Pid))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, what+":"); ok {
+			kib, err := strconv.Atoi(strings.Fields(value)[0])
+			if err != nil {
+				n.t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	n.t.Fatalf("there is no %s in %s", what, status)
+	return 0
+}
