@@ -21,6 +21,7 @@ type relay struct {
 	links  map[*wire]struct{}
 	holes  map[role]chan struct{} // what is sent on such links waits until it is closed
 	delay  time.Duration          // of what publishers say
+	mute   bool                   // what publishers are answered is lost
 	said   func(w *wire, what []byte)
 }
 
@@ -95,6 +96,9 @@ func (r *relay) pump(w *wire, to, from net.Conn, asking bool) {
 				r.learn(w, buf[:n])
 			}
 			r.wait(w, asking)
+			if !asking && r.drops(w) {
+				continue
+			}
 			if _, werr := to.Write(buf[:n]); werr != nil && err == nil {
 				err = werr
 			}
@@ -111,6 +115,19 @@ func (r *relay) pump(w *wire, to, from net.Conn, asking bool) {
 	r.mu.Lock()
 	delete(r.links, w)
 	r.mu.Unlock()
+}
+
+func (r *relay) drops(w *wire) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mute && w.role == publisher
+}
+
+// answers says whether what Redis answers to publishers gets through.
+func (r *relay) answers(do bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mute = !do
 }
 
 func (r *relay) learn(w *wire, what []byte) {

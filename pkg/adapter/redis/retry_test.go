@@ -61,6 +61,34 @@ func onceSaid(r *relay, text string) <-chan *wire {
 	return links
 }
 
+// Redis has done it, and its answer is lost.
+func TestRetryFindsTheFirstAttempt(t *testing.T) {
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a := start(t, relay.url(), "a", Options{})
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, b, room("r"))
+	relay.answers(false)
+	sent := make(chan error, 1)
+	var at adapter.Receipt
+	go func() {
+		var err error
+		at, err = a.Publish(deadline(t), event("once", room("r")))
+		sent <- err
+	}()
+	e, err := b.Next(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay.answers(true)
+	relay.cut(publisher)
+	if err := <-sent; err != nil || at.Cursor.At != e.Position {
+		t.Errorf("Publish: %v, %v, and it came at %v", at, err, e.Position)
+	}
+	publish(t, a, event("end", room("r")))
+	expect(t, b, "end")
+}
+
 // The connection that should bury the first attempt breaks before it has.
 func TestRetryBuriesTheFirstAttempt(t *testing.T) {
 	server := redistest.Start(t)
