@@ -59,7 +59,7 @@ func TestRedisOutages(t *testing.T) {
 	}{
 		{
 			"Redis stands still", f.redis.Pause, f.redis.Resume,
-			"not been reached", 5 * time.Second, false,
+			"no answer from Redis", 5 * time.Second, false,
 		},
 		{
 			"the subscriber is deaf", n.feed.deafenForGood, n.feed.mendSubscribers,

@@ -203,5 +203,6 @@ func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, tr
 	}
 	p.begun = true
 	p.probeNow()
+	p.changed()
 	return nil
 }

@@ -64,7 +64,7 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 	replicate := func(s, of *redistest.Server) {
 		t.Helper()
 		host, port, _ := net.SplitHostPort(of.Addr)
-		if err := s.Client().SlaveOf(t.Context(), host, port).Err(); err != nil {
+		if err := s.Client().ReplicaOf(t.Context(), host, port).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 	eventually(t, "a probe has just come back", func() bool { return a.Stats().ProbeAge < 50*time.Millisecond })
 
 	// The other one takes over, unheard: this is the hole.
-	if err := next.Client().SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
+	if err := next.Client().ReplicaOf(t.Context(), "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
 	relay.move(next.Addr)
@@ -124,18 +124,18 @@ func TestReadsAreThePrimarys(t *testing.T) {
 	relay := newRelay(t, old.Addr)
 	a := start(t, relay.url(), "a", Options{ProbeInterval: time.Hour})
 	host, port, _ := net.SplitHostPort(old.Addr)
-	if err := next.Client().SlaveOf(t.Context(), host, port).Err(); err != nil {
+	if err := next.Client().ReplicaOf(t.Context(), host, port).Err(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the other one follows", func() bool {
 		info, err := next.Client().Info(t.Context(), "replication").Result()
 		return err == nil && strings.Contains(info, "master_link_status:up")
 	})
-	if err := next.Client().SlaveOf(t.Context(), "NO", "ONE").Err(); err != nil {
+	if err := next.Client().ReplicaOf(t.Context(), "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
 	relay.move(next.Addr)
-	if err := old.Client().SlaveOf(t.Context(), "127.0.0.1", "1").Err(); err != nil { // who does not answer
+	if err := old.Client().ReplicaOf(t.Context(), "127.0.0.1", "1").Err(); err != nil { // who does not answer
 		t.Fatal(err)
 	}
 	b := start(t, next.URL(), "b", Options{})

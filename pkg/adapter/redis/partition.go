@@ -30,7 +30,7 @@ type partition struct {
 	probing time.Duration
 
 	ctx     context.Context // ends with the adapter; its cause is adapter.ErrClosed
-	cancel  context.CancelCauseFunc
+	changed func()          // has the other nodes told of the feed's condition
 	running sync.WaitGroup
 
 	link     atomic.Pointer[link]

@@ -114,9 +114,9 @@ func (p *partition) ready() error {
 	case p.epoch == "":
 		return errors.New("no history has been found in Redis yet")
 	case !p.downSince.IsZero() && time.Since(p.downSince) > p.probing:
-		return fmt.Errorf("Redis has not been reached for %v: %w", time.Since(p.downSince).Round(time.Millisecond), p.downCause)
+		return fmt.Errorf("no answer from Redis for %v: %w", time.Since(p.downSince).Round(time.Millisecond), p.downCause)
 	case p.denied != nil:
-		return fmt.Errorf("Redis takes no events: %w", p.denied)
+		return fmt.Errorf("events are refused by Redis: %w", p.denied)
 	case p.gen == nil:
 		return errors.New("the subscriber is not connected to Redis")
 	case p.gen.flow != passing:

@@ -119,6 +119,9 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 		a.partitions = append(a.partitions, a.newPartition(o, uint16(i), tag))
 	}
 	a.registry = newRegistry(a, o.Address)
+	for _, p := range a.partitions {
+		p.changed = a.registry.changed
+	}
 	ended := context.AfterFunc(ctx, func() { a.cancel(adapter.ErrClosed) }) // and with it what Redis keeps waiting
 	err := a.start(ctx)
 	if !ended() && err == nil {

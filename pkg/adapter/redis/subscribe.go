@@ -225,6 +225,7 @@ func (p *partition) finish(g *generation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gen = nil
+	p.changed()
 	for _, h := range p.rooms {
 		if h.confirmed {
 			h.confirmed, h.ready = false, make(chan struct{})
