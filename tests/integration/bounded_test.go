@@ -16,8 +16,7 @@ import (
 // TestBounded: whether clients do not read, Redis stands still while everybody goes
 // on publishing, or events come faster than they can be handed on, the node stays
 // within its memory, answers, and is as before when it is over.
-func TestBounded(t *testing.T) {
-	t.Parallel()
+func TestBounded(t *testing.T) { // not beside others, who would feel the flood
 	const (
 		readers, stalled, flooders = 20, 40, 24
 		budget                     = 512 << 20 // of the process, which is several times what it is without the race detector
