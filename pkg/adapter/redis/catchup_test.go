@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -151,6 +152,31 @@ func TestJoinDuringCatchUp(t *testing.T) {
 		}
 	}
 	expect(t, a, "141")
+}
+
+// Until all that was heard is subscribed again, nothing is released.
+func TestCatchUpWaitsForItsRooms(t *testing.T) {
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a, b := start(t, relay.url(), "a", Options{}), start(t, server.URL(), "b", Options{})
+	r := room("late")
+	subscribe(t, a, r)
+	said, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	relay.watch(func(_ *wire, what []byte) {
+		if bytes.Contains(what, []byte(name(r))) && bytes.Contains(what, []byte("subscribe")) {
+			once.Do(func() { close(said) })
+			<-release
+		}
+	})
+	relay.cut(subscriber)
+	<-said
+	for until := time.Now().Add(slack / 2); a.Ready() != nil && time.Now().Before(until); { // as it should be
+		time.Sleep(time.Millisecond)
+	}
+	publish(t, b, event("between", r))
+	close(release)
+	expect(t, a, "between")
 }
 
 // A node that does not take its events has them later, or is told, and does not
