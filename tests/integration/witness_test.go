@@ -38,6 +38,13 @@ type reconnects struct {
 	afterKill          int // of the recovered, those on another node than the one that was killed
 }
 
+// returns is how often the client came back.
+func (w *witness) returns() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.recovered + w.refused
+}
+
 const logLines = 60
 
 func newWitness(name string, l *ledger, rooms ...string) *witness {

@@ -95,8 +95,10 @@ const commands = {
   },
   state: ({ socket }) => state(sockets.get(socket)),
   // Ends the connection, as a page that goes offline would; the client comes back.
+  // One that is not open yet is left alone: the client would wait for it.
   cut({ socket }) {
-    sockets.get(socket).io.engine.close();
+    const { engine } = sockets.get(socket).io;
+    if (engine.readyState === "open") engine.close();
   },
   // What the client says of itself when it connects next.
   auth({ socket, auth }) {
