@@ -26,7 +26,7 @@ func TestFailover(t *testing.T) {
 	for i := range 2 {
 		if i > 0 {
 			s.AwaitWatched()
-			s.Failover()
+			s.Handover()
 		}
 		for j, n := range nodes {
 			var data string

@@ -56,7 +56,8 @@ func single(o *goredis.Options, who *identity) *goredis.Options {
 		*who = identity{run: run, client: id}
 		return err
 	}
-	once.PoolSize, once.MinIdleConns, once.DialerRetries = 1, 0, 1
+	// With as many failures as it may have connections, a pool would go on dialling in the background.
+	once.PoolSize, once.MinIdleConns, once.DialerRetries = 2, 0, 1
 	return &once
 }
 
