@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -133,5 +135,45 @@ func TestNewHistoryIsAnnounced(t *testing.T) {
 	}
 	if _, err := b.Head(deadline(t), old); !errors.Is(err, adapter.ErrHistoryLost) {
 		t.Errorf("Head of a cursor of the lost history: %v", err)
+	}
+}
+
+// A server comes back with a history that the nodes have left since, as when an
+// empty one served for a moment before the failover had ended: what was
+// acknowledged in between is lost, so it must not go on.
+func TestAFormerHistoryDoesNotComeBack(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	subscribe(t, a, room("r"))
+	first := publish(t, a, event("first", room("r")))
+	redis, ctx := server.Client(), deadline(t)
+	names := a.partitions[0].names
+	clock, err := redis.Dump(ctx, names.clock(first.Epoch)).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := redis.FlushAll(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	expectLoss(t, a)
+	second := publish(t, a, event("second", room("r")))
+
+	// In one go, so that no node sees a part of it.
+	_, err = redis.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
+		tx.Del(ctx, names.clock(second.Epoch))
+		tx.Restore(ctx, names.clock(first.Epoch), 0, clock)
+		tx.Set(ctx, names.epoch(), first.Epoch, 0)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectLoss(t, a)
+	third := publish(t, a, event("third", room("r")))
+	if third.Epoch == first.Epoch || third.Epoch == second.Epoch {
+		t.Errorf("it goes on in %s, after %s and %s", third.Epoch, first.Epoch, second.Epoch)
+	}
+	if now, err := redis.Get(ctx, names.epoch()).Result(); err != nil || now != third.Epoch {
+		t.Errorf("Redis is in %s, %v", now, err)
 	}
 }

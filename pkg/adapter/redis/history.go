@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -30,15 +31,18 @@ func (p *partition) where(ctx context.Context) (epoch string, known entry, err e
 }
 
 // search asks Redis for the current history and makes it the node's. Where there
-// is none, or one without a clock, it begins a new one.
+// is none, or one without a clock, it begins a new one; also where it is one that
+// the node has left, for then what has been since is lost.
 func (p *partition) search(ctx context.Context) (epoch string, newest entry, err error) {
+	var before string // the node's history when Redis was asked
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
 		for {
+			before = p.history()
 			epoch, err = c.Get(ctx, p.names.epoch()).Result()
 			if err != nil && !errors.Is(err, goredis.Nil) {
 				return err
 			}
-			if epoch != "" {
+			if epoch != "" && !p.hasLeft(epoch) {
 				entries, err := c.XRevRangeN(ctx, p.names.clock(epoch), "+", "-", 1).Result()
 				if err != nil {
 					return err
@@ -56,8 +60,17 @@ func (p *partition) search(ctx context.Context) (epoch string, newest entry, err
 	if err != nil {
 		return "", entry{}, fmt.Errorf("adapter/redis: looking for the history: %w", err)
 	}
-	p.adopt(epoch, newest)
+	if !p.adopt(before, epoch, newest) {
+		return p.where(ctx) // somebody else has searched, and later
+	}
 	return epoch, newest, nil
+}
+
+// hasLeft reports whether the node was in a history, and is so no more.
+func (p *partition) hasLeft(epoch string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.left, epoch)
 }
 
 // renew begins a new history in place of a lost one, unless somebody has.
@@ -67,22 +80,29 @@ func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) e
 	return p.pubsub.renew.Run(ctx, c, keys, lost, next, p.names.news()).Err()
 }
 
-// adopt makes a history the node's. If it had another, what its members have got
-// is no part of the new one: they are told.
-func (p *partition) adopt(epoch string, newest entry) {
+// adopt makes a history the node's, unless it has changed since it was before. If
+// it had another, what its members have got is no part of the new one: they are
+// told.
+func (p *partition) adopt(before, epoch string, newest entry) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if epoch == p.epoch {
 		if p.known.before(newest) {
 			p.known = newest
 		}
-		return
+		return true
+	}
+	if before != p.epoch {
+		return false
 	}
 	former := p.epoch
 	p.epoch, p.known, p.tail = epoch, newest, p.end(newest)
 	p.trail.swear("", p.tail)
 	if former == "" {
-		return
+		return true
+	}
+	if p.left = append(p.left, former); len(p.left) > leftHistories {
+		p.left = p.left[1:]
 	}
 	p.stats.epochs.Add(1)
 	p.log.Warn("Redis has lost its history; a new one has begun", zap.String("lost", former), zap.String("epoch", epoch))
@@ -90,7 +110,11 @@ func (p *partition) adopt(epoch string, newest entry) {
 	if p.gen != nil {
 		p.gen.stop(errNewHistory)
 	}
+	return true
 }
+
+// leftHistories is how many histories a node remembers to have left.
+const leftHistories = 64
 
 var errNewHistory = errors.New("adapter/redis: a new history has begun")
 

@@ -52,6 +52,7 @@ type partition struct {
 	// all events in heard rooms up to there have been put into it. known is the
 	// newest entry of the clock that any reply showed.
 	epoch string
+	left  []string // the histories before, the newest last
 	tail  adapter.Position
 	trail trail
 	known entry
