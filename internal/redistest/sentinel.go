@@ -64,7 +64,13 @@ func (s *Sentinels) URL() string {
 // Primary returns the server that the Sentinels name, alive or not.
 func (s *Sentinels) Primary() *Server {
 	s.t.Helper()
-	addr := s.Sentinels[0].must("SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName).([]any)
+	return s.named(s.Sentinels[0])
+}
+
+// named returns the server that a Sentinel takes for the primary.
+func (s *Sentinels) named(by *Server) *Server {
+	s.t.Helper()
+	addr := by.must("SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName).([]any)
 	return s.server(net.JoinHostPort(addr[0].(string), addr[1].(string)))
 }
 
@@ -147,13 +153,16 @@ func (s *Sentinels) LoseTail(during func()) {
 	s.AwaitPrimary(replica)
 }
 
-// AwaitPrimary returns once the Sentinels name a server and it calls itself the
-// primary.
+// AwaitPrimary returns once all Sentinels name a server and it calls itself the
+// primary. Before that, one that was killed and comes back empty might be taken for
+// the primary that it was.
 func (s *Sentinels) AwaitPrimary(server *Server) {
 	s.t.Helper()
 	eventually(s.t, "promotion of "+server.Addr, func() error {
-		if now := s.Primary(); now != server {
-			return fmt.Errorf("the primary is %s", now.Addr)
+		for _, sentinel := range s.Sentinels {
+			if now := s.named(sentinel); now != server {
+				return fmt.Errorf("the primary is %s", now.Addr)
+			}
 		}
 		role, err := server.do("ROLE")
 		if err == nil && role.([]any)[0] != "master" {

@@ -153,11 +153,10 @@ func (p *partition) openLink(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
+// close ends all connections. conn may be in use, and go-redis does not let it be
+// closed then; with writer its only connection ends, too.
 func (l *link) close() error {
 	var errs []error
-	if l.conn != nil {
-		_ = l.conn.Close() // its error is the one that it was closed for
-	}
 	if l.writer != nil {
 		errs = append(errs, l.writer.Close())
 	}
