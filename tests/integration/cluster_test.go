@@ -220,17 +220,6 @@ func lasting(full, short time.Duration) time.Duration {
 	return short
 }
 
-// awaitSockets waits until the nodes that run have so many sockets.
-func (c *cluster) awaitSockets(want int) {
-	c.t.Helper()
-	eventually(c.t, "the sockets are not as many", func() error {
-		if got := c.sum("rejoin_sockets"); int(got) != want {
-			return fmt.Errorf("%v, want %d", got, want)
-		}
-		return nil
-	})
-}
-
 func wsURL(addr string) string { return "ws://" + addr }
 
 func httpURL(addr string) string { return "http://" + addr }
