@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,11 +58,15 @@ func TestTakenNodeID(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx, nil, c, metrics.Build{}, zap.NewNop()) }()
-	// What the other one's registration leaves in Redis, as soon as this one is there.
+	// What the other one's registration leaves in Redis, as soon as this one is live.
 	about := "rejoin:{0}about"
-	for server.Client().HGet(ctx, about, "mine").Err() != nil {
+	for {
+		said, err := server.Client().HGet(ctx, about, "mine").Result()
+		if err == nil && !strings.Contains(said, "catchingUp") {
+			break
+		}
 		if ctx.Err() != nil {
-			t.Fatal("the node does not register")
+			t.Fatalf("the node does not get live: it says %q, %v", said, err)
 		}
 	}
 	if err := server.Client().HSet(ctx, about, "mine", "the secret of another {}").Err(); err != nil {

@@ -231,12 +231,11 @@ func memberRoom(e *socketio.Event) (string, error) {
 // of strings.
 func roomsArg(e *socketio.Event) ([]string, error) {
 	var rooms []string
-	if err := e.Arg(0, &rooms); err != nil || e.Len() == 0 {
-		room, err := stringArg(e, 0, "a room or an array of rooms")
-		if err != nil {
-			return nil, err
-		}
+	room, err := stringArg(e, 0, "a room or an array of rooms")
+	if err == nil {
 		rooms = []string{room}
+	} else if e.Len() == 0 || e.Arg(0, &rooms) != nil {
+		return nil, err
 	}
 	if len(rooms) == 0 {
 		return nil, fail(badRequest, "no room is named")
