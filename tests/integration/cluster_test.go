@@ -96,6 +96,9 @@ func (n *clusterNode) term() {
 	n.t.Helper()
 	n.down.Store(true)
 	n.signal(syscall.SIGTERM)
+	if n.paused.Load() { // else it never hears of it
+		n.resume()
+	}
 	select {
 	case <-n.exited:
 		if n.status != nil {

@@ -84,10 +84,7 @@ func (o *ownership) check(stands time.Duration, untold, changes bool) {
 			}
 		}
 		l.Vanish()
-		l.Roam(wsURL(b.public))
-		if err := l.Connect(ctx); err != nil || !l.Recovered() {
-			t.Fatalf("recovered %v: %v", l.Recovered(), err)
-		}
+		o.comeBack(ctx, l, b)
 	}
 	o.publish(ctx, "kept")
 	before := o.sessions(ctx)
@@ -109,13 +106,21 @@ func (o *ownership) check(stands time.Duration, untold, changes bool) {
 	}
 	for _, l := range o.clients {
 		l.Cut()
-		l.Roam(wsURL(a.public))
-		if err := l.Connect(ctx); err != nil || !l.Recovered() {
-			t.Fatalf("recovered %v: %v", l.Recovered(), err)
-		}
+		o.comeBack(ctx, l, a)
 	}
 	for _, room := range []string{"late", "kept"} {
 		o.publish(ctx, room)
+	}
+}
+
+// comeBack recovers a client on a node. One that catches up refuses it at first, as
+// it does stock clients, who try again.
+func (o *ownership) comeBack(ctx context.Context, l *listener, n *clusterNode) {
+	o.t.Helper()
+	l.Roam(wsURL(n.public))
+	eventually(o.t, "it gets in", func() error { return l.Connect(ctx) })
+	if !l.Recovered() {
+		o.t.Fatal("it is not recovered")
 	}
 }
 
