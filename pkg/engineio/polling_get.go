@@ -36,9 +36,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 		p.last = nil
 	}
 	c.kick()
-	if p.probed && c.pending == nil && !c.writing {
-		c.push(noopPacket)
-	}
+	p.release()
 	c.mu.Unlock()
 
 	select {
@@ -72,9 +70,19 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	if g.writer {
 		c.done(b)
 		c.rest()
+		p.release() // the client may have asked again already
 	}
 	if err != nil {
 		c.endLocked(&CloseError{Reason: TransportError, Err: err}, endCut)
+	}
+}
+
+// release answers a GET that waits during an upgrade, unless something else does.
+// c.mu is held.
+func (p *pollingTransport) release() {
+	c := p.c
+	if p.probed && c.transport == p && c.closed == nil && p.writable() && c.pending == nil && !c.writing {
+		c.push(noopPacket)
 	}
 }
 

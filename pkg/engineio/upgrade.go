@@ -109,9 +109,7 @@ func (c *Conn) releasePolls() {
 		return
 	}
 	p.probed = true
-	if p.writable() && c.pending == nil && !c.writing {
-		c.push(noopPacket)
-	}
+	p.release()
 }
 
 // moveTo makes t the transport. What was queued and not yet taken by a poll
