@@ -276,3 +276,27 @@ func TestAnswersCountOnce(t *testing.T) {
 		t.Error("who was not waited for any more is counted")
 	}
 }
+
+// A node that has just joined is not among the members that the asker knows, but
+// it was counted when it got the question: its answer is waited for until the
+// members have been heard anew.
+func TestANewNodeIsWaitedFor(t *testing.T) {
+	members := []adapter.Member{{ID: "known"}}
+	for _, everyone := range []bool{true, false} {
+		var questions questions
+		questions.init()
+		id, asked := questions.add()
+		of := audience{members: members, all: everyone, receivers: 2}
+		questions.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
+		if _, complete := asked.progress(of, members, false); complete {
+			t.Errorf("all %v: complete without the new node", everyone)
+		}
+		if _, complete := asked.progress(of, members, true); !complete {
+			t.Errorf("all %v: a connection that nobody holds any more is waited for", everyone)
+		}
+		questions.take(adapter.Message{ID: id, From: "new", Data: []byte(`{"first":true}`)})
+		if _, complete := asked.progress(of, members, false); !complete {
+			t.Errorf("all %v: not complete, though both have answered", everyone)
+		}
+	}
+}
