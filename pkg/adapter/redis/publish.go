@@ -31,6 +31,7 @@ type call struct {
 	messages []*parcel
 	until    time.Time
 	doubtful bool // an attempt may have happened
+	tried    bool // one was doubtful once: in a history that is lost it can't be looked for
 }
 
 // runPublisher sends what is in the outbox, one call at a time.
@@ -109,6 +110,9 @@ func (p *partition) attempts(c *call) error {
 			if _, _, err = p.search(ctx); err != nil { // it can't begin a new one
 				pause(ctx, relinkPause)
 			}
+			if c.tried {
+				return fmt.Errorf("%w: the history was lost before it was known whether it was published", adapter.ErrUnavailable)
+			}
 		case isReply(err) && elsewhere(err): // this server does not do it, and has not
 			p.unlink(l, err, began)
 			pause(ctx, relinkPause)
@@ -119,7 +123,7 @@ func (p *partition) attempts(c *call) error {
 			return fmt.Errorf("%w: publish: %w", adapter.ErrUnavailable, err)
 		default: // whether it was done is not known
 			if p.abandoned == nil { // else it was not tried on this link
-				c.doubtful = true
+				c.doubtful, c.tried = true, true
 				p.abandoned = &l.server
 			}
 			p.unlink(l, err, began)
