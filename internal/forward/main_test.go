@@ -136,6 +136,7 @@ func (n *node) sendAway(ctx context.Context, sid string) {
 	select {
 	case <-n.mayLeave:
 	case <-ctx.Done():
+		return // nobody waits for it any more: whoever asked cuts the client
 	}
 	for c := range n.engine.Conns() {
 		if c.ID() == sid {
