@@ -17,17 +17,17 @@ import (
 //	within   the smallest and the largest value
 //	oneof    the possible values
 //	allowed  the possible values in words, where the type decides
-//	desc     the meaning, for -h
+//	desc     the meaning
+//	section  what a group of variables is about, on its first one
 //
 // split_words makes the variable's name from the field's. An envconfig tag would
 // also have the name without its prefix looked up: PATH, of all things.
 type config struct {
-	Addr           address `split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
+	Addr           address `section:"Addresses" split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
 	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, and what other nodes pass on"`
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"let addresses other than loopback be listened on though nobody has to prove who they are"`
 
-	// Clients and their connections.
-	Path           urlPath       `split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"where clients connect"`
+	Path           urlPath       `section:"Clients and their connections" split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"where clients connect"`
 	Namespaces     namespaces    `split_words:"true" default:"/" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
 	Origins        origins       `split_words:"true" allowed:"a list of scheme://host or scheme://host:port, separated by commas, or * for any" desc:"origins of the web pages that may connect; if none is given, the page's must be the node's own"`
 	Transports     transports    `split_words:"true" default:"polling,websocket" allowed:"polling, websocket or both, separated by commas" desc:"how clients may connect"`
@@ -38,14 +38,12 @@ type config struct {
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
 
-	// Recovery.
-	RecoveryWindow time.Duration `split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
+	RecoveryWindow time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
 	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
 	BacklogTTL     time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
 	ReplayLimit    int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
 
-	// The cluster.
-	RedisURL      redisURL      `split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this node is alone"`
+	RedisURL      redisURL      `section:"The cluster" split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this node is alone"`
 	RedisPrefix   keyPrefix     `split_words:"true" default:"rejoin:" allowed:"up to 64 letters, digits and : . _ -" desc:"what the names of all keys and channels in Redis begin with; the same on all nodes"`
 	Partitions    int           `split_words:"true" default:"0" within:"0 64" desc:"how many orders the rooms are spread over, the same on all nodes; 0 stands for 6 in a Redis Cluster, whose servers share them, and 1 otherwise"`
 	RedisTimeout  time.Duration `split_words:"true" default:"3s" within:"100ms 1m" desc:"how long one call to Redis may take, and how long an event waits for Redis to come back"`
@@ -53,12 +51,10 @@ type config struct {
 	ClusterSecret secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs what the nodes of a cluster pass on to one another; the same on all nodes, and needed with REJOIN_REDIS_URL"`
 	AdvertiseAddr peerAddress   `split_words:"true" allowed:"host:port" desc:"where other nodes reach the internal address; the internal address itself if not set, in place of all interfaces this machine's first, in place of port 0 the one that was found"`
 
-	// Leaving.
-	DrainDelay  time.Duration `split_words:"true" default:"5s" within:"0s 10m" desc:"how long SIGTERM leaves the node serving, though not ready, until its balancer sends new clients elsewhere"`
+	DrainDelay  time.Duration `section:"Leaving" split_words:"true" default:"5s" within:"0s 10m" desc:"how long SIGTERM leaves the node serving, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all at once, as SIGINT does without any delay"`
 
-	// Beside the clients.
-	ClientDir string `split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, in place of the one built in"`
+	ClientDir string `section:"Beside the clients" split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, in place of the one built in"`
 	Demo      bool   `split_words:"true" default:"true" desc:"serve the demo page at /"`
 	LogLevel  string `split_words:"true" default:"info" oneof:"debug info warn error" desc:"least important lines to log"`
 	LogFormat string `split_words:"true" default:"json" oneof:"json console" desc:"how lines are logged"`

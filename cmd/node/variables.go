@@ -1,16 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
@@ -131,15 +128,4 @@ func (v variable) allowed() string {
 		return strings.Join(strings.Fields(values), ", ")
 	}
 	return v.field.Tag.Get("allowed")
-}
-
-// writeTable writes the documentation of all variables.
-func writeTable(w io.Writer) {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "VARIABLE\tDEFAULT\tMEANING")
-	for _, v := range variables() {
-		fmt.Fprintf(table, "%s\t%s\t%s\n", v.name, cmp.Or(v.field.Tag.Get("default"), "-"), v.field.Tag.Get("desc"))
-		fmt.Fprintf(table, "\t\t  %s\n", v.allowed())
-	}
-	table.Flush()
 }

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// writeTable writes the documentation of all variables for a terminal.
+func writeTable(w io.Writer) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "VARIABLE\tDEFAULT\tMEANING")
+	for _, v := range variables() {
+		if section := v.field.Tag.Get("section"); section != "" {
+			fmt.Fprintf(table, "\n%s\n", section)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", v.name, cmp.Or(v.field.Tag.Get("default"), "-"), v.field.Tag.Get("desc"))
+		fmt.Fprintf(table, "\t\t  %s\n", v.allowed())
+	}
+	table.Flush()
+}
+
+// writeDocument writes it as docs/configuration.md.
+func writeDocument(w io.Writer) {
+	fmt.Fprint(w, `# Configuration
+
+A node is configured by its environment, and takes no other settings. `+"`rejoin -h`"+` prints this list, `+"`rejoin -check`"+` says whether an
+environment is good: a value that makes no sense, or a name that begins with `+"`REJOIN_`"+` and does not exist, keeps the node from starting, and all that is
+wrong is said at once.
+
+This file is made from the program: `+"`go test ./cmd/node -run TestConfigurationDocument -update`"+`.
+`)
+	for _, v := range variables() {
+		if section := v.field.Tag.Get("section"); section != "" {
+			fmt.Fprintf(w, "\n## %s\n\n| variable | default | values | meaning |\n|---|---|---|---|\n", section)
+		}
+		value := "none"
+		if d := v.field.Tag.Get("default"); d != "" {
+			value = "`" + d + "`"
+		}
+		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", v.name, value, cell(v.allowed()), cell(v.field.Tag.Get("desc")))
+	}
+}
+
+// cell makes a text fit for a cell of a table.
+func cell(text string) string { return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(text) }
