@@ -38,13 +38,13 @@ func Register(n *socketio.Namespace) {
 		}
 		handle, known := requests[e.Name]
 		if !known {
-			return answer(e, failure(fail(unknownEvent, "there is no event %q; see the protocol's table", e.Name)))
+			return answer(e, failure(ctx, fail(unknownEvent, "there is no event %q; see the protocol's table", e.Name)))
 		}
 		ctx, cancel := context.WithTimeout(ctx, Timeout)
 		defer cancel()
 		reply, err := handle(ctx, e)
 		if err != nil {
-			return answer(e, failure(err))
+			return answer(e, failure(ctx, err))
 		}
 		return answer(e, reply)
 	})
@@ -297,15 +297,17 @@ type failureReply struct {
 	Message string `json:"message"`
 }
 
-// failure returns the ack that reports an error.
-func failure(err error) failureReply {
+// failure returns the ack that reports an error. Whose time was over it reads off
+// the request's context: calls within the cluster have deadlines of their own,
+// which their errors name as well.
+func failure(ctx context.Context, err error) failureReply {
 	var f *failed
 	switch {
 	case errors.As(err, &f):
 		return failureReply{Code: f.code, Message: f.message}
 	case errors.Is(err, socketio.ErrTooManyRooms):
 		return failureReply{Code: tooMany, Message: err.Error()}
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return failureReply{Code: timeout, Message: "it took too long; it may have happened"}
 	}
 	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened"}

@@ -1,0 +1,41 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// TestOnlyTheRequestsOwnDeadlineIsATimeout: a call to Redis that ran out of its
+// time, long before the request does, leaves the cluster unavailable.
+func TestOnlyTheRequestsOwnDeadlineIsATimeout(t *testing.T) {
+	under, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	over, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	within := fmt.Errorf("%w: Redis did not answer within 1s: %w", adapter.ErrUnavailable, context.DeadlineExceeded)
+	for _, c := range []struct {
+		what string
+		ctx  context.Context
+		err  error
+		want code
+	}{
+		{"a call's deadline", under, within, unavailable},
+		{"the request's deadline", over, fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(over)), timeout},
+		{"a call's deadline, when the socket is gone", gone, within, unavailable},
+		{"Redis refuses", under, errors.New("OOM"), unavailable},
+		{"a mistake that is found too late", over, fail(badRequest, "no room is named"), badRequest},
+		{"too many rooms", under, fmt.Errorf("socketio: join: %w", socketio.ErrTooManyRooms), tooMany},
+	} {
+		if got := failure(c.ctx, c.err); got.OK || got.Code != c.want || got.Message == "" {
+			t.Errorf("%s: %+v, want %s", c.what, got, c.want)
+		}
+	}
+}
