@@ -89,6 +89,36 @@ func TestRetryFindsTheFirstAttempt(t *testing.T) {
 	expect(t, b, "end")
 }
 
+// Redis has done it, its answer is lost, and so is the history before it could be
+// looked for: it may have been heard, so it must not be heard again in the next.
+func TestRetryEndsWithTheHistory(t *testing.T) {
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a := start(t, relay.url(), "a", Options{Timeout: patience})
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, b, room("r"))
+	relay.answers(false)
+	sent := make(chan error, 1)
+	go func() {
+		_, err := a.Publish(deadline(t), event("once", room("r")))
+		sent <- err
+	}()
+	expect(t, b, "once")
+	if err := server.Client().FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	relay.answers(true)
+	relay.cut(publisher)
+	if err := <-sent; !errors.Is(err, adapter.ErrUnavailable) {
+		t.Errorf("Publish: %v, want ErrUnavailable", err)
+	}
+	if between := expectLoss(t, b); len(between) > 0 {
+		t.Errorf("%q came before the loss was said", between)
+	}
+	publish(t, a, event("end", room("r")))
+	expect(t, b, "end")
+}
+
 // The connection that should bury the first attempt breaks before it has.
 func TestRetryBuriesTheFirstAttempt(t *testing.T) {
 	server := redistest.Start(t)
