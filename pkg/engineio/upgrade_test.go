@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -106,6 +107,40 @@ func TestUpgradeClosesTheGETThatWaits(t *testing.T) {
 	if got := b.read(ws); got != "4a" {
 		t.Errorf("read %q", got)
 	}
+}
+
+// The client has read an answer and asks again before the server is through with
+// writing it.
+func TestUpgradeAnswersTheGETBehindASlowAnswer(t *testing.T) {
+	b := setUp(t, Options{PingInterval: time.Hour}) // a ping would answer it, too
+	sid := b.open()
+	b.probe(sid)
+	w := &slowWriter{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+	var first sync.WaitGroup
+	first.Go(func() {
+		b.ServeHTTP(w, httptest.NewRequest("GET", "/engine.io/?EIO=4&transport=polling&sid="+sid, nil))
+	})
+	<-w.flushing
+	pending := b.pollLater(sid)
+	close(w.flushed)
+	first.Wait()
+	if got := w.Body.String(); got != "6" {
+		t.Errorf("the first GET: %q", got)
+	}
+	if got := receive(t, pending); got.body != "6" {
+		t.Errorf("the GET behind it: %+v", got)
+	}
+}
+
+// A slowWriter has written, but does not return from Flush until flushed is closed.
+type slowWriter struct {
+	*httptest.ResponseRecorder
+	flushing, flushed chan struct{}
+}
+
+func (w *slowWriter) Flush() {
+	close(w.flushing)
+	<-w.flushed
 }
 
 func TestUpgradeThatIsNotOne(t *testing.T) {
