@@ -27,8 +27,8 @@ test: setup ## all tests, with the race detector; REDIS=container: Redis in one
 	cd tests && $(GO) test -race -timeout 14m ./...
 	cd bench && $(GO) vet ./...
 
-chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis
-	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -race -v -timeout 3h -run TestContinuity ./integration/
+chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis, and what else takes long
+	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer' ./integration/
 
 compose-test: ## the cluster of docker-compose.yml: start it, chat, kill a node
 	scripts/compose-test
