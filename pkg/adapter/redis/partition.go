@@ -12,6 +12,8 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/redisurl"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // A partition is the unit of order: one clock, and the rooms whose events it
@@ -70,6 +72,54 @@ type partition struct {
 	roundTrip time.Duration // of the last probe
 
 	stats counters
+}
+
+func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition {
+	limit := orDefault(o.BacklogLimit, 1000)
+	p := &partition{
+		number:  number,
+		node:    o.Node,
+		names:   newNames(orDefault(o.Prefix, "rejoin:"), tag),
+		pubsub:  plain,
+		log:     o.Logger,
+		timeout: orDefault(o.Timeout, 3*time.Second),
+		limit:   max(limit, 0),
+		life:    orDefault(o.BacklogTTL, time.Hour),
+		keep:    orDefault(o.ClockTTL, 10*time.Minute),
+		probing: orDefault(o.ProbeInterval, time.Second),
+		ctx:     a.ctx,
+		linking: make(chan struct{}, 1),
+		feed:    a.feed,
+		inbox:   a.inbox,
+		kick:    make(chan struct{}, 1),
+		rooms:   make(map[string]*heard),
+	}
+	if o.Redis.Form() == redisurl.Cluster {
+		p.pubsub = sharded
+	}
+	if o.Partitions > 1 {
+		p.log = p.log.With(zap.Uint16("partition", number))
+	}
+	p.outbox.ready = make(chan struct{}, 1)
+	p.heads.ready = make(chan struct{}, 1)
+	p.backlogs.ready = make(chan struct{}, 1)
+	p.stats.init()
+	key := p.names.epoch()
+	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
+	// What a node hears without a member.
+	p.rooms[probe(p.node)] = &heard{members: 1, ready: make(chan struct{})}
+	if nodes := name(rooms.InNodes()); a.home(nodes, o.Partitions) == number {
+		p.rooms[nodes] = &heard{members: 1, ready: make(chan struct{})}
+	}
+	return p
+}
+
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
 }
 
 // A place is a position in the history that it belongs to.

@@ -1,0 +1,327 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+
+	"github.com/rejoin-io/rejoin/internal/queue"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// What follows is the contract of package adapter: each call is shared out over the
+// partitions, and what they say put together.
+
+// enter returns why a call can't be made.
+func (a *Adapter) enter(ctx context.Context) error {
+	if a.ctx.Err() != nil {
+		return context.Cause(a.ctx)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("adapter/redis: %w", context.Cause(ctx))
+	}
+	return nil
+}
+
+// await returns what f does, or that ctx or the adapter has ended before f has:
+// Redis may keep it waiting until its own deadline.
+func await[T any](ctx context.Context, a *Adapter, f func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	p := a.partitions[0]
+	p.mu.Lock() // which Close takes before it waits
+	if a.ctx.Err() == nil {
+		p.running.Go(func() {
+			v, err := f()
+			done <- result{v, err}
+		})
+	}
+	p.mu.Unlock()
+	var none T
+	select {
+	case r := <-done:
+		if r.err != nil && a.ctx.Err() != nil {
+			return none, context.Cause(a.ctx)
+		}
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+	case <-a.ctx.Done():
+		return none, context.Cause(a.ctx)
+	}
+}
+
+// Publish implements [adapter.Adapter]. An event whose rooms lie in several
+// partitions is published in one after another; where that fails in the middle, the
+// error wraps [adapter.ErrUnavailable].
+func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+	if err := a.enter(ctx); err != nil {
+		return adapter.Receipt{}, err
+	}
+	if len(e.Target.To) == 0 {
+		return adapter.Receipt{}, nil
+	}
+	e.From, e.Earlier = a.node, nil
+	var places []place
+	var receipt adapter.Receipt
+	for _, part := range a.split(e.Target.To) {
+		e.Target.To = part.rooms
+		o := part.p.send(ctx, &parcel{rooms: unique(part.names), stored: e.Stored, payload: encodeEvent(&e)})
+		switch {
+		case o.err != nil && len(e.Earlier) > 0:
+			return adapter.Receipt{}, fmt.Errorf("%w: it was published in %d partitions, and then: %w", adapter.ErrUnavailable, len(e.Earlier), o.err)
+		case o.err != nil:
+			return adapter.Receipt{}, o.err
+		}
+		if len(a.partitions) == 1 {
+			return adapter.Receipt{Cursor: cursor(0, []place{o.place}), Receivers: o.receivers}, nil
+		}
+		if places == nil {
+			places = a.seen()
+		}
+		places[part.p.number] = o.place
+		e.Earlier = append(e.Earlier, adapter.Copy{At: o.at, To: part.rooms})
+		receipt = adapter.Receipt{Cursor: cursor(part.p.number, places), Receivers: receipt.Receivers + o.receivers}
+	}
+	return receipt, nil
+}
+
+// Subscribe implements [adapter.Adapter].
+func (a *Adapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	if err := a.enter(ctx); err != nil {
+		return adapter.Cursor{}, err
+	}
+	parts := a.split(list)
+	places := a.seen()
+	joined := make([]place, len(parts))
+	errs := make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		join := func() { joined[i], errs[i] = part.p.subscribe(ctx, part.names) }
+		if i == len(parts)-1 {
+			join()
+		} else {
+			all.Go(join)
+		}
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for i, part := range parts {
+			if errs[i] == nil {
+				part.p.unsubscribe(part.names)
+			}
+		}
+		return adapter.Cursor{}, err
+	}
+	at := uint16(0)
+	for i, part := range parts {
+		at = part.p.number
+		places[at] = joined[i]
+	}
+	return cursor(at, places), nil
+}
+
+// Unsubscribe implements [adapter.Adapter].
+func (a *Adapter) Unsubscribe(list ...rooms.Room) {
+	for _, part := range a.split(list) {
+		part.p.unsubscribe(part.names)
+	}
+}
+
+// Next implements [adapter.Adapter].
+func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
+	f, err := take(ctx, a, a.feed)
+	switch {
+	case err != nil:
+		return adapter.Event{}, err
+	case f.lost != nil:
+		a.epochs[f.from.at.Partition] = f.from.epoch
+		a.progress.Reset(combine(a.epochs), f.from.at)
+		return adapter.Event{}, f.lost
+	}
+	e := *f.event // which others may share
+	e.Cursor = a.progress.To(e.Position)
+	return e, nil
+}
+
+// take returns the next item of one of a's queues.
+func take[T any](ctx context.Context, a *Adapter, q *queue.Queue[T]) (T, error) {
+	v, err := q.Take(ctx, a.ctx.Done())
+	if errors.Is(err, queue.ErrDone) {
+		err = context.Cause(a.ctx)
+	}
+	return v, err
+}
+
+// Head implements [adapter.Adapter].
+func (a *Adapter) Head(ctx context.Context, seen ...adapter.Cursor) (adapter.Cursor, error) {
+	if err := a.enter(ctx); err != nil {
+		return adapter.Cursor{}, err
+	}
+	seen = slices.DeleteFunc(slices.Clone(seen), adapter.Cursor.IsZero)
+	places := make([]place, len(a.partitions))
+	err := a.each(func(i int, p *partition) (err error) {
+		var at []adapter.Position
+		for _, c := range seen {
+			if q := c.In(uint16(i)); q.Ms > 0 {
+				at = append(at, q)
+			}
+		}
+		places[i], err = p.head(ctx, at...)
+		return err
+	})
+	if err != nil {
+		return adapter.Cursor{}, err
+	}
+	head := newest(places)
+	for _, c := range seen {
+		if err := sameHistory(c, head); err != nil {
+			return adapter.Cursor{}, err
+		}
+	}
+	return head, nil
+}
+
+// Condemn implements [adapter.Fallible].
+func (a *Adapter) Condemn(ctx context.Context, seen adapter.Cursor) error {
+	if err := a.enter(ctx); err != nil {
+		return err
+	}
+	if !seen.SameHistory(cursor(0, a.seen())) {
+		return nil // it is past
+	}
+	return a.each(func(i int, p *partition) error {
+		at := seen.In(uint16(i))
+		if at.Ms == 0 {
+			return nil
+		}
+		current, err := p.head(ctx, at)
+		if !errors.Is(err, adapter.ErrHistoryLost) {
+			return err
+		}
+		return p.forked(ctx, current.epoch, err.Error())
+	})
+}
+
+func sameHistory(c, current adapter.Cursor) error {
+	if !c.SameHistory(current) {
+		return fmt.Errorf("%w: cursor %s is not of the history %s", adapter.ErrHistoryLost, c, current.Epoch)
+	}
+	return nil
+}
+
+// Replay implements [adapter.Adapter].
+func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+	return func(yield func(adapter.Event, error) bool) {
+		r, err := await(ctx, a, func() (r missed, err error) {
+			r.events, r.from, err = a.missed(ctx, after, upTo)
+			return r, err
+		})
+		if err != nil {
+			yield(adapter.Event{}, fmt.Errorf("adapter/redis: replay: %w", err))
+			return
+		}
+		progress := adapter.NewProgress(r.from)
+		for shared := range adapter.Merge(r.events) {
+			e := *shared
+			e.Cursor = progress.To(e.Position)
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+type missed struct {
+	events [][]*adapter.Event
+	from   adapter.Cursor
+}
+
+// missed reads what a replay consists of, and says where it begins: in each
+// partition where the first of its rooms does, or at the end where there is none.
+func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) (events [][]*adapter.Event, from adapter.Cursor, err error) {
+	if err := a.enter(ctx); err != nil {
+		return nil, from, err
+	}
+	current := a.seen()
+	if err := sameHistory(upTo, cursor(0, current)); err != nil {
+		return nil, from, err
+	}
+	asked := make([]map[string]adapter.Position, len(a.partitions))
+	places := make([]place, len(a.partitions))
+	for i := range places {
+		asked[i] = make(map[string]adapter.Position)
+		places[i] = place{current[i].epoch, upTo.In(uint16(i))}
+	}
+	for r, c := range after {
+		if err := sameHistory(c, upTo); err != nil {
+			return nil, from, err
+		}
+		n := name(r)
+		i := a.home(n, len(a.partitions))
+		asked[i][n] = c.In(i)
+		if c.In(i).Compare(places[i].at) < 0 {
+			places[i].at = c.In(i)
+		}
+	}
+	read := make([][][]*adapter.Event, len(a.partitions))
+	err = a.each(func(i int, p *partition) (err error) {
+		read[i], err = p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)))
+		return err
+	})
+	return slices.Concat(read...), newest(places), err
+}
+
+// History implements [adapter.Adapter].
+func (a *Adapter) History(ctx context.Context, room rooms.Room, before adapter.Cursor, limit int) ([]adapter.Event, bool, error) {
+	head, err := a.Head(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if !before.IsZero() {
+		if err := sameHistory(before, head); err != nil {
+			return nil, false, err
+		}
+	}
+	n := name(room)
+	i := a.home(n, len(a.partitions))
+	more := false
+	read, err := await(ctx, a, func() (read []*adapter.Event, err error) {
+		read, more, err = a.partitions[i].recent(ctx, a.partitions[i].history(), n, before.In(i), limit)
+		return read, err
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("adapter/redis: history: %w", err)
+	}
+	events := make([]adapter.Event, len(read))
+	places := make([]place, len(a.partitions)) // of what is in other partitions it says nothing
+	for j, e := range read {
+		places[i].at = e.Position
+		e.Cursor = cursor(i, places)
+		e.Cursor.Epoch = head.Epoch
+		events[j] = *e
+	}
+	return events, more, nil
+}
+
+// Send implements [adapter.Adapter].
+func (a *Adapter) Send(ctx context.Context, to adapter.NodeID, m adapter.Message) error {
+	if err := a.enter(ctx); err != nil {
+		return err
+	}
+	m.From = a.node
+	p := a.partitions[0]
+	return p.send(ctx, &parcel{inbox: p.names.inbox(to), payload: encodeMessage(m)}).err
+}
+
+// Receive implements [adapter.Adapter].
+func (a *Adapter) Receive(ctx context.Context) (adapter.Message, error) {
+	return take(ctx, a, a.inbox)
+}
