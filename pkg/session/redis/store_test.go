@@ -162,9 +162,10 @@ func TestOneServerOfAClusterStandsStill(t *testing.T) {
 	}
 	a, b := mustCreate(t, s, held), mustCreate(t, s, free)
 	still.Pause()
+	n := s.Stats().Pipelines
 	var stuck sync.WaitGroup
 	stuck.Go(func() { _ = s.Save(within(t, 3*time.Second), a, long) })
-	for n := s.Stats().Pipelines; s.Stats().Pipelines == n; {
+	for s.Stats().Pipelines == n {
 		time.Sleep(time.Millisecond)
 	}
 	began := time.Now()
