@@ -99,7 +99,7 @@ func (f *fleet) arrives(w *witness, recovered bool, engine, before string) (join
 	}
 	w.refused++
 	if !excused {
-		w.problem("REFUSED without a cause: the session was born at %s", former.Format("05.000"))
+		w.problem("REFUSED without a cause: the session was born at %s or later", former.Format("05.000"))
 	}
 	return joined
 }
@@ -133,7 +133,7 @@ func (f *fleet) roam(ctx context.Context, name string, life time.Duration, rooms
 func (f *fleet) visit(ctx context.Context, w *witness, client *sioclient.Client, life time.Duration) bool {
 	before := client.Engine()
 	client.Roam(wsURL(f.cluster.roam().public))
-	w.note("connects with offset %s", client.Offset())
+	w.connects(client.Offset())
 	if err := bounded(ctx, client.Connect); err != nil {
 		w.note("cannot connect: %v", err)
 		return false

@@ -1,8 +1,11 @@
 package integration
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestWitness: what the tests of the cluster rest on sees each way of being
@@ -50,6 +53,31 @@ func TestWitness(t *testing.T) {
 			if (test.want == "") != (got == "") || !strings.Contains(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
+		})
+	}
+}
+
+// TestRefusalsNeedACause: a session that may be from before history was lost can be
+// refused, though its client heard of it only afterwards. A later one can't.
+func TestRefusalsNeedACause(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprint("connects afterwards: ", late), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &fleet{t: t, cluster: &cluster{}}
+				w := newWitness("w", &f.ledger, "room")
+				w.connects("no offset")
+				f.strike("FLUSHALL", destroys, func() { time.Sleep(time.Second) })
+				time.Sleep(10 * time.Second)
+				if late {
+					w.connects("no offset")
+				}
+				f.arrives(w, false, "aaaa", "")
+				w.connects("an offset")
+				f.arrives(w, false, "bbbb", "aaaa")
+				if err := w.verdict(); (err != nil) != late {
+					t.Errorf("refused: %v", err)
+				}
+			})
 		})
 	}
 }

@@ -20,7 +20,9 @@ type witness struct {
 
 	mu       sync.Mutex
 	joined   bool
-	born     time.Time                      // of the session
+	asked    time.Time                      // since when the client has tried to connect
+	earliest time.Time                      // that the session can have been born, and
+	born     time.Time                      // when that was known
 	before   map[string]map[string]sequence // by room: what had been sent when the join was
 	after    map[string]map[string]sequence // and when it was acknowledged; nil until then
 	next     map[[2]string]int              // by room and publisher: the number that comes next
@@ -48,7 +50,7 @@ func (w *witness) returns() int {
 const logLines = 60
 
 func newWitness(name string, l *ledger, rooms ...string) *witness {
-	return &witness{name: name, rooms: rooms, ledger: l, next: map[[2]string]int{}}
+	return &witness{name: name, rooms: rooms, ledger: l, asked: time.Now(), next: map[[2]string]int{}}
 }
 
 // note adds a line to the log.
@@ -58,11 +60,21 @@ func (w *witness) note(format string, args ...any) {
 	w.write(format, args...)
 }
 
-// disturbed tells of a disconnect or a connect error of a stock client.
+// connects tells that the client begins to connect.
+func (w *witness) connects(offset string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked = time.Now()
+	w.write("connects with offset %s", offset)
+}
+
+// disturbed tells of a disconnect or a connect error of a stock client, which begins
+// to connect again.
 func (w *witness) disturbed(what, reason string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.troubles++
+	w.asked = time.Now()
 	w.write("%s: %s", what, reason)
 }
 
@@ -81,14 +93,15 @@ func (w *witness) problem(format string, args ...any) {
 }
 
 // connected tells of a connection. The client is not in its rooms if that is a
-// new session; it returns when the former one was born, zero if there was none.
+// new session; it returns when the former one was born at the earliest, zero if
+// there was none.
 func (w *witness) connected(recovered bool, where string) (former time.Time, joined bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.write("connected to %s, recovered %v", where, recovered)
-	former = w.born
+	former = w.earliest
 	if !recovered {
-		w.born, w.joined = time.Now(), false
+		w.earliest, w.born, w.joined = w.asked, time.Now(), false
 		w.before, w.after, w.next = nil, nil, map[[2]string]int{}
 	}
 	return former, w.joined
