@@ -13,7 +13,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-const long = time.Hour
+const (
+	long = time.Hour
+	// brief is Options.Timeout where it shall pass: time enough for what a busy
+	// machine is to answer before that.
+	brief = time.Second
+)
 
 func within(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -69,8 +74,9 @@ func TestALateWriteDoesNotUndoANewerOne(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			relay := startRelay(t, server.Addr)
-			s := open(t, relay.url(), Options{Timeout: 300 * time.Millisecond})
+			s := open(t, relay.url(), Options{Timeout: brief})
 			sn := mustCreate(t, s, name)
 			// Redis knows the scripts, so that what is held is all there is.
 			if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
@@ -182,7 +188,7 @@ func TestRestart(t *testing.T) {
 // and all goes on when Redis does.
 func TestPause(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, server.URL(), Options{Timeout: 200 * time.Millisecond, MaxWaiting: 50})
+	s := open(t, server.URL(), Options{Timeout: brief, MaxWaiting: 50})
 	sn := mustCreate(t, s, "p")
 	server.Pause()
 	began := time.Now()
@@ -223,7 +229,7 @@ func TestPause(t *testing.T) {
 // A call whose context ended while it waited is not sent.
 func TestEndedCallsAreNotSent(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, server.URL(), Options{Timeout: 300 * time.Millisecond})
+	s := open(t, server.URL(), Options{Timeout: brief})
 	first, second := mustCreate(t, s, "first"), mustCreate(t, s, "second")
 	server.Pause()
 	n := s.Stats().Pipelines
@@ -261,7 +267,7 @@ func TestClaimGivenUp(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, server.URL(), Options{Timeout: 300 * time.Millisecond})
+	s := open(t, server.URL(), Options{Timeout: brief})
 	sn := mustCreate(t, s, "p")
 	server.Pause()
 	var calls sync.WaitGroup

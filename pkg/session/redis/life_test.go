@@ -85,7 +85,7 @@ func TestALateWriteDoesNotLengthenALife(t *testing.T) {
 				server := redistest.Start(t)
 				load(t, server)
 				relay := startRelay(t, server.Addr)
-				s := open(t, relay.url(), Options{Timeout: 300 * time.Millisecond})
+				s := open(t, relay.url(), Options{Timeout: brief})
 				sn := mustCreate(t, s, "p")
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
