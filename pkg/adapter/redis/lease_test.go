@@ -14,7 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// TestLeaseHolder is a node in a process of its own, which TestLease kills.
+// TestLeaseHolder is a node in a process of its own, which TestLease stops. It ends
+// when its id is taken.
 func TestLeaseHolder(t *testing.T) {
 	url := os.Getenv("REJOIN_TEST_LEASE")
 	if url == "" {
@@ -24,16 +25,21 @@ func TestLeaseHolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(t.Context(), Options{Redis: target, Node: "a"}); err != nil {
+	a, err := New(t.Context(), Options{Redis: target, Node: "a"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	select {} // until it is killed
+	<-a.Done()
+	if err := a.Err(); !errors.Is(err, ErrTaken) {
+		t.Error(err)
+	}
+	_ = a.Close()
 }
 
 func TestLease(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	server := redistest.Start(t)
-	holder := exec.Command(os.Args[0], "-test.run=^TestLeaseHolder$")
+	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLeaseHolder$")
 	holder.Env = append(os.Environ(), "REJOIN_TEST_LEASE="+server.URL())
 	if err := holder.Start(); err != nil {
 		t.Fatal(err)
@@ -76,12 +82,14 @@ func TestLease(t *testing.T) {
 		t.Errorf("the id was free after %v", took)
 	}
 	signal(syscall.SIGCONT)
-	time.Sleep(2 * leaseBeat) // in which it would take the id back
+	late := time.AfterFunc(patience, func() { _ = holder.Process.Kill() })
+	if err := holder.Wait(); err != nil {
+		t.Errorf("the former holder has not ended by itself: %v", err)
+	}
+	late.Stop()
 	if _, err := a.Head(deadline(t)); err != nil {
 		t.Errorf("the new holder: %v", err)
 	}
-	signal(syscall.SIGKILL)
-	_ = holder.Wait()
 
 	// And this one in turn finds out that it has lost it.
 	if err := server.Client().HSet(t.Context(), a.registry.keys()[1], "a", "somebody else's secret").Err(); err != nil {
