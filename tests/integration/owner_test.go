@@ -22,8 +22,8 @@ func TestOneOwner(t *testing.T) {
 		changes bool // what it has yet to read when it wakes up would change the sessions
 	}{
 		"at once":                        {stands: 0, pings: 5 * time.Second, changes: true},
-		"after the ping's time":          {stands: 1500 * time.Millisecond, pings: 500 * time.Millisecond},
-		"untold, and finds out by pings": {stands: 1500 * time.Millisecond, pings: 500 * time.Millisecond, untold: true},
+		"after the ping's time":          {stands: 5 * time.Second, pings: 2 * time.Second},
+		"untold, and finds out by pings": {stands: 5 * time.Second, pings: 2 * time.Second, untold: true},
 		"untold, and tries to write":     {stands: 0, pings: 5 * time.Second, untold: true, changes: true},
 		"untold, and refreshes":          {stands: 0, pings: 5 * time.Second, untold: true},
 	} {
