@@ -17,9 +17,21 @@ func TestSilentRoom(t *testing.T) {
 	c := startCluster(t, 2, "REJOIN_RECOVERY_WINDOW=5s", "REJOIN_PING_INTERVAL=1s", "REJOIN_PING_TIMEOUT=2s", "REJOIN_BACKLOG_TTL=20s")
 	d := startDriver(t)
 	other := d.open("other", newest, c.nodes[1].url(), transports["websocket"])
+	// A machine that is so busy that the second passes meanwhile has shown nothing.
+	for try := 1; try <= 3; try++ {
+		if c.silentRoom(d, other, fmt.Sprint("s", try)) {
+			return
+		}
+	}
+	t.Error("no client came back before its session had ended")
+}
+
+// silentRoom is one such client, and returns false if it came too late.
+func (c *cluster) silentRoom(d *driver, other *npmSocket, name string) bool {
+	t := c.t
 	before := c.sessions()
 	front := c.nodes[0].relay()
-	s := d.open("s", newest, front.url(), transports["websocket"])
+	s := d.open(name, newest, front.url(), transports["websocket"])
 	s.call("join", "room")
 	id := s.state().ID
 	mine := slices.DeleteFunc(c.sessions(), func(key string) bool { return slices.Contains(before, key) })
@@ -28,25 +40,34 @@ func TestSilentRoom(t *testing.T) {
 	}
 	front.shut()
 	front.halfOpen()
-	other.call("to", "room", "the last")
+	other.call("to", "room", "the last of "+name)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
+	var end time.Time
 	for ctx.Err() == nil { // nothing else happens meanwhile
+		asked := time.Now()
 		left, err := c.redis.Client().PTTL(ctx, mine[0]).Result()
 		if err != nil || left < 0 {
-			t.Fatalf("the session is gone: %v, %v", left, err)
+			t.Logf("the session is gone: %v, %v", left, err)
+			return false
 		}
 		if left < 1200*time.Millisecond {
+			end = asked.Add(left)
 			break
 		}
 		wait(ctx, 50*time.Millisecond)
 	}
 	front.up()
-	if now := s.await("connect"); !now.Recovered || now.ID != id {
+	now := s.await("connect")
+	if !now.Recovered && time.Now().After(end) {
+		return false
+	}
+	if !now.Recovered || now.ID != id {
 		t.Errorf("%+v", now.state)
 	}
-	s.hears("the last")
+	s.hears("the last of " + name)
+	return true
 }
 
 // sessions returns the names of all sessions in Redis.
