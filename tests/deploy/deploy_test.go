@@ -4,6 +4,7 @@ package deploy
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,9 +19,49 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
 const root = "../.."
+
+// nodeBinary is the node, as users run it.
+var nodeBinary string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "rejoin-deploy-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	nodeBinary = filepath.Join(dir, "rejoin")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	build := exec.CommandContext(ctx, "go", "build", "-o", nodeBinary, "./cmd/node")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building the node: %v\n%s", err, out)
+		return 1
+	}
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// node returns what the node says when it is run with an argument and no other
+// environment than the one given.
+func node(t *testing.T, argument string, environment ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), nodeBinary, argument)
+	cmd.Env = environment
+	out, err := cmd.CombinedOutput()
+	if err != nil && len(out) == 0 {
+		t.Fatal(err)
+	}
+	return string(out)
+}
 
 // load reads a compose file as `docker compose` does: against the schema, in
 // which a name that does not exist is an error.
@@ -96,17 +137,9 @@ func TestShellSetsTheSecret(t *testing.T) {
 // The node itself says whether it can be started with what the file gives it.
 func TestNodesAreConfigured(t *testing.T) {
 	_, project := composed(t, nil)
-	binary := filepath.Join(t.TempDir(), "rejoin")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/node")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	for _, name := range []string{"node1", "node2", "node3"} {
-		check := exec.CommandContext(t.Context(), binary, "-check")
-		check.Env = project.Services[name].Environment.ToMapping().Values()
-		if out, err := check.CombinedOutput(); err != nil || string(out) != "ok\n" {
-			t.Errorf("%s: %v\n%s", name, err, out)
+		if said := node(t, "-check", project.Services[name].Environment.ToMapping().Values()...); said != "ok\n" {
+			t.Errorf("%s: %s", name, said)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	apps "k8s.io/api/apps/v1"
@@ -31,17 +32,18 @@ type Object interface {
 	meta.Object
 }
 
-// Render renders a folder with a kustomization, and some components on top.
-func Render(folder string, components ...string) ([]Object, error) {
+// Render renders a folder of k8s, such as "overlays/prod", with the named components
+// switched on in its kustomization.
+func Render(k8s, folder string, components ...string) ([]Object, error) {
 	if len(components) > 0 {
-		composed, err := compose(folder, components)
+		with, err := compose(k8s, folder, components)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("manifests: %w", err)
 		}
-		defer os.RemoveAll(composed)
-		folder = composed
+		defer os.RemoveAll(with)
+		k8s = with
 	}
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), folder)
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(k8s, folder))
 	if err != nil {
 		return nil, fmt.Errorf("manifests: %w", err)
 	}
@@ -52,43 +54,29 @@ func Render(folder string, components ...string) ([]Object, error) {
 	return Decode(text)
 }
 
-// compose makes a folder that has components on top of another one. Whoever calls
-// it removes it.
-func compose(folder string, components []string) (string, error) {
-	composed, err := os.MkdirTemp("", "rejoin-manifests-")
+// compose makes a copy of k8s in which a folder lists components. Whoever calls it
+// removes it.
+func compose(k8s, folder string, components []string) (string, error) {
+	with, err := os.MkdirTemp("", "rejoin-k8s-")
 	if err != nil {
 		return "", err
 	}
-	list := func(name string, folders ...string) (text string) {
-		text = name + ":\n"
-		for _, f := range folders {
-			f, relErr := relative(composed, f)
-			err = errors.Join(err, relErr)
-			text += "- " + f + "\n"
-		}
-		return text
+	if err := os.CopyFS(with, os.DirFS(k8s)); err != nil {
+		return "", errors.Join(err, os.RemoveAll(with))
 	}
-	text := list("resources", folder) + list("components", components...)
-	err = errors.Join(err, os.WriteFile(filepath.Join(composed, "kustomization.yaml"), []byte(text), 0o600))
+	list := "\ncomponents:\n"
+	for _, c := range components {
+		list += "  - " + strings.Repeat("../", 1+strings.Count(folder, "/")) + "components/" + c + "\n"
+	}
+	file := filepath.Join(with, folder, "kustomization.yaml")
+	text, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, append(text, list...), 0o600)
+	}
 	if err != nil {
-		return "", errors.Join(err, os.RemoveAll(composed))
+		return "", errors.Join(err, os.RemoveAll(with))
 	}
-	return composed, nil
-}
-
-// relative is how kustomize wants the folders that another one refers to.
-func relative(from, to string) (string, error) {
-	from, err := filepath.EvalSymlinks(from)
-	if err != nil {
-		return "", err
-	}
-	if to, err = filepath.Abs(to); err != nil {
-		return "", err
-	}
-	if to, err = filepath.EvalSymlinks(to); err != nil {
-		return "", err
-	}
-	return filepath.Rel(from, to)
+	return with, nil
 }
 
 // Decode reads documents of YAML. A field that does not exist, or is there twice,
