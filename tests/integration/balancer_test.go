@@ -27,8 +27,22 @@ type balancer struct {
 	base  *http.Transport
 }
 
-// startBalancer starts a balancer for all nodes; the test's end ends it.
+// A probe is how a balancer asks nodes whether they are ready: how often, and how
+// many bad answers in a row it takes until one is not.
+type probe struct {
+	period   time.Duration
+	failures int
+}
+
+// startBalancer starts a quick balancer for all nodes; the test's end ends it.
 func startBalancer(t *testing.T, c *cluster) *balancer {
+	t.Helper()
+	return startProbing(t, c, probe{100 * time.Millisecond, 1})
+}
+
+// startProbing is startBalancer with another probe. It also asks nodes that are
+// only started later.
+func startProbing(t *testing.T, c *cluster, p probe) *balancer {
 	t.Helper()
 	b := &balancer{t: t, nodes: c.nodes, ready: make([]atomic.Bool, len(c.nodes)), base: &http.Transport{MaxIdleConnsPerHost: 100}}
 	b.Server = httptest.NewServer(&httputil.ReverseProxy{
@@ -42,18 +56,24 @@ func startBalancer(t *testing.T, c *cluster) *balancer {
 		ErrorLog:      log.New(io.Discard, "", 0),
 	})
 	for i := range c.nodes {
-		b.check(i)
+		b.ready[i].Store(b.check(i))
 	}
 	stop := make(chan struct{})
 	var checking sync.WaitGroup
 	for i := range c.nodes {
 		checking.Go(func() {
-			again := time.NewTicker(100 * time.Millisecond)
+			again := time.NewTicker(p.period)
 			defer again.Stop()
+			failed := 0
 			for {
 				select {
 				case <-again.C:
-					b.check(i)
+					if failed++; b.check(i) {
+						failed = 0
+					}
+					if failed == 0 || failed >= p.failures {
+						b.ready[i].Store(failed == 0)
+					}
 				case <-stop:
 					return
 				}
@@ -76,12 +96,12 @@ var healthHTTP = &http.Client{
 }
 
 // check asks a node whether it is ready.
-func (b *balancer) check(i int) {
+func (b *balancer) check(i int) bool {
 	response, err := healthHTTP.Get(httpURL(b.nodes[i].inside) + "/readyz")
 	if err == nil {
 		response.Body.Close()
 	}
-	b.ready[i].Store(err == nil && response.StatusCode == http.StatusOK)
+	return err == nil && response.StatusCode == http.StatusOK
 }
 
 var errNobody = errors.New("no node is ready")

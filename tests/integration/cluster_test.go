@@ -54,24 +54,39 @@ func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 // start starts the nodes, which reach Redis where reach says.
 func (c *cluster) start(nodes int, reach func(*clusterNode) (url string), variables []string) {
 	c.t.Helper()
-	t := c.t
-	for i := range nodes {
-		n := &clusterNode{name: string(rune('a' + i))}
-		url := reach(n)
-		n.public, n.inside = "127.0.0.1:"+redistest.FreePort(t), "127.0.0.1:"+redistest.FreePort(t)
-		n.variables = append([]string{
-			"REJOIN_ADDR=" + n.public, "REJOIN_INTERNAL_ADDR=" + n.inside,
-			"REJOIN_REDIS_URL=" + url, "REJOIN_CLUSTER_SECRET=that of the tests' clusters",
-			"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
-			"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
-		}, variables...)
-		n.launch(t)
-		t.Cleanup(n.end)
-		c.nodes = append(c.nodes, n)
+	for range nodes {
+		c.add(reach, variables).begin()
 	}
 	for _, n := range c.nodes {
 		n.awaitReady()
 	}
+}
+
+// add adds a node that does not run yet.
+func (c *cluster) add(reach func(*clusterNode) (url string), variables []string) *clusterNode {
+	c.t.Helper()
+	t := c.t
+	n := &clusterNode{name: string(rune('a' + len(c.nodes))), node: &node{t: t}}
+	url := reach(n)
+	n.public, n.inside = "127.0.0.1:"+redistest.FreePort(t), "127.0.0.1:"+redistest.FreePort(t)
+	n.variables = append([]string{
+		"REJOIN_ADDR=" + n.public, "REJOIN_INTERNAL_ADDR=" + n.inside,
+		"REJOIN_REDIS_URL=" + url, "REJOIN_CLUSTER_SECRET=that of the tests' clusters",
+		"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
+		"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
+	}, variables...)
+	n.down.Store(true)
+	n.id.Store("")
+	c.nodes = append(c.nodes, n)
+	return n
+}
+
+// begin starts a node that was added.
+func (n *clusterNode) begin() {
+	n.t.Helper()
+	t := n.t
+	n.launch(t)
+	t.Cleanup(n.end)
 }
 
 func (n *clusterNode) launch(t *testing.T) {
@@ -94,6 +109,12 @@ func (n *clusterNode) kill() {
 // term ends the process with SIGTERM and waits for a good end.
 func (n *clusterNode) term() {
 	n.t.Helper()
+	n.leave(2 * patience) // a drain takes its time
+}
+
+// leave is term with the time that the node has.
+func (n *clusterNode) leave(grace time.Duration) {
+	n.t.Helper()
 	n.down.Store(true)
 	n.signal(syscall.SIGTERM)
 	if n.paused.Load() { // else it never hears of it
@@ -104,8 +125,8 @@ func (n *clusterNode) term() {
 		if n.status != nil {
 			n.t.Errorf("node %s did not end well: %v", n.name, n.status)
 		}
-	case <-time.After(2 * patience): // a drain takes its time
-		n.t.Errorf("node %s does not end on SIGTERM", n.name)
+	case <-time.After(grace):
+		n.t.Errorf("node %s does not end within %v of SIGTERM", n.name, grace)
 		n.signal(syscall.SIGQUIT)
 		<-n.exited
 	}
