@@ -3,7 +3,7 @@ GO ?= go
 LINT = $(CURDIR)/bin/golangci-lint
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: ## build and start the node, with the demo page at http://127.0.0.1:3000/
 	@scripts/client || echo "Going on without the JavaScript client; the page says what to do."
@@ -30,7 +30,10 @@ test: setup ## all tests, with the race detector; REDIS=container: Redis in one
 	cd bench && $(GO) vet ./...
 
 chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis, and what else takes long
-	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer' ./integration/
+	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer|TestRollingUpdate' ./integration/
+
+k8s: ## print the Kubernetes manifests of OVERLAY (dev)
+	@cd tests && $(GO) tool kustomize build ../k8s/overlays/$(or $(OVERLAY),dev)
 
 compose-test: ## the cluster of docker-compose.yml: start it, chat, kill a node
 	scripts/compose-test
@@ -51,4 +54,4 @@ vuln: ## known vulnerabilities in what is used (needs the internet)
 	$(GO) build -C tools -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
-.PHONY: help run cluster build client setup test chaos compose-test lint cross fuzz bench vuln
+.PHONY: help run cluster build client setup test chaos k8s compose-test lint cross fuzz bench vuln
