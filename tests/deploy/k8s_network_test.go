@@ -131,6 +131,7 @@ func TestNetwork(t *testing.T) {
 		check("to the machine's metadata", nodes, out, metadata, 80, tcp, false)
 		check("outside", nodes, out, internet, 443, tcp, false)
 		check("outside", nodes, out, internet, redisPort, tcp, false)
+		check("to a DNS outside", nodes, out, internet, 53, udp, false)
 
 		switch stores := manifests.All[*apps.StatefulSet](all); {
 		case len(stores) == 1:
