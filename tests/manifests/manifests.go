@@ -34,13 +34,13 @@ type Object interface {
 
 // Render renders a folder of k8s, such as "overlays/prod", with the named components
 // switched on in its kustomization.
-func Render(k8s, folder string, components ...string) ([]Object, error) {
+func Render(k8s, folder string, components ...string) (_ []Object, err error) {
 	if len(components) > 0 {
 		with, err := compose(k8s, folder, components)
 		if err != nil {
 			return nil, fmt.Errorf("manifests: %w", err)
 		}
-		defer os.RemoveAll(with)
+		defer func() { err = errors.Join(err, os.RemoveAll(with)) }()
 		k8s = with
 	}
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(k8s, folder))
