@@ -38,6 +38,8 @@ type config struct {
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
 
+	HandshakeRate int `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
+
 	RecoveryWindow time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
 	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
 	BacklogTTL     time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`

@@ -32,6 +32,7 @@ type node struct {
 	cluster  *cluster           // nil until it is joined
 	sockets  *socketio.Server   // nil until there is a cluster
 	forward  *forward.Forwarder // nil where there is nobody to forward to
+	limits   limits
 	public   *http.Server
 	internal *http.Server
 	failed   chan error // from the goroutines in running: an end that nobody asked for
@@ -69,6 +70,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		}
 	}()
 
+	n.limits = newLimits(c)
 	options, bundled, err := n.options(c)
 	if err != nil {
 		return nil, err
@@ -96,7 +98,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, n.clusterMetrics()...))))
+	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, append(n.clusterMetrics(), n.limits.metrics())...))))
 	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
 	n.health.Serving()
 
@@ -206,6 +208,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 			SendQueueBytes: int(c.SendQueueBytes),
 			Transports:     c.Transports,
 			Origins:        c.Origins,
+			Admit:          n.limits.handshakes.Admit,
 		},
 		RecoveryWindow: window,
 		ReplayLimit:    c.ReplayLimit,

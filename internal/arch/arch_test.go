@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"internal/client":  {},
 	"internal/demo":    {},
 	"internal/health":  {},
+	"internal/limit":   {"pkg/engineio"},
 	"internal/forward": {"pkg/engineio", "pkg/adapter"},
 	"internal/app":     {"pkg/socketio", "pkg/packet", "pkg/adapter"},
 	"internal/metrics": {"pkg/socketio", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
@@ -47,7 +48,7 @@ var arrows = map[string][]string{
 	"internal/redistest": {},
 
 	"cmd/node": {
-		"internal/app", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/metrics",
+		"internal/app", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
 	},

@@ -26,6 +26,7 @@ type Conn struct {
 	cancel context.CancelCauseFunc
 
 	source source // belongs to Recv
+	ended  func() // what Admit returned; nil if that is nothing
 
 	forgotten chan struct{} // closed when the id becomes unknown; nil if nobody waits; guarded by the server's mu
 
@@ -309,6 +310,9 @@ func (c *Conn) endLocked(cause *CloseError, how ending) {
 	}
 	unfetched := c.transport.end(cause, how)
 	c.cancel(cause)
+	if c.ended != nil {
+		c.ended()
+	}
 	c.server.ended(c.transport.name(), cause.Reason)
 	if !unfetched {
 		c.server.forget(c)

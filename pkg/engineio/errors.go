@@ -67,44 +67,51 @@ var (
 type refusal struct {
 	code    int
 	message string
+	busy    *BusyError // for one of Admit
 }
 
 var (
-	unknownTransport   = &refusal{0, "Transport unknown"}
-	unknownSession     = &refusal{1, "Session ID unknown"}
-	badMethod          = &refusal{2, "Bad handshake method"}
-	badRequest         = &refusal{3, "Bad request"}
-	forbidden          = &refusal{4, "Forbidden"}
-	unsupportedVersion = &refusal{5, "Unsupported protocol version"}
+	unknownTransport   = &refusal{code: 0, message: "Transport unknown"}
+	unknownSession     = &refusal{code: 1, message: "Session ID unknown"}
+	badMethod          = &refusal{code: 2, message: "Bad handshake method"}
+	badRequest         = &refusal{code: 3, message: "Bad request"}
+	forbidden          = &refusal{code: 4, message: "Forbidden"}
+	unsupportedVersion = &refusal{code: 5, message: "Unsupported protocol version"}
 	// turnedAway is not of the protocol: the server takes no new connections. The
 	// answer has no body.
-	turnedAway = &refusal{-1, "Server takes no new connections"}
+	turnedAway = &refusal{code: -1, message: "Server takes no new connections"}
 )
+
+// busyCode is that of what Admit refuses, the least of all codes.
+const busyCode = -2
 
 // refused counts a refusal and tells who wants to know.
 func (s *Server) refused(r *http.Request, why *refusal) {
 	s.log.Debug("request refused", zap.String("reason", why.message), zap.String("remote", r.RemoteAddr))
-	s.counts.refused[why.code-turnedAway.code].Add(1)
+	s.counts.refused[why.code-busyCode].Add(1)
 	if s.o.OnRefused != nil {
 		s.o.OnRefused(r, why.code, why.message)
 	}
 }
 
 // answer writes the refusal. Peers that ask for an upgrade cannot read a body,
-// so they get the bare message, and always the status 400.
+// so they get the bare message, and the status 400 unless it is Admit's.
 func (f *refusal) answer(w http.ResponseWriter, upgrade bool) {
 	h := w.Header()
+	status := http.StatusBadRequest
+	switch {
+	case f.busy != nil:
+		status = f.busy.announce(h)
+	case f.code == forbidden.code && !upgrade:
+		status = http.StatusForbidden
+	}
 	if upgrade {
 		h.Set("Connection", "close")
 		h.Set("Content-Type", "text/html")
 		h.Set("Content-Length", strconv.Itoa(len(f.message)))
-		w.WriteHeader(http.StatusBadRequest)
+		w.WriteHeader(status)
 		_, _ = w.Write([]byte(f.message)) // the peer is being turned away
 		return
-	}
-	status := http.StatusBadRequest
-	if f.code == forbidden.code {
-		status = http.StatusForbidden
 	}
 	body, err := json.Marshal(struct {
 		Code    int    `json:"code"`

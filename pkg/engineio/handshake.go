@@ -92,7 +92,7 @@ func (s *Server) open(w http.ResponseWriter, r *request) {
 func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 	p := newPollingTransport(c)
 	c.transport, c.source = p, p
-	if !s.begin(c, s.upgrades) {
+	if !s.begin(c, r, s.upgrades) {
 		s.turnAway(w, r)
 		return
 	}
@@ -118,7 +118,7 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
 	}
 	c.claimed = true // there is nothing to upgrade to
 	c.transport, c.source = t, t
-	if !s.begin(c, nil) {
+	if !s.begin(c, r, nil) {
 		t.cut()
 	}
 }
@@ -133,10 +133,12 @@ func (s *Server) turnAway(w http.ResponseWriter, r *request) {
 
 // begin makes a connection known, queues its first packets and starts to serve
 // it. It returns false if the server refuses it, or the id is taken.
-func (s *Server) begin(c *Conn, upgrades []string) bool {
+func (s *Server) begin(c *Conn, r *request, upgrades []string) bool {
+	c.ended = r.ended
 	if !s.admit(c) {
 		return false
 	}
+	r.ended = nil // the connection's now
 	first := []*Packet{s.openPacket(c.id, upgrades)}
 	if s.o.InitialPacket != nil {
 		first = append(first, s.o.InitialPacket)

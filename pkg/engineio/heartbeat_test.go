@@ -50,7 +50,7 @@ func onTape(t *testing.T, script func(c *Conn), want ...string) {
 		c := newConn(s, "tape", &Handshake{Time: time.Now()})
 		p := &tape{c: c, begun: time.Now()}
 		c.transport = p
-		if !s.begin(c, nil) {
+		if !s.begin(c, new(request), nil) {
 			t.Fatal("not admitted")
 		}
 		script(c)
@@ -149,7 +149,7 @@ func TestClosedSessionIsForgotten(t *testing.T) {
 		}
 		c := newConn(s, "id", &Handshake{})
 		c.transport = newPollingTransport(c)
-		s.begin(c, nil)
+		s.begin(c, new(request), nil)
 		_ = c.Close(ForcedClose)
 		after(29 * time.Second)
 		if s.lookup("id") == nil {

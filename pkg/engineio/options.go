@@ -49,9 +49,15 @@ type Options struct {
 	// AllowRequest is asked for each new session, not for the later requests of
 	// one. The text of its error is sent to the client.
 	AllowRequest func(*http.Request) error
+	// Admit is none. It is asked for each new session before AllowRequest, and
+	// before anything that costs time or memory. An error refuses the session; a
+	// *[BusyError] says with which status, and when to try again. If it returns a
+	// function that is called once: when the connection is closed, or has not come
+	// about. Neither may block.
+	Admit func(*http.Request) (ended func(), err error)
 	// OnRefused is called for each request that is refused before it reaches a
-	// connection, with the protocol's code and message: 0 to 5, and -1 while the
-	// server refuses new connections. It must return soon.
+	// connection, with the protocol's code and message: 0 to 5, -1 while the server
+	// refuses new connections, and -2 if Admit does. It must return soon.
 	OnRefused func(r *http.Request, code int, message string)
 	// Cookie is none. If set, a copy with the session id as its value is set by
 	// handshakes by polling. Its name is "io" if empty, its path "/", SameSite Lax;

@@ -16,7 +16,8 @@ type request struct {
 	sid       string
 	version   string
 	upgrade   bool
-	forwarded bool // by another node, which has checked the origin
+	forwarded bool   // by another node, which has checked the origin
+	ended     func() // what Admit returned, until a connection has it; or nil
 }
 
 func newRequest(r *http.Request) *request {
@@ -40,6 +41,7 @@ func newRequest(r *http.Request) *request {
 
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	req := newRequest(r)
+	defer req.release()
 	c, no := s.verify(req)
 	switch {
 	case no == unknownSession && s.forward(w, req):
@@ -101,9 +103,12 @@ func (s *Server) verifyNew(r *request) *refusal {
 	case r.transport == WebSocket && !r.upgrade:
 		return badRequest
 	}
+	if no := s.askAdmit(r); no != nil {
+		return no
+	}
 	if s.o.AllowRequest != nil {
 		if err := s.o.AllowRequest(r.Request); err != nil {
-			return &refusal{forbidden.code, err.Error()}
+			return &refusal{code: forbidden.code, message: err.Error()}
 		}
 	}
 	switch {

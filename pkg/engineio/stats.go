@@ -30,7 +30,7 @@ type Stats struct {
 type counts struct {
 	queued                                   atomic.Int64
 	slowClients                              atomic.Uint64
-	refused                                  [7]atomic.Uint64 // from turnedAway's code on
+	refused                                  [8]atomic.Uint64 // from busyCode on
 	packetsIn, packetsOut, bytesIn, bytesOut atomic.Uint64
 }
 
@@ -38,7 +38,7 @@ type counts struct {
 func (s *Server) Stats() Stats {
 	refused := make(map[int]uint64, len(s.counts.refused))
 	for i := range s.counts.refused {
-		refused[turnedAway.code+i] = s.counts.refused[i].Load()
+		refused[busyCode+i] = s.counts.refused[i].Load()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

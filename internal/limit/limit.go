@@ -1,0 +1,27 @@
+// Package limit says how much of a node its clients may have: new connections,
+// those of one address, and what sockets and users send. All of it is counted on
+// this node alone.
+package limit
+
+import "sync/atomic"
+
+// The names of the limits, as metrics have them.
+const (
+	HandshakeRate   = "handshake_rate"
+	IPHandshakeRate = "ip_handshake_rate"
+	IPConnections   = "ip_connections"
+)
+
+// counter counts what was refused because of one limit.
+type counter struct {
+	name string
+	n    atomic.Uint64
+}
+
+func counts(all ...*counter) map[string]uint64 {
+	m := make(map[string]uint64, len(all))
+	for _, c := range all {
+		m[c.name] = c.n.Load()
+	}
+	return m
+}

@@ -1,0 +1,50 @@
+package engineio
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// A BusyError refuses a new session for now: [Options.Admit] returns it. The
+// request is answered on both transports with the status and the message, and its
+// TCP connection is closed, so that the next try may get to another server.
+type BusyError struct {
+	Status     int           // 503 if zero; 429 where only this client is meant
+	RetryAfter time.Duration // when to try again, told in whole seconds, at least one
+	Message    string
+}
+
+func (e *BusyError) Error() string { return "engineio: " + e.Message }
+
+// announce sets the headers of the answer, and returns its status.
+func (e *BusyError) announce(h http.Header) int {
+	seconds := max(1, (e.RetryAfter+time.Second-1)/time.Second)
+	h.Set("Retry-After", strconv.Itoa(int(seconds)))
+	h.Set("Connection", "close")
+	return or(e.Status, http.StatusServiceUnavailable)
+}
+
+// askAdmit asks the hook whether a request may begin a session.
+func (s *Server) askAdmit(r *request) *refusal {
+	if s.o.Admit == nil {
+		return nil
+	}
+	ended, err := s.o.Admit(r.Request)
+	if busy := (*BusyError)(nil); errors.As(err, &busy) {
+		return &refusal{code: busyCode, message: busy.Message, busy: busy}
+	}
+	if err != nil {
+		return &refusal{code: forbidden.code, message: err.Error()}
+	}
+	r.ended = ended
+	return nil
+}
+
+// release tells Admit of a session that has not come about.
+func (r *request) release() {
+	if r.ended != nil {
+		r.ended()
+	}
+}
