@@ -38,7 +38,10 @@ type config struct {
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
 
-	HandshakeRate int `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
+	HandshakeRate           int  `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
+	RoomsPerSocket          int  `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`
+	NamespacesPerConnection int  `split_words:"true" default:"16" within:"1 10000" desc:"namespaces that one connection can be connected to at a time"`
+	QueueBudget             size `split_words:"true" default:"0" within:"0 1024GiB" desc:"what may wait for all connections together, beyond which those with the most are closed and can recover; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
 
 	RecoveryWindow time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
 	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
@@ -90,6 +93,9 @@ func (c *config) validate(r *report) {
 		if _, _, err := client.Open(c.ClientDir); err != nil {
 			r.refuse("REJOIN_CLIENT_DIR", c.ClientDir, fmt.Sprintf("a folder with all files of a client bundle (%v)", err))
 		}
+	}
+	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {
+		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), what may wait for one connection", c.SendQueueBytes))
 	}
 	c.validateRecovery(r)
 }

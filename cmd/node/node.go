@@ -98,7 +98,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, append(n.clusterMetrics(), n.limits.metrics())...))))
+	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, append(n.clusterMetrics(), n.limits.metrics(n.sockets.Stats, c.queueBudget()))...))))
 	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
 	n.health.Serving()
 
@@ -206,15 +206,18 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 			UpgradeTimeout: c.UpgradeTimeout,
 			MaxPayload:     int(c.MaxPayload),
 			SendQueueBytes: int(c.SendQueueBytes),
+			QueueBudget:    c.queueBudget(),
 			Transports:     c.Transports,
 			Origins:        c.Origins,
 			Admit:          n.limits.handshakes.Admit,
 		},
-		RecoveryWindow: window,
-		ReplayLimit:    c.ReplayLimit,
-		ConnectTimeout: c.ConnectTimeout,
-		Client:         files,
-		Logger:         n.log,
+		RecoveryWindow:          window,
+		ReplayLimit:             c.ReplayLimit,
+		ConnectTimeout:          c.ConnectTimeout,
+		RoomsPerSocket:          c.RoomsPerSocket,
+		NamespacesPerConnection: c.NamespacesPerConnection,
+		Client:                  files,
+		Logger:                  n.log,
 	}, bundled, nil
 }
 

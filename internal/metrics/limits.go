@@ -1,21 +1,38 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"maps"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
 
 // Limits gives the numbers of a node's limits. Each function is called once for
 // each scrape.
 type Limits struct {
-	Refused func() map[string]uint64 // what was refused, by limit
+	Refused     func() map[string]uint64 // what the node has refused, by limit
+	Sockets     func() socketio.Stats    // what the library has refused
+	QueueBudget int                      // bytes
 }
 
-var limited = describe("limited_total", "What was refused, dropped or closed because of a limit, by limit.", "limit")
+var (
+	limited     = describe("limited_total", "What was refused, dropped or closed because of a limit, by limit.", "limit")
+	queueBudget = describe("send_queue_budget_bytes", "Most bytes that may wait to be written, on all connections together.")
+)
 
 // Describe implements [prometheus.Collector].
 func (l Limits) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(l, ch) }
 
 // Collect implements [prometheus.Collector].
 func (l Limits) Collect(ch chan<- prometheus.Metric) {
-	for limit, n := range l.Refused() {
+	refused := maps.Clone(l.Refused())
+	s := l.Sockets()
+	refused["queue_budget"] = s.Engine.BudgetCuts
+	refused["rooms_per_socket"] = s.TooManyRooms
+	refused["namespaces_per_connection"] = s.TooManyNamespaces
+	for limit, n := range refused {
 		ch <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(n), limit)
 	}
+	ch <- prometheus.MustNewConstMetric(queueBudget, prometheus.GaugeValue, float64(l.QueueBudget))
 }

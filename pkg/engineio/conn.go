@@ -40,7 +40,11 @@ type Conn struct {
 	// for, writing is true. The writer takes pending until there is none.
 	pending *batch
 	writing bool
-	queued  int           // bytes in pending, and in what the writer has taken
+	queued  int  // bytes in pending, and in what the writer has taken
+	off     bool // queued is not counted any more
+
+	answer *http.ResponseController // of the GET that is the writer and is being answered; or nil
+
 	room    chan struct{} // closed when queued shrinks; nil if nobody waits
 	resting chan struct{} // closed when writing ends; nil if nobody waits
 
@@ -151,23 +155,27 @@ func (c *Conn) Recv() (Message, error) { return c.source.recv() }
 // If [Options.SendQueueBytes] or more are queued already, the client is too slow:
 // the connection is closed instead, with [TransportError] wrapping [ErrSlowClient].
 // So a queue is never longer than that and what one call adds, and no message is
-// too large for a client that keeps up. The error is the *[CloseError] of a
+// too large for a client that keeps up. If [Options.QueueBudget] is exceeded now,
+// the connections that have the most queued are closed likewise, wrapping
+// [ErrQueueBudget]; this one may be among them. The error is the *[CloseError] of a
 // connection that is closed.
 func (c *Conn) Send(ps ...*Packet) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	err := c.offer(ps...)
+	c.mu.Unlock()
+	c.server.keepBudget()
+	return err
+}
+
+// offer queues packets, or closes the connection because it is too slow. c.mu is
+// held.
+func (c *Conn) offer(ps ...*Packet) error {
 	switch {
 	case c.closed != nil:
 		return c.closed
 	case len(ps) == 0:
 		return nil
 	}
-	return c.offer(ps...)
-}
-
-// offer queues packets for a connection that is open, or closes it because it is
-// too slow. c.mu is held.
-func (c *Conn) offer(ps ...*Packet) error {
 	if c.queued >= c.server.o.SendQueueBytes {
 		c.server.counts.slowClients.Add(1)
 		c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
@@ -181,6 +189,12 @@ func (c *Conn) offer(ps ...*Packet) error {
 // is queued or being written, and the transport has the client's ear. It reports
 // whether it did.
 func (c *Conn) TrySend(ps ...*Packet) bool {
+	sent := c.trySend(ps)
+	c.server.keepBudget()
+	return sent
+}
+
+func (c *Conn) trySend(ps []*Packet) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed != nil || len(ps) == 0 || c.queued > 0 || c.writing || !c.transport.writable() {
@@ -286,6 +300,14 @@ func (c *Conn) cut() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.transport.cut()
+}
+
+// drop is cut, after which the session is unknown.
+func (c *Conn) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.transport.cut()
+	c.server.forget(c)
 }
 
 // end closes the connection if it is open.

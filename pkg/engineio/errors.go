@@ -15,7 +15,7 @@ type Reason string
 // The reasons there are.
 const (
 	// TransportError: the peer broke the transport's rules, a write failed, or
-	// the peer was too slow for its send queue.
+	// the peer was too slow for its send queue, or for the budget of all.
 	TransportError Reason = "transport error"
 	// TransportClose: the peer closed, or went away.
 	TransportClose Reason = "transport close"
@@ -48,6 +48,9 @@ var (
 	// ErrSlowClient: more was to be queued for a connection than its send queue
 	// holds. It is wrapped by the *CloseError of a connection that was cut for it.
 	ErrSlowClient = errors.New("send queue is full")
+	// ErrQueueBudget: more was queued on all connections together than the budget
+	// allows, and this one had the most. It is wrapped likewise.
+	ErrQueueBudget = errors.New("queue budget is spent")
 	// ErrServerClosed: the server was closed.
 	ErrServerClosed = errors.New("engineio: server closed")
 )

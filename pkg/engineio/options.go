@@ -37,6 +37,11 @@ type Options struct {
 	// SendQueueBytes is 1 MiB: a connection that has this much queued is closed
 	// rather than sent more; see [Conn.Send].
 	SendQueueBytes int
+	// QueueBudget is none: the most bytes that may be queued on all connections
+	// together. If more are, those that have the most queued are closed, until an
+	// eighth of the budget is free; see [Conn.Send]. A packet counts once for each
+	// connection, though those share its memory.
+	QueueBudget int
 	// Transports is polling and websocket: the transports that are served.
 	Transports []string
 	// DisableUpgrades keeps a session on the transport that it began with.
@@ -126,7 +131,7 @@ func (o Options) withDefaults() (Options, error) {
 	if d := min(o.PingInterval, o.PingTimeout, o.UpgradeTimeout); d < time.Millisecond {
 		return o, fmt.Errorf("engineio: ping interval, ping timeout and upgrade timeout must be at least a millisecond, not %v", d)
 	}
-	if n := min(o.MaxPayload, o.SendQueueBytes, o.PerMessageDeflateThreshold); n < 0 {
+	if n := min(o.MaxPayload, o.SendQueueBytes, o.QueueBudget, o.PerMessageDeflateThreshold); n < 0 {
 		return o, fmt.Errorf("engineio: a size is negative: %d", n)
 	}
 	for _, t := range o.Transports {

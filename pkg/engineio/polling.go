@@ -3,6 +3,7 @@ package engineio
 import (
 	"errors"
 	"net/http"
+	"time"
 )
 
 // pollingTransport is HTTP long-polling: the client's GETs are answered with
@@ -78,6 +79,15 @@ func (p *pollingTransport) cut() {
 	p.c.done(p.c.take())
 	if p.writable() {
 		p.get.wake(false)
+	}
+	p.c.stopAnswer()
+}
+
+// stopAnswer makes the writing of a response fail. Where no deadline can be set
+// it goes on. c.mu is held.
+func (c *Conn) stopAnswer() {
+	if c.answer != nil {
+		_ = c.answer.SetWriteDeadline(time.Unix(1, 0))
 	}
 }
 

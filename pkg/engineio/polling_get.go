@@ -57,9 +57,12 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Connection", "close")
 		}
 	}
+	// Within a deadline, so that a response that the client does not take is noticed.
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(c.server.requestTimeout()))
 	b := (*batch)(nil)
 	if g.writer {
-		b = c.take()
+		b, c.answer = c.take(), rc
 	}
 	c.mu.Unlock()
 
@@ -67,7 +70,9 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	_ = rc.SetWriteDeadline(time.Time{})
 	if g.writer {
+		c.answer = nil
 		c.done(b)
 		c.rest()
 		p.release() // the client may have asked again already
@@ -109,16 +114,12 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	s.counts.bytesOut.Add(uint64(len(body)))
 
-	// Flushed here, within a deadline of its own, so that a response that the
-	// client does not take is noticed. A ResponseWriter that can do neither writes
+	// Flushed here, within the caller's deadline. A ResponseWriter that can't writes
 	// when the handler returns.
-	rc := http.NewResponseController(w)
-	_ = rc.SetWriteDeadline(time.Now().Add(s.requestTimeout()))
-	defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	if _, err := w.Write(body); err != nil {
 		return err
 	}
-	if err := rc.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil

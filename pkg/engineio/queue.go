@@ -93,8 +93,7 @@ func (c *Conn) push(ps ...*Packet) {
 	}
 	c.pending.packets = append(c.pending.packets, ps...)
 	c.pending.bytes += n
-	c.queued += n
-	c.server.counts.queued.Add(int64(n))
+	c.count(n)
 	c.kick()
 }
 
@@ -117,9 +116,11 @@ func (c *Conn) done(b *batch) {
 	if b == nil {
 		return
 	}
-	c.queued -= b.bytes
-	c.server.counts.queued.Add(int64(-b.bytes))
+	c.count(-b.bytes)
 	b.release()
+	if c.closed != nil && c.queued == 0 {
+		c.server.emptied(c)
+	}
 	if c.room != nil {
 		close(c.room)
 		c.room = nil

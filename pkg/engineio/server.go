@@ -28,6 +28,7 @@ type Server struct {
 	o        Options
 	serve    func(*Conn)
 	log      *zap.Logger
+	shedding sync.Mutex // held by who cuts connections, taken before all others
 	origins  *origins
 	upgrades []string // offered by a handshake by polling
 	handler  http.Handler
@@ -42,6 +43,7 @@ type Server struct {
 	refusing     bool // new connections
 	closing      bool
 	conns        map[string]*Conn // also those whose close a poll has yet to fetch
+	leaving      map[*Conn]bool   // forgotten, but something is queued
 	clients      map[string]int   // open connections by transport
 	opened       uint64
 	closed       map[Reason]uint64
@@ -67,6 +69,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		log:     o.Logger,
 		origins: allowed,
 		conns:   make(map[string]*Conn),
+		leaving: make(map[*Conn]bool),
 		clients: make(map[string]int),
 		closed:  make(map[Reason]uint64),
 
@@ -176,12 +179,15 @@ func (s *Server) ended(transport string, reason Reason) {
 	s.closed[reason]++
 }
 
-// forget makes a connection's id unknown.
+// forget makes a connection's id unknown. c.mu is held.
 func (s *Server) forget(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns[c.id] == c {
 		delete(s.conns, c.id)
+		if c.queued > 0 {
+			s.leaving[c] = true
+		}
 		if c.forgotten != nil {
 			close(c.forgotten)
 		}
@@ -243,8 +249,7 @@ func (s *Server) Close(ctx context.Context) error {
 		c.end(&CloseError{Reason: ForcedClose, Err: ErrServerClosed}, endFlush)
 	}
 	for _, c := range s.known() { // closed before, and not fetched since
-		c.cut()
-		s.forget(c)
+		c.drop()
 	}
 	if first {
 		go s.finish() // until the last goroutine has ended

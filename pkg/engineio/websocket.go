@@ -137,8 +137,9 @@ func (t *websocketTransport) pong(data string) (err error) {
 	}
 	t.c.mu.Unlock()
 	if !mine {
-		err = t.writeNow(p)
+		return t.writeNow(p)
 	}
+	t.c.server.keepBudget()
 	return err
 }
 

@@ -107,10 +107,26 @@ func (c *client) connect(p *packet.Packet) {
 		auth = []byte("{}")
 	}
 	s := newSocket(c, p.Namespace, auth)
-	c.mu.Lock()
-	c.sockets = append(c.sockets, s)
-	c.mu.Unlock()
+	if !c.attach(s) {
+		c.srv.stats.tooManyNamespaces.Add(1)
+		s.refuse(&ConnectError{
+			Message: fmt.Sprintf("Too many namespaces: at most %d on one connection", c.srv.opts.NamespacesPerConnection),
+			Data:    map[string]string{"code": "too_many"},
+		})
+		return
+	}
 	c.srv.spawn(func() { c.srv.admit(s) })
+}
+
+// attach puts a socket on the connection, unless it would be one too many.
+func (c *client) attach(s *Socket) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.sockets) >= c.srv.opts.NamespacesPerConnection {
+		return false
+	}
+	c.sockets = append(c.sockets, s)
+	return true
 }
 
 func (c *client) socket(namespace string) *Socket {

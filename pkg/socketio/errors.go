@@ -19,7 +19,8 @@ var (
 	ErrDisconnected = errors.New("socketio: disconnected")
 	// ErrRoomName: a room name is empty, too long, or not UTF-8.
 	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")
-	// ErrTooManyRooms: the socket would be in more rooms than it may.
+	// ErrTooManyRooms: the socket would be in more rooms than it may, or has left
+	// more of late than can be remembered.
 	ErrTooManyRooms = errors.New("socketio: too many rooms")
 	// ErrOffset: a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")

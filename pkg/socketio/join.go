@@ -36,17 +36,29 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	}
 	news := s.missing(names)
 	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
-	if s.rooms.count+len(news) > s.ns.srv.opts.RoomsPerSocket {
-		s.mu.Unlock()
-		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, s.ns.srv.opts.RoomsPerSocket)
-	}
 	if len(news) == 0 {
 		s.mu.Unlock()
 		return nil
 	}
+	if err := s.tooMany(len(news)); err != nil {
+		s.mu.Unlock()
+		s.ns.srv.stats.tooManyRooms.Add(1)
+		return err
+	}
 	s.enter(news)
 	s.mu.Unlock()
 	return s.settle(ctx, news, nil)
+}
+
+// tooMany reports whether the socket can't join so many more rooms. s.mu is held.
+func (s *Socket) tooMany(more int) error {
+	switch most := s.ns.srv.opts.RoomsPerSocket; {
+	case s.rooms.open+more > most:
+		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
+	case s.rooms.count+more > most*staysPerRoom:
+		return fmt.Errorf("%w: too many were left within the last minutes", ErrTooManyRooms)
+	}
+	return nil
 }
 
 func checkRoom(name string) error {
@@ -223,7 +235,8 @@ func (s *Socket) left(names []string) {
 
 // joinByCommand begins the join that an event in the order asks for. s.mu is
 // held. If it can't be completed the socket is cut: it would miss events of a
-// room that it is believed to be in.
+// room that it is believed to be in. For the same reason there is no limit: who
+// sends commands is the application, not a client.
 func (s *Socket) joinByCommand(names []string, at adapter.Cursor) {
 	news := s.missing(names)
 	if len(news) == 0 {

@@ -31,6 +31,7 @@ type memberships struct {
 	born  adapter.Cursor
 	named map[string][]stay // by room name; the newest stay last
 	count int               // of all stays in named
+	open  int               // of those that are open
 }
 
 // in reports whether the socket with this id was in a room at a position.
@@ -67,6 +68,7 @@ func (m *memberships) enter(name string) {
 	}
 	m.named[name] = append(m.named[name], stay{open: true, pending: true})
 	m.count++
+	m.open++
 }
 
 // confirm gives a pending stay its join position.
@@ -85,6 +87,7 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 		m.cancel(name)
 	default:
 		st.leave, st.open = at, false
+		m.open--
 	}
 }
 
@@ -145,6 +148,7 @@ func (m *memberships) cancel(name string) {
 		delete(m.named, name)
 	}
 	m.count--
+	m.open--
 }
 
 // forget drops the stays that ended before a time.
@@ -234,6 +238,9 @@ func restore(list []session.Membership) (memberships, error) {
 		}
 		m.named[s.Name] = append(m.named[s.Name], st)
 		m.count++
+		if st.open {
+			m.open++
+		}
 	}
 	return m, nil
 }

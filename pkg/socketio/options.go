@@ -51,9 +51,16 @@ type Options struct {
 	// context nor Timeout says so: 10 seconds by default.
 	AckTimeout time.Duration
 
-	// RoomsPerSocket bounds the rooms that one socket can be in, together with
-	// those that it has left within the recovery window: 10,000 by default.
+	// RoomsPerSocket bounds the rooms that one socket can join: 1,000 by default.
+	// Ten times as many memberships are kept, those included that have ended
+	// within the recovery window. Commands such as [Broadcast.SocketsJoin] are not
+	// bound by it.
 	RoomsPerSocket int
+
+	// NamespacesPerConnection bounds the namespaces that one connection can be
+	// connected to at a time: 16 by default. One more is answered with a
+	// connect_error, and the connection stays.
+	NamespacesPerConnection int
 
 	// NewID makes the public id of a new socket, which no other socket of the
 	// cluster may have had. By default 20 random characters. A recovered socket
@@ -79,7 +86,8 @@ const (
 	defaultReplayLimit    = 10_000
 	defaultConnectTimeout = 45 * time.Second
 	defaultAckTimeout     = 10 * time.Second
-	defaultRoomsPerSocket = 10_000
+	defaultRoomsPerSocket = 1000
+	defaultNamespaces     = 16
 	defaultMaxPayload     = 1_000_000
 	defaultPingInterval   = 25 * time.Second
 	defaultPingTimeout    = 20 * time.Second
@@ -90,6 +98,9 @@ const (
 	// maxNamespaceName bounds the names that a client can make a pattern or a
 	// function decide about, and so the namespaces that it can bring to life.
 	maxNamespaceName = 200
+	// staysPerRoom is how many memberships a socket may have, now and in the
+	// recovery window, for each of RoomsPerSocket.
+	staysPerRoom = 10
 	// pendingEvents is how many events may wait for their CONNECT, beside the
 	// bound of MaxPayload bytes.
 	pendingEvents = 100
@@ -142,6 +153,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RoomsPerSocket == 0 {
 		o.RoomsPerSocket = defaultRoomsPerSocket
+	}
+	if o.NamespacesPerConnection == 0 {
+		o.NamespacesPerConnection = defaultNamespaces
 	}
 	if o.NewID == nil {
 		o.NewID = func(context.Context, *Socket) (string, error) { return newID(), nil }

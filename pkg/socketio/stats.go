@@ -10,18 +10,20 @@ import (
 
 // Stats are a server's counters since its start and what they stand at now.
 type Stats struct {
-	Engine          engineio.Stats
-	Sockets         int // connected, in all namespaces
-	Namespaces      int
-	Connects        uint64            // sockets that were connected
-	Disconnects     map[string]uint64 // by Reason
-	Recoveries      map[string]uint64 // by outcome: "recovered", or why not
-	EventsIn        uint64            // received from clients
-	EventsOut       uint64            // published
-	Deliveries      uint64            // events queued to clients
-	Replayed        uint64            // of them, in recoveries
-	VolatileDropped uint64            // volatile events that a client could not take
-	Drained         uint64            // connections that Drain or SendAway closed
+	Engine            engineio.Stats
+	Sockets           int // connected, in all namespaces
+	Namespaces        int
+	Connects          uint64            // sockets that were connected
+	Disconnects       map[string]uint64 // by Reason
+	Recoveries        map[string]uint64 // by outcome: "recovered", or why not
+	EventsIn          uint64            // received from clients
+	EventsOut         uint64            // published
+	Deliveries        uint64            // events queued to clients
+	Replayed          uint64            // of them, in recoveries
+	TooManyRooms      uint64            // joins that were refused
+	TooManyNamespaces uint64            // connects that were refused because of their number
+	VolatileDropped   uint64            // volatile events that a client could not take
+	Drained           uint64            // connections that Drain or SendAway closed
 }
 
 // Stats returns a snapshot.
@@ -38,6 +40,9 @@ func (s *Server) Stats() Stats {
 
 		VolatileDropped: s.stats.volatileDropped.Load(),
 		Drained:         s.stats.drained.Load(),
+		TooManyRooms:    s.stats.tooManyRooms.Load(),
+
+		TooManyNamespaces: s.stats.tooManyNamespaces.Load(),
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,6 +57,7 @@ type counters struct {
 	connects, eventsIn, eventsOut         atomic.Uint64
 	deliveries, replayed, volatileDropped atomic.Uint64
 	drained                               atomic.Uint64
+	tooManyRooms, tooManyNamespaces       atomic.Uint64
 	disconnects, recoveries               labelled
 }
 

@@ -1,0 +1,30 @@
+package metrics
+
+import (
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+func TestLimits(t *testing.T) {
+	stats := func() socketio.Stats {
+		return socketio.Stats{Engine: engineio.Stats{BudgetCuts: 1}, TooManyRooms: 2, TooManyNamespaces: 3}
+	}
+	l := Limits{Refused: func() map[string]uint64 { return map[string]uint64{"handshake_rate": 4} }, Sockets: stats, QueueBudget: 5}
+	w := httptest.NewRecorder()
+	Handler(Build{}, stats, l).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{
+		`rejoin_limited_total{limit="queue_budget"} 1`,
+		`rejoin_limited_total{limit="rooms_per_socket"} 2`,
+		`rejoin_limited_total{limit="namespaces_per_connection"} 3`,
+		`rejoin_limited_total{limit="handshake_rate"} 4`,
+		`rejoin_send_queue_budget_bytes 5`,
+	} {
+		if !strings.Contains(w.Body.String(), "\n"+want+"\n") {
+			t.Errorf("no line %s", want)
+		}
+	}
+}

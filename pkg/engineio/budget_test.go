@@ -1,0 +1,189 @@
+package engineio
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+)
+
+// dialStalled opens a WebSocket whose client reads nothing but the 101, and takes
+// little into its kernel.
+func (b *bench) dialStalled() (net.Conn, *Conn) {
+	b.Helper()
+	wire, err := net.Dial("tcp", b.http.Listener.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = wire.Close() })
+	_ = wire.(*net.TCPConn).SetReadBuffer(4 << 10)
+	fmt.Fprint(wire, "GET /engine.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+	return wire, receive(b.T, b.conns)
+}
+
+func (b *bench) withinBudget() {
+	b.Helper()
+	if n := b.Stats().QueuedBytes; n > int64(b.o.QueueBudget) {
+		b.Fatalf("%d bytes are queued, of %d", n, b.o.QueueBudget)
+	}
+}
+
+func isCut(c *Conn) bool {
+	cause := c.cause()
+	return cause != nil && errors.Is(cause, ErrQueueBudget)
+}
+
+func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
+	b := setUp(t, Options{QueueBudget: 600_000, SendQueueBytes: 500_000})
+	var conns []*Conn
+	var sids []string
+	for _, n := range []int{100_000, 290_000, 190_000} { // polling clients that do not ask
+		sids = append(sids, b.open())
+		c := receive(t, b.conns)
+		if err := c.Send(Text(bytes.Repeat([]byte("x"), n))); err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	if b.Stats().BudgetCuts != 0 {
+		t.Fatal("one is cut within the budget")
+	}
+	if err := conns[0].Send(Text(bytes.Repeat([]byte("y"), 50_000))); err != nil {
+		t.Errorf("who has little is refused: %v", err)
+	}
+	b.withinBudget()
+	if isCut(conns[0]) || !isCut(conns[1]) || isCut(conns[2]) || b.Stats().BudgetCuts != 1 {
+		t.Errorf("cut: %v, %v, %v", isCut(conns[0]), isCut(conns[1]), isCut(conns[2]))
+	}
+	b.endsBy(TransportError)
+	b.unknown(sids[1])
+	if body := b.poll(sids[0]); body != "4"+strings.Repeat("x", 100_000)+"\x1e4"+strings.Repeat("y", 50_000) {
+		t.Errorf("%d bytes", len(body))
+	}
+	if body := b.poll(sids[2]); len(body) != 190_001 {
+		t.Errorf("%d bytes", len(body))
+	}
+}
+
+// However many clients read nothing, the sum stays within the budget, and who reads
+// gets everything.
+func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
+	const stalled, rounds = 30, 200
+	b := setUp(t, Options{QueueBudget: 4 << 20, SendQueueBytes: 64 << 20})
+	ws, reader := b.dialOpen()
+	all := []*Conn{reader}
+	for range stalled {
+		_, c := b.dialStalled()
+		all = append(all, c)
+	}
+	read := make(chan error, 1)
+	go func() { // ends after the last round
+		for i := range rounds {
+			_, data, err := ws.ReadMessage()
+			if err == nil && !bytes.HasPrefix(data, fmt.Appendf(nil, "4%d:", i)) {
+				err = fmt.Errorf("message %d begins with %.9s", i, data)
+			}
+			if err != nil {
+				read <- err
+				return
+			}
+		}
+		read <- nil
+	}()
+	for i := range rounds {
+		p := Text(append(fmt.Appendf(nil, "%d:", i), make([]byte, 64<<10)...))
+		for _, c := range all {
+			_ = c.Send(p) // some are closed
+			b.withinBudget()
+		}
+		if err := reader.WaitQueue(t.Context(), 0); err != nil { // it is given the time to read
+			t.Fatal(err)
+		}
+	}
+	if err := receive(t, read); err != nil {
+		t.Error(err)
+	}
+	for _, c := range all[1:] {
+		if !isCut(c) {
+			t.Errorf("a stalled client is not cut, with %d bytes", c.Queued())
+		}
+	}
+	if n := b.Stats().BudgetCuts; n != stalled {
+		t.Errorf("%d cuts are counted", n)
+	}
+	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
+}
+
+// A response that its client does not take is given up with the connection, not
+// when its time is up.
+func TestQueueBudgetStopsAResponse(t *testing.T) {
+	b := setUp(t, Options{QueueBudget: 32 << 20, SendQueueBytes: 64 << 20})
+	sid := b.open()
+	c := receive(t, b.conns)
+	if err := c.Send(Binary(make([]byte, 20<<20))); err != nil {
+		t.Fatal(err)
+	}
+	wire, err := net.Dial("tcp", b.http.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wire.Close()
+	fmt.Fprintf(wire, "GET /engine.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: h\r\n\r\n", sid)
+	answering := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.answer != nil
+	}
+	b.until(answering)
+	if err := c.Send(Binary(make([]byte, 20<<20))); err != nil {
+		t.Fatal(err)
+	}
+	b.endsBy(TransportError)
+	b.until(func() bool { return !answering() })
+	if n := b.Stats().QueuedBytes; !isCut(c) || n != 0 {
+		t.Errorf("cut: %v, %d bytes queued", isCut(c), n)
+	}
+}
+
+// What closed connections have yet to bring to their peers counts, and is what is
+// given up first where it is the most.
+func TestQueueBudgetOfClosedConnections(t *testing.T) {
+	b := setUp(t, Options{QueueBudget: 32 << 20, SendQueueBytes: 64 << 20})
+	_, stuck := b.dialStalled()
+	if err := stuck.Send(Text(make([]byte, 20<<20))); err != nil {
+		t.Fatal(err)
+	}
+	_ = stuck.Close(ForcedClose)
+	sid := b.open()
+	c := receive(t, b.conns)
+	if err := c.Send(Text(make([]byte, 16<<20))); err != nil {
+		t.Fatal(err)
+	}
+	b.withinBudget()
+	if st := b.Stats(); c.cause() != nil || stuck.Queued() != 0 || st.BudgetCuts != 0 {
+		t.Errorf("the open one is closed by %v, %d bytes are left of the closed one, %d cuts", c.cause(), stuck.Queued(), st.BudgetCuts)
+	}
+	if body := b.poll(sid); len(body) != 16<<20+1 {
+		t.Errorf("%d bytes", len(body))
+	}
+	// One whose close is yet to be fetched.
+	_ = c.Send(Text(make([]byte, 20<<20)))
+	_ = c.Close(ForcedClose)
+	other := b.open()
+	_ = receive(t, b.conns).Send(Text(make([]byte, 16<<20)))
+	b.withinBudget()
+	if body := b.poll(sid); body != "1" {
+		t.Errorf("%d bytes, want the close", len(body))
+	}
+	if body := b.poll(other); len(body) != 16<<20+1 {
+		t.Errorf("%d bytes", len(body))
+	}
+	b.until(func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.leaving) == 0
+	})
+}
