@@ -5,6 +5,9 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/internal/certs"
 	"github.com/rejoin-io/rejoin/internal/client"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
@@ -38,10 +41,21 @@ type config struct {
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
 
-	HandshakeRate           int  `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
-	RoomsPerSocket          int  `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`
-	NamespacesPerConnection int  `split_words:"true" default:"16" within:"1 10000" desc:"namespaces that one connection can be connected to at a time"`
-	QueueBudget             size `split_words:"true" default:"0" within:"0 1024GiB" desc:"what may wait for all connections together, beyond which those with the most are closed and can recover; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
+	HandshakeRate           int      `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
+	RoomsPerSocket          int      `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`
+	NamespacesPerConnection int      `split_words:"true" default:"16" within:"1 10000" desc:"namespaces that one connection can be connected to at a time"`
+	QueueBudget             size     `split_words:"true" default:"0" within:"0 1024GiB" desc:"what may wait for all connections together, beyond which those with the most are closed and can recover; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
+	IdleConnections         int      `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections on which no request is under way, beyond which the one that has waited longest is closed"`
+	SocketEventRate         int      `split_words:"true" default:"0" within:"0 1000000" desc:"events of one socket in a second, beyond which they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
+	SocketByteRate          size     `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of one socket in a second; one event of REJOIN_MAX_PAYLOAD can always come at once"`
+	UserEventRate           int      `split_words:"true" default:"0" within:"0 1000000" desc:"events of all sockets that a user has on this node, in a second"`
+	UserByteRate            size     `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node, in a second"`
+	IPHandshakeRate         int      `split_words:"true" default:"0" within:"0 1000000" desc:"new connections of one IP address in a second, beyond which they are answered 429; an IPv6 network of 64 bits is one address, and loopback is not limited"`
+	IPConnections           int      `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of one IP address, beyond which new ones are answered 429; 0 is no limit"`
+	TrustedProxies          networks `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose X-Forwarded-For says where a client is; without it they are the clients that the limits of IP addresses see"`
+
+	TLSCert string `section:"TLS" split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_KEY" desc:"certificate, with its chain, for TLS on the public address; read again when the file changes"`
+	TLSKey  string `split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_CERT" desc:"private key of the certificate"`
 
 	RecoveryWindow time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
 	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
@@ -92,6 +106,14 @@ func (c *config) validate(r *report) {
 	if c.ClientDir != "" {
 		if _, _, err := client.Open(c.ClientDir); err != nil {
 			r.refuse("REJOIN_CLIENT_DIR", c.ClientDir, fmt.Sprintf("a folder with all files of a client bundle (%v)", err))
+		}
+	}
+	switch {
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		r.refuse("REJOIN_TLS_CERT", c.TLSCert, "set together with REJOIN_TLS_KEY")
+	case c.TLSCert != "":
+		if _, err := certs.Open(c.TLSCert, c.TLSKey, zap.NewNop()); err != nil {
+			r.refuse("REJOIN_TLS_CERT", c.TLSCert, fmt.Sprintf("a certificate in PEM form that belongs to REJOIN_TLS_KEY (%v)", err))
 		}
 	}
 	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {

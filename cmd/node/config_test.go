@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +67,7 @@ func TestValues(t *testing.T) {
 		"REJOIN_DEMO":             "false",
 		"REJOIN_LOG_FORMAT":       "console",
 		"REJOIN_NODE_ID":          "n-_1",
+		"REJOIN_TRUSTED_PROXIES":  "10.1.2.3/8, 192.0.2.1, ::1",
 	})
 	c, r := load()
 	if len(r.problems)+len(r.warnings) > 0 {
@@ -72,7 +76,8 @@ func TestValues(t *testing.T) {
 	if c.Addr != (address{"::1", 0}) || !slices.Equal(c.Namespaces, namespaces{"/", "/chat"}) ||
 		!slices.Equal(c.Origins, origins{"https://a.example", "http://b.example:8080"}) ||
 		!slices.Equal(c.Transports, transports{"websocket"}) || c.MaxPayload != 65536 || c.SendQueueBytes != 2<<20 ||
-		c.RecoveryWindow != 90*time.Second || c.Demo || c.LogFormat != "console" || c.NodeID != "n-_1" {
+		c.RecoveryWindow != 90*time.Second || c.Demo || c.LogFormat != "console" || c.NodeID != "n-_1" ||
+		fmt.Sprint(c.TrustedProxies) != "[10.0.0.0/8 192.0.2.1/32 ::1/128]" {
 		t.Errorf("%+v", c)
 	}
 }
@@ -117,6 +122,11 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_BACKLOG_TTL", "3m24s", "3m25s or more"},
 		{"REJOIN_REPLAY_LIMIT", "0", "from 1 to 10000000"},
 		{"REJOIN_SEND_QUEUE_BYTES", "0", "from 1KiB to 1GiB"},
+		{"REJOIN_HANDSHAKE_RATE", "-1", "from 0 to 1000000"},
+		{"REJOIN_QUEUE_BUDGET", "64KiB", "at least REJOIN_SEND_QUEUE_BYTES (1048576)"},
+		{"REJOIN_TRUSTED_PROXIES", "10.0.0.0/8, proxy.example", "10.0.0.0/8"},
+		{"REJOIN_TRUSTED_PROXIES", "fe80::1%eth0", "10.0.0.0/8"},
+		{"REJOIN_TLS_CERT", "/nowhere", "together with REJOIN_TLS_KEY"},
 		{"REJOIN_CLIENT_DIR", "/nowhere", "no such file"},
 		{"REJOIN_DEMO", "on", "true or false"},
 		{"REJOIN_LOG_LEVEL", "loud", "debug, info, warn, error"},
@@ -131,6 +141,27 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("problems %q, want one about %s that says %q", r.problems, test.name, test.says)
 			}
 		})
+	}
+}
+
+// The budget is a share of the memory that the process may use, where that is said.
+func TestQueueBudget(t *testing.T) {
+	for _, test := range []struct {
+		limit int64
+		c     config
+		want  int
+	}{
+		{math.MaxInt64, config{}, 512 << 20},
+		{1 << 30, config{}, 256 << 20},
+		{1 << 30, config{QueueBudget: 5 << 20}, 5 << 20},
+		{4 << 20, config{SendQueueBytes: 2 << 20}, 2 << 20},
+	} {
+		before := debug.SetMemoryLimit(test.limit)
+		got := test.c.queueBudget()
+		debug.SetMemoryLimit(before)
+		if got != test.want {
+			t.Errorf("%d of %d, want %d", got, test.limit, test.want)
+		}
 	}
 }
 

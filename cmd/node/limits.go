@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"math"
 	"runtime/debug"
 
@@ -12,26 +13,43 @@ import (
 // limits are what this node's clients can't have more of.
 type limits struct {
 	handshakes *limit.Handshakes
+	events     *limit.Events
+	waiting    *limit.Waiting
 }
 
 func newLimits(c config) limits {
 	return limits{
-		handshakes: limit.NewHandshakes(limit.HandshakeOptions{Rate: c.HandshakeRate}),
+		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
+			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections,
+		}),
+		events: limit.NewEvents(limit.EventOptions{
+			SocketEvents: c.SocketEventRate, SocketBytes: int(c.SocketByteRate),
+			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
+			LargestEvent: int(c.MaxPayload),
+		}),
+		waiting: limit.NewWaiting(c.IdleConnections),
 	}
 }
 
+func (l *limits) refused() map[string]uint64 {
+	all := l.handshakes.Refused()
+	maps.Copy(all, l.events.Refused())
+	maps.Copy(all, l.waiting.Refused())
+	return all
+}
+
 func (l *limits) metrics(sockets func() socketio.Stats, budget int) metrics.Limits {
-	return metrics.Limits{Refused: l.handshakes.Refused, Sockets: sockets, QueueBudget: budget}
+	return metrics.Limits{Refused: l.refused, Sockets: sockets, QueueBudget: budget}
 }
 
 // queueBudget returns how many bytes may be queued on this node.
 func (c *config) queueBudget() int {
+	budget := 512 << 20
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // asks, and changes nothing
+		budget = int(limit / 4)
+	}
 	if c.QueueBudget > 0 {
-		return int(c.QueueBudget)
+		budget = int(c.QueueBudget)
 	}
-	const otherwise = 512 << 20
-	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // which changes nothing
-		return max(int(limit/4), int(c.SendQueueBytes))
-	}
-	return max(otherwise, int(c.SendQueueBytes))
+	return max(budget, int(c.SendQueueBytes))
 }

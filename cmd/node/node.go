@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/health"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
@@ -59,7 +59,12 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	var public, internal swap
 	public.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) }))
 	internal.use(internalHandler(n.health, http.NotFoundHandler()))
-	n.public, n.internal = n.newHTTPServer(&public), n.newHTTPServer(&internal)
+	n.limits = newLimits(c)
+	n.public, n.internal = n.newHTTPServer(limit.Proxies(c.TrustedProxies).Handler(&public)), n.newHTTPServer(&internal)
+	n.public.ConnState = n.limits.waiting.ConnState
+	if publicPort, err = n.secure(c, publicPort); err != nil {
+		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
+	}
 	n.listen(n.public, publicPort)
 	n.listen(n.internal, internalPort)
 	defer func() {
@@ -70,7 +75,6 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		}
 	}()
 
-	n.limits = newLimits(c)
 	options, bundled, err := n.options(c)
 	if err != nil {
 		return nil, err
@@ -104,7 +108,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 
 	n.log.Info("listening", zap.Stringer("addr", publicPort.Addr()), zap.Stringer("internal_addr", internalPort.Addr()), zap.String("version", build.Version))
 	if c.LogFormat == "console" && c.Demo {
-		n.log.Info(fmt.Sprintf("open http://%v/ in two tabs of a browser", publicPort.Addr()))
+		n.log.Info(fmt.Sprintf("open %s://%v/ in two tabs of a browser", c.scheme(), publicPort.Addr()))
 	}
 	return n, nil
 }
@@ -252,33 +256,4 @@ func internalHandler(h *health.State, metrics http.Handler) http.Handler {
 	mux.Handle("GET /readyz", h.Ready())
 	mux.Handle("GET /metrics", metrics)
 	return mux
-}
-
-// newHTTPServer bounds what a client can hold without being one. Bodies and
-// responses are the engine's to bound: a poll rightly takes long.
-func (n *node) newHTTPServer(h http.Handler) *http.Server {
-	errorLog, err := zap.NewStdLogAt(n.log, zap.DebugLevel) // mostly what strangers' clients do wrong
-	if err != nil {
-		panic(err) // zap does not know its own level
-	}
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          errorLog,
-		ConnContext:       boundSendBuffer,
-	}
-}
-
-// sendBuffer is what the kernel may hold for one connection. Without a bound it
-// takes megabytes, and on a narrow link a ping would wait behind them until its
-// client has given up.
-const sendBuffer = 256 << 10
-
-func boundSendBuffer(ctx context.Context, c net.Conn) context.Context {
-	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
-	}
-	return ctx
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
@@ -212,4 +213,27 @@ func (p *keyPrefix) Decode(s string) error {
 	}
 	*p = keyPrefix(s)
 	return nil
+}
+
+// networks are IP addresses and networks.
+type networks []netip.Prefix
+
+func (n *networks) Decode(s string) error {
+	*n = nil
+	if strings.TrimSpace(s) == "" {
+		return nil
+	}
+	_, err := splitDistinct(s, func(element string) bool {
+		network, err := netip.ParsePrefix(element)
+		if err != nil {
+			addr, err := netip.ParseAddr(element)
+			if err != nil || addr.Zone() != "" {
+				return false
+			}
+			network = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		*n = append(*n, network.Masked())
+		return true
+	})
+	return err
 }

@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"internal/client":  {},
 	"internal/demo":    {},
 	"internal/health":  {},
+	"internal/certs":   {},
 	"internal/limit":   {"pkg/engineio"},
 	"internal/forward": {"pkg/engineio", "pkg/adapter"},
 	"internal/app":     {"pkg/socketio", "pkg/packet", "pkg/adapter"},
@@ -48,7 +49,7 @@ var arrows = map[string][]string{
 	"internal/redistest": {},
 
 	"cmd/node": {
-		"internal/app", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
+		"internal/app", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
 	},

@@ -2,6 +2,7 @@ package limit
 
 import (
 	"net/http"
+	"net/netip"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -13,38 +14,103 @@ import (
 type HandshakeOptions struct {
 	// Rate is how many connections may begin in a second on this node.
 	Rate int
+	// IPRate is how many of them one address may begin, and IPConnections how many
+	// it may have open. All of an IPv6 network of 64 bits is one address. Those of
+	// the loopback interface are not limited.
+	IPRate, IPConnections int
 }
 
 // Handshakes decide which new connections a node takes. All methods may be called
 // at once.
 type Handshakes struct {
-	o    HandshakeOptions
-	all  *rate.Limiter
-	rate counter
+	o      HandshakeOptions
+	all    *rate.Limiter
+	peers  *table[netip.Addr, *peer]
+	rate   counter
+	ipRate counter
+	ipOpen counter
+}
+
+// A peer is what one address has used.
+type peer struct {
+	begun *rate.Limiter
+	open  int
 }
 
 // NewHandshakes returns the limits of a node. Each rate allows one second's worth
 // at once.
 func NewHandshakes(o HandshakeOptions) *Handshakes {
-	return &Handshakes{o: o, all: perSecond(o.Rate, o.Rate), rate: counter{name: HandshakeRate}}
-}
-
-// perSecond returns a limiter of n in a second, of which burst may come at once.
-func perSecond(n, burst int) *rate.Limiter {
-	if n == 0 {
-		return rate.NewLimiter(rate.Inf, 0)
+	return &Handshakes{
+		o:   o,
+		all: perSecond(o.Rate, o.Rate),
+		peers: newTable[netip.Addr](
+			func() *peer { return &peer{begun: perSecond(o.IPRate, o.IPRate)} },
+			func(p *peer, now time.Time) bool { return p.open == 0 && full(p.begun, now) },
+		),
+		rate:   counter{name: HandshakeRate},
+		ipRate: counter{name: IPHandshakeRate},
+		ipOpen: counter{name: IPConnections},
 	}
-	return rate.NewLimiter(rate.Limit(n), burst)
 }
 
-// Admit has the form of [engineio.Options.Admit].
-func (h *Handshakes) Admit(*http.Request) (ended func(), err error) {
+// Admit has the form of [engineio.Options.Admit]. An address that is beyond its
+// own limits takes nothing from the others.
+func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
+	ended, err = h.admitPeer(r.RemoteAddr)
+	if err != nil {
+		return nil, err
+	}
 	if !h.all.Allow() {
+		if ended != nil {
+			ended()
+		}
 		h.rate.n.Add(1)
 		return nil, &engineio.BusyError{RetryAfter: time.Second, Message: "This node has too many new connections"}
 	}
-	return nil, nil
+	return ended, nil
+}
+
+func (h *Handshakes) admitPeer(remote string) (ended func(), err error) {
+	if h.o.IPRate == 0 && h.o.IPConnections == 0 {
+		return nil, nil
+	}
+	addr := address(remote)
+	if addr.IsLoopback() {
+		return nil, nil
+	}
+	if addr.Is6() {
+		addr = netip.PrefixFrom(addr, 64).Masked().Addr()
+	}
+	refuse := func(c *counter, message string) {
+		c.n.Add(1)
+		err = &engineio.BusyError{Status: http.StatusTooManyRequests, RetryAfter: time.Second, Message: message}
+	}
+	h.peers.with(addr, func(p *peer) {
+		switch {
+		case h.o.IPConnections > 0 && p.open >= h.o.IPConnections:
+			refuse(&h.ipOpen, "Too many connections from this address")
+		case !p.begun.Allow():
+			refuse(&h.ipRate, "Too many new connections from this address")
+		default:
+			p.open++
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() { h.peers.with(addr, func(p *peer) { p.open-- }) }, nil
+}
+
+// address returns the IP address of what net/http has for one, with a port or
+// without; the zero one if it has none.
+func address(remote string) netip.Addr {
+	addr, err := netip.ParseAddr(remote)
+	if err != nil {
+		withPort, _ := netip.ParseAddrPort(remote)
+		addr = withPort.Addr()
+	}
+	return addr.Unmap().WithZone("")
 }
 
 // Refused returns how many connections were refused, by limit.
-func (h *Handshakes) Refused() map[string]uint64 { return counts(&h.rate) }
+func (h *Handshakes) Refused() map[string]uint64 { return counts(&h.rate, &h.ipRate, &h.ipOpen) }

@@ -51,3 +51,67 @@ func TestNoHandshakeRate(t *testing.T) {
 		t.Errorf("%d are admitted", yes)
 	}
 }
+
+func TestIPLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHandshakes(HandshakeOptions{Rate: 1000, IPRate: 5})
+		yes, no := admitted(h, 10, "192.0.2.1:1")
+		if yes != 5 || no.Status != http.StatusTooManyRequests || no.RetryAfter != time.Second {
+			t.Errorf("%d, then %+v", yes, no)
+		}
+		for _, test := range []struct {
+			addr string
+			want int
+		}{
+			{"192.0.2.1", 0},
+			{"[::ffff:192.0.2.1]:7", 0},
+			{"192.0.2.2:1", 5},
+			{"[2001:db8::1]:1", 5},
+			{"[2001:db8::ffff:2]:1", 0}, // the same network
+			{"[2001:db8:0:1::1]:1", 5},
+			{"127.0.0.1:1", 10},
+			{"[::1]:1", 10},
+		} {
+			if yes, _ := admitted(h, 10, test.addr); yes != test.want {
+				t.Errorf("%s: %d, want %d", test.addr, yes, test.want)
+			}
+		}
+		time.Sleep(time.Second)
+		if yes, _ := admitted(h, 10, "192.0.2.1:1"); yes != 5 {
+			t.Errorf("%d a second later", yes)
+		}
+	})
+}
+
+// Connections count until they end; those that the node refuses for another
+// reason do not.
+func TestIPConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := NewHandshakes(HandshakeOptions{Rate: 3, IPConnections: 2})
+		var ends []func()
+		for range 2 {
+			ended, err := h.Admit(request("192.0.2.1:1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends = append(ends, ended)
+		}
+		if yes, no := admitted(h, 1, "192.0.2.1:1"); yes != 0 || no.Status != http.StatusTooManyRequests {
+			t.Errorf("%d, %+v", yes, no)
+		}
+		if yes, no := admitted(h, 2, "192.0.2.2:1"); yes != 1 || no.Status != 0 {
+			t.Errorf("%d, %+v", yes, no)
+		}
+		time.Sleep(time.Second)
+		if yes, _ := admitted(h, 2, "192.0.2.2:1"); yes != 1 {
+			t.Errorf("%d: what the node refused counts as open", yes)
+		}
+		ends[0]()
+		if yes, _ := admitted(h, 2, "192.0.2.1:1"); yes != 1 {
+			t.Errorf("%d after one has ended", yes)
+		}
+		if n := h.Refused(); n[IPConnections] != 3 || n[HandshakeRate] != 1 {
+			t.Errorf("%v", n)
+		}
+	})
+}

@@ -10,6 +10,11 @@ const (
 	HandshakeRate   = "handshake_rate"
 	IPHandshakeRate = "ip_handshake_rate"
 	IPConnections   = "ip_connections"
+	IdleConnections = "idle_connections"
+	SocketEventRate = "socket_event_rate"
+	SocketByteRate  = "socket_byte_rate"
+	UserEventRate   = "user_event_rate"
+	UserByteRate    = "user_byte_rate"
 )
 
 // counter counts what was refused because of one limit.

@@ -47,7 +47,7 @@ type Options struct {
 	// DisableUpgrades keeps a session on the transport that it began with.
 	DisableUpgrades bool
 	// Origins is the same origin only: that whose host and port equal the Host
-	// header. Otherwise it lists origins like "https://example.com:8443", which may
+	// header, of https if the request came over TLS. Otherwise it lists origins like "https://example.com:8443", which may
 	// send credentials, or "*" for all, which may not. Requests of other origins
 	// are refused on every transport; those without an Origin header never are.
 	Origins []string

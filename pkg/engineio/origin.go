@@ -42,7 +42,8 @@ func (o *origins) allow(r *http.Request) bool {
 		return true
 	case o.same:
 		u, err := url.Parse(origin)
-		return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+		return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) &&
+			(r.TLS == nil || u.Scheme == "https") // without TLS here there may be some in front
 	default:
 		return o.list[strings.ToLower(origin)]
 	}

@@ -94,3 +94,18 @@ func TestCORSForOtherHandlers(t *testing.T) {
 		}
 	}
 }
+
+// Over TLS a page without it is not of the same origin.
+func TestSameOriginOverTLS(t *testing.T) {
+	o, err := newOrigins(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for origin, want := range map[string]bool{"https://a.example": true, "http://a.example": false} {
+		r := httptest.NewRequest("GET", "https://a.example/engine.io/", nil)
+		r.Header.Set("Origin", origin)
+		if o.allow(r) != want {
+			t.Errorf("%s: allowed %v", origin, !want)
+		}
+	}
+}

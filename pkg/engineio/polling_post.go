@@ -84,13 +84,13 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 
 // readBody reads a POST's body, within a deadline where one can be set.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	// The deadline stays where not all is read: the HTTP server reads on.
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
 	limit := int64(s.o.MaxPayload)
 	if r.ContentLength > limit {
 		return nil, errTooLarge
 	}
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
 		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead) // what a header claims is worth no more memory
@@ -98,6 +98,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, errTooLarge
+	}
+	if err == nil {
+		_ = rc.SetReadDeadline(time.Time{})
 	}
 	return buf.Bytes(), err
 }
