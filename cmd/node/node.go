@@ -93,7 +93,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, err
 	}
 	for _, name := range c.Namespaces {
-		app.Register(n.sockets.Of(name))
+		app.Register(n.sockets.Of(name), n.limits.events.Allow)
 	}
 	// The library always has the main namespace. Where it is not among ours, a
 	// client is told what it is told of any other that is not.

@@ -30,9 +30,17 @@ const (
 	maxRoomName    = 200  // bytes
 )
 
-// Register serves the application to the clients of a namespace.
-func Register(n *socketio.Namespace) {
+// An Allowance decides whether a user's socket may send one more event of so many
+// bytes. The error says why not.
+type Allowance func(user, socket string, bytes int) error
+
+// Register serves the application to the clients of a namespace. An event that is
+// not allowed is dropped.
+func Register(n *socketio.Namespace, allow Allowance) {
 	n.OnAny(func(ctx context.Context, e *socketio.Event) error {
+		if err := allow(e.Socket().User(), e.Socket().ID(), e.Size()); err != nil {
+			return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
+		}
 		if e.Name == "echo" {
 			return answer(e, e.Rest(0)...) // waits for nothing, so it needs no deadline
 		}
@@ -275,6 +283,7 @@ const (
 	unknownEvent  code = "unknown_event"
 	notMember     code = "not_member"
 	tooMany       code = "too_many"
+	rateLimited   code = "rate_limited"
 	unavailable   code = "unavailable"
 	timeout       code = "timeout"
 )

@@ -83,6 +83,7 @@ type Event struct {
 	Args
 
 	socket *Socket
+	size   int
 	ackID  string                 // the client's; "" if it asks for none
 	reply  func(args []any) error // of another node's event; nil if it asks for none
 	acked  atomic.Bool
@@ -93,6 +94,10 @@ func (e *Event) do() { e.socket.handle(e) }
 // Socket returns the socket that the event came from; nil if it came from
 // another node.
 func (e *Event) Socket() *Socket { return e.socket }
+
+// Size returns how many bytes of JSON and attachments the client sent; 0 for an
+// event of another node.
+func (e *Event) Size() int { return e.size }
 
 // HasAck reports whether the sender asks for an ack.
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }

@@ -1,9 +1,11 @@
 package socketio
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 const tooManyRooms = `["socketio: too many rooms: at most 3"]`
@@ -88,5 +90,44 @@ func TestNamespacesPerConnection(t *testing.T) {
 	w.connect("/b", "")
 	if !strings.HasPrefix(w.call(`["join","x"]`), `["ok"]`) {
 		t.Error("there is no place though one was given up")
+	}
+}
+
+// Events that wait for their handlers are bounded in bytes, too: the connection
+// is not read meanwhile. All of them are handled, in order.
+func TestWaitingEventsAreBounded(t *testing.T) {
+	const events, size = 20, 1000
+	o := Options{}
+	o.Engine.MaxPayload = 3 * size
+	n := start(t, o)
+	begin, handled := make(chan struct{}), make(chan int, events)
+	n.Of("/").On("e", func(_ context.Context, e *Event) error {
+		<-begin
+		handled <- e.Size()
+		return nil
+	})
+	w := n.client(t)
+	for range events {
+		w.write(`42["e","` + strings.Repeat("x", size) + `"]`)
+	}
+	s := n.owner(w.pid)
+	eventually(t, "a full mailbox", func() bool {
+		s.mail.mu.Lock()
+		defer s.mail.mu.Unlock()
+		return s.mail.space != nil
+	})
+	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is on its way
+		t.Errorf("%d events were taken in", got)
+	}
+	close(begin)
+	for range events {
+		select {
+		case got := <-handled:
+			if got != size+len(`["e",""]`) {
+				t.Errorf("its size is %d", got)
+			}
+		case <-time.After(patience):
+			t.Fatal("an event is not handled")
+		}
 	}
 }

@@ -18,7 +18,7 @@ func (f step) do() { f() }
 type mailbox struct {
 	mu      sync.Mutex
 	tasks   []task
-	bytes   int           // of events, while paused
+	bytes   int           // of events
 	started bool          // tasks may run
 	running bool          // a goroutine runs them
 	closed  bool          // no event gets in any more
@@ -41,19 +41,18 @@ func (m *mailbox) putLast(spawn func(func()), f func()) {
 	m.add(spawn, step(f))
 }
 
-// putEvent adds the handling of a received event of some size. While the mailbox
-// is paused it refuses more than it may hold; afterwards it waits for space, at
+// putEvent adds the handling of a received event. While the mailbox is paused it
+// refuses more bytes than it may hold; afterwards it waits until it holds fewer, at
 // most until the context ends.
-func (m *mailbox) putEvent(ctx context.Context, spawn func(func()), size, maxPaused int, e *Event) error {
+func (m *mailbox) putEvent(ctx context.Context, spawn func(func()), maxBytes int, e *Event) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !m.started {
-		if len(m.tasks) >= pendingEvents || m.bytes+size > maxPaused {
+		if len(m.tasks) >= pendingEvents || m.bytes+e.size > maxBytes {
 			return errTooEarly
 		}
-		m.bytes += size
 	}
-	for m.started && len(m.tasks) >= mailboxEvents {
+	for m.started && (len(m.tasks) >= mailboxEvents || m.bytes >= maxBytes) {
 		if m.space == nil {
 			m.space = make(chan struct{})
 		}
@@ -69,6 +68,7 @@ func (m *mailbox) putEvent(ctx context.Context, spawn func(func()), size, maxPau
 		}
 	}
 	if !m.closed {
+		m.bytes += e.size
 		m.add(spawn, e)
 	}
 	return nil
@@ -107,6 +107,9 @@ func (m *mailbox) run() {
 		next := m.tasks[0]
 		m.tasks[0] = nil
 		m.tasks = m.tasks[1:]
+		if e, ok := next.(*Event); ok {
+			m.bytes -= e.size
+		}
 		if m.space != nil && len(m.tasks) < mailboxEvents/2 {
 			close(m.space)
 			m.space = nil

@@ -105,7 +105,7 @@ const (
 	// bound of MaxPayload bytes.
 	pendingEvents = 100
 	// mailboxEvents is how many received events may wait for a socket's handlers
-	// before its connection is no longer read.
+	// before its connection is no longer read, beside the bound of MaxPayload bytes.
 	mailboxEvents = 256
 	// storeTimeout bounds each round to the session store and the adapter that no
 	// caller's context bounds.

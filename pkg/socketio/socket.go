@@ -254,11 +254,11 @@ func (s *Socket) receive(p *packet.Packet) error {
 	}
 	e := &Event{Name: name, Args: Args{raw, p.Attachments}, socket: s, ackID: p.ID}
 	srv.stats.eventsIn.Add(1)
-	size := len(p.Data)
+	e.size = len(p.Data)
 	for _, a := range p.Attachments {
-		size += len(a)
+		e.size += len(a)
 	}
-	err = s.mail.putEvent(s.client.conn.Context(), srv.spawn, size, srv.opts.Engine.MaxPayload, e)
+	err = s.mail.putEvent(s.client.conn.Context(), srv.spawn, srv.opts.Engine.MaxPayload, e)
 	if err == errTooEarly {
 		return err
 	}

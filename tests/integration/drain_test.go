@@ -211,7 +211,7 @@ func startPair(t *testing.T) (a, b *socketio.Server, cluster *adapter.Memory) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { closeServer(t, srv) })
-		app.Register(srv.Namespace)
+		app.Register(srv.Namespace, func(string, string, int) error { return nil })
 		return srv
 	}
 	return start("aaaa"), start("bbbb"), cluster

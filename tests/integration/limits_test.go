@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -49,5 +50,46 @@ func TestHandshakeRate(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// TestEventRate: what is too much is dropped and said, one socket's is not
+// another's, and it is over a second later.
+func TestEventRate(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "REJOIN_SOCKET_EVENT_RATE=20", "REJOIN_SOCKET_BYTE_RATE=1KiB", "REJOIN_MAX_PAYLOAD=2KiB")
+	d := startDriver(t)
+	s, other := d.open("a", newest, n.url(), nil), d.open("b", newest, n.url(), nil)
+	s.call("join", "room")
+	refused := func(args ...any) (reply, bool) {
+		for range 100 {
+			if r := s.try(args...); !r.OK {
+				return r, true
+			}
+		}
+		return reply{}, false
+	}
+	if r, ok := refused("join", "room"); !ok || r.Code != "rate_limited" || r.Message != "too many events of this socket; this one was dropped" {
+		t.Errorf("events: %+v", r)
+	}
+	other.call("join", "room")
+	eventually(t, "it does not end", func() error {
+		if r := s.try("join", "room"); !r.OK {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	large := strings.Repeat("x", 500)
+	eventually(t, "bytes are not limited", func() error {
+		if r := s.try("to", "nobody", "x", large); r.Message != "too many bytes of this socket; this one was dropped" {
+			return fmt.Errorf("%+v", r)
+		}
+		return nil
+	})
+	m := n.metrics()
+	for _, limit := range []string{"socket_event_rate", "socket_byte_rate"} {
+		if m[`rejoin_limited_total{limit="`+limit+`"}`] == 0 {
+			t.Errorf("%s is not counted", limit)
+		}
 	}
 }
