@@ -3,14 +3,13 @@ package integration
 import (
 	"context"
 	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
+	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
 // TestBounded: whether clients do not read, Redis stands still while everybody goes
@@ -123,19 +122,9 @@ func TestBounded(t *testing.T) { // not beside others, who would feel the flood
 // memory returns what the process uses, in bytes: VmRSS now, VmHWM at most so far.
 func (n *clusterNode) memory(what string) int {
 	n.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.process.Pid))
+	bytes, err := nodetest.Memory(n.process.Pid, what)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	for line := range strings.Lines(string(status)) {
-		if value, ok := strings.CutPrefix(line, what+":"); ok {
-			kib, err := strconv.Atoi(strings.Fields(value)[0])
-			if err != nil {
-				n.t.Fatal(err)
-			}
-			return kib << 10
-		}
-	}
-	n.t.Fatalf("there is no %s in %s", what, status)
-	return 0
+	return bytes
 }

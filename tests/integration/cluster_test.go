@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
 // A cluster is some nodes over one Redis, each of which reaches it through a
@@ -33,7 +34,7 @@ type clusterNode struct {
 	redis        *link  // to Redis
 	feed         *relay // before it, which knows the subscriber's connection
 	variables    []string
-	logs         []*nodeLog // of all processes
+	logs         []*nodetest.Log // of all processes
 	down, paused atomic.Bool
 	id           atomic.Value // string: the node id of the process
 }
@@ -93,7 +94,7 @@ func (n *clusterNode) launch(t *testing.T) {
 	t.Helper()
 	n.node = launch(t, n.variables...)
 	n.logs = append(n.logs, n.log)
-	n.id.Store(n.log.id)
+	n.id.Store(n.log.ID)
 	n.down.Store(false)
 }
 
@@ -172,25 +173,19 @@ func (n *clusterNode) end() {
 func (n *clusterNode) keepLogs() {
 	dir := n.t.ArtifactDir()
 	for i, log := range n.logs {
-		file := filepath.Join(dir, fmt.Sprintf("node %s.%d %s.log", n.name, i, log.id))
+		file := filepath.Join(dir, fmt.Sprintf("node %s.%d %s.log", n.name, i, log.ID))
 		if err := os.WriteFile(file, []byte(log.String()), 0o600); err != nil {
 			n.t.Error(err)
 		}
 	}
-	n.t.Logf("the end of the log of node %s (%s, %s); with -artifacts all of it is in %s:\n%s", n.name, n.public, n.log.id, dir, n.log.tail(20))
+	n.t.Logf("the end of the log of node %s (%s, %s); with -artifacts all of it is in %s:\n%s", n.name, n.public, n.log.ID, dir, n.log.Tail(20))
 }
 
 func (n *clusterNode) checkLog() {
 	n.t.Helper()
-	if n.log.contains("DATA RACE") || n.log.contains("panic") {
-		n.t.Errorf("node %s: a data race or a panic\n%s", n.name, n.log.tail(200))
+	if n.log.Contains("DATA RACE") || n.log.Contains("panic") {
+		n.t.Errorf("node %s: a data race or a panic\n%s", n.name, n.log.Tail(200))
 	}
-}
-
-// tail returns the last lines.
-func (l *nodeLog) tail(lines int) string {
-	all := strings.Split(l.String(), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
 // relay starts a relay to a node, for faults of single connections.

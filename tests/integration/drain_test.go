@@ -91,7 +91,7 @@ func TestDrain(t *testing.T) {
 	}
 	clients[0].call("all", "still served")
 	eventually(t, "the node closes no connections", func() error {
-		if !n.log.contains("closing the connections") {
+		if !n.log.Contains("closing the connections") {
 			return errors.New("no word of it")
 		}
 		return nil
@@ -134,7 +134,7 @@ func TestDrain(t *testing.T) {
 			t.Errorf("half of the connections are closed within %v", half)
 		}
 	}
-	if !n.log.contains(`"connections":0}`) {
+	if !n.log.Contains(`"connections":0}`) {
 		t.Errorf("some connections were not closed by the drain:\n%s", n.log)
 	}
 }
@@ -161,7 +161,7 @@ func TestStopAtOnce(t *testing.T) {
 			for i, s := range test.signals {
 				if i > 0 {
 					eventually(t, "the node does not drain", func() error {
-						if !n.log.contains("draining") {
+						if !n.log.Contains("draining") {
 							return errors.New("no word of it")
 						}
 						return nil
@@ -386,7 +386,7 @@ func TestDrainInACluster(t *testing.T) {
 			t.Errorf("%s is disconnected by %q", s.name, r.Reason)
 		}
 	}
-	if drained := fmt.Sprintf(`"closed":%d`, moved); moved < 6 || !leaving.log.contains(drained) {
+	if drained := fmt.Sprintf(`"closed":%d`, moved); moved < 6 || !leaving.log.Contains(drained) {
 		t.Errorf("%d clients were on the node that left; its log lacks %s\n%s", moved, drained, leaving.log)
 	}
 	speaker.call("to", "room", "end")

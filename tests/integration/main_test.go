@@ -3,21 +3,18 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// patience bounds every wait for something that should happen soon. It is long
-// because the race detector and a busy machine are slow, not because anything
-// may take so long.
-const patience = 20 * time.Second
+// patience bounds every wait; see [nodetest.Patience].
+const patience = nodetest.Patience
 
 // nodeBinary is the node under test, built once with the race detector.
 var nodeBinary string
@@ -37,13 +34,8 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	nodeBinary = filepath.Join(dir, "rejoin")
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-race", "-o", nodeBinary, "./cmd/node")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the node: %v\n%s", err, out)
+	if nodeBinary, err = nodetest.Build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	code := m.Run()

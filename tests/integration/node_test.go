@@ -1,21 +1,15 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
 // A node is one running process of the node under test.
@@ -24,7 +18,7 @@ type node struct {
 	addr     string // public
 	internal string
 	process  *os.Process
-	log      *nodeLog
+	log      *nodetest.Log
 	exited   chan struct{} // closed once the process has ended and status is set
 	status   error
 	atStart  footprint
@@ -57,13 +51,7 @@ func startNode(t *testing.T, variables ...string) *node {
 // until it listens. Whoever calls it ends the node.
 func launch(t *testing.T, variables ...string) *node {
 	t.Helper()
-	cmd := exec.Command(nodeBinary)
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "REJOIN_") {
-			cmd.Env = append(cmd.Env, v)
-		}
-	}
-	cmd.Env = append(append(cmd.Env, "GORACE=halt_on_error=1 atexit_sleep_ms=0"), variables...)
+	cmd := nodetest.Command(nodeBinary, variables...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -71,16 +59,16 @@ func launch(t *testing.T, variables ...string) *node {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, process: cmd.Process, log: newNodeLog(), exited: make(chan struct{})}
+	n := &node{t: t, process: cmd.Process, log: nodetest.NewLog(), exited: make(chan struct{})}
 	go func() { // ends with the process
-		n.log.read(stderr)
+		n.log.Read(stderr)
 		n.status = cmd.Wait()
 		close(n.exited)
 	}()
 	otherwise := "does not say that it listens"
 	select {
-	case <-n.log.listening:
-		n.addr, n.internal = n.log.addr, n.log.internal
+	case <-n.log.Listening:
+		n.addr, n.internal = n.log.Addr, n.log.Internal
 		return n
 	case <-n.exited:
 		otherwise = fmt.Sprintf("ended at once: %v", n.status)
@@ -148,7 +136,7 @@ func (n *node) awaitEnd() {
 		n.process.Signal(syscall.SIGQUIT)
 		<-n.exited
 	}
-	if n.log.contains("DATA RACE") || n.log.contains("panic") {
+	if n.log.Contains("DATA RACE") || n.log.Contains("panic") {
 		n.t.Error("a data race or a panic")
 	}
 	if n.t.Failed() {
@@ -174,33 +162,14 @@ func (n *node) eventually(what string, check func() error) bool {
 	return eventually(n.t, "the node is not "+what, check)
 }
 
-// eventually asks again until check is content, for what nobody announces. It
-// reports whether it came to that, and fails t if not.
+// eventually asks again until check is content; see [nodetest.Eventually].
 func eventually(t *testing.T, otherwise string, check func() error) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return true
-		}
-		select {
-		case <-again.C:
-		case <-ctx.Done():
-			t.Errorf("%s after %v: %v", otherwise, patience, err)
-			return false
-		}
-	}
+	return nodetest.Eventually(t, otherwise, check)
 }
 
 // internalHTTP keeps no connections, which would count as the node's own.
-var internalHTTP = &http.Client{
-	Transport: &http.Transport{DisableKeepAlives: true},
-	Timeout:   patience,
-}
+var internalHTTP = nodetest.HTTP
 
 // metrics returns the node's samples by their names with labels, as they stand
 // in the exposition format.
@@ -213,27 +182,7 @@ func (n *node) metrics() map[string]float64 {
 	return samples
 }
 
-func (n *node) scrape() (map[string]float64, error) {
-	response, err := internalHTTP.Get("http://" + n.internal + "/metrics")
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	samples := map[string]float64{}
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		i := strings.LastIndexByte(lines.Text(), ' ')
-		if i < 0 || lines.Text()[0] == '#' {
-			continue
-		}
-		value, err := strconv.ParseFloat(lines.Text()[i+1:], 64)
-		if err != nil {
-			return nil, err
-		}
-		samples[lines.Text()[:i]] = value
-	}
-	return samples, lines.Err()
-}
+func (n *node) scrape() (map[string]float64, error) { return nodetest.Scrape(n.internal) }
 
 // sum adds up the samples of one metric whose labels contain all of some texts.
 func sum(samples map[string]float64, metric string, labels ...string) float64 {
@@ -260,50 +209,4 @@ func (n *node) footprint() footprint {
 		n.t.Fatal(err)
 	}
 	return footprint{int(n.metrics()["go_goroutines"]), len(descriptors)}
-}
-
-// A nodeLog collects what a node writes, and learns from it where it listens.
-type nodeLog struct {
-	addr, internal, id string        // to be read once listening is closed
-	listening          chan struct{} // closed with the line that says so
-
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func newNodeLog() *nodeLog { return &nodeLog{listening: make(chan struct{})} }
-
-func (l *nodeLog) read(r io.Reader) {
-	in := bufio.NewReader(r)
-	for {
-		line, err := in.ReadBytes('\n')
-		l.mu.Lock()
-		l.text.Write(line)
-		l.mu.Unlock()
-		var entry struct {
-			Msg      string `json:"msg"`
-			Addr     string `json:"addr"`
-			Internal string `json:"internal_addr"`
-			Node     string `json:"node"`
-		}
-		if l.addr == "" && json.Unmarshal(line, &entry) == nil && entry.Msg == "listening" {
-			l.addr, l.internal, l.id = entry.Addr, entry.Internal, entry.Node
-			close(l.listening)
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-func (l *nodeLog) contains(text string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Contains(l.text.Bytes(), []byte(text))
-}
-
-func (l *nodeLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }

@@ -1,0 +1,308 @@
+package security
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/rejoin-io/rejoin/tests/nodetest"
+)
+
+// TestOversize: more than a request or a message may have is refused, whatever of
+// it is too large.
+func TestOversize(t *testing.T) {
+	t.Parallel()
+	n := start(t, "REJOIN_MAX_PAYLOAD=64KiB")
+	large := strings.Repeat("x", 70<<10)
+	for _, head := range []string{
+		"GET /socket.io/?EIO=4&transport=polling&x=" + large + " HTTP/1.1\r\nHost: h\r\n\r\n",
+		"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\nX: " + large + "\r\n\r\n",
+		"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: y\r\n", 20_000) + "\r\n",
+	} {
+		c, err := net.Dial("tcp", n.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go io.WriteString(c, head) // ends with the connection
+		answer := make([]byte, 12)
+		_ = c.SetReadDeadline(time.Now().Add(nodetest.Patience))
+		if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "HTTP/1.1 431" {
+			t.Errorf("%.50s: %q %v", head, answer, err)
+		}
+		c.Close()
+	}
+	if status, _ := send(t, "POST", polling(n, open(t, n)), "4"+large); status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a large POST: %d", status)
+	}
+	// Without a length, and far more than that.
+	sid := open(t, n)
+	c := dial(t, n, "POST /socket.io/?EIO=4&transport=polling&sid="+sid+" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+	go func() { // ends with the connection
+		for {
+			if _, err := fmt.Fprintf(c, "%x\r\n%s\r\n", len(large), large); err != nil {
+				return
+			}
+		}
+	}()
+	if said := closed(t, c, nodetest.Patience); !strings.HasPrefix(said, "HTTP/1.1 413") {
+		t.Errorf("an endless POST: %.50q", said)
+	}
+	ws := connect(t, n)
+	write(t, ws, "4"+large)
+	if err := ends(t, ws); !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+		t.Errorf("a large message: %v", err)
+	}
+}
+
+// TestSlowLoris: who sends nothing, or a little at a time, is not waited for.
+func TestSlowLoris(t *testing.T) {
+	t.Parallel()
+	n := start(t, "REJOIN_PING_INTERVAL=1s", "REJOIN_PING_TIMEOUT=2s", "REJOIN_UPGRADE_TIMEOUT=2s", "REJOIN_CONNECT_TIMEOUT=2s")
+	sid, upgrading := open(t, n), open(t, n)
+	const upgrade = "Host: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+	var attacks sync.WaitGroup
+	for name, text := range map[string]string{
+		"nothing":                      "",
+		"half a request line":          "GET /sock",
+		"headers without an end":       "GET / HTTP/1.1\r\nHost: h\r\nX: ",
+		"half a body":                  "POST /socket.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n4",
+		"half a body of no session":    "POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n4",
+		"half a body of the page":      "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n4",
+		"a WebSocket without a packet": "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n" + upgrade,
+		"an upgrade without a probe":   "GET /socket.io/?EIO=4&transport=websocket&sid=" + upgrading + " HTTP/1.1\r\n" + upgrade,
+	} {
+		c := dial(t, n, text)
+		attacks.Go(func() {
+			trickle := time.NewTicker(500 * time.Millisecond)
+			defer trickle.Stop()
+			gone := make(chan struct{})
+			go func() { // ends when the node closes, or the test is patient no longer
+				defer close(gone)
+				_ = c.SetReadDeadline(time.Now().Add(50 * time.Second))
+				if _, err := io.Copy(io.Discard, c); err != nil {
+					if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+						t.Errorf("%s: it is still open", name)
+					}
+				}
+			}()
+			for strings.HasPrefix(name, "headers") {
+				select {
+				case <-trickle.C:
+					_, _ = io.WriteString(c, "y") // until it is closed
+					continue
+				case <-gone:
+				}
+				break
+			}
+			<-gone
+		})
+	}
+	attacks.Wait()
+}
+
+// TestIdleConnections: connections that send nothing do not keep others out.
+func TestIdleConnections(t *testing.T) {
+	t.Parallel()
+	n := start(t, "REJOIN_IDLE_CONNECTIONS=50")
+	for range 200 {
+		dial(t, n, "")
+	}
+	open(t, n)
+	nodetest.Eventually(t, "the bound is not kept", func() error {
+		if closed := n.Metrics()[`rejoin_limited_total{limit="idle_connections"}`]; closed < 150 {
+			return fmt.Errorf("%v are closed", closed)
+		}
+		return nil
+	})
+}
+
+// TestHalfOpenHandshakes: ten thousand sessions that begin with
+// 4 KiB of headers, and then say nothing cost memory that is bounded,
+// and are gone in time.
+func TestHalfOpenHandshakes(t *testing.T) {
+	const handshakes, workers, budget = 10_000, 20, 1536 << 20 // several times what it is without the race detector
+	n := start(t, "REJOIN_HANDSHAKE_RATE=0", "REJOIN_LOG_LEVEL=info", "REJOIN_CONNECT_TIMEOUT=30s")
+	before := n.Memory("VmRSS")
+	padding := strings.Repeat("x", 4<<10)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: workers}, Timeout: nodetest.Patience}
+	defer client.CloseIdleConnections()
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for range handshakes / workers {
+				r, err := http.NewRequestWithContext(t.Context(), "GET", polling(n, ""), nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				r.Header.Set("X-Padding", padding)
+				response, err := client.Do(r)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, response.Body)
+				response.Body.Close()
+				if response.StatusCode != http.StatusOK {
+					t.Errorf("a handshake is answered %s", response.Status)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("with %d half-open handshakes %d MiB, %d MiB before", handshakes, n.Memory("VmRSS")>>20, before>>20)
+	connect(t, n)
+	if most := n.Memory("VmHWM"); most > budget {
+		t.Errorf("the node has used %d MiB, of %d", most>>20, budget>>20)
+	}
+}
+
+// TestTinyFragments: messages in frames of one byte, and of none, are bounded like
+// others, and one without an end dies with its client's silence.
+func TestTinyFragments(t *testing.T) {
+	t.Parallel()
+	n := start(t, "REJOIN_MAX_PAYLOAD=4KiB", "REJOIN_PING_INTERVAL=1s", "REJOIN_PING_TIMEOUT=2s")
+	first := "\x01\x81\x00\x00\x00\x004" // text, more to come, masked with zeros
+	for name, next := range map[string]string{
+		"of one byte": "\x00\x81\x00\x00\x00\x00x",
+		"of none":     "\x00\x80\x00\x00\x00\x00",
+	} {
+		ws := connect(t, n)
+		wire := ws.NetConn()
+		go func() { // ends with the connection
+			_, err := io.WriteString(wire, first)
+			for frames := strings.Repeat(next, 100); err == nil; {
+				_, err = io.WriteString(wire, frames)
+				time.Sleep(time.Millisecond)
+			}
+		}()
+		if err := ends(t, ws); name == "of one byte" && !websocket.IsCloseError(err, websocket.CloseMessageTooBig) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if most := n.Memory("VmHWM"); most > 400<<20 {
+		t.Errorf("the node has used %d MiB", most>>20)
+	}
+}
+
+// TestAttachmentFloods: attachments that are too many, that never come, or that
+// belong to nothing end the connection or wait in bounded memory.
+func TestAttachmentFloods(t *testing.T) {
+	t.Parallel()
+	n := start(t, "REJOIN_MAX_PAYLOAD=64KiB")
+	for _, header := range []string{`451000000-["e"]`, `4511-["e"]`, `451-["e",{"_placeholder":true,"num":7}]`} {
+		ws := connect(t, n)
+		write(t, ws, header)
+		ends(t, ws)
+	}
+	ws := connect(t, n)
+	if err := ws.WriteMessage(websocket.BinaryMessage, []byte("of nothing")); err != nil {
+		t.Fatal(err)
+	}
+	ends(t, ws)
+	attachment := make([]byte, 60<<10)
+	for range 100 { // nine of ten come
+		ws := connect(t, n)
+		write(t, ws, `4510-["e"`+`,{"_placeholder":true,"num":0}]`)
+		for range 9 {
+			if err := ws.WriteMessage(websocket.BinaryMessage, attachment); err != nil {
+				break
+			}
+		}
+	}
+	if most := n.Memory("VmHWM"); most > 500<<20 {
+		t.Errorf("the node has used %d MiB", most>>20)
+	}
+}
+
+// TestForeignOrigin: a page of another origin gets nothing on either transport, and
+// cannot read anything.
+func TestForeignOrigin(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	const evil = "https://evil.example"
+	sid := open(t, n)
+	for _, url := range []string{polling(n, ""), polling(n, sid)} {
+		if status, body := get(t, url, "Origin", evil); status != http.StatusForbidden || strings.Contains(body, "sid") {
+			t.Errorf("by polling: %d %s", status, body)
+		}
+	}
+	if status, _ := send(t, "POST", polling(n, sid), "40", "Origin", evil); status != http.StatusForbidden {
+		t.Errorf("a POST: %d", status)
+	}
+	for _, more := range []string{"", "&sid=" + sid} {
+		_, response, err := websocket.DefaultDialer.Dial("ws://"+n.Addr+"/socket.io/?EIO=4&transport=websocket"+more, http.Header{"Origin": {evil}})
+		if err == nil || response == nil || response.StatusCode != http.StatusBadRequest {
+			t.Errorf("by WebSocket: %v", err)
+		}
+	}
+}
+
+// TestInternalPaths: the public port has none of the internal one's.
+func TestInternalPaths(t *testing.T) {
+	t.Parallel()
+	n := start(t)
+	for _, path := range []string{
+		"/metrics", "/healthz", "/readyz", "/internal/leave", "/internal/forward/socket.io/?EIO=4&transport=polling",
+		"/debug/pprof/", "/api/v1/sockets", "/socket.io/../metrics", "//metrics", "/demo/../metrics", "/%2e%2e/metrics",
+	} {
+		for _, method := range []string{"GET", "POST"} {
+			if status, body := send(t, method, "http://"+n.Addr+path, "", "X-Rejoin-From", "aaaa"); status < 300 || strings.Contains(body, "rejoin_") {
+				t.Errorf("%s %s: %d %.100s", method, path, status, body)
+			}
+		}
+	}
+}
+
+// TestStalledReaders: clients that read nothing are cut once the budget is spent,
+// memory stays within it, and who reads goes on.
+func TestStalledReaders(t *testing.T) {
+	const stalled = 60
+	n := start(t, "REJOIN_SEND_QUEUE_BYTES=8MiB", "REJOIN_QUEUE_BUDGET=16MiB", "REJOIN_LOG_LEVEL=info")
+	join := func(ws *websocket.Conn) {
+		write(t, ws, `420["join","flood"]`)
+		if _, m, err := ws.ReadMessage(); err != nil || !strings.HasPrefix(string(m), "430") {
+			t.Fatalf("%q %v", m, err)
+		}
+	}
+	for range stalled {
+		join(connect(t, n))
+	}
+	reader, sender := connect(t, n), connect(t, n)
+	join(reader)
+	large := strings.Repeat("x", 64<<10)
+	sent := 0
+	nodetest.Eventually(t, "the budget is not kept", func() error {
+		for range 20 {
+			write(t, sender, fmt.Sprintf(`421["to","flood","n",%d,%q]`, sent, large))
+			if _, m, err := sender.ReadMessage(); err != nil || !strings.HasPrefix(string(m), `431[{"ok":true`) {
+				t.Fatalf("%.100q %v", m, err)
+			}
+			_, m, err := reader.ReadMessage()
+			if err != nil || !strings.HasPrefix(string(m), fmt.Sprintf(`42["n",%d,`, sent)) {
+				t.Fatalf("who reads gets %.100q %v, not event %d", m, err, sent)
+			}
+			sent++
+		}
+		m := n.Metrics()
+		if queued := m["rejoin_send_queue_bytes"]; queued > m["rejoin_send_queue_budget_bytes"] {
+			t.Errorf("%v bytes are queued", queued)
+		}
+		if cut := m[`rejoin_limited_total{limit="queue_budget"}`]; cut < stalled/2 {
+			return fmt.Errorf("%v are cut", cut)
+		}
+		return nil
+	})
+	t.Logf("%d events, at most %d MiB", sent, n.Memory("VmHWM")>>20)
+	if most := n.Memory("VmHWM"); most > 500<<20 {
+		t.Errorf("the node has used %d MiB", most>>20)
+	}
+}
