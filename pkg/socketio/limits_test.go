@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -106,6 +107,8 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		handled <- e.Size()
 		return nil
 	})
+	letGo := sync.OnceFunc(func() { close(begin) })
+	t.Cleanup(letGo)
 	w := n.client(t)
 	for range events {
 		w.write(`42["e","` + strings.Repeat("x", size) + `"]`)
@@ -119,7 +122,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is on its way
 		t.Errorf("%d events were taken in", got)
 	}
-	close(begin)
+	letGo()
 	for range events {
 		select {
 		case got := <-handled:

@@ -1,7 +1,6 @@
 package nodetest
 
 import (
-	"fmt"
 	"os"
 	"syscall"
 	"testing"
@@ -106,7 +105,7 @@ func Eventually(t *testing.T, otherwise string, check func() error) bool {
 		select {
 		case <-again.C:
 		case <-end:
-			t.Error(fmt.Sprintf("%s after %v: %v", otherwise, Patience, err))
+			t.Errorf("%s after %v: %v", otherwise, Patience, err)
 			return false
 		}
 	}

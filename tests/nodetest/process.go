@@ -75,7 +75,7 @@ func Scrape(internal string) (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }() // what it has to say is read
 	samples := map[string]float64{}
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
