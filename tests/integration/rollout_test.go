@@ -206,8 +206,8 @@ func TestRollingUpdate(t *testing.T) {
 		t.Errorf("%d of %d events were acknowledged: %v", acked, sent, failed)
 	}
 	for _, n := range r.old {
-		if !strings.Contains(n.log.tail(10), `"connections":0}`) {
-			t.Errorf("not all connections of node %s were closed by its drain:\n%s", n.name, n.log.tail(10))
+		if !strings.Contains(n.log.Tail(10), `"connections":0}`) {
+			t.Errorf("not all connections of node %s were closed by its drain:\n%s", n.name, n.log.Tail(10))
 		}
 		if n.status != nil {
 			t.Error(errors.Join(fmt.Errorf("node %s", n.name), n.status))
