@@ -12,6 +12,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
 	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -27,6 +29,7 @@ type cluster struct {
 	adapter  adapter.Adapter
 	redis    *redis.Adapter // nil for a node alone
 	sessions *sessions.Store
+	calls    idempotency.Store
 	policy   *policy
 	key      []byte         // tells offsets that nodes gave out from made-up ones
 	closers  []func() error // in the order of closing
@@ -45,7 +48,7 @@ func alone(c config) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{adapter: a, closers: []func() error{a.Close}}, nil
+	return &cluster{adapter: a, calls: idempotency.NewMemory(idempotency.MemoryOptions{}), closers: []func() error{a.Close}}, nil
 }
 
 // join makes this node one of the cluster in Redis. It tries until it is, ctx
@@ -109,6 +112,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	p.start()
 	return &cluster{
 		adapter: a, redis: a, sessions: store, policy: p, key: []byte(c.ClusterSecret),
+		calls:   calls.New(client, calls.Options{Prefix: string(c.RedisPrefix), Timeout: c.RedisTimeout}),
 		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
 	}, nil
 }

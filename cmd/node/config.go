@@ -27,7 +27,7 @@ import (
 // also have the name without its prefix looked up: PATH, of all things.
 type config struct {
 	Addr           address `section:"Addresses" split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
-	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, and what other nodes pass on"`
+	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and what other nodes pass on"`
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"let addresses other than loopback be listened on though nobody has to prove who they are"`
 
 	Path           urlPath       `section:"Clients and their connections" split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"where clients connect"`
@@ -70,6 +70,8 @@ type config struct {
 	ClusterSecret secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs what the nodes of a cluster pass on to one another; the same on all nodes, and needed with REJOIN_REDIS_URL"`
 	AdvertiseAddr peerAddress   `split_words:"true" allowed:"host:port" desc:"where other nodes reach the internal address; the internal address itself if not set, in place of all interfaces this machine's first, in place of port 0 the one that was found"`
 
+	APIKeys apiKeys `section:"Backends" split_words:"true" secret:"true" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"what backends authenticate with at the internal port, for /api/v1 and /debug/pprof; several while one replaces another; without any both are closed"`
+
 	DrainDelay  time.Duration `section:"Leaving" split_words:"true" default:"5s" within:"0s 10m" desc:"how long SIGTERM leaves the node serving, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all at once, as SIGINT does without any delay"`
 
@@ -87,8 +89,8 @@ func (c *config) validate(r *report) {
 		if !c.Addr.loopback() {
 			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address, or REJOIN_ALLOW_ANONYMOUS=true, since this node lets everybody in who can reach it")
 		}
-		if !c.InternalAddr.loopback() && c.ClusterSecret == "" {
-			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or that of a cluster with REJOIN_CLUSTER_SECRET, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no credentials")
+		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys) == 0 {
+			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or one with REJOIN_CLUSTER_SECRET or REJOIN_API_KEYS, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no other credentials")
 		}
 	}
 	switch n := len(c.ClusterSecret); {
@@ -96,6 +98,11 @@ func (c *config) validate(r *report) {
 		r.refuse("REJOIN_CLUSTER_SECRET", c.ClusterSecret, "set, and the same on all nodes, since REJOIN_REDIS_URL makes this node one of a cluster")
 	case n > 0 && n < leastSecret:
 		r.warn("REJOIN_CLUSTER_SECRET has only %d characters: with fewer than %d it can be guessed", n, leastSecret)
+	}
+	for i, key := range c.APIKeys {
+		if len(key) < leastSecret {
+			r.warn("key %d of REJOIN_API_KEYS has only %d characters: with fewer than %d it can be guessed", i+1, len(key), leastSecret)
+		}
 	}
 	if c.Addr.collides(c.InternalAddr) {
 		r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "another address than REJOIN_ADDR")

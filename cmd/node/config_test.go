@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_ADDR", "example.com:3000", "REJOIN_ALLOW_ANONYMOUS=true"},
 		{"REJOIN_INTERNAL_ADDR", "[::]:3001", "REJOIN_ALLOW_ANONYMOUS=true"},
 		{"REJOIN_INTERNAL_ADDR", "127.0.0.1:3000", "another address"},
-		{"REJOIN_INTERNAL_ADDR", ":3001", "REJOIN_CLUSTER_SECRET"},
+		{"REJOIN_INTERNAL_ADDR", ":3001", "REJOIN_CLUSTER_SECRET or REJOIN_API_KEYS"},
 		{"REJOIN_ADVERTISE_ADDR", "10.0.0.1", "host:port"},
 		{"REJOIN_ALLOW_ANONYMOUS", "yes", "true or false"},
 		{"REJOIN_PATH", "/", "not / alone"},
@@ -322,5 +322,32 @@ func TestArgumentsAreRefused(t *testing.T) {
 		if code, stdout, stderr := execute(t, args...); code != 2 || stdout != "" || !strings.Contains(stderr, "-h") {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
 		}
+	}
+}
+
+// TestAPIKeys: keys are checked, open the internal port to other addresses, and are
+// shown nowhere.
+func TestAPIKeys(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_API_KEYS": "0123456789abcdef, the-second-key-is-good", "REJOIN_INTERNAL_ADDR": ":3001"})
+	c, r := load()
+	if len(r.problems)+len(r.warnings) > 0 || !slices.Equal(c.APIKeys, apiKeys{"0123456789abcdef", "the-second-key-is-good"}) {
+		t.Errorf("%+v", r)
+	}
+	for keys, what := range map[string]string{
+		"0123456789abcde": "key 1 of REJOIN_API_KEYS has only 15 characters", "0123456789abcdef,short": "key 2",
+	} {
+		environment(t, map[string]string{"REJOIN_API_KEYS": keys})
+		if _, r := load(); len(r.problems) > 0 || len(r.warnings) != 1 || !strings.Contains(r.warnings[0], what) || strings.Contains(r.warnings[0], keys) {
+			t.Errorf("%s: %+v", keys, r)
+		}
+	}
+	for _, keys := range []string{",", "0123456789abcdef,", "0123456789abcdef,0123456789abcdef", "0123456789 abcdef", "0123456789abcdeé"} {
+		environment(t, map[string]string{"REJOIN_API_KEYS": keys})
+		if _, r := load(); len(r.problems) != 1 || strings.Contains(r.problems[0], "0123") || !strings.Contains(r.problems[0], "(not shown)") {
+			t.Errorf("%q: %+v", keys, r)
+		}
+	}
+	if text := fmt.Sprintf("%v %+v", c.APIKeys, c); strings.Contains(text, "0123456789abcdef") {
+		t.Errorf("shown: %s", text)
 	}
 }

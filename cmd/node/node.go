@@ -58,7 +58,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	}
 	var public, internal swap
 	public.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) }))
-	internal.use(internalHandler(n.health, http.NotFoundHandler()))
+	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
 	n.limits = newLimits(c)
 	n.public, n.internal = n.newHTTPServer(limit.Proxies(c.TrustedProxies).Handler(&public)), n.newHTTPServer(&internal)
 	n.public.ConnState = n.limits.waiting.ConnState
@@ -102,7 +102,9 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	internal.use(n.fromNodes(internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, append(n.clusterMetrics(), n.limits.metrics(n.sockets.Stats, c.queueBudget()))...))))
+	backends := n.newAPI(c)
+	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget()))
+	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, counted...)))))
 	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
 	n.health.Serving()
 

@@ -192,6 +192,26 @@ func (s secret) String() string {
 	return "(not shown)"
 }
 
+// apiKeys are shown to nobody.
+type apiKeys []string
+
+var wellFormedAPIKey = regexp.MustCompile(`^[!-~]+$`)
+
+func (k *apiKeys) Decode(s string) (err error) {
+	if s == "" {
+		return nil
+	}
+	*k, err = splitDistinct(s, wellFormedAPIKey.MatchString)
+	return err
+}
+
+func (k apiKeys) String() string {
+	if len(k) == 0 {
+		return ""
+	}
+	return "(not shown)"
+}
+
 // A peerAddress is where others reach this node; the zero one is not set.
 type peerAddress struct{ address }
 

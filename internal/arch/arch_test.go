@@ -44,11 +44,17 @@ var arrows = map[string][]string{
 	"internal/limit":   {"pkg/engineio"},
 	"internal/forward": {"pkg/engineio", "pkg/adapter"},
 	"internal/app":     {"pkg/socketio", "pkg/packet", "pkg/adapter"},
+	"internal/api":     {"internal/api/idempotency", "internal/app", "pkg/socketio", "pkg/packet", "pkg/adapter"},
 	"internal/metrics": {"pkg/socketio", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
+
+	"internal/api/idempotency":                 {},
+	"internal/api/idempotency/idempotencytest": {"internal/api/idempotency"},
+	"internal/api/idempotency/redis":           {"internal/api/idempotency"},
 
 	"internal/redistest": {},
 
 	"cmd/node": {
+		"internal/api", "internal/api/idempotency", "internal/api/idempotency/redis",
 		"internal/app", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
@@ -57,6 +63,9 @@ var arrows = map[string][]string{
 
 // testArrows are what tests may import beside that.
 var testArrows = map[string][]string{
+	"internal/api/idempotency":       {"internal/api/idempotency/idempotencytest"},
+	"internal/api/idempotency/redis": {"internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/redisurl"},
+
 	"pkg/adapter":       {"pkg/adapter/adaptertest"},
 	"pkg/session":       {"pkg/session/sessiontest"},
 	"pkg/redisurl":      {"internal/redistest"},
@@ -68,7 +77,7 @@ var testArrows = map[string][]string{
 	"cmd/node": {"internal/redistest"},
 
 	"internal/docs": {
-		"internal/redistest", "pkg/adapter", "pkg/adapter/adaptertest", "pkg/adapter/redis", "pkg/redisurl", "pkg/rooms",
+		"internal/api/idempotency", "internal/api/idempotency/idempotencytest", "internal/api/idempotency/redis", "internal/redistest", "pkg/adapter", "pkg/adapter/adaptertest", "pkg/adapter/redis", "pkg/redisurl", "pkg/rooms",
 		"pkg/session", "pkg/session/redis", "pkg/session/sessiontest",
 	},
 }

@@ -15,6 +15,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	"github.com/rejoin-io/rejoin/internal/api/idempotency/idempotencytest"
+	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/adaptertest"
@@ -113,6 +116,13 @@ func underACL(t *testing.T, u user, at string, servers []*redistest.Server, more
 			s := sessions.New(client, sessions.Options{Prefix: prefix(t)})
 			t.Cleanup(func() { _ = s.Close() })
 			return s
+		})
+	})
+	t.Run("Calls", func(t *testing.T) {
+		client := target.Client()
+		t.Cleanup(func() { _ = client.Close() })
+		idempotencytest.Run(t, func(t *testing.T, lifetime time.Duration) idempotency.Store {
+			return calls.New(client, calls.Options{Prefix: prefix(t), Lifetime: lifetime})
 		})
 	})
 	t.Run("More", func(t *testing.T) {

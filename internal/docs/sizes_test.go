@@ -1,6 +1,8 @@
 package docs
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -10,6 +12,8 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
@@ -34,6 +38,7 @@ func TestSizes(t *testing.T) {
 		"a session in 1 room":                        sessionIn(t, server, 1),
 		"a session in 5 rooms":                       sessionIn(t, server, 5),
 		"a session in 100 rooms":                     sessionIn(t, server, 100),
+		"an emit that is remembered by its key":      remembered(t, server),
 		"a channel that one node hears":              channel(t, c),
 	}
 	documented := make(map[string]float64)
@@ -179,4 +184,20 @@ func channel(t *testing.T, c *goredis.Client) float64 {
 		}
 	}
 	return (memory() - before) / n
+}
+
+// remembered is the size of a call whose answer is that of an emit.
+func remembered(t *testing.T, server *redistest.Server) float64 {
+	t.Helper()
+	s := calls.New(server.Client(), calls.Options{Prefix: "remembered:"})
+	hash := base64.RawURLEncoding.EncodeToString(make([]byte, sha256.Size))
+	c := idempotency.NewClaim("key", hash)
+	if r, err := s.Claim(t.Context(), c); r != nil || err != nil {
+		t.Fatalf("Claim: %+v, %v", r, err)
+	}
+	answer := []byte(`{"offset":"` + strings.Repeat("x", 70) + `"}`)
+	if err := s.Finish(t.Context(), c, idempotency.Response{Status: 200, Body: answer}); err != nil {
+		t.Fatal(err)
+	}
+	return used(t, server.Client(), only(t, server.Client(), "remembered:i:*"))
 }

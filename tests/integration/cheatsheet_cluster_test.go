@@ -2,14 +2,20 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 
+	"github.com/rejoin-io/rejoin/internal/api"
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// clusterRows are the rows 27 to 33: what servers tell each other, and what they
-// do with sockets that may be on another node.
+// clusterRows are the rows 27 to 34: what servers tell each other, what they do with
+// sockets that may be on another node, and what comes from elsewhere.
 var clusterRows = map[int]func(*party){
 	27: func(p *party) {
 		srv, got := p.a.Server, make(chan string, 2)
@@ -197,5 +203,31 @@ var clusterRows = map[int]func(*party){
 		if r := p.clients["bob"].await("disconnect"); r.Reason != "io server disconnect" {
 			p.Errorf("disconnected by %q", r.Reason)
 		}
+	},
+	34: func(p *party) {
+		backends := httptest.NewServer(api.New(api.Options{
+			Keys: []string{apiKey}, Calls: idempotency.NewMemory(idempotency.MemoryOptions{}),
+			Namespaces: map[string]*socketio.Namespace{"/": p.b.Of("/")},
+		}))
+		defer backends.Close()
+		p.emits("news", func(ctx context.Context, _ server, _ socket) error {
+			const what, body = `POST /api/v1/emit`, `{"rooms":["r1"],"event":"news","args":[1]}`
+			method, path, _ := strings.Cut(what, " ")
+			request, err := http.NewRequestWithContext(ctx, method, backends.URL+path, strings.NewReader(body))
+			if err != nil {
+				return err
+			}
+			request.Header.Set("Authorization", "Bearer "+apiKey)
+			request.Header.Set("Content-Type", "application/json")
+			response, err := internalHTTP.Do(request)
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			if response.StatusCode != http.StatusOK {
+				return errors.New(response.Status)
+			}
+			return nil
+		})
 	},
 }

@@ -36,15 +36,24 @@ type block struct {
 	code  string
 }
 
-// blocks returns the documents' code in a language.
+// manual is the document for backends, whose code is tested by TestDocumentsAPI.
+const manual = "../../docs/api.md"
+
+// blocks returns the documents' code in a language, but for the manual's.
 func blocks(t *testing.T, language string) []block {
 	t.Helper()
 	files, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	files = slices.DeleteFunc(files, func(file string) bool { return file == manual })
+	return blocksOf(t, language, append(files, "../../README.md")...)
+}
+
+func blocksOf(t *testing.T, language string, files ...string) []block {
+	t.Helper()
 	var found []block
-	for _, file := range append(files, "../../README.md") {
+	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/rejoin-io/rejoin/internal/api"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// newAPI makes what backends use. Until there are sockets it says so.
+func (n *node) newAPI(c config) *api.API {
+	o := api.Options{Keys: c.APIKeys, Logger: n.log}
+	if n.sockets != nil {
+		o.Calls = n.cluster.calls
+		o.Namespaces = make(map[string]*socketio.Namespace, len(c.Namespaces))
+		for _, name := range c.Namespaces {
+			o.Namespaces[name] = n.sockets.Of(name)
+		}
+	}
+	return api.New(o)
+}
+
+// fromBackends adds to the internal port what needs an API key.
+func fromBackends(a *api.API, rest http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", rest)
+	mux.Handle(api.Prefix, a)
+	for path, serve := range map[string]http.HandlerFunc{
+		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+	} {
+		mux.Handle("/debug/pprof/"+path, a.Protect(serve))
+	}
+	return mux
+}

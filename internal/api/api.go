@@ -1,0 +1,269 @@
+// Package api is what backends ask of a node over HTTP: they emit, ask, move
+// sockets between rooms, disconnect them, and look at who is there and what was
+// said. docs/api.md is its manual and openapi.yaml its contract.
+//
+// Every answer is JSON; every failure is a problem document, and says whether what
+// was asked for may have happened. A call ends in bounded time, whatever the
+// cluster does, and goes on when its client goes away.
+package api
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// Prefix is what the paths begin with.
+const Prefix = "/api/v1/"
+
+// Options configure an [API].
+type Options struct {
+	// Keys open the API; without any it is closed.
+	Keys []string
+	// Namespaces are those that can be asked for, by name. While there are none the
+	// node is not ready, and every call is told so.
+	Namespaces map[string]*socketio.Namespace
+	// Calls remembers calls that bear an Idempotency-Key. It is needed with
+	// Namespaces.
+	Calls idempotency.Store
+	// Logger is none.
+	Logger *zap.Logger
+}
+
+// An API is the handler of all paths below [Prefix].
+type API struct {
+	o       Options
+	keys    keys
+	log     *zap.Logger
+	metrics metrics
+}
+
+// New returns an API.
+func New(o Options) *API {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	// Whoever tries keys can't fill the log.
+	log := o.Logger.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
+	}))
+	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}
+}
+
+// Metrics returns what there is to count.
+func (a *API) Metrics() []prometheus.Collector {
+	return []prometheus.Collector{a.metrics.requests, a.metrics.seconds}
+}
+
+// Routes returns the method and path of everything that is served.
+func Routes() []string {
+	all := make([]string, 0, len(routes))
+	for path, rt := range routes {
+		all = append(all, rt.method+" "+Prefix+path)
+	}
+	slices.Sort(all)
+	return all
+}
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+const openAPIName = "openapi.yaml"
+
+// How long calls may take beside reading and answering them. A silent node is
+// waited for less long: what the others say is still of use then.
+const (
+	timeout      = 10 * time.Second
+	fetchTimeout = timeout / 2
+	maxAsk       = time.Minute
+	askTimeout   = maxAsk + timeout
+)
+
+// A route is what is behind one path. One that writes has a body and may bear an
+// Idempotency-Key; one that reads has a query; one that is neither is the
+// contract, which everybody may read.
+type route struct {
+	method  string
+	timeout time.Duration
+	write   func(a *API, ctx context.Context, body []byte) (any, error)
+	read    func(a *API, ctx context.Context, q query) (any, error)
+}
+
+var routes = map[string]route{
+	"emit":       {method: http.MethodPost, timeout: timeout, write: (*API).emit},
+	"batch":      {method: http.MethodPost, timeout: batchTimeout, write: (*API).batch},
+	"ask":        {method: http.MethodPost, timeout: askTimeout, write: (*API).ask},
+	"join":       {method: http.MethodPost, timeout: timeout, write: (*API).join},
+	"leave":      {method: http.MethodPost, timeout: timeout, write: (*API).leave},
+	"disconnect": {method: http.MethodPost, timeout: timeout, write: (*API).disconnect},
+	"sockets":    {method: http.MethodGet, timeout: timeout, read: (*API).sockets},
+	"rooms":      {method: http.MethodGet, timeout: timeout, read: (*API).rooms},
+	"members":    {method: http.MethodGet, timeout: timeout, read: (*API).members},
+	"history":    {method: http.MethodGet, timeout: timeout, read: (*API).history},
+	openAPIName:  {method: http.MethodGet},
+}
+
+// ServeHTTP implements [http.Handler].
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	name := strings.TrimPrefix(r.URL.Path, Prefix)
+	rt, known := routes[name]
+	if !known {
+		name = "other"
+	}
+	a.finish(w, r, name, began, a.serve(w, r, rt, known))
+}
+
+// Protect serves next to who has a key.
+func (a *API) Protect(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if f := a.keys.refusal(r); f != nil {
+			a.finish(w, r, "protected", time.Now(), failed(f))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// finish answers, and takes note of it.
+func (a *API) finish(w http.ResponseWriter, r *http.Request, name string, began time.Time, res response) {
+	a.metrics.observe(name, res.status, time.Since(began))
+	if res.failure != nil {
+		a.note(name, res.failure, zap.String("remote", r.RemoteAddr))
+	}
+	res.write(w)
+}
+
+// note logs a failure.
+func (a *API) note(name string, f *failure, more ...zap.Field) {
+	say := a.log.Info
+	if statuses[f.code] >= http.StatusInternalServerError {
+		say = a.log.Warn
+	}
+	say("an API call failed", append(more, zap.String("route", name), zap.Int("status", statuses[f.code]),
+		zap.String("code", string(f.code)), zap.String("detail", f.detail), zap.NamedError("cause", f.cause))...)
+}
+
+func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool) response {
+	allowed := known && r.Method == rt.method
+	if allowed && rt.read == nil && rt.write == nil {
+		return response{status: http.StatusOK, contentType: "application/yaml", body: openAPI}
+	}
+	if f := a.keys.refusal(r); f != nil {
+		return failed(f)
+	}
+	switch {
+	case !known:
+		return failed(fail(notFound, "there is nothing here; %s%s lists what there is", Prefix, openAPIName))
+	case !allowed:
+		res := failed(fail(methodNotAllowed, "%s is asked for with %s", r.URL.Path, rt.method))
+		res.allow = rt.method
+		return res
+	case a.o.Namespaces == nil:
+		return failed(fail(unavailable, "the node has not joined its cluster yet; nothing has happened"))
+	case rt.read != nil:
+		ctx, cancel := context.WithTimeout(r.Context(), rt.timeout)
+		defer cancel()
+		v, err := rt.read(a, ctx, query(r.URL.Query()))
+		return answered(v, err, "")
+	}
+	body, f := readBody(w, r)
+	if f != nil {
+		return failed(f)
+	}
+	// Not the client's context: what is begun is ended, and its key finished.
+	ctx := context.WithoutCancel(r.Context())
+	run := func() response {
+		ctx, cancel := context.WithTimeout(ctx, rt.timeout)
+		defer cancel()
+		v, err := rt.write(a, ctx, body)
+		return answered(v, err, mayHave)
+	}
+	switch list := r.Header.Values("Idempotency-Key"); len(list) {
+	case 0:
+		return run()
+	case 1:
+		return a.once(ctx, r, list[0], body, rt.timeout, run)
+	default:
+		return failed(fail(badRequest, "there is more than one Idempotency-Key"))
+	}
+}
+
+// A response is what is answered.
+type response struct {
+	status      int
+	contentType string
+	body        []byte
+	failure     *failure // nil for none
+	allow       string
+	replayed    bool
+}
+
+// answered returns the response of a call. May is what to say where its outcome is
+// open.
+func answered(v any, err error, may string) response {
+	switch {
+	case err != nil:
+		return failed(asFailure(err, may))
+	case v == nil:
+		return response{status: http.StatusNoContent}
+	}
+	return response{status: http.StatusOK, contentType: contentJSON, body: encode(v)}
+}
+
+func failed(f *failure) response {
+	p := f.problem()
+	return response{status: p.Status, contentType: contentProblem, body: encode(p), failure: f}
+}
+
+const (
+	contentJSON    = "application/json"
+	contentProblem = "application/problem+json"
+)
+
+// writeTimeout is how long a client may take to read an answer.
+const writeTimeout = 10 * time.Second
+
+func (res response) write(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	if res.contentType != "" {
+		h.Set("Content-Type", res.contentType)
+		h.Set("Content-Length", strconv.Itoa(len(res.body)))
+	}
+	if res.allow != "" {
+		h.Set("Allow", res.allow)
+	}
+	if res.replayed {
+		h.Set("Idempotency-Replayed", "true")
+	}
+	if f := res.failure; f != nil {
+		switch {
+		case f.code == unauthorized:
+			h.Set("WWW-Authenticate", `Bearer realm="rejoin"`)
+		case f.code == underWay, f.code == unavailable && !f.open:
+			h.Set("Retry-After", "1")
+		}
+	}
+	// The connection may be used for something else afterwards, so the deadline goes
+	// with this answer. What can fail here is a client that has gone.
+	out := http.NewResponseController(w)
+	_ = out.SetWriteDeadline(time.Now().Add(writeTimeout))
+	w.WriteHeader(res.status)
+	_, err := w.Write(res.body)
+	if errors.Join(err, out.Flush()) == nil {
+		_ = out.SetWriteDeadline(time.Time{})
+	}
+}

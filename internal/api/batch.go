@@ -1,0 +1,76 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+)
+
+// Limits of batches.
+const (
+	maxBatch     = 500
+	batchTimeout = 3 * timeout
+)
+
+// A batchResult is what became of one emit: its answer or its problem.
+type batchResult struct {
+	Status  int      `json:"status"`
+	Offset  *string  `json:"offset,omitempty"`
+	Problem *problem `json:"problem,omitempty"`
+}
+
+// batch emits one after the other, so they are in the order of the list. Those
+// that make no sense are left out. Once one could not be sent, the others are not
+// tried: they would come before it, or fail as it did.
+func (a *API) batch(ctx context.Context, body []byte) (any, error) {
+	var list struct {
+		Emits []json.RawMessage `json:"emits"`
+	}
+	if err := decode(body, &list); err != nil {
+		return nil, err
+	}
+	switch n := len(list.Emits); {
+	case n == 0:
+		return nil, fail(badRequest, "emits is a list of what is to be emitted")
+	case n > maxBatch:
+		return nil, fail(tooMany, "at most %d emits in one batch", maxBatch)
+	}
+	results := make([]batchResult, len(list.Emits))
+	stopped := false
+	for i, emit := range list.Emits {
+		if stopped {
+			results[i] = refused(fail(notTried, "one before it failed; this has not happened"))
+			continue
+		}
+		offset, err := a.emitOne(ctx, emit)
+		if err == nil {
+			results[i] = batchResult{Status: http.StatusOK, Offset: &offset}
+			continue
+		}
+		f := asFailure(err, mayHave)
+		results[i] = refused(f)
+		if statuses[f.code] >= http.StatusInternalServerError {
+			stopped = true
+			a.note("batch", f)
+		}
+	}
+	return struct {
+		Results []batchResult `json:"results"`
+	}{results}, nil
+}
+
+func (a *API) emitOne(ctx context.Context, body []byte) (offset string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var e emitBody
+	if err := decode(body, &e); err != nil {
+		return "", err
+	}
+	answer, err := a.publish(ctx, e)
+	return answer.Offset, err
+}
+
+func refused(f *failure) batchResult {
+	p := f.problem()
+	return batchResult{Status: p.Status, Problem: &p}
+}

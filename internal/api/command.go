@@ -1,0 +1,62 @@
+package api
+
+import "context"
+
+func (a *API) join(ctx context.Context, body []byte) (any, error) {
+	var c struct {
+		target
+		Join []string `json:"join"`
+	}
+	if err := decode(body, &c); err != nil {
+		return nil, err
+	}
+	if err := named("join", c.Join); err != nil {
+		return nil, err
+	}
+	b, err := a.broadcast(c.target)
+	if err != nil {
+		return nil, err
+	}
+	return nil, b.SocketsJoin(ctx, c.Join...)
+}
+
+func (a *API) leave(ctx context.Context, body []byte) (any, error) {
+	var c struct {
+		target
+		Leave []string `json:"leave"`
+	}
+	if err := decode(body, &c); err != nil {
+		return nil, err
+	}
+	if err := named("leave", c.Leave); err != nil {
+		return nil, err
+	}
+	b, err := a.broadcast(c.target)
+	if err != nil {
+		return nil, err
+	}
+	return nil, b.SocketsLeave(ctx, c.Leave...)
+}
+
+// named checks the rooms that are joined or left.
+func named(field string, rooms []string) error {
+	if len(rooms) == 0 {
+		return fail(badRequest, "%s is a list of rooms", field)
+	}
+	return checkNames(field, rooms)
+}
+
+func (a *API) disconnect(ctx context.Context, body []byte) (any, error) {
+	var c struct {
+		target
+		Close bool `json:"close"`
+	}
+	if err := decode(body, &c); err != nil {
+		return nil, err
+	}
+	b, err := a.broadcast(c.target)
+	if err != nil {
+		return nil, err
+	}
+	return nil, b.DisconnectSockets(ctx, c.Close)
+}

@@ -1,0 +1,81 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// An event is what is sent. Arguments stay the JSON that they are. One with binary
+// parts has them in attachments, and a placeholder in their place, as packets do.
+type event struct {
+	Event       string            `json:"event"`
+	Args        []json.RawMessage `json:"args"`
+	Attachments [][]byte          `json:"attachments"`
+}
+
+// values returns the arguments for the library.
+func (e event) values() ([]any, error) {
+	switch {
+	case e.Event == "":
+		return nil, fail(badRequest, "event is the name of an event")
+	case packet.Reserved(e.Event):
+		return nil, fail(reservedEvent, "%q is an event of the client itself", e.Event)
+	}
+	values := make([]any, len(e.Args))
+	for i, arg := range e.Args {
+		values[i] = packet.Raw{JSON: arg, Attachments: e.Attachments}
+	}
+	if len(e.Attachments) > 0 {
+		if _, used, err := packet.AppendArgs(nil, values...); err != nil {
+			return nil, err
+		} else if len(used) != len(e.Attachments) {
+			return nil, fail(badRequest, "%d attachments have %d placeholders", len(e.Attachments), len(used))
+		}
+	}
+	return values, nil
+}
+
+type emitBody struct {
+	target
+	event
+	Volatile bool `json:"volatile"`
+}
+
+type emitAnswer struct {
+	Offset string `json:"offset"`
+}
+
+func (a *API) emit(ctx context.Context, body []byte) (any, error) {
+	var e emitBody
+	if err := decode(body, &e); err != nil {
+		return nil, err
+	}
+	answer, err := a.publish(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+func (a *API) publish(ctx context.Context, e emitBody) (emitAnswer, error) {
+	b, values, err := a.addressed(e.target, e.event)
+	if err != nil {
+		return emitAnswer{}, err
+	}
+	if e.Volatile {
+		b = b.Volatile()
+	}
+	offset, err := b.Publish(ctx, e.Event, values...)
+	return emitAnswer{offset}, err
+}
+
+func (a *API) addressed(t target, e event) (b socketio.Broadcast, values []any, err error) {
+	if values, err = e.values(); err != nil {
+		return b, nil, err
+	}
+	b, err = a.broadcast(t)
+	return b, values, err
+}

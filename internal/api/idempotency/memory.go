@@ -1,0 +1,129 @@
+package idempotency
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// MemoryOptions configure a [Memory]. Zero fields mean the defaults.
+type MemoryOptions struct {
+	Lifetime time.Duration // [Lifetime]
+	MaxBytes int           // of all that is remembered; 64 MiB
+}
+
+// A Memory is the [Store] of a node that is alone.
+type Memory struct {
+	o MemoryOptions
+
+	mu    sync.Mutex
+	keys  map[string]*entry
+	order []*entry // by age, oldest first; some are forgotten already
+	bytes int
+}
+
+type entry struct {
+	claim    Claim
+	at       time.Time
+	response *Response
+	gone     bool
+}
+
+// overhead is about what an entry takes beside its texts.
+const overhead = 256
+
+func (e *entry) size() int {
+	n := overhead + len(e.claim.Key) + len(e.claim.Call)
+	if e.response != nil {
+		n += len(e.response.Body)
+	}
+	return n
+}
+
+// NewMemory returns a store that remembers nothing yet.
+func NewMemory(o MemoryOptions) *Memory {
+	if o.Lifetime == 0 {
+		o.Lifetime = Lifetime
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 64 << 20
+	}
+	return &Memory{o: o, keys: make(map[string]*entry)}
+}
+
+// Claim implements [Store].
+func (m *Memory) Claim(ctx context.Context, c Claim) (*Record, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	m.expire(now)
+	if e := m.keys[c.Key]; e != nil {
+		return &Record{e.claim.Call, now.Sub(e.at), e.response}, nil
+	}
+	e := &entry{claim: c, at: now}
+	if m.bytes+e.size() > m.o.MaxBytes {
+		return nil, ErrFull
+	}
+	m.keys[c.Key] = e
+	m.order = append(m.order, e)
+	m.bytes += e.size()
+	return nil, nil
+}
+
+// Finish implements [Store].
+func (m *Memory) Finish(ctx context.Context, c Claim, r Response) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.expire(time.Now())
+	e := m.keys[c.Key]
+	if e == nil || e.claim != c {
+		return ErrLost
+	}
+	m.bytes -= e.size()
+	e.response = &r
+	m.bytes += e.size()
+	return nil
+}
+
+// Free implements [Store].
+func (m *Memory) Free(ctx context.Context, c Claim) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.keys[c.Key]; e != nil && e.claim == c {
+		m.forget(e)
+	}
+	return nil
+}
+
+// expire forgets what is too old. m.mu is held.
+func (m *Memory) expire(now time.Time) {
+	n := 0
+	for ; n < len(m.order); n++ {
+		e := m.order[n]
+		if !e.gone && now.Sub(e.at) < m.o.Lifetime {
+			break
+		}
+		if !e.gone {
+			m.forget(e)
+		}
+	}
+	clear(m.order[:n]) // else the array holds on to them
+	m.order = m.order[n:]
+}
+
+func (m *Memory) forget(e *entry) {
+	delete(m.keys, e.claim.Key)
+	m.bytes -= e.size()
+	e.gone, e.response = true, nil
+}
+
+var _ Store = (*Memory)(nil)

@@ -1,0 +1,68 @@
+package idempotency_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	"github.com/rejoin-io/rejoin/internal/api/idempotency/idempotencytest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestContract(t *testing.T) {
+	idempotencytest.Run(t, func(_ *testing.T, lifetime time.Duration) idempotency.Store {
+		return idempotency.NewMemory(idempotency.MemoryOptions{Lifetime: lifetime})
+	})
+}
+
+// TestMemoryIsBounded: a store that is full takes no more keys until some have
+// expired or were freed, and forgets none before its time.
+func TestMemoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := idempotency.NewMemory(idempotency.MemoryOptions{MaxBytes: 10 << 10})
+		var claims []idempotency.Claim
+		fill := func() (taken int) {
+			t.Helper()
+			for i := range 1000 {
+				c := idempotency.NewClaim(fmt.Sprint(time.Now().UnixNano(), " ", i), "call")
+				r, err := s.Claim(t.Context(), c)
+				if errors.Is(err, idempotency.ErrFull) {
+					return i
+				}
+				if r != nil || err != nil {
+					t.Fatalf("Claim: %+v, %v", r, err)
+				}
+				claims = append(claims, c)
+			}
+			t.Fatal("it is never full")
+			return 0
+		}
+		first := fill()
+		if first < 10 || first > 10<<10/200 {
+			t.Errorf("%d keys in 10 KiB", first)
+		}
+		time.Sleep(idempotency.Lifetime - time.Second)
+		if n := fill(); n != 0 {
+			t.Errorf("%d more keys, before the others expired", n)
+		}
+		if r, err := s.Claim(t.Context(), idempotency.NewClaim(claims[0].Key, "call")); r == nil || err != nil {
+			t.Errorf("the oldest key: %+v, %v", r, err)
+		}
+		if err := s.Free(t.Context(), claims[3]); err != nil {
+			t.Error(err)
+		}
+		if n := fill(); n != 1 {
+			t.Errorf("%d more keys for one that was freed", n)
+		}
+		time.Sleep(time.Second)
+		if n := fill(); n != first-1 {
+			t.Errorf("%d more keys, after %d expired", n, first-1)
+		}
+	})
+}

@@ -1,0 +1,85 @@
+package redis
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	"github.com/rejoin-io/rejoin/internal/api/idempotency/idempotencytest"
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/redisurl"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, url string, o Options) *Store {
+	t.Helper()
+	target, err := redisurl.Parse(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := target.Client()
+	t.Cleanup(func() { _ = client.Close() })
+	return New(client, o)
+}
+
+func TestContract(t *testing.T) {
+	server := redistest.Start(t)
+	contract(t, server.URL())
+}
+
+func TestContractInACluster(t *testing.T) {
+	c := redistest.StartCluster(t)
+	contract(t, c.URL())
+}
+
+func contract(t *testing.T, url string) {
+	n := 0
+	idempotencytest.Run(t, func(t *testing.T, lifetime time.Duration) idempotency.Store {
+		n++
+		return open(t, url, Options{Prefix: fmt.Sprint("test", n, ":"), Lifetime: lifetime})
+	})
+}
+
+// TestDeadline: a Redis that is silent is given up, and a key that it holds is not
+// taken for free.
+func TestDeadline(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{Timeout: 200 * time.Millisecond})
+	first := idempotency.NewClaim("key", "call")
+	if r, err := s.Claim(t.Context(), first); r != nil || err != nil {
+		t.Fatalf("Claim: %+v, %v", r, err)
+	}
+	if err := server.Client().Do(t.Context(), "CLIENT", "PAUSE", 1000, "ALL").Err(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if r, err := s.Claim(t.Context(), idempotency.NewClaim("key", "call")); err == nil {
+		t.Errorf("Claim of a silent server: %+v, %v", r, err)
+	}
+	if took := time.Since(began); took > 900*time.Millisecond {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// TestWhatIsNotOurs: a value that somebody else has written is an error.
+func TestWhatIsNotOurs(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{})
+	c := idempotency.NewClaim("key", "call")
+	for _, value := range []string{"short", "somebody else's, and long enough"} {
+		if err := server.Client().Set(t.Context(), s.key(c)[0], value, time.Minute).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := s.Claim(t.Context(), c); !errors.Is(err, errValue) {
+			t.Errorf("Claim: %+v, %v", r, err)
+		}
+		if err := s.Finish(t.Context(), c, idempotency.Response{}); !errors.Is(err, idempotency.ErrLost) {
+			t.Errorf("Finish: %v", err)
+		}
+	}
+}

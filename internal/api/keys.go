@@ -1,0 +1,47 @@
+package api
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"strings"
+)
+
+// keys are those that open the API, as hashes: so that they can be compared in
+// constant time, whatever their lengths.
+type keys [][sha256.Size]byte
+
+func newKeys(list []string) keys {
+	all := make(keys, len(list))
+	for i, key := range list {
+		all[i] = sha256.Sum256([]byte(key))
+	}
+	return all
+}
+
+// refusal returns why a request may not pass, or nil.
+func (ks keys) refusal(r *http.Request) *failure {
+	if len(ks) == 0 {
+		return fail(noAPIKeys, "this node has no API keys; REJOIN_API_KEYS sets them")
+	}
+	given := keyOf(r)
+	if given == "" {
+		return fail(unauthorized, "an API key is needed, as Authorization: Bearer or X-API-Key")
+	}
+	hash, same := sha256.Sum256([]byte(given)), 0
+	for _, key := range ks { // all of them, to take the same time for each
+		same |= subtle.ConstantTimeCompare(hash[:], key[:])
+	}
+	if same == 0 {
+		return fail(unauthorized, "the API key is not one of this node's")
+	}
+	return nil
+}
+
+func keyOf(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	return r.Header.Get("X-API-Key")
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+)
+
+// Limits of what is remembered.
+const (
+	maxKey    = 255       // characters of an Idempotency-Key
+	maxAnswer = 256 << 10 // bytes of a response that is kept
+)
+
+// endMargin is what a call may take beside its time: to be begun and finished.
+const endMargin = 10 * time.Second
+
+// once runs a call if its key is new, and else answers what is known of it.
+func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte, timeout time.Duration, run func() response) response {
+	if !visible(key) || len(key) > maxKey {
+		return failed(fail(badRequest, "an Idempotency-Key has 1 to %d visible characters of ASCII", maxKey))
+	}
+	c := idempotency.NewClaim(key, fingerprint(r.URL.Path, body))
+	former, err := a.o.Calls.Claim(ctx, c)
+	switch {
+	case errors.Is(err, idempotency.ErrFull):
+		return failed(&failure{code: unavailable, detail: "too many keys are remembered; nothing has happened", cause: err})
+	case err != nil:
+		// If the key was taken after all, it shall not stand in the way of the next try.
+		a.settle(c, a.o.Calls.Free(ctx, c))
+		return failed(&failure{code: unavailable, detail: "the key can't be looked up; nothing has happened", cause: err})
+	case former != nil:
+		return again(c, *former, timeout)
+	}
+	res := run()
+	if f := res.failure; f != nil && !f.open {
+		a.settle(c, a.o.Calls.Free(ctx, c))
+		return res
+	}
+	kept := idempotency.Response{Status: res.status, Body: res.body}
+	if len(kept.Body) > maxAnswer {
+		f := open(answerNotKept, "the call was carried out, but its answer is too large to be remembered")
+		kept = idempotency.Response{Status: f.problem().Status, Body: encode(f.problem())}
+	}
+	a.settle(c, a.o.Calls.Finish(ctx, c, kept))
+	return res
+}
+
+// again answers a call that was made before.
+func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration) response {
+	switch kept := former.Response; {
+	case former.Call != c.Call:
+		return failed(fail(keyReused, "this Idempotency-Key was used for another call"))
+	case kept == nil && former.Age < timeout+endMargin:
+		return failed(open(underWay, "the call with this Idempotency-Key is under way; ask again for its answer"))
+	case kept == nil:
+		return failed(open(outcomeUnknown, "the call with this Idempotency-Key was begun, and nobody knows what became of it"+mayHave))
+	default:
+		res := response{status: kept.Status, body: kept.Body, replayed: true}
+		switch {
+		case kept.Status >= http.StatusBadRequest:
+			res.contentType = contentProblem
+		case kept.Status != http.StatusNoContent:
+			res.contentType = contentJSON
+		}
+		return res
+	}
+}
+
+// settle notes that a key could not be finished or freed. It stays taken, and who
+// asks for it is told that the outcome is not known.
+func (a *API) settle(c idempotency.Claim, err error) {
+	if err != nil {
+		a.log.Warn("what became of an API call can't be remembered", zap.String("claim", c.ID()), zap.Error(err))
+	}
+}
+
+// fingerprint tells calls apart: by what is asked for, not by who asks.
+func fingerprint(path string, body []byte) string {
+	h := sha256.New()
+	h.Write([]byte(path + "\n"))
+	h.Write(body)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+func visible(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return s != ""
+}

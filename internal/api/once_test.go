@@ -1,0 +1,155 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// TestOpen: a failure that leaves the outcome open says so, and is what its key
+// answers for good. One that did nothing frees the key.
+func TestOpen(t *testing.T) {
+	a, f := start(t, Options{})
+	for i, tt := range []struct {
+		err  error
+		code code
+		open bool
+	}{
+		{fmt.Errorf("%w: silence", adapter.ErrUnavailable), unavailable, true},
+		{context.DeadlineExceeded, timedOut, true},
+		{context.Canceled, timedOut, true},
+		{socketio.ErrDisconnected, unavailable, true},
+		{adapter.ErrClosed, unavailable, false},
+	} {
+		key := fmt.Sprint("Idempotency-Key: ", i)
+		f.fail = tt.err
+		w := call(a, "POST", "emit", emitted, key)
+		if p := problemOf(t, w); p.Code != tt.code || p.Open != tt.open || strings.Contains(w.Body.String(), "silence") ||
+			strings.Contains(p.Detail, "may have happened") != tt.open {
+			t.Errorf("%v: %s", tt.err, w.Body)
+		}
+		f.fail = nil
+		before := f.count
+		again := call(a, "POST", "emit", emitted, key)
+		if tt.open && (f.count > before || again.Body.String() != w.Body.String() || again.Header().Get("Idempotency-Replayed") != "true") {
+			t.Errorf("%v, again: %d %s", tt.err, again.Code, again.Body)
+		}
+		if !tt.open && again.Code != 200 {
+			t.Errorf("%v, again: %d %s", tt.err, again.Code, again.Body)
+		}
+	}
+}
+
+// A failing store can't be reached for some of its calls.
+type failing struct {
+	idempotency.Store
+	claim, finish error
+}
+
+func (f *failing) Claim(ctx context.Context, c idempotency.Claim) (*idempotency.Record, error) {
+	if errors.Is(f.claim, idempotency.ErrFull) {
+		return nil, f.claim
+	}
+	r, err := f.Store.Claim(ctx, c) // which may have been heard
+	if f.claim != nil {
+		return nil, f.claim
+	}
+	return r, err
+}
+
+func (f *failing) Finish(ctx context.Context, c idempotency.Claim, r idempotency.Response) error {
+	if f.finish != nil {
+		return f.finish
+	}
+	return f.Store.Finish(ctx, c, r)
+}
+
+// TestStoreFails: without the store nothing is done under a key. A call whose end
+// could not be noted is not made again.
+func TestStoreFails(t *testing.T) {
+	store := &failing{Store: idempotency.NewMemory(idempotency.MemoryOptions{})}
+	a, f := start(t, Options{Calls: store})
+	for _, err := range []error{errors.New("silence"), idempotency.ErrFull} {
+		store.claim = err
+		w := call(a, "POST", "emit", emitted, "Idempotency-Key: key")
+		if p := problemOf(t, w); p.Code != unavailable || p.Open || w.Header().Get("Retry-After") == "" || f.count > 0 {
+			t.Errorf("%v: %s", err, w.Body)
+		}
+		store.claim = nil
+		c := idempotency.NewClaim("key", "call")
+		if r, err := store.Claim(t.Context(), c); r != nil || err != nil {
+			t.Errorf("the key is not free: %+v, %v", r, err)
+		}
+		if err := store.Free(t.Context(), c); err != nil {
+			t.Error(err)
+		}
+	}
+	store.finish = errors.New("silence")
+	if w := call(a, "POST", "emit", emitted, "Idempotency-Key: new"); w.Code != 200 {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	w := call(a, "POST", "emit", emitted, "Idempotency-Key: new")
+	if p := problemOf(t, w); p.Code != underWay || !p.Open || w.Header().Get("Retry-After") == "" || f.count != 1 {
+		t.Errorf("%s; %d published", w.Body, f.count)
+	}
+}
+
+// TestAgain: what a second call is told depends on what is known of the first.
+func TestAgain(t *testing.T) {
+	c := idempotency.NewClaim("key", "call")
+	kept := &idempotency.Response{Status: 503, Body: []byte(`{"status":503}`)}
+	for _, tt := range []struct {
+		former idempotency.Record
+		status int
+		code   code
+	}{
+		{idempotency.Record{Call: "call", Age: time.Second}, 409, underWay},
+		{idempotency.Record{Call: "call", Age: timeout + endMargin}, 409, outcomeUnknown},
+		{idempotency.Record{Call: "another", Age: time.Second}, 422, keyReused},
+		{idempotency.Record{Call: "another", Response: kept}, 422, keyReused},
+		{idempotency.Record{Call: "call", Response: kept}, 503, ""},
+	} {
+		res := again(c, tt.former, timeout)
+		if res.status != tt.status || tt.code != "" && res.failure.code != tt.code || tt.code == "" && !(res.replayed && res.contentType == contentProblem) {
+			t.Errorf("%+v: %+v", tt.former, res)
+		}
+	}
+}
+
+// TestLargeAnswersAreNotKept: the call happened, and that is what is remembered.
+func TestLargeAnswersAreNotKept(t *testing.T) {
+	a, _ := start(t, Options{})
+	r := httptest.NewRequest("POST", Prefix+"ask", nil)
+	large := func() response {
+		return answered(strings.Repeat("x", maxAnswer), nil, mayHave)
+	}
+	if res := a.once(t.Context(), r, "key", nil, timeout, large); res.status != 200 {
+		t.Errorf("%+v", res.failure)
+	}
+	res := a.once(t.Context(), r, "key", nil, timeout, large)
+	if res.status != 409 || !res.replayed || !strings.Contains(string(res.body), `"answer_not_kept"`) {
+		t.Errorf("%d %.200s", res.status, res.body)
+	}
+}
+
+// TestGoesOn: a call whose client has gone is ended all the same.
+func TestGoesOn(t *testing.T) {
+	a, f := start(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, "POST", Prefix+"emit", strings.NewReader(emitted))
+	r.Header.Set("X-API-Key", key)
+	r.Header.Set("Content-Type", "application/json; charset=utf-8")
+	w := httptest.NewRecorder()
+	if a.ServeHTTP(w, r); w.Code != 200 || f.count != 1 {
+		t.Errorf("%d %s, %d published", w.Code, w.Body, f.count)
+	}
+}

@@ -1,0 +1,123 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// A code says what kind of failure a problem reports, for programs. Where the
+// built-in application has the same kind, it has the same code.
+type code string
+
+const (
+	badRequest       code = "bad_request"
+	reservedEvent    code = "reserved_event"
+	tooMany          code = "too_many"
+	unavailable      code = "unavailable"
+	timedOut         code = "timeout"
+	noAPIKeys        code = "no_api_keys"
+	unauthorized     code = "unauthorized"
+	notFound         code = "not_found"
+	unknownNamespace code = "unknown_namespace"
+	methodNotAllowed code = "method_not_allowed"
+	tooLarge         code = "too_large"
+	notJSON          code = "not_json"
+	notTried         code = "not_tried"
+	underWay         code = "under_way"
+	outcomeUnknown   code = "outcome_unknown"
+	answerNotKept    code = "answer_not_kept"
+	keyReused        code = "key_reused"
+)
+
+var statuses = map[code]int{
+	badRequest:       http.StatusBadRequest,
+	reservedEvent:    http.StatusBadRequest,
+	tooMany:          http.StatusBadRequest,
+	unavailable:      http.StatusServiceUnavailable,
+	timedOut:         http.StatusGatewayTimeout,
+	noAPIKeys:        http.StatusForbidden,
+	unauthorized:     http.StatusUnauthorized,
+	notFound:         http.StatusNotFound,
+	unknownNamespace: http.StatusNotFound,
+	methodNotAllowed: http.StatusMethodNotAllowed,
+	tooLarge:         http.StatusRequestEntityTooLarge,
+	notJSON:          http.StatusUnsupportedMediaType,
+	notTried:         http.StatusServiceUnavailable,
+	underWay:         http.StatusConflict,
+	outcomeUnknown:   http.StatusConflict,
+	answerNotKept:    http.StatusConflict,
+	keyReused:        http.StatusUnprocessableEntity,
+}
+
+// A failure is an error with its code.
+type failure struct {
+	code   code
+	detail string
+	// open: what was asked for may have been done all the same. After any other
+	// failure it was not, and the call can be made again.
+	open  bool
+	cause error // for the log; nil for none
+}
+
+func (f *failure) Error() string { return f.detail }
+
+func (f *failure) Unwrap() error { return f.cause }
+
+func fail(c code, format string, args ...any) *failure {
+	return &failure{code: c, detail: fmt.Sprintf(format, args...)}
+}
+
+// open is fail where the outcome is open.
+func open(c code, detail string) *failure { return &failure{code: c, detail: detail, open: true} }
+
+// mayHave says that the outcome of what was to be done is open.
+const mayHave = "; it may have happened"
+
+// asFailure says what an error of the library means to who called. Details of the
+// cluster are for the log.
+func asFailure(err error, may string) *failure {
+	maybe := func(c code, detail string) *failure {
+		return &failure{code: c, detail: detail + may, open: may != "", cause: err}
+	}
+	var f *failure
+	var bad *packet.Error
+	switch {
+	case errors.As(err, &f):
+		return f
+	case errors.As(err, &bad):
+		return fail(badRequest, "the arguments can't be sent: %v", bad)
+	case errors.Is(err, socketio.ErrReserved):
+		return fail(reservedEvent, "%v", err)
+	case errors.Is(err, socketio.ErrRoomName):
+		return fail(badRequest, "%v", err)
+	case errors.Is(err, adapter.ErrUnavailable):
+		return maybe(unavailable, "the cluster can't be reached")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return maybe(timedOut, "it took too long")
+	case errors.Is(err, socketio.ErrDisconnected):
+		return maybe(unavailable, "the node is stopping")
+	}
+	return &failure{code: unavailable, detail: "the node can't do this now", cause: err}
+}
+
+// A problem is a problem document of RFC 9457. Its type is left as about:blank:
+// the code says what it is, docs/api.md what that means.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   code   `json:"code"`
+	Open   bool   `json:"mayHaveHappened"`
+}
+
+func (f *failure) problem() problem {
+	status := statuses[f.code]
+	return problem{"about:blank", http.StatusText(status), status, f.detail, f.code, f.open}
+}

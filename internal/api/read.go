@@ -1,0 +1,188 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// Limits of histories, as in the built-in application.
+const (
+	defaultHistory = 50
+	maxHistory     = 200
+)
+
+// fetch asks all nodes for their sockets. What a silent node has is missing, and
+// said to be.
+func fetch(ctx context.Context, b socketio.Broadcast) ([]socketio.RemoteSocket, nodes, error) {
+	all, err := b.Timeout(fetchTimeout).FetchSockets(ctx)
+	var unanswered *socketio.UnansweredError
+	switch {
+	case errors.As(err, &unanswered):
+		missing := silentNodes(unanswered.Nodes)
+		missing.Partial = true
+		return all, missing, nil
+	case err != nil:
+		return nil, nodes{}, err
+	}
+	slices.SortFunc(all, func(a, b socketio.RemoteSocket) int { return cmp.Compare(a.ID, b.ID) })
+	return all, silentNodes(nil), nil
+}
+
+type socketView struct {
+	socketio.SocketInfo
+	Node string `json:"node"`
+}
+
+func (a *API) sockets(ctx context.Context, q query) (any, error) {
+	if err := q.only([]string{"namespace"}, "room", "user", "socket", "except"); err != nil {
+		return nil, err
+	}
+	t := target{Rooms: q["room"], Users: q["user"], Sockets: q["socket"], Except: q["except"]}
+	t.Everyone = len(t.Rooms)+len(t.Users)+len(t.Sockets) == 0
+	if _, given := q["namespace"]; given {
+		t.Namespace = &q["namespace"][0]
+	}
+	b, err := a.broadcast(t)
+	if err != nil {
+		return nil, err
+	}
+	all, missing, err := fetch(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]socketView, len(all))
+	for i, s := range all {
+		s.Rooms = append([]string{}, s.Rooms...) // an array, always
+		views[i] = socketView{s.SocketInfo, string(s.Node)}
+	}
+	return struct {
+		Sockets []socketView `json:"sockets"`
+		nodes
+	}{views, missing}, nil
+}
+
+type roomView struct {
+	Name    string `json:"name"`
+	Members int    `json:"members"`
+}
+
+func (a *API) rooms(ctx context.Context, q query) (any, error) {
+	if err := q.only([]string{"namespace"}); err != nil {
+		return nil, err
+	}
+	ns, err := a.asked(q)
+	if err != nil {
+		return nil, err
+	}
+	all, missing, err := fetch(ctx, ns.Everyone())
+	if err != nil {
+		return nil, err
+	}
+	counts := make(map[string]int)
+	for _, s := range all {
+		for _, room := range s.Rooms {
+			counts[room]++
+		}
+	}
+	views := make([]roomView, 0, len(counts))
+	for name, n := range counts {
+		views = append(views, roomView{name, n})
+	}
+	slices.SortFunc(views, func(a, b roomView) int { return cmp.Compare(a.Name, b.Name) })
+	return struct {
+		Rooms []roomView `json:"rooms"`
+		nodes
+	}{views, missing}, nil
+}
+
+type memberView struct {
+	ID   string `json:"id"`
+	User string `json:"user"`
+}
+
+func (a *API) members(ctx context.Context, q query) (any, error) {
+	if err := q.only([]string{"namespace", "room"}); err != nil {
+		return nil, err
+	}
+	ns, room, err := a.askedRoom(q)
+	if err != nil {
+		return nil, err
+	}
+	all, missing, err := fetch(ctx, ns.To(room))
+	if err != nil {
+		return nil, err
+	}
+	views := make([]memberView, len(all))
+	for i, s := range all {
+		views[i] = memberView{s.ID, s.User}
+	}
+	return struct {
+		Members []memberView `json:"members"`
+		nodes
+	}{views, missing}, nil
+}
+
+type eventView struct {
+	Offset string `json:"offset"`
+	Event  string `json:"event"`
+	arguments
+	At int64 `json:"at"` // Unix time in milliseconds
+}
+
+func (a *API) history(ctx context.Context, q query) (any, error) {
+	if err := q.only([]string{"namespace", "room", "limit", "before"}); err != nil {
+		return nil, err
+	}
+	ns, room, err := a.askedRoom(q)
+	if err != nil {
+		return nil, err
+	}
+	limit, err := q.number("limit", 1, maxHistory, defaultHistory)
+	if err != nil {
+		return nil, err
+	}
+	past, more, err := ns.History(ctx, room, q.get("before"), limit)
+	switch {
+	case errors.Is(err, socketio.ErrOffset):
+		return nil, fail(badRequest, "before is the offset of an event")
+	case errors.Is(err, adapter.ErrHistoryLost):
+		return nil, fail(badRequest, "before is an offset of a history that is gone")
+	case err != nil:
+		return nil, err
+	}
+	views := make([]eventView, len(past))
+	for i, p := range past {
+		args, err := argumentsOf(p.Args)
+		if err != nil {
+			return nil, err
+		}
+		views[i] = eventView{p.Offset, p.Event, args, p.At.UnixMilli()}
+	}
+	return struct {
+		Events []eventView `json:"events"`
+		More   bool        `json:"more"`
+	}{views, more}, nil
+}
+
+// asked returns the namespace that a query is about.
+func (a *API) asked(q query) (*socketio.Namespace, error) {
+	if _, given := q["namespace"]; !given {
+		return a.namespace("/")
+	}
+	return a.namespace(q.get("namespace"))
+}
+
+// askedRoom returns the namespace and the room that a query is about.
+func (a *API) askedRoom(q query) (*socketio.Namespace, string, error) {
+	room := q.get("room")
+	if err := checkNames("room", []string{room}); err != nil {
+		return nil, "", err
+	}
+	ns, err := a.asked(q)
+	return ns, room, err
+}

@@ -1,0 +1,100 @@
+package api
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestRefused: what makes no sense does nothing, and is told why.
+func TestRefused(t *testing.T) {
+	a, f := start(t, Options{})
+	many := `["r"` + strings.Repeat(`,"r"`, maxNames) + `]`
+	for _, tt := range []struct {
+		method, path, body string
+		code               code
+		says               string
+		headers            []string
+	}{
+		{"POST", "nothing", emitted, notFound, "openapi.yaml", nil},
+		{"POST", "emit/", emitted, notFound, "", nil},
+		{"GET", "emit", "", methodNotAllowed, "POST", nil},
+		{"HEAD", "sockets", "", methodNotAllowed, "GET", nil},
+		{"POST", "openapi.yaml", emitted, methodNotAllowed, "GET", nil},
+		{"POST", "emit", emitted, notJSON, "Content-Type", []string{"Content-Type: "}},
+		{"POST", "emit", emitted, notJSON, "", []string{"Content-Type: ", "Content-Type: text/plain"}},
+		{"POST", "emit?a=1", emitted, badRequest, "query", nil},
+		{"POST", "emit", "", badRequest, "EOF", nil},
+		{"POST", "emit", "{", badRequest, "EOF", nil},
+		{"POST", "emit", emitted + "x", badRequest, "behind", nil},
+		{"POST", "emit", emitted + emitted, badRequest, "behind", nil},
+		{"POST", "emit", `null`, badRequest, "event", nil},
+		{"POST", "emit", `[]`, badRequest, "array", nil},
+		{"POST", "emit", "{\"everyone\":true,\"event\":\"\xff\"}", badRequest, "UTF-8", nil},
+		{"POST", "emit", `{"everyone":true,"event":"e","room":["r"]}`, badRequest, `"room"`, nil},
+		{"POST", "emit", `{"everyone":true,"event":"e","args":1}`, badRequest, "args", nil},
+		{"POST", "emit", `{"everyone":true,"event":1}`, badRequest, "event", nil},
+		{"POST", "emit", `{"everyone":true}`, badRequest, "event", nil},
+		{"POST", "emit", `{"everyone":true,"event":"disconnect"}`, reservedEvent, "", nil},
+		{"POST", "emit", `{"event":"e"}`, badRequest, "for whom", nil},
+		{"POST", "emit", `{"event":"e","rooms":null}`, badRequest, "for whom", nil},
+		{"POST", "emit", `{"event":"e","everyone":false}`, badRequest, "for whom", nil},
+		{"POST", "emit", `{"event":"e","except":["r"]}`, badRequest, "for whom", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"rooms":["r"]}`, badRequest, "together", nil},
+		{"POST", "emit", `{"event":"e","rooms":[]}`, badRequest, "nobody", nil},
+		{"POST", "emit", `{"event":"e","rooms":["r"],"users":[]}`, badRequest, "nobody", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"sockets":[]}`, badRequest, "nobody", nil},
+		{"POST", "emit", `{"event":"e","rooms":"r"}`, badRequest, "rooms", nil},
+		{"POST", "emit", `{"event":"e","rooms":[""]}`, badRequest, "1 to 200 bytes", nil},
+		{"POST", "emit", `{"event":"e","rooms":["` + strings.Repeat("é", 101) + `"]}`, badRequest, "1 to 200 bytes", nil},
+		{"POST", "emit", `{"event":"e","users":["` + strings.Repeat("u", 200) + `"]}`, badRequest, "user", nil},
+		{"POST", "emit", `{"event":"e","exceptUsers":["` + strings.Repeat("u", 200) + `"],"everyone":true}`, badRequest, "user", nil},
+		{"POST", "emit", `{"event":"e","rooms":` + many + `}`, tooMany, "rooms", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"exceptSockets":` + many + `}`, tooMany, "exceptSockets", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"namespace":"/none"}`, unknownNamespace, "/, /chat", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"namespace":""}`, unknownNamespace, "", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"args":[` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]}`, badRequest, "nested", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"args":[1],"attachments":["AA=="]}`, badRequest, "1 attachments have 0 placeholders", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"args":[{"_placeholder":true,"num":1}],"attachments":["AA=="]}`, badRequest, "", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"attachments":["?"]}`, badRequest, "", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"args":["` + strings.Repeat("x", maxBody) + `"]}`, tooLarge, "", nil},
+		{"POST", "emit", emitted, badRequest, "Idempotency-Key", []string{"Idempotency-Key: ", "Idempotency-Key: a b"}},
+		{"POST", "emit", emitted, badRequest, "Idempotency-Key", []string{"Idempotency-Key: a", "Idempotency-Key: b"}},
+		{"POST", "emit", emitted, badRequest, "255", []string{"Idempotency-Key: " + strings.Repeat("k", 256)}},
+		{"POST", "batch", `{}`, badRequest, "emits", nil},
+		{"POST", "batch", `{"emits":[]}`, badRequest, "emits", nil},
+		{"POST", "batch", `{"emits":[` + strings.Repeat("1,", maxBatch) + `1]}`, tooMany, "500", nil},
+		{"POST", "ask", `{"everyone":true,"event":"e","timeout":0}`, badRequest, "timeout", nil},
+		{"POST", "ask", `{"everyone":true,"event":"e","timeout":60001}`, badRequest, "timeout", nil},
+		{"POST", "ask", `{"everyone":true,"event":"e","timeout":9223372036854775807}`, badRequest, "timeout", nil},
+		{"POST", "ask", `{"everyone":true,"event":"e","volatile":true}`, badRequest, "volatile", nil},
+		{"POST", "join", `{"everyone":true}`, badRequest, "join", nil},
+		{"POST", "join", `{"everyone":true,"join":[]}`, badRequest, "join", nil},
+		{"POST", "join", `{"everyone":true,"join":[""]}`, badRequest, "join", nil},
+		{"POST", "join", `{"join":["r"]}`, badRequest, "for whom", nil},
+		{"POST", "leave", `{"everyone":true,"leave":` + many + `}`, tooMany, "leave", nil},
+		{"POST", "leave", `{"leave":["r"]}`, badRequest, "for whom", nil},
+		{"POST", "disconnect", `{}`, badRequest, "for whom", nil},
+		{"GET", "sockets?rooms=r", "", badRequest, `"rooms"`, nil},
+		{"GET", "sockets?room=", "", badRequest, "1 to 200 bytes", nil},
+		{"GET", "sockets?namespace=/&namespace=/chat", "", badRequest, "twice", nil},
+		{"GET", "rooms?namespace=/none", "", unknownNamespace, "", nil},
+		{"GET", "rooms?namespace=", "", unknownNamespace, "", nil},
+		{"GET", "members", "", badRequest, "room", nil},
+		{"GET", "members?room=%ff", "", badRequest, "UTF-8", nil},
+		{"GET", "history?room=r&limit=0", "", badRequest, "limit", nil},
+		{"GET", "history?room=r&limit=201", "", badRequest, "limit", nil},
+		{"GET", "history?room=r&limit=", "", badRequest, "limit", nil},
+		{"GET", "history?room=r&before=x", "", badRequest, "before", nil},
+	} {
+		w := call(a, tt.method, tt.path, tt.body, tt.headers...)
+		if p := problemOf(t, w); p.Code != tt.code || p.Open || !strings.Contains(p.Detail, tt.says) {
+			t.Errorf("%s %s %.100s: %d %s, want %s with %q", tt.method, tt.path, tt.body, w.Code, w.Body, tt.code, tt.says)
+		}
+		if (w.Code == 405) != (w.Header().Get("Allow") != "") {
+			t.Errorf("%s %s: Allow is %q", tt.method, tt.path, w.Header().Get("Allow"))
+		}
+	}
+	if f.count > 0 {
+		t.Errorf("%d events were published", f.count)
+	}
+}

@@ -1,0 +1,108 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Limits of requests.
+const (
+	maxBody     = 1 << 20          // bytes
+	bodyTimeout = 10 * time.Second // to send it
+)
+
+// readBody returns the JSON that a request bears.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != contentJSON {
+		return nil, fail(notJSON, "the body is JSON, and Content-Type says so: %s", contentJSON)
+	}
+	if r.URL.RawQuery != "" {
+		return nil, fail(badRequest, "what is asked for is in the body, not in a query")
+	}
+	// The server lifts the deadline with the next request.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	switch {
+	case errors.As(err, new(*http.MaxBytesError)):
+		return nil, fail(tooLarge, "the body has more than %d bytes", maxBody)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fail(badRequest, "the body did not come within %v", bodyTimeout)
+	case err != nil:
+		return nil, fail(badRequest, "the body could not be read")
+	}
+	return body, nil
+}
+
+// decode reads a body into a struct that has all fields there may be.
+func decode(body []byte, v any) error {
+	if !utf8.Valid(body) {
+		return fail(badRequest, "the body is not UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		if _, more := d.Token(); more != io.EOF {
+			err = errors.New("there is something behind the object")
+		}
+	}
+	if err != nil {
+		return fail(badRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
+// encode returns v as JSON. What is raw in it stays as it is, but for blanks.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // made of strings, numbers, and JSON that was read
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
+}
+
+// A query is what a reading call asks for.
+type query url.Values
+
+// only refuses parameters that are not known, and those that are there twice but
+// in a list.
+func (q query) only(single []string, lists ...string) error {
+	for name, values := range q {
+		switch {
+		case slices.Contains(lists, name):
+		case !slices.Contains(single, name):
+			return fail(badRequest, "there is no parameter %q", name)
+		case len(values) > 1:
+			return fail(badRequest, "the parameter %q is there twice", name)
+		}
+	}
+	return nil
+}
+
+func (q query) get(name string) string { return url.Values(q).Get(name) }
+
+// number returns a number between bounds.
+func (q query) number(name string, least, most, otherwise int) (int, error) {
+	if _, given := q[name]; !given {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(q.get(name))
+	if err != nil || n < least || n > most {
+		return 0, fail(badRequest, "%s is a number from %d to %d", name, least, most)
+	}
+	return n, nil
+}

@@ -1,0 +1,108 @@
+package api
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rejoin-io/rejoin/internal/app"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// Limits of targets.
+const (
+	maxNames = 1000 // in one list
+	maxName  = 200  // bytes
+)
+
+// A target says whom a call is about. Everyone must be asked for: a list that got
+// lost in a program would else send what is for one to all.
+type target struct {
+	Namespace     *string  `json:"namespace"`
+	Everyone      bool     `json:"everyone"`
+	Rooms         []string `json:"rooms"`
+	Users         []string `json:"users"`
+	Sockets       []string `json:"sockets"`
+	Except        []string `json:"except"`
+	ExceptUsers   []string `json:"exceptUsers"`
+	ExceptSockets []string `json:"exceptSockets"`
+}
+
+// broadcast returns the target for the library.
+func (a *API) broadcast(t target) (b socketio.Broadcast, err error) {
+	name := "/"
+	if t.Namespace != nil {
+		name = *t.Namespace
+	}
+	ns, err := a.namespace(name)
+	if err != nil {
+		return b, err
+	}
+	for _, l := range []struct {
+		name  string
+		names []string
+		empty bool
+	}{
+		{"rooms", t.Rooms, false}, {"users", t.Users, false}, {"sockets", t.Sockets, false},
+		{"except", t.Except, true}, {"exceptUsers", t.ExceptUsers, true}, {"exceptSockets", t.ExceptSockets, true},
+	} {
+		if l.names != nil && len(l.names) == 0 && !l.empty {
+			return b, fail(badRequest, "%s is empty: this would be for nobody", l.name)
+		}
+		if err := checkNames(l.name, l.names); err != nil {
+			return b, err
+		}
+	}
+	rooms, err := withUsers(t.Rooms, t.Users)
+	if err != nil {
+		return b, err
+	}
+	except, err := withUsers(t.Except, t.ExceptUsers)
+	if err != nil {
+		return b, err
+	}
+	aimed := len(rooms)+len(t.Sockets) > 0
+	switch b = ns.Everyone(); {
+	case aimed && t.Everyone:
+		return b, fail(badRequest, "everyone does not go together with rooms, users or sockets")
+	case !aimed && !t.Everyone:
+		return b, fail(badRequest, "it does not say for whom this is: rooms, users or sockets, or everyone: true")
+	case aimed:
+		b = b.To(rooms...).ToSocket(t.Sockets...)
+	}
+	return b.Except(except...).ExceptSocket(t.ExceptSockets...), nil
+}
+
+func (a *API) namespace(name string) (*socketio.Namespace, error) {
+	if ns := a.o.Namespaces[name]; ns != nil {
+		return ns, nil
+	}
+	return nil, fail(unknownNamespace, "there is no namespace %q; there is %s",
+		name, strings.Join(slices.Sorted(maps.Keys(a.o.Namespaces)), ", "))
+}
+
+func checkNames(list string, names []string) error {
+	if len(names) > maxNames {
+		return fail(tooMany, "%s has more than %d names", list, maxNames)
+	}
+	for _, name := range names {
+		if name == "" || len(name) > maxName || !utf8.ValidString(name) {
+			return fail(badRequest, "%s: names are 1 to %d bytes of UTF-8", list, maxName)
+		}
+	}
+	return nil
+}
+
+// withUsers adds to rooms those that stand for users.
+func withUsers(rooms, users []string) ([]string, error) {
+	all := slices.Clone(rooms)
+	for _, user := range users {
+		room := app.UserRoom(user)
+		if len(room) > maxName {
+			return nil, fail(badRequest, "the name of a user is too long: the room %q has more than %d bytes", room, maxName)
+		}
+		all = append(all, room)
+	}
+	return all, nil
+}

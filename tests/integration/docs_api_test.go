@@ -1,0 +1,79 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// documentedBackends is the internal address in the documents.
+const documentedBackends = "localhost:3001"
+
+// TestDocumentsAPI: the manual's programs do what they are said to, twice: a client in
+// the room hears the event once, and they print what their last comment says.
+func TestDocumentsAPI(t *testing.T) {
+	t.Parallel()
+	for language, tt := range map[string]struct {
+		file, comment string
+		command       []string
+	}{
+		"sh":     {"emit.sh", "# ", []string{"sh"}},
+		"js":     {"emit.mjs", "// ", []string{"node"}},
+		"python": {"emit.py", "# ", []string{"python3"}},
+		"go":     {"emit.go", "// ", []string{"go", "run"}},
+	} {
+		t.Run(language, func(t *testing.T) {
+			t.Parallel()
+			for _, tool := range []string{tt.command[0], map[string]string{"sh": "curl"}[language]} {
+				if _, err := exec.LookPath(tool); tool != "" && err != nil {
+					t.Skipf("the language is not there: %v", err)
+				}
+			}
+			n := startNode(t, withAPI)
+			d := startDriver(t)
+			ann := d.open("ann", newest, n.url(), transports["websocket"])
+			ann.call("join", "lobby")
+			for _, b := range blocksOf(t, language, manual) {
+				_, comment, ok := strings.Cut(b.code, tt.comment+"Output:\n")
+				if !ok {
+					t.Fatalf("%s does not say what it prints", b.where)
+				}
+				want := strings.ReplaceAll(comment, tt.comment, "")
+				file := filepath.Join(t.TempDir(), tt.file)
+				code := strings.ReplaceAll(b.code, documentedBackends, n.internal)
+				if err := os.WriteFile(file, []byte(code), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 {
+					if got := runFile(t, file, tt.command...); got != want {
+						t.Errorf("%s prints\n%s\nwant\n%s", b.where, got, want)
+					}
+				}
+				ann.hears("news", `{"order":1,"state":"shipped"}`)
+			}
+			n.backend().post("emit", `{"rooms":["lobby"],"event":"end"}`)
+			ann.hears("end")
+		})
+	}
+}
+
+// runFile runs a program that knows the tests' key, and returns what it prints.
+func runFile(t *testing.T, file string, command ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // go run compiles
+	defer cancel()
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], file)...)
+	cmd.Env = append(os.Environ(), "API_KEY="+apiKey)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", file, err, out, &stderr)
+	}
+	return string(out)
+}
