@@ -1,6 +1,11 @@
 package api
 
-import "context"
+import (
+	"context"
+	"strings"
+
+	"github.com/rejoin-io/rejoin/internal/app"
+)
 
 func (a *API) join(ctx context.Context, body []byte) (any, error) {
 	var c struct {
@@ -38,10 +43,16 @@ func (a *API) leave(ctx context.Context, body []byte) (any, error) {
 	return nil, b.SocketsLeave(ctx, c.Leave...)
 }
 
-// named checks the rooms that are joined or left.
+// named checks the rooms that are joined or left. Who is in a user's room is a
+// matter of who they are.
 func named(field string, rooms []string) error {
 	if len(rooms) == 0 {
 		return fail(badRequest, "%s is a list of rooms", field)
+	}
+	for _, room := range rooms {
+		if own := app.UserRoom(""); strings.HasPrefix(room, own) {
+			return fail(badRequest, "%s: a room that begins with %s is its user's own", field, own)
+		}
 	}
 	return checkNames(field, rooms)
 }

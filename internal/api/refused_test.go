@@ -70,6 +70,8 @@ func TestRefused(t *testing.T) {
 		{"POST", "join", `{"everyone":true}`, badRequest, "join", nil},
 		{"POST", "join", `{"everyone":true,"join":[]}`, badRequest, "join", nil},
 		{"POST", "join", `{"everyone":true,"join":[""]}`, badRequest, "join", nil},
+		{"POST", "join", `{"everyone":true,"join":["r","user:ann"]}`, badRequest, "user's own", nil},
+		{"POST", "leave", `{"users":["ann"],"leave":["user:ann"]}`, badRequest, "user's own", nil},
 		{"POST", "join", `{"join":["r"]}`, badRequest, "for whom", nil},
 		{"POST", "leave", `{"everyone":true,"leave":` + many + `}`, tooMany, "leave", nil},
 		{"POST", "leave", `{"leave":["r"]}`, badRequest, "for whom", nil},

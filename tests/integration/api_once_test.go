@@ -1,0 +1,145 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+)
+
+// TestAPIOnce: a call with an Idempotency-Key happens once, at whichever nodes it is
+// made, and is answered as it was the first time.
+func TestAPIOnce(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2, withAPI)
+	d := startDriver(t)
+	ann := d.open("ann", newest, c.nodes[0].url(), transports["websocket"])
+	ann.call("join", "x")
+	const body = `{"rooms":["x"],"event":"news","args":[1]}`
+	for round := range 10 {
+		key := fmt.Sprint("round-", round)
+		replies := make([]apiReply, 8)
+		var calls sync.WaitGroup
+		for i := range replies {
+			calls.Go(func() {
+				for again := true; again; { // as its problem says
+					replies[i] = c.nodes[i%2].backend().do(apiCall{method: "POST", path: "emit", body: body, key: key})
+					again = replies[i].status == http.StatusConflict
+					if again && (replies[i].Code != "under_way" || replies[i].header.Get("Retry-After") != "1" || !replies[i].MayHave) {
+						t.Errorf("%d %s", replies[i].status, replies[i].text)
+						return
+					}
+				}
+			})
+		}
+		calls.Wait()
+		first := 0
+		for _, r := range replies {
+			if r.header.Get("Idempotency-Replayed") == "" {
+				first++
+			}
+			if r.status != http.StatusOK || r.Offset == "" || r.text != replies[0].text {
+				t.Errorf("%d %s", r.status, r.text)
+			}
+		}
+		if first != 1 {
+			t.Errorf("%d calls were the first", first)
+		}
+		ann.hears("news", "1")
+	}
+	b := c.nodes[1].backend()
+	b.post("emit", body, "key")
+	ann.hears("news", "1")
+	for path, other := range map[string]string{"emit": `{"rooms":["x"],"event":"news","args":[2]}`, "ask": body} {
+		if r := b.do(apiCall{method: "POST", path: path, body: other, key: "key"}); r.status != http.StatusUnprocessableEntity || r.Code != "key_reused" || r.MayHave {
+			t.Errorf("%d %s", r.status, r.text)
+		}
+	}
+	// What failed did nothing, and its key is free.
+	if r := b.do(apiCall{method: "POST", path: "emit", body: `{"rooms":[],"event":"news"}`, key: "new", wrong: true}); r.status != http.StatusBadRequest {
+		t.Errorf("%d %s", r.status, r.text)
+	}
+	b.post("join", `{"rooms":["x"],"join":["y"]}`, "new")
+	if r := b.post("join", `{"rooms":["x"],"join":["y"]}`, "new"); r.status != http.StatusNoContent || r.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("%d %s", r.status, r.text)
+	}
+	b.post("emit", `{"rooms":["y"],"event":"end"}`)
+	ann.hears("end") // and nothing before
+}
+
+// TestAPINodeKilled: a call whose node is killed is not made again under its key:
+// nobody knows what became of it.
+func TestAPINodeKilled(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2, withAPI)
+	a, b := c.nodes[0], c.nodes[1]
+	d := startDriver(t)
+	ann := d.open("ann", newest, b.url(), transports["websocket"])
+	ann.call("join", "x")
+	const question = `{"rooms":["x"],"event":"well?","timeout":60000}`
+	d.suspend() // nobody answers
+	before := b.metrics()["rejoin_deliveries_total"]
+	asked := make(chan error, 1)
+	go func() { // ends with the node
+		_, err := a.backend().try(apiCall{method: "POST", path: "ask", body: question, key: "key"})
+		asked <- err
+	}()
+	b.eventually("asked", func() error {
+		if b.metrics()["rejoin_deliveries_total"] == before {
+			return errors.New("nothing is delivered")
+		}
+		return nil
+	})
+	a.kill()
+	if err := <-asked; err == nil {
+		t.Error("the killed node has answered")
+	}
+	if r := b.backend().do(apiCall{method: "POST", path: "ask", body: question, key: "key"}); r.Code != "under_way" || !r.MayHave {
+		t.Errorf("%d %s", r.status, r.text)
+	}
+	d.resume()
+	ann.hears("well?")
+	b.backend().post("emit", `{"rooms":["x"],"event":"end"}`)
+	ann.hears("end")
+	a.restart()
+}
+
+// TestAPIRedisAway: without Redis a call fails in bounded time, says that nothing
+// has happened, and can be made again with its key.
+func TestAPIRedisAway(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 1, withAPI, "REJOIN_REDIS_TIMEOUT=500ms")
+	n := c.nodes[0]
+	d := startDriver(t)
+	ann := d.open("ann", newest, n.url(), transports["websocket"])
+	ann.call("join", "x")
+	const body = `{"rooms":["x"],"event":"news","args":[1]}`
+	n.redis.cut()
+	for key, mayHave := range map[string]bool{"key": false, "": true} {
+		r := n.backend().do(apiCall{method: "POST", path: "emit", body: body, key: key})
+		if r.status != http.StatusServiceUnavailable || r.Code != "unavailable" || r.MayHave != mayHave {
+			t.Errorf("key %q: %d %s", key, r.status, r.text)
+		}
+	}
+	if r := n.backend().do(apiCall{method: "GET", path: "history?room=x"}); r.status != http.StatusServiceUnavailable || r.MayHave {
+		t.Errorf("%d %s", r.status, r.text)
+	}
+	n.redis.mend()
+	n.awaitReady()
+	heard := 0
+	n.eventually("able to emit", func() error {
+		r := n.backend().do(apiCall{method: "POST", path: "emit", body: body, key: "key"})
+		if r.status != http.StatusOK {
+			return errors.New(r.text)
+		}
+		return nil
+	})
+	n.backend().post("emit", `{"rooms":["x"],"event":"end"}`)
+	for r := ann.await("event"); r.Event != "end"; r = ann.await("event") {
+		heard++
+	}
+	if heard < 1 || heard > 2 { // the one without a key may have happened
+		t.Errorf("%d events", heard)
+	}
+}
