@@ -68,6 +68,7 @@ func runFile(t *testing.T, file string, command ...string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // go run compiles
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], append(command[1:], file)...)
+	cmd.Dir = filepath.Dir(file) // outside of our modules
 	cmd.Env = append(os.Environ(), "API_KEY="+apiKey)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
