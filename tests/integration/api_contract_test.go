@@ -94,11 +94,11 @@ func TestAPIPorts(t *testing.T) {
 		t.Errorf("%v requests are timed", got)
 	}
 	for _, secret := range []string{apiKey, "a guess"} {
-		if open.log.contains(secret) {
+		if open.log.Contains(secret) {
 			t.Errorf("the log shows %q", secret)
 		}
 	}
-	if !open.log.contains("an API call failed") {
+	if !open.log.Contains("an API call failed") {
 		t.Error("the log says nothing of refused keys")
 	}
 }
