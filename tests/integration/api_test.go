@@ -90,7 +90,7 @@ func TestAPIPartial(t *testing.T) {
 	for _, path := range []string{"sockets", "rooms", "members?room=x"} {
 		reads.Go(func() {
 			r := a.backend().do(apiCall{method: "GET", path: path})
-			if n := len(r.Sockets) + len(r.Rooms) + len(r.Members); n != 1 || !r.Partial || !slices.Equal(r.SilentNodes, []string{b.log.id}) {
+			if n := len(r.Sockets) + len(r.Rooms) + len(r.Members); n != 1 || !r.Partial || !slices.Equal(r.SilentNodes, []string{b.log.ID}) {
 				t.Errorf("%s: %s", path, r.text)
 			}
 		})
@@ -169,7 +169,7 @@ func TestAPIReads(t *testing.T) {
 			t.Errorf("sockets %q, want %q", got, ids)
 		}
 		if r := b.get("sockets?room=x&except=y+%26+z"); len(r.Sockets) != 1 || r.Sockets[0].ID != ann.state().ID ||
-			r.Sockets[0].Node != c.nodes[0].log.id || !slices.Equal(r.Sockets[0].Rooms, []string{"x"}) {
+			r.Sockets[0].Node != c.nodes[0].log.ID || !slices.Equal(r.Sockets[0].Rooms, []string{"x"}) {
 			t.Errorf("%s", r.text)
 		}
 		if r := b.get("sockets?namespace=/chat"); len(r.Sockets) != 1 || r.Sockets[0].Rooms == nil {
