@@ -151,7 +151,7 @@ func underACL(t *testing.T, u user, at string, servers []*redistest.Server, more
 // connection that it went out on is killed. A room without members is not heard
 // any more after a while.
 func silence(t *testing.T, target *redisurl.Target, servers []*redistest.Server) {
-	a, err := redis.New(deadline(t), redis.Options{Redis: target, Node: "a", Prefix: prefix(t), Timeout: 300 * time.Millisecond})
+	a, err := redis.New(deadline(t), redis.Options{Redis: target, Node: "a", Prefix: prefix(t), Timeout: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +171,7 @@ func silence(t *testing.T, target *redisurl.Target, servers []*redistest.Server)
 	}
 	e := adapter.Event{Target: rooms.Target{To: []rooms.Room{room}}, Stored: true}
 	for _, s := range servers { // silent to clients, but not to one another
-		if err := s.Client().Do(t.Context(), "CLIENT", "PAUSE", 2000, "ALL").Err(); err != nil {
+		if err := s.Client().Do(t.Context(), "CLIENT", "PAUSE", 3000, "ALL").Err(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -128,7 +128,7 @@ func TestClientsAddress(t *testing.T) {
 }
 
 func TestOwnerGone(t *testing.T) {
-	c := setUp(t, 2, func(_ *engineio.Options, o *Options) { o.Timeout = 100 * time.Millisecond })
+	c := setUp(t, 2, func(_ *engineio.Options, o *Options) { o.Timeout = time.Second })
 	a, b := c.nodes[0], c.nodes[1]
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	defer stranger.Close()

@@ -110,7 +110,7 @@ func ExampleBroadcast_EmitWithAck() {
 	go ann.answer() // bob does not
 
 	ctx := context.Background()
-	for answer, err := range srv.Timeout(100*time.Millisecond).EmitWithAck(ctx, "still there?", "yes") {
+	for answer, err := range srv.Timeout(time.Second).EmitWithAck(ctx, "still there?", "yes") {
 		if silent := (*socketio.UnansweredError)(nil); errors.As(err, &silent) {
 			fmt.Println("no answer from bob:", slices.Equal(silent.Sockets, []string{bob.id}))
 			break

@@ -232,7 +232,7 @@ func TestSilentNodesAreNamed(t *testing.T) {
 	joining(n2.Namespace)
 	n2.client(t).call(`["join","r"]`)
 	for _, b := range []Broadcast{n1.Everyone(), n1.To("r")} {
-		found, err := b.Timeout(100 * time.Millisecond).FetchSockets(t.Context())
+		found, err := b.Timeout(time.Second).FetchSockets(t.Context())
 		if len(found) != 1 || found[0].Node != "bbbb" {
 			t.Errorf("found %+v", found)
 		}

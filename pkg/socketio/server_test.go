@@ -116,7 +116,7 @@ func TestAckNamesWhoWasSilent(t *testing.T) {
 	}()
 	var answered []string
 	var silent *UnansweredError
-	for answer, err := range n.Timeout(200*time.Millisecond).EmitWithAck(t.Context(), "q") {
+	for answer, err := range n.Timeout(time.Second).EmitWithAck(t.Context(), "q") {
 		if err != nil {
 			if !errors.As(err, &silent) {
 				t.Fatal(err)
