@@ -3,6 +3,8 @@ package integration
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,8 +84,14 @@ func TestBounded(t *testing.T) { // not beside others, who would feel the flood
 		})
 	}
 	eventually(t, "the flood does not come", func() error {
-		if events := n.metrics()["rejoin_deliveries_total"]; events < 2000 {
+		if events := n.metrics()["rejoin_deliveries_total"]; events < flooders*20 {
 			return fmt.Errorf("%v deliveries", events)
+		}
+		for i := range 5 {
+			room := fmt.Sprint("room ", i)
+			if !slices.ContainsFunc(slices.Collect(maps.Values(f.ledger.of(room))), func(s sequence) bool { return s.acked > 0 }) {
+				return fmt.Errorf("nothing is published in %s", room)
+			}
 		}
 		return nil
 	})
@@ -114,8 +122,14 @@ func TestBounded(t *testing.T) { // not beside others, who would feel the flood
 	m := n.metrics()
 	t.Logf("at most %d MiB; %v events in, %v deliveries, %v gaps repaired, heap %v MiB", n.memory("VmHWM")>>20,
 		m["rejoin_events_in_total"], m["rejoin_deliveries_total"], m["rejoin_redis_feed_repairs_total"], int(m["go_memstats_heap_alloc_bytes"])>>20)
-	if r, _, acked, _ := f.counts(); r.refused > 0 || acked == 0 {
-		t.Errorf("%d clients were refused, %d events acknowledged", r.refused, acked)
+	r, _, acked, failed := f.counts()
+	if r.refused > 0 || acked == 0 || len(failed) == 0 {
+		t.Errorf("%d clients were refused, %d events acknowledged, %d kinds of failure", r.refused, acked, len(failed))
+	}
+	for err := range failed {
+		if strings.Contains(err, "timeout") {
+			t.Errorf("a publisher was told: %s", err)
+		}
 	}
 }
 
