@@ -43,31 +43,6 @@ func (s *Server) admit(sock *Socket) {
 	}
 }
 
-// screen runs the middlewares.
-func (s *Socket) screen() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.client.srv.log.Error("a middleware panicked", zap.Any("panic", p))
-			err = errors.New("internal error")
-		}
-	}()
-	id, err := s.ns.srv.opts.NewID(s.ctx, s)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.id = id
-	s.mu.Unlock()
-	for _, r := range s.ns.rulesNow() {
-		for _, f := range r.use {
-			if err := f(s.ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // refuse answers CONNECT with an error. The connection stays.
 func (s *Socket) refuse(err error) {
 	s.client.detach(s)
@@ -109,12 +84,18 @@ func (s *Socket) settleIn(ctx context.Context) error {
 // begin makes the socket a new one.
 func (s *Socket) begin(ctx context.Context) error {
 	srv := s.ns.srv
+	done, err := s.change(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	s.mu.Lock()
 	s.gate.shut++
+	granted := s.enterGranted()
 	s.place()
-	implicit := s.implicit()
+	all := append(s.implicit(), inNamed(s.nsName, granted)...)
 	s.mu.Unlock()
-	born, err := srv.adapter.Subscribe(ctx, implicit...)
+	born, err := srv.adapter.Subscribe(ctx, all...)
 	if err != nil {
 		s.mu.Lock()
 		s.gate.open(s.pass)
@@ -125,6 +106,9 @@ func (s *Socket) begin(ctx context.Context) error {
 	s.mu.Lock()
 	s.subscribed = true
 	s.rooms.born, s.newestJoin, s.epoch = born, born, born.Epoch
+	for _, name := range granted {
+		s.rooms.confirm(name, born)
+	}
 	if srv.opts.recovery() {
 		s.pid, s.fence = newID(), 1
 	}
@@ -142,8 +126,20 @@ func (s *Socket) begin(ctx context.Context) error {
 	s.mu.Unlock()
 	if err != nil {
 		s.endSession(ClientDisconnect) // nobody has been told of it
+		return err
 	}
-	return err
+	s.ns.tellRooms(s.ID(), true, granted...)
+	return nil
+}
+
+// enterGranted begins the joins that the middlewares have asked for, and returns
+// those that are new. s.mu is held.
+func (s *Socket) enterGranted() []string {
+	news := s.missing(s.screening.granted)
+	for _, name := range news {
+		s.rooms.enter(name)
+	}
+	return news
 }
 
 // answerConnect tells the client that it is connected, and lets the socket's

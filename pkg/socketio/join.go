@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
@@ -18,11 +18,18 @@ import (
 // Join puts the socket into rooms. When it returns without error the socket gets
 // every event that is published to them from now on, also after a recovery; on
 // error it is in none of the new ones. Rooms that it is in already are no error.
+//
+// In a middleware it takes effect with the socket's connection: the client is in
+// the rooms before it is told that it is connected, also if it is recovered. A
+// room that it was in before has what it missed, others begin then.
 func (s *Socket) Join(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		if err := checkRoom(name); err != nil {
 			return err
 		}
+	}
+	if granted, err := s.grant(names); granted {
+		return err
 	}
 	done, err := s.change(ctx)
 	if err != nil {
@@ -48,6 +55,26 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	s.enter(news)
 	s.mu.Unlock()
 	return s.settle(ctx, news, nil)
+}
+
+// grant notes a join that a middleware asks for. It reports whether this is one.
+func (s *Socket) grant(names []string) (granted bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.screening.under {
+		return false, nil
+	}
+	all := s.screening.granted
+	for _, name := range names {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	if most := s.ns.srv.opts.RoomsPerSocket; len(all) > most {
+		return true, fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
+	}
+	s.screening.granted = all
+	return true, nil
 }
 
 // tooMany reports whether the socket can't join so many more rooms. s.mu is held.
@@ -189,6 +216,12 @@ func (s *Socket) reached(d *delivery) {
 // error the socket has left here, but could find itself in the rooms again when
 // it is recovered.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
+	return s.leaveThose(ctx, func() []string { return names })
+}
+
+// leaveThose is Leave for the rooms that those returns. It is called with s.mu
+// held.
+func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	done, err := s.change(ctx)
 	if err != nil {
 		return err
@@ -202,7 +235,7 @@ func (s *Socket) Leave(ctx context.Context, names ...string) error {
 		f.mu.Unlock()
 		return ErrDisconnected
 	}
-	left := s.leave(names, f.cursor)
+	left := s.leave(those(), f.cursor)
 	s.mu.Unlock()
 	f.mu.Unlock()
 	if len(left) == 0 {
@@ -239,11 +272,18 @@ func (s *Socket) left(names []string) {
 // sends commands is the application, not a client.
 func (s *Socket) joinByCommand(names []string, at adapter.Cursor) {
 	news := s.missing(names)
-	if len(news) == 0 {
+	if len(news) > 0 {
+		s.enter(news)
+	}
+	if !s.rooms.command(names) {
 		return
 	}
-	s.enter(news)
-	s.background(func(ctx context.Context) error { return s.settle(ctx, news, &at) })
+	s.background(func(ctx context.Context) error {
+		if len(news) == 0 {
+			return s.save(ctx)
+		}
+		return s.settle(ctx, news, &at)
+	})
 }
 
 // leaveByCommand leaves at the position of the event that asks for it. s.mu is
@@ -316,7 +356,7 @@ func (s *Socket) snapshot() session.Session {
 // not wait, and may be called with s.mu held.
 func (s *Socket) cut(cause error) {
 	s.client.srv.log.Info("a client is cut and can come back", zap.String("namespace", s.nsName), zap.Error(cause))
-	s.client.srv.spawn(func() { s.client.conn.Close(engineio.TransportClose) })
+	s.client.srv.spawn(s.Cut)
 }
 
 func inNamed(namespace string, names []string) []rooms.Room {

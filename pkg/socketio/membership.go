@@ -12,11 +12,13 @@ import (
 // A stay is one membership of a room as an interval of positions: its member is
 // meant by the events after join, up to and including leave. While open it has
 // not been left; while pending its join position is not known yet, so nothing
-// can be said about any event.
+// can be said about any event. A commanded one is by the will of the server's
+// application, whatever the client itself may join.
 type stay struct {
 	join, leave adapter.Cursor
 	pending     bool
 	open        bool
+	commanded   bool
 }
 
 func (st stay) holds(p adapter.Position) bool {
@@ -32,6 +34,8 @@ type memberships struct {
 	named map[string][]stay // by room name; the newest stay last
 	count int               // of all stays in named
 	open  int               // of those that are open
+	// unsaved: they are not those that restore has read.
+	unsaved bool
 }
 
 // in reports whether the socket with this id was in a room at a position.
@@ -75,6 +79,32 @@ func (m *memberships) enter(name string) {
 func (m *memberships) confirm(name string, at adapter.Cursor) {
 	if st := m.current(name); st != nil && st.pending {
 		st.join, st.pending = at, false
+		m.unsaved = true
+	}
+}
+
+// command notes that the open stays in some rooms are by a command, and reports
+// whether that was not known of all of them.
+func (m *memberships) command(names []string) (news bool) {
+	for _, name := range names {
+		if st := m.current(name); st != nil && !st.commanded {
+			st.commanded, m.unsaved, news = true, true, true
+		}
+	}
+	return news
+}
+
+// keep forgets the stays in rooms that may does not allow, but for commanded ones.
+func (m *memberships) keep(may func(room string) bool) {
+	for name, stays := range m.named {
+		if may(name) {
+			continue
+		}
+		if st := m.current(name); st != nil && !st.commanded {
+			m.open--
+		}
+		kept := slices.DeleteFunc(stays, func(st stay) bool { return !st.commanded })
+		m.replace(name, kept)
 	}
 }
 
@@ -88,6 +118,7 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 	default:
 		st.leave, st.open = at, false
 		m.open--
+		m.unsaved = true
 	}
 }
 
@@ -96,12 +127,17 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 func (m *memberships) enterAt(name string, at adapter.Cursor) bool {
 	if stays := m.named[name]; len(stays) > 0 {
 		newest := stays[len(stays)-1]
-		if newest.open || newest.join.Covers(at.At) || newest.leave.Covers(at.At) {
+		if newest.join.Covers(at.At) || newest.leave.Covers(at.At) {
+			return false
+		}
+		if newest.open {
+			m.command([]string{name})
 			return false
 		}
 	}
 	m.enter(name)
 	m.confirm(name, at)
+	m.command([]string{name})
 	return true
 }
 
@@ -157,12 +193,22 @@ func (m *memberships) forget(before time.Time) {
 		kept := slices.DeleteFunc(stays, func(st stay) bool {
 			return !st.open && st.leave.At.Time().Before(before)
 		})
-		m.count -= len(stays) - len(kept)
-		if len(kept) == 0 {
-			delete(m.named, name)
-		} else {
-			m.named[name] = kept
-		}
+		m.replace(name, kept)
+	}
+}
+
+// replace makes some of a room's stays all that there are.
+func (m *memberships) replace(name string, kept []stay) {
+	gone := len(m.named[name]) - len(kept)
+	if gone == 0 {
+		return
+	}
+	m.count -= gone
+	m.unsaved = true
+	if len(kept) == 0 {
+		delete(m.named, name)
+	} else {
+		m.named[name] = kept
 	}
 }
 
@@ -199,17 +245,24 @@ func (m *memberships) since(namespace, id string, seen adapter.Cursor) map[rooms
 	return since
 }
 
+// byCommand is set in the kind of a membership that a command made, which earlier
+// versions take for one like any other.
+const byCommand = 1 << 7
+
 // save returns the stays as a session keeps them. Pending ones are not part of
 // it: they begin when the session that names them is stored.
 func (m *memberships) save() []session.Membership {
 	list := []session.Membership{{Kind: uint8(rooms.Everyone), Join: m.born.String()}}
 	for name, stays := range m.named {
 		for _, st := range stays {
-			if !st.pending {
-				list = append(list, session.Membership{
-					Kind: uint8(rooms.Named), Name: name, Join: st.join.String(), Leave: st.leave.String(),
-				})
+			if st.pending {
+				continue
 			}
+			kind := uint8(rooms.Named)
+			if st.commanded {
+				kind |= byCommand
+			}
+			list = append(list, session.Membership{Kind: kind, Name: name, Join: st.join.String(), Leave: st.leave.String()})
 		}
 	}
 	return list
@@ -227,7 +280,7 @@ func restore(list []session.Membership) (memberships, error) {
 			m.born = join
 			continue
 		}
-		st := stay{join: join, open: s.Leave == ""}
+		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0}
 		if !st.open {
 			if st.leave, err = adapter.ParseCursor(s.Leave); err != nil {
 				return m, err

@@ -93,10 +93,12 @@ func (s *Socket) recover(ctx context.Context, pid, offset string) error {
 	s.mu.Lock()
 	s.recovered = true
 	err = s.answerConnect()
+	names := s.rooms.names()
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
+	s.ns.tellRooms(s.ID(), true, names...)
 	srv.stats.recoveries.add(recoveredWell)
 	if err := s.replay(missed, end); err != nil {
 		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
@@ -147,8 +149,8 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 	return claimed, nil
 }
 
-// assume makes the socket what the session says, and places it in its rooms with
-// its gate shut.
+// assume makes the socket what the session says, as far as the middlewares let
+// it, and places it in its rooms with its gate shut.
 func (s *Socket) assume(claimed session.Session) error {
 	stays, err := restore(claimed.Rooms)
 	if err != nil {
@@ -158,6 +160,8 @@ func (s *Socket) assume(claimed session.Session) error {
 	defer s.mu.Unlock()
 	s.id, s.pid, s.fence, s.epoch = claimed.ID, claimed.PID, claimed.Fence, claimed.Epoch
 	s.data, s.rooms = claimed.Data, stays
+	s.rooms.keep(s.screening.keeps)
+	s.enterGranted()
 	s.newestJoin = stays.newestJoin()
 	s.recovering = true
 	s.gate.shut++
@@ -185,13 +189,19 @@ func (s *Socket) resign(ctx context.Context) {
 // missed up to it.
 func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) ([]adapter.Event, adapter.Cursor, error) {
 	s.mu.Lock()
-	current := append(s.implicit(), inNamed(s.nsName, s.rooms.names())...)
+	names := s.rooms.names()
+	current := append(s.implicit(), inNamed(s.nsName, names)...)
 	s.mu.Unlock()
-	if _, err := s.ns.srv.adapter.Subscribe(ctx, current...); err != nil {
+	at, err := s.ns.srv.adapter.Subscribe(ctx, current...)
+	if err != nil {
 		return nil, adapter.Cursor{}, err
 	}
 	s.mu.Lock()
 	s.subscribed = true
+	for _, name := range names {
+		s.rooms.confirm(name, at) // those that the middlewares have joined
+	}
+	s.newestJoin = s.rooms.newestJoin()
 	s.mu.Unlock()
 	return s.read(ctx, seen)
 }
@@ -287,15 +297,19 @@ func (s *Socket) enterAt(ctx context.Context, joined map[string]adapter.Cursor) 
 		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
 	}
 	s.newestJoin = s.rooms.newestJoin()
+	connected := s.connected
 	s.mu.Unlock()
-	_, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, slices.Collect(maps.Keys(joined)))...)
+	names := slices.Collect(maps.Keys(joined))
+	if connected {
+		s.ns.tellRooms(s.ID(), true, names...)
+	}
+	_, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, names)...)
 	return err
 }
 
 // adopt makes stays the socket's memberships and stores them if they are new.
 func (s *Socket) adopt(ctx context.Context, stays memberships) error {
 	s.mu.Lock()
-	before, now := s.rooms.save(), stays.save()
 	var left []string
 	for _, name := range s.rooms.names() {
 		if stays.current(name) == nil {
@@ -304,11 +318,17 @@ func (s *Socket) adopt(ctx context.Context, stays memberships) error {
 		}
 	}
 	s.rooms = stays
+	unsaved := stays.unsaved
+	s.rooms.unsaved = false
+	connected := s.connected
 	s.mu.Unlock()
 	if len(left) > 0 {
 		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, left)...)
 	}
-	if len(left) == 0 && len(before) == len(now) {
+	if connected { // a replay that was read again
+		s.ns.tellRooms(s.ID(), false, left...)
+	}
+	if !unsaved {
 		return nil
 	}
 	return s.save(ctx)

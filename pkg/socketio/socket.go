@@ -37,7 +37,9 @@ type Socket struct {
 	epoch     string
 	user      string
 	data      json.RawMessage
+	values    map[any]any // of this node only
 	rooms     memberships
+	screening screening
 	gate      gate
 	recovered bool
 	// newestJoin is the newest of its join positions: later events need no look

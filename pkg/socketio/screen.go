@@ -1,0 +1,106 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// A screening is what middlewares decide about a socket that is not connected
+// yet. It is guarded by the socket's lock.
+type screening struct {
+	under   bool     // they are running
+	granted []string // rooms that it is in from the start
+	may     []func(room string) bool
+}
+
+// keeps reports whether a socket that is recovered stays in a room.
+func (sc *screening) keeps(room string) bool {
+	return slices.Contains(sc.granted, room) ||
+		!slices.ContainsFunc(sc.may, func(may func(string) bool) bool { return !may(room) })
+}
+
+// screen runs the middlewares.
+func (s *Socket) screen() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.client.srv.log.Error("a middleware panicked", zap.Any("panic", p))
+			err = errors.New("internal error")
+		}
+		s.mu.Lock()
+		s.screening.under = false
+		s.mu.Unlock()
+	}()
+	id, err := s.ns.srv.opts.NewID(s.ctx, s)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.id = id
+	s.screening.under = true
+	s.mu.Unlock()
+	for _, r := range s.ns.rulesNow() {
+		for _, f := range r.use {
+			if err := f(s.ctx, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// SetValue keeps a value with the socket, under a key of the caller's own type,
+// as those of [context.WithValue]: what a middleware has found out and handlers
+// need. It stays on this node and ends with the socket: a recovered one has the
+// values that the middlewares of its new connection set, and [SocketInfo] shows
+// none. SetData is for what must be there again.
+func (s *Socket) SetValue(key, value any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.values == nil {
+		s.values = make(map[any]any)
+	}
+	s.values[key] = value
+}
+
+// Value returns what SetValue keeps under a key, or nil.
+func (s *Socket) Value(key any) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.values[key]
+}
+
+// KeepRooms takes the socket out of the named rooms that may does not allow, but
+// for those that it was put into by a command: SocketsJoin and its like. It
+// returns as Leave does.
+//
+// In a middleware it is about the rooms that a client brings along that comes
+// back, and takes effect if it does: it then is in the others no more, and gets
+// nothing that it missed of them. Rooms that a middleware joins stay. Where
+// several middlewares call it all must allow a room.
+//
+// may must return at once and must not use the socket.
+func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
+	s.mu.Lock()
+	if s.screening.under {
+		s.screening.may = append(s.screening.may, may)
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	return s.leaveThose(ctx, func() []string {
+		return slices.DeleteFunc(s.rooms.names(), func(name string) bool {
+			return s.rooms.current(name).commanded || may(name)
+		})
+	})
+}
+
+// Cut closes the socket's connection, and with it the client's sockets in other
+// namespaces, in a way that stock clients come back from by themselves: to pass
+// the middlewares again, and to be recovered. It does not wait. Disconnect is for
+// clients that shall stay away.
+func (s *Socket) Cut() { s.client.conn.Close(engineio.TransportClose) }

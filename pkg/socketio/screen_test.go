@@ -1,0 +1,250 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A pass is what the middleware of these tests finds in the auth payload.
+type pass struct {
+	Rooms []string `json:"rooms,omitempty"` // joined by the middleware
+	May   []string `json:"may"`             // what else the client may keep; all if it is absent
+}
+
+// screened has a namespace do what a pass says.
+func screened(n *Namespace) {
+	joining(n)
+	n.Use(func(ctx context.Context, s *Socket) error {
+		var p pass
+		if err := s.Auth(&p); err != nil {
+			return err
+		}
+		if err := s.Join(ctx, p.Rooms...); err != nil {
+			return err
+		}
+		if p.May == nil {
+			return nil
+		}
+		return s.KeepRooms(ctx, func(room string) bool { return slices.Contains(p.May, room) })
+	})
+}
+
+// enter connects a new client with a pass.
+func (n *testNode) enter(t *testing.T, p pass) *wire {
+	t.Helper()
+	auth, err := json.Marshal(p)
+	must(t, err)
+	return n.dial(t).connect("/", string(auth))
+}
+
+// reenter connects a client that was here before, with a pass. It must be
+// recovered.
+func (n *testNode) reenter(t *testing.T, was *wire, p pass) *wire {
+	t.Helper()
+	auth, err := json.Marshal(struct {
+		pass
+		PID    string `json:"pid"`
+		Offset string `json:"offset,omitempty"`
+	}{p, was.pid, was.offset})
+	must(t, err)
+	w := n.dial(t)
+	w.offset = was.offset
+	if w.connect("/", string(auth)); w.sid != was.sid {
+		t.Fatalf("not recovered: %v", n.Stats().Recoveries)
+	}
+	return w
+}
+
+func (w *wire) inRooms(n *testNode, want ...string) {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprintf("it is in %q", want), func() bool {
+		s := n.Socket(w.sid)
+		return s != nil && slices.Equal(s.Rooms(), want)
+	})
+}
+
+func TestAMiddlewareJoins(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1, n2 := c.node(t, "aaaa", Options{RoomsPerSocket: 3}), c.node(t, "bbbb", Options{})
+	screened(n1.Namespace)
+	screened(n2.Namespace)
+	n1.OnConnect(func(s *Socket) { _ = s.Emit(s.Context(), "in", strings.Join(s.Rooms(), " ")) })
+	a := n1.enter(t, pass{Rooms: []string{"x", "y", "x"}})
+	must(t, n2.To("x").Emit(t.Context(), "n", 1)) // CONNECT is answered, so it is in
+	a.want(`["in","x y"]`, numbered(1))
+	a.call(`["leave","y"]`)
+	a.cut()
+	must(t, n1.To("x", "y", "z").Emit(t.Context(), "n", 2))
+	b := n2.reenter(t, a, pass{Rooms: []string{"y", "z"}})
+	b.want(numbered(2))
+	must(t, n1.To("y").Emit(t.Context(), "n", 3))
+	must(t, n1.To("z").Emit(t.Context(), "n", 4))
+	b.want(numbered(3), numbered(4))
+	b.inRooms(n2, "x", "y", "z")
+
+	d := n1.dial(t)
+	d.write(`40{"rooms":["1","2","3","4"]}`)
+	if m := d.next(); !strings.HasPrefix(m, "44{") || !strings.Contains(m, ErrTooManyRooms.Error()) {
+		t.Errorf("more rooms than allowed: %s", m)
+	}
+}
+
+// What a client may not hear any more it does not get when it comes back, also
+// not what it missed while it still was in the room, or had been a moment before.
+func TestRoomsThatAreNotKept(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
+	screened(n1.Namespace)
+	screened(n2.Namespace)
+	all := []string{"open", "secret", "left", "granted", "given"}
+	a := n1.enter(t, pass{Rooms: []string{"granted"}, May: all})
+	for _, room := range []string{"open", "secret", "left", "given"} {
+		a.call(fmt.Sprintf(`["join",%q]`, room))
+	}
+	must(t, n1.Emit(t.Context(), "n", 0))
+	a.want(numbered(0))
+	emitAll := func(n int) {
+		t.Helper()
+		for i, room := range all {
+			must(t, n2.To(room).Emit(t.Context(), "n", 10*n+i))
+		}
+	}
+	emitAll(1)
+	for range all {
+		a.event()
+	}
+	a.offset = "" // it did not get them
+	a.call(`["leave","left"]`)
+	must(t, n2.ToSocket(a.sid).SocketsJoin(t.Context(), "given", "commanded"))
+	a.inRooms(n1, "commanded", "given", "granted", "open", "secret")
+	a.cut()
+	emitAll(2)
+	b := n2.reenter(t, a, pass{May: []string{"open"}})
+	b.want(numbered(0), numbered(10), numbered(14), numbered(20), numbered(24))
+	emitAll(3)
+	b.want(numbered(30), numbered(34))
+	b.inRooms(n2, "commanded", "given", "open")
+	b.cut()
+	d := n1.reenter(t, b, pass{May: all}) // left is left
+	emitAll(4)
+	d.want(numbered(40), numbered(44))
+	d.inRooms(n1, "commanded", "given", "open")
+	d.quiet()
+}
+
+func TestKeepRoomsOfALiveSocket(t *testing.T) {
+	n := start(t, Options{})
+	screened(n.Namespace)
+	a := n.enter(t, pass{Rooms: []string{"granted"}})
+	a.call(`["join","open"]`)
+	a.call(`["join","secret"]`)
+	s := n.Socket(a.sid)
+	must(t, s.Self().SocketsJoin(t.Context(), "commanded"))
+	a.inRooms(n, "commanded", "granted", "open", "secret")
+	must(t, s.KeepRooms(t.Context(), func(room string) bool { return room == "open" }))
+	a.inRooms(n, "commanded", "open")
+	for i, room := range []string{"secret", "granted", "open"} {
+		must(t, n.To(room).Emit(t.Context(), "n", i))
+	}
+	a.want(numbered(2))
+	a.quiet()
+	a.cut()
+	a.offset = ""
+	b := n.reenter(t, a, pass{})
+	b.want(numbered(2))
+	b.inRooms(n, "commanded", "open")
+}
+
+// A join by command that a client heard of in a recovery is stored like any other.
+func TestAJoinByCommandWhileAwayLasts(t *testing.T) {
+	n := start(t, Options{})
+	screened(n.Namespace)
+	a := n.enter(t, pass{})
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "r"))
+	must(t, n.To("r").Emit(t.Context(), "n", 1))
+	b := n.reenter(t, a, pass{May: []string{}})
+	b.want(numbered(1))
+	b.cut()
+	must(t, n.To("r").Emit(t.Context(), "n", 2))
+	d := n.reenter(t, b, pass{May: []string{}})
+	d.want(numbered(2))
+	d.inRooms(n, "r")
+}
+
+func TestValuesAreOfOneConnection(t *testing.T) {
+	type key struct{}
+	n := start(t, Options{})
+	n.Use(func(_ context.Context, s *Socket) error {
+		if s.Value(key{}) != nil {
+			return errors.New("there is a value already")
+		}
+		var claims struct{ Name string }
+		if err := s.Auth(&claims); err != nil {
+			return err
+		}
+		s.SetValue(key{}, claims.Name)
+		return nil
+	})
+	n.On("who", func(_ context.Context, e *Event) error { return e.Ack(e.Socket().Value(key{})) })
+	a := n.dial(t).connect("/", `{"name":"ann"}`)
+	if got := a.call(`["who"]`); got != `["ann"]` {
+		t.Error(got)
+	}
+	a.cut()
+	b := n.dial(t).connect("/", fmt.Sprintf(`{"name":"bea","pid":%q}`, a.pid))
+	if got := b.call(`["who"]`); b.sid != a.sid || got != `["bea"]` {
+		t.Error(got)
+	}
+}
+
+func TestCutIsComeBackFrom(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.call(`["join","r"]`)
+	n.Socket(a.sid).Cut()
+	<-a.closed
+	for len(a.in) > 0 {
+		if m := <-a.in; strings.HasPrefix(m, "41") {
+			t.Error("the client was disconnected, and does not come back after that")
+		}
+	}
+	must(t, n.To("r").Emit(t.Context(), "n", 1))
+	b := n.back(t, a)
+	if b.sid != a.sid {
+		t.Error("not recovered")
+	}
+	b.want(numbered(1))
+}
+
+// Who comes back to another node is in rooms there, and told of, and no longer
+// when it has gone.
+func TestRoomEventsOfARecovery(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
+	screened(n1.Namespace)
+	screened(n2.Namespace)
+	events := make(chan RoomEvent, 100)
+	n2.OnRoom(func(e RoomEvent) { events <- e })
+	a := n1.enter(t, pass{Rooms: []string{"x"}})
+	a.cut()
+	b := n2.reenter(t, a, pass{Rooms: []string{"y"}})
+	b.write("41")
+	for _, want := range []RoomEvent{
+		{RoomCreated, "x", a.sid}, {RoomJoined, "x", a.sid}, {RoomCreated, "y", a.sid}, {RoomJoined, "y", a.sid},
+		{RoomLeft, "x", a.sid}, {RoomDeleted, "x", a.sid}, {RoomLeft, "y", a.sid}, {RoomDeleted, "y", a.sid},
+	} {
+		if got := <-events; got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+}
