@@ -22,6 +22,9 @@ import (
 //	allowed  the possible values in words, where the type decides
 //	desc     the meaning
 //	section  what a group of variables is about, on its first one
+//	secret   the value is shown to nobody
+//	file     a file may hold it, which the variable with _FILE at the end names; so
+//	         it is with all secrets
 //
 // split_words makes the variable's name from the field's. An envconfig tag would
 // also have the name without its prefix looked up: PATH, of all things.
@@ -29,6 +32,13 @@ type config struct {
 	Addr           address `section:"Addresses" split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
 	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and what other nodes pass on"`
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"let addresses other than loopback be listened on though nobody has to prove who they are"`
+
+	JWTSecret    secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
+	JWTPublicKey pem         `split_words:"true" file:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
+	JwksURL      jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server to get such keys from, at the start, every 5 minutes, and when a token names one that is not known"`
+	JWTIssuer    string      `split_words:"true" allowed:"any text" desc:"what a token's iss must be; anything if not set"`
+	JWTAudience  string      `split_words:"true" allowed:"any text" desc:"what must be among a token's aud; anything if not set"`
+	DefaultCan   permissions `split_words:"true" allowed:"a JSON object with join, to, history and members, each a list of at most 100 patterns of rooms, and broadcast, all and private, each true or false" desc:"what clients may do whose tokens do not say it; nothing if not set. Without authentication, what all may do; everything if not set"`
 
 	Path           urlPath       `section:"Clients and their connections" split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"where clients connect"`
 	Namespaces     namespaces    `split_words:"true" default:"/" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
@@ -86,8 +96,8 @@ type config struct {
 // allowed: the defaults where they were not.
 func (c *config) validate(r *report) {
 	if !c.AllowAnonymous {
-		if !c.Addr.loopback() {
-			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address, or REJOIN_ALLOW_ANONYMOUS=true, since this node lets everybody in who can reach it")
+		if !c.Addr.loopback() && !c.authenticates() {
+			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address, or that of a node with authentication (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL), or REJOIN_ALLOW_ANONYMOUS=true, since this node lets everybody in who can reach it")
 		}
 		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys) == 0 {
 			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or one with REJOIN_CLUSTER_SECRET or REJOIN_API_KEYS, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no other credentials")
@@ -126,7 +136,33 @@ func (c *config) validate(r *report) {
 	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {
 		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), what may wait for one connection", c.SendQueueBytes))
 	}
+	c.validateAuthentication(r)
 	c.validateRecovery(r)
+}
+
+// authenticates reports whether clients must show a token.
+func (c *config) authenticates() bool {
+	return c.JWTSecret != "" || c.JWTPublicKey != "" || c.JwksURL.set()
+}
+
+// leastJWTSecret is how long RFC 7518 wants the key of HS256 to be.
+const leastJWTSecret = 32
+
+func (c *config) validateAuthentication(r *report) {
+	if n := len(c.JWTSecret); n > 0 && n < leastSecret {
+		r.refuse("REJOIN_JWT_SECRET", c.JWTSecret, "16 characters or more: whoever has one token can try out shorter secrets")
+	} else if n > 0 && n < leastJWTSecret {
+		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 wants %d or more, so that it can't be found out from a token", n, leastJWTSecret)
+	}
+	if c.JwksURL.set() && c.JWTAudience == "" {
+		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has given for other services are good here, too")
+	}
+	if c.JwksURL.plain() {
+		r.warn("REJOIN_JWKS_URL is not https: whoever is between this node and that server can put other keys in its answer")
+	}
+	if !c.authenticates() && (c.JWTIssuer != "" || c.JWTAudience != "") {
+		r.warn("REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE have no effect without a key: nobody has to show a token")
+	}
 }
 
 // validateRecovery keeps the promise possible. A backlog that is gone before

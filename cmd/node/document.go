@@ -17,7 +17,7 @@ func writeTable(w io.Writer) {
 			fmt.Fprintf(table, "\n%s\n", section)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", v.name, cmp.Or(v.field.Tag.Get("default"), "-"), v.field.Tag.Get("desc"))
-		fmt.Fprintf(table, "\t\t  %s\n", v.allowed())
+		fmt.Fprintf(table, "\t\t  %s\n", v.values())
 	}
 	table.Flush()
 }
@@ -40,7 +40,7 @@ This file is made from the program: `+"`go test ./cmd/node -run TestConfiguratio
 		if d := v.field.Tag.Get("default"); d != "" {
 			value = "`" + d + "`"
 		}
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", v.name, value, cell(v.allowed()), cell(v.field.Tag.Get("desc")))
+		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", v.name, value, cell(v.values()), cell(v.field.Tag.Get("desc")))
 	}
 }
 

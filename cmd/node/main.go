@@ -49,6 +49,7 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 	flags.SetOutput(io.Discard)
 	check := flags.Bool("check", false, "check the configuration and exit")
 	probed := flags.String("probe", "", "ask a URL and exit")
+	claims := flags.String("token", "", "print a token with these claims and exit")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		writeHelp(stdout)
@@ -88,6 +89,10 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 		}
 		fmt.Fprintln(stdout, "ok")
 		return exitOK
+	}
+
+	if *claims != "" {
+		return printToken(c, *claims, stdout, stderr)
 	}
 
 	log := newLogger(c, stderr)
@@ -151,6 +156,9 @@ environment and takes no arguments but one of these:
 
   -check      check the configuration and exit: 0 if it is good, else 2
   -probe URL  ask a node's /readyz or /healthz and exit: 0 if it answers 200 in 3s, else 1
+  -token CLAIMS
+              print a token with these claims, a JSON object such as {"sub": "alice"}, and exit; it is signed with
+              REJOIN_JWT_SECRET, has the issuer and audience that are set, and ends in one hour unless exp says otherwise
   -version    print the version and exit
   -h          print this and exit
 

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/app"
+	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/internal/client"
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
@@ -31,6 +32,7 @@ type node struct {
 	health   *health.State
 	cluster  *cluster           // nil until it is joined
 	sockets  *socketio.Server   // nil until there is a cluster
+	auth     *auth.Verifier     // nil where nobody has to show a token
 	forward  *forward.Forwarder // nil where there is nobody to forward to
 	limits   limits
 	public   *http.Server
@@ -92,8 +94,15 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.sockets, err = socketio.NewServer(options); err != nil {
 		return nil, err
 	}
+	if n.auth, err = newVerifier(c, n.log); err != nil {
+		return nil, err
+	}
+	if n.auth != nil {
+		n.health.Needs("tokens", n.auth.Ready)
+	}
+	application := app.New(app.Options{Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()), Allow: n.limits.events.Allow, Logger: n.log})
 	for _, name := range c.Namespaces {
-		app.Register(n.sockets.Of(name), n.limits.events.Allow)
+		application.Register(n.sockets.Of(name))
 	}
 	// The library always has the main namespace. Where it is not among ours, a
 	// client is told what it is told of any other that is not.
@@ -103,7 +112,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		})
 	}
 	backends := n.newAPI(c)
-	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget()))
+	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget()), metrics.Application(application.Stats))
 	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, counted...)))))
 	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
 	n.health.Serving()
@@ -157,6 +166,9 @@ func (n *node) stop(ctx context.Context) error {
 		err = errors.Join(err, n.sockets.Close(ctx))
 	}
 	shutdown.Wait()
+	if n.auth != nil {
+		n.auth.Close()
+	}
 	if n.cluster != nil {
 		err = errors.Join(err, n.cluster.close())
 	}
@@ -246,7 +258,7 @@ func publicHandler(c config, sockets http.Handler, bundled bool) http.Handler {
 		}
 	}
 	if c.Demo {
-		mux.Handle("/", demo.Handler(string(c.Path)))
+		mux.Handle("/", demo.Handler(string(c.Path), c.authenticates()))
 	}
 	return mux
 }

@@ -32,7 +32,7 @@ func (r *report) unknown(environ []string, known []variable) {
 		name, value, _ := strings.Cut(entry, "=")
 		switch {
 		case !strings.HasPrefix(name, prefix+"_"),
-			slices.ContainsFunc(known, func(v variable) bool { return v.name == name }):
+			slices.ContainsFunc(known, func(v variable) bool { return v.name == name || v.mayBeFile() && v.fileName() == name }):
 		case strings.HasPrefix(name, prefix+"_SERVICE_"), strings.HasPrefix(name, prefix+"_PORT"):
 			injected = append(injected, name)
 		default:

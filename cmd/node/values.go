@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
@@ -176,6 +177,83 @@ func (u redisURL) String() string {
 
 // A secret is shown to nobody.
 type secret string
+
+// A pem is public keys.
+type pem string
+
+func (p *pem) Decode(s string) error {
+	if s != "" {
+		v, err := auth.New(auth.Options{PublicKeys: []byte(s)})
+		if err != nil {
+			return err
+		}
+		v.Close()
+	}
+	*p = pem(s)
+	return nil
+}
+
+// A jwksURL is where a server has its keys; the zero one, nowhere. It may hold a
+// password.
+type jwksURL struct{ url *url.URL }
+
+func (u *jwksURL) Decode(s string) (err error) {
+	if s == "" {
+		return nil
+	}
+	parsed, err := url.Parse(s)
+	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" {
+		return errNotAllowed
+	}
+	u.url = parsed
+	return nil
+}
+
+func (u jwksURL) set() bool { return u.url != nil }
+
+// text is the whole URL, for whoever is to ask there.
+func (u jwksURL) text() string {
+	if u.url == nil {
+		return ""
+	}
+	return u.url.String()
+}
+
+// plain reports whether what comes from there can be changed on its way.
+func (u jwksURL) plain() bool {
+	if u.url == nil || u.url.Scheme == "https" {
+		return false
+	}
+	ip := net.ParseIP(u.url.Hostname())
+	return u.url.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
+}
+
+func (u jwksURL) String() string {
+	if u.url == nil {
+		return ""
+	}
+	return u.url.Redacted()
+}
+
+// A permissions is what clients may do; nil if nothing is said of it.
+type permissions struct{ can *auth.Permissions }
+
+func (p *permissions) Decode(s string) error {
+	if s == "" {
+		return nil
+	}
+	can, err := auth.ParsePermissions(s)
+	p.can = &can
+	return err
+}
+
+// or returns the permissions, or others where nothing is said.
+func (p permissions) or(others auth.Permissions) auth.Permissions {
+	if p.can == nil {
+		return others
+	}
+	return *p.can
+}
 
 // leastSecret is from how many characters on a secret can't be guessed.
 const leastSecret = 16

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"slices"
@@ -54,6 +55,14 @@ func load() (config, *report) {
 // allowed. The fields go through envconfig one by one since it stops at the
 // first problem.
 func (v variable) read(r *report) reflect.Value {
+	if path := os.Getenv(v.fileName()); v.mayBeFile() && path != "" {
+		value, err := v.readFile(path)
+		if err == nil {
+			return value
+		}
+		r.refuse(v.fileName(), path, err.Error())
+		return v.parse(v.field.Tag.Get("default"))
+	}
 	spec := reflect.New(reflect.StructOf([]reflect.StructField{v.field}))
 	err := envconfig.Process(prefix, spec.Interface())
 	value := spec.Elem().Field(0)
@@ -62,6 +71,43 @@ func (v variable) read(r *report) reflect.Value {
 	}
 	r.refuse(v.name, v.shown(os.Getenv(v.name)), v.allowed())
 	return v.parse(v.field.Tag.Get("default"))
+}
+
+// maxFile bounds a file that holds a value.
+const maxFile = 64 << 10
+
+// mayBeFile reports whether a file may hold the value, so that it need not be in
+// the environment, which more can see.
+func (v variable) mayBeFile() bool {
+	return v.field.Tag.Get("file") != "" || v.field.Tag.Get("secret") != ""
+}
+
+func (v variable) fileName() string { return v.name + "_FILE" }
+
+// readFile returns the value that a file holds, without the line's end that
+// editors put after it. An error says what the file must be.
+func (v variable) readFile(path string) (reflect.Value, error) {
+	if os.Getenv(v.name) != "" {
+		return reflect.Value{}, fmt.Errorf("the only one: %s is set, too", v.name)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return reflect.Value{}, fmt.Errorf("a file that can be read (%w)", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return reflect.Value{}, fmt.Errorf("a file that can be read (%w)", err)
+	}
+	line := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if line == "" || len(text) > maxFile {
+		return reflect.Value{}, fmt.Errorf("a file of 1 to %d bytes", maxFile)
+	}
+	value, err := v.decode(line)
+	if err != nil {
+		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.allowed())
+	}
+	return value, nil
 }
 
 // shown returns a value as it may be written down.
@@ -74,6 +120,15 @@ func (v variable) shown(value string) string {
 
 // parse reads a value that the code itself contains: a default or a bound.
 func (v variable) parse(s string) reflect.Value {
+	value, err := v.decode(s)
+	if err != nil {
+		panic(fmt.Sprintf("%s: the tag's %q: %v", v.name, s, err))
+	}
+	return value
+}
+
+// decode reads a value as envconfig does.
+func (v variable) decode(s string) (reflect.Value, error) {
 	value := reflect.New(v.field.Type)
 	var err error
 	switch p := value.Interface().(type) {
@@ -90,10 +145,7 @@ func (v variable) parse(s string) reflect.Value {
 	default:
 		err = errors.ErrUnsupported
 	}
-	if err != nil {
-		panic(fmt.Sprintf("%s: the tag's %q: %v", v.name, s, err))
-	}
-	return value.Elem()
+	return value.Elem(), err
 }
 
 // bounds returns the smallest and the largest value as the tag has them.
@@ -128,4 +180,12 @@ func (v variable) allowed() string {
 		return strings.Join(strings.Fields(values), ", ")
 	}
 	return v.field.Tag.Get("allowed")
+}
+
+// values says in words where the value comes from beside that.
+func (v variable) values() string {
+	if v.mayBeFile() {
+		return v.allowed() + "; or " + v.fileName() + ", the name of a file that holds it"
+	}
+	return v.allowed()
 }

@@ -2,9 +2,8 @@ package api
 
 import (
 	"context"
-	"strings"
 
-	"github.com/rejoin-io/rejoin/internal/app"
+	"github.com/rejoin-io/rejoin/internal/auth"
 )
 
 func (a *API) join(ctx context.Context, body []byte) (any, error) {
@@ -50,8 +49,8 @@ func named(field string, rooms []string) error {
 		return fail(badRequest, "%s is a list of rooms", field)
 	}
 	for _, room := range rooms {
-		if own := app.UserRoom(""); strings.HasPrefix(room, own) {
-			return fail(badRequest, "%s: a room that begins with %s is its user's own", field, own)
+		if auth.OfUser(room) {
+			return fail(badRequest, "%s: a room that begins with %s is its user's own", field, auth.UserRoom(""))
 		}
 	}
 	return checkNames(field, rooms)

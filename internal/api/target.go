@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/rejoin-io/rejoin/internal/app"
+	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -98,7 +98,7 @@ func checkNames(list string, names []string) error {
 func withUsers(rooms, users []string) ([]string, error) {
 	all := slices.Clone(rooms)
 	for _, user := range users {
-		room := app.UserRoom(user)
+		room := auth.UserRoom(user)
 		if len(room) > maxName {
 			return nil, fail(badRequest, "the name of a user is too long: the room %q has more than %d bytes", room, maxName)
 		}

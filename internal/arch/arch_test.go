@@ -43,9 +43,10 @@ var arrows = map[string][]string{
 	"internal/certs":   {},
 	"internal/limit":   {"pkg/engineio"},
 	"internal/forward": {"pkg/engineio", "pkg/adapter"},
-	"internal/app":     {"pkg/socketio", "pkg/packet", "pkg/adapter"},
-	"internal/api":     {"internal/api/idempotency", "internal/app", "pkg/socketio", "pkg/packet", "pkg/adapter"},
-	"internal/metrics": {"pkg/socketio", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
+	"internal/auth":    {},
+	"internal/app":     {"internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},
+	"internal/api":     {"internal/api/idempotency", "internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},
+	"internal/metrics": {"pkg/socketio", "internal/app", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
 
 	"internal/api/idempotency":                 {},
 	"internal/api/idempotency/idempotencytest": {"internal/api/idempotency"},
@@ -55,7 +56,7 @@ var arrows = map[string][]string{
 
 	"cmd/node": {
 		"internal/api", "internal/api/idempotency", "internal/api/idempotency/redis",
-		"internal/app", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
+		"internal/app", "internal/auth", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
 	},

@@ -11,6 +11,7 @@ import (
 	"html"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -41,9 +42,10 @@ type file struct {
 
 // Handler serves the page at / and its parts under /demo/; any other path is
 // not found. socketPath is where the node listens for Socket.IO, such as
-// "/socket.io/": the page loads the client from there and connects to it.
-func Handler(socketPath string) http.Handler {
-	files := load(strings.TrimSuffix(socketPath, "/") + "/")
+// "/socket.io/": the page loads the client from there and connects to it. Where
+// the node wants tokens the page asks for one.
+func Handler(socketPath string, wantsToken bool) http.Handler {
+	files := load(strings.TrimSuffix(socketPath, "/")+"/", wantsToken)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f, found := files[r.URL.Path]
 		if !found {
@@ -67,7 +69,7 @@ func Handler(socketPath string) http.Handler {
 }
 
 // load returns the page's files by URL path.
-func load(socketPath string) map[string]file {
+func load(socketPath string, wantsToken bool) map[string]file {
 	entries, err := page.ReadDir("page")
 	if err != nil {
 		panic(err) // the folder is part of the binary
@@ -82,6 +84,7 @@ func load(socketPath string) map[string]file {
 		if e.Name() == "index.html" {
 			url = "/"
 			body = bytes.ReplaceAll(body, []byte("{{socketPath}}"), []byte(html.EscapeString(socketPath)))
+			body = bytes.ReplaceAll(body, []byte("{{wantsToken}}"), strconv.AppendBool(nil, wantsToken))
 		}
 		files[url] = file{
 			contentType: contentTypes[path.Ext(e.Name())],

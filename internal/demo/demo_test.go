@@ -35,8 +35,8 @@ func body(t *testing.T, r *http.Response) string {
 }
 
 func TestEveryFileHasItsHeaders(t *testing.T) {
-	h := Handler("/socket.io/")
-	files := load("/socket.io/")
+	h := Handler("/socket.io/", false)
+	files := load("/socket.io/", false)
 	if len(files) < 5 {
 		t.Fatalf("only %d files embedded", len(files))
 	}
@@ -65,7 +65,7 @@ func TestEveryFileHasItsHeaders(t *testing.T) {
 }
 
 func TestUnchangedFilesAreNotSentAgain(t *testing.T) {
-	h := Handler("/socket.io/")
+	h := Handler("/socket.io/", false)
 	for _, url := range []string{"/", "/demo/main.js"} {
 		etag := get(t, h, http.MethodGet, url).Header.Get("Etag")
 		if etag == "" {
@@ -84,15 +84,15 @@ func TestUnchangedFilesAreNotSentAgain(t *testing.T) {
 }
 
 func TestEtagFollowsContent(t *testing.T) {
-	a := get(t, Handler("/socket.io/"), http.MethodGet, "/").Header.Get("Etag")
-	b := get(t, Handler("/ws/"), http.MethodGet, "/").Header.Get("Etag")
+	a := get(t, Handler("/socket.io/", false), http.MethodGet, "/").Header.Get("Etag")
+	b := get(t, Handler("/ws/", false), http.MethodGet, "/").Header.Get("Etag")
 	if a == b {
 		t.Errorf("two pages share the Etag %s", a)
 	}
 }
 
 func TestHeadHasNoBody(t *testing.T) {
-	h := Handler("/socket.io/")
+	h := Handler("/socket.io/", false)
 	full := body(t, get(t, h, http.MethodGet, "/"))
 	r := get(t, h, http.MethodHead, "/")
 	if r.StatusCode != http.StatusOK || r.ContentLength != int64(len(full)) || body(t, r) != "" {
@@ -101,7 +101,7 @@ func TestHeadHasNoBody(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	h := Handler("/socket.io/")
+	h := Handler("/socket.io/", false)
 	for _, c := range []struct {
 		method, url string
 		status      int
@@ -132,7 +132,7 @@ func TestPageLoadsTheClientFromTheNodesPath(t *testing.T) {
 		"/chat":       `src="/chat/socket.io.js"`,
 		`/"><b>/`:     `src="/&#34;&gt;&lt;b&gt;/socket.io.js"`,
 	} {
-		page := body(t, get(t, Handler(socketPath), http.MethodGet, "/"))
+		page := body(t, get(t, Handler(socketPath, false), http.MethodGet, "/"))
 		if !strings.Contains(page, want) || strings.Contains(page, "{{") {
 			t.Errorf("path %s: the page lacks %s", socketPath, want)
 		}
@@ -141,7 +141,7 @@ func TestPageLoadsTheClientFromTheNodesPath(t *testing.T) {
 
 // A browser would refuse, silently for the reader, what the policy forbids.
 func TestPageKeepsItsOwnPolicy(t *testing.T) {
-	h := Handler("/socket.io/")
+	h := Handler("/socket.io/", false)
 	index := body(t, get(t, h, http.MethodGet, "/"))
 	for what, inline := range map[string]string{
 		"an inline script":  `<script[^>]*>[^<]`,
@@ -159,7 +159,7 @@ func TestPageKeepsItsOwnPolicy(t *testing.T) {
 		}
 	}
 	markup := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(`)
-	for url, f := range load("/socket.io/") {
+	for url, f := range load("/socket.io/", false) {
 		if found := markup.Find(f.body); strings.HasSuffix(url, ".js") && found != nil {
 			t.Errorf("%s makes markup from strings: %s", url, found)
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -16,7 +17,9 @@ type State struct {
 	node, version string
 	started       time.Time
 	phase         atomic.Pointer[phase]
-	needs         atomic.Pointer[need]
+
+	mu    sync.Mutex
+	needs []need // replaced, never changed
 }
 
 // A need is something outside of the node that it can't serve without.
@@ -51,8 +54,13 @@ func New(node, version string) *State {
 func (s *State) Serving() { s.phase.CompareAndSwap(starting, serving) }
 
 // Needs makes the node ready only while lack returns nil. Its error says what is
-// wrong.
-func (s *State) Needs(name string, lack func() error) { s.needs.Store(&need{name, lack}) }
+// wrong. It takes the place of what was said of that need before.
+func (s *State) Needs(name string, lack func() error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	others := slices.DeleteFunc(slices.Clone(s.needs), func(n need) bool { return n.name == name })
+	s.needs = append(others, need{name, lack})
+}
 
 // Draining makes the node not ready, for good: it is about to stop, and its
 // clients go one by one. connections says how many are still there.
@@ -99,7 +107,10 @@ func (s *State) Ready() http.Handler {
 			left = &n
 		}
 		status, checks := p.name, []check{{"accepting", p.ready, p.reason}}
-		if n := s.needs.Load(); n != nil {
+		s.mu.Lock()
+		needs := s.needs
+		s.mu.Unlock()
+		for _, n := range needs {
 			c := check{n.name, true, "it works"}
 			if err := n.lack(); err != nil {
 				c.OK, c.Reason = false, err.Error()

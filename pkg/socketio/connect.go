@@ -161,6 +161,7 @@ func (s *Socket) answerConnect() error {
 		return ErrDisconnected
 	}
 	s.connected = true
+	s.screening = screening{}
 	s.client.idle.Stop()
 	s.ns.srv.stats.connects.Add(1)
 	s.mail.start(s.client.srv.spawn, s.greet)

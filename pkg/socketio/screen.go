@@ -11,7 +11,7 @@ import (
 )
 
 // A screening is what middlewares decide about a socket that is not connected
-// yet. It is guarded by the socket's lock.
+// yet. It is guarded by the socket's lock, and forgotten when it is connected.
 type screening struct {
 	under   bool     // they are running
 	granted []string // rooms that it is in from the start
@@ -53,6 +53,9 @@ func (s *Socket) screen() (err error) {
 	return nil
 }
 
+// A keyed is a value of a socket: there are few, and many sockets.
+type keyed struct{ key, value any }
+
 // SetValue keeps a value with the socket, under a key of the caller's own type,
 // as those of [context.WithValue]: what a middleware has found out and handlers
 // need. It stays on this node and ends with the socket: a recovered one has the
@@ -61,17 +64,25 @@ func (s *Socket) screen() (err error) {
 func (s *Socket) SetValue(key, value any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.values == nil {
-		s.values = make(map[any]any)
+	for i := range s.values {
+		if s.values[i].key == key {
+			s.values[i].value = value
+			return
+		}
 	}
-	s.values[key] = value
+	s.values = append(s.values, keyed{key, value})
 }
 
 // Value returns what SetValue keeps under a key, or nil.
 func (s *Socket) Value(key any) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.values[key]
+	for _, v := range s.values {
+		if v.key == key {
+			return v.value
+		}
+	}
+	return nil
 }
 
 // KeepRooms takes the socket out of the named rooms that may does not allow, but

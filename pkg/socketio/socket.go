@@ -37,7 +37,7 @@ type Socket struct {
 	epoch     string
 	user      string
 	data      json.RawMessage
-	values    map[any]any // of this node only
+	values    []keyed // of this node only
 	rooms     memberships
 	screening screening
 	gate      gate

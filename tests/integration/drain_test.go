@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/internal/app"
+	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/session"
@@ -211,7 +212,7 @@ func startPair(t *testing.T) (a, b *socketio.Server, cluster *adapter.Memory) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { closeServer(t, srv) })
-		app.Register(srv.Namespace, func(string, string, int) error { return nil })
+		app.New(app.Options{Anonymous: auth.Everything()}).Register(srv.Namespace)
 		return srv
 	}
 	return start("aaaa"), start("bbbb"), cluster

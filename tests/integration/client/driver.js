@@ -100,9 +100,24 @@ const commands = {
     const { engine } = sockets.get(socket).io;
     if (engine.readyState === "open") engine.close();
   },
+  // Ends it, too, and stays away until back.
+  away({ socket }) {
+    const { io } = sockets.get(socket);
+    io.reconnection(false);
+    io.engine.close();
+  },
+  back({ socket }) {
+    sockets.get(socket).io.reconnection(true);
+    sockets.get(socket).connect();
+  },
   // What the client says of itself when it connects next.
   auth({ socket, auth }) {
     sockets.get(socket).auth = auth;
+  },
+  // The same as functions do it: what it says each time that it connects, the last
+  // one from then on.
+  auths({ socket, auths }) {
+    sockets.get(socket).auth = (say) => say(auths.length > 1 ? auths.shift() : auths[0]);
   },
   connect({ socket }) {
     sockets.get(socket).connect();

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/internal/auth"
+)
+
+// authOptions translates the configuration for package auth.
+func authOptions(c config) auth.Options {
+	return auth.Options{
+		Secret:     []byte(c.JWTSecret),
+		PublicKeys: []byte(c.JWTPublicKey),
+		JWKSURL:    c.JwksURL.text(),
+		Issuer:     c.JWTIssuer,
+		Audience:   c.JWTAudience,
+		Default:    c.DefaultCan.or(auth.Permissions{}),
+	}
+}
+
+// newVerifier returns what judges the clients' tokens, or nil if they need none.
+func newVerifier(c config, log *zap.Logger) (*auth.Verifier, error) {
+	if !c.authenticates() {
+		return nil, nil
+	}
+	o := authOptions(c)
+	o.Logger = log
+	return auth.New(o)
+}
+
+// printToken prints a token with some claims, signed with the configured secret,
+// and returns the exit code.
+func printToken(c config, claims string, stdout, stderr io.Writer) int {
+	if c.JWTSecret == "" {
+		fmt.Fprintln(stderr, "rejoin: -token signs with REJOIN_JWT_SECRET, which is not set")
+		return exitUsage
+	}
+	token, err := auth.Sign(authOptions(c), claims)
+	if err != nil {
+		fmt.Fprintln(stderr, "rejoin:", err)
+		return exitUsage
+	}
+	fmt.Fprintln(stdout, token)
+	return exitOK
+}

@@ -1,0 +1,87 @@
+package app
+
+import (
+	"unicode/utf8"
+
+	"github.com/rejoin-io/rejoin/internal/auth"
+)
+
+// Limits of the arguments.
+const (
+	maxRooms    = 1000 // rooms named in one event
+	maxRoomName = 200  // bytes
+)
+
+// memberRoom returns the room that the first argument names. The sender must be a
+// member of it, and be permitted.
+func memberRoom(r *request, may func(room string) bool) (string, error) {
+	room, err := stringArg(r, 0, "a room")
+	if err != nil {
+		return "", err
+	}
+	if err := checkRoom(room); err != nil {
+		return "", err
+	}
+	if err := permit(room, may); err != nil {
+		return "", err
+	}
+	if !r.Socket().InRoom(room) {
+		return "", fail(notMember, "only members of %q may ask that", room)
+	}
+	return room, nil
+}
+
+// roomsArg returns the rooms that the first argument names: a string or an array
+// of strings.
+func roomsArg(r *request) ([]string, error) {
+	var rooms []string
+	room, err := stringArg(r, 0, "a room or an array of rooms")
+	if err == nil {
+		rooms = []string{room}
+	} else if r.Len() == 0 || r.Arg(0, &rooms) != nil {
+		return nil, err
+	}
+	if len(rooms) == 0 {
+		return nil, fail(badRequest, "no room is named")
+	}
+	if len(rooms) > maxRooms {
+		return nil, fail(tooMany, "at most %d rooms in one event", maxRooms)
+	}
+	for _, room := range rooms {
+		if err := checkRoom(room); err != nil {
+			return nil, err
+		}
+	}
+	return rooms, nil
+}
+
+func checkRoom(name string) error {
+	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
+		return fail(badRequest, "room names are 1 to %d bytes of UTF-8", maxRoomName)
+	}
+	return nil
+}
+
+func stringArg(r *request, i int, what string) (string, error) {
+	var s *string
+	if err := r.Arg(i, &s); err != nil || s == nil || *s == "" {
+		return "", fail(badRequest, "argument %d of %q is %s", i+1, r.Name, what)
+	}
+	return *s, nil
+}
+
+// permit refuses rooms that may does not allow.
+func permit(room string, may func(room string) bool) error {
+	if !may(room) {
+		return fail(forbidden, "the token does not permit that for %q", room)
+	}
+	return nil
+}
+
+// own refuses rooms whose members are not for clients to choose.
+func own(room string) error {
+	if auth.OfUser(room) {
+		return fail(forbidden, "%q belongs to a user: all of the user's connections are in it, and no other", room)
+	}
+	return nil
+}

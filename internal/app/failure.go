@@ -1,0 +1,62 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// A code says what kind of failure an ack reports, for programs.
+type code string
+
+const (
+	badRequest    code = "bad_request"
+	reservedEvent code = "reserved_event"
+	unknownEvent  code = "unknown_event"
+	notMember     code = "not_member"
+	forbidden     code = "forbidden"
+	tooMany       code = "too_many"
+	rateLimited   code = "rate_limited"
+	unavailable   code = "unavailable"
+	timeout       code = "timeout"
+)
+
+// A failed is an error with its code.
+type failed struct {
+	code    code
+	message string
+}
+
+func (f *failed) Error() string { return f.message }
+
+func fail(c code, format string, args ...any) error {
+	return &failed{c, fmt.Sprintf(format, args...)}
+}
+
+type failureReply struct {
+	OK      bool   `json:"ok"`
+	Code    code   `json:"code"`
+	Message string `json:"message"`
+}
+
+// failure returns the ack that reports an error. Whose time was over it reads off
+// the request's context: calls within the cluster have deadlines of their own,
+// which their errors name as well.
+func failure(ctx context.Context, err error) failureReply {
+	var f *failed
+	var refused *auth.Error
+	switch {
+	case errors.As(err, &refused):
+		return failureReply{Code: code(refused.Code), Message: refused.Message}
+	case errors.As(err, &f):
+		return failureReply{Code: f.code, Message: f.message}
+	case errors.Is(err, socketio.ErrTooManyRooms):
+		return failureReply{Code: tooMany, Message: err.Error()}
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return failureReply{Code: timeout, Message: "it took too long; it may have happened"}
+	}
+	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened"}
+}

@@ -1,0 +1,198 @@
+package app
+
+import (
+	"context"
+	"errors"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// membersTimeout is how long a silent node is waited for: what the others say is
+// still of use then.
+const membersTimeout = Timeout / 2
+
+// Limits of history.
+const (
+	maxHistory     = 200 // events a call
+	defaultHistory = 50
+)
+
+// requests are the events that clients may send, beside echo.
+var requests = map[string]func(context.Context, *request) (any, error){
+	"join":  join,
+	"leave": leave,
+	"to": func(ctx context.Context, r *request) (any, error) {
+		rooms, err := roomsArg(r)
+		if err != nil {
+			return nil, err
+		}
+		for _, room := range rooms {
+			if err := permit(room, r.client.Can.MaySend); err != nil {
+				return nil, err
+			}
+		}
+		return emit(ctx, r, 1, r.Socket().To(rooms...))
+	},
+	"broadcast": func(ctx context.Context, r *request) (any, error) {
+		if !r.client.Can.Broadcast {
+			return nil, fail(forbidden, "the token does not permit broadcast")
+		}
+		return emit(ctx, r, 0, r.Socket().Broadcast())
+	},
+	"all": func(ctx context.Context, r *request) (any, error) {
+		if !r.client.Can.All {
+			return nil, fail(forbidden, "the token does not permit all")
+		}
+		return emit(ctx, r, 0, r.Socket().Namespace().Everyone())
+	},
+	"self": func(ctx context.Context, r *request) (any, error) {
+		return emit(ctx, r, 0, r.Socket().Self())
+	},
+	"private": func(ctx context.Context, r *request) (any, error) {
+		if !r.client.Can.Private {
+			return nil, fail(forbidden, "the token does not permit private")
+		}
+		id, err := stringArg(r, 0, "a socket id")
+		if err != nil {
+			return nil, err
+		}
+		return emit(ctx, r, 1, r.Socket().Namespace().ToSocket(id))
+	},
+	"history": history,
+	"members": members,
+	"token":   renew,
+}
+
+// emit sends the event that the arguments from i on are: its name and its own
+// arguments.
+func emit(ctx context.Context, r *request, i int, b socketio.Broadcast) (any, error) {
+	name, err := stringArg(r, i, "an event name")
+	if err != nil {
+		return nil, err
+	}
+	if packet.Reserved(name) {
+		return nil, fail(reservedEvent, "%q is an event of the client itself", name)
+	}
+	offset, err := b.Publish(ctx, name, r.Rest(i+1)...)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		OK     bool   `json:"ok"`
+		Offset string `json:"offset"`
+	}{true, offset}, nil
+}
+
+type roomsReply struct {
+	OK    bool     `json:"ok"`
+	Rooms []string `json:"rooms"`
+}
+
+func join(ctx context.Context, r *request) (any, error) {
+	rooms, err := roomsArg(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, room := range rooms {
+		if err := own(room); err != nil {
+			return nil, err
+		}
+		if err := permit(room, r.client.Can.MayJoin); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.Socket().Join(ctx, rooms...); err != nil {
+		return nil, err
+	}
+	return roomsReply{true, roomList(r.Socket())}, nil
+}
+
+func leave(ctx context.Context, r *request) (any, error) {
+	rooms, err := roomsArg(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, room := range rooms {
+		if err := own(room); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.Socket().Leave(ctx, rooms...); err != nil {
+		return nil, err
+	}
+	return roomsReply{true, roomList(r.Socket())}, nil
+}
+
+// roomList is never nil, so that clients get an array.
+func roomList(s *socketio.Socket) []string { return append([]string{}, s.Rooms()...) }
+
+type historyEvent struct {
+	Offset string `json:"offset"`
+	Event  string `json:"event"`
+	Args   []any  `json:"args"`
+	At     int64  `json:"at"` // Unix time in milliseconds
+}
+
+func history(ctx context.Context, r *request) (any, error) {
+	room, err := memberRoom(r, r.client.Can.MayReadHistory)
+	if err != nil {
+		return nil, err
+	}
+	var query struct {
+		Limit  *int   `json:"limit"`
+		Before string `json:"before"`
+	}
+	if err := r.Arg(1, &query); err != nil {
+		return nil, fail(badRequest, "the second argument is an object with limit and before")
+	}
+	limit := defaultHistory
+	if query.Limit != nil {
+		limit = *query.Limit
+	}
+	if limit < 1 || limit > maxHistory {
+		return nil, fail(badRequest, "limit is 1 to %d", maxHistory)
+	}
+	past, more, err := r.Socket().Namespace().History(ctx, room, query.Before, limit)
+	if errors.Is(err, socketio.ErrOffset) {
+		return nil, fail(badRequest, "before is the offset of an event")
+	}
+	if errors.Is(err, adapter.ErrHistoryLost) {
+		return nil, fail(badRequest, "before is an offset of a history that is gone")
+	}
+	if err != nil {
+		return nil, err
+	}
+	events := make([]historyEvent, len(past))
+	for i, p := range past {
+		events[i] = historyEvent{p.Offset, p.Event, p.Rest(0), p.At.UnixMilli()}
+	}
+	return map[string]any{"ok": true, "events": events, "more": more}, nil
+}
+
+type member struct {
+	ID   string `json:"id"`
+	User string `json:"user"`
+}
+
+func members(ctx context.Context, r *request) (any, error) {
+	room, err := memberRoom(r, r.client.Can.MayListMembers)
+	if err != nil {
+		return nil, err
+	}
+	all, err := r.Socket().Namespace().To(room).Timeout(membersTimeout).FetchSockets(ctx)
+	silent := (*socketio.UnansweredError)(nil)
+	if err != nil && !errors.As(err, &silent) {
+		return nil, err
+	}
+	list := make([]member, len(all))
+	for i, s := range all {
+		list[i] = member{s.ID, s.User}
+	}
+	return struct {
+		OK      bool     `json:"ok"`
+		Members []member `json:"members"`
+		Partial bool     `json:"partial"`
+	}{true, list, silent != nil}, nil
+}

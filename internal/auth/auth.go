@@ -1,0 +1,266 @@
+// Package auth tells who a client is and what it may do, by a JSON Web Token.
+//
+// A [Verifier] has keys of up to three sources side by side, so that one can
+// take another's place: a secret, public keys, and the set of keys of a server.
+// Each key serves the algorithms of its own type alone, so a token can neither go
+// unsigned nor be signed with what everybody knows.
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
+	"go.uber.org/zap"
+)
+
+// Leeway is what the clocks of the token's issuer and of the nodes may be apart:
+// a token is good for so much longer than it says, and so much earlier.
+const Leeway = 10 * time.Second
+
+// maxToken bounds a token, in bytes, before anything of it is read.
+const maxToken = 16 << 10
+
+// Options configure a [Verifier]. There must be a key of at least one source.
+type Options struct {
+	Secret     []byte // of HS256, HS384 and HS512
+	PublicKeys []byte // PEM: public keys or certificates; RSA, ECDSA and Ed25519
+	JWKSURL    string // where a server keeps its public keys: http or https
+
+	Issuer   string // what iss must be; "" for anything
+	Audience string // what must be among aud; "" for anything
+
+	// Default is for tokens that do not say what their clients may do.
+	Default Permissions
+
+	// Logger gets what an operator should know. By default nothing is logged.
+	Logger *zap.Logger
+}
+
+// An Identity is what a token says of its client.
+type Identity struct {
+	User  string   // whose connection it is
+	Rooms []string // that the client is in by this token
+	Can   Permissions
+	// Expires is when the token ceases to be good, its leeway included. It is
+	// the year 9999 at most.
+	Expires time.Time
+}
+
+// MayBeIn reports whether the client may be in a room: because it is the user's
+// own, because the token puts it there, or because it may join it.
+func (id *Identity) MayBeIn(room string) bool {
+	if OfUser(room) {
+		return room == UserRoom(id.User)
+	}
+	return slices.Contains(id.Rooms, room) || id.Can.MayJoin(room)
+}
+
+// A Code says why a token is refused, for programs.
+type Code string
+
+// The codes that an [Error] has.
+const (
+	TokenMissing Code = "token_missing"
+	TokenInvalid Code = "token_invalid"
+	TokenExpired Code = "token_expired"
+	Unavailable  Code = "unavailable" // the keys to judge it by can't be had; it may be good
+)
+
+// Codes lists all codes.
+var Codes = []Code{TokenMissing, TokenInvalid, TokenExpired, Unavailable}
+
+// An Error says why a token is refused. Its message may be shown to whoever sent
+// the token: it holds nothing of it.
+type Error struct {
+	Code    Code
+	Message string
+}
+
+func (e *Error) Error() string { return "auth: " + e.Message }
+
+// ErrNoKey: the options name no key.
+var ErrNoKey = errors.New("auth: no key to verify tokens with")
+
+// A Verifier judges tokens. Its methods may be called at once.
+type Verifier struct {
+	keys     keyring
+	remote   *remote // nil without a JWKS URL
+	parser   *jwt.Parser
+	defaults Permissions
+}
+
+// New returns a verifier. Where there is a JWKS URL it fetches the keys in the
+// background, until Close.
+func New(o Options) (*Verifier, error) {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	keys, err := newKeyring(o.Secret, o.PublicKeys)
+	if err != nil {
+		return nil, err
+	}
+	v := &Verifier{keys: keys, defaults: o.Default}
+	methods := keys.methods()
+	if o.JWKSURL != "" {
+		if v.remote, err = newRemote(o.JWKSURL, o.Logger); err != nil {
+			return nil, err
+		}
+		methods = append(methods, asymmetric...)
+	}
+	if len(methods) == 0 {
+		return nil, ErrNoKey
+	}
+	options := []jwt.ParserOption{jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithLeeway(Leeway)}
+	if o.Issuer != "" {
+		options = append(options, jwt.WithIssuer(o.Issuer))
+	}
+	if o.Audience != "" {
+		options = append(options, jwt.WithAudience(o.Audience))
+	}
+	v.parser = jwt.NewParser(options...)
+	return v, nil
+}
+
+// Close ends what New began and waits for it. A verifier that is closed still
+// judges by the keys that it has.
+func (v *Verifier) Close() {
+	if v.remote != nil {
+		v.remote.close()
+	}
+}
+
+// Ready returns nil, or what keeps the verifier from judging any token of its
+// JWKS server: that it has not had keys from there yet.
+func (v *Verifier) Ready() error {
+	if v.remote == nil {
+		return nil
+	}
+	return v.remote.ready()
+}
+
+// Verify judges a token. Its errors are of type *[Error]. It waits, some seconds
+// at most, where the token's key is not known and the server may have a new one.
+// If ctx ends first the token is [Unavailable].
+func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
+	if token == "" {
+		return Identity{}, &Error{TokenMissing, "a token is needed"}
+	}
+	if len(token) > maxToken {
+		return Identity{}, &Error{TokenInvalid, fmt.Sprintf("the token is larger than %d bytes", maxToken)}
+	}
+	c, stranger, err := v.parse(token)
+	if stranger {
+		fetched := v.remote.refresh(ctx)
+		if c, stranger, err = v.parse(token); stranger && fetched != nil {
+			return Identity{}, &Error{Unavailable, "the keys to check the token with can't be had now"}
+		}
+	}
+	if err != nil {
+		return Identity{}, refusal(err)
+	}
+	id, err := c.identity(v.defaults)
+	if err != nil {
+		return Identity{}, &Error{TokenInvalid, "the token is not valid: " + err.Error()}
+	}
+	return id, nil
+}
+
+// parse checks a token by the keys at hand. It is a stranger if none of them has
+// signed it, and the server may have another one that has.
+func (v *Verifier) parse(token string) (c claims, stranger bool, err error) {
+	unknown := false
+	_, err = v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+		if _, critical := t.Header["crit"]; critical {
+			return nil, errCritical
+		}
+		set := jwt.VerificationKeySet{Keys: v.keys.of(t.Method)}
+		if _, symmetric := t.Method.(*jwt.SigningMethodHMAC); v.remote != nil && !symmetric {
+			var found []jwt.VerificationKey
+			found, unknown = v.remote.find(t)
+			set.Keys = append(found, set.Keys...)
+		}
+		return set, nil
+	})
+	unsigned := errors.Is(err, jwt.ErrTokenSignatureInvalid) || errors.Is(err, jwt.ErrTokenUnverifiable)
+	return c, unknown && unsigned, err
+}
+
+var errCritical = errors.New("auth: an extension that is not known here")
+
+// reasons are what a client is told of an error of the parser.
+var reasons = []struct {
+	err  error
+	code Code
+	text string
+}{
+	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token"},
+	{errCritical, TokenInvalid, "it needs an extension that is not known here"},
+	{jwt.ErrTokenSignatureInvalid, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
+	{jwt.ErrTokenUnverifiable, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
+	{jwt.ErrTokenNotValidYet, TokenInvalid, "it is not valid yet"},
+	{jwt.ErrTokenInvalidIssuer, TokenInvalid, "its issuer is another one"},
+	{jwt.ErrTokenInvalidAudience, TokenInvalid, "it is for another audience"},
+	{jwt.ErrTokenRequiredClaimMissing, TokenInvalid, "a claim is missing: exp, or what else is asked for"},
+	{jwt.ErrTokenExpired, TokenExpired, ""}, // last: only a token that is good otherwise
+}
+
+// refusal says in our words what is wrong with a token. Those of the parser could
+// hold parts of it.
+func refusal(err error) *Error {
+	for _, r := range reasons {
+		switch {
+		case !errors.Is(err, r.err):
+		case r.code == TokenExpired:
+			return &Error{TokenExpired, "the token has expired"}
+		default:
+			return &Error{r.code, "the token is not valid: " + r.text}
+		}
+	}
+	return &Error{TokenInvalid, "the token is not valid"}
+}
+
+// claims are what is read of a token.
+type claims struct {
+	jwt.RegisteredClaims
+	Rejoin struct {
+		User  *string      `json:"user"`
+		Rooms []string     `json:"rooms"`
+		Can   *Permissions `json:"can"`
+	} `json:"rejoin"`
+}
+
+// lastExpiry is for tokens that claim to be good for longer than can be reckoned
+// with.
+var lastExpiry = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
+
+// identity checks what the parser can't. Its errors hold nothing of the token.
+func (c *claims) identity(defaults Permissions) (Identity, error) {
+	id := Identity{User: c.Subject, Rooms: c.Rejoin.Rooms, Can: defaults, Expires: c.ExpiresAt.Add(Leeway)}
+	if c.Rejoin.User != nil {
+		id.User = *c.Rejoin.User
+	}
+	if id.Expires.After(lastExpiry) {
+		id.Expires = lastExpiry
+	}
+	if id.User == "" || len(id.User) > maxUser || !utf8.ValidString(id.User) {
+		return Identity{}, fmt.Errorf("its user, rejoin.user or else sub, is not 1 to %d bytes of UTF-8", maxUser)
+	}
+	if err := checkNames(id.Rooms); err != nil {
+		return Identity{}, fmt.Errorf("rejoin.rooms: %w", err)
+	}
+	if slices.ContainsFunc(id.Rooms, OfUser) {
+		return Identity{}, fmt.Errorf("rejoin.rooms: rooms that begin with %q are their users' alone", userRooms)
+	}
+	if c.Rejoin.Can != nil {
+		if err := c.Rejoin.Can.check(); err != nil {
+			return Identity{}, fmt.Errorf("rejoin.can.%w", err)
+		}
+		id.Can = *c.Rejoin.Can
+	}
+	return id, nil
+}

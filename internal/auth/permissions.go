@@ -1,0 +1,117 @@
+package auth
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// userRooms begins the names of the rooms of users.
+const userRooms = "user:"
+
+// UserRoom returns the name of the room that stands for a user: all of the user's
+// connections are in it, and nobody else.
+func UserRoom(user string) string { return userRooms + user }
+
+// Limits of what a token or a default can say.
+const (
+	maxNames    = 100 // patterns in one list, or rooms
+	maxRoomName = 200 // bytes of a pattern or room
+	maxUser     = maxRoomName - len(userRooms)
+)
+
+// OfUser reports whether a room is one that belongs to a user: nobody joins or
+// leaves it by themselves.
+func OfUser(room string) bool { return strings.HasPrefix(room, userRooms) }
+
+// Permissions say what a client may do. The lists hold patterns of rooms, as
+// [path.Match] takes them: * is any text without a slash. The zero value allows
+// nothing.
+type Permissions struct {
+	Join      []string `json:"join"`
+	To        []string `json:"to"`
+	History   []string `json:"history"`
+	Members   []string `json:"members"`
+	Broadcast bool     `json:"broadcast"`
+	All       bool     `json:"all"`
+	Private   bool     `json:"private"`
+
+	unbounded bool
+}
+
+// Everything allows all that can be allowed.
+func Everything() Permissions {
+	return Permissions{Broadcast: true, All: true, Private: true, unbounded: true}
+}
+
+// ParsePermissions reads permissions from JSON, of the form that they have in a
+// token. What it does not know is an error: nobody should believe to have
+// allowed something.
+func ParsePermissions(text string) (Permissions, error) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	var p *Permissions
+	if err := d.Decode(&p); err != nil {
+		return Permissions{}, fmt.Errorf("auth: permissions: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) || p == nil {
+		return Permissions{}, errors.New("auth: permissions: want one JSON object")
+	}
+	if err := p.check(); err != nil {
+		return Permissions{}, fmt.Errorf("auth: permissions: %w", err)
+	}
+	return *p, nil
+}
+
+// check bounds the lists and tries the patterns.
+func (p *Permissions) check() error {
+	for name, patterns := range map[string][]string{"join": p.Join, "to": p.To, "history": p.History, "members": p.Members} {
+		if err := checkNames(patterns); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		for _, pattern := range patterns {
+			if _, err := path.Match(pattern, ""); err != nil {
+				return fmt.Errorf("%s: a pattern is malformed", name)
+			}
+		}
+	}
+	return nil
+}
+
+// checkNames bounds a list of rooms or patterns. Its errors do not repeat them:
+// they come from strangers.
+func checkNames(names []string) error {
+	if len(names) > maxNames {
+		return fmt.Errorf("more than %d", maxNames)
+	}
+	for _, name := range names {
+		if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
+			return fmt.Errorf("one is not 1 to %d bytes of UTF-8", maxRoomName)
+		}
+	}
+	return nil
+}
+
+// MayJoin reports whether the client may join a room by itself.
+func (p Permissions) MayJoin(room string) bool { return p.may(p.Join, room) }
+
+// MaySend reports whether the client may send events to a room.
+func (p Permissions) MaySend(room string) bool { return p.may(p.To, room) }
+
+// MayReadHistory reports whether the client, a member, may read a room's history.
+func (p Permissions) MayReadHistory(room string) bool { return p.may(p.History, room) }
+
+// MayListMembers reports whether the client, a member, may see who else is one.
+func (p Permissions) MayListMembers(room string) bool { return p.may(p.Members, room) }
+
+func (p Permissions) may(patterns []string, room string) bool {
+	return p.unbounded || slices.ContainsFunc(patterns, func(pattern string) bool {
+		matched, _ := path.Match(pattern, room) // check has seen the pattern
+		return matched
+	})
+}
