@@ -94,7 +94,7 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 	if err != nil {
 		return reflect.Value{}, fmt.Errorf("a file that can be read (%w)", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return reflect.Value{}, fmt.Errorf("a file that can be read (%w)", err)

@@ -40,6 +40,7 @@ type remote struct {
 
 	mu   sync.Mutex
 	keys keyfunc.Keyfunc // nil until the first are there; replaced, never changed
+	now  *fetch          // the one that is under way, or nil
 	next *fetch          // the one that has not begun
 	last error           // of the last one
 }
@@ -120,18 +121,22 @@ func (r *remote) find(t *jwt.Token) (keys []jwt.VerificationKey, unknown bool) {
 }
 
 // refresh waits until keys were fetched by a request that began after this call,
-// and returns its error.
+// or by one that is under way while there are none, and returns its error.
 func (r *remote) refresh(ctx context.Context) error {
 	r.mu.Lock()
-	next := r.next
-	select {
-	case r.wanted <- struct{}{}:
-	default:
+	f := r.next
+	if r.keys == nil && r.now != nil {
+		f = r.now
+	} else {
+		select {
+		case r.wanted <- struct{}{}:
+		default:
+		}
 	}
 	r.mu.Unlock()
 	select {
-	case <-next.done:
-		return next.err
+	case <-f.done:
+		return f.err
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-r.ended:
@@ -165,7 +170,7 @@ func (r *remote) run(ctx context.Context) {
 func (r *remote) fetch(ctx context.Context) error {
 	r.mu.Lock()
 	f := r.next
-	r.next = &fetch{done: make(chan struct{})}
+	r.now, r.next = f, &fetch{done: make(chan struct{})}
 	select {
 	case <-r.wanted:
 	default:
@@ -176,6 +181,7 @@ func (r *remote) fetch(ctx context.Context) error {
 		return ctx.Err()
 	}
 	r.mu.Lock()
+	r.now = nil
 	before := r.last
 	if r.last = err; err == nil {
 		r.keys = keys
@@ -203,7 +209,7 @@ func (r *remote) get(ctx context.Context) (keyfunc.Keyfunc, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("auth: the JWKS server answers %s", response.Status)
 	}

@@ -72,7 +72,7 @@ func TestTokens(t *testing.T) {
 			"an empty one":        {with(""), "token_missing"},
 			"not one":             {map[string]any{"auth": map[string]any{"token": []int{1}}}, "token_invalid"},
 			"another key's":       {with(foreign), "token_invalid"},
-			"expired":             {with(good[:len(good)-3]), "token_invalid"},
+			"cut short":           {with(good[:len(good)-3]), "token_invalid"},
 			"in a header, no JWT": {map[string]any{"extraHeaders": map[string]string{"Authorization": "Bearer x"}}, "token_invalid"},
 		} {
 			s := d.opening(name, version, n.url(), test.options)

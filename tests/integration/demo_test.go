@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -17,17 +19,7 @@ import (
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
-	path, err := chromium()
-	if err != nil {
-		t.Fatal(err)
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path),
-		chromedp.NoSandbox, // the tests of a container run as root
-		chromedp.WindowSize(1280, 800),
-	)
-	browser, cancel := chromedp.NewExecAllocator(t.Context(), options...)
-	defer cancel()
+	browser := startBrowser(t)
 	ada := openDemo(t, browser, n, "Ada")
 	defer ada.cancel()
 	bob := openDemo(t, ada.ctx, n, "Bob")
@@ -66,13 +58,87 @@ func TestDemo(t *testing.T) {
 	if len(texts) != 6 {
 		t.Errorf("the messages shown: %q", texts)
 	}
-	if file := os.Getenv("TEST_SCREENSHOT"); file != "" {
-		var picture []byte
-		bob.run(chromedp.CaptureScreenshot(&picture))
-		if err := os.WriteFile(file, picture, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	bob.picture(os.Getenv("TEST_SCREENSHOT"))
+}
+
+// TestDemoWithTokens: the page asks for a token where the node wants one, takes it
+// from the form or the address, and goes on with a fresh one.
+func TestDemoWithTokens(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, authenticated)
+	browser := startBrowser(t)
+	can := `"can":{"join":["*"],"to":["*"],"history":["*"],"members":["*"],"private":true}`
+	ada := openPage(t, browser, n.url(), "Ada")
+	defer ada.cancel()
+	ada.run(chromedp.WaitVisible(`[data-testid="token-form"]`))
+	ada.picture(os.Getenv("TEST_SCREENSHOT_TOKEN"))
+	ada.use("rubbish")
+	ada.says("not a JSON Web Token")
+	ada.use(tokenFor(t, "ada", 10*time.Second, can))
+	ada.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`), chromedp.WaitNotVisible(`[data-testid="token-form"]`))
+	bob := openPage(t, ada.ctx, n.url()+"/#token="+tokenFor(t, "bob", longLived, can), "Bob")
+	defer bob.cancel()
+	bob.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`))
+	var address string
+	bob.run(chromedp.Location(&address))
+	if strings.Contains(address, "token") {
+		t.Errorf("the token stays in the address: %s", address)
 	}
+	ada.run(chromedp.WaitVisible(`[data-testid="state"][data-state="closed"]`))
+	ada.says("expired")
+	bob.write("Your token has expired.")
+	ada.use(tokenFor(t, "ada", longLived, can))
+	ada.sees("Your token has expired.")
+	ada.run(chromedp.WaitVisible(`[data-testid="banner"][data-outcome="recovered"]`))
+	ada.run(chromedp.Click(`[data-testid="token-renew"]`))
+	ada.use(tokenFor(t, "bob", longLived, can))
+	ada.says("another user")
+	ada.use(tokenFor(t, "ada", longLived, can))
+	ada.run(chromedp.WaitNotVisible(`[data-testid="token-form"]`))
+	ada.write("And this is a fresh one.")
+	bob.sees("And this is a fresh one.")
+}
+
+// use gives the page a token.
+func (p *tab) use(token string) {
+	p.t.Helper()
+	p.run(chromedp.SendKeys(`[data-testid="token-input"]`, token+"\r"))
+}
+
+// says waits until the page says why it asks for a token.
+func (p *tab) says(text string) {
+	p.t.Helper()
+	p.run(chromedp.Poll(fmt.Sprintf(`document.querySelector('[data-testid="token-why"]').textContent.includes(%q)`, text), nil))
+}
+
+// picture writes what is seen to a file, unless that is "".
+func (p *tab) picture(file string) {
+	p.t.Helper()
+	if file == "" {
+		return
+	}
+	var picture []byte
+	p.run(chromedp.CaptureScreenshot(&picture))
+	if err := os.WriteFile(file, picture, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// startBrowser returns the context of a browser that ends with the test.
+func startBrowser(t *testing.T) context.Context {
+	t.Helper()
+	path, err := chromium()
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:],
+		chromedp.ExecPath(path),
+		chromedp.NoSandbox, // the tests of a container run as root
+		chromedp.WindowSize(1280, 800),
+	)
+	browser, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	return browser
 }
 
 // A tab shows the demo page to one person.
@@ -84,6 +150,17 @@ type tab struct {
 }
 
 func openDemo(t *testing.T, browser context.Context, n *node, nickname string) *tab {
+	t.Helper()
+	p := openPage(t, browser, n.url(), nickname)
+	p.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`))
+	p.run(
+		chromedp.Evaluate(`document.querySelector('[data-testid="nickname"]').select()`, nil),
+		chromedp.SendKeys(`[data-testid="nickname"]`, nickname+"\r"),
+	)
+	return p
+}
+
+func openPage(t *testing.T, browser context.Context, url, nickname string) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	p := &tab{t, nickname, ctx, cancel}
@@ -97,12 +174,7 @@ func openDemo(t *testing.T, browser context.Context, n *node, nickname string) *
 	if err := chromedp.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	p.run(chromedp.Navigate(n.url()))
-	p.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`))
-	p.run(
-		chromedp.Evaluate(`document.querySelector('[data-testid="nickname"]').select()`, nil),
-		chromedp.SendKeys(`[data-testid="nickname"]`, nickname+"\r"),
-	)
+	p.run(chromedp.Navigate(url))
 	return p
 }
 

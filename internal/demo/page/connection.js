@@ -7,8 +7,9 @@ const MARK = "mark"; // the event that this connection sends to itself
 const ANSWER_MS = 10_000;
 
 // One socket. It calls, all through its life:
-//   state(state, reason)                     connecting, connected, reconnecting, cut, offline
-//                                            or closed, which is the node's own doing
+//   state(state, reason, code)               connecting, connected, reconnecting, cut, offline
+//                                            or closed, which is the node's own doing; the
+//                                            code is that of a client that is not let in
 //   event({event, args, offset, missed})
 //   published({event, args, offset})         what this socket sent, once it is stored
 //   ready({outcome, missed, ordered})        connected, and everything missed has come;
@@ -23,12 +24,13 @@ export class Connection {
   #last = null; // the newest offset received
   #gap = null; // {missed, ordered} from a disconnect until everything missed has come
 
-  constructor(path, handlers) {
+  // token() is what to show to the node, which may want none.
+  constructor(path, token, handlers) {
     this.#on = handlers;
-    this.#socket = io({ path, autoConnect: false, reconnectionDelay: 300, reconnectionDelayMax: 3000 });
+    this.#socket = io({ path, autoConnect: false, auth: (show) => show({ token: token() }), reconnectionDelay: 300, reconnectionDelayMax: 3000 });
     this.#socket.on("connect", () => this.#connected());
     this.#socket.on("disconnect", (reason) => this.#disconnected(reason));
-    this.#socket.on("connect_error", (error) => this.#on.state(this.state, error.message));
+    this.#socket.on("connect_error", (error) => this.#on.state(this.state, error.message, error.data?.code));
     this.#socket.onAny((event, ...args) => this.#received(event, args));
     this.#socket.io.on("open", () => {
       this.#socket.io.engine.on("upgrade", () => this.#on.state(this.state));

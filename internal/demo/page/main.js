@@ -7,6 +7,7 @@ import { element } from "./element.js";
 import { Log } from "./log.js";
 import { control, showOutcome, showState } from "./panel.js";
 import { editNickname, isOwn, knows, meet, nameOf, newMessageID, nickname, showMembers } from "./people.js";
+import { ask, onToken, token, wanted } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE = 40; // messages loaded at once
@@ -20,12 +21,14 @@ let connection;
 function start() {
   $("app").hidden = $("views").hidden = false;
   const path = new URL(".", $("client").src).pathname;
-  connection = new Connection(path, { state: changed, event: received, published: (e) => log.add({ ...e, sent: true }), ready });
+  connection = new Connection(path, token, { state: changed, event: received, published: (e) => log.add({ ...e, sent: true }), ready });
   control(connection);
   editNickname($("nickname"), renamed);
   bindForms();
   show(conversation("room", "lobby"));
-  connection.open();
+  onToken(useToken);
+  if (wanted && !token()) changed("closed", "a token is needed", "token_missing");
+  else connection.open();
   setInterval(() => document.hidden || loadMembers(), MEMBERS_MS);
 }
 
@@ -86,9 +89,17 @@ const toEnd = () => { $("scroll").scrollTop = $("scroll").scrollHeight; };
 
 // The connection
 
-function changed(state, reason) {
+function changed(state, reason, code) {
+  if (code) ask(`The node says: ${reason}.`);
   if (state !== "connected") for (const c of conversations.values()) c.forgetMissed();
-  showState(connection, reason);
+  showState(connection, reason, code);
+}
+
+// Goes on with another token, or comes in with it.
+async function useToken(fresh) {
+  if (connection.state !== "connected") return connection.open();
+  const answer = await connection.request("token", fresh);
+  return answer.ok ? "" : `${answer.message}.`;
 }
 
 // Connected, and all that was missed is shown. A new session is in no room.

@@ -21,7 +21,8 @@ export function control(connection) {
   });
 }
 
-export function showState(connection, reason) {
+// A code comes with the reason why the node does not let this page in.
+export function showState(connection, reason, code) {
   const { state } = connection;
   $("state").dataset.state = state;
   $("state").textContent = state;
@@ -32,7 +33,7 @@ export function showState(connection, reason) {
   $("offline").disabled = !away && state !== "connected" && state !== "cut";
   $("offline").setAttribute("aria-pressed", away);
   $("offline").textContent = away ? "Come back" : "Go offline";
-  if (state === "closed") say("closed", `The node closed the connection: ${reason}.`);
+  if (state === "closed") say("closed", code ? `Not let in: ${reason}.` : `The node closed the connection: ${reason}.`);
   if (state === "reconnecting" && reason) say("reconnecting", `Connection lost (${reason}). Trying to come back.`);
 }
 
