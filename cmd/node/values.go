@@ -178,10 +178,10 @@ func (u redisURL) String() string {
 // A secret is shown to nobody.
 type secret string
 
-// A pem is public keys.
-type pem string
+// A publicKeys is PEM.
+type publicKeys string
 
-func (p *pem) Decode(s string) error {
+func (p *publicKeys) Decode(s string) error {
 	if s != "" {
 		v, err := auth.New(auth.Options{PublicKeys: []byte(s)})
 		if err != nil {
@@ -189,7 +189,7 @@ func (p *pem) Decode(s string) error {
 		}
 		v.Close()
 	}
-	*p = pem(s)
+	*p = publicKeys(s)
 	return nil
 }
 

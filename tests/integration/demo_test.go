@@ -96,6 +96,7 @@ func TestDemoWithTokens(t *testing.T) {
 	ada.use(tokenFor(t, "ada", longLived, can))
 	ada.run(chromedp.WaitNotVisible(`[data-testid="token-form"]`))
 	ada.write("And this is a fresh one.")
+	ada.sees("And this is a fresh one.")
 	bob.sees("And this is a fresh one.")
 }
 
