@@ -100,6 +100,10 @@ func TestDemoWithTokens(t *testing.T) {
 	bob.sees("And this is a fresh one.")
 }
 
+// unseen polls a page that may be behind another one: it is not painted then, and
+// polling by frames would wait for that.
+var unseen = chromedp.WithPollingInterval(20 * time.Millisecond)
+
 // use gives the page a token.
 func (p *tab) use(token string) {
 	p.t.Helper()
@@ -109,7 +113,7 @@ func (p *tab) use(token string) {
 // says waits until the page says why it asks for a token.
 func (p *tab) says(text string) {
 	p.t.Helper()
-	p.run(chromedp.Poll(fmt.Sprintf(`document.querySelector('[data-testid="token-why"]').textContent.includes(%q)`, text), nil))
+	p.run(chromedp.Poll(fmt.Sprintf(`document.querySelector('[data-testid="token-why"]').textContent.includes(%q)`, text), nil, unseen))
 }
 
 // picture writes what is seen to a file, unless that is "".
@@ -200,7 +204,7 @@ func (p *tab) sees(text string) {
 	p.t.Helper()
 	const find = `[...document.querySelectorAll('[data-testid="message-text"]')].filter(e => e.textContent === %q).length`
 	var count int
-	p.run(chromedp.Poll(fmt.Sprintf(find, text)+" > 0", nil), chromedp.Evaluate(fmt.Sprintf(find, text), &count))
+	p.run(chromedp.Poll(fmt.Sprintf(find, text)+" > 0", nil, unseen), chromedp.Evaluate(fmt.Sprintf(find, text), &count))
 	if count != 1 {
 		p.t.Errorf("%s sees %q %d times", p.name, text, count)
 	}
