@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -25,26 +26,28 @@ func replayAndFeedMeet(t *testing.T, newCluster Maker) {
 		all = append(all, room(fmt.Sprint("r", i)))
 	}
 
-	ctx, stop := context.WithCancel(deadline(t))
-	defer stop()
+	ctx := deadline(t)
 	var publishing sync.WaitGroup
+	var over atomic.Bool
+	stop := func() { // not in the middle of a call: its event may have come to a member
+		over.Store(true)
+		publishing.Wait()
+	}
+	defer stop()
 	published := make([][]adapter.Event, publishers)
 	for p := range publishers {
 		n := join(t, c, adapter.NodeID(fmt.Sprint("publisher", p)))[0]
 		rng := rand.New(rand.NewPCG(rng.Uint64(), 0))
 		publishing.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			for i := 0; !over.Load(); i++ {
 				e := event(fmt.Sprint(p, " ", i), some(rng, all)...)
 				receipt, err := n.Publish(ctx, e)
-				switch {
-				case ctx.Err() != nil: // too late for any member to want it
-				case err != nil:
+				if err != nil {
 					t.Errorf("Publish: %v", err)
 					return
-				default:
-					e.Cursor = receipt.Cursor
-					published[p] = append(published[p], e)
 				}
+				e.Cursor = receipt.Cursor
+				published[p] = append(published[p], e)
 			}
 		})
 	}
@@ -66,7 +69,6 @@ func replayAndFeedMeet(t *testing.T, newCluster Maker) {
 	}
 	running.Wait()
 	stop()
-	publishing.Wait()
 	if t.Failed() {
 		return
 	}

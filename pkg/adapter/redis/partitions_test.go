@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,7 +46,14 @@ func TestPartitionsReplayAndFeedMeet(t *testing.T) {
 	for i := range 6 {
 		all = append(all, rooms.InNamed("/", fmt.Sprint("r", i)))
 	}
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var publishing sync.WaitGroup
+	var over atomic.Bool
+	stop := func() { // not in the middle of a call: its event may have come to a member
+		over.Store(true)
+		publishing.Wait()
+	}
 	defer stop()
 	join := func(id string) *Adapter {
 		a, err := c.Node(adapter.NodeID(id))
@@ -57,17 +65,13 @@ func TestPartitionsReplayAndFeedMeet(t *testing.T) {
 	}
 
 	const publishers, members, lives = 3, 3, 25
-	var publishing sync.WaitGroup
 	published := make([][]sent, publishers)
 	for i := range publishers {
 		a, rng := join(fmt.Sprint("publisher", i)), rand.New(rand.NewPCG(uint64(i), 7))
 		publishing.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
+			for n := 0; !over.Load(); n++ {
 				to := pick(rng, all)
 				r, err := a.Publish(ctx, adapter.Event{Target: rooms.Target{To: to}, Stored: true, Data: fmt.Append(nil, i, " ", n)})
-				if ctx.Err() != nil {
-					return
-				}
 				if err != nil {
 					t.Errorf("Publish: %v", err)
 					return
@@ -92,7 +96,6 @@ func TestPartitionsReplayAndFeedMeet(t *testing.T) {
 	}
 	living.Wait()
 	stop()
-	publishing.Wait()
 	if t.Failed() {
 		return
 	}
@@ -237,7 +240,11 @@ func (w *witness) check(t *testing.T, published [][]sent) {
 			case !wanted && n > 0:
 				t.Errorf("%s: %q is not for it", w.Node(), s.data)
 			}
+			delete(times, s.data)
 		}
+	}
+	if len(times) > 0 {
+		t.Errorf("%s got what nobody has published: %v", w.Node(), times)
 	}
 	if missed+doubled > 0 {
 		t.Errorf("%s got %d events, %d of them doubled, and missed %d", w.Node(), len(w.got), doubled, missed)
