@@ -3,9 +3,11 @@
 package redistest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,10 +38,14 @@ func StartCluster(t testing.TB, config ...string) *Cluster {
 		if i < 3 {
 			s.must("CLUSTER", "ADDSLOTSRANGE", i*slots/3, (i+1)*slots/3-1)
 		}
-		host, port, _ := net.SplitHostPort(s.Addr) // it is one of ours
-		bus := s.must("CONFIG", "GET", "cluster-port").([]any)[1]
-		first.must("CLUSTER", "MEET", host, port, bus)
 	}
+	eventually(t, "meeting", func() error {
+		var errs []error
+		for _, s := range c.Servers[1:] {
+			errs = append(errs, first.meet(s))
+		}
+		return errors.Join(errs...)
+	})
 	for i, s := range c.Servers[3:] {
 		master := c.Servers[i]
 		eventually(t, "replication", func() error { // once it has heard of its master
@@ -49,6 +55,32 @@ func StartCluster(t testing.TB, config ...string) *Cluster {
 	}
 	c.AwaitHealthy()
 	return c
+}
+
+// meet has two servers get to know each other, and returns an error until they do:
+// a server gives a handshake up that takes longer than the node timeout, and then
+// it has to be told again.
+func (s *Server) meet(other *Server) error {
+	for _, pair := range [][2]*Server{{s, other}, {other, s}} {
+		view, err := pair[0].view()
+		if err != nil {
+			return err
+		}
+		id := pair[1].ID()
+		if slices.ContainsFunc(view, func(n shard) bool { return n.id == id }) {
+			continue
+		}
+		s.must(other.introduction()...)
+		return fmt.Errorf("%s does not know %s: %v", pair[0].Addr, pair[1].Addr, view)
+	}
+	return nil
+}
+
+// introduction is the command that has another server begin a handshake with s.
+func (s *Server) introduction() []any {
+	host, port, _ := net.SplitHostPort(s.Addr) // it is one of ours
+	bus := s.must("CONFIG", "GET", "cluster-port").([]any)[1]
+	return []any{"CLUSTER", "MEET", host, port, bus}
 }
 
 // URL names all servers.

@@ -74,3 +74,22 @@ func TestCluster(t *testing.T) {
 	to.Restart()
 	c.AwaitHealthy()
 }
+
+// A server that is too slow for a handshake is met again.
+func TestMeetingAgain(t *testing.T) {
+	c := []string{"cluster-enabled yes", "cluster-node-timeout 1000"}
+	a, b := Start(t, c...), Start(t, c...)
+	known := func(n int) error {
+		if view, err := a.view(); err != nil || len(view) != n {
+			return fmt.Errorf("it knows %v, %v", view, err)
+		}
+		return nil
+	}
+	introduction := b.introduction()
+	b.Pause()
+	a.must(introduction...)
+	eventually(t, "the handshake", func() error { return known(2) })
+	eventually(t, "its end", func() error { return known(1) })
+	b.Resume()
+	eventually(t, "meeting", func() error { return a.meet(b) })
+}
