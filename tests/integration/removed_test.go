@@ -39,14 +39,15 @@ func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*so
 	srv, front := serveSheet(t, socketio.Options{Adapter: link, Sessions: store})
 	srv.Use(func(ctx context.Context, s *socketio.Socket) error {
 		var claims struct {
-			User   string
-			Forged bool
+			User     string
+			Forged   bool
+			MayNotBe string // in this room
 		}
 		if err := s.Auth(&claims); err != nil || claims.Forged {
 			return &socketio.ConnectError{Message: "who are you?"}
 		}
 		s.SetUser(claims.User)
-		return nil
+		return s.KeepRooms(ctx, func(room string) bool { return room != claims.MayNotBe })
 	})
 	srv.OnConnect(func(s *socketio.Socket) {
 		var wish struct{ Rooms []string }
@@ -92,6 +93,18 @@ func TestRemovedWhileAway(t *testing.T) {
 			meanwhile: func(ctx context.Context, s socketio.Broadcast) error { return s.SocketsLeave(ctx, "club") },
 			recovered: true,
 			hears:     []string{"missed", "welcome"},
+		},
+		"a weaker token": {
+			claims:    map[string]any{"user": "a weaker token", "mayNotBe": "club"},
+			recovered: true,
+			hears:     []string{"welcome"},
+		},
+		"a weaker token, and joined by a command": {
+			meanwhile: func(ctx context.Context, s socketio.Broadcast) error { return s.SocketsJoin(ctx, "club") },
+			claims:    map[string]any{"user": "a weaker token, and joined by a command", "mayNotBe": "club"},
+			recovered: true,
+			hears:     []string{"after", "welcome"},
+			stays:     true,
 		},
 		"another user's token": {
 			claims: map[string]any{"user": "somebody else"},
