@@ -28,6 +28,8 @@ import (
 var placeholders = map[string]string{
 	"REJOIN_CLUSTER_SECRET": "a placeholder for a secret",
 	"REJOIN_REDIS_URL":      "rediss://rejoin:placeholder@redis.example.com:6379",
+	"REJOIN_JWT_SECRET":     "a placeholder for a secret that signs tokens",
+	"REJOIN_API_KEYS":       "a-placeholder-for-a-key",
 }
 
 // defaults returns the variables that rejoin -h lists.
@@ -76,6 +78,23 @@ func TestPodsAreConfigured(t *testing.T) {
 			t.Error("a pod starts without its Secret")
 		}
 	})
+}
+
+// TestProdAsksForTokens: where the Secret has no key for tokens, and no setting
+// names one, nodes do not start.
+func TestProdAsksForTokens(t *testing.T) {
+	secrets := maps.Clone(placeholders)
+	delete(secrets, "REJOIN_JWT_SECRET")
+	in := rendered(t, "prod")
+	environment, err := manifests.Environment(in, only[*apps.Deployment](t, in).Spec.Template.Spec, "10.1.2.3", secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(nodeBinary, "-check")
+	cmd.Env = pairs(environment)
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "REJOIN_ADDR") || !strings.Contains(string(out), "REJOIN_JWT_SECRET") {
+		t.Errorf("%v: %s", err, out)
+	}
 }
 
 // A kubelet asks a node what the probes of its pod ask.
