@@ -115,8 +115,8 @@ func TestComposeFile(t *testing.T) {
 			}
 		}
 	}
-	if ports := project.Services["balancer"].Ports; len(ports) != 1 || ports[0].Published != "3000" {
-		t.Errorf("the balancer's ports are %v, want 3000", ports)
+	if ports := project.Services["balancer"].Ports; len(ports) != 2 || ports[0].Published != "3000" || ports[1].Published != "3001" {
+		t.Errorf("the balancer's ports are %v, want 3000 and 3001", ports)
 	}
 
 	redis := strings.Join(project.Services["redis"].Command, " ")
@@ -127,10 +127,12 @@ func TestComposeFile(t *testing.T) {
 	}
 }
 
-func TestShellSetsTheSecret(t *testing.T) {
-	_, project := composed(t, types.Mapping{"REJOIN_CLUSTER_SECRET": "from the shell"})
-	if secret := project.Services["node1"].Environment["REJOIN_CLUSTER_SECRET"]; secret == nil || *secret != "from the shell" {
-		t.Errorf("secret %v", secret)
+func TestShellSetsTheSecrets(t *testing.T) {
+	for _, name := range []string{"REJOIN_CLUSTER_SECRET", "REJOIN_JWT_SECRET", "REJOIN_API_KEYS"} {
+		_, project := composed(t, types.Mapping{name: "from the shell"})
+		if secret := project.Services["node1"].Environment[name]; secret == nil || *secret != "from the shell" {
+			t.Errorf("%s is %v", name, secret)
+		}
 	}
 }
 
