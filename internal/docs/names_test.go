@@ -114,6 +114,23 @@ func TestMetricsAndLinesExist(t *testing.T) {
 	}
 }
 
+// TestEveryMetricIsExplained: what a node counts is in the tables of operations.md or
+// of redis.md.
+func TestEveryMetricIsExplained(t *testing.T) {
+	tables := read(t, "operations.md") + read(t, "redis.md")
+	names := 0
+	for _, source := range sources(t, ".go") {
+		for _, m := range regexp.MustCompile(`(?:describe\("|Name: +"rejoin_)(\w+)"`).FindAllStringSubmatch(source, -1) {
+			if names++; !strings.Contains(tables, "`"+m[1]) {
+				t.Errorf("nothing says what to do about %s", m[1])
+			}
+		}
+	}
+	if names < 40 {
+		t.Errorf("%d metrics", names)
+	}
+}
+
 var link = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]+))?\)`)
 
 // TestLinks: what the documents link to in this repository is there, headings
