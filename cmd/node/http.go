@@ -10,23 +10,36 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/certs"
+	"github.com/rejoin-io/rejoin/internal/limit"
 )
 
-// bodyTimeout is how long a request's body may take where its handler does not
-// say otherwise, or does not read it.
-const bodyTimeout = 30 * time.Second
+// headTimeout is how long a request's line and headers may take.
+const headTimeout = 10 * time.Second
 
-// newHTTPServer bounds what a client can hold without being one. How long bodies
-// and responses of clients may take is the engine's to say: a poll rightly takes
-// long.
-func (n *node) newHTTPServer(h http.Handler) *http.Server {
+// silence is how long a body may take where its handler does not say otherwise, or
+// does not read it: as long as a client may be silent, but no less than a head.
+func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeout, headTimeout) }
+
+// newPublicServer bounds what is not the engine's to bound, since only it knows when
+// the wait for a poll's answer is over: how long a client may take to take a response.
+// A poll waits for one silence at most, so that there is another left to write in,
+// also where it is another node's answer.
+func (n *node) newPublicServer(c config, h http.Handler) *http.Server {
+	s := n.newHTTPServer(c, limit.Proxies(c.TrustedProxies).Handler(h))
+	s.ConnState = n.limits.waiting.ConnState
+	s.WriteTimeout = 2 * c.silence()
+	return s
+}
+
+// newHTTPServer bounds what a client can hold without being one.
+func (n *node) newHTTPServer(c config, h http.Handler) *http.Server {
 	errorLog, err := zap.NewStdLogAt(n.log, zap.DebugLevel) // mostly what strangers' clients do wrong
 	if err != nil {
 		panic(err) // zap does not know its own level
 	}
 	s := &http.Server{
-		Handler:           boundBody(h),
-		ReadHeaderTimeout: 10 * time.Second,
+		Handler:           boundBody(h, c.silence()),
+		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10, // a session keeps its first request's
 		ErrorLog:          errorLog,
@@ -62,11 +75,11 @@ func (c *config) scheme() string {
 }
 
 // boundBody gives each body a time in which it must have come.
-func boundBody(next http.Handler) http.Handler {
+func boundBody(next http.Handler, within time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
 			// It stays until the next request, since the server reads what the handler has left.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // fails on a connection that has ended
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within)) // fails on a connection that has ended
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -18,7 +18,6 @@ import (
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/health"
-	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
@@ -62,8 +61,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	public.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) }))
 	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
 	n.limits = newLimits(c)
-	n.public, n.internal = n.newHTTPServer(limit.Proxies(c.TrustedProxies).Handler(&public)), n.newHTTPServer(&internal)
-	n.public.ConnState = n.limits.waiting.ConnState
+	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, &internal)
 	if publicPort, err = n.secure(c, publicPort); err != nil {
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
