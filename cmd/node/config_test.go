@@ -126,6 +126,8 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_QUEUE_BUDGET", "64KiB", "at least REJOIN_SEND_QUEUE_BYTES (1048576)"},
 		{"REJOIN_TRUSTED_PROXIES", "10.0.0.0/8, proxy.example", "10.0.0.0/8"},
 		{"REJOIN_TRUSTED_PROXIES", "fe80::1%eth0", "10.0.0.0/8"},
+		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.1", "10.0.0.0/8"}, // would mean nobody: clients' addresses are unmapped
+		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.0/104", "10.0.0.0/8"},
 		{"REJOIN_TLS_CERT", "/nowhere", "together with REJOIN_TLS_KEY"},
 		{"REJOIN_CLIENT_DIR", "/nowhere", "no such file"},
 		{"REJOIN_DEMO", "on", "true or false"},

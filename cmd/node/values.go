@@ -330,6 +330,9 @@ func (n *networks) Decode(s string) error {
 			}
 			network = netip.PrefixFrom(addr, addr.BitLen())
 		}
+		if network.Addr().Is4In6() { // would contain nothing: addresses are compared in their short form
+			return false
+		}
 		*n = append(*n, network.Masked())
 		return true
 	})
