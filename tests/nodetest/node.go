@@ -15,7 +15,12 @@ type Node struct {
 	process        *os.Process
 	exited         chan struct{} // closed once the process has ended and status is set
 	status         error
+	secrets        []string
 }
+
+// Secret says what only the node and who sent or got it may know. When the node has
+// ended, its log must not show it.
+func (n *Node) Secret(text string) { n.secrets = append(n.secrets, text) }
 
 // Start starts a node on free ports of 127.0.0.1 with some REJOIN_ variables. When
 // the test ends the node must end on SIGTERM with exit status 0, and have logged
@@ -68,6 +73,11 @@ func (n *Node) stop() {
 	if n.status != nil || n.Log.Contains("DATA RACE") || n.Log.Contains("panic") {
 		n.T.Errorf("the node did not end well: %v\n%s", n.status, n.Log)
 	}
+	for _, text := range n.secrets {
+		if text == "" || n.Log.Contains(text) {
+			n.T.Errorf("the log shows the secret %q", text)
+		}
+	}
 }
 
 // Metrics returns the node's samples; see [Scrape].
@@ -78,16 +88,6 @@ func (n *Node) Metrics() map[string]float64 {
 		n.T.Fatal(err)
 	}
 	return samples
-}
-
-// Memory returns what the node uses; see [Memory].
-func (n *Node) Memory(what string) int {
-	n.T.Helper()
-	bytes, err := Memory(n.process.Pid, what)
-	if err != nil {
-		n.T.Fatal(err)
-	}
-	return bytes
 }
 
 // Eventually asks again until check is content, for what nobody announces. It

@@ -6,6 +6,7 @@ package security
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -57,6 +58,10 @@ func start(t *testing.T, variables ...string) *nodetest.Node {
 	return n
 }
 
+// memory returns how many bytes the node has taken from the system, at most so far:
+// without those of the race detector, which are several times that.
+func memory(n *nodetest.Node) int { return int(n.Metrics()["go_memstats_sys_bytes"]) }
+
 // get sends a request with some headers, and returns the answer.
 func get(t *testing.T, url string, headers ...string) (status int, body string) {
 	t.Helper()
@@ -102,6 +107,7 @@ func open(t *testing.T, n *nodetest.Node) (sid string) {
 	if status != http.StatusOK || !ok {
 		t.Fatalf("a handshake: %d %s", status, body)
 	}
+	n.Secret(sid)
 	return sid
 }
 
@@ -140,10 +146,14 @@ func connect(t *testing.T, n *nodetest.Node) *websocket.Conn {
 	t.Cleanup(func() { ws.Close() })
 	_ = ws.SetReadDeadline(time.Now().Add(nodetest.Patience))
 	write(t, ws, "40")
-	for _, begins := range []string{"0{", "40{"} {
-		if _, m, err := ws.ReadMessage(); err != nil || !strings.HasPrefix(string(m), begins) {
+	for _, packet := range []struct{ kind, secret string }{{"0", "sid"}, {"40", "pid"}} {
+		_, m, err := ws.ReadMessage()
+		content, ok := strings.CutPrefix(string(m), packet.kind)
+		fields := map[string]any{}
+		if err != nil || !ok || json.Unmarshal([]byte(content), &fields) != nil {
 			t.Fatalf("%q %v", m, err)
 		}
+		n.Secret(fmt.Sprint(fields[packet.secret]))
 	}
 	return ws
 }
