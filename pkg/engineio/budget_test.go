@@ -4,9 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/gorilla/websocket"
 )
 
 // dialStalled opens a WebSocket whose client reads nothing but the 101, and takes
@@ -185,5 +190,68 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return len(b.leaving) == 0
+	})
+}
+
+// Whatever ends connections of all kinds while everybody sends, each byte is counted
+// once and taken back once.
+func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
+	const senders, rounds, packet = 8, 400, 60_000
+	b := setUp(t, Options{QueueBudget: 1 << 20, SendQueueBytes: 300_000})
+	var conns []*Conn
+	var sids []string
+	for range 10 {
+		sids = append(sids, b.open())
+		conns = append(conns, receive(t, b.conns))
+		_, stalled := b.dialStalled()
+		ws, reading := b.dialOpen()
+		go func() { _, _ = io.Copy(io.Discard, ws.NetConn()) }() // until the server closes
+		conns = append(conns, stalled, reading)
+	}
+	var sending, polling sync.WaitGroup
+	for i := range senders {
+		sending.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 0))
+			for round := range rounds {
+				c := conns[random.IntN(len(conns))]
+				p := Text(make([]byte, random.IntN(packet)))
+				switch {
+				case i == 0 && round%50 == 49:
+					_ = c.Close(ForcedClose)
+				case i == 0:
+					c.TrySend(p)
+				default:
+					_ = c.Send(p) // some are closed
+				}
+				if n := b.Stats().QueuedBytes; n < 0 || n > int64(b.o.QueueBudget)+senders*packet {
+					t.Errorf("%d bytes are queued", n)
+				}
+			}
+		})
+	}
+	for i, sid := range sids {
+		polling.Go(func() {
+			for range i {
+				_, _, _ = b.try("GET", sid, "") // some are closed
+			}
+			if ws, _, err := b.tryDial("?EIO=4&transport=websocket&sid=" + sid); err == nil && i%2 == 0 {
+				_ = ws.WriteMessage(websocket.TextMessage, []byte("2probe"))
+				_ = ws.WriteMessage(websocket.TextMessage, []byte("5")) // reads nothing from here on
+			}
+		})
+	}
+	sending.Wait()
+	if b.Stats().BudgetCuts == 0 {
+		t.Error("the budget was never spent")
+	}
+	for _, c := range conns {
+		c.end(&CloseError{Reason: ForcedClose}, endCut)
+		c.drop()
+	}
+	polling.Wait() // nothing is left to wait for
+	b.until(func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.counts.queued.Load() == 0 && len(b.leaving) == 0
 	})
 }
