@@ -1,6 +1,7 @@
 package idempotency
 
 import (
+	"container/list"
 	"context"
 	"sync"
 	"time"
@@ -17,8 +18,8 @@ type Memory struct {
 	o MemoryOptions
 
 	mu    sync.Mutex
-	keys  map[string]*entry
-	order []*entry // by age, oldest first; some are forgotten already
+	keys  map[string]*list.Element // of order
+	order *list.List               // entries by age, oldest first
 	bytes int
 }
 
@@ -26,7 +27,6 @@ type entry struct {
 	claim    Claim
 	at       time.Time
 	response *Response
-	gone     bool
 }
 
 // overhead is about what an entry takes beside its texts.
@@ -48,7 +48,7 @@ func NewMemory(o MemoryOptions) *Memory {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 64 << 20
 	}
-	return &Memory{o: o, keys: make(map[string]*entry)}
+	return &Memory{o: o, keys: make(map[string]*list.Element), order: list.New()}
 }
 
 // Claim implements [Store].
@@ -60,15 +60,14 @@ func (m *Memory) Claim(ctx context.Context, c Claim) (*Record, error) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	m.expire(now)
-	if e := m.keys[c.Key]; e != nil {
+	if e := m.entry(c.Key); e != nil {
 		return &Record{e.claim.Call, now.Sub(e.at), e.response}, nil
 	}
 	e := &entry{claim: c, at: now}
 	if m.bytes+e.size() > m.o.MaxBytes {
 		return nil, ErrFull
 	}
-	m.keys[c.Key] = e
-	m.order = append(m.order, e)
+	m.keys[c.Key] = m.order.PushBack(e)
 	m.bytes += e.size()
 	return nil, nil
 }
@@ -81,7 +80,7 @@ func (m *Memory) Finish(ctx context.Context, c Claim, r Response) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.expire(time.Now())
-	e := m.keys[c.Key]
+	e := m.entry(c.Key)
 	if e == nil || e.claim != c {
 		return ErrLost
 	}
@@ -98,32 +97,35 @@ func (m *Memory) Free(ctx context.Context, c Claim) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if e := m.keys[c.Key]; e != nil && e.claim == c {
+	if e := m.entry(c.Key); e != nil && e.claim == c {
 		m.forget(e)
+	}
+	return nil
+}
+
+// entry returns what is remembered of a key, or nil. m.mu is held.
+func (m *Memory) entry(key string) *entry {
+	if at := m.keys[key]; at != nil {
+		return at.Value.(*entry)
 	}
 	return nil
 }
 
 // expire forgets what is too old. m.mu is held.
 func (m *Memory) expire(now time.Time) {
-	n := 0
-	for ; n < len(m.order); n++ {
-		e := m.order[n]
-		if !e.gone && now.Sub(e.at) < m.o.Lifetime {
+	for at := m.order.Front(); at != nil; at = m.order.Front() {
+		e := at.Value.(*entry)
+		if now.Sub(e.at) < m.o.Lifetime {
 			break
 		}
-		if !e.gone {
-			m.forget(e)
-		}
+		m.forget(e)
 	}
-	clear(m.order[:n]) // else the array holds on to them
-	m.order = m.order[n:]
 }
 
 func (m *Memory) forget(e *entry) {
+	m.order.Remove(m.keys[e.claim.Key])
 	delete(m.keys, e.claim.Key)
 	m.bytes -= e.size()
-	e.gone, e.response = true, nil
 }
 
 var _ Store = (*Memory)(nil)

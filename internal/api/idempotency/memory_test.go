@@ -3,6 +3,7 @@ package idempotency_test
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,4 +66,34 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Errorf("%d more keys, after %d expired", n, first-1)
 		}
 	})
+}
+
+// TestFreedKeysTakeNoMemory: calls that fail again and again, each with a key of its
+// own, leave nothing behind, though an older key is still remembered.
+func TestFreedKeysTakeNoMemory(t *testing.T) {
+	s := idempotency.NewMemory(idempotency.MemoryOptions{})
+	if r, err := s.Claim(t.Context(), idempotency.NewClaim("key", "call")); r != nil || err != nil {
+		t.Fatalf("Claim: %+v, %v", r, err)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	const failed = 50_000
+	for i := range failed {
+		c := idempotency.NewClaim(fmt.Sprint(i), "call")
+		if r, err := s.Claim(t.Context(), c); r != nil || err != nil {
+			t.Fatalf("Claim: %+v, %v", r, err)
+		}
+		if err := s.Free(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if each := (heap() - before) / failed; each > 50 {
+		t.Errorf("each takes %d bytes", each)
+	}
+	runtime.KeepAlive(s)
 }
