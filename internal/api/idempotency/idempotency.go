@@ -58,7 +58,8 @@ type Record struct {
 // A Store remembers keys. Its methods may be called at once, and give up when the
 // context ends. After an error that is none of this package the outcome is open.
 type Store interface {
-	// Claim takes a key that is free and returns nil, or else what is known of it.
+	// Claim takes a key that is free and returns nil, or else what is known of it. A
+	// claim that is made twice is one.
 	Claim(ctx context.Context, c Claim) (*Record, error)
 	// Finish keeps the response of a claim for the rest of the key's life. It is
 	// ErrLost where there is none left. The response is not changed afterwards.

@@ -60,7 +60,11 @@ func (m *Memory) Claim(ctx context.Context, c Claim) (*Record, error) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	m.expire(now)
-	if e := m.entry(c.Key); e != nil {
+	switch e := m.entry(c.Key); {
+	case e == nil:
+	case e.claim == c:
+		return nil, nil
+	default:
 		return &Record{e.claim.Call, now.Sub(e.at), e.response}, nil
 	}
 	e := &entry{claim: c, at: now}

@@ -28,6 +28,7 @@ func Run(t *testing.T, newStore Maker) {
 	}{
 		{"AClaimIsOneOfMany", long, aClaimIsOneOfMany},
 		{"AClaimTellsItsCallAndAge", long, aClaimTellsItsCallAndAge},
+		{"AClaimMadeTwiceIsOne", long, aClaimMadeTwiceIsOne},
 		{"AResponseIsKept", long, aResponseIsKept},
 		{"AFreedKeyIsFree", long, aFreedKeyIsFree},
 		{"OnlyItsClaimSettlesAKey", long, onlyItsClaimSettlesAKey},
@@ -102,6 +103,19 @@ func aClaimTellsItsCallAndAge(s *store) {
 	s.claim("another key", "another call")
 	if r := s.taken("key"); r.Call != "call" || r.Response != nil || r.Age < 0 || r.Age > patience {
 		s.t.Errorf("got %+v", r)
+	}
+}
+
+func aClaimMadeTwiceIsOne(s *store) {
+	c := s.claim("key", "call")
+	if r, err := s.Claim(s.deadline(), c); r != nil || err != nil {
+		s.t.Errorf("Claim, again: %+v, %v", r, err)
+	}
+	if r := s.taken("key"); r.Call != "call" {
+		s.t.Errorf("got %+v", r)
+	}
+	if err := s.Finish(s.deadline(), c, idempotency.Response{Status: 200}); err != nil {
+		s.t.Errorf("Finish: %v", err)
 	}
 }
 

@@ -36,8 +36,8 @@ type Store struct {
 	o      Options
 }
 
-// New returns a store that uses a client, which stays the caller's. The client
-// must not retry: a claim that is made twice finds itself.
+// New returns a store that uses a client, which stays the caller's, and which may
+// repeat what it does not know to have been done: go-redis does so in a Cluster.
 func New(client redis.UniversalClient, o Options) *Store {
 	if o.Prefix == "" {
 		o.Prefix = "rejoin:"
