@@ -164,13 +164,15 @@ func (n *node) stop(ctx context.Context) error {
 		err = errors.Join(err, n.sockets.Close(ctx))
 	}
 	shutdown.Wait()
+	// What backends have asked for ends before the cluster, which their answers and
+	// keys need.
+	err = errors.Join(err, publicErr, n.internal.Shutdown(ctx))
 	if n.auth != nil {
 		n.auth.Close()
 	}
 	if n.cluster != nil {
 		err = errors.Join(err, n.cluster.close())
 	}
-	err = errors.Join(err, publicErr, n.internal.Shutdown(ctx))
 	if err != nil {
 		err = errors.Join(fmt.Errorf("stop: %w", err), n.public.Close(), n.internal.Close())
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -102,6 +103,44 @@ func TestAPINodeKilled(t *testing.T) {
 	ann.hears("well?")
 	b.backend().post("emit", `{"rooms":["x"],"event":"end"}`)
 	ann.hears("end")
+	a.restart()
+}
+
+// TestAPINodeStopped: a node that is stopped ends the calls that it has begun. Those
+// that it has not can be made at the other one, with their keys.
+func TestAPINodeStopped(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, 2, withAPI, "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s")
+	a, b := c.nodes[0], c.nodes[1]
+	const body = `{"rooms":["x"],"event":"news"}`
+	var answered atomic.Int64
+	var callers sync.WaitGroup
+	for i := range 16 {
+		callers.Go(func() { // ends with the node
+			for k := 0; ; k++ {
+				emit := apiCall{method: "POST", path: "emit", body: body, key: fmt.Sprint(i, "-", k)}
+				first, err := a.backend().try(emit)
+				answered.Add(1)
+				if err == nil && first.status == http.StatusOK {
+					continue
+				}
+				if again := b.backend().do(emit); first.MayHave || again.status != http.StatusOK {
+					t.Errorf("%d %s %v, and then %d %s", first.status, first.text, err, again.status, again.text)
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	a.eventually("asked", func() error {
+		if answered.Load() < 100 {
+			return errors.New("few calls are answered")
+		}
+		return nil
+	})
+	a.term()
+	callers.Wait()
 	a.restart()
 }
 
