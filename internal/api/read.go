@@ -20,17 +20,17 @@ const (
 // said to be.
 func fetch(ctx context.Context, b socketio.Broadcast) ([]socketio.RemoteSocket, nodes, error) {
 	all, err := b.Timeout(fetchTimeout).FetchSockets(ctx)
+	missing := silentNodes(nil)
 	var unanswered *socketio.UnansweredError
 	switch {
 	case errors.As(err, &unanswered):
-		missing := silentNodes(unanswered.Nodes)
+		missing = silentNodes(unanswered.Nodes)
 		missing.Partial = true
-		return all, missing, nil
 	case err != nil:
 		return nil, nodes{}, err
 	}
 	slices.SortFunc(all, func(a, b socketio.RemoteSocket) int { return cmp.Compare(a.ID, b.ID) })
-	return all, silentNodes(nil), nil
+	return all, missing, nil
 }
 
 type socketView struct {
