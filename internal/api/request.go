@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,8 +60,43 @@ func decode(body []byte, v any) error {
 			err = errors.New("there is something behind the object")
 		}
 	}
+	if err == nil {
+		err = exact(body, v)
+	}
 	if err != nil {
 		return fail(badRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
+// exact refuses what encoding/json lets pass: fields that are there twice, of which
+// it takes the last, and names that are a field's but for their case. The body is one
+// that could be decoded into v.
+func exact(body []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if first, _ := d.Token(); first != json.Delim('{') {
+		return nil
+	}
+	known := make(map[string]bool)
+	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
+		known[field.Tag.Get("json")] = true
+	}
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := token.(string)
+		switch fresh, allowed := known[name]; {
+		case !allowed:
+			return fmt.Errorf("unknown field %q", name)
+		case !fresh:
+			return fmt.Errorf("field %q is there twice", name)
+		}
+		known[name] = false
+		if err := d.Decode(new(json.RawMessage)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
