@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
@@ -69,8 +70,16 @@ func (f *failure) Error() string { return f.detail }
 
 func (f *failure) Unwrap() error { return f.cause }
 
+// maxDetail is how many bytes a detail has: it may quote a whole body, and goes into
+// the log.
+const maxDetail = 1000
+
 func fail(c code, format string, args ...any) *failure {
-	return &failure{code: c, detail: fmt.Sprintf(format, args...)}
+	detail := fmt.Sprintf(format, args...)
+	if len(detail) > maxDetail {
+		detail = strings.ToValidUTF8(detail[:maxDetail], "") + "…"
+	}
+	return &failure{code: c, detail: detail}
 }
 
 // open is fail where the outcome is open.

@@ -55,6 +55,8 @@ func TestRefused(t *testing.T) {
 		{"POST", "emit", `{"event":"e","rooms":` + many + `}`, tooMany, "rooms", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"exceptSockets":` + many + `}`, tooMany, "exceptSockets", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"namespace":"/none"}`, unknownNamespace, "/, /chat", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"namespace":"` + strings.Repeat("é", 100_000) + `"}`, unknownNamespace, "…", nil},
+		{"POST", "emit", `{"event":"e","everyone":true,"` + strings.Repeat("x", 100_000) + `":1}`, badRequest, "…", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"namespace":""}`, unknownNamespace, "", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"args":[` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `]}`, badRequest, "nested", nil},
 		{"POST", "emit", `{"event":"e","everyone":true,"args":[1],"attachments":["AA=="]}`, badRequest, "1 attachments have 0 placeholders", nil},
@@ -93,6 +95,9 @@ func TestRefused(t *testing.T) {
 		{"GET", "history?room=r&before=x", "", badRequest, "before", nil},
 	} {
 		w := call(a, tt.method, tt.path, tt.body, tt.headers...)
+		if w.Body.Len() > 2000 {
+			t.Errorf("%s %s %.100s: the answer has %d bytes", tt.method, tt.path, tt.body, w.Body.Len())
+		}
 		if p := problemOf(t, w); p.Code != tt.code || p.Open || !strings.Contains(p.Detail, tt.says) {
 			t.Errorf("%s %s %.100s: %d %s, want %s with %q", tt.method, tt.path, tt.body, w.Code, w.Body, tt.code, tt.says)
 		}
