@@ -30,6 +30,13 @@ func (of *audience) left(id adapter.NodeID, now []adapter.Member) bool {
 	return knows(of.members, id) && !knows(now, id)
 }
 
+// newcomers are nodes that are not among the members as they were before: they have
+// entered since, or just before. Where the question was handed to more nodes than
+// have answered, one of them may have got it.
+func (of *audience) newcomers(now []adapter.Member) []adapter.Member {
+	return slices.DeleteFunc(slices.Clone(now), func(m adapter.Member) bool { return knows(of.members, m.ID) })
+}
+
 func knows(members []adapter.Member, id adapter.NodeID) bool {
 	return slices.ContainsFunc(members, func(m adapter.Member) bool { return m.ID == id })
 }
@@ -45,18 +52,15 @@ func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got 
 			return got, false
 		}
 	}
+	waits := func(m adapter.Member) bool { return a.nodes[m.ID] == nil && waitsFor(m, now) }
 	switch enough := len(a.nodes) >= of.receivers; {
 	case enough && !of.all:
 		return got, true
-	case !enough && !fresh:
+	case !enough && (!fresh || slices.ContainsFunc(of.newcomers(now), waits)):
 		return got, false
 	}
-	for _, m := range of.members {
-		if a.nodes[m.ID] == nil && waitsFor(m, now) {
-			return got, false
-		}
-	}
-	return got, of.members != nil // else nobody knows who else there is
+	// Without members nobody knows who else there is.
+	return got, of.members != nil && !slices.ContainsFunc(of.members, waits)
 }
 
 // unanswered returns the error that ends a question, or nil if all answered.
@@ -77,6 +81,13 @@ func (a *question) unanswered(of audience, now []adapter.Member, cause error) er
 	for _, m := range of.members {
 		if a.nodes[m.ID] == nil && (!enough || knows(now, m.ID) && !waitsFor(m, now)) {
 			e.Nodes = append(e.Nodes, m.ID)
+		}
+	}
+	if len(a.nodes) < of.receivers {
+		for _, m := range of.newcomers(now) {
+			if a.nodes[m.ID] == nil {
+				e.Nodes = append(e.Nodes, m.ID)
+			}
 		}
 	}
 	slices.Sort(e.Sockets)

@@ -300,3 +300,32 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 		}
 	}
 }
+
+// TestANewNodeIsNamed: one that was not among the members yet, got the question and
+// stays silent is waited for, and then named.
+func TestANewNodeIsNamed(t *testing.T) {
+	members := []adapter.Member{{ID: "known"}}
+	now := append(members, adapter.Member{ID: "new"})
+	for _, everyone := range []bool{true, false} {
+		var questions questions
+		questions.init()
+		id, asked := questions.add()
+		of := audience{members: members, all: everyone, receivers: 2}
+		questions.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
+		if _, complete := asked.progress(of, now, true); complete {
+			t.Errorf("all %v: complete without the new node", everyone)
+		}
+		silent := (*UnansweredError)(nil)
+		if err := asked.unanswered(of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
+			t.Errorf("all %v: %v", everyone, err)
+		}
+		// Who has entered later has not heard the question, and nobody counts on it.
+		of.receivers = 1
+		if _, complete := asked.progress(of, now, true); !complete {
+			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
+		}
+		if err := asked.unanswered(of, now, nil); err != nil {
+			t.Errorf("all %v: %v", everyone, err)
+		}
+	}
+}
