@@ -64,7 +64,7 @@ func emit(ctx context.Context, f figures, key string) error {
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	var problem struct{ Detail string }
 	if response.StatusCode == http.StatusOK {
 		return nil
