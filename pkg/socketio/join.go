@@ -79,10 +79,16 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 
 // tooMany reports whether the socket can't join so many more rooms. s.mu is held.
 func (s *Socket) tooMany(more int) error {
-	switch most := s.ns.srv.opts.RoomsPerSocket; {
-	case s.rooms.open+more > most:
+	if most := s.ns.srv.opts.RoomsPerSocket; s.rooms.open+more > most {
 		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
-	case s.rooms.count+more > most*staysPerRoom:
+	}
+	return s.tooManyStays(more)
+}
+
+// tooManyStays reports whether the socket's session can't keep so many more
+// memberships. s.mu is held.
+func (s *Socket) tooManyStays(more int) error {
+	if s.rooms.count+more > s.ns.srv.opts.RoomsPerSocket*staysPerRoom {
 		return fmt.Errorf("%w: too many were left within the last minutes", ErrTooManyRooms)
 	}
 	return nil
@@ -105,11 +111,21 @@ func (s *Socket) enter(names []string) {
 	}
 }
 
-// settle completes a join: the node hears the rooms, the session names them, and
-// then the gate opens. A join by command begins where the command stands, which
-// has passed, so what the rooms got since is read and put among what was held.
-// Whoever calls it holds the right to change.
+// settle completes a join and tells of it. Whoever calls it holds the right to
+// change.
 func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cursor) error {
+	if err := s.complete(ctx, names, command); err != nil {
+		return fmt.Errorf("socketio: join: %w", err)
+	}
+	s.ns.tellRooms(s.ID(), true, names...)
+	return nil
+}
+
+// complete makes of a join that has begun a membership: the node hears the rooms,
+// the session names them, and then the gate opens. A join by command begins where
+// the command stands, which has passed, so what the rooms got since is read and
+// put among what was held. Whoever calls it holds the right to change.
+func (s *Socket) complete(ctx context.Context, names []string, command *adapter.Cursor) error {
 	list := inNamed(s.nsName, names)
 	at, err := s.ns.srv.adapter.Subscribe(ctx, list...)
 	subscribed := err == nil
@@ -141,16 +157,11 @@ func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cu
 		}
 	}
 	s.gate.open(s.pass)
-	id := s.id
 	s.mu.Unlock()
-	if err != nil {
-		if subscribed {
-			s.ns.srv.adapter.Unsubscribe(list...)
-		}
-		return fmt.Errorf("socketio: join: %w", err)
+	if err != nil && subscribed {
+		s.ns.srv.adapter.Unsubscribe(list...)
 	}
-	s.ns.tellRooms(id, true, names...)
-	return nil
+	return err
 }
 
 // A marker is what a socket waits for in the feed: when it has come in each room,

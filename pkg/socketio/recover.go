@@ -23,7 +23,8 @@ const (
 	refusedHistory = "lost_history"    // the client has seen what is no longer there
 	refusedTrimmed = "trimmed"         // a room has lost what the client missed
 	refusedLimit   = "too_many_events"
-	refusedRemoved = "removed" // disconnected by the server while it was away
+	refusedRooms   = "too_many_rooms" // joined by the middlewares and left, again and again
+	refusedRemoved = "removed"        // disconnected by the server while it was away
 	recoveredWell  = "recovered"
 )
 
@@ -52,6 +53,8 @@ const readTries = 10
 //   - claim the session, so that nobody else changes it;
 //   - be placed in its rooms, with everything held;
 //   - only then fix the end of the replay, and read up to it;
+//   - join what the middlewares have asked for, now that commands which came
+//     before have been executed;
 //   - CONNECT before the missed events: stock clients keep what comes before it
 //     in a buffer that a cut does not clear, and would show it twice;
 //   - at last release what was held, without what the replay had.
@@ -80,6 +83,9 @@ func (s *Socket) recover(ctx context.Context, pid, offset string) error {
 		return err
 	}
 	missed, end, err := s.rejoin(ctx, seen)
+	if err == nil {
+		err = s.joinGranted(ctx)
+	}
 	if err != nil {
 		if refused := (*refusal)(nil); errors.As(err, &refused) {
 			s.resign(ctx)
@@ -161,8 +167,7 @@ func (s *Socket) assume(claimed session.Session) error {
 	s.id, s.pid, s.fence, s.epoch = claimed.ID, claimed.PID, claimed.Fence, claimed.Epoch
 	s.data, s.rooms = claimed.Data, stays
 	s.rooms.keep(s.screening.keeps)
-	s.enterGranted()
-	s.newestJoin = stays.newestJoin()
+	s.newestJoin = s.rooms.newestJoin()
 	s.recovering = true
 	s.gate.shut++
 	s.place()
@@ -192,16 +197,11 @@ func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) ([]adapter.Eve
 	names := s.rooms.names()
 	current := append(s.implicit(), inNamed(s.nsName, names)...)
 	s.mu.Unlock()
-	at, err := s.ns.srv.adapter.Subscribe(ctx, current...)
-	if err != nil {
+	if _, err := s.ns.srv.adapter.Subscribe(ctx, current...); err != nil {
 		return nil, adapter.Cursor{}, err
 	}
 	s.mu.Lock()
 	s.subscribed = true
-	for _, name := range names {
-		s.rooms.confirm(name, at) // those that the middlewares have joined
-	}
-	s.newestJoin = s.rooms.newestJoin()
 	s.mu.Unlock()
 	return s.read(ctx, seen)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -51,6 +52,27 @@ func (s *Socket) screen() (err error) {
 		}
 	}
 	return nil
+}
+
+// joinGranted joins the rooms that the middlewares have asked for and that the
+// session of a socket that is being recovered does not have. The gate stays shut.
+// A client that leaves such rooms and comes back, again and again, must not make
+// its session grow.
+func (s *Socket) joinGranted(ctx context.Context) error {
+	s.mu.Lock()
+	news := s.missing(s.screening.granted)
+	if len(news) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
+	if err := s.tooManyStays(len(news)); err != nil {
+		s.mu.Unlock()
+		return &refusal{refusedRooms, err}
+	}
+	s.enter(news)
+	s.mu.Unlock()
+	return s.complete(ctx, news, nil)
 }
 
 // A keyed is a value of a socket: there are few, and many sockets.

@@ -248,3 +248,49 @@ func TestRoomEventsOfARecovery(t *testing.T) {
 		}
 	}
 }
+
+// A command that came while the client was away is executed in its place, also
+// where a middleware joins the same room, and what the middleware says holds in
+// the end.
+func TestCommandsAndMiddlewaresMeet(t *testing.T) {
+	n := start(t, Options{})
+	screened(n.Namespace)
+	a := n.enter(t, pass{Rooms: []string{"taken"}})
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "given"))
+	must(t, n.To("given").Emit(t.Context(), "n", 1))
+	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "taken"))
+	must(t, n.To("taken").Emit(t.Context(), "n", 2))
+	b := n.reenter(t, a, pass{Rooms: []string{"given", "taken"}})
+	b.want(numbered(1))
+	b.inRooms(n, "given", "taken")
+	must(t, n.To("taken").Emit(t.Context(), "n", 3))
+	b.want(numbered(3))
+	b.cut()
+	must(t, n.To("given").Emit(t.Context(), "n", 4))
+	d := n.reenter(t, b, pass{May: []string{}}) // given is the command's
+	d.want(numbered(4))
+	d.inRooms(n, "given")
+	d.quiet()
+}
+
+// Rooms that a middleware joins can be left and come back with each connection.
+// The session does not grow without bounds by that.
+func TestLeavingWhatAMiddlewareJoins(t *testing.T) {
+	n := start(t, Options{RoomsPerSocket: 1})
+	screened(n.Namespace)
+	a := n.enter(t, pass{Rooms: []string{"r"}})
+	for range staysPerRoom - 1 {
+		a.call(`["leave","r"]`)
+		a.cut()
+		a = n.reenter(t, a, pass{Rooms: []string{"r"}})
+	}
+	a.call(`["leave","r"]`)
+	a.cut()
+	b := n.dial(t).connect("/", fmt.Sprintf(`{"rooms":["r"],"pid":%q}`, a.pid))
+	if b.sid == a.sid || n.Stats().Recoveries[refusedRooms] != 1 {
+		t.Errorf("recovered: %v", n.Stats().Recoveries)
+	}
+	b.inRooms(n, "r")
+}

@@ -69,7 +69,7 @@ func (c *counters) init() {
 		c.disconnects.counts[string(r)] = 0
 	}
 	c.recoveries.counts = make(map[string]uint64)
-	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedHistory, refusedTrimmed, refusedLimit, refusedRemoved} {
+	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved} {
 		c.recoveries.counts[o] = 0
 	}
 }
