@@ -289,8 +289,13 @@ func commandRooms(ev *adapter.Event) (names []string) {
 	return names
 }
 
-// enterAt puts the socket into rooms at positions that have passed.
+// enterAt puts the socket into rooms at positions that have passed. What they get
+// before they are in the index is read, for the end is fixed after that.
 func (s *Socket) enterAt(ctx context.Context, joined map[string]adapter.Cursor) error {
+	names := slices.Collect(maps.Keys(joined))
+	if _, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, names)...); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	for name, at := range joined {
 		s.rooms.enterAt(name, at)
@@ -299,12 +304,10 @@ func (s *Socket) enterAt(ctx context.Context, joined map[string]adapter.Cursor) 
 	s.newestJoin = s.rooms.newestJoin()
 	connected := s.connected
 	s.mu.Unlock()
-	names := slices.Collect(maps.Keys(joined))
 	if connected {
 		s.ns.tellRooms(s.ID(), true, names...)
 	}
-	_, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, names)...)
-	return err
+	return nil
 }
 
 // adopt makes stays the socket's memberships and stores them if they are new.

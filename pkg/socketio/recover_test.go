@@ -2,12 +2,15 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 func TestAClientComesBackWithWhatItMissed(t *testing.T) {
@@ -299,5 +302,45 @@ func TestAnEventRightAfterSocketsJoinIsNotMissed(t *testing.T) {
 		}
 	}
 	a.quiet()
+	b.quiet()
+}
+
+// A reluctantAdapter does not subscribe one room.
+type reluctantAdapter struct {
+	adapter.Adapter
+	room rooms.Room
+}
+
+var errReluctant = errors.New("not now")
+
+func (a *reluctantAdapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	if slices.ContainsFunc(list, func(r rooms.Room) bool { return r == a.room }) {
+		return adapter.Cursor{}, errReluctant
+	}
+	return a.Adapter.Subscribe(ctx, list...)
+}
+
+// Who can't be recovered, because a room that a command gave can't be subscribed,
+// takes nothing from those who are in that room.
+func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
+	memory := adapter.NewMemory(adapter.MemoryOptions{})
+	inner, err := memory.Node("aaaa")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	reluctant := &reluctantAdapter{Adapter: inner}
+	n := start(t, Options{Adapter: reluctant})
+	joining(n.Namespace)
+	b := n.client(t)
+	b.call(`["join","r"]`)
+	a := n.client(t)
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "r"))
+	reluctant.room = rooms.InNamed("/", "r")
+	failed := n.dial(t)
+	failed.write(fmt.Sprintf(`40{"pid":%q}`, a.pid))
+	<-failed.closed
+	must(t, n.To("r").Emit(t.Context(), "n", 1))
+	b.want(numbered(1))
 	b.quiet()
 }
