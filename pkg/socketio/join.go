@@ -42,7 +42,6 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 		return ErrDisconnected
 	}
 	news := s.missing(names)
-	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
 	if len(news) == 0 {
 		s.mu.Unlock()
 		return nil
@@ -88,11 +87,16 @@ func (s *Socket) tooMany(more int) error {
 // tooManyStays reports whether the socket's session can't keep so many more
 // memberships. s.mu is held.
 func (s *Socket) tooManyStays(more int) error {
+	s.forget()
 	if s.rooms.count+more > s.ns.srv.opts.RoomsPerSocket*staysPerRoom {
 		return fmt.Errorf("%w: too many were left within the last minutes", ErrTooManyRooms)
 	}
 	return nil
 }
+
+// forget drops the memberships that ended too long ago to matter, so that a
+// session does not grow for as long as its client stays. s.mu is held.
+func (s *Socket) forget() { s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory())) }
 
 func checkRoom(name string) error {
 	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
@@ -357,6 +361,7 @@ func (s *Socket) save(ctx context.Context) error {
 
 // snapshot returns the session as it is now. s.mu is held.
 func (s *Socket) snapshot() session.Session {
+	s.forget()
 	return session.Session{
 		PID: s.pid, ID: s.id, Namespace: s.nsName, User: s.user, Data: s.data, Epoch: s.epoch,
 		Rooms: s.rooms.save(), Owner: string(s.ns.srv.adapter.Node()), Fence: s.fence,

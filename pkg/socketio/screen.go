@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -65,7 +64,6 @@ func (s *Socket) joinGranted(ctx context.Context) error {
 		s.mu.Unlock()
 		return nil
 	}
-	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
 	if err := s.tooManyStays(len(news)); err != nil {
 		s.mu.Unlock()
 		return &refusal{refusedRooms, err}

@@ -72,3 +72,27 @@ func TestNoOffsetGoesBackInAnyPartition(t *testing.T) {
 		}
 	}
 }
+
+// Rooms that commands give and take do not make a session grow for as long as its
+// client stays: what was left too long ago is not stored any more.
+func TestWhatWasLeftLongAgoIsNotStored(t *testing.T) {
+	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
+	n := start(t, Options{Sessions: store})
+	a := n.client(t)
+	s := n.Socket(a.sid)
+	long := adapter.NewCursor("E", 0, []adapter.Position{{Ms: uint64(time.Now().Add(-time.Hour).UnixMilli())}})
+	s.mu.Lock()
+	s.rooms.enter("old")
+	s.rooms.confirm("old", long)
+	s.rooms.leave("old", long)
+	s.mu.Unlock()
+	store.goOn <- struct{}{}
+	must(t, s.Self().SocketsJoin(t.Context(), "new"))
+	<-store.saving
+	eventually(t, "it is in the new room", func() bool { return s.InRoom("new") })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rooms.count != 1 {
+		t.Errorf("%d memberships, want that of the new room alone", s.rooms.count)
+	}
+}
