@@ -60,6 +60,7 @@ func TestAuthenticationRefusals(t *testing.T) {
 	for _, test := range []struct{ name, value, says string }{
 		{"REJOIN_JWT_SECRET", "too short", "16 characters"},
 		{"REJOIN_JWT_PUBLIC_KEY", "no PEM", "as PEM"},
+		{"REJOIN_JWT_PUBLIC_KEY", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "as PEM"},
 		{"REJOIN_JWKS_URL", "file:///etc/keys", "http or https"},
 		{"REJOIN_JWKS_URL", "keys.example", "http or https"},
 		{"REJOIN_DEFAULT_CAN", "everything", "a JSON object"},
@@ -74,7 +75,7 @@ func TestAuthenticationRefusals(t *testing.T) {
 		environment(t, map[string]string{test.name: test.value})
 		if _, r := load(); len(r.problems) != 1 || !strings.HasPrefix(r.problems[0], test.name+"=") || !strings.Contains(r.problems[0], test.says) {
 			t.Errorf("%s: problems %q, want one that says %q", test.name, r.problems, test.says)
-		} else if strings.Contains(test.name, "SECRET") && strings.Contains(r.problems[0], "too short") {
+		} else if strings.Contains(r.problems[0], "too short") || strings.Contains(r.problems[0], "PRIVATE") {
 			t.Errorf("a secret is shown: %s", r.problems[0])
 		}
 		if err := os.Unsetenv(test.name); err != nil {

@@ -34,7 +34,7 @@ type config struct {
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"let addresses other than loopback be listened on though nobody has to prove who they are"`
 
 	JWTSecret    secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
-	JWTPublicKey publicKeys  `split_words:"true" file:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
+	JWTPublicKey publicKeys  `split_words:"true" secret:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
 	JwksURL      jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server to get such keys from, at the start, every 5 minutes, and when a token names one that is not known"`
 	JWTIssuer    string      `split_words:"true" allowed:"any text" desc:"what a token's iss must be; anything if not set"`
 	JWTAudience  string      `split_words:"true" allowed:"any text" desc:"what must be among a token's aud; anything if not set"`

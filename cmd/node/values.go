@@ -178,7 +178,8 @@ func (u redisURL) String() string {
 // A secret is shown to nobody.
 type secret string
 
-// A publicKeys is PEM.
+// A publicKeys is PEM. It is no secret, but not shown: somebody may have given a
+// private key.
 type publicKeys string
 
 func (p *publicKeys) Decode(s string) error {

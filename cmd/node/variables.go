@@ -79,7 +79,7 @@ const maxFile = 64 << 10
 // mayBeFile reports whether a file may hold the value, so that it need not be in
 // the environment, which more can see.
 func (v variable) mayBeFile() bool {
-	return v.field.Tag.Get("file") != "" || v.field.Tag.Get("secret") != ""
+	return v.field.Tag.Get("secret") != ""
 }
 
 func (v variable) fileName() string { return v.name + "_FILE" }
