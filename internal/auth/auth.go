@@ -198,7 +198,7 @@ var reasons = []struct {
 	code Code
 	text string
 }{
-	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token"},
+	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token, or one of its claims is of another type than it must be"},
 	{errCritical, TokenInvalid, "it needs an extension that is not known here"},
 	{jwt.ErrTokenSignatureInvalid, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
 	{jwt.ErrTokenUnverifiable, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},

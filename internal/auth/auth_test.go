@@ -112,6 +112,9 @@ func TestBadTokens(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
+	if _, err := v.Verify(t.Context(), but("sub", 7)); err == nil || !strings.Contains(err.Error(), "another type") {
+		t.Errorf("a sub that is a number: %v", err)
+	}
 	// No answer repeats what it was sent.
 	if _, err := v.Verify(t.Context(), but("rejoin", map[string]any{"rooms": []string{"user:confidential"}})); err == nil || strings.Contains(err.Error(), "confidential") {
 		t.Errorf("%v", err)
