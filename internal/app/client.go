@@ -53,16 +53,17 @@ func (a *App) admit(ctx context.Context, s *socketio.Socket) error {
 		return s.KeepRooms(ctx, a.anonymous.MayBeIn)
 	}
 	id, err := a.verify(ctx, s, shown)
-	if refused := (*auth.Error)(nil); errors.As(err, &refused) {
-		return &socketio.ConnectError{Message: refused.Message, Data: map[string]auth.Code{"code": refused.Code}}
-	} else if err != nil {
-		return err
+	if err != nil {
+		return refusal(ctx, err)
 	}
 	s.SetUser(id.User)
 	c := &client{socket: s}
 	s.SetValue(clientKey{}, c)
 	context.AfterFunc(s.Context(), c.end)
-	return c.be(ctx, id)
+	if err := c.be(ctx, id); err != nil {
+		return refusal(ctx, err)
+	}
+	return nil
 }
 
 // verify judges a token that is to be found in some way.

@@ -60,3 +60,9 @@ func failure(ctx context.Context, err error) failureReply {
 	}
 	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened"}
 }
+
+// refusal returns the connect_error that reports an error.
+func refusal(ctx context.Context, err error) error {
+	f := failure(ctx, err)
+	return &socketio.ConnectError{Message: f.Message, Data: map[string]code{"code": f.Code}}
+}

@@ -70,6 +70,7 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 		}
 	}
 	if most := s.ns.srv.opts.RoomsPerSocket; len(all) > most {
+		s.ns.srv.stats.tooManyRooms.Add(1)
 		return true, fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
 	}
 	s.screening.granted = all

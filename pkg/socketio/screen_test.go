@@ -94,6 +94,9 @@ func TestAMiddlewareJoins(t *testing.T) {
 	if m := d.next(); !strings.HasPrefix(m, "44{") || !strings.Contains(m, ErrTooManyRooms.Error()) {
 		t.Errorf("more rooms than allowed: %s", m)
 	}
+	if got := n1.Stats().TooManyRooms; got != 1 {
+		t.Errorf("%d are counted", got)
+	}
 }
 
 // What a client may not hear any more it does not get when it comes back, also

@@ -64,6 +64,21 @@ func TestPermissions(t *testing.T) {
 	witness.hears("settled")
 }
 
+// TestTooManyRoomsOfAToken: whoever can't be in all rooms of the token is not let in,
+// and told why.
+func TestTooManyRoomsOfAToken(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, authenticated, "REJOIN_ROOMS_PER_SOCKET=2")
+	d := startDriver(t)
+	s := d.opening("s", newest, n.url(), with(tokenFor(t, "ann", longLived, `"rooms":["a","b"]`)))
+	if code := s.refused(); code != "too_many" {
+		t.Errorf("refused with %q", code)
+	}
+	if got := n.metrics()[`rejoin_limited_total{limit="rooms_per_socket"}`]; got != 1 {
+		t.Errorf("%v are counted", got)
+	}
+}
+
 // TestUserRooms: a user's room is that of all of the user's connections, and of
 // nobody else, with and without tokens.
 func TestUserRooms(t *testing.T) {
