@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"testing"
@@ -342,5 +343,49 @@ func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
 	<-failed.closed
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	b.want(numbered(1))
+	b.quiet()
+}
+
+// A busyAdapter has something happen in the middle of a recovery.
+type busyAdapter struct {
+	adapter.Adapter
+	subscribed, replays func()
+}
+
+func (a *busyAdapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	defer a.subscribed()
+	return a.Adapter.Subscribe(ctx, list...)
+}
+
+func (a *busyAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+	a.replays()
+	return a.Adapter.Replay(ctx, after, upTo)
+}
+
+// What is handed out while a client is being recovered waits for CONNECT, and comes
+// once, whether the replay has it or not.
+func TestEventsDuringARecoveryComeAfterConnectAndOnce(t *testing.T) {
+	memory := adapter.NewMemory(adapter.MemoryOptions{})
+	inner, err := memory.Node("aaaa")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	busy := &busyAdapter{inner, func() {}, func() {}}
+	n := start(t, Options{Adapter: busy})
+	joining(n.Namespace)
+	a, witness := n.client(t), n.client(t)
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	happens := func(i int) func() {
+		return func() {
+			must(t, n.Emit(t.Context(), "n", i))
+			witness.want(numbered(i)) // so it has been handed out
+		}
+	}
+	busy.subscribed, busy.replays = happens(1), happens(2)
+	b := n.back(t, a)
+	if b.sid != a.sid {
+		t.Fatal("not recovered")
+	}
+	b.want(numbered(1), numbered(2))
 	b.quiet()
 }

@@ -88,6 +88,11 @@ func TestAMiddlewareJoins(t *testing.T) {
 	must(t, n1.To("z").Emit(t.Context(), "n", 4))
 	b.want(numbered(3), numbered(4))
 	b.inRooms(n2, "x", "y", "z")
+	b.cut()
+	must(t, n1.To("z").Emit(t.Context(), "n", 5))
+	b = n1.reenter(t, b, pass{}) // the session has what the recovery has joined
+	b.want(numbered(5))
+	b.inRooms(n1, "x", "y", "z")
 
 	d := n1.dial(t)
 	d.write(`40{"rooms":["1","2","3","4"]}`)
