@@ -29,15 +29,19 @@ func chaos(t *testing.T) time.Duration {
 
 // TestContinuity: numbered events to 100 rooms at 2,000 a second, 300 clients
 // that roam over three nodes, 30 of them stock clients, and faults that strike at
-// random. Every client hears every number once and in order, whatever strikes.
+// random. All of them show tokens, many of which end while they are connected. Every
+// client hears every number once and in order, whatever strikes.
 // Recovery is refused only after a fault that destroys history.
 func TestContinuity(t *testing.T) {
-	f := &fleet{t: t, cluster: startCluster(t, 3)}
+	f := &fleet{t: t, cluster: startCluster(t, 3, authenticated)}
 	f.endure(crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}, chaos(t), f.faultKinds())
 
 	r, _, acked, _ := f.counts()
 	if r.afterKill < 50 {
 		t.Errorf("%d reconnects were on another node after a kill, want 50", r.afterKill)
+	}
+	if r.afterExpiry < 50 {
+		t.Errorf("%d reconnects were after the end of a token, want 50", r.afterExpiry)
 	}
 	if acked < int(chaos(t)/time.Second)*100 { // much of the time nobody can publish
 		t.Errorf("only %d events were published", acked)
@@ -48,9 +52,10 @@ func TestContinuity(t *testing.T) {
 type crowd struct{ rooms, clients, stock, publishers, rate int }
 
 // endure has a crowd publish and roam for some time while faults strike at random,
-// and checks what everybody heard.
+// and checks what everybody heard. The nodes ask for tokens.
 func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
 	f.t.Helper()
+	f.tokens = true
 	front := startBalancer(f.t, f.cluster)
 	ctx, cancel := context.WithCancel(f.t.Context())
 	defer f.clients.Wait()
@@ -64,7 +69,8 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
 	}
 	d := startDriver(f.t)
 	for i := range c.stock {
-		f.roamStock(ctx, d.open(fmt.Sprint("stock client ", i), newest, front.URL, transports["websocket"]), 5*time.Second, in(i)...)
+		name := fmt.Sprint("stock client ", i)
+		f.roamStock(ctx, d.open(name, newest, front.URL, with(tokenFor(f.t, name, longLived, fleetCan))), 5*time.Second, in(i)...)
 	}
 	f.awaitJoined()
 

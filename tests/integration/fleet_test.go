@@ -20,6 +20,7 @@ type fleet struct {
 	t *testing.T
 	*cluster
 	ledger     ledger
+	tokens     bool // the clients show them
 	witnesses  []*witness
 	publishers []*publisher
 	clients    sync.WaitGroup
@@ -90,8 +91,13 @@ func (f *fleet) arrives(w *witness, recovered bool, engine, before string) (join
 	defer f.mu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	lapsed := w.lapsed
+	w.lapsed = false
 	if recovered {
 		w.recovered++
+		if lapsed {
+			w.afterExpiry++
+		}
 		if _, killed := f.killed[before[:4]]; killed && before[:4] != engine[:4] {
 			w.afterKill++
 		}
@@ -109,7 +115,7 @@ func (f *fleet) arrives(w *witness, recovered bool, engine, before string) (join
 func (f *fleet) roam(ctx context.Context, name string, life time.Duration, rooms ...string) {
 	w := newWitness(name, &f.ledger, rooms...)
 	f.witnesses = append(f.witnesses, w)
-	client := sioclient.New(sioclient.Options{OnEvent: func(e sioclient.Event) {
+	client := sioclient.New(sioclient.Options{Auth: f.auth(name, w), OnEvent: func(e sioclient.Event) {
 		if e.Name == "n" {
 			w.hearsArgs(e.Args)
 		}
@@ -155,7 +161,7 @@ func (f *fleet) visit(ctx context.Context, w *witness, client *sioclient.Client,
 	}
 	select {
 	case <-client.Ended():
-		w.note("is cut off")
+		w.cutOff()
 	case <-alone.Done():
 		if ctx.Err() == nil && rand.N(3) == 0 {
 			w.note("vanishes")
@@ -177,6 +183,7 @@ func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration,
 	f.witnesses = append(f.witnesses, w)
 	before := s.state().Engine
 	w.connected(false, f.owner(before))
+	f.showsTokens(s)
 	s.must("member", map[string]any{"rooms": rooms})
 	f.clients.Go(func() { // ends soon after the context, since reports are waited for no longer
 		for ctx.Err() == nil {
@@ -214,7 +221,7 @@ func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration,
 // publish adds a publisher, which sends until the context ends or it has sent
 // all.
 func (f *fleet) publish(ctx context.Context, p *publisher) {
-	p.ledger = &f.ledger
+	p.ledger, p.auth = &f.ledger, f.auth(p.name, nil)
 	if p.node == nil {
 		p.node = func() string { return f.cluster.roam().public }
 	}
@@ -278,8 +285,8 @@ func (f *fleet) judge() {
 		}
 	}
 	r, sent, acked, failed := f.counts()
-	f.t.Logf("%d sent, %d acknowledged, %d heard by %d clients; %d recovered (%d elsewhere after a kill), %d refused",
-		sent, acked, heard, len(f.witnesses), r.recovered, r.afterKill, r.refused)
+	f.t.Logf("%d sent, %d acknowledged, %d heard by %d clients; %d recovered (%d elsewhere after a kill, %d after a token's end), %d refused",
+		sent, acked, heard, len(f.witnesses), r.recovered, r.afterKill, r.afterExpiry, r.refused)
 	for err, n := range failed {
 		f.t.Logf("%d times: %s", n, err)
 	}
@@ -315,6 +322,7 @@ func (f *fleet) counts() (r reconnects, sent, acked int, failed map[string]int) 
 		r.recovered += w.recovered
 		r.refused += w.refused
 		r.afterKill += w.afterKill
+		r.afterExpiry += w.afterExpiry
 		w.mu.Unlock()
 	}
 	for _, p := range f.publishers {

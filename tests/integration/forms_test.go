@@ -48,7 +48,7 @@ func parallelIfShort(t *testing.T) {
 func TestContinuityOverSentinels(t *testing.T) {
 	parallelIfShort(t)
 	s := redistest.StartSentinels(t)
-	f := &fleet{t: t, cluster: startOver(t, s.URL(), 3)}
+	f := &fleet{t: t, cluster: startOver(t, s.URL(), 3, authenticated)}
 	f.endure(formCrowd(), formTime(t), f.sentinelFaults(s))
 	f.checkForm()
 }
@@ -84,7 +84,7 @@ func (f *fleet) sentinelFaults(s *redistest.Sentinels) []faultKind {
 func TestContinuityOverCluster(t *testing.T) {
 	parallelIfShort(t)
 	c := redistest.StartCluster(t)
-	f := &fleet{t: t, cluster: startOver(t, c.URL(), 3)}
+	f := &fleet{t: t, cluster: startOver(t, c.URL(), 3, authenticated)}
 	f.endure(formCrowd(), formTime(t), f.shardFaults(c))
 	f.checkForm()
 }

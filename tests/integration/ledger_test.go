@@ -68,6 +68,7 @@ type publisher struct {
 	most   int           // events; 0 is no limit
 	more   []any         // arguments, after those of the ledger
 	stays  bool          // connected, though an event has failed
+	auth   func() map[string]any
 
 	life        int // of its name
 	sent, acked int
@@ -76,7 +77,7 @@ type publisher struct {
 
 // run publishes until the context ends.
 func (p *publisher) run(ctx context.Context) {
-	client := sioclient.New(sioclient.Options{})
+	client := sioclient.New(sioclient.Options{Auth: p.auth})
 	defer client.Cut()
 	p.failed = map[string]int{}
 	tick := time.NewTicker(max(p.pause, time.Microsecond))

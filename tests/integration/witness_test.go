@@ -27,6 +27,8 @@ type witness struct {
 	after    map[string]map[string]sequence // and when it was acknowledged; nil until then
 	next     map[[2]string]int              // by room and publisher: the number that comes next
 	last     time.Time                      // of the last event
+	expires  time.Time                      // the token; zero for none
+	lapsed   bool                           // the last connection ended with the token
 	heard    int
 	troubles int // disconnects and connect errors of a stock client
 	log      []string
@@ -38,6 +40,7 @@ type witness struct {
 type reconnects struct {
 	recovered, refused int
 	afterKill          int // of the recovered, those on another node than the one that was killed
+	afterExpiry        int // of the recovered, those whose connection had ended with their token
 }
 
 // returns is how often the client came back.
@@ -76,6 +79,21 @@ func (w *witness) disturbed(what, reason string) {
 	w.troubles++
 	w.asked = time.Now()
 	w.write("%s: %s", what, reason)
+}
+
+// shows tells that the client shows a token.
+func (w *witness) shows(expires time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.expires = expires
+}
+
+// cutOff tells that the node, or what is in between, has ended the connection.
+func (w *witness) cutOff() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lapsed = !w.expires.IsZero() && !time.Now().Before(w.expires)
+	w.write("is cut off, by the end of its token: %v", w.lapsed)
 }
 
 func (w *witness) write(format string, args ...any) {

@@ -4,6 +4,8 @@
 // {"$bytes": "<hex>"}.
 "use strict";
 
+const { createHmac } = require("node:crypto");
+
 const clients = {
   "4.8.4": require("socket.io-client"),
   "4.0.0": require("socket.io-client-4-0-0"),
@@ -118,6 +120,17 @@ const commands = {
   // one from then on.
   auths({ socket, auths }) {
     sockets.get(socket).auth = (say) => say(auths.length > 1 ? auths.shift() : auths[0]);
+  },
+  // The same with a fresh token each time, which is good for some seconds. One that
+  // has become too old on its way is refused; the next one need not be.
+  tokens({ socket, secret, claims, life }) {
+    const s = sockets.get(socket);
+    const encode = (json) => Buffer.from(JSON.stringify(json)).toString("base64url");
+    s.auth = (say) => {
+      const text = encode({ alg: "HS256" }) + "." + encode({ ...claims, exp: Math.floor(Date.now() / 1000 + life) });
+      say({ token: text + "." + createHmac("sha256", secret).update(text).digest("base64url") });
+    };
+    s.on("connect_error", () => s.active || setTimeout(() => s.connect(), 100));
   },
   connect({ socket }) {
     sockets.get(socket).connect();

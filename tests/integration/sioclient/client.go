@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -20,10 +21,10 @@ import (
 
 // Options say what a client wants.
 type Options struct {
-	URL       string         // ws://host:port
-	Namespace string         // "" is the main one
-	Auth      map[string]any // sent with CONNECT
-	OnEvent   func(Event)    // called for one event after another; nil ignores them
+	URL       string                // ws://host:port
+	Namespace string                // "" is the main one
+	Auth      func() map[string]any // sent with CONNECT, asked for each time; nil is nothing
+	OnEvent   func(Event)           // called for one event after another; nil ignores them
 }
 
 // An Event is what the server emitted. The last argument is the offset, where
@@ -107,8 +108,8 @@ func (c *Client) alive(conn *websocket.Conn) {
 // join waits for the CONNECT to be answered.
 func (c *Client) join(conn *websocket.Conn) error {
 	auth := map[string]any{}
-	for k, v := range c.o.Auth {
-		auth[k] = v
+	if c.o.Auth != nil {
+		maps.Copy(auth, c.o.Auth())
 	}
 	c.mu.Lock()
 	if c.pid != "" {

@@ -1,0 +1,55 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/auth"
+)
+
+// fleetCan is what the tokens of a fleet permit.
+const fleetCan = `"can":{"join":["*"],"to":["*"]}`
+
+// tokenLife is for how long tokens that shall end during a test are good: long
+// enough to connect, in most cases, and shorter than most connections.
+func tokenLife() time.Duration { return 2*time.Second + rand.N(4*time.Second) }
+
+// auth is what a Go client of the fleet says of itself each time that it connects:
+// a fresh token, which for one client of two ends soon. A publisher, who has no
+// witness, keeps its token.
+func (f *fleet) auth(user string, w *witness) func() map[string]any {
+	if !f.tokens {
+		return nil
+	}
+	short := w != nil && rand.N(2) == 0
+	return func() map[string]any {
+		life := longLived
+		if short {
+			life = tokenLife()
+		}
+		expires := time.Now().Add(life).Truncate(time.Second)
+		token, err := auth.Sign(auth.Options{Secret: []byte(jwtSecret)},
+			fmt.Sprintf(`{"sub":%q,"exp":%d,"rejoin":{%s}}`, user, expires.Add(-auth.Leeway).Unix(), fleetCan))
+		if err != nil {
+			f.t.Error(err)
+		}
+		if w != nil {
+			w.shows(expires)
+		}
+		return map[string]any{"token": token}
+	}
+}
+
+// showsTokens has a stock client of the fleet show a token from the next
+// connection on, a fresh one each time, which ends soon.
+func (f *fleet) showsTokens(s *npmSocket) {
+	if f.tokens {
+		s.must("tokens", map[string]any{
+			"secret": jwtSecret,
+			"claims": map[string]any{"sub": s.name, "rejoin": json.RawMessage("{" + fleetCan + "}")},
+			"life":   (tokenLife() - auth.Leeway).Seconds(),
+		})
+	}
+}
