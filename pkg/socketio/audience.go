@@ -10,6 +10,8 @@ import (
 type audience struct {
 	// members are the nodes of the cluster as they were before it was asked.
 	members []adapter.Member
+	// but is the one of them that is not asked, if any.
+	but adapter.NodeID
 	// all of them must answer; otherwise as many nodes as it was handed to. That is
 	// a hint only: a connection that its node has abandoned counts. But it knows of
 	// nodes that are too new to be among the members, so it holds until these have
@@ -52,7 +54,7 @@ func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got 
 			return got, false
 		}
 	}
-	waits := func(m adapter.Member) bool { return a.nodes[m.ID] == nil && waitsFor(m, now) }
+	waits := func(m adapter.Member) bool { return a.silent(of, m) && waitsFor(m, now) }
 	switch enough := len(a.nodes) >= of.receivers; {
 	case enough && !of.all:
 		return got, true
@@ -61,6 +63,11 @@ func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got 
 	}
 	// Without members nobody knows who else there is.
 	return got, of.members != nil && !slices.ContainsFunc(of.members, waits)
+}
+
+// silent reports whether a node should answer and has not yet. a.mu is held.
+func (a *question) silent(of audience, m adapter.Member) bool {
+	return m.ID != of.but && a.nodes[m.ID] == nil
 }
 
 // unanswered returns the error that ends a question, or nil if all answered.
@@ -79,13 +86,13 @@ func (a *question) unanswered(of audience, now []adapter.Member, cause error) er
 	}
 	enough := !of.all && len(a.nodes) >= of.receivers // of those that were connected
 	for _, m := range of.members {
-		if a.nodes[m.ID] == nil && (!enough || knows(now, m.ID) && !waitsFor(m, now)) {
+		if a.silent(of, m) && (!enough || knows(now, m.ID) && !waitsFor(m, now)) {
 			e.Nodes = append(e.Nodes, m.ID)
 		}
 	}
 	if len(a.nodes) < of.receivers {
 		for _, m := range of.newcomers(now) {
-			if a.nodes[m.ID] == nil {
+			if a.silent(of, m) {
 				e.Nodes = append(e.Nodes, m.ID)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"slices"
 
 	"go.uber.org/zap"
 
@@ -45,7 +44,8 @@ func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, arg
 	}
 	return n.srv.ask(ctx, ev, asking{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
 		of, err := n.srv.askAll(ctx, ev)
-		of.members = slices.DeleteFunc(of.members, func(m adapter.Member) bool { return m.ID == n.srv.adapter.Node() })
+		of.but = n.srv.adapter.Node() // it hears the question and keeps silent
+		of.receivers--
 		return of, err
 	})
 }
