@@ -2,7 +2,7 @@
 // in rooms, hear what was said before they came and who else is there, and miss
 // nothing when they are cut off.
 //
-//	npm install --prefix examples/chat socket.io-client
+//	npm install --no-save --prefix examples/chat socket.io-client
 //	go -C examples run ./chat
 //
 // Then open http://localhost:8080/ in two tabs. With -redis any number of these

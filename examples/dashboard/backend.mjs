@@ -4,7 +4,10 @@ import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 
 const { JWT_SECRET, API_KEY, API_URL = "http://localhost:3001", NODE_URL = "http://localhost:3000", PORT = "8000" } = process.env;
-if (!JWT_SECRET || !API_KEY) throw new Error("JWT_SECRET and API_KEY must be set");
+if (!JWT_SECRET || !API_KEY) {
+  console.error("JWT_SECRET and API_KEY must be set");
+  process.exit(1);
+}
 
 // A token for who opens the page: in the room from the start, and may read its history.
 function token() {

@@ -14,8 +14,10 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-JWT_SECRET = os.environ["JWT_SECRET"]
-API_KEY = os.environ["API_KEY"]
+JWT_SECRET = os.environ.get("JWT_SECRET")
+API_KEY = os.environ.get("API_KEY")
+if not JWT_SECRET or not API_KEY:
+    raise SystemExit("JWT_SECRET and API_KEY must be set")
 API_URL = os.environ.get("API_URL", "http://localhost:3001")
 NODE_URL = os.environ.get("NODE_URL", "http://localhost:3000")
 PORT = int(os.environ.get("PORT", "8000"))
