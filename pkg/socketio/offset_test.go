@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -60,4 +61,61 @@ func FuzzOffsets(f *testing.F) {
 			t.Errorf("%q: genuine %v, but %q is given out", s, genuine, given)
 		}
 	})
+}
+
+// A laggingAdapter has what its node's feed is to hand out, and keeps it back.
+type laggingAdapter struct {
+	adapter.Adapter
+	goOn chan struct{} // closed when it may go on
+}
+
+func (a *laggingAdapter) Next(ctx context.Context) (adapter.Event, error) {
+	select {
+	case <-a.goOn:
+		return a.Adapter.Next(ctx)
+	case <-ctx.Done():
+		return adapter.Event{}, ctx.Err()
+	}
+}
+
+// A replay may reach further than the node's feed has come. What the client is
+// sent then, until the feed has caught up, has no offset below the replay's.
+func TestNoOffsetGoesBackWhileTheFeedLags(t *testing.T) {
+	memory := adapter.NewMemory(adapter.MemoryOptions{})
+	inner, err := memory.Node("aaaa")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	lagging := &laggingAdapter{inner, make(chan struct{})}
+	n := start(t, Options{Adapter: lagging})
+	a := n.client(t)
+	n.client(t) // for whom the node's feed gets all events
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	must(t, n.Volatile().Emit(t.Context(), "volatile")) // older than what is replayed, and not among it
+	must(t, n.Emit(t.Context(), "n", 1))
+	b := n.back(t, a)
+	if b.sid != a.sid {
+		t.Fatal("not recovered")
+	}
+	b.want(numbered(1))
+	last := b.offset
+	follows := func(event string) {
+		t.Helper()
+		b.want(event)
+		was, err := adapter.ParseCursor(last)
+		must(t, err)
+		is, err := adapter.ParseCursor(b.offset)
+		must(t, err)
+		if !is.Includes(was) {
+			t.Errorf("%s has the offset %v after %v", event, is, was)
+		}
+		last = b.offset
+	}
+	must(t, n.Local().Emit(t.Context(), "local"))
+	follows(`["local"]`)
+	eventually(t, "its connection can take a volatile event", func() bool { return n.Stats().Engine.QueuedBytes == 0 })
+	close(lagging.goOn)
+	follows(`["volatile"]`)
+	must(t, n.Emit(t.Context(), "n", 2))
+	follows(numbered(2))
 }
