@@ -8,6 +8,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -47,7 +48,7 @@ type Identity struct {
 	Rooms []string // that the client is in by this token
 	Can   Permissions
 	// Expires is when the token ceases to be good, its leeway included. It is
-	// the year 9999 at most.
+	// in the year 9999 at most.
 	Expires time.Time
 }
 
@@ -227,25 +228,51 @@ func refusal(err error) *Error {
 // claims are what is read of a token.
 type claims struct {
 	jwt.RegisteredClaims
-	Rejoin struct {
+	ExpiresAt *date `json:"exp"`
+	NotBefore *date `json:"nbf"`
+	Rejoin    struct {
 		User  *string      `json:"user"`
 		Rooms []string     `json:"rooms"`
 		Can   *Permissions `json:"can"`
 	} `json:"rejoin"`
 }
 
-// lastExpiry is for tokens that claim to be good for longer than can be reckoned
-// with.
-var lastExpiry = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
+// GetExpirationTime is for the parser.
+func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) {
+	return (*jwt.NumericDate)(c.ExpiresAt), nil
+}
+
+// GetNotBefore is for the parser.
+func (c *claims) GetNotBefore() (*jwt.NumericDate, error) {
+	return (*jwt.NumericDate)(c.NotBefore), nil
+}
+
+// A date is a NumericDate (RFC 7519, section 2). What can't be reckoned with is
+// the first or the last one that can: the parser's own would turn it from one end
+// of time to the other.
+type date jwt.NumericDate
+
+var lastDate = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
+
+// UnmarshalJSON reads seconds since 1970.
+func (d *date) UnmarshalJSON(text []byte) error {
+	var number json.Number
+	if err := json.Unmarshal(text, &number); err != nil {
+		return err
+	}
+	seconds, err := number.Float64()
+	if err != nil {
+		return err
+	}
+	d.Time = time.Unix(int64(min(max(seconds, 0), float64(lastDate.Unix()))), 0)
+	return nil
+}
 
 // identity checks what the parser can't. Its errors hold nothing of the token.
 func (c *claims) identity(defaults Permissions) (Identity, error) {
 	id := Identity{User: c.Subject, Rooms: c.Rejoin.Rooms, Can: defaults, Expires: c.ExpiresAt.Add(Leeway)}
 	if c.Rejoin.User != nil {
 		id.User = *c.Rejoin.User
-	}
-	if id.Expires.After(lastExpiry) {
-		id.Expires = lastExpiry
 	}
 	if id.User == "" || len(id.User) > maxUser || !utf8.ValidString(id.User) {
 		return Identity{}, fmt.Errorf("its user, rejoin.user or else sub, is not 1 to %d bytes of UTF-8", maxUser)

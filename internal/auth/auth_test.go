@@ -87,6 +87,12 @@ func TestBadTokens(t *testing.T) {
 		"an end that is no number":       {but("exp", "tomorrow"), TokenInvalid},
 		"not valid yet":                  {but("nbf", in(Leeway*2)), TokenInvalid},
 		"valid soon":                     {but("nbf", in(Leeway/2)), ""},
+		"valid long after all times":     {but("nbf", jwtNumber("1e300")), TokenInvalid},
+		"valid from before all times on": {but("nbf", jwtNumber("-1e300")), ""},
+		"no number of any size":          {but("nbf", jwtNumber("1e400")), TokenInvalid},
+		"expired before all times":       {but("exp", jwtNumber("-1e300")), TokenExpired},
+		"an end that is null":            {but("exp", jwtNumber("null")), TokenInvalid},
+		"no beginning":                   {but("nbf", jwtNumber("null")), ""},
 		"another issuer":                 {but("iss", "other"), TokenInvalid},
 		"no issuer":                      {but("iss", nil), TokenInvalid},
 		"another audience":               {but("aud", "there"), TokenInvalid},
@@ -148,11 +154,11 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %+v", claims, got, err, want)
 		}
 	}
-	for _, exp := range []string{"99999999999999", "9e18", "1e300"} { // as far as can be reckoned with, or not at all
+	for _, exp := range []string{"99999999999999", "9e18", "1e300"} { // as far as can be reckoned with
 		claims := jwt.MapClaims{"exp": jwtNumber(exp)}
 		got, err := v.Verify(t.Context(), sign(t, "HS256", secret, claims))
-		if err == nil && !got.Expires.Equal(lastExpiry) {
-			t.Errorf("exp %s: expires %v", exp, got.Expires)
+		if err != nil || !got.Expires.Equal(lastDate.Add(Leeway)) {
+			t.Errorf("exp %s: expires %v, %v", exp, got.Expires, err)
 		}
 	}
 }
