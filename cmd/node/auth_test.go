@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,6 +82,14 @@ func TestAuthenticationRefusals(t *testing.T) {
 		if err := os.Unsetenv(test.name); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestJWKSURLIsNotShown(t *testing.T) {
+	environment(t, map[string]string{"REJOIN_JWKS_URL": "https://s3cret:s3cret@keys.example/?key=s3cret#s3cret"})
+	c, r := load()
+	if text := fmt.Sprintf("%v %+v %v", c.JwksURL, c, r); !c.JwksURL.set() || strings.Contains(text, "s3cret") {
+		t.Errorf("shown: %s", text)
 	}
 }
 

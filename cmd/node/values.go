@@ -195,7 +195,7 @@ func (p *publicKeys) Decode(s string) error {
 }
 
 // A jwksURL is where a server has its keys; the zero one, nowhere. It may hold a
-// password.
+// password, or a key in its query, so it is shown to nobody.
 type jwksURL struct{ url *url.URL }
 
 func (u *jwksURL) Decode(s string) (err error) {
@@ -233,7 +233,7 @@ func (u jwksURL) String() string {
 	if u.url == nil {
 		return ""
 	}
-	return u.url.Redacted()
+	return "(not shown)"
 }
 
 // A permissions is what clients may do; nil if nothing is said of it.

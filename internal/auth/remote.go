@@ -61,7 +61,7 @@ func newRemote(address string, log *zap.Logger) (*remote, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &remote{
 		url:    address,
-		log:    log.With(zap.String("jwks", u.Redacted())),
+		log:    log.With(zap.Stringer("jwks", &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path})), // the rest may be a key
 		client: &http.Client{Timeout: fetchTimeout, CheckRedirect: staySafe},
 		cancel: cancel,
 		ended:  make(chan struct{}),
@@ -206,6 +206,9 @@ func (r *remote) get(ctx context.Context) (keyfunc.Keyfunc, error) {
 	}
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := r.client.Do(request)
+	if whole := (*url.Error)(nil); errors.As(err, &whole) {
+		err = fmt.Errorf("auth: ask the JWKS server: %w", whole.Err) // without the URL, which may hold a key
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -162,8 +162,7 @@ func TestServerIsDown(t *testing.T) {
 	s := startJWKS(t)
 	s.shows(jwk(t, "1", ecKey))
 	seen, logs := observer.New(zap.DebugLevel)
-	withPassword := strings.Replace(s.URL, "http://", "http://us:pa55@", 1)
-	v := verifier(t, Options{JWKSURL: withPassword, Logger: zap.New(seen)})
+	v := verifier(t, Options{JWKSURL: withSecrets(s.URL), Logger: zap.New(seen)})
 	known, unknown := sign(t, "ES256", ecKey, nil, "kid", "1"), sign(t, "ES256", ecKey, nil, "kid", "2")
 	if got := judge(t, v, known); got != "" {
 		t.Fatal(got)
@@ -185,10 +184,41 @@ func TestServerIsDown(t *testing.T) {
 	if n := logs.FilterMessageSnippet("can't be fetched").Len(); n != 1 {
 		t.Errorf("%d lines for one outage", n)
 	}
+	noSecrets(t, v, logs)
+}
+
+// TestNoServer: what can't be reached is said without what its URL may hold.
+func TestNoServer(t *testing.T) {
+	t.Parallel()
+	s := startJWKS(t)
+	s.Close()
+	seen, logs := observer.New(zap.DebugLevel)
+	v := verifier(t, Options{JWKSURL: withSecrets(s.URL), Logger: zap.New(seen)})
+	if got := judge(t, v, sign(t, "ES256", ecKey, nil)); got != Unavailable {
+		t.Errorf("with no keys: %q", got)
+	}
+	noSecrets(t, v, logs)
+}
+
+// withSecrets returns a URL with what is nobody's business wherever it may be.
+func withSecrets(address string) string {
+	return strings.Replace(address, "http://", "http://s3cret:s3cret@", 1) + "/keys?key=s3cret#s3cret"
+}
+
+// noSecrets checks that the logs, which say where the keys are from, and what keeps
+// a verifier from being ready have nothing of it.
+func noSecrets(t *testing.T, v *Verifier, logs *observer.ObservedLogs) {
+	t.Helper()
+	if text := fmt.Sprint(v.Ready()); strings.Contains(text, "s3cret") {
+		t.Errorf("not ready: %s", text)
+	}
 	for _, line := range logs.All() {
-		if strings.Contains(fmt.Sprint(line.Message, line.ContextMap()), "pa55") {
-			t.Errorf("the password is in the log: %v", line.ContextMap())
+		if text := fmt.Sprint(line.Message, line.ContextMap()); strings.Contains(text, "s3cret") || !strings.Contains(text, "/keys") {
+			t.Errorf("logged: %s", text)
 		}
+	}
+	if logs.Len() == 0 {
+		t.Error("nothing is logged")
 	}
 }
 
