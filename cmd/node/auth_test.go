@@ -69,6 +69,7 @@ func TestAuthenticationRefusals(t *testing.T) {
 		{"REJOIN_DEFAULT_CAN", `{"join": ["a[b"]}`, "a JSON object"},
 		{"REJOIN_JWT_SECRET_FILE", "/nowhere", "can be read"},
 		{"REJOIN_JWT_SECRET_FILE", holding(t, ""), "a file of 1 to"},
+		{"REJOIN_JWT_SECRET_FILE", holding(t, "\n\n"), "a file of 1 to"},
 		{"REJOIN_JWT_SECRET_FILE", holding(t, strings.Repeat("x", maxFile+1)), "a file of 1 to"},
 		{"REJOIN_JWT_PUBLIC_KEY_FILE", holding(t, "no PEM"), "as PEM"},
 		{"REJOIN_REDIS_URL_FILE", holding(t, "no URL"), "redis://"},
@@ -114,7 +115,7 @@ func TestAuthenticationWarnings(t *testing.T) {
 // Every secret, and what is too long for the environment, can be in a file.
 func TestValuesFromFiles(t *testing.T) {
 	key := publicKey(t)
-	for _, end := range []string{"", "\n", "\r\n"} {
+	for _, end := range []string{"", "\n", "\r\n", "\n\n", "\r\n\r\n"} {
 		environment(t, map[string]string{
 			"REJOIN_JWT_SECRET_FILE":     holding(t, testSecret+end),
 			"REJOIN_JWT_PUBLIC_KEY_FILE": holding(t, key+end),

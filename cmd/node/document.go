@@ -28,7 +28,7 @@ func writeDocument(w io.Writer) {
 
 A node is configured by its environment, and takes no other settings. `+"`rejoin -h`"+` prints this list, `+"`rejoin -check`"+` says whether an
 environment is good: a value that makes no sense, or a name that begins with `+"`REJOIN_`"+` and does not exist, keeps the node from starting, and all that is
-wrong is said at once.
+wrong is said at once. Where a file may hold a value, the line ends at its end are no part of the value.
 
 This file is made from the program: `+"`go test ./cmd/node -run TestConfigurationDocument -update`"+`.
 `)

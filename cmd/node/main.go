@@ -162,6 +162,8 @@ environment and takes no arguments but one of these:
   -version    print the version and exit
   -h          print this and exit
 
+Where a file may hold a value, the line ends at its end are no part of the value.
+
 `)
 	writeTable(w)
 }

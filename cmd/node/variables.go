@@ -84,8 +84,8 @@ func (v variable) mayBeFile() bool {
 
 func (v variable) fileName() string { return v.name + "_FILE" }
 
-// readFile returns the value that a file holds, without the line's end that
-// editors put after it. An error says what the file must be.
+// readFile returns the value that a file holds, without the line ends that editors
+// and pipes put after it. An error says what the file must be.
 func (v variable) readFile(path string) (reflect.Value, error) {
 	if os.Getenv(v.name) != "" {
 		return reflect.Value{}, fmt.Errorf("the only one: %s is set, too", v.name)
@@ -99,7 +99,7 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 	if err != nil {
 		return reflect.Value{}, fmt.Errorf("a file that can be read (%w)", err)
 	}
-	line := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	line := strings.TrimRight(string(text), "\r\n")
 	if line == "" || len(text) > maxFile {
 		return reflect.Value{}, fmt.Errorf("a file of 1 to %d bytes", maxFile)
 	}
