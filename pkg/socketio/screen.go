@@ -132,6 +132,14 @@ func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) erro
 
 // Cut closes the socket's connection, and with it the client's sockets in other
 // namespaces, in a way that stock clients come back from by themselves: to pass
-// the middlewares again, and to be recovered. It does not wait. Disconnect is for
-// clients that shall stay away.
-func (s *Socket) Cut() { s.client.conn.Close(engineio.TransportClose) }
+// the middlewares again, and to be recovered. It does not wait. A socket that has
+// left its namespace, or was refused, has no connection any more, and nothing is
+// closed. Disconnect is for clients that shall stay away.
+func (s *Socket) Cut() {
+	s.mu.Lock()
+	over := s.gone || s.ctx.Err() != nil
+	s.mu.Unlock()
+	if !over {
+		s.client.conn.Close(engineio.TransportClose)
+	}
+}

@@ -302,3 +302,33 @@ func TestLeavingWhatAMiddlewareJoins(t *testing.T) {
 	}
 	b.inRooms(n, "r")
 }
+
+// Who has left a namespace is not cut on account of it: the connection is that of
+// the others on it. A refused one has never been there.
+func TestCutOfASocketThatIsGone(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	other := n.Of("/other")
+	refused := make(chan *Socket, 1)
+	n.Of("/refusing").Use(func(_ context.Context, s *Socket) error {
+		refused <- s
+		return errors.New("not you")
+	})
+	w := n.dial(t)
+	w.connect("/other", "")
+	s := other.Socket(w.sid)
+	w.connect("/", "")
+	left := make(chan struct{})
+	s.OnDisconnecting(func(Reason) {
+		s.Cut()
+		close(left)
+	})
+	w.write("41/other,")
+	<-left
+	w.write("40/refusing,")
+	if m := w.next(); !strings.HasPrefix(m, "44/refusing,") {
+		t.Fatalf("got %q, want a refusal", m)
+	}
+	(<-refused).Cut()
+	w.quiet()
+}
