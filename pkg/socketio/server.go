@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -284,18 +283,3 @@ func (s *Server) store() (context.Context, context.CancelFunc) {
 }
 
 var _ http.Handler = (*Server)(nil)
-
-// runRefresh prolongs the sessions of the sockets that are alive.
-func (s *Server) runRefresh(ctx context.Context) {
-	period := RefreshPeriod(s.opts.RecoveryWindow)
-	tick := time.NewTicker(period)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.refresh()
-		}
-	}
-}
