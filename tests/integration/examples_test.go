@@ -115,6 +115,7 @@ func TestExampleChat(t *testing.T) {
 	bob.shows("lines", "and this.")
 	say(bob, "Here I am.")
 	ann.shows("lines", "Here I am.")
+	bob.shows("lines", "Here I am.")
 
 	var lines []string
 	bob.run(chromedp.Evaluate(`[...document.querySelectorAll("#lines li:not(.note)")].map((li) => li.textContent)`, &lines))

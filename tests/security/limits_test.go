@@ -38,12 +38,15 @@ func TestOversize(t *testing.T) {
 		}
 		c.Close()
 	}
-	if status, _ := send(t, "POST", polling(n, open(t, n)), "4"+large); status != http.StatusRequestEntityTooLarge {
-		t.Errorf("a large POST: %d", status)
+	// The answer comes before the body has been read, which may cut who still sends it.
+	c := dial(t, n, fmt.Sprintf("POST /socket.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", open(t, n), 1+len(large)))
+	go io.WriteString(c, "4"+large) // ends with the connection
+	if said := closed(t, c, nodetest.Patience); !strings.HasPrefix(said, "HTTP/1.1 413") {
+		t.Errorf("a large POST: %.50q", said)
 	}
 	// Without a length, and far more than that.
 	sid := open(t, n)
-	c := dial(t, n, "POST /socket.io/?EIO=4&transport=polling&sid="+sid+" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c = dial(t, n, "POST /socket.io/?EIO=4&transport=polling&sid="+sid+" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
 	go func() { // ends with the connection
 		for {
 			if _, err := fmt.Fprintf(c, "%x\r\n%s\r\n", len(large), large); err != nil {
