@@ -191,6 +191,7 @@ func TestGoodbye(t *testing.T) {
 	forVersions(t, func(t *testing.T, version string) {
 		n := startNode(t)
 		s := startDriver(t).open("s", version, n.url(), nil)
+		s.awaitUpgrade() // until then the client keeps its goodbye back, and may be here again before it
 		s.must("disconnect", nil)
 		if r := s.await("disconnect"); r.Reason != "io client disconnect" {
 			t.Errorf("disconnected by %q", r.Reason)
