@@ -107,7 +107,7 @@ func run(ctx context.Context) error {
 	contenders := []contender{
 		{Name: "rejoin", Command: []string{*node}, Env: []string{
 			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
-			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json",
+			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_HANDSHAKE_RATE=0",
 		}},
 		{Name: "socket.io", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
 			"NODE_ENV=production",
@@ -117,7 +117,7 @@ func run(ctx context.Context) error {
 		}, Figures: []string{"room"}},
 		{Name: "rejoin", Redis: "REJOIN_REDIS_URL", Command: []string{*node}, Env: []string{
 			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
-			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_CLUSTER_SECRET=only for measurements",
+			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_HANDSHAKE_RATE=0", "REJOIN_CLUSTER_SECRET=only for measurements",
 		}},
 		{Name: "socket.io+streams", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
 			"NODE_ENV=production", "RECOVERY=on",
