@@ -85,7 +85,7 @@ func TestReturns(t *testing.T) {
 	speaker := tr.enter(a, show(tokenFor("speaker", object{"to": []string{"*"}})))
 	bystander := tr.enter(b, show(tokenFor("bystander", nil, "given")))
 	missed := []string{"a", "b", "given"}
-	all := append([]string{"first", "that is all"}, missed...) // since she came first
+	all := append([]string{"first"}, missed...) // since she came first
 	for name, test := range map[string]struct {
 		token     string
 		remove    bool
