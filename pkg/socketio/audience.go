@@ -20,6 +20,14 @@ type audience struct {
 	receivers int
 }
 
+// without returns the audience without a node that hears the question, as all do,
+// and keeps silent.
+func (of audience) without(id adapter.NodeID) audience {
+	of.but = id
+	of.receivers--
+	return of
+}
+
 // waitsFor reports whether an answer of a node that has not said anything may
 // still come, given what is known of the cluster now. A node that has left, or
 // whose feed was interrupted, may never have heard the question.

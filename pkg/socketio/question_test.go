@@ -329,3 +329,23 @@ func TestANewNodeIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestTheAskerIsNotWaitedFor: who asks the other nodes is none of those who answer,
+// so the last answer of the others completes the question, without another look.
+func TestTheAskerIsNotWaitedFor(t *testing.T) {
+	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
+	of := audience{members: members, all: true, receivers: 2}.without("asker")
+	var questions questions
+	questions.init()
+	id, asked := questions.add()
+	if _, complete := asked.progress(of, members, true); complete {
+		t.Error("complete without the other node")
+	}
+	questions.take(adapter.Message{ID: id, From: "other", Data: []byte(`{"first":true}`)})
+	if _, complete := asked.progress(of, members, false); !complete {
+		t.Error("not complete, though the other node has answered")
+	}
+	if err := asked.unanswered(of, members, nil); err != nil {
+		t.Error(err)
+	}
+}

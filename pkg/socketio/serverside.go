@@ -44,9 +44,7 @@ func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, arg
 	}
 	return n.srv.ask(ctx, ev, asking{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
 		of, err := n.srv.askAll(ctx, ev)
-		of.but = n.srv.adapter.Node() // it hears the question and keeps silent
-		of.receivers--
-		return of, err
+		return of.without(n.srv.adapter.Node()), err
 	})
 }
 
