@@ -49,7 +49,7 @@ type config struct {
 	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time that a client has to change from polling to websocket"`
 	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time that a connection has to connect to a namespace"`
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
-	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"what may wait for one connection; beyond it volatile events are dropped, then the connection is closed and can recover"`
+	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"send queue limit of one connection; beyond it the connection is closed and can recover. Volatile events are dropped from 64KiB on"`
 
 	HandshakeRate           int      `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
 	RoomsPerSocket          int      `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`

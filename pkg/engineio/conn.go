@@ -58,8 +58,6 @@ type Conn struct {
 // connection's mu held and do not block.
 type transport interface {
 	name() string
-	// writable reports whether a packet that is queued now leaves at once.
-	writable() bool
 	// start sets a writer to work on what is queued. It returns false if there is
 	// nobody to write for.
 	start() bool
@@ -185,9 +183,10 @@ func (c *Conn) offer(ps ...*Packet) error {
 	return nil
 }
 
-// TrySend queues packets like Send, but only if they leave at once: nothing else
-// is queued or being written, and the transport has the client's ear. It reports
-// whether it did.
+// TrySend queues packets like Send, unless the connection is behind: 64 KiB or more,
+// or [Options.SendQueueBytes] if that is less, are queued or being written. On
+// long-polling the same limit holds between two polls. TrySend never closes the
+// connection because of its own queue. It reports whether it queued the packets.
 func (c *Conn) TrySend(ps ...*Packet) bool {
 	sent := c.trySend(ps)
 	c.server.keepBudget()
@@ -197,7 +196,7 @@ func (c *Conn) TrySend(ps ...*Packet) bool {
 func (c *Conn) trySend(ps []*Packet) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed != nil || len(ps) == 0 || c.queued > 0 || c.writing || !c.transport.writable() {
+	if c.closed != nil || len(ps) == 0 || c.queued >= min(volatileQueueBytes, c.server.o.SendQueueBytes) {
 		return false
 	}
 	c.push(ps...)

@@ -15,9 +15,8 @@ type tape struct {
 	said  []string
 }
 
-func (p *tape) name() string   { return "tape" }
-func (p *tape) writable() bool { return true }
-func (p *tape) cut()           {}
+func (p *tape) name() string { return "tape" }
+func (p *tape) cut()         {}
 
 func (p *tape) note(format string, args ...any) {
 	at := time.Since(p.begun).Round(time.Second)

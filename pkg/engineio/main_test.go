@@ -297,3 +297,10 @@ func (b *bench) unknown(sid string) {
 		b.Errorf("the session answers %s %s", res.Status, body)
 	}
 }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -41,6 +41,7 @@ func newPollingTransport(c *Conn) *pollingTransport {
 
 func (p *pollingTransport) name() string { return Polling }
 
+// writable reports whether a GET waits for something to send.
 func (p *pollingTransport) writable() bool { return p.get != nil && !p.get.woken }
 
 func (p *pollingTransport) start() bool {

@@ -6,6 +6,11 @@ import (
 	"sync"
 )
 
+// volatileQueueBytes is the queue length from which on TrySend drops: a connection
+// that has this much queued is behind. It is a second's worth of a fast stream, and
+// little enough that what is delivered late is not very old.
+const volatileQueueBytes = 64 << 10
+
 // A batch is what leaves in one write: the packets queued since the last one.
 // Batches are pooled, so that an idle connection holds none.
 type batch struct {

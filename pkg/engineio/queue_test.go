@@ -53,43 +53,92 @@ func TestOneLargePacketIsNotASlowClient(t *testing.T) {
 	}
 }
 
-func TestTrySend(t *testing.T) {
-	b := setUp(t, Options{SendQueueBytes: 64 << 20})
+// A client that reads gets all volatile packets of a 60 Hz stream, also those that are
+// sent while the previous ones are still being written.
+func TestTrySendToReadingClient(t *testing.T) {
+	b := setUp(t, Options{})
+	ws, c := b.dialOpen()
+	for tick := range 300 {
+		must(t, c.Send(Text(fmt.Appendf(nil, "%d:state", tick))))
+		for i := range 10 { // ten players
+			if !c.TrySend(Text(fmt.Appendf(nil, "%d:%d", tick, i))) {
+				t.Fatalf("tick %d: packet %d dropped, %d bytes queued", tick, i, c.Queued())
+			}
+		}
+		if got, want := b.read(ws), fmt.Sprintf("4%d:state", tick); got != want {
+			t.Fatalf("read %q, want %q", got, want)
+		}
+		for i := range 10 {
+			if got, want := b.read(ws), fmt.Sprintf("4%d:%d", tick, i); got != want {
+				t.Fatalf("read %q, want %q", got, want)
+			}
+		}
+	}
+}
+
+// A client that stops reading gets drops, and its queue stays within the limit and one
+// packet.
+func TestTrySendToStalledClient(t *testing.T) {
+	b := setUp(t, Options{})
+	_, c := b.dialStalled()
+	p := Text(make([]byte, 1000))
+	dropped := 0
+	for n := 0; dropped < 1000; n++ {
+		if !c.TrySend(p) {
+			dropped++
+		}
+		if q := c.Queued(); q > volatileQueueBytes+p.Len() {
+			t.Fatalf("%d bytes queued", q)
+		}
+		if n > 100_000 {
+			t.Fatal("nothing dropped")
+		}
+	}
+	if err := c.cause(); err != nil {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+// Between two polls volatile packets are queued up to the same limit.
+func TestTrySendBetweenPolls(t *testing.T) {
+	b := setUp(t, Options{})
 	sid := b.open()
 	c := receive(t, b.conns)
 	a := Text([]byte("a"))
+	if !c.TrySend(a) || !c.TrySend(a, a) {
+		t.Error("dropped although little is queued")
+	}
+	if got := b.poll(sid); got != "4a\x1e4a\x1e4a" {
+		t.Errorf("polled %q", got)
+	}
+	large := Text(make([]byte, volatileQueueBytes))
+	if !c.TrySend(large) {
+		t.Error("large packet dropped although nothing is queued")
+	}
 	if c.TrySend(a) {
-		t.Error("sent although no GET waits")
-	}
-	pending := b.pollLater(sid)
-	if !c.TrySend(a, a) {
-		t.Error("not sent although a GET waits")
-	}
-	if c.TrySend(a) {
-		t.Error("sent twice with one GET")
-	}
-	if got := receive(t, pending); got.body != "4a\x1e4a" {
-		t.Errorf("polled %+v", got)
-	}
-	_ = c.Send(a)
-	if c.TrySend(a) {
-		t.Error("sent past the queue")
+		t.Error("sent beyond the limit")
 	}
 	b.poll(sid)
-
-	ws, c := b.dialOpen()
-	_ = c.WaitQueue(t.Context(), 0)
-	b.until(func() bool { return c.TrySend(a) }) // the writer may not have rested yet
-	if got := b.read(ws); got != "4a" {
-		t.Errorf("read %q", got)
-	}
-	_ = c.Send(Text(make([]byte, 32<<20))) // the client does not read
-	if c.TrySend(a) {
-		t.Error("sent although the wire is full")
+	if !c.TrySend(a) {
+		t.Error("dropped after the queue was taken")
 	}
 	_ = c.Close(ForcedClose)
 	if c.TrySend(a) {
 		t.Error("sent although it is closed")
+	}
+}
+
+// The limit for volatile packets is never above that of the send queue.
+func TestTrySendWithSmallSendQueue(t *testing.T) {
+	b := setUp(t, Options{SendQueueBytes: 1000})
+	b.open()
+	c := receive(t, b.conns)
+	p := Text(make([]byte, 600))
+	if !c.TrySend(p) || !c.TrySend(p) {
+		t.Error("dropped although less than the send queue is queued")
+	}
+	if c.TrySend(p) {
+		t.Error("sent beyond the send queue")
 	}
 }
 

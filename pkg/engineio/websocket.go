@@ -72,8 +72,6 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 
 func (t *websocketTransport) name() string { return WebSocket }
 
-func (t *websocketTransport) writable() bool { return true }
-
 func (t *websocketTransport) start() bool {
 	go t.drain() // until nothing is queued; Conn.run waits for it
 	return true

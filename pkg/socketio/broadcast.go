@@ -64,8 +64,9 @@ func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
 // no place in the order and is not kept for those who come back.
 func (b Broadcast) Local() Broadcast { b.local = true; return b }
 
-// Volatile lets the event be lost: it reaches only clients that can take it at
-// this instant, and is not kept.
+// Volatile lets the event be lost: it is dropped for a client that is behind, which
+// has 64 KiB or more queued or whose socket is joining or recovering, and it is not
+// kept.
 func (b Broadcast) Volatile() Broadcast { b.flags |= flagVolatile; return b }
 
 // Compress says whether polling responses may be compressed for this event; they

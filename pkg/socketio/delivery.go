@@ -23,7 +23,7 @@ const (
 
 // How an event wants to be delivered: its Flags.
 const (
-	flagVolatile   uint8 = 1 << iota // only to clients that can take it at once
+	flagVolatile   uint8 = 1 << iota // dropped for clients that are behind
 	flagNoCompress                   // not compressed on polling
 	flagCloseConn                    // a disconnect that closes the whole connection
 )

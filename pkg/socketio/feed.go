@@ -106,7 +106,7 @@ func (s *Socket) offer(d *delivery) {
 		return
 	}
 	if s.gate.shut > 0 && d.volatile() {
-		return // the socket can't take it at once
+		return // a held volatile event would be late
 	}
 	if s.gate.hold(d, s.ns.srv.opts.Engine.SendQueueBytes) {
 		if s.gate.spilled && !s.recovering {
