@@ -65,9 +65,9 @@ func open(ctx context.Context, addr string) (*conn, error) {
 	return c, nil
 }
 
-// hail asks for the upgrade to WebSocket.
+// hail asks for the upgrade to WebSocket, as a client that can recover.
 func (c *conn) hail(addr string) error {
-	const request = "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n" +
+	const request = "GET /socket.io/?recovery=true&EIO=4&transport=websocket HTTP/1.1\r\n" +
 		"Host: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 	c.hails = true

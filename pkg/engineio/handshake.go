@@ -14,7 +14,7 @@ import (
 
 // A Handshake is what the first request of a connection said.
 type Handshake struct {
-	Header     http.Header // without what concerns the WebSocket handshake only
+	Header     http.Header // without the headers of the WebSocket handshake, except its extensions
 	URL        string      // path and query, as requested
 	RemoteAddr string      // of the TCP peer; headers of proxies are not looked at
 	TLS        bool
@@ -32,9 +32,10 @@ func (h *Handshake) Query() url.Values {
 func newHandshake(r *http.Request) *Handshake {
 	h := make(http.Header) // grows to what is kept, which is held for long
 	for k, v := range r.Header {
-		if k != "Upgrade" && k != "Connection" && !strings.HasPrefix(k, "Sec-Websocket-") {
-			h[k] = v
+		if k == "Upgrade" || k == "Connection" || strings.HasPrefix(k, "Sec-Websocket-") && k != "Sec-Websocket-Extensions" {
+			continue
 		}
+		h[k] = v
 	}
 	return &Handshake{
 		Header:     h,

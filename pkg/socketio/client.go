@@ -107,6 +107,7 @@ func (c *client) connect(p *packet.Packet) {
 		auth = []byte("{}")
 	}
 	s := newSocket(c, p.Namespace, auth)
+	s.recovers = c.srv.recovers(p.Namespace, auth, c.conn.Handshake())
 	if !c.attach(s) {
 		c.srv.stats.tooManyNamespaces.Add(1)
 		s.refuse(&ConnectError{

@@ -64,7 +64,7 @@ func (s *Socket) abandon(cause error) {
 // answers CONNECT.
 func (s *Socket) settleIn(ctx context.Context) error {
 	srv := s.ns.srv
-	if srv.opts.recovery() {
+	if s.recovers {
 		if pid, offset := connectAuth(s.auth); pid != "" {
 			err := s.recover(ctx, pid, offset)
 			if refusal := (*refusal)(nil); !errors.As(err, &refusal) {
@@ -107,12 +107,12 @@ func (s *Socket) begin(ctx context.Context) error {
 	for _, name := range granted {
 		s.rooms.confirm(name, born)
 	}
-	if srv.opts.recovery() {
+	if s.recovers {
 		s.pid, s.fence = newID(), 1
 	}
 	snapshot := s.snapshot()
 	s.mu.Unlock()
-	if srv.opts.recovery() {
+	if s.recovers {
 		if err := srv.sessions.Create(ctx, snapshot, srv.opts.sessionLife()); err != nil {
 			return err
 		}

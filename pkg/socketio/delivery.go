@@ -3,6 +3,7 @@ package socketio
 import (
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
@@ -35,17 +36,23 @@ type delivery struct {
 	ev *adapter.Event
 	// cursor is what the event is stamped with: the node's cursor after it.
 	cursor adapter.Cursor
-	// local events come from this node and have no position of their own.
-	local bool
-	// simple events go to one room and spare at most one socket, so whoever else is
-	// found in the room is meant.
-	simple bool
-	spared string // the id of that socket, or ""
+	spared string // the id of the socket that a simple event spares, or ""
 	// ackID numbers the acks that the event asks for, the same for all members on
 	// this node; empty for none.
 	ackID     string
 	answering *answering // gathers these acks
 
+	// local events come from this node and have no position of their own.
+	local bool
+	// simple events go to one room and spare at most one socket, so whoever else is
+	// found in the room is meant.
+	simple bool
+	encoded
+	plain atomic.Pointer[encoded] // without an offset, where the event has one
+}
+
+// encoded are packets that are encoded when they are first needed.
+type encoded struct {
 	once    sync.Once
 	packets []*engineio.Packet
 }
@@ -73,28 +80,47 @@ func (d *delivery) size() int {
 
 func (d *delivery) volatile() bool { return d.ev.Flags&flagVolatile != 0 }
 
-// encode returns the packets stamped with a cursor: the shared ones, unless the
-// cursor is not the event's own.
-func (d *delivery) encode(c adapter.Cursor) []*engineio.Packet {
-	if c != d.cursor {
-		return encodeEvent(d, c)
+// encode returns the packets for a socket, with a cursor as their offset if the
+// socket recovers. All sockets share them, unless the cursor is not the event's
+// own: an event is encoded at most twice, with and without its offset.
+func (d *delivery) encode(c adapter.Cursor, recovers bool) []*engineio.Packet {
+	e, offset := &d.encoded, d.hasOffset()
+	switch {
+	case offset && !recovers:
+		e, offset = d.withoutOffset(), false
+	case offset && c != d.cursor:
+		return encodeEvent(d, c, true)
 	}
-	d.once.Do(func() { d.packets = encodeEvent(d, c) })
-	return d.packets
+	e.once.Do(func() { e.packets = encodeEvent(d, c, offset) })
+	return e.packets
 }
 
-// encodeEvent makes the engine packets of an event. Every event without an ack
-// id carries an offset as its last argument, stored or not, wherever clients can
-// recover: they take any string that comes last for their offset. One with an
-// ack id carries none, because a string before the ack function breaks handlers.
-func encodeEvent(d *delivery, c adapter.Cursor) []*engineio.Packet {
+// hasOffset reports whether sockets that recover get an offset with the event.
+// Every event without an ack ID carries one, stored or not, because these clients
+// take any string that comes last for their offset. An event with an ack ID
+// carries none, because a string before the ack function breaks handlers.
+func (d *delivery) hasOffset() bool { return d.ackID == "" && d.ns.recovery() }
+
+// withoutOffset is for sockets that do not recover. Few servers have both kinds,
+// so it is allocated when it is needed.
+func (d *delivery) withoutOffset() *encoded {
+	if e := d.plain.Load(); e != nil {
+		return e
+	}
+	d.plain.CompareAndSwap(nil, new(encoded))
+	return d.plain.Load()
+}
+
+// encodeEvent makes the engine packets of an event, with a cursor as its offset or
+// without.
+func encodeEvent(d *delivery, c adapter.Cursor, offset bool) []*engineio.Packet {
 	data := d.ev.Data
-	if d.ackID == "" && d.ns.recovery() {
-		offset := d.ns.srv.offsets.format(c)
-		stamped := make([]byte, 0, len(data)+len(offset)+4)
+	if offset {
+		at := d.ns.srv.offsets.format(c)
+		stamped := make([]byte, 0, len(data)+len(at)+4)
 		stamped = append(stamped, data[:len(data)-1]...)
 		stamped = append(stamped, ',', '"')
-		stamped = append(stamped, offset...)
+		stamped = append(stamped, at...)
 		data = append(stamped, '"', ']')
 	}
 	p := packet.Packet{

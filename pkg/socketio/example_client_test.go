@@ -45,7 +45,7 @@ func (s *site) connect(namespace string, auth map[string]any) *guest {
 
 // try is connect for a client that the server may refuse, and says how it did.
 func (s *site) try(namespace string, auth map[string]any) (_ *guest, refusal string) {
-	ws, _, err := websocket.DefaultDialer.Dial("ws://"+s.front.Listener.Addr().String()+"/socket.io/?EIO=4&transport=websocket", nil)
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+s.front.Listener.Addr().String()+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
 	if err != nil {
 		log.Panic(err)
 	}

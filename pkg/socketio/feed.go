@@ -157,7 +157,7 @@ func (s *Socket) take(d *delivery) {
 // write queues an event to the client. s.mu is held, so that what is queued is
 // what the cursor in it covers.
 func (s *Socket) write(d *delivery) {
-	ps := d.encode(s.gate.stamp(d.cursor))
+	ps := d.encode(s.gate.stamp(d.cursor), s.recovers)
 	if s.onOutgoing != nil {
 		s.tellOutgoing(d)
 	}

@@ -89,7 +89,7 @@ type wire struct {
 // dial opens a connection without connecting to a namespace.
 func (n *testNode) dial(t *testing.T) *wire {
 	t.Helper()
-	ws, _, err := websocket.DefaultDialer.Dial(n.url+"/socket.io/?EIO=4&transport=websocket", nil)
+	ws, _, err := websocket.DefaultDialer.Dial(n.url+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

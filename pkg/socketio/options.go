@@ -38,6 +38,13 @@ type Options struct {
 	// window switches recovery off: clients get no private id and events no offset.
 	RecoveryWindow time.Duration
 
+	// Recovers decides whether a client can use recovery: whether it gets a private
+	// id and offsets. It is asked at each CONNECT of a client that does not say so
+	// itself, by recovery in its auth payload or in the query of its first request:
+	// true or false. By default IsJavaScriptClient decides. It must not block, and
+	// may be called concurrently; a panic in it counts as false.
+	Recovers func(namespace string, h *engineio.Handshake) bool
+
 	// ReplayLimit is how many missed events a returning client can get, in all its
 	// rooms together: 10,000 by default. One that missed more is told that it
 	// could not be recovered.
@@ -156,6 +163,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.NamespacesPerConnection == 0 {
 		o.NamespacesPerConnection = defaultNamespaces
+	}
+	if o.Recovers == nil {
+		o.Recovers = func(_ string, h *engineio.Handshake) bool { return IsJavaScriptClient(h) }
 	}
 	if o.NewID == nil {
 		o.NewID = func(context.Context, *Socket) (string, error) { return newID(), nil }

@@ -351,7 +351,7 @@ func (s *Socket) replay(missed []adapter.Event, end adapter.Cursor) error {
 			if err := conn.WaitQueue(conn.Context(), ahead); err != nil {
 				return err
 			}
-			if err := conn.Send(encodeEvent(s.ns.newDelivery(ev), ev.Cursor)...); err != nil {
+			if err := conn.Send(encodeEvent(s.ns.newDelivery(ev), ev.Cursor, true)...); err != nil {
 				return err
 			}
 			srv.stats.deliveries.Add(1)

@@ -32,7 +32,7 @@ type Socket struct {
 
 	mu        sync.Mutex
 	id        string
-	pid       string // "" without recovery
+	pid       string // "" for a client that does not recover
 	fence     uint64
 	epoch     string
 	user      string
@@ -41,6 +41,7 @@ type Socket struct {
 	rooms     memberships
 	screening screening
 	gate      gate
+	recovers  bool // whether the client gets a private ID and offsets; constant
 	recovered bool
 	// newestJoin is the newest of its join positions: later events need no look
 	// at each membership.

@@ -91,7 +91,7 @@ func send(t *testing.T, method, url, body string, headers ...string) (status int
 
 // polling is the URL of a session by polling, a new one without an id.
 func polling(n *nodetest.Node, sid string) string {
-	url := "http://" + n.Addr + "/socket.io/?EIO=4&transport=polling"
+	url := "http://" + n.Addr + "/socket.io/?recovery=true&EIO=4&transport=polling"
 	if sid != "" {
 		url += "&sid=" + sid
 	}
@@ -139,7 +139,7 @@ func closed(t *testing.T, c net.Conn, within time.Duration) string {
 // connect opens a WebSocket and connects to the main namespace.
 func connect(t *testing.T, n *nodetest.Node) *websocket.Conn {
 	t.Helper()
-	ws, _, err := websocket.DefaultDialer.Dial("ws://"+n.Addr+"/socket.io/?EIO=4&transport=websocket", nil)
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+n.Addr+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -129,7 +129,7 @@ func (tr *trap) knock(n *nodetest.Node, auth map[string]any, headers ...string) 
 	for i := 0; i < len(headers); i += 2 {
 		h.Set(headers[i], headers[i+1])
 	}
-	ws, _, err := websocket.DefaultDialer.Dial("ws://"+n.Addr+"/socket.io/?EIO=4&transport=websocket", h)
+	ws, _, err := websocket.DefaultDialer.Dial("ws://"+n.Addr+"/socket.io/?recovery=true&EIO=4&transport=websocket", h)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func New(o Options) *Client {
 // is an error with the server's message.
 func (c *Client) Connect(ctx context.Context) error {
 	url := locked(c, func() string { return c.url })
-	conn, _, err := websocket.DefaultDialer.DialContext(ctx, url+"/socket.io/?EIO=4&transport=websocket", nil)
+	conn, _, err := websocket.DefaultDialer.DialContext(ctx, url+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,8 @@ func play(t *testing.T, s scenario, srv *server) {
 	p := &player{
 		server: srv,
 		vars: variables{
-			"polling":   "/socket.io/?EIO=4&transport=polling",
-			"websocket": "/socket.io/?EIO=4&transport=websocket",
+			"polling":   "/socket.io/?recovery=true&EIO=4&transport=polling",
+			"websocket": "/socket.io/?recovery=true&EIO=4&transport=websocket",
 			"host":      srv.addr,
 		},
 		peers: map[string]*peer{},
@@ -185,7 +185,7 @@ func (c *peer) request(addr, method, url, body string, hasBody bool) error {
 func (c *peer) dial(addr, url string) error {
 	c.drop()
 	if url == "" {
-		url = "/socket.io/?EIO=4&transport=websocket"
+		url = "/socket.io/?recovery=true&EIO=4&transport=websocket"
 	}
 	header := c.header
 	c.header = http.Header{}

@@ -1,0 +1,100 @@
+package socketio
+
+import (
+	"bytes"
+	"encoding/json"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// recovers reports whether a client gets a private ID and offsets. The choice of
+// the client has precedence over what the application concludes from its
+// handshake, and the choice for one namespace over that for the connection.
+func (s *Server) recovers(namespace string, auth json.RawMessage, h *engineio.Handshake) bool {
+	if !s.opts.recovery() {
+		return false
+	}
+	if choice, ok := choiceInAuth(auth); ok {
+		return choice
+	}
+	if choice, ok := choiceInQuery(h); ok {
+		return choice
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic in Options.Recovers", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	return s.opts.Recovers(namespace, h)
+}
+
+// choiceInAuth returns the choice that a CONNECT payload contains. A client that
+// presents a private ID can use one. Most payloads contain neither and are not
+// decoded.
+func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
+	if !bytes.Contains(auth, []byte(`"recovery"`)) && !bytes.Contains(auth, []byte(`"pid"`)) {
+		return false, false
+	}
+	var choice struct{ Recovery, PID any }
+	if json.Unmarshal(auth, &choice) != nil {
+		return false, false
+	}
+	switch r := choice.Recovery.(type) {
+	case bool:
+		return r, true
+	case string:
+		if recovers, err := strconv.ParseBool(r); err == nil {
+			return recovers, true
+		}
+	}
+	_, ok = choice.PID.(string)
+	return ok, ok
+}
+
+// choiceInQuery returns the choice that the URL of the first request contains.
+func choiceInQuery(h *engineio.Handshake) (recovers, ok bool) {
+	if !strings.Contains(h.URL, "recovery=") {
+		return false, false
+	}
+	recovers, err := strconv.ParseBool(h.Query().Get("recovery"))
+	return recovers, err == nil
+}
+
+// IsJavaScriptClient reports whether a handshake looks like one of the JavaScript
+// client, socket.io-client, in a browser, in Node.js or in React Native. Only this
+// client is known to use recovery without changes to its user's handlers:
+// others ignore the private ID and pass the offset to the handlers. It decides by
+// the order of the query and by User-Agent, Origin and Sec-WebSocket-Extensions,
+// as docs/clients.md describes. Clients written in other languages that run in a
+// browser may look the same, and have to say that they do not recover.
+func IsJavaScriptClient(h *engineio.Handshake) bool {
+	// The client appends its own parameters to the user's, always in this order.
+	_, query, _ := strings.Cut(h.URL, "?")
+	_, own, ordered := strings.Cut("&"+query, "&EIO=4&transport=")
+	if !ordered {
+		return false
+	}
+	transport, more, _ := strings.Cut(own, "&")
+	agent := h.Header.Get("User-Agent")
+	native := strings.HasPrefix(agent, "okhttp/") // of React Native on Android
+	switch {
+	case strings.HasPrefix(agent, "Mozilla/"):
+		return true
+	case transport == engineio.Polling:
+		// On iOS, React Native uses CFNetwork. Java's client uses okhttp too, but
+		// sends its timestamp first.
+		native = native || strings.Contains(agent, " CFNetwork/")
+		return agent == "node-XMLHttpRequest" || native && more != ""
+	case transport == engineio.WebSocket && (agent == "" || native):
+		// Node.js offers exactly this extension. React Native sends an Origin, which
+		// the clients of Java, .NET, Rust and Go do not.
+		return agent == "" && h.Header.Get("Sec-Websocket-Extensions") == "permessage-deflate; client_max_window_bits" ||
+			h.Header.Get("Origin") != ""
+	}
+	return false
+}
