@@ -1,7 +1,9 @@
 package socketio
 
 import (
+	"context"
 	"errors"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -21,6 +23,7 @@ func (s *Socket) end(reason Reason) {
 	}
 	s.gone = true
 	connected := s.connected
+	cause := &DisconnectError{Reason: reason, Moved: s.moved}
 	acks := s.acks
 	s.acks = nil
 	s.mu.Unlock()
@@ -29,14 +32,21 @@ func (s *Socket) end(reason Reason) {
 	}
 	s.client.detach(s)
 	if !connected {
-		s.cancel(ErrDisconnected) // admit sees it and clears away
+		s.cancel(cause) // admit sees it and clears away
 		return
 	}
-	s.mail.put(s.client.srv.spawn, func() { s.finish(reason) })
+	grace := time.AfterFunc(handlerGrace, func() { s.cancel(cause) })
+	s.mail.put(s.client.srv.spawn, func() { s.finish(reason, grace) })
 }
 
+// handlerGrace is how long the context of a socket's handlers outlives the
+// socket. Clients commonly emit and disconnect in one breath: without it, what
+// their handlers publish with that context would fail.
+const handlerGrace = time.Second
+
 // finish disconnects a socket that was connected. It runs in the mailbox, last.
-func (s *Socket) finish(reason Reason) {
+// grace ends the context of handlers that do not return by themselves.
+func (s *Socket) finish(reason Reason, grace *time.Timer) {
 	srv := s.ns.srv
 	defer srv.exit(s.ns)
 	s.mu.Lock()
@@ -63,12 +73,42 @@ func (s *Socket) finish(reason Reason) {
 	s.ns.remove(s, s.ID())
 	s.mu.Lock()
 	s.connected = false
+	if s.ended != nil {
+		close(s.ended)
+	}
 	onDisconnect := s.onDisconnect
 	s.mu.Unlock()
-	s.cancel(ErrDisconnected)
+	grace.Stop()
+	s.cancel(&DisconnectError{Reason: reason, Moved: moved})
 	if !moved {
 		srv.stats.disconnects.add(string(reason))
 		tell(onDisconnect)
+	}
+}
+
+// awaitEnd waits until the socket, which is about to end, has been disconnected
+// and its session written, or until ctx ends.
+func (s *Socket) awaitEnd(ctx context.Context) error {
+	select {
+	case <-s.ctx.Done():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	if !s.connected { // finished, or never connected
+		s.mu.Unlock()
+		return nil
+	}
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+	}
+	ended := s.ended
+	s.mu.Unlock()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -87,10 +87,9 @@ func (c *client) leave(ctx context.Context) {
 		s.mail.putLast(c.srv.spawn, func() { s.end(ServerShutdown) })
 	}
 	for _, s := range sockets {
-		select {
-		case <-s.ctx.Done():
-		case <-ctx.Done():
-			s.end(ServerShutdown) // a handler, or the store, takes too long
+		if s.awaitEnd(ctx) != nil { // a handler, or the store, takes too long
+			s.end(ServerShutdown)
+			s.cancel(&DisconnectError{Reason: ServerShutdown})
 		}
 	}
 	if c.conn.Close(engineio.ForcedClose) == nil {

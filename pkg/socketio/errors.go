@@ -54,6 +54,25 @@ func (r Reason) recoverable() bool {
 	return r != ServerDisconnect && r != ClientDisconnect && r != ParseError
 }
 
+// A DisconnectError is the cause of the end of a socket's context. errors.Is
+// with ErrDisconnected holds for it.
+type DisconnectError struct {
+	Reason Reason
+	// Moved: the client reconnected and another Socket serves it, maybe on another
+	// node. OnDisconnect is not called then.
+	Moved bool
+}
+
+func (e *DisconnectError) Error() string {
+	if e.Moved {
+		return "socketio: disconnected: the client reconnected"
+	}
+	return "socketio: disconnected: " + string(e.Reason)
+}
+
+// Is reports whether target is ErrDisconnected.
+func (e *DisconnectError) Is(target error) bool { return target == ErrDisconnected }
+
 // A ConnectError refuses a client: returned by a namespace's middleware, it
 // becomes the connect_error that the client sees. Of other errors the client
 // sees the text only.

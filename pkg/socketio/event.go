@@ -9,9 +9,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// A Handler handles one received event. The context ends when the socket is
-// disconnected. A returned error goes to the socket's OnError handlers; the
-// client sees nothing of it.
+// A Handler handles one received event. The context is the socket's: see
+// [Socket.Context]. A returned error goes to the socket's OnError handlers,
+// unless it only says that this context has ended; the client sees nothing of it.
 type Handler func(ctx context.Context, e *Event) error
 
 // Args are the arguments of an event or an ack, raw until they are asked for.

@@ -247,10 +247,7 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	err := s.engine.Close(ctx)
 	for _, sock := range all {
-		select {
-		case <-sock.ctx.Done():
-		case <-ctx.Done():
-		}
+		_ = sock.awaitEnd(ctx) // whether ctx has ended is looked at below
 	}
 	s.stop()
 	done := make(chan struct{})

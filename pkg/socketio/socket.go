@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -46,12 +47,13 @@ type Socket struct {
 	// newestJoin is the newest of its join positions: later events need no look
 	// at each membership.
 	newestJoin adapter.Cursor
-	placed     bool // in the index, so that what is published reaches it
-	subscribed bool // its rooms are subscribed
-	recovering bool // its gate belongs to a recovery
-	connected  bool // from CONNECT to OnDisconnect
-	gone       bool // nothing is delivered any more
-	moved      bool // its session is another socket's now
+	placed     bool          // in the index, so that what is published reaches it
+	subscribed bool          // its rooms are subscribed
+	recovering bool          // its gate belongs to a recovery
+	connected  bool          // from CONNECT to OnDisconnect
+	gone       bool          // nothing is delivered any more
+	moved      bool          // its session is another socket's now
+	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering
 	awaited    *marker // nil unless a join by command waits for it
 
@@ -107,9 +109,18 @@ func (s *Socket) Connected() bool {
 	return s.connected
 }
 
-// Context ends when the socket is disconnected, before OnDisconnect runs, and
-// when its client came back and is served by another Socket. context.Cause says
-// why.
+// Context ends when the socket ends: its client left, was disconnected or cut,
+// reconnected and is served by another Socket, or the server closes. It is the
+// context that handlers get, so a handler that waits for it must return then:
+// until it does, OnDisconnect does not run and Close waits.
+//
+// It ends before OnDisconnect runs. Events that had arrived are still handled:
+// the context ends when they have been, at the latest a second after the socket.
+// In that time it can be used to publish what a client sent before it left.
+//
+// [context.Cause] is a *[DisconnectError] with the reason, for which errors.Is
+// with ErrDisconnected holds; of a client that was refused it is the error that
+// refused it.
 func (s *Socket) Context() context.Context { return s.ctx }
 
 // User returns whose socket this is, as SetUser said.
@@ -280,6 +291,9 @@ func (s *Socket) handle(e *Event) {
 	run := func(hs []Handler) bool {
 		for _, h := range hs {
 			if err := h(s.ctx, e); err != nil {
+				if s.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrDisconnected)) {
+					return false // it stopped because the socket has ended, as it should
+				}
 				s.fail(fmt.Errorf("event %q: %w", e.Name, err))
 				return false
 			}
