@@ -20,7 +20,7 @@ import (
 )
 
 // version is that of CHANGELOG.md.
-const version = "0.3.0"
+const version = "0.4.0"
 
 // revision is for builds that see no repository, as that of the image: they set
 // it with -ldflags -X.
