@@ -418,6 +418,9 @@ func TestEndsRaceWithEverything(t *testing.T) {
 	for i := range 100 {
 		sid := b.open()
 		c := b.lookup(sid)
+		if c == nil {
+			continue // its ping has timed out on a machine under load
+		}
 		var all sync.WaitGroup
 		all.Go(func() {
 			for c.Send(Text([]byte("a"))) == nil && c.Context().Err() == nil {
