@@ -42,7 +42,7 @@ type config struct {
 
 	Path           urlPath       `section:"Clients and their connections" split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"where clients connect"`
 	Namespaces     namespaces    `split_words:"true" default:"/" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
-	Origins        origins       `split_words:"true" allowed:"a list of scheme://host or scheme://host:port, separated by commas, or * for any" desc:"origins of the web pages that may connect; if none is given, the page's must be the node's own"`
+	Origins        origins       `split_words:"true" allowed:"a list of scheme://host, scheme://host:port, scheme://*.domain, file:// and null, separated by commas, or * for any" desc:"web origins that may connect beside the node's own (docs/security.md)"`
 	Transports     transports    `split_words:"true" default:"polling,websocket" allowed:"polling, websocket or both, separated by commas" desc:"how clients may connect"`
 	PingInterval   time.Duration `split_words:"true" default:"25s" within:"50ms 1h" desc:"time between two pings"`
 	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time that a client has to answer a ping"`
@@ -51,18 +51,19 @@ type config struct {
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"send queue limit of one connection; beyond it the connection is closed and can recover. Volatile events are dropped from 64KiB on"`
 
-	HandshakeRate           int      `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
-	RoomsPerSocket          int      `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`
-	NamespacesPerConnection int      `split_words:"true" default:"16" within:"1 10000" desc:"namespaces that one connection can be connected to at a time"`
-	QueueBudget             size     `split_words:"true" default:"0" within:"0 1024GiB" desc:"what may wait for all connections together, beyond which those with the most are closed and can recover; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
-	IdleConnections         int      `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections on which no request is under way, beyond which the one that has waited longest is closed"`
-	SocketEventRate         int      `split_words:"true" default:"0" within:"0 1000000" desc:"events of one socket in a second, beyond which they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
-	SocketByteRate          size     `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of one socket in a second; one event of REJOIN_MAX_PAYLOAD can always come at once"`
-	UserEventRate           int      `split_words:"true" default:"0" within:"0 1000000" desc:"events of all sockets that a user has on this node, in a second"`
-	UserByteRate            size     `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node, in a second"`
-	IPHandshakeRate         int      `split_words:"true" default:"0" within:"0 1000000" desc:"new connections of one IP address in a second, beyond which they are answered 429; an IPv6 network of 64 bits is one address, and loopback is not limited"`
-	IPConnections           int      `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of one IP address, beyond which new ones are answered 429; 0 is no limit"`
-	TrustedProxies          networks `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose X-Forwarded-For says where a client is; without it they are the clients that the limits of IP addresses see"`
+	HandshakeRate           int        `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
+	RoomsPerSocket          int        `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`
+	NamespacesPerConnection int        `split_words:"true" default:"16" within:"1 10000" desc:"namespaces that one connection can be connected to at a time"`
+	QueueBudget             size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"what may wait for all connections together, beyond which those with the most are closed and can recover; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
+	IdleConnections         int        `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections on which no request is under way, beyond which the one that has waited longest is closed"`
+	SocketEventRate         int        `split_words:"true" default:"0" within:"0 1000000" desc:"events of one socket in a second, beyond which they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
+	SocketByteRate          size       `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of one socket in a second; one event of REJOIN_MAX_PAYLOAD can always come at once"`
+	UserEventRate           int        `split_words:"true" default:"0" within:"0 1000000" desc:"events of all sockets that a user has on this node, in a second"`
+	UserByteRate            size       `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node, in a second"`
+	IPHandshakeRate         int        `split_words:"true" default:"0" within:"0 1000000" desc:"new connections of one IP address in a second, beyond which they are answered 429; an IPv6 network of 64 bits is one address, and loopback is not limited"`
+	IPConnections           int        `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of one IP address, beyond which new ones are answered 429; 0 is no limit"`
+	TrustedProxies          networks   `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose headers say where a client is and which host and scheme it requested; without it they are the clients that the limits of IP addresses see"`
+	ClientIPHeader          headerName `split_words:"true" default:"X-Forwarded-For" allowed:"the name of a header, such as Forwarded, CF-Connecting-IP or X-Real-IP" desc:"header of the trusted proxies that has the client's address; with Forwarded (RFC 7239) also the host and scheme, which are otherwise in X-Forwarded-Host and X-Forwarded-Proto"`
 
 	TLSCert string `section:"TLS" split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_KEY" desc:"certificate, with its chain, for TLS on the public address; read again when the file changes"`
 	TLSKey  string `split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_CERT" desc:"private key of the certificate"`
@@ -135,6 +136,9 @@ func (c *config) validate(r *report) {
 	}
 	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {
 		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), what may wait for one connection", c.SendQueueBytes))
+	}
+	if len(c.TrustedProxies) == 0 && c.ClientIPHeader != "X-Forwarded-For" {
+		r.warn("REJOIN_CLIENT_IP_HEADER has no effect without REJOIN_TRUSTED_PROXIES")
 	}
 	c.validateAuthentication(r)
 	c.validateRecovery(r)

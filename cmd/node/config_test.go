@@ -59,7 +59,7 @@ func TestValues(t *testing.T) {
 	environment(t, map[string]string{
 		"REJOIN_ADDR":             "[::1]:0",
 		"REJOIN_NAMESPACES":       "/, /chat",
-		"REJOIN_ORIGINS":          "https://a.example, http://b.example:8080",
+		"REJOIN_ORIGINS":          "https://a.example, http://b.example:8080, https://*.c.example, capacitor://localhost, file://, null",
 		"REJOIN_TRANSPORTS":       "websocket",
 		"REJOIN_MAX_PAYLOAD":      "64KiB",
 		"REJOIN_SEND_QUEUE_BYTES": "2 MiB",
@@ -74,7 +74,7 @@ func TestValues(t *testing.T) {
 		t.Fatalf("refused: %+v", r)
 	}
 	if c.Addr != (address{"::1", 0}) || !slices.Equal(c.Namespaces, namespaces{"/", "/chat"}) ||
-		!slices.Equal(c.Origins, origins{"https://a.example", "http://b.example:8080"}) ||
+		!slices.Equal(c.Origins, origins{"https://a.example", "http://b.example:8080", "https://*.c.example", "capacitor://localhost", "file://", "null"}) ||
 		!slices.Equal(c.Transports, transports{"websocket"}) || c.MaxPayload != 65536 || c.SendQueueBytes != 2<<20 ||
 		c.RecoveryWindow != 90*time.Second || c.Demo || c.LogFormat != "console" || c.NodeID != "n-_1" ||
 		fmt.Sprint(c.TrustedProxies) != "[10.0.0.0/8 192.0.2.1/32 ::1/128]" {
@@ -104,7 +104,12 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_NAMESPACES", "/,chat", "begin with a slash"},
 		{"REJOIN_NAMESPACES", "/a,/a", "different"},
 		{"REJOIN_NAMESPACES", "/a?b", "begin with a slash"},
-		{"REJOIN_ORIGINS", "example.com", "scheme://host"},
+		{"REJOIN_ORIGINS", "example.com", `write "https://example.com"`},
+		{"REJOIN_ORIGINS", "https://a.example,https://*", "scheme://*.domain"},
+		{"REJOIN_ORIGINS", "*.com/path", "missing scheme"},
+		{"REJOIN_ORIGINS", "https://a.example,https://a.example", "scheme://host"},
+		{"REJOIN_CLIENT_IP_HEADER", "", "name of a header"},
+		{"REJOIN_CLIENT_IP_HEADER", "X-Forwarded-For, Forwarded", "name of a header"},
 		{"REJOIN_ORIGINS", "https://example.com/", "scheme://host"},
 		{"REJOIN_ORIGINS", "*,https://example.com", "scheme://host"},
 		{"REJOIN_TRANSPORTS", "webtransport", "polling, websocket or both"},

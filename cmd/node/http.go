@@ -25,10 +25,15 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // A poll waits for one silence at most, so that there is another left to write in,
 // also where it is another node's answer.
 func (n *node) newPublicServer(c config, h http.Handler) *http.Server {
-	s := n.newHTTPServer(c, limit.Proxies(c.TrustedProxies).Handler(h))
+	s := n.newHTTPServer(c, c.proxies().Handler(h))
 	s.ConnState = n.limits.waiting.ConnState
 	s.WriteTimeout = 2 * c.silence()
 	return s
+}
+
+// proxies are those in front of the public address.
+func (c *config) proxies() limit.Proxies {
+	return limit.Proxies{Networks: c.TrustedProxies, Header: string(c.ClientIPHeader)}
 }
 
 // newHTTPServer bounds what a client can hold without being one.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"path"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
@@ -112,22 +114,38 @@ func (t *transports) Decode(s string) (err error) {
 	return err
 }
 
-// origins are what browsers may send as Origin; none means the same origin only.
+// origins are the web origins that may connect beside the node's own.
 type origins []string
 
 func (o *origins) Decode(s string) (err error) {
-	switch strings.TrimSpace(s) {
-	case "":
-		*o = nil
-	case "*":
-		*o = origins{"*"}
-	default:
-		*o, err = splitDistinct(s, func(origin string) bool {
-			u, err := url.Parse(origin)
-			return err == nil && u.Scheme != "" && u.Hostname() != "" && origin == u.Scheme+"://"+u.Host
-		})
+	*o = nil
+	if strings.TrimSpace(s) == "" {
+		return nil
 	}
-	return err
+	if *o, err = splitDistinct(s, func(string) bool { return true }); err != nil {
+		return err
+	}
+	if _, err = engineio.ParseOrigins(*o); err != nil {
+		return &adviceError{err}
+	}
+	return nil
+}
+
+// An adviceError says more about a value than what is allowed. The value is not a
+// secret.
+type adviceError struct{ error }
+
+// A headerName is the name of an HTTP header.
+type headerName string
+
+var wellFormedHeader = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+
+func (h *headerName) Decode(s string) error {
+	if !wellFormedHeader.MatchString(s) {
+		return errNotAllowed
+	}
+	*h = headerName(http.CanonicalHeaderKey(s))
+	return nil
 }
 
 // A nodeID is how the engine's session ids begin; "" stands for a random one.

@@ -69,7 +69,13 @@ func (v variable) read(r *report) reflect.Value {
 	if err == nil && v.within(value) && v.oneof(value) {
 		return value
 	}
-	r.refuse(v.name, v.shown(os.Getenv(v.name)), v.allowed())
+	allowed := v.allowed()
+	if parse := (*envconfig.ParseError)(nil); errors.As(err, &parse) {
+		if advice := (*adviceError)(nil); errors.As(parse.Err, &advice) {
+			allowed += fmt.Sprintf(" (%v)", advice)
+		}
+	}
+	r.refuse(v.name, v.shown(os.Getenv(v.name)), allowed)
 	return v.parse(v.field.Tag.Get("default"))
 }
 

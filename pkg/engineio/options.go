@@ -46,11 +46,29 @@ type Options struct {
 	Transports []string
 	// DisableUpgrades keeps a session on the transport that it began with.
 	DisableUpgrades bool
-	// Origins is the same origin only: that whose host and port equal the Host
-	// header, of https if the request came over TLS. Otherwise it lists origins like "https://example.com:8443", which may
-	// send credentials, or "*" for all, which may not. Requests of other origins
-	// are refused on every transport; those without an Origin header never are.
+	// Origins lists the web origins that may use the server beside its own. By
+	// default there are none. Requests of other origins are refused on every
+	// transport; those without an Origin header never are. The forms are:
+	//
+	//	https://app.example        this origin; the port may be given: https://app.example:8443
+	//	https://*.app.example      all its subdomains at any depth, without itself
+	//	capacitor://localhost      an origin of another scheme; also file:// and app://
+	//	null                       pages without an origin, such as sandboxed frames and files
+	//	*                          all, as the only one
+	//
+	// A default port is equal to none, wss to https and ws to http. Listed origins
+	// may send credentials, which "*" does not allow. NewServer refuses malformed
+	// ones.
+	//
+	// The server's own origin is that of the request's Host and scheme: https if it
+	// came over TLS, else http or https, because there may be TLS in front of the
+	// server. A middleware in front of the server that knows better, such as one
+	// that trusts the headers of a proxy, sets Host and URL.Scheme of the request.
 	Origins []string
+	// AllowOrigin is none. It is asked about requests whose origin is neither the
+	// server's own nor listed, also "null", several times for one request. It must
+	// be fast. A panic is logged and refuses the request.
+	AllowOrigin func(r *http.Request, origin string) bool
 	// AllowRequest is asked for each new session, not for the later requests of
 	// one. The text of its error is sent to the client.
 	AllowRequest func(*http.Request) error

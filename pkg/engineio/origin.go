@@ -1,58 +1,226 @@
 package engineio
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
+	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/rs/cors"
+	"go.uber.org/zap"
 )
 
-// origins says which web origins may use a server. It is asked for polling and
-// WebSocket alike.
-type origins struct {
-	same bool // the one that the request was sent to
-	any  bool
-	list map[string]bool
+// Origins are the web origins, beside its own, that may use a server. They have
+// the form that [Options].Origins describes. An Origins is immutable.
+type Origins struct {
+	any      bool
+	patterns []pattern
+	// function is [Options].AllowOrigin, which does not panic; or nil.
+	function func(r *http.Request, origin string) bool
 }
 
-func newOrigins(list []string) (*origins, error) {
-	o := &origins{same: list == nil, list: make(map[string]bool)}
-	for _, origin := range list {
-		if origin == "*" {
+// A pattern is one origin, or all subdomains of one.
+type pattern struct {
+	scheme, host, port string // as origin has them
+	subdomains         bool   // host is the suffix, with its leading dot
+}
+
+// ParseOrigins checks and reads patterns of origins. The error names the first
+// malformed pattern and says what to write instead.
+func ParseOrigins(patterns []string) (*Origins, error) {
+	o := new(Origins)
+	for _, text := range patterns {
+		if text == "*" {
 			o.any = true
 			continue
 		}
-		u, err := url.Parse(origin)
-		if origin != "null" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin) {
-			return nil, fmt.Errorf(`engineio: origin %q is not of the form scheme://host[:port]`, origin)
+		p, err := parsePattern(text)
+		if err != nil {
+			return nil, err
 		}
-		o.list[strings.ToLower(origin)] = true
+		o.patterns = append(o.patterns, p)
+	}
+	if o.any && len(o.patterns) > 0 {
+		return nil, fmt.Errorf(`engineio: origins %q: "*" allows all origins: write only "*", or remove it`, patterns)
 	}
 	return o, nil
 }
 
-// allow reports whether a request may be served. One without an Origin header
-// does not come from a web page.
-func (o *origins) allow(r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	switch {
-	case origin == "" || o.any:
-		return true
-	case o.same:
-		u, err := url.Parse(origin)
-		return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host) &&
-			(r.TLS == nil || u.Scheme == "https") // without TLS here there may be some in front
-	default:
-		return o.list[strings.ToLower(origin)]
+// parsePattern reads one pattern other than "*".
+func parsePattern(text string) (pattern, error) {
+	malformed := func(format string, args ...any) (pattern, error) {
+		return pattern{}, fmt.Errorf("engineio: origin %q: %s", text, fmt.Sprintf(format, args...))
 	}
+	if text == "null" {
+		return pattern{scheme: "null"}, nil
+	}
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		if !strings.ContainsAny(text, ":/*") && text != "" {
+			return malformed(`missing scheme: write "https://%s"`, text)
+		}
+		return malformed(`missing scheme: write scheme://host or scheme://host:port, "null" or "*"`)
+	}
+	if strings.Contains(scheme, "*") {
+		return malformed("wildcard in the scheme: write one origin for each scheme")
+	}
+	if host, _, ok := cutAny(rest, "/?#"); ok {
+		return malformed(`an origin has no path: write "%s://%s"`, scheme, host)
+	}
+	if strings.Contains(rest, "@") {
+		return malformed("an origin has no user name: write scheme://host or scheme://host:port")
+	}
+	for _, c := range []byte(text) {
+		if c <= ' ' || c >= 0x7F {
+			return malformed("host in other characters than ASCII: write it as browsers send it, as in https://xn--bcher-kva.example")
+		}
+	}
+	subdomains := strings.HasPrefix(rest, "*.")
+	if subdomains {
+		rest = rest[1:]
+	}
+	if strings.Contains(rest, "*") {
+		return malformed("a wildcard stands only for all subdomains: write scheme://*.domain")
+	}
+	p, ok := parseOrigin(scheme + "://" + strings.TrimPrefix(rest, "."))
+	switch {
+	case !ok:
+		return malformed("malformed: write scheme://host or scheme://host:port")
+	case subdomains && p.host != "localhost" && (!strings.Contains(p.host, ".") || isIP(p.host)):
+		return malformed("a wildcard needs a domain of at least two labels: write scheme://*.domain.example")
+	case subdomains:
+		p.host, p.subdomains = "."+p.host, true
+	}
+	return p, nil
 }
 
-// wrap adds the headers that let browsers of other origins read responses.
-// Origins that are named may send credentials; "*" means everybody, as nobody.
-func (o *origins) wrap(next http.Handler) http.Handler {
-	if o.same {
+func cutAny(s, chars string) (before, after string, found bool) {
+	if i := strings.IndexAny(s, chars); i >= 0 {
+		return s[:i], s[i+1:], true
+	}
+	return s, "", false
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil
+}
+
+// parseOrigin reads an origin in the form in which two of the same origin are
+// equal: lower case, without a default port, and with the scheme of HTTP for
+// WebSockets. Only origins of other schemes may lack a host, as file:// does.
+func parseOrigin(text string) (o pattern, ok bool) {
+	if text == "null" {
+		return pattern{scheme: "null"}, true
+	}
+	u, err := url.Parse(text)
+	if err != nil || !strings.EqualFold(u.Scheme+"://"+u.Host, text) {
+		return pattern{}, false
+	}
+	o = pattern{scheme: webScheme(u.Scheme), host: strings.ToLower(u.Host)}
+	web := o.scheme == "http" || o.scheme == "https"
+	if name := u.Hostname(); web && (name == "" || strings.HasPrefix(name, ".") || strings.Contains(name, "..")) {
+		return pattern{}, false
+	}
+	if port := u.Port(); port != "" || strings.HasSuffix(o.host, ":") {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return pattern{}, false
+		}
+		o.host = strings.TrimSuffix(o.host, ":"+port)
+		if port != defaultPort(o.scheme) {
+			o.port = port
+		}
+	}
+	return o, true
+}
+
+// webScheme returns the scheme of the page for that of a connection.
+func webScheme(scheme string) string {
+	switch scheme = strings.ToLower(scheme); scheme {
+	case "ws":
+		return "http"
+	case "wss":
+		return "https"
+	}
+	return scheme
+}
+
+func defaultPort(scheme string) string {
+	switch scheme {
+	case "http":
+		return "80"
+	case "https":
+		return "443"
+	}
+	return ""
+}
+
+func (p *pattern) matches(o pattern) bool {
+	if p.scheme != o.scheme || p.port != o.port {
+		return false
+	}
+	if p.subdomains {
+		return strings.HasSuffix(o.host, p.host) && len(o.host) > len(p.host)
+	}
+	return p.host == o.host
+}
+
+// own reports whether an origin is the one that a request was sent to. Where
+// neither TLS nor [http.Request].URL tells the scheme there may be TLS in front of
+// this server, so both are its own.
+func own(o pattern, r *http.Request) bool {
+	switch scheme := ownScheme(r); {
+	case o.scheme != "http" && o.scheme != "https":
+		return false
+	case scheme != "" && scheme != o.scheme:
+		return false
+	}
+	here, ok := parseOrigin(o.scheme + "://" + r.Host)
+	return ok && here == o
+}
+
+// ownScheme returns the scheme that the client used, "" if it is not known.
+func ownScheme(r *http.Request) string {
+	switch {
+	case r.URL.Scheme != "" && r.URL.Host == "": // set by a middleware, not by the client
+		return webScheme(r.URL.Scheme)
+	case r.TLS != nil:
+		return "https"
+	}
+	return ""
+}
+
+// listed reports whether an origin is allowed beside the server's own.
+func (o *Origins) listed(r *http.Request, origin string) bool {
+	if o.any {
+		return true
+	}
+	if parsed, ok := parseOrigin(origin); ok && slices.ContainsFunc(o.patterns, func(p pattern) bool { return p.matches(parsed) }) {
+		return true
+	}
+	return o.function != nil && o.function(r, origin)
+}
+
+// allow reports whether a request may be served. One without an Origin header
+// does not come from a web page.
+func (o *Origins) allow(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || o.any {
+		return true
+	}
+	parsed, ok := parseOrigin(origin)
+	return ok && own(parsed, r) || o.listed(r, origin)
+}
+
+// CORS is like [Server.CORS], for handlers that serve before there is a server.
+func (o *Origins) CORS(next http.Handler) http.Handler {
+	if !o.any && len(o.patterns) == 0 && o.function == nil {
 		return next
 	}
 	options := cors.Options{
@@ -66,11 +234,69 @@ func (o *origins) wrap(next http.Handler) http.Handler {
 		options.AllowedOrigins = []string{"*"}
 	} else {
 		options.AllowCredentials = true
-		options.AllowOriginVaryRequestFunc = func(r *http.Request, _ string) (bool, []string) {
-			return o.allow(r), nil
+		options.AllowOriginVaryRequestFunc = func(r *http.Request, origin string) (bool, []string) {
+			return o.listed(r, origin), nil
 		}
 	}
 	return cors.New(options).Handler(next)
+}
+
+// newOrigins returns the origins that the options allow.
+func newOrigins(o *Options) (*Origins, error) {
+	origins, err := ParseOrigins(o.Origins)
+	if err != nil || o.AllowOrigin == nil {
+		return origins, err
+	}
+	if origins.any {
+		return nil, fmt.Errorf(`engineio: Origins "*" allows all origins: remove it, or AllowOrigin`)
+	}
+	ask, log := o.AllowOrigin, o.Logger
+	origins.function = func(r *http.Request, origin string) (allowed bool) {
+		defer func() {
+			if v := recover(); v != nil {
+				log.Error("AllowOrigin panicked", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+				allowed = false
+			}
+		}()
+		return ask(r, origin)
+	}
+	return origins, nil
+}
+
+// A refusedOrigins logs each origin that is refused, once.
+type refusedOrigins struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+const (
+	// maxRefusedOrigins bounds the origins that are remembered, and so the lines.
+	maxRefusedOrigins = 100
+	// maxLoggedOrigin bounds the bytes of each.
+	maxLoggedOrigin = 256
+)
+
+func (l *refusedOrigins) log(log *zap.Logger, r *http.Request, allowed []string) {
+	origin := r.Header.Get("Origin")
+	origin = origin[:min(len(origin), maxLoggedOrigin)]
+	l.mu.Lock()
+	n, seen := len(l.seen), l.seen[origin]
+	if !seen && n <= maxRefusedOrigins {
+		if l.seen == nil {
+			l.seen = make(map[string]bool)
+		}
+		l.seen[origin] = true
+	}
+	l.mu.Unlock()
+	switch {
+	case seen || n > maxRefusedOrigins:
+	case n == maxRefusedOrigins:
+		log.Warn("further refused origins are not logged", zap.Int("logged", n))
+	default:
+		log.Warn("origin refused", zap.String("origin", origin),
+			zap.String("own_scheme", cmp.Or(ownScheme(r), "http or https")), zap.String("own_host", r.Host),
+			zap.Strings("allowed", allowed), zap.String("remote", r.RemoteAddr))
+	}
 }
 
 // validOrigin reports whether an Origin header holds only characters that a

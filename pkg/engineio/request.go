@@ -73,6 +73,7 @@ func (s *Server) verify(r *request) (*Conn, *refusal) {
 	case !validOrigin(r.Header.Get("Origin")):
 		return nil, badRequest
 	case !s.origins.allow(r.Request):
+		s.badOrigins.log(s.log, r.Request, s.o.Origins)
 		return nil, forbidden
 	}
 	if r.sid != "" {

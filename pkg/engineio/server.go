@@ -25,15 +25,16 @@ import (
 // A Server accepts connections. It is an http.Handler, to be mounted where its
 // path leads; all its methods may be called at once.
 type Server struct {
-	o        Options
-	serve    func(*Conn)
-	log      *zap.Logger
-	shedding sync.Mutex // held by who cuts connections, taken before all others
-	origins  *origins
-	upgrades []string // offered by a handshake by polling
-	handler  http.Handler
-	wheel    *wheel
-	counts   counts
+	o          Options
+	serve      func(*Conn)
+	log        *zap.Logger
+	shedding   sync.Mutex // held by who cuts connections, taken before all others
+	origins    *Origins
+	upgrades   []string // offered by a handshake by polling
+	badOrigins refusedOrigins
+	handler    http.Handler
+	wheel      *wheel
+	counts     counts
 
 	tasks    sync.WaitGroup // goroutines of connections; none is added once closing
 	finished chan struct{}  // closed when the last goroutine has ended
@@ -59,7 +60,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := newOrigins(o.Origins)
+	allowed, err := newOrigins(&o)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +83,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 	for _, use := range slices.Backward(o.Use) {
 		s.handler = use(s.handler)
 	}
-	s.handler = s.origins.wrap(s.handler)
+	s.handler = s.origins.CORS(s.handler)
 	s.wheel = newWheel(tickFor(min(o.PingInterval, o.PingTimeout)))
 	return s, nil
 }
@@ -109,7 +110,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // CORS lets another handler be used by the origins that may use the server: it
 // adds the headers that browsers ask for, and answers their preflights. The
 // handler is asked for every other request, whatever its origin.
-func (s *Server) CORS(next http.Handler) http.Handler { return s.origins.wrap(next) }
+func (s *Server) CORS(next http.Handler) http.Handler { return s.origins.CORS(next) }
 
 func (s *Server) lookup(id string) *Conn {
 	s.mu.Lock()
