@@ -65,6 +65,7 @@ var (
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
 	replayed        = describe("replayed_events_total", "Missed events queued to clients that came back.")
 	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
+	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because those had not arrived within the ack time-out.")
 	drained         = describe("connections_drained_total", "Connections closed because a node goes away: this one, or one that they ran through.")
 )
 
@@ -120,5 +121,6 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(deliveries, s.Deliveries)
 	count(replayed, s.Replayed)
 	count(volatileDropped, s.VolatileDropped)
+	count(acksLate, s.AcksLate)
 	count(drained, s.Drained)
 }

@@ -26,7 +26,7 @@ func snapshot() socketio.Stats {
 		Sockets: 12, Namespaces: 13, Connects: 14,
 		Disconnects: map[string]uint64{"transport close": 15},
 		Recoveries:  map[string]uint64{"recovered": 16, "trimmed": 17},
-		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, VolatileDropped: 22, Drained: 23,
+		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, VolatileDropped: 22, Drained: 23, AcksLate: 26,
 	}
 }
 
@@ -62,6 +62,7 @@ func TestScrape(t *testing.T) {
 		`rejoin_volatile_dropped_total 22`,
 		`rejoin_connections_drained_total 23`,
 		`rejoin_requests_refused_total{code="1"} 24`,
+		`rejoin_acks_late_total 26`,
 		`rejoin_requests_refused_total{code="-1"} 25`,
 	} {
 		if !slices.Contains(lines, want) {

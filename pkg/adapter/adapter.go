@@ -109,6 +109,9 @@ type Receipt struct {
 	// Receivers counts the nodes that the event was handed to. It is a hint, not
 	// the truth: a broken connection may count and a reconnecting node may not.
 	Receivers int
+	// Copies are where the event lies in several partitions; nil if it lies in one, at
+	// Cursor.At.
+	Copies []Copy
 }
 
 // A Message goes from one node to another, past the order of events.

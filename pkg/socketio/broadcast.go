@@ -21,6 +21,7 @@ import (
 // unlike in the reference, where it is for everyone.
 type Broadcast struct {
 	ns      *Namespace
+	by      *Socket // that it began with; nil for a namespace's
 	to      []rooms.Room
 	aimed   bool // To or ToSocket was called
 	except  []rooms.Room
@@ -113,7 +114,7 @@ func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offs
 		b.ns.deliverLocal(ev)
 		return "", nil
 	}
-	return b.ns.publish(ctx, ev)
+	return b.ns.publish(ctx, b.by, ev)
 }
 
 // event makes the event of an emit.
@@ -125,7 +126,8 @@ func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
 	}, err
 }
 
-func (n *Namespace) publish(ctx context.Context, ev adapter.Event) (offset string, err error) {
+// publish publishes an event, for the socket by unless that is nil.
+func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (offset string, err error) {
 	r, err := n.srv.adapter.Publish(ctx, ev)
 	switch {
 	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && errors.Is(err, adapter.ErrUnavailable):
@@ -136,6 +138,7 @@ func (n *Namespace) publish(ctx context.Context, ev adapter.Event) (offset strin
 		return "", fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)
+	notePublished(ctx, by, &ev, r)
 	return n.srv.offsets.format(r.Cursor), nil
 }
 
@@ -156,7 +159,7 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 		b.ns.deliverLocal(ev)
 		return nil
 	}
-	_, err = b.ns.publish(ctx, ev)
+	_, err = b.ns.publish(ctx, b.by, ev)
 	return err
 }
 
@@ -286,7 +289,11 @@ func (n *Namespace) DisconnectSockets(ctx context.Context, closeConn bool) error
 }
 
 // Broadcast begins a broadcast to everyone but this socket.
-func (s *Socket) Broadcast() Broadcast { return s.ns.ExceptSocket(s.ID()) }
+func (s *Socket) Broadcast() Broadcast {
+	b := s.ns.ExceptSocket(s.ID())
+	b.by = s
+	return b
+}
 
 // To begins a broadcast to the members of named rooms but this socket.
 func (s *Socket) To(names ...string) Broadcast { return s.Broadcast().To(names...) }
@@ -306,7 +313,11 @@ func (s *Socket) Local() Broadcast { return s.Broadcast().Local() }
 
 // Self begins a broadcast to this socket alone, for what Emit has no place for:
 // s.Self().Volatile().Emit(…), s.Self().Compress(false).Emit(…).
-func (s *Socket) Self() Broadcast { return s.ns.ToSocket(s.ID()) }
+func (s *Socket) Self() Broadcast {
+	b := s.ns.ToSocket(s.ID())
+	b.by = s
+	return b
+}
 
 // Emit sends an event to this socket, in the order of all events, and keeps it
 // for a recovery. In a middleware, before the socket is connected, it goes to the

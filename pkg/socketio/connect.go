@@ -96,7 +96,7 @@ func (s *Socket) begin(ctx context.Context) error {
 	born, err := srv.adapter.Subscribe(ctx, all...)
 	if err != nil {
 		s.mu.Lock()
-		s.gate.open(s.pass)
+		s.openGate()
 		s.mu.Unlock()
 		s.displace()
 		return err
@@ -120,7 +120,7 @@ func (s *Socket) begin(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	err = s.answerConnect()
-	s.gate.open(s.pass)
+	s.openGate()
 	s.mu.Unlock()
 	if err != nil {
 		s.endSession(ClientDisconnect) // nobody has been told of it

@@ -21,6 +21,7 @@ func (s *Socket) end(reason Reason) {
 		s.mu.Unlock()
 		return
 	}
+	s.flushAcks()
 	s.gone = true
 	connected := s.connected
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}
@@ -186,6 +187,7 @@ func (s *Socket) disconnect(closeConn bool) {
 	for _, t := range targets {
 		t.mu.Lock()
 		live := t.connected && !t.gone
+		t.flushAcks()
 		t.mu.Unlock()
 		if live {
 			_ = t.client.send(&packet.Packet{Type: packet.Disconnect, Namespace: t.nsName})

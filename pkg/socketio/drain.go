@@ -84,7 +84,7 @@ func (c *client) leave(ctx context.Context) {
 	c.leaving.Store(true)
 	sockets := c.all()
 	for _, s := range sockets {
-		s.mail.putLast(c.srv.spawn, func() { s.end(ServerShutdown) })
+		s.mail.putLast(c.srv.spawn, func() { s.afterAcks(func() { s.end(ServerShutdown) }) })
 	}
 	for _, s := range sockets {
 		if s.awaitEnd(ctx) != nil { // a handler, or the store, takes too long

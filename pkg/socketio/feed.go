@@ -18,6 +18,8 @@ type feed struct {
 	// before the cursor covers it, and who leaves a room does so between events.
 	mu     sync.Mutex
 	cursor adapter.Cursor
+	// acks are those that wait for the feed, by partition, in the order of positions.
+	acks map[uint16][]ackWait
 }
 
 // runFeed hands out events until the adapter closes or the server does.
@@ -39,6 +41,9 @@ func (s *Server) runFeed(ctx context.Context) {
 		s.feed.mu.Lock()
 		s.dispatch(&ev)
 		s.feed.cursor = ev.Cursor
+		if len(s.feed.acks) > 0 {
+			s.feed.passed(ev.Position.Partition)
+		}
 		s.feed.mu.Unlock()
 	}
 }

@@ -161,7 +161,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *adapter.
 			}
 		}
 	}
-	s.gate.open(s.pass)
+	s.openGate()
 	s.mu.Unlock()
 	if err != nil && subscribed {
 		s.ns.srv.adapter.Unsubscribe(list...)

@@ -361,7 +361,7 @@ func (s *Socket) replay(missed []adapter.Event, end adapter.Cursor) error {
 		if !s.gate.spilled {
 			s.recovering = false
 			s.gate.discard(end)
-			s.gate.open(s.pass)
+			s.openGate()
 			s.mu.Unlock()
 			return nil
 		}

@@ -29,7 +29,7 @@ func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...an
 	if err != nil {
 		return err
 	}
-	_, err = n.publish(ctx, ev)
+	_, err = n.publish(ctx, nil, ev)
 	return err
 }
 

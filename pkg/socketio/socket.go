@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -55,7 +56,8 @@ type Socket struct {
 	moved      bool          // its session is another socket's now
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering
-	awaited    *marker // nil unless a join by command waits for it
+	awaited    *marker                  // nil unless a join by command waits for it
+	order      atomic.Pointer[ackOrder] // nil until a handler publishes; set under mu
 
 	handlers     map[string][]Handler
 	once         map[string][]Handler
@@ -69,7 +71,7 @@ type Socket struct {
 
 func newSocket(c *client, namespace string, auth json.RawMessage) *Socket {
 	s := &Socket{client: c, nsName: namespace, auth: auth, changing: make(chan struct{}, 1)}
-	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.ctx, s.cancel = context.WithCancelCause((*socketContext)(s))
 	return s
 }
 
@@ -343,9 +345,9 @@ func (s *Socket) sendAck(id string, args []any) error {
 	if err != nil {
 		return err
 	}
-	return s.client.send(&packet.Packet{
+	return s.queueAck(enginePackets(&packet.Packet{
 		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
-	})
+	}, false))
 }
 
 // tellOutgoing reports an event that is queued. s.mu is held.

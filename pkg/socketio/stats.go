@@ -23,6 +23,7 @@ type Stats struct {
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
 	VolatileDropped   uint64            // volatile events that a client could not take
+	AcksLate          uint64            // acks sent before the events that they follow, because those took too long
 	Drained           uint64            // connections that Drain or SendAway closed
 }
 
@@ -39,6 +40,7 @@ func (s *Server) Stats() Stats {
 		Replayed:    s.stats.replayed.Load(),
 
 		VolatileDropped: s.stats.volatileDropped.Load(),
+		AcksLate:        s.stats.acksLate.Load(),
 		Drained:         s.stats.drained.Load(),
 		TooManyRooms:    s.stats.tooManyRooms.Load(),
 
@@ -56,7 +58,7 @@ func (s *Server) Stats() Stats {
 type counters struct {
 	connects, eventsIn, eventsOut         atomic.Uint64
 	deliveries, replayed, volatileDropped atomic.Uint64
-	drained                               atomic.Uint64
+	acksLate, drained                     atomic.Uint64
 	tooManyRooms, tooManyNamespaces       atomic.Uint64
 	disconnects, recoveries               labelled
 }

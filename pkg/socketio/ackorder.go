@@ -1,0 +1,288 @@
+package socketio
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// An ackOrder keeps the acks of one socket behind the events that its own handlers
+// have published and that it receives: events go through the feed, acks do not. A
+// socket whose handlers publish nothing has none. The socket's lock guards it.
+type ackOrder struct {
+	// published are the newest positions of such events, at most one in each
+	// partition. Positions that the feed has passed are removed by the next ack.
+	published []adapter.Position
+	held      []*heldAck // in the order of the calls of Ack
+	bytes     int        // of held
+	timer     *time.Timer
+	armed     bool   // timer is set
+	emptied   func() // called once, when nothing is held any more; or nil
+}
+
+// A heldAck is an ack that waits for the feed, or for its socket's gate.
+type heldAck struct {
+	socket  *Socket
+	packets []*engineio.Packet
+	bytes   int
+	pending int // positions that the feed has not passed
+	until   time.Time
+}
+
+// An ackWait is a held ack in the list of the feed.
+type ackWait struct {
+	at  adapter.Position
+	ack *heldAck
+}
+
+// A socketContext is the root of its socket's context, by which the socket is known to
+// what a handler calls.
+type socketContext Socket
+
+type socketKey struct{}
+
+func (*socketContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (*socketContext) Done() <-chan struct{}                   { return nil }
+func (*socketContext) Err() error                              { return nil }
+
+func (c *socketContext) Value(key any) any {
+	if key == (socketKey{}) {
+		return (*Socket)(c)
+	}
+	return nil
+}
+
+// notePublished notes an event for the socket whose handler has published it, which
+// is the one of the context, and for the one that the broadcast began with.
+func notePublished(ctx context.Context, by *Socket, ev *adapter.Event, r adapter.Receipt) {
+	if by != nil {
+		by.published(ev, r)
+	}
+	if s, _ := ctx.Value(socketKey{}).(*Socket); s != nil && s != by {
+		s.published(ev, r)
+	}
+}
+
+// published notes the position of an event if the socket will receive it.
+func (s *Socket) published(ev *adapter.Event, r adapter.Receipt) {
+	if len(ev.Target.To) == 0 || ev.Target.To[0].Namespace != s.nsName {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || !s.placed {
+		return
+	}
+	receives := func(to []rooms.Room) bool {
+		return rooms.Target{To: to, Except: ev.Target.Except}.Match(func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
+	}
+	switch {
+	case len(r.Copies) == 0:
+		if receives(ev.Target.To) {
+			s.note(r.Cursor.At)
+		}
+	default:
+		for _, c := range r.Copies {
+			if receives(c.To) {
+				s.note(c.At)
+				return
+			}
+		}
+	}
+}
+
+// note adds a position to those that the next ack waits for. s.mu is held.
+func (s *Socket) note(p adapter.Position) {
+	o := s.order.Load()
+	if o == nil {
+		o = new(ackOrder)
+		s.order.Store(o)
+	}
+	for i, q := range o.published {
+		if q.Partition == p.Partition {
+			if q.Compare(p) < 0 {
+				o.published[i] = p
+			}
+			return
+		}
+	}
+	o.published = append(o.published, p)
+}
+
+// queueAck sends an ack, or holds it until the socket has been given what its handlers
+// have published.
+func (s *Socket) queueAck(ps []*engineio.Packet) error {
+	o := s.order.Load()
+	if o == nil {
+		return s.client.conn.Send(ps...)
+	}
+	s.mu.Lock()
+	idle := len(o.published) == 0 && len(o.held) == 0
+	s.mu.Unlock()
+	if idle || !s.holdAck(o, ps) {
+		return s.client.conn.Send(ps...)
+	}
+	return nil
+}
+
+// holdAck holds an ack if something is to go before it.
+func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
+	srv := s.ns.srv
+	f := &srv.feed
+	f.mu.Lock() // so that no event passes meanwhile
+	defer f.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone {
+		return false
+	}
+	gated := len(o.published) > 0 && s.gate.shut > 0 // it may hold them
+	o.published = slices.DeleteFunc(o.published, f.cursor.Covers)
+	if len(o.published) == 0 && len(o.held) == 0 && !gated {
+		return false
+	}
+	n := 0
+	for _, p := range ps {
+		n += p.Len()
+	}
+	if o.bytes+n > srv.opts.Engine.SendQueueBytes {
+		s.sendAcks(o, len(o.held))
+		return false
+	}
+	a := &heldAck{socket: s, packets: ps, bytes: n, pending: len(o.published), until: time.Now().Add(srv.opts.AckTimeout)}
+	for _, p := range o.published {
+		f.await(ackWait{p, a})
+	}
+	o.held = append(o.held, a)
+	o.bytes += n
+	s.armAcks(o)
+	return true
+}
+
+// armAcks sets the timer that bounds how long acks are held. s.mu is held.
+func (s *Socket) armAcks(o *ackOrder) {
+	if o.armed || len(o.held) == 0 {
+		return
+	}
+	o.armed = true
+	if d := time.Until(o.held[0].until); o.timer == nil {
+		o.timer = time.AfterFunc(d, s.expireAcks)
+	} else {
+		o.timer.Reset(d)
+	}
+}
+
+// expireAcks sends the acks that have been held for too long.
+func (s *Socket) expireAcks() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.order.Load()
+	now, n := time.Now(), 0
+	for n < len(o.held) && !now.Before(o.held[n].until) {
+		n++
+	}
+	s.ns.srv.stats.acksLate.Add(uint64(n))
+	s.sendAcks(o, n)
+	o.armed = false
+	s.armAcks(o)
+}
+
+// releaseAcks sends the acks that need not be held any more. s.mu is held.
+func (s *Socket) releaseAcks() {
+	o := s.order.Load()
+	if o == nil || s.gate.shut > 0 {
+		return
+	}
+	n := 0
+	for n < len(o.held) && o.held[n].pending == 0 {
+		n++
+	}
+	s.sendAcks(o, n)
+}
+
+// flushAcks sends all that are held, because the socket ends. s.mu is held.
+func (s *Socket) flushAcks() {
+	if o := s.order.Load(); o != nil {
+		s.sendAcks(o, len(o.held))
+		if o.timer != nil {
+			o.timer.Stop()
+		}
+	}
+}
+
+// sendAcks sends the first n held acks. s.mu is held.
+func (s *Socket) sendAcks(o *ackOrder, n int) {
+	for i, a := range o.held[:n] {
+		_ = s.client.conn.Send(a.packets...) // a closed connection needs no ack
+		o.bytes -= a.bytes
+		o.held[i] = nil
+	}
+	if o.held = o.held[n:]; len(o.held) > 0 {
+		return
+	}
+	o.held = nil
+	if o.emptied != nil {
+		s.client.srv.spawn(o.emptied)
+		o.emptied = nil
+	}
+}
+
+// afterAcks calls f when no ack is held, which may be at once.
+func (s *Socket) afterAcks(f func()) {
+	s.mu.Lock()
+	if o := s.order.Load(); o != nil && len(o.held) > 0 {
+		o.emptied = f
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	f()
+}
+
+// openGate takes one reason away for the gate to be shut, passes what was held, and
+// then sends the acks that waited for it. s.mu is held.
+func (s *Socket) openGate() {
+	s.gate.open(s.pass)
+	s.releaseAcks()
+}
+
+// await adds a held ack to those that wait for a position, which are sorted. f.mu is
+// held.
+func (f *feed) await(w ackWait) {
+	if f.acks == nil {
+		f.acks = make(map[uint16][]ackWait)
+	}
+	list := f.acks[w.at.Partition]
+	i := len(list) // positions come almost in order
+	for i > 0 && list[i-1].at.Compare(w.at) > 0 {
+		i--
+	}
+	f.acks[w.at.Partition] = slices.Insert(list, i, w)
+}
+
+// passed releases the acks that waited for the positions that the feed has come to in
+// a partition. f.mu is held.
+func (f *feed) passed(partition uint16) {
+	list := f.acks[partition]
+	n := 0
+	for n < len(list) && f.cursor.Covers(list[n].at) {
+		a := list[n].ack
+		a.socket.mu.Lock()
+		if a.pending--; a.pending == 0 {
+			a.socket.releaseAcks()
+		}
+		a.socket.mu.Unlock()
+		n++
+	}
+	switch {
+	case n == len(list):
+		delete(f.acks, partition)
+	case n > 0:
+		clear(list[:n])
+		f.acks[partition] = list[n:]
+	}
+}

@@ -1,0 +1,297 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A delayed adapter hands out events only while it is open.
+type delayed struct {
+	adapter.Adapter
+	open chan chan struct{} // holds a channel that is closed when it is open
+}
+
+func newDelayed(a adapter.Adapter) *delayed {
+	d := &delayed{a, make(chan chan struct{}, 1)}
+	open := make(chan struct{})
+	close(open)
+	d.open <- open
+	return d
+}
+
+func (d *delayed) Next(ctx context.Context) (adapter.Event, error) {
+	ev, err := d.Adapter.Next(ctx)
+	open := <-d.open
+	d.open <- open
+	select {
+	case <-open:
+	case <-ctx.Done():
+		return adapter.Event{}, context.Cause(ctx)
+	}
+	return ev, err
+}
+
+// shut delays all events until the returned function is called.
+func (d *delayed) shut() (release func()) {
+	<-d.open
+	open := make(chan struct{})
+	d.open <- open
+	return func() { close(open) }
+}
+
+// startDelayed runs a server on a delayed adapter.
+func startDelayed(t *testing.T, o Options) (*testNode, *delayed) {
+	t.Helper()
+	a, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	d := newDelayed(a)
+	o.Adapter = d
+	return start(t, o), d
+}
+
+// ask sends an event that asks for an ack, and returns how the ack begins.
+func (w *wire) ask(array string) (ack string) {
+	w.acks++
+	ack = fmt.Sprintf("43%s%d", w.prefix(), w.acks)
+	w.write(fmt.Sprintf("42%s%d%s", w.prefix(), w.acks, array))
+	return ack
+}
+
+func (w *wire) wantAck(ack string) {
+	w.t.Helper()
+	if m := w.next(); !strings.HasPrefix(m, ack) {
+		w.t.Fatalf("got %q, want ack %q", m, ack)
+	}
+}
+
+// However a handler publishes an event that its own client receives, the client gets
+// it before the handler's ack.
+func TestAckFollowsEventsOfItsHandler(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	background := context.Background()
+	ways := map[string]func(ctx context.Context, s *Socket) error{
+		"socket":                  func(ctx context.Context, s *Socket) error { return s.Emit(ctx, "state") },
+		"socket, another context": func(_ context.Context, s *Socket) error { return s.Emit(background, "state") },
+		"self":                    func(_ context.Context, s *Socket) error { return s.Self().Compress(false).Emit(background, "state") },
+		"self, volatile":          func(_ context.Context, s *Socket) error { return s.Self().Volatile().Emit(background, "state") },
+		"everyone":                func(ctx context.Context, _ *Socket) error { return n.Emit(ctx, "state") },
+		"room":                    func(ctx context.Context, _ *Socket) error { return n.To("r").Emit(ctx, "state") },
+		"socket id":               func(ctx context.Context, s *Socket) error { return n.ToSocket(s.ID()).Emit(ctx, "state") },
+		"local":                   func(ctx context.Context, _ *Socket) error { return n.Local().Emit(ctx, "state") },
+		"with a deadline": func(ctx context.Context, _ *Socket) error {
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			return n.Emit(ctx, "state")
+		},
+		"the context of the socket": func(_ context.Context, s *Socket) error { return n.Emit(s.Context(), "state") },
+	}
+	for way, emit := range ways {
+		n.On(way, func(ctx context.Context, e *Event) error {
+			if err := emit(ctx, e.Socket()); err != nil {
+				return err
+			}
+			return e.Ack()
+		})
+	}
+	w := n.client(t)
+	w.call(`["join","r"]`)
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			w.t = t
+			for range 50 {
+				ack := w.ask(fmt.Sprintf("[%q]", way))
+				w.want(`["state"]`)
+				w.wantAck(ack)
+			}
+		})
+	}
+}
+
+// What its own client does not receive holds no ack back, nor does what other handlers
+// publish.
+func TestAckDoesNotWaitForOthersEvents(t *testing.T) {
+	n, feed := startDelayed(t, Options{})
+	n.On("others", func(ctx context.Context, e *Event) error {
+		s := e.Socket()
+		for _, err := range []error{
+			s.Broadcast().Emit(ctx, "x"), s.To("r").Emit(ctx, "x"), n.To("not mine").Emit(ctx, "x"), n.ToSocket("nobody").Emit(ctx, "x"),
+			n.Of("/elsewhere").Emit(ctx, "x"),
+		} {
+			if err != nil {
+				return err
+			}
+		}
+		return e.Ack()
+	})
+	w := n.client(t)
+	release := feed.shut()
+	defer release()
+	must(t, n.Emit(t.Context(), "by nobody's handler"))
+	w.call(`["others"]`)
+}
+
+// An ack waits until the feed has come to the event, then while the gate of its socket
+// is shut, and does not hold later events back.
+func TestAckWaitsForFeedAndGate(t *testing.T) {
+	n, feed := startDelayed(t, Options{})
+	published := make(chan struct{})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		err := e.Socket().Emit(ctx, "state", e.Raw(0))
+		if err != nil {
+			return err
+		}
+		err = e.Ack()
+		published <- struct{}{}
+		return err
+	})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	release := feed.shut()
+	first := w.ask(`["state",1]`)
+	<-published
+	second := w.ask(`["state",2]`)
+	<-published
+	s.mu.Lock()
+	s.gate.shut++
+	s.mu.Unlock()
+	release()
+	eventually(t, "the gate holds both", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.gate.held) == 2 })
+	if o := s.order.Load(); len(o.held) != 2 {
+		t.Errorf("%d acks held, want 2", len(o.held))
+	}
+	s.mu.Lock()
+	s.openGate()
+	s.mu.Unlock()
+	w.want(`["state",1]`, `["state",2]`)
+	w.wantAck(first)
+	w.wantAck(second)
+	s.mu.Lock()
+	if o := s.order.Load(); len(o.held) != 0 || o.bytes != 0 {
+		t.Errorf("left: %+v", o)
+	}
+	s.mu.Unlock()
+	third := w.ask(`["state",3]`)
+	<-published
+	w.want(`["state",3]`)
+	w.wantAck(third)
+	eventually(t, "the feed keeps no ack", func() bool { n.feed.mu.Lock(); defer n.feed.mu.Unlock(); return len(n.feed.acks) == 0 })
+}
+
+// A handler may leave the room that it has published to.
+func TestAckAfterLeavingTheRoom(t *testing.T) {
+	n := start(t, Options{AckTimeout: time.Hour})
+	joining(n.Namespace)
+	n.On("bye", func(ctx context.Context, e *Event) error {
+		if err := n.To("r").Emit(ctx, "left"); err != nil {
+			return err
+		}
+		if err := e.Socket().Leave(ctx, "r"); err != nil {
+			return err
+		}
+		return e.Ack()
+	})
+	w := n.client(t)
+	for range 50 {
+		w.call(`["join","r"]`)
+		ack := w.ask(`["bye"]`)
+		m := w.next()
+		if strings.Contains(m, `"left"`) {
+			m = w.next()
+		}
+		if !strings.HasPrefix(m, ack) {
+			t.Fatalf("got %q, want ack %q", m, ack)
+		}
+	}
+}
+
+// An ack is not held for longer than AckTimeout, nor beyond the bytes of the send
+// queue, and then is counted.
+func TestAckIsHeldForABoundedTime(t *testing.T) {
+	n, feed := startDelayed(t, Options{AckTimeout: 50 * time.Millisecond})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack()
+	})
+	w := n.client(t)
+	release := feed.shut()
+	for range 2 {
+		w.wantAck(w.ask(`["state"]`))
+	}
+	release()
+	w.want(`["state"]`, `["state"]`)
+	if late := n.Stats().AcksLate; late != 2 {
+		t.Errorf("%d acks late, want 2", late)
+	}
+}
+
+func TestHeldAcksAreBoundedInBytes(t *testing.T) {
+	o := Options{AckTimeout: time.Hour}
+	o.Engine.SendQueueBytes = 1000
+	n, feed := startDelayed(t, o)
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("x", 600))
+	})
+	w := n.client(t)
+	release := feed.shut()
+	defer release()
+	first := w.ask(`["state"]`)
+	second := w.ask(`["state"]`)
+	w.wantAck(first)
+	w.wantAck(second)
+}
+
+// A drain does not end before what is held has been sent, and the end of a socket
+// loses no ack.
+func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
+	ends := map[string]func(n *testNode, s *Socket){
+		"drain":      func(n *testNode, s *Socket) { _ = n.Drain(context.Background(), 0) },
+		"disconnect": func(n *testNode, s *Socket) { s.disconnect(false) },
+		"close":      func(n *testNode, s *Socket) { s.end(ServerShutdown) },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			n, feed := startDelayed(t, Options{})
+			published := make(chan struct{})
+			n.On("state", func(ctx context.Context, e *Event) error {
+				defer close(published)
+				if err := e.Socket().Emit(ctx, "state"); err != nil {
+					return err
+				}
+				return e.Ack("done")
+			})
+			w := n.client(t)
+			s := n.Socket(w.sid)
+			release := feed.shut()
+			ack := w.ask(`["state"]`)
+			<-published
+			ended := make(chan struct{})
+			go func() { defer close(ended); end(n, s) }()
+			if name == "drain" {
+				eventually(t, "the drain waits for the ack", func() bool {
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					o := s.order.Load()
+					return o != nil && o.emptied != nil
+				})
+				release()
+				w.want(`["state"]`)
+			} else {
+				defer release()
+			}
+			w.wantAck(ack)
+			<-ended
+		})
+	}
+}
