@@ -104,6 +104,12 @@ func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
 
 // Ack answers the sender. It queues and does not wait. Only the first call
 // answers; it returns ErrNoAck if there is nothing to answer (any more).
+//
+// The client receives the ack after every event that the socket receives and that was
+// published before with the handler's context, or one derived from it, or through the
+// socket (Emit, Self, To, …), whatever the context. An ack waits for such events at most
+// for Options.AckTimeout; after that, when the socket ends, or when as many bytes of
+// acks wait as its send queue may hold, it is sent without them.
 func (e *Event) Ack(args ...any) error {
 	switch {
 	case !e.HasAck() || e.acked.Swap(true):

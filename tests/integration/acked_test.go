@@ -84,3 +84,37 @@ func backlog(ctx context.Context, t *testing.T, l *listener, room string) map[st
 	}
 	return stored
 }
+
+// TestAckFollowsEvents: the stock client hears what a handler of the node has emitted
+// to it before that handler's ack, with one partition and with several.
+func TestAckFollowsEvents(t *testing.T) {
+	t.Parallel()
+	for _, partitions := range []string{"1", "8"} {
+		t.Run(partitions+" partitions", func(t *testing.T) {
+			t.Parallel()
+			c := startCluster(t, 2, "REJOIN_PARTITIONS="+partitions)
+			program := `import { io } from "socket.io-client";
+				const socket = io("` + c.nodes[0].url() + `", { transports: ["websocket"] });
+				const heard = [];
+				socket.on("state", (way, i) => heard.push(way + i));
+				await socket.emitWithAck("join", ["a", "b", "c", "d"]);
+				let early = 0;
+				const ask = async (way, ...args) => {
+					for (let i = 0; i < 50; i++) {
+						await new Promise((resolve) => socket.emit(way, ...args, "state", way, i, () => {
+							if (heard.at(-1) !== way + i) early++;
+							resolve();
+						}));
+					}
+				};
+				await ask("self");
+				await ask("all");
+				await ask("private", socket.id);
+				console.log(early, heard.length);
+				socket.disconnect();`
+			if got := runJS(t, program); got != "0 150\n" {
+				t.Errorf("acks before their events, and events: %q, want 0 of 150", got)
+			}
+		})
+	}
+}
