@@ -68,10 +68,11 @@ type config struct {
 	TLSCert string `section:"TLS" split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_KEY" desc:"certificate, with its chain, for TLS on the public address; read again when the file changes"`
 	TLSKey  string `split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_CERT" desc:"private key of the certificate"`
 
-	RecoveryWindow time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
-	BacklogLimit   int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
-	BacklogTTL     time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
-	ReplayLimit    int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
+	RecoveryWindow  time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
+	RecoveryClients string        `split_words:"true" default:"recognized" oneof:"recognized requested all" desc:"which clients can recover if they do not choose it themselves: those that are recognized as the JavaScript client, none, or all; see docs/clients.md"`
+	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
+	BacklogTTL      time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
+	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
 
 	RedisURL      redisURL      `section:"The cluster" split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this node is alone"`
 	RedisPrefix   keyPrefix     `split_words:"true" default:"rejoin:" allowed:"up to 64 letters, digits and : . _ -" desc:"what the names of all keys and channels in Redis begin with; the same on all nodes"`

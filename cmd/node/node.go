@@ -230,6 +230,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 			Admit:          n.limits.handshakes.Admit,
 		},
 		RecoveryWindow:          window,
+		Recovers:                recovers(c.RecoveryClients),
 		ReplayLimit:             c.ReplayLimit,
 		ConnectTimeout:          c.ConnectTimeout,
 		RoomsPerSocket:          c.RoomsPerSocket,
@@ -237,6 +238,18 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		Client:                  files,
 		Logger:                  n.log,
 	}, bundled, nil
+}
+
+// recovers returns what decides for the clients that do not choose, or nil for the
+// library's default.
+func recovers(clients string) func(string, *engineio.Handshake) bool {
+	switch clients {
+	case "requested":
+		return func(string, *engineio.Handshake) bool { return false }
+	case "all":
+		return func(string, *engineio.Handshake) bool { return true }
+	}
+	return nil
 }
 
 // newMemory returns the cluster's shared part, of a cluster of one.
