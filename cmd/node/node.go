@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -58,7 +59,11 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, errors.Join(fmt.Errorf("REJOIN_INTERNAL_ADDR: %w", err), publicPort.Close())
 	}
 	var public, internal swap
-	public.use(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) }))
+	allowed, err := engineio.ParseOrigins(c.Origins)
+	if err != nil {
+		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
+	}
+	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
 	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
 	n.limits = newLimits(c)
 	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, &internal)
@@ -89,6 +94,10 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.forward != nil {
 		options.Engine.Forward = n.forward.Forward
 	}
+	// Behind the CORS headers, without which browsers would not show the refusal.
+	options.Engine.Use = append(options.Engine.Use, func(next http.Handler) http.Handler {
+		return onlyWhenReady(n.cluster.ready, next)
+	})
 	if n.sockets, err = socketio.NewServer(options); err != nil {
 		return nil, err
 	}
@@ -112,7 +121,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	backends := n.newAPI(c)
 	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget()), metrics.Application(application.Stats))
 	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, counted...)))))
-	public.use(publicHandler(c, onlyWhenReady(n.cluster.ready, n.sockets), bundled))
+	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 
 	n.log.Info("listening", zap.Stringer("addr", publicPort.Addr()), zap.Stringer("internal_addr", internalPort.Addr()), zap.String("version", build.Version))
@@ -265,6 +274,7 @@ func newMemory(c config) *adapter.Memory {
 func publicHandler(c config, sockets http.Handler, bundled bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(string(c.Path), sockets)
+	mux.Handle(strings.TrimSuffix(string(c.Path), "/"), sockets) // else the mux would redirect there
 	if !bundled {
 		for _, name := range client.Names {
 			mux.Handle(string(c.Path)+name, client.Missing())

@@ -1,8 +1,14 @@
 package main
 
 import (
+	"context"
+	"io"
+	"net"
 	"net/http"
 	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
 )
 
 // ask returns the answer to a request with headers.
@@ -49,5 +55,72 @@ func TestOwnOriginBehindAProxy(t *testing.T) {
 			t.Errorf("proxies %q, %q: %s, want %d", test.proxies, test.sent, res.Status, test.status)
 		}
 		stop()
+	}
+}
+
+const handshake = "/socket.io/?EIO=4&transport=polling"
+
+// Browsers show a refusal only if it has CORS headers: while the node starts, and
+// while it is not ready.
+func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
+	const page = "https://app.example"
+	readable := func(res *http.Response) bool {
+		return res.Header.Get("Access-Control-Allow-Origin") == page && res.Header.Get("Access-Control-Allow-Credentials") == "true"
+	}
+
+	redis := redistest.Start(t)
+	at, stop := startNode(t, map[string]string{
+		"REJOIN_REDIS_URL": "redis://" + redis.Addr, "REJOIN_CLUSTER_SECRET": "that of the test's cluster", "REJOIN_ORIGINS": page,
+	})
+	if res := ask(t, "GET", "http://"+at.Addr+handshake, "Origin", page); res.StatusCode != 200 || !readable(res) {
+		t.Errorf("ready: %s, %v", res.Status, res.Header)
+	}
+	redis.Kill()
+	for ask(t, "GET", "http://"+at.Internal+"/readyz").StatusCode == 200 {
+		time.Sleep(10 * time.Millisecond) // nothing announces it
+	}
+	if res := ask(t, "GET", "http://"+at.Addr+handshake, "Origin", page); res.StatusCode != 503 || !readable(res) || res.Header.Get("Retry-After") == "" {
+		t.Errorf("not ready: %s, %v", res.Status, res.Header)
+	}
+	res := ask(t, "OPTIONS", "http://"+at.Addr+handshake, "Origin", page, "Access-Control-Request-Method", "POST")
+	if res.StatusCode != 204 || !readable(res) {
+		t.Errorf("preflight: %s, %v", res.Status, res.Header)
+	}
+	stop()
+
+	// A node that waits for its cluster has no server yet.
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := port.Addr().String()
+	port.Close()
+	t.Setenv("REJOIN_ADDR", addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	code := make(chan int)
+	go func() { code <- run(ctx, nil, nil, io.Discard, io.Discard) }() // ends with ctx
+	for c, err := net.Dial("tcp", addr); ; c, err = net.Dial("tcp", addr) {
+		if err == nil {
+			c.Close()
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // nothing announces it
+	}
+	if res := ask(t, "GET", "http://"+addr+handshake, "Origin", page); res.StatusCode != 503 || !readable(res) {
+		t.Errorf("starting: %s, %v", res.Status, res.Header)
+	}
+	cancel()
+	<-code
+}
+
+// Clients with addTrailingSlash: false are served, not redirected.
+func TestNodeWithoutTrailingSlash(t *testing.T) {
+	at, stop := startNode(t, nil)
+	defer stop()
+	if res := ask(t, "GET", "http://"+at.Addr+"/socket.io?EIO=4&transport=polling"); res.StatusCode != 200 {
+		t.Errorf("handshake: %s", res.Status)
+	}
+	if res := ask(t, "OPTIONS", "http://"+at.Addr+handshake); res.StatusCode != 204 {
+		t.Errorf("OPTIONS without a preflight's headers: %s", res.Status)
 	}
 }

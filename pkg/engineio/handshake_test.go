@@ -55,7 +55,9 @@ func TestRefusals(t *testing.T) {
 		{"unknown session", "GET", "?EIO=4&transport=polling&sid=" + anOldSession, nil, 400, `{"code":1,"message":"Session ID unknown"}`},
 		{"POST to an unknown session", "POST", "?EIO=4&transport=polling&sid=" + anOldSession, nil, 400, `{"code":1,"message":"Session ID unknown"}`},
 		{"handshake by POST", "POST", "?EIO=4&transport=polling", nil, 400, `{"code":2,"message":"Bad handshake method"}`},
-		{"handshake by OPTIONS", "OPTIONS", "?EIO=4&transport=polling", nil, 400, `{"code":2,"message":"Bad handshake method"}`},
+		{"handshake by PUT", "PUT", "?EIO=4&transport=polling", nil, 400, `{"code":2,"message":"Bad handshake method"}`},
+		{"OPTIONS without a preflight's headers", "OPTIONS", "?EIO=4&transport=polling", nil, 204, ``},
+		{"OPTIONS in a session", "OPTIONS", "?EIO=4&transport=polling&sid=" + polling, nil, 204, ``},
 		{"websocket without upgrade", "GET", "?EIO=4&transport=websocket", nil, 400, `{"code":3,"message":"Bad request"}`},
 		{"websocket without upgrade, with session", "GET", "?EIO=4&transport=websocket&sid=" + upgraded, nil, 400, `{"code":3,"message":"Bad request"}`},
 		{"poll after an upgrade", "GET", "?EIO=4&transport=polling&sid=" + upgraded, nil, 400, `{"code":3,"message":"Bad request"}`},
@@ -370,6 +372,25 @@ func TestOptionsAreChecked(t *testing.T) {
 		if s, err := NewServer(o, func(*Conn) {}); err == nil {
 			t.Errorf("%s: accepted", name)
 			_ = s.Close(t.Context())
+		}
+	}
+}
+
+// Clients with addTrailingSlash: false request the path without its slash.
+func TestPathWithoutTrailingSlash(t *testing.T) {
+	b := setUp(t, Options{})
+	res, body, err := b.raw("GET", "/engine.io?EIO=4&transport=polling", "")
+	if err != nil || res.StatusCode != 200 {
+		t.Fatalf("handshake: %v, %v", res, err)
+	}
+	sid := body[9:29]
+	if res, body, err := b.raw("POST", "/engine.io?EIO=4&transport=polling&sid="+sid, "4a"); err != nil || res.StatusCode != 200 {
+		t.Errorf("POST: %s, %v", body, err)
+	}
+	b.gets("a", false)
+	for _, path := range []string{"/engine.iox", "/engine.io.js", "/engine", "/"} {
+		if res, _, err := b.raw("GET", path+"?EIO=4&transport=polling", ""); err != nil || res.StatusCode != 404 {
+			t.Errorf("%s: %v, %v", path, res, err)
 		}
 	}
 }

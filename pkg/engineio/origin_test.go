@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -296,4 +297,52 @@ func TestRefusedOriginIsLoggedOnce(t *testing.T) {
 			t.Fatalf("logged %d bytes", len(s))
 		}
 	}
+}
+
+// Browsers show a refusal only if it has CORS headers.
+func TestRefusalsHaveCORSHeaders(t *testing.T) {
+	const page = "https://a.example"
+	b := setUp(t, Options{
+		Origins:    []string{page},
+		MaxPayload: 100,
+		Admit: func(r *http.Request) (func(), error) {
+			if r.URL.Query().Has("busy") {
+				return nil, &BusyError{Message: "busy"}
+			}
+			return nil, nil
+		},
+		AllowRequest: func(r *http.Request) error {
+			if r.URL.Query().Has("stranger") {
+				return errors.New("stranger")
+			}
+			return nil
+		},
+		Use: []func(http.Handler) http.Handler{func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Query().Has("unready") {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}},
+	})
+	sid := b.open()
+	check := func(name, method, query, body string, status int) {
+		t.Helper()
+		res, _, err := b.raw(method, "/engine.io/"+query, body, "Origin", page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != status || res.Header.Get("Access-Control-Allow-Origin") != page {
+			t.Errorf("%s: %s, %v", name, res.Status, res.Header)
+		}
+	}
+	check("unknown session", "GET", "?EIO=4&transport=polling&sid="+anOldSession, "", 400)
+	check("limit", "GET", "?EIO=4&transport=polling&busy", "", 503)
+	check("AllowRequest", "GET", "?EIO=4&transport=polling&stranger", "", 403)
+	check("middleware", "GET", "?EIO=4&transport=polling&unready", "", 503)
+	check("too large", "POST", "?EIO=4&transport=polling&sid="+sid, strings.Repeat("4", 101), 413)
+	b.Refuse()
+	check("drain", "GET", "?EIO=4&transport=polling", "", 503)
 }

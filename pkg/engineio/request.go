@@ -40,6 +40,11 @@ func newRequest(r *http.Request) *request {
 }
 
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodOptions { // CORS preflights have been answered; some clients ask without their headers
+		w.Header().Set("Allow", "GET, POST, OPTIONS")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
 	req := newRequest(r)
 	defer req.release()
 	c, no := s.verify(req)

@@ -93,10 +93,11 @@ func tickFor(d time.Duration) time.Duration {
 	return min(max(d/100, time.Millisecond), 100*time.Millisecond)
 }
 
-// ServeHTTP serves a request below the server's path. It returns at once when a
-// WebSocket has been accepted.
+// ServeHTTP serves a request below the server's path, or of the path without its
+// trailing slash, which clients with addTrailingSlash: false request. It returns
+// immediately when a WebSocket has been accepted.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasPrefix(r.URL.Path, s.o.Path) {
+	if !strings.HasPrefix(r.URL.Path, s.o.Path) && r.URL.Path+"/" != s.o.Path {
 		http.NotFound(w, r)
 		return
 	}

@@ -87,13 +87,14 @@ func (t *websocketTransport) handshake() error {
 	return c.moveTo(t)
 }
 
-// expect reads one packet, which must be the one given.
+// expect reads one packet, which must be the one given: a binary message is
+// always data, whatever it looks like.
 func (t *websocketTransport) expect(kind byte, data string) error {
-	_, b, err := t.read()
+	binary, b, err := t.read()
 	if err != nil {
 		return err
 	}
-	if string(b) != string(kind)+data {
+	if binary || string(b) != string(kind)+data {
 		return errProbe
 	}
 	return nil

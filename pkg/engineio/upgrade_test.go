@@ -451,3 +451,27 @@ func TestEndsRaceWithEverything(t *testing.T) {
 		t.Errorf("%d connections are left", n)
 	}
 }
+
+// A binary message is data, also one that looks like a packet of an upgrade.
+func TestBinaryProbe(t *testing.T) {
+	b := setUp(t, Options{})
+	for _, text := range []bool{false, true} {
+		ws := b.dial("&sid=" + b.open())
+		if text {
+			b.write(ws, "2probe")
+			if got := b.read(ws); got != "3probe" {
+				t.Fatalf("probe answered by %q", got)
+			}
+		}
+		packet := map[bool]string{false: "2probe", true: "5"}[text]
+		if err := ws.WriteMessage(websocket.BinaryMessage, []byte(packet)); err != nil {
+			t.Fatal(err)
+		}
+		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
+			t.Errorf("binary %q: closed with %d", packet, code)
+		}
+	}
+	if n := b.Stats().Upgrades; n != 0 {
+		t.Errorf("%d upgrades", n)
+	}
+}
