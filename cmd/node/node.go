@@ -243,6 +243,8 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		ReplayLimit:             c.ReplayLimit,
 		ConnectTimeout:          c.ConnectTimeout,
 		RoomsPerSocket:          c.RoomsPerSocket,
+		MailboxEvents:           c.MailboxEvents,
+		MailboxBytes:            int(c.MailboxBytes),
 		NamespacesPerConnection: c.NamespacesPerConnection,
 		Client:                  files,
 		Logger:                  n.log,

@@ -65,6 +65,7 @@ var (
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
 	replayed        = describe("replayed_events_total", "Missed events queued to clients that came back.")
 	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
+	mailboxFull     = describe("mailbox_full_total", "Times that a connection was not read on because its events waited for handlers, by the limit that was reached; pause: closed for it.", "limit")
 	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because those had not arrived within the ack time-out.")
 	drained         = describe("connections_drained_total", "Connections closed because a node goes away: this one, or one that they ran through.")
 )
@@ -121,6 +122,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(deliveries, s.Deliveries)
 	count(replayed, s.Replayed)
 	count(volatileDropped, s.VolatileDropped)
+	for limit, n := range s.MailboxFull {
+		count(mailboxFull, n, limit)
+	}
 	count(acksLate, s.AcksLate)
 	count(drained, s.Drained)
 }

@@ -48,10 +48,11 @@ type Conn struct {
 	room    chan struct{} // closed when queued shrinks; nil if nobody waits
 	resting chan struct{} // closed when writing ends; nil if nobody waits
 
-	timer timer
-	phase phase
-	due   time.Time
-	alive time.Time
+	timer  timer
+	phase  phase
+	due    time.Time
+	alive  time.Time
+	paused time.Time // since when it is not read; zero if it is
 }
 
 // A transport carries a connection's packets. Its methods are called with the

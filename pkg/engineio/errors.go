@@ -51,6 +51,9 @@ var (
 	// ErrQueueBudget: more was queued on all connections together than the budget
 	// allows, and this one had the most. It is wrapped likewise.
 	ErrQueueBudget = errors.New("queue budget is spent")
+	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
+	// wrapped likewise.
+	ErrPaused = errors.New("reading was paused for too long")
 	// ErrServerClosed: the server was closed.
 	ErrServerClosed = errors.New("engineio: server closed")
 )

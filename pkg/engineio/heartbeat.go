@@ -41,15 +41,45 @@ func (c *Conn) expire(now time.Time) {
 	if c.due.IsZero() || now.Before(c.due) {
 		return // it was stopped or set anew while this call was on its way
 	}
-	switch c.phase {
-	case phaseIdle:
-		c.ping()
-	case phaseWaiting, phaseExtended:
+	switch open := c.phase != phaseClosing; {
+	case open && c.pausedTooLong(now):
+		c.endLocked(&CloseError{Reason: TransportError, Err: ErrPaused}, endDrop)
+	case c.phase == phaseIdle, open && !c.paused.IsZero():
+		c.ping() // also unanswered ones go on: a client that hears none gives up
+	case open:
 		c.endLocked(&CloseError{Reason: PingTimeout}, endDrop)
-	case phaseClosing:
+	default:
 		c.transport.cut()
 		c.server.forget(c)
 	}
+}
+
+// Pause says that Recv is not called for a while, because what was received has to be
+// handled first. Until Resume the peer's silence does not close the connection: it may
+// have answered, and that is not read. Pings go on. A connection that is paused for
+// longer than [Options.PauseTimeout] is closed with [TransportError] wrapping
+// [ErrPaused], so that a peer that is gone is found. Pauses do not nest.
+func (c *Conn) Pause() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.paused.IsZero() {
+		c.paused = time.Now()
+	}
+}
+
+// Resume ends a pause. The peer has the whole ping timeout from here, because its
+// answer may lie behind what was not read.
+func (c *Conn) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused = time.Time{}
+	if c.closed == nil && (c.phase == phaseWaiting || c.phase == phaseExtended) {
+		c.arm(phaseWaiting, c.server.o.PingTimeout)
+	}
+}
+
+func (c *Conn) pausedTooLong(now time.Time) bool {
+	return !c.paused.IsZero() && now.Sub(c.paused) >= c.server.o.PauseTimeout
 }
 
 // ping asks the peer for a sign of life. c.mu is held.

@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -119,6 +120,36 @@ func TestHeartbeat(t *testing.T) {
 			c.hear(typePong, 1, nil)
 			after(20 * time.Second)
 		}, "25s 2")
+	})
+	t.Run("the silence of a paused connection does not count", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(30 * time.Second)
+			c.Pause()
+			after(60 * time.Second)
+			c.Resume() // at 90 s
+			after(10 * time.Second)
+			c.hear(typePong, 1, nil)
+			after(30 * time.Second)
+		}, "25s 2", "45s 2", "1m5s 2", "1m25s 2", "2m5s 2")
+	})
+	t.Run("a client that is silent after a pause", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(30 * time.Second)
+			c.Pause()
+			after(10 * time.Second)
+			c.Resume() // at 40 s
+			after(time.Hour)
+		}, "25s 2", "1m0s ping timeout")
+	})
+	t.Run("a pause without end", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(30 * time.Second)
+			c.Pause()
+			after(time.Hour)
+			if !errors.Is(c.cause(), ErrPaused) {
+				t.Errorf("closed by %v", c.cause())
+			}
+		}, "25s 2", "45s 2", "1m5s 2", "1m25s 2", "1m45s 2", "2m5s 2", "2m25s 2", "2m45s transport error")
 	})
 	t.Run("a closed connection is not pinged", func(t *testing.T) {
 		onTape(t, func(c *Conn) {

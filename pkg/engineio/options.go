@@ -28,6 +28,9 @@ type Options struct {
 	PingInterval time.Duration
 	// PingTimeout is 20 seconds: how long the answer may take.
 	PingTimeout time.Duration
+	// PauseTimeout is 2 minutes: how long reading may be paused by [Conn.Pause] before
+	// the connection is closed. It may take a ping interval or timeout longer.
+	PauseTimeout time.Duration
 	// UpgradeTimeout is 10 seconds: how long a client may take to move to a
 	// WebSocket.
 	UpgradeTimeout time.Duration
@@ -126,6 +129,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.NodeID = or(o.NodeID, randomString(nodeIDLen))
 	o.PingInterval = or(o.PingInterval, 25*time.Second)
 	o.PingTimeout = or(o.PingTimeout, 20*time.Second)
+	o.PauseTimeout = or(o.PauseTimeout, 2*time.Minute)
 	o.UpgradeTimeout = or(o.UpgradeTimeout, 10*time.Second)
 	o.MaxPayload = or(o.MaxPayload, 1_000_000)
 	o.SendQueueBytes = or(o.SendQueueBytes, 1<<20)
@@ -146,8 +150,8 @@ func (o Options) withDefaults() (Options, error) {
 	if !nodeIDPattern.MatchString(o.NodeID) {
 		return o, fmt.Errorf("engineio: node id %q is not four characters of A-Z, a-z, 0-9, - and _", o.NodeID)
 	}
-	if d := min(o.PingInterval, o.PingTimeout, o.UpgradeTimeout); d < time.Millisecond {
-		return o, fmt.Errorf("engineio: ping interval, ping timeout and upgrade timeout must be at least a millisecond, not %v", d)
+	if d := min(o.PingInterval, o.PingTimeout, o.PauseTimeout, o.UpgradeTimeout); d < time.Millisecond {
+		return o, fmt.Errorf("engineio: ping interval, ping timeout, pause timeout and upgrade timeout must be at least a millisecond, not %v", d)
 	}
 	if n := min(o.MaxPayload, o.SendQueueBytes, o.QueueBudget, o.PerMessageDeflateThreshold); n < 0 {
 		return o, fmt.Errorf("engineio: a size is negative: %d", n)

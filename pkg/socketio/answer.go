@@ -175,6 +175,9 @@ func (s *Socket) ask(d *delivery) (id string, asked bool) {
 	}
 	s.acks[d.ackID] = d.answering
 	d.answering.expect(s, d.ackID)
+	if m := s.client.parked.Load(); m != nil {
+		m.retry() // the ack comes behind events that are not read
+	}
 	return s.id, true
 }
 

@@ -23,7 +23,8 @@ type client struct {
 	mu      sync.Mutex
 	sockets []*Socket // connecting ones too; few, so a slice
 
-	leaving atomic.Bool // what arrives is not taken in any more
+	parked  atomic.Pointer[mailbox] // the full one that the reader waits for; nil if it reads
+	leaving atomic.Bool             // what arrives is not taken in any more
 }
 
 // serve reads a connection until it ends. It is called by the engine, on a

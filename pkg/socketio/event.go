@@ -89,6 +89,13 @@ type Event struct {
 	acked  atomic.Bool
 }
 
+// eventOverhead is what an event takes in memory beside its payload and the slices of
+// its arguments, in bytes: a guess on the high side.
+const eventOverhead = 256
+
+// cost is what the event takes in memory, in bytes.
+func (e *Event) cost() int { return e.size + eventOverhead + 24*(len(e.raw)+len(e.attachments)) }
+
 func (e *Event) do() { e.socket.handle(e) }
 
 // Socket returns the socket that the event came from; nil if it came from

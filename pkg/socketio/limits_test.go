@@ -99,7 +99,7 @@ func TestNamespacesPerConnection(t *testing.T) {
 func TestWaitingEventsAreBounded(t *testing.T) {
 	const events, size = 20, 1000
 	o := Options{}
-	o.Engine.MaxPayload = 3 * size
+	o.MailboxBytes = 3 * size
 	n := start(t, o)
 	begin, handled := make(chan struct{}), make(chan int, events)
 	n.Of("/").On("e", func(_ context.Context, e *Event) error {
@@ -117,7 +117,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 	eventually(t, "a full mailbox", func() bool {
 		s.mail.mu.Lock()
 		defer s.mail.mu.Unlock()
-		return s.mail.space != nil
+		return s.mail.full != nil
 	})
 	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is on its way
 		t.Errorf("%d events were taken in", got)

@@ -1,9 +1,6 @@
 package socketio
 
-import (
-	"context"
-	"sync"
-)
+import "sync"
 
 // A task is something that a mailbox runs: a received event, or a step in its
 // socket's life.
@@ -13,16 +10,36 @@ type step func()
 
 func (f step) do() { f() }
 
+// A mailLimit is how much a mailbox may hold before its connection is no longer read.
+type mailLimit struct{ events, bytes int }
+
+func (l mailLimit) double() mailLimit { return mailLimit{2 * l.events, 2 * l.bytes} }
+
+// The names of the limits, in logs and metrics.
+const (
+	limitEvents = "events"
+	limitBytes  = "bytes"
+	limitPause  = "pause"
+)
+
 // A mailbox runs tasks one after another, on a goroutine that exists only while
 // there are some. It is made paused: what is put in before start waits for it.
 type mailbox struct {
 	mu      sync.Mutex
 	tasks   []task
-	bytes   int           // of events
-	started bool          // tasks may run
-	running bool          // a goroutine runs them
-	closed  bool          // no event gets in any more
-	space   chan struct{} // closed when there is room again; nil if nobody waits
+	events  int       // of tasks
+	bytes   int       // what the events take
+	started bool      // tasks may run
+	running bool      // a goroutine runs them
+	closed  bool      // no event gets in any more
+	full    *fullMail // nil if nobody waits for space
+}
+
+// A fullMail is a mailbox in which an event had no space.
+type fullMail struct {
+	limit string        // the one that was reached
+	space chan struct{} // closed when it is worth to try again
+	below mailLimit     // what the mailbox holds then
 }
 
 // put adds a step, which is not refused.
@@ -42,36 +59,49 @@ func (m *mailbox) putLast(spawn func(func()), f func()) {
 }
 
 // putEvent adds the handling of a received event. While the mailbox is paused it
-// refuses more bytes than it may hold; afterwards it waits until it holds fewer, at
-// most until the context ends.
-func (m *mailbox) putEvent(ctx context.Context, spawn func(func()), maxBytes int, e *Event) error {
+// refuses more than may wait for CONNECT. Afterwards, if the limit is reached, it
+// does not add the event and returns what to wait for.
+func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, e *Event) (*fullMail, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.started {
-		if len(m.tasks) >= pendingEvents || m.bytes+e.size > maxBytes {
-			return errTooEarly
-		}
+	cost := e.cost()
+	switch {
+	case m.closed:
+		return nil, nil
+	case !m.started && m.events > 0 && (m.events >= pendingEvents || m.bytes+cost > limit.bytes):
+		return nil, errTooEarly
+	case m.started && m.events >= limit.events:
+		return m.awaitSpace(limitEvents, limit), nil
+	case m.started && m.bytes >= limit.bytes:
+		return m.awaitSpace(limitBytes, limit), nil
 	}
-	for m.started && (len(m.tasks) >= mailboxEvents || m.bytes >= maxBytes) {
-		if m.space == nil {
-			m.space = make(chan struct{})
-		}
-		space := m.space
-		m.mu.Unlock()
-		select {
-		case <-space:
-		case <-ctx.Done():
-		}
-		m.mu.Lock()
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	m.events++
+	m.bytes += cost
+	m.add(spawn, e)
+	return nil, nil
+}
+
+// awaitSpace returns what is closed when half of the limit is free. m.mu is held.
+func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
+	if m.full == nil {
+		m.full = &fullMail{name, make(chan struct{}), mailLimit{limit.events / 2, limit.bytes / 2}}
 	}
-	if !m.closed {
-		m.bytes += e.size
-		m.add(spawn, e)
+	return m.full
+}
+
+// retry makes a reader that waits for space try again.
+func (m *mailbox) retry() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wakeReader()
+}
+
+// wakeReader is retry with m.mu held.
+func (m *mailbox) wakeReader() {
+	if m.full != nil {
+		close(m.full.space)
+		m.full = nil
 	}
-	return nil
 }
 
 // start lets tasks run, first before all others.
@@ -108,11 +138,11 @@ func (m *mailbox) run() {
 		m.tasks[0] = nil
 		m.tasks = m.tasks[1:]
 		if e, ok := next.(*Event); ok {
-			m.bytes -= e.size
+			m.events--
+			m.bytes -= e.cost()
 		}
-		if m.space != nil && len(m.tasks) < mailboxEvents/2 {
-			close(m.space)
-			m.space = nil
+		if m.full != nil && m.events <= m.full.below.events && m.bytes <= m.full.below.bytes {
+			m.wakeReader()
 		}
 		m.mu.Unlock()
 		next.do()

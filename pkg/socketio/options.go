@@ -64,6 +64,18 @@ type Options struct {
 	// bound by it.
 	RoomsPerSocket int
 
+	// MailboxEvents and MailboxBytes bound the received events of a socket that wait
+	// for its handlers: 2,048 events by default, and 1 MiB or Engine.MaxPayload,
+	// whichever is more. Bytes count what events take in memory: their payload, about
+	// 256 bytes each and 24 for each argument. One event may exceed the bytes.
+	//
+	// When a limit is reached the connection is not read until half of it is free, and
+	// the client is not cut for its silence meanwhile: see Engine.PauseTimeout. While
+	// the server waits for an ack of the client reading goes on up to twice the limits,
+	// because the ack comes behind the events.
+	MailboxEvents int
+	MailboxBytes  int
+
 	// NamespacesPerConnection bounds the namespaces that one connection can be
 	// connected to at a time: 16 by default. One more is answered with a
 	// connect_error, and the connection stays.
@@ -99,6 +111,8 @@ const (
 	defaultPingInterval   = 25 * time.Second
 	defaultPingTimeout    = 20 * time.Second
 	defaultQueueBytes     = 1 << 20
+	defaultMailboxEvents  = 2048
+	defaultMailboxBytes   = 1 << 20
 
 	// maxRoomName is the longest room name, in bytes.
 	maxRoomName = 200
@@ -109,11 +123,8 @@ const (
 	// recovery window, for each of RoomsPerSocket.
 	staysPerRoom = 10
 	// pendingEvents is how many events may wait for their CONNECT, beside the
-	// bound of MaxPayload bytes.
+	// bound of MailboxBytes.
 	pendingEvents = 100
-	// mailboxEvents is how many received events may wait for a socket's handlers
-	// before its connection is no longer read, beside the bound of MaxPayload bytes.
-	mailboxEvents = 256
 	// storeTimeout bounds each round to the session store and the adapter that no
 	// caller's context bounds.
 	storeTimeout = 5 * time.Second
@@ -161,6 +172,12 @@ func (o Options) withDefaults() Options {
 	if o.RoomsPerSocket == 0 {
 		o.RoomsPerSocket = defaultRoomsPerSocket
 	}
+	if o.MailboxEvents == 0 {
+		o.MailboxEvents = defaultMailboxEvents
+	}
+	if o.MailboxBytes == 0 {
+		o.MailboxBytes = max(defaultMailboxBytes, o.Engine.MaxPayload)
+	}
 	if o.NamespacesPerConnection == 0 {
 		o.NamespacesPerConnection = defaultNamespaces
 	}
@@ -181,6 +198,8 @@ func (o Options) withDefaults() Options {
 
 // recovery reports whether clients can come back.
 func (o *Options) recovery() bool { return o.RecoveryWindow > 0 }
+
+func (o *Options) mailLimit() mailLimit { return mailLimit{o.MailboxEvents, o.MailboxBytes} }
 
 // sessionLife is how long a session lives after it was last saved or refreshed.
 func (o *Options) sessionLife() time.Duration {

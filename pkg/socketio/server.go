@@ -39,6 +39,7 @@ type Server struct {
 	feed     feed
 	asked    questions // by this node, waiting for answers
 	stats    counters
+	fullLogs logLimit // of mailboxes
 
 	mu         sync.Mutex
 	namespaces map[string]*Namespace
@@ -55,6 +56,9 @@ type Server struct {
 
 // NewServer makes a server and starts its feed. Close ends it.
 func NewServer(o Options) (*Server, error) {
+	if n := min(o.MailboxEvents, o.MailboxBytes); n < 0 {
+		return nil, fmt.Errorf("socketio: mailbox limit %d is negative", n)
+	}
 	o = o.withDefaults()
 	s := &Server{
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),

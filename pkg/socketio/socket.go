@@ -274,11 +274,7 @@ func (s *Socket) receive(p *packet.Packet) error {
 	for _, a := range p.Attachments {
 		e.size += len(a)
 	}
-	err = s.mail.putEvent(s.client.conn.Context(), srv.spawn, srv.opts.Engine.MaxPayload, e)
-	if err == errTooEarly {
-		return err
-	}
-	return nil // otherwise the connection has ended, which the reader sees next
+	return s.accept(e)
 }
 
 // handle runs what is registered for an event.

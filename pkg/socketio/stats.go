@@ -24,6 +24,7 @@ type Stats struct {
 	TooManyNamespaces uint64            // connects that were refused because of their number
 	VolatileDropped   uint64            // volatile events that a client could not take
 	AcksLate          uint64            // acks sent before the events that they follow, because those took too long
+	MailboxFull       map[string]uint64 // connections that were not read on, by limit: "events", "bytes"; "pause": closed for it
 	Drained           uint64            // connections that Drain or SendAway closed
 }
 
@@ -41,6 +42,7 @@ func (s *Server) Stats() Stats {
 
 		VolatileDropped: s.stats.volatileDropped.Load(),
 		AcksLate:        s.stats.acksLate.Load(),
+		MailboxFull:     s.stats.mailboxFull.snapshot(),
 		Drained:         s.stats.drained.Load(),
 		TooManyRooms:    s.stats.tooManyRooms.Load(),
 
@@ -60,7 +62,7 @@ type counters struct {
 	deliveries, replayed, volatileDropped atomic.Uint64
 	acksLate, drained                     atomic.Uint64
 	tooManyRooms, tooManyNamespaces       atomic.Uint64
-	disconnects, recoveries               labelled
+	disconnects, recoveries, mailboxFull  labelled
 }
 
 // init makes every outcome countable from the start, so that a metric exists
@@ -70,6 +72,7 @@ func (c *counters) init() {
 	for _, r := range []Reason{ServerDisconnect, ClientDisconnect, ServerShutdown, TransportError, TransportClose, PingTimeout, ForcedClose, ParseError} {
 		c.disconnects.counts[string(r)] = 0
 	}
+	c.mailboxFull.counts = map[string]uint64{limitEvents: 0, limitBytes: 0, limitPause: 0}
 	c.recoveries.counts = make(map[string]uint64)
 	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved} {
 		c.recoveries.counts[o] = 0

@@ -1,0 +1,100 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// accept puts a received event into the mailbox of its socket. It is called by the
+// reader of the connection. An error means that the client broke the protocol.
+func (s *Socket) accept(e *Event) error {
+	srv := s.client.srv
+	full, err := s.mail.putEvent(srv.spawn, srv.opts.mailLimit(), e)
+	if full != nil {
+		return s.park(e, full)
+	}
+	return err
+}
+
+// park keeps the reader from reading on until its event fits into the mailbox, while
+// the heartbeat does not count the client as silent. Where the server waits for an ack
+// of the client, which comes behind its events, the reader goes on up to twice the
+// limit: a handler that waits for an ack must not wait for itself.
+func (s *Socket) park(e *Event, full *fullMail) error {
+	c := s.client
+	c.parked.Store(&s.mail) // before acks are looked for: see Socket.ask
+	c.conn.Pause()
+	defer c.parked.Store(nil)
+	defer c.conn.Resume()
+	for told := false; full != nil; {
+		limit := c.srv.opts.mailLimit()
+		if c.awaitsAck() {
+			limit = limit.double()
+		}
+		var err error
+		if full, err = s.mail.putEvent(c.srv.spawn, limit, e); full == nil {
+			return err
+		}
+		if !told {
+			s.tellFull(full.limit)
+			told = true
+		}
+		select {
+		case <-full.space:
+		case <-c.conn.Context().Done():
+			if errors.Is(context.Cause(c.conn.Context()), engineio.ErrPaused) {
+				s.tellFull(limitPause)
+			}
+			return nil // the reader sees it next
+		}
+	}
+	return nil
+}
+
+// tellFull reports a limit that a client's events have reached.
+func (s *Socket) tellFull(limit string) {
+	srv := s.client.srv
+	srv.stats.mailboxFull.add(limit)
+	if !srv.fullLogs.allow(time.Now()) {
+		return
+	}
+	limits := srv.opts.mailLimit()
+	fields := []zap.Field{
+		zap.String("limit", limit), zap.String("namespace", s.nsName), zap.String("socket", s.ID()),
+		zap.Int("mailbox_events", limits.events), zap.Int("mailbox_bytes", limits.bytes),
+	}
+	if limit == limitPause {
+		srv.log.Warn("connection closed: its handlers took too long for reading to go on", fields...)
+	} else {
+		srv.log.Warn("mailbox full: reading paused until handlers catch up", fields...)
+	}
+}
+
+// awaitsAck reports whether the server waits for an ack of the client.
+func (c *client) awaitsAck() bool {
+	for _, s := range c.all() {
+		s.mu.Lock()
+		awaited := len(s.acks) > 0
+		s.mu.Unlock()
+		if awaited {
+			return true
+		}
+	}
+	return false
+}
+
+// A logLimit lets one line pass in each logPeriod.
+type logLimit struct{ last atomic.Int64 }
+
+const logPeriod = 10 * time.Second
+
+func (l *logLimit) allow(now time.Time) bool {
+	last := l.last.Load()
+	return (last == 0 || now.UnixNano()-last >= int64(logPeriod)) && l.last.CompareAndSwap(last, now.UnixNano())
+}

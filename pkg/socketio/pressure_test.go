@@ -1,0 +1,282 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// busy starts a server whose heartbeat is fast and whose handler of "e" waits for
+// release, and counts what it has handled.
+func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan int) {
+	t.Helper()
+	o.Engine.PingInterval, o.Engine.PingTimeout = 50*time.Millisecond, 100*time.Millisecond
+	n = start(t, o)
+	begin := make(chan struct{})
+	handled = make(chan int, 10_000)
+	n.On("e", func(_ context.Context, e *Event) error {
+		<-begin
+		var i int
+		err := e.Arg(0, &i)
+		handled <- i
+		return err
+	})
+	closed := false
+	release = func() {
+		if !closed {
+			closed = true
+			close(begin)
+		}
+	}
+	t.Cleanup(release)
+	return n, release, handled
+}
+
+// pings waits until the server has sent so many more packets.
+func (n *testNode) pings(t *testing.T, count uint64) {
+	t.Helper()
+	before := n.Stats().Engine.PacketsOut
+	eventually(t, "pings", func() bool { return n.Stats().Engine.PacketsOut >= before+count })
+}
+
+// A 60 Hz client of a handler that takes five seconds, and one that sends far more than
+// its mailbox holds, are both not cut, and all their events are handled.
+func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
+	for _, test := range []struct {
+		events int
+		full   uint64
+		o      Options
+	}{
+		{events: 300},
+		{events: 3000, full: 1, o: Options{MailboxEvents: 500}},
+	} {
+		t.Run(fmt.Sprint(test.events), func(t *testing.T) {
+			n, release, handled := busy(t, test.o)
+			w := n.client(t)
+			for i := range test.events {
+				w.write(fmt.Sprintf(`42["e",%d]`, i))
+			}
+			if test.full > 0 {
+				eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] == test.full })
+			}
+			n.pings(t, 10) // as many time-outs
+			if got := n.Stats().MailboxFull["events"]; got != test.full {
+				t.Errorf("full %d times, want %d", got, test.full)
+			}
+			release()
+			for i := range test.events {
+				if got := <-handled; got != i {
+					t.Fatalf("handled %d, want %d", got, i)
+				}
+			}
+			n.pings(t, 5)
+			if st := n.Stats(); st.Sockets != 1 {
+				t.Errorf("disconnected: %v", st.Disconnects)
+			}
+		})
+	}
+}
+
+// The same by polling, where events are in the body of a request.
+func TestBusyHandlerDoesNotCutItsPollingClient(t *testing.T) {
+	n, release, handled := busy(t, Options{MailboxEvents: 10})
+	post := n.poll(t)
+	var body []string
+	for i := range 40 {
+		body = append(body, fmt.Sprintf(`42["e",%d]`, i))
+	}
+	posted := make(chan struct{})
+	go func() {
+		defer close(posted)
+		for range 3 { // none is answered before the one before it is read
+			post(strings.Join(body, "\x1e"))
+		}
+	}()
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] == 1 })
+	n.pings(t, 5)
+	release()
+	for i := range 120 {
+		if got := <-handled; got != i%40 {
+			t.Fatalf("handled %d, want %d", got, i%40)
+		}
+	}
+	<-posted
+	if st := n.Stats(); st.Sockets != 1 {
+		t.Errorf("disconnected: %v", st.Disconnects)
+	}
+}
+
+// A handler gets the ack that it waits for although its client has sent more events
+// before the ack than the mailbox holds.
+func TestHandlerGetsAckBehindEvents(t *testing.T) {
+	const limit = 100
+	n, release, handled := busy(t, Options{MailboxEvents: limit, AckTimeout: time.Minute})
+	release()
+	answered := make(chan error, 1)
+	n.On("ask", func(ctx context.Context, e *Event) error {
+		_, err := e.Socket().EmitWithAck(ctx, "q")
+		answered <- err
+		return nil
+	})
+	w := n.client(t)
+	w.write(`42["ask"]`)
+	id := w.question()
+	for i := range limit * 3 / 2 {
+		w.write(fmt.Sprintf(`42["e",%d]`, i))
+	}
+	w.write("43" + id + "[]")
+	select {
+	case err := <-answered:
+		must(t, err)
+	case <-time.After(patience):
+		t.Fatal("the ack is not read")
+	}
+	for i := range limit * 3 / 2 {
+		if got := <-handled; got != i {
+			t.Fatalf("handled %d, want %d", got, i)
+		}
+	}
+}
+
+// An ack is read, too, if it is asked for when the mailbox is full already, also where
+// the mailbox is that of another namespace.
+func TestAckIsReadWhileTheMailboxIsFull(t *testing.T) {
+	const limit = 100
+	n, release, _ := busy(t, Options{MailboxEvents: limit, AckTimeout: time.Minute})
+	defer release()
+	n.Of("/other")
+	w := n.client(t)
+	w.connect("/other", "")
+	for i := range limit * 3 / 2 {
+		w.write(fmt.Sprintf(`42["e",%d]`, i))
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	answered := make(chan error, 1)
+	go func() {
+		_, err := n.Of("/other").Socket(w.sid).EmitWithAck(t.Context(), "q")
+		answered <- err
+	}()
+	w.write("43/other," + w.question() + "[]")
+	select {
+	case err := <-answered:
+		must(t, err)
+	case <-time.After(patience):
+		t.Fatal("the ack is not read")
+	}
+}
+
+// question returns the id of the next message, an event "q" that asks for an ack.
+func (w *wire) question() string {
+	w.t.Helper()
+	m := w.next()
+	id, ok := strings.CutSuffix(strings.TrimPrefix(m, "42"+w.prefix()), `["q"]`)
+	if !ok {
+		w.t.Fatalf("got %q, want a question", m)
+	}
+	return id
+}
+
+// A client whose handlers make no progress is cut in the end, and the limit is named.
+func TestPauseIsBounded(t *testing.T) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	o := Options{MailboxEvents: 5, Logger: zap.New(core)}
+	o.Engine.PauseTimeout = 100 * time.Millisecond
+	n, _, _ := busy(t, o)
+	w := n.client(t)
+	for range 20 {
+		w.write(`42["e",0]`)
+	}
+	<-w.closed
+	eventually(t, "it is counted", func() bool { return n.Stats().MailboxFull["pause"] == 1 })
+	if got := n.Stats().MailboxFull["events"]; got != 1 {
+		t.Errorf("full %d times, want 1", got)
+	}
+	lines := logs.FilterMessageSnippet("mailbox full").All()
+	if len(lines) != 1 || lines[0].ContextMap()["limit"] != "events" || lines[0].ContextMap()["mailbox_events"] != int64(5) {
+		t.Errorf("logged: %v", lines)
+	}
+}
+
+// The bytes of a mailbox count what many small arguments take in memory.
+func TestMailboxBytesCountStructures(t *testing.T) {
+	n, release, handled := busy(t, Options{MailboxBytes: 100_000})
+	w := n.client(t)
+	event := `42["e"` + strings.Repeat(",0", 1000) + `]`
+	for range 20 {
+		w.write(event)
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["bytes"] > 0 })
+	if got := n.Stats().EventsIn; got > 7 { // 26 kB each
+		t.Errorf("%d events taken in", got)
+	}
+	release()
+	for range 20 {
+		<-handled
+	}
+}
+
+func TestNegativeMailboxLimit(t *testing.T) {
+	for _, o := range []Options{{MailboxEvents: -1}, {MailboxBytes: -1}} {
+		if _, err := NewServer(o); err == nil {
+			t.Errorf("accepted: %+v", o)
+		}
+	}
+}
+
+// poll connects a client by polling that answers pings, and returns how it posts.
+func (n *testNode) poll(t *testing.T) (post func(body string)) {
+	t.Helper()
+	url := "http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling"
+	ctx, cancel := context.WithCancel(context.Background())
+	do := func(method, url, body string) string {
+		r, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		res, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return "" // the test is over
+		}
+		defer res.Body.Close()
+		text, _ := io.ReadAll(res.Body)
+		return string(text)
+	}
+	var handshake struct{ SID string }
+	must(t, json.Unmarshal([]byte(strings.TrimPrefix(do("GET", url, ""), "0")), &handshake))
+	url += "&sid=" + handshake.SID
+	var posting sync.Mutex
+	post = func(body string) {
+		posting.Lock()
+		defer posting.Unlock()
+		if got := do("POST", url, body); got != "ok" && ctx.Err() == nil {
+			t.Errorf("POST answered %q", got)
+		}
+	}
+	post("40")
+	do("GET", url, "")
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil {
+			if strings.Contains(do("GET", url, ""), "2") {
+				running.Go(func() { post("3") })
+			}
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return post
+}
