@@ -89,7 +89,11 @@ func (a *API) ask(ctx context.Context, body []byte) (any, error) {
 	}
 	found.Answers, found.Nodes, found.Sockets = []answer{}, []string{}, []string{}
 	size := 0
-	for got, err := range b.Timeout(wait).EmitWithAck(ctx, q.Event, values...) {
+	answers, err := b.Timeout(wait).EmitWithAck(ctx, q.Event, values...)
+	if err != nil {
+		return nil, err
+	}
+	for got, err := range answers.All() {
 		var unanswered *socketio.UnansweredError
 		switch {
 		case errors.As(err, &unanswered):

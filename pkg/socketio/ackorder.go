@@ -56,20 +56,20 @@ func (c *socketContext) Value(key any) any {
 	return nil
 }
 
-// notePublished notes an event for the socket whose handler has published it, which
+// notePublished notes an event to a target for the socket whose handler has published it, which
 // is the one of the context, and for the one that the broadcast began with.
-func notePublished(ctx context.Context, by *Socket, ev *adapter.Event, r adapter.Receipt) {
+func notePublished(ctx context.Context, by *Socket, target rooms.Target, r adapter.Receipt) {
 	if by != nil {
-		by.published(ev, r)
+		by.published(target, r)
 	}
 	if s, _ := ctx.Value(socketKey{}).(*Socket); s != nil && s != by {
-		s.published(ev, r)
+		s.published(target, r)
 	}
 }
 
 // published notes the position of an event if the socket will receive it.
-func (s *Socket) published(ev *adapter.Event, r adapter.Receipt) {
-	if len(ev.Target.To) == 0 || ev.Target.To[0].Namespace != s.nsName {
+func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
+	if len(target.To) == 0 || target.To[0].Namespace != s.nsName {
 		return
 	}
 	s.mu.Lock()
@@ -78,11 +78,11 @@ func (s *Socket) published(ev *adapter.Event, r adapter.Receipt) {
 		return
 	}
 	receives := func(to []rooms.Room) bool {
-		return rooms.Target{To: to, Except: ev.Target.Except}.Match(func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
+		return rooms.Target{To: to, Except: target.Except}.Match(func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
 	}
 	switch {
 	case len(r.Copies) == 0:
-		if receives(ev.Target.To) {
+		if receives(target.To) {
 			s.note(r.Cursor.At)
 		}
 	default:

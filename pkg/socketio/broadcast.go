@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -23,6 +22,7 @@ type Broadcast struct {
 	ns      *Namespace
 	by      *Socket // that it began with; nil for a namespace's
 	to      []rooms.Room
+	self    bool // it is for by alone
 	aimed   bool // To or ToSocket was called
 	except  []rooms.Room
 	flags   uint8
@@ -35,7 +35,7 @@ type Broadcast struct {
 // socket's id.
 func (b Broadcast) To(names ...string) Broadcast {
 	b.to = append(b.to[:len(b.to):len(b.to)], inNamed(b.ns.name, names)...)
-	b.aimed = true
+	b.aimed, b.self = true, false
 	return b
 }
 
@@ -45,7 +45,7 @@ func (b Broadcast) In(names ...string) Broadcast { return b.To(names...) }
 // ToSocket adds single sockets, wherever in the cluster they are.
 func (b Broadcast) ToSocket(ids ...string) Broadcast {
 	b.to = append(b.to[:len(b.to):len(b.to)], inOwn(b.ns.name, ids)...)
-	b.aimed = true
+	b.aimed, b.self = true, false
 	return b
 }
 
@@ -106,6 +106,13 @@ func (b Broadcast) Send(ctx context.Context, args ...any) error {
 // Publish is Emit and returns the event's offset, which is empty where it has
 // none: for nobody, or local.
 func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
+	placed, err := b.reachable()
+	if err != nil {
+		return "", err
+	}
+	if !placed {
+		return "", b.by.emitEarly(event, args)
+	}
 	ev, err := b.event(event, args)
 	if err != nil {
 		return "", err
@@ -115,6 +122,20 @@ func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offs
 		return "", nil
 	}
 	return b.ns.publish(ctx, b.by, ev)
+}
+
+// reachable returns ErrDisconnected for a broadcast to one socket that is gone, and
+// false for one that is not connected yet.
+func (b Broadcast) reachable() (placed bool, err error) {
+	if !b.self {
+		return true, nil
+	}
+	b.by.mu.Lock()
+	defer b.by.mu.Unlock()
+	if b.by.gone {
+		return false, ErrDisconnected
+	}
+	return b.by.placed, nil
 }
 
 // event makes the event of an emit.
@@ -138,7 +159,7 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 		return "", fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)
-	notePublished(ctx, by, &ev, r)
+	notePublished(ctx, by, ev.Target, r)
 	return n.srv.offsets.format(r.Cursor), nil
 }
 
@@ -152,6 +173,9 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	}
 	data, err := json.Marshal(names)
 	if err != nil {
+		return err
+	}
+	if _, err := b.reachable(); err != nil {
 		return err
 	}
 	ev := adapter.Event{Kind: kind, Flags: flags, Target: b.target(), Stored: true, Data: data}
@@ -188,34 +212,44 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 	return b.command(ctx, kindDisconnect, flags, nil)
 }
 
-// EmitWithAck sends an event that asks every member for an ack and yields the
-// acks as they come. Where somebody did not answer, the last value is an
-// *UnansweredError that says who. It waits as long as Timeout, the context or
-// Options.AckTimeout says. The event is not kept for those who come back.
-func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) iter.Seq2[Answer, error] {
+// EmitWithAck sends an event that asks every member for an ack. When it returns without
+// error the event has been sent, and the acks are gathered for as long as Timeout, the
+// context or Options.AckTimeout says; the context must not end before. The event is not
+// kept for those who come back.
+func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
+	q, err := b.inquire(ctx, event, args)
+	return b.ns.srv.gather(q, err)
+}
+
+func (b Broadcast) inquire(ctx context.Context, event string, args []any) (*inquiry, error) {
 	ev, err := b.event(event, args)
 	if err != nil {
-		return func(yield func(Answer, error) bool) { yield(Answer{}, err) }
+		return nil, err
+	}
+	if _, err := b.reachable(); err != nil {
+		return nil, err
 	}
 	ev.Stored = false
-	return b.ns.ask(ctx, ev, b.timeout, b.local)
+	return b.ns.ask(ctx, b.by, ev, b.timeout, b.local)
 }
 
 // FetchSockets describes the target's members, wherever in the cluster they are.
 // If a node is silent, or can't have heard the question, it returns what the others
 // said and an *UnansweredError.
-func (b Broadcast) FetchSockets(ctx context.Context) ([]RemoteSocket, error) {
-	var all []RemoteSocket
+func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
 	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
-	for a, err := range b.ns.ask(ctx, ev, b.timeout, b.local) {
-		if err != nil {
-			return all, err
-		}
+	q, err := b.ns.ask(ctx, nil, ev, b.timeout, b.local)
+	if q == nil {
+		return nil, err
+	}
+	q.each(func(a Answer, e error) bool {
 		for _, d := range a.described {
 			all = append(all, RemoteSocket{SocketInfo: d, Node: a.Node, ns: b.ns})
 		}
-	}
-	return all, nil
+		err = e
+		return e == nil
+	})
+	return all, err
 }
 
 // Everyone begins a broadcast to the whole namespace.
@@ -264,7 +298,7 @@ func (n *Namespace) Publish(ctx context.Context, event string, args ...any) (off
 }
 
 // EmitWithAck asks everyone for an ack; see [Broadcast.EmitWithAck].
-func (n *Namespace) EmitWithAck(ctx context.Context, event string, args ...any) iter.Seq2[Answer, error] {
+func (n *Namespace) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	return n.Everyone().EmitWithAck(ctx, event, args...)
 }
 
@@ -312,10 +346,11 @@ func (s *Socket) Except(names ...string) Broadcast { return s.Broadcast().Except
 func (s *Socket) Local() Broadcast { return s.Broadcast().Local() }
 
 // Self begins a broadcast to this socket alone, for what Emit has no place for:
-// s.Self().Volatile().Emit(…), s.Self().Compress(false).Emit(…).
+// s.Self().Volatile().Emit(…), s.Self().Compress(false).Emit(…). Like Emit it returns
+// ErrDisconnected once the socket is disconnected.
 func (s *Socket) Self() Broadcast {
 	b := s.ns.ToSocket(s.ID())
-	b.by = s
+	b.by, b.self = s, true
 	return b
 }
 
@@ -334,20 +369,16 @@ func (s *Socket) Send(ctx context.Context, args ...any) error {
 
 // Publish is Emit and returns the event's offset.
 func (s *Socket) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
-	s.mu.Lock()
-	placed, gone := s.placed, s.gone
-	s.mu.Unlock()
-	switch {
-	case gone:
-		return "", ErrDisconnected
-	case placed:
-		return s.Self().Publish(ctx, event, args...)
-	}
+	return s.Self().Publish(ctx, event, args...)
+}
+
+// emitEarly sends an event to a client that is not connected yet.
+func (s *Socket) emitEarly(event string, args []any) error {
 	data, attachments, err := encodeEmit(event, args)
 	if err != nil {
-		return "", err
+		return err
 	}
-	return "", s.client.send(&packet.Packet{
+	return s.client.send(&packet.Packet{
 		Type: packet.Event, Namespace: s.nsName, Data: data, Attachments: attachments,
 	})
 }
@@ -356,18 +387,23 @@ func (s *Socket) Publish(ctx context.Context, event string, args ...any) (offset
 // context or Options.AckTimeout says. If the socket is disconnected before, the
 // error is ErrDisconnected.
 func (s *Socket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
-	return one(s.Self().EmitWithAck(ctx, event, args...))
+	return one(s.Self().inquire(ctx, event, args))
 }
 
 // one returns the only answer of a question to one socket.
-func one(answers iter.Seq2[Answer, error]) (Args, error) {
-	for a, err := range answers {
-		if e, ok := err.(*UnansweredError); ok && e.Err == nil && len(e.Nodes) == 0 {
-			return Args{}, ErrDisconnected
-		}
-		return a.Args, err
+func one(q *inquiry, err error) (args Args, _ error) {
+	if err != nil {
+		return Args{}, err
 	}
-	return Args{}, ErrDisconnected
+	err = ErrDisconnected
+	q.each(func(a Answer, e error) bool {
+		args, err = a.Args, e
+		if silent, ok := e.(*UnansweredError); ok && silent.Err == nil && len(silent.Nodes) == 0 {
+			err = ErrDisconnected
+		}
+		return false
+	})
+	return args, err
 }
 
 // encodeEmit returns an event as its JSON array and attachments.

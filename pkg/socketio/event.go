@@ -84,8 +84,8 @@ type Event struct {
 
 	socket *Socket
 	size   int
-	ackID  string                 // the client's; "" if it asks for none
-	reply  func(args []any) error // of another node's event; nil if it asks for none
+	ackID  string                                  // the client's; "" if it asks for none
+	reply  func(data []byte, attachments [][]byte) // of another node's event; nil if it asks for none
 	acked  atomic.Bool
 }
 
@@ -110,7 +110,8 @@ func (e *Event) Size() int { return e.size }
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
 
 // Ack answers the sender. It queues and does not wait. Only the first call
-// answers; it returns ErrNoAck if there is nothing to answer (any more).
+// answers; it returns ErrNoAck if there is nothing to answer (any more). Values that
+// cannot be encoded are an error after which Ack can be called again.
 //
 // The client receives the ack after every event that the socket receives and that was
 // published before with the handler's context, or one derived from it, or through the
@@ -118,11 +119,19 @@ func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
 // for Options.AckTimeout; after that, when the socket ends, or when as many bytes of
 // acks wait as its send queue may hold, it is sent without them.
 func (e *Event) Ack(args ...any) error {
-	switch {
-	case !e.HasAck() || e.acked.Swap(true):
+	if !e.HasAck() || e.acked.Load() {
 		return ErrNoAck
-	case e.reply != nil:
-		return e.reply(args)
 	}
-	return e.socket.sendAck(e.ackID, args)
+	data, attachments, err := encodeArray(args)
+	if err != nil {
+		return err
+	}
+	if e.acked.Swap(true) { // another call was first
+		return ErrNoAck
+	}
+	if e.reply != nil {
+		e.reply(data, attachments)
+		return nil
+	}
+	return e.socket.sendAck(e.ackID, data, attachments)
 }

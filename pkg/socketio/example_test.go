@@ -110,7 +110,11 @@ func ExampleBroadcast_EmitWithAck() {
 	go ann.answer() // bob does not
 
 	ctx := context.Background()
-	for answer, err := range srv.Timeout(time.Second).EmitWithAck(ctx, "still there?", "yes") {
+	answers, err := srv.Timeout(time.Second).EmitWithAck(ctx, "still there?", "yes")
+	if err != nil {
+		log.Fatal(err) // not sent
+	}
+	for answer, err := range answers.All() {
 		if silent := (*socketio.UnansweredError)(nil); errors.As(err, &silent) {
 			fmt.Println("no answer from bob:", slices.Equal(silent.Sockets, []string{bob.id}))
 			break
@@ -236,7 +240,11 @@ func ExampleNamespace_ServerSideEmitWithAck() {
 		})
 		nodes = append(nodes, srv)
 	}
-	for answer, err := range nodes[0].ServerSideEmitWithAck(context.Background(), "how many") {
+	answers, err := nodes[0].ServerSideEmitWithAck(context.Background(), "how many")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for answer, err := range answers.All() {
 		fmt.Printf("%s: %s %v\n", answer.Node, answer.Raw(0), err)
 	}
 	// Output: b: 0 <nil>

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"sync"
 	"time"
 
@@ -121,14 +120,14 @@ func (a *question) take(from adapter.NodeID, got answers) {
 	}
 }
 
-// ask publishes a question to the target's nodes and yields the answers as they
-// come. One to a single room goes to the nodes that hear that room. Any other goes
-// to all nodes, so that it is known from whom an answer must come.
-func (n *Namespace) ask(ctx context.Context, ev adapter.Event, timeout time.Duration, local bool) iter.Seq2[Answer, error] {
+// ask publishes a question to the target's nodes. One to a single room goes to the
+// nodes that hear that room. Any other goes to all nodes, so that it is known from whom
+// an answer must come. The inquiry is nil if nobody is asked.
+func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, timeout time.Duration, local bool) (*inquiry, error) {
 	srv, to := n.srv, ev.Target.To
 	switch {
 	case len(to) == 0:
-		return func(func(Answer, error) bool) {}
+		return nil, nil
 	case local:
 		return srv.ask(ctx, ev, asking{}, timeout, func(_ context.Context, ev adapter.Event) (audience, error) {
 			n.deliverLocal(ev)
@@ -138,73 +137,100 @@ func (n *Namespace) ask(ctx context.Context, ev adapter.Event, timeout time.Dura
 		return srv.ask(ctx, ev, asking{}, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
 			members, _ := srv.adapter.Nodes(ctx) // without it less is known of who is missing
 			r, err := srv.adapter.Publish(ctx, ev)
+			if err == nil {
+				notePublished(ctx, by, ev.Target, r)
+			}
 			return audience{members: members, receivers: r.Receivers}, err
 		})
 	}
+	target := ev.Target
 	ev.Target.To = []rooms.Room{rooms.InNodes()}
-	return srv.ask(ctx, ev, asking{To: to}, timeout, srv.askAll)
+	return srv.ask(ctx, ev, asking{To: to}, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
+		of, r, err := srv.askAll(ctx, ev)
+		if err == nil {
+			notePublished(ctx, by, target, r)
+		}
+		return of, err
+	})
 }
 
 // askAll publishes a question to all nodes, each of which must answer.
-func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, error) {
+func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, adapter.Receipt, error) {
 	members, err := s.adapter.Nodes(ctx)
 	if err != nil {
-		return audience{}, err
+		return audience{}, adapter.Receipt{}, err
 	}
 	r, err := s.adapter.Publish(ctx, ev)
-	return audience{members: members, all: true, receivers: r.Receivers}, err
+	return audience{members: members, all: true, receivers: r.Receivers}, r, err
 }
 
-func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) iter.Seq2[Answer, error] {
-	return func(yield func(Answer, error) bool) {
-		if _, bounded := ctx.Deadline(); timeout > 0 || !bounded {
-			if timeout == 0 {
-				timeout = s.opts.AckTimeout
-			}
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, timeout)
-			defer cancel()
+// An inquiry is a question that was published and whose answers are to be gathered, by
+// one call of each.
+type inquiry struct {
+	srv    *Server
+	id     string
+	asked  *question
+	of     audience
+	ctx    context.Context // ends when the answers are not waited for any longer
+	cancel context.CancelFunc
+}
+
+// ask publishes a question.
+func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) (*inquiry, error) {
+	cancel := func() {}
+	if _, bounded := ctx.Deadline(); timeout > 0 || !bounded {
+		if timeout == 0 {
+			timeout = s.opts.AckTimeout
 		}
-		id, asked := s.asked.add() // before it is published: the first answer may be quick
-		defer s.asked.remove(id)
-		deadline, _ := ctx.Deadline()
-		question.ID, question.Wait = id, max(time.Until(deadline).Milliseconds(), 1)
-		ev.Ask = question.format()
-		of, err := publish(ctx, ev)
-		if err != nil {
-			yield(Answer{}, fmt.Errorf("socketio: ask: %w", err))
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
+	id, asked := s.asked.add() // before it is published: the first answer may be quick
+	deadline, _ := ctx.Deadline()
+	question.ID, question.Wait = id, max(time.Until(deadline).Milliseconds(), 1)
+	ev.Ask = question.format()
+	of, err := publish(ctx, ev)
+	if err != nil {
+		s.asked.remove(id)
+		cancel()
+		return nil, fmt.Errorf("socketio: ask: %w", err)
+	}
+	return &inquiry{s, id, asked, of, ctx, cancel}, nil
+}
+
+// each yields the answers as they come.
+func (q *inquiry) each(yield func(Answer, error) bool) {
+	defer q.cancel()
+	defer q.srv.asked.remove(q.id)
+	of, asked, ctx := q.of, q.asked, q.ctx
+	now, looks := of.members, 0
+	look := time.NewTicker(membersPeriod)
+	defer look.Stop()
+	for {
+		got, complete := asked.progress(of, now, looks > 1)
+		for _, a := range got {
+			if !yield(a, nil) {
+				return
+			}
+		}
+		if complete {
+			if err := asked.unanswered(of, now, nil); err != nil {
+				yield(Answer{}, err)
+			}
 			return
 		}
-		now, looks := of.members, 0
-		look := time.NewTicker(membersPeriod)
-		defer look.Stop()
-		for {
-			got, complete := asked.progress(of, now, looks > 1)
-			for _, a := range got {
-				if !yield(a, nil) {
-					return
-				}
+		select {
+		case <-asked.news:
+		case <-look.C:
+			if members, err := q.srv.adapter.Nodes(ctx); err == nil && of.members != nil {
+				now = members
 			}
-			if complete {
-				if err := asked.unanswered(of, now, nil); err != nil {
-					yield(Answer{}, err)
-				}
-				return
-			}
-			select {
-			case <-asked.news:
-			case <-look.C:
-				if members, err := s.adapter.Nodes(ctx); err == nil && of.members != nil {
-					now = members
-				}
-				looks++ // the second is of members who were heard since
-			case <-ctx.Done():
-				yield(Answer{}, asked.unanswered(of, now, context.Cause(ctx)))
-				return
-			case <-s.ctx.Done():
-				yield(Answer{}, ErrDisconnected)
-				return
-			}
+			looks++ // the second is of members who were heard since
+		case <-ctx.Done():
+			yield(Answer{}, asked.unanswered(of, now, context.Cause(ctx)))
+			return
+		case <-q.srv.ctx.Done():
+			yield(Answer{}, ErrDisconnected)
+			return
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -66,8 +65,11 @@ func wantPartial(t *testing.T, err error, cause error, nodes ...adapter.NodeID) 
 	}
 }
 
-func collect(answers iter.Seq2[Answer, error]) (got []Answer, err error) {
-	for a, e := range answers {
+func collect(answers *Answers, err error) (got []Answer, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	for a, e := range answers.All() {
 		if e != nil {
 			return got, e
 		}
@@ -140,7 +142,7 @@ func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	if found, err := n1.To().FetchSockets(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("nobody was asked, and %+v found: %v", found, err)
 	}
-	if _, err := one(n1.ToSocket("elsewhere").EmitWithAck(t.Context(), "who?")); errors.Is(err, ErrDisconnected) {
+	if _, err := one(n1.ToSocket("elsewhere").inquire(t.Context(), "who?", nil)); errors.Is(err, ErrDisconnected) {
 		t.Errorf("got %v of a socket that may be connected", err)
 	}
 }

@@ -35,7 +35,7 @@ func (r RemoteSocket) Emit(ctx context.Context, event string, args ...any) error
 // EmitWithAck sends an event to the socket and waits for its ack; see
 // [Socket.EmitWithAck].
 func (r RemoteSocket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
-	return one(r.ns.ToSocket(r.ID).EmitWithAck(ctx, event, args...))
+	return one(r.ns.ToSocket(r.ID).inquire(ctx, event, args))
 }
 
 // Join makes the socket join rooms; see [Broadcast.SocketsJoin].

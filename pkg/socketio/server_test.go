@@ -64,7 +64,12 @@ func TestAcksOfOneAndOfMany(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		var last error
-		for answer, err := range n.EmitWithAck(t.Context(), "q") {
+		answers, err := n.EmitWithAck(t.Context(), "q")
+		if err != nil {
+			done <- err
+			return
+		}
+		for answer, err := range answers.All() {
 			if err != nil {
 				last = err
 				break
@@ -116,7 +121,9 @@ func TestAckNamesWhoWasSilent(t *testing.T) {
 	}()
 	var answered []string
 	var silent *UnansweredError
-	for answer, err := range n.Timeout(time.Second).EmitWithAck(t.Context(), "q") {
+	answers, err := n.Timeout(time.Second).EmitWithAck(t.Context(), "q")
+	must(t, err)
+	for answer, err := range answers.All() {
 		if err != nil {
 			if !errors.As(err, &silent) {
 				t.Fatal(err)
@@ -305,7 +312,9 @@ func TestTwoNodesAreOne(t *testing.T) {
 		return e.Ack(x + y)
 	})
 	var answers []string
-	for answer, err := range n1.ServerSideEmitWithAck(t.Context(), "sum", 2, 3) {
+	sums, err := n1.ServerSideEmitWithAck(t.Context(), "sum", 2, 3)
+	must(t, err)
+	for answer, err := range sums.All() {
 		must(t, err)
 		answers = append(answers, string(answer.Node)+"="+string(answer.Raw(0)))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"iter"
 
 	"go.uber.org/zap"
 
@@ -33,19 +32,17 @@ func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...an
 	return err
 }
 
-// ServerSideEmitWithAck is ServerSideEmit and yields the answers of the other
-// nodes as they come. Where a node did not answer, the last value is an
-// *UnansweredError that names it. Args of an answer are what the node's handler
-// acked with.
-func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, args ...any) iter.Seq2[Answer, error] {
+// ServerSideEmitWithAck is ServerSideEmit and gathers the answers of the other nodes, as
+// EmitWithAck does. Args of an answer are what the node's handler acked with.
+func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	ev, err := n.serverSideEvent(event, args)
 	if err != nil {
-		return func(yield func(Answer, error) bool) { yield(Answer{}, err) }
+		return nil, err
 	}
-	return n.srv.ask(ctx, ev, asking{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
-		of, err := n.srv.askAll(ctx, ev)
+	return n.srv.gather(n.srv.ask(ctx, ev, asking{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
+		of, _, err := n.srv.askAll(ctx, ev)
 		return of.without(n.srv.adapter.Node()), err
-	})
+	}))
 }
 
 // serverSideEvent puts the namespace in front of the event's own array.
@@ -87,14 +84,9 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 	if ev.Ask != "" {
 		a := s.newAnswering(ev)
 		a.begin(answers{Who: []string{""}})
-		e.reply = func(args []any) error {
-			data, attachments, err := encodeArray(args)
-			if err != nil {
-				return err
-			}
+		e.reply = func(data []byte, attachments [][]byte) {
 			a.timer.Stop()
 			a.add(ack{Args: data, Attachments: attachments})
-			return nil
 		}
 	}
 	n.mail.put(s.spawn, func() {

@@ -336,14 +336,14 @@ func (s *Socket) rescue() {
 }
 
 // sendAck answers an event of the client.
-func (s *Socket) sendAck(id string, args []any) error {
-	data, attachments, err := encodeArray(args)
-	if err != nil {
-		return err
-	}
-	return s.queueAck(enginePackets(&packet.Packet{
+func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
+	ps := enginePackets(&packet.Packet{
 		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
-	}, false))
+	}, false)
+	if s.queueAck(ps) != nil {
+		return ErrDisconnected
+	}
+	return nil
 }
 
 // tellOutgoing reports an event that is queued. s.mu is held.

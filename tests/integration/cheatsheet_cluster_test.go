@@ -48,7 +48,11 @@ var clusterRows = map[int]func(*party){
 		}
 		var heard []string
 		srv, ctx := p.a.Server, p.Context()
-		for answer, err := range srv.ServerSideEmitWithAck(ctx, "news", 1) {
+		answers, err := srv.ServerSideEmitWithAck(ctx, "news", 1)
+		if err != nil {
+			p.Fatal(err)
+		}
+		for answer, err := range answers.All() {
 			heard = append(heard, fmt.Sprintf("%s: %s, %v", answer.Node, answer.Raw(0), err))
 		}
 		if want := []string{`b: "b", <nil>`}; !slices.Equal(heard, want) {

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"iter"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/socketio"
@@ -11,7 +10,7 @@ import (
 type (
 	server  = *socketio.Server
 	socket  = *socketio.Socket
-	answers = iter.Seq2[socketio.Answer, error]
+	answers = *socketio.Answers
 )
 
 // serverRows are the rows 1 to 26: what a server sends. The code in them is the
@@ -93,12 +92,12 @@ var serverRows = map[int]func(*party){
 		})
 	},
 	14: func(p *party) {
-		p.asks(func(ctx context.Context, _ server, s socket) answers {
+		p.asks(func(ctx context.Context, _ server, s socket) (answers, error) {
 			return s.To("r1").Timeout(time.Second).EmitWithAck(ctx, "news", 1)
 		})
 	},
 	15: func(p *party) {
-		p.asks(func(ctx context.Context, _ server, s socket) answers {
+		p.asks(func(ctx context.Context, _ server, s socket) (answers, error) {
 			return s.Broadcast().Timeout(time.Second).EmitWithAck(ctx, "news", 1)
 		})
 	},
@@ -155,12 +154,12 @@ var serverRows = map[int]func(*party){
 		})
 	},
 	25: func(p *party) {
-		p.asks(func(ctx context.Context, srv server, _ socket) answers {
+		p.asks(func(ctx context.Context, srv server, _ socket) (answers, error) {
 			return srv.Timeout(time.Second).EmitWithAck(ctx, "news", 1)
 		})
 	},
 	26: func(p *party) {
-		p.asks(func(ctx context.Context, srv server, _ socket) answers {
+		p.asks(func(ctx context.Context, srv server, _ socket) (answers, error) {
 			return srv.To("r1").Timeout(time.Second).EmitWithAck(ctx, "news", 1)
 		})
 	},

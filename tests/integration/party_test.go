@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http/httptest"
 	"regexp"
 	"slices"
@@ -251,14 +250,18 @@ func (p *party) emits(event string, emit func(ctx context.Context, srv *socketio
 
 // asks is emits for a row that asks several clients: those whom the document
 // names answer, and where nothing gets through they are named in the error.
-func (p *party) asks(ask func(ctx context.Context, srv *socketio.Server, s *socketio.Socket) iter.Seq2[socketio.Answer, error]) {
+func (p *party) asks(ask func(ctx context.Context, srv *socketio.Server, s *socketio.Socket) (*socketio.Answers, error)) {
 	p.Helper()
 	var ids, answered []string
 	for _, name := range p.row.who {
 		ids = append(ids, p.id(name))
 	}
 	slices.Sort(ids)
-	for answer, err := range ask(p.Context(), p.a.Server, p.sockets["me"]) {
+	answers, err := ask(p.Context(), p.a.Server, p.sockets["me"])
+	if err != nil {
+		p.Fatal(err)
+	}
+	for answer, err := range answers.All() {
 		if err != nil {
 			p.Fatal(err)
 		}
@@ -274,7 +277,10 @@ func (p *party) asks(ask func(ctx context.Context, srv *socketio.Server, s *sock
 	p.those(true, p.row.who, "news", "1")
 
 	p.deafen()
-	for answer, err := range ask(p.Context(), p.a.Server, p.sockets["me"]) {
+	if answers, err = ask(p.Context(), p.a.Server, p.sockets["me"]); err != nil {
+		p.Fatal(err)
+	}
+	for answer, err := range answers.All() {
 		silent := (*socketio.UnansweredError)(nil)
 		if !errors.As(err, &silent) || !slices.Equal(silent.Sockets, ids) || !errors.Is(err, context.DeadlineExceeded) {
 			p.Errorf("got %s, %v, want that %q are silent", answer.SocketID, err, ids)

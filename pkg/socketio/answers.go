@@ -1,0 +1,87 @@
+package socketio
+
+import (
+	"iter"
+	"sync"
+)
+
+// Answers are the answers to an event that was sent with EmitWithAck, as they come.
+// They are gathered whether or not anybody looks at them, until all have come or the
+// time is up. Safe for concurrent use.
+type Answers struct {
+	mu   sync.Mutex
+	got  []Answer
+	err  error
+	done bool
+	more chan struct{} // closed when something has come since
+}
+
+func newAnswers() *Answers { return &Answers{more: make(chan struct{})} }
+
+// All yields the answers in the order in which they came, and waits for those that have
+// not yet. Where not everybody answered, the last value is the error: an
+// *UnansweredError that names who did not, or ErrDisconnected if the server was closed.
+// Ranging again yields the same again.
+func (a *Answers) All() iter.Seq2[Answer, error] {
+	return func(yield func(Answer, error) bool) {
+		for next := 0; ; {
+			a.mu.Lock()
+			got, done, err, more := a.got[next:], a.done, a.err, a.more
+			a.mu.Unlock()
+			for _, answer := range got {
+				if !yield(answer, nil) {
+					return
+				}
+			}
+			next += len(got)
+			switch {
+			case !done:
+				<-more // the time of the question bounds it
+			case err != nil:
+				yield(Answer{}, err)
+				return
+			default:
+				return
+			}
+		}
+	}
+}
+
+// add records an answer, or the error that ends them.
+func (a *Answers) add(answer Answer, err error) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.err = err
+	} else {
+		a.got = append(a.got, answer)
+		close(a.more)
+		a.more = make(chan struct{})
+	}
+	return true
+}
+
+// end says that nothing more comes.
+func (a *Answers) end() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done = true
+	close(a.more)
+}
+
+// gather starts gathering the answers to a question.
+func (s *Server) gather(q *inquiry, err error) (*Answers, error) {
+	if err != nil {
+		return nil, err
+	}
+	a := newAnswers()
+	if q == nil { // nobody was asked
+		a.end()
+		return a, nil
+	}
+	s.spawn(func() { // ends with the question
+		defer a.end()
+		q.each(a.add)
+	})
+	return a, nil
+}
