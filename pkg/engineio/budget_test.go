@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -31,9 +32,7 @@ func (b *bench) dialStalled() (net.Conn, *Conn) {
 
 func (b *bench) withinBudget() {
 	b.Helper()
-	if n := b.Stats().QueuedBytes; n > int64(b.o.QueueBudget) {
-		b.Fatalf("%d bytes are queued, of %d", n, b.o.QueueBudget)
-	}
+	b.until(func() bool { return b.Stats().QueuedBytes <= int64(b.o.QueueBudget) })
 }
 
 func isCut(c *Conn) bool {
@@ -59,6 +58,7 @@ func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
 	if err := conns[0].Send(Text(bytes.Repeat([]byte("y"), 50_000))); err != nil {
 		t.Errorf("who has little is refused: %v", err)
 	}
+	b.until(func() bool { return b.Stats().BudgetCuts > 0 })
 	b.withinBudget()
 	if isCut(conns[0]) || !isCut(conns[1]) || isCut(conns[2]) || b.Stats().BudgetCuts != 1 {
 		t.Errorf("cut: %v, %v, %v", isCut(conns[0]), isCut(conns[1]), isCut(conns[2]))
@@ -102,8 +102,8 @@ func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 		p := Text(append(fmt.Appendf(nil, "%d:", i), make([]byte, 64<<10)...))
 		for _, c := range all {
 			_ = c.Send(p) // some are closed
-			b.withinBudget()
 		}
+		b.withinBudget()
 		if err := reader.WaitQueue(t.Context(), 0); err != nil { // it is given the time to read
 			t.Fatal(err)
 		}
@@ -223,7 +223,7 @@ func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
 				default:
 					_ = c.Send(p) // some are closed
 				}
-				if n := b.Stats().QueuedBytes; n < 0 || n > int64(b.o.QueueBudget)+senders*packet {
+				if n := b.Stats().QueuedBytes; n < 0 || n > int64(2*b.o.QueueBudget+len(conns)*packet) {
 					t.Errorf("%d bytes are queued", n)
 				}
 			}
@@ -254,4 +254,69 @@ func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
 		defer b.mu.Unlock()
 		return b.counts.queued.Load() == 0 && len(b.leaving) == 0
 	})
+}
+
+// Nobody who queues packets waits until connections are sorted and closed, also where
+// closing one takes long.
+func TestQueueBudgetIsKeptByAnotherGoroutine(t *testing.T) {
+	closing, finish := make(chan struct{}), make(chan struct{})
+	once := sync.OnceFunc(func() { close(closing) })
+	b := setUp(t, Options{QueueBudget: 600_000, SendQueueBytes: 1 << 20, Admit: func(*http.Request) (func(), error) {
+		return func() {
+			once()
+			<-finish
+		}, nil
+	}})
+	b.open()
+	large := receive(t, b.conns)
+	must(t, large.Send(Text(make([]byte, 500_000))))
+	sid := b.open()
+	small := receive(t, b.conns)
+	must(t, small.Send(Text(make([]byte, 110_000))))
+	receive(t, closing) // on the goroutine of the shedder, which is stuck
+	must(t, small.Send(Text([]byte("more"))))
+	close(finish)
+	b.withinBudget()
+	if body := b.poll(sid); !isCut(large) || len(body) != 110_000+7 {
+		t.Errorf("large cut: %v, %d bytes polled", isCut(large), len(body))
+	}
+}
+
+// While the shedder is stuck the sum stays bounded: connections with more than their
+// share are closed as they get more, those with less are not.
+func TestQueueBudgetWithoutShedder(t *testing.T) {
+	const conns, packet = 10, 10_000
+	stuck, finish := make(chan struct{}), make(chan struct{})
+	first := true
+	b := setUp(t, Options{QueueBudget: 1 << 20, SendQueueBytes: 16 << 20, Admit: func(*http.Request) (func(), error) {
+		if !first {
+			return nil, nil
+		}
+		first = false
+		return func() {
+			close(stuck)
+			<-finish
+		}, nil
+	}})
+	defer close(finish)
+	b.open()
+	must(t, receive(t, b.conns).Send(Text(make([]byte, 2<<20))))
+	receive(t, stuck)
+	var all []*Conn
+	for range conns {
+		b.open()
+		all = append(all, receive(t, b.conns))
+	}
+	_ = all[0].Send(Text([]byte("little")))
+	for range 1000 {
+		for _, c := range all[1:] {
+			_ = c.Send(Text(make([]byte, packet))) // some are closed
+		}
+	}
+	if n, most := b.Stats().QueuedBytes, int64(2<<20+2*b.o.QueueBudget+conns*packet); n > most {
+		t.Errorf("%d bytes queued, more than %d", n, most)
+	}
+	if all[0].cause() != nil {
+		t.Errorf("a connection with little queued is closed by %v", all[0].cause())
+	}
 }

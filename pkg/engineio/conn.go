@@ -155,15 +155,13 @@ func (c *Conn) Recv() (Message, error) { return c.source.recv() }
 // the connection is closed instead, with [TransportError] wrapping [ErrSlowClient].
 // So a queue is never longer than that and what one call adds, and no message is
 // too large for a client that keeps up. If [Options.QueueBudget] is exceeded now,
-// the connections that have the most queued are closed likewise, wrapping
+// the connections that have the most queued are closed soon, wrapping
 // [ErrQueueBudget]; this one may be among them. The error is the *[CloseError] of a
 // connection that is closed.
 func (c *Conn) Send(ps ...*Packet) error {
 	c.mu.Lock()
-	err := c.offer(ps...)
-	c.mu.Unlock()
-	c.server.keepBudget()
-	return err
+	defer c.mu.Unlock()
+	return c.offer(ps...)
 }
 
 // offer queues packets, or closes the connection because it is too slow. c.mu is
@@ -180,7 +178,11 @@ func (c *Conn) offer(ps ...*Packet) error {
 		c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
 		return c.closed
 	}
+	if c.keepBudget(); c.closed != nil {
+		return c.closed
+	}
 	c.push(ps...)
+	c.server.wakeShedder()
 	return nil
 }
 
@@ -189,18 +191,16 @@ func (c *Conn) offer(ps ...*Packet) error {
 // long-polling the same limit holds between two polls. TrySend never closes the
 // connection because of its own queue. It reports whether it queued the packets.
 func (c *Conn) TrySend(ps ...*Packet) bool {
-	sent := c.trySend(ps)
-	c.server.keepBudget()
-	return sent
-}
-
-func (c *Conn) trySend(ps []*Packet) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed != nil || len(ps) == 0 || c.queued >= min(volatileQueueBytes, c.server.o.SendQueueBytes) {
 		return false
 	}
+	if c.keepBudget(); c.closed != nil {
+		return false
+	}
 	c.push(ps...)
+	c.server.wakeShedder()
 	return true
 }
 

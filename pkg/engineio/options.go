@@ -42,7 +42,8 @@ type Options struct {
 	SendQueueBytes int
 	// QueueBudget is none: the most bytes that may be queued on all connections
 	// together. If more are, those that have the most queued are closed, until an
-	// eighth of the budget is free; see [Conn.Send]. A packet counts once for each
+	// eighth of the budget is free; see [Conn.Send]. That takes a moment, in which
+	// connections are closed that exceed their equal share of the budget and get more. A packet counts once for each
 	// connection, though those share its memory.
 	QueueBudget int
 	// Transports is polling and websocket: the transports that are served.

@@ -28,7 +28,7 @@ type Server struct {
 	o          Options
 	serve      func(*Conn)
 	log        *zap.Logger
-	shedding   sync.Mutex // held by who cuts connections, taken before all others
+	shedder    *shedder // nil without a budget
 	origins    *Origins
 	upgrades   []string // offered by a handshake by polling
 	badOrigins refusedOrigins
@@ -85,6 +85,9 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 	}
 	s.handler = s.origins.CORS(s.handler)
 	s.wheel = newWheel(tickFor(min(o.PingInterval, o.PingTimeout)))
+	if o.QueueBudget > 0 {
+		s.shedder = newShedder(s)
+	}
 	return s, nil
 }
 
@@ -267,10 +270,13 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 }
 
-// finish stops the timers, which bound the waits of closing connections, after
-// the last of those.
+// finish stops the timers, which bound the waits of closing connections, and the
+// shedder after the last of those.
 func (s *Server) finish() {
 	s.tasks.Wait()
 	s.wheel.stop()
+	if s.shedder != nil {
+		s.shedder.stop()
+	}
 	close(s.finished)
 }

@@ -137,7 +137,6 @@ func (t *websocketTransport) pong(data string) (err error) {
 	if !mine {
 		return t.writeNow(p)
 	}
-	t.c.server.keepBudget()
 	return err
 }
 
