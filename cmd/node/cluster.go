@@ -88,10 +88,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
-	limit := c.BacklogLimit
-	if limit == 0 {
-		limit = -1 // none; 0 is the library's default
-	}
+	limit, ttl := c.backlogs()
 	a, err := redis.New(ctx, redis.Options{
 		Redis:        target,
 		Node:         adapter.NodeID(c.NodeID),
@@ -99,7 +96,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		Prefix:       string(c.RedisPrefix),
 		Partitions:   c.partitions(),
 		BacklogLimit: limit,
-		BacklogTTL:   c.BacklogTTL,
+		BacklogTTL:   ttl,
 		ClockTTL:     c.clockTTL(),
 		Timeout:      c.RedisTimeout,
 		Logger:       log,

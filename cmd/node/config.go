@@ -72,7 +72,7 @@ type config struct {
 
 	RecoveryWindow  time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
 	RecoveryClients string        `split_words:"true" default:"recognized" oneof:"recognized requested all" desc:"which clients can recover if they do not choose it themselves: those that are recognized as the JavaScript client, none, or all; see docs/clients.md"`
-	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 keeps none"`
+	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 switches recovery off, and events are kept for a minute only"`
 	BacklogTTL      time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
 	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
 
@@ -179,7 +179,7 @@ func (c *config) validateRecovery(r *report) {
 		return
 	}
 	if c.BacklogLimit == 0 {
-		r.warn("REJOIN_BACKLOG_LIMIT=0: without backlogs nobody can be told what was missed, so recovery is off; REJOIN_RECOVERY_WINDOW=0s says so too")
+		r.warn("REJOIN_BACKLOG_LIMIT=0: missed events cannot be replayed, so recovery is off; REJOIN_RECOVERY_WINDOW=0s says so too")
 		return
 	}
 	refresh := socketio.RefreshPeriod(c.RecoveryWindow)
@@ -192,6 +192,21 @@ func (c *config) validateRecovery(r *report) {
 
 // recovers reports whether clients can come back.
 func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit > 0 }
+
+// What is kept of a room where nothing can be recovered: a socket that a command
+// joins to the room gets from it what was published until its node has subscribed.
+const (
+	joinBacklogLimit = 1000
+	joinBacklogTTL   = time.Minute
+)
+
+// backlogs returns how many of a room's events are kept, and for how long.
+func (c *config) backlogs() (limit int, ttl time.Duration) {
+	if c.BacklogLimit == 0 {
+		return joinBacklogLimit, joinBacklogTTL
+	}
+	return c.BacklogLimit, c.BacklogTTL
+}
 
 // clockTTL is how long a client's offset can be checked against the clock: longer
 // than its session can live.

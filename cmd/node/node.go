@@ -265,11 +265,8 @@ func recovers(clients string) func(string, *engineio.Handshake) bool {
 
 // newMemory returns the cluster's shared part, of a cluster of one.
 func newMemory(c config) *adapter.Memory {
-	limit := c.BacklogLimit
-	if limit == 0 {
-		limit = -1 // none; 0 is the library's default
-	}
-	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: c.BacklogTTL})
+	limit, ttl := c.backlogs()
+	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl})
 }
 
 // publicHandler routes what clients ask for.

@@ -22,7 +22,9 @@ const (
 // MemoryOptions configure a [Memory]. Zero fields mean the defaults.
 type MemoryOptions struct {
 	// BacklogLimit is how many of a room's newest events can be replayed: 1000 by
-	// default, none if negative. Up to twice as many are kept.
+	// default, none if negative. Up to twice as many are kept. Without any, sockets
+	// that a command joins to a room may miss what is published right after it,
+	// and are cut if they do.
 	BacklogLimit int
 
 	// BacklogTTL is how long a room may be silent before its backlog is dropped,

@@ -190,7 +190,9 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 // SocketsJoin makes the target's members join rooms. It returns when that has
 // its place in the order: of what is published to these rooms before they get
 // nothing, and of what is published after, everything but volatile events, also
-// where they join a little later on their nodes.
+// where they join a little later on their nodes. This does not depend on recovery:
+// the nodes read what was published meanwhile from the rooms' backlogs. A socket
+// that can't be given all of it is cut.
 func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }

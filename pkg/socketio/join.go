@@ -129,13 +129,14 @@ func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cu
 // complete makes of a join that has begun a membership: the node hears the rooms,
 // the session names them, and then the gate opens. A join by command begins where
 // the command stands, which has passed, so what the rooms got since is read and
-// put among what was held. Whoever calls it holds the right to change.
+// put among what was held: also without recovery, since other nodes may publish as
+// soon as the command has its position. Whoever calls it holds the right to change.
 func (s *Socket) complete(ctx context.Context, names []string, command *adapter.Cursor) error {
 	list := inNamed(s.nsName, names)
 	at, err := s.ns.srv.adapter.Subscribe(ctx, list...)
 	subscribed := err == nil
 	var missed []*delivery
-	if subscribed && command != nil && s.ns.recovery() {
+	if subscribed && command != nil {
 		at = *command
 		missed, err = s.since(ctx, list, at)
 	}

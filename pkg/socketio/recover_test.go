@@ -306,6 +306,34 @@ func TestAnEventRightAfterSocketsJoinIsNotMissed(t *testing.T) {
 	b.quiet()
 }
 
+// The promise of SocketsJoin does not depend on recovery: whatever is published
+// after the command has its position reaches the sockets that it joined.
+func TestEventsRightAfterSocketsJoinWithoutRecovery(t *testing.T) {
+	for _, nodes := range []int{1, 2} {
+		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
+			c := newCluster(adapter.MemoryOptions{})
+			var all []*testNode
+			var clients []*wire
+			for i := range nodes {
+				n := c.node(t, adapter.NodeID(fmt.Sprint("node", i)), Options{RecoveryWindow: -1})
+				joining(n.Namespace)
+				all, clients = append(all, n), append(clients, n.client(t))
+			}
+			must(t, all[0].To("r").Emit(t.Context(), "before"))
+			must(t, all[0].SocketsJoin(t.Context(), "r"))
+			var want []string
+			for i := range 200 {
+				must(t, all[i%nodes].To("r").Emit(t.Context(), "n", i))
+				want = append(want, numbered(i))
+			}
+			for _, w := range clients {
+				w.want(want...)
+				w.quiet()
+			}
+		})
+	}
+}
+
 // A reluctantAdapter does not subscribe one room.
 type reluctantAdapter struct {
 	adapter.Adapter

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -147,13 +148,18 @@ func (g *generation) catchUp() error {
 
 	p.mu.Lock()
 	after := make(map[string]adapter.Position, len(p.rooms))
+	tail, begun := p.tail, p.begun
 	for name, h := range p.rooms {
-		if p.begun || p.limit > 0 {
+		if begun || p.limit > 0 {
 			after[name] = p.trail.from(g.server.run, h.from, p.tail)
 		}
 	}
 	p.mu.Unlock()
 	missed, err := p.missed(ctx, g.epoch, after, end)
+	if lag := end.Time().Sub(tail.Time()); err == nil && begun && lag > p.life {
+		// A backlog may have expired since, which looks like a room without events.
+		err = fmt.Errorf("%w: the feed is %v behind, and backlogs are kept for %v", adapter.ErrTrimmed, lag, p.life)
+	}
 	if err != nil && !errors.Is(err, adapter.ErrTrimmed) {
 		return err
 	}

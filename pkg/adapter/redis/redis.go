@@ -40,10 +40,13 @@ type Options struct {
 	Partitions int
 
 	// BacklogLimit is how many of a room's newest events can be replayed: 1000 by
-	// default, none if negative. About twice as many are kept.
+	// default, none if negative. About twice as many are kept. Without any, a
+	// subscription that breaks cannot be repaired, and sockets that a command
+	// joins to a room are cut, because they may have missed events.
 	BacklogLimit int
 	// BacklogTTL is how long a silent room's backlog is kept, one hour by default.
-	// It must be longer than any cursor waits to be used.
+	// It must be longer than any cursor waits to be used. A feed that was
+	// interrupted for longer is not repaired: all its members are cut.
 	BacklogTTL time.Duration
 	// ClockTTL is how long the clock remembers its entries, ten minutes by
 	// default. A lost history is found by cursors that are younger.
