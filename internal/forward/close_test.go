@@ -100,7 +100,7 @@ func TestClose(t *testing.T) {
 	if n := near.Stats(); n.Open != 0 || n.Forwarded[Failed] != 1 {
 		t.Errorf("%+v", n)
 	}
-	c.unknown(near, c.open(owner))
+	c.expect(near, "GET", c.open(owner), "", "6") // the session lives: another node is to be asked
 }
 
 func TestCloseDoesNotWaitForEver(t *testing.T) {

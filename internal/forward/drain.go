@@ -82,7 +82,7 @@ func (f *Forwarder) depart(ctx context.Context, transport *http.Transport, p *pa
 
 // askToLeave has the owner of a WebSocket's session send its client away.
 func (f *Forwarder) askToLeave(ctx context.Context, transport *http.Transport, p *passage) error {
-	addr, err := f.addresses.of(ctx, p.owner)
+	addr, err := f.locate(ctx, p.owner, "")
 	if err != nil {
 		return err
 	}

@@ -133,7 +133,6 @@ func TestDrainCutsWhatItsOwnerKeeps(t *testing.T) {
 			owner, near := c.nodes[0], c.nodes[1]
 			ws := c.move(near, c.open(owner))
 			spoil(c, owner)
-			near.addresses.now = func() time.Time { return time.Now().Add(addressLife) }
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			drained := make(chan error, 1)

@@ -60,7 +60,6 @@ type Options struct {
 type Forwarder struct {
 	o         Options
 	log       *zap.Logger
-	addresses *addresses
 	transport *http.Transport
 	errors    *log.Logger // the proxy's
 	now       func() time.Time
@@ -100,7 +99,6 @@ func New(o Options) (*Forwarder, error) {
 			return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
 		})),
 		now:       time.Now,
-		addresses: newAddresses(o.Directory),
 		transport: newTransport(o.Timeout),
 		errors:    proxyLog,
 		finished:  make(chan struct{}),
@@ -111,7 +109,8 @@ func New(o Options) (*Forwarder, error) {
 }
 
 // Close forwards nothing from now on, cuts what is under way and waits for its
-// end. A poll that is cut is answered as one of an unknown session. When ctx ends
+// end. A poll that is cut is answered as one of an unknown session, because the cut
+// ends the session; later ones are answered by engineio as undecided. When ctx ends
 // Close returns its cause.
 func (f *Forwarder) Close(ctx context.Context) error {
 	f.mu.Lock()

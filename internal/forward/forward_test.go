@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -162,6 +163,57 @@ func TestOwnerGone(t *testing.T) {
 		"/engine.io/?EIO=4&transport=websocket&sid=dead"+strings.Repeat("x", 16), nil)
 	if err == nil || res.StatusCode != 400 {
 		t.Errorf("upgrade: %v", err)
+	}
+}
+
+// A node that was replaced by one with its id at another address is found there, and
+// gets each request once, whatever is at the former address now.
+func TestOwnerMoved(t *testing.T) {
+	c := setUp(t, 3, nil)
+	a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	for name, former := range map[string]string{
+		"nobody": closedPort(t), "another node": b.internal.Listener.Addr().String(), "a stranger": stranger.Listener.Addr().String(),
+	} {
+		c.book.mu.Lock()
+		c.book.known = map[string]string{d.id: former}
+		c.book.mu.Unlock()
+		sid := c.open(d)
+		c.expect(a, "POST", sid, "4"+name, "ok")
+		c.expect(a, "GET", sid, "", "4"+name)
+		ws := c.move(a, sid)
+		ws.Close()
+		until(t, func() bool { return a.Stats().Open == 0 })
+	}
+	if n := a.Stats().Forwarded; n[OK] != 9 || n[NoOwner]+n[Failed] != 0 {
+		t.Errorf("%v, want 9 ok", n)
+	}
+}
+
+// As long as the directory says nothing, a session is not declared unknown.
+func TestDirectoryUnavailable(t *testing.T) {
+	c := setUp(t, 2, nil)
+	a, b := c.nodes[0], c.nodes[1]
+	sid := c.open(b)
+	c.book.mu.Lock()
+	c.book.fault = errors.New("no answer")
+	c.book.mu.Unlock()
+	c.expect(a, "GET", sid, "", "6")
+	if res, body := c.do(a, "POST", sid, "4hi"); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("POST: %s %s, want 503", res.Status, body)
+	}
+	c.book.mu.Lock()
+	c.book.known = map[string]string{b.id: closedPort(t)} // it may have moved
+	c.book.mu.Unlock()
+	c.expect(a, "GET", sid, "", "6")
+	c.book.mu.Lock()
+	c.book.fault = nil
+	c.book.mu.Unlock()
+	c.expect(a, "POST", sid, "4hi", "ok")
+	c.expect(a, "GET", sid, "", "4hi")
+	if n := a.Stats().Forwarded; n[Undecided] != 3 || n[OK] != 2 {
+		t.Errorf("%v, want 3 undecided and 2 ok", n)
 	}
 }
 

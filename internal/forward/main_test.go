@@ -32,11 +32,22 @@ const secret = "a secret of the test's cluster"
 type book struct {
 	mu        sync.Mutex
 	addresses map[string]string
+	known     map[string]string // what it has read of addresses, which is all until there is some
+	fault     error             // why it cannot be read
 }
 
-func (b *book) Address(_ context.Context, node adapter.NodeID) (string, error) {
+func (b *book) Address(ctx context.Context, node adapter.NodeID, stale string) (string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, bounded := ctx.Deadline(); !bounded {
+		return "", errors.New("a look-up without a deadline")
+	}
+	if addr := b.known[string(node)]; addr != "" && addr != stale {
+		return addr, nil
+	}
+	if b.fault != nil {
+		return "", b.fault
+	}
 	addr, ok := b.addresses[string(node)]
 	if !ok {
 		return "", fmt.Errorf("book: %s: %w", node, adapter.ErrNoNode)

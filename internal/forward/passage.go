@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
 const (
@@ -63,35 +64,76 @@ type passage struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	client  *wire // once the client's connection has been taken over
-	err     error // why there is no answer
+	err     error // why the last node that was asked gave no answer
 }
 
-// Forward answers a request of another node's session by that node. It returns
-// false, and has written nothing, if there is no answer to be had. It has the
-// form of engineio's Options.Forward, whose contract says what it can rely on.
-func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string) bool {
+// Forward answers a request of another node's session by that node. It has the form
+// of engineio's Options.Forward, whose contract says what it may rely on and what its
+// error means.
+func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string) error {
 	p := &passage{ResponseWriter: w, f: f, owner: owner, sid: r.URL.Query().Get("sid"), upgrade: websocket.IsWebSocketUpgrade(r)}
 	p.ctx, p.cancel = context.WithCancelCause(r.Context())
 	if !f.enter(p) {
 		p.cancel(errClosed)
-		return false
+		return errClosed
 	}
 	defer f.leave(p)
-	addr, err := f.addresses.of(p.ctx, owner)
-	if err != nil {
-		p.fail(r, err)
-		return false
+	addr, err := f.locate(p.ctx, owner, "")
+	if err == nil {
+		err = p.pass(r, addr)
 	}
+	if absent(err) { // it may have moved since the directory was read
+		switch now, looked := f.locate(p.ctx, owner, addr); {
+		case looked != nil:
+			err = looked
+		case now != addr:
+			err = p.passAgain(r, now)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	return p.fail(r, err)
+}
+
+// pass has the node at an address answer. It returns why there is no answer.
+func (p *passage) pass(r *http.Request, addr string) error {
+	p.err = nil
 	proxy := httputil.ReverseProxy{
-		Rewrite:        func(pr *httputil.ProxyRequest) { f.address(pr, owner, addr) },
-		Transport:      f.transport,
+		Rewrite:        func(pr *httputil.ProxyRequest) { p.f.address(pr, p.owner, addr) },
+		Transport:      p.f.transport,
 		FlushInterval:  -1,
-		ErrorLog:       f.errors,
+		ErrorLog:       p.f.errors,
 		ModifyResponse: p.check,
-		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { p.fail(r, err) },
+		ErrorHandler:   func(_ http.ResponseWriter, _ *http.Request, err error) { p.err = err },
 	}
 	proxy.ServeHTTP(p, r.WithContext(p.ctx))
-	return p.err == nil || p.client != nil
+	if p.client != nil {
+		return nil // there was an answer
+	}
+	return p.err
+}
+
+// passAgain is pass after another node has had the request's body.
+func (p *passage) passAgain(r *http.Request, addr string) error {
+	if r.GetBody != nil {
+		body, err := r.GetBody()
+		if err != nil {
+			return fmt.Errorf("forward: %w", err)
+		}
+		r.Body = body
+	}
+	return p.pass(r, addr)
+}
+
+// errNotOwner says that the node at the owner's address is another one.
+var errNotOwner = errors.New("forward: another node has the owner's address")
+
+// absent reports whether a request has failed because the owner is not at the address
+// that it was sent to. The owner has not seen it then.
+func absent(err error) bool {
+	dial := (*net.OpError)(nil)
+	return errors.Is(err, errNotOwner) || errors.As(err, &dial) && dial.Op == "dial"
 }
 
 // address makes a client's request one for the owner.
@@ -108,11 +150,13 @@ func (f *Forwarder) address(pr *httputil.ProxyRequest, owner, addr string) {
 
 // answered returns why a response is not the answer of the node that was asked.
 func answered(res *http.Response, node string) error {
-	if reason := res.Header.Get(headerRefused); reason != "" {
+	switch reason, from := res.Header.Get(headerRefused), res.Header.Get(headerFrom); {
+	case reason == string(Misdirected):
+		return fmt.Errorf("%w: not %s", errNotOwner, node)
+	case reason != "":
 		return fmt.Errorf("forward: node %s has refused the request as %s", node, reason)
-	}
-	if from := res.Header.Get(headerFrom); from != node {
-		return fmt.Errorf("forward: not node %s has answered, but %q (%s)", node, from, res.Status)
+	case from != node:
+		return fmt.Errorf("%w: not %s has answered, but %q (%s)", errNotOwner, node, from, res.Status)
 	}
 	return nil
 }
@@ -134,25 +178,29 @@ func (p *passage) check(res *http.Response) error {
 	return nil
 }
 
-// fail notes why a request has no answer.
-func (p *passage) fail(r *http.Request, err error) {
-	p.err = err
-	if p.client != nil {
-		return // there was an answer
-	}
+// fail counts a request that has no answer, and returns what that says about its
+// session.
+func (p *passage) fail(r *http.Request, err error) error {
 	dial := (*net.OpError)(nil)
+	outcome := Failed
 	switch {
 	case r.Context().Err() != nil:
-		p.f.stats.forwarded(Gone)
+		outcome = Gone
 	case context.Cause(p.ctx) == errClosed:
-		p.f.stats.forwarded(Failed)
+	case errors.Is(err, errUndecided):
+		outcome = Undecided
+		p.f.log.Warn("session owner not looked up", zap.String("owner", p.owner), zap.Error(err))
 	case errors.Is(err, adapter.ErrNoNode), errors.As(err, &dial) && dial.Op == "dial":
-		p.f.stats.forwarded(NoOwner)
+		outcome = NoOwner
 		p.f.o.Logger.Debug("a session's owner is gone", zap.String("owner", p.owner), zap.Error(err))
 	default:
-		p.f.stats.forwarded(Failed)
 		p.f.log.Warn("a request could not be forwarded", zap.String("owner", p.owner), zap.Error(err))
 	}
+	p.f.stats.forwarded(outcome)
+	if errors.Is(err, errUndecided) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", engineio.ErrUnknownSession, err)
 }
 
 // Unwrap lets the response be flushed.

@@ -14,6 +14,8 @@ const (
 	NoOwner Outcome = "no_owner" // the owner is not in the directory, or nobody listens at its address
 	Failed  Outcome = "failed"   // the owner did not answer in time, or not as an owner does; or this node closed
 	Gone    Outcome = "gone"     // the client went away before there was an answer
+	// Undecided: the directory did not say in time whether there is an owner.
+	Undecided Outcome = "undecided"
 )
 
 // A Refusal is why a request that claims to be forwarded is not served.
@@ -52,7 +54,7 @@ type counters struct {
 }
 
 func (c *counters) init() {
-	c.outcomes = map[Outcome]uint64{OK: 0, NoOwner: 0, Failed: 0, Gone: 0}
+	c.outcomes = map[Outcome]uint64{OK: 0, NoOwner: 0, Failed: 0, Gone: 0, Undecided: 0}
 	c.refusals = map[Refusal]uint64{Unsigned: 0, Forged: 0, Misdirected: 0, Stale: 0}
 }
 

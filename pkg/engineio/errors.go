@@ -54,6 +54,8 @@ var (
 	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
 	// wrapped likewise.
 	ErrPaused = errors.New("reading was paused for too long")
+	// ErrUnknownSession says that a session does not exist; see [Options].Forward.
+	ErrUnknownSession = errors.New("engineio: unknown session")
 	// ErrServerClosed: the server was closed.
 	ErrServerClosed = errors.New("engineio: server closed")
 )

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"regexp"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 type forwardedKey struct{}
@@ -49,7 +51,9 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 			w.WriteHeader(status)
 			return true
 		}
-		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		out.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		out.Body, _ = out.GetBody() // never fails
+		out.ContentLength = int64(len(body))
 	}
 	if !r.upgrade {
 		// A poll may wait for as long as a client may be silent, and the client may
@@ -58,5 +62,28 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 		_ = rc.SetWriteDeadline(time.Now().Add(2 * s.requestTimeout()))
 		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	}
-	return s.o.Forward(w, &out, owner)
+	err := s.o.Forward(w, &out, owner)
+	if err != nil && !errors.Is(err, ErrUnknownSession) {
+		s.log.Debug("request not forwarded", zap.String("owner", owner), zap.Error(err))
+		s.postpone(w, r)
+		return true
+	}
+	return err == nil
+}
+
+// postpone answers a request of a session that may exist. Stock clients give their
+// session up after every status but 200, so a poll is answered with a packet that
+// says nothing, after which the client polls again. For what a POST brings there is
+// nobody, and to an upgrade nothing can be promised.
+func (s *Server) postpone(w http.ResponseWriter, r *request) {
+	h := w.Header()
+	h.Set("Connection", "close") // the next request may reach another node
+	if r.upgrade || r.Method != http.MethodGet {
+		h.Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	s.setPollingHeaders(h, r.Request)
+	h.Set("Content-Type", "text/plain; charset=UTF-8")
+	_, _ = w.Write(noopPacket.polling()) // a client that has gone polls no more
 }

@@ -1,6 +1,8 @@
 package engineio
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,12 +17,15 @@ func setUpPair(t *testing.T, o Options) (near, far *bench) {
 	o.NodeID = "far1"
 	far = setUp(t, o)
 	o.NodeID = "near"
-	o.Forward = func(w http.ResponseWriter, r *http.Request, owner string) bool {
-		if owner != "far1" {
-			return false
+	o.Forward = func(w http.ResponseWriter, r *http.Request, owner string) error {
+		switch owner {
+		case "far1":
+			far.ServeHTTP(w, Forwarded(r))
+			return nil
+		case "who_":
+			return errors.New("nobody answers")
 		}
-		far.ServeHTTP(w, Forwarded(r))
-		return true
+		return fmt.Errorf("far away: %w", ErrUnknownSession)
 	}
 	return setUp(t, o), far
 }
@@ -66,15 +71,32 @@ func TestWhoIsNobodysSession(t *testing.T) {
 	}
 }
 
+// While it is not known whether a session exists, its client must not hear that it
+// does not: a poll is answered by a packet that says nothing.
+func TestUndecidedSession(t *testing.T) {
+	near, _ := setUpPair(t, Options{Headers: func(h http.Header, _ *http.Request) { h.Add("X-Hook", "1") }})
+	sid := "who_" + strings.Repeat("x", 16)
+	res, body := near.do("GET", sid, "")
+	if res.StatusCode != http.StatusOK || body != "6" || res.Header.Get("X-Hook") == "" {
+		t.Errorf("GET: %s %q, want a noop packet", res.Status, body)
+	}
+	if res, body := near.do("POST", sid, "4hi"); res.StatusCode != http.StatusServiceUnavailable || body != "" {
+		t.Errorf("POST: %s %q, want 503", res.Status, body)
+	}
+	if _, res, err := near.tryDial("?EIO=4&transport=websocket&sid=" + sid); err == nil || res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("upgrade: %v, want 503", err)
+	}
+}
+
 // A request that was forwarded is never forwarded again, even where two nodes
 // each take the other for the owner.
 func TestForwardedOnlyOnce(t *testing.T) {
 	var times atomic.Int32
 	var near *bench
-	near = setUp(t, Options{NodeID: "near", Forward: func(w http.ResponseWriter, r *http.Request, _ string) bool {
+	near = setUp(t, Options{NodeID: "near", Forward: func(w http.ResponseWriter, r *http.Request, _ string) error {
 		times.Add(1)
 		near.ServeHTTP(w, Forwarded(r))
-		return true
+		return nil
 	}})
 	near.unknown("far1" + strings.Repeat("x", 16))
 	if n := times.Load(); n != 1 {

@@ -110,14 +110,17 @@ type Options struct {
 	// GenerateID makes the session ids: NodeID and 16 random characters. Ids must be
 	// unique and cannot be guessed, or others can take over sessions.
 	GenerateID func(*http.Request) (string, error)
-	// Forward is none. It is asked about each request of a session that the server
-	// does not know and whose id is of the form that the server makes, but begins
-	// with another node's, the owner. It may have that node answer, by giving the
-	// request, marked by [Forwarded], to its server there, and then returns true.
-	// False, before anything was written, says that the session is nobody's. The
-	// request has passed Origins and Use, whose headers the response has already;
-	// the body of a POST is in memory, and MaxPayload bounds it; no other has one.
-	Forward func(w http.ResponseWriter, r *http.Request, owner string) bool
+	// Forward is called for each request of a session that the server does not know
+	// and whose id has the form that the server makes, but begins with another node's
+	// id, the owner. It may have that node answer, by giving the request, marked by
+	// [Forwarded], to its server there, and then returns nil. If it returns an error,
+	// nothing must have been written. One that wraps [ErrUnknownSession] is proof that
+	// the session does not exist any more. After any other it may exist: a poll is
+	// answered with a packet without content, so that the client polls again, and any
+	// other request with the status 503. The request has passed Origins and Use, whose
+	// headers the response has already; the body of a POST is in memory, bounded by
+	// MaxPayload, and GetBody returns it again; no other has one. nil forwards nothing.
+	Forward func(w http.ResponseWriter, r *http.Request, owner string) error
 	// Logger is none.
 	Logger *zap.Logger
 }

@@ -42,6 +42,7 @@ func contract(t *testing.T, url string, o Options, servers func() []*redistest.S
 		o.BacklogLimit = ao.BacklogLimit
 		return newCluster(t, url, servers, o)
 	})
+	t.Run("newcomers", func(t *testing.T) { findNewcomers(t, newCluster(t, url, servers, o)) })
 }
 
 // A cluster is what tests have of one: where its Redis is, and options for its

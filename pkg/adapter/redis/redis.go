@@ -68,7 +68,7 @@ type Options struct {
 //   - Publish waits for Redis at most Options.Timeout, and fails at once while
 //     Redis has been away for longer. Concurrent calls share round trips.
 //   - An acknowledged event is as durable as Redis is configured to be.
-//   - Nodes and Address know what the last heartbeat said, a second ago at most.
+//   - Nodes knows what the last heartbeat said, a second ago at most.
 //   - One that loses its id to another node, having been silent for too long,
 //     closes itself: its errors wrap [ErrTaken] and [adapter.ErrClosed].
 type Adapter struct {
@@ -216,13 +216,18 @@ func (a *Adapter) Stats() Stats {
 // Node returns the node's id.
 func (a *Adapter) Node() adapter.NodeID { return a.node }
 
-// Address returns where a node's internal port is: what it said as
-// [Options].Address. The error wraps [adapter.ErrNoNode] if there is no such node.
-func (a *Adapter) Address(ctx context.Context, node adapter.NodeID) (string, error) {
+// Address returns the host:port of a node's internal port, as that node set
+// [Options].Address. A node that the last heartbeat did not list, or listed at the
+// address stale ("" for none), is looked up in Redis, so a node is found from the
+// moment its New returns. Concurrent look-ups share one command, of which Redis gets
+// at most 20 a second. The error wraps [adapter.ErrNoNode] if Redis has answered that
+// the cluster has no such node; any other says nothing about the node. Address may
+// be called concurrently, and returns when ctx ends.
+func (a *Adapter) Address(ctx context.Context, node adapter.NodeID, stale string) (string, error) {
 	if err := a.enter(ctx); err != nil {
 		return "", err
 	}
-	return await(ctx, a, func() (string, error) { return a.registry.address(ctx, node) })
+	return a.registry.address(ctx, node, stale)
 }
 
 // Nodes implements [adapter.Adapter].

@@ -34,6 +34,11 @@ const (
 	leaseBeat = time.Second
 )
 
+// lookupPause is the minimum time between two beats, also where nodes are looked
+// up that the last one did not list: their ids may be made up by clients, and must
+// not cost Redis more than that.
+const lookupPause = 50 * time.Millisecond
+
 // ErrTaken: another node holds the id.
 var ErrTaken = errors.New("adapter/redis: the node id is another's")
 
@@ -50,6 +55,13 @@ type registry struct {
 	mu    sync.Mutex
 	nodes map[adapter.NodeID]about
 	read  time.Time
+	next  *lookup // is done with the next beat that begins; nil if nobody waits
+}
+
+// A lookup is the outcome of a beat, for callers that wait for it.
+type lookup struct {
+	done chan struct{} // closed when err is set
+	err  error
 }
 
 // about is what a node says of itself.
@@ -123,7 +135,16 @@ func (r *registry) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		switch err := r.beat(ctx); {
+		r.mu.Lock()
+		next := r.next
+		r.next = nil
+		r.mu.Unlock()
+		err := r.beat(ctx)
+		if next != nil {
+			next.err = err
+			close(next.done)
+		}
+		switch {
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, ErrTaken): // and nobody may be two nodes
 			r.p.log.Error("another node has taken the node id; this one leaves the cluster", zap.Error(err))
@@ -131,6 +152,27 @@ func (r *registry) run(ctx context.Context) {
 		default:
 			r.p.log.Warn("the lease on the node id could not be prolonged", zap.Error(err))
 		}
+		pause(ctx, lookupPause)
+	}
+}
+
+// refresh returns after a beat that began after the call, with its error. Concurrent
+// calls share one.
+func (r *registry) refresh(ctx context.Context) error {
+	r.mu.Lock()
+	if r.next == nil {
+		r.next = &lookup{done: make(chan struct{})}
+	}
+	next := r.next
+	r.mu.Unlock()
+	r.changed()
+	select {
+	case <-next.done:
+		return next.err
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+	case <-r.a.ctx.Done():
+		return context.Cause(r.a.ctx)
 	}
 }
 
@@ -180,22 +222,26 @@ func (r *registry) members() []adapter.Member {
 	return list
 }
 
-// address returns where a node's internal port is. Of a node that is not known it
-// asks Redis, but not more often than one beat would.
-func (r *registry) address(ctx context.Context, id adapter.NodeID) (string, error) {
-	for {
-		r.mu.Lock()
-		a, ok := r.nodes[id]
-		fresh := time.Since(r.read) < leaseBeat/5
-		r.mu.Unlock()
-		switch {
-		case ok && a.Addr != "":
-			return a.Addr, nil
-		case ok || fresh:
-			return "", fmt.Errorf("%w: %q", adapter.ErrNoNode, id)
-		}
-		if err := r.beat(ctx); err != nil {
-			return "", err
-		}
+// address returns where a node's internal port is: what the last beat said, or, if
+// that does not list the node or has it at the stale address, what the next one says.
+// So a node that holds its lease is always found.
+func (r *registry) address(ctx context.Context, id adapter.NodeID, stale string) (string, error) {
+	if addr := r.listed(id); addr != "" && addr != stale {
+		return addr, nil
 	}
+	if err := r.refresh(ctx); err != nil {
+		return "", err
+	}
+	addr := r.listed(id)
+	if addr == "" {
+		return "", fmt.Errorf("%w: %q", adapter.ErrNoNode, id)
+	}
+	return addr, nil
+}
+
+// listed returns the address that the last beat had of a node, "" for none.
+func (r *registry) listed(id adapter.NodeID) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nodes[id].Addr
 }
