@@ -10,14 +10,19 @@ import (
 // drainReport is how often the log says how far a drain has come.
 const drainReport = 5 * time.Second
 
-// drainLeast is what even the fastest drain has for handlers to end.
-const drainLeast = 5 * time.Second
+// stopReserve is the part of the budget that is kept for the stop after the drain, at
+// most an eighth.
+const stopReserve = 500 * time.Millisecond
 
-// drain sends the clients elsewhere, as slowly as the configuration says, or until
-// ctx ends. The node is not ready any more. It serves as before for the delay, in
-// which its balancer notices; then it refuses new clients and closes its
-// connections one by one. The last is closed after three quarters of the budget,
-// so that slow ones have ended, too, when it is spent.
+// handlerTime is what handlers that are running have without a budget.
+const handlerTime = 5 * time.Second
+
+// drain closes the connections at the pace that the configuration sets, or until ctx
+// ends. The node is not ready any more. It serves as before for the delay, in which
+// its balancer notices; then it refuses new clients and closes its connections one by
+// one. The last is closed after three quarters of the time, so that slow clients have
+// got everything by the end of the budget. Whatever is left then is cut. Without a
+// budget all are closed immediately, and only handlers are waited for.
 func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 	n.health.Draining(n.connections)
 	n.log.Info("draining: not ready any more", zap.Duration("serving_for", delay), zap.Int("connections", n.connections()))
@@ -27,10 +32,15 @@ func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 		return
 	}
 	n.log.Info("draining: closing the connections", zap.Duration("within", budget), zap.Int("connections", n.connections()))
-	ctx, cancel := context.WithTimeout(ctx, max(budget, drainLeast))
+	within := budget - min(stopReserve, budget/8)
+	over := within * 3 / 4
+	if budget == 0 {
+		within = handlerTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- n.sendAway(ctx, budget*3/4) }() // ends with ctx at the latest
+	go func() { done <- n.sendAway(ctx, over) }() // ends with ctx at the latest
 	report := time.NewTicker(drainReport)
 	defer report.Stop()
 	for {

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,7 +26,7 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // the wait for a poll's answer is over: how long a client may take to take a response.
 // A poll waits for one silence at most, so that there is another left to write in,
 // also where it is another node's answer.
-func (n *node) newPublicServer(c config, h http.Handler) *http.Server {
+func (n *node) newPublicServer(c config, h http.Handler) *server {
 	s := n.newHTTPServer(c, c.proxies().Handler(h))
 	s.ConnState = n.limits.waiting.ConnState
 	s.WriteTimeout = 2 * c.silence()
@@ -37,13 +39,14 @@ func (c *config) proxies() limit.Proxies {
 }
 
 // newHTTPServer bounds what a client can hold without being one.
-func (n *node) newHTTPServer(c config, h http.Handler) *http.Server {
+func (n *node) newHTTPServer(c config, h http.Handler) *server {
 	errorLog, err := zap.NewStdLogAt(n.log, zap.DebugLevel) // mostly what strangers' clients do wrong
 	if err != nil {
 		panic(err) // zap does not know its own level
 	}
-	s := &http.Server{
-		Handler:           boundBody(h, c.silence()),
+	s := &server{}
+	s.Server = http.Server{
+		Handler:           s.count(boundBody(h, c.silence())),
 		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10, // a session keeps its first request's
@@ -103,4 +106,49 @@ func boundSendBuffer(ctx context.Context, c net.Conn) context.Context {
 		_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
 	}
 	return ctx
+}
+
+// A server is an HTTP server that ends in time.
+type server struct {
+	http.Server
+	serving atomic.Int64 // requests that are being handled
+}
+
+func (s *server) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.serving.Add(1)
+		defer s.serving.Add(-1)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// answerGrace is how long answers may take to leave after their requests were handled.
+const answerGrace = 200 * time.Millisecond
+
+// shut closes the server's port, waits for the requests that are being handled, and
+// closes what is left when ctx ends. Unlike Shutdown it does not wait for connections
+// on which no request has arrived, or only a part of one.
+func (s *server) shut(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- s.Shutdown(ctx) }() // waited for
+	tick := time.NewTicker(answerGrace / 4)
+	defer tick.Stop()
+	for idle := 0; idle < 4; {
+		select {
+		case err := <-done:
+			if ctx.Err() != nil {
+				err = nil // what clients have not taken by now is cut
+			}
+			return errors.Join(err, s.Close())
+		case <-tick.C:
+			if idle++; s.serving.Load() > 0 {
+				idle = 0
+			}
+		}
+	}
+	cancel()
+	<-done
+	return s.Close()
 }

@@ -26,8 +26,14 @@ const version = "0.4.0"
 // it with -ldflags -X.
 var revision = "unknown"
 
-// stopTimeout bounds a clean stop.
-const stopTimeout = 10 * time.Second
+const (
+	// stopTimeout bounds a clean stop.
+	stopTimeout = 10 * time.Second
+	// stopGrace is how long a stop waits for clients' requests in progress. After a
+	// drain, in which clients have had their time, it is drainedGrace.
+	stopGrace    = time.Second
+	drainedGrace = stopReserve / 2
+)
 
 // Exit codes.
 const (
@@ -120,16 +126,20 @@ func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.B
 	if err != nil {
 		return err
 	}
+	grace := stopGrace
 	select {
 	case <-drain:
 		n.drain(ctx, c.DrainDelay, c.DrainBudget)
+		if c.DrainBudget > 0 {
+			grace = drainedGrace
+		}
 	case <-ctx.Done():
 	case err = <-n.failed:
 	}
 	log.Info("stopping", zap.Duration("within", stopTimeout))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	if err := errors.Join(err, n.stop(ctx)); err != nil {
+	if err := errors.Join(err, n.stop(ctx, grace)); err != nil {
 		return err
 	}
 	log.Info("stopped")

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -35,8 +36,8 @@ type node struct {
 	auth     *auth.Verifier     // nil where nobody has to show a token
 	forward  *forward.Forwarder // nil where there is nobody to forward to
 	limits   limits
-	public   *http.Server
-	internal *http.Server
+	public   *server
+	internal *server
 	failed   chan error // from the goroutines in running: an end that nobody asked for
 	running  sync.WaitGroup
 }
@@ -76,7 +77,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		if err != nil {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 			defer cancel()
-			err = errors.Join(err, n.stop(ctx))
+			err = errors.Join(err, n.stop(ctx, stopGrace))
 		}
 	}()
 
@@ -157,15 +158,19 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp fun
 }
 
 // stop is start in reverse. Clients are closed as by a lost connection, so they
-// go elsewhere and recover. What has not ended by the end of ctx is left behind
-// and is the error.
-func (n *node) stop(ctx context.Context) error {
+// go elsewhere and recover. Their requests in progress get some grace before they
+// are cut. What has not ended by the end of ctx is left behind and is the error.
+func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	n.health.Stopping()
-	// Shutdown closes the port at once, then waits for the polling requests that
+	// A server closes its port immediately, then waits for the polling requests that
 	// closing the sockets answers.
 	var publicErr, err error
 	var shutdown sync.WaitGroup
-	shutdown.Go(func() { publicErr = n.public.Shutdown(ctx) })
+	shutdown.Go(func() {
+		within, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		publicErr = n.public.shut(within)
+	})
 	if n.forward != nil {
 		err = n.forward.Close(ctx)
 	}
@@ -175,7 +180,7 @@ func (n *node) stop(ctx context.Context) error {
 	shutdown.Wait()
 	// What backends have asked for ends before the cluster, which their answers and
 	// keys need.
-	err = errors.Join(err, publicErr, n.internal.Shutdown(ctx))
+	err = errors.Join(err, publicErr, n.internal.shut(ctx))
 	if n.auth != nil {
 		n.auth.Close()
 	}
@@ -183,7 +188,7 @@ func (n *node) stop(ctx context.Context) error {
 		err = errors.Join(err, n.cluster.close())
 	}
 	if err != nil {
-		err = errors.Join(fmt.Errorf("stop: %w", err), n.public.Close(), n.internal.Close())
+		err = fmt.Errorf("stop: %w", err)
 	}
 	n.running.Wait()
 	return err
@@ -197,7 +202,7 @@ func (s *swap) use(h http.Handler) { s.now.Store(&h) }
 func (s *swap) ServeHTTP(w http.ResponseWriter, r *http.Request) { (*s.now.Load()).ServeHTTP(w, r) }
 
 // listen serves a port until its server is shut down.
-func (n *node) listen(s *http.Server, port net.Listener) {
+func (n *node) listen(s *server, port net.Listener) {
 	n.running.Go(func() {
 		if err := s.Serve(port); !errors.Is(err, http.ErrServerClosed) {
 			n.failed <- fmt.Errorf("listening on %v: %w", port.Addr(), err)

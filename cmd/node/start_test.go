@@ -37,7 +37,7 @@ func TestRandomNodeIDs(t *testing.T) {
 	if id := n.cluster.adapter.Node(); id != "free" {
 		t.Errorf("the node is %s", id)
 	}
-	if err := n.stop(ctx); err != nil {
+	if err := n.stop(ctx, stopGrace); err != nil {
 		t.Error(err)
 	}
 }

@@ -18,6 +18,8 @@ const (
 	// the end of its WebSocket. The owner takes at most half of it for handlers, and
 	// as much again for a client that is slow to take what is queued.
 	departTimeout = 10 * time.Second
+	// leastPolling is the time that polls have at least to be answered.
+	leastPolling = 250 * time.Millisecond
 	// asking bounds how much one owner is asked at once.
 	asking = 128
 )
@@ -26,8 +28,9 @@ const (
 // the given time, and takes on no more. Their owners are asked to send the clients
 // away, in the way of a node that drains, so that nothing which is on its way is
 // lost or said twice; what an owner does not end, or not in time, is cut. The
-// clients connect anew elsewhere. Polls are left to be answered, as a cut one ends
-// its session. Drain returns when nothing is under way, or with the cause of ctx.
+// clients connect anew elsewhere. Polls are left to be answered, because a cut one ends
+// its session. Drain returns when nothing is under way, when the WebSockets have ended
+// and polls have had the given time again, or with the cause of ctx.
 func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 	f.mu.Lock()
 	f.draining = true
@@ -57,12 +60,16 @@ func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 			return context.Cause(ctx)
 		}
 	}
+	polls := time.NewTimer(max(over, leastPolling))
+	defer polls.Stop()
+	departures.Wait()
 	select {
 	case <-f.none():
-		return nil
+	case <-polls.C:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	return nil
 }
 
 // depart ends a WebSocket: by its owner, or else by a cut.

@@ -25,7 +25,7 @@ func TestDrainWaitsForPolls(t *testing.T) {
 	}()
 	until(t, func() bool { return near.Stats().Open == 1 })
 	drained := make(chan error, 1)
-	go func() { drained <- near.Drain(t.Context(), 0) }()
+	go func() { drained <- near.Drain(t.Context(), patience) }()
 	until(t, func() bool {
 		near.mu.Lock()
 		defer near.mu.Unlock()

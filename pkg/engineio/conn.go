@@ -115,6 +115,7 @@ func (c *Conn) run() {
 	c.mu.Lock()
 	c.disarm()
 	c.mu.Unlock()
+	c.server.finished(w)
 }
 
 // ID returns the session id. It is a secret between the client and this server:
@@ -253,25 +254,19 @@ func (c *Conn) Close(reason Reason) error {
 	return nil
 }
 
-// WaitFetched waits until the client of a closed connection has come for what was
-// queued and for the close, or its time to do so is up. It returns at once unless
-// that is left to polls, and with the cause of ctx when that ends.
-func (c *Conn) WaitFetched(ctx context.Context) error {
-	s := c.server
-	s.mu.Lock()
-	if s.conns[c.id] != c {
-		s.mu.Unlock()
+// Finish waits until a closed connection's client has what was queued and the close,
+// or its time to take them is up. When ctx ends first, Finish cuts the connection and
+// returns the cause of ctx. An open connection is not waited for.
+func (c *Conn) Finish(ctx context.Context) error {
+	finished := c.server.finishing(c)
+	if finished == nil {
 		return nil
 	}
-	if c.forgotten == nil {
-		c.forgotten = make(chan struct{})
-	}
-	forgotten := c.forgotten
-	s.mu.Unlock()
 	select {
-	case <-forgotten:
+	case <-finished:
 		return nil
 	case <-ctx.Done():
+		c.drop()
 		return context.Cause(ctx)
 	}
 }

@@ -258,7 +258,7 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 		t.Error("a closed connection is listed")
 	}
 	fetched := make(chan error, 1)
-	go func() { fetched <- c.WaitFetched(t.Context()) }()
+	go func() { fetched <- c.Finish(t.Context()) }()
 	b.post(sid, "4ignored")
 	// The close is never in one response with messages: a stock client would act on
 	// it first.
@@ -280,21 +280,46 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	}
 }
 
-func TestWaitFetchedEnds(t *testing.T) {
-	b := setUp(t, Options{})
-	b.open()
-	c := receive(t, b.conns)
-	_ = c.Close(ForcedClose)
+// What a client does not take, whatever its connection does, is cut when the context
+// of Finish ends.
+func TestFinishEndsWithItsContext(t *testing.T) {
+	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	enough := errors.New("enough")
-	ctx, cancel := context.WithCancelCause(t.Context())
+	over, cancel := context.WithCancelCause(t.Context())
 	cancel(enough)
-	if err := c.WaitFetched(ctx); err != enough {
-		t.Errorf("got %v", err)
+
+	sid := b.open()
+	c := receive(t, b.conns)
+	if err := c.Finish(t.Context()); err != nil {
+		t.Errorf("open: %v", err)
 	}
-	_, c = b.dialOpen()
 	_ = c.Close(ForcedClose)
-	if err := c.WaitFetched(t.Context()); err != nil {
-		t.Errorf("a WebSocket: %v", err)
+	if err := c.Finish(over); err != enough {
+		t.Errorf("between two polls: %v, want the cause", err)
+	}
+	b.unknown(sid)
+	if err := c.Finish(t.Context()); err != nil {
+		t.Errorf("after the cut: %v", err)
+	}
+
+	_, c = b.dialOpen()
+	b.clog(c)
+	_ = c.Close(ForcedClose)
+	if err := c.Finish(over); err != enough {
+		t.Errorf("a WebSocket that nobody reads: %v, want the cause", err)
+	}
+	if err := c.Finish(t.Context()); err != nil || c.Queued() > 0 {
+		t.Errorf("after the cut: %v, %d bytes are queued", err, c.Queued())
+	}
+
+	ws, c := b.dialOpen()
+	_ = c.Close(ForcedClose)
+	go func() {
+		_, _, _ = ws.ReadMessage() // answers the close
+		_ = ws.Close()
+	}()
+	if err := c.Finish(t.Context()); err != nil {
+		t.Errorf("a WebSocket that is read: %v", err)
 	}
 }
 

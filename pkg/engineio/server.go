@@ -36,16 +36,17 @@ type Server struct {
 	wheel      *wheel
 	counts     counts
 
-	tasks    sync.WaitGroup // goroutines of connections; none is added once closing
-	finished chan struct{}  // closed when the last goroutine has ended
+	tasks   sync.WaitGroup // goroutines of connections; none is added once closing
+	allDone chan struct{}  // closed when the last goroutine has ended
 
 	// Guarded by mu, which is taken after a connection's.
 	mu           sync.Mutex
 	refusing     bool // new connections
 	closing      bool
-	conns        map[string]*Conn // also those whose close a poll has yet to fetch
-	leaving      map[*Conn]bool   // forgotten, but something is queued
-	clients      map[string]int   // open connections by transport
+	conns        map[string]*Conn                      // also those whose close a poll has yet to fetch
+	leaving      map[*Conn]bool                        // forgotten, but something is queued
+	lingering    map[*websocketTransport]chan struct{} // that probe, or bring a close; closed at their end, nil if nobody waits
+	clients      map[string]int                        // open connections by transport
 	opened       uint64
 	closed       map[Reason]uint64
 	upgradeCount uint64
@@ -65,16 +66,17 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		o:       o,
-		serve:   serve,
-		log:     o.Logger,
-		origins: allowed,
-		conns:   make(map[string]*Conn),
-		leaving: make(map[*Conn]bool),
-		clients: make(map[string]int),
-		closed:  make(map[Reason]uint64),
+		o:         o,
+		serve:     serve,
+		log:       o.Logger,
+		origins:   allowed,
+		conns:     make(map[string]*Conn),
+		leaving:   make(map[*Conn]bool),
+		lingering: make(map[*websocketTransport]chan struct{}),
+		clients:   make(map[string]int),
+		closed:    make(map[Reason]uint64),
 
-		finished: make(chan struct{}),
+		allDone: make(chan struct{}),
 	}
 	if !o.DisableUpgrades && slices.Contains(o.Transports, WebSocket) {
 		s.upgrades = []string{WebSocket}
@@ -239,18 +241,22 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 	}
 }
 
+// closeGrace is how long Server.Close leaves connections to take what is queued for
+// them and the close.
+const closeGrace = time.Second
+
 // Close refuses new connections from now on, closes all that there are with
 // [ForcedClose], and waits for every goroutine of theirs. Clients get what was
-// queued, and the close, except on polling those that are not waiting for it.
-// When ctx ends Close cuts what is left and returns the cause; a serve function
-// that has not returned by then is not waited for.
+// queued, and the close, except on polling those that are not waiting for it. What
+// a client has not taken within a second, or when ctx ends, is cut, so that only
+// serve functions can delay Close further. When ctx ends Close returns the cause, and
+// does not wait for them.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.closing
 	s.refusing, s.closing = true, true
 	s.mu.Unlock()
-	conns := s.known()
-	for _, c := range conns {
+	for _, c := range s.known() {
 		c.end(&CloseError{Reason: ForcedClose, Err: ErrServerClosed}, endFlush)
 	}
 	for _, c := range s.known() { // closed before, and not fetched since
@@ -259,13 +265,19 @@ func (s *Server) Close(ctx context.Context) error {
 	if first {
 		go s.finish() // until the last goroutine has ended
 	}
+	grace := time.NewTimer(closeGrace)
+	defer grace.Stop()
 	select {
-	case <-s.finished:
+	case <-s.allDone:
+		return nil
+	case <-grace.C:
+	case <-ctx.Done():
+	}
+	s.cutLingering()
+	select {
+	case <-s.allDone:
 		return nil
 	case <-ctx.Done():
-		for _, c := range conns {
-			c.cut()
-		}
 		return context.Cause(ctx)
 	}
 }
@@ -278,5 +290,5 @@ func (s *Server) finish() {
 	if s.shedder != nil {
 		s.shedder.stop()
 	}
-	close(s.finished)
+	close(s.allDone)
 }

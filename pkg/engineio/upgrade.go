@@ -19,15 +19,18 @@ func (s *Server) upgrade(w http.ResponseWriter, r *request, c *Conn) {
 		}
 		return
 	}
+	s.linger(t)
 	probe := func() {
 		if claimed && t.probe() == nil {
 			return // the wire is the connection's
 		}
 		_ = t.writeNow(closeFrame) // hangUp ends it either way
 		t.hangUp()
+		s.finished(t)
 	}
 	if !s.spawn(probe) {
 		t.cut()
+		s.finished(t)
 	}
 }
 
@@ -128,6 +131,7 @@ func (c *Conn) moveTo(t *websocketTransport) error {
 	}
 	_ = t.wire.SetReadDeadline(time.Time{}) // a closed wire fails the next read
 	c.transport = t
+	c.server.finished(t)
 	old.retire()
 	if c.phase != phaseIdle {
 		c.ping() // the answer to the one by polling may be lost with it

@@ -156,6 +156,7 @@ func (t *websocketTransport) end(cause *CloseError, how ending) (unfetched bool)
 		t.cut()
 		return false
 	}
+	t.c.server.linger(t)
 	t.c.push(farewell(cause))
 	t.c.arm(phaseClosing, websocketCloseTimeout)
 	t.interrupt()

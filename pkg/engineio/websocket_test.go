@@ -307,6 +307,38 @@ func TestServerCloseCutsWhenItsTimeIsUp(t *testing.T) {
 	b.until(func() bool { return c.Queued() == 0 })
 }
 
+// Close ends soon whatever the WebSockets do: their peers do not read, do not close
+// their side, or ask for an upgrade and say no more.
+func TestServerCloseCutsWhatLingers(t *testing.T) {
+	b := setUp(t, Options{SendQueueBytes: 64 << 20})
+	_, open := b.dialOpen()
+	b.clog(open)
+	_, closed := b.dialOpen()
+	b.clog(closed)
+	_ = closed.Close(ForcedClose)
+	sid := b.open()
+	b.dial("&sid=" + sid)
+	b.dial("&sid=" + sid) // a second one is refused, and keeps its side open
+	began := time.Now()
+	if err := b.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > closeGrace+hangUpTimeout {
+		t.Errorf("Close took %v", took)
+	}
+	if n := len(b.lingering); n > 0 {
+		t.Errorf("%d WebSockets are left", n)
+	}
+}
+
+// clog queues more for a WebSocket than the kernel takes.
+func (b *bench) clog(c *Conn) {
+	b.Helper()
+	if err := c.Send(Text(make([]byte, 32<<20))); err != nil {
+		b.Fatal(err)
+	}
+}
+
 func TestRecvAfterTheEnd(t *testing.T) {
 	ends := make(chan error, 2000)
 	b := (&bench{T: t}).serve(Options{}, func(c *Conn) {

@@ -9,9 +9,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// leaveTimeout bounds how long the close of a connection waits for handlers, for
-// the sessions' last write, and for a polling client to take notice.
+// leaveTimeout bounds how long the close of a connection waits for handlers and the
+// sessions' last write, and then for its client to take what is queued and the close.
 const leaveTimeout = storeTimeout
+
+// leastTaking is the time that a client has at least to take the close. A client that
+// polls has the next poll on its way.
+const leastTaking = 250 * time.Millisecond
 
 // Drain sends the clients away before a Close, so that none of them loses
 // anything: new ones are refused from now on, which makes stock clients try
@@ -23,7 +27,11 @@ const leaveTimeout = storeTimeout
 // on, and its sockets' handlers hear "server shutting down". What arrives later is
 // dropped, as if it had not left the client, which gets no ack for it.
 //
-// Drain returns when all have gone, or with the cause of ctx when that ends.
+// A client has at least a quarter of a second, and then as long as the given time, at
+// most 5 seconds, to take what is queued for it and the close. Drain returns when all
+// have gone. When ctx ends it cuts what clients have not taken
+// of the connections that it has closed, leaves the others to Close, and returns the
+// cause of ctx.
 func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 	s.engine.Refuse()
 	s.mu.Lock()
@@ -43,7 +51,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 		timer.Reset(time.Until(start.Add(moment)))
 		select {
 		case <-timer.C:
-			leaving.Go(func() { c.leave(ctx) })
+			leaving.Go(func() { c.leave(ctx, min(max(over, leastTaking), leaveTimeout)) })
 		case <-c.conn.Context().Done(): // gone by itself
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -54,15 +62,15 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 
 // SendAway closes one connection as Drain does, whose id is that of an
 // [engineio.Conn]: where what it runs through goes away, and the server stays. Its
-// client comes back, by another way. SendAway returns when the connection is
-// closed, at once if there is none with that id. When ctx ends it does not wait
+// client comes back, by another way. SendAway returns when the client has the close or
+// its time is up, immediately if there is no connection with that id. When ctx ends it does not wait
 // for handlers any longer.
 func (s *Server) SendAway(ctx context.Context, id string) {
 	s.mu.Lock()
 	c := s.clients[id]
 	s.mu.Unlock()
 	if c != nil {
-		c.leave(ctx)
+		c.leave(ctx, leaveTimeout)
 	}
 }
 
@@ -77,17 +85,17 @@ func spread(n int, over time.Duration) []time.Duration {
 }
 
 // leave ends the sockets behind what has arrived for them, and then the
-// connection.
-func (c *client) leave(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
+// connection, which it cuts when its client has not taken the close in time.
+func (c *client) leave(ctx context.Context, within time.Duration) {
 	c.leaving.Store(true)
+	handling, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
 	sockets := c.all()
 	for _, s := range sockets {
 		s.mail.putLast(c.srv.spawn, func() { s.afterAcks(func() { s.end(ServerShutdown) }) })
 	}
 	for _, s := range sockets {
-		if s.awaitEnd(ctx) != nil { // a handler, or the store, takes too long
+		if s.awaitEnd(handling) != nil { // a handler, or the store, takes too long
 			s.end(ServerShutdown)
 			s.cancel(&DisconnectError{Reason: ServerShutdown})
 		}
@@ -95,5 +103,7 @@ func (c *client) leave(ctx context.Context) {
 	if c.conn.Close(engineio.ForcedClose) == nil {
 		c.srv.stats.drained.Add(1)
 	}
-	_ = c.conn.WaitFetched(ctx) // the next node serves the client, whether or not it came to know why
+	taking, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	_ = c.conn.Finish(taking) // the next node serves the client, whether or not it came to know why
 }
