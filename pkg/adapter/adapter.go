@@ -139,6 +139,22 @@ type Fallible interface {
 	Condemn(ctx context.Context, seen Cursor) error
 }
 
+// A Refresher is an adapter whose Nodes may be out of date.
+type Refresher interface {
+	// FreshNodes is Nodes as of a moment after the call. It may take a round trip,
+	// which concurrent calls share.
+	FreshNodes(ctx context.Context) ([]Member, error)
+}
+
+// FreshNodes returns a's nodes as of a moment after the call, if a is a [Refresher],
+// and otherwise what Nodes returns.
+func FreshNodes(ctx context.Context, a Adapter) ([]Member, error) {
+	if r, ok := a.(Refresher); ok {
+		return r.FreshNodes(ctx)
+	}
+	return a.Nodes(ctx)
+}
+
 // An Adapter connects one node to the others. Its methods may be called by any
 // number of goroutines at once, except Next and Receive, each of which has one
 // caller at a time. Every method that takes a context returns when that ends,
@@ -148,8 +164,7 @@ type Adapter interface {
 	Node() NodeID
 
 	// Nodes returns the live nodes, this one included, sorted by id. It is called
-	// with every question, and again while answers are waited for, so it is cheap
-	// and may be some seconds old.
+	// with every question, so it is cheap and may be some seconds old; see [Refresher].
 	Nodes(ctx context.Context) ([]Member, error)
 
 	// Publish gives e the next position, stores it if it is to be stored, and

@@ -35,11 +35,6 @@ func waitsFor(m adapter.Member, now []adapter.Member) bool {
 	return !m.CatchingUp && slices.Contains(now, m)
 }
 
-// left reports whether a node was in the cluster and is so no more.
-func (of *audience) left(id adapter.NodeID, now []adapter.Member) bool {
-	return knows(of.members, id) && !knows(now, id)
-}
-
 // newcomers are nodes that are not among the members as they were before: they have
 // entered since, or just before. Where the question was handed to more nodes than
 // have answered, one of them may have got it.
@@ -58,7 +53,7 @@ func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got 
 	defer a.mu.Unlock()
 	got, a.answers = a.answers, nil
 	for id, waiting := range a.nodes {
-		if len(waiting) > 0 && !of.left(id, now) {
+		if len(waiting) > 0 && !a.left[id] {
 			return got, false
 		}
 	}

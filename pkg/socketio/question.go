@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +37,36 @@ type question struct {
 	nodes   map[adapter.NodeID]map[string]bool // who has yet to answer, on each node that has said who will
 	answers []Answer                           // not yet taken
 	missing []string                           // sockets that can't answer any more
+	left    map[adapter.NodeID]bool            // nodes that have said something, and are in the cluster no more
+}
+
+// A look is what became known of the cluster while a question waited.
+type look struct {
+	heard   []adapter.NodeID // nodes that had said something when it began
+	members []adapter.Member // of the cluster since
+}
+
+// look reads the members of the cluster anew, nil if that fails.
+func (a *question) look(ctx context.Context, from adapter.Adapter) look {
+	a.mu.Lock()
+	heard := slices.Collect(maps.Keys(a.nodes))
+	a.mu.Unlock()
+	members, err := adapter.FreshNodes(ctx, from)
+	if err != nil {
+		return look{}
+	}
+	return look{heard, members}
+}
+
+// note takes in a look. What a node said came before the look, so if the look does not
+// show the node, it has left.
+func (a *question) note(l look) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.left = make(map[adapter.NodeID]bool)
+	for _, id := range l.heard {
+		a.left[id] = !knows(l.members, id)
+	}
 }
 
 // answers is what one node sends, in one or several messages, the first of which
@@ -202,11 +234,14 @@ func (q *inquiry) each(yield func(Answer, error) bool) {
 	defer q.cancel()
 	defer q.srv.asked.remove(q.id)
 	of, asked, ctx := q.of, q.asked, q.ctx
-	now, looks := of.members, 0
-	look := time.NewTicker(membersPeriod)
-	defer look.Stop()
+	now, fresh := of.members, false
+	again := time.NewTicker(membersPeriod)
+	defer again.Stop()
+	looks, looking := make(chan look, 1), false
+	looker, stop := context.WithCancel(ctx)
+	defer stop()
 	for {
-		got, complete := asked.progress(of, now, looks > 1)
+		got, complete := asked.progress(of, now, fresh)
 		for _, a := range got {
 			if !yield(a, nil) {
 				return
@@ -220,11 +255,19 @@ func (q *inquiry) each(yield func(Answer, error) bool) {
 		}
 		select {
 		case <-asked.news:
-		case <-look.C:
-			if members, err := q.srv.adapter.Nodes(ctx); err == nil && of.members != nil {
-				now = members
+		case <-again.C:
+			if !looking {
+				looking = true
+				q.srv.spawn(func() { looks <- asked.look(looker, q.srv.adapter) }) // ends with the question
 			}
-			looks++ // the second is of members who were heard since
+		case l := <-looks:
+			if looking = false; l.members != nil {
+				fresh = true
+				asked.note(l)
+				if of.members != nil {
+					now = l.members
+				}
+			}
 		case <-ctx.Done():
 			yield(Answer{}, asked.unanswered(of, now, context.Cause(ctx)))
 			return

@@ -226,6 +226,43 @@ func TestSocketsOfANodeThatIsLostAreNamed(t *testing.T) {
 	}
 }
 
+// TestSocketsOfANewNodeThatIsLostAreNamed: the same of a node that the asker had not
+// heard of when it asked, so that the node has never been among the members it knows.
+func TestSocketsOfANewNodeThatIsLostAreNamed(t *testing.T) {
+	for name, ask := range map[string]func(*testNode, context.Context) error{
+		"room": func(n *testNode, ctx context.Context) error {
+			_, err := collect(n.To("r").Timeout(patience).EmitWithAck(ctx, "well?"))
+			return err
+		},
+		"everyone": func(n *testNode, ctx context.Context) error {
+			_, err := collect(n.Everyone().Timeout(patience).EmitWithAck(ctx, "well?"))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(adapter.MemoryOptions{})
+			n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
+				return slices.DeleteFunc(members, func(m adapter.Member) bool { return m.ID == "deaf" })
+			}})
+			deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"), rooms.InNodes())
+			results := make(chan error, 1)
+			go func() { results <- ask(n1, t.Context()) }()
+			ev, err := deaf.Next(t.Context())
+			must(t, err)
+			question, _ := parseAsking(ev.Ask)
+			must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
+				Kind: messageAnswers, ID: question.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
+			}))
+			must(t, deaf.Close())
+			var silent *UnansweredError
+			if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // What takes too long comes back as far as it is known.
 func TestSilentNodesAreNamed(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})

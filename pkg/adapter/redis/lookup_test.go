@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,8 +52,14 @@ func findNewcomers(t *testing.T, c *cluster) {
 			})
 		}
 		asking.Wait()
+		if !lists(t, peers[0], id) {
+			t.Errorf("%s does not list the new node %s", peers[0].Node(), id)
+		}
 		if err := newcomer.Close(); err != nil {
 			t.Fatal(err)
+		}
+		if lists(t, peers[0], id) {
+			t.Errorf("%s lists %s, which has left", peers[0].Node(), id)
 		}
 		// It comes back with the same id elsewhere: peers know where it was.
 		moved := c.addressed(t, string(id), addr+"0")
@@ -63,6 +70,16 @@ func findNewcomers(t *testing.T, c *cluster) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// lists reports whether a node is in the cluster by what another one reads.
+func lists(t *testing.T, a *Adapter, id adapter.NodeID) bool {
+	t.Helper()
+	members, err := adapter.FreshNodes(deadline(t), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(members, func(m adapter.Member) bool { return m.ID == id })
 }
 
 // addressed starts a node that says where it is.

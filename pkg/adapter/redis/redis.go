@@ -89,8 +89,9 @@ type Adapter struct {
 }
 
 var (
-	_ adapter.Adapter  = (*Adapter)(nil)
-	_ adapter.Fallible = (*Adapter)(nil)
+	_ adapter.Adapter   = (*Adapter)(nil)
+	_ adapter.Fallible  = (*Adapter)(nil)
+	_ adapter.Refresher = (*Adapter)(nil)
 )
 
 // New joins the cluster as a node. It returns once the node's feed is live, or
@@ -233,6 +234,17 @@ func (a *Adapter) Address(ctx context.Context, node adapter.NodeID, stale string
 // Nodes implements [adapter.Adapter].
 func (a *Adapter) Nodes(ctx context.Context) ([]adapter.Member, error) {
 	if err := a.enter(ctx); err != nil {
+		return nil, err
+	}
+	return a.registry.members(), nil
+}
+
+// FreshNodes implements [adapter.Refresher]. It shares its command with Address.
+func (a *Adapter) FreshNodes(ctx context.Context) ([]adapter.Member, error) {
+	if err := a.enter(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.registry.refresh(ctx); err != nil {
 		return nil, err
 	}
 	return a.registry.members(), nil
