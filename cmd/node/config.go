@@ -48,6 +48,8 @@ type config struct {
 	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time that a client has to answer a ping"`
 	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time that a client has to change from polling to websocket"`
 	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time that a connection has to connect to a namespace"`
+	KeepAlive      time.Duration `split_words:"true" default:"620s" within:"1s 24h" desc:"how long a TCP connection is kept open between two requests; longer than the balancer keeps its own, or it sends requests on connections that are being closed"`
+	HealthPath     healthPath    `split_words:"true" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, else 503, for balancers that cannot reach the internal address; none if not set"`
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"send queue limit of one connection; beyond it the connection is closed and can recover. Volatile events are dropped from 64KiB on"`
 
@@ -123,6 +125,13 @@ func (c *config) validate(r *report) {
 	}
 	if c.Demo && strings.HasPrefix(string(c.Path), "/demo/") {
 		r.refuse("REJOIN_PATH", c.Path, "outside /demo/, where the demo page has its files, or REJOIN_DEMO=false")
+	}
+	switch h := string(c.HealthPath); {
+	case h == "":
+	case strings.HasPrefix(h+"/", string(c.Path)):
+		r.refuse("REJOIN_HEALTH_PATH", h, "outside REJOIN_PATH")
+	case c.Demo && strings.HasPrefix(h+"/", "/demo/"):
+		r.refuse("REJOIN_HEALTH_PATH", h, "outside /demo/, where the demo page has its files, or REJOIN_DEMO=false")
 	}
 	if c.ClientDir != "" {
 		if _, _, err := client.Open(c.ClientDir); err != nil {

@@ -27,10 +27,27 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // A poll waits for one silence at most, so that there is another left to write in,
 // also where it is another node's answer.
 func (n *node) newPublicServer(c config, h http.Handler) *server {
-	s := n.newHTTPServer(c, c.proxies().Handler(h))
+	s := n.newHTTPServer(c, n.withHealth(c, c.proxies().Handler(h)))
+	s.IdleTimeout = c.KeepAlive
 	s.ConnState = n.limits.waiting.ConnState
 	s.WriteTimeout = 2 * c.silence()
 	return s
+}
+
+// withHealth adds the health path, which tells clients nothing but whether the node
+// is ready.
+func (n *node) withHealth(c config, next http.Handler) http.Handler {
+	if c.HealthPath == "" {
+		return next
+	}
+	ready := n.health.Public()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == string(c.HealthPath) {
+			ready.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // proxies are those in front of the public address.

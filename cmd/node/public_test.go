@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/rejoin-io/rejoin/internal/redistest"
 )
 
@@ -122,5 +124,36 @@ func TestNodeWithoutTrailingSlash(t *testing.T) {
 	}
 	if res := ask(t, "OPTIONS", "http://"+at.Addr+handshake); res.StatusCode != 204 {
 		t.Errorf("OPTIONS without a preflight's headers: %s", res.Status)
+	}
+}
+
+// The health path of the public address is off until it is named.
+func TestHealthPath(t *testing.T) {
+	at, stop := startNode(t, map[string]string{"REJOIN_HEALTH_PATH": "/up"})
+	if status, body := fetch(t, "http://"+at.Addr+"/up"); status != 200 || body != "ready\n" {
+		t.Errorf("%d %q", status, body)
+	}
+	if status, _ := fetch(t, "http://"+at.Addr+"/up/"); status != 404 {
+		t.Errorf("another path: %d", status)
+	}
+	stop()
+	at, stop = startNode(t, map[string]string{"REJOIN_HEALTH_PATH": ""})
+	if status, _ := fetch(t, "http://"+at.Addr+"/up"); status != 404 {
+		t.Errorf("though off: %d", status)
+	}
+	stop()
+}
+
+// Idle connections outlive those of common balancers, whose longest is 600 seconds.
+func TestKeepAlive(t *testing.T) {
+	environment(t, nil)
+	c, _ := load()
+	n := &node{log: zap.NewNop(), limits: newLimits(c)}
+	if d := n.newPublicServer(c, http.NotFoundHandler()).IdleTimeout; d <= 600*time.Second {
+		t.Errorf("kept for %v", d)
+	}
+	environment(t, map[string]string{"REJOIN_KEEP_ALIVE": "90s"})
+	if c, _ = load(); n.newPublicServer(c, http.NotFoundHandler()).IdleTimeout != 90*time.Second {
+		t.Error("REJOIN_KEEP_ALIVE has no effect")
 	}
 }

@@ -98,6 +98,19 @@ func (p *urlPath) Decode(s string) error {
 	return nil
 }
 
+// A healthPath is one path, "" for none.
+type healthPath string
+
+var wellFormedHealthPath = regexp.MustCompile(`^((/[A-Za-z0-9._~-]+)+)?$`)
+
+func (p *healthPath) Decode(s string) error {
+	if !wellFormedHealthPath.MatchString(s) || s != "" && path.Clean(s) != s {
+		return errNotAllowed
+	}
+	*p = healthPath(s)
+	return nil
+}
+
 type namespaces []string
 
 func (n *namespaces) Decode(s string) (err error) {

@@ -4,6 +4,7 @@ package health
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"sync"
@@ -106,28 +107,53 @@ func (s *State) Ready() http.Handler {
 			n := p.connections()
 			left = &n
 		}
-		status, checks := p.name, []check{{"accepting", p.ready, p.reason}}
-		s.mu.Lock()
-		needs := s.needs
-		s.mu.Unlock()
-		for _, n := range needs {
-			c := check{n.name, true, "it works"}
-			if err := n.lack(); err != nil {
-				c.OK, c.Reason = false, err.Error()
-				if p.ready {
-					status = "waiting"
-				}
-			}
-			checks = append(checks, c)
-		}
+		status, checks := s.checks(p)
 		s.reply(w, status, checks, left)
 	})
+}
+
+// Public answers like Ready, but says nothing about the node.
+func (s *State) Public() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+		h.Set("Cache-Control", "no-store")
+		text := "ready\n"
+		if _, checks := s.checks(s.phase.Load()); failing(checks) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			text = "not ready\n"
+		}
+		_, _ = io.WriteString(w, text) // the client may be gone
+	})
+}
+
+// checks returns the node's status in a phase, and what it depends on.
+func (s *State) checks(p *phase) (status string, checks []check) {
+	status, checks = p.name, []check{{"accepting", p.ready, p.reason}}
+	s.mu.Lock()
+	needs := s.needs
+	s.mu.Unlock()
+	for _, n := range needs {
+		c := check{n.name, true, "it works"}
+		if err := n.lack(); err != nil {
+			c.OK, c.Reason = false, err.Error()
+			if p.ready {
+				status = "waiting"
+			}
+		}
+		checks = append(checks, c)
+	}
+	return status, checks
+}
+
+func failing(checks []check) bool {
+	return slices.ContainsFunc(checks, func(c check) bool { return !c.OK })
 }
 
 func (s *State) reply(w http.ResponseWriter, status string, checks []check, connections *int) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	if slices.ContainsFunc(checks, func(c check) bool { return !c.OK }) {
+	if failing(checks) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	// The only error is that of a client that has gone.

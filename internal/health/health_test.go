@@ -2,6 +2,7 @@ package health
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -60,4 +61,26 @@ func TestAnswersNameTheNode(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	})
+}
+
+// Strangers learn whether the node is ready, and nothing else.
+func TestPublic(t *testing.T) {
+	s := New("n001", "1.2.3")
+	expect := func(code int, text string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		s.Public().ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+		if w.Code != code || w.Body.String() != text || w.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%d %q %v, want %d %q", w.Code, w.Body, w.Header(), code, text)
+		}
+	}
+	expect(503, "not ready\n")
+	s.Serving()
+	expect(200, "ready\n")
+	s.Needs("redis", func() error { return errors.New("unreachable at 10.0.0.1") })
+	expect(503, "not ready\n")
+	s.Needs("redis", func() error { return nil })
+	expect(200, "ready\n")
+	s.Draining(func() int { return 3 })
+	expect(503, "not ready\n")
 }

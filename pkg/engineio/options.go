@@ -35,7 +35,10 @@ type Options struct {
 	// WebSocket.
 	UpgradeTimeout time.Duration
 	// MaxPayload is 1,000,000: the most bytes of a POST and of a message received
-	// on a WebSocket.
+	// on a WebSocket. A longer message closes a WebSocket with code 1009 and
+	// [TransportError]. A longer POST is answered 413 and the session stays open;
+	// stock clients abandon it and connect anew. Both are counted in [Stats] and
+	// logged, at most once in 10 seconds.
 	MaxPayload int
 	// SendQueueBytes is 1 MiB: a connection that has this much queued is closed
 	// rather than sent more; see [Conn.Send].

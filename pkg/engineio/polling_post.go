@@ -89,6 +89,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
 	limit := int64(s.o.MaxPayload)
 	if r.ContentLength > limit {
+		s.tooLarge(Polling, r.RemoteAddr, r.ContentLength)
 		return nil, errTooLarge
 	}
 	var buf bytes.Buffer
@@ -97,6 +98,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	}
 	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		s.tooLarge(Polling, r.RemoteAddr, limit+1)
 		return nil, errTooLarge
 	}
 	if err == nil {

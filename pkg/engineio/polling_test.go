@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 func TestPollingCarriesMessages(t *testing.T) {
@@ -471,4 +474,36 @@ func TestPollThatIsNotTaken(t *testing.T) {
 		t.Fatal("it did not end")
 	}
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
+}
+
+// What is too large is counted on every transport, and logged now and then.
+func TestTooLargeIsLogged(t *testing.T) {
+	seen, logs := observer.New(zap.WarnLevel)
+	b := setUp(t, Options{MaxPayload: 1000, Logger: zap.New(seen)})
+	sid := b.open()
+	receive(t, b.conns)
+	for range 3 {
+		b.do("POST", sid, "4"+strings.Repeat("a", 1000))
+	}
+	ws, _ := b.dialOpen()
+	b.write(ws, "4"+strings.Repeat("a", 1000))
+	b.closedWith(ws)
+	if n := b.Stats().TooLarge; n != 4 {
+		t.Errorf("%d are counted", n)
+	}
+	lines := logs.All()
+	if len(lines) != 1 {
+		t.Fatalf("logged %+v", lines)
+	}
+	f := lines[0].ContextMap()
+	if f["transport"] != "polling" || f["at_least_bytes"] != int64(1001) || f["max_payload"] != int64(1000) || f["remote"] == "" {
+		t.Errorf("fields %v", f)
+	}
+	b.oversize.mu.Lock()
+	b.oversize.next = time.Time{} // as if the interval had passed
+	b.oversize.mu.Unlock()
+	b.do("POST", sid, "4"+strings.Repeat("a", 1000))
+	if lines := logs.All(); len(lines) != 2 || lines[1].ContextMap()["not_logged"] != int64(3) {
+		t.Errorf("logged %+v", lines)
+	}
 }

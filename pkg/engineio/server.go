@@ -32,6 +32,8 @@ type Server struct {
 	origins    *Origins
 	upgrades   []string // offered by a handshake by polling
 	badOrigins refusedOrigins
+	oversize   oversizeLog
+	hijackOnce sync.Once // logs that a WebSocket is impossible
 	handler    http.Handler
 	wheel      *wheel
 	counts     counts

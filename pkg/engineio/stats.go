@@ -23,6 +23,8 @@ type Stats struct {
 	SlowClients uint64
 	// BudgetCuts counts connections that were closed because of the queue budget.
 	BudgetCuts uint64
+	// TooLarge counts messages and polling requests that exceeded MaxPayload.
+	TooLarge uint64
 	// Engine.IO packets and their bytes, before compression on a WebSocket and
 	// after it on polling.
 	PacketsIn, PacketsOut, BytesIn, BytesOut uint64
@@ -31,7 +33,7 @@ type Stats struct {
 // counts are changed on the way of every packet, without a lock.
 type counts struct {
 	queued                                   atomic.Int64
-	slowClients, budgetCuts                  atomic.Uint64
+	slowClients, budgetCuts, tooLarge        atomic.Uint64
 	refused                                  [8]atomic.Uint64 // from busyCode on
 	packetsIn, packetsOut, bytesIn, bytesOut atomic.Uint64
 }
@@ -54,6 +56,7 @@ func (s *Server) Stats() Stats {
 		QueuedBytes: s.counts.queued.Load(),
 		SlowClients: s.counts.slowClients.Load(),
 		BudgetCuts:  s.counts.budgetCuts.Load(),
+		TooLarge:    s.counts.tooLarge.Load(),
 		PacketsIn:   s.counts.packetsIn.Load(),
 		PacketsOut:  s.counts.packetsOut.Load(),
 		BytesIn:     s.counts.bytesIn.Load(),

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // upgrade moves a polling session to a WebSocket.
@@ -473,5 +475,51 @@ func TestBinaryProbe(t *testing.T) {
 	}
 	if n := b.Stats().Upgrades; n != 0 {
 		t.Errorf("%d upgrades", n)
+	}
+}
+
+// bare is a ResponseWriter without optional methods, wrapped one with Unwrap.
+type (
+	bare    struct{ http.ResponseWriter }
+	wrapped struct{ bare }
+)
+
+func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func behind(wrap func(http.ResponseWriter) http.ResponseWriter) []func(http.Handler) http.Handler {
+	return []func(http.Handler) http.Handler{func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(wrap(w), r) })
+	}}
+}
+
+// A middleware's ResponseWriter is unwrapped for a WebSocket.
+func TestUpgradeThroughAWrapper(t *testing.T) {
+	b := setUp(t, Options{Use: behind(func(w http.ResponseWriter) http.ResponseWriter { return wrapped{bare{w}} })})
+	b.dialOpen()
+	b.upgrade(b.open())
+}
+
+// Where a connection cannot be taken over the answer says that it is this side's
+// fault, and the log says why, once. Polling works.
+func TestUpgradeImpossible(t *testing.T) {
+	for name, use := range map[string][]func(http.Handler) http.Handler{
+		"a writer that can't be unwrapped": behind(func(w http.ResponseWriter) http.ResponseWriter { return bare{w} }),
+		"TimeoutHandler":                   {func(next http.Handler) http.Handler { return http.TimeoutHandler(next, patience, "") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen, logs := observer.New(zap.WarnLevel)
+			b := setUp(t, Options{Use: use, Logger: zap.New(seen)})
+			sid := b.open()
+			for _, query := range []string{"?EIO=4&transport=websocket", "?EIO=4&transport=websocket&sid=" + sid} {
+				if _, res, err := b.tryDial(query); err == nil || res == nil || res.StatusCode != http.StatusInternalServerError {
+					t.Errorf("%s: %v, %v", query, res, err)
+				}
+			}
+			if n := logs.Len(); n != 1 || !strings.Contains(fmt.Sprint(logs.All()[0].ContextMap()), "mounting.md") {
+				t.Errorf("logged %+v", logs.All())
+			}
+			b.post(sid, "4a")
+			b.gets("a", false)
+		})
 	}
 }

@@ -42,9 +42,14 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		WriteBufferPool:   &writeBuffers,
 		EnableCompression: deflate,
 		CheckOrigin:       func(*http.Request) bool { return true }, // done before
-		Error: func(w http.ResponseWriter, _ *http.Request, _ int, _ error) {
-			badRequest.answer(w, true)
-		},
+	}
+	wrapped := &hijacker{ResponseWriter: w}
+	up.Error = func(w http.ResponseWriter, _ *http.Request, _ int, _ error) {
+		if wrapped.err != nil {
+			s.cannotHijack(wrapped)
+			return
+		}
+		badRequest.answer(w, true)
 	}
 	// Browsers fail a connection whose subprotocols nobody answers, so the first
 	// one on offer is taken, whatever it is.
@@ -54,7 +59,7 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		}
 		h.Set("Sec-Websocket-Protocol", offered[0])
 	}
-	ws, err := up.Upgrade(w, r.Request, h)
+	ws, err := up.Upgrade(wrapped, r.Request, h)
 	if err != nil {
 		return nil, err
 	}
@@ -261,6 +266,7 @@ func (t *websocketTransport) read() (binary bool, data []byte, err error) {
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
 		if len(b) > limit {
+			t.c.server.tooLarge(WebSocket, t.c.handshake.RemoteAddr, int64(len(b)))
 			return false, nil, errTooLarge
 		}
 		if err == io.EOF {

@@ -68,6 +68,11 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 	} else {
 		p, err = dec.Text(m.Data)
 	}
+	if err != nil && m.Binary {
+		if namespace, ok := msgpackConnect(m.Data); ok {
+			return c.refuseMsgpack(namespace)
+		}
+	}
 	if p == nil || err != nil {
 		return err
 	}
@@ -99,6 +104,16 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 		return nil
 	}
 	return fmt.Errorf("packet type %d from a client", p.Type)
+}
+
+// refuseMsgpack answers a client whose parser is not ours, in its encoding. Closed
+// instead, it would reconnect for ever.
+func (c *client) refuseMsgpack(namespace string) error {
+	c.srv.msgpackOnce.Do(func() {
+		c.srv.log.Warn("a client uses the MessagePack parser, which is not supported; further ones are not logged",
+			zap.String("address", c.conn.Handshake().RemoteAddr), zap.String("namespace", namespace))
+	})
+	return c.conn.Send(engineio.Binary(msgpackRefusal(namespace)))
 }
 
 // connect begins to connect a socket. Its events may come at once; they wait.

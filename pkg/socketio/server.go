@@ -41,6 +41,8 @@ type Server struct {
 	stats    counters
 	fullLogs logLimit // of mailboxes
 
+	msgpackOnce sync.Once // logs that a client uses another parser
+
 	mu         sync.Mutex
 	namespaces map[string]*Namespace
 	parents    []*Parent
