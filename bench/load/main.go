@@ -100,32 +100,29 @@ func run(ctx context.Context) error {
 	only := flag.String("only", "", "comma-separated figures (room, echo, idle, cut, busy, killed, half-open, publish, catch-up) to measure; empty for all")
 	servers := flag.String("servers", "", "comma-separated servers to measure; empty for all")
 	node := flag.String("node", "../rejoin", "the node's binary")
+	before := flag.String("before", "", "binary of an earlier build of the node to measure beside it")
 	peer := flag.String("peer", "peer", "the folder of the peer's server.js")
 	out := flag.String("out", "", "file for the results as JSON")
 	flag.Parse()
 
-	contenders := []contender{
-		{Name: "rejoin", Command: []string{*node}, Env: []string{
-			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
-			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_HANDSHAKE_RATE=0",
-		}},
+	contenders := nodeContenders("rejoin", *node)
+	if *before != "" {
+		contenders = append(contenders, nodeContenders("before", *before)...)
+	}
+	contenders = append(contenders, []contender{
 		{Name: "socket.io", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
 			"NODE_ENV=production",
 		}},
 		{Name: "socket.io+recovery", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
 			"NODE_ENV=production", "RECOVERY=on",
 		}, Figures: []string{"room"}},
-		{Name: "rejoin", Redis: "REJOIN_REDIS_URL", Command: []string{*node}, Env: []string{
-			"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
-			"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_HANDSHAKE_RATE=0", "REJOIN_CLUSTER_SECRET=only for measurements",
-		}},
 		{Name: "socket.io+streams", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
 			"NODE_ENV=production", "RECOVERY=on",
 		}, Figures: []string{"cut", "busy", "killed", "half-open", "publish"}},
 		{Name: "socket.io+redis", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
 			"NODE_ENV=production", "ADAPTER=redis",
 		}, Figures: []string{"publish"}},
-	}
+	}...)
 	r := report{Machine: thisMachine(), Plan: p}
 	for round := range p.Rounds { // the outermost, so that all that is compared is measured in the same minutes
 		for _, f := range figures {
@@ -148,6 +145,20 @@ func run(ctx context.Context) error {
 		return nil
 	}
 	return r.save(*out)
+}
+
+// nodeContenders returns a build of the node as two contenders: alone, and in a
+// cluster over Redis.
+func nodeContenders(name, binary string) []contender {
+	env := []string{
+		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
+		"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_HANDSHAKE_RATE=0",
+	}
+	clustered := append(slices.Clone(env), "REJOIN_CLUSTER_SECRET=only for measurements")
+	return []contender{
+		{Name: name, Command: []string{binary}, Env: env},
+		{Name: name, Redis: "REJOIN_REDIS_URL", Command: []string{binary}, Env: clustered},
+	}
 }
 
 // measuredFor reports whether a contender has a turn in a figure.
