@@ -216,15 +216,13 @@ func (s *Socket) flushAcks() {
 
 // sendAcks sends the first n held acks. s.mu is held.
 func (s *Socket) sendAcks(o *ackOrder, n int) {
-	for i, a := range o.held[:n] {
+	for _, a := range o.held[:n] {
 		_ = s.client.conn.Send(a.packets...) // a closed connection needs no ack
 		o.bytes -= a.bytes
-		o.held[i] = nil
 	}
-	if o.held = o.held[n:]; len(o.held) > 0 {
+	if o.held = slices.Delete(o.held, 0, n); len(o.held) > 0 {
 		return
 	}
-	o.held = nil
 	if o.emptied != nil {
 		s.client.srv.spawn(o.emptied)
 		o.emptied = nil
@@ -250,39 +248,67 @@ func (s *Socket) openGate() {
 	s.releaseAcks()
 }
 
-// await adds a held ack to those that wait for a position, which are sorted. f.mu is
-// held.
-func (f *feed) await(w ackWait) {
-	if f.acks == nil {
-		f.acks = make(map[uint16][]ackWait)
-	}
-	list := f.acks[w.at.Partition]
-	i := len(list) // positions come almost in order
-	for i > 0 && list[i-1].at.Compare(w.at) > 0 {
+// An ackQueue holds the acks that wait for positions of one partition, sorted.
+type ackQueue struct {
+	waits []ackWait
+	head  int // waits before it have been released
+}
+
+// keepWaits is the longest queue whose memory is kept when it is empty.
+const keepWaits = 1024
+
+func (q *ackQueue) push(w ackWait) {
+	i := len(q.waits) // positions come almost in order
+	for i > q.head && q.waits[i-1].at.Compare(w.at) > 0 {
 		i--
 	}
-	f.acks[w.at.Partition] = slices.Insert(list, i, w)
+	q.waits = slices.Insert(q.waits, i, w)
+}
+
+// pop removes the first ack if its position is covered.
+func (q *ackQueue) pop(c adapter.Cursor) (a *heldAck, ok bool) {
+	if q.head == len(q.waits) || !c.Covers(q.waits[q.head].at) {
+		return nil, false
+	}
+	a = q.waits[q.head].ack
+	q.waits[q.head] = ackWait{}
+	q.head++
+	switch n := len(q.waits); {
+	case q.head == n && cap(q.waits) > keepWaits:
+		*q = ackQueue{}
+	case q.head == n:
+		q.waits, q.head = q.waits[:0], 0
+	case q.head > keepWaits && q.head > n/2:
+		q.waits, q.head = slices.Delete(q.waits, 0, q.head), 0
+	}
+	return a, true
+}
+
+// await adds a held ack to those that wait for a position. f.mu is held.
+func (f *feed) await(w ackWait) {
+	if f.acks == nil {
+		f.acks = make(map[uint16]*ackQueue)
+	}
+	q := f.acks[w.at.Partition]
+	if q == nil {
+		q = new(ackQueue)
+		f.acks[w.at.Partition] = q
+	}
+	q.push(w)
 }
 
 // passed releases the acks that waited for the positions that the feed has come to in
 // a partition. f.mu is held.
 func (f *feed) passed(partition uint16) {
-	list := f.acks[partition]
-	n := 0
-	for n < len(list) && f.cursor.Covers(list[n].at) {
-		a := list[n].ack
+	q := f.acks[partition]
+	if q == nil {
+		return
+	}
+	for a, ok := q.pop(f.cursor); ok; a, ok = q.pop(f.cursor) {
 		a.socket.mu.Lock()
 		if a.pending--; a.pending == 0 {
 			a.socket.releaseAcks()
 		}
 		a.socket.mu.Unlock()
-		n++
-	}
-	switch {
-	case n == len(list):
-		delete(f.acks, partition)
-	case n > 0:
-		clear(list[:n])
-		f.acks[partition] = list[n:]
 	}
 }

@@ -18,8 +18,7 @@ type feed struct {
 	// before the cursor covers it, and who leaves a room does so between events.
 	mu     sync.Mutex
 	cursor adapter.Cursor
-	// acks are those that wait for the feed, by partition, in the order of positions.
-	acks map[uint16][]ackWait
+	acks   map[uint16]*ackQueue // those that wait for the feed, by partition
 }
 
 // runFeed hands out events until the adapter closes or the server does.
