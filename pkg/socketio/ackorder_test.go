@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // A delayed adapter hands out events only while it is open.
@@ -320,5 +321,26 @@ func TestAckQueue(t *testing.T) {
 	}
 	if cap(q.waits) > keepWaits || q.head != 0 {
 		t.Errorf("kept: capacity %d, head %d", cap(q.waits), q.head)
+	}
+}
+
+// Of an event in several partitions a socket's acks wait for the copy in which the socket
+// is meant: the others may not come to its node at all.
+func TestAckWaitsForItsOwnCopy(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	w := n.client(t)
+	w.call(`["join","b"]`)
+	s := n.Socket(w.sid)
+	in := func(name string, partition uint16) adapter.Copy {
+		return adapter.Copy{At: adapter.Position{Ms: 1 << 60, Partition: partition}, To: inNamed("/", []string{name})}
+	}
+	copies := []adapter.Copy{in("a", 1), in("b", 2), in("c", 3)}
+	s.published(rooms.Target{To: inNamed("/", []string{"a", "b", "c"})}, adapter.Receipt{Copies: copies})
+	s.published(rooms.Target{To: inNamed("/", []string{"a", "b"}), Except: inNamed("/", []string{"b"})}, adapter.Receipt{Copies: copies[:2]})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := s.order.Load().published; len(got) != 1 || got[0] != copies[1].At {
+		t.Errorf("waits for %+v, want %+v", got, copies[1].At)
 	}
 }

@@ -78,7 +78,7 @@ func TestAMiddlewareJoins(t *testing.T) {
 	n1.OnConnect(func(s *Socket) { _ = s.Emit(s.Context(), "in", strings.Join(s.Rooms(), " ")) })
 	a := n1.enter(t, pass{Rooms: []string{"x", "y", "x"}})
 	must(t, n2.To("x").Emit(t.Context(), "n", 1)) // CONNECT is answered, so it is in
-	first := []string{a.event(), a.event()} // OnConnect runs concurrently
+	first := []string{a.event(), a.event()}       // OnConnect runs concurrently
 	if slices.Sort(first); !slices.Equal(first, []string{`["in","x y"]`, numbered(1)}) {
 		t.Fatalf("got events %s", first)
 	}

@@ -90,7 +90,9 @@ func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt
 		e.Earlier = append(e.Earlier, adapter.Copy{At: o.at, To: part.rooms})
 		receipt = adapter.Receipt{Cursor: cursor(part.p.number, places), Receivers: receipt.Receivers + o.receivers}
 	}
-	receipt.Copies = e.Earlier
+	if len(e.Earlier) > 1 {
+		receipt.Copies = e.Earlier
+	}
 	return receipt, nil
 }
 

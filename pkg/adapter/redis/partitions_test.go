@@ -267,3 +267,41 @@ func TestPartitionsAgree(t *testing.T) {
 		t.Errorf("a node with another number of partitions: %v", err)
 	}
 }
+
+// The receipt of an event in several partitions says where it lies, as the event itself
+// does for those who receive it.
+func TestReceiptNamesCopies(t *testing.T) {
+	server := redistest.Start(t)
+	c := newCluster(t, server.URL(), nil, Options{Partitions: 3})
+	joined, err := c.Node("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer joined.Close()
+	a := joined.(*Adapter)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var all []rooms.Room
+	for i := range 20 { // in all partitions
+		all = append(all, rooms.InNamed("/", fmt.Sprint("r", i)))
+	}
+	if _, err := a.Subscribe(ctx, all...); err != nil {
+		t.Fatal(err)
+	}
+	receipt, err := a.Publish(ctx, adapter.Event{Target: rooms.Target{To: all}})
+	if err != nil || len(receipt.Copies) != 3 {
+		t.Fatalf("got %+v, %v, want 3 copies", receipt, err)
+	}
+	for range receipt.Copies {
+		e, err := a.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(receipt.Copies, func(c adapter.Copy) bool { return c.At == e.Position }) {
+			t.Errorf("the copy at %+v is not in the receipt", e.Position)
+		}
+	}
+	if receipt, err = a.Publish(ctx, adapter.Event{Target: rooms.Target{To: all[:1]}}); err != nil || receipt.Copies != nil {
+		t.Errorf("an event in one partition: %+v, %v", receipt, err)
+	}
+}
