@@ -229,7 +229,7 @@ func (s *Socket) sendAcks(o *ackOrder, n int) {
 	}
 }
 
-// afterAcks calls f when no ack is held, which may be at once.
+// afterAcks calls f when no ack is held, which may be immediately.
 func (s *Socket) afterAcks(f func()) {
 	s.mu.Lock()
 	if o := s.order.Load(); o != nil && len(o.held) > 0 {

@@ -115,8 +115,8 @@ func TestAckFollowsEventsOfItsHandler(t *testing.T) {
 	}
 }
 
-// What its own client does not receive holds no ack back, nor does what other handlers
-// publish.
+// Events that its own client does not receive hold no ack back, nor do events of other
+// publishers.
 func TestAckDoesNotWaitForOthersEvents(t *testing.T) {
 	n, feed := startDelayed(t, Options{})
 	n.On("others", func(ctx context.Context, e *Event) error {

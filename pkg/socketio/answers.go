@@ -20,7 +20,7 @@ func newAnswers() *Answers { return &Answers{more: make(chan struct{})} }
 
 // All yields the answers in the order in which they came, and waits for those that have
 // not yet. Where not everybody answered, the last value is the error: an
-// *UnansweredError that names who did not, or ErrDisconnected if the server was closed.
+// *UnansweredError that names the sockets and nodes that did not, or ErrDisconnected if the server was closed.
 // Ranging again yields the same again.
 func (a *Answers) All() iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {

@@ -45,7 +45,7 @@ func TestEmitWithAckSendsBeforeItReturns(t *testing.T) {
 	})
 }
 
-// What is not sent is an error of the call, in every form.
+// An event that is not sent is an error of the call, in every form.
 func TestEmitWithAckReturnsWhyItIsNotSent(t *testing.T) {
 	n := start(t, Options{})
 	w := n.client(t)
@@ -78,7 +78,7 @@ func TestEmitWithAckReturnsWhyItIsNotSent(t *testing.T) {
 	}
 }
 
-// An ack whose values cannot be encoded does not use the ack up, whoever asked for it.
+// An ack whose values cannot be encoded does not use the ack up.
 func TestFailedAckCanBeRepeated(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "1", Options{}), c.node(t, "2", Options{})
@@ -107,7 +107,7 @@ func TestFailedAckCanBeRepeated(t *testing.T) {
 	}
 }
 
-// Whatever is addressed to a socket alone fails once it is disconnected.
+// An event or command for a socket alone fails once it is disconnected.
 func TestSelfAfterDisconnect(t *testing.T) {
 	n := start(t, Options{})
 	w := n.client(t)

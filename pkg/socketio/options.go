@@ -55,7 +55,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 
 	// AckTimeout is how long acks and answers are waited for where neither the
-	// context nor Timeout says so: 10 seconds by default.
+	// context nor Timeout says so: 10 seconds by default. It also bounds how long an
+	// ack to a client is held for the events that go before it; see [Event.Ack].
 	AckTimeout time.Duration
 
 	// RoomsPerSocket bounds the rooms that one socket can join: 1,000 by default.
