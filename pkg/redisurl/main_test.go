@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 }
 
 func writeCertificate(certificate, key string, template x509.Certificate) {
+	writeCertificateTo(certificates, certificate, key, template)
+}
+
+func writeCertificateTo(dir, certificate, key string, template x509.Certificate) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
@@ -56,7 +60,7 @@ func writeCertificate(certificate, key string, template x509.Certificate) {
 		panic(err)
 	}
 	for name, block := range map[string]*pem.Block{certificate: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: keyDER}} {
-		if err := os.WriteFile(filepath.Join(certificates, name), pem.EncodeToMemory(block), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
 			panic(err)
 		}
 	}

@@ -7,7 +7,15 @@
 //
 // With rediss in place of redis all connections are over TLS, and each server,
 // Sentinels included, proves itself by a certificate for the name or address
-// that it is dialled by (skip_verify=true: it need not). The user and password
+// that it is dialled by (skip_verify=true: it need not). Parameters of our own:
+//
+//	server_name     the name in the servers' certificates, if it is not the one dialled
+//	ca_file         PEM file of the authorities that sign them, in place of the system's
+//	cert_file       PEM file of the client's certificate, and
+//	key_file        of its private key; both are read for each connection
+//	password_file   file of the servers' password, read for each connection
+//
+// The user and password
 // of a Sentinel URL are the Sentinels'; those of the servers behind them are its
 // parameters username and password. The other parameters are those of go-redis
 // (dial_timeout, read_timeout, pool_size, client_name, …), but for four that are
@@ -24,6 +32,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -47,6 +56,7 @@ type Target struct {
 	name   string         // for logs
 	server redis.Options  // of each server; Addr is set for Single only
 	seeds  []string       // the Sentinels, or nodes of the Cluster
+	files  files          // what the URL names them for
 	master string         // the name that the Sentinels know the primary by
 	ask    *redis.Options // how to reach a Sentinel
 	known  nodes          // of the Cluster
@@ -68,6 +78,7 @@ func Parse(raw string) (*Target, error) {
 		return nil, errors.New("redisurl: a URL names one host, and others by parameters like addr=host:6379")
 	}
 	t := &Target{name: u.Scheme + "://"}
+	t.files = takeFiles(u)
 	switch u.Scheme {
 	case "redis", "rediss":
 		t.form = Single
@@ -106,6 +117,9 @@ func (t *Target) parseServer(u *url.URL, query url.Values) error {
 	if o.TLSConfig != nil {
 		o.TLSConfig.ServerName = "" // the name that is dialled, rather than the URL's for all
 	}
+	if err := t.files.configure(o.TLSConfig); err != nil {
+		return err
+	}
 	o.MaxRetries = -1
 	o.ContextTimeoutEnabled = true
 	o.Protocol = 2
@@ -117,6 +131,28 @@ func (t *Target) parseServer(u *url.URL, query url.Values) error {
 	}
 	o.Dialer = dialer(o.DialTimeout, o.TLSConfig)
 	t.server = *o
+	if t.form != Sentinel { // there the user of the URL is the Sentinels'
+		return t.readPassword()
+	}
+	return nil
+}
+
+// readPassword has the servers' password come from its file, if the URL names one.
+func (t *Target) readPassword() error {
+	if t.files.password == "" {
+		return nil
+	}
+	if t.server.Password != "" {
+		return errors.New("the URL has both a password and a password_file")
+	}
+	if _, err := t.files.readPassword(); err != nil {
+		return err
+	}
+	user := t.server.Username
+	t.server.CredentialsProviderContext = func(context.Context) (string, string, error) {
+		password, err := t.files.readPassword()
+		return user, password, err
+	}
 	return nil
 }
 
@@ -141,6 +177,9 @@ func (t *Target) parseSentinel(u *url.URL) error {
 	t.ask.DB = 0
 	t.server.Username, t.server.Password = o.Username, o.Password
 	t.server.Addr = ""
+	if err := t.readPassword(); err != nil {
+		return err
+	}
 
 	o.MaxRetries = -1
 	o.ContextTimeoutEnabled = true
@@ -180,6 +219,7 @@ func (t *Target) parseCluster(u *url.URL) error {
 	o.MaintNotificationsConfig = quiet()
 	o.DialerRetries = 1
 	o.Dialer, o.TLSConfig = t.server.Dialer, t.server.TLSConfig
+	o.CredentialsProviderContext = t.server.CredentialsProviderContext
 	t.cluster = o
 	return nil
 }
@@ -210,7 +250,30 @@ func dialer(timeout time.Duration, config *tls.Config) func(ctx context.Context,
 	if config == nil {
 		return plain.DialContext
 	}
-	return (&tls.Dialer{NetDialer: plain, Config: config}).DialContext
+	secure := &tls.Dialer{NetDialer: plain, Config: config}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := secure.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		if c, ok := conn.(*tls.Conn); ok {
+			return &tlsConn{c}, nil
+		}
+		return conn, nil
+	}
+}
+
+// A tlsConn is one that go-redis can look at before it is used again. A server that
+// closes an idle connection leaves an alert in it, or its end, and either makes
+// go-redis dial anew instead of failing the call.
+type tlsConn struct{ *tls.Conn }
+
+func (c *tlsConn) SyscallConn() (syscall.RawConn, error) {
+	raw, ok := c.NetConn().(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return raw.SyscallConn()
 }
 
 // Form tells which form of Redis it is.
@@ -235,6 +298,18 @@ func (t *Target) at(addr string) *redis.Options {
 func (t *Target) Client() redis.UniversalClient {
 	switch t.form {
 	case Sentinel:
+		if t.files.password != "" { // for which a failover client has no place
+			o := t.at("")
+			dial := o.Dialer
+			o.Dialer = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				primary, err := t.Primary(ctx, "")
+				if err != nil {
+					return nil, err
+				}
+				return dial(ctx, network, primary.Addr)
+			}
+			return redis.NewClient(o)
+		}
 		o := *t.failover
 		o.SentinelAddrs = slices.Clone(o.SentinelAddrs)
 		return redis.NewFailoverClient(&o)
