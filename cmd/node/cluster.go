@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,6 +90,9 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
+	if err := mayRun(ctx, target, string(c.RedisPrefix)); err != nil {
+		return nil, err
+	}
 	limit, ttl := c.backlogs()
 	a, err := redis.New(ctx, redis.Options{
 		Redis:        target,
@@ -112,6 +117,23 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		calls:   calls.New(client, calls.Options{Prefix: string(c.RedisPrefix), Timeout: c.RedisTimeout}),
 		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
 	}, nil
+}
+
+// mayRun makes sure that the Redis user may do what sessions and the API need; what
+// events need is checked where they are sent.
+func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
+	commands := slices.Concat(sessions.Commands(prefix), calls.Commands(prefix))
+	if target.Form() == redisurl.Cluster {
+		commands = append(commands, []any{"command"}, []any{"asking"})
+	}
+	denied, err := target.Denied(ctx, commands...)
+	if err != nil {
+		return err
+	}
+	if len(denied) > 0 {
+		return fmt.Errorf("%w: %s (docs/redis.md has the ACL line)", redis.ErrRights, strings.Join(denied, "; "))
+	}
+	return nil
 }
 
 // options gives the library its place in the cluster.

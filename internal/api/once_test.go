@@ -24,6 +24,7 @@ func TestOpen(t *testing.T) {
 		open bool
 	}{
 		{fmt.Errorf("%w: silence", adapter.ErrUnavailable), unavailable, true},
+		{fmt.Errorf("%w: silence", adapter.ErrNotPublished), unavailable, false},
 		{context.DeadlineExceeded, timedOut, true},
 		{context.Canceled, timedOut, true},
 		{socketio.ErrDisconnected, unavailable, true},

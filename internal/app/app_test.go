@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,11 +32,22 @@ func TestOnlyTheRequestsOwnDeadlineIsATimeout(t *testing.T) {
 		{"the request's deadline", over, fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(over)), timeout},
 		{"a call's deadline, when the socket is gone", gone, within, unavailable},
 		{"Redis refuses", under, errors.New("OOM"), unavailable},
+		{"it was not sent", under, fmt.Errorf("%w: %w", adapter.ErrNotPublished, context.DeadlineExceeded), unavailable},
 		{"a mistake that is found too late", over, fail(badRequest, "no room is named"), badRequest},
 		{"too many rooms", under, fmt.Errorf("socketio: join: %w", socketio.ErrTooManyRooms), tooMany},
 	} {
 		if got := failure(c.ctx, c.err); got.OK || got.Code != c.want || got.Message == "" {
 			t.Errorf("%s: %+v, want %s", c.what, got, c.want)
+		}
+	}
+}
+
+// A client is told that its event may have been published only if it may have been.
+func TestFailureSaysWhetherItMayHaveHappened(t *testing.T) {
+	for err, may := range map[error]bool{adapter.ErrUnavailable: true, adapter.ErrNotPublished: false} {
+		f := failure(t.Context(), fmt.Errorf("socketio: publish: %w: the cause", err))
+		if f.Code != unavailable || strings.Contains(f.Message, "may have") != may || f.MayHave != may {
+			t.Errorf("%v: %+v", err, f)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -40,6 +41,8 @@ type failureReply struct {
 	OK      bool   `json:"ok"`
 	Code    code   `json:"code"`
 	Message string `json:"message"`
+	// MayHave: what was asked for may have been done all the same.
+	MayHave bool `json:"mayHaveHappened,omitempty"`
 }
 
 // failure returns the ack that reports an error. Whose time was over it reads off
@@ -55,10 +58,12 @@ func failure(ctx context.Context, err error) failureReply {
 		return failureReply{Code: f.code, Message: f.message}
 	case errors.Is(err, socketio.ErrTooManyRooms):
 		return failureReply{Code: tooMany, Message: err.Error()}
+	case errors.Is(err, adapter.ErrNotPublished):
+		return failureReply{Code: unavailable, Message: "the cluster is unavailable; the event was not published"}
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return failureReply{Code: timeout, Message: "it took too long; it may have happened"}
+		return failureReply{Code: timeout, Message: "it took too long; it may have happened", MayHave: true}
 	}
-	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened"}
+	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened", MayHave: true}
 }
 
 // refusal returns the connect_error that reports an error.

@@ -36,6 +36,10 @@ var (
 	// ErrUnavailable: the event may or may not have been published, or the
 	// answer could not be had in time. Nothing is delivered ahead of its order.
 	ErrUnavailable = errors.New("adapter: unavailable")
+	// ErrNotPublished: the event was not published and will not be, for a cause
+	// that may pass: it could not be sent in time, or it was refused. It can be
+	// published again.
+	ErrNotPublished = errors.New("adapter: not published")
 	// ErrTrimmed: a room has lost, or may have lost, events that a replay asks for.
 	ErrTrimmed = errors.New("adapter: backlog trimmed")
 	// ErrHistoryLost: a cursor belongs to a history that is gone, or is proved
@@ -172,7 +176,8 @@ type Adapter interface {
 	// one included, once each. When it returns without error the event is in the
 	// backlogs. Events published by one goroutine, one after another, keep their
 	// order. An error that wraps ErrUnavailable leaves open whether it was
-	// published; any other says that it was not. An event with an empty Target.To
+	// published; any other says that it was not, and ErrNotPublished that the same call may
+	// succeed later. An event with an empty Target.To
 	// is not published, and the receipt is empty.
 	Publish(ctx context.Context, e Event) (Receipt, error)
 

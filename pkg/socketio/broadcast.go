@@ -92,7 +92,7 @@ func (b Broadcast) target() rooms.Target {
 // Emit sends an event. When it returns without error the event has its place in
 // the order and, unless volatile or local, is in the backlog. An error that
 // wraps adapter.ErrUnavailable leaves open whether it was sent; after any other
-// it was not.
+// it was not. adapter.ErrNotPublished says that the same call may succeed later.
 func (b Broadcast) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := b.Publish(ctx, event, args...)
 	return err
@@ -151,7 +151,7 @@ func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
 func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (offset string, err error) {
 	r, err := n.srv.adapter.Publish(ctx, ev)
 	switch {
-	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && errors.Is(err, adapter.ErrUnavailable):
+	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && (errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)):
 		// It is for those whom it reaches at once: nobody.
 		n.srv.stats.volatileDropped.Add(1)
 		return "", nil

@@ -152,7 +152,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 			for key, after := range from {
 				reads[key] = pipe.XRangeN(ctx, key, "("+formatPosition(after), "+", int64(p.limit)+1)
 			}
-			role = pipe.Do(ctx, "ROLE")
+			role = p.askRole(ctx, pipe)
 			epoch = pipe.Get(ctx, p.names.epoch())
 			for _, r := range batch {
 				clocks[r.epoch] = pipe.Exists(ctx, p.names.clock(r.epoch))

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -23,6 +25,15 @@ import (
 func TestContinuity(t *testing.T) {
 	t.Run("NothingIsLost", func(t *testing.T) { continuity(t, false) })
 	t.Run("HistoryIsLost", func(t *testing.T) { continuity(t, true) })
+	t.Run("NothingIsLostWithoutKills", func(t *testing.T) { continuity(t, false, withoutKills...) })
+	t.Run("HistoryIsLostWithoutKills", func(t *testing.T) { continuity(t, true, withoutKills...) })
+}
+
+// withoutKills gives nodes a server that is like ways["Anonymous"] to them, while
+// the test can still break connections.
+var withoutKills = []string{
+	"user default on nopass ~* &* +@all -client|kill -client|id -role -info",
+	"user tester on nopass ~* &* +@all",
 }
 
 const chaosNodes, chaosPublishers, chaosMembers, chaosRooms = 3, 4, 12, 6
@@ -31,6 +42,7 @@ const chaosNodes, chaosPublishers, chaosMembers, chaosRooms = 3, 4, 12, 6
 type world struct {
 	t        *testing.T
 	server   *redistest.Server
+	user     string // that may break connections; "" is the default user
 	stations []*station
 	rooms    []rooms.Room
 
@@ -45,7 +57,7 @@ type sending struct {
 	outcome       error // nil: acknowledged
 }
 
-func continuity(t *testing.T, lossy bool) {
+func continuity(t *testing.T, lossy bool, config ...string) {
 	duration := 4 * time.Second
 	if s := os.Getenv("REJOIN_CHAOS"); s != "" {
 		var err error
@@ -55,7 +67,10 @@ func continuity(t *testing.T, lossy bool) {
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	w := &world{t: t, server: redistest.Start(t), sent: make(map[string]*sending)}
+	w := &world{t: t, server: redistest.Start(t, config...), sent: make(map[string]*sending)}
+	if len(config) > 0 {
+		w.user = "tester"
+	}
 	for i := range chaosRooms {
 		w.rooms = append(w.rooms, room(fmt.Sprint("r", i)))
 	}
@@ -129,6 +144,10 @@ func (w *world) publish(ctx context.Context, p int, rng *rand.Rand) {
 // faults strikes until ctx ends, and then mends everything.
 func (w *world) faults(ctx context.Context, rng *rand.Rand, lossy bool) {
 	redis := w.server.Client()
+	if w.user != "" {
+		redis = goredis.NewClient(&goredis.Options{Addr: w.server.Addr, Username: w.user, Password: "any", Protocol: 2, MaxRetries: 5})
+		defer func() { _ = redis.Close() }()
+	}
 	var mending sync.WaitGroup
 	defer mending.Wait()
 	for ctx.Err() == nil {

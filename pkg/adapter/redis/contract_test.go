@@ -25,6 +25,13 @@ func TestContract(t *testing.T) {
 	contract(t, server.URL(), Options{}, func() []*redistest.Server { return []*redistest.Server{server} })
 }
 
+// A service that does not tell servers and connections apart.
+func TestContractOfAnAnonymousServer(t *testing.T) {
+	t.Parallel() // much of it is waiting
+	server := redistest.Start(t, ways["Anonymous"]...)
+	contract(t, server.URL(), Options{}, func() []*redistest.Server { return []*redistest.Server{server} })
+}
+
 func TestContractWithSentinels(t *testing.T) {
 	t.Parallel() // much of it is waiting
 	sentinels := redistest.StartSentinels(t)

@@ -271,7 +271,7 @@ func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string,
 	asked := make(map[string]*goredis.XMessageSliceCmd)
 	var current *goredis.StringCmd
 	var first, last *goredis.XMessageSliceCmd
-	err := atPrimary(ctx, c, func(tx goredis.Pipeliner) {
+	err := p.atPrimary(ctx, c, func(tx goredis.Pipeliner) {
 		current = tx.Get(ctx, p.names.epoch())
 		first = tx.XRangeN(ctx, clock, "-", "+", 1)
 		last = tx.XRevRangeN(ctx, clock, "+", "-", 1)

@@ -2,14 +2,17 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
 )
 
 // A link is a node's connections to the server that orders a partition: one for
@@ -26,8 +29,17 @@ type link struct {
 
 // identity names one connection to one life of a server.
 type identity struct {
-	run    string // the server's run id
-	client int64  // the connection's id there
+	run    string // the server's run id, or a random word where it does not tell one
+	told   bool   // the server has told its run id
+	client int64  // the connection's id there; 0 if it is not known
+	// fence is the key that forbids the calls sent on the connection, where the
+	// connection can't be killed. Empty if it can.
+	fence string
+}
+
+// maySame reports whether two connections may lead to one server.
+func (who identity) maySame(other identity) bool {
+	return !who.told || !other.told || who.run == other.run
 }
 
 var errDialed = errors.New("adapter/redis: the connection is gone")
@@ -47,18 +59,41 @@ func single(o *goredis.Options, who *identity) *goredis.Options {
 		}
 		return dial(ctx, network, addr)
 	}
-	once.OnConnect = func(ctx context.Context, cn *goredis.Conn) error {
-		id, err := cn.ClientID(ctx).Result()
-		if err != nil {
-			return fmt.Errorf("CLIENT ID: %w", err)
-		}
-		run, err := runID(ctx, cn)
-		*who = identity{run: run, client: id}
+	once.OnConnect = func(ctx context.Context, cn *goredis.Conn) (err error) {
+		*who, err = identify(ctx, cn)
 		return err
 	}
 	// With as many failures as it may have connections, a pool would go on dialling in the background.
 	once.PoolSize, once.MinIdleConns, once.DialerRetries = 2, 0, 1
 	return &once
+}
+
+// identify asks who is at the other end of a connection. A service that has no
+// CLIENT ID, or keeps its run id to itself, is used without them.
+func identify(ctx context.Context, cn *goredis.Conn) (identity, error) {
+	who := identity{run: rand.Text()[:12]}
+	id, err := cn.ClientID(ctx).Result()
+	if err != nil && !lacks(err) {
+		return who, fmt.Errorf("CLIENT ID: %w", err)
+	}
+	who.client = id
+	run, err := runID(ctx, cn)
+	switch {
+	case err == nil:
+		who.run, who.told = run, true
+	case !lacks(err):
+		return who, err
+	}
+	return who, nil
+}
+
+var errNoRunID = errors.New("INFO server tells no run_id")
+
+// lacks reports whether an error says that a command does not exist, or that this
+// user may not run it.
+func lacks(err error) bool {
+	var reply goredis.Error
+	return errors.Is(err, errNoRunID) || errors.As(err, &reply) && says(reply, "NOPERM", "ERR")
 }
 
 // alive makes connections end with the adapter: go-redis heeds the deadlines of
@@ -78,10 +113,11 @@ func (p *partition) alive(o *goredis.Options) *goredis.Options {
 			return nil, err
 		}
 		unbind := context.AfterFunc(p.ctx, func() { _ = conn.Close() })
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			return &boundTCP{tcp, unbind}, nil
+		bound := boundConn{conn, unbind}
+		if raw, ok := conn.(syscall.Conn); ok {
+			return &checkedConn{bound, raw}, nil
 		}
-		return &boundConn{conn, unbind}, nil
+		return &bound, nil
 	}
 	return &bound
 }
@@ -96,15 +132,11 @@ func (c *boundConn) Close() error {
 	return c.Conn.Close()
 }
 
-// boundTCP is one that go-redis can look at before it is used again.
-type boundTCP struct {
-	*net.TCPConn
-	unbind func() bool
-}
-
-func (c *boundTCP) Close() error {
-	c.unbind()
-	return c.TCPConn.Close()
+// checkedConn is one that go-redis can look at before it is used again: whether the
+// server has closed it.
+type checkedConn struct {
+	boundConn
+	syscall.Conn
 }
 
 func runID(ctx context.Context, c goredis.Cmdable) (string, error) {
@@ -117,7 +149,7 @@ func runID(ctx context.Context, c goredis.Cmdable) (string, error) {
 			return strings.TrimSpace(id), nil
 		}
 	}
-	return "", errors.New("INFO server says no run_id")
+	return "", errNoRunID
 }
 
 // readers is how many reads may be under way at once.
@@ -132,7 +164,7 @@ func (p *partition) openLink(ctx context.Context) (*link, error) {
 	o = p.alive(o)
 	l.writer = goredis.NewClient(single(o, &l.server))
 	l.conn = l.writer.Conn()
-	if err := l.conn.Ping(ctx).Err(); err != nil {
+	if err := p.explore(ctx, l); err != nil {
 		_ = l.close()
 		return nil, fmt.Errorf("connecting to %s: %w", o.Addr, err)
 	}
@@ -143,6 +175,9 @@ func (p *partition) openLink(ctx context.Context) (*link, error) {
 	pool := *o
 	pool.PoolSize, pool.DialerRetries = readers, 1
 	pool.OnConnect = func(ctx context.Context, cn *goredis.Conn) error {
+		if !l.server.told {
+			return nil
+		}
 		run, err := runID(ctx, cn)
 		if err == nil && run != l.server.run {
 			err = errOtherServer
@@ -151,6 +186,37 @@ func (p *partition) openLink(ctx context.Context) (*link, error) {
 	}
 	l.reader = goredis.NewClient(&pool)
 	return l, nil
+}
+
+// nobody is a connection id that no server gives out soon.
+const nobody = 1 << 53
+
+// explore makes the connection, and finds out what the server does not let this
+// user do that there is another way for.
+func (p *partition) explore(ctx context.Context, l *link) error {
+	if err := l.conn.Ping(ctx).Err(); err != nil {
+		return err
+	}
+	pipe := l.conn.Pipeline()
+	kill, role := pipe.Do(ctx, "CLIENT", "KILL", "ID", nobody), pipe.Do(ctx, "ROLE")
+	_, _ = pipe.Exec(ctx)
+	for _, cmd := range []*goredis.Cmd{kill, role} {
+		if err := cmd.Err(); err != nil && !lacks(err) {
+			return err
+		}
+	}
+	if kill.Err() != nil || l.server.client == 0 {
+		l.server.fence = p.names.fence(rand.Text()[:16])
+	}
+	p.roleless.Store(role.Err() != nil)
+	p.explored.Do(func() {
+		if l.server.fence != "" || !l.server.told || role.Err() != nil {
+			p.log.Info("Redis does not allow all that is used where it is allowed",
+				zap.NamedError("CLIENT KILL", kill.Err()), zap.Bool("client id", l.server.client != 0),
+				zap.Bool("run id", l.server.told), zap.NamedError("ROLE", role.Err()))
+		}
+	})
+	return nil
 }
 
 // close ends all connections. conn may be in use, and go-redis does not let it be
@@ -166,10 +232,22 @@ func (l *link) close() error {
 	return errors.Join(errs...)
 }
 
+// fenceLife is how long what was sent on an abandoned connection stays forbidden.
+const fenceLife = 24 * time.Hour
+
 // kill makes sure that nothing more is executed of what was sent on a connection.
-// A server in another life has forgotten it anyway.
+// A server in another life has forgotten it anyway. Where connections can't be
+// killed, their calls are forbidden: each looks for the fence of its connection
+// first. The fence is in the order of all writes, so a server that has the retry
+// has the fence as well.
 func (l *link) kill(ctx context.Context, former identity) error {
-	if former.run != l.server.run {
+	if !former.maySame(l.server) {
+		return nil
+	}
+	if former.fence != "" {
+		if err := l.conn.Set(ctx, former.fence, "", fenceLife).Err(); err != nil {
+			return fmt.Errorf("forbid what an abandoned connection has sent: %w", err)
+		}
 		return nil
 	}
 	err := l.conn.Do(ctx, "CLIENT", "KILL", "ID", former.client).Err()
@@ -212,7 +290,7 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	p.mu.Lock()
-	if p.gen != nil && p.gen.server.run != l.server.run { // before anybody reads there
+	if p.gen != nil && !p.gen.server.maySame(l.server) { // before anybody reads there
 		p.gen.stop(errOtherServer)
 	}
 	p.mu.Unlock()

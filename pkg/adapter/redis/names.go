@@ -15,6 +15,7 @@ import (
 //	rejoin:{0}<epoch>:r/chat,lobby     stream: a room's backlog; and the room's channel
 //	rejoin:{0}inbox:<node>             channel: messages for one node
 //	rejoin:{0}news                     channel: a new epoch has begun
+//	rejoin:{0}fence:<connection>       what was sent on that connection is not executed any more
 //	rejoin:{0}partitions               how many there are
 //	rejoin:{0}leases                   sorted set: node ids by the end of their lease
 //	rejoin:{0}about                    hash: what each node says of itself
@@ -32,6 +33,7 @@ func (n names) news() string                     { return n.tagged + "news" }
 func (n names) clock(epoch string) string        { return n.in(epoch) + "clock" }
 func (n names) inbox(node adapter.NodeID) string { return n.tagged + "inbox:" + string(node) }
 func (n names) partitions() string               { return n.tagged + "partitions" }
+func (n names) fence(token string) string        { return n.tagged + "fence:" + token }
 func (n names) leases() string                   { return n.tagged + "leases" }
 func (n names) about() string                    { return n.tagged + "about" }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -27,6 +28,32 @@ type parcel struct {
 	inbox   string // a message's channel
 	payload []byte
 	done    chan outcome // has space for one
+	state   atomic.Int32 // a parcelState
+}
+
+// A parcelState decides between the publisher, who sends a parcel, and its sender,
+// who may stop waiting for it.
+type parcelState = int32
+
+const (
+	stateUnsent    parcelState = iota // no attempt to send it may have been executed
+	stateSent                         // one may have been
+	stateWithdrawn                    // it must not be sent any more
+)
+
+// begin reports whether a parcel may be sent.
+func (it *parcel) begin() bool {
+	return it.state.Load() == stateSent || it.state.CompareAndSwap(stateUnsent, stateSent)
+}
+
+// unanswered returns what becomes of a parcel that has no answer. One that was not
+// sent is withdrawn, so its event is surely not published.
+func (it *parcel) unanswered(cause error) outcome {
+	err := adapter.ErrUnavailable
+	if len(it.rooms) > 0 && (it.state.CompareAndSwap(stateUnsent, stateWithdrawn) || it.state.Load() == stateWithdrawn) {
+		err = adapter.ErrNotPublished
+	}
+	return outcome{err: fmt.Errorf("%w: %w", err, cause)}
 }
 
 // An outcome is where a parcel's event stands now, and how many heard it.
@@ -99,7 +126,7 @@ func (o *outbox) next() []*parcel {
 // send queues a parcel and waits for what becomes of it.
 func (p *partition) send(ctx context.Context, it *parcel) outcome {
 	if err := p.down(); err != nil {
-		return outcome{err: fmt.Errorf("%w: Redis can't be reached: %w", adapter.ErrUnavailable, err)}
+		return it.unanswered(fmt.Errorf("Redis unreachable: %w", err))
 	}
 	return p.enqueue(ctx, it)
 }
@@ -111,7 +138,7 @@ var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
 func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
 	it.ctx, it.queued, it.done = ctx, time.Now(), make(chan outcome, 1)
 	if err := p.outbox.put(it); err != nil {
-		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)}
+		return it.unanswered(err)
 	}
 	late := timers.Get().(*time.Timer)
 	late.Reset(p.timeout)
@@ -123,10 +150,10 @@ func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
 	case o := <-it.done:
 		return o
 	case <-late.C:
-		return outcome{err: fmt.Errorf("%w: Redis did not answer within %v", adapter.ErrUnavailable, p.timeout)}
+		return it.unanswered(fmt.Errorf("no answer from Redis within %v", p.timeout))
 	case <-ctx.Done():
-		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))}
+		return it.unanswered(context.Cause(ctx))
 	case <-p.ctx.Done():
-		return outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(p.ctx))} // it may be on its way
+		return it.unanswered(context.Cause(p.ctx))
 	}
 }

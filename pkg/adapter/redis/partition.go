@@ -39,6 +39,8 @@ type partition struct {
 	linking  chan struct{} // a lock around what follows
 	nextLink time.Time
 	linkErr  error
+	explored sync.Once   // reports what Redis does not allow
+	roleless atomic.Bool // the server does not tell whether it is the primary
 
 	outbox    outbox
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
@@ -70,6 +72,7 @@ type partition struct {
 	probeDue  time.Time     // when one must have come back; zero if none is waited for
 	probed    time.Time     // when the last one came back
 	roundTrip time.Duration // of the last probe
+	counts    bool          // the server counts the subscribers that a probe reaches
 
 	stats counters
 }
@@ -168,8 +171,15 @@ func (p *partition) worked() {
 // it takes none now.
 func (p *partition) answered(denied error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	before := p.denied
 	p.denied = denied
+	p.mu.Unlock()
+	switch {
+	case denied != nil && (before == nil || before.Error() != denied.Error()):
+		p.log.Warn("Redis refuses events", zap.Error(denied))
+	case denied == nil && before != nil:
+		p.log.Info("Redis takes events again")
+	}
 }
 
 // down returns why publishing would fail at once, or nil.

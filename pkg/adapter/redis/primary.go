@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -18,21 +19,36 @@ var (
 // atPrimary does reads in one transaction, which fails where the server is no
 // longer the primary: what a replica has not heard of yet would count as not
 // there.
-func atPrimary(ctx context.Context, c goredis.Cmdable, f func(tx goredis.Pipeliner)) error {
+func (p *partition) atPrimary(ctx context.Context, c goredis.Cmdable, f func(tx goredis.Pipeliner)) error {
 	var role *goredis.Cmd
 	_, err := c.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
-		role = tx.Do(ctx, "ROLE")
+		role = p.askRole(ctx, tx)
 		f(tx)
 		return nil
 	})
-	if err != nil && !errors.Is(err, goredis.Nil) { // that is a key without a value
+	switch {
+	case err != nil && says(err, "EXECABORT", "READONLY") && !strings.Contains(err.Error(), "NOPERM"):
+		return errors.Join(errReplica, err)
+	case err != nil && !errors.Is(err, goredis.Nil): // that is a key without a value
 		return err
 	}
 	return isPrimary(role)
 }
 
+// askRole has a server say whether it is the primary. One that does not tell is
+// asked to write something that changes nothing, which a replica refuses.
+func (p *partition) askRole(ctx context.Context, pipe goredis.Pipeliner) *goredis.Cmd {
+	if p.roleless.Load() {
+		return pipe.Do(ctx, "DEL", p.names.fence("none"))
+	}
+	return pipe.Do(ctx, "ROLE")
+}
+
 // isPrimary returns an error unless a server has said that it is one.
 func isPrimary(role *goredis.Cmd) error {
+	if _, wrote := role.Val().(int64); wrote && role.Err() == nil {
+		return nil
+	}
 	if is, err := role.Slice(); err != nil || len(is) == 0 || is[0] != "master" {
 		return errors.Join(errReplica, err)
 	}

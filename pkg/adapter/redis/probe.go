@@ -51,16 +51,36 @@ func (p *partition) probe() {
 	defer cancel()
 	p.mu.Lock()
 	p.probeSent = time.Now()
+	anonymous := p.gen
+	if anonymous != nil && (anonymous.flow != passing || anonymous.server.told) {
+		anonymous = nil
+	}
 	p.mu.Unlock()
 	began := time.Now()
-	err := p.enqueue(ctx, &parcel{rooms: []string{probe(p.node)}, payload: []byte{}}).err
+	o := p.enqueue(ctx, &parcel{rooms: []string{probe(p.node)}, payload: []byte{}})
+	err := o.err
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err == nil && anonymous != nil && anonymous == p.gen {
+		p.count(anonymous, o.receivers)
+	}
 	if err == nil && p.gen != nil && p.gen.pending == nil && p.probed.Before(began) && p.probeDue.IsZero() {
 		p.probeDue = began.Add(2*p.probing - p.probing/4) // before the second probe after it has gone out
 	}
 	if g := p.gen; g != nil && !p.probeDue.IsZero() && time.Now().After(p.probeDue) {
 		g.stop(errDeaf)
+	}
+}
+
+// count judges by the number of subscribers that a probe reached whether they are
+// at the publisher's server, where that does not tell which it is: a server counts
+// its own. One that has never counted any proves nothing by it. p.mu is held.
+func (p *partition) count(g *generation, receivers int) {
+	switch {
+	case receivers > 0:
+		p.counts = true
+	case p.counts:
+		g.stop(errOtherServer)
 	}
 }
 
@@ -76,7 +96,7 @@ func (p *partition) compare(look bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.gen != nil && p.gen.pending == nil && p.gen.server.run != l.server.run {
+	if p.gen != nil && p.gen.pending == nil && !p.gen.server.maySame(l.server) {
 		p.gen.stop(errOtherServer)
 	}
 }

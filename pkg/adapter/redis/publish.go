@@ -52,7 +52,7 @@ func (p *partition) publish(parcels []*parcel) {
 		switch {
 		case it.ctx.Err() != nil: // its sender has gone
 		case time.Since(it.queued) > p.timeout:
-			it.done <- outcome{err: fmt.Errorf("%w: it could not be sent within %v", adapter.ErrUnavailable, p.timeout)}
+			it.done <- it.unanswered(fmt.Errorf("not sent to Redis within %v", p.timeout))
 		case len(it.rooms) == 0:
 			c.messages = append(c.messages, it)
 		default:
@@ -68,14 +68,14 @@ func (p *partition) publish(parcels []*parcel) {
 	c.fail(err)
 }
 
-// fail answers whoever has not been answered.
+// fail answers the senders that have no answer yet.
 func (c *call) fail(err error) {
 	if err == nil {
 		return
 	}
 	for _, list := range [][]*parcel{c.events, c.messages} {
 		for _, it := range list {
-			it.done <- outcome{err: err}
+			it.done <- it.unanswered(err)
 		}
 	}
 	c.events, c.messages = nil, nil
@@ -105,22 +105,26 @@ func (p *partition) attempts(c *call) error {
 			return nil
 		case l == nil: // not connected
 		case errors.Is(err, errNoClock):
+			c.refused()
 			p.log.Warn("the history is lost: its clock is gone", zap.String("epoch", c.epoch))
 			c.epoch = ""
 			if _, _, err = p.search(ctx); err != nil { // it can't begin a new one
 				pause(ctx, relinkPause)
 			}
 			if c.tried {
-				return fmt.Errorf("%w: the history was lost before it was known whether it was published", adapter.ErrUnavailable)
+				return errors.New("the history was lost before it was known whether the event was published")
 			}
 		case isReply(err) && elsewhere(err): // this server does not do it, and has not
+			c.refused()
 			p.unlink(l, err, began)
 			pause(ctx, relinkPause)
 		case isReply(err) && refused(err) && !c.doubtful:
+			c.refused()
 			p.answered(err)
-			return fmt.Errorf("adapter/redis: publish: %w", err)
+			return fmt.Errorf("Redis refuses the event: %w", err)
 		case isReply(err): // a part of it may have been done, now or before
-			return fmt.Errorf("%w: publish: %w", adapter.ErrUnavailable, err)
+			p.answered(err)
+			return fmt.Errorf("publish: %w", err)
 		default: // whether it was done is not known
 			if p.abandoned == nil { // else it was not tried on this link
 				c.doubtful, c.tried = true, true
@@ -129,8 +133,19 @@ func (p *partition) attempts(c *call) error {
 			p.unlink(l, err, began)
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("%w: Redis did not answer within %v: %w", adapter.ErrUnavailable, p.timeout, err)
+			return fmt.Errorf("no answer from Redis within %v: %w", p.timeout, err)
 		}
+	}
+}
+
+// refused notes that the last attempt was not executed. If an earlier one may have
+// been, that remains open.
+func (c *call) refused() {
+	if c.tried {
+		return
+	}
+	for _, it := range c.events {
+		it.state.CompareAndSwap(stateSent, stateUnsent)
 	}
 }
 
@@ -158,7 +173,11 @@ func elsewhere(err error) bool {
 
 // refused reports whether a reply says that a script was ended before it changed
 // anything: of what else may go wrong in a script, some may have been done.
-func refused(err error) bool { return says(err, "OOM", "NOREPLICAS", "MISCONF") }
+// The right to run a script at all is asked for first; one to do what it does is
+// not, and that error begins with other words.
+func refused(err error) bool {
+	return says(err, "OOM", "NOREPLICAS", "MISCONF") || strings.HasPrefix(err.Error(), "NOPERM")
+}
 
 // says reports whether a reply begins with one of some words. Before Redis 7 that
 // of a script has them in its middle.
@@ -192,7 +211,7 @@ func (p *partition) attempt(ctx context.Context, l *link, c *call) error {
 		if err == nil || loaded || !goredis.HasErrorPrefix(err, "NOSCRIPT") {
 			return err
 		}
-		if err := p.pubsub.publish.Load(ctx, l.conn).Err(); err != nil {
+		if err := p.pubsub.script(l).Load(ctx, l.conn).Err(); err != nil {
 			return err
 		}
 	}
@@ -200,15 +219,22 @@ func (p *partition) attempt(ctx context.Context, l *link, c *call) error {
 
 // execute makes the round trip, and answers what it settles.
 func (p *partition) execute(ctx context.Context, l *link, c *call) error {
+	c.events = slices.DeleteFunc(c.events, func(it *parcel) bool { return !it.begin() })
+	if c.over() {
+		return nil
+	}
 	pipe := l.conn.Pipeline()
 	var done *goredis.Cmd
 	if len(c.events) > 0 {
 		keys, args := p.arguments(c)
-		done = pipe.EvalSha(ctx, p.pubsub.publish.Hash(), keys, args...)
+		if l.server.fence != "" {
+			keys = append(keys, l.server.fence)
+		}
+		done = pipe.EvalSha(ctx, p.pubsub.script(l).Hash(), keys, args...)
 	}
 	sent := make([]*goredis.IntCmd, len(c.messages))
 	for i, it := range c.messages {
-		sent[i] = p.pubsub.send(pipe, ctx, it.inbox, it.payload)
+		sent[i] = p.pubsub.sendOn(ctx, l, pipe, it.inbox, it.payload)
 	}
 	_, err := pipe.Exec(ctx)
 	if err != nil && !isReply(err) {

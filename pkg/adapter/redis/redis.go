@@ -97,7 +97,7 @@ var (
 // New joins the cluster as a node. It returns once the node's feed is live, or
 // with an error when ctx ends before. An id that another node holds is waited for
 // until then, and the error wraps [ErrTaken]; one that wraps [ErrPartitions] is
-// final.
+// final. One that wraps [ErrRights] names what the Redis user may not do.
 func New(ctx context.Context, o Options) (*Adapter, error) {
 	if o.Redis == nil || o.Node == "" {
 		return nil, errors.New("adapter/redis: Options.Redis and Options.Node are required")
@@ -123,7 +123,7 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 		p.changed = a.registry.changed
 	}
 	ended := context.AfterFunc(ctx, func() { a.cancel(adapter.ErrClosed) }) // and with it what Redis keeps waiting
-	err := a.start(ctx)
+	err := a.start(ctx, o.Redis)
 	if !ended() && err == nil {
 		err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
 	}
@@ -134,7 +134,7 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	return a, nil
 }
 
-func (a *Adapter) start(ctx context.Context) error {
+func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 	for _, p := range a.partitions {
 		p.running.Go(p.runHeads)
 		for range backlogReaders {
@@ -149,6 +149,7 @@ func (a *Adapter) start(ctx context.Context) error {
 		return err
 	}
 	for _, step := range []func() error{
+		func() error { return a.mayRun(ctx, target) },
 		func() error { return a.agree(ctx) },
 		func() error { return a.registry.claim(ctx) },
 		func() error { return a.each(search) },

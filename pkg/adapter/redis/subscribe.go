@@ -188,7 +188,7 @@ func (p *partition) live() (begun bool, err error) {
 	defer p.finish(g)
 	// The feed and what is read belong together. The newer connection knows better
 	// which server takes the writes.
-	if l := p.link.Load(); l != nil && l.server.run != g.server.run {
+	if l := p.link.Load(); l != nil && !l.server.maySame(g.server) {
 		p.unlink(l, errOtherServer, time.Now())
 	}
 	p.running.Go(g.write)

@@ -1,0 +1,59 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/redisurl"
+)
+
+// ErrRights: the Redis user may not run commands, or use keys and channels, that a
+// node needs. The error names each.
+var ErrRights = errors.New("adapter/redis: the Redis user lacks rights")
+
+// mayRun makes sure, before the node joins, that it can do what it will need to do
+// at some time: a right that is used only after a failure would be missed then.
+func (a *Adapter) mayRun(ctx context.Context, target *redisurl.Target) error {
+	commands := a.partitions[0].commands(target.Form())
+	for _, p := range a.partitions[1:] { // the commands are the same, the names are others
+		key := p.names.fence("none")
+		commands = append(commands, []any{"get", key}, []any{publishCommand(target.Form()), key, ""})
+	}
+	denied, err := target.Denied(ctx, commands...)
+	if err != nil {
+		return fmt.Errorf("%w: checking the rights of the Redis user: %w", adapter.ErrUnavailable, err)
+	}
+	if len(denied) > 0 {
+		return fmt.Errorf("%w: %s (docs/redis.md has the ACL line)", ErrRights, strings.Join(denied, "; "))
+	}
+	return nil
+}
+
+func publishCommand(form redisurl.Form) string {
+	if form == redisurl.Cluster {
+		return "spublish"
+	}
+	return "publish"
+}
+
+// commands are all that are needed of a server, those in scripts included, and for
+// which there is no other way: CLIENT ID, CLIENT KILL and ROLE are not among them.
+func (p *partition) commands(form redisurl.Form) [][]any {
+	key := p.names.fence("none")
+	list := [][]any{
+		{"ping"}, {"time"}, {"exec"},
+		{"eval", "return 1", 0}, {"evalsha", p.pubsub.publish.Hash(), 0}, {"script", "load", "return 1"},
+		{"get", key}, {"set", key, ""}, {"del", key}, {"exists", key}, {"pexpire", key, 1},
+		{"xadd", key, "*", "c", ""}, {"xrange", key, "-", "+"}, {"xrevrange", key, "+", "-"},
+		{"zadd", key, 0, "m"}, {"zrem", key, "m"}, {"zrangebyscore", key, 0, 0},
+		{"hget", key, "f"}, {"hset", key, "f", ""}, {"hdel", key, "f"}, {"hgetall", key},
+		{publishCommand(form), key, ""},
+	}
+	if form == redisurl.Cluster {
+		return append(list, []any{"ssubscribe", key}, []any{"sunsubscribe", key})
+	}
+	return append(list, []any{"subscribe", key}, []any{"unsubscribe", key})
+}
