@@ -98,3 +98,15 @@ func ExampleConn_Send() {
 	}
 	_ = broadcast
 }
+
+// Origins that can never match are refused with what to write instead.
+func ExampleParseOrigins() {
+	for _, origin := range []string{"https://*.app.example", "app.example", "https://app.example/"} {
+		_, err := engineio.ParseOrigins([]string{origin})
+		fmt.Println(err)
+	}
+	// Output:
+	// <nil>
+	// engineio: origin "app.example": missing scheme: write "https://app.example"
+	// engineio: origin "https://app.example/": an origin has no path: write "https://app.example"
+}
