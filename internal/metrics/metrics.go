@@ -68,6 +68,7 @@ var (
 	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
 	mailboxFull     = describe("mailbox_full_total", "Times that a connection was not read on because its events waited for handlers, by the limit that was reached; pause: closed for it.", "limit")
 	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because those had not arrived within the ack time-out.")
+	panics          = describe("callback_panics_total", "Panics of functions that the application has registered; the log has their stacks.")
 	drained         = describe("connections_drained_total", "Connections closed because a node goes away: this one, or one that they ran through.")
 )
 
@@ -129,4 +130,5 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	count(acksLate, s.AcksLate)
 	count(drained, s.Drained)
+	count(panics, s.Panics)
 }

@@ -27,7 +27,7 @@ func snapshot() socketio.Stats {
 		Disconnects: map[string]uint64{"transport close": 15},
 		Recoveries:  map[string]uint64{"recovered": 16, "trimmed": 17},
 		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, VolatileDropped: 22, Drained: 23, AcksLate: 26,
-		MailboxFull: map[string]uint64{"events": 27},
+		MailboxFull: map[string]uint64{"events": 27}, Panics: 28,
 	}
 }
 
@@ -66,6 +66,7 @@ func TestScrape(t *testing.T) {
 		`rejoin_acks_late_total 26`,
 		`rejoin_mailbox_full_total{limit="events"} 27`,
 		`rejoin_requests_refused_total{code="-1"} 25`,
+		`rejoin_callback_panics_total 28`,
 	} {
 		if !slices.Contains(lines, want) {
 			t.Errorf("no line %s", want)

@@ -3,11 +3,8 @@ package socketio
 import (
 	"bytes"
 	"encoding/json"
-	"runtime/debug"
 	"strconv"
 	"strings"
-
-	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
@@ -25,12 +22,9 @@ func (s *Server) recovers(namespace string, auth json.RawMessage, h *engineio.Ha
 	if choice, ok := choiceInQuery(h); ok {
 		return choice
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("panic in Options.Recovers", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-		}
-	}()
-	return s.opts.Recovers(namespace, h)
+	recovers := false
+	s.guard("Recovers", func() { recovers = s.opts.Recovers(namespace, h) })
+	return recovers
 }
 
 // choiceInAuth returns the choice that a CONNECT payload contains. A client that

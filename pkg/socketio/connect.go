@@ -45,7 +45,15 @@ func (s *Server) admit(sock *Socket) {
 func (s *Socket) refuse(err error) {
 	s.client.detach(s)
 	s.cancel(err)
-	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: connectErrorBody(err)})
+	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
+}
+
+// connectErrorBody calls methods of the error, which may be the application's.
+func (s *Socket) connectErrorBody(err error) (body []byte) {
+	if s.guard("Use", func() { body = connectErrorBody(err) }) != nil {
+		return connectErrorBody(errInternal)
+	}
+	return body
 }
 
 // abandon gives up on a socket that was never connected, with its connection.
@@ -168,7 +176,8 @@ func (s *Socket) answerConnect() error {
 
 // greet tells the application of the socket.
 func (s *Socket) greet() {
-	defer s.rescue()
+	callback := "OnConnect"
+	defer s.rescue(&callback)
 	for _, r := range s.ns.rulesNow() {
 		for _, f := range r.onConnect {
 			f(s)

@@ -53,21 +53,18 @@ func (s *Socket) finish(reason Reason, grace *time.Timer) {
 	s.mu.Lock()
 	moved, onLeaving := s.moved, s.onLeaving
 	s.mu.Unlock()
-	tell := func(fs []func(Reason)) {
-		defer s.rescue()
-		for _, f := range fs {
-			f(reason)
+	tell := func(callback string, fs []func(Reason)) {
+		for _, f := range fs { // a panic does not keep the others from cleaning up
+			s.guard(callback, func() { f(reason) })
 		}
 	}
 	moved = moved || s.endSession(reason)
 	if !moved {
-		tell(onLeaving)
+		tell("OnDisconnecting", onLeaving)
 	}
 	ctx, cancel := srv.store()
 	defer cancel()
-	if done, err := s.change(ctx); err == nil { // a join under way ends first
-		defer done()
-	}
+	done, err := s.change(ctx) // a join under way ends first
 	names := s.unplace()
 	s.ns.tellRooms(s.ID(), false, names...)
 	srv.disown(s)
@@ -81,9 +78,12 @@ func (s *Socket) finish(reason Reason, grace *time.Timer) {
 	s.mu.Unlock()
 	grace.Stop()
 	s.cancel(&DisconnectError{Reason: reason, Moved: moved})
+	if err == nil {
+		done()
+	}
 	if !moved {
 		srv.stats.disconnects.add(string(reason))
-		tell(onDisconnect)
+		tell("OnDisconnect", onDisconnect)
 	}
 }
 

@@ -25,6 +25,28 @@
 // with a new id. Volatile events, events that ask for an ack and those of Local
 // are not kept and so not replayed.
 //
+// # Callbacks
+//
+// Functions that the application registers are called without any lock of this
+// package, and every method may be called in every one of them. Each method then
+// works, does nothing, or returns an error; what its comment says of a socket that
+// has ended holds in OnDisconnecting and OnDisconnect. Methods that wait for
+// clients, other nodes or handlers (EmitWithAck, FetchSockets, Drain, Close) wait as
+// long as their context allows. Close and Drain wait for handlers, so in one they
+// take all of that time.
+//
+// A panic in such a function ends neither the process nor other sockets: see
+// [PanicError]. After a panic in
+//
+//   - NewID or a middleware (Use), the client is refused with "internal error";
+//   - OnConnect, a handler, OnAny or Socket.Use, the remaining functions for that
+//     event are not called and the connection is closed, in a way that clients come
+//     back from;
+//   - OfFunc, the name is not accepted; OnNamespace, the namespace refuses clients;
+//   - KeepRooms during a recovery, the room is not kept;
+//   - OnError, OnDisconnecting, OnDisconnect, OnAnyOutgoing, OnRoom or OnServerSide,
+//     the others are called and the connection is not affected.
+//
 // # Goroutines
 //
 // A socket's handlers run one after another on a goroutine that exists only

@@ -162,7 +162,7 @@ func (s *Socket) take(d *delivery) {
 // what the cursor in it covers.
 func (s *Socket) write(d *delivery) {
 	ps := d.encode(s.gate.stamp(d.cursor), s.recovers)
-	if s.onOutgoing != nil {
+	if s.outgoing != nil {
 		s.tellOutgoing(d)
 	}
 	if d.volatile() {

@@ -22,6 +22,9 @@ import (
 // In a middleware it takes effect with the socket's connection: the client is in
 // the rooms before it is told that it is connected, also if it is recovered. A
 // room that it was in before has what it missed, others begin then.
+//
+// It returns ErrDisconnected once the socket has ended, as in OnDisconnecting and
+// OnDisconnect. Joining a recovered socket waits until its replay has been sent.
 func (s *Socket) Join(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		if err := checkRoom(name); err != nil {
@@ -31,7 +34,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	if granted, err := s.grant(names); granted {
 		return err
 	}
-	done, err := s.change(ctx)
+	done, err := s.changeLive(ctx)
 	if err != nil {
 		return err
 	}
@@ -231,7 +234,8 @@ func (s *Socket) reached(d *delivery) {
 // Leave takes the socket out of rooms. Once it has returned nothing of them
 // reaches the client. Rooms that it is not in are no error. If it returns an
 // error the socket has left here, but could find itself in the rooms again when
-// it is recovered.
+// it is recovered. It returns ErrDisconnected if the socket is not connected, as in
+// a middleware, in OnDisconnecting and in OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
 }
@@ -239,7 +243,7 @@ func (s *Socket) Leave(ctx context.Context, names ...string) error {
 // leaveThose is Leave for the rooms that those returns. It is called with s.mu
 // held.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
-	done, err := s.change(ctx)
+	done, err := s.changeLive(ctx)
 	if err != nil {
 		return err
 	}
@@ -341,11 +345,16 @@ func (s *Socket) background(f func(context.Context) error) {
 }
 
 // save writes the session, if there is one to write. Whoever calls it holds the
-// right to change. A session that is gone or another's ends the socket.
+// right to change. A session that is gone or another's ends the socket. That of a
+// socket that is gone is not written any more.
 func (s *Socket) save(ctx context.Context) error {
 	srv := s.ns.srv
 	s.mu.Lock()
-	if s.pid == "" || s.fence == 0 || s.gone {
+	if s.gone {
+		s.mu.Unlock()
+		return ErrDisconnected
+	}
+	if s.pid == "" || s.fence == 0 {
 		s.mu.Unlock()
 		return nil
 	}

@@ -19,6 +19,10 @@ type Namespace struct {
 	acks   atomic.Uint64 // the last ack id
 	mail   mailbox       // for the events of other nodes
 
+	pinned    bool          // made by Of, so not forgotten when it is empty
+	announced chan struct{} // closed when the OnNamespace functions have returned; nil for none
+	broken    bool          // one of them panicked; valid once announced is closed
+
 	clients int // sockets in it or entering it; guarded by srv.mu
 
 	mu      sync.RWMutex
@@ -26,6 +30,7 @@ type Namespace struct {
 	rules
 	serverSide map[string][]Handler
 	onRoom     []func(RoomEvent)
+	roomEvents *watcher       // calls onRoom; nil until there are any
 	occupancy  map[string]int // members by room name, kept for onRoom
 }
 
@@ -160,14 +165,19 @@ const (
 )
 
 // OnRoom calls f with what happens to the named rooms on this node. It counts
-// from its registration on, so register it before the first client comes. f must
-// return at once and must not join or leave.
+// from its registration on, so register it before the first client comes.
+//
+// f is called after the event, on a goroutine of its own, for one event after the
+// other in their order: Join and Leave do not wait for it, and it may use sockets
+// and the namespace. If it falls more than 8,192 events behind, further ones are
+// dropped, which is logged. A panic has no effect but being reported.
 func (n *Namespace) OnRoom(f func(RoomEvent)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.onRoom = append(n.onRoom[:len(n.onRoom):len(n.onRoom)], f)
 	if n.occupancy == nil {
 		n.occupancy = make(map[string]int)
+		n.roomEvents = newWatcher("OnRoom")
 	}
 }
 
@@ -181,10 +191,13 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	onRoom := n.onRoom
 	tell := func(kind RoomEventKind, room string) {
-		for _, f := range n.onRoom {
-			f(RoomEvent{Kind: kind, Room: room, SocketID: id})
-		}
+		n.roomEvents.tell(n.srv, 0, func() {
+			for _, f := range onRoom {
+				n.srv.guard("OnRoom", func() { f(RoomEvent{Kind: kind, Room: room, SocketID: id}) })
+			}
+		})
 	}
 	for _, name := range names {
 		switch before := n.occupancy[name]; {

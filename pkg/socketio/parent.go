@@ -5,16 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"iter"
+	"regexp"
 	"sync"
 )
 
 // A Parent stands for all dynamic namespaces that one pattern or function
 // accepts: its children. What is registered on it holds for each of them, also
-// for those that live already. A child is forgotten when its last socket leaves,
-// unless Options.KeepEmptyNamespaces is set.
+// for those that live already. A child that a client made is forgotten when its last
+// socket leaves, unless Options.KeepEmptyNamespaces is set.
 type Parent struct {
-	srv   *Server
-	allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)
+	srv     *Server
+	pattern *regexp.Regexp // nil for a parent of OfFunc
+	allow   func(ctx context.Context, name string, auth json.RawMessage) (bool, error)
 
 	mu sync.RWMutex
 	rules

@@ -163,10 +163,13 @@ func (s *Socket) assume(claimed session.Session) error {
 		return fmt.Errorf("socketio: session: %w", err)
 	}
 	s.mu.Lock()
+	screening := s.screening
+	s.mu.Unlock()
+	stays.keep(func(room string) bool { return s.keeps(&screening, room) })
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.id, s.pid, s.fence, s.epoch = claimed.ID, claimed.PID, claimed.Fence, claimed.Epoch
 	s.data, s.rooms = claimed.Data, stays
-	s.rooms.keep(s.screening.keeps)
 	s.newestJoin = s.rooms.newestJoin()
 	s.recovering = true
 	s.gate.shut++

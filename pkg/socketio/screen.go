@@ -5,8 +5,6 @@ import (
 	"errors"
 	"slices"
 
-	"go.uber.org/zap"
-
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
@@ -18,18 +16,31 @@ type screening struct {
 	may     []func(room string) bool
 }
 
-// keeps reports whether a socket that is recovered stays in a room.
-func (sc *screening) keeps(room string) bool {
-	return slices.Contains(sc.granted, room) ||
-		!slices.ContainsFunc(sc.may, func(may func(string) bool) bool { return !may(room) })
+// keeps reports whether a socket that is recovered stays in a room. It calls the
+// application, so no lock is held.
+func (s *Socket) keeps(sc *screening, room string) bool {
+	if slices.Contains(sc.granted, room) {
+		return true
+	}
+	for _, may := range sc.may {
+		allowed := false
+		if s.guard("KeepRooms", func() { allowed = may(room) }) != nil || !allowed {
+			return false
+		}
+	}
+	return true
 }
+
+// errInternal is what a client is told of a panic.
+var errInternal = errors.New("internal error")
 
 // screen runs the middlewares.
 func (s *Socket) screen() (err error) {
+	callback := "NewID"
 	defer func() {
 		if p := recover(); p != nil {
-			s.client.srv.log.Error("a middleware panicked", zap.Any("panic", p))
-			err = errors.New("internal error")
+			s.tellErrors(s.client.srv.panicked(callback, p))
+			err = errInternal
 		}
 		s.mu.Lock()
 		s.screening.under = false
@@ -43,6 +54,7 @@ func (s *Socket) screen() (err error) {
 	s.id = id
 	s.screening.under = true
 	s.mu.Unlock()
+	callback = "Use"
 	for _, r := range s.ns.rulesNow() {
 		for _, f := range r.use {
 			if err := f(s.ctx, s); err != nil {
@@ -114,7 +126,9 @@ func (s *Socket) Value(key any) any {
 // nothing that it missed of them. Rooms that a middleware joins stay. Where
 // several middlewares call it all must allow a room.
 //
-// may must return at once and must not use the socket.
+// may is called without any lock. In a recovery it is called before the socket is
+// in its rooms, so there Join, Leave, SetData and KeepRooms return ErrDisconnected,
+// and a room about which it panics is not kept. Otherwise a panic is the caller's.
 func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
 	s.mu.Lock()
 	if s.screening.under {
@@ -123,9 +137,16 @@ func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) erro
 		return nil
 	}
 	s.mu.Unlock()
+	done, err := s.changeLive(ctx) // joins in flight end first
+	if err != nil {
+		return err
+	}
+	done()
+	drop := slices.DeleteFunc(s.Rooms(), may)
 	return s.leaveThose(ctx, func() []string {
-		return slices.DeleteFunc(s.rooms.names(), func(name string) bool {
-			return s.rooms.current(name).commanded || may(name)
+		return slices.DeleteFunc(drop, func(name string) bool {
+			st := s.rooms.current(name)
+			return st == nil || st.commanded
 		})
 	})
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"strings"
 	"sync"
 
@@ -111,113 +109,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	s.engine.ServeHTTP(w, r)
-}
-
-// Of returns the namespace with a name, and makes it if it is new. A missing
-// leading slash is added. A new namespace whose name a pattern or function
-// accepts is still a namespace of its own and not that parent's child.
-func (s *Server) Of(name string) *Namespace {
-	if !strings.HasPrefix(name, "/") {
-		name = "/" + name
-	}
-	s.mu.Lock()
-	n, isNew := s.namespaces[name], false
-	if n == nil {
-		n, isNew = newNamespace(s, name, nil), true
-		s.namespaces[name] = n
-	}
-	told := s.onNew
-	s.mu.Unlock()
-	if isNew {
-		for _, tell := range told {
-			tell(n)
-		}
-	}
-	return n
-}
-
-// OfPattern accepts every namespace whose whole name a pattern finds a match in.
-// The first client that asks for one brings it to life.
-func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
-	return s.OfFunc(func(_ context.Context, name string, _ json.RawMessage) (bool, error) {
-		return re.MatchString(name), nil
-	})
-}
-
-// OfFunc accepts every namespace that a function allows, given its name and the
-// client's auth payload. Parents are asked in the order of their registration;
-// one that does not allow the name, or fails, leaves it to the next.
-func (s *Server) OfFunc(allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)) *Parent {
-	p := &Parent{srv: s, allow: allow}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.parents = append(s.parents, p)
-	return p
-}
-
-// OnNamespace calls f with every namespace that is made from now on, dynamic
-// ones too, before any client is in it.
-func (s *Server) OnNamespace(f func(*Namespace)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onNew = append(s.onNew[:len(s.onNew):len(s.onNew)], f)
-}
-
-func (s *Server) lookup(name string) *Namespace {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.namespaces[name]
-}
-
-// enter returns the namespace that a client asked for, with one more in it, or
-// nil. Counting those that are still connecting keeps a namespace from being
-// cleaned up under them.
-func (s *Server) enter(ctx context.Context, name string, auth json.RawMessage) *Namespace {
-	s.mu.Lock()
-	if n := s.namespaces[name]; n != nil {
-		n.clients++
-		s.mu.Unlock()
-		return n
-	}
-	parents := s.parents
-	s.mu.Unlock()
-	if len(name) > maxNamespaceName {
-		return nil
-	}
-	for _, p := range parents {
-		if ok, err := p.allow(ctx, name, auth); ok && err == nil {
-			return s.enterChild(p, name)
-		}
-	}
-	return nil
-}
-
-func (s *Server) enterChild(p *Parent, name string) *Namespace {
-	s.mu.Lock()
-	n, isNew := s.namespaces[name], false
-	if n == nil {
-		n, isNew = newNamespace(s, name, p), true
-		s.namespaces[name] = n
-	}
-	n.clients++
-	told := s.onNew
-	s.mu.Unlock()
-	if isNew {
-		for _, tell := range told {
-			tell(n)
-		}
-	}
-	return n
-}
-
-// exit undoes an enter.
-func (s *Server) exit(n *Namespace) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n.clients--
-	if n.clients == 0 && n.parent != nil && !s.opts.KeepEmptyNamespaces && s.namespaces[n.name] == n {
-		delete(s.namespaces, n.name)
-	}
 }
 
 // spawn runs f on a goroutine that Close waits for.

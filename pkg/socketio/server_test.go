@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -265,10 +266,21 @@ func TestDynamicNamespacesComeAndGo(t *testing.T) {
 func TestCatchAllsComeAndGo(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
-	var heard []string // by the mailbox, then by the feed, whose events follow on it
+	var mu sync.Mutex
+	var heard []string
+	hear := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, what)
+	}
+	heardNow := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return fmt.Sprint(heard)
+	}
 	n.OnConnect(func(s *Socket) {
-		s.OnAny(func(_ context.Context, e *Event) error { heard = append(heard, "in "+e.Name); return nil })
-		s.OnAnyOutgoing(func(event string, _ Args) { heard = append(heard, "out "+event) })
+		s.OnAny(func(_ context.Context, e *Event) error { hear("in " + e.Name); return nil })
+		s.OnAnyOutgoing(func(event string, _ Args) { hear("out " + event) })
 		s.On("stop", func(_ context.Context, e *Event) error {
 			s.OffAny()
 			s.OffAnyOutgoing()
@@ -280,9 +292,10 @@ func TestCatchAllsComeAndGo(t *testing.T) {
 		w.call(`["ping me"]`)
 		must(t, n.Emit(t.Context(), "news"))
 		w.want(`["news"]`)
+		eventually(t, "it is heard", func() bool { return strings.HasPrefix(heardNow(), "[in ping me out news") })
 		w.call(`["stop"]`)
 	}
-	if got := fmt.Sprint(heard); got != "[in ping me out news in stop]" {
+	if got := heardNow(); got != "[in ping me out news in stop]" {
 		t.Errorf("heard %s", got)
 	}
 }

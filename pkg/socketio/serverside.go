@@ -13,8 +13,10 @@ import (
 )
 
 // OnServerSide handles an event that another node's ServerSideEmit sends to this
-// namespace. Handlers of one namespace run one after another; the context ends
-// when the server closes. e.Ack answers the node that asked.
+// namespace. Handlers of one namespace run one after another, on a goroutine of
+// their own, and may block; the context ends when the server closes. e.Ack answers
+// the node that asked. A panic does not keep the other handlers from running; the
+// node that asked sees this one as silent, unless a handler acks.
 func (n *Namespace) OnServerSide(event string, h Handler) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -91,9 +93,11 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 	}
 	n.mail.put(s.spawn, func() {
 		for _, h := range hs {
-			if err := h(s.ctx, e); err != nil {
-				s.log.Warn("server-side event", zap.String("namespace", name), zap.String("event", event), zap.Error(err))
-			}
+			s.guard("OnServerSide", func() {
+				if err := h(s.ctx, e); err != nil {
+					s.log.Warn("server-side event", zap.String("namespace", name), zap.String("event", event), zap.Error(err))
+				}
+			})
 		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -62,7 +61,7 @@ type Socket struct {
 	handlers     map[string][]Handler
 	once         map[string][]Handler
 	onAny        []Handler
-	onOutgoing   []func(event string, args Args)
+	outgoing     *outgoing // nil until OnAnyOutgoing
 	onEvent      []Handler
 	onError      []func(error)
 	onLeaving    []func(Reason)
@@ -152,13 +151,14 @@ func (s *Socket) Data(v any) error {
 }
 
 // SetData stores a value, as JSON, with the socket: FetchSockets shows it, and
-// the socket has it again when it is recovered. It returns when that is sure.
+// the socket has it again when it is recovered. It returns when that is sure, and
+// ErrDisconnected if the socket has ended.
 func (s *Socket) SetData(ctx context.Context, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("socketio: data: %w", err)
 	}
-	done, err := s.change(ctx)
+	done, err := s.changeLive(ctx)
 	if err != nil {
 		return err
 	}
@@ -205,13 +205,28 @@ func (s *Socket) OnAny(h Handler) {
 	s.onAny = append(s.onAny[:len(s.onAny):len(s.onAny)], h)
 }
 
-// OnAnyOutgoing calls f with every event that is queued to the client, acks not
-// included. It is called in the fan-out, must return at once, and must not use
-// the socket.
+// OnAnyOutgoing calls f with every event that is queued to the client, without
+// acks and without the missed events of a recovery.
+//
+// f is called on a goroutine of its own, for one event after the other in their
+// order, concurrently with the socket's handlers, and may use the socket. Delivery
+// does not wait for it: if it falls more than 1 MiB or 8,192 events behind, it is not
+// told of further ones, which is logged. A panic is reported and has no effect on
+// the connection.
 func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.onOutgoing = append(s.onOutgoing[:len(s.onOutgoing):len(s.onOutgoing)], f)
+	if s.outgoing == nil {
+		s.outgoing = &outgoing{watcher: newWatcher("OnAnyOutgoing")}
+	}
+	fs := s.outgoing.fs
+	s.outgoing.fs = append(fs[:len(fs):len(fs)], f)
+}
+
+// An outgoing is what OnAnyOutgoing has registered. The socket's lock guards fs.
+type outgoing struct {
+	*watcher
+	fs []func(event string, args Args)
 }
 
 // OffAny removes what OnAny has added to this socket.
@@ -221,11 +236,14 @@ func (s *Socket) OffAny() {
 	s.onAny = nil
 }
 
-// OffAnyOutgoing removes what OnAnyOutgoing has added.
+// OffAnyOutgoing removes what OnAnyOutgoing has added. Events that were queued
+// before may still be told.
 func (s *Socket) OffAnyOutgoing() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.onOutgoing = nil
+	if s.outgoing != nil {
+		s.outgoing.fs = nil
+	}
 }
 
 // Use adds a middleware for this socket's events. An error keeps the event from
@@ -279,7 +297,8 @@ func (s *Socket) receive(p *packet.Packet) error {
 
 // handle runs what is registered for an event.
 func (s *Socket) handle(e *Event) {
-	defer s.rescue()
+	callback := "OnAny"
+	defer s.rescue(&callback)
 	s.mu.Lock()
 	onAny, onEvent := s.onAny, s.onEvent
 	once := s.once[e.Name]
@@ -303,9 +322,11 @@ func (s *Socket) handle(e *Event) {
 	for _, r := range shared {
 		run(r.onAny)
 	}
+	callback = "Socket.Use"
 	if !run(onEvent) {
 		return
 	}
+	callback = "On"
 	run(once)
 	run(own)
 	for _, r := range shared {
@@ -315,22 +336,27 @@ func (s *Socket) handle(e *Event) {
 
 // fail reports an error to the handlers of errors, or to the log.
 func (s *Socket) fail(err error) {
-	s.mu.Lock()
-	onError, id := s.onError, s.id
-	s.mu.Unlock()
-	if len(onError) == 0 {
-		s.client.srv.log.Warn("socket error", zap.String("namespace", s.nsName), zap.String("socket", id), zap.Error(err))
-	}
-	for _, f := range onError {
-		f(err)
+	if !s.tellErrors(err) {
+		s.client.srv.log.Warn("socket error", zap.String("namespace", s.nsName), zap.String("socket", s.ID()), zap.Error(err))
 	}
 }
 
+// tellErrors calls the handlers of errors, and reports whether there are any.
+func (s *Socket) tellErrors(err error) bool {
+	s.mu.Lock()
+	onError := s.onError
+	s.mu.Unlock()
+	for _, f := range onError {
+		s.client.srv.guard("OnError", func() { f(err) })
+	}
+	return len(onError) > 0
+}
+
 // rescue keeps a panic of one socket's handler from ending all others: like
-// net/http it is logged, and the connection closed.
-func (s *Socket) rescue() {
+// net/http it is logged, and the connection closed. It is deferred.
+func (s *Socket) rescue(callback *string) {
 	if p := recover(); p != nil {
-		s.client.srv.log.Error("a handler panicked", zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+		s.tellErrors(s.client.srv.panicked(*callback, p))
 		s.client.conn.Close(engineio.ForcedClose)
 	}
 }
@@ -348,13 +374,19 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 
 // tellOutgoing reports an event that is queued. s.mu is held.
 func (s *Socket) tellOutgoing(d *delivery) {
-	name, raw, err := packet.SplitEvent(d.ev.Data)
-	if err != nil {
+	fs := s.outgoing.fs
+	if len(fs) == 0 {
 		return
 	}
-	for _, f := range s.onOutgoing {
-		f(name, Args{raw, d.ev.Attachments})
-	}
+	s.outgoing.tell(s.client.srv, d.size(), func() {
+		name, raw, err := packet.SplitEvent(d.ev.Data)
+		if err != nil {
+			return
+		}
+		for _, f := range fs {
+			s.guard("OnAnyOutgoing", func() { f(name, Args{raw, d.ev.Attachments}) })
+		}
+	})
 }
 
 // Rooms returns the named rooms that the socket is in, sorted.
@@ -385,6 +417,18 @@ func (s *Socket) change(ctx context.Context) (done func(), err error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+}
+
+// changeLive is change for the application. It does not wait for a socket that
+// has ended, or whose recovery has not come so far that it is in its rooms.
+func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
+	s.mu.Lock()
+	live := !s.gone && (s.placed || s.screening.under)
+	s.mu.Unlock()
+	if !live {
+		return nil, ErrDisconnected
+	}
+	return s.change(ctx)
 }
 
 // missing returns the names of rooms that the socket is not in, each once.

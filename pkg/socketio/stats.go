@@ -26,6 +26,7 @@ type Stats struct {
 	AcksLate          uint64            // acks sent before the events that they follow, because those took too long
 	MailboxFull       map[string]uint64 // connections that were not read on, by limit: "events", "bytes"; "pause": closed for it
 	Drained           uint64            // connections that Drain or SendAway closed
+	Panics            uint64            // of functions that the application has registered
 }
 
 // Stats returns a snapshot.
@@ -44,6 +45,7 @@ func (s *Server) Stats() Stats {
 		AcksLate:        s.stats.acksLate.Load(),
 		MailboxFull:     s.stats.mailboxFull.snapshot(),
 		Drained:         s.stats.drained.Load(),
+		Panics:          s.stats.panics.Load(),
 		TooManyRooms:    s.stats.tooManyRooms.Load(),
 
 		TooManyNamespaces: s.stats.tooManyNamespaces.Load(),
@@ -60,7 +62,7 @@ func (s *Server) Stats() Stats {
 type counters struct {
 	connects, eventsIn, eventsOut         atomic.Uint64
 	deliveries, replayed, volatileDropped atomic.Uint64
-	acksLate, drained                     atomic.Uint64
+	acksLate, drained, panics             atomic.Uint64
 	tooManyRooms, tooManyNamespaces       atomic.Uint64
 	disconnects, recoveries, mailboxFull  labelled
 }

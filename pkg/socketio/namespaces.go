@@ -1,0 +1,166 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"regexp"
+	"strings"
+)
+
+// Of returns the namespace with a name, and makes it if it is new. A missing
+// leading slash is added. A new namespace whose name a pattern of OfPattern
+// matches is a child of the first such pattern, with its middlewares and handlers.
+// A child that Of has made is not forgotten when its last socket leaves.
+//
+// A namespace that was made before the pattern was registered stays on its own.
+// The functions of OfFunc are not asked, because they decide about a client: what
+// Of makes belongs to none of them, and nothing but its own middlewares guards it.
+func (s *Server) Of(name string) *Namespace {
+	if !strings.HasPrefix(name, "/") {
+		name = "/" + name
+	}
+	return s.open(name, 0, func() *Parent {
+		for _, p := range s.parents {
+			if p.pattern != nil && p.pattern.MatchString(name) {
+				return p
+			}
+		}
+		return nil
+	})
+}
+
+// OfPattern accepts every namespace whose whole name a pattern finds a match in.
+// It is made by the first client that connects to it, or by Of. A pattern without
+// ^ and $ also accepts names that only contain a match.
+func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
+	return s.addParent(&Parent{srv: s, pattern: re})
+}
+
+// OfFunc accepts every namespace that a function allows, given its name and the
+// client's auth payload. Parents are asked in the order of their registration;
+// one that does not allow the name, fails or panics leaves it to the next.
+//
+// The function is called concurrently, while clients connect, and may block. The
+// context ends when the client leaves.
+func (s *Server) OfFunc(allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)) *Parent {
+	return s.addParent(&Parent{srv: s, allow: allow})
+}
+
+func (s *Server) addParent(p *Parent) *Parent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parents = append(s.parents[:len(s.parents):len(s.parents)], p)
+	return p
+}
+
+// OnNamespace calls f with every namespace that is made from now on, dynamic
+// ones too. No client enters the namespace before f has returned. If f panics,
+// the namespace refuses its clients, because f may not have guarded it yet; a
+// dynamic one that a client made is then made anew for the next.
+func (s *Server) OnNamespace(f func(*Namespace)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onNew = append(s.onNew[:len(s.onNew):len(s.onNew)], f)
+}
+
+func (s *Server) lookup(name string) *Namespace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.namespaces[name]
+}
+
+// open returns the namespace with a name and counts the clients that enter it. A
+// new one is a child of what parent returns, which is called with s.mu held.
+func (s *Server) open(name string, clients int, parent func() *Parent) *Namespace {
+	s.mu.Lock()
+	n, isNew := s.namespaces[name], false
+	if n == nil {
+		n, isNew = newNamespace(s, name, parent()), true
+		n.pinned = clients == 0
+		if len(s.onNew) > 0 {
+			n.announced = make(chan struct{})
+		}
+		s.namespaces[name] = n
+	}
+	n.clients += clients
+	told := s.onNew
+	s.mu.Unlock()
+	if isNew && n.announced != nil {
+		defer close(n.announced)
+		for _, tell := range told {
+			if s.guard("OnNamespace", func() { tell(n) }) != nil {
+				n.broken = true
+			}
+		}
+	}
+	return n
+}
+
+// enter returns the namespace that a client asked for, with one more in it, or
+// nil. Counting those that are still connecting keeps a namespace from being
+// cleaned up under them.
+func (s *Server) enter(ctx context.Context, name string, auth json.RawMessage) *Namespace {
+	s.mu.Lock()
+	n, parents := s.namespaces[name], s.parents
+	if n != nil {
+		n.clients++
+	}
+	s.mu.Unlock()
+	if n == nil {
+		if len(name) > maxNamespaceName {
+			return nil
+		}
+		p := s.parentFor(ctx, parents, name, auth)
+		if p == nil {
+			return nil
+		}
+		n = s.open(name, 1, func() *Parent { return p })
+	}
+	if !n.usable(ctx) {
+		s.exit(n)
+		return nil
+	}
+	return n
+}
+
+// parentFor returns the first parent that accepts a name, or nil.
+func (s *Server) parentFor(ctx context.Context, parents []*Parent, name string, auth json.RawMessage) *Parent {
+	for _, p := range parents {
+		var ok bool
+		if p.pattern != nil {
+			ok = p.pattern.MatchString(name)
+		} else if s.guard("OfFunc", func() {
+			allowed, err := p.allow(ctx, name, auth)
+			ok = allowed && err == nil
+		}) != nil {
+			ok = false
+		}
+		if ok {
+			return p
+		}
+	}
+	return nil
+}
+
+// usable waits for OnNamespace, and reports whether clients may enter.
+func (n *Namespace) usable(ctx context.Context) bool {
+	if n.announced == nil {
+		return true
+	}
+	select {
+	case <-n.announced:
+		return !n.broken
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// exit undoes an enter.
+func (s *Server) exit(n *Namespace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n.clients--
+	if n.clients == 0 && n.parent != nil && !n.pinned && !s.opts.KeepEmptyNamespaces && s.namespaces[n.name] == n {
+		delete(s.namespaces, n.name)
+	}
+}

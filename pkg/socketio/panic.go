@@ -1,0 +1,67 @@
+package socketio
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"go.uber.org/zap"
+)
+
+// A PanicError is a panic of one of the application's functions that this
+// package called. The panic ends neither the process nor the other sockets: it is
+// logged with its stack, and given to Options.OnPanic and to the OnError functions
+// of the socket that it concerns. The method that registers a function says what
+// else follows.
+type PanicError struct {
+	Callback string // the method or option that registered the function, such as "On"
+	Value    any    // what it panicked with
+	Stack    []byte
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("socketio: %s function panicked: %v", e.Callback, e.Value)
+}
+
+// Unwrap returns the value of the panic if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// guard calls f, which calls one function of the application, and reports its
+// panic if there is one.
+func (s *Server) guard(callback string, f func()) (failed *PanicError) {
+	defer func() {
+		if p := recover(); p != nil {
+			failed = s.panicked(callback, p)
+		}
+	}()
+	f()
+	return nil
+}
+
+// panicked reports a panic. It is called by the deferred function that recovered
+// it, so that the stack is that of the panic.
+func (s *Server) panicked(callback string, value any) *PanicError {
+	err := &PanicError{Callback: callback, Value: value, Stack: debug.Stack()}
+	s.stats.panics.Add(1)
+	s.log.Error("callback panicked", zap.String("callback", callback), zap.Any("panic", value), zap.ByteString("stack", err.Stack))
+	if s.opts.OnPanic != nil {
+		defer func() {
+			if p := recover(); p != nil {
+				s.log.Error("callback panicked", zap.String("callback", "OnPanic"), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			}
+		}()
+		s.opts.OnPanic(err)
+	}
+	return err
+}
+
+// guard is Server.guard for a function that concerns the socket, whose OnError
+// functions hear of it as well.
+func (s *Socket) guard(callback string, f func()) (failed *PanicError) {
+	if failed = s.client.srv.guard(callback, f); failed != nil {
+		s.tellErrors(failed)
+	}
+	return failed
+}

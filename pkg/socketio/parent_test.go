@@ -1,0 +1,103 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// guarded refuses everybody.
+func guarded(p *Parent) {
+	p.Use(func(context.Context, *Socket) error { return errors.New("guarded") })
+}
+
+// answer connects to a namespace and returns the answer.
+func (w *wire) answer(namespace string) string {
+	w.t.Helper()
+	w.write("40" + namespace + ",")
+	return w.next()
+}
+
+// Of joins a pattern that matches the name, so it does not open a namespace that
+// the pattern's middlewares guard.
+func TestOfMakesAChildOfThePattern(t *testing.T) {
+	n := start(t, Options{})
+	before := n.Of("/tenant-0")
+	first := n.OfPattern(regexp.MustCompile(`^/tenant-\d+$`))
+	guarded(first)
+	second := n.OfPattern(regexp.MustCompile(`^/tenant-\d*$`))
+	n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return false, nil })
+
+	child := n.Of("tenant-1")
+	if got := slices.Collect(first.Children()); len(got) != 1 || got[0] != child || n.Of("/tenant-1") != child {
+		t.Errorf("children %v, want the one that Of made", got)
+	}
+	if got := n.dial(t).answer("/tenant-1"); !strings.HasPrefix(got, "44/tenant-1,") {
+		t.Errorf("a client passes the guard: %s", got)
+	}
+	if len(slices.Collect(second.Children())) != 0 {
+		t.Error("the second pattern that matches has a child")
+	}
+	// What was made before the pattern was registered stays on its own.
+	if got := n.dial(t).answer("/tenant-0"); n.Of("/tenant-0") != before || !strings.HasPrefix(got, "40/tenant-0,") {
+		t.Errorf("a namespace from before the pattern: %s", got)
+	}
+	// A child that Of has made keeps what is registered on it.
+	open := n.OfPattern(regexp.MustCompile(`^/open$`))
+	n.Of("/open").On("q", func(_ context.Context, e *Event) error { return e.Ack("a") })
+	for range 2 {
+		w := n.dial(t).connect("/open", "")
+		if got := w.call(`["q"]`); got != `["a"]` {
+			t.Errorf("acked %s", got)
+		}
+		w.write("41/open,")
+		eventually(t, "it is empty", func() bool { return n.Of("/open").Len() == 0 })
+		w.cut()
+	}
+	if len(slices.Collect(open.Children())) != 1 {
+		t.Error("the child that Of made is forgotten")
+	}
+}
+
+// Of and clients that make the same child concurrently get one namespace, which
+// no client enters before OnNamespace has returned.
+func TestConcurrentCreationOfAChild(t *testing.T) {
+	n := start(t, Options{})
+	n.OfPattern(regexp.MustCompile(`^/c\d$`))
+	release := make(chan struct{})
+	var made sync.Map
+	n.OnNamespace(func(ns *Namespace) {
+		if _, twice := made.LoadOrStore(ns.Name(), true); twice {
+			t.Errorf("%s is made twice", ns.Name())
+		}
+		<-release
+		ns.Use(func(context.Context, *Socket) error { return errors.New("guarded") })
+	})
+	for _, byClient := range []bool{true, false} {
+		name := map[bool]string{true: "/c1", false: "/c2"}[byClient]
+		var creator sync.WaitGroup
+		first := n.dial(t)
+		if byClient {
+			first.write("40" + name + ",")
+		} else {
+			creator.Go(func() { n.Of(name) })
+		}
+		eventually(t, "it exists", func() bool { return n.lookup(name) != nil })
+		late := n.dial(t)
+		late.write("40" + name + ",")
+		late.write("40") // admitted after it
+		if got := late.next(); !strings.HasPrefix(got, "40{") {
+			t.Errorf("a client enters %s before OnNamespace has returned: %s", name, got)
+		}
+		release <- struct{}{}
+		if got := late.next(); !strings.HasPrefix(got, "44"+name) {
+			t.Errorf("%s lets a client in: %s", name, got)
+		}
+		creator.Wait()
+	}
+}
