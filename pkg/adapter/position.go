@@ -172,7 +172,7 @@ func ParseCursor(s string) (Cursor, error) {
 		return Cursor{}, errBadOffset
 	}
 	parts := strings.Split(s, ".")
-	if len(parts) < 3 || len(parts) > 4 || parts[0] == "" || len(parts[0]) > 32 {
+	if len(parts) < 3 || len(parts) > 4 || !isEpoch(parts[0]) {
 		return Cursor{}, errBadOffset
 	}
 	ms, err1 := strconv.ParseUint(parts[1], 36, 64)
@@ -186,6 +186,13 @@ func ParseCursor(s string) (Cursor, error) {
 		return Cursor{}, errBadOffset
 	}
 	return c, nil
+}
+
+// isEpoch reports whether s can name a history: letters and digits.
+func isEpoch(s string) bool {
+	return s != "" && len(s) <= 32 && !strings.ContainsFunc(s, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z')
+	})
 }
 
 // parseOthers reads what others wrote.

@@ -1,7 +1,6 @@
 package socketio
 
 import (
-	"context"
 	"encoding/json"
 	"sync"
 	"time"
@@ -213,9 +212,19 @@ func (s *Server) answerNothing(ev *adapter.Event) {
 	}
 }
 
-// sendEvict tells the former owner of a session that it has moved. If that is
-// lost the fence tells it, at its next write or refresh.
-func (s *Server) sendEvict(ctx context.Context, to adapter.NodeID, ref session.Ref) {
+// tellOvertaken tells the former owner of a session, a node, that it has been
+// claimed. If the message is lost the fence tells it, at its next write or refresh.
+func (s *Server) tellOvertaken(owner string, ref session.Ref) {
+	to := adapter.NodeID(owner)
+	switch to {
+	case "":
+		return
+	case s.adapter.Node():
+		s.owned.overtaken(ref)
+		return
+	}
+	ctx, cancel := s.store()
+	defer cancel()
 	data, err := json.Marshal(ref)
 	if err == nil {
 		err = s.adapter.Send(ctx, to, adapter.Message{Kind: messageEvict, Data: data})
@@ -230,9 +239,7 @@ func (s *Server) takeEvict(m adapter.Message) {
 	if json.Unmarshal(m.Data, &ref) != nil {
 		return
 	}
-	if sock := s.owner(ref.PID); sock != nil && sock.fence < ref.Fence {
-		sock.evict()
-	}
+	s.owned.overtaken(ref)
 }
 
 func decodeArgs(data []byte, attachments [][]byte) (Args, error) {

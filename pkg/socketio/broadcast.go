@@ -358,7 +358,8 @@ func (s *Socket) Self() Broadcast {
 
 // Emit sends an event to this socket, in the order of all events, and keeps it
 // for a recovery. In a middleware, before the socket is connected, it goes to the
-// client directly and is not kept.
+// client directly and is not kept; with recovery it carries null in place of the
+// offset.
 func (s *Socket) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := s.Publish(ctx, event, args...)
 	return err
@@ -379,6 +380,9 @@ func (s *Socket) emitEarly(event string, args []any) error {
 	data, attachments, err := encodeEmit(event, args)
 	if err != nil {
 		return err
+	}
+	if s.recovers {
+		data = withoutOffset(data)
 	}
 	return s.client.send(&packet.Packet{
 		Type: packet.Event, Namespace: s.nsName, Data: data, Attachments: attachments,

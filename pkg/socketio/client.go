@@ -205,15 +205,13 @@ func (c *client) send(p *packet.Packet) error {
 	return c.conn.Send(enginePackets(p, false)...)
 }
 
-// connectAuth is what of a CONNECT payload is ours: the claim to be a socket
-// that was here before. Anything but strings is no claim.
-func connectAuth(auth json.RawMessage) (pid, offset string) {
+// connectAuth returns the fields of a CONNECT payload that belong to the protocol:
+// the private id of the session that the client wants to continue, and its offset
+// as it was sent. A pid that is not a string is ignored.
+func connectAuth(auth json.RawMessage) (pid string, offset json.RawMessage) {
 	var claim struct{ PID, Offset json.RawMessage }
 	if json.Unmarshal(auth, &claim) != nil || json.Unmarshal(claim.PID, &pid) != nil {
-		return "", ""
+		return "", nil
 	}
-	if json.Unmarshal(claim.Offset, &offset) != nil {
-		offset = ""
-	}
-	return pid, offset
+	return pid, claim.Offset
 }

@@ -62,7 +62,7 @@ func (s *Socket) abandon(cause error) {
 	s.gone = true
 	s.mu.Unlock()
 	s.unplace()
-	s.client.srv.disown(s)
+	s.client.srv.owned.leave(s)
 	s.client.detach(s)
 	s.cancel(cause)
 	s.client.conn.Close(engineio.TransportError)
@@ -124,7 +124,7 @@ func (s *Socket) begin(ctx context.Context) error {
 		if err := srv.sessions.Create(ctx, snapshot, srv.opts.sessionLife()); err != nil {
 			return err
 		}
-		srv.own(s)
+		srv.owned.enter(s) // nobody else knows the pid yet
 	}
 	s.mu.Lock()
 	err = s.answerConnect()

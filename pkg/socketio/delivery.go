@@ -129,6 +129,13 @@ func encodeEvent(d *delivery, c adapter.Cursor, offset bool) []*engineio.Packet 
 	return enginePackets(&p, d.ev.Flags&flagNoCompress != 0)
 }
 
+// withoutOffset appends null to an event that is sent before CONNECT, in the place
+// of the offset. Clients take any trailing string for their offset, and theirs must
+// not move: which events the client is to receive is decided after the middlewares.
+func withoutOffset(data []byte) []byte {
+	return append(data[:len(data)-1], ",null]"...)
+}
+
 // enginePackets turns a Socket.IO packet into the messages that carry it, which
 // must be sent adjacent and in order.
 func enginePackets(p *packet.Packet, noCompress bool) []*engineio.Packet {

@@ -67,9 +67,10 @@ func (s *Socket) finish(reason Reason, grace *time.Timer) {
 	done, err := s.change(ctx) // a join under way ends first
 	names := s.unplace()
 	s.ns.tellRooms(s.ID(), false, names...)
-	srv.disown(s)
+	srv.owned.leave(s)
 	s.ns.remove(s, s.ID())
 	s.mu.Lock()
+	moved = moved || s.moved // since it was looked at
 	s.connected = false
 	if s.ended != nil {
 		close(s.ended)
@@ -146,17 +147,32 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 	return false
 }
 
-// evict ends a socket whose client came back as another one. Its session is not
-// touched, and nobody has gone.
+// evict ends a socket whose session has been claimed by a later connection of its
+// client. When it returns nothing more is delivered. The session is not touched,
+// and no disconnect is reported. Its connection is closed, whether it is half-open
+// or the loser of two concurrent claims; it is not waited for. evict is called with
+// the lock of the ownership held.
 func (s *Socket) evict() {
 	s.mu.Lock()
 	s.moved = true
 	s.mu.Unlock()
 	s.end(TransportClose)
-	if s.client.count() == 0 {
-		// Not waited for: the other end is most likely not there.
-		s.client.srv.spawn(func() { s.client.conn.Close(engineio.TransportClose) })
+	s.client.srv.spawn(s.client.closeMoved)
+}
+
+// closeMoved closes a connection from which a socket has been evicted: immediately
+// if that was the last one, otherwise when the client has had the time to claim the
+// sessions of the others. A client that is still there then would not notice that
+// one of its namespaces is no longer served.
+func (c *client) closeMoved() {
+	if c.count() > 0 {
+		select {
+		case <-time.After(recoverTimeout):
+		case <-c.conn.Context().Done():
+			return
+		}
 	}
+	c.conn.Close(engineio.TransportClose)
 }
 
 // Disconnect ends the socket and its session, after what was emitted to it

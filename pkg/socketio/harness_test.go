@@ -71,7 +71,8 @@ func (c *testCluster) node(t *testing.T, id adapter.NodeID, o Options) *testNode
 }
 
 // A wire is a connection of a client that behaves like the stock one: it takes
-// the last argument of each event for its offset, if that is a string.
+// the last argument of each event for its offset, if that is a string, and looks
+// at the events that precede CONNECT only when CONNECT arrives.
 type wire struct {
 	t      *testing.T
 	ws     *websocket.Conn
@@ -79,6 +80,7 @@ type wire struct {
 	sid    string
 	pid    string
 	offset string
+	early  []string // events before CONNECT, as they arrived
 	in     chan string
 	closed chan struct{}
 
@@ -167,12 +169,19 @@ func (w *wire) connect(ns, auth string) *wire {
 	w.ns = ns
 	w.write("40" + w.prefix() + auth)
 	m := w.next()
+	for strings.HasPrefix(m, "42") {
+		w.early = append(w.early, m)
+		m = w.next()
+	}
 	var body struct{ SID, PID string }
 	rest, ok := strings.CutPrefix(m, "40"+w.prefix())
 	if !ok || json.Unmarshal([]byte(rest), &body) != nil {
 		w.t.Fatalf("CONNECT was answered %q", m)
 	}
 	w.sid, w.pid = body.SID, body.PID
+	for _, m := range w.early {
+		w.hear(m)
+	}
 	return w
 }
 
@@ -197,16 +206,22 @@ func (n *testNode) back(t *testing.T, was *wire) *wire {
 // event returns the next event as its JSON array without the offset.
 func (w *wire) event() string {
 	w.t.Helper()
-	m := w.next()
+	return w.hear(w.next())
+}
+
+// hear takes an event as the client does, and returns its JSON array without the
+// offset.
+func (w *wire) hear(m string) string {
+	w.t.Helper()
 	rest, ok := strings.CutPrefix(m, "42"+w.prefix())
 	var args []json.RawMessage
 	if !ok || json.Unmarshal([]byte(rest), &args) != nil {
 		w.t.Fatalf("got %q, want an event", m)
 	}
-	var last string
-	if json.Unmarshal(args[len(args)-1], &last) == nil && w.pid != "" {
-		w.offset = last
-		if _, err := adapter.ParseCursor(last); err == nil {
+	var last *string
+	if json.Unmarshal(args[len(args)-1], &last) == nil && last != nil && w.pid != "" {
+		w.offset = *last
+		if _, err := adapter.ParseCursor(*last); err == nil {
 			args = args[:len(args)-1]
 		}
 	}

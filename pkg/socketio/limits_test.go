@@ -113,7 +113,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 	for range events {
 		w.write(`42["e","` + strings.Repeat("x", size) + `"]`)
 	}
-	s := n.owner(w.pid)
+	s := n.Socket(w.sid)
 	eventually(t, "a full mailbox", func() bool {
 		s.mail.mu.Lock()
 		defer s.mail.mu.Unlock()

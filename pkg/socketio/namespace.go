@@ -30,8 +30,11 @@ type Namespace struct {
 	rules
 	serverSide map[string][]Handler
 	onRoom     []func(RoomEvent)
-	roomEvents *watcher       // calls onRoom; nil until there are any
-	occupancy  map[string]int // members by room name, kept for onRoom
+	roomEvents *watcher // calls onRoom; nil until there are any
+	// occupancy counts the members of each room by their id, kept for onRoom: a
+	// recovered socket has the id of the one that it replaces, and until that has left
+	// there are two.
+	occupancy map[string]map[string]int
 }
 
 // rules are what an application says about a namespace or about all children of
@@ -165,7 +168,8 @@ const (
 )
 
 // OnRoom calls f with what happens to the named rooms on this node. It counts
-// from its registration on, so register it before the first client comes.
+// from its registration on, so register it before the first client comes. A socket
+// that is recovered on the node that still serves it neither leaves nor joins.
 //
 // f is called after the event, on a goroutine of its own, for one event after the
 // other in their order: Join and Leave do not wait for it, and it may use sockets
@@ -176,7 +180,7 @@ func (n *Namespace) OnRoom(f func(RoomEvent)) {
 	defer n.mu.Unlock()
 	n.onRoom = append(n.onRoom[:len(n.onRoom):len(n.onRoom)], f)
 	if n.occupancy == nil {
-		n.occupancy = make(map[string]int)
+		n.occupancy = make(map[string]map[string]int)
 		n.roomEvents = newWatcher("OnRoom")
 	}
 }
@@ -200,15 +204,22 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 		})
 	}
 	for _, name := range names {
-		switch before := n.occupancy[name]; {
+		members := n.occupancy[name]
+		switch {
 		case joined:
-			if n.occupancy[name]++; before == 0 {
+			if members == nil {
+				members = make(map[string]int)
+				n.occupancy[name] = members
 				tell(RoomCreated, name)
 			}
-			tell(RoomJoined, name)
-		case before > 0:
+			if members[id]++; members[id] == 1 {
+				tell(RoomJoined, name)
+			}
+		case members[id] > 1:
+			members[id]--
+		case members[id] == 1:
 			tell(RoomLeft, name)
-			if n.occupancy[name]--; before == 1 {
+			if delete(members, id); len(members) == 0 {
 				delete(n.occupancy, name)
 				tell(RoomDeleted, name)
 			}

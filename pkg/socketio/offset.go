@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"hash"
 	"strings"
 	"sync"
@@ -44,6 +46,36 @@ func (o offsets) tag(s string) string {
 	mac.Write([]byte("offset " + s))
 	var sum [sha256.Size]byte
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(sum[:0])[:tagLength])
+}
+
+// received returns what a client has received, as the offset in its CONNECT says: in
+// the history of now up to a cursor, or nothing. Without an offset, or with one of
+// an earlier history, it has received nothing in this one, because clients keep
+// their offset when they get a new session. An offset that no node can have given
+// out is an error: nothing is known about what the client has. genuine is that of
+// parse.
+func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter.Cursor, genuine bool, err error) {
+	var text *string
+	if len(offset) > 0 {
+		if err := json.Unmarshal(offset, &text); err != nil {
+			return c, false, errors.New("the offset is not a string")
+		}
+	}
+	if text == nil {
+		return adapter.Cursor{}, false, nil
+	}
+	c, genuine, err = o.parse(*text)
+	switch {
+	case err != nil:
+		return adapter.Cursor{}, false, err
+	case c.Epoch == now.Epoch && !c.SameHistory(now):
+		return adapter.Cursor{}, false, errors.New("the offset has another number of partitions")
+	case c.Epoch == now.Epoch:
+		return c, genuine, nil
+	case o.macs != nil && !genuine:
+		return adapter.Cursor{}, false, errors.New("the offset is of an unknown history")
+	}
+	return adapter.Cursor{}, false, nil
 }
 
 // parse reads an offset. genuine says that a node has given it out. One that is

@@ -40,6 +40,47 @@ func TestOffsets(t *testing.T) {
 	}
 }
 
+// Only an offset of ours says what a client has received.
+func TestReceived(t *testing.T) {
+	at := func(epoch string, seq uint64) adapter.Cursor {
+		return adapter.Cursor{Epoch: epoch, At: adapter.Position{Ms: 1_700_000_000_000, Seq: seq}}
+	}
+	two := adapter.NewCursor("EPOCH", 0, []adapter.Position{{Ms: 1_700_000_000_000}, {Ms: 1_700_000_000_001, Partition: 1}})
+	keyed, other, plain := newOffsets([]byte("a key of the cluster")), newOffsets([]byte("another")), newOffsets(nil)
+	quoted := func(s string) string { return `"` + s + `"` }
+	now, seen := at("EPOCH", 9), at("EPOCH", 7)
+	for _, tc := range []struct {
+		name    string
+		o       offsets
+		offset  string
+		want    adapter.Cursor
+		genuine bool
+		refused bool
+	}{
+		{"none", keyed, "", adapter.Cursor{}, false, false},
+		{"null", keyed, "null", adapter.Cursor{}, false, false},
+		{"ours", keyed, quoted(keyed.format(seen)), seen, true, false},
+		{"ours without a key", plain, quoted(plain.format(seen)), seen, false, false},
+		{"of a former key", keyed, quoted(other.format(seen)), seen, false, false},
+		{"of an earlier history", keyed, quoted(keyed.format(at("EARLIER", 7))), adapter.Cursor{}, false, false},
+		{"of an earlier history, without a key", plain, quoted("EARLIER.a.b"), adapter.Cursor{}, false, false},
+		{"a version, which looks like one", keyed, `"1.2.3"`, adapter.Cursor{}, false, true},
+		{"of an unknown history", keyed, quoted(other.format(at("EARLIER", 7))), adapter.Cursor{}, false, true},
+		{"of other partitions", keyed, quoted(keyed.format(two)), adapter.Cursor{}, false, true},
+		{"an address", plain, `"a b.example.org"`, adapter.Cursor{}, false, true},
+		{"text", plain, `"hello"`, adapter.Cursor{}, false, true},
+		{"empty", plain, `""`, adapter.Cursor{}, false, true},
+		{"a number", plain, `7`, adapter.Cursor{}, false, true},
+		{"an object", plain, `{}`, adapter.Cursor{}, false, true},
+	} {
+		got, genuine, err := tc.o.received([]byte(tc.offset), now)
+		if got != tc.want || genuine != tc.genuine || (err != nil) != tc.refused {
+			t.Errorf("%s: got %v, genuine %v, %v; want %v, genuine %v, an error %v",
+				tc.name, got, genuine, err, tc.want, tc.genuine, tc.refused)
+		}
+	}
+}
+
 // Offsets come from strangers. One that is genuine is exactly what a node gives
 // out; any other is, at best, a place in a history.
 func FuzzOffsets(f *testing.F) {

@@ -17,11 +17,12 @@ import (
 
 // Why a session was not recovered: labels of metrics and logs.
 const (
-	refusedUnknown = "unknown_session" // expired, over, or never was
-	refusedUser    = "other_user"      // of another user or namespace
-	refusedEpoch   = "other_history"   // begun before history was lost
-	refusedHistory = "lost_history"    // the client has seen what is no longer there
-	refusedTrimmed = "trimmed"         // a room has lost what the client missed
+	refusedUnknown = "unknown_session"  // expired, over, or never was
+	refusedUser    = "other_user"       // of another user or namespace
+	refusedEpoch   = "other_history"    // begun before history was lost
+	refusedOffset  = "malformed_offset" // not an offset of ours: what the client has is unknown
+	refusedHistory = "lost_history"     // the client has seen what is no longer there
+	refusedTrimmed = "trimmed"          // a room has lost what the client missed
 	refusedLimit   = "too_many_events"
 	refusedRooms   = "too_many_rooms" // joined by the middlewares and left, again and again
 	refusedRemoved = "removed"        // disconnected by the server while it was away
@@ -50,7 +51,7 @@ const readTries = 10
 // order are what no gap and no repeat rest on:
 //
 //   - the middlewares have run, so nobody refused gets a backlog;
-//   - claim the session, so that nobody else changes it;
+//   - claim the session, so that no other socket changes it or delivers its events;
 //   - be placed in its rooms, with everything held;
 //   - only then fix the end of the replay, and read up to it;
 //   - join what the middlewares have asked for, now that commands which came
@@ -58,7 +59,7 @@ const readTries = 10
 //   - CONNECT before the missed events: stock clients keep what comes before it
 //     in a buffer that a cut does not clear, and would show it twice;
 //   - at last release what was held, without what the replay had.
-func (s *Socket) recover(ctx context.Context, pid, offset string) error {
+func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage) error {
 	srv := s.ns.srv
 	done, err := s.change(ctx) // nobody joins or leaves before the replay has ended
 	if err != nil {
@@ -69,15 +70,13 @@ func (s *Socket) recover(ctx context.Context, pid, offset string) error {
 	if err != nil {
 		return err
 	}
+	seen, genuine, err := srv.offsets.received(offset, now)
+	if err != nil {
+		return &refusal{refusedOffset, err} // the session stays as it is
+	}
 	claimed, err := s.claim(ctx, pid, now.Epoch)
 	if err != nil {
 		return err
-	}
-	// A malformed offset, or one of another history than the session's, is that of
-	// a client that has got nothing in this session: clients never forget theirs.
-	seen, genuine, err := srv.offsets.parse(offset)
-	if err != nil || seen.Epoch != claimed.Epoch {
-		seen, genuine = adapter.Cursor{}, false
 	}
 	if err := s.assume(claimed); err != nil {
 		return err
@@ -95,7 +94,6 @@ func (s *Socket) recover(ctx context.Context, pid, offset string) error {
 		}
 		return err
 	}
-	srv.own(s)
 	s.mu.Lock()
 	s.recovered = true
 	err = s.answerConnect()
@@ -122,13 +120,23 @@ func (s *Server) condemn(ctx context.Context, seen adapter.Cursor) {
 	}
 }
 
-// claim takes the session over from whoever served it.
+// errOvertaken ends the connection of a socket that has lost against a concurrent
+// claim. Its client may try again.
+var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection", ErrDisconnected)
+
+// claim takes the session over from the socket that serves it, on this node or on
+// another one. It is announced before the store is asked, and when it returns without
+// error this socket is the only one of the session on this node; see [ownership]. Of
+// concurrent claims the one that the store executes last succeeds, whatever the order
+// of the answers.
 func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session, error) {
 	srv := s.ns.srv
 	s.mu.Lock()
 	user := s.user
 	s.mu.Unlock()
+	var last session.Session // as the store had it before the claim
 	check := func(found session.Session) error {
+		last = found
 		switch {
 		case found.Namespace != s.nsName || found.User != user:
 			return &refusal{refusedUser, errors.New("the session is another's")}
@@ -137,20 +145,32 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		}
 		return nil
 	}
+	done := srv.owned.claim(pid)
+	defer done()
 	self := string(srv.adapter.Node())
 	claimed, former, err := srv.sessions.Claim(ctx, pid, self, srv.opts.sessionLife(), check)
 	if errors.Is(err, session.ErrNotFound) {
 		return claimed, &refusal{refusedUnknown, err}
 	}
-	if err != nil {
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
 		return claimed, err
 	}
-	if former == self {
-		if old := srv.owner(pid); old != nil && old != s {
-			old.evict()
+	if err != nil {
+		if last.PID != "" { // the claim may have been executed; nobody else would tell the owner
+			srv.spawn(func() { srv.tellOvertaken(last.Owner, session.Ref{PID: pid, Fence: last.Fence + 1}) })
 		}
-	} else if former != "" {
-		srv.sendEvict(ctx, adapter.NodeID(former), session.Ref{PID: pid, Fence: claimed.Fence})
+		return claimed, err
+	}
+	s.mu.Lock()
+	s.pid, s.fence = claimed.PID, claimed.Fence
+	s.mu.Unlock()
+	entered := srv.owned.enter(s)
+	if former != self { // also if it was not entered: the winner tells only this node
+		srv.tellOvertaken(former, session.Ref{PID: pid, Fence: claimed.Fence})
+	}
+	if !entered {
+		srv.log.Info("a session was claimed by a later connection", zap.String("namespace", s.nsName))
+		return claimed, errOvertaken
 	}
 	return claimed, nil
 }
@@ -168,7 +188,7 @@ func (s *Socket) assume(claimed session.Session) error {
 	stays.keep(func(room string) bool { return s.keeps(&screening, room) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.id, s.pid, s.fence, s.epoch = claimed.ID, claimed.PID, claimed.Fence, claimed.Epoch
+	s.id, s.epoch = claimed.ID, claimed.Epoch
 	s.data, s.rooms = claimed.Data, stays
 	s.newestJoin = s.rooms.newestJoin()
 	s.recovering = true
@@ -181,6 +201,7 @@ func (s *Socket) assume(claimed session.Session) error {
 func (s *Socket) resign(ctx context.Context) {
 	srv := s.ns.srv
 	s.unplace()
+	srv.owned.leave(s)
 	s.mu.Lock()
 	ref := session.Ref{PID: s.pid, Fence: s.fence}
 	s.pid, s.fence, s.epoch, s.data, s.rooms = "", 0, "", nil, memberships{}
@@ -351,10 +372,19 @@ func (s *Socket) replay(missed []adapter.Event, end adapter.Cursor) error {
 		for i := range missed {
 			ev := &missed[i]
 			// A slow client may take its time; its heartbeat bounds it.
-			if err := conn.WaitQueue(conn.Context(), ahead); err != nil {
+			err := conn.WaitQueue(conn.Context(), ahead)
+			if err != nil {
 				return err
 			}
-			if err := conn.Send(encodeEvent(s.ns.newDelivery(ev), ev.Cursor, true)...); err != nil {
+			ps := encodeEvent(s.ns.newDelivery(ev), ev.Cursor, true)
+			s.mu.Lock()
+			if s.gone { // a later connection of its client may have them already
+				err = ErrDisconnected
+			} else {
+				err = conn.Send(ps...)
+			}
+			s.mu.Unlock()
+			if err != nil {
 				return err
 			}
 			srv.stats.deliveries.Add(1)

@@ -57,18 +57,6 @@ func TestAClientThatGotNothingComesBack(t *testing.T) {
 	b.quiet()
 }
 
-func TestAMalformedOffsetIsNoOffset(t *testing.T) {
-	n := start(t, Options{})
-	joining(n.Namespace)
-	a := n.client(t)
-	a.cut()
-	must(t, n.Emit(t.Context(), "n", 1))
-	a.offset = "a string of the application"
-	b := n.back(t, a)
-	b.want(numbered(1))
-	b.quiet()
-}
-
 func TestAHalfOpenSocketIsTakenOver(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})

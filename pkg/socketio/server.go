@@ -35,6 +35,7 @@ type Server struct {
 	sessions session.Store
 	offsets  offsets
 	feed     feed
+	owned    ownership // the sessions that this node serves
 	asked    questions // by this node, waiting for answers
 	stats    counters
 	fullLogs logLimit // of mailboxes
@@ -46,7 +47,6 @@ type Server struct {
 	parents    []*Parent
 	onNew      []func(*Namespace)
 	clients    map[string]*client // those with an open connection, by its id
-	owned      map[string]*Socket // by private id: the sockets whose sessions are this node's
 	closing    bool
 
 	ctx  context.Context // ends when Close stops the loops
@@ -62,11 +62,12 @@ func NewServer(o Options) (*Server, error) {
 	o = o.withDefaults()
 	s := &Server{
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),
-		namespaces: make(map[string]*Namespace), owned: make(map[string]*Socket),
-		clients: make(map[string]*client),
+		namespaces: make(map[string]*Namespace),
+		clients:    make(map[string]*client),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()
+	s.owned.init()
 	s.asked.init()
 	if s.sessions == nil {
 		s.sessions = session.NewMemory()

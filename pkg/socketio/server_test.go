@@ -156,7 +156,7 @@ func TestMiddlewareRefuses(t *testing.T) {
 		t.Fatalf("got %q", m)
 	}
 	w.write(`40{"token":"good"}`)
-	if m := w.next(); m != `42["early"]` {
+	if m := w.next(); m != `42["early",null]` {
 		t.Fatalf("got %q before CONNECT", m)
 	}
 	if m := w.next(); !strings.HasPrefix(m, `40{"sid":`) {

@@ -76,7 +76,7 @@ func (c *counters) init() {
 	}
 	c.mailboxFull.counts = map[string]uint64{limitEvents: 0, limitBytes: 0, limitPause: 0}
 	c.recoveries.counts = make(map[string]uint64)
-	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved} {
+	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedOffset, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved} {
 		c.recoveries.counts[o] = 0
 	}
 }

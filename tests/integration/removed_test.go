@@ -15,9 +15,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// serveOver runs a node of the library over a Redis, with a relay before it. Its
-// clients say who they are, whether that is true, and which rooms they want.
-func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*socketio.Server, *relay) {
+// nodeOver runs a node of the library over a Redis, with a relay before it.
+func nodeOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*socketio.Server, *relay) {
 	t.Helper()
 	target, err := redisurl.Parse(server.URL())
 	if err != nil {
@@ -36,7 +35,14 @@ func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*so
 			t.Error(err)
 		}
 	})
-	srv, front := serveSheet(t, socketio.Options{Adapter: link, Sessions: store})
+	return serveSheet(t, socketio.Options{Adapter: link, Sessions: store})
+}
+
+// serveOver runs a node of the library over a Redis, with a relay before it. Its
+// clients say who they are, whether that is true, and which rooms they want.
+func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*socketio.Server, *relay) {
+	t.Helper()
+	srv, front := nodeOver(t, server, name)
 	srv.Use(func(ctx context.Context, s *socketio.Socket) error {
 		var claims struct {
 			User     string
