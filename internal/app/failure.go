@@ -66,8 +66,12 @@ func failure(ctx context.Context, err error) failureReply {
 	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened", MayHave: true}
 }
 
-// refusal returns the connect_error that reports an error.
+// refusal returns what a middleware reports of an error: a connect_error, or, where a
+// later attempt may succeed, an error that makes the client try again.
 func refusal(ctx context.Context, err error) error {
 	f := failure(ctx, err)
+	if f.Code == unavailable || f.Code == timeout {
+		return fmt.Errorf("%w: %w", socketio.ErrTemporary, err)
+	}
 	return &socketio.ConnectError{Message: f.Message, Data: map[string]code{"code": f.Code}}
 }

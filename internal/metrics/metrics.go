@@ -69,6 +69,7 @@ var (
 	mailboxFull     = describe("mailbox_full_total", "Times that a connection was not read on because its events waited for handlers, by the limit that was reached; pause: closed for it.", "limit")
 	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because those had not arrived within the ack time-out.")
 	panics          = describe("callback_panics_total", "Panics of functions that the application has registered; the log has their stacks.")
+	postponed       = describe("connects_postponed_total", "Attempts to connect to a namespace that were not answered, for a reason that may pass: the connection is closed.")
 	drained         = describe("connections_drained_total", "Connections closed because a node goes away: this one, or one that they ran through.")
 )
 
@@ -131,4 +132,5 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(acksLate, s.AcksLate)
 	count(drained, s.Drained)
 	count(panics, s.Panics)
+	count(postponed, s.ConnectsPostponed)
 }

@@ -27,7 +27,7 @@ func snapshot() socketio.Stats {
 		Disconnects: map[string]uint64{"transport close": 15},
 		Recoveries:  map[string]uint64{"recovered": 16, "trimmed": 17},
 		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, VolatileDropped: 22, Drained: 23, AcksLate: 26,
-		MailboxFull: map[string]uint64{"events": 27}, Panics: 28,
+		MailboxFull: map[string]uint64{"events": 27}, Panics: 28, ConnectsPostponed: 29,
 	}
 }
 
@@ -62,6 +62,7 @@ func TestScrape(t *testing.T) {
 		`rejoin_replayed_events_total 21`,
 		`rejoin_volatile_dropped_total 22`,
 		`rejoin_connections_drained_total 23`,
+		`rejoin_connects_postponed_total 29`,
 		`rejoin_requests_refused_total{code="1"} 24`,
 		`rejoin_acks_late_total 26`,
 		`rejoin_mailbox_full_total{limit="events"} 27`,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,7 +22,8 @@ type client struct {
 	idle *time.Timer // closes the connection if no namespace is joined; stopped by the first
 
 	mu      sync.Mutex
-	sockets []*Socket // connecting ones too; few, so a slice
+	sockets []*Socket   // connecting ones too; few, so a slice
+	retry   *time.Timer // closes the connection so that its client reconnects, or nil
 
 	parked  atomic.Pointer[mailbox] // the full one that the reader waits for; nil if it reads
 	leaving atomic.Bool             // what arrives is not taken in any more
@@ -32,7 +34,7 @@ type client struct {
 func (s *Server) serve(conn *engineio.Conn) {
 	c := &client{srv: s, conn: conn}
 	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
-	defer c.idle.Stop()
+	defer c.stopTimers()
 	s.mu.Lock()
 	s.clients[conn.ID()] = c
 	s.mu.Unlock()
@@ -144,6 +146,33 @@ func (c *client) attach(s *Socket) bool {
 	}
 	c.sockets = append(c.sockets, s)
 	return true
+}
+
+// closeForRetry closes the connection, after which stock clients reconnect and try
+// again. That disconnects the client's sockets in other namespaces, so it waits
+// where there are any: they must stay usable while one namespace is not for
+// minutes.
+func (c *client) closeForRetry() {
+	c.mu.Lock()
+	alone := len(c.sockets) == 0
+	if !alone && c.retry == nil {
+		delay := c.srv.retryDelay
+		c.retry = time.AfterFunc(delay+rand.N(delay), func() { c.conn.Close(engineio.TransportError) })
+	}
+	c.mu.Unlock()
+	if alone {
+		c.conn.Close(engineio.TransportError)
+	}
+}
+
+// stopTimers is called when the connection has ended.
+func (c *client) stopTimers() {
+	c.idle.Stop()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.retry != nil {
+		c.retry.Stop()
+	}
 }
 
 func (c *client) socket(namespace string) *Socket {

@@ -7,7 +7,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -25,23 +24,23 @@ func (s *Server) admit(sock *Socket) {
 	sock.ns = n
 	if err := sock.screen(); err != nil {
 		s.exit(n)
-		sock.refuse(err)
+		if errors.Is(err, ErrTemporary) {
+			sock.postpone(err)
+		} else {
+			sock.refuse(err)
+		}
 		return
 	}
 	ctx, cancel := context.WithTimeout(sock.ctx, recoverTimeout)
 	defer cancel()
 	if err := sock.settleIn(ctx); err != nil {
-		// Whether the client could be this socket is not known, so it is told
-		// nothing and tries again.
-		if !errors.Is(err, ErrDisconnected) {
-			s.log.Warn("a client could not be connected", zap.String("namespace", n.name), zap.Error(err))
-		}
 		s.exit(n)
-		sock.abandon(err)
+		sock.postpone(err) // whether the client could be this socket is not known
 	}
 }
 
-// refuse answers CONNECT with an error. The connection stays.
+// refuse answers CONNECT with an error. The connection stays, and stock clients do
+// not try again.
 func (s *Socket) refuse(err error) {
 	s.client.detach(s)
 	s.cancel(err)
@@ -56,16 +55,27 @@ func (s *Socket) connectErrorBody(err error) (body []byte) {
 	return body
 }
 
-// abandon gives up on a socket that was never connected, with its connection.
-func (s *Socket) abandon(cause error) {
+// postpone gives up on a socket that was never connected, because of something that
+// may pass. The client gets no answer. Its connection is closed, after which stock
+// clients reconnect by themselves.
+func (s *Socket) postpone(cause error) {
+	srv := s.client.srv
 	s.mu.Lock()
+	left := s.gone && !s.moved // the client itself has left the namespace, or is gone
 	s.gone = true
 	s.mu.Unlock()
 	s.unplace()
-	s.client.srv.owned.leave(s)
+	srv.owned.leave(s)
 	s.client.detach(s)
 	s.cancel(cause)
-	s.client.conn.Close(engineio.TransportError)
+	if left {
+		return
+	}
+	if !errors.Is(cause, ErrDisconnected) {
+		srv.stats.connectsPostponed.Add(1)
+		srv.log.Warn("connect postponed", zap.String("namespace", s.nsName), zap.Error(cause))
+	}
+	s.client.closeForRetry()
 }
 
 // settleIn makes the socket what its client claims it was, or a new one, and

@@ -24,6 +24,10 @@ var (
 	ErrTooManyRooms = errors.New("socketio: too many rooms")
 	// ErrOffset: a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")
+	// ErrTemporary: a client cannot be connected now, for a reason that does not lie
+	// with the client, such as a database that is unreachable. A middleware wraps it
+	// in its error; see [Namespace.Use].
+	ErrTemporary = errors.New("socketio: temporarily unavailable")
 	// ErrNoAck: the event did not ask for an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack is asked for")
 )
@@ -75,7 +79,8 @@ func (e *DisconnectError) Is(target error) bool { return target == ErrDisconnect
 
 // A ConnectError refuses a client: returned by a namespace's middleware, it
 // becomes the connect_error that the client sees. Of other errors the client
-// sees the text only.
+// sees the text only. A client that is refused does not try again by itself:
+// [ErrTemporary] is for reasons that pass.
 type ConnectError struct {
 	Message string
 	Data    any // encoded as JSON; nil for none

@@ -61,7 +61,11 @@ func (n *Namespace) Name() string { return n.name }
 func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
 
 // Use adds a middleware, which sees every socket before it is connected, in the
-// order of registration. An error refuses the client, which sees a connect_error.
+// order of registration. An error refuses the client, which sees a connect_error and
+// does not try again by itself. An error that wraps [ErrTemporary] closes the
+// connection instead, so that stock clients reconnect and try again: immediately, or
+// after 5 to 10 seconds if the connection has sockets in other namespaces, because
+// these are disconnected as well.
 // The context ends when the client goes away. What a middleware emits to the
 // socket reaches the client before it is connected; the socket's id is
 // provisional until OnConnect, for a recovered socket gets its former one.

@@ -132,6 +132,8 @@ const (
 	// pendingEvents is how many events may wait for their CONNECT, beside the
 	// bound of MailboxBytes.
 	pendingEvents = 100
+	// retryDelay is the default of Server.retryDelay.
+	retryDelay = 5 * time.Second
 	// storeTimeout bounds each round to the session store and the adapter that no
 	// caller's context bounds.
 	storeTimeout = 5 * time.Second

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -39,6 +40,9 @@ type Server struct {
 	asked    questions // by this node, waiting for answers
 	stats    counters
 	fullLogs logLimit // of mailboxes
+	// retryDelay is how long a connection with other sockets stays open, at least,
+	// after a CONNECT was postponed; at most twice as long.
+	retryDelay time.Duration
 
 	msgpackOnce sync.Once // logs that a client uses another parser
 
@@ -64,6 +68,7 @@ func NewServer(o Options) (*Server, error) {
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),
 		namespaces: make(map[string]*Namespace),
 		clients:    make(map[string]*client),
+		retryDelay: retryDelay,
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()

@@ -20,6 +20,7 @@ type Stats struct {
 	EventsOut         uint64            // published
 	Deliveries        uint64            // events queued to clients
 	Replayed          uint64            // of them, in recoveries
+	ConnectsPostponed uint64            // connects that were not answered, for a reason that may pass
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
 	VolatileDropped   uint64            // volatile events that a client could not take
@@ -41,6 +42,8 @@ func (s *Server) Stats() Stats {
 		Deliveries:  s.stats.deliveries.Load(),
 		Replayed:    s.stats.replayed.Load(),
 
+		ConnectsPostponed: s.stats.connectsPostponed.Load(),
+
 		VolatileDropped: s.stats.volatileDropped.Load(),
 		AcksLate:        s.stats.acksLate.Load(),
 		MailboxFull:     s.stats.mailboxFull.snapshot(),
@@ -60,6 +63,7 @@ func (s *Server) Stats() Stats {
 }
 
 type counters struct {
+	connectsPostponed                     atomic.Uint64
 	connects, eventsIn, eventsOut         atomic.Uint64
 	deliveries, replayed, volatileDropped atomic.Uint64
 	acksLate, drained, panics             atomic.Uint64
