@@ -107,6 +107,10 @@ func asFailure(err error, may string) *failure {
 		return fail(badRequest, "%v", err)
 	case errors.Is(err, adapter.ErrNotPublished):
 		return &failure{code: unavailable, detail: "the cluster is unavailable; the event was not published", cause: err}
+	case errors.Is(err, socketio.ErrTooLarge):
+		return fail(tooMany, "%v", err)
+	case errors.Is(err, adapter.ErrUndecodable):
+		return &failure{code: unavailable, detail: "this node cannot decode an event of the room", cause: err}
 	case errors.Is(err, adapter.ErrUnavailable):
 		return maybe(unavailable, "the cluster can't be reached")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

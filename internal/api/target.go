@@ -7,12 +7,13 @@ import (
 	"unicode/utf8"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // Limits of targets.
 const (
-	maxNames = 1000 // in one list
+	maxNames = adapter.MaxRooms // in one list, and in all lists of a target together
 	maxName  = 200  // bytes
 )
 

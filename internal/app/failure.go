@@ -56,7 +56,7 @@ func failure(ctx context.Context, err error) failureReply {
 		return failureReply{Code: code(refused.Code), Message: refused.Message}
 	case errors.As(err, &f):
 		return failureReply{Code: f.code, Message: f.message}
-	case errors.Is(err, socketio.ErrTooManyRooms):
+	case errors.Is(err, socketio.ErrTooManyRooms), errors.Is(err, socketio.ErrTooLarge):
 		return failureReply{Code: tooMany, Message: err.Error()}
 	case errors.Is(err, adapter.ErrNotPublished):
 		return failureReply{Code: unavailable, Message: "the cluster is unavailable; the event was not published"}

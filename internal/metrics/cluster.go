@@ -34,7 +34,8 @@ var (
 	losses          = describe("redis_feed_losses_total", "Gaps in the feed that could not be repaired: clients were cut.")
 	epochs          = describe("redis_histories_lost_total", "Times that Redis was found to have lost its history.")
 	messagesDropped = describe("redis_messages_dropped_total", "Messages of other nodes dropped for want of space.")
-	malformed       = describe("redis_malformed_total", "What came from Redis and could not be read.")
+	malformed       = describe("redis_malformed_total", "Cluster messages and backlog entries that could not be decoded.")
+	newerVersion    = describe("redis_newer_version_total", "Cluster messages of peers with a newer wire version, which make the node unready.")
 	sessionCalls    = describe("session_pipelines_total", "Round trips to Redis for sessions.")
 	sessionCommands = describe("session_commands_total", "Commands to Redis for sessions.")
 	sessionWaiting  = describe("session_commands_waiting", "Calls that wait for their round trip.")
@@ -84,6 +85,7 @@ func (c Cluster) Collect(ch chan<- prometheus.Metric) {
 	count(epochs, r.Epochs)
 	count(messagesDropped, r.MessagesDropped)
 	count(malformed, r.Malformed)
+	count(newerVersion, r.NewerVersion)
 
 	s := c.Sessions()
 	count(sessionCalls, s.Pipelines)

@@ -47,6 +47,24 @@ var (
 	ErrHistoryLost = errors.New("adapter: history lost")
 	// ErrNoNode: the addressed node is not in the cluster.
 	ErrNoNode = errors.New("adapter: no such node")
+	// ErrTooLarge: an event exceeds [MaxRooms] or [MaxCopies]. Nothing was published.
+	ErrTooLarge = errors.New("adapter: event too large")
+	// ErrUndecodable: this node cannot decode an event that a replay or a history
+	// holds. [ErrNewerVersion] is wrapped as well if the reason is the wire version.
+	ErrUndecodable = errors.New("adapter: undecodable event")
+	// ErrNewerVersion: a peer runs a newer wire version.
+	ErrNewerVersion = errors.New("adapter: a peer runs a newer wire version")
+)
+
+// Limits of one call of Publish. Each room of Target.To has a copy of the event in
+// its backlog and on its way to the nodes, so an event costs its size times its
+// rooms.
+const (
+	// MaxRooms is the maximum number of rooms in Target.To and Target.Except together.
+	MaxRooms = 10_000
+	// MaxCopies is the maximum size of all copies of an event to several rooms, in
+	// bytes: the size of its payload times the number of rooms in Target.To.
+	MaxCopies = 32 << 20
 )
 
 // An Event is what one call of Publish hands to every subscribed node.
@@ -55,7 +73,10 @@ var (
 // reader of it. Nobody changes one, nor the bytes that it holds, once it has
 // been published.
 type Event struct {
-	// Target says for whom the event is. All its rooms lie in one namespace.
+	// Target says for whom the event is. All its rooms lie in one namespace. On an
+	// event from Next, Target.To holds only those of the rooms that the node is
+	// subscribed to, from Replay those that were asked for, and from History the one
+	// room; it may hold more, and repeats. That is enough for [Event.For].
 	Target rooms.Target
 	// Stored events enter the backlog of each room of Target.To.
 	Stored bool
@@ -75,35 +96,14 @@ type Event struct {
 	From NodeID
 	// Position is the event's place in the order.
 	Position Position
-	// Earlier are the copies of the event that came before this one, where its
-	// rooms lie in several partitions: Target.To names the rooms of this one's only.
-	// A member takes the first copy in which it is meant, at that copy's position.
+	// Earlier lists the copies of the event in other partitions that were published
+	// before this one. Unlike Target.To each lists all its rooms. A member takes the
+	// first copy that is for it, at that copy's position.
 	Earlier []Copy
 	// Cursor is, on an event from Next, the node's cursor after it, and on one
 	// from Replay or History, the cursor that covers everything up to it. As a
 	// string it is the offset that clients send back.
 	Cursor Cursor
-}
-
-// A Copy is an event as it is in one of several partitions.
-type Copy struct {
-	At Position
-	To []rooms.Room
-}
-
-// For reports whether a member is meant by the event, and by none of its earlier
-// copies. in says whether the member was in a room at a position.
-func (e *Event) For(in func(rooms.Room, Position) bool) bool {
-	for _, c := range e.Earlier {
-		if meant(rooms.Target{To: c.To, Except: e.Target.Except}, c.At, in) {
-			return false
-		}
-	}
-	return meant(e.Target, e.Position, in)
-}
-
-func meant(t rooms.Target, at Position, in func(rooms.Room, Position) bool) bool {
-	return t.Match(func(r rooms.Room) bool { return in(r, at) })
 }
 
 // A Receipt tells what became of a published event.
@@ -127,10 +127,13 @@ type Message struct {
 }
 
 // A LostError is what Next returns where events may be missing from the feed
-// and cannot be repaired: every member of a room that was subscribed when it was
-// returned may have missed something, and must be told so by being cut. The
-// feed goes on with the next call.
-type LostError struct{ Reason string }
+// and cannot be repaired: every member of Rooms, or of any room that was subscribed
+// if Rooms is empty, may have missed something, and must be told so by being cut
+// before it gets another event. The feed goes on with the next call.
+type LostError struct {
+	Reason string
+	Rooms  []rooms.Room
+}
 
 func (e *LostError) Error() string { return "adapter: events lost: " + e.Reason }
 
@@ -176,9 +179,9 @@ type Adapter interface {
 	// one included, once each. When it returns without error the event is in the
 	// backlogs. Events published by one goroutine, one after another, keep their
 	// order. An error that wraps ErrUnavailable leaves open whether it was
-	// published; any other says that it was not, and ErrNotPublished that the same call may
-	// succeed later. An event with an empty Target.To
-	// is not published, and the receipt is empty.
+	// published; any other says that it was not: ErrTooLarge is one, and ErrNotPublished
+	// says that the same call may succeed later. An event with an empty Target.To is not
+	// published, and the receipt is empty.
 	Publish(ctx context.Context, e Event) (Receipt, error)
 
 	// Subscribe makes the node hear rooms, and returns once no later event can
@@ -208,15 +211,17 @@ type Adapter interface {
 	// cursor, all up to and including upTo, merged in the order of positions,
 	// each event once. An error comes first, before any event: ErrTrimmed where
 	// more than the backlog limit are missing in a room, or where that can't be
-	// ruled out; ErrHistoryLost where upTo is not of the current history, or a
-	// cursor, such as the zero one, not of the same. The rooms are read when the
+	// ruled out; ErrUndecodable where an event cannot be decoded; ErrHistoryLost
+	// where upTo is not of the current history, or a cursor, such as the zero one,
+	// not of the same. The rooms are read when the
 	// iteration starts, all before the first event, and its cost depends on the
 	// rooms and events asked for only.
 	Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error]
 
 	// History returns up to limit of a room's newest stored events before a
 	// cursor (the zero Cursor: the newest of all), oldest first, and whether
-	// older ones are kept. ErrHistoryLost where the cursor is of another history.
+	// older ones are kept. ErrHistoryLost where the cursor is of another history,
+	// ErrUndecodable where one of the events cannot be decoded.
 	History(ctx context.Context, room rooms.Room, before Cursor, limit int) (events []Event, more bool, err error)
 
 	// Send hands m to one node, which may be this one. It does not wait for the

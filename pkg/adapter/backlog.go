@@ -34,9 +34,9 @@ type backlogs struct {
 	quiet  list.List // of *backlog, the one that was silent the longest in front
 	bytes  int       // the sum over rooms
 
-	// forgotten is the newest position that was given up for want of memory. A
-	// room without a backlog may have lost events up to there.
-	forgotten Position
+	// forgotten is, by partition, the newest position that was given up for want of
+	// memory. A room without a backlog may have lost events up to there.
+	forgotten []Position
 }
 
 type backlog struct {
@@ -48,16 +48,13 @@ type backlog struct {
 	quiet   *list.Element
 }
 
-// add appends e to a room's backlog. The same event twice in a row is one.
+// add appends e to a room's backlog.
 func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 	b := bs.byRoom[room]
 	if b == nil {
-		b = &backlog{room: room, trimmed: bs.forgotten}
+		b = &backlog{room: room, trimmed: bs.forgotten[e.Position.Partition]}
 		b.quiet = bs.quiet.PushBack(b)
 		bs.byRoom[room] = b
-	}
-	if n := len(b.events); n > 0 && b.events[n-1] == e {
-		return
 	}
 	bs.quiet.MoveToBack(b.quiet)
 	b.last = now
@@ -68,8 +65,8 @@ func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 	}
 	for bs.bytes > bs.maxBytes {
 		lost := bs.drop().trimmed
-		if lost.Compare(bs.forgotten) > 0 {
-			bs.forgotten = lost
+		if forgotten := &bs.forgotten[lost.Partition]; lost.Compare(*forgotten) > 0 {
+			*forgotten = lost
 		}
 	}
 }
@@ -115,7 +112,7 @@ func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, er
 	if after.Compare(upTo) >= 0 {
 		return nil, nil
 	}
-	events, trimmed := bs.kept(room)
+	events, trimmed := bs.kept(room, after.Partition)
 	if after.Compare(trimmed) < 0 {
 		return nil, fmt.Errorf("%w: room %q has lost events", ErrTrimmed, room.Name)
 	}
@@ -129,7 +126,7 @@ func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, er
 // before returns up to limit of a room's newest events before a position, and
 // whether older ones are kept.
 func (bs *backlogs) before(room rooms.Room, p Position, limit int) (_ []*Event, more bool) {
-	events, _ := bs.kept(room)
+	events, _ := bs.kept(room, p.Partition)
 	end, _ := slices.BinarySearchFunc(events, p, compareToPosition)
 	start := max(0, end-max(0, limit))
 	return events[start:end], start > 0
@@ -137,11 +134,11 @@ func (bs *backlogs) before(room rooms.Room, p Position, limit int) (_ []*Event, 
 
 // kept returns what is kept of a room, and the position up to which it may have
 // lost events.
-func (bs *backlogs) kept(room rooms.Room) (_ []*Event, trimmed Position) {
+func (bs *backlogs) kept(room rooms.Room, partition uint16) (_ []*Event, trimmed Position) {
 	if b := bs.byRoom[room]; b != nil {
 		return b.events, b.trimmed
 	}
-	return nil, bs.forgotten
+	return nil, bs.forgotten[partition]
 }
 
 // countUpTo returns how many events lie at a position or before it.

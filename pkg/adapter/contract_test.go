@@ -12,3 +12,10 @@ func TestContract(t *testing.T) {
 		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit})
 	})
 }
+
+// Several partitions differ in what the order is, and in nothing else.
+func TestContractInPartitions(t *testing.T) {
+	adaptertest.RunPartitions(t, func(_ *testing.T, o adaptertest.Options) adaptertest.Cluster {
+		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, Partitions: 3})
+	})
+}

@@ -3,6 +3,7 @@ package adapter
 import (
 	"crypto/rand"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +38,11 @@ type MemoryOptions struct {
 	// it the rooms that were silent for the longest time lose theirs. That is not
 	// forgotten: a Replay that might need one of them says ErrTrimmed.
 	BacklogBytes int
+
+	// Partitions is the number of orders that the rooms are spread over, 1 by default
+	// and at most [MaxPartitions]. One is best: several are for tests of programs that
+	// run on a Redis Cluster, whose servers share them.
+	Partitions int
 }
 
 // A Memory is a cluster within one process: the part that its nodes share. It
@@ -49,7 +55,7 @@ type MemoryOptions struct {
 type Memory struct {
 	mu     sync.Mutex
 	epoch  string
-	newest Position // of the clock
+	newest []Position // of the clock of each partition
 
 	nodes       map[NodeID]*memoryNode
 	subscribers map[rooms.Room][]*memoryNode // each node once, no empty lists
@@ -70,22 +76,42 @@ func NewMemory(o MemoryOptions) *Memory {
 	case limit < 0:
 		limit = 0
 	}
+	partitions := min(max(o.Partitions, 1), MaxPartitions)
 	m := &Memory{
-		epoch:       newEpoch(),
+		newest:      newPositions(partitions),
 		nodes:       make(map[NodeID]*memoryNode),
 		subscribers: make(map[rooms.Room][]*memoryNode),
 		newBacklogs: func() *backlogs {
 			return &backlogs{
-				limit:    limit,
-				ttl:      orDefault(o.BacklogTTL, time.Hour),
-				maxBytes: orDefault(o.BacklogBytes, 256<<20),
-				byRoom:   make(map[rooms.Room]*backlog),
+				limit:     limit,
+				ttl:       orDefault(o.BacklogTTL, time.Hour),
+				maxBytes:  orDefault(o.BacklogBytes, 256<<20),
+				byRoom:    make(map[rooms.Room]*backlog),
+				forgotten: newPositions(partitions),
 			}
 		},
 	}
-	m.backlogs = m.newBacklogs()
-	m.tick(time.Now())
+	m.begin()
 	return m
+}
+
+// newPositions returns a position in each partition, before all events.
+func newPositions(partitions int) []Position {
+	list := make([]Position, partitions)
+	for i := range list {
+		list[i].Partition = uint16(i)
+	}
+	return list
+}
+
+// begin begins a history.
+func (m *Memory) begin() {
+	m.epoch = newEpoch()
+	m.backlogs = m.newBacklogs()
+	now := time.Now()
+	for i := range m.newest {
+		m.tick(uint16(i), now)
+	}
 }
 
 func orDefault[T comparable](v, def T) T {
@@ -114,6 +140,7 @@ func (m *Memory) Node(id NodeID) (Adapter, error) {
 		inbox:         queue.New[Message](inboxItems, inboxBytes),
 		done:          make(chan struct{}),
 		subscriptions: make(map[rooms.Room]int),
+		progress:      NewProgress(m.head(0)),
 	}
 	m.nodes[id] = n
 	m.subscribe(n, rooms.InNodes())
@@ -126,44 +153,62 @@ func (m *Memory) Node(id NodeID) (Adapter, error) {
 func (m *Memory) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.epoch = newEpoch()
-	m.backlogs = m.newBacklogs()
-	m.tick(time.Now())
+	m.begin()
 	for _, n := range m.nodes {
 		n.feed.Discard()
-		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset"}}, 0)
+		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset"}, from: m.head(0)}, 0)
 	}
 }
 
 // What follows is called with m.mu held.
 
-// tick issues the next position. It follows the wall clock, except backwards.
-func (m *Memory) tick(now time.Time) Position {
-	if ms := uint64(now.UnixMilli()); ms > m.newest.Ms {
-		m.newest = Position{Ms: ms}
+// tick issues the next position of a partition. It follows the wall clock, except
+// backwards.
+func (m *Memory) tick(partition uint16, now time.Time) Position {
+	newest := &m.newest[partition]
+	if ms := uint64(now.UnixMilli()); ms > newest.Ms {
+		newest.Ms, newest.Seq = ms, 0
 	} else {
-		m.newest.Seq++
+		newest.Seq++
 	}
-	return m.newest
+	return *newest
 }
 
-// head returns the cursor that has seen everything.
-func (m *Memory) head() Cursor { return Cursor{Epoch: m.epoch, At: m.newest} }
+// head returns the cursor that has seen everything. Its At is that of a partition.
+func (m *Memory) head(at uint16) Cursor { return NewCursor(m.epoch, at, m.newest) }
+
+// only returns the cursor that has seen one partition up to a position, and nothing
+// of the others.
+func (m *Memory) only(epoch string, at Position) Cursor {
+	positions := newPositions(len(m.newest))
+	positions[at.Partition] = at
+	return NewCursor(epoch, at.Partition, positions)
+}
+
+// home returns the partition of a room.
+func (m *Memory) home(r rooms.Room) uint16 {
+	if len(m.newest) == 1 {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = fmt.Fprint(h, r.Kind, r.Namespace, ",", r.Name)
+	return uint16(h.Sum32() % uint32(len(m.newest)))
+}
 
 // check returns an error if c is proved not to belong to the current history.
 func (m *Memory) check(c Cursor) error {
-	switch {
-	case c.Epoch != m.epoch:
+	switch head := m.head(c.At.Partition % uint16(len(m.newest))); {
+	case !c.SameHistory(head):
 		return fmt.Errorf("%w: cursor %s is not of the history %s", ErrHistoryLost, c, m.epoch)
-	case !m.head().Covers(c.At):
-		return fmt.Errorf("%w: cursor %s is ahead of %s", ErrHistoryLost, c, m.head())
+	case !head.Includes(c):
+		return fmt.Errorf("%w: cursor %s is ahead of %s", ErrHistoryLost, c, head)
 	}
 	return nil
 }
 
-// publish decides e's place, stores it and hands it out. If a receiver's feed is
-// full it does nothing of that, and returns a channel that is closed when it is
-// worth another try.
+// publish decides e's place, stores it and hands it out: in each partition of its
+// rooms, in ascending order, one copy. If a receiver's feed is full it does nothing
+// of that, and returns a channel that is closed when it is worth another try.
 func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 	m.receivers = m.receivers[:0]
 	m.publishes++
@@ -181,18 +226,73 @@ func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 	}
 	now := time.Now()
 	m.backlogs.sweep(now)
-	e.Position = m.tick(now)
-	e.Cursor = m.head()
-	if e.Stored {
-		for _, room := range e.Target.To {
-			m.backlogs.add(room, e, now)
+	if len(e.Target.To) == 1 {
+		m.place(e, now)
+		return Receipt{Cursor: e.Cursor, Receivers: len(m.receivers)}, nil
+	}
+	var earlier []Copy
+	var last *Event
+	for _, part := range m.split(e.Target.To) {
+		c := *e
+		last = &c
+		last.Target.To, last.Earlier = part, slices.Clip(earlier)
+		m.place(last, now)
+		earlier = append(last.Earlier, Copy{At: last.Position, To: part})
+	}
+	return Receipt{Cursor: last.Cursor, Receivers: len(m.receivers)}, nil
+}
+
+// split returns rooms by partition, each room once.
+func (m *Memory) split(list []rooms.Room) [][]rooms.Room {
+	parts := make([][]rooms.Room, len(m.newest))
+	seen := make(map[rooms.Room]struct{}, len(list))
+	for _, r := range list {
+		if _, ok := seen[r]; !ok {
+			seen[r] = struct{}{}
+			parts[m.home(r)] = append(parts[m.home(r)], r)
 		}
 	}
+	return slices.DeleteFunc(parts, func(part []rooms.Room) bool { return len(part) == 0 })
+}
+
+// place gives e, whose rooms lie in one partition, its position there, stores it,
+// and hands it to the receivers. Each backlog and each receiver has what its own
+// rooms need.
+func (m *Memory) place(e *Event, now time.Time) {
+	at := m.home(e.Target.To[0])
+	e.Position = m.tick(at, now)
+	e.Cursor = m.head(at)
 	size := e.size()
-	for _, n := range m.receivers {
-		n.feed.Put(fed{event: e}, size)
+	if len(e.Target.To) == 1 {
+		if e.Stored {
+			m.backlogs.add(e.Target.To[0], e, now)
+		}
+		for _, n := range m.subscribers[e.Target.To[0]] {
+			n.feed.Put(fed{event: e}, size)
+		}
+		return
 	}
-	return Receipt{Cursor: e.Cursor, Receivers: len(m.receivers)}, nil
+	if e.Stored {
+		for i, room := range e.Target.To {
+			one := *e
+			one.Target.To = e.Target.To[i : i+1 : i+1]
+			m.backlogs.add(room, &one, now)
+		}
+	}
+	heard := make(map[*memoryNode]*Event, len(m.receivers))
+	for _, room := range e.Target.To {
+		for _, n := range m.subscribers[room] {
+			if heard[n] == nil {
+				its := *e
+				its.Target.To = nil
+				heard[n] = &its
+			}
+			heard[n].Target.To = append(heard[n].Target.To, room)
+		}
+	}
+	for n, its := range heard {
+		n.feed.Put(fed{event: its}, size)
+	}
 }
 
 func (m *Memory) subscribe(n *memoryNode, room rooms.Room) {

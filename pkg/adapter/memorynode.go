@@ -22,6 +22,8 @@ type memoryNode struct {
 	inbox  *queue.Queue[Message]
 	done   chan struct{} // closed by Close
 
+	progress *Progress // of Next
+
 	// Guarded by memory.mu.
 	subscriptions map[rooms.Room]int
 	receives      uint64 // the last of memory.publishes that this node was a receiver in
@@ -31,6 +33,7 @@ type memoryNode struct {
 type fed struct {
 	event *Event
 	lost  *LostError
+	from  Cursor // where the feed goes on after a loss
 }
 
 // enter locks the memory, unless ctx has ended or the node has left. On success
@@ -62,7 +65,10 @@ func (n *memoryNode) Nodes(ctx context.Context) ([]Member, error) {
 }
 
 func (n *memoryNode) Publish(ctx context.Context, e Event) (Receipt, error) {
-	e.From = n.id
+	if err := e.CheckSize(); err != nil {
+		return Receipt{}, err
+	}
+	e.From, e.Earlier = n.id, nil
 	for {
 		receipt, space, err := n.tryPublish(ctx, &e)
 		if space == nil {
@@ -97,7 +103,7 @@ func (n *memoryNode) Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor
 	for _, room := range rooms {
 		n.memory.subscribe(n, room)
 	}
-	return n.memory.head(), nil
+	return n.memory.head(0), nil
 }
 
 func (n *memoryNode) Unsubscribe(rooms ...rooms.Room) {
@@ -116,9 +122,12 @@ func (n *memoryNode) Next(ctx context.Context) (Event, error) {
 	case err != nil:
 		return Event{}, err
 	case f.lost != nil:
+		n.progress = NewProgress(f.from)
 		return Event{}, f.lost
 	}
-	return *f.event, nil
+	e := *f.event // which others may share
+	e.Cursor = n.progress.To(e.Position)
+	return e, nil
 }
 
 func (n *memoryNode) Head(ctx context.Context, seen ...Cursor) (Cursor, error) {
@@ -134,46 +143,59 @@ func (n *memoryNode) Head(ctx context.Context, seen ...Cursor) (Cursor, error) {
 			return Cursor{}, err
 		}
 	}
-	return n.memory.head(), nil
+	return n.memory.head(0), nil
 }
 
 func (n *memoryNode) Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		missed, err := n.missed(ctx, after, upTo)
+		missed, from, err := n.missed(ctx, after, upTo)
 		if err != nil {
 			yield(Event{}, fmt.Errorf("adapter: replay: %w", err))
 			return
 		}
-		for e := range Merge(missed) {
-			if !yield(*e, nil) {
+		progress := NewProgress(from)
+		for shared := range Merge(missed) {
+			e := *shared
+			e.Cursor = progress.To(e.Position)
+			if !yield(e, nil) {
 				return
 			}
 		}
 	}
 }
 
-// missed returns what a replay consists of, room by room.
-func (n *memoryNode) missed(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) ([][]*Event, error) {
+// missed returns what a replay consists of, room by room, and where it begins: in
+// each partition where the first of its rooms does, or at the end where there is
+// none.
+func (n *memoryNode) missed(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) (missed [][]*Event, from Cursor, err error) {
 	if err := n.enter(ctx); err != nil {
-		return nil, err
+		return nil, from, err
 	}
-	defer n.memory.mu.Unlock()
-	if err := n.memory.check(upTo); err != nil {
-		return nil, err
+	m := n.memory
+	defer m.mu.Unlock()
+	if err := m.check(upTo); err != nil {
+		return nil, from, err
 	}
-	n.memory.backlogs.sweep(time.Now())
-	missed := make([][]*Event, 0, len(after))
+	m.backlogs.sweep(time.Now())
+	begin := make([]Position, len(m.newest))
+	for i := range begin {
+		begin[i] = upTo.In(uint16(i))
+	}
 	for room, c := range after {
-		if err := n.memory.check(c); err != nil {
-			return nil, err
+		if err := m.check(c); err != nil {
+			return nil, from, err
 		}
-		events, err := n.memory.backlogs.between(room, c.At, upTo.At)
+		at := m.home(room)
+		events, err := m.backlogs.between(room, c.In(at), upTo.In(at))
 		if err != nil {
-			return nil, err
+			return nil, from, err
 		}
 		missed = append(missed, events)
+		if c.In(at).Compare(begin[at]) < 0 {
+			begin[at] = c.In(at)
+		}
 	}
-	return missed, nil
+	return missed, NewCursor(m.epoch, upTo.At.Partition, begin), nil
 }
 
 func (n *memoryNode) History(ctx context.Context, room rooms.Room, before Cursor, limit int) ([]Event, bool, error) {
@@ -184,6 +206,7 @@ func (n *memoryNode) History(ctx context.Context, room rooms.Room, before Cursor
 	events := make([]Event, len(kept))
 	for i, e := range kept {
 		events[i] = *e
+		events[i].Cursor = n.memory.only(e.Cursor.Epoch, e.Position)
 	}
 	return events, more, nil
 }
@@ -193,12 +216,13 @@ func (n *memoryNode) history(ctx context.Context, room rooms.Room, before Cursor
 		return nil, false, err
 	}
 	defer n.memory.mu.Unlock()
-	end := Position{Ms: math.MaxUint64}
+	at := n.memory.home(room)
+	end := Position{Ms: math.MaxUint64, Partition: at}
 	if !before.IsZero() {
 		if err := n.memory.check(before); err != nil {
 			return nil, false, err
 		}
-		end = before.At
+		end = before.In(at)
 	}
 	n.memory.backlogs.sweep(time.Now())
 	events, more := n.memory.backlogs.before(room, end, limit)

@@ -3,10 +3,12 @@ package adapter
 import (
 	"container/heap"
 	"iter"
+	"slices"
 )
 
 // Merge yields the events of several backlogs, each in order, in one order of
-// positions. One that is in more than one of them comes once.
+// positions. Copies of one event, which are for different rooms, are merged into
+// one. The events of parts are not changed.
 func Merge(parts [][]*Event) iter.Seq[*Event] {
 	return func(yield func(*Event) bool) {
 		var h byFirst
@@ -16,26 +18,44 @@ func Merge(parts [][]*Event) iter.Seq[*Event] {
 			}
 		}
 		heap.Init(&h)
-		var last *Event
 		for len(h) > 0 {
-			e := h[0][0]
-			if h[0] = h[0][1:]; len(h[0]) > 0 {
-				heap.Fix(&h, 0)
-			} else {
-				heap.Pop(&h)
+			e := h.next()
+			if len(h) > 0 && h[0][0].Position == e.Position {
+				e = h.merge(e)
 			}
-			if last != nil && e.Position == last.Position {
-				continue
-			}
-			if last = e; !yield(e) {
+			if !yield(e) {
 				return
 			}
 		}
 	}
 }
 
+// merge returns e with the rooms of its other copies, which are next.
+func (h *byFirst) merge(e *Event) *Event {
+	merged := *e
+	merged.Target.To = slices.Clone(e.Target.To)
+	for len(*h) > 0 && (*h)[0][0].Position == e.Position {
+		if to := h.next().Target.To; !slices.Equal(to, e.Target.To) {
+			merged.Target.To = append(merged.Target.To, to...)
+		}
+	}
+	return &merged
+}
+
 // byFirst is a heap of non-empty runs of events, by their first.
 type byFirst [][]*Event
+
+// next takes the first event off.
+func (h *byFirst) next() *Event {
+	runs := *h
+	e := runs[0][0]
+	if runs[0] = runs[0][1:]; len(runs[0]) > 0 {
+		heap.Fix(h, 0)
+	} else {
+		heap.Pop(h)
+	}
+	return e
+}
 
 func (h byFirst) Len() int           { return len(h) }
 func (h byFirst) Less(i, j int) bool { return h[i][0].Position.Compare(h[j][0].Position) < 0 }

@@ -89,11 +89,37 @@ func (x *Index[M]) Candidates(t Target) iter.Seq[M] {
 			views = append(views, v)
 		}
 	}
+	if len(views) > manyRooms {
+		return distinct(views)
+	}
 	return func(yield func(M) bool) {
 		for i, v := range views {
 			first := func(m M) bool {
 				return seen(views[:i], m) || yield(m)
 			}
+			if !v.all(first) {
+				return
+			}
+		}
+	}
+}
+
+// manyRooms is how many rooms are searched for each candidate. With more rooms the
+// candidates are remembered, so that the work grows with their number only.
+const manyRooms = 8
+
+// distinct returns the members of many rooms, each once.
+func distinct[M comparable](views []view[M]) iter.Seq[M] {
+	return func(yield func(M) bool) {
+		yielded := make(map[M]struct{})
+		first := func(m M) bool {
+			if _, ok := yielded[m]; ok {
+				return true
+			}
+			yielded[m] = struct{}{}
+			return yield(m)
+		}
+		for _, v := range views {
 			if !v.all(first) {
 				return
 			}

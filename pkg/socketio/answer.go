@@ -9,7 +9,6 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
-	"github.com/rejoin-io/rejoin/pkg/rooms"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
@@ -165,8 +164,7 @@ func (s *Socket) ask(d *delivery) (id string, asked bool) {
 	if s.gone || s.gate.shut > 0 && d.volatile() {
 		return "", false
 	}
-	meant := func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) }
-	if s.gate.shut == 0 && !d.meant(&s.rooms, s.id) || !d.ev.Target.Match(meant) {
+	if s.gate.shut == 0 && !d.meant(&s.rooms, s.id) || !d.meantNow(&s.rooms, s.id) {
 		return "", false
 	}
 	if s.acks == nil {

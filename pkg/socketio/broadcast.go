@@ -93,6 +93,10 @@ func (b Broadcast) target() rooms.Target {
 // the order and, unless volatile or local, is in the backlog. An error that
 // wraps adapter.ErrUnavailable leaves open whether it was sent; after any other
 // it was not. adapter.ErrNotPublished says that the same call may succeed later.
+//
+// A broadcast may name 10,000 rooms and sockets, those of Except included, and the
+// size of the event times the rooms and sockets that it goes to may be 32 MiB:
+// beyond that the error wraps ErrTooLarge.
 func (b Broadcast) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := b.Publish(ctx, event, args...)
 	return err
@@ -138,8 +142,20 @@ func (b Broadcast) reachable() (placed bool, err error) {
 	return b.by.placed, nil
 }
 
+// checkRooms returns an error that wraps ErrTooLarge if a call names too many rooms,
+// of which some may not be part of its target.
+func (b Broadcast) checkRooms(others int) error {
+	if n := len(b.to) + len(b.except) + others; n > adapter.MaxRooms {
+		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, adapter.MaxRooms)
+	}
+	return nil
+}
+
 // event makes the event of an emit.
 func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
+	if err := b.checkRooms(0); err != nil {
+		return adapter.Event{}, err
+	}
 	data, attachments, err := encodeEmit(name, args)
 	return adapter.Event{
 		Kind: kindEmit, Target: b.target(), Flags: b.flags, Stored: b.flags&flagVolatile == 0,
@@ -166,6 +182,9 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 // command publishes what is to be done with the members of the target. It is
 // stored, so that it also reaches those who are between two connections.
 func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []string) error {
+	if err := b.checkRooms(len(names)); err != nil {
+		return err
+	}
 	for _, name := range names {
 		if err := checkRoom(name); err != nil {
 			return err
@@ -239,6 +258,9 @@ func (b Broadcast) inquire(ctx context.Context, event string, args []any) (*inqu
 // If a node is silent, or can't have heard the question, it returns what the others
 // said and an *UnansweredError.
 func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
+	if err := b.checkRooms(0); err != nil {
+		return nil, err
+	}
 	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
 	q, err := b.ns.ask(ctx, nil, ev, b.timeout, b.local)
 	if q == nil {

@@ -55,6 +55,9 @@ type delivery struct {
 type encoded struct {
 	once    sync.Once
 	packets []*engineio.Packet
+
+	indexed sync.Once
+	index   *adapter.TargetIndex // nil for events that list few rooms
 }
 
 func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
@@ -156,12 +159,29 @@ func enginePackets(p *packet.Packet, noCompress bool) []*engineio.Packet {
 // meant reports whether the member with these stays is one of those that the
 // event is for.
 func (d *delivery) meant(m *memberships, id string) bool {
-	return d.ev.For(func(r rooms.Room, at adapter.Position) bool {
+	return d.isFor(m, id, func(r rooms.Room, at adapter.Position) bool {
 		if d.local {
 			return m.inNow(r, id)
 		}
 		return m.in(r, id, at)
 	})
+}
+
+// meantNow is meant by the rooms that the member is in now, also those that it is
+// just joining.
+func (d *delivery) meantNow(m *memberships, id string) bool {
+	return d.isFor(m, id, func(r rooms.Room, _ adapter.Position) bool { return m.inNow(r, id) })
+}
+
+func (d *delivery) isFor(m *memberships, id string, in func(rooms.Room, adapter.Position) bool) bool {
+	if d.simple {
+		return d.ev.For(in)
+	}
+	d.indexed.Do(func() { d.index = adapter.NewTargetIndex(d.ev) })
+	if d.index == nil {
+		return d.ev.For(in)
+	}
+	return d.index.For(in, m.all(d.ns.name, id))
 }
 
 func formatAckID(n uint64) string { return strconv.FormatUint(n, 10) }

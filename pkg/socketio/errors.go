@@ -22,6 +22,9 @@ var (
 	// ErrTooManyRooms: the socket would be in more rooms than it may, or has left
 	// more of late than can be remembered.
 	ErrTooManyRooms = errors.New("socketio: too many rooms")
+	// ErrTooLarge: a broadcast or a command names more than [adapter.MaxRooms] rooms
+	// and sockets, or its copies exceed [adapter.MaxCopies]. Nothing has happened.
+	ErrTooLarge = adapter.ErrTooLarge
 	// ErrOffset: a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")
 	// ErrTemporary: a client cannot be connected now, for a reason that does not lie

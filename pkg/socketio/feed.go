@@ -3,6 +3,8 @@ package socketio
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -26,8 +28,7 @@ func (s *Server) runFeed(ctx context.Context) {
 	for {
 		ev, err := s.adapter.Next(ctx)
 		if lost := (*adapter.LostError)(nil); errors.As(err, &lost) {
-			s.log.Warn("events were lost; every client is cut and told so", zap.String("reason", lost.Reason))
-			s.cutAll()
+			s.lose(lost)
 			continue
 		}
 		if err != nil {
@@ -44,6 +45,42 @@ func (s *Server) runFeed(ctx context.Context) {
 			s.feed.passed(ev.Position.Partition)
 		}
 		s.feed.mu.Unlock()
+	}
+}
+
+// lose cuts the clients that may have missed something. They get nothing more on
+// these connections: an offset behind what they miss would hide it.
+func (s *Server) lose(lost *adapter.LostError) {
+	if len(lost.Rooms) == 0 {
+		s.log.Warn("events lost; cutting all clients", zap.String("reason", lost.Reason))
+		for _, n := range s.all() {
+			n.lose(rooms.InEveryone(n.name), lost)
+		}
+		s.cutAll()
+		return
+	}
+	s.log.Warn("events lost; cutting the members of rooms", zap.String("reason", lost.Reason), zap.Int("rooms", len(lost.Rooms)))
+	for _, r := range lost.Rooms {
+		if n := s.lookup(r.Namespace); n != nil {
+			n.lose(r, lost)
+		}
+	}
+}
+
+// all returns the namespaces that there are.
+func (s *Server) all() []*Namespace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.namespaces))
+}
+
+func (n *Namespace) lose(r rooms.Room, lost *adapter.LostError) {
+	for s := range n.index.Members(r) {
+		s.mu.Lock()
+		if s.gate.lose(s.recovering); !s.recovering && !s.gone {
+			s.cut(lost)
+		}
+		s.mu.Unlock()
 	}
 }
 
@@ -112,8 +149,9 @@ func (s *Socket) offer(d *delivery) {
 	if s.gate.shut > 0 && d.volatile() {
 		return // a held volatile event would be late
 	}
+	spilled := s.gate.spilled
 	if s.gate.hold(d, s.ns.srv.opts.Engine.SendQueueBytes) {
-		if s.gate.spilled && !s.recovering {
+		if s.gate.spilled && !spilled && !s.recovering {
 			s.cut(errQueueFull)
 		}
 		return

@@ -38,6 +38,15 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	return true
 }
 
+// lose drops what is held and all that comes: the feed has lost something. A
+// recovery reads it again; for anybody else the gate stays shut for good.
+func (g *gate) lose(recovering bool) {
+	if !recovering {
+		g.shut++
+	}
+	g.held, g.bytes, g.spilled = nil, 0, true
+}
+
 // open takes one reason away, and passes what was held if it was the last.
 // Passing may shut the gate again, which keeps the rest.
 func (g *gate) open(pass func(*delivery)) {

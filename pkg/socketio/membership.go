@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -54,6 +55,20 @@ func (m *memberships) in(r rooms.Room, id string, p adapter.Position) bool {
 // inNow is in for events that have no position of their own: those of this node.
 func (m *memberships) inNow(r rooms.Room, id string) bool {
 	return r.Kind == rooms.Everyone || r.Kind == rooms.Own && r.Name == id || m.current(r.Name) != nil && r.Kind == rooms.Named
+}
+
+// all yields every room of which there is a stay.
+func (m *memberships) all(namespace, id string) iter.Seq[rooms.Room] {
+	return func(yield func(rooms.Room) bool) {
+		if !yield(rooms.InEveryone(namespace)) || !yield(rooms.InOwn(namespace, id)) {
+			return
+		}
+		for name := range m.named {
+			if !yield(rooms.InNamed(namespace, name)) {
+				return
+			}
+		}
+	}
 }
 
 // current returns the open stay in a named room, pending or not, or nil.

@@ -23,6 +23,7 @@ const (
 	refusedOffset  = "malformed_offset" // not an offset of ours: what the client has is unknown
 	refusedHistory = "lost_history"     // the client has seen what is no longer there
 	refusedTrimmed = "trimmed"          // a room has lost what the client missed
+	refusedCoding  = "undecodable"      // this node cannot decode what the client missed
 	refusedLimit   = "too_many_events"
 	refusedRooms   = "too_many_rooms" // joined by the middlewares and left, again and again
 	refusedRemoved = "removed"        // disconnected by the server while it was away
@@ -301,6 +302,8 @@ func refuseLost(err error) error {
 	switch {
 	case errors.Is(err, adapter.ErrTrimmed):
 		return &refusal{refusedTrimmed, err}
+	case errors.Is(err, adapter.ErrUndecodable):
+		return &refusal{refusedCoding, err}
 	case errors.Is(err, adapter.ErrHistoryLost):
 		return &refusal{refusedHistory, err}
 	}

@@ -185,6 +185,33 @@ func mutants() map[string]mutant {
 				return e, err
 			}
 		}},
+		"an event names one of its rooms": {"AMemberTakesAnEventOnce", func(n *mutantNode) {
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				e, err := n.Adapter.Next(ctx)
+				e.Target.To = e.Target.To[:min(len(e.Target.To), 1)]
+				return e, err
+			}
+		}},
+		"a replay names one of an event's rooms": {"AMemberTakesAnEventOnce", func(n *mutantNode) {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+				return func(yield func(adapter.Event, error) bool) {
+					for e, err := range n.Adapter.Replay(ctx, after, upTo) {
+						if e.Target.To = e.Target.To[:min(len(e.Target.To), 1)]; len(e.Target.Except) > 0 {
+							e.Target.Except = nil
+						}
+						if !yield(e, err) {
+							return
+						}
+					}
+				}
+			}
+		}},
+		"too many rooms are cut off": {"TooLargeEventsAreNotPublished", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				e.Target.To = e.Target.To[:min(len(e.Target.To), adapter.MaxRooms)]
+				return n.Adapter.Publish(ctx, e)
+			}
+		}},
 		"pairs change places": {"EveryNodeSeesOneOrder", func(n *mutantNode) {
 			var held *adapter.Event
 			n.next = func(ctx context.Context) (adapter.Event, error) {

@@ -42,6 +42,7 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 		want := sent
 		want.From, want.Cursor = a.Node(), a.publish(sent)
 		want.Position = want.Cursor.At
+		want.Target.To = []rooms.Room{r} // of its rooms the one that the nodes hear
 		for _, n := range []*node{a, b} {
 			expectSame(t, n.next(), want)
 		}

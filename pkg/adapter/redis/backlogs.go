@@ -10,6 +10,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // backlogReaders is how many pipelines of one partition may read backlogs at once.
@@ -42,7 +43,14 @@ type backlog struct {
 	after  adapter.Position // it was read from here on
 	whole  bool             // up to its end: no more than the limit
 	events []*adapter.Event
-	err    error // what came next could not be understood
+	listed []*adapter.Event // those whose lists are still to be read
+	broken []broken         // what could not be decoded, in order
+}
+
+// broken is the place of an event that can't be decoded.
+type broken struct {
+	at  adapter.Position
+	err error
 }
 
 // ask has rooms read, each after a position, and waits for it.
@@ -171,23 +179,96 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 	for e, clock := range clocks {
 		found.clocks[e] = clock.Val() > 0
 	}
-	for key, read := range reads {
-		found.rooms[key] = p.parseBacklog(read.Val(), from[key])
+	parsed := make(map[string][]*backlog, 1) // by epoch
+	for _, r := range batch {
+		for _, name := range r.names {
+			if key := p.names.room(r.epoch, name); found.rooms[key] == nil {
+				b := p.parseBacklog(name, reads[key].Val(), from[key])
+				found.rooms[key], parsed[r.epoch] = b, append(parsed[r.epoch], b)
+			}
+		}
+	}
+	for epoch, all := range parsed {
+		if err := p.readLists(ctx, epoch, all); err != nil {
+			return nil, err
+		}
 	}
 	return found, nil
 }
 
-func (p *partition) parseBacklog(read []goredis.XMessage, after adapter.Position) *backlog {
+// parseBacklog reads the entries of a room's backlog.
+func (p *partition) parseBacklog(name string, read []goredis.XMessage, after adapter.Position) *backlog {
 	b := &backlog{after: after, whole: len(read) <= p.limit, events: make([]*adapter.Event, 0, len(read))}
+	room, _ := parseName(name)
+	to := []rooms.Room{room}
 	for _, m := range read {
-		e, err := p.parseStored(m)
-		if err != nil {
-			b.err = err
-			break
+		at, err := p.parsePosition(m.ID)
+		var e *adapter.Event
+		var listed bool
+		if err == nil {
+			payload, _ := m.Values["e"].(string)
+			e, listed, err = decodeEvent(payload, to)
 		}
+		if err != nil {
+			p.stats.malformed.Add(1)
+			b.broken = append(b.broken, broken{at, fmt.Errorf("%w: the entry %s of a backlog", err, m.ID)})
+			continue
+		}
+		e.Position = at
 		b.events = append(b.events, e)
+		if listed {
+			b.listed = append(b.listed, e)
+		}
 	}
 	return b
+}
+
+// readLists completes the events of backlogs whose lists are stored apart.
+func (p *partition) readLists(ctx context.Context, epoch string, all []*backlog) error {
+	asked := make(map[adapter.Position]*goredis.XMessageSliceCmd)
+	for _, b := range all {
+		for _, e := range b.listed {
+			asked[e.Position] = nil
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
+			for at := range asked {
+				id := formatPosition(at)
+				asked[at] = pipe.XRangeN(ctx, p.names.in(epoch)+lists, id, id, 1)
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	found := make(map[adapter.Position]*adapter.Event, len(asked))
+	failed := make(map[adapter.Position]error)
+	for at, cmd := range asked {
+		found[at] = new(adapter.Event)
+		switch read := cmd.Val(); {
+		case len(read) == 0:
+			failed[at] = fmt.Errorf("%w: the lists of the event at %s", adapter.ErrTrimmed, formatPosition(at))
+		default:
+			s, _ := read[0].Values["e"].(string)
+			failed[at] = decodeLists(s, found[at])
+		}
+	}
+	for _, b := range all {
+		for _, e := range b.listed {
+			e.Target.Except, e.Earlier = found[e.Position].Target.Except, found[e.Position].Earlier
+			if err := failed[e.Position]; err != nil {
+				b.broken = append(b.broken, broken{e.Position, err})
+			}
+		}
+		b.listed = nil
+	}
+	return nil
 }
 
 // missedBy returns the events after a position and up to another, and whether that
@@ -207,10 +288,15 @@ func (b *backlog) missedBy(after, upTo adapter.Position, limit int) (events []*a
 	case !b.whole:
 		return nil, true, fmt.Errorf("%w: more than %d events", adapter.ErrTrimmed, limit)
 	}
+	for _, bad := range b.broken {
+		if after.Compare(bad.at) < 0 && bad.at.Compare(upTo) <= 0 {
+			return nil, true, bad.err
+		}
+	}
 	for i, e := range events {
 		if upTo.Compare(e.Position) < 0 {
 			return events[:i], true, nil
 		}
 	}
-	return events, true, b.err
+	return events, true, nil
 }

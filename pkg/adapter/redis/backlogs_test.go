@@ -24,8 +24,8 @@ func TestSharedBacklog(t *testing.T) {
 		}
 		return b
 	}
-	broken := backlogOf(0, 1, 2)
-	broken.err = errMalformed
+	bad := backlogOf(0, 1, 2, 4)
+	bad.broken = []broken{{ms(3), errMalformed}}
 	for _, tt := range []struct {
 		name        string
 		b           *backlog
@@ -42,8 +42,10 @@ func TestSharedBacklog(t *testing.T) {
 		{name: "as many as may be", b: backlogOf(0, 1, 2, 3, 4, 5), after: 0, upTo: 9, want: "12345"},
 		{name: "one more, whatever the end", b: backlogOf(0, 1, 2, 3, 4, 5, 6), after: 0, upTo: 1, err: adapter.ErrTrimmed},
 		{name: "too many for another reader only", b: backlogOf(0, 1, 2, 3, 4, 5, 6), after: 4, upTo: 9, unknown: true},
-		{name: "before what can't be understood", b: broken, after: 0, upTo: 1, want: "1"},
-		{name: "what can't be understood", b: broken, after: 0, upTo: 9, err: errMalformed},
+		{name: "before what can't be decoded", b: bad, after: 0, upTo: 2, want: "12"},
+		{name: "what can't be decoded", b: bad, after: 2, upTo: 3, err: errMalformed},
+		{name: "over what can't be decoded", b: bad, after: 0, upTo: 9, err: errMalformed},
+		{name: "behind what can't be decoded", b: bad, after: 3, upTo: 9, want: "4"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			events, known, err := tt.b.missedBy(ms(tt.after), ms(tt.upTo), limit)

@@ -78,14 +78,18 @@ func BenchmarkReceive(b *testing.B) {
 	a := benchNode(b)
 	p := a.partitions[0]
 	e := benchEvent(rooms.InNamed("/", "room"))
-	payload := string(encodeEvent(&e))
+	encoded, _ := encodeEvent(&e, 1)
+	payload := string(encoded)
+	if _, err := a.Subscribe(b.Context(), e.Target.To...); err != nil {
+		b.Fatal(err)
+	}
 	p.mu.Lock()
 	g, at := p.gen, p.tail
 	p.mu.Unlock()
 	b.ReportAllocs()
 	for b.Loop() {
 		at.Ms++
-		g.arrived("rroom", at, payload)
+		g.arrived("r/,room", at, false, payload)
 		if _, err := a.Next(b.Context()); err != nil {
 			b.Fatal(err)
 		}

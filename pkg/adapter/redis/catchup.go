@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // What may wait for one node.
@@ -23,62 +23,6 @@ const (
 
 // eventOverhead is what an event costs in memory beside its payload, about.
 const eventOverhead = 512
-
-// arrived takes an event that came on a room's channel. It never waits: what
-// there is no space for is read again later.
-func (g *generation) arrived(name string, at adapter.Position, payload string) {
-	p := g.p
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.gen != g || p.epoch != g.epoch || g.ctx.Err() != nil {
-		return
-	}
-	if strings.HasPrefix(name, "probe:") {
-		p.probed = time.Now()
-		p.roundTrip = time.Since(p.probeSent)
-		p.probeDue = time.Time{}
-		if g.flow == passing {
-			p.tail = later(p.tail, at)
-			p.trail.swear(g.server.run, p.tail)
-		}
-		return
-	}
-	if g.flow == dropping || at.Compare(p.tail) <= 0 {
-		return
-	}
-	e, err := decodeEvent(payload)
-	if err != nil {
-		p.stats.malformed.Add(1)
-		p.log.Error("a strange event", zap.String("room", name), zap.Error(err))
-		return
-	}
-	e.Position = at
-	switch size := eventOverhead + len(payload); {
-	case g.flow == holding && g.bytes+size <= heldBytes:
-		if n := len(g.held); n == 0 || g.held[n-1].Position != at {
-			g.held = append(g.held, e)
-			g.bytes += size
-		}
-	case g.flow == passing && p.feed.Full() == nil:
-		p.feed.Put(fed{event: e}, size)
-		p.tail = at
-		p.trail.note(e)
-	default:
-		g.flow, g.held, g.bytes = dropping, nil, 0
-		p.stats.gaps.Add(1)
-		select {
-		case g.behind <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func later(a, b adapter.Position) adapter.Position {
-	if a.Compare(b) < 0 {
-		return b
-	}
-	return a
-}
 
 // keepUp catches up when the generation begins and whenever something had to be
 // dropped.
@@ -150,7 +94,7 @@ func (g *generation) catchUp() error {
 	after := make(map[string]adapter.Position, len(p.rooms))
 	tail, begun := p.tail, p.begun
 	for name, h := range p.rooms {
-		if begun || p.limit > 0 {
+		if h.room != nil && (begun || p.limit > 0) {
 			after[name] = p.trail.from(g.server.run, h.from, p.tail)
 		}
 	}
@@ -168,7 +112,7 @@ func (g *generation) catchUp() error {
 
 // release puts what was missed and what was held into the feed, in one order, and
 // lets events pass from here on.
-func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, trimmed error, began time.Time) error {
+func (g *generation) release(missed missed, end adapter.Position, trimmed error, began time.Time) error {
 	p := g.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -178,16 +122,29 @@ func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, tr
 	if p.gen != g || p.epoch != g.epoch {
 		return errNewHistory
 	}
+	if c := g.coming.event; c != nil && c.Position.Compare(end) <= 0 {
+		g.complete() // if it is stored, its other copies have been read
+	}
 	if g.flow == dropping { // too much arrived meanwhile: again
 		return nil
 	}
 	if trimmed != nil {
 		p.log.Warn("a gap can't be repaired", zap.Error(trimmed))
 		p.lose("a gap in the feed can't be repaired: "+trimmed.Error(), place{g.epoch, end})
-		missed = nil
+		missed.events = nil
+	}
+	// What can't be had is said before what comes after it.
+	for name, err := range missed.broken {
+		p.log.Warn("a gap can't be repaired", zap.String("room", name), zap.Error(err))
+		if r, ok := parseName(name); ok {
+			p.loseRooms("a gap in the feed can't be repaired: "+err.Error(), []rooms.Room{r}, place{g.epoch, p.tail})
+		}
+	}
+	if len(g.broken) > 0 {
+		p.loseRooms(adapter.ErrUndecodable.Error(), g.broken, place{g.epoch, p.tail})
 	}
 	repaired, tail, hole := 0, p.tail, false
-	for e := range adapter.Merge(append(missed, g.held)) {
+	for e := range adapter.Merge(append(missed.events, g.held)) {
 		if e.Position.Compare(p.tail) <= 0 {
 			if !hole && e.Position.Compare(tail) <= 0 && e.Stored && !p.trail.has(e.Position) && p.trail.server != g.server.run {
 				hole = true
@@ -201,7 +158,7 @@ func (g *generation) release(missed [][]*adapter.Event, end adapter.Position, tr
 	}
 	p.tail = later(p.tail, end)
 	p.trail.swear(g.server.run, p.tail)
-	g.flow, g.held, g.bytes = passing, nil, 0
+	g.flow, g.held, g.broken, g.bytes = passing, nil, nil, 0
 	if p.begun {
 		p.stats.repairs.Add(1)
 		p.stats.repaired.Add(uint64(repaired))

@@ -68,12 +68,16 @@ func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt
 	if len(e.Target.To) == 0 {
 		return adapter.Receipt{}, nil
 	}
+	if err := e.CheckSize(); err != nil {
+		return adapter.Receipt{}, err
+	}
 	e.From, e.Earlier = a.node, nil
 	var places []place
 	var receipt adapter.Receipt
 	for _, part := range a.split(e.Target.To) {
-		e.Target.To = part.rooms
-		o := part.p.send(ctx, &parcel{rooms: unique(part.names), stored: e.Stored, payload: encodeEvent(&e)})
+		it := &parcel{rooms: unique(part.names), stored: e.Stored}
+		it.payload, it.lists = encodeEvent(&e, len(it.rooms))
+		o := part.p.send(ctx, it)
 		switch {
 		case o.err != nil && len(e.Earlier) > 0:
 			return adapter.Receipt{}, fmt.Errorf("%w: it was published in %d partitions, and then: %v", adapter.ErrUnavailable, len(e.Earlier), o.err)
@@ -223,7 +227,7 @@ func sameHistory(c, current adapter.Cursor) error {
 // Replay implements [adapter.Adapter].
 func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
 	return func(yield func(adapter.Event, error) bool) {
-		r, err := await(ctx, a, func() (r missed, err error) {
+		r, err := await(ctx, a, func() (r replay, err error) {
 			r.events, r.from, err = a.missed(ctx, after, upTo)
 			return r, err
 		})
@@ -242,7 +246,7 @@ func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Curso
 	}
 }
 
-type missed struct {
+type replay struct {
 	events [][]*adapter.Event
 	from   adapter.Cursor
 }
@@ -275,8 +279,12 @@ func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Curso
 		}
 	}
 	read := make([][][]*adapter.Event, len(a.partitions))
-	err = a.each(func(i int, p *partition) (err error) {
-		read[i], err = p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)))
+	err = a.each(func(i int, p *partition) error {
+		missed, err := p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)))
+		if err == nil {
+			err = missed.gaps()
+		}
+		read[i] = missed.events
 		return err
 	})
 	return slices.Concat(read...), newest(places), err

@@ -44,6 +44,15 @@ func TestContractInACluster(t *testing.T) {
 	contract(t, c.URL(), Options{}, c.Masters)
 }
 
+func TestContractInPartitions(t *testing.T) {
+	t.Parallel() // much of it is waiting
+	server := redistest.Start(t)
+	servers := func() []*redistest.Server { return []*redistest.Server{server} }
+	adaptertest.RunPartitions(t, func(t *testing.T, ao adaptertest.Options) adaptertest.Cluster {
+		return newCluster(t, server.URL(), servers, Options{Partitions: 3, BacklogLimit: ao.BacklogLimit})
+	})
+}
+
 func contract(t *testing.T, url string, o Options, servers func() []*redistest.Server) {
 	adaptertest.Run(t, func(t *testing.T, ao adaptertest.Options) adaptertest.Cluster {
 		o.BacklogLimit = ao.BacklogLimit

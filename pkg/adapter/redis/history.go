@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 //go:embed renew.lua
@@ -119,8 +120,11 @@ const leftHistories = 64
 var errNewHistory = errors.New("adapter/redis: a new history has begun")
 
 // lose says in the feed that events are lost before a place. p.mu is held.
-func (p *partition) lose(reason string, before place) {
-	p.feed.Put(fed{lost: &adapter.LostError{Reason: reason}, from: before}, 0)
+func (p *partition) lose(reason string, before place) { p.loseRooms(reason, nil, before) }
+
+// loseRooms is lose where only some rooms have lost something.
+func (p *partition) loseRooms(reason string, list []rooms.Room, before place) {
+	p.feed.Put(fed{lost: &adapter.LostError{Reason: reason, Rooms: list}, from: before}, 0)
 	p.stats.losses.Add(1)
 }
 

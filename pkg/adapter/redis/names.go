@@ -13,6 +13,7 @@ import (
 //	rejoin:{0}epoch                    the current epoch
 //	rejoin:{0}<epoch>:clock            stream: one entry for each call
 //	rejoin:{0}<epoch>:r/chat,lobby     stream: a room's backlog; and the room's channel
+//	rejoin:{0}<epoch>:lists            stream: the lists of events that have long ones; and a channel
 //	rejoin:{0}inbox:<node>             channel: messages for one node
 //	rejoin:{0}news                     channel: a new epoch has begun
 //	rejoin:{0}fence:<connection>       what was sent on that connection is not executed any more
@@ -43,6 +44,10 @@ func (n names) in(epoch string) string { return n.tagged + epoch + ":" }
 // probe returns the name of the channel on which a node hears itself.
 func probe(node adapter.NodeID) string { return "probe:" + string(node) }
 
+// lists is the name of the stream and channel of lists that events have in common.
+// No room is called so.
+const lists = "lists"
+
 // letters are what the names of rooms begin with, by their kind.
 const letters = "eron"
 
@@ -58,4 +63,17 @@ func name(r rooms.Room) string {
 		kind = letters[r.Kind : r.Kind+1]
 	}
 	return kind + escape.Replace(r.Namespace) + "," + r.Name
+}
+
+var unescape = strings.NewReplacer("%25", "%", "%2C", ",")
+
+// parseName returns the room with a name, or false if it is not the name of a room.
+func parseName(s string) (r rooms.Room, ok bool) {
+	namespace, own, ok := strings.Cut(s, ",")
+	if !ok || namespace == "" {
+		return r, false
+	}
+	kind := strings.IndexByte(letters, namespace[0])
+	r = rooms.Room{Kind: rooms.Kind(max(kind, 0)), Namespace: unescape.Replace(namespace[1:]), Name: own}
+	return r, kind >= 0
 }

@@ -16,7 +16,11 @@ const (
 	outboxItems = 16384
 	outboxBytes = 64 << 20
 	callBytes   = 4 << 20
-	callRooms   = 4096 // Redis does nothing else while it is at one call
+
+	// callRooms bounds the rooms of one call, because Redis does nothing else
+	// meanwhile: about 10 µs for each. An event to more, which may be
+	// adapter.MaxRooms, has a call of its own.
+	callRooms = 4096
 )
 
 // A parcel is an event or a message on its way to Redis.
@@ -27,6 +31,7 @@ type parcel struct {
 	stored  bool
 	inbox   string // a message's channel
 	payload []byte
+	lists   []byte       // that are stored apart from the payload
 	done    chan outcome // has space for one
 	state   atomic.Int32 // a parcelState
 }
@@ -56,6 +61,9 @@ func (it *parcel) unanswered(cause error) outcome {
 	return outcome{err: fmt.Errorf("%w: %w", err, cause)}
 }
 
+// size returns what Redis gets of it, apart from the names of its rooms.
+func (it *parcel) size() int { return len(it.payload) + len(it.lists) }
+
 // An outcome is where a parcel's event stands now, and how many heard it.
 type outcome struct {
 	place
@@ -80,7 +88,7 @@ func (o *outbox) put(it *parcel) error {
 		return errOutboxFull
 	}
 	o.waiting = append(o.waiting, it)
-	o.bytes += len(it.payload)
+	o.bytes += it.size()
 	o.mu.Unlock()
 	select {
 	case o.ready <- struct{}{}:
@@ -109,10 +117,10 @@ func (o *outbox) next() []*parcel {
 	n, bytes, rooms := 0, 0, 0
 	for ; n < len(o.waiting) && n < perCall; n++ {
 		it := o.waiting[n]
-		if n > 0 && (bytes+len(it.payload) > callBytes || rooms+len(it.rooms) > callRooms) {
+		if n > 0 && (bytes+it.size() > callBytes || rooms+len(it.rooms) > callRooms) {
 			break
 		}
-		bytes += len(it.payload)
+		bytes += it.size()
 		rooms += len(it.rooms)
 	}
 	all := o.waiting[:n:n]

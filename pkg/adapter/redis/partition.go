@@ -74,6 +74,7 @@ type partition struct {
 	roundTrip time.Duration // of the last probe
 	counts    bool          // the server counts the subscribers that a probe reaches
 
+	newer atomic.Int64 // Unix time in nanoseconds at which a newer wire version was last heard
 	stats counters
 }
 
@@ -110,9 +111,13 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
 	// What a node hears without a member.
-	p.rooms[probe(p.node)] = &heard{members: 1, ready: make(chan struct{})}
+	always := []string{probe(p.node), lists}
 	if nodes := name(rooms.InNodes()); a.home(nodes, o.Partitions) == number {
-		p.rooms[nodes] = &heard{members: 1, ready: make(chan struct{})}
+		always = append(always, nodes)
+	}
+	for _, name := range always {
+		p.rooms[name] = newHeard(name)
+		p.rooms[name].members = 1
 	}
 	return p
 }
@@ -198,6 +203,21 @@ func (p *partition) observe(epoch string, e entry) {
 	defer p.mu.Unlock()
 	if epoch == p.epoch && p.known.before(e) {
 		p.known = e
+	}
+}
+
+// newerFor is how long a node that heard of a newer wire version is not ready.
+const newerFor = time.Minute
+
+// meets notes that a peer has sent something of a newer wire version, if that is
+// what an error says: what a backlog holds may come from a node that is gone.
+func (p *partition) meets(err error) {
+	if !errors.Is(err, adapter.ErrNewerVersion) {
+		return
+	}
+	p.stats.newer.Add(1)
+	if last := p.newer.Swap(time.Now().UnixNano()); time.Since(time.Unix(0, last)) > newerFor {
+		p.log.Error("a peer runs a newer wire version; node not ready", zap.Error(err), zap.Duration("for", newerFor))
 	}
 }
 

@@ -141,6 +141,8 @@ func (p *partition) ready() error {
 		return errors.New("the subscriber is not connected to Redis")
 	case p.gen.flow != passing:
 		return errors.New("the feed is catching up")
+	case time.Since(time.Unix(0, p.newer.Load())) < newerFor:
+		return adapter.ErrNewerVersion
 	case age > 4*p.probing:
 		return fmt.Errorf("no probe has come back for %v", age.Round(time.Millisecond))
 	}

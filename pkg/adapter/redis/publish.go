@@ -274,13 +274,14 @@ func (c *call) forgetMessages(err error) {
 }
 
 func (p *partition) arguments(c *call) (keys []string, args []any) {
-	oldest := time.Now().Add(-p.keep).UnixMilli()
+	now := time.Now().UnixMilli()
 	if c.since.ms > 0 { // by Redis' own clock, which counts
-		oldest = int64(c.since.ms) - p.keep.Milliseconds()
+		now = int64(c.since.ms)
 	}
 	base := p.names.in(c.epoch)
-	keys = append(make([]string, 0, 1+len(c.events)), p.names.clock(c.epoch))
-	args = append(make([]any, 0, 4+3*len(c.events)), c.id, max(oldest, 0), 2*max(p.limit, 1), p.life.Milliseconds())
+	keys = append(make([]string, 0, 2+len(c.events)), p.names.clock(c.epoch), base+lists)
+	args = append(make([]any, 0, 5+4*len(c.events)), c.id, max(now-p.keep.Milliseconds(), 0),
+		2*max(p.limit, 1), p.life.Milliseconds(), max(now-p.life.Milliseconds(), 0))
 	for _, it := range c.events {
 		for _, room := range it.rooms {
 			keys = append(keys, base+room)
@@ -289,7 +290,7 @@ func (p *partition) arguments(c *call) (keys []string, args []any) {
 		if it.stored && p.limit > 0 {
 			stored = 1
 		}
-		args = append(args, it.payload, stored, len(it.rooms))
+		args = append(args, it.payload, stored, len(it.rooms), it.lists)
 	}
 	return keys, args
 }

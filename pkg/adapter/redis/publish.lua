@@ -1,7 +1,7 @@
 -- Publishes the events of one call.
--- KEYS: the clock, then each event's rooms; a room's backlog and its channel have one name.
--- ARGV: the call's id, the oldest time to keep in the clock, length and life of a backlog,
---       then for each event: payload, whether it is stored, how many rooms.
+-- KEYS: the clock, the lists, then each event's rooms; a room's backlog and its channel have one name.
+-- ARGV: the call's id, the oldest time to keep in the clock, length and life of a backlog, the oldest time to keep in the
+--       lists, then for each event: payload, whether it is stored, how many rooms, its lists or ''.
 -- Returns the call's entry in the clock, then how many subscribers each event reached.
 local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', 'MINID', '~', ARGV[2], '*', 'c', ARGV[1])
 if not id then
@@ -9,16 +9,25 @@ if not id then
 end
 local dash = string.find(id, '-', 1, true)
 local ms, first = string.sub(id, 1, dash), tonumber(string.sub(id, dash + 1)) * 1024
-local reply, key = {id}, 2
-for arg = 5, #ARGV, 3 do
+local reply, key = {id}, 3
+for arg = 6, #ARGV, 4 do
 	local position = ms .. string.format('%.0f', first + #reply - 1)
-	local message, receivers = position .. ' ' .. ARGV[arg], 0
-	for _ = 1, tonumber(ARGV[arg + 2]) do
-		if ARGV[arg + 1] == '1' then
+	local stored, rooms, lists = ARGV[arg + 1] == '1', tonumber(ARGV[arg + 2]), ARGV[arg + 3]
+	if lists ~= '' then
+		if stored then
+			redis.call('XADD', KEYS[2], 'MINID', '~', ARGV[5], position, 'e', lists)
+			redis.call('PEXPIRE', KEYS[2], ARGV[4])
+		end
+		redis.call('PUBLISH', KEYS[2], position .. ' ' .. lists)
+	end
+	local last, receivers = position .. ' ' .. ARGV[arg], 0
+	local more = rooms > 1 and position .. '~' .. ARGV[arg]
+	for left = rooms - 1, 0, -1 do
+		if stored then
 			redis.call('XADD', KEYS[key], 'MAXLEN', '~', ARGV[3], position, 'e', ARGV[arg])
 			redis.call('PEXPIRE', KEYS[key], ARGV[4])
 		end
-		receivers = receivers + redis.call('PUBLISH', KEYS[key], message)
+		receivers = receivers + redis.call('PUBLISH', KEYS[key], left > 0 and more or last)
 		key = key + 1
 	end
 	reply[#reply + 1] = receivers

@@ -134,7 +134,7 @@ func (r *relay) learn(w *wire, what []byte) {
 	r.mu.Lock()
 	if bytes.Contains(what, []byte("\r\nsubscribe\r\n")) {
 		w.role = subscriber
-	} else if bytes.Contains(what, []byte("\r\nping\r\n")) {
+	} else if w.role == unknown && bytes.Contains(what, []byte("\r\nping\r\n")) { // subscribers send some, too
 		w.role = publisher
 	}
 	said := r.said

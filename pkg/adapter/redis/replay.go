@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -16,31 +17,46 @@ const (
 	readRooms   = 256
 )
 
+// missed is what was read of rooms: their events, room by room, and why those of
+// some can't be had.
+type missed struct {
+	events [][]*adapter.Event
+	broken map[string]error // by the room's name
+}
+
+// gaps returns why some events are missing, or nil.
+func (m *missed) gaps() error {
+	for name, err := range m.broken {
+		return fmt.Errorf("%w in %s", err, name)
+	}
+	return nil
+}
+
 // missed returns the events of rooms after a position each and up to a common
-// one, room by room. The error wraps adapter.ErrTrimmed where a room has lost
-// some, and adapter.ErrHistoryLost where the history is not the current one.
+// one. A room may be broken: the error wraps adapter.ErrTrimmed where it has lost
+// some, and adapter.ErrUndecodable where one can't be decoded. That of all wraps
+// adapter.ErrHistoryLost where the history is not the current one.
 //
 // A read asks for one more than can be replayed, and not only up to the end:
 // backlogs are trimmed by their length only, and kept longer than the limit, so
 // no more than the limit after a position proves that none after it is gone.
-func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position) ([][]*adapter.Event, error) {
+func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position) (all missed, err error) {
 	var names []string
 	for name, at := range after {
 		if at.Compare(upTo) < 0 {
 			if p.limit <= 0 {
-				return nil, fmt.Errorf("%w: no backlogs are kept", adapter.ErrTrimmed)
+				return all, fmt.Errorf("%w: no backlogs are kept", adapter.ErrTrimmed)
 			}
 			names = append(names, name)
 		}
 	}
-	var all [][]*adapter.Event
 	bytes := 0
 	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
 		found, err := p.ask(ctx, epoch, chunk, after)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
 		for _, name := range chunk {
 			key := p.names.room(epoch, name)
@@ -48,15 +64,22 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			if !known {
 				events, err = p.missedAlone(ctx, epoch, name, after, upTo)
 			}
-			if err != nil {
-				return nil, fmt.Errorf("%w in %s", err, name)
+			switch {
+			case errors.Is(err, adapter.ErrTrimmed), errors.Is(err, adapter.ErrUndecodable):
+				if all.broken == nil {
+					all.broken = make(map[string]error)
+				}
+				all.broken[name] = err
+				continue
+			case err != nil:
+				return all, err
 			}
 			for _, e := range events {
 				if bytes += eventSize(e); bytes > replayBytes {
-					return nil, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, replayBytes)
+					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, replayBytes)
 				}
 			}
-			all = append(all, events)
+			all.events = append(all.events, events)
 		}
 	}
 	return all, nil
@@ -65,7 +88,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 // missedAlone reads one room for one reader.
 func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position) ([]*adapter.Event, error) {
 	key := p.names.room(epoch, name)
-	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch}}, map[string]adapter.Position{key: after[name]})
+	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch, names: []string{name}}}, map[string]adapter.Position{key: after[name]})
 	if err == nil {
 		err = found.stillThere(epoch)
 	}
@@ -82,21 +105,6 @@ func eventSize(e *adapter.Event) int {
 		size += len(a)
 	}
 	return size
-}
-
-// parseStored reads an entry of a backlog.
-func (p *partition) parseStored(m goredis.XMessage) (*adapter.Event, error) {
-	at, err := p.parsePosition(m.ID)
-	payload, _ := m.Values["e"].(string)
-	var e *adapter.Event
-	if err == nil {
-		e, err = decodeEvent(payload)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: the entry %s of a backlog", err, m.ID)
-	}
-	e.Position = at
-	return e, nil
 }
 
 // recent returns up to limit of a room's newest events before a position, and
@@ -118,12 +126,13 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 	if len(read) > limit {
 		read, more = read[:limit], true
 	}
-	for _, m := range slices.Backward(read) {
-		e, err := p.parseStored(m)
-		if err != nil {
-			return nil, false, err
-		}
-		events = append(events, e)
+	slices.Reverse(read)
+	b := p.parseBacklog(name, read, before)
+	if err := p.readLists(ctx, epoch, []*backlog{b}); err != nil {
+		return nil, false, err
 	}
-	return events, more, nil
+	for _, bad := range b.broken {
+		return nil, false, bad.err
+	}
+	return b.events, more, nil
 }

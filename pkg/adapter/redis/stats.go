@@ -24,7 +24,8 @@ type Stats struct {
 	Losses          uint64    // gaps that could not be repaired
 	Epochs          uint64    // histories lost
 	MessagesDropped uint64    // for want of space
-	Malformed       uint64    // what could not be read
+	Malformed       uint64    // what could not be decoded
+	NewerVersion    uint64    // what peers sent in a newer wire version
 }
 
 // A Histogram counts values by upper bounds. The last count is of all values.
@@ -41,7 +42,7 @@ var (
 )
 
 type counters struct {
-	events, retries, generations, gaps, repairs, repaired, losses, epochs, messagesDropped, malformed atomic.Uint64
+	events, retries, generations, gaps, repairs, repaired, losses, epochs, messagesDropped, malformed, newer atomic.Uint64
 
 	mu      sync.Mutex
 	batches Histogram
@@ -81,6 +82,7 @@ func (p *partition) snapshot() Stats {
 		Published: c.events.Load(), Retries: c.retries.Load(), Generations: c.generations.Load(),
 		Gaps: c.gaps.Load(), Repairs: c.repairs.Load(), Repaired: c.repaired.Load(), Losses: c.losses.Load(),
 		Epochs: c.epochs.Load(), MessagesDropped: c.messagesDropped.Load(), Malformed: c.malformed.Load(),
+		NewerVersion: c.newer.Load(),
 	}
 	c.mu.Lock()
 	s.Batches, s.PublishSeconds = c.batches.clone(), c.seconds.clone()
@@ -109,6 +111,7 @@ func (s *Stats) add(o Stats) {
 	s.Epochs += o.Epochs
 	s.MessagesDropped += o.MessagesDropped
 	s.Malformed += o.Malformed
+	s.NewerVersion += o.NewerVersion
 	s.Batches.merge(o.Batches)
 	s.PublishSeconds.merge(o.PublishSeconds)
 }

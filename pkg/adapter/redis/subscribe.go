@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // lingering is how long a room is heard after its last member, so that rooms
@@ -20,11 +21,20 @@ const lingering = 2 * time.Second
 
 // heard is a room that this node hears, or will.
 type heard struct {
+	room      []rooms.Room     // the one that it is, never changed; nil for channels that are no rooms
 	members   int              // how often it is subscribed
 	from      adapter.Position // what is missed later than that counts
 	left      time.Time        // when that fell to zero
 	confirmed bool             // in the current generation
 	ready     chan struct{}    // closed once it is
+}
+
+func newHeard(name string) *heard {
+	h := &heard{ready: make(chan struct{})}
+	if r, ok := parseName(name); ok {
+		h.room = []rooms.Room{r}
+	}
+	return h
 }
 
 // subscribe makes the node hear rooms, and returns the join position: the clock's
@@ -38,7 +48,8 @@ func (p *partition) subscribe(ctx context.Context, names []string) (place, error
 	for _, name := range names {
 		h := p.rooms[name]
 		if h == nil {
-			h = &heard{from: never, ready: make(chan struct{})}
+			h = newHeard(name)
+			h.from = never
 			p.rooms[name] = h
 			if p.gen != nil {
 				p.gen.want(name)
@@ -118,9 +129,13 @@ type generation struct {
 	wanted  []string            // rooms to subscribe
 	pending map[string]struct{} // channels that all waits for
 	flow    flow
+	coming  coming
 	held    []*adapter.Event // while catching up
-	bytes   int              // of them
+	broken  []rooms.Room     // those of which something can't be decoded, while catching up
+	bytes   int              // of held
 	behind  chan struct{}    // holds a token if something had to be dropped
+	fence   chan struct{}    // holds a token if a PING is to be sent
+	fenced  bool             // one is wanted, or has been sent
 }
 
 // A flow is what happens to events that arrive.
@@ -168,7 +183,7 @@ func (p *partition) live() (begun bool, err error) {
 	}
 	g := &generation{
 		p: p, epoch: epoch, base: p.names.in(epoch),
-		wake: make(chan struct{}, 1), all: make(chan struct{}), behind: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), all: make(chan struct{}), behind: make(chan struct{}, 1), fence: make(chan struct{}, 1),
 	}
 	client := goredis.NewClient(single(p.alive(o), &g.server))
 	defer func() { _ = client.Close() }()
@@ -256,6 +271,12 @@ func (g *generation) write() {
 		case <-g.wake:
 		case <-tick.C:
 			sweep = true
+		case <-g.fence:
+			if err := g.pubsub.Ping(g.ctx); err != nil {
+				g.stop(err)
+				return
+			}
+			continue
 		case <-g.ctx.Done():
 			return
 		}
@@ -319,6 +340,8 @@ func (g *generation) receive() error {
 			g.confirmed(got.Channel)
 		case *goredis.Message:
 			g.take(got)
+		case *goredis.Pong:
+			g.passed()
 		}
 	}
 }
@@ -359,13 +382,14 @@ func (g *generation) take(m *goredis.Message) {
 	p := g.p
 	switch name, ok := strings.CutPrefix(m.Channel, g.base); {
 	case ok:
-		at, payload, _ := strings.Cut(m.Payload, " ")
-		position, err := p.parsePosition(at)
+		end := max(strings.IndexAny(m.Payload, " ~"), 0) // see wire.go
+		position, err := p.parsePosition(m.Payload[:end])
 		if err != nil {
 			p.malformed(m.Channel, err)
+			g.unplaced(name, err)
 			return
 		}
-		g.arrived(name, position, payload)
+		g.arrived(name, position, m.Payload[end] == '~', m.Payload[end+1:])
 	case m.Channel == p.names.news():
 		if m.Payload != g.epoch {
 			p.running.Go(func() {
@@ -378,15 +402,11 @@ func (g *generation) take(m *goredis.Message) {
 		message, err := decodeMessage(m.Payload)
 		if err != nil {
 			p.malformed(m.Channel, err)
+			p.meets(err)
 		} else if p.inbox.Full() != nil {
 			p.stats.messagesDropped.Add(1)
 		} else {
 			p.inbox.Put(message, len(message.Data))
 		}
 	}
-}
-
-func (p *partition) malformed(channel string, err error) {
-	p.stats.malformed.Add(1)
-	p.log.Error("a strange message on a channel of ours", zap.String("channel", channel), zap.Error(err))
 }

@@ -2,7 +2,7 @@ package redis
 
 import (
 	"encoding/binary"
-	"errors"
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -11,41 +11,105 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// An event in Redis is a string of fields, each with its length in front of it:
+// An event in Redis is a string of fields, each with its length in front of it. Each
+// of its rooms has a copy, which does not say what the other rooms are:
 //
-//	version, kind, flags, stored         a byte each
-//	from, ask                            strings
-//	number of rooms in To, in Except     then each: kind (a byte), namespace, name
-//	number of earlier copies             then each: two numbers and a byte for its
-//	                                     position, and its rooms like To
+//	version, kind, flags, how        a byte each; how says stored and listed
+//	from, ask                        strings
+//	lists                            unless it is listed
 //	data
-//	number of attachments                then each
+//	number of attachments            then each
 //
-// Lengths and numbers are unsigned varints. A message is version, kind, from, id
-// and data. On a channel the position comes first, as text, then a space.
+// The lists of an event are what it says of other rooms:
+//
+//	number of rooms in Except        then each: kind (a byte), namespace, name
+//	number of earlier copies         then each: two numbers and a byte for its
+//	                                 position, and its rooms like Except
+//
+// Where they are long and the event has several rooms in the partition, the event is
+// listed: its lists, behind a version, are stored and published once, under the name
+// "lists" and just before the copies. So an event to many rooms costs work that grows
+// with their number, and not with its square.
+//
+// A message is version, kind, from, id and data. Lengths and numbers are unsigned
+// varints.
+//
+// What no version changes: in a stream an event is the field "e" of the entry at its
+// position; on a channel its position comes first, as text, then one character; and
+// the version is the first byte of all. The character is a tilde where further copies
+// of the event follow, to other rooms, and a space otherwise.
+//
+// Version 1, of releases before 0.4, has the rooms of the event in front of its lists,
+// which are never stored apart. It is read, so that backlogs survive an update, and
+// not written.
 
-const version = 1
+// How an event is stored: the bits of its fourth byte.
+const (
+	howStored = 1 << iota
+	howListed
+)
 
-var errMalformed = errors.New("adapter/redis: malformed message")
+// longLists is the size in bytes from which lists are stored once for all copies.
+const longLists = 128
+
+var errMalformed = fmt.Errorf("%w: malformed", adapter.ErrUndecodable)
+
+// decodable returns an error if this node cannot decode what begins with a version.
+func decodable(v byte) error {
+	switch {
+	case v > version:
+		return fmt.Errorf("%w: %w: %d, this node knows %d", adapter.ErrUndecodable, adapter.ErrNewerVersion, v, version)
+	case v == 0:
+		return errMalformed
+	}
+	return nil
+}
 
 func appendString[S ~string | ~[]byte](b []byte, s S) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func encodeEvent(e *adapter.Event) []byte {
-	size := 16 + len(e.From) + len(e.Ask) + len(e.Data) + 64*(len(e.Target.To)+len(e.Target.Except))
+// encodeEvent returns an event as each of its rooms in a partition has it, and its
+// lists if they are to be stored apart.
+func encodeEvent(e *adapter.Event, copies int) (payload, lists []byte) {
+	rooms := len(e.Target.Except)
+	for _, c := range e.Earlier {
+		rooms += len(c.To)
+	}
+	size := 16 + len(e.From) + len(e.Ask) + len(e.Data)
 	for _, a := range e.Attachments {
 		size += len(a) + binary.MaxVarintLen32
 	}
-	b := make([]byte, 0, size)
-	stored := byte(0)
+	how := byte(0)
 	if e.Stored {
-		stored = 1
+		how = howStored
 	}
-	b = append(b, version, e.Kind, e.Flags, stored)
+	if copies > 1 && rooms > 0 {
+		if lists = appendLists([]byte{version}, e); len(lists) >= longLists {
+			how |= howListed
+		} else {
+			lists = nil
+		}
+	}
+	if how&howListed == 0 {
+		size += 64 * rooms
+	}
+	b := make([]byte, 0, size)
+	b = append(b, version, e.Kind, e.Flags, how)
 	b = appendString(b, e.From)
 	b = appendString(b, e.Ask)
-	b = appendRooms(b, e.Target.To)
+	if how&howListed == 0 {
+		b = appendLists(b, e)
+	}
+	b = appendString(b, e.Data)
+	b = binary.AppendUvarint(b, uint64(len(e.Attachments)))
+	for _, a := range e.Attachments {
+		b = appendString(b, a)
+	}
+	return b, lists
+}
+
+func appendLists(b []byte, e *adapter.Event) []byte {
 	b = appendRooms(b, e.Target.Except)
 	b = binary.AppendUvarint(b, uint64(len(e.Earlier)))
 	for _, c := range e.Earlier {
@@ -53,11 +117,6 @@ func encodeEvent(e *adapter.Event) []byte {
 		b = binary.AppendUvarint(b, c.At.Seq)
 		b = append(b, byte(c.At.Partition))
 		b = appendRooms(b, c.To)
-	}
-	b = appendString(b, e.Data)
-	b = binary.AppendUvarint(b, uint64(len(e.Attachments)))
-	for _, a := range e.Attachments {
-		b = appendString(b, a)
 	}
 	return b
 }
@@ -72,23 +131,24 @@ func appendRooms(b []byte, list []rooms.Room) []byte {
 	return b
 }
 
-// decodeEvent reads what encodeEvent wrote. The event's strings are parts of s.
-func decodeEvent(s string) (*adapter.Event, error) {
+// decodeEvent reads what encodeEvent wrote, as it is for one room: to. The lists of
+// one that is listed are to be read elsewhere. The event's strings are parts of s.
+func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err error) {
 	d := decoder{rest: s}
-	if d.byte() != version {
-		return nil, errMalformed
+	v := d.byte()
+	if err := decodable(v); err != nil {
+		return nil, false, err
 	}
-	e := &adapter.Event{Kind: d.byte(), Flags: d.byte(), Stored: d.byte() != 0}
+	e = &adapter.Event{Kind: d.byte(), Flags: d.byte()}
+	how := d.byte()
+	e.Stored, listed = how&howStored != 0, how&howListed != 0
 	e.From = adapter.NodeID(d.string())
 	e.Ask = d.string()
-	e.Target.To = d.rooms()
-	e.Target.Except = d.rooms()
-	if n := d.count(4); n > 0 {
-		e.Earlier = make([]adapter.Copy, n)
-		for i := range e.Earlier {
-			at := adapter.Position{Ms: d.number(), Seq: d.number(), Partition: uint16(d.byte())}
-			e.Earlier[i] = adapter.Copy{At: at, To: d.rooms()}
-		}
+	if e.Target.To = to; v == 1 {
+		e.Target.To = d.rooms()
+	}
+	if !listed {
+		d.lists(e)
 	}
 	e.Data = d.bytes()
 	if n := d.count(1); n > 0 {
@@ -97,10 +157,33 @@ func decodeEvent(s string) (*adapter.Event, error) {
 			e.Attachments[i] = d.bytes()
 		}
 	}
-	if d.bad || d.rest != "" {
-		return nil, errMalformed
+	if d.bad || d.rest != "" || len(e.Target.To) == 0 {
+		return nil, false, errMalformed
 	}
-	return e, nil
+	return e, listed, nil
+}
+
+// decodeLists reads lists that are stored apart into an event.
+func decodeLists(s string, e *adapter.Event) error {
+	d := decoder{rest: s}
+	if err := decodable(d.byte()); err != nil {
+		return err
+	}
+	if d.lists(e); d.bad || d.rest != "" {
+		return errMalformed
+	}
+	return nil
+}
+
+func (d *decoder) lists(e *adapter.Event) {
+	e.Target.Except = d.rooms()
+	if n := d.count(4); n > 0 {
+		e.Earlier = make([]adapter.Copy, n)
+		for i := range e.Earlier {
+			at := adapter.Position{Ms: d.number(), Seq: d.number(), Partition: uint16(d.byte())}
+			e.Earlier[i] = adapter.Copy{At: at, To: d.rooms()}
+		}
+	}
 }
 
 func encodeMessage(m adapter.Message) []byte {
@@ -113,8 +196,8 @@ func encodeMessage(m adapter.Message) []byte {
 
 func decodeMessage(s string) (adapter.Message, error) {
 	d := decoder{rest: s}
-	if d.byte() != version {
-		return adapter.Message{}, errMalformed
+	if err := decodable(d.byte()); err != nil {
+		return adapter.Message{}, err
 	}
 	m := adapter.Message{Kind: d.byte(), From: adapter.NodeID(d.string()), ID: d.string(), Data: d.bytes()}
 	if d.bad || d.rest != "" {

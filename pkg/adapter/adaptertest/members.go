@@ -1,0 +1,128 @@
+package adaptertest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// Members of several rooms of an event get it once: live, and whatever offset they
+// come back with. What decides is Event.For, with what Next and Replay give.
+func aMemberTakesAnEventOnce(t *testing.T, newCluster Maker) {
+	const events, members, all = 25, 6, 8
+	rng := newRand(t)
+	publisher, n := two(t, newCluster, Options{})
+	var list []rooms.Room
+	for i := range all {
+		list = append(list, room(fmt.Sprint("r", i)))
+	}
+	start := n.subscribe(list...)
+	joined := make([]map[rooms.Room]bool, members)
+	for i := range joined {
+		joined[i] = make(map[rooms.Room]bool)
+		for _, r := range some(rng, list) {
+			joined[i][r] = true
+		}
+	}
+	in := func(m int) func(rooms.Room, adapter.Position) bool {
+		return func(r rooms.Room, at adapter.Position) bool { return joined[m][r] && !start.Covers(at) }
+	}
+
+	want := make([][]string, members)
+	var end adapter.Cursor
+	for i := range events {
+		e := event(fmt.Sprint(i), some(rng, list)...)
+		if i%3 == 0 {
+			e.Target.Except = list[rng.IntN(all):][:1]
+		}
+		end = publisher.publish(e)
+		for m := range members {
+			if e.Target.Match(func(r rooms.Room) bool { return joined[m][r] }) {
+				want[m] = append(want[m], string(e.Data))
+			}
+		}
+	}
+	last := publisher.publish(adapter.Event{Target: rooms.Target{To: list}, Data: []byte("end")})
+
+	live := make([][]string, members)
+	offsets := []adapter.Cursor{start}
+	taken := make([][]int, members) // how many were live at each offset
+	for m := range members {
+		taken[m] = []int{0}
+	}
+	for over := false; !over; {
+		e := n.next()
+		over = e.Position == last.At
+		if string(e.Data) == "end" {
+			continue
+		}
+		for m := range members {
+			if e.For(in(m)) {
+				live[m] = append(live[m], string(e.Data))
+			}
+			taken[m] = append(taken[m], len(live[m]))
+		}
+		offsets = append(offsets, e.Cursor)
+	}
+	end = end.Max(n.head())
+	for m := range members {
+		if !sameEvents(live[m], want[m]) {
+			t.Errorf("a member of %v got %q live, want %q", joined[m], live[m], want[m])
+		}
+		for i, offset := range offsets {
+			after := make(map[rooms.Room]adapter.Cursor)
+			for r := range joined[m] {
+				after[r] = offset
+			}
+			missed, err := n.replay(after, end)
+			if err != nil {
+				t.Fatalf("replay: %v", err)
+			}
+			got := slices.Clone(live[m][:taken[m][i]])
+			for _, e := range missed {
+				if e.For(in(m)) {
+					got = append(got, string(e.Data))
+				}
+			}
+			if !sameEvents(got, want[m]) {
+				t.Fatalf("a member of %v that comes back with %v got %q, want %q", joined[m], offset, got, want[m])
+			}
+		}
+	}
+}
+
+// sameEvents compares what was got in any order: partitions have orders of their
+// own.
+func sameEvents(got, want []string) bool {
+	got, want = slices.Clone(got), slices.Clone(want)
+	slices.Sort(got)
+	slices.Sort(want)
+	return slices.Equal(got, want)
+}
+
+func tooLargeEventsAreNotPublished(t *testing.T, newCluster Maker) {
+	n := one(t, newCluster, Options{})
+	start := n.subscribe(room("r"))
+	many := make([]rooms.Room, adapter.MaxRooms+1)
+	for i := range many {
+		many[i] = room(fmt.Sprint(i))
+	}
+	many[0] = room("r")
+	for _, e := range []adapter.Event{
+		event("rooms", many...),
+		{Target: rooms.Target{To: many[:2], Except: many[2:]}, Stored: true},
+		{Target: rooms.Target{To: many[:3]}, Stored: true, Data: make([]byte, adapter.MaxCopies/3+1)},
+	} {
+		if _, err := n.Publish(deadline(t), e); !errors.Is(err, adapter.ErrTooLarge) || errors.Is(err, adapter.ErrUnavailable) {
+			t.Errorf("Publish: %v, want ErrTooLarge", err)
+		}
+	}
+	end := n.publish(event("as many as may be", many[:adapter.MaxRooms]...))
+	n.expect("as many as may be")
+	expectNothingElse(n)
+	n.expectReplay(map[rooms.Room]adapter.Cursor{room("r"): start}, end, "as many as may be")
+}
