@@ -14,7 +14,7 @@ import (
 // Limits of targets.
 const (
 	maxNames = adapter.MaxRooms // in one list, and in all lists of a target together
-	maxName  = 200  // bytes
+	maxName  = 200              // bytes
 )
 
 // A target says whom a call is about. Everyone must be asked for: a list that got

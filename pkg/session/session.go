@@ -19,6 +19,9 @@ var (
 	ErrNotFound = errors.New("session: not found")
 	// ErrFenced: another node has claimed the session since.
 	ErrFenced = errors.New("session: fenced off")
+	// ErrUndecodable: this node cannot decode the stored session, because it is
+	// malformed or a newer version has stored it. It is as it was.
+	ErrUndecodable = errors.New("session: undecodable")
 	// ErrExists: a session with this private id is there already.
 	ErrExists = errors.New("session: exists already")
 )
@@ -74,7 +77,7 @@ type Store interface {
 	// first, maybe more than once; if it returns an error Claim returns that, and
 	// nothing has changed. Of several claims at once each gets a fence of its own.
 	// A claim never deletes, so one that was lost on the way can be repeated.
-	// ErrNotFound if the session is gone.
+	// ErrNotFound if the session is gone, ErrUndecodable if it cannot be decoded.
 	Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(Session) error) (s Session, former string, err error)
 
 	// Refresh makes sessions live for ttl from now: those that are still there

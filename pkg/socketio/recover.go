@@ -150,8 +150,11 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 	defer done()
 	self := string(srv.adapter.Node())
 	claimed, former, err := srv.sessions.Claim(ctx, pid, self, srv.opts.sessionLife(), check)
-	if errors.Is(err, session.ErrNotFound) {
+	switch {
+	case errors.Is(err, session.ErrNotFound):
 		return claimed, &refusal{refusedUnknown, err}
+	case errors.Is(err, session.ErrUndecodable):
+		return claimed, &refusal{refusedCoding, err}
 	}
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
 		return claimed, err

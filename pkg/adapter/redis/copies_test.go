@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -197,4 +200,50 @@ func TestNewerMessage(t *testing.T) {
 	if err := a.Ready(); err != nil {
 		t.Errorf("when nothing newer has come for long: %v", err)
 	}
+}
+
+// A node does not join beside one of a release that would silently lose its events.
+func TestOldPeerIsAwaited(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	names, client := a.partitions[0].names, server.Client()
+	for _, err := range []error{
+		client.ZAdd(t.Context(), names.leases(), goredis.Z{Score: 1e15, Member: "old"}).Err(),
+		client.HSet(t.Context(), names.about(), "old", `0123456789abcdef{"generation":1}`).Err(),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if b, err := New(ctx, options(t, server.URL(), "b", Options{})); !errors.Is(err, ErrOldPeer) || b != nil {
+		t.Fatalf("New beside an old node: %v", err)
+	}
+	if err := client.ZAdd(t.Context(), names.leases(), goredis.Z{Score: 1, Member: "old"}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, server.URL(), "b", Options{})
+}
+
+// What arrives at or behind the tail has been delivered already, as by a catch-up
+// that has overtaken the feed.
+func TestLateCopiesAreDropped(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	subscribe(t, a, room("r"), room("s"))
+	e := event("once", room("r"), room("s"))
+	at := publish(t, a, e).At
+	expect(t, a, "once")
+	payload, _ := encodeEvent(&e, 2)
+	p := a.partitions[0]
+	p.mu.Lock()
+	g := p.gen
+	p.mu.Unlock()
+	for _, more := range []bool{true, false} {
+		g.arrived(name(room("r")), at, more, string(payload))
+		g.arrived(name(room("s")), at, false, string(payload))
+	}
+	publish(t, a, event("next", room("s")))
+	expect(t, a, "next")
 }

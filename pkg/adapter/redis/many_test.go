@@ -21,7 +21,7 @@ func TestManyRoomsCostLinearWork(t *testing.T) {
 		t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
-			c := newCluster(t, server.URL(), func() []*redistest.Server { return []*redistest.Server{server} }, Options{Partitions: partitions})
+			c := newCluster(t, server.URL(), func() []*redistest.Server { return []*redistest.Server{server} }, Options{Partitions: partitions, Timeout: 20 * time.Second})
 			a, err := c.Node("a")
 			if err != nil {
 				t.Fatal(err)

@@ -96,8 +96,9 @@ var (
 
 // New joins the cluster as a node. It returns once the node's feed is live, or
 // with an error when ctx ends before. An id that another node holds is waited for
-// until then, and the error wraps [ErrTaken]; one that wraps [ErrPartitions] is
-// final. One that wraps [ErrRights] names what the Redis user may not do.
+// until then, and the error wraps [ErrTaken]; so is the end of the last node of a
+// release before 0.4, with [ErrOldPeer]; one that wraps [ErrPartitions] is final. One
+// that wraps [ErrRights] names what the Redis user may not do.
 func New(ctx context.Context, o Options) (*Adapter, error) {
 	if o.Redis == nil || o.Node == "" {
 		return nil, errors.New("adapter/redis: Options.Redis and Options.Node are required")
@@ -152,6 +153,7 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 		func() error { return a.mayRun(ctx, target) },
 		func() error { return a.agree(ctx) },
 		func() error { return a.registry.claim(ctx) },
+		func() error { return a.registry.awaitPeers(ctx) },
 		func() error { return a.each(search) },
 	} {
 		err := step()

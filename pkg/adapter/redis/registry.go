@@ -69,6 +69,7 @@ type about struct {
 	Addr       string `json:"addr,omitempty"` // of its internal port
 	Generation uint64 `json:"generation"`
 	CatchingUp bool   `json:"catchingUp,omitempty"`
+	Wire       int    `json:"wire,omitempty"` // the version that it writes; 0 is 1
 }
 
 func newRegistry(a *Adapter, addr string) *registry {
@@ -79,7 +80,7 @@ func (r *registry) keys() []string { return []string{r.p.names.leases(), r.p.nam
 
 // beat prolongs the lease and reads who is there.
 func (r *registry) beat(ctx context.Context) error {
-	self := about{Addr: r.addr}
+	self := about{Addr: r.addr, Wire: version}
 	self.Generation, self.CatchingUp = r.a.condition()
 	said, err := json.Marshal(self)
 	if err != nil {
@@ -122,6 +123,43 @@ func (r *registry) claim(ctx context.Context) error {
 			return errors.Join(err, context.Cause(ctx))
 		}
 	}
+}
+
+// honestVersion is the first wire version whose nodes cut their clients where they
+// can't decode an event. Older ones skip it silently.
+const honestVersion = 2
+
+// ErrOldPeer: a node is in the cluster that would silently lose what this one
+// publishes.
+var ErrOldPeer = errors.New("adapter/redis: a node of a release before 0.4 is in the cluster; stop all such nodes")
+
+// awaitPeers waits until no node is left that would silently lose what this one
+// publishes.
+func (r *registry) awaitPeers(ctx context.Context) error {
+	for {
+		id, old := r.oldPeer()
+		if !old {
+			return nil
+		}
+		pause(ctx, leaseBeat/2)
+		if ctx.Err() != nil {
+			return fmt.Errorf("%w: %s: %w", ErrOldPeer, id, context.Cause(ctx))
+		}
+		if err := r.beat(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *registry) oldPeer() (id adapter.NodeID, old bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, said := range r.nodes {
+		if said.Wire < honestVersion {
+			return id, true
+		}
+	}
+	return "", false
 }
 
 // run prolongs the lease until ctx ends, and then gives it up.

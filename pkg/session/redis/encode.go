@@ -2,7 +2,6 @@ package redis
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -65,13 +64,16 @@ func shared(a, b string) int {
 	return n
 }
 
-var errValue = errors.New("the stored value is not understood")
+var errValue = fmt.Errorf("%w: malformed value", session.ErrUndecodable)
 
 // decode returns the session of a value, but for its private id. Its data are a
 // copy.
 func decode(value []byte) (sn session.Session, err error) {
-	if len(value) <= headSize || value[headSize] != version {
+	if len(value) <= headSize {
 		return sn, errValue
+	}
+	if v := value[headSize]; v != version {
+		return sn, fmt.Errorf("%w: version %d, this node knows %d", session.ErrUndecodable, v, version)
 	}
 	if sn.Fence, err = strconv.ParseUint(string(value[:16]), 16, 64); err != nil {
 		return session.Session{}, errValue

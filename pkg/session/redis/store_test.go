@@ -207,6 +207,32 @@ func TestDecodeUndoesEncode(t *testing.T) {
 	}
 }
 
+// A session that a newer version has stored is not claimed, and stays as it is.
+func TestClaimOfANewerSession(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{})
+	sn := mustCreate(t, s, "pid")
+	client, key := server.Client(), s.key("pid")
+	value, err := client.Get(t.Context(), key).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stored := range []string{
+		string(value[:headSize]) + string([]byte{version + 1}) + string(value[headSize+1:]),
+		string(value[:len(value)-1]),
+	} {
+		if err := client.Set(t.Context(), key, stored, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got, _, err := s.Claim(within(t, long), sn.PID, "b", long, nil); !errors.Is(err, session.ErrUndecodable) {
+			t.Errorf("claimed %+v, %v", got, err)
+		}
+		if after, err := client.Get(t.Context(), key).Result(); err != nil || after != stored {
+			t.Errorf("the session has changed to %q, %v", after, err)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	value, err := New(nil, Options{}).encode(full())
 	if err != nil {

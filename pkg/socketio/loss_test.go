@@ -1,0 +1,159 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A lossy adapter loses the events of one kind, as one that can't decode them: in
+// their rooms, or with flags in all.
+type lossy struct {
+	adapter.Adapter
+	undecodable bool // so are replays
+}
+
+const lostKind = 200
+
+func (l *lossy) Next(ctx context.Context) (adapter.Event, error) {
+	e, err := l.Adapter.Next(ctx)
+	if err != nil || e.Kind != lostKind {
+		return e, err
+	}
+	lost := &adapter.LostError{Reason: "by the test", Rooms: e.Target.To}
+	if e.Flags != 0 {
+		lost.Rooms = nil
+	}
+	return adapter.Event{}, lost
+}
+
+func (l *lossy) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+	if l.undecodable {
+		return func(yield func(adapter.Event, error) bool) { yield(adapter.Event{}, adapter.ErrUndecodable) }
+	}
+	return l.Adapter.Replay(ctx, after, upTo)
+}
+
+func (c *testCluster) lossy(t *testing.T, id adapter.NodeID) (*testNode, *lossy) {
+	t.Helper()
+	a, err := c.memory.Node(id)
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	l := &lossy{Adapter: a}
+	n := start(t, Options{Adapter: l, Sessions: c.sessions})
+	joining(n.Namespace)
+	return n, l
+}
+
+// The members of a room that has lost an event are cut, and get nothing behind it:
+// their offsets would hide the gap. All others go on.
+func TestMembersOfALossyRoomAreCut(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		t.Run(fmt.Sprint("all: ", all), func(t *testing.T) {
+			n, l := newCluster(adapter.MemoryOptions{}).lossy(t, "aaaa")
+			in, out := n.client(t), n.client(t)
+			in.call(`["join","r"]`)
+			in.call(`["join","s"]`)
+			out.call(`["join","s"]`)
+			must(t, n.To("s").Emit(t.Context(), "n", 1))
+			in.want(numbered(1))
+			out.want(numbered(1))
+			lost := adapter.Event{Kind: lostKind, Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", "r")}}}
+			if all {
+				lost.Flags, lost.Target.To = 1, []rooms.Room{rooms.InEveryone("/")}
+			}
+			_, err := l.Publish(t.Context(), lost)
+			must(t, err)
+			for i := range 10 {
+				must(t, n.To("s").Emit(t.Context(), "n", 2+i))
+			}
+			members := []*wire{in}
+			if all {
+				members = append(members, out)
+			} else {
+				out.want(numbered(2), numbered(3))
+			}
+			for _, m := range members {
+				<-m.closed
+				select {
+				case got := <-m.in:
+					t.Errorf("a member got %q behind the loss", got)
+				default:
+				}
+			}
+		})
+	}
+}
+
+// What a node can't decode is not shown as nothing: the client is told that it was
+// not recovered.
+func TestUndecodableRecoveryIsRefused(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n, l := c.lossy(t, "aaaa")
+	a := n.client(t)
+	a.call(`["join","r"]`)
+	a.cut()
+	must(t, n.To("r").Emit(t.Context(), "n", 1))
+	l.undecodable = true
+	if b := n.back(t, a); b.sid == a.sid || b.pid == a.pid {
+		t.Error("recovered")
+	}
+}
+
+// Calls that name too many rooms fail before anything has happened.
+func TestTooManyRoomsInOneCall(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.call(`["join","r"]`)
+	many := make([]string, adapter.MaxRooms)
+	for i := range many {
+		many[i] = fmt.Sprint(i)
+	}
+	ctx := t.Context()
+	b := n.To("r").To(many...)
+	_, fetched := b.FetchSockets(ctx)
+	_, asked := b.EmitWithAck(ctx, "n", 9)
+	for call, err := range map[string]error{
+		"Emit":              b.Emit(ctx, "n", 9),
+		"Except":            n.To("r").Except(many...).Emit(ctx, "n", 9),
+		"Local":             b.Local().Emit(ctx, "n", 9),
+		"EmitWithAck":       asked,
+		"FetchSockets":      fetched,
+		"SocketsJoin":       n.To("r").SocketsJoin(ctx, many...),
+		"SocketsLeave":      n.To("r").SocketsLeave(ctx, many...),
+		"DisconnectSockets": b.DisconnectSockets(ctx, false),
+		"copies":            n.To(many[:1000]...).Emit(ctx, "n", make([]byte, adapter.MaxCopies/1000)),
+	} {
+		if !errors.Is(err, ErrTooLarge) || errors.Is(err, adapter.ErrUnavailable) {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+	must(t, n.To("r").To(many[1:]...).Emit(ctx, "n", 1))
+	a.want(numbered(1))
+	a.quiet()
+}
+
+// An event to thousands of rooms costs each member no more than its own rooms.
+func TestManyRoomsAreMatchedQuickly(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	a, b := n.client(t), n.client(t)
+	a.call(`["join","0"]`)
+	a.call(`["join","7"]`)
+	b.call(`["join","8"]`)
+	b.call(`["join","spared 3"]`)
+	var many, spared []string
+	for i := range 5000 {
+		many, spared = append(many, fmt.Sprint(i)), append(spared, fmt.Sprint("spared ", i))
+	}
+	must(t, n.To(many...).Except(spared...).Emit(t.Context(), "n", 1))
+	must(t, n.Emit(t.Context(), "n", 2))
+	a.want(numbered(1), numbered(2))
+	b.want(numbered(2))
+}
