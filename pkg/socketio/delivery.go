@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -71,6 +72,13 @@ func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
 		}
 	}
 	return d
+}
+
+// with returns the delivery of the same event for the rooms of another one, too.
+func (d *delivery) with(o *delivery) *delivery {
+	ev := *d.ev
+	ev.Target.To = slices.Concat(d.ev.Target.To, o.ev.Target.To)
+	return d.ns.newDelivery(&ev)
 }
 
 func (d *delivery) size() int {

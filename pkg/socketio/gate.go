@@ -78,7 +78,7 @@ func (g *gate) discard(end adapter.Cursor) {
 }
 
 // insert puts what was read into its places among what is held. What is held
-// already is not put in again.
+// already is not put in again, but may be for more rooms than was known.
 func (g *gate) insert(missed []*delivery) {
 	if len(missed) == 0 {
 		return
@@ -89,6 +89,8 @@ func (g *gate) insert(missed []*delivery) {
 			if h.local || missed[0].ev.Position != h.ev.Position {
 				merged = append(merged, missed[0])
 				g.bytes += missed[0].size()
+			} else {
+				h = h.with(missed[0])
 			}
 			missed = missed[1:]
 		}

@@ -157,3 +157,27 @@ func TestManyRoomsAreMatchedQuickly(t *testing.T) {
 	a.want(numbered(1), numbered(2))
 	b.want(numbered(2))
 }
+
+// What was read for a room and is held for another is one event for both.
+func TestInsertUnitesRooms(t *testing.T) {
+	n := start(t, Options{})
+	at := func(ms uint64, name string) *delivery {
+		return n.newDelivery(&adapter.Event{
+			Stored: true, Position: adapter.Position{Ms: ms}, Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", name)}},
+		})
+	}
+	g := gate{shut: 1}
+	for _, d := range []*delivery{at(1, "r"), at(3, "r")} {
+		g.hold(d, 1<<20)
+	}
+	g.insert([]*delivery{at(2, "s"), at(3, "s")})
+	got := ""
+	for _, d := range g.held {
+		for _, r := range d.ev.Target.To {
+			got += fmt.Sprint(d.ev.Position.Ms, r.Name, " ")
+		}
+	}
+	if want := "1r 2s 3r 3s "; got != want {
+		t.Errorf("held: %s, want %s", got, want)
+	}
+}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -34,6 +35,7 @@ type clusterNode struct {
 	redis        *link  // to Redis
 	feed         *relay // before it, which knows the subscriber's connection
 	variables    []string
+	binary       string          // of another build; "" for that under test
 	logs         []*nodetest.Log // of all processes
 	down, paused atomic.Bool
 	id           atomic.Value // string: the node id of the process
@@ -92,7 +94,7 @@ func (n *clusterNode) begin() {
 
 func (n *clusterNode) launch(t *testing.T) {
 	t.Helper()
-	n.node = launch(t, n.variables...)
+	n.node = launchBinary(t, cmp.Or(n.binary, nodeBinary), n.variables...)
 	n.logs = append(n.logs, n.log)
 	n.id.Store(n.log.ID)
 	n.down.Store(false)

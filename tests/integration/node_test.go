@@ -51,7 +51,13 @@ func startNode(t *testing.T, variables ...string) *node {
 // until it listens. Whoever calls it ends the node.
 func launch(t *testing.T, variables ...string) *node {
 	t.Helper()
-	cmd := nodetest.Command(nodeBinary, variables...)
+	return launchBinary(t, nodeBinary, variables...)
+}
+
+// launchBinary is launch for a node of another build.
+func launchBinary(t *testing.T, binary string, variables ...string) *node {
+	t.Helper()
+	cmd := nodetest.Command(binary, variables...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

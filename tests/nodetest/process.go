@@ -20,13 +20,13 @@ import (
 // may take so long.
 const Patience = 20 * time.Second
 
-// Build builds the node into a folder, with the race detector, and returns the
-// binary. The working directory is a package of the tests' module.
-func Build(dir string) (binary string, err error) {
+// Build builds the node into a folder, with the race detector and build tags, and
+// returns the binary. The working directory is a package of the tests' module.
+func Build(dir string, tags ...string) (binary string, err error) {
 	binary = filepath.Join(dir, "rejoin")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-race", "-o", binary, "./cmd/node")
+	build := exec.CommandContext(ctx, "go", "build", "-race", "-tags", strings.Join(tags, ","), "-o", binary, "./cmd/node")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the node: %w\n%s", err, out)

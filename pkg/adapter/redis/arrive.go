@@ -61,7 +61,7 @@ func (g *generation) arrived(name string, at adapter.Position, more bool, payloa
 	if g.flow == dropping || at.Compare(p.tail) <= 0 {
 		return
 	}
-	if name == lists {
+	if name == listsName {
 		g.coming.lists, g.coming.listsAt = payload, at
 		return
 	}

@@ -238,7 +238,7 @@ func (p *partition) readLists(ctx context.Context, epoch string, all []*backlog)
 		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
 			for at := range asked {
 				id := formatPosition(at)
-				asked[at] = pipe.XRangeN(ctx, p.names.in(epoch)+lists, id, id, 1)
+				asked[at] = pipe.XRangeN(ctx, p.names.in(epoch)+listsName, id, id, 1)
 			}
 			return nil
 		})

@@ -44,9 +44,9 @@ func (n names) in(epoch string) string { return n.tagged + epoch + ":" }
 // probe returns the name of the channel on which a node hears itself.
 func probe(node adapter.NodeID) string { return "probe:" + string(node) }
 
-// lists is the name of the stream and channel of lists that events have in common.
+// listsName is the name of the stream and channel of lists that events have in common.
 // No room is called so.
-const lists = "lists"
+const listsName = "lists"
 
 // letters are what the names of rooms begin with, by their kind.
 const letters = "eron"

@@ -111,7 +111,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
 	// What a node hears without a member.
-	always := []string{probe(p.node), lists}
+	always := []string{probe(p.node), listsName}
 	if nodes := name(rooms.InNodes()); a.home(nodes, o.Partitions) == number {
 		always = append(always, nodes)
 	}
