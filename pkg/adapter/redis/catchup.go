@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -100,14 +101,28 @@ func (g *generation) catchUp() error {
 	}
 	p.mu.Unlock()
 	missed, err := p.missed(ctx, g.epoch, after, end)
-	if lag := end.Time().Sub(tail.Time()); err == nil && begun && lag > p.life {
-		// A backlog may have expired since, which looks like a room without events.
-		err = fmt.Errorf("%w: the feed is %v behind, and backlogs are kept for %v", adapter.ErrTrimmed, lag, p.life)
+	if err == nil && begun {
+		err = p.unexpired(ctx, tail)
 	}
 	if err != nil && !errors.Is(err, adapter.ErrTrimmed) {
 		return err
 	}
 	return g.release(missed, end, err, began)
+}
+
+// unexpired makes sure, after backlogs were read, that none with an event behind
+// tail can have expired: it would look like a room without events. Only Redis' own
+// time tells; the newest entry of the clock may be much older.
+func (p *partition) unexpired(ctx context.Context, tail adapter.Position) error {
+	var now time.Time
+	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
+		now, err = c.Time(ctx).Result()
+		return err
+	})
+	if lag := now.Sub(tail.Time()); err == nil && lag >= p.life {
+		return fmt.Errorf("%w: the feed is %v behind, and backlogs are kept for %v", adapter.ErrTrimmed, lag, p.life)
+	}
+	return err
 }
 
 // release puts what was missed and what was held into the feed, in one order, and
