@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -12,7 +13,16 @@ import (
 // into a Binary, a []byte, or as a []byte into an interface. What v receives
 // shares no memory with raw and attachments. The error is an *[Error] if a
 // placeholder has no attachment.
+//
+// Unlike json.Unmarshal it decodes no string into a slice of bytes, because binary
+// arguments are attachments and a string is text. In the fields and elements of v a
+// string is base64, as json.Marshal writes it there. To decode an argument that is
+// base64, decode it into a string first.
 func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
+	if isString(raw) && wantsBytes(v) {
+		return fmt.Errorf("packet: cannot unmarshal a string into a Go value of type %s: "+
+			"send binary data, or decode into a string and convert that", reflect.TypeOf(v).Elem())
+	}
 	if len(attachments) == 0 {
 		return json.Unmarshal(raw, v) // what looks like a placeholder is just an object
 	}
@@ -31,6 +41,31 @@ func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
 	}
 	r := revealer{seen: make(map[place]bool)}
 	return r.reveal(reflect.ValueOf(v))
+}
+
+// isString reports whether raw is a JSON string, if it is valid.
+func isString(raw []byte) bool {
+	raw = bytes.TrimLeft(raw, " \t\r\n")
+	return len(raw) > 0 && raw[0] == '"'
+}
+
+// wantsBytes reports whether v points to bytes that encoding/json would decode a
+// string into as base64.
+func wantsBytes(v any) bool {
+	switch v.(type) {
+	case *string, *any: // by far the most frequent
+		return false
+	case json.Unmarshaler, encoding.TextUnmarshaler:
+		return false
+	}
+	t := reflect.TypeOf(v)
+	for t != nil && t.Kind() == reflect.Pointer {
+		if t = t.Elem(); t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 {
+			p := reflect.PointerTo(t)
+			return !p.Implements(reflect.TypeFor[json.Unmarshaler]()) && !p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
+		}
+	}
+	return false
 }
 
 // assign does by far the most frequent thing that attachments are used for, a

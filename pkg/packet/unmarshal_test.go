@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -22,6 +23,13 @@ type target struct {
 	embedded
 }
 
+type named []byte
+
+// upper are bytes that read text by themselves.
+type upper []byte
+
+func (u *upper) UnmarshalText(text []byte) error { *u = bytes.ToUpper(text); return nil }
+
 func TestUnmarshal(t *testing.T) {
 	a, b := []byte("a"), []byte{}
 	attachments := [][]byte{a, b}
@@ -38,7 +46,11 @@ func TestUnmarshal(t *testing.T) {
 		{ph(0), new(*Binary), &bin},
 		{`1`, new(int), 1},
 		{`"s"`, new(string), "s"},
-		{`"YQ=="`, new([]byte), a},
+		{`"YQ=="`, new(json.RawMessage), json.RawMessage(`"YQ=="`)},
+		{`"text"`, new(upper), upper("TEXT")},
+		{`["YQ=="]`, new([][]byte), [][]byte{a}},
+		{`{"Bytes":"YQ==","Bin":"YQ=="}`, new(target), target{Bytes: a, Bin: a}},
+		{`[97]`, new([]byte), a},
 		{`null`, new(Binary), Binary(nil)},
 		{`[` + ph(0) + `,1,[` + ph(1) + `]]`, new(any), []any{a, 1.0, []any{b}}},
 		{`{"x":` + ph(0) + `}`, new(map[string]any), map[string]any{"x": a}},
@@ -101,6 +113,15 @@ func TestUnmarshalRefuses(t *testing.T) {
 	}
 	if err := Unmarshal(json.RawMessage(`["x",`+ph(0)+`]`), attachments, new([]string)); err == nil {
 		t.Error("an attachment was decoded into a []string")
+	}
+	for _, into := range []any{new([]byte), new(Binary), new(*[]byte), new(named)} { // not base64
+		for _, raw := range []string{`"YQ=="`, ` "YQ=="`} {
+			for _, attachments := range [][][]byte{nil, attachments} {
+				if err := Unmarshal(json.RawMessage(raw), attachments, into); err == nil {
+					t.Errorf("a string was decoded into %T", into)
+				}
+			}
+		}
 	}
 	var pointer *Binary
 	if err := Unmarshal(json.RawMessage(ph(0)), attachments, pointer); err == nil {

@@ -34,7 +34,11 @@ func (a Args) Raw(i int) json.RawMessage {
 }
 
 // Arg decodes argument i into v as encoding/json does; binary data goes into a
-// []byte, packet.Binary or any. A missing argument leaves v as it is.
+// []byte, packet.Binary or any. A missing argument leaves v as it is, as null does:
+// use Arg for optional arguments.
+//
+// A string is not decoded into a []byte or packet.Binary, because encoding/json would
+// take it for base64: see [packet.Unmarshal].
 func (a Args) Arg(i int, v any) error {
 	if i < 0 || i >= len(a.raw) {
 		return nil
@@ -45,8 +49,12 @@ func (a Args) Arg(i int, v any) error {
 	return nil
 }
 
-// Bind decodes the leading arguments, one into each of vs, as Arg does.
+// Bind decodes the leading arguments, one into each of vs, as Arg does, and ignores
+// further ones. If there are fewer it decodes none and returns ErrMissingArgument.
 func (a Args) Bind(vs ...any) error {
+	if len(a.raw) < len(vs) {
+		return fmt.Errorf("%w: argument %d: got %d arguments, want %d", ErrMissingArgument, len(a.raw), len(a.raw), len(vs))
+	}
 	for i, v := range vs {
 		if err := a.Arg(i, v); err != nil {
 			return err

@@ -177,7 +177,8 @@ func (s *Socket) On(event string, h Handler) {
 	s.handlers = withHandler(s.handlers, event, h)
 }
 
-// Once handles the next occurrence of an event only.
+// Once handles the next occurrence of an event only. One that a middleware keeps
+// from its handlers does not count.
 func (s *Socket) Once(event string, h Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,8 +247,10 @@ func (s *Socket) OffAnyOutgoing() {
 	}
 }
 
-// Use adds a middleware for this socket's events. An error keeps the event from
-// its handlers and goes to OnError.
+// Use adds a middleware for this socket's events, which runs before the handlers. An
+// error keeps the event from them and goes to OnError. A middleware may change
+// e.Name and e.Args: the handlers of the name that the last one leaves are called, the
+// socket's and the namespace's. Only OnAny sees the event as the client sent it.
 func (s *Socket) Use(f Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,9 +304,6 @@ func (s *Socket) handle(e *Event) {
 	defer s.rescue(&callback)
 	s.mu.Lock()
 	onAny, onEvent := s.onAny, s.onEvent
-	once := s.once[e.Name]
-	delete(s.once, e.Name)
-	own := s.handlers[e.Name]
 	s.mu.Unlock()
 	run := func(hs []Handler) bool {
 		for _, h := range hs {
@@ -327,6 +327,10 @@ func (s *Socket) handle(e *Event) {
 		return
 	}
 	callback = "On"
+	s.mu.Lock()
+	once, own := s.once[e.Name], s.handlers[e.Name] // by the name that the middlewares left
+	delete(s.once, e.Name)
+	s.mu.Unlock()
 	run(once)
 	run(own)
 	for _, r := range shared {
