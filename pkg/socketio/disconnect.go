@@ -22,8 +22,8 @@ func (s *Socket) end(reason Reason) {
 		return
 	}
 	s.flushAcks()
-	s.gone = true
 	connected := s.connected
+	s.gone, s.over = true, connected && !reason.recoverable()
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}
 	acks := s.acks
 	s.acks = nil
@@ -37,7 +37,13 @@ func (s *Socket) end(reason Reason) {
 		return
 	}
 	grace := time.AfterFunc(handlerGrace, func() { s.cancel(cause) })
-	s.mail.put(s.client.srv.spawn, func() { s.finish(reason, grace) })
+	settle := func() bool { return s.endSession(reason) }
+	if !reason.recoverable() { // its client may be back before the handlers have returned
+		moved := make(chan bool, 1)
+		s.client.srv.spawn(func() { moved <- s.endSession(reason) })
+		settle = func() bool { return <-moved }
+	}
+	s.mail.put(s.client.srv.spawn, func() { s.finish(reason, grace, settle) })
 }
 
 // handlerGrace is how long the context of a socket's handlers outlives the
@@ -46,8 +52,9 @@ func (s *Socket) end(reason Reason) {
 const handlerGrace = time.Second
 
 // finish disconnects a socket that was connected. It runs in the mailbox, last.
-// grace ends the context of handlers that do not return by themselves.
-func (s *Socket) finish(reason Reason, grace *time.Timer) {
+// grace ends the context of handlers that do not return by themselves. settle ends
+// the session and reports whether the client has moved.
+func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	srv := s.ns.srv
 	defer srv.exit(s.ns)
 	s.mu.Lock()
@@ -58,7 +65,7 @@ func (s *Socket) finish(reason Reason, grace *time.Timer) {
 			s.guard(callback, func() { f(reason) })
 		}
 	}
-	moved = moved || s.endSession(reason)
+	moved = moved || settle()
 	if !moved {
 		tell("OnDisconnecting", onLeaving)
 	}

@@ -105,6 +105,20 @@ func (o *ownership) leave(s *Socket) {
 	}
 }
 
+// over reports whether the socket that serves a session has ended it, by the wish of
+// the client or of the server, which the store need not know yet.
+func (o *ownership) over(pid string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.served[pid]
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over
+}
+
 // holder returns the socket that serves a session under a fence, or nil.
 func (o *ownership) holder(ref session.Ref) *Socket {
 	o.mu.Lock()

@@ -146,6 +146,9 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		}
 		return nil
 	}
+	if srv.owned.over(pid) {
+		return session.Session{}, &refusal{refusedUnknown, errors.New("the session has been ended")}
+	}
 	done := srv.owned.claim(pid)
 	defer done()
 	self := string(srv.adapter.Node())

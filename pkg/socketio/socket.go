@@ -52,6 +52,7 @@ type Socket struct {
 	recovering bool          // its gate belongs to a recovery
 	connected  bool          // from CONNECT to OnDisconnect
 	gone       bool          // nothing is delivered any more
+	over       bool          // gone, and its session with it
 	moved      bool          // its session is another socket's now
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering

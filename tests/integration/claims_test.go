@@ -71,6 +71,8 @@ func (c *claimant) await(t *testing.T, prefix string) string {
 	var frame string
 	eventually(t, "no "+prefix, func() error {
 		if frame = c.got(prefix); frame == "" {
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			return fmt.Errorf("got %q", c.frames)
 		}
 		return nil
