@@ -210,34 +210,48 @@ func (s *Server) answerNothing(ev *adapter.Event) {
 	}
 }
 
-// tellOvertaken tells the former owner of a session, a node, that it has been
+// An eviction is what a claim on a session means for its former owner.
+type eviction struct {
+	session.Ref
+	Abandoned bool // the claim came to nothing, and the client is not connected
+}
+
+// tellEviction tells the former owner of a session, a node, that it has been
 // claimed. If the message is lost the fence tells it, at its next write or refresh.
-func (s *Server) tellOvertaken(owner string, ref session.Ref) {
-	to := adapter.NodeID(owner)
-	switch to {
+func (s *Server) tellEviction(owner string, e eviction) {
+	switch owner {
 	case "":
-		return
-	case s.adapter.Node():
-		s.owned.overtaken(ref)
-		return
+	case string(s.adapter.Node()):
+		s.evict(e)
+	default:
+		s.sendEviction(owner, e)
 	}
+}
+
+func (s *Server) sendEviction(owner string, e eviction) {
 	ctx, cancel := s.store()
 	defer cancel()
-	data, err := json.Marshal(ref)
+	data, err := json.Marshal(e)
 	if err == nil {
-		err = s.adapter.Send(ctx, to, adapter.Message{Kind: messageEvict, Data: data})
+		err = s.adapter.Send(ctx, adapter.NodeID(owner), adapter.Message{Kind: messageEvict, Data: data})
 	}
 	if err != nil {
-		s.log.Debug("the former owner of a session could not be told", zap.String("node", string(to)), zap.Error(err))
+		s.log.Debug("the former owner of a session could not be told", zap.String("node", owner), zap.Error(err))
 	}
 }
 
 func (s *Server) takeEvict(m adapter.Message) {
-	var ref session.Ref
-	if json.Unmarshal(m.Data, &ref) != nil {
-		return
+	var e eviction
+	if json.Unmarshal(m.Data, &e) == nil {
+		s.evict(e)
 	}
-	s.owned.overtaken(ref)
+}
+
+func (s *Server) evict(e eviction) {
+	s.owned.overtaken(e.Ref)
+	if e.Abandoned {
+		s.owned.abandoned(e.Ref)
+	}
 }
 
 func decodeArgs(data []byte, attachments [][]byte) (Args, error) {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
@@ -31,31 +34,31 @@ func TestLeaveAndJoinAgainIsANewSession(t *testing.T) {
 			joining(n.Namespace)
 			joining(other.Namespace)
 			a := n.dial(t).connect("/other", "").connect("/", "")
-			former := *a
+			sid, pid := a.sid, a.pid
 			a.write(`42["busy"]`)
 			<-busy
 			a.write("41")
 			b := a
 			if where != "same connection" {
-				eventually(t, "the socket has ended", func() bool { return n.owned.over(former.pid) })
+				eventually(t, "the socket has ended", func() bool { return n.owned.over(pid) })
 				b = n.dial(t)
 			}
 			if where == "other node" {
 				eventually(t, "the session has ended", func() bool {
-					_, _, err := c.sessions.Claim(t.Context(), former.pid, "", time.Minute, func(session.Session) error { return errors.ErrUnsupported })
+					_, _, err := c.sessions.Claim(t.Context(), pid, "", time.Minute, func(session.Session) error { return errors.ErrUnsupported })
 					return errors.Is(err, session.ErrNotFound)
 				})
 				b = other.dial(t)
 			}
-			b.connect("/", fmt.Sprintf(`{"pid":%q}`, former.pid))
-			if b.sid == former.sid {
+			b.connect("/", fmt.Sprintf(`{"pid":%q}`, pid))
+			if b.sid == sid {
 				t.Error("recovered a session that its client has ended")
 			}
 			close(release)
 			select {
 			case id := <-told:
-				if id != former.sid {
-					t.Errorf("OnDisconnect of %s, want %s", id, former.sid)
+				if id != sid {
+					t.Errorf("OnDisconnect of %s, want %s", id, sid)
 				}
 			case <-time.After(patience):
 				t.Error("OnDisconnect was not called")
@@ -63,4 +66,114 @@ func TestLeaveAndJoinAgainIsANewSession(t *testing.T) {
 			b.quiet()
 		})
 	}
+}
+
+// A socket that was evicted by a claim is disconnected if the claim comes to nothing,
+// because its client is not connected any more then: OnDisconnect is called, once.
+func TestClaimThatComesToNothing(t *testing.T) {
+	for _, where := range []string{"same node", "other node"} {
+		for _, how := range []string{"refused", "cut", "cut before the answer", "two claims"} {
+			t.Run(where+", "+how, func(t *testing.T) {
+				c := newCluster(adapter.MemoryOptions{})
+				limit := 1
+				if how != "refused" {
+					limit = 10
+				}
+				n, hold := c.holdingNode(t, "a", limit)
+				told := make(chan string, 10)
+				n.OnConnect(func(s *Socket) {
+					s.OnDisconnecting(func(Reason) { told <- "leaving" })
+					s.OnDisconnect(func(Reason) { told <- s.ID() })
+				})
+				at := n
+				if where == "other node" {
+					at, hold = c.holdingNode(t, "b", limit)
+				}
+				joining(at.Namespace)
+				a := n.client(t) // stays open, like a connection of which the network is gone
+				must(t, n.Emit(t.Context(), "n", 1))
+				must(t, n.Emit(t.Context(), "n", 2))
+				hold.claims.Store(how == "cut before the answer")
+				hold.subscriptions.Store(how == "cut" || how == "two claims")
+				claim := func() *wire {
+					b := at.dial(t)
+					b.write(fmt.Sprintf(`40{"pid":%q}`, a.pid))
+					return b
+				}
+				b := claim()
+				if how == "two claims" {
+					<-hold.reached
+					b = claim()
+				}
+				if how == "refused" {
+					if m := b.next(); strings.Contains(m, a.sid) {
+						t.Fatalf("recovered: %s", m)
+					}
+				} else {
+					<-hold.reached
+					b.cut()
+				}
+				for _, want := range []string{"leaving", a.sid} {
+					select {
+					case got := <-told:
+						if got != want {
+							t.Errorf("%s was called, want %s", got, want)
+						}
+					case <-time.After(patience):
+						t.Fatal("OnDisconnect was not called")
+					}
+				}
+				<-a.closed
+				eventually(t, "the sockets have ended", func() bool { return how == "refused" || n.Len()+at.Len() == 0 })
+				hold.claims.Store(false)
+				hold.subscriptions.Store(false)
+				if how != "refused" { // the client can still come back
+					if back := at.back(t, a); back.sid != a.sid {
+						t.Errorf("not recovered: %v", at.Stats().Recoveries)
+					}
+				}
+				if len(told) > 0 {
+					t.Errorf("%s was called again", <-told)
+				}
+			})
+		}
+	}
+}
+
+// A hold is what its node does not get an answer to.
+type hold struct {
+	session.Store
+	adapter.Adapter
+	claims, subscriptions atomic.Bool
+	reached               chan struct{}
+}
+
+func (c *testCluster) holdingNode(t *testing.T, id adapter.NodeID, limit int) (*testNode, *hold) {
+	t.Helper()
+	a, err := c.memory.Node(id)
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	h := &hold{Store: c.sessions, Adapter: a, reached: make(chan struct{})}
+	return start(t, Options{Adapter: h, Sessions: h, ReplayLimit: limit}), h
+}
+
+func (h *hold) wait(ctx context.Context) error {
+	h.reached <- struct{}{}
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+func (h *hold) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
+	claimed, former, err := h.Store.Claim(ctx, pid, by, ttl, check)
+	if err == nil && h.claims.Load() {
+		return session.Session{}, "", h.wait(ctx)
+	}
+	return claimed, former, err
+}
+
+func (h *hold) Subscribe(ctx context.Context, all ...rooms.Room) (adapter.Cursor, error) {
+	if h.subscriptions.Load() {
+		return adapter.Cursor{}, h.wait(ctx)
+	}
+	return h.Adapter.Subscribe(ctx, all...)
 }

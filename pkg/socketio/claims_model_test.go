@@ -384,10 +384,47 @@ func (m *claimsModel) check() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, id := range m.ended {
-		if !m.conns[id].cut {
+	for i, id := range m.ended {
+		if !m.conns[id].cut && m.abandoned() == 0 {
 			m.fail("OnDisconnect of connection %d, whose client has moved", id)
 		}
+		if slices.Contains(m.ended[:i], id) {
+			m.fail("OnDisconnect of connection %d twice", id)
+		}
+	}
+}
+
+// abandoned returns how many connections were cut before CONNECT was answered.
+func (m *claimsModel) abandoned() (n int) {
+	for _, c := range m.conns {
+		if c.cut && !c.answered() {
+			n++
+		}
+	}
+	return n
+}
+
+// told checks that OnDisconnect was called for the last socket if none is left. A
+// chain of abandoned claims over several nodes may conceal it.
+func (m *claimsModel) told() {
+	if m.abandoned() > 1 {
+		return
+	}
+	var last *modelConn
+	var highest uint64
+	for _, c := range m.conns {
+		fence, delivers := c.fences()
+		if delivers {
+			return
+		}
+		if c.answered() && fence > highest {
+			last, highest = c, fence
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if last != nil && !slices.Contains(m.ended, last.id) {
+		m.fail("no OnDisconnect of connection %d, and nobody is connected", last.id)
 	}
 }
 
@@ -503,6 +540,7 @@ func (m *claimsModel) settle() {
 	m.check()
 	if !m.lost {
 		m.only()
+		m.told()
 	}
 	for _, n := range m.nodes {
 		go n.refresh() // finds what lost messages would have told

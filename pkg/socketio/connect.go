@@ -68,6 +68,7 @@ func (s *Socket) postpone(cause error) {
 	srv.owned.leave(s)
 	s.client.detach(s)
 	s.cancel(cause)
+	defer s.withdraw()
 	if left {
 		return
 	}
@@ -177,6 +178,7 @@ func (s *Socket) answerConnect() error {
 		return ErrDisconnected
 	}
 	s.connected = true
+	s.former = nil // its client has moved
 	s.screening = screening{}
 	s.client.idle.Stop()
 	s.ns.srv.stats.connects.Add(1)

@@ -60,14 +60,12 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	s.mu.Lock()
 	moved, onLeaving := s.moved, s.onLeaving
 	s.mu.Unlock()
-	tell := func(callback string, fs []func(Reason)) {
-		for _, f := range fs { // a panic does not keep the others from cleaning up
-			s.guard(callback, func() { f(reason) })
-		}
+	if !moved && settle() {
+		moved = true
+		s.overtaken()
 	}
-	moved = moved || settle()
 	if !moved {
-		tell("OnDisconnecting", onLeaving)
+		s.tell("OnDisconnecting", onLeaving, reason)
 	}
 	ctx, cancel := srv.store()
 	defer cancel()
@@ -89,10 +87,12 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	if err == nil {
 		done()
 	}
-	if !moved {
-		srv.stats.disconnects.add(string(reason))
-		tell("OnDisconnect", onDisconnect)
+	if moved {
+		s.silent = reason // unless the claim comes to nothing
+		return
 	}
+	srv.stats.disconnects.add(string(reason))
+	s.tell("OnDisconnect", onDisconnect, reason)
 }
 
 // awaitEnd waits until the socket, which is about to end, has been disconnected

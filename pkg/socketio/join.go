@@ -363,7 +363,7 @@ func (s *Socket) save(ctx context.Context) error {
 	err := srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
 	switch {
 	case errors.Is(err, session.ErrFenced):
-		s.evict()
+		s.overtaken()
 	case errors.Is(err, session.ErrNotFound):
 		s.cut(err)
 	}

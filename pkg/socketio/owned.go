@@ -30,6 +30,9 @@ type ownership struct {
 	mu     sync.Mutex
 	served map[string]*Socket // by private id
 	claims map[string]*claims // by private id, of the sessions with claims in flight
+	// evicted has, for a time, the sockets of sessions that went to other nodes: the
+	// claim may come to nothing.
+	evicted map[string]*Socket
 }
 
 // claims are those of this node on one session that have not been entered yet.
@@ -41,6 +44,7 @@ type claims struct {
 func (o *ownership) init() {
 	o.served = make(map[string]*Socket)
 	o.claims = make(map[string]*claims)
+	o.evicted = make(map[string]*Socket)
 }
 
 // claim announces a claim, before the store can answer it. done withdraws it, after
@@ -78,6 +82,7 @@ func (o *ownership) enter(s *Socket) bool {
 	o.served[s.pid] = s
 	if former != nil {
 		former.evict()
+		s.succeed(predecessor{socket: former})
 	}
 	return true
 }
@@ -93,6 +98,27 @@ func (o *ownership) overtaken(ref session.Ref) {
 	if s := o.served[ref.PID]; s != nil && s.fence < ref.Fence {
 		delete(o.served, ref.PID)
 		s.evict()
+		o.evicted[ref.PID] = s
+		time.AfterFunc(recoverTimeout+storeTimeout, func() { o.forget(ref.PID, s) })
+	}
+}
+
+func (o *ownership) forget(pid string, s *Socket) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.evicted[pid] == s {
+		delete(o.evicted, pid)
+	}
+}
+
+// abandoned tells the socket that a claim has evicted that it came to nothing.
+func (o *ownership) abandoned(ref session.Ref) {
+	o.mu.Lock()
+	s := o.evicted[ref.PID]
+	delete(o.evicted, ref.PID)
+	o.mu.Unlock()
+	if s != nil {
+		s.disown()
 	}
 }
 

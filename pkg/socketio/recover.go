@@ -164,16 +164,19 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 	}
 	if err != nil {
 		if last.PID != "" { // the claim may have been executed; nobody else would tell the owner
-			srv.spawn(func() { srv.tellOvertaken(last.Owner, session.Ref{PID: pid, Fence: last.Fence + 1}) })
+			srv.spawn(func() { srv.giveUp(last) })
 		}
 		return claimed, err
 	}
 	s.mu.Lock()
 	s.pid, s.fence = claimed.PID, claimed.Fence
 	s.mu.Unlock()
+	if former != self && former != "" {
+		s.succeed(predecessor{node: former, claim: session.Ref{PID: pid, Fence: claimed.Fence}})
+	}
 	entered := srv.owned.enter(s)
 	if former != self { // also if it was not entered: the winner tells only this node
-		srv.tellOvertaken(former, session.Ref{PID: pid, Fence: claimed.Fence})
+		srv.tellEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
 	}
 	if !entered {
 		srv.log.Info("a session was claimed by a later connection", zap.String("namespace", s.nsName))
@@ -216,9 +219,7 @@ func (s *Socket) resign(ctx context.Context) {
 	s.recovering = false
 	s.gate = gate{}
 	s.mu.Unlock()
-	if err := srv.sessions.Drop(ctx, ref); err != nil && !errors.Is(err, session.ErrFenced) {
-		srv.log.Warn("a refused session could not be dropped; it ends by itself", zap.Error(err))
-	}
+	s.dropRefused(ctx, ref)
 }
 
 // rejoin subscribes the rooms, fixes the end of the replay and reads what was

@@ -54,6 +54,8 @@ type Socket struct {
 	gone       bool          // nothing is delivered any more
 	over       bool          // gone, and its session with it
 	moved      bool          // its session is another socket's now
+	former     *predecessor  // nil once it is connected
+	silent     Reason        // of a disconnect that was not reported; of the mailbox
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering
 	awaited    *marker                  // nil unless a join by command waits for it
@@ -267,7 +269,7 @@ func (s *Socket) OnError(f func(error)) {
 }
 
 // OnDisconnecting calls f when the socket is about to be disconnected and still
-// is in its rooms.
+// is in its rooms, except where OnDisconnect says that it has left them.
 func (s *Socket) OnDisconnecting(f func(Reason)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,6 +279,9 @@ func (s *Socket) OnDisconnecting(f func(Reason)) {
 // OnDisconnect calls f when the socket has been disconnected and has left its
 // rooms. It is not called for a socket whose client came back before its
 // connection was found dead, for then nobody has gone; Context ends in any case.
+// If the client is then not connected after all, because its session cannot be
+// recovered or its new connection is cut before that, OnDisconnecting and
+// OnDisconnect are called late, when the socket has left its rooms.
 func (s *Socket) OnDisconnect(f func(Reason)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
