@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,7 +20,8 @@ const (
 // Options configure a [Server]. A zero field means the default that its comment
 // begins with. Hooks may be called by many goroutines at once.
 type Options struct {
-	// Path is "/engine.io/": requests whose path begins with it are served.
+	// Path is "/engine.io/": requests whose path begins with it are served. It begins
+	// with a slash.
 	Path string
 	// NodeID is random: the four characters of A-Z, a-z, 0-9, - and _ that begin
 	// every session id, by which a balancer can find the node.
@@ -49,7 +51,8 @@ type Options struct {
 	// connections are closed that exceed their equal share of the budget and get more. A packet counts once for each
 	// connection, though those share its memory.
 	QueueBudget int
-	// Transports is polling and websocket: the transports that are served.
+	// Transports is polling and websocket: the transports that are served. NewServer
+	// refuses an empty list, duplicates and others.
 	Transports []string
 	// DisableUpgrades keeps a session on the transport that it began with.
 	DisableUpgrades bool
@@ -91,7 +94,7 @@ type Options struct {
 	OnRefused func(r *http.Request, code int, message string)
 	// Cookie is none. If set, a copy with the session id as its value is set by
 	// handshakes by polling. Its name is "io" if empty, its path "/", SameSite Lax;
-	// it is always HttpOnly.
+	// it is always HttpOnly. It needs polling among the Transports.
 	Cookie *http.Cookie
 	// InitialHeaders may change the headers of the response to the first request
 	// of a session, Headers those of all responses of sessions and of the 101.
@@ -157,18 +160,52 @@ func (o Options) withDefaults() (Options, error) {
 	if !nodeIDPattern.MatchString(o.NodeID) {
 		return o, fmt.Errorf("engineio: node id %q is not four characters of A-Z, a-z, 0-9, - and _", o.NodeID)
 	}
+	if err := o.check(); err != nil {
+		return o, err
+	}
 	if d := min(o.PingInterval, o.PingTimeout, o.PauseTimeout, o.UpgradeTimeout); d < time.Millisecond {
 		return o, fmt.Errorf("engineio: ping interval, ping timeout, pause timeout and upgrade timeout must be at least a millisecond, not %v", d)
 	}
-	if n := min(o.MaxPayload, o.SendQueueBytes, o.QueueBudget, o.PerMessageDeflateThreshold); n < 0 {
-		return o, fmt.Errorf("engineio: a size is negative: %d", n)
+	return o, nil
+}
+
+// check returns an error for options that cannot work, which says what to write
+// instead.
+func (o *Options) check() error {
+	if !strings.HasPrefix(o.Path, "/") {
+		return fmt.Errorf("engineio: Path %q: write %q", o.Path, "/"+o.Path)
 	}
-	for _, t := range o.Transports {
-		if !slices.Contains([]string{Polling, WebSocket}, t) {
-			return o, fmt.Errorf("engineio: unknown transport %q", t)
+	for _, size := range []struct {
+		name  string
+		value int
+	}{
+		{"MaxPayload", o.MaxPayload}, {"SendQueueBytes", o.SendQueueBytes}, {"QueueBudget", o.QueueBudget},
+		{"PerMessageDeflateThreshold", o.PerMessageDeflateThreshold},
+	} {
+		if size.value < 0 {
+			return fmt.Errorf("engineio: %s is %d: write a positive number, or 0 for the default", size.name, size.value)
 		}
 	}
-	return o, nil
+	if len(o.Transports) == 0 {
+		return fmt.Errorf("engineio: Transports is empty: write %q, %q or both, or nil for both", Polling, WebSocket)
+	}
+	for i, t := range o.Transports {
+		switch {
+		case t != Polling && t != WebSocket:
+			return fmt.Errorf("engineio: unknown transport %q: write %q or %q", t, Polling, WebSocket)
+		case slices.Contains(o.Transports[:i], t):
+			return fmt.Errorf("engineio: duplicate transport %q: remove one", t)
+		}
+	}
+	if o.Cookie != nil && !slices.Contains(o.Transports, Polling) {
+		return fmt.Errorf("engineio: Cookie is set by handshakes by polling: remove it, or add %q to Transports", Polling)
+	}
+	for i, use := range o.Use {
+		if use == nil {
+			return fmt.Errorf("engineio: Use[%d] is nil: remove it", i)
+		}
+	}
+	return nil
 }
 
 // or returns v, or the default if v is the zero value.

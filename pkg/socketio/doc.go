@@ -27,6 +27,11 @@
 //
 // # Callbacks
 //
+// Registering a nil function, or a handler of an event that would never be called,
+// panics, as http.Handle does: connect, connection, disconnect, disconnecting,
+// connect_error, newListener and removeListener are not events of clients. The message
+// names the method to use instead, such as OnConnect or [Socket.OnDisconnect].
+//
 // Functions that the application registers are called without any lock of this
 // package, and every method may be called in every one of them. Each method then
 // works, does nothing, or returns an error; what its comment says of a socket that

@@ -70,6 +70,7 @@ func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
 // socket reaches the client before it is connected; the socket's id is
 // provisional until OnConnect, for a recovered socket gets its former one.
 func (n *Namespace) Use(f func(context.Context, *Socket) error) {
+	checkFunc("Use", f)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.use = append(n.use[:len(n.use):len(n.use)], f)
@@ -78,14 +79,16 @@ func (n *Namespace) Use(f func(context.Context, *Socket) error) {
 // OnConnect calls f with every socket that connects, before its first event is
 // handled, on the goroutine of its handlers.
 func (n *Namespace) OnConnect(f func(*Socket)) {
+	checkFunc("OnConnect", f)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.onConnect = append(n.onConnect[:len(n.onConnect):len(n.onConnect)], f)
 }
 
 // On handles an event of every socket of the namespace. A socket's own handlers
-// of the event come first.
+// of the event come first. It panics if h is nil or the event's name is reserved.
 func (n *Namespace) On(event string, h Handler) {
+	checkHandler("On", event, h)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.handlers = withHandler(n.handlers, event, h)
@@ -94,6 +97,7 @@ func (n *Namespace) On(event string, h Handler) {
 // OnAny calls h with every event of every socket of the namespace, before the
 // sockets' middlewares see it.
 func (n *Namespace) OnAny(h Handler) {
+	checkFunc("OnAny", h)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.onAny = append(n.onAny[:len(n.onAny):len(n.onAny)], h)
@@ -180,6 +184,7 @@ const (
 // and the namespace. If it falls more than 8,192 events behind, further ones are
 // dropped, which is logged. A panic has no effect but being reported.
 func (n *Namespace) OnRoom(f func(RoomEvent)) {
+	checkFunc("OnRoom", f)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.onRoom = append(n.onRoom[:len(n.onRoom):len(n.onRoom)], f)

@@ -8,7 +8,8 @@ import (
 )
 
 // Of returns the namespace with a name, and makes it if it is new. A missing
-// leading slash is added. A new namespace whose name a pattern of OfPattern
+// leading slash is added; a comma or a question mark, which no client can send,
+// panics. A new namespace whose name a pattern of OfPattern
 // matches is a child of the first such pattern, with its middlewares and handlers.
 // A child that Of has made is not forgotten when its last socket leaves.
 //
@@ -19,6 +20,7 @@ func (s *Server) Of(name string) *Namespace {
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
 	}
+	checkNamespace(name)
 	return s.open(name, 0, func() *Parent {
 		for _, p := range s.parents {
 			if p.pattern != nil && p.pattern.MatchString(name) {
@@ -33,6 +35,9 @@ func (s *Server) Of(name string) *Namespace {
 // It is made by the first client that connects to it, or by Of. A pattern without
 // ^ and $ also accepts names that only contain a match.
 func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
+	if re == nil {
+		panic("socketio: OfPattern: nil pattern")
+	}
 	return s.addParent(&Parent{srv: s, pattern: re})
 }
 
@@ -43,6 +48,7 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 // The function is called concurrently, while clients connect, and may block. The
 // context ends when the client leaves.
 func (s *Server) OfFunc(allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)) *Parent {
+	checkFunc("OfFunc", allow)
 	return s.addParent(&Parent{srv: s, allow: allow})
 }
 
@@ -58,6 +64,7 @@ func (s *Server) addParent(p *Parent) *Parent {
 // the namespace refuses its clients, because f may not have guarded it yet; a
 // dynamic one that a client made is then made anew for the next.
 func (s *Server) OnNamespace(f func(*Namespace)) {
+	checkFunc("OnNamespace", f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onNew = append(s.onNew[:len(s.onNew):len(s.onNew)], f)

@@ -13,7 +13,8 @@ import (
 )
 
 // Options configure a [Server]. A zero field means the default that its comment
-// names; NewServer refuses what makes no sense.
+// names. NewServer refuses negative limits and durations, but for RecoveryWindow, and
+// what Engine refuses.
 type Options struct {
 	// Engine configures the connections. Its Path defaults to /socket.io/.
 	Engine engineio.Options

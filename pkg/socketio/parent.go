@@ -30,6 +30,7 @@ func (p *Parent) rulesNow() rules {
 
 // Use adds a middleware, as [Namespace.Use] does, to all children.
 func (p *Parent) Use(f func(context.Context, *Socket) error) {
+	checkFunc("Parent.Use", f)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.use = append(p.use[:len(p.use):len(p.use)], f)
@@ -37,13 +38,15 @@ func (p *Parent) Use(f func(context.Context, *Socket) error) {
 
 // OnConnect calls f with every socket that connects to a child.
 func (p *Parent) OnConnect(f func(*Socket)) {
+	checkFunc("Parent.OnConnect", f)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.onConnect = append(p.onConnect[:len(p.onConnect):len(p.onConnect)], f)
 }
 
-// On handles an event of every socket of every child.
+// On handles an event of every socket of every child, as [Namespace.On] does.
 func (p *Parent) On(event string, h Handler) {
+	checkHandler("On", event, h)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.handlers = withHandler(p.handlers, event, h)
@@ -51,6 +54,7 @@ func (p *Parent) On(event string, h Handler) {
 
 // OnAny calls h with every event of every socket of every child.
 func (p *Parent) OnAny(h Handler) {
+	checkFunc("Parent.OnAny", h)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.onAny = append(p.onAny[:len(p.onAny):len(p.onAny)], h)

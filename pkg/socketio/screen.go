@@ -130,6 +130,7 @@ func (s *Socket) Value(key any) any {
 // in its rooms, so there Join, Leave, SetData and KeepRooms return ErrDisconnected,
 // and a room about which it panics is not kept. Otherwise a panic is the caller's.
 func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
+	checkFunc("KeepRooms", may)
 	s.mu.Lock()
 	if s.screening.under {
 		s.screening.may = append(s.screening.may, may)

@@ -58,10 +58,11 @@ type Server struct {
 	wg   sync.WaitGroup // everything that this server started
 }
 
-// NewServer makes a server and starts its feed. Close ends it.
+// NewServer makes a server and starts its feed. Close ends it. The error for options
+// that cannot work says what to write instead.
 func NewServer(o Options) (*Server, error) {
-	if n := min(o.MailboxEvents, o.MailboxBytes); n < 0 {
-		return nil, fmt.Errorf("socketio: mailbox limit %d is negative", n)
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	o = o.withDefaults()
 	s := &Server{

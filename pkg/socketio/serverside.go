@@ -18,6 +18,7 @@ import (
 // the node that asked. A panic does not keep the other handlers from running; the
 // node that asked sees this one as silent, unless a handler acks.
 func (n *Namespace) OnServerSide(event string, h Handler) {
+	checkHandler("OnServerSide", event, h)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.serverSide = withHandler(n.serverSide, event, h)

@@ -173,8 +173,10 @@ func (s *Socket) SetData(ctx context.Context, v any) error {
 }
 
 // On handles an event of this socket. Handlers of the same event run in the
-// order of registration, those of the namespace last.
+// order of registration, those of the namespace last. It panics if h is nil or the
+// event's name is reserved.
 func (s *Socket) On(event string, h Handler) {
+	checkHandler("On", event, h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handlers = withHandler(s.handlers, event, h)
@@ -183,6 +185,7 @@ func (s *Socket) On(event string, h Handler) {
 // Once handles the next occurrence of an event only. One that a middleware keeps
 // from its handlers does not count.
 func (s *Socket) Once(event string, h Handler) {
+	checkHandler("Once", event, h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.once = withHandler(s.once, event, h)
@@ -204,6 +207,7 @@ func (s *Socket) Off(event string) {
 
 // OnAny calls h with every event, before the middlewares see it.
 func (s *Socket) OnAny(h Handler) {
+	checkFunc("Socket.OnAny", h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onAny = append(s.onAny[:len(s.onAny):len(s.onAny)], h)
@@ -218,6 +222,7 @@ func (s *Socket) OnAny(h Handler) {
 // told of further ones, which is logged. A panic is reported and has no effect on
 // the connection.
 func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
+	checkFunc("OnAnyOutgoing", f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.outgoing == nil {
@@ -255,6 +260,7 @@ func (s *Socket) OffAnyOutgoing() {
 // e.Name and e.Args: the handlers of the name that the last one leaves are called, the
 // socket's and the namespace's. Only OnAny sees the event as the client sent it.
 func (s *Socket) Use(f Handler) {
+	checkFunc("Socket.Use", f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onEvent = append(s.onEvent[:len(s.onEvent):len(s.onEvent)], f)
@@ -263,6 +269,7 @@ func (s *Socket) Use(f Handler) {
 // OnError calls f with what goes wrong: errors of handlers and middlewares, and
 // packets that break the protocol. Without any it is logged.
 func (s *Socket) OnError(f func(error)) {
+	checkFunc("OnError", f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onError = append(s.onError[:len(s.onError):len(s.onError)], f)
@@ -271,6 +278,7 @@ func (s *Socket) OnError(f func(error)) {
 // OnDisconnecting calls f when the socket is about to be disconnected and still
 // is in its rooms, except where OnDisconnect says that it has left them.
 func (s *Socket) OnDisconnecting(f func(Reason)) {
+	checkFunc("OnDisconnecting", f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onLeaving = append(s.onLeaving[:len(s.onLeaving):len(s.onLeaving)], f)
@@ -283,6 +291,7 @@ func (s *Socket) OnDisconnecting(f func(Reason)) {
 // recovered or its new connection is cut before that, OnDisconnecting and
 // OnDisconnect are called late, when the socket has left its rooms.
 func (s *Socket) OnDisconnect(f func(Reason)) {
+	checkFunc("OnDisconnect", f)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onDisconnect = append(s.onDisconnect[:len(s.onDisconnect):len(s.onDisconnect)], f)
@@ -294,6 +303,9 @@ func (s *Socket) receive(p *packet.Packet) error {
 	name, raw, err := packet.SplitEvent(p.Data)
 	if err != nil {
 		return err
+	}
+	if reserved(name) { // the decoder has refused the others
+		return fmt.Errorf("%w: %q", ErrReserved, name)
 	}
 	e := &Event{Name: name, Args: Args{raw, p.Attachments}, socket: s, ackID: p.ID}
 	srv.stats.eventsIn.Add(1)

@@ -1,0 +1,71 @@
+package socketio
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
+
+// instead says what to register in place of a handler of a reserved event.
+var instead = map[string]string{
+	"connect": "OnConnect", "connection": "OnConnect", "disconnect": "OnDisconnect of the Socket",
+	"disconnecting": "OnDisconnecting of the Socket", "connect_error": "Use, whose error refuses a client",
+}
+
+// reserved reports whether nobody may handle or send an event of this name to the
+// server. It is wider than packet.Reserved by the event that Node.js servers tell of
+// their clients: a client that sends it is mistaken.
+func reserved(event string) bool { return event == "connection" || packet.Reserved(event) }
+
+// checkHandler panics if a handler of an event would never be called, or is nil. Like
+// http.Handle it panics because the mistake is in the program.
+func checkHandler(method, event string, h Handler) {
+	call := fmt.Sprintf("%s(%q)", method, event)
+	if reserved(event) {
+		panic(fmt.Sprintf("socketio: %s: use %s: the event is reserved", call, cmp.Or(instead[event], "another name")))
+	}
+	checkFunc(call, h)
+}
+
+// checkFunc panics if a function to be registered is nil.
+func checkFunc(method string, f any) {
+	if reflect.ValueOf(f).IsNil() {
+		panic("socketio: " + method + ": nil function")
+	}
+}
+
+// checkNamespace panics if no client can name the namespace.
+func checkNamespace(name string) {
+	if i := strings.IndexAny(name, ",?"); i >= 0 {
+		panic(fmt.Sprintf("socketio: Of(%q): remove %q: clients cannot name such a namespace", name, name[i]))
+	}
+}
+
+// check returns an error for options that cannot work. The engine checks its own.
+func (o *Options) check() error {
+	for _, limit := range []struct {
+		name  string
+		value int
+	}{
+		{"ReplayLimit", o.ReplayLimit}, {"RoomsPerSocket", o.RoomsPerSocket},
+		{"MailboxEvents", o.MailboxEvents}, {"MailboxBytes", o.MailboxBytes},
+		{"NamespacesPerConnection", o.NamespacesPerConnection},
+	} {
+		if limit.value < 0 {
+			return fmt.Errorf("socketio: %s is %d: write a positive number, or 0 for the default", limit.name, limit.value)
+		}
+	}
+	for _, timeout := range []struct {
+		name  string
+		value time.Duration
+	}{{"ConnectTimeout", o.ConnectTimeout}, {"AckTimeout", o.AckTimeout}} {
+		if timeout.value < 0 {
+			return fmt.Errorf("socketio: %s is %v: write a positive duration, or 0 for the default", timeout.name, timeout.value)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// Each registration that cannot work panics, and says what to write instead.
+func TestRefusedRegistrations(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	var s *Socket
+	n.OnConnect(func(connected *Socket) { s = connected })
+	n.client(t).quiet()
+	p := n.OfPattern(regexp.MustCompile("^/child$"))
+	h := func(context.Context, *Event) error { return nil }
+
+	type registrar interface{ On(string, Handler) }
+	for _, r := range []registrar{n.Namespace, p, s} {
+		for event, instead := range map[string]string{
+			"connect": "OnConnect", "connection": "OnConnect", "disconnect": "OnDisconnect", "disconnecting": "OnDisconnecting",
+			"connect_error": "Use", "newListener": "another name", "removeListener": "another name",
+		} {
+			refused(t, fmt.Sprintf("%T.On(%q)", r, event), fmt.Sprintf("socketio: On(%q): ", event), instead, func() { r.On(event, h) })
+		}
+		refused(t, fmt.Sprintf("%T.On, nil", r), `socketio: On("chat"): nil function`, "", func() { r.On("chat", nil) })
+	}
+	for name, register := range map[string]func(){
+		`Once("connect"): use `:              func() { s.Once("connect", h) },
+		`Once("chat"): nil function`:         func() { s.Once("chat", nil) },
+		`OnServerSide("disconnect"): use `:   func() { n.OnServerSide("disconnect", h) },
+		`OnServerSide("chat"): nil function`: func() { n.OnServerSide("chat", nil) },
+		`Use: nil function`:                  func() { n.Use(nil) },
+		`OnConnect: nil function`:            func() { n.OnConnect(nil) },
+		`OnAny: nil function`:                func() { n.OnAny(nil) },
+		`OnRoom: nil function`:               func() { n.OnRoom(nil) },
+		`OnNamespace: nil function`:          func() { n.OnNamespace(nil) },
+		`OfFunc: nil function`:               func() { n.OfFunc(nil) },
+		`OfPattern: nil pattern`:             func() { n.OfPattern(nil) },
+		`Parent.Use: nil function`:           func() { p.Use(nil) },
+		`Parent.OnConnect: nil function`:     func() { p.OnConnect(nil) },
+		`Parent.OnAny: nil function`:         func() { p.OnAny(nil) },
+		`Socket.Use: nil function`:           func() { s.Use(nil) },
+		`Socket.OnAny: nil function`:         func() { s.OnAny(nil) },
+		`OnAnyOutgoing: nil function`:        func() { s.OnAnyOutgoing(nil) },
+		`OnError: nil function`:              func() { s.OnError(nil) },
+		`OnDisconnecting: nil function`:      func() { s.OnDisconnecting(nil) },
+		`OnDisconnect: nil function`:         func() { s.OnDisconnect(nil) },
+		`KeepRooms: nil function`:            func() { _ = s.KeepRooms(context.Background(), nil) },
+		`Of("/a,b"): `:                       func() { n.Of("/a,b") },
+		`Of("/a?b"): `:                       func() { n.Of("a?b") },
+	} {
+		refused(t, name, "socketio: "+name, "", register)
+	}
+	if n.Of("") != n.Namespace || n.Of("/") != n.Namespace || n.Of("chat") != n.Of("/chat") {
+		t.Error("names without a slash are others")
+	}
+}
+
+// refused fails unless f panics with a message that begins with prefix and has part.
+func refused(t *testing.T, what, prefix, part string, f func()) {
+	t.Helper()
+	defer func() {
+		t.Helper()
+		if got := fmt.Sprint(recover()); !strings.HasPrefix(got, prefix) || !strings.Contains(got, part) {
+			t.Errorf("%s: got %s, want a panic with %s … %s", what, got, prefix, part)
+		}
+	}()
+	f()
+}
+
+// A client that sends the event "connection" breaks the protocol, as with other
+// reserved names: no handler can be meant by it.
+func TestReservedFromClient(t *testing.T) {
+	n := start(t, Options{})
+	told := make(chan error, 1)
+	n.OnConnect(func(s *Socket) { s.OnError(func(err error) { told <- err }) })
+	w := n.client(t)
+	w.write(`42["connection"]`)
+	if err := <-told; !strings.Contains(err.Error(), `reserved event name: "connection"`) {
+		t.Errorf("got error %v", err)
+	}
+	<-w.closed
+}
+
+// NewServer refuses options that cannot work, and says what to write instead.
+func TestRefusedOptions(t *testing.T) {
+	for want, o := range map[string]Options{
+		`Path "socket.io": write "/socket.io"`:   {Engine: engineio.Options{Path: "socket.io"}},
+		`ReplayLimit is -1`:                      {ReplayLimit: -1},
+		`ConnectTimeout is -1s`:                  {ConnectTimeout: -time.Second},
+		`AckTimeout is -1s`:                      {AckTimeout: -time.Second},
+		`RoomsPerSocket is -1`:                   {RoomsPerSocket: -1},
+		`MailboxEvents is -1`:                    {MailboxEvents: -1},
+		`MailboxBytes is -1`:                     {MailboxBytes: -1},
+		`NamespacesPerConnection is -1`:          {NamespacesPerConnection: -1},
+		`MaxPayload is -1`:                       {Engine: engineio.Options{MaxPayload: -1}},
+		`Transports is empty`:                    {Engine: engineio.Options{Transports: []string{}}},
+		`duplicate transport "polling"`:          {Engine: engineio.Options{Transports: []string{"polling", "polling"}}},
+		`unknown transport "sse"`:                {Engine: engineio.Options{Transports: []string{"sse"}}},
+		`Cookie is set by handshakes by polling`: {Engine: engineio.Options{Cookie: new(http.Cookie), Transports: []string{"websocket"}}},
+		`Use[0] is nil`:                          {Engine: engineio.Options{Use: make([]func(http.Handler) http.Handler, 1)}},
+	} {
+		srv, err := NewServer(o)
+		if err == nil {
+			_ = srv.Close(t.Context())
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %v, want one with %s", err, want)
+		}
+	}
+	srv, err := NewServer(Options{RecoveryWindow: -1})
+	must(t, err)
+	must(t, srv.Close(t.Context()))
+}
