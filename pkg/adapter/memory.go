@@ -239,7 +239,11 @@ func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 		m.place(last, now)
 		earlier = append(last.Earlier, Copy{At: last.Position, To: part})
 	}
-	return Receipt{Cursor: last.Cursor, Receivers: len(m.receivers)}, nil
+	receipt := Receipt{Cursor: last.Cursor, Receivers: len(m.receivers)}
+	if len(earlier) > 1 {
+		receipt.Copies = earlier
+	}
+	return receipt, nil
 }
 
 // split returns rooms by partition, each room once.

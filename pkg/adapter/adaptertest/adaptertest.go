@@ -69,6 +69,7 @@ var rules = []struct {
 	{"EveryNodeSeesOneOrder", everyNodeSeesOneOrder, true},
 	{"AnEventComesOncePerNode", anEventComesOncePerNode, true},
 	{"AMemberTakesAnEventOnce", aMemberTakesAnEventOnce, false},
+	{"AReceiptNamesEveryCopy", aReceiptNamesEveryCopy, false},
 	{"NobodysEventIsNotPublished", nobodysEventIsNotPublished, false},
 	{"TooLargeEventsAreNotPublished", tooLargeEventsAreNotPublished, false},
 	{"ReceiversAreCounted", receiversAreCounted, false},

@@ -95,6 +95,46 @@ func aMemberTakesAnEventOnce(t *testing.T, newCluster Maker) {
 	}
 }
 
+// A receipt names each position at which a node that is subscribed to all rooms gets
+// the event, with its rooms there, or none where it is only one.
+func aReceiptNamesEveryCopy(t *testing.T, newCluster Maker) {
+	publisher, n := two(t, newCluster, Options{})
+	var list []rooms.Room
+	for i := range 16 {
+		list = append(list, room(fmt.Sprint("r", i)))
+	}
+	n.subscribe(list...)
+	for _, to := range [][]rooms.Room{list, list[:1], list[:4]} {
+		r, err := publisher.Publish(deadline(t), event("several", to...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		copies := r.Copies
+		if copies == nil {
+			copies = []adapter.Copy{{At: r.Cursor.At, To: to}}
+		} else if len(copies) == 1 {
+			t.Errorf("one copy is listed: %v", copies)
+		}
+		named := 0
+		for _, c := range copies {
+			if named += len(c.To); !r.Cursor.Covers(c.At) {
+				t.Errorf("the cursor %v does not cover the copy at %v", r.Cursor, c.At)
+			}
+		}
+		if named != len(to) {
+			t.Errorf("the copies name %d rooms, want %d", named, len(to))
+		}
+		for range copies {
+			e := n.next()
+			i := slices.IndexFunc(copies, func(c adapter.Copy) bool { return c.At == e.Position })
+			if i < 0 || len(copies[i].To) != len(e.Target.To) {
+				t.Errorf("at %v it came for %d rooms, and the copies are %v", e.Position, len(e.Target.To), copies)
+			}
+		}
+		expectNothingElse(publisher, n)
+	}
+}
+
 // sameEvents compares what was got in any order: partitions have orders of their
 // own.
 func sameEvents(got, want []string) bool {
