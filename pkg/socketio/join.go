@@ -173,11 +173,11 @@ func (s *Socket) complete(ctx context.Context, names []string, command *adapter.
 	return err
 }
 
-// A marker is what a socket waits for in the feed: when it has come in each room,
-// everything before it has been delivered or is held.
+// A marker is what a socket waits for in the feed: when it has come in each
+// partition of its rooms, everything before it has been delivered or is held.
 type marker struct {
 	id   string
-	left int // rooms in which it has not come
+	left int // copies that have not come; below zero until it is known how many there are
 	came chan struct{}
 }
 
@@ -185,21 +185,19 @@ type marker struct {
 // has come. The gate is shut meanwhile. Whoever calls it holds the right to
 // change.
 func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cursor) ([]*delivery, error) {
-	m := &marker{newID(), len(list), make(chan struct{})}
+	m := &marker{id: newID(), came: make(chan struct{})}
 	s.mu.Lock()
 	s.awaited = m
 	s.mu.Unlock()
 	a := s.ns.srv.adapter
-	end := after
-	for _, room := range list {
-		r, err := a.Publish(ctx, adapter.Event{
-			Kind: kindMarker, Target: rooms.Target{To: []rooms.Room{room}}, Data: []byte(m.id),
-		})
-		if err != nil {
-			return nil, err
-		}
-		end = end.Max(r.Cursor)
+	r, err := a.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: list}, Data: []byte(m.id)})
+	if err != nil {
+		return nil, err
 	}
+	s.mu.Lock()
+	s.expect(m, max(len(r.Copies), 1))
+	s.mu.Unlock()
+	end := after.Max(r.Cursor)
 	select {
 	case <-m.came:
 	case <-s.ctx.Done():
@@ -221,13 +219,18 @@ func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cur
 	return missed, nil
 }
 
-// reached notes a marker that came through the feed. s.mu is held.
+// reached notes a copy of a marker that came through the feed. s.mu is held.
 func (s *Socket) reached(d *delivery) {
 	if m := s.awaited; m != nil && m.id == string(d.ev.Data) {
-		if m.left--; m.left == 0 {
-			close(m.came)
-			s.awaited = nil
-		}
+		s.expect(m, -1)
+	}
+}
+
+// expect adds to the copies of a marker that have not come. s.mu is held.
+func (s *Socket) expect(m *marker, copies int) {
+	if m.left += copies; m.left == 0 {
+		close(m.came)
+		s.awaited = nil
 	}
 }
 
