@@ -31,7 +31,9 @@ func (s *Server) askAdmit(r *request) *refusal {
 	if s.o.Admit == nil {
 		return nil
 	}
-	ended, err := s.o.Admit(r.Request)
+	var ended func()
+	err := error(forbidden)
+	s.o.guard("Admit", func() { ended, err = s.o.Admit(r.Request) })
 	if busy := (*BusyError)(nil); errors.As(err, &busy) {
 		return &refusal{code: busyCode, message: busy.Message, busy: busy}
 	}
@@ -43,8 +45,11 @@ func (s *Server) askAdmit(r *request) *refusal {
 }
 
 // release tells Admit of a session that has not come about.
-func (r *request) release() {
-	if r.ended != nil {
-		r.ended()
+func (s *Server) release(r *request) { s.tellEnded(r.ended) }
+
+// tellEnded calls what Admit returned, which may be nil.
+func (s *Server) tellEnded(ended func()) {
+	if ended != nil {
+		s.o.guard("Admit", ended)
 	}
 }

@@ -3,6 +3,7 @@ package engineio
 import (
 	"context"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -93,9 +94,19 @@ func newConn(s *Server, id string, h *Handshake) *Conn {
 
 // run serves the connection on a goroutine of its own.
 func (c *Conn) run() {
-	defer c.server.tasks.Done()
+	defer c.served() // deferred rather than a frame more on each idle connection's stack
 	c.server.serve(c)
+}
+
+// served ends the connection after its serve function has returned or panicked. It is
+// deferred.
+func (c *Conn) served() {
+	defer c.server.tasks.Done()
+	if v := recover(); v != nil {
+		c.server.o.panicked("serve", v, debug.Stack())
+	}
 	c.end(&CloseError{Reason: ForcedClose}, endFlush)
+	c.server.tellEnded(c.ended) // here, where no lock is held
 
 	c.mu.Lock()
 	w, ok := c.transport.(*websocketTransport)
@@ -327,9 +338,6 @@ func (c *Conn) endLocked(cause *CloseError, how ending) {
 	}
 	unfetched := c.transport.end(cause, how)
 	c.cancel(cause)
-	if c.ended != nil {
-		c.ended()
-	}
 	c.server.ended(c.transport.name(), cause.Reason)
 	if !unfetched {
 		c.server.forget(c)

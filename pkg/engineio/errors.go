@@ -98,9 +98,12 @@ func (s *Server) refused(r *http.Request, why *refusal) {
 	s.log.Debug("request refused", zap.String("reason", why.message), zap.String("remote", r.RemoteAddr))
 	s.counts.refused[why.code-busyCode].Add(1)
 	if s.o.OnRefused != nil {
-		s.o.OnRefused(r, why.code, why.message)
+		s.o.guard("OnRefused", func() { s.o.OnRefused(r, why.code, why.message) })
 	}
 }
+
+// Error makes a refusal what a hook that panics is taken to have returned.
+func (f *refusal) Error() string { return f.message }
 
 // answer writes the refusal. Peers that ask for an upgrade cannot read a body,
 // so they get the bare message, and the status 400 unless it is Admit's.

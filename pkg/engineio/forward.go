@@ -62,7 +62,8 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 		_ = rc.SetWriteDeadline(time.Now().Add(2 * s.requestTimeout()))
 		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	}
-	err := s.o.Forward(w, &out, owner)
+	var err error
+	s.o.guardResponse("Forward", func() { err = s.o.Forward(w, &out, owner) })
 	if err != nil && !errors.Is(err, ErrUnknownSession) {
 		s.log.Debug("request not forwarded", zap.String("owner", owner), zap.Error(err))
 		s.postpone(w, r)

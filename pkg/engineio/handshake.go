@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -61,11 +62,13 @@ func randomString(n int) string {
 
 // newID returns a session id for a request: by default 20 characters, of which
 // the first four name the node.
-func (s *Server) newID(r *http.Request) (string, error) {
+func (s *Server) newID(r *http.Request) (id string, err error) {
 	if s.o.GenerateID == nil {
 		return s.o.NodeID + randomString(randomIDLen), nil
 	}
-	return s.o.GenerateID(r)
+	err = errors.New("GenerateID panicked")
+	s.o.guard("GenerateID", func() { id, err = s.o.GenerateID(r) })
+	return id, err
 }
 
 // open serves a request for a new session. Its packet 0, and the initial packet

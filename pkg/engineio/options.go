@@ -18,7 +18,13 @@ const (
 )
 
 // Options configure a [Server]. A zero field means the default that its comment
-// begins with. Hooks may be called by many goroutines at once.
+// begins with. Hooks may be called concurrently, and no lock is held while they run.
+//
+// A panic in a hook ends neither the process nor other connections. It is given to
+// OnPanic, or logged. AllowOrigin, AllowRequest, Admit and GenerateID then refuse the
+// request; after one in Use or Forward the request is aborted, as by
+// [http.ErrAbortHandler]; one in OnRefused, Headers, InitialHeaders and the function
+// that Admit returned has no other effect.
 type Options struct {
 	// Path is "/engine.io/": requests whose path begins with it are served. It begins
 	// with a slash.
@@ -77,7 +83,7 @@ type Options struct {
 	Origins []string
 	// AllowOrigin is none. It is asked about requests whose origin is neither the
 	// server's own nor listed, also "null", several times for one request. It must
-	// be fast. A panic is logged and refuses the request.
+	// be fast.
 	AllowOrigin func(r *http.Request, origin string) bool
 	// AllowRequest is asked for each new session, not for the later requests of
 	// one. The text of its error is sent to the client.
@@ -85,8 +91,8 @@ type Options struct {
 	// Admit is none. It is asked for each new session before AllowRequest, and
 	// before anything that costs time or memory. An error refuses the session; a
 	// *[BusyError] says with which status, and when to try again. If it returns a
-	// function that is called once: when the connection is closed, or has not come
-	// about. Neither may block.
+	// function that is called once: when the connection is closed and its serve function
+	// has returned, or has not come about. Neither may block.
 	Admit func(*http.Request) (ended func(), err error)
 	// OnRefused is called for each request that is refused before it reaches a
 	// connection, with the protocol's code and message: 0 to 5, -1 while the server
@@ -127,6 +133,10 @@ type Options struct {
 	// headers the response has already; the body of a POST is in memory, bounded by
 	// MaxPayload, and GetBody returns it again; no other has one. nil forwards nothing.
 	Forward func(w http.ResponseWriter, r *http.Request, owner string) error
+	// OnPanic is none: panics of hooks are logged. It is called instead, with the
+	// name of the hook, such as "Admit", the value of the panic and the stack. The hook
+	// "serve" is the function given to [NewServer]. It must not block.
+	OnPanic func(hook string, value any, stack []byte)
 	// Logger is none.
 	Logger *zap.Logger
 }

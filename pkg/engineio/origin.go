@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -250,15 +249,9 @@ func newOrigins(o *Options) (*Origins, error) {
 	if origins.any {
 		return nil, fmt.Errorf(`engineio: Origins "*" allows all origins: remove it, or AllowOrigin`)
 	}
-	ask, log := o.AllowOrigin, o.Logger
 	origins.function = func(r *http.Request, origin string) (allowed bool) {
-		defer func() {
-			if v := recover(); v != nil {
-				log.Error("AllowOrigin panicked", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
-				allowed = false
-			}
-		}()
-		return ask(r, origin)
+		o.guard("AllowOrigin", func() { allowed = o.AllowOrigin(r, origin) })
+		return allowed
 	}
 	return origins, nil
 }

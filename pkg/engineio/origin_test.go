@@ -264,7 +264,7 @@ func TestAllowOrigin(t *testing.T) {
 			t.Errorf("%s: WebSocket: %v", origin, err)
 		}
 	}
-	if n := logs.FilterMessage("AllowOrigin panicked").Len(); n == 0 {
+	if n := logs.FilterMessage("hook panicked").FilterField(zap.String("hook", "AllowOrigin")).Len(); n == 0 {
 		t.Error("the panic is not logged")
 	}
 }

@@ -46,7 +46,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := newRequest(r)
-	defer req.release()
+	defer s.release(req)
 	c, no := s.verify(req)
 	switch {
 	case no == unknownSession && s.forward(w, req):
@@ -113,7 +113,8 @@ func (s *Server) verifyNew(r *request) *refusal {
 		return no
 	}
 	if s.o.AllowRequest != nil {
-		if err := s.o.AllowRequest(r.Request); err != nil {
+		err := error(forbidden)
+		if s.o.guard("AllowRequest", func() { err = s.o.AllowRequest(r.Request) }); err != nil {
 			return &refusal{code: forbidden.code, message: err.Error()}
 		}
 	}

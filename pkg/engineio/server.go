@@ -56,7 +56,7 @@ type Server struct {
 
 // NewServer returns a server that calls serve on a goroutine of its own for each
 // new connection. serve calls [Conn.Recv] until that fails, and then returns; the
-// connection is closed when it does. The server holds a goroutine; end it with
+// connection is closed when it does, or panics. The server holds a goroutine; end it with
 // Close.
 func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 	o, err := o.withDefaults()
@@ -112,7 +112,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.dispatch(w, r)
 		return
 	}
-	s.handler.ServeHTTP(w, r)
+	if len(s.o.Use) == 0 {
+		s.handler.ServeHTTP(w, r)
+		return
+	}
+	s.o.guardResponse("Use", func() { s.handler.ServeHTTP(w, r) })
 }
 
 // CORS lets another handler be used by the origins that may use the server: it
@@ -129,13 +133,13 @@ func (s *Server) lookup(id string) *Conn {
 // setInitialHeaders and setHeaders let the hooks at the headers of a response.
 func (s *Server) setInitialHeaders(h http.Header, r *http.Request) {
 	if s.o.InitialHeaders != nil {
-		s.o.InitialHeaders(h, r)
+		s.o.guard("InitialHeaders", func() { s.o.InitialHeaders(h, r) })
 	}
 }
 
 func (s *Server) setHeaders(h http.Header, r *http.Request) {
 	if s.o.Headers != nil {
-		s.o.Headers(h, r)
+		s.o.guard("Headers", func() { s.o.Headers(h, r) })
 	}
 }
 

@@ -49,6 +49,7 @@
 //     back from;
 //   - OfFunc, the name is not accepted; OnNamespace, the namespace refuses clients;
 //   - KeepRooms during a recovery, the room is not kept;
+//   - a hook of Options.Engine, what [engineio.Options] says;
 //   - OnError, OnDisconnecting, OnDisconnect, OnAnyOutgoing, OnRoom or OnServerSide,
 //     the others are called and the connection is not affected.
 //

@@ -13,7 +13,7 @@ import (
 // of the socket that it concerns. The method that registers a function says what
 // else follows.
 type PanicError struct {
-	Callback string // the method or option that registered the function, such as "On"
+	Callback string // the method or option that registered the function, such as "On" or "Engine.Admit"
 	Value    any    // what it panicked with
 	Stack    []byte
 }
@@ -43,9 +43,12 @@ func (s *Server) guard(callback string, f func()) (failed *PanicError) {
 // panicked reports a panic. It is called by the deferred function that recovered
 // it, so that the stack is that of the panic.
 func (s *Server) panicked(callback string, value any) *PanicError {
-	err := &PanicError{Callback: callback, Value: value, Stack: debug.Stack()}
+	return s.reportPanic(&PanicError{Callback: callback, Value: value, Stack: debug.Stack()})
+}
+
+func (s *Server) reportPanic(err *PanicError) *PanicError {
 	s.stats.panics.Add(1)
-	s.log.Error("callback panicked", zap.String("callback", callback), zap.Any("panic", value), zap.ByteString("stack", err.Stack))
+	s.log.Error("callback panicked", zap.String("callback", err.Callback), zap.Any("panic", err.Value), zap.ByteString("stack", err.Stack))
 	if s.opts.OnPanic != nil {
 		defer func() {
 			if p := recover(); p != nil {

@@ -120,3 +120,31 @@ func TestRefusedOptions(t *testing.T) {
 	must(t, err)
 	must(t, srv.Close(t.Context()))
 }
+
+// A panic of a hook of the engine is reported like one of the server's.
+func TestPanicOfEngineHook(t *testing.T) {
+	panics := make(chan *PanicError, 1)
+	n := start(t, Options{
+		Engine: engineio.Options{AllowRequest: func(r *http.Request) error {
+			if r.Header.Get("Bad") != "" {
+				panic("of the hook")
+			}
+			return nil
+		}},
+		OnPanic: func(err *PanicError) { panics <- err },
+	})
+	joining(n.Namespace)
+	req, err := http.NewRequest(http.MethodGet, strings.Replace(n.url, "ws", "http", 1)+"/socket.io/?EIO=4&transport=polling", nil)
+	must(t, err)
+	req.Header.Set("Bad", "1")
+	res, err := http.DefaultClient.Do(req)
+	must(t, err)
+	_ = res.Body.Close()
+	if err := <-panics; res.StatusCode != http.StatusForbidden || err.Callback != "Engine.AllowRequest" || err.Value != "of the hook" {
+		t.Errorf("answered %s, reported %v", res.Status, err)
+	}
+	if n.Stats().Panics != 1 {
+		t.Error("it is not counted")
+	}
+	n.client(t).quiet()
+}

@@ -85,6 +85,11 @@ func NewServer(o Options) (*Server, error) {
 		}
 		s.adapter, s.ownsIt = a, true
 	}
+	if o.Engine.OnPanic == nil {
+		o.Engine.OnPanic = func(hook string, value any, stack []byte) {
+			s.reportPanic(&PanicError{Callback: "Engine." + hook, Value: value, Stack: stack})
+		}
+	}
 	var err error
 	if s.engine, err = engineio.NewServer(o.Engine, s.serve); err != nil {
 		return nil, errors.Join(err, s.closeAdapter())

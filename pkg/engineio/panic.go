@@ -1,0 +1,55 @@
+package engineio
+
+import (
+	"errors"
+	"net/http"
+	"runtime/debug"
+
+	"go.uber.org/zap"
+)
+
+// guard calls f, which calls a hook, and reports its panic. It reports whether there
+// was one.
+func (o *Options) guard(hook string, f func()) (panicked bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			panicked = true
+			o.panicked(hook, v, debug.Stack())
+		}
+	}()
+	f()
+	return false
+}
+
+// guardResponse is guard for hooks that may have written a response. What the client
+// has of it is unknown, so the request is aborted as net/http does it. A hook may
+// abort it by itself.
+func (o *Options) guardResponse(hook string, f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			if err, ok := v.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+				o.panicked(hook, v, debug.Stack())
+			}
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	f()
+}
+
+// panicked reports a panic of a hook.
+func (o *Options) panicked(hook string, value any, stack []byte) {
+	log := func(hook string, value any, stack []byte) {
+		o.Logger.Error("hook panicked", zap.String("hook", hook), zap.Any("panic", value), zap.ByteString("stack", stack))
+	}
+	if o.OnPanic == nil {
+		log(hook, value, stack)
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			log(hook, value, stack)
+			log("OnPanic", v, debug.Stack())
+		}
+	}()
+	o.OnPanic(hook, value, stack)
+}
