@@ -143,7 +143,8 @@ var clusterRows = map[int]func(*party){
 			if err := parent.Emit(ctx, "news", 1); err != nil {
 				p.Fatal(err)
 			}
-			if err := p.a.Of("/room-2").Emit(ctx, "end"); err != nil {
+			// Of on the other node would make this namespace live there as well.
+			if err := p.b.Of("/room-2").Emit(ctx, "end"); err != nil {
 				p.Fatal(err)
 			}
 			p.end()
