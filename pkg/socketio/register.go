@@ -16,16 +16,12 @@ var instead = map[string]string{
 	"disconnecting": "OnDisconnecting of the Socket", "connect_error": "Use, whose error refuses a client",
 }
 
-// reserved reports whether nobody may handle or send an event of this name to the
-// server. It is wider than packet.Reserved by the event that Node.js servers tell of
-// their clients: a client that sends it is mistaken.
-func reserved(event string) bool { return event == "connection" || packet.Reserved(event) }
-
 // checkHandler panics if a handler of an event would never be called, or is nil. Like
 // http.Handle it panics because the mistake is in the program.
 func checkHandler(method, event string, h Handler) {
 	call := fmt.Sprintf("%s(%q)", method, event)
-	if reserved(event) {
+	// Clients may send "connection", but its handler is meant for what OnConnect does.
+	if event == "connection" || packet.Reserved(event) {
 		panic(fmt.Sprintf("socketio: %s: use %s: the event is reserved", call, cmp.Or(instead[event], "another name")))
 	}
 	checkFunc(call, h)

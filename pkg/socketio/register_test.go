@@ -76,20 +76,6 @@ func refused(t *testing.T, what, prefix, part string, f func()) {
 	f()
 }
 
-// A client that sends the event "connection" breaks the protocol, as with other
-// reserved names: no handler can be meant by it.
-func TestReservedFromClient(t *testing.T) {
-	n := start(t, Options{})
-	told := make(chan error, 1)
-	n.OnConnect(func(s *Socket) { s.OnError(func(err error) { told <- err }) })
-	w := n.client(t)
-	w.write(`42["connection"]`)
-	if err := <-told; !strings.Contains(err.Error(), `reserved event name: "connection"`) {
-		t.Errorf("got error %v", err)
-	}
-	<-w.closed
-}
-
 // NewServer refuses options that cannot work, and says what to write instead.
 func TestRefusedOptions(t *testing.T) {
 	for want, o := range map[string]Options{

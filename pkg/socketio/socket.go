@@ -304,9 +304,6 @@ func (s *Socket) receive(p *packet.Packet) error {
 	if err != nil {
 		return err
 	}
-	if reserved(name) { // the decoder has refused the others
-		return fmt.Errorf("%w: %q", ErrReserved, name)
-	}
 	e := &Event{Name: name, Args: Args{raw, p.Attachments}, socket: s, ackID: p.ID}
 	srv.stats.eventsIn.Add(1)
 	e.size = len(p.Data)
