@@ -146,10 +146,14 @@ func (c *Conn) Transport() string {
 // Context is done when the connection is closed; its cause is a *[CloseError].
 func (c *Conn) Context() context.Context { return c.ctx }
 
-// Alive returns when the client last answered a ping, or connected.
+// Alive returns when the client last answered a ping, or connected. While the
+// connection is paused, and when it is resumed, the client counts as alive.
 func (c *Conn) Alive() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.paused.IsZero() {
+		return time.Now()
+	}
 	return c.alive
 }
 

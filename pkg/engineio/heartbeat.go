@@ -73,6 +73,7 @@ func (c *Conn) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paused = time.Time{}
+	c.alive = time.Now()
 	if c.closed == nil && (c.phase == phaseWaiting || c.phase == phaseExtended) {
 		c.arm(phaseWaiting, c.server.o.PingTimeout)
 	}

@@ -18,7 +18,8 @@ type ackOrder struct {
 	// partition. Positions that the feed has passed are removed by the next ack.
 	published []adapter.Position
 	held      []*heldAck // in the order of the calls of Ack
-	bytes     int        // of held
+	bytes     int        // what held takes in memory, about
+	gated     bool       // the gate holds an event that has no position
 	timer     *time.Timer
 	armed     bool   // timer is set
 	emptied   func() // called once, when nothing is held any more; or nil
@@ -67,7 +68,10 @@ func notePublished(ctx context.Context, by *Socket, target rooms.Target, r adapt
 	}
 }
 
-// published notes the position of an event if the socket will receive it.
+// published notes the position of an event that the socket will receive, as far as
+// is known now: until it is there, the socket may leave a named room that is
+// excepted, and get the event, or one that the first of several copies is for, and
+// get the next. So both are noted.
 func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if len(target.To) == 0 || target.To[0].Namespace != s.nsName {
 		return
@@ -77,31 +81,33 @@ func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if s.gone || !s.placed {
 		return
 	}
-	receives := func(to []rooms.Room) bool {
-		return rooms.Target{To: to, Except: target.Except}.Match(func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
+	now := func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) }
+	if slices.ContainsFunc(target.Except, func(r rooms.Room) bool { return r.Kind == rooms.Own && now(r) }) {
+		return
 	}
-	switch {
-	case len(r.Copies) == 0:
-		if receives(target.To) {
-			s.note(r.Cursor.At)
-		}
-	default:
-		for _, c := range r.Copies {
-			if receives(c.To) {
-				s.note(c.At)
-				return
-			}
+	if len(r.Copies) == 0 && slices.ContainsFunc(target.To, now) {
+		s.note(r.Cursor.At)
+	}
+	for _, c := range r.Copies {
+		if slices.ContainsFunc(c.To, now) {
+			s.note(c.At)
 		}
 	}
 }
 
-// note adds a position to those that the next ack waits for. s.mu is held.
-func (s *Socket) note(p adapter.Position) {
+// ordered returns the order of the socket's acks, and begins it. s.mu is held.
+func (s *Socket) ordered() *ackOrder {
 	o := s.order.Load()
 	if o == nil {
 		o = new(ackOrder)
 		s.order.Store(o)
 	}
+	return o
+}
+
+// note adds a position to those that the next ack waits for. s.mu is held.
+func (s *Socket) note(p adapter.Position) {
+	o := s.ordered()
 	for i, q := range o.published {
 		if q.Partition == p.Partition {
 			if q.Compare(p) < 0 {
@@ -121,7 +127,7 @@ func (s *Socket) queueAck(ps []*engineio.Packet) error {
 		return s.client.conn.Send(ps...)
 	}
 	s.mu.Lock()
-	idle := len(o.published) == 0 && len(o.held) == 0
+	idle := len(o.published) == 0 && len(o.held) == 0 && !o.gated
 	s.mu.Unlock()
 	if idle || !s.holdAck(o, ps) {
 		return s.client.conn.Send(ps...)
@@ -140,12 +146,12 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	if s.gone {
 		return false
 	}
-	gated := len(o.published) > 0 && s.gate.shut > 0 // it may hold them
+	gated := s.gate.shut > 0 && (o.gated || len(o.published) > 0) // it may hold them
 	o.published = slices.DeleteFunc(o.published, f.cursor.Covers)
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
 		return false
 	}
-	n := 0
+	n := eventOverhead
 	for _, p := range ps {
 		n += p.Len()
 	}
@@ -245,6 +251,9 @@ func (s *Socket) afterAcks(f func()) {
 // then sends the acks that waited for it. s.mu is held.
 func (s *Socket) openGate() {
 	s.gate.open(s.pass)
+	if o := s.order.Load(); o != nil && s.gate.shut == 0 {
+		o.gated = false
+	}
 	s.releaseAcks()
 }
 

@@ -324,8 +324,9 @@ func TestAckQueue(t *testing.T) {
 	}
 }
 
-// Of an event in several partitions a socket's acks wait for the copy in which the socket
-// is meant: the others may not come to its node at all.
+// Of an event in several partitions a socket's acks wait for the copies in which the socket
+// is meant: the others may not come to its node at all. Of two such copies the second is
+// delivered if the socket leaves the room of the first before that comes.
 func TestAckWaitsForItsOwnCopy(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -342,5 +343,79 @@ func TestAckWaitsForItsOwnCopy(t *testing.T) {
 	defer s.mu.Unlock()
 	if got := s.order.Load().published; len(got) != 1 || got[0] != copies[1].At {
 		t.Errorf("waits for %+v, want %+v", got, copies[1].At)
+	}
+	s.rooms.enter("c")
+	s.mu.Unlock()
+	s.published(rooms.Target{To: inNamed("/", []string{"a", "b", "c"})}, adapter.Receipt{Copies: copies})
+	s.mu.Lock()
+	s.rooms.cancel("c")
+	if got := s.order.Load().published; len(got) != 2 || got[1] != copies[2].At {
+		t.Errorf("waits for %+v, want %+v too", got, copies[2].At)
+	}
+}
+
+// An event of this node has no position, but the gate of the socket may hold it.
+func TestAckFollowsLocalEventThatIsHeld(t *testing.T) {
+	n := start(t, Options{AckTimeout: time.Hour})
+	acked := make(chan error, 1)
+	n.On("state", func(ctx context.Context, e *Event) error {
+		err := e.Socket().Self().Local().Emit(ctx, "state")
+		if err == nil {
+			err = e.Ack()
+		}
+		acked <- err
+		return err
+	})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	s.mu.Lock()
+	s.gate.shut++
+	s.mu.Unlock()
+	ack := w.ask(`["state"]`)
+	must(t, <-acked)
+	s.mu.Lock()
+	s.openGate()
+	s.mu.Unlock()
+	w.want(`["state"]`)
+	w.wantAck(ack)
+}
+
+// A handler may leave a room that the event excepted: then its client receives the event
+// if that comes later.
+func TestAckAfterLeavingAnExceptedRoom(t *testing.T) {
+	for way, leave := range map[string]func(context.Context, *testNode, *Socket) error{
+		"itself": func(ctx context.Context, _ *testNode, s *Socket) error { return s.Leave(ctx, "x") },
+		"by command": func(ctx context.Context, n *testNode, s *Socket) error {
+			return n.ToSocket(s.ID()).SocketsLeave(ctx, "x")
+		},
+	} {
+		t.Run(way, func(t *testing.T) {
+			n, feed := startDelayed(t, Options{AckTimeout: time.Hour})
+			joining(n.Namespace)
+			acked := make(chan error, 1)
+			n.On("state", func(ctx context.Context, e *Event) error {
+				emit := func() error { return n.Except("x").Emit(ctx, "state") }
+				err := emit()
+				if err == nil {
+					err = leave(ctx, n, e.Socket())
+				}
+				if err == nil && way == "by command" {
+					err = emit() // the command comes before it
+				}
+				if err == nil {
+					err = e.Ack()
+				}
+				acked <- err
+				return err
+			})
+			w := n.client(t)
+			w.call(`["join","x"]`)
+			release := feed.shut()
+			ack := w.ask(`["state"]`)
+			must(t, <-acked)
+			release()
+			w.want(`["state"]`)
+			w.wantAck(ack)
+		})
 	}
 }

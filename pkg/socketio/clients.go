@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -22,19 +23,21 @@ func (s *Server) recovers(namespace string, auth json.RawMessage, h *engineio.Ha
 	if choice, ok := choiceInQuery(h); ok {
 		return choice
 	}
+	if presentsPID(auth) {
+		return true
+	}
 	recovers := false
 	s.guard("Recovers", func() { recovers = s.opts.Recovers(namespace, h) })
 	return recovers
 }
 
-// choiceInAuth returns the choice that a CONNECT payload contains. A client that
-// presents a private ID can use one. Most payloads contain neither and are not
-// decoded.
+// choiceInAuth returns the choice that a CONNECT payload contains. Most payloads
+// contain none and are not decoded.
 func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
-	if !bytes.Contains(auth, []byte(`"recovery"`)) && !bytes.Contains(auth, []byte(`"pid"`)) {
+	if !bytes.Contains(auth, []byte(`"recovery"`)) {
 		return false, false
 	}
-	var choice struct{ Recovery, PID any }
+	var choice struct{ Recovery any }
 	if json.Unmarshal(auth, &choice) != nil {
 		return false, false
 	}
@@ -42,12 +45,21 @@ func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
 	case bool:
 		return r, true
 	case string:
-		if recovers, err := strconv.ParseBool(r); err == nil {
-			return recovers, true
-		}
+		recovers, err := strconv.ParseBool(r)
+		return recovers, err == nil
 	}
-	_, ok = choice.PID.(string)
-	return ok, ok
+	return false, false
+}
+
+// presentsPID reports whether a CONNECT payload contains a private ID. Its form is
+// checked, because applications have a pid of their own in the payload.
+func presentsPID(auth json.RawMessage) bool {
+	if !bytes.Contains(auth, []byte(`"pid"`)) {
+		return false
+	}
+	pid, _ := connectAuth(auth)
+	_, err := base64.RawURLEncoding.DecodeString(pid)
+	return err == nil && len(pid) == base64.RawURLEncoding.EncodedLen(idBytes)
 }
 
 // choiceInQuery returns the choice that the URL of the first request contains.
@@ -78,6 +90,8 @@ func IsJavaScriptClient(h *engineio.Handshake) bool {
 	native := strings.HasPrefix(agent, "okhttp/") // of React Native on Android
 	switch {
 	case strings.HasPrefix(agent, "Mozilla/"):
+		return true
+	case agent == "node" || agent == "undici": // fetch and WebSocket that are built into Node.js
 		return true
 	case transport == engineio.Polling:
 		// On iOS, React Native uses CFNetwork. Java's client uses okhttp too, but

@@ -154,6 +154,9 @@ func (s *Socket) offer(d *delivery) {
 		if s.gate.spilled && !spilled && !s.recovering {
 			s.cut(errQueueFull)
 		}
+		if d.local {
+			s.ordered().gated = true
+		}
 		return
 	}
 	if d.simple && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {

@@ -89,6 +89,17 @@ func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
 	return m.full
 }
 
+// hurry makes a reader that waits for space try again as soon as there is any below
+// the limit.
+func (m *mailbox) hurry(limit mailLimit) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full != nil {
+		m.full.below = mailLimit{limit.events - 1, limit.bytes - 1}
+		m.wakeIfSpace()
+	}
+}
+
 // retry makes a reader that waits for space try again.
 func (m *mailbox) retry() {
 	m.mu.Lock()
@@ -101,6 +112,13 @@ func (m *mailbox) wakeReader() {
 	if m.full != nil {
 		close(m.full.space)
 		m.full = nil
+	}
+}
+
+// wakeIfSpace wakes a reader for which there is space. m.mu is held.
+func (m *mailbox) wakeIfSpace() {
+	if m.full != nil && m.events <= m.full.below.events && m.bytes <= m.full.below.bytes {
+		m.wakeReader()
 	}
 }
 
@@ -141,9 +159,7 @@ func (m *mailbox) run() {
 			m.events--
 			m.bytes -= e.cost()
 		}
-		if m.full != nil && m.events <= m.full.below.events && m.bytes <= m.full.below.bytes {
-			m.wakeReader()
-		}
+		m.wakeIfSpace()
 		m.mu.Unlock()
 		next.do()
 	}

@@ -71,8 +71,10 @@ type Options struct {
 	// whichever is more. Bytes count what events take in memory: their payload, about
 	// 256 bytes each and 24 for each argument. One event may exceed the bytes.
 	//
-	// When a limit is reached the connection is not read until half of it is free, and
-	// the client is not cut for its silence meanwhile: see Engine.PauseTimeout. While
+	// When a limit is reached the connection is not read until half of it is free, or,
+	// after a quarter of Engine.PauseTimeout, until one more event has been handled. The
+	// client is not cut for its silence meanwhile, unless no event has been handled for
+	// as long as Engine.PauseTimeout. While
 	// the server waits for an ack of the client reading goes on up to twice the limits,
 	// because the ack comes behind the events.
 	MailboxEvents int
@@ -118,6 +120,7 @@ const (
 	defaultMaxPayload     = 1_000_000
 	defaultPingInterval   = 25 * time.Second
 	defaultPingTimeout    = 20 * time.Second
+	defaultPauseTimeout   = 2 * time.Minute
 	defaultQueueBytes     = 1 << 20
 	defaultMailboxEvents  = 2048
 	defaultMailboxBytes   = 1 << 20
@@ -163,6 +166,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Engine.PingTimeout == 0 {
 		o.Engine.PingTimeout = defaultPingTimeout
+	}
+	if o.Engine.PauseTimeout == 0 {
+		o.Engine.PauseTimeout = defaultPauseTimeout
 	}
 	if o.Engine.SendQueueBytes == 0 {
 		o.Engine.SendQueueBytes = defaultQueueBytes

@@ -26,12 +26,19 @@ func (s *Socket) accept(e *Event) error {
 // the heartbeat does not count the client as silent. Where the server waits for an ack
 // of the client, which comes behind its events, the reader goes on up to twice the
 // limit: a handler that waits for an ack must not wait for itself.
+//
+// Reading goes on when half of the limit is free. If that takes long, one event is
+// enough, for slow handlers are not stuck: only where none returns the pause becomes
+// too long.
 func (s *Socket) park(e *Event, full *fullMail) error {
 	c := s.client
 	c.parked.Store(&s.mail) // before acks are looked for: see Socket.ask
 	c.conn.Pause()
 	defer c.parked.Store(nil)
 	defer c.conn.Resume()
+	long := time.NewTimer(c.srv.opts.Engine.PauseTimeout / 4)
+	defer long.Stop()
+	hurry := false
 	for told := false; full != nil; {
 		limit := c.srv.opts.mailLimit()
 		if c.awaitsAck() {
@@ -45,8 +52,13 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 			s.tellFull(full.limit)
 			told = true
 		}
+		if hurry {
+			s.mail.hurry(limit)
+		}
 		select {
 		case <-full.space:
+		case <-long.C:
+			hurry = true
 		case <-c.conn.Context().Done():
 			if errors.Is(context.Cause(c.conn.Context()), engineio.ErrPaused) {
 				s.tellFull(limitPause)
@@ -61,7 +73,11 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 func (s *Socket) tellFull(limit string) {
 	srv := s.client.srv
 	srv.stats.mailboxFull.add(limit)
-	if !srv.fullLogs.allow(time.Now()) {
+	logs := &srv.fullLogs
+	if limit == limitPause {
+		logs = &srv.pauseLogs // others' full mailboxes must not hide it
+	}
+	if !logs.allow(time.Now()) {
 		return
 	}
 	limits := srv.opts.mailLimit()

@@ -280,3 +280,53 @@ func (n *testNode) poll(t *testing.T) (post func(body string)) {
 	})
 	return post
 }
+
+// Handlers that are slow, but return, do not get their client cut, however long half of
+// the mailbox takes them.
+func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
+	const events = 120
+	o := Options{MailboxEvents: 80}
+	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, 100*time.Millisecond, 200*time.Millisecond
+	n := start(t, o)
+	handled := make(chan int, events)
+	n.On("e", func(_ context.Context, e *Event) error {
+		time.Sleep(10 * time.Millisecond) // half of the mailbox takes twice the pause
+		var i int
+		err := e.Arg(0, &i)
+		handled <- i
+		return err
+	})
+	w := n.client(t)
+	for i := range events {
+		w.write(fmt.Sprintf(`42["e",%d]`, i))
+	}
+	for i := range events {
+		select {
+		case got := <-handled:
+			if got != i {
+				t.Fatalf("handled %d, want %d", got, i)
+			}
+		case <-w.closed:
+			t.Fatalf("closed at event %d: %v", i, n.Stats().MailboxFull)
+		}
+	}
+	if full := n.Stats().MailboxFull; full["events"] == 0 || full["pause"] > 0 {
+		t.Errorf("full: %v", full)
+	}
+}
+
+// While reading is paused the session is kept, although the client's answers are not read.
+func TestSessionIsKeptDuringAPause(t *testing.T) {
+	n, release, _ := busy(t, Options{MailboxEvents: 10})
+	w := n.client(t)
+	for i := range 30 {
+		w.write(fmt.Sprintf(`42["e",%d]`, i))
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	n.pings(t, 5)
+	conn := n.Socket(w.sid).client.conn
+	if silent := time.Since(conn.Alive()); silent > 50*time.Millisecond {
+		t.Errorf("counts as silent for %v", silent)
+	}
+	release()
+}

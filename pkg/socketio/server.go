@@ -27,19 +27,20 @@ import (
 type Server struct {
 	*Namespace
 
-	opts     Options
-	log      *zap.Logger
-	engine   *engineio.Server
-	files    http.Handler // the client's files; nil for none
-	adapter  adapter.Adapter
-	ownsIt   bool // the adapter was made here
-	sessions session.Store
-	offsets  offsets
-	feed     feed
-	owned    ownership // the sessions that this node serves
-	asked    questions // by this node, waiting for answers
-	stats    counters
-	fullLogs logLimit // of mailboxes
+	opts      Options
+	log       *zap.Logger
+	engine    *engineio.Server
+	files     http.Handler // the client's files; nil for none
+	adapter   adapter.Adapter
+	ownsIt    bool // the adapter was made here
+	sessions  session.Store
+	offsets   offsets
+	feed      feed
+	owned     ownership // the sessions that this node serves
+	asked     questions // by this node, waiting for answers
+	stats     counters
+	fullLogs  logLimit // of mailboxes
+	pauseLogs logLimit // of connections that were closed for it
 	// retryDelay is how long a connection with other sockets stays open, at least,
 	// after a CONNECT was postponed; at most twice as long.
 	retryDelay time.Duration
@@ -176,9 +177,12 @@ func (s *Server) closeAdapter() error {
 	return nil
 }
 
+// idBytes is how random the ids of newID are.
+const idBytes = 15
+
 // newID returns 20 random characters, for socket ids, private ids and questions.
 func newID() string {
-	var b [15]byte
+	var b [idBytes]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
