@@ -1,6 +1,10 @@
 package socketio
 
-import "github.com/rejoin-io/rejoin/pkg/adapter"
+import (
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
 
 // A gate stands between the feed and one socket. It is shut while something is
 // under way that decides what the socket may get: its first save, a join, a
@@ -77,29 +81,53 @@ func (g *gate) discard(end adapter.Cursor) {
 	g.floor = end
 }
 
-// insert puts what was read into its places among what is held. What is held
-// already is not put in again, but may be for more rooms than was known.
-func (g *gate) insert(missed []*delivery) {
+// insert puts what was read after a cursor into its places among what is held: an
+// event whose cursor covers it comes behind it. What is held already is not put in
+// again, but may be for more rooms than was known. Only within a partition are
+// positions in order, so each has a queue; and the cursors of what is put in are made
+// here, for they must cover what comes before, and nothing that comes later.
+func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 	if len(missed) == 0 {
 		return
 	}
+	var queues [][]*delivery
+	for _, m := range missed {
+		i := slices.IndexFunc(queues, func(q []*delivery) bool {
+			return q[0].ev.Position.Partition == m.ev.Position.Partition
+		})
+		if i < 0 {
+			i, queues = len(queues), append(queues, nil)
+		}
+		queues[i] = append(queues[i], m)
+	}
 	merged := make([]*delivery, 0, len(g.held)+len(missed))
+	put := func(m *delivery) {
+		after = adapter.NewProgress(after).To(m.ev.Position)
+		m.ev.Cursor, m.cursor = after, after
+		merged = append(merged, m)
+		g.bytes += m.size()
+	}
 	for _, h := range g.held {
-		for len(missed) > 0 && missed[0].ev.Position.Compare(h.ev.Position) <= 0 {
-			if h.local || missed[0].ev.Position != h.ev.Position {
-				merged = append(merged, missed[0])
-				g.bytes += missed[0].size()
-			} else {
-				h = h.with(missed[0])
+		for i, q := range queues {
+			for len(q) > 0 && h.cursor.Covers(q[0].ev.Position) {
+				if h.local || q[0].ev.Position != h.ev.Position {
+					put(q[0])
+				} else {
+					h = h.with(q[0])
+				}
+				q = q[1:]
 			}
-			missed = missed[1:]
+			queues[i] = q
 		}
 		merged = append(merged, h)
+		after = h.cursor
 	}
-	for _, d := range missed {
-		g.bytes += d.size()
+	for _, q := range queues {
+		for _, m := range q {
+			put(m)
+		}
 	}
-	g.held = append(merged, missed...)
+	g.held = merged
 }
 
 // replayed reports whether a stored event was part of the replay, for the feed may

@@ -145,7 +145,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *adapter.
 	}
 	if err == nil {
 		s.mu.Lock()
-		s.gate.insert(missed)
+		s.gate.insert(missed, at)
 		for _, name := range names {
 			s.rooms.confirm(name, at)
 		}
@@ -197,7 +197,11 @@ func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cur
 	s.mu.Lock()
 	s.expect(m, max(len(r.Copies), 1))
 	s.mu.Unlock()
-	end := after.Max(r.Cursor)
+	progress := adapter.NewProgress(after) // in each partition up to the marker: later events are still to come
+	end := progress.To(r.Cursor.At)
+	for _, c := range r.Copies {
+		end = progress.To(c.At)
+	}
 	select {
 	case <-m.came:
 	case <-s.ctx.Done():

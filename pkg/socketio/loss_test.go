@@ -164,13 +164,14 @@ func TestInsertUnitesRooms(t *testing.T) {
 	at := func(ms uint64, name string) *delivery {
 		return n.newDelivery(&adapter.Event{
 			Stored: true, Position: adapter.Position{Ms: ms}, Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", name)}},
+			Cursor: adapter.NewCursor("E", 0, []adapter.Position{{Ms: ms}}),
 		})
 	}
 	g := gate{shut: 1}
 	for _, d := range []*delivery{at(1, "r"), at(3, "r")} {
 		g.hold(d, 1<<20)
 	}
-	g.insert([]*delivery{at(2, "s"), at(3, "s")})
+	g.insert([]*delivery{at(2, "s"), at(3, "s")}, adapter.NewCursor("E", 0, []adapter.Position{{}}))
 	got := ""
 	for _, d := range g.held {
 		for _, r := range d.ev.Target.To {
@@ -178,6 +179,37 @@ func TestInsertUnitesRooms(t *testing.T) {
 		}
 	}
 	if want := "1r 2s 3r 3s "; got != want {
+		t.Errorf("held: %s, want %s", got, want)
+	}
+}
+
+// Between partitions positions are in no order: events come as the cursors of what is
+// held say, none comes twice, and each cursor covers what comes before and no more.
+func TestInsertAcrossPartitions(t *testing.T) {
+	n := start(t, Options{})
+	at := func(ms uint64, partition uint16, name string) *delivery {
+		return n.newDelivery(&adapter.Event{
+			Stored: true, Position: adapter.Position{Ms: ms, Partition: partition},
+			Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", name)}},
+		})
+	}
+	zero := adapter.NewCursor("E", 0, []adapter.Position{{}, {Partition: 1}})
+	feed := adapter.NewProgress(zero)
+	g := gate{shut: 1}
+	for _, d := range []*delivery{at(50, 0, "r"), at(10, 1, "r"), at(60, 0, "r"), at(30, 1, "r")} {
+		d.ev.Cursor = feed.To(d.ev.Position)
+		d.cursor = d.ev.Cursor
+		g.hold(d, 1<<20)
+	}
+	g.insert([]*delivery{at(10, 1, "s"), at(20, 1, "s"), at(55, 0, "s"), at(70, 0, "s")}, zero)
+	got, seen := "", adapter.NewProgress(zero)
+	for _, d := range g.held {
+		got += fmt.Sprint(d.ev.Position.Partition, ":", d.ev.Position.Ms, " ")
+		if want := seen.To(d.ev.Position); d.cursor != want {
+			t.Errorf("%d has cursor %v, want %v", d.ev.Position.Ms, d.cursor, want)
+		}
+	}
+	if want := "0:50 1:10 0:55 0:60 1:20 1:30 0:70 "; got != want {
 		t.Errorf("held: %s, want %s", got, want)
 	}
 }
