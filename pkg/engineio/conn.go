@@ -54,6 +54,8 @@ type Conn struct {
 	due    time.Time
 	alive  time.Time
 	paused time.Time // since when it is not read; zero if it is
+
+	resumed bool // after a pause, until the peer has answered a ping
 }
 
 // A transport carries a connection's packets. Its methods are called with the

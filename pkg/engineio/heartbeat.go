@@ -73,7 +73,7 @@ func (c *Conn) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paused = time.Time{}
-	c.alive = time.Now()
+	c.alive, c.resumed = time.Now(), true
 	if c.closed == nil && (c.phase == phaseWaiting || c.phase == phaseExtended) {
 		c.arm(phaseWaiting, c.server.o.PingTimeout)
 	}
@@ -109,11 +109,12 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 		return &CloseError{Reason: TransportError, Err: errClientPing}
 	case kind == typePong:
 		if c.phase == phaseWaiting || c.phase == phaseExtended {
-			c.alive = time.Now()
+			c.alive, c.resumed = time.Now(), false
 			c.arm(phaseIdle, c.server.o.PingInterval)
 		}
-	case c.phase == phaseWaiting:
-		// The pong may be stuck behind a large message that is still on its way.
+	case c.phase == phaseWaiting, c.phase == phaseExtended && c.resumed:
+		// The pong may lie behind all that was not read in a pause. Otherwise it
+		// happens once: the pong may be stuck behind a large message that is still on its way.
 		c.arm(phaseExtended, c.server.o.PingTimeout)
 	}
 	return nil

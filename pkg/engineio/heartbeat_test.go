@@ -102,6 +102,24 @@ func TestHeartbeat(t *testing.T) {
 			after(time.Hour)
 		}, "25s 2", "1m0s ping timeout")
 	})
+	t.Run("after a pause as often as they come", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(30 * time.Second)
+			c.Pause()
+			after(10 * time.Second)
+			c.Resume() // at 40 s; the pong lies behind what was not read
+			for range 3 {
+				after(15 * time.Second)
+				c.hear(typeMessage, 1, nil)
+			}
+			c.hear(typePong, 1, nil) // at 85 s
+			after(40 * time.Second)
+			c.hear(typeMessage, 1, nil)
+			after(10 * time.Second)
+			c.hear(typeMessage, 1, nil)
+			after(time.Hour)
+		}, "25s 2", "1m50s 2", "2m25s ping timeout")
+	})
 	t.Run("and once more with the next ping", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
 			after(40 * time.Second)
