@@ -29,7 +29,7 @@
 //
 // Registering a nil function, or a handler of an event that would never be called,
 // panics, as http.Handle does: connect, connection, disconnect, disconnecting,
-// connect_error, newListener and removeListener are not events of clients. The message
+// connect_error, newListener and removeListener. The message
 // names the method to use instead, such as OnConnect or [Socket.OnDisconnect].
 //
 // Functions that the application registers are called without any lock of this

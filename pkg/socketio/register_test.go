@@ -76,6 +76,20 @@ func refused(t *testing.T, what, prefix, part string, f func()) {
 	f()
 }
 
+// A client may send the event "connection", as the protocol has it. Only OnAny sees it.
+func TestConnectionFromClient(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	seen := make(chan string, 2)
+	n.OnAny(func(_ context.Context, e *Event) error { seen <- e.Name; return nil })
+	w := n.client(t)
+	w.write(`42["connection"]`)
+	if got := <-seen; got != "connection" {
+		t.Errorf("saw %q", got)
+	}
+	w.quiet()
+}
+
 // NewServer refuses options that cannot work, and says what to write instead.
 func TestRefusedOptions(t *testing.T) {
 	for want, o := range map[string]Options{
