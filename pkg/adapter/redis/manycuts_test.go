@@ -139,8 +139,8 @@ func TestManyRoomsUnderCuts(t *testing.T) {
 	}
 }
 
-// Where the lists of an event are gone before its copies, a replay is refused, and a
-// catch-up is a loss.
+// Where the lists of an event are gone before its copies, which an active room keeps
+// for longer, a replay is refused, a catch-up is a loss, and a history ends there.
 func TestLostListsAreARefusal(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
@@ -169,9 +169,13 @@ func TestLostListsAreARefusal(t *testing.T) {
 	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("t"): other}, end) {
 		t.Errorf("Replay of another room: %v", err)
 	}
-	if _, _, err := a.History(deadline(t), r, adapter.Cursor{}, 5); !errors.Is(err, adapter.ErrTrimmed) {
-		t.Errorf("History: %v", err)
+	newer := publish(t, b, event("newer", r))
+	kept, more, err := a.History(deadline(t), r, adapter.Cursor{}, 5)
+	if err != nil || more || len(kept) != 1 || kept[0].Position != newer.At {
+		t.Errorf("History: %v, %v, %v, want the newer event only", kept, more, err)
 	}
 	fill()
 	expectRoomsLost(t, a, r)
+	publish(t, b, event("next", r))
+	expect(t, a, "next")
 }

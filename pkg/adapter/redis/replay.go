@@ -108,7 +108,8 @@ func eventSize(e *adapter.Event) int {
 }
 
 // recent returns up to limit of a room's newest events before a position, and
-// whether older ones are kept. The zero position is after all.
+// whether older ones are kept. The zero position is after all. What precedes an
+// event without its lists is not kept.
 func (p *partition) recent(ctx context.Context, epoch, name string, before adapter.Position, limit int) (events []*adapter.Event, more bool, err error) {
 	end := "+"
 	if before.Ms > 0 {
@@ -131,8 +132,14 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 	if err := p.readLists(ctx, epoch, []*backlog{b}); err != nil {
 		return nil, false, err
 	}
+	events = b.events
 	for _, bad := range b.broken {
-		return nil, false, bad.err
+		if !errors.Is(bad.err, adapter.ErrTrimmed) {
+			return nil, false, bad.err
+		}
+		// An active room keeps its events for longer than lists are kept.
+		events = slices.DeleteFunc(events, func(e *adapter.Event) bool { return e.Position.Compare(bad.at) <= 0 })
+		more = false
 	}
-	return b.events, more, nil
+	return events, more, nil
 }
