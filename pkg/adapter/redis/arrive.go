@@ -113,7 +113,7 @@ func (g *generation) begins(to []rooms.Room, at adapter.Position, payload string
 		e = &adapter.Event{Target: rooms.Target{To: to}}
 	}
 	e.Position = at
-	c.event, c.err, c.size = e, err, eventOverhead+len(payload)
+	c.event, c.err, c.size = e, err, eventOverhead+len(payload)+listsSize(e)
 }
 
 // passed is called when Redis has answered a PING: what it sent before has arrived.

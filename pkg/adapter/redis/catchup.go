@@ -167,7 +167,7 @@ func (g *generation) release(missed missed, end adapter.Position, trimmed error,
 			}
 			continue
 		}
-		p.feed.Put(fed{event: e}, eventOverhead+len(e.Data))
+		p.feed.Put(fed{event: e}, eventSize(e)+listsSize(e))
 		p.tail = e.Position
 		repaired++
 	}

@@ -179,3 +179,25 @@ func TestLostListsAreARefusal(t *testing.T) {
 	publish(t, b, event("next", r))
 	expect(t, a, "next")
 }
+
+// What events say of rooms counts against the feed's limit in bytes: what exceeds it
+// waits in Redis.
+func TestListsCountInTheFeed(t *testing.T) {
+	const events = feedBytes/(adapter.MaxRooms*roomSize) + 20
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	r, s := room("r"), room("s")
+	subscribe(t, a, r, s)
+	e := event("", r, s)
+	for i := range adapter.MaxRooms - 2 {
+		e.Target.Except = append(e.Target.Except, room(fmt.Sprint("spared ", i)))
+	}
+	for i := range events {
+		e.Data = []byte(fmt.Sprint(i))
+		publish(t, a, e)
+	}
+	eventually(t, "the feed is full", func() bool { return a.Stats().Gaps > 0 })
+	for i := range events {
+		expect(t, a, fmt.Sprint(i))
+	}
+}

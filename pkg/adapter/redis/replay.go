@@ -50,7 +50,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			names = append(names, name)
 		}
 	}
-	bytes := 0
+	bytes, listed := 0, make(map[adapter.Position]bool)
 	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
@@ -75,6 +75,10 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 				return all, err
 			}
 			for _, e := range events {
+				if size := listsSize(e); size > 0 && !listed[e.Position] { // which its copies share
+					listed[e.Position] = true
+					bytes += size
+				}
 				if bytes += eventSize(e); bytes > replayBytes {
 					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, replayBytes)
 				}
@@ -105,6 +109,15 @@ func eventSize(e *adapter.Event) int {
 		size += len(a)
 	}
 	return size
+}
+
+// listsSize is what the lists of an event cost in memory, about.
+func listsSize(e *adapter.Event) int {
+	n := len(e.Target.Except)
+	for _, c := range e.Earlier {
+		n += len(c.To)
+	}
+	return n * roomSize
 }
 
 // recent returns up to limit of a room's newest events before a position, and
