@@ -265,3 +265,39 @@ func TestGapOlderThanBacklogsIsALoss(t *testing.T) {
 		})
 	}
 }
+
+// An event that can't be decoded and arrives while its node catches up, after what
+// the catch-up reads, is a gap in its room.
+func TestUndecodableDuringCatchUp(t *testing.T) {
+	var armed atomic.Bool
+	fixed, release := make(chan struct{}), make(chan struct{})
+	testEndFixed = func(p *partition) {
+		if p.node == "a" && armed.CompareAndSwap(true, false) {
+			close(fixed)
+			select {
+			case <-release:
+			case <-p.ctx.Done():
+			}
+		}
+	}
+	t.Cleanup(func() { testEndFixed = nil }) // when the nodes are closed
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a, b := start(t, relay.url(), "a", Options{}), start(t, server.URL(), "b", Options{})
+	r, s := room("r"), room("s")
+	subscribe(t, a, r, s)
+	armed.Store(true)
+	relay.cut(subscriber)
+	<-fixed
+	foreign(t, b, []byte{version + 1, 1, 2, 3}, r)
+	publish(t, b, event("behind it", s))
+	p := a.partitions[0]
+	eventually(t, "both have arrived", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.gen != nil && len(p.gen.held) > 0
+	})
+	close(release)
+	expectRoomsLost(t, a, r)
+	expect(t, a, "behind it")
+}
