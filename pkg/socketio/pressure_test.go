@@ -193,6 +193,13 @@ func TestPauseIsBounded(t *testing.T) {
 	o.Engine.PauseTimeout = 100 * time.Millisecond
 	n, _, _ := busy(t, o)
 	w := n.client(t)
+	w.write(`42["e",0]`)
+	mail := &n.Socket(w.sid).mail
+	eventually(t, "a handler runs", func() bool {
+		mail.mu.Lock()
+		defer mail.mu.Unlock()
+		return n.Stats().EventsIn == 1 && mail.running && mail.events == 0
+	})
 	for range 20 {
 		w.write(`42["e",0]`)
 	}
