@@ -140,11 +140,66 @@ func TestClaimThatComesToNothing(t *testing.T) {
 	}
 }
 
+// A former socket that learns of a claim from the store, before the claim is answered,
+// is told as well if the claim comes to nothing; and a claim that learns of a later one
+// in this way leaves that to it.
+func TestClaimThatComesToNothingBeforeItIsAnswered(t *testing.T) {
+	for _, claims := range []int{1, 2} {
+		t.Run(fmt.Sprint(claims, " claims"), func(t *testing.T) {
+			c := newCluster(adapter.MemoryOptions{})
+			n, hold := c.holdingNode(t, "a", 10)
+			told := make(chan string, 10)
+			n.OnConnect(func(s *Socket) { s.OnDisconnect(func(Reason) { told <- s.ID() }) })
+			a := n.client(t)
+			hold.answer = []chan struct{}{make(chan struct{}), make(chan struct{})}
+			hold.delayed.Store(true)
+			hold.subscriptions.Store(true)
+			var all []*wire
+			for range claims {
+				b := n.dial(t)
+				b.write(fmt.Sprintf(`40{"pid":%q}`, a.pid))
+				<-hold.reached // executed, not answered
+				all = append(all, b)
+			}
+			a.cut() // its node learns from the store that the client has moved
+			eventually(t, "the socket has ended", func() bool { return n.Len() == 0 })
+			for i, b := range all {
+				close(hold.answer[i])
+				<-hold.reached // subscribes
+				b.cut()
+				eventually(t, "the claim has ended", func() bool {
+					n.owned.mu.Lock()
+					defer n.owned.mu.Unlock()
+					return n.owned.served[a.pid] == nil
+				})
+			}
+			select {
+			case id := <-told:
+				if id != a.sid {
+					t.Errorf("OnDisconnect of %s, want %s", id, a.sid)
+				}
+			case <-time.After(patience):
+				t.Fatal("OnDisconnect was not called")
+			}
+			hold.subscriptions.Store(false)
+			hold.delayed.Store(false)
+			if back := n.back(t, a); back.sid != a.sid {
+				t.Errorf("not recovered: %v", n.Stats().Recoveries)
+			}
+			if len(told) > 0 {
+				t.Errorf("OnDisconnect of %s again", <-told)
+			}
+		})
+	}
+}
+
 // A hold is what its node does not get an answer to.
 type hold struct {
 	session.Store
 	adapter.Adapter
 	claims, subscriptions atomic.Bool
+	delayed               atomic.Bool // claims wait for answer, in the order of their fences
+	answer                []chan struct{}
 	reached               chan struct{}
 }
 
@@ -167,6 +222,10 @@ func (h *hold) Claim(ctx context.Context, pid, by string, ttl time.Duration, che
 	claimed, former, err := h.Store.Claim(ctx, pid, by, ttl, check)
 	if err == nil && h.claims.Load() {
 		return session.Session{}, "", h.wait(ctx)
+	}
+	if err == nil && h.delayed.Load() {
+		h.reached <- struct{}{}
+		<-h.answer[claimed.Fence-2]
 	}
 	return claimed, former, err
 }

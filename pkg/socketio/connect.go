@@ -65,7 +65,6 @@ func (s *Socket) postpone(cause error) {
 	s.gone = true
 	s.mu.Unlock()
 	s.unplace()
-	srv.owned.leave(s)
 	s.client.detach(s)
 	s.cancel(cause)
 	defer s.withdraw()
@@ -135,7 +134,7 @@ func (s *Socket) begin(ctx context.Context) error {
 		if err := srv.sessions.Create(ctx, snapshot, srv.opts.sessionLife()); err != nil {
 			return err
 		}
-		srv.owned.enter(s) // nobody else knows the pid yet
+		srv.owned.enter(s, true) // nobody else knows the pid yet
 	}
 	s.mu.Lock()
 	err = s.answerConnect()

@@ -75,6 +75,9 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	srv.owned.leave(s)
 	s.ns.remove(s, s.ID())
 	s.mu.Lock()
+	if !moved {
+		s.onLeaving = nil // have been called
+	}
 	moved = moved || s.moved // since it was looked at
 	s.connected = false
 	if s.ended != nil {

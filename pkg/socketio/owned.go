@@ -69,7 +69,9 @@ func (o *ownership) claim(pid string) (done func()) {
 
 // enter makes a socket the one that serves its session, and evicts the one that did.
 // It returns false if a later claim is known: then the socket must not be connected.
-func (o *ownership) enter(s *Socket) bool {
+// here says that the former owner is this node, whose socket may have learned of the
+// claim from the store already.
+func (o *ownership) enter(s *Socket, here bool) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if c := o.claims[s.pid]; c != nil {
@@ -82,6 +84,11 @@ func (o *ownership) enter(s *Socket) bool {
 	o.served[s.pid] = s
 	if former != nil {
 		former.evict()
+	} else if here {
+		former = o.evicted[s.pid]
+		delete(o.evicted, s.pid)
+	}
+	if former != nil {
 		s.succeed(predecessor{socket: former})
 	}
 	return true

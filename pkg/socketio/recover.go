@@ -174,7 +174,7 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 	if former != self && former != "" {
 		s.succeed(predecessor{node: former, claim: session.Ref{PID: pid, Fence: claimed.Fence}})
 	}
-	entered := srv.owned.enter(s)
+	entered := srv.owned.enter(s, former == self)
 	if former != self { // also if it was not entered: the winner tells only this node
 		srv.tellEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
 	}
@@ -211,15 +211,17 @@ func (s *Socket) assume(claimed session.Session) error {
 func (s *Socket) resign(ctx context.Context) {
 	srv := s.ns.srv
 	s.unplace()
-	srv.owned.leave(s)
 	s.mu.Lock()
 	ref := session.Ref{PID: s.pid, Fence: s.fence}
+	s.mu.Unlock()
+	s.dropRefused(ctx, ref)
+	srv.owned.leave(s)
+	s.mu.Lock()
 	s.pid, s.fence, s.epoch, s.data, s.rooms = "", 0, "", nil, memberships{}
 	s.id = newID()
 	s.recovering = false
 	s.gate = gate{}
 	s.mu.Unlock()
-	s.dropRefused(ctx, ref)
 }
 
 // rejoin subscribes the rooms, fixes the end of the replay and reads what was

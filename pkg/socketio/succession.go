@@ -48,14 +48,18 @@ func (s *Socket) disown() {
 }
 
 // withdraw ends the claim of a socket that was not connected, unless there is a later
-// one. The client has the whole window from now.
+// one, which becomes responsible for what this one has evicted. The client has the
+// whole window from now.
 func (s *Socket) withdraw() {
 	s.mu.Lock()
 	owes := s.former != nil && !s.moved
 	s.mu.Unlock()
-	if owes && !s.endSession(TransportClose) {
+	if owes && s.endSession(TransportClose) {
+		s.overtaken() // the later claim may not have been answered yet
+	} else if owes {
 		s.abandon()
 	}
+	s.client.srv.owned.leave(s)
 }
 
 // reportMoved reports the disconnect that finish has kept silent about. It runs in
@@ -111,7 +115,8 @@ func (s *Socket) dropRefused(ctx context.Context, ref session.Ref) {
 	srv := s.ns.srv
 	err := srv.sessions.Drop(ctx, ref)
 	if errors.Is(err, session.ErrFenced) {
-		return // a later claim has it
+		s.overtaken()
+		return
 	}
 	if err != nil {
 		srv.log.Warn("a refused session could not be dropped; it ends by itself", zap.Error(err))
