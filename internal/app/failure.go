@@ -41,7 +41,7 @@ type failureReply struct {
 	OK      bool   `json:"ok"`
 	Code    code   `json:"code"`
 	Message string `json:"message"`
-	// MayHave: what was asked for may have been done all the same.
+	// MayHave: the requested operation may have completed.
 	MayHave bool `json:"mayHaveHappened,omitempty"`
 }
 

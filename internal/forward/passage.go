@@ -156,7 +156,7 @@ func answered(res *http.Response, node string) error {
 	case reason != "":
 		return fmt.Errorf("forward: node %s has refused the request as %s", node, reason)
 	case from != node:
-		return fmt.Errorf("%w: not %s has answered, but %q (%s)", errNotOwner, node, from, res.Status)
+		return fmt.Errorf("%w: want %s, got an answer of %q (%s)", errNotOwner, node, from, res.Status)
 	}
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Proxies are the proxies in front of a node whose headers say who their client is
-// and what it requested.
+// Proxies are the proxies in front of a node whose headers contain the client's address
+// and the host and scheme that it requested.
 type Proxies struct {
 	// Networks are those of the proxies. Headers of other peers are ignored.
 	Networks []netip.Prefix

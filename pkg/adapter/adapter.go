@@ -75,7 +75,7 @@ const (
 type Event struct {
 	// Target says for whom the event is. All its rooms lie in one namespace. On an
 	// event from Next, Target.To holds only those of the rooms that the node is
-	// subscribed to, from Replay those that were asked for, and from History the one
+	// subscribed to, from Replay those requested, and from History the one
 	// room; it may hold more, and repeats. That is enough for [Event.For].
 	Target rooms.Target
 	// Stored events enter the backlog of each room of Target.To.

@@ -106,7 +106,7 @@ func (s *Server) shed(budget int64) {
 }
 
 // unload cuts the connection. Its queue counts no more: a writer that has some of
-// it returns at once. c.mu is held.
+// it returns immediately. c.mu is held.
 func (c *Conn) unload() {
 	if c.closed == nil {
 		c.server.counts.budgetCuts.Add(1)

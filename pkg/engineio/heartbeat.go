@@ -58,7 +58,7 @@ func (c *Conn) expire(now time.Time) {
 // handled first. Until Resume the peer's silence does not close the connection: it may
 // have answered, and that is not read. Pings go on. A connection that is paused for
 // longer than [Options.PauseTimeout] is closed with [TransportError] wrapping
-// [ErrPaused], so that a peer that is gone is found. Pauses do not nest.
+// [ErrPaused], so that a dead peer is detected. Pauses do not nest.
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

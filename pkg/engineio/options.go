@@ -81,9 +81,9 @@ type Options struct {
 	// server. A middleware in front of the server that knows better, such as one
 	// that trusts the headers of a proxy, sets Host and URL.Scheme of the request.
 	Origins []string
-	// AllowOrigin is none. It is asked about requests whose origin is neither the
-	// server's own nor listed, also "null", several times for one request. It must
-	// be fast.
+	// AllowOrigin is optional. It decides about requests whose origin is neither the
+	// server's own nor listed, including "null". It is called several times for one
+	// request, concurrently for several, and must not block.
 	AllowOrigin func(r *http.Request, origin string) bool
 	// AllowRequest is asked for each new session, not for the later requests of
 	// one. The text of its error is sent to the client.
@@ -106,7 +106,7 @@ type Options struct {
 	// of a session, Headers those of all responses of sessions and of the 101.
 	InitialHeaders, Headers func(h http.Header, r *http.Request)
 	// Use lists middlewares, the outermost first, that each request passes through.
-	// One that wraps the ResponseWriter must let it be unwrapped, or it prevents
+	// One that wraps the ResponseWriter must have an Unwrap method, or it prevents
 	// upgrades.
 	Use []func(http.Handler) http.Handler
 	// HTTPCompressionThreshold is 1024: the size in bytes from which on polling
@@ -133,7 +133,7 @@ type Options struct {
 	// headers the response has already; the body of a POST is in memory, bounded by
 	// MaxPayload, and GetBody returns it again; no other has one. nil forwards nothing.
 	Forward func(w http.ResponseWriter, r *http.Request, owner string) error
-	// OnPanic is none: panics of hooks are logged. It is called instead, with the
+	// OnPanic is optional: nil logs panics of hooks. It is called instead, with the
 	// name of the hook, such as "Admit", the value of the panic and the stack. The hook
 	// "serve" is the function given to [NewServer]. It must not block.
 	OnPanic func(hook string, value any, stack []byte)

@@ -38,7 +38,7 @@ func (f *files) configure(c *tls.Config) error {
 	case c == nil:
 		return errors.New("server_name, ca_file, cert_file and key_file need TLS: the scheme begins with rediss")
 	case (f.certificate == "") != (f.key == ""):
-		return errors.New("cert_file and key_file are needed together")
+		return errors.New("cert_file and key_file must be given together")
 	}
 	c.ServerName = f.serverName
 	if f.ca != "" {

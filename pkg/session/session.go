@@ -77,7 +77,7 @@ type Store interface {
 	// first, maybe more than once; if it returns an error Claim returns that, and
 	// nothing has changed. Of several claims at once each gets a fence of its own.
 	// A claim never deletes, so one that was lost on the way can be repeated.
-	// ErrNotFound if the session is gone, ErrUndecodable if it cannot be decoded.
+	// ErrNotFound if the session no longer exists, ErrUndecodable if it cannot be decoded.
 	Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(Session) error) (s Session, former string, err error)
 
 	// Refresh makes sessions live for ttl from now: those that are still there

@@ -236,7 +236,7 @@ func (s *Server) sendEviction(owner string, e eviction) {
 		err = s.adapter.Send(ctx, adapter.NodeID(owner), adapter.Message{Kind: messageEvict, Data: data})
 	}
 	if err != nil {
-		s.log.Debug("the former owner of a session could not be told", zap.String("node", owner), zap.Error(err))
+		s.log.Debug("former session owner not notified", zap.String("node", owner), zap.Error(err))
 	}
 }
 

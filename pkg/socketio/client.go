@@ -109,7 +109,7 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 }
 
 // refuseMsgpack answers a client whose parser is not ours, in its encoding. Closed
-// instead, it would reconnect for ever.
+// instead, it would reconnect forever.
 func (c *client) refuseMsgpack(namespace string) error {
 	c.srv.msgpackOnce.Do(func() {
 		c.srv.log.Warn("a client uses the MessagePack parser, which is not supported; further ones are not logged",

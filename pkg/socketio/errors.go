@@ -33,7 +33,7 @@ var (
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
 	// ErrNoAck: the event did not ask for an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack is asked for")
-	// ErrMissingArgument: fewer arguments arrived than [Args.Bind] was asked for.
+	// ErrMissingArgument means that fewer arguments arrived than [Args.Bind] was given.
 	ErrMissingArgument = errors.New("socketio: missing argument")
 )
 

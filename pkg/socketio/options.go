@@ -98,7 +98,7 @@ type Options struct {
 	// socket.io.esm.min.js, and the .map of each. By default none is served.
 	Client fs.FS
 
-	// OnPanic is none. It is called with every panic of a function that the
+	// OnPanic is optional. It is called with every panic of a function that the
 	// application has registered, after the panic was logged: to report it, or to
 	// end the process. It is called concurrently, and must not block: what ran into
 	// the panic waits for it.

@@ -61,7 +61,7 @@ func (s *Server) reportPanic(err *PanicError) *PanicError {
 }
 
 // guard is Server.guard for a function that concerns the socket, whose OnError
-// functions hear of it as well.
+// functions are called as well.
 func (s *Socket) guard(callback string, f func()) (failed *PanicError) {
 	if failed = s.client.srv.guard(callback, f); failed != nil {
 		s.tellErrors(failed)

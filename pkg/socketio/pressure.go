@@ -86,7 +86,7 @@ func (s *Socket) tellFull(limit string) {
 		zap.Int("mailbox_events", limits.events), zap.Int("mailbox_bytes", limits.bytes),
 	}
 	if limit == limitPause {
-		srv.log.Warn("connection closed: its handlers took too long for reading to go on", fields...)
+		srv.log.Warn("connection closed: no event handled while reading was paused", fields...)
 	} else {
 		srv.log.Warn("mailbox full: reading paused until handlers catch up", fields...)
 	}

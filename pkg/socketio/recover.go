@@ -179,7 +179,7 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		srv.tellEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
 	}
 	if !entered {
-		srv.log.Info("a session was claimed by a later connection", zap.String("namespace", s.nsName))
+		srv.log.Info("session claimed by a later connection", zap.String("namespace", s.nsName))
 		return claimed, errOvertaken
 	}
 	return claimed, nil

@@ -219,7 +219,7 @@ func (s *Socket) OnAny(h Handler) {
 // f is called on a goroutine of its own, for one event after the other in their
 // order, concurrently with the socket's handlers, and may use the socket. Delivery
 // does not wait for it: if it falls more than 1 MiB or 8,192 events behind, it is not
-// told of further ones, which is logged. A panic is reported and has no effect on
+// called for further ones, which is logged. A panic is reported and has no effect on
 // the connection.
 func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
 	checkFunc("OnAnyOutgoing", f)

@@ -104,7 +104,7 @@ func (s *Server) giveUp(found session.Session) {
 	both := []session.Ref{claim, {PID: found.PID, Fence: found.Fence}}
 	gone, err := s.sessions.Refresh(ctx, both, s.opts.sessionLife())
 	if err != nil {
-		s.log.Debug("the outcome of a claim is not known", zap.Error(err))
+		s.log.Debug("claim outcome unknown", zap.Error(err))
 	}
 	later := err == nil && len(gone) == len(both) // which tells the owner what becomes of it
 	s.tellEviction(found.Owner, eviction{claim, !later})
@@ -119,7 +119,7 @@ func (s *Socket) dropRefused(ctx context.Context, ref session.Ref) {
 		return
 	}
 	if err != nil {
-		srv.log.Warn("a refused session could not be dropped; it ends by itself", zap.Error(err))
+		srv.log.Warn("refused session not deleted; it will expire", zap.Error(err))
 	}
 	s.abandon()
 	s.mu.Lock()

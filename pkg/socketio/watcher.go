@@ -45,7 +45,7 @@ func (o *watcher) tell(srv *Server, size int, f func()) {
 		return
 	}
 	if o.lost > 0 {
-		srv.log.Warn("calls of a slow callback were dropped", zap.String("callback", o.callback), zap.Int("calls", o.lost))
+		srv.log.Warn("slow callback: calls dropped", zap.String("callback", o.callback), zap.Int("calls", o.lost))
 		o.lost = 0
 	}
 	o.bytes += size

@@ -104,7 +104,7 @@ func (g *generation) begins(to []rooms.Room, at adapter.Position, payload string
 			// catch-up, which reads it.
 			return
 		default:
-			err = fmt.Errorf("%w: it came without its lists", errMalformed)
+			err = fmt.Errorf("%w: lists missing", errMalformed)
 		}
 	}
 	if err != nil {

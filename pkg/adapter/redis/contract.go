@@ -80,7 +80,7 @@ func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt
 		o := part.p.send(ctx, it)
 		switch {
 		case o.err != nil && len(e.Earlier) > 0:
-			return adapter.Receipt{}, fmt.Errorf("%w: it was published in %d partitions, and then: %v", adapter.ErrUnavailable, len(e.Earlier), o.err)
+			return adapter.Receipt{}, fmt.Errorf("%w: published in %d partitions, then: %v", adapter.ErrUnavailable, len(e.Earlier), o.err)
 		case o.err != nil:
 			return adapter.Receipt{}, o.err
 		}

@@ -68,7 +68,7 @@ func single(o *goredis.Options, who *identity) *goredis.Options {
 	return &once
 }
 
-// identify asks who is at the other end of a connection. A service that has no
+// identify reads the identity of the server at the other end of a connection. A service that has no
 // CLIENT ID, or keeps its run id to itself, is used without them.
 func identify(ctx context.Context, cn *goredis.Conn) (identity, error) {
 	who := identity{run: rand.Text()[:12]}
@@ -87,7 +87,7 @@ func identify(ctx context.Context, cn *goredis.Conn) (identity, error) {
 	return who, nil
 }
 
-var errNoRunID = errors.New("INFO server tells no run_id")
+var errNoRunID = errors.New("INFO server has no run_id")
 
 // lacks reports whether an error says that a command does not exist, or that this
 // user may not run it.
@@ -211,7 +211,7 @@ func (p *partition) explore(ctx context.Context, l *link) error {
 	p.roleless.Store(role.Err() != nil)
 	p.explored.Do(func() {
 		if l.server.fence != "" || !l.server.told || role.Err() != nil {
-			p.log.Info("Redis does not allow all that is used where it is allowed",
+			p.log.Info("Redis restricts commands; using substitutes",
 				zap.NamedError("CLIENT KILL", kill.Err()), zap.Bool("client id", l.server.client != 0),
 				zap.Bool("run id", l.server.told), zap.NamedError("ROLE", role.Err()))
 		}
@@ -246,7 +246,7 @@ func (l *link) kill(ctx context.Context, former identity) error {
 	}
 	if former.fence != "" {
 		if err := l.conn.Set(ctx, former.fence, "", fenceLife).Err(); err != nil {
-			return fmt.Errorf("forbid what an abandoned connection has sent: %w", err)
+			return fmt.Errorf("fence an abandoned connection: %w", err)
 		}
 		return nil
 	}

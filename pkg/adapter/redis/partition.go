@@ -183,7 +183,7 @@ func (p *partition) answered(denied error) {
 	case denied != nil && (before == nil || before.Error() != denied.Error()):
 		p.log.Warn("Redis refuses events", zap.Error(denied))
 	case denied == nil && before != nil:
-		p.log.Info("Redis takes events again")
+		p.log.Info("Redis accepts events again")
 	}
 }
 
