@@ -6,8 +6,8 @@ import (
 )
 
 // Answers are the answers to an event that was sent with EmitWithAck, as they come.
-// They are gathered whether or not anybody looks at them, until all have come or the
-// time is up. Safe for concurrent use.
+// They are gathered whether or not All is used, until all have come or the time is
+// up. Safe for concurrent use.
 type Answers struct {
 	mu   sync.Mutex
 	got  []Answer
@@ -19,9 +19,9 @@ type Answers struct {
 func newAnswers() *Answers { return &Answers{more: make(chan struct{})} }
 
 // All yields the answers in the order in which they came, and waits for those that have
-// not yet. Where not everybody answered, the last value is the error: an
-// *UnansweredError that names the sockets and nodes that did not, or ErrDisconnected if the server was closed.
-// Ranging again yields the same again.
+// not yet. If an answer is missing, the last value is the error: an
+// *UnansweredError that names the sockets and nodes without one, or ErrDisconnected if
+// the server was closed. A second range yields the same values.
 func (a *Answers) All() iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		for next := 0; ; {

@@ -168,7 +168,7 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 	r, err := n.srv.adapter.Publish(ctx, ev)
 	switch {
 	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && (errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)):
-		// It is for those whom it reaches at once: nobody.
+		// It is dropped, as volatile events may be.
 		n.srv.stats.volatileDropped.Add(1)
 		return "", nil
 	case err != nil:
@@ -233,10 +233,11 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 	return b.command(ctx, kindDisconnect, flags, nil)
 }
 
-// EmitWithAck sends an event that asks every member for an ack. When it returns without
-// error the event has been sent, and the acks are gathered for as long as Timeout, the
-// context or Options.AckTimeout says; the context must not end before. The event is not
-// kept for those who come back.
+// EmitWithAck publishes an event that requests an ack from every member. When it returns without
+// error the event has been published, and the acks are gathered for as long as Timeout, the
+// context or Options.AckTimeout says; the context must not end before. After an error that
+// wraps ErrUnavailable, or the end of the context, the event may have been published.
+// The event is not stored, so clients that recover do not get it.
 func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	q, err := b.inquire(ctx, event, args)
 	return b.ns.srv.gather(q, err)
