@@ -20,7 +20,7 @@ import (
 // release, and counts what it has handled.
 func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan int) {
 	t.Helper()
-	o.Engine.PingInterval, o.Engine.PingTimeout = 50*time.Millisecond, 100*time.Millisecond
+	o.Engine.PingInterval, o.Engine.PingTimeout = 50*time.Millisecond, 500*time.Millisecond
 	n = start(t, o)
 	begin := make(chan struct{})
 	handled = make(chan int, 10_000)
@@ -40,6 +40,18 @@ func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan in
 	}
 	t.Cleanup(release)
 	return n, release, handled
+}
+
+// receive returns the next value, or fails the test if there is none in time.
+func receive[T any](t *testing.T, values <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-values:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing came in time")
+		panic("unreachable")
+	}
 }
 
 // pings waits until the server has sent so many more packets.
@@ -69,13 +81,13 @@ func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
 			if test.full > 0 {
 				eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] == test.full })
 			}
-			n.pings(t, 10) // as many time-outs
+			n.pings(t, 15) // longer than the time-out
 			if got := n.Stats().MailboxFull["events"]; got != test.full {
 				t.Errorf("full %d times, want %d", got, test.full)
 			}
 			release()
 			for i := range test.events {
-				if got := <-handled; got != i {
+				if got := receive(t, handled); got != i {
 					t.Fatalf("handled %d, want %d", got, i)
 				}
 			}
@@ -103,14 +115,14 @@ func TestBusyHandlerDoesNotCutItsPollingClient(t *testing.T) {
 		}
 	}()
 	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] == 1 })
-	n.pings(t, 5)
+	n.pings(t, 15)
 	release()
 	for i := range 120 {
-		if got := <-handled; got != i%40 {
+		if got := receive(t, handled); got != i%40 {
 			t.Fatalf("handled %d, want %d", got, i%40)
 		}
 	}
-	<-posted
+	receive(t, posted)
 	if st := n.Stats(); st.Sockets != 1 {
 		t.Errorf("disconnected: %v", st.Disconnects)
 	}
@@ -142,7 +154,7 @@ func TestHandlerGetsAckBehindEvents(t *testing.T) {
 		t.Fatal("the ack is not read")
 	}
 	for i := range limit * 3 / 2 {
-		if got := <-handled; got != i {
+		if got := receive(t, handled); got != i {
 			t.Fatalf("handled %d, want %d", got, i)
 		}
 	}
@@ -228,7 +240,7 @@ func TestMailboxBytesCountStructures(t *testing.T) {
 	}
 	release()
 	for range 20 {
-		<-handled
+		receive(t, handled)
 	}
 }
 
@@ -293,11 +305,11 @@ func (n *testNode) poll(t *testing.T) (post func(body string)) {
 func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 	const events = 120
 	o := Options{MailboxEvents: 80}
-	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, 100*time.Millisecond, 200*time.Millisecond
+	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, 400*time.Millisecond, 400*time.Millisecond
 	n := start(t, o)
 	handled := make(chan int, events)
 	n.On("e", func(_ context.Context, e *Event) error {
-		time.Sleep(10 * time.Millisecond) // half of the mailbox takes twice the pause
+		time.Sleep(20 * time.Millisecond) // half of the mailbox takes twice the pause
 		var i int
 		err := e.Arg(0, &i)
 		handled <- i
