@@ -128,7 +128,7 @@ type Message struct {
 
 // A LostError is what Next returns where events may be missing from the feed
 // and cannot be repaired: every member of Rooms, or of any room that was subscribed
-// if Rooms is empty, may have missed something, and must be told so by being cut
+// if Rooms is empty, may have missed something, and must be notified by being cut
 // before it gets another event. The feed goes on with the next call.
 type LostError struct {
 	Reason string

@@ -14,7 +14,7 @@ import (
 const hijackMessage = "WebSocket is not possible behind a middleware of this server"
 
 // A hijacker takes over the connection of a ResponseWriter that middlewares have
-// wrapped, if their writers have an Unwrap method. Gorilla asks for this interface.
+// wrapped, if their writers have an Unwrap method. Gorilla requires this interface.
 type hijacker struct {
 	http.ResponseWriter
 	err error // of Hijack

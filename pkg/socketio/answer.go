@@ -216,7 +216,7 @@ type eviction struct {
 	Abandoned bool // the claim came to nothing, and the client is not connected
 }
 
-// tellEviction tells the former owner of a session, a node, that it has been
+// tellEviction notifies the former owner of a session, a node, that it has been
 // claimed. If the message is lost the fence tells it, at its next write or refresh.
 func (s *Server) tellEviction(owner string, e eviction) {
 	switch owner {

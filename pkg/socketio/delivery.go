@@ -38,7 +38,7 @@ type delivery struct {
 	// cursor is what the event is stamped with: the node's cursor after it.
 	cursor adapter.Cursor
 	spared string // the id of the socket that a simple event spares, or ""
-	// ackID numbers the acks that the event asks for, the same for all members on
+	// ackID numbers the acks that the event requests, the same for all members on
 	// this node; empty for none.
 	ackID     string
 	answering *answering // gathers these acks

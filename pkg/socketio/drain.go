@@ -62,7 +62,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 
 // SendAway closes one connection as Drain does, whose id is that of an
 // [engineio.Conn]: where what it runs through goes away, and the server stays. Its
-// client comes back, by another way. SendAway returns when the client has the close or
+// client reconnects over another route. SendAway returns when the client has the close or
 // its time is up, immediately if there is no connection with that id. When ctx ends it does not wait
 // for handlers any longer.
 func (s *Server) SendAway(ctx context.Context, id string) {

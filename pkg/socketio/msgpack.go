@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 )
 
-// msgpackMessage tells clients with the MessagePack parser why they are refused.
+// msgpackMessage is the refusal sent to clients with the MessagePack parser.
 const msgpackMessage = "This server does not support the MessagePack parser: use the client's default parser"
 
 // msgpackConnect returns the namespace of a CONNECT in the encoding of

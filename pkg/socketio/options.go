@@ -40,7 +40,7 @@ type Options struct {
 	RecoveryWindow time.Duration
 
 	// Recovers decides whether a client can use recovery: whether it gets a private
-	// id and offsets. It is asked at each CONNECT of a client that does not say so
+	// id and offsets. It is called at each CONNECT of a client that does not say so
 	// itself, by recovery in its auth payload or in the query of its first request:
 	// true or false. By default IsJavaScriptClient decides. It must not block, and
 	// may be called concurrently; a panic in it counts as false.

@@ -118,7 +118,7 @@ func (o *ownership) forget(pid string, s *Socket) {
 	}
 }
 
-// abandoned tells the socket that a claim has evicted that it came to nothing.
+// abandoned notifies the socket that a claim has evicted that the claim has failed.
 func (o *ownership) abandoned(ref session.Ref) {
 	o.mu.Lock()
 	s := o.evicted[ref.PID]

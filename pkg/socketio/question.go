@@ -153,8 +153,8 @@ func (a *question) take(from adapter.NodeID, got answers) {
 }
 
 // ask publishes a question to the target's nodes. One to a single room goes to the
-// nodes that hear that room. Any other goes to all nodes, so that it is known from whom
-// an answer must come. The inquiry is nil if nobody is asked.
+// nodes that hear that room. Any other goes to all nodes, so that it is known which nodes
+// must answer. The inquiry is nil if no node is asked.
 func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, timeout time.Duration, local bool) (*inquiry, error) {
 	srv, to := n.srv, ev.Target.To
 	switch {

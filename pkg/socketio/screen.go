@@ -31,7 +31,7 @@ func (s *Socket) keeps(sc *screening, room string) bool {
 	return true
 }
 
-// errInternal is what a client is told of a panic.
+// errInternal is sent to a client after a panic.
 var errInternal = errors.New("internal error")
 
 // screen runs the middlewares.

@@ -12,7 +12,7 @@ import (
 // A predecessor is the socket that a claim has evicted, or the node that has it. It
 // was evicted silently, because its client has moved. But until the claimant is
 // connected that may come to nothing: the claim is refused, or the client is gone
-// again. Then the predecessor is told, and reports the disconnect.
+// again. Then the predecessor is notified, and reports the disconnect.
 type predecessor struct {
 	socket *Socket     // of this node, or nil
 	node   string      // another one
@@ -26,7 +26,7 @@ func (s *Socket) succeed(p predecessor) {
 	s.former = &p
 }
 
-// abandon tells the predecessor of a socket that is not connected.
+// abandon notifies the predecessor of a socket that is not connected.
 func (s *Socket) abandon() {
 	s.mu.Lock()
 	p := s.former
@@ -40,8 +40,8 @@ func (s *Socket) abandon() {
 	}
 }
 
-// disown tells an evicted socket that the claim on its session came to nothing. One
-// that was never connected has evicted another, which is then told.
+// disown notifies an evicted socket that the claim on its session has failed. One
+// that was never connected has evicted another, which is then notified.
 func (s *Socket) disown() {
 	s.mail.put(s.client.srv.spawn, s.reportMoved) // which never runs if it was not connected
 	s.abandon()
@@ -96,7 +96,7 @@ func (s *Socket) overtaken() {
 
 // giveUp ends a claim of which the outcome is unknown: the owner that was seen before
 // would not learn of it from anybody else. It is evicted even if the claim may not
-// have been executed; the client, which is not connected now, can come back either way.
+// have been executed; the client, which is not connected now, can reconnect either way.
 func (s *Server) giveUp(found session.Session) {
 	claim := session.Ref{PID: found.PID, Fence: found.Fence + 1}
 	ctx, cancel := s.store()

@@ -12,10 +12,10 @@ import (
 )
 
 // The copies of an event, one for each of its rooms, come one after another: Redis
-// executes a script whole. Those that this node hears are merged into one event,
+// executes a script whole. Those of rooms that this node is subscribed to are merged into one event,
 // which names these rooms. It is complete when its last copy has come, or anything
 // that Redis has sent after them: an event at another position, or the answer to a
-// PING that is sent where the last copy is for a room that this node does not hear.
+// PING that is sent where the last copy is for a room that this node is not subscribed to.
 //
 // The tail covers complete events only. So a generation that ends between two copies
 // leaves a tail before the event, and the next catch-up reads all of them.
@@ -100,7 +100,7 @@ func (g *generation) begins(to []rooms.Room, at adapter.Position, payload string
 		case c.listsAt == at:
 			err = decodeLists(c.lists, e)
 		case g.flow == holding:
-			// It was published before the lists were heard, hence before the end of the
+			// It was published before the lists arrived, hence before the end of the
 			// catch-up, which reads it.
 			return
 		default:

@@ -206,7 +206,7 @@ func (p *partition) observe(epoch string, e entry) {
 	}
 }
 
-// newerFor is how long a node that heard of a newer wire version is not ready.
+// newerFor is how long a node that received a newer wire version is not ready.
 const newerFor = time.Minute
 
 // meets notes that a peer has sent something of a newer wire version, if that is

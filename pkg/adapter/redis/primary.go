@@ -35,7 +35,7 @@ func (p *partition) atPrimary(ctx context.Context, c goredis.Cmdable, f func(tx 
 	return isPrimary(role)
 }
 
-// askRole has a server say whether it is the primary. One that does not tell is
+// askRole reads whether a server is the primary. One that does not report it is
 // asked to write something that changes nothing, which a replica refuses.
 func (p *partition) askRole(ctx context.Context, pipe goredis.Pipeliner) *goredis.Cmd {
 	if p.roleless.Load() {

@@ -73,7 +73,7 @@ func (p *partition) probe() {
 }
 
 // count judges by the number of subscribers that a probe reached whether they are
-// at the publisher's server, where that does not tell which it is: a server counts
+// at the publisher's server, where that does not report its identity: a server counts
 // its own. One that has never counted any proves nothing by it. p.mu is held.
 func (p *partition) count(g *generation, receivers int) {
 	switch {

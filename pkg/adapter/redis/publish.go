@@ -173,7 +173,7 @@ func elsewhere(err error) bool {
 
 // refused reports whether a reply says that a script was ended before it changed
 // anything: of what else may go wrong in a script, some may have been done.
-// The right to run a script at all is asked for first; one to do what it does is
+// The right to run a script at all is checked first; one to do what it does is
 // not, and that error begins with other words.
 func refused(err error) bool {
 	return says(err, "OOM", "NOREPLICAS", "MISCONF") || strings.HasPrefix(err.Error(), "NOPERM")
