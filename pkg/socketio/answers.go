@@ -18,9 +18,10 @@ type Answers struct {
 
 func newAnswers() *Answers { return &Answers{more: make(chan struct{})} }
 
-// All yields the answers in the order in which they came, and waits for pending ones. If an answer is missing, the last value is the error: an
-// *UnansweredError that names the sockets and nodes without one, or ErrDisconnected if
-// the server was closed. A second range yields the same values.
+// All yields the answers in the order in which they came, and waits for pending ones.
+// If an answer is missing, the last value is the error: an *UnansweredError that names
+// the sockets and nodes without one, or ErrDisconnected if the server was closed. A
+// second range yields the same values.
 func (a *Answers) All() iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		for next := 0; ; {

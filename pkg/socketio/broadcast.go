@@ -233,11 +233,11 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 	return b.command(ctx, kindDisconnect, flags, nil)
 }
 
-// EmitWithAck publishes an event that requests an ack from every member. When it returns without
-// error the event has been published, and the acks are gathered for as long as Timeout, the
-// context or Options.AckTimeout says; the context must not end before. After an error that
-// wraps ErrUnavailable, or the end of the context, the event may have been published.
-// The event is not stored, so clients that recover do not get it.
+// EmitWithAck publishes an event that requests an ack from every member. When it returns
+// without error the event has been published, and the acks are gathered for as long as
+// Timeout, the context or Options.AckTimeout says; the context must not end before.
+// After an error that wraps ErrUnavailable, or the end of the context, the event may
+// have been published. The event is not stored, so clients that recover do not get it.
 func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	q, err := b.inquire(ctx, event, args)
 	return b.ns.srv.gather(q, err)

@@ -246,7 +246,7 @@ func (s *Socket) OffAny() {
 }
 
 // OffAnyOutgoing removes what OnAnyOutgoing has added. Events that were queued
-// before may still be told.
+// before may still be passed to it.
 func (s *Socket) OffAnyOutgoing() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
