@@ -57,7 +57,7 @@ type config struct {
 	RoomsPerSocket          int        `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`
 	NamespacesPerConnection int        `split_words:"true" default:"16" within:"1 10000" desc:"namespaces that one connection can be connected to at a time"`
 	MailboxEvents           int        `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may wait for their handlers, beyond which its connection is not read until half of them are handled"`
-	MailboxBytes            size       `split_words:"true" default:"0" within:"0 1GiB" desc:"memory that these may take, with the same effect; 0 stands for 1MiB, or REJOIN_MAX_PAYLOAD if that is more"`
+	MailboxBytes            size       `split_words:"true" default:"0" within:"0 1GiB" desc:"memory limit of these events, with the same effect; 0 stands for 1MiB, or REJOIN_MAX_PAYLOAD if that is more"`
 	QueueBudget             size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"what may wait for all connections together, beyond which those with the most are closed and can recover; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
 	IdleConnections         int        `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections on which no request is under way, beyond which the one that has waited longest is closed"`
 	SocketEventRate         int        `split_words:"true" default:"0" within:"0 1000000" desc:"events of one socket in a second, beyond which they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
