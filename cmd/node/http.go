@@ -166,6 +166,9 @@ func (s *server) shut(ctx context.Context) error {
 		}
 	}
 	cancel()
-	<-done
-	return s.Close()
+	err := <-done
+	if errors.Is(err, context.Canceled) {
+		err = nil // the connections that are left have no request
+	}
+	return errors.Join(err, s.Close())
 }

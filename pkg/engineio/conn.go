@@ -307,14 +307,7 @@ func (c *Conn) poll(w http.ResponseWriter, r *http.Request) {
 	p.serve(w, r)
 }
 
-// cut ends what a closed connection still has under way.
-func (c *Conn) cut() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.transport.cut()
-}
-
-// drop is cut, after which the session is unknown.
+// drop cuts a closed connection's transport and removes its session.
 func (c *Conn) drop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

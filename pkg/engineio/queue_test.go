@@ -134,8 +134,10 @@ func TestTrySendWithSmallSendQueue(t *testing.T) {
 	b.open()
 	c := receive(t, b.conns)
 	p := Text(make([]byte, 600))
-	if !c.TrySend(p) || !c.TrySend(p) {
-		t.Error("dropped although less than the send queue is queued")
+	for range 2 {
+		if !c.TrySend(p) {
+			t.Error("dropped although less than the send queue is queued")
+		}
 	}
 	if c.TrySend(p) {
 		t.Error("sent beyond the send queue")

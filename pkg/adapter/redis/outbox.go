@@ -134,7 +134,7 @@ func (o *outbox) next() []*parcel {
 // send queues a parcel and waits for what becomes of it.
 func (p *partition) send(ctx context.Context, it *parcel) outcome {
 	if err := p.down(); err != nil {
-		return it.unanswered(fmt.Errorf("Redis unreachable: %w", err))
+		return it.unanswered(fmt.Errorf("server unreachable: %w", err))
 	}
 	return p.enqueue(ctx, it)
 }

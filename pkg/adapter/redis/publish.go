@@ -121,7 +121,7 @@ func (p *partition) attempts(c *call) error {
 		case isReply(err) && refused(err) && !c.doubtful:
 			c.refused()
 			p.answered(err)
-			return fmt.Errorf("Redis refuses the event: %w", err)
+			return fmt.Errorf("event refused by Redis: %w", err)
 		case isReply(err): // a part of it may have been done, now or before
 			p.answered(err)
 			return fmt.Errorf("publish: %w", err)
