@@ -133,7 +133,7 @@ func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cu
 // the session names them, and then the gate opens. A join by command begins where
 // the command stands, which has passed, so what the rooms got since is read and
 // put among what was held: also without recovery, since other nodes may publish as
-// soon as the command has its position. Whoever calls it holds the right to change.
+// soon as the command has its position. The caller holds the right to change.
 func (s *Socket) complete(ctx context.Context, names []string, command *adapter.Cursor) error {
 	list := inNamed(s.nsName, names)
 	at, err := s.ns.srv.adapter.Subscribe(ctx, list...)
