@@ -3,8 +3,8 @@ package front
 import (
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -37,8 +37,8 @@ func TestOversizeMessage(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			seen, logs := observer.New(zap.WarnLevel)
 			srv := newServer(t, engineio.Options{MaxPayload: 1000}, zap.New(seen))
-			var reason atomic.Value
-			srv.OnConnect(func(s *socketio.Socket) { s.OnDisconnect(func(r socketio.Reason) { reason.CompareAndSwap(nil, r) }) })
+			reasons := make(chan socketio.Reason, 10)
+			srv.OnConnect(func(s *socketio.Socket) { s.OnDisconnect(func(r socketio.Reason) { reasons <- r }) })
 			web := httptest.NewServer(srv)
 			defer web.Close()
 			lines := runClient(t, web.URL, transport, "/socket.io/", "oversize")
@@ -49,8 +49,13 @@ func TestOversizeMessage(t *testing.T) {
 			if logs.FilterMessage("message exceeds the maximum payload").Len() != 1 || srv.Stats().Engine.TooLarge != 1 {
 				t.Errorf("logged %+v, counted %d", logs.All(), srv.Stats().Engine.TooLarge)
 			}
-			if got := reason.Load(); transport == "websocket" && got != socketio.Reason("transport error") {
-				t.Errorf("OnDisconnect got %v", got)
+			select { // it may come after the client's end
+			case got := <-reasons:
+				if transport == "websocket" && got != "transport error" {
+					t.Errorf("OnDisconnect got %v", got)
+				}
+			case <-time.After(patience):
+				t.Error("OnDisconnect is not called")
 			}
 		})
 	}

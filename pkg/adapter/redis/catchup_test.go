@@ -94,19 +94,22 @@ func TestDeafSubscriberIsNoticed(t *testing.T) {
 	a := start(t, relay.url(), "a", Options{ProbeInterval: probing})
 	b := start(t, server.URL(), "b", Options{})
 	subscribe(t, a, room("r"))
+	quickest := patience
 	for range 3 {
 		before := a.Stats().Generations
 		fill := relay.hole(subscriber)
 		began := time.Now()
 		publish(t, b, event("missed", room("r")))
 		eventually(t, "the connection is given up", func() bool { return a.Stats().Generations > before })
-		if took := time.Since(began); took > 3*probing+slack/4 {
-			t.Errorf("it took %v, with probes every %v", took, probing)
-		}
+		quickest = min(quickest, time.Since(began))
 		relay.cut(subscriber) // what is in the hole does not come late
 		fill()
 		expect(t, a, "missed")
 		eventually(t, "the feed is live", func() bool { return a.Ready() == nil })
+	}
+	// The machine may be busy, but hardly three times.
+	if most := 3*probing + probing/2; quickest > most {
+		t.Errorf("it took %v or more, with probes every %v", quickest, probing)
 	}
 }
 
@@ -171,7 +174,7 @@ func TestCatchUpWaitsForItsRooms(t *testing.T) {
 	})
 	relay.cut(subscriber)
 	<-said
-	for until := time.Now().Add(slack / 2); a.Ready() != nil && time.Now().Before(until); { // as it should be
+	for until := time.Now().Add(300 * time.Millisecond); a.Ready() != nil && time.Now().Before(until); { // as it should be
 		time.Sleep(time.Millisecond)
 	}
 	publish(t, b, event("between", r))

@@ -13,8 +13,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// slack is what a busy machine may add to a deadline.
-const slack = 700 * time.Millisecond
+// slack is what a busy machine may add to a deadline. It is less than what the faults
+// that the tests look for would add.
+const slack = 4 * time.Second
 
 func TestPublishWhileRedisStandsStill(t *testing.T) {
 	const timeout = 1500 * time.Millisecond
@@ -25,7 +26,8 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 
 	server.Pause()
 	defer server.Resume()
-	// Those that come while a call is under way wait no longer than that one.
+	// Those that come while a call is under way wait no longer than that one. A second
+	// time-out would make twice of it.
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
@@ -34,7 +36,7 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 			_, err := a.Publish(deadline(t), event("lost", room("r")))
 			// The first call is sent, those after it wait for its outcome.
 			known := errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)
-			if took := time.Since(began); !known || took > timeout+slack {
+			if took := time.Since(began); !known || took > timeout*9/5 {
 				t.Errorf("Publish %d while Redis stands still: %v after %v, want ErrUnavailable or ErrNotPublished after %v", i, err, took, timeout)
 			}
 		})
@@ -42,7 +44,7 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 	all.Wait()
 	// By now Redis has been away for longer than that.
 	began := time.Now()
-	if _, err := a.Publish(deadline(t), event("lost", room("r"))); !errors.Is(err, adapter.ErrNotPublished) || time.Since(began) > timeout/4 {
+	if _, err := a.Publish(deadline(t), event("lost", room("r"))); !errors.Is(err, adapter.ErrNotPublished) || time.Since(began) > timeout*4/5 {
 		t.Errorf("Publish once Redis is known to be away: %v after %v, want ErrNotPublished", err, time.Since(began))
 	}
 	if a.Ready() == nil {
@@ -136,7 +138,7 @@ func TestCloseWhileConnecting(t *testing.T) {
 				server.Pause()
 			}
 			began := time.Now()
-			a, err := New(ctx, options(t, server.URL(), "a", Options{}))
+			a, err := New(ctx, options(t, server.URL(), "a", Options{Timeout: patience}))
 			if took := time.Since(began); err != nil && took > delay+time.Second+slack {
 				t.Errorf("New took %v with a context of %v: %v", took, delay, err)
 			}
