@@ -120,13 +120,13 @@ func (cl *cluster) metered(do func() error) (u usage, redis time.Duration, err e
 
 func (cl *cluster) totals(begin time.Time) (sum usage, redis time.Duration, err error) {
 	for _, s := range cl.nodes {
-		u, err := totals(s.pid, begin)
+		u, err := s.totals(begin)
 		if err != nil {
 			return sum, 0, err
 		}
 		sum.add(u)
 	}
-	u, err := totals(cl.redis.pid, begin)
+	u, err := cl.redis.totals(begin)
 	return sum, u.cpu(), err
 }
 
@@ -137,6 +137,8 @@ func (u *usage) add(v usage) {
 	u.Reads += v.Reads
 	u.Writes += v.Writes
 	u.Switches += v.Switches
+	u.Allocs += v.Allocs
+	u.Allocated += v.Allocated
 	u.Wall, u.Load = v.Wall, v.Load
 }
 

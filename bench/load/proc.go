@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,6 +22,10 @@ type usage struct {
 	Reads    int           `json:"reads"`       // system calls of the read family
 	Writes   int           `json:"writes"`      // and of the write family
 	Switches int           `json:"switches"`    // of context: the server had nothing to do and waited
+
+	// Of servers in Go that serve metrics; of others zero.
+	Allocs    int `json:"allocs,omitempty"`    // on the heap
+	Allocated int `json:"allocated,omitempty"` // bytes of these
 }
 
 func (u usage) cpu() time.Duration { return u.User + u.Sys }
@@ -29,25 +35,67 @@ func (u usage) since(v usage) usage {
 	return usage{
 		User: u.User - v.User, Sys: u.Sys - v.Sys, Wall: u.Wall - v.Wall, Load: u.Load - v.Load,
 		Reads: u.Reads - v.Reads, Writes: u.Writes - v.Writes, Switches: u.Switches - v.Switches,
+		Allocs: u.Allocs - v.Allocs, Allocated: u.Allocated - v.Allocated,
 	}
 }
 
 // metered returns what s used while do ran.
 func metered(s *server, do func() error) (usage, error) {
 	start := time.Now()
-	before, err := totals(s.pid, start)
+	before, err := s.totals(start)
 	if err != nil {
 		return usage{}, err
 	}
 	if err := do(); err != nil {
 		return usage{}, err
 	}
-	after, err := totals(s.pid, start)
+	after, err := s.totals(start)
 	return after.since(before), err
 }
 
-// totals reads what the process has used since it began; Wall counts from start.
-func totals(pid int, start time.Time) (usage, error) {
+// totals reads what the server has used since it began; Wall counts from start.
+func (s *server) totals(start time.Time) (usage, error) {
+	u, err := processTotals(s.pid, start)
+	if err != nil || s.metrics == "" {
+		return u, err
+	}
+	u.Allocs, u.Allocated, err = heapTotals(s.metrics)
+	return u, err
+}
+
+// heapTotals reads from a node's metrics what it has allocated since it began.
+// Reading them allocates too, about as much as a handshake.
+func heapTotals(url string) (allocs, bytes int, err error) {
+	res, err := (&http.Client{Timeout: setupTimeout}).Get(url)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, 0, err
+	}
+	if allocs, err = metric(text, "go_memstats_mallocs_total"); err != nil {
+		return 0, 0, err
+	}
+	bytes, err = metric(text, "go_memstats_alloc_bytes_total")
+	return allocs, bytes, err
+}
+
+// metric finds the value of a counter without labels.
+func metric(text []byte, name string) (int, error) {
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			return int(f), err
+		}
+	}
+	return 0, fmt.Errorf("no %s in the metrics", name)
+}
+
+// processTotals reads what a process has used since it began, but not what it has
+// allocated.
+func processTotals(pid int, start time.Time) (usage, error) {
 	u := usage{Wall: time.Since(start)}
 	stat, err := os.ReadFile(procFile(pid, "stat"))
 	if err != nil {

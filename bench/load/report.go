@@ -96,6 +96,8 @@ var (
 		{"writes", "%.0f", func(s sample) float64 { return float64(s.Usage.Writes) }},
 		{"switches", "%.0f", func(s sample) float64 { return float64(s.Usage.Switches) }},
 		{"load CPU s", "%.2f", func(s sample) float64 { return s.Usage.Load.Seconds() }},
+		{"allocs each", "%.4f", func(s sample) float64 { return float64(s.Usage.Allocs) / float64(s.Count) }},
+		{"allocated B each", "%.1f", func(s sample) float64 { return float64(s.Usage.Allocated) / float64(s.Count) }},
 	}
 	idleColumns = []column{
 		{"connections", "%.0f", func(s sample) float64 { return float64(s.Count) }},
@@ -109,6 +111,8 @@ var (
 		{"wall s", "%.2f", func(s sample) float64 { return s.Usage.Wall.Seconds() }},
 		{"switches", "%.0f", func(s sample) float64 { return float64(s.Usage.Switches) }},
 		{"load CPU s", "%.2f", func(s sample) float64 { return s.Usage.Load.Seconds() }},
+		{"allocs each", "%.1f", func(s sample) float64 { return float64(s.Usage.Allocs) / float64(s.Of) }},
+		{"allocated B each", "%.0f", func(s sample) float64 { return float64(s.Usage.Allocated) / float64(s.Of) }},
 	}
 	publishColumns = []column{
 		{"Redis µs", "%.1f", func(s sample) float64 { return per(s.Redis, s.Of, time.Microsecond) }},
@@ -116,6 +120,8 @@ var (
 		{"/s", "%.0f", func(s sample) float64 { return float64(s.Count) / s.Usage.Wall.Seconds() }},
 		{"switches", "%.0f", func(s sample) float64 { return float64(s.Usage.Switches) }},
 		{"load CPU s", "%.2f", func(s sample) float64 { return s.Usage.Load.Seconds() }},
+		{"allocs each", "%.1f", func(s sample) float64 { return float64(s.Usage.Allocs) / float64(s.Of) }},
+		{"allocated B each", "%.0f", func(s sample) float64 { return float64(s.Usage.Allocated) / float64(s.Of) }},
 	}
 	catchUpColumns = []column{
 		{"rooms", "%.0f", func(s sample) float64 { return float64(s.Count) }},

@@ -26,10 +26,11 @@ type contender struct {
 
 // A server is a contender at work in a process of its own.
 type server struct {
-	addr string
-	pid  int
-	cmd  *exec.Cmd
-	said chan string // all of its stderr, once it has ended
+	addr    string
+	metrics string // the URL of its metrics, or ""
+	pid     int
+	cmd     *exec.Cmd
+	said    chan string // all of its stderr, once it has ended
 }
 
 // start returns once the server listens. The caller must stop it. It ends with
@@ -46,10 +47,13 @@ func start(ctx context.Context, c contender) (*server, error) {
 		return nil, err
 	}
 	s := &server{pid: cmd.Process.Pid, cmd: cmd, said: make(chan string, 1)}
-	listening := make(chan string, 1)
+	listening := make(chan addresses, 1)
 	go s.listen(stderr, listening) // ends with the process; stop waits for it
 	select {
-	case s.addr = <-listening:
+	case at := <-listening:
+		if s.addr = at.Addr; at.Internal != "" {
+			s.metrics = "http://" + at.Internal + "/metrics"
+		}
 		if s.addr != "" {
 			return s, nil
 		}
@@ -60,17 +64,26 @@ func start(ctx context.Context, c contender) (*server, error) {
 	return nil, errors.Join(err, s.stop())
 }
 
-// listen tells the address that the server names, or "" if its stderr ends
-// without one, and keeps all that it says.
-func (s *server) listen(stderr io.Reader, listening chan<- string) {
+// addresses are what a server says when it listens.
+type addresses struct {
+	Addr     string
+	Internal string `json:"internal_addr"` // of a node, which serves metrics there
+}
+
+// listen tells the addresses that the server names, or none if its stderr ends
+// without them, and keeps all that it says.
+func (s *server) listen(stderr io.Reader, listening chan<- addresses) {
 	var said strings.Builder
 	in := bufio.NewReader(stderr)
 	for named := false; ; {
 		text, err := in.ReadString('\n')
 		said.WriteString(text)
-		var line struct{ Msg, Addr string }
+		var line struct {
+			Msg string
+			addresses
+		}
 		if !named && json.Unmarshal([]byte(text), &line) == nil && line.Msg == "listening" {
-			listening <- line.Addr
+			listening <- line.addresses
 			named = true
 		}
 		if err != nil {
