@@ -245,7 +245,8 @@ func (p *policy) stop() error {
 // promises them. Those that are there go on.
 func onlyWhenReady(ready func() error, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodOptions || r.URL.Query().Has("sid") {
+		known := strings.Contains(r.URL.RawQuery, "sid=") && r.URL.Query().Has("sid")
+		if known || r.Method == http.MethodOptions {
 			next.ServeHTTP(w, r)
 			return
 		}

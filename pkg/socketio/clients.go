@@ -64,11 +64,14 @@ func presentsPID(auth json.RawMessage) bool {
 
 // choiceInQuery returns the choice that the URL of the first request contains.
 func choiceInQuery(h *engineio.Handshake) (recovers, ok bool) {
-	if !strings.Contains(h.URL, "recovery=") {
-		return false, false
+	_, query, _ := strings.Cut(h.URL, "?")
+	for param := range strings.SplitSeq(query, "&") { // without parsing all of them
+		if value, ok := strings.CutPrefix(param, "recovery="); ok {
+			recovers, err := strconv.ParseBool(value)
+			return recovers, err == nil
+		}
 	}
-	recovers, err := strconv.ParseBool(h.Query().Get("recovery"))
-	return recovers, err == nil
+	return false, false
 }
 
 // IsJavaScriptClient reports whether a handshake looks like one of the JavaScript

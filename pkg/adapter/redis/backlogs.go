@@ -53,6 +53,12 @@ type broken struct {
 	err error
 }
 
+// wanted is a room that a pipeline reads, after a position.
+type wanted struct {
+	epoch, name string
+	after       adapter.Position
+}
+
 // ask has rooms read, each after a position, and waits for it.
 func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position) (map[string]*backlog, error) {
 	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, done: make(chan struct{})}
@@ -78,12 +84,11 @@ func (b *backlogs) call() {
 	}
 }
 
-// take returns the requests that go into the next pipeline, and its rooms by key
-// with the positions to read them from.
-func (b *backlogs) take(key func(epoch, name string) string) (batch []*backlogRequest, from map[string]adapter.Position) {
+// take returns the requests that go into the next pipeline, and its rooms by key.
+func (b *backlogs) take(key func(epoch, name string) string) (batch []*backlogRequest, from map[string]wanted) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	from = make(map[string]adapter.Position)
+	from = make(map[string]wanted)
 	for len(b.waiting) > 0 && (len(batch) == 0 || len(from)+len(b.waiting[0].names) <= readRooms) {
 		r := b.waiting[0]
 		b.waiting = b.waiting[1:]
@@ -93,8 +98,8 @@ func (b *backlogs) take(key func(epoch, name string) string) (batch []*backlogRe
 		batch = append(batch, r)
 		for _, name := range r.names {
 			k, at := key(r.epoch, name), r.after[name]
-			if first, ok := from[k]; !ok || at.Compare(first) < 0 {
-				from[k] = at
+			if first, ok := from[k]; !ok || at.Compare(first.after) < 0 {
+				from[k] = wanted{r.epoch, name, at}
 			}
 		}
 	}
@@ -148,7 +153,7 @@ func (r *reading) stillThere(epoch string) error {
 
 // readBacklogs reads rooms, each one more than can be replayed, and then looks
 // whether the server is the primary still and the histories are there.
-func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[string]adapter.Position) (*reading, error) {
+func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[string]wanted) (*reading, error) {
 	reads := make(map[string]*goredis.XMessageSliceCmd, len(from))
 	clocks := make(map[string]*goredis.IntCmd, 1)
 	var role *goredis.Cmd
@@ -157,8 +162,8 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		// In this order, but not in a transaction: that would keep everybody else
 		// waiting.
 		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
-			for key, after := range from {
-				reads[key] = pipe.XRangeN(ctx, key, "("+formatPosition(after), "+", int64(p.limit)+1)
+			for key, w := range from {
+				reads[key] = pipe.XRangeN(ctx, key, "("+formatPosition(w.after), "+", int64(p.limit)+1)
 			}
 			role = p.askRole(ctx, pipe)
 			epoch = pipe.Get(ctx, p.names.epoch())
@@ -180,13 +185,9 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		found.clocks[e] = clock.Val() > 0
 	}
 	parsed := make(map[string][]*backlog, 1) // by epoch
-	for _, r := range batch {
-		for _, name := range r.names {
-			if key := p.names.room(r.epoch, name); found.rooms[key] == nil {
-				b := p.parseBacklog(name, reads[key].Val(), from[key])
-				found.rooms[key], parsed[r.epoch] = b, append(parsed[r.epoch], b)
-			}
-		}
+	for key, w := range from {
+		b := p.parseBacklog(w.name, reads[key].Val(), w.after)
+		found.rooms[key], parsed[w.epoch] = b, append(parsed[w.epoch], b)
 	}
 	for epoch, all := range parsed {
 		if err := p.readLists(ctx, epoch, all); err != nil {

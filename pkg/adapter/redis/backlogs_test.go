@@ -86,7 +86,7 @@ func TestReadsThatWaitAreOne(t *testing.T) {
 	wait(t.Context(), 3, many...)
 	key := func(_, name string) string { return name }
 	batch, from := b.take(key)
-	if len(batch) != 2 || len(from) != 3 || from["a"] != ms(7) || from["b"] != ms(5) || from["c"] != ms(5) {
+	if len(batch) != 2 || len(from) != 3 || from["a"].after != ms(7) || from["b"].after != ms(5) || from["c"].after != ms(5) {
 		t.Errorf("the first pipeline answers %d requests, from %v", len(batch), from)
 	}
 	select {

@@ -41,7 +41,7 @@ func (m *missed) gaps() error {
 // backlogs are trimmed by their length only, and kept longer than the limit, so
 // no more than the limit after a position proves that none after it is gone.
 func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position) (all missed, err error) {
-	var names []string
+	names := make([]string, 0, len(after))
 	for name, at := range after {
 		if at.Compare(upTo) < 0 {
 			if p.limit <= 0 {
@@ -50,7 +50,9 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			names = append(names, name)
 		}
 	}
-	bytes, listed := 0, make(map[adapter.Position]bool)
+	all.events = make([][]*adapter.Event, 0, len(names))
+	bytes := 0
+	var listed map[adapter.Position]bool                        // nil in most cases
 	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
@@ -76,6 +78,9 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			}
 			for _, e := range events {
 				if size := listsSize(e); size > 0 && !listed[e.Position] { // which its copies share
+					if listed == nil {
+						listed = make(map[adapter.Position]bool)
+					}
 					listed[e.Position] = true
 					bytes += size
 				}
@@ -92,7 +97,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 // missedAlone reads one room for one reader.
 func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position) ([]*adapter.Event, error) {
 	key := p.names.room(epoch, name)
-	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch, names: []string{name}}}, map[string]adapter.Position{key: after[name]})
+	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch}}, map[string]wanted{key: {epoch, name, after[name]}})
 	if err == nil {
 		err = found.stillThere(epoch)
 	}
