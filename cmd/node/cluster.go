@@ -113,7 +113,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	store := sessions.New(client, sessions.Options{Prefix: string(c.RedisPrefix)})
 	p.start()
 	return &cluster{
-		adapter: a, redis: a, sessions: store, policy: p, key: []byte(c.ClusterSecret),
+		adapter: a, redis: a, sessions: store, policy: p, key: derive(c.ClusterSecret, forOffsets),
 		calls:   calls.New(client, calls.Options{Prefix: string(c.RedisPrefix), Timeout: c.RedisTimeout}),
 		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
 	}, nil

@@ -26,7 +26,7 @@ func newForwarder(c config, a adapter.Adapter, log *zap.Logger) (*forward.Forwar
 	}
 	return forward.New(forward.Options{
 		Node:      string(c.NodeID),
-		Secret:    string(c.ClusterSecret),
+		Secret:    string(derive(c.ClusterSecret, forForwarding)),
 		Directory: directory,
 		Timeout:   c.PingInterval + c.PingTimeout + forwardMargin,
 		Logger:    log,

@@ -1,6 +1,7 @@
 package security
 
 import (
+	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -15,6 +16,20 @@ import (
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
+
+// The keys that nodes derive from the cluster secret.
+var (
+	forwardingKey = derive("rejoin forwarded requests")
+	offsetKey     = derive("rejoin offsets")
+)
+
+func derive(purpose string) string {
+	key, err := hkdf.Key(sha256.New, []byte(clusterSecret), nil, purpose, sha256.Size)
+	if err != nil {
+		panic(err)
+	}
+	return string(key)
+}
 
 // A passage is what one node says that it passes on to another one.
 type passage struct {
@@ -45,7 +60,7 @@ func TestForgedForwarding(t *testing.T) {
 	a, b := tr.nodes[0], tr.nodes[1]
 	sid := open(t, b)
 	uri := "/internal/forward/socket.io/?EIO=4&transport=polling&sid=" + sid
-	good := passage{clusterSecret, "POST", uri, a.Log.ID, b.Log.ID, "10.0.0.1:1", time.Now()}
+	good := passage{forwardingKey, "POST", uri, a.Log.ID, b.Log.ID, "10.0.0.1:1", time.Now()}
 	but := func(change func(*passage)) passage {
 		p := good
 		change(&p)
@@ -66,6 +81,8 @@ func TestForgedForwarding(t *testing.T) {
 		"not hexadecimal":    {headers: append(good.headers(), "X-Rejoin-Signature", "zz"), want: "forged"},
 		"zeros":              {headers: append(good.headers(), "X-Rejoin-Signature", strings.Repeat("0", 64)), want: "forged"},
 		"another secret":     {headers: but(func(p *passage) { p.secret = "cluster-secret of others" }).headers(), want: "forged"},
+		"the secret itself":  {headers: but(func(p *passage) { p.secret = clusterSecret }).headers(), want: "forged"},
+		"the key of offsets": {headers: but(func(p *passage) { p.secret = offsetKey }).headers(), want: "forged"},
 		"an empty secret":    {headers: but(func(p *passage) { p.secret = "" }).headers(), want: "forged"},
 		"stale":              {headers: but(func(p *passage) { p.at = p.at.Add(-time.Minute) }).headers(), want: "stale"},
 		"of the future":      {headers: but(func(p *passage) { p.at = p.at.Add(time.Minute) }).headers(), want: "stale"},
@@ -103,7 +120,7 @@ func TestCredentialsAtThePublicPort(t *testing.T) {
 	tr := arm(t, 2, "REJOIN_API_KEYS="+apiKey)
 	n := tr.nodes[0]
 	forward := "/internal/forward/socket.io/?EIO=4&transport=polling"
-	signature := passage{clusterSecret, "GET", forward, tr.nodes[1].Log.ID, n.Log.ID, "10.0.0.1:1", time.Now()}.headers()
+	signature := passage{forwardingKey, "GET", forward, tr.nodes[1].Log.ID, n.Log.ID, "10.0.0.1:1", time.Now()}.headers()
 	headers := "X-API-Key: " + apiKey + "\r\nAuthorization: Bearer " + apiKey + "\r\nConnection: close\r\n" +
 		"X-Original-URL: /metrics\r\nX-Rewrite-URL: /metrics\r\nX-Forwarded-Host: " + n.Internal + "\r\nX-Forwarded-Prefix: /api\r\n"
 	for i := 0; i < len(signature); i += 2 {

@@ -1,6 +1,9 @@
 package security
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"slices"
@@ -97,15 +100,17 @@ func TestReturns(t *testing.T) {
 		recovered bool
 		hears     []string
 	}{
-		"as before":         {token: strong, recovered: true, hears: missed},
-		"a weaker token":    {token: weak, recovered: true, hears: []string{"a"}},
-		"removed":           {token: strong, remove: true},
-		"a future offset":   {token: strong, offset: future},
-		"one without a tag": {token: strong, offset: func(o string) string { return future(o[:strings.Index(o, "~")]) }},
-		"another tag":       {token: strong, offset: func(o string) string { return o[:len(o)-8] + "AAAAAAAA" }, recovered: true, hears: missed},
-		"a large one":       {token: strong, offset: func(o string) string { return o + strings.Repeat("A", 10_000) }, recovered: true, hears: missed},
-		"not an offset":     {token: strong, offset: func(string) string { return "0') redis.call('FLUSHALL') --" }},
-		"no offset at all":  {token: strong, offset: func(string) string { return "" }, recovered: true, hears: all},
+		"as before":                         {token: strong, recovered: true, hears: missed},
+		"a weaker token":                    {token: weak, recovered: true, hears: []string{"a"}},
+		"removed":                           {token: strong, remove: true},
+		"a future offset":                   {token: strong, offset: future},
+		"one without a tag":                 {token: strong, offset: func(o string) string { return future(o[:strings.Index(o, "~")]) }},
+		"tagged with the key of forwarding": {token: strong, offset: func(o string) string { return tagged(forwardingKey, o) }},
+		"tagged with the cluster secret":    {token: strong, offset: func(o string) string { return tagged(clusterSecret, o) }},
+		"another tag":                       {token: strong, offset: func(o string) string { return o[:len(o)-8] + "AAAAAAAA" }, recovered: true, hears: missed},
+		"a large one":                       {token: strong, offset: func(o string) string { return o + strings.Repeat("A", 10_000) }, recovered: true, hears: missed},
+		"not an offset":                     {token: strong, offset: func(string) string { return "0') redis.call('FLUSHALL') --" }},
+		"no offset at all":                  {token: strong, offset: func(string) string { return "" }, recovered: true, hears: all},
 	} {
 		ann := tr.enter(a, show(strong))
 		ann.must("join", []string{"a", "b"})
@@ -144,6 +149,14 @@ func TestReturns(t *testing.T) {
 	if events := speaker.hears(); len(events) > 0 {
 		t.Errorf("the speaker hears %q", events)
 	}
+}
+
+// tagged makes an offset of the future and tags it as a node with this key does.
+func tagged(key, offset string) string {
+	s, _, _ := strings.Cut(future(offset), "~")
+	m := hmac.New(sha256.New, []byte(key))
+	fmt.Fprint(m, "offset "+s)
+	return s + "~" + base64.RawURLEncoding.EncodeToString(m.Sum(nil)[:6])
 }
 
 // future makes an offset one that the history has not come to.

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+)
+
+// What keys that are derived from the cluster secret are for. Each purpose has its
+// own key, so that one that leaks, or a signature that somebody may request, is of
+// no use for the other.
+const (
+	forOffsets    = "rejoin offsets"
+	forForwarding = "rejoin forwarded requests"
+)
+
+// derive returns the key for a purpose: HKDF of RFC 5869 with SHA-256, without salt,
+// and with the purpose as info. It is the same on all nodes with the secret.
+func derive(s secret, purpose string) []byte {
+	key, err := hkdf.Key(sha256.New, []byte(s), nil, purpose, sha256.Size)
+	if err != nil {
+		panic(err) // for lengths that are not asked for here
+	}
+	return key
+}
