@@ -155,7 +155,7 @@ func TestReturns(t *testing.T) {
 func tagged(key, offset string) string {
 	s, _, _ := strings.Cut(future(offset), "~")
 	m := hmac.New(sha256.New, []byte(key))
-	fmt.Fprint(m, "offset "+s)
+	m.Write([]byte("offset " + s))
 	return s + "~" + base64.RawURLEncoding.EncodeToString(m.Sum(nil)[:6])
 }
 
