@@ -70,7 +70,7 @@ func heapTotals(url string) (allocs, bytes int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		return 0, 0, err
