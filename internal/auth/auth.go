@@ -7,6 +7,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -199,7 +200,7 @@ var reasons = []struct {
 	code Code
 	text string
 }{
-	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token, or one of its claims is of another type than it must be"},
+	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token, or one of its claims is there twice or of another type than it must be"},
 	{errCritical, TokenInvalid, "it needs an extension that is not known here"},
 	{jwt.ErrTokenSignatureInvalid, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
 	{jwt.ErrTokenUnverifiable, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
@@ -228,14 +229,74 @@ func refusal(err error) *Error {
 // claims are what is read of a token.
 type claims struct {
 	jwt.RegisteredClaims
-	ExpiresAt *date `json:"exp"`
-	NotBefore *date `json:"nbf"`
-	Rejoin    struct {
-		User  *string      `json:"user"`
-		Rooms []string     `json:"rooms"`
-		Can   *Permissions `json:"can"`
-	} `json:"rejoin"`
+	ExpiresAt *date
+	NotBefore *date
+	Rejoin    ownClaims
 }
+
+// ownClaims are those that only this server reads.
+type ownClaims struct {
+	User  *string
+	Rooms []string
+	Can   *Permissions
+}
+
+// UnmarshalJSON reads the claims by their exact names, as RFC 7519, section 4,
+// compares them, and refuses those that are there twice.
+func (c *claims) UnmarshalJSON(text []byte) error {
+	return unmarshalExact(text, map[string]any{
+		"iss": &c.Issuer, "sub": &c.Subject, "aud": &c.Audience, "iat": &c.IssuedAt, "exp": &c.ExpiresAt, "nbf": &c.NotBefore,
+		"rejoin": &c.Rejoin,
+	}, nil)
+}
+
+// UnmarshalJSON is like that of claims.
+func (o *ownClaims) UnmarshalJSON(text []byte) error {
+	return unmarshalExact(text, map[string]any{"user": &o.User, "rooms": &o.Rooms, "can": &o.Can}, nil)
+}
+
+// unmarshalExact decodes the members of a JSON object that are named, and hands the
+// names of others to unknown, if that is not nil. encoding/json would take a name in
+// any case for a field, and of several the last.
+func unmarshalExact(text []byte, members map[string]any, unknown func(name string) error) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if first, err := d.Token(); err != nil || first != json.Delim('{') {
+		if first == nil && err == nil {
+			return nil // null, which leaves everything as it is
+		}
+		return errNoObject
+	}
+	seen := make(map[string]bool)
+	for d.More() {
+		token, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := token.(string)
+		if seen[name] {
+			return errTwice
+		}
+		seen[name] = true
+		into := members[name]
+		if into == nil {
+			into = new(json.RawMessage)
+			if unknown != nil {
+				if err := unknown(name); err != nil {
+					return err
+				}
+			}
+		}
+		if err := d.Decode(into); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	errNoObject = errors.New("auth: not a JSON object")
+	errTwice    = errors.New("auth: a name is there twice")
+)
 
 // GetExpirationTime is for the parser.
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) {

@@ -2,6 +2,8 @@ package auth
 
 import (
 	"crypto"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"reflect"
@@ -55,12 +57,15 @@ func TestBadTokens(t *testing.T) {
 	v := verifier(t, Options{Secret: secret, PublicKeys: public(t, rsaKey), Issuer: "issuer", Audience: "here"})
 	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
 	good := jwt.MapClaims{"iss": "issuer", "aud": []string{"there", "here"}}
-	but := func(name string, value any) string {
+	but := func(name string, value any, more ...any) string {
 		claims := jwt.MapClaims{name: value}
 		for n, v := range good {
 			if n != name {
 				claims[n] = v
 			}
+		}
+		for i := 0; i < len(more); i += 2 {
+			claims[more[i].(string)] = more[i+1]
 		}
 		return sign(t, "HS256", secret, claims)
 	}
@@ -112,6 +117,15 @@ func TestBadTokens(t *testing.T) {
 		"more patterns":                  {but("rejoin", map[string]any{"can": map[string]any{"join": many}}), TokenInvalid},
 		"a long pattern":                 {but("rejoin", map[string]any{"can": map[string]any{"join": []string{strings.Repeat("p", 201)}}}), TokenInvalid},
 		"a permission of another kind":   {but("rejoin", map[string]any{"can": map[string]any{"all": "yes"}}), TokenInvalid},
+		"another EXP":                    {but("EXP", 1), ""},
+		"an EXP in place of exp":         {but("exp", nil, "EXP", in(time.Hour)), TokenInvalid},
+		"another AUD":                    {but("aud", "elsewhere", "AUD", "here"), TokenInvalid},
+		"another SUB":                    {but("sub", nil, "SUB", "ann"), TokenInvalid},
+		"a permission in capitals":       {but("rejoin", map[string]any{"CAN": map[string]any{"to": []string{"a[b"}}}), ""},
+		"exp twice":                      {signed(t, secret, `{"iss":"issuer","aud":"here","sub":"ann","exp":1,"exp":9999999999}`), TokenInvalid},
+		"can twice":                      {signed(t, secret, `{"iss":"issuer","aud":"here","sub":"ann","exp":9999999999,"rejoin":{"can":{},"can":{"all":true}}}`), TokenInvalid},
+		"all twice":                      {signed(t, secret, `{"iss":"issuer","aud":"here","sub":"ann","exp":9999999999,"rejoin":{"can":{"all":false,"all":true}}}`), TokenInvalid},
+		"the same, once":                 {signed(t, secret, `{"iss":"issuer","aud":"here","sub":"ann","exp":9999999999,"rejoin":{"can":{"all":true}}}`), ""},
 		"a permission of a later server": {but("rejoin", map[string]any{"can": map[string]any{"fly": true}}), ""},
 	} {
 		if got := judge(t, v, test.token); got != test.want {
@@ -125,6 +139,16 @@ func TestBadTokens(t *testing.T) {
 	if _, err := v.Verify(t.Context(), but("rejoin", map[string]any{"rooms": []string{"user:confidential"}})); err == nil || strings.Contains(err.Error(), "confidential") {
 		t.Errorf("%v", err)
 	}
+}
+
+// signed returns a token whose claims are this text.
+func signed(t *testing.T, secret []byte, claims string) string {
+	t.Helper()
+	encode := base64.RawURLEncoding.EncodeToString
+	text := encode([]byte(`{"alg":"HS256","typ":"JWT"}`)) + "." + encode([]byte(claims))
+	m := hmac.New(sha256.New, secret)
+	m.Write([]byte(text))
+	return text + "." + encode(m.Sum(nil))
 }
 
 func TestIdentity(t *testing.T) {
@@ -191,7 +215,7 @@ func TestParsePermissions(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(p, Permissions{Join: []string{"a"}, All: true}) {
 		t.Errorf("%+v, %v", p, err)
 	}
-	for _, bad := range []string{"", "null", "[]", "{} {}", `{"joins":["a"]}`, `{"join":"a"}`, `{"join":["["]}`, `{"join":[""]}`} {
+	for _, bad := range []string{"", "null", "[]", "{} {}", `{"joins":["a"]}`, `{"join":"a"}`, `{"join":["["]}`, `{"join":[""]}`, `{"Join":["a"]}`, `{"join":["a"],"join":[]}`} {
 		if _, err := ParsePermissions(bad); err == nil {
 			t.Errorf("%s is taken", bad)
 		}

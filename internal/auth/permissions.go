@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"path"
 	"slices"
 	"strings"
@@ -33,13 +32,13 @@ func OfUser(room string) bool { return strings.HasPrefix(room, userRooms) }
 // [path.Match] takes them: * is any text without a slash. The zero value allows
 // nothing.
 type Permissions struct {
-	Join      []string `json:"join"`
-	To        []string `json:"to"`
-	History   []string `json:"history"`
-	Members   []string `json:"members"`
-	Broadcast bool     `json:"broadcast"`
-	All       bool     `json:"all"`
-	Private   bool     `json:"private"`
+	Join      []string
+	To        []string
+	History   []string
+	Members   []string
+	Broadcast bool
+	All       bool
+	Private   bool
 
 	unbounded bool
 }
@@ -49,23 +48,34 @@ func Everything() Permissions {
 	return Permissions{Broadcast: true, All: true, Private: true, unbounded: true}
 }
 
+// UnmarshalJSON reads the permissions of a token by their exact names. It ignores
+// others, which may be of a later server.
+func (p *Permissions) UnmarshalJSON(text []byte) error { return unmarshalExact(text, p.members(), nil) }
+
+func (p *Permissions) members() map[string]any {
+	return map[string]any{
+		"join": &p.Join, "to": &p.To, "history": &p.History, "members": &p.Members,
+		"broadcast": &p.Broadcast, "all": &p.All, "private": &p.Private,
+	}
+}
+
 // ParsePermissions reads permissions from JSON, of the form that they have in a
-// token. What it does not know is an error: nobody should believe to have
-// allowed something.
+// token. An unknown name is an error: nobody should believe to have allowed
+// something.
 func ParsePermissions(text string) (Permissions, error) {
-	d := json.NewDecoder(strings.NewReader(text))
-	d.DisallowUnknownFields()
-	var p *Permissions
-	if err := d.Decode(&p); err != nil {
+	var p Permissions
+	if !json.Valid([]byte(text)) || strings.TrimSpace(text) == "null" {
+		return p, errors.New("auth: permissions: want one JSON object")
+	}
+	unknown := func(name string) error { return fmt.Errorf("unknown name %q", name) }
+	err := unmarshalExact([]byte(text), p.members(), unknown)
+	if err == nil {
+		err = p.check()
+	}
+	if err != nil {
 		return Permissions{}, fmt.Errorf("auth: permissions: %w", err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) || p == nil {
-		return Permissions{}, errors.New("auth: permissions: want one JSON object")
-	}
-	if err := p.check(); err != nil {
-		return Permissions{}, fmt.Errorf("auth: permissions: %w", err)
-	}
-	return *p, nil
+	return p, nil
 }
 
 // check bounds the lists and tries the patterns.
