@@ -54,9 +54,9 @@ type Server struct {
 	clients    map[string]*client // those with an open connection, by its id
 	closing    bool
 
-	ctx  context.Context // ends when Close stops the loops
-	stop context.CancelFunc
-	wg   sync.WaitGroup // everything that this server started
+	ctx   context.Context // ends when Close stops the loops
+	stop  context.CancelFunc
+	tasks tasks // everything that this server started
 }
 
 // NewServer makes a server and starts its feed. Close ends it. The error for options
@@ -76,6 +76,7 @@ func NewServer(o Options) (*Server, error) {
 	s.stats.init()
 	s.owned.init()
 	s.asked.init()
+	s.tasks.init()
 	if s.sessions == nil {
 		s.sessions = session.NewMemory()
 	}
@@ -104,10 +105,10 @@ func NewServer(o Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("socketio: the adapter's newest position: %w", err), s.closeAdapter())
 	}
 	s.Namespace = s.Of("/")
-	s.wg.Go(func() { s.runFeed(s.ctx) })
-	s.wg.Go(func() { s.runMessages(s.ctx) })
+	s.spawn(func() { s.runFeed(s.ctx) })
+	s.spawn(func() { s.runMessages(s.ctx) })
 	if o.recovery() {
-		s.wg.Go(func() { s.runRefresh(s.ctx) })
+		s.spawn(func() { s.runRefresh(s.ctx) })
 	}
 	return s, nil
 }
@@ -125,7 +126,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // spawn runs f on a goroutine that Close waits for.
-func (s *Server) spawn(f func()) { s.wg.Go(f) }
+func (s *Server) spawn(f func()) { s.tasks.start(f) }
 
 // cutAll closes every connection in a way that its client comes back from.
 func (s *Server) cutAll() {
@@ -160,10 +161,8 @@ func (s *Server) Close(ctx context.Context) error {
 		_ = sock.awaitEnd(ctx) // whether ctx has ended is looked at below
 	}
 	s.stop()
-	done := make(chan struct{})
-	go func() { s.wg.Wait(); close(done) }() // ends with the last of them, at the latest when the adapter closes
 	select {
-	case <-done:
+	case <-s.tasks.await():
 	case <-ctx.Done():
 		err = errors.Join(err, context.Cause(ctx))
 	}

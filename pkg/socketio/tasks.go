@@ -1,0 +1,40 @@
+package socketio
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// tasks are the goroutines that a server has started. Unlike those of a
+// [sync.WaitGroup] further ones may start at any time, also while the others are
+// waited for: connections that outlive a Close which gives up start some.
+type tasks struct {
+	running atomic.Int64 // and one more, until await
+	once    sync.Once
+	ended   chan struct{}
+}
+
+func (t *tasks) init() {
+	t.running.Store(1)
+	t.ended = make(chan struct{})
+}
+
+func (t *tasks) start(f func()) {
+	t.running.Add(1)
+	go func() { // ends with f
+		defer t.done()
+		f()
+	}()
+}
+
+func (t *tasks) done() {
+	if t.running.Add(-1) == 0 {
+		t.once.Do(func() { close(t.ended) })
+	}
+}
+
+// await returns a channel that is closed when no task runs. It must be called once.
+func (t *tasks) await() <-chan struct{} {
+	t.done()
+	return t.ended
+}
