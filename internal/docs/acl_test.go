@@ -64,11 +64,13 @@ func users(t *testing.T) []user {
 
 // TestACL: nodes need the rights that the document gives them, and no others.
 func TestACL(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	underACL(t, users(t)[0], server.URL(), []*redistest.Server{server}, func(*testing.T, *sessions.Store) {})
 }
 
 func TestACLOfACluster(t *testing.T) {
+	t.Parallel()
 	c := redistest.StartCluster(t)
 	underACL(t, users(t)[1], c.URL(), c.Servers, func(t *testing.T, s *sessions.Store) { onTheMove(t, c, s) })
 }

@@ -119,6 +119,7 @@ func TestTrySendBetweenPolls(t *testing.T) {
 		t.Error("sent beyond the limit")
 	}
 	b.poll(sid)
+	b.until(func() bool { return c.Queued() == 0 }) // counted until the response is written
 	if !c.TrySend(a) {
 		t.Error("dropped after the queue was taken")
 	}

@@ -16,11 +16,15 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// busyTimeout is the time-out of pings of busy, in which the server reads all that the
+// clients of the tests send.
+const busyTimeout = 1500 * time.Millisecond
+
 // busy starts a server whose heartbeat is fast and whose handler of "e" waits for
 // release, and counts what it has handled.
 func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan int) {
 	t.Helper()
-	o.Engine.PingInterval, o.Engine.PingTimeout = 50*time.Millisecond, 500*time.Millisecond
+	o.Engine.PingInterval, o.Engine.PingTimeout = 50*time.Millisecond, busyTimeout
 	n = start(t, o)
 	begin := make(chan struct{})
 	handled = make(chan int, 10_000)
@@ -54,6 +58,14 @@ func receive[T any](t *testing.T, values <-chan T) T {
 	}
 }
 
+// outlast waits for longer than the time-out of pings, some of which are sent meanwhile.
+func (n *testNode) outlast(t *testing.T) {
+	t.Helper()
+	end := time.Now().Add(busyTimeout * 3 / 2)
+	n.pings(t, 2)
+	eventually(t, "the time has passed", func() bool { return time.Now().After(end) })
+}
+
 // pings waits until the server has sent so many more packets.
 func (n *testNode) pings(t *testing.T, count uint64) {
 	t.Helper()
@@ -64,6 +76,7 @@ func (n *testNode) pings(t *testing.T, count uint64) {
 // A 60 Hz client of a handler that takes five seconds, and one that sends far more than
 // its mailbox holds, are both not cut, and all their events are handled.
 func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		events int
 		full   uint64
@@ -73,6 +86,7 @@ func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
 		{events: 3000, full: 1, o: Options{MailboxEvents: 500}},
 	} {
 		t.Run(fmt.Sprint(test.events), func(t *testing.T) {
+			t.Parallel()
 			n, release, handled := busy(t, test.o)
 			w := n.client(t)
 			for i := range test.events {
@@ -81,7 +95,7 @@ func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
 			if test.full > 0 {
 				eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] == test.full })
 			}
-			n.pings(t, 15) // longer than the time-out
+			n.outlast(t)
 			if got := n.Stats().MailboxFull["events"]; got != test.full {
 				t.Errorf("full %d times, want %d", got, test.full)
 			}
@@ -101,6 +115,7 @@ func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
 
 // The same by polling, where events are in the body of a request.
 func TestBusyHandlerDoesNotCutItsPollingClient(t *testing.T) {
+	t.Parallel()
 	n, release, handled := busy(t, Options{MailboxEvents: 10})
 	post := n.poll(t)
 	var body []string
@@ -115,7 +130,7 @@ func TestBusyHandlerDoesNotCutItsPollingClient(t *testing.T) {
 		}
 	}()
 	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] == 1 })
-	n.pings(t, 15)
+	n.outlast(t)
 	release()
 	for i := range 120 {
 		if got := receive(t, handled); got != i%40 {
@@ -303,9 +318,10 @@ func (n *testNode) poll(t *testing.T) (post func(body string)) {
 // Handlers that are slow, but return, do not get their client cut, however long half of
 // the mailbox takes them.
 func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
-	const events = 120
-	o := Options{MailboxEvents: 80}
-	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, 400*time.Millisecond, 400*time.Millisecond
+	t.Parallel()
+	const events = 240
+	o := Options{MailboxEvents: 200}
+	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, time.Second, time.Second
 	n := start(t, o)
 	handled := make(chan int, events)
 	n.On("e", func(_ context.Context, e *Event) error {
@@ -336,13 +352,14 @@ func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 
 // While reading is paused the session is kept, although the client's answers are not read.
 func TestSessionIsKeptDuringAPause(t *testing.T) {
+	t.Parallel()
 	n, release, _ := busy(t, Options{MailboxEvents: 10})
 	w := n.client(t)
 	for i := range 30 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
 	}
 	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
-	n.pings(t, 5)
+	n.pings(t, 2)
 	conn := n.Socket(w.sid).client.conn
 	now := time.Now()
 	if alive := conn.Alive(); alive.Before(now) {

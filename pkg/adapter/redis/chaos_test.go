@@ -58,7 +58,7 @@ type sending struct {
 }
 
 func continuity(t *testing.T, lossy bool, config ...string) {
-	duration := 4 * time.Second
+	duration := 3 * time.Second
 	if s := os.Getenv("REJOIN_CHAOS"); s != "" {
 		var err error
 		if duration, err = time.ParseDuration(s); err != nil {
