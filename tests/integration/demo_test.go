@@ -22,6 +22,7 @@ func TestDemo(t *testing.T) {
 	browser := startBrowser(t)
 	ada := openDemo(t, browser, n, "Ada")
 	defer ada.cancel()
+	ada.run(chromedp.Evaluate(malformedMessages, nil, awaitPromise)) // which Bob's page loads first
 	bob := openDemo(t, ada.ctx, n, "Bob")
 	defer bob.cancel()
 
@@ -60,6 +61,18 @@ func TestDemo(t *testing.T) {
 	}
 	bob.picture(os.Getenv("TEST_SCREENSHOT"))
 }
+
+// malformedMessages sends to the lobby what the page itself does not send, and
+// resolves when it is stored.
+const malformedMessages = `new Promise((resolve) => {
+	const socket = io({ forceNew: true });
+	const bodies = [[], "2026", {}, null, true, 9e15].map((at) => ({ room: "lobby", id: "x", from: "Eve", text: "malformed", at }));
+	bodies.push({ room: "lobby", id: [], from: "Eve", text: "malformed", at: 1 }, [], null);
+	const sent = bodies.map((body) => socket.emitWithAck("to", "lobby", "chat", body));
+	Promise.all(sent).then(() => resolve(socket.disconnect().connected));
+})`
+
+func awaitPromise(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
 
 // TestDemoWithTokens: the page asks for a token where the node wants one, takes it
 // from the form or the address, and goes on with a fresh one.

@@ -140,7 +140,7 @@ function received(e) {
 // Anyone may send anything under any name.
 function wellFormed(event, body) {
   const has = (...fields) => fields.every((f) => typeof body?.[f] === "string");
-  const message = () => has("id", "from", "text") && Math.abs(body.at) < 8e15;
+  const message = () => has("id", "from", "text") && typeof body.at === "number" && Math.abs(body.at) < 8e15;
   switch (event) {
     case "chat": return has("room") && message();
     case "direct": return has("sid") && message();
