@@ -27,7 +27,7 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // A poll waits for one silence at most, so that there is another left to write in,
 // also where it is another node's answer.
 func (n *node) newPublicServer(c config, h http.Handler) *server {
-	s := n.newHTTPServer(c, n.withHealth(c, c.proxies().Handler(h)))
+	s := n.newHTTPServer(c, n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h))))
 	s.IdleTimeout = c.KeepAlive
 	s.ConnState = n.limits.waiting.ConnState
 	s.WriteTimeout = 2 * c.silence()

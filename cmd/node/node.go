@@ -29,17 +29,18 @@ import (
 
 // A node is everything that runs between start and stop.
 type node struct {
-	log      *zap.Logger
-	health   *health.State
-	cluster  *cluster           // nil until it is joined
-	sockets  *socketio.Server   // nil until there is a cluster
-	auth     *auth.Verifier     // nil where nobody has to show a token
-	forward  *forward.Forwarder // nil where there is nobody to forward to
-	limits   limits
-	public   *server
-	internal *server
-	failed   chan error // from the goroutines in running: an end that nobody asked for
-	running  sync.WaitGroup
+	log         *zap.Logger
+	health      *health.State
+	cluster     *cluster           // nil until it is joined
+	sockets     *socketio.Server   // nil until there is a cluster
+	auth        *auth.Verifier     // nil where nobody has to show a token
+	forward     *forward.Forwarder // nil where there is nobody to forward to
+	limits      limits
+	public      *server
+	internal    *server
+	foreignName sync.Once  // logs the first
+	failed      chan error // from the goroutines in running: an end that nobody asked for
+	running     sync.WaitGroup
 }
 
 // startAs is start with an id. giveUp is asked whether an error ends the wait for the

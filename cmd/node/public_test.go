@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -113,6 +114,48 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 	}
 	cancel()
 	<-code
+}
+
+// A node without authentication at a loopback address answers to the names of
+// loopback: a page whose own name resolves there must not reach it.
+func TestForeignHost(t *testing.T) {
+	for name, test := range map[string]struct {
+		environment map[string]string
+		host        string
+		want        int
+	}{
+		"rebound":                      {nil, "page.example:3000", 421},
+		"rebound, without a port":      {nil, "page.example", 421},
+		"a name that begins alike":     {nil, "localhost.page.example", 421},
+		"a name that begins as an IP":  {nil, "127.0.0.1.page.example", 421},
+		"no host":                      {nil, "", 421},
+		"another address":              {nil, "192.0.2.1", 421},
+		"localhost":                    {nil, "LOCALHOST:3000", 200},
+		"a subdomain of localhost":     {nil, "app.localhost", 200},
+		"IPv6":                         {nil, "[::1]:3000", 200},
+		"another address of loopback":  {nil, "127.1.2.3", 200},
+		"a listed host":                {map[string]string{"REJOIN_ORIGINS": "http://app.example:8080"}, "app.example:3000", 200},
+		"one beside a listed host":     {map[string]string{"REJOIN_ORIGINS": "http://app.example:8080"}, "page.example", 421},
+		"a listed subdomain":           {map[string]string{"REJOIN_ORIGINS": "https://*.app.example"}, "a.app.example", 200},
+		"one that ends like a listed":  {map[string]string{"REJOIN_ORIGINS": "https://*.app.example"}, "aapp.example", 421},
+		"all origins are allowed":      {map[string]string{"REJOIN_ORIGINS": "*"}, "page.example", 200},
+		"anonymous clients are wanted": {map[string]string{"REJOIN_ALLOW_ANONYMOUS": "true"}, "page.example", 200},
+		"behind a proxy":               {map[string]string{"REJOIN_TRUSTED_PROXIES": "127.0.0.1/32"}, "page.example", 200},
+		"with authentication":          {map[string]string{"REJOIN_JWT_SECRET": "a secret that is long enough"}, "page.example", 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environment(t, test.environment)
+			c, _ := load()
+			n := &node{log: zap.NewNop(), limits: newLimits(c)}
+			r := httptest.NewRequest("GET", handshake, nil)
+			r.Host = test.host
+			w := httptest.NewRecorder()
+			n.newPublicServer(c, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).Handler.ServeHTTP(w, r)
+			if w.Code != test.want {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		})
+	}
 }
 
 // Clients with addTrailingSlash: false are served, not redirected.

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go.uber.org/zap"
+)
+
+// onlyOwnNames keeps web pages out that reach a node without authentication at a
+// loopback address under a name of their own (DNS rebinding): their owner has the
+// name resolve to 127.0.0.1, so that the page's origin is that of the node. Such a
+// node answers to the names of loopback and to the hosts of REJOIN_ORIGINS only. It
+// answers to all names if REJOIN_ALLOW_ANONYMOUS or REJOIN_TRUSTED_PROXIES says that
+// it serves others than the browsers of this machine.
+func (n *node) onlyOwnNames(c config, next http.Handler) http.Handler {
+	if c.AllowAnonymous || c.authenticates() || !c.Addr.loopback() || len(c.TrustedProxies) > 0 || slices.Contains(c.Origins, "*") {
+		return next
+	}
+	listed := hosts(c.Origins)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if name := hostname(r.Host); isLoopback(name) || slices.ContainsFunc(listed, func(h host) bool { return h.is(name) }) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		n.foreignName.Do(func() {
+			n.log.Warn("request refused: this node has no authentication, and its host is neither a loopback name nor one of REJOIN_ORIGINS; further ones are not logged",
+				zap.String("host", r.Host[:min(len(r.Host), 100)]), zap.String("allowed_by", "REJOIN_ORIGINS, REJOIN_ALLOW_ANONYMOUS=true, REJOIN_TRUSTED_PROXIES or authentication"))
+		})
+		http.Error(w, "This node answers to loopback names only.", http.StatusMisdirectedRequest)
+	})
+}
+
+// A host is the host of an origin: a name, or with a leading dot all its subdomains.
+type host string
+
+func (h host) is(name string) bool {
+	if strings.HasPrefix(string(h), ".") {
+		return strings.HasSuffix(name, string(h))
+	}
+	return name == string(h)
+}
+
+// hosts returns those of some origins, which are well-formed.
+func hosts(origins []string) (list []host) {
+	for _, origin := range origins {
+		if _, rest, ok := strings.Cut(origin, "://"); ok && rest != "" {
+			list = append(list, host(strings.TrimPrefix(hostname(rest), "*")))
+		}
+	}
+	return list
+}
+
+// hostname returns a Host header without its port, in lower case.
+func hostname(hostport string) string {
+	name := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		name = h
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(name, "[]"), "."))
+}
+
+// isLoopback reports whether browsers resolve a name to this machine without DNS.
+func isLoopback(name string) bool {
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(name)
+	return err == nil && ip.Unmap().IsLoopback()
+}
