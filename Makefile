@@ -23,15 +23,15 @@ setup: ## install what the tests need
 	scripts/setup
 
 # The cache of go test does not see what tests/ reads of other modules, so it is
-# not asked there.
+# not asked there. Its parallel tests wait more than they compute.
 test: setup ## all tests, with the race detector; REDIS=container: Redis in one
 	$(GO) test -race -timeout 10m ./...
-	cd tests && $(GO) test -count=1 -race -timeout 25m ./...
+	cd tests && $(GO) test -count=1 -race -parallel 3 -timeout 25m ./...
 	cd bench && $(GO) vet ./...
 	cd examples && $(GO) vet ./...
 
 chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis, and what else takes long
-	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer|TestRollingUpdate' ./integration/
+	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer|TestRollingUpdate|TestRecovery|TestConnects|TestBurst|TestConcurrentClaims' ./integration/
 
 k8s: ## print the Kubernetes manifests of OVERLAY (dev)
 	@cd tests && $(GO) tool kustomize build ../k8s/overlays/$(or $(OVERLAY),dev)

@@ -95,7 +95,7 @@ func TestConcurrentClaimsOverRedis(t *testing.T) {
 		servers, urls = append(servers, srv), append(urls, front.url())
 	}
 	for _, nodes := range []int{1, 2, 3} {
-		for range 100 {
+		for range lasting(100, 30) {
 			claimOnce(t, servers[:nodes], urls[:nodes], &told)
 			if t.Failed() {
 				return

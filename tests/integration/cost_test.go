@@ -14,6 +14,7 @@ import (
 // recoveries, and how many bytes it has to send, is the same whether nothing or
 // thousands of events have passed in other rooms meanwhile.
 func TestRecoveryCommands(t *testing.T) {
+	t.Parallel()
 	const clients, rooms, missed, others = 20, 3, 5, 3000
 	s := &scale{t: t, ctx: t.Context(), c: startCluster(t, 2)}
 	in := func(i int) (names []string) {

@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
 )
 
-// TestRecoveryAtScale: 500 clients in 100 rooms lose their connections and miss 20
-// events each. All of them come back as the same sockets on another node and hear
+// TestRecoveryAtScale: 500 clients in 100 rooms, in make test 250 in 50, lose their
+// connections and miss 20 events each. All of them come back as the same sockets on another node and hear
 // what they missed.
 func TestRecoveryAtScale(t *testing.T) {
 	for name, lose := range map[string]func(s *scale){
@@ -32,8 +32,8 @@ func TestRecoveryAtScale(t *testing.T) {
 	}
 }
 
-// TestRecoveryCost: what the 500 recoveries cost does not depend on the 20,000
-// events that pass in other rooms meanwhile.
+// TestRecoveryCost: what the recoveries of TestRecoveryAtScale cost does not depend on
+// twice as many events in other rooms as the clients miss meanwhile.
 func TestRecoveryCost(t *testing.T) {
 	s := newScale(t)
 	cost := func(others int) time.Duration {
@@ -51,7 +51,13 @@ func TestRecoveryCost(t *testing.T) {
 	}
 }
 
-const scaleClients, scaleRooms, scaleMissed, scaleOthers = 500, 100, 20, 20_000
+const scaleMissed = 20 // events in each room
+
+var (
+	scaleRooms   = int(lasting(100, 50))
+	scaleClients = 5 * scaleRooms
+	scaleOthers  = 2 * scaleMissed * scaleClients
+)
 
 // A scale is the cluster of TestRecoveryAtScale, with all its clients on the
 // first node, who have heard one event.

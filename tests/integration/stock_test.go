@@ -10,11 +10,12 @@ import (
 
 // TestRecoveryUnderTraffic cuts one stock client 60 times, on two nodes in turn,
 // while two senders publish 8,000 events, at first within 20 seconds and then
-// three times as fast. Every other time it is cut again while it comes back, most
+// three times as fast; in make test half of that in half of the time. Every other time it is cut again while it comes back, most
 // often in the middle of the replay. It hears each event once and in order.
 func TestRecoveryUnderTraffic(t *testing.T) {
-	const cuts, events = 60, 8000
-	for _, duration := range []time.Duration{20 * time.Second, 20 * time.Second / 3} {
+	all := lasting(20*time.Second, 10*time.Second)
+	cuts, events := int(3*all/time.Second), int(400*all/time.Second)
+	for _, duration := range []time.Duration{all, all / 3} {
 		t.Run(fmt.Sprint("in ", duration.Round(time.Second)), func(t *testing.T) {
 			f := &fleet{t: t, cluster: startCluster(t, 2, "REJOIN_BACKLOG_LIMIT=20000", "REJOIN_REPLAY_LIMIT=20000")}
 			front := startBalancer(t, f.cluster)
@@ -28,11 +29,11 @@ func TestRecoveryUnderTraffic(t *testing.T) {
 			for i := range 2 {
 				f.publish(ctx, &publisher{
 					name: fmt.Sprint("p", i), node: func() string { return f.nodes[i].public },
-					rooms: []string{"room 1", "room 2"}, most: events / 2, pause: 2 * duration / events,
+					rooms: []string{"room 1", "room 2"}, most: events / 2, pause: 2 * duration / time.Duration(events),
 				})
 			}
 			for i := range cuts {
-				wait(ctx, rand.N(duration/cuts))
+				wait(ctx, rand.N(duration/time.Duration(cuts)))
 				before := f.witnesses[0].returns()
 				if i%2 > 0 {
 					relay.cutNext(1 + rand.N(20)) // frames
@@ -75,7 +76,7 @@ func TestThroughBalancer(t *testing.T) {
 		}
 	}
 	f.awaitJoined()
-	over, stop := context.WithTimeout(ctx, lasting(time.Minute, 15*time.Second))
+	over, stop := context.WithTimeout(ctx, lasting(time.Minute, 8*time.Second))
 	defer stop()
 	for i := range 4 {
 		p := &publisher{name: fmt.Sprint("p", i), pause: 20 * time.Millisecond}

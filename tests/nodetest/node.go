@@ -94,7 +94,8 @@ func (n *Node) Metrics() map[string]float64 {
 // reports whether it came to that, and fails t if not.
 func Eventually(t *testing.T, otherwise string, check func() error) bool {
 	t.Helper()
-	again := time.NewTicker(20 * time.Millisecond)
+	pause := time.Millisecond // grows: most of it comes soon, and checks cost something
+	again := time.NewTimer(pause)
 	defer again.Stop()
 	end := time.After(Patience)
 	for {
@@ -104,6 +105,8 @@ func Eventually(t *testing.T, otherwise string, check func() error) bool {
 		}
 		select {
 		case <-again.C:
+			pause = min(2*pause, 20*time.Millisecond)
+			again.Reset(pause)
 		case <-end:
 			t.Errorf("%s after %v: %v", otherwise, Patience, err)
 			return false
