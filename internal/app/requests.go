@@ -58,6 +58,9 @@ var requests = map[string]func(context.Context, *request) (any, error){
 		if err != nil {
 			return nil, err
 		}
+		if len(id) > maxRoomName {
+			return nil, fail(badRequest, "socket ids have at most %d bytes", maxRoomName)
+		}
 		return emit(ctx, r, 1, r.Socket().Namespace().ToSocket(id))
 	},
 	"history": history,

@@ -42,7 +42,8 @@ func (b Broadcast) To(names ...string) Broadcast {
 // In is To.
 func (b Broadcast) In(names ...string) Broadcast { return b.To(names...) }
 
-// ToSocket adds single sockets, wherever in the cluster they are.
+// ToSocket adds single sockets, wherever in the cluster they are. IDs of more than
+// 200 bytes are refused like names of rooms, when the broadcast is used.
 func (b Broadcast) ToSocket(ids ...string) Broadcast {
 	b.to = append(b.to[:len(b.to):len(b.to)], inOwn(b.ns.name, ids)...)
 	b.aimed, b.self = true, false
@@ -143,8 +144,16 @@ func (b Broadcast) reachable() (placed bool, err error) {
 }
 
 // checkRooms returns an error that wraps ErrTooLarge if a call names too many rooms,
-// of which some may not be part of its target.
+// of which some may not be part of its target, or ErrRoomName if a name is too long:
+// each name becomes a part of keys in Redis.
 func (b Broadcast) checkRooms(others int) error {
+	for _, list := range [...][]rooms.Room{b.to, b.except} {
+		for i := range list {
+			if len(list[i].Name) > maxRoomName {
+				return ErrRoomName
+			}
+		}
+	}
 	if n := len(b.to) + len(b.except) + others; n > adapter.MaxRooms {
 		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, adapter.MaxRooms)
 	}

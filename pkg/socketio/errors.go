@@ -17,7 +17,8 @@ var (
 	ErrReserved = errors.New("socketio: reserved event name")
 	// ErrDisconnected: the socket is gone.
 	ErrDisconnected = errors.New("socketio: disconnected")
-	// ErrRoomName: a room name is empty, too long, or not UTF-8.
+	// ErrRoomName: a room name is empty, too long, or not UTF-8; or a socket id is too
+	// long.
 	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")
 	// ErrTooManyRooms: the socket would be in more rooms than it may, or has left
 	// more of late than can be remembered.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"testing"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -137,6 +138,35 @@ func TestTooManyRoomsInOneCall(t *testing.T) {
 	must(t, n.To("r").To(many[1:]...).Emit(ctx, "n", 1))
 	a.want(numbered(1))
 	a.quiet()
+}
+
+// A name becomes a part of keys in Redis, so none is of any length.
+func TestLongNamesInOneCall(t *testing.T) {
+	n := start(t, Options{})
+	ctx, longest := t.Context(), strings.Repeat("x", 200)
+	long := longest + "x"
+	for call, b := range map[string]func(name string) Broadcast{
+		"To":           func(name string) Broadcast { return n.To("r", name) },
+		"ToSocket":     func(name string) Broadcast { return n.ToSocket(name) },
+		"Except":       func(name string) Broadcast { return n.Except(name) },
+		"ExceptSocket": func(name string) Broadcast { return n.To("r").ExceptSocket(name) },
+		"Local":        func(name string) Broadcast { return n.ToSocket(name).Local() },
+	} {
+		if err := b(long).Emit(ctx, "n"); !errors.Is(err, ErrRoomName) {
+			t.Errorf("%s: %v", call, err)
+		}
+		if err := b(longest).Emit(ctx, "n"); err != nil {
+			t.Errorf("%s of the longest name: %v", call, err)
+		}
+		_, err := b(long).FetchSockets(ctx)
+		for operation, err := range map[string]error{
+			"FetchSockets": err, "SocketsJoin": b(long).SocketsJoin(ctx, "q"), "DisconnectSockets": b(long).DisconnectSockets(ctx, false),
+		} {
+			if !errors.Is(err, ErrRoomName) {
+				t.Errorf("%s, %s: %v", call, operation, err)
+			}
+		}
+	}
 }
 
 // An event to thousands of rooms costs each member no more than its own rooms.

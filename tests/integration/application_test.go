@@ -209,6 +209,7 @@ func TestFailures(t *testing.T) {
 			{"bad_request", []any{"all", map[string]any{}}},
 			{"bad_request", []any{"private", 7, "event"}},
 			{"bad_request", []any{"private", "id"}},
+			{"bad_request", []any{"private", strings.Repeat("x", 201), "event"}},
 			{"reserved_event", []any{"self", "connect"}},
 			{"reserved_event", []any{"all", "disconnect"}},
 			{"reserved_event", []any{"to", "x", "connect_error"}},
