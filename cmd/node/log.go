@@ -3,12 +3,20 @@ package main
 import (
 	"io"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger returns a logger that writes to w as the configuration says.
-func newLogger(c config, w io.Writer) *zap.Logger {
+// A logger is what a node logs to, and a metric of what it did not write.
+type logger struct {
+	*zap.Logger
+	dropped prometheus.Counter
+}
+
+// newLogger returns a logger that writes to w as the configuration says. At the
+// level debug it writes all entries.
+func newLogger(c config, w io.Writer) logger {
 	level, err := zapcore.ParseLevel(c.LogLevel)
 	if err != nil {
 		panic(err) // config's tag allows a level that zap does not know
@@ -23,5 +31,13 @@ func newLogger(c config, w io.Writer) *zap.Logger {
 		form.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(form)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level))
+	dropped := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "rejoin_log_entries_dropped_total",
+		Help: "Log entries not written because the same message had been logged too often within a second.",
+	})
+	core := shortening{zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), level)}
+	if level == zapcore.DebugLevel {
+		return logger{zap.New(core), dropped}
+	}
+	return logger{zap.New(sample(core, dropped.Inc)), dropped}
 }

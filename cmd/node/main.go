@@ -115,7 +115,7 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 var errStopped = errors.New("told to stop")
 
 // serve runs a node until ctx ends, it is drained, or it fails.
-func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log *zap.Logger) error {
+func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log logger) error {
 	starting, started := unless(ctx, drain)
 	n, err := start(starting, c, randomNodeID, build, log)
 	started()

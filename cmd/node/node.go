@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/app"
@@ -30,6 +31,7 @@ import (
 // A node is everything that runs between start and stop.
 type node struct {
 	log         *zap.Logger
+	logDropped  prometheus.Counter
 	health      *health.State
 	cluster     *cluster           // nil until it is joined
 	sockets     *socketio.Server   // nil until there is a cluster
@@ -45,11 +47,12 @@ type node struct {
 
 // startAs is start with an id. giveUp is asked whether an error ends the wait for the
 // cluster.
-func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log *zap.Logger) (_ *node, err error) {
+func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log logger) (_ *node, err error) {
 	n := &node{
-		log:    log.With(zap.String("node", string(c.NodeID))),
-		health: health.New(string(c.NodeID), build.Version),
-		failed: make(chan error, 3),
+		log:        log.With(zap.String("node", string(c.NodeID))),
+		logDropped: log.dropped,
+		health:     health.New(string(c.NodeID), build.Version),
+		failed:     make(chan error, 3),
 	}
 	// Both ports first: they are what most often cannot be had.
 	publicPort, err := net.Listen("tcp", c.Addr.String())
@@ -121,7 +124,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		})
 	}
 	backends := n.newAPI(c)
-	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget()), metrics.Application(application.Stats))
+	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget()), metrics.Application(application.Stats), n.logDropped)
 	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, counted...)))))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,7 +12,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -177,5 +180,40 @@ func TestLogLevel(t *testing.T) {
 	var line struct{ Level, Msg, Time string }
 	if err := json.Unmarshal(b.Bytes(), &line); err != nil || line.Level != "warn" || line.Msg != "loud" || line.Time == "" {
 		t.Errorf("%v %+v: %s", err, line, fmt.Sprint(&b))
+	}
+}
+
+// A message that is logged again and again is sampled, and others are not; texts
+// that clients may have sent are cut, and stacks are not.
+func TestLogIsBounded(t *testing.T) {
+	var b bytes.Buffer
+	log := newLogger(config{LogLevel: "info", LogFormat: "json"}, &b)
+	long := strings.Repeat("x", 100_000)
+	for range 10_000 {
+		log.Info("again", zap.String("event", long), zap.Error(errors.New(long)))
+	}
+	log.Info("another", zap.ByteString("stack", []byte(strings.Repeat("y", 5000))))
+	log.With(zap.String("event", long)).Warn("again")
+	text := b.String()
+	if n := strings.Count(text, `"msg":"again"`); n < logFirst || n > 10_000/10 {
+		t.Errorf("%d entries of 10,000", n)
+	}
+	if len(text) > 3*(maxLogText+100)*(10_000/10) || strings.Contains(text, strings.Repeat("x", maxLogText+1)) {
+		t.Errorf("%d bytes", len(text))
+	}
+	if !strings.Contains(text, `"msg":"another"`) || !strings.Contains(text, strings.Repeat("y", 5000)) || !strings.Contains(text, `"level":"warn"`) {
+		t.Error("an entry is missing or cut")
+	}
+	written := strings.Count(text, "\n")
+	if dropped := int(testutil.ToFloat64(log.dropped)); dropped != 10_002-written {
+		t.Errorf("%d dropped and %d written", dropped, written)
+	}
+	b.Reset()
+	log = newLogger(config{LogLevel: "debug", LogFormat: "json"}, &b)
+	for range 1000 {
+		log.Debug("again")
+	}
+	if n := strings.Count(b.String(), "\n"); n != 1000 {
+		t.Errorf("debug: %d entries of 1,000", n)
 	}
 }

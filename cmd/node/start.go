@@ -16,7 +16,7 @@ import (
 // ctx lasts: meanwhile the ports answer, and say so. An error leaves nothing
 // behind. A node without an id gets what roll returns, and something else if
 // another node has that.
-func start(ctx context.Context, c config, roll func() nodeID, build metrics.Build, log *zap.Logger) (*node, error) {
+func start(ctx context.Context, c config, roll func() nodeID, build metrics.Build, log logger) (*node, error) {
 	if c.NodeID != "" {
 		return startAs(ctx, c, hopeless, build, log)
 	}

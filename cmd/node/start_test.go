@@ -3,11 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/internal/redistest"
@@ -30,7 +29,7 @@ func TestRandomNodeIDs(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	n, err := start(ctx, c, roll, metrics.Build{}, zap.NewNop())
+	n, err := start(ctx, c, roll, metrics.Build{}, silent())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +56,7 @@ func TestTakenNodeID(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, nil, c, metrics.Build{}, zap.NewNop()) }()
+	go func() { ended <- serve(ctx, nil, c, metrics.Build{}, silent()) }()
 	// What the other one's registration leaves in Redis, as soon as this one is live.
 	about := "rejoin:{0}about"
 	for {
@@ -109,3 +108,6 @@ func TestComplaints(t *testing.T) {
 		}
 	}
 }
+
+// silent returns a logger that writes nothing.
+func silent() logger { return newLogger(config{LogLevel: "error", LogFormat: "json"}, io.Discard) }

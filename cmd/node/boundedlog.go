@@ -1,0 +1,70 @@
+package main
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// What strangers can make a node log is bounded: in the size of an entry, since an
+// error may quote what a client has sent, and in the number of entries.
+const (
+	maxLogText = 1000 // bytes of one field, other than a stack
+
+	logWindow     = time.Second
+	logFirst      = 50  // entries of one message and level in a window that are all written
+	logThereafter = 100 // beyond which one of so many is
+)
+
+// sample bounds the number of entries of a core. dropped is called for each that is
+// not written.
+func sample(core zapcore.Core, dropped func()) zapcore.Core {
+	return zapcore.NewSamplerWithOptions(core, logWindow, logFirst, logThereafter,
+		zapcore.SamplerHook(func(_ zapcore.Entry, d zapcore.SamplingDecision) {
+			if d&zapcore.LogDropped != 0 {
+				dropped()
+			}
+		}))
+}
+
+// shortening is a core that cuts long texts.
+type shortening struct{ zapcore.Core }
+
+func (s shortening) With(fields []zapcore.Field) zapcore.Core {
+	return shortening{s.Core.With(shorten(fields))}
+}
+
+func (s shortening) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if s.Enabled(e.Level) {
+		return c.AddCore(e, s)
+	}
+	return c
+}
+
+func (s shortening) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	return s.Core.Write(e, shorten(fields))
+}
+
+// shorten returns fields without long texts. It changes none of those that it is
+// given, because zap uses them again.
+func shorten(fields []zapcore.Field) []zapcore.Field {
+	var changed []zapcore.Field
+	for i, f := range fields {
+		text := f.String
+		if err, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
+			text = err.Error()
+		}
+		if len(text) <= maxLogText || f.Type != zapcore.StringType && f.Type != zapcore.ErrorType {
+			continue
+		}
+		if changed == nil {
+			changed = append(changed, fields...)
+		}
+		changed[i] = zap.String(f.Key, text[:maxLogText]+"…")
+	}
+	if changed == nil {
+		return fields
+	}
+	return changed
+}
