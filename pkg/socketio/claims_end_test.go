@@ -193,6 +193,94 @@ func TestClaimThatComesToNothingBeforeItIsAnswered(t *testing.T) {
 	}
 }
 
+// Claims on several nodes overlap, each made while the one before is pending, and all
+// come to nothing: in whatever order they end, OnDisconnect is called once, for the
+// socket that was connected.
+func TestClaimsOnSeveralNodesThatComeToNothing(t *testing.T) {
+	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			c := newCluster(adapter.MemoryOptions{})
+			told := make(chan string, 10)
+			var nodes []*testNode
+			var holds []*hold
+			for _, id := range []adapter.NodeID{"a", "b"} {
+				n, h := c.holdingNode(t, id, 10)
+				n.OnConnect(func(s *Socket) { s.OnDisconnect(func(Reason) { told <- fmt.Sprint(id, " ", s.fence) }) })
+				nodes, holds = append(nodes, n), append(holds, h)
+			}
+			a := nodes[0].client(t)
+			var wires []*wire
+			for _, at := range []int{1, 0, 1} {
+				holds[at].subscriptions.Store(true)
+				w := nodes[at].dial(t)
+				w.write(fmt.Sprintf(`40{"pid":%q}`, a.pid))
+				<-holds[at].reached
+				wires = append(wires, w)
+			}
+			for _, i := range order {
+				wires[i].cut()
+			}
+			select {
+			case got := <-told:
+				if got != "a 1" {
+					t.Errorf("OnDisconnect of socket %s, want a 1", got)
+				}
+			case <-time.After(patience):
+				t.Fatal("OnDisconnect was not called")
+			}
+			for _, h := range holds {
+				h.subscriptions.Store(false)
+			}
+			if back := nodes[0].back(t, a); back.sid != a.sid {
+				t.Errorf("not recovered: %v", nodes[0].Stats().Recoveries)
+			}
+			if len(told) > 0 {
+				t.Errorf("OnDisconnect of socket %s again", <-told)
+			}
+		})
+	}
+}
+
+// If a claim comes to nothing whose former socket had itself recovered the session from
+// another node, OnDisconnect is called for that former socket only.
+func TestClaimAfterARecoveryThatComesToNothing(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	told := make(chan adapter.NodeID, 10)
+	tell := func(n *testNode) {
+		n.OnConnect(func(s *Socket) { s.OnDisconnect(func(Reason) { told <- n.adapter.Node() }) })
+	}
+	first, second := c.node(t, "first", Options{}), c.node(t, "second", Options{})
+	third, hold := c.holdingNode(t, "third", 10)
+	tell(first)
+	tell(second)
+	a := first.client(t)
+	b := second.back(t, a)
+	if b.sid != a.sid {
+		t.Fatalf("not recovered: %v", second.Stats().Recoveries)
+	}
+	<-a.closed
+	hold.subscriptions.Store(true)
+	w := third.dial(t)
+	w.write(fmt.Sprintf(`40{"pid":%q}`, a.pid))
+	<-hold.reached
+	w.cut()
+	select {
+	case node := <-told:
+		if node != "second" {
+			t.Errorf("OnDisconnect on the node %q, want second", node)
+		}
+	case <-time.After(patience):
+		t.Fatal("OnDisconnect was not called")
+	}
+	hold.subscriptions.Store(false)
+	if back := third.back(t, b); back.sid != a.sid {
+		t.Errorf("not recovered: %v", third.Stats().Recoveries)
+	}
+	if len(told) > 0 {
+		t.Errorf("OnDisconnect again, on the node %q", <-told)
+	}
+}
+
 // A hold is what its node does not get an answer to.
 type hold struct {
 	session.Store

@@ -1,10 +1,12 @@
 package socketio
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net"
 	"net/http"
@@ -20,16 +22,20 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // TestClaimsModel runs one session on up to three nodes, and decides the order of
 // everything that concerns its ownership: connections that present its private id,
 // the start and the answer of each call of the session store, each message between
-// nodes, which may also get lost, cuts, events, joins and refreshes. After each step
-// at most one socket per node may deliver, with the highest fence that its node has
-// learned of; in the end one socket is left, which has and gets every event once,
-// and can be recovered.
+// nodes, which may also get lost, cuts, refused recoveries, timeouts, events, joins and
+// refreshes. After each step at most one socket per node may deliver, with the highest
+// fence that its node has learned of, and OnDisconnect has not been called for a client
+// that is served by the next claim. In the end one socket is left, which has and gets
+// every event once, and can be recovered; or OnDisconnect has been called exactly once
+// for the last one that was connected.
 func TestClaimsModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		nodes := rapid.IntRange(1, 3).Draw(rt, "nodes")
@@ -63,6 +69,8 @@ type claimsModel struct {
 	waiting []*modelStep
 	ended   []int  // connections whose OnDisconnect was called
 	claimed uint64 // the highest fence that a claim may have
+	refuse  bool   // the next replay finds that events are missing
+	refused bool   // the session has ended, because its recovery was refused
 }
 
 type modelNode struct {
@@ -90,6 +98,7 @@ type modelConn struct {
 	frames []string
 	closed bool
 	socket *Socket
+	other  bool // it has got a new session
 }
 
 type modelFailure string
@@ -104,7 +113,8 @@ func newClaimsModel(t *testing.T, nodes int) *claimsModel {
 		inner, err := m.memory.Node(adapter.NodeID(fmt.Sprint("node", i)))
 		must(t, err)
 		n := &modelNode{}
-		n.Server, err = NewServer(Options{Adapter: &modelAdapter{inner, m}, Sessions: &modelStore{m.store, m, i}})
+		engine := engineio.Options{PingInterval: time.Hour} // nobody answers pings
+		n.Server, err = NewServer(Options{Adapter: &modelAdapter{inner, m}, Sessions: &modelStore{m.store, m, i}, Engine: engine})
 		must(t, err)
 		joining(n.Namespace)
 		n.Use(func(_ context.Context, s *Socket) error {
@@ -172,6 +182,15 @@ func (m *claimsModel) take(st *modelStep) {
 	m.waiting = slices.DeleteFunc(m.waiting, func(other *modelStep) bool { return other == st })
 }
 
+// later adds a step that nobody waits for.
+func (m *claimsModel) later(name string, f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.free {
+		m.waiting = append(m.waiting, &modelStep{name: name, deliver: f})
+	}
+}
+
 func (m *claimsModel) learn(node int, fence uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -189,22 +208,62 @@ func (s *modelStore) name(what string, fence uint64) string {
 	return fmt.Sprintf("node %d: %s %d", s.node, what, fence)
 }
 
+// Claim reads the session and then replaces what it has read, as one in Redis does. A
+// claim that its caller gives up may still be executed, late.
 func (s *modelStore) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
-	if err := s.m.pause(ctx, s.name("claim", 0)); err != nil {
-		return session.Session{}, "", err
+	for {
+		var seen session.Session
+		_, _, err := s.Store.Claim(ctx, pid, by, ttl, func(found session.Session) error {
+			seen = found
+			return cmp.Or(check(found), errModelSeen)
+		})
+		if !errors.Is(err, errModelSeen) {
+			return session.Session{}, "", err
+		}
+		execute := func() (session.Session, string, error) {
+			claimed, former, err := s.Store.Claim(context.Background(), pid, by, ttl, func(found session.Session) error {
+				if found.Fence != seen.Fence {
+					return errModelChanged
+				}
+				return nil
+			})
+			if err == nil {
+				s.m.mu.Lock()
+				s.m.claimed = claimed.Fence
+				s.m.mu.Unlock()
+			}
+			return claimed, former, err
+		}
+		if err := s.m.pause(ctx, s.name("claim", seen.Fence+1)); err != nil {
+			s.m.later(s.name("late claim", seen.Fence+1), func() { _, _, _ = execute() })
+			return session.Session{}, "", err
+		}
+		claimed, former, err := execute()
+		if errors.Is(err, errModelChanged) {
+			continue
+		}
+		if err != nil {
+			return claimed, former, err
+		}
+		if err := s.m.pause(ctx, s.name("claimed", claimed.Fence)); err != nil {
+			return session.Session{}, "", err // executed, and the answer is lost
+		}
+		s.m.learn(s.node, claimed.Fence)
+		return claimed, former, nil
 	}
-	claimed, former, err := s.Store.Claim(ctx, pid, by, ttl, check)
-	if err != nil {
-		return claimed, former, err
+}
+
+var errModelSeen, errModelChanged = errors.New("model: seen"), errors.New("model: changed")
+
+func (s *modelStore) Drop(ctx context.Context, ref session.Ref) error {
+	if err := s.m.pause(ctx, s.name("drop", ref.Fence)); err != nil {
+		return err
 	}
-	s.m.mu.Lock()
-	s.m.claimed = claimed.Fence
-	s.m.mu.Unlock()
-	if err := s.m.pause(ctx, s.name("claimed", claimed.Fence)); err != nil {
-		return session.Session{}, "", err // executed, and the answer is lost
+	err := s.Store.Drop(ctx, ref)
+	if errors.Is(err, session.ErrFenced) {
+		s.m.learn(s.node, ref.Fence+1)
 	}
-	s.m.learn(s.node, claimed.Fence)
-	return claimed, former, nil
+	return err
 }
 
 func (s *modelStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
@@ -244,17 +303,23 @@ func (a *modelAdapter) Send(ctx context.Context, to adapter.NodeID, msg adapter.
 		return a.Adapter.Send(ctx, to, msg)
 	}
 	m := a.m
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.free {
-		return nil
-	}
 	node := slices.IndexFunc(m.nodes, func(n *modelNode) bool { return n.adapter.Node() == to })
-	m.waiting = append(m.waiting, &modelStep{name: fmt.Sprintf("message to node %d: %d", node, ref.Fence), deliver: func() {
+	m.later(fmt.Sprintf("message to node %d: %s", node, msg.Data), func() {
 		m.learn(node, ref.Fence)
 		_ = a.Adapter.Send(context.Background(), to, msg)
-	}})
+	})
 	return nil
+}
+
+func (a *modelAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+	a.m.mu.Lock()
+	refuse := a.m.refuse
+	a.m.refuse, a.m.refused = false, a.m.refused || refuse
+	a.m.mu.Unlock()
+	if refuse {
+		return func(yield func(adapter.Event, error) bool) { yield(adapter.Event{}, adapter.ErrTrimmed) }
+	}
+	return a.Adapter.Replay(ctx, after, upTo)
 }
 
 // open connects to a node with the last offset that the client has, and presents
@@ -309,7 +374,7 @@ func (c *modelConn) isOpen() bool {
 func (c *modelConn) answered() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.ContainsFunc(c.frames, func(f string) bool { return strings.HasPrefix(f, "40{") })
+	return !c.other && slices.ContainsFunc(c.frames, func(f string) bool { return strings.HasPrefix(f, "40{") })
 }
 
 // numbers returns the numbers of the events that the connection has received.
@@ -323,8 +388,17 @@ func (m *claimsModel) numbers(c *modelConn) (all []int) {
 				m.sid, m.pid = body.SID, body.PID
 			}
 			if body.SID != m.sid || body.PID != m.pid {
-				m.fail("connection %d is not recovered: %s", c.id, f)
+				m.mu.Lock()
+				refused := m.refused
+				m.mu.Unlock()
+				if !refused {
+					m.fail("connection %d is not recovered: %s", c.id, f)
+				}
+				c.other = true
 			}
+		}
+		if c.other {
+			return nil
 		}
 		var args []any
 		if rest, ok := strings.CutPrefix(f, "42"); ok && json.Unmarshal([]byte(rest), &args) == nil {
@@ -340,9 +414,9 @@ func (m *claimsModel) numbers(c *modelConn) (all []int) {
 // deliver.
 func (c *modelConn) fences() (fence uint64, delivers bool) {
 	c.mu.Lock()
-	s := c.socket
+	s, other := c.socket, c.other
 	c.mu.Unlock()
-	if s == nil {
+	if s == nil || other {
 		return 0, false
 	}
 	s.mu.Lock()
@@ -383,33 +457,29 @@ func (m *claimsModel) check() {
 		}
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	for i, id := range m.ended {
-		if !m.conns[id].cut && m.abandoned() == 0 {
-			m.fail("OnDisconnect of connection %d, whose client has moved", id)
+	ended := slices.Clone(m.ended)
+	m.mu.Unlock()
+	for i, id := range ended {
+		if m.conns[id].other {
+			continue
 		}
-		if slices.Contains(m.ended[:i], id) {
+		if slices.Contains(ended[:i], id) {
 			m.fail("OnDisconnect of connection %d twice", id)
 		}
-	}
-}
-
-// abandoned returns how many connections were cut before CONNECT was answered.
-func (m *claimsModel) abandoned() (n int) {
-	for _, c := range m.conns {
-		if c.cut && !c.answered() {
-			n++
+		if m.conns[id].cut || m.lost { // if it has not learned that the client has moved, it ends with the session
+			continue
+		}
+		fence, _ := m.conns[id].fences()
+		for _, next := range m.conns {
+			if nextFence, _ := next.fences(); nextFence == fence+1 && (next.answered() || next.isOpen()) {
+				m.fail("OnDisconnect of connection %d, whose client has moved to connection %d", id, next.id)
+			}
 		}
 	}
-	return n
 }
 
-// told checks that OnDisconnect was called for the last socket if none is left. A
-// chain of abandoned claims over several nodes may conceal it.
+// told checks that OnDisconnect was called for the last socket if none is left.
 func (m *claimsModel) told() {
-	if m.abandoned() > 1 {
-		return
-	}
 	var last *modelConn
 	var highest uint64
 	for _, c := range m.conns {
@@ -517,7 +587,7 @@ func (m *claimsModel) act(choice int) {
 		node := pick(len(m.nodes))
 		note("node %d refreshes", node)
 		go m.nodes[node].refresh()
-	case kind == 6:
+	case kind == 6 && choice/16%4 == 0:
 		for _, st := range steps {
 			if st.deliver != nil {
 				note("lost: %s", st.name)
@@ -526,6 +596,14 @@ func (m *claimsModel) act(choice int) {
 				break
 			}
 		}
+	case kind == 6 && choice/16%4 == 1:
+		note("time passes")
+		time.Sleep(storeTimeout) // of calls that wait for a step
+	case kind == 6 && choice/16%16 == 2:
+		note("the next replay is refused")
+		m.mu.Lock()
+		m.refuse = true
+		m.mu.Unlock()
 	case len(steps) > 0:
 		st := steps[pick(len(steps))]
 		note("%s", st.name)
@@ -536,8 +614,11 @@ func (m *claimsModel) act(choice int) {
 // settle lets everything end and checks that one socket is left, which can be
 // recovered.
 func (m *claimsModel) settle() {
-	m.drain()
-	m.check()
+	for range 3 {
+		m.drain()
+		m.check()
+		time.Sleep(2 * giveUpPeriod)
+	}
 	if !m.lost {
 		m.only()
 		m.told()
@@ -548,6 +629,13 @@ func (m *claimsModel) settle() {
 		m.check()
 	}
 	m.only()
+	m.mu.Lock()
+	refused := m.refused
+	m.refuse = false
+	m.mu.Unlock()
+	if refused {
+		return
+	}
 	for range 2 { // whatever has become of it, the client comes back
 		for _, c := range m.openConns() {
 			c.cut = true
@@ -583,8 +671,11 @@ func (m *claimsModel) only() (served *modelConn) {
 		fence, delivers := c.fences()
 		highest = max(highest, fence)
 		if !delivers {
-			if c.isOpen() {
+			if c.isOpen() && !c.other {
 				m.fail("connection %d is open and not served", c.id)
+			}
+			if c.isOpen() {
+				sockets--
 			}
 			continue
 		}

@@ -134,7 +134,7 @@ func (s *Socket) begin(ctx context.Context) error {
 		if err := srv.sessions.Create(ctx, snapshot, srv.opts.sessionLife()); err != nil {
 			return err
 		}
-		srv.owned.enter(s, true) // nobody else knows the pid yet
+		srv.owned.enter(s) // nobody else knows the pid yet
 	}
 	s.mu.Lock()
 	err = s.answerConnect()
@@ -177,7 +177,7 @@ func (s *Socket) answerConnect() error {
 		return ErrDisconnected
 	}
 	s.connected = true
-	s.former = nil // its client has moved
+	s.former = "" // its client has moved
 	s.screening = screening{}
 	s.client.idle.Stop()
 	s.ns.srv.stats.connects.Add(1)

@@ -106,6 +106,7 @@ func (n *testNode) dial(t *testing.T) *wire {
 
 func (w *wire) read() {
 	defer close(w.closed)
+	defer w.ws.Close()
 	for {
 		_, data, err := w.ws.ReadMessage()
 		if err != nil {

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -30,21 +31,24 @@ type ownership struct {
 	mu     sync.Mutex
 	served map[string]*Socket // by private id
 	claims map[string]*claims // by private id, of the sessions with claims in flight
-	// evicted has, for a time, the sockets of sessions that went to other nodes: the
-	// claim may come to nothing.
-	evicted map[string]*Socket
+	// lost has, for a time, the claims of this node that have lost against later ones,
+	// by private id: the later ones may come to nothing.
+	lost map[string][]*lostClaim
 }
 
 // claims are those of this node on one session that have not been entered yet.
 type claims struct {
 	inFlight int
-	fence    uint64 // the highest that is known
+	fence    uint64       // the highest that is known
+	answered []uint64     // the fences of those that have been answered
+	failed   []uint64     // the fences of claims that are known to have come to nothing
+	unknown  []*lostClaim // claims of which the outcome is unknown, to be settled
 }
 
 func (o *ownership) init() {
 	o.served = make(map[string]*Socket)
 	o.claims = make(map[string]*claims)
-	o.evicted = make(map[string]*Socket)
+	o.lost = make(map[string][]*lostClaim)
 }
 
 // claim announces a claim, before the store can answer it. done withdraws it, after
@@ -61,36 +65,70 @@ func (o *ownership) claim(pid string) (done func()) {
 	return func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		if c.inFlight--; c.inFlight == 0 {
-			delete(o.claims, pid)
+		if c.inFlight--; c.inFlight > 0 {
+			return
+		}
+		delete(o.claims, pid)
+		for _, u := range c.unknown {
+			srv := u.socket.client.srv
+			srv.spawn(func() { srv.giveUp(u) })
 		}
 	}
 }
 
+// unanswered notes that the outcome of a claim that is in flight is unknown. If it was
+// executed it has the fence after the one that it found, unless another claim of this
+// node turns out to have that. So it is settled when no other one is in flight.
+func (o *ownership) unanswered(c *lostClaim) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	all := o.claims[c.PID]
+	if slices.Contains(all.answered, c.Fence) {
+		return
+	}
+	o.keep(c)
+	all.unknown = append(all.unknown, c)
+}
+
+// settle ends a claim with an unknown outcome. The store says that a claim of this node
+// has its fence; unless that is another one, this one has come to nothing.
+func (o *ownership) settle(c *lostClaim) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !slices.Contains(o.lost[c.PID], c) {
+		return // the fence is another one's, or the claim is settled
+	}
+	if all := o.claims[c.PID]; all != nil {
+		all.unknown = append(all.unknown, c)
+		return
+	}
+	o.forget(c.PID, func(other *lostClaim) bool { return other == c })
+	c.disown()
+}
+
 // enter makes a socket the one that serves its session, and evicts the one that did.
-// It returns false if a later claim is known: then the socket must not be connected.
-// here says that the former owner is this node, whose socket may have learned of the
-// claim from the store already.
-func (o *ownership) enter(s *Socket, here bool) bool {
+// It returns false if a later claim is known: then the socket has lost and must not be
+// connected.
+func (o *ownership) enter(s *Socket) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if c := o.claims[s.pid]; c != nil {
+		c.answered = append(c.answered, s.fence)
+		o.forget(s.pid, func(c *lostClaim) bool { return c.Fence == s.fence }) // it was not executed
 		if c.fence > s.fence {
+			s.mu.Lock()
+			s.moved = true
+			s.mu.Unlock()
+			o.keep(s.lostClaim())
 			return false
 		}
 		c.fence = s.fence
 	}
-	former := o.served[s.pid]
-	o.served[s.pid] = s
-	if former != nil {
+	if former := o.served[s.pid]; former != nil {
 		former.evict()
-	} else if here {
-		former = o.evicted[s.pid]
-		delete(o.evicted, s.pid)
+		o.keep(former.lostClaim())
 	}
-	if former != nil {
-		s.succeed(predecessor{socket: former})
-	}
+	o.served[s.pid] = s
 	return true
 }
 
@@ -105,28 +143,68 @@ func (o *ownership) overtaken(ref session.Ref) {
 	if s := o.served[ref.PID]; s != nil && s.fence < ref.Fence {
 		delete(o.served, ref.PID)
 		s.evict()
-		o.evicted[ref.PID] = s
-		time.AfterFunc(recoverTimeout+storeTimeout, func() { o.forget(ref.PID, s) })
+		o.keep(s.lostClaim())
 	}
 }
 
-func (o *ownership) forget(pid string, s *Socket) {
+// connected notes that the client of a socket has moved to it: what the claims before
+// owe is settled.
+func (o *ownership) connected(s *Socket) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.evicted[pid] == s {
-		delete(o.evicted, pid)
+	o.forget(s.pid, func(c *lostClaim) bool { return c.Fence < s.fence })
+}
+
+// abandoned notes that a claim has come to nothing, and disowns the one before it, if
+// that is this node's.
+func (o *ownership) abandoned(ref session.Ref) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.claims[ref.PID]; c != nil {
+		c.failed = append(c.failed, ref.Fence) // the one before may not have been answered yet
+	}
+	for _, c := range o.forget(ref.PID, func(c *lostClaim) bool { return c.Fence+1 == ref.Fence }) {
+		c.disown()
 	}
 }
 
-// abandoned notifies the socket that a claim has evicted that the claim has failed.
-func (o *ownership) abandoned(ref session.Ref) {
-	o.mu.Lock()
-	s := o.evicted[ref.PID]
-	delete(o.evicted, ref.PID)
-	o.mu.Unlock()
-	if s != nil {
-		s.disown()
+// lostClaimLife is how long a claim is kept that has lost. A claim takes at most
+// recoverTimeout and storeTimeout until it is connected, comes to nothing or has itself
+// lost against a later one.
+const lostClaimLife = 3 * (recoverTimeout + storeTimeout)
+
+// keep remembers a claim that has lost for a time, unless the next one is known to have
+// come to nothing. o.mu is held.
+func (o *ownership) keep(c *lostClaim) {
+	if all := o.claims[c.PID]; all != nil && slices.Contains(all.failed, c.Fence+1) {
+		c.disown()
+		return
 	}
+	o.lost[c.PID] = append(o.lost[c.PID], c)
+	c.expiry = time.AfterFunc(lostClaimLife, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.forget(c.PID, func(other *lostClaim) bool { return other == c })
+	})
+}
+
+// forget removes claims that have lost, and returns them. o.mu is held.
+func (o *ownership) forget(pid string, which func(*lostClaim) bool) (removed []*lostClaim) {
+	var left []*lostClaim
+	for _, c := range o.lost[pid] {
+		if which(c) {
+			c.expiry.Stop()
+			removed = append(removed, c)
+		} else {
+			left = append(left, c)
+		}
+	}
+	if left == nil {
+		delete(o.lost, pid)
+	} else {
+		o.lost[pid] = left
+	}
+	return removed
 }
 
 // leave removes a socket that no longer serves its session.

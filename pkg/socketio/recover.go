@@ -103,6 +103,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err != nil {
 		return err
 	}
+	srv.owned.connected(s)
 	s.ns.tellRooms(s.ID(), true, names...)
 	srv.stats.recoveries.add(recoveredWell)
 	if err := s.replay(missed, end); err != nil {
@@ -164,17 +165,15 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 	}
 	if err != nil {
 		if last.PID != "" { // the claim may have been executed; nobody else would tell the owner
-			srv.spawn(func() { srv.giveUp(last) })
+			srv.owned.unanswered(&lostClaim{Ref: session.Ref{PID: pid, Fence: last.Fence + 1}, socket: s, former: last.Owner})
 		}
 		return claimed, err
 	}
 	s.mu.Lock()
 	s.pid, s.fence = claimed.PID, claimed.Fence
 	s.mu.Unlock()
-	if former != self && former != "" {
-		s.succeed(predecessor{node: former, claim: session.Ref{PID: pid, Fence: claimed.Fence}})
-	}
-	entered := srv.owned.enter(s, former == self)
+	s.succeed(former)
+	entered := srv.owned.enter(s)
 	if former != self { // also if it was not entered: the winner tells only this node
 		srv.tellEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
 	}

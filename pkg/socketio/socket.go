@@ -54,7 +54,7 @@ type Socket struct {
 	gone       bool          // nothing is delivered any more
 	over       bool          // gone, and its session with it
 	moved      bool          // its session is another socket's now
-	former     *predecessor  // nil once it is connected
+	former     string        // the node of the claim before; "" once it is connected
 	silent     Reason        // of a disconnect that was not reported; of the mailbox
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering

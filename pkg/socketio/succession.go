@@ -3,61 +3,62 @@ package socketio
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A predecessor is the socket that a claim has evicted, or the node that has it. It
-// was evicted silently, because its client has moved. But until the claimant is
-// connected that may come to nothing: the claim is refused, or the client is gone
-// again. Then the predecessor is notified, and reports the disconnect.
-type predecessor struct {
-	socket *Socket     // of this node, or nil
-	node   string      // another one
-	claim  session.Ref // that has evicted it
+// A lostClaim is a claim of this node that has lost against a later one, or of which the
+// outcome is unknown. Its socket was evicted silently, because its client has moved. But
+// the later claim may come to nothing: it is refused, or the client is gone again before
+// it is connected. Then the claim before is disowned: its socket reports the disconnect
+// if it was connected, and otherwise the claim before that one is disowned, on its node.
+// In this way the last socket that was connected is found.
+type lostClaim struct {
+	session.Ref
+	socket *Socket
+	former string      // the node of the claim before, or "" if the socket was connected
+	expiry *time.Timer // while it is kept
 }
 
-// succeed notes which socket this one has evicted. It is forgotten at CONNECT.
-func (s *Socket) succeed(p predecessor) {
+// lostClaim returns the claim of a socket that has been evicted, or that must not be
+// connected.
+func (s *Socket) lostClaim() *lostClaim {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.former = &p
+	return &lostClaim{Ref: session.Ref{PID: s.pid, Fence: s.fence}, socket: s, former: s.former}
 }
 
-// abandon notifies the predecessor of a socket that is not connected.
-func (s *Socket) abandon() {
-	s.mu.Lock()
-	p := s.former
-	s.mu.Unlock()
-	switch {
-	case p == nil:
-	case p.socket != nil:
-		p.socket.disown()
-	default:
-		s.client.srv.sendEviction(p.node, eviction{p.claim, true})
+// disown notifies a claim that all later ones have come to nothing. It does not wait.
+func (c *lostClaim) disown() {
+	srv := c.socket.client.srv
+	if c.former == "" {
+		c.socket.mail.put(srv.spawn, c.socket.reportMoved)
+	} else {
+		srv.spawn(func() { srv.tellEviction(c.former, eviction{c.Ref, true}) })
 	}
 }
 
-// disown notifies an evicted socket that the claim on its session has failed. One
-// that was never connected has evicted another, which is then notified.
-func (s *Socket) disown() {
-	s.mail.put(s.client.srv.spawn, s.reportMoved) // which never runs if it was not connected
-	s.abandon()
+// succeed notes the node of the claim before. It is forgotten at CONNECT.
+func (s *Socket) succeed(former string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.former = former
 }
 
-// withdraw ends the claim of a socket that was not connected, unless there is a later
-// one, which becomes responsible for what this one has evicted. The client has the
-// whole window from now.
+// withdraw ends the claim of a socket that was not connected, and disowns the claim
+// before unless there is a later one: then it depends on what becomes of that. The
+// client has the whole window from now.
 func (s *Socket) withdraw() {
 	s.mu.Lock()
-	owes := s.former != nil && !s.moved
+	owes := s.former != "" && !s.moved
 	s.mu.Unlock()
 	if owes && s.endSession(TransportClose) {
 		s.overtaken() // the later claim may not have been answered yet
 	} else if owes {
-		s.abandon()
+		s.lostClaim().disown()
 	}
 	s.client.srv.owned.leave(s)
 }
@@ -94,20 +95,46 @@ func (s *Socket) overtaken() {
 	s.client.srv.owned.overtaken(ref)
 }
 
-// giveUp ends a claim of which the outcome is unknown: the owner that was seen before
-// would not learn of it from anybody else. It is evicted even if the claim may not
-// have been executed; the client, which is not connected now, can reconnect either way.
-func (s *Server) giveUp(found session.Session) {
-	claim := session.Ref{PID: found.PID, Fence: found.Fence + 1}
-	ctx, cancel := s.store()
-	defer cancel()
-	both := []session.Ref{claim, {PID: found.PID, Fence: found.Fence}}
-	gone, err := s.sessions.Refresh(ctx, both, s.opts.sessionLife())
-	if err != nil {
+// giveUpPeriod is how long giveUp waits between two tries.
+const giveUpPeriod = time.Second
+
+var errClaimed = errors.New("socketio: claimed already")
+
+// giveUp settles a claim of which the outcome is unknown: it may have been executed, or
+// may be executed late. So the session is claimed again, from where that claim found it,
+// until the store answers: then exactly one of the two has been executed, or another one
+// before them. A client that was served until then can reconnect.
+func (s *Server) giveUp(c *lostClaim) {
+	self := string(s.adapter.Node())
+	for deadline := time.Now().Add(s.opts.sessionLife()); time.Now().Before(deadline); {
+		var found session.Session
+		ctx, cancel := s.store()
+		_, _, err := s.sessions.Claim(ctx, c.PID, self, s.opts.sessionLife(), func(now session.Session) error {
+			if found = now; now.Fence < c.Fence {
+				return nil
+			}
+			return errClaimed
+		})
+		cancel()
+		switch {
+		case err == nil, errors.Is(err, errClaimed):
+			later := eviction{session.Ref{PID: c.PID, Fence: max(c.Fence, found.Fence)}, false}
+			s.evict(later)
+			s.tellEviction(c.former, later) // the latest knows only its own predecessor
+			if found.Fence < c.Fence || found.Fence == c.Fence && found.Owner == self {
+				s.owned.settle(c)
+			} // otherwise a later one, if any, tells what becomes of it
+			return
+		case errors.Is(err, session.ErrNotFound), errors.Is(err, session.ErrUndecodable):
+			return
+		}
 		s.log.Debug("claim outcome unknown", zap.Error(err))
+		select {
+		case <-time.After(giveUpPeriod):
+		case <-s.ctx.Done():
+			return
+		}
 	}
-	later := err == nil && len(gone) == len(both) // which tells the owner what becomes of it
-	s.tellEviction(found.Owner, eviction{claim, !later})
 }
 
 // dropRefused ends a session that was claimed and could not be recovered.
@@ -121,8 +148,6 @@ func (s *Socket) dropRefused(ctx context.Context, ref session.Ref) {
 	if err != nil {
 		srv.log.Warn("refused session not deleted; it will expire", zap.Error(err))
 	}
-	s.abandon()
-	s.mu.Lock()
-	s.former = nil
-	s.mu.Unlock()
+	s.lostClaim().disown()
+	s.succeed("")
 }
