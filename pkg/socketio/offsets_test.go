@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -131,5 +132,123 @@ func TestOffsetThatPredatesTheSession(t *testing.T) {
 			b.want(numbered(1))
 			b.quiet()
 		})
+	}
+}
+
+// A client presents its own private ID with an offset that is not its own. With one of
+// another client it gets every event of its room that the offset does not cover, once.
+// With one of a position that has not passed, of another history or of another number of
+// partitions it gets a new session. Nobody else is cut, and the history stays.
+func TestForeignOffsets(t *testing.T) {
+	for _, partitions := range []int{1, 2} {
+		for _, key := range []string{"", "the key of the cluster"} {
+			for _, presented := range []string{"own", "older", "newer", "newest", "future", "between events", "history", "partitions"} {
+				t.Run(fmt.Sprintf("%s, %d partitions, key %q", presented, partitions, key), func(t *testing.T) {
+					presentForeignOffset(t, partitions, key, presented)
+				})
+			}
+		}
+	}
+}
+
+func presentForeignOffset(t *testing.T, partitions int, key, presented string) {
+	c := newCluster(adapter.MemoryOptions{Partitions: partitions})
+	one, two := c.node(t, "one", Options{OffsetKey: []byte(key)}), c.node(t, "two", Options{OffsetKey: []byte(key)})
+	joining(one.Namespace)
+	joining(two.Namespace)
+	emit := func(room string, n int) { must(t, two.To(room).Emit(t.Context(), "n", n)) }
+	// want expects an event with a number, and returns its offset.
+	want := func(w *wire, want int) (offset string) {
+		t.Helper()
+		var n int
+		m := w.next()
+		if _, err := fmt.Sscanf(m, `42["n",%d,%q]`, &n, &offset); err != nil || n != want {
+			t.Fatalf("got %q, want event %d", m, want)
+		}
+		return offset
+	}
+	client, witness, other := one.client(t), one.client(t), two.client(t)
+	client.call(`["join","mine"]`)
+	witness.call(`["join","mine"]`)
+	other.call(`["join","other"]`)
+	emit("other", 1)
+	offsets := map[string]string{"older": want(other, 1)}
+	positions := make(map[int]adapter.Position)
+	publish := func(n int) {
+		t.Helper()
+		emit("mine", n)
+		seen, _, err := one.offsets.parse(want(witness, n))
+		must(t, err)
+		positions[n] = seen.At
+	}
+	publish(1)
+	offsets["own"] = want(client, 1)
+	client.cut()
+	eventually(t, "the client is gone", func() bool { return one.Len() == 1 })
+	publish(2)
+	emit("other", 2)
+	offsets["newer"] = want(other, 2)
+	publish(3)
+	emit("other", 3)
+	offsets["newest"] = want(other, 3)
+
+	head, err := one.adapter.Head(t.Context())
+	must(t, err)
+	forge := func(change func(all []adapter.Position) []adapter.Position, epoch string) string {
+		all := make([]adapter.Position, partitions)
+		for i := range all {
+			all[i] = head.At
+			all[i].Partition = uint16(i)
+		}
+		return adapter.NewCursor(epoch, head.At.Partition, change(all)).String()
+	}
+	each := func(f func(*adapter.Position)) func([]adapter.Position) []adapter.Position {
+		return func(all []adapter.Position) []adapter.Position {
+			for i := range all {
+				f(&all[i])
+			}
+			return all
+		}
+	}
+	offsets["future"] = forge(each(func(p *adapter.Position) { p.Ms += 3_600_000 }), head.Epoch)
+	offsets["between events"] = forge(each(func(p *adapter.Position) { p.Ms, p.Seq = positions[2].Ms, positions[2].Seq+1000 }), head.Epoch)
+	offsets["history"] = forge(each(func(*adapter.Position) {}), "EARLIER")
+	offsets["partitions"] = forge(func(all []adapter.Position) []adapter.Position {
+		return append(all, adapter.Position{Ms: head.At.Ms, Partition: uint16(partitions)})
+	}, head.Epoch)
+
+	offset := offsets[presented]
+	back := two.dial(t).connect("/", fmt.Sprintf(`{"pid":%q,"offset":%q}`, client.pid, offset))
+	recovered := back.sid == client.sid
+	genuine := slices.Contains([]string{"own", "older", "newer", "newest"}, presented)
+	earlier := presented == "history" && key == "" // then nobody can tell that no node has given it out
+	either := presented == "between events"        // which is harmless in a history that cannot lose a part
+	if recovered != (genuine || earlier) && !either {
+		t.Fatalf("recovered is %v: %v", recovered, two.Stats().Recoveries)
+	}
+	if recovered {
+		seen, _, err := two.offsets.parse(offset)
+		must(t, err)
+		for n := 1; n <= 3; n++ {
+			if seen.Epoch != head.Epoch || !seen.Covers(positions[n]) {
+				want(back, n)
+			}
+		}
+	} else {
+		if back.pid == client.pid || back.pid == "" {
+			t.Errorf("the private ID is %q", back.pid)
+		}
+		back.call(`["join","mine"]`)
+	}
+	publish(4)
+	want(back, 4)
+	back.quiet()
+	emit("other", 4)
+	want(other, 4)
+	for _, w := range []*wire{witness, other} {
+		w.quiet()
+	}
+	if now, err := one.adapter.Head(t.Context()); err != nil || now.Epoch != head.Epoch {
+		t.Errorf("the history is %q now, %v; want %q", now.Epoch, err, head.Epoch)
 	}
 }
