@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -239,8 +242,40 @@ func (c *client) send(p *packet.Packet) error {
 // as it was sent. A pid that is not a string is ignored.
 func connectAuth(auth json.RawMessage) (pid string, offset json.RawMessage) {
 	var claim struct{ PID, Offset json.RawMessage }
-	if json.Unmarshal(auth, &claim) != nil || json.Unmarshal(claim.PID, &pid) != nil {
+	if unmarshalExact(auth, &claim, "pid", "offset") != nil || json.Unmarshal(claim.PID, &pid) != nil {
 		return "", nil
 	}
 	return pid, claim.Offset
+}
+
+// unmarshalExact decodes the fields of a CONNECT payload that have these names, in lower
+// case. encoding/json ignores case, but a field "PID" is the application's.
+func unmarshalExact(auth json.RawMessage, v any, names ...string) error {
+	if !slices.ContainsFunc(names, func(name string) bool { return hasVariant(auth, name) }) {
+		return json.Unmarshal(auth, v)
+	}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(auth, &all); err != nil {
+		return err
+	}
+	maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool { return !slices.Contains(names, name) })
+	exact, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(exact, v)
+}
+
+// hasVariant reports whether a JSON text contains a name, quoted, in other than lower
+// case.
+func hasVariant(text []byte, name string) bool {
+	for i := 0; i+len(name)+1 < len(text); i++ {
+		if text[i] != '"' || text[i+len(name)+1] != '"' {
+			continue
+		}
+		if found := string(text[i+1 : i+1+len(name)]); found != name && strings.EqualFold(found, name) {
+			return true
+		}
+	}
+	return false
 }

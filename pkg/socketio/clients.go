@@ -38,12 +38,14 @@ func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
 		return false, false
 	}
 	var choice struct{ Recovery any }
-	if json.Unmarshal(auth, &choice) != nil {
+	if unmarshalExact(auth, &choice, "recovery") != nil {
 		return false, false
 	}
 	switch r := choice.Recovery.(type) {
 	case bool:
 		return r, true
+	case float64:
+		return r == 1, r == 0 || r == 1
 	case string:
 		recovers, err := strconv.ParseBool(r)
 		return recovers, err == nil
@@ -62,13 +64,14 @@ func presentsPID(auth json.RawMessage) bool {
 	return err == nil && len(pid) == base64.RawURLEncoding.EncodedLen(idBytes)
 }
 
-// choiceInQuery returns the choice that the URL of the first request contains.
+// choiceInQuery returns the first choice that the URL of the first request contains.
 func choiceInQuery(h *engineio.Handshake) (recovers, ok bool) {
 	_, query, _ := strings.Cut(h.URL, "?")
 	for param := range strings.SplitSeq(query, "&") { // without parsing all of them
 		if value, ok := strings.CutPrefix(param, "recovery="); ok {
-			recovers, err := strconv.ParseBool(value)
-			return recovers, err == nil
+			if recovers, err := strconv.ParseBool(value); err == nil {
+				return recovers, true
+			}
 		}
 	}
 	return false, false

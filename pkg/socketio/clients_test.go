@@ -240,6 +240,13 @@ func TestRecoveryByChoice(t *testing.T) {
 		{"a pid, but query false", "recovery=false&", `{"pid":"0123456789abcdef-_AZ"}`, true, false},
 		{"a pid of the application", "", `{"pid":"player-7"}`, false, false},
 		{"a long pid of the application", "", `{"pid":"player 7 of the team"}`, false, false},
+		{"query twice, first malformed", "recovery=&recovery=false&", "", true, false},
+		{"query twice", "recovery=false&recovery=true&", "", true, false},
+		{"auth 0", "", `{"recovery":0}`, true, false},
+		{"auth 1", "", `{"recovery":1}`, false, true},
+		{"auth 2", "", `{"recovery":2}`, true, true},
+		{"auth null", "", `{"recovery":null}`, false, false},
+		{"auth of the application", "", `{"recovery":false,"Recovery":true}`, true, false},
 		{"another value", "", `{"note":"\"recovery\""}`, true, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {

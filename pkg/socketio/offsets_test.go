@@ -252,3 +252,28 @@ func presentForeignOffset(t *testing.T, partitions int, key, presented string) {
 		t.Errorf("the history is %q now, %v; want %q", now.Epoch, err, head.Epoch)
 	}
 }
+
+// Fields of the application in the payload whose names differ from the protocol's in
+// their case only are not taken for those.
+func TestRecoveryBesideFieldsOfTheApplication(t *testing.T) {
+	for _, own := range []string{`"PID":"patient 7"`, `"Pid":7`, `"Offset":100`, `"OFFSET":"a","data":{"PID":1}`} {
+		t.Run(own, func(t *testing.T) {
+			n := start(t, Options{})
+			joining(n.Namespace)
+			a := n.dial(t).connect("/", "{"+own+"}")
+			must(t, n.Emit(t.Context(), "n", 1))
+			a.want(numbered(1))
+			a.cut()
+			must(t, n.Emit(t.Context(), "n", 2))
+			b := n.dial(t).connect("/", fmt.Sprintf(`{"pid":%q,"offset":%q,%s}`, a.pid, a.offset, own))
+			if b.sid != a.sid {
+				t.Fatalf("not recovered: %v", n.Stats().Recoveries)
+			}
+			b.want(numbered(2))
+			b.quiet()
+			if got := n.Stats().Recoveries["unknown_session"]; got != 0 {
+				t.Errorf("%d sessions were looked for in vain", got)
+			}
+		})
+	}
+}
