@@ -52,6 +52,7 @@ type Conn struct {
 	timer  timer
 	phase  phase
 	due    time.Time
+	pinged time.Time // when the last ping was queued
 	alive  time.Time
 	paused time.Time // since when it is not read; zero if it is
 

@@ -24,9 +24,22 @@ const (
 // arm sets the timer for a phase. c.mu is held.
 func (c *Conn) arm(p phase, d time.Duration) {
 	c.phase = p
-	c.due = time.Now().Add(d)
+	now := time.Now()
+	c.due = now.Add(d)
+	if c.late() { // the peer must hear a ping before that
+		d = min(d, c.nextPing().Sub(now))
+	}
 	c.server.wheel.set(&c.timer, d)
 }
+
+// late reports whether the answer to a ping is waited for although it may take longer
+// than the ping timeout. Pings go on then, because a client that hears none for the ping
+// interval and timeout closes the connection. c.mu is held.
+func (c *Conn) late() bool {
+	return c.phase == phaseExtended || c.phase == phaseWaiting && c.resumed
+}
+
+func (c *Conn) nextPing() time.Time { return c.pinged.Add(c.server.o.PingInterval) }
 
 // disarm stops the timer. c.mu is held.
 func (c *Conn) disarm() {
@@ -38,7 +51,8 @@ func (c *Conn) disarm() {
 func (c *Conn) expire(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.due.IsZero() || now.Before(c.due) {
+	early := now.Before(c.due)
+	if c.due.IsZero() || early && !(c.late() && !now.Before(c.nextPing())) {
 		return // it was stopped or set anew while this call was on its way
 	}
 	switch open := c.phase != phaseClosing; {
@@ -46,6 +60,10 @@ func (c *Conn) expire(now time.Time) {
 		c.endLocked(&CloseError{Reason: TransportError, Err: ErrPaused}, endDrop)
 	case c.phase == phaseIdle, open && !c.paused.IsZero():
 		c.ping() // also unanswered ones go on: a client that hears none gives up
+	case early:
+		c.pinged = now
+		c.push(pingPacket)
+		c.arm(c.phase, c.due.Sub(now))
 	case open:
 		c.endLocked(&CloseError{Reason: PingTimeout}, endDrop)
 	default:
@@ -85,6 +103,7 @@ func (c *Conn) pausedTooLong(now time.Time) bool {
 
 // ping asks the peer for a sign of life. c.mu is held.
 func (c *Conn) ping() {
+	c.pinged = time.Now()
 	c.arm(phaseWaiting, c.server.o.PingTimeout)
 	c.push(pingPacket)
 }
@@ -109,8 +128,12 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 		return &CloseError{Reason: TransportError, Err: errClientPing}
 	case kind == typePong:
 		if c.phase == phaseWaiting || c.phase == phaseExtended {
+			next := c.server.o.PingInterval
+			if c.late() {
+				next = time.Until(c.nextPing()) // the answer may be that to an earlier ping
+			}
 			c.alive, c.resumed = time.Now(), false
-			c.arm(phaseIdle, c.server.o.PingInterval)
+			c.arm(phaseIdle, next)
 		}
 	case c.phase == phaseWaiting, c.phase == phaseExtended && c.resumed:
 		// The pong may lie behind all that was not read in a pause. Otherwise it

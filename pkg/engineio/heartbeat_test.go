@@ -100,7 +100,7 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			c.hear(typeMessage, 1, nil)
 			after(time.Hour)
-		}, "25s 2", "1m0s ping timeout")
+		}, "25s 2", "50s 2", "1m0s ping timeout")
 	})
 	t.Run("after a pause as often as they come", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
@@ -118,7 +118,7 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			c.hear(typeMessage, 1, nil)
 			after(time.Hour)
-		}, "25s 2", "1m50s 2", "2m25s ping timeout")
+		}, "25s 2", "50s 2", "1m15s 2", "1m40s 2", "2m0s ping timeout")
 	})
 	t.Run("and once more with the next ping", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
@@ -129,7 +129,7 @@ func TestHeartbeat(t *testing.T) {
 			after(40 * time.Second)
 			c.hear(typeMessage, 1, nil) // at 90 s
 			after(time.Hour)
-		}, "25s 2", "1m15s 2", "1m50s ping timeout")
+		}, "25s 2", "50s 2", "1m15s 2", "1m40s 2", "1m50s ping timeout")
 	})
 	t.Run("packets before a ping change nothing, nor does a pong that nobody asked for", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
@@ -147,8 +147,8 @@ func TestHeartbeat(t *testing.T) {
 			c.Resume() // at 90 s
 			after(10 * time.Second)
 			c.hear(typePong, 1, nil)
-			after(30 * time.Second)
-		}, "25s 2", "45s 2", "1m5s 2", "1m25s 2", "2m5s 2")
+			after(15 * time.Second)
+		}, "25s 2", "45s 2", "1m5s 2", "1m25s 2", "1m50s 2")
 	})
 	t.Run("a client that is silent after a pause", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
@@ -157,7 +157,7 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			c.Resume() // at 40 s
 			after(time.Hour)
-		}, "25s 2", "1m0s ping timeout")
+		}, "25s 2", "50s 2", "1m0s ping timeout")
 	})
 	t.Run("a pause without end", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
@@ -168,6 +168,21 @@ func TestHeartbeat(t *testing.T) {
 				t.Errorf("closed by %v", c.cause())
 			}
 		}, "25s 2", "45s 2", "1m5s 2", "1m25s 2", "1m45s 2", "2m5s 2", "2m25s 2", "2m45s transport error")
+	})
+	t.Run("pauses that follow each other", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(30 * time.Second)
+			for range 10 { // the answers are behind what is not read
+				c.Pause()
+				after(10 * time.Second)
+				c.Resume()
+				c.hear(typeMessage, 1, nil)
+			}
+			c.hear(typePong, 1, nil) // to the first ping, at 130 s
+			after(10 * time.Second)
+			c.hear(typePong, 1, nil)
+			after(30 * time.Second)
+		}, "25s 2", "50s 2", "1m15s 2", "1m40s 2", "2m5s 2", "2m30s 2", "2m50s ping timeout")
 	})
 	t.Run("a closed connection is not pinged", func(t *testing.T) {
 		onTape(t, func(c *Conn) {

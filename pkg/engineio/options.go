@@ -32,7 +32,8 @@ type Options struct {
 	// NodeID is random: the four characters of A-Z, a-z, 0-9, - and _ that begin
 	// every session id, by which a balancer can find the node.
 	NodeID string
-	// PingInterval is 25 seconds: the time from an answered ping to the next.
+	// PingInterval is 25 seconds: the time from an answered ping to the next, and from one
+	// ping to the next where an answer may be late.
 	PingInterval time.Duration
 	// PingTimeout is 20 seconds: how long the answer may take.
 	PingTimeout time.Duration
@@ -40,7 +41,7 @@ type Options struct {
 	// the connection is closed. It may take a ping interval or timeout longer.
 	PauseTimeout time.Duration
 	// UpgradeTimeout is 10 seconds: how long a client may take to move to a
-	// WebSocket.
+	// WebSocket, not counting the time in which a POST of it is not answered.
 	UpgradeTimeout time.Duration
 	// MaxPayload is 1,000,000: the most bytes of a POST and of a message received
 	// on a WebSocket. A longer message closes a WebSocket with code 1009 and

@@ -33,12 +33,14 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.posting = true
+	c.limitUpgrade()
 	c.mu.Unlock()
 
 	status := p.receive(w, r)
 
 	c.mu.Lock()
 	p.posting = false
+	c.limitUpgrade()
 	c.mu.Unlock()
 	signal(p.arrived)
 	if status != http.StatusOK {

@@ -72,9 +72,8 @@ func (t *websocketTransport) handshake() error {
 		c.mu.Unlock()
 		return c.closed
 	}
-	// From here on the session's end interrupts the reads.
-	_ = t.wire.SetReadDeadline(time.Now().Add(c.server.o.UpgradeTimeout)) // a closed wire fails the read
-	c.probing = t
+	c.probing = t // from here on the session's end interrupts the reads
+	c.limitUpgrade()
 	c.mu.Unlock()
 
 	if err := t.expect(typePing, probe); err != nil {
@@ -88,6 +87,20 @@ func (t *websocketTransport) handshake() error {
 		return err
 	}
 	return c.moveTo(t)
+}
+
+// limitUpgrade bounds the time that the peer takes for its upgrade. There is no limit
+// while one of its POSTs is not answered, because clients do not continue before that.
+// A stock client whose probe is closed meanwhile never polls again. c.mu is held.
+func (c *Conn) limitUpgrade() {
+	if c.probing == nil || c.closed != nil {
+		return
+	}
+	deadline := time.Now().Add(c.server.o.UpgradeTimeout)
+	if p, ok := c.transport.(*pollingTransport); ok && p.posting {
+		deadline = time.Time{}
+	}
+	_ = c.probing.wire.SetReadDeadline(deadline) // a closed wire fails the read
 }
 
 // expect reads one packet, which must be the one given: a binary message is

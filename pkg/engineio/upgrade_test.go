@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -282,6 +283,48 @@ func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 		}
 	}
 	receive(t, late)
+}
+
+// A stock client goes on with its upgrade when its POST is answered. If its probe is
+// closed while the server holds the POST, it never polls again.
+func TestUpgradeWaitsForThePOST(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	step := make(chan struct{})
+	b := (&bench{T: t}).serve(Options{UpgradeTimeout: limit}, func(c *Conn) {
+		for _, err := c.Recv(); err == nil; _, err = c.Recv() {
+			<-step
+		}
+	})
+	defer close(step)
+	sid := b.open()
+	b.post(sid, "4a\x1e4b")
+	ws := b.probe(sid)
+	posted := make(chan struct{})
+	go func() {
+		defer close(posted)
+		b.post(sid, "4c\x1e4d") // held until b is taken
+	}()
+	_ = ws.SetReadDeadline(time.Now().Add(3 * limit))
+	if _, _, err := ws.ReadMessage(); !os.IsTimeout(err) {
+		t.Fatalf("the probe has ended: %v", err)
+	}
+	step <- struct{}{}
+	receive(t, posted)
+	b.write(ws, "5")
+	c := b.lookup(sid)
+	b.until(func() bool { return c.Transport() == WebSocket })
+}
+
+// A peer that posts cannot keep its probe for longer than a request takes.
+func TestUpgradeIsBoundedAfterThePOST(t *testing.T) {
+	b := setUp(t, Options{UpgradeTimeout: 50 * time.Millisecond})
+	sid := b.open()
+	ws := b.probe(sid)
+	b.post(sid, "4a")
+	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
+		t.Errorf("closed with %d", code)
+	}
+	b.post(sid, "4b") // the session stays
 }
 
 // Numbered packets go both ways while the client upgrades, as the stock client

@@ -28,7 +28,13 @@ socket.on("connect_error", (e) => {
 socket.on("disconnect", (reason) => say({ disconnect: reason }));
 socket.on("connect", () => {
   say({ connect: ++connects });
-  if (kind === "oversize") {
+  if (kind === "busy") {
+    socket.on("done", (handled) => {
+      say({ echo: handled, transport: socket.io.engine.transport.name });
+      done();
+    });
+    for (let i = 0; i < 300; i++) socket.emit("work", i);
+  } else if (kind === "oversize") {
     if (connects === 1) socket.emit("echo", "x".repeat(5000));
     else done();
   } else if (upgradeFailed) {

@@ -37,6 +37,12 @@ func newServer(t *testing.T, engine engineio.Options, log *zap.Logger) *socketio
 		}
 		return e.Ack(text)
 	})
+	closeAtEnd(t, srv)
+	return srv
+}
+
+func closeAtEnd(t *testing.T, srv *socketio.Server) {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -44,7 +50,6 @@ func newServer(t *testing.T, engine engineio.Options, log *zap.Logger) *socketio
 			t.Errorf("close: %v", err)
 		}
 	})
-	return srv
 }
 
 // A line is what client.js says.

@@ -1,6 +1,7 @@
 package front
 
 import (
+	"context"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -56,6 +57,49 @@ func TestOversizeMessage(t *testing.T) {
 				}
 			case <-time.After(patience):
 				t.Error("OnDisconnect is not called")
+			}
+		})
+	}
+}
+
+// TestBusyHandler: a stock client that sends more than fits into its mailbox is not
+// disconnected, although its pongs are not read in time. It closes the connection by
+// itself if it hears no ping for the ping interval and timeout.
+func TestBusyHandler(t *testing.T) {
+	t.Parallel()
+	for _, transport := range []string{"websocket", "polling"} {
+		t.Run(transport, func(t *testing.T) {
+			t.Parallel()
+			srv, err := socketio.NewServer(socketio.Options{
+				Engine:        engineio.Options{PingInterval: 500 * time.Millisecond, PingTimeout: time.Second},
+				MailboxEvents: 8,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeAtEnd(t, srv)
+			srv.OnConnect(func(s *socketio.Socket) {
+				handled := 0
+				s.On("work", func(ctx context.Context, e *socketio.Event) error {
+					time.Sleep(10 * time.Millisecond) // all together take longer than the client waits for a ping
+					var i int
+					if err := e.Bind(&i); err != nil || i != handled {
+						t.Errorf("handled %d, want %d: %v", i, handled, err)
+					}
+					if handled++; handled == 300 {
+						return s.Emit(ctx, "done", "all")
+					}
+					return nil
+				})
+			})
+			web := httptest.NewServer(srv)
+			t.Cleanup(web.Close)
+			lines := runClient(t, web.URL, transport, "/socket.io/", "busy")
+			if n := len(lines); n != 2 || lines[1].Echo != "all" {
+				t.Errorf("the client says %+v", lines)
+			}
+			if srv.Stats().MailboxFull["events"] == 0 {
+				t.Error("the mailbox was never full")
 			}
 		})
 	}
