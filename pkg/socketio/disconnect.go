@@ -43,7 +43,7 @@ func (s *Socket) end(reason Reason) {
 		s.client.srv.spawn(func() { moved <- s.endSession(reason) })
 		settle = func() bool { return <-moved }
 	}
-	s.mail.put(s.client.srv.spawn, func() { s.finish(reason, grace, settle) })
+	s.mail.putLast(s.client.srv.spawn, func() { s.finish(reason, grace, settle) })
 }
 
 // handlerGrace is how long the context of a socket's handlers outlives the

@@ -50,12 +50,21 @@ func (m *mailbox) put(spawn func(func()), f func()) {
 }
 
 // putLast adds a step behind all events that are in the mailbox. Later ones are
-// dropped.
+// dropped, also one that waits for space.
 func (m *mailbox) putLast(spawn func(func()), f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
 	m.add(spawn, step(f))
+	m.wakeReader()
+}
+
+// close makes the mailbox drop further events: of those that a client has sent, only
+// the last may be missing.
+func (m *mailbox) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
 }
 
 // putEvent adds the handling of a received event. While the mailbox is paused it

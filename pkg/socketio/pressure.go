@@ -63,7 +63,8 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 			if errors.Is(context.Cause(c.conn.Context()), engineio.ErrPaused) {
 				s.tellFull(limitPause)
 			}
-			return nil // the reader sees it next
+			s.mail.close()
+			return nil // the reader sees the end of the connection next
 		}
 	}
 	return nil

@@ -14,6 +14,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
 // busyTimeout is the time-out of pings of busy, in which the server reads all that the
@@ -366,4 +368,99 @@ func TestSessionIsKeptDuringAPause(t *testing.T) {
 		t.Errorf("counts as silent for %v", now.Sub(alive))
 	}
 	release()
+}
+
+// An event that waits for space when the server disconnects its socket is not handled
+// after OnDisconnect.
+func TestNoEventAfterDisconnect(t *testing.T) {
+	n := start(t, Options{MailboxEvents: 4})
+	begin := make(chan struct{})
+	order := make(chan string, 20)
+	n.OnConnect(func(s *Socket) { s.OnDisconnect(func(Reason) { order <- "disconnect" }) })
+	n.On("e", func(context.Context, *Event) error {
+		<-begin
+		order <- "event"
+		return nil
+	})
+	w := n.client(t)
+	for range 10 {
+		w.write(`42["e"]`)
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	s := n.Socket(w.sid)
+	s.Disconnect(false)
+	eventually(t, "the socket has ended", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.gone && s.client.parked.Load() == nil
+	})
+	close(begin)
+	for receive(t, order) != "disconnect" {
+	}
+	s.mail.mu.Lock()
+	defer s.mail.mu.Unlock()
+	if s.mail.events > 0 || len(order) > 0 {
+		t.Errorf("%d events after OnDisconnect", s.mail.events+len(order))
+	}
+}
+
+// A connection that ends while reading is paused loses what has not been read from
+// some event on. No later one is handled, also where the server has received it in the
+// body of a POST.
+func TestEventsHaveNoGapAfterAPause(t *testing.T) {
+	const events = 500
+	n := start(t, Options{MailboxEvents: 4})
+	proceed := make(chan struct{})
+	handled := make(chan int, events)
+	ended := make(chan struct{})
+	n.OnConnect(func(s *Socket) { s.OnDisconnect(func(Reason) { close(ended) }) })
+	n.On("e", func(_ context.Context, e *Event) error {
+		<-proceed
+		var i int
+		err := e.Arg(0, &i)
+		handled <- i
+		return err
+	})
+	post := n.poll(t)
+	var body []string
+	for i := range events {
+		body = append(body, fmt.Sprintf(`42["e",%d]`, i))
+	}
+	post(strings.Join(body, "\x1e"))
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	for c := range n.engine.Conns() {
+		_ = c.Close(engineio.TransportClose)
+	}
+	close(proceed)
+	receive(t, ended)
+	close(handled)
+	want := 0
+	for got := range handled {
+		if got != want {
+			t.Fatalf("handled %d after %d events", got, want)
+		}
+		want++
+	}
+}
+
+// A drain reads what waits for space in a mailbox, without handling it, because acks come
+// behind it.
+func TestDrainReadsAcksBehindAFullMailbox(t *testing.T) {
+	n := start(t, Options{MailboxEvents: 4})
+	answered := make(chan error, 1)
+	n.On("ask", func(_ context.Context, e *Event) error {
+		_, err := e.Socket().EmitWithAck(context.Background(), "q")
+		answered <- err
+		return nil
+	})
+	w := n.client(t)
+	w.write(`42["ask"]`)
+	id := w.question()
+	for range 20 { // more than is read for an ack
+		w.write(`42["e"]`)
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	w.write("43" + id + "[]")
+	must(t, n.Drain(t.Context(), 0))
+	must(t, receive(t, answered))
 }
