@@ -51,6 +51,9 @@ type Options struct {
 	// take what it is sent. A poll is answered after ping interval and ping timeout
 	// at the latest, so it must be longer.
 	Timeout time.Duration
+	// PauseTimeout is 0. It is added to the time in which an owner's answer begins: that
+	// of the engine, because an owner answers a POST when it can receive what it brings.
+	PauseTimeout time.Duration
 	// Logger is none.
 	Logger *zap.Logger
 }
@@ -99,7 +102,7 @@ func New(o Options) (*Forwarder, error) {
 			return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
 		})),
 		now:       time.Now,
-		transport: newTransport(o.Timeout),
+		transport: newTransport(o.Timeout, o.PauseTimeout),
 		errors:    proxyLog,
 		finished:  make(chan struct{}),
 		passages:  make(map[*passage]struct{}),

@@ -35,8 +35,9 @@ const (
 var errClosed = errors.New("forward: closed")
 
 // newTransport returns the way to the other nodes: direct, whatever proxies the
-// environment names.
-func newTransport(timeout time.Duration) *http.Transport {
+// environment names. Peers have the timeout to take what they are sent, and pause in
+// addition to begin their answer.
+func newTransport(timeout, pause time.Duration) *http.Transport {
 	dialer := net.Dialer{Timeout: dialTimeout}
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -47,7 +48,7 @@ func newTransport(timeout time.Duration) *http.Transport {
 			return &wire{c, timeout}, nil
 		},
 		DisableCompression:    true, // what the client takes is between it and the owner
-		ResponseHeaderTimeout: timeout,
+		ResponseHeaderTimeout: timeout + pause,
 		IdleConnTimeout:       idleTimeout,
 		MaxIdleConnsPerHost:   idleConnections,
 	}
@@ -175,6 +176,8 @@ func (p *passage) check(res *http.Response) error {
 		res.Body = &far{back, p}
 	}
 	p.f.stats.forwarded(OK)
+	// The client has the whole time from here. Where no deadline can be set there is none.
+	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.f.o.Timeout))
 	return nil
 }
 

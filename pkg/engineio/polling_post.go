@@ -51,7 +51,12 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 	c.server.setPollingHeaders(h, r)
 	h.Set("Content-Type", "text/html")
 	h.Set("Content-Length", "2")
+	// The HTTP server's own deadline counts from the request, which may have been held.
+	rc := http.NewResponseController(w)
+	_ = rc.SetWriteDeadline(time.Now().Add(c.server.requestTimeout()))
 	_, _ = io.WriteString(w, "ok") // a client that is gone is noticed by its GET
+	_ = rc.Flush()
+	_ = rc.SetWriteDeadline(time.Time{})
 }
 
 // receive reads a POST's body, acts on its control packets and hands its

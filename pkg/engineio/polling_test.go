@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -379,6 +380,34 @@ func TestBackPressure(t *testing.T) {
 	}
 	step <- struct{}{} // b is taken
 	receive(t, done)
+}
+
+// A POST that is held for longer than the HTTP server's write time-out is answered.
+func TestHeldPOSTIsAnswered(t *testing.T) {
+	const limit = 100 * time.Millisecond
+	step := make(chan struct{})
+	b := &bench{T: t}
+	b.serve(Options{}, func(c *Conn) {
+		for _, err := c.Recv(); err == nil; _, err = c.Recv() {
+			<-step
+		}
+	})
+	defer close(step)
+	strict := httptest.NewUnstartedServer(b.Server)
+	strict.Config.WriteTimeout = limit
+	strict.Start()
+	defer strict.Close()
+	sid := b.open()
+	b.post(sid, "4a\x1e4b")
+	release := time.AfterFunc(3*limit, func() { step <- struct{}{} })
+	defer release.Stop()
+	res, err := http.Post(strict.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid, "text/plain", strings.NewReader("4c"))
+	must(t, err)
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		t.Errorf("answered %s", res.Status)
+	}
+	http.DefaultClient.CloseIdleConnections()
 }
 
 func TestPollingCompression(t *testing.T) {
