@@ -281,6 +281,28 @@ func TestClaimAfterARecoveryThatComesToNothing(t *testing.T) {
 	}
 }
 
+// A claim of another node has come to nothing, and the client has been recovered since:
+// the notification is late, and OnDisconnect is not called any more.
+func TestNotificationAfterARecovery(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n := c.node(t, "a", Options{})
+	told := make(chan uint64, 10)
+	n.OnConnect(func(s *Socket) { s.OnDisconnect(func(Reason) { told <- s.fence }) })
+	a := n.client(t)
+	failed, _, err := c.sessions.Claim(t.Context(), a.pid, "b", time.Minute, nil)
+	must(t, err)
+	b := n.back(t, a)
+	if b.sid != a.sid {
+		t.Fatalf("not recovered: %v", n.Stats().Recoveries)
+	}
+	<-a.closed
+	n.evict(eviction{session.Ref{PID: a.pid, Fence: failed.Fence}, true})
+	b.cut()
+	if fence := <-told; fence != failed.Fence+1 || len(told) > 0 {
+		t.Errorf("OnDisconnect of fence %d and %d others, want only %d", fence, len(told), failed.Fence+1)
+	}
+}
+
 // A hold is what its node does not get an answer to.
 type hold struct {
 	session.Store
