@@ -144,8 +144,10 @@ func TestOwnerHoldsAPOST(t *testing.T) {
 		}
 	})
 	sid := c.open(c.nodes[1])
-	release := time.AfterFunc(3*timeout, func() { close(held) })
-	defer release.Stop()
+	release := sync.OnceFunc(func() { close(held) })
+	defer release()
+	later := time.AfterFunc(3*timeout, release)
+	defer later.Stop()
 	if res, body := c.do(c.nodes[0], "POST", sid, "4hi"); res.StatusCode != 200 || body != "ok" {
 		t.Errorf("POST answered %s %s", res.Status, body)
 	}
