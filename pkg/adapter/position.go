@@ -87,6 +87,9 @@ func number(s string) (n uint64) {
 	return n
 }
 
+// Partitions returns the number of partitions of the history.
+func (c Cursor) Partitions() int { return max(1, len(c.all)/packed) }
+
 // IsZero reports whether c is the zero Cursor.
 func (c Cursor) IsZero() bool { return c == Cursor{} }
 
@@ -122,6 +125,22 @@ func (c Cursor) Max(d Cursor) Cursor {
 		}
 	}
 	return NewCursor(c.Epoch, newest, positions)
+}
+
+// Min returns the cursor that has seen what both of two of the same history have. Of
+// two histories it returns d.
+func (c Cursor) Min(d Cursor) Cursor {
+	if !c.SameHistory(d) {
+		return d
+	}
+	positions := make([]Position, c.Partitions())
+	for i := range positions {
+		positions[i] = c.In(uint16(i))
+		if q := d.In(uint16(i)); q.Compare(positions[i]) < 0 {
+			positions[i] = q
+		}
+	}
+	return NewCursor(c.Epoch, d.At.Partition, positions)
 }
 
 // String returns the cursor as an offset: epoch, milliseconds and number, the

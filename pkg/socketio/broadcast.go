@@ -211,6 +211,11 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 		b.ns.deliverLocal(ev)
 		return nil
 	}
+	if kind != kindDisconnect {
+		if ev.Attachments, err = b.ns.srv.heads(ctx); err != nil {
+			return err
+		}
+	}
 	_, err = b.ns.publish(ctx, b.by, ev)
 	return err
 }
@@ -221,12 +226,18 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 // where they join a little later on their nodes. This does not depend on recovery:
 // the nodes read what was published meanwhile from the rooms' backlogs. A socket
 // that can't be given all of it is cut.
+//
+// With several partitions this takes two more round trips, "before" means before the
+// call, "after" means after its return, and a socket may get what it is given in this
+// way after later events of other rooms.
 func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }
 
 // SocketsLeave makes the target's members leave rooms, in the order as
-// SocketsJoin.
+// SocketsJoin. With several partitions they get everything that was published to the
+// rooms before the call, and may get what is published until their nodes have the
+// command.
 func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindLeave, 0, names)
 }

@@ -45,6 +45,10 @@ type delivery struct {
 
 	// local events come from this node and have no position of their own.
 	local bool
+	// late events are for one socket, which a command has joined to a room: the node
+	// had come to them before it came to the command.
+	late    bool
+	command *command // nil for other events
 	// simple events go to one room and spare at most one socket, so whoever else is
 	// found in the room is meant.
 	simple bool
@@ -62,7 +66,7 @@ type encoded struct {
 }
 
 func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
-	d := &delivery{ns: n, ev: ev, cursor: ev.Cursor}
+	d := &delivery{ns: n, ev: ev, cursor: ev.Cursor, command: newCommand(ev)}
 	if len(ev.Target.To) == 1 && len(ev.Earlier) == 0 {
 		switch except := ev.Target.Except; {
 		case len(except) == 0:
@@ -78,7 +82,11 @@ func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
 func (d *delivery) with(o *delivery) *delivery {
 	ev := *d.ev
 	ev.Target.To = slices.Concat(d.ev.Target.To, o.ev.Target.To)
-	return d.ns.newDelivery(&ev)
+	both := d.ns.newDelivery(&ev)
+	if both.command != nil {
+		both.command.before = d.command.before
+	}
+	return both
 }
 
 func (d *delivery) size() int {

@@ -114,6 +114,9 @@ func (s *Server) dispatch(ev *adapter.Event) {
 
 // deliver offers an event to every candidate.
 func (n *Namespace) deliver(d *delivery) {
+	if d.command != nil {
+		d.command.before = n.srv.feed.cursor
+	}
 	for s := range n.index.Candidates(d.ev.Target) {
 		s.offer(d)
 	}
@@ -159,7 +162,7 @@ func (s *Socket) offer(d *delivery) {
 		}
 		return
 	}
-	if d.simple && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
+	if d.simple && d.spared != s.id && !d.local && s.lingering == 0 && !s.newestJoin.Covers(d.ev.Position) {
 		s.take(d) // found in the room, and meant by every event this new
 	} else {
 		s.pass(d)
@@ -181,18 +184,16 @@ func (s *Socket) pass(d *delivery) {
 // take executes what a delivery asks of the socket, or queues it to the client.
 // s.mu is held.
 func (s *Socket) take(d *delivery) {
-	if d.ev.Stored && !d.local && s.gate.replayed(d.ev) {
+	if d.ev.Stored && !d.local && !d.late && s.gate.replayed(d.ev) {
 		return
 	}
 	switch d.ev.Kind {
 	case kindEmit:
 		s.write(d)
-	case kindJoin, kindLeave:
-		if names := commandRooms(d.ev); d.ev.Kind == kindJoin {
-			s.joinByCommand(names, d.ev.Cursor)
-		} else {
-			s.leaveByCommand(names, d.ev.Cursor)
-		}
+	case kindJoin:
+		s.joinByCommand(d)
+	case kindLeave:
+		s.leaveByCommand(d)
 	case kindDisconnect:
 		closeConn := d.ev.Flags&flagCloseConn != 0
 		s.ns.srv.spawn(func() { s.disconnect(closeConn) })

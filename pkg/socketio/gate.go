@@ -81,6 +81,42 @@ func (g *gate) discard(end adapter.Cursor) {
 	g.floor = end
 }
 
+// given returns what the client has been given, in one go or in a replay, once the
+// feed has come to c.
+func (g *gate) given(c adapter.Cursor) adapter.Cursor {
+	if g.floor.SameHistory(c) {
+		return g.floor.Max(c)
+	}
+	return c
+}
+
+// insertLate puts events in front of what is held that are older than what the
+// client has. Until the last of them its offset is as it was before the command that
+// they are due to; the last one has the command's own. So a client whose offset does
+// not cover the command has, if there is one such event, not received it.
+func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor) {
+	for i, d := range late {
+		c := before
+		if i == len(late)-1 {
+			c = command
+		}
+		d.late, d.cursor, d.ev.Cursor = true, c, c
+		g.bytes += d.size()
+	}
+	g.held = append(late, g.held...)
+}
+
+// drop takes events out of what is held.
+func (g *gate) drop(at map[adapter.Position]bool) {
+	g.held = slices.DeleteFunc(g.held, func(d *delivery) bool {
+		drop := !d.local && at[d.ev.Position]
+		if drop {
+			g.bytes -= d.size()
+		}
+		return drop
+	})
+}
+
 // insert puts what was read after a cursor into its places among what is held: an
 // event whose cursor covers it comes behind it. What is held already is not put in
 // again, but may be for more rooms than was known. Only within a partition are
@@ -102,7 +138,11 @@ func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 	}
 	merged := make([]*delivery, 0, len(g.held)+len(missed))
 	put := func(m *delivery) {
+		before := after
 		after = adapter.NewProgress(after).To(m.ev.Position)
+		if m.command != nil {
+			m.command.before = before
+		}
 		m.ev.Cursor, m.cursor = after, after
 		merged = append(merged, m)
 		g.bytes += m.size()

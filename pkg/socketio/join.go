@@ -121,7 +121,7 @@ func (s *Socket) enter(names []string) {
 
 // settle completes a join and tells of it. Whoever calls it holds the right to
 // change.
-func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cursor) error {
+func (s *Socket) settle(ctx context.Context, names []string, command *place) error {
 	if err := s.complete(ctx, names, command); err != nil {
 		return fmt.Errorf("socketio: join: %w", err)
 	}
@@ -134,20 +134,25 @@ func (s *Socket) settle(ctx context.Context, names []string, command *adapter.Cu
 // the command stands, which has passed, so what the rooms got since is read and
 // put among what was held: also without recovery, since other nodes may publish as
 // soon as the command has its position. The caller holds the right to change.
-func (s *Socket) complete(ctx context.Context, names []string, command *adapter.Cursor) error {
+func (s *Socket) complete(ctx context.Context, names []string, command *place) error {
 	list := inNamed(s.nsName, names)
 	at, err := s.ns.srv.adapter.Subscribe(ctx, list...)
 	subscribed := err == nil
-	var missed []*delivery
+	var missed backlog
 	if subscribed && command != nil {
-		at = *command
-		missed, err = s.since(ctx, list, at)
+		at = command.at
+		missed, err = s.since(ctx, names, command)
 	}
 	if err == nil {
 		s.mu.Lock()
-		s.gate.insert(missed, at)
+		if command != nil {
+			s.gate.drop(missed.taken)
+			s.gate.insert(missed.events, command.cursor)
+			s.gate.insertLate(missed.late, command.before, command.cursor)
+		}
 		for _, name := range names {
 			s.rooms.confirm(name, at)
+			s.rooms.defers(name, command != nil && command.several)
 		}
 		s.newestJoin = s.newestJoin.Max(at)
 		s.mu.Unlock()
@@ -181,46 +186,111 @@ type marker struct {
 	came chan struct{}
 }
 
-// since returns what was stored in rooms after a position, up to where the feed
-// has come. The gate is shut meanwhile. Whoever calls it holds the right to
+// A place is where a command that joins rooms stands, for one socket.
+type place struct {
+	several bool           // partitions
+	at      adapter.Cursor // the join position
+	cursor  adapter.Cursor // the feed's, after the command
+	before  adapter.Cursor // the feed's, before it
+	seen    adapter.Cursor // what the socket has been given then, as far as it was for it
+	prior   adapter.Cursor // see command
+}
+
+// A backlog is what a socket that a command has joined to rooms missed of them.
+type backlog struct {
+	events []*delivery // that the node had not come to when it came to the command
+	late   []*delivery // that it had come to, in the order of positions
+	// taken are the positions of copies of events that the socket has been given as
+	// other copies.
+	taken map[adapter.Position]bool
+}
+
+// since returns what was stored in rooms after a join position, up to where the feed
+// has come. The gate is shut meanwhile. Whoever calls it holds the right to change.
+//
+// Where there are several partitions, the node may have come to events of the rooms
+// before it came to the command. What the socket had of them, as a member of other
+// rooms, is found by reading these as well.
+func (s *Socket) since(ctx context.Context, names []string, command *place) (missed backlog, err error) {
+	a, list := s.ns.srv.adapter, inNamed(s.nsName, names)
+	s.mu.Lock()
+	was := s.rooms.clone()
+	s.mu.Unlock()
+	end, err := s.awaitFeed(ctx, list, command.seen)
+	if err != nil {
+		return missed, err
+	}
+	var from map[rooms.Room]adapter.Cursor
+	now := was.clone()
+	for _, name := range names {
+		now.confirm(name, command.at)
+	}
+	if command.several {
+		from = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{})
+		for _, room := range list {
+			from[room] = command.prior
+		}
+	} else {
+		from = make(map[rooms.Room]adapter.Cursor, len(list))
+		for _, room := range list {
+			from[room] = command.at
+		}
+	}
+	missed.taken = make(map[adapter.Position]bool)
+	for ev, err := range a.Replay(ctx, from, end) {
+		if err != nil {
+			return missed, err
+		}
+		if !command.seen.Covers(ev.Position) {
+			if slices.ContainsFunc(ev.Target.To, func(r rooms.Room) bool { return slices.Contains(list, r) }) {
+				missed.events = append(missed.events, s.ns.newDelivery(&ev))
+			}
+			continue
+		}
+		switch id := s.ID(); {
+		case was.takes(&ev, id):
+			for _, c := range ev.Earlier {
+				missed.taken[c.At] = true
+			}
+		case now.takes(&ev, id):
+			missed.late = append(missed.late, s.ns.newDelivery(&ev))
+		}
+	}
+	had := func(d *delivery) bool { return missed.taken[d.ev.Position] }
+	missed.events = slices.DeleteFunc(missed.events, had)
+	missed.late = slices.DeleteFunc(missed.late, had)
+	return missed, nil
+}
+
+// awaitFeed waits until the feed has come to everything that has been published to
+// rooms which the socket is in the index of, and returns where that is: in other
+// partitions than those of the rooms at a cursor. Whoever calls it holds the right to
 // change.
-func (s *Socket) since(ctx context.Context, list []rooms.Room, after adapter.Cursor) ([]*delivery, error) {
+func (s *Socket) awaitFeed(ctx context.Context, list []rooms.Room, others adapter.Cursor) (end adapter.Cursor, err error) {
 	m := &marker{id: newID(), came: make(chan struct{})}
 	s.mu.Lock()
 	s.awaited = m
 	s.mu.Unlock()
-	a := s.ns.srv.adapter
-	r, err := a.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: list}, Data: []byte(m.id)})
+	r, err := s.ns.srv.adapter.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: list}, Data: []byte(m.id)})
 	if err != nil {
-		return nil, err
+		return end, err
 	}
 	s.mu.Lock()
 	s.expect(m, max(len(r.Copies), 1))
 	s.mu.Unlock()
-	progress := adapter.NewProgress(after) // in each partition up to the marker: later events are still to come
-	end := progress.To(r.Cursor.At)
+	progress := adapter.NewProgress(others) // in each partition up to the marker: later events are still to come
+	end = progress.To(r.Cursor.At)
 	for _, c := range r.Copies {
 		end = progress.To(c.At)
 	}
 	select {
 	case <-m.came:
+		return end, nil
 	case <-s.ctx.Done():
-		return nil, ErrDisconnected
+		return end, ErrDisconnected
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return end, context.Cause(ctx)
 	}
-	from := make(map[rooms.Room]adapter.Cursor, len(list))
-	for _, room := range list {
-		from[room] = after
-	}
-	var missed []*delivery
-	for ev, err := range a.Replay(ctx, from, end) {
-		if err != nil {
-			return nil, err
-		}
-		missed = append(missed, s.ns.newDelivery(&ev))
-	}
-	return missed, nil
 }
 
 // reached notes a copy of a marker that came through the feed. s.mu is held.
@@ -298,7 +368,8 @@ func (s *Socket) left(names []string) {
 // held. If it can't be completed the socket is cut: it would miss events of a
 // room that it is believed to be in. For the same reason there is no limit: who
 // sends commands is the application, not a client.
-func (s *Socket) joinByCommand(names []string, at adapter.Cursor) {
+func (s *Socket) joinByCommand(d *delivery) {
+	names, c := d.command.names, d.command
 	news := s.missing(names)
 	if len(news) > 0 {
 		s.enter(news)
@@ -306,44 +377,84 @@ func (s *Socket) joinByCommand(names []string, at adapter.Cursor) {
 	if !s.rooms.command(names) {
 		return
 	}
+	p := &place{
+		several: c.spread(), at: c.begins(d.ev), prior: c.prior,
+		cursor: d.ev.Cursor, before: c.before, seen: s.gate.given(d.ev.Cursor),
+	}
+	if !p.before.SameHistory(p.cursor) {
+		p.before = p.cursor
+	}
 	s.background(func(ctx context.Context) error {
 		if len(news) == 0 {
 			return s.save(ctx)
 		}
-		return s.settle(ctx, news, &at)
-	})
+		return s.settle(ctx, news, p)
+	}, nil)
 }
 
 // leaveByCommand leaves at the position of the event that asks for it. s.mu is
 // held.
-func (s *Socket) leaveByCommand(names []string, at adapter.Cursor) {
+//
+// The feed may come to the command before it comes to what was published to the rooms
+// before the command, in other partitions. Until it has, the node goes on hearing them.
+func (s *Socket) leaveByCommand(d *delivery) {
+	seen := s.gate.given(d.ev.Cursor)
+	end := d.command.ends(seen)
 	var left []string
-	for _, name := range names {
-		if s.rooms.leaveAt(name, at) {
-			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+	for _, name := range d.command.names {
+		if s.rooms.leaveAt(name, d.ev.Position, end) {
 			left = append(left, name)
 		}
 	}
 	if len(left) == 0 {
 		return
 	}
+	unlist := func() {
+		for _, name := range left {
+			if s.rooms.current(name) == nil {
+				s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+			}
+		}
+	}
+	lingers := !seen.Includes(end)
+	if lingers {
+		s.lingering++
+	} else {
+		unlist()
+	}
 	s.background(func(ctx context.Context) error {
-		s.left(left)
-		return s.save(ctx)
+		s.ns.tellRooms(s.ID(), false, left...)
+		err := s.save(ctx)
+		if err == nil && lingers {
+			_, err = s.awaitFeed(ctx, inNamed(s.nsName, left), end)
+		}
+		return err
+	}, func() {
+		if lingers {
+			s.mu.Lock()
+			s.lingering--
+			unlist()
+			s.mu.Unlock()
+		}
+		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, left)...)
 	})
 }
 
 // background changes the socket on a goroutine of its own, for a caller that may
-// not wait. A failure cuts the socket.
-func (s *Socket) background(f func(context.Context) error) {
+// not wait, and calls finally in any case, unless that is nil. A failure cuts the
+// socket.
+func (s *Socket) background(f func(context.Context) error, finally func()) {
 	srv := s.ns.srv
 	srv.spawn(func() {
 		ctx, cancel := srv.store()
 		defer cancel()
 		done, err := s.change(ctx)
 		if err == nil {
+			defer done()
 			err = f(ctx)
-			done()
+		}
+		if finally != nil {
+			finally()
 		}
 		if err != nil && !errors.Is(err, ErrDisconnected) {
 			s.cut(err)

@@ -20,6 +20,9 @@ type stay struct {
 	pending     bool
 	open        bool
 	commanded   bool
+	// deferred: a command has begun it, at join.At, and what came to the room
+	// between join and what the client had then was given to it with the command.
+	deferred bool
 }
 
 func (st stay) holds(p adapter.Position) bool {
@@ -98,6 +101,44 @@ func (m *memberships) confirm(name string, at adapter.Cursor) {
 	}
 }
 
+// suspend makes deferred stays not count whose command is not covered by what the
+// member has received.
+func (m *memberships) suspend(seen adapter.Cursor) {
+	for _, stays := range m.named {
+		for i := range stays {
+			if st := &stays[i]; st.deferred && (seen.IsZero() || !seen.Covers(st.join.At)) {
+				st.pending = true
+			}
+		}
+	}
+}
+
+// resume makes the suspended stays count that a command at a position has begun, or
+// all of them if it is zero. It returns their rooms.
+func (m *memberships) resume(command adapter.Position) (names []string) {
+	for name, stays := range m.named {
+		for i := range stays {
+			if st := &stays[i]; st.deferred && st.pending && (command == adapter.Position{} || st.join.At == command) {
+				st.pending = false
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// defers notes whether an open stay is deferred.
+func (m *memberships) defers(name string, deferred bool) {
+	if st := m.current(name); st != nil && deferred {
+		st.deferred, m.unsaved = true, true
+	}
+}
+
+// takes reports whether an event is for the member.
+func (m *memberships) takes(ev *adapter.Event, id string) bool {
+	return ev.For(func(r rooms.Room, at adapter.Position) bool { return m.in(r, id, at) })
+}
+
 // command notes that the open stays in some rooms are by a command, and reports
 // whether that was not known of all of them.
 func (m *memberships) command(names []string) (news bool) {
@@ -156,11 +197,11 @@ func (m *memberships) enterAt(name string, at adapter.Cursor) bool {
 	return true
 }
 
-// leaveAt ends the open stay of a room at a command's position, unless the stay
-// is newer than the command.
-func (m *memberships) leaveAt(name string, at adapter.Cursor) bool {
+// leaveAt ends the open stay of a room for a command, unless the stay is newer than
+// the command.
+func (m *memberships) leaveAt(name string, command adapter.Position, at adapter.Cursor) bool {
 	st := m.current(name)
-	if st == nil || st.pending || st.join.Covers(at.At) {
+	if st == nil || st.pending || st.join.Covers(command) {
 		return false
 	}
 	m.leave(name, at)
@@ -239,30 +280,44 @@ func (m *memberships) names() []string {
 	return names
 }
 
-// since returns, for every room of any stay, the position after which its
-// member has not seen it: the larger of where the stay began and of seen.
-func (m *memberships) since(namespace, id string, seen adapter.Cursor) map[rooms.Room]adapter.Cursor {
+// since returns, for every room of any stay, the position after which its member has
+// not seen it: the larger of where the stay began and of seen. Where what the member
+// has seen is needed as well, prior says from where on; otherwise it is zero.
+func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) map[rooms.Room]adapter.Cursor {
+	low := seen
+	if !prior.IsZero() {
+		low = seen.Min(prior)
+	}
 	after := func(join adapter.Cursor) adapter.Cursor {
 		if seen.IsZero() {
 			return join
 		}
-		return join.Max(seen)
+		return join.Max(low)
 	}
 	since := map[rooms.Room]adapter.Cursor{
 		rooms.InEveryone(namespace): after(m.born),
 		rooms.InOwn(namespace, id):  after(m.born),
 	}
 	for name, stays := range m.named {
-		if first := stays[0]; !first.pending {
-			since[rooms.InNamed(namespace, name)] = after(first.join)
+		if stays[0].pending {
+			continue
 		}
+		first := after(stays[0].join)
+		for _, st := range stays {
+			if st.deferred && !seen.Covers(st.join.At) { // it was not given anything yet
+				first = first.Min(st.join)
+			}
+		}
+		since[rooms.InNamed(namespace, name)] = first
 	}
 	return since
 }
 
-// byCommand is set in the kind of a membership that a command made, which earlier
-// versions take for one like any other.
-const byCommand = 1 << 7
+// Bits in the kind of a membership, which earlier versions take for one like any other.
+const (
+	byCommand  = 1 << 7 // a command made it
+	isDeferred = 1 << 6 // it is deferred
+)
 
 // save returns the stays as a session keeps them. Pending ones are not part of
 // it: they begin when the session that names them is stored.
@@ -276,6 +331,9 @@ func (m *memberships) save() []session.Membership {
 			kind := uint8(rooms.Named)
 			if st.commanded {
 				kind |= byCommand
+			}
+			if st.deferred {
+				kind |= isDeferred
 			}
 			list = append(list, session.Membership{Kind: kind, Name: name, Join: st.join.String(), Leave: st.leave.String()})
 		}
@@ -295,7 +353,7 @@ func restore(list []session.Membership) (memberships, error) {
 			m.born = join
 			continue
 		}
-		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0}
+		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0, deferred: s.Kind&isDeferred != 0}
 		if !st.open {
 			if st.leave, err = adapter.ParseCursor(s.Leave); err != nil {
 				return m, err

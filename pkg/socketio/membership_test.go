@@ -38,10 +38,10 @@ func TestCommandsOfThePastCountOnce(t *testing.T) {
 	if !m.enterAt("r", at(5)) || m.enterAt("r", at(5)) {
 		t.Fatal("the same join counted twice, or not at all")
 	}
-	if m.leaveAt("r", at(4)) {
+	if m.leaveAt("r", at(4).At, at(4)) {
 		t.Error("a leave from before the join ended the stay")
 	}
-	if !m.leaveAt("r", at(7)) {
+	if !m.leaveAt("r", at(7).At, at(7)) {
 		t.Error("the leave did not count")
 	}
 	if m.enterAt("r", at(5)) || m.enterAt("r", at(7)) {
@@ -71,7 +71,7 @@ func TestASessionKeepsTheStays(t *testing.T) {
 	if got.born != at(1) {
 		t.Errorf("born %v", got.born)
 	}
-	since := got.since("/", "me", at(3))
+	since := got.since("/", "me", at(3), adapter.Cursor{})
 	if since[rooms.InNamed("/", "in")] != at(4) || since[rooms.InEveryone("/")] != at(3) {
 		t.Errorf("since %v", since)
 	}

@@ -282,7 +282,7 @@ func (s *Server) refresh() {
 	}
 	for _, ref := range gone {
 		if sock := s.owned.holder(ref); sock != nil {
-			sock.background(sock.save) // which finds out what became of it
+			sock.background(sock.save, nil) // which finds out what became of it
 		}
 	}
 }

@@ -25,8 +25,9 @@ const (
 	refusedTrimmed = "trimmed"          // a room has lost what the client missed
 	refusedCoding  = "undecodable"      // this node cannot decode what the client missed
 	refusedLimit   = "too_many_events"
-	refusedRooms   = "too_many_rooms" // joined by the middlewares and left, again and again
-	refusedRemoved = "removed"        // disconnected by the server while it was away
+	refusedJoin    = "unfinished_join" // the connection ended amid what a command's join gave the client
+	refusedRooms   = "too_many_rooms"  // joined by the middlewares and left, again and again
+	refusedRemoved = "removed"         // disconnected by the server while it was away
 	recoveredWell  = "recovered"
 )
 
@@ -248,61 +249,25 @@ func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (missed []adapte
 	if !seen.IsZero() {
 		proof = append(proof, seen)
 	}
+	r := replay{socket: s, seen: seen, entered: make(map[string]bool)}
 	for range readTries {
 		if end, err = s.ns.srv.adapter.Head(ctx, proof...); err != nil {
 			return nil, end, refuseLost(err)
 		}
 		s.mu.Lock()
-		stays := s.rooms.clone()
+		r.stays = s.rooms.clone()
 		s.mu.Unlock()
-		missed, joined, err := s.pick(ctx, &stays, seen, end)
-		if err != nil {
+		if err := r.read(ctx, end); err != nil {
 			return nil, end, err
 		}
-		if len(joined) == 0 {
-			return missed, end, s.adopt(ctx, stays)
+		if !r.again {
+			return r.missed, end, s.adopt(ctx, r.stays)
 		}
-		if err := s.enterAt(ctx, joined); err != nil {
+		if err := s.enterAt(ctx, r.joined); err != nil {
 			return nil, end, err
 		}
 	}
 	return nil, end, errors.New("socketio: commands keep changing the rooms to replay")
-}
-
-// pick reads the backlogs of the rooms in stays and returns what is for this
-// socket. Commands are executed on stays; rooms that they joined and that were
-// not read come back with their join positions.
-func (s *Socket) pick(ctx context.Context, stays *memberships, seen, end adapter.Cursor) ([]adapter.Event, map[string]adapter.Cursor, error) {
-	var missed []adapter.Event
-	joined := make(map[string]adapter.Cursor)
-	limit := s.ns.srv.opts.ReplayLimit
-	for ev, err := range s.ns.srv.adapter.Replay(ctx, stays.since(s.nsName, s.id, seen), end) {
-		if err != nil {
-			return nil, nil, refuseLost(err)
-		}
-		if !ev.For(func(r rooms.Room, at adapter.Position) bool { return stays.in(r, s.id, at) }) {
-			continue
-		}
-		switch ev.Kind {
-		case kindEmit:
-			if missed = append(missed, ev); len(missed) > limit {
-				return nil, nil, &refusal{refusedLimit, fmt.Errorf("more than %d missed events", limit)}
-			}
-		case kindDisconnect:
-			return nil, nil, &refusal{refusedRemoved, errors.New("disconnected by the server")}
-		case kindJoin:
-			for _, name := range commandRooms(&ev) {
-				if stays.enterAt(name, ev.Cursor) {
-					joined[name] = ev.Cursor
-				}
-			}
-		case kindLeave:
-			for _, name := range commandRooms(&ev) {
-				stays.leaveAt(name, ev.Cursor)
-			}
-		}
-	}
-	return missed, joined, nil
 }
 
 // refuseLost turns what proves that events are missing into a refusal.
@@ -318,22 +283,20 @@ func refuseLost(err error) error {
 	return err
 }
 
-// commandRooms returns the rooms that a command names.
-func commandRooms(ev *adapter.Event) (names []string) {
-	_ = json.Unmarshal(ev.Data, &names) // written by us
-	return names
-}
-
 // enterAt puts the socket into rooms at positions that have passed. What they get
 // before they are in the index is read, for the end is fixed after that.
-func (s *Socket) enterAt(ctx context.Context, joined map[string]adapter.Cursor) error {
+func (s *Socket) enterAt(ctx context.Context, joined map[string]stay) error {
+	if len(joined) == 0 {
+		return nil
+	}
 	names := slices.Collect(maps.Keys(joined))
 	if _, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, names)...); err != nil {
 		return err
 	}
 	s.mu.Lock()
-	for name, at := range joined {
-		s.rooms.enterAt(name, at)
+	for name, st := range joined {
+		s.rooms.enterAt(name, st.join)
+		s.rooms.defers(name, st.deferred)
 		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
 	}
 	s.newestJoin = s.rooms.newestJoin()

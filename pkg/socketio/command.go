@@ -1,0 +1,94 @@
+package socketio
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A command is what an event that changes memberships asks for: its kind is kindJoin
+// or kindLeave.
+//
+// It has a position in one partition, that of its target. Where the order has several
+// partitions it also carries, as attachments, how far each of them had come when it was
+// published: a node hears the partitions at different paces, so the place where a node
+// has come when it executes the command says nothing about what was published after
+// it. Nodes before 0.4 ignore the attachments.
+type command struct {
+	names []string
+	// head is the newest position in each partition, read before the command was
+	// published. It is zero if there is one partition.
+	head adapter.Cursor
+	// prior is the same, read before head: an event whose copy in one partition is
+	// not covered by head has no later copy in another one that is covered by prior.
+	prior adapter.Cursor
+	// before is the node's cursor before the command.
+	before adapter.Cursor
+}
+
+// newCommand returns what an event asks for, or nil if it is not a command.
+func newCommand(ev *adapter.Event) *command {
+	if ev.Kind != kindJoin && ev.Kind != kindLeave {
+		return nil
+	}
+	c := new(command)
+	_ = json.Unmarshal(ev.Data, &c.names) // written by us
+	if len(ev.Attachments) != 2 {
+		return c
+	}
+	head, err1 := adapter.ParseCursor(string(ev.Attachments[0]))
+	prior, err2 := adapter.ParseCursor(string(ev.Attachments[1]))
+	if err1 == nil && err2 == nil {
+		c.head, c.prior = head, prior
+	}
+	return c
+}
+
+// spread reports whether the command says where it stands in several partitions.
+func (c *command) spread() bool { return !c.head.IsZero() }
+
+// begins returns the join position of the rooms that the command ev joins.
+func (c *command) begins(ev *adapter.Event) adapter.Cursor {
+	if !c.spread() {
+		return ev.Cursor
+	}
+	return adapter.NewProgress(c.head).To(ev.Position)
+}
+
+// ends returns the leave position of the rooms that the command leaves, for a socket
+// that has been given what seen says.
+func (c *command) ends(seen adapter.Cursor) adapter.Cursor {
+	if c.spread() && c.head.SameHistory(seen) {
+		return seen.Max(c.head)
+	}
+	return seen
+}
+
+// heads returns what a command carries: nothing if there is one partition.
+func (s *Server) heads(ctx context.Context) ([][]byte, error) {
+	s.feed.mu.Lock()
+	partitions := s.feed.cursor.Partitions()
+	s.feed.mu.Unlock()
+	if partitions == 1 {
+		return nil, nil
+	}
+	prior, err := s.adapter.Head(ctx)
+	if err != nil {
+		return nil, notSent(ctx, err)
+	}
+	head, err := s.adapter.Head(ctx)
+	if err != nil {
+		return nil, notSent(ctx, err)
+	}
+	return [][]byte{[]byte(head.String()), []byte(prior.String())}, nil
+}
+
+// notSent says that a command was not published because a read before it failed.
+func notSent(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("socketio: publish: %w", err)
+	}
+	return fmt.Errorf("socketio: publish: %w: %v", adapter.ErrNotPublished, err)
+}

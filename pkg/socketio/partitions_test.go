@@ -1,0 +1,380 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// A slowAdapter can hold back what its node hears of single partitions, as where the
+// connections to the servers of a Redis Cluster differ in pace.
+type slowAdapter struct {
+	adapter.Adapter
+
+	mu       sync.Mutex
+	held     map[uint16]bool
+	waiting  []adapter.Event
+	progress *adapter.Progress
+	cursor   adapter.Cursor
+	changed  chan struct{}
+}
+
+// hold holds partitions back, and release lets what they have held go on.
+func (a *slowAdapter) hold(partitions ...uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range partitions {
+		a.held[p] = true
+	}
+}
+
+func (a *slowAdapter) release(partitions ...uint16) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range partitions {
+		delete(a.held, p)
+	}
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+// free takes the first waiting event of a partition that is not held.
+func (a *slowAdapter) free() (ev adapter.Event, found bool, changed chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i, ev := range a.waiting {
+		if !a.held[ev.Position.Partition] {
+			a.waiting = append(a.waiting[:i:i], a.waiting[i+1:]...)
+			ev.Cursor = a.progress.To(ev.Position)
+			a.cursor = ev.Cursor
+			return ev, true, nil
+		}
+	}
+	return ev, false, a.changed
+}
+
+func (a *slowAdapter) Next(ctx context.Context) (adapter.Event, error) {
+	for {
+		ev, found, changed := a.free()
+		if found {
+			return ev, nil
+		}
+		wait, cancel := context.WithCancel(ctx)
+		go func() {
+			select {
+			case <-changed:
+				cancel()
+			case <-wait.Done():
+			}
+		}()
+		ev, err := a.Adapter.Next(wait)
+		interrupted := wait.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err != nil && !interrupted {
+			return ev, err
+		}
+		if err == nil {
+			a.mu.Lock()
+			a.waiting = append(a.waiting, ev)
+			a.mu.Unlock()
+		}
+	}
+}
+
+// A slowCluster has nodes that hear partitions at different paces.
+type slowCluster struct {
+	memory   *adapter.Memory
+	sessions session.Store
+	homes    map[uint16][]string // names of rooms by partition
+}
+
+const slowPartitions = 4
+
+func newSlowCluster(t *testing.T) *slowCluster {
+	t.Helper()
+	c := &slowCluster{
+		memory:   adapter.NewMemory(adapter.MemoryOptions{Partitions: slowPartitions}),
+		sessions: session.NewMemory(),
+		homes:    make(map[uint16][]string),
+	}
+	a, err := c.memory.Node("probe")
+	must(t, err)
+	defer func() { _ = a.Close() }()
+	for i := range 40 {
+		name := fmt.Sprint("r", i)
+		r, err := a.Publish(t.Context(), adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", name)}}})
+		must(t, err)
+		p := r.Cursor.At.Partition
+		c.homes[p] = append(c.homes[p], name)
+	}
+	return c
+}
+
+// room returns the n-th room of a partition.
+func (c *slowCluster) room(partition uint16, n int) string { return c.homes[partition][n] }
+
+func (c *slowCluster) node(t *testing.T, id adapter.NodeID, o Options) (*testNode, *slowAdapter) {
+	t.Helper()
+	inner, err := c.memory.Node(id)
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	head, err := inner.Head(t.Context())
+	must(t, err)
+	a := &slowAdapter{
+		Adapter: inner, held: make(map[uint16]bool), progress: adapter.NewProgress(head), changed: make(chan struct{}),
+	}
+	o.Adapter, o.Sessions = a, c.sessions
+	n := start(t, o)
+	joining(n.Namespace)
+	return n, a
+}
+
+// What is published after SocketsJoin has returned reaches the sockets that it joins,
+// and what was published before does not, also if their node hears of the command
+// after it.
+func TestSocketsJoinOnANodeThatHearsOfItLate(t *testing.T) {
+	for _, recovery := range []bool{true, false} {
+		t.Run(fmt.Sprint("recovery ", recovery), func(t *testing.T) {
+			c := newSlowCluster(t)
+			var o Options
+			if !recovery {
+				o.RecoveryWindow = -1
+			}
+			n1, _ := c.node(t, "aaaa", o)
+			n2, slow := c.node(t, "bbbb", o)
+			group, room := c.room(0, 0), c.room(2, 0)
+			other := n2.client(t) // so that the node hears the room in any case
+			other.call(`["join","` + room + `"]`)
+			a := n2.client(t)
+			a.call(`["join","` + group + `"]`)
+			slow.hold(0)
+			must(t, n1.To(room).Emit(t.Context(), "n", 0))
+			must(t, n1.To(group).SocketsJoin(t.Context(), room))
+			must(t, n1.To(room).Emit(t.Context(), "n", 1))
+			must(t, n1.To(room).Emit(t.Context(), "n", 2))
+			other.want(numbered(0), numbered(1), numbered(2)) // the node has passed them
+			slow.release(0)
+			a.want(numbered(1), numbered(2))
+			must(t, n1.To(room).Emit(t.Context(), "n", 3))
+			a.want(numbered(3))
+			a.quiet()
+		})
+	}
+}
+
+// The same holds for a client that is recovered, although its offset covers what was
+// published after the command, and not the command.
+func TestRecoveryOfAClientThatHasNotComeToSocketsJoin(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	group, room, own := c.room(0, 0), c.room(2, 0), c.room(2, 1)
+	a := n2.client(t)
+	a.call(`["join","` + group + `"]`)
+	a.call(`["join","` + own + `"]`)
+	slow.hold(0)
+	must(t, n1.To(room).Emit(t.Context(), "n", 0))
+	must(t, n1.To(group).SocketsJoin(t.Context(), room))
+	must(t, n1.To(room).Emit(t.Context(), "n", 1))
+	must(t, n1.To(room).Emit(t.Context(), "n", 2))
+	must(t, n1.To(own).Emit(t.Context(), "n", 3))
+	a.want(numbered(3)) // the offset is beyond 1 and 2
+	a.cut()
+	must(t, n1.To(room, own).Emit(t.Context(), "n", 4))
+	b := n1.back(t, a)
+	if b.sid != a.sid {
+		t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
+	}
+	b.want(numbered(1), numbered(2), numbered(4))
+	must(t, n1.To(room).Emit(t.Context(), "n", 5))
+	b.want(numbered(5))
+	b.quiet()
+	b.cut() // and again, from the same place and from the newest
+	d := n1.back(t, b)
+	d.quiet()
+	slow.release(0)
+}
+
+// A client that is cut amid what SocketsJoin gives it late is recovered if it can be
+// known what it has received, and otherwise refused.
+func TestACutAmidWhatSocketsJoinGivesLate(t *testing.T) {
+	for _, late := range []int{1, 2} {
+		for read := range late + 1 {
+			t.Run(fmt.Sprint(read, " of ", late), func(t *testing.T) {
+				c := newSlowCluster(t)
+				n1, _ := c.node(t, "aaaa", Options{})
+				n2, slow := c.node(t, "bbbb", Options{})
+				group, room, own := c.room(0, 0), c.room(2, 0), c.room(2, 1)
+				a := n2.client(t)
+				a.call(`["join","` + group + `"]`)
+				a.call(`["join","` + own + `"]`)
+				slow.hold(0)
+				must(t, n1.To(group).SocketsJoin(t.Context(), room))
+				var want []string
+				for i := range late {
+					must(t, n1.To(room).Emit(t.Context(), "n", i))
+					want = append(want, numbered(i))
+				}
+				must(t, n1.To(own).Emit(t.Context(), "own", 0))
+				a.want(`["own",0]`)
+				slow.release(0)
+				for i := range late {
+					if m := a.next(); i < read {
+						if got := a.hear(m); got != want[i] {
+							t.Fatalf("got %s, want %s", got, want[i])
+						}
+					}
+				}
+				a.cut()
+				b := n1.back(t, a)
+				if recovered := b.sid == a.sid; recovered != (late == 1 || read == late) {
+					t.Fatalf("recovered: %v", recovered)
+				} else if recovered {
+					b.want(want[read:]...)
+				}
+				b.quiet()
+			})
+		}
+	}
+}
+
+// What is published before SocketsLeave is called reaches the members, also if their
+// node hears of the command before it, and what is published after does not.
+func TestSocketsLeaveOnANodeThatHearsOfItEarly(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	group, room := c.room(0, 0), c.room(2, 0)
+	a := n2.client(t)
+	a.call(`["join","` + group + `"]`)
+	a.call(`["join","` + room + `"]`)
+	slow.hold(2)
+	must(t, n1.To(room).Emit(t.Context(), "n", 1))
+	must(t, n1.To(group).SocketsLeave(t.Context(), room))
+	s := n2.Socket(a.sid)
+	eventually(t, "it has left", func() bool { return !s.InRoom(room) })
+	must(t, n1.To(room).Emit(t.Context(), "n", 2))
+	must(t, n1.To(room, group).Emit(t.Context(), "n", 3))
+	must(t, n1.To(room).Emit(t.Context(), "n", 4))
+	slow.release(2)
+	got := []string{a.event(), a.event()} // in any order, for they are in two partitions
+	slices.Sort(got)
+	if want := []string{numbered(1), numbered(3)}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	a.quiet()
+	eventually(t, "it is out of the index", func() bool { return n2.index.Len(rooms.InNamed("/", room)) == 0 })
+	a.call(`["join","` + room + `"]`)
+	must(t, n1.To(room).Emit(t.Context(), "n", 5))
+	a.want(numbered(5))
+	a.quiet()
+}
+
+// The same holds for a client that was away.
+func TestRecoveryAfterSocketsLeave(t *testing.T) {
+	c := newSlowCluster(t)
+	n, _ := c.node(t, "aaaa", Options{})
+	for partition := range uint16(slowPartitions) {
+		group, room := c.room(1, 0), c.room(partition, 1)
+		a := n.client(t)
+		a.call(`["join","` + group + `"]`)
+		a.call(`["join","` + room + `"]`)
+		must(t, n.To(room).Emit(t.Context(), "n", 1))
+		a.want(numbered(1))
+		a.cut()
+		eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+		must(t, n.To(room).Emit(t.Context(), "n", 2))
+		must(t, n.To(group).SocketsLeave(t.Context(), room))
+		must(t, n.To(room).Emit(t.Context(), "n", 3))
+		b := n.back(t, a)
+		b.want(numbered(2))
+		b.quiet()
+		b.cut()
+		eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	}
+}
+
+// An event to two rooms in two partitions reaches a client once, also if a command
+// joins it to the room of the first copy after it has received the second.
+func TestCopiesOnceAroundSocketsJoin(t *testing.T) {
+	for _, lag := range []string{"the command comes last", "the first copy comes last", "in a recovery", "same partition"} {
+		t.Run(lag, func(t *testing.T) {
+			c := newSlowCluster(t)
+			n1, _ := c.node(t, "aaaa", Options{})
+			n2, slow := c.node(t, "bbbb", Options{})
+			group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
+			if lag == "same partition" {
+				second = c.room(1, 1)
+			}
+			a := n2.client(t)
+			a.call(`["join","` + group + `"]`)
+			a.call(`["join","` + second + `"]`)
+			switch lag {
+			case "the first copy comes last":
+				other := n2.client(t)
+				other.call(`["join","` + first + `"]`) // so that the node hears the room
+				slow.hold(0, 1)
+			default:
+				slow.hold(0)
+			}
+			must(t, n1.To(group).SocketsJoin(t.Context(), first))
+			must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+			must(t, n1.To(first).Emit(t.Context(), "n", 2))
+			a.want(numbered(1)) // as a member of the second room
+			switch lag {
+			case "in a recovery":
+				a.cut()
+				b := n1.back(t, a)
+				if b.sid != a.sid {
+					t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
+				}
+				a = b
+			case "the first copy comes last":
+				slow.release(0)
+				eventually(t, "it has joined", func() bool { return n2.Socket(a.sid).InRoom(first) })
+				slow.release(1)
+			}
+			slow.release(0)
+			a.want(numbered(2))
+			must(t, n1.To(first, second).Emit(t.Context(), "n", 3))
+			a.want(numbered(3))
+			a.quiet()
+		})
+	}
+}
+
+// A recovery may have given a client what its node has not come to yet. It does not get
+// that again, whatever a command gives it meanwhile.
+func TestSocketsJoinRightAfterARecovery(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	group, room, own := c.room(0, 0), c.room(2, 0), c.room(3, 0)
+	other := n2.client(t)
+	other.call(`["join","` + own + `"]`)
+	other.call(`["join","` + room + `"]`)
+	a := n1.client(t)
+	a.call(`["join","` + group + `"]`)
+	a.call(`["join","` + own + `"]`)
+	a.cut()
+	slow.hold(0, 3)
+	must(t, n1.To(own).Emit(t.Context(), "n", 1))
+	b := n2.back(t, a)
+	b.want(numbered(1))
+	must(t, n1.To(group).SocketsJoin(t.Context(), room))
+	must(t, n1.To(room).Emit(t.Context(), "n", 2))
+	other.want(numbered(2))
+	slow.release(0)
+	b.want(numbered(2))
+	slow.release(3)
+	other.want(numbered(1))
+	must(t, n1.To(own).Emit(t.Context(), "n", 3))
+	b.want(numbered(3))
+	b.quiet()
+}
