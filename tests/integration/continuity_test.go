@@ -34,7 +34,11 @@ func chaos(t *testing.T) time.Duration {
 // Recovery is refused only after a fault that destroys history.
 func TestContinuity(t *testing.T) {
 	f := &fleet{t: t, cluster: startCluster(t, 3, authenticated)}
-	f.endure(crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}, chaos(t), f.faultKinds())
+	events := int(chaos(t)/time.Second) * 100 // much of the time nobody can publish
+	f.endure(crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}, chaos(t), f.faultKinds(), func() bool {
+		r := f.reconnects()
+		return r.afterKill >= 50 && r.afterExpiry >= 50 && f.ledger.acknowledged() >= events
+	})
 
 	r, _, acked, _ := f.counts()
 	if r.afterKill < 50 {
@@ -43,7 +47,7 @@ func TestContinuity(t *testing.T) {
 	if r.afterExpiry < 50 {
 		t.Errorf("%d reconnects were after the end of a token, want 50", r.afterExpiry)
 	}
-	if acked < int(chaos(t)/time.Second)*100 { // much of the time nobody can publish
+	if acked < events {
 		t.Errorf("only %d events were published", acked)
 	}
 }
@@ -51,9 +55,10 @@ func TestContinuity(t *testing.T) {
 // A crowd is who takes part, and how many events they publish a second.
 type crowd struct{ rooms, clients, stock, publishers, rate int }
 
-// endure has a crowd publish and roam for some time while faults strike at random,
-// and checks what everybody heard. The nodes ask for tokens.
-func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
+// endure has a crowd publish and roam for some time, and on a slow machine until enough
+// has happened, while faults strike at random, and checks what everybody heard. The
+// nodes ask for tokens.
+func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind, enough func() bool) {
 	f.t.Helper()
 	f.tokens = true
 	front := startBalancer(f.t, f.cluster)
@@ -83,7 +88,7 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
 		}
 		f.publish(over, p)
 	}
-	f.strikeAtRandom(duration, kinds)
+	f.strikeAtRandom(duration, kinds, enough)
 	stop()
 	for _, n := range f.nodes {
 		n.awaitReady()
@@ -92,16 +97,19 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind) {
 }
 
 // strikeAtRandom lets every one of the faults strike, in random order and again and
-// again, for some time. Afterwards everything is whole.
-func (f *fleet) strikeAtRandom(duration time.Duration, kinds []faultKind) {
+// again, for some time and until enough has happened. Afterwards everything is whole.
+func (f *fleet) strikeAtRandom(duration time.Duration, kinds []faultKind, enough func() bool) {
 	// REJOIN_TEST_FAULTS, a regular expression, chooses among the faults.
 	chosen := regexp.MustCompile(os.Getenv("REJOIN_TEST_FAULTS"))
 	kinds = slices.DeleteFunc(kinds, func(k faultKind) bool { return !chosen.MatchString(k.what) })
 	end := time.Now().Add(duration)
-	for round := 0; round == 0 || time.Now().Before(end); round++ {
+	over := func() bool {
+		return time.Now().After(end) && (enough() || time.Now().After(end.Add(3*patience)))
+	}
+	for round := 0; round == 0 || !over(); round++ {
 		for _, i := range rand.Perm(len(kinds)) {
 			wait(f.t.Context(), 200*time.Millisecond+rand.N(800*time.Millisecond))
-			if round > 0 && time.Now().After(end) {
+			if round > 0 && over() {
 				return
 			}
 			k := kinds[i]

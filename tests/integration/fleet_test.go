@@ -314,9 +314,8 @@ func (f *fleet) stale(w *witness) error {
 	return nil
 }
 
-// counts adds up. It is called when the publishers have ended.
-func (f *fleet) counts() (r reconnects, sent, acked int, failed map[string]int) {
-	failed = map[string]int{}
+// reconnects adds up how clients have come back up to now.
+func (f *fleet) reconnects() (r reconnects) {
 	for _, w := range f.witnesses {
 		w.mu.Lock()
 		r.recovered += w.recovered
@@ -325,6 +324,12 @@ func (f *fleet) counts() (r reconnects, sent, acked int, failed map[string]int) 
 		r.afterExpiry += w.afterExpiry
 		w.mu.Unlock()
 	}
+	return r
+}
+
+// counts adds up. It is called when the publishers have ended.
+func (f *fleet) counts() (r reconnects, sent, acked int, failed map[string]int) {
+	r, failed = f.reconnects(), map[string]int{}
 	for _, p := range f.publishers {
 		sent += p.sent
 		acked += p.acked

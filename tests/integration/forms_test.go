@@ -49,7 +49,7 @@ func TestContinuityOverSentinels(t *testing.T) {
 	parallelIfShort(t)
 	s := redistest.StartSentinels(t)
 	f := &fleet{t: t, cluster: startOver(t, s.URL(), 3, authenticated)}
-	f.endure(formCrowd(), formTime(t), f.sentinelFaults(s))
+	f.endure(formCrowd(), formTime(t), f.sentinelFaults(s), f.moved)
 	f.checkForm()
 }
 
@@ -85,7 +85,7 @@ func TestContinuityOverCluster(t *testing.T) {
 	parallelIfShort(t)
 	c := redistest.StartCluster(t)
 	f := &fleet{t: t, cluster: startOver(t, c.URL(), 3, authenticated)}
-	f.endure(formCrowd(), formTime(t), f.shardFaults(c))
+	f.endure(formCrowd(), formTime(t), f.shardFaults(c), f.moved)
 	f.checkForm()
 }
 
@@ -168,6 +168,12 @@ func (f *fleet) awaitServing() {
 			n.awaitReady()
 		}
 	}
+}
+
+// moved reports whether clients have come back often enough, and on other nodes.
+func (f *fleet) moved() bool {
+	r := f.reconnects()
+	return r.recovered >= len(f.witnesses) && r.afterKill > 0
 }
 
 // checkForm makes sure that the faults have not kept everything from happening.

@@ -57,6 +57,18 @@ func (l *ledger) of(room string) map[string]sequence {
 	return maps.Clone(l.rooms[room])
 }
 
+// acknowledged returns how many events were acknowledged up to now.
+func (l *ledger) acknowledged() (total int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, room := range l.rooms {
+		for _, s := range room {
+			total += s.acked
+		}
+	}
+	return total
+}
+
 // A publisher sends numbered events to its rooms in turn, one after another,
 // through whichever node it is connected to.
 type publisher struct {
