@@ -87,7 +87,7 @@ func TestDemoWithTokens(t *testing.T) {
 	ada.picture(os.Getenv("TEST_SCREENSHOT_TOKEN"))
 	ada.use("rubbish")
 	ada.says("not a JSON Web Token")
-	ada.use(tokenFor(t, "ada", 10*time.Second, can))
+	ada.use(tokenFor(t, "ada", 15*time.Second, can)) // in which a slow browser connects, too
 	ada.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`), chromedp.WaitNotVisible(`[data-testid="token-form"]`))
 	bob := openPage(t, ada.ctx, n.url()+"/#token="+tokenFor(t, "bob", longLived, can), "Bob")
 	defer bob.cancel()
