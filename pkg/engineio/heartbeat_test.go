@@ -229,7 +229,8 @@ func TestClosedSessionIsForgotten(t *testing.T) {
 }
 
 func TestHeartbeatByPolling(t *testing.T) {
-	b := setUp(t, Options{PingInterval: 50 * time.Millisecond, PingTimeout: 100 * time.Millisecond})
+	t.Parallel() // it waits
+	b := setUp(t, Options{PingInterval: 50 * time.Millisecond, PingTimeout: time.Second})
 	sid := b.open()
 	for range 3 {
 		if got := b.poll(sid); got != "2" {
@@ -246,7 +247,8 @@ func TestHeartbeatByPolling(t *testing.T) {
 }
 
 func TestHeartbeatByWebSocket(t *testing.T) {
-	b := setUp(t, Options{PingInterval: 50 * time.Millisecond, PingTimeout: 100 * time.Millisecond})
+	t.Parallel() // it waits
+	b := setUp(t, Options{PingInterval: 50 * time.Millisecond, PingTimeout: time.Second})
 	ws, _ := b.dialOpen()
 	for range 3 {
 		if got := b.read(ws); got != "2" {

@@ -488,7 +488,8 @@ func TestInternetExplorer(t *testing.T) {
 
 // A client that takes no response is cut off, and holds up nobody who closes.
 func TestPollThatIsNotTaken(t *testing.T) {
-	b := setUp(t, Options{PingInterval: 300 * time.Millisecond, PingTimeout: 200 * time.Millisecond, SendQueueBytes: 64 << 20})
+	t.Parallel() // it waits
+	b := setUp(t, Options{PingInterval: time.Second, PingTimeout: 500 * time.Millisecond, SendQueueBytes: 64 << 20})
 	big := Text(make([]byte, 32<<20))
 	sid := b.open()
 	c := receive(t, b.conns)
