@@ -87,7 +87,7 @@ func TestDemoWithTokens(t *testing.T) {
 	ada.picture(os.Getenv("TEST_SCREENSHOT_TOKEN"))
 	ada.use("rubbish")
 	ada.says("not a JSON Web Token")
-	ada.use(tokenFor(t, "ada", 15*time.Second, can)) // in which a slow browser connects, too
+	ada.use(tokenFor(t, "ada", 10*time.Second, can))
 	ada.run(chromedp.WaitVisible(`[data-testid="state"][data-state="connected"]`), chromedp.WaitNotVisible(`[data-testid="token-form"]`))
 	bob := openPage(t, ada.ctx, n.url()+"/#token="+tokenFor(t, "bob", longLived, can), "Bob")
 	defer bob.cancel()
@@ -117,10 +117,11 @@ func TestDemoWithTokens(t *testing.T) {
 // polling by frames would wait for that.
 var unseen = chromedp.WithPollingInterval(20 * time.Millisecond)
 
-// use gives the page a token.
+// use gives the page a token, in one piece: hundreds of keys take a busy browser long.
 func (p *tab) use(token string) {
 	p.t.Helper()
-	p.run(chromedp.SendKeys(`[data-testid="token-input"]`, token+"\r"))
+	const input = `[data-testid="token-input"]`
+	p.run(chromedp.WaitVisible(input), chromedp.SetValue(input, token), chromedp.SendKeys(input, "\r"))
 }
 
 // says waits until the page says why it asks for a token.
