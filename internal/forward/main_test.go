@@ -98,7 +98,7 @@ func (c *cluster) start(id string, change func(*engineio.Options, *Options)) *no
 	c.Helper()
 	n := &node{id: id, conns: make(chan *engineio.Conn, 1024), ends: make(chan error, 1024), asked: make(chan string, 1024), mayLeave: make(chan struct{})}
 	close(n.mayLeave)
-	eo := engineio.Options{NodeID: id}
+	eo := engineio.Options{NodeID: id, PingInterval: time.Hour} // however slow the machine is, no ping comes between
 	fo := Options{Node: id, Secret: secret, Directory: c.book, Timeout: patience}
 	if change != nil {
 		change(&eo, &fo)
