@@ -132,6 +132,7 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 			n := c.node(t, "aaaa", tc.o)
 			joining(n.Namespace)
 			a := n.client(t)
+			a.call(`["join","r"]`)
 			must(t, n.Emit(t.Context(), "first"))
 			a.want(`["first"]`)
 			a.cut()
@@ -143,6 +144,11 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 			}
 			if got := n.Stats().Recoveries[tc.reason]; got != 1 {
 				t.Errorf("recoveries %v, want one %s", n.Stats().Recoveries, tc.reason)
+			}
+			for _, former := range []rooms.Room{rooms.InNamed("/", "r"), rooms.InOwn("/", a.sid)} {
+				if members := n.index.Len(former); members > 0 {
+					t.Errorf("%d members are left in the former room %v", members, former)
+				}
 			}
 			must(t, n.Emit(t.Context(), "n", 100))
 			b.want(numbered(100))
