@@ -242,6 +242,26 @@ func TestTrimmedIsNotWhole(t *testing.T) {
 	}
 }
 
+// When Redis has lost everything, a replay does not take the rooms for empty, even
+// before the node has noticed: it reads the history's clock behind the rooms.
+func TestReplayOfALostHistory(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Minute})
+	r := room("r")
+	joined := subscribe(t, a, r)
+	end := publish(t, a, event("missed", r))
+	if err := server.Client().FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: joined}, end) {
+		if !errors.Is(err, adapter.ErrHistoryLost) {
+			t.Errorf("the replay has %q, %v, want ErrHistoryLost", e.Data, err)
+		}
+		return
+	}
+	t.Error("the replay is empty, want ErrHistoryLost")
+}
+
 // A backlog that expired while its room's events were missed looks like one to
 // which nothing was added. How much time has passed is Redis' own time: the clock
 // tells it only where something is published meanwhile, as by frequent probes.
