@@ -176,6 +176,23 @@ func TestAnotherUserGetsNothing(t *testing.T) {
 	a.quiet() // and ann was not disturbed
 }
 
+// A private ID is good for the namespace in which the client got it.
+func TestSessionOfAnotherNamespace(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	joining(n.Of("/other"))
+	a := n.client(t)
+	b := n.dial(t).connect("/other", fmt.Sprintf(`{"pid":%q}`, a.pid))
+	if b.sid == a.sid || b.pid == a.pid {
+		t.Fatal("a session of / was recovered in /other")
+	}
+	if got := n.Stats().Recoveries[refusedUser]; got != 1 {
+		t.Errorf("recoveries %v, want one %s", n.Stats().Recoveries, refusedUser)
+	}
+	a.quiet() // its socket was not evicted
+	b.quiet()
+}
+
 func TestCommandsReachThoseWhoAreAway(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
