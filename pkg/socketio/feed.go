@@ -142,7 +142,7 @@ func (n *Namespace) deliverLocal(ev adapter.Event) {
 func (s *Socket) offer(d *delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone {
+	if s.gone || !s.placed { // since it was looked up
 		return
 	}
 	if d.ev.Kind == kindMarker {
@@ -162,7 +162,9 @@ func (s *Socket) offer(d *delivery) {
 		}
 		return
 	}
-	if d.simple && d.spared != s.id && !d.local && s.lingering == 0 && !s.newestJoin.Covers(d.ev.Position) {
+	looked := !s.unlisted && s.lingering == 0 // what the index said is still so
+	s.unlisted = false
+	if d.simple && looked && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
 		s.take(d) // found in the room, and meant by every event this new
 	} else {
 		s.pass(d)

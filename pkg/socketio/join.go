@@ -163,10 +163,10 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 		err = ErrDisconnected
 	}
 	if err != nil {
-		for i, name := range names {
+		for _, name := range names {
 			if s.rooms.current(name) != nil {
 				s.rooms.cancel(name)
-				s.ns.index.Remove(list[i], s)
+				s.unlist(name)
 			}
 		}
 	}
@@ -351,11 +351,19 @@ func (s *Socket) leave(names []string, at adapter.Cursor) (left []string) {
 	for _, name := range names {
 		if st := s.rooms.current(name); st != nil && !st.pending {
 			s.rooms.leave(name, at)
-			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+			s.unlist(name)
 			left = append(left, name)
 		}
 	}
 	return left
+}
+
+// unlist takes the socket out of the index for a room that it is not in any more. The
+// feed may be handing out an event to members that it has looked up before. s.mu is
+// held.
+func (s *Socket) unlist(name string) {
+	s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+	s.unlisted = true
 }
 
 // left does what follows a leave and needs no lock.
@@ -412,7 +420,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	unlist := func() {
 		for _, name := range left {
 			if s.rooms.current(name) == nil {
-				s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+				s.unlist(name)
 			}
 		}
 	}

@@ -218,10 +218,14 @@ func (s *Socket) resign(ctx context.Context) {
 	srv.owned.leave(s)
 	s.mu.Lock()
 	s.pid, s.fence, s.epoch, s.data, s.rooms = "", 0, "", nil, memberships{}
-	s.id = newID()
+	id, acks := s.id, s.acks
+	s.id, s.acks = newID(), nil
 	s.recovering = false
 	s.gate = gate{}
 	s.mu.Unlock()
+	for _, a := range acks { // of what was held
+		a.gone(s, id)
+	}
 }
 
 // rejoin subscribes the rooms, fixes the end of the replay and reads what was
@@ -314,7 +318,7 @@ func (s *Socket) adopt(ctx context.Context, stays memberships) error {
 	var left []string
 	for _, name := range s.rooms.names() {
 		if stays.current(name) == nil {
-			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+			s.unlist(name)
 			left = append(left, name)
 		}
 	}
