@@ -405,6 +405,9 @@ func (s *Socket) joinByCommand(d *delivery) {
 //
 // The feed may come to the command before it comes to what was published to the rooms
 // before the command, in other partitions. Until it has, the node goes on hearing them.
+//
+// Nothing is delivered until the session is stored: an event behind the command has an
+// offset that covers it, so nothing else would tell a recovery of the command.
 func (s *Socket) leaveByCommand(d *delivery) {
 	seen := s.gate.given(d.ev.Cursor)
 	end := d.command.ends(seen)
@@ -430,10 +433,17 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	} else {
 		unlist()
 	}
+	s.gate.shut++
 	s.background(func(ctx context.Context) error {
 		s.ns.tellRooms(s.ID(), false, left...)
 		err := s.save(ctx)
-		if err == nil && lingers {
+		if err != nil {
+			return err // the gate stays shut, for the client has to come back
+		}
+		s.mu.Lock()
+		s.openGate()
+		s.mu.Unlock()
+		if lingers {
 			_, err = s.awaitFeed(ctx, inNamed(s.nsName, left), end)
 		}
 		return err

@@ -50,6 +50,36 @@ func TestNothingOfARoomComesBeforeTheSessionNamesIt(t *testing.T) {
 	}
 }
 
+// An event behind a command carries an offset that covers it. If the client had it
+// before the session is stored, and its node failed, the command would be undone.
+func TestNothingComesBehindALeaveByCommandBeforeItIsStored(t *testing.T) {
+	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
+	n := start(t, Options{Sessions: store})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.write(`42100["join","r"]`)
+	<-store.saving
+	store.goOn <- struct{}{}
+	if got := a.next(); got != `43100["ok"]` {
+		t.Fatalf("got %q", got)
+	}
+	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "r"))
+	<-store.saving
+	must(t, n.Emit(t.Context(), "n", 1))
+	b := n.client(t)
+	must(t, n.Emit(t.Context(), "n", 2))
+	b.want(numbered(2)) // both were handed out
+	select {
+	case m := <-a.in:
+		t.Fatalf("it got %q before the session was stored", m)
+	default:
+	}
+	store.goOn <- struct{}{}
+	a.want(numbered(1))
+	a.want(numbered(2))
+	a.inRooms(n)
+}
+
 // With several partitions an offset is never sent that is behind one that the
 // client has in any of them.
 func TestNoOffsetGoesBackInAnyPartition(t *testing.T) {
