@@ -151,7 +151,7 @@ func (s *Socket) begin(ctx context.Context) error {
 // enterGranted begins the joins that the middlewares have asked for, and returns
 // those that are new. s.mu is held.
 func (s *Socket) enterGranted() []string {
-	news := s.missing(s.screening.granted)
+	news := s.missing(s.screening.rooms())
 	for _, name := range news {
 		s.rooms.enter(name)
 	}
@@ -178,7 +178,7 @@ func (s *Socket) answerConnect() error {
 	}
 	s.connected = true
 	s.former = "" // its client has moved
-	s.screening = screening{}
+	s.screening = nil
 	s.client.idle.Stop()
 	s.ns.srv.stats.connects.Add(1)
 	s.mail.start(s.client.srv.spawn, s.greet)

@@ -63,10 +63,10 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 func (s *Socket) grant(names []string) (granted bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.screening.under {
+	if !s.screened {
 		return false, nil
 	}
-	all := s.screening.granted
+	all := s.screening.rooms()
 	for _, name := range names {
 		if !slices.Contains(all, name) {
 			all = append(all, name)
@@ -76,6 +76,7 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 		s.ns.srv.stats.tooManyRooms.Add(1)
 		return true, fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
 	}
+	s.screening = s.screening.made()
 	s.screening.granted = all
 	return true, nil
 }

@@ -193,9 +193,9 @@ func (s *Socket) assume(claimed session.Session) error {
 		return fmt.Errorf("socketio: session: %w", err)
 	}
 	s.mu.Lock()
-	screening := s.screening
+	decided := s.screening
 	s.mu.Unlock()
-	stays.keep(func(room string) bool { return s.keeps(&screening, room) })
+	stays.keep(func(room string) bool { return s.keeps(decided, room) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.id, s.epoch = claimed.ID, claimed.Epoch

@@ -11,15 +11,30 @@ import (
 // A screening is what middlewares decide about a socket that is not connected
 // yet. It is guarded by the socket's lock, and forgotten when it is connected.
 type screening struct {
-	under   bool     // they are running
 	granted []string // rooms that it is in from the start
 	may     []func(room string) bool
+}
+
+// rooms returns those that it is in from the start. The nil screening has none.
+func (sc *screening) rooms() []string {
+	if sc == nil {
+		return nil
+	}
+	return sc.granted
+}
+
+// made returns the screening, or a new one in place of nil.
+func (sc *screening) made() *screening {
+	if sc == nil {
+		return new(screening)
+	}
+	return sc
 }
 
 // keeps reports whether a socket that is recovered stays in a room. It calls the
 // application, so no lock is held.
 func (s *Socket) keeps(sc *screening, room string) bool {
-	if slices.Contains(sc.granted, room) {
+	if sc == nil || slices.Contains(sc.granted, room) {
 		return true
 	}
 	for _, may := range sc.may {
@@ -43,7 +58,7 @@ func (s *Socket) screen() (err error) {
 			err = errInternal
 		}
 		s.mu.Lock()
-		s.screening.under = false
+		s.screened = false
 		s.mu.Unlock()
 	}()
 	id, err := s.ns.srv.opts.NewID(s.ctx, s)
@@ -52,7 +67,7 @@ func (s *Socket) screen() (err error) {
 	}
 	s.mu.Lock()
 	s.id = id
-	s.screening.under = true
+	s.screened = true
 	s.mu.Unlock()
 	callback = "Use"
 	for _, r := range s.ns.rulesNow() {
@@ -71,7 +86,7 @@ func (s *Socket) screen() (err error) {
 // its session grow.
 func (s *Socket) joinGranted(ctx context.Context) error {
 	s.mu.Lock()
-	news := s.missing(s.screening.granted)
+	news := s.missing(s.screening.rooms())
 	if len(news) == 0 {
 		s.mu.Unlock()
 		return nil
@@ -132,7 +147,8 @@ func (s *Socket) Value(key any) any {
 func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
 	checkFunc("KeepRooms", may)
 	s.mu.Lock()
-	if s.screening.under {
+	if s.screened {
+		s.screening = s.screening.made()
 		s.screening.may = append(s.screening.may, may)
 		s.mu.Unlock()
 		return nil

@@ -40,7 +40,8 @@ type Socket struct {
 	data      json.RawMessage
 	values    []keyed // of this node only
 	rooms     memberships
-	screening screening
+	screening *screening // nil if the middlewares have decided nothing, and once it is connected
+	screened  bool       // they are running
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant
 	recovered bool
@@ -444,7 +445,7 @@ func (s *Socket) change(ctx context.Context) (done func(), err error) {
 // has ended, or whose recovery has not come so far that it is in its rooms.
 func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 	s.mu.Lock()
-	live := !s.gone && (s.placed || s.screening.under)
+	live := !s.gone && (s.placed || s.screened)
 	s.mu.Unlock()
 	if !live {
 		return nil, ErrDisconnected

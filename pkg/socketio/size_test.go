@@ -1,0 +1,13 @@
+package socketio
+
+import (
+	"testing"
+	"unsafe"
+)
+
+// A server holds many sockets, and the next size class of the allocator has 896 bytes.
+func TestSocketFitsItsSizeClass(t *testing.T) {
+	if n := unsafe.Sizeof(Socket{}); n > 768 {
+		t.Errorf("a Socket has %d bytes: keep what few sockets need behind a pointer", n)
+	}
+}
