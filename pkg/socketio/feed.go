@@ -178,15 +178,23 @@ func (s *Socket) pass(d *delivery) {
 	case d.meant(&s.rooms, s.id):
 		s.take(d)
 	case d.answering != nil:
-		delete(s.acks, d.ackID)
-		d.answering.unasked(s, s.id)
+		s.unask(d)
 	}
+}
+
+// unask says that a question is not for the socket after all. s.mu is held.
+func (s *Socket) unask(d *delivery) {
+	delete(s.acks, d.ackID)
+	d.answering.unasked(s, s.id)
 }
 
 // take executes what a delivery asks of the socket, or queues it to the client.
 // s.mu is held.
 func (s *Socket) take(d *delivery) {
-	if d.ev.Stored && !d.local && !d.late && s.gate.replayed(d.ev) {
+	if !d.local && !d.late && s.gate.replayed(d.ev) {
+		if d.answering != nil {
+			s.unask(d)
+		}
 		return
 	}
 	switch d.ev.Kind {

@@ -170,8 +170,10 @@ func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 	g.held = merged
 }
 
-// replayed reports whether a stored event was part of the replay, for the feed may
-// come to it after the gate has opened.
+// replayed reports whether the end of the replay covers an event, for the feed may come
+// to it after the gate has opened. Then a stored one was part of the replay, and any
+// other one was published before the recovery: the client may have received it on its
+// former connection, and must not get it behind later ones.
 func (g *gate) replayed(ev *adapter.Event) bool {
 	return !g.floor.IsZero() && ev.Cursor.SameHistory(g.floor) && g.floor.Covers(ev.Position)
 }
