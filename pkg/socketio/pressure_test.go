@@ -48,6 +48,20 @@ func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan in
 	return n, release, handled
 }
 
+// started connects a client and returns when its socket's handlers may run: before that,
+// the limits of what waits for CONNECT apply.
+func (n *testNode) started(t *testing.T) *wire {
+	t.Helper()
+	w := n.client(t)
+	m := &n.Socket(w.sid).mail
+	eventually(t, "handlers may run", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.started
+	})
+	return w
+}
+
 // receive returns the next value, or fails the test if there is none in time.
 func receive[T any](t *testing.T, values <-chan T) T {
 	t.Helper()
@@ -90,7 +104,7 @@ func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
 		t.Run(fmt.Sprint(test.events), func(t *testing.T) {
 			t.Parallel()
 			n, release, handled := busy(t, test.o)
-			w := n.client(t)
+			w := n.started(t)
 			for i := range test.events {
 				w.write(fmt.Sprintf(`42["e",%d]`, i))
 			}
@@ -157,7 +171,7 @@ func TestHandlerGetsAckBehindEvents(t *testing.T) {
 		answered <- err
 		return nil
 	})
-	w := n.client(t)
+	w := n.started(t)
 	w.write(`42["ask"]`)
 	id := w.question()
 	for i := range limit * 3 / 2 {
@@ -184,7 +198,7 @@ func TestAckIsReadWhileTheMailboxIsFull(t *testing.T) {
 	n, release, _ := busy(t, Options{MailboxEvents: limit, AckTimeout: time.Minute})
 	defer release()
 	n.Of("/other")
-	w := n.client(t)
+	w := n.started(t)
 	w.connect("/other", "")
 	for i := range limit * 3 / 2 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
@@ -221,7 +235,7 @@ func TestPauseIsBounded(t *testing.T) {
 	o := Options{MailboxEvents: 5, Logger: zap.New(core)}
 	o.Engine.PauseTimeout = 100 * time.Millisecond
 	n, _, _ := busy(t, o)
-	w := n.client(t)
+	w := n.started(t)
 	w.write(`42["e",0]`)
 	mail := &n.Socket(w.sid).mail
 	eventually(t, "a handler runs", func() bool {
@@ -246,7 +260,7 @@ func TestPauseIsBounded(t *testing.T) {
 // The bytes of a mailbox count what many small arguments take in memory.
 func TestMailboxBytesCountStructures(t *testing.T) {
 	n, release, handled := busy(t, Options{MailboxBytes: 100_000})
-	w := n.client(t)
+	w := n.started(t)
 	event := `42["e"` + strings.Repeat(",0", 1000) + `]`
 	for range 20 {
 		w.write(event)
@@ -333,7 +347,7 @@ func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 		handled <- i
 		return err
 	})
-	w := n.client(t)
+	w := n.started(t)
 	for i := range events {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
 	}
@@ -356,7 +370,7 @@ func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 func TestSessionIsKeptDuringAPause(t *testing.T) {
 	t.Parallel()
 	n, release, _ := busy(t, Options{MailboxEvents: 10})
-	w := n.client(t)
+	w := n.started(t)
 	for i := range 30 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
 	}
@@ -382,7 +396,7 @@ func TestNoEventAfterDisconnect(t *testing.T) {
 		order <- "event"
 		return nil
 	})
-	w := n.client(t)
+	w := n.started(t)
 	for range 10 {
 		w.write(`42["e"]`)
 	}
@@ -453,7 +467,7 @@ func TestDrainReadsAcksBehindAFullMailbox(t *testing.T) {
 		answered <- err
 		return nil
 	})
-	w := n.client(t)
+	w := n.started(t)
 	w.write(`42["ask"]`)
 	id := w.question()
 	for range 20 { // more than is read for an ack
