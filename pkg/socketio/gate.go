@@ -106,17 +106,6 @@ func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor) {
 	g.held = append(late, g.held...)
 }
 
-// drop takes events out of what is held.
-func (g *gate) drop(at map[adapter.Position]bool) {
-	g.held = slices.DeleteFunc(g.held, func(d *delivery) bool {
-		drop := !d.local && at[d.ev.Position]
-		if drop {
-			g.bytes -= d.size()
-		}
-		return drop
-	})
-}
-
 // insert puts what was read after a cursor into its places among what is held: an
 // event whose cursor covers it comes behind it. What is held already is not put in
 // again, but may be for more rooms than was known. Only within a partition are

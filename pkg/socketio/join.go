@@ -83,7 +83,7 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 
 // tooMany reports whether the socket can't join so many more rooms. s.mu is held.
 func (s *Socket) tooMany(more int) error {
-	if most := s.ns.srv.opts.RoomsPerSocket; s.rooms.open+more > most {
+	if most := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+more > most {
 		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
 	}
 	return s.tooManyStays(more)
@@ -93,7 +93,7 @@ func (s *Socket) tooMany(more int) error {
 // memberships. s.mu is held.
 func (s *Socket) tooManyStays(more int) error {
 	s.forget()
-	if s.rooms.count+more > s.ns.srv.opts.RoomsPerSocket*staysPerRoom {
+	if int(s.rooms.count)+more > s.ns.srv.opts.RoomsPerSocket*staysPerRoom {
 		return fmt.Errorf("%w: too many were left within the last minutes", ErrTooManyRooms)
 	}
 	return nil
@@ -147,7 +147,9 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	if err == nil {
 		s.mu.Lock()
 		if command != nil {
-			s.gate.drop(missed.taken)
+			for _, p := range missed.had {
+				s.rooms.had(p)
+			}
 			s.gate.insert(missed.events, command.cursor)
 			s.gate.insertLate(missed.late, command.before, command.cursor)
 		}
@@ -201,9 +203,9 @@ type place struct {
 type backlog struct {
 	events []*delivery // that the node had not come to when it came to the command
 	late   []*delivery // that it had come to, in the order of positions
-	// taken are the positions of copies of events that the socket has been given as
-	// other copies.
-	taken map[adapter.Position]bool
+	// had are the positions of copies of events that the socket has been given as
+	// later copies.
+	had []adapter.Position
 }
 
 // since returns what was stored in rooms after a join position, up to where the feed
@@ -237,7 +239,6 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 			from[room] = command.at
 		}
 	}
-	missed.taken = make(map[adapter.Position]bool)
 	for ev, err := range a.Replay(ctx, from, end) {
 		if err != nil {
 			return missed, err
@@ -250,15 +251,17 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 		}
 		switch id := s.ID(); {
 		case was.takes(&ev, id):
+			if now.takes(&ev, id) {
+				continue
+			}
 			for _, c := range ev.Earlier {
-				missed.taken[c.At] = true
+				missed.had = append(missed.had, c.At)
 			}
 		case now.takes(&ev, id):
 			missed.late = append(missed.late, s.ns.newDelivery(&ev))
 		}
 	}
-	had := func(d *delivery) bool { return missed.taken[d.ev.Position] }
-	missed.events = slices.DeleteFunc(missed.events, had)
+	had := func(d *delivery) bool { return slices.Contains(missed.had, d.ev.Position) }
 	missed.late = slices.DeleteFunc(missed.late, had)
 	return missed, nil
 }
@@ -334,7 +337,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		f.mu.Unlock()
 		return ErrDisconnected
 	}
-	left := s.leave(those(), f.cursor)
+	left := s.leave(those(), s.gate.given(f.cursor)) // what a replay gave counts as well
 	s.mu.Unlock()
 	f.mu.Unlock()
 	if len(left) == 0 {

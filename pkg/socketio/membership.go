@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,8 +37,12 @@ func (st stay) holds(p adapter.Position) bool {
 type memberships struct {
 	born  adapter.Cursor
 	named map[string][]stay // by room name; the newest stay last
-	count int               // of all stays in named
-	open  int               // of those that are open
+	// apart are the positions of copies that are not for the member, although a command
+	// has joined it to a room of theirs before them: it had been given a later copy of
+	// the same event by then. Nil for none.
+	apart map[adapter.Position]bool
+	count int32 // of all stays in named
+	open  int32 // of those that are open
 	// unsaved: they are not those that restore has read.
 	unsaved bool
 }
@@ -50,7 +55,7 @@ func (m *memberships) in(r rooms.Room, id string, p adapter.Position) bool {
 	case rooms.Own:
 		return r.Name == id && !m.born.Covers(p)
 	case rooms.Named:
-		return slices.ContainsFunc(m.named[r.Name], func(st stay) bool { return st.holds(p) })
+		return !m.apart[p] && slices.ContainsFunc(m.named[r.Name], func(st stay) bool { return st.holds(p) })
 	}
 	return false
 }
@@ -137,6 +142,14 @@ func (m *memberships) defers(name string, deferred bool) {
 // takes reports whether an event is for the member.
 func (m *memberships) takes(ev *adapter.Event, id string) bool {
 	return ev.For(func(r rooms.Room, at adapter.Position) bool { return m.in(r, id, at) })
+}
+
+// had notes that a copy is not for the member, which has been given a later one.
+func (m *memberships) had(at adapter.Position) {
+	if m.apart == nil {
+		m.apart = make(map[adapter.Position]bool)
+	}
+	m.apart[at], m.unsaved = true, true
 }
 
 // command notes that the open stays in some rooms are by a command, and reports
@@ -228,6 +241,7 @@ func (m *memberships) clone() memberships {
 	for name, stays := range m.named {
 		c.named[name] = slices.Clone(stays)
 	}
+	c.apart = maps.Clone(m.apart)
 	return c
 }
 
@@ -243,8 +257,9 @@ func (m *memberships) cancel(name string) {
 	m.open--
 }
 
-// forget drops the stays that ended before a time.
+// forget drops what ended before a time.
 func (m *memberships) forget(before time.Time) {
+	maps.DeleteFunc(m.apart, func(p adapter.Position, _ bool) bool { return p.Time().Before(before) })
 	for name, stays := range m.named {
 		kept := slices.DeleteFunc(stays, func(st stay) bool {
 			return !st.open && st.leave.At.Time().Before(before)
@@ -259,7 +274,7 @@ func (m *memberships) replace(name string, kept []stay) {
 	if gone == 0 {
 		return
 	}
-	m.count -= gone
+	m.count -= int32(gone)
 	m.unsaved = true
 	if len(kept) == 0 {
 		delete(m.named, name)
@@ -317,6 +332,7 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 const (
 	byCommand  = 1 << 7 // a command made it
 	isDeferred = 1 << 6 // it is deferred
+	isApart    = 1 << 5 // it is none: it begins and ends at a copy that is apart
 )
 
 // save returns the stays as a session keeps them. Pending ones are not part of
@@ -338,6 +354,10 @@ func (m *memberships) save() []session.Membership {
 			list = append(list, session.Membership{Kind: kind, Name: name, Join: st.join.String(), Leave: st.leave.String()})
 		}
 	}
+	for p := range m.apart {
+		at := adapter.NewProgress(m.born).To(p).String()
+		list = append(list, session.Membership{Kind: uint8(rooms.Named) | isApart, Join: at, Leave: at})
+	}
 	return list
 }
 
@@ -351,6 +371,13 @@ func restore(list []session.Membership) (memberships, error) {
 		}
 		if rooms.Kind(s.Kind) == rooms.Everyone {
 			m.born = join
+			continue
+		}
+		if s.Kind&isApart != 0 {
+			if m.apart == nil {
+				m.apart = make(map[adapter.Position]bool)
+			}
+			m.apart[join.At] = true
 			continue
 		}
 		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0, deferred: s.Kind&isDeferred != 0}

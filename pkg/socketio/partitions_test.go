@@ -3,9 +3,11 @@ package socketio
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -23,6 +25,18 @@ type slowAdapter struct {
 	progress *adapter.Progress
 	cursor   adapter.Cursor
 	changed  chan struct{}
+	head     adapter.Cursor // in place of the clocks' positions, unless it is zero
+}
+
+// Head reads the clocks at one instant, unless it is told what to return.
+func (a *slowAdapter) Head(ctx context.Context, proof ...adapter.Cursor) (adapter.Cursor, error) {
+	a.mu.Lock()
+	head := a.head
+	a.mu.Unlock()
+	if !head.IsZero() {
+		return head, nil
+	}
+	return a.Adapter.Head(ctx, proof...)
 }
 
 // hold holds partitions back, and release lets what they have held go on.
@@ -376,5 +390,104 @@ func TestSocketsJoinRightAfterARecovery(t *testing.T) {
 	other.want(numbered(1))
 	must(t, n1.To(own).Emit(t.Context(), "n", 3))
 	b.want(numbered(3))
+	b.quiet()
+}
+
+// A copy that a client was not given, because it had got another one before a command
+// joined it to the room, is not given to it in a recovery either, which begins between
+// the command and that copy.
+func TestCopiesOnceIfTheClientIsCutBehindSocketsJoin(t *testing.T) {
+	t.Run("live", func(t *testing.T) {
+		c := newSlowCluster(t)
+		n1, _ := c.node(t, "aaaa", Options{})
+		n2, slow := c.node(t, "bbbb", Options{})
+		group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
+		a := n2.client(t)
+		a.call(`["join","` + group + `"]`)
+		a.call(`["join","` + second + `"]`)
+		slow.hold(0, 1)
+		must(t, n1.To(group).SocketsJoin(t.Context(), first))
+		must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+		a.want(numbered(1)) // as a member of the second room
+		slow.release(0)
+		s := n2.Socket(a.sid)
+		eventually(t, "it is joining", func() bool { return s.InRoom(first) })
+		must(t, n1.To(second).Emit(t.Context(), "n", 2))
+		eventually(t, "an event is held", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.gate.held) == 1
+		})
+		slow.release(1)
+		a.want(numbered(2))
+		a.cut()
+		b := n1.back(t, a)
+		if b.sid != a.sid {
+			t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
+		}
+		must(t, n1.To(first, second).Emit(t.Context(), "n", 3))
+		b.want(numbered(3))
+		b.quiet()
+	})
+	t.Run("in a recovery", func(t *testing.T) {
+		c := newSlowCluster(t)
+		n1, _ := c.node(t, "aaaa", Options{})
+		n2, slow := c.node(t, "bbbb", Options{})
+		group, first, second, own := c.room(0, 0), c.room(1, 0), c.room(3, 0), c.room(2, 0)
+		a := n2.client(t)
+		a.call(`["join","` + group + `"]`)
+		a.call(`["join","` + second + `"]`)
+		a.call(`["join","` + own + `"]`)
+		slow.hold(0, 1, 2)
+		must(t, n1.To(group).SocketsJoin(t.Context(), first))
+		must(t, n1.To(own).Emit(t.Context(), "n", 0))
+		for before := time.Now().UnixMilli(); time.Now().UnixMilli() == before; {
+			runtime.Gosched() // so that every recovery sorts these events in the same way
+		}
+		must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+		a.want(numbered(1))
+		a.cut()
+		b := n1.back(t, a)
+		b.want(numbered(0))
+		b.cut()
+		d := n1.back(t, b)
+		if d.sid != a.sid {
+			t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
+		}
+		must(t, n1.To(first, second).Emit(t.Context(), "n", 3))
+		d.want(numbered(3))
+		d.quiet()
+	})
+}
+
+// A copy that a recovery gave to a client counts although the node has not come to it,
+// also if the socket has left the room meanwhile.
+func TestCopiesOnceAroundLeaveRightAfterARecovery(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, fast := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	first, second := c.room(1, 0), c.room(3, 0)
+	other := n2.client(t)
+	other.call(`["join","` + second + `"]`)
+	a := n1.client(t)
+	a.call(`["join","` + first + `"]`)
+	a.call(`["join","` + second + `"]`)
+	a.cut()
+	before, err := fast.Head(t.Context())
+	must(t, err)
+	slow.hold(1, 3)
+	must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+	after, err := fast.Head(t.Context())
+	must(t, err)
+	slow.mu.Lock()
+	slow.head = adapter.NewProgress(before).To(after.In(1)) // read between the copies
+	slow.mu.Unlock()
+	b := n2.back(t, a)
+	b.want(numbered(1))
+	must(t, n2.Socket(b.sid).Leave(t.Context(), first))
+	slow.release(1, 3)
+	other.want(numbered(1))
+	must(t, n1.To(second).Emit(t.Context(), "n", 2))
+	b.want(numbered(2))
 	b.quiet()
 }

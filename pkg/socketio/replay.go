@@ -123,9 +123,11 @@ func (r *replay) pass(ev adapter.Event) error {
 	takes, before := r.stays.takes(&ev, r.socket.id), r.now
 	r.now = r.at.To(ev.Position)
 	switch {
-	case takes && !r.taken[ev.Position]:
+	case takes && r.taken[ev.Position]:
+		r.stays.had(ev.Position)
+	case takes:
 		return r.take(ev, before, r.now)
-	case !takes && r.several:
+	case r.several:
 		r.waiting = append(r.waiting, ev)
 	}
 	return nil
@@ -194,7 +196,11 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 	first, past := len(r.missed), true
 	for i := 0; i < len(r.waiting); i++ {
 		ev := r.waiting[i]
-		if r.taken[ev.Position] || !r.stays.takes(&ev, r.socket.id) {
+		if !r.stays.takes(&ev, r.socket.id) {
+			continue
+		}
+		if r.taken[ev.Position] {
+			r.stays.had(ev.Position)
 			continue
 		}
 		r.waiting = slices.Delete(r.waiting, i, i+1)
