@@ -22,9 +22,9 @@ func TestOversize(t *testing.T) {
 	n := start(t, "REJOIN_MAX_PAYLOAD=64KiB")
 	large := strings.Repeat("x", 70<<10)
 	for _, head := range []string{
-		"GET /socket.io/?EIO=4&transport=polling&x=" + large + " HTTP/1.1\r\nHost: h\r\n\r\n",
-		"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\nX: " + large + "\r\n\r\n",
-		"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\n" + strings.Repeat("X: y\r\n", 20_000) + "\r\n",
+		"GET /socket.io/?EIO=4&transport=polling&x=" + large + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nX: " + large + "\r\n\r\n",
+		"GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X: y\r\n", 20_000) + "\r\n",
 	} {
 		c, err := net.Dial("tcp", n.Addr)
 		if err != nil {
@@ -39,14 +39,14 @@ func TestOversize(t *testing.T) {
 		c.Close()
 	}
 	// The answer comes before the body has been read, which may cut who still sends it.
-	c := dial(t, n, fmt.Sprintf("POST /socket.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", open(t, n), 1+len(large)))
+	c := dial(t, n, fmt.Sprintf("POST /socket.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", open(t, n), 1+len(large)))
 	go io.WriteString(c, "4"+large) // ends with the connection
 	if said := closed(t, c, nodetest.Patience); !strings.HasPrefix(said, "HTTP/1.1 413") {
 		t.Errorf("a large POST: %.50q", said)
 	}
 	// Without a length, and far more than that.
 	sid := open(t, n)
-	c = dial(t, n, "POST /socket.io/?EIO=4&transport=polling&sid="+sid+" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+	c = dial(t, n, "POST /socket.io/?EIO=4&transport=polling&sid="+sid+" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
 	go func() { // ends with the connection
 		for {
 			if _, err := fmt.Fprintf(c, "%x\r\n%s\r\n", len(large), large); err != nil {
@@ -69,15 +69,15 @@ func TestSlowLoris(t *testing.T) {
 	t.Parallel()
 	n := start(t, "REJOIN_PING_INTERVAL=1s", "REJOIN_PING_TIMEOUT=2s", "REJOIN_UPGRADE_TIMEOUT=2s", "REJOIN_CONNECT_TIMEOUT=2s")
 	sid, upgrading := open(t, n), open(t, n)
-	const upgrade = "Host: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+	const upgrade = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
 	var attacks sync.WaitGroup
 	for name, text := range map[string]string{
 		"nothing":                      "",
 		"half a request line":          "GET /sock",
-		"headers without an end":       "GET / HTTP/1.1\r\nHost: h\r\nX: ",
-		"half a body":                  "POST /socket.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n4",
-		"half a body of no session":    "POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n4",
-		"half a body of the page":      "GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n4",
+		"headers without an end":       "GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+		"half a body":                  "POST /socket.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4",
+		"half a body of no session":    "POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4",
+		"half a body of the page":      "GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4",
 		"a WebSocket without a packet": "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n" + upgrade,
 		"an upgrade without a probe":   "GET /socket.io/?EIO=4&transport=websocket&sid=" + upgrading + " HTTP/1.1\r\n" + upgrade,
 	} {
@@ -118,9 +118,9 @@ func TestSlowReader(t *testing.T) {
 	sid := open(t, n)
 	var attacks sync.WaitGroup
 	for name, request := range map[string]string{
-		"a page":             "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
-		"a refusal":          "GET /socket.io/?EIO=4&transport=" + strings.Repeat("x", 8<<10) + " HTTP/1.1\r\nHost: h\r\n\r\n",
-		"a session's answer": "POST /socket.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n42",
+		"a page":             "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"a refusal":          "GET /socket.io/?EIO=4&transport=" + strings.Repeat("x", 8<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"a session's answer": "POST /socket.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n42",
 	} {
 		c := dial(t, n, "")
 		_ = c.SetWriteDeadline(time.Now().Add(50 * time.Second))
