@@ -29,11 +29,20 @@ func (f *fleet) auth(user string, w *witness) func() map[string]any {
 		if short {
 			life = tokenLife()
 		}
-		expires := time.Now().Add(life).Truncate(time.Second)
-		token, err := auth.Sign(auth.Options{Secret: []byte(jwtSecret)},
-			fmt.Sprintf(`{"sub":%q,"exp":%d,"rejoin":{%s}}`, user, expires.Add(-auth.Leeway).Unix(), fleetCan))
-		if err != nil {
-			f.t.Error(err)
+		var expires time.Time
+		var token string
+		for {
+			expires = time.Now().Add(life).Truncate(time.Second)
+			var err error
+			token, err = auth.Sign(auth.Options{Secret: []byte(jwtSecret)},
+				fmt.Sprintf(`{"sub":%q,"exp":%d,"rejoin":{%s}}`, user, expires.Add(-auth.Leeway).Unix(), fleetCan))
+			if err == nil {
+				break
+			}
+			if time.Now().Before(expires) { // otherwise this machine was too slow for such a short life
+				f.t.Error(err)
+				break
+			}
 		}
 		if w != nil {
 			w.shows(expires)
