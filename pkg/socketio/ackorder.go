@@ -19,7 +19,7 @@ type ackOrder struct {
 	published []adapter.Position
 	held      []*heldAck // in the order of the calls of Ack
 	bytes     int        // what held takes in memory, about
-	gated     bool       // the gate holds an event that has no position
+	gated     bool       // the gate holds an event, perhaps, that is not in published
 	timer     *time.Timer
 	armed     bool   // timer is set
 	emptied   func() // called once, when nothing is held any more; or nil
@@ -147,6 +147,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 		return false
 	}
 	gated := s.gate.shut > 0 && (o.gated || len(o.published) > 0) // it may hold them
+	o.gated = gated
 	o.published = slices.DeleteFunc(o.published, f.cursor.Covers)
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
 		return false

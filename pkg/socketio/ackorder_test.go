@@ -234,6 +234,35 @@ func TestAckIsHeldForABoundedTime(t *testing.T) {
 	}
 }
 
+// While the gate holds an event, every ack behind it is held, also when those before it
+// have been sent late.
+func TestAcksBehindALateOneAreHeld(t *testing.T) {
+	n := start(t, Options{AckTimeout: 20 * time.Millisecond})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack()
+	})
+	n.On("other", func(_ context.Context, e *Event) error { return e.Ack() })
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	s.mu.Lock()
+	s.gate.shut++
+	s.mu.Unlock()
+	w.wantAck(w.ask(`["state"]`))
+	for range 2 {
+		w.wantAck(w.ask(`["other"]`))
+	}
+	s.mu.Lock()
+	s.openGate()
+	s.mu.Unlock()
+	w.want(`["state"]`)
+	if late := n.Stats().AcksLate; late != 3 {
+		t.Errorf("%d acks late, want 3", late)
+	}
+}
+
 func TestHeldAcksAreBoundedInBytes(t *testing.T) {
 	o := Options{AckTimeout: time.Hour}
 	o.Engine.SendQueueBytes = 1000
