@@ -173,7 +173,9 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			}
 		}
 	}
-	s.openGate()
+	if err == nil || command == nil {
+		s.openGate()
+	} // otherwise the socket is cut, and an event behind the command would hide it from a recovery
 	s.mu.Unlock()
 	if err != nil && subscribed {
 		s.ns.srv.adapter.Unsubscribe(list...)

@@ -2,6 +2,8 @@ package socketio
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,6 +80,62 @@ func TestNothingComesBehindALeaveByCommandBeforeItIsStored(t *testing.T) {
 	a.want(numbered(1))
 	a.want(numbered(2))
 	a.inRooms(n)
+}
+
+// A failingStore fails to store after it was told to go on.
+type failingStore struct {
+	gatedStore
+	fail atomic.Bool
+}
+
+func (s *failingStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+	if !s.fail.Load() {
+		return s.Store.Save(ctx, v, ttl)
+	}
+	s.saving <- struct{}{}
+	<-s.goOn
+	return errors.New("the store fails")
+}
+
+// If what a command asks for can't be stored, the client gets nothing from behind the
+// command before it is cut. So the recovery finds the command.
+func TestACommandThatCannotBeStoredIsExecutedByTheRecovery(t *testing.T) {
+	for name, command := range map[string]func(Broadcast, context.Context, ...string) error{"join": Broadcast.SocketsJoin, "leave": Broadcast.SocketsLeave} {
+		t.Run(name, func(t *testing.T) {
+			store := &failingStore{gatedStore: gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}}
+			n := start(t, Options{Sessions: store})
+			joining(n.Namespace)
+			a := n.client(t)
+			var rooms []string
+			if name == "leave" {
+				a.call(`["join","r"]`)
+			} else {
+				rooms = []string{"r"}
+			}
+			store.fail.Store(true)
+			must(t, command(n.ToSocket(a.sid), t.Context(), "r"))
+			<-store.saving
+			must(t, n.Emit(t.Context(), "n", 1))
+			b := n.client(t)
+			must(t, n.Emit(t.Context(), "n", 2))
+			b.want(numbered(2)) // both were handed out
+			store.goOn <- struct{}{}
+			<-a.closed
+			store.fail.Store(false)
+			back := n.back(t, a)
+			if back.sid != a.sid {
+				t.Fatalf("not recovered: %v", n.Stats().Recoveries)
+			}
+			back.inRooms(n, rooms...)
+			back.want(numbered(1))
+			back.want(numbered(2))
+			select {
+			case m := <-a.in:
+				t.Errorf("it got %q from behind the command", m)
+			default:
+			}
+		})
+	}
 }
 
 // With several partitions an offset is never sent that is behind one that the
