@@ -125,7 +125,9 @@ func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
 // published before with the handler's context, or one derived from it, or through the
 // socket (Emit, Self, To, …), whatever the context. An ack waits for such events at most
 // for Options.AckTimeout; after that, when the socket ends, or when as many bytes of
-// acks wait as its send queue may hold, it is sent without them.
+// acks wait as its send queue may hold, it is sent without them. It does not wait for an
+// event to rooms that the socket was not in when it was published, as far as its node
+// knew: if another SocketsJoin to them was under way, the event may come after the ack.
 func (e *Event) Ack(args ...any) error {
 	if !e.HasAck() || e.acked.Load() {
 		return ErrNoAck
