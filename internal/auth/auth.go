@@ -200,7 +200,7 @@ var reasons = []struct {
 	code Code
 	text string
 }{
-	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token, or one of its claims is there twice or of another type than it must be"},
+	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token, or one of its claims is a duplicate or of another type than it must be"},
 	{errCritical, TokenInvalid, "it needs an extension that is not known here"},
 	{jwt.ErrTokenSignatureInvalid, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
 	{jwt.ErrTokenUnverifiable, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
@@ -242,7 +242,7 @@ type ownClaims struct {
 }
 
 // UnmarshalJSON reads the claims by their exact names, as RFC 7519, section 4,
-// compares them, and refuses those that are there twice.
+// compares them, and refuses duplicates.
 func (c *claims) UnmarshalJSON(text []byte) error {
 	return unmarshalExact(text, map[string]any{
 		"iss": &c.Issuer, "sub": &c.Subject, "aud": &c.Audience, "iat": &c.IssuedAt, "exp": &c.ExpiresAt, "nbf": &c.NotBefore,
@@ -295,7 +295,7 @@ func unmarshalExact(text []byte, members map[string]any, unknown func(name strin
 
 var (
 	errNoObject = errors.New("auth: not a JSON object")
-	errTwice    = errors.New("auth: a name is there twice")
+	errTwice    = errors.New("auth: duplicate name")
 )
 
 // GetExpirationTime is for the parser.

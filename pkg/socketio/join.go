@@ -120,7 +120,7 @@ func (s *Socket) enter(names []string) {
 	}
 }
 
-// settle completes a join and tells of it. Whoever calls it holds the right to
+// settle completes a join and tells of it. The caller holds the right to
 // change.
 func (s *Socket) settle(ctx context.Context, names []string, command *place) error {
 	if err := s.complete(ctx, names, command); err != nil {
@@ -211,7 +211,7 @@ type backlog struct {
 }
 
 // since returns what was stored in rooms after a join position, up to where the feed
-// has come. The gate is shut meanwhile. Whoever calls it holds the right to change.
+// has come. The gate is shut meanwhile. The caller holds the right to change.
 //
 // Where there are several partitions, the node may have come to events of the rooms
 // before it came to the command. What the socket had of them, as a member of other
@@ -270,7 +270,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 
 // awaitFeed waits until the feed has come to everything that has been published to
 // rooms which the socket is in the index of, and returns where that is: in other
-// partitions than those of the rooms at a cursor. Whoever calls it holds the right to
+// partitions than those of the rooms at a cursor. The caller holds the right to
 // change.
 func (s *Socket) awaitFeed(ctx context.Context, list []rooms.Room, others adapter.Cursor) (end adapter.Cursor, err error) {
 	m := &marker{id: newID(), came: make(chan struct{})}

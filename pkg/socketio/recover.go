@@ -253,7 +253,7 @@ func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (missed []adapte
 	if !seen.IsZero() {
 		proof = append(proof, seen)
 	}
-	r := replay{socket: s, seen: seen, entered: make(map[string]bool)}
+	r := replay{socket: s, seen: seen}
 	for range readTries {
 		if end, err = s.ns.srv.adapter.Head(ctx, proof...); err != nil {
 			return nil, end, refuseLost(err)

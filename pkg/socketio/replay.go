@@ -35,15 +35,15 @@ type replay struct {
 	now     adapter.Cursor            // at as a cursor
 	waiting []adapter.Event           // that are not for the client, unless a command joins their rooms
 	taken   map[adapter.Position]bool // copies of events that the client has received as others
-	entered map[string]bool           // rooms that this replay has joined
+	entered []string                  // rooms that this replay has joined
 }
 
 // read reads the backlogs up to end. Afterwards the stays are those at the end, and
 // missed is what the client is to receive, unless again is set.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.joined, r.again, r.waiting = nil, make(map[string]stay), false, nil
-	r.several, r.taken = end.Partitions() > 1, make(map[adapter.Position]bool)
+	r.missed, r.joined, r.again, r.waiting, r.taken = nil, nil, false, nil, nil
+	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
 	}
@@ -136,6 +136,9 @@ func (r *replay) pass(ev adapter.Event) error {
 // note notes that the client has received an event, of which there are other copies.
 func (r *replay) note(ev *adapter.Event) {
 	for _, c := range ev.Earlier {
+		if r.taken == nil {
+			r.taken = make(map[adapter.Position]bool)
+		}
 		r.taken[c.At] = true
 	}
 }
@@ -170,8 +173,11 @@ func (r *replay) join(ev *adapter.Event, before, after adapter.Cursor) error {
 	for _, name := range c.names {
 		if r.stays.enterAt(name, c.begins(ev)) {
 			r.stays.defers(name, c.spread())
+			if r.joined == nil {
+				r.joined = make(map[string]stay)
+			}
 			r.joined[name] = *r.stays.current(name)
-			r.entered[name], r.again = true, true
+			r.entered, r.again = append(r.entered, name), true
 		}
 	}
 	if c.spread() && !r.seen.IsZero() && !c.prior.Includes(r.seen) && (r.prior.IsZero() || !c.prior.Includes(r.prior)) {
@@ -217,7 +223,7 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		return nil
 	}
 	late[len(late)-1].Cursor = after
-	restored := slices.ContainsFunc(names, func(name string) bool { return !r.entered[name] })
+	restored := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(r.entered, name) })
 	if len(late) > 1 && past && restored && !r.seen.IsZero() {
 		return &refusal{refusedJoin, errors.New("the connection ended while the client was given what a command that joined rooms gave it")}
 	}
