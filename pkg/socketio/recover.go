@@ -354,7 +354,8 @@ func (s *Socket) replay(missed []adapter.Event, end adapter.Cursor) error {
 			if err != nil {
 				return err
 			}
-			ps := encodeEvent(s.ns.newDelivery(ev), ev.Cursor, true)
+			d := delivery{ns: s.ns, ev: ev} // it stays on the stack
+			ps := encodeEvent(&d, ev.Cursor, true)
 			s.mu.Lock()
 			if s.gone { // a later connection of its client may have them already
 				err = ErrDisconnected

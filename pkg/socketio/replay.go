@@ -9,6 +9,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
+// usuallyMissed is for how many events there is space from the start: an Event is large,
+// and growing from one copies it again and again.
+const usuallyMissed = 8
+
 // A replay works out what a client has missed, from the backlogs of its rooms: it
 // goes through the events in the order of the replay and executes the commands among
 // them.
@@ -150,6 +154,9 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 	switch ev.Kind {
 	case kindEmit:
 		r.note(&ev)
+		if r.missed == nil {
+			r.missed = make([]adapter.Event, 0, usuallyMissed)
+		}
 		r.missed = append(r.missed, ev)
 		if limit := r.socket.ns.srv.opts.ReplayLimit; len(r.missed) > limit {
 			return &refusal{refusedLimit, fmt.Errorf("more than %d missed events", limit)}
