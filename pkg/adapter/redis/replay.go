@@ -17,6 +17,11 @@ const (
 	readRooms   = 256
 )
 
+// smallLists is how long an event's lists may be, in bytes, to count for each of its
+// copies. The copies share them, but to remember for which events they have been
+// counted costs more.
+const smallLists = 4 * roomSize
+
 // missed is what was read of rooms: their events, room by room, and why those of
 // some can't be had.
 type missed struct {
@@ -77,7 +82,9 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 				return all, err
 			}
 			for _, e := range events {
-				if size := listsSize(e); size > 0 && !listed[e.Position] { // which its copies share
+				if size := listsSize(e); size <= smallLists {
+					bytes += size
+				} else if !listed[e.Position] {
 					if listed == nil {
 						listed = make(map[adapter.Position]bool)
 					}
