@@ -75,8 +75,9 @@ const (
 type Event struct {
 	// Target says for whom the event is. All its rooms lie in one namespace. On an
 	// event from Next, Target.To holds only those of the rooms that the node is
-	// subscribed to, from Replay those requested, and from History the one
-	// room; it may hold more, and repeats. That is enough for [Event.For].
+	// subscribed to, from Replay those requested; it may hold more, and
+	// repeats. That is enough for [Event.For]. From History it holds the one room, and
+	// Except and Earlier may be missing.
 	Target rooms.Target
 	// Stored events enter the backlog of each room of Target.To.
 	Stored bool
@@ -104,6 +105,15 @@ type Event struct {
 	// from Replay or History, the cursor that covers everything up to it. As a
 	// string it is the offset that clients send back.
 	Cursor Cursor
+}
+
+// A Page bounds what History returns.
+type Page struct {
+	Before Cursor // only events before it; the zero Cursor: the newest
+	Events int    // the maximum number of events
+	// Bytes is the maximum size of the events' payloads together; 0 means no maximum. A
+	// single event may be larger, so that each page but the last has at least one.
+	Bytes int
 }
 
 // A Receipt tells what became of a published event.
@@ -218,11 +228,11 @@ type Adapter interface {
 	// rooms and events asked for only.
 	Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error]
 
-	// History returns up to limit of a room's newest stored events before a
-	// cursor (the zero Cursor: the newest of all), oldest first, and whether
-	// older ones are kept. ErrHistoryLost where the cursor is of another history,
-	// ErrUndecodable where one of the events cannot be decoded.
-	History(ctx context.Context, room rooms.Room, before Cursor, limit int) (events []Event, more bool, err error)
+	// History returns a page of a room's newest stored events, oldest first, and
+	// whether older ones are kept. ErrHistoryLost if page.Before is of another
+	// history, ErrUndecodable if one of the events cannot be decoded. It reads little
+	// more than it returns.
+	History(ctx context.Context, room rooms.Room, page Page) (events []Event, more bool, err error)
 
 	// Send hands m to one node, which may be this one. It does not wait for the
 	// node to receive it, and nil does not promise that it will: a receiver that is

@@ -14,8 +14,11 @@ import (
 const eventOverhead = 512
 
 // size returns what e costs in memory, in bytes.
-func (e *Event) size() int {
-	n := eventOverhead + len(e.Data)
+func (e *Event) size() int { return eventOverhead + e.payload() }
+
+// payload returns the size of what e carries, in bytes.
+func (e *Event) payload() int {
+	n := len(e.Data)
 	for _, a := range e.Attachments {
 		n += len(a)
 	}
@@ -123,12 +126,19 @@ func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, er
 	return events, nil
 }
 
-// before returns up to limit of a room's newest events before a position, and
-// whether older ones are kept.
-func (bs *backlogs) before(room rooms.Room, p Position, limit int) (_ []*Event, more bool) {
+// before returns a page of a room's newest events before a position, and whether
+// older ones are kept.
+func (bs *backlogs) before(room rooms.Room, p Position, page Page) (_ []*Event, more bool) {
 	events, _ := bs.kept(room, p.Partition)
 	end, _ := slices.BinarySearchFunc(events, p, compareToPosition)
-	start := max(0, end-max(0, limit))
+	start, bytes := end, 0
+	for start > 0 && end-start < page.Events {
+		bytes += events[start-1].payload()
+		if page.Bytes > 0 && bytes > page.Bytes && start < end {
+			break
+		}
+		start--
+	}
 	return events[start:end], start > 0
 }
 

@@ -107,7 +107,7 @@ func TestSilentRoomsAreForgotten(t *testing.T) {
 		if got, err := replayed(t, a, room("r"), start); err != nil || !slices.Equal(got, []string{"1", "2"}) {
 			t.Errorf("the room r has %q, %v", got, err)
 		}
-		if events, _, _ := a.History(t.Context(), room("s"), Cursor{}, 1); len(events) > 0 {
+		if events, _, _ := a.History(t.Context(), room("s"), Page{Events: 1}); len(events) > 0 {
 			t.Error("the room s has a history")
 		}
 

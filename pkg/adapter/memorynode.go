@@ -198,8 +198,8 @@ func (n *memoryNode) missed(ctx context.Context, after map[rooms.Room]Cursor, up
 	return missed, NewCursor(m.epoch, upTo.At.Partition, begin), nil
 }
 
-func (n *memoryNode) History(ctx context.Context, room rooms.Room, before Cursor, limit int) ([]Event, bool, error) {
-	kept, more, err := n.history(ctx, room, before, limit)
+func (n *memoryNode) History(ctx context.Context, room rooms.Room, page Page) ([]Event, bool, error) {
+	kept, more, err := n.history(ctx, room, page)
 	if err != nil {
 		return nil, false, fmt.Errorf("adapter: history: %w", err)
 	}
@@ -211,21 +211,21 @@ func (n *memoryNode) History(ctx context.Context, room rooms.Room, before Cursor
 	return events, more, nil
 }
 
-func (n *memoryNode) history(ctx context.Context, room rooms.Room, before Cursor, limit int) ([]*Event, bool, error) {
+func (n *memoryNode) history(ctx context.Context, room rooms.Room, page Page) ([]*Event, bool, error) {
 	if err := n.enter(ctx); err != nil {
 		return nil, false, err
 	}
 	defer n.memory.mu.Unlock()
 	at := n.memory.home(room)
 	end := Position{Ms: math.MaxUint64, Partition: at}
-	if !before.IsZero() {
-		if err := n.memory.check(before); err != nil {
+	if !page.Before.IsZero() {
+		if err := n.memory.check(page.Before); err != nil {
 			return nil, false, err
 		}
-		end = before.In(at)
+		end = page.Before.In(at)
 	}
 	n.memory.backlogs.sweep(time.Now())
-	events, more := n.memory.backlogs.before(room, end, limit)
+	events, more := n.memory.backlogs.before(room, end, page)
 	return events, more, nil
 }
 

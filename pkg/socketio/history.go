@@ -18,9 +18,15 @@ type Past struct {
 	At time.Time
 }
 
-// History returns up to limit of the newest events that a named room keeps,
-// oldest first, and whether there are older ones. With an offset before, it
-// returns those before it; an [ErrOffset] says that this is none. Commands to the room's members are no events.
+// HistoryBytes is the maximum size of the events that one call of [Namespace.History]
+// returns. A single event may be larger.
+const HistoryBytes = 256 << 10
+
+// History returns a page of the newest events that a named room keeps, oldest first,
+// and whether there are older ones. The page has at most limit events and
+// [HistoryBytes] of their data, but at least one event if there is one, so more can be
+// true of a page with fewer than limit. With an offset before, it returns those before
+// it; an [ErrOffset] says that this is none. Commands to the room's members are no events.
 func (n *Namespace) History(ctx context.Context, room, before string, limit int) (past []Past, more bool, err error) {
 	var cursor adapter.Cursor
 	if before != "" {
@@ -28,14 +34,20 @@ func (n *Namespace) History(ctx context.Context, room, before string, limit int)
 			return nil, false, fmt.Errorf("%w: %w", ErrOffset, err)
 		}
 	}
+	bytes := HistoryBytes
 	for {
-		events, more, err := n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), cursor, limit-len(past))
+		asked := adapter.Page{Before: cursor, Events: limit - len(past), Bytes: max(bytes, 1)}
+		events, more, err := n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), asked)
 		if err != nil {
 			return nil, false, fmt.Errorf("socketio: history: %w", err)
 		}
 		var page []Past
 		for i := range events {
 			ev := &events[i]
+			bytes -= len(ev.Data)
+			for _, a := range ev.Attachments {
+				bytes -= len(a)
+			}
 			if ev.Kind != kindEmit {
 				continue
 			}
@@ -47,7 +59,8 @@ func (n *Namespace) History(ctx context.Context, room, before string, limit int)
 			page = append(page, Past{Offset: n.srv.offsets.format(ev.Cursor), Event: name, Args: args, At: ev.Position.Time()})
 		}
 		past = append(page, past...)
-		if !more || len(past) >= limit || len(events) == 0 {
+		full := len(events) < asked.Events // more were too large together
+		if !more || len(past) >= limit || len(events) == 0 || full && len(past) > 0 {
 			return past, more, nil
 		}
 		cursor = events[0].Cursor

@@ -94,6 +94,7 @@ var rules = []struct {
 	{"ReplayWithoutBacklogs", replayWithoutBacklogs, false},
 	{"ReplayCanBeStopped", replayCanBeStopped, false},
 	{"HistoryPages", historyPages, false},
+	{"HistoryPagesInBytes", historyPagesInBytes, false},
 	{"ReplayAndFeedMeet", replayAndFeedMeet, true},
 
 	{"MessagesArrive", messagesArrive, false},

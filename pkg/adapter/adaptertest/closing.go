@@ -172,7 +172,7 @@ func callAll(ctx context.Context, n *node, to adapter.NodeID, c adapter.Cursor) 
 	if errs["Replay"] == nil {
 		errs["Replay"] = errors.New("no error")
 	}
-	_, _, errs["History"] = n.History(ctx, room("r"), adapter.Cursor{}, 1)
+	_, _, errs["History"] = n.History(ctx, room("r"), adapter.Page{Events: 1})
 	errs["Send"] = n.Send(ctx, to, adapter.Message{})
 	_, errs["Receive"] = n.Receive(ctx)
 	return errs

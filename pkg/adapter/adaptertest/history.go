@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
 	})
 	nodes[0].expectNoReplay(map[rooms.Room]adapter.Cursor{r: old}, head, adapter.ErrHistoryLost)
 	nodes[0].expectNoReplay(map[rooms.Room]adapter.Cursor{r: old}, old, adapter.ErrHistoryLost)
-	if kept, more, err := nodes[0].History(deadline(t), r, adapter.Cursor{}, 10); err != nil || len(kept) > 0 || more {
+	if kept, more, err := nodes[0].History(deadline(t), r, adapter.Page{Events: 10}); err != nil || len(kept) > 0 || more {
 		t.Errorf("History of the new history: %q, %v, %v", payloads(kept), more, err)
 	}
 
@@ -117,7 +118,7 @@ func expectLost(n *node) {
 func historyPages(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{BacklogLimit: 50})
 	r := room("r")
-	if kept, more, err := b.History(deadline(t), r, adapter.Cursor{}, 5); err != nil || len(kept) > 0 || more {
+	if kept, more, err := b.History(deadline(t), r, adapter.Page{Events: 5}); err != nil || len(kept) > 0 || more {
 		t.Errorf("an empty room has the history %q, %v, %v", payloads(kept), more, err)
 	}
 	for i := range 12 {
@@ -134,7 +135,7 @@ func historyPages(t *testing.T, newCluster Maker) {
 		{[]string{"2", "3", "4", "5", "6"}, true},
 		{[]string{"0", "1"}, false},
 	} {
-		kept, more, err := b.History(deadline(t), r, before, 5)
+		kept, more, err := b.History(deadline(t), r, adapter.Page{Before: before, Events: 5})
 		if got := payloads(kept); err != nil || !slices.Equal(got, page.events) || more != page.more {
 			t.Fatalf("the page before %v is %q, %v, %v, want %q, %v", before, got, more, err, page.events, page.more)
 		}
@@ -145,14 +146,38 @@ func historyPages(t *testing.T, newCluster Maker) {
 		}
 		before = kept[0].Cursor
 	}
-	if kept, more, err := b.History(deadline(t), r, before, 5); err != nil || len(kept) > 0 || more {
+	if kept, more, err := b.History(deadline(t), r, adapter.Page{Before: before, Events: 5}); err != nil || len(kept) > 0 || more {
 		t.Errorf("before the first event: %q, %v, %v", payloads(kept), more, err)
 	}
-	if kept, more, err := b.History(deadline(t), r, adapter.Cursor{}, 12); err != nil || len(kept) != 12 || more {
+	if kept, more, err := b.History(deadline(t), r, adapter.Page{Events: 12}); err != nil || len(kept) != 12 || more {
 		t.Errorf("all at once: %d events, more %v, %v", len(kept), more, err)
 	}
 	strange := adapter.Cursor{Epoch: "elsewhere", At: before.At}
-	if _, _, err := b.History(deadline(t), r, strange, 5); !errors.Is(err, adapter.ErrHistoryLost) {
+	if _, _, err := b.History(deadline(t), r, adapter.Page{Before: strange, Events: 5}); !errors.Is(err, adapter.ErrHistoryLost) {
 		t.Errorf("before a cursor of another history: %v, want ErrHistoryLost", err)
+	}
+}
+
+// A page is bounded by the size of its events, but each has at least one.
+func historyPagesInBytes(t *testing.T, newCluster Maker) {
+	a, b := two(t, newCluster, Options{BacklogLimit: 50})
+	r := room("r")
+	sizes := []int{100, 100, 5000, 20_000, 100, 100, 100, 100, 100, 100, 3000}
+	for _, size := range sizes {
+		e := event(strings.Repeat("x", size/2), r)
+		e.Attachments = [][]byte{make([]byte, size-size/2)}
+		a.publish(e)
+	}
+	var before adapter.Cursor
+	for _, want := range [][]int{{100, 100, 100, 100, 100, 100, 3000}, {20_000}, {5000}, {100, 100}} {
+		kept, more, err := b.History(deadline(t), r, adapter.Page{Before: before, Events: 50, Bytes: 5000})
+		var got []int
+		for _, e := range kept {
+			got = append(got, len(e.Data)+len(e.Attachments[0]))
+		}
+		if last := want[0] == 100 && len(want) == 2; err != nil || !slices.Equal(got, want) || more == last {
+			t.Fatalf("the page before %v has sizes %v, more %v, %v; want %v", before, got, more, err, want)
+		}
+		before = kept[0].Cursor
 	}
 }

@@ -81,7 +81,7 @@ type mutantNode struct {
 	next        func(context.Context) (adapter.Event, error)
 	head        func(context.Context, ...adapter.Cursor) (adapter.Cursor, error)
 	replay      func(context.Context, map[rooms.Room]adapter.Cursor, adapter.Cursor) iter.Seq2[adapter.Event, error]
-	history     func(context.Context, rooms.Room, adapter.Cursor, int) ([]adapter.Event, bool, error)
+	history     func(context.Context, rooms.Room, adapter.Page) ([]adapter.Event, bool, error)
 	send        func(context.Context, adapter.NodeID, adapter.Message) error
 	nodes       func(context.Context) ([]adapter.Member, error)
 }
@@ -106,8 +106,8 @@ func (n *mutantNode) Replay(ctx context.Context, after map[rooms.Room]adapter.Cu
 	return n.replay(ctx, after, upTo)
 }
 
-func (n *mutantNode) History(ctx context.Context, r rooms.Room, before adapter.Cursor, limit int) ([]adapter.Event, bool, error) {
-	return n.history(ctx, r, before, limit)
+func (n *mutantNode) History(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+	return n.history(ctx, r, page)
 }
 
 func (n *mutantNode) Send(ctx context.Context, to adapter.NodeID, m adapter.Message) error {
@@ -413,11 +413,17 @@ func mutants() map[string]mutant {
 			}
 		}},
 		"pages overlap": {"HistoryPages", func(n *mutantNode) {
-			n.history = func(ctx context.Context, r rooms.Room, before adapter.Cursor, limit int) ([]adapter.Event, bool, error) {
-				if !before.IsZero() {
-					before.At.Seq++
+			n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+				if !page.Before.IsZero() {
+					page.Before.At.Seq++
 				}
-				return n.Adapter.History(ctx, r, before, limit)
+				return n.Adapter.History(ctx, r, page)
+			}
+		}},
+		"pages of any size": {"HistoryPagesInBytes", func(n *mutantNode) {
+			n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+				page.Bytes = 0
+				return n.Adapter.History(ctx, r, page)
 			}
 		}},
 		"a splice with an old end":            {"ReplayAndFeedMeet", laggingHead},

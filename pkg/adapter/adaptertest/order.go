@@ -47,7 +47,7 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 			expectSame(t, n.next(), want)
 		}
 		if sent.Stored {
-			kept, _, err := b.History(deadline(t), r, adapter.Cursor{}, 1)
+			kept, _, err := b.History(deadline(t), r, adapter.Page{Events: 1})
 			if err != nil || len(kept) != 1 {
 				t.Fatalf("History: %d events, %v", len(kept), err)
 			}
@@ -144,7 +144,7 @@ func anEventComesOncePerNode(t *testing.T, newCluster Maker) {
 	expectNothingElse(nodes...)
 
 	// And once in each backlog, however often the room is named.
-	kept, _, err := none.History(deadline(t), r, adapter.Cursor{}, 10)
+	kept, _, err := none.History(deadline(t), r, adapter.Page{Events: 10})
 	if got := payloads(kept); err != nil || !slices.Equal(got, []string{"several", "first"}) {
 		t.Errorf("History: %q, %v", got, err)
 	}

@@ -159,7 +159,7 @@ func replayWithoutBacklogs(t *testing.T, newCluster Maker) {
 	n.expect("1")
 	n.expectNoReplay(map[rooms.Room]adapter.Cursor{r: start}, n.head(), adapter.ErrTrimmed)
 	n.expectReplay(map[rooms.Room]adapter.Cursor{r: end}, end)
-	if kept, more, err := n.History(deadline(t), r, adapter.Cursor{}, 10); err != nil || len(kept) > 0 || more {
+	if kept, more, err := n.History(deadline(t), r, adapter.Page{Events: 10}); err != nil || len(kept) > 0 || more {
 		t.Errorf("History: %q, %v, %v", payloads(kept), more, err)
 	}
 }

@@ -291,13 +291,13 @@ func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Curso
 }
 
 // History implements [adapter.Adapter].
-func (a *Adapter) History(ctx context.Context, room rooms.Room, before adapter.Cursor, limit int) ([]adapter.Event, bool, error) {
+func (a *Adapter) History(ctx context.Context, room rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
 	head, err := a.Head(ctx)
 	if err != nil {
 		return nil, false, err
 	}
-	if !before.IsZero() {
-		if err := sameHistory(before, head); err != nil {
+	if !page.Before.IsZero() {
+		if err := sameHistory(page.Before, head); err != nil {
 			return nil, false, err
 		}
 	}
@@ -305,7 +305,7 @@ func (a *Adapter) History(ctx context.Context, room rooms.Room, before adapter.C
 	i := a.home(n, len(a.partitions))
 	more := false
 	read, err := await(ctx, a, func() (read []*adapter.Event, err error) {
-		read, more, err = a.partitions[i].recent(ctx, a.partitions[i].history(), n, before.In(i), limit)
+		read, more, err = a.partitions[i].recent(ctx, a.partitions[i].history(), n, page.Before.In(i), page)
 		return read, err
 	})
 	if err != nil {

@@ -112,7 +112,7 @@ func TestVersion1IsRead(t *testing.T) {
 	if want := []string{"old1", "new0"}; !slices.Equal(got, want) {
 		t.Errorf("replayed: %v, want %v", got, want)
 	}
-	if kept, _, err := a.History(deadline(t), room("r"), adapter.Cursor{}, 5); err != nil || len(kept) != 1 {
+	if kept, _, err := a.History(deadline(t), room("r"), adapter.Page{Events: 5}); err != nil || len(kept) != 1 {
 		t.Errorf("History: %v, %v", kept, err)
 	}
 }
@@ -168,7 +168,7 @@ func TestUndecodableEventsAreGaps(t *testing.T) {
 					t.Errorf("Replay of what can be decoded: %q, %v", e.Data, err)
 				}
 			}
-			if kept, _, err := a.History(deadline(t), r, adapter.Cursor{}, 5); !errors.Is(err, adapter.ErrUndecodable) {
+			if kept, _, err := a.History(deadline(t), r, adapter.Page{Events: 5}); !errors.Is(err, adapter.ErrUndecodable) {
 				t.Errorf("History: %d events, %v", len(kept), err)
 			}
 

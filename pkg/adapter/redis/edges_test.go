@@ -120,8 +120,37 @@ func TestStrangeNames(t *testing.T) {
 		publish(t, a, event(fmt.Sprint(i), strange[i:]...))
 		publish(t, a, event("only", r))
 		expect(t, a, fmt.Sprint(i), "only")
-		if kept, _, err := a.History(deadline(t), r, adapter.Cursor{}, 2); err != nil || len(kept) != 2 || string(kept[0].Data) != fmt.Sprint(i) {
+		if kept, _, err := a.History(deadline(t), r, adapter.Page{Events: 2}); err != nil || len(kept) != 2 || string(kept[0].Data) != fmt.Sprint(i) {
 			t.Errorf("History of %q: %d events, %v", r.Name, len(kept), err)
 		}
+	}
+}
+
+// A page that is bounded in bytes costs Redis and the node no more than it has, however
+// large the backlog is.
+func TestHistoryReadsAPageOnly(t *testing.T) {
+	const size, events = 100_000, 40
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	r := room("r")
+	for range events {
+		publish(t, a, event(strings.Repeat("x", size), r))
+	}
+	sent := func() (n int) {
+		info, err := server.Client().Info(t.Context(), "stats").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(info, "total_net_output_bytes:")
+		fmt.Sscan(rest, &n)
+		return n
+	}
+	before := sent()
+	kept, more, err := a.History(deadline(t), r, adapter.Page{Events: 200, Bytes: 3*size + size/2})
+	if err != nil || len(kept) != 3 || !more {
+		t.Fatalf("%d events, more %v, %v", len(kept), more, err)
+	}
+	if n := sent() - before; n > 4*size {
+		t.Errorf("Redis sent %d bytes for a page of %d", n, 3*size)
 	}
 }

@@ -80,7 +80,7 @@ func TestNothingWaitsForRedis(t *testing.T) {
 			},
 			"Subscribe": func() error { _, err := a.Subscribe(ctx, room("s")); return err },
 			"Head":      func() error { _, err := a.Head(ctx); return err },
-			"History":   func() error { _, _, err := a.History(ctx, room("r"), adapter.Cursor{}, 1); return err },
+			"History":   func() error { _, _, err := a.History(ctx, room("r"), adapter.Page{Events: 1}); return err },
 			"Send":      func() error { return a.Send(ctx, "b", adapter.Message{}) },
 			"Address":   func() error { _, err := a.Address(ctx, "z", ""); return err },
 			"Next":      func() error { _, err := a.Next(ctx); return err },

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -132,39 +133,38 @@ func listsSize(e *adapter.Event) int {
 	return n * roomSize
 }
 
-// recent returns up to limit of a room's newest events before a position, and
-// whether older ones are kept. The zero position is after all. What precedes an
-// event without its lists is not kept.
-func (p *partition) recent(ctx context.Context, epoch, name string, before adapter.Position, limit int) (events []*adapter.Event, more bool, err error) {
+//go:embed page.lua
+var pageSource string
+
+var pageScript = goredis.NewScript(pageSource)
+
+// recent returns a page of the newest events that are kept of a room, before a
+// position unless that is the first, oldest first, and whether there are older ones.
+// Redis sends what is returned and nothing more.
+func (p *partition) recent(ctx context.Context, epoch, name string, before adapter.Position, page adapter.Page) (events []*adapter.Event, more bool, err error) {
 	end := "+"
 	if before.Ms > 0 {
 		end = "(" + formatPosition(before)
 	}
-	limit = max(limit, 0)
-	var read []goredis.XMessage
+	var reply []string
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
-		read, err = c.XRevRangeN(ctx, p.names.in(epoch)+name, end, "-", int64(limit)+1).Result()
+		reply, err = pageScript.Run(ctx, c, []string{p.names.in(epoch) + name}, end, max(page.Events, 0), max(page.Bytes, 0)).StringSlice()
 		return err
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	if len(read) > limit {
-		read, more = read[:limit], true
+	if len(reply)%2 == 0 {
+		return nil, false, errMalformed
+	}
+	read := make([]goredis.XMessage, 0, len(reply)/2)
+	for pair := range slices.Chunk(reply[1:], 2) {
+		read = append(read, goredis.XMessage{ID: pair[0], Values: map[string]any{"e": pair[1]}})
 	}
 	slices.Reverse(read)
 	b := p.parseBacklog(name, read, before)
-	if err := p.readLists(ctx, epoch, []*backlog{b}); err != nil {
-		return nil, false, err
+	if len(b.broken) > 0 {
+		return nil, false, b.broken[0].err
 	}
-	events = b.events
-	for _, bad := range b.broken {
-		if !errors.Is(bad.err, adapter.ErrTrimmed) {
-			return nil, false, bad.err
-		}
-		// An active room keeps its events for longer than lists are kept.
-		events = slices.DeleteFunc(events, func(e *adapter.Event) bool { return e.Position.Compare(bad.at) <= 0 })
-		more = false
-	}
-	return events, more, nil
+	return b.events, reply[0] != "", nil
 }
