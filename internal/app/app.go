@@ -33,6 +33,11 @@ type Options struct {
 	// default all are.
 	Allow Allowance
 
+	// Read is called before each read of the cluster, history or members, and waits
+	// until it may run; leave is called after it. An error refuses the read. By default
+	// all may run.
+	Read func(ctx context.Context, event string) (leave func(), err error)
+
 	// Logger gets what an operator should know. By default nothing is logged.
 	Logger *zap.Logger
 }
@@ -47,6 +52,7 @@ type App struct {
 	verifier  *auth.Verifier
 	anonymous auth.Identity
 	allow     Allowance
+	read      func(ctx context.Context, event string) (leave func(), err error)
 	log       *zap.Logger
 
 	mu            sync.Mutex
@@ -63,10 +69,14 @@ func New(o Options) *App {
 	if o.Allow == nil {
 		o.Allow = func(string, string, int) error { return nil }
 	}
+	if o.Read == nil {
+		o.Read = func(context.Context, string) (func(), error) { return func() {}, nil }
+	}
 	a := &App{
 		verifier:      o.Verifier,
 		anonymous:     auth.Identity{Can: o.Anonymous},
 		allow:         o.Allow,
+		read:          o.Read,
 		log:           o.Logger,
 		forbidden:     make(map[string]uint64),
 		refusedTokens: make(map[auth.Code]uint64),
@@ -121,6 +131,9 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	reply, err := handle(ctx, &request{e, a, a.identity(e.Socket())})
+	if errors.Is(err, errNobodyWaits) {
+		return nil
+	}
 	if err != nil {
 		f := failure(ctx, err)
 		if f.Code == forbidden {
@@ -134,13 +147,41 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	return answer(e, reply)
 }
 
-// answer acks if an ack is asked for.
+// errNobodyWaits: nobody gets what a read would answer.
+var errNobodyWaits = errors.New("app: nobody waits for the answer")
+
+// read reads for an ack, and does nothing if there is nobody who gets it: the client
+// asks for none, or its connection has been closed since it asked.
+func read(f func(context.Context, *request) (any, error)) func(context.Context, *request) (any, error) {
+	return func(ctx context.Context, r *request) (any, error) {
+		if !r.CanAck() {
+			return nil, errNobodyWaits
+		}
+		leave, err := r.app.read(ctx, r.Name)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, err
+		case err != nil:
+			return nil, fail(unavailable, "%v", err)
+		}
+		defer leave()
+		if !r.CanAck() { // any more
+			return nil, errNobodyWaits
+		}
+		return f(ctx, r)
+	}
+}
+
+// answer acks if an ack is asked for. One that cannot be sent becomes a failure, because
+// a client that gets no ack waits for it.
 func answer(e *socketio.Event, args ...any) error {
 	if !e.HasAck() {
 		return nil
 	}
-	if err := e.Ack(args...); err != nil && !errors.Is(err, socketio.ErrDisconnected) {
-		return err
+	err := e.Ack(args...)
+	if err == nil || errors.Is(err, socketio.ErrDisconnected) {
+		return nil
 	}
-	return nil
+	_ = e.Ack(failureReply{Code: badRequest, Message: "the answer cannot be encoded: " + err.Error()})
+	return err
 }

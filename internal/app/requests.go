@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -63,8 +64,8 @@ var requests = map[string]func(context.Context, *request) (any, error){
 		}
 		return emit(ctx, r, 1, r.Socket().Namespace().ToSocket(id))
 	},
-	"history": history,
-	"members": members,
+	"history": read(history),
+	"members": read(members),
 	"token":   renew,
 }
 
@@ -136,6 +137,8 @@ type historyEvent struct {
 	Event  string `json:"event"`
 	Args   []any  `json:"args"`
 	At     int64  `json:"at"` // Unix time in milliseconds
+	// TooDeep: the arguments are nested deeper than an ack may have them, and left out.
+	TooDeep bool `json:"tooDeep,omitempty"`
 }
 
 func history(ctx context.Context, r *request) (any, error) {
@@ -167,11 +170,45 @@ func history(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n := fitting(past); n < len(past) {
+		past, more = past[len(past)-n:], true
+	}
 	events := make([]historyEvent, len(past))
 	for i, p := range past {
-		events[i] = historyEvent{p.Offset, p.Event, p.Rest(0), p.At.UnixMilli()}
+		events[i] = historyEvent{p.Offset, p.Event, p.Rest(0), p.At.UnixMilli(), false}
+		if !nests(p.Args) {
+			events[i].Args, events[i].TooDeep = []any{}, true
+		}
 	}
 	return map[string]any{"ok": true, "events": events, "more": more}, nil
+}
+
+// fitting returns how many of the last events have no more attachments together than a
+// packet may have. Each event came in a packet, so it is at least one.
+func fitting(past []socketio.Past) (n int) {
+	attachments := 0
+	for ; n < len(past); n++ {
+		attachments += past[len(past)-1-n].Attachments()
+		if attachments > packet.MaxAttachments && n > 0 {
+			break
+		}
+	}
+	return n
+}
+
+// nests reports whether arguments can be nested as deep as the ack of history has them,
+// in an array of an object of an array of an object.
+func nests(args socketio.Args) bool {
+	const levels = 4
+	brackets := 0
+	for i := range args.Len() {
+		brackets += bytes.Count(args.Raw(i), []byte{'['}) + bytes.Count(args.Raw(i), []byte{'{'})
+	}
+	if brackets < packet.MaxDepth-levels-1 {
+		return true
+	}
+	_, _, err := packet.AppendArgs(nil, []any{[]any{[]any{args.Rest(0)}}})
+	return err == nil
 }
 
 type member struct {

@@ -74,6 +74,7 @@ var testArrows = map[string][]string{
 
 	"pkg/adapter/redis": {"pkg/adapter/adaptertest", "internal/redistest"},
 	"internal/metrics":  {"pkg/engineio"},
+	"internal/app":      {"pkg/rooms"},
 
 	"cmd/node": {"internal/redistest"},
 

@@ -24,6 +24,10 @@ type Args struct {
 // Len returns how many arguments there are.
 func (a Args) Len() int { return len(a.raw) }
 
+// Attachments returns how many binary parts the arguments have together. A packet has
+// at most [packet.MaxAttachments].
+func (a Args) Attachments() int { return len(a.attachments) }
+
 // Raw returns the JSON of argument i, or nil if there is none. Binary parts are
 // placeholders in it.
 func (a Args) Raw(i int) json.RawMessage {
@@ -116,6 +120,21 @@ func (e *Event) Size() int { return e.size }
 
 // HasAck reports whether the sender asks for an ack.
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
+
+// CanAck reports whether an ack would be sent: the sender asks for one, has got none,
+// and is still connected. A handler that only reads, for the ack, need not do so
+// otherwise, as of requests that were queued when their connection closed.
+func (e *Event) CanAck() bool {
+	if !e.HasAck() || e.acked.Load() {
+		return false
+	}
+	if e.socket == nil {
+		return true
+	}
+	e.socket.mu.Lock()
+	defer e.socket.mu.Unlock()
+	return !e.socket.gone
+}
 
 // Ack answers the sender. It queues and does not wait. Only the first call
 // answers; it returns ErrNoAck if there is nothing to answer (any more). Values that

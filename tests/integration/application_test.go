@@ -161,6 +161,24 @@ func TestHistory(t *testing.T) {
 	})
 }
 
+// Stock clients take at most ten attachments in a packet, so a page has no more.
+func TestHistoryOfBinaryEvents(t *testing.T) {
+	forApplication(t, func(t trio) {
+		t.a.call("join", "x")
+		for i := range 12 {
+			t.b.call("to", "x", "n", i, bytesArg("0a"))
+		}
+		newer := t.a.call("history", "x")
+		if len(newer.Events) != 10 || !newer.More {
+			t.Fatalf("%d events, more %v, want 10 and more", len(newer.Events), newer.More)
+		}
+		older := t.a.call("history", "x", map[string]any{"before": newer.Events[0].Offset})
+		if len(older.Events) != 2 || older.More || string(older.Events[1].Args[1]) != `{"$bytes":"0a"}` {
+			t.Errorf("the page before: %+v", older)
+		}
+	})
+}
+
 func TestMembers(t *testing.T) {
 	forApplication(t, func(t trio) {
 		t.a.call("join", "x")

@@ -1,0 +1,319 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
+)
+
+// countedReads counts the reads of history, and holds them.
+type countedReads struct {
+	adapter.Adapter
+	reads atomic.Int32
+	begun chan struct{} // gets a value of each that is held
+	held  chan struct{} // nil, or closed to release them
+}
+
+func (c *countedReads) History(ctx context.Context, room rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+	c.reads.Add(1)
+	if c.held != nil {
+		c.begun <- struct{}{}
+		<-c.held
+	}
+	return c.Adapter.History(ctx, room, page)
+}
+
+// serveApp starts a node with the application and returns it and its URL.
+func serveApp(t *testing.T, o Options, before ...socketio.Handler) (*countedReads, *socketio.Server, string) {
+	t.Helper()
+	node, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := &countedReads{Adapter: node, begun: make(chan struct{}, 1)}
+	srv, err := socketio.NewServer(socketio.Options{Adapter: counted})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range before {
+		srv.Of("/").OnAny(h)
+	}
+	o.Anonymous = auth.Everything()
+	New(o).Register(srv.Of("/"))
+	web := httptest.NewServer(srv)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := srv.Close(ctx); err != nil {
+			t.Errorf("close: %v", err)
+		}
+		web.Close()
+		_ = node.Close()
+	})
+	return counted, srv, "ws" + strings.TrimPrefix(web.URL, "http")
+}
+
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		time.Sleep(time.Millisecond) // between two looks, not in place of one
+	}
+}
+
+// A rawClient writes packets as they are.
+type rawClient struct {
+	*testing.T
+	*websocket.Conn
+	calls int
+}
+
+func dialApp(t *testing.T, url string) *rawClient {
+	t.Helper()
+	ws, _, err := websocket.DefaultDialer.Dial(url+"/socket.io/?EIO=4&transport=websocket", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ws.Close() })
+	c := &rawClient{T: t, Conn: ws}
+	c.next()
+	c.write("40")
+	c.next()
+	return c
+}
+
+func (c *rawClient) write(text string, attachments ...string) {
+	c.Helper()
+	if err := c.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
+		c.Fatal(err)
+	}
+	for _, a := range attachments {
+		if err := c.WriteMessage(websocket.BinaryMessage, []byte(a)); err != nil {
+			c.Fatal(err)
+		}
+	}
+}
+
+func (c *rawClient) next() string {
+	c.Helper()
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	kind, data, err := c.ReadMessage()
+	if err != nil {
+		c.Fatal(err)
+	}
+	if kind == websocket.BinaryMessage {
+		return "binary"
+	}
+	return string(data)
+}
+
+type appReply struct {
+	OK     bool
+	Code   code
+	Events []struct {
+		Offset  string
+		Args    []json.RawMessage
+		TooDeep bool
+	}
+	More bool
+}
+
+// call sends an event with its attachments and returns the ack, and how many
+// attachments it has. It drops events.
+func (c *rawClient) call(array string, attachments ...string) (r appReply, n int) {
+	c.Helper()
+	c.calls++
+	count := ""
+	if len(attachments) > 0 {
+		count = fmt.Sprintf("5%d-", len(attachments))
+	} else {
+		count = "2"
+	}
+	c.write(fmt.Sprintf("4%s%d%s", count, c.calls, array), attachments...)
+	for {
+		text := c.next()
+		if strings.HasPrefix(text, "46") {
+			head, _, _ := strings.Cut(text[2:], "-")
+			fmt.Sscan(head, &n)
+			for range n {
+				c.next()
+			}
+		}
+		at := strings.Index(text, "[")
+		if !strings.HasPrefix(text, "43") && !strings.HasPrefix(text, "46") {
+			continue
+		}
+		var args []appReply
+		if err := json.Unmarshal([]byte(text[at:]), &args); err != nil {
+			c.Fatalf("the ack %.300s: %v", text, err)
+		}
+		return args[0], n
+	}
+}
+
+// history reads all pages of a room, newest first, and returns their sizes and the
+// first arguments of all events.
+func (c *rawClient) history(limit int) (pages []int, attachments int, events []string) {
+	c.Helper()
+	before := ""
+	for {
+		r, n := c.call(fmt.Sprintf(`["history","x",{"limit":%d,"before":%q}]`, limit, before))
+		if !r.OK || len(r.Events) == 0 && r.More || n > packet.MaxAttachments {
+			c.Fatalf("%d attachments in a page: %+v", n, r)
+		}
+		attachments += n
+		pages = append(pages, len(r.Events))
+		for i := len(r.Events) - 1; i >= 0; i-- {
+			first := fmt.Sprint("too deep ", len(r.Events[i].Args))
+			if !r.Events[i].TooDeep {
+				first = string(r.Events[i].Args[0])
+			}
+			events = append(events, first)
+		}
+		if !r.More {
+			return pages, attachments, events
+		}
+		before = r.Events[0].Offset
+	}
+}
+
+const placeholders = `{"_placeholder":true,"num":0}`
+
+// A page of history holds as many events as one ack can: an ack with more attachments
+// than a packet may have could not be sent, and the client would wait for it.
+func TestHistoryOfManyAttachments(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	c := dialApp(t, url)
+	c.call(`["join","x"]`)
+	want, sent := []string{}, 0
+	for i := range 25 {
+		if i%3 == 2 {
+			c.call(fmt.Sprintf(`["to","x","n",%d]`, i))
+		} else {
+			c.call(fmt.Sprintf(`["to","x","n",%d,%s]`, i, placeholders), "binary")
+			sent++
+		}
+		want = append([]string{fmt.Sprint(i)}, want...)
+	}
+	ten := make([]string, packet.MaxAttachments)
+	args := `"ten"`
+	for i := range ten {
+		ten[i] = "binary"
+		args += fmt.Sprintf(`,{"_placeholder":true,"num":%d}`, i)
+	}
+	c.call(`["to","x","n",`+args+`]`, ten...)
+	want = append([]string{`"ten"`}, want...)
+	pages, attachments, events := c.history(200)
+	if fmt.Sprint(events) != fmt.Sprint(want) || attachments != sent+len(ten) {
+		t.Errorf("pages of %d events, %d attachments: %s\nwant %d: %s", pages, attachments, events, sent+len(ten), want)
+	}
+	if fmt.Sprint(pages) != "[1 15 10]" {
+		t.Errorf("pages of %d events, want them as large as they can be", pages)
+	}
+}
+
+// An event is nested deeper in an ack of history than in its own packet.
+func TestHistoryOfDeepEvents(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	c := dialApp(t, url)
+	c.call(`["join","x"]`)
+	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	most := packet.MaxDepth - 5
+	for _, arg := range []string{`"first"`, deep(most), deep(most + 1), deep(packet.MaxDepth - 1), `"` + strings.Repeat("[", 600) + `"`} {
+		if r, _ := c.call(`["to","x","n",` + arg + `]`); !r.OK {
+			t.Fatalf("to: %+v", r)
+		}
+	}
+	_, _, events := c.history(200)
+	want := []string{`"` + strings.Repeat("[", 600) + `"`, "too deep 0", "too deep 0", deep(most), `"first"`}
+	if fmt.Sprint(events) != fmt.Sprint(want) {
+		t.Errorf("got %.1000s", fmt.Sprint(events))
+	}
+}
+
+// A page is bounded in bytes as well, but an event that is larger has one of its own.
+func TestHistoryOfLargeEvents(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	c := dialApp(t, url)
+	c.call(`["join","x"]`)
+	for _, size := range []int{100, 300_000, 100_000, 100_000, 100_000, 100} {
+		c.call(`["to","x","n","` + strings.Repeat("x", size) + `"]`)
+	}
+	if pages, _, _ := c.history(200); fmt.Sprint(pages) != "[3 1 1 1]" {
+		t.Errorf("pages of %d events", pages)
+	}
+}
+
+// What cannot be encoded as an ack is answered with a failure.
+func TestEveryRequestIsAnswered(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	c := dialApp(t, url)
+	if r, _ := c.call(`["echo"`+strings.Repeat(","+placeholders, packet.MaxAttachments+1)+`]`, "binary"); r.OK || r.Code != badRequest {
+		t.Errorf("an echo of more attachments than a packet may have: %+v", r)
+	}
+}
+
+// Nothing is read for a client that does not ask for an ack, or is gone.
+func TestReadsThatNobodyWaitsFor(t *testing.T) {
+	var seen atomic.Pointer[socketio.Event] // the last
+	counted, srv, url := serveApp(t, Options{}, func(_ context.Context, e *socketio.Event) error {
+		seen.Store(e)
+		return nil
+	})
+	c := dialApp(t, url)
+	c.call(`["join","x"]`)
+	for range 20 {
+		c.write(`42["history","x"]`)
+		c.write(`42["members","x"]`)
+	}
+	c.call(`["join","x"]`) // handled after these
+	if n := counted.reads.Load(); n != 0 {
+		t.Errorf("%d reads without an ack", n)
+	}
+
+	counted.held = make(chan struct{})
+	for i := range 20 {
+		c.write(fmt.Sprintf(`42%d["history","x"]`, 100+i))
+	}
+	<-counted.begun
+	first := seen.Load()
+	c.Close()
+	eventually(t, "the socket ends", func() bool { return !first.CanAck() })
+	close(counted.held)
+	eventually(t, "its events are handled", func() bool { return srv.Of("/").Len() == 0 })
+	if n := counted.reads.Load(); n != 1 {
+		t.Errorf("%d reads for a closed connection, want the one that was under way", n)
+	}
+}
+
+// A read that the node refuses is answered, and nothing is read.
+func TestRefusedReads(t *testing.T) {
+	counted, _, url := serveApp(t, Options{Read: func(context.Context, string) (func(), error) {
+		return nil, fmt.Errorf("busy")
+	}})
+	c := dialApp(t, url)
+	c.call(`["join","x"]`)
+	for _, event := range []string{"history", "members"} {
+		if r, _ := c.call(fmt.Sprintf(`[%q,"x"]`, event)); r.OK || r.Code != unavailable {
+			t.Errorf("%s: %+v", event, r)
+		}
+	}
+	if n := counted.reads.Load(); n != 0 {
+		t.Errorf("%d reads", n)
+	}
+}
