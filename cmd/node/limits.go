@@ -15,6 +15,7 @@ type limits struct {
 	handshakes *limit.Handshakes
 	events     *limit.Events
 	waiting    *limit.Waiting
+	reads      *limit.Reads
 }
 
 func newLimits(c config) limits {
@@ -28,6 +29,7 @@ func newLimits(c config) limits {
 			LargestEvent: int(c.MaxPayload),
 		}),
 		waiting: limit.NewWaiting(c.IdleConnections),
+		reads:   limit.NewReads(),
 	}
 }
 
@@ -35,6 +37,7 @@ func (l *limits) refused() map[string]uint64 {
 	all := l.handshakes.Refused()
 	maps.Copy(all, l.events.Refused())
 	maps.Copy(all, l.waiting.Refused())
+	maps.Copy(all, l.reads.Refused())
 	return all
 }
 

@@ -112,7 +112,10 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.auth != nil {
 		n.health.Needs("tokens", n.auth.Ready)
 	}
-	application := app.New(app.Options{Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()), Allow: n.limits.events.Allow, Logger: n.log})
+	application := app.New(app.Options{
+		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()),
+		Allow: n.limits.events.Allow, Read: n.limits.reads.Enter, Logger: n.log,
+	})
 	for _, name := range c.Namespaces {
 		application.Register(n.sockets.Of(name))
 	}

@@ -15,6 +15,7 @@ const (
 	SocketByteRate  = "socket_byte_rate"
 	UserEventRate   = "user_event_rate"
 	UserByteRate    = "user_byte_rate"
+	ConcurrentReads = "concurrent_reads"
 )
 
 // counter counts what was refused because of one limit.
