@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,6 +81,13 @@ func (a *answering) flush() {
 }
 
 func (a *answering) send(next answers) {
+	if a.to == a.srv.adapter.Node() { // what the node asks itself does not go through Redis
+		for i := range next.Described {
+			next.Described[i].Data = slices.Clone(next.Described[i].Data) // the asker may change it
+		}
+		a.srv.asked.answered(a.to, a.id, next)
+		return
+	}
 	data, err := json.Marshal(next)
 	if err == nil {
 		ctx, cancel := a.srv.store()

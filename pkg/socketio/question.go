@@ -103,17 +103,27 @@ func (q *questions) remove(id string) {
 	delete(q.open, id)
 }
 
-// take records what a node sent. What repeats, and what nobody asked, is
-// dropped.
+// take records what another node sent.
 func (q *questions) take(m adapter.Message) {
-	q.mu.Lock()
-	asked := q.open[m.ID]
-	q.mu.Unlock()
 	var got answers
-	if asked == nil || json.Unmarshal(m.Data, &got) != nil {
-		return
+	if q.get(m.ID) != nil && json.Unmarshal(m.Data, &got) == nil {
+		q.answered(m.From, m.ID, got)
 	}
-	asked.take(m.From, got)
+}
+
+// answered records the answers of a node. What repeats, and what nobody asked, is
+// dropped.
+func (q *questions) answered(by adapter.NodeID, id string, got answers) {
+	if asked := q.get(id); asked != nil {
+		asked.take(by, got)
+	}
+}
+
+// get returns an open question, or nil.
+func (q *questions) get(id string) *question {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.open[id]
 }
 
 func (a *question) take(from adapter.NodeID, got answers) {

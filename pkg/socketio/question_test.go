@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -32,6 +33,53 @@ func (v viewed) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, 
 	r, err := v.Adapter.Publish(ctx, e)
 	r.Receivers += v.extra
 	return r, err
+}
+
+// A mute adapter sends nothing to other nodes or to itself.
+type mute struct {
+	adapter.Adapter
+	sent atomic.Int32
+}
+
+func (m *mute) Send(context.Context, adapter.NodeID, adapter.Message) error {
+	m.sent.Add(1)
+	return adapter.ErrUnavailable
+}
+
+// What a node asks itself it answers without Redis: the members of a room, and the acks
+// of its sockets.
+func TestOwnAnswersAreNotSent(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	a, err := c.memory.Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	m := &mute{Adapter: a}
+	n := start(t, Options{Adapter: m, Sessions: c.sessions})
+	joining(n.Namespace)
+	var own *Socket
+	n.OnConnect(func(s *Socket) { own = s })
+	w := n.client(t)
+	w.call(`["join","x"]`)
+	must(t, own.SetData(t.Context(), []int{1}))
+	for range 2 {
+		all, err := n.To("x").Timeout(patience).FetchSockets(t.Context())
+		if err != nil || len(all) != 1 || all[0].ID != w.sid || all[0].Node != "a" || string(all[0].Data) != "[1]" {
+			t.Fatalf("fetched %+v, %v", all, err)
+		}
+		all[0].Data[1] = '2' // is the caller's
+	}
+	answers, err := n.To("x").Timeout(patience).EmitWithAck(t.Context(), "q")
+	must(t, err)
+	id := strings.TrimSuffix(strings.TrimPrefix(w.next(), "42"), `["q"]`)
+	w.write("43" + id + `["a"]`)
+	for a, err := range answers.All() {
+		if err != nil || a.SocketID != w.sid || string(a.Raw(0)) != `"a"` {
+			t.Errorf("acked %+v, %v", a, err)
+		}
+	}
+	if n := m.sent.Load(); n != 0 {
+		t.Errorf("%d messages", n)
+	}
 }
 
 // viewing runs a server that sees the cluster in its own way.
