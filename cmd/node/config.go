@@ -9,6 +9,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/certs"
 	"github.com/rejoin-io/rejoin/internal/client"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -59,13 +60,14 @@ type config struct {
 	MailboxEvents           int        `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may wait for their handlers, beyond which its connection is not read until half of them are handled"`
 	MailboxBytes            size       `split_words:"true" default:"0" within:"0 1GiB" desc:"memory limit of these events, with the same effect; 0 stands for 1MiB, or REJOIN_MAX_PAYLOAD if that is more"`
 	QueueBudget             size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"what may wait for all connections together, beyond which those with the most are closed and can recover; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
-	IdleConnections         int        `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections on which no request is under way, beyond which the one that has waited longest is closed"`
+	Connections             int        `split_words:"true" default:"0" within:"0 10000000" desc:"TCP connections at the public address, beyond which the one that has waited longest for its client is closed or, if none waits, the new one; 0 stands for three quarters of the descriptors that the process may have open (ulimit -n)"`
+	IdleConnections         int        `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections on which no request is under way, or only a part of its body has come, beyond which the one that has waited longest is closed"`
 	SocketEventRate         int        `split_words:"true" default:"0" within:"0 1000000" desc:"events of one socket in a second, beyond which they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
 	SocketByteRate          size       `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of one socket in a second; one event of REJOIN_MAX_PAYLOAD can always come at once"`
 	UserEventRate           int        `split_words:"true" default:"0" within:"0 1000000" desc:"events of all sockets that a user has on this node, in a second"`
 	UserByteRate            size       `split_words:"true" default:"0" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node, in a second"`
 	IPHandshakeRate         int        `split_words:"true" default:"0" within:"0 1000000" desc:"new connections of one IP address in a second, beyond which they are answered 429; an IPv6 network of 64 bits is one address, and loopback is not limited"`
-	IPConnections           int        `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of one IP address, beyond which new ones are answered 429; 0 is no limit"`
+	IPConnections           int        `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of one IP address, beyond which new ones are answered 429; TCP connections are limited to 6 times as many, except those of trusted proxies; 0 is no limit"`
 	TrustedProxies          networks   `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose headers say where a client is and which host and scheme it requested; without it they are the clients that the limits of IP addresses see"`
 	ClientIPHeader          headerName `split_words:"true" default:"X-Forwarded-For" allowed:"the name of a header, such as Forwarded, CF-Connecting-IP or X-Real-IP" desc:"header of the trusted proxies that has the client's address; with Forwarded (RFC 7239) also the host and scheme, which are otherwise in X-Forwarded-Host and X-Forwarded-Proto"`
 
@@ -148,6 +150,9 @@ func (c *config) validate(r *report) {
 	}
 	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {
 		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), what may wait for one connection", c.SendQueueBytes))
+	}
+	if most := limit.Descriptors(); c.Connections > most && most > 0 {
+		r.warn("REJOIN_CONNECTIONS is %d, but this process may have only %d descriptors open (ulimit -n)", c.Connections, most)
 	}
 	if len(c.TrustedProxies) == 0 && c.ClientIPHeader != "X-Forwarded-For" {
 		r.warn("REJOIN_CLIENT_IP_HEADER has no effect without REJOIN_TRUSTED_PROXIES")

@@ -27,9 +27,8 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // A poll waits for one silence at most, so that there is another left to write in,
 // also where it is another node's answer.
 func (n *node) newPublicServer(c config, h http.Handler) *server {
-	s := n.newHTTPServer(c, n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h))))
+	s := n.newHTTPServer(c, n.limits.public, n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h))))
 	s.IdleTimeout = c.KeepAlive
-	s.ConnState = n.limits.waiting.ConnState
 	s.WriteTimeout = 2 * c.silence()
 	return s
 }
@@ -56,20 +55,24 @@ func (c *config) proxies() limit.Proxies {
 }
 
 // newHTTPServer bounds what a client can hold without being one.
-func (n *node) newHTTPServer(c config, h http.Handler) *server {
+func (n *node) newHTTPServer(c config, port *limit.Port, h http.Handler) *server {
 	errorLog, err := zap.NewStdLogAt(n.log, zap.DebugLevel) // mostly what strangers' clients do wrong
 	if err != nil {
 		panic(err) // zap does not know its own level
 	}
 	s := &server{}
 	s.Server = http.Server{
-		Handler:           s.count(boundBody(h, c.silence())),
+		Handler:           s.count(port.Body(h, c.silence())),
 		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10, // a session keeps its first request's
 		ErrorLog:          errorLog,
-		ConnContext:       boundSendBuffer,
-		Protocols:         new(http.Protocols),
+		ConnState:         port.ConnState,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			boundSendBuffer(c)
+			return port.ConnContext(ctx, c)
+		},
+		Protocols: new(http.Protocols),
 	}
 	s.Protocols.SetHTTP1(true) // WebSockets take the connection over, which HTTP/2 has for all requests
 	return s
@@ -99,30 +102,18 @@ func (c *config) scheme() string {
 	return "http"
 }
 
-// boundBody gives each body a time in which it must have come.
-func boundBody(next http.Handler, within time.Duration) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 {
-			// It stays until the next request, since the server reads what the handler has left.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(within)) // fails on a connection that has ended
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // sendBuffer is what the kernel may hold for one connection. Without a bound it
 // takes megabytes, and on a narrow link a ping would wait behind them until its
 // client has given up.
 const sendBuffer = 256 << 10
 
-func boundSendBuffer(ctx context.Context, c net.Conn) context.Context {
+func boundSendBuffer(c net.Conn) {
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
 	}
-	if tcp, ok := c.(*net.TCPConn); ok {
+	if tcp, ok := c.(*limit.Conn); ok {
 		_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
 	}
-	return ctx
 }
 
 // A server is an HTTP server that ends in time.

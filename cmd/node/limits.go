@@ -5,6 +5,8 @@ import (
 	"math"
 	"runtime/debug"
 
+	"go.uber.org/zap"
+
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
@@ -14,11 +16,12 @@ import (
 type limits struct {
 	handshakes *limit.Handshakes
 	events     *limit.Events
-	waiting    *limit.Waiting
 	reads      *limit.Reads
+	public     *limit.Port
+	internal   *limit.Port
 }
 
-func newLimits(c config) limits {
+func newLimits(c config, log *zap.Logger) limits {
 	return limits{
 		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
 			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections,
@@ -28,21 +31,43 @@ func newLimits(c config) limits {
 			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
 			LargestEvent: int(c.MaxPayload),
 		}),
-		waiting: limit.NewWaiting(c.IdleConnections),
-		reads:   limit.NewReads(),
+		reads: limit.NewReads(),
+		public: limit.NewPort(limit.PortOptions{
+			Name: limit.Connections, Connections: c.connections(), Waiting: c.IdleConnections,
+			IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(), Log: log,
+		}),
+		internal: limit.NewPort(limit.PortOptions{Name: limit.InternalConnections, Connections: limit.Descriptors() / 8, Log: log}),
 	}
+}
+
+// tcpPerClient is how many TCP connections browsers open to one host.
+const tcpPerClient = 6
+
+// connections returns how many TCP connections the public port may have. Those of the
+// internal one are an eighth of the descriptors, and another is for what the node opens
+// itself: connections to Redis and to other nodes, and files.
+func (c *config) connections() int {
+	if c.Connections > 0 {
+		return c.Connections
+	}
+	return limit.Descriptors() / 4 * 3
 }
 
 func (l *limits) refused() map[string]uint64 {
 	all := l.handshakes.Refused()
 	maps.Copy(all, l.events.Refused())
-	maps.Copy(all, l.waiting.Refused())
 	maps.Copy(all, l.reads.Refused())
+	maps.Copy(all, l.public.Refused())
+	maps.Copy(all, l.internal.Refused())
 	return all
 }
 
 func (l *limits) metrics(sockets func() socketio.Stats, budget int) metrics.Limits {
-	return metrics.Limits{Refused: l.refused, Sockets: sockets, QueueBudget: budget}
+	return metrics.Limits{Refused: l.refused, Sockets: sockets, QueueBudget: budget, Ports: l.ports}
+}
+
+func (l *limits) ports() map[string]metrics.Port {
+	return map[string]metrics.Port{"public": metrics.Port(l.public.Stats()), "internal": metrics.Port(l.internal.Stats())}
 }
 
 // queueBudget returns how many bytes may be queued on this node.

@@ -70,8 +70,9 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	}
 	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
 	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
-	n.limits = newLimits(c)
-	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, &internal)
+	n.limits = newLimits(c, n.log)
+	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
+	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, &internal)
 	if publicPort, err = n.secure(c, publicPort); err != nil {
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}

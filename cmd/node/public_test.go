@@ -146,7 +146,7 @@ func TestForeignHost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			environment(t, test.environment)
 			c, _ := load()
-			n := &node{log: zap.NewNop(), limits: newLimits(c)}
+			n := &node{log: zap.NewNop(), limits: newLimits(c, zap.NewNop())}
 			r := httptest.NewRequest("GET", handshake, nil)
 			r.Host = test.host
 			w := httptest.NewRecorder()
@@ -191,7 +191,7 @@ func TestHealthPath(t *testing.T) {
 func TestKeepAlive(t *testing.T) {
 	environment(t, nil)
 	c, _ := load()
-	n := &node{log: zap.NewNop(), limits: newLimits(c)}
+	n := &node{log: zap.NewNop(), limits: newLimits(c, zap.NewNop())}
 	if d := n.newPublicServer(c, http.NotFoundHandler()).IdleTimeout; d <= 600*time.Second {
 		t.Errorf("kept for %v", d)
 	}

@@ -74,12 +74,9 @@ func (h *Handshakes) admitPeer(remote string) (ended func(), err error) {
 	if h.o.IPRate == 0 && h.o.IPConnections == 0 {
 		return nil, nil
 	}
-	addr := address(remote)
+	addr := network(remote)
 	if addr.IsLoopback() {
 		return nil, nil
-	}
-	if addr.Is6() {
-		addr = netip.PrefixFrom(addr, 64).Masked().Addr()
 	}
 	refuse := func(c *counter, message string) {
 		c.n.Add(1)
@@ -99,6 +96,16 @@ func (h *Handshakes) admitPeer(remote string) (ended func(), err error) {
 		return nil, err
 	}
 	return func() { h.peers.with(addr, func(p *peer) { p.open-- }) }, nil
+}
+
+// network returns whose limits those of an address are: its own, or those of its IPv6
+// network of 64 bits.
+func network(remote string) netip.Addr {
+	addr := address(remote)
+	if addr.Is6() && !addr.IsLoopback() {
+		addr = netip.PrefixFrom(addr, 64).Masked().Addr()
+	}
+	return addr
 }
 
 // address returns the IP address of what net/http has for one, with a port or

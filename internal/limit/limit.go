@@ -11,6 +11,11 @@ const (
 	IPHandshakeRate = "ip_handshake_rate"
 	IPConnections   = "ip_connections"
 	IdleConnections = "idle_connections"
+	// Those of TCP, by port and by address.
+	Connections         = "connections"
+	InternalConnections = "internal_connections"
+	IPTCPConnections    = "ip_tcp_connections"
+
 	SocketEventRate = "socket_event_rate"
 	SocketByteRate  = "socket_byte_rate"
 	UserEventRate   = "user_event_rate"

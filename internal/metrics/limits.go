@@ -14,11 +14,21 @@ type Limits struct {
 	Refused     func() map[string]uint64 // what the node has refused, by limit
 	Sockets     func() socketio.Stats    // what the library has refused
 	QueueBudget int                      // bytes
+	Ports       func() map[string]Port   // by "public" and "internal"
+}
+
+// A Port is what a node's port has now, and has had.
+type Port struct {
+	Open         int    // TCP connections
+	AcceptErrors uint64 // accepts that failed
 }
 
 var (
 	limited     = describe("limited_total", "What was refused, dropped or closed because of a limit, by limit.", "limit")
 	queueBudget = describe("send_queue_budget_bytes", "Most bytes that may wait to be written, on all connections together.")
+
+	tcpConnections = describe("tcp_connections", "Open TCP connections, by port.", "port")
+	acceptErrors   = describe("accept_errors_total", "TCP connections that could not be accepted, by port.", "port")
 )
 
 // Describe implements [prometheus.Collector].
@@ -35,4 +45,8 @@ func (l Limits) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(n), limit)
 	}
 	ch <- prometheus.MustNewConstMetric(queueBudget, prometheus.GaugeValue, float64(l.QueueBudget))
+	for name, port := range l.Ports() {
+		ch <- prometheus.MustNewConstMetric(tcpConnections, prometheus.GaugeValue, float64(port.Open), name)
+		ch <- prometheus.MustNewConstMetric(acceptErrors, prometheus.CounterValue, float64(port.AcceptErrors), name)
+	}
 }

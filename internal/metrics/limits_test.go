@@ -13,7 +13,8 @@ func TestLimits(t *testing.T) {
 	stats := func() socketio.Stats {
 		return socketio.Stats{Engine: engineio.Stats{BudgetCuts: 1}, TooManyRooms: 2, TooManyNamespaces: 3}
 	}
-	l := Limits{Refused: func() map[string]uint64 { return map[string]uint64{"handshake_rate": 4} }, Sockets: stats, QueueBudget: 5}
+	l := Limits{Refused: func() map[string]uint64 { return map[string]uint64{"handshake_rate": 4} }, Sockets: stats, QueueBudget: 5,
+		Ports: func() map[string]Port { return map[string]Port{"public": {Open: 6, AcceptErrors: 7}} }}
 	w := httptest.NewRecorder()
 	Handler(Build{}, stats, l).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
@@ -22,6 +23,8 @@ func TestLimits(t *testing.T) {
 		`rejoin_limited_total{limit="namespaces_per_connection"} 3`,
 		`rejoin_limited_total{limit="handshake_rate"} 4`,
 		`rejoin_send_queue_budget_bytes 5`,
+		`rejoin_tcp_connections{port="public"} 6`,
+		`rejoin_accept_errors_total{port="public"} 7`,
 	} {
 		if !strings.Contains(w.Body.String(), "\n"+want+"\n") {
 			t.Errorf("no line %s", want)

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -338,5 +340,39 @@ func TestStalledReaders(t *testing.T) {
 	t.Logf("%d events, at most %d MiB", sent, memory(n)>>20)
 	if most := memory(n); most > 128<<20 {
 		t.Errorf("the node has used %d MiB", most>>20)
+	}
+}
+
+// TestHalfSentBodies: more connections with a half-sent body than the node has descriptors
+// keep out neither clients nor whoever asks whether the node is alive.
+func TestHalfSentBodies(t *testing.T) {
+	t.Parallel()
+	const descriptors = 256
+	limited := filepath.Join(t.TempDir(), "limited")
+	if err := os.WriteFile(limited, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d\nexec %q\n", descriptors, binary), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	n := nodetest.Start(t, limited, "REJOIN_LOG_LEVEL=info")
+	for range 2 * descriptors {
+		dial(t, n, "POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4")
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: nodetest.Patience}
+	begun := time.Now()
+	response, err := client.Get("http://" + n.Internal + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if took := time.Since(begun); response.StatusCode != http.StatusOK || took > time.Second {
+		t.Errorf("/healthz: %s after %v", response.Status, took)
+	}
+	open(t, n)
+	samples := n.Metrics()
+	if samples[`rejoin_limited_total{limit="connections"}`] == 0 || samples[`rejoin_tcp_connections{port="public"}`] > descriptors*3/4 || samples[`rejoin_accept_errors_total{port="public"}`] != 0 {
+		t.Errorf("closed %v, open %v, accept errors %v", samples[`rejoin_limited_total{limit="connections"}`],
+			samples[`rejoin_tcp_connections{port="public"}`], samples[`rejoin_accept_errors_total{port="public"}`])
+	}
+	if !n.Log.Contains("too many connections") {
+		t.Error("nothing is logged")
 	}
 }

@@ -1,0 +1,253 @@
+package limit
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// serve serves a port's connections with a handler, and returns how to open one and to
+// send something on it.
+func serve(t *testing.T, p *Port, h http.HandlerFunc) (open func(text string) net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: p.Body(h, time.Minute), ConnState: p.ConnState, ConnContext: p.ConnContext, ReadHeaderTimeout: time.Minute}
+	done := make(chan error)
+	go func() { done <- s.Serve(p.Listener(l)) }() // ends with the test
+	t.Cleanup(func() {
+		s.Close()
+		<-done
+		if open := p.Stats().Open; open != 0 || p.waiting != 0 {
+			t.Errorf("in the end %d are open, and %d wait", open, p.waiting)
+		}
+	})
+	return func(text string) net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_, _ = io.WriteString(c, text) // one that is refused may be closed already
+		return c
+	}
+}
+
+const (
+	whole = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	half  = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4"
+)
+
+// said returns the status line that comes on a connection, "" if it is closed without one.
+func said(c net.Conn) string {
+	line, _ := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+// waits waits until some connections of a port wait for their clients.
+func waits(t *testing.T, p *Port, n int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		waiting := p.waiting
+		p.mu.Unlock()
+		if waiting == n {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d connections wait, want %d", waiting, n)
+		}
+	}
+}
+
+// A port that is full of connections that wait for their clients takes a new one all the
+// same: the one that has waited longest makes room, whatever it has sent.
+func TestFullPortTakesClients(t *testing.T) {
+	for name, text := range map[string]string{"nothing": "", "half a request": whole[:20], "half a body": half} {
+		t.Run(name, func(t *testing.T) {
+			core, logs := observer.New(zap.WarnLevel)
+			p := NewPort(PortOptions{Name: Connections, Connections: 3, Log: zap.New(core)})
+			open := serve(t, p, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+			first := open(text)
+			waits(t, p, 1)
+			for range 2 {
+				open(text)
+			}
+			waits(t, p, 3)
+			if got := said(open(whole)); got != "HTTP/1.1 200 OK" {
+				t.Errorf("a whole request got %q", got)
+			}
+			if got := said(first); got != "" {
+				t.Errorf("the one that had waited longest got %q", got)
+			}
+			if n := p.Refused()[Connections]; n != 1 || logs.FilterMessage("too many connections").Len() != 1 {
+				t.Errorf("counted %d, logged %v", n, logs.All())
+			}
+		})
+	}
+}
+
+// Requests that are being answered are not cut for new ones.
+func TestFullPortKeepsRequests(t *testing.T) {
+	p := NewPort(PortOptions{Name: Connections, Connections: 2, Log: zap.NewNop()})
+	proceed := make(chan struct{})
+	open := serve(t, p, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-proceed
+	})
+	busy := []net.Conn{open(whole), open(strings.Replace(half, "Length: 10", "Length: 1", 1))}
+	for end := time.Now().Add(20 * time.Second); p.Stats().Open < 2 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	waits(t, p, 0)
+	if got := said(open(whole)); got != "" {
+		t.Errorf("one too many got %q", got)
+	}
+	close(proceed)
+	for _, c := range busy {
+		if got := said(c); got != "HTTP/1.1 200 OK" {
+			t.Errorf("a request that was being answered got %q", got)
+		}
+	}
+}
+
+// A connection waits between requests, and not while its request is answered.
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	p := NewPort(PortOptions{Name: Connections, Waiting: 2, Log: zap.NewNop()})
+	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
+	first := open(whole)
+	if got := said(first); got != "HTTP/1.1 200 OK" {
+		t.Fatalf("got %q", got)
+	}
+	waits(t, p, 1)
+	open("")
+	waits(t, p, 2)
+	open("")
+	if _, err := io.Copy(io.Discard, first); err != nil {
+		t.Errorf("the one that had waited longest: %v", err)
+	}
+	waits(t, p, 2)
+	if n := p.Refused()[IdleConnections]; n != 1 {
+		t.Errorf("%d were closed", n)
+	}
+}
+
+// A body that its handler does not read is waited for a second, not as long as one that
+// is read.
+func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
+	p := NewPort(PortOptions{Name: Connections, Log: zap.NewNop()})
+	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
+	begun := time.Now()
+	c := open(half)
+	if _, err := io.Copy(io.Discard, c); err != nil || time.Since(begun) > 10*time.Second {
+		t.Errorf("closed after %v: %v", time.Since(begun), err)
+	}
+}
+
+// A body that is read has its time, and the connection serves the next request.
+func TestReadBodyKeepsItsConnection(t *testing.T) {
+	p := NewPort(PortOptions{Name: Connections, Log: zap.NewNop()})
+	open := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprint(w, string(body), err)
+	})
+	c := open(half)
+	in := bufio.NewReader(c)
+	for range 2 {
+		waits(t, p, 1) // for the rest of the body
+		_, _ = io.WriteString(c, "567890123")
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, _ := io.ReadAll(r.Body); string(body) != "4567890123<nil>" {
+			t.Errorf("the handler got %q", body)
+		}
+		_, _ = io.WriteString(c, half)
+	}
+}
+
+// The connections of one address are limited, those of proxies are not.
+func TestConnectionsOfAnAddress(t *testing.T) {
+	proxies := Proxies{Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	for _, test := range []struct {
+		addresses []string
+		admitted  int
+	}{
+		{[]string{"198.51.100.1:1", "198.51.100.1:2", "198.51.100.1:3"}, 2},
+		{[]string{"[2001:db8::1]:1", "[2001:db8::2]:2", "[2001:db8::3]:3"}, 2},
+		{[]string{"198.51.100.1:1", "198.51.100.2:2", "198.51.100.3:3"}, 3},
+		{[]string{"192.0.2.1:1", "192.0.2.1:2", "192.0.2.1:3"}, 3},
+		{[]string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}, 3},
+	} {
+		p := NewPort(PortOptions{Name: Connections, IPConnections: 2, Proxies: proxies, Log: zap.NewNop()})
+		var conns []*Conn
+		for _, address := range test.addresses {
+			if c := p.admit(new(net.TCPConn), address); c != nil {
+				conns = append(conns, c)
+			}
+		}
+		if refused := p.Refused()[IPTCPConnections]; len(conns) != test.admitted || refused != uint64(3-test.admitted) {
+			t.Errorf("%v: %d are admitted, %d refused; want %d admitted", test.addresses, len(conns), refused, test.admitted)
+		}
+		for _, c := range conns {
+			_ = c.Close()
+			_ = c.Close()
+		}
+		if c := p.admit(new(net.TCPConn), test.addresses[0]); c == nil || p.Stats().Open != 1 {
+			t.Errorf("%v: closed ones count: %d", test.addresses, p.Stats().Open)
+		}
+	}
+}
+
+// A failed accept is counted and logged.
+func TestAcceptErrors(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	p := NewPort(PortOptions{Name: Connections, Log: zap.New(core)})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.(*net.TCPListener).SetDeadline(time.Unix(1, 0))
+	bounded := p.Listener(l)
+	for range 3 {
+		if _, err := bounded.Accept(); err == nil {
+			t.Fatal("accepted")
+		}
+	}
+	l.Close()
+	if _, err := bounded.Accept(); err == nil { // the end is not an error
+		t.Fatal("accepted")
+	}
+	if n := p.Stats().AcceptErrors; n != 3 || logs.FilterMessage("accept failed").Len() != 1 {
+		t.Errorf("%d are counted, logged: %v", n, logs.All())
+	}
+}
+
+// A port costs a connection and a request no memory that is not freed with it: nothing
+// is allocated when a connection begins or ends to wait.
+func TestWaitingAllocatesNothing(t *testing.T) {
+	p := NewPort(PortOptions{Name: Connections, Waiting: 10, Log: zap.NewNop()})
+	c := p.admit(new(net.TCPConn), "198.51.100.1:1")
+	if n := testing.AllocsPerRun(100, func() {
+		p.ConnState(c, http.StateActive)
+		p.arrives(c, false)
+		p.arrives(c, true)
+		p.ConnState(c, http.StateIdle)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
