@@ -18,6 +18,7 @@ import (
 // it. Nodes before 0.4 ignore the attachments.
 type command struct {
 	names []string
+	at    adapter.Position
 	// head is the newest position in each partition, read before the command was
 	// published. It is zero if there is one partition.
 	head adapter.Cursor
@@ -33,7 +34,7 @@ func newCommand(ev *adapter.Event) *command {
 	if ev.Kind != kindJoin && ev.Kind != kindLeave {
 		return nil
 	}
-	c := new(command)
+	c := &command{at: ev.Position}
 	_ = json.Unmarshal(ev.Data, &c.names) // written by us
 	if len(ev.Attachments) != 2 {
 		return c

@@ -118,6 +118,24 @@ func (m *memberships) suspend(seen adapter.Cursor) {
 	}
 }
 
+// suspendNew makes a stay that a command has just begun deferred, and not count.
+func (m *memberships) suspendNew(name string) {
+	st := m.current(name)
+	st.deferred, st.pending = true, true
+}
+
+// suspended returns the positions of the commands that have begun the suspended stays.
+func (m *memberships) suspended() (commands []adapter.Position) {
+	for _, stays := range m.named {
+		for _, st := range stays {
+			if st.deferred && st.pending {
+				commands = append(commands, st.join.At)
+			}
+		}
+	}
+	return commands
+}
+
 // resume makes the suspended stays count that a command at a position has begun, or
 // all of them if it is zero. It returns their rooms.
 func (m *memberships) resume(command adapter.Position) (names []string) {

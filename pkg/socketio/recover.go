@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"go.uber.org/zap"
@@ -254,24 +253,58 @@ func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (missed []adapte
 		proof = append(proof, seen)
 	}
 	r := replay{socket: s, seen: seen}
+	var heard []string // of the rooms that commands joined
 	for range readTries {
 		if end, err = s.ns.srv.adapter.Head(ctx, proof...); err != nil {
-			return nil, end, refuseLost(err)
+			err = refuseLost(err)
+			break
 		}
 		s.mu.Lock()
 		r.stays = s.rooms.clone()
 		s.mu.Unlock()
-		if err := r.read(ctx, end); err != nil {
-			return nil, end, err
+		if err = r.read(ctx, end); err != nil {
+			break
 		}
 		if !r.again {
-			return r.missed, end, s.adopt(ctx, r.stays)
+			return r.missed, end, s.adopt(ctx, r.stays, heard)
 		}
-		if err := s.enterAt(ctx, r.joined); err != nil {
-			return nil, end, err
+		if heard, err = s.hear(ctx, r.joined, heard); err != nil {
+			break
+		}
+		err = &refusal{refusedRooms, errors.New("commands joined further rooms, again and again")}
+	}
+	s.mu.Lock()
+	for _, name := range heard {
+		s.unlist(name)
+	}
+	s.mu.Unlock()
+	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, heard)...)
+	return nil, end, err
+}
+
+// hear makes the socket hear those of the joined rooms that it is neither in nor hears.
+// It returns all that it hears now. The gate is shut.
+func (s *Socket) hear(ctx context.Context, joined map[string]adapter.Cursor, heard []string) ([]string, error) {
+	var news []string
+	s.mu.Lock()
+	for name := range joined {
+		if s.rooms.current(name) == nil && !slices.Contains(heard, name) {
+			news = append(news, name)
 		}
 	}
-	return nil, end, errors.New("socketio: commands keep changing the rooms to replay")
+	s.mu.Unlock()
+	if len(news) == 0 {
+		return heard, nil
+	}
+	if _, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, news)...); err != nil {
+		return heard, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range news {
+		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
+	}
+	return append(heard, news...), nil
 }
 
 // refuseLost turns what proves that events are missing into a refusal.
@@ -287,56 +320,49 @@ func refuseLost(err error) error {
 	return err
 }
 
-// enterAt puts the socket into rooms at positions that have passed. What they get
-// before they are in the index is read, for the end is fixed after that.
-func (s *Socket) enterAt(ctx context.Context, joined map[string]stay) error {
-	if len(joined) == 0 {
-		return nil
-	}
-	names := slices.Collect(maps.Keys(joined))
-	if _, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, names)...); err != nil {
-		return err
-	}
+// adopt makes stays the socket's memberships and stores them if they are new. Beside the
+// rooms that it was in, it hears some that commands have joined.
+func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) error {
 	s.mu.Lock()
-	for name, st := range joined {
-		s.rooms.enterAt(name, st.join)
-		s.rooms.defers(name, st.deferred)
-		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
+	was := s.rooms.names()
+	listed := append(heard, was...)
+	if s.placed {
+		s.rooms, s.newestJoin = stays, stays.newestJoin()
+		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
+	} else { // displaced meanwhile, from the rooms that it was in
+		listed = heard
 	}
-	s.newestJoin = s.rooms.newestJoin()
-	connected := s.connected
-	s.mu.Unlock()
-	if connected {
-		s.ns.tellRooms(s.ID(), true, names...)
+	for _, name := range listed {
+		s.unlist(name)
 	}
-	return nil
-}
-
-// adopt makes stays the socket's memberships and stores them if they are new.
-func (s *Socket) adopt(ctx context.Context, stays memberships) error {
-	s.mu.Lock()
-	var left []string
-	for _, name := range s.rooms.names() {
-		if stays.current(name) == nil {
-			s.unlist(name)
-			left = append(left, name)
-		}
-	}
-	s.rooms = stays
-	unsaved := stays.unsaved
+	placed, unsaved, connected := s.placed, stays.unsaved, s.connected
 	s.rooms.unsaved = false
-	connected := s.connected
 	s.mu.Unlock()
-	if len(left) > 0 {
-		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, left)...)
+	if len(listed) > 0 {
+		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, listed)...)
+	}
+	if !placed {
+		return ErrDisconnected
 	}
 	if connected { // a replay that was read again
-		s.ns.tellRooms(s.ID(), false, left...)
+		is := stays.names()
+		s.ns.tellRooms(s.ID(), true, without(is, was)...)
+		s.ns.tellRooms(s.ID(), false, without(was, is)...)
 	}
 	if !unsaved {
 		return nil
 	}
 	return s.save(ctx)
+}
+
+// without returns those names that are not among others, which are sorted.
+func without(names, others []string) (rest []string) {
+	for _, name := range names {
+		if _, found := slices.BinarySearch(others, name); !found {
+			rest = append(rest, name)
+		}
+	}
+	return rest
 }
 
 // replay sends the missed events, each stamped with the cursor of the replay so

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // usuallyMissed is for how many events there is space from the start: an Event is large,
@@ -31,8 +32,11 @@ type replay struct {
 	prior adapter.Cursor
 
 	missed []adapter.Event
-	joined map[string]stay // rooms that were not read
-	again  bool            // rooms are to be read that were not, or not far enough back
+	again  bool // rooms are to be heard or read that were not, or not far enough back
+	// joined are rooms that commands have joined and that the client was not in, and from
+	// where on each is to be read. They are those of all passes.
+	joined map[string]adapter.Cursor
+	from   map[rooms.Room]adapter.Cursor // where this pass begins
 
 	several bool
 	at      *adapter.Progress         // what the client has once it has received missed
@@ -46,16 +50,19 @@ type replay struct {
 // missed is what the client is to receive, unless again is set.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.joined, r.again, r.waiting, r.taken = nil, nil, false, nil, nil
+	r.missed, r.again, r.waiting, r.taken, r.entered = nil, false, nil, nil, nil
 	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
 	}
 	r.at = adapter.NewProgress(r.now)
-	from := r.stays.since(s.nsName, s.id, r.seen, r.prior)
+	r.from = r.stays.since(s.nsName, s.id, r.seen, r.prior)
+	for name, from := range r.joined {
+		r.from[rooms.InNamed(s.nsName, name)] = from
+	}
 	r.stays.suspend(r.seen)
-	var rest [][]adapter.Event // by partition, where there are several
-	for ev, err := range s.ns.srv.adapter.Replay(ctx, from, end) {
+	var rest []*lane // where there are several partitions
+	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end) {
 		if err != nil {
 			return refuseLost(err)
 		}
@@ -71,46 +78,85 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 		}
 	}
 	for len(rest) > 0 {
-		i := first(rest)
-		ev := rest[i][0]
-		if rest[i] = rest[i][1:]; len(rest[i]) == 0 {
+		i := next(rest)
+		ev := rest[i].take()
+		if len(rest[i].events) == 0 {
 			rest = slices.Delete(rest, i, i+1)
 		}
 		if err := r.pass(ev); err != nil {
 			return err
 		}
 	}
-	// Of commands that are in none of the client's rooms any more.
-	return r.resume(adapter.Position{}, r.now, r.now)
+	return r.finish()
 }
 
-// queue adds an event to the queue of its partition.
-func queue(queues [][]adapter.Event, ev adapter.Event) [][]adapter.Event {
-	for i, q := range queues {
-		if q[0].Position.Partition == ev.Position.Partition {
-			queues[i] = append(q, ev)
-			return queues
-		}
+// finish makes the rooms count that commands have joined which were not read, because
+// they are in none of the client's rooms any more.
+func (r *replay) finish() error {
+	after := r.now
+	for _, command := range r.stays.suspended() {
+		after = r.at.To(command)
 	}
-	return append(queues, []adapter.Event{ev})
+	return r.resume(adapter.Position{}, r.now, after)
 }
 
-// first returns the queue whose first event is next: a command if what was published
-// before it has passed, and otherwise the oldest one.
-func first(queues [][]adapter.Event) int {
-	oldest := 0
-	for i, q := range queues {
-		if q[0].Position.Compare(queues[oldest][0].Position) < 0 {
+// A lane is what is left of a replay in one partition.
+type lane struct {
+	events   []adapter.Event
+	commands []*command // among them, that say where they stand in the other partitions
+}
+
+// queue adds an event to the lane of its partition.
+func queue(lanes []*lane, ev adapter.Event) []*lane {
+	i := slices.IndexFunc(lanes, func(l *lane) bool { return l.events[0].Position.Partition == ev.Position.Partition })
+	if i < 0 {
+		i, lanes = len(lanes), append(lanes, new(lane))
+	}
+	l := lanes[i]
+	l.events = append(l.events, ev)
+	if c := newCommand(&ev); c != nil && c.spread() {
+		l.commands = append(l.commands, c)
+	}
+	return lanes
+}
+
+func (l *lane) take() adapter.Event {
+	ev := l.events[0]
+	l.events = l.events[1:]
+	if len(l.commands) > 0 && l.commands[0].at == ev.Position {
+		l.commands = l.commands[1:]
+	}
+	return ev
+}
+
+// next returns the lane whose first event is next. A command comes after what was
+// published before it and before everything else, as for a caller that waits for its
+// return; apart from that, the oldest event is next.
+func next(lanes []*lane) int {
+	oldest, free := 0, -1
+	for i, l := range lanes {
+		at := l.events[0].Position
+		older := func(than int) bool { return at.Compare(lanes[than].events[0].Position) < 0 }
+		if older(oldest) {
 			oldest = i
 		}
-		c := newCommand(&q[0])
-		if c != nil && c.spread() && !slices.ContainsFunc(queues, func(o []adapter.Event) bool {
-			return c.head.Covers(o[0].Position) && o[0].Position != q[0].Position
-		}) {
-			return i
+		if len(l.commands) > 0 && l.commands[0].at == at {
+			if !slices.ContainsFunc(lanes, func(o *lane) bool { return o != l && l.commands[0].head.Covers(o.events[0].Position) }) {
+				return i
+			}
+			continue
+		}
+		waits := slices.ContainsFunc(lanes, func(o *lane) bool {
+			return o != l && len(o.commands) > 0 && !o.commands[0].head.Covers(at)
+		})
+		if !waits && (free < 0 || older(free)) {
+			free = i
 		}
 	}
-	return oldest
+	if free < 0 {
+		return oldest // they were published concurrently
+	}
+	return free
 }
 
 // received takes an event that the client has received if it was for it then.
@@ -168,6 +214,11 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 	case kindLeave:
 		c := newCommand(&ev)
 		for _, name := range c.names {
+			if st := r.stays.current(name); st != nil && st.pending { // its command was not read
+				if err := r.resume(st.join.At, before, r.at.To(st.join.At)); err != nil {
+					return err
+				}
+			}
 			r.stays.leaveAt(name, ev.Position, c.ends(after))
 		}
 	}
@@ -177,14 +228,14 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 // join executes a command that joins rooms.
 func (r *replay) join(ev *adapter.Event, before, after adapter.Cursor) error {
 	c := newCommand(ev)
+	at := c.begins(ev)
 	for _, name := range c.names {
-		if r.stays.enterAt(name, c.begins(ev)) {
-			r.stays.defers(name, c.spread())
-			if r.joined == nil {
-				r.joined = make(map[string]stay)
+		if r.stays.enterAt(name, at) {
+			if c.spread() {
+				r.stays.suspendNew(name) // until resume
 			}
-			r.joined[name] = *r.stays.current(name)
-			r.entered, r.again = append(r.entered, name), true
+			r.entered = append(r.entered, name)
+			r.need(name, at)
 		}
 	}
 	if c.spread() && !r.seen.IsZero() && !c.prior.Includes(r.seen) && (r.prior.IsZero() || !c.prior.Includes(r.prior)) {
@@ -199,14 +250,39 @@ func (r *replay) join(ev *adapter.Event, before, after adapter.Cursor) error {
 	return r.resume(ev.Position, before, after)
 }
 
+// need sees to it that a room which a command has joined is heard, and read from the
+// join position on.
+func (r *replay) need(name string, at adapter.Cursor) {
+	s := r.socket
+	room := rooms.InNamed(s.nsName, name)
+	from, read := r.from[room]
+	if read && at.Includes(from) {
+		s.mu.Lock()
+		heard := s.rooms.current(name) != nil
+		s.mu.Unlock()
+		if _, known := r.joined[name]; heard || known {
+			return
+		}
+	}
+	if read {
+		at = at.Min(from)
+	}
+	if r.joined == nil {
+		r.joined = make(map[string]adapter.Cursor)
+	}
+	r.joined[name], r.again = at, true
+}
+
 // resume makes the rooms count that the command at a position has joined, or all that
-// do not count yet if the position is zero, and takes what has come to them.
+// do not count yet if the position is zero, and takes what has come to them. The
+// cursors are those before and after it: what the client has with the last of these
+// events covers the command, or it would be given them again.
 func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) error {
 	names := r.stays.resume(command)
 	if len(names) == 0 {
 		return nil
 	}
-	first, past := len(r.missed), true
+	first, passed := len(r.missed), 0
 	for i := 0; i < len(r.waiting); i++ {
 		ev := r.waiting[i]
 		if !r.stays.takes(&ev, r.socket.id) {
@@ -220,7 +296,9 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		if i--; ev.Kind != kindEmit {
 			i = -1 // it may change for whom the others are
 		}
-		past = past && r.seen.Covers(ev.Position)
+		if ev.Kind == kindEmit && r.seen.Covers(ev.Position) {
+			passed++
+		}
 		if err := r.take(ev, before, before); err != nil {
 			return err
 		}
@@ -230,8 +308,10 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		return nil
 	}
 	late[len(late)-1].Cursor = after
+	// One event that the offset covers would have had the command's offset. Of several, the
+	// client may have received the first ones.
 	restored := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(r.entered, name) })
-	if len(late) > 1 && past && restored && !r.seen.IsZero() {
+	if passed > 1 && restored && !r.seen.IsZero() {
 		return &refusal{refusedJoin, errors.New("the connection ended while the client was given what a command that joined rooms gave it")}
 	}
 	return nil

@@ -1,0 +1,255 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// An absent is a client whose rooms are changed by commands, also while it is away,
+// and what it should have received.
+type absent struct {
+	t       *testing.T
+	random  *rand.Rand
+	node    *testNode
+	wire    *wire
+	in      map[string]bool
+	awaited []string // published, and not received yet
+	events  int
+}
+
+var awayRooms = []string{"a", "b", "c", "d", "e"}
+
+func (a *absent) room() string { return awayRooms[a.random.IntN(len(awayRooms))] }
+
+// step publishes an event, or has a room joined or left by a command to the client's own
+// room, to everyone or to a room.
+func (a *absent) step() {
+	ctx, room := a.t.Context(), a.room()
+	target, reached, name := a.node.ToSocket(a.wire.sid), true, "itself"
+	switch to := a.room(); a.random.IntN(3) {
+	case 0:
+		target, reached, name = a.node.To(to), a.in[to], to
+	case 1:
+		target, name = a.node.Everyone(), "everyone"
+	}
+	switch a.random.IntN(4) {
+	case 0:
+		a.t.Log(name, "joins", room)
+		must(a.t, target.SocketsJoin(ctx, room))
+		a.in[room] = a.in[room] || reached
+	case 1:
+		a.t.Log(name, "leaves", room)
+		must(a.t, target.SocketsLeave(ctx, room))
+		a.in[room] = a.in[room] && !reached
+	default:
+		also := a.room()
+		a.events++
+		a.t.Log("event", a.events, "to", room, also)
+		must(a.t, a.node.To(room, also).Emit(ctx, "n", a.events))
+		if a.in[room] || a.in[also] {
+			a.awaited = append(a.awaited, numbered(a.events))
+		}
+	}
+}
+
+// receive takes the next n events.
+func (a *absent) receive(n int) {
+	a.t.Helper()
+	for range n {
+		got := a.wire.event()
+		i := slices.Index(a.awaited, got)
+		if i < 0 {
+			a.t.Fatalf("got %s, which is not among %v", got, a.awaited)
+		}
+		a.awaited = slices.Delete(a.awaited, i, i+1)
+	}
+}
+
+// A client that commands take into rooms and out of them while it is connected and
+// while it is away receives what is published to its rooms, once, however often it is
+// cut, and in whichever replay.
+func TestCommandsWhileAway(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		for seed := range uint64(40) {
+			t.Run(fmt.Sprint(partitions, " partitions, seed ", seed), func(t *testing.T) {
+				c := newCluster(adapter.MemoryOptions{Partitions: partitions})
+				a := absent{t: t, random: rand.New(rand.NewPCG(seed, 0)), in: make(map[string]bool), node: c.node(t, "a", Options{})}
+				joining(a.node.Namespace)
+				a.wire = a.node.client(t)
+				for range 2 {
+					room := a.room()
+					a.wire.call(`["join","` + room + `"]`)
+					a.in[room] = true
+				}
+				for range 3 {
+					for range a.random.IntN(6) {
+						a.step()
+					}
+					if n := len(a.awaited); n > 0 {
+						a.receive(a.random.IntN(n + 1))
+					}
+					t.Log("cut; not received:", a.awaited)
+					a.wire.cut()
+					eventually(t, "gone", func() bool { return a.node.Len() == 0 })
+					for range a.random.IntN(12) {
+						a.step()
+					}
+					t.Log("back; not received:", a.awaited)
+					was := a.wire
+					if a.wire = a.node.back(t, was); a.wire.sid != was.sid {
+						if partitions > 1 && a.node.Stats().Recoveries[refusedJoin] == 1 {
+							return // it was cut amid what a command had given it
+						}
+						t.Fatalf("refused: %v", a.node.Stats().Recoveries)
+					}
+				}
+				a.receive(len(a.awaited))
+				must(t, a.node.Emit(t.Context(), "end"))
+				a.wire.want(`["end"]`)
+				for _, room := range awayRooms {
+					if a.node.Socket(a.wire.sid).InRoom(room) != a.in[room] {
+						t.Errorf("in room %s: %v", room, !a.in[room])
+					}
+				}
+			})
+		}
+	}
+}
+
+// Commands that were published after each other are executed in this order by a replay,
+// also if they have positions of the same millisecond in different partitions.
+func TestCommandsOfOneMillisecond(t *testing.T) {
+	c := newSlowCluster(t)
+	n, _ := c.node(t, "a", Options{})
+	group, room := c.room(0, 0), c.room(2, 0)
+	a := n.client(t)
+	a.call(`["join","` + group + `"]`)
+	a.cut()
+	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	var want []string
+	for i := range 5 {
+		must(t, n.To(group).Emit(t.Context(), "n", i))
+		want = append(want, numbered(i))
+	}
+	must(t, n.To(group).SocketsJoin(t.Context(), room))
+	must(t, n.SocketsLeave(t.Context(), room))
+	must(t, n.To(room).Emit(t.Context(), "n", 5))
+	b := n.back(t, a)
+	b.want(want...)
+	b.quiet()
+	if b.sid != a.sid || n.Socket(b.sid).InRoom(room) {
+		t.Errorf("recovered: %v; still in the room: %v", b.sid == a.sid, n.Socket(b.sid).InRoom(room))
+	}
+}
+
+// A room that a command has joined stays, and what it got comes once, although the room
+// to which the command was addressed is not kept, so that no replay reads the command.
+func TestRoomOfACommandThatIsNotRead(t *testing.T) {
+	for _, left := range []bool{false, true} {
+		t.Run(fmt.Sprint("left by command: ", left), func(t *testing.T) {
+			c := newSlowCluster(t)
+			n, _ := c.node(t, "a", Options{})
+			group, room := c.room(0, 0), c.room(2, 0)
+			n.Use(func(ctx context.Context, s *Socket) error {
+				return s.KeepRooms(ctx, func(r string) bool { return r != group })
+			})
+			a := n.client(t)
+			a.call(`["join","` + group + `"]`)
+			must(t, n.Emit(t.Context(), "n", 0))
+			a.want(numbered(0))
+			must(t, n.To(group).SocketsJoin(t.Context(), room))
+			eventually(t, "joined and stored", func() bool {
+				s := n.Socket(a.sid)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				st := s.rooms.current(room)
+				return st != nil && !st.pending && s.gate.shut == 0
+			})
+			a.cut()
+			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			for i := range 3 {
+				must(t, n.To(room).Emit(t.Context(), "n", i+1))
+			}
+			if left {
+				must(t, n.SocketsLeave(t.Context(), room))
+				must(t, n.To(room).Emit(t.Context(), "n", 4))
+			}
+			b := n.back(t, a)
+			b.want(numbered(1), numbered(2), numbered(3))
+			b.cut()
+			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			d := n.back(t, b)
+			d.quiet()
+			if d.sid != a.sid || n.Socket(d.sid).InRoom(room) == left {
+				t.Errorf("recovered: %v (%v); in the room: %v", d.sid == a.sid, n.Stats().Recoveries, n.Socket(d.sid).InRoom(room))
+			}
+		})
+	}
+}
+
+// nextMillisecond returns once positions are of a later millisecond.
+func nextMillisecond() {
+	for now := time.Now().UnixMilli(); time.Now().UnixMilli() == now; {
+		runtime.Gosched()
+	}
+}
+
+// A client that is cut amid several events which a command has given it late is told
+// that it can't be recovered, also if further events came to the room before the
+// command, because the clocks of the partitions were not read at one instant.
+func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, sender := c.node(t, "a", Options{})
+	n2, slow := c.node(t, "b", Options{})
+	group, room, own, other := c.room(0, 0), c.room(2, 0), c.room(2, 1), c.room(1, 0)
+	a := n2.client(t)
+	for _, name := range []string{group, own, other} {
+		a.call(`["join","` + name + `"]`)
+	}
+	slow.hold(0, 1)
+	reads := 0
+	sender.mu.Lock()
+	sender.head = func(ctx context.Context) (adapter.Cursor, error) {
+		early, err := sender.Adapter.Head(ctx)
+		if reads++; reads != 2 || err != nil {
+			return early, err
+		}
+		must(t, n1.To(room).Emit(ctx, "n", 0))
+		must(t, n1.To(room).Emit(ctx, "n", 1))
+		must(t, n1.To(own).Emit(ctx, "own"))
+		a.want(`["own"]`)
+		slow.hold(2)
+		nextMillisecond()
+		must(t, n1.To(room).Emit(ctx, "n", 2))
+		nextMillisecond()
+		must(t, n1.To(other).Emit(ctx, "n", 3))
+		late, err := sender.Adapter.Head(ctx)
+		positions := make([]adapter.Position, slowPartitions)
+		for i := range positions {
+			positions[i] = late.In(uint16(i))
+		}
+		positions[0], positions[2] = early.In(0), early.In(2)
+		return adapter.NewCursor(late.Epoch, 0, positions), err
+	}
+	sender.mu.Unlock()
+	must(t, n1.To(group).SocketsJoin(t.Context(), room))
+	sender.mu.Lock()
+	sender.head = nil
+	sender.mu.Unlock()
+	slow.release(0)
+	eventually(t, "joining", func() bool { return n2.Socket(a.sid).InRoom(room) })
+	slow.release(2)
+	a.want(numbered(0))
+	a.next() // lost on its way
+	a.cut()
+	if b := n1.back(t, a); b.sid == a.sid || n1.Stats().Recoveries[refusedJoin] != 1 {
+		t.Errorf("recovered: %v (%v)", b.sid == a.sid, n1.Stats().Recoveries)
+	}
+}
