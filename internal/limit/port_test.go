@@ -2,12 +2,14 @@ package limit
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +38,11 @@ func serve(t *testing.T, p *Port, h http.HandlerFunc) (open func(text string) ne
 	return func(text string) net.Conn {
 		t.Helper()
 		c, err := net.Dial("tcp", l.Addr().String())
+		if errors.Is(err, syscall.ECONNRESET) { // refused before Dial has returned
+			c, _ = net.Pipe()
+			_ = c.Close()
+			return c
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
