@@ -253,3 +253,74 @@ func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 		t.Errorf("recovered: %v (%v)", b.sid == a.sid, n1.Stats().Recoveries)
 	}
 }
+
+// A command to a room that another one has just joined gives a client what came to its
+// rooms, although its node has come to it before it came to the other one, if it is cut
+// before and if it is not.
+func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
+	for _, cut := range []string{"before", "behind the events", "never"} {
+		t.Run("cut "+cut, func(t *testing.T) {
+			c := newSlowCluster(t)
+			n1, _ := c.node(t, "a", Options{})
+			n2, slow := c.node(t, "b", Options{})
+			group, room1, own1, room2, own2 := c.room(0, 0), c.room(1, 0), c.room(1, 1), c.room(2, 0), c.room(2, 1)
+			a := n2.client(t)
+			for _, name := range []string{group, own1, own2} {
+				a.call(`["join","` + name + `"]`)
+			}
+			slow.hold(0)
+			must(t, n1.To(group).SocketsJoin(t.Context(), room1))
+			must(t, n1.To(room1).Emit(t.Context(), "n", 1))
+			must(t, n1.To(room1).SocketsJoin(t.Context(), room2))
+			must(t, n1.To(room2).Emit(t.Context(), "n", 2))
+			must(t, n1.To(own1).Emit(t.Context(), "own", 1))
+			a.want(`["own",1]`)
+			must(t, n1.To(own2).Emit(t.Context(), "own", 2))
+			a.want(`["own",2]`)
+			if cut != "before" {
+				slow.release(0)
+				a.want(numbered(1), numbered(2))
+			}
+			if cut != "never" {
+				a.cut()
+				a = n1.back(t, a)
+			}
+			if cut == "before" {
+				a.want(numbered(1), numbered(2))
+			}
+			a.quiet()
+			if n := n1.Stats().Recoveries[refusedJoin]; n != 0 {
+				t.Error("not recovered")
+			}
+			slow.release(0)
+		})
+	}
+}
+
+// A copy of an event that the client has received comes to it no more, also if it is
+// not let into the room any more of which it had it.
+func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "a", Options{})
+	n2, slow := c.node(t, "b", Options{})
+	first, second := c.room(1, 0), c.room(3, 0)
+	n1.Use(func(ctx context.Context, s *Socket) error {
+		return s.KeepRooms(ctx, func(room string) bool { return room != first })
+	})
+	a := n2.client(t)
+	a.call(`["join","` + first + `"]`)
+	a.call(`["join","` + second + `"]`)
+	slow.hold(3)
+	must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+	a.want(numbered(1))
+	a.cut()
+	must(t, n1.To(first).Emit(t.Context(), "n", 2))
+	must(t, n1.To(second).Emit(t.Context(), "n", 3))
+	b := n1.back(t, a)
+	b.want(numbered(3))
+	b.quiet()
+	if b.sid != a.sid || n1.Socket(b.sid).InRoom(first) {
+		t.Errorf("recovered: %v; still in the room: %v", b.sid == a.sid, n1.Socket(b.sid).InRoom(first))
+	}
+	slow.release(3)
+}

@@ -27,6 +27,9 @@ type command struct {
 	prior adapter.Cursor
 	// before is the node's cursor before the command.
 	before adapter.Cursor
+	// due is the position of the command that has joined the socket to a room in which
+	// this one came late; zero for none. A copy of a command belongs to one socket then.
+	due adapter.Position
 }
 
 // newCommand returns what an event asks for, or nil if it is not a command.
@@ -50,12 +53,18 @@ func newCommand(ev *adapter.Event) *command {
 // spread reports whether the command says where it stands in several partitions.
 func (c *command) spread() bool { return !c.head.IsZero() }
 
-// begins returns the join position of the rooms that the command ev joins.
+// begins returns the join position of the rooms that the command ev joins. Its At is
+// that of the command which the client must have received to have what came to them.
 func (c *command) begins(ev *adapter.Event) adapter.Cursor {
 	if !c.spread() {
 		return ev.Cursor
 	}
-	return adapter.NewProgress(c.head).To(ev.Position)
+	at := adapter.NewProgress(c.head)
+	begin := at.To(ev.Position)
+	if c.due != (adapter.Position{}) {
+		begin = at.To(c.due)
+	}
+	return begin
 }
 
 // ends returns the leave position of the rooms that the command leaves, for a socket

@@ -93,14 +93,18 @@ func (g *gate) given(c adapter.Cursor) adapter.Cursor {
 // insertLate puts events in front of what is held that are older than what the
 // client has. Until the last of them its offset is as it was before the command that
 // they are due to; the last one has the command's own. So a client whose offset does
-// not cover the command has, if there is one such event, not received it.
-func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor) {
+// not cover the command has, if there is one such event, not received it. Commands among
+// them are due to the one at due.
+func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor, due adapter.Position) {
 	for i, d := range late {
 		c := before
 		if i == len(late)-1 {
 			c = command
 		}
 		d.late, d.cursor, d.ev.Cursor = true, c, c
+		if d.command != nil {
+			d.command.before, d.command.due = before, due
+		}
 		g.bytes += d.size()
 	}
 	g.held = append(late, g.held...)

@@ -151,7 +151,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 				s.rooms.had(p)
 			}
 			s.gate.insert(missed.events, command.cursor)
-			s.gate.insertLate(missed.late, command.before, command.cursor)
+			s.gate.insertLate(missed.late, command.before, command.cursor, command.at.At)
 		}
 		for _, name := range names {
 			s.rooms.confirm(name, at)

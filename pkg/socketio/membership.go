@@ -181,8 +181,11 @@ func (m *memberships) command(names []string) (news bool) {
 	return news
 }
 
-// keep forgets the stays in rooms that may does not allow, but for commanded ones.
-func (m *memberships) keep(may func(room string) bool) {
+// keep ends the stays in rooms that may does not allow, but for commanded ones. Where
+// there are several partitions they end where the member has come, because it may have
+// received a copy of an event of which another one is still to come. Where there is one
+// they are forgotten.
+func (m *memberships) keep(may func(room string) bool, seen adapter.Cursor) {
 	for name, stays := range m.named {
 		if may(name) {
 			continue
@@ -190,7 +193,16 @@ func (m *memberships) keep(may func(room string) bool) {
 		if st := m.current(name); st != nil && !st.commanded {
 			m.open--
 		}
-		kept := slices.DeleteFunc(stays, func(st stay) bool { return !st.commanded })
+		kept := slices.DeleteFunc(stays, func(st stay) bool { return !st.commanded && seen.Partitions() == 1 })
+		for i := range kept {
+			switch st := &kept[i]; {
+			case st.commanded:
+			case st.open:
+				st.leave, st.open, m.unsaved = seen, false, true
+			default:
+				st.leave, m.unsaved = st.leave.Min(seen), true
+			}
+		}
 		m.replace(name, kept)
 	}
 }
@@ -334,6 +346,9 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 	for name, stays := range m.named {
 		if stays[0].pending {
 			continue
+		}
+		if !slices.ContainsFunc(stays, func(st stay) bool { return st.open || st.deferred || low.IsZero() || !low.Includes(st.leave) }) {
+			continue // it has received all of it
 		}
 		first := after(stays[0].join)
 		for _, st := range stays {

@@ -79,7 +79,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err != nil {
 		return err
 	}
-	if err := s.assume(claimed); err != nil {
+	if err := s.assume(claimed, seen); err != nil {
 		return err
 	}
 	missed, end, err := s.rejoin(ctx, seen)
@@ -186,7 +186,7 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 
 // assume makes the socket what the session says, as far as the middlewares let
 // it, and places it in its rooms with its gate shut.
-func (s *Socket) assume(claimed session.Session) error {
+func (s *Socket) assume(claimed session.Session, seen adapter.Cursor) error {
 	stays, err := restore(claimed.Rooms)
 	if err != nil {
 		return fmt.Errorf("socketio: session: %w", err)
@@ -194,7 +194,7 @@ func (s *Socket) assume(claimed session.Session) error {
 	s.mu.Lock()
 	decided := s.screening
 	s.mu.Unlock()
-	stays.keep(func(room string) bool { return s.keeps(decided, room) })
+	stays.keep(func(room string) bool { return s.keeps(decided, room) }, seen)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.id, s.epoch = claimed.ID, claimed.Epoch

@@ -44,6 +44,7 @@ type replay struct {
 	waiting []adapter.Event           // that are not for the client, unless a command joins their rooms
 	taken   map[adapter.Position]bool // copies of events that the client has received as others
 	entered []string                  // rooms that this replay has joined
+	due     adapter.Position          // of the command whose rooms are made to count
 }
 
 // read reads the backlogs up to end. Afterwards the stays are those at the end, and
@@ -228,6 +229,7 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 // join executes a command that joins rooms.
 func (r *replay) join(ev *adapter.Event, before, after adapter.Cursor) error {
 	c := newCommand(ev)
+	c.due = r.due
 	at := c.begins(ev)
 	for _, name := range c.names {
 		if r.stays.enterAt(name, at) {
@@ -247,7 +249,7 @@ func (r *replay) join(ev *adapter.Event, before, after adapter.Cursor) error {
 			r.prior = r.prior.Min(c.prior)
 		}
 	}
-	return r.resume(ev.Position, before, after)
+	return r.resume(at.At, before, after)
 }
 
 // need sees to it that a room which a command has joined is heard, and read from the
@@ -282,7 +284,11 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 	if len(names) == 0 {
 		return nil
 	}
-	first, passed := len(r.missed), 0
+	defer func(outer adapter.Position) { r.due = outer }(r.due)
+	if r.due = command; command == (adapter.Position{}) {
+		r.due = after.At
+	}
+	first, passed, given := len(r.missed), 0, false
 	for i := 0; i < len(r.waiting); i++ {
 		ev := r.waiting[i]
 		if !r.stays.takes(&ev, r.socket.id) {
@@ -296,8 +302,9 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		if i--; ev.Kind != kindEmit {
 			i = -1 // it may change for whom the others are
 		}
-		if ev.Kind == kindEmit && r.seen.Covers(ev.Position) {
+		if r.seen.Covers(ev.Position) {
 			passed++
+			given = given || ev.Kind == kindEmit
 		}
 		if err := r.take(ev, before, before); err != nil {
 			return err
@@ -308,10 +315,10 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		return nil
 	}
 	late[len(late)-1].Cursor = after
-	// One event that the offset covers would have had the command's offset. Of several, the
-	// client may have received the first ones.
+	// If the offset covers one of them it would, had it been received, be the command's.
+	// If it covers several, the client may have received the first ones.
 	restored := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(r.entered, name) })
-	if passed > 1 && restored && !r.seen.IsZero() {
+	if passed > 1 && given && restored && !r.seen.IsZero() {
 		return &refusal{refusedJoin, errors.New("the connection ended while the client was given what a command that joined rooms gave it")}
 	}
 	return nil
