@@ -58,14 +58,23 @@ func (c *socketContext) Value(key any) any {
 }
 
 // notePublished notes an event to a target for the socket whose handler has published it, which
-// is the one of the context, and for the one that the broadcast began with.
-func notePublished(ctx context.Context, by *Socket, target rooms.Target, r adapter.Receipt) {
+// is the one of the context, and for the one that the broadcast began with. The one of the
+// context may be another server's.
+func (n *Namespace) notePublished(ctx context.Context, by *Socket, target rooms.Target, r adapter.Receipt) {
 	if by != nil {
 		by.published(target, r)
 	}
-	if s, _ := ctx.Value(socketKey{}).(*Socket); s != nil && s != by {
+	s, _ := ctx.Value(socketKey{}).(*Socket)
+	if s != nil && s != by && (s.ns.srv == n.srv || s.ns.srv.feed.brings(r)) {
 		s.published(target, r)
 	}
+}
+
+// brings reports whether a published event comes by this feed, as far as is known.
+func (f *feed) brings(r adapter.Receipt) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cursor.SameHistory(r.Cursor)
 }
 
 // published notes the position of an event that the socket will receive, as far as

@@ -448,3 +448,22 @@ func TestAckAfterLeavingAnExceptedRoom(t *testing.T) {
 		})
 	}
 }
+
+// An event that a handler publishes by another server of the process, which has its own
+// order, does not hold the ack.
+func TestAckDoesNotWaitForAnotherServersEvent(t *testing.T) {
+	a, b := start(t, Options{}), start(t, Options{})
+	a.On("tell", func(ctx context.Context, e *Event) error {
+		if err := b.Emit(ctx, "told"); err != nil {
+			return err
+		}
+		return e.Ack()
+	})
+	w, other := a.client(t), b.client(t)
+	ack := w.ask(`["tell"]`)
+	other.want(`["told"]`)
+	w.wantAck(ack)
+	if late := a.Stats().AcksLate; late != 0 {
+		t.Errorf("%d acks were late", late)
+	}
+}

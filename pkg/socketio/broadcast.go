@@ -184,7 +184,7 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 		return "", fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)
-	notePublished(ctx, by, ev.Target, r)
+	n.notePublished(ctx, by, ev.Target, r)
 	return n.srv.offsets.format(r.Cursor), nil
 }
 

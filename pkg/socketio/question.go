@@ -180,7 +180,7 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, timeo
 			members, _ := srv.adapter.Nodes(ctx) // without it less is known of who is missing
 			r, err := srv.adapter.Publish(ctx, ev)
 			if err == nil {
-				notePublished(ctx, by, ev.Target, r)
+				n.notePublished(ctx, by, ev.Target, r)
 			}
 			return audience{members: members, receivers: r.Receivers}, err
 		})
@@ -190,7 +190,7 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, timeo
 	return srv.ask(ctx, ev, asking{To: to}, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
 		of, r, err := srv.askAll(ctx, ev)
 		if err == nil {
-			notePublished(ctx, by, target, r)
+			n.notePublished(ctx, by, target, r)
 		}
 		return of, err
 	})
