@@ -45,6 +45,7 @@ type backlog struct {
 	events []*adapter.Event
 	listed []*adapter.Event // those whose lists are still to be read
 	broken []broken         // what could not be decoded, in order
+	failed error            // the key holds no stream
 }
 
 // broken is the place of an event that can't be decoded.
@@ -172,10 +173,21 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, goredis.Nil) { // the epoch
+		if err != nil && !isReply(err) {
 			return err
 		}
-		return isPrimary(role)
+		for _, cmd := range reads {
+			if err := cmd.Err(); err != nil && !isWrongType(err) { // that fails alone
+				return err
+			}
+		}
+		if err := isPrimary(role); err != nil {
+			return err
+		}
+		if err := epoch.Err(); err != nil && !errors.Is(err, goredis.Nil) {
+			return atKey(p.names.epoch(), err)
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -187,6 +199,10 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 	parsed := make(map[string][]*backlog, 1) // by epoch
 	for key, w := range from {
 		b := p.parseBacklog(w.name, reads[key].Val(), w.after)
+		if err := reads[key].Err(); err != nil {
+			p.stats.malformed.Add(1)
+			b.failed = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(key, err))
+		}
 		found.rooms[key], parsed[w.epoch] = b, append(parsed[w.epoch], b)
 	}
 	for epoch, all := range parsed {
@@ -243,6 +259,9 @@ func (p *partition) readLists(ctx context.Context, epoch string, all []*backlog)
 			}
 			return nil
 		})
+		if isWrongType(err) { // each event says so
+			return nil
+		}
 		return err
 	})
 	if err != nil {
@@ -253,6 +272,8 @@ func (p *partition) readLists(ctx context.Context, epoch string, all []*backlog)
 	for at, cmd := range asked {
 		found[at] = new(adapter.Event)
 		switch read := cmd.Val(); {
+		case cmd.Err() != nil:
+			failed[at] = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(p.names.in(epoch)+listsName, cmd.Err()))
 		case len(read) == 0:
 			failed[at] = fmt.Errorf("%w: the lists of the event at %s", adapter.ErrTrimmed, formatPosition(at))
 		default:
@@ -284,6 +305,8 @@ func (b *backlog) missedBy(after, upTo adapter.Position, limit int) (events []*a
 	})
 	events = b.events[first:]
 	switch {
+	case b.failed != nil:
+		return nil, true, b.failed
 	case !b.whole && b.after != after:
 		return nil, false, nil
 	case !b.whole:

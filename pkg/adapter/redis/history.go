@@ -41,12 +41,12 @@ func (p *partition) search(ctx context.Context) (epoch string, newest entry, err
 			before = p.history()
 			epoch, err = c.Get(ctx, p.names.epoch()).Result()
 			if err != nil && !errors.Is(err, goredis.Nil) {
-				return err
+				return atKey(p.names.epoch(), err)
 			}
 			if epoch != "" && !p.hasLeft(epoch) {
 				entries, err := c.XRevRangeN(ctx, p.names.clock(epoch), "+", "-", 1).Result()
 				if err != nil {
-					return err
+					return atKey(p.names.clock(epoch), err)
 				}
 				if len(entries) > 0 {
 					newest, err = parseEntry(entries[0])

@@ -68,6 +68,7 @@ type partition struct {
 	downSince time.Time // of the first failure since the last success; zero if all is well
 	downCause error
 	denied    error         // why it took none of the last call; nil if it did
+	unusable  error         // which of the keys that all rooms need can't be read; nil if all can
 	probeSent time.Time     // when the last probe was
 	probeDue  time.Time     // when one must have come back; zero if none is waited for
 	probed    time.Time     // when the last one came back

@@ -178,7 +178,7 @@ func (a *Adapter) agree(ctx context.Context) error {
 			return err
 		}
 		agreed, err = c.Get(ctx, p.names.partitions()).Int()
-		return err
+		return atKey(p.names.partitions(), err)
 	})
 	if err == nil && agreed != len(a.partitions) {
 		err = fmt.Errorf("%w: %d, not %d (stop all nodes and delete the key %s to change it)", ErrPartitions, agreed, len(a.partitions), p.names.partitions())

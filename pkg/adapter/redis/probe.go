@@ -135,6 +135,8 @@ func (p *partition) ready() error {
 		return errors.New("no history has been found in Redis yet")
 	case !p.downSince.IsZero() && time.Since(p.downSince) > p.probing:
 		return fmt.Errorf("no answer from Redis for %v: %w", time.Since(p.downSince).Round(time.Millisecond), p.downCause)
+	case p.unusable != nil:
+		return p.unusable
 	case p.denied != nil:
 		return fmt.Errorf("events are refused by Redis: %w", p.denied)
 	case p.gen == nil:

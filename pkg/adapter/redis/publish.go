@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -120,6 +121,7 @@ func (p *partition) attempts(c *call) error {
 			pause(ctx, relinkPause)
 		case isReply(err) && refused(err) && !c.doubtful:
 			c.refused()
+			err = atKey(p.names.clock(c.epoch), err)
 			p.answered(err)
 			return fmt.Errorf("event refused by Redis: %w", err)
 		case isReply(err): // a part of it may have been done, now or before
@@ -172,11 +174,12 @@ func elsewhere(err error) bool {
 }
 
 // refused reports whether a reply says that a script was ended before it changed
-// anything: of what else may go wrong in a script, some may have been done.
+// anything: of what else may go wrong in a script, some may have been done. The key of
+// the wrong type is the clock, which is written first, because those of rooms fail alone.
 // The right to run a script at all is checked first; one to do what it does is
 // not, and that error begins with other words.
 func refused(err error) bool {
-	return says(err, "OOM", "NOREPLICAS", "MISCONF") || strings.HasPrefix(err.Error(), "NOPERM")
+	return says(err, "OOM", "NOREPLICAS", "MISCONF", "WRONGTYPE") || strings.HasPrefix(err.Error(), "NOPERM")
 }
 
 // says reports whether a reply begins with one of some words. Before Redis 7 that
@@ -307,19 +310,30 @@ func (p *partition) answer(c *call, reply []any) error {
 	}
 	e := entry{ms: ms, seq: seq, call: c.id}
 	p.observe(c.epoch, e)
-	receivers := make([]int, len(c.events))
-	for i := range receivers {
+	p.settled(c, e, func(i int) (receivers int, failure string) {
 		n, _ := reply[1+i].(int64)
-		receivers[i] = int(n)
-	}
-	p.settled(c, e, receivers)
+		failure, _ = reply[1+i].(string)
+		return int(n), failure
+	})
 	return nil
 }
 
-// settled answers the senders of events.
-func (p *partition) settled(c *call, e entry, receivers []int) {
+// settled answers the senders of events. result returns how many subscribers the event
+// with an index reached, or which key could not be written and why.
+func (p *partition) settled(c *call, e entry, result func(int) (receivers int, failure string)) {
 	for i, it := range c.events {
-		it.done <- outcome{place: place{c.epoch, p.position(e, i)}, receivers: receivers[i]}
+		receivers, failure := result(i)
+		if failure == "" {
+			it.done <- outcome{place: place{c.epoch, p.position(e, i)}, receivers: receivers}
+			continue
+		}
+		p.stats.notStored.Add(1)
+		p.log.Warn("event not stored; other events are not affected", zap.String("cause", failure))
+		err := adapter.ErrUnavailable // other rooms may have it
+		if len(it.rooms) == 1 {
+			err = adapter.ErrNotPublished
+		}
+		it.done <- outcome{err: fmt.Errorf("%w: %s", err, failure)}
 	}
 	c.events = nil
 }
@@ -341,7 +355,16 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 			}
 			if after.call == c.id {
 				p.observe(c.epoch, after)
-				p.settled(c, after, make([]int, len(c.events)))
+				failed, err := p.failures(ctx, l, c, after)
+				if err != nil {
+					return err
+				}
+				p.settled(c, after, func(i int) (receivers int, failure string) {
+					if slices.Contains(failed, strconv.Itoa(i)) {
+						failure = "a key could not be written"
+					}
+					return 0, failure
+				})
 				break
 			}
 		}
@@ -351,6 +374,17 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 	}
 	c.doubtful = false
 	return nil
+}
+
+// failures returns the indexes of the events of a call that could not be stored: where
+// there are any, the clock's next entry after that of the call has them.
+func (p *partition) failures(ctx context.Context, l *link, c *call, e entry) ([]string, error) {
+	next, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+e.id(), "+", 1).Result()
+	if err != nil || len(next) == 0 || next[0].Values["c"] != c.id {
+		return nil, err
+	}
+	list, _ := next[0].Values["f"].(string)
+	return strings.Split(list, ","), nil
 }
 
 func parseEntry(m goredis.XMessage) (entry, error) {

@@ -2,34 +2,56 @@
 -- KEYS: the clock, the lists, then each event's rooms; a room's backlog and its channel have one name.
 -- ARGV: the call's id, the oldest time to keep in the clock, length and life of a backlog, the oldest time to keep in the
 --       lists, then for each event: payload, whether it is stored, how many rooms, its lists or ''.
--- Returns the call's entry in the clock, then how many subscribers each event reached.
+-- Returns the call's entry in the clock, then for each event how many subscribers it reached, or the key that could not be
+-- written and why. A room whose backlog can't be written does not get the event, and nothing else fails; an event whose lists
+-- can't be written is not published. A second entry in the clock says which events had such keys.
 local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', 'MINID', '~', ARGV[2], '*', 'c', ARGV[1])
 if not id then
 	return redis.error_reply('NOCLOCK the history was lost')
 end
 local dash = string.find(id, '-', 1, true)
 local ms, first = string.sub(id, 1, dash), tonumber(string.sub(id, dash + 1)) * 1024
-local reply, key = {id}, 3
+local reply, key, failed = {id}, 3, nil
 for arg = 6, #ARGV, 4 do
 	local position = ms .. string.format('%.0f', first + #reply - 1)
 	local stored, rooms, lists = ARGV[arg + 1] == '1', tonumber(ARGV[arg + 2]), ARGV[arg + 3]
+	local bad
 	if lists ~= '' then
 		if stored then
-			redis.call('XADD', KEYS[2], 'MINID', '~', ARGV[5], position, 'e', lists)
-			redis.call('PEXPIRE', KEYS[2], ARGV[4])
+			local added = redis.pcall('XADD', KEYS[2], 'MINID', '~', ARGV[5], position, 'e', lists)
+			if type(added) == 'table' then
+				bad, key, rooms = KEYS[2] .. ': ' .. added.err, key + rooms, 0
+			else
+				redis.call('PEXPIRE', KEYS[2], ARGV[4])
+			end
 		end
-		redis.call('PUBLISH', KEYS[2], position .. ' ' .. lists)
+		if not bad then
+			redis.call('PUBLISH', KEYS[2], position .. ' ' .. lists)
+		end
 	end
 	local last, receivers = position .. ' ' .. ARGV[arg], 0
 	local more = rooms > 1 and position .. '~' .. ARGV[arg]
 	for left = rooms - 1, 0, -1 do
+		local added
 		if stored then
-			redis.call('XADD', KEYS[key], 'MAXLEN', '~', ARGV[3], position, 'e', ARGV[arg])
-			redis.call('PEXPIRE', KEYS[key], ARGV[4])
+			added = redis.pcall('XADD', KEYS[key], 'MAXLEN', '~', ARGV[3], position, 'e', ARGV[arg])
 		end
-		receivers = receivers + redis.call('PUBLISH', KEYS[key], left > 0 and more or last)
+		if type(added) == 'table' then
+			bad = KEYS[key] .. ': ' .. added.err
+		else
+			if stored then
+				redis.call('PEXPIRE', KEYS[key], ARGV[4])
+			end
+			receivers = receivers + redis.call('PUBLISH', KEYS[key], left > 0 and more or last)
+		end
 		key = key + 1
 	end
-	reply[#reply + 1] = receivers
+	if bad then
+		failed = (failed and failed .. ',' or '') .. (#reply - 1)
+	end
+	reply[#reply + 1] = bad or receivers
+end
+if failed then
+	redis.call('XADD', KEYS[1], '*', 'c', ARGV[1], 'f', failed)
 end
 return reply

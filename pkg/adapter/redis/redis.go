@@ -172,6 +172,7 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 		p.running.Go(p.runPublisher)
 		p.running.Go(p.runSubscriber)
 		p.running.Go(p.runProbes)
+		p.running.Go(p.runKeyChecks)
 	}
 	a.partitions[0].running.Go(func() { a.registry.run(a.ctx) })
 	return a.each(func(_ int, p *partition) error { return p.awaitLive(ctx) })
@@ -190,14 +191,16 @@ func (a *Adapter) each(f func(i int, p *partition) error) error {
 }
 
 // Ready returns nil if this node's feed works: Redis answers, its probes come
-// back, and nothing is being caught up with. Otherwise it says what is wrong.
+// back, nothing is being caught up with, the keys that all rooms need can be read, and
+// the lease on the node id is prolonged. Otherwise it says what is wrong; where it is a
+// key that another program has overwritten, it names that key.
 func (a *Adapter) Ready() error {
 	for _, p := range a.partitions {
 		if err := p.ready(); err != nil {
 			return err
 		}
 	}
-	return nil
+	return a.registry.ready()
 }
 
 // Done is closed when the adapter is: by Close, or by itself, and then Err says why.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,8 +55,9 @@ type registry struct {
 
 	mu    sync.Mutex
 	nodes map[adapter.NodeID]about
-	read  time.Time
-	next  *lookup // is done with the next beat that begins; nil if nobody waits
+	read  time.Time // when the last beat that succeeded ended
+	err   error     // of the last beat
+	next  *lookup   // is done with the next beat that begins; nil if nobody waits
 }
 
 // A lookup is the outcome of a beat, for callers that wait for it.
@@ -91,6 +93,7 @@ func (r *registry) beat(ctx context.Context) error {
 		reply, err = leaseScript.Run(ctx, c, r.keys(), string(r.id), r.secret, leaseLife.Milliseconds(), said).StringSlice()
 		return err
 	})
+	err = atKey(strings.Join(r.keys(), " or "), err)
 	if err != nil {
 		return fmt.Errorf("adapter/redis: lease on the node id: %w", err)
 	}
@@ -178,6 +181,9 @@ func (r *registry) run(ctx context.Context) {
 		r.next = nil
 		r.mu.Unlock()
 		err := r.beat(ctx)
+		r.mu.Lock()
+		r.err = err
+		r.mu.Unlock()
 		if next != nil {
 			next.err = err
 			close(next.done)
@@ -192,6 +198,16 @@ func (r *registry) run(ctx context.Context) {
 		}
 		pause(ctx, lookupPause)
 	}
+}
+
+// ready returns why other nodes may not know this one, or nil.
+func (r *registry) ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil && (isReply(r.err) || time.Since(r.read) > leaseLife) {
+		return r.err
+	}
+	return nil
 }
 
 // refresh returns after a beat that began after the call, with its error. Concurrent

@@ -151,6 +151,9 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 		reply, err = pageScript.Run(ctx, c, []string{p.names.in(epoch) + name}, end, max(page.Events, 0), max(page.Bytes, 0)).StringSlice()
 		return err
 	})
+	if isWrongType(err) {
+		err = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(p.names.room(epoch, name), err))
+	}
 	if err != nil {
 		return nil, false, err
 	}

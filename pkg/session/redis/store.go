@@ -41,6 +41,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -148,6 +149,9 @@ func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, ch
 		if errors.Is(err, redis.Nil) {
 			return session.Session{}, "", session.ErrNotFound
 		}
+		if isOverwritten(err) {
+			return session.Session{}, "", located("claim", fmt.Errorf("%w: %w", session.ErrUndecodable, err))
+		}
 		if err != nil { // then the command may still be under way
 			return session.Session{}, "", located("claim", err)
 		}
@@ -193,11 +197,13 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 		for _, ref := range chunk {
 			items = append(items, refresh.give(ctx, s.key(ref.PID), asked, ttl, fmt.Sprintf("%016x", ref.Fence)))
 		}
-		if err := s.do(ctx, 0, items...); err != nil {
+		if err := s.do(ctx, 0, items...); err != nil && !isOverwritten(err) {
 			return gone, located("refresh", err)
 		}
 		for i, ref := range chunk {
 			switch verdict, _, err := items[i].answer(); {
+			case isOverwritten(err):
+				gone = append(gone, ref)
 			case err != nil:
 				return gone, located("refresh", err)
 			case verdict == late:
@@ -215,7 +221,9 @@ var errLate = errors.New("carried out after the life that was asked for")
 
 // write runs a script and returns its verdict.
 func (s *Store) write(ctx context.Context, size int, it item) error {
-	if err := s.do(ctx, size, it); err != nil {
+	if err := s.do(ctx, size, it); isOverwritten(err) {
+		return session.ErrNotFound
+	} else if err != nil {
 		return err
 	}
 	switch verdict, _, err := it.answer(); {
@@ -230,6 +238,14 @@ func (s *Store) write(ctx context.Context, size int, it item) error {
 	default:
 		return nil
 	}
+}
+
+// isOverwritten reports whether a reply says that the value of a session's key is not
+// a string: another program has overwritten it, so the session is gone. Before Redis 7
+// the reply of a script has the word in its middle.
+func isOverwritten(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && strings.Contains(reply.Error(), "WRONGTYPE")
 }
 
 // located says where an error was met, unless callers decide by it.

@@ -81,3 +81,20 @@ func TestWhatIsNotOurs(t *testing.T) {
 		}
 	}
 }
+
+// TestKeyOfTheWrongType: a key that another program has overwritten fails by itself, and
+// is not taken for free.
+func TestKeyOfTheWrongType(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{})
+	bad, good := idempotency.NewClaim("bad", "call"), idempotency.NewClaim("good", "call")
+	if err := server.Client().SAdd(t.Context(), s.key(bad)[0], "x").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Claim(t.Context(), bad); err == nil {
+		t.Errorf("Claim: %+v, want an error", r)
+	}
+	if r, err := s.Claim(t.Context(), good); r != nil || err != nil {
+		t.Errorf("Claim of another key: %+v, %v", r, err)
+	}
+}

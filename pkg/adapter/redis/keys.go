@@ -1,0 +1,82 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+)
+
+// Another program may have overwritten a key with a value of another type. A key of one
+// room fails alone. One that all rooms need makes the node unready, because clients
+// could connect and not join, and the error names it.
+
+// isWrongType reports whether a reply says that a key has a value of another type.
+func isWrongType(err error) bool {
+	var reply goredis.Error
+	return errors.As(err, &reply) && says(reply, "WRONGTYPE")
+}
+
+// atKey adds the name of a key to a reply that says that it has a value of another type.
+func atKey(key string, err error) error {
+	if isWrongType(err) {
+		return fmt.Errorf("Redis key %s: %w", key, err)
+	}
+	return err
+}
+
+// runKeyChecks reads the keys that all rooms need, again and again.
+func (p *partition) runKeyChecks() {
+	tick := time.NewTicker(p.probing)
+	defer tick.Stop()
+	for {
+		if l := p.link.Load(); l != nil { // otherwise the node is not ready anyway
+			p.checkKeys(p.ctx, l.reader)
+		}
+		select {
+		case <-tick.C:
+		case <-p.ctx.Done():
+			return
+		}
+	}
+}
+
+// checkKeys reads the keys, and keeps for ready which of them can't be read.
+func (p *partition) checkKeys(ctx context.Context, c goredis.Cmdable) {
+	ctx, cancel := p.bounded(ctx)
+	defer cancel()
+	epoch := p.history()
+	cmds := make(map[string]goredis.Cmder)
+	_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
+		// Each reads nothing, or little.
+		cmds[p.names.epoch()] = pipe.Get(ctx, p.names.epoch())
+		if epoch != "" {
+			clock, lists := p.names.clock(epoch), p.names.in(epoch)+listsName
+			cmds[clock] = pipe.XRevRangeN(ctx, clock, "+", "-", 1)
+			cmds[lists] = pipe.XRangeN(ctx, lists, "0-1", "0-1", 1)
+		}
+		if p.number == 0 {
+			cmds[p.names.leases()] = pipe.ZRangeByScore(ctx, p.names.leases(), &goredis.ZRangeBy{Min: "0", Max: "0"})
+			cmds[p.names.about()] = pipe.HGet(ctx, p.names.about(), string(p.node))
+		}
+		return nil
+	})
+	if err != nil && !isReply(err) { // the probes find that out
+		return
+	}
+	var unusable error
+	for key, cmd := range cmds {
+		if err := cmd.Err(); isWrongType(err) {
+			unusable = errors.Join(unusable, atKey(key, err))
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.unusable
+	if p.unusable = unusable; unusable != nil && before == nil {
+		p.log.Warn("a key that all rooms need has been overwritten; node not ready", zap.Error(unusable))
+	}
+}
