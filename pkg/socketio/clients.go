@@ -100,15 +100,24 @@ func IsJavaScriptClient(h *engineio.Handshake) bool {
 	case agent == "node" || agent == "undici": // fetch and WebSocket that are built into Node.js
 		return true
 	case transport == engineio.Polling:
-		// On iOS, React Native uses CFNetwork. Java's client uses okhttp too, but
-		// sends its timestamp first.
+		// On iOS, React Native uses CFNetwork.
 		native = native || strings.Contains(agent, " CFNetwork/")
-		return agent == "node-XMLHttpRequest" || native && more != ""
+		return agent == "node-XMLHttpRequest" || native && isTimestamp(more)
 	case transport == engineio.WebSocket && (agent == "" || native):
-		// Node.js offers exactly this extension. React Native sends an Origin, which
-		// the clients of Java, .NET, Rust and Go do not.
-		return agent == "" && h.Header.Get("Sec-Websocket-Extensions") == "permessage-deflate; client_max_window_bits" ||
+		// Node.js offers this extension, whatever the user's options for it. React Native
+		// sends an Origin, which the clients of Java, .NET, Rust and Go do not.
+		offer := h.Header.Get("Sec-Websocket-Extensions")
+		return agent == "" && strings.HasPrefix(offer, "permessage-deflate; ") && strings.Contains(offer, "client_max_window_bits") ||
 			h.Header.Get("Origin") != ""
 	}
 	return false
+}
+
+// isTimestamp reports whether what follows the transport in a query is what the
+// JavaScript client appends since 4.8: t with eight digits and lower-case letters. Java's
+// client uses okhttp too, appends a shorter one with capitals, and puts the user's
+// parameters anywhere.
+func isTimestamp(query string) bool {
+	t, ok := strings.CutPrefix(strings.TrimSuffix(query, "&b64=1"), "t=")
+	return ok && len(t) == 8 && strings.Trim(t, "0123456789abcdefghijklmnopqrstuvwxyz") == ""
 }
