@@ -70,12 +70,25 @@ func (l *limits) ports() map[string]metrics.Port {
 	return map[string]metrics.Port{"public": metrics.Port(l.public.Stats()), "internal": metrics.Port(l.internal.Stats())}
 }
 
+// part returns a part of GOMEMLIMIT, or what stands for it if that is not set.
+func part(of int64, otherwise int) int {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // asks, and changes nothing
+		return int(limit / of)
+	}
+	return otherwise
+}
+
+// attachmentBudget returns how many bytes of packets may wait for attachments on this node.
+func (c *config) attachmentBudget() int {
+	if c.AttachmentBudget > 0 {
+		return int(c.AttachmentBudget)
+	}
+	return max(part(16, 64<<20), 2*int(c.MaxPayload))
+}
+
 // queueBudget returns how many bytes may be queued on this node.
 func (c *config) queueBudget() int {
-	budget := 512 << 20
-	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // asks, and changes nothing
-		budget = int(limit / 4)
-	}
+	budget := part(4, 512<<20)
 	if c.QueueBudget > 0 {
 		budget = int(c.QueueBudget)
 	}

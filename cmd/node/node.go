@@ -260,6 +260,8 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		MailboxEvents:           c.MailboxEvents,
 		MailboxBytes:            int(c.MailboxBytes),
 		NamespacesPerConnection: c.NamespacesPerConnection,
+		UnconnectedSessions:     c.UnconnectedSessions,
+		AttachmentBudget:        c.attachmentBudget(),
 		Client:                  files,
 		Logger:                  n.log,
 	}, bundled, nil

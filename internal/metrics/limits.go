@@ -41,6 +41,7 @@ func (l Limits) Collect(ch chan<- prometheus.Metric) {
 	refused["queue_budget"] = s.Engine.BudgetCuts
 	refused["rooms_per_socket"] = s.TooManyRooms
 	refused["namespaces_per_connection"] = s.TooManyNamespaces
+	maps.Copy(refused, s.Limited)
 	for limit, n := range refused {
 		ch <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(n), limit)
 	}

@@ -11,6 +11,8 @@ import (
 const (
 	// MaxAttachments is how many attachments the stock client accepts.
 	MaxAttachments = 10
+	// maxKeptName is the longest name of a namespace that a Decoder keeps.
+	maxKeptName = 200
 	// MaxDepth is how deep arrays and objects may be nested.
 	MaxDepth = 512
 )
@@ -20,13 +22,15 @@ const (
 // for concurrent use.
 //
 // A packet that waits for attachments is held, so a peer can make the decoder
-// keep MaxAttachments+1 messages of the largest size that the transport takes.
+// keep MaxAttachments+1 messages of the largest size that the transport takes:
+// see [Decoder.Pending].
 //
 // Every error is an *[Error], and after one the connection should be closed:
 // what follows may belong to the packet that was refused.
 type Decoder struct {
 	pending   *Packet // waits for attachments; nil if none are due
 	due       int     // how many
+	held      int     // bytes that pending has
 	namespace string  // the last one seen besides "/", to make it a string once
 }
 
@@ -36,7 +40,7 @@ type Decoder struct {
 //
 // What it accepts is well-formed: Data is valid JSON of the kind that the type
 // asks for, an Event's name is a number or a string that is not reserved, each
-// placeholder has its attachment. An Event without Data is accepted too; it has
+// placeholder has an attachment of its own. An Event without Data is accepted too; it has
 // neither name nor arguments.
 func (d *Decoder) Text(b []byte) (*Packet, error) {
 	if d.pending != nil {
@@ -49,7 +53,7 @@ func (d *Decoder) Text(b []byte) (*Packet, error) {
 		return nil, &Error{reason}
 	}
 	if due > 0 {
-		d.pending, d.due = p, due
+		d.pending, d.due, d.held = p, due, len(b)
 		return nil, nil
 	}
 	return p, nil
@@ -63,11 +67,21 @@ func (d *Decoder) Binary(b []byte) (*Packet, error) {
 		return nil, &Error{UnexpectedBinary}
 	}
 	p.Attachments = append(p.Attachments, b)
+	d.held += len(b)
 	if len(p.Attachments) < d.due {
 		return nil, nil
 	}
 	d.pending = nil
 	return p, nil
+}
+
+// Pending returns how many bytes of a packet that waits for attachments are held; 0 if
+// none waits.
+func (d *Decoder) Pending() int {
+	if d.pending == nil {
+		return 0
+	}
+	return d.held
 }
 
 // text decodes b into p and returns how many attachments are due.
@@ -99,7 +113,7 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
 		return 0, reason
 	case strings.IndexByte(row.starts, data[0]) < 0:
 		return 0, UnexpectedPayload
-	case exceed(found, due):
+	case exceed(found, due), share(found): // in ten places, an attachment would be sent on ten times
 		return 0, BadPlaceholder
 	}
 	if p.Type == Event {
@@ -132,6 +146,10 @@ func cutAttachments(b []byte) (n int, rest []byte) {
 func (d *Decoder) cutNamespace(p *Packet, b []byte) (rest []byte) {
 	name, rest, _ := bytes.Cut(b, []byte{','})
 	if string(name) == "/" {
+		return rest
+	}
+	if len(name) > maxKeptName {
+		p.Namespace = string(name)
 		return rest
 	}
 	if string(name) != d.namespace {

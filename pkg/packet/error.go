@@ -7,7 +7,7 @@ type Reason string
 const (
 	UnknownType       Reason = "unknown packet type"
 	BadAttachments    Reason = "illegal number of attachments"
-	BadPlaceholder    Reason = "placeholder without attachment" // also what only looks like a placeholder, beside real ones
+	BadPlaceholder    Reason = "placeholder without an attachment of its own" // also what only looks like a placeholder, beside real ones
 	UnexpectedText    Reason = "text where attachments are due"
 	UnexpectedBinary  Reason = "binary message without announcement"
 	InvalidJSON       Reason = "invalid JSON"

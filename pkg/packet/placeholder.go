@@ -39,6 +39,22 @@ func exceed(found []placeholder, n int) bool {
 	return false
 }
 
+// share reports whether two placeholders have the same attachment. Each has one of at
+// most MaxAttachments, so that more of them share some.
+func share(found []placeholder) bool {
+	if len(found) > MaxAttachments {
+		return true
+	}
+	for i, ph := range found {
+		for _, other := range found[:i] {
+			if other.num == ph.num {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // attachmentIndex returns the index that a JSON value is, or -1.
 func attachmentIndex(value []byte) int {
 	f, err := strconv.ParseFloat(string(value), 64)

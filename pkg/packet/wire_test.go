@@ -148,6 +148,8 @@ var refused = []struct {
 	{`51-["a",{"_placeholder":true}]`, BadPlaceholder},
 	{`51-["a",[{"b":{"num":7,"\u005fplaceholder":true}}]]`, BadPlaceholder},
 	{`51-["a",{"_placeholder":true,"num":0,"num":1}]`, BadPlaceholder},
+	{`51-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]`, BadPlaceholder},
+	{`52-["a",{"_placeholder":true,"num":0},[{"_placeholder":true,"num":1},{"_placeholder":true,"num":0}]]`, BadPlaceholder},
 	{`51-[{"_placeholder":true,"num":0}]`, UnexpectedPayload},
 }
 
@@ -249,4 +251,39 @@ func same(p, q *Packet) bool {
 		}
 	}
 	return p.Type == q.Type && p.Namespace == q.Namespace && p.ID == q.ID && bytes.Equal(p.Data, q.Data)
+}
+
+// TestDecoderKeepsNoLongName: of the packets that have been taken nothing large is kept.
+func TestDecoderKeepsNoLongName(t *testing.T) {
+	var d Decoder
+	name := "/" + strings.Repeat("n", 1<<20)
+	if p, err := d.Text([]byte("0" + name)); err != nil || p.Namespace != name {
+		t.Fatal(err)
+	}
+	if p, err := d.Text([]byte("0/short")); err != nil || p.Namespace != "/short" || d.namespace != "/short" {
+		t.Fatal(err)
+	}
+	if p, err := d.Text([]byte("0" + name)); err != nil || p.Namespace != name || len(d.namespace) > maxKeptName {
+		t.Errorf("%v, a name of %d bytes is kept", err, len(d.namespace))
+	}
+}
+
+// TestDecoderPending: what waits for attachments is counted until they have come.
+func TestDecoderPending(t *testing.T) {
+	var d Decoder
+	text := []byte(`52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
+	for _, step := range []struct {
+		message []byte
+		binary  bool
+		want    int
+	}{{text, false, len(text)}, {make([]byte, 1000), true, len(text) + 1000}, {make([]byte, 10), true, 0}, {text, false, len(text)}, {text, false, 0}} {
+		if step.binary {
+			_, _ = d.Binary(step.message)
+		} else {
+			_, _ = d.Text(step.message)
+		}
+		if got := d.Pending(); got != step.want {
+			t.Errorf("%d are pending, want %d", got, step.want)
+		}
+	}
 }

@@ -1,6 +1,8 @@
 package socketio
 
 import (
+	"bytes"
+	"container/list"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +32,13 @@ type client struct {
 
 	parked  atomic.Pointer[mailbox] // the full one that the reader waits for; nil if it reads
 	leaving atomic.Bool             // what arrives is not taken in any more
+
+	// Of the packet that waits for attachments; they belong to the reader.
+	holds bool        // it is counted
+	late  *time.Timer // closes the connection if the next does not come; nil before the first
+
+	unconnected *list.Element // in Server.unconnected, whose mutex guards it; nil if it is not there
+	settled     bool          // it does not get there any more; guarded likewise
 }
 
 // serve reads a connection until it ends. It is called by the engine, on a
@@ -38,6 +47,8 @@ func (s *Server) serve(conn *engineio.Conn) {
 	c := &client{srv: s, conn: conn}
 	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
 	defer c.stopTimers()
+	c.waitForConnect()
+	defer c.release()
 	s.mu.Lock()
 	s.clients[conn.ID()] = c
 	s.mu.Unlock()
@@ -78,9 +89,13 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 			return c.refuseMsgpack(namespace)
 		}
 	}
-	if p == nil || err != nil {
+	if err != nil {
 		return err
 	}
+	if p == nil {
+		return c.hold(dec.Pending())
+	}
+	c.release()
 	s := c.socket(p.Namespace)
 	if (p.Type == packet.Connect || p.Type == packet.Event) && c.leaving.Load() {
 		return nil // the client will send it again
@@ -123,9 +138,17 @@ func (c *client) refuseMsgpack(namespace string) error {
 
 // connect begins to connect a socket. Its events may come at once; they wait.
 func (c *client) connect(p *packet.Packet) {
-	auth := p.Data
-	if auth == nil {
-		auth = []byte("{}")
+	if len(p.Data) > maxConnectPayload {
+		c.limited(limitConnectPayload, maxConnectPayload, "bytes")
+		newSocket(c, p.Namespace, nil).refuse(&ConnectError{
+			Message: fmt.Sprintf("CONNECT payload too large: at most %d bytes", maxConnectPayload),
+			Data:    map[string]string{"code": "too_large"},
+		})
+		return
+	}
+	auth := []byte("{}")
+	if p.Data != nil {
+		auth = bytes.Clone(p.Data) // the message that it is in may be far larger
 	}
 	s := newSocket(c, p.Namespace, auth)
 	s.recovers = c.srv.recovers(p.Namespace, auth, c.conn.Handshake())
@@ -143,12 +166,16 @@ func (c *client) connect(p *packet.Packet) {
 // attach puts a socket on the connection, unless it would be one too many.
 func (c *client) attach(s *Socket) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.sockets) >= c.srv.opts.NamespacesPerConnection {
-		return false
+	full := len(c.sockets) >= c.srv.opts.NamespacesPerConnection
+	if !full {
+		c.sockets = append(c.sockets, s)
 	}
-	c.sockets = append(c.sockets, s)
-	return true
+	first := !full && len(c.sockets) == 1
+	c.mu.Unlock()
+	if first {
+		c.srv.unconnected.remove(c, false)
+	}
+	return !full
 }
 
 // closeForRetry closes the connection, after which stock clients reconnect and try
@@ -198,12 +225,14 @@ func (c *client) count() int {
 // detach takes a socket off the connection.
 func (c *client) detach(s *Socket) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, t := range c.sockets {
-		if t == s {
-			c.sockets = append(c.sockets[:i:i], c.sockets[i+1:]...)
-			return
-		}
+	i := slices.Index(c.sockets, s)
+	if i >= 0 {
+		c.sockets = append(c.sockets[:i:i], c.sockets[i+1:]...)
+	}
+	last := i >= 0 && len(c.sockets) == 0
+	c.mu.Unlock()
+	if last {
+		c.waitForConnect()
 	}
 }
 
@@ -222,6 +251,7 @@ func (c *client) report(err error) {
 
 // end tells all sockets that the connection is gone.
 func (c *client) end(err error) {
+	c.srv.unconnected.remove(c, true)
 	reason := TransportClose
 	if ce := (*engineio.CloseError)(nil); errors.As(err, &ce) {
 		reason = Reason(ce.Reason)

@@ -180,6 +180,7 @@ func (s *Socket) answerConnect() error {
 	s.former = "" // its client has moved
 	s.screening = nil
 	s.client.idle.Stop()
+	s.client.srv.unconnected.remove(s.client, true)
 	s.ns.srv.stats.connects.Add(1)
 	s.mail.start(s.client.srv.spawn, s.greet)
 	return nil
@@ -189,6 +190,7 @@ func (s *Socket) answerConnect() error {
 func (s *Socket) greet() {
 	callback := "OnConnect"
 	defer s.rescue(&callback)
+	defer s.dropAuth()
 	for _, r := range s.ns.rulesNow() {
 		for _, f := range r.onConnect {
 			f(s)

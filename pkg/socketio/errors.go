@@ -17,6 +17,8 @@ var (
 	ErrReserved = errors.New("socketio: reserved event name")
 	// ErrDisconnected: the socket is gone.
 	ErrDisconnected = errors.New("socketio: disconnected")
+	// ErrAuthDropped: the payload of CONNECT is not kept any more; see [Socket.Auth].
+	ErrAuthDropped = errors.New("socketio: the CONNECT payload is kept until OnConnect has run")
 	// ErrRoomName: a room name is empty, too long, or not UTF-8; or a socket id is too
 	// long.
 	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")

@@ -2,11 +2,17 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
 const tooManyRooms = `["socketio: too many rooms: at most 3"]`
@@ -132,5 +138,187 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		case <-time.After(patience):
 			t.Fatal("an event is not handled")
 		}
+	}
+}
+
+// A CONNECT payload is bounded, and the connection stays.
+func TestConnectPayloadIsBounded(t *testing.T) {
+	n := start(t, Options{})
+	n.Of("/")
+	w := n.dial(t)
+	payload := func(size int) string { return `{"x":"` + strings.Repeat("x", size-8) + `"}` }
+	for range 2 {
+		w.write("40" + payload(maxConnectPayload+1))
+		if got, want := w.next(), `44{"message":"CONNECT payload too large: at most 65536 bytes","data":{"code":"too_large"}}`; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if got := n.Stats().Limited[limitConnectPayload]; got != 2 {
+		t.Errorf("%d are counted", got)
+	}
+	w.connect("/", payload(maxConnectPayload))
+}
+
+// The CONNECT payload is there for middlewares and OnConnect, and is not held for the
+// life of the socket.
+func TestConnectPayloadIsDropped(t *testing.T) {
+	n := start(t, Options{})
+	var auth struct{ Name string }
+	seen := make(chan string, 3)
+	note := func(s *Socket) {
+		auth.Name = ""
+		err := s.Auth(&auth)
+		seen <- fmt.Sprint(auth.Name, err)
+	}
+	n.Use(func(_ context.Context, s *Socket) error { note(s); return nil })
+	n.OnConnect(func(s *Socket) { note(s) })
+	n.On("later", func(_ context.Context, e *Event) error { note(e.Socket()); return e.Ack() })
+	w := n.dial(t).connect("/", `{"name":"ann"}`)
+	w.call(`["later"]`)
+	for _, want := range []string{"ann<nil>", "ann<nil>", fmt.Sprint("", ErrAuthDropped)} {
+		if got := <-seen; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	for s := range n.Of("/").Sockets() {
+		if s.auth != nil {
+			t.Errorf("%d bytes are kept", len(s.auth))
+		}
+	}
+}
+
+func (w *wire) writeBinary(data []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.ws.WriteMessage(websocket.BinaryMessage, data)
+}
+
+// gone fails if the connection is not closed in time.
+func (w *wire) gone() {
+	w.t.Helper()
+	select {
+	case <-w.closed:
+	case <-time.After(patience):
+		w.t.Error("the connection is open")
+	}
+}
+
+// Connections that never connect to a namespace, or are refused there, are bounded in
+// number: one too many closes the oldest. Those with a socket are not affected.
+func TestUnconnectedSessionsAreBounded(t *testing.T) {
+	n := start(t, Options{UnconnectedSessions: 2, Engine: engineio.Options{PingInterval: time.Minute}})
+	n.Use(func(_ context.Context, s *Socket) error {
+		var auth struct{ Bad bool }
+		if _ = s.Auth(&auth); auth.Bad {
+			return errors.New("bad")
+		}
+		return nil
+	})
+	n.On("hello", func(_ context.Context, e *Event) error { return e.Ack() })
+	connected, left := n.client(t), n.client(t)
+	left.write("41")
+	left.write("40") // the second connect comes behind the disconnect
+	left.next()
+	left.write("41") // it has had a socket
+	refused := n.dial(t)
+	refused.write(`40{"bad":true}`)
+	if got := refused.next(); got != `44{"message":"bad"}` {
+		t.Errorf("got %s", got)
+	}
+	silent, newest := n.dial(t), n.dial(t)
+	refused.gone()
+	if got := n.Stats().Limited[limitUnconnected]; got != 1 {
+		t.Errorf("%d are counted", got)
+	}
+	response, err := http.Get("http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	silent.gone()
+	newest.connect("/", "")
+	connected.call(`["hello"]`)
+	left.connect("/", "")
+	last := n.dial(t) // closes nobody: only the polling one waits beside it
+	last.connect("/", "")
+	if got := n.Stats().Limited[limitUnconnected]; got != 2 {
+		t.Errorf("%d are counted", got)
+	}
+	n.dial(t)
+	n.dial(t)
+	if st := n.Stats().Engine; st.Polling != 0 {
+		t.Errorf("%d polling sessions are open", st.Polling)
+	}
+	eventually(t, "nothing is kept of the polling session", func() bool { return n.clientCount() == 6 })
+}
+
+func (n *testNode) clientCount() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.clients)
+}
+
+// Packets that wait for attachments are bounded together: the connection that holds the
+// most is closed.
+func TestPendingAttachmentsAreBounded(t *testing.T) {
+	n := start(t, Options{AttachmentBudget: 100 << 10})
+	n.On("upload", func(_ context.Context, e *Event) error { return e.Ack(e.Args.Attachments()) })
+	begin := func(size int) *wire {
+		w := n.client(t)
+		w.write(`453-7["upload",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1},{"_placeholder":true,"num":2}]`)
+		w.writeBinary(make([]byte, size))
+		eventually(t, "it is held", func() bool { return size < smallPending || n.heldBy(size) })
+		return w
+	}
+	small, middle := begin(1000), begin(40<<10)
+	large := begin(50 << 10)
+	middle.writeBinary(make([]byte, 5<<10))
+	eventually(t, "the second is held", func() bool { return n.heldBy(45 << 10) })
+	middle.writeBinary(make([]byte, 5<<10)) // makes it complete, and it counts no more
+	if got := middle.next(); got != "437[3]" {
+		t.Errorf("got %s", got)
+	}
+	another := begin(40 << 10)
+	another.writeBinary(make([]byte, 20<<10)) // more than the other
+	another.gone()
+	for _, w := range []*wire{small, large} {
+		w.writeBinary(nil)
+		w.writeBinary(nil)
+		if got := w.next(); got != "437[3]" {
+			t.Errorf("got %s", got)
+		}
+	}
+	if got := n.Stats().Limited[limitAttachmentBudget]; got != 1 {
+		t.Errorf("%d are counted", got)
+	}
+	eventually(t, "nothing is held", func() bool {
+		n.pending.mu.Lock()
+		defer n.pending.mu.Unlock()
+		return n.pending.total == 0 && len(n.pending.bytes) == 0
+	})
+}
+
+// heldBy reports whether a connection holds about that many bytes.
+func (n *testNode) heldBy(size int) bool {
+	n.pending.mu.Lock()
+	defer n.pending.mu.Unlock()
+	for _, held := range n.pending.bytes {
+		if held >= size && held < size+200 {
+			return true
+		}
+	}
+	return false
+}
+
+// An attachment that does not come is not waited for as long as the client answers pings.
+func TestAttachmentsHaveADeadline(t *testing.T) {
+	n := start(t, Options{Engine: engineio.Options{PingInterval: 200 * time.Millisecond, PingTimeout: 400 * time.Millisecond}})
+	n.Of("/")
+	w := n.client(t)
+	w.write(`452-["upload",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
+	w.writeBinary(make([]byte, 8<<10))
+	w.gone()
+	if got := n.Stats().Limited[limitAttachmentDeadline]; got != 1 {
+		t.Errorf("%d are counted", got)
 	}
 }

@@ -85,6 +85,18 @@ type Options struct {
 	// connect_error, and the connection stays.
 	NamespacesPerConnection int
 
+	// UnconnectedSessions bounds the connections without a socket, which have had none
+	// and are not connecting one: 5,000 by default. One more closes the oldest. A client
+	// is one for a round trip, from its handshake to its CONNECT.
+	UnconnectedSessions int
+
+	// AttachmentBudget bounds the bytes of packets that wait for attachments, on all
+	// connections together: 64 MiB by default, or twice Engine.MaxPayload if that is
+	// more. Beyond it the connection that holds the most is closed, and so is one whose
+	// next attachment does not come within Engine.PingInterval and PingTimeout. What a
+	// connection holds up to 4 KiB is not counted.
+	AttachmentBudget int
+
 	// NewID makes the public id of a new socket, which no other socket of the
 	// cluster may have had. By default 20 random characters. A recovered socket
 	// keeps the id that it had.
@@ -117,6 +129,8 @@ const (
 	defaultAckTimeout     = 10 * time.Second
 	defaultRoomsPerSocket = 1000
 	defaultNamespaces     = 16
+	defaultUnconnected    = 5000
+	defaultAttachments    = 64 << 20
 	defaultMaxPayload     = 1_000_000
 	defaultPingInterval   = 25 * time.Second
 	defaultPingTimeout    = 20 * time.Second
@@ -127,6 +141,8 @@ const (
 
 	// maxRoomName is the longest room name, in bytes.
 	maxRoomName = 200
+	// maxConnectPayload is the most bytes of the payload of a CONNECT.
+	maxConnectPayload = 64 << 10
 	// maxNamespaceName bounds the names that a client can make a pattern or a
 	// function decide about, and so the namespaces that it can bring to life.
 	maxNamespaceName = 200
@@ -196,6 +212,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.NamespacesPerConnection == 0 {
 		o.NamespacesPerConnection = defaultNamespaces
+	}
+	if o.UnconnectedSessions == 0 {
+		o.UnconnectedSessions = defaultUnconnected
+	}
+	if o.AttachmentBudget == 0 {
+		o.AttachmentBudget = max(defaultAttachments, 2*o.Engine.MaxPayload)
 	}
 	if o.Recovers == nil {
 		o.Recovers = func(_ string, h *engineio.Handshake) bool { return IsJavaScriptClient(h) }

@@ -8,9 +8,9 @@ import (
 )
 
 // outcomes says what a socket's methods that can fail return in a middleware, in a
-// handler, in OnDisconnecting and in OnDisconnect: nil or ErrDisconnected.
+// handler, in OnDisconnecting and in OnDisconnect: nil or a sentinel.
 var outcomes = map[string][4]error{
-	"Auth":        {nil, nil, nil, nil},
+	"Auth":        {nil, ErrAuthDropped, ErrAuthDropped, ErrAuthDropped},
 	"Data":        {nil, nil, nil, nil},
 	"Join":        {nil, nil, ErrDisconnected, ErrDisconnected},
 	"Leave":       {ErrDisconnected, nil, ErrDisconnected, ErrDisconnected},

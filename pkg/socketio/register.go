@@ -50,6 +50,7 @@ func (o *Options) check() error {
 		{"ReplayLimit", o.ReplayLimit}, {"RoomsPerSocket", o.RoomsPerSocket},
 		{"MailboxEvents", o.MailboxEvents}, {"MailboxBytes", o.MailboxBytes},
 		{"NamespacesPerConnection", o.NamespacesPerConnection},
+		{"UnconnectedSessions", o.UnconnectedSessions}, {"AttachmentBudget", o.AttachmentBudget},
 	} {
 		if limit.value < 0 {
 			return fmt.Errorf("socketio: %s is %d: write a positive number, or 0 for the default", limit.name, limit.value)

@@ -41,6 +41,9 @@ type Server struct {
 	stats     counters
 	fullLogs  logLimit // of mailboxes
 	pauseLogs logLimit // of connections that were closed for it
+
+	unconnected unconnected
+	pending     pendingPackets
 	// retryDelay is how long a connection with other sockets stays open, at least,
 	// after a CONNECT was postponed; at most twice as long.
 	retryDelay time.Duration

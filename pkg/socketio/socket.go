@@ -23,7 +23,7 @@ type Socket struct {
 	nsName string
 	ns     *Namespace // known when middlewares run
 	client *client
-	auth   json.RawMessage
+	auth   json.RawMessage // nil once OnConnect has run; guarded by mu from the answer to CONNECT
 	mail   mailbox
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -94,8 +94,26 @@ func (s *Socket) Namespace() *Namespace { return s.ns }
 // the socket. It is shared and read-only.
 func (s *Socket) Handshake() *engineio.Handshake { return s.client.conn.Handshake() }
 
-// Auth decodes the payload that the client connected with: an object.
-func (s *Socket) Auth(v any) error { return json.Unmarshal(s.auth, v) }
+// Auth decodes the payload that the client connected with: an object, of at most
+// 64 KiB. It is kept for middlewares and OnConnect only: when the functions of OnConnect
+// have returned, Auth returns [ErrAuthDropped]. Keep what is needed later with SetValue
+// or SetData.
+func (s *Socket) Auth(v any) error {
+	s.mu.Lock()
+	auth := s.auth
+	s.mu.Unlock()
+	if auth == nil {
+		return ErrAuthDropped
+	}
+	return json.Unmarshal(auth, v)
+}
+
+// dropAuth forgets the payload, which would otherwise be held as long as the socket.
+func (s *Socket) dropAuth() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.auth = nil
+}
 
 // Transport returns "polling" or "websocket".
 func (s *Socket) Transport() string { return s.client.conn.Transport() }

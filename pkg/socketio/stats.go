@@ -26,6 +26,7 @@ type Stats struct {
 	VolatileDropped   uint64            // volatile events that a client could not take
 	AcksLate          uint64            // acks sent before the events that they follow, because those took too long
 	MailboxFull       map[string]uint64 // connections that were not read on, by limit: "events", "bytes"; "pause": closed for it
+	Limited           map[string]uint64 // connections and connects that were refused or closed, by limit
 	Drained           uint64            // connections that Drain or SendAway closed
 	Panics            uint64            // of functions that the application has registered
 }
@@ -47,6 +48,7 @@ func (s *Server) Stats() Stats {
 		VolatileDropped: s.stats.volatileDropped.Load(),
 		AcksLate:        s.stats.acksLate.Load(),
 		MailboxFull:     s.stats.mailboxFull.snapshot(),
+		Limited:         s.stats.limited.snapshot(),
 		Drained:         s.stats.drained.Load(),
 		Panics:          s.stats.panics.Load(),
 		TooManyRooms:    s.stats.tooManyRooms.Load(),
@@ -69,6 +71,7 @@ type counters struct {
 	acksLate, drained, panics             atomic.Uint64
 	tooManyRooms, tooManyNamespaces       atomic.Uint64
 	disconnects, recoveries, mailboxFull  labelled
+	limited                               connLimits
 }
 
 // init makes every outcome countable from the start, so that a metric exists
@@ -78,6 +81,7 @@ func (c *counters) init() {
 	for _, r := range []Reason{ServerDisconnect, ClientDisconnect, ServerShutdown, TransportError, TransportClose, PingTimeout, ForcedClose, ParseError} {
 		c.disconnects.counts[string(r)] = 0
 	}
+	c.limited.init()
 	c.mailboxFull.counts = map[string]uint64{limitEvents: 0, limitBytes: 0, limitPause: 0}
 	c.recoveries.counts = make(map[string]uint64)
 	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedOffset, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved} {

@@ -160,7 +160,7 @@ func TestIdleConnections(t *testing.T) {
 func TestHalfOpenHandshakes(t *testing.T) {
 	t.Parallel()
 	const handshakes, workers, each = 10_000, 20, 32 << 10 // before its collector runs, Go takes twice what is in use
-	n := start(t, "REJOIN_HANDSHAKE_RATE=0", "REJOIN_LOG_LEVEL=info", "REJOIN_CONNECT_TIMEOUT=5m", "REJOIN_PING_INTERVAL=5m")
+	n := start(t, "REJOIN_HANDSHAKE_RATE=0", "REJOIN_UNCONNECTED_SESSIONS=20000", "REJOIN_LOG_LEVEL=info", "REJOIN_CONNECT_TIMEOUT=5m", "REJOIN_PING_INTERVAL=5m")
 	before := memory(n)
 	padding := strings.Repeat("x", 4<<10)
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: workers}, Timeout: nodetest.Patience}

@@ -1,0 +1,48 @@
+package socketio
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// The names of the limits of connections, in logs and metrics.
+const (
+	limitConnectPayload     = "connect_payload"
+	limitUnconnected        = "unconnected_sessions"
+	limitAttachmentBudget   = "attachment_budget"
+	limitAttachmentDeadline = "attachment_deadline"
+)
+
+// A connLimits counts connections that were refused or closed because of a limit, and
+// bounds their log lines, for each limit.
+type connLimits struct {
+	labelled
+	logs map[string]*logLimit // constant
+}
+
+func (l *connLimits) init() {
+	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
+	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline} {
+		l.counts[limit], l.logs[limit] = 0, new(logLimit)
+	}
+}
+
+// limited counts and logs that a connection has reached a limit.
+func (c *client) limited(limit string, most int, unit string) {
+	l := &c.srv.stats.limited
+	l.add(limit)
+	if l.logs[limit].allow(time.Now()) {
+		c.srv.log.Warn("connection limit reached", zap.String("limit", limit), zap.Int("limit_"+unit, most),
+			zap.String("address", c.conn.Handshake().RemoteAddr))
+	}
+}
+
+// cut closes the connection because of a limit. Nothing of it is kept for a client to
+// fetch; stock clients reconnect.
+func (c *client) cut() {
+	c.conn.Close(engineio.TransportError)
+	_ = c.conn.Finish(ended)
+}

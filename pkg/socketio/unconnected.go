@@ -1,0 +1,62 @@
+package socketio
+
+import (
+	"container/list"
+	"context"
+	"sync"
+)
+
+// unconnected are the connections that have not had a connected socket yet, and have none
+// that is connecting. Each could stay for ConnectTimeout at the price of a handshake, so
+// their number is bounded: one too many closes the oldest.
+type unconnected struct {
+	mu    sync.Mutex
+	order list.List // of *client, the oldest first
+}
+
+// add adds a connection, and returns the oldest if there are too many.
+func (u *unconnected) add(c *client, most int) (oldest *client) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if c.unconnected != nil || c.settled {
+		return nil
+	}
+	c.unconnected = u.order.PushBack(c)
+	if u.order.Len() > most {
+		oldest = u.order.Front().Value.(*client)
+		u.take(oldest)
+	}
+	return oldest
+}
+
+// remove removes a connection; for good if it has had a connected socket or has ended.
+func (u *unconnected) remove(c *client, forGood bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	c.settled = c.settled || forGood
+	u.take(c)
+}
+
+// take takes a connection out, if it is in. u.mu is held.
+func (u *unconnected) take(c *client) {
+	if c.unconnected != nil {
+		u.order.Remove(c.unconnected)
+		c.unconnected = nil
+	}
+}
+
+// waitForConnect says that the connection has no socket.
+func (c *client) waitForConnect() {
+	most := c.srv.opts.UnconnectedSessions
+	if oldest := c.srv.unconnected.add(c, most); oldest != nil {
+		oldest.limited(limitUnconnected, most, "sessions")
+		oldest.cut()
+	}
+}
+
+// ended is a context that has ended.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
