@@ -216,10 +216,11 @@ func (s *server) connected(socket *socketio.Socket) {
 	socket.On("address", func(_ context.Context, e *socketio.Event) error {
 		return e.Ack(socket.Handshake().RemoteAddr)
 	})
+	var auth json.RawMessage
+	authErr := socket.Auth(&auth) // later it is dropped
 	socket.On("auth", func(_ context.Context, e *socketio.Event) error {
-		var auth json.RawMessage
-		if err := socket.Auth(&auth); err != nil {
-			return err
+		if authErr != nil {
+			return authErr
 		}
 		return e.Ack(auth)
 	})
