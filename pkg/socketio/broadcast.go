@@ -166,10 +166,23 @@ func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
 		return adapter.Event{}, err
 	}
 	data, attachments, err := encodeEmit(name, args)
-	return adapter.Event{
+	ev := adapter.Event{
 		Kind: kindEmit, Target: b.target(), Flags: b.flags, Stored: b.flags&flagVolatile == 0,
 		Data: data, Attachments: attachments,
-	}, err
+	}
+	if err == nil {
+		err = checkSize(&ev)
+	}
+	return ev, err
+}
+
+// checkSize is what a publish begins with, also for events that are not published as
+// they are or not at all, so that all calls have the same limit.
+func checkSize(ev *adapter.Event) error {
+	if err := ev.CheckSize(); err != nil {
+		return fmt.Errorf("socketio: %w", err)
+	}
+	return nil
 }
 
 // publish publishes an event, for the socket by unless that is nil.
@@ -207,6 +220,9 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 		return err
 	}
 	ev := adapter.Event{Kind: kind, Flags: flags, Target: b.target(), Stored: true, Data: data}
+	if err := checkSize(&ev); err != nil {
+		return err
+	}
 	if b.local {
 		b.ns.deliverLocal(ev)
 		return nil

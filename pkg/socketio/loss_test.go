@@ -120,6 +120,12 @@ func TestTooManyRoomsInOneCall(t *testing.T) {
 	b := n.To("r").To(many...)
 	_, fetched := b.FetchSockets(ctx)
 	_, asked := b.EmitWithAck(ctx, "n", 9)
+	copies, large := n.To(many[:1000]...), make([]byte, adapter.MaxCopies/1000)
+	_, askedCopies := copies.EmitWithAck(ctx, "n", large)
+	names := make([]string, 2000) // that a command lists for each of its rooms
+	for i := range names {
+		names[i] = fmt.Sprintf("%0100d", i)
+	}
 	for call, err := range map[string]error{
 		"Emit":              b.Emit(ctx, "n", 9),
 		"Except":            n.To("r").Except(many...).Emit(ctx, "n", 9),
@@ -129,7 +135,10 @@ func TestTooManyRoomsInOneCall(t *testing.T) {
 		"SocketsJoin":       n.To("r").SocketsJoin(ctx, many...),
 		"SocketsLeave":      n.To("r").SocketsLeave(ctx, many...),
 		"DisconnectSockets": b.DisconnectSockets(ctx, false),
-		"copies":            n.To(many[:1000]...).Emit(ctx, "n", make([]byte, adapter.MaxCopies/1000)),
+		"copies":            copies.Emit(ctx, "n", large),
+		"local copies":      copies.Local().Emit(ctx, "n", large),
+		"asked copies":      askedCopies,
+		"local command":     copies.Local().SocketsJoin(ctx, names...),
 	} {
 		if !errors.Is(err, ErrTooLarge) || errors.Is(err, adapter.ErrUnavailable) {
 			t.Errorf("%s: %v", call, err)

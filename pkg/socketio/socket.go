@@ -310,7 +310,9 @@ func (s *Socket) OnDisconnecting(f func(Reason)) {
 // connection was found dead, for then nobody has gone; Context ends in any case.
 // If the client is then not connected after all, because its session cannot be
 // recovered or its new connection is cut before that, OnDisconnecting and
-// OnDisconnect are called late, when the socket has left its rooms.
+// OnDisconnect are called late, when the socket has left its rooms. A node that cannot
+// reach the session store when a connection ends may call it although the client is
+// already connected to another node.
 func (s *Socket) OnDisconnect(f func(Reason)) {
 	checkFunc("OnDisconnect", f)
 	s.mu.Lock()
