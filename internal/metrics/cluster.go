@@ -37,6 +37,7 @@ var (
 	malformed       = describe("redis_malformed_total", "Cluster messages and backlog entries that could not be decoded.")
 	newerVersion    = describe("redis_newer_version_total", "Cluster messages of peers with a newer wire version, which make the node unready.")
 	notStored       = describe("redis_not_stored_total", "Events that failed because a room's or the lists' key in Redis could not be written.")
+	ahead           = describe("redis_ahead_total", "Cluster messages refused because their position was ahead of Redis' clock.")
 	sessionCalls    = describe("session_pipelines_total", "Round trips to Redis for sessions.")
 	sessionCommands = describe("session_commands_total", "Commands to Redis for sessions.")
 	sessionWaiting  = describe("session_commands_waiting", "Calls that wait for their round trip.")
@@ -88,6 +89,7 @@ func (c Cluster) Collect(ch chan<- prometheus.Metric) {
 	count(malformed, r.Malformed)
 	count(newerVersion, r.NewerVersion)
 	count(notStored, r.NotStored)
+	count(ahead, r.Ahead)
 
 	s := c.Sessions()
 	count(sessionCalls, s.Pipelines)

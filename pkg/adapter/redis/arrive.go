@@ -45,6 +45,16 @@ func (g *generation) arrived(name string, at adapter.Position, more bool, payloa
 	if g.over() {
 		return
 	}
+	if at.Ms > p.horizon && g.isAhead(at) {
+		g.hold(ahead{name, at, more, payload})
+		return
+	}
+	g.accept(name, at, more, payload)
+}
+
+// accept is arrived for a message that is not ahead of the clock. p.mu is held.
+func (g *generation) accept(name string, at adapter.Position, more bool, payload string) {
+	p := g.p
 	if c := &g.coming; c.event != nil && c.event.Position != at {
 		g.complete()
 	}
@@ -52,6 +62,7 @@ func (g *generation) arrived(name string, at adapter.Position, more bool, payloa
 		p.probed = time.Now()
 		p.roundTrip = time.Since(p.probeSent)
 		p.probeDue = time.Time{}
+		g.repeated(at)
 		if g.flow == passing {
 			p.tail = later(p.tail, at)
 			p.trail.swear(g.server.run, p.tail)
@@ -59,6 +70,7 @@ func (g *generation) arrived(name string, at adapter.Position, more bool, payloa
 		return
 	}
 	if g.flow == dropping || at.Compare(p.tail) <= 0 {
+		g.repeated(at)
 		return
 	}
 	if name == listsName {
@@ -142,15 +154,20 @@ func (g *generation) complete() {
 		g.bytes += size
 	case g.flow == passing && p.feed.Full() == nil:
 		p.feed.Put(fed{event: e}, size)
-		p.tail = e.Position
+		p.tail, g.newest = e.Position, e.Position
 		p.trail.note(e)
 	default:
-		g.flow, g.held, g.bytes = dropping, nil, 0
-		p.stats.gaps.Add(1)
-		select {
-		case g.behind <- struct{}{}:
-		default:
-		}
+		g.overflow()
+	}
+}
+
+// overflow drops what arrives until a catch-up has read it again. p.mu is held.
+func (g *generation) overflow() {
+	g.flow, g.held, g.bytes = dropping, nil, 0
+	g.p.stats.gaps.Add(1)
+	select {
+	case g.behind <- struct{}{}:
+	default:
 	}
 }
 
@@ -172,7 +189,7 @@ func (g *generation) unplaced(name string, err error) {
 // malformed notes what can't be decoded.
 func (p *partition) malformed(channel string, err error) {
 	p.stats.malformed.Add(1)
-	p.log.Error("undecodable cluster message", zap.String("channel", channel), zap.Error(err))
+	p.strange.Error("undecodable cluster message", zap.String("channel", channel), zap.Error(err))
 }
 
 func later(a, b adapter.Position) adapter.Position {

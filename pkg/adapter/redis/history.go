@@ -89,7 +89,7 @@ func (p *partition) adopt(before, epoch string, newest entry) bool {
 	defer p.mu.Unlock()
 	if epoch == p.epoch {
 		if p.known.before(newest) {
-			p.known = newest
+			p.know(newest)
 		}
 		return true
 	}
@@ -97,7 +97,8 @@ func (p *partition) adopt(before, epoch string, newest entry) bool {
 		return false
 	}
 	former := p.epoch
-	p.epoch, p.known, p.tail = epoch, newest, p.end(newest)
+	p.epoch, p.tail = epoch, p.end(newest)
+	p.know(newest)
 	p.trail.swear("", p.tail)
 	if former == "" {
 		return true

@@ -23,7 +23,7 @@ func isWrongType(err error) bool {
 // atKey adds the name of a key to a reply that says that it has a value of another type.
 func atKey(key string, err error) error {
 	if isWrongType(err) {
-		return fmt.Errorf("Redis key %s: %w", key, err)
+		return fmt.Errorf("key %s: %w", key, err)
 	}
 	return err
 }

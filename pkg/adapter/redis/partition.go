@@ -9,6 +9,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -25,6 +26,7 @@ type partition struct {
 	primary func(context.Context) (*goredis.Options, error) // where its server is now
 	pubsub  pubsub
 	log     *zap.Logger
+	strange *zap.Logger   // of what other programs may cause as often as they like: it is sampled
 	timeout time.Duration // of a call, and of an event in the outbox
 	limit   int           // of a replay in one room; negative: nothing is stored
 	life    time.Duration // of a silent backlog
@@ -50,6 +52,7 @@ type partition struct {
 	heads    heads
 	backlogs backlogs
 	kick     chan struct{} // holds a token if a probe is wanted at once
+	news     chan struct{} // holds a token if the history is to be searched
 
 	mu sync.Mutex
 	// What this node knows of the history. tail is how far the feed is complete:
@@ -60,6 +63,9 @@ type partition struct {
 	tail  adapter.Position
 	trail trail
 	known entry
+	// Where the clock can be by now; see ahead.go.
+	knownAt time.Time // when known was noted
+	horizon uint64    // in milliseconds
 	// Who hears what.
 	rooms map[string]*heard // by name within the epoch
 	gen   *generation       // nil between two
@@ -97,6 +103,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		feed:    a.feed,
 		inbox:   a.inbox,
 		kick:    make(chan struct{}, 1),
+		news:    make(chan struct{}, 1),
 		rooms:   make(map[string]*heard),
 	}
 	if o.Redis.Form() == redisurl.Cluster {
@@ -105,6 +112,9 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	if o.Partitions > 1 {
 		p.log = p.log.With(zap.Uint16("partition", number))
 	}
+	p.strange = p.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
+	}))
 	p.outbox.ready = make(chan struct{}, 1)
 	p.heads.ready = make(chan struct{}, 1)
 	p.backlogs.ready = make(chan struct{}, 1)
@@ -203,7 +213,7 @@ func (p *partition) observe(epoch string, e entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if epoch == p.epoch && p.known.before(e) {
-		p.known = e
+		p.know(e)
 	}
 }
 

@@ -328,7 +328,7 @@ func (p *partition) settled(c *call, e entry, result func(int) (receivers int, f
 			continue
 		}
 		p.stats.notStored.Add(1)
-		p.log.Warn("event not stored; other events are not affected", zap.String("cause", failure))
+		p.strange.Warn("event not stored; other events are not affected", zap.String("cause", failure))
 		err := adapter.ErrUnavailable // other rooms may have it
 		if len(it.rooms) == 1 {
 			err = adapter.ErrNotPublished

@@ -173,6 +173,7 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 		p.running.Go(p.runSubscriber)
 		p.running.Go(p.runProbes)
 		p.running.Go(p.runKeyChecks)
+		p.running.Go(p.runNews)
 	}
 	a.partitions[0].running.Go(func() { a.registry.run(a.ctx) })
 	return a.each(func(_ int, p *partition) error { return p.awaitLive(ctx) })

@@ -26,6 +26,7 @@ type Stats struct {
 	MessagesDropped uint64    // for want of space
 	Malformed       uint64    // what could not be decoded
 	NotStored       uint64    // events that failed because of the key of their room or lists
+	Ahead           uint64    // messages refused because they were ahead of the clock
 	NewerVersion    uint64    // what peers sent in a newer wire version
 }
 
@@ -43,7 +44,7 @@ var (
 )
 
 type counters struct {
-	events, retries, generations, gaps, repairs, repaired, losses, epochs, messagesDropped, malformed, newer, notStored atomic.Uint64
+	events, retries, generations, gaps, repairs, repaired, losses, epochs, messagesDropped, malformed, newer, notStored, ahead atomic.Uint64
 
 	mu      sync.Mutex
 	batches Histogram
@@ -83,7 +84,7 @@ func (p *partition) snapshot() Stats {
 		Published: c.events.Load(), Retries: c.retries.Load(), Generations: c.generations.Load(),
 		Gaps: c.gaps.Load(), Repairs: c.repairs.Load(), Repaired: c.repaired.Load(), Losses: c.losses.Load(),
 		Epochs: c.epochs.Load(), MessagesDropped: c.messagesDropped.Load(), Malformed: c.malformed.Load(),
-		NewerVersion: c.newer.Load(), NotStored: c.notStored.Load(),
+		NewerVersion: c.newer.Load(), NotStored: c.notStored.Load(), Ahead: c.ahead.Load(),
 	}
 	c.mu.Lock()
 	s.Batches, s.PublishSeconds = c.batches.clone(), c.seconds.clone()
@@ -114,6 +115,7 @@ func (s *Stats) add(o Stats) {
 	s.Malformed += o.Malformed
 	s.NewerVersion += o.NewerVersion
 	s.NotStored += o.NotStored
+	s.Ahead += o.Ahead
 	s.Batches.merge(o.Batches)
 	s.PublishSeconds.merge(o.PublishSeconds)
 }

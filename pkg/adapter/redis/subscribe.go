@@ -130,12 +130,18 @@ type generation struct {
 	pending map[string]struct{} // channels that all waits for
 	flow    flow
 	coming  coming
+	newest  adapter.Position // of the events that came to the feed as they arrived
 	held    []*adapter.Event // while catching up
 	broken  []rooms.Room     // those of which something can't be decoded, while catching up
 	bytes   int              // of held
 	behind  chan struct{}    // holds a token if something had to be dropped
 	fence   chan struct{}    // holds a token if a PING is to be sent
 	fenced  bool             // one is wanted, or has been sent
+	// Messages ahead of the clock, in order; see ahead.go.
+	ahead      []ahead
+	aheadBytes int
+	released   int  // how many were held before these
+	verifying  bool // the clock is being read for them
 }
 
 // A flow is what happens to events that arrive.
@@ -240,6 +246,7 @@ func (p *partition) finish(g *generation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gen = nil
+	g.ahead = nil
 	p.changed()
 	for _, h := range p.rooms {
 		if h.confirmed {
@@ -378,6 +385,20 @@ func (g *generation) confirmed(channel string) {
 	}
 }
 
+// runNews searches for the history when a new one is announced, one search at a time.
+func (p *partition) runNews() {
+	for {
+		select {
+		case <-p.news:
+		case <-p.ctx.Done():
+			return
+		}
+		ctx, cancel := p.bounded(p.ctx)
+		_, _, _ = p.search(ctx) // if it fails, the next probe does it
+		cancel()
+	}
+}
+
 func (g *generation) take(m *goredis.Message) {
 	p := g.p
 	switch name, ok := strings.CutPrefix(m.Channel, g.base); {
@@ -392,11 +413,10 @@ func (g *generation) take(m *goredis.Message) {
 		g.arrived(name, position, m.Payload[end] == '~', m.Payload[end+1:])
 	case m.Channel == p.names.news():
 		if m.Payload != g.epoch {
-			p.running.Go(func() {
-				ctx, cancel := p.bounded(p.ctx)
-				defer cancel()
-				_, _, _ = p.search(ctx) // if it fails, the next probe does it
-			})
+			select {
+			case p.news <- struct{}{}:
+			default: // the next search is still to begin
+			}
 		}
 	case m.Channel == p.names.inbox(p.node):
 		message, err := decodeMessage(m.Payload)
