@@ -376,3 +376,44 @@ func TestHalfSentBodies(t *testing.T) {
 		t.Error("nothing is logged")
 	}
 }
+
+// TestKeptForPongs: thirty connections that answer pings, and hold what they can in
+// packets without their last attachment and in payloads of CONNECTs, cost the node no more
+// than it has for that. Before, they cost 10 MB each.
+func TestKeptForPongs(t *testing.T) {
+	t.Parallel()
+	const connections, most = 30, 128 << 20
+	n := start(t, "GOMEMLIMIT=96MiB", "REJOIN_ATTACHMENT_BUDGET=16MiB", "REJOIN_LOG_LEVEL=info")
+	attachment := make([]byte, 900<<10)
+	placeholders := make([]string, 10)
+	for i := range placeholders {
+		placeholders[i] = fmt.Sprintf(`{"_placeholder":true,"num":%d}`, i)
+	}
+	var all sync.WaitGroup
+	for range connections {
+		ws := connect(t, n)
+		all.Go(func() {
+			err := ws.WriteMessage(websocket.TextMessage, []byte("4510-[\"x\","+strings.Join(placeholders, ",")+"]"))
+			for i := 0; i < 9 && err == nil; i++ { // one that is cut has held enough
+				err = ws.WriteMessage(websocket.BinaryMessage, attachment)
+			}
+		})
+	}
+	all.Wait()
+	nodetest.Eventually(t, "the budget is not kept", func() error {
+		if cut := n.Metrics()[`rejoin_limited_total{limit="attachment_budget"}`]; cut < connections-2 {
+			return fmt.Errorf("%v are closed", cut)
+		}
+		return nil
+	})
+	ws := connect(t, n)
+	write(t, ws, `40/x,{"x":"`+strings.Repeat("x", 64<<10)+`"}`)
+	if _, m, err := ws.ReadMessage(); err != nil || !strings.Contains(string(m), `"too_large"`) {
+		t.Errorf("a payload of 64 KiB and more: %.100q %v", m, err)
+	}
+	if used := memory(n); used > most {
+		t.Errorf("the node has taken %d MiB", used>>20)
+	} else {
+		t.Logf("the node has taken %d MiB", used>>20)
+	}
+}
