@@ -26,6 +26,8 @@ const longestWait = time.Hour
 type client struct {
 	socket *socketio.Socket
 
+	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Of be only
+
 	mu    sync.Mutex
 	id    auth.Identity // by the newest token; replaced, never changed
 	timer *time.Timer   // ends the connection with the token
@@ -143,8 +145,14 @@ func (c *client) be(ctx context.Context, id auth.Identity) error {
 	c.id = id
 	c.await()
 	c.mu.Unlock()
-	if err := c.socket.KeepRooms(ctx, id.MayBeIn); err != nil {
-		return err
+	// A token that says the same of rooms as the last one, which may come often, costs no
+	// judgement: what the client has joined since was judged alike.
+	if c.judged == nil || !c.judged.SameRooms(&id) {
+		c.judged = nil
+		if err := c.socket.KeepRooms(ctx, id.MayBeIn); err != nil {
+			return err
+		}
+		c.judged = &id
 	}
 	return c.socket.Join(ctx, append([]string{auth.UserRoom(id.User)}, id.Rooms...)...)
 }

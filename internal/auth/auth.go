@@ -62,6 +62,13 @@ func (id *Identity) MayBeIn(room string) bool {
 	return slices.Contains(id.Rooms, room) || id.Can.MayJoin(room)
 }
 
+// SameRooms reports whether a client may be in the same rooms by either identity,
+// without judging any. False proves nothing.
+func (id *Identity) SameRooms(other *Identity) bool {
+	return id.User == other.User && slices.Equal(id.Rooms, other.Rooms) &&
+		id.Can.unbounded == other.Can.unbounded && slices.Equal(id.Can.Join, other.Can.Join)
+}
+
 // A Code says why a token is refused, for programs.
 type Code string
 

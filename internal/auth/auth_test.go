@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"path"
 	"reflect"
 	"strings"
 	"testing"
@@ -207,6 +208,84 @@ func TestPatterns(t *testing.T) {
 		if id.MayBeIn(room) != want {
 			t.Errorf("may be in %q: %v", room, !want)
 		}
+	}
+}
+
+func TestSameRooms(t *testing.T) {
+	id := func(change func(*Identity)) *Identity {
+		id := &Identity{User: "ann", Rooms: []string{"given"}, Can: Permissions{Join: []string{"a", "b"}}}
+		change(id)
+		return id
+	}
+	same := id(func(*Identity) {})
+	for name, tt := range map[string]struct {
+		change func(*Identity)
+		want   bool
+	}{
+		"the same":       {func(*Identity) {}, true},
+		"may send":       {func(id *Identity) { id.Can.To, id.Can.All = []string{"x"}, true }, true},
+		"later":          {func(id *Identity) { id.Expires = time.Now() }, true},
+		"another user":   {func(id *Identity) { id.User = "bob" }, false},
+		"fewer rooms":    {func(id *Identity) { id.Rooms = nil }, false},
+		"fewer patterns": {func(id *Identity) { id.Can.Join = id.Can.Join[:1] }, false},
+		"everything":     {func(id *Identity) { id.Can.unbounded = true }, false},
+	} {
+		if got := id(tt.change).SameRooms(same); got != tt.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// A pattern matches what path.Match says.
+func FuzzMatch(f *testing.F) {
+	for _, pattern := range []string{"chat:*", "*-7-*", "*", "**", "a*/b*c", "*a/*", "*ab", "", "a/?", `\*x*`, "[a-c]*", "*é*"} {
+		for _, room := range []string{"", "chat:", "chat:x/y", "a-7-b", "a/-7-", "-7--7-/", "ab", "aab", "ax/by/c", "ax/bc", "xa/a", "a/a/", "é", "*x"} {
+			f.Add(pattern, room)
+		}
+	}
+	f.Fuzz(func(t *testing.T, pattern, room string) {
+		want, err := path.Match(pattern, room)
+		if _, malformed := path.Match(pattern, ""); err != nil || malformed != nil {
+			return
+		}
+		if got := match(pattern, room); got != want {
+			t.Errorf("%q matches %q: %v, want %v", pattern, room, got, want)
+		}
+	})
+}
+
+// Patterns of text and asterisks take time that grows with the lengths of pattern and
+// room, where path.Match takes their product. The other ones are bounded together.
+func TestWorkOfPatterns(t *testing.T) {
+	pattern, room := "*"+strings.Repeat("-7", 50)+"8*", strings.Repeat("-7", maxRoomName/2)
+	quickest := func(match func() bool) time.Duration { // the machine may be busy, but hardly each time
+		least := time.Hour
+		for range 20 {
+			began := time.Now()
+			for range 100 {
+				if match() {
+					t.Fatal("it matches")
+				}
+			}
+			least = min(least, time.Since(began))
+		}
+		return least
+	}
+	took := quickest(func() bool { return Permissions{Join: []string{pattern}}.MayJoin(room) })
+	product := quickest(func() bool { matched, _ := path.Match(pattern, room); return matched })
+	if took > product/4 {
+		t.Errorf("%v, and path.Match takes %v", took, product)
+	}
+	list := make([]string, maxSpecial/maxRoomName)
+	for i := range list {
+		list[i] = strings.Repeat("?", maxRoomName)
+	}
+	p := Permissions{Join: append(list, strings.Repeat("*", maxRoomName))}
+	if err := p.check(); err != nil {
+		t.Error(err)
+	}
+	if p.Join = append(list, "?"); p.check() == nil {
+		t.Errorf("more than %d bytes of special patterns are taken", maxSpecial)
 	}
 }
 

@@ -19,8 +19,9 @@ func UserRoom(user string) string { return userRooms + user }
 
 // Limits of what a token or a default can say.
 const (
-	maxNames    = 100 // patterns in one list, or rooms
-	maxRoomName = 200 // bytes of a pattern or room
+	maxNames    = 100  // patterns in one list, or rooms
+	maxRoomName = 200  // bytes of a pattern or room
+	maxSpecial  = 2000 // bytes of the patterns in one list with other special characters than *
 	maxUser     = maxRoomName - len(userRooms)
 )
 
@@ -81,14 +82,29 @@ func ParsePermissions(text string) (Permissions, error) {
 // check bounds the lists and tries the patterns.
 func (p *Permissions) check() error {
 	for name, patterns := range map[string][]string{"join": p.Join, "to": p.To, "history": p.History, "members": p.Members} {
-		if err := checkNames(patterns); err != nil {
+		if err := checkPatterns(patterns); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		for _, pattern := range patterns {
-			if _, err := path.Match(pattern, ""); err != nil {
-				return fmt.Errorf("%s: a pattern is malformed", name)
-			}
+	}
+	return nil
+}
+
+// checkPatterns bounds a list of patterns, and the work of matching a room with it.
+func checkPatterns(patterns []string) error {
+	if err := checkNames(patterns); err != nil {
+		return err
+	}
+	size := 0
+	for _, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return errors.New("a pattern is malformed")
 		}
+		if strings.ContainsAny(pattern, special) {
+			size += len(pattern)
+		}
+	}
+	if size > maxSpecial {
+		return fmt.Errorf("the patterns with ?, [ or \\ have more than %d bytes together", maxSpecial)
 	}
 	return nil
 }
@@ -120,8 +136,5 @@ func (p Permissions) MayReadHistory(room string) bool { return p.may(p.History, 
 func (p Permissions) MayListMembers(room string) bool { return p.may(p.Members, room) }
 
 func (p Permissions) may(patterns []string, room string) bool {
-	return p.unbounded || slices.ContainsFunc(patterns, func(pattern string) bool {
-		matched, _ := path.Match(pattern, room) // check has seen the pattern
-		return matched
-	})
+	return p.unbounded || slices.ContainsFunc(patterns, func(pattern string) bool { return match(pattern, room) })
 }

@@ -173,6 +173,24 @@ func TestKeepRoomsOfALiveSocket(t *testing.T) {
 	b.inRooms(n, "commanded", "open")
 }
 
+// However long it takes to judge rooms, deliveries go on: to others, and to the socket
+// itself.
+func TestRoomsAreJudgedWithoutALock(t *testing.T) {
+	n := start(t, Options{})
+	screened(n.Namespace)
+	a, b := n.enter(t, pass{}), n.enter(t, pass{})
+	a.call(`["join","open"]`)
+	a.call(`["join","secret"]`)
+	b.call(`["join","open"]`)
+	must(t, n.Socket(a.sid).KeepRooms(t.Context(), func(room string) bool {
+		must(t, n.To("open").Emit(t.Context(), "n", 1))
+		a.want(numbered(1))
+		b.want(numbered(1))
+		return room == "open"
+	}))
+	a.inRooms(n, "open")
+}
+
 // A join by command that a client heard of in a recovery is stored like any other.
 func TestAJoinByCommandWhileAwayLasts(t *testing.T) {
 	n := start(t, Options{})
