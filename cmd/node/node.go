@@ -262,6 +262,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		NamespacesPerConnection: c.NamespacesPerConnection,
 		UnconnectedSessions:     c.UnconnectedSessions,
 		AttachmentBudget:        c.attachmentBudget(),
+		SessionRecoveries:       c.SessionRecoveries,
 		Client:                  files,
 		Logger:                  n.log,
 	}, bundled, nil

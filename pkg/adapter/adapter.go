@@ -86,7 +86,9 @@ type Event struct {
 	// question that its answers must name ("" asks for none).
 	Kind  uint8
 	Flags uint8
-	Ask   string
+	// copies counts the backlogs of a Memory that share Target.Except; 0 means one.
+	copies uint32
+	Ask    string
 	// Data and Attachments are the payload.
 	Data        []byte
 	Attachments [][]byte

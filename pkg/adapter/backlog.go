@@ -14,7 +14,20 @@ import (
 const eventOverhead = 512
 
 // size returns what e costs in memory, in bytes.
-func (e *Event) size() int { return eventOverhead + e.payload() }
+func (e *Event) size() int {
+	return eventOverhead + e.payload() + roomsSize(e.Target.To) + roomsSize(e.Target.Except)/max(1, int(e.copies))
+}
+
+// roomsSize returns what a list of rooms costs in memory, in bytes.
+func roomsSize(list []rooms.Room) int {
+	n := 0
+	for i := range list {
+		n += roomOverhead + len(list[i].Name)
+	}
+	return n
+}
+
+const roomOverhead = 48 // of one room in a list, beside its name
 
 // payload returns the size of what e carries, in bytes.
 func (e *Event) payload() int {

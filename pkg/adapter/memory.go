@@ -266,20 +266,19 @@ func (m *Memory) place(e *Event, now time.Time) {
 	at := m.home(e.Target.To[0])
 	e.Position = m.tick(at, now)
 	e.Cursor = m.head(at)
-	size := e.size()
 	if len(e.Target.To) == 1 {
 		if e.Stored {
 			m.backlogs.add(e.Target.To[0], e, now)
 		}
 		for _, n := range m.subscribers[e.Target.To[0]] {
-			n.feed.Put(fed{event: e}, size)
+			n.feed.Put(fed{event: e}, e.size())
 		}
 		return
 	}
 	if e.Stored {
 		for i, room := range e.Target.To {
 			one := *e
-			one.Target.To = e.Target.To[i : i+1 : i+1]
+			one.Target.To, one.copies = e.Target.To[i:i+1:i+1], uint32(len(e.Target.To)) // of at most MaxRooms
 			m.backlogs.add(room, &one, now)
 		}
 	}
@@ -295,7 +294,7 @@ func (m *Memory) place(e *Event, now time.Time) {
 		}
 	}
 	for n, its := range heard {
-		n.feed.Put(fed{event: its}, size)
+		n.feed.Put(fed{event: its}, its.size())
 	}
 }
 

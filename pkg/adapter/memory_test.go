@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -160,6 +161,27 @@ func TestTrimmingDoesNotDisturbReplays(t *testing.T) {
 	}
 	if want := []string{"0", "1", "2", "3"}; !slices.Equal(got, want) {
 		t.Errorf("replayed %q, want %q", got, want)
+	}
+}
+
+// The rooms that an event names count as well, those that its copies share once.
+func TestTargetsCountInBacklogs(t *testing.T) {
+	const names, size = 1000, 200
+	spared := make([]rooms.Room, names)
+	for i := range spared {
+		spared[i] = room(strings.Repeat("x", size-4) + fmt.Sprintf("%04d", i))
+	}
+	for _, copies := range []int{1, 3, 100} {
+		m := NewMemory(MemoryOptions{})
+		a := mustJoin(t, m, "a")
+		e := Event{Target: rooms.Target{Except: spared}, Stored: true, Data: []byte("x")}
+		for i := range copies {
+			e.Target.To = append(e.Target.To, room(fmt.Sprint(i)))
+		}
+		mustPublish(t, a, e)
+		if got, least := m.backlogs.bytes, names*size; got < least || got > 2*least+copies*1000 {
+			t.Errorf("%d copies count as %d bytes, want about %d", copies, got, least)
+		}
 	}
 }
 

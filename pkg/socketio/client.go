@@ -26,6 +26,8 @@ type client struct {
 	conn *engineio.Conn
 	idle *time.Timer // closes the connection if no namespace is joined; stopped by the first
 
+	connects time.Time // when the next CONNECT is due, for the limit of their number; of the reader
+
 	mu      sync.Mutex
 	sockets []*Socket   // connecting ones too; few, so a slice
 	retry   *time.Timer // closes the connection so that its client reconnects, or nil
@@ -136,8 +138,17 @@ func (c *client) refuseMsgpack(namespace string) error {
 	return c.conn.Send(engineio.Binary(msgpackRefusal(namespace)))
 }
 
-// connect begins to connect a socket. Its events may come at once; they wait.
+// connect begins to connect a socket. Its events may come at once; they wait. Beyond
+// the pace of CONNECT packets the connection is closed, so that the client reconnects.
 func (c *client) connect(p *packet.Packet) {
+	pace := pace{connectBursts * c.srv.opts.NamespacesPerConnection, connectInterval}
+	due, ok := pace.after(c.connects, time.Now())
+	if !ok {
+		c.limited(limitConnects, pace.burst, "connects")
+		c.conn.Close(engineio.TransportError)
+		return
+	}
+	c.connects = due
 	if len(p.Data) > maxConnectPayload {
 		c.limited(limitConnectPayload, maxConnectPayload, "bytes")
 		newSocket(c, p.Namespace, nil).refuse(&ConnectError{

@@ -36,6 +36,7 @@ func start(t *testing.T, o Options) *testNode {
 	if err != nil {
 		t.Fatal(err)
 	}
+	srv.recoveries.pace = pace{10_000, time.Millisecond} // tests reconnect faster than clients do
 	web := httptest.NewServer(srv)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -14,6 +14,8 @@ const (
 	limitUnconnected        = "unconnected_sessions"
 	limitAttachmentBudget   = "attachment_budget"
 	limitAttachmentDeadline = "attachment_deadline"
+	limitRecoveries         = "session_recoveries"
+	limitConnects           = "namespace_connects"
 )
 
 // A connLimits counts connections that were refused or closed because of a limit, and
@@ -25,7 +27,7 @@ type connLimits struct {
 
 func (l *connLimits) init() {
 	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
-	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline} {
+	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects} {
 		l.counts[limit], l.logs[limit] = 0, new(logLimit)
 	}
 }

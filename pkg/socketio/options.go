@@ -82,7 +82,9 @@ type Options struct {
 
 	// NamespacesPerConnection bounds the namespaces that one connection can be
 	// connected to at a time: 16 by default. One more is answered with a
-	// connect_error, and the connection stays.
+	// connect_error, and the connection stays. A connection that connects to
+	// namespaces four times as often, and from then on more than once a second, is
+	// closed, and its client reconnects.
 	NamespacesPerConnection int
 
 	// UnconnectedSessions bounds the connections without a socket, which have had none
@@ -96,6 +98,11 @@ type Options struct {
 	// next attachment does not come within Engine.PingInterval and PingTimeout. What a
 	// connection holds up to 4 KiB is not counted.
 	AttachmentBudget int
+
+	// SessionRecoveries is how often this server recovers one session in a burst: 30 times
+	// by default, and from then on once a second. A client beyond that has its
+	// connection closed before anything is read, and is recovered later.
+	SessionRecoveries int
 
 	// NewID makes the public id of a new socket, which no other socket of the
 	// cluster may have had. By default 20 random characters. A recovered socket
@@ -131,6 +138,7 @@ const (
 	defaultNamespaces     = 16
 	defaultUnconnected    = 5000
 	defaultAttachments    = 64 << 20
+	defaultRecoveries     = 30
 	defaultMaxPayload     = 1_000_000
 	defaultPingInterval   = 25 * time.Second
 	defaultPingTimeout    = 20 * time.Second
@@ -218,6 +226,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.AttachmentBudget == 0 {
 		o.AttachmentBudget = max(defaultAttachments, 2*o.Engine.MaxPayload)
+	}
+	if o.SessionRecoveries == 0 {
+		o.SessionRecoveries = defaultRecoveries
 	}
 	if o.Recovers == nil {
 		o.Recovers = func(_ string, h *engineio.Handshake) bool { return IsJavaScriptClient(h) }

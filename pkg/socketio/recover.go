@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -62,6 +63,10 @@ const readTries = 10
 //   - at last release what was held, without what the replay had.
 func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage) error {
 	srv := s.ns.srv
+	if !srv.recoveries.free(pid, time.Now()) {
+		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
+		return errTooOften // before anything is read
+	}
 	done, err := s.change(ctx) // nobody joins or leaves before the replay has ended
 	if err != nil {
 		return err
@@ -76,6 +81,9 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		return &refusal{refusedOffset, err} // the session stays as it is
 	}
 	claimed, err := s.claim(ctx, pid, now.Epoch)
+	if refused := (*refusal)(nil); !errors.As(err, &refused) || refused.reason != refusedUnknown {
+		srv.recoveries.count(pid, time.Now()) // of a session that exists: clients can make up any number of ids
+	}
 	if err != nil {
 		return err
 	}

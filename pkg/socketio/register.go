@@ -51,6 +51,7 @@ func (o *Options) check() error {
 		{"MailboxEvents", o.MailboxEvents}, {"MailboxBytes", o.MailboxBytes},
 		{"NamespacesPerConnection", o.NamespacesPerConnection},
 		{"UnconnectedSessions", o.UnconnectedSessions}, {"AttachmentBudget", o.AttachmentBudget},
+		{"SessionRecoveries", o.SessionRecoveries},
 	} {
 		if limit.value < 0 {
 			return fmt.Errorf("socketio: %s is %d: write a positive number, or 0 for the default", limit.name, limit.value)

@@ -101,6 +101,7 @@ func TestRefusedOptions(t *testing.T) {
 		`MailboxEvents is -1`:                    {MailboxEvents: -1},
 		`MailboxBytes is -1`:                     {MailboxBytes: -1},
 		`NamespacesPerConnection is -1`:          {NamespacesPerConnection: -1},
+		`SessionRecoveries is -1`:                {SessionRecoveries: -1},
 		`MaxPayload is -1`:                       {Engine: engineio.Options{MaxPayload: -1}},
 		`Transports is empty`:                    {Engine: engineio.Options{Transports: []string{}}},
 		`duplicate transport "polling"`:          {Engine: engineio.Options{Transports: []string{"polling", "polling"}}},

@@ -27,20 +27,21 @@ import (
 type Server struct {
 	*Namespace
 
-	opts      Options
-	log       *zap.Logger
-	engine    *engineio.Server
-	files     http.Handler // the client's files; nil for none
-	adapter   adapter.Adapter
-	ownsIt    bool // the adapter was made here
-	sessions  session.Store
-	offsets   offsets
-	feed      feed
-	owned     ownership // the sessions that this node serves
-	asked     questions // by this node, waiting for answers
-	stats     counters
-	fullLogs  logLimit // of mailboxes
-	pauseLogs logLimit // of connections that were closed for it
+	opts       Options
+	log        *zap.Logger
+	engine     *engineio.Server
+	files      http.Handler // the client's files; nil for none
+	adapter    adapter.Adapter
+	ownsIt     bool // the adapter was made here
+	sessions   session.Store
+	offsets    offsets
+	feed       feed
+	owned      ownership // the sessions that this node serves
+	recoveries paces     // by private id
+	asked      questions // by this node, waiting for answers
+	stats      counters
+	fullLogs   logLimit // of mailboxes
+	pauseLogs  logLimit // of connections that were closed for it
 
 	unconnected unconnected
 	pending     pendingPackets
@@ -74,6 +75,7 @@ func NewServer(o Options) (*Server, error) {
 		namespaces: make(map[string]*Namespace),
 		clients:    make(map[string]*client),
 		retryDelay: retryDelay,
+		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()

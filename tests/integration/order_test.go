@@ -114,7 +114,7 @@ func TestContinuityAlone(t *testing.T) {
 	const clients, duration = 12, 5 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), duration+2*patience)
 	defer cancel()
-	n := startNode(t)
+	n := startNode(t, "REJOIN_SESSION_RECOVERIES=100000")
 	publisher := listen(n)
 	if err := publisher.Connect(ctx); err != nil {
 		t.Fatal(err)

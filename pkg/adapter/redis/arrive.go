@@ -30,7 +30,7 @@ type coming struct {
 	listsAt adapter.Position
 }
 
-// roomSize is what one more room of an event costs in memory, in bytes.
+// roomSize is what one more room of an event costs in memory, in bytes, beside its name.
 const roomSize = 64
 
 // testCopy is called, in tests, with each copy of an event that others follow.
@@ -83,7 +83,7 @@ func (g *generation) accept(name string, at adapter.Position, more bool, payload
 	}
 	if c := &g.coming; c.event != nil {
 		c.event.Target.To = append(c.event.Target.To, h.room...)
-		c.size += roomSize
+		c.size += roomsSize(h.room)
 	} else {
 		g.begins(h.room, at, payload)
 	}

@@ -106,6 +106,14 @@ func TestTrimmedClock(t *testing.T) {
 	}
 }
 
+// The rooms of an event are sent with it, and count as what waits to be sent.
+func TestRoomNamesCountInTheOutbox(t *testing.T) {
+	it := &parcel{rooms: []string{strings.Repeat("x", 200), strings.Repeat("y", 200)}, payload: []byte("payload")}
+	if n := it.size(); n != 407 {
+		t.Errorf("%d bytes, want 407", n)
+	}
+}
+
 // Names are no more than names.
 func TestStrangeNames(t *testing.T) {
 	server := redistest.Start(t)

@@ -61,8 +61,14 @@ func (it *parcel) unanswered(cause error) outcome {
 	return outcome{err: fmt.Errorf("%w: %w", err, cause)}
 }
 
-// size returns what Redis gets of it, apart from the names of its rooms.
-func (it *parcel) size() int { return len(it.payload) + len(it.lists) }
+// size returns what Redis gets of it.
+func (it *parcel) size() int {
+	n := len(it.payload) + len(it.lists)
+	for _, name := range it.rooms {
+		n += len(name)
+	}
+	return n
+}
 
 // An outcome is where a parcel's event stands now, and how many heard it.
 type outcome struct {

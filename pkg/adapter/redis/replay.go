@@ -10,6 +10,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // What one replay may hold, and how many rooms are read at a time.
@@ -126,11 +127,19 @@ func eventSize(e *adapter.Event) int {
 
 // listsSize is what the lists of an event cost in memory, about.
 func listsSize(e *adapter.Event) int {
-	n := len(e.Target.Except)
+	n := roomsSize(e.Target.Except)
 	for _, c := range e.Earlier {
-		n += len(c.To)
+		n += roomsSize(c.To)
 	}
-	return n * roomSize
+	return n
+}
+
+func roomsSize(list []rooms.Room) int {
+	n := roomSize * len(list)
+	for i := range list {
+		n += len(list[i].Name)
+	}
+	return n
 }
 
 //go:embed page.lua

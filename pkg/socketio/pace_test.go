@@ -1,0 +1,122 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+func TestPaces(t *testing.T) {
+	p := paces{pace: pace{3, time.Second}}
+	now := time.Now()
+	take := func(key string) (n int) {
+		for p.free(key, now) && n < 100 {
+			p.count(key, now)
+			n++
+		}
+		return n
+	}
+	if n := take("a"); n != 3 {
+		t.Errorf("a burst of %d, want 3", n)
+	}
+	if n := take("b"); n != 3 {
+		t.Errorf("another key has %d, want 3", n)
+	}
+	for range 10 {
+		if now = now.Add(time.Second); take("a") != 1 {
+			t.Error("not one more after an interval")
+		}
+	}
+	if now = now.Add(time.Minute); take("a") != 3 {
+		t.Error("no new burst after a pause")
+	}
+	if len(p.due)+len(p.former) != 1 {
+		t.Errorf("keys are kept: %d", len(p.due)+len(p.former))
+	}
+}
+
+// countedClaims counts the claims of sessions.
+type countedClaims struct {
+	session.Store
+	claims int // read when nothing connects
+}
+
+func (c *countedClaims) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
+	c.claims++
+	return c.Store.Claim(ctx, pid, by, ttl, check)
+}
+
+// A client that recovers again and again, faster than any stock client reconnects, is
+// made to wait: its connection is closed, and it loses nothing.
+func TestRecoveriesOfASessionAreLimited(t *testing.T) {
+	store := &countedClaims{Store: session.NewMemory()}
+	n := start(t, Options{Sessions: store})
+	n.recoveries.pace = pace{5, 200 * time.Millisecond}
+	joining(n.Namespace)
+	w := n.client(t)
+	pid := w.pid
+	for range 5 {
+		w.cut()
+		if w = n.back(t, w); w.pid != pid {
+			t.Fatal("not recovered")
+		}
+	}
+	w.cut()
+	for range 20 { // much less than the pace allows
+		next := n.dial(t)
+		next.write(fmt.Sprintf(`40{"pid":%q}`, pid))
+		select {
+		case <-next.closed:
+		case <-next.in: // it is recovered
+			next.cut()
+		}
+	}
+	claims := store.claims
+	if claims > 5+20/2 {
+		t.Errorf("%d claims", claims)
+	}
+	if got := n.Stats().Limited[limitRecoveries]; got < 10 {
+		t.Errorf("%d counted", got)
+	}
+	eventually(t, "the client recovers", func() bool {
+		next := n.dial(t)
+		next.write(fmt.Sprintf(`40{"pid":%q}`, pid))
+		select {
+		case m := <-next.in:
+			return m == fmt.Sprintf(`40{"sid":%q,"pid":%q}`, w.sid, pid)
+		case <-next.closed:
+			time.Sleep(50 * time.Millisecond) // as clients wait
+			return false
+		}
+	})
+	other := n.client(t)
+	if other.cut(); n.back(t, other).pid != other.pid {
+		t.Error("another session is not recovered")
+	}
+}
+
+// A connection that connects to a namespace and leaves it again and again is closed.
+func TestConnectsOfAConnectionAreLimited(t *testing.T) {
+	n := start(t, Options{NamespacesPerConnection: 2})
+	n.Of("/a").OnConnect(func(*Socket) {})
+	w := n.dial(t)
+	for range connectBursts * 2 {
+		w.connect("/a", "")
+		w.write("41/a,")
+	}
+	for range connectBursts * 2 {
+		w.write("40/a,")
+		w.write("41/a,")
+	}
+	select {
+	case <-w.closed:
+	case <-time.After(patience):
+		t.Fatal("the connection is not closed")
+	}
+	if got := n.Stats().Limited[limitConnects]; got == 0 {
+		t.Error("not counted")
+	}
+}
