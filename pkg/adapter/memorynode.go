@@ -156,7 +156,7 @@ func (n *memoryNode) Replay(ctx context.Context, after map[rooms.Room]Cursor, up
 		progress := NewProgress(from)
 		for shared := range Merge(missed) {
 			e := *shared
-			e.Cursor = progress.To(e.Position)
+			e.Cursor, e.copies = progress.To(e.Position), 0
 			if !yield(e, nil) {
 				return
 			}
@@ -206,7 +206,7 @@ func (n *memoryNode) History(ctx context.Context, room rooms.Room, page Page) ([
 	events := make([]Event, len(kept))
 	for i, e := range kept {
 		events[i] = *e
-		events[i].Cursor = n.memory.only(e.Cursor.Epoch, e.Position)
+		events[i].Cursor, events[i].copies = n.memory.only(e.Cursor.Epoch, e.Position), 0
 	}
 	return events, more, nil
 }
