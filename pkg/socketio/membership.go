@@ -368,12 +368,20 @@ const (
 	isApart    = 1 << 5 // it is none: it begins and ends at a copy that is apart
 )
 
+// manyRooms is from how many rooms on a session lists them in their order: stores can
+// send the difference to what they have written before.
+const manyRooms = 32
+
 // save returns the stays as a session keeps them. Pending ones are not part of
 // it: they begin when the session that names them is stored.
 func (m *memberships) save() []session.Membership {
 	list := []session.Membership{{Kind: uint8(rooms.Everyone), Join: m.born.String()}}
-	for name, stays := range m.named {
-		for _, st := range stays {
+	names := maps.Keys(m.named)
+	if len(m.named) >= manyRooms {
+		names = slices.Values(slices.Sorted(names))
+	}
+	for name := range names {
+		for _, st := range m.named[name] {
 			if st.pending {
 				continue
 			}

@@ -30,6 +30,10 @@
 // with a hash of fence, number and body, too, but the string takes two thirds of
 // the hash's memory.
 //
+// Of a session of more than 4 KiB, one with many rooms, only the difference is sent to
+// what Redis has, which a script applies if the head is still the one that the store
+// has written or read. The value is the same as if it had been sent whole.
+//
 // Calls are not sent one by one: what comes while one pipeline is under way goes
 // out with the next, one after another to each server.
 package redis
@@ -76,6 +80,9 @@ type Store struct {
 	options  Options
 	lastTime atomic.Int64 // the last write number
 	counts   counts
+	known    known
+
+	patchFrom int // the size from which on differences are sent
 
 	mu      sync.Mutex
 	lanes   map[string]*lane // by the address of the server; "" if there is one only
@@ -104,16 +111,18 @@ func New(client redis.UniversalClient, o Options) *Store {
 	def(&o.MaxSize, 1<<20)
 	def(&o.MaxWaiting, 16384)
 	def(&o.MaxWaitingBytes, 64<<20)
-	return &Store{client: client, options: o, lanes: make(map[string]*lane)}
+	return &Store{client: client, options: o, lanes: make(map[string]*lane), patchFrom: patchFrom}
 }
 
 // Create implements [session.Store].
 func (s *Store) Create(ctx context.Context, sn session.Session, ttl time.Duration) error {
 	sn.Fence = 1
 	asked := time.Now()
+	key := s.key(sn.PID)
 	value, err := s.encode(sn)
 	if err == nil {
-		err = s.write(ctx, len(value), create.give(ctx, s.key(sn.PID), asked, ttl, value))
+		err = s.write(ctx, len(value), create.give(ctx, key, asked, ttl, value))
+		s.wrote(key, value, err)
 	}
 	if errors.Is(err, session.ErrFenced) {
 		return session.ErrExists
@@ -124,16 +133,23 @@ func (s *Store) Create(ctx context.Context, sn session.Session, ttl time.Duratio
 // Save implements [session.Store].
 func (s *Store) Save(ctx context.Context, sn session.Session, ttl time.Duration) error {
 	asked := time.Now()
+	key := s.key(sn.PID)
 	value, err := s.encode(sn)
 	if err == nil {
-		err = s.write(ctx, len(value), save.give(ctx, s.key(sn.PID), asked, ttl, value))
+		var patched bool
+		if patched, err = s.tryPatch(ctx, key, asked, ttl, s.known.get(key), value); !patched {
+			err = s.write(ctx, len(value), save.give(ctx, key, asked, ttl, value))
+		}
+		s.wrote(key, value, err)
 	}
 	return located("save", err)
 }
 
 // Drop implements [session.Store].
 func (s *Store) Drop(ctx context.Context, ref session.Ref) error {
-	err := s.write(ctx, 0, drop.run(ctx, s.key(ref.PID), s.head(ref.Fence)))
+	key := s.key(ref.PID)
+	err := s.write(ctx, 0, drop.run(ctx, key, s.head(ref.Fence)))
+	s.wrote(key, nil, err)
 	if errors.Is(err, session.ErrNotFound) {
 		return nil
 	}
@@ -173,7 +189,11 @@ func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, ch
 		sn.Fence++
 		claimed, err := s.encode(sn)
 		if err == nil {
-			err = s.write(ctx, len(claimed), claim.give(ctx, key, asked, ttl, value[:headSize], claimed))
+			var patched bool
+			if patched, err = s.tryPatch(ctx, key, asked, ttl, value, claimed); !patched {
+				err = s.write(ctx, len(claimed), claim.give(ctx, key, asked, ttl, value[:headSize], claimed))
+			}
+			s.wrote(key, claimed, err)
 		}
 		switch {
 		case err == nil:

@@ -1,0 +1,165 @@
+package redis
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+const (
+	// patchFrom is the size of a session from which on its writes are sent as the
+	// difference to the value that Redis has. Below it a whole value costs less.
+	patchFrom = 4 << 10
+	// knownBytes bounds the values that are remembered to tell the differences.
+	knownBytes = 32 << 20
+)
+
+// patch: asked, ttl, the head that Redis must have, then, again and again, from where to
+// where the old value is kept, counted from 1, and what is behind that.
+var patch = newScript(life + `
+if redis.call('GETRANGE', KEYS[1], 0, 31) ~= ARGV[3] then return {1, now} end
+local old, parts = redis.call('GET', KEYS[1]), {}
+for i = 4, #ARGV, 3 do
+	parts[#parts + 1] = string.sub(old, ARGV[i], ARGV[i + 1])
+	parts[#parts + 1] = ARGV[i + 2]
+end
+redis.call('SET', KEYS[1], table.concat(parts), 'PX', life)
+return {2, now}`)
+
+// known remembers what Redis has, of large sessions, as far as this store wrote it. It
+// may be wrong, for Redis compares heads before it applies a patch.
+type known struct {
+	mu     sync.Mutex
+	values map[string][]byte
+	bytes  int
+}
+
+func (k *known) get(key string) []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.values[key]
+}
+
+// put remembers a value, or forgets the key's if it is nil.
+func (k *known) put(key string, value []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if old, ok := k.values[key]; ok {
+		k.bytes -= len(old)
+		delete(k.values, key)
+	}
+	if value == nil {
+		return
+	}
+	if k.values == nil {
+		k.values = make(map[string][]byte)
+	}
+	k.values[key] = value
+	k.bytes += len(value)
+	for other, v := range k.values { // any: whose value is forgotten writes it whole once
+		if k.bytes <= knownBytes {
+			break
+		}
+		if other != key {
+			k.bytes -= len(v)
+			delete(k.values, other)
+		}
+	}
+}
+
+// wrote remembers what a write has left, if it is large and has succeeded.
+func (s *Store) wrote(key string, value []byte, err error) {
+	if err != nil || len(value) < s.patchFrom {
+		value = nil
+	}
+	s.known.put(key, value)
+}
+
+// tryPatch writes a value as the difference to an older one. It reports false if that
+// does not pay, or if Redis has another value than the older one.
+func (s *Store) tryPatch(ctx context.Context, key string, asked time.Time, ttl time.Duration, old, value []byte) (bool, error) {
+	if len(value) < s.patchFrom || len(old) <= headSize {
+		return false, nil
+	}
+	args := difference(old, value)
+	if args == nil {
+		return false, nil
+	}
+	it := patch.give(ctx, key, asked, ttl, append([]any{old[:headSize]}, args...)...)
+	if err := s.do(ctx, len(value), it); err != nil { // which is held until it is sent
+		return true, err
+	}
+	switch verdict, _, err := it.answer(); {
+	case err != nil:
+		return true, err
+	case verdict == fenced:
+		return false, nil
+	case verdict == late:
+		return true, errLate
+	}
+	return true, nil
+}
+
+// difference returns the arguments of patch that make value of old, or nil if they carry
+// more than half of the value. Rooms come last in a value,
+// behind their number: what differs is looked for before them and among them.
+func difference(old, value []byte) (args []any) {
+	was, is := roomsAt(old), roomsAt(value)
+	if was < 0 || is < 0 {
+		return nil
+	}
+	args = []any{1, 0, value[:headSize]}
+	size := headSize
+	for _, part := range [...]struct{ from, to, newFrom, newTo int }{
+		{headSize, was, headSize, is}, {was, len(old), is, len(value)},
+	} {
+		a, b := old[part.from:part.to], value[part.newFrom:part.newTo]
+		same := sharedBytes(a, b)
+		end := sharedEnd(a[same:], b[same:])
+		literal := b[same : len(b)-end]
+		size += len(literal)
+		args = append(args, part.from+1, part.from+same, literal, part.to-end+1, part.to, "")
+	}
+	if size > len(value)/2 {
+		return nil
+	}
+	return args
+}
+
+// roomsAt returns where the rooms of a value begin, behind their number, or -1.
+func roomsAt(value []byte) int {
+	if len(value) <= headSize {
+		return -1
+	}
+	d := decoder{rest: value[headSize+1:]}
+	for range 6 { // five strings and the data
+		n := d.number()
+		if n > uint64(len(d.rest)) {
+			return -1
+		}
+		d.rest = d.rest[n:]
+	}
+	d.number()
+	if d.failed {
+		return -1
+	}
+	return len(value) - len(d.rest)
+}
+
+// sharedBytes returns how many bytes two slices begin with alike, and sharedEnd how many
+// they end with alike.
+func sharedBytes(a, b []byte) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+func sharedEnd(a, b []byte) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[len(a)-1-n] == b[len(b)-1-n] {
+		n++
+	}
+	return n
+}
