@@ -261,10 +261,14 @@ func TestHistoryOfLargeEvents(t *testing.T) {
 
 // What cannot be encoded as an ack is answered with a failure.
 func TestEveryRequestIsAnswered(t *testing.T) {
-	_, _, url := serveApp(t, Options{})
+	_, srv, url := serveApp(t, Options{})
+	srv.Of("/chan").On("ask", func(_ context.Context, e *socketio.Event) error { return answer(e, make(chan int)) })
 	c := dialApp(t, url)
-	if r, _ := c.call(`["echo"`+strings.Repeat(","+placeholders, packet.MaxAttachments+1)+`]`, "binary"); r.OK || r.Code != badRequest {
-		t.Errorf("an echo of more attachments than a packet may have: %+v", r)
+	c.write("40/chan,")
+	c.next()
+	c.write(`42/chan,7["ask"]`)
+	if got := c.next(); !strings.HasPrefix(got, `43/chan,7[{"ok":false,"code":"bad_request"`) {
+		t.Errorf("answered with %s", got)
 	}
 }
 
