@@ -76,13 +76,11 @@ func (c *Conn) expire(now time.Time) {
 // handled first. Until Resume the peer's silence does not close the connection: it may
 // have answered, and that is not read. Pings go on. A connection that is paused for
 // longer than [Options.PauseTimeout] is closed with [TransportError] wrapping
-// [ErrPaused], so that a dead peer is detected. Pauses do not nest.
+// [ErrPaused], so that a dead peer is detected. A call during a pause begins it anew.
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.paused.IsZero() {
-		c.paused = time.Now()
-	}
+	c.paused = time.Now()
 }
 
 // Resume ends a pause. The peer has the whole ping timeout from here, because its

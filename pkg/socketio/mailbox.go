@@ -1,6 +1,9 @@
 package socketio
 
-import "sync"
+import (
+	"math"
+	"sync"
+)
 
 // A task is something that a mailbox runs: a received event, or a step in its
 // socket's life.
@@ -98,14 +101,14 @@ func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
 	return m.full
 }
 
-// hurry makes a reader that waits for space try again as soon as there is any below
-// the limit.
-func (m *mailbox) hurry(limit mailLimit) {
+// hurry makes a reader that waits for space try again as soon as one more event has
+// been taken out, which need not bring the mailbox below its limit: an awaited ack may
+// have let it grow, or a large event.
+func (m *mailbox) hurry() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.full != nil {
-		m.full.below = mailLimit{limit.events - 1, limit.bytes - 1}
-		m.wakeIfSpace()
+		m.full.below = mailLimit{m.events - 1, math.MaxInt}
 	}
 }
 

@@ -27,9 +27,9 @@ func (s *Socket) accept(e *Event) error {
 // of the client, which comes behind its events, the reader goes on up to twice the
 // limit: a handler that waits for an ack must not wait for itself.
 //
-// Reading goes on when half of the limit is free. If that takes long, one event is
-// enough, for slow handlers are not stuck: only where none returns the pause becomes
-// too long.
+// Reading goes on when half of the limit is free. If that takes long, the reader tries
+// again after each event, and the pause counts from the last one, for slow handlers are
+// not stuck: only where none returns the pause becomes too long.
 func (s *Socket) park(e *Event, full *fullMail) error {
 	c := s.client
 	c.parked.Store(&s.mail) // before acks are looked for: see Socket.ask
@@ -53,10 +53,11 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 			told = true
 		}
 		if hurry {
-			s.mail.hurry(limit)
+			s.mail.hurry()
 		}
 		select {
 		case <-full.space:
+			c.conn.Pause()
 		case <-long.C:
 			hurry = true
 		case <-c.conn.Context().Done():

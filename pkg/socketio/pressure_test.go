@@ -334,9 +334,15 @@ func (n *testNode) poll(t *testing.T) (post func(body string)) {
 // Handlers that are slow, but return, do not get their client cut, however long half of
 // the mailbox takes them.
 func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
+	t.Run("events", func(t *testing.T) { slowHandlers(t, Options{MailboxEvents: 200}, "events", 240, -1) })
+	t.Run("bytes", func(t *testing.T) { // the large event lies above the limit until all before it are handled
+		slowHandlers(t, Options{MailboxBytes: 50_000}, "bytes", 90, 80)
+	})
+}
+
+// slowHandlers has a client send events, of which one is as large as the mailbox.
+func slowHandlers(t *testing.T, o Options, limit string, events, large int) {
 	t.Parallel()
-	const events = 240
-	o := Options{MailboxEvents: 200}
 	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, time.Second, time.Second
 	n := start(t, o)
 	handled := make(chan int, events)
@@ -349,7 +355,11 @@ func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 	})
 	w := n.started(t)
 	for i := range events {
-		w.write(fmt.Sprintf(`42["e",%d]`, i))
+		data := ""
+		if i == large {
+			data = strings.Repeat("x", o.MailboxBytes)
+		}
+		w.write(fmt.Sprintf(`42["e",%d,%q]`, i, data))
 	}
 	for i := range events {
 		select {
@@ -361,7 +371,7 @@ func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 			t.Fatalf("closed at event %d: %v", i, n.Stats().MailboxFull)
 		}
 	}
-	if full := n.Stats().MailboxFull; full["events"] == 0 || full["pause"] > 0 {
+	if full := n.Stats().MailboxFull; full[limit] == 0 || full["pause"] > 0 {
 		t.Errorf("full: %v", full)
 	}
 }
