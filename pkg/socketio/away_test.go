@@ -165,13 +165,7 @@ func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 			must(t, n.Emit(t.Context(), "n", 0))
 			a.want(numbered(0))
 			must(t, n.To(group).SocketsJoin(t.Context(), room))
-			eventually(t, "joined and stored", func() bool {
-				s := n.Socket(a.sid)
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				st := s.rooms.current(room)
-				return st != nil && !st.pending && s.gate.shut == 0
-			})
+			a.joinedByCommand(n, room)
 			a.cut()
 			eventually(t, "gone", func() bool { return n.Len() == 0 })
 			for i := range 3 {
@@ -323,4 +317,87 @@ func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
 		t.Errorf("recovered: %v; still in the room: %v", b.sid == a.sid, n1.Socket(b.sid).InRoom(first))
 	}
 	slow.release(3)
+}
+
+// A leave that is older than a stay does not make the stay count before its time.
+func TestLeaveBeforeAJoinInAReplay(t *testing.T) {
+	c := newSlowCluster(t)
+	n, _ := c.node(t, "a", Options{})
+	group, room := c.room(2, 0), c.room(1, 0)
+	a := n.client(t)
+	a.call(`["join","` + group + `"]`)
+	must(t, n.ToSocket(a.sid).Emit(t.Context(), "n", 0))
+	a.want(numbered(0))
+	offset := a.offset
+	must(t, n.SocketsLeave(t.Context(), room))
+	must(t, n.Emit(t.Context(), "n", 1))
+	nextMillisecond()
+	must(t, n.To(group).Emit(t.Context(), "n", 2))
+	nextMillisecond()
+	must(t, n.To(group).SocketsJoin(t.Context(), room))
+	a.joinedByCommand(n, room)
+	a.cut()
+	a.offset = offset
+	b := n.back(t, a)
+	b.want(numbered(1))
+	b.cut()
+	d := n.back(t, b)
+	d.want(numbered(2))
+	d.quiet()
+	if d.sid != a.sid {
+		t.Errorf("not recovered: %v", n.Stats().Recoveries)
+	}
+}
+
+// joinedByCommand waits until a command has put the client into a room, and that is stored.
+func (w *wire) joinedByCommand(n *testNode, room string) {
+	w.t.Helper()
+	eventually(w.t, "joined and stored", func() bool {
+		s := n.Socket(w.sid)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		st := s.rooms.current(room)
+		return st != nil && !st.pending && st.commanded && s.gate.shut == 0
+	})
+}
+
+// What is published after SocketsJoin has returned reaches a client that has meanwhile
+// joined the room by itself, or by another command, while its node did not know of the
+// first one.
+func TestACommandThatTheSocketHasForestalled(t *testing.T) {
+	for _, by := range []string{"itself", "a command"} {
+		for _, cut := range []bool{false, true} {
+			t.Run(fmt.Sprintf("joined by %s, cut %v", by, cut), func(t *testing.T) {
+				c := newSlowCluster(t)
+				n1, _ := c.node(t, "a", Options{})
+				n2, slow := c.node(t, "b", Options{})
+				group, other, room := c.room(0, 0), c.room(1, 0), c.room(2, 0)
+				a := n2.client(t)
+				a.call(`["join","` + group + `"]`)
+				a.call(`["join","` + other + `"]`)
+				must(t, n1.ToSocket(a.sid).Emit(t.Context(), "n", 0))
+				a.want(numbered(0))
+				slow.hold(0, 2)
+				must(t, n1.To(group).SocketsJoin(t.Context(), room))
+				must(t, n1.To(room).Emit(t.Context(), "n", 1))
+				if by == "itself" {
+					a.call(`["join","` + room + `"]`)
+				} else {
+					slow.release(2)
+					must(t, n1.To(other).SocketsJoin(t.Context(), room))
+					a.joinedByCommand(n2, room)
+				}
+				if cut {
+					a.cut()
+					a = n1.back(t, a)
+				}
+				slow.release(0, 2)
+				a.want(numbered(1))
+				a.quiet()
+				if a.cut(); n1.back(t, a).sid != a.sid {
+					t.Errorf("not recovered: %v", n1.Stats().Recoveries)
+				}
+			})
+		}
+	}
 }

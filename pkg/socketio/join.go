@@ -126,7 +126,9 @@ func (s *Socket) settle(ctx context.Context, names []string, command *place) err
 	if err := s.complete(ctx, names, command); err != nil {
 		return fmt.Errorf("socketio: join: %w", err)
 	}
-	s.ns.tellRooms(s.ID(), true, names...)
+	if len(names) > 0 {
+		s.ns.tellRooms(s.ID(), true, names...)
+	}
 	return nil
 }
 
@@ -137,12 +139,18 @@ func (s *Socket) settle(ctx context.Context, names []string, command *place) err
 // soon as the command has its position. The caller holds the right to change.
 func (s *Socket) complete(ctx context.Context, names []string, command *place) error {
 	list := inNamed(s.nsName, names)
-	at, err := s.ns.srv.adapter.Subscribe(ctx, list...)
+	var at adapter.Cursor
+	var err error
+	if len(list) > 0 {
+		at, err = s.ns.srv.adapter.Subscribe(ctx, list...)
+	}
 	subscribed := err == nil
 	var missed backlog
 	if subscribed && command != nil {
 		at = command.at
-		missed, err = s.since(ctx, names, command)
+		if len(names)+len(command.older) > 0 {
+			missed, err = s.since(ctx, names, command)
+		}
 	}
 	if err == nil {
 		s.mu.Lock()
@@ -152,6 +160,9 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			}
 			s.gate.insert(missed.events, command.cursor)
 			s.gate.insertLate(missed.late, command.before, command.cursor, command.at.At)
+			for _, name := range command.older {
+				s.rooms.precede(name, at, command.several)
+			}
 		}
 		for _, name := range names {
 			s.rooms.confirm(name, at)
@@ -177,7 +188,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 		s.openGate()
 	} // otherwise the socket is cut, and an event behind the command would hide it from a recovery
 	s.mu.Unlock()
-	if err != nil && subscribed {
+	if err != nil && subscribed && len(list) > 0 {
 		s.ns.srv.adapter.Unsubscribe(list...)
 	}
 	return err
@@ -199,6 +210,7 @@ type place struct {
 	before  adapter.Cursor // the feed's, before it
 	seen    adapter.Cursor // what the socket has been given then, as far as it was for it
 	prior   adapter.Cursor // see command
+	older   []string       // rooms that the socket is in, and has joined after the command
 }
 
 // A backlog is what a socket that a command has joined to rooms missed of them.
@@ -217,7 +229,7 @@ type backlog struct {
 // before it came to the command. What the socket had of them, as a member of other
 // rooms, is found by reading these as well.
 func (s *Socket) since(ctx context.Context, names []string, command *place) (missed backlog, err error) {
-	a, list := s.ns.srv.adapter, inNamed(s.nsName, names)
+	a, list := s.ns.srv.adapter, inNamed(s.nsName, slices.Concat(names, command.older))
 	s.mu.Lock()
 	was := s.rooms.clone()
 	s.mu.Unlock()
@@ -229,6 +241,9 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 	now := was.clone()
 	for _, name := range names {
 		now.confirm(name, command.at)
+	}
+	for _, name := range command.older {
+		now.precede(name, command.at, false)
 	}
 	if command.several {
 		from = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{})
@@ -384,24 +399,31 @@ func (s *Socket) left(names []string) {
 // sends commands is the application, not a client.
 func (s *Socket) joinByCommand(d *delivery) {
 	names, c := d.command.names, d.command
+	at := c.begins(d.ev)
+	var older []string
+	for _, name := range names {
+		if s.rooms.current(name) != nil && !slices.Contains(older, name) && s.rooms.precedes(name, at) {
+			older = append(older, name)
+		}
+	}
 	news := s.missing(names)
 	if len(news) > 0 {
 		s.enter(news)
 	}
-	if !s.rooms.command(names) {
+	if !s.rooms.command(names) && len(older) == 0 {
 		return
 	}
+	if len(news) == 0 {
+		s.gate.shut++
+	}
 	p := &place{
-		several: c.spread(), at: c.begins(d.ev), prior: c.prior,
+		several: c.spread(), at: at, prior: c.prior, older: older,
 		cursor: d.ev.Cursor, before: c.before, seen: s.gate.given(d.ev.Cursor),
 	}
 	if !p.before.SameHistory(p.cursor) {
 		p.before = p.cursor
 	}
 	s.background(func(ctx context.Context) error {
-		if len(news) == 0 {
-			return s.save(ctx)
-		}
 		return s.settle(ctx, news, p)
 	}, nil)
 }

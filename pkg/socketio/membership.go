@@ -118,12 +118,6 @@ func (m *memberships) suspend(seen adapter.Cursor) {
 	}
 }
 
-// suspendNew makes a stay that a command has just begun deferred, and not count.
-func (m *memberships) suspendNew(name string) {
-	st := m.current(name)
-	st.deferred, st.pending = true, true
-}
-
 // suspended returns the positions of the commands that have begun the suspended stays.
 func (m *memberships) suspended() (commands []adapter.Position) {
 	for _, stays := range m.named {
@@ -221,23 +215,49 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 	}
 }
 
-// enterAt does what a command of the past did: it opens a stay at the command's
-// position, unless what is known is newer than the command.
-func (m *memberships) enterAt(name string, at adapter.Cursor) bool {
-	if stays := m.named[name]; len(stays) > 0 {
-		newest := stays[len(stays)-1]
-		if newest.join.Covers(at.At) || newest.leave.Covers(at.At) {
-			return false
-		}
-		if newest.open {
-			m.command([]string{name})
-			return false
-		}
+// enterAt does what a command of the past did: it begins a stay at the command's
+// position, unless what is known is newer than the command or includes it. A deferred
+// one does not count until resume.
+func (m *memberships) enterAt(name string, at adapter.Cursor, deferred bool) bool {
+	stays := m.named[name]
+	switch n := len(stays) - 1; {
+	case n >= 0 && stays[n].open && m.precedes(name, at):
+		m.precede(name, at, deferred)
+		stays = m.named[name]
+		stays[n].pending = deferred
+		m.command([]string{name})
+		return true
+	case n >= 0 && (stays[n].join.Covers(at.At) || stays[n].leave.Covers(at.At)):
+		return false
+	case n >= 0 && stays[n].open:
+		m.command([]string{name})
+		return false
 	}
 	m.enter(name)
 	m.confirm(name, at)
 	m.command([]string{name})
+	if st := m.current(name); deferred {
+		st.deferred, st.pending = true, true
+	}
 	return true
+}
+
+// precedes reports whether a command has joined an open room before the member has
+// joined it: what came to it in between is for the member.
+func (m *memberships) precedes(name string, at adapter.Cursor) bool {
+	stays := m.named[name]
+	n := len(stays) - 1
+	return !stays[n].join.IsZero() && stays[n].join.Covers(at.At) && !at.Includes(stays[n].join) &&
+		(n == 0 || at.Includes(stays[n-1].leave)) // otherwise it has left the room after the command
+}
+
+// precede puts a stay that a command has begun in front of the open one.
+func (m *memberships) precede(name string, at adapter.Cursor, deferred bool) {
+	stays := m.named[name]
+	n := len(stays) - 1
+	m.named[name] = slices.Insert(stays, n, stay{join: at, leave: stays[n].join, commanded: true, deferred: deferred})
+	m.count++
+	m.unsaved = true
 }
 
 // leaveAt ends the open stay of a room for a command, unless the stay is newer than

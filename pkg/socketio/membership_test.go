@@ -35,7 +35,7 @@ func TestAStayHoldsAfterJoinUpToLeave(t *testing.T) {
 
 func TestCommandsOfThePastCountOnce(t *testing.T) {
 	m := memberships{born: at(1)}
-	if !m.enterAt("r", at(5)) || m.enterAt("r", at(5)) {
+	if !m.enterAt("r", at(5), false) || m.enterAt("r", at(5), false) {
 		t.Fatal("the same join counted twice, or not at all")
 	}
 	if m.leaveAt("r", at(4).At, at(4)) {
@@ -44,19 +44,19 @@ func TestCommandsOfThePastCountOnce(t *testing.T) {
 	if !m.leaveAt("r", at(7).At, at(7)) {
 		t.Error("the leave did not count")
 	}
-	if m.enterAt("r", at(5)) || m.enterAt("r", at(7)) {
+	if m.enterAt("r", at(5), false) || m.enterAt("r", at(7), false) {
 		t.Error("a join that is known came back to life when it was read again")
 	}
-	if !m.enterAt("r", at(8)) {
+	if !m.enterAt("r", at(8), false) {
 		t.Error("a newer join did not count")
 	}
 }
 
 func TestASessionKeepsTheStays(t *testing.T) {
 	m := memberships{born: at(1)}
-	m.enterAt("left", at(2))
+	m.enterAt("left", at(2), false)
 	m.leave("left", at(3))
-	m.enterAt("in", at(4))
+	m.enterAt("in", at(4), false)
 	m.enter("pending")
 	got, err := restore(m.save())
 	if err != nil {

@@ -134,28 +134,28 @@ func (l *lane) take() adapter.Event {
 // published before it and before everything else, as for a caller that waits for its
 // return; apart from that, the oldest event is next.
 func next(lanes []*lane) int {
-	oldest, free := 0, -1
+	oldest, free := -1, -1
 	for i, l := range lanes {
 		at := l.events[0].Position
-		older := func(than int) bool { return at.Compare(lanes[than].events[0].Position) < 0 }
-		if older(oldest) {
-			oldest = i
-		}
+		older := func(than int) bool { return than < 0 || at.Compare(lanes[than].events[0].Position) < 0 }
 		if len(l.commands) > 0 && l.commands[0].at == at {
 			if !slices.ContainsFunc(lanes, func(o *lane) bool { return o != l && l.commands[0].head.Covers(o.events[0].Position) }) {
 				return i
 			}
 			continue
 		}
+		if older(oldest) {
+			oldest = i
+		}
 		waits := slices.ContainsFunc(lanes, func(o *lane) bool {
 			return o != l && len(o.commands) > 0 && !o.commands[0].head.Covers(at)
 		})
-		if !waits && (free < 0 || older(free)) {
+		if !waits && older(free) {
 			free = i
 		}
 	}
-	if free < 0 {
-		return oldest // they were published concurrently
+	if free < 0 { // they wait for each other, for they were published concurrently
+		return max(oldest, 0)
 	}
 	return free
 }
@@ -215,7 +215,8 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 	case kindLeave:
 		c := newCommand(&ev)
 		for _, name := range c.names {
-			if st := r.stays.current(name); st != nil && st.pending { // its command was not read
+			// All that this command covers has passed: if that of the stay had been there, it would count.
+			if st := r.stays.current(name); st != nil && st.pending && c.spread() && c.head.Covers(st.join.At) {
 				if err := r.resume(st.join.At, before, r.at.To(st.join.At)); err != nil {
 					return err
 				}
@@ -232,10 +233,7 @@ func (r *replay) join(ev *adapter.Event, before, after adapter.Cursor) error {
 	c.due = r.due
 	at := c.begins(ev)
 	for _, name := range c.names {
-		if r.stays.enterAt(name, at) {
-			if c.spread() {
-				r.stays.suspendNew(name) // until resume
-			}
+		if r.stays.enterAt(name, at, c.spread()) {
 			r.entered = append(r.entered, name)
 			r.need(name, at)
 		}
