@@ -155,7 +155,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	if s.gone {
 		return false
 	}
-	gated := s.gate.shut > 0 && (o.gated || len(o.published) > 0) // it may hold them
+	gated := s.gate.closed() && (o.gated || len(o.published) > 0) // it may hold them
 	o.gated = gated
 	o.published = slices.DeleteFunc(o.published, f.cursor.Covers)
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
@@ -210,7 +210,7 @@ func (s *Socket) expireAcks() {
 // releaseAcks sends the acks that need not be held any more. s.mu is held.
 func (s *Socket) releaseAcks() {
 	o := s.order.Load()
-	if o == nil || s.gate.shut > 0 {
+	if o == nil || s.gate.closed() {
 		return
 	}
 	n := 0
@@ -261,7 +261,7 @@ func (s *Socket) afterAcks(f func()) {
 // then sends the acks that waited for it. s.mu is held.
 func (s *Socket) openGate() {
 	s.gate.open(s.pass)
-	if o := s.order.Load(); o != nil && s.gate.shut == 0 {
+	if o := s.order.Load(); o != nil && !s.gate.closed() {
 		o.gated = false
 	}
 	s.releaseAcks()

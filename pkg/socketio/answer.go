@@ -169,10 +169,10 @@ func (n *Namespace) deliverAsking(d *delivery) {
 func (s *Socket) ask(d *delivery) (id string, asked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || !s.placed || s.gate.shut > 0 && d.volatile() {
+	if s.gone || !s.placed || s.gate.closed() && d.volatile() {
 		return "", false
 	}
-	if s.gate.shut == 0 && !d.meant(&s.rooms, s.id) || !d.meantNow(&s.rooms, s.id) {
+	if !s.gate.closed() && !d.meant(&s.rooms, s.id) || !d.meantNow(&s.rooms, s.id) {
 		return "", false
 	}
 	if s.acks == nil {

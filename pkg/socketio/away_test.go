@@ -6,10 +6,12 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // An absent is a client whose rooms are changed by commands, also while it is away,
@@ -400,4 +402,54 @@ func TestACommandThatTheSocketHasForestalled(t *testing.T) {
 			})
 		}
 	}
+}
+
+// unsubscribing keeps what its server unsubscribes.
+type unsubscribing struct {
+	adapter.Adapter
+	mu    sync.Mutex
+	rooms []rooms.Room
+}
+
+func (a *unsubscribing) Unsubscribe(list ...rooms.Room) {
+	a.mu.Lock()
+	a.rooms = append(a.rooms, list...)
+	a.mu.Unlock()
+	a.Adapter.Unsubscribe(list...)
+}
+
+func (a *unsubscribing) has(r rooms.Room) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.rooms, r)
+}
+
+// A socket that ends while a command's join waits for its turn unsubscribes none of the
+// rooms that it has not subscribed: they may be others'.
+func TestASocketThatEndsAmidAJoinUnsubscribesOnlyItsOwnRooms(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	inner, err := c.memory.Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	a := &unsubscribing{Adapter: inner}
+	n := start(t, Options{Adapter: a, Sessions: c.sessions})
+	joining(n.Namespace)
+	w, other := n.client(t), n.client(t)
+	other.call(`["join","room"]`)
+	w.call(`["join","own"]`)
+	s := n.Socket(w.sid)
+	done, err := s.change(t.Context()) // the join waits
+	must(t, err)
+	must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), "room"))
+	eventually(t, "joining", func() bool { return s.InRoom("room") })
+	s.unplace()
+	done()
+	if r := rooms.InNamed("/", "room"); a.has(r) {
+		t.Error("unsubscribed what it had not subscribed")
+	}
+	if r := rooms.InNamed("/", "own"); !a.has(r) {
+		t.Error("its own room stays subscribed")
+	}
+	must(t, n.To("room").Emit(t.Context(), "n", 1))
+	other.want(numbered(1))
 }

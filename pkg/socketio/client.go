@@ -31,6 +31,9 @@ type client struct {
 	mu      sync.Mutex
 	sockets []*Socket   // connecting ones too; few, so a slice
 	retry   *time.Timer // closes the connection so that its client reconnects, or nil
+	// ended are namespaces in which the server has disconnected the client: it may have
+	// sent events before it knew. Nil for none.
+	ended map[string]bool
 
 	parked  atomic.Pointer[mailbox] // the full one that the reader waits for; nil if it reads
 	leaving atomic.Bool             // what arrives is not taken in any more
@@ -110,7 +113,10 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 		c.connect(p)
 		return nil
 	case packet.Event:
-		if s == nil {
+		switch {
+		case s == nil && c.hasEnded(p.Namespace):
+			return nil
+		case s == nil:
 			return fmt.Errorf("event for %q, which is not connected", p.Namespace)
 		}
 		return s.receive(p)
@@ -180,6 +186,7 @@ func (c *client) attach(s *Socket) bool {
 	full := len(c.sockets) >= c.srv.opts.NamespacesPerConnection
 	if !full {
 		c.sockets = append(c.sockets, s)
+		delete(c.ended, s.nsName)
 	}
 	first := !full && len(c.sockets) == 1
 	c.mu.Unlock()
@@ -231,6 +238,27 @@ func (c *client) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.sockets)
+}
+
+// maxEnded is of how many namespaces a connection knows that the server ended them.
+const maxEnded = 100
+
+// bar notes that the server has disconnected the client in a namespace.
+func (c *client) bar(namespace string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == nil {
+		c.ended = make(map[string]bool)
+	}
+	if len(c.ended) < maxEnded {
+		c.ended[namespace] = true
+	}
+}
+
+func (c *client) hasEnded(namespace string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended[namespace]
 }
 
 // detach takes a socket off the connection.

@@ -211,7 +211,8 @@ func (s *Socket) place() {
 }
 
 // displace takes the socket out of the index, and returns the named rooms that
-// it was in.
+// it was in. It was not in those that it was joining: nobody has been told of them, and
+// what has begun to join them unsubscribes them.
 func (s *Socket) displace() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,10 +220,10 @@ func (s *Socket) displace() []string {
 		return nil
 	}
 	s.placed = false
-	names := s.rooms.names()
-	for _, r := range append(s.implicit(), inNamed(s.nsName, names)...) {
+	for _, r := range append(s.implicit(), inNamed(s.nsName, s.rooms.names())...) {
 		s.ns.index.Remove(r, s)
 	}
+	names := s.rooms.confirmed()
 	s.rooms = memberships{}
 	return names
 }

@@ -31,6 +31,9 @@ func (s *Socket) end(reason Reason) {
 	for _, a := range acks {
 		a.gone(s, s.id)
 	}
+	if reason == ServerDisconnect {
+		s.client.bar(s.nsName)
+	}
 	s.client.detach(s)
 	if !connected {
 		s.cancel(cause) // admit sees it and clears away

@@ -77,7 +77,7 @@ func (s *Server) all() []*Namespace {
 func (n *Namespace) lose(r rooms.Room, lost *adapter.LostError) {
 	for s := range n.index.Members(r) {
 		s.mu.Lock()
-		if s.gate.lose(s.recovering); !s.recovering && !s.gone {
+		if s.gate.lose(); !s.recovering && !s.gone {
 			s.cut(lost)
 		}
 		s.mu.Unlock()
@@ -149,7 +149,7 @@ func (s *Socket) offer(d *delivery) {
 		s.reached(d)
 		return
 	}
-	if s.gate.shut > 0 && d.volatile() {
+	if s.gate.closed() && d.volatile() {
 		return // a held volatile event would be late
 	}
 	spilled := s.gate.spilled

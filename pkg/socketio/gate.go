@@ -18,7 +18,8 @@ type gate struct {
 	held  []*delivery
 	bytes int
 	// spilled: more arrived than may be held, and what was held is gone. A
-	// recovery reads it again; nobody else can.
+	// recovery reads it again. For anybody else the gate stays shut for good: an event
+	// behind what is gone would have an offset that hides it from the next recovery.
 	spilled bool
 	// floor is the end of a replay that reached further than the node's feed had
 	// come. Until the feed passes it, events carry it in place of their own
@@ -26,9 +27,12 @@ type gate struct {
 	floor adapter.Cursor
 }
 
-// hold takes d if the gate is shut, up to a limit of bytes.
+// closed reports whether nothing passes.
+func (g *gate) closed() bool { return g.shut > 0 || g.spilled }
+
+// hold takes d if the gate is closed, up to a limit of bytes.
 func (g *gate) hold(d *delivery, limit int) (held bool) {
-	if g.shut == 0 {
+	if !g.closed() {
 		return false
 	}
 	if g.spilled {
@@ -42,12 +46,8 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	return true
 }
 
-// lose drops what is held and all that comes: the feed has lost something. A
-// recovery reads it again; for anybody else the gate stays shut for good.
-func (g *gate) lose(recovering bool) {
-	if !recovering {
-		g.shut++
-	}
+// lose drops what is held and all that comes: the feed has lost something.
+func (g *gate) lose() {
 	g.held, g.bytes, g.spilled = nil, 0, true
 }
 
@@ -55,7 +55,7 @@ func (g *gate) lose(recovering bool) {
 // Passing may shut the gate again, which keeps the rest.
 func (g *gate) open(pass func(*delivery)) {
 	g.shut--
-	for g.shut == 0 && len(g.held) > 0 {
+	for !g.closed() && len(g.held) > 0 {
 		d := g.held[0]
 		g.held[0] = nil
 		g.held = g.held[1:]

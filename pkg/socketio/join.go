@@ -144,9 +144,12 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	if len(list) > 0 {
 		at, err = s.ns.srv.adapter.Subscribe(ctx, list...)
 	}
-	subscribed := err == nil
+	var subscribed []string // and not yet of the socket, which unsubscribes what it is in
+	if err == nil {
+		subscribed = names
+	}
 	var missed backlog
-	if subscribed && command != nil {
+	if err == nil && command != nil {
 		at = command.at
 		if len(names)+len(command.older) > 0 {
 			missed, err = s.since(ctx, names, command)
@@ -164,7 +167,11 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 				s.rooms.precede(name, at, command.several)
 			}
 		}
+		subscribed = nil
 		for _, name := range names {
+			if s.rooms.current(name) == nil { // displaced meanwhile
+				subscribed = append(subscribed, name)
+			}
 			s.rooms.confirm(name, at)
 			s.rooms.defers(name, command != nil && command.several)
 		}
@@ -178,7 +185,10 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	}
 	if err != nil {
 		for _, name := range names {
-			if s.rooms.current(name) != nil {
+			if st := s.rooms.current(name); st != nil {
+				if !st.pending {
+					subscribed = append(subscribed, name)
+				}
 				s.rooms.cancel(name)
 				s.unlist(name)
 			}
@@ -188,8 +198,8 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 		s.openGate()
 	} // otherwise the socket is cut, and an event behind the command would hide it from a recovery
 	s.mu.Unlock()
-	if err != nil && subscribed && len(list) > 0 {
-		s.ns.srv.adapter.Unsubscribe(list...)
+	if err != nil && len(subscribed) > 0 {
+		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, subscribed)...)
 	}
 	return err
 }
@@ -402,10 +412,12 @@ func (s *Socket) joinByCommand(d *delivery) {
 	at := c.begins(d.ev)
 	var older []string
 	for _, name := range names {
-		if s.rooms.current(name) != nil && !slices.Contains(older, name) && s.rooms.precedes(name, at) {
+		if s.rooms.current(name) != nil && s.rooms.precedes(name, at) {
 			older = append(older, name)
 		}
 	}
+	slices.Sort(older)
+	older = slices.Compact(older)
 	news := s.missing(names)
 	if len(news) > 0 {
 		s.enter(news)

@@ -253,6 +253,9 @@ func (m *memberships) precedes(name string, at adapter.Cursor) bool {
 
 // precede puts a stay that a command has begun in front of the open one.
 func (m *memberships) precede(name string, at adapter.Cursor, deferred bool) {
+	if m.current(name) == nil {
+		return
+	}
 	stays := m.named[name]
 	n := len(stays) - 1
 	m.named[name] = slices.Insert(stays, n, stay{join: at, leave: stays[n].join, commanded: true, deferred: deferred})
@@ -342,6 +345,17 @@ func (m *memberships) names() []string {
 		}
 	}
 	slices.Sort(names)
+	return names
+}
+
+// confirmed returns those of the named rooms that the socket is in of which the join
+// position is known.
+func (m *memberships) confirmed() (names []string) {
+	for name := range m.named {
+		if st := m.current(name); st != nil && !st.pending {
+			names = append(names, name)
+		}
+	}
 	return names
 }
 

@@ -488,3 +488,25 @@ func TestDrainReadsAcksBehindAFullMailbox(t *testing.T) {
 	must(t, n.Drain(t.Context(), 0))
 	must(t, receive(t, answered))
 }
+
+// The server disconnects a client in one namespace, behind whose full mailbox there are
+// events that the client sent before it knew. Its other namespaces are not concerned.
+func TestDisconnectOfASocketWithAFullMailbox(t *testing.T) {
+	t.Parallel()
+	n, release, _ := busy(t, Options{MailboxEvents: 10})
+	joining(n.Of("/other"))
+	w := n.started(t)
+	for i := range 50 {
+		w.write(fmt.Sprintf(`42["e",%d]`, i))
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	n.Socket(w.sid).Disconnect(false)
+	if m := w.next(); m != "41" {
+		t.Errorf("got %s", m)
+	}
+	release()
+	w.connect("/other", "") // behind the events
+	if got := w.call(`["ping me"]`); got != `[]` {
+		t.Errorf("got %s", got)
+	}
+}

@@ -478,9 +478,10 @@ func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 func (s *Socket) missing(names []string) []string {
 	var news []string
 	for _, name := range names {
-		if s.rooms.current(name) == nil && !slices.Contains(news, name) {
+		if s.rooms.current(name) == nil {
 			news = append(news, name)
 		}
 	}
-	return news
+	slices.Sort(news)
+	return slices.Compact(news)
 }

@@ -1,0 +1,25 @@
+package socketio
+
+import (
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A gate that has lost something stays closed, whatever it was shut for: an event behind
+// it would hide it from a recovery.
+func TestASpilledGateStaysClosed(t *testing.T) {
+	g := gate{shut: 1}
+	event := func() *delivery { return &delivery{ev: &adapter.Event{Data: make([]byte, 100)}} }
+	for range 10 {
+		g.hold(event(), 500)
+	}
+	g.open(func(*delivery) { t.Error("an event has passed") })
+	if !g.hold(event(), 500) {
+		t.Error("an event passes behind what was lost")
+	}
+	g.restart()
+	if g.hold(event(), 500) {
+		t.Error("closed after a recovery has read what was lost")
+	}
+}
