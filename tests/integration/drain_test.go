@@ -171,7 +171,10 @@ func TestStopAtOnce(t *testing.T) {
 				n.signal(s)
 			}
 			for _, s := range clients {
-				if r := s.await("disconnect"); r.Reason != "transport close" {
+				r := s.await("disconnect")
+				// A polling client that is between two requests finds no node for the next one.
+				between := strings.HasPrefix(s.name, "polling") && r.Reason == "transport error"
+				if r.Reason != "transport close" && !between {
 					t.Errorf("%s is disconnected by %q", s.name, r.Reason)
 				}
 			}
