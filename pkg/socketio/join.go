@@ -436,6 +436,11 @@ func (s *Socket) joinByCommand(d *delivery) {
 		p.before = p.cursor
 	}
 	s.background(func(ctx context.Context) error {
+		s.mu.Lock() // it may have left some of them before this had its turn
+		p.older = slices.DeleteFunc(p.older, func(name string) bool {
+			return s.rooms.current(name) == nil || !s.rooms.precedes(name, at)
+		})
+		s.mu.Unlock()
 		return s.settle(ctx, news, p)
 	}, nil)
 }
