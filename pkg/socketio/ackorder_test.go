@@ -280,6 +280,31 @@ func TestHeldAcksAreBoundedInBytes(t *testing.T) {
 	second := w.ask(`["state"]`)
 	w.wantAck(first)
 	w.wantAck(second)
+	if late := n.Stats().AcksLate; late != 2 {
+		t.Errorf("%d acks late, want 2", late)
+	}
+}
+
+// One ack is held, however large it is.
+func TestALargeAckFollowsItsEvent(t *testing.T) {
+	o := Options{AckTimeout: time.Hour}
+	o.Engine.SendQueueBytes = 1000
+	n, feed := startDelayed(t, o)
+	acked := make(chan struct{})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		defer close(acked)
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("x", 2000))
+	})
+	w := n.client(t)
+	release := feed.shut()
+	ack := w.ask(`["state"]`)
+	<-acked
+	release()
+	w.want(`["state"]`)
+	w.wantAck(ack)
 }
 
 // A drain does not end before what is held has been sent, and the end of a socket
