@@ -43,6 +43,7 @@ type fullMail struct {
 	limit string        // the one that was reached
 	space chan struct{} // closed when it is worth to try again
 	below mailLimit     // what the mailbox holds then
+	taken bool          // closed because events have been taken out
 }
 
 // put adds a step, which is not refused.
@@ -96,7 +97,7 @@ func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, e *Event) (*full
 // awaitSpace returns what is closed when half of the limit is free. m.mu is held.
 func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
 	if m.full == nil {
-		m.full = &fullMail{name, make(chan struct{}), mailLimit{limit.events / 2, limit.bytes / 2}}
+		m.full = &fullMail{limit: name, space: make(chan struct{}), below: mailLimit{limit.events / 2, limit.bytes / 2}}
 	}
 	return m.full
 }
@@ -130,6 +131,7 @@ func (m *mailbox) wakeReader() {
 // wakeIfSpace wakes a reader for which there is space. m.mu is held.
 func (m *mailbox) wakeIfSpace() {
 	if m.full != nil && m.events <= m.full.below.events && m.bytes <= m.full.below.bytes {
+		m.full.taken = true
 		m.wakeReader()
 	}
 }

@@ -57,7 +57,9 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 		}
 		select {
 		case <-full.space:
-			c.conn.Pause()
+			if full.taken {
+				c.conn.Pause()
+			}
 		case <-long.C:
 			hurry = true
 		case <-c.conn.Context().Done():

@@ -257,6 +257,33 @@ func TestPauseIsBounded(t *testing.T) {
 	}
 }
 
+// Questions to the client, which may let its connection be read further, are no progress.
+func TestQuestionsDoNotProlongAPause(t *testing.T) {
+	t.Parallel()
+	o := Options{MailboxEvents: 5}
+	o.Engine.PauseTimeout = 200 * time.Millisecond
+	n, _, _ := busy(t, o)
+	w := n.started(t)
+	for range 30 {
+		w.write(`42["e",0]`)
+	}
+	asked := time.NewTicker(50 * time.Millisecond)
+	defer asked.Stop()
+	late := time.After(patience)
+	for {
+		select {
+		case <-asked.C:
+			if s := n.Socket(w.sid); s != nil {
+				s.mail.retry() // as a question does
+			}
+		case <-w.closed:
+			return
+		case <-late:
+			t.Fatal("a client whose handlers are stuck is not cut")
+		}
+	}
+}
+
 // The bytes of a mailbox count what many small arguments take in memory.
 func TestMailboxBytesCountStructures(t *testing.T) {
 	n, release, handled := busy(t, Options{MailboxBytes: 100_000})
