@@ -207,7 +207,7 @@ func unindented(code string) string {
 
 var (
 	tableName   = regexp.MustCompile("(?m)^\\| `(\\w+)` \\|")
-	appRequest  = regexp.MustCompile(`(?m)^\t"(\w+)": +(?:\w+,|func)`)
+	appRequest  = regexp.MustCompile(`(?m)^\t"(\w+)": +(?:\w+,|\w+\(\w+\),|func)`)
 	tokenCode   = regexp.MustCompile(`(?m)^\t\w+ +Code = "(\w+)"`)
 	failureCode = regexp.MustCompile(`(?m)^\t\w+ +code = "(\w+)"`)
 )
