@@ -225,7 +225,10 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	if got := refused.next(); got != `44{"message":"bad"}` {
 		t.Errorf("got %s", got)
 	}
-	silent, newest := n.dial(t), n.dial(t)
+	n.unconnectedAre(t, 1)
+	silent := n.dial(t)
+	n.unconnectedAre(t, 2)
+	newest := n.dial(t)
 	refused.gone()
 	if got := n.Stats().Limited[limitUnconnected]; got != 1 {
 		t.Errorf("%d are counted", got)
@@ -246,10 +249,19 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	}
 	n.dial(t)
 	n.dial(t)
-	if st := n.Stats().Engine; st.Polling != 0 {
-		t.Errorf("%d polling sessions are open", st.Polling)
-	}
+	eventually(t, "the polling session is closed", func() bool { return n.Stats().Engine.Polling == 0 })
 	eventually(t, "nothing is kept of the polling session", func() bool { return n.clientCount() == 6 })
+}
+
+// unconnectedAre waits until so many connections have no namespace.
+func (n *testNode) unconnectedAre(t *testing.T, want int) {
+	t.Helper()
+	eventually(t, "unconnected", func() bool {
+		u := &n.Server.unconnected
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		return u.order.Len() == want
+	})
 }
 
 func (n *testNode) clientCount() int {
