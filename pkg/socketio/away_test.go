@@ -12,6 +12,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // An absent is a client whose rooms are changed by commands, also while it is away,
@@ -452,4 +453,68 @@ func TestASocketThatEndsAmidAJoinUnsubscribesOnlyItsOwnRooms(t *testing.T) {
 	}
 	must(t, n.To("room").Emit(t.Context(), "n", 1))
 	other.want(numbered(1))
+}
+
+// slowSaves is a store that stores nothing until it is released.
+type slowSaves struct {
+	session.Store
+	begun, release chan struct{}
+}
+
+func (s *slowSaves) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+	s.begun <- struct{}{}
+	<-s.release
+	return s.Store.Save(ctx, v, ttl)
+}
+
+// Nothing is delivered behind a command that joins a room in which the socket is already,
+// before the session says so: an offset would hide the command from a recovery.
+func TestNothingPassesACommandThatIsNotStored(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	a, err := c.memory.Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	store := &slowSaves{c.sessions, make(chan struct{}, 10), make(chan struct{})}
+	n := start(t, Options{Adapter: a, Sessions: store})
+	n.Use(func(ctx context.Context, s *Socket) error { return s.Join(ctx, "room") })
+	w := n.client(t)
+	must(t, n.SocketsJoin(t.Context(), "room"))
+	must(t, n.Emit(t.Context(), "n", 1))
+	<-store.begun
+	s := n.Socket(w.sid)
+	eventually(t, "the event is held", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.gate.held) == 1
+	})
+	close(store.release)
+	w.want(numbered(1))
+}
+
+// A socket may leave a room before a command that joined it earlier has its turn.
+func TestLeavingARoomThatACommandJoinedEarlier(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "a", Options{})
+	n2, slow := c.node(t, "b", Options{})
+	room := c.room(2, 0)
+	w := n2.client(t)
+	slow.hold(0, 1, 2, 3)
+	must(t, n1.SocketsJoin(t.Context(), room))
+	w.call(`["join","` + room + `"]`)
+	s := n2.Socket(w.sid)
+	done, err := s.change(t.Context()) // the command waits
+	must(t, err)
+	slow.release(0, 1, 2, 3)
+	eventually(t, "the command has come", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.gate.shut > 0
+	})
+	s.mu.Lock()
+	left := s.leave([]string{room}, s.newestJoin)
+	s.mu.Unlock()
+	s.left(left)
+	done()
+	must(t, n1.ToSocket(w.sid).Emit(t.Context(), "n", 1))
+	w.want(numbered(1))
 }

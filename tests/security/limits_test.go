@@ -344,7 +344,7 @@ func TestStalledReaders(t *testing.T) {
 }
 
 // TestHalfSentBodies: more connections with a half-sent body than the node has descriptors
-// keep out neither clients nor whoever asks whether the node is alive.
+// keep out neither clients nor health checks.
 func TestHalfSentBodies(t *testing.T) {
 	t.Parallel()
 	const descriptors = 256
