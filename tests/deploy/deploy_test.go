@@ -146,15 +146,13 @@ func TestNodesAreConfigured(t *testing.T) {
 	}
 }
 
-// What is built today can be built again tomorrow.
+// TestImagesArePinned: a version can be published again, a digest cannot.
 func TestImagesArePinned(t *testing.T) {
+	pinned := regexp.MustCompile(`:\d+\.\d+\.\d+(-[a-z.0-9]+)?@sha256:[0-9a-f]{64}$`)
 	_, project := composed(t, nil)
-	images := []string{project.Services["redis"].Image, project.Services["balancer"].Image}
-	dockerfile, err := os.ReadFile(filepath.Join(root, "Dockerfile"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bases := regexp.MustCompile(`(?m)^ARG \w+_IMAGE=(\S+)$`).FindAllStringSubmatch(string(dockerfile), -1)
+	redis := project.Services["redis"].Image
+	images := []string{redis, project.Services["balancer"].Image}
+	bases := regexp.MustCompile(`(?m)^ARG \w+_IMAGE=(\S+)$`).FindAllStringSubmatch(text(t, "Dockerfile"), -1)
 	for _, base := range bases {
 		images = append(images, base[1])
 	}
@@ -162,9 +160,38 @@ func TestImagesArePinned(t *testing.T) {
 		t.Errorf("found the bases %v, want two", bases)
 	}
 	for _, image := range images {
-		if !regexp.MustCompile(`:\d+\.\d+\.\d+(-[a-z.0-9]+)?(@sha256:[0-9a-f]{64})?$`).MatchString(image) {
-			t.Errorf("%s is not pinned to a version", image)
+		if !pinned.MatchString(image) {
+			t.Errorf("%s is not pinned to a version and a digest", image)
 		}
+	}
+	if dev := text(t, "k8s/overlays/dev/redis.yaml"); !strings.Contains(dev, "image: "+redis+"\n") {
+		t.Errorf("the dev overlay does not run %s", redis)
+	}
+}
+
+// TestWorkflow: the workflow can read the repository and nothing else, runs
+// actions that nobody can replace, and leaves them no credentials.
+func TestWorkflow(t *testing.T) {
+	workflow := text(t, ".github/workflows/ci.yml")
+	if !strings.Contains(workflow, "\npermissions:\n  contents: read\n") || strings.Count(workflow, "permissions:") != 1 || strings.Contains(workflow, "write") {
+		t.Error("the permissions are not contents: read alone")
+	}
+	uses := regexp.MustCompile(`(?m)^ *-? *uses: (.*)$`).FindAllStringSubmatch(workflow, -1)
+	for _, m := range uses {
+		if !regexp.MustCompile(`^[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$`).MatchString(m[1]) {
+			t.Errorf("%s is not pinned to a commit, with its version", m[1])
+		}
+	}
+	if checkouts := strings.Count(workflow, "actions/checkout@"); checkouts == 0 || checkouts != strings.Count(workflow, "persist-credentials: false") {
+		t.Error("a checkout leaves its credentials behind")
+	}
+	_, vuln, _ := strings.Cut(workflow, "  vulnerabilities:\n")
+	if !strings.Contains(vuln, "run: make vuln\n") {
+		t.Error("known vulnerabilities are not looked for")
+	}
+	image := regexp.MustCompile(`(?m)^ARG GO_IMAGE=golang:([\d.]+)@`).FindStringSubmatch(text(t, "Dockerfile"))
+	if image == nil || !strings.Contains(vuln, "go-version: "+image[1]+" ") {
+		t.Errorf("vulnerabilities are not looked for with the image's Go, %v", image)
 	}
 }
 
