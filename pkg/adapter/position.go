@@ -248,11 +248,15 @@ func parseOthers(c Cursor, s string) (Cursor, error) {
 type Progress struct {
 	epoch     string
 	positions []Position
+	one       [1]Position // positions where there is one partition
 }
 
 // NewProgress begins at a cursor.
 func NewProgress(c Cursor) *Progress {
-	p := &Progress{epoch: c.Epoch, positions: make([]Position, max(1, len(c.all)/packed))}
+	p := &Progress{epoch: c.Epoch}
+	if p.positions = p.one[:]; len(c.all) > 0 {
+		p.positions = make([]Position, len(c.all)/packed)
+	}
 	for i := range p.positions {
 		p.positions[i] = c.In(uint16(i))
 	}

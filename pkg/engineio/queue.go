@@ -3,6 +3,7 @@ package engineio
 import (
 	"bytes"
 	"net"
+	"slices"
 	"sync"
 )
 
@@ -59,6 +60,13 @@ func (b *batch) buffers(form func(*Packet) []byte) *net.Buffers {
 }
 
 func (b *batch) gather(form func(*Packet) []byte) {
+	small := 0
+	for _, p := range b.packets {
+		if n := p.Len(); n <= smallFrame {
+			small += n
+		}
+	}
+	b.join = slices.Grow(b.join, small)
 	start := 0 // of the run of small frames that ends join
 	flush := func() {
 		if len(b.join) > start {

@@ -27,7 +27,13 @@ func newOffsets(key []byte) offsets {
 	if len(key) == 0 {
 		return offsets{}
 	}
-	return offsets{&sync.Pool{New: func() any { return hmac.New(sha256.New, key) }}}
+	return offsets{&sync.Pool{New: func() any { return &tagger{Hash: hmac.New(sha256.New, key)} }}}
+}
+
+// A tagger computes tags, one after the other.
+type tagger struct {
+	hash.Hash
+	buf []byte
 }
 
 // format returns a cursor as an offset.
@@ -40,12 +46,13 @@ func (o offsets) format(c adapter.Cursor) string {
 }
 
 func (o offsets) tag(s string) string {
-	mac := o.macs.Get().(hash.Hash)
+	mac := o.macs.Get().(*tagger)
 	defer o.macs.Put(mac)
 	mac.Reset()
-	mac.Write([]byte("offset " + s))
-	var sum [sha256.Size]byte
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(sum[:0])[:tagLength])
+	mac.buf = append(append(mac.buf[:0], "offset "...), s...)
+	mac.Write(mac.buf)
+	mac.buf = mac.Sum(mac.buf[:0])
+	return base64.RawURLEncoding.EncodeToString(mac.buf[:tagLength])
 }
 
 // received returns what a client has received, as the offset in its CONNECT says: in
