@@ -17,10 +17,6 @@ import (
 // forwardMargin is what a forwarded poll may take beside waiting.
 const forwardMargin = 10 * time.Second
 
-// pauseTimeout is how long the handlers of a connection may make no progress while it is
-// not read, and so how long a POST may be held.
-const pauseTimeout = 2 * time.Minute
-
 // newForwarder lets this node answer for the sessions of others. It returns nil
 // for a node alone: one without a secret, or whose adapter knows no addresses.
 func newForwarder(c config, a adapter.Adapter, log *zap.Logger) (*forward.Forwarder, error) {
@@ -29,12 +25,11 @@ func newForwarder(c config, a adapter.Adapter, log *zap.Logger) (*forward.Forwar
 		return nil, nil
 	}
 	return forward.New(forward.Options{
-		Node:         string(c.NodeID),
-		Secret:       string(derive(c.ClusterSecret, forForwarding)),
-		Directory:    directory,
-		Timeout:      c.PingInterval + c.PingTimeout + forwardMargin,
-		PauseTimeout: pauseTimeout,
-		Logger:       log,
+		Node:      string(c.NodeID),
+		Secret:    string(derive(c.ClusterSecret, forForwarding)),
+		Directory: directory,
+		Timeout:   c.PingInterval + c.PingTimeout + forwardMargin,
+		Logger:    log,
 	})
 }
 

@@ -243,7 +243,6 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 			NodeID:         string(c.NodeID),
 			PingInterval:   c.PingInterval,
 			PingTimeout:    c.PingTimeout,
-			PauseTimeout:   pauseTimeout,
 			UpgradeTimeout: c.UpgradeTimeout,
 			MaxPayload:     int(c.MaxPayload),
 			SendQueueBytes: int(c.SendQueueBytes),

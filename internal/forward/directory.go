@@ -24,9 +24,9 @@ type Directory interface {
 // because any answer other than the owner's ends its session at a stock client.
 const lookupTimeout = 5 * time.Second
 
-// errUndecided says that the directory did not answer, so that nobody knows whether
-// the session exists.
-var errUndecided = errors.New("forward: session owner not looked up")
+// errUndecided says that the directory or the owner could not be reached, so that it is
+// not known whether the session exists.
+var errUndecided = errors.New("forward: session owner unavailable")
 
 // locate returns the address of a session's owner. Its error wraps either
 // adapter.ErrNoNode or errUndecided.

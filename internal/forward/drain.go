@@ -41,7 +41,7 @@ func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 		}
 	}
 	f.mu.Unlock()
-	transport := newTransport(f.o.Timeout, 0)
+	transport := newTransport(f.o.Timeout, dialTimeout)
 	transport.MaxConnsPerHost = asking
 	defer transport.CloseIdleConnections()
 	var departures sync.WaitGroup

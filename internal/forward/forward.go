@@ -47,13 +47,11 @@ type Options struct {
 	Secret string
 	// Directory knows the nodes' internal addresses.
 	Directory Directory
-	// Timeout bounds the wait for an owner's answer to begin, and for a peer to
-	// take what it is sent. A poll is answered after ping interval and ping timeout
-	// at the latest, so it must be longer.
+	// Timeout is how long an owner may be silent while a request or what a WebSocket
+	// brings waits for it, and how long a client may take to take what it is sent. A poll
+	// is answered and a WebSocket is pinged after ping interval and ping timeout at the
+	// latest, so it must be longer. It is the same on all nodes of the cluster.
 	Timeout time.Duration
-	// PauseTimeout is 0. It is added to the time in which an owner's answer begins: that
-	// of the engine, because an owner answers a POST when it can receive what it brings.
-	PauseTimeout time.Duration
 	// Logger is none.
 	Logger *zap.Logger
 }
@@ -102,7 +100,7 @@ func New(o Options) (*Forwarder, error) {
 			return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
 		})),
 		now:       time.Now,
-		transport: newTransport(o.Timeout, o.PauseTimeout),
+		transport: newTransport(o.Timeout, dialTimeout),
 		errors:    proxyLog,
 		finished:  make(chan struct{}),
 		passages:  make(map[*passage]struct{}),

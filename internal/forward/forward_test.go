@@ -129,30 +129,6 @@ func TestClientsAddress(t *testing.T) {
 	}
 }
 
-// An owner that holds a POST because its handlers are busy is waited for.
-func TestOwnerHoldsAPOST(t *testing.T) {
-	const timeout = 100 * time.Millisecond
-	held := make(chan struct{})
-	c := setUp(t, 2, func(e *engineio.Options, o *Options) {
-		o.Timeout, o.PauseTimeout = timeout, patience
-		if e.NodeID == "n001" {
-			e.Headers = func(_ http.Header, r *http.Request) {
-				if r.Method == http.MethodPost {
-					<-held
-				}
-			}
-		}
-	})
-	sid := c.open(c.nodes[1])
-	release := sync.OnceFunc(func() { close(held) })
-	defer release()
-	later := time.AfterFunc(3*timeout, release)
-	defer later.Stop()
-	if res, body := c.do(c.nodes[0], "POST", sid, "4hi"); res.StatusCode != 200 || body != "ok" {
-		t.Errorf("POST answered %s %s", res.Status, body)
-	}
-}
-
 func TestOwnerGone(t *testing.T) {
 	c := setUp(t, 2, func(_ *engineio.Options, o *Options) { o.Timeout = time.Second })
 	a, b := c.nodes[0], c.nodes[1]

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds every wait of the tests; none takes nearly as long.
 const patience = 20 * time.Second
 
+// large is the size of messages that are not echoed.
+const large = 100_000
+
 const secret = "a secret of the test's cluster"
 
 // A book is a directory in a map.
@@ -72,6 +75,7 @@ type node struct {
 	ends     chan error          // what their Recv ended with
 	asked    chan string         // sessions whose clients other nodes want to leave
 	mayLeave chan struct{}       // closed; a test may put an open one here
+	mayRead  chan struct{}       // ends the pause that a client asks for
 }
 
 // A cluster is some nodes, and a client without preferences among them.
@@ -96,7 +100,7 @@ func setUp(t *testing.T, n int, change func(*engineio.Options, *Options)) *clust
 
 func (c *cluster) start(id string, change func(*engineio.Options, *Options)) *node {
 	c.Helper()
-	n := &node{id: id, conns: make(chan *engineio.Conn, 1024), ends: make(chan error, 1024), asked: make(chan string, 1024), mayLeave: make(chan struct{})}
+	n := &node{id: id, conns: make(chan *engineio.Conn, 1024), ends: make(chan error, 1024), asked: make(chan string, 1024), mayLeave: make(chan struct{}), mayRead: make(chan struct{})}
 	close(n.mayLeave)
 	eo := engineio.Options{NodeID: id, PingInterval: time.Hour} // however slow the machine is, no ping comes between
 	fo := Options{Node: id, Secret: secret, Directory: c.book, Timeout: patience}
@@ -137,7 +141,17 @@ func (n *node) echo(c *engineio.Conn) {
 			n.ends <- err
 			return
 		}
-		_ = c.Send(engineio.Text(m.Data)) // ends with the next Recv
+		switch {
+		case string(m.Data) == "pause": // as a full mailbox does
+			c.Pause()
+			select {
+			case <-n.mayRead:
+			case <-c.Context().Done():
+			}
+			c.Resume()
+		case len(m.Data) < large:
+			_ = c.Send(engineio.Text(m.Data)) // ends with the next Recv
+		}
 	}
 }
 

@@ -8,8 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
+	"net/textproto"
 	"net/url"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -20,7 +24,11 @@ import (
 )
 
 const (
-	dialTimeout = time.Second
+	// dialTimeout is long enough for two packets to be lost: TCP tries again after one
+	// and three seconds.
+	dialTimeout = 5 * time.Second
+	// dialPause is how long the next attempt waits after one that failed immediately.
+	dialPause = 100 * time.Millisecond
 	// closeTimeout is how long a client may take to close a WebSocket that its
 	// owner has closed.
 	closeTimeout = time.Second
@@ -35,22 +43,37 @@ const (
 var errClosed = errors.New("forward: closed")
 
 // newTransport returns the way to the other nodes: direct, whatever proxies the
-// environment names. Peers have the timeout to take what they are sent, and pause in
-// addition to begin their answer.
-func newTransport(timeout, pause time.Duration) *http.Transport {
-	dialer := net.Dialer{Timeout: dialTimeout}
+// environment names. It does not bound the wait for an answer.
+func newTransport(timeout, dialTimeout time.Duration) *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
+			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			defer cancel()
+			c, err := dial(ctx, network, addr)
 			if err != nil {
 				return nil, err
 			}
-			return &wire{c, timeout}, nil
+			return &ownerWire{wire: wire{c, timeout}}, nil
 		},
-		DisableCompression:    true, // what the client takes is between it and the owner
-		ResponseHeaderTimeout: timeout + pause,
-		IdleConnTimeout:       idleTimeout,
-		MaxIdleConnsPerHost:   idleConnections,
+		DisableCompression:  true, // what the client takes is between it and the owner
+		IdleConnTimeout:     idleTimeout,
+		MaxIdleConnsPerHost: idleConnections,
+	}
+}
+
+// dial connects to another node. Until ctx ends it tries again, unless it is refused.
+func dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var dialer net.Dialer
+	for {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
+			return c, err
+		}
+		select {
+		case <-time.After(dialPause):
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
 }
 
@@ -91,6 +114,9 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string
 			err = p.passAgain(r, now)
 		}
 	}
+	if unreachable(err) {
+		err = fmt.Errorf("%w: %w", errUndecided, err)
+	}
 	if err == nil {
 		return nil
 	}
@@ -102,7 +128,7 @@ func (p *passage) pass(r *http.Request, addr string) error {
 	p.err = nil
 	proxy := httputil.ReverseProxy{
 		Rewrite:        func(pr *httputil.ProxyRequest) { p.f.address(pr, p.owner, addr) },
-		Transport:      p.f.transport,
+		Transport:      p,
 		FlushInterval:  -1,
 		ErrorLog:       p.f.errors,
 		ModifyResponse: p.check,
@@ -113,6 +139,24 @@ func (p *passage) pass(r *http.Request, addr string) error {
 		return nil // there was an answer
 	}
 	return p.err
+}
+
+// errSilent says that a node takes connections but does nothing with them.
+var errSilent = errors.New("forward: no sign of life from the owner")
+
+// RoundTrip has the owner answer. The passage ends if the owner is silent for the
+// time-out; while it holds a POST it sends signs of life, see [pending].
+func (p *passage) RoundTrip(r *http.Request) (*http.Response, error) {
+	silent := time.AfterFunc(p.f.o.Timeout, func() { p.cancel(errSilent) })
+	defer silent.Stop()
+	// It replaces the trace of the proxy, which would pass these responses on.
+	trace := httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		if h.Get(headerFrom) == p.owner {
+			silent.Reset(p.f.o.Timeout)
+		}
+		return nil
+	}}
+	return p.f.transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(p.ctx, &trace)))
 }
 
 // passAgain is pass after another node has had the request's body.
@@ -132,9 +176,16 @@ var errNotOwner = errors.New("forward: another node has the owner's address")
 
 // absent reports whether a request has failed because the owner is not at the address
 // that it was sent to. The owner has not seen it then.
-func absent(err error) bool {
+func absent(err error) bool { return errors.Is(err, errNotOwner) || notDialed(err) }
+
+// unreachable reports whether a request has failed because there is no way to the owner
+// at present. Only a node that has ended refuses connections; one that is starved of
+// processor time, or behind a network that fails, may still have the session.
+func unreachable(err error) bool { return notDialed(err) && !errors.Is(err, syscall.ECONNREFUSED) }
+
+func notDialed(err error) bool {
 	dial := (*net.OpError)(nil)
-	return errors.Is(err, errNotOwner) || errors.As(err, &dial) && dial.Op == "dial"
+	return errors.As(err, &dial) && dial.Op == "dial"
 }
 
 // address makes a client's request one for the owner.
@@ -184,7 +235,6 @@ func (p *passage) check(res *http.Response) error {
 // fail counts a request that has no answer, and returns what that says about its
 // session.
 func (p *passage) fail(r *http.Request, err error) error {
-	dial := (*net.OpError)(nil)
 	outcome := Failed
 	switch {
 	case r.Context().Err() != nil:
@@ -192,8 +242,8 @@ func (p *passage) fail(r *http.Request, err error) error {
 	case context.Cause(p.ctx) == errClosed:
 	case errors.Is(err, errUndecided):
 		outcome = Undecided
-		p.f.log.Warn("session owner not looked up", zap.String("owner", p.owner), zap.Error(err))
-	case errors.Is(err, adapter.ErrNoNode), errors.As(err, &dial) && dial.Op == "dial":
+		p.f.log.Warn("session owner unavailable", zap.String("owner", p.owner), zap.Error(err))
+	case errors.Is(err, adapter.ErrNoNode), notDialed(err):
 		outcome = NoOwner
 		p.f.o.Logger.Debug("a session's owner is gone", zap.String("owner", p.owner), zap.Error(err))
 	default:
@@ -232,6 +282,28 @@ func (w *wire) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return w.Conn.Write(b)
+}
+
+// An ownerWire is a connection to another node. That node may leave what is written for
+// as long as it sends something itself: it does not read a client whose handlers are
+// busy, but it pings every client.
+type ownerWire struct {
+	wire
+	writing atomic.Bool
+}
+
+func (w *ownerWire) Write(b []byte) (int, error) {
+	w.writing.Store(true)
+	defer w.writing.Store(false)
+	return w.wire.Write(b)
+}
+
+func (w *ownerWire) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if n > 0 && w.writing.Load() {
+		_ = w.SetWriteDeadline(time.Now().Add(w.timeout)) // fails if it is closed
+	}
+	return n, err
 }
 
 func (w *wire) CloseWrite() error {

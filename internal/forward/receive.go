@@ -14,7 +14,14 @@ import (
 // serve it as if the client had reached this node: with its path and address. All
 // that is not signed as it must be is answered 403, and says why in JSON.
 func (f *Forwarder) Handler(engine http.Handler) http.Handler {
-	return f.verified(func(w http.ResponseWriter, r *http.Request) { engine.ServeHTTP(w, restore(r)) })
+	return f.verified(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost { // all other requests are answered in time
+			p := f.newPending(w)
+			defer p.begin()
+			w = p
+		}
+		engine.ServeHTTP(w, restore(r))
+	})
 }
 
 // verified serves what is signed for this node.

@@ -11,10 +11,11 @@ type Outcome string
 // The outcomes there are.
 const (
 	OK      Outcome = "ok"       // the owner has answered
-	NoOwner Outcome = "no_owner" // the owner is not in the directory, or nobody listens at its address
+	NoOwner Outcome = "no_owner" // the owner is not in the directory, or its address refuses connections
 	Failed  Outcome = "failed"   // the owner did not answer in time, or not as an owner does; or this node closed
 	Gone    Outcome = "gone"     // the client went away before there was an answer
-	// Undecided: the directory did not say in time whether there is an owner.
+	// Undecided: the directory did not say in time whether there is an owner, or says that
+	// there is one to which no connection could be made in time.
 	Undecided Outcome = "undecided"
 )
 

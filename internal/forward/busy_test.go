@@ -1,0 +1,164 @@
+package forward
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+const (
+	busyTimeout = time.Second     // of the forwarders
+	held        = 2 * busyTimeout // how long the owners read nothing: longer than that
+)
+
+// setUpBusy runs two nodes, of which the first owns a session whose client has asked it
+// to read nothing.
+func setUpBusy(t *testing.T) (c *cluster, owner, near *node, sid string) {
+	t.Helper()
+	c = setUp(t, 2, func(e *engineio.Options, o *Options) {
+		e.PingInterval, e.PingTimeout = busyTimeout/20, busyTimeout/2
+		o.Timeout = busyTimeout
+		e.Use = []func(http.Handler) http.Handler{func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("X-Node", e.NodeID)
+				next.ServeHTTP(w, r)
+			})
+		}}
+	})
+	owner, near = c.nodes[0], c.nodes[1]
+	return c, owner, near, c.open(owner)
+}
+
+// A client whose WebSocket came to another node is not cut while the owner does not read
+// it, however much it sends.
+func TestBusyOwnerDoesNotCutItsWebSocket(t *testing.T) {
+	t.Parallel()
+	c, owner, near, sid := setUpBusy(t)
+	ws := c.upgrade(near, sid)
+	write(t, ws, "5")
+	write(t, ws, "4pause")
+	sent := make(chan error, 1)
+	go func() { sent <- flood(ws) }() // ends with the WebSocket
+	resume := time.After(held)
+	answered := make(chan error, 1)
+	go func() { // ends with the WebSocket
+		for {
+			_, data, err := ws.ReadMessage()
+			if err != nil || string(data) == "4last" {
+				answered <- err
+				return
+			}
+		}
+	}()
+	select {
+	case err := <-sent:
+		t.Fatalf("everything was sent although the owner reads nothing: %v", err)
+	case err := <-answered:
+		t.Fatalf("the WebSocket has ended: %v", err)
+	case <-resume:
+	}
+	close(owner.mayRead)
+	if err := receive(t, sent); err != nil {
+		t.Fatal(err)
+	}
+	if err := receive(t, answered); err != nil {
+		t.Fatal(err)
+	}
+	ws.Close()
+}
+
+// flood sends more than the sockets' buffers hold, and then "last".
+func flood(ws *websocket.Conn) error {
+	message := make([]byte, 9*large)
+	for range 20 {
+		if err := ws.WriteMessage(websocket.BinaryMessage, message); err != nil {
+			return err
+		}
+	}
+	return ws.WriteMessage(websocket.TextMessage, []byte("4last"))
+}
+
+// The same for a POST, which the owner answers when it has read the one before it.
+func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
+	t.Parallel()
+	c, owner, near, sid := setUpBusy(t)
+	c.expect(near, "POST", sid, "4pause\x1e4first", "ok")
+	answered := make(chan string, 1)
+	go func() {
+		res, body, err := c.try(near, "POST", sid, "4second")
+		if err != nil {
+			answered <- err.Error()
+			return
+		}
+		answered <- fmt.Sprint(res.StatusCode, " ", body, " ", res.Header["X-Node"])
+	}()
+	select {
+	case got := <-answered:
+		t.Fatalf("answered %q although the owner reads nothing", got)
+	case <-time.After(held):
+	}
+	close(owner.mayRead)
+	if got := receive(t, answered); got != "200 ok ["+near.id+"]" {
+		t.Errorf("answered %s", got)
+	}
+	c.expect(near, "POST", sid, "4third", "ok")
+}
+
+// An owner that is not heard any more is noticed, also while a client's bytes or a POST
+// wait for it.
+func TestSilentOwner(t *testing.T) {
+	t.Parallel()
+	c := setUp(t, 1, func(_ *engineio.Options, o *Options) { o.Timeout = busyTimeout / 4 })
+	stop := make(chan struct{})
+	said := make(chan struct{}, 1)
+	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(headerFrom, "gone")
+		if websocket.IsWebSocketUpgrade(r) {
+			up := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
+			ws, err := up.Upgrade(w, r, w.Header())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer ws.Close()
+		} else {
+			w.WriteHeader(http.StatusProcessing)
+		}
+		said <- struct{}{}
+		<-stop
+	}))
+	defer silent.Close()
+	defer close(stop)
+	c.book.set("gone", silent.Listener.Addr().String())
+	near, sid := c.nodes[0], "gone"+strings.Repeat("x", 16)
+
+	begun := time.Now()
+	if res, body := c.do(near, "POST", sid, "4hi"); res.StatusCode != http.StatusBadRequest || !strings.HasPrefix(body, `{"code":1,`) {
+		t.Errorf("POST: %s %s", res.Status, body)
+	}
+	receive(t, said)
+	ws, _, err := (&websocket.Dialer{HandshakeTimeout: patience}).DialContext(t.Context(),
+		"ws"+strings.TrimPrefix(near.public.URL, "http")+"/engine.io/?EIO=4&transport=websocket&sid="+sid, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.Close()
+	receive(t, said)
+	if err := flood(ws); err == nil {
+		t.Error("an owner that reads nothing has got everything")
+	}
+	until(t, func() bool { return near.Stats().Open == 0 })
+	if n := near.Stats().Forwarded; n[Failed] != 1 || n[OK] != 1 {
+		t.Errorf("%v, want one failed and one ok", n)
+	}
+	if took := time.Since(begun); took > patience/2 {
+		t.Errorf("noticed after %v", took)
+	}
+}

@@ -1,0 +1,80 @@
+package forward
+
+import (
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// A pending is the answer to a POST that the engine may hold for as long as handlers are
+// busy. Until the answer begins it sends informational responses, from which the node
+// that has forwarded the POST sees that this one is alive.
+type pending struct {
+	http.ResponseWriter
+	header  http.Header // of the answer; that of ResponseWriter belongs to signal until then
+	timeout time.Duration
+
+	mu    sync.Mutex
+	begun bool // the answer, or nobody waits for it any more
+	next  *time.Timer
+}
+
+// newPending returns a pending that begin must end.
+func (f *Forwarder) newPending(w http.ResponseWriter) *pending {
+	p := &pending{ResponseWriter: w, header: make(http.Header), timeout: f.o.Timeout}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = time.AfterFunc(p.timeout/4, p.signal)
+	return p
+}
+
+// signal tells the other node that the POST is being handled.
+func (p *pending) signal() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.begun {
+		return
+	}
+	rc := http.NewResponseController(p.ResponseWriter)
+	_ = rc.SetWriteDeadline(time.Now().Add(p.timeout)) // fails on a connection that has ended
+	p.ResponseWriter.WriteHeader(http.StatusProcessing)
+	_ = rc.SetWriteDeadline(time.Time{})
+	p.next.Reset(p.timeout / 4)
+}
+
+// begin ends the signals: from here on the connection belongs to the answer.
+func (p *pending) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.begun {
+		return
+	}
+	p.begun = true
+	p.next.Stop()
+	maps.Copy(p.ResponseWriter.Header(), p.header)
+}
+
+// Header implements [http.ResponseWriter].
+func (p *pending) Header() http.Header { return p.header }
+
+// WriteHeader implements [http.ResponseWriter].
+func (p *pending) WriteHeader(status int) {
+	p.begin()
+	p.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements [http.ResponseWriter].
+func (p *pending) Write(b []byte) (int, error) {
+	p.begin()
+	return p.ResponseWriter.Write(b)
+}
+
+// SetWriteDeadline sets that of the answer, which is about to begin.
+func (p *pending) SetWriteDeadline(t time.Time) error {
+	p.begin()
+	return http.NewResponseController(p.ResponseWriter).SetWriteDeadline(t)
+}
+
+// Unwrap gives access to what else the connection can do.
+func (p *pending) Unwrap() http.ResponseWriter { return p.ResponseWriter }
