@@ -3,17 +3,81 @@ package engineio
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"go.uber.org/zap"
 )
 
-// count adds n bytes to what is queued, or takes them away. c.mu is held.
-func (c *Conn) count(n int) {
+// writePart is how much is written of a long batch until it counts as progress.
+const writePart = 64 << 10
+
+// count counts packets that are added to a batch. c.mu is held.
+func (c *Conn) count(b *batch, ps []*Packet) {
+	n, shared, held := 0, 0, 0
+	for _, p := range ps {
+		n += p.Len()
+		if p.Len() > smallFrame {
+			shared += p.Len()
+			if !c.off {
+				held += c.server.hold(p)
+			}
+		}
+	}
+	b.bytes += n
+	b.shared += shared
 	if c.off {
 		return
 	}
+	if c.queued == 0 {
+		c.progress()
+	}
 	c.queued += n
-	c.server.counts.queued.Add(int64(n))
+	c.server.counts.queued.Add(int64(n - shared + held))
+}
+
+// uncount takes back what count has counted of a batch. c.mu is held.
+func (c *Conn) uncount(b *batch) {
+	if c.off {
+		return
+	}
+	n := b.bytes - b.shared
+	if b.shared > 0 {
+		for _, p := range b.packets {
+			if p.Len() > smallFrame {
+				n += c.server.letGo(p)
+			}
+		}
+	}
+	c.progress()
+	c.queued -= b.bytes
+	c.server.counts.queued.Add(int64(-n))
+}
+
+// hold returns how many bytes more are held now that a large packet is queued on
+// another connection.
+func (s *Server) hold(p *Packet) int {
+	if !p.countedBy.CompareAndSwap(nil, s) && p.countedBy.Load() != s || p.queued.Add(1) == 1 {
+		return p.Len()
+	}
+	return 0
+}
+
+// letGo returns how many bytes less are held now that a connection has written it.
+func (s *Server) letGo(p *Packet) int {
+	if p.countedBy.Load() != s || p.queued.Add(-1) == 0 {
+		return p.Len()
+	}
+	return 0
+}
+
+// progress notes that bytes were written. c.mu is held.
+func (c *Conn) progress() { c.moved = c.server.wheel.past.Load() }
+
+// stalled reports whether something has been queued for some time, of which nothing was
+// written. c.mu is held.
+func (c *Conn) stalled(d time.Duration) bool {
+	w := c.server.wheel
+	return c.queued > 0 && w.past.Load()-c.moved >= w.ticks(d)
 }
 
 // A shedder closes connections when too much is queued on all together. It does so on a
@@ -34,12 +98,17 @@ func newShedder(s *Server) *shedder {
 
 func (d *shedder) run() {
 	defer close(d.ended)
+	again := time.NewTimer(0) // where too much is queued, and nobody has stalled yet
+	defer again.Stop()
 	for {
 		select {
 		case <-d.wake:
-			d.server.shed(int64(d.server.o.QueueBudget))
+		case <-again.C:
 		case <-d.quit:
 			return
+		}
+		if d.server.shed(int64(d.server.o.QueueBudget)) {
+			again.Reset(d.server.o.shedAfter / 4)
 		}
 	}
 }
@@ -50,7 +119,7 @@ func (d *shedder) stop() {
 }
 
 // keepBudget is called before packets are queued on c, and closes it if the shedder has
-// fallen an eighth of the budget behind and c has its share of the budget queued. c.mu is
+// fallen a quarter of the budget behind and c has its share of the budget queued. c.mu is
 // held.
 func (c *Conn) keepBudget() {
 	s := c.server
@@ -58,7 +127,7 @@ func (c *Conn) keepBudget() {
 	if budget == 0 {
 		return
 	}
-	if over := s.counts.queued.Load() - budget; over > budget/8 && int64(c.queued) > budget/s.count() {
+	if over := s.counts.queued.Load() - budget; over > budget/4 && int64(c.queued) > budget/s.count() {
 		c.unload()
 	}
 }
@@ -77,32 +146,51 @@ func (s *Server) count() int64 {
 	return int64(max(1, len(s.conns)+len(s.leaving)))
 }
 
-// shed closes the connections that have the most queued. An eighth of the budget
-// is made free, so that they need not be looked for at each packet.
-func (s *Server) shed(budget int64) {
-	if s.counts.queued.Load() <= budget {
-		return // it has shrunk since
+// shed closes connections if more than the budget is queued: first those that have
+// stalled, then, if the budget is exceeded by an eighth, others; of both, those that have
+// the most queued first. An eighth of the budget is made free, so that they need not be
+// looked for at each packet. It reports whether more than the budget is queued still.
+func (s *Server) shed(budget int64) bool {
+	queued := s.counts.queued.Load()
+	if queued <= budget {
+		return false // it has shrunk since
 	}
 	type load struct {
-		c     *Conn
-		bytes int
+		c       *Conn
+		bytes   int
+		stalled bool
 	}
 	var loads []load
 	for _, c := range s.holding() {
-		if n := c.Queued(); n > 0 {
-			loads = append(loads, load{c, n})
-		}
-	}
-	slices.SortFunc(loads, func(a, b load) int { return cmp.Compare(b.bytes, a.bytes) })
-	cut := 0
-	for cut < len(loads) && s.counts.queued.Load() > budget-budget/8 {
-		c := loads[cut].c
 		c.mu.Lock()
-		c.unload()
+		if c.queued > 0 {
+			loads = append(loads, load{c, c.queued, c.stalled(s.o.shedAfter)})
+		}
 		c.mu.Unlock()
+	}
+	slices.SortFunc(loads, func(a, b load) int {
+		if a.stalled != b.stalled {
+			if a.stalled {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(b.bytes, a.bytes)
+	})
+	cut, all := 0, queued > budget+budget/8
+	for _, l := range loads {
+		if !l.stalled && !all || s.counts.queued.Load() <= budget-budget/8 {
+			break
+		}
+		l.c.mu.Lock()
+		l.c.unload()
+		l.c.mu.Unlock()
 		cut++
 	}
-	s.log.Warn("queue budget exceeded: connections closed", zap.Int("closed", cut), zap.Int64("budget", budget))
+	if cut > 0 {
+		s.log.Warn("queue budget exceeded: connections closed", zap.Int("closed", cut), zap.Int64("budget", budget))
+	}
+	return s.counts.queued.Load() > budget
 }
 
 // unload cuts the connection. Its queue counts no more: a writer that has some of
@@ -112,11 +200,14 @@ func (c *Conn) unload() {
 		c.server.counts.budgetCuts.Add(1)
 		c.endLocked(&CloseError{Reason: TransportError, Err: ErrQueueBudget}, endCut)
 	}
-	c.done(c.take())
+	c.discard()
+	if c.taken != nil {
+		c.uncount(c.taken)
+	}
+	c.off = true
+	c.queued = 0
 	c.transport.cut()
 	c.stopAnswer() // also one from before an upgrade
-	c.count(-c.queued)
-	c.off = true
 	c.server.emptied(c)
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -41,7 +42,7 @@ func isCut(c *Conn) bool {
 }
 
 func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
-	b := setUp(t, Options{QueueBudget: 600_000, SendQueueBytes: 500_000})
+	b := setUp(t, Options{QueueBudget: 600_000, SendQueueBytes: 500_000, shedAfter: 50 * time.Millisecond})
 	var conns []*Conn
 	var sids []string
 	for _, n := range []int{100_000, 290_000, 190_000} { // polling clients that do not ask
@@ -70,6 +71,87 @@ func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
 	}
 	if body := b.poll(sids[2]); len(body) != 190_001 {
 		t.Errorf("%d bytes", len(body))
+	}
+}
+
+// A large packet takes its memory once, and counts once.
+func TestALargePacketCountsOnce(t *testing.T) {
+	const members, size = 60, 900_000
+	b := setUp(t, Options{QueueBudget: 4 << 20})
+	var conns []*Conn
+	var sids []string
+	for i := range members {
+		if i%2 == 0 {
+			_, c := b.dialStalled()
+			conns = append(conns, c)
+			continue
+		}
+		sids = append(sids, b.open())
+		conns = append(conns, receive(t, b.conns))
+	}
+	p := Text(make([]byte, size))
+	for _, c := range conns {
+		must(t, c.Send(p, Text([]byte("and a small one"))))
+	}
+	if n := b.Stats().QueuedBytes; n > size+members*100 {
+		t.Errorf("%d bytes are queued", n)
+	}
+	for _, sid := range sids {
+		if body := b.poll(sid); len(body) != 1+size+1+1+15 {
+			t.Errorf("%d bytes", len(body))
+		}
+	}
+	if n := b.Stats().BudgetCuts; n != 0 {
+		t.Errorf("%d connections are cut", n)
+	}
+	for _, c := range conns {
+		c.end(&CloseError{Reason: ForcedClose}, endCut)
+	}
+	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
+}
+
+// A packet may be sent by two servers. Each has its own budget.
+func TestALargePacketOnTwoServers(t *testing.T) {
+	const size = 100_000
+	p := Text(make([]byte, size))
+	var servers []*bench
+	var sids []string
+	for range 2 {
+		b := setUp(t, Options{})
+		for range 2 {
+			sids = append(sids, b.open())
+			must(t, receive(t, b.conns).Send(p))
+		}
+		servers = append(servers, b)
+	}
+	if a, b := servers[0].Stats().QueuedBytes, servers[1].Stats().QueuedBytes; a < size || a > 2*size || b < size {
+		t.Errorf("%d and %d bytes are queued", a, b)
+	}
+	for i, sid := range sids {
+		servers[i/2].poll(sid)
+	}
+	for _, b := range servers {
+		b.until(func() bool { return b.Stats().QueuedBytes == 0 })
+	}
+}
+
+// Who takes what is queued is spared, however much that is.
+func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
+	b := setUp(t, Options{QueueBudget: 1_000_000, SendQueueBytes: 1 << 20, shedAfter: 50 * time.Millisecond})
+	b.open()
+	stalled := receive(t, b.conns)
+	must(t, stalled.Send(Text(make([]byte, 200_000))))
+	b.until(func() bool {
+		stalled.mu.Lock()
+		defer stalled.mu.Unlock()
+		return stalled.stalled(b.o.shedAfter)
+	})
+	sid := b.open()
+	taking := receive(t, b.conns)
+	must(t, taking.Send(Text(make([]byte, 850_000))))
+	b.withinBudget()
+	if body := b.poll(sid); !isCut(stalled) || taking.cause() != nil || len(body) != 850_001 {
+		t.Errorf("the stalled one is cut: %v; the other one: %v, %d bytes", isCut(stalled), taking.cause(), len(body))
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"compress/zlib"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -39,11 +40,11 @@ func compressorPool(make func() (compressor, error)) *sync.Pool {
 
 // compress returns data as written through a compressor of the pool, ended by
 // its finish. Nothing fails that writes to memory.
-func compress(pool *sync.Pool, dst *bytes.Buffer, data []byte, finish func(compressor) error) {
+func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func(compressor) error) {
 	c := pool.Get().(compressor)
 	defer pool.Put(c)
 	c.Reset(dst)
-	_, _ = c.Write(data)
+	_, _ = data.WriteTo(c)
 	_ = finish(c)
 }
 
@@ -51,7 +52,7 @@ func compress(pool *sync.Pool, dst *bytes.Buffer, data []byte, finish func(compr
 // without context takeover: flushed, and without the flush's last four bytes.
 func deflateFrame(opcode byte, payload []byte) []byte {
 	var out bytes.Buffer
-	compress(flatePool, &out, payload, compressor.Flush)
+	compress(flatePool, &out, &net.Buffers{payload}, compressor.Flush)
 	body := out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]
 	b := make([]byte, 0, frameHeaderLen(len(body))+len(body))
 	return append(appendFrameHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)

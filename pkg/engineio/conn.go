@@ -41,8 +41,10 @@ type Conn struct {
 	// for, writing is true. The writer takes pending until there is none.
 	pending *batch
 	writing bool
-	queued  int  // bytes in pending, and in what the writer has taken
-	off     bool // queued is not counted any more
+	taken   *batch // by the writer
+	queued  int    // bytes in pending and in taken
+	off     bool   // queued is not counted any more
+	moved   int64  // the tick of the wheel at which queued was 0, or bytes were last written
 
 	answer *http.ResponseController // of the GET that is the writer and is being answered; or nil
 
@@ -174,8 +176,8 @@ func (c *Conn) Recv() (Message, error) { return c.source.recv() }
 // the connection is closed instead, with [TransportError] wrapping [ErrSlowClient].
 // So a queue is never longer than that and what one call adds, and no message is
 // too large for a client that keeps up. If [Options.QueueBudget] is exceeded now,
-// the connections that have the most queued are closed soon, wrapping
-// [ErrQueueBudget]; this one may be among them. The error is the *[CloseError] of a
+// connections may be closed soon, wrapping [ErrQueueBudget]; this one may be among
+// them. The error is the *[CloseError] of a
 // connection that is closed.
 func (c *Conn) Send(ps ...*Packet) error {
 	c.mu.Lock()
@@ -334,7 +336,7 @@ func (c *Conn) endLocked(cause *CloseError, how ending) {
 		c.probing.interrupt()
 	}
 	if how != endFlush {
-		c.done(c.take())
+		c.discard()
 	}
 	unfetched := c.transport.end(cause, how)
 	c.cancel(cause)

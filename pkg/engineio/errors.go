@@ -49,7 +49,7 @@ var (
 	// holds. It is wrapped by the *CloseError of a connection that was cut for it.
 	ErrSlowClient = errors.New("send queue is full")
 	// ErrQueueBudget: more was queued on all connections together than the budget
-	// allows, and this one had the most. It is wrapped likewise.
+	// allows, and this one took nothing or had the most. It is wrapped likewise.
 	ErrQueueBudget = errors.New("queue budget is spent")
 	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
 	// wrapped likewise.

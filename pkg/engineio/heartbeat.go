@@ -125,6 +125,9 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 	case kind == typePing:
 		return &CloseError{Reason: TransportError, Err: errClientPing}
 	case kind == typePong:
+		if c.stalled(c.server.o.PingTimeout) {
+			return nil // it cannot have the ping yet
+		}
 		if c.phase == phaseWaiting || c.phase == phaseExtended {
 			next := c.server.o.PingInterval
 			if c.late() {

@@ -53,11 +53,15 @@ type Options struct {
 	// rather than sent more; see [Conn.Send].
 	SendQueueBytes int
 	// QueueBudget is none: the most bytes that may be queued on all connections
-	// together. If more are, those that have the most queued are closed, until an
-	// eighth of the budget is free; see [Conn.Send]. That takes a moment, in which
-	// connections are closed that exceed their equal share of the budget and get more. A packet counts once for each
-	// connection, though those share its memory.
+	// together. If more are, connections are closed of which nothing was written for 3
+	// seconds, those first that have the most queued, until an eighth of the budget is
+	// free. If the budget is exceeded by an eighth, others are closed as well; see
+	// [Conn.Send]. That takes a moment, in which a connection that gets more is closed
+	// if the budget is exceeded by a quarter and it has its equal share of it queued. A
+	// packet of more than 2 KiB counts once, because connections share its memory, a
+	// smaller one for each connection.
 	QueueBudget int
+	shedAfter   time.Duration // the 3 seconds; tests have less time
 	// Transports is polling and websocket: the transports that are served. NewServer
 	// refuses an empty list, duplicates and others.
 	Transports []string
@@ -154,6 +158,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.UpgradeTimeout = or(o.UpgradeTimeout, 10*time.Second)
 	o.MaxPayload = or(o.MaxPayload, 1_000_000)
 	o.SendQueueBytes = or(o.SendQueueBytes, 1<<20)
+	o.shedAfter = or(o.shedAfter, 3*time.Second)
 	o.HTTPCompressionThreshold = or(o.HTTPCompressionThreshold, 1024)
 	o.PerMessageDeflateThreshold = or(o.PerMessageDeflateThreshold, 1024)
 	o.Logger = or(o.Logger, zap.NewNop())

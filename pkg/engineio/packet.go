@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"sync"
+	"sync/atomic"
 )
 
 // The packet types of Engine.IO, as the digits that stand for them, and the
@@ -40,6 +41,11 @@ type Packet struct {
 	frame      []byte
 	header     int
 	noCompress bool
+
+	// How many connections of one server the packet is queued on, if it is large: it
+	// counts once there. On another server it counts for each connection.
+	queued    atomic.Int32
+	countedBy atomic.Pointer[Server]
 
 	// Forms that few connections need are made by the first that does.
 	base64   lazyFrame

@@ -6,22 +6,12 @@ import (
 )
 
 // separator stands between the packets of a polling body.
-const separator = 0x1E
-
-// appendPayload appends the polling body that carries some packets.
-func appendPayload(b *bytes.Buffer, ps []*Packet) {
-	for i, p := range ps {
-		if i > 0 {
-			b.WriteByte(separator)
-		}
-		b.Write(p.polling())
-	}
-}
+const separator = "\x1e"
 
 // cutPacket splits the first packet off a polling body. rest is nil after the
 // last one.
 func cutPacket(body []byte) (packet, rest []byte) {
-	i := bytes.IndexByte(body, separator)
+	i := bytes.IndexByte(body, separator[0])
 	if i < 0 {
 		return body, nil
 	}

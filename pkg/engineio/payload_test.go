@@ -3,6 +3,7 @@ package engineio
 import (
 	"bytes"
 	"encoding/base64"
+	"strings"
 	"testing"
 	"unicode/utf8"
 )
@@ -23,7 +24,7 @@ func FuzzPayload(f *testing.F) {
 		var again [][]byte
 		for rest := body; ; {
 			packet, next := cutPacket(rest)
-			if bytes.IndexByte(packet, separator) >= 0 {
+			if bytes.IndexByte(packet, separator[0]) >= 0 {
 				t.Fatalf("%q holds a separator", packet)
 			}
 			kind, data, err := decode(packet)
@@ -45,7 +46,7 @@ func FuzzPayload(f *testing.F) {
 			}
 			rest = next
 		}
-		if joined := bytes.Join(again, []byte{separator}); !bytes.Equal(joined, body) {
+		if joined := bytes.Join(again, []byte(separator)); !bytes.Equal(joined, body) {
 			t.Fatalf("%q becomes %q", body, joined)
 		}
 	})
@@ -59,10 +60,19 @@ func sameBase64(a, b []byte) bool {
 	return erra == nil && errb == nil && bytes.Equal(da, db)
 }
 
-func TestAppendPayload(t *testing.T) {
-	var b bytes.Buffer
-	appendPayload(&b, []*Packet{Text([]byte("a")), Binary([]byte("b")), pingPacket})
-	if got := b.String(); got != "4a\x1ebYg==\x1e2" {
-		t.Errorf("got %q", got)
+func TestPollingBody(t *testing.T) {
+	large := strings.Repeat("x", smallFrame)
+	for want, ps := range map[string][]*Packet{
+		"2":                                 {pingPacket},
+		"4a\x1ebYg==\x1e2":                  {Text([]byte("a")), Binary([]byte("b")), pingPacket},
+		"4" + large + "\x1e4" + large:       {Text([]byte(large)), Text([]byte(large))},
+		"2\x1e4" + large + "\x1e4a\x1e4b":   {pingPacket, Text([]byte(large)), Text([]byte("a")), Text([]byte("b"))},
+		"4a\x1e4" + large + "\x1e4" + large: {Text([]byte("a")), Text([]byte(large)), Text([]byte(large))},
+	} {
+		var body bytes.Buffer
+		b := &batch{packets: ps}
+		if _, err := b.buffers((*Packet).polling, separator).WriteTo(&body); err != nil || body.String() != want {
+			t.Errorf("got %q, %v, want %q", body.String(), err, want)
+		}
 	}
 }

@@ -65,7 +65,7 @@ func (p *pollingTransport) end(cause *CloseError, how ending) (unfetched bool) {
 	case waiting && hurry: // it takes what is queued
 		return false // the next GET finds the session unknown
 	case hurry:
-		p.c.done(p.c.take())
+		p.c.discard()
 		return false // as above
 	}
 	// The close gets a response of its own. Stock clients act on it before the
@@ -77,7 +77,7 @@ func (p *pollingTransport) end(cause *CloseError, how ending) (unfetched bool) {
 }
 
 func (p *pollingTransport) cut() {
-	p.c.done(p.c.take())
+	p.c.discard()
 	if p.writable() {
 		p.get.wake(false)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -94,29 +95,38 @@ func (p *pollingTransport) release() {
 // respond answers a GET with a batch, or with a close if there is none.
 func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *batch) error {
 	s := p.c.server
-	body, worth := closePacket.polling(), false
-	if b != nil {
-		body = b.body()
+	var body *net.Buffers
+	size, worth := 0, false
+	if b == nil {
+		body = &net.Buffers{closePacket.polling()}
+	} else {
+		body = b.buffers((*Packet).polling, separator)
 		worth = !all(b.packets, func(p *Packet) bool { return p.noCompress })
 		s.counts.packetsOut.Add(uint64(len(b.packets)))
+	}
+	for _, part := range *body {
+		size += len(part)
 	}
 	h := w.Header()
 	s.setPollingHeaders(h, r)
 	h.Set("Content-Type", "text/plain; charset=UTF-8")
-	if t := s.o.HTTPCompressionThreshold; worth && t >= 0 && len(body) >= t {
+	if t := s.o.HTTPCompressionThreshold; worth && t >= 0 && size >= t {
 		if e := chooseEncoding(r.Header); e != nil {
 			var out bytes.Buffer
 			compress(e.pool, &out, body, compressor.Close)
-			body = out.Bytes()
+			size = out.Len()
+			s.counts.queued.Add(int64(size)) // no other connection shares it
+			defer s.counts.queued.Add(-int64(size))
+			body = &net.Buffers{out.Bytes()}
 			h.Set("Content-Encoding", e.name)
 		}
 	}
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-	s.counts.bytesOut.Add(uint64(len(body)))
+	h.Set("Content-Length", strconv.Itoa(size))
+	s.counts.bytesOut.Add(uint64(size))
 
 	// Flushed here, within the caller's deadline. A ResponseWriter that can't writes
 	// when the handler returns.
-	if _, err := w.Write(body); err != nil {
+	if _, err := body.WriteTo(w); err != nil {
 		return err
 	}
 	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {

@@ -1,7 +1,6 @@
 package engineio
 
 import (
-	"bytes"
 	"net"
 	"slices"
 	"sync"
@@ -17,6 +16,7 @@ const volatileQueueBytes = 64 << 10
 type batch struct {
 	packets []*Packet
 	bytes   int
+	shared  int // of the bytes, those of packets that count once on all connections
 
 	join   []byte      // small frames, one behind the other
 	vector net.Buffers // what is to be written: parts of join, and large frames
@@ -37,7 +37,7 @@ func (b *batch) release() {
 	}
 	clear(b.packets)
 	clear(b.vector)
-	b.packets, b.bytes, b.join, b.vector, b.left = b.packets[:0], 0, b.join[:0], b.vector[:0], nil
+	b.packets, b.bytes, b.shared, b.join, b.vector, b.left = b.packets[:0], 0, 0, b.join[:0], b.vector[:0], nil
 	batches.Put(b)
 }
 
@@ -46,21 +46,21 @@ func (b *batch) release() {
 // the longest one of each connection for good.
 const smallFrame = 2 << 10
 
-// buffers returns the frames of the batch, in the form given by form, as few
-// buffers: adjacent small frames are copied together, large ones referred to.
-// They are valid until the batch is released.
-func (b *batch) buffers(form func(*Packet) []byte) *net.Buffers {
+// buffers returns the packets of the batch in the form that form gives them, as few
+// buffers: small ones are copied together, large ones referred to. Between each two
+// packets stands between. The buffers are valid until the batch is released.
+func (b *batch) buffers(form func(*Packet) []byte, between string) *net.Buffers {
 	if len(b.packets) == 1 {
 		b.vector = append(b.vector, form(b.packets[0]))
 	} else {
-		b.gather(form)
+		b.gather(form, between)
 	}
 	b.left = b.vector // writing consumes the slice; the pool wants it back whole
 	return &b.left
 }
 
-func (b *batch) gather(form func(*Packet) []byte) {
-	small := 0
+func (b *batch) gather(form func(*Packet) []byte, between string) {
+	small := len(b.packets) * len(between)
 	for _, p := range b.packets {
 		if n := p.Len(); n <= smallFrame {
 			small += n
@@ -74,7 +74,10 @@ func (b *batch) gather(form func(*Packet) []byte) {
 			start = len(b.join)
 		}
 	}
-	for _, p := range b.packets {
+	for i, p := range b.packets {
+		if i > 0 {
+			b.join = append(b.join, between...)
+		}
 		f := form(p)
 		if len(f) <= smallFrame {
 			b.join = append(b.join, f...)
@@ -86,27 +89,14 @@ func (b *batch) gather(form func(*Packet) []byte) {
 	flush()
 }
 
-// body returns the batch as a polling body, in memory that the caller owns.
-func (b *batch) body() []byte {
-	var buf bytes.Buffer
-	buf.Grow(b.bytes)
-	appendPayload(&buf, b.packets)
-	return buf.Bytes()
-}
-
 // push queues packets, adjacent and in order, and sets a writer to work if there
 // is somebody to write for and none is at it. c.mu is held.
 func (c *Conn) push(ps ...*Packet) {
 	if c.pending == nil {
 		c.pending = batches.Get().(*batch)
 	}
-	n := 0
-	for _, p := range ps {
-		n += p.Len()
-	}
 	c.pending.packets = append(c.pending.packets, ps...)
-	c.pending.bytes += n
-	c.count(n)
+	c.count(c.pending, ps)
 	c.kick()
 }
 
@@ -119,17 +109,26 @@ func (c *Conn) kick() {
 
 // take hands what is queued to the writer, nil if nothing is. c.mu is held.
 func (c *Conn) take() *batch {
-	b := c.pending
-	c.pending = nil
-	return b
+	c.taken, c.pending = c.pending, nil
+	return c.taken
 }
 
-// done says that the writer has no use for b any more. c.mu is held.
+// discard drops what is queued and not taken. c.mu is held.
+func (c *Conn) discard() {
+	b := c.pending
+	c.pending = nil
+	c.done(b)
+}
+
+// done says that nobody has a use for b any more. c.mu is held.
 func (c *Conn) done(b *batch) {
 	if b == nil {
 		return
 	}
-	c.count(-b.bytes)
+	c.uncount(b)
+	if c.taken == b {
+		c.taken = nil
+	}
 	b.release()
 	if c.closed != nil && c.queued == 0 {
 		c.server.emptied(c)

@@ -203,7 +203,7 @@ func TestBatchBuffers(t *testing.T) {
 			b.packets = append(b.packets, p)
 			want = append(want, p.frame...)
 		}
-		v := b.buffers(func(p *Packet) []byte { return p.frame })
+		v := b.buffers(func(p *Packet) []byte { return p.frame }, "")
 		if len(*v) != test.buffers {
 			t.Errorf("%d packets become %d buffers, want %d", len(test.packets), len(*v), test.buffers)
 		}

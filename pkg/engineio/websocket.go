@@ -102,18 +102,48 @@ func (t *websocketTransport) drain() {
 }
 
 // write sends a batch: as one vector if the wire is plain TCP, else buffer by
-// buffer, of which there is one if no frame is large.
+// buffer, of which there is one if no frame is large. A long batch is sent in parts.
 func (t *websocketTransport) write(b *batch) error {
 	counts := &t.c.server.counts
 	counts.packetsOut.Add(uint64(len(b.packets)))
 	counts.bytesOut.Add(uint64(b.bytes))
-	bufs := b.buffers(t.form)
-	if len(*bufs) == 1 { // a plain write costs less than a vector of one
+	bufs := b.buffers(t.form, "")
+	if len(*bufs) == 1 && b.bytes <= writePart { // a plain write costs less than a vector of one
 		_, err := t.wire.Write((*bufs)[0])
 		return err
 	}
+	if b.bytes > writePart {
+		return t.writeParts(*bufs)
+	}
 	_, err := bufs.WriteTo(t.wire)
 	return err
+}
+
+// writeParts writes buffers in parts, and notes after each that the peer takes something.
+func (t *websocketTransport) writeParts(bufs net.Buffers) error {
+	for len(bufs) > 0 {
+		n, k := len(bufs[0]), 1
+		for k < len(bufs) && n+len(bufs[k]) <= writePart {
+			n += len(bufs[k])
+			k++
+		}
+		var err error
+		if n > writePart { // k is 1
+			_, err = t.wire.Write(bufs[0][:writePart])
+			bufs[0] = bufs[0][writePart:]
+		} else {
+			part := bufs[:k]
+			bufs = bufs[k:]
+			_, err = part.WriteTo(t.wire)
+		}
+		if err != nil {
+			return err
+		}
+		t.c.mu.Lock()
+		t.c.progress()
+		t.c.mu.Unlock()
+	}
+	return nil
 }
 
 // form returns a packet as the frame that this peer takes.

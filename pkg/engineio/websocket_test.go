@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http/httptest"
@@ -354,5 +355,44 @@ func TestRecvAfterTheEnd(t *testing.T) {
 		if err := receive(t, ends); !errors.Is(err, first) {
 			t.Fatalf("first %v, then %v", first, err)
 		}
+	}
+}
+
+// A client that takes nothing cannot have the ping that it answers.
+func TestPongWithoutReading(t *testing.T) {
+	b := setUp(t, Options{PingInterval: time.Second, PingTimeout: 500 * time.Millisecond, SendQueueBytes: 64 << 20})
+	wire, c := b.dialStalled()
+	must(t, c.Send(Binary(make([]byte, 32<<20))))
+	pong := time.NewTicker(10 * time.Millisecond)
+	defer pong.Stop()
+	closed := time.After(8 * time.Second)
+	for c.cause() == nil {
+		select {
+		case <-pong.C:
+			_, _ = wire.Write([]byte{0x81, 0x81, 0, 0, 0, 0, '3'}) // fails once the server has closed
+		case <-closed:
+			t.Fatal("it is still open")
+		}
+	}
+	b.endsBy(PingTimeout)
+}
+
+// Each part of a long write that the client takes is a sign of life.
+func TestProgressOfALongWrite(t *testing.T) {
+	const size = 64 << 20
+	b := setUp(t, Options{SendQueueBytes: 2 * size})
+	ws, c := b.dialOpen()
+	must(t, c.Send(Binary(make([]byte, size))))
+	stalled := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.stalled(300 * time.Millisecond)
+	}
+	b.until(stalled)
+	if _, err := io.CopyN(io.Discard, ws.NetConn(), size/2); err != nil {
+		t.Fatal(err)
+	}
+	if stalled() {
+		t.Error("half of the message is read, and the connection counts as stalled")
 	}
 }

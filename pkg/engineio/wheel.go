@@ -2,6 +2,7 @@ package engineio
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,11 +16,16 @@ type wheel struct {
 	quit  chan struct{}
 	ended chan struct{}
 
+	past atomic.Int64 // ticks up to now or a little before, while a timer is set
+
 	mu    sync.Mutex
 	slots [wheelSlots]*timer // each the head of a list
 	now   int64              // the last tick whose timers have fired
 	count int
 }
+
+// ticks returns how many ticks d are, at least.
+func (w *wheel) ticks(d time.Duration) int64 { return int64((d + w.tick - 1) / w.tick) }
 
 const wheelSlots = 512
 
@@ -54,6 +60,7 @@ func (w *wheel) set(t *timer, d time.Duration) {
 	w.remove(t)
 	if w.count == 0 {
 		w.now = int64(elapsed / w.tick)
+		w.past.Store(w.now)
 	}
 	t.due = max(int64((elapsed+d+w.tick-1)/w.tick), w.now+1)
 	head := &w.slots[t.due%wheelSlots]
@@ -111,6 +118,7 @@ func (w *wheel) expired(due []*timer) (_ []*timer, empty bool) {
 		}
 	}
 	w.now = max(w.now, target)
+	w.past.Store(w.now)
 	return due, w.count == 0
 }
 
