@@ -220,6 +220,8 @@ func TestWalksSeeEveryStayerOnce(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(stop)
 	for w := range 4 {
 		wg.Go(func() {
 			for {
@@ -258,8 +260,6 @@ func TestWalksSeeEveryStayerOnce(t *testing.T) {
 			}
 		}
 	}
-	close(stop)
-	wg.Wait()
 }
 
 // Nobody waits for a walk: its own goroutine joins and leaves from inside it.
