@@ -53,13 +53,19 @@ func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan in
 func (n *testNode) started(t *testing.T) *wire {
 	t.Helper()
 	w := n.client(t)
-	m := &n.Socket(w.sid).mail
+	n.awaitHandlers(t, w.sid)
+	return w
+}
+
+// awaitHandlers returns when a socket's handlers may run.
+func (n *testNode) awaitHandlers(t *testing.T, sid string) {
+	t.Helper()
+	m := &n.Socket(sid).mail
 	eventually(t, "handlers may run", func() bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		return m.started
 	})
-	return w
 }
 
 // receive returns the next value, or fails the test if there is none in time.
@@ -310,7 +316,8 @@ func TestNegativeMailboxLimit(t *testing.T) {
 	}
 }
 
-// poll connects a client by polling that answers pings, and returns how it posts.
+// poll connects a client by polling that answers pings, and returns how it posts once its
+// socket's handlers may run.
 func (n *testNode) poll(t *testing.T) (post func(body string)) {
 	t.Helper()
 	url := "http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling"
@@ -341,7 +348,19 @@ func (n *testNode) poll(t *testing.T) (post func(body string)) {
 		}
 	}
 	post("40")
-	do("GET", url, "")
+	var connected struct{ SID string }
+	for connected.SID == "" { // a ping may come first
+		for _, p := range strings.Split(do("GET", url, ""), "\x1e") {
+			if p == "2" {
+				post("3")
+			} else if text, ok := strings.CutPrefix(p, "40"); ok {
+				must(t, json.Unmarshal([]byte(text), &connected))
+			} else {
+				t.Fatalf("got %q, want CONNECT", p)
+			}
+		}
+	}
+	n.awaitHandlers(t, connected.SID)
 	var running sync.WaitGroup
 	running.Go(func() {
 		for ctx.Err() == nil {
