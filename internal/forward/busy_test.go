@@ -85,14 +85,14 @@ func flood(ws *websocket.Conn) error {
 	return ws.WriteMessage(websocket.TextMessage, []byte("4last"))
 }
 
-// The same for a POST, which the owner answers when it has read the one before it.
+// The same for a POST, which the owner answers when it has space for it.
 func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
 	c.expect(near, "POST", sid, "4pause\x1e4first", "ok")
 	answered := make(chan string, 1)
 	go func() {
-		res, body, err := c.try(near, "POST", sid, "4second")
+		res, body, err := c.try(near, "POST", sid, "4"+strings.Repeat("2", 10*large-1)) // as large as may be
 		if err != nil {
 			answered <- err.Error()
 			return

@@ -11,14 +11,15 @@ import (
 type pollingTransport struct {
 	c       *Conn
 	arrived chan struct{} // capacity 1: Recv has something to look at
-	emptied chan struct{} // capacity 1: Recv has taken all of inbox
+	taken   chan struct{} // capacity 1: Recv has taken something of inbox
 
 	// Guarded by c.mu.
 	get     *poll   // the GET that waits for an answer
 	posting bool    // a POST is being received
 	probed  bool    // an upgrade is under way: no GET shall wait
 	last    *Packet // the close, for the GET after the one that takes what is queued
-	inbox   []byte  // a checked polling body that Recv takes packets from
+	inbox   []byte  // checked polling bodies that Recv takes packets from
+	ahead   int     // bodies that have been added to inbox beyond MaxPayload
 }
 
 // A poll is a GET that waits. It is woken once.
@@ -36,7 +37,7 @@ func (g *poll) wake(writer bool) {
 }
 
 func newPollingTransport(c *Conn) *pollingTransport {
-	return &pollingTransport{c: c, arrived: make(chan struct{}, 1), emptied: make(chan struct{}, 1)}
+	return &pollingTransport{c: c, arrived: make(chan struct{}, 1), taken: make(chan struct{}, 1)}
 }
 
 func (p *pollingTransport) name() string { return Polling }

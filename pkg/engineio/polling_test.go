@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -350,10 +351,10 @@ func TestServerCloseDoesNotWaitForPolls(t *testing.T) {
 	}
 }
 
-// A POST is answered when Recv can take what it brings, and no sooner.
+// A POST is answered when there is space for what it brings, and no sooner.
 func TestBackPressure(t *testing.T) {
 	conns, step := make(chan *Conn, 1), make(chan struct{})
-	b := (&bench{T: t}).serve(Options{}, func(c *Conn) {
+	b := (&bench{T: t}).serve(Options{MaxPayload: 7}, func(c *Conn) {
 		conns <- c
 		for _, err := c.Recv(); err == nil; _, err = c.Recv() {
 			<-step
@@ -387,7 +388,7 @@ func TestHeldPOSTIsAnswered(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	step := make(chan struct{})
 	b := &bench{T: t}
-	b.serve(Options{}, func(c *Conn) {
+	b.serve(Options{MaxPayload: 7}, func(c *Conn) {
 		for _, err := c.Recv(); err == nil; _, err = c.Recv() {
 			<-step
 		}
@@ -401,7 +402,7 @@ func TestHeldPOSTIsAnswered(t *testing.T) {
 	b.post(sid, "4a\x1e4b")
 	release := time.AfterFunc(3*limit, func() { step <- struct{}{} })
 	defer release.Stop()
-	res, err := http.Post(strict.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid, "text/plain", strings.NewReader("4c"))
+	res, err := http.Post(strict.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid, "text/plain", strings.NewReader("4held"))
 	must(t, err)
 	_ = res.Body.Close()
 	if res.StatusCode != http.StatusOK {
@@ -535,5 +536,29 @@ func TestTooLargeIsLogged(t *testing.T) {
 	b.do("POST", sid, "4"+strings.Repeat("a", 1000))
 	if lines := logs.All(); len(lines) != 2 || lines[1].ContextMap()["not_logged"] != int64(3) {
 		t.Errorf("logged %+v", lines)
+	}
+}
+
+// Small POSTs are answered although nothing before them has been taken, as far as there
+// is space: some clients wait for five seconds only.
+func TestPOSTsAreAnsweredWhileThereIsSpace(t *testing.T) {
+	start, got := make(chan struct{}), make(chan string, 100)
+	b := (&bench{T: t}).serve(Options{MaxPayload: 300}, func(c *Conn) {
+		<-start
+		for m, err := c.Recv(); err == nil; m, err = c.Recv() {
+			got <- string(m.Data)
+		}
+	})
+	sid := b.open()
+	for i := range 50 {
+		b.post(sid, fmt.Sprintf("4%d\x1e4%d", 2*i+10, 2*i+11)) // 6 or 8 bytes
+		if i == 30 {
+			close(start)
+		}
+	}
+	for i := range 100 {
+		if m := receive(t, got); m != strconv.Itoa(i+10) {
+			t.Fatalf("received %q, want %d", m, i+10)
+		}
 	}
 }

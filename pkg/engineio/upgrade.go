@@ -116,7 +116,7 @@ func (t *websocketTransport) expect(kind byte, data string) error {
 	return nil
 }
 
-// releasePolls answers the GET that waits, and each one that comes until the
+// releasePolls answers the GET and the POST that wait, and each one that comes until the
 // upgrade is over, so that the client can stop polling.
 func (c *Conn) releasePolls() {
 	c.mu.Lock()
@@ -127,6 +127,7 @@ func (c *Conn) releasePolls() {
 	}
 	p.probed = true
 	p.release()
+	signal(p.taken) // a POST that waits need not any more
 }
 
 // moveTo makes t the transport. What was queued and not yet taken by a poll

@@ -256,7 +256,7 @@ func TestPingFrameOnAProbe(t *testing.T) {
 func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 	start := make(chan struct{})
 	got := make(chan string, 10)
-	b := (&bench{T: t}).serve(Options{}, func(c *Conn) {
+	b := (&bench{T: t}).serve(Options{MaxPayload: 7}, func(c *Conn) {
 		<-start
 		for m, err := c.Recv(); err == nil; m, err = c.Recv() {
 			got <- string(m.Data)
@@ -291,7 +291,7 @@ func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 func TestUpgradeWaitsForThePOST(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	step := make(chan struct{})
-	b := (&bench{T: t}).serve(Options{UpgradeTimeout: limit}, func(c *Conn) {
+	b := (&bench{T: t}).serve(Options{UpgradeTimeout: limit, MaxPayload: 7}, func(c *Conn) {
 		for _, err := c.Recv(); err == nil; _, err = c.Recv() {
 			<-step
 		}
@@ -300,20 +300,63 @@ func TestUpgradeWaitsForThePOST(t *testing.T) {
 	sid := b.open()
 	b.post(sid, "4a\x1e4b")
 	ws := b.probe(sid)
+	for range upgradePosts {
+		b.post(sid, "4c\x1e4d")
+	}
 	posted := make(chan struct{})
 	go func() {
 		defer close(posted)
-		b.post(sid, "4c\x1e4d") // held until b is taken
+		b.post(sid, "4c\x1e4d") // held until all before it are taken
 	}()
 	_ = ws.SetReadDeadline(time.Now().Add(3 * limit))
 	if _, _, err := ws.ReadMessage(); !os.IsTimeout(err) {
 		t.Fatalf("the probe has ended: %v", err)
 	}
-	step <- struct{}{}
+	for range 1 + 2*upgradePosts {
+		step <- struct{}{}
+	}
 	receive(t, posted)
 	b.write(ws, "5")
 	c := b.lookup(sid)
 	b.until(func() bool { return c.Transport() == WebSocket })
+}
+
+// A stock client that has the answer to its probe hears no ping before it has the answer
+// to its POST, so that does not wait for the messages before it.
+func TestUpgradeAnswersThePOST(t *testing.T) {
+	step, got := make(chan struct{}), make(chan string, 10)
+	b := (&bench{T: t}).serve(Options{MaxPayload: 7}, func(c *Conn) {
+		for m, err := c.Recv(); err == nil; m, err = c.Recv() {
+			got <- string(m.Data)
+			<-step
+		}
+	})
+	defer close(step)
+	sid := b.open()
+	b.post(sid, "4a\x1e4b")
+	posted := make(chan struct{})
+	go func() {
+		defer close(posted)
+		b.post(sid, "4c\x1e4d")
+	}()
+	c := b.lookup(sid)
+	b.until(func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.transport.(*pollingTransport).posting
+	})
+	ws := b.probe(sid)
+	receive(t, posted)
+	b.post(sid, "4e") // on its way when the probe was answered
+	b.write(ws, "5")
+	b.until(func() bool { return c.Transport() == WebSocket })
+	b.write(ws, "4f")
+	for _, want := range []string{"a", "b", "c", "d", "e", "f"} {
+		if m := receive(t, got); m != want {
+			t.Fatalf("received %q, want %q", m, want)
+		}
+		step <- struct{}{}
+	}
 }
 
 // A peer that posts cannot keep its probe for longer than a request takes.

@@ -172,6 +172,7 @@ func (s *Socket) answerConnect() error {
 		return err
 	}
 	s.ns.add(s) // before the client can act on the answer
+	s.mail.expect()
 	if err := s.client.send(&packet.Packet{Type: packet.Connect, Namespace: s.nsName, Data: body}); err != nil {
 		s.ns.remove(s, s.id)
 		return ErrDisconnected

@@ -14,12 +14,12 @@ import (
 
 // end begins the end of the socket: nothing is delivered any more, and when its
 // handlers have seen what had arrived, it is disconnected. Only the first call
-// counts.
-func (s *Socket) end(reason Reason) {
+// counts; end reports whether this is the one.
+func (s *Socket) end(reason Reason) (first bool) {
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	s.flushAcks()
 	connected := s.connected
@@ -37,7 +37,7 @@ func (s *Socket) end(reason Reason) {
 	s.client.detach(s)
 	if !connected {
 		s.cancel(cause) // admit sees it and clears away
-		return
+		return true
 	}
 	grace := time.AfterFunc(handlerGrace, func() { s.cancel(cause) })
 	settle := func() bool { return s.endSession(reason) }
@@ -47,6 +47,7 @@ func (s *Socket) end(reason Reason) {
 		settle = func() bool { return <-moved }
 	}
 	s.mail.putLast(s.client.srv.spawn, func() { s.finish(reason, grace, settle) })
+	return true
 }
 
 // handlerGrace is how long the context of a socket's handlers outlives the
@@ -215,12 +216,10 @@ func (s *Socket) disconnect(closeConn bool) {
 	}
 	for _, t := range targets {
 		t.mu.Lock()
-		live := t.connected && !t.gone
-		t.flushAcks()
+		connected := t.connected
 		t.mu.Unlock()
-		if live {
+		if connected && t.end(ServerDisconnect) { // before the client can act on the packet, and connect again
 			_ = t.client.send(&packet.Packet{Type: packet.Disconnect, Namespace: t.nsName})
-			t.end(ServerDisconnect)
 		}
 	}
 	if closeConn {

@@ -32,6 +32,7 @@ type mailbox struct {
 	tasks   []task
 	events  int       // of tasks
 	bytes   int       // what the events take
+	open    bool      // CONNECT is being answered, so any number of events may come
 	started bool      // tasks may run
 	running bool      // a goroutine runs them
 	closed  bool      // no event gets in any more
@@ -43,7 +44,7 @@ type fullMail struct {
 	limit string        // the one that was reached
 	space chan struct{} // closed when it is worth to try again
 	below mailLimit     // what the mailbox holds then
-	taken bool          // closed because events have been taken out
+	taken bool          // an event has been taken out since
 }
 
 // put adds a step, which is not refused.
@@ -71,8 +72,16 @@ func (m *mailbox) close() {
 	m.closed = true
 }
 
-// putEvent adds the handling of a received event. While the mailbox is paused it
-// refuses more than may wait for CONNECT. Afterwards, if the limit is reached, it
+// expect is called before CONNECT is answered. The client may send all that it has
+// buffered as soon as it has the answer, before start is called.
+func (m *mailbox) expect() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open = true
+}
+
+// putEvent adds the handling of a received event. Before CONNECT is answered it
+// refuses more than may wait for that. Afterwards, if the limit is reached, it
 // does not add the event and returns what to wait for.
 func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, e *Event) (*fullMail, error) {
 	m.mu.Lock()
@@ -81,11 +90,11 @@ func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, e *Event) (*full
 	switch {
 	case m.closed:
 		return nil, nil
-	case !m.started && m.events > 0 && (m.events >= pendingEvents || m.bytes+cost > limit.bytes):
+	case !m.open && m.events > 0 && (m.events >= pendingEvents || m.bytes+cost > limit.bytes):
 		return nil, errTooEarly
-	case m.started && m.events >= limit.events:
+	case m.open && m.events >= limit.events:
 		return m.awaitSpace(limitEvents, limit), nil
-	case m.started && m.bytes >= limit.bytes:
+	case m.open && m.bytes >= limit.bytes:
 		return m.awaitSpace(limitBytes, limit), nil
 	}
 	m.events++
@@ -104,13 +113,16 @@ func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
 
 // hurry makes a reader that waits for space try again as soon as one more event has
 // been taken out, which need not bring the mailbox below its limit: an awaited ack may
-// have let it grow, or a large event.
-func (m *mailbox) hurry() {
+// have let it grow, or a large event. It reports whether one has been taken out
+// already since there was no space.
+func (m *mailbox) hurry() (taken bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.full != nil {
-		m.full.below = mailLimit{m.events - 1, math.MaxInt}
+	if m.full == nil {
+		return false
 	}
+	m.full.below = mailLimit{m.events - 1, math.MaxInt}
+	return m.full.taken
 }
 
 // retry makes a reader that waits for space try again.
@@ -131,7 +143,6 @@ func (m *mailbox) wakeReader() {
 // wakeIfSpace wakes a reader for which there is space. m.mu is held.
 func (m *mailbox) wakeIfSpace() {
 	if m.full != nil && m.events <= m.full.below.events && m.bytes <= m.full.below.bytes {
-		m.full.taken = true
 		m.wakeReader()
 	}
 }
@@ -172,6 +183,9 @@ func (m *mailbox) run() {
 		if e, ok := next.(*Event); ok {
 			m.events--
 			m.bytes -= e.cost()
+			if m.full != nil {
+				m.full.taken = true
+			}
 		}
 		m.wakeIfSpace()
 		m.mu.Unlock()

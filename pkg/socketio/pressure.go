@@ -41,19 +41,23 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 	hurry := false
 	for told := false; full != nil; {
 		limit := c.srv.opts.mailLimit()
-		if c.awaitsAck() {
+		asked := c.awaitsAck()
+		if asked {
 			limit = limit.double()
 		}
 		var err error
 		if full, err = s.mail.putEvent(c.srv.spawn, limit, e); full == nil {
 			return err
 		}
+		if !asked && c.awaitsAck() {
+			continue // since it was looked at, and then nobody waited who could be told
+		}
 		if !told {
 			s.tellFull(full.limit)
 			told = true
 		}
-		if hurry {
-			s.mail.hurry()
+		if hurry && s.mail.hurry() {
+			c.conn.Pause()
 		}
 		select {
 		case <-full.space:

@@ -48,26 +48,6 @@ func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan in
 	return n, release, handled
 }
 
-// started connects a client and returns when its socket's handlers may run: before that,
-// the limits of what waits for CONNECT apply.
-func (n *testNode) started(t *testing.T) *wire {
-	t.Helper()
-	w := n.client(t)
-	n.awaitHandlers(t, w.sid)
-	return w
-}
-
-// awaitHandlers returns when a socket's handlers may run.
-func (n *testNode) awaitHandlers(t *testing.T, sid string) {
-	t.Helper()
-	m := &n.Socket(sid).mail
-	eventually(t, "handlers may run", func() bool {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		return m.started
-	})
-}
-
 // receive returns the next value, or fails the test if there is none in time.
 func receive[T any](t *testing.T, values <-chan T) T {
 	t.Helper()
@@ -110,7 +90,7 @@ func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
 		t.Run(fmt.Sprint(test.events), func(t *testing.T) {
 			t.Parallel()
 			n, release, handled := busy(t, test.o)
-			w := n.started(t)
+			w := n.client(t)
 			for i := range test.events {
 				w.write(fmt.Sprintf(`42["e",%d]`, i))
 			}
@@ -147,7 +127,7 @@ func TestBusyHandlerDoesNotCutItsPollingClient(t *testing.T) {
 	posted := make(chan struct{})
 	go func() {
 		defer close(posted)
-		for range 3 { // none is answered before the one before it is read
+		for range 3 {
 			post(strings.Join(body, "\x1e"))
 		}
 	}()
@@ -177,7 +157,7 @@ func TestHandlerGetsAckBehindEvents(t *testing.T) {
 		answered <- err
 		return nil
 	})
-	w := n.started(t)
+	w := n.client(t)
 	w.write(`42["ask"]`)
 	id := w.question()
 	for i := range limit * 3 / 2 {
@@ -204,7 +184,7 @@ func TestAckIsReadWhileTheMailboxIsFull(t *testing.T) {
 	n, release, _ := busy(t, Options{MailboxEvents: limit, AckTimeout: time.Minute})
 	defer release()
 	n.Of("/other")
-	w := n.started(t)
+	w := n.client(t)
 	w.connect("/other", "")
 	for i := range limit * 3 / 2 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
@@ -241,7 +221,7 @@ func TestPauseIsBounded(t *testing.T) {
 	o := Options{MailboxEvents: 5, Logger: zap.New(core)}
 	o.Engine.PauseTimeout = 100 * time.Millisecond
 	n, _, _ := busy(t, o)
-	w := n.started(t)
+	w := n.client(t)
 	w.write(`42["e",0]`)
 	mail := &n.Socket(w.sid).mail
 	eventually(t, "a handler runs", func() bool {
@@ -269,7 +249,7 @@ func TestQuestionsDoNotProlongAPause(t *testing.T) {
 	o := Options{MailboxEvents: 5}
 	o.Engine.PauseTimeout = 200 * time.Millisecond
 	n, _, _ := busy(t, o)
-	w := n.started(t)
+	w := n.client(t)
 	for range 30 {
 		w.write(`42["e",0]`)
 	}
@@ -293,7 +273,7 @@ func TestQuestionsDoNotProlongAPause(t *testing.T) {
 // The bytes of a mailbox count what many small arguments take in memory.
 func TestMailboxBytesCountStructures(t *testing.T) {
 	n, release, handled := busy(t, Options{MailboxBytes: 100_000})
-	w := n.started(t)
+	w := n.client(t)
 	event := `42["e"` + strings.Repeat(",0", 1000) + `]`
 	for range 20 {
 		w.write(event)
@@ -316,8 +296,7 @@ func TestNegativeMailboxLimit(t *testing.T) {
 	}
 }
 
-// poll connects a client by polling that answers pings, and returns how it posts once its
-// socket's handlers may run.
+// poll connects a client by polling that answers pings, and returns how it posts.
 func (n *testNode) poll(t *testing.T) (post func(body string)) {
 	t.Helper()
 	url := "http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling"
@@ -360,7 +339,6 @@ func (n *testNode) poll(t *testing.T) (post func(body string)) {
 			}
 		}
 	}
-	n.awaitHandlers(t, connected.SID)
 	var running sync.WaitGroup
 	running.Go(func() {
 		for ctx.Err() == nil {
@@ -386,6 +364,64 @@ func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 	})
 }
 
+// A pause counts from the last handled event, also if that was one of the first.
+func TestPauseCountsFromTheLastHandledEvent(t *testing.T) {
+	t.Parallel()
+	o := Options{MailboxBytes: 10_000}
+	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, 100*time.Millisecond, time.Second
+	n := start(t, o)
+	takes := []time.Duration{200 * time.Millisecond, 920 * time.Millisecond} // each less than PauseTimeout
+	handled := make(chan int, 20)
+	n.On("e", func(_ context.Context, e *Event) error {
+		var i int
+		err := e.Arg(0, &i)
+		if i < len(takes) {
+			time.Sleep(takes[i])
+		}
+		handled <- i
+		return err
+	})
+	w := n.client(t)
+	for i := range 20 {
+		data := ""
+		if i == 10 {
+			data = strings.Repeat("x", o.MailboxBytes) // what is handled before it frees no space
+		}
+		w.write(fmt.Sprintf(`42["e",%d,%q]`, i, data))
+	}
+	for i := range 20 {
+		select {
+		case <-handled:
+		case <-w.closed:
+			t.Fatalf("closed at event %d: %v", i, n.Stats().MailboxFull)
+		}
+	}
+}
+
+// A client that has buffered events sends them as soon as it has the answer to CONNECT.
+func TestEventsRightAfterConnect(t *testing.T) {
+	const events = 2 * pendingEvents
+	n, release, handled := busy(t, Options{})
+	release()
+	n.Use(func(context.Context, *Socket) error {
+		n.unconnected.mu.Lock() // so what follows the answer waits
+		return nil
+	})
+	goOn := sync.OnceFunc(n.unconnected.mu.Unlock)
+	w := n.client(t)
+	t.Cleanup(goOn)
+	for i := range events {
+		w.write(fmt.Sprintf(`42["e",%d]`, i))
+	}
+	eventually(t, "all are read", func() bool { return n.Stats().EventsIn == events })
+	goOn()
+	for i := range events {
+		if got := receive(t, handled); got != i {
+			t.Fatalf("handled %d, want %d", got, i)
+		}
+	}
+}
+
 // slowHandlers has a client send events, of which one is as large as the mailbox.
 func slowHandlers(t *testing.T, o Options, limit string, events, large int) {
 	t.Parallel()
@@ -399,7 +435,7 @@ func slowHandlers(t *testing.T, o Options, limit string, events, large int) {
 		handled <- i
 		return err
 	})
-	w := n.started(t)
+	w := n.client(t)
 	for i := range events {
 		data := ""
 		if i == large {
@@ -426,7 +462,7 @@ func slowHandlers(t *testing.T, o Options, limit string, events, large int) {
 func TestSessionIsKeptDuringAPause(t *testing.T) {
 	t.Parallel()
 	n, release, _ := busy(t, Options{MailboxEvents: 10})
-	w := n.started(t)
+	w := n.client(t)
 	for i := range 30 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
 	}
@@ -452,7 +488,7 @@ func TestNoEventAfterDisconnect(t *testing.T) {
 		order <- "event"
 		return nil
 	})
-	w := n.started(t)
+	w := n.client(t)
 	for range 10 {
 		w.write(`42["e"]`)
 	}
@@ -523,7 +559,7 @@ func TestDrainReadsAcksBehindAFullMailbox(t *testing.T) {
 		answered <- err
 		return nil
 	})
-	w := n.started(t)
+	w := n.client(t)
 	w.write(`42["ask"]`)
 	id := w.question()
 	for range 20 { // more than is read for an ack
@@ -541,7 +577,7 @@ func TestDisconnectOfASocketWithAFullMailbox(t *testing.T) {
 	t.Parallel()
 	n, release, _ := busy(t, Options{MailboxEvents: 10})
 	joining(n.Of("/other"))
-	w := n.started(t)
+	w := n.client(t)
 	for i := range 50 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
 	}
@@ -555,4 +591,39 @@ func TestDisconnectOfASocketWithAFullMailbox(t *testing.T) {
 	if got := w.call(`["ping me"]`); got != `[]` {
 		t.Errorf("got %s", got)
 	}
+}
+
+// A client that connects again as soon as it has been disconnected does not break the
+// protocol: when it knows of the end, that is the case.
+func TestConnectRightAfterDisconnect(t *testing.T) {
+	n := start(t, Options{})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	go func() { _, _ = s.EmitWithAck(t.Context(), "q") }() // ends with the socket
+	w.question()
+	s.mu.Lock()
+	var asked *answering
+	for _, asked = range s.acks {
+	}
+	s.mu.Unlock()
+	asked.mu.Lock() // so the end of the socket takes a while
+	goOn := sync.OnceFunc(asked.mu.Unlock)
+	t.Cleanup(goOn)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Disconnect(false)
+	}()
+	select {
+	case m := <-w.in:
+		w.in <- m
+	case <-time.After(50 * time.Millisecond): // the client is told at the end only
+		goOn()
+	}
+	if m := w.next(); m != "41" {
+		t.Fatalf("got %q, want DISCONNECT", m)
+	}
+	w.connect("/", "")
+	goOn()
+	receive(t, ended)
 }
