@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 20 * time.Second
 
 // large is the size of messages that are not echoed.
-const large = 100_000
+const large = 60_000
 
 const secret = "a secret of the test's cluster"
 
@@ -75,7 +75,8 @@ type node struct {
 	ends     chan error          // what their Recv ended with
 	asked    chan string         // sessions whose clients other nodes want to leave
 	mayLeave chan struct{}       // closed; a test may put an open one here
-	mayRead  chan struct{}       // ends the pause that a client asks for
+	busy     bool                // connections begin with a pause, as a full mailbox makes one
+	mayRead  chan struct{}       // ends that
 }
 
 // A cluster is some nodes, and a client without preferences among them.
@@ -135,21 +136,21 @@ func (c *cluster) start(id string, change func(*engineio.Options, *Options)) *no
 
 func (n *node) echo(c *engineio.Conn) {
 	n.conns <- c
+	if n.busy {
+		c.Pause()
+		select {
+		case <-n.mayRead:
+		case <-c.Context().Done():
+		}
+		c.Resume()
+	}
 	for {
 		m, err := c.Recv()
 		if err != nil {
 			n.ends <- err
 			return
 		}
-		switch {
-		case string(m.Data) == "pause": // as a full mailbox does
-			c.Pause()
-			select {
-			case <-n.mayRead:
-			case <-c.Context().Done():
-			}
-			c.Resume()
-		case len(m.Data) < large:
+		if len(m.Data) < large {
 			_ = c.Send(engineio.Text(m.Data)) // ends with the next Recv
 		}
 	}
