@@ -172,7 +172,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	}
 	a := &heldAck{socket: s, packets: ps, bytes: n, pending: len(o.published), until: time.Now().Add(srv.opts.AckTimeout)}
 	for _, p := range o.published {
-		f.await(ackWait{p, a})
+		f.hold(ackWait{p, a})
 	}
 	o.held = append(o.held, a)
 	o.bytes += n
@@ -262,6 +262,9 @@ func (s *Socket) afterAcks(f func()) {
 // then sends the acks that waited for it. s.mu is held.
 func (s *Socket) openGate() {
 	s.gate.open(s.pass)
+	if s.gate.shut == 0 {
+		s.wake()
+	}
 	if o := s.order.Load(); o != nil && !s.gate.closed() {
 		o.gated = false
 	}
@@ -304,8 +307,8 @@ func (q *ackQueue) pop(c adapter.Cursor) (a *heldAck, ok bool) {
 	return a, true
 }
 
-// await adds a held ack to those that wait for a position. f.mu is held.
-func (f *feed) await(w ackWait) {
+// hold adds a held ack to those that wait for a position. f.mu is held.
+func (f *feed) hold(w ackWait) {
 	if f.acks == nil {
 		f.acks = make(map[uint16]*ackQueue)
 	}

@@ -440,6 +440,8 @@ func TestAckAfterLeavingAnExceptedRoom(t *testing.T) {
 	for way, leave := range map[string]func(context.Context, *testNode, *Socket) error{
 		"itself": func(ctx context.Context, _ *testNode, s *Socket) error { return s.Leave(ctx, "x") },
 		"by command": func(ctx context.Context, n *testNode, s *Socket) error {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond) // it waits for the feed, which is held
+			defer cancel()
 			return n.ToSocket(s.ID()).SocketsLeave(ctx, "x")
 		},
 	} {

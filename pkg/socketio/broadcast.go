@@ -126,7 +126,11 @@ func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offs
 		b.ns.deliverLocal(ev)
 		return "", nil
 	}
-	return b.ns.publish(ctx, b.by, ev)
+	r, err := b.ns.publish(ctx, b.by, ev)
+	if err != nil || r.Cursor.IsZero() {
+		return "", err
+	}
+	return b.ns.srv.offsets.format(r.Cursor), nil
 }
 
 // reachable returns ErrDisconnected for a broadcast to one socket that is gone, and
@@ -186,19 +190,19 @@ func checkSize(ev *adapter.Event) error {
 }
 
 // publish publishes an event, for the socket by unless that is nil.
-func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (offset string, err error) {
-	r, err := n.srv.adapter.Publish(ctx, ev)
+func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (r adapter.Receipt, err error) {
+	r, err = n.srv.adapter.Publish(ctx, ev)
 	switch {
 	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && (errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)):
 		// It is dropped, as volatile events may be.
 		n.srv.stats.volatileDropped.Add(1)
-		return "", nil
+		return adapter.Receipt{}, nil
 	case err != nil:
-		return "", fmt.Errorf("socketio: publish: %w", err)
+		return r, fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)
 	n.notePublished(ctx, by, ev.Target, r)
-	return n.srv.offsets.format(r.Cursor), nil
+	return r, nil
 }
 
 // command publishes what is to be done with the members of the target. It is
@@ -232,12 +236,22 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 			return err
 		}
 	}
-	_, err = b.ns.publish(ctx, b.by, ev)
-	return err
+	r, err := b.ns.publish(ctx, b.by, ev)
+	if err != nil {
+		return err
+	}
+	if kind != kindDisconnect {
+		if len(r.Copies) == 0 {
+			r.Copies = []adapter.Copy{{At: r.Cursor.At, To: ev.Target.To}}
+		}
+		b.ns.awaitCommand(ctx, r.Copies)
+	}
+	return nil
 }
 
 // SocketsJoin makes the target's members join rooms. It returns when that has
-// its place in the order: of what is published to these rooms before they get
+// its place in the order, and this node has come to it, for which it waits up to a
+// second: a Join or Leave of a socket of this node after it comes after it. Of what is published to these rooms before they get
 // nothing, and of what is published after, everything but volatile events, also
 // where they join a little later on their nodes. This does not depend on recovery:
 // the nodes read what was published meanwhile from the rooms' backlogs. A socket

@@ -22,6 +22,7 @@ func (s *Socket) end(reason Reason) (first bool) {
 		return false
 	}
 	s.flushAcks()
+	s.wake()
 	connected := s.connected
 	s.gone, s.over = true, connected && !reason.recoverable()
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}

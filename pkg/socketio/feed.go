@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -21,6 +22,86 @@ type feed struct {
 	mu     sync.Mutex
 	cursor adapter.Cursor
 	acks   map[uint16]*ackQueue // those that wait for the feed, by partition
+	awaits []awaited            // commands of this node that it has not come to
+}
+
+// An awaited is a position of the feed that somebody waits for.
+type awaited struct {
+	at   adapter.Position
+	came chan struct{}
+}
+
+// await returns what is closed when the feed has come to a position, and how to end the
+// wait.
+func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := awaited{at, make(chan struct{})}
+	if f.cursor.Covers(at) {
+		close(a.came)
+		return a.came, func() {}
+	}
+	f.awaits = append(f.awaits, a)
+	return a.came, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.awaits = slices.DeleteFunc(f.awaits, func(b awaited) bool { return b.came == a.came })
+	}
+}
+
+// arrived ends the waits for what the feed has come to. f.mu is held.
+func (f *feed) arrived() {
+	f.awaits = slices.DeleteFunc(f.awaits, func(a awaited) bool {
+		if !f.cursor.Covers(a.at) {
+			return false
+		}
+		close(a.came)
+		return true
+	})
+}
+
+// commandWait bounds how long a command waits for the feed of its own node.
+const commandWait = time.Second
+
+// awaitCommand waits until this node has come to a command, for the copies that it
+// hears: what the caller does with a socket of this node after the command, as a Join
+// or Leave, must not come before it. The command has happened in any case, so the wait
+// is bounded.
+func (n *Namespace) awaitCommand(ctx context.Context, copies []adapter.Copy) {
+	ctx, cancel := context.WithTimeout(ctx, commandWait)
+	defer cancel()
+	for _, c := range copies {
+		if !n.hears(c.To) {
+			continue
+		}
+		came, done := n.srv.feed.await(c.At)
+		select {
+		case <-came:
+		case <-ctx.Done():
+		case <-n.srv.ctx.Done():
+		}
+		done()
+	}
+}
+
+// hears reports whether a connected socket of this node is in one of the rooms, so that
+// the feed comes to what is published to them.
+func (n *Namespace) hears(list []rooms.Room) bool {
+	for s := range n.index.Candidates(rooms.Target{To: list}) {
+		s.mu.Lock()
+		heard := s.connected && !s.gone && slices.ContainsFunc(list, func(r rooms.Room) bool {
+			if r.Kind == rooms.Named {
+				st := s.rooms.current(r.Name)
+				return st != nil && !st.pending
+			}
+			return r.Kind == rooms.Everyone || r.Name == s.id
+		})
+		s.mu.Unlock()
+		if heard {
+			return true
+		}
+	}
+	return false
 }
 
 // runFeed hands out events until the adapter closes or the server does.
@@ -43,6 +124,9 @@ func (s *Server) runFeed(ctx context.Context) {
 		s.feed.cursor = ev.Cursor
 		if len(s.feed.acks) > 0 {
 			s.feed.passed(ev.Position.Partition)
+		}
+		if len(s.feed.awaits) > 0 {
+			s.feed.arrived()
 		}
 		s.feed.mu.Unlock()
 	}
@@ -205,6 +289,7 @@ func (s *Socket) take(d *delivery) {
 	case kindLeave:
 		s.leaveByCommand(d)
 	case kindDisconnect:
+		s.gate.shut++ // for good: an offset behind the command would hide it from a recovery
 		closeConn := d.ev.Flags&flagCloseConn != 0
 		s.ns.srv.spawn(func() { s.disconnect(closeConn) })
 	}

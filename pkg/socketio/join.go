@@ -351,14 +351,23 @@ func (s *Socket) Leave(ctx context.Context, names ...string) error {
 // leaveThose is Leave for the rooms that those returns. It is called with s.mu
 // held.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
-	done, err := s.changeLive(ctx)
-	if err != nil {
-		return err
+	f := &s.client.srv.feed
+	var done func()
+	for {
+		var err error
+		if done, err = s.changeLive(ctx); err != nil {
+			return err
+		}
+		f.mu.Lock() // between two events, so that live delivery and replay agree
+		s.mu.Lock()
+		if !s.behind() {
+			break
+		}
+		s.mu.Unlock()
+		f.mu.Unlock()
+		done()
 	}
 	defer done()
-	f := &s.client.srv.feed
-	f.mu.Lock() // between two events, so that live delivery and replay agree
-	s.mu.Lock()
 	if !s.placed {
 		s.mu.Unlock()
 		f.mu.Unlock()
@@ -435,14 +444,7 @@ func (s *Socket) joinByCommand(d *delivery) {
 	if !p.before.SameHistory(p.cursor) {
 		p.before = p.cursor
 	}
-	s.background(func(ctx context.Context) error {
-		s.mu.Lock() // it may have left some of them before this had its turn
-		p.older = slices.DeleteFunc(p.older, func(name string) bool {
-			return s.rooms.current(name) == nil || !s.rooms.precedes(name, at)
-		})
-		s.mu.Unlock()
-		return s.settle(ctx, news, p)
-	}, nil)
+	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p) }, nil)
 }
 
 // leaveByCommand leaves at the position of the event that asks for it. s.mu is
@@ -457,12 +459,15 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	seen := s.gate.given(d.ev.Cursor)
 	end := d.command.ends(seen)
 	var left []string
+	changed := false
 	for _, name := range d.command.names {
-		if s.rooms.leaveAt(name, d.ev.Position, end) {
+		found, open := s.rooms.leaveAt(name, d.ev.Position, end, d.local)
+		changed = changed || found
+		if open {
 			left = append(left, name)
 		}
 	}
-	if len(left) == 0 {
+	if !changed {
 		return
 	}
 	unlist := func() {
@@ -472,7 +477,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 			}
 		}
 	}
-	lingers := !seen.Includes(end)
+	lingers := len(left) > 0 && !seen.Includes(end)
 	if lingers {
 		s.lingering++
 	} else {

@@ -247,8 +247,14 @@ func (m *memberships) enterAt(name string, at adapter.Cursor, deferred bool) boo
 func (m *memberships) precedes(name string, at adapter.Cursor) bool {
 	stays := m.named[name]
 	n := len(stays) - 1
-	return !stays[n].join.IsZero() && stays[n].join.Covers(at.At) && !at.Includes(stays[n].join) &&
-		(n == 0 || at.Includes(stays[n-1].leave)) // otherwise it has left the room after the command
+	if stays[n].join.IsZero() || !stays[n].join.Covers(at.At) || at.Includes(stays[n].join) {
+		return false
+	}
+	if n == 0 {
+		return true
+	}
+	left := stays[n-1].leave // if that covers the command, it has left the room after it
+	return at.Includes(left) && !left.Covers(at.At)
 }
 
 // precede puts a stay that a command has begun in front of the open one.
@@ -263,15 +269,22 @@ func (m *memberships) precede(name string, at adapter.Cursor, deferred bool) {
 	m.unsaved = true
 }
 
-// leaveAt ends the open stay of a room for a command, unless the stay is newer than
-// the command.
-func (m *memberships) leaveAt(name string, command adapter.Position, at adapter.Cursor) bool {
-	st := m.current(name)
-	if st == nil || st.pending || st.join.Covers(command) {
-		return false
+// leaveAt ends the open stay of a room for a command, unless the stay is newer than the
+// command. Then it ends a stay that precede has put in front of it. Commands of the node
+// have no position: they end the open stay in any case.
+func (m *memberships) leaveAt(name string, command adapter.Position, at adapter.Cursor, local bool) (found, open bool) {
+	stays := m.named[name]
+	for i := range stays {
+		switch st := &stays[i]; {
+		case st.pending || !local && st.join.Covers(command):
+		case st.open:
+			m.leave(name, at)
+			return true, true
+		case st.commanded && st.leave.Covers(command) && i+1 < len(stays) && st.leave == stays[i+1].join:
+			st.leave, m.unsaved, found = st.leave.Min(at), true, true
+		}
 	}
-	m.leave(name, at)
-	return true
+	return found, false
 }
 
 // newestJoin returns the newest position at which any stay began.

@@ -38,10 +38,10 @@ func TestCommandsOfThePastCountOnce(t *testing.T) {
 	if !m.enterAt("r", at(5), false) || m.enterAt("r", at(5), false) {
 		t.Fatal("the same join counted twice, or not at all")
 	}
-	if m.leaveAt("r", at(4).At, at(4)) {
+	if found, _ := m.leaveAt("r", at(4).At, at(4), false); found {
 		t.Error("a leave from before the join ended the stay")
 	}
-	if !m.leaveAt("r", at(7).At, at(7)) {
+	if _, open := m.leaveAt("r", at(7).At, at(7), false); !open {
 		t.Error("the leave did not count")
 	}
 	if m.enterAt("r", at(5), false) || m.enterAt("r", at(7), false) {

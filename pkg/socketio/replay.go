@@ -221,7 +221,7 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 					return err
 				}
 			}
-			r.stays.leaveAt(name, ev.Position, c.ends(after))
+			r.stays.leaveAt(name, ev.Position, c.ends(after), false)
 		}
 	}
 	return nil

@@ -41,7 +41,6 @@ type Socket struct {
 	values    []keyed // of this node only
 	rooms     memberships
 	screening *screening // nil if the middlewares have decided nothing, and once it is connected
-	screened  bool       // they are running
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant
 	recovered bool
@@ -51,6 +50,7 @@ type Socket struct {
 	// at each membership.
 	newestJoin adapter.Cursor
 	placed     bool          // in the index, so that what is published reaches it
+	screened   bool          // its middlewares are running
 	subscribed bool          // its rooms are subscribed
 	recovering bool          // its gate belongs to a recovery
 	connected  bool          // from CONNECT to OnDisconnect
@@ -61,6 +61,7 @@ type Socket struct {
 	silent     Reason        // of a disconnect that was not reported; of the mailbox
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering
+	opened     chan struct{}            // closed when the gate opens or the socket ends; nil unless awaited
 	awaited    *marker                  // nil unless a join by command waits for it
 	order      atomic.Pointer[ackOrder] // nil until a handler publishes; set under mu
 
@@ -462,15 +463,49 @@ func (s *Socket) change(ctx context.Context) (done func(), err error) {
 }
 
 // changeLive is change for the application. It does not wait for a socket that
-// has ended, or whose recovery has not come so far that it is in its rooms.
+// has ended, or whose recovery has not come so far that it is in its rooms. It waits for
+// the commands that the feed has come to: what the application does after them must not
+// come before them.
 func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
-	s.mu.Lock()
-	live := !s.gone && (s.placed || s.screened)
-	s.mu.Unlock()
-	if !live {
-		return nil, ErrDisconnected
+	for {
+		s.mu.Lock()
+		live := !s.gone && (s.placed || s.screened)
+		s.mu.Unlock()
+		if !live {
+			return nil, ErrDisconnected
+		}
+		if done, err = s.change(ctx); err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		if !s.behind() {
+			s.mu.Unlock()
+			return done, nil
+		}
+		if s.opened == nil {
+			s.opened = make(chan struct{})
+		}
+		opened := s.opened
+		s.mu.Unlock()
+		done()
+		select {
+		case <-opened:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	return s.change(ctx)
+}
+
+// behind reports whether the gate is shut by commands that wait for the right to change,
+// which the caller has. s.mu is held.
+func (s *Socket) behind() bool { return s.gate.shut > 0 && s.placed && !s.gone }
+
+// wake ends the waits for the gate. s.mu is held.
+func (s *Socket) wake() {
+	if s.opened != nil {
+		close(s.opened)
+		s.opened = nil
+	}
 }
 
 // missing returns the names of rooms that the socket is not in, each once.
