@@ -23,6 +23,7 @@ func setUpBusy(t *testing.T) (c *cluster, owner, near *node, sid string) {
 	t.Helper()
 	c = setUp(t, 2, func(e *engineio.Options, o *Options) {
 		e.PingInterval, e.PingTimeout = busyTimeout/20, busyTimeout/2
+		e.MaxPayload = large
 		o.Timeout = busyTimeout
 		e.Use = []func(http.Handler) http.Handler{func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -83,7 +84,7 @@ func flood(ws *websocket.Conn) error {
 func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
-	c.expect(near, "POST", sid, "4first", "ok")
+	c.expect(near, "POST", sid, "4"+strings.Repeat("x", large-1), "ok")
 	answered := make(chan string, 1)
 	go func() {
 		res, body, err := c.try(near, "POST", sid, "4"+strings.Repeat("2", 10*large-1)) // as large as may be
@@ -170,7 +171,7 @@ func TestDrainWithBusyOwner(t *testing.T) {
 			ws := c.upgrade(near, sid)
 			write(t, ws, "5")
 			posts := c.open(owner)
-			c.expect(near, "POST", posts, "4first", "ok")
+			c.expect(near, "POST", posts, "4"+strings.Repeat("x", large-1), "ok")
 			posted := make(chan error, 1)
 			go func() {
 				_, _, err := c.try(near, "POST", posts, "4second")
