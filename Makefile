@@ -45,7 +45,7 @@ lint: ## formatting, vet and the linter
 cross: ## build for every platform that is supported
 	scripts/cross
 
-fuzz: ## run every fuzz target for a while
+fuzz: ## run every fuzz target for FUZZTIME (20s)
 	scripts/fuzz
 
 bench: ## this node beside the npm package socket.io

@@ -44,9 +44,9 @@ func (f *flaky) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, 
 }
 
 // start returns an API over one server, in memory, and its adapter.
-func start(t *testing.T, o Options) (*API, *flaky) {
+func start(t testing.TB, o Options) (*API, *flaky) {
 	t.Helper()
-	node, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
+	node, err := adapter.NewMemory(adapter.MemoryOptions{BacklogBytes: 8 << 20}).Node("node")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func call(h http.Handler, method, path, body string, headers ...string) *httptes
 }
 
 // problemOf returns the problem that an answer is, which must be a good one.
-func problemOf(t *testing.T, w *httptest.ResponseRecorder) problem {
+func problemOf(t testing.TB, w *httptest.ResponseRecorder) problem {
 	t.Helper()
 	var p problem
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Header().Get("Content-Type") != "application/problem+json" ||

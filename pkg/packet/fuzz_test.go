@@ -176,3 +176,92 @@ func FuzzArgs(f *testing.F) {
 		}{s, data, j, data})
 	})
 }
+
+// FuzzAttachments: whatever order messages come in, a packet has the attachments
+// that followed it and no others, what waits is counted, and nothing is kept after
+// a packet or an error. The script's first byte of each message says what it is,
+// and how long: with the lowest bit an attachment, else text.
+func FuzzAttachments(f *testing.F) {
+	message := func(binary bool, s string) string {
+		kind := byte(len(s)) << 1
+		if binary {
+			kind |= 1
+		}
+		return string(kind) + s
+	}
+	one := message(false, `51-["a",`+ph(0)+`]`)
+	two := message(false, `52-/chat,7["b",{"x":`+ph(1)+`},`+ph(0)+`]`)
+	f.Add([]byte(one + message(true, "\x00\xff")))
+	f.Add([]byte(two + message(true, "first") + message(true, "")))
+	f.Add([]byte(two + message(true, "first") + message(false, `2["c"]`)))
+	f.Add([]byte(message(true, "too early") + one))
+	f.Add([]byte(message(false, `2["c"]`) + message(false, `61-/chat,12[`+ph(0)+`]`) + message(true, "ack") + message(true, "one too many")))
+	f.Add([]byte(message(false, `51-["a",`+ph(0)+`,`+ph(0)+`]`) + message(true, "shared")))
+	f.Add([]byte(message(false, `51-["a",`+ph(3)+`]`) + message(true, "")))
+	f.Add([]byte(message(false, `510-["a"]`) + strings.Repeat(message(true, "x"), 10)))
+	f.Fuzz(func(t *testing.T, script []byte) {
+		var d Decoder
+		var sent [][]byte // attachments since the text that waits
+		waits := 0        // bytes
+		for len(script) > 0 {
+			binary, n := script[0]&1 != 0, int(script[0]>>1)
+			data := append([]byte{}, script[1:][:min(n, len(script)-1)]...)
+			script = script[1+len(data):]
+			was := d.Pending()
+			var p *Packet
+			var err error
+			if binary {
+				sent, waits = append(sent, data), waits+len(data)
+				p, err = d.Binary(data)
+			} else {
+				sent, waits = nil, len(data)
+				p, err = d.Text(data)
+			}
+			switch {
+			case err != nil:
+				e := new(Error)
+				if !errors.As(err, &e) || p != nil || d.Pending() != 0 {
+					t.Fatalf("%v, %v, %d bytes are held", p, err, d.Pending())
+				}
+				if (e.Reason == UnexpectedText) != (!binary && was > 0) || (e.Reason == UnexpectedBinary) != (binary && was == 0) {
+					t.Fatalf("binary is %v, %d bytes waited: %v", binary, was, err)
+				}
+			case p == nil:
+				if d.Pending() != waits {
+					t.Fatalf("%d bytes are held, but %d counted", waits, d.Pending())
+				}
+			default:
+				if d.Pending() != 0 || !reflect.DeepEqual(p.Attachments, sent) && len(p.Attachments)+len(sent) > 0 {
+					t.Fatalf("%d bytes are held, got %q, want %q", d.Pending(), p.Attachments, sent)
+				}
+				check(t, p)
+				sent, waits = nil, 0
+			}
+		}
+	})
+}
+
+// check sends a packet on: each attachment is sent once at most.
+func check(t *testing.T, p *Packet) {
+	if p.Data == nil || p.Type != Event && p.Type != Ack {
+		return
+	}
+	elems, err := SplitArray(p.Data)
+	if err != nil {
+		t.Fatalf("%s: %v", p.Data, err)
+	}
+	args := make([]any, len(elems))
+	for i, elem := range elems {
+		args[i] = Raw{JSON: elem, Attachments: p.Attachments}
+		var into any
+		_ = Unmarshal(elem, p.Attachments, &into) // may be a number out of range
+		_ = Unmarshal(elem, p.Attachments, new([]byte))
+	}
+	text, used, err := AppendArgs([]byte{'['}, args...)
+	if err != nil {
+		t.Fatalf("%s cannot be sent on: %v", p.Data, err)
+	}
+	if len(used) > len(p.Attachments) || !json.Valid(append(text, ']')) {
+		t.Fatalf("%s with %d attachments becomes %s with %d", p.Data, len(p.Attachments), text, len(used))
+	}
+}

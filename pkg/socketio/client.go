@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -335,11 +336,17 @@ func unmarshalExact(auth json.RawMessage, v any, names ...string) error {
 	return json.Unmarshal(exact, v)
 }
 
-// hasVariant reports whether a JSON text contains a name, quoted, in other than lower
-// case.
+// hasVariant reports whether a JSON text may contain a name, quoted, in other than lower
+// case. With an escape or a letter beyond ASCII it may: encoding/json takes ſ for an s.
 func hasVariant(text []byte, name string) bool {
-	for i := 0; i+len(name)+1 < len(text); i++ {
-		if text[i] != '"' || text[i+len(name)+1] != '"' {
+	for i, c := range text {
+		if c == '\\' || c >= utf8.RuneSelf {
+			return true
+		}
+		if i+len(name)+1 >= len(text) {
+			continue
+		}
+		if c != '"' || text[i+len(name)+1] != '"' {
 			continue
 		}
 		if found := string(text[i+1 : i+1+len(name)]); found != name && strings.EqualFold(found, name) {

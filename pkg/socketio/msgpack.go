@@ -3,6 +3,7 @@ package socketio
 import (
 	"bytes"
 	"encoding/binary"
+	"unicode/utf8"
 )
 
 // msgpackMessage is the refusal sent to clients with the MessagePack parser.
@@ -29,7 +30,7 @@ func msgpackConnect(data []byte) (namespace string, ok bool) {
 	case len(value) >= 2 && value[0] == 0xD9: // str 8
 		n, value = int(value[1]), value[2:]
 	}
-	if n == 0 || n != len(value) || n > maxNamespaceName || value[0] != '/' {
+	if n == 0 || n != len(value) || n > maxNamespaceName || value[0] != '/' || !utf8.Valid(value) {
 		return "", false
 	}
 	return string(value), true

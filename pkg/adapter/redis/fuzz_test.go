@@ -1,8 +1,11 @@
 package redis
 
 import (
+	"errors"
 	"reflect"
 	"testing"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -74,6 +77,55 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		if again, err := decodeMessage(string(encodeMessage(m))); err != nil || !reflect.DeepEqual(again, m) {
 			t.Errorf("%+v is read as %+v, %v", m, again, err)
+		}
+	})
+}
+
+// FuzzStreamEntries: an entry of a room's backlog is an event at its place, or one
+// that is known to be missing there.
+func FuzzStreamEntries(f *testing.F) {
+	lobby := rooms.Room{Namespace: "/", Name: "lobby"}
+	payload, lists := encodeEvent(&adapter.Event{
+		Kind: 1, Stored: true, From: "aaaa", Target: rooms.Target{To: []rooms.Room{lobby}, Except: []rooms.Room{{Kind: 1, Namespace: "/", Name: "b"}}},
+		Data: []byte(`["hello"]`), Attachments: [][]byte{{1}},
+	}, 2)
+	f.Add("1700000000000-7", string(payload), string(lists))
+	f.Add("0-18446744073709551615", string(payload), "")
+	f.Add("1-18446744073709551616", "", string(lists))
+	f.Add("-", "\x02\x00\x00\x03", "\x02")
+	f.Add("1-2-3", "\x63", "\x63")
+	f.Fuzz(func(t *testing.T, id, payload, lists string) {
+		p := &partition{number: 3, limit: 10}
+		read := []goredis.XMessage{
+			{ID: id, Values: map[string]any{"e": payload}},
+			{ID: id, Values: map[string]any{"e": 7, payload: payload}},
+			{ID: payload, Values: nil},
+		}
+		b := p.parseBacklog(name(lobby), read, adapter.Position{})
+		if len(b.events)+len(b.broken) != len(read) {
+			t.Fatalf("%d events, %d broken", len(b.events), len(b.broken))
+		}
+		for _, e := range b.events {
+			at, err := p.parsePosition(formatPosition(e.Position))
+			if err != nil || at != e.Position || at.Partition != 3 || len(e.Target.To) == 0 {
+				t.Errorf("%+v: %v", e, err)
+			}
+		}
+		for _, missing := range b.broken {
+			if !errors.Is(missing.err, adapter.ErrUndecodable) {
+				t.Error(missing.err)
+			}
+		}
+		if e := new(adapter.Event); decodeLists(lists, e) == nil {
+			again := new(adapter.Event)
+			if err := decodeLists(string(appendLists([]byte{version}, e)), again); err != nil || !reflect.DeepEqual(e, again) {
+				t.Errorf("%+v is read as %+v, %v", e, again, err)
+			}
+		}
+		if e, err := parseEntry(goredis.XMessage{ID: id, Values: map[string]any{"c": payload}}); err == nil {
+			if again, err := parseEntry(goredis.XMessage{ID: e.id()}); err != nil || again.ms != e.ms || again.seq != e.seq || entryOf(p.end(e)) != (entry{ms: e.ms, seq: e.seq}) {
+				t.Errorf("%q is read as %+v, %+v, %v", id, e, again, err)
+			}
 		}
 	})
 }

@@ -1,0 +1,41 @@
+package redis
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/api/idempotency"
+)
+
+// FuzzRecord: what is kept of a call is read as it was written, or refused.
+func FuzzRecord(f *testing.F) {
+	id := strings.Repeat("i", idempotency.IDLength)
+	written, err := encode(idempotency.Claim{}, &idempotency.Response{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, text := range []string{"", id, id + "{}", id + "null", id + "[]", id + `{"call":7}`, string(written)} {
+		f.Add(text, int64(1000))
+	}
+	s := &Store{}
+	s.o.Lifetime = time.Hour
+	f.Fuzz(func(t *testing.T, text string, left int64) {
+		r, err := s.record([]any{text, left})
+		if err != nil {
+			if r != nil {
+				t.Errorf("%q: %+v, and %v", text, r, err)
+			}
+			return
+		}
+		b, err := json.Marshal(value{r.Call, r.Response})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := s.record([]any{id + string(b), left}); err != nil || !reflect.DeepEqual(r, again) {
+			t.Errorf("%q is read as %+v, and written again as %+v, %v", text, r, again, err)
+		}
+	})
+}
