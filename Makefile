@@ -33,6 +33,9 @@ test: setup ## all tests, with the race detector; REDIS=container: Redis in one
 chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis, and what else takes long
 	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer|TestRollingUpdate|TestRecovery|TestConnects|TestBurst|TestConcurrentClaims' ./integration/
 
+attack: setup ## the attacks of tests/security with as much as it takes to fill a node
+	cd tests && REJOIN_TEST_ATTACK=1 $(GO) test -count=1 -race -v -timeout 1h ./security/
+
 k8s: ## print the Kubernetes manifests of OVERLAY (dev)
 	@cd tests && $(GO) tool kustomize build ../k8s/overlays/$(or $(OVERLAY),dev)
 
@@ -55,4 +58,4 @@ vuln: ## known vulnerabilities in what is used (needs the internet)
 	$(GO) build -C tools -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 
-.PHONY: help run cluster build client setup test chaos k8s compose-test lint cross fuzz bench vuln
+.PHONY: help run cluster build client setup test chaos attack k8s compose-test lint cross fuzz bench vuln

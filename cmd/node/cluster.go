@@ -29,7 +29,8 @@ import (
 // and nothing else.
 type cluster struct {
 	adapter  adapter.Adapter
-	redis    *redis.Adapter // nil for a node alone
+	memory   *adapter.Memory // of a node alone
+	redis    *redis.Adapter  // nil for a node alone
 	sessions *sessions.Store
 	calls    idempotency.Store
 	policy   *policy
@@ -46,11 +47,12 @@ const (
 
 // alone makes a cluster of one node, in memory.
 func alone(c config) (*cluster, error) {
-	a, err := newMemory(c).Node(adapter.NodeID(c.NodeID))
+	m := newMemory(c)
+	a, err := m.Node(adapter.NodeID(c.NodeID))
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{adapter: a, calls: idempotency.NewMemory(idempotency.MemoryOptions{}), closers: []func() error{a.Close}}, nil
+	return &cluster{adapter: a, memory: m, calls: idempotency.NewMemory(idempotency.MemoryOptions{}), closers: []func() error{a.Close}}, nil
 }
 
 // join makes this node one of the cluster in Redis. It tries until it is, ctx

@@ -80,6 +80,7 @@ type config struct {
 	RecoveryWindow  time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be away and still recover; 0s switches recovery off"`
 	RecoveryClients string        `split_words:"true" default:"recognized" oneof:"recognized requested all" desc:"which clients can recover if they do not choose it themselves: those that are recognized as the JavaScript client, none, or all; see docs/clients.md"`
 	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"events of a room that can be replayed, the newest; up to about twice as many are kept; 0 switches recovery off, and events are kept for a minute only"`
+	BacklogBytes    size          `split_words:"true" default:"0" within:"0 1024GiB" desc:"without Redis, what the kept events of all rooms may take in memory, beyond which the rooms that were silent for the longest time lose theirs; 0 stands for a quarter of GOMEMLIMIT, or 256MiB if that is not set"`
 	BacklogTTL      time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are kept once it falls silent"`
 	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"missed events that a client can recover in all its rooms together"`
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -62,8 +63,12 @@ func (l *limits) refused() map[string]uint64 {
 	return all
 }
 
-func (l *limits) metrics(sockets func() socketio.Stats, budget int) metrics.Limits {
-	return metrics.Limits{Refused: l.refused, Sockets: sockets, QueueBudget: budget, Ports: l.ports}
+func (l *limits) metrics(sockets func() socketio.Stats, budget int, memory *adapter.Memory) metrics.Limits {
+	m := metrics.Limits{Refused: l.refused, Sockets: sockets, QueueBudget: budget, Ports: l.ports}
+	if memory != nil {
+		m.Backlogs = func() metrics.Backlogs { return metrics.Backlogs(memory.Stats()) }
+	}
+	return m
 }
 
 func (l *limits) ports() map[string]metrics.Port {

@@ -128,7 +128,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		})
 	}
 	backends := n.newAPI(c)
-	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget()), metrics.Application(application.Stats), n.logDropped)
+	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget(), n.cluster.memory), metrics.Application(application.Stats), n.logDropped)
 	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, counted...)))))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
@@ -282,7 +282,7 @@ func recovers(clients string) func(string, *engineio.Handshake) bool {
 // newMemory returns the cluster's shared part, of a cluster of one.
 func newMemory(c config) *adapter.Memory {
 	limit, ttl := c.backlogs()
-	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl})
+	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
 }
 
 // publicHandler routes what clients ask for.

@@ -15,6 +15,14 @@ type Limits struct {
 	Sockets     func() socketio.Stats    // what the library has refused
 	QueueBudget int                      // bytes
 	Ports       func() map[string]Port   // by "public" and "internal"
+	Backlogs    func() Backlogs          // nil where Redis has the backlogs
+}
+
+// Backlogs are the events that a node without Redis keeps.
+type Backlogs struct {
+	BacklogBytes    int
+	BacklogLimit    int    // of BacklogBytes
+	BacklogsDropped uint64 // rooms that have lost theirs because of the limit
 }
 
 // A Port is what a node's port has now, and has had.
@@ -26,6 +34,9 @@ type Port struct {
 var (
 	limited     = describe("limited_total", "What was refused, dropped or closed because of a limit, by limit.", "limit")
 	queueBudget = describe("send_queue_budget_bytes", "Most bytes that may wait to be written, on all connections together.")
+
+	backlogBytes = describe("memory_backlog_bytes", "Bytes that the events kept in memory take; only without Redis.")
+	backlogLimit = describe("memory_backlog_limit_bytes", "Maximum of rejoin_memory_backlog_bytes.")
 
 	tcpConnections = describe("tcp_connections", "Open TCP connections, by port.", "port")
 	acceptErrors   = describe("accept_errors_total", "TCP connections that could not be accepted, by port.", "port")
@@ -42,6 +53,12 @@ func (l Limits) Collect(ch chan<- prometheus.Metric) {
 	refused["rooms_per_socket"] = s.TooManyRooms
 	refused["namespaces_per_connection"] = s.TooManyNamespaces
 	maps.Copy(refused, s.Limited)
+	if l.Backlogs != nil {
+		b := l.Backlogs()
+		refused["backlog_bytes"] = b.BacklogsDropped
+		ch <- prometheus.MustNewConstMetric(backlogBytes, prometheus.GaugeValue, float64(b.BacklogBytes))
+		ch <- prometheus.MustNewConstMetric(backlogLimit, prometheus.GaugeValue, float64(b.BacklogLimit))
+	}
 	for limit, n := range refused {
 		ch <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(n), limit)
 	}

@@ -9,16 +9,24 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// eventOverhead is what an event costs beside its payload, in bytes: a guess on
-// the high side.
-const eventOverhead = 512
+// What things take on the heap beside what they hold, in bytes, and a little more.
+const (
+	eventOverhead      = 336 // of an event in a backlog: itself, its place in the list, what allocations are rounded up by
+	roomOverhead       = 48  // of a room in an event's list
+	attachmentOverhead = 40
+	backlogOverhead    = 320 // of a room that has a backlog, with its place in the table and in the list
+)
 
-// size returns what e costs in memory, in bytes.
+// size returns what e takes in memory, in bytes. Spare capacity counts: it is held.
 func (e *Event) size() int {
-	return eventOverhead + e.payload() + roomsSize(e.Target.To) + roomsSize(e.Target.Except)/max(1, int(e.copies))
+	n := eventOverhead + len(e.Ask) + cap(e.Data) + roomsSize(e.Target.To) + roomsSize(e.Target.Except)/max(1, int(e.copies))
+	for _, a := range e.Attachments {
+		n += attachmentOverhead + cap(a)
+	}
+	return n
 }
 
-// roomsSize returns what a list of rooms costs in memory, in bytes.
+// roomsSize returns what a list of rooms takes in memory, in bytes.
 func roomsSize(list []rooms.Room) int {
 	n := 0
 	for i := range list {
@@ -26,8 +34,6 @@ func roomsSize(list []rooms.Room) int {
 	}
 	return n
 }
-
-const roomOverhead = 48 // of one room in a list, beside its name
 
 // payload returns the size of what e carries, in bytes.
 func (e *Event) payload() int {
@@ -49,6 +55,8 @@ type backlogs struct {
 	byRoom map[rooms.Room]*backlog
 	quiet  list.List // of *backlog, the one that was silent the longest in front
 	bytes  int       // the sum over rooms
+	// dropped counts the backlogs that were given up for want of memory.
+	dropped uint64
 
 	// forgotten is, by partition, the newest position that was given up for want of
 	// memory. A room without a backlog may have lost events up to there.
@@ -71,6 +79,7 @@ func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 		b = &backlog{room: room, trimmed: bs.forgotten[e.Position.Partition]}
 		b.quiet = bs.quiet.PushBack(b)
 		bs.byRoom[room] = b
+		bs.grow(b, backlogOverhead+len(room.Name))
 	}
 	bs.quiet.MoveToBack(b.quiet)
 	b.last = now
@@ -80,6 +89,7 @@ func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 		bs.trim(b)
 	}
 	for bs.bytes > bs.maxBytes {
+		bs.dropped++
 		lost := bs.drop().trimmed
 		if forgotten := &bs.forgotten[lost.Partition]; lost.Compare(*forgotten) > 0 {
 			*forgotten = lost

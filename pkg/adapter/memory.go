@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"hash/fnv"
+	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -34,9 +36,10 @@ type MemoryOptions struct {
 	// be used: longer than sessions outlive their connections.
 	BacklogTTL time.Duration
 
-	// BacklogBytes bounds the memory of all backlogs, 256 MiB by default. Beyond
-	// it the rooms that were silent for the longest time lose theirs. That is not
-	// forgotten: a Replay that might need one of them says ErrTrimmed.
+	// BacklogBytes bounds the memory of all backlogs, with what Go needs to keep them: a
+	// quarter of the runtime's memory limit (GOMEMLIMIT) by default, or 256 MiB if that is
+	// not set. Beyond it the rooms that were silent for the longest time lose theirs. That
+	// is not forgotten: a Replay that might need one of them says ErrTrimmed.
 	BacklogBytes int
 
 	// Partitions is the number of orders that the rooms are spread over, 1 by default
@@ -60,6 +63,7 @@ type Memory struct {
 	nodes       map[NodeID]*memoryNode
 	subscribers map[rooms.Room][]*memoryNode // each node once, no empty lists
 	backlogs    *backlogs
+	dropped     uint64 // backlogs of earlier histories, for want of memory
 
 	newBacklogs func() *backlogs // set once
 
@@ -77,6 +81,7 @@ func NewMemory(o MemoryOptions) *Memory {
 		limit = 0
 	}
 	partitions := min(max(o.Partitions, 1), MaxPartitions)
+	maxBytes := orDefault(o.BacklogBytes, defaultBacklogBytes())
 	m := &Memory{
 		newest:      newPositions(partitions),
 		nodes:       make(map[NodeID]*memoryNode),
@@ -85,7 +90,7 @@ func NewMemory(o MemoryOptions) *Memory {
 			return &backlogs{
 				limit:     limit,
 				ttl:       orDefault(o.BacklogTTL, time.Hour),
-				maxBytes:  orDefault(o.BacklogBytes, 256<<20),
+				maxBytes:  maxBytes,
 				byRoom:    make(map[rooms.Room]*backlog),
 				forgotten: newPositions(partitions),
 			}
@@ -93,6 +98,30 @@ func NewMemory(o MemoryOptions) *Memory {
 	}
 	m.begin()
 	return m
+}
+
+// defaultBacklogBytes returns a part of the memory that the process may use. With more,
+// events that nobody asks for would keep the garbage collector busy.
+func defaultBacklogBytes() int {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // asks, and changes nothing
+		return int(limit / 4)
+	}
+	return 256 << 20
+}
+
+// MemoryStats are numbers of a [Memory].
+type MemoryStats struct {
+	BacklogBytes    int    // that the backlogs take now
+	BacklogLimit    int    // that they may take
+	BacklogsDropped uint64 // rooms whose backlog was given up because of that limit
+}
+
+// Stats returns the memory's numbers. It is safe for concurrent use.
+func (m *Memory) Stats() MemoryStats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b := m.backlogs
+	return MemoryStats{BacklogBytes: b.bytes, BacklogLimit: b.maxBytes, BacklogsDropped: m.dropped + b.dropped}
 }
 
 // newPositions returns a position in each partition, before all events.
@@ -107,6 +136,9 @@ func newPositions(partitions int) []Position {
 // begin begins a history.
 func (m *Memory) begin() {
 	m.epoch = newEpoch()
+	if m.backlogs != nil {
+		m.dropped += m.backlogs.dropped
+	}
 	m.backlogs = m.newBacklogs()
 	now := time.Now()
 	for i := range m.newest {

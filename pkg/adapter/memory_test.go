@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -134,7 +137,7 @@ func TestBacklogsAreTrimmed(t *testing.T) {
 		if n := len(b.events); n > 2*limit || n < min(i+1, limit) {
 			t.Fatalf("of %d events %d are kept", i+1, n)
 		}
-		if want := len(b.events) * b.events[0].size(); b.bytes != want || m.backlogs.bytes != want {
+		if want := backlogOverhead + len("r") + len(b.events)*b.events[0].size(); b.bytes != want || m.backlogs.bytes != want {
 			t.Fatalf("counted %d and %d bytes, want %d", b.bytes, m.backlogs.bytes, want)
 		}
 	}
@@ -185,6 +188,79 @@ func TestTargetsCountInBacklogs(t *testing.T) {
 	}
 }
 
+// TestBacklogsCountStructures: what is counted is what the events take on the heap, however
+// small they are. It is not less, and not several times more.
+func TestBacklogsCountStructures(t *testing.T) {
+	const n = 4000
+	long := strings.Repeat("n", 180)
+	for _, test := range []struct {
+		name string
+		of   func(i int) Event
+	}{
+		{"tiny, in one room", func(int) Event { return stored("x", room("a")) }},
+		{"tiny, in many rooms", func(i int) Event { return stored("x", room(fmt.Sprint(i))) }},
+		{"in many rooms with long names", func(i int) Event { return stored("x", room(long+fmt.Sprint(i))) }},
+		{"to ten rooms each", func(i int) Event {
+			e := stored(strings.Repeat("x", 100), room("a"))
+			for k := range 9 {
+				e.Target.To = append(e.Target.To, room(fmt.Sprint(i%100, " ", k)))
+			}
+			return e
+		}},
+		{"with empty attachments", func(int) Event {
+			e := stored("x", room("a"))
+			e.Attachments = make([][]byte, 100)
+			return e
+		}},
+		{"a question with a room that is spared", func(int) Event {
+			e := stored("x", room("a"))
+			e.Ask, e.Target.Except = strings.Clone(long), []rooms.Room{room("b")}
+			return e
+		}},
+		{"whose data has spare capacity", func(int) Event {
+			e := stored("", room("a"))
+			e.Data = make([]byte, 1, 2048)
+			return e
+		}},
+	} {
+		m := NewMemory(MemoryOptions{BacklogLimit: n})
+		a := mustJoin(t, m, "a")
+		before := heapBytes()
+		for i := range n {
+			mustPublish(t, a, test.of(i))
+		}
+		taken, counted := heapBytes()-before, m.backlogs.bytes
+		if counted < taken || counted > 3*taken {
+			t.Errorf("%s: %d bytes an event are counted as %d", test.name, taken/n, counted/n)
+		}
+		runtime.KeepAlive(m)
+	}
+}
+
+// TestBacklogsKeepToTheMemoryLimit: by default they take a part of what the process may use.
+func TestBacklogsKeepToTheMemoryLimit(t *testing.T) {
+	for limit, want := range map[int64]int{math.MaxInt64: 256 << 20, 256 << 20: 64 << 20} {
+		before := debug.SetMemoryLimit(limit)
+		m := NewMemory(MemoryOptions{})
+		debug.SetMemoryLimit(before)
+		if got := m.Stats().BacklogLimit; got != want {
+			t.Errorf("%d bytes of %d, want %d", got, limit, want)
+		}
+	}
+	if got := NewMemory(MemoryOptions{BacklogBytes: 7}).Stats().BacklogLimit; got != 7 {
+		t.Errorf("%d bytes, want 7", got)
+	}
+}
+
+// heapBytes returns the bytes of all that is reachable.
+func heapBytes() int {
+	var s runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what had a finalizer
+	runtime.ReadMemStats(&s)
+	return int(s.HeapAlloc)
+}
+
 // Backlogs that would need too much memory go, the longest silent first, and
 // what might have been in them is not claimed to be known.
 func TestBacklogBytesAreBounded(t *testing.T) {
@@ -215,6 +291,9 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	}
 	if got, err := replayed(t, a, room("0"), last); err != nil || len(got) != 1 {
 		t.Errorf("replay from after the loss: %q, %v", got, err)
+	}
+	if stats := m.Stats(); stats.BacklogsDropped == 0 || stats.BacklogBytes > budget || stats.BacklogLimit != budget {
+		t.Errorf("%+v", stats)
 	}
 	// One event larger than the budget is not kept at all.
 	huge := Event{Target: rooms.Target{To: []rooms.Room{room("huge")}}, Stored: true, Attachments: [][]byte{make([]byte, budget)}}

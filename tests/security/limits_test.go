@@ -417,3 +417,48 @@ func TestKeptForPongs(t *testing.T) {
 		t.Logf("the node has taken %d MiB", used>>20)
 	}
 }
+
+// TestTinyEventsLeaveCPU: a node without Redis keeps tiny events within its memory limit, with
+// what it needs to keep them, and is idle when nothing comes. Before, it kept 256 MiB of
+// them whatever its limit, and spent all its time collecting garbage.
+func TestTinyEventsLeaveCPU(t *testing.T) {
+	t.Parallel()
+	const limit, posters = 32 << 20, 4
+	batches := 60
+	if long {
+		batches = 600 // without the limit, more than there is memory for
+	}
+	const key = "a-key-of-this-test"
+	n := start(t, fmt.Sprint("GOMEMLIMIT=", limit), "REJOIN_API_KEYS="+key)
+	n.Secret(key)
+	var all sync.WaitGroup
+	for p := range posters {
+		all.Go(func() {
+			for b := range batches / posters {
+				emits := make([]string, 500)
+				for i := range emits {
+					emits[i] = fmt.Sprintf(`{"rooms":["%d"],"event":"x"}`, (p*batches+b)%300)
+				}
+				status, answer := send(t, http.MethodPost, "http://"+n.Internal+"/api/v1/batch", `{"emits":[`+strings.Join(emits, ",")+`]}`,
+					"X-API-Key", key, "Content-Type", "application/json")
+				if status != http.StatusOK {
+					t.Errorf("%d %.200s", status, answer)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	before, began := n.Metrics(), time.Now()
+	time.Sleep(time.Second) // what is measured is what the node does when nothing happens
+	after := n.Metrics()
+	cores := (after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) / time.Since(began).Seconds()
+	kept := after["rejoin_memory_backlog_bytes"]
+	t.Logf("%.0f KiB are kept, the heap has %.0f KiB, idle takes %.2f cores", kept/1024, after["go_memstats_heap_alloc_bytes"]/1024, cores)
+	if cores > 0.3 {
+		t.Errorf("an idle node takes %.2f cores", cores)
+	}
+	if kept > limit/4 || kept < limit/8 || after[`rejoin_limited_total{limit="backlog_bytes"}`] == 0 {
+		t.Errorf("%v bytes are kept of %v", kept, after["rejoin_memory_backlog_limit_bytes"])
+	}
+}

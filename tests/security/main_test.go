@@ -25,6 +25,9 @@ import (
 // binary is the node under test.
 var binary string
 
+// long is set by make attack: attacks then send as much as it takes to fill a node.
+var long = os.Getenv("REJOIN_TEST_ATTACK") != ""
+
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
