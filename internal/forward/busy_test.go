@@ -87,7 +87,7 @@ func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
 	c.expect(near, "POST", sid, "4"+strings.Repeat("x", large-1), "ok")
 	answered := make(chan string, 1)
 	go func() {
-		res, body, err := c.try(near, "POST", sid, "4"+strings.Repeat("2", 10*large-1)) // as large as may be
+		res, body, err := c.try(near, "POST", sid, "4second")
 		if err != nil {
 			answered <- err.Error()
 			return
