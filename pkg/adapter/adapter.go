@@ -209,9 +209,10 @@ type Adapter interface {
 	Unsubscribe(rooms ...rooms.Room)
 
 	// Next returns the node's next event, in the order of positions and without
-	// repeats. It blocks until there is one. Neither a *LostError nor the end of
-	// ctx ends the feed: the next call goes on where this one stood. Any other
-	// error does.
+	// repeats. It blocks until there is one. Its Cursor covers soon, within seconds,
+	// what has come to the partitions in which the node hears nothing, too. Neither a
+	// *LostError nor the end of ctx ends the feed: the next call goes on where this
+	// one stood. Any other error does.
 	Next(ctx context.Context) (Event, error)
 
 	// Head returns the newest position: the end for a replay, which no event

@@ -172,7 +172,6 @@ func (m *Memory) Node(id NodeID) (Adapter, error) {
 		inbox:         queue.New[Message](inboxItems, inboxBytes),
 		done:          make(chan struct{}),
 		subscriptions: make(map[rooms.Room]int),
-		progress:      NewProgress(m.head(0)),
 	}
 	m.nodes[id] = n
 	m.subscribe(n, rooms.InNodes())
@@ -188,7 +187,7 @@ func (m *Memory) Reset() {
 	m.begin()
 	for _, n := range m.nodes {
 		n.feed.Discard()
-		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset"}, from: m.head(0)}, 0)
+		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset"}}, 0)
 	}
 }
 

@@ -22,18 +22,15 @@ type memoryNode struct {
 	inbox  *queue.Queue[Message]
 	done   chan struct{} // closed by Close
 
-	progress *Progress // of Next
-
 	// Guarded by memory.mu.
 	subscriptions map[rooms.Room]int
 	receives      uint64 // the last of memory.publishes that this node was a receiver in
 }
 
-// fed is what stands in a node's feed: an event, or the place where some are lost.
+// fed is what stands in a node's feed: an event, or that some are lost.
 type fed struct {
 	event *Event
 	lost  *LostError
-	from  Cursor // where the feed goes on after a loss
 }
 
 // enter locks the memory, unless ctx has ended or the node has left. On success
@@ -122,12 +119,9 @@ func (n *memoryNode) Next(ctx context.Context) (Event, error) {
 	case err != nil:
 		return Event{}, err
 	case f.lost != nil:
-		n.progress = NewProgress(f.from)
 		return Event{}, f.lost
 	}
-	e := *f.event // which others may share
-	e.Cursor = n.progress.To(e.Position)
-	return e, nil
+	return *f.event, nil // what was published before it, in any partition, stands before it in the feed
 }
 
 func (n *memoryNode) Head(ctx context.Context, seen ...Cursor) (Cursor, error) {

@@ -20,7 +20,7 @@ const (
 	kindDisconnect              // … are disconnected
 	kindFetch                   // asks every node to describe the target's members
 	kindServerSide              // an event for the handlers of other nodes
-	kindMarker                  // tells a socket how far the feed has come; Data says which
+	kindMarker                  // is for nobody: it is published for its position, see marker
 )
 
 // How an event wants to be delivered: its Flags.
@@ -101,7 +101,9 @@ func (d *delivery) volatile() bool { return d.ev.Flags&flagVolatile != 0 }
 
 // encode returns the packets for a socket, with a cursor as their offset if the
 // socket recovers. All sockets share them, unless the cursor is not the event's
-// own: an event is encoded at most twice, with and without its offset.
+// own: an event is encoded at most twice, with and without its offset, and once more for
+// each socket whose recovery reached further than the node's feed has come. The feed
+// comes there within seconds, whether there are events or not.
 func (d *delivery) encode(c adapter.Cursor, recovers bool) []*engineio.Packet {
 	e, offset := &d.encoded, d.hasOffset()
 	switch {

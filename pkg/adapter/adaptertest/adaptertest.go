@@ -82,6 +82,7 @@ var rules = []struct {
 	{"EveryNodeHearsNodes", everyNodeHearsNodes, false},
 
 	{"HeadIsTheEnd", headIsTheEnd, false},
+	{"TheFeedPassesWhatItDoesNotHear", theFeedPassesWhatItDoesNotHear, false},
 	{"HeadRefusesStrangeCursors", headRefusesStrangeCursors, true},
 	{"ALostHistoryIsSaid", aLostHistoryIsSaid, true},
 

@@ -38,6 +38,20 @@ func headIsTheEnd(t *testing.T, newCluster Maker) {
 	}
 }
 
+// What the feed has come to includes the partitions in which the node hears nothing.
+func theFeedPassesWhatItDoesNotHear(t *testing.T, newCluster Maker) {
+	a, b := two(t, newCluster, Options{})
+	b.subscribe(room("heard"))
+	for i := range 20 { // enough for every partition
+		a.publish(event("x", room(fmt.Sprint("not heard ", i))))
+	}
+	head := b.head()
+	eventually(t, "the cursor of an event includes the head", func() bool {
+		a.publish(event("y", room("heard")))
+		return b.next().Cursor.Includes(head)
+	})
+}
+
 func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	published := a.publish(event("x", room("r")))

@@ -315,6 +315,14 @@ func mutants() map[string]mutant {
 		}},
 
 		"head lags": {"HeadIsTheEnd", laggingHead},
+		"the feed's cursor stands still": {"TheFeedPassesWhatItDoesNotHear", func(n *mutantNode) {
+			begin, _ := n.Adapter.Head(context.Background())
+			n.next = func(ctx context.Context) (adapter.Event, error) {
+				e, err := n.Adapter.Next(ctx)
+				e.Cursor = begin
+				return e, err
+			}
+		}},
 		"any cursor will do": {"HeadRefusesStrangeCursors", func(n *mutantNode) {
 			n.head = func(ctx context.Context, _ ...adapter.Cursor) (adapter.Cursor, error) {
 				return n.Adapter.Head(ctx)

@@ -144,18 +144,23 @@ func (a *Adapter) Unsubscribe(list ...rooms.Room) {
 
 // Next implements [adapter.Adapter].
 func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
-	f, err := take(ctx, a, a.feed)
-	switch {
-	case err != nil:
-		return adapter.Event{}, err
-	case f.lost != nil:
-		a.epochs[f.from.at.Partition] = f.from.epoch
-		a.progress.Reset(combine(a.epochs), f.from.at)
-		return adapter.Event{}, f.lost
+	for {
+		f, err := take(ctx, a, a.feed)
+		switch {
+		case err != nil:
+			return adapter.Event{}, err
+		case f.lost != nil:
+			a.epochs[f.from.at.Partition] = f.from.epoch
+			a.progress.Reset(combine(a.epochs), f.from.at)
+			return adapter.Event{}, f.lost
+		case f.event == nil:
+			a.progress.To(f.from.at)
+			continue
+		}
+		e := *f.event // which others may share
+		e.Cursor = a.progress.To(e.Position)
+		return e, nil
 	}
-	e := *f.event // which others may share
-	e.Cursor = a.progress.To(e.Position)
-	return e, nil
 }
 
 // take returns the next item of one of a's queues.

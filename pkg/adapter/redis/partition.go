@@ -21,6 +21,7 @@ import (
 // numbers. It is served by one Redis server at a time.
 type partition struct {
 	number  uint16
+	several bool // it is not the only one
 	node    adapter.NodeID
 	names   names
 	primary func(context.Context) (*goredis.Options, error) // where its server is now
@@ -102,6 +103,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		linking: make(chan struct{}, 1),
 		feed:    a.feed,
 		inbox:   a.inbox,
+		several: o.Partitions > 1,
 		kick:    make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		rooms:   make(map[string]*heard),
@@ -147,8 +149,8 @@ type place struct {
 	at    adapter.Position
 }
 
-// fed is what stands in the feed: an event, or the place from which the feed goes
-// on after some are lost.
+// fed is what stands in the feed: an event, the place from which the feed goes on
+// after some are lost, or, with neither, a place that it has come to without an event.
 type fed struct {
 	event *adapter.Event
 	lost  *adapter.LostError
