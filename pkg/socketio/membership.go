@@ -362,13 +362,14 @@ func (m *memberships) names() []string {
 }
 
 // confirmed returns those of the named rooms that the socket is in of which the join
-// position is known.
+// position is known, sorted.
 func (m *memberships) confirmed() (names []string) {
 	for name := range m.named {
 		if st := m.current(name); st != nil && !st.pending {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
