@@ -444,13 +444,13 @@ func TestASocketThatEndsAmidAJoinUnsubscribesOnlyItsOwnRooms(t *testing.T) {
 	must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), "room"))
 	eventually(t, "joining", func() bool { return s.InRoom("room") })
 	s.unplace()
-	done()
 	if r := rooms.InNamed("/", "room"); a.has(r) {
 		t.Error("unsubscribed what it had not subscribed")
 	}
 	if r := rooms.InNamed("/", "own"); !a.has(r) {
 		t.Error("its own room stays subscribed")
 	}
+	done()
 	must(t, n.To("room").Emit(t.Context(), "n", 1))
 	other.want(numbered(1))
 }

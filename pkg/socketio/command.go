@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
@@ -30,6 +31,9 @@ type command struct {
 	// due is the position of the command that has joined the socket to a room in which
 	// this one came late; zero for none. A copy of a command belongs to one socket then.
 	due adapter.Position
+
+	mu     sync.Mutex
+	marker *marker // of the sockets that have executed it most recently; nil before
 }
 
 // newCommand returns what an event asks for, or nil if it is not a command.

@@ -170,7 +170,7 @@ func (n *Namespace) lose(r rooms.Room, lost *adapter.LostError) {
 
 // dispatch hands one event to its members. It never waits for any of them.
 func (s *Server) dispatch(ev *adapter.Event) {
-	if len(ev.Target.To) == 0 {
+	if len(ev.Target.To) == 0 || ev.Kind == kindMarker {
 		return
 	}
 	if ev.Kind == kindServerSide {
@@ -227,10 +227,6 @@ func (s *Socket) offer(d *delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || !s.placed { // since it was looked up
-		return
-	}
-	if d.ev.Kind == kindMarker {
-		s.reached(d)
 		return
 	}
 	if s.gate.closed() && d.volatile() {

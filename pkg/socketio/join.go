@@ -204,14 +204,6 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	return err
 }
 
-// A marker is what a socket waits for in the feed: when it has come in each
-// partition of its rooms, everything before it has been delivered or is held.
-type marker struct {
-	id   string
-	left int // copies that have not come; below zero until it is known how many there are
-	came chan struct{}
-}
-
 // A place is where a command that joins rooms stands, for one socket.
 type place struct {
 	several bool           // partitions
@@ -221,6 +213,7 @@ type place struct {
 	seen    adapter.Cursor // what the socket has been given then, as far as it was for it
 	prior   adapter.Cursor // see command
 	older   []string       // rooms that the socket is in, and has joined after the command
+	marker  *marker
 }
 
 // A backlog is what a socket that a command has joined to rooms missed of them.
@@ -243,9 +236,14 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 	s.mu.Lock()
 	was := s.rooms.clone()
 	s.mu.Unlock()
-	end, err := s.awaitFeed(ctx, list, command.seen)
+	at, err := command.marker.await(ctx, s)
 	if err != nil {
 		return missed, err
+	}
+	progress := adapter.NewProgress(command.seen) // in each partition up to the marker: later events are still to come
+	end := command.seen
+	for _, p := range at {
+		end = progress.To(p)
 	}
 	var from map[rooms.Room]adapter.Cursor
 	now := was.clone()
@@ -291,52 +289,6 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 	had := func(d *delivery) bool { return slices.Contains(missed.had, d.ev.Position) }
 	missed.late = slices.DeleteFunc(missed.late, had)
 	return missed, nil
-}
-
-// awaitFeed waits until the feed has come to everything that has been published to
-// rooms which the socket is in the index of, and returns where that is: in other
-// partitions than those of the rooms at a cursor. The caller holds the right to
-// change.
-func (s *Socket) awaitFeed(ctx context.Context, list []rooms.Room, others adapter.Cursor) (end adapter.Cursor, err error) {
-	m := &marker{id: newID(), came: make(chan struct{})}
-	s.mu.Lock()
-	s.awaited = m
-	s.mu.Unlock()
-	r, err := s.ns.srv.adapter.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: list}, Data: []byte(m.id)})
-	if err != nil {
-		return end, err
-	}
-	s.mu.Lock()
-	s.expect(m, max(len(r.Copies), 1))
-	s.mu.Unlock()
-	progress := adapter.NewProgress(others) // in each partition up to the marker: later events are still to come
-	end = progress.To(r.Cursor.At)
-	for _, c := range r.Copies {
-		end = progress.To(c.At)
-	}
-	select {
-	case <-m.came:
-		return end, nil
-	case <-s.ctx.Done():
-		return end, ErrDisconnected
-	case <-ctx.Done():
-		return end, context.Cause(ctx)
-	}
-}
-
-// reached notes a copy of a marker that came through the feed. s.mu is held.
-func (s *Socket) reached(d *delivery) {
-	if m := s.awaited; m != nil && m.id == string(d.ev.Data) {
-		s.expect(m, -1)
-	}
-}
-
-// expect adds to the copies of a marker that have not come. s.mu is held.
-func (s *Socket) expect(m *marker, copies int) {
-	if m.left += copies; m.left == 0 {
-		close(m.came)
-		s.awaited = nil
-	}
 }
 
 // Leave takes the socket out of rooms. Once it has returned nothing of them
@@ -439,12 +391,12 @@ func (s *Socket) joinByCommand(d *delivery) {
 	}
 	p := &place{
 		several: c.spread(), at: at, prior: c.prior, older: older,
-		cursor: d.ev.Cursor, before: c.before, seen: s.gate.given(d.ev.Cursor),
+		cursor: d.ev.Cursor, before: c.before, seen: s.gate.given(d.ev.Cursor), marker: c.mark(s.ns),
 	}
 	if !p.before.SameHistory(p.cursor) {
 		p.before = p.cursor
 	}
-	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p) }, nil)
+	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p) }, p.marker.release)
 }
 
 // leaveByCommand leaves at the position of the event that asks for it. s.mu is
@@ -478,8 +430,10 @@ func (s *Socket) leaveByCommand(d *delivery) {
 		}
 	}
 	lingers := len(left) > 0 && !seen.Includes(end)
+	var m *marker
 	if lingers {
 		s.lingering++
+		m = d.command.mark(s.ns)
 	} else {
 		unlist()
 	}
@@ -494,7 +448,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 		s.openGate()
 		s.mu.Unlock()
 		if lingers {
-			_, err = s.awaitFeed(ctx, inNamed(s.nsName, left), end)
+			_, err = m.await(ctx, s)
 		}
 		return err
 	}, func() {
@@ -503,6 +457,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 			s.lingering--
 			unlist()
 			s.mu.Unlock()
+			m.release()
 		}
 		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, left)...)
 	})

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 // connections to the servers of a Redis Cluster differ in pace.
 type slowAdapter struct {
 	adapter.Adapter
+	markers atomic.Int64 // published by the node
 
 	mu       sync.Mutex
 	held     map[uint16]bool
@@ -37,6 +39,13 @@ func (a *slowAdapter) Head(ctx context.Context, proof ...adapter.Cursor) (adapte
 		return head(ctx)
 	}
 	return a.Adapter.Head(ctx, proof...)
+}
+
+func (a *slowAdapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+	if e.Kind == kindMarker {
+		a.markers.Add(1)
+	}
+	return a.Adapter.Publish(ctx, e)
 }
 
 // hold holds partitions back, and release lets what they have held go on.

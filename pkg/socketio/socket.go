@@ -62,7 +62,6 @@ type Socket struct {
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering
 	opened     chan struct{}            // closed when the gate opens or the socket ends; nil unless awaited
-	awaited    *marker                  // nil unless a join by command waits for it
 	order      atomic.Pointer[ackOrder] // nil until a handler publishes; set under mu
 
 	handlers     map[string][]Handler

@@ -1,0 +1,143 @@
+package socketio
+
+import (
+	"context"
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A marker is an event to the rooms that a command names, published for its position:
+// once the feed has passed it in each of their partitions, everything that was published
+// to these rooms before has been delivered or is held. All sockets share it that have
+// executed the command on this node before it is published, so that their number does
+// not multiply it: usually there is one for each command and node.
+type marker struct {
+	ns      *Namespace
+	command *command
+	rooms   []rooms.Room
+
+	turn      chan struct{} // holds a token while a socket publishes it
+	published chan struct{} // closed when it has been
+	at        []adapter.Position
+	came      []<-chan struct{} // each closed when the feed has come to one of the positions
+	done      []func()          // end these waits
+
+	// Guarded by the command's lock.
+	users  int
+	sealed bool // no further socket may use it: it would not be in the index in time
+	heard  bool // the node hears the rooms for it, so that each user has time to subscribe
+}
+
+// mark returns the marker for a socket, which must be in the index of the rooms that it
+// joins. It must release it. Its lock is held.
+func (c *command) mark(n *Namespace) *marker {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.marker == nil || c.marker.sealed {
+		names := slices.Compact(slices.Sorted(slices.Values(c.names)))
+		c.marker = &marker{
+			ns: n, command: c, rooms: inNamed(n.name, names), turn: make(chan struct{}, 1),
+			published: make(chan struct{}),
+		}
+	}
+	c.marker.users++
+	return c.marker
+}
+
+// release is called once for each mark.
+func (m *marker) release() {
+	m.command.mu.Lock()
+	m.users--
+	unheard := m.users == 0 && m.heard
+	m.command.mu.Unlock()
+	if unheard { // nobody uses it any more
+		for _, done := range m.done {
+			done()
+		}
+		m.ns.srv.adapter.Unsubscribe(m.rooms...)
+	}
+}
+
+// await waits until the feed has passed the marker, which the first socket publishes, and
+// returns where that is. If one fails to, the next one tries.
+func (m *marker) await(ctx context.Context, s *Socket) ([]adapter.Position, error) {
+	select {
+	case <-m.published:
+	case m.turn <- struct{}{}:
+		err := m.publish(ctx)
+		<-m.turn
+		if err != nil {
+			return nil, err
+		}
+	case <-s.ctx.Done():
+		return nil, ErrDisconnected
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	for _, came := range m.came {
+		select {
+		case <-came:
+		case <-s.ctx.Done():
+			return nil, ErrDisconnected
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	return m.at, nil
+}
+
+// publish publishes the marker unless it has been.
+func (m *marker) publish(ctx context.Context) error {
+	select {
+	case <-m.published:
+		return nil
+	default:
+	}
+	if err := m.hear(ctx); err != nil {
+		return err
+	}
+	m.seal()
+	r, err := m.ns.srv.adapter.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: m.rooms}})
+	if err != nil {
+		return err
+	}
+	m.at = append(m.at, r.Cursor.At)
+	for _, c := range r.Copies {
+		if c.At != r.Cursor.At {
+			m.at = append(m.at, c.At)
+		}
+	}
+	for _, at := range m.at {
+		came, done := m.ns.srv.feed.await(at)
+		m.came, m.done = append(m.came, came), append(m.done, done)
+	}
+	close(m.published)
+	return nil
+}
+
+// hear makes the node hear the rooms until the last user has released the marker.
+func (m *marker) hear(ctx context.Context) error {
+	if m.heard { // this goroutine has the turn
+		return nil
+	}
+	if _, err := m.ns.srv.adapter.Subscribe(ctx, m.rooms...); err != nil {
+		return err
+	}
+	m.command.mu.Lock()
+	defer m.command.mu.Unlock()
+	m.heard = true
+	return nil
+}
+
+// seal keeps further sockets from using the marker, once the feed has handed the command
+// to all of its members.
+func (m *marker) seal() {
+	f := &m.ns.srv.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m.command.mu.Lock()
+	defer m.command.mu.Unlock()
+	m.sealed = true
+}
