@@ -91,6 +91,13 @@ func TestConcurrentCreationOfAChild(t *testing.T) {
 		late := n.dial(t)
 		late.write("40" + name + ",")
 		late.write("40") // admitted after it
+		entering := map[bool]int{true: 2, false: 1}[byClient]
+		eventually(t, "the clients are entering it, so that it is not dropped between them", func() bool {
+			ns := n.lookup(name)
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return ns.clients == entering
+		})
 		if got := late.next(); !strings.HasPrefix(got, "40{") {
 			t.Errorf("a client enters %s before OnNamespace has returned: %s", name, got)
 		}
