@@ -62,8 +62,9 @@ func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
 	return b
 }
 
-// Local keeps the event on this node: it goes to this node's sockets at once, has
-// no place in the order and is not kept for those who come back.
+// Local keeps the event on this node: it goes to this node's sockets immediately, has
+// no place in the order and is not kept for those who come back. A local SocketsJoin
+// begins where this node's feed is: what was published shortly before may still come.
 func (b Broadcast) Local() Broadcast { b.local = true; return b }
 
 // Volatile lets the event be lost: it is dropped for a client that is behind, which
