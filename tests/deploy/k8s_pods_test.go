@@ -49,7 +49,7 @@ var podRules = []podRule{
 	}},
 }
 
-var pinned = regexp.MustCompile(`:\d+\.\d+\.\d+$`)
+var pinned = regexp.MustCompile(`:\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?$`)
 
 var containerRules = []containerRule{
 	{"a read-only root", func(c *core.Container) bool { return is(c.SecurityContext.ReadOnlyRootFilesystem, true) }, func(c *core.Container) { c.SecurityContext.ReadOnlyRootFilesystem = nil }},
