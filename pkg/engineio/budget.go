@@ -127,9 +127,41 @@ func (c *Conn) keepBudget() {
 	if budget == 0 {
 		return
 	}
-	if over := s.counts.queued.Load() - budget; over > budget/4 && int64(c.queued) > budget/s.count() {
+	if over := s.counts.queued.Load() - budget; over <= budget/4 {
+		return
+	}
+	if share := budget / s.count(); int64(c.queued) > share && int64(c.load()) > share {
 		c.unload()
 	}
+}
+
+// load returns how many bytes are held for the connection: of packets that others hold
+// as well, its part. c.mu is held.
+func (c *Conn) load() int {
+	n := int(c.copied)
+	for _, b := range []*batch{c.pending, c.taken} {
+		if b == nil {
+			continue
+		}
+		n += b.bytes - b.shared
+		if b.shared > 0 {
+			for _, p := range b.packets {
+				if p.Len() > smallFrame {
+					n += p.Len() / max(1, int(p.queued.Load()))
+				}
+			}
+		}
+	}
+	return n
+}
+
+// copy counts a compressed response until it has been written. c.mu is held.
+func (c *Conn) copy(n int) {
+	if c.off {
+		return
+	}
+	c.server.counts.queued.Add(int64(n - int(c.copied)))
+	c.copied = int32(n)
 }
 
 // wakeShedder is called after packets were queued.
@@ -147,12 +179,11 @@ func (s *Server) count() int64 {
 }
 
 // shed closes connections if more than the budget is queued: first those that have
-// stalled, then, if the budget is exceeded by an eighth, others; of both, those that have
-// the most queued first. An eighth of the budget is made free, so that they need not be
+// stalled, then, if the budget is exceeded by an eighth still, others; of both, those for
+// which the most is held first. An eighth of the budget is made free, so that they need not be
 // looked for at each packet. It reports whether more than the budget is queued still.
 func (s *Server) shed(budget int64) bool {
-	queued := s.counts.queued.Load()
-	if queued <= budget {
+	if s.counts.queued.Load() <= budget {
 		return false // it has shrunk since
 	}
 	type load struct {
@@ -164,7 +195,7 @@ func (s *Server) shed(budget int64) bool {
 	for _, c := range s.holding() {
 		c.mu.Lock()
 		if c.queued > 0 {
-			loads = append(loads, load{c, c.queued, c.stalled(s.o.shedAfter)})
+			loads = append(loads, load{c, c.load(), c.stalled(s.o.shedAfter)})
 		}
 		c.mu.Unlock()
 	}
@@ -177,9 +208,13 @@ func (s *Server) shed(budget int64) bool {
 		}
 		return cmp.Compare(b.bytes, a.bytes)
 	})
-	cut, all := 0, queued > budget+budget/8
+	cut, others := 0, false
 	for _, l := range loads {
-		if !l.stalled && !all || s.counts.queued.Load() <= budget-budget/8 {
+		queued := s.counts.queued.Load()
+		if !l.stalled && !others {
+			others = queued > budget+budget/8
+		}
+		if !l.stalled && !others || queued <= budget-budget/8 {
 			break
 		}
 		l.c.mu.Lock()
@@ -204,6 +239,7 @@ func (c *Conn) unload() {
 	if c.taken != nil {
 		c.uncount(c.taken)
 	}
+	c.copy(0)
 	c.off = true
 	c.queued = 0
 	c.transport.cut()

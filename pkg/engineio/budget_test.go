@@ -140,7 +140,7 @@ func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 1_000_000, SendQueueBytes: 1 << 20, shedAfter: 50 * time.Millisecond})
 	b.open()
 	stalled := receive(t, b.conns)
-	must(t, stalled.Send(Text(make([]byte, 200_000))))
+	must(t, stalled.Send(Text(make([]byte, 300_000))))
 	b.until(func() bool {
 		stalled.mu.Lock()
 		defer stalled.mu.Unlock()
@@ -148,10 +148,66 @@ func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
 	})
 	sid := b.open()
 	taking := receive(t, b.conns)
-	must(t, taking.Send(Text(make([]byte, 850_000))))
+	must(t, taking.Send(Text(make([]byte, 880_000)))) // the budget is kept once the other one is cut
 	b.withinBudget()
-	if body := b.poll(sid); !isCut(stalled) || taking.cause() != nil || len(body) != 850_001 {
+	if body := b.poll(sid); !isCut(stalled) || taking.cause() != nil || len(body) != 880_001 {
 		t.Errorf("the stalled one is cut: %v; the other one: %v, %d bytes", isCut(stalled), taking.cause(), len(body))
+	}
+}
+
+// Of those that take what is queued, who shares it with others is spared: to cut one of
+// them would make nothing free.
+func TestQueueBudgetSparesWhoShares(t *testing.T) {
+	b := setUp(t, Options{QueueBudget: 1_000_000})
+	var sharing, alone []*Conn
+	for range 10 {
+		b.open()
+		sharing = append(sharing, receive(t, b.conns))
+	}
+	p := Text(make([]byte, 500_000))
+	for _, c := range sharing {
+		must(t, c.Send(p))
+	}
+	for range 2 {
+		b.open()
+		c := receive(t, b.conns)
+		alone = append(alone, c)
+		for range 340 {
+			if c.Send(Text(make([]byte, 1000))) != nil {
+				break
+			}
+		}
+	}
+	b.until(func() bool { return b.Stats().BudgetCuts > 0 })
+	b.withinBudget()
+	for _, c := range sharing {
+		if isCut(c) {
+			t.Error("one of many that share a packet is cut")
+		}
+	}
+	if isCut(alone[0]) == isCut(alone[1]) {
+		t.Errorf("those with small packets are cut: %v, %v", isCut(alone[0]), isCut(alone[1]))
+	}
+}
+
+// A compressed response counts until it is written or its connection is cut.
+func TestQueueBudgetOfACompressedResponse(t *testing.T) {
+	b := setUp(t, Options{SendQueueBytes: 64 << 20})
+	sid := b.open()
+	c := receive(t, b.conns)
+	noise := make([]byte, 20<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise)
+	must(t, c.Send(Binary(noise)))
+	wire, err := net.Dial("tcp", b.http.Listener.Addr().String())
+	must(t, err)
+	defer wire.Close()
+	fmt.Fprintf(wire, "GET /engine.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n", sid)
+	b.until(func() bool { return b.Stats().QueuedBytes > 35<<20 })
+	c.mu.Lock()
+	c.unload()
+	c.mu.Unlock()
+	if n := b.Stats().QueuedBytes; n != 0 {
+		t.Errorf("%d bytes count although the connection is cut", n)
 	}
 }
 

@@ -44,7 +44,8 @@ type Conn struct {
 	taken   *batch // by the writer
 	queued  int    // bytes in pending and in taken
 	off     bool   // queued is not counted any more
-	moved   int64  // the tick of the wheel at which queued was 0, or bytes were last written
+	moved   int32  // the tick of the wheel at which queued was 0, or bytes were last written
+	copied  int32  // bytes of a compressed response, which no other connection shares
 
 	answer *http.ResponseController // of the GET that is the writer and is being answered; or nil
 

@@ -54,10 +54,10 @@ type Options struct {
 	SendQueueBytes int
 	// QueueBudget is none: the most bytes that may be queued on all connections
 	// together. If more are, connections are closed of which nothing was written for 3
-	// seconds, those first that have the most queued, until an eighth of the budget is
-	// free. If the budget is exceeded by an eighth, others are closed as well; see
+	// seconds, those first for which the most is held, until an eighth of the budget is
+	// free. If the budget is exceeded by an eighth still, others are closed as well; see
 	// [Conn.Send]. That takes a moment, in which a connection that gets more is closed
-	// if the budget is exceeded by a quarter and it has its equal share of it queued. A
+	// if the budget is exceeded by a quarter and its equal share is held for it. A
 	// packet of more than 2 KiB counts once, because connections share its memory, a
 	// smaller one for each connection.
 	QueueBudget int

@@ -19,6 +19,7 @@ type pollingTransport struct {
 	probed  bool    // an upgrade is under way: no GET shall wait
 	last    *Packet // the close, for the GET after the one that takes what is queued
 	inbox   []byte  // checked polling bodies that Recv takes packets from
+	whole   bool    // inbox is one body, of one packet
 	ahead   int     // bodies that have been added to inbox beyond MaxPayload
 }
 

@@ -74,6 +74,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	_ = rc.SetWriteDeadline(time.Time{})
 	if g.writer {
 		c.answer = nil
+		c.copy(0)
 		c.done(b)
 		c.rest()
 		p.release() // the client may have asked again already
@@ -115,8 +116,9 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 			var out bytes.Buffer
 			compress(e.pool, &out, body, compressor.Close)
 			size = out.Len()
-			s.counts.queued.Add(int64(size)) // no other connection shares it
-			defer s.counts.queued.Add(-int64(size))
+			p.c.mu.Lock()
+			p.c.copy(size)
+			p.c.mu.Unlock()
 			body = &net.Buffers{out.Bytes()}
 			h.Set("Content-Encoding", e.name)
 		}
@@ -126,7 +128,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 
 	// Flushed here, within the caller's deadline. A ResponseWriter that can't writes
 	// when the handler returns.
-	if _, err := body.WriteTo(w); err != nil {
+	if err := p.c.writeParts(w, *body); err != nil {
 		return err
 	}
 	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {

@@ -153,9 +153,9 @@ func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
 		if fits || len(p.inbox) == 0 {
 			switch {
 			case len(p.inbox) == 0:
-				p.inbox = body
+				p.inbox, p.whole = body, bytes.IndexByte(body, separator[0]) < 0
 			case len(body) > 0:
-				p.inbox = append(append(p.inbox, separator...), body...)
+				p.inbox, p.whole = append(append(p.inbox, separator...), body...), false
 			}
 			p.c.mu.Unlock()
 			signal(p.arrived)
@@ -187,9 +187,13 @@ func (p *pollingTransport) recv() (Message, error) {
 			if p.posting {
 				signal(p.taken)
 			}
+			whole := p.whole
 			c.mu.Unlock()
 			kind, data, _ := decode(packet) // it was checked when it was posted
 			if kind == typeMessage || kind == typeBinary {
+				if kind == typeMessage && !whole {
+					data = bytes.Clone(data) // the message is kept, what came with it must not be
+				}
 				return Message{Binary: kind == typeBinary, Data: data}, nil
 			}
 			continue

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -561,4 +562,29 @@ func TestPOSTsAreAnsweredWhileThereIsSpace(t *testing.T) {
 			t.Fatalf("received %q, want %d", m, i+10)
 		}
 	}
+}
+
+// A message that is kept does not hold the rest of its POST in memory.
+func TestMessagesDoNotHoldTheirPOST(t *testing.T) {
+	const posts, size = 30, 900_000
+	b := setUp(t, Options{})
+	sid := b.open()
+	receive(t, b.conns)
+	noops := strings.Repeat("\x1e6", size/2)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	var kept []Message
+	for range posts {
+		b.post(sid, "4kept"+noops)
+		kept = append(kept, receive(t, b.got))
+	}
+	if more := heap() - before; more > posts*size/4 {
+		t.Errorf("%d messages hold %d bytes", len(kept), more)
+	}
+	runtime.KeepAlive(kept)
 }

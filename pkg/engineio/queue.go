@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -87,6 +88,33 @@ func (b *batch) gather(form func(*Packet) []byte, between string) {
 		b.vector = append(b.vector, f)
 	}
 	flush()
+}
+
+// writeParts writes buffers in parts, and notes after each that the peer takes something.
+func (c *Conn) writeParts(w io.Writer, bufs net.Buffers) error {
+	for len(bufs) > 0 {
+		n, k := len(bufs[0]), 1
+		for k < len(bufs) && n+len(bufs[k]) <= writePart {
+			n += len(bufs[k])
+			k++
+		}
+		var err error
+		if n > writePart { // k is 1
+			_, err = w.Write(bufs[0][:writePart])
+			bufs[0] = bufs[0][writePart:]
+		} else {
+			part := bufs[:k]
+			bufs = bufs[k:]
+			_, err = part.WriteTo(w)
+		}
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.progress()
+		c.mu.Unlock()
+	}
+	return nil
 }
 
 // push queues packets, adjacent and in order, and sets a writer to work if there

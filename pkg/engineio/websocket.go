@@ -113,37 +113,10 @@ func (t *websocketTransport) write(b *batch) error {
 		return err
 	}
 	if b.bytes > writePart {
-		return t.writeParts(*bufs)
+		return t.c.writeParts(t.wire, *bufs)
 	}
 	_, err := bufs.WriteTo(t.wire)
 	return err
-}
-
-// writeParts writes buffers in parts, and notes after each that the peer takes something.
-func (t *websocketTransport) writeParts(bufs net.Buffers) error {
-	for len(bufs) > 0 {
-		n, k := len(bufs[0]), 1
-		for k < len(bufs) && n+len(bufs[k]) <= writePart {
-			n += len(bufs[k])
-			k++
-		}
-		var err error
-		if n > writePart { // k is 1
-			_, err = t.wire.Write(bufs[0][:writePart])
-			bufs[0] = bufs[0][writePart:]
-		} else {
-			part := bufs[:k]
-			bufs = bufs[k:]
-			_, err = part.WriteTo(t.wire)
-		}
-		if err != nil {
-			return err
-		}
-		t.c.mu.Lock()
-		t.c.progress()
-		t.c.mu.Unlock()
-	}
-	return nil
 }
 
 // form returns a packet as the frame that this peer takes.

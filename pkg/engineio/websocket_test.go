@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -394,5 +395,29 @@ func TestProgressOfALongWrite(t *testing.T) {
 	}
 	if stalled() {
 		t.Error("half of the message is read, and the connection counts as stalled")
+	}
+}
+
+func TestProgressOfALongResponse(t *testing.T) {
+	const size = 64 << 20
+	b := setUp(t, Options{SendQueueBytes: 2 * size})
+	sid := b.open()
+	c := receive(t, b.conns)
+	must(t, c.Send(Text(make([]byte, size))))
+	wire, err := net.Dial("tcp", b.http.Listener.Addr().String())
+	must(t, err)
+	defer wire.Close()
+	fmt.Fprintf(wire, "GET /engine.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: h\r\n\r\n", sid)
+	stalled := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.stalled(300 * time.Millisecond)
+	}
+	b.until(stalled)
+	if _, err := io.CopyN(io.Discard, wire, size/2); err != nil {
+		t.Fatal(err)
+	}
+	if stalled() {
+		t.Error("half of the response is read, and the connection counts as stalled")
 	}
 }

@@ -16,7 +16,7 @@ type wheel struct {
 	quit  chan struct{}
 	ended chan struct{}
 
-	past atomic.Int64 // ticks up to now or a little before, while a timer is set
+	past atomic.Int32 // ticks up to now or a little before, while a timer is set
 
 	mu    sync.Mutex
 	slots [wheelSlots]*timer // each the head of a list
@@ -25,7 +25,7 @@ type wheel struct {
 }
 
 // ticks returns how many ticks d are, at least.
-func (w *wheel) ticks(d time.Duration) int64 { return int64((d + w.tick - 1) / w.tick) }
+func (w *wheel) ticks(d time.Duration) int32 { return int32((d + w.tick - 1) / w.tick) }
 
 const wheelSlots = 512
 
@@ -60,7 +60,7 @@ func (w *wheel) set(t *timer, d time.Duration) {
 	w.remove(t)
 	if w.count == 0 {
 		w.now = int64(elapsed / w.tick)
-		w.past.Store(w.now)
+		w.past.Store(int32(w.now))
 	}
 	t.due = max(int64((elapsed+d+w.tick-1)/w.tick), w.now+1)
 	head := &w.slots[t.due%wheelSlots]
@@ -118,7 +118,7 @@ func (w *wheel) expired(due []*timer) (_ []*timer, empty bool) {
 		}
 	}
 	w.now = max(w.now, target)
-	w.past.Store(w.now)
+	w.past.Store(int32(w.now))
 	return due, w.count == 0
 }
 
