@@ -2,7 +2,9 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/session"
@@ -167,4 +169,68 @@ func TestLeaveRightBehindSocketsJoin(t *testing.T) {
 	if b.sid != w.sid {
 		t.Error("not recovered")
 	}
+}
+
+// A command waits for the feed also if its only target is still being put into the room
+// by the command before it.
+func TestACommandIsAwaitedForAJoiningMember(t *testing.T) {
+	n, feed := startDelayed(t, Options{})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	done, err := s.change(t.Context())
+	must(t, err)
+	must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), "r")) // the socket can't complete it yet
+	release := feed.shut()
+	left := make(chan error)
+	go func() { left <- n.To("r").SocketsLeave(t.Context(), "other") }()
+	eventually(t, "it waits", func() bool {
+		n.feed.mu.Lock()
+		defer n.feed.mu.Unlock()
+		return len(n.feed.awaits) > 0
+	})
+	release()
+	must(t, <-left)
+	done()
+}
+
+// A change ends with a socket that is never connected.
+func TestAChangeEndsWithASocketThatIsNotConnected(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	a, err := c.memory.Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	store := &failingCreates{c.sessions, make(chan struct{})}
+	n := start(t, Options{Adapter: a, Sessions: store})
+	entering := make(chan *Socket, 1)
+	n.Use(func(_ context.Context, s *Socket) error {
+		entering <- s
+		return nil
+	})
+	for range 30 { // which of the two is first is open
+		n.dial(t).write("40")
+		s := <-entering
+		eventually(t, "it is placed", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.placed })
+		joined := make(chan error, 1)
+		go func() { joined <- s.Join(context.Background(), "r") }()
+		store.fail <- struct{}{}
+		select {
+		case err := <-joined:
+			if err == nil {
+				t.Error("joined after the end")
+			}
+		case <-time.After(patience):
+			t.Fatal("Join has not returned")
+		}
+	}
+}
+
+// failingCreates is a store that can't create sessions, which it says when fail does.
+type failingCreates struct {
+	session.Store
+	fail chan struct{}
+}
+
+func (f *failingCreates) Create(context.Context, session.Session, time.Duration) error {
+	<-f.fail
+	return errors.New("not created")
 }

@@ -63,6 +63,7 @@ func (s *Socket) postpone(cause error) {
 	s.mu.Lock()
 	left := s.gone && !s.moved // the client itself has left the namespace, or is gone
 	s.gone = true
+	s.wake()
 	s.mu.Unlock()
 	s.unplace()
 	s.client.detach(s)

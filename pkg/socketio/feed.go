@@ -43,6 +43,11 @@ func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
 	}
 	f.awaits = append(f.awaits, a)
 	return a.came, func() {
+		select {
+		case <-a.came:
+			return
+		default:
+		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.awaits = slices.DeleteFunc(f.awaits, func(b awaited) bool { return b.came == a.came })
@@ -91,8 +96,7 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 		s.mu.Lock()
 		heard := s.connected && !s.gone && slices.ContainsFunc(list, func(r rooms.Room) bool {
 			if r.Kind == rooms.Named {
-				st := s.rooms.current(r.Name)
-				return st != nil && !st.pending
+				return s.rooms.current(r.Name) != nil // also if a command is still joining it
 			}
 			return r.Kind == rooms.Everyone || r.Name == s.id
 		})
