@@ -19,6 +19,7 @@ const (
 	headerClient    = headerPrefix + "Client"    // the client's address
 	headerTime      = headerPrefix + "Time"      // when it was signed, in Unix milliseconds
 	headerSignature = headerPrefix + "Signature" // HMAC-SHA256, in hexadecimal digits
+	headerSigns     = headerPrefix + "Signs"     // set if the node understands signs of life, which some before 0.4 pass on
 	headerRefused   = headerPrefix + "Refused"   // in an answer: why the request was refused
 )
 
@@ -32,6 +33,7 @@ func (f *Forwarder) sign(r *http.Request, owner, client string) {
 	r.Header.Set(headerFrom, f.o.Node)
 	r.Header.Set(headerTo, owner)
 	r.Header.Set(headerClient, client)
+	r.Header.Set(headerSigns, "102")
 	r.Header.Set(headerTime, strconv.FormatInt(f.now().UnixMilli(), 10))
 	r.Header.Set(headerSignature, hex.EncodeToString(f.mac(r.Method, r.URL.RequestURI(), r.Header)))
 }
