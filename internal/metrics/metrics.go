@@ -51,7 +51,7 @@ var (
 	closed          = describe("connections_closed_total", "Connections that have ended.", "reason")
 	refused         = describe("requests_refused_total", "Requests refused before they reached a connection, by the code of the protocol; -1 while the node drains, -2 beyond a limit.", "code")
 	upgrades        = describe("upgrades_total", "Connections that moved from polling to WebSocket.")
-	queueBytes      = describe("send_queue_bytes", "Bytes that wait to be written, on all connections together.")
+	queueBytes      = describe("send_queue_bytes", "Bytes of memory held for what waits to be written, on all connections together.")
 	slowClients     = describe("slow_clients_total", "Connections closed because their send queue was full.")
 	tooLarge        = describe("messages_too_large_total", "Messages and polling requests that exceeded the maximum payload.")
 	packets         = describe("packets_total", "Engine.IO packets.", "direction")

@@ -31,8 +31,9 @@ func (c *Conn) count(b *batch, ps []*Packet) {
 	if c.queued == 0 {
 		c.progress()
 	}
-	c.queued += n
-	c.server.counts.queued.Add(int64(n - shared + held))
+	overhead := len(ps) * packetOverhead
+	c.queued += n + overhead
+	c.server.counts.queued.Add(int64(n - shared + held + overhead))
 }
 
 // uncount takes back what count has counted of a batch. c.mu is held.
@@ -40,7 +41,7 @@ func (c *Conn) uncount(b *batch) {
 	if c.off {
 		return
 	}
-	n := b.bytes - b.shared
+	n := b.bytes - b.shared + b.overhead()
 	if b.shared > 0 {
 		for _, p := range b.packets {
 			if p.Len() > smallFrame {
@@ -49,7 +50,7 @@ func (c *Conn) uncount(b *batch) {
 		}
 	}
 	c.progress()
-	c.queued -= b.bytes
+	c.queued -= b.bytes + b.overhead()
 	c.server.counts.queued.Add(int64(-n))
 }
 
@@ -143,7 +144,7 @@ func (c *Conn) load() int {
 		if b == nil {
 			continue
 		}
-		n += b.bytes - b.shared
+		n += b.bytes - b.shared + b.overhead()
 		if b.shared > 0 {
 			for _, p := range b.packets {
 				if p.Len() > smallFrame {

@@ -8,10 +8,12 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/gorilla/websocket"
 )
@@ -74,6 +76,36 @@ func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
 	}
 }
 
+// What is counted of packets is what they hold, also of tiny ones.
+func TestQueuedPacketsCountTheirMemory(t *testing.T) {
+	const packets = 100_000
+	if n := int(unsafe.Sizeof(Packet{})) + 16; n != packetOverhead {
+		t.Errorf("a packet has %d bytes beside its frame", n)
+	}
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	b := setUp(t, Options{SendQueueBytes: 64 << 20})
+	sid := b.open()
+	c := receive(t, b.conns)
+	before := heap()
+	for i := range packets {
+		must(t, c.Send(Text(fmt.Append(nil, i))))
+	}
+	held, counted := heap()-before, int64(c.Queued())
+	if held > counted+counted/5 || counted > 2*held {
+		t.Errorf("%d bytes are held, %d counted", held, counted)
+	}
+	if n := b.Stats().QueuedBytes; n != counted {
+		t.Errorf("%d bytes are queued of all, %d on the connection", n, counted)
+	}
+	b.poll(sid)
+	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
+}
+
 // A large packet takes its memory once, and counts once.
 func TestALargePacketCountsOnce(t *testing.T) {
 	const members, size = 60, 900_000
@@ -93,7 +125,7 @@ func TestALargePacketCountsOnce(t *testing.T) {
 	for _, c := range conns {
 		must(t, c.Send(p, Text([]byte("and a small one"))))
 	}
-	if n := b.Stats().QueuedBytes; n > size+members*100 {
+	if n := b.Stats().QueuedBytes; n > size+members*(100+2*packetOverhead) {
 		t.Errorf("%d bytes are queued", n)
 	}
 	for _, sid := range sids {

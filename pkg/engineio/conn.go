@@ -42,7 +42,7 @@ type Conn struct {
 	pending *batch
 	writing bool
 	taken   *batch // by the writer
-	queued  int    // bytes in pending and in taken
+	queued  int    // what pending and taken hold, in bytes
 	off     bool   // queued is not counted any more
 	moved   int32  // the tick of the wheel at which queued was 0, or bytes were last written
 	copied  int32  // bytes of a compressed response, which no other connection shares
@@ -173,8 +173,9 @@ func (c *Conn) Alive() time.Time {
 func (c *Conn) Recv() (Message, error) { return c.source.recv() }
 
 // Send queues packets for the client, adjacent and in order. It never waits.
-// If [Options.SendQueueBytes] or more are queued already, the client is too slow:
-// the connection is closed instead, with [TransportError] wrapping [ErrSlowClient].
+// If [Options.SendQueueBytes] or more are queued already, as [Conn.Queued] counts them, the
+// client is too slow: the connection is closed instead, with [TransportError] wrapping
+// [ErrSlowClient].
 // So a queue is never longer than that and what one call adds, and no message is
 // too large for a client that keeps up. If [Options.QueueBudget] is exceeded now,
 // connections may be closed soon, wrapping [ErrQueueBudget]; this one may be among
@@ -208,14 +209,14 @@ func (c *Conn) offer(ps ...*Packet) error {
 	return nil
 }
 
-// TrySend queues packets like Send, unless the connection is behind: 64 KiB or more,
-// or [Options.SendQueueBytes] if that is less, are queued or being written. On
+// TrySend queues packets like Send, unless the connection is behind: frames of 64 KiB or
+// more wait or are being written, or [Options.SendQueueBytes] are queued. On
 // long-polling the same limit holds between two polls. TrySend never closes the
 // connection because of its own queue. It reports whether it queued the packets.
 func (c *Conn) TrySend(ps ...*Packet) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed != nil || len(ps) == 0 || c.queued >= min(volatileQueueBytes, c.server.o.SendQueueBytes) {
+	if c.closed != nil || len(ps) == 0 || c.queued >= c.server.o.SendQueueBytes || c.unsent() >= volatileQueueBytes {
 		return false
 	}
 	if c.keepBudget(); c.closed != nil {
@@ -226,15 +227,27 @@ func (c *Conn) TrySend(ps ...*Packet) bool {
 	return true
 }
 
-// Queued returns how many bytes wait to be written, those included that are
-// being written.
+// unsent returns how many bytes are pending or being written. c.mu is held.
+func (c *Conn) unsent() int {
+	n := 0
+	if c.pending != nil {
+		n = c.pending.bytes
+	}
+	if c.taken != nil {
+		n += c.taken.bytes
+	}
+	return n
+}
+
+// Queued returns how many bytes of memory are held for what waits to be written, or is
+// being written: the frames and 144 bytes for each packet.
 func (c *Conn) Queued() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.queued
 }
 
-// WaitQueue waits until at most max bytes are queued. It returns early with the
+// WaitQueue waits until at most max bytes are queued, as Queued counts them. It returns early with the
 // cause of ctx if that ends, or with the *[CloseError] if the connection does.
 func (c *Conn) WaitQueue(ctx context.Context, max int) error {
 	for {

@@ -50,7 +50,8 @@ type Options struct {
 	// logged, at most once in 10 seconds.
 	MaxPayload int
 	// SendQueueBytes is 1 MiB: a connection that has this much queued is closed
-	// rather than sent more; see [Conn.Send].
+	// rather than sent more; see [Conn.Send]. A packet counts as its frame and 144 bytes,
+	// so 1 MiB is reached by some 6,000 small packets.
 	SendQueueBytes int
 	// QueueBudget is none: the most bytes that may be queued on all connections
 	// together. If more are, connections are closed of which nothing was written for 3

@@ -33,6 +33,10 @@ const (
 	maxFrameHeader = 10
 )
 
+// packetOverhead is what a queued packet takes in memory beside its frame, in bytes: the
+// Packet itself, its pointer in the queue, and what the allocator adds to a small frame.
+const packetOverhead = 144
+
 // A Packet is a message to send: encoded once, immutable, and shared by pointer
 // by any number of connections at once.
 type Packet struct {
@@ -76,7 +80,8 @@ func (p *Packet) NoCompress() *Packet {
 	return &Packet{frame: p.frame, header: p.header, noCompress: true}
 }
 
-// Len returns how many bytes the packet has on a WebSocket, and in a queue.
+// Len returns how many bytes the packet has on a WebSocket. In a queue it counts 144 more,
+// which is what it takes in memory.
 func (p *Packet) Len() int { return len(p.frame) }
 
 // Packets that the protocol itself sends, shared by all connections.

@@ -16,7 +16,8 @@ const volatileQueueBytes = 64 << 10
 // Batches are pooled, so that an idle connection holds none.
 type batch struct {
 	packets []*Packet
-	bytes   int
+	bytes   int // of their frames
+	pong    int // 1 + the index of the pong, of which there is at most one; 0 without
 	shared  int // of the bytes, those of packets that count once on all connections
 
 	join   []byte      // small frames, one behind the other
@@ -38,9 +39,13 @@ func (b *batch) release() {
 	}
 	clear(b.packets)
 	clear(b.vector)
-	b.packets, b.bytes, b.shared, b.join, b.vector, b.left = b.packets[:0], 0, 0, b.join[:0], b.vector[:0], nil
+	b.packets, b.bytes, b.shared, b.pong = b.packets[:0], 0, 0, 0
+	b.join, b.vector, b.left = b.join[:0], b.vector[:0], nil
 	batches.Put(b)
 }
+
+// overhead returns what the packets of the batch take in memory beside their frames.
+func (b *batch) overhead() int { return len(b.packets) * packetOverhead }
 
 // smallFrame is the size up to which it is cheaper to copy a frame than to hand
 // it to the kernel on its own. It also keeps vectors short: the runtime keeps
@@ -126,6 +131,26 @@ func (c *Conn) push(ps ...*Packet) {
 	c.pending.packets = append(c.pending.packets, ps...)
 	c.count(c.pending, ps)
 	c.kick()
+}
+
+// pushPong queues a pong in place of the one that is pending, if there is one: only the
+// latest ping must be answered (RFC 6455, section 5.5.3). So a peer that reads nothing
+// cannot fill the queue with pongs. c.mu is held.
+func (c *Conn) pushPong(p *Packet) {
+	b := c.pending
+	if b == nil || b.pong == 0 {
+		c.push(p)
+		c.pending.pong = len(c.pending.packets)
+		return
+	}
+	old := &b.packets[b.pong-1]
+	more := p.Len() - (*old).Len() // both are small
+	*old = p
+	b.bytes += more
+	if !c.off {
+		c.queued += more
+		c.server.counts.queued.Add(int64(more))
+	}
 }
 
 // kick sets a writer to work on what is queued. c.mu is held.

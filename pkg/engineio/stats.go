@@ -17,7 +17,7 @@ type Stats struct {
 	Refused map[int]uint64
 	// Upgrades counts moves from polling to WebSocket.
 	Upgrades uint64
-	// QueuedBytes wait to be written, on all connections together.
+	// QueuedBytes are held for what waits to be written, on all connections together.
 	QueuedBytes int64
 	// SlowClients counts connections that were closed because of their send queue.
 	SlowClients uint64

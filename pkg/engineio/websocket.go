@@ -134,18 +134,18 @@ func (t *websocketTransport) form(p *Packet) []byte {
 
 // pong answers a ping of the WebSocket protocol. It is called by the reader, who
 // is the only one to write while the transport is not yet the connection's.
-func (t *websocketTransport) pong(data string) (err error) {
+func (t *websocketTransport) pong(data string) error {
 	p := newPacket(opPong, nil, []byte(data))
 	t.c.mu.Lock()
 	mine := t.c.transport == t
 	if mine && t.c.closed == nil {
-		err = t.c.offer(p)
+		t.c.pushPong(p)
 	}
 	t.c.mu.Unlock()
 	if !mine {
 		return t.writeNow(p)
 	}
-	return err
+	return nil
 }
 
 // writeNow writes a packet outside of the queue, with a deadline.

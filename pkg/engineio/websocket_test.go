@@ -159,12 +159,12 @@ func TestPeerGoesAway(t *testing.T) {
 func TestControlFramesBetweenPackets(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	ws, c := b.dialOpen()
-	pongs := make(chan string, 1000)
-	ws.SetPongHandler(func(data string) error { pongs <- data; return nil })
 	const n = 500
+	last := ""
+	ws.SetPongHandler(func(data string) error { last = data; return nil })
 	go func() {
-		for range n {
-			_ = ws.WriteControl(websocket.PingMessage, []byte("p"), time.Now().Add(patience))
+		for i := range n {
+			_ = ws.WriteControl(websocket.PingMessage, fmt.Append(nil, i), time.Now().Add(patience))
 		}
 	}()
 	size := func(i int) int { return (i * 997) % 9000 }
@@ -182,22 +182,37 @@ func TestControlFramesBetweenPackets(t *testing.T) {
 			t.Fatalf("message %d is torn: %d bytes", i, len(data))
 		}
 	}
-	_ = c.Send(Text(nil))
-	for len(pongs) < n {
+	for last != fmt.Sprint(n-1) { // pongs that were queued together are one
 		_ = c.Send(Text(nil))
 		b.read(ws)
 	}
 }
 
-// Pongs are bounded like everything else that is queued.
+// A client that reads nothing has one pong queued, that to its latest ping.
 func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
-	b := setUp(t, Options{SendQueueBytes: 1000})
+	const pings, size = 10_000, 32 << 20
+	b := setUp(t, Options{})
 	ws, c := b.dialOpen()
-	_ = c.Send(Text(make([]byte, 32<<20)))
-	_ = ws.WriteControl(websocket.PingMessage, []byte("x"), time.Now().Add(patience))
-	b.endsBy(TransportError)
-	if b.Stats().SlowClients != 1 {
-		t.Error("it is not counted as slow")
+	must(t, c.Send(Text(make([]byte, size))))
+	for i := range pings {
+		must(t, ws.WriteControl(websocket.PingMessage, fmt.Append(nil, i), time.Now().Add(patience)))
+	}
+	b.write(ws, "4behind the pings")
+	b.gets("behind the pings", false)
+	if n, all := c.Queued(), b.Stats().QueuedBytes; n > size+1000 || all != int64(n) {
+		t.Errorf("%d bytes are queued, %d of all", n, all)
+	}
+	pongs := make(chan string, pings)
+	ws.SetPongHandler(func(data string) error { pongs <- data; return nil })
+	b.read(ws)
+	must(t, c.Send(Text([]byte("behind the pong"))))
+	b.read(ws)
+	if last := receive(t, pongs); last != fmt.Sprint(pings-1) || len(pongs) != 0 {
+		t.Errorf("the pong has %q, and %d more follow", last, len(pongs))
+	}
+	must(t, c.WaitQueue(t.Context(), 0))
+	if n := b.Stats().QueuedBytes; n != 0 {
+		t.Errorf("%d bytes are left", n)
 	}
 }
 
