@@ -34,12 +34,6 @@ type heldAck struct {
 	until   time.Time
 }
 
-// An ackWait is a held ack in the list of the feed.
-type ackWait struct {
-	at  adapter.Position
-	ack *heldAck
-}
-
 // A socketContext is the root of its socket's context, by which the socket is known to
 // what a handler calls.
 type socketContext Socket
@@ -172,7 +166,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	}
 	a := &heldAck{socket: s, packets: ps, bytes: n, pending: len(o.published), until: time.Now().Add(srv.opts.AckTimeout)}
 	for _, p := range o.published {
-		f.hold(ackWait{p, a})
+		f.hold(feedWait{at: p, ack: a})
 	}
 	o.held = append(o.held, a)
 	o.bytes += n
@@ -269,69 +263,4 @@ func (s *Socket) openGate() {
 		o.gated = false
 	}
 	s.releaseAcks()
-}
-
-// An ackQueue holds the acks that wait for positions of one partition, sorted.
-type ackQueue struct {
-	waits []ackWait
-	head  int // waits before it have been released
-}
-
-// keepWaits is the longest queue whose memory is kept when it is empty.
-const keepWaits = 1024
-
-func (q *ackQueue) push(w ackWait) {
-	i := len(q.waits) // positions come almost in order
-	for i > q.head && q.waits[i-1].at.Compare(w.at) > 0 {
-		i--
-	}
-	q.waits = slices.Insert(q.waits, i, w)
-}
-
-// pop removes the first ack if its position is covered.
-func (q *ackQueue) pop(c adapter.Cursor) (a *heldAck, ok bool) {
-	if q.head == len(q.waits) || !c.Covers(q.waits[q.head].at) {
-		return nil, false
-	}
-	a = q.waits[q.head].ack
-	q.waits[q.head] = ackWait{}
-	q.head++
-	switch n := len(q.waits); {
-	case q.head == n && cap(q.waits) > keepWaits:
-		*q = ackQueue{}
-	case q.head == n:
-		q.waits, q.head = q.waits[:0], 0
-	case q.head > keepWaits && q.head > n/2:
-		q.waits, q.head = slices.Delete(q.waits, 0, q.head), 0
-	}
-	return a, true
-}
-
-// hold adds a held ack to those that wait for a position. f.mu is held.
-func (f *feed) hold(w ackWait) {
-	if f.acks == nil {
-		f.acks = make(map[uint16]*ackQueue)
-	}
-	q := f.acks[w.at.Partition]
-	if q == nil {
-		q = new(ackQueue)
-		f.acks[w.at.Partition] = q
-	}
-	q.push(w)
-}
-
-// passed releases the acks that waited for the positions that the feed has come to in
-// a partition. f.mu is held.
-func (f *feed) passed(partition uint16) {
-	q := f.acks[partition]
-	if q == nil {
-		return
-	}
-	for a, ok := q.pop(f.cursor); ok; a, ok = q.pop(f.cursor) {
-		a.socket.mu.Lock()
-		if a.pending--; a.pending == 0 {
-			a.socket.releaseAcks()
-		}
-		a.socket.mu.Unlock()
-	}
 }

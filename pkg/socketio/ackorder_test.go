@@ -182,7 +182,7 @@ func TestAckWaitsForFeedAndGate(t *testing.T) {
 	<-published
 	w.want(`["state",3]`)
 	w.wantAck(third)
-	eventually(t, "the feed keeps no ack", func() bool { n.feed.mu.Lock(); defer n.feed.mu.Unlock(); return len(n.feed.acks[0].waits) == 0 })
+	eventually(t, "the feed keeps no ack", func() bool { n.feed.mu.Lock(); defer n.feed.mu.Unlock(); return n.feed.waits.n == 0 })
 }
 
 // A handler may leave the room that it has published to.
@@ -353,19 +353,19 @@ func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
 
 // The queue of a partition releases in the order of positions, whatever the order in
 // which they were added, and keeps no memory of a burst.
-func TestAckQueue(t *testing.T) {
-	var q ackQueue
+func TestWaitQueue(t *testing.T) {
+	var q waitQueue
 	at := func(i int) adapter.Position { return adapter.Position{Ms: 1, Seq: uint64(i)} }
 	const n = 5000
 	for i := 0; i < n; i += 2 { // as two publishers whose receipts come in another order
-		q.push(ackWait{at(i + 1), &heldAck{bytes: i + 1}})
-		q.push(ackWait{at(i), &heldAck{bytes: i}})
+		q.push(feedWait{at: at(i + 1), ack: &heldAck{bytes: i + 1}})
+		q.push(feedWait{at: at(i), ack: &heldAck{bytes: i}})
 	}
 	next := 0
 	for upTo := 99; upTo < n; upTo += 100 {
-		for a, ok := q.pop(adapter.Cursor{At: at(upTo)}); ok; a, ok = q.pop(adapter.Cursor{At: at(upTo)}) {
-			if a.bytes != next {
-				t.Fatalf("got %d, want %d", a.bytes, next)
+		for w, ok := q.pop(adapter.Cursor{At: at(upTo)}); ok; w, ok = q.pop(adapter.Cursor{At: at(upTo)}) {
+			if w.ack.bytes != next {
+				t.Fatalf("got %d, want %d", w.ack.bytes, next)
 			}
 			next++
 		}

@@ -186,7 +186,7 @@ func TestACommandIsAwaitedForAJoiningMember(t *testing.T) {
 	eventually(t, "it waits", func() bool {
 		n.feed.mu.Lock()
 		defer n.feed.mu.Unlock()
-		return len(n.feed.awaits) > 0
+		return n.feed.waits.n > 0
 	})
 	release()
 	must(t, <-left)

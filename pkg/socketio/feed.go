@@ -21,48 +21,7 @@ type feed struct {
 	// before the cursor covers it, and who leaves a room does so between events.
 	mu     sync.Mutex
 	cursor adapter.Cursor
-	acks   map[uint16]*ackQueue // those that wait for the feed, by partition
-	awaits []awaited            // commands of this node that it has not come to
-}
-
-// An awaited is a position of the feed that somebody waits for.
-type awaited struct {
-	at   adapter.Position
-	came chan struct{}
-}
-
-// await returns what is closed when the feed has come to a position, and how to end the
-// wait.
-func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	a := awaited{at, make(chan struct{})}
-	if f.cursor.Covers(at) {
-		close(a.came)
-		return a.came, func() {}
-	}
-	f.awaits = append(f.awaits, a)
-	return a.came, func() {
-		select {
-		case <-a.came:
-			return
-		default:
-		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.awaits = slices.DeleteFunc(f.awaits, func(b awaited) bool { return b.came == a.came })
-	}
-}
-
-// arrived ends the waits for what the feed has come to. f.mu is held.
-func (f *feed) arrived() {
-	f.awaits = slices.DeleteFunc(f.awaits, func(a awaited) bool {
-		if !f.cursor.Covers(a.at) {
-			return false
-		}
-		close(a.came)
-		return true
-	})
+	waits  feedWaits
 }
 
 // commandWait bounds how long a command waits for the feed of its own node.
@@ -126,12 +85,7 @@ func (s *Server) runFeed(ctx context.Context) {
 		s.feed.mu.Lock()
 		s.dispatch(&ev)
 		s.feed.cursor = ev.Cursor
-		if len(s.feed.acks) > 0 {
-			s.feed.passed(ev.Position.Partition)
-		}
-		if len(s.feed.awaits) > 0 {
-			s.feed.arrived()
-		}
+		s.feed.passed()
 		s.feed.mu.Unlock()
 	}
 }

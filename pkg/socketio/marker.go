@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -19,6 +20,7 @@ type marker struct {
 	rooms   []rooms.Room
 
 	turn      chan struct{} // holds a token while a socket publishes it
+	sent      time.Time     // who has the turn has published it last
 	published chan struct{} // closed when it has been
 	at        []adapter.Position
 	came      []<-chan struct{} // each closed when the feed has come to one of the positions
@@ -76,9 +78,14 @@ func (m *marker) await(ctx context.Context, s *Socket) ([]adapter.Position, erro
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	for _, came := range m.came {
+	again := time.NewTicker(markerAgain)
+	defer again.Stop()
+	for i := 0; i < len(m.came); {
 		select {
-		case <-came:
+		case <-m.came[i]:
+			i++
+		case <-again.C:
+			m.repeat(ctx)
 		case <-s.ctx.Done():
 			return nil, ErrDisconnected
 		case <-ctx.Done():
@@ -86,6 +93,31 @@ func (m *marker) await(ctx context.Context, s *Socket) ([]adapter.Position, erro
 		}
 	}
 	return m.at, nil
+}
+
+// markerAgain is how long a marker may take to come before it is published again: it is
+// not stored, so it is lost with a connection to Redis.
+const markerAgain = time.Second
+
+// repeat publishes a marker again: where the new one has come, the feed has passed the
+// first one as well. One socket does that for all. If it fails, the first one may still
+// come, and the next tick tries again.
+func (m *marker) repeat(ctx context.Context) {
+	select {
+	case m.turn <- struct{}{}:
+	default:
+		return
+	}
+	defer func() { <-m.turn }()
+	if time.Since(m.sent) >= markerAgain {
+		_, _ = m.send(ctx)
+	}
+}
+
+// send publishes the event. The caller has the turn.
+func (m *marker) send(ctx context.Context) (adapter.Receipt, error) {
+	m.sent = time.Now()
+	return m.ns.srv.adapter.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: m.rooms}})
 }
 
 // publish publishes the marker unless it has been.
@@ -99,7 +131,7 @@ func (m *marker) publish(ctx context.Context) error {
 		return err
 	}
 	m.seal()
-	r, err := m.ns.srv.adapter.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: m.rooms}})
+	r, err := m.send(ctx)
 	if err != nil {
 		return err
 	}

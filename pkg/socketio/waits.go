@@ -1,0 +1,119 @@
+package socketio
+
+import (
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// feedWaits are what waits until the feed has come to a position: held acks, and
+// goroutines. The feed's lock guards them.
+type feedWaits struct {
+	queues map[uint16]*waitQueue // by partition
+	n      int                   // in all queues
+}
+
+// A feedWait is one of them. It has an ack or a channel.
+type feedWait struct {
+	at   adapter.Position
+	ack  *heldAck
+	came chan struct{} // closed when the feed has come to at
+}
+
+// A waitQueue holds the waits for positions of one partition, sorted.
+type waitQueue struct {
+	waits []feedWait
+	head  int // waits before it have ended
+}
+
+// keepWaits is the longest queue whose memory is kept when it is empty.
+const keepWaits = 1024
+
+func (q *waitQueue) push(w feedWait) {
+	i := len(q.waits) // positions come almost in order
+	for i > q.head && q.waits[i-1].at.Compare(w.at) > 0 {
+		i--
+	}
+	q.waits = slices.Insert(q.waits, i, w)
+}
+
+// pop removes the first wait if its position is covered.
+func (q *waitQueue) pop(c adapter.Cursor) (w feedWait, ok bool) {
+	if q.head == len(q.waits) || !c.Covers(q.waits[q.head].at) {
+		return feedWait{}, false
+	}
+	w, q.waits[q.head] = q.waits[q.head], feedWait{}
+	q.head++
+	switch n := len(q.waits); {
+	case q.head == n && cap(q.waits) > keepWaits:
+		*q = waitQueue{}
+	case q.head == n:
+		q.waits, q.head = q.waits[:0], 0
+	case q.head > keepWaits && q.head > n/2:
+		q.waits, q.head = slices.Delete(q.waits, 0, q.head), 0
+	}
+	return w, true
+}
+
+// hold adds a wait. f.mu is held.
+func (f *feed) hold(w feedWait) {
+	if f.waits.queues == nil {
+		f.waits.queues = make(map[uint16]*waitQueue)
+	}
+	q := f.waits.queues[w.at.Partition]
+	if q == nil {
+		q = new(waitQueue)
+		f.waits.queues[w.at.Partition] = q
+	}
+	q.push(w)
+	f.waits.n++
+}
+
+// passed ends the waits for the positions that the feed has come to. f.mu is held.
+func (f *feed) passed() {
+	if f.waits.n == 0 {
+		return
+	}
+	for _, q := range f.waits.queues {
+		for w, ok := q.pop(f.cursor); ok; w, ok = q.pop(f.cursor) {
+			f.waits.n--
+			if w.ack == nil {
+				close(w.came)
+				continue
+			}
+			s := w.ack.socket
+			s.mu.Lock()
+			if w.ack.pending--; w.ack.pending == 0 {
+				s.releaseAcks()
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// await returns what is closed when the feed has come to a position, and how to end the
+// wait.
+func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := make(chan struct{})
+	if f.cursor.Covers(at) {
+		close(c)
+		return c, func() {}
+	}
+	f.hold(feedWait{at: at, came: c})
+	return c, func() {
+		select {
+		case <-c:
+			return
+		default:
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		q := f.waits.queues[at.Partition]
+		if i := slices.IndexFunc(q.waits, func(w feedWait) bool { return w.came == c }); i >= 0 {
+			q.waits = slices.Delete(q.waits, i, i+1)
+			f.waits.n--
+		}
+	}
+}
