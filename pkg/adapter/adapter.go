@@ -60,7 +60,8 @@ var (
 // its backlog and on its way to the nodes, so an event costs its size times its
 // rooms.
 const (
-	// MaxRooms is the maximum number of rooms in Target.To and Target.Except together.
+	// MaxRooms is the maximum number of rooms in Target.To and Target.Except together. Two
+	// more are let pass, for those that a caller has not named: everyone, and the sender.
 	MaxRooms = 10_000
 	// MaxCopies is the maximum size of all copies of an event to several rooms, in
 	// bytes: the size of its payload times the number of rooms in Target.To.

@@ -94,10 +94,14 @@ func (x *TargetIndex) meant(to roomSet, at Position, in func(rooms.Room, Positio
 	return found
 }
 
+// impliedRooms are those of a target that nobody has named: everyone, where there is only
+// an exception, and the one of the sender, who is spared.
+const impliedRooms = 2
+
 // CheckSize returns an error that wraps ErrTooLarge if e exceeds a limit of one
 // call. Publish begins with it.
 func (e *Event) CheckSize() error {
-	if n := len(e.Target.To) + len(e.Target.Except); n > MaxRooms {
+	if n := len(e.Target.To) + len(e.Target.Except); n > MaxRooms+impliedRooms {
 		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, MaxRooms)
 	}
 	size := len(e.Data) + len(e.Ask)

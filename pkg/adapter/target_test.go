@@ -81,8 +81,9 @@ func TestCheckSize(t *testing.T) {
 		refused           bool
 	}{
 		{MaxRooms, 0, 1, false},
-		{MaxRooms + 1, 0, 1, true},
-		{1, MaxRooms, 1, true},
+		{1, MaxRooms + 1, 1, false}, // everyone, but not the sender
+		{2, MaxRooms + 1, 1, true},
+		{MaxRooms + 3, 0, 1, true},
 		{MaxRooms / 2, MaxRooms / 2, 1, false},
 		{1, 0, MaxCopies + 1, false},
 		{2, 0, MaxCopies / 2, false},

@@ -159,7 +159,11 @@ func (b Broadcast) checkRooms(others int) error {
 			}
 		}
 	}
-	if n := len(b.to) + len(b.except) + others; n > adapter.MaxRooms {
+	n := len(b.to) + len(b.except) + others
+	if b.by != nil && len(b.except) > 0 {
+		n-- // the sender, whom the caller has not named
+	}
+	if n > adapter.MaxRooms {
 		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, adapter.MaxRooms)
 	}
 	return nil

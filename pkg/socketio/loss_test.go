@@ -145,7 +145,9 @@ func TestTooManyRoomsInOneCall(t *testing.T) {
 		}
 	}
 	must(t, n.To("r").To(many[1:]...).Emit(ctx, "n", 1))
-	a.want(numbered(1))
+	must(t, n.Except(many...).Emit(ctx, "n", 2)) // to everyone, whom it does not name
+	must(t, n.Socket(n.client(t).sid).Except(many...).Emit(ctx, "n", 3))
+	a.want(numbered(1), numbered(2), numbered(3))
 	a.quiet()
 }
 

@@ -150,7 +150,7 @@ func sameEvents(got, want []string) bool {
 func tooLargeEventsAreNotPublished(t *testing.T, newCluster Maker) {
 	n := one(t, newCluster, Options{})
 	start := n.subscribe(room("r"))
-	many := make([]rooms.Room, adapter.MaxRooms+1)
+	many := make([]rooms.Room, adapter.MaxRooms+3)
 	for i := range many {
 		many[i] = room(fmt.Sprint(i))
 	}
