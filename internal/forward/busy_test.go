@@ -1,9 +1,12 @@
 package forward
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"testing"
 	"time"
@@ -195,5 +198,49 @@ func TestDrainWithBusyOwner(t *testing.T) {
 			close(owner.mayRead)
 			until(t, func() bool { return near.Stats().Open == 0 })
 		})
+	}
+}
+
+// Nodes before 0.4 pass informational responses on to clients, so only a node that asks
+// for signs of life gets them.
+func TestSignsOfLifeAreAskedFor(t *testing.T) {
+	t.Parallel()
+	c, owner, near, sid := setUpBusy(t)
+	c.expect(near, "POST", sid, "4"+strings.Repeat("x", large-1), "ok")
+	other := c.open(owner)
+	c.expect(near, "POST", other, "4"+strings.Repeat("x", large-1), "ok")
+	held := func(sid string, change func(http.Header)) (signs <-chan int, ended <-chan error) {
+		heard, end := make(chan int, 100), make(chan error, 1)
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { heard <- code; return nil },
+		})
+		r, err := http.NewRequestWithContext(ctx, "POST", owner.internal.URL+Prefix+"/engine.io/?EIO=4&transport=polling&sid="+sid, strings.NewReader("4second"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		near.sign(r, owner.id, "10.0.0.1:1")
+		change(r.Header)
+		go func() { // ends when the owner reads
+			res, err := c.client.Do(r)
+			if err == nil {
+				err = res.Body.Close()
+			}
+			end <- err
+		}()
+		return heard, end
+	}
+	silent, silentEnd := held(sid, func(h http.Header) { h.Del(headerSigns) })
+	signs, end := held(other, func(http.Header) {})
+	for range 3 {
+		if code := receive(t, signs); code != http.StatusProcessing {
+			t.Errorf("status %d, want 102", code)
+		}
+	}
+	close(owner.mayRead)
+	if err := errors.Join(receive(t, silentEnd), receive(t, end)); err != nil {
+		t.Error(err)
+	}
+	if n := len(silent); n != 0 {
+		t.Errorf("%d signs of life for a node that did not ask", n)
 	}
 }

@@ -21,6 +21,8 @@ type pollingTransport struct {
 	inbox   []byte  // checked polling bodies that Recv takes packets from
 	whole   bool    // inbox is one body, of one packet
 	ahead   int     // bodies that have been added to inbox beyond MaxPayload
+	// goodbye is the end that the client has asked for, once Recv has emptied inbox.
+	goodbye *CloseError
 }
 
 // A poll is a GET that waits. It is woken once.

@@ -17,7 +17,7 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	var fault error
 	switch {
-	case c.transport != p:
+	case c.transport != p, p.goodbye != nil:
 		c.mu.Unlock()
 		badRequest.answer(w, false)
 		return
@@ -77,7 +77,7 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 		c.end(&CloseError{Reason: TransportError, Err: err}, endDrop)
 		return http.StatusBadRequest
 	}
-	if fault == nil {
+	if fault == nil || p.leaves(fault) {
 		return http.StatusOK
 	}
 	c.end(fault, endDrop)
@@ -87,6 +87,18 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	default: // the client closed, or the session was closed and waits to tell so
 		return http.StatusOK
 	}
+}
+
+// leaves reports whether an end is the client's goodbye, and what came before that has
+// not been taken: it was answered, so Recv takes it first.
+func (p *pollingTransport) leaves(end *CloseError) bool {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if len(p.inbox) == 0 || p.c.closed != nil || !errors.Is(end, errPeerClosed) {
+		return false
+	}
+	p.goodbye = end
+	return true
 }
 
 // readBody reads a POST's body, within a deadline where one can be set.
@@ -200,6 +212,10 @@ func (p *pollingTransport) recv() (Message, error) {
 		case c.closed != nil:
 			c.mu.Unlock()
 			return Message{}, c.closed
+		case p.goodbye != nil:
+			c.endLocked(p.goodbye, endDrop)
+			c.mu.Unlock()
+			continue
 		}
 		next, upgraded := c.transport.(source)
 		upgraded = upgraded && c.transport != p && !p.posting

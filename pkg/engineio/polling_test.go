@@ -570,7 +570,7 @@ func TestMessagesDoNotHoldTheirPOST(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()
 	receive(t, b.conns)
-	noops := strings.Repeat("\x1e6", size/2)
+	noops := strings.Repeat("\x1e6"+strings.Repeat("x", size/10-2), 10)
 	heap := func() int64 {
 		runtime.GC()
 		var m runtime.MemStats
