@@ -36,7 +36,7 @@ func (c *Conn) arm(p phase, d time.Duration) {
 // than the ping timeout. Pings go on then, because a client that hears none for the ping
 // interval and timeout closes the connection. c.mu is held.
 func (c *Conn) late() bool {
-	return c.phase == phaseExtended || c.phase == phaseWaiting && c.resumed
+	return c.phase == phaseExtended || c.phase == phaseWaiting && (c.resumed || !c.paused.IsZero())
 }
 
 func (c *Conn) nextPing() time.Time { return c.pinged.Add(c.server.o.PingInterval) }
@@ -81,6 +81,9 @@ func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paused = time.Now()
+	if c.closed == nil && c.phase == phaseWaiting { // pings go on at their interval
+		c.arm(phaseWaiting, time.Until(c.due))
+	}
 }
 
 // Resume ends a pause. The peer has the whole ping timeout from here, because its

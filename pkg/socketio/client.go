@@ -244,7 +244,7 @@ func (c *client) count() int {
 // maxEnded is of how many namespaces a connection knows that the server ended them.
 const maxEnded = 100
 
-// bar notes that the server has disconnected the client in a namespace.
+// bar notes that the client is disconnected in a namespace and does not know it yet.
 func (c *client) bar(namespace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

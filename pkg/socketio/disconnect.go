@@ -32,7 +32,7 @@ func (s *Socket) end(reason Reason) (first bool) {
 	for _, a := range acks {
 		a.gone(s, s.id)
 	}
-	if reason == ServerDisconnect {
+	if reason == ServerDisconnect || cause.Moved { // what the client has sent before may still come
 		s.client.bar(s.nsName)
 	}
 	s.client.detach(s)

@@ -243,6 +243,57 @@ func TestPauseIsBounded(t *testing.T) {
 	}
 }
 
+// A client that hears no ping for the ping interval and timeout gives up. So pings come at
+// their interval during a pause, too: a line may delay them by the ping timeout.
+func TestPingsGoOnAtTheirIntervalDuringAPause(t *testing.T) {
+	n := start(t, Options{MailboxEvents: 4, Engine: engineio.Options{PingInterval: 20 * time.Millisecond, PingTimeout: time.Hour}})
+	proceed := make(chan struct{})
+	defer close(proceed)
+	n.On("e", func(context.Context, *Event) error { <-proceed; return nil })
+	w := n.client(t)
+	for range 20 {
+		w.write(`42["e"]`)
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	before := n.Stats().Engine.PacketsOut
+	eventually(t, "pings go on", func() bool { return n.Stats().Engine.PacketsOut-before > 5 })
+}
+
+// The client of a connection that is not read claims the sessions of its namespaces one
+// after another. Events of those that it has claimed lie in the old connection, and are no
+// breach of the protocol, which would disconnect the others.
+func TestMovingFromAConnectionThatIsNotRead(t *testing.T) {
+	n := start(t, Options{MailboxEvents: 4})
+	proceed := make(chan struct{})
+	told := make(chan string, 100)
+	for _, ns := range []string{"/", "/b"} {
+		n.Of(ns).OnConnect(func(s *Socket) {
+			s.OnError(func(err error) { told <- fmt.Sprint(ns, ": ", err) })
+			s.OnDisconnect(func(r Reason) { told <- fmt.Sprint(ns, ": disconnected: ", r) })
+		})
+		n.Of(ns).On("e", func(context.Context, *Event) error { <-proceed; return nil })
+	}
+	passed := make(chan struct{}, 1)
+	n.Of("/b").On("passed", func(context.Context, *Event) error { passed <- struct{}{}; return nil })
+	old := n.client(t)
+	main := old.pid
+	old.connect("/b", "")
+	for range 20 {
+		old.write(`42["e"]`)
+	}
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	back := n.dial(t)
+	back.connect("/", fmt.Sprintf(`{"pid":%q}`, main))
+	old.write(`42/b,["passed"]`)
+	eventually(t, "the old connection is read", func() bool { return len(passed)+len(told) > 0 })
+	back.connect("/b", fmt.Sprintf(`{"pid":%q}`, old.pid))
+	close(proceed)
+	<-old.closed
+	for len(told) > 0 {
+		t.Error(<-told)
+	}
+}
+
 // Questions to the client, which may let its connection be read further, are no progress.
 func TestQuestionsDoNotProlongAPause(t *testing.T) {
 	t.Parallel()
