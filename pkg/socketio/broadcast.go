@@ -279,7 +279,8 @@ func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 
 // DisconnectSockets disconnects the target's members, as Socket.Disconnect does,
 // in the order as SocketsJoin. A client that is between two connections comes
-// back as a new socket.
+// back as a new socket. With several partitions a member may get what is published
+// after the return until its node has the command, and is not recovered either.
 func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error {
 	var flags uint8
 	if closeConn {

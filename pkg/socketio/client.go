@@ -34,7 +34,7 @@ type client struct {
 	retry   *time.Timer // closes the connection so that its client reconnects, or nil
 	// ended are namespaces in which the server has disconnected the client: it may have
 	// sent events before it knew. Nil for none.
-	ended map[string]bool
+	ended []string
 
 	parked  atomic.Pointer[mailbox] // the full one that the reader waits for; nil if it reads
 	leaving atomic.Bool             // what arrives is not taken in any more
@@ -187,7 +187,7 @@ func (c *client) attach(s *Socket) bool {
 	full := len(c.sockets) >= c.srv.opts.NamespacesPerConnection
 	if !full {
 		c.sockets = append(c.sockets, s)
-		delete(c.ended, s.nsName)
+		c.ended = slices.DeleteFunc(c.ended, func(name string) bool { return name == s.nsName })
 	}
 	first := !full && len(c.sockets) == 1
 	c.mu.Unlock()
@@ -241,25 +241,24 @@ func (c *client) count() int {
 	return len(c.sockets)
 }
 
-// maxEnded is of how many namespaces a connection knows that the server ended them.
+// maxEnded is of how many namespaces a connection knows that the server ended them: the
+// newest.
 const maxEnded = 100
 
 // bar notes that the client is disconnected in a namespace and does not know it yet.
 func (c *client) bar(namespace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.ended == nil {
-		c.ended = make(map[string]bool)
+	if len(c.ended) == maxEnded {
+		c.ended = slices.Delete(c.ended, 0, 1)
 	}
-	if len(c.ended) < maxEnded {
-		c.ended[namespace] = true
-	}
+	c.ended = append(c.ended, namespace)
 }
 
 func (c *client) hasEnded(namespace string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.ended[namespace]
+	return slices.Contains(c.ended, namespace)
 }
 
 // detach takes a socket off the connection.

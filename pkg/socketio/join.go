@@ -17,7 +17,8 @@ import (
 
 // Join puts the socket into rooms. When it returns without error the socket gets
 // every event that is published to them from now on, also after a recovery; on
-// error it is in none of the new ones. Rooms that it is in already are no error.
+// error it is in none of the new ones, but could find itself in them when it is
+// recovered, as the session may have been stored. Rooms that it is in already are no error.
 //
 // In a middleware it takes effect with the socket's connection: the client is in
 // the rooms before it is told that it is connected, also if it is recovered. A
@@ -158,8 +159,8 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	if err == nil {
 		s.mu.Lock()
 		if command != nil {
-			for _, p := range missed.had {
-				s.rooms.had(p)
+			for p, later := range missed.had {
+				s.rooms.had(p, later)
 			}
 			s.gate.insert(missed.events, command.cursor)
 			s.gate.insertLate(missed.late, command.before, command.cursor, command.at.At)
@@ -221,8 +222,8 @@ type backlog struct {
 	events []*delivery // that the node had not come to when it came to the command
 	late   []*delivery // that it had come to, in the order of positions
 	// had are the positions of copies of events that the socket has been given as
-	// later copies.
-	had []adapter.Position
+	// later copies, and of these.
+	had map[adapter.Position]adapter.Position
 }
 
 // since returns what was stored in rooms after a join position, up to where the feed
@@ -280,13 +281,16 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 				continue
 			}
 			for _, c := range ev.Earlier {
-				missed.had = append(missed.had, c.At)
+				if missed.had == nil {
+					missed.had = make(map[adapter.Position]adapter.Position)
+				}
+				missed.had[c.At] = ev.Position
 			}
 		case now.takes(&ev, id):
 			missed.late = append(missed.late, s.ns.newDelivery(&ev))
 		}
 	}
-	had := func(d *delivery) bool { return slices.Contains(missed.had, d.ev.Position) }
+	had := func(d *delivery) bool { _, had := missed.had[d.ev.Position]; return had }
 	missed.late = slices.DeleteFunc(missed.late, had)
 	return missed, nil
 }

@@ -39,10 +39,14 @@ type memberships struct {
 	named map[string][]stay // by room name; the newest stay last
 	// apart are the positions of copies that are not for the member, although a command
 	// has joined it to a room of theirs before them: it had been given a later copy of
-	// the same event by then. Nil for none.
-	apart map[adapter.Position]bool
-	count int32 // of all stays in named
-	open  int32 // of those that are open
+	// the same event by then, at the position that they have here. Nil for none.
+	apart map[adapter.Position]adapter.Position
+	// banned are stays in rooms that a recovered member may not keep. Until the replay has
+	// ended, commands find it there: they came while it was in these rooms, and a weaker
+	// token must not evade them.
+	banned map[string][]stay
+	count  int32 // of all stays in named
+	open   int32 // of those that are open
 	// unsaved: they are not those that restore has read.
 	unsaved bool
 }
@@ -55,7 +59,8 @@ func (m *memberships) in(r rooms.Room, id string, p adapter.Position) bool {
 	case rooms.Own:
 		return r.Name == id && !m.born.Covers(p)
 	case rooms.Named:
-		return !m.apart[p] && slices.ContainsFunc(m.named[r.Name], func(st stay) bool { return st.holds(p) })
+		_, apart := m.apart[p]
+		return !apart && slices.ContainsFunc(m.named[r.Name], func(st stay) bool { return st.holds(p) })
 	}
 	return false
 }
@@ -107,8 +112,9 @@ func (m *memberships) confirm(name string, at adapter.Cursor) {
 }
 
 // suspend makes deferred stays not count whose command is not covered by what the
-// member has received.
+// member has received, and copies not apart of which it has not received the later one.
 func (m *memberships) suspend(seen adapter.Cursor) {
+	maps.DeleteFunc(m.apart, func(_, later adapter.Position) bool { return seen.IsZero() || !seen.Covers(later) })
 	for _, stays := range m.named {
 		for i := range stays {
 			if st := &stays[i]; st.deferred && (seen.IsZero() || !seen.Covers(st.join.At)) {
@@ -153,15 +159,22 @@ func (m *memberships) defers(name string, deferred bool) {
 
 // takes reports whether an event is for the member.
 func (m *memberships) takes(ev *adapter.Event, id string) bool {
-	return ev.For(func(r rooms.Room, at adapter.Position) bool { return m.in(r, id, at) })
+	return ev.For(func(r rooms.Room, at adapter.Position) bool {
+		return m.in(r, id, at) || ev.Kind != kindEmit && m.wasIn(r, at)
+	})
+}
+
+// wasIn reports whether the member was at a position in a room that it may not keep.
+func (m *memberships) wasIn(r rooms.Room, at adapter.Position) bool {
+	return r.Kind == rooms.Named && slices.ContainsFunc(m.banned[r.Name], func(st stay) bool { return st.holds(at) })
 }
 
 // had notes that a copy is not for the member, which has been given a later one.
-func (m *memberships) had(at adapter.Position) {
+func (m *memberships) had(at, later adapter.Position) {
 	if m.apart == nil {
-		m.apart = make(map[adapter.Position]bool)
+		m.apart = make(map[adapter.Position]adapter.Position)
 	}
-	m.apart[at], m.unsaved = true, true
+	m.apart[at], m.unsaved = later, true
 }
 
 // command notes that the open stays in some rooms are by a command, and reports
@@ -184,6 +197,10 @@ func (m *memberships) keep(may func(room string) bool, seen adapter.Cursor) {
 		if may(name) {
 			continue
 		}
+		if m.banned == nil {
+			m.banned = make(map[string][]stay)
+		}
+		m.banned[name] = slices.DeleteFunc(slices.Clone(stays), func(st stay) bool { return st.commanded })
 		if st := m.current(name); st != nil && !st.commanded {
 			m.open--
 		}
@@ -273,6 +290,11 @@ func (m *memberships) precede(name string, at adapter.Cursor, deferred bool) {
 // command. Then it ends a stay that precede has put in front of it. Commands of the node
 // have no position: they end the open stay in any case.
 func (m *memberships) leaveAt(name string, command adapter.Position, at adapter.Cursor, local bool) (found, open bool) {
+	for i := range m.banned[name] {
+		if st := &m.banned[name][i]; st.open && !st.join.Covers(command) {
+			st.leave, st.open = at, false
+		}
+	}
 	stays := m.named[name]
 	for i := range stays {
 		switch st := &stays[i]; {
@@ -303,11 +325,19 @@ func (m *memberships) newestJoin() adapter.Cursor {
 // clone returns a copy that can be changed.
 func (m *memberships) clone() memberships {
 	c := *m
-	c.named = make(map[string][]stay, len(m.named))
-	for name, stays := range m.named {
-		c.named[name] = slices.Clone(stays)
-	}
+	c.named, c.banned = cloneStays(m.named), cloneStays(m.banned)
 	c.apart = maps.Clone(m.apart)
+	return c
+}
+
+func cloneStays(all map[string][]stay) map[string][]stay {
+	if len(all) == 0 {
+		return nil
+	}
+	c := make(map[string][]stay, len(all))
+	for name, stays := range all {
+		c[name] = slices.Clone(stays)
+	}
 	return c
 }
 
@@ -325,7 +355,7 @@ func (m *memberships) cancel(name string) {
 
 // forget drops what ended before a time.
 func (m *memberships) forget(before time.Time) {
-	maps.DeleteFunc(m.apart, func(p adapter.Position, _ bool) bool { return p.Time().Before(before) })
+	maps.DeleteFunc(m.apart, func(p, _ adapter.Position) bool { return p.Time().Before(before) })
 	for name, stays := range m.named {
 		kept := slices.DeleteFunc(stays, func(st stay) bool {
 			return !st.open && st.leave.At.Time().Before(before)
@@ -406,6 +436,16 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 		}
 		since[rooms.InNamed(namespace, name)] = first
 	}
+	for name, stays := range m.banned {
+		if !slices.ContainsFunc(stays, func(st stay) bool { return st.open || low.IsZero() || !low.Includes(st.leave) }) {
+			continue
+		}
+		room, first := rooms.InNamed(namespace, name), after(stays[0].join)
+		if from, read := since[room]; read {
+			first = first.Min(from)
+		}
+		since[room] = first
+	}
 	return since
 }
 
@@ -413,7 +453,7 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 const (
 	byCommand  = 1 << 7 // a command made it
 	isDeferred = 1 << 6 // it is deferred
-	isApart    = 1 << 5 // it is none: it begins and ends at a copy that is apart
+	isApart    = 1 << 5 // it is none: it begins at a copy that is apart, and ends at the later one
 )
 
 // manyRooms is from how many rooms on a session lists them in their order: stores can
@@ -443,9 +483,9 @@ func (m *memberships) save() []session.Membership {
 			list = append(list, session.Membership{Kind: kind, Name: name, Join: st.join.String(), Leave: st.leave.String()})
 		}
 	}
-	for p := range m.apart {
-		at := adapter.NewProgress(m.born).To(p).String()
-		list = append(list, session.Membership{Kind: uint8(rooms.Named) | isApart, Join: at, Leave: at})
+	at := func(p adapter.Position) string { return adapter.NewProgress(m.born).To(p).String() }
+	for p, later := range m.apart {
+		list = append(list, session.Membership{Kind: uint8(rooms.Named) | isApart, Join: at(p), Leave: at(later)})
 	}
 	return list
 }
@@ -463,10 +503,11 @@ func restore(list []session.Membership) (memberships, error) {
 			continue
 		}
 		if s.Kind&isApart != 0 {
-			if m.apart == nil {
-				m.apart = make(map[adapter.Position]bool)
+			later, err := adapter.ParseCursor(s.Leave)
+			if err != nil {
+				return m, err
 			}
-			m.apart[join.At] = true
+			m.had(join.At, later.At)
 			continue
 		}
 		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0, deferred: s.Kind&isDeferred != 0}
@@ -484,5 +525,6 @@ func restore(list []session.Membership) (memberships, error) {
 			m.open++
 		}
 	}
+	m.unsaved = false
 	return m, nil
 }

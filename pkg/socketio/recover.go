@@ -335,6 +335,7 @@ func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) e
 	was := s.rooms.names()
 	listed := append(heard, was...)
 	if s.placed {
+		stays.banned = nil // what comes from here on is not for it in any case
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
 	} else { // displaced meanwhile, from the rooms that it was in

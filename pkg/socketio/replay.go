@@ -39,12 +39,14 @@ type replay struct {
 	from   map[rooms.Room]adapter.Cursor // where this pass begins
 
 	several bool
-	at      *adapter.Progress         // what the client has once it has received missed
-	now     adapter.Cursor            // at as a cursor
-	waiting []adapter.Event           // that are not for the client, unless a command joins their rooms
-	taken   map[adapter.Position]bool // copies of events that the client has received as others
-	entered []string                  // rooms that this replay has joined
-	due     adapter.Position          // of the command whose rooms are made to count
+	at      *adapter.Progress // what the client has once it has received missed
+	now     adapter.Cursor    // at as a cursor
+	waiting []adapter.Event   // that are not for the client, unless a command joins their rooms
+	// taken are copies of events that the client has received as others, which are at the
+	// positions that they have here.
+	taken   map[adapter.Position]adapter.Position
+	entered []string         // rooms that this replay has joined
+	due     adapter.Position // of the command whose rooms are made to count
 }
 
 // read reads the backlogs up to end. Afterwards the stays are those at the end, and
@@ -173,9 +175,10 @@ func (r *replay) received(ev adapter.Event) {
 func (r *replay) pass(ev adapter.Event) error {
 	takes, before := r.stays.takes(&ev, r.socket.id), r.now
 	r.now = r.at.To(ev.Position)
+	other, taken := r.taken[ev.Position]
 	switch {
-	case takes && r.taken[ev.Position]:
-		r.stays.had(ev.Position)
+	case takes && taken:
+		r.stays.had(ev.Position, other)
 	case takes:
 		return r.take(ev, before, r.now)
 	case r.several:
@@ -188,9 +191,9 @@ func (r *replay) pass(ev adapter.Event) error {
 func (r *replay) note(ev *adapter.Event) {
 	for _, c := range ev.Earlier {
 		if r.taken == nil {
-			r.taken = make(map[adapter.Position]bool)
+			r.taken = make(map[adapter.Position]adapter.Position)
 		}
-		r.taken[c.At] = true
+		r.taken[c.At] = ev.Position
 	}
 }
 
@@ -292,8 +295,8 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		if !r.stays.takes(&ev, r.socket.id) {
 			continue
 		}
-		if r.taken[ev.Position] {
-			r.stays.had(ev.Position)
+		if other, taken := r.taken[ev.Position]; taken {
+			r.stays.had(ev.Position, other)
 			continue
 		}
 		r.waiting = slices.Delete(r.waiting, i, i+1)
