@@ -200,6 +200,10 @@ func (s *Socket) receiveAck(p *packet.Packet) {
 
 // answerFetch describes the target's members on this node.
 func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
+	if question, _ := parseAsking(ev.Ask); question.Members != nil {
+		s.answerMembers(n, ev, question.Members.After)
+		return
+	}
 	var described []SocketInfo
 	d := n.newDelivery(ev)
 	d.local = true // as they are now

@@ -308,7 +308,7 @@ func (b Broadcast) inquire(ctx context.Context, event string, args []any) (*inqu
 		return nil, err
 	}
 	ev.Stored = false
-	return b.ns.ask(ctx, b.by, ev, b.timeout, b.local)
+	return b.ns.ask(ctx, b.by, ev, asking{}, b.timeout, b.local)
 }
 
 // FetchSockets describes the target's members, wherever in the cluster they are.
@@ -319,7 +319,7 @@ func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err er
 		return nil, err
 	}
 	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
-	q, err := b.ns.ask(ctx, nil, ev, b.timeout, b.local)
+	q, err := b.ns.ask(ctx, nil, ev, asking{}, b.timeout, b.local)
 	if q == nil {
 		return nil, err
 	}

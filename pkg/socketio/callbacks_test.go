@@ -329,7 +329,7 @@ const limit = 5 * time.Second
 // waiting are the methods that wait for something that may need the callback to
 // return. They end with their context.
 var waiting = map[string]bool{
-	"EmitWithAck": true, "ServerSideEmitWithAck": true, "FetchSockets": true, "Close": true, "Drain": true, "SendAway": true,
+	"EmitWithAck": true, "ServerSideEmitWithAck": true, "FetchSockets": true, "Members": true, "Close": true, "Drain": true, "SendAway": true,
 }
 
 // ending are the methods that end the socket or the server: they are called last.

@@ -119,6 +119,7 @@ func TestTooManyRoomsInOneCall(t *testing.T) {
 	ctx := t.Context()
 	b := n.To("r").To(many...)
 	_, fetched := b.FetchSockets(ctx)
+	_, listed := b.Members(ctx, "")
 	_, asked := b.EmitWithAck(ctx, "n", 9)
 	copies, large := n.To(many[:1000]...), make([]byte, adapter.MaxCopies/1000)
 	_, askedCopies := copies.EmitWithAck(ctx, "n", large)
@@ -132,6 +133,7 @@ func TestTooManyRoomsInOneCall(t *testing.T) {
 		"Local":             b.Local().Emit(ctx, "n", 9),
 		"EmitWithAck":       asked,
 		"FetchSockets":      fetched,
+		"Members":           listed,
 		"SocketsJoin":       n.To("r").SocketsJoin(ctx, many...),
 		"SocketsLeave":      n.To("r").SocketsLeave(ctx, many...),
 		"DisconnectSockets": b.DisconnectSockets(ctx, false),
@@ -170,8 +172,9 @@ func TestLongNamesInOneCall(t *testing.T) {
 			t.Errorf("%s of the longest name: %v", call, err)
 		}
 		_, err := b(long).FetchSockets(ctx)
+		_, listed := b(long).Members(ctx, "")
 		for operation, err := range map[string]error{
-			"FetchSockets": err, "SocketsJoin": b(long).SocketsJoin(ctx, "q"), "DisconnectSockets": b(long).DisconnectSockets(ctx, false),
+			"FetchSockets": err, "Members": listed, "SocketsJoin": b(long).SocketsJoin(ctx, "q"), "DisconnectSockets": b(long).DisconnectSockets(ctx, false),
 		} {
 			if !errors.Is(err, ErrRoomName) {
 				t.Errorf("%s, %s: %v", call, operation, err)

@@ -21,6 +21,7 @@ type Answer struct {
 	SocketID string
 	Args
 	described []SocketInfo
+	members   *Members
 }
 
 // questions are those that this node asked and that still wait for answers.
@@ -76,6 +77,7 @@ type answers struct {
 	First     bool         `json:"first,omitempty"`
 	Acks      []ack        `json:"acks,omitempty"`
 	Described []SocketInfo `json:"described,omitempty"`
+	Members   *Members     `json:"members,omitempty"`
 }
 
 type ack struct {
@@ -135,8 +137,8 @@ func (a *question) take(from adapter.NodeID, got answers) {
 			waiting[who] = true
 		}
 		a.nodes[from] = waiting
-		if len(got.Described) > 0 {
-			a.answers = append(a.answers, Answer{Node: from, described: got.Described})
+		if len(got.Described) > 0 || got.Members != nil {
+			a.answers = append(a.answers, Answer{Node: from, described: got.Described, members: got.Members})
 		}
 	}
 	for _, k := range got.Acks {
@@ -165,18 +167,18 @@ func (a *question) take(from adapter.NodeID, got answers) {
 // ask publishes a question to the target's nodes. One to a single room goes to the
 // nodes that hear that room. Any other goes to all nodes, so that it is known which nodes
 // must answer. The inquiry is nil if no node is asked.
-func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, timeout time.Duration, local bool) (*inquiry, error) {
+func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, question asking, timeout time.Duration, local bool) (*inquiry, error) {
 	srv, to := n.srv, ev.Target.To
 	switch {
 	case len(to) == 0:
 		return nil, nil
 	case local:
-		return srv.ask(ctx, ev, asking{}, timeout, func(_ context.Context, ev adapter.Event) (audience, error) {
+		return srv.ask(ctx, ev, question, timeout, func(_ context.Context, ev adapter.Event) (audience, error) {
 			n.deliverLocal(ev)
 			return audience{receivers: 1}, nil
 		})
 	case len(to) == 1 && to[0].Kind != rooms.Everyone:
-		return srv.ask(ctx, ev, asking{}, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
+		return srv.ask(ctx, ev, question, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
 			members, _ := srv.adapter.Nodes(ctx) // without it less is known of who is missing
 			r, err := srv.adapter.Publish(ctx, ev)
 			if err == nil {
@@ -187,7 +189,8 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, timeo
 	}
 	target := ev.Target
 	ev.Target.To = []rooms.Room{rooms.InNodes()}
-	return srv.ask(ctx, ev, asking{To: to}, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
+	question.To = to
+	return srv.ask(ctx, ev, question, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
 		of, r, err := srv.askAll(ctx, ev)
 		if err == nil {
 			n.notePublished(ctx, by, target, r)
@@ -296,6 +299,8 @@ type asking struct {
 	ID   string       `json:"id"`
 	Wait int64        `json:"wait"`         // how long it is waited for, in milliseconds: clocks of nodes differ
 	To   []rooms.Room `json:"to,omitempty"` // whom it is for, if it is published to all nodes
+
+	Members *membersAfter `json:"members,omitempty"` // a page of members is wanted, and no descriptions
 }
 
 func (a asking) format() string {

@@ -1,0 +1,121 @@
+package socketio
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A Member is a socket as [Broadcast.Members] lists it.
+type Member struct {
+	ID   string `json:"id"`
+	User string `json:"user"`
+}
+
+// Size returns about how many bytes the member has in an answer of its node.
+func (m *Member) Size() int { return len(m.ID) + len(m.User) + memberBytes }
+
+// memberBytes is what the JSON of a member has beside its id and its user.
+const memberBytes = 24
+
+// Members are a page of the sockets of a target.
+type Members struct {
+	Page  []Member // in the order of their ids
+	More  bool     // there are others behind the last one
+	Count int      // of all sockets of the target
+}
+
+// MembersBytes is the maximum size of a page of [Broadcast.Members]. A single member may
+// be larger.
+const MembersBytes = 256 << 10
+
+// Members lists the target's sockets, wherever in the cluster they are: those whose ids
+// are behind an id, "" for the first ones, and as many as a page may have. It moves less
+// between nodes than FetchSockets, which describes all sockets. If a node is silent, it
+// returns what the others said and an *UnansweredError.
+func (b Broadcast) Members(ctx context.Context, after string) (all Members, err error) {
+	if err := b.checkRooms(0); err != nil {
+		return Members{}, err
+	}
+	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
+	q, err := b.ns.ask(ctx, nil, ev, asking{Members: &membersAfter{after}}, b.timeout, b.local)
+	if q == nil {
+		return Members{}, err
+	}
+	var pages []Members
+	q.each(func(a Answer, e error) bool {
+		if a.members == nil { // of a node of a release before 0.5.0
+			a.members = &Members{Count: len(a.described)}
+			for _, d := range a.described {
+				a.members.Page = append(a.members.Page, Member{d.ID, d.User})
+			}
+			a.members.cut(after)
+		}
+		pages = append(pages, *a.members)
+		err = e
+		return e == nil
+	})
+	return mergeMembers(pages), err
+}
+
+// A membersAfter asks for a page of members in place of descriptions of all.
+type membersAfter struct {
+	After string `json:"after,omitempty"`
+}
+
+// cut sorts the members, removes those that are not behind an id, and leaves a page of the
+// others.
+func (m *Members) cut(after string) {
+	m.Page = slices.DeleteFunc(m.Page, func(one Member) bool { return one.ID <= after })
+	slices.SortFunc(m.Page, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	bytes := 0
+	for i := range m.Page {
+		if bytes += m.Page[i].Size(); bytes > MembersBytes && i > 0 {
+			m.Page, m.More = m.Page[:i], true
+			return
+		}
+	}
+}
+
+// mergeMembers returns the page that those of several nodes begin with. Behind the end of a
+// page that is not its node's last nothing is known.
+func mergeMembers(pages []Members) (all Members) {
+	last := ""
+	for _, p := range pages {
+		all.Page = append(all.Page, p.Page...)
+		all.Count += p.Count
+		if !p.More || len(p.Page) == 0 {
+			continue
+		}
+		if end := p.Page[len(p.Page)-1].ID; last == "" || end < last {
+			last = end
+		}
+	}
+	if last != "" {
+		all.Page = slices.DeleteFunc(all.Page, func(one Member) bool { return one.ID > last })
+		all.More = true
+	}
+	all.cut("")
+	return all
+}
+
+// answerMembers sends a page of the target's members on this node.
+func (s *Server) answerMembers(n *Namespace, ev *adapter.Event, after string) {
+	var m Members
+	d := n.newDelivery(ev)
+	d.local = true // as they are now
+	for sock := range n.index.Candidates(ev.Target) {
+		sock.mu.Lock()
+		if !sock.gone && sock.connected && d.meant(&sock.rooms, sock.id) {
+			m.Count++
+			if sock.id > after {
+				m.Page = append(m.Page, Member{sock.id, sock.user})
+			}
+		}
+		sock.mu.Unlock()
+	}
+	m.cut(after)
+	s.newAnswering(ev).begin(answers{Members: &m})
+}
