@@ -153,6 +153,7 @@ func nodeContenders(name, binary string) []contender {
 	env := []string{
 		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0", "REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s",
 		"REJOIN_LOG_LEVEL=info", "REJOIN_LOG_FORMAT=json", "REJOIN_HANDSHAKE_RATE=0",
+		"REJOIN_SOCKET_EVENT_RATE=1000000", "REJOIN_SOCKET_BYTE_RATE=16GiB", // no client is so fast
 	}
 	clustered := append(slices.Clone(env), "REJOIN_CLUSTER_SECRET=only for measurements")
 	return []contender{

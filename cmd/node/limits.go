@@ -16,8 +16,7 @@ import (
 // limits are what this node's clients can't have more of.
 type limits struct {
 	handshakes *limit.Handshakes
-	events     *limit.Events
-	reads      *limit.Reads
+	clients    *limit.Clients
 	public     *limit.Port
 	internal   *limit.Port
 }
@@ -25,14 +24,13 @@ type limits struct {
 func newLimits(c config, log *zap.Logger) limits {
 	return limits{
 		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
-			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections,
+			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections, Proxies: c.proxies(), Log: log,
 		}),
-		events: limit.NewEvents(limit.EventOptions{
+		clients: limit.NewClients(limit.ClientOptions{
 			SocketEvents: c.SocketEventRate, SocketBytes: int(c.SocketByteRate),
 			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
-			LargestEvent: int(c.MaxPayload),
+			LargestEvent: int(c.MaxPayload), ReadBytes: int(c.ReadRate), Log: log,
 		}),
-		reads: limit.NewReads(),
 		public: limit.NewPort(limit.PortOptions{
 			Name: limit.Connections, Connections: c.connections(), Waiting: c.IdleConnections,
 			IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(), Log: log,
@@ -56,8 +54,7 @@ func (c *config) connections() int {
 
 func (l *limits) refused() map[string]uint64 {
 	all := l.handshakes.Refused()
-	maps.Copy(all, l.events.Refused())
-	maps.Copy(all, l.reads.Refused())
+	maps.Copy(all, l.clients.Refused())
 	maps.Copy(all, l.public.Refused())
 	maps.Copy(all, l.internal.Refused())
 	return all

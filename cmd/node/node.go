@@ -115,7 +115,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	}
 	application := app.New(app.Options{
 		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()),
-		Allow: n.limits.events.Allow, Read: n.limits.reads.Enter, Logger: n.log,
+		Limits: n.limits.clients, Logger: n.log,
 	})
 	for _, name := range c.Namespaces {
 		application.Register(n.sockets.Of(name))

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -29,30 +30,20 @@ type Options struct {
 	// Anonymous is what clients may do where there is no Verifier.
 	Anonymous auth.Permissions
 
-	// Allow is asked before each event; one that is not allowed is dropped. By
-	// default all are.
-	Allow Allowance
-
-	// Read is called before each read of the cluster, history or members, and waits
-	// until it may run; leave is called after it. An error refuses the read. By default
-	// all may run.
-	Read func(ctx context.Context, event string) (leave func(), err error)
+	// Limits bound what sockets and users may do. By default only few reads may run
+	// concurrently.
+	Limits *limit.Clients
 
 	// Logger gets what an operator should know. By default nothing is logged.
 	Logger *zap.Logger
 }
-
-// An Allowance decides whether a user's socket may send one more event of so many
-// bytes. The error says why not.
-type Allowance func(user, socket string, bytes int) error
 
 // An App serves the namespaces that it is registered with. Its methods may be
 // called at once.
 type App struct {
 	verifier  *auth.Verifier
 	anonymous auth.Identity
-	allow     Allowance
-	read      func(ctx context.Context, event string) (leave func(), err error)
+	limits    *limit.Clients
 	log       *zap.Logger
 
 	mu            sync.Mutex
@@ -66,17 +57,13 @@ func New(o Options) *App {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	if o.Allow == nil {
-		o.Allow = func(string, string, int) error { return nil }
-	}
-	if o.Read == nil {
-		o.Read = func(context.Context, string) (func(), error) { return func() {}, nil }
+	if o.Limits == nil {
+		o.Limits = limit.NewClients(limit.ClientOptions{})
 	}
 	a := &App{
 		verifier:      o.Verifier,
 		anonymous:     auth.Identity{Can: o.Anonymous},
-		allow:         o.Allow,
-		read:          o.Read,
+		limits:        o.Limits,
 		log:           o.Logger,
 		forbidden:     make(map[string]uint64),
 		refusedTokens: make(map[auth.Code]uint64),
@@ -114,11 +101,26 @@ type request struct {
 	*socketio.Event
 	app    *App
 	client *auth.Identity
+	limits *limit.Client
+	read   int // bytes
+}
+
+type limitsKey struct{}
+
+// limitsOf returns the limits of a socket, whose events are handled one after the other.
+func (a *App) limitsOf(s *socketio.Socket) *limit.Client {
+	if l, ok := s.Value(limitsKey{}).(*limit.Client); ok {
+		return l
+	}
+	l := a.limits.Client(s.User(), s.Handshake().RemoteAddr)
+	s.SetValue(limitsKey{}, l)
+	return l
 }
 
 // serve answers one event.
 func (a *App) serve(ctx context.Context, e *socketio.Event) error {
-	if err := a.allow(e.Socket().User(), e.Socket().ID(), e.Size()); err != nil {
+	limits := a.limitsOf(e.Socket())
+	if err := limits.Allow(e.Size()); err != nil {
 		return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
 	}
 	if e.Name == "echo" {
@@ -130,7 +132,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	reply, err := handle(ctx, &request{e, a, a.identity(e.Socket())})
+	reply, err := handle(ctx, &request{Event: e, app: a, client: a.identity(e.Socket()), limits: limits})
 	if errors.Is(err, errNobodyWaits) {
 		return nil
 	}
@@ -157,14 +159,16 @@ func read(f func(context.Context, *request) (any, error)) func(context.Context, 
 		if !r.CanAck() {
 			return nil, errNobodyWaits
 		}
-		leave, err := r.app.read(ctx, r.Name)
+		done, err := r.limits.Read(ctx, r.Name)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return nil, err
-		case err != nil:
+		case errors.Is(err, limit.ErrBusy):
 			return nil, fail(unavailable, "%v", err)
+		case err != nil:
+			return nil, fail(rateLimited, "%v", err)
 		}
-		defer leave()
+		defer func() { done(r.read) }()
 		if !r.CanAck() { // any more
 			return nil, errNobodyWaits
 		}

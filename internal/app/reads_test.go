@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -130,7 +131,10 @@ type appReply struct {
 		Args    []json.RawMessage
 		TooDeep bool
 	}
-	More bool
+	More    bool
+	Partial bool
+	Count   int
+	Members []socketio.Member
 }
 
 // call sends an event with its attachments and returns the ack, and how many
@@ -307,17 +311,78 @@ func TestReadsThatNobodyWaitsFor(t *testing.T) {
 
 // A read that the node refuses is answered, and nothing is read.
 func TestRefusedReads(t *testing.T) {
-	counted, _, url := serveApp(t, Options{Read: func(context.Context, string) (func(), error) {
-		return nil, fmt.Errorf("busy")
-	}})
+	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 1})
+	counted, _, url := serveApp(t, Options{Limits: limits})
 	c := dialApp(t, url)
 	c.call(`["join","x"]`)
+	if r, _ := c.call(`["history","x"]`); !r.OK {
+		t.Errorf("history: %+v", r)
+	}
 	for _, event := range []string{"history", "members"} {
-		if r, _ := c.call(fmt.Sprintf(`[%q,"x"]`, event)); r.OK || r.Code != unavailable {
+		if r, _ := c.call(fmt.Sprintf(`[%q,"x"]`, event)); r.OK || r.Code != rateLimited {
 			t.Errorf("%s: %+v", event, r)
 		}
 	}
-	if n := counted.reads.Load(); n != 0 {
+	if n := counted.reads.Load(); n != 1 {
 		t.Errorf("%d reads", n)
+	}
+	if n := limits.Refused()[limit.ReadRate]; n != 2 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+// A read costs what it returns, of whichever socket of the user, and no more.
+func TestReadsCostWhatTheyReturn(t *testing.T) {
+	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000}) // a million at once
+	_, _, url := serveApp(t, Options{Limits: limits})
+	c := dialApp(t, url)
+	c.call(`["join","x"]`)
+	c.call(`["to","x","n","` + strings.Repeat("x", 200_000) + `"]`)
+	c.call(`["join","y"]`)
+	for range 200 {
+		if r, _ := c.call(`["history","y"]`); !r.OK {
+			t.Fatalf("an empty page: %+v", r)
+		}
+	}
+	all := 0
+	for limits.Refused()[limit.ReadRate] == 0 {
+		d := dialApp(t, url)
+		d.call(`["join","x"]`)
+		if r, _ := d.call(`["history","x"]`); r.OK {
+			all++
+		}
+	}
+	if all < 4 || all > 7 {
+		t.Errorf("%d pages of 200 kB", all)
+	}
+}
+
+// Members are answered to clients that name no page, and to those that do.
+func TestMembersAreAnswered(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	var c *rawClient
+	for range 3 {
+		c = dialApp(t, url)
+		c.call(`["join","x"]`)
+	}
+	after := ""
+	for i, args := range []string{``, `,{}`, `,null`, `,{"after":""}`, `,{"after":"%s"}`} {
+		if strings.Contains(args, "%s") {
+			args = fmt.Sprintf(args, after)
+		}
+		r, _ := c.call(`["members","x"` + args + `]`)
+		want := 3
+		if i == 4 {
+			want = 2
+		}
+		if !r.OK || len(r.Members) != want || r.More || r.Partial || r.Count != 3 {
+			t.Fatalf("%s: %+v", args, r)
+		}
+		after = r.Members[0].ID
+	}
+	for _, args := range []string{`,"a"`, `,{"after":1}`, `,{"after":"` + strings.Repeat("x", 201) + `"}`} {
+		if r, _ := c.call(`["members","x"` + args + `]`); r.OK || r.Code != badRequest {
+			t.Errorf("%.50s: %+v", args, r)
+		}
 	}
 }

@@ -170,6 +170,9 @@ func history(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i := range past {
+		r.read += past[i].Size()
+	}
 	if n := fitting(past); n < len(past) {
 		past, more = past[len(past)-n:], true
 	}
@@ -211,28 +214,41 @@ func nests(args socketio.Args) bool {
 	return err == nil
 }
 
-type member struct {
-	ID   string `json:"id"`
-	User string `json:"user"`
-}
+// What a read of members costs beside those that it lists, which go into Redis and out of
+// it: the question, and the work of each member that is only counted.
+const (
+	questionBytes = 1 << 10
+	countedBytes  = 16
+)
 
 func members(ctx context.Context, r *request) (any, error) {
 	room, err := memberRoom(r, r.client.Can.MayListMembers)
 	if err != nil {
 		return nil, err
 	}
-	all, err := r.Socket().Namespace().To(room).Timeout(membersTimeout).FetchSockets(ctx)
+	var query struct {
+		After string `json:"after"`
+	}
+	if err := r.Arg(1, &query); err != nil {
+		return nil, fail(badRequest, "the second argument is an object with after")
+	}
+	if len(query.After) > maxRoomName {
+		return nil, fail(badRequest, "socket ids have at most %d bytes", maxRoomName)
+	}
+	all, err := r.Socket().Namespace().To(room).Timeout(membersTimeout).Members(ctx, query.After)
 	silent := (*socketio.UnansweredError)(nil)
 	if err != nil && !errors.As(err, &silent) {
 		return nil, err
 	}
-	list := make([]member, len(all))
-	for i, s := range all {
-		list[i] = member{s.ID, s.User}
+	r.read += questionBytes + countedBytes*all.Count
+	for i := range all.Page {
+		r.read += 2 * all.Page[i].Size()
 	}
 	return struct {
-		OK      bool     `json:"ok"`
-		Members []member `json:"members"`
-		Partial bool     `json:"partial"`
-	}{true, list, silent != nil}, nil
+		OK      bool              `json:"ok"`
+		Members []socketio.Member `json:"members"`
+		Partial bool              `json:"partial"`
+		More    bool              `json:"more"`
+		Count   int               `json:"count"`
+	}{true, append([]socketio.Member{}, all.Page...), silent != nil, all.More, all.Count}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
 	"github.com/rejoin-io/rejoin/pkg/engineio"
@@ -15,42 +16,54 @@ type HandshakeOptions struct {
 	// Rate is how many connections may begin in a second on this node.
 	Rate int
 	// IPRate is how many of them one address may begin, and IPConnections how many
-	// it may have open. All of an IPv6 network of 64 bits is one address. Those of
-	// the loopback interface are not limited.
+	// it may have open. All of an IPv6 network of 64 bits is one address. Those that
+	// may be a proxy's are not limited; see [Proxies].
 	IPRate, IPConnections int
+	Proxies               Proxies
+	Log                   *zap.Logger
 }
 
 // Handshakes decide which new connections a node takes. All methods may be called
 // at once.
 type Handshakes struct {
-	o      HandshakeOptions
+	o HandshakeOptions
+	clock
 	all    *rate.Limiter
+	each   pace
 	peers  *table[netip.Addr, *peer]
 	rate   counter
 	ipRate counter
 	ipOpen counter
+	notice notice
 }
 
 // A peer is what one address has used.
 type peer struct {
-	begun *rate.Limiter
+	begun due
 	open  int
 }
 
-// NewHandshakes returns the limits of a node. Each rate allows one second's worth
-// at once.
+// NewHandshakes returns the limits of a node. Rate allows one second's worth at once, and
+// IPRate ten.
 func NewHandshakes(o HandshakeOptions) *Handshakes {
-	return &Handshakes{
-		o:   o,
-		all: perSecond(o.Rate, o.Rate),
-		peers: newTable[netip.Addr](
-			func() *peer { return &peer{begun: perSecond(o.IPRate, o.IPRate)} },
-			func(p *peer, now time.Time) bool { return p.open == 0 && full(p.begun, now) },
-		),
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	h := &Handshakes{
+		o:      o,
+		clock:  newClock(),
+		all:    perSecond(o.Rate),
+		each:   paced(o.IPRate, 1),
 		rate:   counter{name: HandshakeRate},
 		ipRate: counter{name: IPHandshakeRate},
 		ipOpen: counter{name: IPConnections},
+		notice: notice{log: o.Log},
 	}
+	h.peers = newTable[netip.Addr](
+		func() *peer { return new(peer) },
+		func(p *peer) bool { return p.open == 0 && int64(p.begun) <= h.now() },
+	)
+	return h
 }
 
 // Admit has the form of [engineio.Options.Admit]. An address that is beyond its
@@ -65,6 +78,7 @@ func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
 			ended()
 		}
 		h.rate.n.Add(1)
+		h.notice.warn(h.rate.name, "handshake refused", zap.String("limit", h.rate.name), zap.Int("in_a_second", h.o.Rate))
 		return nil, &engineio.BusyError{RetryAfter: time.Second, Message: "This node has too many new connections"}
 	}
 	return ended, nil
@@ -75,18 +89,19 @@ func (h *Handshakes) admitPeer(remote string) (ended func(), err error) {
 		return nil, nil
 	}
 	addr := network(remote)
-	if addr.IsLoopback() {
+	if h.o.Proxies.unknown(addr) {
 		return nil, nil
 	}
 	refuse := func(c *counter, message string) {
 		c.n.Add(1)
+		h.notice.warn(c.name, "handshake refused", zap.String("limit", c.name), zap.Stringer("address", addr))
 		err = &engineio.BusyError{Status: http.StatusTooManyRequests, RetryAfter: time.Second, Message: message}
 	}
 	h.peers.with(addr, func(p *peer) {
 		switch {
 		case h.o.IPConnections > 0 && p.open >= h.o.IPConnections:
 			refuse(&h.ipOpen, "Too many connections from this address")
-		case !p.begun.Allow():
+		case !h.each.take(&p.begun, h.now(), 1):
 			refuse(&h.ipRate, "Too many new connections from this address")
 		default:
 			p.open++

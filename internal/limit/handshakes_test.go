@@ -3,6 +3,7 @@ package limit
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,9 +55,9 @@ func TestNoHandshakeRate(t *testing.T) {
 
 func TestIPLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := NewHandshakes(HandshakeOptions{Rate: 1000, IPRate: 5})
-		yes, no := admitted(h, 10, "192.0.2.1:1")
-		if yes != 5 || no.Status != http.StatusTooManyRequests || no.RetryAfter != time.Second {
+		h := NewHandshakes(HandshakeOptions{Rate: 1000, IPRate: 1})
+		yes, no := admitted(h, 20, "192.0.2.1:1")
+		if yes != 10 || no.Status != http.StatusTooManyRequests || no.RetryAfter != time.Second {
 			t.Errorf("%d, then %+v", yes, no)
 		}
 		for _, test := range []struct {
@@ -65,20 +66,30 @@ func TestIPLimits(t *testing.T) {
 		}{
 			{"192.0.2.1", 0},
 			{"[::ffff:192.0.2.1]:7", 0},
-			{"192.0.2.2:1", 5},
-			{"[2001:db8::1]:1", 5},
+			{"192.0.2.2:1", 10},
+			{"[2001:db8::1]:1", 10},
 			{"[2001:db8::ffff:2]:1", 0}, // the same network
-			{"[2001:db8:0:1::1]:1", 5},
-			{"127.0.0.1:1", 10},
-			{"[::1]:1", 10},
+			{"[2001:db8:0:1::1]:1", 10},
+			{"127.0.0.1:1", 20},
+			{"[::1]:1", 20},
+			{"10.1.2.3:1", 20}, // a balancer may be there
+			{"100.64.0.1:1", 20},
+			{"[fd00::1]:1", 20},
 		} {
-			if yes, _ := admitted(h, 10, test.addr); yes != test.want {
+			if yes, _ := admitted(h, 20, test.addr); yes != test.want {
 				t.Errorf("%s: %d, want %d", test.addr, yes, test.want)
 			}
 		}
 		time.Sleep(time.Second)
-		if yes, _ := admitted(h, 10, "192.0.2.1:1"); yes != 5 {
+		if yes, _ := admitted(h, 10, "192.0.2.1:1"); yes != 1 {
 			t.Errorf("%d a second later", yes)
+		}
+		h = NewHandshakes(HandshakeOptions{IPRate: 1, Proxies: Proxies{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
+		if yes, _ := admitted(h, 20, "192.168.1.1:1"); yes != 10 {
+			t.Errorf("%d of a private network, where the proxies are known", yes)
+		}
+		if yes, _ := admitted(h, 20, "127.0.0.1:1"); yes != 20 {
+			t.Errorf("%d of loopback, where the proxies are known", yes)
 		}
 	})
 }

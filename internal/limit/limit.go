@@ -1,6 +1,6 @@
 // Package limit says how much of a node its clients may have: new connections,
-// those of one address, and what sockets and users send. All of it is counted on
-// this node alone.
+// those of one address, what sockets and users send, and what is read for them. All of
+// it is counted on this node alone.
 package limit
 
 import "sync/atomic"
@@ -20,6 +20,7 @@ const (
 	SocketByteRate  = "socket_byte_rate"
 	UserEventRate   = "user_event_rate"
 	UserByteRate    = "user_byte_rate"
+	ReadRate        = "read_rate"
 	ConcurrentReads = "concurrent_reads"
 )
 

@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// noticeInterval is the least time between two log lines with the same text.
+// noticeInterval is the least time between two log lines about the same.
 const noticeInterval = 10 * time.Second
 
 // A notice logs that a limit was reached, not more often than the interval, and how many
@@ -16,7 +16,7 @@ type notice struct {
 	log *zap.Logger
 
 	mu    sync.Mutex
-	texts map[string]*silence // few: they are constants
+	about map[string]*silence // few: they are constants
 }
 
 type silence struct {
@@ -24,16 +24,16 @@ type silence struct {
 	skipped int
 }
 
-func (n *notice) warn(text string, fields ...zap.Field) {
+func (n *notice) warn(about, text string, fields ...zap.Field) {
 	now := time.Now()
 	n.mu.Lock()
-	s := n.texts[text]
+	s := n.about[about]
 	if s == nil {
-		if n.texts == nil {
-			n.texts = make(map[string]*silence)
+		if n.about == nil {
+			n.about = make(map[string]*silence)
 		}
 		s = new(silence)
-		n.texts[text] = s
+		n.about[about] = s
 	}
 	if now.Before(s.until) {
 		s.skipped++

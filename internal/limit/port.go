@@ -23,8 +23,8 @@ type PortOptions struct {
 	Connections int
 	// Waiting is how many of them may wait for their client: see [Port].
 	Waiting int
-	// IPConnections is how many of them one address may have. Those of the loopback
-	// interface and of Proxies, which bring many clients, are not limited.
+	// IPConnections is how many of them one address may have. Those of Proxies, or that
+	// may be, bring many clients and are not limited.
 	IPConnections int
 	Proxies       Proxies
 	Log           *zap.Logger
@@ -57,7 +57,7 @@ func NewPort(o PortOptions) *Port {
 		o: o,
 		peers: newTable[netip.Addr](
 			func() *int { return new(int) },
-			func(open *int, _ time.Time) bool { return *open == 0 },
+			func(open *int) bool { return *open == 0 },
 		),
 		full: counter{name: o.Name}, idle: counter{name: IdleConnections}, ipFull: counter{name: IPTCPConnections},
 		notice: notice{log: o.Log},
@@ -113,7 +113,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
 				l.port.acceptErr.Add(1)
-				l.port.notice.warn("accept failed", zap.Stringer("address", l.Addr()), zap.Error(err))
+				l.port.notice.warn("accept", "accept failed", zap.Stringer("address", l.Addr()), zap.Error(err))
 			}
 			return nil, err
 		}
@@ -128,18 +128,18 @@ func (l *listener) Accept() (net.Conn, error) {
 // admit returns a new connection of the port, nil if there may be no more.
 func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 	c := &Conn{TCPConn: tcp, port: p}
-	if p.o.IPConnections > 0 && !p.o.Proxies.contain(address(remote)) && !address(remote).IsLoopback() {
+	if addr := address(remote); p.o.IPConnections > 0 && !p.o.Proxies.contain(addr) && !p.o.Proxies.unknown(addr) {
 		c.peer = network(remote)
 	}
 	if c.peer.IsValid() && !p.admitPeer(c.peer) {
 		p.ipFull.n.Add(1)
-		p.notice.warn("connection refused: its address has too many", zap.String("limit", p.ipFull.name), zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
+		p.notice.warn(p.ipFull.name, "connection refused: its address has too many", zap.String("limit", p.ipFull.name), zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
 		return nil
 	}
 	if p.o.Connections > 0 && p.opened() >= p.o.Connections {
 		p.full.n.Add(1)
 		longest := p.longest()
-		p.notice.warn("too many connections", zap.String("limit", p.full.name), zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
+		p.notice.warn(p.full.name, "too many connections", zap.String("limit", p.full.name), zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
 		if longest == nil {
 			if c.peer.IsValid() {
 				p.peers.with(c.peer, func(open *int) { *open-- })

@@ -156,3 +156,13 @@ func unquote(s string) string {
 func (p Proxies) contain(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.Networks, func(network netip.Prefix) bool { return network.Contains(addr) })
 }
+
+// shared are the addresses between carriers and their customers (RFC 6598), which clouds
+// use for their own networks as well.
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// unknown reports whether an address may be a proxy's that is not named: that of the
+// loopback interface always, and one of a private network if no proxy is named.
+func (p Proxies) unknown(addr netip.Addr) bool {
+	return addr.IsLoopback() || len(p.Networks) == 0 && (addr.IsPrivate() || addr.IsLinkLocalUnicast() || shared.Contains(addr))
+}

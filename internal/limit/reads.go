@@ -12,24 +12,22 @@ import (
 const (
 	concurrentHistory = 4
 	concurrentMembers = 16
-	readWait          = 3 * time.Second
 )
 
 // ErrBusy: as many reads as may run concurrently have run for some seconds.
 var ErrBusy = errors.New("too many reads on this node, try again later")
 
-// Reads limit how many reads of other parts of the cluster a node runs concurrently, by
+// running are the reads of other parts of the cluster that a node runs concurrently, by
 // kind. All methods are safe for concurrent use.
-type Reads struct {
-	running map[string]chan struct{}
+type running struct {
+	kinds   map[string]chan struct{}
 	wait    time.Duration
 	refused counter
 }
 
-// NewReads returns the limits of a node for the kinds "history" and "members".
-func NewReads() *Reads {
-	return &Reads{
-		running: map[string]chan struct{}{
+func newRunning() *running {
+	return &running{
+		kinds: map[string]chan struct{}{
 			"history": make(chan struct{}, concurrentHistory),
 			"members": make(chan struct{}, concurrentMembers),
 		},
@@ -38,23 +36,23 @@ func NewReads() *Reads {
 	}
 }
 
-// Enter waits until one more read of a kind may run, which ends with a call of leave. It
+// enter waits until one more read of a kind may run, which ends with a call of leave. It
 // returns ErrBusy after some seconds.
-func (r *Reads) Enter(ctx context.Context, kind string) (leave func(), err error) {
-	running := r.running[kind]
-	if running == nil {
+func (r *running) enter(ctx context.Context, kind string) (leave func(), err error) {
+	slots := r.kinds[kind]
+	if slots == nil {
 		return func() {}, nil
 	}
-	leave = func() { <-running }
+	leave = func() { <-slots }
 	select {
-	case running <- struct{}{}:
+	case slots <- struct{}{}:
 		return leave, nil
 	default:
 	}
 	timer := time.NewTimer(r.wait)
 	defer timer.Stop()
 	select {
-	case running <- struct{}{}:
+	case slots <- struct{}{}:
 		return leave, nil
 	case <-timer.C:
 		r.refused.n.Add(1)
@@ -63,6 +61,3 @@ func (r *Reads) Enter(ctx context.Context, kind string) (leave func(), err error
 		return nil, context.Cause(ctx)
 	}
 }
-
-// Refused returns how many reads were refused.
-func (r *Reads) Refused() map[string]uint64 { return counts(&r.refused) }

@@ -2,23 +2,17 @@ package limit
 
 import (
 	"sync"
-	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// perSecond returns a limiter of n in a second, of which burst may come at once;
-// one that allows everything if n is 0.
-func perSecond(n, burst int) *rate.Limiter {
+// perSecond returns a limiter of n in a second, all of which may come at once; one that
+// allows everything if n is 0.
+func perSecond(n int) *rate.Limiter {
 	if n == 0 {
 		return rate.NewLimiter(rate.Inf, 0)
 	}
-	return rate.NewLimiter(rate.Limit(n), burst)
-}
-
-// full reports whether a limiter is as good as a new one.
-func full(l *rate.Limiter, now time.Time) bool {
-	return l.Limit() == rate.Inf || l.TokensAt(now) >= float64(l.Burst())
+	return rate.NewLimiter(rate.Limit(n), n)
 }
 
 // leastSweep is how many entries a table has before it is first swept.
@@ -30,14 +24,14 @@ const leastSweep = 1024
 // as there are in use, and leastSweep.
 type table[K comparable, V any] struct {
 	fresh func() V
-	idle  func(v V, now time.Time) bool // as good as fresh
+	idle  func(v V) bool // as good as fresh
 
 	mu      sync.Mutex
 	entries map[K]V
 	sweepAt int
 }
 
-func newTable[K comparable, V any](fresh func() V, idle func(V, time.Time) bool) *table[K, V] {
+func newTable[K comparable, V any](fresh func() V, idle func(V) bool) *table[K, V] {
 	return &table[K, V]{fresh: fresh, idle: idle, entries: make(map[K]V), sweepAt: leastSweep}
 }
 
@@ -58,9 +52,8 @@ func (t *table[K, V]) with(key K, f func(V)) {
 
 // sweep forgets what is idle. t.mu is held.
 func (t *table[K, V]) sweep() {
-	now := time.Now()
 	for key, v := range t.entries {
-		if t.idle(v, now) {
+		if t.idle(v) {
 			delete(t.entries, key)
 		}
 	}

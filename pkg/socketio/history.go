@@ -18,6 +18,22 @@ type Past struct {
 	At time.Time
 }
 
+// Size returns about how many bytes the event has in its backlog.
+func (p *Past) Size() int {
+	n := pastBytes + len(p.Event)
+	for _, arg := range p.raw {
+		n += len(arg)
+	}
+	for _, a := range p.attachments {
+		n += len(a)
+	}
+	return n
+}
+
+// pastBytes is what an event has beside its name and arguments: its position, who
+// published it, when and for whom.
+const pastBytes = 100
+
 // HistoryBytes is the maximum size of the events that one call of [Namespace.History]
 // returns. A single event may be larger.
 const HistoryBytes = 256 << 10

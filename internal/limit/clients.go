@@ -1,0 +1,260 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// ClientOptions configure [Clients]: what a socket, and all sockets of a user together,
+// may send in a second, and what is read for a user. A zero is no limit.
+type ClientOptions struct {
+	SocketEvents, SocketBytes int
+	UserEvents, UserBytes     int
+	// LargestEvent is how many bytes can always come at once, where rates of bytes
+	// are smaller.
+	LargestEvent int
+	// ReadBytes are what history and members may read for a user, or, where sockets
+	// have no user, for an address.
+	ReadBytes int
+	Log       *zap.Logger
+}
+
+// Clients limit what sockets and users send and read. All methods, and those of a
+// [Client], may be called concurrently, but those of one Client by one goroutine at a time.
+type Clients struct {
+	clock
+	socket    senders
+	user      senders
+	reads     pace
+	readRate  counter
+	running   *running
+	users     *table[string, *holder]
+	addresses *table[netip.Addr, *holder]
+	notice    notice
+}
+
+// senders are all sockets or all users.
+type senders struct {
+	whose                     string
+	events, bytes             pace
+	eventCounter, byteCounter counter
+}
+
+func newSenders(events, bytes, largest int, eventLimit, byteLimit, whose string) senders {
+	return senders{
+		whose: whose, events: paced(events, 1), bytes: paced(bytes, largest),
+		eventCounter: counter{name: eventLimit}, byteCounter: counter{name: byteLimit},
+	}
+}
+
+func (s *senders) off() bool { return s.events.unit == 0 && s.bytes.unit == 0 }
+
+// A sent is what a socket or a user has used of what it may send.
+type sent struct {
+	mu            sync.Mutex
+	events, bytes due
+}
+
+// A holder is a user or an address, and what its sockets have used together.
+type holder struct {
+	sent
+	reads     due  // guarded by mu
+	forgotten bool // guarded by mu: not in the table any more, because it is as good as new
+}
+
+// A Client is one socket, and what it has used.
+type Client struct {
+	all     *Clients
+	sent    sent
+	name    string // of the user, "" for none
+	user    *holder
+	address netip.Addr
+}
+
+// An ExceededError says which limit is exceeded.
+type ExceededError struct{ message string }
+
+func (e *ExceededError) Error() string { return e.message }
+
+// NewClients returns the limits of a node. Each rate allows ten seconds' worth at once.
+func NewClients(o ClientOptions) *Clients {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	c := &Clients{
+		clock:    newClock(),
+		socket:   newSenders(o.SocketEvents, o.SocketBytes, o.LargestEvent, SocketEventRate, SocketByteRate, "this socket"),
+		user:     newSenders(o.UserEvents, o.UserBytes, o.LargestEvent, UserEventRate, UserByteRate, "this user"),
+		reads:    paced(o.ReadBytes, readPage),
+		readRate: counter{name: ReadRate},
+		running:  newRunning(),
+		notice:   notice{log: o.Log},
+	}
+	fresh := func() *holder { return new(holder) }
+	c.users = newTable[string](fresh, c.idle)
+	c.addresses = newTable[netip.Addr](fresh, c.idle)
+	return c
+}
+
+// idle reports whether a user or an address is as good as new, and can be forgotten.
+func (c *Clients) idle(h *holder) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forgotten = int64(max(h.events, h.bytes, h.reads)) <= c.now()
+	return h.forgotten
+}
+
+// Client returns the limits of one more socket of a user, "" for none, at an address. They
+// need not be released.
+func (c *Clients) Client(user, address string) *Client {
+	return &Client{all: c, name: user, address: network(address)}
+}
+
+// holder returns the user's holder, or without a user that of the address, locked.
+func (c *Client) holder() (h *holder) {
+	take := func(is *holder) {
+		h = is
+		h.mu.Lock()
+	}
+	if c.name == "" {
+		c.all.addresses.with(c.address, take)
+		return h
+	}
+	// Most often the holder is still the same, and no other user's socket is waited for.
+	if c.user != nil {
+		c.user.mu.Lock()
+		if !c.user.forgotten {
+			return c.user
+		}
+		c.user.mu.Unlock()
+	}
+	c.all.users.with(c.name, take)
+	c.user = h
+	return h
+}
+
+// Allow takes one event of some bytes from what the socket and its user may send. The
+// error is an [*ExceededError]: the event should be dropped.
+func (c *Client) Allow(bytes int) error {
+	now := c.all.now()
+	c.sent.mu.Lock()
+	err := c.allow(&c.all.socket, &c.sent, now, bytes)
+	c.sent.mu.Unlock()
+	if err != nil || c.name == "" || c.all.user.off() {
+		return err
+	}
+	user := c.holder()
+	defer user.mu.Unlock()
+	return c.allow(&c.all.user, &user.sent, now, bytes)
+}
+
+// allow takes one event of what was used, which is locked.
+func (c *Client) allow(of *senders, used *sent, now int64, bytes int) error {
+	switch {
+	case !of.events.take(&used.events, now, 1):
+		return c.exceeded(&of.eventCounter, "too many events of "+of.whose)
+	case !of.bytes.take(&used.bytes, now, bytes):
+		return c.exceeded(&of.byteCounter, "too many bytes of "+of.whose)
+	}
+	return nil
+}
+
+// exceeded counts and logs that a limit is reached.
+func (c *Client) exceeded(limit *counter, message string) error {
+	c.reached(limit, "dropped")
+	return &ExceededError{message}
+}
+
+func (c *Client) reached(limit *counter, outcome string) {
+	limit.n.Add(1)
+	c.all.notice.warn(limit.name, "client limit reached", zap.String("limit", limit.name), zap.String("outcome", outcome),
+		zap.String("user", c.name), zap.Stringer("address", c.address))
+}
+
+// Refused returns how many events and reads were refused or delayed, by limit.
+func (c *Clients) Refused() map[string]uint64 {
+	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter, &c.readRate, &c.running.refused)
+}
+
+const (
+	// readWait is how long a read waits at most until the rate allows it, and then for its
+	// turn: both together are less than an event may take.
+	readWait = 3 * time.Second
+
+	// readPage is what a read takes of the rate until it is known what it returns.
+	readPage = 256 << 10
+
+	// readCost is what a read costs beside the bytes of what it returns.
+	readCost = 512
+)
+
+// Read waits until the socket may read one more time: until the rate allows a page, and
+// few others read concurrently. done ends the read, which has returned so many bytes. The
+// error is an [*ExceededError] if the rate allows none for some seconds, [ErrBusy], or the
+// cause of the context's end.
+func (c *Client) Read(ctx context.Context, kind string) (done func(bytes int), err error) {
+	if err := c.pace(ctx); err != nil {
+		return nil, err
+	}
+	leave, err := c.all.running.enter(ctx, kind)
+	if err != nil {
+		c.charge(-readPage)
+		return nil, err
+	}
+	return func(bytes int) {
+		leave()
+		c.charge(bytes + readCost - readPage)
+	}, nil
+}
+
+func (c *Client) charge(bytes int) {
+	if c.all.reads.unit == 0 {
+		return
+	}
+	h := c.holder()
+	defer h.mu.Unlock()
+	c.all.reads.charge(&h.reads, bytes)
+}
+
+// pace waits until the rate of reads allows a page, and takes it.
+func (c *Client) pace(ctx context.Context) error {
+	reads := c.all.reads
+	if reads.unit == 0 {
+		return nil
+	}
+	for waited := time.Duration(0); ; {
+		now := c.all.now()
+		h := c.holder()
+		ok := reads.take(&h.reads, now, readPage)
+		next := reads.wait(h.reads, now, readPage)
+		h.mu.Unlock()
+		if ok {
+			return nil
+		}
+		if waited == 0 {
+			c.reached(&c.all.readRate, "delayed")
+		}
+		if waited += next; waited > readWait {
+			return &ExceededError{fmt.Sprintf("too many bytes were read for %s; try again in %v", c.whose(), max(next.Round(time.Second), time.Second))}
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (c *Client) whose() string {
+	if c.name == "" {
+		return "this address"
+	}
+	return "this user"
+}

@@ -1,0 +1,286 @@
+package limit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// allowed sends n events and returns how many may.
+func allowed(c *Client, n, bytes int) (yes int) {
+	for range n {
+		switch err := c.Allow(bytes); {
+		case err == nil:
+			yes++
+		case !errors.As(err, new(*ExceededError)):
+			panic(err)
+		}
+	}
+	return yes
+}
+
+func TestEventRates(t *testing.T) {
+	for _, test := range []struct {
+		name                   string
+		o                      ClientOptions
+		bytes                  int
+		first, same, other, on int // what one socket, it again, another of the user and one of nobody may of 100
+	}{
+		{SocketEventRate, ClientOptions{SocketEvents: 1}, 5, 10, 0, 10, 10},
+		{SocketByteRate, ClientOptions{SocketBytes: 100}, 50, 20, 0, 20, 20},
+		{UserEventRate, ClientOptions{UserEvents: 1}, 5, 10, 0, 0, 100},
+		{UserByteRate, ClientOptions{UserBytes: 100}, 50, 20, 0, 0, 100},
+		{"", ClientOptions{}, 1 << 20, 100, 100, 100, 100},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				core, logs := observer.New(zap.InfoLevel)
+				test.o.Log = zap.New(core)
+				all := NewClients(test.o)
+				a, b, nobody := all.Client("ann", "192.0.2.1:1"), all.Client("ann", "192.0.2.1:1"), all.Client("", "192.0.2.1:1")
+				first, same := allowed(a, 100, test.bytes), allowed(a, 100, test.bytes)
+				other, on := allowed(b, 100, test.bytes), allowed(nobody, 100, test.bytes)
+				if first != test.first || same != test.same || other != test.other || on != test.on {
+					t.Errorf("%d, %d, %d, %d", first, same, other, on)
+				}
+				if test.name == "" {
+					return
+				}
+				if n := all.Refused()[test.name]; n != uint64(400-first-same-other-on) {
+					t.Errorf("%d are counted", n)
+				}
+				if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != test.name || logged[0].ContextMap()["user"] != "ann" {
+					t.Errorf("logged %v", logged)
+				}
+				time.Sleep(time.Second)
+				if again := allowed(a, 100, test.bytes); again != test.first/10 {
+					t.Errorf("%d a second later", again)
+				}
+				time.Sleep(10 * time.Second)
+				if again := allowed(a, 100, test.bytes); again != test.first {
+					t.Errorf("%d when all has been paid", again)
+				}
+			})
+		})
+	}
+}
+
+// The largest event comes through however small the rate, and takes its time.
+func TestTheLargestEventComesThrough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewClients(ClientOptions{SocketBytes: 10, LargestEvent: 1000}).Client("", "")
+		if allowed(c, 2, 1200) != 1 {
+			t.Error("not once")
+		}
+		time.Sleep(10 * time.Second)
+		if allowed(c, 2, 100) != 1 {
+			t.Error("what is left is not ten seconds' worth")
+		}
+		time.Sleep(90 * time.Second)
+		if allowed(c, 2, 1000) != 0 {
+			t.Error("too soon")
+		}
+	})
+}
+
+// Users and addresses that are silent are not remembered, and their sockets go on with one
+// limit together.
+func TestTablesStaySmall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := NewClients(ClientOptions{UserEvents: 1, ReadBytes: 1000})
+		a, b := all.Client("ann", ""), all.Client("ann", "")
+		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
+			t.Errorf("%d events", n)
+		}
+		for i := range 20_000 {
+			address := fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff)
+			allowed(all.Client(fmt.Sprint(i), ""), 1, 1)
+			done, err := all.Client("", address).Read(t.Context(), "history")
+			if err != nil {
+				t.Fatal(err)
+			}
+			done(1)
+			if i%100 == 99 {
+				time.Sleep(time.Second)
+			}
+		}
+		if len(all.users.entries) > 3*leastSweep || len(all.addresses.entries) > 3*leastSweep {
+			t.Errorf("%d users, %d addresses", len(all.users.entries), len(all.addresses.entries))
+		}
+		if !a.user.forgotten {
+			t.Error("a silent user is remembered")
+		}
+		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
+			t.Errorf("%d events after the user was forgotten", n)
+		}
+	})
+}
+
+// An event of a user who is known takes no memory and waits for no other user.
+func TestAllowAllocatesNothing(t *testing.T) {
+	c := NewClients(ClientOptions{SocketEvents: 1e6, SocketBytes: 1e9, UserEvents: 1e6, UserBytes: 1e9}).Client("ann", "192.0.2.1:1")
+	if n := testing.AllocsPerRun(100, func() {
+		if err := c.Allow(10); err != nil {
+			t.Error(err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	c.all.users.mu.Lock()
+	defer c.all.users.mu.Unlock()
+	if err := c.Allow(10); err != nil {
+		t.Error(err)
+	}
+}
+
+// Reads wait until the rate allows a page: in the long run a user, or an address, reads no
+// more than that, with however many sockets.
+func TestReadRate(t *testing.T) {
+	const rate, page = 1 << 20, 250_000
+	for _, user := range []string{"ann", ""} {
+		synctest.Test(t, func(t *testing.T) {
+			core, logs := observer.New(zap.InfoLevel)
+			all := NewClients(ClientOptions{ReadBytes: rate, Log: zap.New(core)})
+			const sockets, seconds = 30, 60
+			ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second)
+			defer cancel()
+			read := make(chan int)
+			refused := 0
+			for range sockets {
+				c := all.Client(user, "192.0.2.1:1")
+				go func() { // ends with the context
+					for ctx.Err() == nil {
+						done, err := c.Read(ctx, "history")
+						switch {
+						case err == nil:
+							read <- page
+							done(page)
+						case errors.As(err, new(*ExceededError)):
+							read <- 0
+							time.Sleep(time.Second)
+						}
+					}
+					read <- -1
+				}()
+			}
+			bytes := 0
+			for left := sockets; left > 0; {
+				switch n := <-read; n {
+				case -1:
+					left--
+				case 0:
+					refused++
+				default:
+					bytes += n
+				}
+			}
+			if most, least := rate*(seconds+burst), rate*(seconds+burst)*9/10; bytes > most || bytes < least {
+				t.Errorf("%d bytes are read in %d seconds, want %d to %d", bytes, seconds, least, most)
+			}
+			if n := all.Refused()[ReadRate]; refused == 0 || n < uint64(refused) {
+				t.Errorf("%d are refused, %d counted", refused, n)
+			}
+			if logged := logs.All(); len(logged) == 0 || logged[0].ContextMap()["limit"] != ReadRate || logged[0].ContextMap()["address"] != "192.0.2.1" {
+				t.Errorf("logged %v", logged)
+			}
+			if done, err := all.Client(user+"x", "192.0.2.2:1").Read(t.Context(), "history"); err != nil {
+				t.Errorf("of another client: %v", err)
+			} else {
+				done(0)
+			}
+		})
+	}
+}
+
+// A page that is larger than others is paid for behind it, and small reads are not for free.
+func TestReadsOfAllSizes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewClients(ClientOptions{ReadBytes: 1 << 20}).Client("ann", "")
+		begun := time.Now()
+		read := func(bytes int) {
+			t.Helper()
+			done, err := c.Read(t.Context(), "history")
+			if err != nil {
+				t.Fatal(err)
+			}
+			done(bytes)
+		}
+		for range 50 { // five seconds' worth, and a second's of overhead
+			read(100 << 10)
+		}
+		for range 2000 {
+			read(0)
+		}
+		if waited := time.Since(begun); waited != 0 {
+			t.Errorf("%v for six seconds' worth", waited)
+		}
+		read(5 << 20)
+		begun = time.Now()
+		read(0)
+		if waited := time.Since(begun).Round(time.Second / 4); waited != 1250*time.Millisecond {
+			t.Errorf("%v after more than that", waited)
+		}
+	})
+}
+
+func TestNoReadRate(t *testing.T) {
+	c := NewClients(ClientOptions{}).Client("", "192.0.2.1:1")
+	for range 1000 {
+		done, err := c.Read(t.Context(), "members")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done(1 << 30)
+	}
+}
+
+func TestConcurrentReads(t *testing.T) {
+	all := NewClients(ClientOptions{ReadBytes: 1 << 30})
+	all.running.wait = 10 * time.Millisecond
+	c := all.Client("ann", "")
+	var leave []func(int)
+	for range concurrentHistory {
+		done, err := c.Read(t.Context(), "history")
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave = append(leave, done)
+	}
+	used := c.user.reads
+	if _, err := c.Read(t.Context(), "history"); !errors.Is(err, ErrBusy) {
+		t.Errorf("one more: %v, want ErrBusy", err)
+	}
+	if c.user.reads > used+due(time.Second/1000) {
+		t.Error("a read that did not run has cost something")
+	}
+	if got := all.Refused()[ConcurrentReads]; got != 1 {
+		t.Errorf("%d refused, want 1", got)
+	}
+	if done, err := c.Read(t.Context(), "members"); err != nil {
+		t.Errorf("another kind: %v", err)
+	} else {
+		done(0)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Read(ctx, "history"); err == nil {
+		t.Error("entered after the end of the context")
+	}
+
+	all.running.wait = time.Hour
+	entered := make(chan error)
+	go func() {
+		_, err := all.Client("bob", "").Read(t.Context(), "history")
+		entered <- err
+	}()
+	leave[0](0)
+	if err := <-entered; err != nil {
+		t.Errorf("after one has left: %v", err)
+	}
+}
