@@ -22,10 +22,11 @@ const leastTaking = 250 * time.Millisecond
 // again, and each connection is closed at a random moment of the given time, so
 // that they don't come back elsewhere all at once.
 //
-// What has arrived on a connection by then is handled and acked before it is
-// closed, its sessions have been stored and last for the whole window from then
-// on, and its sockets' handlers hear "server shutting down". What arrives later is
-// dropped, as if it had not left the client, which gets no ack for it.
+// What has been taken into the mailboxes of a connection by then is handled and acked
+// before it is closed, its sessions have been stored and last for the whole window from
+// then on, and its sockets' handlers hear "server shutting down". What arrives later, or
+// has not been read because a mailbox is full, is dropped, as if it had not left the
+// client, which gets no ack for it.
 //
 // A client has at least a quarter of a second, and then as long as the given time, at
 // most 5 seconds, to take what is queued for it and the close. Drain returns when all
