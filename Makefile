@@ -34,7 +34,8 @@ chaos: setup ## continuity under faults for DURATION (10m) over each form of Red
 	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer|TestRollingUpdate|TestRecovery|TestConnects|TestBurst|TestConcurrentClaims' ./integration/
 
 attack: setup ## the attacks of tests/security with as much as it takes to fill a node
-	cd tests && REJOIN_TEST_ATTACK=1 $(GO) test -count=1 -race -v -timeout 1h ./security/
+	cd tests && REJOIN_TEST_ATTACK=1 $(GO) test -count=1 -v -timeout 10m -run TestAttacks ./security/
+	cd tests && REJOIN_TEST_ATTACK=1 $(GO) test -count=1 -race -v -timeout 1h -skip TestAttacks ./security/
 
 k8s: ## print the Kubernetes manifests of OVERLAY (dev)
 	@cd tests && $(GO) tool kustomize build ../k8s/overlays/$(or $(OVERLAY),dev)

@@ -52,7 +52,7 @@ type config struct {
 	KeepAlive      time.Duration `split_words:"true" default:"620s" within:"1s 24h" desc:"how long a TCP connection is kept open between two requests; longer than the balancer keeps its own, or it sends requests on connections that are being closed"`
 	HealthPath     healthPath    `split_words:"true" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, else 503, for balancers that cannot reach the internal address; none if not set"`
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"largest message, or polling request, from a client"`
-	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"send queue limit of one connection; beyond it the connection is closed and can recover. Volatile events are dropped from 64KiB on"`
+	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"send queue limit of one connection, in which each packet counts as its frame and 144 bytes; beyond it the connection is closed and can recover. Volatile events are dropped from 64KiB on"`
 
 	HandshakeRate           int        `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
 	RoomsPerSocket          int        `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`

@@ -52,6 +52,13 @@ func (l *Log) Contains(text string) bool {
 	return bytes.Contains(l.text.Bytes(), []byte(text))
 }
 
+// Len returns how many bytes the node has written.
+func (l *Log) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Len()
+}
+
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -56,6 +56,9 @@ func Start(t *testing.T, binary string, variables ...string) *Node {
 	return n
 }
 
+// Pid returns the id of the node's process.
+func (n *Node) Pid() int { return n.process.Pid }
+
 func (n *Node) stop() {
 	select {
 	case <-n.exited:

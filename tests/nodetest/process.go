@@ -23,10 +23,17 @@ const Patience = 20 * time.Second
 // Build builds the node into a folder, with the race detector and build tags, and
 // returns the binary. The working directory is a package of the tests' module.
 func Build(dir string, tags ...string) (binary string, err error) {
+	return build(dir, "-race", "-tags", strings.Join(tags, ","))
+}
+
+// BuildPlain builds the node as it is shipped, for tests of what it takes.
+func BuildPlain(dir string) (binary string, err error) { return build(dir) }
+
+func build(dir string, flags ...string) (binary string, err error) {
 	binary = filepath.Join(dir, "rejoin")
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	build := exec.CommandContext(ctx, "go", "build", "-race", "-tags", strings.Join(tags, ","), "-o", binary, "./cmd/node")
+	build := exec.CommandContext(ctx, "go", append(append([]string{"build"}, flags...), "-o", binary, "./cmd/node")...)
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building the node: %w\n%s", err, out)

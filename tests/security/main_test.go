@@ -142,13 +142,19 @@ func closed(t *testing.T, c net.Conn, within time.Duration) string {
 // connect opens a WebSocket and connects to the main namespace.
 func connect(t *testing.T, n *nodetest.Node) *websocket.Conn {
 	t.Helper()
+	return connectWith(t, n, "")
+}
+
+// connectWith is connect with a payload.
+func connectWith(t *testing.T, n *nodetest.Node, payload string) *websocket.Conn {
+	t.Helper()
 	ws, _, err := websocket.DefaultDialer.Dial("ws://"+n.Addr+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ws.Close() })
 	_ = ws.SetReadDeadline(time.Now().Add(nodetest.Patience))
-	write(t, ws, "40")
+	write(t, ws, "40"+payload)
 	for _, packet := range []struct{ kind, secret string }{{"0", "sid"}, {"40", "pid"}} {
 		_, m, err := ws.ReadMessage()
 		content, ok := strings.CutPrefix(string(m), packet.kind)

@@ -1,0 +1,403 @@
+package security
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/tests/nodetest"
+)
+
+// Texts that attacks are made of.
+var (
+	longName  = strings.Repeat("n", 190) // a room's, or a namespace's, that is permitted
+	endless   = strings.Repeat("n", 100<<10)
+	kilobyte  = strings.Repeat("x", 1<<10)
+	large     = strings.Repeat("x", either(100<<10, 900<<10))
+	sixtyKB   = strings.Repeat("x", 60<<10)
+	echo100KB = `420["echo","` + endless + `"]`
+	emptyPing = "\x89\x80\x00\x00\x00\x00" // a WebSocket's, masked with zeros
+)
+
+// either returns what a short run has, or a long one.
+func either(inShort, inLong int) int {
+	if long {
+		return inLong
+	}
+	return inShort
+}
+
+// frames returns a short text in as many WebSocket frames, masked with zeros, for one write.
+func frames(n int, text string) string {
+	return strings.Repeat("\x81"+string([]byte{0x80 | byte(len(text)), 0, 0, 0, 0})+text, n)
+}
+
+// rooms returns the list of rooms of a join, of which each has the longest name.
+func roomList(n int, of string) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf(`"%s %s %d"`, longName[:180], of, i)
+	}
+	return "[" + strings.Join(all, ",") + "]"
+}
+
+// fill makes a client that reads nothing have something queued: more than the kernels take,
+// and less than the node allows.
+func (c *hostile) fill() {
+	c.a.kernel.Do(func() {
+		first := c.a.connect(mute, "")
+		for seen := 0; seen < 2 && c.a.ctx.Err() == nil; c.a.fills++ {
+			first.send(echo100KB)
+			seen++
+			if c.a.node.Metrics()["rejoin_send_queue_bytes"] < 64<<10 {
+				seen = 0
+			}
+		}
+		first.close()
+	})
+	for range c.a.fills {
+		c.send(echo100KB)
+	}
+}
+
+var attacks = []attack{
+	{
+		name: "private to ids of 900 KB",
+		hold: func(a *assault, _ int) {
+			c := a.connect(reads, "")
+			for range either(5, 10) {
+				c.send(`42["private","` + large + `","x"]`)
+			}
+		},
+	},
+	{
+		name:   "private to made-up ids",
+		rounds: 300,
+		work: func(a *assault, conn int) {
+			c := a.connect(reads, "")
+			for i := range a.each {
+				if !c.send(fmt.Sprintf(`42["private","%s %d %d",%q]`, longName[:180], conn, i, "x")) {
+					c = a.connect(reads, "")
+				}
+			}
+		},
+	},
+	{
+		name:      "payloads of CONNECTs in 16 namespaces",
+		variables: []string{"REJOIN_NAMESPACES=/,/1,/2,/3,/4,/5,/6,/7,/8,/9,/10,/11,/12,/13,/14,/15"},
+		hold: func(a *assault, _ int) {
+			c := a.connect(reads, `{"x":"`+sixtyKB+`"}`)
+			for i := 1; i < 16; i++ {
+				c.send(fmt.Sprintf(`40/%d,{"x":%q}`, i, []string{sixtyKB, large}[i%2]))
+			}
+		},
+		work: func(a *assault, _ int) {
+			c := a.connect(reads, "")
+			for range a.each {
+				if !c.send(`40/1,{"x":"`+sixtyKB+`"}`) || !c.send("41/1,") {
+					c = a.connect(reads, "")
+				}
+			}
+		},
+		rounds: 10,
+	},
+	{
+		name: "packets that await an attachment",
+		hold: func(a *assault, _ int) {
+			c := a.connect(reads, "")
+			placeholders := make([]string, 10)
+			for i := range placeholders {
+				placeholders[i] = fmt.Sprintf(`{"_placeholder":true,"num":%d}`, i)
+			}
+			c.send(`4510-["x",` + strings.Join(placeholders, ",") + "]")
+			for range 9 {
+				c.binary([]byte(large))
+			}
+		},
+	},
+	{
+		name:   "names of namespaces",
+		rounds: 50,
+		work: func(a *assault, conn int) {
+			c := a.connect(reads, "")
+			for i := range a.each {
+				name := fmt.Sprintf("/%s%d.%d", longName[:150], conn, i)
+				if i%10 == 0 {
+					name = "/" + endless
+				}
+				if !c.send("40" + name + ",{}") {
+					c = a.connect(reads, "")
+				}
+			}
+		},
+	},
+	{
+		name:      "sessions that never connect",
+		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
+		hold: func(a *assault, _ int) {
+			c, err := a.dial(true)
+			if err != nil {
+				return
+			}
+			buffer := make([]byte, 4<<10)
+			for range either(100, 400) { // 12,000 in all
+				if _, err := c.Write([]byte("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nX: " + kilobyte + "\r\n\r\n")); err != nil {
+					return
+				}
+				if _, err := c.Read(buffer); err != nil {
+					return
+				}
+			}
+		},
+		check: func(a *assault) {
+			if n := a.node.Metrics()[`rejoin_connections{transport="polling"}`]; n > 5010 {
+				a.Errorf("%v sessions are open", n)
+			}
+		},
+	},
+	{
+		name: "half-sent bodies",
+		hold: func(a *assault, _ int) {
+			for range either(20, 100) { // the attackers need descriptors, too
+				a.raw("POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4")
+			}
+		},
+		check: func(a *assault) {
+			samples := a.node.Metrics()
+			if n, most := samples["process_open_fds"], samples["process_max_fds"]; n > most*3/4+100 {
+				a.Errorf("%v descriptors are open of %v", n, most)
+			}
+		},
+	},
+	{
+		name:   "history and members without an ack",
+		rounds: 50,
+		hold:   fillHistory,
+		work: func(a *assault, _ int) {
+			c := a.joined()
+			for range a.each {
+				if !c.send(`42["history","h",{"limit":200}]`) || !c.send(`42["members","h"]`) {
+					c = a.joined()
+				}
+			}
+		},
+	},
+	{
+		name:   "queued reads of closed sockets",
+		rounds: 2,
+		hold:   fillHistory,
+		work: func(a *assault, _ int) {
+			for range a.each {
+				c := a.joined()
+				c.bytes(frames(300, `421["history","h",{"limit":200}]`))
+				c.close()
+			}
+		},
+	},
+	{
+		name:   "join and leave with 990 long rooms",
+		slows:  true,
+		rounds: 5,
+		hold:   manyRooms,
+		work: func(a *assault, conn int) {
+			for range a.each {
+				if c := a.held[conn]; !c.ask(`["join","x"]`) || !c.ask(`["leave","x"]`) {
+					manyRooms(a, conn)
+				}
+			}
+		},
+	},
+	{
+		name:   "recoveries of sessions with 990 long rooms",
+		slows:  true,
+		rounds: 5,
+		hold:   manyRooms,
+		work: func(a *assault, conn int) {
+			c := a.held[conn]
+			c.send(`42["self","x"]`)
+			m, _ := c.await(`42["x"`)
+			_, offset, _ := strings.Cut(m, `,"`)
+			payload := fmt.Sprintf(`{"pid":%q,"offset":%q}`, c.pid, strings.TrimSuffix(offset, `"]`))
+			c.close()
+			for range a.each {
+				a.connect(listens, payload).close() // most are refused
+			}
+		},
+	},
+	{
+		name:   "made-up private ids",
+		rounds: 40,
+		work: func(a *assault, conn int) {
+			for i := range a.each {
+				c := a.connect(reads, fmt.Sprintf(`{"pid":"%020d","offset":"made up %d"}`, conn*1_000_000+i, i))
+				c.close()
+			}
+		},
+	},
+	{
+		name:   "long names in the log",
+		rounds: 4,
+		work: func(a *assault, _ int) {
+			c := a.connect(reads, "")
+			for i := range a.each {
+				ok := c.send(`42["` + large + `"]`)
+				if i%2 == 1 {
+					ok = c.send(`42["join",{"`+large+`":1}]`) && c.send("42"+large) // the last one closes it
+				}
+				if !ok {
+					c = a.connect(reads, "")
+				}
+			}
+		},
+	},
+	{
+		name: "pings of a client that reads nothing",
+		hold: func(a *assault, conn int) {
+			if conn >= either(1, attackers) {
+				return
+			}
+			c := a.connect(mute, "")
+			c.fill()
+			pings := strings.Repeat(emptyPing, 1000)
+			for range either(20, 150) {
+				c.bytes(pings)
+			}
+		},
+		work: func(a *assault, _ int) {
+			c := a.connect(mute, "")
+			for range a.each {
+				if !c.bytes(strings.Repeat(emptyPing, 100)) {
+					c = a.connect(mute, "")
+				}
+			}
+		},
+		rounds: 10,
+	},
+	{
+		name: "acks of a client that reads nothing",
+		hold: func(a *assault, conn int) {
+			if conn >= either(1, attackers) {
+				return
+			}
+			c := a.connect(mute, "")
+			c.fill()
+			echoes := frames(1000, `420["echo"]`)
+			for range either(9, 20) {
+				if !c.bytes(echoes) {
+					return
+				}
+			}
+		},
+		check: func(a *assault) {
+			nodetest.Eventually(a.T, "they are not cut", func() error {
+				if n := a.node.Metrics()["rejoin_slow_clients_total"]; n < float64(either(1, attackers)) {
+					return fmt.Errorf("%v are cut", n)
+				}
+				return nil
+			})
+		},
+	},
+	{
+		name:      "tokens with 100 patterns for 1,000 rooms",
+		variables: []string{"REJOIN_JWT_SECRET=" + jwtSecret},
+		rounds:    4,
+		hold:      manyRooms,
+		work: func(a *assault, conn int) {
+			tokens := make([]string, 2) // each says something else of rooms
+			for i := range tokens {
+				patterns := make([]string, 100)
+				for j := range patterns {
+					patterns[j] = fmt.Sprintf("*-%d-%d*-%d*", conn, i, j)
+				}
+				patterns[99] = "*"
+				tokens[i] = tokenFor("eve", object{"join": patterns, "private": true})
+			}
+			c := a.held[conn]
+			for i := range a.each {
+				if !c.ask(fmt.Sprintf(`["token",%q]`, tokens[i%2])) {
+					return
+				}
+			}
+		},
+	},
+	{
+		name: "history of binary events",
+		hold: func(a *assault, conn int) {
+			c := a.connect(listens, "")
+			room := fmt.Sprint("binary ", conn)
+			c.ask(fmt.Sprintf(`["join",%q]`, room))
+			for range 12 {
+				c.send(fmt.Sprintf(`451-["to",%q,"x",{"_placeholder":true,"num":0}]`, room))
+				c.binary([]byte{1})
+			}
+			for range 5 {
+				c.send(fmt.Sprintf(`427["history",%q,{"limit":200}]`, room))
+				if m, ok := c.await("46"); !ok || !strings.HasPrefix(m, "4610-7[") {
+					if a.ctx.Err() == nil {
+						a.Errorf("history is answered %.100q", m)
+					}
+					return
+				}
+			}
+		},
+	},
+}
+
+// ask sends an event of the built-in application, and waits for its ack.
+func (c *hostile) ask(event string) bool {
+	if !c.send("425" + event) {
+		return false
+	}
+	_, ok := c.await("435")
+	return ok
+}
+
+// joined connects and joins the room h.
+func (a *assault) joined() *hostile {
+	c := a.connect(reads, "")
+	c.send(`42["join","h"]`)
+	return c
+}
+
+// manyRooms connects and joins nearly as many rooms as a socket may, with the longest names.
+func manyRooms(a *assault, conn int) {
+	c := a.connect(listens, fmt.Sprintf(`{"token":%q}`, tokenFor("eve", object{"join": []string{"*"}})))
+	c.ask(`["join",` + roomList(either(100, 990), fmt.Sprint(conn)) + `]`)
+	a.held[conn] = c
+}
+
+// fillHistory sends 250 events of 1 KB to the room h.
+func fillHistory(a *assault, conn int) {
+	if conn != 0 {
+		return
+	}
+	c := a.connect(listens, "")
+	c.ask(`["join","h"]`)
+	for range 250 {
+		c.ask(`["to","h","x","` + kilobyte + `"]`)
+	}
+	c.close()
+}
+
+// TestAttacks plays attacks against a node with default limits and GOMEMLIMIT=256MiB, over
+// Redis. In make test a few connections send little, and bytes are compared; in make attack
+// 30 connections hold what they can and send 1 Mbit/s together, while a neighbour measures.
+func TestAttacks(t *testing.T) {
+	node := binary
+	if long {
+		var err error
+		if node, err = nodetest.BuildPlain(t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		t.Parallel()
+	}
+	for _, row := range attacks {
+		t.Run(row.name, func(t *testing.T) {
+			if !long {
+				t.Parallel()
+			}
+			assail(t, row, node)
+		})
+	}
+}
