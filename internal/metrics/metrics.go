@@ -65,6 +65,7 @@ var (
 	eventsOut       = describe("events_out_total", "Events published, each once however many receive it.")
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
 	replayed        = describe("replayed_events_total", "Missed events queued to clients that came back.")
+	replayBytes     = describe("replay_bytes", "Bytes that recoveries hold of what their clients have missed, until it is queued.")
 	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
 	mailboxFull     = describe("mailbox_full_total", "Times that a connection was not read on because its events waited for handlers, by the limit that was reached; pause: closed for it.", "limit")
 	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because those had not arrived within the ack time-out.")
@@ -125,6 +126,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(eventsOut, s.EventsOut)
 	count(deliveries, s.Deliveries)
 	count(replayed, s.Replayed)
+	gauge(replayBytes, float64(s.ReplayBytes))
 	count(volatileDropped, s.VolatileDropped)
 	for limit, n := range s.MailboxFull {
 		count(mailboxFull, n, limit)

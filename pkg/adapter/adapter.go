@@ -108,6 +108,15 @@ type Event struct {
 	// from Replay or History, the cursor that covers everything up to it. As a
 	// string it is the offset that clients send back.
 	Cursor Cursor
+	// Omitted is the size of the payload on an event from Replay that comes without it,
+	// and otherwise 0.
+	Omitted uint32
+}
+
+// A Place is where a stored event is: its position in the backlog of a room.
+type Place struct {
+	Room rooms.Room
+	At   Position
 }
 
 // A Page bounds what History returns.
@@ -230,7 +239,19 @@ type Adapter interface {
 	// not of the same. The rooms are read when the
 	// iteration starts, all before the first event, and its cost depends on the
 	// rooms and events asked for only.
-	Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error]
+	//
+	// payload is the maximum size of the payloads that are held together, in bytes; 0
+	// means no maximum. Beyond it events come without their payload, see Event.Omitted,
+	// for Fetch to read it later.
+	Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor, payload int) iter.Seq2[Event, error]
+
+	// Fetch returns the stored events at some places, in this order, of the history to
+	// which a cursor belongs. Of what the adapter sets, events have From and Position; the
+	// list To holds the place's room, and Except may be missing. ErrTrimmed if a backlog does
+	// not hold one of them any more, ErrHistoryLost if the history is not the current one,
+	// ErrUndecodable if one of them cannot be decoded. What it holds in memory is what it
+	// returns, so the caller bounds it by the sizes that Replay has told.
+	Fetch(ctx context.Context, history Cursor, places []Place) ([]Event, error)
 
 	// History returns a page of a room's newest stored events, oldest first, and
 	// whether older ones are kept. ErrHistoryLost if page.Before is of another

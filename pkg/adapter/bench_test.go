@@ -62,7 +62,7 @@ func BenchmarkReplay(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		for _, err := range a.Replay(ctx, after, head) {
+		for _, err := range a.Replay(ctx, after, head, 0) {
 			if err != nil {
 				b.Fatal(err)
 			}

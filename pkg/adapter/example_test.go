@@ -69,7 +69,7 @@ func ExampleAdapter_recovery() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for e, err := range node.Replay(ctx, map[rooms.Room]adapter.Cursor{lobby: offset}, end) {
+	for e, err := range node.Replay(ctx, map[rooms.Room]adapter.Cursor{lobby: offset}, end, 0) {
 		if err != nil {
 			log.Fatal(err) // honest: something is missing and cannot be had
 		}

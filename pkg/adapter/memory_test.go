@@ -60,7 +60,7 @@ func replayed(t testing.TB, a Adapter, r rooms.Room, after Cursor) ([]string, er
 		t.Fatalf("Head: %v", err)
 	}
 	var data []string
-	for e, err := range a.Replay(t.Context(), map[rooms.Room]Cursor{r: after}, head) {
+	for e, err := range a.Replay(t.Context(), map[rooms.Room]Cursor{r: after}, head, 0) {
 		if err != nil {
 			return nil, err
 		}
@@ -153,7 +153,7 @@ func TestTrimmingDoesNotDisturbReplays(t *testing.T) {
 	}
 	head, _ := a.Head(t.Context())
 	var got []string
-	for e, err := range a.Replay(t.Context(), map[rooms.Room]Cursor{room("r"): start}, head) {
+	for e, err := range a.Replay(t.Context(), map[rooms.Room]Cursor{room("r"): start}, head, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}

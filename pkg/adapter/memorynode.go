@@ -140,17 +140,22 @@ func (n *memoryNode) Head(ctx context.Context, seen ...Cursor) (Cursor, error) {
 	return n.memory.head(0), nil
 }
 
-func (n *memoryNode) Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) iter.Seq2[Event, error] {
+func (n *memoryNode) Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor, payload int) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		missed, from, err := n.missed(ctx, after, upTo)
 		if err != nil {
 			yield(Event{}, fmt.Errorf("adapter: replay: %w", err))
 			return
 		}
-		progress := NewProgress(from)
+		progress, held := NewProgress(from), 0
 		for shared := range Merge(missed) {
 			e := *shared
 			e.Cursor, e.copies = progress.To(e.Position), 0
+			if size := e.payload(); payload > 0 && held+size > payload {
+				e.Data, e.Attachments, e.Omitted = nil, nil, uint32(size)
+			} else {
+				held += size
+			}
 			if !yield(e, nil) {
 				return
 			}
@@ -190,6 +195,28 @@ func (n *memoryNode) missed(ctx context.Context, after map[rooms.Room]Cursor, up
 		}
 	}
 	return missed, NewCursor(m.epoch, upTo.At.Partition, begin), nil
+}
+
+func (n *memoryNode) Fetch(ctx context.Context, history Cursor, places []Place) ([]Event, error) {
+	if err := n.enter(ctx); err != nil {
+		return nil, fmt.Errorf("adapter: fetch: %w", err)
+	}
+	m := n.memory
+	defer m.mu.Unlock()
+	if err := m.check(history); err != nil {
+		return nil, fmt.Errorf("adapter: fetch: %w", err)
+	}
+	events := make([]Event, len(places))
+	for i, p := range places {
+		kept, _ := m.backlogs.kept(p.Room, p.At.Partition)
+		at, found := slices.BinarySearchFunc(kept, p.At, compareToPosition)
+		if !found {
+			return nil, fmt.Errorf("adapter: fetch: %w: room %q has lost an event", ErrTrimmed, p.Room.Name)
+		}
+		events[i] = *kept[at]
+		events[i].copies = 0
+	}
+	return events, nil
 }
 
 func (n *memoryNode) History(ctx context.Context, room rooms.Room, page Page) ([]Event, bool, error) {

@@ -275,6 +275,14 @@ func (c *Conn) WaitQueue(ctx context.Context, max int) error {
 	}
 }
 
+// Stalled reports whether something is queued of which nothing was written for at least d:
+// the client takes nothing.
+func (c *Conn) Stalled(d time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stalled(d)
+}
+
 // Close ends the connection. It does not wait: what is queued and the close
 // itself follow on the transport for a bounded time, 5 seconds on a WebSocket and
 // 30 for a polling client to come and fetch it. Only the first end of a connection

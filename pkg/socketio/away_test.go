@@ -80,10 +80,15 @@ func (a *absent) receive(n int) {
 // cut, and in whichever replay.
 func TestCommandsWhileAway(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
-		for seed := range uint64(40) {
-			t.Run(fmt.Sprint(partitions, " partitions, seed ", seed), func(t *testing.T) {
+		for seed := range uint64(80) {
+			page := replayPage
+			if seed%2 == 1 {
+				page = 20 // two events fit, and no command
+			}
+			t.Run(fmt.Sprint(partitions, " partitions, pages of ", page, ", seed ", seed/2), func(t *testing.T) {
 				c := newCluster(adapter.MemoryOptions{Partitions: partitions})
-				a := absent{t: t, random: rand.New(rand.NewPCG(seed, 0)), in: make(map[string]bool), node: c.node(t, "a", Options{})}
+				a := absent{t: t, random: rand.New(rand.NewPCG(seed/2, 0)), in: make(map[string]bool), node: c.node(t, "a", Options{})}
+				a.node.replays.page = page
 				joining(a.node.Namespace)
 				a.wire = a.node.client(t)
 				for range 2 {

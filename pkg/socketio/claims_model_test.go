@@ -311,7 +311,7 @@ func (a *modelAdapter) Send(ctx context.Context, to adapter.NodeID, msg adapter.
 	return nil
 }
 
-func (a *modelAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+func (a *modelAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
 	a.m.mu.Lock()
 	refuse := a.m.refuse
 	a.m.refuse, a.m.refused = false, a.m.refused || refuse
@@ -319,7 +319,7 @@ func (a *modelAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.
 	if refuse {
 		return func(yield func(adapter.Event, error) bool) { yield(adapter.Event{}, adapter.ErrTrimmed) }
 	}
-	return a.Adapter.Replay(ctx, after, upTo)
+	return a.Adapter.Replay(ctx, after, upTo, payload)
 }
 
 // open connects to a node with the last offset that the client has, and presents

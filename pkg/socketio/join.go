@@ -265,7 +265,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 			from[room] = command.at
 		}
 	}
-	for ev, err := range a.Replay(ctx, from, end) {
+	for ev, err := range a.Replay(ctx, from, end, 0) {
 		if err != nil {
 			return missed, err
 		}

@@ -16,6 +16,8 @@ const (
 	limitAttachmentDeadline = "attachment_deadline"
 	limitRecoveries         = "session_recoveries"
 	limitConnects           = "namespace_connects"
+	limitReplayBudget       = "replay_budget"
+	limitReplayProgress     = "replay_progress"
 )
 
 // A connLimits counts connections that were refused or closed because of a limit, and
@@ -27,7 +29,7 @@ type connLimits struct {
 
 func (l *connLimits) init() {
 	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
-	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects} {
+	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitReplayBudget, limitReplayProgress} {
 		l.counts[limit], l.logs[limit] = 0, new(logLimit)
 	}
 }

@@ -33,11 +33,11 @@ func (l *lossy) Next(ctx context.Context) (adapter.Event, error) {
 	return adapter.Event{}, lost
 }
 
-func (l *lossy) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+func (l *lossy) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
 	if l.undecodable {
 		return func(yield func(adapter.Event, error) bool) { yield(adapter.Event{}, adapter.ErrUndecodable) }
 	}
-	return l.Adapter.Replay(ctx, after, upTo)
+	return l.Adapter.Replay(ctx, after, upTo, payload)
 }
 
 func (c *testCluster) lossy(t *testing.T, id adapter.NodeID) (*testNode, *lossy) {

@@ -90,7 +90,8 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err := s.assume(claimed, seen); err != nil {
 		return err
 	}
-	missed, end, err := s.rejoin(ctx, seen)
+	missed, err := s.rejoin(ctx, seen)
+	defer func() { missed.release() }() // later ones as well
 	if err == nil {
 		err = s.joinGranted(ctx)
 	}
@@ -114,7 +115,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	srv.owned.connected(s)
 	s.ns.tellRooms(s.ID(), true, names...)
 	srv.stats.recoveries.add(recoveredWell)
-	if err := s.replay(missed, end); err != nil {
+	if err := s.replay(&missed); err != nil {
 		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
 	}
 	return nil
@@ -237,13 +238,13 @@ func (s *Socket) resign(ctx context.Context) {
 
 // rejoin subscribes the rooms, fixes the end of the replay and reads what was
 // missed up to it.
-func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) ([]adapter.Event, adapter.Cursor, error) {
+func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) (missed, error) {
 	s.mu.Lock()
 	names := s.rooms.names()
 	current := append(s.implicit(), inNamed(s.nsName, names)...)
 	s.mu.Unlock()
 	if _, err := s.ns.srv.adapter.Subscribe(ctx, current...); err != nil {
-		return nil, adapter.Cursor{}, err
+		return missed{}, err
 	}
 	s.mu.Lock()
 	s.subscribed = true
@@ -251,18 +252,21 @@ func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) ([]adapter.Eve
 	return s.read(ctx, seen)
 }
 
-// read fixes an end and returns the missed events up to it, in order. Commands
+// read fixes an end and returns what was missed up to it, in order. Commands
 // among them are executed: the memberships afterwards are those at the end. A
 // room that a command joined has missed events too, and its live ones must be
 // heard before the end is fixed, so it is subscribed and all is read again.
-func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (missed []adapter.Event, end adapter.Cursor, err error) {
+func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (found missed, err error) {
 	var proof []adapter.Cursor
 	if !seen.IsZero() {
 		proof = append(proof, seen)
 	}
-	r := replay{socket: s, seen: seen}
+	page := s.ns.srv.replays.reserve()
+	defer page.release()
+	r := replay{socket: s, seen: seen, payload: max(page.held, 1)}
 	var heard []string // of the rooms that commands joined
 	for range readTries {
+		var end adapter.Cursor
 		if end, err = s.ns.srv.adapter.Head(ctx, proof...); err != nil {
 			err = refuseLost(err)
 			break
@@ -274,7 +278,14 @@ func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (missed []adapte
 			break
 		}
 		if !r.again {
-			return r.missed, end, s.adopt(ctx, r.stays, heard)
+			if found, err = r.found(end); err != nil {
+				break
+			}
+			if err := s.adopt(ctx, r.stays, heard); err != nil {
+				found.release()
+				return missed{}, err
+			}
+			return found, nil
 		}
 		if heard, err = s.hear(ctx, r.joined, heard); err != nil {
 			break
@@ -287,7 +298,7 @@ func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (missed []adapte
 	}
 	s.mu.Unlock()
 	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, heard)...)
-	return nil, end, err
+	return missed{}, err
 }
 
 // hear makes the socket hear those of the joined rooms that it is neither in nor hears.
@@ -372,55 +383,4 @@ func without(names, others []string) (rest []string) {
 		}
 	}
 	return rest
-}
-
-// replay sends the missed events, each stamped with the cursor of the replay so
-// that a cut in the middle resumes in the middle, and then opens the gate. It
-// waits for the client: a replay is never queued whole. If more was held
-// meanwhile than may be, it goes on from the end that it has reached.
-func (s *Socket) replay(missed []adapter.Event, end adapter.Cursor) error {
-	srv, conn := s.ns.srv, s.client.conn
-	ahead := min(srv.opts.Engine.SendQueueBytes/4, 64<<10) // enough to keep the connection busy
-	for range replayTries {
-		for i := range missed {
-			ev := &missed[i]
-			// A slow client may take its time; its heartbeat bounds it.
-			err := conn.WaitQueue(conn.Context(), ahead)
-			if err != nil {
-				return err
-			}
-			d := delivery{ns: s.ns, ev: ev} // it stays on the stack
-			ps := encodeEvent(&d, ev.Cursor, true)
-			s.mu.Lock()
-			if s.gone { // a later connection of its client may have them already
-				err = ErrDisconnected
-			} else {
-				err = conn.Send(ps...)
-			}
-			s.mu.Unlock()
-			if err != nil {
-				return err
-			}
-			srv.stats.deliveries.Add(1)
-			srv.stats.replayed.Add(1)
-		}
-		s.mu.Lock()
-		if !s.gate.spilled {
-			s.recovering = false
-			s.gate.discard(end)
-			s.openGate()
-			s.mu.Unlock()
-			return nil
-		}
-		s.gate.restart()
-		s.mu.Unlock()
-		ctx, cancel := context.WithTimeout(conn.Context(), recoverTimeout)
-		var err error
-		missed, end, err = s.read(ctx, end)
-		cancel()
-		if err != nil {
-			return err
-		}
-	}
-	return errQueueFull
 }

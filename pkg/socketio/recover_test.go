@@ -396,9 +396,9 @@ func (a *busyAdapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapte
 	return a.Adapter.Subscribe(ctx, list...)
 }
 
-func (a *busyAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+func (a *busyAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
 	a.replays()
-	return a.Adapter.Replay(ctx, after, upTo)
+	return a.Adapter.Replay(ctx, after, upTo, payload)
 }
 
 // What is handed out while a client is being recovered waits for CONNECT, and comes

@@ -30,6 +30,9 @@ type replay struct {
 	// prior bounds the events that the client has received and that are read, because
 	// they may be other copies of what a command gives it. Zero for none.
 	prior adapter.Cursor
+	// payload bounds the payloads that are held. Of what is missed beyond it only the
+	// places are known.
+	payload int
 
 	missed []adapter.Event
 	again  bool // rooms are to be heard or read that were not, or not far enough back
@@ -65,9 +68,14 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	}
 	r.stays.suspend(r.seen)
 	var rest []*lane // where there are several partitions
-	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end) {
+	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end, r.payload) {
 		if err != nil {
 			return refuseLost(err)
+		}
+		if ev.Omitted > 0 && ev.Kind != kindEmit {
+			if err := r.fetch(ctx, end, &ev); err != nil {
+				return err
+			}
 		}
 		switch {
 		case !r.seen.IsZero() && r.seen.Covers(ev.Position):
@@ -91,6 +99,26 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 		}
 	}
 	return r.finish()
+}
+
+// fetch completes a command, which is needed to know what is missed.
+func (r *replay) fetch(ctx context.Context, end adapter.Cursor, ev *adapter.Event) error {
+	fetched, err := r.socket.ns.srv.adapter.Fetch(ctx, end, []adapter.Place{r.place(ev)})
+	if err != nil {
+		return refuseLost(err)
+	}
+	ev.Data, ev.Attachments, ev.Omitted = fetched[0].Data, fetched[0].Attachments, 0
+	return nil
+}
+
+// place returns where an event is that was read.
+func (r *replay) place(ev *adapter.Event) adapter.Place {
+	for _, room := range ev.Target.To {
+		if _, read := r.from[room]; read {
+			return adapter.Place{Room: room, At: ev.Position}
+		}
+	}
+	return adapter.Place{Room: ev.Target.To[0], At: ev.Position}
 }
 
 // finish makes the rooms count that commands have joined which were not read, because

@@ -38,6 +38,7 @@ type Server struct {
 	feed       feed
 	owned      ownership // the sessions that this node serves
 	recoveries paces     // by private id
+	replays    replays   // what recoveries hold
 	asked      questions // by this node, waiting for answers
 	stats      counters
 	fullLogs   logLimit // of mailboxes
@@ -76,6 +77,7 @@ func NewServer(o Options) (*Server, error) {
 		clients:    make(map[string]*client),
 		retryDelay: retryDelay,
 		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}},
+		replays:    replays{page: replayPage, budget: replayBudget},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()

@@ -20,6 +20,7 @@ type Stats struct {
 	EventsOut         uint64            // published
 	Deliveries        uint64            // events queued to clients
 	Replayed          uint64            // of them, in recoveries
+	ReplayBytes       int               // that recoveries hold of what their clients have missed, until it is queued
 	ConnectsPostponed uint64            // connects that were not answered, for a reason that may pass
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
@@ -43,6 +44,7 @@ func (s *Server) Stats() Stats {
 		Deliveries:  s.stats.deliveries.Load(),
 		Replayed:    s.stats.replayed.Load(),
 
+		ReplayBytes:       int(s.replays.held.Load()),
 		ConnectsPostponed: s.stats.connectsPostponed.Load(),
 
 		VolatileDropped: s.stats.volatileDropped.Load(),

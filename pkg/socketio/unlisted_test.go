@@ -60,9 +60,9 @@ func (h *holdable) Save(ctx context.Context, s session.Session, ttl time.Duratio
 	return h.Store.Save(ctx, s, ttl)
 }
 
-func (h *holdable) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+func (h *holdable) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
 	_ = h.wait()
-	return h.Adapter.Replay(ctx, after, upTo)
+	return h.Adapter.Replay(ctx, after, upTo, payload)
 }
 
 func startHoldable(t *testing.T, o Options) (*testNode, *holdable) {

@@ -94,6 +94,8 @@ var rules = []struct {
 	{"ReplayKeepsToOneHistory", replayKeepsToOneHistory, false},
 	{"ReplayWithoutBacklogs", replayWithoutBacklogs, false},
 	{"ReplayCanBeStopped", replayCanBeStopped, false},
+	{"ReplayBoundsPayloads", replayBoundsPayloads, false},
+	{"FetchSaysWhatIsGone", fetchSaysWhatIsGone, false},
 	{"HistoryPages", historyPages, false},
 	{"HistoryPagesInBytes", historyPagesInBytes, false},
 	{"ReplayAndFeedMeet", replayAndFeedMeet, true},
@@ -233,7 +235,7 @@ func expectNothingElse(nodes ...*node) {
 func (n *node) replay(after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) ([]adapter.Event, error) {
 	n.t.Helper()
 	var events []adapter.Event
-	for e, err := range n.Replay(deadline(n.t), after, upTo) {
+	for e, err := range n.Replay(deadline(n.t), after, upTo, 0) {
 		if err != nil {
 			if len(events) > 0 {
 				n.t.Errorf("%s: Replay failed after %d events: %v", n.Node(), len(events), err)

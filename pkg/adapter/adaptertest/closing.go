@@ -166,12 +166,13 @@ func callAll(ctx context.Context, n *node, to adapter.NodeID, c adapter.Cursor) 
 	_, errs["Subscribe"] = n.Subscribe(ctx, room("s"))
 	_, errs["Next"] = n.Next(ctx)
 	_, errs["Head"] = n.Head(ctx, c)
-	for _, err := range n.Replay(ctx, map[rooms.Room]adapter.Cursor{room("r"): c}, c) {
+	for _, err := range n.Replay(ctx, map[rooms.Room]adapter.Cursor{room("r"): c}, c, 0) {
 		errs["Replay"] = errors.Join(errs["Replay"], err)
 	}
 	if errs["Replay"] == nil {
 		errs["Replay"] = errors.New("no error")
 	}
+	_, errs["Fetch"] = n.Fetch(ctx, c, []adapter.Place{{Room: room("r"), At: c.At}})
 	_, _, errs["History"] = n.History(ctx, room("r"), adapter.Page{Events: 1})
 	errs["Send"] = n.Send(ctx, to, adapter.Message{})
 	_, errs["Receive"] = n.Receive(ctx)

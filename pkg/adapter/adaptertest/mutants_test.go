@@ -66,7 +66,7 @@ func (c mutantCluster) Node(id adapter.NodeID) (adapter.Adapter, error) {
 	}
 	n := &mutantNode{
 		Adapter: a, publish: a.Publish, subscribe: a.Subscribe, unsubscribe: a.Unsubscribe, next: a.Next,
-		head: a.Head, replay: a.Replay, history: a.History, send: a.Send, nodes: a.Nodes,
+		head: a.Head, replay: a.Replay, fetch: a.Fetch, history: a.History, send: a.Send, nodes: a.Nodes,
 	}
 	c.mutate(n)
 	return n, nil
@@ -80,7 +80,8 @@ type mutantNode struct {
 	unsubscribe func(...rooms.Room)
 	next        func(context.Context) (adapter.Event, error)
 	head        func(context.Context, ...adapter.Cursor) (adapter.Cursor, error)
-	replay      func(context.Context, map[rooms.Room]adapter.Cursor, adapter.Cursor) iter.Seq2[adapter.Event, error]
+	replay      func(context.Context, map[rooms.Room]adapter.Cursor, adapter.Cursor, int) iter.Seq2[adapter.Event, error]
+	fetch       func(context.Context, adapter.Cursor, []adapter.Place) ([]adapter.Event, error)
 	history     func(context.Context, rooms.Room, adapter.Page) ([]adapter.Event, bool, error)
 	send        func(context.Context, adapter.NodeID, adapter.Message) error
 	nodes       func(context.Context) ([]adapter.Member, error)
@@ -102,8 +103,12 @@ func (n *mutantNode) Head(ctx context.Context, seen ...adapter.Cursor) (adapter.
 	return n.head(ctx, seen...)
 }
 
-func (n *mutantNode) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
-	return n.replay(ctx, after, upTo)
+func (n *mutantNode) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
+	return n.replay(ctx, after, upTo, payload)
+}
+
+func (n *mutantNode) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
+	return n.fetch(ctx, history, places)
 }
 
 func (n *mutantNode) History(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
@@ -140,7 +145,7 @@ func mutants() map[string]mutant {
 		}
 	}
 	endlessReplay := func(n *mutantNode) {
-		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 			end := upTo
 			for range 50 { // widens the window: until something was published, if anything is
 				if end, _ = n.Adapter.Head(ctx); end != upTo {
@@ -148,7 +153,7 @@ func mutants() map[string]mutant {
 				}
 				time.Sleep(time.Millisecond)
 			}
-			return n.Adapter.Replay(ctx, after, end)
+			return n.Adapter.Replay(ctx, after, end, payload)
 		}
 	}
 	lateSubscribe := func(n *mutantNode) {
@@ -160,9 +165,9 @@ func mutants() map[string]mutant {
 		}
 	}
 	nothingTrimmed := func(n *mutantNode) {
-		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 			return func(yield func(adapter.Event, error) bool) {
-				for e, err := range n.Adapter.Replay(ctx, after, upTo) {
+				for e, err := range n.Adapter.Replay(ctx, after, upTo, payload) {
 					if errors.Is(err, adapter.ErrTrimmed) || !yield(e, err) {
 						return
 					}
@@ -193,9 +198,9 @@ func mutants() map[string]mutant {
 			}
 		}},
 		"a replay names one of an event's rooms": {"AMemberTakesAnEventOnce", func(n *mutantNode) {
-			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				return func(yield func(adapter.Event, error) bool) {
-					for e, err := range n.Adapter.Replay(ctx, after, upTo) {
+					for e, err := range n.Adapter.Replay(ctx, after, upTo, payload) {
 						if e.Target.To = e.Target.To[:min(len(e.Target.To), 1)]; len(e.Target.Except) > 0 {
 							e.Target.Except = nil
 						}
@@ -340,10 +345,10 @@ func mutants() map[string]mutant {
 		}},
 
 		"rooms are replayed one by one": {"ReplayMergesRooms", func(n *mutantNode) {
-			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				return func(yield func(adapter.Event, error) bool) {
 					for r, c := range after {
-						for e, err := range n.Adapter.Replay(ctx, cursors{r: c}, upTo) {
+						for e, err := range n.Adapter.Replay(ctx, cursors{r: c}, upTo, payload) {
 							if !yield(e, err) {
 								return
 							}
@@ -353,13 +358,13 @@ func mutants() map[string]mutant {
 			}
 		}},
 		"replay from a copy that lags": {"ReplayMergesRooms", func(n *mutantNode) {
-			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				if upTo.At.Seq > 0 {
 					upTo.At.Seq--
 				} else {
 					upTo.At.Ms--
 				}
-				return n.Adapter.Replay(ctx, after, upTo)
+				return n.Adapter.Replay(ctx, after, upTo, payload)
 			}
 		}},
 		"replay without an end": {"ReplayMergesRooms", endlessReplay},
@@ -376,17 +381,17 @@ func mutants() map[string]mutant {
 				published.Add(1)
 				return n.Adapter.Publish(ctx, e)
 			}
-			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				if published.Load() > 100 {
 					return func(yield func(adapter.Event, error) bool) { yield(adapter.Event{}, adapter.ErrTrimmed) }
 				}
-				return n.Adapter.Replay(ctx, after, upTo)
+				return n.Adapter.Replay(ctx, after, upTo, payload)
 			}
 		}},
 		"errors come late": {"ReplaySaysErrorsFirst", func(n *mutantNode) {
-			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				return func(yield func(adapter.Event, error) bool) {
-					for e, err := range n.Adapter.Replay(ctx, after, upTo) {
+					for e, err := range n.Adapter.Replay(ctx, after, upTo, payload) {
 						if err != nil && !yield(e, nil) || !yield(e, err) {
 							return
 						}
@@ -395,13 +400,13 @@ func mutants() map[string]mutant {
 			}
 		}},
 		"histories are mixed": {"ReplayKeepsToOneHistory", func(n *mutantNode) {
-			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				same := make(cursors)
 				for r, c := range after {
 					c.Epoch = upTo.Epoch
 					same[r] = c
 				}
-				return n.Adapter.Replay(ctx, same, upTo)
+				return n.Adapter.Replay(ctx, same, upTo, payload)
 			}
 		}},
 		"replays hold a lock": {"ReplayCanBeStopped", func(n *mutantNode) {
@@ -412,12 +417,27 @@ func mutants() map[string]mutant {
 				}
 				return n.Adapter.Publish(ctx, e)
 			}
-			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor) replays {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				return func(yield func(adapter.Event, error) bool) {
 					replaying.Store(true)
 					defer replaying.Store(false)
-					n.Adapter.Replay(ctx, after, upTo)(yield)
+					n.Adapter.Replay(ctx, after, upTo, payload)(yield)
 				}
+			}
+		}},
+		"all payloads are held": {"ReplayBoundsPayloads", func(n *mutantNode) {
+			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, _ int) replays {
+				return n.Adapter.Replay(ctx, after, upTo, 0)
+			}
+		}},
+		"what is gone is left out": {"FetchSaysWhatIsGone", func(n *mutantNode) {
+			n.fetch = func(ctx context.Context, history adapter.Cursor, places []adapter.Place) (events []adapter.Event, err error) {
+				for _, p := range places {
+					if e, err := n.Adapter.Fetch(ctx, history, []adapter.Place{p}); err == nil {
+						events = append(events, e...)
+					}
+				}
+				return events, nil
 			}
 		}},
 		"pages overlap": {"HistoryPages", func(n *mutantNode) {

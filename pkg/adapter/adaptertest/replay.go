@@ -1,10 +1,12 @@
 package adaptertest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -173,7 +175,7 @@ func replayCanBeStopped(t *testing.T, newCluster Maker) {
 	}
 	head := n.head()
 	seen := 0
-	for _, err := range n.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: start}, head) {
+	for _, err := range n.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: start}, head, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,4 +188,114 @@ func replayCanBeStopped(t *testing.T, newCluster Maker) {
 	n.expectReplay(map[rooms.Room]adapter.Cursor{r: head}, head)
 	n.expectReplay(map[rooms.Room]adapter.Cursor{r: head}, start)
 	n.expectReplay(map[rooms.Room]adapter.Cursor{r: start}, head, "0", "1", "2", "3", "4")
+}
+
+// Of what does not fit, a replay says how large it is, and Fetch has it.
+func replayBoundsPayloads(t *testing.T, newCluster Maker) {
+	const events, size = 30, 1000
+	a, b := two(t, newCluster, Options{})
+	all := []rooms.Room{room("r"), room("s"), rooms.InOwn("/", "c")}
+	start := a.head()
+	var want []string
+	for i := range events {
+		e := event(fmt.Sprint(i, strings.Repeat("x", i*size/events)), all[i%len(all)])
+		e.Kind, e.Flags, e.Target.Except = 3, 1, []rooms.Room{rooms.InOwn("/", "d")}
+		e.Attachments = [][]byte{bytes.Repeat([]byte{byte(i)}, i)}
+		a.publish(e)
+		want = append(want, string(e.Data))
+	}
+	head, after := b.head(), make(map[rooms.Room]adapter.Cursor)
+	for _, r := range all {
+		after[r] = start
+	}
+	for _, payload := range []int{0, 1, 2 * size, 100 * size} {
+		var got []adapter.Event
+		var omitted []adapter.Place
+		held := 0
+		for e, err := range b.Replay(deadline(t), after, head, payload) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Omitted > 0 {
+				omitted = append(omitted, adapter.Place{Room: e.Target.To[0], At: e.Position})
+			}
+			if (e.Omitted > 0) != (e.Data == nil) || e.Kind != 3 || e.Flags != 1 || !e.Stored || len(e.Target.Except) != 1 {
+				t.Fatalf("with %d bytes: %+v", payload, e)
+			}
+			held += len(e.Data)
+			for _, attachment := range e.Attachments {
+				held += len(attachment)
+			}
+			got = append(got, e)
+		}
+		switch payload {
+		case 0, 100 * size:
+			if len(omitted) > 0 {
+				t.Errorf("with %d bytes: %d events without payload", payload, len(omitted))
+			}
+		default:
+			if held > payload || len(omitted) == 0 || payload > size && held < payload/2 {
+				t.Errorf("with %d bytes: %d are held, %d events are without payload", payload, held, len(omitted))
+			}
+		}
+		fetched, err := b.Fetch(deadline(t), head, omitted)
+		if err != nil || len(fetched) != len(omitted) {
+			t.Fatalf("Fetch: %d events of %d, %v", len(fetched), len(omitted), err)
+		}
+		for i, e := range got {
+			if e.Omitted > 0 {
+				f := fetched[0]
+				fetched = fetched[1:]
+				if f.Position != e.Position || f.Kind != 3 || f.Flags != 1 || f.From != e.From || f.Target.To[0] != e.Target.To[0] || f.Omitted != 0 {
+					t.Fatalf("fetched %+v for %+v", f, e)
+				}
+				if sum := len(f.Data) + len(f.Attachments[0]); sum != int(e.Omitted) {
+					t.Errorf("%d bytes are fetched, %d were said", sum, e.Omitted)
+				}
+				e.Data, e.Attachments = f.Data, f.Attachments
+			}
+			if n := slices.Index(want, string(e.Data)); n < 0 || len(e.Attachments[0]) != n {
+				t.Errorf("with %d bytes: event %d is %q", payload, i, e.Data)
+			}
+		}
+		if len(got) != events {
+			t.Errorf("with %d bytes: %d events, want %d", payload, len(got), events)
+		}
+	}
+}
+
+func fetchSaysWhatIsGone(t *testing.T, newCluster Maker) {
+	const limit = 5
+	n := one(t, newCluster, Options{BacklogLimit: limit})
+	r, quiet := room("r"), room("quiet")
+	place := func(r rooms.Room, c adapter.Cursor) adapter.Place { return adapter.Place{Room: r, At: c.At} }
+	gone, there := n.publish(event("gone", r)), n.publish(event("there", quiet))
+	for range 30 * limit {
+		n.publish(event("x", r))
+	}
+	last := n.publish(event("last", r))
+	fetched, err := n.Fetch(deadline(t), last, []adapter.Place{place(r, last), place(quiet, there)})
+	if got := payloads(fetched); err != nil || !slices.Equal(got, []string{"last", "there"}) {
+		t.Errorf("Fetch gave %q, %v", got, err)
+	}
+	if fetched, err := n.Fetch(deadline(t), last, nil); err != nil || len(fetched) > 0 {
+		t.Errorf("Fetch of nothing gave %q, %v", payloads(fetched), err)
+	}
+	other := last
+	other.Epoch = "elsewhere"
+	for name, tt := range map[string]struct {
+		history adapter.Cursor
+		places  []adapter.Place
+		want    error
+	}{
+		"trimmed":         {last, []adapter.Place{place(quiet, there), place(r, gone)}, adapter.ErrTrimmed},
+		"never there":     {last, []adapter.Place{place(r, there)}, adapter.ErrTrimmed},
+		"other history":   {other, []adapter.Place{place(quiet, there)}, adapter.ErrHistoryLost},
+		"unknown room":    {last, []adapter.Place{place(room("unknown"), last)}, adapter.ErrTrimmed},
+		"unknown history": {adapter.Cursor{}, []adapter.Place{place(quiet, there)}, adapter.ErrHistoryLost},
+	} {
+		if fetched, err := n.Fetch(deadline(t), tt.history, tt.places); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Fetch gave %q, %v", name, payloads(fetched), err)
+		}
+	}
 }

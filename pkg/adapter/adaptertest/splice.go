@@ -168,7 +168,7 @@ func (m *member) replay(ctx context.Context, end adapter.Cursor) error {
 	for r, joined := range m.joined {
 		after[r] = joined.Max(m.seen)
 	}
-	for e, err := range m.Replay(ctx, after, end) {
+	for e, err := range m.Replay(ctx, after, end, 0) {
 		if err != nil {
 			return err
 		}

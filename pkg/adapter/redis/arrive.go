@@ -109,6 +109,7 @@ func (g *generation) over() bool {
 // begins takes the first copy of an event. p.mu is held.
 func (g *generation) begins(to []rooms.Room, at adapter.Position, payload string) {
 	c := &g.coming
+	g.p.sizes.saw(len(payload))
 	e, listed, err := decodeEvent(payload, to)
 	if err == nil && listed {
 		switch {

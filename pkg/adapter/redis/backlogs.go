@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,6 +33,8 @@ type backlogRequest struct {
 	epoch string
 	names []string
 	after map[string]adapter.Position
+	hold  int                 // the size of the payloads that the requester may hold
+	many  bool                // it may have any number of entries
 	found map[string]*backlog // the answer, by key
 	err   error
 	done  chan struct{}
@@ -41,6 +44,8 @@ type backlogRequest struct {
 // changes them.
 type backlog struct {
 	after  adapter.Position // it was read from here on
+	last   string           // the id up to which it has been read
+	to     []rooms.Room     // its room
 	whole  bool             // up to its end: no more than the limit
 	events []*adapter.Event
 	listed []*adapter.Event // those whose lists are still to be read
@@ -60,9 +65,10 @@ type wanted struct {
 	after       adapter.Position
 }
 
-// ask has rooms read, each after a position, and waits for it.
-func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position) (map[string]*backlog, error) {
-	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, done: make(chan struct{})}
+// ask has rooms read, each after a position, and waits for it. Events whose payloads are
+// not held come without. Unless many is set it may fail with errManyEntries.
+func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold int, many bool) (map[string]*backlog, error) {
+	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, hold: hold, many: many, done: make(chan struct{})}
 	p.backlogs.mu.Lock()
 	p.backlogs.waiting = append(p.backlogs.waiting, r)
 	p.backlogs.mu.Unlock()
@@ -152,19 +158,128 @@ func (r *reading) stillThere(epoch string) error {
 	return nil
 }
 
+// What a read of backlogs moves in one call, and what the payloads that it holds for
+// several requesters may take together.
+const (
+	readBytes   = 1 << 20
+	sharedBytes = 16 << 20
+)
+
+//go:embed missed.lua
+var missedSource string
+
+var missedScript = goredis.NewScript(missedSource)
+
 // readBacklogs reads rooms, each one more than can be replayed, and then looks
 // whether the server is the primary still and the histories are there.
+//
+// Where large events are around it reads in parts, so that Redis does not keep others
+// waiting and little is held that is not returned. If a backlog is trimmed between two
+// parts, more entries than can be replayed are behind the gap, because trimming leaves
+// more.
 func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[string]wanted) (*reading, error) {
-	reads := make(map[string]*goredis.XMessageSliceCmd, len(from))
+	found := &reading{make(map[string]*backlog, len(from)), "", make(map[string]bool, 1)}
+	keys := make([]string, 0, len(from))
+	parsed := make(map[string][]*backlog, 1) // by epoch
+	for key, w := range from {
+		room, _ := parseName(w.name)
+		b := &backlog{after: w.after, last: formatPosition(w.after), to: []rooms.Room{room}}
+		keys, found.rooms[key], parsed[w.epoch] = append(keys, key), b, append(parsed[w.epoch], b)
+	}
+	hold, most, many := 0, 0, false
+	for _, r := range batch {
+		hold, most, many = hold+r.hold, max(most, r.hold), many || r.many
+	}
+	hold = max(min(hold, sharedBytes), most)
+	count := usuallyRead
+	for first := true; first || len(keys) > 0; first = false {
+		read, err := p.readPart(ctx, batch, found, keys, p.rangeable(keys, count))
+		if err != nil {
+			return nil, err
+		}
+		hold, keys, count = p.addPart(found, keys, read, hold), read.rest, p.limit+1
+		if len(keys) > 0 && !many {
+			if found.entries() > manyEntries {
+				return nil, errManyEntries
+			}
+			count = (2*manyEntries - found.entries()) / len(keys)
+		}
+	}
+	for _, b := range found.rooms {
+		b.whole = len(b.events)+len(b.broken) <= p.limit
+	}
+	for epoch, all := range parsed {
+		if err := p.readLists(ctx, epoch, all); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// manyEntries is from how many entries on one read does not go on for several requesters.
+const manyEntries = 16 << 10
+
+var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
+
+func (r *reading) entries() (n int) {
+	for _, b := range r.rooms {
+		n += len(b.events) + len(b.broken)
+	}
+	return n
+}
+
+// A piece is what one call has read of backlogs: of all keys by XRANGE, or of the first
+// ones by the script.
+type piece struct {
+	ranges []*goredis.XMessageSliceCmd
+	lists  []any    // of ids and payloads, or errors
+	rest   []string // the keys of which there is more
+}
+
+// How many entries of each backlog are read at first, as few have more; and the least that
+// XRANGE is used for.
+const (
+	usuallyRead = 32
+	fewRead     = 8
+)
+
+// rangeable returns how many entries of each backlog, at most count, can be read by XRANGE:
+// it costs Redis less than a script does, but is not bounded by bytes. It is 0 if they
+// may be too large.
+func (p *partition) rangeable(keys []string, count int) int {
+	largest := p.sizes.largest(p.life)
+	if largest == 0 || len(keys) == 0 { // nothing is known of their size
+		return 0
+	}
+	count = min(count, p.limit+1)
+	if fit := sharedBytes / len(keys) / largest; fit < count {
+		if count = fit; fit < fewRead {
+			count = 0
+		}
+	}
+	return count
+}
+
+// readPart reads as much of rooms as is read in one call: count entries of each, or, if
+// that is 0, as many as may be large. It notes what the histories are afterwards.
+func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, keys []string, count int) (read piece, err error) {
 	clocks := make(map[string]*goredis.IntCmd, 1)
-	var role *goredis.Cmd
+	var script, role *goredis.Cmd
 	var epoch *goredis.StringCmd
-	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+	run := missedScript.EvalSha
+	once := func(ctx context.Context, c goredis.Cmdable) error {
 		// In this order, but not in a transaction: that would keep everybody else
 		// waiting.
+		read.ranges = read.ranges[:0]
 		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
-			for key, w := range from {
-				reads[key] = pipe.XRangeN(ctx, key, "("+formatPosition(w.after), "+", int64(p.limit)+1)
+			switch {
+			case len(keys) == 0:
+			case count > 0:
+				for _, key := range keys {
+					read.ranges = append(read.ranges, pipe.XRangeN(ctx, key, "("+found.rooms[key].last, "+", int64(count)))
+				}
+			default:
+				script = run(ctx, pipe, keys, p.scriptArgs(found, keys)...)
 			}
 			role = p.askRole(ctx, pipe)
 			epoch = pipe.Get(ctx, p.names.epoch())
@@ -176,8 +291,13 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		if err != nil && !isReply(err) {
 			return err
 		}
-		for _, cmd := range reads {
+		for _, cmd := range read.ranges {
 			if err := cmd.Err(); err != nil && !isWrongType(err) { // that fails alone
+				return err
+			}
+		}
+		if script != nil {
+			if err := read.take(script, keys); err != nil {
 				return err
 			}
 		}
@@ -188,56 +308,113 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 			return atKey(p.names.epoch(), err)
 		}
 		return nil
+	}
+	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+		err := once(ctx, c)
+		if err != nil && says(err, "NOSCRIPT") {
+			run = missedScript.Eval
+			err = once(ctx, c)
+		}
+		return err
 	})
 	if err != nil {
-		return nil, err
+		return read, err
 	}
-	found := &reading{make(map[string]*backlog, len(from)), epoch.Val(), make(map[string]bool, 1)}
+	for i, cmd := range read.ranges {
+		if b := found.rooms[keys[i]]; len(cmd.Val()) == count && len(b.events)+len(b.broken)+count <= p.limit {
+			read.rest = append(read.rest, keys[i])
+		}
+	}
+	found.epoch = epoch.Val()
 	for e, clock := range clocks {
 		found.clocks[e] = clock.Val() > 0
 	}
-	parsed := make(map[string][]*backlog, 1) // by epoch
-	for key, w := range from {
-		b := p.parseBacklog(w.name, reads[key].Val(), w.after)
-		if err := reads[key].Err(); err != nil {
-			p.stats.malformed.Add(1)
-			b.failed = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(key, err))
-		}
-		found.rooms[key], parsed[w.epoch] = b, append(parsed[w.epoch], b)
-	}
-	for epoch, all := range parsed {
-		if err := p.readLists(ctx, epoch, all); err != nil {
-			return nil, err
-		}
-	}
-	return found, nil
+	return read, nil
 }
 
-// parseBacklog reads the entries of a room's backlog.
-func (p *partition) parseBacklog(name string, read []goredis.XMessage, after adapter.Position) *backlog {
-	b := &backlog{after: after, whole: len(read) <= p.limit, events: make([]*adapter.Event, 0, len(read))}
-	room, _ := parseName(name)
-	to := []rooms.Room{room}
-	for _, m := range read {
-		at, err := p.parsePosition(m.ID)
-		var e *adapter.Event
-		var listed bool
-		if err == nil {
-			payload, _ := m.Values["e"].(string)
-			e, listed, err = decodeEvent(payload, to)
-		}
-		if err != nil {
-			p.stats.malformed.Add(1)
-			b.broken = append(b.broken, broken{at, fmt.Errorf("%w: the entry %s of a backlog", err, m.ID)})
-			continue
-		}
-		e.Position = at
-		b.events = append(b.events, e)
-		if listed {
-			b.listed = append(b.listed, e)
+// scriptArgs returns the arguments of the script for the rest of the keys' backlogs.
+func (p *partition) scriptArgs(found *reading, keys []string) []any {
+	args := make([]any, 0, 1+2*len(keys))
+	args = append(args, readBytes)
+	for _, key := range keys {
+		b := found.rooms[key]
+		args = append(args, p.limit+1-len(b.events)-len(b.broken), b.last)
+	}
+	return args
+}
+
+// take takes what the script has read.
+func (r *piece) take(script *goredis.Cmd, keys []string) error {
+	reply, err := script.Slice()
+	switch {
+	case err != nil:
+		return err
+	case len(reply) < 2 || len(reply) > len(keys)+1:
+		return errMalformed
+	}
+	r.lists, r.rest = reply[1:], nil
+	if reply[0] != "" {
+		r.rest = keys[len(r.lists)-1:] // the last list goes on
+	}
+	for _, list := range r.lists {
+		if err, ok := list.(error); ok && !isWrongType(err) {
+			return err
 		}
 	}
-	return b
+	return nil
+}
+
+// addPart adds what was read to the backlogs, and returns how much more may be held.
+func (p *partition) addPart(found *reading, keys []string, read piece, hold int) int {
+	failed := func(key string, err error) {
+		p.stats.malformed.Add(1)
+		found.rooms[key].failed = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(key, err))
+	}
+	for i, cmd := range read.ranges {
+		if err := cmd.Err(); err != nil {
+			failed(keys[i], err)
+		}
+		for _, m := range cmd.Val() {
+			payload, _ := m.Values["e"].(string)
+			hold -= p.parse(found.rooms[keys[i]], m.ID, payload, hold)
+		}
+	}
+	for i, list := range read.lists {
+		if err, ok := list.(error); ok {
+			failed(keys[i], err)
+		}
+		entries, _ := list.([]any)
+		for pair := range slices.Chunk(entries, 2) {
+			id, _ := pair[0].(string)
+			payload, _ := pair[1].(string)
+			hold -= p.parse(found.rooms[keys[i]], id, payload, hold)
+		}
+	}
+	return hold
+}
+
+// parse reads an entry of a backlog. Its payload is left out if it is larger than hold;
+// otherwise parse returns its size.
+func (p *partition) parse(b *backlog, id, payload string, hold int) (held int) {
+	b.last = id
+	p.sizes.saw(len(payload))
+	at, err := p.parsePosition(id)
+	var e *adapter.Event
+	var listed bool
+	if err == nil {
+		e, listed, err = decodeStored(payload, b.to, hold)
+	}
+	if err != nil {
+		p.stats.malformed.Add(1)
+		b.broken = append(b.broken, broken{at, fmt.Errorf("%w: the entry %s of a backlog", err, id)})
+		return 0
+	}
+	e.Position = at
+	b.events = append(b.events, e)
+	if listed {
+		b.listed = append(b.listed, e)
+	}
+	return payloadSize(e)
 }
 
 // readLists completes the events of backlogs whose lists are stored apart.

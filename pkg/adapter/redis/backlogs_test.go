@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -120,7 +123,7 @@ func TestReplaysShareReads(t *testing.T) {
 			<-begin
 			first := i % events // the last that this one has seen
 			next := first + 1
-			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("shared"): cursors[first]}, cursors[events-1]) {
+			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("shared"): cursors[first]}, cursors[events-1], 0) {
 				if refused := events-1-first > 30; refused || err != nil {
 					if !refused || !errors.Is(err, adapter.ErrTrimmed) {
 						t.Errorf("after event %d: %v", first, err)
@@ -140,4 +143,149 @@ func TestReplaysShareReads(t *testing.T) {
 	}
 	close(begin)
 	all.Wait()
+}
+
+// What does not fit in one call is read in several: every event comes, whatever the sizes,
+// with its payload or without.
+func TestBacklogsAreReadInParts(t *testing.T) {
+	const limit = 60
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{BacklogLimit: limit})
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := rand.New(rand.NewPCG(1, 2))
+	after := make(map[rooms.Room]adapter.Cursor)
+	sizes := make(map[string]int)
+	for i := range 4 * limit {
+		r := room(fmt.Sprint("r", i%5))
+		after[r] = begin
+		size := []int{10, 1000, 30_000, readBytes / 3}[random.IntN(4)]
+		if i%5 == 4 {
+			size = 1 + i // the last room has small ones only
+		}
+		data := fmt.Sprintf("%d %s", i, strings.Repeat("x", size))
+		if _, err := a.Publish(deadline(t), event(data, r)); err != nil {
+			t.Fatal(err)
+		}
+		sizes[fmt.Sprint(i)] = len(data)
+	}
+	after[room("empty")] = begin
+	end, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, payload := range []int{0, readBytes, 100} {
+		next, held := 0, 0
+		for e, err := range a.Replay(deadline(t), after, end, payload) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := string(e.Data)
+			if held += len(data); e.Omitted > 0 {
+				fetched, err := a.Fetch(deadline(t), end, []adapter.Place{{Room: e.Target.To[0], At: e.Position}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				data = string(fetched[0].Data)
+			}
+			number, _, _ := strings.Cut(data, " ")
+			if number != fmt.Sprint(next) || sizes[number] != len(data) || e.Omitted > 0 && int(e.Omitted) != len(data) {
+				t.Fatalf("with %d bytes: event %d is %s, of %d bytes", payload, next, number, len(data))
+			}
+			next++
+		}
+		if next != 4*limit || payload > 0 && held > payload {
+			t.Errorf("with %d bytes: %d events, %d bytes held", payload, next, held)
+		}
+	}
+	for i := range 2 * limit {
+		if _, err := a.Publish(deadline(t), event(strings.Repeat("y", i*300), room("r0"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range a.Replay(deadline(t), after, end, 0) {
+		if !errors.Is(err, adapter.ErrTrimmed) {
+			t.Fatalf("more than the limit: %v", err)
+		}
+	}
+}
+
+// Replays of many events are read one after the other, and small ones beside them.
+func TestManyEvents(t *testing.T) {
+	const roomCount, limit = 60, 300 // more than manyEntries
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{BacklogLimit: limit})
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := map[rooms.Room]adapter.Cursor{room("small"): begin}
+	var all []rooms.Room
+	for i := range roomCount {
+		all = append(all, room(fmt.Sprint("r", i)))
+		after[all[i]] = begin
+	}
+	for i := range limit {
+		if _, err := a.Publish(deadline(t), event(fmt.Sprint(i), all...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := a.Publish(deadline(t), event("small", room("small"))); err != nil {
+		t.Fatal(err)
+	}
+	end, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var replays sync.WaitGroup
+	for range 4 {
+		replays.Go(func() {
+			n := 0
+			for e, err := range a.Replay(deadline(t), after, end, 1000) {
+				if n == 0 && len(a.large) != 1 {
+					t.Error("many events are held out of turn")
+				}
+				if err != nil || len(e.Target.To) != roomCount && n < limit {
+					t.Errorf("event %d: %v, to %d rooms", n, err, len(e.Target.To))
+					return
+				}
+				n++
+			}
+			if n != limit+1 {
+				t.Errorf("%d events", n)
+			}
+		})
+		replays.Go(func() {
+			n := 0
+			for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("small"): begin}, end, 1000) {
+				if err != nil {
+					t.Error(err)
+				}
+				n++
+			}
+			if n != 1 {
+				t.Errorf("%d events", n)
+			}
+		})
+	}
+	replays.Wait()
+	if len(a.large) > 0 {
+		t.Error("the turn is not over")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	a.large <- struct{}{}
+	go func() { // while it waits for its turn
+		for range 1000 {
+			runtime.Gosched()
+		}
+		cancel()
+	}()
+	for _, err := range a.Replay(ctx, after, end, 1000) {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("with an ended context: %v", err)
+		}
+	}
+	<-a.large
 }

@@ -137,7 +137,7 @@ func replayOne(ctx context.Context, a *Adapter, room rooms.Room, i int, from ada
 	}
 	n := 0
 	after := map[rooms.Room]adapter.Cursor{rooms.InEveryone("/"): from, rooms.InOwn("/", fmt.Sprint(i)): from, room: from}
-	for _, err := range a.Replay(ctx, after, end) {
+	for _, err := range a.Replay(ctx, after, end, 0) {
 		if err != nil {
 			return err
 		}

@@ -100,7 +100,7 @@ func (g *generation) catchUp() error {
 		}
 	}
 	p.mu.Unlock()
-	missed, err := p.missed(ctx, g.epoch, after, end)
+	missed, err := p.missed(ctx, g.epoch, after, end, 0, nil)
 	if err == nil && begun {
 		err = p.unexpired(ctx, tail)
 	}

@@ -224,7 +224,7 @@ func TestTrimmedIsNotWhole(t *testing.T) {
 	joined := subscribe(t, a, r)
 	after := map[rooms.Room]adapter.Cursor{r: joined}
 	replay := func(upTo adapter.Cursor) (n int, err error) {
-		for _, err = range a.Replay(deadline(t), after, upTo) {
+		for _, err = range a.Replay(deadline(t), after, upTo, 0) {
 			n++
 		}
 		return n, err
@@ -253,7 +253,7 @@ func TestReplayOfALostHistory(t *testing.T) {
 	if err := server.Client().FlushAll(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: joined}, end) {
+	for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: joined}, end, 0) {
 		if !errors.Is(err, adapter.ErrHistoryLost) {
 			t.Errorf("the replay has %q, %v, want ErrHistoryLost", e.Data, err)
 		}

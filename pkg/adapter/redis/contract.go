@@ -77,6 +77,7 @@ func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt
 	for _, part := range a.split(e.Target.To) {
 		it := &parcel{rooms: unique(part.names), stored: e.Stored}
 		it.payload, it.lists = encodeEvent(&e, len(it.rooms))
+		part.p.sizes.saw(len(it.payload))
 		o := part.p.send(ctx, it)
 		switch {
 		case o.err != nil && len(e.Earlier) > 0:
@@ -230,20 +231,27 @@ func sameHistory(c, current adapter.Cursor) error {
 }
 
 // Replay implements [adapter.Adapter].
-func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) iter.Seq2[adapter.Event, error] {
+func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
 	return func(yield func(adapter.Event, error) bool) {
+		turn := &turn{of: a.large}
+		defer turn.end() // nothing is held any longer
 		r, err := await(ctx, a, func() (r replay, err error) {
-			r.events, r.from, err = a.missed(ctx, after, upTo)
+			r.events, r.from, err = a.missed(ctx, after, upTo, payload, turn)
 			return r, err
 		})
 		if err != nil {
 			yield(adapter.Event{}, fmt.Errorf("adapter/redis: replay: %w", err))
 			return
 		}
-		progress := adapter.NewProgress(r.from)
+		progress, held := adapter.NewProgress(r.from), 0
 		for shared := range adapter.Merge(r.events) {
 			e := *shared
 			e.Cursor = progress.To(e.Position)
+			if size := payloadSize(&e); payload > 0 && held+size > payload { // each partition has held so much
+				e.Data, e.Attachments, e.Omitted = nil, nil, uint32(size)
+			} else {
+				held += size
+			}
 			if !yield(e, nil) {
 				return
 			}
@@ -258,7 +266,7 @@ type replay struct {
 
 // missed reads what a replay consists of, and says where it begins: in each
 // partition where the first of its rooms does, or at the end where there is none.
-func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) (events [][]*adapter.Event, from adapter.Cursor, err error) {
+func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int, turn *turn) (events [][]*adapter.Event, from adapter.Cursor, err error) {
 	if err := a.enter(ctx); err != nil {
 		return nil, from, err
 	}
@@ -285,7 +293,7 @@ func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Curso
 	}
 	read := make([][][]*adapter.Event, len(a.partitions))
 	err = a.each(func(i int, p *partition) error {
-		missed, err := p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)))
+		missed, err := p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)), payload, turn)
 		if err == nil {
 			err = missed.gaps()
 		}
@@ -293,6 +301,39 @@ func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Curso
 		return err
 	})
 	return slices.Concat(read...), newest(places), err
+}
+
+// Fetch implements [adapter.Adapter].
+func (a *Adapter) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
+	events, err := await(ctx, a, func() ([]adapter.Event, error) { return a.fetch(ctx, history, places) })
+	if err != nil {
+		return nil, fmt.Errorf("adapter/redis: fetch: %w", err)
+	}
+	return events, nil
+}
+
+func (a *Adapter) fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
+	if err := a.enter(ctx); err != nil {
+		return nil, err
+	}
+	current := a.seen()
+	if err := sameHistory(history, cursor(0, current)); err != nil {
+		return nil, err
+	}
+	lists := make([][]placed, len(a.partitions))
+	for i, place := range places {
+		n := name(place.Room)
+		home := a.home(n, len(a.partitions))
+		lists[home] = append(lists[home], placed{n, place.At, i})
+	}
+	events := make([]adapter.Event, len(places))
+	err := a.each(func(i int, p *partition) error {
+		if len(lists[i]) == 0 {
+			return nil
+		}
+		return p.fetch(ctx, current[i].epoch, lists[i], events)
+	})
+	return events, err
 }
 
 // History implements [adapter.Adapter].

@@ -103,7 +103,7 @@ func TestVersion1IsRead(t *testing.T) {
 	end := publish(t, a, event("new", room("s")))
 	expect(t, a, "old", "new")
 	var got []string
-	for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("r"): begin, room("s"): begin}, end) {
+	for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("r"): begin, room("s"): begin}, end, 0) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,12 +158,12 @@ func TestUndecodableEventsAreGaps(t *testing.T) {
 			if got := a.Stats(); (got.NewerVersion > 0) != tt.newer || got.Malformed == 0 {
 				t.Errorf("newer %d, malformed %d", got.NewerVersion, got.Malformed)
 			}
-			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin, s: begin}, end) {
+			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin, s: begin}, end, 0) {
 				if !errors.Is(err, adapter.ErrUndecodable) || errors.Is(err, adapter.ErrNewerVersion) != tt.newer {
 					t.Errorf("Replay: %q, %v", e.Data, err)
 				}
 			}
-			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: end, s: begin}, end) {
+			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: end, s: begin}, end, 0) {
 				if err != nil {
 					t.Errorf("Replay of what can be decoded: %q, %v", e.Data, err)
 				}

@@ -66,7 +66,7 @@ func TestFullCalls(t *testing.T) {
 			expectAll(t, a, want)
 			n := 0
 			head := publish(t, a, adapter.Event{Target: rooms.Target{To: []rooms.Room{r}}})
-			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: joined}, head) {
+			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: joined}, head, 0) {
 				if n++; err != nil || want[e.Position] != string(e.Data) {
 					t.Fatalf("replay: %.10q at %v, %v", e.Data, e.Position, err)
 				}

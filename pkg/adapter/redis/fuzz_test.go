@@ -2,6 +2,7 @@ package redis
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"testing"
 
@@ -96,13 +97,23 @@ func FuzzStreamEntries(f *testing.F) {
 	f.Add("1-2-3", "\x63", "\x63")
 	f.Fuzz(func(t *testing.T, id, payload, lists string) {
 		p := &partition{number: 3, limit: 10}
-		read := []goredis.XMessage{
-			{ID: id, Values: map[string]any{"e": payload}},
-			{ID: id, Values: map[string]any{"e": 7, payload: payload}},
-			{ID: payload, Values: nil},
+		b := backlog{to: []rooms.Room{lobby}}
+		p.parse(&b, id, payload, math.MaxInt)
+		p.parse(&b, id, payload, 4)
+		p.parse(&b, payload, "", 0)
+		if len(b.events) == 2 {
+			whole, bare := b.events[0], *b.events[1]
+			if bare.Omitted > 0 {
+				if bare.Omitted <= 4 || int(bare.Omitted) != payloadSize(whole) {
+					t.Errorf("%d bytes are left out of %d", bare.Omitted, payloadSize(whole))
+				}
+				bare.Data, bare.Attachments, bare.Omitted = whole.Data, whole.Attachments, 0
+			}
+			if !reflect.DeepEqual(whole, &bare) {
+				t.Errorf("%+v, without its payload %+v", whole, bare)
+			}
 		}
-		b := p.parseBacklog(name(lobby), read, adapter.Position{})
-		if len(b.events)+len(b.broken) != len(read) {
+		if len(b.events)+len(b.broken) != 3 {
 			t.Fatalf("%d events, %d broken", len(b.events), len(b.broken))
 		}
 		for _, e := range b.events {

@@ -61,7 +61,7 @@ func TestManyRoomsCostLinearWork(t *testing.T) {
 				}
 				bytes := traffic(t, server) - before
 				replayed := 0
-				for e, err := range a.Replay(ctx, map[rooms.Room]adapter.Cursor{to[0]: start, to[n-1]: start}, r.Cursor) {
+				for e, err := range a.Replay(ctx, map[rooms.Room]adapter.Cursor{to[0]: start, to[n-1]: start}, r.Cursor, 0) {
 					if err != nil || len(e.Target.Except) != except {
 						t.Fatalf("to %d rooms: replay: %d rooms are spared, %v", n, len(e.Target.Except), err)
 					}

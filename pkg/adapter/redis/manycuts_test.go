@@ -119,7 +119,7 @@ func TestManyRoomsUnderCuts(t *testing.T) {
 						after[r] = offsets[i]
 					}
 					got := slices.Clone(live[m][:taken[i][m]])
-					for e, err := range a.Replay(deadline(t), after, end) {
+					for e, err := range a.Replay(deadline(t), after, end, 0) {
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -160,13 +160,13 @@ func TestLostListsAreARefusal(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	var got error
-	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin}, end) {
+	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin}, end, 0) {
 		got = err
 	}
 	if !errors.Is(got, adapter.ErrTrimmed) {
 		t.Errorf("Replay: %v", got)
 	}
-	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("t"): other}, end) {
+	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("t"): other}, end, 0) {
 		t.Errorf("Replay of another room: %v", err)
 	}
 	newer := publish(t, b, event("newer", r))

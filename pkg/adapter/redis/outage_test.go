@@ -88,7 +88,7 @@ func TestNothingWaitsForRedis(t *testing.T) {
 			"Replay": func() (err error) {
 				upTo := joined
 				upTo.At.Ms++
-				for _, err = range a.Replay(ctx, map[rooms.Room]adapter.Cursor{room("r"): joined}, upTo) {
+				for _, err = range a.Replay(ctx, map[rooms.Room]adapter.Cursor{room("r"): joined}, upTo, 0) {
 				}
 				return err
 			},
@@ -197,7 +197,7 @@ func TestMemoryLimit(t *testing.T) {
 	head := publish(t, a, event("2", room("r")))
 	expect(t, a, "1", "2")
 	n := 0
-	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("r"): joined}, head) {
+	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("r"): joined}, head, 0) {
 		if n++; err != nil {
 			t.Fatal(err)
 		}

@@ -33,6 +33,7 @@ type partition struct {
 	life    time.Duration // of a silent backlog
 	keep    time.Duration // of the clock
 	probing time.Duration
+	sizes   sizes // of events
 
 	ctx     context.Context // ends with the adapter; its cause is adapter.ErrClosed
 	changed func()          // has the other nodes told of the feed's condition

@@ -148,7 +148,7 @@ func (w *witness) live(ctx context.Context, all []rooms.Room) error {
 		for r, joined := range w.joined {
 			after[r] = joined.Max(w.seen)
 		}
-		for e, err := range w.Replay(ctx, after, end) {
+		for e, err := range w.Replay(ctx, after, end, 0) {
 			if err != nil {
 				return err
 			}

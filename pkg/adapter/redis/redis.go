@@ -77,6 +77,7 @@ type Adapter struct {
 	registry   *registry
 	feed       *queue.Queue[fed]
 	inbox      *queue.Queue[adapter.Message]
+	large      chan struct{} // holds a token while a replay holds many events
 
 	ctx     context.Context // its cause wraps adapter.ErrClosed
 	cancel  context.CancelCauseFunc
@@ -112,6 +113,7 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	a := &Adapter{
 		node:   o.Node,
 		feed:   queue.New[fed](feedItems, feedBytes),
+		large:  make(chan struct{}, 1),
 		inbox:  queue.New[adapter.Message](inboxItems, inboxBytes),
 		closed: make(chan struct{}),
 	}

@@ -5,7 +5,10 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
+	"sync"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -47,7 +50,10 @@ func (m *missed) gaps() error {
 // A read asks for one more than can be replayed, and not only up to the end:
 // backlogs are trimmed by their length only, and kept longer than the limit, so
 // no more than the limit after a position proves that none after it is gone.
-func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position) (all missed, err error) {
+//
+// payload bounds the payloads that are held, in bytes, and events beyond it come without
+// theirs; 0 means that all are needed. Where there are many events it waits for its turn.
+func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position, payload int, turn *turn) (all missed, err error) {
 	names := make([]string, 0, len(after))
 	for name, at := range after {
 		if at.Compare(upTo) < 0 {
@@ -58,12 +64,21 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 		}
 	}
 	all.events = make([][]*adapter.Event, 0, len(names))
-	bytes := 0
+	hold := payload
+	if payload == 0 {
+		hold = replayBytes
+	}
+	bytes, held := 0, 0
 	var listed map[adapter.Position]bool                        // nil in most cases
 	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
-		found, err := p.ask(ctx, epoch, chunk, after)
+		found, err := p.ask(ctx, epoch, chunk, after, hold, turn.taken())
+		if errors.Is(err, errManyEntries) {
+			if err = turn.take(ctx, p.ctx); err == nil {
+				found, err = p.ask(ctx, epoch, chunk, after, hold, true)
+			}
+		}
 		if err != nil {
 			return all, err
 		}
@@ -71,7 +86,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			key := p.names.room(epoch, name)
 			events, known, err := found[key].missedBy(after[name], upTo, p.limit)
 			if !known {
-				events, err = p.missedAlone(ctx, epoch, name, after, upTo)
+				events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold)
 			}
 			switch {
 			case errors.Is(err, adapter.ErrTrimmed), errors.Is(err, adapter.ErrUndecodable):
@@ -83,7 +98,19 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			case err != nil:
 				return all, err
 			}
-			for _, e := range events {
+			shared := true
+			for i, e := range events {
+				if size := payloadSize(e); e.Omitted == 0 && held+size <= hold {
+					held += size
+				} else if payload == 0 {
+					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, replayBytes)
+				} else if e.Omitted == 0 {
+					if shared {
+						events, shared = slices.Clone(events), false
+					}
+					e = omit(e)
+					events[i] = e
+				}
 				if size := listsSize(e); size <= smallLists {
 					bytes += size
 				} else if !listed[e.Position] {
@@ -99,14 +126,81 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			}
 			all.events = append(all.events, events)
 		}
+		if bytes > manyEntries*eventOverhead {
+			if err := turn.take(ctx, p.ctx); err != nil {
+				return all, err
+			}
+		}
 	}
 	return all, nil
 }
 
+// A turn is that of a replay to hold many events: of an adapter's replays one does at a
+// time. Nil is that of a catch-up, which does not wait.
+type turn struct {
+	of chan struct{} // holds a token while a replay has its turn
+
+	mu    sync.Mutex
+	has   bool
+	ended bool
+}
+
+// taken reports whether it has been taken.
+func (t *turn) taken() bool {
+	if t == nil {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.has
+}
+
+// take waits for the turn, unless a context ends. The partitions of a replay share it.
+func (t *turn) take(ctx, adapters context.Context) error {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.has:
+		return nil
+	case t.ended: // nobody waits for the replay any more
+		return context.Canceled
+	}
+	select {
+	case t.of <- struct{}{}:
+		t.has = true
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+	case <-adapters.Done():
+		return context.Cause(adapters)
+	}
+}
+
+// end lets the next one have its turn.
+func (t *turn) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.has {
+		<-t.of
+	}
+	t.has, t.ended = false, true
+}
+
+// omit returns an event without its payload.
+func omit(e *adapter.Event) *adapter.Event {
+	bare := *e
+	bare.From, bare.Ask = adapter.NodeID(strings.Clone(string(e.From))), strings.Clone(e.Ask)
+	bare.Data, bare.Attachments, bare.Omitted = nil, nil, uint32(payloadSize(e))
+	return &bare
+}
+
 // missedAlone reads one room for one reader.
-func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position) ([]*adapter.Event, error) {
+func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int) ([]*adapter.Event, error) {
 	key := p.names.room(epoch, name)
-	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch}}, map[string]wanted{key: {epoch, name, after[name]}})
+	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch, hold: hold, many: true}}, map[string]wanted{key: {epoch, name, after[name]}})
 	if err == nil {
 		err = found.stillThere(epoch)
 	}
@@ -117,8 +211,10 @@ func (p *partition) missedAlone(ctx context.Context, epoch, name string, after m
 	return events, err
 }
 
-func eventSize(e *adapter.Event) int {
-	size := eventOverhead + len(e.Data)
+func eventSize(e *adapter.Event) int { return eventOverhead + payloadSize(e) }
+
+func payloadSize(e *adapter.Event) int {
+	size := len(e.Data)
 	for _, a := range e.Attachments {
 		size += len(a)
 	}
@@ -169,14 +265,75 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 	if len(reply)%2 == 0 {
 		return nil, false, errMalformed
 	}
-	read := make([]goredis.XMessage, 0, len(reply)/2)
-	for pair := range slices.Chunk(reply[1:], 2) {
-		read = append(read, goredis.XMessage{ID: pair[0], Values: map[string]any{"e": pair[1]}})
+	r, _ := parseName(name)
+	b := backlog{to: []rooms.Room{r}}
+	for i := len(reply) - 2; i > 0; i -= 2 {
+		p.parse(&b, reply[i], reply[i+1], math.MaxInt)
 	}
-	slices.Reverse(read)
-	b := p.parseBacklog(name, read, before)
 	if len(b.broken) > 0 {
 		return nil, false, b.broken[0].err
 	}
 	return b.events, reply[0] != "", nil
+}
+
+// A placed is an event that is asked for, by the name of its room.
+type placed struct {
+	name string
+	at   adapter.Position
+	i    int // its place in the answer
+}
+
+// fetch reads single events into their places in an answer.
+func (p *partition) fetch(ctx context.Context, epoch string, list []placed, events []adapter.Event) error {
+	reads := make([]*goredis.XMessageSliceCmd, len(list))
+	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+		var role *goredis.Cmd
+		var current *goredis.StringCmd
+		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
+			for i, e := range list {
+				id := formatPosition(e.at)
+				reads[i] = pipe.XRangeN(ctx, p.names.room(epoch, e.name), id, id, 1)
+			}
+			role = p.askRole(ctx, pipe)
+			current = pipe.Get(ctx, p.names.epoch())
+			return nil
+		})
+		if err != nil && !isReply(err) {
+			return err
+		}
+		for i, read := range reads {
+			if err := read.Err(); err != nil {
+				return atKey(p.names.room(epoch, list[i].name), err)
+			}
+		}
+		if err := isPrimary(role); err != nil {
+			return err
+		}
+		if current.Val() != epoch {
+			return fmt.Errorf("%w: %s is not the current history", adapter.ErrHistoryLost, epoch)
+		}
+		return nil
+	})
+	if isWrongType(err) {
+		err = fmt.Errorf("%w: %w", adapter.ErrUndecodable, err)
+	}
+	if err != nil {
+		return err
+	}
+	for i, e := range list {
+		read := reads[i].Val()
+		if len(read) == 0 {
+			return fmt.Errorf("%w: the event at %s in %s", adapter.ErrTrimmed, formatPosition(e.at), e.name)
+		}
+		payload, _ := read[0].Values["e"].(string)
+		room, _ := parseName(e.name)
+		found, _, err := decodeStored(payload, []rooms.Room{room}, math.MaxInt)
+		if err != nil {
+			p.stats.malformed.Add(1)
+			return fmt.Errorf("%w: the event at %s in %s", err, formatPosition(e.at), e.name)
+		}
+		found.Position = e.at
+		events[e.i] = *found
+	}
+	return nil
 }

@@ -185,7 +185,7 @@ func (m *roamer) recover(ctx context.Context, s *station) (heard []rooms.Room, e
 		if end, err = s.Head(ctx, m.seen); err != nil {
 			return heard, err
 		}
-		for e, err := range s.Replay(ctx, after, end) {
+		for e, err := range s.Replay(ctx, after, end, 0) {
 			if err != nil {
 				return heard, err
 			}

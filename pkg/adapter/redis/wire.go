@@ -135,11 +135,48 @@ func appendRooms(b []byte, list []rooms.Room) []byte {
 // one that is listed are to be read elsewhere. The event's strings are parts of s.
 func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err error) {
 	d := decoder{rest: s}
-	v := d.byte()
-	if err := decodable(v); err != nil {
+	e = new(adapter.Event)
+	if listed, err = d.head(e, to); err != nil {
 		return nil, false, err
 	}
-	e = &adapter.Event{Kind: d.byte(), Flags: d.byte()}
+	if d.payload(e); d.bad || d.rest != "" {
+		return nil, false, errMalformed
+	}
+	return e, listed, nil
+}
+
+// decodeStored is decodeEvent for an entry of a backlog. Its payload is left out if it is
+// larger than hold. Unless it is small, the event refers to no part of s.
+func decodeStored(s string, to []rooms.Room, hold int) (e *adapter.Event, listed bool, err error) {
+	d := decoder{rest: s}
+	e = new(adapter.Event)
+	if listed, err = d.head(e, to); err != nil {
+		return nil, false, err
+	}
+	head, rest := len(s)-len(d.rest), d
+	size := rest.skipPayload()
+	if size > min(hold, smallEvent) {
+		of := decoder{rest: strings.Clone(s[:head])}
+		_, _ = of.head(e, to) // as before
+	}
+	if size > hold {
+		e.Omitted, d = uint32(size), rest
+	} else {
+		d.payload(e)
+	}
+	if d.bad || d.rest != "" {
+		return nil, false, errMalformed
+	}
+	return e, listed, nil
+}
+
+// head reads what is in front of the payload.
+func (d *decoder) head(e *adapter.Event, to []rooms.Room) (listed bool, err error) {
+	v := d.byte()
+	if err := decodable(v); err != nil {
+		return false, err
+	}
+	e.Kind, e.Flags = d.byte(), d.byte()
 	how := d.byte()
 	e.Stored, listed = how&howStored != 0, how&howListed != 0
 	e.From = adapter.NodeID(d.string())
@@ -150,6 +187,13 @@ func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err 
 	if !listed {
 		d.lists(e)
 	}
+	if d.bad || len(e.Target.To) == 0 {
+		return false, errMalformed
+	}
+	return listed, nil
+}
+
+func (d *decoder) payload(e *adapter.Event) {
 	e.Data = d.bytes()
 	if n := d.count(1); n > 0 {
 		e.Attachments = make([][]byte, n)
@@ -157,10 +201,15 @@ func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err 
 			e.Attachments[i] = d.bytes()
 		}
 	}
-	if d.bad || d.rest != "" || len(e.Target.To) == 0 {
-		return nil, false, errMalformed
+}
+
+// skipPayload returns the size of the payload.
+func (d *decoder) skipPayload() int {
+	size := len(d.string())
+	for range d.count(1) {
+		size += len(d.string())
 	}
-	return e, listed, nil
+	return size
 }
 
 // decodeLists reads lists that are stored apart into an event.

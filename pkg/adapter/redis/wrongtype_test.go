@@ -125,7 +125,7 @@ func TestUnusableBacklogFailsAlone(t *testing.T) {
 			}
 
 			read := 0
-			for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{s: begin}, end) {
+			for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{s: begin}, end, 0) {
 				if read++; err != nil {
 					t.Fatalf("replay of the other room: %v", err)
 				}
@@ -134,7 +134,7 @@ func TestUnusableBacklogFailsAlone(t *testing.T) {
 				t.Errorf("%d events replayed, want %d", read, n+1)
 			}
 			if kind == "wrong type" {
-				for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin, s: begin}, end) {
+				for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin, s: begin}, end, 0) {
 					if !errors.Is(err, adapter.ErrUndecodable) {
 						t.Errorf("replay of the room: %q, %v, want ErrUndecodable", e.Data, err)
 					}

@@ -1,0 +1,52 @@
+package redis
+
+import (
+	"testing"
+	"time"
+)
+
+func TestSizes(t *testing.T) {
+	var s sizes
+	const life = time.Hour
+	if n := s.largest(life); n != 0 {
+		t.Errorf("at first %d", n)
+	}
+	for _, size := range []int{1, 5000, 3000} {
+		s.saw(size)
+	}
+	if n := s.largest(life); n != 5000 {
+		t.Errorf("largest %d, want 5000", n)
+	}
+	later := func() { s.turned.Store(time.Now().Add(-life).UnixNano()) }
+	later()
+	if n := s.largest(life); n != 5000 {
+		t.Errorf("in the next period %d, want 5000", n)
+	}
+	s.saw(1)
+	later()
+	if n := s.largest(life); n != smallEvent {
+		t.Errorf("in the one after %d, want %d", n, smallEvent)
+	}
+}
+
+// Entries of unknown or large sizes are not read by their number.
+func TestRangeable(t *testing.T) {
+	for _, tt := range []struct{ largest, keys, count, want int }{
+		{0, 1, 32, 0},
+		{1, 1, 32, 32},
+		{1, 256, 1001, 64},
+		{1 << 20, 1, 32, 16},
+		{1 << 20, 2, 32, 8},
+		{1 << 20, 3, 32, 0},
+		{1, 1, 5000, 1001},
+		{1, 0, 32, 0},
+	} {
+		p := &partition{limit: 1000, life: time.Hour}
+		if tt.largest > 0 {
+			p.sizes.saw(tt.largest)
+		}
+		if n := p.rangeable(make([]string, tt.keys), tt.count); n != tt.want {
+			t.Errorf("%+v: %d", tt, n)
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// What recoveries may hold of what their clients have missed, in bytes, until it is queued
+// to them.
+const (
+	// replayPage bounds the payloads that one recovery holds: what most clients miss is
+	// read once. What does not fit is read again, bit by bit, as its client takes it.
+	replayPage = 256 << 10
+	// replayBudget bounds all recoveries together. Beyond half of it none holds payloads;
+	// beyond all of it those with more than a page of places are postponed.
+	replayBudget = 64 << 20
+)
+
+// What a missed event takes in memory beside its payload, and what its place takes if it
+// is not held.
+const (
+	missedOverhead = 256
+	laterOverhead  = 160
+)
+
+// fetchEvents is the maximum number of events that are read again in one call.
+const fetchEvents = 256
+
+// replays counts what recoveries hold.
+type replays struct {
+	held         atomic.Int64
+	page, budget int
+}
+
+// A reservation is a part of what recoveries may hold. Its zero value is nothing.
+type reservation struct {
+	of   *replays
+	held int
+}
+
+// release gives it back.
+func (r *reservation) release() {
+	if r.held > 0 {
+		r.of.held.Add(-int64(r.held))
+		r.held = 0
+	}
+}
+
+// reserve returns a page for a recovery that is to read, if there is one.
+func (r *replays) reserve() (page reservation) {
+	if r.held.Add(int64(r.page)) > int64(r.budget/2) {
+		r.held.Add(-int64(r.page))
+		return page
+	}
+	return reservation{r, r.page}
+}
+
+// keep counts what a recovery holds, unless it is more than a page and there is no room.
+func (r *replays) keep(bytes int) (kept reservation, ok bool) {
+	if r.held.Add(int64(bytes)) > int64(r.budget) && bytes > r.page {
+		r.held.Add(-int64(bytes))
+		return kept, false
+	}
+	return reservation{r, bytes}, true
+}
+
+// A missed is what a client is to receive in a replay, in order and up to an end: the
+// events, or, if they do not fit in a page, where they are.
+type missed struct {
+	reservation
+	end    adapter.Cursor
+	events []adapter.Event
+	later  []later
+}
+
+// A later is a missed event that is to be read again.
+type later struct {
+	place  adapter.Place
+	cursor adapter.Cursor // of the replay, after it
+	size   int
+}
+
+// errReplayBudget postpones a recovery.
+var errReplayBudget = errors.New("socketio: too many recoveries with many missed events")
+
+// found returns what the replay has found.
+func (r *replay) found(end adapter.Cursor) (missed, error) {
+	srv := r.socket.ns.srv
+	m := missed{end: end, events: r.missed}
+	bytes, fits := 0, true
+	for i := range r.missed {
+		ev := &r.missed[i]
+		fits = fits && ev.Omitted == 0
+		bytes += missedOverhead + payloadSize(ev)
+	}
+	if !fits {
+		m.events, m.later = nil, make([]later, len(r.missed))
+		for i := range r.missed {
+			ev := &r.missed[i]
+			m.later[i] = later{r.place(ev), ev.Cursor, payloadSize(ev)}
+		}
+		bytes = laterOverhead * len(m.later)
+	}
+	var ok bool
+	if m.reservation, ok = srv.replays.keep(bytes); !ok {
+		r.socket.client.limited(limitReplayBudget, srv.replays.budget, "bytes")
+		return missed{}, errReplayBudget
+	}
+	return m, nil
+}
+
+// payloadSize returns the size of an event's payload, also if that was left out.
+func payloadSize(ev *adapter.Event) int {
+	n := int(ev.Omitted) + len(ev.Data)
+	for _, a := range ev.Attachments {
+		n += len(a)
+	}
+	return n
+}
+
+// replay sends the missed events, each stamped with the cursor of the replay so
+// that a cut in the middle resumes in the middle, and then opens the gate. It
+// waits for the client: a replay is never queued whole. If more was held
+// meanwhile than may be, it goes on from the end that it has reached.
+func (s *Socket) replay(m *missed) error {
+	for range replayTries {
+		if err := s.resend(m); err != nil {
+			return err
+		}
+		m.release()
+		s.mu.Lock()
+		if !s.gate.spilled {
+			s.recovering = false
+			s.gate.discard(m.end)
+			s.openGate()
+			s.mu.Unlock()
+			return nil
+		}
+		s.gate.restart()
+		s.mu.Unlock()
+		ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
+		more, err := s.read(ctx, m.end)
+		cancel()
+		if err != nil {
+			return err
+		}
+		*m = more
+	}
+	return errQueueFull
+}
+
+// resend queues the missed events as the client takes them. Those that are not held are
+// read when the client has taken most of what came before, and nothing of them is held
+// while it is waited for: they are counted as a part of its queue.
+func (s *Socket) resend(m *missed) error {
+	ahead := min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) // enough to keep the connection busy
+	for i := range m.events {
+		err := s.awaitQueue(ahead)
+		if err == nil {
+			err = s.sendMissed(&m.events[i])
+		}
+		if err != nil {
+			return err
+		}
+		m.events[i] = adapter.Event{}
+	}
+	for len(m.later) > 0 {
+		if err := s.awaitQueue(ahead); err != nil {
+			return err
+		}
+		events, err := s.fetch(m, min(ahead, s.ns.srv.replays.page))
+		if err != nil {
+			return err
+		}
+		for i := range events {
+			if err := s.sendMissed(&events[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fetch takes the next events of a replay, at least one and as many as fit in some bytes.
+// If one is not there any more the client is told so by being cut: its next recovery is
+// refused.
+func (s *Socket) fetch(m *missed, bytes int) ([]adapter.Event, error) {
+	var places []adapter.Place
+	for _, l := range m.later[:min(len(m.later), fetchEvents)] {
+		if bytes -= l.size; bytes < 0 && len(places) > 0 {
+			break
+		}
+		places = append(places, l.place)
+	}
+	ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
+	defer cancel()
+	events, err := s.ns.srv.adapter.Fetch(ctx, m.end, places)
+	if err != nil {
+		return nil, err
+	}
+	for i := range events {
+		events[i].Cursor = m.later[i].cursor
+	}
+	m.later = m.later[len(events):]
+	return events, nil
+}
+
+// sendMissed queues a missed event.
+func (s *Socket) sendMissed(ev *adapter.Event) error {
+	srv := s.ns.srv
+	d := delivery{ns: s.ns, ev: ev} // it stays on the stack
+	ps := encodeEvent(&d, ev.Cursor, true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone { // a later connection of its client may have them already
+		return ErrDisconnected
+	}
+	if err := s.client.conn.Send(ps...); err != nil {
+		return err
+	}
+	srv.stats.deliveries.Add(1)
+	srv.stats.replayed.Add(1)
+	return nil
+}
+
+// awaitQueue waits until at most limit bytes are queued. A slow client may take its time. If it
+// takes nothing for the ping timeout it is cut, and can come back.
+func (s *Socket) awaitQueue(limit int) error {
+	conn, timeout := s.client.conn, s.ns.srv.opts.Engine.PingTimeout
+	for conn.Queued() > limit {
+		ctx, cancel := context.WithTimeout(conn.Context(), timeout)
+		err := conn.WaitQueue(ctx, limit)
+		cancel()
+		switch {
+		case err == nil || conn.Context().Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+			return err
+		case conn.Stalled(timeout):
+			s.client.limited(limitReplayProgress, int(timeout/time.Second), "seconds")
+			s.client.cut()
+			return fmt.Errorf("the client has taken nothing for %v", timeout)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,259 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// dialSlow opens a connection of which nothing is read that the test does not take.
+func (n *testNode) dialSlow(t *testing.T) *wire {
+	t.Helper()
+	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		if tcp, ok := c.(*net.TCPConn); ok {
+			err = tcp.SetReadBuffer(256 << 10)
+		}
+		return c, err
+	}}
+	ws, _, err := dialer.Dial(n.url+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
+	must(t, err)
+	w := &wire{t: t, ws: ws, ns: "/", in: make(chan string), closed: make(chan struct{})}
+	go w.read()
+	t.Cleanup(func() {
+		_ = ws.NetConn().Close()
+		for {
+			select {
+			case <-w.in:
+			case <-w.closed:
+				return
+			}
+		}
+	})
+	if first := w.next(); !strings.HasPrefix(first, "0{") {
+		t.Fatalf("handshake %q", first)
+	}
+	return w
+}
+
+// backSlow is back with a connection of dialSlow.
+func (n *testNode) backSlow(t *testing.T, was *wire) *wire {
+	t.Helper()
+	w := n.dialSlow(t)
+	w.offset = was.offset
+	return w.connect(was.ns, fmt.Sprintf(`{"pid":%q,"offset":%q}`, was.pid, was.offset))
+}
+
+// large is more than waits in the buffers of a connection that is not read, in this many
+// events.
+const (
+	largeEvents = 60
+	largeSize   = 100 << 10
+)
+
+func large(i int) []any { return []any{i, strings.Repeat("x", largeSize)} }
+
+// numberOf takes the next event and returns its room and number there.
+func numberOf(w *wire) (room string, number int) {
+	w.t.Helper()
+	got := w.event()
+	if _, err := fmt.Sscanf(got, `["%3s",%d`, &room, &number); err != nil {
+		w.t.Fatalf("got %.100s: %v", got, err)
+	}
+	return room, number
+}
+
+// A client that takes a large replay slowly receives it all, once and in order, and what is
+// published meanwhile after it; also if it is cut in the middle and comes back to another node.
+func TestLargeReplay(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		for _, cuts := range []bool{false, true} {
+			t.Run(fmt.Sprint(partitions, " partitions, cut ", cuts), func(t *testing.T) {
+				c := newCluster(adapter.MemoryOptions{Partitions: partitions})
+				o := Options{Engine: engineio.Options{SendQueueBytes: 256 << 10}} // what is held for it meanwhile does not fit
+				nodes := []*testNode{c.node(t, "a", o), c.node(t, "b", o)}
+				var list []string
+				for i := range 5 {
+					list = append(list, fmt.Sprintf("r%02d", i))
+				}
+				for _, n := range nodes {
+					joining(n.Namespace)
+				}
+				a := nodes[0].client(t)
+				for _, room := range list {
+					a.call(`["join","` + room + `"]`)
+				}
+				must(t, nodes[0].Emit(t.Context(), "first"))
+				a.want(`["first"]`)
+				a.cut()
+				eventually(t, "gone", func() bool { return nodes[0].Len() == 0 })
+				published := 0
+				publish := func() {
+					room := list[published%len(list)]
+					must(t, nodes[1].To(room).Emit(t.Context(), room, large(published/len(list))...))
+					published++
+				}
+				for range largeEvents {
+					publish()
+				}
+				received := make(map[string]int)
+				b := nodes[0].backSlow(t, a)
+				if b.sid != a.sid {
+					t.Fatalf("not recovered: %v", nodes[0].Stats().Recoveries)
+				}
+				if held := nodes[0].Stats().ReplayBytes; held > largeEvents*laterOverhead {
+					t.Errorf("%d bytes are held", held)
+				}
+				for i := 0; i < published; i++ {
+					if i < largeEvents/2 {
+						publish() // while the replay is sent
+					}
+					if cuts && (i == 10 || i == 50) {
+						_ = b.ws.NetConn().Close()
+						was := b
+						if b = nodes[i/10%2].backSlow(t, was); b.sid != was.sid {
+							t.Fatalf("not recovered at %d: %v", i, nodes[i/10%2].Stats().Recoveries)
+						}
+					}
+					room, number := numberOf(b)
+					if number != received[room] || partitions == 1 && room != list[i%len(list)] {
+						t.Fatalf("event %d is %d of %s, want %d", i, number, room, received[room])
+					}
+					received[room]++
+				}
+				must(t, nodes[1].Emit(t.Context(), "end"))
+				b.want(`["end"]`)
+				b.quiet()
+				for _, n := range nodes {
+					eventually(t, "nothing is held", func() bool { return n.Stats().ReplayBytes == 0 })
+				}
+			})
+		}
+	}
+}
+
+// A client that has not yet been sent events of a replay that are gone from the backlog is
+// cut, and told that it cannot be recovered.
+func TestReplayThatIsTrimmedMeanwhile(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		c := newCluster(adapter.MemoryOptions{Partitions: partitions, BacklogLimit: largeEvents})
+		n := c.node(t, "a", Options{})
+		a := n.client(t)
+		must(t, n.Emit(t.Context(), "first"))
+		a.want(`["first"]`)
+		a.cut()
+		for i := range largeEvents {
+			must(t, n.Emit(t.Context(), "all", large(i)...))
+		}
+		b := n.backSlow(t, a)
+		if b.sid != a.sid {
+			t.Fatalf("not recovered: %v", n.Stats().Recoveries)
+		}
+		received := 0
+		next := func() {
+			if _, number := numberOf(b); number != received {
+				t.Fatalf("event %d is %d", received, number)
+			}
+			received++
+		}
+		next()
+		for range 2 * largeEvents {
+			must(t, n.Emit(t.Context(), "small"))
+		}
+		for cut := false; !cut; {
+			select {
+			case m := <-b.in:
+				if got := b.hear(m); !strings.HasPrefix(got, fmt.Sprintf(`["all",%d,`, received)) {
+					t.Fatalf("event %d is %.30s", received, got)
+				}
+				received++
+			case <-b.closed:
+				cut = true
+			}
+		}
+		if received >= largeEvents {
+			t.Errorf("all %d events have come", received)
+		}
+		d := n.back(t, b)
+		if d.sid == b.sid || n.Stats().Recoveries[refusedTrimmed] != 1 {
+			t.Errorf("recovered %v: %v", d.sid == b.sid, n.Stats().Recoveries)
+		}
+	}
+}
+
+// A fetchingAdapter counts the events that are read again.
+type fetchingAdapter struct {
+	adapter.Adapter
+	fetched atomic.Int64
+}
+
+func (a *fetchingAdapter) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
+	a.fetched.Add(int64(len(places)))
+	return a.Adapter.Fetch(ctx, history, places)
+}
+
+// What fits in a page is read once. What does not is read a second time, and so is what
+// is missed while other recoveries hold too much; and a recovery that would hold too many
+// places is postponed.
+func TestReplayBudget(t *testing.T) {
+	for name, tt := range map[string]struct {
+		page, budget int
+		fetched      int
+		postponed    bool
+	}{
+		"default":                     {replayPage, replayBudget, 0, false},
+		"large":                       {100, replayBudget, largeEvents, false},
+		"without a page":              {replayPage, replayPage, largeEvents, false},
+		"without room for the places": {100, 100, 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(adapter.MemoryOptions{})
+			other := c.node(t, "other", Options{})
+			inner, err := c.memory.Node("a")
+			must(t, err)
+			t.Cleanup(func() { _ = inner.Close() })
+			counting := &fetchingAdapter{Adapter: inner}
+			n := start(t, Options{Adapter: counting, Sessions: c.sessions})
+			n.replays.page, n.replays.budget = tt.page, tt.budget
+			a := n.client(t)
+			a.cut()
+			var want []string
+			for i := range largeEvents {
+				must(t, n.Emit(t.Context(), "n", i))
+				want = append(want, numbered(i))
+			}
+			if tt.postponed {
+				w := n.dial(t)
+				w.write(fmt.Sprintf(`40{"pid":%q}`, a.pid))
+				<-w.closed
+				if limited := n.Stats().Limited[limitReplayBudget]; limited != 1 || len(w.in) > 0 {
+					t.Errorf("limited %v; %d messages", n.Stats().Limited, len(w.in))
+				}
+			}
+			where := n
+			if tt.postponed {
+				where = other
+			}
+			b := where.back(t, a)
+			b.want(want...)
+			if b.sid != a.sid {
+				t.Error("not recovered")
+			}
+			fetched := int(counting.fetched.Load())
+			if fetched > tt.fetched || fetched < tt.fetched-15 {
+				t.Errorf("%d events are read again, want %d", fetched, tt.fetched)
+			}
+			for _, n := range []*testNode{n, other} {
+				eventually(t, "nothing is held", func() bool { return n.Stats().ReplayBytes == 0 })
+			}
+		})
+	}
+}
