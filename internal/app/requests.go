@@ -110,7 +110,7 @@ func join(ctx context.Context, r *request) (any, error) {
 	if err := r.Socket().Join(ctx, rooms...); err != nil {
 		return nil, err
 	}
-	return roomsReply{true, roomList(r.Socket())}, nil
+	return roomsReply{true, roomList(r)}, nil
 }
 
 func leave(ctx context.Context, r *request) (any, error) {
@@ -126,11 +126,17 @@ func leave(ctx context.Context, r *request) (any, error) {
 	if err := r.Socket().Leave(ctx, rooms...); err != nil {
 		return nil, err
 	}
-	return roomsReply{true, roomList(r.Socket())}, nil
+	return roomsReply{true, roomList(r)}, nil
 }
 
-// roomList is never nil, so that clients get an array.
-func roomList(s *socketio.Socket) []string { return append([]string{}, s.Rooms()...) }
+// roomList returns the socket's rooms, which it sorts, for the ack if there is one. It is
+// never nil, so that clients get an array.
+func roomList(r *request) []string {
+	if !r.HasAck() {
+		return nil
+	}
+	return append([]string{}, r.Socket().Rooms()...)
+}
 
 type historyEvent struct {
 	Offset string `json:"offset"`
