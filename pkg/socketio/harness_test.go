@@ -286,6 +286,24 @@ func joining(n *Namespace) {
 	n.On("ping me", func(_ context.Context, e *Event) error { return e.Ack() })
 }
 
+// joiningMany makes a server join rooms with the longest names.
+func joiningMany(n *Namespace) {
+	n.On("join many", func(ctx context.Context, e *Event) error {
+		var rooms int
+		if err := e.Bind(&rooms); err != nil {
+			return err
+		}
+		names := make([]string, rooms)
+		for i := range names {
+			names[i] = fmt.Sprintf("%0200d", i)
+		}
+		if err := e.Socket().Join(ctx, names...); err != nil {
+			return e.Ack(err.Error())
+		}
+		return e.Ack("ok")
+	})
+}
+
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()

@@ -100,8 +100,9 @@ type Options struct {
 	AttachmentBudget int
 
 	// SessionRecoveries is how often this server recovers one session in a burst: 30 times
-	// by default, and from then on once a second. A client beyond that has its
-	// connection closed before anything is read, and is recovered later.
+	// by default, and from then on once a second. A recovery with many rooms counts as up
+	// to ten. A client beyond that has its connection closed before anything is read, and
+	// is recovered later.
 	SessionRecoveries int
 
 	// NewID makes the public id of a new socket, which no other socket of the

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // A pace bounds how often something happens: a burst, and from then on once in an
@@ -18,6 +20,13 @@ const (
 	// the session, whose rooms can make it some hundred kilobytes, and reads a backlog
 	// for each room. Stock clients reconnect about once a second at most.
 	recoveryInterval = time.Second
+
+	// A recovery counts once for each recoveryBytes that its rooms make a node and Redis
+	// say to each other, but at most maxRecoveryWeight times, so that a client waits for
+	// seconds. A room costs its name, and roomBytes beside it.
+	recoveryBytes     = 64 << 10
+	maxRecoveryWeight = 10
+	roomBytes         = 180
 
 	// connectInterval is that of CONNECT packets on one connection, and connectBursts how
 	// many of each of its namespaces make a burst. Each costs middlewares and a session.
@@ -56,12 +65,21 @@ func (p *paces) free(key string, now time.Time) bool {
 	return ok
 }
 
-// count counts one of a key.
-func (p *paces) count(key string, now time.Time) {
+// recoveryWeight returns as how many a recovery of a session counts.
+func recoveryWeight(s session.Session) int {
+	bytes := 0
+	for i := range s.Rooms {
+		bytes += len(s.Rooms[i].Name) + roomBytes
+	}
+	return min(1+bytes/recoveryBytes, maxRecoveryWeight)
+}
+
+// count counts one of a key, as if it were several.
+func (p *paces) count(key string, now time.Time, weight int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if due, ok := p.pace.after(p.get(key, now), now); ok {
-		p.due[key] = due
+		p.due[key] = due.Add(time.Duration(weight-1) * p.pace.interval)
 	}
 }
 

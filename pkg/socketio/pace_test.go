@@ -14,7 +14,7 @@ func TestPaces(t *testing.T) {
 	now := time.Now()
 	take := func(key string) (n int) {
 		for p.free(key, now) && n < 100 {
-			p.count(key, now)
+			p.count(key, now, 1)
 			n++
 		}
 		return n
@@ -95,6 +95,33 @@ func TestRecoveriesOfASessionAreLimited(t *testing.T) {
 	other := n.client(t)
 	if other.cut(); n.back(t, other).pid != other.pid {
 		t.Error("another session is not recovered")
+	}
+}
+
+// A recovery of many rooms counts as several: all of them are subscribed and read.
+func TestRecoveriesOfLargeSessionsWeighMore(t *testing.T) {
+	n := start(t, Options{})
+	n.recoveries.pace = pace{10, time.Minute}
+	joiningMany(n.Namespace)
+	for _, test := range []struct{ rooms, want int }{{0, 10}, {100, 10}, {999, 2}} { // 999 are 380 kB
+		w := n.client(t)
+		w.call(fmt.Sprintf(`["join many",%d]`, test.rooms))
+		w.cut()
+		got := 0
+		for recovered := true; recovered; {
+			next := n.dial(t)
+			next.write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
+			select {
+			case <-next.in:
+				got++
+				next.cut()
+			case <-next.closed:
+				recovered = false
+			}
+		}
+		if got != test.want {
+			t.Errorf("%d recoveries with %d rooms, want %d", got, test.rooms, test.want)
+		}
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	}
 	claimed, err := s.claim(ctx, pid, now.Epoch)
 	if refused := (*refusal)(nil); !errors.As(err, &refused) || refused.reason != refusedUnknown {
-		srv.recoveries.count(pid, time.Now()) // of a session that exists: clients can make up any number of ids
+		srv.recoveries.count(pid, time.Now(), recoveryWeight(claimed)) // of a session that exists: clients can make up any number of ids
 	}
 	if err != nil {
 		return err
