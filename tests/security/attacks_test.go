@@ -183,6 +183,19 @@ var attacks = []attack{
 		},
 	},
 	{
+		name:   "history with an ack",
+		rounds: 2,
+		hold:   fillHistory,
+		work: func(a *assault, _ int) {
+			c := a.joined()
+			for range a.each {
+				if !c.send(`421["history","h",{"limit":200}]`) {
+					c = a.joined()
+				}
+			}
+		},
+	},
+	{
 		name:   "queued reads of closed sockets",
 		rounds: 2,
 		hold:   fillHistory,
