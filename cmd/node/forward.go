@@ -19,7 +19,7 @@ const forwardMargin = 10 * time.Second
 
 // newForwarder lets this node answer for the sessions of others. It returns nil
 // for a node alone: one without a secret, or whose adapter knows no addresses.
-func newForwarder(c config, a adapter.Adapter, log *zap.Logger) (*forward.Forwarder, error) {
+func newForwarder(c config, a adapter.Adapter, l *limits, log *zap.Logger) (*forward.Forwarder, error) {
 	directory, ok := a.(forward.Directory)
 	if !ok || c.ClusterSecret == "" {
 		return nil, nil
@@ -29,6 +29,8 @@ func newForwarder(c config, a adapter.Adapter, log *zap.Logger) (*forward.Forwar
 		Secret:    string(derive(c.ClusterSecret, forForwarding)),
 		Directory: directory,
 		Timeout:   c.PingInterval + c.PingTimeout + forwardMargin,
+		Outgoing:  l.outgoing,
+		Incoming:  l.incoming,
 		Logger:    log,
 	})
 }

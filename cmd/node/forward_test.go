@@ -110,7 +110,7 @@ func TestNothingToForwardAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cl.close()
-	if f, err := newForwarder(config{NodeID: "n001", ClusterSecret: "0123456789abcdef"}, cl.adapter, zap.NewNop()); f != nil || err != nil {
+	if f, err := newForwarder(config{NodeID: "n001", ClusterSecret: "0123456789abcdef"}, cl.adapter, &limits{}, zap.NewNop()); f != nil || err != nil {
 		t.Errorf("%v, %v", f, err)
 	}
 }

@@ -19,10 +19,13 @@ type limits struct {
 	clients    *limit.Clients
 	public     *limit.Port
 	internal   *limit.Port
+	// What this node forwards to others, and receives from them.
+	outgoing, incoming *limit.Forwarded
 }
 
-func newLimits(c config, log *zap.Logger) limits {
-	return limits{
+func newLimits(c config, log *zap.Logger) *limits {
+	s := c.shares(limit.Descriptors())
+	l := &limits{
 		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
 			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections, Proxies: c.proxies(), Log: log,
 		}),
@@ -31,25 +34,54 @@ func newLimits(c config, log *zap.Logger) limits {
 			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
 			LargestEvent: int(c.MaxPayload), ReadBytes: int(c.ReadRate), Log: log,
 		}),
-		public: limit.NewPort(limit.PortOptions{
-			Name: limit.Connections, Connections: c.connections(), Waiting: c.IdleConnections,
-			IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(), Log: log,
-		}),
-		internal: limit.NewPort(limit.PortOptions{Name: limit.InternalConnections, Connections: limit.Descriptors() / 8, Log: log}),
 	}
+	forwarded := func() int { return l.outgoing.Open() + l.incoming.Open() }
+	if c.Connections > 0 { // of the port alone
+		forwarded = nil
+	}
+	l.public = limit.NewPort(limit.PortOptions{
+		Name: limit.Connections, Connections: s.clients, Others: forwarded, Waiting: c.IdleConnections,
+		IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(), Log: log,
+	})
+	l.internal = limit.NewPort(limit.PortOptions{
+		Name: limit.InternalConnections, Connections: s.internal, Others: func() int { return -l.incoming.Open() }, Log: log,
+	})
+	l.outgoing = limit.NewForwarded(limit.ForwardedOptions{
+		Name: limit.ForwardedToNodes, Max: s.forwarded, Others: func() int { return l.public.Stats().Open + l.incoming.Open() }, Log: log,
+	})
+	l.incoming = limit.NewForwarded(limit.ForwardedOptions{
+		Name: limit.ForwardedFromNodes, Max: s.forwarded, Others: func() int { return l.public.Stats().Open + l.outgoing.Open() }, Log: log,
+	})
+	return l
 }
 
 // tcpPerClient is how many TCP connections browsers open to one host.
 const tcpPerClient = 6
 
-// connections returns how many TCP connections the public port may have. Those of the
-// internal one are an eighth of the descriptors, and another is for what the node opens
-// itself: connections to Redis and to other nodes, and files.
-func (c *config) connections() int {
+// The shares of the descriptors that the process may have. Zero is no limit.
+type shares struct {
+	clients   int // public TCP connections and what is forwarded, for a new connection
+	forwarded int // the same, for what is forwarded
+	internal  int // TCP connections of the internal port that bring nothing forwarded
+}
+
+// shares divides descriptors, of which 0 is an unknown number. A client takes one at the
+// public port. If the session belongs to another node, it takes two more: one of this
+// node, to the owner, and one at the internal port of the owner. So with n nodes and no
+// affinity a node with c clients takes c + 2c(n-1)/n, which only the number of nodes and
+// the kind of the clients decide. All of it is therefore one share of three quarters, in
+// which a node alone has as many public connections as there are.
+//
+// New connections must not use up what the clients that are connected need: forwarded
+// requests have a sixteenth more. An eighth is for the rest of the internal port, which is
+// health checks, metrics, backends and calls between nodes, and a sixteenth for Redis,
+// idle connections to other nodes and files.
+func (c *config) shares(descriptors int) shares {
+	s := shares{clients: descriptors / 4 * 3, forwarded: descriptors / 16 * 13, internal: descriptors / 8}
 	if c.Connections > 0 {
-		return c.Connections
+		s.clients = c.Connections
 	}
-	return limit.Descriptors() / 4 * 3
+	return s
 }
 
 func (l *limits) refused() map[string]uint64 {
@@ -57,6 +89,8 @@ func (l *limits) refused() map[string]uint64 {
 	maps.Copy(all, l.clients.Refused())
 	maps.Copy(all, l.public.Refused())
 	maps.Copy(all, l.internal.Refused())
+	maps.Copy(all, l.outgoing.Refused())
+	maps.Copy(all, l.incoming.Refused())
 	return all
 }
 

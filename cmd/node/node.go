@@ -37,7 +37,7 @@ type node struct {
 	sockets     *socketio.Server   // nil until there is a cluster
 	auth        *auth.Verifier     // nil where nobody has to show a token
 	forward     *forward.Forwarder // nil where there is nobody to forward to
-	limits      limits
+	limits      *limits
 	public      *server
 	internal    *server
 	foreignName sync.Once  // logs the first
@@ -94,7 +94,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, err
 	}
 	n.cluster.options(&options)
-	if n.forward, err = newForwarder(c, n.cluster.adapter, n.log); err != nil {
+	if n.forward, err = newForwarder(c, n.cluster.adapter, n.limits, n.log); err != nil {
 		return nil, err
 	}
 	if n.forward != nil {

@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"internal/health":  {},
 	"internal/certs":   {},
 	"internal/limit":   {"pkg/engineio"},
-	"internal/forward": {"pkg/engineio", "pkg/adapter"},
+	"internal/forward": {"internal/limit", "pkg/engineio", "pkg/adapter"},
 	"internal/auth":    {},
 	"internal/app":     {"internal/auth", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter"},
 	"internal/api":     {"internal/api/idempotency", "internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},

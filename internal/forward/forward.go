@@ -30,6 +30,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/rejoin-io/rejoin/internal/limit"
 )
 
 // At the internal port, Prefix is what a forwarded request's path begins with, and
@@ -52,6 +54,10 @@ type Options struct {
 	// is answered and a WebSocket is pinged after ping interval and ping timeout at the
 	// latest, so it must be longer. It is the same on all nodes of the cluster.
 	Timeout time.Duration
+	// Outgoing bounds what this node forwards, and Incoming what it receives. Nil is no
+	// bound. The server of Handler must listen on a [limit.Port], which sees the end of
+	// WebSockets.
+	Outgoing, Incoming *limit.Forwarded
 	// Logger is none.
 	Logger *zap.Logger
 }
@@ -64,6 +70,7 @@ type Forwarder struct {
 	transport *http.Transport
 	errors    *log.Logger // the proxy's
 	now       func() time.Time
+	patience  time.Duration // retryTimeout
 	stats     counters
 
 	tasks    sync.WaitGroup // passages; none is added once closing
@@ -89,6 +96,12 @@ func New(o Options) (*Forwarder, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
+	if o.Outgoing == nil {
+		o.Outgoing = limit.NewForwarded(limit.ForwardedOptions{})
+	}
+	if o.Incoming == nil {
+		o.Incoming = limit.NewForwarded(limit.ForwardedOptions{})
+	}
 	proxyLog, err := zap.NewStdLogAt(o.Logger, zap.DebugLevel) // peers that go away while they are answered
 	if err != nil {
 		return nil, err
@@ -100,10 +113,14 @@ func New(o Options) (*Forwarder, error) {
 			return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
 		})),
 		now:       time.Now,
+		patience:  retryTimeout,
 		transport: newTransport(o.Timeout, dialTimeout),
 		errors:    proxyLog,
 		finished:  make(chan struct{}),
 		passages:  make(map[*passage]struct{}),
+	}
+	if most := o.Outgoing.Max(); most > 0 { // what waits for the next request takes descriptors, too
+		f.transport.MaxIdleConns = max(1, most/32)
 	}
 	f.stats.init()
 	return f, nil

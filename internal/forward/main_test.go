@@ -305,3 +305,18 @@ func closedPort(t *testing.T) string {
 	defer l.Close()
 	return l.Addr().String()
 }
+
+// tryUpgrade returns the status that an upgrade is refused with.
+func (c *cluster) tryUpgrade(at *node, sid string) int {
+	c.Helper()
+	ws, res, err := (&websocket.Dialer{HandshakeTimeout: patience}).DialContext(c.Context(),
+		"ws"+strings.TrimPrefix(at.public.URL, "http")+"/engine.io/?EIO=4&transport=websocket&sid="+sid, nil)
+	if err == nil {
+		ws.Close()
+		return http.StatusSwitchingProtocols
+	}
+	if res == nil {
+		c.Fatal(err)
+	}
+	return res.StatusCode
+}

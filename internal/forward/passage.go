@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -40,7 +41,19 @@ const (
 	copyBuffer = 4 << 10
 )
 
-var errClosed = errors.New("forward: closed")
+const (
+	// retryTimeout is how long a request is retried while there are too many forwarded
+	// requests. Then a poll is answered without content.
+	retryTimeout = 5 * time.Second
+	// The pauses between the attempts double, and vary by half.
+	leastPause   = 50 * time.Millisecond
+	longestPause = time.Second
+)
+
+var (
+	errClosed = errors.New("forward: closed")
+	errBusy   = errors.New("forward: too many forwarded requests")
+)
 
 // newTransport returns the way to the other nodes: direct, whatever proxies the
 // environment names. It does not bound the wait for an answer.
@@ -102,20 +115,10 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string
 		return errClosed
 	}
 	defer f.leave(p)
-	addr, err := f.locate(p.ctx, owner, "")
-	if err == nil {
-		err = p.pass(r, addr)
-	}
-	if absent(err) { // it may have moved since the directory was read
-		switch now, looked := f.locate(p.ctx, owner, addr); {
-		case looked != nil:
-			err = looked
-		case now != addr:
-			err = p.passAgain(r, now)
-		}
-	}
-	if unreachable(err) {
-		err = fmt.Errorf("%w: %w", errUndecided, err)
+	start := time.Now()
+	err := p.try(r)
+	for pause := leastPause; p.mayRetry(r, err) && time.Since(start) < f.patience && p.wait(pause); pause *= 2 {
+		err = p.try(r)
 	}
 	if err == nil {
 		return nil
@@ -123,9 +126,62 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string
 	return p.fail(r, err)
 }
 
+// try has the owner answer, wherever it is. It returns why there is no answer.
+func (p *passage) try(r *http.Request) error {
+	f := p.f
+	if !f.o.Outgoing.Enter(r) {
+		return fmt.Errorf("%w: %w", errUndecided, errBusy)
+	}
+	defer f.o.Outgoing.Leave()
+	addr, err := f.locate(p.ctx, p.owner, "")
+	if err == nil {
+		err = p.pass(r, addr)
+	}
+	if absent(err) { // it may have moved since the directory was read
+		switch now, looked := f.locate(p.ctx, p.owner, addr); {
+		case looked != nil:
+			err = looked
+		case now != addr:
+			err = p.pass(r, now)
+		}
+	}
+	if unreachable(err) || errors.Is(err, errBusy) || errors.Is(err, errCut) {
+		err = fmt.Errorf("%w: %w", errUndecided, err)
+	}
+	return err
+}
+
+// mayRetry reports whether a request that has failed can be sent again. An owner that is
+// busy has done nothing with it. One that has closed the connection may have, so that
+// only a poll is repeated: if the first one had reached the session, its end has ended the
+// session, and the owner says so. An upgrade does not wait, since its client can poll.
+func (p *passage) mayRetry(r *http.Request, err error) bool {
+	return !p.upgrade && (errors.Is(err, errBusy) || errors.Is(err, errCut) && r.Method == http.MethodGet)
+}
+
+// wait waits before the next attempt, and reports whether the passage goes on.
+func (p *passage) wait(pause time.Duration) bool {
+	pause = min(pause, longestPause)
+	timer := time.NewTimer(pause/2 + rand.N(pause))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-p.ctx.Done():
+		return false
+	}
+}
+
 // pass has the node at an address answer. It returns why there is no answer.
 func (p *passage) pass(r *http.Request, addr string) error {
 	p.err = nil
+	if r.GetBody != nil { // another attempt may have read it
+		body, err := r.GetBody()
+		if err != nil {
+			return fmt.Errorf("forward: %w", err)
+		}
+		r.Body = body
+	}
 	proxy := httputil.ReverseProxy{
 		Rewrite:        func(pr *httputil.ProxyRequest) { p.f.address(pr, p.owner, addr) },
 		Transport:      p,
@@ -156,20 +212,16 @@ func (p *passage) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil
 	}}
-	return p.f.transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(p.ctx, &trace)))
+	res, err := p.f.transport.RoundTrip(r.WithContext(httptrace.WithClientTrace(p.ctx, &trace)))
+	if err != nil && p.ctx.Err() == nil && !notDialed(err) {
+		err = fmt.Errorf("%w: %w", errCut, err)
+	}
+	return res, err
 }
 
-// passAgain is pass after another node has had the request's body.
-func (p *passage) passAgain(r *http.Request, addr string) error {
-	if r.GetBody != nil {
-		body, err := r.GetBody()
-		if err != nil {
-			return fmt.Errorf("forward: %w", err)
-		}
-		r.Body = body
-	}
-	return p.pass(r, addr)
-}
+// errCut says that a connection to the owner has ended without an answer. The owner may
+// have been killed, which the next attempt shows, or may have too many connections.
+var errCut = errors.New("forward: connection closed without an answer")
 
 // errNotOwner says that the node at the owner's address is another one.
 var errNotOwner = errors.New("forward: another node has the owner's address")
@@ -203,6 +255,8 @@ func (f *Forwarder) address(pr *httputil.ProxyRequest, owner, addr string) {
 // answered returns why a response is not the answer of the node that was asked.
 func answered(res *http.Response, node string) error {
 	switch reason, from := res.Header.Get(headerRefused), res.Header.Get(headerFrom); {
+	case reason == busy && from == node:
+		return fmt.Errorf("%w: node %s", errBusy, node)
 	case reason == string(Misdirected):
 		return fmt.Errorf("%w: not %s", errNotOwner, node)
 	case reason != "":

@@ -1,20 +1,40 @@
 package forward
 
 import (
+	"bufio"
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
 // Handler takes in, below [Prefix], what other nodes pass on, and has engine
 // serve it as if the client had reached this node: with its path and address. All
-// that is not signed as it must be is answered 403, and says why in JSON.
+// that is not signed as it must be is answered 403, and says why in JSON. What is beyond
+// the bound is refused so that the other node knows that the session may exist.
 func (f *Forwarder) Handler(engine http.Handler) http.Handler {
 	return f.verified(func(w http.ResponseWriter, r *http.Request) {
+		if !f.o.Incoming.Enter(r) {
+			_, _ = io.Copy(io.Discard, r.Body) // otherwise the server may close the connection before the answer is read
+			w.Header().Set(headerRefused, busy)
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		t := &tracked{ResponseWriter: w}
+		defer func() {
+			if t.conn == nil {
+				f.o.Incoming.Leave()
+			} else {
+				t.conn.OnClose(f.o.Incoming.Leave)
+			}
+		}()
+		w = t
 		if r.Method == http.MethodPost && r.Header.Get(headerSigns) != "" { // all other requests are answered in time
 			p := f.newPending(w)
 			defer p.begin()
@@ -23,6 +43,22 @@ func (f *Forwarder) Handler(engine http.Handler) http.Handler {
 		engine.ServeHTTP(w, restore(r))
 	})
 }
+
+// A tracked is a response that notes whether its connection became a WebSocket's.
+type tracked struct {
+	http.ResponseWriter
+	conn *limit.Conn
+}
+
+// Hijack takes the connection over.
+func (t *tracked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, buffered, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	t.conn, _ = c.(*limit.Conn)
+	return c, buffered, err
+}
+
+// Unwrap gives access to what else the connection can do.
+func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 
 // verified serves what is signed for this node.
 func (f *Forwarder) verified(serve http.HandlerFunc) http.Handler {

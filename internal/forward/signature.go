@@ -23,6 +23,10 @@ const (
 	headerRefused   = headerPrefix + "Refused"   // in an answer: why the request was refused
 )
 
+// busy is the value of headerRefused where the owner receives too many requests. It has
+// done nothing with this one, which may be sent again.
+const busy = "busy"
+
 // maxSkew is how far the clocks of two nodes, and the time on the way, may put
 // them apart.
 const maxSkew = 30 * time.Second

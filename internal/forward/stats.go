@@ -15,7 +15,8 @@ const (
 	Failed  Outcome = "failed"   // the owner did not answer in time, or not as an owner does; or this node closed
 	Gone    Outcome = "gone"     // the client went away before there was an answer
 	// Undecided: the directory did not say in time whether there is an owner, or says that
-	// there is one to which no connection could be made in time.
+	// there is one to which no connection could be made in time, or which has closed the
+	// connection without an answer; or one of the two nodes has too many forwarded requests.
 	Undecided Outcome = "undecided"
 )
 
@@ -40,8 +41,8 @@ var meanings = map[Refusal]string{
 // Stats are a forwarder's numbers at one moment.
 type Stats struct {
 	// Open counts the requests and WebSockets of other nodes' sessions that pass
-	// through this node now.
-	Open int
+	// through this node now, and Received those that other nodes forward to it now.
+	Open, Received int
 	// Forwarded counts requests passed on, by outcome; Refused those taken in and
 	// not served, by reason. All outcomes and reasons are there, if only as zeros.
 	Forwarded map[Outcome]uint64
@@ -78,5 +79,5 @@ func (f *Forwarder) Stats() Stats {
 	f.mu.Unlock()
 	f.stats.mu.Lock()
 	defer f.stats.mu.Unlock()
-	return Stats{Open: open, Forwarded: maps.Clone(f.stats.outcomes), Refused: maps.Clone(f.stats.refusals)}
+	return Stats{Open: open, Received: f.o.Incoming.Open(), Forwarded: maps.Clone(f.stats.outcomes), Refused: maps.Clone(f.stats.refusals)}
 }

@@ -15,6 +15,9 @@ const (
 	Connections         = "connections"
 	InternalConnections = "internal_connections"
 	IPTCPConnections    = "ip_tcp_connections"
+	// Those of what nodes forward.
+	ForwardedToNodes   = "forwarded_to_nodes"
+	ForwardedFromNodes = "forwarded_from_nodes"
 
 	SocketEventRate = "socket_event_rate"
 	SocketByteRate  = "socket_byte_rate"

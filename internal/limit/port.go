@@ -19,8 +19,11 @@ import (
 type PortOptions struct {
 	// Name is the limit's name in metrics and logs.
 	Name string
-	// Connections is how many TCP connections the port may have.
+	// Connections is how many TCP connections the port may have, together with what
+	// Others returns: what else takes from the same descriptors or, below zero, those of
+	// its connections that do not. Nil is nothing.
 	Connections int
+	Others      func() int
 	// Waiting is how many of them may wait for their client: see [Port].
 	Waiting int
 	// IPConnections is how many of them one address may have. Those of Proxies, or that
@@ -79,6 +82,7 @@ type Conn struct {
 	prev, next *Conn // nil unless it waits
 	arrived    bool  // the whole body
 	closed     bool
+	then       func() // called when it is closed; may be nil
 }
 
 // Close closes the connection. It may be called several times.
@@ -91,11 +95,30 @@ func (c *Conn) Close() error {
 		p.leave(c)
 		p.open--
 	}
+	then := c.then
+	c.then = nil
 	p.mu.Unlock()
+	if then != nil {
+		then()
+	}
 	if first && c.peer.IsValid() {
 		p.peers.with(c.peer, func(open *int) { *open-- })
 	}
 	return err
+}
+
+// OnClose has f called once, when the connection is closed or if it is closed already. It
+// must be called once at most.
+func (c *Conn) OnClose(f func()) {
+	c.port.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.then = f
+	}
+	c.port.mu.Unlock()
+	if closed {
+		f()
+	}
 }
 
 // Listener returns a listener of the port's bounded connections. l is one of TCP.
@@ -136,7 +159,7 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		p.notice.warn(p.ipFull.name, "connection refused: its address has too many", zap.String("limit", p.ipFull.name), zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
 		return nil
 	}
-	if p.o.Connections > 0 && p.opened() >= p.o.Connections {
+	if p.o.Connections > 0 && p.taken() >= p.o.Connections {
 		p.full.n.Add(1)
 		longest := p.longest()
 		p.notice.warn(p.full.name, "too many connections", zap.String("limit", p.full.name), zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
@@ -161,6 +184,15 @@ func (p *Port) admitPeer(peer netip.Addr) (ok bool) {
 		}
 	})
 	return ok
+}
+
+// taken returns how many of Connections are taken.
+func (p *Port) taken() int {
+	n := p.opened()
+	if p.o.Others != nil {
+		n += p.o.Others()
+	}
+	return n
 }
 
 func (p *Port) opened() int {

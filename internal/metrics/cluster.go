@@ -42,6 +42,7 @@ var (
 	sessionCommands = describe("session_commands_total", "Commands to Redis for sessions.")
 	sessionWaiting  = describe("session_commands_waiting", "Calls that wait for their round trip.")
 	forwardOpen     = describe("forward_open", "Requests and WebSockets of other nodes' sessions that pass through this node.")
+	forwardReceived = describe("forward_received", "Requests and WebSockets of this node's sessions that other nodes forward to it.")
 	forwarded       = describe("forwarded_requests_total", "Requests passed on to the node that owns their session, by outcome.", "outcome")
 	forwardRefused  = describe("forward_refused_total", "Requests of other nodes that were not served, by reason.", "reason")
 )
@@ -98,6 +99,7 @@ func (c Cluster) Collect(ch chan<- prometheus.Metric) {
 
 	f := c.Forward()
 	gauge(forwardOpen, float64(f.Open))
+	gauge(forwardReceived, float64(f.Received))
 	for outcome, n := range f.Forwarded {
 		count(forwarded, n, string(outcome))
 	}

@@ -1,0 +1,85 @@
+package limit
+
+import (
+	"net/http"
+	"sync"
+
+	"github.com/gorilla/websocket"
+	"go.uber.org/zap"
+)
+
+// ForwardedOptions configure a [Forwarded].
+type ForwardedOptions struct {
+	// Name is the limit's name in metrics and logs.
+	Name string
+	// Max is how many requests and WebSockets there may be, together with what Others
+	// returns: what else takes from the same descriptors. 0 is no limit; nil is nothing.
+	Max    int
+	Others func() int
+	Log    *zap.Logger
+}
+
+// Forwarded bounds the requests and WebSockets that a node forwards to other nodes, or
+// those that it receives from them: each takes a connection between the nodes. All
+// methods are safe for concurrent use.
+type Forwarded struct {
+	o       ForwardedOptions
+	refused counter
+	notice  notice
+
+	mu   sync.Mutex
+	open int
+}
+
+// NewForwarded returns a bound.
+func NewForwarded(o ForwardedOptions) *Forwarded {
+	return &Forwarded{o: o, refused: counter{name: o.Name}, notice: notice{log: o.Log}}
+}
+
+// Enter reports whether a request may be forwarded, and counts it until Leave. It leaves
+// room for what clients cannot do without: a client whose upgrade is refused keeps on
+// polling, and one whose poll is refused polls again, but a refused POST ends its session.
+func (f *Forwarded) Enter(r *http.Request) bool {
+	most := f.o.Max
+	reserve := (most + 63) / 64
+	switch {
+	case websocket.IsWebSocketUpgrade(r):
+		most -= 2 * reserve
+	case r.Method == http.MethodGet:
+		most -= reserve
+	}
+	if f.o.Others != nil {
+		most -= f.o.Others()
+	}
+	f.mu.Lock()
+	full := f.o.Max > 0 && f.open >= most
+	if !full {
+		f.open++
+	}
+	f.mu.Unlock()
+	if full {
+		f.refused.n.Add(1)
+		f.notice.warn(f.o.Name, "too many forwarded requests", zap.String("limit", f.o.Name), zap.Int("connections", f.o.Max))
+	}
+	return !full
+}
+
+// Leave ends what Enter has counted.
+func (f *Forwarded) Leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open--
+}
+
+// Open returns how many there are now.
+func (f *Forwarded) Open() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.open
+}
+
+// Max returns how many there may be; 0 is no limit.
+func (f *Forwarded) Max() int { return f.o.Max }
+
+// Refused returns how often a request was refused.
+func (f *Forwarded) Refused() map[string]uint64 { return counts(&f.refused) }
