@@ -47,7 +47,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	p.get = nil // before the answer leaves: the next GET may come at once
 	if !g.woken {
-		c.endLocked(&CloseError{Reason: TransportError, Err: context.Cause(r.Context())}, endCut)
+		p.broken(context.Cause(r.Context()))
 		c.mu.Unlock()
 		return
 	}
@@ -80,7 +80,15 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 		p.release() // the client may have asked again already
 	}
 	if err != nil {
-		c.endLocked(&CloseError{Reason: TransportError, Err: err}, endCut)
+		p.broken(err)
+	}
+}
+
+// broken ends the connection, because a GET was not answered, unless its client has said
+// goodbye: what it sent before is still taken. c.mu is held.
+func (p *pollingTransport) broken(err error) {
+	if p.goodbye == nil {
+		p.c.endLocked(&CloseError{Reason: TransportError, Err: err}, endCut)
 	}
 }
 

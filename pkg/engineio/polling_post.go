@@ -89,15 +89,19 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	}
 }
 
-// leaves reports whether an end is the client's goodbye, and what came before that has
-// not been taken: it was answered, so Recv takes it first.
+// leaves reports whether an end is the client's goodbye. The next Recv brings it about:
+// what came before it was answered, so it is taken first. The client hears so at once.
 func (p *pollingTransport) leaves(end *CloseError) bool {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	if len(p.inbox) == 0 || p.c.closed != nil || !errors.Is(end, errPeerClosed) {
+	if p.c.closed != nil || !errors.Is(end, errPeerClosed) {
 		return false
 	}
 	p.goodbye = end
+	if p.writable() {
+		p.c.push(noopPacket)
+	}
+	signal(p.arrived)
 	return true
 }
 

@@ -119,7 +119,7 @@ func TestBusyHandlerDoesNotCutItsClient(t *testing.T) {
 func TestBusyHandlerDoesNotCutItsPollingClient(t *testing.T) {
 	t.Parallel()
 	n, release, handled := busy(t, Options{MailboxEvents: 10})
-	post := n.poll(t)
+	post, _ := n.poll(t)
 	var body []string
 	for i := range 40 {
 		body = append(body, fmt.Sprintf(`42["e",%d]`, i))
@@ -347,8 +347,9 @@ func TestNegativeMailboxLimit(t *testing.T) {
 	}
 }
 
-// poll connects a client by polling that answers pings, and returns how it posts.
-func (n *testNode) poll(t *testing.T) (post func(body string)) {
+// poll connects a client by polling that answers pings, and returns how it posts and how it
+// goes away.
+func (n *testNode) poll(t *testing.T) (post func(body string), leave func()) {
 	t.Helper()
 	url := "http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling"
 	ctx, cancel := context.WithCancel(context.Background())
@@ -398,12 +399,15 @@ func (n *testNode) poll(t *testing.T) (post func(body string)) {
 			}
 		}
 	})
-	t.Cleanup(func() {
+	leave = func() {
 		cancel()
 		running.Wait()
+	}
+	t.Cleanup(func() {
+		leave()
 		http.DefaultClient.CloseIdleConnections()
 	})
-	return post
+	return post, leave
 }
 
 // Handlers that are slow, but return, do not get their client cut, however long half of
@@ -578,7 +582,7 @@ func TestEventsHaveNoGapAfterAPause(t *testing.T) {
 		handled <- i
 		return err
 	})
-	post := n.poll(t)
+	post, _ := n.poll(t)
 	var body []string
 	for i := range events {
 		body = append(body, fmt.Sprintf(`42["e",%d]`, i))
