@@ -155,6 +155,8 @@ type Message struct {
 type LostError struct {
 	Reason string
 	Rooms  []rooms.Room
+	// Cursor is the node's cursor from which the feed goes on, perhaps in a new history.
+	Cursor Cursor
 }
 
 func (e *LostError) Error() string { return "adapter: events lost: " + e.Reason }

@@ -187,7 +187,7 @@ func (m *Memory) Reset() {
 	m.begin()
 	for _, n := range m.nodes {
 		n.feed.Discard()
-		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset"}}, 0)
+		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset", Cursor: m.head(0)}}, 0)
 	}
 }
 

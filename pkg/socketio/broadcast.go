@@ -145,7 +145,7 @@ func (b Broadcast) reachable() (placed bool, err error) {
 	if b.by.gone {
 		return false, ErrDisconnected
 	}
-	return b.by.placed, nil
+	return b.by.placed && !b.by.rooms.born.IsZero(), nil // what is published before its birth is not for it
 }
 
 // checkRooms returns an error that wraps ErrTooLarge if a call names too many rooms,
@@ -313,7 +313,8 @@ func (b Broadcast) inquire(ctx context.Context, event string, args []any) (*inqu
 
 // FetchSockets describes the target's members, wherever in the cluster they are.
 // If a node is silent, or can't have heard the question, it returns what the others
-// said and an *UnansweredError.
+// said and an *UnansweredError. A socket that a command is taking into a room, as right
+// after SocketsJoin has returned, may be missing, for its node may not hear the room yet.
 func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
 	if err := b.checkRooms(0); err != nil {
 		return nil, err

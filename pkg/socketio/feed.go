@@ -72,7 +72,13 @@ func (s *Server) runFeed(ctx context.Context) {
 	for {
 		ev, err := s.adapter.Next(ctx)
 		if lost := (*adapter.LostError)(nil); errors.As(err, &lost) {
+			s.feed.mu.Lock()
 			s.lose(lost)
+			if !lost.Cursor.IsZero() {
+				s.feed.cursor = lost.Cursor
+				s.feed.passed()
+			}
+			s.feed.mu.Unlock()
 			continue
 		}
 		if err != nil {
@@ -91,7 +97,8 @@ func (s *Server) runFeed(ctx context.Context) {
 }
 
 // lose cuts the clients that may have missed something. They get nothing more on
-// these connections: an offset behind what they miss would hide it.
+// these connections: an offset behind what they miss would hide it. So the feed's lock is
+// held until its cursor covers what is lost.
 func (s *Server) lose(lost *adapter.LostError) {
 	if len(lost.Rooms) == 0 {
 		s.log.Warn("events lost; cutting all clients", zap.String("reason", lost.Reason))
@@ -252,7 +259,7 @@ func (s *Socket) take(d *delivery) {
 // write queues an event to the client. s.mu is held, so that what is queued is
 // what the cursor in it covers.
 func (s *Socket) write(d *delivery) {
-	ps := d.encode(s.gate.stamp(d.cursor), s.recovers)
+	ps := d.encode(s.gate.stamp(d.cursor, s.rooms.born), s.recovers)
 	if s.outgoing != nil {
 		s.tellOutgoing(d)
 	}

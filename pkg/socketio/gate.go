@@ -82,12 +82,22 @@ func (g *gate) discard(end adapter.Cursor) {
 }
 
 // given returns what the client has been given, in one go or in a replay, once the
-// feed has come to c.
-func (g *gate) given(c adapter.Cursor) adapter.Cursor {
-	if g.floor.SameHistory(c) {
-		return g.floor.Max(c)
+// feed has come to c. It is in the history in which the socket was born: the feed may not
+// have come to that yet.
+func (g *gate) given(c, born adapter.Cursor) adapter.Cursor {
+	known := g.floor
+	if known.IsZero() {
+		known = born
 	}
-	return c
+	switch {
+	case known.IsZero():
+		return c
+	case !c.SameHistory(known):
+		return known
+	case g.floor.IsZero():
+		return c
+	}
+	return g.floor.Max(c)
 }
 
 // insertLate puts events in front of what is held that are older than what the
@@ -176,13 +186,9 @@ func (g *gate) replayed(ev *adapter.Event) bool {
 func (g *gate) restart() { g.held, g.bytes, g.spilled = nil, 0, false }
 
 // stamp returns the cursor to put into an event whose own is c.
-func (g *gate) stamp(c adapter.Cursor) adapter.Cursor {
-	if g.floor.IsZero() {
-		return c
+func (g *gate) stamp(c, born adapter.Cursor) adapter.Cursor {
+	if !g.floor.IsZero() && c.SameHistory(g.floor) && c.Includes(g.floor) {
+		g.floor = adapter.Cursor{}
 	}
-	if c.SameHistory(g.floor) && !c.Includes(g.floor) {
-		return g.floor.Max(c)
-	}
-	g.floor = adapter.Cursor{}
-	return c
+	return g.given(c, born)
 }

@@ -329,7 +329,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		f.mu.Unlock()
 		return ErrDisconnected
 	}
-	left := s.leave(those(), s.gate.given(f.cursor)) // what a replay gave counts as well
+	left := s.leave(those(), s.gate.given(f.cursor, s.rooms.born)) // what a replay gave counts as well
 	s.mu.Unlock()
 	f.mu.Unlock()
 	if len(left) == 0 {
@@ -395,7 +395,7 @@ func (s *Socket) joinByCommand(d *delivery) {
 	}
 	p := &place{
 		several: c.spread(), at: at, prior: c.prior, older: older,
-		cursor: d.ev.Cursor, before: c.before, seen: s.gate.given(d.ev.Cursor), marker: c.mark(s.ns),
+		cursor: d.ev.Cursor, before: c.before, seen: s.gate.given(d.ev.Cursor, s.rooms.born), marker: c.mark(s.ns),
 	}
 	if !p.before.SameHistory(p.cursor) {
 		p.before = p.cursor
@@ -412,7 +412,7 @@ func (s *Socket) joinByCommand(d *delivery) {
 // Nothing is delivered until the session is stored: an event behind the command has an
 // offset that covers it, so nothing else would tell a recovery of the command.
 func (s *Socket) leaveByCommand(d *delivery) {
-	seen := s.gate.given(d.ev.Cursor)
+	seen := s.gate.given(d.ev.Cursor, s.rooms.born)
 	end := d.command.ends(seen)
 	var left []string
 	changed := false

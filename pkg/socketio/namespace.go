@@ -68,7 +68,8 @@ func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
 // these are disconnected as well.
 // The context ends when the client goes away. What a middleware emits to the
 // socket reaches the client before it is connected; the socket's id is
-// provisional until OnConnect, for a recovered socket gets its former one.
+// provisional until OnConnect, for a recovered socket gets its former one, and so does
+// what the middleware broadcasts to all but the socket.
 func (n *Namespace) Use(f func(context.Context, *Socket) error) {
 	checkFunc("Use", f)
 	n.mu.Lock()

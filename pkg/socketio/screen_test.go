@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // A pass is what the middleware of these tests finds in the auth payload.
@@ -352,4 +353,38 @@ func TestCutOfASocketThatIsGone(t *testing.T) {
 	}
 	(<-refused).Cut()
 	w.quiet()
+}
+
+// A subscribingAdapter says when a node begins to subscribe, and waits.
+type subscribingAdapter struct {
+	adapter.Adapter
+	began, proceed chan struct{}
+}
+
+func (a *subscribingAdapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	a.began <- struct{}{}
+	<-a.proceed
+	return a.Adapter.Subscribe(ctx, list...)
+}
+
+// What a goroutine of a middleware emits while the socket is being connected reaches it: it
+// has its place by then, but what is published before its birth is not for it.
+func TestEmitWhileConnecting(t *testing.T) {
+	inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	a := &subscribingAdapter{Adapter: inner, began: make(chan struct{}), proceed: make(chan struct{})}
+	n := start(t, Options{Adapter: a})
+	sockets := make(chan *Socket, 1)
+	n.Use(func(_ context.Context, s *Socket) error { sockets <- s; return nil })
+	clients := make(chan *wire, 1)
+	go func() { clients <- n.client(t) }()
+	s := receive(t, sockets)
+	receive(t, a.began)
+	must(t, s.Emit(t.Context(), "n", 1))
+	close(a.proceed)
+	w := receive(t, clients)
+	if len(w.early) != 1 || !strings.Contains(w.early[0], `["n",1`) {
+		t.Errorf("got %q before the connection, want event 1", w.early)
+	}
 }

@@ -80,7 +80,8 @@ func newSocket(c *client, namespace string, auth json.RawMessage) *Socket {
 	return s
 }
 
-// ID returns the public id.
+// ID returns the public id. In a middleware that is provisional: a socket that is
+// recovered gets its former one, so do not keep it, and do not except it from a broadcast.
 func (s *Socket) ID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

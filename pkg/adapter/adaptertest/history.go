@@ -83,7 +83,7 @@ func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
 		return errors.Is(err, adapter.ErrHistoryLost)
 	})
 	for _, n := range nodes {
-		expectLost(n)
+		expectLost(n, old)
 	}
 	var head adapter.Cursor
 	eventually(t, "a new history begins", func() bool {
@@ -109,8 +109,8 @@ func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
 	}
 }
 
-// expectLost reads the feed up to a LostError.
-func expectLost(n *node) {
+// expectLost reads the feed up to a LostError, with which a new history begins.
+func expectLost(n *node, old adapter.Cursor) {
 	n.t.Helper()
 	for {
 		e, err := n.Next(deadline(n.t))
@@ -119,6 +119,9 @@ func expectLost(n *node) {
 		case errors.As(err, &lost):
 			if lost.Reason == "" {
 				n.t.Errorf("%s: a LostError without a reason", n.Node())
+			}
+			if lost.Cursor.IsZero() || lost.Cursor.SameHistory(old) {
+				n.t.Errorf("%s: the feed goes on from %v, in the history that is lost", n.Node(), lost.Cursor)
 			}
 			return
 		case err != nil:

@@ -153,6 +153,7 @@ func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
 		case f.lost != nil:
 			a.epochs[f.from.at.Partition] = f.from.epoch
 			a.progress.Reset(combine(a.epochs), f.from.at)
+			f.lost.Cursor = a.progress.To(f.from.at)
 			return adapter.Event{}, f.lost
 		case f.event == nil:
 			a.progress.To(f.from.at)
