@@ -42,8 +42,8 @@ type memberships struct {
 	// the same event by then, at the position that they have here. Nil for none.
 	apart map[adapter.Position]adapter.Position
 	// banned are stays in rooms that a recovered member may not keep. Until the replay has
-	// ended, commands find it there: they came while it was in these rooms, and a weaker
-	// token must not evade them.
+	// ended, commands that take something away find it there: they came while it was in
+	// these rooms, and a weaker token must not evade them.
 	banned map[string][]stay
 	count  int32 // of all stays in named
 	open   int32 // of those that are open
@@ -160,7 +160,7 @@ func (m *memberships) defers(name string, deferred bool) {
 // takes reports whether an event is for the member.
 func (m *memberships) takes(ev *adapter.Event, id string) bool {
 	return ev.For(func(r rooms.Room, at adapter.Position) bool {
-		return m.in(r, id, at) || ev.Kind != kindEmit && m.wasIn(r, at)
+		return m.in(r, id, at) || (ev.Kind == kindDisconnect || ev.Kind == kindLeave) && m.wasIn(r, at)
 	})
 }
 
