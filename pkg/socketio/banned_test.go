@@ -116,6 +116,60 @@ func TestACopyApartThatWasNotReceived(t *testing.T) {
 	}
 }
 
+// A client that is cut again and again, each time after one event of what it missed, and
+// whose token becomes weaker after its first recovery, gets everything of the room that a
+// command had joined it to then, once and in order, although the command is not for it any more.
+func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
+	for _, tokens := range []string{"strong", "then weak"} {
+		for _, in := range [][3]uint16{{0, 1, 1}, {0, 1, 2}, {1, 0, 0}, {0, 0, 1}, {0, 1, 0}, {0, 0, 0}} {
+			t.Run(fmt.Sprint(tokens, ", partitions ", in), func(t *testing.T) {
+				t.Parallel()
+				c := newSlowCluster(t)
+				n, _ := c.node(t, "aaaa", Options{})
+				team, secret, more := c.room(in[0], 0), c.room(in[1], 1), c.room(in[2], 2)
+				weaker := false
+				n.Use(func(ctx context.Context, s *Socket) error {
+					return s.KeepRooms(ctx, func(room string) bool { return !weaker || room != team })
+				})
+				w := n.client(t)
+				w.call(fmt.Sprintf(`["join",%q]`, team))
+				must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), secret))
+				must(t, n.To(secret).Emit(t.Context(), "n", 0))
+				w.want(numbered(0))
+				cut := func() {
+					w.cut()
+					eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+				}
+				cut()
+				must(t, n.To(secret).Emit(t.Context(), "n", 1))
+				must(t, n.To(team).SocketsJoin(t.Context(), more))
+				const last = 7
+				for i := 2; i <= last; i++ {
+					must(t, n.To([]string{more, secret}[i%2]).Emit(t.Context(), "n", i))
+				}
+				due := [2]int{2, 1} // of each room; between partitions there is no order
+				for range last {
+					back := n.back(t, w)
+					if back.sid != w.sid {
+						t.Fatalf("not recovered, with events %v due: %v", due, n.Stats().Recoveries)
+					}
+					w = back
+					switch w.event() {
+					case numbered(due[0]):
+						due[0] += 2
+					case numbered(due[1]):
+						due[1] += 2
+					default:
+						t.Fatalf("want one of events %v", due)
+					}
+					cut()
+					weaker = tokens != "strong"
+				}
+			})
+		}
+	}
+}
+
 // What was on its way when the server disconnected a client from a namespace is no breach
 // of the protocol, in however many namespaces that has happened before.
 func TestDisconnectedFromManyNamespaces(t *testing.T) {

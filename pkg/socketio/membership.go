@@ -114,7 +114,12 @@ func (m *memberships) confirm(name string, at adapter.Cursor) {
 // suspend makes deferred stays not count whose command is not covered by what the
 // member has received, and copies not apart of which it has not received the later one.
 func (m *memberships) suspend(seen adapter.Cursor) {
-	maps.DeleteFunc(m.apart, func(_, later adapter.Position) bool { return seen.IsZero() || !seen.Covers(later) })
+	for p, later := range m.apart {
+		if seen.IsZero() || !seen.Covers(later) {
+			delete(m.apart, p)
+			m.unsaved = true
+		}
+	}
 	for _, stays := range m.named {
 		for i := range stays {
 			if st := &stays[i]; st.deferred && (seen.IsZero() || !seen.Covers(st.join.At)) {
@@ -124,24 +129,24 @@ func (m *memberships) suspend(seen adapter.Cursor) {
 	}
 }
 
-// suspended returns the positions of the commands that have begun the suspended stays.
-func (m *memberships) suspended() (commands []adapter.Position) {
+// suspended returns where the commands stand that have begun the suspended stays.
+func (m *memberships) suspended() (joins []adapter.Cursor) {
 	for _, stays := range m.named {
 		for _, st := range stays {
-			if st.deferred && st.pending {
-				commands = append(commands, st.join.At)
+			if st.deferred && st.pending && !slices.ContainsFunc(joins, func(c adapter.Cursor) bool { return c.At == st.join.At }) {
+				joins = append(joins, st.join)
 			}
 		}
 	}
-	return commands
+	return joins
 }
 
-// resume makes the suspended stays count that a command at a position has begun, or
-// all of them if it is zero. It returns their rooms.
+// resume makes the suspended stays count that a command at a position has begun. It
+// returns their rooms.
 func (m *memberships) resume(command adapter.Position) (names []string) {
 	for name, stays := range m.named {
 		for i := range stays {
-			if st := &stays[i]; st.deferred && st.pending && (command == adapter.Position{} || st.join.At == command) {
+			if st := &stays[i]; st.deferred && st.pending && st.join.At == command {
 				st.pending = false
 				names = append(names, name)
 			}

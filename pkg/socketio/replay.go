@@ -88,6 +88,9 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 			}
 		}
 	}
+	for _, join := range r.stays.suspended() {
+		rest = standIn(rest, join)
+	}
 	for len(rest) > 0 {
 		i := next(rest)
 		ev := rest[i].take()
@@ -98,7 +101,7 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 			return err
 		}
 	}
-	return r.finish()
+	return nil
 }
 
 // fetch completes a command, which is needed to know what is missed.
@@ -121,33 +124,50 @@ func (r *replay) place(ev *adapter.Event) adapter.Place {
 	return adapter.Place{Room: ev.Target.To[0], At: ev.Position}
 }
 
-// finish makes the rooms count that commands have joined which were not read, because
-// they are in none of the client's rooms any more.
-func (r *replay) finish() error {
-	after := r.now
-	for _, command := range r.stays.suspended() {
-		after = r.at.To(command)
-	}
-	return r.resume(adapter.Position{}, r.now, after)
-}
-
 // A lane is what is left of a replay in one partition.
 type lane struct {
 	events   []adapter.Event
 	commands []*command // among them, that say where they stand in the other partitions
 }
 
+// of returns the lane of a partition, which may be new.
+func of(lanes []*lane, partition uint16) ([]*lane, *lane) {
+	for _, l := range lanes {
+		if l.events[0].Position.Partition == partition {
+			return lanes, l
+		}
+	}
+	l := new(lane)
+	return append(lanes, l), l
+}
+
 // queue adds an event to the lane of its partition.
 func queue(lanes []*lane, ev adapter.Event) []*lane {
-	i := slices.IndexFunc(lanes, func(l *lane) bool { return l.events[0].Position.Partition == ev.Position.Partition })
-	if i < 0 {
-		i, lanes = len(lanes), append(lanes, new(lane))
-	}
-	l := lanes[i]
+	lanes, l := of(lanes, ev.Position.Partition)
 	l.events = append(l.events, ev)
 	if c := newCommand(&ev); c != nil && c.spread() {
 		l.commands = append(l.commands, c)
 	}
+	return lanes
+}
+
+// standIn puts a marker in the place of a command that has begun a suspended stay, behind
+// the command itself: it may not be read, or not be for the client any more, as if the
+// client may not keep the room that it was addressed to.
+func standIn(lanes []*lane, join adapter.Cursor) []*lane {
+	lanes, l := of(lanes, join.At.Partition)
+	i := 0
+	for i < len(l.events) && l.events[i].Position.Compare(join.At) <= 0 {
+		i++
+	}
+	if i == 0 || l.events[i-1].Position != join.At { // its order is the command's
+		k := 0
+		for k < len(l.commands) && l.commands[k].at.Compare(join.At) < 0 {
+			k++
+		}
+		l.commands = slices.Insert(l.commands, k, &command{at: join.At, head: join})
+	}
+	l.events = slices.Insert(l.events, i, adapter.Event{Kind: kindMarker, Position: join.At})
 	return lanes
 }
 
@@ -203,6 +223,9 @@ func (r *replay) received(ev adapter.Event) {
 func (r *replay) pass(ev adapter.Event) error {
 	takes, before := r.stays.takes(&ev, r.socket.id), r.now
 	r.now = r.at.To(ev.Position)
+	if ev.Kind == kindMarker { // a stand-in
+		return r.resume(ev.Position, before, r.now)
+	}
 	other, taken := r.taken[ev.Position]
 	switch {
 	case takes && taken:
@@ -304,19 +327,16 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	r.joined[name], r.again = at, true
 }
 
-// resume makes the rooms count that the command at a position has joined, or all that
-// do not count yet if the position is zero, and takes what has come to them. The
-// cursors are those before and after it: what the client has with the last of these
-// events covers the command, or it would be given them again.
+// resume makes the rooms count that the command at a position has joined, and takes what
+// has come to them. The cursors are those before and after it: what the client has with
+// the last of these events covers the command, or it would be given them again.
 func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) error {
 	names := r.stays.resume(command)
 	if len(names) == 0 {
 		return nil
 	}
 	defer func(outer adapter.Position) { r.due = outer }(r.due)
-	if r.due = command; command == (adapter.Position{}) {
-		r.due = after.At
-	}
+	r.due = command
 	first, passed, given := len(r.missed), 0, false
 	for i := 0; i < len(r.waiting); i++ {
 		ev := r.waiting[i]
