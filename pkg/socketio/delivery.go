@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -130,6 +131,17 @@ func (d *delivery) withoutOffset() *encoded {
 	}
 	d.plain.CompareAndSwap(nil, new(encoded))
 	return d.plain.Load()
+}
+
+// sendable returns an error that wraps [adapter.ErrUndecodable] if what an event holds is
+// no list of arguments, which a node never publishes: sent on, it would end the process or
+// the connections of its members. Only the ends are looked at.
+func sendable(ev *adapter.Event) error {
+	n := len(ev.Data)
+	if ev.Kind != kindEmit || ev.Omitted > 0 || n > 2 && ev.Data[0] == '[' && ev.Data[n-1] == ']' {
+		return nil
+	}
+	return fmt.Errorf("%w: no list of arguments", adapter.ErrUndecodable)
 }
 
 // encodeEvent makes the engine packets of an event, with a cursor as its offset or

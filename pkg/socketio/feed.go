@@ -148,6 +148,10 @@ func (s *Server) dispatch(ev *adapter.Event) {
 			return
 		}
 	}
+	if err := sendable(ev); err != nil {
+		s.lose(&adapter.LostError{Reason: err.Error(), Rooms: ev.Target.To})
+		return
+	}
 	n := s.lookup(ev.Target.To[0].Namespace)
 	switch {
 	case n == nil:

@@ -266,6 +266,9 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 		}
 	}
 	for ev, err := range a.Replay(ctx, from, end, 0) {
+		if err == nil {
+			err = sendable(&ev)
+		}
 		if err != nil {
 			return missed, err
 		}

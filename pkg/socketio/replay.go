@@ -69,6 +69,9 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	r.stays.suspend(r.seen)
 	var rest []*lane // where there are several partitions
 	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end, r.payload) {
+		if err == nil {
+			err = sendable(&ev)
+		}
 		if err != nil {
 			return refuseLost(err)
 		}

@@ -1,0 +1,50 @@
+package socketio
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// An event that no node has published, as somebody may write it to Redis, is a gap for the
+// members of its room, live and in a replay, and nothing to everybody else.
+func TestEventsWithoutArgumentsAreGaps(t *testing.T) {
+	for _, data := range []string{"", "x", "[", "[]", `["n"`, `{"n":1}`} {
+		t.Run(fmt.Sprintf("%q", data), func(t *testing.T) {
+			n := start(t, Options{})
+			joining(n.Namespace)
+			forge := func() {
+				_, err := n.adapter.Publish(t.Context(), adapter.Event{
+					Kind: kindEmit, Stored: true, Data: []byte(data), Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", "r")}},
+				})
+				must(t, err)
+			}
+			other := n.client(t)
+			for _, how := range []string{"connected", "away"} {
+				w := n.client(t)
+				w.call(`["join","r"]`)
+				if how == "connected" {
+					forge()
+					<-w.closed
+				} else {
+					w.cut()
+				}
+				eventually(t, "the member has gone", func() bool { return n.Len() == 1 })
+				if how == "away" {
+					forge()
+				}
+				back := n.back(t, w)
+				if got := n.Stats().Recoveries[refusedCoding]; back.sid == w.sid || got == 0 {
+					t.Errorf("%s: recovered: %v", how, n.Stats().Recoveries)
+				}
+				must(t, n.Emit(t.Context(), "n", 1))
+				other.want(numbered(1))
+				back.want(numbered(1))
+				back.cut()
+				eventually(t, "the member has gone again", func() bool { return n.Len() == 1 })
+			}
+		})
+	}
+}
