@@ -95,7 +95,7 @@ func (x *TargetIndex) meant(to roomSet, at Position, in func(rooms.Room, Positio
 }
 
 // impliedRooms are those of a target that nobody has named: everyone, where there is only
-// an exception, and the one of the sender, who is spared.
+// an exception, and the own room of the sender, which is excepted.
 const impliedRooms = 2
 
 // CheckSize returns an error that wraps ErrTooLarge if e exceeds a limit of one

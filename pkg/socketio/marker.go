@@ -20,7 +20,7 @@ type marker struct {
 	rooms   []rooms.Room
 
 	turn      chan struct{} // holds a token while a socket publishes it
-	sent      time.Time     // who has the turn has published it last
+	sent      time.Time     // when it was published last; the holder of the turn sets it
 	published chan struct{} // closed when it has been
 	at        []adapter.Position
 	came      []<-chan struct{} // each closed when the feed has come to one of the positions
