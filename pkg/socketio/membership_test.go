@@ -131,3 +131,20 @@ func TestAFullGateSpills(t *testing.T) {
 		t.Errorf("spilled %v with %d held, want spilled and empty", g.spilled, len(g.held))
 	}
 }
+
+// A copy that is not apart any more must not be apart in the stored session either.
+func TestSuspendedCopiesAreStored(t *testing.T) {
+	early, later := at(3).At, at(7).At
+	for _, tt := range []struct {
+		seen adapter.Cursor
+		kept bool
+	}{{at(7), true}, {at(6), false}, {adapter.Cursor{}, false}} {
+		var m memberships
+		m.had(early, later)
+		m.unsaved = false
+		m.suspend(tt.seen)
+		if _, kept := m.apart[early]; kept != tt.kept || m.unsaved == tt.kept {
+			t.Errorf("seen up to %v: kept %t, unsaved %t", tt.seen, kept, m.unsaved)
+		}
+	}
+}
