@@ -27,7 +27,7 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // A poll waits for one silence at most, so that there is another left to write in,
 // also where it is another node's answer.
 func (n *node) newPublicServer(c config, h http.Handler) *server {
-	s := n.newHTTPServer(c, n.limits.public, n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h))))
+	s := n.newHTTPServer(c, n.limits.public, n.limits.headers.Public(n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h)))))
 	s.IdleTimeout = c.KeepAlive
 	s.WriteTimeout = 2 * c.silence()
 	return s
@@ -65,7 +65,7 @@ func (n *node) newHTTPServer(c config, port *limit.Port, h http.Handler) *server
 		Handler:           s.count(port.Body(h, c.silence())),
 		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10, // a session keeps its first request's
+		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errorLog,
 		ConnState:         port.ConnState,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {

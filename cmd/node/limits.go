@@ -19,6 +19,7 @@ type limits struct {
 	clients    *limit.Clients
 	public     *limit.Port
 	internal   *limit.Port
+	headers    *limit.HeaderLines
 	// What this node forwards to others, and receives from them.
 	outgoing, incoming *limit.Forwarded
 }
@@ -34,6 +35,7 @@ func newLimits(c config, log *zap.Logger) *limits {
 			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
 			LargestEvent: int(c.MaxPayload), ReadBytes: int(c.ReadRate), Log: log,
 		}),
+		headers: limit.NewHeaderLines(log),
 	}
 	forwarded := func() int { return l.outgoing.Open() + l.incoming.Open() }
 	if c.Connections > 0 { // of the port alone
@@ -89,6 +91,7 @@ func (l *limits) refused() map[string]uint64 {
 	maps.Copy(all, l.clients.Refused())
 	maps.Copy(all, l.public.Refused())
 	maps.Copy(all, l.internal.Refused())
+	maps.Copy(all, l.headers.Refused())
 	maps.Copy(all, l.outgoing.Refused())
 	maps.Copy(all, l.incoming.Refused())
 	return all

@@ -72,7 +72,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
 	n.limits = newLimits(c, n.log)
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
-	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, &internal)
+	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, n.limits.headers.Internal(&internal))
 	if publicPort, err = n.secure(c, publicPort); err != nil {
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}

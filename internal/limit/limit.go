@@ -11,6 +11,7 @@ const (
 	IPHandshakeRate = "ip_handshake_rate"
 	IPConnections   = "ip_connections"
 	IdleConnections = "idle_connections"
+	Headers         = "headers"
 	// Those of TCP, by port and by address.
 	Connections         = "connections"
 	InternalConnections = "internal_connections"

@@ -1,12 +1,15 @@
 package engineio
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,9 +18,13 @@ import (
 
 // A Handshake is what the first request of a connection said.
 type Handshake struct {
-	Header     http.Header // without the headers of the WebSocket handshake, except its extensions
-	URL        string      // path and query, as requested
-	RemoteAddr string      // of the TCP peer; headers of proxies are not looked at
+	// Header has no headers of the WebSocket handshake, except its extensions. It is kept as
+	// long as the connection, so it has at most 100 lines (a name with several values has
+	// one for each) and 16 KiB of names and values. Where the request had more, the longest
+	// headers are missing.
+	Header     http.Header
+	URL        string // path and query, as requested
+	RemoteAddr string // of the TCP peer; headers of proxies are not looked at
 	TLS        bool
 	Time       time.Time
 }
@@ -30,16 +37,51 @@ func (h *Handshake) Query() url.Values {
 	return v
 }
 
-func newHandshake(r *http.Request) *Handshake {
+// What a handshake keeps of its request's headers.
+const (
+	keptHeaderLines = 100
+	keptHeaderBytes = 16 << 10
+)
+
+// keptHeader returns the headers that a handshake keeps.
+func keptHeader(all http.Header) http.Header {
 	h := make(http.Header) // grows to what is kept, which is held for long
-	for k, v := range r.Header {
+	lines, bytes := 0, 0
+	for k, v := range all {
 		if k == "Upgrade" || k == "Connection" || strings.HasPrefix(k, "Sec-Websocket-") && k != "Sec-Websocket-Extensions" {
 			continue
 		}
 		h[k] = v
+		lines, bytes = lines+len(v), bytes+headerSize(k, v)
 	}
+	if lines <= keptHeaderLines && bytes <= keptHeaderBytes {
+		return h
+	}
+	names := slices.SortedFunc(maps.Keys(h), func(a, b string) int {
+		return cmp.Or(cmp.Compare(headerSize(a, h[a]), headerSize(b, h[b])), strings.Compare(a, b))
+	})
+	kept := make(http.Header)
+	lines, bytes = 0, 0
+	for _, k := range names {
+		lines, bytes = lines+len(h[k]), bytes+headerSize(k, h[k])
+		if lines > keptHeaderLines || bytes > keptHeaderBytes {
+			break
+		}
+		kept[k] = slices.Clone(h[k]) // net/http has the values of all headers in one slice
+	}
+	return kept
+}
+
+func headerSize(name string, values []string) (bytes int) {
+	for _, v := range values {
+		bytes += len(name) + len(v)
+	}
+	return bytes
+}
+
+func newHandshake(r *http.Request) *Handshake {
 	return &Handshake{
-		Header:     h,
+		Header:     keptHeader(r.Header),
 		URL:        r.URL.RequestURI(),
 		RemoteAddr: r.RemoteAddr,
 		TLS:        r.TLS != nil,

@@ -3,10 +3,13 @@ package engineio
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -329,6 +332,24 @@ func TestHandshakeIsKept(t *testing.T) {
 	if h.URL != "/engine.io/?EIO=4&transport=websocket&room=a&room=b" || h.TLS ||
 		!strings.HasPrefix(h.RemoteAddr, "127.0.0.1:") || time.Since(h.Time) > patience {
 		t.Errorf("%+v", h)
+	}
+}
+
+// TestHandshakeKeepsSomeHeaders: neither many headers nor long ones are kept as long as
+// the connection; those that are short are.
+func TestHandshakeKeepsSomeHeaders(t *testing.T) {
+	long := make(http.Header)
+	long.Set("Authorization", "Bearer x")
+	long.Set("Cookie", strings.Repeat("x", keptHeaderBytes))
+	if h := keptHeader(long); len(h) != 1 || h.Get("Authorization") != "Bearer x" {
+		t.Errorf("of a long one and a short one %v are kept", slices.Collect(maps.Keys(h)))
+	}
+	many := make(http.Header)
+	for i := range 300 {
+		many.Add(fmt.Sprint("X", i%150), fmt.Sprint(i))
+	}
+	if h := keptHeader(many); len(h) != keptHeaderLines/2 || h.Get("X0") != "0" {
+		t.Errorf("%d names of two values each are kept", len(h))
 	}
 }
 

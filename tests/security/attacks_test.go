@@ -2,6 +2,8 @@ package security
 
 import (
 	"fmt"
+	"io"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -151,6 +153,33 @@ var attacks = []attack{
 		},
 		check: func(a *assault) {
 			if n := a.node.Metrics()[`rejoin_connections{transport="polling"}`]; n > 5010 {
+				a.Errorf("%v sessions are open", n)
+			}
+		},
+	},
+	{
+		name:      "sessions whose handshakes have many headers",
+		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
+		hold: func(a *assault, _ int) {
+			tiny := new(strings.Builder)
+			for i := range 2000 { // each of four or five bytes
+				fmt.Fprintf(tiny, "%s:\r\n", strconv.FormatInt(int64(i), 36))
+			}
+			for _, headers := range []int{2000, 95} {
+				head := strings.Join(strings.SplitAfter(tiny.String(), "\n")[:headers], "")
+				for range either(20, 150) {
+					c := a.raw("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n" + head + "Connection: close\r\n\r\n")
+					if c == nil {
+						return
+					}
+					_, _ = io.Copy(io.Discard, c) // a connection that the node closes has failed
+					c.Close()
+				}
+			}
+		},
+		check: func(a *assault) {
+			conns := either(shortAttackers, attackers)
+			if n := a.node.Metrics()[`rejoin_connections{transport="polling"}`]; n > float64(conns*either(20, 150)) {
 				a.Errorf("%v sessions are open", n)
 			}
 		},

@@ -40,6 +40,24 @@ func TestOversize(t *testing.T) {
 		}
 		c.Close()
 	}
+	for at, tiny := range map[string]int{n.Addr: 100, n.Internal: 120} { // nodes add some when they forward
+		c, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go io.WriteString(c, "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat("X: y\r\n", tiny+1)+"\r\n") // ends with the connection
+		if said := closed(t, c, nodetest.Patience); !strings.HasPrefix(said, "HTTP/1.1 431") {
+			t.Errorf("%d headers: %.100q", tiny+1, said)
+		}
+		c.Close()
+		c = dial(t, n, "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+strings.Repeat("X: y\r\n", 99)+"\r\n")
+		if said := closed(t, c, nodetest.Patience); !strings.HasPrefix(said, "HTTP/1.1 200") {
+			t.Errorf("100 headers: %.100q", said)
+		}
+	}
+	if refused := n.Metrics()[`rejoin_limited_total{limit="headers"}`]; refused != 2 {
+		t.Errorf("%v requests were refused", refused)
+	}
 	// The answer comes before the body has been read, which may cut who still sends it.
 	c := dial(t, n, fmt.Sprintf("POST /socket.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", open(t, n), 1+len(large)))
 	go io.WriteString(c, "4"+large) // ends with the connection
