@@ -141,8 +141,8 @@ func roomList(r *request) []string {
 type historyEvent struct {
 	Offset string `json:"offset"`
 	Event  string `json:"event"`
-	Args   []any  `json:"args"`
-	At     int64  `json:"at"` // Unix time in milliseconds
+	Args   any    `json:"args"` // an array
+	At     int64  `json:"at"`   // Unix time in milliseconds
 	// TooDeep: the arguments are nested deeper than an ack may have them, and left out.
 	TooDeep bool `json:"tooDeep,omitempty"`
 }
@@ -184,7 +184,7 @@ func history(ctx context.Context, r *request) (any, error) {
 	}
 	events := make([]historyEvent, len(past))
 	for i, p := range past {
-		events[i] = historyEvent{p.Offset, p.Event, p.Rest(0), p.At.UnixMilli(), false}
+		events[i] = historyEvent{p.Offset, p.Event, p.Array(), p.At.UnixMilli(), false}
 		if !nests(p.Args) {
 			events[i].Args, events[i].TooDeep = []any{}, true
 		}
@@ -216,7 +216,7 @@ func nests(args socketio.Args) bool {
 	if brackets < packet.MaxDepth-levels-1 {
 		return true
 	}
-	_, _, err := packet.AppendArgs(nil, []any{[]any{[]any{args.Rest(0)}}})
+	_, _, err := packet.AppendArgs(nil, []any{[]any{[]any{args.Array()}}})
 	return err == nil
 }
 

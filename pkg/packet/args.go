@@ -34,7 +34,7 @@ type Raw struct {
 //
 // The attachments share their memory with args. On error b is of no use any
 // more; the error is an *[Error] if args break the protocol: more than
-// MaxAttachments, JSON that is invalid or nested deeper than MaxDepth, invalid
+// MaxAttachments or MaxElements, JSON that is invalid or nested deeper than MaxDepth, invalid
 // UTF-8 in it, or, beside attachments, an object that looks like a placeholder
 // but is none.
 func AppendArgs(b []byte, args ...any) (_ []byte, attachments [][]byte, err error) {
@@ -67,7 +67,7 @@ func (e *encoder) check(text []byte) error {
 		return nil
 	}
 	s := scanner{b: text, depth: MaxDepth - 1, collect: len(e.attachments) > 0}
-	switch reason := s.list(nil); {
+	switch reason := s.list(MaxElements, nil); {
 	case reason != "":
 		return &Error{reason}
 	case !utf8.Valid(text): // from a json.Marshaler or a json.RawMessage

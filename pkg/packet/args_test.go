@@ -121,6 +121,7 @@ func TestAppendArgsRefuses(t *testing.T) {
 		reason Reason
 	}{
 		{"too many attachments", repeat(Binary("x"), MaxAttachments+1), BadAttachments},
+		{"too many arguments", make([]any, MaxElements+1), TooManyElements},
 		{"a circle", []any{circle}, TooDeep},
 		{"too deep for a decoder", []any{deep}, TooDeep},
 		{"too deep raw", []any{json.RawMessage(nest(MaxDepth)[1:])}, TooDeep},

@@ -15,6 +15,9 @@ const (
 	maxKeptName = 200
 	// MaxDepth is how deep arrays and objects may be nested.
 	MaxDepth = 512
+	// MaxElements is how many elements the array of an Event or an Ack may have, an event's
+	// name included. Each takes far more memory as an argument than its two bytes of JSON.
+	MaxElements = 1024
 )
 
 // A Decoder puts together the packets of one connection from the messages that
@@ -107,7 +110,7 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
 	if len(b) == 0 {
 		return due, ""
 	}
-	data, found, reason := document(b, row.binary)
+	data, found, reason := document(b, MaxElements, row.binary)
 	switch {
 	case reason != "":
 		return 0, reason

@@ -13,6 +13,7 @@ const (
 	InvalidJSON       Reason = "invalid JSON"
 	InvalidUTF8       Reason = "invalid UTF-8"
 	TooDeep           Reason = "JSON nested too deep"
+	TooManyElements   Reason = "too many arguments"
 	UnexpectedPayload Reason = "payload does not fit the packet type"
 	ReservedEvent     Reason = "reserved event name"
 )

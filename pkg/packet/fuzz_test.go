@@ -3,6 +3,7 @@ package packet
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -63,7 +64,7 @@ func FuzzScanner(f *testing.F) {
 		f.Add(strings.TrimLeft(test.text[:min(len(test.text), 4096)], "0123456789/-"))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		value, found, reason := document([]byte(text), true)
+		value, found, reason := document([]byte(text), math.MaxInt, true)
 		if reason == TooDeep {
 			return
 		}

@@ -1,6 +1,9 @@
 package packet
 
-import "strconv"
+import (
+	"math"
+	"strconv"
+)
 
 // A placeholder is an object that stands for an attachment. As in the reference
 // that is one whose member "_placeholder" is true, whatever else is in it.
@@ -19,7 +22,7 @@ func appendPlaceholder(b []byte, num int) []byte {
 // locate returns the value in r.JSON and its placeholders, each of which has its
 // attachment.
 func locate(r Raw) (text []byte, found []placeholder, err error) {
-	text, found, reason := document(r.JSON, len(r.Attachments) > 0)
+	text, found, reason := document(r.JSON, math.MaxInt, len(r.Attachments) > 0)
 	switch {
 	case reason != "":
 		return nil, nil, &Error{reason}

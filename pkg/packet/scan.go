@@ -3,6 +3,7 @@ package packet
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 )
 
 // A scanner walks over JSON once, checking it (RFC 8259) and decoding nothing.
@@ -18,12 +19,19 @@ type scanner struct {
 }
 
 // document checks that b is one JSON value, maybe with space around it, and
-// returns that value and, if asked for, the placeholders in it.
-func document(b []byte, collect bool) (value []byte, found []placeholder, _ Reason) {
+// returns that value and, if asked for, the placeholders in it. elements is how many
+// elements it may have if it is an array.
+func document(b []byte, elements int, collect bool) (value []byte, found []placeholder, _ Reason) {
 	s := scanner{b: b, depth: MaxDepth, collect: collect}
 	s.space()
 	start := s.i
-	if reason := s.value(); reason != "" {
+	reason := Reason("")
+	if s.peek() == '[' {
+		reason = s.array(elements, nil)
+	} else {
+		reason = s.value()
+	}
+	if reason != "" {
 		return nil, nil, reason
 	}
 	end := s.i
@@ -64,7 +72,7 @@ func (s *scanner) value() Reason {
 	case '{':
 		return s.object()
 	case '[':
-		return s.array(nil)
+		return s.array(math.MaxInt, nil)
 	case 't':
 		return s.literal("true")
 	case 'f':
@@ -163,15 +171,16 @@ func escape(b []byte) int {
 	return 0
 }
 
-// array calls each, unless it is nil, with the extent of every element.
-func (s *scanner) array(each func(start, end int)) Reason {
+// array reads at most so many elements, and calls each, unless it is nil, with the extent
+// of every one.
+func (s *scanner) array(most int, each func(start, end int)) Reason {
 	if s.depth--; s.depth < 0 {
 		return TooDeep
 	}
 	s.i++
 	s.space()
 	if s.peek() != ']' {
-		if reason := s.list(each); reason != "" {
+		if reason := s.list(most, each); reason != "" {
 			return reason
 		}
 		if s.peek() != ']' {
@@ -183,9 +192,12 @@ func (s *scanner) array(each func(start, end int)) Reason {
 	return ""
 }
 
-// list reads values with commas between them, up to what is neither.
-func (s *scanner) list(each func(start, end int)) Reason {
-	for {
+// list reads at most so many values with commas between them, up to what is neither.
+func (s *scanner) list(most int, each func(start, end int)) Reason {
+	for ; ; most-- {
+		if most == 0 {
+			return TooManyElements
+		}
 		s.space()
 		start := s.i
 		if reason := s.value(); reason != "" {

@@ -9,7 +9,7 @@ import (
 
 // SplitArray returns the elements of a JSON array as sub-slices of data. It
 // checks data as it goes and decodes nothing. No data at all, as in an Ack
-// without payload, counts as an empty array.
+// without payload, counts as an empty array. More than MaxElements are an error.
 func SplitArray(data []byte) ([]json.RawMessage, error) {
 	if len(data) == 0 {
 		return nil, nil
@@ -23,7 +23,7 @@ func SplitArray(data []byte) ([]json.RawMessage, error) {
 	if s.peek() != '[' {
 		return nil, &Error{InvalidJSON}
 	}
-	reason := s.array(func(start, end int) { elems = append(elems, data[start:end:end]) })
+	reason := s.array(MaxElements, func(start, end int) { elems = append(elems, data[start:end:end]) })
 	s.space()
 	switch {
 	case reason != "":

@@ -3,6 +3,7 @@ package packet
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -40,6 +41,19 @@ func TestSplitArrayRefuses(t *testing.T) {
 		if !errors.As(err, &e) || e.Reason != InvalidJSON || elems != nil {
 			t.Errorf("%s: got %s, %v", data, elems, err)
 		}
+	}
+}
+
+// TestSplitArrayBoundsElements: what is not from a client, such as an event in Redis, is
+// bounded, too. Nested arrays are not split.
+func TestSplitArrayBoundsElements(t *testing.T) {
+	most := "[" + strings.Repeat("1,", MaxElements-1) + "[" + strings.Repeat("1,", MaxElements) + "1]]"
+	if elems, err := SplitArray([]byte(most)); err != nil || len(elems) != MaxElements {
+		t.Errorf("%d elements, %v", len(elems), err)
+	}
+	var e *Error
+	if elems, err := SplitArray([]byte("[1," + most[1:])); !errors.As(err, &e) || e.Reason != TooManyElements || elems != nil {
+		t.Errorf("one more: %d elements, %v", len(elems), err)
 	}
 }
 

@@ -126,6 +126,9 @@ var refused = []struct {
 	{"0/\xff", InvalidUTF8},
 	{"2[\"\xed\xa0\x80\"]", InvalidUTF8},
 	{`2["a"` + nest(MaxDepth) + `]`, TooDeep},
+	{`2["a"` + strings.Repeat(",1", MaxElements) + `]`, TooManyElements},
+	{`31[1` + strings.Repeat(",1", MaxElements) + `]`, TooManyElements},
+	{`61-1[{"_placeholder":true,"num":0}` + strings.Repeat(",1", MaxElements) + `]`, TooManyElements},
 	{`2` + strings.Repeat(`[`, 1e6), TooDeep},
 
 	{`5["a"]`, BadAttachments},

@@ -72,6 +72,9 @@ func (s *Server) serve(conn *engineio.Conn) {
 		}
 		if err := c.receive(&dec, m); err != nil {
 			s.log.Debug("a client broke the protocol", zap.String("address", conn.Handshake().RemoteAddr), zap.Error(err))
+			if broken := (*packet.Error)(nil); errors.As(err, &broken) && broken.Reason == packet.TooManyElements {
+				c.limited(limitArguments, packet.MaxElements, "elements")
+			}
 			c.report(err)
 			conn.Close(engineio.ForcedClose)
 			c.end(&engineio.CloseError{Reason: engineio.ForcedClose, Err: err})

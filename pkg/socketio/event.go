@@ -89,6 +89,23 @@ func (a Args) Rest(i int) []any {
 	return vs
 }
 
+// Array returns the arguments as one array, to be passed on as they are, binary parts
+// included: it is a value for Emit or Ack, or inside one.
+func (a Args) Array() packet.Raw {
+	size := 2 + len(a.raw)
+	for _, arg := range a.raw {
+		size += len(arg)
+	}
+	text := append(make([]byte, 0, size), '[')
+	for i, arg := range a.raw {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, arg...)
+	}
+	return packet.Raw{JSON: append(text, ']'), Attachments: a.attachments}
+}
+
 // An Event is one event that arrived from a client, or from another node.
 type Event struct {
 	Name string

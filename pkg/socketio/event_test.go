@@ -35,6 +35,22 @@ func TestMissingArguments(t *testing.T) {
 	}
 }
 
+// All arguments can be passed on as one array, with their binary parts.
+func TestArgumentsAsAnArray(t *testing.T) {
+	for want, args := range map[string]Args{
+		`[]`:        {},
+		`[1,["a"]]`: {raw: []json.RawMessage{[]byte(`1`), []byte(`["a"]`)}},
+		`[{"_placeholder":true,"num":0}]`: {
+			raw: []json.RawMessage{[]byte(`{"_placeholder":true,"num":1}`)}, attachments: [][]byte{nil, []byte("b")},
+		},
+	} {
+		text, attachments, err := packet.AppendArgs(nil, args.Array())
+		if err != nil || string(text) != want || len(attachments) != strings.Count(want, "num") {
+			t.Errorf("got %s with %d attachments, %v, want %s", text, len(attachments), err, want)
+		}
+	}
+}
+
 // An argument that the client sent as a string is not taken for base64.
 func TestTextIsNotBinary(t *testing.T) {
 	n := start(t, Options{})

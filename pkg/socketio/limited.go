@@ -16,6 +16,7 @@ const (
 	limitAttachmentDeadline = "attachment_deadline"
 	limitRecoveries         = "session_recoveries"
 	limitConnects           = "namespace_connects"
+	limitArguments          = "event_arguments"
 	limitReplayBudget       = "replay_budget"
 	limitReplayProgress     = "replay_progress"
 )
@@ -29,7 +30,7 @@ type connLimits struct {
 
 func (l *connLimits) init() {
 	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
-	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitReplayBudget, limitReplayProgress} {
+	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitReplayBudget, limitReplayProgress} {
 		l.counts[limit], l.logs[limit] = 0, new(logLimit)
 	}
 }

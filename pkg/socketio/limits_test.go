@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
 const tooManyRooms = `["socketio: too many rooms: at most 3"]`
@@ -320,6 +321,30 @@ func (n *testNode) heldBy(size int) bool {
 		}
 	}
 	return false
+}
+
+// A client that sends many arguments, each of which takes far more memory than its bytes,
+// is disconnected: be it in an event or in an ack.
+func TestArgumentsAreBounded(t *testing.T) {
+	n := start(t, Options{})
+	n.On("count", func(_ context.Context, e *Event) error { return e.Ack(e.Args.Len()) })
+	many := strings.Repeat(",1", packet.MaxElements-1)
+	w := n.client(t)
+	w.write(`421["count"` + many + `]`)
+	if got := w.next(); got != fmt.Sprintf("431[%d]", packet.MaxElements-1) {
+		t.Errorf("got %s", got)
+	}
+	for _, text := range []string{`421["count",1` + many + `]`, `431[1,1` + many + `]`} {
+		w := n.client(t)
+		w.write(text)
+		w.gone()
+	}
+	if got := n.Stats().Limited[limitArguments]; got != 2 {
+		t.Errorf("%d are counted", got)
+	}
+	if err := n.Of("/").Emit(t.Context(), "x", make([]any, packet.MaxElements)...); err == nil {
+		t.Error("an event with too many arguments is sent")
+	}
 }
 
 // An attachment that does not come is not waited for as long as the client answers pings.

@@ -18,7 +18,9 @@ var (
 	large     = strings.Repeat("x", either(100<<10, 900<<10))
 	sixtyKB   = strings.Repeat("x", 60<<10)
 	echo100KB = `420["echo","` + endless + `"]`
-	emptyPing = "\x89\x80\x00\x00\x00\x00" // a WebSocket's, masked with zeros
+	// manyArguments are nearly as many arguments as an event may have.
+	manyArguments = strings.Repeat(",1", 1000)
+	emptyPing     = "\x89\x80\x00\x00\x00\x00" // a WebSocket's, masked with zeros
 )
 
 // either returns what a short run has, or a long one.
@@ -359,6 +361,43 @@ var attacks = []attack{
 				if !c.ask(fmt.Sprintf(`["token",%q]`, tokens[i%2])) {
 					return
 				}
+			}
+		},
+	},
+	{
+		name: "events with many arguments",
+		hold: func(a *assault, conn int) {
+			fillHistory(a, conn)
+			if conn == 0 {
+				c := a.connect(listens, "")
+				c.ask(`["join","h"]`)
+				for range 130 { // a page of them
+					c.ask(`["to","h","x"` + manyArguments + `]`)
+				}
+				c.close()
+			}
+			c := a.joined()
+			c.bytes(frames(40, `421["history","h",{"limit":200}]`)) // what follows waits for them
+			for range 2 {
+				c.send(`42["x"` + strings.Repeat(",1", len(large)/2) + `]`)
+			}
+		},
+		work: func(a *assault, conn int) {
+			c := a.joined()
+			for i := range a.each {
+				text := `421["echo"` + manyArguments + `]`
+				if i%10 == 0 {
+					text = `421["history","h",{"limit":200}]`
+				}
+				if !c.send(text) {
+					c = a.joined()
+				}
+			}
+		},
+		rounds: 20,
+		check: func(a *assault) {
+			if n := a.node.Metrics()[`rejoin_limited_total{limit="event_arguments"}`]; n != float64(either(shortAttackers, attackers)) {
+				a.Errorf("%v connections were closed", n)
 			}
 		},
 	},
