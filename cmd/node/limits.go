@@ -33,7 +33,8 @@ func newLimits(c config, log *zap.Logger) *limits {
 		clients: limit.NewClients(limit.ClientOptions{
 			SocketEvents: c.SocketEventRate, SocketBytes: int(c.SocketByteRate),
 			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
-			LargestEvent: int(c.MaxPayload), ReadBytes: int(c.ReadRate), Log: log,
+			LargestEvent: int(c.MaxPayload), ReadBytes: int(c.ReadRate), CopyBytes: int(c.CopyRate),
+			Proxies: c.proxies(), Log: log,
 		}),
 		headers: limit.NewHeaderLines(log),
 	}

@@ -46,6 +46,19 @@ func TestDefaultRates(t *testing.T) {
 			t.Errorf("%s: %d events of %d bytes at once", model.name, sent, model.size)
 		}
 	}
+	feed, dashboard := l.clients.Client("", "192.0.2.1:1"), l.clients.Client("ann", "192.0.2.1:1")
+	for range 300 { // the first samples of a dashboard that nobody looks at yet
+		copies, err := feed.Copy(1, 180, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copies.Done(1)
+	}
+	for range 30 { // its rooms at once, after as many losses of the connection
+		if err := dashboard.Join(300); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, user := range []string{"ann", ""} {
 		for dashboards := range 2 {
 			client := l.clients.Client(user, "192.0.2.1:1")

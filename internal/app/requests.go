@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
@@ -34,22 +35,22 @@ var requests = map[string]func(context.Context, *request) (any, error){
 				return nil, err
 			}
 		}
-		return emit(ctx, r, 1, r.Socket().To(rooms...))
+		return emitTo(ctx, r, len(rooms), outside(r, rooms), r.Socket().To(rooms...))
 	},
 	"broadcast": func(ctx context.Context, r *request) (any, error) {
 		if !r.client.Can.Broadcast {
 			return nil, fail(forbidden, "the token does not permit broadcast")
 		}
-		return emit(ctx, r, 0, r.Socket().Broadcast())
+		return emit(ctx, r, 0, r.Socket().Broadcast(), limit.Copies{})
 	},
 	"all": func(ctx context.Context, r *request) (any, error) {
 		if !r.client.Can.All {
 			return nil, fail(forbidden, "the token does not permit all")
 		}
-		return emit(ctx, r, 0, r.Socket().Namespace().Everyone())
+		return emit(ctx, r, 0, r.Socket().Namespace().Everyone(), limit.Copies{})
 	},
 	"self": func(ctx context.Context, r *request) (any, error) {
-		return emit(ctx, r, 0, r.Socket().Self())
+		return emit(ctx, r, 0, r.Socket().Self(), limit.Copies{})
 	},
 	"private": func(ctx context.Context, r *request) (any, error) {
 		if !r.client.Can.Private {
@@ -62,16 +63,31 @@ var requests = map[string]func(context.Context, *request) (any, error){
 		if len(id) > maxRoomName {
 			return nil, fail(badRequest, "socket ids have at most %d bytes", maxRoomName)
 		}
-		return emit(ctx, r, 1, r.Socket().Namespace().ToSocket(id))
+		return emitTo(ctx, r, 1, 1, r.Socket().Namespace().ToSocket(id))
 	},
 	"history": read(history),
 	"members": read(members),
 	"token":   renew,
 }
 
+// emitTo sends the event that the arguments from the second one on are to rooms that the
+// first one names, of which the sender is not in some.
+func emitTo(ctx context.Context, r *request, rooms, strangers int, b socketio.Broadcast) (any, error) {
+	copies, err := r.limits.Copy(rooms, r.Size()-len(r.Raw(0)), strangers)
+	if many := (*limit.TooManyCopiesError)(nil); errors.As(err, &many) {
+		return nil, fail(tooMany, "%v", err)
+	}
+	if err != nil {
+		return nil, fail(rateLimited, "%v; this one was dropped", err)
+	}
+	return emit(ctx, r, 1, b, copies)
+}
+
 // emit sends the event that the arguments from i on are: its name and its own
 // arguments.
-func emit(ctx context.Context, r *request, i int, b socketio.Broadcast) (any, error) {
+func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies limit.Copies) (any, error) {
+	newRooms := 0
+	defer func() { copies.Done(newRooms) }()
 	name, err := stringArg(r, i, "an event name")
 	if err != nil {
 		return nil, err
@@ -79,14 +95,25 @@ func emit(ctx context.Context, r *request, i int, b socketio.Broadcast) (any, er
 	if packet.Reserved(name) {
 		return nil, fail(reservedEvent, "%q is an event of the client itself", name)
 	}
-	offset, err := b.Publish(ctx, name, r.Rest(i+1)...)
+	placed, err := b.Place(ctx, name, r.Rest(i+1)...)
 	if err != nil {
 		return nil, err
 	}
+	newRooms = placed.NewRooms
 	return struct {
 		OK     bool   `json:"ok"`
 		Offset string `json:"offset"`
-	}{true, offset}, nil
+	}{true, placed.Offset}, nil
+}
+
+// outside returns how many of some rooms the sender is not in.
+func outside(r *request, rooms []string) (n int) {
+	for _, room := range rooms {
+		if !r.Socket().InRoom(room) {
+			n++
+		}
+	}
+	return n
 }
 
 type roomsReply struct {
@@ -106,6 +133,9 @@ func join(ctx context.Context, r *request) (any, error) {
 		if err := permit(room, r.client.Can.MayJoin); err != nil {
 			return nil, err
 		}
+	}
+	if err := r.limits.Join(outside(r, rooms)); err != nil {
+		return nil, fail(rateLimited, "%v; this call was dropped", err)
 	}
 	if err := r.Socket().Join(ctx, rooms...); err != nil {
 		return nil, err

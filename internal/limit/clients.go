@@ -16,12 +16,18 @@ type ClientOptions struct {
 	SocketEvents, SocketBytes int
 	UserEvents, UserBytes     int
 	// LargestEvent is how many bytes can always come at once, where rates of bytes
-	// are smaller.
+	// are smaller, and how many the copies of one event may have together.
 	LargestEvent int
 	// ReadBytes are what history and members may read for a user, or, where sockets
 	// have no user, for an address.
 	ReadBytes int
-	Log       *zap.Logger
+	// CopyBytes are what the copies of a user's events may take in Redis, or, where
+	// sockets have no user, those of an address. See [Client.Copy].
+	CopyBytes int
+	// Proxies tell which addresses may be a proxy's that is not named. What many clients
+	// need is not limited for these.
+	Proxies Proxies
+	Log     *zap.Logger
 }
 
 // Clients limit what sockets and users send and read. All methods, and those of a
@@ -32,6 +38,10 @@ type Clients struct {
 	user      senders
 	reads     pace
 	readRate  counter
+	copies    pace
+	copyRate  counter
+	largest   int
+	proxies   Proxies
 	running   *running
 	users     *table[string, *holder]
 	addresses *table[netip.Addr, *holder]
@@ -64,6 +74,7 @@ type sent struct {
 type holder struct {
 	sent
 	reads     due  // guarded by mu
+	copies    due  // guarded by mu
 	forgotten bool // guarded by mu: not in the table any more, because it is as good as new
 }
 
@@ -74,6 +85,7 @@ type Client struct {
 	name    string // of the user, "" for none
 	user    *holder
 	address netip.Addr
+	joins   due // of the rate of copies, where the address is not known
 }
 
 // An ExceededError says which limit is exceeded.
@@ -92,6 +104,10 @@ func NewClients(o ClientOptions) *Clients {
 		user:     newSenders(o.UserEvents, o.UserBytes, o.LargestEvent, UserEventRate, UserByteRate, "this user"),
 		reads:    paced(o.ReadBytes, readPage),
 		readRate: counter{name: ReadRate},
+		copies:   paced(o.CopyBytes, o.LargestEvent),
+		copyRate: counter{name: CopyRate},
+		largest:  o.LargestEvent,
+		proxies:  o.Proxies,
 		running:  newRunning(),
 		notice:   notice{log: o.Log},
 	}
@@ -105,7 +121,7 @@ func NewClients(o ClientOptions) *Clients {
 func (c *Clients) idle(h *holder) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.forgotten = int64(max(h.events, h.bytes, h.reads)) <= c.now()
+	h.forgotten = int64(max(h.events, h.bytes, h.reads, h.copies)) <= c.now()
 	return h.forgotten
 }
 
@@ -178,7 +194,7 @@ func (c *Client) reached(limit *counter, outcome string) {
 
 // Refused returns how many events and reads were refused or delayed, by limit.
 func (c *Clients) Refused() map[string]uint64 {
-	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter, &c.readRate, &c.running.refused)
+	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter, &c.readRate, &c.copyRate, &c.running.refused)
 }
 
 const (

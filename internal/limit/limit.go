@@ -25,6 +25,7 @@ const (
 	UserEventRate   = "user_event_rate"
 	UserByteRate    = "user_byte_rate"
 	ReadRate        = "read_rate"
+	CopyRate        = "copy_rate"
 	ConcurrentReads = "concurrent_reads"
 )
 

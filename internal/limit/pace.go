@@ -36,6 +36,9 @@ func paced(n, most int) pace {
 
 func (p pace) cost(n int) int64 { return int64(float64(n) * p.unit) }
 
+// most returns how many units can come at once.
+func (p pace) most() int { return int(float64(p.ahead) / p.unit) }
+
 // take uses n units, or all that can come at once if n is more. It reports whether they
 // are within the pace; if not, nothing is used.
 func (p pace) take(d *due, now int64, n int) bool {

@@ -135,6 +135,9 @@ type Receipt struct {
 	// Receivers counts the nodes that the event was handed to. It is a hint, not
 	// the truth: a broken connection may count and a reconnecting node may not.
 	Receivers int
+	// NewRooms counts the rooms that have no subscriber and whose backlog begins with the
+	// event. It is a hint as well.
+	NewRooms int
 	// Copies are where the event lies in several partitions; nil if it lies in one, at
 	// Cursor.At.
 	Copies []Copy

@@ -257,9 +257,10 @@ func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 	}
 	now := time.Now()
 	m.backlogs.sweep(now)
+	newRooms := m.newRooms(e)
 	if len(e.Target.To) == 1 {
 		m.place(e, now)
-		return Receipt{Cursor: e.Cursor, Receivers: len(m.receivers)}, nil
+		return Receipt{Cursor: e.Cursor, Receivers: len(m.receivers), NewRooms: newRooms}, nil
 	}
 	var earlier []Copy
 	var last *Event
@@ -270,11 +271,24 @@ func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 		m.place(last, now)
 		earlier = append(last.Earlier, Copy{At: last.Position, To: part})
 	}
-	receipt := Receipt{Cursor: last.Cursor, Receivers: len(m.receivers)}
+	receipt := Receipt{Cursor: last.Cursor, Receivers: len(m.receivers), NewRooms: newRooms}
 	if len(earlier) > 1 {
 		receipt.Copies = earlier
 	}
 	return receipt, nil
+}
+
+// newRooms returns how many rooms of an event have no subscriber, and no backlog yet.
+func (m *Memory) newRooms(e *Event) (n int) {
+	if !e.Stored {
+		return 0
+	}
+	for _, room := range e.Target.To {
+		if len(m.subscribers[room]) == 0 && m.backlogs.byRoom[room] == nil {
+			n++
+		}
+	}
+	return n
 }
 
 // split returns rooms by partition, each room once.

@@ -99,6 +99,10 @@ func (b Broadcast) target() rooms.Target {
 // A broadcast may name 10,000 rooms and sockets, those of Except included, and the
 // size of the event times the rooms and sockets that it goes to may be 32 MiB:
 // beyond that the error wraps ErrTooLarge.
+//
+// An event is stored and published once for each of its rooms. The server does not limit
+// what handlers do: one that lets clients name rooms must bound how many, and how often.
+// [Broadcast.Place] tells what made-up rooms cost.
 func (b Broadcast) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := b.Publish(ctx, event, args...)
 	return err
@@ -112,26 +116,41 @@ func (b Broadcast) Send(ctx context.Context, args ...any) error {
 // Publish is Emit and returns the event's offset, which is empty where it has
 // none: for nobody, or local.
 func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
+	p, err := b.Place(ctx, event, args...)
+	return p.Offset, err
+}
+
+// Placed tells what became of a published event.
+type Placed struct {
+	Offset string // empty where the event has none: for nobody, or local
+	// NewRooms counts the rooms in which no node had a member, and of which no event was
+	// kept: a key in Redis was made for each. It is a hint, for limits of what a client may
+	// cause.
+	NewRooms int
+}
+
+// Place is Publish, and tells more.
+func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
 	placed, err := b.reachable()
 	if err != nil {
-		return "", err
+		return Placed{}, err
 	}
 	if !placed {
-		return "", b.by.emitEarly(event, args)
+		return Placed{}, b.by.emitEarly(event, args)
 	}
 	ev, err := b.event(event, args)
 	if err != nil {
-		return "", err
+		return Placed{}, err
 	}
 	if b.local {
 		b.ns.deliverLocal(ev)
-		return "", nil
+		return Placed{}, nil
 	}
 	r, err := b.ns.publish(ctx, b.by, ev)
 	if err != nil || r.Cursor.IsZero() {
-		return "", err
+		return Placed{}, err
 	}
-	return b.ns.srv.offsets.format(r.Cursor), nil
+	return Placed{b.ns.srv.offsets.format(r.Cursor), r.NewRooms}, nil
 }
 
 // reachable returns ErrDisconnected for a broadcast to one socket that is gone, and

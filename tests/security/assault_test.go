@@ -34,6 +34,8 @@ type attack struct {
 	work func(a *assault, conn int)
 	// check looks at the node afterwards. May be nil.
 	check func(a *assault)
+	// proxied: the attackers' addresses are known, from a header.
+	proxied bool
 	// slows: a neighbour's p99 exceeds what it may. docs/security.md has the figure.
 	slows bool
 }
@@ -44,6 +46,7 @@ const (
 	mostSlowdown    = 5         // of a neighbour's p99, in a long run
 	mostHealthDelay = time.Second
 	mostRedisBytes  = 20  // in and out of Redis, for each byte of the attackers
+	mostRedisMemory = 20  // that Redis keeps for each byte of the attackers
 	mostLogBytes    = 0.5 // for each byte of the attackers
 )
 
@@ -58,7 +61,9 @@ const (
 	// connections move once.
 	restingRedis = 256 << 10
 	restingLog   = 64 << 10
-	descriptors  = 1024 // of the node
+	// restingMemory is what a user may have Redis keep at once: see REJOIN_COPY_RATE.
+	restingMemory = 8 << 20
+	descriptors   = 1024 // of the node
 	// noise is a quiet p99 that a busy machine may have: below it, nobody notices the ratio.
 	noise = 2 * time.Millisecond
 )
@@ -176,7 +181,11 @@ const (
 // node does not let it.
 func (a *assault) connect(h habit, payload string) *hostile {
 	dialer := websocket.Dialer{NetDialContext: func(context.Context, string, string) (net.Conn, error) { return a.dial(h != mute) }}
-	ws, response, err := dialer.DialContext(a.ctx, "ws://"+a.node.Addr+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
+	header := http.Header{}
+	if a.proxied {
+		header.Set("X-Forwarded-For", "192.0.2.1")
+	}
+	ws, response, err := dialer.DialContext(a.ctx, "ws://"+a.node.Addr+"/socket.io/?recovery=true&EIO=4&transport=websocket", header)
 	if response != nil {
 		response.Body.Close()
 	}
@@ -287,13 +296,25 @@ func (a *assault) each(yield func(int) bool) {
 // moved returns how many bytes have gone into Redis and come out of it.
 func (a *assault) moved() int64 {
 	a.Helper()
-	info, err := a.redis.Client().Info(context.WithoutCancel(a.Context()), "stats").Result()
+	return a.info("total_net_input_bytes:", "total_net_output_bytes:")
+}
+
+// kept returns how many bytes of memory Redis takes.
+func (a *assault) kept() int64 {
+	a.Helper()
+	return a.info("used_memory:")
+}
+
+// info returns the sum of some of Redis' numbers.
+func (a *assault) info(names ...string) int64 {
+	a.Helper()
+	info, err := a.redis.Client().Info(context.WithoutCancel(a.Context()), "memory", "stats").Result()
 	if err != nil {
 		a.Fatal(err)
 	}
 	total := int64(0)
 	for text := range strings.Lines(info) {
-		for _, name := range []string{"total_net_input_bytes:", "total_net_output_bytes:"} {
+		for _, name := range names {
 			if value, ok := strings.CutPrefix(text, name); ok {
 				n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
 				if err != nil {
@@ -356,11 +377,15 @@ func (a *assault) all(conns int, do func(a *assault, conn int)) {
 // playShort plays a few rounds, and compares bytes.
 func (a *assault) playShort() {
 	a.Helper()
-	before, logged := a.moved(), a.node.Log.Len()
+	before, kept, logged := a.moved(), a.kept(), a.node.Log.Len()
 	a.all(shortAttackers, a.hold)
 	a.all(shortAttackers, a.work)
 	sent, moved, log, used := a.line.sent.Load(), a.moved()-before, a.node.Log.Len()-logged, memory(a.node)
-	a.Logf("%d bytes sent: Redis %d, log %d, %d MiB of memory", sent, moved, log, used>>20)
+	kept = a.kept() - kept
+	a.Logf("%d bytes sent: Redis moves %d and keeps %d, log %d, %d MiB of memory", sent, moved, kept, log, used>>20)
+	if kept > mostRedisMemory*sent+restingMemory {
+		a.Errorf("%d bytes are kept in Redis for %d of the attackers", kept, sent)
+	}
 	if moved > mostRedisBytes*sent+restingRedis {
 		a.Errorf("%d bytes are moved in Redis for %d of the attackers", moved, sent)
 	}
@@ -381,6 +406,7 @@ func (a *assault) playLong() {
 	quiet := b.best(quietTime)
 	resting := float64(a.moved()-before) / time.Since(begun).Seconds() // in a second
 	before, begun = a.moved(), time.Now()
+	kept := a.kept()
 	log := a.node.Log.Len()
 
 	a.all(attackers, a.hold)
@@ -402,15 +428,16 @@ func (a *assault) playLong() {
 
 	sent := a.line.sent.Load()
 	moved := float64(a.moved()-before) - resting*time.Since(begun).Seconds()
+	kept = a.kept() - kept
 	logged := a.node.Log.Len() - log
 	resident, err := nodetest.Memory(a.node.Pid(), "VmHWM")
 	if err != nil {
 		a.Fatal(err)
 	}
 	slower := max(attacked.echo.Seconds()/max(quiet.echo, noise).Seconds(), attacked.delivery.Seconds()/max(quiet.delivery, noise).Seconds())
-	a.Logf("| %s | %d MiB | %.1f → %.1f ms, %.1f → %.1f ms | %.1f | %.0f ms | %.2f (%.1f MB sent)", a.name, resident>>20,
+	a.Logf("| %s | %d MiB | %.1f → %.1f ms, %.1f → %.1f ms | %.1f | %.1f | %.0f ms | %.2f (%.1f MB sent)", a.name, resident>>20,
 		quiet.echo.Seconds()*1e3, attacked.echo.Seconds()*1e3, quiet.delivery.Seconds()*1e3, attacked.delivery.Seconds()*1e3,
-		max(0, moved)/float64(sent), healthz.Seconds()*1e3, float64(logged)/float64(sent), float64(sent)/1e6)
+		max(0, moved)/float64(sent), float64(max(0, kept))/float64(sent), healthz.Seconds()*1e3, float64(logged)/float64(sent), float64(sent)/1e6)
 	if resident > mostMemory {
 		a.Errorf("the node has had %d MiB", resident>>20)
 	}
@@ -419,6 +446,9 @@ func (a *assault) playLong() {
 	}
 	if moved > mostRedisBytes*float64(sent) {
 		a.Errorf("%.1f bytes are moved in Redis for each of the attackers", moved/float64(sent))
+	}
+	if kept > mostRedisMemory*sent+restingMemory {
+		a.Errorf("%.1f bytes are kept in Redis for each of the attackers", float64(kept)/float64(sent))
 	}
 	if healthz > mostHealthDelay {
 		a.Errorf("/healthz takes %v", healthz)

@@ -45,6 +45,15 @@ func roomList(n int, of string) string {
 	return "[" + strings.Join(all, ",") + "]"
 }
 
+// shortRooms returns the list of rooms of a join, of which each has a short name.
+func shortRooms(n int, of string) string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = strconv.Quote(of + strconv.FormatInt(int64(i), 36))
+	}
+	return "[" + strings.Join(all, ",") + "]"
+}
+
 // fill makes a client that reads nothing have something queued: more than the kernels take,
 // and less than the node allows.
 func (c *hostile) fill() {
@@ -83,6 +92,52 @@ var attacks = []attack{
 				if !c.send(fmt.Sprintf(`42["private","%s %d %d",%q]`, longName[:180], conn, i, "x")) {
 					c = a.connect(reads, "")
 				}
+			}
+		},
+	},
+	{
+		name:   "events to 999 rooms",
+		rounds: 3,
+		hold: func(a *assault, conn int) {
+			c := a.connect(listens, "")
+			c.ask(`["join",` + shortRooms(999, "r") + `]`)
+			a.held[conn] = c
+			if conn == 0 {
+				for range either(5, 40) {
+					c.ask(`["to",` + shortRooms(999, "r") + `,"x","` + large[:26_000] + `"]`)
+				}
+			}
+		},
+		work: func(a *assault, conn int) {
+			for i := range a.each {
+				if c := a.held[conn]; !c.ask(`["to",` + shortRooms(999, "r") + `,"x","` + large[:i%2*25_000+900] + `"]`) {
+					return
+				}
+			}
+		},
+	},
+	{
+		name:   "events to 1,000 made-up rooms",
+		rounds: 5,
+		work: func(a *assault, conn int) {
+			c := a.connect(listens, "")
+			for i := range a.each {
+				if !c.ask(`["to",` + shortRooms(1000, fmt.Sprintf("%c%d.", 'a'+conn, i)) + `,"x"]`) {
+					c = a.connect(listens, "")
+				}
+			}
+		},
+	},
+	{
+		name:      "joins of 1,000 new rooms with short names",
+		rounds:    20,
+		variables: []string{"REJOIN_TRUSTED_PROXIES=127.0.0.1"},
+		proxied:   true,
+		work: func(a *assault, conn int) {
+			for i := range a.each {
+				c := a.connect(listens, "")
+				c.ask(`["join",` + shortRooms(1000, fmt.Sprintf("%c%d.", 'a'+conn, i)) + `]`)
+				c.close()
 			}
 		},
 	},

@@ -73,6 +73,7 @@ var rules = []struct {
 	{"NobodysEventIsNotPublished", nobodysEventIsNotPublished, false},
 	{"TooLargeEventsAreNotPublished", tooLargeEventsAreNotPublished, false},
 	{"ReceiversAreCounted", receiversAreCounted, false},
+	{"NewRoomsAreCounted", newRoomsAreCounted, false},
 
 	{"JoinPositionsDivideBeforeFromAfter", joinPositionsDivideBeforeFromAfter, false},
 	{"NothingIsMissedAfterSubscribe", nothingIsMissedAfterSubscribe, false},

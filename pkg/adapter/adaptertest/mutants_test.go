@@ -263,6 +263,14 @@ func mutants() map[string]mutant {
 			}
 		}},
 
+		"no new room": {"NewRoomsAreCounted", func(n *mutantNode) {
+			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
+				r, err := n.Adapter.Publish(ctx, e)
+				r.NewRooms = 0
+				return r, err
+			}
+		}},
+
 		"join position from before": {"JoinPositionsDivideBeforeFromAfter", func(n *mutantNode) {
 			lagging, _ := n.Adapter.Head(context.Background())
 			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {

@@ -173,3 +173,26 @@ func receiversAreCounted(t *testing.T, newCluster Maker) {
 		n.subscribe(room("r"))
 	}
 }
+
+func newRoomsAreCounted(t *testing.T, newCluster Maker) {
+	n := join(t, newCluster(t, Options{}), "a")[0]
+	n.subscribe(room("heard"))
+	made := []rooms.Room{room("heard"), room("1"), room("2"), room("3")}
+	volatile := event("x", room("4"))
+	volatile.Stored = false
+	for _, step := range []struct {
+		e    adapter.Event
+		want int
+	}{
+		{event("x", made[0]), 0},
+		{event("x", made[1]), 1},
+		{event("x", made[1]), 0},
+		{event("x", made...), 2},
+		{event("x", made...), 0},
+		{volatile, 0},
+	} {
+		if r, err := n.Publish(deadline(t), step.e); err != nil || r.NewRooms != step.want {
+			t.Errorf("%v: %d new rooms, %v, want %d", step.e.Target.To, r.NewRooms, err, step.want)
+		}
+	}
+}

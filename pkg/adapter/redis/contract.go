@@ -86,14 +86,16 @@ func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt
 			return adapter.Receipt{}, o.err
 		}
 		if len(a.partitions) == 1 {
-			return adapter.Receipt{Cursor: cursor(0, []place{o.place}), Receivers: o.receivers}, nil
+			return adapter.Receipt{Cursor: cursor(0, []place{o.place}), Receivers: o.receivers, NewRooms: o.newRooms}, nil
 		}
 		if places == nil {
 			places = a.seen()
 		}
 		places[part.p.number] = o.place
 		e.Earlier = append(e.Earlier, adapter.Copy{At: o.at, To: part.rooms})
-		receipt = adapter.Receipt{Cursor: cursor(part.p.number, places), Receivers: receipt.Receivers + o.receivers}
+		receipt = adapter.Receipt{
+			Cursor: cursor(part.p.number, places), Receivers: receipt.Receivers + o.receivers, NewRooms: receipt.NewRooms + o.newRooms,
+		}
 	}
 	if len(e.Earlier) > 1 {
 		receipt.Copies = e.Earlier

@@ -70,12 +70,16 @@ func (it *parcel) size() int {
 	return n
 }
 
-// An outcome is where a parcel's event stands now, and how many heard it.
+// An outcome is where a parcel's event stands now, and what came of it.
 type outcome struct {
 	place
-	receivers int
-	err       error
+	reached
+	err error
 }
+
+// reached is how many subscribers an event has reached, and how many rooms have none
+// and were not stored before.
+type reached struct{ receivers, newRooms int }
 
 // An outbox is what waits for the call that is under way to end.
 type outbox struct {

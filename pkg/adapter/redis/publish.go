@@ -310,21 +310,31 @@ func (p *partition) answer(c *call, reply []any) error {
 	}
 	e := entry{ms: ms, seq: seq, call: c.id}
 	p.observe(c.epoch, e)
-	p.settled(c, e, func(i int) (receivers int, failure string) {
-		n, _ := reply[1+i].(int64)
-		failure, _ = reply[1+i].(string)
-		return int(n), failure
+	p.settled(c, e, func(i int) (r reached, failure string) {
+		switch v := reply[1+i].(type) {
+		case int64:
+			r.receivers = int(v)
+		case []any: // some rooms are new
+			if len(v) == 2 {
+				receivers, _ := v[0].(int64)
+				news, _ := v[1].(int64)
+				r = reached{int(receivers), int(news)}
+			}
+		case string:
+			failure = v
+		}
+		return r, failure
 	})
 	return nil
 }
 
-// settled answers the senders of events. result returns how many subscribers the event
-// with an index reached, or which key could not be written and why.
-func (p *partition) settled(c *call, e entry, result func(int) (receivers int, failure string)) {
+// settled answers the senders of events. result returns what the event with an index
+// reached, or which key could not be written and why.
+func (p *partition) settled(c *call, e entry, result func(int) (r reached, failure string)) {
 	for i, it := range c.events {
-		receivers, failure := result(i)
+		r, failure := result(i)
 		if failure == "" {
-			it.done <- outcome{place: place{c.epoch, p.position(e, i)}, receivers: receivers}
+			it.done <- outcome{place: place{c.epoch, p.position(e, i)}, reached: r}
 			continue
 		}
 		p.stats.notStored.Add(1)
@@ -359,11 +369,11 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 				if err != nil {
 					return err
 				}
-				p.settled(c, after, func(i int) (receivers int, failure string) {
+				p.settled(c, after, func(i int) (r reached, failure string) {
 					if slices.Contains(failed, strconv.Itoa(i)) {
 						failure = "a key could not be written"
 					}
-					return 0, failure
+					return r, failure
 				})
 				break
 			}

@@ -2,9 +2,10 @@
 -- KEYS: the clock, the lists, then each event's rooms; a room's backlog and its channel have one name.
 -- ARGV: the call's id, the oldest time to keep in the clock, length and life of a backlog, the oldest time to keep in the
 --       lists, then for each event: payload, whether it is stored, how many rooms, its lists or ''.
--- Returns the call's entry in the clock, then for each event how many subscribers it reached, or the key that could not be
--- written and why. A room whose backlog can't be written does not get the event, and nothing else fails; an event whose lists
--- can't be written is not published. A second entry in the clock says which events had such keys.
+-- Returns the call's entry in the clock, then for each event how many subscribers it reached and, if any are, how many of its
+-- rooms are new: without a subscriber, and not stored before. Or else the key that could not be written and why. A room whose
+-- backlog can't be written does not get the event, and nothing else fails; an event whose lists can't be written is not
+-- published. A second entry in the clock says which events had such keys.
 local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', 'MINID', '~', ARGV[2], '*', 'c', ARGV[1])
 if not id then
 	return redis.error_reply('NOCLOCK the history was lost')
@@ -29,7 +30,7 @@ for arg = 6, #ARGV, 4 do
 			redis.call('PUBLISH', KEYS[2], position .. ' ' .. lists)
 		end
 	end
-	local last, receivers = position .. ' ' .. ARGV[arg], 0
+	local last, receivers, news = position .. ' ' .. ARGV[arg], 0, 0
 	local more = rooms > 1 and position .. '~' .. ARGV[arg]
 	for left = rooms - 1, 0, -1 do
 		local added
@@ -42,14 +43,18 @@ for arg = 6, #ARGV, 4 do
 			if stored then
 				redis.call('PEXPIRE', KEYS[key], ARGV[4])
 			end
-			receivers = receivers + redis.call('PUBLISH', KEYS[key], left > 0 and more or last)
+			local heard = redis.call('PUBLISH', KEYS[key], left > 0 and more or last)
+			receivers = receivers + heard
+			if stored and heard == 0 and #redis.call('XRANGE', KEYS[key], '-', '(' .. position, 'COUNT', 1) == 0 then
+				news = news + 1
+			end
 		end
 		key = key + 1
 	end
 	if bad then
 		failed = (failed and failed .. ',' or '') .. (#reply - 1)
 	end
-	reply[#reply + 1] = bad or receivers
+	reply[#reply + 1] = bad or news > 0 and {receivers, news} or receivers
 end
 if failed then
 	redis.call('XADD', KEYS[1], '*', 'c', ARGV[1], 'f', failed)

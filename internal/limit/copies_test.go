@@ -1,0 +1,120 @@
+package limit
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// TestCopyRate: whatever its sockets send to several rooms or to new ones, a user, or an
+// address, has no more copied than the rate allows.
+func TestCopyRate(t *testing.T) {
+	const rate = 64 << 10
+	for _, user := range []string{"ann", ""} {
+		for _, test := range []struct {
+			name                              string
+			rooms, bytes, strangers, newRooms int
+			cost                              int
+		}{
+			{"several rooms", 5, 1000, 0, 0, 4 * (1000 + copyCost)},
+			{"several rooms of others", 5, 1000, 5, 0, 4 * (1000 + copyCost)},
+			{"a made-up room", 1, 1000, 1, 1, newRoomCost},
+			{"made-up rooms", 20, 10, 20, 20, 19*(10+copyCost) + 20*newRoomCost},
+		} {
+			t.Run(user+test.name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					core, logs := observer.New(zap.InfoLevel)
+					all := NewClients(ClientOptions{CopyBytes: rate, Log: zap.New(core)})
+					send := func(c *Client) bool {
+						k, err := c.Copy(test.rooms, test.bytes, test.strangers)
+						if err != nil && !errors.As(err, new(*ExceededError)) {
+							t.Fatal(err)
+						}
+						k.Done(test.newRooms)
+						return err == nil
+					}
+					sent := 0
+					for ; send(all.Client(user, "192.0.2.1:1")); sent++ { // a new connection each time
+					}
+					reserved := (test.rooms-1)*(test.bytes+copyCost) + test.strangers*newRoomCost
+					if most, least := rate*burst/test.cost, (rate*burst-reserved)/test.cost; sent > most || sent < least {
+						t.Errorf("%d are sent at once, want %d to %d", sent, least, most)
+					}
+					if send(all.Client(user, "192.0.2.1:2")) {
+						t.Error("another socket may")
+					}
+					if n := all.Refused()[CopyRate]; n != 2 {
+						t.Errorf("%d are counted", n)
+					}
+					if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != CopyRate {
+						t.Errorf("logged %v", logged)
+					}
+					if !send(all.Client(user+"x", "192.0.2.2:1")) {
+						t.Error("another client may not")
+					}
+					time.Sleep(10 * time.Second)
+					if !send(all.Client(user, "192.0.2.1:1")) {
+						t.Error("not ten seconds later")
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestCopiesOfOneEvent: one event to several rooms is no more than the largest event, and one
+// to a room that its sender is in costs nothing.
+func TestCopiesOfOneEvent(t *testing.T) {
+	c := NewClients(ClientOptions{CopyBytes: 100, LargestEvent: 1000}).Client("ann", "")
+	if _, err := c.Copy(10, 101, 0); !errors.As(err, new(*TooManyCopiesError)) {
+		t.Errorf("101 bytes to 10 rooms: %v", err)
+	}
+	for range 100_000 {
+		if k, err := c.Copy(1, 1000, 0); err != nil {
+			t.Fatal(err)
+		} else {
+			k.Done(0)
+		}
+	}
+	off := NewClients(ClientOptions{}).Client("ann", "")
+	for range 1000 {
+		if k, err := off.Copy(1000, 1000, 1000); err != nil {
+			t.Fatal(err)
+		} else {
+			k.Done(1000)
+		}
+		if err := off.Join(1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestJoinsHaveTheRateOfCopies: joins of many rooms at a time are limited by user or
+// address, or by socket where many may share an address.
+func TestJoinsHaveTheRateOfCopies(t *testing.T) {
+	for _, test := range []struct {
+		user, address string
+		alone         bool
+	}{{"ann", "10.0.0.1:1", false}, {"", "192.0.2.1:1", false}, {"", "10.0.0.1:1", true}} {
+		all := NewClients(ClientOptions{CopyBytes: 32 << 10})
+		join := func(c *Client, rooms int) (n int) {
+			for ; n < 1000 && c.Join(rooms) == nil; n++ {
+			}
+			return n
+		}
+		one, other := all.Client(test.user, test.address), all.Client(test.user, test.address)
+		if n := join(one, 1); n != 1000 {
+			t.Errorf("%+v: %d joins of one room", test, n)
+		}
+		if n := join(one, 129); n != 10 {
+			t.Errorf("%+v: %d joins of 129 rooms, want 10", test, n)
+		}
+		if n := join(other, 129); n != map[bool]int{true: 10}[test.alone] {
+			t.Errorf("%+v: %d joins of another socket", test, n)
+		}
+	}
+}
