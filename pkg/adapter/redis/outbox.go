@@ -15,7 +15,11 @@ import (
 const (
 	outboxItems = 16384
 	outboxBytes = 64 << 20
-	callBytes   = 4 << 20
+
+	// callBytes bounds what one call publishes, each copy included, because all of it goes
+	// into the output buffers of subscribers at once: Redis closes a subscriber for which
+	// 32 MB wait. A single event may be larger.
+	callBytes = 4 << 20
 
 	// callRooms bounds the rooms of one call, because Redis does nothing else
 	// meanwhile: about 10 µs for each. An event to more, which may be
@@ -66,6 +70,18 @@ func (it *parcel) size() int {
 	n := len(it.payload) + len(it.lists)
 	for _, name := range it.rooms {
 		n += len(name)
+	}
+	return n
+}
+
+// copied returns what Redis stores and publishes of it.
+func (it *parcel) copied() int {
+	n := len(it.lists)
+	for _, name := range it.rooms {
+		n += len(it.payload) + len(name)
+	}
+	if len(it.rooms) == 0 {
+		n += len(it.payload)
 	}
 	return n
 }
@@ -124,13 +140,14 @@ func (o *outbox) take(ctx context.Context) []*parcel {
 func (o *outbox) next() []*parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n, bytes, rooms := 0, 0, 0
+	n, bytes, copied, rooms := 0, 0, 0, 0
 	for ; n < len(o.waiting) && n < perCall; n++ {
 		it := o.waiting[n]
-		if n > 0 && (bytes+it.size() > callBytes || rooms+len(it.rooms) > callRooms) {
+		if n > 0 && (copied+it.copied() > callBytes || rooms+len(it.rooms) > callRooms) {
 			break
 		}
 		bytes += it.size()
+		copied += it.copied()
 		rooms += len(it.rooms)
 	}
 	all := o.waiting[:n:n]
