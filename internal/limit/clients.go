@@ -36,6 +36,7 @@ type Clients struct {
 	clock
 	socket    senders
 	user      senders
+	address   senders
 	reads     pace
 	readRate  counter
 	copies    pace
@@ -48,7 +49,11 @@ type Clients struct {
 	notice    notice
 }
 
-// senders are all sockets or all users.
+// perAddress is how many times the rate of a user an address has whose clients have no
+// user: many people may share it.
+const perAddress = 10
+
+// senders are all sockets, all users or all addresses.
 type senders struct {
 	whose                     string
 	events, bytes             pace
@@ -83,7 +88,7 @@ type Client struct {
 	all     *Clients
 	sent    sent
 	name    string // of the user, "" for none
-	user    *holder
+	held    *holder
 	address netip.Addr
 	joins   due // of the rate of copies, where the address is not known
 }
@@ -102,6 +107,7 @@ func NewClients(o ClientOptions) *Clients {
 		clock:    newClock(),
 		socket:   newSenders(o.SocketEvents, o.SocketBytes, o.LargestEvent, SocketEventRate, SocketByteRate, "this socket"),
 		user:     newSenders(o.UserEvents, o.UserBytes, o.LargestEvent, UserEventRate, UserByteRate, "this user"),
+		address:  newSenders(perAddress*o.UserEvents, perAddress*o.UserBytes, o.LargestEvent, IPEventRate, IPByteRate, "this address"),
 		reads:    paced(o.ReadBytes, readPage),
 		readRate: counter{name: ReadRate},
 		copies:   paced(o.CopyBytes, o.LargestEvent),
@@ -133,40 +139,48 @@ func (c *Clients) Client(user, address string) *Client {
 
 // holder returns the user's holder, or without a user that of the address, locked.
 func (c *Client) holder() (h *holder) {
+	// Most often the holder is still the same, and no other user's socket is waited for.
+	if c.held != nil {
+		c.held.mu.Lock()
+		if !c.held.forgotten {
+			return c.held
+		}
+		c.held.mu.Unlock()
+	}
 	take := func(is *holder) {
 		h = is
 		h.mu.Lock()
 	}
 	if c.name == "" {
 		c.all.addresses.with(c.address, take)
-		return h
+	} else {
+		c.all.users.with(c.name, take)
 	}
-	// Most often the holder is still the same, and no other user's socket is waited for.
-	if c.user != nil {
-		c.user.mu.Lock()
-		if !c.user.forgotten {
-			return c.user
-		}
-		c.user.mu.Unlock()
-	}
-	c.all.users.with(c.name, take)
-	c.user = h
+	c.held = h
 	return h
 }
 
-// Allow takes one event of some bytes from what the socket and its user may send. The
-// error is an [*ExceededError]: the event should be dropped.
+// shared reports whether the client has no user, and an address that may be that of a proxy
+// in front of all clients.
+func (c *Client) shared() bool { return c.name == "" && c.all.proxies.unknown(c.address) }
+
+// Allow takes one event of some bytes from what the socket and its user, or without a user
+// its address, may send. The error is an [*ExceededError]: the event should be dropped.
 func (c *Client) Allow(bytes int) error {
 	now := c.all.now()
 	c.sent.mu.Lock()
 	err := c.allow(&c.all.socket, &c.sent, now, bytes)
 	c.sent.mu.Unlock()
-	if err != nil || c.name == "" || c.all.user.off() {
+	of := &c.all.user
+	if c.name == "" {
+		of = &c.all.address
+	}
+	if err != nil || of.off() || c.shared() {
 		return err
 	}
-	user := c.holder()
-	defer user.mu.Unlock()
-	return c.allow(&c.all.user, &user.sent, now, bytes)
+	h := c.holder()
+	defer h.mu.Unlock()
+	return c.allow(of, &h.sent, now, bytes)
 }
 
 // allow takes one event of what was used, which is locked.
@@ -194,7 +208,8 @@ func (c *Client) reached(limit *counter, outcome string) {
 
 // Refused returns how many events and reads were refused or delayed, by limit.
 func (c *Clients) Refused() map[string]uint64 {
-	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter, &c.readRate, &c.copyRate, &c.running.refused)
+	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter,
+		&c.address.eventCounter, &c.address.byteCounter, &c.readRate, &c.copyRate, &c.running.refused)
 }
 
 const (

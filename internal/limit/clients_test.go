@@ -71,6 +71,35 @@ func TestEventRates(t *testing.T) {
 	}
 }
 
+// TestAddressesHaveEventRates: clients without a user have ten times the rates of a user
+// together, however many connections they make, unless a proxy may be in front of them.
+func TestAddressesHaveEventRates(t *testing.T) {
+	for _, test := range []struct {
+		limit, address string
+		o              ClientOptions
+		want           int
+	}{
+		{IPEventRate, "192.0.2.1:1", ClientOptions{UserEvents: 2}, 200},
+		{IPByteRate, "192.0.2.1:1", ClientOptions{UserBytes: 200}, 400},
+		{IPEventRate, "10.0.0.1:1", ClientOptions{UserEvents: 2}, 1000},
+		{IPEventRate, "127.0.0.1:1", ClientOptions{UserBytes: 200}, 1000},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			all := NewClients(test.o)
+			sent := 0
+			for range 100 {
+				sent += allowed(all.Client("", test.address), 10, 50)
+			}
+			if n := all.Refused()[test.limit]; sent != test.want || n != uint64(1000-sent) {
+				t.Errorf("%s of %s: %d may, and %d are counted, want %d", test.limit, test.address, sent, n, test.want)
+			}
+			if n := allowed(all.Client("", "192.0.2.2:1"), 10, 50); n != 10 {
+				t.Errorf("%d of another address", n)
+			}
+		})
+	}
+}
+
 // The largest event comes through however small the rate, and takes its time.
 func TestTheLargestEventComesThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -113,7 +142,7 @@ func TestTablesStaySmall(t *testing.T) {
 		if len(all.users.entries) > 3*leastSweep || len(all.addresses.entries) > 3*leastSweep {
 			t.Errorf("%d users, %d addresses", len(all.users.entries), len(all.addresses.entries))
 		}
-		if !a.user.forgotten {
+		if !a.held.forgotten {
 			t.Error("a silent user is remembered")
 		}
 		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
@@ -252,11 +281,11 @@ func TestConcurrentReads(t *testing.T) {
 		}
 		leave = append(leave, done)
 	}
-	used := c.user.reads
+	used := c.held.reads
 	if _, err := c.Read(t.Context(), "history"); !errors.Is(err, ErrBusy) {
 		t.Errorf("one more: %v, want ErrBusy", err)
 	}
-	if c.user.reads > used+due(time.Second/1000) {
+	if c.held.reads > used+due(time.Second/1000) {
 		t.Error("a read that did not run has cost something")
 	}
 	if got := all.Refused()[ConcurrentReads]; got != 1 {

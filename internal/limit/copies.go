@@ -67,7 +67,7 @@ func (c *Client) Join(rooms int) error {
 		return nil
 	}
 	used := &c.joins
-	if c.name != "" || !c.all.proxies.unknown(c.address) {
+	if !c.shared() {
 		h := c.holder()
 		defer h.mu.Unlock()
 		used = &h.copies

@@ -24,6 +24,8 @@ const (
 	SocketByteRate  = "socket_byte_rate"
 	UserEventRate   = "user_event_rate"
 	UserByteRate    = "user_byte_rate"
+	IPEventRate     = "ip_event_rate"
+	IPByteRate      = "ip_byte_rate"
 	ReadRate        = "read_rate"
 	CopyRate        = "copy_rate"
 	ConcurrentReads = "concurrent_reads"
