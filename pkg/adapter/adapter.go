@@ -173,6 +173,14 @@ type Fallible interface {
 	Condemn(ctx context.Context, seen Cursor) error
 }
 
+// A ProgressReporter is an adapter that tells how far its feed has come also where no event
+// is for the node, so that what waits for a position does not wait until there is one.
+type ProgressReporter interface {
+	// OnProgress has Next call f with the node's cursor, before it returns or while it
+	// waits. It is called before the first Next. f must not call the adapter.
+	OnProgress(f func(Cursor))
+}
+
 // A Refresher is an adapter whose Nodes may be out of date.
 type Refresher interface {
 	// FreshNodes is Nodes as of a moment after the call. It may take a round trip,

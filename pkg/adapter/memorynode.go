@@ -25,12 +25,14 @@ type memoryNode struct {
 	// Guarded by memory.mu.
 	subscriptions map[rooms.Room]int
 	receives      uint64 // the last of memory.publishes that this node was a receiver in
+	progress      func(Cursor)
 }
 
-// fed is what stands in a node's feed: an event, or that some are lost.
+// fed is what stands in a node's feed: an event, that some are lost, or how far it has come.
 type fed struct {
-	event *Event
-	lost  *LostError
+	event    *Event
+	lost     *LostError
+	progress Cursor
 }
 
 // enter locks the memory, unless ctx has ended or the node has left. On success
@@ -100,7 +102,11 @@ func (n *memoryNode) Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor
 	for _, room := range rooms {
 		n.memory.subscribe(n, room)
 	}
-	return n.memory.head(0), nil
+	at := n.memory.head(0)
+	if n.progress != nil && n.feed.Full() == nil { // otherwise an event comes
+		n.feed.Put(fed{progress: at}, 0)
+	}
+	return at, nil
 }
 
 func (n *memoryNode) Unsubscribe(rooms ...rooms.Room) {
@@ -113,15 +119,27 @@ func (n *memoryNode) Unsubscribe(rooms ...rooms.Room) {
 	}
 }
 
+// OnProgress implements [ProgressReporter].
+func (n *memoryNode) OnProgress(f func(Cursor)) {
+	n.memory.mu.Lock()
+	defer n.memory.mu.Unlock()
+	n.progress = f
+}
+
 func (n *memoryNode) Next(ctx context.Context) (Event, error) {
-	f, err := take(ctx, n, n.feed)
-	switch {
-	case err != nil:
-		return Event{}, err
-	case f.lost != nil:
-		return Event{}, f.lost
+	for {
+		f, err := take(ctx, n, n.feed)
+		switch {
+		case err != nil:
+			return Event{}, err
+		case f.lost != nil:
+			return Event{}, f.lost
+		case f.event == nil:
+			n.progress(f.progress)
+			continue
+		}
+		return *f.event, nil // what was published before it, in any partition, stands before it in the feed
 	}
-	return *f.event, nil // what was published before it, in any partition, stands before it in the feed
 }
 
 func (n *memoryNode) Head(ctx context.Context, seen ...Cursor) (Cursor, error) {

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,50 @@ func TestAckFollowsEventsOfItsHandler(t *testing.T) {
 				w.want(`["state"]`)
 				w.wantAck(ack)
 			}
+		})
+	}
+}
+
+// A joinLater adapter subscribes to the room "later" once something has been published to it.
+type joinLater struct {
+	adapter.Adapter
+	adapter.ProgressReporter
+	joins, published chan struct{}
+}
+
+func (a *joinLater) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	if slices.ContainsFunc(list, func(r rooms.Room) bool { return r.Name == "later" }) {
+		close(a.joins)
+		<-a.published
+	}
+	return a.Adapter.Subscribe(ctx, list...)
+}
+
+// What a handler publishes to a room that somebody else is joining the client to comes
+// before the client is in the room: it holds no ack back, also where no other event follows.
+func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
+			a, err := adapter.NewMemory(adapter.MemoryOptions{Partitions: partitions}).Node("node")
+			must(t, err)
+			t.Cleanup(func() { _ = a.Close() })
+			later := &joinLater{a, a.(adapter.ProgressReporter), make(chan struct{}), make(chan struct{})}
+			n := start(t, Options{Adapter: later, AckTimeout: time.Hour})
+			n.On("go", func(ctx context.Context, e *Event) error {
+				joined := make(chan error, 1)
+				go func() { joined <- e.Socket().Join(context.WithoutCancel(ctx), "later") }()
+				<-later.joins
+				if err := n.To("later").Emit(ctx, "x"); err != nil {
+					return err
+				}
+				if err := e.Ack(); err != nil { // it is held: the client could still be in the room before
+					return err
+				}
+				close(later.published)
+				return <-joined
+			})
+			w := n.client(t)
+			w.call(`["go"]`)
 		})
 	}
 }

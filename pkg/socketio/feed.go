@@ -69,6 +69,14 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 
 // runFeed hands out events until the adapter closes or the server does.
 func (s *Server) runFeed(ctx context.Context) {
+	if a, ok := s.adapter.(adapter.ProgressReporter); ok {
+		a.OnProgress(func(c adapter.Cursor) {
+			s.feed.mu.Lock()
+			defer s.feed.mu.Unlock()
+			s.feed.cursor = c
+			s.feed.passed()
+		})
+	}
 	for {
 		ev, err := s.adapter.Next(ctx)
 		if lost := (*adapter.LostError)(nil); errors.As(err, &lost) {

@@ -84,6 +84,7 @@ var rules = []struct {
 
 	{"HeadIsTheEnd", headIsTheEnd, false},
 	{"TheFeedPassesWhatItDoesNotHear", theFeedPassesWhatItDoesNotHear, false},
+	{"ProgressIsReported", progressIsReported, false},
 	{"HeadRefusesStrangeCursors", headRefusesStrangeCursors, true},
 	{"ALostHistoryIsSaid", aLostHistoryIsSaid, true},
 

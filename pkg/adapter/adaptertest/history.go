@@ -1,10 +1,12 @@
 package adaptertest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,6 +52,45 @@ func theFeedPassesWhatItDoesNotHear(t *testing.T, newCluster Maker) {
 		a.publish(event("y", room("heard")))
 		return b.next().Cursor.Includes(head)
 	})
+}
+
+// The feed of an [adapter.ProgressReporter] tells how far it has come where no event is
+// for the node.
+func progressIsReported(t *testing.T, newCluster Maker) {
+	a, b := two(t, newCluster, Options{})
+	reporter, ok := b.Adapter.(adapter.ProgressReporter)
+	if !ok {
+		return
+	}
+	reported := make(chan adapter.Cursor)
+	ctx, cancel := context.WithCancel(deadline(t))
+	reporter.OnProgress(func(c adapter.Cursor) {
+		select {
+		case reported <- c:
+		case <-ctx.Done():
+		}
+	})
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	reading.Go(func() {
+		if e, err := b.Next(ctx); err == nil {
+			t.Errorf("%s: %q, want nothing", b.Node(), e.Data)
+		}
+	})
+	for i := range 20 { // enough for every partition
+		a.publish(event("x", room(fmt.Sprint("not heard ", i))))
+	}
+	head := b.head()
+	b.subscribe(room("r"))
+	var c adapter.Cursor
+	for !c.Includes(head) {
+		select {
+		case c = <-reported:
+		case <-ctx.Done():
+			t.Fatalf("%s: the feed has reported %v, want what includes %v", b.Node(), c, head)
+		}
+	}
 }
 
 func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {

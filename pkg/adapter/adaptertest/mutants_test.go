@@ -66,7 +66,7 @@ func (c mutantCluster) Node(id adapter.NodeID) (adapter.Adapter, error) {
 	}
 	n := &mutantNode{
 		Adapter: a, publish: a.Publish, subscribe: a.Subscribe, unsubscribe: a.Unsubscribe, next: a.Next,
-		head: a.Head, replay: a.Replay, fetch: a.Fetch, history: a.History, send: a.Send, nodes: a.Nodes,
+		onProgress: a.(adapter.ProgressReporter).OnProgress, head: a.Head, replay: a.Replay, fetch: a.Fetch, history: a.History, send: a.Send, nodes: a.Nodes,
 	}
 	c.mutate(n)
 	return n, nil
@@ -79,6 +79,7 @@ type mutantNode struct {
 	subscribe   func(context.Context, ...rooms.Room) (adapter.Cursor, error)
 	unsubscribe func(...rooms.Room)
 	next        func(context.Context) (adapter.Event, error)
+	onProgress  func(func(adapter.Cursor))
 	head        func(context.Context, ...adapter.Cursor) (adapter.Cursor, error)
 	replay      func(context.Context, map[rooms.Room]adapter.Cursor, adapter.Cursor, int) iter.Seq2[adapter.Event, error]
 	fetch       func(context.Context, adapter.Cursor, []adapter.Place) ([]adapter.Event, error)
@@ -96,6 +97,8 @@ func (n *mutantNode) Subscribe(ctx context.Context, r ...rooms.Room) (adapter.Cu
 }
 
 func (n *mutantNode) Unsubscribe(r ...rooms.Room) { n.unsubscribe(r...) }
+
+func (n *mutantNode) OnProgress(f func(adapter.Cursor)) { n.onProgress(f) }
 
 func (n *mutantNode) Next(ctx context.Context) (adapter.Event, error) { return n.next(ctx) }
 
@@ -335,6 +338,9 @@ func mutants() map[string]mutant {
 				e.Cursor = begin
 				return e, err
 			}
+		}},
+		"progress is kept to itself": {"ProgressIsReported", func(n *mutantNode) {
+			n.onProgress = func(func(adapter.Cursor)) { n.Adapter.(adapter.ProgressReporter).OnProgress(func(adapter.Cursor) {}) }
 		}},
 		"any cursor will do": {"HeadRefusesStrangeCursors", func(n *mutantNode) {
 			n.head = func(ctx context.Context, _ ...adapter.Cursor) (adapter.Cursor, error) {

@@ -66,7 +66,7 @@ func (g *generation) accept(name string, at adapter.Position, more bool, payload
 		if g.flow == passing {
 			p.tail = later(p.tail, at)
 			p.trail.swear(g.server.run, p.tail)
-			if p.several && p.feed.Full() == nil { // otherwise an event or the next probe does it
+			if p.feed.Full() == nil { // otherwise an event or the next probe does it
 				p.feed.Put(fed{from: place{g.epoch, p.tail}}, 0)
 			}
 		}

@@ -199,7 +199,7 @@ func TestFeedOverflow(t *testing.T) {
 				expectAll(t, a, want)
 			} else {
 				before := expectLoss(t, a)
-				if len(before) < feedItems {
+				if len(before) < feedItems-100 { // probes take places as well
 					t.Errorf("the loss is said after %d events of %d", len(before), n)
 				}
 			}

@@ -145,6 +145,9 @@ func (a *Adapter) Unsubscribe(list ...rooms.Room) {
 	}
 }
 
+// OnProgress implements [adapter.ProgressReporter].
+func (a *Adapter) OnProgress(f func(adapter.Cursor)) { a.onProgress = f }
+
 // Next implements [adapter.Adapter].
 func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
 	for {
@@ -158,7 +161,9 @@ func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
 			f.lost.Cursor = a.progress.To(f.from.at)
 			return adapter.Event{}, f.lost
 		case f.event == nil:
-			a.progress.To(f.from.at)
+			if c := a.progress.To(f.from.at); a.onProgress != nil {
+				a.onProgress(c)
+			}
 			continue
 		}
 		e := *f.event // which others may share

@@ -21,7 +21,6 @@ import (
 // numbers. It is served by one Redis server at a time.
 type partition struct {
 	number  uint16
-	several bool // it is not the only one
 	node    adapter.NodeID
 	names   names
 	primary func(context.Context) (*goredis.Options, error) // where its server is now
@@ -104,7 +103,6 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		linking: make(chan struct{}, 1),
 		feed:    a.feed,
 		inbox:   a.inbox,
-		several: o.Partitions > 1,
 		kick:    make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		rooms:   make(map[string]*heard),

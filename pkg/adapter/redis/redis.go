@@ -78,6 +78,7 @@ type Adapter struct {
 	feed       *queue.Queue[fed]
 	inbox      *queue.Queue[adapter.Message]
 	large      chan struct{} // holds a token while a replay holds many events
+	onProgress func(adapter.Cursor)
 
 	ctx     context.Context // its cause wraps adapter.ErrClosed
 	cancel  context.CancelCauseFunc
@@ -90,9 +91,10 @@ type Adapter struct {
 }
 
 var (
-	_ adapter.Adapter   = (*Adapter)(nil)
-	_ adapter.Fallible  = (*Adapter)(nil)
-	_ adapter.Refresher = (*Adapter)(nil)
+	_ adapter.Adapter          = (*Adapter)(nil)
+	_ adapter.Fallible         = (*Adapter)(nil)
+	_ adapter.Refresher        = (*Adapter)(nil)
+	_ adapter.ProgressReporter = (*Adapter)(nil)
 )
 
 // New joins the cluster as a node. It returns once the node's feed is live, or
