@@ -56,6 +56,7 @@ type config struct {
 
 	HandshakeRate           int        `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections in a second, beyond which they are answered 503; 0 is no limit"`
 	RoomsPerSocket          int        `split_words:"true" default:"1000" within:"1 100000" desc:"rooms that a socket can join"`
+	MembershipBudget        size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"what memberships of rooms may take in memory for all sockets together, 640 bytes and 16 for each byte of the room's name, beyond which sockets can be in 16 rooms; 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
 	SessionRecoveries       int        `split_words:"true" default:"30" within:"1 1000000" desc:"recoveries of one session on this node in a burst; from then on one in a second. One with many rooms counts as up to ten"`
 	NamespacesPerConnection int        `split_words:"true" default:"16" within:"1 10000" desc:"namespaces that one connection can be connected to at a time"`
 	MailboxEvents           int        `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may wait for their handlers, beyond which its connection is not read until half of them are handled"`

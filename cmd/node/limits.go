@@ -126,6 +126,14 @@ func (c *config) attachmentBudget() int {
 	return max(part(16, 64<<20), 2*int(c.MaxPayload))
 }
 
+// membershipBudget returns what the memberships of all sockets may take in memory.
+func (c *config) membershipBudget() int {
+	if c.MembershipBudget > 0 {
+		return int(c.MembershipBudget)
+	}
+	return part(4, 512<<20)
+}
+
 // queueBudget returns how many bytes may be queued on this node.
 func (c *config) queueBudget() int {
 	budget := part(4, 512<<20)

@@ -256,6 +256,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		ReplayLimit:             c.ReplayLimit,
 		ConnectTimeout:          c.ConnectTimeout,
 		RoomsPerSocket:          c.RoomsPerSocket,
+		MembershipBudget:        c.membershipBudget(),
 		MailboxEvents:           c.MailboxEvents,
 		MailboxBytes:            int(c.MailboxBytes),
 		NamespacesPerConnection: c.NamespacesPerConnection,

@@ -210,6 +210,7 @@ func (s *Socket) place() {
 	for _, name := range s.rooms.names() {
 		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
 	}
+	s.charge()
 }
 
 // displace takes the socket out of the index, and returns the named rooms that
@@ -226,6 +227,7 @@ func (s *Socket) displace() []string {
 		s.ns.index.Remove(r, s)
 	}
 	names := s.rooms.confirmed()
+	s.ns.srv.memberships.Add(int64(s.rooms.uncharged) - s.rooms.cost())
 	s.rooms = memberships{}
 	return names
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -50,9 +51,13 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 		s.mu.Unlock()
 		return nil
 	}
-	if err := s.tooMany(len(news)); err != nil {
+	if err := s.tooMany(news); err != nil {
 		s.mu.Unlock()
-		s.ns.srv.stats.tooManyRooms.Add(1)
+		if errors.Is(err, errMemberships) {
+			s.client.limited(limitMemberships, s.ns.srv.opts.MembershipBudget, "bytes")
+		} else {
+			s.ns.srv.stats.tooManyRooms.Add(1)
+		}
 		return err
 	}
 	s.enter(news)
@@ -82,12 +87,47 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 	return true, nil
 }
 
-// tooMany reports whether the socket can't join so many more rooms. s.mu is held.
-func (s *Socket) tooMany(more int) error {
-	if most := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+more > most {
+// tooMany reports whether the socket can't join more rooms. s.mu is held.
+func (s *Socket) tooMany(news []string) error {
+	rooms := int(s.rooms.open) + len(news)
+	if most := s.ns.srv.opts.RoomsPerSocket; rooms > most {
 		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
 	}
-	return s.tooManyStays(more)
+	if err := s.tooManyStays(len(news)); err != nil {
+		return err
+	}
+	return s.ns.srv.tooManyMemberships(rooms, slices.Values(news))
+}
+
+// roomsBeyondBudget is how many rooms a socket can have whatever the memberships of all
+// sockets cost: those of many sockets in many rooms must not keep others out of a few.
+const roomsBeyondBudget = 16
+
+var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
+
+// tooManyMemberships reports whether a socket can't be in so many rooms, of which news
+// are to be added, because of what the memberships of all sockets cost.
+func (s *Server) tooManyMemberships(rooms int, news iter.Seq[string]) error {
+	if rooms <= roomsBeyondBudget {
+		return nil
+	}
+	cost := s.memberships.Load()
+	for name := range news {
+		cost += int64(stayCost(name))
+	}
+	if cost > int64(s.opts.MembershipBudget) {
+		return errMemberships
+	}
+	return nil
+}
+
+// charge adds what the socket's memberships have grown by to those of the server. s.mu is
+// held.
+func (s *Socket) charge() {
+	if s.placed {
+		s.ns.srv.memberships.Add(int64(s.rooms.uncharged))
+		s.rooms.uncharged = 0
+	}
 }
 
 // tooManyStays reports whether the socket's session can't keep so many more
@@ -102,7 +142,10 @@ func (s *Socket) tooManyStays(more int) error {
 
 // forget drops the memberships that ended too long ago to matter, so that a
 // session does not grow for as long as its client stays. s.mu is held.
-func (s *Socket) forget() { s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory())) }
+func (s *Socket) forget() {
+	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
+	s.charge()
+}
 
 func checkRoom(name string) error {
 	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
@@ -119,6 +162,7 @@ func (s *Socket) enter(names []string) {
 		s.rooms.enter(name)
 		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
 	}
+	s.charge()
 }
 
 // settle completes a join and tells of it. The caller holds the right to

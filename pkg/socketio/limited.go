@@ -17,6 +17,7 @@ const (
 	limitRecoveries         = "session_recoveries"
 	limitConnects           = "namespace_connects"
 	limitArguments          = "event_arguments"
+	limitMemberships        = "membership_budget"
 	limitReplayBudget       = "replay_budget"
 	limitReplayProgress     = "replay_progress"
 )
@@ -30,7 +31,7 @@ type connLimits struct {
 
 func (l *connLimits) init() {
 	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
-	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitReplayBudget, limitReplayProgress} {
+	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReplayProgress} {
 		l.counts[limit], l.logs[limit] = 0, new(logLimit)
 	}
 }

@@ -78,6 +78,44 @@ func TestCommandsJoinBeyondTheLimit(t *testing.T) {
 	}
 }
 
+// What the memberships of all sockets take is bounded. Beyond that sockets join few rooms,
+// sessions with many are recovered later, and what ends is given back.
+func TestMembershipsAreBounded(t *testing.T) {
+	n := start(t, Options{MembershipBudget: 30 * int(stayCost("00"))})
+	joining(n.Of("/"))
+	join := func(w *wire, want string, from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			if got := w.call(fmt.Sprintf(`["join","%02d"]`, i)); got != want {
+				t.Fatalf("room %d: %s", i, got)
+			}
+		}
+	}
+	full := fmt.Sprintf("[%q]", errMemberships.Error())
+	first, second := n.client(t), n.client(t)
+	join(first, `["ok"]`, 0, 20)
+	join(second, `["ok"]`, 0, 16)
+	join(second, full, 16, 17)
+	third := n.client(t)
+	join(third, `["ok"]`, 0, 16)
+	first.cut()
+	eventually(t, "its memberships count no more", func() bool { return n.Stats().MembershipBytes == 32*int(stayCost("00")) })
+	w := n.dial(t)
+	w.write(fmt.Sprintf(`40{"pid":%q}`, first.pid))
+	w.gone()
+	third.write("41")
+	eventually(t, "its memberships count no more", func() bool { return n.Stats().MembershipBytes == 16*int(stayCost("00")) })
+	second.write("41")
+	eventually(t, "nothing is held", func() bool { return n.Stats().MembershipBytes == 0 })
+	n.back(t, first)
+	if got := n.Stats().MembershipBytes; got != 20*int(stayCost("00")) {
+		t.Errorf("the recovered socket takes %d", got)
+	}
+	if got := n.Stats().Limited[limitMemberships]; got != 2 {
+		t.Errorf("%d are counted", got)
+	}
+}
+
 // One namespace too many is refused with words, and the connection goes on.
 func TestNamespacesPerConnection(t *testing.T) {
 	n := start(t, Options{NamespacesPerConnection: 2})

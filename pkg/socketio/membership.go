@@ -47,6 +47,9 @@ type memberships struct {
 	banned map[string][]stay
 	count  int32 // of all stays in named
 	open   int32 // of those that are open
+	// uncharged is by how much the cost of all stays in named has grown since it was added
+	// to the server's.
+	uncharged int32
 	// unsaved: they are not those that restore has read.
 	unsaved bool
 }
@@ -101,6 +104,19 @@ func (m *memberships) enter(name string) {
 	m.named[name] = append(m.named[name], stay{open: true, pending: true})
 	m.count++
 	m.open++
+	m.uncharged += stayCost(name)
+}
+
+// stayCost is about how many bytes of memory a stay takes, with what the node has for its
+// room if it has no other members.
+func stayCost(name string) int32 { return 640 + 16*int32(len(name)) }
+
+// cost returns what all stays in named cost.
+func (m *memberships) cost() (bytes int64) {
+	for name, stays := range m.named {
+		bytes += int64(stayCost(name)) * int64(len(stays))
+	}
+	return bytes
 }
 
 // confirm gives a pending stay its join position.
@@ -288,6 +304,7 @@ func (m *memberships) precede(name string, at adapter.Cursor, deferred bool) {
 	n := len(stays) - 1
 	m.named[name] = slices.Insert(stays, n, stay{join: at, leave: stays[n].join, commanded: true, deferred: deferred})
 	m.count++
+	m.uncharged += stayCost(name)
 	m.unsaved = true
 }
 
@@ -356,6 +373,7 @@ func (m *memberships) cancel(name string) {
 	}
 	m.count--
 	m.open--
+	m.uncharged -= stayCost(name)
 }
 
 // forget drops what ended before a time.
@@ -376,6 +394,7 @@ func (m *memberships) replace(name string, kept []stay) {
 		return
 	}
 	m.count -= int32(gone)
+	m.uncharged -= int32(gone) * stayCost(name)
 	m.unsaved = true
 	if len(kept) == 0 {
 		delete(m.named, name)
@@ -526,6 +545,7 @@ func restore(list []session.Membership) (memberships, error) {
 		}
 		m.named[s.Name] = append(m.named[s.Name], st)
 		m.count++
+		m.uncharged += stayCost(s.Name)
 		if st.open {
 			m.open++
 		}

@@ -66,6 +66,13 @@ type Options struct {
 	// bound by it.
 	RoomsPerSocket int
 
+	// MembershipBudget bounds, in bytes, what the memberships of all sockets take in memory,
+	// those included that have ended within the recovery window: 512 MiB by default. A
+	// membership counts 640 bytes and 16 for each byte of its room's name. Beyond the budget
+	// a socket can join up to 16 rooms, and a session with more is recovered later: its
+	// client's connection is closed.
+	MembershipBudget int
+
 	// MailboxEvents and MailboxBytes bound the received events of a socket that wait
 	// for its handlers: 2,048 events by default, and 1 MiB or Engine.MaxPayload,
 	// whichever is more. Bytes count what events take in memory: their payload, about
@@ -136,6 +143,7 @@ const (
 	defaultConnectTimeout = 45 * time.Second
 	defaultAckTimeout     = 10 * time.Second
 	defaultRoomsPerSocket = 1000
+	defaultMemberships    = 512 << 20
 	defaultNamespaces     = 16
 	defaultUnconnected    = 5000
 	defaultAttachments    = 64 << 20
@@ -212,6 +220,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RoomsPerSocket == 0 {
 		o.RoomsPerSocket = defaultRoomsPerSocket
+	}
+	if o.MembershipBudget == 0 {
+		o.MembershipBudget = defaultMemberships
 	}
 	if o.MailboxEvents == 0 {
 		o.MailboxEvents = defaultMailboxEvents

@@ -154,6 +154,15 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		case found.Epoch != epoch:
 			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
 		}
+		names := func(yield func(string) bool) {
+			for i := 0; i < len(found.Rooms) && yield(found.Rooms[i].Name); i++ {
+			}
+		}
+		if err := srv.tooManyMemberships(len(found.Rooms), names); err != nil {
+			last = session.Session{} // nothing is executed
+			s.client.limited(limitMemberships, srv.opts.MembershipBudget, "bytes")
+			return err
+		}
 		return nil
 	}
 	if srv.owned.over(pid) {
@@ -347,6 +356,7 @@ func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) e
 	listed := append(heard, was...)
 	if s.placed {
 		stays.banned = nil // what comes from here on is not for it in any case
+		stays.uncharged = int32(stays.cost()-s.rooms.cost()) + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
 	} else { // displaced meanwhile, from the rooms that it was in

@@ -48,6 +48,7 @@ func (o *Options) check() error {
 		value int
 	}{
 		{"ReplayLimit", o.ReplayLimit}, {"RoomsPerSocket", o.RoomsPerSocket},
+		{"MembershipBudget", o.MembershipBudget},
 		{"MailboxEvents", o.MailboxEvents}, {"MailboxBytes", o.MailboxBytes},
 		{"NamespacesPerConnection", o.NamespacesPerConnection},
 		{"UnconnectedSessions", o.UnconnectedSessions}, {"AttachmentBudget", o.AttachmentBudget},

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -39,10 +40,12 @@ type Server struct {
 	owned      ownership // the sessions that this node serves
 	recoveries paces     // by private id
 	replays    replays   // what recoveries hold
-	asked      questions // by this node, waiting for answers
-	stats      counters
-	fullLogs   logLimit // of mailboxes
-	pauseLogs  logLimit // of connections that were closed for it
+
+	memberships atomic.Int64 // what those of all sockets cost
+	asked       questions    // by this node, waiting for answers
+	stats       counters
+	fullLogs    logLimit // of mailboxes
+	pauseLogs   logLimit // of connections that were closed for it
 
 	unconnected unconnected
 	pending     pendingPackets

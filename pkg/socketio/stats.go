@@ -21,6 +21,7 @@ type Stats struct {
 	Deliveries        uint64            // events queued to clients
 	Replayed          uint64            // of them, in recoveries
 	ReplayBytes       int               // that recoveries hold of what their clients have missed, until it is queued
+	MembershipBytes   int               // that the memberships of all sockets take, about
 	ConnectsPostponed uint64            // connects that were not answered, for a reason that may pass
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
@@ -45,6 +46,7 @@ func (s *Server) Stats() Stats {
 		Replayed:    s.stats.replayed.Load(),
 
 		ReplayBytes:       int(s.replays.held.Load()),
+		MembershipBytes:   int(s.memberships.Load()),
 		ConnectsPostponed: s.stats.connectsPostponed.Load(),
 
 		VolatileDropped: s.stats.volatileDropped.Load(),

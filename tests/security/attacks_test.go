@@ -294,6 +294,35 @@ var attacks = []attack{
 		},
 	},
 	{
+		name:      "1,000 short rooms of each of many connections",
+		variables: []string{fmt.Sprint("REJOIN_MEMBERSHIP_BUDGET=", either(4<<20, 64<<20))},
+		hold: func(a *assault, conn int) {
+			for i := range 10 {
+				names := make([]string, 1000)
+				for j := range names {
+					names[j] = strconv.Quote(strconv.FormatInt(int64((conn*10+i)*1000+j), 36))
+				}
+				c := a.connect(listens, "")
+				c.ask(`["join",[` + strings.Join(names, ",") + `]]`)
+				if c != nil && i%2 == 1 { // recovered below, in place of others
+					c.close()
+					c = a.connect(reads, fmt.Sprintf(`{"pid":%q}`, c.pid))
+				}
+			}
+		},
+		check: func(a *assault) {
+			samples, most := a.node.Metrics(), either(4<<20, 64<<20)
+			if n := samples["rejoin_membership_bytes"]; n > float64(most) || samples[`rejoin_limited_total{limit="membership_budget"}`] == 0 {
+				a.Errorf("memberships take %v", n)
+			}
+			c := a.connect(listens, "")
+			c.send(`425["join",["a","b"]]`)
+			if m, _ := c.await("435"); !strings.HasPrefix(m, `435[{"ok":true`) {
+				a.Errorf("somebody else's join is acked %q", m)
+			}
+		},
+	},
+	{
 		name:   "join and leave with 990 long rooms",
 		slows:  true,
 		rounds: 5,
