@@ -87,7 +87,8 @@ type Event struct {
 	// question that its answers must name ("" asks for none).
 	Kind  uint8
 	Flags uint8
-	// copies counts the backlogs of a Memory that share Target.Except; 0 means one.
+	// copies counts the backlogs of a Memory that share the payload and Target.Except when it
+	// is published; 0 means one.
 	copies uint32
 	Ask    string
 	// Data and Attachments are the payload.

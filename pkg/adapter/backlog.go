@@ -3,6 +3,7 @@ package adapter
 import (
 	"container/list"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"time"
 
@@ -15,11 +16,21 @@ const (
 	roomOverhead       = 48  // of a room in an event's list
 	attachmentOverhead = 40
 	backlogOverhead    = 320 // of a room that has a backlog, with its place in the table and in the list
+	shareOverhead      = 80  // of an event that several backlogs share
 )
 
-// size returns what e takes in memory, in bytes. Spare capacity counts: it is held.
+// size returns what e takes in memory, in bytes, without what it shares with its copies.
 func (e *Event) size() int {
-	n := eventOverhead + len(e.Ask) + cap(e.Data) + roomsSize(e.Target.To) + roomsSize(e.Target.Except)/max(1, int(e.copies))
+	n := eventOverhead + roomsSize(e.Target.To)
+	if e.copies <= 1 {
+		n += e.sharedSize()
+	}
+	return n
+}
+
+// sharedSize returns what the copies of e share. Spare capacity counts: it is held.
+func (e *Event) sharedSize() int {
+	n := len(e.Ask) + cap(e.Data) + roomsSize(e.Target.Except)
 	for _, a := range e.Attachments {
 		n += attachmentOverhead + cap(a)
 	}
@@ -52,16 +63,32 @@ type backlogs struct {
 	maxBytes int // over all rooms
 	ttl      time.Duration
 
+	// awaited reports whether a room has members, or may have some who are away.
+	awaited func(rooms.Room) bool
+
 	byRoom map[rooms.Room]*backlog
-	quiet  list.List // of *backlog, the one that was silent the longest in front
-	bytes  int       // the sum over rooms
+	// Of *backlog, the one that was silent the longest in front: of rooms that are not
+	// awaited, which are given up first, and of the others.
+	idle, quiet list.List
+	bytes       int // of all backlogs, and of what they share
+	shares      map[Position]*share
 	// dropped counts the backlogs that were given up for want of memory.
 	dropped uint64
 
-	// forgotten is, by partition, the newest position that was given up for want of
-	// memory. A room without a backlog may have lost events up to there.
-	forgotten []Position
+	// forgotten is, by partition and bucket of rooms, the newest position that was given up
+	// for want of memory. A room without a backlog may have lost events up to there.
+	forgotten [][]Position
 }
+
+// buckets is how many there are for rooms about which less is remembered than exactly.
+const buckets = 1 << 16
+
+var bucketSeed = maphash.MakeSeed()
+
+func bucket(room rooms.Room) int { return int(maphash.Comparable(bucketSeed, room) % buckets) }
+
+// A share is what several backlogs hold together of an event.
+type share struct{ backlogs, bytes int }
 
 type backlog struct {
 	room    rooms.Room
@@ -69,30 +96,90 @@ type backlog struct {
 	bytes   int
 	trimmed Position // nothing up to here can be counted on
 	last    time.Time
-	quiet   *list.Element
+	list    *list.List // idle or quiet
+	element *list.Element
 }
 
 // add appends e to a room's backlog.
 func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 	b := bs.byRoom[room]
 	if b == nil {
-		b = &backlog{room: room, trimmed: bs.forgotten[e.Position.Partition]}
-		b.quiet = bs.quiet.PushBack(b)
+		b = &backlog{room: room, trimmed: bs.lost(room, e.Position.Partition), list: &bs.idle}
+		if bs.awaited(room) {
+			b.list = &bs.quiet
+		}
+		b.element = b.list.PushBack(b)
 		bs.byRoom[room] = b
 		bs.grow(b, backlogOverhead+len(room.Name))
 	}
-	bs.quiet.MoveToBack(b.quiet)
+	b.list.MoveToBack(b.element)
 	b.last = now
 	b.events = append(b.events, e)
 	bs.grow(b, e.size())
+	if e.copies > 1 {
+		bs.share(e)
+	}
 	if len(b.events) > 2*bs.limit {
 		bs.trim(b)
 	}
 	for bs.bytes > bs.maxBytes {
 		bs.dropped++
-		lost := bs.drop().trimmed
-		if forgotten := &bs.forgotten[lost.Partition]; lost.Compare(*forgotten) > 0 {
-			*forgotten = lost
+		from := &bs.idle
+		if from.Len() == 0 {
+			from = &bs.quiet
+		}
+		b := bs.drop(from)
+		forgotten := &bs.forgotten[b.trimmed.Partition]
+		if *forgotten == nil {
+			*forgotten = make([]Position, buckets)
+			for i := range *forgotten {
+				(*forgotten)[i].Partition = b.trimmed.Partition
+			}
+		}
+		if lost := &(*forgotten)[bucket(b.room)]; b.trimmed.Compare(*lost) > 0 {
+			*lost = b.trimmed
+		}
+	}
+}
+
+// lost returns the position up to which a room without a backlog may have lost events.
+func (bs *backlogs) lost(room rooms.Room, partition uint16) Position {
+	if all := bs.forgotten[partition]; all != nil {
+		return all[bucket(room)]
+	}
+	return Position{Partition: partition}
+}
+
+// await says that a room has members. If it had none, its silence begins anew.
+func (bs *backlogs) await(room rooms.Room) {
+	if b := bs.byRoom[room]; b != nil && b.list == &bs.idle {
+		bs.idle.Remove(b.element)
+		b.list, b.last = &bs.quiet, time.Now()
+		b.element = bs.quiet.PushBack(b)
+	}
+}
+
+// share counts one more backlog that holds e.
+func (bs *backlogs) share(e *Event) {
+	s := bs.shares[e.Position]
+	if s == nil {
+		s = &share{bytes: shareOverhead + e.sharedSize()}
+		bs.shares[e.Position] = s
+		bs.bytes += s.bytes
+	}
+	s.backlogs++
+}
+
+// release counts a backlog less that holds events.
+func (bs *backlogs) release(events []*Event) {
+	for _, e := range events {
+		if e.copies <= 1 {
+			continue
+		}
+		s := bs.shares[e.Position]
+		if s.backlogs--; s.backlogs == 0 {
+			bs.bytes -= s.bytes
+			delete(bs.shares, e.Position)
 		}
 	}
 }
@@ -103,6 +190,7 @@ func (bs *backlogs) trim(b *backlog) {
 	for _, e := range b.events[:cut] {
 		bs.grow(b, -e.size())
 	}
+	bs.release(b.events[:cut])
 	b.trimmed = b.events[cut-1].Position
 	b.events = append(make([]*Event, 0, 2*bs.limit+1), b.events[cut:]...)
 }
@@ -115,17 +203,20 @@ func (bs *backlogs) grow(b *backlog, bytes int) {
 // sweep drops the backlogs of rooms that have been silent for the ttl. It costs
 // what it drops.
 func (bs *backlogs) sweep(now time.Time) {
-	for f := bs.quiet.Front(); f != nil && now.Sub(f.Value.(*backlog).last) >= bs.ttl; f = bs.quiet.Front() {
-		bs.drop()
+	for _, all := range [...]*list.List{&bs.idle, &bs.quiet} {
+		for f := all.Front(); f != nil && now.Sub(f.Value.(*backlog).last) >= bs.ttl; f = all.Front() {
+			bs.drop(all)
+		}
 	}
 }
 
-// drop drops the backlog of the room that has been silent for the longest time,
+// drop drops the backlog of the room of a list that has been silent for the longest time,
 // and returns it with everything trimmed.
-func (bs *backlogs) drop() *backlog {
-	b := bs.quiet.Remove(bs.quiet.Front()).(*backlog)
+func (bs *backlogs) drop(from *list.List) *backlog {
+	b := from.Remove(from.Front()).(*backlog)
 	delete(bs.byRoom, b.room)
 	bs.bytes -= b.bytes
+	bs.release(b.events)
 	if n := len(b.events); n > 0 {
 		b.trimmed = b.events[n-1].Position
 	}
@@ -171,7 +262,7 @@ func (bs *backlogs) kept(room rooms.Room, partition uint16) (_ []*Event, trimmed
 	if b := bs.byRoom[room]; b != nil {
 		return b.events, b.trimmed
 	}
-	return nil, bs.forgotten[partition]
+	return nil, bs.lost(room, partition)
 }
 
 // countUpTo returns how many events lie at a position or before it.

@@ -38,7 +38,8 @@ type MemoryOptions struct {
 
 	// BacklogBytes bounds the memory of all backlogs, with what Go needs to keep them: a
 	// quarter of the runtime's memory limit (GOMEMLIMIT) by default, or 256 MiB if that is
-	// not set. Beyond it the rooms that were silent for the longest time lose theirs. That
+	// not set. Beyond it rooms lose theirs: first those that nobody has subscribed to for BacklogTTL,
+	// and of these and the others the ones that were silent for the longest time. That
 	// is not forgotten: a Replay that might need one of them says ErrTrimmed.
 	BacklogBytes int
 
@@ -62,10 +63,12 @@ type Memory struct {
 
 	nodes       map[NodeID]*memoryNode
 	subscribers map[rooms.Room][]*memoryNode // each node once, no empty lists
+	left        []int64                      // by bucket of rooms, when one lost its last subscriber, in Unix time; nil if none has
 	backlogs    *backlogs
 	dropped     uint64 // backlogs of earlier histories, for want of memory
 
 	newBacklogs func() *backlogs // set once
+	ttl         time.Duration    // of a silent backlog; longer than anybody is away
 
 	receivers []*memoryNode // of the event being published; kept for its space
 	publishes uint64        // how often receivers was filled
@@ -82,19 +85,23 @@ func NewMemory(o MemoryOptions) *Memory {
 	}
 	partitions := min(max(o.Partitions, 1), MaxPartitions)
 	maxBytes := orDefault(o.BacklogBytes, defaultBacklogBytes())
+	ttl := orDefault(o.BacklogTTL, time.Hour)
 	m := &Memory{
+		ttl:         ttl,
 		newest:      newPositions(partitions),
 		nodes:       make(map[NodeID]*memoryNode),
 		subscribers: make(map[rooms.Room][]*memoryNode),
-		newBacklogs: func() *backlogs {
-			return &backlogs{
-				limit:     limit,
-				ttl:       orDefault(o.BacklogTTL, time.Hour),
-				maxBytes:  maxBytes,
-				byRoom:    make(map[rooms.Room]*backlog),
-				forgotten: newPositions(partitions),
-			}
-		},
+	}
+	m.newBacklogs = func() *backlogs {
+		return &backlogs{
+			limit:     limit,
+			ttl:       ttl,
+			maxBytes:  maxBytes,
+			awaited:   m.awaited,
+			byRoom:    make(map[rooms.Room]*backlog),
+			shares:    make(map[Position]*share),
+			forgotten: make([][]Position, partitions),
+		}
 	}
 	m.begin()
 	return m
@@ -347,6 +354,7 @@ func (m *Memory) subscribe(n *memoryNode, room rooms.Room) {
 	n.subscriptions[room]++
 	if n.subscriptions[room] == 1 {
 		m.subscribers[room] = append(m.subscribers[room], n)
+		m.backlogs.await(room)
 	}
 }
 
@@ -361,12 +369,22 @@ func (m *Memory) unsubscribe(n *memoryNode, room rooms.Room) {
 	}
 }
 
+// awaited reports whether a room has subscribers, or may have had some lately, to whose
+// members its events may matter when they come back.
+func (m *Memory) awaited(room rooms.Room) bool {
+	return len(m.subscribers[room]) > 0 || m.left != nil && time.Since(time.Unix(m.left[bucket(room)], 0)) <= m.ttl+time.Second
+}
+
 // silence makes n hear a room no more.
 func (m *Memory) silence(n *memoryNode, room rooms.Room) {
 	all := m.subscribers[room]
 	i := slices.Index(all, n)
 	if all = slices.Delete(all, i, i+1); len(all) == 0 {
 		delete(m.subscribers, room)
+		if m.left == nil {
+			m.left = make([]int64, buckets)
+		}
+		m.left[bucket(room)] = time.Now().Unix()
 	} else {
 		m.subscribers[room] = all
 	}
