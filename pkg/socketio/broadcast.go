@@ -247,6 +247,9 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	if _, err := b.reachable(); err != nil {
 		return err
 	}
+	if b.self && kind == kindDisconnect && b.by.dismiss(flags&flagCloseConn != 0) {
+		return nil
+	}
 	ev := adapter.Event{Kind: kind, Flags: flags, Target: b.target(), Stored: true, Data: data}
 	if err := checkSize(&ev); err != nil {
 		return err

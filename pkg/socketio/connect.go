@@ -45,6 +45,12 @@ func (s *Socket) refuse(err error) {
 	s.client.detach(s)
 	s.cancel(err)
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
+	s.mu.Lock()
+	dismissed := s.dismissed
+	s.mu.Unlock()
+	if dismissed == fromConnection {
+		s.disconnect(true)
+	}
 }
 
 // connectErrorBody calls methods of the error, which may be the application's.
@@ -185,6 +191,9 @@ func (s *Socket) answerConnect() error {
 	s.client.srv.unconnected.remove(s.client, true)
 	s.ns.srv.stats.connects.Add(1)
 	s.mail.start(s.client.srv.spawn, s.greet)
+	if d := s.dismissed; d != 0 {
+		s.client.srv.spawn(func() { s.disconnect(d == fromConnection) })
+	}
 	return nil
 }
 

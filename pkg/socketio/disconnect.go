@@ -195,11 +195,14 @@ func (c *client) closeMoved() {
 // and then the connection is closed. Stock clients do not come back by themselves
 // after either. It returns when the disconnect has its place in the order, and in
 // any case after some seconds.
+//
+// A socket that is not connected yet, as in a middleware, is disconnected as soon as its
+// client has been told that it is connected.
 func (s *Socket) Disconnect(closeConn bool) {
 	s.mu.Lock()
-	placed := s.placed && !s.gone
+	gone := s.gone
 	s.mu.Unlock()
-	if placed {
+	if !gone {
 		ctx, cancel := s.ns.srv.store()
 		defer cancel()
 		if s.Self().DisconnectSockets(ctx, closeConn) == nil {
@@ -207,6 +210,29 @@ func (s *Socket) Disconnect(closeConn bool) {
 		}
 	}
 	s.disconnect(closeConn)
+}
+
+// A dismissal is what a socket that is not connected yet is to be disconnected from.
+type dismissal uint8
+
+const (
+	fromNamespace dismissal = iota + 1
+	fromConnection
+)
+
+// dismiss has the socket disconnected once it is connected. It reports false if it is
+// connected already, or gone.
+func (s *Socket) dismiss(closeConn bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.connected || s.gone {
+		return false
+	}
+	s.dismissed = max(s.dismissed, fromNamespace)
+	if closeConn {
+		s.dismissed = fromConnection
+	}
+	return true
 }
 
 // disconnect does what Disconnect asked for, now.

@@ -44,7 +44,8 @@ type Socket struct {
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant
 	recovered bool
-	unlisted  bool  // it has been taken out of a room in the index since it was last offered anything
+	unlisted  bool // it has been taken out of a room in the index since it was last offered anything
+	dismissed dismissal
 	lingering int32 // how often it is in the index for rooms that it has left
 	// newestJoin is the newest of its join positions: later events need no look
 	// at each membership.

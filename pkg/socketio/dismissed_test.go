@@ -1,0 +1,93 @@
+package socketio
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A placing adapter tells of each Subscribe, for which a socket has been placed.
+type placing struct {
+	adapter.Adapter
+	placed func()
+}
+
+func (a *placing) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	if a.placed != nil {
+		a.placed()
+	}
+	return a.Adapter.Subscribe(ctx, list...)
+}
+
+// Whenever Disconnect is called while the client connects, the client is disconnected:
+// it is told that it is connected, and then that it is not, and does not come back.
+func TestDisconnectWhileConnecting(t *testing.T) {
+	for name, disconnect := range map[string]func(s *Socket, closeConn bool){
+		"Disconnect":        (*Socket).Disconnect,
+		"DisconnectSockets": func(s *Socket, closeConn bool) { _ = s.Self().DisconnectSockets(context.Background(), closeConn) },
+	} {
+		for _, when := range []string{"in a middleware", "placed", "placed, recovering"} {
+			for _, closeConn := range []bool{false, true} {
+				t.Run(strings.Join([]string{name, when, map[bool]string{true: "connection"}[closeConn]}, " "), func(t *testing.T) {
+					inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
+					must(t, err)
+					t.Cleanup(func() { _ = inner.Close() })
+					a := &placing{Adapter: inner}
+					n := start(t, Options{Adapter: a})
+					ended := make(chan Reason, 1)
+					var active bool
+					n.Use(func(_ context.Context, s *Socket) error {
+						if !active {
+							return nil
+						}
+						s.OnDisconnect(func(r Reason) { ended <- r })
+						if when == "in a middleware" {
+							disconnect(s, closeConn)
+						} else {
+							a.placed = func() { disconnect(s, closeConn) }
+						}
+						return nil
+					})
+					was := &wire{ns: "/"}
+					if when == "placed, recovering" {
+						was = n.client(t)
+						was.cut()
+					}
+					active = true
+					w := n.back(t, was)
+					if m := w.next(); m != "41" {
+						t.Fatalf("got %q behind the answer to CONNECT, want a DISCONNECT", m)
+					}
+					if r := <-ended; r != ServerDisconnect {
+						t.Errorf("OnDisconnect: %q", r)
+					}
+					if closeConn {
+						w.gone()
+					}
+					active, a.placed = false, nil
+					if again := n.back(t, w); again.sid == w.sid {
+						t.Error("it is recovered")
+					}
+				})
+			}
+		}
+	}
+}
+
+// A client that is refused and dismissed with its connection is told so, and closed.
+func TestDisconnectAndRefuse(t *testing.T) {
+	n := start(t, Options{})
+	n.Use(func(_ context.Context, s *Socket) error {
+		s.Disconnect(true)
+		return errInternal
+	})
+	w := n.dial(t)
+	w.write("40")
+	if m := w.next(); !strings.HasPrefix(m, "44") {
+		t.Errorf("got %q, want a CONNECT_ERROR", m)
+	}
+	w.gone()
+}
