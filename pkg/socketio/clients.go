@@ -2,7 +2,6 @@ package socketio
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -60,8 +59,7 @@ func presentsPID(auth json.RawMessage) bool {
 		return false
 	}
 	pid, _ := connectAuth(auth)
-	_, err := base64.RawURLEncoding.DecodeString(pid)
-	return err == nil && len(pid) == base64.RawURLEncoding.EncodedLen(idBytes)
+	return isID(pid)
 }
 
 // choiceInQuery returns the first choice that the URL of the first request contains.

@@ -108,7 +108,7 @@ type Options struct {
 
 	// SessionRecoveries is how often this server recovers one session in a burst: 30 times
 	// by default, and from then on once a second. A recovery with many rooms counts as up
-	// to ten. A client beyond that has its connection closed before anything is read, and
+	// to ten, and so does each until it has been read. A client beyond that has its connection closed before anything is read, and
 	// is recovered later.
 	SessionRecoveries int
 

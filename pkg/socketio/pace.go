@@ -22,11 +22,15 @@ const (
 	recoveryInterval = time.Second
 
 	// A recovery counts once for each recoveryBytes that its rooms make a node and Redis
-	// say to each other, but at most maxRecoveryWeight times, so that a client waits for
-	// seconds. A room costs its name, and roomBytes beside it.
+	// say to each other, but at most maxRecoveryWeight times. A room costs its name, and
+	// roomBytes beside it.
 	recoveryBytes     = 64 << 10
 	maxRecoveryWeight = 10
 	roomBytes         = 180
+
+	// maxRecoveryDebt bounds how long a session waits beyond its burst, whatever its
+	// recoveries have cost: a client must be able to come back before its session expires.
+	maxRecoveryDebt = time.Minute
 
 	// connectInterval is that of CONNECT packets on one connection, and connectBursts how
 	// many of each of its namespaces make a burst. Each costs middlewares and a session.
@@ -47,22 +51,66 @@ func (p pace) after(due, now time.Time) (time.Time, bool) {
 	return due, due.Sub(now) <= p.window()
 }
 
-// paces keep a pace for each of many keys. A key without anything for two windows is
+// paces keep a pace for each of many keys. A key that has used nothing for long is
 // forgotten.
 type paces struct {
 	pace pace
+	most time.Duration // of what a key can owe beyond its burst
 
 	mu          sync.Mutex
-	due, former map[string]time.Time // of this window, and of the one before
-	began       time.Time            // this window
+	due, former map[string]time.Time // of this period, and of the one before
+	began       time.Time            // this period
 }
 
-// free reports whether one more is within the pace of a key.
-func (p *paces) free(key string, now time.Time) bool {
+// take takes one, as if it were several, from the pace of a key, and reports whether it is
+// within. One is within if a single one is: the rest is a debt.
+func (p *paces) take(key string, now time.Time, weight int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok := p.pace.after(p.get(key, now), now)
+	due, ok := p.pace.after(p.get(key, now), now)
+	if ok {
+		p.set(key, now, due.Add(time.Duration(weight-1)*p.pace.interval))
+	}
 	return ok
+}
+
+// add makes a key owe more than was taken, or less.
+func (p *paces) add(key string, now time.Time, more time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	due := p.get(key, now)
+	if more > 0 && due.Before(now) {
+		due = now
+	}
+	p.set(key, now, due.Add(more))
+}
+
+// get returns the due time of a key. p.mu is held.
+func (p *paces) get(key string, now time.Time) time.Time {
+	if period := p.pace.window() + p.most; p.due == nil || now.Sub(p.began) >= period {
+		p.former = p.due
+		if now.Sub(p.began) >= 2*period {
+			p.former = nil
+		}
+		p.due, p.began = make(map[string]time.Time), now
+	}
+	if due, ok := p.due[key]; ok {
+		return due
+	}
+	return p.former[key]
+}
+
+// set sets the due time of a key after get. p.mu is held.
+func (p *paces) set(key string, now, due time.Time) {
+	delete(p.former, key)
+	if !due.After(now) { // as good as new
+		delete(p.due, key)
+		return
+	}
+	if most := now.Add(p.pace.window() + p.most); due.After(most) {
+		due = most
+	}
+	p.due[key] = due
 }
 
 // recoveryWeight returns as how many a recovery of a session counts.
@@ -72,30 +120,6 @@ func recoveryWeight(s session.Session) int {
 		bytes += len(s.Rooms[i].Name) + roomBytes
 	}
 	return min(1+bytes/recoveryBytes, maxRecoveryWeight)
-}
-
-// count counts one of a key, as if it were several.
-func (p *paces) count(key string, now time.Time, weight int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if due, ok := p.pace.after(p.get(key, now), now); ok {
-		p.due[key] = due.Add(time.Duration(weight-1) * p.pace.interval)
-	}
-}
-
-// get returns the due time of a key. p.mu is held.
-func (p *paces) get(key string, now time.Time) time.Time {
-	if window := p.pace.window(); p.due == nil || now.Sub(p.began) >= window {
-		p.former = p.due
-		if now.Sub(p.began) >= 2*window {
-			p.former = nil
-		}
-		p.due, p.began = make(map[string]time.Time), now
-	}
-	if due, ok := p.due[key]; ok {
-		return due
-	}
-	return p.former[key]
 }
 
 // errTooOften: a session is not recovered now, but can be a little later.

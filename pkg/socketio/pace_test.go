@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,11 +11,10 @@ import (
 )
 
 func TestPaces(t *testing.T) {
-	p := paces{pace: pace{3, time.Second}}
+	p := paces{pace: pace{3, time.Second}, most: time.Minute}
 	now := time.Now()
 	take := func(key string) (n int) {
-		for p.free(key, now) && n < 100 {
-			p.count(key, now, 1)
+		for n < 100 && p.take(key, now, 1) {
 			n++
 		}
 		return n
@@ -30,11 +30,23 @@ func TestPaces(t *testing.T) {
 			t.Error("not one more after an interval")
 		}
 	}
-	if now = now.Add(time.Minute); take("a") != 3 {
+	if now = now.Add(3 * time.Minute); take("a") != 3 {
 		t.Error("no new burst after a pause")
 	}
 	if len(p.due)+len(p.former) != 1 {
 		t.Errorf("keys are kept: %d", len(p.due)+len(p.former))
+	}
+	if p.take("c", now, 2); take("c") != 1 {
+		t.Error("what weighs two does not count as two")
+	}
+	if p.add("c", now, -3*time.Second); p.due["c"].After(now) || len(p.due) != 1 {
+		t.Errorf("keys are kept without anything used: %v", p.due)
+	}
+	if p.add("c", now, time.Hour); take("c") != 0 {
+		t.Error("there is no debt")
+	}
+	if now = now.Add(p.most + p.pace.window()); take("c") != 3 {
+		t.Error("a debt has no bound")
 	}
 }
 
@@ -95,6 +107,79 @@ func TestRecoveriesOfASessionAreLimited(t *testing.T) {
 	other := n.client(t)
 	if other.cut(); n.back(t, other).pid != other.pid {
 		t.Error("another session is not recovered")
+	}
+}
+
+// heldClaims holds claims of sessions until it is told to go on.
+type heldClaims struct {
+	session.Store
+	begun chan struct{} // gets a value for each claim
+	goOn  chan struct{} // closed to let them go on
+}
+
+func (h *heldClaims) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
+	h.begun <- struct{}{}
+	<-h.goOn
+	return h.Store.Claim(ctx, pid, by, ttl, check)
+}
+
+// What a recovery may cost is taken before it begins, so connections that claim the same
+// session concurrently cannot all pass.
+func TestConcurrentRecoveriesOfASessionAreLimited(t *testing.T) {
+	store := &heldClaims{session.NewMemory(), make(chan struct{}, 100), make(chan struct{})}
+	n := start(t, Options{Sessions: store})
+	n.recoveries.pace = pace{30, time.Minute}
+	w := n.client(t)
+	w.cut()
+	const most = 3 // of a weight that is not known yet
+	refused, all := 0, make([]*wire, 20)
+	for i := range all {
+		all[i] = n.dial(t)
+		all[i].write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
+		select {
+		case <-store.begun:
+		case <-all[i].closed:
+			refused++
+		case <-time.After(patience):
+			t.Fatal("a CONNECT is neither refused nor claims the session")
+		}
+	}
+	if claims := len(all) - refused; claims > most {
+		t.Errorf("%d concurrent recoveries pass, want %d", claims, most)
+	}
+	close(store.goOn)
+	eventually(t, "the client recovers", func() bool { // what they did not cost is given back
+		next := n.dial(t)
+		next.write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
+		select {
+		case m := <-next.in:
+			return m == fmt.Sprintf(`40{"sid":%q,"pid":%q}`, w.sid, w.pid)
+		case <-next.closed:
+			return false
+		}
+	})
+}
+
+// A private id that no node can have made is unknown: the store is not asked, and the
+// server keeps nothing of it. Neither does it of one that the store does not know.
+func TestMadeUpPrivateIDsAreNotKept(t *testing.T) {
+	store := &countedClaims{Store: session.NewMemory()}
+	n := start(t, Options{Sessions: store})
+	for _, pid := range []string{"short", strings.Repeat("l", 60_000), newID() + "+", strings.Repeat("=", 20), newID()} {
+		next := n.dial(t)
+		next.write(fmt.Sprintf(`40{"pid":%q}`, pid))
+		if m := next.next(); strings.Contains(m, pid) {
+			t.Errorf("connected as %.80s", m)
+		}
+	}
+	if store.claims != 1 {
+		t.Errorf("the store is asked %d times, want once", store.claims)
+	}
+	if got := n.Stats().Recoveries[refusedUnknown]; got != 5 {
+		t.Errorf("%d are refused as unknown, want 5", got)
+	}
+	if kept := len(n.recoveries.due) + len(n.recoveries.former); kept > 0 {
+		t.Errorf("%d ids are kept", kept)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -63,10 +64,20 @@ const readTries = 10
 //   - at last release what was held, without what the replay had.
 func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage) error {
 	srv := s.ns.srv
-	if !srv.recoveries.free(pid, time.Now()) {
+	if !isID(pid) {
+		return &refusal{refusedUnknown, errors.New("not a private id")}
+	}
+	// Concurrent recoveries cannot all pass before any of them is counted: each takes what
+	// the largest may weigh, and gives back what it does not.
+	if !srv.recoveries.take(pid, time.Now(), maxRecoveryWeight) {
 		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
 		return errTooOften // before anything is read
 	}
+	weight := 0 // of a session that does not exist: clients can make up any number of ids
+	settle := sync.OnceFunc(func() {
+		srv.recoveries.add(pid, time.Now(), time.Duration(weight-maxRecoveryWeight)*srv.recoveries.pace.interval)
+	})
+	defer settle()
 	done, err := s.change(ctx) // nobody joins or leaves before the replay has ended
 	if err != nil {
 		return err
@@ -82,7 +93,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	}
 	claimed, err := s.claim(ctx, pid, now.Epoch)
 	if refused := (*refusal)(nil); !errors.As(err, &refused) || refused.reason != refusedUnknown {
-		srv.recoveries.count(pid, time.Now(), recoveryWeight(claimed)) // of a session that exists: clients can make up any number of ids
+		weight = recoveryWeight(claimed)
 	}
 	if err != nil {
 		return err
@@ -92,6 +103,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	}
 	missed, err := s.rejoin(ctx, seen)
 	defer func() { missed.release() }() // later ones as well
+	settle()
 	if err == nil {
 		err = s.joinGranted(ctx)
 	}

@@ -79,7 +79,7 @@ func NewServer(o Options) (*Server, error) {
 		namespaces: make(map[string]*Namespace),
 		clients:    make(map[string]*client),
 		retryDelay: retryDelay,
-		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}},
+		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}, most: min(maxRecoveryDebt, o.RecoveryWindow/2)},
 		replays:    replays{page: replayPage, budget: replayBudget},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -194,6 +194,12 @@ func newID() string {
 	var b [idBytes]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// isID reports whether newID can have made an id.
+func isID(id string) bool {
+	_, err := base64.RawURLEncoding.DecodeString(id)
+	return err == nil && len(id) == base64.RawURLEncoding.EncodedLen(idBytes)
 }
 
 // store returns a context for one round to the session store or the adapter.
