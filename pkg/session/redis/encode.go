@@ -11,6 +11,12 @@ import (
 const (
 	headSize = 32 // fence and write number
 	version  = 1  // of what follows
+
+	// A few bytes can stand for a join position, so what positions take in memory is bounded
+	// beside the size of the value: one position, which with 64 partitions has less than
+	// 2 KiB, and all together.
+	maxPosition  = 2 << 10
+	maxPositions = 32 << 20
 )
 
 // head returns the head of a new write.
@@ -35,8 +41,11 @@ func (s *Store) encode(sn session.Session) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(len(sn.Data)))
 	b = append(b, sn.Data...)
 	b = binary.AppendUvarint(b, uint64(len(sn.Rooms)))
-	last := ""
+	last, positions := "", 0
 	for _, m := range sn.Rooms {
+		if positions += len(m.Join); len(m.Join) > maxPosition || positions > maxPositions {
+			return nil, fmt.Errorf("%w: its positions in %d rooms", ErrTooLarge, len(sn.Rooms))
+		}
 		b = append(b, m.Kind)
 		b = appendString(b, m.Name)
 		same := shared(last, m.Join)
@@ -85,14 +94,21 @@ func decode(value []byte) (sn session.Session, err error) {
 	if data := d.string(); data != "" {
 		sn.Data = []byte(data)
 	}
-	last := ""
+	last, positions := "", 0
 	for n := d.number(); n > 0 && !d.failed; n-- {
 		m := session.Membership{Kind: d.byte(), Name: d.string()}
 		same := d.number()
 		if same > uint64(len(last)) {
 			return session.Session{}, errValue
 		}
-		m.Join = last[:same] + d.string()
+		rest := d.string()
+		size := int(same) + len(rest)
+		if positions += size; size > maxPosition || positions > maxPositions {
+			return session.Session{}, errValue
+		}
+		if m.Join = last; size != len(last) || rest != "" {
+			m.Join = last[:same] + rest
+		}
 		m.Leave = d.string()
 		last = m.Join
 		sn.Rooms = append(sn.Rooms, m)

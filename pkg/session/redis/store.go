@@ -160,11 +160,8 @@ func (s *Store) Drop(ctx context.Context, ref session.Ref) error {
 func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
 	key := s.key(pid)
 	for {
-		get := redis.NewStringCmd(ctx, "get", key)
+		get := redis.NewStringCmd(ctx, "getrange", key, 0, s.options.MaxSize) // one byte more
 		err := s.do(ctx, 0, item{key: key, cmd: get})
-		if errors.Is(err, redis.Nil) {
-			return session.Session{}, "", session.ErrNotFound
-		}
 		if isOverwritten(err) {
 			return session.Session{}, "", located("claim", fmt.Errorf("%w: %w", session.ErrUndecodable, err))
 		}
@@ -172,6 +169,12 @@ func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, ch
 			return session.Session{}, "", located("claim", err)
 		}
 		value, _ := get.Bytes()
+		switch {
+		case len(value) == 0:
+			return session.Session{}, "", session.ErrNotFound
+		case len(value) > s.options.MaxSize:
+			return session.Session{}, "", located("claim", fmt.Errorf("%w: more than %d bytes", errValue, s.options.MaxSize))
+		}
 		sn, err := decode(value)
 		if err != nil {
 			return session.Session{}, "", located("claim", err)

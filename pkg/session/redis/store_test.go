@@ -1,7 +1,9 @@
 package redis
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
@@ -249,16 +251,82 @@ func TestClaimOfANewerSession(t *testing.T) {
 	}
 }
 
+// bomb returns a value in which the positions of rooms say that each is as long as the one
+// before and a byte longer, from a first one of some bytes on.
+func bomb(first, rooms int) []byte {
+	b := append(make([]byte, headSize), version)
+	copy(b, "0000000000000001")
+	b = append(b, make([]byte, 6)...) // strings and data
+	b = binary.AppendUvarint(b, uint64(rooms))
+	for i := range rooms {
+		position := "x"
+		if i == 0 {
+			position = strings.Repeat("x", first)
+		}
+		b = append(b, 0, 0)
+		b = binary.AppendUvarint(b, uint64(max(0, min(i, 1)*(first+i-1))))
+		b = append(appendString(b, position), 0)
+	}
+	return b
+}
+
+// A value takes memory in proportion to its size, whatever it says.
+func TestDecodedValuesAreBounded(t *testing.T) {
+	for _, tt := range []struct {
+		first, rooms int
+		fits         bool
+	}{{100, 1000, true}, {maxPosition - 9, 10, true}, {maxPosition - 9, 11, false}, {40_000, 3000, false}} {
+		value := bomb(tt.first, tt.rooms)
+		if _, err := decode(value); (err == nil) != tt.fits {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{MaxSize: 10_000})
+	for size, want := range map[int]error{10_000: nil, 10_001: session.ErrUndecodable} {
+		sn := full()
+		value, err := s.encode(sn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sn.Data = bytes.Repeat([]byte("x"), size-len(value)+len(sn.Data)-1) // its length takes one byte more
+		if value, err = New(nil, Options{}).encode(sn); err != nil || len(value) != size {
+			t.Fatalf("a value of %d bytes: %v", len(value), err)
+		}
+		if err := server.Client().Set(t.Context(), s.key("pid"), value, time.Hour).Err(); err != nil {
+			t.Fatal(err)
+		}
+		refused := errors.New("refused")
+		if _, _, err := s.Claim(within(t, long), "pid", "b", long, func(session.Session) error { return refused }); want == nil && err != refused || want != nil && !errors.Is(err, want) {
+			t.Errorf("with %d bytes: %v", size, err)
+		}
+	}
+	sn := full()
+	sn.Rooms[0].Join = strings.Repeat("x", maxPosition+1)
+	if _, err := s.encode(sn); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("a long position: %v", err)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	value, err := New(nil, Options{}).encode(full())
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(value)
+	f.Add(bomb(4000, 1000))
+	f.Add(bomb(1000, 1000))
 	f.Fuzz(func(t *testing.T, value []byte) {
 		sn, err := decode(value)
 		if err != nil {
 			return
+		}
+		size := 0
+		for _, m := range sn.Rooms {
+			size += len(m.Name) + len(m.Join) + len(m.Leave)
+		}
+		if size > len(value)*maxPosition/5 || size > len(value)+maxPositions { // a membership takes five bytes
+			t.Errorf("%d bytes make %d", len(value), size)
 		}
 		again, err := New(nil, Options{MaxSize: 1 << 30}).encode(sn)
 		if err != nil {
