@@ -4,7 +4,9 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"strings"
 	"testing"
+	"unsafe"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -30,7 +32,9 @@ func FuzzDecodeEvent(f *testing.F) {
 			f.Add(string(payload), string(lists))
 		}
 	}
-	f.Add("\x01\x00\x00\x01\x04aaaa\x00\x01\x01\x01/\x05lobby\x00\x00\x02[]\x00", "") // of version 1
+	f.Add("\x01\x00\x00\x01\x04aaaa\x00\x01\x01\x01/\x05lobby\x00\x00\x02[]\x00", "")   // of version 1
+	f.Add("\x02\x00\x00\x00\x00\x00\x00\x00\x02[]\x7f"+strings.Repeat("\x00", 127), "") // too many attachments
+	f.Add("\x02\x00\x00\x00\x00\x00\x00\x7f"+strings.Repeat("\x00", 4*127)+"\x02[]\x00", "")
 	to := []rooms.Room{lobby}
 	decode := func(payload, lists []byte) (*adapter.Event, error) {
 		e, listed, err := decodeEvent(string(payload), to)
@@ -44,6 +48,9 @@ func FuzzDecodeEvent(f *testing.F) {
 		if err != nil {
 			return
 		}
+		if size := memory(e); size > 24*(len(payload)+len(lists))+512 {
+			t.Errorf("%d bytes take %d", len(payload)+len(lists), size)
+		}
 		e.Target.To = to // version 1 has its own
 		for copies := range 3 {
 			if again, err := decode(encodeEvent(e, copies)); err != nil || !reflect.DeepEqual(again, e) {
@@ -51,6 +58,12 @@ func FuzzDecodeEvent(f *testing.F) {
 			}
 		}
 	})
+}
+
+// memory returns what an event takes in memory, about.
+func memory(e *adapter.Event) int {
+	size := listsSize(e) + payloadSize(e) + len(e.From) + len(e.Ask) + roomsSize(e.Target.To)
+	return size + len(e.Earlier)*int(unsafe.Sizeof(adapter.Copy{})) + len(e.Attachments)*int(unsafe.Sizeof([]byte{}))
 }
 
 func FuzzParseName(f *testing.F) {

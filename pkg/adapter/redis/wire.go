@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -195,7 +196,7 @@ func (d *decoder) head(e *adapter.Event, to []rooms.Room) (listed bool, err erro
 
 func (d *decoder) payload(e *adapter.Event) {
 	e.Data = d.bytes()
-	if n := d.count(1); n > 0 {
+	if n := d.attachments(); n > 0 {
 		e.Attachments = make([][]byte, n)
 		for i := range e.Attachments {
 			e.Attachments[i] = d.bytes()
@@ -206,10 +207,20 @@ func (d *decoder) payload(e *adapter.Event) {
 // skipPayload returns the size of the payload.
 func (d *decoder) skipPayload() int {
 	size := len(d.string())
-	for range d.count(1) {
+	for range d.attachments() {
 		size += len(d.string())
 	}
 	return size
+}
+
+// attachments reads the number of attachments, of which no event has more than a packet may.
+func (d *decoder) attachments() int {
+	n := d.count(1)
+	if n > packet.MaxAttachments {
+		d.bad = true
+		return 0
+	}
+	return n
 }
 
 // decodeLists reads lists that are stored apart into an event.
