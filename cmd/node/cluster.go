@@ -104,6 +104,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		Partitions:   c.partitions(),
 		BacklogLimit: limit,
 		BacklogTTL:   ttl,
+		ReplayBytes:  part(4, 256<<20),
 		ClockTTL:     c.clockTTL(),
 		Timeout:      c.RedisTimeout,
 		Logger:       log,

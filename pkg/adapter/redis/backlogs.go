@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -34,7 +35,7 @@ type backlogRequest struct {
 	names []string
 	after map[string]adapter.Position
 	hold  int                 // the size of the payloads that the requester may hold
-	many  bool                // it may have any number of entries
+	most  int                 // how many entries it may have
 	found map[string]*backlog // the answer, by key
 	err   error
 	done  chan struct{}
@@ -49,6 +50,8 @@ type backlog struct {
 	whole  bool             // up to its end: no more than the limit
 	events []*adapter.Event
 	listed []*adapter.Event // those whose lists are still to be read
+	bytes  int              // that Redis has sent
+	asked  int              // how many requests it answers
 	broken []broken         // what could not be decoded, in order
 	failed error            // the key holds no stream
 }
@@ -66,9 +69,9 @@ type wanted struct {
 }
 
 // ask has rooms read, each after a position, and waits for it. Events whose payloads are
-// not held come without. Unless many is set it may fail with errManyEntries.
-func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold int, many bool) (map[string]*backlog, error) {
-	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, hold: hold, many: many, done: make(chan struct{})}
+// not held come without. With more than most entries it fails with errManyEntries.
+func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold, most int) (map[string]*backlog, error) {
+	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, hold: hold, most: most, done: make(chan struct{})}
 	p.backlogs.mu.Lock()
 	p.backlogs.waiting = append(p.backlogs.waiting, r)
 	p.backlogs.mu.Unlock()
@@ -134,6 +137,7 @@ func (p *partition) runBacklogs() {
 		}
 		found, err := p.readBacklogs(p.ctx, batch, from)
 		for _, r := range batch {
+			adapter.CountRead(r.ctx, found.share(p, r))
 			if r.err = err; err == nil {
 				r.found, r.err = found.rooms, found.stillThere(r.epoch)
 			}
@@ -158,6 +162,23 @@ func (r *reading) stillThere(epoch string) error {
 	return nil
 }
 
+// share returns a request's part of what was read, in bytes: what several have asked for is
+// shared among them.
+func (r *reading) share(p *partition, of *backlogRequest) int {
+	bytes := 0
+	for _, name := range of.names {
+		if b := r.rooms[p.names.room(of.epoch, name)]; b != nil {
+			bytes += b.bytes / max(b.asked, 1)
+		}
+	}
+	return bytes
+}
+
+// awaited reports whether anybody waits for the answer to one of the requests.
+func awaited(batch []*backlogRequest) bool {
+	return slices.ContainsFunc(batch, func(r *backlogRequest) bool { return r.ctx.Err() == nil })
+}
+
 // What a read of backlogs moves in one call, and what the payloads that it holds for
 // several requesters may take together.
 const (
@@ -171,7 +192,8 @@ var missedSource string
 var missedScript = goredis.NewScript(missedSource)
 
 // readBacklogs reads rooms, each one more than can be replayed, and then looks
-// whether the server is the primary still and the histories are there.
+// whether the server is the primary still and the histories are there. What was read
+// before an error is returned with it.
 //
 // Where large events are around it reads in parts, so that Redis does not keep others
 // waiting and little is held that is not returned. If a backlog is trimmed between two
@@ -186,38 +208,45 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		b := &backlog{after: w.after, last: formatPosition(w.after), to: []rooms.Room{room}}
 		keys, found.rooms[key], parsed[w.epoch] = append(keys, key), b, append(parsed[w.epoch], b)
 	}
-	hold, most, many := 0, 0, false
+	hold, largest, most := 0, 0, 0
 	for _, r := range batch {
-		hold, most, many = hold+r.hold, max(most, r.hold), many || r.many
+		hold, largest, most = hold+r.hold, max(largest, r.hold), max(most, r.most)
+		for _, name := range r.names {
+			found.rooms[p.names.room(r.epoch, name)].asked++
+		}
 	}
-	hold = max(min(hold, sharedBytes), most)
-	count := usuallyRead
+	hold = max(min(hold, sharedBytes), largest)
+	count := min(usuallyRead, most/max(len(keys), 1)+1)
 	for first := true; first || len(keys) > 0; first = false {
-		read, err := p.readPart(ctx, batch, found, keys, p.rangeable(keys, count))
+		if !awaited(batch) {
+			return found, context.Canceled
+		}
+		read, err := p.readPart(ctx, batch, found, keys, p.rangeable(keys, count, hold), hold)
 		if err != nil {
-			return nil, err
+			return found, err
 		}
 		hold, keys, count = p.addPart(found, keys, read, hold), read.rest, p.limit+1
-		if len(keys) > 0 && !many {
-			if found.entries() > manyEntries {
-				return nil, errManyEntries
-			}
-			count = (2*manyEntries - found.entries()) / len(keys)
+		left := most - found.entries()
+		if left < 0 {
+			return found, errManyEntries
+		}
+		if len(keys) > 0 {
+			count = min(count, left/len(keys)+1)
 		}
 	}
 	for _, b := range found.rooms {
 		b.whole = len(b.events)+len(b.broken) <= p.limit
 	}
 	for epoch, all := range parsed {
-		if err := p.readLists(ctx, epoch, all); err != nil {
-			return nil, err
+		if err := p.readLists(ctx, epoch, batch, all, most); err != nil {
+			return found, err
 		}
 	}
 	return found, nil
 }
 
-// manyEntries is from how many entries on one read does not go on for several requesters.
-const manyEntries = 16 << 10
+// manyEntries is how many entries a replay has before it waits for its turn.
+const manyEntries = 8 << 10
 
 var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
 
@@ -232,7 +261,7 @@ func (r *reading) entries() (n int) {
 // ones by the script.
 type piece struct {
 	ranges []*goredis.XMessageSliceCmd
-	lists  []any    // of ids and payloads, or errors
+	lists  []any    // of ids and events, or errors
 	rest   []string // the keys of which there is more
 }
 
@@ -245,14 +274,14 @@ const (
 
 // rangeable returns how many entries of each backlog, at most count, can be read by XRANGE:
 // it costs Redis less than a script does, but is not bounded by bytes. It is 0 if they
-// may be too large.
-func (p *partition) rangeable(keys []string, count int) int {
+// may take much more than is held.
+func (p *partition) rangeable(keys []string, count, hold int) int {
 	largest := p.sizes.largest(p.life)
 	if largest == 0 || len(keys) == 0 { // nothing is known of their size
 		return 0
 	}
 	count = min(count, p.limit+1)
-	if fit := sharedBytes / len(keys) / largest; fit < count {
+	if fit := min(sharedBytes, max(4*hold, readBytes)) / len(keys) / largest; fit < count {
 		if count = fit; fit < fewRead {
 			count = 0
 		}
@@ -262,7 +291,7 @@ func (p *partition) rangeable(keys []string, count int) int {
 
 // readPart reads as much of rooms as is read in one call: count entries of each, or, if
 // that is 0, as many as may be large. It notes what the histories are afterwards.
-func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, keys []string, count int) (read piece, err error) {
+func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, keys []string, count, hold int) (read piece, err error) {
 	clocks := make(map[string]*goredis.IntCmd, 1)
 	var script, role *goredis.Cmd
 	var epoch *goredis.StringCmd
@@ -279,7 +308,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 					read.ranges = append(read.ranges, pipe.XRangeN(ctx, key, "("+found.rooms[key].last, "+", int64(count)))
 				}
 			default:
-				script = run(ctx, pipe, keys, p.scriptArgs(found, keys)...)
+				script = run(ctx, pipe, keys, p.scriptArgs(found, keys, hold)...)
 			}
 			role = p.askRole(ctx, pipe)
 			epoch = pipe.Get(ctx, p.names.epoch())
@@ -333,9 +362,9 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 }
 
 // scriptArgs returns the arguments of the script for the rest of the keys' backlogs.
-func (p *partition) scriptArgs(found *reading, keys []string) []any {
-	args := make([]any, 0, 1+2*len(keys))
-	args = append(args, readBytes)
+func (p *partition) scriptArgs(found *reading, keys []string, hold int) []any {
+	args := make([]any, 0, 2+2*len(keys))
+	args = append(args, readBytes, max(hold, 0))
 	for _, key := range keys {
 		b := found.rooms[key]
 		args = append(args, p.limit+1-len(b.events)-len(b.broken), b.last)
@@ -379,60 +408,176 @@ func (p *partition) addPart(found *reading, keys []string, read piece, hold int)
 			hold -= p.parse(found.rooms[keys[i]], m.ID, payload, hold)
 		}
 	}
+	last := make(map[string]decoded) // by id
 	for i, list := range read.lists {
 		if err, ok := list.(error); ok {
 			failed(keys[i], err)
 		}
+		b := found.rooms[keys[i]]
 		entries, _ := list.([]any)
 		for pair := range slices.Chunk(entries, 2) {
 			id, _ := pair[0].(string)
-			payload, _ := pair[1].(string)
-			hold -= p.parse(found.rooms[keys[i]], id, payload, hold)
+			switch event := pair[1].(type) {
+			case int64:
+				p.add(b, id, last[id].in(b))
+				continue
+			case []any:
+				head, _ := event[0].(string)
+				size, _ := event[1].(int64)
+				last[id] = p.decodeHead(b, head, int(size))
+			default:
+				payload, _ := event.(string)
+				last[id] = p.decode(b, payload, hold)
+				hold -= last[id].held()
+			}
+			p.add(b, id, last[id])
 		}
 	}
 	return hold
 }
 
-// parse reads an entry of a backlog. Its payload is left out if it is larger than hold;
+// entryBytes is what an entry of a stream takes on the wire beside its event, about.
+const entryBytes = 48
+
+// A decoded is an event as an entry of a backlog has it, or why it cannot be decoded.
+type decoded struct {
+	event  *adapter.Event
+	listed bool
+	err    error
+	to     []rooms.Room // the room
+}
+
+// held returns the size of the payload that it has.
+func (d decoded) held() int {
+	if d.err != nil {
+		return 0
+	}
+	return payloadSize(d.event)
+}
+
+// in returns the copy of the event in another backlog.
+func (d decoded) in(b *backlog) decoded {
+	switch {
+	case d.event == nil: // Redis has sent none
+		d.err = errMalformed
+	case d.err == nil:
+		e := *d.event
+		if &e.Target.To[0] == &d.to[0] { // otherwise it says itself what its rooms are
+			e.Target.To = b.to
+		}
+		d.event, d.to = &e, b.to
+	}
+	return d
+}
+
+// parse adds an entry of a backlog to it. Its payload is left out if it is larger than hold;
 // otherwise parse returns its size.
 func (p *partition) parse(b *backlog, id, payload string, hold int) (held int) {
-	b.last = id
+	d := p.decode(b, payload, hold)
+	p.add(b, id, d)
+	return d.held()
+}
+
+func (p *partition) decode(b *backlog, payload string, hold int) decoded {
 	p.sizes.saw(len(payload))
+	b.bytes += len(payload)
+	e, listed, err := decodeStored(payload, b.to, hold)
+	return decoded{e, listed, err, b.to}
+}
+
+// decodeHead decodes an event whose payload, of a size, Redis has left out.
+func (p *partition) decodeHead(b *backlog, head string, size int) decoded {
+	p.sizes.saw(len(head) + size)
+	b.bytes += len(head)
+	d, e := decoder{rest: head}, &adapter.Event{Omitted: uint32(size)}
+	listed, err := d.head(e, b.to)
+	if err == nil && (d.rest != "" || size <= 0) {
+		err = errMalformed
+	}
+	return decoded{e, listed, err, b.to}
+}
+
+// add adds an entry to a backlog.
+func (p *partition) add(b *backlog, id string, d decoded) {
+	b.last = id
+	b.bytes += entryBytes
 	at, err := p.parsePosition(id)
-	var e *adapter.Event
-	var listed bool
 	if err == nil {
-		e, listed, err = decodeStored(payload, b.to, hold)
+		err = d.err
 	}
 	if err != nil {
 		p.stats.malformed.Add(1)
 		b.broken = append(b.broken, broken{at, fmt.Errorf("%w: the entry %s of a backlog", err, id)})
-		return 0
+		return
 	}
-	e.Position = at
-	b.events = append(b.events, e)
-	if listed {
-		b.listed = append(b.listed, e)
+	d.event.Position = at
+	b.events = append(b.events, d.event)
+	if d.listed {
+		b.listed = append(b.listed, d.event)
 	}
-	return payloadSize(e)
 }
 
-// readLists completes the events of backlogs whose lists are stored apart.
-func (p *partition) readLists(ctx context.Context, epoch string, all []*backlog) error {
-	asked := make(map[adapter.Position]*goredis.XMessageSliceCmd)
+// A listing is the lists of an event that are stored apart.
+type listing struct {
+	adapter.Event
+	err  error
+	size int // as Redis has sent it, for each of the copies
+}
+
+// readLists completes the events of backlogs whose lists are stored apart. Lists can be much
+// larger than the events, so a few are read in a call, and more where they are small.
+func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog, most int) error {
+	copies := make(map[adapter.Position]int)
+	var order []adapter.Position
 	for _, b := range all {
 		for _, e := range b.listed {
-			asked[e.Position] = nil
+			if copies[e.Position]++; copies[e.Position] == 1 {
+				order = append(order, e.Position)
+			}
 		}
 	}
-	if len(asked) == 0 {
-		return nil
+	found := make(map[adapter.Position]*listing, len(order))
+	for bytes, step := 0, fewRead; len(order) > 0; {
+		switch {
+		case !awaited(batch):
+			return context.Canceled
+		case bytes > sharedBytes/2 && most < math.MaxInt:
+			return errManyEntries
+		case bytes > p.replay:
+			return fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, p.replay)
+		}
+		chunk := order[:min(len(order), step)]
+		order = order[len(chunk):]
+		read, err := p.readListings(ctx, epoch, chunk, found, copies)
+		if err != nil {
+			return err
+		}
+		bytes += read
+		step = max(1, min(readRooms, len(chunk)*readBytes/max(read, 1)))
 	}
-	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
+	for _, b := range all {
+		for _, e := range b.listed {
+			l := found[e.Position]
+			b.bytes += l.size
+			e.Target.Except, e.Earlier = l.Target.Except, l.Earlier
+			if l.err != nil {
+				b.broken = append(b.broken, broken{e.Position, l.err})
+			}
+		}
+		b.listed = nil
+	}
+	return nil
+}
+
+// readListings reads the lists of some events, and returns their size.
+func (p *partition) readListings(ctx context.Context, epoch string, list []adapter.Position, found map[adapter.Position]*listing, copies map[adapter.Position]int) (bytes int, err error) {
+	key := p.names.in(epoch) + listsName
+	asked := make([]*goredis.XMessageSliceCmd, len(list))
+	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
 		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
-			for at := range asked {
+			for i, at := range list {
 				id := formatPosition(at)
-				asked[at] = pipe.XRangeN(ctx, p.names.in(epoch)+listsName, id, id, 1)
+				asked[i] = pipe.XRangeN(ctx, key, id, id, 1)
 			}
 			return nil
 		})
@@ -442,32 +587,24 @@ func (p *partition) readLists(ctx context.Context, epoch string, all []*backlog)
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	found := make(map[adapter.Position]*adapter.Event, len(asked))
-	failed := make(map[adapter.Position]error)
-	for at, cmd := range asked {
-		found[at] = new(adapter.Event)
-		switch read := cmd.Val(); {
-		case cmd.Err() != nil:
-			failed[at] = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(p.names.in(epoch)+listsName, cmd.Err()))
+	for i, at := range list {
+		l := new(listing)
+		found[at] = l
+		switch read := asked[i].Val(); {
+		case asked[i].Err() != nil:
+			l.err = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(key, asked[i].Err()))
 		case len(read) == 0:
-			failed[at] = fmt.Errorf("%w: the lists of the event at %s", adapter.ErrTrimmed, formatPosition(at))
+			l.err = fmt.Errorf("%w: the lists of the event at %s", adapter.ErrTrimmed, formatPosition(at))
 		default:
 			s, _ := read[0].Values["e"].(string)
-			failed[at] = decodeLists(s, found[at])
+			l.err = decodeLists(s, &l.Event)
+			bytes += len(s)
+			l.size = len(s) / copies[at]
 		}
 	}
-	for _, b := range all {
-		for _, e := range b.listed {
-			e.Target.Except, e.Earlier = found[e.Position].Target.Except, found[e.Position].Earlier
-			if err := failed[e.Position]; err != nil {
-				b.broken = append(b.broken, broken{e.Position, err})
-			}
-		}
-		b.listed = nil
-	}
-	return nil
+	return bytes, nil
 }
 
 // missedBy returns the events after a position and up to another, and whether that

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
@@ -288,4 +290,138 @@ func TestManyEvents(t *testing.T) {
 		}
 	}
 	<-a.large
+}
+
+// netOutput returns how many bytes Redis has sent.
+func netOutput(t *testing.T, server *redistest.Server) (n int) {
+	t.Helper()
+	info, err := server.Client().Info(deadline(t), "stats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(info, "total_net_output_bytes:")
+	if _, err := fmt.Sscan(after, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Redis sends the payloads that are held, and those of the copies of an event once. Of the
+// others it sends what decides for whom they are. What is read is reported.
+func TestPayloadsThatAreNotHeldAreNotRead(t *testing.T) {
+	const events, size, hold = 25, 8000, 64 << 10
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := make(map[rooms.Room]adapter.Cursor)
+	var all []rooms.Room
+	for i := range 20 {
+		all = append(all, room(fmt.Sprint("r", i)))
+		after[all[i]] = begin
+	}
+	want := make([]adapter.Event, events)
+	for i := range want {
+		want[i] = event(fmt.Sprint(i, strings.Repeat("x", size)), all[:1+i%len(all)]...)
+		want[i].Attachments = [][]byte{{byte(i)}, nil}
+		want[i].Target.Except = []rooms.Room{room("not here"), room(fmt.Sprint("nor there ", i))}
+		if _, err := a.Publish(deadline(t), want[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reported atomic.Int64
+	ctx := adapter.OnRead(deadline(t), func(bytes int) { reported.Add(int64(bytes)) })
+	before, n, held := netOutput(t, server), 0, 0
+	var places []adapter.Place
+	for e, err := range a.Replay(ctx, after, end, hold) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(e.Target.Except, want[n].Target.Except) || e.Omitted == 0 && string(e.Data) != string(want[n].Data) || len(e.Target.To) != 1+n%len(all) {
+			t.Errorf("event %d is %.200v", n, e)
+		}
+		if e.Omitted > 0 && int(e.Omitted) != payloadSize(&want[n]) {
+			t.Errorf("event %d lacks %d bytes, has %d", n, e.Omitted, payloadSize(&want[n]))
+		}
+		n++
+		held += payloadSize(&e)
+		places = append(places, adapter.Place{Room: e.Target.To[0], At: e.Position})
+	}
+	if n != events || held == 0 || held > hold {
+		t.Errorf("%d events, %d bytes held", n, held)
+	}
+	entries := 0
+	for i := range want {
+		entries += 1 + i%len(all)
+	}
+	sent, told := netOutput(t, server)-before, int(reported.Load())
+	if most := hold + 150*entries; sent > most {
+		t.Errorf("Redis has sent %d bytes, want %d at most", sent, most)
+	}
+	if told < sent/2 || told > 2*sent {
+		t.Errorf("%d bytes are reported, %d were sent", told, sent)
+	}
+	reported.Store(0)
+	if _, err := a.Fetch(ctx, end, places); err != nil {
+		t.Fatal(err)
+	}
+	if got := reported.Load(); got < events*size || got > events*(size+200) {
+		t.Errorf("%d bytes are reported of %d fetched", got, events*size)
+	}
+}
+
+// endsAfter is a context that ends once it has been looked at so often.
+type endsAfter struct {
+	context.Context
+	looks int
+}
+
+func (c *endsAfter) Err() error {
+	if c.looks--; c.looks < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A reading ends between two calls if nobody waits for it any more, or if there are more
+// entries than somebody may have. What was read is shared among those who have asked for it.
+func TestReadingsEnd(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	p := a.partitions[0]
+	for range 20 {
+		if _, err := a.Publish(deadline(t), event(strings.Repeat("x", readBytes/2), room("r"), room("s"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	epoch := p.history()
+	read := func(ctx context.Context, most, requests int) (*reading, *backlogRequest, error) {
+		from := make(map[string]wanted)
+		r := &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name(room("r")), name(room("s"))}, hold: 1000, most: most}
+		for _, n := range r.names {
+			from[p.names.room(epoch, n)] = wanted{epoch, n, adapter.Position{}}
+		}
+		found, err := p.readBacklogs(t.Context(), slices.Repeat([]*backlogRequest{r}, requests), from)
+		return found, r, err
+	}
+	if found, _, err := read(&endsAfter{t.Context(), 1}, 100, 1); !errors.Is(err, context.Canceled) || found.entries() == 0 || found.entries() == 40 {
+		t.Errorf("%d entries are read for a requester that has gone: %v", found.entries(), err)
+	}
+	if found, _, err := read(t.Context(), 15, 1); !errors.Is(err, errManyEntries) || found.entries() == 40 {
+		t.Errorf("%d entries are read of 15: %v", found.entries(), err)
+	}
+	alone, r, err := read(t.Context(), 40, 1)
+	if err != nil || alone.entries() != 40 {
+		t.Fatalf("%d entries are read: %v", alone.entries(), err)
+	}
+	shared, _, err := read(t.Context(), 40, 4)
+	if one, part := alone.share(p, r), shared.share(p, r); err != nil || part < one/5 || part > one/4 {
+		t.Errorf("a share of 4 is %d bytes, of one %d: %v", part, one, err)
+	}
 }

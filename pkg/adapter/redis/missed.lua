@@ -1,14 +1,85 @@
 -- Reads what backlogs hold behind a position each, until so much has been read that the rest must wait. A range of a stream can be
 -- bounded by the number of its entries only, so a few are read at a time, and more where they are small.
--- KEYS: the backlogs. ARGV: the size from which on to stop; then for each key the maximum number of entries and the position.
--- Returns 'more' if the last list goes on, or ''; then a list for each backlog that was read: its entries' ids and payloads. In
--- place of a list there is the error if the key holds no stream.
-local overhead = 256 -- of an entry, beside its payload: many small ones take time, too
-local left = tonumber(ARGV[1])
-local reply = {''}
+-- KEYS: the backlogs. ARGV: the size from which on to stop, and how much of the events' payloads may be returned; then for each key
+-- the maximum number of entries and the position.
+-- Returns 'more' if the last list goes on, or ''; then a list for each backlog that was read: its entries' ids and events. In place
+-- of an event there is a list of what stands in front of its payload and the payload's size if that may not be returned, and 0 if
+-- the event is the one that was last returned with this id. In place of a list there is the error if the key holds no stream.
+local overhead = 256 -- of an entry, beside its event: many small ones take time, too
+local left, hold = tonumber(ARGV[1]), tonumber(ARGV[2])
+local unseen = 4 * left -- of what is read, as not all of it is returned
+local reply, returned = {''}, {}
+
+-- What follows reads an event as wire.go writes it, from at on.
+local at
+local function number(s)
+	local n, unit = 0, 1
+	for _ = 1, 10 do
+		local c = s:byte(at) or 0
+		at = at + 1
+		if c < 128 then
+			return n + c * unit
+		end
+		n, unit = n + (c - 128) * unit, unit * 128
+	end
+	return n
+end
+local function skip(s)
+	local n = number(s)
+	at = at + n
+	return n
+end
+local function skipRooms(s)
+	for _ = 1, number(s) do
+		if at > #s then
+			return
+		end
+		at = at + 1
+		skip(s)
+		skip(s)
+	end
+end
+
+-- cut returns what stands in front of a payload, and its size; nothing if the event is not one of a known version.
+local function cut(s)
+	local version, how = s:byte(1), s:byte(4)
+	if not how or version < 1 or version > 2 then
+		return
+	end
+	at = 5
+	skip(s)
+	skip(s)
+	if version == 1 then
+		skipRooms(s)
+	end
+	if how % 4 < 2 then -- its lists are not stored apart
+		skipRooms(s)
+		for _ = 1, number(s) do
+			if at > #s then
+				return
+			end
+			number(s)
+			number(s)
+			at = at + 1
+			skipRooms(s)
+		end
+	end
+	local head = at - 1
+	local size = skip(s)
+	for _ = 1, number(s) do
+		if at > #s then
+			return
+		end
+		size = size + skip(s)
+	end
+	if at == #s + 1 and size > 0 then
+		return s:sub(1, head), size
+	end
+end
+
 for k, key in ipairs(KEYS) do
-	local list, most, count, bytes, step = {}, tonumber(ARGV[2 * k]), 0, 0, 4
-	local last = '(' .. ARGV[2 * k + 1]
+	local list, most, count, bytes, step = {}, tonumber(ARGV[2 * k + 1]), 0, 0, 4
+	local last = '(' .. ARGV[2 * k + 2]
 	reply[k + 1] = list
 	while count < most do
 		step = math.min(step, most - count)
@@ -18,22 +89,39 @@ for k, key in ipairs(KEYS) do
 			break
 		end
 		for _, entry in ipairs(read) do
-			if left <= 0 then
+			if left <= 0 or unseen <= 0 then
 				reply[1] = 'more'
 				return reply
 			end
-			local payload = entry[2][1] == 'e' and entry[2][2] or ''
+			local id, event = entry[1], entry[2][1] == 'e' and entry[2][2] or ''
 			count = count + 1
-			bytes = bytes + #payload + overhead
-			left = left - #payload - overhead
-			list[#list + 1] = entry[1]
-			list[#list + 1] = payload
-			last = '(' .. entry[1]
+			bytes = bytes + #event + overhead
+			unseen = unseen - #event - overhead
+			left = left - overhead
+			list[#list + 1] = id
+			if #event > 64 and returned[id] == event then
+				list[#list + 1] = 0
+			else
+				returned[id] = event
+				local head, size
+				if #event > hold then
+					head, size = cut(event)
+				end
+				if head then
+					left = left - #head
+					list[#list + 1] = {head, size}
+				else
+					left = left - #event
+					hold = hold - #event
+					list[#list + 1] = event
+				end
+			end
+			last = '(' .. id
 		end
 		if #read < step then
 			break
 		end
-		step = math.max(1, math.min(4 * step, math.ceil(left * count / bytes)))
+		step = math.max(1, math.min(4 * step, math.ceil(unseen * count / bytes)))
 	end
 end
 return reply

@@ -29,6 +29,7 @@ type partition struct {
 	strange *zap.Logger   // of what other programs may cause as often as they like: it is sampled
 	timeout time.Duration // of a call, and of an event in the outbox
 	limit   int           // of a replay in one room; negative: nothing is stored
+	replay  int           // maximum memory of what one replay, or a catch-up, reads, in bytes
 	life    time.Duration // of a silent backlog
 	keep    time.Duration // of the clock
 	probing time.Duration
@@ -96,6 +97,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		log:     o.Logger,
 		timeout: orDefault(o.Timeout, 3*time.Second),
 		limit:   max(limit, 0),
+		replay:  orDefault(o.ReplayBytes, 256<<20),
 		life:    orDefault(o.BacklogTTL, time.Hour),
 		keep:    orDefault(o.ClockTTL, 10*time.Minute),
 		probing: orDefault(o.ProbeInterval, time.Second),

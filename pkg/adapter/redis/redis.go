@@ -23,7 +23,7 @@ import (
 )
 
 // Options configure an [Adapter]. Zero fields mean the defaults. All nodes of a
-// cluster need the same, but for Node, Address and Logger.
+// cluster need the same, but for Node, Address, ReplayBytes and Logger.
 type Options struct {
 	Redis *redisurl.Target // required
 	Node  adapter.NodeID   // this node's id; required
@@ -44,6 +44,9 @@ type Options struct {
 	// subscription that breaks cannot be repaired, and sockets that a command
 	// joins to a room are cut, because they may have missed events.
 	BacklogLimit int
+	// ReplayBytes is the maximum memory of what one replay, or a catch-up, reads: 256 MiB
+	// by default. A larger replay fails with adapter.ErrTrimmed.
+	ReplayBytes int
 	// BacklogTTL is how long a silent room's backlog is kept, one hour by default.
 	// It must be longer than any cursor waits to be used. A feed that was
 	// interrupted for longer is not repaired: all its members are cut.

@@ -16,11 +16,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What one replay may hold, and how many rooms are read at a time.
-const (
-	replayBytes = 256 << 20
-	readRooms   = 256
-)
+// readRooms is how many rooms are read at a time.
+const readRooms = 256
 
 // smallLists is how long an event's lists may be, in bytes, to count for each of its
 // copies. The copies share them, but to remember for which events they have been
@@ -66,17 +63,29 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 	all.events = make([][]*adapter.Event, 0, len(names))
 	hold := payload
 	if payload == 0 {
-		hold = replayBytes
+		hold = p.replay
 	}
-	bytes, held := 0, 0
+	bytes, held, entries := 0, 0, 0
+	var kept map[adapter.Position]bool // of which event the payload is held, as it is of one copy
+	if payload > 0 && len(names) > 1 {
+		kept = make(map[adapter.Position]bool)
+	}
 	var listed map[adapter.Position]bool                        // nil in most cases
 	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
-		found, err := p.ask(ctx, epoch, chunk, after, hold, turn.taken())
+		most := math.MaxInt
+		if !turn.taken() {
+			most = manyEntries - entries
+		}
+		left := hold
+		if payload > 0 {
+			left -= held
+		}
+		found, err := p.ask(ctx, epoch, chunk, after, left, most)
 		if errors.Is(err, errManyEntries) {
 			if err = turn.take(ctx, p.ctx); err == nil {
-				found, err = p.ask(ctx, epoch, chunk, after, hold, true)
+				found, err = p.ask(ctx, epoch, chunk, after, left, math.MaxInt)
 			}
 		}
 		if err != nil {
@@ -86,7 +95,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			key := p.names.room(epoch, name)
 			events, known, err := found[key].missedBy(after[name], upTo, p.limit)
 			if !known {
-				events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold)
+				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left)
 			}
 			switch {
 			case errors.Is(err, adapter.ErrTrimmed), errors.Is(err, adapter.ErrUndecodable):
@@ -100,10 +109,15 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			}
 			shared := true
 			for i, e := range events {
-				if size := payloadSize(e); e.Omitted == 0 && held+size <= hold {
-					held += size
+				if size := payloadSize(e); kept[e.Position] || e.Omitted == 0 && held+size <= hold {
+					if !kept[e.Position] {
+						held += size
+					}
+					if kept != nil {
+						kept[e.Position] = true
+					}
 				} else if payload == 0 {
-					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, replayBytes)
+					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, p.replay)
 				} else if e.Omitted == 0 {
 					if shared {
 						events, shared = slices.Clone(events), false
@@ -120,11 +134,12 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 					listed[e.Position] = true
 					bytes += size
 				}
-				if bytes += eventSize(e); bytes > replayBytes {
-					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, replayBytes)
+				if bytes += eventSize(e); bytes > p.replay {
+					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, p.replay)
 				}
 			}
 			all.events = append(all.events, events)
+			entries += len(events)
 		}
 		if bytes > manyEntries*eventOverhead {
 			if err := turn.take(ctx, p.ctx); err != nil {
@@ -200,7 +215,8 @@ func omit(e *adapter.Event) *adapter.Event {
 // missedAlone reads one room for one reader.
 func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int) ([]*adapter.Event, error) {
 	key := p.names.room(epoch, name)
-	found, err := p.readBacklogs(ctx, []*backlogRequest{{epoch: epoch, hold: hold, many: true}}, map[string]wanted{key: {epoch, name, after[name]}})
+	found, err := p.readBacklogs(ctx, []*backlogRequest{{ctx: ctx, epoch: epoch, names: []string{name}, hold: hold, most: math.MaxInt}}, map[string]wanted{key: {epoch, name, after[name]}})
+	adapter.CountRead(ctx, found.rooms[key].bytes)
 	if err == nil {
 		err = found.stillThere(epoch)
 	}
@@ -320,12 +336,15 @@ func (p *partition) fetch(ctx context.Context, epoch string, list []placed, even
 	if err != nil {
 		return err
 	}
+	bytes := 0
+	defer func() { adapter.CountRead(ctx, bytes) }()
 	for i, e := range list {
 		read := reads[i].Val()
 		if len(read) == 0 {
 			return fmt.Errorf("%w: the event at %s in %s", adapter.ErrTrimmed, formatPosition(e.at), e.name)
 		}
 		payload, _ := read[0].Values["e"].(string)
+		bytes += len(payload) + entryBytes
 		room, _ := parseName(e.name)
 		found, _, err := decodeStored(payload, []rooms.Room{room}, math.MaxInt)
 		if err != nil {

@@ -31,21 +31,24 @@ func TestSizes(t *testing.T) {
 
 // Entries of unknown or large sizes are not read by their number.
 func TestRangeable(t *testing.T) {
-	for _, tt := range []struct{ largest, keys, count, want int }{
-		{0, 1, 32, 0},
-		{1, 1, 32, 32},
-		{1, 256, 1001, 64},
-		{1 << 20, 1, 32, 16},
-		{1 << 20, 2, 32, 8},
-		{1 << 20, 3, 32, 0},
-		{1, 1, 5000, 1001},
-		{1, 0, 32, 0},
+	for _, tt := range []struct{ largest, keys, count, hold, want int }{
+		{0, 1, 32, 16 << 20, 0},
+		{1, 1, 32, 16 << 20, 32},
+		{1, 256, 1001, 16 << 20, 64},
+		{1 << 20, 1, 32, 16 << 20, 16},
+		{1 << 20, 2, 32, 16 << 20, 8},
+		{1 << 20, 3, 32, 16 << 20, 0},
+		{1, 1, 5000, 16 << 20, 1001},
+		{1, 128, 32, 256 << 10, 8},
+		{1, 129, 32, 256 << 10, 0},
+		{1, 32, 32, 0, 32},
+		{1, 0, 32, 16 << 20, 0},
 	} {
 		p := &partition{limit: 1000, life: time.Hour}
 		if tt.largest > 0 {
 			p.sizes.saw(tt.largest)
 		}
-		if n := p.rangeable(make([]string, tt.keys), tt.count); n != tt.want {
+		if n := p.rangeable(make([]string, tt.keys), tt.count, tt.hold); n != tt.want {
 			t.Errorf("%+v: %d", tt, n)
 		}
 	}
