@@ -263,8 +263,11 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		UnconnectedSessions:     c.UnconnectedSessions,
 		AttachmentBudget:        c.attachmentBudget(),
 		SessionRecoveries:       c.SessionRecoveries,
-		Client:                  files,
-		Logger:                  n.log,
+		RecoveryLimit: func(s *socketio.Socket) socketio.RecoveryLimit {
+			return n.limits.clients.Recovery(s.User(), s.Handshake().RemoteAddr)
+		},
+		Client: files,
+		Logger: n.log,
 	}, bundled, nil
 }
 

@@ -289,3 +289,51 @@ func (c *Client) whose() string {
 	}
 	return "this user"
 }
+
+// A Recovery is what recoveries of one client read. It uses the rate of reads.
+type Recovery struct {
+	mu      sync.Mutex
+	client  *Client
+	delayed bool
+}
+
+// Recovery returns the limit of what is read for a recovered client of a user, "" for none,
+// at an address. Its methods may be called concurrently.
+func (c *Clients) Recovery(user, address string) *Recovery {
+	return &Recovery{client: c.Client(user, address)}
+}
+
+// Charge counts bytes that were read, whether the rate allows them or not: up to another
+// ten seconds' worth, so that whoever shares the rate does not wait for longer.
+func (r *Recovery) Charge(bytes int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.client.all
+	if all.reads.unit == 0 {
+		return
+	}
+	h := r.client.holder()
+	defer h.mu.Unlock()
+	now := all.now()
+	h.reads = max(h.reads, due(now))
+	all.reads.charge(&h.reads, bytes)
+	h.reads = min(h.reads, due(now+2*all.reads.ahead))
+}
+
+// Wait returns how long it takes until the rate allows a page more.
+func (r *Recovery) Wait() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := r.client.all
+	if all.reads.unit == 0 {
+		return 0
+	}
+	h := r.client.holder()
+	wait := all.reads.wait(h.reads, all.now(), readPage)
+	h.mu.Unlock()
+	if wait > 0 && !r.delayed {
+		r.delayed = true
+		r.client.reached(&all.readRate, "delayed")
+	}
+	return wait
+}

@@ -258,6 +258,42 @@ func TestReadsOfAllSizes(t *testing.T) {
 	})
 }
 
+// What recoveries read uses the same rate. It is counted in any case, but not for longer than
+// ten seconds more, and says how long to wait.
+func TestRecoveriesUseTheRateOfReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := NewClients(ClientOptions{ReadBytes: 1 << 20})
+		time.Sleep(time.Minute) // what was not used before is not saved
+		r := all.Recovery("", "192.0.2.1:1")
+		r.Charge(9 << 20)
+		if wait := r.Wait(); wait != 0 {
+			t.Errorf("%v within the rate", wait)
+		}
+		r.Charge(3 << 20)
+		if wait := all.Recovery("", "192.0.2.1:2").Wait().Round(time.Second / 4); wait != 2250*time.Millisecond {
+			t.Errorf("%v beyond it, want 2.25 s", wait)
+		}
+		r.Charge(1 << 30)
+		if wait := r.Wait().Round(time.Second / 4); wait != 10*time.Second+time.Second/4 {
+			t.Errorf("%v, want 10.25 s", wait)
+		}
+		if got := all.Refused()[ReadRate]; got != 2 {
+			t.Errorf("%d are delayed, want 2", got)
+		}
+		if wait := all.Recovery("ann", "192.0.2.1:1").Wait(); wait != 0 {
+			t.Errorf("%v for a user", wait)
+		}
+		time.Sleep(11 * time.Second)
+		if wait := r.Wait(); wait != 0 {
+			t.Errorf("%v later", wait)
+		}
+		none := NewClients(ClientOptions{}).Recovery("", "")
+		if none.Charge(1 << 30); none.Wait() != 0 {
+			t.Error("without a rate it waits")
+		}
+	})
+}
+
 func TestNoReadRate(t *testing.T) {
 	c := NewClients(ClientOptions{}).Client("", "192.0.2.1:1")
 	for range 1000 {

@@ -39,6 +39,9 @@ func newStage(t *testing.T, o Options, f func(*Socket)) *stage {
 	if newID != nil {
 		o.NewID = func(ctx context.Context, s *Socket) (string, error) { st.call(s); return newID(ctx, s) }
 	}
+	if o.RecoveryLimit != nil {
+		o.RecoveryLimit = func(s *Socket) RecoveryLimit { st.call(s); return nil }
+	}
 	if o.Recovers != nil {
 		o.Recovers = func(string, *engineio.Handshake) bool { st.call(nil); return true }
 	}
@@ -219,6 +222,16 @@ var sites = []site{
 			silent.url += "/socket.io/?ignored=" // so that the query contains no choice
 			st.w = silent.dial(st.T)
 			st.w.write("40")
+		},
+	},
+	{
+		name: "Options.RecoveryLimit", effect: "none",
+		options: Options{RecoveryLimit: func(*Socket) RecoveryLimit { return nil }},
+		run: func(st *stage) {
+			connected := make(chan *Socket, 1)
+			st.n.OnConnect(func(s *Socket) { connected <- s })
+			st.w = st.n.client(st.T)
+			adapter.CountRead((<-connected).countReads(st.Context(), 0), 1<<30)
 		},
 	},
 	{name: "Options.OnPanic", effect: "none", run: func(st *stage) {

@@ -17,8 +17,9 @@ const (
 	// read once. What does not fit is read again, bit by bit, as its client takes it.
 	replayPage = 256 << 10
 	// replayBudget bounds all recoveries together. Beyond half of it none holds payloads;
-	// beyond all of it those with more than a page of places are postponed.
+	// beyond all of it those that would hold more than a smallReplay are postponed.
 	replayBudget = 64 << 20
+	smallReplay  = 16 << 10
 )
 
 // What a missed event takes in memory beside its payload, and what its place takes if it
@@ -33,8 +34,8 @@ const fetchEvents = 256
 
 // replays counts what recoveries hold.
 type replays struct {
-	held         atomic.Int64
-	page, budget int
+	held                atomic.Int64
+	page, budget, small int
 }
 
 // A reservation is a part of what recoveries may hold. Its zero value is nothing.
@@ -60,9 +61,9 @@ func (r *replays) reserve() (page reservation) {
 	return reservation{r, r.page}
 }
 
-// keep counts what a recovery holds, unless it is more than a page and there is no room.
+// keep counts what a recovery holds, unless it is not small and there is no room.
 func (r *replays) keep(bytes int) (kept reservation, ok bool) {
-	if r.held.Add(int64(bytes)) > int64(r.budget) && bytes > r.page {
+	if r.held.Add(int64(bytes)) > int64(r.budget) && bytes > r.small {
 		r.held.Add(-int64(bytes))
 		return kept, false
 	}
@@ -144,7 +145,7 @@ func (s *Socket) replay(m *missed) error {
 		s.gate.restart()
 		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
-		more, err := s.read(ctx, m.end)
+		more, err := s.read(s.countReads(ctx, 0), m.end)
 		cancel()
 		if err != nil {
 			return err
@@ -173,6 +174,9 @@ func (s *Socket) resend(m *missed) error {
 		if err := s.awaitQueue(ahead); err != nil {
 			return err
 		}
+		if err := s.awaitReads(); err != nil {
+			return err
+		}
 		events, err := s.fetch(m, min(ahead, s.ns.srv.replays.page))
 		if err != nil {
 			return err
@@ -199,7 +203,7 @@ func (s *Socket) fetch(m *missed, bytes int) ([]adapter.Event, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
 	defer cancel()
-	events, err := s.ns.srv.adapter.Fetch(ctx, m.end, places)
+	events, err := s.ns.srv.adapter.Fetch(s.countReads(ctx, 0), m.end, places)
 	if err != nil {
 		return nil, err
 	}

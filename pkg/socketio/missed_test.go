@@ -205,14 +205,15 @@ func (a *fetchingAdapter) Fetch(ctx context.Context, history adapter.Cursor, pla
 // places is postponed.
 func TestReplayBudget(t *testing.T) {
 	for name, tt := range map[string]struct {
-		page, budget int
-		fetched      int
-		postponed    bool
+		page, budget, small int
+		fetched             int
+		postponed           bool
 	}{
-		"default":                     {replayPage, replayBudget, 0, false},
-		"large":                       {100, replayBudget, largeEvents, false},
-		"without a page":              {replayPage, replayPage, largeEvents, false},
-		"without room for the places": {100, 100, 0, true},
+		"default":                     {replayPage, replayBudget, smallReplay, 0, false},
+		"large":                       {100, replayBudget, smallReplay, largeEvents, false},
+		"without a page":              {replayPage, replayPage, smallReplay, largeEvents, false},
+		"without room for the places": {replayPage, 100, 100, 0, true},
+		"small, without room":         {100, 100, smallReplay, largeEvents, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})
@@ -222,7 +223,7 @@ func TestReplayBudget(t *testing.T) {
 			t.Cleanup(func() { _ = inner.Close() })
 			counting := &fetchingAdapter{Adapter: inner}
 			n := start(t, Options{Adapter: counting, Sessions: c.sessions})
-			n.replays.page, n.replays.budget = tt.page, tt.budget
+			n.replays.page, n.replays.budget, n.replays.small = tt.page, tt.budget, tt.small
 			a := n.client(t)
 			a.cut()
 			var want []string

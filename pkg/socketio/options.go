@@ -112,6 +112,14 @@ type Options struct {
 	// is recovered later.
 	SessionRecoveries int
 
+	// RecoveryLimit is optional. It returns the limit that a socket shares with others, such
+	// as all of one user or of one address. What a recovery reads of missed events outside
+	// of the process counts for its session, as one recovery more for each 16 KiB, so that
+	// it delays the session's next recovery by up to half a minute; and what is beyond the
+	// burst of SessionRecoveries counts for this limit. If both are used up, a replay of more
+	// than 256 KiB is sent later, bit by bit. None is refused because of this limit.
+	RecoveryLimit func(s *Socket) RecoveryLimit
+
 	// NewID makes the public id of a new socket, which no other socket of the
 	// cluster may have had. By default 20 random characters. A recovered socket
 	// keeps the id that it had.

@@ -30,7 +30,7 @@ const (
 
 	// maxRecoveryDebt bounds how long a session waits beyond its burst, whatever its
 	// recoveries have cost: a client must be able to come back before its session expires.
-	maxRecoveryDebt = time.Minute
+	maxRecoveryDebt = 30 * time.Second
 
 	// connectInterval is that of CONNECT packets on one connection, and connectBursts how
 	// many of each of its namespaces make a burst. Each costs middlewares and a session.
@@ -39,7 +39,10 @@ const (
 )
 
 // window is after how long without anything the whole burst is free again.
-func (p pace) window() time.Duration { return time.Duration(p.burst) * p.interval }
+func (p pace) window() time.Duration { return p.times(p.burst) }
+
+// times returns as what time something counts that happens so often.
+func (p pace) times(n int) time.Duration { return time.Duration(n) * p.interval }
 
 // after returns the due time after one more at the time now, and whether that one is
 // within the pace.
@@ -74,15 +77,30 @@ func (p *paces) take(key string, now time.Time, weight int) bool {
 	return ok
 }
 
-// add makes a key owe more than was taken, or less.
-func (p *paces) add(key string, now time.Time, more time.Duration) {
+// add makes a key owe more than was taken, or less. It returns how much of that is beyond
+// the burst, apart from what is taken and will be given back.
+func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	due := p.get(key, now)
 	if more > 0 && due.Before(now) {
 		due = now
 	}
+	burst := p.pace.window() + back
+	beyond = min(more, due.Add(more).Sub(now)-burst)
+	if left := max(0, burst+p.most-due.Sub(now)); more > left {
+		more = left
+	}
 	p.set(key, now, due.Add(more))
+	return beyond
+}
+
+// wait returns how long it takes until one more is within the pace of a key.
+func (p *paces) wait(key string, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	due, _ := p.pace.after(p.get(key, now), now)
+	return due.Sub(now) - p.pace.window()
 }
 
 // get returns the due time of a key. p.mu is held.
@@ -106,9 +124,6 @@ func (p *paces) set(key string, now, due time.Time) {
 	if !due.After(now) { // as good as new
 		delete(p.due, key)
 		return
-	}
-	if most := now.Add(p.pace.window() + p.most); due.After(most) {
-		due = most
 	}
 	p.due[key] = due
 }

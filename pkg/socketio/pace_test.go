@@ -39,10 +39,10 @@ func TestPaces(t *testing.T) {
 	if p.take("c", now, 2); take("c") != 1 {
 		t.Error("what weighs two does not count as two")
 	}
-	if p.add("c", now, -3*time.Second); p.due["c"].After(now) || len(p.due) != 1 {
+	if p.add("c", now, -3*time.Second, 0); p.due["c"].After(now) || len(p.due) != 1 {
 		t.Errorf("keys are kept without anything used: %v", p.due)
 	}
-	if p.add("c", now, time.Hour); take("c") != 0 {
+	if p.add("c", now, time.Hour, 0); take("c") != 0 {
 		t.Error("there is no debt")
 	}
 	if now = now.Add(p.most + p.pace.window()); take("c") != 3 {

@@ -75,7 +75,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	}
 	weight := 0 // of a session that does not exist: clients can make up any number of ids
 	settle := sync.OnceFunc(func() {
-		srv.recoveries.add(pid, time.Now(), time.Duration(weight-maxRecoveryWeight)*srv.recoveries.pace.interval)
+		srv.recoveries.add(pid, time.Now(), srv.recoveries.pace.times(weight-maxRecoveryWeight), 0)
 	})
 	defer settle()
 	done, err := s.change(ctx) // nobody joins or leaves before the replay has ended
@@ -101,7 +101,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err := s.assume(claimed, seen); err != nil {
 		return err
 	}
-	missed, err := s.rejoin(ctx, seen)
+	missed, err := s.rejoin(s.countReads(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), seen)
 	defer func() { missed.release() }() // later ones as well
 	settle()
 	if err == nil {

@@ -1,0 +1,132 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A remoteAdapter reads what is missed outside of the process.
+type remoteAdapter struct{ adapter.Adapter }
+
+func (a remoteAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
+	return func(yield func(adapter.Event, error) bool) {
+		for ev, err := range a.Adapter.Replay(ctx, after, upTo, payload) {
+			adapter.CountRead(ctx, len(ev.Data))
+			if !yield(ev, err) {
+				return
+			}
+		}
+	}
+}
+
+func (a remoteAdapter) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
+	events, err := a.Adapter.Fetch(ctx, history, places)
+	for i := range events {
+		adapter.CountRead(ctx, len(events[i].Data))
+	}
+	return events, err
+}
+
+// A sharedLimit is one of clients that share it.
+type sharedLimit struct {
+	charged atomic.Int64
+	waits   atomic.Bool
+	waiting chan struct{} // gets a value when somebody waits
+}
+
+func (l *sharedLimit) Charge(bytes int) { l.charged.Add(int64(bytes)) }
+
+func (l *sharedLimit) Wait() time.Duration {
+	if !l.waits.Load() {
+		return 0
+	}
+	select {
+	case l.waiting <- struct{}{}:
+	default:
+	}
+	return time.Millisecond
+}
+
+func startRemote(t *testing.T, burst int) (*testNode, *sharedLimit) {
+	t.Helper()
+	c := newCluster(adapter.MemoryOptions{})
+	a, err := c.memory.Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	shared := &sharedLimit{waiting: make(chan struct{}, 1)}
+	n := start(t, Options{Adapter: remoteAdapter{a}, Sessions: c.sessions, RecoveryLimit: func(*Socket) RecoveryLimit { return shared }})
+	n.recoveries.pace, n.recoveries.most = pace{burst, time.Hour}, 1000*time.Hour
+	joining(n.Namespace)
+	return n, shared
+}
+
+// A recovery counts for what it reads: by the pace of its session, and beyond that for those
+// who share a limit with its client.
+func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
+	n, shared := startRemote(t, 30)
+	w := n.client(t)
+	w.call(`["join","r"]`)
+	w.cut()
+	for i := range 20 {
+		must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 10_000)))
+	}
+	recovered := 0 // each counts as 13
+	for again := true; again; {
+		next := n.dial(t)
+		next.write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
+		select {
+		case m := <-next.in:
+			if !strings.Contains(m, w.pid) {
+				t.Fatalf("connected as %s", m)
+			}
+			recovered++
+			next.cut()
+		case <-next.closed:
+			again = false
+		}
+	}
+	if recovered != 3 {
+		t.Errorf("%d recoveries of 200 kB, want 3", recovered)
+	}
+	if got, want := shared.charged.Load(), int64(3*200_000-27*recoveryRead); got < want-1000 || got > want+3000 {
+		t.Errorf("%d bytes are charged, want about %d", got, want)
+	}
+}
+
+// A replay that is not held waits for the limit. Its client is connected meanwhile, and
+// receives all of it later.
+func TestLargeReplaysWaitForTheirLimit(t *testing.T) {
+	n, shared := startRemote(t, 20)
+	w := n.client(t)
+	w.call(`["join","r"]`)
+	w.cut()
+	const events = 20
+	for i := range events {
+		must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 50_000)))
+	}
+	shared.waits.Store(true)
+	back := n.back(t, w)
+	if back.pid != w.pid {
+		t.Fatal("not recovered")
+	}
+	select {
+	case <-shared.waiting:
+	case <-time.After(patience):
+		t.Fatal("it does not wait")
+	}
+	shared.waits.Store(false)
+	for i := range events {
+		var number int
+		if _, err := fmt.Sscanf(back.event(), `["n",%d`, &number); err != nil || number != i {
+			t.Fatalf("event %d is %d: %v", i, number, err)
+		}
+	}
+}
