@@ -78,8 +78,10 @@ type assault struct {
 	ctx   context.Context // ends with the attack
 	stop  context.CancelFunc
 	tasks sync.WaitGroup
-	loops bool                // rounds go on until the context ends
-	held  [attackers]*hostile // what hold leaves to work
+	loops bool // rounds go on until the context ends
+	// What hold leaves to work: connections, and payloads of CONNECTs.
+	held     [attackers]*hostile
+	sessions [attackers]string
 
 	kernel sync.Once
 	fills  int // messages of 100 KB that the kernels take, and a little more
@@ -179,7 +181,10 @@ const (
 
 // connect opens a WebSocket and connects to the main namespace with a payload; nil if the
 // node does not let it.
-func (a *assault) connect(h habit, payload string) *hostile {
+func (a *assault) connect(h habit, payload string) *hostile { return a.open(h).enter(h, payload) }
+
+// open opens a WebSocket.
+func (a *assault) open(h habit) *hostile {
 	dialer := websocket.Dialer{NetDialContext: func(context.Context, string, string) (net.Conn, error) { return a.dial(h != mute) }}
 	header := http.Header{}
 	if a.proxied {
@@ -192,12 +197,16 @@ func (a *assault) connect(h habit, payload string) *hostile {
 	if err != nil {
 		return nil
 	}
-	c := &hostile{ws: ws, a: a, wire: ws.NetConn()}
+	return &hostile{ws: ws, a: a, wire: ws.NetConn()}
+}
+
+// enter connects to the main namespace.
+func (c *hostile) enter(h habit, payload string) *hostile {
 	if !c.send("40" + payload) {
 		return nil
 	}
 	for {
-		_, m, err := ws.ReadMessage()
+		_, m, err := c.ws.ReadMessage()
 		if err != nil {
 			return nil
 		}
@@ -205,7 +214,7 @@ func (a *assault) connect(h habit, payload string) *hostile {
 			c.sid, c.pid = field(text, "sid"), field(text, "pid")
 			break
 		} else if strings.HasPrefix(text, "44") {
-			ws.Close()
+			c.close()
 			return nil
 		}
 	}
@@ -213,7 +222,7 @@ func (a *assault) connect(h habit, payload string) *hostile {
 		c.heard = make(chan string, 1000)
 	}
 	if h != mute {
-		a.tasks.Go(c.read) // ends with the connection, at the latest with the attack
+		c.a.tasks.Go(c.read) // ends with the connection, at the latest with the attack
 	}
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rejoin-io/rejoin/tests/nodetest"
@@ -353,6 +354,37 @@ var attacks = []attack{
 		},
 	},
 	{
+		name:   "recoveries of a full backlog",
+		rounds: 15,
+		hold:   missHistory,
+		work: func(a *assault, conn int) {
+			for range a.each {
+				a.connect(reads, a.sessions[conn]).close()
+			}
+		},
+	},
+	{
+		name:   "concurrent recoveries of a session",
+		rounds: 2,
+		hold:   missHistory,
+		work: func(a *assault, conn int) {
+			for range a.each {
+				var all []*hostile
+				for range 20 {
+					all = append(all, a.open(mute))
+				}
+				var entering sync.WaitGroup
+				for _, c := range all {
+					entering.Go(func() {
+						c.enter(mute, a.sessions[conn])
+						c.close()
+					})
+				}
+				entering.Wait()
+			}
+		},
+	},
+	{
 		name:   "made-up private ids",
 		rounds: 40,
 		work: func(a *assault, conn int) {
@@ -542,6 +574,24 @@ func fillHistory(a *assault, conn int) {
 		c.ask(`["to","h","x","` + kilobyte + `"]`)
 	}
 	c.close()
+}
+
+// missHistory has each attacker miss what fillHistory sends.
+func missHistory(a *assault, conn int) {
+	if conn != 0 {
+		return
+	}
+	var all []*hostile
+	for i := range either(shortAttackers, attackers) {
+		c := a.connect(listens, "")
+		c.ask(`["join","h"]`)
+		a.sessions[i] = fmt.Sprintf(`{"pid":%q}`, c.pid)
+		all = append(all, c)
+	}
+	for _, c := range all {
+		c.close()
+	}
+	fillHistory(a, 0)
 }
 
 // TestAttacks plays attacks against a node with default limits and GOMEMLIMIT=256MiB, over
