@@ -45,7 +45,8 @@ type Options struct {
 	// joins to a room are cut, because they may have missed events.
 	BacklogLimit int
 	// ReplayBytes is the maximum memory of what one replay, or a catch-up, reads: 256 MiB
-	// by default. A larger replay fails with adapter.ErrTrimmed.
+	// by default. A larger replay fails with adapter.ErrTrimmed, and a catch-up gives up the
+	// rooms that have the most: their members are cut.
 	ReplayBytes int
 	// BacklogTTL is how long a silent room's backlog is kept, one hour by default.
 	// It must be longer than any cursor waits to be used. A feed that was

@@ -39,6 +39,21 @@ func (m *missed) gaps() error {
 	return nil
 }
 
+// breaks says that the events of a room can't be had.
+func (m *missed) breaks(name string, err error) {
+	if m.broken == nil {
+		m.broken = make(map[string]error)
+	}
+	m.broken[name] = err
+}
+
+// lose says that those of some rooms are too much.
+func (m *missed) lose(names []string, most int) {
+	for _, name := range names {
+		m.breaks(name, tooMuch(most))
+	}
+}
+
 // missed returns the events of rooms after a position each and up to a common
 // one. A room may be broken: the error wraps adapter.ErrTrimmed where it has lost
 // some, and adapter.ErrUndecodable where one can't be decoded. That of all wraps
@@ -70,6 +85,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 	if payload > 0 && len(names) > 1 {
 		kept = make(map[adapter.Position]bool)
 	}
+	read := reread{most: hold}                                  // of a catch-up
 	var listed map[adapter.Position]bool                        // nil in most cases
 	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
 		chunk := names[:min(len(names), readRooms)]
@@ -97,15 +113,21 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			if !known {
 				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left)
 			}
+			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // for want of space beside other rooms
+				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold); err == nil && slices.ContainsFunc(events, omitted) {
+					err = tooMuch(hold)
+				}
+			}
 			switch {
 			case errors.Is(err, adapter.ErrTrimmed), errors.Is(err, adapter.ErrUndecodable):
-				if all.broken == nil {
-					all.broken = make(map[string]error)
-				}
-				all.broken[name] = err
+				all.breaks(name, err)
 				continue
 			case err != nil:
 				return all, err
+			}
+			if turn == nil {
+				all.lose(read.add(name, events), hold)
+				continue
 			}
 			shared := true
 			for i, e := range events {
@@ -117,7 +139,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 						kept[e.Position] = true
 					}
 				} else if payload == 0 {
-					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, p.replay)
+					return all, tooMuch(p.replay)
 				} else if e.Omitted == 0 {
 					if shared {
 						events, shared = slices.Clone(events), false
@@ -135,7 +157,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 					bytes += size
 				}
 				if bytes += eventSize(e); bytes > p.replay {
-					return all, fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, p.replay)
+					return all, tooMuch(p.replay)
 				}
 			}
 			all.events = append(all.events, events)
@@ -147,7 +169,16 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			}
 		}
 	}
+	if turn == nil {
+		all.events = read.events()
+	}
 	return all, nil
+}
+
+func omitted(e *adapter.Event) bool { return e.Omitted > 0 }
+
+func tooMuch(most int) error {
+	return fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, most)
 }
 
 // A turn is that of a replay to hold many events: of an adapter's replays one does at a
