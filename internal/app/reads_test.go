@@ -386,3 +386,21 @@ func TestMembersAreAnswered(t *testing.T) {
 		}
 	}
 }
+
+// The ack of a join or a leave is short, however many rooms the socket is in.
+func TestManyRoomsAreNotListed(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	c := dialApp(t, url)
+	names := make([]string, listedRooms)
+	for i := range names {
+		names[i] = fmt.Sprintf(`"%d"`, i)
+	}
+	c.write(`421["join",["x",` + strings.Join(names, ",") + `]]`)
+	if got := c.next(); got != fmt.Sprintf(`431[{"ok":true,"count":%d}]`, listedRooms+1) {
+		t.Errorf("acked %.100s", got)
+	}
+	c.write(`421["leave","x"]`)
+	if got := c.next(); !strings.HasPrefix(got, `431[{"ok":true,"rooms":["0",`) || strings.Contains(got, "count") {
+		t.Errorf("with one less it is acked %.100s", got)
+	}
+}

@@ -101,14 +101,19 @@ func (d *shedder) run() {
 	defer close(d.ended)
 	again := time.NewTimer(0) // where too much is queued, and nobody has stalled yet
 	defer again.Stop()
+	resting := false // until then, because all connections are looked at each time
+	budget := int64(d.server.o.QueueBudget)
 	for {
 		select {
 		case <-d.wake:
+			if resting && d.server.counts.queued.Load() <= budget+budget/8 {
+				continue
+			}
 		case <-again.C:
 		case <-d.quit:
 			return
 		}
-		if d.server.shed(int64(d.server.o.QueueBudget)) {
+		if resting = d.server.shed(budget); resting {
 			again.Reset(d.server.o.shedAfter / 4)
 		}
 	}

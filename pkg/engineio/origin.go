@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rs/cors"
 	"go.uber.org/zap"
@@ -256,15 +257,18 @@ func newOrigins(o *Options) (*Origins, error) {
 	return origins, nil
 }
 
-// A refusedOrigins logs each origin that is refused, once.
+// A refusedOrigins logs each origin that is refused, once in an hour.
 type refusedOrigins struct {
-	mu   sync.Mutex
-	seen map[string]bool
+	mu     sync.Mutex
+	seen   map[string]bool
+	forget time.Time // when seen is emptied
 }
 
 const (
-	// maxRefusedOrigins bounds the origins that are remembered, and so the lines.
+	// maxRefusedOrigins bounds the origins that are remembered, and so the lines, of an
+	// hour: made-up ones must not hide an operator's own for ever.
 	maxRefusedOrigins = 100
+	rememberOrigins   = time.Hour
 	// maxLoggedOrigin bounds the bytes of each.
 	maxLoggedOrigin = 256
 )
@@ -273,6 +277,9 @@ func (l *refusedOrigins) log(log *zap.Logger, r *http.Request, allowed []string)
 	origin := r.Header.Get("Origin")
 	origin = origin[:min(len(origin), maxLoggedOrigin)]
 	l.mu.Lock()
+	if now := time.Now(); !now.Before(l.forget) {
+		l.seen, l.forget = nil, now.Add(rememberOrigins)
+	}
 	n, seen := len(l.seen), l.seen[origin]
 	if !seen && n <= maxRefusedOrigins {
 		if l.seen == nil {

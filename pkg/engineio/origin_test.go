@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -291,6 +292,13 @@ func TestRefusedOriginIsLoggedOnce(t *testing.T) {
 	}
 	if n, last := logs.Len(), logs.All()[logs.Len()-1]; n != maxRefusedOrigins || last.Message != "further refused origins are not logged" {
 		t.Errorf("%d lines, the last %+v", n, last)
+	}
+	b.Server.badOrigins.mu.Lock()
+	b.Server.badOrigins.forget = time.Now() // an hour has passed
+	b.Server.badOrigins.mu.Unlock()
+	_, _, _ = b.tryDial("?EIO=4&transport=websocket", "Origin", "https://own.example")
+	if last := logs.All()[logs.Len()-1]; last.ContextMap()["origin"] != "https://own.example" {
+		t.Errorf("an hour later the last line is %+v", last)
 	}
 	for _, line := range logs.All() {
 		if s, _ := line.ContextMap()["origin"].(string); len(s) > maxLoggedOrigin {

@@ -133,7 +133,9 @@ func (s *Socket) charge() {
 // tooManyStays reports whether the socket's session can't keep so many more
 // memberships. s.mu is held.
 func (s *Socket) tooManyStays(more int) error {
-	s.forget()
+	if ended := s.rooms.count - s.rooms.open; ended > s.rooms.open/4 {
+		s.forget() // looks at all
+	}
 	if int(s.rooms.count)+more > s.ns.srv.opts.RoomsPerSocket*staysPerRoom {
 		return fmt.Errorf("%w: too many were left within the last minutes", ErrTooManyRooms)
 	}

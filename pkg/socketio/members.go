@@ -25,6 +25,9 @@ type Members struct {
 	Page  []Member // in the order of their ids
 	More  bool     // there are others behind the last one
 	Count int      // of all sockets of the target
+	// Answered is about how many bytes the pages of all nodes had, of which Page is the
+	// beginning. It does not travel.
+	Answered int `json:"-"`
 }
 
 // MembersBytes is the maximum size of a page of [Broadcast.Members]. A single member may
@@ -86,6 +89,9 @@ func mergeMembers(pages []Members) (all Members) {
 	for _, p := range pages {
 		all.Page = append(all.Page, p.Page...)
 		all.Count += p.Count
+		for i := range p.Page {
+			all.Answered += p.Page[i].Size()
+		}
 		if !p.More || len(p.Page) == 0 {
 			continue
 		}

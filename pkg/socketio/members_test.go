@@ -89,6 +89,9 @@ func TestMembersInPages(t *testing.T) {
 				if err != nil || all.Count != len(want) || len(all.Page) == 0 {
 					t.Fatalf("%d of %d members, %v", len(all.Page), all.Count, err)
 				}
+				if bytes := int(sent.sent.Load() - before); !older && all.Answered < bytes-1000 {
+					t.Errorf("%d bytes are answered, another node has sent %d", all.Answered, bytes)
+				}
 				if bytes := sent.sent.Load() - before; !older && bytes > MembersBytes+1000 {
 					t.Errorf("another node has sent %d bytes", bytes)
 				}

@@ -440,6 +440,13 @@ func (s *Socket) Rooms() []string {
 	return s.rooms.names()
 }
 
+// RoomCount returns how many named rooms the socket is in.
+func (s *Socket) RoomCount() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int(s.rooms.open)
+}
+
 // InRoom reports whether the socket is in a named room.
 func (s *Socket) InRoom(name string) bool {
 	s.mu.Lock()
