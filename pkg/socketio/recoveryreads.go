@@ -17,7 +17,7 @@ type RecoveryLimit interface {
 }
 
 // recoveryRead is how many bytes of missed events count as one recovery more.
-const recoveryRead = 16 << 10
+const recoveryRead = 12 << 10
 
 // countReads returns a context whose reads of missed events the session pays for, and what
 // is beyond its pace those with whom its client shares a limit. Of what the session owes some

@@ -78,7 +78,7 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 	for i := range 20 {
 		must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 10_000)))
 	}
-	recovered := 0 // each counts as 13
+	recovered := 0 // each counts as 17
 	for again := true; again; {
 		next := n.dial(t)
 		next.write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
@@ -93,10 +93,10 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 			again = false
 		}
 	}
-	if recovered != 3 {
-		t.Errorf("%d recoveries of 200 kB, want 3", recovered)
+	if recovered != 2 {
+		t.Errorf("%d recoveries of 200 kB, want 2", recovered)
 	}
-	if got, want := shared.charged.Load(), int64(3*200_000-27*recoveryRead); got < want-1000 || got > want+3000 {
+	if got, want := shared.charged.Load(), int64(2*200_000-28*recoveryRead); got < want-1000 || got > want+3000 {
 		t.Errorf("%d bytes are charged, want about %d", got, want)
 	}
 }
