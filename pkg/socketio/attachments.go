@@ -10,25 +10,38 @@ import (
 // counted: little beside what a connection takes.
 const smallPending = 4 << 10
 
+// attachmentPatience is how long a packet may wait for attachments before its connection is
+// closed rather than those of packets that have just begun, however large they are.
+const attachmentPatience = time.Second
+
 // pendingPackets counts the bytes of packets that wait for attachments. If there are too
-// many, the connection that holds the most is closed.
+// many, the connection that holds the most is closed, of those that have waited for some
+// time if there are any.
 type pendingPackets struct {
-	mu    sync.Mutex
-	bytes map[*client]int
-	total int
+	mu      sync.Mutex
+	clients map[*client]pendingPacket
+	total   int
+}
+
+type pendingPacket struct {
+	bytes int
+	since time.Time
 }
 
 // hold says how many bytes a connection holds, and returns the one to close, or nil.
-func (p *pendingPackets) hold(c *client, bytes, most int) (largest *client) {
+func (p *pendingPackets) hold(c *client, bytes, budget int) (largest *client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.put(c, bytes)
-	if p.total <= most {
+	if p.total <= budget {
 		return nil
 	}
-	for other, n := range p.bytes {
-		if largest == nil || n > p.bytes[largest] {
-			largest = other
+	var most pendingPacket
+	late := time.Now().Add(-attachmentPatience)
+	for other, is := range p.clients {
+		waited, longer := is.since.Before(late), most.since.Before(late)
+		if largest == nil || waited && !longer || waited == longer && is.bytes > most.bytes {
+			largest, most = other, is
 		}
 	}
 	p.put(largest, 0)
@@ -43,15 +56,19 @@ func (p *pendingPackets) release(c *client) {
 
 // put is for hold and release. p.mu is held.
 func (p *pendingPackets) put(c *client, bytes int) {
-	p.total += bytes - p.bytes[c]
-	if bytes > 0 {
-		if p.bytes == nil {
-			p.bytes = make(map[*client]int)
-		}
-		p.bytes[c] = bytes
-	} else {
-		delete(p.bytes, c)
+	was, held := p.clients[c]
+	p.total += bytes - was.bytes
+	if bytes == 0 {
+		delete(p.clients, c)
+		return
 	}
+	if !held {
+		was.since = time.Now()
+	}
+	if p.clients == nil {
+		p.clients = make(map[*client]pendingPacket)
+	}
+	p.clients[c] = pendingPacket{bytes, was.since}
 }
 
 // hold counts what the connection's decoder holds, and gives the next attachment a time to

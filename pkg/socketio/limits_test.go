@@ -332,20 +332,28 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 	another := begin(40 << 10)
 	another.writeBinary(make([]byte, 20<<10)) // more than the other
 	another.gone()
-	for _, w := range []*wire{small, large} {
+	n.pending.mu.Lock()
+	for c, held := range n.pending.clients {
+		held.since = held.since.Add(-2 * attachmentPatience)
+		n.pending.clients[c] = held
+	}
+	n.pending.mu.Unlock()
+	fresh := begin(70 << 10) // larger, but not waited for yet
+	large.gone()
+	for _, w := range []*wire{small, fresh} {
 		w.writeBinary(nil)
 		w.writeBinary(nil)
 		if got := w.next(); got != "437[3]" {
 			t.Errorf("got %s", got)
 		}
 	}
-	if got := n.Stats().Limited[limitAttachmentBudget]; got != 1 {
+	if got := n.Stats().Limited[limitAttachmentBudget]; got != 2 {
 		t.Errorf("%d are counted", got)
 	}
 	eventually(t, "nothing is held", func() bool {
 		n.pending.mu.Lock()
 		defer n.pending.mu.Unlock()
-		return n.pending.total == 0 && len(n.pending.bytes) == 0
+		return n.pending.total == 0 && len(n.pending.clients) == 0
 	})
 }
 
@@ -353,8 +361,8 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 func (n *testNode) heldBy(size int) bool {
 	n.pending.mu.Lock()
 	defer n.pending.mu.Unlock()
-	for _, held := range n.pending.bytes {
-		if held >= size && held < size+200 {
+	for _, held := range n.pending.clients {
+		if held.bytes >= size && held.bytes < size+200 {
 			return true
 		}
 	}

@@ -101,9 +101,10 @@ type Options struct {
 
 	// AttachmentBudget bounds the bytes of packets that wait for attachments, on all
 	// connections together: 64 MiB by default, or twice Engine.MaxPayload if that is
-	// more. Beyond it the connection that holds the most is closed, and so is one whose
-	// next attachment does not come within Engine.PingInterval and PingTimeout. What a
-	// connection holds up to 4 KiB is not counted.
+	// more. Beyond it the connection that holds the most is closed, of those that have
+	// waited for a second if there are any, and so is one whose next attachment does not
+	// come within Engine.PingInterval and PingTimeout. What a connection holds up to 4 KiB is
+	// not counted.
 	AttachmentBudget int
 
 	// SessionRecoveries is how often this server recovers one session in a burst: 30 times
