@@ -244,11 +244,16 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	if err != nil {
 		return err
 	}
-	if _, err := b.reachable(); err != nil {
+	placed, err := b.reachable()
+	switch {
+	case err != nil:
 		return err
-	}
-	if b.self && kind == kindDisconnect && b.by.dismiss(flags&flagCloseConn != 0) {
+	case b.self && kind == kindDisconnect && b.by.dismiss(flags&flagCloseConn != 0):
 		return nil
+	case !placed && kind == kindJoin:
+		return b.by.Join(ctx, names...)
+	case !placed && kind == kindLeave:
+		return b.by.Leave(ctx, names...)
 	}
 	ev := adapter.Event{Kind: kind, Flags: flags, Target: b.target(), Stored: true, Data: data}
 	if err := checkSize(&ev); err != nil {

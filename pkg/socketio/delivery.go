@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -133,15 +134,21 @@ func (d *delivery) withoutOffset() *encoded {
 	return d.plain.Load()
 }
 
-// sendable returns an error that wraps [adapter.ErrUndecodable] if what an event holds is
-// no list of arguments, which a node never publishes: sent on, it would end the process or
-// the connections of its members. Only the ends are looked at.
-func sendable(ev *adapter.Event) error {
-	n := len(ev.Data)
-	if ev.Kind != kindEmit || ev.Omitted > 0 || n > 2 && ev.Data[0] == '[' && ev.Data[n-1] == ']' {
-		return nil
+// wellFormed returns an error that wraps [adapter.ErrUndecodable] for what a node never
+// publishes: an event whose data are no list of arguments, of which only the ends are looked
+// at, and a command that does not name its rooms. Sent on, the former would end the process
+// or the connections of its members.
+func wellFormed(ev *adapter.Event) error {
+	switch n := len(ev.Data); {
+	case ev.Omitted > 0:
+	case ev.Kind == kindEmit && !(n > 2 && ev.Data[0] == '[' && ev.Data[n-1] == ']'):
+		return fmt.Errorf("%w: no list of arguments", adapter.ErrUndecodable)
+	case ev.Kind == kindJoin || ev.Kind == kindLeave:
+		if err := json.Unmarshal(ev.Data, new([]string)); err != nil {
+			return fmt.Errorf("%w: a command: %w", adapter.ErrUndecodable, err)
+		}
 	}
-	return fmt.Errorf("%w: no list of arguments", adapter.ErrUndecodable)
+	return nil
 }
 
 // encodeEvent makes the engine packets of an event, with a cursor as its offset or

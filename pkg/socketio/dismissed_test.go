@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -90,4 +91,17 @@ func TestDisconnectAndRefuse(t *testing.T) {
 		t.Errorf("got %q, want a CONNECT_ERROR", m)
 	}
 	w.gone()
+}
+
+// Commands of a socket to itself while it is being connected are as its own methods.
+func TestCommandsToSelfWhileConnecting(t *testing.T) {
+	n := start(t, Options{})
+	n.Use(func(ctx context.Context, s *Socket) error {
+		must(t, s.Self().SocketsJoin(ctx, "a", "b"))
+		if err := s.Self().SocketsLeave(ctx, "b"); !errors.Is(err, ErrDisconnected) {
+			t.Errorf("SocketsLeave in a middleware: %v, want what Leave returns", err)
+		}
+		return nil
+	})
+	n.client(t).inRooms(n, "a", "b")
 }

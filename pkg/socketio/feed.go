@@ -156,7 +156,7 @@ func (s *Server) dispatch(ev *adapter.Event) {
 			return
 		}
 	}
-	if err := sendable(ev); err != nil {
+	if err := wellFormed(ev); err != nil {
 		s.lose(&adapter.LostError{Reason: err.Error(), Rooms: ev.Target.To})
 		return
 	}

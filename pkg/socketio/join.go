@@ -313,7 +313,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 	}
 	for ev, err := range a.Replay(ctx, from, end, 0) {
 		if err == nil {
-			err = sendable(&ev)
+			err = wellFormed(&ev)
 		}
 		if err != nil {
 			return missed, err

@@ -145,11 +145,18 @@ func (m *memberships) suspend(seen adapter.Cursor) {
 	}
 }
 
-// suspended returns where the commands stand that have begun the suspended stays.
+// suspended returns where the commands stand that have begun the suspended stays. Of
+// several cursors with one position it is what they have in common: a command that came
+// late has that of the one with which it came.
 func (m *memberships) suspended() (joins []adapter.Cursor) {
 	for _, stays := range m.named {
 		for _, st := range stays {
-			if st.deferred && st.pending && !slices.ContainsFunc(joins, func(c adapter.Cursor) bool { return c.At == st.join.At }) {
+			if !st.deferred || !st.pending {
+				continue
+			}
+			if i := slices.IndexFunc(joins, func(c adapter.Cursor) bool { return c.At == st.join.At }); i >= 0 {
+				joins[i] = joins[i].Min(st.join)
+			} else {
 				joins = append(joins, st.join)
 			}
 		}

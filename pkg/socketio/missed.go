@@ -208,7 +208,7 @@ func (s *Socket) fetch(m *missed, bytes int) ([]adapter.Event, error) {
 		return nil, err
 	}
 	for i := range events {
-		if err := sendable(&events[i]); err != nil {
+		if err := wellFormed(&events[i]); err != nil {
 			return nil, err
 		}
 		events[i].Cursor = m.later[i].cursor

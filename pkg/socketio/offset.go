@@ -88,10 +88,19 @@ func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter
 // parse reads an offset. genuine says that a node has given it out. One that is
 // not, as after a change of the key, still says where its client believes to be.
 func (o offsets) parse(s string) (c adapter.Cursor, genuine bool, err error) {
-	s, tag, _ := strings.Cut(s, "~")
+	s, tag, tagged := strings.Cut(s, "~")
+	if tagged && !isTag(tag) {
+		return c, false, errors.New("the offset ends with something else than a tag")
+	}
 	if c, err = adapter.ParseCursor(s); err != nil {
 		return c, false, err
 	}
 	genuine = o.macs != nil && subtle.ConstantTimeCompare([]byte(tag), []byte(o.tag(s))) == 1
 	return c, genuine, nil
+}
+
+// isTag reports whether text has the form of a tag.
+func isTag(text string) bool {
+	tag, err := base64.RawURLEncoding.DecodeString(text)
+	return err == nil && len(tag) == tagLength && !strings.ContainsAny(text, "\r\n") // which decoding skips
 }

@@ -70,7 +70,7 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	var rest []*lane // where there are several partitions
 	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end, r.payload) {
 		if err == nil {
-			err = sendable(&ev)
+			err = wellFormed(&ev)
 		}
 		if err != nil {
 			return refuseLost(err)

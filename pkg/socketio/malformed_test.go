@@ -8,17 +8,24 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// An event that no node has published, as somebody may write it to Redis, is a gap for the
+// An event or command that no node has published, as somebody may write it to Redis, is a gap for the
 // members of its room, live and in a replay, and nothing to everybody else.
-func TestEventsWithoutArgumentsAreGaps(t *testing.T) {
+func TestMalformedEventsAreGaps(t *testing.T) {
+	malformed := make(map[string]adapter.Event)
 	for _, data := range []string{"", "x", "[", "[]", `["n"`, `{"n":1}`} {
-		t.Run(fmt.Sprintf("%q", data), func(t *testing.T) {
+		malformed[fmt.Sprintf("event %q", data)] = adapter.Event{Kind: kindEmit, Data: []byte(data)}
+	}
+	for _, data := range []string{"", "x", "[", "[1]", `["n"`, `{"n":1}`} {
+		malformed[fmt.Sprintf("join %q", data)] = adapter.Event{Kind: kindJoin, Data: []byte(data)}
+		malformed[fmt.Sprintf("leave %q", data)] = adapter.Event{Kind: kindLeave, Data: []byte(data)}
+	}
+	for name, ev := range malformed {
+		ev.Stored, ev.Target.To = true, []rooms.Room{rooms.InNamed("/", "r")}
+		t.Run(name, func(t *testing.T) {
 			n := start(t, Options{})
 			joining(n.Namespace)
 			forge := func() {
-				_, err := n.adapter.Publish(t.Context(), adapter.Event{
-					Kind: kindEmit, Stored: true, Data: []byte(data), Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", "r")}},
-				})
+				_, err := n.adapter.Publish(t.Context(), ev)
 				must(t, err)
 			}
 			other := n.client(t)
