@@ -307,7 +307,7 @@ var attacks = []attack{
 				c.ask(`["join",[` + strings.Join(names, ",") + `]]`)
 				if c != nil && i%2 == 1 { // recovered below, in place of others
 					c.close()
-					c = a.connect(reads, fmt.Sprintf(`{"pid":%q}`, c.pid))
+					a.connect(reads, fmt.Sprintf(`{"pid":%q}`, c.pid))
 				}
 			}
 		},
