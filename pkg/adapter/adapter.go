@@ -66,6 +66,9 @@ const (
 	// MaxCopies is the maximum size of all copies of an event to several rooms, in
 	// bytes: the size of its payload times the number of rooms in Target.To.
 	MaxCopies = 32 << 20
+	// MaxAttachments is the maximum number of attachments of an event: as many as a packet
+	// of the Socket.IO protocol has.
+	MaxAttachments = 10
 )
 
 // An Event is what one call of Publish hands to every subscribed node.

@@ -104,6 +104,9 @@ func (e *Event) CheckSize() error {
 	if n := len(e.Target.To) + len(e.Target.Except); n > MaxRooms+impliedRooms {
 		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, MaxRooms)
 	}
+	if n := len(e.Attachments); n > MaxAttachments {
+		return fmt.Errorf("%w: %d attachments, at most %d are allowed", ErrTooLarge, n, MaxAttachments)
+	}
 	size := len(e.Data) + len(e.Ask)
 	for _, a := range e.Attachments {
 		size += len(a)

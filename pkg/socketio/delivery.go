@@ -134,6 +134,9 @@ func (d *delivery) withoutOffset() *encoded {
 	return d.plain.Load()
 }
 
+// An event of an adapter has what a packet has.
+const _ = uint(adapter.MaxAttachments-packet.MaxAttachments) + uint(packet.MaxAttachments-adapter.MaxAttachments)
+
 // wellFormed returns an error that wraps [adapter.ErrUndecodable] for what a node never
 // publishes: an event whose data are no list of arguments, of which only the ends are looked
 // at, and a command that does not name its rooms. Sent on, the former would end the process

@@ -159,6 +159,7 @@ func tooLargeEventsAreNotPublished(t *testing.T, newCluster Maker) {
 		event("rooms", many...),
 		{Target: rooms.Target{To: many[:2], Except: many[2:]}, Stored: true},
 		{Target: rooms.Target{To: many[:3]}, Stored: true, Data: make([]byte, adapter.MaxCopies/3+1)},
+		{Target: rooms.Target{To: many[:1]}, Stored: true, Attachments: make([][]byte, adapter.MaxAttachments+1)},
 	} {
 		if _, err := n.Publish(deadline(t), e); !errors.Is(err, adapter.ErrTooLarge) || errors.Is(err, adapter.ErrUnavailable) {
 			t.Errorf("Publish: %v, want ErrTooLarge", err)

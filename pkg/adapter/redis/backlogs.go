@@ -216,7 +216,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		}
 	}
 	hold = max(min(hold, sharedBytes), largest)
-	count := min(usuallyRead, most/max(len(keys), 1)+1)
+	count := min(usuallyRead, (most-1)/max(len(keys), 1)+1)
 	for first := true; first || len(keys) > 0; first = false {
 		if !awaited(batch) {
 			return found, context.Canceled
@@ -231,7 +231,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 			return found, errManyEntries
 		}
 		if len(keys) > 0 {
-			count = min(count, left/len(keys)+1)
+			count = min(count, (left-1)/len(keys)+1)
 		}
 	}
 	for _, b := range found.rooms {

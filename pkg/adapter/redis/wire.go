@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -213,10 +212,10 @@ func (d *decoder) skipPayload() int {
 	return size
 }
 
-// attachments reads the number of attachments, of which no event has more than a packet may.
+// attachments reads the number of attachments.
 func (d *decoder) attachments() int {
 	n := d.count(1)
-	if n > packet.MaxAttachments {
+	if n > adapter.MaxAttachments {
 		d.bad = true
 		return 0
 	}
