@@ -36,6 +36,7 @@ const fetchEvents = 256
 type replays struct {
 	held                atomic.Int64
 	page, budget, small int
+	patience            time.Duration
 }
 
 // A reservation is a part of what recoveries may hold. Its zero value is nothing.
@@ -128,9 +129,9 @@ func payloadSize(ev *adapter.Event) int {
 // that a cut in the middle resumes in the middle, and then opens the gate. It
 // waits for the client: a replay is never queued whole. If more was held
 // meanwhile than may be, it goes on from the end that it has reached.
-func (s *Socket) replay(m *missed) error {
+func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 	for range replayTries {
-		if err := s.resend(m); err != nil {
+		if err := s.resend(m, reads); err != nil {
 			return err
 		}
 		m.release()
@@ -145,7 +146,7 @@ func (s *Socket) replay(m *missed) error {
 		s.gate.restart()
 		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
-		more, err := s.read(s.countReads(ctx, 0), m.end)
+		more, err := s.read(reads.count(ctx, 0), m.end)
 		cancel()
 		if err != nil {
 			return err
@@ -158,7 +159,7 @@ func (s *Socket) replay(m *missed) error {
 // resend queues the missed events as the client takes them. Those that are not held are
 // read when the client has taken most of what came before, and nothing of them is held
 // while it is waited for: they are counted as a part of its queue.
-func (s *Socket) resend(m *missed) error {
+func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 	ahead := min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) // enough to keep the connection busy
 	for i := range m.events {
 		err := s.awaitQueue(ahead)
@@ -174,10 +175,10 @@ func (s *Socket) resend(m *missed) error {
 		if err := s.awaitQueue(ahead); err != nil {
 			return err
 		}
-		if err := s.awaitReads(); err != nil {
+		if err := reads.wait(); err != nil {
 			return err
 		}
-		events, err := s.fetch(m, min(ahead, s.ns.srv.replays.page))
+		events, err := s.fetch(m, reads, min(ahead, s.ns.srv.replays.page))
 		if err != nil {
 			return err
 		}
@@ -193,7 +194,7 @@ func (s *Socket) resend(m *missed) error {
 // fetch takes the next events of a replay, at least one and as many as fit in some bytes.
 // If one is not there any more the client is told so by being cut: its next recovery is
 // refused.
-func (s *Socket) fetch(m *missed, bytes int) ([]adapter.Event, error) {
+func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Event, error) {
 	var places []adapter.Place
 	for _, l := range m.later[:min(len(m.later), fetchEvents)] {
 		if bytes -= l.size; bytes < 0 && len(places) > 0 {
@@ -203,7 +204,7 @@ func (s *Socket) fetch(m *missed, bytes int) ([]adapter.Event, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
 	defer cancel()
-	events, err := s.ns.srv.adapter.Fetch(s.countReads(ctx, 0), m.end, places)
+	events, err := s.ns.srv.adapter.Fetch(reads.count(ctx, 0), m.end, places)
 	if err != nil {
 		return nil, err
 	}

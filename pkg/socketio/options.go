@@ -109,8 +109,8 @@ type Options struct {
 
 	// SessionRecoveries is how often this server recovers one session in a burst: 30 times
 	// by default, and from then on once a second. A recovery with many rooms counts as up
-	// to ten, and so does each until it has been read. A client beyond that has its connection closed before anything is read, and
-	// is recovered later.
+	// to ten, and so does each until it has been read. A client beyond that has its
+	// connection closed before anything is read, and is recovered later.
 	SessionRecoveries int
 
 	// RecoveryLimit is optional. It returns the limit that a socket shares with others, such
@@ -118,7 +118,8 @@ type Options struct {
 	// of the process counts for its session, as one recovery more for each 12 KiB, so that
 	// it delays the session's next recovery by up to half a minute; and what is beyond the
 	// burst of SessionRecoveries counts for this limit. If both are used up, a replay of more
-	// than 256 KiB is sent later, bit by bit. None is refused because of this limit.
+	// than 256 KiB waits, for 5 seconds in all. None is refused because of this limit. The
+	// function is called once for a recovery.
 	RecoveryLimit func(s *Socket) RecoveryLimit
 
 	// NewID makes the public id of a new socket, which no other socket of the

@@ -101,7 +101,8 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err := s.assume(claimed, seen); err != nil {
 		return err
 	}
-	missed, err := s.rejoin(s.countReads(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), seen)
+	reads := s.recoveryReads(pid)
+	missed, err := s.rejoin(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), seen)
 	defer func() { missed.release() }() // later ones as well
 	settle()
 	if err == nil {
@@ -127,7 +128,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	srv.owned.connected(s)
 	s.ns.tellRooms(s.ID(), true, names...)
 	srv.stats.recoveries.add(recoveredWell)
-	if err := s.replay(&missed); err != nil {
+	if err := s.replay(&missed, reads); err != nil {
 		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
 	}
 	return nil

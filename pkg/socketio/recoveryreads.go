@@ -19,51 +19,58 @@ type RecoveryLimit interface {
 // recoveryRead is how many bytes of missed events count as one recovery more.
 const recoveryRead = 12 << 10
 
-// countReads returns a context whose reads of missed events the session pays for, and what
-// is beyond its pace those with whom its client shares a limit. Of what the session owes some
+// readPatience bounds how long a recovery waits in all for what it may read. Meanwhile its
+// client can join and leave nothing, and acks wait for what is missed; and what is published
+// meanwhile has to be sent, too.
+const readPatience = 5 * time.Second
+
+// readsAgain is after how long what waits looks again.
+const readsAgain = 250 * time.Millisecond
+
+// recoveryReads are what one recovery reads.
+type recoveryReads struct {
+	socket   *Socket
+	pid      string
+	limit    RecoveryLimit // nil for none
+	patience time.Duration
+}
+
+func (s *Socket) recoveryReads(pid string) *recoveryReads {
+	r := &recoveryReads{socket: s, pid: pid, patience: s.ns.srv.replays.patience}
+	if srv := s.ns.srv; srv.opts.RecoveryLimit != nil {
+		srv.guard("RecoveryLimit", func() { r.limit = srv.opts.RecoveryLimit(s) })
+	}
+	return r
+}
+
+// count returns a context whose reads of missed events the session pays for, and what is
+// beyond its pace those with whom its client shares a limit. Of what the session owes some
 // will be given back.
-func (s *Socket) countReads(ctx context.Context, back time.Duration) context.Context {
-	srv := s.ns.srv
-	s.mu.Lock()
-	pid := s.pid
-	s.mu.Unlock()
+func (r *recoveryReads) count(ctx context.Context, back time.Duration) context.Context {
+	srv := r.socket.ns.srv
 	unit := srv.recoveries.pace.interval.Seconds() / recoveryRead // of a byte
 	return adapter.OnRead(ctx, func(bytes int) {
 		more := time.Duration(float64(bytes) * unit * float64(time.Second))
-		if beyond := srv.recoveries.add(pid, time.Now(), more, back); beyond > 0 {
-			s.shared(func(l RecoveryLimit) { l.Charge(int(beyond.Seconds() / unit)) })
+		if beyond := srv.recoveries.add(r.pid, time.Now(), more, back); beyond > 0 && r.limit != nil {
+			srv.guard("RecoveryLimit", func() { r.limit.Charge(int(beyond.Seconds() / unit)) })
 		}
 	})
 }
 
-// shared calls a function with the limit that the socket shares with others, if there is one.
-func (s *Socket) shared(f func(RecoveryLimit)) {
-	srv := s.ns.srv
-	if srv.opts.RecoveryLimit == nil {
-		return
-	}
-	srv.guard("RecoveryLimit", func() {
-		if l := srv.opts.RecoveryLimit(s); l != nil {
-			f(l)
-		}
-	})
-}
-
-// awaitReads waits until more missed events may be read again: by the session's own pace, or
-// by the limit that its client shares with others. Recoveries are delayed by it, not refused.
-func (s *Socket) awaitReads() error {
-	srv, conn := s.ns.srv, s.client.conn.Context()
-	s.mu.Lock()
-	pid := s.pid
-	s.mu.Unlock()
-	for {
-		own, wait := srv.recoveries.wait(pid, time.Now()), time.Duration(0)
-		if own > 0 {
-			s.shared(func(l RecoveryLimit) { wait = min(own, l.Wait()) })
+// wait waits until more may be read: by the session's own pace, or by the limit that its
+// client shares with others, or because it has waited for long enough. So large replays are
+// spread, and none is refused.
+func (r *recoveryReads) wait() error {
+	srv, conn := r.socket.ns.srv, r.socket.client.conn.Context()
+	for r.limit != nil && r.patience > 0 && !r.socket.hasGone() {
+		wait := min(srv.recoveries.wait(r.pid, time.Now()), r.patience, readsAgain)
+		if wait > 0 {
+			srv.guard("RecoveryLimit", func() { wait = min(wait, r.limit.Wait()) })
 		}
 		if wait <= 0 {
-			return nil
+			break
 		}
+		r.patience -= wait
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
@@ -72,4 +79,11 @@ func (s *Socket) awaitReads() error {
 			return context.Cause(conn)
 		}
 	}
+	return nil
+}
+
+func (s *Socket) hasGone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
 }

@@ -101,10 +101,16 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 	}
 }
 
-// A replay that is not held waits for the limit. Its client is connected meanwhile, and
-// receives all of it later.
+// A replay that is not held waits for the limit, but not for long in all, because its client
+// can join nothing meanwhile. It is connected, and receives all of it later.
 func TestLargeReplaysWaitForTheirLimit(t *testing.T) {
+	t.Run("the limit allows it later", func(t *testing.T) { largeReplay(t, time.Hour) })
+	t.Run("the limit never allows it", func(t *testing.T) { largeReplay(t, 100*time.Millisecond) })
+}
+
+func largeReplay(t *testing.T, patient time.Duration) {
 	n, shared := startRemote(t, 20)
+	n.replays.patience = patient
 	w := n.client(t)
 	w.call(`["join","r"]`)
 	w.cut()
@@ -122,11 +128,15 @@ func TestLargeReplaysWaitForTheirLimit(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("it does not wait")
 	}
-	shared.waits.Store(false)
+	if patient == time.Hour {
+		shared.waits.Store(false)
+	}
+	back.write(`421["join","s"]`)
 	for i := range events {
 		var number int
 		if _, err := fmt.Sscanf(back.event(), `["n",%d`, &number); err != nil || number != i {
 			t.Fatalf("event %d is %d: %v", i, number, err)
 		}
 	}
+	back.wantAck("431")
 }

@@ -114,7 +114,7 @@ func (r *replay) fetch(ctx context.Context, end adapter.Cursor, ev *adapter.Even
 		return refuseLost(err)
 	}
 	ev.Data, ev.Attachments, ev.Omitted = fetched[0].Data, fetched[0].Attachments, 0
-	return nil
+	return refuseLost(wellFormed(ev))
 }
 
 // place returns where an event is that was read.

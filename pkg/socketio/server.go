@@ -80,7 +80,7 @@ func NewServer(o Options) (*Server, error) {
 		clients:    make(map[string]*client),
 		retryDelay: retryDelay,
 		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}, most: min(maxRecoveryDebt, o.RecoveryWindow/2)},
-		replays:    replays{page: replayPage, budget: replayBudget, small: smallReplay},
+		replays:    replays{page: replayPage, budget: replayBudget, small: smallReplay, patience: readPatience},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()
