@@ -115,7 +115,7 @@ type Options struct {
 
 	// RecoveryLimit is optional. It returns the limit that a socket shares with others, such
 	// as all of one user or of one address. What a recovery reads of missed events outside
-	// of the process counts for its session, as one recovery more for each 12 KiB, so that
+	// of the process counts for its session, as one recovery more for each 10 KiB, so that
 	// it delays the session's next recovery by up to half a minute; and what is beyond the
 	// burst of SessionRecoveries counts for this limit. If both are used up, a replay of more
 	// than 256 KiB waits, for 5 seconds in all. None is refused because of this limit. The

@@ -17,7 +17,7 @@ type RecoveryLimit interface {
 }
 
 // recoveryRead is how many bytes of missed events count as one recovery more.
-const recoveryRead = 12 << 10
+const recoveryRead = 10 << 10
 
 // readPatience bounds how long a recovery waits in all for what it may read. Meanwhile its
 // client can join and leave nothing, and acks wait for what is missed; and what is published

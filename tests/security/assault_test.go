@@ -38,9 +38,6 @@ type attack struct {
 	proxied bool
 	// slows: a neighbour's p99 exceeds what it may. docs/security.md has the figure.
 	slows bool
-	// moves: it moves a little more in Redis than it may, in a long run. docs/security.md has
-	// the figure.
-	moves bool
 }
 
 // What an attack may cost, with default limits and GOMEMLIMIT=256MiB.
@@ -456,11 +453,7 @@ func (a *assault) playLong() {
 	if slower > mostSlowdown && !a.slows {
 		a.Errorf("a neighbour's p99 is %.1f times as long: %+v, and %+v before", slower, attacked, quiet)
 	}
-	most := float64(mostRedisBytes)
-	if a.moves {
-		most = 25
-	}
-	if moved > most*float64(sent) {
+	if moved > mostRedisBytes*float64(sent) {
 		a.Errorf("%.1f bytes are moved in Redis for each of the attackers", moved/float64(sent))
 	}
 	if kept > mostRedisMemory*sent+restingMemory {

@@ -355,7 +355,6 @@ var attacks = []attack{
 	},
 	{
 		name:   "recoveries of a full backlog",
-		moves:  true,
 		rounds: 15,
 		hold:   missHistory,
 		work: func(a *assault, conn int) {
@@ -366,7 +365,6 @@ var attacks = []attack{
 	},
 	{
 		name:   "concurrent recoveries of a session",
-		moves:  true,
 		rounds: 2,
 		hold:   missHistory,
 		work: func(a *assault, conn int) {
