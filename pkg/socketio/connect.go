@@ -46,6 +46,7 @@ func (s *Socket) refuse(err error) {
 	s.cancel(err)
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 	s.mu.Lock()
+	s.gone = true // a later Disconnect finds nothing that will be connected
 	dismissed := s.dismissed
 	s.mu.Unlock()
 	if dismissed == fromConnection {

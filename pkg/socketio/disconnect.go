@@ -199,6 +199,9 @@ func (c *client) closeMoved() {
 // A socket that is not connected yet, as in a middleware, is disconnected as soon as its
 // client has been told that it is connected.
 func (s *Socket) Disconnect(closeConn bool) {
+	if s.dismiss(closeConn) {
+		return
+	}
 	s.mu.Lock()
 	gone := s.gone
 	s.mu.Unlock()
@@ -221,7 +224,7 @@ const (
 )
 
 // dismiss has the socket disconnected once it is connected. It reports false if it is
-// connected already, or gone.
+// connected already, refused or gone.
 func (s *Socket) dismiss(closeConn bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -93,6 +93,25 @@ func TestDisconnectAndRefuse(t *testing.T) {
 	w.gone()
 }
 
+// A client that has been refused can still be disconnected with its connection.
+func TestDisconnectAfterRefusal(t *testing.T) {
+	n := start(t, Options{})
+	refused := make(chan *Socket, 1)
+	n.Use(func(_ context.Context, s *Socket) error {
+		refused <- s
+		return errInternal
+	})
+	w := n.dial(t)
+	w.write("40")
+	if m := w.next(); !strings.HasPrefix(m, "44") {
+		t.Errorf("got %q, want a CONNECT_ERROR", m)
+	}
+	s := <-refused
+	eventually(t, "the socket has ended", func() bool { return s.Context().Err() != nil })
+	s.Disconnect(true)
+	w.gone()
+}
+
 // Commands of a socket to itself while it is being connected are as its own methods.
 func TestCommandsToSelfWhileConnecting(t *testing.T) {
 	n := start(t, Options{})
