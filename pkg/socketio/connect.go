@@ -237,7 +237,7 @@ func (s *Socket) displace() []string {
 		s.ns.index.Remove(r, s)
 	}
 	names := s.rooms.confirmed()
-	s.ns.srv.memberships.Add(int64(s.rooms.uncharged) - s.rooms.cost())
+	s.ns.srv.memberships.Add(s.rooms.uncharged - s.rooms.cost())
 	s.rooms = memberships{}
 	return names
 }

@@ -14,13 +14,13 @@ import (
 // A held event keeps back all that follow it, also those of other rooms: the
 // offset in an event covers everything before it, so nothing may overtake.
 type gate struct {
-	shut  int // how many reasons there are to be shut
-	held  []*delivery
-	bytes int
+	shut int32 // how many reasons there are to be shut
 	// spilled: more arrived than may be held, and what was held is gone. A
 	// recovery reads it again. For anybody else the gate stays shut for good: an event
 	// behind what is gone would have an offset that hides it from the next recovery.
 	spilled bool
+	held    []*delivery
+	bytes   int
 	// floor is the end of a replay that reached further than the node's feed had
 	// come. Until the feed passes it, events carry it in place of their own
 	// cursor, for a client must never be sent an offset below one that it has.

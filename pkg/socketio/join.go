@@ -89,33 +89,41 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 
 // tooMany reports whether the socket can't join more rooms. s.mu is held.
 func (s *Socket) tooMany(news []string) error {
-	rooms := int(s.rooms.open) + len(news)
-	if most := s.ns.srv.opts.RoomsPerSocket; rooms > most {
+	if most := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+len(news) > most {
 		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
 	}
 	if err := s.tooManyStays(len(news)); err != nil {
 		return err
 	}
-	return s.ns.srv.tooManyMemberships(rooms, slices.Values(news))
+	within := func() error {
+		return s.ns.srv.tooManyMemberships(int(s.rooms.count)+len(news), slices.Values(news), s.ns.srv.opts.MembershipBudget)
+	}
+	err := within()
+	if err != nil {
+		s.forget()
+		err = within()
+	}
+	return err
 }
 
-// roomsBeyondBudget is how many rooms a socket can have whatever the memberships of all
-// sockets cost: those of many sockets in many rooms must not keep others out of a few.
+// roomsBeyondBudget is how many memberships a socket can have, now and within the recovery
+// window, whatever those of all sockets cost: many sockets in many rooms must not keep
+// others out of a few.
 const roomsBeyondBudget = 16
 
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
 
-// tooManyMemberships reports whether a socket can't be in so many rooms, of which news
-// are to be added, because of what the memberships of all sockets cost.
-func (s *Server) tooManyMemberships(rooms int, news iter.Seq[string]) error {
-	if rooms <= roomsBeyondBudget {
+// tooManyMemberships reports whether a socket can't have so many memberships, of which
+// those of added are new, because those of all sockets would cost more than a budget.
+func (s *Server) tooManyMemberships(count int, added iter.Seq[string], budget int) error {
+	if count <= roomsBeyondBudget {
 		return nil
 	}
 	cost := s.memberships.Load()
-	for name := range news {
-		cost += int64(stayCost(name))
+	for name := range added {
+		cost += stayCost(name)
 	}
-	if cost > int64(s.opts.MembershipBudget) {
+	if cost > int64(budget) {
 		return errMemberships
 	}
 	return nil
@@ -125,7 +133,7 @@ func (s *Server) tooManyMemberships(rooms int, news iter.Seq[string]) error {
 // held.
 func (s *Socket) charge() {
 	if s.placed {
-		s.ns.srv.memberships.Add(int64(s.rooms.uncharged))
+		s.ns.srv.memberships.Add(s.rooms.uncharged)
 		s.rooms.uncharged = 0
 	}
 }

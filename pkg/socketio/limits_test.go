@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
@@ -113,6 +115,78 @@ func TestMembershipsAreBounded(t *testing.T) {
 	}
 	if got := n.Stats().Limited[limitMemberships]; got != 2 {
 		t.Errorf("%d are counted", got)
+	}
+}
+
+// Rooms that were left count as well within the recovery window, so that nobody gets round
+// the budget by joins and leaves.
+func TestLeftRoomsCountInTheBudget(t *testing.T) {
+	n := start(t, Options{MembershipBudget: 10 * int(stayCost("00"))})
+	joining(n.Of("/"))
+	w := n.client(t)
+	for i := range roomsBeyondBudget {
+		for _, event := range []string{"join", "leave"} {
+			if got := w.call(fmt.Sprintf(`[%q,"%02d"]`, event, i)); got != `["ok"]` {
+				t.Fatalf("%s %d: %s", event, i, got)
+			}
+		}
+	}
+	if got, full := w.call(`["join","16"]`), fmt.Sprintf("[%q]", errMemberships.Error()); got != full {
+		t.Errorf("one more: %s", got)
+	}
+}
+
+// Stays that ended before the recovery window do not count, even if they are few.
+func TestForgottenRoomsDoNotCountInTheBudget(t *testing.T) {
+	n := start(t, Options{MembershipBudget: 10 * int(stayCost("00"))})
+	s := &Socket{ns: n.Of("/")}
+	s.placed = true
+	for i := range roomsBeyondBudget {
+		s.rooms.enter(fmt.Sprintf("%02d", i))
+		s.rooms.confirm(fmt.Sprintf("%02d", i), adapter.Cursor{})
+	}
+	s.charge()
+	if err := s.tooMany([]string{"16"}); !errors.Is(err, errMemberships) {
+		t.Fatalf("beyond the budget: %v", err)
+	}
+	s.rooms.leave("00", adapter.Cursor{}) // in 1970
+	if err := s.tooMany([]string{"16"}); err != nil {
+		t.Errorf("with a stay that ended long ago: %v", err)
+	}
+}
+
+// Joins do not use up the whole budget: a client that was cut finds room for its session.
+func TestRecoveriesHaveBudgetLeft(t *testing.T) {
+	n := start(t, Options{MembershipBudget: 40 * int(stayCost("00"))})
+	joining(n.Of("/"))
+	join := func(w *wire, rooms int) {
+		t.Helper()
+		for i := range rooms {
+			if got := w.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
+				t.Fatalf("room %d: %s", i, got)
+			}
+		}
+	}
+	cut, other, small := n.client(t), n.client(t), n.client(t)
+	join(cut, 20)
+	join(small, roomsBeyondBudget)
+	cut.cut()
+	small.cut()
+	eventually(t, "their memberships count no more", func() bool { return n.Stats().MembershipBytes == 0 })
+	join(other, 25)
+	n.back(t, cut)
+	if got := n.Stats().MembershipBytes; got != 45*int(stayCost("00")) {
+		t.Errorf("the memberships take %d", got)
+	}
+	n.back(t, small) // whatever the others take
+}
+
+// What memberships cost does not overflow, however many a socket may have.
+func TestMembershipCostDoesNotOverflow(t *testing.T) {
+	m := memberships{uncharged: math.MaxInt32}
+	m.enter("a")
+	if m.uncharged < math.MaxInt32 {
+		t.Errorf("it costs %d", m.uncharged)
 	}
 }
 

@@ -49,7 +49,7 @@ type memberships struct {
 	open   int32 // of those that are open
 	// uncharged is by how much the cost of all stays in named has grown since it was added
 	// to the server's.
-	uncharged int32
+	uncharged int64
 	// unsaved: they are not those that restore has read.
 	unsaved bool
 }
@@ -109,12 +109,12 @@ func (m *memberships) enter(name string) {
 
 // stayCost is about how many bytes of memory a stay takes, with what the node has for its
 // room if it has no other members.
-func stayCost(name string) int32 { return 640 + 16*int32(len(name)) }
+func stayCost(name string) int64 { return 640 + 16*int64(len(name)) }
 
 // cost returns what all stays in named cost.
 func (m *memberships) cost() (bytes int64) {
 	for name, stays := range m.named {
-		bytes += int64(stayCost(name)) * int64(len(stays))
+		bytes += stayCost(name) * int64(len(stays))
 	}
 	return bytes
 }
@@ -401,7 +401,7 @@ func (m *memberships) replace(name string, kept []stay) {
 		return
 	}
 	m.count -= int32(gone)
-	m.uncharged -= int32(gone) * stayCost(name)
+	m.uncharged -= int64(gone) * stayCost(name)
 	m.unsaved = true
 	if len(kept) == 0 {
 		delete(m.named, name)

@@ -69,8 +69,8 @@ type Options struct {
 	// MembershipBudget bounds, in bytes, what the memberships of all sockets take in memory,
 	// those included that have ended within the recovery window: 512 MiB by default. A
 	// membership counts 640 bytes and 16 for each byte of its room's name. Beyond the budget
-	// a socket can join up to 16 rooms, and a session with more is recovered later: its
-	// client's connection is closed.
+	// a socket can have 16 memberships, and a session with more is recovered later: its
+	// client's connection is closed. Recoveries may use an eighth more than joins.
 	MembershipBudget int
 
 	// MailboxEvents and MailboxBytes bound the received events of a socket that wait

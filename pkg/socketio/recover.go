@@ -167,11 +167,16 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		case found.Epoch != epoch:
 			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
 		}
-		names := func(yield func(string) bool) {
-			for i := 0; i < len(found.Rooms) && yield(found.Rooms[i].Name); i++ {
+		var names []string // of its stays; what else a session lists has no name
+		for _, r := range found.Rooms {
+			if r.Name != "" {
+				names = append(names, r.Name)
 			}
 		}
-		if err := srv.tooManyMemberships(len(found.Rooms), names); err != nil {
+		// Joins leave recoveries an eighth: a client that was cut has given back what its
+		// memberships took, and would lose all that it missed.
+		budget := srv.opts.MembershipBudget
+		if err := srv.tooManyMemberships(len(names), slices.Values(names), budget+budget/8); err != nil {
 			last = session.Session{} // nothing is executed
 			s.client.limited(limitMemberships, srv.opts.MembershipBudget, "bytes")
 			return err
@@ -369,7 +374,7 @@ func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) e
 	listed := append(heard, was...)
 	if s.placed {
 		stays.banned = nil // what comes from here on is not for it in any case
-		stays.uncharged = int32(stays.cost()-s.rooms.cost()) + s.rooms.uncharged
+		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
 	} else { // displaced meanwhile, from the rooms that it was in
