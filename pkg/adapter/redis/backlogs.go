@@ -69,9 +69,17 @@ type wanted struct {
 }
 
 // ask has rooms read, each after a position, and waits for it. Events whose payloads are
-// not held come without. With more than most entries it fails with errManyEntries.
+// not held come without. With more than most entries it fails with errManyEntries. If most
+// is math.MaxInt, the read is not shared.
 func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold, most int) (map[string]*backlog, error) {
 	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, hold: hold, most: most, done: make(chan struct{})}
+	if most == math.MaxInt { // others must neither wait for all of it nor hold it
+		found, err := p.readAlone(ctx, r)
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+		}
+		return found, err
+	}
 	p.backlogs.mu.Lock()
 	p.backlogs.waiting = append(p.backlogs.waiting, r)
 	p.backlogs.mu.Unlock()
@@ -135,15 +143,42 @@ func (p *partition) runBacklogs() {
 		if len(batch) == 0 {
 			continue
 		}
-		found, err := p.readBacklogs(p.ctx, batch, from)
-		for _, r := range batch {
-			adapter.CountRead(r.ctx, found.share(p, r))
-			if r.err = err; err == nil {
-				r.found, r.err = found.rooms, found.stillThere(r.epoch)
-			}
-			close(r.done)
-		}
+		p.answerReads(batch, from)
 	}
+}
+
+// answerReads reads what requests have asked for. Each is judged by its own entries: where all of
+// them together are too many, each is read alone.
+func (p *partition) answerReads(batch []*backlogRequest, from map[string]wanted) {
+	found, err := p.readBacklogs(p.ctx, batch, from)
+	for _, r := range batch {
+		adapter.CountRead(r.ctx, found.share(p, r))
+		switch {
+		case errors.Is(err, errManyEntries) && len(batch) > 1:
+			r.found, r.err = p.readAlone(p.ctx, r)
+		case err != nil:
+			r.err = err
+		case found.entriesOf(p, r) > r.most:
+			r.err = errManyEntries
+		default:
+			r.found, r.err = found.rooms, found.stillThere(r.epoch)
+		}
+		close(r.done)
+	}
+}
+
+// readAlone reads what one request has asked for.
+func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[string]*backlog, error) {
+	from := make(map[string]wanted, len(r.names))
+	for _, name := range r.names {
+		from[p.names.room(r.epoch, name)] = wanted{r.epoch, name, r.after[name]}
+	}
+	found, err := p.readBacklogs(ctx, []*backlogRequest{r}, from)
+	adapter.CountRead(r.ctx, found.share(p, r))
+	if err == nil {
+		err = found.stillThere(r.epoch)
+	}
+	return found.rooms, err
 }
 
 // A reading is what one pipeline has read.
@@ -180,10 +215,11 @@ func awaited(batch []*backlogRequest) bool {
 }
 
 // What a read of backlogs moves in one call, and what the payloads that it holds for
-// several requesters may take together.
+// several requesters may take together, and the entries.
 const (
-	readBytes   = 1 << 20
-	sharedBytes = 16 << 20
+	readBytes     = 1 << 20
+	sharedBytes   = 16 << 20
+	sharedEntries = sharedBytes / eventOverhead
 )
 
 //go:embed missed.lua
@@ -210,7 +246,10 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 	}
 	hold, largest, most := 0, 0, 0
 	for _, r := range batch {
-		hold, largest, most = hold+r.hold, max(largest, r.hold), max(most, r.most)
+		hold, largest = hold+r.hold, max(largest, r.hold)
+		if most = max(r.most, 1); len(batch) > 1 {
+			most = sharedEntries
+		}
 		for _, name := range r.names {
 			found.rooms[p.names.room(r.epoch, name)].asked++
 		}
@@ -227,7 +266,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		}
 		hold, keys, count = p.addPart(found, keys, read, hold), read.rest, p.limit+1
 		left := most - found.entries()
-		if left < 0 {
+		if left < 0 && len(keys) > 0 {
 			return found, errManyEntries
 		}
 		if len(keys) > 0 {
@@ -249,6 +288,21 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 const manyEntries = 8 << 10
 
 var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
+
+// entriesOf returns how many entries a request's part of what was read has.
+func (r *reading) entriesOf(p *partition, of *backlogRequest) (n int) {
+	for _, name := range of.names {
+		after := of.after[name]
+		b := r.rooms[p.names.room(of.epoch, name)]
+		n += len(b.behind(after))
+		for _, bad := range b.broken {
+			if after.Compare(bad.at) < 0 {
+				n++
+			}
+		}
+	}
+	return n
+}
 
 func (r *reading) entries() (n int) {
 	for _, b := range r.rooms {
@@ -607,17 +661,22 @@ func (p *partition) readListings(ctx context.Context, epoch string, list []adapt
 	return bytes, nil
 }
 
-// missedBy returns the events after a position and up to another, and whether that
-// can be told from this read: a shared one may begin so much earlier that it does
-// not show how many there are.
-func (b *backlog) missedBy(after, upTo adapter.Position, limit int) (events []*adapter.Event, known bool, err error) {
+// behind returns the events after a position.
+func (b *backlog) behind(after adapter.Position) []*adapter.Event {
 	first, _ := slices.BinarySearchFunc(b.events, after, func(e *adapter.Event, at adapter.Position) int {
 		if e.Position.Compare(at) <= 0 {
 			return -1
 		}
 		return 1
 	})
-	events = b.events[first:]
+	return b.events[first:]
+}
+
+// missedBy returns the events after a position and up to another, and whether that
+// can be told from this read: a shared one may begin so much earlier that it does
+// not show how many there are.
+func (b *backlog) missedBy(after, upTo adapter.Position, limit int) (events []*adapter.Event, known bool, err error) {
+	events = b.behind(after)
 	switch {
 	case b.failed != nil:
 		return nil, true, b.failed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -423,5 +424,66 @@ func TestReadingsEnd(t *testing.T) {
 	shared, _, err := read(t.Context(), 40, 4)
 	if one, part := alone.share(p, r), shared.share(p, r); err != nil || part < one/5 || part > one/4 {
 		t.Errorf("a share of 4 is %d bytes, of one %d: %v", part, one, err)
+	}
+}
+
+// request asks for rooms from the beginning of the history, for a batch.
+func request(t *testing.T, p *partition, most int, names ...string) *backlogRequest {
+	r := &backlogRequest{ctx: t.Context(), epoch: p.history(), after: make(map[string]adapter.Position), hold: 64 << 10, most: most, done: make(chan struct{})}
+	for _, n := range names {
+		r.names = append(r.names, name(room(n)))
+	}
+	return r
+}
+
+// answered reads for a batch, and returns the requests' errors.
+func answered(p *partition, batch ...*backlogRequest) (errs []error) {
+	b := &backlogs{ready: make(chan struct{}, 1), waiting: slices.Clone(batch)}
+	all, from := b.take(p.names.room)
+	p.answerReads(all, from)
+	for _, r := range batch {
+		<-r.done
+		errs = append(errs, r.err)
+	}
+	return errs
+}
+
+// Of requests that are read together each is judged by its own entries, and each is answered
+// if all of them together are too many.
+func TestManyEntriesTogether(t *testing.T) {
+	const requests, roomsOfEach = 16, readRooms / 16
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	p := a.partitions[0]
+	names := make([]string, readRooms)
+	all := make([]rooms.Room, readRooms)
+	for i := range all {
+		names[i] = fmt.Sprint("r", i)
+		all[i] = room(names[i])
+	}
+	for published, total := range []int{manyEntries/readRooms + 8, sharedEntries/readRooms + 8} {
+		for range total - published*(manyEntries/readRooms+8) {
+			publish(t, a, event("x", all...))
+		}
+		var small []*backlogRequest
+		for i := range requests {
+			small = append(small, request(t, p, manyEntries, names[i*roomsOfEach:(i+1)*roomsOfEach]...))
+		}
+		large, other := request(t, p, manyEntries, names[1:]...), request(t, p, manyEntries, names[0])
+		for i, err := range answered(p, small...) {
+			if err != nil {
+				t.Errorf("%d entries: request %d: %v", total*readRooms, i, err)
+				continue
+			}
+			r := small[i]
+			for _, n := range r.names {
+				if events, known, err := r.found[p.names.room(r.epoch, n)].missedBy(adapter.Position{}, ms(math.MaxUint64), p.limit); len(events) != total || !known || err != nil {
+					t.Errorf("%d entries: %d events in %s, known: %v: %v", total*readRooms, len(events), n, known, err)
+				}
+			}
+		}
+		if errs := answered(p, large, other); !errors.Is(errs[0], errManyEntries) || errs[1] != nil {
+			t.Errorf("%d entries: the request of all rooms: %v, that of one: %v", total*readRooms, errs[0], errs[1])
+		}
 	}
 }

@@ -245,16 +245,11 @@ func omit(e *adapter.Event) *adapter.Event {
 
 // missedAlone reads one room for one reader.
 func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int) ([]*adapter.Event, error) {
-	key := p.names.room(epoch, name)
-	found, err := p.readBacklogs(ctx, []*backlogRequest{{ctx: ctx, epoch: epoch, names: []string{name}, hold: hold, most: math.MaxInt}}, map[string]wanted{key: {epoch, name, after[name]}})
-	adapter.CountRead(ctx, found.rooms[key].bytes)
-	if err == nil {
-		err = found.stillThere(epoch)
-	}
+	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt})
 	if err != nil {
 		return nil, err
 	}
-	events, _, err := found.rooms[key].missedBy(after[name], upTo, p.limit)
+	events, _, err := found[p.names.room(epoch, name)].missedBy(after[name], upTo, p.limit)
 	return events, err
 }
 
