@@ -27,18 +27,19 @@ type Copies struct {
 // Copy takes one event of some bytes to several rooms from what the user, or else the
 // address, may have copied, because it is stored and published once in each of the rooms.
 // The first copy is free: that it was received is counted by [Client.Allow]. strangers are
-// the rooms that the sender is not in: until Done they count as new ones. The error is a
+// the rooms that the sender is not in: until Done they count as new ones, as far as these
+// take a quarter of what can be used at once. The error is a
 // [*TooManyCopiesError] or an [*ExceededError]: the event should be dropped.
 func (c *Client) Copy(rooms, bytes, strangers int) (Copies, error) {
 	if most := c.all.largest; rooms > 1 && most > 0 && bytes > most/rooms {
 		return Copies{}, &TooManyCopiesError{fmt.Sprintf("%d bytes for each of %d rooms are more than %d; send it to fewer rooms at a time", bytes, rooms, most)}
 	}
 	k := Copies{of: c, due: (rooms - 1) * (bytes + copyCost)}
-	k.taken = k.due + strangers*newRoomCost
-	if k.taken == 0 || c.all.copies.unit == 0 {
+	if k.due+strangers == 0 || c.all.copies.unit == 0 {
 		return Copies{}, nil
 	}
-	k.taken = min(k.taken, c.all.copies.most())
+	most := c.all.copies.most()
+	k.taken = min(k.due+min(strangers*newRoomCost, most/4), most)
 	h := c.holder()
 	ok := c.all.copies.take(&h.copies, c.all.now(), k.taken)
 	h.mu.Unlock()
@@ -66,13 +67,15 @@ func (c *Client) Join(rooms int) error {
 	if rooms < 2 || c.all.copies.unit == 0 {
 		return nil
 	}
-	used := &c.joins
-	if !c.shared() {
+	cost, ok := (rooms-1)*copyCost, false
+	if c.shared() {
+		ok = c.all.copies.take(&c.joins, c.all.now(), cost)
+	} else {
 		h := c.holder()
-		defer h.mu.Unlock()
-		used = &h.copies
+		ok = c.all.copies.take(&h.copies, c.all.now(), cost)
+		h.mu.Unlock()
 	}
-	if !c.all.copies.take(used, c.all.now(), (rooms-1)*copyCost) {
+	if !ok {
 		return c.exceeded(&c.all.copyRate, "too many rooms are joined by "+c.whose())
 	}
 	return nil

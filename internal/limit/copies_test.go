@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 )
 
@@ -90,6 +91,54 @@ func TestCopiesOfOneEvent(t *testing.T) {
 		if err := off.Join(1000); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestCopiesToManyRoomsInARow: what an event to rooms of others takes until it is known that
+// none is new leaves room for the next ones, also concurrently.
+func TestCopiesToManyRoomsInARow(t *testing.T) {
+	c := NewClients(ClientOptions{CopyBytes: 512 << 10, LargestEvent: 1_000_000}).Client("ann", "")
+	var sent []Copies
+	for i := range 3 {
+		k, err := c.Copy(1000, 100, 1000)
+		if err != nil {
+			t.Fatalf("event %d: %v", i, err)
+		}
+		sent = append(sent, k)
+	}
+	for _, k := range sent {
+		k.Done(0)
+	}
+	if _, err := c.Copy(1000, 100, 1000); err != nil {
+		t.Errorf("after these: %v", err)
+	}
+	for n := 0; ; n++ {
+		if k, err := c.Copy(1000, 100, 1000); err != nil {
+			break
+		} else if k.Done(1000); n == 10 {
+			t.Fatal("new rooms are not counted")
+		}
+	}
+}
+
+// TestJoinsLogWithoutTheLock: the line that tells of the limit is written while nobody waits.
+func TestJoinsLogWithoutTheLock(t *testing.T) {
+	var c *Client
+	hook := zap.Hooks(func(zapcore.Entry) error {
+		if !c.held.mu.TryLock() {
+			t.Error("it is logged under the lock of the user")
+			return nil
+		}
+		c.held.mu.Unlock()
+		return nil
+	})
+	core, logs := observer.New(zap.InfoLevel)
+	c = NewClients(ClientOptions{CopyBytes: 1, Log: zap.New(core, hook)}).Client("ann", "")
+	for range 20 {
+		_ = c.Join(1000)
+	}
+	if logs.Len() != 1 {
+		t.Errorf("%d lines", logs.Len())
 	}
 }
 
