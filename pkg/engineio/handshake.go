@@ -21,7 +21,7 @@ type Handshake struct {
 	// Header has no headers of the WebSocket handshake, except its extensions. It is kept as
 	// long as the connection, so it has at most 100 lines (a name with several values has
 	// one for each) and 16 KiB of names and values. Where the request had more, the longest
-	// headers are missing.
+	// headers are missing, but Authorization and Cookie only if they are too long alone.
 	Header     http.Header
 	URL        string // path and query, as requested
 	RemoteAddr string // of the TCP peer; headers of proxies are not looked at
@@ -62,12 +62,15 @@ func keptHeader(all http.Header) http.Header {
 	})
 	kept := make(http.Header)
 	lines, bytes = 0, 0
-	for _, k := range names {
-		lines, bytes = lines+len(h[k]), bytes+headerSize(k, h[k])
-		if lines > keptHeaderLines || bytes > keptHeaderBytes {
-			break
+	for _, k := range append([]string{"Authorization", "Cookie"}, names...) {
+		values, left := h[k]
+		more := headerSize(k, values)
+		if !left || lines+len(values) > keptHeaderLines || bytes+more > keptHeaderBytes {
+			continue
 		}
-		kept[k] = slices.Clone(h[k]) // net/http has the values of all headers in one slice
+		delete(h, k)
+		lines, bytes = lines+len(values), bytes+more
+		kept[k] = slices.Clone(values) // net/http has the values of all headers in one slice
 	}
 	return kept
 }

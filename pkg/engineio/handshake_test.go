@@ -344,6 +344,15 @@ func TestHandshakeKeepsSomeHeaders(t *testing.T) {
 	if h := keptHeader(long); len(h) != 1 || h.Get("Authorization") != "Bearer x" {
 		t.Errorf("of a long one and a short one %v are kept", slices.Collect(maps.Keys(h)))
 	}
+	for _, name := range []string{"Authorization", "Cookie"} {
+		h := http.Header{name: {strings.Repeat("x", keptHeaderBytes/2)}}
+		for i := range 5 {
+			h.Set(fmt.Sprint("X", i), strings.Repeat("x", keptHeaderBytes/6))
+		}
+		if got := keptHeader(h); got.Get(name) == "" || len(got) != 3 {
+			t.Errorf("of a request with %s %d headers are kept: %v", name, len(got), slices.Sorted(maps.Keys(got)))
+		}
+	}
 	many := make(http.Header)
 	for i := range 300 {
 		many.Add(fmt.Sprint("X", i%150), fmt.Sprint(i))
