@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -512,7 +513,7 @@ func (d decoded) held() int {
 // in returns the copy of the event in another backlog.
 func (d decoded) in(b *backlog) decoded {
 	switch {
-	case d.event == nil: // Redis has sent none
+	case d.event == nil && d.err == nil: // Redis has sent none
 		d.err = errMalformed
 	case d.err == nil:
 		e := *d.event
@@ -579,10 +580,12 @@ type listing struct {
 }
 
 // readLists completes the events of backlogs whose lists are stored apart. Lists can be much
-// larger than the events, so a few are read in a call, and more where they are small.
+// larger than the events, so a few are read in a call, and more where they are small. If
+// they are too large, those of the rooms with most of them are not read.
 func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog, most int) error {
 	copies := make(map[adapter.Position]int)
 	var order []adapter.Position
+	slices.SortFunc(all, func(a, b *backlog) int { return cmp.Compare(len(a.listed), len(b.listed)) })
 	for _, b := range all {
 		for _, e := range b.listed {
 			if copies[e.Position]++; copies[e.Position] == 1 {
@@ -591,14 +594,25 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 		}
 	}
 	found := make(map[adapter.Position]*listing, len(order))
+	defer func() { // also if not all could be read
+		for _, b := range all {
+			for _, e := range b.listed {
+				if l := found[e.Position]; l != nil {
+					b.bytes += l.size
+				}
+			}
+			b.listed = nil
+		}
+	}()
 	for bytes, step := 0, fewRead; len(order) > 0; {
 		switch {
 		case !awaited(batch):
 			return context.Canceled
-		case bytes > sharedBytes/2 && most < math.MaxInt:
+		case bytes > min(sharedBytes/2, p.replay) && most < math.MaxInt:
 			return errManyEntries
-		case bytes > p.replay:
-			return fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, p.replay)
+		}
+		if bytes > p.replay {
+			break
 		}
 		chunk := order[:min(len(order), step)]
 		order = order[len(chunk):]
@@ -612,13 +626,15 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 	for _, b := range all {
 		for _, e := range b.listed {
 			l := found[e.Position]
-			b.bytes += l.size
+			if l == nil {
+				b.broken = append(b.broken, broken{e.Position, tooMuch(p.replay)})
+				continue
+			}
 			e.Target.Except, e.Earlier = l.Target.Except, l.Earlier
 			if l.err != nil {
 				b.broken = append(b.broken, broken{e.Position, l.err})
 			}
 		}
-		b.listed = nil
 	}
 	return nil
 }

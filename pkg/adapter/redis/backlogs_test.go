@@ -487,3 +487,62 @@ func TestManyEntriesTogether(t *testing.T) {
 		}
 	}
 }
+
+// listed is an event whose lists, of about 200 kB, are stored apart.
+func listed(data string, to ...rooms.Room) adapter.Event {
+	e := event(data, to...)
+	for i := range 1000 {
+		e.Target.Except = append(e.Target.Except, room(fmt.Sprint(i, strings.Repeat("x", 200))))
+	}
+	return e
+}
+
+// Lists that are too large refuse the request that they are for, and no other: neither of
+// those that are read together, nor of the rooms of a catch-up. They are charged also if the
+// reading ends because of them.
+func TestLargeListsRefuseNobodyElse(t *testing.T) {
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a, b := start(t, relay.url(), "a", Options{ReplayBytes: 1 << 20}), start(t, server.URL(), "b", Options{})
+	p := a.partitions[0]
+	loud, quiet := room("loud"), room("quiet")
+	begin := subscribe(t, a, loud, quiet)
+	fill := relay.hole(subscriber) // also for the next connection
+	relay.cut(subscriber)
+	for range 20 {
+		publish(t, b, listed("loud", loud, room("of nobody")))
+	}
+	end := publish(t, b, listed("quiet", quiet, room("of nobody")))
+
+	large, small := request(t, p, manyEntries, "loud"), request(t, p, manyEntries, "quiet")
+	var charged int
+	large.ctx = adapter.OnRead(t.Context(), func(bytes int) { charged += bytes })
+	if errs := answered(p, large, small); !errors.Is(errs[0], errManyEntries) || errs[1] != nil {
+		t.Errorf("the request with large lists: %v, the other: %v", errs[0], errs[1])
+	}
+	if charged < 2<<20 { // it was read with the other and alone
+		t.Errorf("%d bytes are charged", charged)
+	}
+	for r, want := range map[rooms.Room]error{loud: adapter.ErrTrimmed, quiet: nil} {
+		var got error
+		for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin}, end, 1000) {
+			got = err
+		}
+		if !errors.Is(got, want) {
+			t.Errorf("a replay of %s: %v, want %v", r.Name, got, want)
+		}
+	}
+	fill()
+	expectRoomsLost(t, a, loud)
+	expect(t, a, "quiet")
+}
+
+// A copy of an event that could not be decoded is not decodable for the same reason.
+func TestCopiesOfNewerEvents(t *testing.T) {
+	if d := (decoded{err: adapter.ErrNewerVersion}).in(&backlog{}); !errors.Is(d.err, adapter.ErrNewerVersion) {
+		t.Error(d.err)
+	}
+	if d := (decoded{}).in(&backlog{}); !errors.Is(d.err, errMalformed) {
+		t.Error(d.err)
+	}
+}
