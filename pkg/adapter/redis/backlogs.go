@@ -418,8 +418,9 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 
 // scriptArgs returns the arguments of the script for the rest of the keys' backlogs.
 func (p *partition) scriptArgs(found *reading, keys []string, hold int) []any {
-	args := make([]any, 0, 2+2*len(keys))
-	args = append(args, readBytes, max(hold, 0))
+	largest := orDefault(p.sizes.largest(p.life), readBytes)
+	args := make([]any, 0, 3+2*len(keys))
+	args = append(args, readBytes, max(hold, 0), max(1, min(usuallyRead, 4*readBytes/largest)))
 	for _, key := range keys {
 		b := found.rooms[key]
 		args = append(args, p.limit+1-len(b.events)-len(b.broken), b.last)

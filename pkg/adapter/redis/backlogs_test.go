@@ -546,3 +546,41 @@ func TestCopiesOfNewerEvents(t *testing.T) {
 		t.Error(d.err)
 	}
 }
+
+// The script does not read many entries at a time where the node knows of large ones, as
+// these can follow many small ones.
+func TestRangesOfTheScriptAreBounded(t *testing.T) {
+	const small, large, size = 84, 40, readBytes / 2
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	p := a.partitions[0]
+	for range small {
+		publish(t, a, event("x", room("r")))
+	}
+	for range large {
+		publish(t, a, event(strings.Repeat("x", size), room("r")))
+	}
+	if err := server.Client().ConfigResetStat(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	keys := []string{p.names.room(p.history(), name(room("r")))}
+	found := &reading{rooms: map[string]*backlog{keys[0]: {last: "0-0"}}}
+	reply, err := missedScript.Run(t.Context(), server.Client(), keys, p.scriptArgs(found, keys, 0)...).Slice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _ := reply[1].([]any)
+	info, err := server.Client().Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	_, after, _ := strings.Cut(info, "cmdstat_xrange:calls=")
+	if _, err := fmt.Sscan(strings.NewReplacer(",", " ").Replace(after), &calls); err != nil {
+		t.Fatal(err)
+	}
+	const most = 4 * readBytes / size
+	if entries := len(list) / 2; entries <= small || calls*most < entries {
+		t.Errorf("%d entries are read in %d ranges, want %d at most in one", entries, calls, most)
+	}
+}

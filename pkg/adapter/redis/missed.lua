@@ -1,12 +1,13 @@
 -- Reads what backlogs hold behind a position each, until so much has been read that the rest must wait. A range of a stream can be
 -- bounded by the number of its entries only, so a few are read at a time, and more where they are small.
--- KEYS: the backlogs. ARGV: the size from which on to stop, and how much of the events' payloads may be returned; then for each key
--- the maximum number of entries and the position.
+-- KEYS: the backlogs. ARGV: the size from which on to stop, how much of the events' payloads may be returned, and the maximum number
+-- of entries that are read at a time, because one that is large can follow many small ones; then for each key the maximum number of
+-- entries and the position.
 -- Returns 'more' if the last list goes on, or ''; then a list for each backlog that was read: its entries' ids and events. In place
 -- of an event there is a list of what stands in front of its payload and the payload's size if that may not be returned, and 0 if
 -- the event is the one that was last returned with this id. In place of a list there is the error if the key holds no stream.
 local overhead = 256 -- of an entry, beside its event: many small ones take time, too
-local left, hold = tonumber(ARGV[1]), tonumber(ARGV[2])
+local left, hold, widest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local unseen = 4 * left -- of what is read, as not all of it is returned
 local reply, returned = {''}, {}
 
@@ -78,11 +79,11 @@ local function cut(s)
 end
 
 for k, key in ipairs(KEYS) do
-	local list, most, count, bytes, step = {}, tonumber(ARGV[2 * k + 1]), 0, 0, 4
-	local last = '(' .. ARGV[2 * k + 2]
+	local list, most, count, bytes, step = {}, tonumber(ARGV[2 * k + 2]), 0, 0, 4
+	local last = '(' .. ARGV[2 * k + 3]
 	reply[k + 1] = list
 	while count < most do
-		step = math.min(step, most - count)
+		step = math.min(step, widest, most - count)
 		local read = redis.pcall('XRANGE', key, last, '+', 'COUNT', step)
 		if read.err then
 			reply[k + 1] = read
