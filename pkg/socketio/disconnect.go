@@ -75,7 +75,12 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	ctx, cancel := srv.store()
 	defer cancel()
 	done, err := s.change(ctx) // a join under way ends first
+	s.mu.Lock()
+	n := int(s.rooms.count)
+	s.mu.Unlock()
+	ended, _ := srv.turns.take(ctx, n)
 	names := s.unplace()
+	ended()
 	s.ns.tellRooms(s.ID(), false, names...)
 	srv.owned.leave(s)
 	s.ns.remove(s, s.ID())

@@ -147,12 +147,20 @@ func (o *ownership) overtaken(ref session.Ref) {
 	}
 }
 
-// connected notes that the client of a socket has moved to it: what the claims before
-// owe is settled.
-func (o *ownership) connected(s *Socket) {
+// connected notes that the client of a socket moves to it: what the claims before owe is
+// settled, before the client can do anything more. If it is not connected after all, undo
+// takes that back.
+func (o *ownership) connected(s *Socket) (undo func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.forget(s.pid, func(c *lostClaim) bool { return c.Fence < s.fence })
+	settled := o.forget(s.pid, func(c *lostClaim) bool { return c.Fence < s.fence })
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for _, c := range settled {
+			o.keep(c)
+		}
+	}
 }
 
 // abandoned notes that a claim has come to nothing, and disowns the one before it, if

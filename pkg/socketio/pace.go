@@ -24,7 +24,7 @@ const (
 	// A recovery counts once for each recoveryBytes that its rooms make a node and Redis
 	// say to each other, but at most maxRecoveryWeight times. A room costs its name, and
 	// roomBytes beside it.
-	recoveryBytes     = 64 << 10
+	recoveryBytes     = 40 << 10
 	maxRecoveryWeight = 10
 	roomBytes         = 180
 

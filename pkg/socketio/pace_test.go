@@ -186,9 +186,9 @@ func TestMadeUpPrivateIDsAreNotKept(t *testing.T) {
 // A recovery of many rooms counts as several: all of them are subscribed and read.
 func TestRecoveriesOfLargeSessionsWeighMore(t *testing.T) {
 	n := start(t, Options{})
-	n.recoveries.pace = pace{10, time.Minute}
+	n.recoveries.pace = pace{20, time.Minute}
 	joiningMany(n.Namespace)
-	for _, test := range []struct{ rooms, want int }{{0, 10}, {100, 10}, {999, 2}} { // 999 are 380 kB
+	for _, test := range []struct{ rooms, want int }{{0, 20}, {100, 20}, {999, 2}} { // 999 are 380 kB
 		w := n.client(t)
 		w.call(fmt.Sprintf(`["join many",%d]`, test.rooms))
 		w.cut()

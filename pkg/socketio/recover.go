@@ -98,6 +98,11 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err != nil {
 		return err
 	}
+	ended, err := srv.turns.take(ctx, len(claimed.Rooms))
+	if err != nil {
+		return err
+	}
+	defer ended()
 	if err := s.assume(claimed, seen); err != nil {
 		return err
 	}
@@ -117,15 +122,17 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		}
 		return err
 	}
+	undo := srv.owned.connected(s)
 	s.mu.Lock()
 	s.recovered = true
 	err = s.answerConnect()
 	names := s.rooms.names()
 	s.mu.Unlock()
 	if err != nil {
+		undo()
 		return err
 	}
-	srv.owned.connected(s)
+	ended()
 	s.ns.tellRooms(s.ID(), true, names...)
 	srv.stats.recoveries.add(recoveredWell)
 	if err := s.replay(&missed, reads); err != nil {

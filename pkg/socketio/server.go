@@ -42,7 +42,8 @@ type Server struct {
 	replays    replays   // what recoveries hold
 
 	memberships atomic.Int64 // what those of all sockets cost
-	asked       questions    // by this node, waiting for answers
+	turns       turns
+	asked       questions // by this node, waiting for answers
 	stats       counters
 	fullLogs    logLimit // of mailboxes
 	pauseLogs   logLimit // of connections that were closed for it
@@ -80,6 +81,7 @@ func NewServer(o Options) (*Server, error) {
 		clients:    make(map[string]*client),
 		retryDelay: retryDelay,
 		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}, most: min(maxRecoveryDebt, o.RecoveryWindow/2)},
+		turns:      newTurns(),
 		replays:    replays{page: replayPage, budget: replayBudget, small: smallReplay, patience: readPatience},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())

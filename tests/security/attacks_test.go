@@ -325,7 +325,6 @@ var attacks = []attack{
 	},
 	{
 		name:   "join and leave with 990 long rooms",
-		slows:  true,
 		rounds: 5,
 		hold:   manyRooms,
 		work: func(a *assault, conn int) {

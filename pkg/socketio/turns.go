@@ -1,0 +1,30 @@
+package socketio
+
+import (
+	"context"
+	"runtime"
+	"sync"
+)
+
+// turnRooms is from how many rooms on a socket takes a turn to enter or leave all of them.
+const turnRooms = 200
+
+// turns bound how many sockets with many rooms enter or leave them concurrently: each takes
+// milliseconds of computing, so that others would wait for many of them.
+type turns chan struct{}
+
+func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
+
+// take waits for a turn, unless there are few rooms. ended may be called more than once, and
+// also after an error.
+func (t turns) take(ctx context.Context, rooms int) (ended func(), err error) {
+	if rooms < turnRooms {
+		return func() {}, nil
+	}
+	select {
+	case t <- struct{}{}:
+		return sync.OnceFunc(func() { <-t }), nil
+	case <-ctx.Done():
+		return func() {}, context.Cause(ctx)
+	}
+}
