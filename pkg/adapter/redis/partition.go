@@ -97,7 +97,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		log:     o.Logger,
 		timeout: orDefault(o.Timeout, 3*time.Second),
 		limit:   max(limit, 0),
-		replay:  orDefault(o.ReplayBytes, 256<<20),
+		replay:  orDefault(o.ReplayBytes, 256<<20) / max(o.Partitions, 1), // a replay reads all of them concurrently
 		life:    orDefault(o.BacklogTTL, time.Hour),
 		keep:    orDefault(o.ClockTTL, 10*time.Minute),
 		probing: orDefault(o.ProbeInterval, time.Second),

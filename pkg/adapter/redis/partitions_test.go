@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -303,5 +304,33 @@ func TestReceiptNamesCopies(t *testing.T) {
 	}
 	if receipt, err = a.Publish(ctx, adapter.Event{Target: rooms.Target{To: all[:1]}}); err != nil || receipt.Copies != nil {
 		t.Errorf("an event in one partition: %+v, %v", receipt, err)
+	}
+}
+
+// What a replay may read is divided among the partitions, as it reads them concurrently.
+func TestReplayBytesAreDivided(t *testing.T) {
+	const partitions, most = 4, 1 << 20
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{Partitions: partitions, ReplayBytes: most})
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := make(map[rooms.Room]adapter.Cursor)
+	for i := range 40 { // in all partitions, half of the limit in each
+		r := room(fmt.Sprint("r", i))
+		after[r] = begin
+		publish(t, a, event(strings.Repeat("x", most/20), r))
+	}
+	end, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got error
+	for _, err := range a.Replay(deadline(t), after, end, 0) {
+		got = err
+	}
+	if !errors.Is(got, adapter.ErrTrimmed) {
+		t.Errorf("a replay of twice the limit: %v", got)
 	}
 }

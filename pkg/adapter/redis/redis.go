@@ -45,7 +45,7 @@ type Options struct {
 	// joins to a room are cut, because they may have missed events.
 	BacklogLimit int
 	// ReplayBytes is the maximum memory of what one replay, or a catch-up, reads: 256 MiB
-	// by default. A larger replay fails with adapter.ErrTrimmed, and a catch-up gives up the
+	// by default. Each partition may use an equal share of it. A larger replay fails with adapter.ErrTrimmed, and a catch-up gives up the
 	// rooms that have the most: their members are cut.
 	ReplayBytes int
 	// BacklogTTL is how long a silent room's backlog is kept, one hour by default.

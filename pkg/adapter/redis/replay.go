@@ -97,6 +97,8 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 		left := hold
 		if payload > 0 {
 			left -= held
+		} else {
+			left = max(hold-read.bytes, hold/4) // rooms are given up down to three quarters
 		}
 		found, err := p.ask(ctx, epoch, chunk, after, left, most)
 		if errors.Is(err, errManyEntries) {
