@@ -304,7 +304,7 @@ func (c *Clients) Recovery(user, address string) *Recovery {
 }
 
 // Charge counts bytes that were read, whether the rate allows them or not: up to another
-// ten seconds' worth, so that whoever shares the rate does not wait for longer.
+// ten seconds' worth, so that others that share the rate do not wait for longer.
 func (r *Recovery) Charge(bytes int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -266,7 +266,7 @@ type refusedOrigins struct {
 
 const (
 	// maxRefusedOrigins bounds the origins that are remembered, and so the lines, of an
-	// hour: made-up ones must not hide an operator's own for ever.
+	// hour: made-up ones must not hide an operator's own.
 	maxRefusedOrigins = 100
 	rememberOrigins   = time.Hour
 	// maxLoggedOrigin bounds the bytes of each.

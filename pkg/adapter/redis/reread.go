@@ -54,7 +54,7 @@ func (h *reread) add(name string, events []*adapter.Event) (broken []string) {
 	if h.bytes <= h.most {
 		return nil
 	}
-	// More than has to be, so that it does not happen again for each room that follows.
+	// A quarter is given up, so that it does not happen again for each room that follows.
 	slices.SortFunc(h.rooms, func(a, b heldRoom) int { return cmp.Compare(a.bytes, b.bytes) })
 	for h.bytes > h.most/4*3 {
 		last := h.rooms[len(h.rooms)-1]
