@@ -28,7 +28,7 @@ type Copies struct {
 // address, may have copied, because it is stored and published once in each of the rooms.
 // The first copy is free: that it was received is counted by [Client.Allow]. strangers are
 // the rooms that the sender is not in: until Done they count as new ones, as far as these
-// take a quarter of what can be used at once. The error is a
+// take a third of what can be used at once: two events can pass together. The error is a
 // [*TooManyCopiesError] or an [*ExceededError]: the event should be dropped.
 func (c *Client) Copy(rooms, bytes, strangers int) (Copies, error) {
 	if most := c.all.largest; rooms > 1 && most > 0 && bytes > most/rooms {
@@ -39,7 +39,7 @@ func (c *Client) Copy(rooms, bytes, strangers int) (Copies, error) {
 		return Copies{}, nil
 	}
 	most := c.all.copies.most()
-	k.taken = min(k.due+min(strangers*newRoomCost, most/4), most)
+	k.taken = min(k.due+min(strangers*newRoomCost, most/3), most)
 	h := c.holder()
 	ok := c.all.copies.take(&h.copies, c.all.now(), k.taken)
 	h.mu.Unlock()
