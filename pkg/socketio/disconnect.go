@@ -228,8 +228,9 @@ const (
 	fromConnection
 )
 
-// dismiss has the socket disconnected once it is connected. It reports false if it is
-// connected already, refused or gone.
+// dismiss has the socket disconnected once it is connected. It reports false if that is not
+// enough: the socket is connected already, refused or gone, or it has a session, whose client
+// must not be recovered either if this connection ends before.
 func (s *Socket) dismiss(closeConn bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,7 +241,7 @@ func (s *Socket) dismiss(closeConn bool) bool {
 	if closeConn {
 		s.dismissed = fromConnection
 	}
-	return true
+	return !s.recovering
 }
 
 // disconnect does what Disconnect asked for, now.

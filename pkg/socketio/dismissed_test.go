@@ -3,8 +3,10 @@ package socketio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -123,4 +125,77 @@ func TestCommandsToSelfWhileConnecting(t *testing.T) {
 		return nil
 	})
 	n.client(t).inRooms(n, "a", "b")
+}
+
+// A client that is disconnected while it is being recovered is not recovered later either, if
+// its connection ends before it is told.
+func TestDisconnectWhileRecoveringAndCut(t *testing.T) {
+	inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	a := &placing{Adapter: inner}
+	n := start(t, Options{Adapter: a})
+	var active bool
+	placed, cut := make(chan struct{}), make(chan struct{})
+	n.Use(func(_ context.Context, s *Socket) error {
+		if active {
+			a.placed = func() {
+				a.placed = nil
+				s.Disconnect(false)
+				close(placed)
+				<-cut
+				<-s.client.conn.Context().Done()
+			}
+		}
+		return nil
+	})
+	was := n.client(t)
+	was.cut()
+	active = true
+	w := n.dial(t)
+	w.write(fmt.Sprintf(`40{"pid":%q}`, was.pid))
+	<-placed
+	w.cut()
+	close(cut)
+	active = false
+	if back := n.back(t, was); back.sid == was.sid {
+		t.Error("it is recovered")
+	}
+}
+
+// A client that takes its replay slowly is disconnected before it has taken all of it, unless
+// it depends on a command that is held whether it is meant.
+func TestDisconnectDuringAReplay(t *testing.T) {
+	for name, disconnect := range map[string]func(n *testNode, sid string) error{
+		"Disconnect": func(n *testNode, sid string) error { n.Socket(sid).Disconnect(true); return nil },
+		"its room":   func(n *testNode, _ string) error { return n.To("r").DisconnectSockets(context.Background(), true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, shared := startRemote(t, 1)
+			n.replays.patience = time.Hour
+			w := n.client(t)
+			w.call(`["join","r"]`)
+			w.cut()
+			for i := range 20 {
+				must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 50_000)))
+			}
+			shared.waits.Store(true)
+			back := n.back(t, w)
+			<-shared.waiting
+			must(t, disconnect(n, back.sid))
+			for m := range back.in {
+				if m == "41" {
+					break
+				}
+			}
+			back.gone()
+			shared.waits.Store(false)
+			n.recoveries.mu.Lock()
+			n.recoveries.due = nil
+			n.recoveries.mu.Unlock()
+			if again := n.back(t, w); again.sid == w.sid {
+				t.Error("it is recovered")
+			}
+		})
+	}
 }

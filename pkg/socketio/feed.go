@@ -209,6 +209,11 @@ func (s *Socket) offer(d *delivery) {
 	if s.gate.closed() && d.volatile() {
 		return // a held volatile event would be late
 	}
+	if d.ev.Kind == kindDisconnect && s.recovering && s.connected && !s.gate.commanded {
+		s.pass(d) // it does not wait for a client that may take its replay as slowly as it likes
+		return
+	}
+	s.gate.commanded = s.gate.commanded || d.command != nil
 	spilled := s.gate.spilled
 	if s.gate.hold(d, s.ns.srv.opts.Engine.SendQueueBytes) {
 		if s.gate.spilled && !spilled && !s.recovering {

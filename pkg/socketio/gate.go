@@ -19,8 +19,11 @@ type gate struct {
 	// recovery reads it again. For anybody else the gate stays shut for good: an event
 	// behind what is gone would have an offset that hides it from the next recovery.
 	spilled bool
-	held    []*delivery
-	bytes   int
+	// commanded: a command that changes rooms was held, so that what is for the socket is
+	// not known before it is executed.
+	commanded bool
+	held      []*delivery
+	bytes     int
 	// floor is the end of a replay that reached further than the node's feed had
 	// come. Until the feed passes it, events carry it in place of their own
 	// cursor, for a client must never be sent an offset below one that it has.

@@ -55,3 +55,31 @@ func TestMalformedEventsAreGaps(t *testing.T) {
 		})
 	}
 }
+
+// A replay that is not held finds out what is malformed when it comes to it. Its client is
+// cut, and not recovered again.
+func TestMalformedEventsInLargeReplays(t *testing.T) {
+	for name, ev := range map[string]adapter.Event{
+		"event": {Kind: kindEmit, Data: []byte("xxxx")}, "join": {Kind: kindJoin, Data: []byte("xxxx")}, "leave": {Kind: kindLeave, Data: []byte(`{"n":1}`)},
+	} {
+		ev.Stored, ev.Target.To = true, []rooms.Room{rooms.InNamed("/", "r")}
+		t.Run(name, func(t *testing.T) {
+			n := start(t, Options{})
+			n.replays.page = 1 // nothing is held
+			joining(n.Namespace)
+			w := n.client(t)
+			w.call(`["join","r"]`)
+			w.cut()
+			_, err := n.adapter.Publish(t.Context(), ev)
+			must(t, err)
+			back := n.back(t, w)
+			if name == "event" { // which is read behind CONNECT
+				<-back.closed
+				back = n.back(t, w)
+			}
+			if back.sid == w.sid {
+				t.Error("recovered")
+			}
+		})
+	}
+}

@@ -192,8 +192,8 @@ func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 }
 
 // fetch takes the next events of a replay, at least one and as many as fit in some bytes.
-// If one is not there any more the client is told so by being cut: its next recovery is
-// refused.
+// If one is not there any more, or malformed, the client is told so by being cut: its next
+// recovery is refused.
 func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Event, error) {
 	var places []adapter.Place
 	for _, l := range m.later[:min(len(m.later), fetchEvents)] {

@@ -136,6 +136,9 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	s.ns.tellRooms(s.ID(), true, names...)
 	srv.stats.recoveries.add(recoveredWell)
 	if err := s.replay(&missed, reads); err != nil {
+		if errors.Is(err, adapter.ErrUndecodable) {
+			s.giveUp() // the next recovery would come to it again
+		}
 		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
 	}
 	return nil

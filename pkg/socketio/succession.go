@@ -137,6 +137,19 @@ func (s *Server) giveUp(c *lostClaim) {
 	}
 }
 
+// giveUp ends the session of a connected socket whose replay cannot be completed.
+func (s *Socket) giveUp() {
+	srv := s.ns.srv
+	ctx, cancel := srv.store()
+	defer cancel()
+	s.mu.Lock()
+	ref := session.Ref{PID: s.pid, Fence: s.fence}
+	s.mu.Unlock()
+	if err := srv.sessions.Drop(ctx, ref); err != nil {
+		srv.log.Warn("session not deleted; it will expire", zap.Error(err))
+	}
+}
+
 // dropRefused ends a session that was claimed and could not be recovered.
 func (s *Socket) dropRefused(ctx context.Context, ref session.Ref) {
 	srv := s.ns.srv
