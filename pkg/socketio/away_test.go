@@ -523,3 +523,30 @@ func TestLeavingARoomThatACommandJoinedEarlier(t *testing.T) {
 	must(t, n1.ToSocket(w.sid).Emit(t.Context(), "n", 1))
 	w.want(numbered(1))
 }
+
+// Commands may take a client into one room and out of it any number of times while it is
+// away: two passes find out where the room is to be read from.
+func TestManyCommandsOfOneRoomWhileAway(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
+			n := newCluster(adapter.MemoryOptions{Partitions: partitions}).node(t, "a", Options{})
+			w := n.client(t)
+			w.cut()
+			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			const pairs = 50
+			var want []string
+			for i := range pairs {
+				must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), "r"))
+				must(t, n.To("r").Emit(t.Context(), "n", i))
+				must(t, n.ToSocket(w.sid).SocketsLeave(t.Context(), "r"))
+				must(t, n.To("r").Emit(t.Context(), "n", -1))
+				want = append(want, numbered(i))
+			}
+			back := n.back(t, w)
+			if back.sid != w.sid {
+				t.Fatalf("refused: %v", n.Stats().Recoveries)
+			}
+			back.want(want...)
+		})
+	}
+}

@@ -324,6 +324,9 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	if read {
 		at = at.Min(from)
 	}
+	if known, ok := r.joined[name]; ok { // to an earlier command, which the next pass comes to as well
+		at = at.Min(known)
+	}
 	if r.joined == nil {
 		r.joined = make(map[string]adapter.Cursor)
 	}
