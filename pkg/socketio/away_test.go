@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -548,5 +549,40 @@ func TestManyCommandsOfOneRoomWhileAway(t *testing.T) {
 			}
 			back.want(want...)
 		})
+	}
+}
+
+// A fetching adapter counts the calls of Fetch.
+type fetching struct {
+	adapter.Adapter
+	calls atomic.Int32
+}
+
+func (a *fetching) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
+	a.calls.Add(1)
+	return a.Adapter.Fetch(ctx, history, places)
+}
+
+// Commands that a replay does not hold are read together: after the death of a node a call for
+// each would take longer than a recovery may.
+func TestCommandsThatAreNotHeldAreReadTogether(t *testing.T) {
+	inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	a := &fetching{Adapter: inner}
+	n := start(t, Options{Adapter: a})
+	n.replays.page = 1 // nothing is held
+	w := n.client(t)
+	w.cut()
+	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	const rooms = 400
+	for i := range rooms {
+		must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), fmt.Sprint(i)))
+	}
+	if back := n.back(t, w); back.sid != w.sid || len(n.Socket(w.sid).Rooms()) != rooms {
+		t.Fatalf("refused, or in other rooms: %v", n.Stats().Recoveries)
+	}
+	if calls := a.calls.Load(); calls != 4 { // two passes of 400 commands, 256 in a call
+		t.Errorf("%d calls of Fetch, want 4", calls)
 	}
 }

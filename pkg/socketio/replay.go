@@ -68,28 +68,36 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	}
 	r.stays.suspend(r.seen)
 	var rest []*lane // where there are several partitions
-	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end, r.payload) {
-		if err == nil {
-			err = wellFormed(&ev)
-		}
-		if err != nil {
-			return refuseLost(err)
-		}
-		if ev.Omitted > 0 && ev.Kind != kindEmit {
-			if err := r.fetch(ctx, end, &ev); err != nil {
-				return err
-			}
-		}
+	look := func(ev adapter.Event) error {
 		switch {
 		case !r.seen.IsZero() && r.seen.Covers(ev.Position):
 			r.received(ev)
 		case r.several:
 			rest = queue(rest, ev)
 		default:
-			if err := r.pass(ev); err != nil {
-				return err
-			}
+			return r.pass(ev)
 		}
+		return nil
+	}
+	var ahead incomplete
+	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end, r.payload) {
+		if err == nil {
+			err = wellFormed(&ev)
+		}
+		switch {
+		case err != nil:
+			return refuseLost(err)
+		case ahead.add(ev):
+			err = r.complete(ctx, end, &ahead, look)
+		case len(ahead.events) == 0:
+			err = look(ev)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := r.complete(ctx, end, &ahead, look); err != nil {
+		return err
 	}
 	for _, join := range r.stays.suspended() {
 		rest = standIn(rest, join)
@@ -107,14 +115,57 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	return nil
 }
 
-// fetch completes a command, which is needed to know what is missed.
-func (r *replay) fetch(ctx context.Context, end adapter.Cursor, ev *adapter.Event) error {
-	fetched, err := r.socket.ns.srv.adapter.Fetch(ctx, end, []adapter.Place{r.place(ev)})
+// incomplete are a few events of a replay, of which the first is a command that came without
+// its payload. That is needed to know what is missed, so they wait until it has been read,
+// with those of the commands behind it.
+type incomplete struct {
+	events []adapter.Event
+	bytes  int // of the payloads that are to be read
+}
+
+// add adds an event, unless there is none that has to wait, and reports whether there are
+// enough.
+func (a *incomplete) add(ev adapter.Event) (full bool) {
+	lacks := ev.Omitted > 0 && ev.Kind != kindEmit
+	if len(a.events) == 0 && !lacks {
+		return false
+	}
+	a.events = append(a.events, ev)
+	if lacks {
+		a.bytes += int(ev.Omitted)
+	}
+	return len(a.events) == fetchEvents || a.bytes > replayPage
+}
+
+// complete reads the payloads that commands lack, and passes the events on.
+func (r *replay) complete(ctx context.Context, end adapter.Cursor, ahead *incomplete, look func(adapter.Event) error) error {
+	var lacking []*adapter.Event
+	var places []adapter.Place
+	for i := range ahead.events {
+		if ev := &ahead.events[i]; ev.Omitted > 0 && ev.Kind != kindEmit {
+			lacking, places = append(lacking, ev), append(places, r.place(ev))
+		}
+	}
+	if len(places) == 0 {
+		return nil
+	}
+	fetched, err := r.socket.ns.srv.adapter.Fetch(ctx, end, places)
 	if err != nil {
 		return refuseLost(err)
 	}
-	ev.Data, ev.Attachments, ev.Omitted = fetched[0].Data, fetched[0].Attachments, 0
-	return refuseLost(wellFormed(ev))
+	for i, ev := range lacking {
+		ev.Data, ev.Attachments, ev.Omitted = fetched[i].Data, fetched[i].Attachments, 0
+		if err := wellFormed(ev); err != nil {
+			return refuseLost(err)
+		}
+	}
+	for _, ev := range ahead.events {
+		if err := look(ev); err != nil {
+			return err
+		}
+	}
+	*ahead = incomplete{events: ahead.events[:0]}
+	return nil
 }
 
 // place returns where an event is that was read.
