@@ -209,7 +209,7 @@ func TestBacklogsCountStructures(t *testing.T) {
 		}},
 		{"with empty attachments", func(int) Event {
 			e := stored("x", room("a"))
-			e.Attachments = make([][]byte, 100)
+			e.Attachments = make([][]byte, MaxAttachments)
 			return e
 		}},
 		{"a question with a room that is spared", func(int) Event {
