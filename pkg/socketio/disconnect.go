@@ -78,7 +78,7 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	s.mu.Lock()
 	n := int(s.rooms.count)
 	s.mu.Unlock()
-	ended, _ := srv.turns.take(ctx, n)
+	ended, _ := srv.turns.take(ctx, n) // without one if none comes: the socket must end
 	names := s.unplace()
 	ended()
 	s.ns.tellRooms(s.ID(), false, names...)

@@ -3,7 +3,10 @@ package socketio
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 )
 
 // Sockets with many rooms take turns, for as long as they are patient; those with few do not.
@@ -30,4 +33,53 @@ func TestTurns(t *testing.T) {
 	if _, err := turns.take(impatient, turnRooms); !errors.Is(err, context.Canceled) {
 		t.Errorf("a third turn: %v, want it to wait", err)
 	}
+}
+
+// A turn ends before the replay, which a client may take as slowly as it likes.
+func TestTurnsEndBeforeReplays(t *testing.T) {
+	n, shared := startRemote(t, 1)
+	n.replays.patience = time.Hour
+	n.turns = make(turns, 1)
+	joiningMany(n.Namespace)
+	w := n.client(t)
+	w.call(fmt.Sprintf(`["join many",%d]`, turnRooms))
+	w.call(`["join","r"]`)
+	w.cut()
+	for i := range 20 {
+		must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 50_000)))
+	}
+	shared.waits.Store(true)
+	if back := n.back(t, w); back.sid != w.sid {
+		t.Fatal("not recovered")
+	}
+	<-shared.waiting
+	if len(n.turns) > 0 {
+		t.Error("the turn is held during the replay")
+	}
+}
+
+// What the claims before owe is owed again if the client is not connected after all.
+func TestConnectedCanBeUndone(t *testing.T) {
+	n := start(t, Options{})
+	s := n.Socket(n.client(t).sid)
+	o, owed := &n.owned, s.lostClaim()
+	o.mu.Lock()
+	o.keep(owed)
+	o.mu.Unlock()
+	left := func() int {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return len(o.lost[s.pid])
+	}
+	undo := o.connected(&Socket{pid: s.pid, fence: s.fence + 1})
+	if left() != 0 {
+		t.Error("it is owed although the client has moved")
+	}
+	undo()
+	if left() != 1 {
+		t.Error("it is not owed any more")
+	}
+	o.mu.Lock()
+	o.forget(s.pid, func(*lostClaim) bool { return true })
+	o.mu.Unlock()
 }
