@@ -2,6 +2,7 @@ package integration
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rejoin-io/rejoin/tests/inbox"
 )
 
 // A balancer sends each request to the next node in turn that says that it is
@@ -25,6 +28,8 @@ type balancer struct {
 	ready []atomic.Bool
 	turn  atomic.Uint64
 	base  *http.Transport
+
+	failed inbox.Inbox[string] // requests that no node has answered
 }
 
 // A probe is how a balancer asks nodes whether they are ready: how often, and how
@@ -54,6 +59,10 @@ func startProbing(t *testing.T, c *cluster, p probe) *balancer {
 		Transport:     b,
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			b.failed.Put(fmt.Sprintf("%s %s %s: %v", time.Now().Format("05.000"), r.Method, r.URL, err))
+			w.WriteHeader(http.StatusBadGateway)
+		},
 	})
 	for i := range c.nodes {
 		b.ready[i].Store(b.check(i))
@@ -86,6 +95,9 @@ func startProbing(t *testing.T, c *cluster, p probe) *balancer {
 		b.CloseClientConnections()
 		b.Close()
 		b.base.CloseIdleConnections()
+		if t.Failed() {
+			t.Logf("the last requests that the balancer answered with 502:\n%s", &b.failed)
+		}
 	})
 	return b
 }

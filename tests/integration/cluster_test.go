@@ -180,7 +180,7 @@ func (n *clusterNode) keepLogs() {
 			n.t.Error(err)
 		}
 	}
-	n.t.Logf("the end of the log of node %s (%s, %s); with -artifacts all of it is in %s:\n%s", n.name, n.public, n.log.ID, dir, n.log.Tail(20))
+	n.t.Logf("the end of the log of node %s (%s, %s); with -artifacts all of it is in %s:\n%s", n.name, n.public, n.log.ID, dir, n.log.Tail(60))
 }
 
 func (n *clusterNode) checkLog() {

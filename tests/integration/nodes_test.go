@@ -67,7 +67,7 @@ func TestNodeKilled(t *testing.T) {
 	for name, options := range transports {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := startCluster(t, 2)
+			c := startCluster(t, 2, "REJOIN_LOG_LEVEL=debug")
 			front := startBalancer(t, c)
 			d := startDriver(t)
 			others := d.open("others", newest, c.nodes[0].url(), transports["websocket"])

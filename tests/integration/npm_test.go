@@ -242,7 +242,7 @@ func (s *npmSocket) must(command string, fields map[string]any) json.RawMessage 
 	fields["socket"] = s.name
 	ok, err := s.driver.do(command, fields)
 	if err != nil {
-		s.driver.t.Fatalf("%s: %v", s.name, err)
+		s.driver.t.Fatalf("%s: %v; unread reports:\n%s", s.name, err, &s.reports)
 	}
 	return ok
 }
