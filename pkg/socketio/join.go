@@ -87,7 +87,8 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 	return true, nil
 }
 
-// tooMany reports whether the socket can't join more rooms. s.mu is held.
+// tooMany reports whether the socket can't join more rooms. If it can, what they cost is
+// reserved, and enter follows. s.mu is held.
 func (s *Socket) tooMany(news []string) error {
 	if most := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+len(news) > most {
 		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
@@ -96,7 +97,7 @@ func (s *Socket) tooMany(news []string) error {
 		return err
 	}
 	within := func() error {
-		return s.ns.srv.tooManyMemberships(int(s.rooms.count)+len(news), slices.Values(news), s.ns.srv.opts.MembershipBudget)
+		return s.reserve(int(s.rooms.count)+len(news), slices.Values(news), s.ns.srv.opts.MembershipBudget)
 	}
 	err := within()
 	if err != nil {
@@ -113,20 +114,38 @@ const roomsBeyondBudget = 16
 
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
 
-// tooManyMemberships reports whether a socket can't have so many memberships, of which
-// those of added are new, because those of all sockets would cost more than a budget.
-func (s *Server) tooManyMemberships(count int, added iter.Seq[string], budget int) error {
+// reserve counts in advance what new memberships of a socket will cost, so that concurrent
+// joins and recoveries do not all find room for themselves. It fails if the socket would
+// have count memberships, and those of all sockets would cost more than a budget. s.mu is
+// held.
+func (s *Socket) reserve(count int, added iter.Seq[string], budget int) error {
 	if count <= roomsBeyondBudget {
 		return nil
 	}
-	cost := s.memberships.Load()
+	cost := int64(0)
 	for name := range added {
 		cost += stayCost(name)
 	}
-	if cost > int64(budget) {
-		return errMemberships
+	for all := &s.ns.srv.memberships; ; {
+		had := all.Load()
+		if had+cost > int64(budget) {
+			return errMemberships
+		}
+		if all.CompareAndSwap(had, had+cost) {
+			s.rooms.uncharged -= cost
+			return nil
+		}
 	}
-	return nil
+}
+
+// unreserve gives back what has been reserved for a socket that has not been placed. s.mu
+// is held.
+func (s *Socket) unreserve() {
+	if !s.placed {
+		cost := s.rooms.cost()
+		s.ns.srv.memberships.Add(s.rooms.uncharged - cost)
+		s.rooms.uncharged = cost
+	}
 }
 
 // charge adds what the socket's memberships have grown by to those of the server. s.mu is

@@ -16,6 +16,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 const tooManyRooms = `["socketio: too many rooms: at most 3"]`
@@ -478,4 +479,58 @@ func TestAttachmentsHaveADeadline(t *testing.T) {
 	if got := n.Stats().Limited[limitAttachmentDeadline]; got != 1 {
 		t.Errorf("%d are counted", got)
 	}
+}
+
+// A slowlyClaimed store answers claims when as many as are expected have been checked.
+type slowlyClaimed struct {
+	session.Store
+	checked sync.WaitGroup
+}
+
+func (s *slowlyClaimed) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
+	return s.Store.Claim(ctx, pid, by, ttl, func(found session.Session) error {
+		err := check(found)
+		s.checked.Done()
+		s.checked.Wait()
+		return err
+	})
+}
+
+// Concurrent recoveries do not all find room for their memberships before one of them is
+// counted, and those that are refused leave nothing behind.
+func TestConcurrentRecoveriesKeepToTheBudget(t *testing.T) {
+	store := &slowlyClaimed{Store: session.NewMemory()}
+	n := start(t, Options{MembershipBudget: 40 * int(stayCost("00")), Sessions: store})
+	joining(n.Of("/"))
+	const clients, each = 6, 20
+	var payloads []string
+	for range clients {
+		c := n.client(t)
+		for i := range each {
+			if got := c.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
+				t.Fatalf("room %d: %s", i, got)
+			}
+		}
+		payloads = append(payloads, fmt.Sprintf(`40{"pid":%q}`, c.pid))
+		c.cut()
+		eventually(t, "its memberships count no more", func() bool { return n.Stats().MembershipBytes == 0 })
+	}
+	store.checked.Add(clients)
+	var all []*wire
+	for _, payload := range payloads {
+		w := n.dial(t)
+		w.write(payload)
+		all = append(all, w)
+	}
+	eventually(t, "all are recovered or refused", func() bool {
+		stats := n.Stats()
+		return stats.Recoveries[recoveredWell]+stats.Limited[limitMemberships] == clients
+	})
+	if got := n.Stats().MembershipBytes; got != 2*each*int(stayCost("00")) {
+		t.Errorf("the memberships take %d bytes", got)
+	}
+	for _, w := range all {
+		w.cut()
+	}
+	eventually(t, "nothing is held", func() bool { return n.Stats().MembershipBytes == 0 })
 }

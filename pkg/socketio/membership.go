@@ -47,8 +47,8 @@ type memberships struct {
 	banned map[string][]stay
 	count  int32 // of all stays in named
 	open   int32 // of those that are open
-	// uncharged is by how much the cost of all stays in named has grown since it was added
-	// to the server's.
+	// uncharged is by how much the cost of all stays in named exceeds what is counted in the
+	// server's: less than 0 if some is reserved for stays to come.
 	uncharged int64
 	// unsaved: they are not those that restore has read.
 	unsaved bool

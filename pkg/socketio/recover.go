@@ -78,6 +78,11 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		srv.recoveries.add(pid, time.Now(), srv.recoveries.pace.times(weight-maxRecoveryWeight), 0)
 	})
 	defer settle()
+	defer func() { // if it has not come to assume
+		s.mu.Lock()
+		s.unreserve()
+		s.mu.Unlock()
+	}()
 	done, err := s.change(ctx) // nobody joins or leaves before the replay has ended
 	if err != nil {
 		return err
@@ -186,7 +191,11 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		// Joins leave recoveries an eighth: a client that was cut has given back what its
 		// memberships took, and would lose all that it missed.
 		budget := srv.opts.MembershipBudget
-		if err := srv.tooManyMemberships(len(names), slices.Values(names), budget+budget/8); err != nil {
+		s.mu.Lock()
+		s.unreserve() // of an earlier check
+		err := s.reserve(len(names), slices.Values(names), budget+budget/8)
+		s.mu.Unlock()
+		if err != nil {
 			last = session.Session{} // nothing is executed
 			s.client.limited(limitMemberships, srv.opts.MembershipBudget, "bytes")
 			return err
@@ -244,6 +253,7 @@ func (s *Socket) assume(claimed session.Session, seen adapter.Cursor) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.id, s.epoch = claimed.ID, claimed.Epoch
+	stays.uncharged += s.rooms.uncharged // less what is reserved for them
 	s.data, s.rooms = claimed.Data, stays
 	s.newestJoin = s.rooms.newestJoin()
 	s.recovering = true
