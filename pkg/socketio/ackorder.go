@@ -74,7 +74,7 @@ func (f *feed) brings(r adapter.Receipt) bool {
 // published notes the position of an event that the socket will receive, as far as
 // is known now: until it is there, the socket may leave a named room that is
 // excepted, and get the event, or one that the first of several copies is for, and
-// get the next. So both are noted.
+// get the next. So both are noted. A room that a held command may join counts as joined.
 func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if len(target.To) == 0 || target.To[0].Namespace != s.nsName {
 		return
@@ -84,7 +84,7 @@ func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if s.gone || !s.placed {
 		return
 	}
-	now := func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) }
+	now := func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) || s.gate.joins(r) }
 	if slices.ContainsFunc(target.Except, func(r rooms.Room) bool { return r.Kind == rooms.Own && now(r) }) {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // A gate stands between the feed and one socket. It is shut while something is
@@ -47,6 +48,13 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	}
 	g.held = append(g.held, d)
 	return true
+}
+
+// joins reports whether a command is held that may join the socket to a room.
+func (g *gate) joins(r rooms.Room) bool {
+	return r.Kind == rooms.Named && slices.ContainsFunc(g.held, func(d *delivery) bool {
+		return d.ev.Kind == kindJoin && slices.Contains(d.command.names, r.Name)
+	})
 }
 
 // lose drops what is held and all that comes: the feed has lost something.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -540,4 +541,95 @@ func TestCopiesOnceAroundLeaveRightAfterARecovery(t *testing.T) {
 	must(t, n1.To(second).Emit(t.Context(), "n", 2))
 	b.want(numbered(2))
 	b.quiet()
+}
+
+// A command joins the client again to a room that it has left, and an earlier one to a
+// room with other copies of what it received there: it does not receive them twice.
+func TestCopiesOnceWhereTheClientIsJoinedAgain(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("away=", away), func(t *testing.T) {
+			c := newSlowCluster(t)
+			n1, _ := c.node(t, "aaaa", Options{})
+			n2, slow := c.node(t, "bbbb", Options{})
+			group, first, second := c.room(0, 0), c.room(2, 0), c.room(3, 0)
+			a := n2.client(t)
+			a.call(`["join","` + group + `"]`)
+			a.call(`["join","` + second + `"]`)
+			slow.hold(0, 2)
+			must(t, n1.To(group).SocketsJoin(t.Context(), first))
+			must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+			a.want(numbered(1)) // by the second copy
+			a.call(`["leave","` + second + `"]`)
+			if away {
+				a.cut()
+				eventually(t, "it is gone", func() bool { return n2.Len() == 0 })
+			}
+			must(t, n1.To(group).SocketsJoin(t.Context(), second))
+			if !away {
+				a.cut()
+			}
+			b := n1.back(t, a)
+			if b.sid != a.sid {
+				t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
+			}
+			must(t, n1.To(first).Emit(t.Context(), "n", 2))
+			must(t, n1.To(second).Emit(t.Context(), "n", 3))
+			b.want(numbered(2))
+			b.want(numbered(3))
+			b.quiet()
+			slow.release(0, 2)
+		})
+	}
+}
+
+// A handler joins its client to a room by a command that waits in the gate, and asks the
+// room and another one: the question precedes the handler's ack.
+func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	partition := func(kind uint8, to rooms.Room) uint16 {
+		r, err := n.adapter.Publish(t.Context(), adapter.Event{Kind: kind, Target: rooms.Target{To: []rooms.Room{to}}})
+		must(t, err)
+		return r.Cursor.At.Partition
+	}
+	nodes := partition(kindMarker, rooms.InNodes())
+	a := n.client(t)
+	own := partition(kindMarker, rooms.InOwn("/", a.sid))
+	for own == nodes { // the one of the question itself has to be another one
+		a = n.client(t)
+		own = partition(kindMarker, rooms.InOwn("/", a.sid))
+	}
+	var other uint16
+	for other == own || other == nodes {
+		other++
+	}
+	blocker, room, second := c.room(other, 0), c.room(own, 0), c.room(own, 1)
+	acked := make(chan struct{})
+	n.On("go", func(ctx context.Context, e *Event) error {
+		defer close(acked)
+		if err := e.Socket().Self().SocketsJoin(ctx, room); err != nil {
+			t.Error(err)
+		}
+		if _, err := n.To(room, second).EmitWithAck(ctx, "question"); err != nil {
+			t.Error(err)
+		}
+		return e.Ack("done")
+	})
+	slow.hold(other)
+	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), blocker)) // shuts the gate
+	slow.hold(nodes)
+	ack := a.ask(`["go"]`)
+	<-acked
+	s := n.Socket(a.sid)
+	slow.release(other)
+	eventually(t, "it is in the room", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.rooms.current(room) != nil
+	})
+	slow.release(nodes)
+	if m := a.next(); !strings.Contains(m, `["question"]`) {
+		t.Fatalf("got %q, want the question", m)
+	}
+	a.wantAck(ack)
 }

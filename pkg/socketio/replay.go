@@ -64,7 +64,11 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	r.at = adapter.NewProgress(r.now)
 	r.from = r.stays.since(s.nsName, s.id, r.seen, r.prior)
 	for name, from := range r.joined {
-		r.from[rooms.InNamed(s.nsName, name)] = from
+		room := rooms.InNamed(s.nsName, name)
+		if since, read := r.from[room]; read { // what the client has received there may be needed, too
+			from = from.Min(since)
+		}
+		r.from[room] = from
 	}
 	r.stays.suspend(r.seen)
 	var rest []*lane // where there are several partitions
