@@ -79,10 +79,9 @@ func (s *stint) wants(t rooms.Target, p adapter.Position) bool {
 
 // A roamer is a member that does not stay on one node.
 type roamer struct {
-	world      *world
-	rng        *rand.Rand
-	stints     []*stint
-	recoveries int
+	world  *world
+	rng    *rand.Rand
+	stints []*stint
 
 	// Guarded by the mu of the station that it is on.
 	*stint
@@ -102,6 +101,7 @@ func (m *roamer) hear(e adapter.Event) {
 func (m *roamer) take(e adapter.Event) {
 	if m.wants(e.Target, e.Position) {
 		m.got = append(m.got, e)
+		m.world.heard.Add(1)
 	}
 	m.seen = m.seen.Max(e.Cursor)
 }
@@ -191,7 +191,7 @@ func (m *roamer) recover(ctx context.Context, s *station) (heard []rooms.Room, e
 			}
 			m.take(e)
 		}
-		m.recoveries++
+		m.world.recoveries.Add(1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
