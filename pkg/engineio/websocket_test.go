@@ -194,6 +194,11 @@ func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
 	b := setUp(t, Options{})
 	ws, c := b.dialOpen()
 	must(t, c.Send(Text(make([]byte, size))))
+	b.until(func() bool { // it is being written, so that no pong precedes it
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.stalled(50 * time.Millisecond)
+	})
 	for i := range pings {
 		must(t, ws.WriteControl(websocket.PingMessage, fmt.Append(nil, i), time.Now().Add(patience)))
 	}
@@ -376,12 +381,13 @@ func TestRecvAfterTheEnd(t *testing.T) {
 
 // A client that takes nothing cannot have the ping that it answers.
 func TestPongWithoutReading(t *testing.T) {
-	b := setUp(t, Options{PingInterval: time.Second, PingTimeout: 500 * time.Millisecond, SendQueueBytes: 64 << 20})
+	large := Binary(make([]byte, 32<<20)) // takes its time
+	b := setUp(t, Options{PingInterval: 2 * time.Second, PingTimeout: time.Second, SendQueueBytes: 64 << 20})
 	wire, c := b.dialStalled()
-	must(t, c.Send(Binary(make([]byte, 32<<20))))
+	must(t, c.Send(large))
 	pong := time.NewTicker(10 * time.Millisecond)
 	defer pong.Stop()
-	closed := time.After(8 * time.Second)
+	closed := time.After(patience)
 	for c.cause() == nil {
 		select {
 		case <-pong.C:
