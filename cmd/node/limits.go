@@ -118,12 +118,12 @@ func part(of int64, otherwise int) int {
 	return otherwise
 }
 
-// attachmentBudget returns how many bytes of packets may wait for attachments on this node.
-func (c *config) attachmentBudget() int {
-	if c.AttachmentBudget > 0 {
-		return int(c.AttachmentBudget)
+// receiveBudget returns what the events of clients may take in memory until they are handled.
+func (c *config) receiveBudget() int {
+	if c.ReceiveBudget > 0 {
+		return int(c.ReceiveBudget)
 	}
-	return max(part(16, 64<<20), 2*int(c.MaxPayload))
+	return max(part(8, 128<<20), 2*int(c.MaxPayload))
 }
 
 // membershipBudget returns what the memberships of all sockets may take in memory.

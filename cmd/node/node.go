@@ -261,7 +261,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		MailboxBytes:            int(c.MailboxBytes),
 		NamespacesPerConnection: c.NamespacesPerConnection,
 		UnconnectedSessions:     c.UnconnectedSessions,
-		AttachmentBudget:        c.attachmentBudget(),
+		ReceiveBudget:           c.receiveBudget(),
 		SessionRecoveries:       c.SessionRecoveries,
 		RecoveryLimit: func(s *socketio.Socket) socketio.RecoveryLimit {
 			return n.limits.clients.Recovery(s.User(), s.Handshake().RemoteAddr)

@@ -26,7 +26,7 @@ func snapshot() socketio.Stats {
 		Sockets: 12, Namespaces: 13, Connects: 14,
 		Disconnects: map[string]uint64{"transport close": 15},
 		Recoveries:  map[string]uint64{"recovered": 16, "trimmed": 17},
-		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, ReplayBytes: 30, VolatileDropped: 22, Drained: 23, AcksLate: 26,
+		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, ReplayBytes: 30, ReceivedBytes: 31, VolatileDropped: 22, Drained: 23, AcksLate: 26,
 		MailboxFull: map[string]uint64{"events": 27}, Panics: 28, ConnectsPostponed: 29,
 	}
 }
@@ -61,6 +61,7 @@ func TestScrape(t *testing.T) {
 		`rejoin_deliveries_total 20`,
 		`rejoin_replayed_events_total 21`,
 		`rejoin_replay_bytes 30`,
+		`rejoin_received_bytes 31`,
 		`rejoin_volatile_dropped_total 22`,
 		`rejoin_connections_drained_total 23`,
 		`rejoin_connects_postponed_total 29`,

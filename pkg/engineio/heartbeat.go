@@ -98,6 +98,18 @@ func (c *Conn) Resume() {
 	}
 }
 
+// Unread returns how many bytes of memory polling requests take whose messages Recv has
+// not all returned. It must not be called concurrently with Recv. During a pause, further
+// requests of more than 8 KiB together are answered when it ends, except during an upgrade.
+func (c *Conn) Unread() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.source.(*pollingTransport); ok && len(p.inbox) > 0 {
+		return p.held
+	}
+	return 0
+}
+
 func (c *Conn) pausedTooLong(now time.Time) bool {
 	return !c.paused.IsZero() && now.Sub(c.paused) >= c.server.o.PauseTimeout
 }

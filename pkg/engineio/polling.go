@@ -19,6 +19,8 @@ type pollingTransport struct {
 	probed  bool    // an upgrade is under way: no GET shall wait
 	last    *Packet // the close, for the GET after the one that takes what is queued
 	inbox   []byte  // checked polling bodies that Recv takes packets from
+	held    int     // what inbox has taken in memory since the last body came
+	added   int     // bytes that have come during a pause
 	whole   bool    // inbox is one body, of one packet
 	ahead   int     // bodies that have been added to inbox beyond MaxPayload
 	// goodbye is the end that the client has asked for, once Recv has emptied inbox.

@@ -155,23 +155,35 @@ func (c *Conn) check(body []byte) (good []byte, fault *CloseError) {
 // hears no ping, and waits for the answer to its POST. It may have begun one more before.
 const upgradePosts = 2
 
+// addedInPause is how many bytes of POSTs are answered during a pause.
+const addedInPause = 8 << 10
+
 // deliver puts a checked body where Recv finds it, when those before are taken as far as
 // there is space for it: together they may be as large as one. Clients and proxies wait
-// some seconds for the answer to a POST.
+// some seconds for the answer to a POST. A paused connection takes little, such as a
+// close: of its client more is held only as long as it keeps a TCP connection open for it.
 func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
 	for {
 		p.c.mu.Lock()
-		fits := len(p.inbox)+1+len(body) <= p.c.server.o.MaxPayload
+		paused := !p.c.paused.IsZero()
+		fits := len(p.inbox) == 0 || len(p.inbox)+1+len(body) <= p.c.server.o.MaxPayload
+		if paused && p.added+len(body) > addedInPause {
+			fits = false
+		}
 		if !fits && p.probed && p.ahead < upgradePosts {
 			p.ahead++
 			fits = true
 		}
-		if fits || len(p.inbox) == 0 {
+		if fits {
 			switch {
 			case len(p.inbox) == 0:
 				p.inbox, p.whole = body, bytes.IndexByte(body, separator[0]) < 0
 			case len(body) > 0:
 				p.inbox, p.whole = append(append(p.inbox, separator...), body...), false
+			}
+			p.held = cap(p.inbox)
+			if paused {
+				p.added += len(body)
 			}
 			p.c.mu.Unlock()
 			signal(p.arrived)
@@ -197,6 +209,7 @@ func (p *pollingTransport) recv() (Message, error) {
 		switch {
 		case len(p.inbox) > 0:
 			var packet []byte
+			p.added = 0
 			if packet, p.inbox = cutPacket(p.inbox); p.inbox == nil {
 				p.ahead = 0
 			}
@@ -220,6 +233,9 @@ func (p *pollingTransport) recv() (Message, error) {
 			c.endLocked(p.goodbye, endDrop)
 			c.mu.Unlock()
 			continue
+		}
+		if p.posting {
+			signal(p.taken) // it may wait for the end of a pause
 		}
 		next, upgraded := c.transport.(source)
 		upgraded = upgraded && c.transport != p && !p.posting

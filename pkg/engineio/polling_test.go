@@ -588,3 +588,60 @@ func TestMessagesDoNotHoldTheirPOST(t *testing.T) {
 	}
 	runtime.KeepAlive(kept)
 }
+
+// A paused connection takes in small polling requests only: others hold their body until
+// the pause ends. What had come before is told by Unread.
+func TestPollingRequestsWaitForTheEndOfAPause(t *testing.T) {
+	paused, goOn := make(chan int), make(chan struct{})
+	b := &bench{T: t, got: make(chan Message, 10)}
+	b.serve(Options{}, func(c *Conn) {
+		for i := 0; ; i++ {
+			m, err := c.Recv()
+			if err != nil {
+				return
+			}
+			b.got <- m
+			if i < 2 {
+				c.Pause()
+				paused <- c.Unread()
+				<-goOn
+				c.Resume()
+			}
+		}
+	})
+	sid := b.open()
+	answered := make(chan error, 1)
+	later := func(body string) {
+		go func() {
+			_, _, err := b.try("POST", sid, body)
+			answered <- err
+		}()
+	}
+	body := "4" + strings.Repeat("a", 1000) + separator + "4b"
+	later(body)
+	if n := receive(t, paused); n < len(body) {
+		t.Errorf("%d bytes are unread, want at least %d: the memory of the whole body", n, len(body))
+	}
+	must(t, receive(t, answered)) // it had been taken in
+	goOn <- struct{}{}
+	if n := receive(t, paused); n != 0 {
+		t.Errorf("%d bytes are unread", n)
+	}
+	b.post(sid, "4c")
+	later("4" + strings.Repeat("d", addedInPause))
+	select {
+	case <-answered:
+		t.Fatal("a request is answered during a pause")
+	case <-time.After(50 * time.Millisecond):
+	}
+	goOn <- struct{}{}
+	must(t, receive(t, answered))
+	for range 2 {
+		receive(t, b.got)
+	}
+	for _, want := range "cd" {
+		if m := receive(t, b.got); rune(m.Data[0]) != want {
+			t.Errorf("got %.10q", m.Data)
+		}
+	}
+}

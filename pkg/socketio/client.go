@@ -102,7 +102,8 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 		return err
 	}
 	if p == nil {
-		return c.hold(dec.Pending())
+		c.hold(dec.Pending())
+		return nil
 	}
 	c.release()
 	s := c.socket(p.Namespace)

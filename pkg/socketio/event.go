@@ -125,7 +125,17 @@ const eventOverhead = 256
 // cost is what the event takes in memory, in bytes.
 func (e *Event) cost() int { return e.size + eventOverhead + 24*(len(e.raw)+len(e.attachments)) }
 
-func (e *Event) do() { e.socket.handle(e) }
+// do handles the event, which counts in the receive budget until then.
+func (e *Event) do() {
+	c, cost := e.socket.client, e.cost()
+	if cost < smallReceived {
+		e.socket.handle(e)
+		return
+	}
+	c.srv.received.keeps(c, cost)
+	e.socket.handle(e)
+	c.srv.received.keeps(c, -cost)
+}
 
 // Socket returns the socket that the event came from; nil if it came from
 // another node.

@@ -12,7 +12,7 @@ import (
 const (
 	limitConnectPayload     = "connect_payload"
 	limitUnconnected        = "unconnected_sessions"
-	limitAttachmentBudget   = "attachment_budget"
+	limitReceiveBudget      = "receive_budget"
 	limitAttachmentDeadline = "attachment_deadline"
 	limitRecoveries         = "session_recoveries"
 	limitConnects           = "namespace_connects"
@@ -31,7 +31,7 @@ type connLimits struct {
 
 func (l *connLimits) init() {
 	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
-	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitAttachmentBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReplayProgress} {
+	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReplayProgress} {
 		l.counts[limit], l.logs[limit] = 0, new(logLimit)
 	}
 }

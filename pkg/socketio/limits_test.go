@@ -387,13 +387,13 @@ func (n *testNode) clientCount() int {
 // Packets that wait for attachments are bounded together: the connection that holds the
 // most is closed.
 func TestPendingAttachmentsAreBounded(t *testing.T) {
-	n := start(t, Options{AttachmentBudget: 100 << 10})
+	n := start(t, Options{ReceiveBudget: 100 << 10})
 	n.On("upload", func(_ context.Context, e *Event) error { return e.Ack(e.Args.Attachments()) })
 	begin := func(size int) *wire {
 		w := n.client(t)
 		w.write(`453-7["upload",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1},{"_placeholder":true,"num":2}]`)
 		w.writeBinary(make([]byte, size))
-		eventually(t, "it is held", func() bool { return size < smallPending || n.heldBy(size) })
+		eventually(t, "it is held", func() bool { return size < smallReceived || n.heldBy(size) })
 		return w
 	}
 	small, middle := begin(1000), begin(40<<10)
@@ -407,12 +407,12 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 	another := begin(40 << 10)
 	another.writeBinary(make([]byte, 20<<10)) // more than the other
 	another.gone()
-	n.pending.mu.Lock()
-	for c, held := range n.pending.clients {
-		held.since = held.since.Add(-2 * attachmentPatience)
-		n.pending.clients[c] = held
+	n.received.mu.Lock()
+	for c, held := range n.received.clients {
+		held.since = held.since.Add(-2 * receivedPatience)
+		n.received.clients[c] = held
 	}
-	n.pending.mu.Unlock()
+	n.received.mu.Unlock()
 	fresh := begin(70 << 10) // larger, but not waited for yet
 	large.gone()
 	for _, w := range []*wire{small, fresh} {
@@ -422,22 +422,22 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 	}
-	if got := n.Stats().Limited[limitAttachmentBudget]; got != 2 {
+	if got := n.Stats().Limited[limitReceiveBudget]; got != 2 {
 		t.Errorf("%d are counted", got)
 	}
 	eventually(t, "nothing is held", func() bool {
-		n.pending.mu.Lock()
-		defer n.pending.mu.Unlock()
-		return n.pending.total == 0 && len(n.pending.clients) == 0
+		n.received.mu.Lock()
+		defer n.received.mu.Unlock()
+		return n.received.total.Load() == 0 && len(n.received.clients) == 0
 	})
 }
 
 // heldBy reports whether a connection holds about that many bytes.
 func (n *testNode) heldBy(size int) bool {
-	n.pending.mu.Lock()
-	defer n.pending.mu.Unlock()
-	for _, held := range n.pending.clients {
-		if held.bytes >= size && held.bytes < size+200 {
+	n.received.mu.Lock()
+	defer n.received.mu.Unlock()
+	for _, held := range n.received.clients {
+		if held.reader >= size && held.reader < size+200 {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -22,6 +23,7 @@ func (l mailLimit) double() mailLimit { return mailLimit{2 * l.events, 2 * l.byt
 const (
 	limitEvents = "events"
 	limitBytes  = "bytes"
+	limitBudget = "budget" // of all sockets
 	limitPause  = "pause"
 )
 
@@ -32,6 +34,7 @@ type mailbox struct {
 	tasks   []task
 	events  int       // of tasks
 	bytes   int       // what the events take
+	counted int32     // of them in the receive budget, in steps of smallReceived
 	open    bool      // CONNECT is being answered, so any number of events may come
 	started bool      // tasks may run
 	running bool      // a goroutine runs them
@@ -72,6 +75,25 @@ func (m *mailbox) close() {
 	m.closed = true
 }
 
+// drop is close, and drops the events that wait as well.
+func (m *mailbox) drop(c *client) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	m.tasks = slices.DeleteFunc(m.tasks, func(t task) bool { _, event := t.(*Event); return event })
+	m.events, m.bytes = 0, 0
+	m.count(c)
+	m.wakeReader()
+}
+
+// count counts what the events take in the budget of all sockets. m.mu is held.
+func (m *mailbox) count(c *client) {
+	if steps := int32(m.bytes / smallReceived); steps != m.counted {
+		c.srv.received.keeps(c, int(steps-m.counted)*smallReceived)
+		m.counted = steps
+	}
+}
+
 // expect is called before CONNECT is answered. The client may send all that it has
 // buffered as soon as it has the answer, before start is called.
 func (m *mailbox) expect() {
@@ -82,8 +104,9 @@ func (m *mailbox) expect() {
 
 // putEvent adds the handling of a received event. Before CONNECT is answered it
 // refuses more than may wait for that. Afterwards, if the limit is reached, it
-// does not add the event and returns what to wait for.
-func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, e *Event) (*fullMail, error) {
+// does not add the event and returns what to wait for. So it does if the events of all
+// sockets crowd the node, and some of this one's wait already: its handler makes space.
+func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, crowded bool, e *Event) (*fullMail, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	cost := e.cost()
@@ -96,9 +119,12 @@ func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, e *Event) (*full
 		return m.awaitSpace(limitEvents, limit), nil
 	case m.open && m.bytes >= limit.bytes:
 		return m.awaitSpace(limitBytes, limit), nil
+	case m.open && crowded && m.bytes >= smallReceived:
+		return m.awaitSpace(limitBudget, mailLimit{limit.events, 2 * smallReceived}), nil
 	}
 	m.events++
 	m.bytes += cost
+	m.count(e.socket.client)
 	m.add(spawn, e)
 	return nil, nil
 }
@@ -183,6 +209,7 @@ func (m *mailbox) run() {
 		if e, ok := next.(*Event); ok {
 			m.events--
 			m.bytes -= e.cost()
+			m.count(e.socket.client)
 			if m.full != nil {
 				m.full.taken = true
 			}

@@ -99,13 +99,20 @@ type Options struct {
 	// is one for a round trip, from its handshake to its CONNECT.
 	UnconnectedSessions int
 
-	// AttachmentBudget bounds the bytes of packets that wait for attachments, on all
-	// connections together: 64 MiB by default, or twice Engine.MaxPayload if that is
-	// more. Beyond it the connection that holds the most is closed, of those that have
-	// waited for a second if there are any, and so is one whose next attachment does not
-	// come within Engine.PingInterval and PingTimeout. What a connection holds up to 4 KiB is
-	// not counted.
-	AttachmentBudget int
+	// ReceiveBudget bounds, in bytes, what the events of all clients take in memory until
+	// they are handled: 128 MiB by default, or twice Engine.MaxPayload if that is more. It
+	// counts packets that wait for attachments, and events that wait for handlers or are
+	// being handled. What a connection holds up to 8 KiB is not counted, in each place.
+	//
+	// From half of the budget on, a connection is not read while 8 KiB of a socket's events
+	// wait for its handlers, as with MailboxBytes, unless the server waits for an ack of the
+	// client. Beyond the budget the connection that holds the most is closed, of those that
+	// have held something for a second if there are any, and its events that wait are
+	// dropped.
+	//
+	// Whatever the budget, a connection is closed if the next attachment of a packet does
+	// not come within Engine.PingInterval and PingTimeout.
+	ReceiveBudget int
 
 	// SessionRecoveries is how often this server recovers one session in a burst: 30 times
 	// by default, and from then on once a second. A recovery with many rooms counts as up
@@ -156,7 +163,7 @@ const (
 	defaultMemberships    = 512 << 20
 	defaultNamespaces     = 16
 	defaultUnconnected    = 5000
-	defaultAttachments    = 64 << 20
+	defaultReceived       = 128 << 20
 	defaultRecoveries     = 30
 	defaultMaxPayload     = 1_000_000
 	defaultPingInterval   = 25 * time.Second
@@ -246,8 +253,8 @@ func (o Options) withDefaults() Options {
 	if o.UnconnectedSessions == 0 {
 		o.UnconnectedSessions = defaultUnconnected
 	}
-	if o.AttachmentBudget == 0 {
-		o.AttachmentBudget = max(defaultAttachments, 2*o.Engine.MaxPayload)
+	if o.ReceiveBudget == 0 {
+		o.ReceiveBudget = max(defaultReceived, 2*o.Engine.MaxPayload)
 	}
 	if o.SessionRecoveries == 0 {
 		o.SessionRecoveries = defaultRecoveries

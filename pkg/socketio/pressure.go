@@ -15,10 +15,11 @@ import (
 // reader of the connection. An error means that the client broke the protocol.
 func (s *Socket) accept(e *Event) error {
 	srv := s.client.srv
-	full, err := s.mail.putEvent(srv.spawn, srv.opts.mailLimit(), e)
+	full, err := s.mail.putEvent(srv.spawn, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
 	if full != nil {
 		return s.park(e, full)
 	}
+	srv.relieve()
 	return err
 }
 
@@ -36,6 +37,13 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 	c.conn.Pause()
 	defer c.parked.Store(nil)
 	defer c.conn.Resume()
+	srv := c.srv
+	if held := e.cost() + c.conn.Unread(); held >= smallReceived {
+		srv.received.holds(c, held)
+		defer srv.received.holds(c, 0)
+		srv.relieve()
+	}
+	defer srv.relieve() // after it has been put
 	long := time.NewTimer(c.srv.opts.Engine.PauseTimeout / 4)
 	defer long.Stop()
 	hurry := false
@@ -46,7 +54,8 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 			limit = limit.double()
 		}
 		var err error
-		if full, err = s.mail.putEvent(c.srv.spawn, limit, e); full == nil {
+		crowded := !asked && srv.received.crowded(srv.opts.ReceiveBudget)
+		if full, err = s.mail.putEvent(srv.spawn, limit, crowded, e); full == nil {
 			return err
 		}
 		if !asked && c.awaitsAck() {

@@ -148,8 +148,20 @@ func TestBusyHandlerDoesNotCutItsPollingClient(t *testing.T) {
 // A handler gets the ack that it waits for although its client has sent more events
 // before the ack than the mailbox holds.
 func TestHandlerGetsAckBehindEvents(t *testing.T) {
+	for name, o := range limitsOf100 {
+		t.Run(name, func(t *testing.T) { testHandlerGetsAckBehindEvents(t, o) })
+	}
+}
+
+// limitsOf100 are options with which about a hundred small events fit into a mailbox.
+var limitsOf100 = map[string]Options{
+	limitEvents: {MailboxEvents: 100, AckTimeout: time.Minute},
+	limitBudget: {ReceiveBudget: 60 << 10, AckTimeout: time.Minute},
+}
+
+func testHandlerGetsAckBehindEvents(t *testing.T, o Options) {
 	const limit = 100
-	n, release, handled := busy(t, Options{MailboxEvents: limit, AckTimeout: time.Minute})
+	n, release, handled := busy(t, o)
 	release()
 	answered := make(chan error, 1)
 	n.On("ask", func(ctx context.Context, e *Event) error {
@@ -180,8 +192,14 @@ func TestHandlerGetsAckBehindEvents(t *testing.T) {
 // An ack is read, too, if it is asked for when the mailbox is full already, also where
 // the mailbox is that of another namespace.
 func TestAckIsReadWhileTheMailboxIsFull(t *testing.T) {
+	for name, o := range limitsOf100 {
+		t.Run(name, func(t *testing.T) { testAckIsReadWhileTheMailboxIsFull(t, name, o) })
+	}
+}
+
+func testAckIsReadWhileTheMailboxIsFull(t *testing.T, name string, o Options) {
 	const limit = 100
-	n, release, _ := busy(t, Options{MailboxEvents: limit, AckTimeout: time.Minute})
+	n, release, _ := busy(t, o)
 	defer release()
 	n.Of("/other")
 	w := n.client(t)
@@ -189,7 +207,7 @@ func TestAckIsReadWhileTheMailboxIsFull(t *testing.T) {
 	for i := range limit * 3 / 2 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
 	}
-	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
+	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull[name] > 0 })
 	answered := make(chan error, 1)
 	go func() {
 		_, err := n.Of("/other").Socket(w.sid).EmitWithAck(t.Context(), "q")
@@ -681,4 +699,76 @@ func TestConnectRightAfterDisconnect(t *testing.T) {
 	w.connect("/", "")
 	goOn()
 	receive(t, ended)
+}
+
+// Events that wait for handlers, and those that are being handled, are bounded for all
+// sockets together: beyond the budget the connection that holds the most is closed, and
+// what waits of it is dropped; others lose nothing.
+func TestEventsBehindHandlersAreBounded(t *testing.T) {
+	n, release, handled := busy(t, Options{ReceiveBudget: 150 << 10})
+	received := func(what string, bytes int) {
+		t.Helper()
+		eventually(t, what, func() bool { return n.Stats().ReceivedBytes/(10<<10) == bytes/(10<<10) })
+	}
+	send := func(w *wire, i, size int) {
+		w.write(fmt.Sprintf(`451-["e",%d,{"_placeholder":true,"num":0}]`, i))
+		w.writeBinary(make([]byte, size))
+	}
+	large, other := n.client(t), n.client(t)
+	send(large, 1, 32<<10)
+	received("it is handled", 32<<10)
+	send(large, 2, 64<<10)
+	received("another one waits", 96<<10)
+	send(other, 3, 32<<10)
+	received("the other one's is handled", 128<<10)
+	send(other, 4, 32<<10)
+	large.gone()
+	received("what waited is dropped", 96<<10)
+	release()
+	got := map[int]bool{}
+	for range 3 {
+		got[receive(t, handled)] = true
+	}
+	if !got[1] || !got[3] || !got[4] {
+		t.Errorf("handled %v", got)
+	}
+	received("nothing is held", 0)
+	eventually(t, "one is disconnected", func() bool { return n.Stats().Sockets == 1 })
+	if st := n.Stats(); st.Limited[limitReceiveBudget] != 1 {
+		t.Errorf("limits %v", st.Limited)
+	}
+	n.received.mu.Lock()
+	defer n.received.mu.Unlock()
+	if len(n.received.clients) > 0 {
+		t.Errorf("%d clients are counted", len(n.received.clients))
+	}
+}
+
+// From half of the budget on, connections whose events wait are not read, and are not
+// closed for it. Others are read.
+func TestCrowdedEventsAreNotRead(t *testing.T) {
+	n, release, handled := busy(t, Options{ReceiveBudget: 150 << 10})
+	n.On("echo", func(_ context.Context, e *Event) error { return e.Ack() })
+	var all []*wire
+	for range 3 { // 180 KiB, of which 30 KiB are being handled
+		w := n.client(t)
+		all = append(all, w)
+		for i := range 6 {
+			w.write(fmt.Sprintf(`42["e",%d,%q]`, i, strings.Repeat("x", 10<<10)))
+		}
+	}
+	eventually(t, "they are not read", func() bool { return n.Stats().MailboxFull[limitBudget] >= 2 })
+	another := n.client(t)
+	another.write(`420["echo"]`)
+	if got := another.next(); got != "430[]" {
+		t.Errorf("got %s", got)
+	}
+	release()
+	for range 18 {
+		receive(t, handled)
+	}
+	eventually(t, "nothing is held", func() bool { return n.Stats().ReceivedBytes == 0 })
+	if st := n.Stats(); st.Sockets != len(all)+1 || st.Limited[limitReceiveBudget] != 0 {
+		t.Errorf("%d sockets, limits %v", st.Sockets, st.Limited)
+	}
 }

@@ -51,7 +51,7 @@ func (o *Options) check() error {
 		{"MembershipBudget", o.MembershipBudget},
 		{"MailboxEvents", o.MailboxEvents}, {"MailboxBytes", o.MailboxBytes},
 		{"NamespacesPerConnection", o.NamespacesPerConnection},
-		{"UnconnectedSessions", o.UnconnectedSessions}, {"AttachmentBudget", o.AttachmentBudget},
+		{"UnconnectedSessions", o.UnconnectedSessions}, {"ReceiveBudget", o.ReceiveBudget},
 		{"SessionRecoveries", o.SessionRecoveries},
 	} {
 		if limit.value < 0 {

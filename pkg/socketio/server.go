@@ -49,7 +49,7 @@ type Server struct {
 	pauseLogs   logLimit // of connections that were closed for it
 
 	unconnected unconnected
-	pending     pendingPackets
+	received    receiveBudget
 	// retryDelay is how long a connection with other sockets stays open, at least,
 	// after a CONNECT was postponed; at most twice as long.
 	retryDelay time.Duration

@@ -21,13 +21,14 @@ type Stats struct {
 	Deliveries        uint64            // events queued to clients
 	Replayed          uint64            // of them, in recoveries
 	ReplayBytes       int               // that recoveries hold of what their clients have missed, until it is queued
+	ReceivedBytes     int               // that the events of clients take until they are handled, from 8 KiB of each on
 	MembershipBytes   int               // that the memberships of all sockets take, about
 	ConnectsPostponed uint64            // connects that were not answered, for a reason that may pass
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
 	VolatileDropped   uint64            // volatile events that a client could not take
 	AcksLate          uint64            // acks sent before the events that they follow, because those took too long
-	MailboxFull       map[string]uint64 // connections that were not read on, by limit: "events", "bytes"; "pause": closed for it
+	MailboxFull       map[string]uint64 // connections that were not read on, by limit: "events", "bytes", "budget"; "pause": closed for it
 	Limited           map[string]uint64 // connections and connects that were refused or closed, by limit
 	Drained           uint64            // connections that Drain or SendAway closed
 	Panics            uint64            // of functions that the application has registered
@@ -46,6 +47,7 @@ func (s *Server) Stats() Stats {
 		Replayed:    s.stats.replayed.Load(),
 
 		ReplayBytes:       int(s.replays.held.Load()),
+		ReceivedBytes:     int(s.received.total.Load()),
 		MembershipBytes:   int(s.memberships.Load()),
 		ConnectsPostponed: s.stats.connectsPostponed.Load(),
 
@@ -86,7 +88,7 @@ func (c *counters) init() {
 		c.disconnects.counts[string(r)] = 0
 	}
 	c.limited.init()
-	c.mailboxFull.counts = map[string]uint64{limitEvents: 0, limitBytes: 0, limitPause: 0}
+	c.mailboxFull.counts = map[string]uint64{limitEvents: 0, limitBytes: 0, limitBudget: 0, limitPause: 0}
 	c.recoveries.counts = make(map[string]uint64)
 	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedOffset, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved} {
 		c.recoveries.counts[o] = 0

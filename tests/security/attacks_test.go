@@ -163,16 +163,33 @@ var attacks = []attack{
 	},
 	{
 		name: "packets that await an attachment",
-		hold: func(a *assault, _ int) {
-			c := a.connect(reads, "")
-			placeholders := make([]string, 10)
-			for i := range placeholders {
-				placeholders[i] = fmt.Sprintf(`{"_placeholder":true,"num":%d}`, i)
+		hold: func(a *assault, _ int) { a.connect(reads, "").attach(9) },
+	},
+	{
+		name:      "events with ten attachments behind a busy handler",
+		variables: []string{fmt.Sprint("REJOIN_RECEIVE_BUDGET=", either(4<<20, 32<<20))},
+		hold: func(a *assault, conn int) {
+			fillHistory(a, conn)
+			for range either(shortAttackers, attackers) { // one after the other: each has packets that are complete
+				if conn == 0 {
+					busyWithAttachments(a)
+				}
 			}
-			c.send(`4510-["x",` + strings.Join(placeholders, ",") + "]")
-			for range 9 {
-				c.binary([]byte(large))
+		},
+		work: func(a *assault, _ int) {
+			for range a.each {
+				busyWithAttachments(a)
 			}
+		},
+		rounds: 1,
+		check: func(a *assault) {
+			nodetest.Eventually(a.T, "the budget is not kept", func() error {
+				samples := a.node.Metrics()
+				if n := samples["rejoin_received_bytes"]; n > float64(either(4<<20, 32<<20)) || samples[`rejoin_limited_total{limit="receive_budget"}`] == 0 {
+					return fmt.Errorf("%v bytes are held", n)
+				}
+				return nil
+			})
 		},
 	},
 	{
@@ -538,6 +555,28 @@ var attacks = []attack{
 			}
 		},
 	},
+}
+
+// attach sends an event that has ten attachments, and so many of them.
+func (c *hostile) attach(attachments int) bool {
+	placeholders := make([]string, 10)
+	for i := range placeholders {
+		placeholders[i] = fmt.Sprintf(`{"_placeholder":true,"num":%d}`, i)
+	}
+	ok := c.send(`4510-["x",` + strings.Join(placeholders, ",") + "]")
+	for range attachments {
+		ok = ok && c.binary([]byte(large))
+	}
+	return ok
+}
+
+// busyWithAttachments sends two events with ten attachments, which wait for reads.
+func busyWithAttachments(a *assault) {
+	c := a.joined()
+	c.bytes(frames(20, `421["history","h",{"limit":200}]`)) // few enough to be read on
+	if c.attach(10) {
+		c.attach(10)
+	}
 }
 
 // ask sends an event of the built-in application, and waits for its ack.

@@ -403,7 +403,7 @@ func TestHalfSentBodies(t *testing.T) {
 func TestKeptForPongs(t *testing.T) {
 	t.Parallel()
 	const connections, most = 30, 128 << 20
-	n := start(t, "GOMEMLIMIT=96MiB", "REJOIN_ATTACHMENT_BUDGET=16MiB", "REJOIN_LOG_LEVEL=info")
+	n := start(t, "GOMEMLIMIT=96MiB", "REJOIN_RECEIVE_BUDGET=16MiB", "REJOIN_LOG_LEVEL=info")
 	attachment := make([]byte, 900<<10)
 	placeholders := make([]string, 10)
 	for i := range placeholders {
@@ -421,7 +421,7 @@ func TestKeptForPongs(t *testing.T) {
 	}
 	all.Wait()
 	nodetest.Eventually(t, "the budget is not kept", func() error {
-		if cut := n.Metrics()[`rejoin_limited_total{limit="attachment_budget"}`]; cut < connections-2 {
+		if cut := n.Metrics()[`rejoin_limited_total{limit="receive_budget"}`]; cut < connections-2 {
 			return fmt.Errorf("%v are closed", cut)
 		}
 		return nil
