@@ -242,7 +242,8 @@ func (c *client) closeMoved() {
 // any case after some seconds.
 //
 // A socket that is not connected yet, as in a middleware, is disconnected as soon as its
-// client has been told that it is connected.
+// client has been told that it is connected. If it claims a session, and its connection ends
+// before, the session has ended.
 func (s *Socket) Disconnect(closeConn bool) {
 	if s.dismiss(closeConn) {
 		return
@@ -293,6 +294,9 @@ func (s *Socket) disconnect(closeConn bool) {
 	for _, t := range targets {
 		t.mu.Lock()
 		connected := t.connected
+		if !connected && closeConn {
+			t.dismissed = fromConnection
+		}
 		t.mu.Unlock()
 		if connected && t.end(ServerDisconnect) { // before the client can act on the packet, and connect again
 			_ = t.client.send(&packet.Packet{Type: packet.Disconnect, Namespace: t.nsName})

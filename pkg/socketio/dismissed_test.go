@@ -10,6 +10,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // A placing adapter tells of each Subscribe, for which a socket has been placed.
@@ -161,6 +162,56 @@ func TestDisconnectWhileRecoveringAndCut(t *testing.T) {
 	if back := n.back(t, was); back.sid == was.sid {
 		t.Error("it is recovered")
 	}
+}
+
+// A client that is disconnected in all namespaces is not recovered in one in which it was
+// being recovered, at any time before CONNECT.
+func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
+	for _, when := range []string{"claimed", "placed"} {
+		t.Run(when, func(t *testing.T) {
+			inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
+			must(t, err)
+			t.Cleanup(func() { _ = inner.Close() })
+			a := &placing{Adapter: inner}
+			store := &claiming{Store: session.NewMemory()}
+			n := start(t, Options{Adapter: a, Sessions: store})
+			n.Of("/b")
+			was := n.dial(t).connect("/b", "")
+			was.cut()
+			eventually(t, "it is gone", func() bool { return n.Of("/b").Len() == 0 })
+			w := n.client(t)
+			s := n.Socket(w.sid)
+			disconnect := func() {
+				store.claimed, a.placed = nil, nil
+				s.Disconnect(true)
+				<-s.client.conn.Context().Done()
+			}
+			if when == "claimed" {
+				store.claimed = disconnect
+			} else {
+				a.placed = disconnect
+			}
+			w.write(fmt.Sprintf(`40/b,{"pid":%q}`, was.pid))
+			<-w.closed
+			if back := n.back(t, was); back.sid == was.sid {
+				t.Error("it is recovered")
+			}
+		})
+	}
+}
+
+// A claiming store tells of each claim.
+type claiming struct {
+	session.Store
+	claimed func()
+}
+
+func (c *claiming) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
+	found, former, err := c.Store.Claim(ctx, pid, by, ttl, check)
+	if c.claimed != nil {
+		c.claimed()
+	}
+	return found, former, err
 }
 
 // A client that takes its replay slowly is disconnected before it has taken all of it, unless
