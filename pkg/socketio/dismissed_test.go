@@ -173,7 +173,7 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 			must(t, err)
 			t.Cleanup(func() { _ = inner.Close() })
 			a := &placing{Adapter: inner}
-			store := &claiming{Store: session.NewMemory()}
+			store := &claiming{Store: session.NewMemory(), dropped: make(chan string, 10)}
 			n := start(t, Options{Adapter: a, Sessions: store})
 			n.Of("/b")
 			was := n.dial(t).connect("/b", "")
@@ -193,6 +193,10 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 			}
 			w.write(fmt.Sprintf(`40/b,{"pid":%q}`, was.pid))
 			<-w.closed
+			if when == "claimed" { // until the node has the answer it knows nothing
+				for <-store.dropped != was.pid { // that of the other namespace
+				}
+			}
 			if back := n.back(t, was); back.sid == was.sid {
 				t.Error("it is recovered")
 			}
@@ -200,10 +204,16 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 	}
 }
 
-// A claiming store tells of each claim.
+// A claiming store tells of each claim, and of the sessions that are dropped.
 type claiming struct {
 	session.Store
 	claimed func()
+	dropped chan string
+}
+
+func (c *claiming) Drop(ctx context.Context, ref session.Ref) error {
+	defer func() { c.dropped <- ref.PID }()
+	return c.Store.Drop(ctx, ref)
 }
 
 func (c *claiming) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {

@@ -224,8 +224,8 @@ func (o *ownership) leave(s *Socket) {
 	}
 }
 
-// over reports whether the socket that serves a session has ended it, by the wish of
-// the client or of the server, which the store need not know yet.
+// over reports whether the socket that serves a session has ended it, or is about to, by
+// the wish of the client or of the server, which the store need not know yet.
 func (o *ownership) over(pid string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -235,7 +235,7 @@ func (o *ownership) over(pid string) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.over
+	return s.over || s.dismissed != 0
 }
 
 // holder returns the socket that serves a session under a fence, or nil.
