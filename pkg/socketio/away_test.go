@@ -599,3 +599,26 @@ func TestCommandsThatAreNotHeldAreReadTogether(t *testing.T) {
 		t.Errorf("%d calls of Fetch, want 4", calls)
 	}
 }
+
+// While a client is away, each command is addressed to the room that the one before has
+// joined.
+func TestCommandsFromRoomToRoomWhileAway(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	n := c.node(t, "a", Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.call(`["join","r0"]`)
+	a.cut()
+	const rounds = 24
+	for i := range rounds {
+		from, to := fmt.Sprint("r", i), fmt.Sprint("r", i+1)
+		must(t, n.To(from).SocketsJoin(t.Context(), to))
+		must(t, n.To(to).SocketsLeave(t.Context(), from))
+		must(t, n.To(to).Emit(t.Context(), "n", i))
+	}
+	b := n.back(t, a)
+	for i := range rounds {
+		b.want(numbered(i))
+	}
+	b.inRooms(n, fmt.Sprint("r", rounds))
+}

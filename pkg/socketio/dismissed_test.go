@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -230,6 +231,12 @@ func TestDisconnectDuringAReplay(t *testing.T) {
 	for name, disconnect := range map[string]func(n *testNode, sid string) error{
 		"Disconnect": func(n *testNode, sid string) error { n.Socket(sid).Disconnect(true); return nil },
 		"its room":   func(n *testNode, _ string) error { return n.To("r").DisconnectSockets(context.Background(), true) },
+		"Disconnect behind a command": func(n *testNode, sid string) error {
+			must(t, n.ToSocket(sid).SocketsJoin(context.Background(), "other"))
+			n.Socket(sid).Disconnect(true)
+			return nil
+		},
+		"before CONNECT": nil,
 	} {
 		t.Run(name, func(t *testing.T) {
 			n, shared := startRemote(t, 1)
@@ -241,9 +248,18 @@ func TestDisconnectDuringAReplay(t *testing.T) {
 				must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 50_000)))
 			}
 			shared.waits.Store(true)
+			if disconnect == nil {
+				n.adapter.(*remoteAdapter).reading = func() {
+					n.adapter.(*remoteAdapter).reading = nil
+					must(t, n.ToSocket(w.sid).DisconnectSockets(context.Background(), true))
+					eventually(t, "it is held", func() bool { return n.holds(w.sid, kindDisconnect) })
+				}
+			}
 			back := n.back(t, w)
-			<-shared.waiting
-			must(t, disconnect(n, back.sid))
+			if disconnect != nil {
+				<-shared.waiting
+				must(t, disconnect(n, back.sid))
+			}
 			for m := range back.in {
 				if m == "41" {
 					break
@@ -259,4 +275,17 @@ func TestDisconnectDuringAReplay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// holds reports whether the gate of a socket holds an event of a kind.
+func (n *testNode) holds(sid string, kind uint8) bool {
+	for s := range n.index.Members(rooms.InOwn("/", sid)) {
+		s.mu.Lock()
+		held := slices.ContainsFunc(s.gate.held, func(d *delivery) bool { return d.ev.Kind == kind })
+		s.mu.Unlock()
+		if held {
+			return true
+		}
+	}
+	return false
 }

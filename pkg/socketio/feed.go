@@ -216,8 +216,8 @@ func (s *Socket) offer(d *delivery) {
 	if s.gate.closed() && d.volatile() {
 		return // a held volatile event would be late
 	}
-	if d.ev.Kind == kindDisconnect && s.recovering && s.connected && !s.gate.commanded {
-		s.pass(d) // it does not wait for a client that may take its replay as slowly as it likes
+	if s.recovering && s.connected && s.gate.urgent(d) {
+		s.pass(d)
 		return
 	}
 	s.gate.commanded = s.gate.commanded || d.command != nil

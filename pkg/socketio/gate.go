@@ -20,8 +20,8 @@ type gate struct {
 	// recovery reads it again. For anybody else the gate stays shut for good: an event
 	// behind what is gone would have an offset that hides it from the next recovery.
 	spilled bool
-	// commanded: a command that changes rooms was held, so that what is for the socket is
-	// not known before it is executed.
+	// commanded: a command that changes rooms was held, or may have been lost, so that what
+	// is for the socket's rooms is not known before it is executed.
 	commanded bool
 	held      []*delivery
 	bytes     int
@@ -50,6 +50,14 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	return true
 }
 
+// urgent reports whether a delivery does not wait for a client that may take its replay as
+// slowly as it likes: it is a disconnect, and no command that is held decides for whom.
+func (g *gate) urgent(d *delivery) bool {
+	named := func(r rooms.Room) bool { return r.Kind == rooms.Named }
+	return d.ev.Kind == kindDisconnect &&
+		(!g.commanded || !slices.ContainsFunc(d.ev.Target.To, named) && !slices.ContainsFunc(d.ev.Target.Except, named))
+}
+
 // joins reports whether a command is held that may join the socket to a room.
 func (g *gate) joins(r rooms.Room) bool {
 	return r.Kind == rooms.Named && slices.ContainsFunc(g.held, func(d *delivery) bool {
@@ -59,7 +67,7 @@ func (g *gate) joins(r rooms.Room) bool {
 
 // lose drops what is held and all that comes: the feed has lost something.
 func (g *gate) lose() {
-	g.held, g.bytes, g.spilled = nil, 0, true
+	g.held, g.bytes, g.spilled, g.commanded = nil, 0, true, true
 }
 
 // open takes one reason away, and passes what was held if it was the last.

@@ -376,8 +376,8 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 
 // Leave takes the socket out of rooms. Once it has returned nothing of them
 // reaches the client. Rooms that it is not in are no error. If it returns an
-// error the socket has left here, but could find itself in the rooms again when
-// it is recovered. It returns ErrDisconnected if the socket is not connected, as in
+// error, and there are sessions, the connection is closed: when its client is recovered it
+// may be in the rooms still, with all that has come to them. It returns ErrDisconnected if the socket is not connected, as in
 // a middleware, in OnDisconnecting and in OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
@@ -409,13 +409,32 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		return ErrDisconnected
 	}
 	left := s.leave(those(), s.gate.given(f.cursor, s.rooms.born)) // what a replay gave counts as well
+	// An event behind the leave has an offset that covers what the socket has not been given of
+	// these rooms, and a recovery that does not know of the leave finds it in them. So the gate
+	// is shut until the session is stored.
+	shut := len(left) > 0 && s.pid != ""
+	if shut {
+		s.gate.shut++
+	}
 	s.mu.Unlock()
 	f.mu.Unlock()
 	if len(left) == 0 {
 		return nil
 	}
 	s.left(left)
-	if err := s.save(ctx); err != nil {
+	stored, cancel := s.client.srv.store() // what has begun does not end with the caller
+	defer cancel()
+	err := s.save(stored)
+	switch {
+	case !shut:
+	case err != nil:
+		s.cut(err)
+	default:
+		s.mu.Lock()
+		s.openGate()
+		s.mu.Unlock()
+	}
+	if err != nil {
 		return fmt.Errorf("socketio: leave: %w", err)
 	}
 	return nil

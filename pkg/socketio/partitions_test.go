@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -632,4 +633,76 @@ func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {
 		t.Fatalf("got %q, want the question", m)
 	}
 	a.wantAck(ack)
+}
+
+// A storing store waits in the next Save, once it is armed.
+type storing struct {
+	session.Store
+	armed           atomic.Bool
+	stored, release chan struct{}
+	err             error
+}
+
+func newStoring(inner session.Store) *storing {
+	return &storing{Store: inner, stored: make(chan struct{}), release: make(chan struct{})}
+}
+
+func (s *storing) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+	if s.armed.CompareAndSwap(true, false) {
+		close(s.stored)
+		<-s.release
+		if s.err != nil {
+			return s.err
+		}
+	}
+	return s.Store.Save(ctx, v, ttl)
+}
+
+// The connection ends while a Leave is being stored, or because that has failed. The client
+// is in the room still, and has received all that has come to it, and to others, once.
+func TestCutAmidALeave(t *testing.T) {
+	for _, failed := range []bool{false, true} {
+		t.Run(fmt.Sprint("failed=", failed), func(t *testing.T) {
+			c := newSlowCluster(t)
+			store := newStoring(c.sessions)
+			n1, _ := c.node(t, "aaaa", Options{})
+			c.sessions = store
+			n2, slow := c.node(t, "bbbb", Options{})
+			first, second := c.room(2, 0), c.room(3, 0)
+			a := n2.client(t)
+			a.call(`["join","` + first + `"]`)
+			a.call(`["join","` + second + `"]`)
+			other := n2.client(t)
+			other.call(`["join","` + second + `"]`)
+			slow.hold(2)
+			store.armed.Store(true)
+			a.ask(`["leave","` + first + `"]`)
+			<-store.stored
+			must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+			must(t, n1.To(first).Emit(t.Context(), "n", 2))
+			must(t, n1.To(second).Emit(t.Context(), "n", 3))
+			other.want(numbered(1), numbered(3))
+			if failed {
+				store.err = errors.New("away")
+				close(store.release)
+				<-a.closed
+			} else {
+				a.cut()
+				defer close(store.release)
+			}
+			b := n1.back(t, a)
+			if b.sid != a.sid {
+				t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
+			}
+			must(t, n1.To(first).Emit(t.Context(), "n", 4))
+			for len(a.in) > 0 { // what came before the end
+				if m := <-a.in; strings.Contains(m, `["n"`) {
+					t.Error("received while the leave was being stored")
+				}
+			}
+			b.want(numbered(1), numbered(2), numbered(3), numbered(4))
+			b.quiet()
+			slow.release(2)
+		})
+	}
 }

@@ -46,9 +46,9 @@ func (r *refusal) Unwrap() error { return r.err }
 // than may be held.
 const replayTries = 3
 
-// readTries bounds how often a replay is read again because commands in it
-// joined further rooms.
-const readTries = 10
+// readTries bounds how often a replay is read again because commands in it joined further
+// rooms, each by way of one that another has joined.
+const readTries = 100
 
 // recover makes the socket the one that it claims to be. The steps and their
 // order are what no gap and no repeat rest on:
@@ -133,6 +133,11 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	s.recovered = true
 	err = s.answerConnect()
 	names := s.rooms.names()
+	for _, d := range s.gate.held { // while the socket was not connected
+		if err == nil && s.gate.urgent(d) && !missed.end.Covers(d.ev.Position) {
+			s.pass(d)
+		}
+	}
 	s.mu.Unlock()
 	if err != nil {
 		undo()

@@ -14,9 +14,15 @@ import (
 )
 
 // A remoteAdapter reads what is missed outside of the process.
-type remoteAdapter struct{ adapter.Adapter }
+type remoteAdapter struct {
+	adapter.Adapter
+	reading func() // called by each Replay
+}
 
-func (a remoteAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
+func (a *remoteAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int) iter.Seq2[adapter.Event, error] {
+	if a.reading != nil {
+		a.reading()
+	}
 	return func(yield func(adapter.Event, error) bool) {
 		for ev, err := range a.Adapter.Replay(ctx, after, upTo, payload) {
 			adapter.CountRead(ctx, len(ev.Data))
@@ -27,7 +33,7 @@ func (a remoteAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.
 	}
 }
 
-func (a remoteAdapter) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
+func (a *remoteAdapter) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]adapter.Event, error) {
 	events, err := a.Adapter.Fetch(ctx, history, places)
 	for i := range events {
 		adapter.CountRead(ctx, len(events[i].Data))
@@ -62,7 +68,7 @@ func startRemote(t *testing.T, burst int) (*testNode, *sharedLimit) {
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	shared := &sharedLimit{waiting: make(chan struct{}, 1)}
-	n := start(t, Options{Adapter: remoteAdapter{a}, Sessions: c.sessions, RecoveryLimit: func(*Socket) RecoveryLimit { return shared }})
+	n := start(t, Options{Adapter: &remoteAdapter{Adapter: a}, Sessions: c.sessions, RecoveryLimit: func(*Socket) RecoveryLimit { return shared }})
 	n.recoveries.pace, n.recoveries.most = pace{burst, time.Hour}, 1000*time.Hour
 	joining(n.Namespace)
 	return n, shared
