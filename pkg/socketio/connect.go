@@ -9,7 +9,6 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
-	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 var errNoNamespace = &ConnectError{Message: "Invalid namespace"}
@@ -71,17 +70,12 @@ func (s *Socket) postpone(cause error) {
 	s.mu.Lock()
 	left := s.gone && !s.moved // the client itself has left the namespace, or is gone
 	s.gone = true
-	var last *session.Session
-	if s.placed && s.receipt != nil && s.receipt.adopted {
-		snapshot := s.finalSnapshot()
-		last = &snapshot
-	}
 	s.wake()
 	s.mu.Unlock()
 	s.unplace()
 	s.client.detach(s)
 	s.cancel(cause)
-	defer s.withdraw(last)
+	defer s.withdraw()
 	if left {
 		return
 	}
@@ -135,12 +129,12 @@ func (s *Socket) begin(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.subscribed = true
-	s.rooms.born, s.newestJoin = born, born
+	s.rooms.born, s.newestJoin, s.epoch = born, born, born.Epoch
 	for _, name := range granted {
 		s.rooms.confirm(name, born)
 	}
 	if s.recovers {
-		s.pid, s.fence, s.receipt = newID(), 1, &receipt{given: born}
+		s.pid, s.fence = newID(), 1
 	}
 	snapshot := s.snapshot()
 	s.mu.Unlock()

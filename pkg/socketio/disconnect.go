@@ -7,7 +7,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/session"
@@ -17,12 +16,6 @@ import (
 // handlers have seen what had arrived, it is disconnected. Only the first call
 // counts; end reports whether this is the one.
 func (s *Socket) end(reason Reason) (first bool) {
-	return s.endAt(reason, s.client.srv.feed.now())
-}
-
-// endAt is end where the feed has come to a cursor, which is zero if the session is not
-// to be written any more.
-func (s *Socket) endAt(reason Reason, at adapter.Cursor) (first bool) {
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
@@ -31,7 +24,6 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) (first bool) {
 	s.flushAcks()
 	s.wake()
 	connected := s.connected
-	s.observe(at) // what comes from here on is not given
 	s.gone, s.over = true, connected && !reason.recoverable()
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}
 	acks := s.acks
@@ -147,62 +139,30 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 // has moved, of which the message may have been lost: then nobody has gone.
 func (s *Socket) endSession(reason Reason) (moved bool) {
 	srv := s.ns.srv
-	ctx, cancel := srv.store()
-	defer cancel()
-	if !reason.recoverable() {
-		s.mu.Lock()
-		ref := session.Ref{PID: s.pid, Fence: s.fence}
-		s.mu.Unlock()
-		if ref.PID == "" {
-			return false
-		}
-		return srv.ended(srv.sessions.Drop(ctx, ref))
-	}
-	done, err := s.change(ctx) // what is being written comes first
-	if err != nil {
-		return s.endRecoverable(nil)
-	}
-	defer done()
-	s.mu.Lock()
-	if s.receipt == nil || !s.placed {
-		s.mu.Unlock()
-		return s.endRecoverable(nil)
-	}
-	last := s.finalSnapshot()
-	s.mu.Unlock()
-	return s.endRecoverable(&last)
-}
-
-// endRecoverable prolongs the session of a socket that is gone, and writes it if last is
-// what it is then. It is endSession otherwise.
-func (s *Socket) endRecoverable(last *session.Session) (moved bool) {
-	srv := s.ns.srv
-	ctx, cancel := srv.store()
-	defer cancel()
-	if last != nil {
-		return srv.ended(srv.sessions.Save(ctx, *last, srv.opts.sessionLife()))
-	}
 	s.mu.Lock()
 	snapshot := s.snapshot()
 	s.mu.Unlock()
-	if snapshot.PID == "" {
+	ref := session.Ref{PID: snapshot.PID, Fence: snapshot.Fence}
+	if ref.PID == "" {
 		return false
 	}
-	ref := session.Ref{PID: snapshot.PID, Fence: snapshot.Fence}
-	gone, err := srv.sessions.Refresh(ctx, []session.Ref{ref}, srv.opts.sessionLife())
-	if len(gone) > 0 { // a write finds out what became of it
-		err = srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
+	ctx, cancel := srv.store()
+	defer cancel()
+	var err error
+	if reason.recoverable() {
+		var gone []session.Ref
+		gone, err = srv.sessions.Refresh(ctx, []session.Ref{ref}, srv.opts.sessionLife())
+		if len(gone) > 0 { // a write finds out what became of it
+			err = srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
+		}
+	} else {
+		err = srv.sessions.Drop(ctx, ref)
 	}
-	return srv.ended(err)
-}
-
-// ended reports whether the last write of a session says that it has been claimed.
-func (s *Server) ended(err error) (moved bool) {
 	switch {
 	case errors.Is(err, session.ErrFenced):
 		return true
 	case err != nil && !errors.Is(err, session.ErrNotFound):
-		s.log.Warn("a session could not be ended; it ends by itself", zap.Error(err))
+		srv.log.Warn("a session could not be ended; it ends by itself", zap.Error(err))
 	}
 	return false
 }
@@ -216,7 +176,7 @@ func (s *Socket) evict() {
 	s.mu.Lock()
 	s.moved = true
 	s.mu.Unlock()
-	s.endAt(TransportClose, adapter.Cursor{})
+	s.end(TransportClose)
 	s.client.srv.spawn(s.client.closeMoved)
 }
 

@@ -130,13 +130,13 @@ type slowStore struct {
 	writing, finish chan struct{}
 }
 
-func (s slowStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+func (s slowStore) Refresh(ctx context.Context, live []session.Ref, ttl time.Duration) ([]session.Ref, error) {
 	s.writing <- struct{}{}
 	select {
 	case <-s.finish:
 	case <-ctx.Done():
 	}
-	return s.Store.Save(ctx, v, ttl)
+	return s.Store.Refresh(ctx, live, ttl)
 }
 
 func TestDrainStoresBeforeItCloses(t *testing.T) {
@@ -148,7 +148,7 @@ func TestDrainStoresBeforeItCloses(t *testing.T) {
 	drained := n.drain(t.Context(), 0)
 	<-store.writing
 	if n := n.Stats().Engine.WebSocket; n != 1 {
-		t.Errorf("%d connections, though the session has not been stored yet", n)
+		t.Errorf("%d connections, though the session's life has not been prolonged yet", n)
 	}
 	close(store.finish)
 	<-w.closed

@@ -235,9 +235,6 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			for p, later := range missed.had {
 				s.rooms.had(p, later)
 			}
-			if len(missed.late) > 0 {
-				s.demand(command)
-			}
 			s.gate.insert(missed.events, command.cursor)
 			s.gate.insertLate(missed.late, command.before, command.cursor, command.at.At)
 			for _, name := range command.older {
@@ -592,7 +589,6 @@ func (s *Socket) background(f func(context.Context) error, finally func()) {
 // socket that is gone is not written any more.
 func (s *Socket) save(ctx context.Context) error {
 	srv := s.ns.srv
-	at := srv.feed.now()
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
@@ -602,7 +598,6 @@ func (s *Socket) save(ctx context.Context) error {
 		s.mu.Unlock()
 		return nil
 	}
-	s.observe(at)
 	snapshot := s.snapshot()
 	s.mu.Unlock()
 	err := srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
@@ -618,20 +613,10 @@ func (s *Socket) save(ctx context.Context) error {
 // snapshot returns the session as it is now. s.mu is held.
 func (s *Socket) snapshot() session.Session {
 	s.forget()
-	snapshot := session.Session{
-		PID: s.pid, ID: s.id, Namespace: s.nsName, User: s.user, Data: s.data, Epoch: s.rooms.born.Epoch,
+	return session.Session{
+		PID: s.pid, ID: s.id, Namespace: s.nsName, User: s.user, Data: s.data, Epoch: s.epoch,
 		Rooms: s.rooms.save(), Owner: string(s.ns.srv.adapter.Node()), Fence: s.fence,
 	}
-	if s.receipt != nil {
-		snapshot.Rooms = append(snapshot.Rooms, s.receipt.save())
-	}
-	return snapshot
-}
-
-// finalSnapshot returns the session of a socket that is sent nothing more. s.mu is held.
-func (s *Socket) finalSnapshot() session.Session {
-	s.receipt.final = true
-	return s.snapshot()
 }
 
 // cut closes the connection in a way that its client comes back from. It does

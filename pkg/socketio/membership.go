@@ -521,18 +521,13 @@ func (m *memberships) save() []session.Membership {
 	return list
 }
 
-// restore reads what save wrote, and the receipt, if there is one.
-func restore(list []session.Membership) (m memberships, r receipt, err error) {
+// restore reads what save wrote.
+func restore(list []session.Membership) (memberships, error) {
+	var m memberships
 	for _, s := range list {
-		if s.Kind&isReceipt != 0 {
-			if r, err = restoreReceipt(s); err != nil {
-				return m, r, err
-			}
-			continue
-		}
 		join, err := adapter.ParseCursor(s.Join)
 		if err != nil {
-			return m, r, err
+			return m, err
 		}
 		if rooms.Kind(s.Kind) == rooms.Everyone {
 			m.born = join
@@ -541,7 +536,7 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		if s.Kind&isApart != 0 {
 			later, err := adapter.ParseCursor(s.Leave)
 			if err != nil {
-				return m, r, err
+				return m, err
 			}
 			m.had(join.At, later.At)
 			continue
@@ -549,7 +544,7 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0, deferred: s.Kind&isDeferred != 0}
 		if !st.open {
 			if st.leave, err = adapter.ParseCursor(s.Leave); err != nil {
-				return m, r, err
+				return m, err
 			}
 		}
 		if m.named == nil {
@@ -563,5 +558,5 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		}
 	}
 	m.unsaved = false
-	return m, r, nil
+	return m, nil
 }

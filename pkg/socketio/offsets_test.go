@@ -230,7 +230,7 @@ func presentForeignOffset(t *testing.T, partitions int, key, presented string) {
 		seen, _, err := two.offsets.parse(offset)
 		must(t, err)
 		for n := 1; n <= 3; n++ {
-			if n > 1 || seen.Epoch != head.Epoch || !seen.Covers(positions[n]) { // 2 and 3 were sent to others only
+			if seen.Epoch != head.Epoch || !seen.Covers(positions[n]) {
 				want(back, n)
 			}
 		}

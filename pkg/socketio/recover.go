@@ -108,12 +108,11 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		return err
 	}
 	defer ended()
-	from, err := s.assume(ctx, claimed, seen, now)
-	if err != nil {
+	if err := s.assume(claimed, seen); err != nil {
 		return err
 	}
 	reads := s.recoveryReads(pid)
-	missed, err := s.rejoin(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), from, seen)
+	missed, err := s.rejoin(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), seen)
 	defer func() { missed.release() }() // later ones as well
 	settle()
 	if err == nil {
@@ -188,9 +187,9 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		case found.Epoch != epoch:
 			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
 		}
-		var names []string // of its stays
+		var names []string // of its stays; what else a session lists has no name
 		for _, r := range found.Rooms {
-			if r.Name != "" && r.Kind&isReceipt == 0 {
+			if r.Name != "" {
 				names = append(names, r.Name)
 			}
 		}
@@ -246,36 +245,26 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 }
 
 // assume makes the socket what the session says, as far as the middlewares let
-// it, and places it in its rooms with its gate shut. It returns from where on the client is
-// to be recovered, which has shown an offset.
-func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, head adapter.Cursor) (from adapter.Cursor, err error) {
-	stays, was, err := restore(claimed.Rooms)
+// it, and places it in its rooms with its gate shut.
+func (s *Socket) assume(claimed session.Session, seen adapter.Cursor) error {
+	stays, err := restore(claimed.Rooms)
 	if err != nil {
-		return from, fmt.Errorf("socketio: session: %w", err)
+		return fmt.Errorf("socketio: session: %w", err)
 	}
-	if !was.given.IsZero() && !head.Includes(was.given) { // it may have been stored since that was read
-		if head, err = s.ns.srv.adapter.Head(ctx); err != nil {
-			return from, err
-		}
-	}
-	if !was.given.SameHistory(head) || !head.Includes(was.given) {
-		was = receipt{final: was.final} // of a history that has lost something
-	}
-	shown, from := was.received(offset)
 	s.mu.Lock()
 	decided := s.screening
 	s.mu.Unlock()
-	stays.keep(func(room string) bool { return s.keeps(decided, room) }, from)
+	stays.keep(func(room string) bool { return s.keeps(decided, room) }, seen)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.id, s.epoch = claimed.ID, claimed.Epoch
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
-	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
-	s.receipt = &receipt{sent: shown, given: was.given, final: was.final}
+	s.data, s.rooms = claimed.Data, stays
 	s.newestJoin = s.rooms.newestJoin()
 	s.recovering = true
 	s.gate.shut++
 	s.place()
-	return from, nil
+	return nil
 }
 
 // resign undoes assume after a refusal: the session is over.
@@ -288,7 +277,7 @@ func (s *Socket) resign(ctx context.Context) {
 	s.dropRefused(ctx, ref)
 	srv.owned.leave(s)
 	s.mu.Lock()
-	s.pid, s.fence, s.data, s.rooms, s.receipt = "", 0, nil, memberships{}, nil
+	s.pid, s.fence, s.epoch, s.data, s.rooms = "", 0, "", nil, memberships{}
 	id, acks := s.id, s.acks
 	s.id, s.acks = newID(), nil
 	s.recovering = false
@@ -300,9 +289,8 @@ func (s *Socket) resign(ctx context.Context) {
 }
 
 // rejoin subscribes the rooms, fixes the end of the replay and reads what was
-// missed up to it, from what the client has received on. seen, its offset, proves a part of
-// the history.
-func (s *Socket) rejoin(ctx context.Context, from, seen adapter.Cursor) (missed, error) {
+// missed up to it.
+func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) (missed, error) {
 	s.mu.Lock()
 	names := s.rooms.names()
 	current := append(s.implicit(), inNamed(s.nsName, names)...)
@@ -313,21 +301,21 @@ func (s *Socket) rejoin(ctx context.Context, from, seen adapter.Cursor) (missed,
 	s.mu.Lock()
 	s.subscribed = true
 	s.mu.Unlock()
-	return s.read(ctx, from, seen)
+	return s.read(ctx, seen)
 }
 
 // read fixes an end and returns what was missed up to it, in order. Commands
 // among them are executed: the memberships afterwards are those at the end. A
 // room that a command joined has missed events too, and its live ones must be
 // heard before the end is fixed, so it is subscribed and all is read again.
-func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (found missed, err error) {
+func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (found missed, err error) {
 	var proof []adapter.Cursor
 	if !seen.IsZero() {
 		proof = append(proof, seen)
 	}
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
-	r := replay{socket: s, seen: from, payload: max(page.held, 1)}
+	r := replay{socket: s, seen: seen, payload: max(page.held, 1)}
 	var heard []string // of the rooms that commands joined
 	for range readTries {
 		var end adapter.Cursor
@@ -336,7 +324,7 @@ func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (found mis
 			break
 		}
 		s.mu.Lock()
-		r.stays, r.executed = s.rooms.clone(), s.receipt.given
+		r.stays = s.rooms.clone()
 		s.mu.Unlock()
 		if err = r.read(ctx, end); err != nil {
 			break
@@ -345,11 +333,7 @@ func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (found mis
 			if found, err = r.found(end); err != nil {
 				break
 			}
-			last := receipt{given: end}
-			if n := len(r.missed); n > 0 {
-				last.sent = r.missed[n-1].Cursor
-			}
-			if err := s.adopt(ctx, r.stays, last, heard); err != nil {
+			if err := s.adopt(ctx, r.stays, heard); err != nil {
 				found.release()
 				return missed{}, err
 			}
@@ -407,11 +391,9 @@ func refuseLost(err error) error {
 	return err
 }
 
-// adopt makes stays the socket's memberships, with what the replay gives, and stores them
-// if they are new, or if the session says that nothing is sent to the client. Beside the
+// adopt makes stays the socket's memberships and stores them if they are new. Beside the
 // rooms that it was in, it hears some that commands have joined.
-func (s *Socket) adopt(ctx context.Context, stays memberships, gives receipt, heard []string) error {
-	unsaved := false
+func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) error {
 	s.mu.Lock()
 	was := s.rooms.names()
 	listed := append(heard, was...)
@@ -419,11 +401,6 @@ func (s *Socket) adopt(ctx context.Context, stays memberships, gives receipt, he
 		stays.banned = nil // what comes from here on is not for it in any case
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
-		unsaved = stays.unsaved || s.receipt.final
-		s.receipt.given, s.receipt.final, s.receipt.adopted = gives.given, false, true
-		if !gives.sent.IsZero() {
-			s.receipt.sent = gives.sent
-		}
 		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
 	} else { // displaced meanwhile, from the rooms that it was in
 		listed = heard
@@ -431,7 +408,7 @@ func (s *Socket) adopt(ctx context.Context, stays memberships, gives receipt, he
 	for _, name := range listed {
 		s.unlist(name)
 	}
-	placed, connected := s.placed, s.connected
+	placed, unsaved, connected := s.placed, stays.unsaved, s.connected
 	s.rooms.unsaved = false
 	s.mu.Unlock()
 	if len(listed) > 0 {

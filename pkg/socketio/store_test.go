@@ -11,13 +11,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// last reports whether a session is stored because its connection has ended.
-func last(v session.Session) bool {
-	_, r, err := restore(v.Rooms)
-	return err == nil && r.final
-}
-
-// A gatedStore stores when it is told to, until the connection ends.
+// A gatedStore stores when it is told to.
 type gatedStore struct {
 	session.Store
 	saving chan struct{} // gets a value for each save that has begun
@@ -25,9 +19,6 @@ type gatedStore struct {
 }
 
 func (s *gatedStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
-	if last(v) {
-		return s.Store.Save(ctx, v, ttl)
-	}
 	s.saving <- struct{}{}
 	<-s.goOn
 	return s.Store.Save(ctx, v, ttl)
@@ -98,7 +89,7 @@ type failingStore struct {
 }
 
 func (s *failingStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
-	if !s.fail.Load() || last(v) {
+	if !s.fail.Load() {
 		return s.Store.Save(ctx, v, ttl)
 	}
 	s.saving <- struct{}{}

@@ -50,19 +50,15 @@ func (s *Socket) succeed(former string) {
 
 // withdraw ends the claim of a socket that was not connected, and disowns the claim
 // before unless there is a later one: then it depends on what becomes of that. The
-// client has the whole window from now, unless it is to be disconnected. last is the
-// session if the recovery has stored it as not final: nothing has been sent since.
-func (s *Socket) withdraw(last *session.Session) {
+// client has the whole window from now, unless it is to be disconnected.
+func (s *Socket) withdraw() {
 	s.mu.Lock()
-	owes, dismissed, moved := s.former != "" && !s.moved, s.dismissed != 0, false
-	s.mu.Unlock()
-	switch {
-	case owes && dismissed:
-		moved = s.endSession(ServerDisconnect)
-	case owes:
-		moved = s.endRecoverable(last)
+	owes, reason := s.former != "" && !s.moved, TransportClose
+	if s.dismissed != 0 {
+		reason = ServerDisconnect
 	}
-	if moved {
+	s.mu.Unlock()
+	if owes && s.endSession(reason) {
 		s.overtaken() // the later claim may not have been answered yet
 	} else if owes {
 		s.lostClaim().disown()
