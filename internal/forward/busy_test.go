@@ -21,6 +21,9 @@ const (
 	held        = 2 * time.Second         // how long the owners read nothing: longer than that
 )
 
+// fill is as much as the owner takes of a client that it does not read.
+var fill = "4" + strings.Repeat("x", 8<<10-1)
+
 // setUpBusy runs two nodes, of which the first owns a session and reads nothing.
 func setUpBusy(t *testing.T) (c *cluster, owner, near *node, sid string) {
 	t.Helper()
@@ -87,7 +90,7 @@ func flood(ws *websocket.Conn) error {
 func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
-	c.expect(near, "POST", sid, "4"+strings.Repeat("x", large-1), "ok")
+	c.expect(near, "POST", sid, fill, "ok")
 	answered := make(chan string, 1)
 	go func() {
 		res, body, err := c.try(near, "POST", sid, "4second")
@@ -174,7 +177,7 @@ func TestDrainWithBusyOwner(t *testing.T) {
 			ws := c.upgrade(near, sid)
 			write(t, ws, "5")
 			posts := c.open(owner)
-			c.expect(near, "POST", posts, "4"+strings.Repeat("x", large-1), "ok")
+			c.expect(near, "POST", posts, fill, "ok")
 			posted := make(chan error, 1)
 			go func() {
 				_, _, err := c.try(near, "POST", posts, "4second")
@@ -206,9 +209,9 @@ func TestDrainWithBusyOwner(t *testing.T) {
 func TestSignsOfLifeAreAskedFor(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
-	c.expect(near, "POST", sid, "4"+strings.Repeat("x", large-1), "ok")
+	c.expect(near, "POST", sid, fill, "ok")
 	other := c.open(owner)
-	c.expect(near, "POST", other, "4"+strings.Repeat("x", large-1), "ok")
+	c.expect(near, "POST", other, fill, "ok")
 	held := func(sid string, change func(http.Header)) (signs <-chan int, ended <-chan error) {
 		heard, end := make(chan int, 100), make(chan error, 1)
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
