@@ -43,6 +43,7 @@ func (s *Server) admit(sock *Socket) {
 // not try again.
 func (s *Socket) refuse(err error) {
 	s.client.detach(s)
+	s.mail.drop(s.client)
 	s.cancel(err)
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 	s.mu.Lock()
@@ -74,6 +75,7 @@ func (s *Socket) postpone(cause error) {
 	s.mu.Unlock()
 	s.unplace()
 	s.client.detach(s)
+	s.mail.drop(s.client)
 	s.cancel(cause)
 	defer s.withdraw()
 	if left {

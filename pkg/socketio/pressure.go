@@ -38,12 +38,12 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 	defer c.parked.Store(nil)
 	defer c.conn.Resume()
 	srv := c.srv
+	defer srv.relieve() // when it has been put, and counts in the mailbox only
 	if held := e.cost() + c.conn.Unread(); held >= smallReceived {
 		srv.received.holds(c, held)
 		defer srv.received.holds(c, 0)
 		srv.relieve()
 	}
-	defer srv.relieve() // after it has been put
 	long := time.NewTimer(c.srv.opts.Engine.PauseTimeout / 4)
 	defer long.Stop()
 	hurry := false

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -710,10 +711,7 @@ func TestEventsBehindHandlersAreBounded(t *testing.T) {
 		t.Helper()
 		eventually(t, what, func() bool { return n.Stats().ReceivedBytes/(10<<10) == bytes/(10<<10) })
 	}
-	send := func(w *wire, i, size int) {
-		w.write(fmt.Sprintf(`451-["e",%d,{"_placeholder":true,"num":0}]`, i))
-		w.writeBinary(make([]byte, size))
-	}
+	send := func(w *wire, i, size int) { w.sendLarge("", i, size) }
 	large, other := n.client(t), n.client(t)
 	send(large, 1, 32<<10)
 	received("it is handled", 32<<10)
@@ -741,6 +739,105 @@ func TestEventsBehindHandlersAreBounded(t *testing.T) {
 	defer n.received.mu.Unlock()
 	if len(n.received.clients) > 0 {
 		t.Errorf("%d clients are counted", len(n.received.clients))
+	}
+}
+
+// sendLarge sends an event with an attachment.
+func (w *wire) sendLarge(namespace string, i, size int) {
+	w.write(fmt.Sprintf(`451-%s["e",%d,{"_placeholder":true,"num":0}]`, namespace, i))
+	w.writeBinary(make([]byte, size))
+}
+
+// Events that come before CONNECT is answered do not count any more if it is refused, or
+// if the connection ends before.
+func TestEventsBeforeCONNECTAreNotCountedForEver(t *testing.T) {
+	for _, cut := range []bool{false, true} {
+		t.Run(fmt.Sprint("cut=", cut), func(t *testing.T) {
+			n := start(t, Options{})
+			answer := make(chan struct{})
+			n.Of("/closed").Use(func(context.Context, *Socket) error {
+				<-answer
+				if cut {
+					return nil
+				}
+				return errors.New("no")
+			})
+			w := n.dial(t)
+			w.write("40/closed,")
+			w.sendLarge("/closed,", 1, 64<<10)
+			eventually(t, "it waits", func() bool { return n.Stats().ReceivedBytes > 0 })
+			if cut {
+				w.cut()
+				eventually(t, "the connection has ended", func() bool { return n.clientCount() == 0 })
+			}
+			close(answer)
+			eventually(t, "nothing is held", func() bool { return n.Stats().ReceivedBytes == 0 })
+		})
+	}
+}
+
+// Where one connection's handler holds nearly the whole budget, closing it is enough,
+// although that frees nothing before the handler returns. So it is if the connection has
+// ended, with events that wait for the handler.
+func TestOthersAreNotClosedForWhatAHandlerHolds(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		t.Run(fmt.Sprint("ended=", ended), func(t *testing.T) {
+			n, release, _ := busy(t, Options{ReceiveBudget: 200 << 10})
+			received := func(w *wire, size int) {
+				t.Helper()
+				before := n.Stats().ReceivedBytes
+				w.sendLarge("", 1, size)
+				eventually(t, "it has come", func() bool { return n.Stats().ReceivedBytes > before })
+			}
+			w := n.client(t)
+			received(w, 30<<10)
+			received(w, 90<<10)
+			others := 0
+			for ; others < 6; others++ {
+				received(n.client(t), 10<<10)
+			}
+			if ended {
+				w.cut()
+				eventually(t, "it has ended", func() bool { return n.clientCount() == others })
+			}
+			last := n.client(t)
+			last.sendLarge("", 1, 40<<10)
+			eventually(t, "one is closed", func() bool { return n.Stats().Limited[limitReceiveBudget] > 0 })
+			if !ended {
+				w.gone()
+			}
+			n.outlast(t)
+			release()
+			eventually(t, "nothing is held", func() bool { return n.Stats().ReceivedBytes == 0 && n.received.closing.Load() == 0 })
+			if got := n.Stats().Limited[limitReceiveBudget]; got != 1 {
+				t.Errorf("%d connections are closed", got)
+			}
+		})
+	}
+}
+
+// An event that has waited in the reader's hand counts once when it is put.
+func TestAParkedEventCountsOnce(t *testing.T) {
+	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10, MailboxBytes: 20 << 10})
+	w := n.client(t)
+	mail := &n.Socket(w.sid).mail
+	w.sendLarge("", 1, 1<<10)
+	eventually(t, "it is handled", func() bool {
+		mail.mu.Lock()
+		defer mail.mu.Unlock()
+		return n.Stats().EventsIn == 1 && mail.events == 0 && mail.running
+	})
+	w.sendLarge("", 2, 24<<10)
+	w.sendLarge("", 3, 110<<10)
+	eventually(t, "it waits for space", func() bool { return n.Stats().ReceivedBytes > 110<<10 })
+	release()
+	for i := range 3 {
+		if got := receive(t, handled); got != i+1 {
+			t.Errorf("handled %d, want %d", got, i+1)
+		}
+	}
+	if st := n.Stats(); st.Limited[limitReceiveBudget] != 0 {
+		t.Errorf("limits %v", st.Limited)
 	}
 }
 

@@ -19,9 +19,11 @@ const receivedPatience = time.Second
 // packets that wait for attachments, and events that wait for handlers or are being handled.
 // From half of the budget on, connections whose events wait are not read; beyond it the
 // connection that holds the most is closed, of those that have held something for some time
-// if there are any.
+// if there are any. What handlers of closed connections still hold comes free by itself, so
+// nobody else is closed for it, unless there is as much of it as the budget.
 type receiveBudget struct {
-	total atomic.Int64
+	total   atomic.Int64
+	closing atomic.Int64 // of total, what is of connections that are being closed because of it
 
 	mu       sync.Mutex
 	clients  map[*client]receivedBytes
@@ -53,6 +55,9 @@ func (b *receiveBudget) keeps(c *client, bytes int) {
 	defer b.mu.Unlock()
 	is := b.clients[c]
 	b.total.Add(int64(bytes))
+	if is.shed {
+		b.closing.Add(int64(bytes))
+	}
 	is.mail += bytes
 	b.put(c, is)
 }
@@ -75,14 +80,20 @@ func (b *receiveBudget) put(c *client, is receivedBytes) {
 // crowded reports whether connections whose events wait are not to be read.
 func (b *receiveBudget) crowded(budget int) bool { return b.total.Load() > int64(budget/2) }
 
+// exceeds reports whether a connection has to be closed.
+func (b *receiveBudget) exceeds(budget int) bool {
+	total, most := b.total.Load(), int64(budget)
+	return total > most && total-min(b.closing.Load(), most) > most
+}
+
 // relieve closes connections until all others keep to the budget.
 func (s *Server) relieve() {
 	b, budget := &s.received, s.opts.ReceiveBudget
-	if b.total.Load() <= int64(budget) || !b.relieves.TryLock() { // or somebody else does it
+	if !b.exceeds(budget) || !b.relieves.TryLock() { // or somebody else does it
 		return
 	}
 	defer b.relieves.Unlock()
-	for b.total.Load() > int64(budget) {
+	for b.exceeds(budget) {
 		c := b.shed()
 		if c == nil {
 			return
@@ -109,6 +120,7 @@ func (b *receiveBudget) shed() (largest *client) {
 	}
 	if largest != nil {
 		b.total.Add(int64(-most.reader))
+		b.closing.Add(int64(most.mail))
 		most.reader, most.shed = 0, true
 		b.put(largest, most)
 	}
