@@ -68,8 +68,8 @@ func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
 func (b Broadcast) Local() Broadcast { b.local = true; return b }
 
 // Volatile lets the event be lost: it is dropped for a client that is behind, which
-// has 64 KiB or more queued or whose socket is joining or recovering, and it is not
-// kept.
+// has 64 KiB or more queued or whose socket is joining, leaving or recovering, and it is
+// not kept.
 func (b Broadcast) Volatile() Broadcast { b.flags |= flagVolatile; return b }
 
 // Compress says whether polling responses may be compressed for this event; they

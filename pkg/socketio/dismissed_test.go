@@ -195,7 +195,7 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 			w.write(fmt.Sprintf(`40/b,{"pid":%q}`, was.pid))
 			<-w.closed
 			if when == "claimed" { // until the node has the answer it knows nothing
-				for <-store.dropped != was.pid { // that of the other namespace
+				for receive(t, store.dropped) != was.pid { // that of the other namespace
 				}
 			}
 			if back := n.back(t, was); back.sid == was.sid {

@@ -122,6 +122,7 @@ func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, crowded bool, e 
 	case m.open && crowded && m.bytes >= smallReceived:
 		return m.awaitSpace(limitBudget, mailLimit{limit.events, 2 * smallReceived}), nil
 	}
+	m.full = nil // the reader does not wait any more, if it did
 	m.events++
 	m.bytes += cost
 	m.count(e.socket.client)

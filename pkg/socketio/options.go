@@ -106,9 +106,9 @@ type Options struct {
 	//
 	// From half of the budget on, a connection is not read while 8 KiB of a socket's events
 	// wait for its handlers, as with MailboxBytes, unless the server waits for an ack of the
-	// client. Beyond the budget the connection that holds the most is closed, of those that
-	// have held something for a second if there are any, and its events that wait are
-	// dropped.
+	// client. Beyond the budget the connection that holds the most is closed, of those whose
+	// packets have waited for attachments for a second if there are any, and its events that
+	// wait are dropped.
 	//
 	// Whatever the budget, a connection is closed if the next attachment of a packet does
 	// not come within Engine.PingInterval and PingTimeout.

@@ -816,6 +816,34 @@ func TestOthersAreNotClosedForWhatAHandlerHolds(t *testing.T) {
 	}
 }
 
+// A client that sends much is closed before clients whose events have been in handlers for
+// long, which is not their fault.
+func TestClientsOfSlowHandlersAreNotClosedFirst(t *testing.T) {
+	n, release, _ := busy(t, Options{ReceiveBudget: 200 << 10})
+	for range 6 {
+		before := n.Stats().ReceivedBytes
+		n.client(t).sendLarge("", 1, 10<<10)
+		eventually(t, "it is handled", func() bool { return n.Stats().ReceivedBytes > before })
+	}
+	n.received.mu.Lock() // as if it had been so for long
+	for c, is := range n.received.clients {
+		if !is.since.IsZero() {
+			is.since = is.since.Add(-2 * receivedPatience)
+		}
+		n.received.clients[c] = is
+	}
+	n.received.mu.Unlock()
+	w := n.client(t)
+	w.sendLarge("", 1, 30<<10)
+	w.sendLarge("", 1, 130<<10)
+	w.gone()
+	n.outlast(t)
+	release()
+	if got := n.Stats().Limited[limitReceiveBudget]; got != 1 {
+		t.Errorf("%d connections are closed", got)
+	}
+}
+
 // An event that has waited in the reader's hand counts once when it is put.
 func TestAParkedEventCountsOnce(t *testing.T) {
 	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10, MailboxBytes: 20 << 10})
@@ -844,7 +872,7 @@ func TestAParkedEventCountsOnce(t *testing.T) {
 // From half of the budget on, connections whose events wait are not read, and are not
 // closed for it. Others are read.
 func TestCrowdedEventsAreNotRead(t *testing.T) {
-	n, release, handled := busy(t, Options{ReceiveBudget: 150 << 10})
+	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10})
 	n.On("echo", func(_ context.Context, e *Event) error { return e.Ack() })
 	var all []*wire
 	for range 3 { // 180 KiB, of which 30 KiB are being handled

@@ -11,15 +11,15 @@ import (
 // many wait, and then in steps of it.
 const smallReceived = 8 << 10
 
-// receivedPatience is how long a connection may hold what is counted before it is closed
-// rather than those that have just begun to, however much they hold.
+// receivedPatience is how long a packet may wait for attachments before its connection is
+// closed rather than others, however much they hold.
 const receivedPatience = time.Second
 
 // A receiveBudget counts what the events of clients take in memory until they are handled:
 // packets that wait for attachments, and events that wait for handlers or are being handled.
 // From half of the budget on, connections whose events wait are not read; beyond it the
-// connection that holds the most is closed, of those that have held something for some time
-// if there are any. What handlers of closed connections still hold comes free by itself, so
+// connection that holds the most is closed, of those whose packets have waited for attachments
+// for some time if there are any. What handlers of closed connections still hold comes free by itself, so
 // nobody else is closed for it, unless there is as much of it as the budget.
 type receiveBudget struct {
 	total   atomic.Int64
@@ -31,9 +31,14 @@ type receiveBudget struct {
 }
 
 type receivedBytes struct {
-	reader, mail int // what the connection's reader has, and its mailboxes and handlers
-	since        time.Time
-	shed         bool // the connection is being closed because of it
+	reader, mail int       // what the connection's reader has, and its mailboxes and handlers
+	since        time.Time // when the reader began to wait for attachments; zero if it does not
+	shed         bool      // the connection is being closed because of it
+}
+
+// late reports whether attachments have been waited for since before a time.
+func (r receivedBytes) late(before time.Time) bool {
+	return !r.since.IsZero() && r.since.Before(before)
 }
 
 // holds says how many bytes a connection's reader holds. It is called by the reader.
@@ -46,6 +51,12 @@ func (b *receiveBudget) holds(c *client, bytes int) {
 	}
 	b.total.Add(int64(bytes - is.reader))
 	is.reader = bytes
+	switch {
+	case !c.holds:
+		is.since = time.Time{}
+	case is.since.IsZero():
+		is.since = time.Now()
+	}
 	b.put(c, is)
 }
 
@@ -62,14 +73,11 @@ func (b *receiveBudget) keeps(c *client, bytes int) {
 	b.put(c, is)
 }
 
-// put is for the others. b.mu is held.
+// put sets what a connection holds. b.mu is held.
 func (b *receiveBudget) put(c *client, is receivedBytes) {
 	if is.reader == 0 && is.mail == 0 {
 		delete(b.clients, c)
 		return
-	}
-	if is.since.IsZero() {
-		is.since = time.Now()
 	}
 	if b.clients == nil {
 		b.clients = make(map[*client]receivedBytes)
@@ -89,7 +97,7 @@ func (b *receiveBudget) exceeds(budget int) bool {
 // relieve closes connections until all others keep to the budget.
 func (s *Server) relieve() {
 	b, budget := &s.received, s.opts.ReceiveBudget
-	if !b.exceeds(budget) || !b.relieves.TryLock() { // or somebody else does it
+	if !b.exceeds(budget) || !b.relieves.TryLock() { // or another goroutine does it
 		return
 	}
 	defer b.relieves.Unlock()
@@ -113,7 +121,7 @@ func (b *receiveBudget) shed() (largest *client) {
 	var most receivedBytes
 	late := time.Now().Add(-receivedPatience)
 	for c, is := range b.clients {
-		waited, longer := is.since.Before(late), most.since.Before(late)
+		waited, longer := is.late(late), most.late(late)
 		if !is.shed && (largest == nil || waited && !longer || waited == longer && is.reader+is.mail > most.reader+most.mail) {
 			largest, most = c, is
 		}

@@ -133,7 +133,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	err = s.answerConnect()
 	names := s.rooms.names()
 	for _, d := range s.gate.held { // while the socket was not connected
-		if err == nil && s.gate.urgent(d) && !missed.end.Covers(d.ev.Position) {
+		if err == nil && s.gate.urgent(d) && (d.local || !missed.end.Covers(d.ev.Position)) {
 			s.pass(d)
 		}
 	}

@@ -21,7 +21,7 @@ type Stats struct {
 	Deliveries        uint64            // events queued to clients
 	Replayed          uint64            // of them, in recoveries
 	ReplayBytes       int               // that recoveries hold of what their clients have missed, until it is queued
-	ReceivedBytes     int               // that the events of clients take until they are handled, from 8 KiB of each on
+	ReceivedBytes     int               // that the events of clients take until they are handled, from 8 KiB in each place on
 	MembershipBytes   int               // that the memberships of all sockets take, about
 	ConnectsPostponed uint64            // connects that were not answered, for a reason that may pass
 	TooManyRooms      uint64            // joins that were refused
