@@ -186,6 +186,9 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 				store.claimed, a.placed = nil, nil
 				s.Disconnect(true)
 				<-s.client.conn.Context().Done()
+				if when == "placed" && !n.owned.over(was.pid) {
+					t.Error("its session is not over")
+				}
 			}
 			if when == "claimed" {
 				store.claimed = disconnect

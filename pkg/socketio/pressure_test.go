@@ -844,6 +844,28 @@ func TestClientsOfSlowHandlersAreNotClosedFirst(t *testing.T) {
 	}
 }
 
+// Only a reader that waits for attachments is closed before others.
+func TestReadersThatWaitForHandlersAreNotLate(t *testing.T) {
+	var b receiveBudget
+	c := new(client)
+	for _, waits := range []bool{false, true, false} {
+		c.holds = waits
+		b.holds(c, smallReceived)
+		if since := b.clients[c].since; since.IsZero() == waits {
+			t.Errorf("waits for attachments: %v, since %v", waits, since)
+		}
+	}
+}
+
+// A reader that has put its event waits for nothing, whatever it waited for.
+func TestPutEventEndsTheWait(t *testing.T) {
+	m := mailbox{open: true}
+	m.awaitSpace(limitBudget, mailLimit{10, 10})
+	if full, err := m.putEvent(nil, mailLimit{10, 1000}, false, &Event{socket: new(Socket)}); full != nil || err != nil || m.full != nil {
+		t.Errorf("got %v, %v, and the mailbox has %v", full, err, m.full)
+	}
+}
+
 // An event that has waited in the reader's hand counts once when it is put.
 func TestAParkedEventCountsOnce(t *testing.T) {
 	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10, MailboxBytes: 20 << 10})

@@ -19,8 +19,8 @@ const receivedPatience = time.Second
 // packets that wait for attachments, and events that wait for handlers or are being handled.
 // From half of the budget on, connections whose events wait are not read; beyond it the
 // connection that holds the most is closed, of those whose packets have waited for attachments
-// for some time if there are any. What handlers of closed connections still hold comes free by itself, so
-// nobody else is closed for it, unless there is as much of it as the budget.
+// for some time if there are any. What handlers of closed connections still hold comes free
+// by itself, so no other one is closed for it, unless there is as much of it as the budget.
 type receiveBudget struct {
 	total   atomic.Int64
 	closing atomic.Int64 // of total, what is of connections that are being closed because of it
