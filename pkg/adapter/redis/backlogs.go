@@ -35,16 +35,21 @@ type backlogRequest struct {
 	epoch string
 	names []string
 	after map[string]adapter.Position
-	hold  int                 // the size of the payloads that the requester may hold
-	most  int                 // how many entries it may have
-	found map[string]*backlog // the answer, by key
+	hold  int                    // the size of the payloads that the requester may hold
+	most  int                    // how many entries it may have
+	found map[backlogID]*backlog // the answer
 	err   error
 	done  chan struct{}
 }
 
+// A backlogID is the history and the name of the room of a backlog. Its key in Redis is made
+// of these once for each read, because names can be long and rooms many.
+type backlogID struct{ epoch, name string }
+
 // A backlog is what was read of one room. Its events are shared, so nobody
 // changes them.
 type backlog struct {
+	key    string           // in Redis
 	after  adapter.Position // it was read from here on
 	last   string           // the id up to which it has been read
 	to     []rooms.Room     // its room
@@ -63,16 +68,10 @@ type broken struct {
 	err error
 }
 
-// wanted is a room that a pipeline reads, after a position.
-type wanted struct {
-	epoch, name string
-	after       adapter.Position
-}
-
 // ask has rooms read, each after a position, and waits for it. Events whose payloads are
 // not held come without. With more than most entries it fails with errManyEntries. If most
 // is math.MaxInt, the read is not shared.
-func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold, most int) (map[string]*backlog, error) {
+func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold, most int) (map[backlogID]*backlog, error) {
 	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, hold: hold, most: most, done: make(chan struct{})}
 	if most == math.MaxInt { // others must neither wait for all of it nor hold it
 		found, err := p.readAlone(ctx, r)
@@ -103,11 +102,12 @@ func (b *backlogs) call() {
 	}
 }
 
-// take returns the requests that go into the next pipeline, and its rooms by key.
-func (b *backlogs) take(key func(epoch, name string) string) (batch []*backlogRequest, from map[string]wanted) {
+// take returns the requests that go into the next pipeline, and after which positions it
+// reads.
+func (b *backlogs) take() (batch []*backlogRequest, from map[backlogID]adapter.Position) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	from = make(map[string]wanted)
+	from = make(map[backlogID]adapter.Position)
 	for len(b.waiting) > 0 && (len(batch) == 0 || len(from)+len(b.waiting[0].names) <= readRooms) {
 		r := b.waiting[0]
 		b.waiting = b.waiting[1:]
@@ -116,9 +116,9 @@ func (b *backlogs) take(key func(epoch, name string) string) (batch []*backlogRe
 		}
 		batch = append(batch, r)
 		for _, name := range r.names {
-			k, at := key(r.epoch, name), r.after[name]
-			if first, ok := from[k]; !ok || at.Compare(first.after) < 0 {
-				from[k] = wanted{r.epoch, name, at}
+			room, at := backlogID{r.epoch, name}, r.after[name]
+			if first, ok := from[room]; !ok || at.Compare(first) < 0 {
+				from[room] = at
 			}
 		}
 	}
@@ -140,7 +140,7 @@ func (p *partition) runBacklogs() {
 		case <-p.ctx.Done():
 			return
 		}
-		batch, from := p.backlogs.take(p.names.room)
+		batch, from := p.backlogs.take()
 		if len(batch) == 0 {
 			continue
 		}
@@ -150,16 +150,16 @@ func (p *partition) runBacklogs() {
 
 // answerReads reads what requests have asked for. Each is judged by its own entries: where all of
 // them together are too many, each is read alone.
-func (p *partition) answerReads(batch []*backlogRequest, from map[string]wanted) {
+func (p *partition) answerReads(batch []*backlogRequest, from map[backlogID]adapter.Position) {
 	found, err := p.readBacklogs(p.ctx, batch, from)
 	for _, r := range batch {
-		adapter.CountRead(r.ctx, found.share(p, r))
+		adapter.CountRead(r.ctx, found.share(r))
 		switch {
 		case errors.Is(err, errManyEntries) && len(batch) > 1:
 			r.found, r.err = p.readAlone(p.ctx, r)
 		case err != nil:
 			r.err = err
-		case found.entriesOf(p, r) > r.most:
+		case found.entriesOf(r) > r.most:
 			r.err = errManyEntries
 		default:
 			r.found, r.err = found.rooms, found.stillThere(r.epoch)
@@ -169,13 +169,13 @@ func (p *partition) answerReads(batch []*backlogRequest, from map[string]wanted)
 }
 
 // readAlone reads what one request has asked for.
-func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[string]*backlog, error) {
-	from := make(map[string]wanted, len(r.names))
+func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[backlogID]*backlog, error) {
+	from := make(map[backlogID]adapter.Position, len(r.names))
 	for _, name := range r.names {
-		from[p.names.room(r.epoch, name)] = wanted{r.epoch, name, r.after[name]}
+		from[backlogID{r.epoch, name}] = r.after[name]
 	}
 	found, err := p.readBacklogs(ctx, []*backlogRequest{r}, from)
-	adapter.CountRead(r.ctx, found.share(p, r))
+	adapter.CountRead(r.ctx, found.share(r))
 	if err == nil {
 		err = found.stillThere(r.epoch)
 	}
@@ -184,7 +184,7 @@ func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[strin
 
 // A reading is what one pipeline has read.
 type reading struct {
-	rooms  map[string]*backlog
+	rooms  map[backlogID]*backlog
 	epoch  string          // the current one, after the reads
 	clocks map[string]bool // by epoch: whether there is one
 }
@@ -200,10 +200,10 @@ func (r *reading) stillThere(epoch string) error {
 
 // share returns a request's part of what was read, in bytes: what several have asked for is
 // shared among them.
-func (r *reading) share(p *partition, of *backlogRequest) int {
+func (r *reading) share(of *backlogRequest) int {
 	bytes := 0
 	for _, name := range of.names {
-		if b := r.rooms[p.names.room(of.epoch, name)]; b != nil {
+		if b := r.rooms[backlogID{of.epoch, name}]; b != nil {
 			bytes += b.bytes / max(b.asked, 1)
 		}
 	}
@@ -236,14 +236,14 @@ var missedScript = goredis.NewScript(missedSource)
 // waiting and little is held that is not returned. If a backlog is trimmed between two
 // parts, more entries than can be replayed are behind the gap, because trimming leaves
 // more.
-func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[string]wanted) (*reading, error) {
-	found := &reading{make(map[string]*backlog, len(from)), "", make(map[string]bool, 1)}
-	keys := make([]string, 0, len(from))
+func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[backlogID]adapter.Position) (*reading, error) {
+	found := &reading{make(map[backlogID]*backlog, len(from)), "", make(map[string]bool, 1)}
+	unread := make([]*backlog, 0, len(from))
 	parsed := make(map[string][]*backlog, 1) // by epoch
-	for key, w := range from {
-		room, _ := parseName(w.name)
-		b := &backlog{after: w.after, last: formatPosition(w.after), to: []rooms.Room{room}}
-		keys, found.rooms[key], parsed[w.epoch] = append(keys, key), b, append(parsed[w.epoch], b)
+	for at, after := range from {
+		room, _ := parseName(at.name)
+		b := &backlog{key: p.names.room(at.epoch, at.name), after: after, last: formatPosition(after), to: []rooms.Room{room}}
+		unread, found.rooms[at], parsed[at.epoch] = append(unread, b), b, append(parsed[at.epoch], b)
 	}
 	hold, largest, most := 0, 0, 0
 	for _, r := range batch {
@@ -252,26 +252,26 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 			most = sharedEntries
 		}
 		for _, name := range r.names {
-			found.rooms[p.names.room(r.epoch, name)].asked++
+			found.rooms[backlogID{r.epoch, name}].asked++
 		}
 	}
 	hold = max(min(hold, sharedBytes), largest)
-	count := min(usuallyRead, (most-1)/max(len(keys), 1)+1)
-	for first := true; first || len(keys) > 0; first = false {
+	count := min(usuallyRead, (most-1)/max(len(unread), 1)+1)
+	for first := true; first || len(unread) > 0; first = false {
 		if !awaited(batch) {
 			return found, context.Canceled
 		}
-		read, err := p.readPart(ctx, batch, found, keys, p.rangeable(keys, count, hold), hold)
+		read, err := p.readPart(ctx, batch, found, unread, p.rangeable(len(unread), count, hold), hold)
 		if err != nil {
 			return found, err
 		}
-		hold, keys, count = p.addPart(found, keys, read, hold), read.rest, p.limit+1
+		hold, unread, count = p.addPart(unread, read, hold), read.rest, p.limit+1
 		left := most - found.entries()
-		if left < 0 && len(keys) > 0 {
+		if left < 0 && len(unread) > 0 {
 			return found, errManyEntries
 		}
-		if len(keys) > 0 {
-			count = min(count, (left-1)/len(keys)+1)
+		if len(unread) > 0 {
+			count = min(count, (left-1)/len(unread)+1)
 		}
 	}
 	for _, b := range found.rooms {
@@ -291,10 +291,10 @@ const manyEntries = 8 << 10
 var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
 
 // entriesOf returns how many entries a request's part of what was read has.
-func (r *reading) entriesOf(p *partition, of *backlogRequest) (n int) {
+func (r *reading) entriesOf(of *backlogRequest) (n int) {
 	for _, name := range of.names {
 		after := of.after[name]
-		b := r.rooms[p.names.room(of.epoch, name)]
+		b := r.rooms[backlogID{of.epoch, name}]
 		n += len(b.behind(after))
 		for _, bad := range b.broken {
 			if after.Compare(bad.at) < 0 {
@@ -312,12 +312,12 @@ func (r *reading) entries() (n int) {
 	return n
 }
 
-// A piece is what one call has read of backlogs: of all keys by XRANGE, or of the first
+// A piece is what one call has read of backlogs: of all of them by XRANGE, or of the first
 // ones by the script.
 type piece struct {
 	ranges []*goredis.XMessageSliceCmd
-	lists  []any    // of ids and events, or errors
-	rest   []string // the keys of which there is more
+	lists  []any      // of ids and events, or errors
+	rest   []*backlog // those of which there is more
 }
 
 // How many entries of each backlog are read at first, as few have more; and the least that
@@ -330,13 +330,13 @@ const (
 // rangeable returns how many entries of each backlog, at most count, can be read by XRANGE:
 // it costs Redis less than a script does, but is not bounded by bytes. It is 0 if they
 // may take much more than is held.
-func (p *partition) rangeable(keys []string, count, hold int) int {
+func (p *partition) rangeable(backlogs, count, hold int) int {
 	largest := p.sizes.largest(p.life)
-	if largest == 0 || len(keys) == 0 { // nothing is known of their size
+	if largest == 0 || backlogs == 0 { // nothing is known of their size
 		return 0
 	}
 	count = min(count, p.limit+1)
-	if fit := min(sharedBytes, max(4*hold, readBytes)) / len(keys) / largest; fit < count {
+	if fit := min(sharedBytes, max(4*hold, readBytes)) / backlogs / largest; fit < count {
 		if count = fit; fit < fewRead {
 			count = 0
 		}
@@ -346,7 +346,7 @@ func (p *partition) rangeable(keys []string, count, hold int) int {
 
 // readPart reads as much of rooms as is read in one call: count entries of each, or, if
 // that is 0, as many as may be large. It notes what the histories are afterwards.
-func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, keys []string, count, hold int) (read piece, err error) {
+func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, unread []*backlog, count, hold int) (read piece, err error) {
 	clocks := make(map[string]*goredis.IntCmd, 1)
 	var script, role *goredis.Cmd
 	var epoch *goredis.StringCmd
@@ -357,13 +357,14 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 		read.ranges = read.ranges[:0]
 		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
 			switch {
-			case len(keys) == 0:
+			case len(unread) == 0:
 			case count > 0:
-				for _, key := range keys {
-					read.ranges = append(read.ranges, pipe.XRangeN(ctx, key, "("+found.rooms[key].last, "+", int64(count)))
+				for _, b := range unread {
+					read.ranges = append(read.ranges, pipe.XRangeN(ctx, b.key, "("+b.last, "+", int64(count)))
 				}
 			default:
-				script = run(ctx, pipe, keys, p.scriptArgs(found, keys, hold)...)
+				keys, args := p.scriptArgs(unread, hold)
+				script = run(ctx, pipe, keys, args...)
 			}
 			role = p.askRole(ctx, pipe)
 			epoch = pipe.Get(ctx, p.names.epoch())
@@ -381,7 +382,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 			}
 		}
 		if script != nil {
-			if err := read.take(script, keys); err != nil {
+			if err := read.take(script, unread); err != nil {
 				return err
 			}
 		}
@@ -405,8 +406,8 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 		return read, err
 	}
 	for i, cmd := range read.ranges {
-		if b := found.rooms[keys[i]]; len(cmd.Val()) == count && len(b.events)+len(b.broken)+count <= p.limit {
-			read.rest = append(read.rest, keys[i])
+		if b := unread[i]; len(cmd.Val()) == count && len(b.events)+len(b.broken)+count <= p.limit {
+			read.rest = append(read.rest, b)
 		}
 	}
 	found.epoch = epoch.Val()
@@ -416,30 +417,30 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 	return read, nil
 }
 
-// scriptArgs returns the arguments of the script for the rest of the keys' backlogs.
-func (p *partition) scriptArgs(found *reading, keys []string, hold int) []any {
+// scriptArgs returns the keys and arguments of the script for the rest of backlogs.
+func (p *partition) scriptArgs(unread []*backlog, hold int) (keys []string, args []any) {
 	largest := orDefault(p.sizes.largest(p.life), readBytes)
-	args := make([]any, 0, 3+2*len(keys))
+	keys, args = make([]string, 0, len(unread)), make([]any, 0, 3+2*len(unread))
 	args = append(args, readBytes, max(hold, 0), max(1, min(usuallyRead, 4*readBytes/largest)))
-	for _, key := range keys {
-		b := found.rooms[key]
+	for _, b := range unread {
+		keys = append(keys, b.key)
 		args = append(args, p.limit+1-len(b.events)-len(b.broken), b.last)
 	}
-	return args
+	return keys, args
 }
 
 // take takes what the script has read.
-func (r *piece) take(script *goredis.Cmd, keys []string) error {
+func (r *piece) take(script *goredis.Cmd, unread []*backlog) error {
 	reply, err := script.Slice()
 	switch {
 	case err != nil:
 		return err
-	case len(reply) < 2 || len(reply) > len(keys)+1:
+	case len(reply) < 2 || len(reply) > len(unread)+1:
 		return errMalformed
 	}
 	r.lists, r.rest = reply[1:], nil
 	if reply[0] != "" {
-		r.rest = keys[len(r.lists)-1:] // the last list goes on
+		r.rest = unread[len(r.lists)-1:] // the last list goes on
 	}
 	for _, list := range r.lists {
 		if err, ok := list.(error); ok && !isWrongType(err) {
@@ -450,26 +451,26 @@ func (r *piece) take(script *goredis.Cmd, keys []string) error {
 }
 
 // addPart adds what was read to the backlogs, and returns how much more may be held.
-func (p *partition) addPart(found *reading, keys []string, read piece, hold int) int {
-	failed := func(key string, err error) {
+func (p *partition) addPart(unread []*backlog, read piece, hold int) int {
+	failed := func(b *backlog, err error) {
 		p.stats.malformed.Add(1)
-		found.rooms[key].failed = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(key, err))
+		b.failed = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(b.key, err))
 	}
 	for i, cmd := range read.ranges {
 		if err := cmd.Err(); err != nil {
-			failed(keys[i], err)
+			failed(unread[i], err)
 		}
 		for _, m := range cmd.Val() {
 			payload, _ := m.Values["e"].(string)
-			hold -= p.parse(found.rooms[keys[i]], m.ID, payload, hold)
+			hold -= p.parse(unread[i], m.ID, payload, hold)
 		}
 	}
 	last := make(map[string]decoded) // by id
 	for i, list := range read.lists {
 		if err, ok := list.(error); ok {
-			failed(keys[i], err)
+			failed(unread[i], err)
 		}
-		b := found.rooms[keys[i]]
+		b := unread[i]
 		entries, _ := list.([]any)
 		for pair := range slices.Chunk(entries, 2) {
 			id, _ := pair[0].(string)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -90,9 +91,9 @@ func TestReadsThatWaitAreOne(t *testing.T) {
 		many[i] = fmt.Sprint("room ", i)
 	}
 	wait(t.Context(), 3, many...)
-	key := func(_, name string) string { return name }
-	batch, from := b.take(key)
-	if len(batch) != 2 || len(from) != 3 || from["a"].after != ms(7) || from["b"].after != ms(5) || from["c"].after != ms(5) {
+	batch, from := b.take()
+	want := map[backlogID]adapter.Position{{"e", "a"}: ms(7), {"e", "b"}: ms(5), {"e", "c"}: ms(5)}
+	if len(batch) != 2 || !maps.Equal(from, want) {
 		t.Errorf("the first pipeline answers %d requests, from %v", len(batch), from)
 	}
 	select {
@@ -100,7 +101,7 @@ func TestReadsThatWaitAreOne(t *testing.T) {
 	default:
 		t.Error("nobody is called for the rest")
 	}
-	if batch, from := b.take(key); len(batch) != 1 || len(from) != readRooms {
+	if batch, from := b.take(); len(batch) != 1 || len(from) != readRooms {
 		t.Errorf("the second pipeline answers %d requests in %d rooms", len(batch), len(from))
 	}
 }
@@ -403,10 +404,10 @@ func TestReadingsEnd(t *testing.T) {
 	}
 	epoch := p.history()
 	read := func(ctx context.Context, most, requests int) (*reading, *backlogRequest, error) {
-		from := make(map[string]wanted)
+		from := make(map[backlogID]adapter.Position)
 		r := &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name(room("r")), name(room("s"))}, hold: 1000, most: most}
 		for _, n := range r.names {
-			from[p.names.room(epoch, n)] = wanted{epoch, n, adapter.Position{}}
+			from[backlogID{epoch, n}] = adapter.Position{}
 		}
 		found, err := p.readBacklogs(t.Context(), slices.Repeat([]*backlogRequest{r}, requests), from)
 		return found, r, err
@@ -422,7 +423,7 @@ func TestReadingsEnd(t *testing.T) {
 		t.Fatalf("%d entries are read: %v", alone.entries(), err)
 	}
 	shared, _, err := read(t.Context(), 40, 4)
-	if one, part := alone.share(p, r), shared.share(p, r); err != nil || part < one/5 || part > one/4 {
+	if one, part := alone.share(r), shared.share(r); err != nil || part < one/5 || part > one/4 {
 		t.Errorf("a share of 4 is %d bytes, of one %d: %v", part, one, err)
 	}
 }
@@ -439,7 +440,7 @@ func request(t *testing.T, p *partition, most int, names ...string) *backlogRequ
 // answered reads for a batch, and returns the requests' errors.
 func answered(p *partition, batch ...*backlogRequest) (errs []error) {
 	b := &backlogs{ready: make(chan struct{}, 1), waiting: slices.Clone(batch)}
-	all, from := b.take(p.names.room)
+	all, from := b.take()
 	p.answerReads(all, from)
 	for _, r := range batch {
 		<-r.done
@@ -477,7 +478,7 @@ func TestManyEntriesTogether(t *testing.T) {
 			}
 			r := small[i]
 			for _, n := range r.names {
-				if events, known, err := r.found[p.names.room(r.epoch, n)].missedBy(adapter.Position{}, ms(math.MaxUint64), p.limit); len(events) != total || !known || err != nil {
+				if events, known, err := r.found[backlogID{r.epoch, n}].missedBy(adapter.Position{}, ms(math.MaxUint64), p.limit); len(events) != total || !known || err != nil {
 					t.Errorf("%d entries: %d events in %s, known: %v: %v", total*readRooms, len(events), n, known, err)
 				}
 			}
@@ -563,9 +564,8 @@ func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	if err := server.Client().ConfigResetStat(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	keys := []string{p.names.room(p.history(), name(room("r")))}
-	found := &reading{rooms: map[string]*backlog{keys[0]: {last: "0-0"}}}
-	reply, err := missedScript.Run(t.Context(), server.Client(), keys, p.scriptArgs(found, keys, 0)...).Slice()
+	keys, args := p.scriptArgs([]*backlog{{key: p.names.room(p.history(), name(room("r"))), last: "0-0"}}, 0)
+	reply, err := missedScript.Run(t.Context(), server.Client(), keys, args...).Slice()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -148,3 +148,46 @@ func replayOne(ctx context.Context, a *Adapter, room rooms.Room, i int, from ada
 	}
 	return nil
 }
+
+// What a recovery with many rooms asks of the adapter.
+func BenchmarkManyRooms(b *testing.B) {
+	a := benchNode(b)
+	var list []rooms.Room
+	for i := range 990 {
+		list = append(list, rooms.InNamed("/", fmt.Sprintf("%s %03d", strings.Repeat("n", 190), i)))
+	}
+	at, err := a.Subscribe(b.Context(), list...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("subscribe", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := a.Subscribe(b.Context(), list...); err != nil {
+				b.Fatal(err)
+			}
+			a.Unsubscribe(list...)
+		}
+	})
+	if _, err := a.Publish(b.Context(), adapter.Event{Target: rooms.Target{To: list[:1]}, Data: []byte("x")}); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("replay", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			head, err := a.Head(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			from := make(map[rooms.Room]adapter.Cursor, len(list))
+			for _, r := range list {
+				from[r] = at
+			}
+			for _, err := range a.Replay(b.Context(), from, head, 1<<18) {
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
+}

@@ -285,7 +285,7 @@ func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Curso
 	asked := make([]map[string]adapter.Position, len(a.partitions))
 	places := make([]place, len(a.partitions))
 	for i := range places {
-		asked[i] = make(map[string]adapter.Position)
+		asked[i] = make(map[string]adapter.Position, len(after)/len(places))
 		places[i] = place{current[i].epoch, upTo.In(uint16(i))}
 	}
 	for r, c := range after {

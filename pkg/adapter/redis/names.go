@@ -65,7 +65,14 @@ func name(r rooms.Room) string {
 	return kind + escape.Replace(r.Namespace) + "," + r.Name
 }
 
-var unescape = strings.NewReplacer("%25", "%", "%2C", ",")
+var unescaper = strings.NewReplacer("%25", "%", "%2C", ",")
+
+func unescape(namespace string) string {
+	if !strings.Contains(namespace, "%") { // the replacer allocates
+		return namespace
+	}
+	return unescaper.Replace(namespace)
+}
 
 // parseName returns the room with a name, or false if it is not the name of a room.
 func parseName(s string) (r rooms.Room, ok bool) {
@@ -74,6 +81,6 @@ func parseName(s string) (r rooms.Room, ok bool) {
 		return r, false
 	}
 	kind := strings.IndexByte(letters, namespace[0])
-	r = rooms.Room{Kind: rooms.Kind(max(kind, 0)), Namespace: unescape.Replace(namespace[1:]), Name: own}
+	r = rooms.Room{Kind: rooms.Kind(max(kind, 0)), Namespace: unescape(namespace[1:]), Name: own}
 	return r, kind >= 0
 }

@@ -110,8 +110,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			return all, err
 		}
 		for _, name := range chunk {
-			key := p.names.room(epoch, name)
-			events, known, err := found[key].missedBy(after[name], upTo, p.limit)
+			events, known, err := found[backlogID{epoch, name}].missedBy(after[name], upTo, p.limit)
 			if !known {
 				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left)
 			}
@@ -251,7 +250,7 @@ func (p *partition) missedAlone(ctx context.Context, epoch, name string, after m
 	if err != nil {
 		return nil, err
 	}
-	events, _, err := found[p.names.room(epoch, name)].missedBy(after[name], upTo, p.limit)
+	events, _, err := found[backlogID{epoch, name}].missedBy(after[name], upTo, p.limit)
 	return events, err
 }
 

@@ -48,7 +48,7 @@ func TestRangeable(t *testing.T) {
 		if tt.largest > 0 {
 			p.sizes.saw(tt.largest)
 		}
-		if n := p.rangeable(make([]string, tt.keys), tt.count, tt.hold); n != tt.want {
+		if n := p.rangeable(tt.keys, tt.count, tt.hold); n != tt.want {
 			t.Errorf("%+v: %d", tt, n)
 		}
 	}

@@ -154,3 +154,52 @@ func BenchmarkClaim(b *testing.B) {
 	}
 	wg.Wait()
 }
+
+// A claim of a session with many rooms.
+func BenchmarkClaimManyRooms(b *testing.B) {
+	server := redistest.Start(b)
+	s := open(b, server.URL(), Options{})
+	if err := s.Create(b.Context(), manyRooms("p", 990), long); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := s.Claim(b.Context(), "p", "b", long, func(session.Session) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// What a store computes for a claim, apart from round trips.
+func BenchmarkManyRooms(b *testing.B) {
+	s := &Store{options: Options{MaxSize: 1 << 20}}
+	value, err := s.encode(manyRooms("p", 990))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("decode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := decode(value); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	sn := manyRooms("p", 990)
+	b.Run("encode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := s.encode(sn); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("difference", func(b *testing.B) {
+		b.ReportAllocs()
+		sn.Owner = "another"
+		other, _ := s.encode(sn)
+		for b.Loop() {
+			difference(value, other)
+		}
+	})
+}

@@ -17,6 +17,8 @@ const (
 	// 2 KiB, and all together.
 	maxPosition  = 2 << 10
 	maxPositions = 32 << 20
+
+	leastRoom = 5 // bytes of a room in a value: its kind and four numbers
 )
 
 // head returns the head of a new write.
@@ -95,7 +97,11 @@ func decode(value []byte) (sn session.Session, err error) {
 		sn.Data = []byte(data)
 	}
 	last, positions := "", 0
-	for n := d.number(); n > 0 && !d.failed; n-- {
+	n := d.number()
+	if n > 0 {
+		sn.Rooms = make([]session.Membership, 0, min(n, uint64(len(d.rest)/leastRoom)))
+	}
+	for ; n > 0 && !d.failed; n-- {
 		m := session.Membership{Kind: d.byte(), Name: d.string()}
 		same := d.number()
 		if same > uint64(len(last)) {

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"sync"
 	"time"
@@ -146,19 +147,29 @@ func roomsAt(value []byte) int {
 	return len(value) - len(d.rest)
 }
 
+// compared is how many bytes are compared in one step, which is much faster than one by one.
+const compared = 256
+
 // sharedBytes returns how many bytes two slices begin with alike, and sharedEnd how many
 // they end with alike.
 func sharedBytes(a, b []byte) int {
-	n := 0
-	for n < len(a) && n < len(b) && a[n] == b[n] {
+	n, most := 0, min(len(a), len(b))
+	for n+compared <= most && bytes.Equal(a[n:n+compared], b[n:n+compared]) {
+		n += compared
+	}
+	for n < most && a[n] == b[n] {
 		n++
 	}
 	return n
 }
 
 func sharedEnd(a, b []byte) int {
-	n := 0
-	for n < len(a) && n < len(b) && a[len(a)-1-n] == b[len(b)-1-n] {
+	n, most := 0, min(len(a), len(b))
+	a, b = a[len(a)-most:], b[len(b)-most:]
+	for n+compared <= most && bytes.Equal(a[most-n-compared:most-n], b[most-n-compared:most-n]) {
+		n += compared
+	}
+	for n < most && a[most-1-n] == b[most-1-n] {
 		n++
 	}
 	return n

@@ -1,9 +1,11 @@
 package redis
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +23,33 @@ func TestContractWithDifferences(t *testing.T) {
 		s.patchFrom = 1
 		return s
 	})
+}
+
+// What two values share is found to the byte, wherever it ends.
+func TestSharedBytes(t *testing.T) {
+	const most = 3*compared + 7
+	backwards := func(b []byte) []byte {
+		b = bytes.Clone(b)
+		slices.Reverse(b)
+		return b
+	}
+	for _, longer := range []int{0, 1, compared} {
+		for same := range most {
+			a := bytes.Repeat([]byte("x"), most)
+			b := bytes.Repeat([]byte("x"), most+longer)
+			a[same] = 'y'
+			if n := sharedBytes(a, b); n != same {
+				t.Fatalf("%d and %d bytes: the first %d are alike, want %d", len(a), len(b), n, same)
+			}
+			if n := sharedEnd(backwards(b), backwards(a)); n != same {
+				t.Fatalf("%d and %d bytes: the last %d are alike, want %d", len(b), len(a), n, same)
+			}
+		}
+		a, b := bytes.Repeat([]byte("x"), most), bytes.Repeat([]byte("x"), most+longer)
+		if first, last := sharedBytes(a, b), sharedEnd(b, a); first != most || last != most {
+			t.Errorf("%d and %d bytes: the first %d and the last %d are alike, want all", len(a), len(b), first, last)
+		}
+	}
 }
 
 // manyRooms is a session with names as long as they may be.
