@@ -37,7 +37,7 @@ func (x *Index[M]) Add(room Room, m M) bool {
 		if sh.sets == nil {
 			sh.sets = make(map[Room]*set[M])
 		}
-		s = new(set[M])
+		s = newSet[M]()
 		sh.sets[room] = s
 	}
 	return s.add(m)

@@ -38,6 +38,21 @@ type bucket[M comparable] struct {
 	members []M
 }
 
+// newSet returns an empty set. What its first member needs is allocated with it, because
+// most rooms have few members and clients join hundreds of them.
+func newSet[M comparable]() *set[M] {
+	first := new(struct {
+		set     set[M]
+		bucket  bucket[M]
+		table   [1]*bucket[M]
+		members [1]M
+	})
+	first.bucket.members = first.members[:0]
+	first.table[0] = &first.bucket
+	first.set.table = first.table[:]
+	return &first.set
+}
+
 func (s *set[M]) view() view[M] {
 	s.gen++
 	return s.table

@@ -219,8 +219,10 @@ func (s *Socket) place() {
 	for _, r := range s.implicit() {
 		s.ns.index.Add(r, s)
 	}
-	for _, name := range s.rooms.names() {
-		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
+	for name := range s.rooms.named {
+		if s.rooms.current(name) != nil {
+			s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
+		}
 	}
 	s.charge()
 }
@@ -235,8 +237,13 @@ func (s *Socket) displace() []string {
 		return nil
 	}
 	s.placed = false
-	for _, r := range append(s.implicit(), inNamed(s.nsName, s.rooms.names())...) {
+	for _, r := range s.implicit() {
 		s.ns.index.Remove(r, s)
+	}
+	for name := range s.rooms.named {
+		if s.rooms.current(name) != nil {
+			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
+		}
 	}
 	names := s.rooms.confirmed()
 	s.ns.srv.memberships.Add(s.rooms.uncharged - s.rooms.cost())

@@ -390,7 +390,9 @@ func (m *memberships) forget(before time.Time) {
 		kept := slices.DeleteFunc(stays, func(st stay) bool {
 			return !st.open && st.leave.At.Time().Before(before)
 		})
-		m.replace(name, kept)
+		if len(kept) < len(stays) {
+			m.replace(name, kept)
+		}
 	}
 }
 
@@ -410,27 +412,34 @@ func (m *memberships) replace(name string, kept []stay) {
 	}
 }
 
-// names returns the rooms that the socket is in, sorted.
+// names returns the rooms that the socket is in, in no order: to sort a thousand long names
+// takes as long as all else that is done with them.
 func (m *memberships) names() []string {
-	var names []string
+	names := slices.Grow([]string(nil), int(m.open))
 	for name := range m.named {
 		if m.current(name) != nil {
 			names = append(names, name)
 		}
 	}
+	return names
+}
+
+// sorted returns the rooms that the socket is in, sorted.
+func (m *memberships) sorted() []string {
+	names := m.names()
 	slices.Sort(names)
 	return names
 }
 
 // confirmed returns those of the named rooms that the socket is in of which the join
-// position is known, sorted.
+// position is known, in no order.
 func (m *memberships) confirmed() (names []string) {
+	names = slices.Grow([]string(nil), int(m.open))
 	for name := range m.named {
 		if st := m.current(name); st != nil && !st.pending {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names)
 	return names
 }
 
@@ -448,10 +457,9 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 		}
 		return join.Max(low)
 	}
-	since := map[rooms.Room]adapter.Cursor{
-		rooms.InEveryone(namespace): after(m.born),
-		rooms.InOwn(namespace, id):  after(m.born),
-	}
+	since := make(map[rooms.Room]adapter.Cursor, 2+len(m.named)+len(m.banned))
+	since[rooms.InEveryone(namespace)] = after(m.born)
+	since[rooms.InOwn(namespace, id)] = after(m.born)
 	for name, stays := range m.named {
 		if stays[0].pending {
 			continue
@@ -491,6 +499,20 @@ const (
 // send the difference to what they have written before.
 const manyRooms = 32
 
+// A lastCursor is the cursor that was formatted last, and its text. Of many memberships most
+// have the same, because rooms are joined together.
+type lastCursor struct {
+	cursor adapter.Cursor
+	text   string
+}
+
+func (l *lastCursor) format(c adapter.Cursor) string {
+	if c != l.cursor {
+		l.cursor, l.text = c, c.String()
+	}
+	return l.text
+}
+
 // save returns the stays as a session keeps them. Pending ones are not part of
 // it: they begin when the session that names them is stored.
 func (m *memberships) save() []session.Membership {
@@ -499,6 +521,7 @@ func (m *memberships) save() []session.Membership {
 	if len(m.named) >= manyRooms {
 		names = slices.Values(slices.Sorted(names))
 	}
+	var last lastCursor
 	for name := range names {
 		for _, st := range m.named[name] {
 			if st.pending {
@@ -511,7 +534,7 @@ func (m *memberships) save() []session.Membership {
 			if st.deferred {
 				kind |= isDeferred
 			}
-			list = append(list, session.Membership{Kind: kind, Name: name, Join: st.join.String(), Leave: st.leave.String()})
+			list = append(list, session.Membership{Kind: kind, Name: name, Join: last.format(st.join), Leave: st.leave.String()})
 		}
 	}
 	at := func(p adapter.Position) string { return adapter.NewProgress(m.born).To(p).String() }

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -195,7 +196,7 @@ func (n *Namespace) OnRoom(f func(RoomEvent)) {
 	}
 }
 
-// tellRooms reports that a socket is now in some rooms, or no longer.
+// tellRooms reports that a socket is now in some rooms, or no longer. It sorts their names.
 func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 	n.mu.RLock()
 	listening := len(n.onRoom) > 0
@@ -206,6 +207,7 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	onRoom := n.onRoom
+	slices.Sort(names)
 	tell := func(kind RoomEventKind, room string) {
 		n.roomEvents.tell(n.srv, 0, func() {
 			for _, f := range onRoom {

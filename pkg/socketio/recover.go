@@ -418,7 +418,8 @@ func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) e
 		return ErrDisconnected
 	}
 	if connected { // a replay that was read again
-		is := stays.names()
+		is := stays.sorted()
+		slices.Sort(was)
 		s.ns.tellRooms(s.ID(), true, without(is, was)...)
 		s.ns.tellRooms(s.ID(), false, without(was, is)...)
 	}

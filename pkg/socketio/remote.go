@@ -63,7 +63,7 @@ func (s *Socket) describe(d *delivery) (SocketInfo, bool) {
 		return SocketInfo{}, false
 	}
 	return SocketInfo{
-		ID: s.id, User: s.user, Rooms: s.rooms.names(), Data: s.data,
+		ID: s.id, User: s.user, Rooms: s.rooms.sorted(), Data: s.data,
 		Address: h.RemoteAddr, Transport: s.client.conn.Transport(), Since: h.Time,
 	}, true
 }

@@ -437,7 +437,7 @@ func (s *Socket) tellOutgoing(d *delivery) {
 func (s *Socket) Rooms() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.rooms.names()
+	return s.rooms.sorted()
 }
 
 // RoomCount returns how many named rooms the socket is in.
