@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -257,13 +258,47 @@ func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 	}
 }
 
+// What a command gives a client late bears the offset from before the command, but for the
+// last event. If that does not come, because a leave precedes it, the client's offset does not
+// say what it has received: it is given that again, or told so.
+func TestLateEventsBeforeALeave(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "a", Options{})
+	n2, slow := c.node(t, "b", Options{})
+	group, room, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
+	a := n2.client(t)
+	a.call(`["join","` + group + `"]`)
+	a.call(`["join","` + own + `"]`)
+	slow.hold(0)
+	must(t, n1.To(group).SocketsJoin(t.Context(), room))
+	must(t, n1.To(room).Emit(t.Context(), "n", 1))
+	must(t, n1.To(room).SocketsLeave(t.Context(), room))
+	must(t, n1.To(own).Emit(t.Context(), "own"))
+	a.want(`["own"]`)
+	slow.release(0)
+	if m := a.next(); !strings.HasPrefix(m, `42["n",1,`) { // it does not reach the client's handlers
+		t.Fatalf("got %q", m)
+	}
+	must(t, n2.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // both have been executed
+	eventually(t, "the client has left", func() bool { return !n2.Socket(a.sid).InRoom(room) })
+	must(t, n2.Socket(a.sid).SetData(t.Context(), 1))
+	a.cut()
+	eventually(t, "the client is away", func() bool { return n2.Len() == 0 })
+	b := n1.back(t, a)
+	if n1.Stats().Recoveries[refusedJoin] == 0 {
+		b.want(numbered(1))
+	}
+}
+
 // A command to a room that another one has just joined gives a client what came to its
 // rooms, although its node has come to it before it came to the other one, if it is cut
-// before and if it is not.
+// before, amid it or afterwards, and if it is not.
 func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
-	for _, cut := range []string{"before", "behind the events", "never"} {
+	for _, cut := range []string{"before", "amid it", "behind the events", "never"} {
 		t.Run("cut "+cut, func(t *testing.T) {
 			c := newSlowCluster(t)
+			store := newStoring(c.sessions)
+			c.sessions = store
 			n1, _ := c.node(t, "a", Options{})
 			n2, slow := c.node(t, "b", Options{})
 			group, room1, own1, room2, own2 := c.room(0, 0), c.room(1, 0), c.room(1, 1), c.room(2, 0), c.room(2, 1)
@@ -280,15 +315,25 @@ func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 			a.want(`["own",1]`)
 			must(t, n1.To(own2).Emit(t.Context(), "own", 2))
 			a.want(`["own",2]`)
-			if cut != "before" {
+			switch cut {
+			case "amid it": // the other one has been executed, and the events wait for that to be stored
+				store.armed.Store(true)
+				slow.release(0)
+				<-store.stored
+			case "behind the events", "never":
 				slow.release(0)
 				a.want(numbered(1), numbered(2))
 			}
 			if cut != "never" {
 				a.cut()
+				eventually(t, "the connection has ended", func() bool { return n2.Stats().Engine.WebSocket == 0 })
+				if cut == "amid it" {
+					close(store.release)
+				}
+				eventually(t, "the client is away", func() bool { return n2.Len() == 0 })
 				a = n1.back(t, a)
 			}
-			if cut == "before" {
+			if cut == "before" || cut == "amid it" {
 				a.want(numbered(1), numbered(2))
 			}
 			a.quiet()

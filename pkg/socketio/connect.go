@@ -131,12 +131,12 @@ func (s *Socket) begin(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	s.subscribed = true
-	s.rooms.born, s.newestJoin, s.epoch = born, born, born.Epoch
+	s.rooms.born, s.newestJoin = born, born
 	for _, name := range granted {
 		s.rooms.confirm(name, born)
 	}
 	if s.recovers {
-		s.pid, s.fence = newID(), 1
+		s.pid, s.fence, s.receipt = newID(), 1, &receipt{given: born}
 	}
 	snapshot := s.snapshot()
 	s.mu.Unlock()

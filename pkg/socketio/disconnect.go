@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/session"
@@ -16,6 +17,12 @@ import (
 // handlers have seen what had arrived, it is disconnected. Only the first call
 // counts; end reports whether this is the one.
 func (s *Socket) end(reason Reason) (first bool) {
+	return s.endAt(reason, s.client.srv.feed.now())
+}
+
+// endAt is end where the feed has come to a cursor, which is zero if the session is not
+// to be written any more.
+func (s *Socket) endAt(reason Reason, at adapter.Cursor) (first bool) {
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
@@ -24,6 +31,7 @@ func (s *Socket) end(reason Reason) (first bool) {
 	s.flushAcks()
 	s.wake()
 	connected := s.connected
+	s.observe(at) // what comes from here on is not given
 	s.gone, s.over = true, connected && !reason.recoverable()
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}
 	acks := s.acks
@@ -139,24 +147,37 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 // has moved, of which the message may have been lost: then nobody has gone.
 func (s *Socket) endSession(reason Reason) (moved bool) {
 	srv := s.ns.srv
+	ctx, cancel := srv.store()
+	defer cancel()
+	alone := false
+	if reason.recoverable() {
+		if done, err := s.change(ctx); err == nil { // what is being written comes first
+			defer done()
+			alone = true
+		}
+	}
 	s.mu.Lock()
 	snapshot := s.snapshot()
+	writes := alone && s.placed // otherwise its memberships are gone
 	s.mu.Unlock()
 	ref := session.Ref{PID: snapshot.PID, Fence: snapshot.Fence}
 	if ref.PID == "" {
 		return false
 	}
-	ctx, cancel := srv.store()
-	defer cancel()
+	save := func() error { return srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife()) }
 	var err error
-	if reason.recoverable() {
-		var gone []session.Ref
+	if writes {
+		err = save()
+	}
+	switch {
+	case !reason.recoverable():
+		err = srv.sessions.Drop(ctx, ref)
+	case !writes || err != nil && !errors.Is(err, session.ErrFenced) && !errors.Is(err, session.ErrNotFound):
+		var gone []session.Ref // Redis prolongs a session also if it has no memory for a write
 		gone, err = srv.sessions.Refresh(ctx, []session.Ref{ref}, srv.opts.sessionLife())
 		if len(gone) > 0 { // a write finds out what became of it
-			err = srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
+			err = save()
 		}
-	} else {
-		err = srv.sessions.Drop(ctx, ref)
 	}
 	switch {
 	case errors.Is(err, session.ErrFenced):
@@ -176,7 +197,7 @@ func (s *Socket) evict() {
 	s.mu.Lock()
 	s.moved = true
 	s.mu.Unlock()
-	s.end(TransportClose)
+	s.endAt(TransportClose, adapter.Cursor{})
 	s.client.srv.spawn(s.client.closeMoved)
 }
 

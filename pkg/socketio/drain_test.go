@@ -130,13 +130,13 @@ type slowStore struct {
 	writing, finish chan struct{}
 }
 
-func (s slowStore) Refresh(ctx context.Context, live []session.Ref, ttl time.Duration) ([]session.Ref, error) {
+func (s slowStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
 	s.writing <- struct{}{}
 	select {
 	case <-s.finish:
 	case <-ctx.Done():
 	}
-	return s.Store.Refresh(ctx, live, ttl)
+	return s.Store.Save(ctx, v, ttl)
 }
 
 func TestDrainStoresBeforeItCloses(t *testing.T) {
@@ -148,7 +148,7 @@ func TestDrainStoresBeforeItCloses(t *testing.T) {
 	drained := n.drain(t.Context(), 0)
 	<-store.writing
 	if n := n.Stats().Engine.WebSocket; n != 1 {
-		t.Errorf("%d connections, though the session's life has not been prolonged yet", n)
+		t.Errorf("%d connections, though the session has not been stored yet", n)
 	}
 	close(store.finish)
 	<-w.closed

@@ -24,6 +24,13 @@ type feed struct {
 	waits  feedWaits
 }
 
+// now returns where the feed has come: everything up to it has been offered.
+func (f *feed) now() adapter.Cursor {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cursor
+}
+
 // commandWait bounds how long a command waits for the feed of its own node.
 const commandWait = time.Second
 
@@ -239,8 +246,11 @@ func (s *Socket) pass(d *delivery) {
 	case s.gone:
 	case d.meant(&s.rooms, s.id):
 		s.take(d)
-	case d.answering != nil:
-		s.unask(d)
+	default:
+		s.overlook(d)
+		if d.answering != nil {
+			s.unask(d)
+		}
 	}
 }
 
@@ -263,8 +273,10 @@ func (s *Socket) take(d *delivery) {
 	case kindEmit:
 		s.write(d)
 	case kindJoin:
+		s.overlook(d)
 		s.joinByCommand(d)
 	case kindLeave:
+		s.overlook(d)
 		s.leaveByCommand(d)
 	case kindDisconnect:
 		s.gate.shut++ // for good: an offset behind the command would hide it from a recovery
@@ -276,7 +288,8 @@ func (s *Socket) take(d *delivery) {
 // write queues an event to the client. s.mu is held, so that what is queued is
 // what the cursor in it covers.
 func (s *Socket) write(d *delivery) {
-	ps := d.encode(s.gate.stamp(d.cursor, s.rooms.born), s.recovers)
+	at := s.gate.stamp(d.cursor, s.rooms.born)
+	ps := d.encode(at, s.recovers)
 	if s.outgoing != nil {
 		s.tellOutgoing(d)
 	}
@@ -287,6 +300,9 @@ func (s *Socket) write(d *delivery) {
 			s.ns.srv.stats.volatileDropped.Add(1)
 		}
 		return
+	}
+	if r := s.receipt; r != nil && !d.local && !d.late && d.hasOffset() {
+		r.sent, r.overlooked = at, 0
 	}
 	if s.client.conn.Send(ps...) == nil {
 		s.ns.srv.stats.deliveries.Add(1)

@@ -235,6 +235,9 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			for p, later := range missed.had {
 				s.rooms.had(p, later)
 			}
+			if s.receipt != nil && len(missed.late) > 0 {
+				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else says that they were received
+			}
 			s.gate.insert(missed.events, command.cursor)
 			s.gate.insertLate(missed.late, command.before, command.cursor, command.at.At)
 			for _, name := range command.older {
@@ -548,8 +551,13 @@ func (s *Socket) leaveByCommand(d *delivery) {
 		s.mu.Lock()
 		s.openGate()
 		s.mu.Unlock()
-		if lingers {
-			_, err = m.await(ctx, s)
+		if !lingers {
+			return nil
+		}
+		if _, err = m.await(ctx, s); err != nil { // what it hears from here on is not all that is for it
+			s.mu.Lock()
+			s.gate.shut++
+			s.mu.Unlock()
 		}
 		return err
 	}, func() {
@@ -591,6 +599,7 @@ func (s *Socket) background(f func(context.Context) error, finally func()) {
 // socket that is gone is not written any more.
 func (s *Socket) save(ctx context.Context) error {
 	srv := s.ns.srv
+	at := srv.feed.now()
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
@@ -600,6 +609,7 @@ func (s *Socket) save(ctx context.Context) error {
 		s.mu.Unlock()
 		return nil
 	}
+	s.observe(at)
 	snapshot := s.snapshot()
 	s.mu.Unlock()
 	err := srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
@@ -615,10 +625,14 @@ func (s *Socket) save(ctx context.Context) error {
 // snapshot returns the session as it is now. s.mu is held.
 func (s *Socket) snapshot() session.Session {
 	s.forget()
-	return session.Session{
-		PID: s.pid, ID: s.id, Namespace: s.nsName, User: s.user, Data: s.data, Epoch: s.epoch,
+	snapshot := session.Session{
+		PID: s.pid, ID: s.id, Namespace: s.nsName, User: s.user, Data: s.data, Epoch: s.rooms.born.Epoch,
 		Rooms: s.rooms.save(), Owner: string(s.ns.srv.adapter.Node()), Fence: s.fence,
 	}
+	if s.receipt != nil {
+		snapshot.Rooms = append(snapshot.Rooms, s.receipt.save())
+	}
+	return snapshot
 }
 
 // cut closes the connection in a way that its client comes back from. It does

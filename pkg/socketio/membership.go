@@ -544,13 +544,18 @@ func (m *memberships) save() []session.Membership {
 	return list
 }
 
-// restore reads what save wrote.
-func restore(list []session.Membership) (memberships, error) {
-	var m memberships
+// restore reads what save wrote, and the receipt, if there is one.
+func restore(list []session.Membership) (m memberships, r receipt, err error) {
 	for _, s := range list {
+		if s.Kind&isReceipt != 0 {
+			if r, err = restoreReceipt(s); err != nil {
+				return m, r, err
+			}
+			continue
+		}
 		join, err := adapter.ParseCursor(s.Join)
 		if err != nil {
-			return m, err
+			return m, r, err
 		}
 		if rooms.Kind(s.Kind) == rooms.Everyone {
 			m.born = join
@@ -559,7 +564,7 @@ func restore(list []session.Membership) (memberships, error) {
 		if s.Kind&isApart != 0 {
 			later, err := adapter.ParseCursor(s.Leave)
 			if err != nil {
-				return m, err
+				return m, r, err
 			}
 			m.had(join.At, later.At)
 			continue
@@ -567,7 +572,7 @@ func restore(list []session.Membership) (memberships, error) {
 		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0, deferred: s.Kind&isDeferred != 0}
 		if !st.open {
 			if st.leave, err = adapter.ParseCursor(s.Leave); err != nil {
-				return m, err
+				return m, r, err
 			}
 		}
 		if m.named == nil {
@@ -581,5 +586,5 @@ func restore(list []session.Membership) (memberships, error) {
 		}
 	}
 	m.unsaved = false
-	return m, nil
+	return m, r, nil
 }

@@ -58,7 +58,7 @@ func TestASessionKeepsTheStays(t *testing.T) {
 	m.leave("left", at(3))
 	m.enterAt("in", at(4), false)
 	m.enter("pending")
-	got, err := restore(m.save())
+	got, _, err := restore(m.save())
 	if err != nil {
 		t.Fatal(err)
 	}

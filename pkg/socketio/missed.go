@@ -146,7 +146,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 		s.gate.restart()
 		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
-		more, err := s.read(reads.count(ctx, 0), m.end)
+		more, err := s.read(reads.count(ctx, 0), m.end, m.end)
 		cancel()
 		if err != nil {
 			return err

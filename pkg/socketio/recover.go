@@ -108,11 +108,12 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		return err
 	}
 	defer ended()
-	if err := s.assume(claimed, seen); err != nil {
+	from, err := s.assume(ctx, claimed, seen, now)
+	if err != nil {
 		return err
 	}
 	reads := s.recoveryReads(pid)
-	missed, err := s.rejoin(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), seen)
+	missed, err := s.rejoin(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), from, seen)
 	defer func() { missed.release() }() // later ones as well
 	settle()
 	if err == nil {
@@ -187,9 +188,9 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		case found.Epoch != epoch:
 			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
 		}
-		var names []string // of its stays; what else a session lists has no name
+		var names []string // of its stays
 		for _, r := range found.Rooms {
-			if r.Name != "" {
+			if r.Name != "" && r.Kind&isReceipt == 0 {
 				names = append(names, r.Name)
 			}
 		}
@@ -245,26 +246,36 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 }
 
 // assume makes the socket what the session says, as far as the middlewares let
-// it, and places it in its rooms with its gate shut.
-func (s *Socket) assume(claimed session.Session, seen adapter.Cursor) error {
-	stays, err := restore(claimed.Rooms)
+// it, and places it in its rooms with its gate shut. It returns from where on the client is
+// to be recovered, which has shown an offset.
+func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, head adapter.Cursor) (from adapter.Cursor, err error) {
+	stays, was, err := restore(claimed.Rooms)
 	if err != nil {
-		return fmt.Errorf("socketio: session: %w", err)
+		return from, fmt.Errorf("socketio: session: %w", err)
 	}
+	if !was.given.IsZero() && !head.Includes(was.given) { // it may have been stored since that was read
+		if head, err = s.ns.srv.adapter.Head(ctx); err != nil {
+			return from, err
+		}
+	}
+	if !was.given.SameHistory(head) || !head.Includes(was.given) {
+		was = receipt{} // of a history that has lost something
+	}
+	from = was.from(offset)
 	s.mu.Lock()
 	decided := s.screening
 	s.mu.Unlock()
-	stays.keep(func(room string) bool { return s.keeps(decided, room) }, seen)
+	stays.keep(func(room string) bool { return s.keeps(decided, room) }, from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.id, s.epoch = claimed.ID, claimed.Epoch
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
-	s.data, s.rooms = claimed.Data, stays
+	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
+	s.receipt = &receipt{sent: offset, given: was.given}
 	s.newestJoin = s.rooms.newestJoin()
 	s.recovering = true
 	s.gate.shut++
 	s.place()
-	return nil
+	return from, nil
 }
 
 // resign undoes assume after a refusal: the session is over.
@@ -277,7 +288,7 @@ func (s *Socket) resign(ctx context.Context) {
 	s.dropRefused(ctx, ref)
 	srv.owned.leave(s)
 	s.mu.Lock()
-	s.pid, s.fence, s.epoch, s.data, s.rooms = "", 0, "", nil, memberships{}
+	s.pid, s.fence, s.data, s.rooms, s.receipt = "", 0, nil, memberships{}, nil
 	id, acks := s.id, s.acks
 	s.id, s.acks = newID(), nil
 	s.recovering = false
@@ -289,8 +300,9 @@ func (s *Socket) resign(ctx context.Context) {
 }
 
 // rejoin subscribes the rooms, fixes the end of the replay and reads what was
-// missed up to it.
-func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) (missed, error) {
+// missed up to it, from what the client has received on. seen, its offset, proves a part of
+// the history.
+func (s *Socket) rejoin(ctx context.Context, from, seen adapter.Cursor) (missed, error) {
 	s.mu.Lock()
 	names := s.rooms.names()
 	current := append(s.implicit(), inNamed(s.nsName, names)...)
@@ -301,21 +313,21 @@ func (s *Socket) rejoin(ctx context.Context, seen adapter.Cursor) (missed, error
 	s.mu.Lock()
 	s.subscribed = true
 	s.mu.Unlock()
-	return s.read(ctx, seen)
+	return s.read(ctx, from, seen)
 }
 
 // read fixes an end and returns what was missed up to it, in order. Commands
 // among them are executed: the memberships afterwards are those at the end. A
 // room that a command joined has missed events too, and its live ones must be
 // heard before the end is fixed, so it is subscribed and all is read again.
-func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (found missed, err error) {
+func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (found missed, err error) {
 	var proof []adapter.Cursor
 	if !seen.IsZero() {
 		proof = append(proof, seen)
 	}
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
-	r := replay{socket: s, seen: seen, payload: max(page.held, 1)}
+	r := replay{socket: s, seen: from, payload: max(page.held, 1)}
 	var heard []string // of the rooms that commands joined
 	for range readTries {
 		var end adapter.Cursor
@@ -324,7 +336,7 @@ func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (found missed, e
 			break
 		}
 		s.mu.Lock()
-		r.stays = s.rooms.clone()
+		r.stays, r.executed = s.rooms.clone(), s.receipt.given
 		s.mu.Unlock()
 		if err = r.read(ctx, end); err != nil {
 			break
@@ -333,7 +345,7 @@ func (s *Socket) read(ctx context.Context, seen adapter.Cursor) (found missed, e
 			if found, err = r.found(end); err != nil {
 				break
 			}
-			if err := s.adopt(ctx, r.stays, heard); err != nil {
+			if err := s.adopt(ctx, &r, end, heard); err != nil {
 				found.release()
 				return missed{}, err
 			}
@@ -391,9 +403,11 @@ func refuseLost(err error) error {
 	return err
 }
 
-// adopt makes stays the socket's memberships and stores them if they are new. Beside the
-// rooms that it was in, it hears some that commands have joined.
-func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) error {
+// adopt makes the memberships at the end of a replay the socket's, and stores them if they
+// are new, with what the replay gives. Beside the rooms that it was in, it hears some that
+// commands have joined.
+func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard []string) error {
+	stays := r.stays
 	s.mu.Lock()
 	was := s.rooms.names()
 	listed := append(heard, was...)
@@ -401,6 +415,10 @@ func (s *Socket) adopt(ctx context.Context, stays memberships, heard []string) e
 		stays.banned = nil // what comes from here on is not for it in any case
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
+		s.receipt.given = end
+		if n := len(r.missed); n > 0 {
+			s.receipt.sent = r.missed[n-1].Cursor
+		}
 		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
 	} else { // displaced meanwhile, from the rooms that it was in
 		listed = heard

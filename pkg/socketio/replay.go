@@ -27,6 +27,8 @@ type replay struct {
 	socket *Socket
 	seen   adapter.Cursor // what the client has received; zero for nothing
 	stays  memberships    // as they are at the place to which the replay has come
+	// executed covers the commands that have been executed: stays says what became of them.
+	executed adapter.Cursor
 	// prior bounds the events that the client has received and that are read, because
 	// they may be other copies of what a command gives it. Zero for none.
 	prior adapter.Cursor
@@ -310,6 +312,10 @@ func (r *replay) note(ev *adapter.Event) {
 // The cursors are those before and after it.
 func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 	ev.Cursor = after
+	executed := r.executed.Covers(ev.Position)
+	if r.due != (adapter.Position{}) { // it was not for the client before that
+		executed = executed && r.executed.Covers(r.due)
+	}
 	switch ev.Kind {
 	case kindEmit:
 		r.note(&ev)
@@ -321,10 +327,16 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 			return &refusal{refusedLimit, fmt.Errorf("more than %d missed events", limit)}
 		}
 	case kindDisconnect:
+		if executed { // it was not for the member, or its session would be gone
+			return nil
+		}
 		return &refusal{refusedRemoved, errors.New("disconnected by the server")}
 	case kindJoin:
-		return r.join(&ev, before, after)
+		return r.join(&ev, executed, before, after)
 	case kindLeave:
+		if executed {
+			return nil
+		}
 		c := newCommand(&ev)
 		for _, name := range c.names {
 			// All that this command covers has passed: if that of the stay had been there, it would count.
@@ -339,13 +351,14 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 	return nil
 }
 
-// join executes a command that joins rooms.
-func (r *replay) join(ev *adapter.Event, before, after adapter.Cursor) error {
+// join executes a command that joins rooms, unless it has been executed. What came to the
+// rooms before it in the order of the replay is due in any case.
+func (r *replay) join(ev *adapter.Event, executed bool, before, after adapter.Cursor) error {
 	c := newCommand(ev)
 	c.due = r.due
 	at := c.begins(ev)
 	for _, name := range c.names {
-		if r.stays.enterAt(name, at, c.spread()) {
+		if !executed && r.stays.enterAt(name, at, c.spread()) {
 			r.entered = append(r.entered, name)
 			r.need(name, at)
 		}

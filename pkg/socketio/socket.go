@@ -35,11 +35,11 @@ type Socket struct {
 	id        string
 	pid       string // "" for a client that does not recover
 	fence     uint64
-	epoch     string
 	user      string
 	data      json.RawMessage
 	values    []keyed // of this node only
 	rooms     memberships
+	receipt   *receipt   // of what the client has been given; nil unless it recovers
 	screening *screening // nil if the middlewares have decided nothing, and once it is connected
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant

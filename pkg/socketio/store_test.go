@@ -15,7 +15,7 @@ import (
 type gatedStore struct {
 	session.Store
 	saving chan struct{} // gets a value for each save that has begun
-	goOn   chan struct{} // gives one for each that may go on
+	goOn   chan struct{} // gives one for each that may go on; closed for all, as for those of connections that end
 }
 
 func (s *gatedStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
@@ -28,6 +28,7 @@ func (s *gatedStore) Save(ctx context.Context, v session.Session, ttl time.Durat
 // event of a room reaches it before the session that names the room is stored.
 func TestNothingOfARoomComesBeforeTheSessionNamesIt(t *testing.T) {
 	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
+	defer close(store.goOn)
 	n := start(t, Options{Sessions: store})
 	joining(n.Namespace)
 	a := n.client(t)
@@ -56,6 +57,7 @@ func TestNothingOfARoomComesBeforeTheSessionNamesIt(t *testing.T) {
 // before the session is stored, and its node failed, the command would be undone.
 func TestNothingComesBehindALeaveByCommandBeforeItIsStored(t *testing.T) {
 	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
+	defer close(store.goOn)
 	n := start(t, Options{Sessions: store})
 	joining(n.Namespace)
 	a := n.client(t)
@@ -82,14 +84,14 @@ func TestNothingComesBehindALeaveByCommandBeforeItIsStored(t *testing.T) {
 	a.inRooms(n)
 }
 
-// A failingStore fails to store after it was told to go on.
+// A failingStore fails to store once, after it was told to go on.
 type failingStore struct {
 	gatedStore
 	fail atomic.Bool
 }
 
 func (s *failingStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
-	if !s.fail.Load() {
+	if !s.fail.CompareAndSwap(true, false) {
 		return s.Store.Save(ctx, v, ttl)
 	}
 	s.saving <- struct{}{}
@@ -121,7 +123,6 @@ func TestACommandThatCannotBeStoredIsExecutedByTheRecovery(t *testing.T) {
 			b.want(numbered(2)) // both were handed out
 			store.goOn <- struct{}{}
 			<-a.closed
-			store.fail.Store(false)
 			back := n.back(t, a)
 			if back.sid != a.sid {
 				t.Fatalf("not recovered: %v", n.Stats().Recoveries)
@@ -165,6 +166,7 @@ func TestNoOffsetGoesBackInAnyPartition(t *testing.T) {
 // client stays: what was left too long ago is not stored any more.
 func TestWhatWasLeftLongAgoIsNotStored(t *testing.T) {
 	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
+	defer close(store.goOn)
 	n := start(t, Options{Sessions: store})
 	a := n.client(t)
 	s := n.Socket(a.sid)
