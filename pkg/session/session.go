@@ -24,6 +24,8 @@ var (
 	ErrUndecodable = errors.New("session: undecodable")
 	// ErrExists: a session with this private id is there already.
 	ErrExists = errors.New("session: exists already")
+	// ErrTooLarge: the session has more bytes than the store takes. What is stored is as it was.
+	ErrTooLarge = errors.New("session: too large")
 )
 
 // A Session is what is needed to be one socket again. It is a value: stores
@@ -63,12 +65,12 @@ type Ref struct {
 // that of check, is not known.
 type Store interface {
 	// Create stores a new session with the fence 1, whatever s says. It lives for
-	// ttl from now unless that is prolonged. ErrExists if its PID is taken.
+	// ttl from now unless that is prolonged. ErrExists if its PID is taken, ErrTooLarge.
 	Create(ctx context.Context, s Session, ttl time.Duration) error
 
 	// Save replaces a session and makes it live for ttl from now. It never
 	// re-creates one: ErrNotFound if it is gone, ErrFenced if its fence is not the
-	// one of the last claim.
+	// one of the last claim, ErrTooLarge.
 	Save(ctx context.Context, s Session, ttl time.Duration) error
 
 	// Claim makes a node the owner, adds one to the fence, makes the session live

@@ -122,6 +122,23 @@ func (s *Socket) note(p adapter.Position) {
 	o.published = append(o.published, p)
 }
 
+// awaitPublished waits until the feed has come to what the socket's handlers have
+// published and it receives, but no longer than commandWait.
+func (s *Socket) awaitPublished(ctx context.Context) {
+	o := s.order.Load()
+	if o == nil {
+		return
+	}
+	s.mu.Lock()
+	published := slices.Clone(o.published)
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, commandWait)
+	defer cancel()
+	for _, p := range published {
+		s.ns.srv.awaitFeed(ctx, p)
+	}
+}
+
 // queueAck sends an ack, or holds it until the socket has been given what its handlers
 // have published.
 func (s *Socket) queueAck(ps []*engineio.Packet) error {

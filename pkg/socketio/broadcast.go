@@ -287,7 +287,8 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 // nothing, and of what is published after, everything but volatile events, also
 // where they join a little later on their nodes. This does not depend on recovery:
 // the nodes read what was published meanwhile from the rooms' backlogs. A socket
-// that can't be given all of it is cut.
+// that can't be given all of it is cut. One whose session would exceed 1 MiB, some 5,000
+// rooms with the longest names, is cut and begins a new session.
 //
 // With several partitions this takes two more round trips, "before" means before the
 // call, "after" means after its return, and a socket may get what it is given in this
@@ -299,7 +300,7 @@ func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 // SocketsLeave makes the target's members leave rooms, in the order as
 // SocketsJoin. With several partitions they get everything that was published to the
 // rooms before the call, and may get what is published until their nodes have the
-// command.
+// command. Until then they count as members also where the rooms are excepted.
 func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindLeave, 0, names)
 }

@@ -9,9 +9,13 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-var errNoNamespace = &ConnectError{Message: "Invalid namespace"}
+var (
+	errNoNamespace = &ConnectError{Message: "Invalid namespace"}
+	errTooLarge    = &ConnectError{Message: "Session too large"}
+)
 
 // admit connects a socket: middlewares, then the session that it claims or a new
 // one. It ends with the client connected, refused, or gone.
@@ -33,7 +37,14 @@ func (s *Server) admit(sock *Socket) {
 	}
 	ctx, cancel := context.WithTimeout(sock.ctx, recoverTimeout)
 	defer cancel()
-	if err := sock.settleIn(ctx); err != nil {
+	switch err := sock.settleIn(ctx); {
+	case err == nil:
+	case errors.Is(err, session.ErrTooLarge): // the middlewares make it so each time
+		s.exit(n)
+		s.log.Warn("connect refused", zap.String("namespace", sock.nsName), zap.Error(err))
+		sock.unplace()
+		sock.refuse(errTooLarge)
+	default:
 		s.exit(n)
 		sock.postpone(err) // whether the client could be this socket is not known
 	}

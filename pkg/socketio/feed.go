@@ -31,7 +31,7 @@ func (f *feed) now() adapter.Cursor {
 	return f.cursor
 }
 
-// commandWait bounds how long a command waits for the feed of its own node.
+// commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
 const commandWait = time.Second
 
 // awaitCommand waits until this node has come to a command, for the copies that it
@@ -42,16 +42,20 @@ func (n *Namespace) awaitCommand(ctx context.Context, copies []adapter.Copy) {
 	ctx, cancel := context.WithTimeout(ctx, commandWait)
 	defer cancel()
 	for _, c := range copies {
-		if !n.hears(c.To) {
-			continue
+		if n.hears(c.To) {
+			n.srv.awaitFeed(ctx, c.At)
 		}
-		came, done := n.srv.feed.await(c.At)
-		select {
-		case <-came:
-		case <-ctx.Done():
-		case <-n.srv.ctx.Done():
-		}
-		done()
+	}
+}
+
+// awaitFeed waits until the feed has come to a position.
+func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
+	came, done := s.feed.await(at)
+	defer done()
+	select {
+	case <-came:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
 	}
 }
 

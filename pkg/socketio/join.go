@@ -375,13 +375,16 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 }
 
 // Leave takes the socket out of rooms. Once it has returned nothing of them
-// reaches the client. Rooms that it is not in are no error. The context bounds the wait
-// for other changes of the socket; the session store has some seconds of its own. If it
+// reaches the client. What the socket's own handlers have published to them before still
+// does, if this node comes to it within a second. Rooms that it is not in are no error. The
+// context bounds the wait for that and for other changes of the socket; the session store
+// has some seconds of its own. If it
 // returns an error of the store, the connection is closed: when its client is recovered
 // it may be in the rooms still, with all that has come to them. It returns ErrDisconnected
 // if the socket is not connected, as in a middleware, in OnDisconnecting and in
 // OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
+	s.awaitPublished(ctx)
 	return s.leaveThose(ctx, func() []string { return names })
 }
 

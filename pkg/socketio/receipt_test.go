@@ -85,6 +85,40 @@ func TestSenderThatReceivesNothing(t *testing.T) {
 	}
 }
 
+// What a killed node had not written counts on at the next one: several that were each killed
+// just before they would have written the session must not add up.
+func TestSenderWhoseNodesAreKilled(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {
+			c := newCluster(adapter.MemoryOptions{Partitions: partitions})
+			store := &crashingStore{Store: c.sessions}
+			c.sessions = store
+			n, other := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
+			joining(n.Namespace)
+			a := n.client(t)
+			a.call(`["join","r"]`)
+			must(t, n.To("r").Emit(t.Context(), "n", 0))
+			a.want(numbered(0))
+			for range overlookedEvents - 2 { // a command follows
+				must(t, n.Socket(a.sid).To("r").Emit(t.Context(), "n", 1))
+			}
+			must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has come here
+			store.crashes.Store(true)
+			a.cut()
+			eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+			store.crashes.Store(false)
+			if b := other.back(t, a); b.sid != a.sid {
+				t.Fatalf("not recovered: %v", other.Stats().Recoveries)
+			}
+			written := store.saves.Load()
+			for range 2 {
+				must(t, other.Socket(a.sid).To("r").Emit(t.Context(), "n", 1))
+			}
+			eventually(t, "the session is written", func() bool { return store.saves.Load() > written })
+		})
+	}
+}
+
 // What had been queued for a client when its connection ended, and has not reached it, is
 // sent again, although its node had given it that.
 func TestWhatWasOnItsWay(t *testing.T) {

@@ -119,6 +119,9 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err == nil {
 		err = s.joinGranted(ctx)
 	}
+	if errors.Is(err, session.ErrTooLarge) { // commands have joined it to all these rooms
+		err = &refusal{refusedRooms, err}
+	}
 	if err != nil {
 		if refused := (*refusal)(nil); errors.As(err, &refused) {
 			s.resign(ctx)
@@ -415,7 +418,7 @@ func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard
 		stays.banned = nil // what comes from here on is not for it in any case
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
-		s.receipt.given = end
+		s.receipt.given, s.receipt.overlooked = end, r.overlooked
 		if n := len(r.missed); n > 0 {
 			s.receipt.sent = r.missed[n-1].Cursor
 		}

@@ -37,7 +37,10 @@ type replay struct {
 	payload int
 
 	missed []adapter.Event
-	again  bool // rooms are to be heard or read that were not, or not far enough back
+	// overlooked counts the events behind the last of missed, which leave the client's offset
+	// as it is.
+	overlooked int
+	again      bool // rooms are to be heard or read that were not, or not far enough back
 	// joined are rooms that commands have joined and that the client was not in, and from
 	// where on each is to be read. They are those of all passes.
 	joined map[string]adapter.Cursor
@@ -58,7 +61,7 @@ type replay struct {
 // missed is what the client is to receive, unless again is set.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.again, r.waiting, r.taken, r.entered = nil, false, nil, nil, nil
+	r.missed, r.overlooked, r.again, r.waiting, r.taken, r.entered = nil, 0, false, nil, nil, nil
 	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
@@ -283,6 +286,7 @@ func (r *replay) received(ev adapter.Event) {
 func (r *replay) pass(ev adapter.Event) error {
 	takes, before := r.stays.takes(&ev, r.socket.id), r.now
 	r.now = r.at.To(ev.Position)
+	r.overlooked++
 	if ev.Kind == kindMarker { // a stand-in
 		return r.resume(ev.Position, before, r.now)
 	}
@@ -322,7 +326,7 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 		if r.missed == nil {
 			r.missed = make([]adapter.Event, 0, usuallyMissed)
 		}
-		r.missed = append(r.missed, ev)
+		r.missed, r.overlooked = append(r.missed, ev), 0
 		if limit := r.socket.ns.srv.opts.ReplayLimit; len(r.missed) > limit {
 			return &refusal{refusedLimit, fmt.Errorf("more than %d missed events", limit)}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // A Socket is one client in one namespace. Its methods may be called at once,
@@ -178,7 +179,8 @@ func (s *Socket) Data(v any) error {
 
 // SetData stores a value, as JSON, with the socket: FetchSockets shows it, and
 // the socket has it again when it is recovered. It returns when that is sure, and
-// ErrDisconnected if the socket has ended.
+// ErrDisconnected if the socket has ended. If the error wraps [session.ErrTooLarge] the
+// value is as it was.
 func (s *Socket) SetData(ctx context.Context, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -190,9 +192,15 @@ func (s *Socket) SetData(ctx context.Context, v any) error {
 	}
 	defer done()
 	s.mu.Lock()
+	was := s.data
 	s.data = data
 	s.mu.Unlock()
-	return s.save(ctx)
+	if err = s.save(ctx); errors.Is(err, session.ErrTooLarge) {
+		s.mu.Lock()
+		s.data = was
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // On handles an event of this socket. Handlers of the same event run in the

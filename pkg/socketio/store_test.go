@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -185,4 +186,92 @@ func TestWhatWasLeftLongAgoIsNotStored(t *testing.T) {
 	if s.rooms.count != 1 {
 		t.Errorf("%d memberships, want that of the new room alone", s.rooms.count)
 	}
+}
+
+// A limitedStore takes no session with more than a number of memberships, or of bytes of data.
+type limitedStore struct {
+	session.Store
+	rooms, data int
+}
+
+func (s *limitedStore) check(v session.Session) error {
+	if len(v.Rooms) > s.rooms || len(v.Data) > s.data {
+		return fmt.Errorf("%w: %d rooms, %d bytes of data", session.ErrTooLarge, len(v.Rooms), len(v.Data))
+	}
+	return nil
+}
+
+func (s *limitedStore) Create(ctx context.Context, v session.Session, ttl time.Duration) error {
+	if err := s.check(v); err != nil {
+		return err
+	}
+	return s.Store.Create(ctx, v, ttl)
+}
+
+func (s *limitedStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+	if err := s.check(v); err != nil {
+		return err
+	}
+	return s.Store.Save(ctx, v, ttl)
+}
+
+// A client that commands have joined to more than a session can hold is told so: no later
+// recovery could store it either.
+func TestCommandsMakeASessionTooLarge(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run(fmt.Sprint("away=", away), func(t *testing.T) {
+			n := start(t, Options{Sessions: &limitedStore{session.NewMemory(), 10, 10}})
+			a := n.client(t)
+			if away {
+				a.cut()
+				eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+			}
+			var names []string
+			for i := range 20 {
+				names = append(names, fmt.Sprint("r", i))
+			}
+			must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), names...))
+			if !away {
+				<-a.closed
+			}
+			b := n.back(t, a)
+			if b.sid == a.sid || n.Stats().Recoveries[refusedRooms] != 1 {
+				t.Fatalf("%s, before %s: %v", b.sid, a.sid, n.Stats().Recoveries)
+			}
+			b.inRooms(n)
+			if c := n.back(t, a); c.sid == a.sid || n.Stats().Recoveries[refusedUnknown] != 1 {
+				t.Errorf("the session is not over: %v", n.Stats().Recoveries)
+			}
+		})
+	}
+}
+
+// Middlewares that make a session too large make it so each time.
+func TestMiddlewaresMakeASessionTooLarge(t *testing.T) {
+	n := start(t, Options{Sessions: &limitedStore{session.NewMemory(), 10, 10}})
+	n.Use(func(ctx context.Context, s *Socket) error { return s.SetData(ctx, "0123456789") })
+	w := n.dial(t)
+	w.write("40")
+	if m := w.next(); m != `44{"message":"Session too large"}` {
+		t.Errorf("got %s", m)
+	}
+	if n.Len() != 0 {
+		t.Errorf("%d sockets", n.Len())
+	}
+}
+
+// What cannot be stored is not kept either, or no later write could succeed.
+func TestDataThatIsTooLarge(t *testing.T) {
+	n := start(t, Options{Sessions: &limitedStore{session.NewMemory(), 10, 10}})
+	a := n.client(t)
+	s := n.Socket(a.sid)
+	must(t, s.SetData(t.Context(), "small"))
+	if err := s.SetData(t.Context(), "0123456789"); !errors.Is(err, session.ErrTooLarge) {
+		t.Errorf("SetData: %v", err)
+	}
+	var got string
+	if must(t, s.Data(&got)); got != "small" {
+		t.Errorf("the data is %q", got)
+	}
+	must(t, s.Join(t.Context(), "r"))
 }

@@ -46,7 +46,7 @@ func (s *Store) encode(sn session.Session) ([]byte, error) {
 	last, positions := "", 0
 	for _, m := range sn.Rooms {
 		if positions += len(m.Join); len(m.Join) > maxPosition || positions > maxPositions {
-			return nil, fmt.Errorf("%w: its positions in %d rooms", ErrTooLarge, len(sn.Rooms))
+			return nil, fmt.Errorf("%w: its positions in %d rooms", session.ErrTooLarge, len(sn.Rooms))
 		}
 		b = append(b, m.Kind)
 		b = appendString(b, m.Name)
@@ -57,7 +57,7 @@ func (s *Store) encode(sn session.Session) ([]byte, error) {
 		last = m.Join
 	}
 	if len(b) > s.options.MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes in %d rooms, and %d bytes are allowed", ErrTooLarge, len(b), len(sn.Rooms), s.options.MaxSize)
+		return nil, fmt.Errorf("%w: %d bytes in %d rooms, and %d bytes are allowed", session.ErrTooLarge, len(b), len(sn.Rooms), s.options.MaxSize)
 	}
 	return b, nil
 }

@@ -59,15 +59,13 @@ import (
 type Options struct {
 	Prefix          string        // of all keys; "rejoin:"
 	Timeout         time.Duration // for one pipeline; 3 s
-	MaxSize         int           // of one session, in bytes; 1 MiB
+	MaxSize         int           // of one session, in bytes, beyond which it is session.ErrTooLarge; 1 MiB
 	MaxWaiting      int           // calls that wait for their pipeline; 16,384
 	MaxWaitingBytes int           // what these are in size; 64 MiB
 }
 
 // Errors beside those of package session.
 var (
-	// ErrTooLarge: the session exceeds Options.MaxSize.
-	ErrTooLarge = errors.New("session/redis: the session is too large")
 	// ErrFull: too many calls wait for Redis already. This one was not sent.
 	ErrFull = errors.New("session/redis: too many calls are waiting")
 	// ErrClosed: the store was closed. A call that waited was not sent.

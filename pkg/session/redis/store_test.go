@@ -81,11 +81,11 @@ func TestTooLarge(t *testing.T) {
 	s := open(t, server.URL(), Options{MaxSize: 1000})
 	sn := mustCreate(t, s, "p")
 	sn.Data = make([]byte, 1000)
-	if err := s.Save(within(t, 20*time.Second), sn, long); !errors.Is(err, ErrTooLarge) {
+	if err := s.Save(within(t, 20*time.Second), sn, long); !errors.Is(err, session.ErrTooLarge) {
 		t.Errorf("Save: %v, want ErrTooLarge", err)
 	}
 	sn.PID = "q"
-	if err := s.Create(within(t, 20*time.Second), sn, long); !errors.Is(err, ErrTooLarge) {
+	if err := s.Create(within(t, 20*time.Second), sn, long); !errors.Is(err, session.ErrTooLarge) {
 		t.Errorf("Create: %v, want ErrTooLarge", err)
 	}
 }
@@ -303,7 +303,7 @@ func TestDecodedValuesAreBounded(t *testing.T) {
 	}
 	sn := full()
 	sn.Rooms[0].Join = strings.Repeat("x", maxPosition+1)
-	if _, err := s.encode(sn); !errors.Is(err, ErrTooLarge) {
+	if _, err := s.encode(sn); !errors.Is(err, session.ErrTooLarge) {
 		t.Errorf("a long position: %v", err)
 	}
 }
