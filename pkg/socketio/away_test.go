@@ -654,3 +654,70 @@ func TestCommandsFromRoomToRoomWhileAway(t *testing.T) {
 	}
 	b.inRooms(n, fmt.Sprint("r", rounds))
 }
+
+// Commands to rooms that commands have joined are not known to a replay when it first comes
+// to what follows them. It refuses nothing before it knows them.
+func TestRefusalDependsOnCommandsNotYetRead(t *testing.T) {
+	disconnect := func(b Broadcast) func(*testing.T) {
+		return func(t *testing.T) { must(t, b.DisconnectSockets(t.Context(), false)) }
+	}
+	join := func(b Broadcast, room string) func(*testing.T) {
+		return func(t *testing.T) { must(t, b.SocketsJoin(t.Context(), room)) }
+	}
+	leave := func(b Broadcast, room string) func(*testing.T) {
+		return func(t *testing.T) { must(t, b.SocketsLeave(t.Context(), room)) }
+	}
+	for name, tt := range map[string]struct {
+		commands func(n *testNode) []func(*testing.T)
+		refused  string
+	}{
+		"excepted": {func(n *testNode) []func(*testing.T) {
+			return []func(*testing.T){join(n.To("a"), "b"), join(n.To("b"), "d"), disconnect(n.To("a").Except("d"))}
+		}, ""},
+		"left before": {func(n *testNode) []func(*testing.T) {
+			return []func(*testing.T){join(n.To("a"), "b"), leave(n.To("b"), "a"), disconnect(n.To("a"))}
+		}, ""},
+		"events": {func(n *testNode) []func(*testing.T) {
+			return []func(*testing.T){join(n.To("a"), "b"), leave(n.To("b"), "a"), func(t *testing.T) {
+				for i := range 10 {
+					must(t, n.To("a").Emit(t.Context(), "n", i))
+				}
+			}}
+		}, ""},
+		"removed": {func(n *testNode) []func(*testing.T) {
+			return []func(*testing.T){join(n.To("a"), "b"), join(n.To("b"), "d"), disconnect(n.To("d"))}
+		}, refusedRemoved},
+		"removed from the first room": {func(n *testNode) []func(*testing.T) {
+			return []func(*testing.T){join(n.To("a"), "b"), join(n.To("b"), "d"), disconnect(n.To("a")), leave(n.To("d"), "a")}
+		}, refusedRemoved},
+		"too many events": {func(n *testNode) []func(*testing.T) {
+			return []func(*testing.T){join(n.To("a"), "b"), join(n.To("b"), "d"), func(t *testing.T) {
+				for i := range 10 {
+					must(t, n.To("d").Emit(t.Context(), "n", i))
+				}
+			}}
+		}, refusedLimit},
+	} {
+		for _, partitions := range []int{1, 4} {
+			t.Run(fmt.Sprint(name, ", ", partitions, " partitions"), func(t *testing.T) {
+				n := newCluster(adapter.MemoryOptions{Partitions: partitions}).node(t, "a", Options{ReplayLimit: 5})
+				joining(n.Namespace)
+				w := n.client(t)
+				w.call(`["join","a"]`)
+				w.cut()
+				eventually(t, "gone", func() bool { return n.Len() == 0 })
+				for _, command := range tt.commands(n) {
+					command(t)
+				}
+				b := n.back(t, w)
+				if refused := n.Stats().Recoveries; (b.sid == w.sid) != (tt.refused == "") || tt.refused != "" && refused[tt.refused] != 1 {
+					t.Fatalf("recovered: %v, want %q: %v", b.sid == w.sid, tt.refused, refused)
+				}
+				if b.sid == w.sid {
+					must(t, n.Emit(t.Context(), "end"))
+					b.want(`["end"]`)
+				}
+			})
+		}
+	}
+}

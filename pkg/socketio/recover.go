@@ -341,7 +341,7 @@ func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (found mis
 		s.mu.Lock()
 		r.stays, r.executed = s.rooms.clone(), s.receipt.given
 		s.mu.Unlock()
-		if err = r.read(ctx, end); err != nil {
+		if err = r.read(ctx, end); err != nil && !errors.Is(err, errAgain) {
 			break
 		}
 		if !r.again {

@@ -58,7 +58,8 @@ type replay struct {
 }
 
 // read reads the backlogs up to end. Afterwards the stays are those at the end, and
-// missed is what the client is to receive, unless again is set.
+// missed is what the client is to receive, unless again is set. Then it may have stopped
+// with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
 	r.missed, r.overlooked, r.again, r.waiting, r.taken, r.entered = nil, 0, false, nil, nil, nil
@@ -328,13 +329,13 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 		}
 		r.missed, r.overlooked = append(r.missed, ev), 0
 		if limit := r.socket.ns.srv.opts.ReplayLimit; len(r.missed) > limit {
-			return &refusal{refusedLimit, fmt.Errorf("more than %d missed events", limit)}
+			return r.refuse(refusedLimit, fmt.Sprintf("more than %d missed events", limit))
 		}
 	case kindDisconnect:
 		if executed { // it was not for the member, or its session would be gone
 			return nil
 		}
-		return &refusal{refusedRemoved, errors.New("disconnected by the server")}
+		return r.refuse(refusedRemoved, "disconnected by the server")
 	case kindJoin:
 		return r.join(&ev, executed, before, after)
 	case kindLeave:
@@ -353,6 +354,18 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 		}
 	}
 	return nil
+}
+
+// errAgain ends a pass that would refuse the session, but is to be repeated.
+var errAgain = errors.New("socketio: read again")
+
+// refuse refuses the session, unless a room is to be read that was not: in which rooms the
+// client is here may depend on the commands in it.
+func (r *replay) refuse(reason, text string) error {
+	if r.again {
+		return errAgain
+	}
+	return &refusal{reason, errors.New(text)}
 }
 
 // join executes a command that joins rooms, unless it has been executed. What came to the
@@ -446,7 +459,7 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 	// If it covers several, the client may have received the first ones.
 	restored := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(r.entered, name) })
 	if passed > 1 && given && restored && !r.seen.IsZero() {
-		return &refusal{refusedJoin, errors.New("the connection ended while the client was given what a command that joined rooms gave it")}
+		return r.refuse(refusedJoin, "the connection ended while the client was given what a command that joined rooms gave it")
 	}
 	return nil
 }
