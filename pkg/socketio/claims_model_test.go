@@ -33,9 +33,9 @@ import (
 // nodes, which may also get lost, cuts, refused recoveries, timeouts, events, joins and
 // refreshes. After each step at most one socket per node may deliver, with the highest
 // fence that its node has learned of, and OnDisconnect has not been called for a client
-// that is served by the next claim. In the end one socket is left, which has and gets
-// every event once, and can be recovered; or OnDisconnect has been called exactly once
-// for the last one that was connected.
+// that is served by the next claim, unless its node could not learn of that. In the end
+// one socket is left, which has and gets every event once, and can be recovered; or
+// OnDisconnect has been called exactly once for the last one that was connected.
 func TestClaimsModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		nodes := rapid.IntRange(1, 3).Draw(rt, "nodes")
@@ -67,7 +67,7 @@ type claimsModel struct {
 	mu      sync.Mutex
 	free    bool // nothing waits for a step any more
 	waiting []*modelStep
-	ended   []int  // connections whose OnDisconnect was called
+	ended   []modelEnd
 	claimed uint64 // the highest fence that a claim may have
 	refuse  bool   // the next replay finds that events are missing
 	refused bool   // the session has ended, because its recovery was refused
@@ -75,9 +75,20 @@ type claimsModel struct {
 
 type modelNode struct {
 	*Server
-	web     *http.Server
-	dial    func(context.Context, string, string) (net.Conn, error)
-	learned uint64 // the highest fence that the node knows of; guarded by the model's mu
+	web  *http.Server
+	dial func(context.Context, string, string) (net.Conn, error)
+
+	// Guarded by the model's mu.
+	learned uint64 // the highest fence that the node knows of
+	timeout bool   // a call of the store that writes or prolongs a session has not been answered
+}
+
+// A modelEnd is a call of OnDisconnect of a connection.
+type modelEnd struct {
+	id int
+	// unaware: its node had not learned of the next claim by then, and could not: a message
+	// was lost, or the store did not answer.
+	unaware bool
 }
 
 // A modelStep is something that happens when the script says so: a call goes on, or
@@ -127,9 +138,11 @@ func newClaimsModel(t *testing.T, nodes int) *claimsModel {
 			c.socket = s
 			c.mu.Unlock()
 			s.OnDisconnect(func(Reason) {
+				fence, _ := c.fences()
 				m.mu.Lock()
 				defer m.mu.Unlock()
-				m.ended = append(m.ended, id)
+				n := m.nodes[c.node]
+				m.ended = append(m.ended, modelEnd{id, n.learned <= fence && (m.lost || n.timeout)})
 			})
 			return nil
 		})
@@ -255,8 +268,19 @@ func (s *modelStore) Claim(ctx context.Context, pid, by string, ttl time.Duratio
 
 var errModelSeen, errModelChanged = errors.New("model: seen"), errors.New("model: changed")
 
+// pause waits for a step of a call that says whether a session has been claimed.
+func (s *modelStore) pause(ctx context.Context, name string) error {
+	err := s.m.pause(ctx, name)
+	if err != nil {
+		s.m.mu.Lock()
+		s.m.nodes[s.node].timeout = true
+		s.m.mu.Unlock()
+	}
+	return err
+}
+
 func (s *modelStore) Drop(ctx context.Context, ref session.Ref) error {
-	if err := s.m.pause(ctx, s.name("drop", ref.Fence)); err != nil {
+	if err := s.pause(ctx, s.name("drop", ref.Fence)); err != nil {
 		return err
 	}
 	err := s.Store.Drop(ctx, ref)
@@ -267,11 +291,11 @@ func (s *modelStore) Drop(ctx context.Context, ref session.Ref) error {
 }
 
 func (s *modelStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
-	if err := s.m.pause(ctx, s.name("save", v.Fence)); err != nil {
+	if err := s.pause(ctx, s.name("save", v.Fence)); err != nil {
 		return err
 	}
 	err := s.Store.Save(ctx, v, ttl)
-	if err := s.m.pause(ctx, s.name("saved", v.Fence)); err != nil {
+	if err := s.pause(ctx, s.name("saved", v.Fence)); err != nil {
 		return err
 	}
 	if errors.Is(err, session.ErrFenced) {
@@ -281,11 +305,11 @@ func (s *modelStore) Save(ctx context.Context, v session.Session, ttl time.Durat
 }
 
 func (s *modelStore) Refresh(ctx context.Context, live []session.Ref, ttl time.Duration) ([]session.Ref, error) {
-	if err := s.m.pause(ctx, s.name("refresh", uint64(len(live)))); err != nil {
+	if err := s.pause(ctx, s.name("refresh", uint64(len(live)))); err != nil {
 		return nil, err
 	}
 	gone, err := s.Store.Refresh(ctx, live, ttl)
-	if err := s.m.pause(ctx, s.name("refreshed", uint64(len(gone)))); err != nil {
+	if err := s.pause(ctx, s.name("refreshed", uint64(len(gone)))); err != nil {
 		return nil, err
 	}
 	return gone, err
@@ -459,14 +483,15 @@ func (m *claimsModel) check() {
 	m.mu.Lock()
 	ended := slices.Clone(m.ended)
 	m.mu.Unlock()
-	for i, id := range ended {
+	for i, end := range ended {
+		id := end.id
 		if m.conns[id].other {
 			continue
 		}
-		if slices.Contains(ended[:i], id) {
+		if slices.ContainsFunc(ended[:i], func(e modelEnd) bool { return e.id == id }) {
 			m.fail("OnDisconnect of connection %d twice", id)
 		}
-		if m.conns[id].cut || m.lost { // if it has not learned that the client has moved, it ends with the session
+		if m.conns[id].cut || end.unaware {
 			continue
 		}
 		fence, _ := m.conns[id].fences()
@@ -493,7 +518,7 @@ func (m *claimsModel) told() {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if last != nil && !slices.Contains(m.ended, last.id) {
+	if last != nil && !slices.ContainsFunc(m.ended, func(e modelEnd) bool { return e.id == last.id }) {
 		m.fail("no OnDisconnect of connection %d, and nobody is connected", last.id)
 	}
 }
