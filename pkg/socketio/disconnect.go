@@ -31,6 +31,9 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) (first bool) {
 	s.flushAcks()
 	s.wake()
 	connected := s.connected
+	if s.dismissed != 0 && connected && !s.moved && reason.recoverable() {
+		reason = ServerDisconnect // which has not come to it yet
+	}
 	s.observe(at) // what comes from here on is not given
 	s.gone, s.over = true, connected && !reason.recoverable()
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}

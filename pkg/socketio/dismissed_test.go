@@ -120,7 +120,9 @@ func TestDisconnectAfterRefusal(t *testing.T) {
 func TestCommandsToSelfWhileConnecting(t *testing.T) {
 	n := start(t, Options{})
 	n.Use(func(ctx context.Context, s *Socket) error {
-		must(t, s.Self().SocketsJoin(ctx, "a", "b"))
+		if err := s.Self().SocketsJoin(ctx, "a", "b"); err != nil {
+			t.Error(err)
+		}
 		if err := s.Self().SocketsLeave(ctx, "b"); !errors.Is(err, ErrDisconnected) {
 			t.Errorf("SocketsLeave in a middleware: %v, want what Leave returns", err)
 		}
@@ -235,9 +237,9 @@ func TestDisconnectDuringAReplay(t *testing.T) {
 		"Disconnect": func(n *testNode, sid string) error { n.Socket(sid).Disconnect(true); return nil },
 		"its room":   func(n *testNode, _ string) error { return n.To("r").DisconnectSockets(context.Background(), true) },
 		"Disconnect behind a command": func(n *testNode, sid string) error {
-			must(t, n.ToSocket(sid).SocketsJoin(context.Background(), "other"))
+			err := n.ToSocket(sid).SocketsJoin(context.Background(), "other")
 			n.Socket(sid).Disconnect(true)
-			return nil
+			return err
 		},
 		"before CONNECT": nil,
 	} {
@@ -251,14 +253,23 @@ func TestDisconnectDuringAReplay(t *testing.T) {
 				must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 50_000)))
 			}
 			shared.waits.Store(true)
+			reading, goOn := make(chan struct{}), make(chan struct{})
 			if disconnect == nil {
 				n.adapter.(*remoteAdapter).reading = func() {
 					n.adapter.(*remoteAdapter).reading = nil
-					must(t, n.ToSocket(w.sid).DisconnectSockets(context.Background(), true))
-					eventually(t, "it is held", func() bool { return n.holds(w.sid, kindDisconnect) })
+					close(reading)
+					<-goOn
 				}
 			}
-			back := n.back(t, w)
+			back := n.dial(t)
+			back.write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
+			if disconnect == nil {
+				<-reading
+				must(t, n.ToSocket(w.sid).DisconnectSockets(t.Context(), true))
+				eventually(t, "it is held", func() bool { return n.holds(w.sid, kindDisconnect) })
+				close(goOn)
+			}
+			back.connected()
 			if disconnect != nil {
 				<-shared.waiting
 				must(t, disconnect(n, back.sid))
@@ -291,4 +302,25 @@ func (n *testNode) holds(sid string, kind uint8) bool {
 		}
 	}
 	return false
+}
+
+// A client that is to be disconnected as soon as it is connected is not recovered if its
+// connection ends before that.
+func TestConnectionEndsBeforeADismissedSocketIsDisconnected(t *testing.T) {
+	n := start(t, Options{})
+	reasons := make(chan Reason, 1)
+	n.OnConnect(func(s *Socket) { s.OnDisconnect(func(r Reason) { reasons <- r }) })
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	s.mu.Lock()
+	s.dismissed = fromNamespace // and what CONNECT has started has not come to it
+	s.mu.Unlock()
+	w.cut()
+	if got := receive(t, reasons); got != ServerDisconnect {
+		t.Errorf("disconnected by %q", got)
+	}
+	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	if n.back(t, w).sid == w.sid {
+		t.Error("recovered")
+	}
 }

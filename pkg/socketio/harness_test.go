@@ -170,6 +170,12 @@ func (w *wire) connect(ns, auth string) *wire {
 	w.t.Helper()
 	w.ns = ns
 	w.write("40" + w.prefix() + auth)
+	return w.connected()
+}
+
+// connected waits for the answer to CONNECT.
+func (w *wire) connected() *wire {
+	w.t.Helper()
 	m := w.next()
 	for strings.HasPrefix(m, "42") {
 		w.early = append(w.early, m)

@@ -98,14 +98,15 @@ func (s *Socket) tellFull(limit string) {
 		return
 	}
 	limits := srv.opts.mailLimit()
-	fields := []zap.Field{
-		zap.String("limit", limit), zap.String("namespace", s.nsName), zap.String("socket", s.ID()),
-		zap.Int("mailbox_events", limits.events), zap.Int("mailbox_bytes", limits.bytes),
-	}
-	if limit == limitPause {
-		srv.log.Warn("connection closed: no event handled while reading was paused", fields...)
-	} else {
-		srv.log.Warn("mailbox full: reading paused until handlers catch up", fields...)
+	fields := []zap.Field{zap.String("limit", limit), zap.String("namespace", s.nsName), zap.String("socket", s.ID())}
+	ofMailbox := append(fields, zap.Int("mailbox_events", limits.events), zap.Int("mailbox_bytes", limits.bytes))
+	switch limit {
+	case limitPause:
+		srv.log.Warn("connection closed: no event handled while reading was paused", ofMailbox...)
+	case limitBudget:
+		srv.log.Warn("receive budget half used: reading paused until handlers catch up", append(fields, zap.Int("receive_budget", srv.opts.ReceiveBudget))...)
+	default:
+		srv.log.Warn("mailbox full: reading paused until handlers catch up", ofMailbox...)
 	}
 }
 

@@ -894,7 +894,8 @@ func TestAParkedEventCountsOnce(t *testing.T) {
 // From half of the budget on, connections whose events wait are not read, and are not
 // closed for it. Others are read.
 func TestCrowdedEventsAreNotRead(t *testing.T) {
-	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10})
+	core, logs := observer.New(zap.WarnLevel)
+	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10, Logger: zap.New(core)})
 	n.On("echo", func(_ context.Context, e *Event) error { return e.Ack() })
 	var all []*wire
 	for range 3 { // 180 KiB, of which 30 KiB are being handled
@@ -905,6 +906,11 @@ func TestCrowdedEventsAreNotRead(t *testing.T) {
 		}
 	}
 	eventually(t, "they are not read", func() bool { return n.Stats().MailboxFull[limitBudget] >= 2 })
+	eventually(t, "that is logged", func() bool { return logs.Len() > 0 })
+	line := logs.All()[0]
+	if line.Message != "receive budget half used: reading paused until handlers catch up" || line.ContextMap()["receive_budget"] != int64(200<<10) {
+		t.Errorf("logged %s %v", line.Message, line.ContextMap())
+	}
 	another := n.client(t)
 	another.write(`420["echo"]`)
 	if got := another.next(); got != "430[]" {
