@@ -220,7 +220,7 @@ func (s *Socket) offer(d *delivery) {
 	if s.gate.closed() && d.volatile() {
 		return // a held volatile event would be late
 	}
-	if s.recovering && s.connected && s.gate.urgent(d) {
+	if s.recovering && s.connected && s.gate.urgent(d) && (d.local || !s.receipt.given.Covers(d.ev.Position)) {
 		s.pass(d)
 		return
 	}

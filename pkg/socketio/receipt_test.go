@@ -366,3 +366,39 @@ func TestAnOlderOffset(t *testing.T) {
 		n.back(t, a).want(numbered(1))
 	}
 }
+
+// A disconnect that has spared a client, and comes to its new node only while it takes its
+// replay slowly, is not executed after all.
+func TestDisconnectThatSparedComesDuringAReplay(t *testing.T) {
+	c := newSlowCluster(t)
+	c.memory = adapter.NewMemory(adapter.MemoryOptions{}) // one partition, in which a room that is not kept is forgotten
+	n1, _ := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	n2.Use(func(ctx context.Context, s *Socket) error {
+		return s.KeepRooms(ctx, func(room string) bool { return room != "team" })
+	})
+	other := n2.client(t) // so that the node hears what everyone gets
+	a := n1.client(t)
+	a.call(`["join","team"]`)
+	slow.hold(0)
+	must(t, n1.Except("team").ExceptSocket(other.sid).DisconnectSockets(t.Context(), false))
+	must(t, n1.ToSocket(a.sid).Emit(t.Context(), "spared"))
+	a.want(`["spared"]`)
+	a.cut()
+	eventually(t, "the client is away", func() bool { return n1.Len() == 0 })
+	for i := range largeEvents {
+		must(t, n1.ToSocket(a.sid).Emit(t.Context(), "r00", large(i)...))
+	}
+	b := n2.backSlow(t, a)
+	if b.sid != a.sid {
+		t.Fatalf("not recovered: %v", n2.Stats().Recoveries)
+	}
+	must(t, n1.ToSocket(other.sid).Emit(t.Context(), "passed"))
+	slow.release(0)
+	other.want(`["passed"]`) // the node has come to the disconnect
+	for i := range largeEvents {
+		if _, n := numberOf(b); n != i {
+			t.Fatalf("got %d, want %d", n, i)
+		}
+	}
+}
