@@ -148,7 +148,7 @@ func (r *registry) awaitPeers(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("%w: %s: %w", ErrOldPeer, id, context.Cause(ctx))
 		}
-		if err := r.beat(ctx); err != nil {
+		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
