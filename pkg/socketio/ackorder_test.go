@@ -542,29 +542,38 @@ func TestAckDoesNotWaitForAnotherServersEvent(t *testing.T) {
 
 // What a handler publishes to a room before it makes its socket leave it reaches its client.
 func TestLeaveFollowsEventsOfItsHandler(t *testing.T) {
-	n, d := startDelayed(t, Options{})
-	joining(n.Namespace)
-	n.On("goodbye", func(ctx context.Context, e *Event) error {
-		if err := n.To("r").Emit(ctx, "n", 1); err != nil {
-			return err
-		}
-		if err := e.Socket().Leave(ctx, "r"); err != nil {
-			return err
-		}
-		return e.Ack("ok")
-	})
-	a := n.client(t)
-	a.call(`["join","r"]`)
-	release := d.shut()
-	ack := a.ask(`["goodbye"]`)
-	eventually(t, "the handler waits", func() bool {
-		n.feed.mu.Lock()
-		defer n.feed.mu.Unlock()
-		return n.feed.waits.n > 0
-	})
-	release()
-	a.want(numbered(1))
-	a.wantAck(ack)
-	must(t, n.To("r").Emit(t.Context(), "n", 2))
-	a.quiet()
+	for what, leave := range map[string]func(ctx context.Context, s *Socket) error{
+		"Leave": func(ctx context.Context, s *Socket) error { return s.Leave(ctx, "r") },
+		"KeepRooms": func(ctx context.Context, s *Socket) error {
+			return s.KeepRooms(ctx, func(string) bool { return false })
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			n, d := startDelayed(t, Options{})
+			joining(n.Namespace)
+			n.On("goodbye", func(ctx context.Context, e *Event) error {
+				if err := n.To("r").Emit(ctx, "n", 1); err != nil {
+					return err
+				}
+				if err := leave(ctx, e.Socket()); err != nil {
+					return err
+				}
+				return e.Ack("ok")
+			})
+			a := n.client(t)
+			a.call(`["join","r"]`)
+			release := d.shut()
+			ack := a.ask(`["goodbye"]`)
+			eventually(t, "the handler waits", func() bool {
+				n.feed.mu.Lock()
+				defer n.feed.mu.Unlock()
+				return n.feed.waits.n > 0
+			})
+			release()
+			a.want(numbered(1))
+			a.wantAck(ack)
+			must(t, n.To("r").Emit(t.Context(), "n", 2))
+			a.quiet()
+		})
+	}
 }

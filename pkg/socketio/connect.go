@@ -61,8 +61,21 @@ func (s *Socket) refuse(err error) {
 	s.gone = true // a later Disconnect finds nothing that will be connected
 	dismissed := s.dismissed
 	s.mu.Unlock()
+	s.answerGone()
 	if dismissed == fromConnection {
 		s.disconnect(true)
+	}
+}
+
+// answerGone says of a socket that is in no room any more, or gone, that it will not
+// answer what it was asked.
+func (s *Socket) answerGone() {
+	s.mu.Lock()
+	id, acks := s.id, s.acks
+	s.acks = nil
+	s.mu.Unlock()
+	for _, a := range acks {
+		a.gone(s, id)
 	}
 }
 
@@ -85,6 +98,7 @@ func (s *Socket) postpone(cause error) {
 	s.wake()
 	s.mu.Unlock()
 	s.unplace()
+	s.answerGone()
 	s.client.detach(s)
 	s.mail.drop(s.client)
 	s.cancel(cause)
@@ -134,11 +148,7 @@ func (s *Socket) begin(ctx context.Context) error {
 	s.mu.Unlock()
 	born, err := srv.adapter.Subscribe(ctx, all...)
 	if err != nil {
-		s.mu.Lock()
-		s.openGate()
-		s.mu.Unlock()
-		s.displace()
-		return err
+		return err // nothing of what was held is for it, and its gate stays shut
 	}
 	s.mu.Lock()
 	s.subscribed = true

@@ -384,13 +384,13 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 // if the socket is not connected, as in a middleware, in OnDisconnecting and in
 // OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
-	s.awaitPublished(ctx)
 	return s.leaveThose(ctx, func() []string { return names })
 }
 
 // leaveThose is Leave for the rooms that those returns. It is called with s.mu
 // held.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
+	s.awaitPublished(ctx)
 	f := &s.client.srv.feed
 	var done func()
 	for {

@@ -223,6 +223,8 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		return claimed, &refusal{refusedUnknown, err}
 	case errors.Is(err, session.ErrUndecodable):
 		return claimed, &refusal{refusedCoding, err}
+	case errors.Is(err, session.ErrTooLarge): // with the name of this node, which may be longer
+		return claimed, &refusal{refusedRooms, err}
 	}
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
 		return claimed, err
@@ -272,6 +274,10 @@ func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, he
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
+	if s.data != nil {                   // resign gives it back
+		s.screening = s.screening.made()
+		s.screening.data = s.data
+	}
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: offset, given: was.given}
 	s.newestJoin = s.rooms.newestJoin()
@@ -290,16 +296,15 @@ func (s *Socket) resign(ctx context.Context) {
 	s.mu.Unlock()
 	s.dropRefused(ctx, ref)
 	srv.owned.leave(s)
+	s.answerGone() // what was held
 	s.mu.Lock()
-	s.pid, s.fence, s.data, s.rooms, s.receipt = "", 0, nil, memberships{}, nil
-	id, acks := s.id, s.acks
-	s.id, s.acks = newID(), nil
+	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = newID(), "", 0, nil, memberships{}, nil
+	if s.screening != nil {
+		s.data = s.screening.data
+	}
 	s.recovering = false
 	s.gate = gate{}
 	s.mu.Unlock()
-	for _, a := range acks { // of what was held
-		a.gone(s, id)
-	}
 }
 
 // rejoin subscribes the rooms, fixes the end of the replay and reads what was

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 
@@ -13,6 +14,7 @@ import (
 type screening struct {
 	granted []string // rooms that it is in from the start
 	may     []func(room string) bool
+	data    json.RawMessage // that they have set, while the socket has that of a session
 }
 
 // rooms returns those that it is in from the start. The nil screening has none.

@@ -275,3 +275,43 @@ func TestDataThatIsTooLarge(t *testing.T) {
 	}
 	must(t, s.Join(t.Context(), "r"))
 }
+
+// What a middleware has set is there also if the session that its client claims is refused.
+func TestDataOfAMiddlewareAfterARefusal(t *testing.T) {
+	n := newCluster(adapter.MemoryOptions{BacklogLimit: 5}).node(t, "node", Options{})
+	n.Use(func(ctx context.Context, s *Socket) error { return s.SetData(ctx, "set") })
+	a := n.client(t)
+	must(t, n.Emit(t.Context(), "n", 0))
+	a.want(numbered(0))
+	a.cut()
+	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	for i := range 20 {
+		must(t, n.Emit(t.Context(), "n", i))
+	}
+	b := n.back(t, a)
+	if b.sid == a.sid || n.Stats().Recoveries[refusedTrimmed] != 1 {
+		t.Fatalf("%s, before %s: %v", b.sid, a.sid, n.Stats().Recoveries)
+	}
+	var got string
+	if must(t, n.Socket(b.sid).Data(&got)); got != "set" {
+		t.Errorf("the data is %q", got)
+	}
+}
+
+// A largeClaim is a store whose sessions are too large with the name of another owner.
+type largeClaim struct{ session.Store }
+
+func (largeClaim) Claim(context.Context, string, string, time.Duration, func(session.Session) error) (session.Session, string, error) {
+	return session.Session{}, "", session.ErrTooLarge
+}
+
+// A client whose session is too large to be claimed gets a new one.
+func TestAClaimThatIsTooLarge(t *testing.T) {
+	n := start(t, Options{Sessions: largeClaim{session.NewMemory()}})
+	a := n.client(t)
+	a.cut()
+	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	if b := n.back(t, a); b.sid == a.sid || n.Stats().Recoveries[refusedRooms] != 1 {
+		t.Errorf("%s, before %s: %v", b.sid, a.sid, n.Stats().Recoveries)
+	}
+}

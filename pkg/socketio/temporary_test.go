@@ -2,11 +2,16 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // closes waits until the connection is closed, and fails if anything comes before.
@@ -123,4 +128,91 @@ func TestTemporaryErrorIsNotShown(t *testing.T) {
 	if m := c.next(); strings.Contains(m, "secret") || m != "1" {
 		t.Errorf("got %q, want a close packet", m)
 	}
+}
+
+// An unreachable adapter does not subscribe once it is armed, after it was told to go on.
+type unreachable struct {
+	adapter.Adapter
+	adapter.ProgressReporter
+	armed       atomic.Bool
+	asked, goOn chan struct{}
+}
+
+func (a *unreachable) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	if !a.armed.Load() {
+		return a.Adapter.Subscribe(ctx, list...)
+	}
+	a.asked <- struct{}{}
+	<-a.goOn
+	return adapter.Cursor{}, adapter.ErrUnavailable
+}
+
+// What is published while a client connects in vain does not reach it: stock clients keep
+// what comes before CONNECT, and would show it when they are connected.
+func TestNothingReachesAClientThatIsNotConnected(t *testing.T) {
+	memory, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
+	must(t, err)
+	t.Cleanup(func() { _ = memory.Close() })
+	a := &unreachable{Adapter: memory, ProgressReporter: memory.(adapter.ProgressReporter), asked: make(chan struct{}), goOn: make(chan struct{})}
+	n := start(t, Options{Adapter: a})
+	other := n.client(t)
+	a.armed.Store(true)
+	w := n.dial(t)
+	w.write("40")
+	<-a.asked
+	must(t, n.Local().Emit(t.Context(), "local"))
+	must(t, n.Emit(t.Context(), "stored"))
+	other.want(`["local"]`, `["stored"]`) // they have been offered to both
+	a.goOn <- struct{}{}
+	w.closes()
+}
+
+// A question does not wait for a socket that was not connected after all.
+func TestAQuestionToAClientThatIsNotConnected(t *testing.T) {
+	for what, cause := range map[string]error{"postponed": errors.New("unavailable"), "refused": session.ErrTooLarge} {
+		t.Run(what, func(t *testing.T) {
+			store := &creating{Store: session.NewMemory(), asked: make(chan struct{}), goOn: make(chan error)}
+			n := start(t, Options{Sessions: store})
+			other := n.client(t)
+			store.armed.Store(true)
+			w := n.dial(t)
+			w.write("40")
+			<-store.asked
+			answers, err := n.Timeout(time.Hour).ExceptSocket(other.sid).EmitWithAck(t.Context(), "question")
+			must(t, err)
+			must(t, n.Emit(t.Context(), "passed"))
+			other.want(`["passed"]`) // the feed has come to the question
+			store.goOn <- cause
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				for _, err := range answers.All() {
+					if err == nil {
+						t.Error("answered")
+					}
+				}
+			}()
+			select {
+			case <-ended:
+			case <-time.After(patience):
+				t.Fatal("it waits for an answer")
+			}
+		})
+	}
+}
+
+// A creating store creates no session once it is armed, with an error that it is told.
+type creating struct {
+	session.Store
+	armed atomic.Bool
+	asked chan struct{}
+	goOn  chan error
+}
+
+func (s *creating) Create(ctx context.Context, v session.Session, ttl time.Duration) error {
+	if !s.armed.Load() {
+		return s.Store.Create(ctx, v, ttl)
+	}
+	s.asked <- struct{}{}
+	return <-s.goOn
 }
