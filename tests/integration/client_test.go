@@ -231,3 +231,53 @@ func TestManyRooms(t *testing.T) {
 		s.hears("last")
 	})
 }
+
+// TestEngineClosedWhileUpgrading: a stock client whose program closes the engine while it
+// changes to a WebSocket shows the events of its last poll twice: it keeps them until it is
+// connected again, and its offset does not cover them. No server can know that. Once it has
+// changed, it shows them once.
+func TestEngineClosedWhileUpgrading(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"while upgrading", "when upgraded"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t)
+			program := `import { createRequire } from "node:module";
+				const require = createRequire(process.cwd() + "/");
+				const { io } = require("socket.io-client");
+				const { Polling } = require("./node_modules/engine.io-client/build/cjs/transports/polling.js");
+				// The response with the event comes late, when the client has the answer to its probe.
+				const onData = Polling.prototype.onData;
+				let late;
+				Polling.prototype.onData = function (data) {
+					if (late || !data.includes('42["n"')) return onData.call(this, data);
+					late = () => onData.call(this, data);
+					socket.io.engine._probe("websocket");
+				};
+				const socket = io("` + n.url() + `", { reconnectionDelay: 5, upgrade: false });
+				const heard = [];
+				socket.on("n", (i) => heard.push(i));
+				socket.once("connect", () => {
+					const { engine } = socket.io;
+					engine.once("upgrading", () => setTimeout(() => {
+						if ("` + how + `" === "while upgrading") engine.close();
+						else engine.once("upgrade", () => setTimeout(() => engine.close()));
+						late();
+					}));
+					socket.emit("self", "n", 1);
+					socket.once("connect", async () => {
+						await socket.emitWithAck("self", "last");
+						console.log(socket.recovered, heard.join());
+						socket.disconnect();
+					});
+				});`
+			want := "true 1\n"
+			if how == "while upgrading" {
+				want = "true 1,1\n" // the client's fault
+			}
+			if got := runJS(t, program); got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
+	}
+}

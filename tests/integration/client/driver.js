@@ -59,6 +59,17 @@ function watch(name, socket) {
   });
 }
 
+// Waits until a client does not change its transport. One whose engine is closed
+// meanwhile hears events twice, which is its own fault: see TestEngineClosedWhileUpgrading.
+async function settled(engine) {
+  if (!engine.upgrading) return;
+  await new Promise((done) => {
+    engine.once("upgrade", done);
+    engine.once("upgradeError", done);
+  });
+  await new Promise(setImmediate); // it goes on with what it has received
+}
+
 const commands = {
   // A socket with a connection of its own.
   open({ socket, version, url, options }) {
@@ -98,13 +109,15 @@ const commands = {
   state: ({ socket }) => state(sockets.get(socket)),
   // Ends the connection, as a page that goes offline would; the client comes back.
   // One that is not open yet is left alone: the client would wait for it.
-  cut({ socket }) {
+  async cut({ socket }) {
     const { engine } = sockets.get(socket).io;
+    await settled(engine);
     if (engine.readyState === "open") engine.close();
   },
   // Ends it, too, and stays away until back.
-  away({ socket }) {
+  async away({ socket }) {
     const { io } = sockets.get(socket);
+    await settled(io.engine);
     io.reconnection(false);
     io.engine.close();
   },
