@@ -15,18 +15,16 @@ import (
 
 // end begins the end of the socket: nothing is delivered any more, and when its
 // handlers have seen what had arrived, it is disconnected. Only the first call
-// counts; end reports whether this is the one.
-func (s *Socket) end(reason Reason) (first bool) {
-	return s.endAt(reason, s.client.srv.feed.now())
-}
+// counts.
+func (s *Socket) end(reason Reason) { s.endAt(reason, s.client.srv.feed.now()) }
 
 // endAt is end where the feed has come to a cursor, which is zero if the session is not
 // to be written any more.
-func (s *Socket) endAt(reason Reason, at adapter.Cursor) (first bool) {
+func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.mu.Lock()
 	if s.gone {
 		s.mu.Unlock()
-		return false
+		return
 	}
 	s.flushAcks()
 	s.wake()
@@ -49,7 +47,10 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) (first bool) {
 	s.client.detach(s)
 	if !connected {
 		s.cancel(cause) // admit sees it and clears away
-		return true
+		return
+	}
+	if reason == ServerDisconnect { // now that the client can act on it, and before OnDisconnect
+		_ = s.client.send(&packet.Packet{Type: packet.Disconnect, Namespace: s.nsName})
 	}
 	grace := time.AfterFunc(handlerGrace, func() { s.cancel(cause) })
 	settle := func() bool { return s.endSession(reason) }
@@ -59,7 +60,6 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) (first bool) {
 		settle = func() bool { return <-moved }
 	}
 	s.mail.putLast(s.client.srv.spawn, func() { s.finish(reason, grace, settle) })
-	return true
 }
 
 // handlerGrace is how long the context of a socket's handlers outlives the
@@ -282,8 +282,8 @@ func (s *Socket) disconnect(closeConn bool) {
 			t.dismissed = fromConnection
 		}
 		t.mu.Unlock()
-		if connected && t.end(ServerDisconnect) { // before the client can act on the packet, and connect again
-			_ = t.client.send(&packet.Packet{Type: packet.Disconnect, Namespace: t.nsName})
+		if connected {
+			t.end(ServerDisconnect)
 		}
 	}
 	if closeConn {
