@@ -2,6 +2,7 @@ package redis
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -166,5 +167,39 @@ func TestKnownValuesAreBounded(t *testing.T) {
 	k.put("again", nil)
 	if k.get("again") != nil {
 		t.Error("a value is not forgotten")
+	}
+}
+
+// A socket that has lost its session to another one of the same node does not write it any
+// more, and of two writes the later one stays, also where what the store remembers is newer
+// than what it is to write.
+func TestLateWritesOfLargeSessions(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), Options{})
+	first := manyRooms("p", 100)
+	if err := s.Create(t.Context(), first, long); err != nil {
+		t.Fatal(err)
+	}
+	claimed, _, err := s.Claim(t.Context(), "p", "a", long, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(t.Context(), first, long); !errors.Is(err, session.ErrFenced) {
+		t.Errorf("the former socket's Save: %v, want ErrFenced", err)
+	}
+	if claimed, _, err = s.Claim(t.Context(), "p", "a", long, nil); err != nil || claimed.Fence != 3 {
+		t.Fatalf("the next claim has the fence %d: %v", claimed.Fence, err)
+	}
+
+	late, err := s.encode(claimed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed.Data = []byte(`"later"`)
+	if err := s.Save(t.Context(), claimed, long); err != nil {
+		t.Fatal(err)
+	}
+	if precedes(s.known.get(s.key("p")), late) {
+		t.Error("the difference to a later write would be sent")
 	}
 }

@@ -39,6 +39,7 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -135,12 +136,22 @@ func (s *Store) Save(ctx context.Context, sn session.Session, ttl time.Duration)
 	value, err := s.encode(sn)
 	if err == nil {
 		var patched bool
-		if patched, err = s.tryPatch(ctx, key, asked, ttl, s.known.get(key), value); !patched {
+		old := s.known.get(key)
+		if len(old) >= headSize && !precedes(old, value) {
+			old = nil // a later claim's, or a later write's: the whole value is compared with that by Redis
+		}
+		if patched, err = s.tryPatch(ctx, key, asked, ttl, old, value); !patched {
 			err = s.write(ctx, len(value), save.give(ctx, key, asked, ttl, value))
 		}
 		s.wrote(key, value, err)
 	}
 	return located("save", err)
+}
+
+// precedes reports whether one value may take the place of another: it is of the same fence
+// and of a later write. Heads of the same length compare as their numbers do.
+func precedes(old, value []byte) bool {
+	return bytes.Equal(old[:16], value[:16]) && bytes.Compare(old[16:headSize], value[16:headSize]) < 0
 }
 
 // Drop implements [session.Store].
