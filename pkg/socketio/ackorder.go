@@ -131,6 +131,9 @@ func (s *Socket) awaitPublished(ctx context.Context) {
 	}
 	s.mu.Lock()
 	published := slices.Clone(o.published)
+	if s.gone {
+		published = nil
+	}
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, commandWait)
 	defer cancel()

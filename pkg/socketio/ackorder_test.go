@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -575,5 +576,37 @@ func TestLeaveFollowsEventsOfItsHandler(t *testing.T) {
 			must(t, n.To("r").Emit(t.Context(), "n", 2))
 			a.quiet()
 		})
+	}
+}
+
+// A socket that is gone leaves no room, so its Leave, as in OnDisconnecting, does not wait.
+func TestLeaveOfASocketThatIsGoneDoesNotWait(t *testing.T) {
+	n, d := startDelayed(t, Options{})
+	n.On("emit", func(ctx context.Context, e *Event) error { return n.Emit(ctx, "n") })
+	a := n.client(t)
+	s := n.Socket(a.sid)
+	release := d.shut()
+	defer release()
+	a.write(`42["emit"]`)
+	eventually(t, "the event is published", func() bool {
+		o := s.order.Load()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return o != nil && len(o.published) > 0
+	})
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	left := make(chan error, 1)
+	go func() { left <- s.Leave(context.Background(), "r") }()
+	eventually(t, "it has returned", func() bool {
+		n.feed.mu.Lock()
+		defer n.feed.mu.Unlock()
+		if n.feed.waits.n > 0 {
+			t.Fatal("it waits for the feed")
+		}
+		return len(left) > 0
+	})
+	if err := <-left; !errors.Is(err, ErrDisconnected) {
+		t.Error(err)
 	}
 }

@@ -119,6 +119,43 @@ func TestSenderWhoseNodesAreKilled(t *testing.T) {
 	}
 }
 
+// A node may be killed right after it has recovered a client that many events had passed by.
+func TestNodesAreKilledRightAfterRecoveries(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{BacklogLimit: 2 * overlookedEvents})
+	store := &crashingStore{Store: c.sessions}
+	c.sessions = store
+	n, other, third := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{}), c.node(t, "cccc", Options{})
+	joining(n.Namespace)
+	a := n.client(t)
+	a.call(`["join","r"]`)
+	a.call(`["join","quiet"]`)
+	must(t, n.To("r").Emit(t.Context(), "n", 0))
+	a.want(numbered(0))
+	killed := func(at *testNode) {
+		t.Helper()
+		store.crashes.Store(true)
+		a.cut()
+		eventually(t, "the client is away", func() bool { return at.Len() == 0 })
+		store.crashes.Store(false)
+	}
+	for range overlookedEvents - 10 {
+		must(t, n.Socket(a.sid).To("r").Emit(t.Context(), "n", 1))
+	}
+	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has come here
+	for _, next := range []*testNode{other, third} {
+		killed(map[*testNode]*testNode{other: n, third: other}[next])
+		for range overlookedEvents * 3 / 5 {
+			must(t, n.To("r").Except("quiet").Emit(t.Context(), "n", 1))
+		}
+		b := next.back(t, a)
+		if b.sid != a.sid {
+			t.Fatalf("not recovered: %v", next.Stats().Recoveries)
+		}
+		b.offset = a.offset
+		a = b
+	}
+}
+
 // What had been queued for a client when its connection ended, and has not reached it, is
 // sent again, although its node had given it that.
 func TestWhatWasOnItsWay(t *testing.T) {

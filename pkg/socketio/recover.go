@@ -449,7 +449,7 @@ func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard
 		s.ns.tellRooms(s.ID(), true, without(is, was)...)
 		s.ns.tellRooms(s.ID(), false, without(was, is)...)
 	}
-	if !unsaved {
+	if !unsaved && r.overlooked < overlookedEvents {
 		return nil
 	}
 	return s.save(ctx)
