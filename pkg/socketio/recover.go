@@ -274,9 +274,9 @@ func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, he
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
-	if s.data != nil {                   // resign gives it back
+	if s.data != nil {
 		s.screening = s.screening.made()
-		s.screening.data = s.data
+		s.screening.data = s.data // resign gives it back
 	}
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: offset, given: was.given}
