@@ -153,7 +153,7 @@ func reconnect(t *testing.T, l *listener) {
 // testLimits: what lies within them recovers, what lies beyond does not.
 func testLimits(t *testing.T) {
 	const limit = 10
-	c := startCluster(t, 1, "REJOIN_RECOVERY_WINDOW=4s", fmt.Sprint("REJOIN_BACKLOG_LIMIT=", limit), fmt.Sprint("REJOIN_REPLAY_LIMIT=", limit+5))
+	c := startCluster(t, 1, "REJOIN_RECOVERY_WINDOW=8s", fmt.Sprint("REJOIN_BACKLOG_LIMIT=", limit), fmt.Sprint("REJOIN_REPLAY_LIMIT=", limit+5))
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
 	n := c.nodes[0].node
