@@ -91,7 +91,7 @@ func number(s string) (n uint64) {
 func (c Cursor) Partitions() int { return max(1, len(c.all)/packed) }
 
 // IsZero reports whether c is the zero Cursor.
-func (c Cursor) IsZero() bool { return c == Cursor{} }
+func (c Cursor) IsZero() bool { return c.Epoch == "" && c.all == "" && c.At == Position{} }
 
 // Covers reports whether p, of the same history, has been seen.
 func (c Cursor) Covers(p Position) bool { return p.Compare(c.In(p.Partition)) <= 0 }

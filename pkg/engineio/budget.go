@@ -11,8 +11,9 @@ import (
 // writePart is how much is written of a long batch until it counts as progress.
 const writePart = 64 << 10
 
-// count counts packets that are added to a batch. c.mu is held.
-func (c *Conn) count(b *batch, ps []*Packet) {
+// count counts packets that are added to a batch, and returns what is queued on all
+// connections. c.mu is held.
+func (c *Conn) count(b *batch, ps []*Packet) (all int64) {
 	n, shared, held := 0, 0, 0
 	for _, p := range ps {
 		n += p.Len()
@@ -26,14 +27,14 @@ func (c *Conn) count(b *batch, ps []*Packet) {
 	b.bytes += n
 	b.shared += shared
 	if c.off {
-		return
+		return 0
 	}
 	if c.queued == 0 {
 		c.progress()
 	}
 	overhead := len(ps) * packetOverhead
 	c.queued += n + overhead
-	c.server.counts.queued.Add(int64(n - shared + held + overhead))
+	return c.server.counts.queued.Add(int64(n - shared + held + overhead))
 }
 
 // uncount takes back what count has counted of a batch. c.mu is held.
@@ -124,19 +125,22 @@ func (d *shedder) stop() {
 	<-d.ended
 }
 
-// keepBudget is called before packets are queued on c, and closes it if the shedder has
-// fallen a quarter of the budget behind and c has its share of the budget queued. c.mu is
-// held.
-func (c *Conn) keepBudget() {
+// queue queues packets within the budget: it wakes the shedder if they exceed it. If the
+// shedder has fallen a quarter of the budget behind, and c had its share of the budget
+// queued before, it closes c. c.mu is held.
+func (c *Conn) queue(ps []*Packet) {
+	had := c.queued
+	all := c.push(ps...)
 	s := c.server
 	budget := int64(s.o.QueueBudget)
-	if budget == 0 {
+	if budget == 0 || all <= budget {
 		return
 	}
-	if over := s.counts.queued.Load() - budget; over <= budget/4 {
+	signal(s.shedder.wake)
+	if all <= budget+budget/4 {
 		return
 	}
-	if share := budget / s.count(); int64(c.queued) > share && int64(c.load()) > share {
+	if share := budget / s.count(); int64(had) > share && int64(c.load()) > share {
 		c.unload()
 	}
 }
@@ -168,13 +172,6 @@ func (c *Conn) copy(n int) {
 	}
 	c.server.counts.queued.Add(int64(n - int(c.copied)))
 	c.copied = int32(n)
-}
-
-// wakeShedder is called after packets were queued.
-func (s *Server) wakeShedder() {
-	if s.shedder != nil && s.counts.queued.Load() > int64(s.o.QueueBudget) {
-		signal(s.shedder.wake)
-	}
 }
 
 // count returns how many connections there are, at least 1.

@@ -183,8 +183,9 @@ func (c *Conn) Recv() (Message, error) { return c.source.recv() }
 // connection that is closed.
 func (c *Conn) Send(ps ...*Packet) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.offer(ps...)
+	err := c.offer(ps...)
+	c.mu.Unlock()
+	return err
 }
 
 // offer queues packets, or closes the connection because it is too slow. c.mu is
@@ -201,11 +202,9 @@ func (c *Conn) offer(ps ...*Packet) error {
 		c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
 		return c.closed
 	}
-	if c.keepBudget(); c.closed != nil {
+	if c.queue(ps); c.closed != nil {
 		return c.closed
 	}
-	c.push(ps...)
-	c.server.wakeShedder()
 	return nil
 }
 
@@ -219,12 +218,8 @@ func (c *Conn) TrySend(ps ...*Packet) bool {
 	if c.closed != nil || len(ps) == 0 || c.queued >= c.server.o.SendQueueBytes || c.unsent() >= volatileQueueBytes {
 		return false
 	}
-	if c.keepBudget(); c.closed != nil {
-		return false
-	}
-	c.push(ps...)
-	c.server.wakeShedder()
-	return true
+	c.queue(ps)
+	return c.closed == nil
 }
 
 // unsent returns how many bytes are pending or being written. c.mu is held.

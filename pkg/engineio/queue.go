@@ -123,14 +123,16 @@ func (c *Conn) writeParts(w io.Writer, bufs net.Buffers) error {
 }
 
 // push queues packets, adjacent and in order, and sets a writer to work if there
-// is somebody to write for and none is at it. c.mu is held.
-func (c *Conn) push(ps ...*Packet) {
+// is somebody to write for and none is at it. It returns how many bytes are queued on all
+// connections then. c.mu is held.
+func (c *Conn) push(ps ...*Packet) (all int64) {
 	if c.pending == nil {
 		c.pending = batches.Get().(*batch)
 	}
 	c.pending.packets = append(c.pending.packets, ps...)
-	c.count(c.pending, ps)
+	all = c.count(c.pending, ps)
 	c.kick()
+	return all
 }
 
 // pushPong queues a pong in place of the one that is pending, if there is one: only the

@@ -371,11 +371,11 @@ func TestEventIsEncodedTwiceAtMost(t *testing.T) {
 	}
 	d := n.newDelivery(&adapter.Event{Data: []byte(`["n",1]`), Cursor: adapter.NewCursor("E", 0, []adapter.Position{{Ms: 1}})})
 	for _, s := range []*Socket{with, without} {
-		if first, again := d.encode(d.cursor, s.recovers), d.encode(d.cursor, s.recovers); &first[0] != &again[0] {
+		if first, again := d.encode(&d.cursor, s.recovers), d.encode(&d.cursor, s.recovers); &first[0] != &again[0] {
 			t.Errorf("recovery %v: encoded again", s.recovers)
 		}
 	}
-	if a, b := d.encode(d.cursor, true), d.encode(d.cursor, false); &a[0] == &b[0] {
+	if a, b := d.encode(&d.cursor, true), d.encode(&d.cursor, false); &a[0] == &b[0] {
 		t.Error("the same packets with and without an offset")
 	}
 }

@@ -106,15 +106,15 @@ func (d *delivery) volatile() bool { return d.ev.Flags&flagVolatile != 0 }
 // own: an event is encoded at most twice, with and without its offset, and once more for
 // each socket whose recovery reached further than the node's feed has come. The feed
 // comes there within seconds, whether there are events or not.
-func (d *delivery) encode(c adapter.Cursor, recovers bool) []*engineio.Packet {
+func (d *delivery) encode(c *adapter.Cursor, recovers bool) []*engineio.Packet {
 	e, offset := &d.encoded, d.hasOffset()
 	switch {
 	case offset && !recovers:
 		e, offset = d.withoutOffset(), false
-	case offset && c != d.cursor:
-		return encodeEvent(d, c, true)
+	case offset && c != &d.cursor && *c != d.cursor:
+		return encodeEvent(d, *c, true)
 	}
-	e.once.Do(func() { e.packets = encodeEvent(d, c, offset) })
+	e.once.Do(func() { e.packets = encodeEvent(d, *c, offset) })
 	return e.packets
 }
 

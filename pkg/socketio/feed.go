@@ -292,7 +292,7 @@ func (s *Socket) take(d *delivery) {
 // write queues an event to the client. s.mu is held, so that what is queued is
 // what the cursor in it covers.
 func (s *Socket) write(d *delivery) {
-	at := s.gate.stamp(d.cursor, s.rooms.born)
+	at := s.gate.stamp(&d.cursor, &s.rooms.born)
 	ps := d.encode(at, s.recovers)
 	if s.outgoing != nil {
 		s.tellOutgoing(d)
@@ -306,7 +306,7 @@ func (s *Socket) write(d *delivery) {
 		return
 	}
 	if r := s.receipt; r != nil && !d.local && !d.late && d.hasOffset() {
-		r.sent, r.overlooked = at, 0
+		r.sent, r.overlooked = *at, 0
 	}
 	if s.client.conn.Send(ps...) == nil {
 		s.ns.srv.stats.deliveries.Add(1)

@@ -204,10 +204,14 @@ func (g *gate) replayed(ev *adapter.Event) bool {
 // will be read again.
 func (g *gate) restart() { g.held, g.bytes, g.spilled = nil, 0, false }
 
-// stamp returns the cursor to put into an event whose own is c.
-func (g *gate) stamp(c, born adapter.Cursor) adapter.Cursor {
-	if !g.floor.IsZero() && c.SameHistory(g.floor) && c.Includes(g.floor) {
+// stamp returns the cursor to put into an event: nearly always its own.
+func (g *gate) stamp(own, born *adapter.Cursor) *adapter.Cursor {
+	if g.floor.IsZero() && own.SameHistory(*born) {
+		return own
+	}
+	if !g.floor.IsZero() && own.SameHistory(g.floor) && own.Includes(g.floor) {
 		g.floor = adapter.Cursor{}
 	}
-	return g.given(c, born)
+	at := g.given(*own, *born)
+	return &at
 }

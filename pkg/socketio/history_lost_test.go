@@ -77,7 +77,7 @@ func TestLeavingInANewHistory(t *testing.T) {
 func TestOffsetsAreOfTheHistoryOfTheirSession(t *testing.T) {
 	old, born := adapter.Cursor{Epoch: "old", At: at(9).At}, adapter.Cursor{Epoch: "new", At: at(5).At}
 	var g gate
-	if got := g.stamp(old, born); got != born {
+	if got := *g.stamp(&old, &born); got != born {
 		t.Errorf("stamped %v, want %v", got, born)
 	}
 	floor := adapter.Cursor{Epoch: "new", At: at(7).At}
@@ -89,7 +89,7 @@ func TestOffsetsAreOfTheHistoryOfTheirSession(t *testing.T) {
 		if got := g.given(tt.own, born); got != tt.want {
 			t.Errorf("given %v, want %v", got, tt.want)
 		}
-		if got := g.stamp(tt.own, born); got != tt.want {
+		if got := *g.stamp(&tt.own, &born); got != tt.want {
 			t.Errorf("%v stamped %v, want %v", tt.own, got, tt.want)
 		}
 	}

@@ -154,7 +154,7 @@ func TestNoOffsetGoesBackInAnyPartition(t *testing.T) {
 		{at(7, 5), at(7, 5)}, // it is past the replay now
 		{at(8, 5), at(8, 5)},
 	} {
-		got := g.stamp(c.own, adapter.Cursor{})
+		got := *g.stamp(&c.own, new(adapter.Cursor))
 		for i := range uint16(2) {
 			if got.In(i) != c.want.In(i) {
 				t.Errorf("%v was stamped %v, want %v", c.own, got, c.want)
