@@ -173,7 +173,6 @@ func (c *client) connect(p *packet.Packet) {
 		auth = bytes.Clone(p.Data) // the message that it is in may be far larger
 	}
 	s := newSocket(c, p.Namespace, auth)
-	s.recovers = c.srv.recovers(p.Namespace, auth, c.conn.Handshake())
 	if !c.attach(s) {
 		c.srv.stats.tooManyNamespaces.Add(1)
 		s.refuse(&ConnectError{

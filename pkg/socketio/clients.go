@@ -12,7 +12,7 @@ import (
 // recovers reports whether a client gets a private ID and offsets. The choice of
 // the client has precedence over what the application concludes from its
 // handshake, and the choice for one namespace over that for the connection.
-func (s *Server) recovers(namespace string, auth json.RawMessage, h *engineio.Handshake) bool {
+func (s *Server) recovers(namespace string, auth json.RawMessage, pid string, h *engineio.Handshake) bool {
 	if !s.opts.recovery() {
 		return false
 	}
@@ -22,7 +22,7 @@ func (s *Server) recovers(namespace string, auth json.RawMessage, h *engineio.Ha
 	if choice, ok := choiceInQuery(h); ok {
 		return choice
 	}
-	if presentsPID(auth) {
+	if isID(pid) { // applications have a pid of their own in the payload
 		return true
 	}
 	recovers := false
@@ -50,16 +50,6 @@ func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
 		return recovers, err == nil
 	}
 	return false, false
-}
-
-// presentsPID reports whether a CONNECT payload contains a private ID. Its form is
-// checked, because applications have a pid of their own in the payload.
-func presentsPID(auth json.RawMessage) bool {
-	if !bytes.Contains(auth, []byte(`"pid"`)) {
-		return false
-	}
-	pid, _ := connectAuth(auth)
-	return isID(pid)
 }
 
 // choiceInQuery returns the first choice that the URL of the first request contains.

@@ -26,6 +26,8 @@ func (s *Server) admit(sock *Socket) {
 		return
 	}
 	sock.ns = n
+	pid, offset := connectAuth(sock.auth)
+	sock.recovers = s.recovers(sock.nsName, sock.auth, pid, sock.client.conn.Handshake())
 	if err := sock.screen(); err != nil {
 		s.exit(n)
 		if errors.Is(err, ErrTemporary) {
@@ -37,7 +39,7 @@ func (s *Server) admit(sock *Socket) {
 	}
 	ctx, cancel := context.WithTimeout(sock.ctx, recoverTimeout)
 	defer cancel()
-	switch err := sock.settleIn(ctx); {
+	switch err := sock.settleIn(ctx, pid, offset); {
 	case err == nil:
 	case errors.Is(err, session.ErrTooLarge): // the middlewares make it so each time
 		s.exit(n)
@@ -115,19 +117,17 @@ func (s *Socket) postpone(cause error) {
 
 // settleIn makes the socket what its client claims it was, or a new one, and
 // answers CONNECT.
-func (s *Socket) settleIn(ctx context.Context) error {
-	srv := s.ns.srv
-	if s.recovers {
-		if pid, offset := connectAuth(s.auth); pid != "" {
-			err := s.recover(ctx, pid, offset)
-			if refusal := (*refusal)(nil); !errors.As(err, &refusal) {
-				return err
-			} else {
-				srv.stats.recoveries.add(refusal.reason)
-				srv.log.Info("a session could not be recovered", zap.String("namespace", s.nsName),
-					zap.String("reason", refusal.reason), zap.Error(refusal.err))
-			}
+func (s *Socket) settleIn(ctx context.Context, pid string, offset json.RawMessage) error {
+	if s.recovers && pid != "" {
+		err := s.recover(ctx, pid, offset)
+		refusal := (*refusal)(nil)
+		if !errors.As(err, &refusal) {
+			return err
 		}
+		srv := s.ns.srv
+		srv.stats.recoveries.add(refusal.reason)
+		srv.log.Info("a session could not be recovered", zap.String("namespace", s.nsName),
+			zap.String("reason", refusal.reason), zap.Error(refusal.err))
 	}
 	return s.begin(ctx)
 }

@@ -200,8 +200,9 @@ func (a *fetchingAdapter) Fetch(ctx context.Context, history adapter.Cursor, pla
 	return a.Adapter.Fetch(ctx, history, places)
 }
 
-// What fits in a page is read once. What does not is read a second time, and so is what
-// is missed while other recoveries hold too much; and a recovery that would hold too many
+// What fits in a page is read once, also in a small one, which there is where others hold the
+// large ones. What does not is read a second time, and so is what is missed while other
+// recoveries hold too much; and a recovery that would hold too many
 // places is postponed.
 func TestReplayBudget(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -211,7 +212,8 @@ func TestReplayBudget(t *testing.T) {
 	}{
 		"default":                     {replayPage, replayBudget, smallReplay, 0, false},
 		"large":                       {100, replayBudget, smallReplay, largeEvents, false},
-		"without a page":              {replayPage, replayPage, smallReplay, largeEvents, false},
+		"a small page":                {replayPage, replayPage, smallReplay, 0, false},
+		"without a page":              {replayPage, replayPage, replayPage, largeEvents, false},
 		"without room for the places": {replayPage, 100, 100, 0, true},
 		"small, without room":         {100, 100, smallReplay, largeEvents, false},
 	} {

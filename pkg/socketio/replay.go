@@ -49,6 +49,7 @@ type replay struct {
 	several bool
 	at      *adapter.Progress // what the client has once it has received missed
 	now     adapter.Cursor    // at as a cursor
+	rest    []*lane           // what the client has not received, where there are several partitions
 	waiting []adapter.Event   // that are not for the client, unless a command joins their rooms
 	// taken are copies of events that the client has received as others, which are at the
 	// positions that they have here.
@@ -62,7 +63,7 @@ type replay struct {
 // with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.overlooked, r.again, r.waiting, r.taken, r.entered = nil, 0, false, nil, nil, nil
+	r.missed, r.overlooked, r.again, r.rest, r.waiting, r.taken, r.entered = nil, 0, false, nil, nil, nil, nil
 	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
@@ -77,18 +78,6 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 		r.from[room] = from
 	}
 	r.stays.suspend(r.seen)
-	var rest []*lane // where there are several partitions
-	look := func(ev adapter.Event) error {
-		switch {
-		case !r.seen.IsZero() && r.seen.Covers(ev.Position):
-			r.received(ev)
-		case r.several:
-			rest = queue(rest, ev)
-		default:
-			return r.pass(ev)
-		}
-		return nil
-	}
 	var ahead incomplete
 	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end, r.payload) {
 		if err == nil {
@@ -97,30 +86,43 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 		switch {
 		case err != nil:
 			return refuseLost(err)
-		case ahead.add(ev):
-			err = r.complete(ctx, end, &ahead, look)
+		case ahead.add(&ev):
+			err = r.complete(ctx, end, &ahead)
 		case len(ahead.events) == 0:
-			err = look(ev)
+			err = r.look(&ev)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := r.complete(ctx, end, &ahead, look); err != nil {
+	if err := r.complete(ctx, end, &ahead); err != nil {
 		return err
 	}
 	for _, join := range r.stays.suspended() {
-		rest = standIn(rest, join)
+		r.rest = standIn(r.rest, join)
 	}
-	for len(rest) > 0 {
-		i := next(rest)
-		ev := rest[i].take()
-		if len(rest[i].events) == 0 {
-			rest = slices.Delete(rest, i, i+1)
+	for len(r.rest) > 0 {
+		i := next(r.rest)
+		ev := r.rest[i].take()
+		if len(r.rest[i].events) == 0 {
+			r.rest = slices.Delete(r.rest, i, i+1)
 		}
-		if err := r.pass(ev); err != nil {
+		if err := r.pass(&ev); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// look takes the next event of the backlogs.
+func (r *replay) look(ev *adapter.Event) error {
+	switch {
+	case !r.seen.IsZero() && r.seen.Covers(ev.Position):
+		r.received(ev)
+	case r.several:
+		r.rest = queue(r.rest, ev)
+	default:
+		return r.pass(ev)
 	}
 	return nil
 }
@@ -135,12 +137,12 @@ type incomplete struct {
 
 // add adds an event, unless there is none that has to wait, and reports whether there are
 // enough.
-func (a *incomplete) add(ev adapter.Event) (full bool) {
+func (a *incomplete) add(ev *adapter.Event) (full bool) {
 	lacks := ev.Omitted > 0 && ev.Kind != kindEmit
 	if len(a.events) == 0 && !lacks {
 		return false
 	}
-	a.events = append(a.events, ev)
+	a.events = append(a.events, *ev)
 	if lacks {
 		a.bytes += int(ev.Omitted)
 	}
@@ -148,7 +150,7 @@ func (a *incomplete) add(ev adapter.Event) (full bool) {
 }
 
 // complete reads the payloads that commands lack, and passes the events on.
-func (r *replay) complete(ctx context.Context, end adapter.Cursor, ahead *incomplete, look func(adapter.Event) error) error {
+func (r *replay) complete(ctx context.Context, end adapter.Cursor, ahead *incomplete) error {
 	var lacking []*adapter.Event
 	var places []adapter.Place
 	for i := range ahead.events {
@@ -169,8 +171,8 @@ func (r *replay) complete(ctx context.Context, end adapter.Cursor, ahead *incomp
 			return refuseLost(err)
 		}
 	}
-	for _, ev := range ahead.events {
-		if err := look(ev); err != nil {
+	for i := range ahead.events {
+		if err := r.look(&ahead.events[i]); err != nil {
 			return err
 		}
 	}
@@ -206,10 +208,10 @@ func of(lanes []*lane, partition uint16) ([]*lane, *lane) {
 }
 
 // queue adds an event to the lane of its partition.
-func queue(lanes []*lane, ev adapter.Event) []*lane {
+func queue(lanes []*lane, ev *adapter.Event) []*lane {
 	lanes, l := of(lanes, ev.Position.Partition)
-	l.events = append(l.events, ev)
-	if c := newCommand(&ev); c != nil && c.spread() {
+	l.events = append(l.events, *ev)
+	if c := newCommand(ev); c != nil && c.spread() {
 		l.commands = append(l.commands, c)
 	}
 	return lanes
@@ -275,17 +277,17 @@ func next(lanes []*lane) int {
 }
 
 // received takes an event that the client has received if it was for it then.
-func (r *replay) received(ev adapter.Event) {
-	if r.stays.takes(&ev, r.socket.id) {
-		r.note(&ev)
+func (r *replay) received(ev *adapter.Event) {
+	if r.stays.takes(ev, r.socket.id) {
+		r.note(ev)
 	} else if r.several {
-		r.waiting = append(r.waiting, ev)
+		r.waiting = append(r.waiting, *ev)
 	}
 }
 
 // pass takes an event that the client has not received.
-func (r *replay) pass(ev adapter.Event) error {
-	takes, before := r.stays.takes(&ev, r.socket.id), r.now
+func (r *replay) pass(ev *adapter.Event) error {
+	takes, before := r.stays.takes(ev, r.socket.id), r.now
 	r.now = r.at.To(ev.Position)
 	r.overlooked++
 	if ev.Kind == kindMarker { // a stand-in
@@ -298,7 +300,7 @@ func (r *replay) pass(ev adapter.Event) error {
 	case takes:
 		return r.take(ev, before, r.now)
 	case r.several:
-		r.waiting = append(r.waiting, ev)
+		r.waiting = append(r.waiting, *ev)
 	}
 	return nil
 }
@@ -315,7 +317,7 @@ func (r *replay) note(ev *adapter.Event) {
 
 // take executes what an event asks for, or adds it to what the client is to receive.
 // The cursors are those before and after it.
-func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
+func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 	ev.Cursor = after
 	executed := r.executed.Covers(ev.Position)
 	if r.due != (adapter.Position{}) { // it was not for the client before that
@@ -323,11 +325,11 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 	}
 	switch ev.Kind {
 	case kindEmit:
-		r.note(&ev)
+		r.note(ev)
 		if r.missed == nil {
 			r.missed = make([]adapter.Event, 0, usuallyMissed)
 		}
-		r.missed, r.overlooked = append(r.missed, ev), 0
+		r.missed, r.overlooked = append(r.missed, *ev), 0
 		if limit := r.socket.ns.srv.opts.ReplayLimit; len(r.missed) > limit {
 			return r.refuse(refusedLimit, fmt.Sprintf("more than %d missed events", limit))
 		}
@@ -337,12 +339,12 @@ func (r *replay) take(ev adapter.Event, before, after adapter.Cursor) error {
 		}
 		return r.refuse(refusedRemoved, "disconnected by the server")
 	case kindJoin:
-		return r.join(&ev, executed, before, after)
+		return r.join(ev, executed, before, after)
 	case kindLeave:
 		if executed {
 			return nil
 		}
-		c := newCommand(&ev)
+		c := newCommand(ev)
 		for _, name := range c.names {
 			// All that this command covers has passed: if that of the stay had been there, it would count.
 			if st := r.stays.current(name); st != nil && st.pending && c.spread() && c.head.Covers(st.join.At) {
@@ -446,7 +448,7 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 			passed++
 			given = given || ev.Kind == kindEmit
 		}
-		if err := r.take(ev, before, before); err != nil {
+		if err := r.take(&ev, before, before); err != nil {
 			return err
 		}
 	}
