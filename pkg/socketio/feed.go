@@ -145,7 +145,11 @@ func (s *Server) all() []*Namespace {
 func (n *Namespace) lose(r rooms.Room, lost *adapter.LostError) {
 	for s := range n.index.Members(r) {
 		s.mu.Lock()
-		if s.gate.lose(); !s.recovering && !s.gone {
+		held := s.gate.held
+		switch s.gate.lose(); {
+		case s.recovering:
+			s.unaskAll(held)
+		case !s.gone:
 			s.cut(lost)
 		}
 		s.mu.Unlock()
@@ -225,9 +229,13 @@ func (s *Socket) offer(d *delivery) {
 		return
 	}
 	s.gate.commanded = s.gate.commanded || d.command != nil
-	spilled := s.gate.spilled
+	spilled, held := s.gate.spilled, s.gate.held
 	if s.gate.hold(d, s.ns.srv.opts.Engine.SendQueueBytes) {
-		if s.gate.spilled && !spilled && !s.recovering {
+		switch {
+		case !s.gate.spilled:
+		case s.recovering:
+			s.unaskAll(append(held, d))
+		case !spilled:
 			s.cut(errQueueFull)
 		}
 		if d.local {
@@ -262,6 +270,16 @@ func (s *Socket) pass(d *delivery) {
 func (s *Socket) unask(d *delivery) {
 	delete(s.acks, d.ackID)
 	d.answering.unasked(s, s.id)
+}
+
+// unaskAll says that the questions among what the gate of a recovering socket has dropped
+// will not reach it: a replay does not bring them back. s.mu is held.
+func (s *Socket) unaskAll(dropped []*delivery) {
+	for _, d := range dropped {
+		if d.answering != nil {
+			s.unask(d)
+		}
+	}
 }
 
 // take executes what a delivery asks of the socket, or queues it to the client.

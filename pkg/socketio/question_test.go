@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -434,5 +435,52 @@ func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	}
 	if err := asked.unanswered(of, members, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// A question that more events than may be held push out of the gate of a recovering socket is
+// not waited for.
+func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
+	for _, behind := range []bool{false, true} {
+		t.Run(fmt.Sprint("behind ", behind), func(t *testing.T) {
+			c := newCluster(adapter.MemoryOptions{})
+			n := c.node(t, "a", Options{AckTimeout: time.Hour, Engine: engineio.Options{SendQueueBytes: 256 << 10}})
+			w := n.client(t)
+			must(t, n.Emit(t.Context(), "first"))
+			w.want(`["first"]`)
+			w.cut()
+			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			for i := range largeEvents {
+				must(t, n.ToSocket(w.sid).Emit(t.Context(), "r00", large(i)...))
+			}
+			back := n.backSlow(t, w)
+			fill := func() {
+				for i := range 5 {
+					must(t, n.ToSocket(w.sid).Emit(t.Context(), "r00", large(largeEvents+i)...))
+				}
+				eventually(t, "its gate has spilled", func() bool {
+					s := n.Socket(back.sid)
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return s.gate.spilled
+				})
+			}
+			if behind {
+				fill()
+			}
+			answers, err := n.EmitWithAck(t.Context(), "question")
+			must(t, err)
+			if !behind {
+				fill()
+			}
+			for a, err := range answers.All() {
+				t.Errorf("got %v, %v", a, err)
+			}
+			for i := range largeEvents + 5 {
+				if _, got := numberOf(back); got != i {
+					t.Fatalf("got %d, want %d", got, i)
+				}
+			}
+		})
 	}
 }
