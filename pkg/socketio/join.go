@@ -602,6 +602,14 @@ func (s *Socket) background(f func(context.Context) error, finally func()) {
 // socket that is gone is not written any more.
 func (s *Socket) save(ctx context.Context) error {
 	srv := s.ns.srv
+	s.mu.Lock()
+	n := int(s.rooms.count)
+	s.mu.Unlock()
+	ended, err := srv.writes.take(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer ended()
 	at := srv.feed.now()
 	s.mu.Lock()
 	if s.gone {
@@ -615,7 +623,7 @@ func (s *Socket) save(ctx context.Context) error {
 	s.observe(at)
 	snapshot := s.snapshot()
 	s.mu.Unlock()
-	err := srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
+	err = srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
 	switch {
 	case errors.Is(err, session.ErrFenced):
 		s.overtaken()

@@ -37,6 +37,9 @@ func (st stay) holds(p adapter.Position) bool {
 type memberships struct {
 	born  adapter.Cursor
 	named map[string][]stay // by room name; the newest stay last
+	// order lists the rooms of named in their order, and perhaps some that are gone. It is
+	// nil until it is needed.
+	order *[]string
 	// apart are the positions of copies that are not for the member, although a command
 	// has joined it to a room of theirs before them: it had been given a later copy of
 	// the same event by then, at the position that they have here. Nil for none.
@@ -102,6 +105,11 @@ func (m *memberships) enter(name string) {
 		m.named = make(map[string][]stay)
 	}
 	m.named[name] = append(m.named[name], stay{open: true, pending: true})
+	if m.order != nil {
+		if i, known := slices.BinarySearch(*m.order, name); !known {
+			*m.order = slices.Insert(*m.order, i, name)
+		}
+	}
 	m.count++
 	m.open++
 	m.uncharged += stayCost(name)
@@ -355,6 +363,10 @@ func (m *memberships) newestJoin() adapter.Cursor {
 func (m *memberships) clone() memberships {
 	c := *m
 	c.named, c.banned = cloneStays(m.named), cloneStays(m.banned)
+	if m.order != nil {
+		order := slices.Clone(*m.order)
+		c.order = &order
+	}
 	c.apart = maps.Clone(m.apart)
 	return c
 }
@@ -516,10 +528,11 @@ func (l *lastCursor) format(c adapter.Cursor) string {
 // save returns the stays as a session keeps them. Pending ones are not part of
 // it: they begin when the session that names them is stored.
 func (m *memberships) save() []session.Membership {
-	list := []session.Membership{{Kind: uint8(rooms.Everyone), Join: m.born.String()}}
+	list := make([]session.Membership, 0, int(m.count)+len(m.apart)+2) // the receipt follows
+	list = append(list, session.Membership{Kind: uint8(rooms.Everyone), Join: m.born.String()})
 	names := maps.Keys(m.named)
 	if len(m.named) >= manyRooms {
-		names = slices.Values(slices.Sorted(names))
+		names = slices.Values(m.inOrder())
 	}
 	var last lastCursor
 	for name := range names {
@@ -544,8 +557,22 @@ func (m *memberships) save() []session.Membership {
 	return list
 }
 
+// inOrder returns the rooms of named in their order: to sort a thousand long names takes
+// longer than all else that is done with them.
+func (m *memberships) inOrder() []string {
+	if m.order == nil {
+		m.order = new([]string)
+	}
+	*m.order = slices.DeleteFunc(*m.order, func(name string) bool { return m.named[name] == nil })
+	if len(*m.order) != len(m.named) {
+		*m.order = slices.Sorted(maps.Keys(m.named))
+	}
+	return *m.order
+}
+
 // restore reads what save wrote, and the receipt, if there is one.
 func restore(list []session.Membership) (m memberships, r receipt, err error) {
+	var order []string // of many rooms
 	for _, s := range list {
 		if s.Kind&isReceipt != 0 {
 			if r, err = restoreReceipt(s); err != nil {
@@ -578,12 +605,19 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		if m.named == nil {
 			m.named = make(map[string][]stay)
 		}
+		if len(list) >= manyRooms && len(m.named[s.Name]) == 0 {
+			order = append(order, s.Name)
+		}
 		m.named[s.Name] = append(m.named[s.Name], st)
 		m.count++
 		m.uncharged += stayCost(s.Name)
 		if st.open {
 			m.open++
 		}
+	}
+	if order != nil {
+		slices.Sort(order) // as it was written, in all likelihood
+		m.order = &order
 	}
 	m.unsaved = false
 	return m, r, nil

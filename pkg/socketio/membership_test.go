@@ -1,7 +1,13 @@
 package socketio
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"testing"
+	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -148,4 +154,45 @@ func TestSuspendedCopiesAreStored(t *testing.T) {
 			t.Errorf("seen up to %v: kept %t, unsaved %t", tt.seen, kept, m.unsaved)
 		}
 	}
+}
+
+// The order in which many rooms are written is kept, whatever is joined, left and forgotten.
+func TestOrderOfManyRooms(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		m := memberships{born: at(1)}
+		enter := func(name string) {
+			if m.current(name) == nil {
+				m.enter(name)
+				m.confirm(name, at(1))
+			}
+		}
+		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
+			name := fmt.Sprint(rapid.IntRange(0, 2*manyRooms).Draw(rt, "room"))
+			switch rapid.IntRange(0, 5).Draw(rt, "step") {
+			case 0:
+				for i := range manyRooms {
+					enter(fmt.Sprint(2 * i))
+				}
+			case 1:
+				enter(name)
+			case 2:
+				m.leave(name, at(2))
+			case 3:
+				m.forget(time.Now())
+			case 4:
+				other := m.clone()
+				enter("0 of the original")
+				m = other
+			case 5:
+				var err error
+				if m, _, err = restore(m.save()); err != nil {
+					rt.Fatal(err)
+				}
+			}
+			want := slices.Sorted(maps.Keys(m.named))
+			if got := slices.Clone(m.inOrder()); !slices.Equal(got, want) {
+				rt.Fatalf("got %v, want %v", got, want)
+			}
+		}
+	})
 }

@@ -42,8 +42,9 @@ type Server struct {
 	replays    replays   // what recoveries hold
 
 	memberships atomic.Int64 // what those of all sockets cost
-	turns       turns
-	asked       questions // by this node, waiting for answers
+	turns       turns        // of sockets that enter or leave many rooms
+	writes      turns        // of those that write their sessions
+	asked       questions    // by this node, waiting for answers
 	stats       counters
 	fullLogs    logLimit // of mailboxes
 	pauseLogs   logLimit // of connections that were closed for it
@@ -82,6 +83,7 @@ func NewServer(o Options) (*Server, error) {
 		retryDelay: retryDelay,
 		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}, most: min(maxRecoveryDebt, o.RecoveryWindow/2)},
 		turns:      newTurns(),
+		writes:     newTurns(),
 		replays:    replays{page: replayPage, budget: replayBudget, small: smallReplay, patience: readPatience},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())

@@ -6,11 +6,13 @@ import (
 	"sync"
 )
 
-// turnRooms is from how many rooms on a socket takes a turn to enter or leave all of them.
+// turnRooms is from how many rooms on a socket takes a turn to enter or leave all of them, and
+// to write its session.
 const turnRooms = 200
 
-// turns bound how many sockets with many rooms enter or leave them concurrently: each takes
-// milliseconds of computing, so that others would wait for many of them.
+// turns bound how many sockets with many rooms do something concurrently. To enter or leave all
+// rooms takes milliseconds of computing, and to write the session some tenths of one in the
+// node and in Redis, so that others would wait for many of them.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }

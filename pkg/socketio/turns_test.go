@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // Sockets with many rooms take turns, for as long as they are patient; those with few do not.
@@ -55,6 +58,53 @@ func TestTurnsEndBeforeReplays(t *testing.T) {
 	<-shared.waiting
 	if len(n.turns) > 0 {
 		t.Error("the turn is held during the replay")
+	}
+}
+
+// A busyStore counts the writes of sockets with many rooms that are under way.
+type busyStore struct {
+	session.Store
+	goOn   chan struct{}
+	busy   atomic.Int32
+	busier atomic.Bool // more than one was
+}
+
+func (s *busyStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+	if len(v.Rooms) > turnRooms {
+		if s.busy.Add(1) > 1 {
+			s.busier.Store(true)
+		}
+		defer s.busy.Add(-1)
+		<-s.goOn
+	}
+	return s.Store.Save(ctx, v, ttl)
+}
+
+// The sessions of sockets with many rooms are written in turn, and those of others meanwhile.
+func TestWritesTakeTurns(t *testing.T) {
+	store := &busyStore{Store: session.NewMemory(), goOn: make(chan struct{})}
+	n := start(t, Options{Sessions: store})
+	n.writes = make(turns, 1)
+	joining(n.Namespace)
+	joiningMany(n.Namespace)
+	var all []*wire
+	for range 4 {
+		w := n.client(t)
+		w.write(fmt.Sprintf(`42100["join many",%d]`, turnRooms))
+		all = append(all, w)
+	}
+	for _, w := range all {
+		eventually(t, "it has begun to join", func() bool { return n.Socket(w.sid).RoomCount() == turnRooms })
+	}
+	n.client(t).call(`["join","r"]`)
+	close(store.goOn)
+	for _, w := range all {
+		if m := w.next(); m != `43100["ok"]` {
+			t.Errorf("got %q", m)
+		}
+	}
+	if store.busier.Load() {
+		t.Error("several were written concurrently")
 	}
 }
 

@@ -68,6 +68,9 @@ func appendString(b []byte, s string) []byte {
 
 // shared returns how many bytes two strings begin with alike.
 func shared(a, b string) int {
+	if a == b {
+		return len(a)
+	}
 	n := 0
 	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++
