@@ -57,18 +57,19 @@ func newCommand(ev *adapter.Event) *command {
 // spread reports whether the command says where it stands in several partitions.
 func (c *command) spread() bool { return !c.head.IsZero() }
 
-// begins returns the join position of the rooms that the command ev joins. Its At is
-// that of the command which the client must have received to have what came to them.
-func (c *command) begins(ev *adapter.Event) adapter.Cursor {
+// begins returns the join position of the rooms that the command ev joins, and where the
+// command stands which the client must have received to have what came to them; zero if
+// the order has one partition.
+func (c *command) begins(ev *adapter.Event) (at adapter.Cursor, due adapter.Position) {
 	if !c.spread() {
-		return ev.Cursor
+		return ev.Cursor, due
 	}
-	at := adapter.NewProgress(c.head)
-	begin := at.To(ev.Position)
+	progress := adapter.NewProgress(c.head)
+	at = progress.To(ev.Position)
 	if c.due != (adapter.Position{}) {
-		begin = at.To(c.due)
+		return progress.To(c.due), c.due // of which head may cover more
 	}
-	return begin
+	return at, ev.Position
 }
 
 // ends returns the leave position of the rooms that the command leaves, for a socket

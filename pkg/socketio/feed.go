@@ -245,7 +245,7 @@ func (s *Socket) offer(d *delivery) {
 	}
 	looked := !s.unlisted && s.lingering == 0 // what the index said is still so
 	s.unlisted = false
-	if d.simple && looked && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
+	if d.simple && looked && len(s.rooms.apart) == 0 && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
 		s.take(d) // found in the room, and meant by every event this new
 	} else {
 		s.pass(d)

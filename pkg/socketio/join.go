@@ -239,9 +239,9 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else says that they were received
 			}
 			s.gate.insert(missed.events, command.cursor)
-			s.gate.insertLate(missed.late, command.before, command.cursor, command.at.At)
+			s.gate.insertLate(missed.late, command.before, command.cursor, command.due)
 			for _, name := range command.older {
-				s.rooms.precede(name, at, command.several)
+				s.rooms.precede(name, at, command.due)
 			}
 		}
 		subscribed = nil
@@ -250,7 +250,9 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 				subscribed = append(subscribed, name)
 			}
 			s.rooms.confirm(name, at)
-			s.rooms.defers(name, command != nil && command.several)
+			if command != nil {
+				s.rooms.defers(name, command.due)
+			}
 		}
 		s.newestJoin = s.newestJoin.Max(at)
 		s.mu.Unlock()
@@ -283,14 +285,14 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 
 // A place is where a command that joins rooms stands, for one socket.
 type place struct {
-	several bool           // partitions
-	at      adapter.Cursor // the join position
-	cursor  adapter.Cursor // the feed's, after the command
-	before  adapter.Cursor // the feed's, before it
-	seen    adapter.Cursor // what the socket has been given then, as far as it was for it
-	prior   adapter.Cursor // see command
-	older   []string       // rooms that the socket is in, and has joined after the command
-	marker  *marker
+	at     adapter.Cursor   // the join position
+	due    adapter.Position // see begins
+	cursor adapter.Cursor   // the feed's, after the command
+	before adapter.Cursor   // the feed's, before it
+	seen   adapter.Cursor   // what the socket has been given then, as far as it was for it
+	prior  adapter.Cursor   // see command
+	older  []string         // rooms that the socket is in, and has joined after the command
+	marker *marker
 }
 
 // A backlog is what a socket that a command has joined to rooms missed of them.
@@ -328,9 +330,9 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 		now.confirm(name, command.at)
 	}
 	for _, name := range command.older {
-		now.precede(name, command.at, false)
+		now.precede(name, command.at, adapter.Position{})
 	}
-	if command.several {
+	if command.due != (adapter.Position{}) {
 		from = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{})
 		for _, room := range list {
 			from[room] = command.prior
@@ -477,10 +479,10 @@ func (s *Socket) left(names []string) {
 // sends commands is the application, not a client.
 func (s *Socket) joinByCommand(d *delivery) {
 	names, c := d.command.names, d.command
-	at := c.begins(d.ev)
+	at, due := c.begins(d.ev)
 	var older []string
 	for _, name := range names {
-		if s.rooms.current(name) != nil && s.rooms.precedes(name, at) {
+		if s.rooms.current(name) != nil && s.rooms.precedes(name, at, due) {
 			older = append(older, name)
 		}
 	}
@@ -497,7 +499,7 @@ func (s *Socket) joinByCommand(d *delivery) {
 		s.gate.shut++
 	}
 	p := &place{
-		several: c.spread(), at: at, prior: c.prior, older: older,
+		at: at, due: due, prior: c.prior, older: older,
 		cursor: d.ev.Cursor, before: c.before, seen: s.gate.given(d.ev.Cursor, s.rooms.born), marker: c.mark(s.ns),
 	}
 	if !p.before.SameHistory(p.cursor) {

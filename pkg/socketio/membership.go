@@ -3,6 +3,7 @@ package socketio
 import (
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -21,14 +22,17 @@ type stay struct {
 	pending     bool
 	open        bool
 	commanded   bool
-	// deferred: a command has begun it, at join.At, and what came to the room
-	// between join and what the client had then was given to it with the command.
-	deferred bool
+	// due is where a command stands that has begun it, if what came to the room between
+	// join and what the client had then was given to it with the command; otherwise zero.
+	due adapter.Position
 }
 
 func (st stay) holds(p adapter.Position) bool {
 	return !st.pending && !st.join.Covers(p) && (st.open || st.leave.Covers(p))
 }
+
+// deferred reports whether a part of the stay was given to the client with a command.
+func (st stay) deferred() bool { return st.due != adapter.Position{} }
 
 // memberships are one socket's stays in rooms: those that it is in, and those
 // that it has left within the recovery window, because a client that was cut
@@ -146,38 +150,42 @@ func (m *memberships) suspend(seen adapter.Cursor) {
 	}
 	for _, stays := range m.named {
 		for i := range stays {
-			if st := &stays[i]; st.deferred && (seen.IsZero() || !seen.Covers(st.join.At)) {
+			if st := &stays[i]; st.deferred() && (seen.IsZero() || !seen.Covers(st.due)) {
 				st.pending = true
 			}
 		}
 	}
 }
 
-// suspended returns where the commands stand that have begun the suspended stays. Of
-// several cursors with one position it is what they have in common: a command that came
-// late has that of the one with which it came.
-func (m *memberships) suspended() (joins []adapter.Cursor) {
+// suspended returns where the commands stand that the suspended stays are due to, and where
+// these begin, as far as they have that in common: a command that came late has begun some
+// of them.
+func (m *memberships) suspended() map[adapter.Position]adapter.Cursor {
+	var joins map[adapter.Position]adapter.Cursor
 	for _, stays := range m.named {
 		for _, st := range stays {
-			if !st.deferred || !st.pending {
+			if !st.deferred() || !st.pending {
 				continue
 			}
-			if i := slices.IndexFunc(joins, func(c adapter.Cursor) bool { return c.At == st.join.At }); i >= 0 {
-				joins[i] = joins[i].Min(st.join)
+			if joins == nil {
+				joins = make(map[adapter.Position]adapter.Cursor)
+			}
+			if join, known := joins[st.due]; known {
+				joins[st.due] = join.Min(st.join)
 			} else {
-				joins = append(joins, st.join)
+				joins[st.due] = st.join
 			}
 		}
 	}
 	return joins
 }
 
-// resume makes the suspended stays count that a command at a position has begun. It
+// resume makes the suspended stays count that are due to a command at a position. It
 // returns their rooms.
 func (m *memberships) resume(command adapter.Position) (names []string) {
 	for name, stays := range m.named {
 		for i := range stays {
-			if st := &stays[i]; st.deferred && st.pending && st.join.At == command {
+			if st := &stays[i]; st.deferred() && st.pending && st.due == command {
 				st.pending = false
 				names = append(names, name)
 			}
@@ -186,10 +194,10 @@ func (m *memberships) resume(command adapter.Position) (names []string) {
 	return names
 }
 
-// defers notes whether an open stay is deferred.
-func (m *memberships) defers(name string, deferred bool) {
-	if st := m.current(name); st != nil && deferred {
-		st.deferred, m.unsaved = true, true
+// defers notes to which command an open stay is due, unless that is zero.
+func (m *memberships) defers(name string, due adapter.Position) {
+	if st := m.current(name); st != nil && due != (adapter.Position{}) {
+		st.due, m.unsaved = due, true
 	}
 }
 
@@ -269,18 +277,18 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 }
 
 // enterAt does what a command of the past did: it begins a stay at the command's
-// position, unless what is known is newer than the command or includes it. A deferred
-// one does not count until resume.
-func (m *memberships) enterAt(name string, at adapter.Cursor, deferred bool) bool {
-	stays := m.named[name]
+// position, unless what is known is newer than the command or includes it. One that is due
+// to a command does not count until resume.
+func (m *memberships) enterAt(name string, at adapter.Cursor, due adapter.Position) bool {
+	stays, command, deferred := m.named[name], commandAt(at, due), due != adapter.Position{}
 	switch n := len(stays) - 1; {
-	case n >= 0 && stays[n].open && m.precedes(name, at):
-		m.precede(name, at, deferred)
+	case n >= 0 && stays[n].open && m.precedes(name, at, due):
+		m.precede(name, at, due)
 		stays = m.named[name]
 		stays[n].pending = deferred
 		m.command([]string{name})
 		return true
-	case n >= 0 && (stays[n].join.Covers(at.At) || stays[n].leave.Covers(at.At)):
+	case n >= 0 && (stays[n].join.Covers(command) || stays[n].leave.Covers(command)):
 		return false
 	case n >= 0 && stays[n].open:
 		m.command([]string{name})
@@ -290,34 +298,42 @@ func (m *memberships) enterAt(name string, at adapter.Cursor, deferred bool) boo
 	m.confirm(name, at)
 	m.command([]string{name})
 	if st := m.current(name); deferred {
-		st.deferred, st.pending = true, true
+		st.due, st.pending = due, true
 	}
 	return true
 }
 
+// commandAt returns where a command stands that has begun a stay.
+func commandAt(join adapter.Cursor, due adapter.Position) adapter.Position {
+	if due == (adapter.Position{}) {
+		return join.At
+	}
+	return due
+}
+
 // precedes reports whether a command has joined an open room before the member has
 // joined it: what came to it in between is for the member.
-func (m *memberships) precedes(name string, at adapter.Cursor) bool {
-	stays := m.named[name]
+func (m *memberships) precedes(name string, at adapter.Cursor, due adapter.Position) bool {
+	stays, command := m.named[name], commandAt(at, due)
 	n := len(stays) - 1
-	if stays[n].join.IsZero() || !stays[n].join.Covers(at.At) || at.Includes(stays[n].join) {
+	if stays[n].join.IsZero() || !stays[n].join.Covers(command) || at.Includes(stays[n].join) {
 		return false
 	}
 	if n == 0 {
 		return true
 	}
 	left := stays[n-1].leave // if that covers the command, it has left the room after it
-	return at.Includes(left) && !left.Covers(at.At)
+	return at.Includes(left) && !left.Covers(command)
 }
 
 // precede puts a stay that a command has begun in front of the open one.
-func (m *memberships) precede(name string, at adapter.Cursor, deferred bool) {
+func (m *memberships) precede(name string, at adapter.Cursor, due adapter.Position) {
 	if m.current(name) == nil {
 		return
 	}
 	stays := m.named[name]
 	n := len(stays) - 1
-	m.named[name] = slices.Insert(stays, n, stay{join: at, leave: stays[n].join, commanded: true, deferred: deferred})
+	m.named[name] = slices.Insert(stays, n, stay{join: at, leave: stays[n].join, commanded: true, due: due})
 	m.count++
 	m.uncharged += stayCost(name)
 	m.unsaved = true
@@ -476,12 +492,12 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 		if stays[0].pending {
 			continue
 		}
-		if !slices.ContainsFunc(stays, func(st stay) bool { return st.open || st.deferred || low.IsZero() || !low.Includes(st.leave) }) {
+		if !slices.ContainsFunc(stays, func(st stay) bool { return st.open || st.deferred() || low.IsZero() || !low.Includes(st.leave) }) {
 			continue // it has received all of it
 		}
-		first := after(stays[0].join)
+		first := earliest(stays, after)
 		for _, st := range stays {
-			if st.deferred && !seen.Covers(st.join.At) { // it was not given anything yet
+			if st.deferred() && !seen.Covers(st.due) { // it was not given anything yet
 				first = first.Min(st.join)
 			}
 		}
@@ -491,7 +507,7 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 		if !slices.ContainsFunc(stays, func(st stay) bool { return st.open || low.IsZero() || !low.Includes(st.leave) }) {
 			continue
 		}
-		room, first := rooms.InNamed(namespace, name), after(stays[0].join)
+		room, first := rooms.InNamed(namespace, name), earliest(stays, after)
 		if from, read := since[room]; read {
 			first = first.Min(from)
 		}
@@ -500,11 +516,25 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 	return since
 }
 
+// earliest returns from where on a room with these stays is to be read. That need not be where
+// the first one began: a command may have been published before the member joined the room
+// and left it, and executed after that.
+func earliest(stays []stay, after func(join adapter.Cursor) adapter.Cursor) adapter.Cursor {
+	first := after(stays[0].join)
+	for _, st := range stays[1:] {
+		first = first.Min(after(st.join))
+	}
+	return first
+}
+
 // Bits in the kind of a membership, which earlier versions take for one like any other.
 const (
 	byCommand  = 1 << 7 // a command made it
 	isDeferred = 1 << 6 // it is deferred
 	isApart    = 1 << 5 // it is none: it begins at a copy that is apart, and ends at the later one
+	// isDue is none either: the one before it is due to a command at another position than
+	// that of its cursor. Earlier versions take it for a copy that is apart; see receipt.save.
+	isDue = isApart | isDeferred
 )
 
 // manyRooms is from how many rooms on a session lists them in their order: stores can
@@ -535,6 +565,7 @@ func (m *memberships) save() []session.Membership {
 		names = slices.Values(m.inOrder())
 	}
 	var last lastCursor
+	at := func(p adapter.Position) string { return adapter.NewProgress(m.born).To(p).String() }
 	for name := range names {
 		for _, st := range m.named[name] {
 			if st.pending {
@@ -544,13 +575,15 @@ func (m *memberships) save() []session.Membership {
 			if st.commanded {
 				kind |= byCommand
 			}
-			if st.deferred {
+			if st.deferred() {
 				kind |= isDeferred
 			}
 			list = append(list, session.Membership{Kind: kind, Name: name, Join: last.format(st.join), Leave: st.leave.String()})
+			if st.deferred() && st.due != st.join.At {
+				list = append(list, session.Membership{Kind: uint8(rooms.Named) | isDue, Join: at(st.due), Leave: never(m.born.Epoch)})
+			}
 		}
 	}
-	at := func(p adapter.Position) string { return adapter.NewProgress(m.born).To(p).String() }
 	for p, later := range m.apart {
 		list = append(list, session.Membership{Kind: uint8(rooms.Named) | isApart, Join: at(p), Leave: at(later)})
 	}
@@ -570,9 +603,15 @@ func (m *memberships) inOrder() []string {
 	return *m.order
 }
 
+// never returns a position that no client has received.
+func never(epoch string) string {
+	return adapter.Cursor{Epoch: epoch, At: adapter.Position{Ms: math.MaxUint64}}.String()
+}
+
 // restore reads what save wrote, and the receipt, if there is one.
 func restore(list []session.Membership) (m memberships, r receipt, err error) {
 	var order []string // of many rooms
+	var last []stay    // of the room that was read last
 	for _, s := range list {
 		if s.Kind&isReceipt != 0 {
 			if r, err = restoreReceipt(s); err != nil {
@@ -588,6 +627,12 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 			m.born = join
 			continue
 		}
+		if s.Kind&isDue == isDue {
+			if n := len(last); n > 0 {
+				last[n-1].due = join.At
+			}
+			continue
+		}
 		if s.Kind&isApart != 0 {
 			later, err := adapter.ParseCursor(s.Leave)
 			if err != nil {
@@ -596,7 +641,10 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 			m.had(join.At, later.At)
 			continue
 		}
-		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0, deferred: s.Kind&isDeferred != 0}
+		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0}
+		if s.Kind&isDeferred != 0 {
+			st.due = join.At
+		}
 		if !st.open {
 			if st.leave, err = adapter.ParseCursor(s.Leave); err != nil {
 				return m, r, err
@@ -608,7 +656,8 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		if len(list) >= manyRooms && len(m.named[s.Name]) == 0 {
 			order = append(order, s.Name)
 		}
-		m.named[s.Name] = append(m.named[s.Name], st)
+		last = append(m.named[s.Name], st)
+		m.named[s.Name] = last
 		m.count++
 		m.uncharged += stayCost(s.Name)
 		if st.open {

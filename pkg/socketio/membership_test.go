@@ -41,7 +41,7 @@ func TestAStayHoldsAfterJoinUpToLeave(t *testing.T) {
 
 func TestCommandsOfThePastCountOnce(t *testing.T) {
 	m := memberships{born: at(1)}
-	if !m.enterAt("r", at(5), false) || m.enterAt("r", at(5), false) {
+	if !m.enterAt("r", at(5), adapter.Position{}) || m.enterAt("r", at(5), adapter.Position{}) {
 		t.Fatal("the same join counted twice, or not at all")
 	}
 	if found, _ := m.leaveAt("r", at(4).At, at(4), false); found {
@@ -50,19 +50,19 @@ func TestCommandsOfThePastCountOnce(t *testing.T) {
 	if _, open := m.leaveAt("r", at(7).At, at(7), false); !open {
 		t.Error("the leave did not count")
 	}
-	if m.enterAt("r", at(5), false) || m.enterAt("r", at(7), false) {
+	if m.enterAt("r", at(5), adapter.Position{}) || m.enterAt("r", at(7), adapter.Position{}) {
 		t.Error("a join that is known came back to life when it was read again")
 	}
-	if !m.enterAt("r", at(8), false) {
+	if !m.enterAt("r", at(8), adapter.Position{}) {
 		t.Error("a newer join did not count")
 	}
 }
 
 func TestASessionKeepsTheStays(t *testing.T) {
 	m := memberships{born: at(1)}
-	m.enterAt("left", at(2), false)
+	m.enterAt("left", at(2), adapter.Position{})
 	m.leave("left", at(3))
-	m.enterAt("in", at(4), false)
+	m.enterAt("in", at(4), adapter.Position{})
 	m.enter("pending")
 	got, _, err := restore(m.save())
 	if err != nil {

@@ -606,6 +606,151 @@ func TestCopiesOnceWhereTheClientIsJoinedAgain(t *testing.T) {
 	}
 }
 
+// The client has joined a room and left it again before its node has come to an earlier
+// command that joins it there. What that one gives it counts, with its other copies, for the next command.
+func TestCopiesOnceWhereACommandIsOlderThanAStay(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	group, later, first, second := c.room(0, 0), c.room(2, 0), c.room(1, 0), c.room(3, 0)
+	a := n2.client(t)
+	a.call(`["join","` + group + `"]`)
+	a.call(`["join","` + later + `"]`)
+	slow.hold(0, 2)
+	must(t, n1.To(group).SocketsJoin(t.Context(), second))
+	must(t, n1.To(later).SocketsJoin(t.Context(), first))
+	must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
+	a.call(`["join","` + second + `"]`)
+	a.call(`["leave","` + second + `"]`)
+	slow.release(0)
+	a.want(numbered(1)) // by the second copy
+	slow.release(2)
+	eventually(t, "it has joined", func() bool { return n2.Socket(a.sid).InRoom(first) })
+	must(t, n1.To(second).Emit(t.Context(), "n", 2))
+	a.want(numbered(2))
+	a.quiet()
+}
+
+// A client that is cut amid what a command gives it late is refused, also if the replay joins it to
+// the room by an earlier command, to which the node had not come.
+func TestACutAmidWhatTheLaterOfTwoCommandsGives(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, _ := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	group, earlier, room, own := c.room(0, 0), c.room(2, 0), c.room(1, 0), c.room(1, 1)
+	a := n2.client(t)
+	for _, name := range []string{group, earlier, own} {
+		a.call(`["join","` + name + `"]`)
+	}
+	slow.hold(0, 2)
+	must(t, n1.To(earlier).SocketsJoin(t.Context(), room))
+	must(t, n1.To(group).SocketsJoin(t.Context(), room))
+	must(t, n1.To(room).Emit(t.Context(), "n", 1))
+	must(t, n1.To(room).Emit(t.Context(), "n", 2))
+	must(t, n1.To(own).Emit(t.Context(), "n", 3))
+	a.want(numbered(3)) // the offset is beyond 1 and 2
+	slow.release(0)
+	a.want(numbered(1))
+	a.next() // 2, which it does not receive
+	a.cut()
+	b := n1.back(t, a)
+	if b.sid == a.sid {
+		t.Error("recovered")
+	}
+	b.quiet()
+	slow.release(2)
+}
+
+// A command joins a client to a room, and by it a second one, which the node has come to before, to
+// another room. What the second one gives comes with the first one, although the second was
+// published when its clock had moved on: who has that offset does not get it again.
+func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		t.Run(fmt.Sprint("again=", again), func(t *testing.T) {
+			c := newSlowCluster(t)
+			n1, _ := c.node(t, "aaaa", Options{})
+			n2, slow := c.node(t, "bbbb", Options{})
+			group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
+			other := n2.client(t)
+			other.call(`["join","` + first + `"]`)
+			other.call(`["join","` + second + `"]`)
+			a := n2.client(t)
+			a.call(`["join","` + group + `"]`)
+			slow.hold(0)
+			must(t, n1.To(group).SocketsJoin(t.Context(), first))
+			must(t, n1.To(c.room(0, 1)).Emit(t.Context(), "elsewhere"))
+			must(t, n1.To(first).SocketsJoin(t.Context(), second))
+			must(t, n1.To(second).Emit(t.Context(), "n", 1))
+			other.want(numbered(1)) // the node has passed it
+			slow.release(0)
+			a.want(numbered(1))
+			for range 2 {
+				a.cut()
+				b := n1.back(t, a)
+				if b.sid != a.sid {
+					t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
+				}
+				b.quiet()
+				if a = b; !again {
+					break
+				}
+			}
+			must(t, n1.To(second).Emit(t.Context(), "n", 2))
+			a.want(numbered(2))
+			a.quiet()
+		})
+	}
+}
+
+// The end of a recovery covers the second copy of an event and not the first one, as does what
+// the command has read that joins the client to the room of the first copy.
+func TestCopiesOnceWhereTheEndOfARecoveryIsReadApart(t *testing.T) {
+	c := newSlowCluster(t)
+	n1, sender := c.node(t, "aaaa", Options{})
+	n2, slow := c.node(t, "bbbb", Options{})
+	group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
+	other := n2.client(t)
+	other.call(`["join","` + first + `"]`)
+	a := n1.client(t)
+	a.call(`["join","` + group + `"]`)
+	a.call(`["join","` + second + `"]`)
+	a.cut()
+	eventually(t, "it is gone", func() bool { return n1.Len() == 0 })
+	slow.hold(1)
+	early, err := sender.Adapter.Head(t.Context())
+	must(t, err)
+	apart := func(ctx context.Context) (adapter.Cursor, error) { // the clock of the first room was read early
+		late, err := sender.Adapter.Head(ctx)
+		positions := make([]adapter.Position, slowPartitions)
+		for i := range positions {
+			positions[i] = late.In(uint16(i))
+		}
+		positions[1] = early.In(1)
+		return adapter.NewCursor(late.Epoch, 3, positions), err
+	}
+	reads := 0
+	sender.mu.Lock()
+	sender.head = func(ctx context.Context) (adapter.Cursor, error) {
+		if reads++; reads == 1 {
+			return early, nil
+		}
+		must(t, n1.To(first, second).Emit(ctx, "n", 1))
+		return apart(ctx)
+	}
+	sender.mu.Unlock()
+	must(t, n1.To(group).SocketsJoin(t.Context(), first))
+	slow.mu.Lock()
+	slow.head = apart
+	slow.mu.Unlock()
+	b := n2.back(t, a)
+	b.want(numbered(1)) // by the second copy
+	slow.release(1)
+	other.want(numbered(1))
+	must(t, n1.To(first).Emit(t.Context(), "n", 2))
+	b.want(numbered(2))
+	b.quiet()
+}
+
 // A handler joins its client to a room by a command that waits in the gate, and asks the
 // room and another one: the question precedes the handler's ack.
 func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {

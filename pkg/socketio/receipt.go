@@ -1,7 +1,6 @@
 package socketio
 
 import (
-	"math"
 	"strings"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -42,10 +41,9 @@ const isReceipt = 1 << 4
 // that is apart, at a position that no event has, and forget it at their first recovery
 // of the session, because nobody has received the later copy.
 func (r *receipt) save() session.Membership {
-	never := adapter.Cursor{Epoch: r.given.Epoch, At: adapter.Position{Ms: math.MaxUint64}}
 	return session.Membership{
 		Kind: uint8(rooms.Named) | isApart | isReceipt, Name: r.sent.String() + " " + r.given.String(),
-		Join: adapter.Cursor{Epoch: r.given.Epoch}.String(), Leave: never.String(),
+		Join: adapter.Cursor{Epoch: r.given.Epoch}.String(), Leave: never(r.given.Epoch),
 	}
 }
 

@@ -54,8 +54,14 @@ type replay struct {
 	// taken are copies of events that the client has received as others, which are at the
 	// positions that they have here.
 	taken   map[adapter.Position]adapter.Position
-	entered []string         // rooms that this replay has joined
+	entered []entrance       // by this replay
 	due     adapter.Position // of the command whose rooms are made to count
+}
+
+// An entrance is a stay in a room that is due to the command at a position.
+type entrance struct {
+	name    string
+	command adapter.Position
 }
 
 // read reads the backlogs up to end. Afterwards the stays are those at the end, and
@@ -98,8 +104,8 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	if err := r.complete(ctx, end, &ahead); err != nil {
 		return err
 	}
-	for _, join := range r.stays.suspended() {
-		r.rest = standIn(r.rest, join)
+	for due, join := range r.stays.suspended() {
+		r.rest = standIn(r.rest, due, join)
 	}
 	for len(r.rest) > 0 {
 		i := next(r.rest)
@@ -109,6 +115,11 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 		}
 		if err := r.pass(&ev); err != nil {
 			return err
+		}
+	}
+	for at, other := range r.taken {
+		if !end.Covers(at) { // it is still to come, because the clocks are not read at one instant
+			r.stays.had(at, other)
 		}
 	}
 	return nil
@@ -217,23 +228,23 @@ func queue(lanes []*lane, ev *adapter.Event) []*lane {
 	return lanes
 }
 
-// standIn puts a marker in the place of a command that has begun a suspended stay, behind
+// standIn puts a marker in the place of a command that a suspended stay is due to, behind
 // the command itself: it may not be read, or not be for the client any more, as if the
 // client may not keep the room that it was addressed to.
-func standIn(lanes []*lane, join adapter.Cursor) []*lane {
-	lanes, l := of(lanes, join.At.Partition)
+func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
+	lanes, l := of(lanes, due.Partition)
 	i := 0
-	for i < len(l.events) && l.events[i].Position.Compare(join.At) <= 0 {
+	for i < len(l.events) && l.events[i].Position.Compare(due) <= 0 {
 		i++
 	}
-	if i == 0 || l.events[i-1].Position != join.At { // its order is the command's
+	if i == 0 || l.events[i-1].Position != due { // its order is the command's
 		k := 0
-		for k < len(l.commands) && l.commands[k].at.Compare(join.At) < 0 {
+		for k < len(l.commands) && l.commands[k].at.Compare(due) < 0 {
 			k++
 		}
-		l.commands = slices.Insert(l.commands, k, &command{at: join.At, head: join})
+		l.commands = slices.Insert(l.commands, k, &command{at: due, head: join})
 	}
-	l.events = slices.Insert(l.events, i, adapter.Event{Kind: kindMarker, Position: join.At})
+	l.events = slices.Insert(l.events, i, adapter.Event{Kind: kindMarker, Position: due})
 	return lanes
 }
 
@@ -347,8 +358,8 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 		c := newCommand(ev)
 		for _, name := range c.names {
 			// All that this command covers has passed: if that of the stay had been there, it would count.
-			if st := r.stays.current(name); st != nil && st.pending && c.spread() && c.head.Covers(st.join.At) {
-				if err := r.resume(st.join.At, before, r.at.To(st.join.At)); err != nil {
+			if st := r.stays.current(name); st != nil && st.pending && c.spread() && c.head.Covers(st.due) {
+				if err := r.resume(st.due, before, r.at.To(st.due)); err != nil {
 					return err
 				}
 			}
@@ -375,10 +386,10 @@ func (r *replay) refuse(reason, text string) error {
 func (r *replay) join(ev *adapter.Event, executed bool, before, after adapter.Cursor) error {
 	c := newCommand(ev)
 	c.due = r.due
-	at := c.begins(ev)
+	at, due := c.begins(ev)
 	for _, name := range c.names {
-		if !executed && r.stays.enterAt(name, at, c.spread()) {
-			r.entered = append(r.entered, name)
+		if !executed && r.stays.enterAt(name, at, due) {
+			r.entered = append(r.entered, entrance{name, due})
 			r.need(name, at)
 		}
 	}
@@ -391,7 +402,7 @@ func (r *replay) join(ev *adapter.Event, executed bool, before, after adapter.Cu
 			r.prior = r.prior.Min(c.prior)
 		}
 	}
-	return r.resume(at.At, before, after)
+	return r.resume(due, before, after)
 }
 
 // need sees to it that a room which a command has joined is heard, and read from the
@@ -459,7 +470,7 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 	late[len(late)-1].Cursor = after
 	// If the offset covers one of them it would, had it been received, be the command's.
 	// If it covers several, the client may have received the first ones.
-	restored := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(r.entered, name) })
+	restored := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(r.entered, entrance{name, command}) })
 	if passed > 1 && given && restored && !r.seen.IsZero() {
 		return r.refuse(refusedJoin, "the connection ended while the client was given what a command that joined rooms gave it")
 	}
