@@ -53,15 +53,8 @@ type replay struct {
 	waiting []adapter.Event   // that are not for the client, unless a command joins their rooms
 	// taken are copies of events that the client has received as others, which are at the
 	// positions that they have here.
-	taken   map[adapter.Position]adapter.Position
-	entered []entrance       // by this replay
-	due     adapter.Position // of the command whose rooms are made to count
-}
-
-// An entrance is a stay in a room that is due to the command at a position.
-type entrance struct {
-	name    string
-	command adapter.Position
+	taken map[adapter.Position]adapter.Position
+	due   adapter.Position // of the command whose rooms are made to count
 }
 
 // read reads the backlogs up to end. Afterwards the stays are those at the end, and
@@ -69,7 +62,7 @@ type entrance struct {
 // with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.overlooked, r.again, r.rest, r.waiting, r.taken, r.entered = nil, 0, false, nil, nil, nil, nil
+	r.missed, r.overlooked, r.again, r.rest, r.waiting, r.taken = nil, 0, false, nil, nil, nil
 	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
@@ -104,7 +97,9 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	if err := r.complete(ctx, end, &ahead); err != nil {
 		return err
 	}
+	unfinished := false
 	for due, join := range r.stays.suspended() {
+		unfinished = unfinished || r.unfinished(due)
 		r.rest = standIn(r.rest, due, join)
 	}
 	for len(r.rest) > 0 {
@@ -122,7 +117,44 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 			r.stays.had(at, other)
 		}
 	}
+	if unfinished {
+		return r.refuse(refusedJoin, "the connection ended while the client was given what a command that joined rooms gave it")
+	}
 	return nil
+}
+
+// unfinished reports whether the client may have received a part of what the command at a
+// position has given it late, before anything is executed: another command may join the client
+// to other rooms of the same events. If the client's offset, which does not cover the command,
+// covers one such event, that would, had it been received, be the command's. If it covers
+// several, the client may have received the first ones.
+func (r *replay) unfinished(due adapter.Position) bool {
+	if r.seen.IsZero() {
+		return false
+	}
+	stays := r.stays.clone()
+	names := stays.resume(due)
+	var late []*adapter.Event
+	given := false
+	for i := range r.waiting {
+		ev := &r.waiting[i]
+		if _, taken := r.taken[ev.Position]; !taken && stays.takes(ev, r.socket.id) {
+			late, given = append(late, ev), given || ev.Kind == kindEmit
+		}
+	}
+	return len(late) > 1 && given && !(len(late) == 2 && (r.brings(late[0], late[1], names) || r.brings(late[1], late[0], names)))
+}
+
+// brings reports whether an event came to the client only because of a command that came late
+// itself, which has joined it to one of some rooms.
+func (r *replay) brings(command, ev *adapter.Event, names []string) bool {
+	if command.Kind != kindJoin || ev.Kind != kindEmit {
+		return false
+	}
+	c := newCommand(command)
+	return !slices.ContainsFunc(names, func(name string) bool {
+		return !slices.Contains(c.names, name) && slices.Contains(ev.Target.To, rooms.InNamed(r.socket.nsName, name))
+	})
 }
 
 // look takes the next event of the backlogs.
@@ -389,7 +421,6 @@ func (r *replay) join(ev *adapter.Event, executed bool, before, after adapter.Cu
 	at, due := c.begins(ev)
 	for _, name := range c.names {
 		if !executed && r.stays.enterAt(name, at, due) {
-			r.entered = append(r.entered, entrance{name, due})
 			r.need(name, at)
 		}
 	}
@@ -441,7 +472,7 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 	}
 	defer func(outer adapter.Position) { r.due = outer }(r.due)
 	r.due = command
-	first, passed, given := len(r.missed), 0, false
+	first := len(r.missed)
 	for i := 0; i < len(r.waiting); i++ {
 		ev := r.waiting[i]
 		if !r.stays.takes(&ev, r.socket.id) {
@@ -455,24 +486,12 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		if i--; ev.Kind != kindEmit {
 			i = -1 // it may change for whom the others are
 		}
-		if r.seen.Covers(ev.Position) {
-			passed++
-			given = given || ev.Kind == kindEmit
-		}
 		if err := r.take(&ev, before, before); err != nil {
 			return err
 		}
 	}
-	late := r.missed[first:]
-	if len(late) == 0 {
-		return nil
-	}
-	late[len(late)-1].Cursor = after
-	// If the offset covers one of them it would, had it been received, be the command's.
-	// If it covers several, the client may have received the first ones.
-	restored := slices.ContainsFunc(names, func(name string) bool { return !slices.Contains(r.entered, entrance{name, command}) })
-	if passed > 1 && given && restored && !r.seen.IsZero() {
-		return r.refuse(refusedJoin, "the connection ended while the client was given what a command that joined rooms gave it")
+	if late := r.missed[first:]; len(late) > 0 {
+		late[len(late)-1].Cursor = after
 	}
 	return nil
 }
