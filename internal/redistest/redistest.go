@@ -89,17 +89,26 @@ func StartOn(t testing.TB, host func(config string) (Host, error), config ...str
 }
 
 // FreePort returns a port of 127.0.0.1 that nobody listens on, below those that
-// outgoing connections use: whoever is down for a while must find its port free.
+// outgoing connections use: whoever is down for a while must find its port free. So no other
+// test of this machine gets it before t has ended: each has the UDP port of the same number.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
 		port := strconv.Itoa(15000 + rand.IntN(15000))
-		if l, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return port
+		taken, err := net.ListenPacket("udp", "127.0.0.1:"+port)
+		if err != nil {
+			continue
 		}
+		l, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err != nil {
+			_ = taken.Close()
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = taken.Close() })
+		return port
 	}
 	t.Fatal("redistest: no free port")
 	return ""

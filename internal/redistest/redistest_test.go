@@ -65,3 +65,15 @@ func TestPassword(t *testing.T) {
 		t.Error("no password is asked for")
 	}
 }
+
+// A port belongs to one test until that has ended, also while nobody listens on it.
+func TestFreePortIsGivenOnce(t *testing.T) {
+	given := make(map[string]bool)
+	for range 600 {
+		port := FreePort(t)
+		if given[port] {
+			t.Fatalf("port %s is given twice", port)
+		}
+		given[port] = true
+	}
+}
