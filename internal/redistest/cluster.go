@@ -240,6 +240,37 @@ func (c *Cluster) MoveSlot(slot int, to *Server) {
 			s.must("CLUSTER", "SETSLOT", slot, "NODE", to.ID())
 		}
 	}
+	c.awaitAgreement()
+}
+
+// awaitAgreement returns once all servers that run have the same masters for the same slots. A
+// replica that takes its master's place before it has heard of a slot that was moved there
+// leaves that to nobody.
+func (c *Cluster) awaitAgreement() {
+	c.t.Helper()
+	eventually(c.t, "agreement on the slots", func() error {
+		first := ""
+		for _, s := range c.Servers {
+			answer, err := s.do("CLUSTER", "SLOTS")
+			if err != nil {
+				continue
+			}
+			var lines []string
+			for _, a := range answer.([]any) {
+				r := a.([]any)
+				lines = append(lines, fmt.Sprint(r[0], r[1], r[2].([]any)[:2]))
+			}
+			slices.Sort(lines)
+			table := strings.Join(lines, "\n")
+			if first == "" {
+				first = table
+			}
+			if table != first {
+				return fmt.Errorf("%s has %s, another one has %s", s.Addr, table, first)
+			}
+		}
+		return nil
+	})
 }
 
 // Failover lets a replica take the place of its master, which becomes its
@@ -249,6 +280,7 @@ func (c *Cluster) Failover(replica *Server) {
 	replica.must("CLUSTER", "FAILOVER")
 	c.AwaitMaster(replica)
 	c.AwaitHealthy()
+	c.awaitAgreement()
 }
 
 // LoseTail parts a master's replica from it while during runs, so that it gets
