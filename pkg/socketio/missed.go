@@ -16,9 +16,10 @@ const (
 	// replayPage bounds the payloads that one recovery holds: what most clients miss is
 	// read once. What does not fit is read again, bit by bit, as its client takes it.
 	replayPage = 256 << 10
-	// replayBudget bounds all recoveries together. Beyond half of it a page has the size of
-	// a smallReplay, and beyond three quarters none holds payloads; beyond all of it those
-	// that would hold more than a smallReplay are postponed.
+	// replayBudget bounds all recoveries together. Beyond half of it a page has a quarter of
+	// a smallReplay, because what does not fit has been read in vain, and beyond three
+	// quarters none holds payloads; beyond all of it those that would hold more than a
+	// smallReplay are postponed.
 	replayBudget = 64 << 20
 	smallReplay  = 16 << 10
 )
@@ -57,7 +58,7 @@ func (r *reservation) release() {
 // reserve returns a page for a recovery that is to read, or a small one, if there is
 // either.
 func (r *replays) reserve() (page reservation) {
-	for _, p := range [...]struct{ bytes, most int }{{r.page, r.budget / 2}, {r.small, r.budget / 4 * 3}} {
+	for _, p := range [...]struct{ bytes, most int }{{r.page, r.budget / 2}, {r.small / 4, r.budget / 4 * 3}} {
 		if r.held.Add(int64(p.bytes)) <= int64(p.most) {
 			return reservation{r, p.bytes}
 		}

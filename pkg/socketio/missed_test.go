@@ -213,7 +213,7 @@ func TestReplayBudget(t *testing.T) {
 		"default":                     {replayPage, replayBudget, smallReplay, 0, false},
 		"large":                       {100, replayBudget, smallReplay, largeEvents, false},
 		"a small page":                {replayPage, replayPage, smallReplay, 0, false},
-		"without a page":              {replayPage, replayPage, replayPage, largeEvents, false},
+		"without a page":              {replayPage, replayPage, 4 * replayPage, largeEvents, false},
 		"without room for the places": {replayPage, 100, 100, 0, true},
 		"small, without room":         {100, 100, smallReplay, largeEvents, false},
 	} {

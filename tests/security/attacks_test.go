@@ -355,7 +355,6 @@ var attacks = []attack{
 	},
 	{
 		name:   "recoveries of sessions with 990 long rooms",
-		slows:  true,
 		rounds: 5,
 		hold:   manyRooms,
 		work: func(a *assault, conn int) {
