@@ -36,7 +36,6 @@ type attack struct {
 	check func(a *assault)
 	// proxied: the attackers' addresses are known, from a header.
 	proxied bool
-	// slows: a neighbour's p99 exceeds what it may. docs/security.md has the figure.
 }
 
 // What an attack may cost, with default limits and GOMEMLIMIT=256MiB.
