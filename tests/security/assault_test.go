@@ -32,7 +32,7 @@ type attack struct {
 	hold func(a *assault, conn int)
 	// work is what goes on from then on, at the rate of the line. May be nil.
 	work func(a *assault, conn int)
-	// check looks at the node afterwards. May be nil.
+	// check looks at the node while the attackers hold what they have. May be nil.
 	check func(a *assault)
 	// proxied: the attackers' addresses are known, from a header.
 	proxied bool
