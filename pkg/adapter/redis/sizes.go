@@ -12,11 +12,12 @@ type sizes struct {
 	turned      atomic.Int64 // Unix time in nanoseconds
 }
 
-// smallEvent is the size from which on events are told apart, in bytes.
-const smallEvent = 1 << 10
+// leastEvent is the size from which on events are told apart, in bytes. Others take about as
+// much with what Redis sends beside them.
+const leastEvent = 256
 
 func (s *sizes) saw(bytes int) {
-	bytes = max(bytes, smallEvent)
+	bytes = max(bytes, leastEvent)
 	for known := s.now.Load(); int64(bytes) > known; known = s.now.Load() {
 		if s.now.CompareAndSwap(known, int64(bytes)) {
 			return

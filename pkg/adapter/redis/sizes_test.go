@@ -24,8 +24,8 @@ func TestSizes(t *testing.T) {
 	}
 	s.saw(1)
 	later()
-	if n := s.largest(life); n != smallEvent {
-		t.Errorf("in the one after %d, want %d", n, smallEvent)
+	if n := s.largest(life); n != leastEvent {
+		t.Errorf("in the one after %d, want %d", n, leastEvent)
 	}
 }
 
@@ -34,14 +34,14 @@ func TestRangeable(t *testing.T) {
 	for _, tt := range []struct{ largest, keys, count, hold, want int }{
 		{0, 1, 32, 16 << 20, 0},
 		{1, 1, 32, 16 << 20, 32},
-		{1, 256, 1001, 16 << 20, 64},
+		{1, 256, 1001, 16 << 20, 256},
 		{1 << 20, 1, 32, 16 << 20, 16},
 		{1 << 20, 2, 32, 16 << 20, 8},
 		{1 << 20, 3, 32, 16 << 20, 0},
 		{1, 1, 5000, 16 << 20, 1001},
-		{1, 128, 32, 256 << 10, 8},
-		{1, 129, 32, 256 << 10, 0},
-		{1, 32, 32, 0, 32},
+		{1, 512, 32, 256 << 10, 8},
+		{1, 513, 32, 256 << 10, 0},
+		{1, 128, 32, 0, 32},
 		{1, 0, 32, 16 << 20, 0},
 	} {
 		p := &partition{limit: 1000, life: time.Hour}

@@ -145,6 +145,10 @@ func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err 
 	return e, listed, nil
 }
 
+// smallEvent is the size of a payload from which on an event is worth a copy of what is in
+// front of it, in bytes.
+const smallEvent = 1 << 10
+
 // decodeStored is decodeEvent for an entry of a backlog. Its payload is left out if it is
 // larger than hold. Unless it is small, the event refers to no part of s.
 func decodeStored(s string, to []rooms.Room, hold int) (e *adapter.Event, listed bool, err error) {
