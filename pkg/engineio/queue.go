@@ -66,13 +66,7 @@ func (b *batch) buffers(form func(*Packet) []byte, between string) *net.Buffers 
 }
 
 func (b *batch) gather(form func(*Packet) []byte, between string) {
-	small := len(b.packets) * len(between)
-	for _, p := range b.packets {
-		if n := p.Len(); n <= smallFrame {
-			small += n
-		}
-	}
-	b.join = slices.Grow(b.join, small)
+	b.join = slices.Grow(b.join, b.bytes-b.shared+len(b.packets)*len(between))
 	start := 0 // of the run of small frames that ends join
 	flush := func() {
 		if len(b.join) > start {

@@ -276,6 +276,9 @@ func (s *Store) write(ctx context.Context, size int, it item) error {
 // a string: another program has overwritten it, so the session is gone. Before Redis 7
 // the reply of a script has the word in its middle.
 func isOverwritten(err error) bool {
+	if err == nil {
+		return false
+	}
 	var reply redis.Error
 	return errors.As(err, &reply) && strings.Contains(reply.Error(), "WRONGTYPE")
 }
