@@ -147,10 +147,14 @@ func (c Cursor) Min(d Cursor) Cursor {
 // numbers in base 36. Where there are several partitions, the positions of the
 // others follow in base64. It is empty for the zero Cursor.
 func (c Cursor) String() string {
+	return string(c.AppendTo(make([]byte, 0, len(c.Epoch)+24+len(c.all)/2)))
+}
+
+// AppendTo appends what String returns to b and returns the result.
+func (c Cursor) AppendTo(b []byte) []byte {
 	if c.IsZero() {
-		return ""
+		return b
 	}
-	b := make([]byte, 0, len(c.Epoch)+24+len(c.all)/2)
 	b = append(b, c.Epoch...)
 	b = append(b, '.')
 	b = strconv.AppendUint(b, c.At.Ms, 36)
@@ -160,7 +164,7 @@ func (c Cursor) String() string {
 		b = append(b, '.')
 		b = base64.RawURLEncoding.AppendEncode(b, c.others())
 	}
-	return string(b)
+	return b
 }
 
 // others encodes what At does not say: how many partitions there are, which is

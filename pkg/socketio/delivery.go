@@ -157,20 +157,23 @@ func wellFormed(ev *adapter.Event) error {
 // encodeEvent makes the engine packets of an event, with a cursor as its offset or
 // without.
 func encodeEvent(d *delivery, c adapter.Cursor, offset bool) []*engineio.Packet {
-	data := d.ev.Data
-	if offset {
-		at := d.ns.srv.offsets.format(c)
-		stamped := make([]byte, 0, len(data)+len(at)+4)
-		stamped = append(stamped, data[:len(data)-1]...)
-		stamped = append(stamped, ',', '"')
-		stamped = append(stamped, at...)
-		data = append(stamped, '"', ']')
-	}
 	p := packet.Packet{
-		Type: packet.Event, Namespace: d.ns.name, ID: d.ackID, Data: data, Attachments: d.ev.Attachments,
+		Type: packet.Event, Namespace: d.ns.name, ID: d.ackID, Data: d.ev.Data, Attachments: d.ev.Attachments,
 	}
-	return enginePackets(&p, d.ev.Flags&flagNoCompress != 0)
+	noCompress := d.ev.Flags&flagNoCompress != 0
+	if !offset {
+		return enginePackets(&p, noCompress)
+	}
+	p.Data = p.Data[:len(p.Data)-1] // without the bracket
+	text := p.AppendText(make([]byte, 0, textRoom(&p)+offsetRoom+len(c.Epoch)))
+	text = append(text, ',', '"')
+	text = d.ns.srv.offsets.appendTo(text, c)
+	text = append(text, '"', ']')
+	return engineMessages(text, p.Attachments, noCompress)
 }
+
+// offsetRoom is what an offset takes beside its epoch where there is one partition, at most.
+const offsetRoom = 64
 
 // withoutOffset appends null to an event that is sent before CONNECT, in the place
 // of the offset. Clients take any trailing string for their offset, and theirs must
@@ -182,10 +185,16 @@ func withoutOffset(data []byte) []byte {
 // enginePackets turns a Socket.IO packet into the messages that carry it, which
 // must be sent adjacent and in order.
 func enginePackets(p *packet.Packet, noCompress bool) []*engineio.Packet {
-	text := p.AppendText(make([]byte, 0, len(p.Data)+len(p.Namespace)+32))
-	ps := make([]*engineio.Packet, 0, 1+len(p.Attachments))
+	return engineMessages(p.AppendText(make([]byte, 0, textRoom(p))), p.Attachments, noCompress)
+}
+
+// textRoom is the length of the text of a packet, at most, unless its id is a long one.
+func textRoom(p *packet.Packet) int { return len(p.Data) + len(p.Namespace) + 32 }
+
+func engineMessages(text []byte, attachments [][]byte, noCompress bool) []*engineio.Packet {
+	ps := make([]*engineio.Packet, 0, 1+len(attachments))
 	ps = append(ps, engineio.Text(text))
-	for _, a := range p.Attachments {
+	for _, a := range attachments {
 		ps = append(ps, engineio.Binary(a))
 	}
 	if noCompress {

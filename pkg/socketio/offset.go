@@ -37,22 +37,28 @@ type tagger struct {
 }
 
 // format returns a cursor as an offset.
-func (o offsets) format(c adapter.Cursor) string {
-	s := c.String()
-	if o.macs == nil || s == "" {
-		return s
+func (o offsets) format(c adapter.Cursor) string { return string(o.appendTo(nil, c)) }
+
+// appendTo appends a cursor as an offset.
+func (o offsets) appendTo(b []byte, c adapter.Cursor) []byte {
+	from := len(b)
+	b = c.AppendTo(b)
+	if o.macs == nil || len(b) == from {
+		return b
 	}
-	return s + "~" + o.tag(s)
+	b = append(b, '~')
+	return o.appendTag(b, b[from:len(b)-1])
 }
 
-func (o offsets) tag(s string) string {
+// appendTag appends the tag of an offset's cursor.
+func (o offsets) appendTag(b, cursor []byte) []byte {
 	mac := o.macs.Get().(*tagger)
 	defer o.macs.Put(mac)
 	mac.Reset()
-	mac.buf = append(append(mac.buf[:0], "offset "...), s...)
+	mac.buf = append(append(mac.buf[:0], "offset "...), cursor...)
 	mac.Write(mac.buf)
 	mac.buf = mac.Sum(mac.buf[:0])
-	return base64.RawURLEncoding.EncodeToString(mac.buf[:tagLength])
+	return base64.RawURLEncoding.AppendEncode(b, mac.buf[:tagLength])
 }
 
 // received returns what a client has received, as the offset in its CONNECT says: in
@@ -95,7 +101,7 @@ func (o offsets) parse(s string) (c adapter.Cursor, genuine bool, err error) {
 	if c, err = adapter.ParseCursor(s); err != nil {
 		return c, false, err
 	}
-	genuine = o.macs != nil && subtle.ConstantTimeCompare([]byte(tag), []byte(o.tag(s))) == 1
+	genuine = o.macs != nil && subtle.ConstantTimeCompare([]byte(tag), o.appendTag(nil, []byte(s))) == 1
 	return c, genuine, nil
 }
 
