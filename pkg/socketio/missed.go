@@ -81,7 +81,7 @@ func (r *replays) keep(bytes int) (kept reservation, ok bool) {
 type missed struct {
 	reservation
 	end    adapter.Cursor
-	events []adapter.Event
+	events []*adapter.Event
 	later  []later
 }
 
@@ -96,19 +96,17 @@ type later struct {
 var errReplayBudget = errors.New("socketio: too many recoveries with many missed events")
 
 // found returns what the replay has found.
-func (r *replay) found(end adapter.Cursor) (missed, error) {
+func (r *replay) found(end adapter.Cursor) (*missed, error) {
 	srv := r.socket.ns.srv
-	m := missed{end: end, events: r.missed}
+	m := &missed{end: end, events: r.missed}
 	bytes, fits := 0, true
-	for i := range r.missed {
-		ev := &r.missed[i]
+	for _, ev := range r.missed {
 		fits = fits && ev.Omitted == 0
 		bytes += missedOverhead + payloadSize(ev)
 	}
 	if !fits {
 		m.events, m.later = nil, make([]later, len(r.missed))
-		for i := range r.missed {
-			ev := &r.missed[i]
+		for i, ev := range r.missed {
 			m.later[i] = later{r.place(ev), ev.Cursor, payloadSize(ev)}
 		}
 		bytes = laterOverhead * len(m.later)
@@ -116,7 +114,7 @@ func (r *replay) found(end adapter.Cursor) (missed, error) {
 	var ok bool
 	if m.reservation, ok = srv.replays.keep(bytes); !ok {
 		r.socket.client.limited(limitReplayBudget, srv.replays.budget, "bytes")
-		return missed{}, errReplayBudget
+		return nil, errReplayBudget
 	}
 	return m, nil
 }
@@ -156,7 +154,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 		if err != nil {
 			return err
 		}
-		*m = more
+		*m = *more
 	}
 	return errQueueFull
 }
@@ -166,15 +164,15 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 // while it is waited for: they are counted as a part of its queue.
 func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 	ahead := min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) // enough to keep the connection busy
-	for i := range m.events {
+	for _, ev := range m.events {
 		err := s.awaitQueue(ahead)
 		if err == nil {
-			err = s.sendMissed(&m.events[i])
+			err = s.sendMissed(ev)
 		}
 		if err != nil {
 			return err
 		}
-		m.events[i] = adapter.Event{}
+		*ev = adapter.Event{} // others of its slab are still to come
 	}
 	for len(m.later) > 0 {
 		if err := s.awaitQueue(ahead); err != nil {

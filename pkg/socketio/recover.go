@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -62,6 +61,9 @@ const readTries = 100
 //   - CONNECT before the missed events: stock clients keep what comes before it
 //     in a buffer that a cut does not clear, and would show it twice;
 //   - at last release what was held, without what the replay had.
+//
+// The steps return before the next one begins, because the deepest one, the replay, has just
+// enough space in a stack of 8 KiB. Thousands of clients can come back at once.
 func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage) error {
 	srv := s.ns.srv
 	if !isID(pid) {
@@ -74,9 +76,13 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		return errTooOften // before anything is read
 	}
 	weight := 0 // of a session that does not exist: clients can make up any number of ids
-	settle := sync.OnceFunc(func() {
-		srv.recoveries.add(pid, time.Now(), srv.recoveries.pace.times(weight-maxRecoveryWeight), 0)
-	})
+	settled := false
+	settle := func() {
+		if !settled {
+			settled = true
+			srv.recoveries.add(pid, time.Now(), srv.recoveries.pace.times(weight-maxRecoveryWeight), 0)
+		}
+	}
 	defer settle()
 	defer func() { // if it has not come to assume
 		s.mu.Lock()
@@ -88,56 +94,102 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		return err
 	}
 	defer done()
-	now, err := srv.adapter.Head(ctx)
+	claimed, err := s.reclaim(ctx, pid, offset)
+	weight = claimed.weight
 	if err != nil {
 		return err
 	}
-	seen, genuine, err := srv.offsets.received(offset, now)
+	defer claimed.ended()
+	reads := s.recoveryReads(pid)
+	missed, err := s.read(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), claimed.from, claimed.seen)
+	settle()
+	if err == nil {
+		defer missed.release() // and what is read later
+		err = s.joinGranted(ctx)
+	}
 	if err != nil {
-		return &refusal{refusedOffset, err} // the session stays as it is
+		return s.notRecovered(ctx, claimed, err)
+	}
+	if err := s.answerRecovered(missed.end); err != nil {
+		return err
+	}
+	claimed.ended()
+	srv.stats.recoveries.add(recoveredWell)
+	if err := s.replay(missed, reads); err != nil {
+		if errors.Is(err, adapter.ErrUndecodable) {
+			s.giveUp() // the next recovery would come to it again
+		}
+		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
+	}
+	return nil
+}
+
+// A reclaimed is what a recovery goes on with once the socket is in its session's rooms.
+type reclaimed struct {
+	seen    adapter.Cursor // the client's offset, which proves a part of the history
+	genuine bool           // this cluster has given it to a client
+	from    adapter.Cursor // what the client has received
+	weight  int            // of the session, also if it could not be reclaimed
+	ended   func()         // ends its turn
+}
+
+// reclaim claims a session and places the socket in its rooms, with everything held.
+// What it returns is never nil.
+func (s *Socket) reclaim(ctx context.Context, pid string, offset json.RawMessage) (r *reclaimed, err error) {
+	srv := s.ns.srv
+	r = new(reclaimed)
+	now, err := srv.adapter.Head(ctx)
+	if err != nil {
+		return r, err
+	}
+	if r.seen, r.genuine, err = srv.offsets.received(offset, now); err != nil {
+		return r, &refusal{refusedOffset, err} // the session stays as it is
 	}
 	claimed, err := s.claim(ctx, pid, now.Epoch)
 	if refused := (*refusal)(nil); !errors.As(err, &refused) || refused.reason != refusedUnknown {
-		weight = recoveryWeight(claimed)
+		r.weight = recoveryWeight(claimed)
 	}
 	if err != nil {
-		return err
+		return r, err
 	}
-	ended, err := srv.turns.take(ctx, len(claimed.Rooms))
+	if r.ended, err = srv.turns.take(ctx, len(claimed.Rooms)); err != nil {
+		return r, err
+	}
+	if r.from, err = s.assume(ctx, claimed, r.seen, now); err == nil {
+		err = s.rejoin(ctx)
+	}
 	if err != nil {
-		return err
+		r.ended()
 	}
-	defer ended()
-	from, err := s.assume(ctx, claimed, seen, now)
-	if err != nil {
-		return err
-	}
-	reads := s.recoveryReads(pid)
-	missed, err := s.rejoin(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), from, seen)
-	defer func() { missed.release() }() // later ones as well
-	settle()
-	if err == nil {
-		err = s.joinGranted(ctx)
-	}
+	return r, err
+}
+
+// notRecovered ends the session if the error says that it is not to be recovered, and returns
+// what the caller is to return.
+func (s *Socket) notRecovered(ctx context.Context, claimed *reclaimed, err error) error {
 	if errors.Is(err, session.ErrTooLarge) { // commands have joined it to all these rooms
 		err = &refusal{refusedRooms, err}
 	}
-	if err != nil {
-		if refused := (*refusal)(nil); errors.As(err, &refused) {
-			s.resign(ctx)
-			if refused.reason == refusedHistory && genuine {
-				srv.condemn(ctx, seen)
-			}
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		s.resign(ctx)
+		if refused.reason == refusedHistory && claimed.genuine {
+			s.ns.srv.condemn(ctx, claimed.seen)
 		}
-		return err
 	}
-	undo := srv.owned.connected(s)
+	return err
+}
+
+// answerRecovered tells the client that it is recovered, and in time what has been held for
+// it and cannot wait for the missed events, unless that is one of these: they reach up to an
+// end.
+func (s *Socket) answerRecovered(end adapter.Cursor) error {
+	undo := s.ns.srv.owned.connected(s)
 	s.mu.Lock()
 	s.recovered = true
-	err = s.answerConnect()
+	err := s.answerConnect()
 	names := s.rooms.names()
 	for _, d := range s.gate.held { // while the socket was not connected
-		if err == nil && s.gate.urgent(d) && (d.local || !missed.end.Covers(d.ev.Position)) {
+		if err == nil && s.gate.urgent(d) && (d.local || !end.Covers(d.ev.Position)) {
 			s.pass(d)
 		}
 	}
@@ -146,15 +198,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		undo()
 		return err
 	}
-	ended()
 	s.ns.tellRooms(s.ID(), true, names...)
-	srv.stats.recoveries.add(recoveredWell)
-	if err := s.replay(&missed, reads); err != nil {
-		if errors.Is(err, adapter.ErrUndecodable) {
-			s.giveUp() // the next recovery would come to it again
-		}
-		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
-	}
 	return nil
 }
 
@@ -307,55 +351,47 @@ func (s *Socket) resign(ctx context.Context) {
 	s.mu.Unlock()
 }
 
-// rejoin subscribes the rooms, fixes the end of the replay and reads what was
-// missed up to it, from what the client has received on. seen, its offset, proves a part of
-// the history.
-func (s *Socket) rejoin(ctx context.Context, from, seen adapter.Cursor) (missed, error) {
+// rejoin subscribes the socket's rooms.
+func (s *Socket) rejoin(ctx context.Context) error {
 	s.mu.Lock()
-	names := s.rooms.names()
-	current := append(s.implicit(), inNamed(s.nsName, names)...)
+	current := append(s.implicit(), inNamed(s.nsName, s.rooms.names())...)
 	s.mu.Unlock()
 	if _, err := s.ns.srv.adapter.Subscribe(ctx, current...); err != nil {
-		return missed{}, err
+		return err
 	}
 	s.mu.Lock()
 	s.subscribed = true
 	s.mu.Unlock()
-	return s.read(ctx, from, seen)
+	return nil
 }
 
-// read fixes an end and returns what was missed up to it, in order. Commands
+// read fixes an end and returns what was missed up to it, in order, from what the client has
+// received on. seen, its offset, proves a part of the history. Commands
 // among them are executed: the memberships afterwards are those at the end. A
 // room that a command joined has missed events too, and its live ones must be
 // heard before the end is fixed, so it is subscribed and all is read again.
-func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (found missed, err error) {
-	var proof []adapter.Cursor
-	if !seen.IsZero() {
-		proof = append(proof, seen)
-	}
+func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (*missed, error) {
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
 	r := replay{socket: s, seen: from, payload: max(page.held, 1)}
 	var heard []string // of the rooms that commands joined
+	var err error
 	for range readTries {
 		var end adapter.Cursor
-		if end, err = s.ns.srv.adapter.Head(ctx, proof...); err != nil {
-			err = refuseLost(err)
+		if end, err = r.begin(ctx, seen); err != nil {
 			break
 		}
-		s.mu.Lock()
-		r.stays, r.executed = s.rooms.clone(), s.receipt.given
-		s.mu.Unlock()
 		if err = r.read(ctx, end); err != nil && !errors.Is(err, errAgain) {
 			break
 		}
 		if !r.again {
+			var found *missed
 			if found, err = r.found(end); err != nil {
 				break
 			}
 			if err := s.adopt(ctx, &r, end, heard); err != nil {
 				found.release()
-				return missed{}, err
+				return nil, err
 			}
 			return found, nil
 		}
@@ -370,7 +406,7 @@ func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (found mis
 	}
 	s.mu.Unlock()
 	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, heard)...)
-	return missed{}, err
+	return nil, err
 }
 
 // hear makes the socket hear those of the joined rooms that it is neither in nor hears.

@@ -10,9 +10,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// usuallyMissed is for how many events there is space from the start: an Event is large,
-// and growing from one copies it again and again.
-const usuallyMissed = 8
+// missedSlab is for how many events there is space at a time: an Event is large, and a slice
+// of them that grows copies them again and again.
+const missedSlab = 8
 
 // A replay works out what a client has missed, from the backlogs of its rooms: it
 // goes through the events in the order of the replay and executes the commands among
@@ -36,7 +36,8 @@ type replay struct {
 	// places are known.
 	payload int
 
-	missed []adapter.Event
+	missed []*adapter.Event
+	slab   []adapter.Event // the last of missed, and space for more
 	// overlooked counts the events behind the last of missed, which leave the client's offset
 	// as it is.
 	overlooked int
@@ -57,12 +58,29 @@ type replay struct {
 	due   adapter.Position // of the command whose rooms are made to count
 }
 
+// begin fixes the end of a replay of the socket's memberships. seen, the client's offset,
+// proves a part of the history.
+func (r *replay) begin(ctx context.Context, seen adapter.Cursor) (end adapter.Cursor, err error) {
+	s := r.socket
+	var proof []adapter.Cursor
+	if !seen.IsZero() {
+		proof = append(proof, seen)
+	}
+	if end, err = s.ns.srv.adapter.Head(ctx, proof...); err != nil {
+		return end, refuseLost(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.stays, r.executed = s.rooms.clone(), s.receipt.given
+	return end, nil
+}
+
 // read reads the backlogs up to end. Afterwards the stays are those at the end, and
 // missed is what the client is to receive, unless again is set. Then it may have stopped
 // with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.overlooked, r.again, r.rest, r.waiting, r.taken = nil, 0, false, nil, nil, nil
+	r.missed, r.slab, r.overlooked, r.again, r.rest, r.waiting, r.taken = nil, nil, 0, false, nil, nil, nil
 	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
@@ -97,6 +115,11 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	if err := r.complete(ctx, end, &ahead); err != nil {
 		return err
 	}
+	return r.finish(end)
+}
+
+// finish takes what was to wait until all has been read.
+func (r *replay) finish(end adapter.Cursor) error {
 	unfinished := false
 	for due, join := range r.stays.suspended() {
 		unfinished = unfinished || r.unfinished(due)
@@ -369,10 +392,11 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 	switch ev.Kind {
 	case kindEmit:
 		r.note(ev)
-		if r.missed == nil {
-			r.missed = make([]adapter.Event, 0, usuallyMissed)
+		if len(r.slab) == cap(r.slab) {
+			r.slab = make([]adapter.Event, 0, missedSlab)
 		}
-		r.missed, r.overlooked = append(r.missed, *ev), 0
+		r.slab = append(r.slab, *ev)
+		r.missed, r.overlooked = append(r.missed, &r.slab[len(r.slab)-1]), 0
 		if limit := r.socket.ns.srv.opts.ReplayLimit; len(r.missed) > limit {
 			return r.refuse(refusedLimit, fmt.Sprintf("more than %d missed events", limit))
 		}
