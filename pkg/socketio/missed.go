@@ -149,7 +149,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 		s.gate.restart()
 		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
-		more, err := s.read(reads.count(ctx, 0), m.end, m.end)
+		more, err := s.read(ctx, reads, m.end, m.end)
 		cancel()
 		if err != nil {
 			return err
@@ -207,7 +207,7 @@ func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Ev
 	}
 	ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
 	defer cancel()
-	events, err := s.ns.srv.adapter.Fetch(reads.count(ctx, 0), m.end, places)
+	events, err := s.ns.srv.adapter.Fetch(reads.count(ctx), m.end, places)
 	if err != nil {
 		return nil, err
 	}

@@ -125,8 +125,8 @@ type Options struct {
 	// of the process counts for its session, as one recovery more for each 10 KiB, so that
 	// it delays the session's next recovery by up to half a minute; and what is beyond the
 	// burst of SessionRecoveries counts for this limit. If both are used up, a replay of more
-	// than 256 KiB waits, for 5 seconds in all. None is refused because of this limit. The
-	// function is called once for a recovery.
+	// than 256 KiB, or of more than the burst has left, waits, for 5 seconds in all. None is
+	// refused because of this limit. The function is called once for a recovery.
 	RecoveryLimit func(s *Socket) RecoveryLimit
 
 	// NewID makes the public id of a new socket, which no other socket of the

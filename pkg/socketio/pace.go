@@ -95,6 +95,14 @@ func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond
 	return beyond
 }
 
+// left returns how much of its burst a key has left, when what is taken and will be given back
+// is not counted.
+func (p *paces) left(key string, now time.Time, back time.Duration) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, p.pace.window()+back-max(0, p.get(key, now).Sub(now)))
+}
+
 // wait returns how long it takes until one more is within the pace of a key.
 func (p *paces) wait(key string, now time.Time) time.Duration {
 	p.mu.Lock()

@@ -101,8 +101,10 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	}
 	defer claimed.ended()
 	reads := s.recoveryReads(pid)
-	missed, err := s.read(reads.count(ctx, srv.recoveries.pace.times(maxRecoveryWeight-weight)), claimed.from, claimed.seen)
+	reads.back = srv.recoveries.pace.times(maxRecoveryWeight - weight)
+	missed, err := s.read(ctx, reads, claimed.from, claimed.seen)
 	settle()
+	reads.back = 0
 	if err == nil {
 		defer missed.release() // and what is read later
 		err = s.joinGranted(ctx)
@@ -370,10 +372,12 @@ func (s *Socket) rejoin(ctx context.Context) error {
 // among them are executed: the memberships afterwards are those at the end. A
 // room that a command joined has missed events too, and its live ones must be
 // heard before the end is fixed, so it is subscribed and all is read again.
-func (s *Socket) read(ctx context.Context, from, seen adapter.Cursor) (*missed, error) {
+func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adapter.Cursor) (*missed, error) {
+	ctx = reads.count(ctx)
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
-	r := replay{socket: s, seen: from, payload: max(page.held, 1)}
+	// What is not held is read when it may be, so a session that has read much holds little.
+	r := replay{socket: s, seen: from, payload: max(min(page.held, reads.left()), 1)}
 	var heard []string // of the rooms that commands joined
 	var err error
 	for range readTries {

@@ -33,6 +33,7 @@ type recoveryReads struct {
 	pid      string
 	limit    RecoveryLimit // nil for none
 	patience time.Duration
+	back     time.Duration // what the session owes and will be given back
 }
 
 func (s *Socket) recoveryReads(pid string) *recoveryReads {
@@ -44,17 +45,25 @@ func (s *Socket) recoveryReads(pid string) *recoveryReads {
 }
 
 // count returns a context whose reads of missed events the session pays for, and what is
-// beyond its pace those with whom its client shares a limit. Of what the session owes some
-// will be given back.
-func (r *recoveryReads) count(ctx context.Context, back time.Duration) context.Context {
-	srv := r.socket.ns.srv
-	unit := srv.recoveries.pace.interval.Seconds() / recoveryRead // of a byte
+// beyond its pace those with whom its client shares a limit.
+func (r *recoveryReads) count(ctx context.Context) context.Context {
+	srv, back, unit := r.socket.ns.srv, r.back, r.unit()
 	return adapter.OnRead(ctx, func(bytes int) {
-		more := time.Duration(float64(bytes) * unit * float64(time.Second))
+		more := time.Duration(float64(bytes) * unit)
 		if beyond := srv.recoveries.add(r.pid, time.Now(), more, back); beyond > 0 && r.limit != nil {
-			srv.guard("RecoveryLimit", func() { r.limit.Charge(int(beyond.Seconds() / unit)) })
+			srv.guard("RecoveryLimit", func() { r.limit.Charge(int(float64(beyond) / unit)) })
 		}
 	})
+}
+
+// left returns how many bytes the session may read by its own pace.
+func (r *recoveryReads) left() int {
+	return int(float64(r.socket.ns.srv.recoveries.left(r.pid, time.Now(), r.back)) / r.unit())
+}
+
+// unit is as what time a byte counts.
+func (r *recoveryReads) unit() float64 {
+	return float64(r.socket.ns.srv.recoveries.pace.interval) / recoveryRead
 }
 
 // wait waits until more may be read: by the session's own pace, or by the limit that its

@@ -261,7 +261,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		if !awaited(batch) {
 			return found, context.Canceled
 		}
-		read, err := p.readPart(ctx, batch, found, unread, p.rangeable(len(unread), count, hold), hold)
+		read, err := p.readPart(ctx, batch, found, unread, p.rangeable(len(unread), count, hold, first), hold)
 		if err != nil {
 			return found, err
 		}
@@ -329,14 +329,18 @@ const (
 
 // rangeable returns how many entries of each backlog, at most count, can be read by XRANGE:
 // it costs Redis less than a script does, but is not bounded by bytes. It is 0 if they
-// may take much more than is held.
-func (p *partition) rangeable(backlogs, count, hold int) int {
+// may take much more than is held; at first, when there are few, they may be read in vain.
+func (p *partition) rangeable(backlogs, count, hold int, first bool) int {
 	largest := p.sizes.largest(p.life)
 	if largest == 0 || backlogs == 0 { // nothing is known of their size
 		return 0
 	}
 	count = min(count, p.limit+1)
-	if fit := min(sharedBytes, max(4*hold, readBytes)) / backlogs / largest; fit < count {
+	bytes := min(sharedBytes, 4*max(hold, 0))
+	if first {
+		bytes = max(bytes, readBytes)
+	}
+	if fit := bytes / backlogs / largest; fit < count {
 		if count = fit; fit < fewRead {
 			count = 0
 		}

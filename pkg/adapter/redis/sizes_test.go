@@ -31,24 +31,32 @@ func TestSizes(t *testing.T) {
 
 // Entries of unknown or large sizes are not read by their number.
 func TestRangeable(t *testing.T) {
-	for _, tt := range []struct{ largest, keys, count, hold, want int }{
-		{0, 1, 32, 16 << 20, 0},
-		{1, 1, 32, 16 << 20, 32},
-		{1, 256, 1001, 16 << 20, 256},
-		{1 << 20, 1, 32, 16 << 20, 16},
-		{1 << 20, 2, 32, 16 << 20, 8},
-		{1 << 20, 3, 32, 16 << 20, 0},
-		{1, 1, 5000, 16 << 20, 1001},
-		{1, 512, 32, 256 << 10, 8},
-		{1, 513, 32, 256 << 10, 0},
-		{1, 128, 32, 0, 32},
-		{1, 0, 32, 16 << 20, 0},
+	for _, tt := range []struct {
+		largest, keys, count, hold int
+		first                      bool
+		want                       int
+	}{
+		{0, 1, 32, 16 << 20, true, 0},
+		{1, 1, 32, 16 << 20, true, 32},
+		{1, 256, 1001, 16 << 20, true, 256},
+		{1 << 20, 1, 32, 16 << 20, true, 16},
+		{1 << 20, 2, 32, 16 << 20, true, 8},
+		{1 << 20, 3, 32, 16 << 20, true, 0},
+		{1, 1, 5000, 16 << 20, true, 1001},
+		{1, 512, 32, 256 << 10, true, 8},
+		{1, 513, 32, 256 << 10, true, 0},
+		{1, 128, 32, 0, true, 32},
+		{1, 1, 32, 0, false, 0},
+		{1, 1, 32, -1, false, 0},
+		{1, 1, 1001, 64 << 10, false, 1001},
+		{1, 8, 1001, 64 << 10, false, 128},
+		{1, 0, 32, 16 << 20, true, 0},
 	} {
 		p := &partition{limit: 1000, life: time.Hour}
 		if tt.largest > 0 {
 			p.sizes.saw(tt.largest)
 		}
-		if n := p.rangeable(tt.keys, tt.count, tt.hold); n != tt.want {
+		if n := p.rangeable(tt.keys, tt.count, tt.hold, tt.first); n != tt.want {
 			t.Errorf("%+v: %d", tt, n)
 		}
 	}
