@@ -3,13 +3,11 @@ package socketio
 import (
 	"iter"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
-	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // A stay is one membership of a room as an interval of positions: its member is
@@ -139,68 +137,6 @@ func (m *memberships) confirm(name string, at adapter.Cursor) {
 	}
 }
 
-// suspend makes deferred stays not count whose command is not covered by what the
-// member has received, and copies not apart of which it has not received the later one.
-func (m *memberships) suspend(seen adapter.Cursor) {
-	for p, later := range m.apart {
-		if seen.IsZero() || !seen.Covers(later) {
-			delete(m.apart, p)
-			m.unsaved = true
-		}
-	}
-	for _, stays := range m.named {
-		for i := range stays {
-			if st := &stays[i]; st.deferred() && (seen.IsZero() || !seen.Covers(st.due)) {
-				st.pending = true
-			}
-		}
-	}
-}
-
-// suspended returns where the commands stand that the suspended stays are due to, and where
-// these begin, as far as they have that in common: a command that came late has begun some
-// of them.
-func (m *memberships) suspended() map[adapter.Position]adapter.Cursor {
-	var joins map[adapter.Position]adapter.Cursor
-	for _, stays := range m.named {
-		for _, st := range stays {
-			if !st.deferred() || !st.pending {
-				continue
-			}
-			if joins == nil {
-				joins = make(map[adapter.Position]adapter.Cursor)
-			}
-			if join, known := joins[st.due]; known {
-				joins[st.due] = join.Min(st.join)
-			} else {
-				joins[st.due] = st.join
-			}
-		}
-	}
-	return joins
-}
-
-// resume makes the suspended stays count that are due to a command at a position. It
-// returns their rooms.
-func (m *memberships) resume(command adapter.Position) (names []string) {
-	for name, stays := range m.named {
-		for i := range stays {
-			if st := &stays[i]; st.deferred() && st.pending && st.due == command {
-				st.pending = false
-				names = append(names, name)
-			}
-		}
-	}
-	return names
-}
-
-// defers notes to which command an open stay is due, unless that is zero.
-func (m *memberships) defers(name string, due adapter.Position) {
-	if st := m.current(name); st != nil && due != (adapter.Position{}) {
-		st.due, m.unsaved = due, true
-	}
-}
-
 // takes reports whether an event is for the member.
 func (m *memberships) takes(ev *adapter.Event, id string) bool {
 	return ev.For(func(r rooms.Room, at adapter.Position) bool {
@@ -211,25 +147,6 @@ func (m *memberships) takes(ev *adapter.Event, id string) bool {
 // wasIn reports whether the member was at a position in a room that it may not keep.
 func (m *memberships) wasIn(r rooms.Room, at adapter.Position) bool {
 	return r.Kind == rooms.Named && slices.ContainsFunc(m.banned[r.Name], func(st stay) bool { return st.holds(at) })
-}
-
-// had notes that a copy is not for the member, which has been given a later one.
-func (m *memberships) had(at, later adapter.Position) {
-	if m.apart == nil {
-		m.apart = make(map[adapter.Position]adapter.Position)
-	}
-	m.apart[at], m.unsaved = later, true
-}
-
-// command notes that the open stays in some rooms are by a command, and reports
-// whether that was not known of all of them.
-func (m *memberships) command(names []string) (news bool) {
-	for _, name := range names {
-		if st := m.current(name); st != nil && !st.commanded {
-			st.commanded, m.unsaved, news = true, true, true
-		}
-	}
-	return news
 }
 
 // keep ends the stays in rooms that may does not allow, but for commanded ones. Where
@@ -274,92 +191,6 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 		m.open--
 		m.unsaved = true
 	}
-}
-
-// enterAt does what a command of the past did: it begins a stay at the command's
-// position, unless what is known is newer than the command or includes it. One that is due
-// to a command does not count until resume.
-func (m *memberships) enterAt(name string, at adapter.Cursor, due adapter.Position) bool {
-	stays, command, deferred := m.named[name], commandAt(at, due), due != adapter.Position{}
-	switch n := len(stays) - 1; {
-	case n >= 0 && stays[n].open && m.precedes(name, at, due):
-		m.precede(name, at, due)
-		stays = m.named[name]
-		stays[n].pending = deferred
-		m.command([]string{name})
-		return true
-	case n >= 0 && (stays[n].join.Covers(command) || stays[n].leave.Covers(command)):
-		return false
-	case n >= 0 && stays[n].open:
-		m.command([]string{name})
-		return false
-	}
-	m.enter(name)
-	m.confirm(name, at)
-	m.command([]string{name})
-	if st := m.current(name); deferred {
-		st.due, st.pending = due, true
-	}
-	return true
-}
-
-// commandAt returns where a command stands that has begun a stay.
-func commandAt(join adapter.Cursor, due adapter.Position) adapter.Position {
-	if due == (adapter.Position{}) {
-		return join.At
-	}
-	return due
-}
-
-// precedes reports whether a command has joined an open room before the member has
-// joined it: what came to it in between is for the member.
-func (m *memberships) precedes(name string, at adapter.Cursor, due adapter.Position) bool {
-	stays, command := m.named[name], commandAt(at, due)
-	n := len(stays) - 1
-	if stays[n].join.IsZero() || !stays[n].join.Covers(command) || at.Includes(stays[n].join) {
-		return false
-	}
-	if n == 0 {
-		return true
-	}
-	left := stays[n-1].leave // if that covers the command, it has left the room after it
-	return at.Includes(left) && !left.Covers(command)
-}
-
-// precede puts a stay that a command has begun in front of the open one.
-func (m *memberships) precede(name string, at adapter.Cursor, due adapter.Position) {
-	if m.current(name) == nil {
-		return
-	}
-	stays := m.named[name]
-	n := len(stays) - 1
-	m.named[name] = slices.Insert(stays, n, stay{join: at, leave: stays[n].join, commanded: true, due: due})
-	m.count++
-	m.uncharged += stayCost(name)
-	m.unsaved = true
-}
-
-// leaveAt ends the open stay of a room for a command, unless the stay is newer than the
-// command. Then it ends a stay that precede has put in front of it. Commands of the node
-// have no position: they end the open stay in any case.
-func (m *memberships) leaveAt(name string, command adapter.Position, at adapter.Cursor, local bool) (found, open bool) {
-	for i := range m.banned[name] {
-		if st := &m.banned[name][i]; st.open && !st.join.Covers(command) {
-			st.leave, st.open = at, false
-		}
-	}
-	stays := m.named[name]
-	for i := range stays {
-		switch st := &stays[i]; {
-		case st.pending || !local && st.join.Covers(command):
-		case st.open:
-			m.leave(name, at)
-			return true, true
-		case st.commanded && st.leave.Covers(command) && i+1 < len(stays) && st.leave == stays[i+1].join:
-			st.leave, m.unsaved, found = st.leave.Min(at), true, true
-		}
-	}
-	return found, false
 }
 
 // newestJoin returns the newest position at which any stay began.
@@ -525,149 +356,4 @@ func earliest(stays []stay, after func(join adapter.Cursor) adapter.Cursor) adap
 		first = first.Min(after(st.join))
 	}
 	return first
-}
-
-// Bits in the kind of a membership, which earlier versions take for one like any other.
-const (
-	byCommand  = 1 << 7 // a command made it
-	isDeferred = 1 << 6 // it is deferred
-	isApart    = 1 << 5 // it is none: it begins at a copy that is apart, and ends at the later one
-	// isDue is none either: the one before it is due to a command at another position than
-	// that of its cursor. Earlier versions take it for a copy that is apart; see receipt.save.
-	isDue = isApart | isDeferred
-)
-
-// manyRooms is from how many rooms on a session lists them in their order: stores can
-// send the difference to what they have written before.
-const manyRooms = 32
-
-// A lastCursor is the cursor that was formatted last, and its text. Of many memberships most
-// have the same, because rooms are joined together.
-type lastCursor struct {
-	cursor adapter.Cursor
-	text   string
-}
-
-func (l *lastCursor) format(c adapter.Cursor) string {
-	if c != l.cursor {
-		l.cursor, l.text = c, c.String()
-	}
-	return l.text
-}
-
-// save returns the stays as a session keeps them. Pending ones are not part of
-// it: they begin when the session that names them is stored.
-func (m *memberships) save() []session.Membership {
-	list := make([]session.Membership, 0, int(m.count)+len(m.apart)+2) // the receipt follows
-	list = append(list, session.Membership{Kind: uint8(rooms.Everyone), Join: m.born.String()})
-	names := maps.Keys(m.named)
-	if len(m.named) >= manyRooms {
-		names = slices.Values(m.inOrder())
-	}
-	var last lastCursor
-	at := func(p adapter.Position) string { return adapter.NewProgress(m.born).To(p).String() }
-	for name := range names {
-		for _, st := range m.named[name] {
-			if st.pending {
-				continue
-			}
-			kind := uint8(rooms.Named)
-			if st.commanded {
-				kind |= byCommand
-			}
-			if st.deferred() {
-				kind |= isDeferred
-			}
-			list = append(list, session.Membership{Kind: kind, Name: name, Join: last.format(st.join), Leave: st.leave.String()})
-			if st.deferred() && st.due != st.join.At {
-				list = append(list, session.Membership{Kind: uint8(rooms.Named) | isDue, Join: at(st.due), Leave: never(m.born.Epoch)})
-			}
-		}
-	}
-	for p, later := range m.apart {
-		list = append(list, session.Membership{Kind: uint8(rooms.Named) | isApart, Join: at(p), Leave: at(later)})
-	}
-	return list
-}
-
-// inOrder returns the rooms of named in their order: to sort a thousand long names takes
-// longer than all else that is done with them.
-func (m *memberships) inOrder() []string {
-	if m.order == nil {
-		m.order = new([]string)
-	}
-	*m.order = slices.DeleteFunc(*m.order, func(name string) bool { return m.named[name] == nil })
-	if len(*m.order) != len(m.named) {
-		*m.order = slices.Sorted(maps.Keys(m.named))
-	}
-	return *m.order
-}
-
-// never returns a position that no client has received.
-func never(epoch string) string {
-	return adapter.Cursor{Epoch: epoch, At: adapter.Position{Ms: math.MaxUint64}}.String()
-}
-
-// restore reads what save wrote, and the receipt, if there is one.
-func restore(list []session.Membership) (m memberships, r receipt, err error) {
-	var order []string // of many rooms
-	var last []stay    // of the room that was read last
-	for _, s := range list {
-		if s.Kind&isReceipt != 0 {
-			if r, err = restoreReceipt(s); err != nil {
-				return m, r, err
-			}
-			continue
-		}
-		join, err := adapter.ParseCursor(s.Join)
-		if err != nil {
-			return m, r, err
-		}
-		if rooms.Kind(s.Kind) == rooms.Everyone {
-			m.born = join
-			continue
-		}
-		if s.Kind&isDue == isDue {
-			if n := len(last); n > 0 {
-				last[n-1].due = join.At
-			}
-			continue
-		}
-		if s.Kind&isApart != 0 {
-			later, err := adapter.ParseCursor(s.Leave)
-			if err != nil {
-				return m, r, err
-			}
-			m.had(join.At, later.At)
-			continue
-		}
-		st := stay{join: join, open: s.Leave == "", commanded: s.Kind&byCommand != 0}
-		if s.Kind&isDeferred != 0 {
-			st.due = join.At
-		}
-		if !st.open {
-			if st.leave, err = adapter.ParseCursor(s.Leave); err != nil {
-				return m, r, err
-			}
-		}
-		if m.named == nil {
-			m.named = make(map[string][]stay)
-		}
-		if len(list) >= manyRooms && len(m.named[s.Name]) == 0 {
-			order = append(order, s.Name)
-		}
-		last = append(m.named[s.Name], st)
-		m.named[s.Name] = last
-		m.count++
-		m.uncharged += stayCost(s.Name)
-		if st.open {
-			m.open++
-		}
-	}
-	if order != nil {
-		slices.Sort(order) // as it was written, in all likelihood
-		m.order = &order
-	}
-	m.unsaved = false
-	return m, r, nil
 }

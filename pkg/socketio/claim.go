@@ -1,0 +1,166 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// errOvertaken ends the connection of a socket that has lost against a concurrent
+// claim. Its client may try again.
+var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection", ErrDisconnected)
+
+// claim takes the session over from the socket that serves it, on this node or on
+// another one. It is announced before the store is asked, and when it returns without
+// error this socket is the only one of the session on this node; see [ownership]. Of
+// concurrent claims the one that the store executes last succeeds, whatever the order
+// of the answers.
+func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session, error) {
+	srv := s.ns.srv
+	s.mu.Lock()
+	user := s.user
+	s.mu.Unlock()
+	var last session.Session // as the store had it before the claim
+	check := func(found session.Session) error {
+		last = found
+		switch {
+		case found.Namespace != s.nsName || found.User != user:
+			return &refusal{refusedUser, errors.New("the session is another's")}
+		case found.Epoch != epoch:
+			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
+		}
+		var names []string // of its stays
+		for _, r := range found.Rooms {
+			if r.Name != "" && r.Kind&isReceipt == 0 {
+				names = append(names, r.Name)
+			}
+		}
+		// Joins leave recoveries an eighth: a client that was cut has given back what its
+		// memberships took, and would lose all that it missed.
+		budget := srv.opts.MembershipBudget
+		s.mu.Lock()
+		s.unreserve() // of an earlier check
+		err := s.reserve(len(names), slices.Values(names), budget+budget/8)
+		s.mu.Unlock()
+		if err != nil {
+			last = session.Session{} // nothing is executed
+			s.client.limited(limitMemberships, srv.opts.MembershipBudget, "bytes")
+			return err
+		}
+		return nil
+	}
+	if srv.owned.over(pid) {
+		return session.Session{}, &refusal{refusedUnknown, errors.New("the session has been ended")}
+	}
+	done := srv.owned.claim(pid)
+	defer done()
+	self := string(srv.adapter.Node())
+	claimed, former, err := srv.sessions.Claim(ctx, pid, self, srv.opts.sessionLife(), check)
+	switch {
+	case errors.Is(err, session.ErrNotFound):
+		return claimed, &refusal{refusedUnknown, err}
+	case errors.Is(err, session.ErrUndecodable):
+		return claimed, &refusal{refusedCoding, err}
+	case errors.Is(err, session.ErrTooLarge): // with the name of this node, which may be longer
+		return claimed, &refusal{refusedRooms, err}
+	}
+	if refused := (*refusal)(nil); errors.As(err, &refused) {
+		return claimed, err
+	}
+	if err != nil {
+		if last.PID != "" { // the claim may have been executed; nobody else would tell the owner
+			srv.owned.unanswered(&lostClaim{Ref: session.Ref{PID: pid, Fence: last.Fence + 1}, socket: s, former: last.Owner})
+		}
+		return claimed, err
+	}
+	s.mu.Lock()
+	s.pid, s.fence = claimed.PID, claimed.Fence
+	s.mu.Unlock()
+	s.succeed(former)
+	entered := srv.owned.enter(s)
+	if former != self { // also if it was not entered: the winner tells only this node
+		srv.tellEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
+	}
+	if !entered {
+		srv.log.Info("session claimed by a later connection", zap.String("namespace", s.nsName))
+		return claimed, errOvertaken
+	}
+	return claimed, nil
+}
+
+// assume makes the socket what the session says, as far as the middlewares let
+// it, and places it in its rooms with its gate shut. It returns from where on the client is
+// to be recovered, which has shown an offset.
+func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, head adapter.Cursor) (from adapter.Cursor, err error) {
+	stays, was, err := restore(claimed.Rooms)
+	if err != nil {
+		return from, fmt.Errorf("socketio: session: %w", err)
+	}
+	if !was.given.IsZero() && !head.Includes(was.given) { // it may have been stored since that was read
+		if head, err = s.ns.srv.adapter.Head(ctx); err != nil {
+			return from, err
+		}
+	}
+	if !was.given.SameHistory(head) || !head.Includes(was.given) {
+		was = receipt{} // of a history that has lost something
+	}
+	from = was.from(offset)
+	s.mu.Lock()
+	decided := s.screening
+	s.mu.Unlock()
+	stays.keep(func(room string) bool { return s.keeps(decided, room) }, from)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stays.uncharged += s.rooms.uncharged // less what is reserved for them
+	if s.data != nil {
+		s.screening = s.screening.made()
+		s.screening.data = s.data // resign gives it back
+	}
+	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
+	s.receipt = &receipt{sent: offset, given: was.given}
+	s.newestJoin = s.rooms.newestJoin()
+	s.recovering = true
+	s.gate.shut++
+	s.place()
+	return from, nil
+}
+
+// resign undoes assume after a refusal: the session is over.
+func (s *Socket) resign(ctx context.Context) {
+	srv := s.ns.srv
+	s.unplace()
+	s.mu.Lock()
+	ref := session.Ref{PID: s.pid, Fence: s.fence}
+	s.mu.Unlock()
+	s.dropRefused(ctx, ref)
+	srv.owned.leave(s)
+	s.answerGone() // what was held
+	s.mu.Lock()
+	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = newID(), "", 0, nil, memberships{}, nil
+	if s.screening != nil {
+		s.data = s.screening.data
+	}
+	s.recovering = false
+	s.gate = gate{}
+	s.mu.Unlock()
+}
+
+// rejoin subscribes the socket's rooms.
+func (s *Socket) rejoin(ctx context.Context) error {
+	s.mu.Lock()
+	current := append(s.implicit(), inNamed(s.nsName, s.rooms.names())...)
+	s.mu.Unlock()
+	if _, err := s.ns.srv.adapter.Subscribe(ctx, current...); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.subscribed = true
+	s.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,123 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
+
+// receive takes an event from the client's reader to the mailbox.
+func (s *Socket) receive(p *packet.Packet) error {
+	srv := s.client.srv
+	name, raw, err := packet.SplitEvent(p.Data)
+	if err != nil {
+		return err
+	}
+	e := &Event{Name: name, Args: Args{raw, p.Attachments}, socket: s, ackID: p.ID}
+	srv.stats.eventsIn.Add(1)
+	e.size = len(p.Data)
+	for _, a := range p.Attachments {
+		e.size += len(a)
+	}
+	return s.accept(e)
+}
+
+// handle runs what is registered for an event.
+func (s *Socket) handle(e *Event) {
+	callback := "OnAny"
+	defer s.rescue(&callback)
+	s.mu.Lock()
+	onAny, onEvent := s.onAny, s.onEvent
+	s.mu.Unlock()
+	run := func(hs []Handler) bool {
+		for _, h := range hs {
+			if err := h(s.ctx, e); err != nil {
+				if s.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrDisconnected)) {
+					return false // it stopped because the socket has ended, as it should
+				}
+				s.fail(fmt.Errorf("event %q: %w", e.Name, err))
+				return false
+			}
+		}
+		return true
+	}
+	shared := s.ns.rulesNow()
+	run(onAny)
+	for _, r := range shared {
+		run(r.onAny)
+	}
+	callback = "Socket.Use"
+	if !run(onEvent) {
+		return
+	}
+	callback = "On"
+	s.mu.Lock()
+	once, own := s.once[e.Name], s.handlers[e.Name] // by the name that the middlewares left
+	delete(s.once, e.Name)
+	s.mu.Unlock()
+	run(once)
+	run(own)
+	for _, r := range shared {
+		run(r.handlers[e.Name])
+	}
+}
+
+// fail reports an error to the handlers of errors, or to the log.
+func (s *Socket) fail(err error) {
+	if !s.tellErrors(err) {
+		s.client.srv.log.Warn("socket error", zap.String("namespace", s.nsName), zap.String("socket", s.ID()), zap.Error(err))
+	}
+}
+
+// tellErrors calls the handlers of errors, and reports whether there are any.
+func (s *Socket) tellErrors(err error) bool {
+	s.mu.Lock()
+	onError := s.onError
+	s.mu.Unlock()
+	for _, f := range onError {
+		s.client.srv.guard("OnError", func() { f(err) })
+	}
+	return len(onError) > 0
+}
+
+// rescue keeps a panic of one socket's handler from ending all others: like
+// net/http it is logged, and the connection closed. It is deferred.
+func (s *Socket) rescue(callback *string) {
+	if p := recover(); p != nil {
+		s.tellErrors(s.client.srv.panicked(*callback, p))
+		s.client.conn.Close(engineio.ForcedClose)
+	}
+}
+
+// sendAck answers an event of the client.
+func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
+	ps := enginePackets(&packet.Packet{
+		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
+	}, false)
+	if s.queueAck(ps) != nil {
+		return ErrDisconnected
+	}
+	return nil
+}
+
+// tellOutgoing reports an event that is queued. s.mu is held.
+func (s *Socket) tellOutgoing(d *delivery) {
+	fs := s.outgoing.fs
+	if len(fs) == 0 {
+		return
+	}
+	s.outgoing.tell(s.client.srv, d.size(), func() {
+		name, raw, err := packet.SplitEvent(d.ev.Data)
+		if err != nil {
+			return
+		}
+		for _, f := range fs {
+			s.guard("OnAnyOutgoing", func() { f(name, Args{raw, d.ev.Attachments}) })
+		}
+	})
+}

@@ -1,0 +1,102 @@
+package socketio
+
+import (
+	"context"
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// A place is where a command that joins rooms stands, for one socket.
+type place struct {
+	at     adapter.Cursor   // the join position
+	due    adapter.Position // see begins
+	cursor adapter.Cursor   // the feed's, after the command
+	before adapter.Cursor   // the feed's, before it
+	seen   adapter.Cursor   // what the socket has been given then, as far as it was for it
+	prior  adapter.Cursor   // see command
+	older  []string         // rooms that the socket is in, and has joined after the command
+	marker *marker
+}
+
+// A backlog is what a socket that a command has joined to rooms missed of them.
+type backlog struct {
+	events []*delivery // that the node had not come to when it came to the command
+	late   []*delivery // that it had come to, in the order of positions
+	// had are the positions of copies of events that the socket has been given as
+	// later copies, and of these.
+	had map[adapter.Position]adapter.Position
+}
+
+// since returns what was stored in rooms after a join position, up to where the feed
+// has come. The gate is shut meanwhile. The caller holds the right to change.
+//
+// Where there are several partitions, the node may have come to events of the rooms
+// before it came to the command. What the socket had of them, as a member of other
+// rooms, is found by reading these as well.
+func (s *Socket) since(ctx context.Context, names []string, command *place) (missed backlog, err error) {
+	a, list := s.ns.srv.adapter, inNamed(s.nsName, slices.Concat(names, command.older))
+	s.mu.Lock()
+	was := s.rooms.clone()
+	s.mu.Unlock()
+	at, err := command.marker.await(ctx, s)
+	if err != nil {
+		return missed, err
+	}
+	progress := adapter.NewProgress(command.seen) // in each partition up to the marker: later events are still to come
+	end := command.seen
+	for _, p := range at {
+		end = progress.To(p)
+	}
+	var from map[rooms.Room]adapter.Cursor
+	now := was.clone()
+	for _, name := range names {
+		now.confirm(name, command.at)
+	}
+	for _, name := range command.older {
+		now.precede(name, command.at, adapter.Position{})
+	}
+	if command.due != (adapter.Position{}) {
+		from = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{})
+		for _, room := range list {
+			from[room] = command.prior
+		}
+	} else {
+		from = make(map[rooms.Room]adapter.Cursor, len(list))
+		for _, room := range list {
+			from[room] = command.at
+		}
+	}
+	for ev, err := range a.Replay(ctx, from, end, 0) {
+		if err == nil {
+			err = wellFormed(&ev)
+		}
+		if err != nil {
+			return missed, err
+		}
+		if !command.seen.Covers(ev.Position) {
+			if slices.ContainsFunc(ev.Target.To, func(r rooms.Room) bool { return slices.Contains(list, r) }) {
+				missed.events = append(missed.events, s.ns.newDelivery(&ev))
+			}
+			continue
+		}
+		switch id := s.ID(); {
+		case was.takes(&ev, id):
+			if now.takes(&ev, id) {
+				continue
+			}
+			for _, c := range ev.Earlier {
+				if missed.had == nil {
+					missed.had = make(map[adapter.Position]adapter.Position)
+				}
+				missed.had[c.At] = ev.Position
+			}
+		case now.takes(&ev, id):
+			missed.late = append(missed.late, s.ns.newDelivery(&ev))
+		}
+	}
+	had := func(d *delivery) bool { _, had := missed.had[d.ev.Position]; return had }
+	missed.late = slices.DeleteFunc(missed.late, had)
+	return missed, nil
+}

@@ -1,0 +1,152 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// readTries bounds how often a replay is read again because commands in it joined further
+// rooms, each by way of one that another has joined.
+const readTries = 100
+
+// read fixes an end and returns what was missed up to it, in order, from what the client has
+// received on. seen, its offset, proves a part of the history. Commands
+// among them are executed: the memberships afterwards are those at the end. A
+// room that a command joined has missed events too, and its live ones must be
+// heard before the end is fixed, so it is subscribed and all is read again.
+func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adapter.Cursor) (*missed, error) {
+	ctx = reads.count(ctx)
+	page := s.ns.srv.replays.reserve()
+	defer page.release()
+	// What is not held is read when it may be, so a session that has read much holds little.
+	r := replay{socket: s, seen: from, payload: max(min(page.held, reads.left()), 1)}
+	var heard []string // of the rooms that commands joined
+	var err error
+	for range readTries {
+		var end adapter.Cursor
+		if end, err = r.begin(ctx, seen); err != nil {
+			break
+		}
+		if err = r.read(ctx, end); err != nil && !errors.Is(err, errAgain) {
+			break
+		}
+		if !r.again {
+			var found *missed
+			if found, err = r.found(end); err != nil {
+				break
+			}
+			if err := s.adopt(ctx, &r, end, heard); err != nil {
+				found.release()
+				return nil, err
+			}
+			return found, nil
+		}
+		if heard, err = s.hear(ctx, r.joined, heard); err != nil {
+			break
+		}
+		err = &refusal{refusedRooms, errors.New("commands joined further rooms, again and again")}
+	}
+	s.mu.Lock()
+	for _, name := range heard {
+		s.unlist(name)
+	}
+	s.mu.Unlock()
+	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, heard)...)
+	return nil, err
+}
+
+// hear makes the socket hear those of the joined rooms that it is neither in nor hears.
+// It returns all that it hears now. The gate is shut.
+func (s *Socket) hear(ctx context.Context, joined map[string]adapter.Cursor, heard []string) ([]string, error) {
+	var news []string
+	s.mu.Lock()
+	for name := range joined {
+		if s.rooms.current(name) == nil && !slices.Contains(heard, name) {
+			news = append(news, name)
+		}
+	}
+	s.mu.Unlock()
+	if len(news) == 0 {
+		return heard, nil
+	}
+	if _, err := s.ns.srv.adapter.Subscribe(ctx, inNamed(s.nsName, news)...); err != nil {
+		return heard, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range news {
+		s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
+	}
+	return append(heard, news...), nil
+}
+
+// refuseLost turns what proves that events are missing into a refusal.
+func refuseLost(err error) error {
+	switch {
+	case errors.Is(err, adapter.ErrTrimmed):
+		return &refusal{refusedTrimmed, err}
+	case errors.Is(err, adapter.ErrUndecodable):
+		return &refusal{refusedCoding, err}
+	case errors.Is(err, adapter.ErrHistoryLost):
+		return &refusal{refusedHistory, err}
+	}
+	return err
+}
+
+// adopt makes the memberships at the end of a replay the socket's, and stores them if they
+// are new, with what the replay gives. Beside the rooms that it was in, it hears some that
+// commands have joined.
+func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard []string) error {
+	stays := r.stays
+	s.mu.Lock()
+	was := s.rooms.names()
+	listed := append(heard, was...)
+	if s.placed {
+		stays.banned = nil // what comes from here on is not for it in any case
+		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
+		s.rooms, s.newestJoin = stays, stays.newestJoin()
+		s.receipt.given, s.receipt.overlooked = end, r.overlooked
+		if n := len(r.missed); n > 0 {
+			s.receipt.sent = r.missed[n-1].Cursor
+		}
+		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
+	} else { // displaced meanwhile, from the rooms that it was in
+		listed = heard
+	}
+	for _, name := range listed {
+		s.unlist(name)
+	}
+	placed, unsaved, connected := s.placed, stays.unsaved, s.connected
+	s.rooms.unsaved = false
+	s.mu.Unlock()
+	if len(listed) > 0 {
+		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, listed)...)
+	}
+	if !placed {
+		return ErrDisconnected
+	}
+	if connected { // a replay that was read again
+		is := stays.sorted()
+		slices.Sort(was)
+		s.ns.tellRooms(s.ID(), true, without(is, was)...)
+		s.ns.tellRooms(s.ID(), false, without(was, is)...)
+	}
+	if !unsaved && r.overlooked < overlookedEvents {
+		return nil
+	}
+	return s.save(ctx)
+}
+
+// without returns those names that are not among others, which are sorted.
+func without(names, others []string) (rest []string) {
+	for _, name := range names {
+		if _, found := slices.BinarySearch(others, name); !found {
+			rest = append(rest, name)
+		}
+	}
+	return rest
+}

@@ -1,0 +1,69 @@
+package socketio
+
+import (
+	"fmt"
+	"iter"
+	"time"
+)
+
+// reserve counts in advance what new memberships of a socket will cost, so that concurrent
+// joins and recoveries do not all find room for themselves. It fails if the socket would
+// have count memberships, and those of all sockets would cost more than a budget. s.mu is
+// held.
+func (s *Socket) reserve(count int, added iter.Seq[string], budget int) error {
+	if count <= roomsBeyondBudget {
+		return nil
+	}
+	cost := int64(0)
+	for name := range added {
+		cost += stayCost(name)
+	}
+	for all := &s.ns.srv.memberships; ; {
+		had := all.Load()
+		if had+cost > int64(budget) {
+			return errMemberships
+		}
+		if all.CompareAndSwap(had, had+cost) {
+			s.rooms.uncharged -= cost
+			return nil
+		}
+	}
+}
+
+// unreserve gives back what has been reserved for a socket that has not been placed. s.mu
+// is held.
+func (s *Socket) unreserve() {
+	if !s.placed {
+		cost := s.rooms.cost()
+		s.ns.srv.memberships.Add(s.rooms.uncharged - cost)
+		s.rooms.uncharged = cost
+	}
+}
+
+// charge adds what the socket's memberships have grown by to those of the server. s.mu is
+// held.
+func (s *Socket) charge() {
+	if s.placed {
+		s.ns.srv.memberships.Add(s.rooms.uncharged)
+		s.rooms.uncharged = 0
+	}
+}
+
+// tooManyStays reports whether the socket's session can't keep so many more
+// memberships. s.mu is held.
+func (s *Socket) tooManyStays(more int) error {
+	if ended := s.rooms.count - s.rooms.open; ended > s.rooms.open/4 {
+		s.forget() // looks at all
+	}
+	if int(s.rooms.count)+more > s.ns.srv.opts.RoomsPerSocket*staysPerRoom {
+		return fmt.Errorf("%w: too many were left within the last minutes", ErrTooManyRooms)
+	}
+	return nil
+}
+
+// forget drops the memberships that ended too long ago to matter, so that a
+// session does not grow for as long as its client stays. s.mu is held.
+func (s *Socket) forget() {
+	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
+	s.charge()
+}

@@ -1,0 +1,79 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
+)
+
+// background changes the socket on a goroutine of its own, for a caller that may
+// not wait, and calls finally in any case, unless that is nil. A failure cuts the
+// socket.
+func (s *Socket) background(f func(context.Context) error, finally func()) {
+	srv := s.ns.srv
+	srv.spawn(func() {
+		ctx, cancel := srv.store()
+		defer cancel()
+		done, err := s.change(ctx)
+		if err == nil {
+			defer done()
+			err = f(ctx)
+		}
+		if finally != nil {
+			finally()
+		}
+		if err != nil && !errors.Is(err, ErrDisconnected) {
+			s.cut(err)
+		}
+	})
+}
+
+// save writes the session, if there is one to write. Whoever calls it holds the
+// right to change. A session that is gone or another's ends the socket. That of a
+// socket that is gone is not written any more.
+func (s *Socket) save(ctx context.Context) error {
+	srv := s.ns.srv
+	s.mu.Lock()
+	n := int(s.rooms.count)
+	s.mu.Unlock()
+	ended, err := srv.writes.take(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer ended()
+	at := srv.feed.now()
+	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return ErrDisconnected
+	}
+	if s.pid == "" || s.fence == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.observe(at)
+	snapshot := s.snapshot()
+	s.mu.Unlock()
+	err = srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife())
+	switch {
+	case errors.Is(err, session.ErrFenced):
+		s.overtaken()
+	case errors.Is(err, session.ErrNotFound):
+		s.cut(err)
+	}
+	return err
+}
+
+// snapshot returns the session as it is now. s.mu is held.
+func (s *Socket) snapshot() session.Session {
+	s.forget()
+	snapshot := session.Session{
+		PID: s.pid, ID: s.id, Namespace: s.nsName, User: s.user, Data: s.data, Epoch: s.rooms.born.Epoch,
+		Rooms: s.rooms.save(), Owner: string(s.ns.srv.adapter.Node()), Fence: s.fence,
+	}
+	if s.receipt != nil {
+		snapshot.Rooms = append(snapshot.Rooms, s.receipt.save())
+	}
+	return snapshot
+}

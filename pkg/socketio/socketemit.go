@@ -1,0 +1,95 @@
+package socketio
+
+import (
+	"context"
+
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
+
+// Broadcast begins a broadcast to everyone but this socket.
+func (s *Socket) Broadcast() Broadcast {
+	b := s.ns.ExceptSocket(s.ID())
+	b.by = s
+	return b
+}
+
+// To begins a broadcast to the members of named rooms but this socket.
+func (s *Socket) To(names ...string) Broadcast { return s.Broadcast().To(names...) }
+
+// In is To.
+func (s *Socket) In(names ...string) Broadcast { return s.To(names...) }
+
+// ToSocket begins a broadcast to single sockets but this one.
+func (s *Socket) ToSocket(ids ...string) Broadcast { return s.Broadcast().ToSocket(ids...) }
+
+// Except begins a broadcast to everyone but this socket and the members of named
+// rooms.
+func (s *Socket) Except(names ...string) Broadcast { return s.Broadcast().Except(names...) }
+
+// Local begins a broadcast to the sockets of this node but this one.
+func (s *Socket) Local() Broadcast { return s.Broadcast().Local() }
+
+// Self begins a broadcast to this socket alone, for what Emit has no place for:
+// s.Self().Volatile().Emit(…), s.Self().Compress(false).Emit(…). Like Emit it returns
+// ErrDisconnected once the socket is disconnected.
+func (s *Socket) Self() Broadcast {
+	b := s.ns.ToSocket(s.ID())
+	b.by, b.self = s, true
+	return b
+}
+
+// Emit sends an event to this socket, in the order of all events, and keeps it
+// for a recovery. In a middleware, before the socket is connected, it goes to the
+// client directly and is not kept; with recovery it carries null in place of the
+// offset.
+func (s *Socket) Emit(ctx context.Context, event string, args ...any) error {
+	_, err := s.Publish(ctx, event, args...)
+	return err
+}
+
+// Send emits the event "message" to this socket.
+func (s *Socket) Send(ctx context.Context, args ...any) error {
+	return s.Emit(ctx, "message", args...)
+}
+
+// Publish is Emit and returns the event's offset.
+func (s *Socket) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
+	return s.Self().Publish(ctx, event, args...)
+}
+
+// emitEarly sends an event to a client that is not connected yet.
+func (s *Socket) emitEarly(event string, args []any) error {
+	data, attachments, err := encodeEmit(event, args)
+	if err != nil {
+		return err
+	}
+	if s.recovers {
+		data = withoutOffset(data)
+	}
+	return s.client.send(&packet.Packet{
+		Type: packet.Event, Namespace: s.nsName, Data: data, Attachments: attachments,
+	})
+}
+
+// EmitWithAck sends an event to this socket and waits for its ack, as long as the
+// context or Options.AckTimeout says. If the socket is disconnected before, the
+// error is ErrDisconnected.
+func (s *Socket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
+	return one(s.Self().inquire(ctx, event, args))
+}
+
+// one returns the only answer of a question to one socket.
+func one(q *inquiry, err error) (args Args, _ error) {
+	if err != nil {
+		return Args{}, err
+	}
+	err = ErrDisconnected
+	q.each(func(a Answer, e error) bool {
+		args, err = a.Args, e
+		if silent, ok := e.(*UnansweredError); ok && silent.Err == nil && len(silent.Nodes) == 0 {
+			err = ErrDisconnected
+		}
+		return false
+	})
+	return args, err
+}
