@@ -21,8 +21,9 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// patience bounds every wait. It is long because busy machines are slow.
-const patience = 20 * time.Second
+// patience bounds every wait. It is long because busy machines are slow, and because a Sentinel
+// that was not scheduled for two seconds trusts nothing for 30 (its TILT mode).
+const patience = 60 * time.Second
 
 // A Server is one Redis server. Its methods are for one goroutine at a time, but
 // Addr, URL, Client and Log are for any.
