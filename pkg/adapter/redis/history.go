@@ -276,10 +276,12 @@ func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string,
 	asked := make(map[string]*goredis.XMessageSliceCmd)
 	var current *goredis.StringCmd
 	var first, last *goredis.XMessageSliceCmd
+	var sizes *goredis.MapStringStringCmd
 	err := p.atPrimary(ctx, c, func(tx goredis.Pipeliner) {
 		current = tx.Get(ctx, p.names.epoch())
 		first = tx.XRangeN(ctx, clock, "-", "+", 1)
 		last = tx.XRevRangeN(ctx, clock, "+", "-", 1)
+		sizes = tx.HGetAll(ctx, p.names.sizes(epoch))
 		for _, r := range all {
 			for _, s := range r.seen {
 				id := entryOf(s).id()
@@ -289,12 +291,16 @@ func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string,
 			}
 		}
 	})
+	if isWrongType(sizes.Err()) {
+		return nil, atKey(p.names.sizes(epoch), sizes.Err())
+	}
 	if err != nil {
 		return nil, err
 	}
 	if current.Val() != epoch || len(last.Val()) == 0 {
 		return nil, nil
 	}
+	p.sizes.read(sizes.Val())
 	l := &look{epoch: epoch, found: make(map[string]entry)}
 	if l.oldest, err = parseEntry(first.Val()[0]); err != nil {
 		return nil, err

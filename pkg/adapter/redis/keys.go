@@ -54,8 +54,9 @@ func (p *partition) checkKeys(ctx context.Context, c goredis.Cmdable) {
 		// Each reads nothing, or little.
 		cmds[p.names.epoch()] = pipe.Get(ctx, p.names.epoch())
 		if epoch != "" {
-			clock, lists := p.names.clock(epoch), p.names.in(epoch)+listsName
+			clock, lists, sizes := p.names.clock(epoch), p.names.in(epoch)+listsName, p.names.sizes(epoch)
 			cmds[clock] = pipe.XRevRangeN(ctx, clock, "+", "-", 1)
+			cmds[sizes] = pipe.HGet(ctx, sizes, "0")
 			cmds[lists] = pipe.XRangeN(ctx, lists, "0-1", "0-1", 1)
 		}
 		if p.number == 0 {

@@ -14,6 +14,7 @@ import (
 //	rejoin:{0}<epoch>:clock            stream: one entry for each call
 //	rejoin:{0}<epoch>:r/chat,lobby     stream: a room's backlog; and the room's channel
 //	rejoin:{0}<epoch>:lists            stream: the lists of events that have long ones; and a channel
+//	rejoin:{0}<epoch>:sizes            hash: the size of the largest stored event by when it was published
 //	rejoin:{0}inbox:<node>             channel: messages for one node
 //	rejoin:{0}news                     channel: a new epoch has begun
 //	rejoin:{0}fence:<connection>       what was sent on that connection is not executed any more
@@ -32,6 +33,7 @@ func newNames(prefix, tag string) names {
 func (n names) epoch() string                    { return n.tagged + "epoch" }
 func (n names) news() string                     { return n.tagged + "news" }
 func (n names) clock(epoch string) string        { return n.in(epoch) + "clock" }
+func (n names) sizes(epoch string) string        { return n.in(epoch) + "sizes" }
 func (n names) inbox(node adapter.NodeID) string { return n.tagged + "inbox:" + string(node) }
 func (n names) partitions() string               { return n.tagged + "partitions" }
 func (n names) fence(token string) string        { return n.tagged + "fence:" + token }

@@ -282,7 +282,7 @@ func (p *partition) arguments(c *call) (keys []string, args []any) {
 		now = int64(c.since.ms)
 	}
 	base := p.names.in(c.epoch)
-	keys = append(make([]string, 0, 2+len(c.events)), p.names.clock(c.epoch), base+listsName)
+	keys = append(make([]string, 0, 4+len(c.events)), p.names.clock(c.epoch), base+listsName, p.names.sizes(c.epoch))
 	args = append(make([]any, 0, 5+4*len(c.events)), c.id, max(now-p.keep.Milliseconds(), 0),
 		2*max(p.limit, 1), p.life.Milliseconds(), max(now-p.life.Milliseconds(), 0))
 	for _, it := range c.events {

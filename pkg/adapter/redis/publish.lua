@@ -1,5 +1,5 @@
 -- Publishes the events of one call.
--- KEYS: the clock, the lists, then each event's rooms; a room's backlog and its channel have one name.
+-- KEYS: the clock, the lists, the sizes, then each event's rooms; a room's backlog and its channel have one name.
 -- ARGV: the call's id, the oldest time to keep in the clock, length and life of a backlog, the oldest time to keep in the
 --       lists, then for each event: payload, whether it is stored, how many rooms, its lists or ''.
 -- Returns the call's entry in the clock, then for each event how many subscribers it reached and, if any are, how many of its
@@ -12,7 +12,7 @@ if not id then
 end
 local dash = string.find(id, '-', 1, true)
 local ms, first = string.sub(id, 1, dash), tonumber(string.sub(id, dash + 1)) * 1024
-local reply, key, failed = {id}, 3, nil
+local reply, key, failed, largest = {id}, 4, nil, 0
 for arg = 6, #ARGV, 4 do
 	local position = ms .. string.format('%.0f', first + #reply - 1)
 	local stored, rooms, lists = ARGV[arg + 1] == '1', tonumber(ARGV[arg + 2]), ARGV[arg + 3]
@@ -29,6 +29,9 @@ for arg = 6, #ARGV, 4 do
 		if not bad then
 			redis.call('PUBLISH', KEYS[2], position .. ' ' .. lists)
 		end
+	end
+	if stored and #ARGV[arg] > largest then
+		largest = #ARGV[arg]
 	end
 	local last, receivers, news = position .. ' ' .. ARGV[arg], 0, 0
 	local more = rooms > 1 and position .. '~' .. ARGV[arg]
@@ -55,6 +58,20 @@ for arg = 6, #ARGV, 4 do
 		failed = (failed and failed .. ',' or '') .. (#reply - 1)
 	end
 	reply[#reply + 1] = bad or news > 0 and {receivers, news} or receivers
+end
+if largest > 256 then -- smaller ones are told apart by nobody
+	local period = string.format('%.0f', math.floor(tonumber(string.sub(id, 1, dash - 1)) / ARGV[4]))
+	local known = redis.pcall('HGET', KEYS[3], period)
+	if not known or type(known) == 'string' and (tonumber(known) or 0) < largest then
+		local all = not known and redis.call('HGETALL', KEYS[3]) or {}
+		for i = 1, #all, 2 do
+			if (tonumber(all[i]) or 0) < period - 1 then
+				redis.call('HDEL', KEYS[3], all[i])
+			end
+		end
+		redis.call('HSET', KEYS[3], period, largest)
+		redis.call('PEXPIRE', KEYS[3], 2 * ARGV[4])
+	end
 end
 if failed then
 	redis.call('XADD', KEYS[1], '*', 'c', ARGV[1], 'f', failed)

@@ -17,14 +17,14 @@ import (
 // A key that all rooms share and that another program has overwritten makes the node
 // unready, which names it, until it is deleted. A node does not start with one.
 func TestSharedKeysOfTheWrongType(t *testing.T) {
-	for _, kind := range []string{"epoch", "clock", "lists", "leases", "about", "partitions"} {
+	for _, kind := range []string{"epoch", "clock", "lists", "sizes", "leases", "about", "partitions"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
 			a := start(t, server.URL(), "a", Options{ProbeInterval: 50 * time.Millisecond})
 			p := a.partitions[0]
 			key := map[string]string{
-				"epoch": p.names.epoch(), "clock": p.names.clock(p.history()), "lists": p.names.in(p.history()) + listsName,
+				"epoch": p.names.epoch(), "clock": p.names.clock(p.history()), "lists": p.names.in(p.history()) + listsName, "sizes": p.names.sizes(p.history()),
 				"leases": p.names.leases(), "about": p.names.about(), "partitions": p.names.partitions(),
 			}[kind]
 			overwrite(t, server, key)
