@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 func at(n uint64) adapter.Cursor {
@@ -167,10 +169,10 @@ func TestOrderOfManyRooms(t *testing.T) {
 			}
 		}
 		for range rapid.IntRange(1, 60).Draw(rt, "steps") {
-			name := fmt.Sprint(rapid.IntRange(0, 2*manyRooms).Draw(rt, "room"))
+			name := fmt.Sprint(rapid.IntRange(0, 2*manyStays).Draw(rt, "room"))
 			switch rapid.IntRange(0, 5).Draw(rt, "step") {
 			case 0:
-				for i := range manyRooms {
+				for i := range manyStays {
 					enter(fmt.Sprint(2 * i))
 				}
 			case 1:
@@ -195,4 +197,23 @@ func TestOrderOfManyRooms(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Few rooms with many ended stays are written in their order, too: otherwise the difference
+// between two writes is most of a session.
+func TestOrderOfManyStays(t *testing.T) {
+	m := memberships{born: at(1)}
+	for i := range manyStays {
+		for _, name := range []string{"a", "b", "c"} {
+			m.enter(name)
+			m.confirm(name, at(uint64(2*i+1)))
+			m.leave(name, at(uint64(2*i+2)))
+		}
+	}
+	for range 20 { // the order of a map is random
+		list := m.save()
+		if !slices.IsSortedFunc(list[1:], func(a, b session.Membership) int { return strings.Compare(a.Name, b.Name) }) {
+			t.Fatalf("not in their order: %v", list)
+		}
+	}
 }

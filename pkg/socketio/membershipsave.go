@@ -20,9 +20,9 @@ const (
 	isDue = isApart | isDeferred
 )
 
-// manyRooms is from how many rooms on a session lists them in their order: stores can
-// send the difference to what they have written before.
-const manyRooms = 32
+// manyStays is from how many stays on, ended ones included, a session lists the rooms in their
+// order: stores can send the difference to what they have written before.
+const manyStays = 32
 
 // A lastCursor is the cursor that was formatted last, and its text. Of many memberships most
 // have the same, because rooms are joined together.
@@ -44,7 +44,7 @@ func (m *memberships) save() []session.Membership {
 	list := make([]session.Membership, 0, int(m.count)+len(m.apart)+2) // the receipt follows
 	list = append(list, session.Membership{Kind: uint8(rooms.Everyone), Join: m.born.String()})
 	names := maps.Keys(m.named)
-	if len(m.named) >= manyRooms {
+	if m.count >= manyStays {
 		names = slices.Values(m.inOrder())
 	}
 	var last lastCursor
@@ -136,7 +136,7 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		if m.named == nil {
 			m.named = make(map[string][]stay)
 		}
-		if len(list) >= manyRooms && len(m.named[s.Name]) == 0 {
+		if len(list) >= manyStays && len(m.named[s.Name]) == 0 {
 			order = append(order, s.Name)
 		}
 		last = append(m.named[s.Name], st)

@@ -77,7 +77,7 @@ func (r *replays) keep(bytes int) (kept reservation, ok bool) {
 }
 
 // A missed is what a client is to receive in a replay, in order and up to an end: the
-// events, or, if they do not fit in a page, where they are.
+// events that fit in a page, and then where the others are.
 type missed struct {
 	reservation
 	end    adapter.Cursor
@@ -98,23 +98,23 @@ var errReplayBudget = errors.New("socketio: too many recoveries with many missed
 // found returns what the replay has found.
 func (r *replay) found(end adapter.Cursor) (*missed, error) {
 	srv := r.socket.ns.srv
-	m := &missed{end: end, events: r.missed}
-	bytes, fits := 0, true
-	for _, ev := range r.missed {
-		fits = fits && ev.Omitted == 0
-		bytes += missedOverhead + payloadSize(ev)
+	held, bytes := 0, 0 // of those in front of the first one that came without its payload
+	for held < len(r.missed) && r.missed[held].Omitted == 0 {
+		bytes += missedOverhead + payloadSize(r.missed[held])
+		held++
 	}
-	if !fits {
-		m.events, m.later = nil, make([]later, len(r.missed))
-		for i, ev := range r.missed {
-			m.later[i] = later{r.place(ev), ev.Cursor, payloadSize(ev)}
-		}
-		bytes = laterOverhead * len(m.later)
+	kept, ok := srv.replays.keep(bytes + laterOverhead*(len(r.missed)-held))
+	if !ok && held < len(r.missed) { // there may be space for less
+		held = 0
+		kept, ok = srv.replays.keep(laterOverhead * len(r.missed))
 	}
-	var ok bool
-	if m.reservation, ok = srv.replays.keep(bytes); !ok {
+	if !ok {
 		r.socket.client.limited(limitReplayBudget, srv.replays.budget, "bytes")
 		return nil, errReplayBudget
+	}
+	m := &missed{reservation: kept, end: end, events: r.missed[:held]}
+	for _, ev := range r.missed[held:] {
+		m.later = append(m.later, later{r.place(ev), ev.Cursor, payloadSize(ev)})
 	}
 	return m, nil
 }

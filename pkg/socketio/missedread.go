@@ -23,7 +23,7 @@ func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adap
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
 	// What is not held is read when it may be, so a session that has read much holds little.
-	r := replay{socket: s, seen: from, payload: max(min(page.held, reads.left()), 1)}
+	r := replay{socket: s, seen: from, payload: max(min(page.held, max(reads.left(), recoveryRead)), 1)}
 	var heard []string // of the rooms that commands joined
 	var err error
 	for range readTries {
