@@ -96,7 +96,7 @@ func sources(t *testing.T, suffix string) (all []string) {
 // TestMetricsAndLinesExist: the metrics and the log's lines that redis.md
 // explains are those of the code.
 func TestMetricsAndLinesExist(t *testing.T) {
-	_, tables, ok := strings.Cut(read(t, "redis.md"), "## When something is wrong")
+	_, tables, ok := strings.Cut(read(t, "redis.md"), "## Troubleshooting")
 	if !ok {
 		t.Fatal("redis.md does not say what to look at")
 	}
