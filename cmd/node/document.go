@@ -26,11 +26,11 @@ func writeTable(w io.Writer) {
 func writeDocument(w io.Writer) {
 	fmt.Fprint(w, `# Configuration
 
-A node is configured by its environment, and takes no other settings. `+"`rejoin -h`"+` prints this list, `+"`rejoin -check`"+` says whether an
-environment is good: a value that makes no sense, or a name that begins with `+"`REJOIN_`"+` and does not exist, keeps the node from starting, and all that is
-wrong is said at once. Where a file may hold a value, the line ends at its end are no part of the value.
+A node is configured by environment variables only. `+"`rejoin -h`"+` prints this list. `+"`rejoin -check`"+` checks an environment and reports all
+errors. A node does not start with an invalid value, or with an unknown name that begins with `+"`REJOIN_`"+`. If a file holds a value, trailing newlines are
+ignored.
 
-This file is made from the program: `+"`go test ./cmd/node -run TestConfigurationDocument -update`"+`.
+This file is generated from the program: `+"`go test ./cmd/node -run TestConfigurationDocument -update`"+`.
 `)
 	for _, v := range variables() {
 		if section := v.field.Tag.Get("section"); section != "" {
