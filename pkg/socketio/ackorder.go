@@ -10,16 +10,16 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// An ackOrder keeps the acks of one socket behind the events that its own handlers
-// have published and that it receives: events go through the feed, acks do not. A
-// socket whose handlers publish nothing has none. The socket's lock guards it.
+// An ackOrder holds the acks of one socket until the socket has been given the events that its own
+// handlers published and that it receives: events go through the feed, acks do not. It is nil for a
+// socket whose handlers publish nothing. The socket's lock guards it.
 type ackOrder struct {
 	// published are the newest positions of such events, at most one in each
 	// partition. Positions that the feed has passed are removed by the next ack.
 	published []adapter.Position
 	held      []*heldAck // in the order of the calls of Ack
-	bytes     int        // what held takes in memory, about
-	gated     bool       // the gate holds an event, perhaps, that is not in published
+	bytes     int        // approximate memory use of held
+	gated     bool       // the gate may hold an event that is not in published
 	timer     *time.Timer
 	armed     bool   // timer is set
 	emptied   func() // called once, when nothing is held any more; or nil
@@ -51,9 +51,9 @@ func (c *socketContext) Value(key any) any {
 	return nil
 }
 
-// notePublished notes an event to a target for the socket whose handler has published it, which
-// is the one of the context, and for the one that the broadcast began with. The one of the
-// context may be another server's.
+// notePublished notes an event to a target for two sockets: the one whose handler published it,
+// known from ctx, and the one that the broadcast began with. The socket in ctx may belong to
+// another server.
 func (n *Namespace) notePublished(ctx context.Context, by *Socket, target rooms.Target, r adapter.Receipt) {
 	if by != nil {
 		by.published(target, r)
@@ -64,17 +64,17 @@ func (n *Namespace) notePublished(ctx context.Context, by *Socket, target rooms.
 	}
 }
 
-// brings reports whether a published event comes by this feed, as far as is known.
+// brings reports whether this feed is expected to deliver a published event.
 func (f *feed) brings(r adapter.Receipt) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.cursor.SameHistory(r.Cursor)
 }
 
-// published notes the position of an event that the socket will receive, as far as
-// is known now: until it is there, the socket may leave a named room that is
-// excepted, and get the event, or one that the first of several copies is for, and
-// get the next. So both are noted. A room that a held command may join counts as joined.
+// published notes the position of an event that the socket is expected to receive. Until the event
+// arrives, the socket may leave an excepted room and so receive it, or leave the room that the
+// first of several copies is for and so receive the next copy: both positions are noted. A room
+// that a held command may join counts as joined.
 func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if len(target.To) == 0 || target.To[0].Namespace != s.nsName {
 		return
@@ -98,7 +98,7 @@ func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	}
 }
 
-// ordered returns the order of the socket's acks, and begins it. s.mu is held.
+// ordered returns the socket's ack order and creates it if needed. s.mu is held.
 func (s *Socket) ordered() *ackOrder {
 	o := s.order.Load()
 	if o == nil {
@@ -122,8 +122,8 @@ func (s *Socket) note(p adapter.Position) {
 	o.published = append(o.published, p)
 }
 
-// awaitPublished waits until the feed has come to what the socket's handlers have
-// published and it receives, but no longer than commandWait.
+// awaitPublished waits, for at most commandWait, until the feed has reached the events that the
+// socket's handlers published and that it receives.
 func (s *Socket) awaitPublished(ctx context.Context) {
 	o := s.order.Load()
 	if o == nil {
@@ -158,7 +158,7 @@ func (s *Socket) queueAck(ps []*engineio.Packet) error {
 	return nil
 }
 
-// holdAck holds an ack if something is to go before it.
+// holdAck holds an ack if an event must be sent before it.
 func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	srv := s.ns.srv
 	f := &srv.feed
@@ -222,7 +222,7 @@ func (s *Socket) expireAcks() {
 	s.armAcks(o)
 }
 
-// releaseAcks sends the acks that need not be held any more. s.mu is held.
+// releaseAcks sends the acks that need not be held any longer. s.mu is held.
 func (s *Socket) releaseAcks() {
 	o := s.order.Load()
 	if o == nil || s.gate.closed() {
@@ -235,7 +235,7 @@ func (s *Socket) releaseAcks() {
 	s.sendAcks(o, n)
 }
 
-// flushAcks sends all that are held, because the socket ends. s.mu is held.
+// flushAcks sends all held acks because the socket ends. s.mu is held.
 func (s *Socket) flushAcks() {
 	if o := s.order.Load(); o != nil {
 		s.sendAcks(o, len(o.held))
@@ -260,7 +260,7 @@ func (s *Socket) sendAcks(o *ackOrder, n int) {
 	}
 }
 
-// afterAcks calls f when no ack is held, which may be immediately.
+// afterAcks calls f when no ack is held, possibly immediately.
 func (s *Socket) afterAcks(f func()) {
 	s.mu.Lock()
 	if o := s.order.Load(); o != nil && len(o.held) > 0 {
@@ -272,8 +272,8 @@ func (s *Socket) afterAcks(f func()) {
 	f()
 }
 
-// openGate takes one reason away for the gate to be shut, passes what was held, and
-// then sends the acks that waited for it. s.mu is held.
+// openGate removes one reason for the gate to be shut, passes what was held, and then sends the
+// acks that waited for the gate. s.mu is held.
 func (s *Socket) openGate() {
 	s.gate.open(s.pass)
 	if s.gate.shut == 0 {

@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// An answering gathers this node's answers to one question and sends them. While
-// one message is under way the next gathers, so many acks make few messages.
+// An answering collects this node's answers to one question and sends them. While a message is in
+// flight, the next one collects, so many acks make few messages.
 type answering struct {
 	srv *Server
 	to  adapter.NodeID
@@ -22,9 +22,9 @@ type answering struct {
 
 	mu      sync.Mutex
 	pending answers
-	ready   bool // it is known who will answer
+	ready   bool // the set of sockets that will answer is known
 	sending bool
-	waiting map[*Socket]string // who has not acked, and the id that the ack will name
+	waiting map[*Socket]string // sockets that have not acked, with the id that the ack will name
 	timer   *time.Timer
 }
 
@@ -35,7 +35,7 @@ func (s *Server) newAnswering(ev *adapter.Event) *answering {
 	return a
 }
 
-// begin sends who will answer.
+// begin sends the list of sockets that will answer.
 func (a *answering) begin(first answers) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -58,7 +58,7 @@ func (a *answering) add(k ack) {
 	}
 }
 
-// flush sends what is pending, unless a message is under way. a.mu is held.
+// flush sends pending answers unless a message is in flight. a.mu is held.
 func (a *answering) flush() {
 	if a.sending {
 		return
@@ -81,9 +81,9 @@ func (a *answering) flush() {
 }
 
 func (a *answering) send(next answers) {
-	if a.to == a.srv.adapter.Node() { // what the node asks itself does not go through Redis
+	if a.to == a.srv.adapter.Node() { // this node's own question does not go through Redis
 		for i := range next.Described {
-			next.Described[i].Data = slices.Clone(next.Described[i].Data) // the asker may change it
+			next.Described[i].Data = slices.Clone(next.Described[i].Data) // the requester may change it
 		}
 		a.srv.asked.answered(a.to, a.id, next)
 		return
@@ -112,13 +112,13 @@ func (a *answering) acked(s *Socket, id string, p *packet.Packet) {
 	a.add(ack{Who: id, Args: p.Data, Attachments: p.Attachments})
 }
 
-// gone says that a socket won't answer any more.
+// gone records that a socket will not answer.
 func (a *answering) gone(s *Socket, id string) {
 	a.settled(s)
 	a.add(ack{Who: id, Gone: true})
 }
 
-// unasked says that a held event turned out not to be for a socket.
+// unasked records that a held event turned out not to be for a socket.
 func (a *answering) unasked(s *Socket, id string) {
 	a.settled(s)
 	a.add(ack{Who: id, Unasked: true})
@@ -132,7 +132,7 @@ func (a *answering) settled(s *Socket) {
 	}
 }
 
-// expire forgets the acks that nobody waits for any more.
+// expire drops acks that are no longer awaited.
 func (a *answering) expire() {
 	a.mu.Lock()
 	waiting := a.waiting
@@ -145,8 +145,8 @@ func (a *answering) expire() {
 	}
 }
 
-// deliverAsking offers an event that asks for acks, and tells who asked which
-// sockets will answer.
+// deliverAsking offers an event that requests acks, and tells the requester which sockets will
+// answer.
 func (n *Namespace) deliverAsking(d *delivery) {
 	if d.ev.Kind == kindFetch {
 		n.srv.answerFetch(n, d.ev)
@@ -181,13 +181,12 @@ func (s *Socket) ask(d *delivery) (id string, asked bool) {
 	s.acks[d.ackID] = d.answering
 	d.answering.expect(s, d.ackID)
 	if m := s.client.parked.Load(); m != nil {
-		m.retry() // the ack comes behind events that are not read
+		m.retry() // the ack follows events that are not being read
 	}
 	return s.id, true
 }
 
-// receiveAck takes the client's ack to its question. One that nobody waits for
-// is ignored.
+// receiveAck takes the client's ack of a question. An ack that is not awaited is ignored.
 func (s *Socket) receiveAck(p *packet.Packet) {
 	s.mu.Lock()
 	a, id := s.acks[p.ID], s.id
@@ -215,21 +214,21 @@ func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
 	s.newAnswering(ev).begin(answers{Described: described})
 }
 
-// answerNothing says that nobody here will answer.
+// answerNothing tells the requester that no socket of this node will answer.
 func (s *Server) answerNothing(ev *adapter.Event) {
 	if ev.Ask != "" {
 		s.newAnswering(ev).begin(answers{})
 	}
 }
 
-// An eviction is what a claim on a session means for its former owner.
+// An eviction tells a session's former owner that the session was claimed.
 type eviction struct {
 	session.Ref
-	Abandoned bool // the claim came to nothing, and the client is not connected
+	Abandoned bool // the claim failed, and the client is not connected
 }
 
-// tellEviction notifies the former owner of a session, a node, that it has been
-// claimed. If the message is lost the fence tells it, at its next write or refresh.
+// tellEviction notifies a session's former owner, a node, that the session has been claimed. If the
+// message is lost, the fence tells it at its next write or refresh.
 func (s *Server) tellEviction(owner string, e eviction) {
 	switch owner {
 	case "":

@@ -5,23 +5,22 @@ import (
 	"sync"
 )
 
-// Answers are the answers to an event that was sent with EmitWithAck, as they come.
-// They are gathered whether or not All is used, until all have come or the time is
-// up. Safe for concurrent use.
+// Answers are the answers to an event that was sent with EmitWithAck. They are collected as they
+// arrive, whether or not All is used, until all have arrived or the timeout expires. Safe for
+// concurrent use.
 type Answers struct {
 	mu   sync.Mutex
 	got  []Answer
 	err  error
 	done bool
-	more chan struct{} // closed when something has come since
+	more chan struct{} // closed when an answer has arrived since
 }
 
 func newAnswers() *Answers { return &Answers{more: make(chan struct{})} }
 
-// All yields the answers in the order in which they came, and waits for pending ones.
-// If an answer is missing, the last value is the error: an *UnansweredError that names
-// the sockets and nodes without one, or ErrDisconnected if the server was closed. A
-// second range yields the same values.
+// All yields the answers in order of arrival and waits for pending ones. If an answer is missing,
+// the last value is the error: an *UnansweredError that names the sockets and nodes without one, or
+// ErrDisconnected if the server was closed. A second range yields the same values.
 func (a *Answers) All() iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		for next := 0; ; {
@@ -36,7 +35,7 @@ func (a *Answers) All() iter.Seq2[Answer, error] {
 			next += len(got)
 			switch {
 			case !done:
-				<-more // the time of the question bounds it
+				<-more // bounded by the question's timeout
 			case err != nil:
 				yield(Answer{}, err)
 				return
@@ -61,7 +60,7 @@ func (a *Answers) add(answer Answer, err error) bool {
 	return true
 }
 
-// end says that nothing more comes.
+// end records that no more answers follow.
 func (a *Answers) end() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -69,13 +68,13 @@ func (a *Answers) end() {
 	close(a.more)
 }
 
-// gather starts gathering the answers to a question.
+// gather starts to collect the answers to a question.
 func (s *Server) gather(q *inquiry, err error) (*Answers, error) {
 	if err != nil {
 		return nil, err
 	}
 	a := newAnswers()
-	if q == nil { // nobody was asked
+	if q == nil { // no node was asked
 		a.end()
 		return a, nil
 	}

@@ -6,38 +6,37 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// An audience says whose answers make a question complete.
+// An audience is the set of nodes whose answers make a question complete.
 type audience struct {
-	// members are the nodes of the cluster as they were before it was asked.
+	// members are the cluster's nodes as read before the question was published.
 	members []adapter.Member
-	// but is the one of them that is not asked, if any.
+	// but is the member that is not asked, if any.
 	but adapter.NodeID
-	// all of them must answer; otherwise as many nodes as it was handed to. That is
-	// a hint only: a connection that its node has abandoned counts. But it knows of
-	// nodes that are too new to be among the members, so it holds until these have
-	// been looked at again.
+	// all means that every member must answer. Otherwise as many nodes must answer as the question
+	// was handed to. That number is a hint: it counts connections that their node has abandoned.
+	// But it includes nodes too new to be among the members, so it applies until the membership has
+	// been read again.
 	all       bool
 	receivers int
 }
 
-// without returns the audience without a node that hears the question, as all do,
-// and keeps silent.
+// without returns the audience without a node that receives the question but does not answer.
 func (of audience) without(id adapter.NodeID) audience {
 	of.but = id
 	of.receivers--
 	return of
 }
 
-// waitsFor reports whether an answer of a node that has not said anything may
-// still come, given what is known of the cluster now. A node that has left, or
-// whose feed was interrupted, may never have heard the question.
+// waitsFor reports whether a node that has not answered at all may still do so, given the current
+// membership. A node that has left, or whose feed was interrupted, may never have received the
+// question.
 func waitsFor(m adapter.Member, now []adapter.Member) bool {
 	return !m.CatchingUp && slices.Contains(now, m)
 }
 
-// newcomers are nodes that are not among the members as they were before: they have
-// entered since, or just before. Where the question was handed to more nodes than
-// have answered, one of them may have got it.
+// newcomers returns the nodes that were not among the members before: they have joined since, or
+// just before. If the question was handed to more nodes than have answered, one of them may have
+// received it.
 func (of *audience) newcomers(now []adapter.Member) []adapter.Member {
 	return slices.DeleteFunc(slices.Clone(now), func(m adapter.Member) bool { return knows(of.members, m.ID) })
 }
@@ -46,8 +45,8 @@ func knows(members []adapter.Member, id adapter.NodeID) bool {
 	return slices.ContainsFunc(members, func(m adapter.Member) bool { return m.ID == id })
 }
 
-// progress takes the answers that have come, and says whether there can be more.
-// fresh says that now was heard after the question was asked.
+// progress takes the answers that have arrived and reports whether more are possible. fresh means
+// that now was read after the question was published.
 func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got []Answer, complete bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -64,11 +63,11 @@ func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got 
 	case !enough && (!fresh || slices.ContainsFunc(of.newcomers(now), waits)):
 		return got, false
 	}
-	// Without members nobody knows who else there is.
+	// Without members the other nodes are unknown.
 	return got, of.members != nil && !slices.ContainsFunc(of.members, waits)
 }
 
-// silent reports whether a node should answer and has not yet. a.mu is held.
+// silent reports whether a node should have answered but has not. a.mu is held.
 func (a *question) silent(of audience, m adapter.Member) bool {
 	return m.ID != of.but && a.nodes[m.ID] == nil
 }
@@ -87,7 +86,7 @@ func (a *question) unanswered(of audience, now []adapter.Member, cause error) er
 			}
 		}
 	}
-	enough := !of.all && len(a.nodes) >= of.receivers // of those that were connected
+	enough := !of.all && len(a.nodes) >= of.receivers // of the nodes that were connected
 	for _, m := range of.members {
 		if a.silent(of, m) && (!enough || knows(now, m.ID) && !waitsFor(m, now)) {
 			e.Nodes = append(e.Nodes, m.ID)

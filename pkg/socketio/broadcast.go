@@ -12,17 +12,16 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A Broadcast says whom an event is for and how it is delivered. It is a value:
-// each step returns a changed copy, so one can be kept and used again, by any
-// number of goroutines.
+// A Broadcast holds an event's receivers and delivery options. It is a value: each method returns a
+// changed copy, so a Broadcast can be kept and reused, by any number of goroutines.
 //
-// Without To it is for everyone in the namespace. An empty To is for nobody,
-// unlike in the reference, where it is for everyone.
+// Without To it addresses every socket of the namespace. An empty To addresses none, unlike in the
+// reference, where it addresses all.
 type Broadcast struct {
 	ns      *Namespace
-	by      *Socket // that it began with; nil for a namespace's
+	by      *Socket // the socket that it began with; nil if a namespace
 	to      []rooms.Room
-	self    bool // it is for by alone
+	self    bool // addresses by alone
 	aimed   bool // To or ToSocket was called
 	except  []rooms.Room
 	flags   uint8
@@ -30,9 +29,8 @@ type Broadcast struct {
 	timeout time.Duration
 }
 
-// To adds named rooms to those that the event goes to. A socket in several of
-// them gets it once. A name always means a named room, also where it is some
-// socket's id.
+// To adds named rooms to the receivers. A socket in several of them gets the event once. A name
+// always means a named room, even if it equals a socket's id.
 func (b Broadcast) To(names ...string) Broadcast {
 	b.to = append(b.to[:len(b.to):len(b.to)], inNamed(b.ns.name, names)...)
 	b.aimed, b.self = true, false
@@ -42,38 +40,37 @@ func (b Broadcast) To(names ...string) Broadcast {
 // In is To.
 func (b Broadcast) In(names ...string) Broadcast { return b.To(names...) }
 
-// ToSocket adds single sockets, wherever in the cluster they are. IDs of more than
-// 200 bytes are refused like names of rooms, when the broadcast is used.
+// ToSocket adds single sockets, on any node of the cluster. IDs longer than 200 bytes are refused
+// like names of rooms, when the broadcast is used.
 func (b Broadcast) ToSocket(ids ...string) Broadcast {
 	b.to = append(b.to[:len(b.to):len(b.to)], inOwn(b.ns.name, ids)...)
 	b.aimed, b.self = true, false
 	return b
 }
 
-// Except spares the members of named rooms.
+// Except excludes the members of named rooms.
 func (b Broadcast) Except(names ...string) Broadcast {
 	b.except = append(b.except[:len(b.except):len(b.except)], inNamed(b.ns.name, names)...)
 	return b
 }
 
-// ExceptSocket spares single sockets.
+// ExceptSocket excludes single sockets.
 func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
 	b.except = append(b.except[:len(b.except):len(b.except)], inOwn(b.ns.name, ids)...)
 	return b
 }
 
-// Local keeps the event on this node: it goes to this node's sockets immediately, has
-// no place in the order and is not kept for those who come back. A local SocketsJoin
-// begins where this node's feed is: what was published shortly before may still come.
+// Local keeps the event on this node: it goes to this node's sockets immediately, has no place in
+// the order and is not kept for clients that reconnect. A local SocketsJoin begins at the current
+// position of this node's feed: events published shortly before may still arrive.
 func (b Broadcast) Local() Broadcast { b.local = true; return b }
 
-// Volatile lets the event be lost: it is dropped for a client that is behind, which
-// has 64 KiB or more queued or whose socket is joining, leaving or recovering, and it is
-// not kept.
+// Volatile allows the event to be lost: it is not kept, and it is dropped for a client that has 64
+// KiB or more queued or whose socket is joining, leaving or recovering.
 func (b Broadcast) Volatile() Broadcast { b.flags |= flagVolatile; return b }
 
-// Compress says whether polling responses may be compressed for this event; they
-// may by default. On WebSockets the server's options decide.
+// Compress sets whether polling responses may be compressed for this event; by default they may.
+// For WebSockets the server's options decide.
 func (b Broadcast) Compress(on bool) Broadcast {
 	if b.flags &^= flagNoCompress; !on {
 		b.flags |= flagNoCompress
@@ -81,7 +78,7 @@ func (b Broadcast) Compress(on bool) Broadcast {
 	return b
 }
 
-// Timeout bounds the wait for answers, in place of Options.AckTimeout.
+// Timeout bounds the wait for answers and replaces Options.AckTimeout.
 func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b }
 
 func (b Broadcast) target() rooms.Target {
@@ -91,18 +88,18 @@ func (b Broadcast) target() rooms.Target {
 	return rooms.Target{To: b.to, Except: b.except}
 }
 
-// Emit sends an event. When it returns without error the event has its place in
-// the order and, unless volatile or local, is in the backlog. An error that
-// wraps adapter.ErrUnavailable leaves open whether it was sent; after any other
-// it was not. adapter.ErrNotPublished says that the same call may succeed later.
+// Emit sends an event. When it returns without error the event has its place in the order and,
+// unless volatile or local, is in the backlog. After an error that wraps adapter.ErrUnavailable the
+// event may or may not have been sent; after any other error it was not. adapter.ErrNotPublished
+// means that a retry may succeed.
 //
-// A broadcast may name 10,000 rooms and sockets, those of Except included, and the
-// size of the event times the rooms and sockets that it goes to may be 32 MiB:
-// beyond that the error wraps ErrTooLarge.
+// A broadcast may name at most 10,000 rooms and sockets, including those of Except, and the size of
+// the event times the number of its target rooms and sockets may be at most 32 MiB: beyond that the
+// error wraps ErrTooLarge.
 //
-// An event is stored and published once for each of its rooms. The server does not limit
-// what handlers do: one that lets clients name rooms must bound how many, and how often.
-// [Broadcast.Place] tells what made-up rooms cost.
+// An event is stored and published once for each of its rooms. The server does not limit what
+// handlers do: a handler that lets clients name rooms must bound how many, and how often.
+// [Broadcast.Place] reports what made-up rooms cost.
 func (b Broadcast) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := b.Publish(ctx, event, args...)
 	return err
@@ -113,23 +110,22 @@ func (b Broadcast) Send(ctx context.Context, args ...any) error {
 	return b.Emit(ctx, "message", args...)
 }
 
-// Publish is Emit and returns the event's offset, which is empty where it has
-// none: for nobody, or local.
+// Publish is Emit and returns the event's offset. The offset is empty if the event has none: it is
+// local or has no receivers.
 func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
 	p, err := b.Place(ctx, event, args...)
 	return p.Offset, err
 }
 
-// Placed tells what became of a published event.
+// Placed is the result of a published event.
 type Placed struct {
-	Offset string // empty where the event has none: for nobody, or local
-	// NewRooms counts the rooms in which no node had a member, and of which no event was
-	// kept: a key in Redis was made for each. It is a hint, for limits of what a client may
-	// cause.
+	Offset string // empty if the event has none: it is local or has no receivers
+	// NewRooms counts the rooms that had no member on any node and no kept event: a key in Redis
+	// was made for each. It is a hint, for limits on what a client may cause.
 	NewRooms int
 }
 
-// Place is Publish, and tells more.
+// Place is Publish with more detail in its result.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
 	placed, err := b.reachable()
 	if err != nil {
@@ -153,8 +149,8 @@ func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed
 	return Placed{b.ns.srv.offsets.format(r.Cursor), r.NewRooms}, nil
 }
 
-// reachable returns ErrDisconnected for a broadcast to one socket that is gone, and
-// false for one that is not connected yet.
+// reachable returns ErrDisconnected for a broadcast to one socket that has ended, and false for one
+// that is not connected yet.
 func (b Broadcast) reachable() (placed bool, err error) {
 	if !b.self {
 		return true, nil
@@ -164,12 +160,12 @@ func (b Broadcast) reachable() (placed bool, err error) {
 	if b.by.gone {
 		return false, ErrDisconnected
 	}
-	return b.by.placed && !b.by.rooms.born.IsZero(), nil // what is published before its birth is not for it
+	return b.by.placed && !b.by.rooms.born.IsZero(), nil // events published before its birth are not for it
 }
 
-// checkRooms returns an error that wraps ErrTooLarge if a call names too many rooms,
-// of which some may not be part of its target, or ErrRoomName if a name is too long:
-// each name becomes a part of keys in Redis.
+// checkRooms returns an error that wraps ErrTooLarge if a call names too many rooms, including
+// rooms that are not part of its target, or ErrRoomName if a name is too long: each name becomes
+// part of keys in Redis.
 func (b Broadcast) checkRooms(others int) error {
 	for _, list := range [...][]rooms.Room{b.to, b.except} {
 		for i := range list {
@@ -180,7 +176,7 @@ func (b Broadcast) checkRooms(others int) error {
 	}
 	n := len(b.to) + len(b.except) + others
 	if b.by != nil && len(b.except) > 0 {
-		n-- // the sender, whom the caller has not named
+		n-- // the sender, which the caller has not named
 	}
 	if n > adapter.MaxRooms {
 		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, adapter.MaxRooms)
@@ -188,7 +184,7 @@ func (b Broadcast) checkRooms(others int) error {
 	return nil
 }
 
-// event makes the event of an emit.
+// event makes the event of an Emit.
 func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
 	if err := b.checkRooms(0); err != nil {
 		return adapter.Event{}, err
@@ -204,8 +200,8 @@ func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
 	return ev, err
 }
 
-// checkSize is what a publish begins with, also for events that are not published as
-// they are or not at all, so that all calls have the same limit.
+// checkSize runs first in every publish, also for events that are published in another form or not
+// at all, so that all calls have the same limit.
 func checkSize(ev *adapter.Event) error {
 	if err := ev.CheckSize(); err != nil {
 		return fmt.Errorf("socketio: %w", err)
@@ -229,8 +225,8 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 	return r, nil
 }
 
-// command publishes what is to be done with the members of the target. It is
-// stored, so that it also reaches those who are between two connections.
+// command publishes a change for the target's members. It is stored, so that it also reaches
+// members that are between two connections.
 func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []string) error {
 	if err := b.checkRooms(len(names)); err != nil {
 		return err
@@ -281,34 +277,33 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	return nil
 }
 
-// SocketsJoin makes the target's members join rooms. It returns when that has
-// its place in the order, and this node has come to it, for which it waits up to a
-// second: a Join or Leave of a socket of this node after it comes after it. Of what is published to these rooms before they get
-// nothing, and of what is published after, everything but volatile events, also
-// where they join a little later on their nodes. This does not depend on recovery:
-// the nodes read what was published meanwhile from the rooms' backlogs. A socket
-// that can't be given all of it is cut. One whose session would exceed 1 MiB, some 5,000
-// rooms with the longest names, is cut and begins a new session.
+// SocketsJoin makes the target's members join rooms. It returns when the command has its place in
+// the order and this node has reached it, for which it waits at most a second: a later Join or
+// Leave of a socket of this node takes effect after the command. The members get nothing that was
+// published to these rooms before the command, and everything after it except volatile events, even
+// if they join a little later on their nodes. This does not depend on recovery: the nodes read what
+// was published meanwhile from the rooms' backlogs. A socket that can't be given all of it is cut.
+// A socket whose session would exceed 1 MiB, some 5,000 rooms with the longest names, is cut and
+// begins a new session.
 //
-// With several partitions this takes two more round trips, "before" means before the
-// call, "after" means after its return, and a socket may get what it is given in this
-// way after later events of other rooms.
+// With several partitions this takes two more round trips, "before" means before the call, "after"
+// means after its return, and a socket may get these events after later events of other rooms.
 func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }
 
-// SocketsLeave makes the target's members leave rooms, in the order as
-// SocketsJoin. With several partitions they get everything that was published to the
-// rooms before the call, and may get what is published until their nodes have the
-// command. Until then they count as members also where the rooms are excepted.
+// SocketsLeave makes the target's members leave rooms, ordered like SocketsJoin. With several
+// partitions they get everything that was published to the rooms before the call, and may get later
+// events until their nodes have the command. Until then they count as members also where the rooms
+// are excepted.
 func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindLeave, 0, names)
 }
 
-// DisconnectSockets disconnects the target's members, as Socket.Disconnect does,
-// in the order as SocketsJoin. A client that is between two connections comes
-// back as a new socket. With several partitions a member may get what is published
-// after the return until its node has the command, and is not recovered either.
+// DisconnectSockets disconnects the target's members, as Socket.Disconnect does, ordered like
+// SocketsJoin. A client that is between two connections reconnects as a new socket. With several
+// partitions a member may get events published after the return until its node has the command, and
+// is not recovered either.
 func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error {
 	var flags uint8
 	if closeConn {
@@ -317,11 +312,11 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 	return b.command(ctx, kindDisconnect, flags, nil)
 }
 
-// EmitWithAck publishes an event that requests an ack from every member. When it returns
-// without error the event has been published, and the acks are gathered for as long as
-// Timeout, the context or Options.AckTimeout says; the context must not end before.
-// After an error that wraps ErrUnavailable, or the end of the context, the event may
-// have been published. The event is not stored, so clients that recover do not get it.
+// EmitWithAck publishes an event that requests an ack from every member. When it returns without
+// error the event has been published, and the acks are collected until the time set by Timeout, the
+// context or Options.AckTimeout; the context must not end before. After an error that wraps
+// ErrUnavailable, or the end of the context, the event may have been published. The event is not
+// stored, so clients that recover do not get it.
 func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	q, err := b.inquire(ctx, event, args)
 	return b.ns.srv.gather(q, err)
@@ -339,10 +334,10 @@ func (b Broadcast) inquire(ctx context.Context, event string, args []any) (*inqu
 	return b.ns.ask(ctx, b.by, ev, asking{}, b.timeout, b.local)
 }
 
-// FetchSockets describes the target's members, wherever in the cluster they are.
-// If a node is silent, or can't have heard the question, it returns what the others
-// said and an *UnansweredError. A socket that a command is taking into a room, as right
-// after SocketsJoin has returned, may be missing, for its node may not hear the room yet.
+// FetchSockets describes the target's members, on any node of the cluster. If a node is silent, or
+// can't have received the question, it returns the other nodes' answers and an *UnansweredError. A
+// socket that a command is adding to a room, as right after SocketsJoin has returned, may be
+// missing, because its node may not be subscribed to the room yet.
 func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
 	if err := b.checkRooms(0); err != nil {
 		return nil, err

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// change waits for the right to change the membership or to write the session,
-// and returns how to give it back.
+// change waits for the right to change the membership or to write the session, and returns the
+// function that releases it.
 func (s *Socket) change(ctx context.Context) (done func(), err error) {
 	select {
 	case s.changing <- struct{}{}:
@@ -21,10 +21,9 @@ func (s *Socket) change(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// changeLive is change for the application. It does not wait for a socket that
-// has ended, or whose recovery has not come so far that it is in its rooms. It waits for
-// the commands that the feed has come to: what the application does after them must not
-// come before them.
+// changeLive is change for the application. It does not wait for a socket that has ended, or whose
+// recovery has not yet placed it in its rooms. It waits for the commands that the feed has reached,
+// because the application's later changes must take effect after them.
 func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 	for {
 		s.mu.Lock()
@@ -55,8 +54,8 @@ func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// behind reports whether the gate is shut by commands that wait for the right to change,
-// which the caller has. s.mu is held.
+// behind reports whether commands that wait for the right to change, which the caller holds, keep
+// the gate shut. s.mu is held.
 func (s *Socket) behind() bool { return s.gate.shut > 0 && s.placed && !s.gone }
 
 // wake ends the waits for the gate. s.mu is held.

@@ -12,15 +12,14 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// errOvertaken ends the connection of a socket that has lost against a concurrent
-// claim. Its client may try again.
+// errOvertaken ends the connection of a socket that has lost to a concurrent claim. Its client may
+// retry.
 var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection", ErrDisconnected)
 
-// claim takes the session over from the socket that serves it, on this node or on
-// another one. It is announced before the store is asked, and when it returns without
-// error this socket is the only one of the session on this node; see [ownership]. Of
-// concurrent claims the one that the store executes last succeeds, whatever the order
-// of the answers.
+// claim takes the session over from the socket that serves it, on this node or another. It is
+// announced before it is sent to the store. When it returns without error this socket is the only
+// one of the session on this node; see [ownership]. Of concurrent claims the one that the store
+// executes last succeeds, whatever the order of the answers.
 func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session, error) {
 	srv := s.ns.srv
 	s.mu.Lock()
@@ -35,14 +34,14 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		case found.Epoch != epoch:
 			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
 		}
-		var names []string // of its stays
+		var names []string // rooms of its stays
 		for _, r := range found.Rooms {
 			if r.Name != "" && r.Kind&isReceipt == 0 {
 				names = append(names, r.Name)
 			}
 		}
-		// Joins leave recoveries an eighth: a client that was cut has given back what its
-		// memberships took, and would lose all that it missed.
+		// Joins leave recoveries an eighth: a client that was cut has released its memberships'
+		// share, and would otherwise lose all that it missed.
 		budget := srv.opts.MembershipBudget
 		s.mu.Lock()
 		s.unreserve() // of an earlier check
@@ -74,7 +73,7 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		return claimed, err
 	}
 	if err != nil {
-		if last.PID != "" { // the claim may have been executed; nobody else would tell the owner
+		if last.PID != "" { // the claim may have been executed; no other node would tell the owner
 			srv.owned.unanswered(&lostClaim{Ref: session.Ref{PID: pid, Fence: last.Fence + 1}, socket: s, former: last.Owner})
 		}
 		return claimed, err
@@ -94,21 +93,21 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 	return claimed, nil
 }
 
-// assume makes the socket what the session says, as far as the middlewares let
-// it, and places it in its rooms with its gate shut. It returns from where on the client is
-// to be recovered, which has shown an offset.
+// assume gives the socket the session's state, as far as the middlewares allow it, and places it in
+// its rooms with its gate shut. It returns the position from which the client, which has shown an
+// offset, is to be recovered.
 func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, head adapter.Cursor) (from adapter.Cursor, err error) {
 	stays, was, err := restore(claimed.Rooms)
 	if err != nil {
 		return from, fmt.Errorf("socketio: session: %w", err)
 	}
-	if !was.given.IsZero() && !head.Includes(was.given) { // it may have been stored since that was read
+	if !was.given.IsZero() && !head.Includes(was.given) { // it may have been stored after head was read
 		if head, err = s.ns.srv.adapter.Head(ctx); err != nil {
 			return from, err
 		}
 	}
 	if !was.given.SameHistory(head) || !head.Includes(was.given) {
-		was = receipt{} // of a history that has lost something
+		was = receipt{} // from a history that has lost something
 	}
 	from = was.from(offset)
 	s.mu.Lock()
@@ -120,7 +119,7 @@ func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, he
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
 	if s.data != nil {
 		s.screening = s.screening.made()
-		s.screening.data = s.data // resign gives it back
+		s.screening.data = s.data // restored by resign
 	}
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: offset, given: was.given}

@@ -27,28 +27,27 @@ type client struct {
 	conn *engineio.Conn
 	idle *time.Timer // closes the connection if no namespace is joined; stopped by the first
 
-	connects time.Time // when the next CONNECT is due, for the limit of their number; of the reader
+	connects time.Time // when the next CONNECT is due, for the rate limit; used by the reader only
 
 	mu      sync.Mutex
-	sockets []*Socket   // connecting ones too; few, so a slice
+	sockets []*Socket   // includes connecting ones; few, so a slice
 	retry   *time.Timer // closes the connection so that its client reconnects, or nil
-	// ended are namespaces in which the server has disconnected the client: it may have
-	// sent events before it knew. Nil for none.
+	// ended are namespaces in which the server has disconnected the client; the client may have
+	// sent events before it learned of it. May be nil.
 	ended []string
 
-	parked  atomic.Pointer[mailbox] // the full one that the reader waits for; nil if it reads
-	leaving atomic.Bool             // what arrives is not taken in any more
+	parked  atomic.Pointer[mailbox] // the full mailbox that the reader waits for; nil if it reads
+	leaving atomic.Bool             // received packets are no longer accepted
 
 	// Of the packet that waits for attachments; they belong to the reader.
 	holds bool        // it is counted
 	late  *time.Timer // closes the connection if the next does not come; nil before the first
 
-	unconnected *list.Element // in Server.unconnected, whose mutex guards it; nil if it is not there
-	settled     bool          // it does not get there any more; guarded likewise
+	unconnected *list.Element // in Server.unconnected, whose mutex guards it; nil if absent
+	settled     bool          // it must not be added there any more; same mutex
 }
 
-// serve reads a connection until it ends. It is called by the engine, on a
-// goroutine of the connection's own.
+// serve reads a connection until it ends. The engine calls it on the connection's own goroutine.
 func (s *Server) serve(conn *engineio.Conn) {
 	c := &client{srv: s, conn: conn}
 	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
@@ -83,8 +82,8 @@ func (s *Server) serve(conn *engineio.Conn) {
 	}
 }
 
-// receive handles one message. An error means that the client broke the
-// protocol (Socket.IO protocol v5) and its connection must end.
+// receive handles one message. An error means that the client violated the protocol (Socket.IO
+// protocol v5) and its connection must end.
 func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 	var p *packet.Packet
 	var err error
@@ -139,8 +138,8 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 	return fmt.Errorf("packet type %d from a client", p.Type)
 }
 
-// refuseMsgpack answers a client whose parser is not ours, in its encoding. Closed
-// instead, it would reconnect forever.
+// refuseMsgpack answers a client that uses the MessagePack parser, in its encoding. If its
+// connection were closed instead, it would reconnect forever.
 func (c *client) refuseMsgpack(namespace string) error {
 	c.srv.msgpackOnce.Do(func() {
 		c.srv.log.Warn("a client uses the MessagePack parser, which is not supported; further ones are not logged",
@@ -149,8 +148,8 @@ func (c *client) refuseMsgpack(namespace string) error {
 	return c.conn.Send(engineio.Binary(msgpackRefusal(namespace)))
 }
 
-// connect begins to connect a socket. Its events may come at once; they wait. Beyond
-// the pace of CONNECT packets the connection is closed, so that the client reconnects.
+// connect begins to connect a socket. Its events may arrive immediately; they wait. A connection
+// that exceeds the CONNECT rate is closed, so that the client reconnects.
 func (c *client) connect(p *packet.Packet) {
 	pace := pace{connectBursts * c.srv.opts.NamespacesPerConnection, connectInterval}
 	due, ok := pace.after(c.connects, time.Now())
@@ -170,7 +169,7 @@ func (c *client) connect(p *packet.Packet) {
 	}
 	auth := []byte("{}")
 	if p.Data != nil {
-		auth = bytes.Clone(p.Data) // the message that it is in may be far larger
+		auth = bytes.Clone(p.Data) // the message that contains it may be far larger
 	}
 	s := newSocket(c, p.Namespace, auth)
 	if !c.attach(s) {
@@ -184,7 +183,7 @@ func (c *client) connect(p *packet.Packet) {
 	c.srv.spawn(func() { c.srv.admit(s) })
 }
 
-// attach puts a socket on the connection, unless it would be one too many.
+// attach adds a socket to the connection, unless that exceeds the limit.
 func (c *client) attach(s *Socket) bool {
 	c.mu.Lock()
 	full := len(c.sockets) >= c.srv.opts.NamespacesPerConnection
@@ -200,10 +199,9 @@ func (c *client) attach(s *Socket) bool {
 	return !full
 }
 
-// closeForRetry closes the connection, after which stock clients reconnect and try
-// again. That disconnects the client's sockets in other namespaces, so it waits
-// where there are any: they must stay usable while one namespace is not for
-// minutes.
+// closeForRetry closes the connection, so that stock clients reconnect. This disconnects the
+// client's sockets in other namespaces. If there are any it waits first: they must stay usable
+// while one namespace is unavailable for minutes.
 func (c *client) closeForRetry() {
 	c.mu.Lock()
 	alone := len(c.sockets) == 0
@@ -217,7 +215,7 @@ func (c *client) closeForRetry() {
 	}
 }
 
-// stopTimers is called when the connection has ended.
+// stopTimers stops the client's timers when the connection has ended.
 func (c *client) stopTimers() {
 	c.idle.Stop()
 	c.mu.Lock()
@@ -244,11 +242,11 @@ func (c *client) count() int {
 	return len(c.sockets)
 }
 
-// maxEnded is of how many namespaces a connection knows that the server ended them: the
-// newest.
+// maxEnded is the number of namespaces that a connection remembers as ended by the server: the
+// newest ones.
 const maxEnded = 100
 
-// bar notes that the client is disconnected in a namespace and does not know it yet.
+// bar notes that the client is disconnected from a namespace and may not know it yet.
 func (c *client) bar(namespace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -264,7 +262,7 @@ func (c *client) hasEnded(namespace string) bool {
 	return slices.Contains(c.ended, namespace)
 }
 
-// detach takes a socket off the connection.
+// detach removes a socket from the connection.
 func (c *client) detach(s *Socket) {
 	c.mu.Lock()
 	i := slices.Index(c.sockets, s)
@@ -284,14 +282,14 @@ func (c *client) all() []*Socket {
 	return append([]*Socket(nil), c.sockets...)
 }
 
-// report tells every socket's error handlers what went wrong.
+// report passes an error to every socket's error handlers.
 func (c *client) report(err error) {
 	for _, s := range c.all() {
 		s.mail.put(c.srv.spawn, func() { s.fail(err) })
 	}
 }
 
-// end tells all sockets that the connection is gone.
+// end tells all sockets that the connection has ended.
 func (c *client) end(err error) {
 	c.srv.unconnected.remove(c, true)
 	reason := TransportClose
@@ -303,15 +301,14 @@ func (c *client) end(err error) {
 	}
 }
 
-// send queues a packet, past every gate: answers to the client, and what comes
-// before its first event.
+// send queues a packet and bypasses every gate: for answers to the client, and packets before its
+// first event.
 func (c *client) send(p *packet.Packet) error {
 	return c.conn.Send(enginePackets(p, false)...)
 }
 
-// connectAuth returns the fields of a CONNECT payload that belong to the protocol:
-// the private id of the session that the client wants to continue, and its offset
-// as it was sent. A pid that is not a string is ignored.
+// connectAuth returns the protocol's fields of a CONNECT payload: the private id of the session
+// that the client wants to continue, and its offset as sent. A pid that is not a string is ignored.
 func connectAuth(auth json.RawMessage) (pid string, offset json.RawMessage) {
 	var claim struct{ PID, Offset json.RawMessage }
 	if unmarshalExact(auth, &claim, "pid", "offset") != nil || json.Unmarshal(claim.PID, &pid) != nil {
@@ -338,8 +335,8 @@ func unmarshalExact(auth json.RawMessage, v any, names ...string) error {
 	return json.Unmarshal(exact, v)
 }
 
-// hasVariant reports whether a JSON text may contain a name, quoted, in other than lower
-// case. With an escape or a letter beyond ASCII it may: encoding/json takes ſ for an s.
+// hasVariant reports whether a JSON text may contain a name, quoted, in other than lower case. A
+// text with an escape or a non-ASCII letter may: encoding/json takes ſ for an s.
 func hasVariant(text []byte, name string) bool {
 	for i, c := range text {
 		if c == '\\' || c >= utf8.RuneSelf {

@@ -9,9 +9,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// recovers reports whether a client gets a private ID and offsets. The choice of
-// the client has precedence over what the application concludes from its
-// handshake, and the choice for one namespace over that for the connection.
+// recovers reports whether a client gets a private ID and offsets. The client's choice takes
+// precedence over what the application concludes from its handshake, and the choice for one
+// namespace over that for the connection.
 func (s *Server) recovers(namespace string, auth json.RawMessage, pid string, h *engineio.Handshake) bool {
 	if !s.opts.recovery() {
 		return false
@@ -22,7 +22,7 @@ func (s *Server) recovers(namespace string, auth json.RawMessage, pid string, h 
 	if choice, ok := choiceInQuery(h); ok {
 		return choice
 	}
-	if isID(pid) { // applications have a pid of their own in the payload
+	if isID(pid) { // applications may have their own pid in the payload
 		return true
 	}
 	recovers := false
@@ -30,8 +30,8 @@ func (s *Server) recovers(namespace string, auth json.RawMessage, pid string, h 
 	return recovers
 }
 
-// choiceInAuth returns the choice that a CONNECT payload contains. Most payloads
-// contain none and are not decoded.
+// choiceInAuth returns the choice in a CONNECT payload. Most payloads contain none and are not
+// decoded.
 func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
 	if !bytes.Contains(auth, []byte(`"recovery"`)) {
 		return false, false
@@ -52,7 +52,7 @@ func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
 	return false, false
 }
 
-// choiceInQuery returns the first choice that the URL of the first request contains.
+// choiceInQuery returns the first choice in the URL of the first request.
 func choiceInQuery(h *engineio.Handshake) (recovers, ok bool) {
 	_, query, _ := strings.Cut(h.URL, "?")
 	for param := range strings.SplitSeq(query, "&") { // without parsing all of them
@@ -65,13 +65,12 @@ func choiceInQuery(h *engineio.Handshake) (recovers, ok bool) {
 	return false, false
 }
 
-// IsJavaScriptClient reports whether a handshake looks like one of the JavaScript
-// client, socket.io-client, in a browser, in Node.js or in React Native. Only this
-// client is known to use recovery without changes to its user's handlers:
-// others ignore the private ID and pass the offset to the handlers. It decides by
-// the order of the query and by User-Agent, Origin and Sec-WebSocket-Extensions,
-// as docs/clients.md describes. Clients written in other languages that run in a
-// browser may look the same, and have to say that they do not recover.
+// IsJavaScriptClient reports whether a handshake looks like one of the JavaScript client,
+// socket.io-client, in a browser, in Node.js or in React Native. Only this client is known to use
+// recovery without changes to its user's handlers: others ignore the private ID and pass the offset
+// to the handlers. It decides by the order of the query and by User-Agent, Origin and
+// Sec-WebSocket-Extensions, as docs/clients.md describes. Clients in other languages that run in a
+// browser may look the same, and must state that they do not recover.
 func IsJavaScriptClient(h *engineio.Handshake) bool {
 	// The client appends its own parameters to the user's, always in this order.
 	_, query, _ := strings.Cut(h.URL, "?")
@@ -101,10 +100,9 @@ func IsJavaScriptClient(h *engineio.Handshake) bool {
 	return false
 }
 
-// isTimestamp reports whether what follows the transport in a query is what the
-// JavaScript client appends since 4.8: t with eight digits and lower-case letters. Java's
-// client uses okhttp too, appends a shorter one with capitals, and puts the user's
-// parameters anywhere.
+// isTimestamp reports whether the text that follows the transport in a query is the one that the
+// JavaScript client appends since 4.8: t with eight digits and lower-case letters. The Java client
+// uses okhttp too, appends a shorter one with capitals, and puts the user's parameters anywhere.
 func isTimestamp(query string) bool {
 	t, ok := strings.CutPrefix(strings.TrimSuffix(query, "&b64=1"), "t=")
 	return ok && len(t) == 8 && strings.Trim(t, "0123456789abcdefghijklmnopqrstuvwxyz") == ""

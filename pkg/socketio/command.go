@@ -9,14 +9,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A command is what an event that changes memberships asks for: its kind is kindJoin
-// or kindLeave.
+// A command is an event that changes memberships: its kind is kindJoin or kindLeave.
 //
-// It has a position in one partition, that of its target. Where the order has several
-// partitions it also carries, as attachments, how far each of them had come when it was
-// published: a node hears the partitions at different paces, so the place where a node
-// has come when it executes the command says nothing about what was published after
-// it. Nodes before 0.4 ignore the attachments.
+// It has a position in one partition, that of its target. With several partitions it also carries,
+// as attachments, the newest position of each of them when it was published. Nodes receive the
+// partitions at different paces, so a node's own position when it executes the command does not say
+// what was published after the command. Nodes before 0.4 ignore the attachments.
 type command struct {
 	names []string
 	at    adapter.Position
@@ -28,21 +26,21 @@ type command struct {
 	prior adapter.Cursor
 	// before is the node's cursor before the command.
 	before adapter.Cursor
-	// due is the position of the command that has joined the socket to a room in which
-	// this one came late; zero for none. A copy of a command belongs to one socket then.
+	// due is the position of the command that has joined the socket to a room in which this one was
+	// found late; zero for none. Such a copy of a command belongs to one socket.
 	due adapter.Position
 
 	mu     sync.Mutex
 	marker *marker // of the sockets that have executed it most recently; nil before
 }
 
-// newCommand returns what an event asks for, or nil if it is not a command.
+// newCommand returns the command in an event, or nil if it is not one.
 func newCommand(ev *adapter.Event) *command {
 	if ev.Kind != kindJoin && ev.Kind != kindLeave {
 		return nil
 	}
 	c := &command{at: ev.Position}
-	_ = json.Unmarshal(ev.Data, &c.names) // written by us
+	_ = json.Unmarshal(ev.Data, &c.names) // written by a node
 	if len(ev.Attachments) != 2 {
 		return c
 	}
@@ -54,12 +52,12 @@ func newCommand(ev *adapter.Event) *command {
 	return c
 }
 
-// spread reports whether the command says where it stands in several partitions.
+// spread reports whether the command carries its position in several partitions.
 func (c *command) spread() bool { return !c.head.IsZero() }
 
-// begins returns the join position of the rooms that the command ev joins, and where the
-// command stands which the client must have received to have what came to them; zero if
-// the order has one partition.
+// begins returns the join position of the rooms that the command ev joins, and the command's
+// position, which the client must have received to have those rooms' events; zero if the order has
+// one partition.
 func (c *command) begins(ev *adapter.Event) (at adapter.Cursor, due adapter.Position) {
 	if !c.spread() {
 		return ev.Cursor, due
@@ -72,8 +70,8 @@ func (c *command) begins(ev *adapter.Event) (at adapter.Cursor, due adapter.Posi
 	return at, ev.Position
 }
 
-// ends returns the leave position of the rooms that the command leaves, for a socket
-// that has been given what seen says.
+// ends returns the leave position of the rooms that the command leaves, for a socket that has been
+// given everything up to seen.
 func (c *command) ends(seen adapter.Cursor) adapter.Cursor {
 	if c.spread() && c.head.SameHistory(seen) {
 		return seen.Max(c.head)
@@ -81,7 +79,7 @@ func (c *command) ends(seen adapter.Cursor) adapter.Cursor {
 	return seen
 }
 
-// heads returns what a command carries: nothing if there is one partition.
+// heads returns the attachments of a command: none if there is one partition.
 func (s *Server) heads(ctx context.Context) ([][]byte, error) {
 	s.feed.mu.Lock()
 	partitions := s.feed.cursor.Partitions()
@@ -100,7 +98,7 @@ func (s *Server) heads(ctx context.Context) ([][]byte, error) {
 	return [][]byte{[]byte(head.String()), []byte(prior.String())}, nil
 }
 
-// notSent says that a command was not published because a read before it failed.
+// notSent returns an error for a command that was not published because a read before it failed.
 func notSent(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("socketio: publish: %w", err)

@@ -17,8 +17,8 @@ var (
 	errTooLarge    = &ConnectError{Message: "Session too large"}
 )
 
-// admit connects a socket: middlewares, then the session that it claims or a new
-// one. It ends with the client connected, refused, or gone.
+// admit connects a socket: it runs the middlewares and then recovers the claimed session or begins
+// a new one. It ends with the client connected, refused, or disconnected.
 func (s *Server) admit(sock *Socket) {
 	n := s.enter(sock.ctx, sock.nsName, sock.auth)
 	if n == nil {
@@ -41,26 +41,25 @@ func (s *Server) admit(sock *Socket) {
 	defer cancel()
 	switch err := sock.settleIn(ctx, pid, offset); {
 	case err == nil:
-	case errors.Is(err, session.ErrTooLarge): // the middlewares make it so each time
+	case errors.Is(err, session.ErrTooLarge): // the middlewares cause it each time
 		s.exit(n)
 		s.log.Warn("connect refused", zap.String("namespace", sock.nsName), zap.Error(err))
 		sock.unplace()
 		sock.refuse(errTooLarge)
 	default:
 		s.exit(n)
-		sock.postpone(err) // whether the client could be this socket is not known
+		sock.postpone(err) // whether the client could be recovered is unknown
 	}
 }
 
-// refuse answers CONNECT with an error. The connection stays, and stock clients do
-// not try again.
+// refuse answers CONNECT with an error. The connection stays open, and stock clients do not retry.
 func (s *Socket) refuse(err error) {
 	s.client.detach(s)
 	s.mail.drop(s.client)
 	s.cancel(err)
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 	s.mu.Lock()
-	s.gone = true // a later Disconnect finds nothing that will be connected
+	s.gone = true // a later Disconnect must not expect it to be connected
 	dismissed := s.dismissed
 	s.mu.Unlock()
 	s.answerGone()
@@ -69,8 +68,8 @@ func (s *Socket) refuse(err error) {
 	}
 }
 
-// answerGone says of a socket that is in no room any more, or gone, that it will not
-// answer what it was asked.
+// answerGone tells requesters that a socket that has ended, or is in no room any more, will not
+// answer.
 func (s *Socket) answerGone() {
 	s.mu.Lock()
 	id, acks := s.id, s.acks
@@ -81,7 +80,7 @@ func (s *Socket) answerGone() {
 	}
 }
 
-// connectErrorBody calls methods of the error, which may be the application's.
+// connectErrorBody calls methods of the error, which the application may have defined.
 func (s *Socket) connectErrorBody(err error) (body []byte) {
 	if s.guard("Use", func() { body = connectErrorBody(err) }) != nil {
 		return connectErrorBody(errInternal)
@@ -89,13 +88,12 @@ func (s *Socket) connectErrorBody(err error) (body []byte) {
 	return body
 }
 
-// postpone gives up on a socket that was never connected, because of something that
-// may pass. The client gets no answer. Its connection is closed, after which stock
-// clients reconnect by themselves.
+// postpone abandons a socket that was never connected because of a temporary failure. The client
+// gets no answer. Its connection is closed, after which stock clients reconnect.
 func (s *Socket) postpone(cause error) {
 	srv := s.client.srv
 	s.mu.Lock()
-	left := s.gone && !s.moved // the client itself has left the namespace, or is gone
+	left := s.gone && !s.moved // the client itself has left the namespace or disconnected
 	s.gone = true
 	s.wake()
 	s.mu.Unlock()
@@ -115,8 +113,8 @@ func (s *Socket) postpone(cause error) {
 	s.client.closeForRetry()
 }
 
-// settleIn makes the socket what its client claims it was, or a new one, and
-// answers CONNECT.
+// settleIn recovers the session that the client claims, or makes the socket a new one, and answers
+// CONNECT.
 func (s *Socket) settleIn(ctx context.Context, pid string, offset json.RawMessage) error {
 	if s.recovers && pid != "" {
 		err := s.recover(ctx, pid, offset)
@@ -148,7 +146,7 @@ func (s *Socket) begin(ctx context.Context) error {
 	s.mu.Unlock()
 	born, err := srv.adapter.Subscribe(ctx, all...)
 	if err != nil {
-		return err // nothing of what was held is for it, and its gate stays shut
+		return err // no held event is for it, and its gate stays shut
 	}
 	s.mu.Lock()
 	s.subscribed = true
@@ -165,22 +163,22 @@ func (s *Socket) begin(ctx context.Context) error {
 		if err := srv.sessions.Create(ctx, snapshot, srv.opts.sessionLife()); err != nil {
 			return err
 		}
-		srv.owned.enter(s) // nobody else knows the pid yet
+		srv.owned.enter(s) // the pid is not published yet
 	}
 	s.mu.Lock()
 	err = s.answerConnect()
 	s.openGate()
 	s.mu.Unlock()
 	if err != nil {
-		s.endSession(ClientDisconnect) // nobody has been told of it
+		s.endSession(ClientDisconnect) // the client has not been told of it
 		return err
 	}
 	s.ns.tellRooms(s.ID(), true, granted...)
 	return nil
 }
 
-// enterGranted begins the joins that the middlewares have asked for, and returns
-// those that are new. s.mu is held.
+// enterGranted begins the joins that the middlewares requested, and returns the new ones. s.mu is
+// held.
 func (s *Socket) enterGranted() []string {
 	news := s.missing(s.screening.rooms())
 	for _, name := range news {
@@ -189,8 +187,8 @@ func (s *Socket) enterGranted() []string {
 	return news
 }
 
-// answerConnect tells the client that it is connected, and lets the socket's
-// handlers run. s.mu is held, so that no event can come before.
+// answerConnect tells the client that it is connected, and starts the socket's handlers. s.mu is
+// held, so that no event can precede the answer.
 func (s *Socket) answerConnect() error {
 	if s.gone {
 		return ErrDisconnected
@@ -221,7 +219,7 @@ func (s *Socket) answerConnect() error {
 	return nil
 }
 
-// greet tells the application of the socket.
+// greet runs the application's OnConnect functions.
 func (s *Socket) greet() {
 	callback := "OnConnect"
 	defer s.rescue(&callback)
@@ -233,8 +231,7 @@ func (s *Socket) greet() {
 	}
 }
 
-// place enters the socket into the index, from where the feed finds it. s.mu is
-// held.
+// place adds the socket to the index, where the feed finds it. s.mu is held.
 func (s *Socket) place() {
 	s.placed = true
 	for _, r := range s.implicit() {
@@ -248,9 +245,9 @@ func (s *Socket) place() {
 	s.charge()
 }
 
-// displace takes the socket out of the index, and returns the named rooms that
-// it was in. It was not in those that it was joining: nobody has been told of them, and
-// what has begun to join them unsubscribes them.
+// displace removes the socket from the index, and returns the named rooms that it was in. The
+// result excludes rooms that it was still joining: these joins were not reported, and the code that
+// began them unsubscribes the rooms.
 func (s *Socket) displace() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,7 +269,7 @@ func (s *Socket) displace() []string {
 	return names
 }
 
-// unplace undoes all that place and a subscription of its rooms did.
+// unplace undoes place and the subscription of the socket's rooms.
 func (s *Socket) unplace() []string {
 	names := s.displace()
 	s.mu.Lock()
@@ -285,13 +282,13 @@ func (s *Socket) unplace() []string {
 	return names
 }
 
-// implicit returns the rooms that the socket is in by being one.
+// implicit returns the rooms that every socket is in.
 func (s *Socket) implicit() []rooms.Room {
 	return []rooms.Room{rooms.InEveryone(s.nsName), rooms.InOwn(s.nsName, s.id)}
 }
 
-// add and remove keep the namespace's table of connected sockets. A recovered
-// socket has the id of the one that it replaces, so remove looks at whose it is.
+// add and remove maintain the namespace's table of connected sockets. A recovered socket has the id
+// of the one that it replaces, so remove checks that the entry is its own.
 func (n *Namespace) add(s *Socket) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

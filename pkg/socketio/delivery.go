@@ -14,32 +14,32 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What an event of the adapter is to us: its Kind.
+// Values of an adapter event's Kind.
 const (
 	kindEmit       uint8 = iota // an event for clients
-	kindJoin                    // its target's members join the rooms named in Data
+	kindJoin                    // its target's members join the rooms in Data
 	kindLeave                   // … leave them
 	kindDisconnect              // … are disconnected
 	kindFetch                   // asks every node to describe the target's members
 	kindServerSide              // an event for the handlers of other nodes
-	kindMarker                  // is for nobody: it is published for its position, see marker
+	kindMarker                  // has no receiver: published for its position, see marker
 )
 
-// How an event wants to be delivered: its Flags.
+// Values of an adapter event's Flags.
 const (
 	flagVolatile   uint8 = 1 << iota // dropped for clients that are behind
 	flagNoCompress                   // not compressed on polling
 	flagCloseConn                    // a disconnect that closes the whole connection
 )
 
-// A delivery is one event on its way to this node's members. All of them share
-// it, and its packets, which are encoded when the first member needs them.
+// A delivery is one event in flight to this node's members. All of them share it, and its packets,
+// which are encoded when the first member needs them.
 type delivery struct {
 	ns *Namespace
 	ev *adapter.Event
-	// cursor is what the event is stamped with: the node's cursor after it.
+	// cursor is the stamp of the event: the node's cursor after it.
 	cursor adapter.Cursor
-	spared string // the id of the socket that a simple event spares, or ""
+	spared string // the id of the socket that a simple event excludes, or ""
 	// ackID numbers the acks that the event requests, the same for all members on
 	// this node; empty for none.
 	ackID     string
@@ -47,15 +47,15 @@ type delivery struct {
 
 	// local events come from this node and have no position of their own.
 	local bool
-	// late events are for one socket, which a command has joined to a room: the node
-	// had come to them before it came to the command.
+	// late events are for one socket, which a command has joined to a room: the node reached them
+	// before it reached the command.
 	late    bool
 	command *command // nil for other events
-	// simple events go to one room and spare at most one socket, so whoever else is
-	// found in the room is meant.
+	// simple events go to one room and exclude at most one socket, so any other member of the room
+	// receives them.
 	simple bool
 	encoded
-	plain atomic.Pointer[encoded] // without an offset, where the event has one
+	plain atomic.Pointer[encoded] // without an offset, if the event has one
 }
 
 // encoded are packets that are encoded when they are first needed.
@@ -64,7 +64,7 @@ type encoded struct {
 	packets []*engineio.Packet
 
 	indexed sync.Once
-	index   *adapter.TargetIndex // nil for events that list few rooms
+	index   *adapter.TargetIndex // nil for events with few rooms
 }
 
 func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
@@ -80,7 +80,7 @@ func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
 	return d
 }
 
-// with returns the delivery of the same event for the rooms of another one, too.
+// with returns a delivery of the same event that also covers the rooms of another one.
 func (d *delivery) with(o *delivery) *delivery {
 	ev := *d.ev
 	ev.Target.To = slices.Concat(d.ev.Target.To, o.ev.Target.To)
@@ -101,11 +101,11 @@ func (d *delivery) size() int {
 
 func (d *delivery) volatile() bool { return d.ev.Flags&flagVolatile != 0 }
 
-// encode returns the packets for a socket, with a cursor as their offset if the
-// socket recovers. All sockets share them, unless the cursor is not the event's
-// own: an event is encoded at most twice, with and without its offset, and once more for
-// each socket whose recovery reached further than the node's feed has come. The feed
-// comes there within seconds, whether there are events or not.
+// encode returns the packets for a socket, with a cursor as their offset if the socket recovers.
+// All sockets share them, unless the cursor is not the event's own: an event is encoded at most
+// twice, with and without its offset, and once more for each socket whose recovery reached further
+// than the node's feed. The feed reaches that position within seconds, whether there are events or
+// not.
 func (d *delivery) encode(c *adapter.Cursor, recovers bool) []*engineio.Packet {
 	e, offset := &d.encoded, d.hasOffset()
 	switch {
@@ -124,8 +124,8 @@ func (d *delivery) encode(c *adapter.Cursor, recovers bool) []*engineio.Packet {
 // carries none, because a string before the ack function breaks handlers.
 func (d *delivery) hasOffset() bool { return d.ackID == "" && d.ns.recovery() }
 
-// withoutOffset is for sockets that do not recover. Few servers have both kinds,
-// so it is allocated when it is needed.
+// withoutOffset returns the encoding for sockets that do not recover. Few servers have both kinds,
+// so it is allocated when needed.
 func (d *delivery) withoutOffset() *encoded {
 	if e := d.plain.Load(); e != nil {
 		return e
@@ -134,13 +134,13 @@ func (d *delivery) withoutOffset() *encoded {
 	return d.plain.Load()
 }
 
-// An event of an adapter has what a packet has.
+// An adapter event allows as many attachments as a packet.
 const _ = uint(adapter.MaxAttachments-packet.MaxAttachments) + uint(packet.MaxAttachments-adapter.MaxAttachments)
 
-// wellFormed returns an error that wraps [adapter.ErrUndecodable] for what a node never
-// publishes: an event whose data are no list of arguments, of which only the ends are looked
-// at, and a command that does not name its rooms. Sent on, the former would end the process
-// or the connections of its members.
+// wellFormed returns an error that wraps [adapter.ErrUndecodable] for an event that no node
+// publishes: its data are not a list of arguments (only the ends are checked), or it is a command
+// that does not name its rooms. If sent on, the former would end the process or the connections of
+// its members.
 func wellFormed(ev *adapter.Event) error {
 	switch n := len(ev.Data); {
 	case ev.Omitted > 0:
@@ -172,7 +172,7 @@ func encodeEvent(d *delivery, c adapter.Cursor, offset bool) []*engineio.Packet 
 	return engineMessages(text, p.Attachments, noCompress)
 }
 
-// offsetRoom is what an offset takes beside its epoch where there is one partition, at most.
+// offsetRoom is the maximum size of an offset, without its epoch, if there is one partition.
 const offsetRoom = 64
 
 // withoutOffset appends null to an event that is sent before CONNECT, in the place
@@ -188,7 +188,7 @@ func enginePackets(p *packet.Packet, noCompress bool) []*engineio.Packet {
 	return engineMessages(p.AppendText(make([]byte, 0, textRoom(p))), p.Attachments, noCompress)
 }
 
-// textRoom is the length of the text of a packet, at most, unless its id is a long one.
+// textRoom is the maximum length of a packet's text, unless its id is long.
 func textRoom(p *packet.Packet) int { return len(p.Data) + len(p.Namespace) + 32 }
 
 func engineMessages(text []byte, attachments [][]byte, noCompress bool) []*engineio.Packet {
@@ -205,8 +205,7 @@ func engineMessages(text []byte, attachments [][]byte, noCompress bool) []*engin
 	return ps
 }
 
-// meant reports whether the member with these stays is one of those that the
-// event is for.
+// meant reports whether the event is for the member with these stays.
 func (d *delivery) meant(m *memberships, id string) bool {
 	return d.isFor(m, id, func(r rooms.Room, at adapter.Position) bool {
 		if d.local {
@@ -216,8 +215,7 @@ func (d *delivery) meant(m *memberships, id string) bool {
 	})
 }
 
-// meantNow is meant by the rooms that the member is in now, also those that it is
-// just joining.
+// meantNow is meant for the rooms that the member is in now, including those that it is joining.
 func (d *delivery) meantNow(m *memberships, id string) bool {
 	return d.isFor(m, id, func(r rooms.Room, _ adapter.Position) bool { return m.inNow(r, id) })
 }

@@ -13,13 +13,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// end begins the end of the socket: nothing is delivered any more, and when its
-// handlers have seen what had arrived, it is disconnected. Only the first call
-// counts.
+// end begins the end of the socket: delivery stops, and when its handlers have processed what had
+// arrived, it is disconnected. Only the first call has an effect.
 func (s *Socket) end(reason Reason) { s.endAt(reason, s.client.srv.feed.now()) }
 
-// endAt is end where the feed has come to a cursor, which is zero if the session is not
-// to be written any more.
+// endAt is end with the feed's cursor, which is zero if the session must not be written any more.
 func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.mu.Lock()
 	if s.gone {
@@ -30,9 +28,9 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.wake()
 	connected := s.connected
 	if s.dismissed != 0 && connected && !s.moved && reason.recoverable() {
-		reason = ServerDisconnect // which has not come to it yet
+		reason = ServerDisconnect // which has not reached it yet
 	}
-	s.observe(at) // what comes from here on is not given
+	s.observe(at) // later events are not given
 	s.gone, s.over = true, connected && !reason.recoverable()
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}
 	acks := s.acks
@@ -41,20 +39,20 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	for _, a := range acks {
 		a.gone(s, s.id)
 	}
-	if reason == ServerDisconnect || cause.Moved { // what the client has sent before may still come
+	if reason == ServerDisconnect || cause.Moved { // earlier packets of the client may still arrive
 		s.client.bar(s.nsName)
 	}
 	s.client.detach(s)
 	if !connected {
-		s.cancel(cause) // admit sees it and clears away
+		s.cancel(cause) // admit sees it and cleans up
 		return
 	}
-	if reason == ServerDisconnect { // now that the client can act on it, and before OnDisconnect
+	if reason == ServerDisconnect { // now that the client can react, and before OnDisconnect
 		_ = s.client.send(&packet.Packet{Type: packet.Disconnect, Namespace: s.nsName})
 	}
 	grace := time.AfterFunc(handlerGrace, func() { s.cancel(cause) })
 	settle := func() bool { return s.endSession(reason) }
-	if !reason.recoverable() { // its client may be back before the handlers have returned
+	if !reason.recoverable() { // its client may reconnect before the handlers have returned
 		moved := make(chan bool, 1)
 		s.client.srv.spawn(func() { moved <- s.endSession(reason) })
 		settle = func() bool { return <-moved }
@@ -62,14 +60,14 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.mail.putLast(s.client.srv.spawn, func() { s.finish(reason, grace, settle) })
 }
 
-// handlerGrace is how long the context of a socket's handlers outlives the
-// socket. Clients commonly emit and disconnect in one breath: without it, what
-// their handlers publish with that context would fail.
+// handlerGrace is how long the context of a socket's handlers outlives the socket. Clients commonly
+// emit and immediately disconnect: without it, a publish by their handlers with that context would
+// fail.
 const handlerGrace = time.Second
 
-// finish disconnects a socket that was connected. It runs in the mailbox, last.
-// grace ends the context of handlers that do not return by themselves. settle ends
-// the session and reports whether the client has moved.
+// finish disconnects a socket that was connected. It is the mailbox's last task. grace ends the
+// context of handlers that do not return. settle ends the session and reports whether the client
+// has moved.
 func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	srv := s.ns.srv
 	defer srv.exit(s.ns)
@@ -85,11 +83,11 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	}
 	ctx, cancel := srv.store()
 	defer cancel()
-	done, err := s.change(ctx) // a join under way ends first
+	done, err := s.change(ctx) // a join in flight ends first
 	s.mu.Lock()
 	n := int(s.rooms.count)
 	s.mu.Unlock()
-	ended, _ := srv.turns.take(ctx, n) // without one if none comes: the socket must end
+	ended, _ := srv.turns.take(ctx, n) // continues without a turn if none is free: the socket must end
 	names := s.unplace()
 	ended()
 	s.ns.tellRooms(s.ID(), false, names...)
@@ -99,7 +97,7 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	if !moved {
 		s.onLeaving = nil // have been called
 	}
-	moved = moved || s.moved // since it was looked at
+	moved = moved || s.moved // since it was checked
 	s.connected = false
 	if s.ended != nil {
 		close(s.ended)
@@ -112,15 +110,15 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 		done()
 	}
 	if moved {
-		s.silent = reason // unless the claim comes to nothing
+		s.silent = reason // unless the claim fails
 		return
 	}
 	srv.stats.disconnects.add(string(reason))
 	s.tell("OnDisconnect", onDisconnect, reason)
 }
 
-// awaitEnd waits until the socket, which is about to end, has been disconnected
-// and its session written, or until ctx ends.
+// awaitEnd waits until an ending socket has been disconnected and its session written, or until ctx
+// ends.
 func (s *Socket) awaitEnd(ctx context.Context) error {
 	select {
 	case <-s.ctx.Done():
@@ -145,23 +143,23 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 	}
 }
 
-// endSession settles what becomes of the session of a socket that is gone: it is
-// over, or its client has the whole window from now. It reports whether the client
-// has moved, of which the message may have been lost: then nobody has gone.
+// endSession determines what happens to the session of a socket that has ended: the session ends,
+// or its client has the whole window from now. It reports whether the client has moved, because
+// that message may have been lost: then there is no disconnect to report.
 func (s *Socket) endSession(reason Reason) (moved bool) {
 	srv := s.ns.srv
 	ctx, cancel := srv.store()
 	defer cancel()
 	alone := false
 	if reason.recoverable() {
-		if done, err := s.change(ctx); err == nil { // what is being written comes first
+		if done, err := s.change(ctx); err == nil { // a write in flight comes first
 			defer done()
 			alone = true
 		}
 	}
 	s.mu.Lock()
 	snapshot := s.snapshot()
-	writes := alone && s.placed // otherwise its memberships are gone
+	writes := alone && s.placed // otherwise its memberships have been dropped
 	s.mu.Unlock()
 	ref := session.Ref{PID: snapshot.PID, Fence: snapshot.Fence}
 	if ref.PID == "" {
@@ -176,7 +174,7 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 	case !reason.recoverable():
 		err = srv.sessions.Drop(ctx, ref)
 	case !writes || err != nil && !errors.Is(err, session.ErrFenced) && !errors.Is(err, session.ErrNotFound):
-		var gone []session.Ref // Redis prolongs a session also if it has no memory for a write
+		var gone []session.Ref // Redis prolongs a session even if it has no memory for a write
 		gone, err = srv.sessions.Refresh(ctx, []session.Ref{ref}, srv.opts.sessionLife())
 		if len(gone) > 0 { // a write finds out what became of it
 			err = save()
@@ -191,11 +189,10 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 	return false
 }
 
-// evict ends a socket whose session has been claimed by a later connection of its
-// client. When it returns nothing more is delivered. The session is not touched,
-// and no disconnect is reported. Its connection is closed, whether it is half-open
-// or the loser of two concurrent claims; it is not waited for. evict is called with
-// the lock of the ownership held.
+// evict ends a socket whose session has been claimed by a later connection of its client. When it
+// returns nothing more is delivered. The session is not touched, and no disconnect is reported. Its
+// connection is closed, whether it is half-open or the loser of two concurrent claims; evict does
+// not wait for that. The caller holds the ownership's lock.
 func (s *Socket) evict() {
 	s.mu.Lock()
 	s.moved = true
@@ -204,10 +201,10 @@ func (s *Socket) evict() {
 	s.client.srv.spawn(s.client.closeMoved)
 }
 
-// closeMoved closes a connection from which a socket has been evicted: immediately
-// if that was the last one, otherwise when the client has had the time to claim the
-// sessions of the others. A client that is still there then would not notice that
-// one of its namespaces is no longer served.
+// closeMoved closes a connection from which a socket has been evicted: immediately if that was the
+// last one, otherwise after the client has had time to claim the sessions of the others. A client
+// that still uses the connection then would not notice that one of its namespaces is no longer
+// served.
 func (c *client) closeMoved() {
 	if c.count() > 0 {
 		select {
@@ -219,15 +216,14 @@ func (c *client) closeMoved() {
 	c.conn.Close(engineio.TransportClose)
 }
 
-// Disconnect ends the socket and its session, after what was emitted to it
-// before. With closeConn the client's sockets in all namespaces are disconnected,
-// and then the connection is closed. Stock clients do not come back by themselves
-// after either. It returns when the disconnect has its place in the order, and in
-// any case after some seconds.
+// Disconnect ends the socket and its session, after the events emitted to it before. With closeConn
+// the client's sockets in all namespaces are disconnected, and then the connection is closed. Stock
+// clients do not reconnect automatically after either. It returns when the disconnect has its place
+// in the order, at the latest after some seconds.
 //
-// A socket that is not connected yet, as in a middleware, is disconnected as soon as its
-// client has been told that it is connected. If it claims a session, and its connection ends
-// before, the session has ended.
+// A socket that is not connected yet, as in a middleware, is disconnected as soon as its client has
+// been told that it is connected. If it claims a session and its connection ends before that, the
+// session has ended.
 func (s *Socket) Disconnect(closeConn bool) {
 	if s.dismiss(closeConn) {
 		return
@@ -245,7 +241,7 @@ func (s *Socket) Disconnect(closeConn bool) {
 	s.disconnect(closeConn)
 }
 
-// A dismissal is what a socket that is not connected yet is to be disconnected from.
+// A dismissal is the scope of a disconnect of a socket that is not connected yet.
 type dismissal uint8
 
 const (
@@ -253,9 +249,9 @@ const (
 	fromConnection
 )
 
-// dismiss has the socket disconnected once it is connected. It reports false if that is not
-// enough: the socket is connected already, refused or gone, or it has a session, whose client
-// must not be recovered either if this connection ends before.
+// dismiss makes the socket disconnect once it is connected. It reports false if that is not enough:
+// the socket is already connected, refused or ended, or it has a session, which must not be
+// recovered if this connection ends before.
 func (s *Socket) dismiss(closeConn bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,7 +265,7 @@ func (s *Socket) dismiss(closeConn bool) bool {
 	return !s.recovering
 }
 
-// disconnect does what Disconnect asked for, now.
+// disconnect performs a disconnect that Disconnect requested.
 func (s *Socket) disconnect(closeConn bool) {
 	targets := []*Socket{s}
 	if closeConn {

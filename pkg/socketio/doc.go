@@ -12,18 +12,16 @@
 //
 // # Order
 //
-// Every event, also one to a single socket, gets its place in one order from
-// the [adapter.Adapter] and reaches the sockets of every node from there. Two
-// sockets never see two events in different orders. Only what Local sends stays
-// on its node and has no place.
+// Every event, including one to a single socket, gets its place in one order from the
+// [adapter.Adapter] and reaches the sockets of every node from there. Two sockets never see two
+// events in different orders. Only events sent with Local stay on their node and have no place.
 //
 // # Recovery
 //
-// A client whose connection dies, for whatever reason, connects again, to this
-// node or another, and gets every event that it missed, once and in order;
-// [Socket.Recovered] is then true. Where that can't be proved, it is a new socket
-// with a new id. Volatile events, events that ask for an ack and those of Local
-// are not kept and so not replayed.
+// A client that loses its connection, for whatever reason, reconnects, to this node or another, and
+// gets every event that it missed, once and in order; [Socket.Recovered] is then true. If that
+// can't be proved, it is a new socket with a new id. Volatile events, events that request an ack
+// and those of Local are not kept and so not replayed.
 //
 // # Callbacks
 //
@@ -32,32 +30,29 @@
 // connect_error, newListener and removeListener. The message
 // names the method to use instead, such as OnConnect or [Socket.OnDisconnect].
 //
-// Functions that the application registers are called without any lock of this
-// package, and every method may be called in every one of them. Each method then
-// works, does nothing, or returns an error; what its comment says of a socket that
-// has ended holds in OnDisconnecting and OnDisconnect. Methods that wait for
-// clients, other nodes or handlers (EmitWithAck, FetchSockets, Drain, Close) wait as
-// long as their context allows. Close and Drain wait for handlers, so in one they
-// take all of that time.
+// Functions that the application registers are called without any lock of this package, and may
+// call every method. The method then works, does nothing, or returns an error; what its comment
+// says of a socket that has ended holds in OnDisconnecting and OnDisconnect. Methods that wait for
+// clients, other nodes or handlers (EmitWithAck, FetchSockets, Drain, Close) wait as long as their
+// context allows. Close and Drain wait for handlers, so inside a handler they take all of that
+// time.
 //
 // A panic in such a function ends neither the process nor other sockets: see
 // [PanicError]. After a panic in
 //
 //   - NewID or a middleware (Use), the client is refused with "internal error";
-//   - OnConnect, a handler, OnAny or Socket.Use, the remaining functions for that
-//     event are not called and the connection is closed, in a way that clients come
-//     back from;
+//   - OnConnect, a handler, OnAny or Socket.Use, the remaining functions for that event are not
+//     called and the connection is closed, in a way that makes clients reconnect;
 //   - OfFunc, the name is not accepted; OnNamespace, the namespace refuses clients;
 //   - KeepRooms during a recovery, the room is not kept;
-//   - a hook of Options.Engine, what [engineio.Options] says;
+//   - a hook of Options.Engine, see [engineio.Options];
 //   - OnError, OnDisconnecting, OnDisconnect, OnAnyOutgoing, OnRoom or OnServerSide,
 //     the others are called and the connection is not affected.
 //
 // # Goroutines
 //
-// A socket's handlers run one after another on a goroutine that exists only
-// while the socket has something to handle. They may block; the socket's other
-// events wait, other sockets do not. A Handler's context ends when its socket
-// does. Everything that this package starts has ended when [Server.Close]
-// returns.
+// A socket's handlers run one after another on a goroutine that exists only while the socket has
+// something to handle. They may block; the socket's other events wait, other sockets do not. A
+// Handler's context ends when its socket ends. Every goroutine that this package starts has ended
+// when [Server.Close] returns.
 package socketio

@@ -9,30 +9,28 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// leaveTimeout bounds how long the close of a connection waits for handlers and the
-// sessions' last write, and then for its client to take what is queued and the close.
+// leaveTimeout bounds how long closing a connection waits for handlers and the sessions' last
+// write, and then for its client to take what is queued and the close.
 const leaveTimeout = storeTimeout
 
-// leastTaking is the time that a client has at least to take the close. A client that
-// polls has the next poll on its way.
+// leastTaking is the minimum time for a client to take the close. The next poll of a polling client
+// may be in flight.
 const leastTaking = 250 * time.Millisecond
 
-// Drain sends the clients away before a Close, so that none of them loses
-// anything: new ones are refused from now on, which makes stock clients try
-// again, and each connection is closed at a random moment of the given time, so
-// that they don't come back elsewhere all at once.
+// Drain disconnects the clients before a Close without loss for any of them. From now on it refuses
+// new clients, so that stock clients retry, and closes each connection at a random moment within
+// the given time, so that they don't reconnect elsewhere in one burst.
 //
-// What has been taken into the mailboxes of a connection by then is handled and acked
-// before it is closed, its sessions have been stored and last for the whole window from
-// then on, and its sockets' handlers hear "server shutting down". What arrives later, or
-// has not been read because a mailbox is full, is dropped, as if it had not left the
-// client, which gets no ack for it.
+// Events that are in the mailboxes of a connection by then are handled and acked before it is
+// closed. Its sessions have been stored and last for the whole window from then on, and its
+// sockets' handlers receive the reason "server shutting down". Events that arrive later, or that
+// have not been read because a mailbox is full, are dropped as if they had not left the client,
+// which gets no ack for them.
 //
-// A client has at least a quarter of a second, and then as long as the given time, at
-// most 5 seconds, to take what is queued for it and the close. Drain returns when all
-// have gone. When ctx ends it cuts what clients have not taken
-// of the connections that it has closed, leaves the others to Close, and returns the
-// cause of ctx.
+// A client has at least a quarter of a second, and then as long as the given time, at most 5
+// seconds, to take what is queued for it and the close. Drain returns when all connections have
+// ended. When ctx ends it cuts those connections that it has closed but whose clients have not
+// taken everything, leaves the others to Close, and returns the cause of ctx.
 func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 	s.engine.Refuse()
 	s.mu.Lock()
@@ -53,7 +51,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 		select {
 		case <-timer.C:
 			leaving.Go(func() { c.leave(ctx, min(max(over, leastTaking), leaveTimeout)) })
-		case <-c.conn.Context().Done(): // gone by itself
+		case <-c.conn.Context().Done(): // ended without Drain
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -61,11 +59,10 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 	return nil
 }
 
-// SendAway closes one connection as Drain does, whose id is that of an
-// [engineio.Conn]: where what it runs through goes away, and the server stays. Its
-// client reconnects over another route. SendAway returns when the client has the close or
-// its time is up, immediately if there is no connection with that id. When ctx ends it does not wait
-// for handlers any longer.
+// SendAway closes the connection with this id, that of an [engineio.Conn], as Drain does: for a
+// route that shuts down while the server stays. The client reconnects over another route. SendAway
+// returns when the client has taken the close or its time has expired, and immediately if there is
+// no such connection. When ctx ends it stops waiting for handlers.
 func (s *Server) SendAway(ctx context.Context, id string) {
 	s.mu.Lock()
 	c := s.clients[id]
@@ -75,8 +72,7 @@ func (s *Server) SendAway(ctx context.Context, id string) {
 	}
 }
 
-// spread returns n moments of a time, in order: a random one in each of n equal
-// parts of it.
+// spread returns n moments within a duration, in order: a random one in each of n equal parts.
 func spread(n int, over time.Duration) []time.Duration {
 	moments := make([]time.Duration, n)
 	for i := range moments {
@@ -85,8 +81,8 @@ func spread(n int, over time.Duration) []time.Duration {
 	return moments
 }
 
-// leave ends the sockets behind what has arrived for them, and then the
-// connection, which it cuts when its client has not taken the close in time.
+// leave ends the sockets after the events that have arrived for them, and then the connection. It
+// cuts the connection if its client has not taken the close in time.
 func (c *client) leave(ctx context.Context, within time.Duration) {
 	c.leaving.Store(true)
 	handling, cancel := context.WithTimeout(ctx, leaveTimeout)
@@ -106,5 +102,5 @@ func (c *client) leave(ctx context.Context, within time.Duration) {
 	}
 	taking, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	_ = c.conn.Finish(taking) // the next node serves the client, whether or not it came to know why
+	_ = c.conn.Finish(taking) // the next node serves the client, whether or not it learned why
 }

@@ -10,31 +10,30 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// Errors that callers decide by.
+// Errors that callers may test for.
 var (
 	// ErrReserved: the event name is one that clients use themselves: connect,
 	// connect_error, disconnect, disconnecting, newListener, removeListener.
 	ErrReserved = errors.New("socketio: reserved event name")
-	// ErrDisconnected: the socket is gone.
+	// ErrDisconnected: the socket has ended.
 	ErrDisconnected = errors.New("socketio: disconnected")
-	// ErrAuthDropped: the payload of CONNECT is not kept any more; see [Socket.Auth].
+	// ErrAuthDropped: the payload of CONNECT is no longer kept; see [Socket.Auth].
 	ErrAuthDropped = errors.New("socketio: the CONNECT payload is kept until OnConnect has run")
 	// ErrRoomName: a room name is empty, too long, or not UTF-8; or a socket id is too
 	// long.
 	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")
-	// ErrTooManyRooms: the socket would be in more rooms than it may, or has left
-	// more of late than can be remembered.
+	// ErrTooManyRooms: the socket would exceed its limit of rooms, or has recently left more rooms
+	// than the server remembers.
 	ErrTooManyRooms = errors.New("socketio: too many rooms")
 	// ErrTooLarge: a broadcast or a command names more than [adapter.MaxRooms] rooms
 	// and sockets, or its copies exceed [adapter.MaxCopies]. Nothing has happened.
 	ErrTooLarge = adapter.ErrTooLarge
 	// ErrOffset: a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")
-	// ErrTemporary: a client cannot be connected now, for a reason that does not lie
-	// with the client, such as a database that is unreachable. A middleware wraps it
-	// in its error; see [Namespace.Use].
+	// ErrTemporary: a client cannot be connected now for a reason outside the client, such as an
+	// unreachable database. A middleware wraps it in its error; see [Namespace.Use].
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
-	// ErrNoAck: the event did not ask for an ack, or has been acked.
+	// ErrNoAck: the event did not request an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack is asked for")
 	// ErrMissingArgument means that fewer arguments arrived than [Args.Bind] was given.
 	ErrMissingArgument = errors.New("socketio: missing argument")
@@ -48,17 +47,16 @@ var (
 // A Reason says why a socket was disconnected.
 type Reason string
 
-// The reasons that a server sees. After the two that say so, and after
-// ParseError, the socket's session is over; after all others its client can come
-// back to it.
+// The reasons that a server sees. After the first two and after ParseError the socket's session has
+// ended; after all others its client can recover it.
 const (
-	ServerDisconnect Reason = "server namespace disconnect" // Disconnect was called: the client stays away
+	ServerDisconnect Reason = "server namespace disconnect" // Disconnect was called: the client does not reconnect
 	ClientDisconnect Reason = "client namespace disconnect" // the client called disconnect
 	ServerShutdown   Reason = "server shutting down"
 	TransportError          = Reason(engineio.TransportError)
 	TransportClose          = Reason(engineio.TransportClose)
 	PingTimeout             = Reason(engineio.PingTimeout)
-	ForcedClose             = Reason(engineio.ForcedClose) // the client broke the protocol
+	ForcedClose             = Reason(engineio.ForcedClose) // the client violated the protocol
 	ParseError              = Reason(engineio.ParseError)
 )
 
@@ -66,12 +64,12 @@ func (r Reason) recoverable() bool {
 	return r != ServerDisconnect && r != ClientDisconnect && r != ParseError
 }
 
-// A DisconnectError is the cause of the end of a socket's context. errors.Is
-// with ErrDisconnected holds for it.
+// A DisconnectError is the cause of the end of a socket's context. It matches ErrDisconnected with
+// errors.Is.
 type DisconnectError struct {
 	Reason Reason
-	// Moved: the client reconnected and another Socket serves it, maybe on another
-	// node. OnDisconnect is not called then.
+	// Moved: the client reconnected and another Socket serves it, possibly on another node.
+	// OnDisconnect is not called then.
 	Moved bool
 }
 
@@ -85,10 +83,9 @@ func (e *DisconnectError) Error() string {
 // Is reports whether target is ErrDisconnected.
 func (e *DisconnectError) Is(target error) bool { return target == ErrDisconnected }
 
-// A ConnectError refuses a client: returned by a namespace's middleware, it
-// becomes the connect_error that the client sees. Of other errors the client
-// sees the text only. A client that is refused does not try again by itself:
-// [ErrTemporary] is for reasons that pass.
+// A ConnectError refuses a client: returned by a namespace's middleware, it becomes the
+// connect_error that the client sees. Of other errors the client sees only the text. A refused
+// client does not retry automatically: [ErrTemporary] is for temporary reasons.
 type ConnectError struct {
 	Message string
 	Data    any // encoded as JSON; nil for none
@@ -112,12 +109,12 @@ func connectErrorBody(err error) []byte {
 	return b
 }
 
-// An UnansweredError ends a question that not everybody answered. What answers
-// came were given before it.
+// An UnansweredError ends a question that was not fully answered. The answers that arrived precede
+// it.
 type UnansweredError struct {
-	Sockets []string         // the sockets that the event reached, or should have, and that gave no ack
-	Nodes   []adapter.NodeID // the nodes that are silent, or were cut off from events, and may have more to say
-	Err     error            // why it ended: a context's error, or nil where no more answers could come
+	Sockets []string         // the sockets that the event reached, or should have reached, and that sent no ack
+	Nodes   []adapter.NodeID // the nodes that are silent, or were cut off from events and may have more answers
+	Err     error            // why it ended: a context's error, or nil if no more answers were possible
 }
 
 func (e *UnansweredError) Error() string {

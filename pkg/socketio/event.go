@@ -9,23 +9,23 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// A Handler handles one received event. The context is the socket's: see
-// [Socket.Context]. A returned error goes to the socket's OnError handlers,
-// unless it only says that this context has ended; the client sees nothing of it.
+// A Handler handles one received event. The context is the socket's: see [Socket.Context]. A
+// returned error goes to the socket's OnError handlers, unless it only says that this context has
+// ended; the client does not see it.
 type Handler func(ctx context.Context, e *Event) error
 
-// Args are the arguments of an event or an ack, raw until they are asked for.
-// They are read-only and may be kept.
+// Args are the arguments of an event or an ack, kept as raw JSON until decoded. They are read-only
+// and may be kept.
 type Args struct {
 	raw         []json.RawMessage
 	attachments [][]byte
 }
 
-// Len returns how many arguments there are.
+// Len returns the number of arguments.
 func (a Args) Len() int { return len(a.raw) }
 
-// Attachments returns how many binary parts the arguments have together. A packet has
-// at most [packet.MaxAttachments].
+// Attachments returns the number of binary parts in all arguments. A packet has at most
+// [packet.MaxAttachments].
 func (a Args) Attachments() int { return len(a.attachments) }
 
 // Raw returns the JSON of argument i, or nil if there is none. Binary parts are
@@ -37,9 +37,9 @@ func (a Args) Raw(i int) json.RawMessage {
 	return a.raw[i]
 }
 
-// Arg decodes argument i into v as encoding/json does; binary data goes into a
-// []byte, packet.Binary or any. A missing argument leaves v as it is, as null does:
-// use Arg for optional arguments.
+// Arg decodes argument i into v as encoding/json does; binary data goes into a []byte,
+// packet.Binary or any. A missing argument leaves v unchanged, as null does: use Arg for optional
+// arguments.
 //
 // A string is not decoded into a []byte or packet.Binary, because encoding/json would
 // take it for base64: see [packet.Unmarshal].
@@ -67,8 +67,7 @@ func (a Args) Bind(vs ...any) error {
 	return nil
 }
 
-// Values decodes all arguments into the types that encoding/json chooses, with
-// binary data as []byte.
+// Values decodes all arguments into encoding/json's default types, with binary data as []byte.
 func (a Args) Values() ([]any, error) {
 	vs := make([]any, len(a.raw))
 	for i := range vs {
@@ -79,8 +78,8 @@ func (a Args) Values() ([]any, error) {
 	return vs, nil
 }
 
-// Rest returns the arguments from i on, to be passed on as they are, binary parts
-// included: each is a value for Emit or Ack.
+// Rest returns the arguments from i on, including binary parts, to be forwarded unchanged: each is
+// a value for Emit or Ack.
 func (a Args) Rest(i int) []any {
 	vs := make([]any, 0, max(0, len(a.raw)-i))
 	for ; i < len(a.raw); i++ {
@@ -89,8 +88,8 @@ func (a Args) Rest(i int) []any {
 	return vs
 }
 
-// Array returns the arguments as one array, to be passed on as they are, binary parts
-// included: it is a value for Emit or Ack, or inside one.
+// Array returns the arguments as one array, including binary parts, to be forwarded unchanged: it
+// is a value for Emit or Ack, or part of one.
 func (a Args) Array() packet.Raw {
 	size := 2 + len(a.raw)
 	for _, arg := range a.raw {
@@ -113,19 +112,19 @@ type Event struct {
 
 	socket *Socket
 	size   int
-	ackID  string                                  // the client's; "" if it asks for none
-	reply  func(data []byte, attachments [][]byte) // of another node's event; nil if it asks for none
+	ackID  string                                  // the client's; "" if it requests none
+	reply  func(data []byte, attachments [][]byte) // of another node's event; nil if it requests none
 	acked  atomic.Bool
 }
 
-// eventOverhead is what an event takes in memory beside its payload and the slices of
-// its arguments, in bytes: a guess on the high side.
+// eventOverhead is the approximate memory, in bytes, that an event takes beside its payload and the
+// slices of its arguments: a high estimate.
 const eventOverhead = 256
 
-// cost is what the event takes in memory, in bytes.
+// cost is the event's memory use, in bytes.
 func (e *Event) cost() int { return e.size + eventOverhead + 24*(len(e.raw)+len(e.attachments)) }
 
-// do handles the event, which counts in the receive budget until then.
+// do handles the event, which counts in the receive budget until do returns.
 func (e *Event) do() {
 	c, cost := e.socket.client, e.cost()
 	if cost < smallReceived {
@@ -141,16 +140,16 @@ func (e *Event) do() {
 // another node.
 func (e *Event) Socket() *Socket { return e.socket }
 
-// Size returns how many bytes of JSON and attachments the client sent; 0 for an
-// event of another node.
+// Size returns the number of bytes of JSON and attachments that the client sent; 0 for an event of
+// another node.
 func (e *Event) Size() int { return e.size }
 
-// HasAck reports whether the sender asks for an ack.
+// HasAck reports whether the sender requests an ack.
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
 
-// CanAck reports whether an ack would be sent: the sender asks for one, has got none,
-// and is still connected. A handler that only reads, for the ack, need not do so
-// otherwise, as of requests that were queued when their connection closed.
+// CanAck reports whether an ack would be sent: the sender requests one, has not got it, and is
+// still connected. A handler that only reads data for the ack can skip the work otherwise, as for
+// requests that were queued when their connection closed.
 func (e *Event) CanAck() bool {
 	if !e.HasAck() || e.acked.Load() {
 		return false
@@ -163,17 +162,17 @@ func (e *Event) CanAck() bool {
 	return !e.socket.gone
 }
 
-// Ack answers the sender. It queues and does not wait. Only the first call
-// answers; it returns ErrNoAck if there is nothing to answer (any more). Values that
-// cannot be encoded are an error after which Ack can be called again.
+// Ack answers the sender. It queues and does not wait. Only the first call answers; later calls,
+// and calls for an event that requests no ack, return ErrNoAck. If the values cannot be encoded it
+// returns an error, and Ack can be called again.
 //
-// The client receives the ack after every event that the socket receives and that was
-// published before with the handler's context, or one derived from it, or through the
-// socket (Emit, Self, To, …), whatever the context. An ack waits for such events at most
-// for Options.AckTimeout; after that, when the socket ends, or when as many bytes of
-// acks wait as its send queue may hold, it is sent without them. It does not wait for an
-// event to rooms that the socket was not in when it was published, as far as its node
-// knew: if another SocketsJoin to them was under way, the event may come after the ack.
+// The client receives the ack after every event that the socket receives and that was published
+// before with the handler's context, or one derived from it, or through the socket (Emit, Self, To,
+// …), with any context. An ack waits for such events for at most Options.AckTimeout. It is sent
+// without them after that, when the socket ends, or when the waiting acks reach the limit of the
+// send queue in bytes. It does not wait for an event to rooms that the socket was not in when the
+// event was published, as far as its node knew: if another SocketsJoin to them was in flight, the
+// event may follow the ack.
 func (e *Event) Ack(args ...any) error {
 	if !e.HasAck() || e.acked.Load() {
 		return ErrNoAck

@@ -14,17 +14,17 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A feed takes the node's events from the adapter, in their order, and hands
-// each to the members that it is for. All delivery comes from here.
+// A feed receives the node's events from the adapter, in their order, and hands each to its
+// members. All delivery starts here.
 type feed struct {
-	// mu is the feed's critical section: one event is handed to all its members
-	// before the cursor covers it, and who leaves a room does so between events.
+	// mu is the feed's critical section: one event is handed to all its members before the cursor
+	// covers it, and a socket leaves a room only between events.
 	mu     sync.Mutex
 	cursor adapter.Cursor
 	waits  feedWaits
 }
 
-// now returns where the feed has come: everything up to it has been offered.
+// now returns the feed's cursor: everything up to it has been offered.
 func (f *feed) now() adapter.Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -34,10 +34,9 @@ func (f *feed) now() adapter.Cursor {
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
 const commandWait = time.Second
 
-// awaitCommand waits until this node has come to a command, for the copies that it
-// hears: what the caller does with a socket of this node after the command, as a Join
-// or Leave, must not come before it. The command has happened in any case, so the wait
-// is bounded.
+// awaitCommand waits until this node has reached a command, for the copies that it receives: what
+// the caller does next with a socket of this node, such as Join or Leave, must take effect after
+// the command. The command has been published in any case, so the wait is bounded.
 func (n *Namespace) awaitCommand(ctx context.Context, copies []adapter.Copy) {
 	ctx, cancel := context.WithTimeout(ctx, commandWait)
 	defer cancel()
@@ -48,7 +47,7 @@ func (n *Namespace) awaitCommand(ctx context.Context, copies []adapter.Copy) {
 	}
 }
 
-// awaitFeed waits until the feed has come to a position.
+// awaitFeed waits until the feed has reached a position.
 func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
 	came, done := s.feed.await(at)
 	defer done()
@@ -59,8 +58,8 @@ func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
 	}
 }
 
-// hears reports whether a connected socket of this node is in one of the rooms, so that
-// the feed comes to what is published to them.
+// hears reports whether a connected socket of this node is in one of the rooms, so that the feed
+// receives what is published to them.
 func (n *Namespace) hears(list []rooms.Room) bool {
 	for s := range n.index.Candidates(rooms.Target{To: list}) {
 		s.mu.Lock()
@@ -78,7 +77,7 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 	return false
 }
 
-// runFeed hands out events until the adapter closes or the server does.
+// runFeed hands out events until the adapter or the server closes.
 func (s *Server) runFeed(ctx context.Context) {
 	if a, ok := s.adapter.(adapter.ProgressReporter); ok {
 		a.OnProgress(func(c adapter.Cursor) {
@@ -115,9 +114,9 @@ func (s *Server) runFeed(ctx context.Context) {
 	}
 }
 
-// lose cuts the clients that may have missed something. They get nothing more on
-// these connections: an offset behind what they miss would hide it. So the feed's lock is
-// held until its cursor covers what is lost.
+// lose cuts the clients that may have missed something. They get nothing more on these connections:
+// an offset after the missed events would hide them. So the feed's lock is held until its cursor
+// covers what is lost.
 func (s *Server) lose(lost *adapter.LostError) {
 	if len(lost.Rooms) == 0 {
 		s.log.Warn("events lost; cutting all clients", zap.String("reason", lost.Reason))
@@ -135,7 +134,7 @@ func (s *Server) lose(lost *adapter.LostError) {
 	}
 }
 
-// all returns the namespaces that there are.
+// all returns the server's namespaces.
 func (s *Server) all() []*Namespace {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,8 +197,8 @@ func (n *Namespace) deliver(d *delivery) {
 	}
 }
 
-// deliverLocal delivers an event of this node to its own members, without a
-// place in the order. It carries the cursor of what they have been given so far.
+// deliverLocal delivers an event of this node to its own members, without a place in the order. The
+// event carries the cursor of what they have been given so far.
 func (n *Namespace) deliverLocal(ev adapter.Event) {
 	f := &n.srv.feed
 	f.mu.Lock()
@@ -218,7 +217,7 @@ func (n *Namespace) deliverLocal(ev adapter.Event) {
 func (s *Socket) offer(d *delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || !s.placed { // since it was looked up
+	if s.gone || !s.placed { // since the lookup
 		return
 	}
 	if s.gate.closed() && d.volatile() {
@@ -243,10 +242,10 @@ func (s *Socket) offer(d *delivery) {
 		}
 		return
 	}
-	looked := !s.unlisted && s.lingering == 0 // what the index said is still so
+	looked := !s.unlisted && s.lingering == 0 // the index entry is still valid
 	s.unlisted = false
 	if d.simple && looked && len(s.rooms.apart) == 0 && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
-		s.take(d) // found in the room, and meant by every event this new
+		s.take(d) // found in the room, and every event this new is for it
 	} else {
 		s.pass(d)
 	}
@@ -266,14 +265,14 @@ func (s *Socket) pass(d *delivery) {
 	}
 }
 
-// unask says that a question is not for the socket after all. s.mu is held.
+// unask withdraws the socket from a question that is not for it. s.mu is held.
 func (s *Socket) unask(d *delivery) {
 	delete(s.acks, d.ackID)
 	d.answering.unasked(s, s.id)
 }
 
-// unaskAll says that the questions among what the gate of a recovering socket has dropped
-// will not reach it: a replay does not bring them back. s.mu is held.
+// unaskAll withdraws the socket from the questions among the dropped deliveries of its gate,
+// because a replay does not repeat them. s.mu is held.
 func (s *Socket) unaskAll(dropped []*delivery) {
 	for _, d := range dropped {
 		if d.answering != nil {
@@ -282,8 +281,7 @@ func (s *Socket) unaskAll(dropped []*delivery) {
 	}
 }
 
-// take executes what a delivery asks of the socket, or queues it to the client.
-// s.mu is held.
+// take executes a command for the socket, or queues an event to the client. s.mu is held.
 func (s *Socket) take(d *delivery) {
 	if !d.local && !d.late && s.gate.replayed(d.ev) {
 		if d.answering != nil {
@@ -301,14 +299,14 @@ func (s *Socket) take(d *delivery) {
 		s.overlook(d)
 		s.leaveByCommand(d)
 	case kindDisconnect:
-		s.gate.shut++ // for good: an offset behind the command would hide it from a recovery
+		s.gate.shut++ // permanently: an offset after the command would hide it from a recovery
 		closeConn := d.ev.Flags&flagCloseConn != 0
 		s.ns.srv.spawn(func() { s.disconnect(closeConn) })
 	}
 }
 
-// write queues an event to the client. s.mu is held, so that what is queued is
-// what the cursor in it covers.
+// write queues an event to the client. s.mu is held, so that the cursor in the event covers exactly
+// what is queued.
 func (s *Socket) write(d *delivery) {
 	at := s.gate.stamp(&d.cursor, &s.rooms.born)
 	ps := d.encode(at, s.recovers)

@@ -35,8 +35,8 @@ type files struct {
 // A file is one file in the forms in which it is served.
 type file struct{ plain, gzip content }
 
-// A content is what a response has. Its ETag is a digest of the file's bytes,
-// unlike the reference's, which is the server's version.
+// A content is a response body and its headers. Its ETag is a digest of the file's bytes, unlike
+// the reference's, which is the server's version.
 type content struct {
 	data []byte
 	etag string
@@ -59,7 +59,7 @@ func (f *files) file(name string) (*file, error) {
 	}
 	var compressed bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&compressed, gzip.BestCompression) // the level exists
-	_, _ = z.Write(data)                                           // to memory, which does not fail
+	_, _ = z.Write(data)                                           // writes to memory do not fail
 	_ = z.Close()
 	sum := sha256.Sum256(data)
 	digest := hex.EncodeToString(sum[:8])
@@ -101,7 +101,7 @@ func (f *files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	h.Set("Content-Length", strconv.Itoa(len(c.data)))
-	_, _ = w.Write(c.data) // the client may be gone
+	_, _ = w.Write(c.data) // the client may have disconnected
 }
 
 // acceptsGzip reports whether an Accept-Encoding header allows gzip (RFC 9110,

@@ -7,34 +7,34 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A gate stands between the feed and one socket. It is shut while something is
-// under way that decides what the socket may get: its first save, a join, a
-// recovery. What arrives meanwhile is held, in order, and judged when the gate
-// opens. The zero gate is open. Its user's lock guards it.
+// A gate stands between the feed and one socket. It is shut while an operation is in flight that
+// decides what the socket may get: its first save, a join, a recovery. Deliveries that arrive
+// meanwhile are held, in order, and judged when the gate opens. The zero gate is open. Its user's
+// lock guards it.
 //
-// A held event keeps back all that follow it, also those of other rooms: the
-// offset in an event covers everything before it, so nothing may overtake.
+// A held event also holds back all later ones, including those of other rooms: the offset in an
+// event covers everything before it, so no event may overtake another.
 type gate struct {
-	shut int32 // how many reasons there are to be shut
-	// spilled: more arrived than may be held, and what was held is gone. A
-	// recovery reads it again. For anybody else the gate stays shut for good: an event
-	// behind what is gone would have an offset that hides it from the next recovery.
+	shut int32 // the number of reasons to be shut
+	// spilled means that more arrived than may be held, and that the held events were dropped. A
+	// recovery reads them again. For any other socket the gate stays shut permanently: an event
+	// after the dropped ones would have an offset that hides them from the next recovery.
 	spilled bool
-	// commanded: a command that changes rooms was held, or may have been lost, so that what
-	// is for the socket's rooms is not known before it is executed.
+	// commanded means that a command that changes rooms was held, or may have been lost, so that
+	// the socket's rooms are unknown until it is executed.
 	commanded bool
 	held      []*delivery
 	bytes     int
-	// floor is the end of a replay that reached further than the node's feed had
-	// come. Until the feed passes it, events carry it in place of their own
-	// cursor, for a client must never be sent an offset below one that it has.
+	// floor is the end of a replay that reached further than the node's feed had. Until the feed
+	// passes it, events carry it in place of their own cursor, because a client must never be sent
+	// an offset below one that it has.
 	floor adapter.Cursor
 }
 
 // closed reports whether nothing passes.
 func (g *gate) closed() bool { return g.shut > 0 || g.spilled }
 
-// hold takes d if the gate is closed, up to a limit of bytes.
+// hold holds d if the gate is closed, up to a limit of bytes.
 func (g *gate) hold(d *delivery, limit int) (held bool) {
 	if !g.closed() {
 		return false
@@ -50,8 +50,8 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	return true
 }
 
-// urgent reports whether a delivery does not wait for a client that may take its replay as
-// slowly as it likes: it is a disconnect, and no command that is held decides for whom.
+// urgent reports whether a delivery must not wait for a client that may take its replay slowly: it
+// is a disconnect, and no held command affects its receivers.
 func (g *gate) urgent(d *delivery) bool {
 	named := func(r rooms.Room) bool { return r.Kind == rooms.Named }
 	return d.ev.Kind == kindDisconnect &&
@@ -65,13 +65,13 @@ func (g *gate) joins(r rooms.Room) bool {
 	})
 }
 
-// lose drops what is held and all that comes: the feed has lost something.
+// lose drops what is held and all that follows, because the feed has lost something.
 func (g *gate) lose() {
 	g.held, g.bytes, g.spilled, g.commanded = nil, 0, true, true
 }
 
-// open takes one reason away, and passes what was held if it was the last.
-// Passing may shut the gate again, which keeps the rest.
+// open removes one reason to be shut, and passes what was held if it was the last. Passing may shut
+// the gate again, which keeps the rest.
 func (g *gate) open(pass func(*delivery)) {
 	g.shut--
 	for !g.closed() && len(g.held) > 0 {
@@ -100,9 +100,9 @@ func (g *gate) discard(end adapter.Cursor) {
 	g.floor = end
 }
 
-// given returns what the client has been given, in one go or in a replay, once the
-// feed has come to c. It is in the history in which the socket was born: the feed may not
-// have come to that yet.
+// given returns the position up to which the client has been given everything, live or in a replay,
+// once the feed has reached c. It belongs to the history in which the socket was born, which the
+// feed may not have reached yet.
 func (g *gate) given(c, born adapter.Cursor) adapter.Cursor {
 	known := g.floor
 	if known.IsZero() {
@@ -119,11 +119,10 @@ func (g *gate) given(c, born adapter.Cursor) adapter.Cursor {
 	return g.floor.Max(c)
 }
 
-// insertLate puts events in front of what is held that are older than what the
-// client has. Until the last of them its offset is as it was before the command that
-// they are due to; the last one has the command's own. So a client whose offset does
-// not cover the command has, if there is one such event, not received it. Commands among
-// them are due to the one at due.
+// insertLate puts late events, which are older than the client's position, in front of the held
+// ones. All but the last of them carry the client's offset from before the command that they are
+// due to; the last one carries the command's own. So if there is only one, a client whose offset
+// does not cover the command has not received it. Commands among them are due to the one at due.
 func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor, due adapter.Position) {
 	for i, d := range late {
 		c := before
@@ -139,11 +138,11 @@ func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor, due 
 	g.held = append(late, g.held...)
 }
 
-// insert puts what was read after a cursor into its places among what is held: an
-// event whose cursor covers it comes behind it. What is held already is not put in
-// again, but may be for more rooms than was known. Only within a partition are
-// positions in order, so each has a queue; and the cursors of what is put in are made
-// here, for they must cover what comes before, and nothing that comes later.
+// insert puts events that were read after a cursor into their places among the held ones: an event
+// whose cursor covers another one follows it. A held event is not inserted again, but may be for
+// more rooms than was known. Positions are ordered only within a partition, so each has a queue.
+// The cursors of inserted events are made here, because they must cover everything before, and
+// nothing after.
 func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 	if len(missed) == 0 {
 		return
@@ -192,19 +191,18 @@ func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 	g.held = merged
 }
 
-// replayed reports whether the end of the replay covers an event, for the feed may come
-// to it after the gate has opened. Then a stored one was part of the replay, and any
-// other one was published before the recovery: the client may have received it on its
-// former connection, and must not get it behind later ones.
+// replayed reports whether the end of the replay covers an event, because the feed may reach it
+// after the gate has opened. Then a stored event was part of the replay, and any other one was
+// published before the recovery: the client may have received it on its former connection, and must
+// not get it after later ones.
 func (g *gate) replayed(ev *adapter.Event) bool {
 	return !g.floor.IsZero() && ev.Cursor.SameHistory(g.floor) && g.floor.Covers(ev.Position)
 }
 
-// restart forgets what was held and begins to hold anew, for a replay that
-// will be read again.
+// restart drops what was held and holds anew, for a replay that will be read again.
 func (g *gate) restart() { g.held, g.bytes, g.spilled = nil, 0, false }
 
-// stamp returns the cursor to put into an event: nearly always its own.
+// stamp returns the cursor to put into an event: usually its own.
 func (g *gate) stamp(own, born *adapter.Cursor) *adapter.Cursor {
 	if g.floor.IsZero() && own.SameHistory(*born) {
 		return own

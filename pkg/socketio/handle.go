@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// receive takes an event from the client's reader to the mailbox.
+// receive moves an event from the client's reader to the mailbox.
 func (s *Socket) receive(p *packet.Packet) error {
 	srv := s.client.srv
 	name, raw, err := packet.SplitEvent(p.Data)
@@ -27,7 +27,7 @@ func (s *Socket) receive(p *packet.Packet) error {
 	return s.accept(e)
 }
 
-// handle runs what is registered for an event.
+// handle runs the functions that are registered for an event.
 func (s *Socket) handle(e *Event) {
 	callback := "OnAny"
 	defer s.rescue(&callback)
@@ -38,7 +38,7 @@ func (s *Socket) handle(e *Event) {
 		for _, h := range hs {
 			if err := h(s.ctx, e); err != nil {
 				if s.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrDisconnected)) {
-					return false // it stopped because the socket has ended, as it should
+					return false // it stopped because the socket has ended, as intended
 				}
 				s.fail(fmt.Errorf("event %q: %w", e.Name, err))
 				return false
@@ -57,7 +57,7 @@ func (s *Socket) handle(e *Event) {
 	}
 	callback = "On"
 	s.mu.Lock()
-	once, own := s.once[e.Name], s.handlers[e.Name] // by the name that the middlewares left
+	once, own := s.once[e.Name], s.handlers[e.Name] // by the name that the middlewares have set
 	delete(s.once, e.Name)
 	s.mu.Unlock()
 	run(once)
@@ -67,14 +67,14 @@ func (s *Socket) handle(e *Event) {
 	}
 }
 
-// fail reports an error to the handlers of errors, or to the log.
+// fail reports an error to the error handlers, or to the log.
 func (s *Socket) fail(err error) {
 	if !s.tellErrors(err) {
 		s.client.srv.log.Warn("socket error", zap.String("namespace", s.nsName), zap.String("socket", s.ID()), zap.Error(err))
 	}
 }
 
-// tellErrors calls the handlers of errors, and reports whether there are any.
+// tellErrors calls the error handlers, and reports whether there are any.
 func (s *Socket) tellErrors(err error) bool {
 	s.mu.Lock()
 	onError := s.onError
@@ -85,8 +85,8 @@ func (s *Socket) tellErrors(err error) bool {
 	return len(onError) > 0
 }
 
-// rescue keeps a panic of one socket's handler from ending all others: like
-// net/http it is logged, and the connection closed. It is deferred.
+// rescue contains a panic of one socket's handler: as in net/http it is logged and the connection
+// is closed, but other sockets continue. It is deferred.
 func (s *Socket) rescue(callback *string) {
 	if p := recover(); p != nil {
 		s.tellErrors(s.client.srv.panicked(*callback, p))

@@ -1,8 +1,8 @@
 package socketio
 
-// On handles an event of this socket. Handlers of the same event run in the
-// order of registration, those of the namespace last. It panics if h is nil or the
-// event's name is reserved.
+// On registers a handler of an event of this socket. Handlers of the same event run in the order of
+// registration, before those of the namespace. On panics if h is nil or the event's name is
+// reserved.
 func (s *Socket) On(event string, h Handler) {
 	checkHandler("On", event, h)
 	s.mu.Lock()
@@ -10,8 +10,8 @@ func (s *Socket) On(event string, h Handler) {
 	s.handlers = withHandler(s.handlers, event, h)
 }
 
-// Once handles the next occurrence of an event only. One that a middleware keeps
-// from its handlers does not count.
+// Once registers a handler of the next occurrence of an event only. An event that a middleware
+// rejects does not count.
 func (s *Socket) Once(event string, h Handler) {
 	checkHandler("Once", event, h)
 	s.mu.Lock()
@@ -33,7 +33,7 @@ func (s *Socket) Off(event string) {
 	delete(s.once, event)
 }
 
-// OnAny calls h with every event, before the middlewares see it.
+// OnAny calls h with every event, before the middlewares.
 func (s *Socket) OnAny(h Handler) {
 	checkFunc("Socket.OnAny", h)
 	s.mu.Lock()
@@ -41,14 +41,13 @@ func (s *Socket) OnAny(h Handler) {
 	s.onAny = append(s.onAny[:len(s.onAny):len(s.onAny)], h)
 }
 
-// OnAnyOutgoing calls f with every event that is queued to the client, without
-// acks and without the missed events of a recovery.
+// OnAnyOutgoing calls f with every event that is queued to the client, except acks and the missed
+// events of a recovery.
 //
-// f is called on a goroutine of its own, for one event after the other in their
-// order, concurrently with the socket's handlers, and may use the socket. Delivery
-// does not wait for it: if it falls more than 1 MiB or 8,192 events behind, it is not
-// called for further ones, which is logged. A panic is reported and has no effect on
-// the connection.
+// f is called on a separate goroutine, for one event after the other in their order, concurrently
+// with the socket's handlers, and may use the socket. Delivery does not wait for it: if it falls
+// more than 1 MiB or 8,192 events behind, further calls are skipped, which is logged. A panic is
+// reported and does not affect the connection.
 func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
 	checkFunc("OnAnyOutgoing", f)
 	s.mu.Lock()
@@ -60,21 +59,21 @@ func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
 	s.outgoing.fs = append(fs[:len(fs):len(fs)], f)
 }
 
-// An outgoing is what OnAnyOutgoing has registered. The socket's lock guards fs.
+// An outgoing holds the functions of OnAnyOutgoing. The socket's lock guards fs.
 type outgoing struct {
 	*watcher
 	fs []func(event string, args Args)
 }
 
-// OffAny removes what OnAny has added to this socket.
+// OffAny removes the handlers that OnAny has added to this socket.
 func (s *Socket) OffAny() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.onAny = nil
 }
 
-// OffAnyOutgoing removes what OnAnyOutgoing has added. Events that were queued
-// before may still be passed to it.
+// OffAnyOutgoing removes the functions that OnAnyOutgoing has added. They may still be called for
+// events that were queued before.
 func (s *Socket) OffAnyOutgoing() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,10 +82,10 @@ func (s *Socket) OffAnyOutgoing() {
 	}
 }
 
-// Use adds a middleware for this socket's events, which runs before the handlers. An
-// error keeps the event from them and goes to OnError. A middleware may change
-// e.Name and e.Args: the handlers of the name that the last one leaves are called, the
-// socket's and the namespace's. Only OnAny sees the event as the client sent it.
+// Use adds a middleware for this socket's events, which runs before the handlers. If it returns an
+// error, the handlers do not run and the error goes to OnError. A middleware may change e.Name and
+// e.Args: the handlers that run, the socket's and the namespace's, are those of the final name.
+// Only OnAny sees the event as the client sent it.
 func (s *Socket) Use(f Handler) {
 	checkFunc("Socket.Use", f)
 	s.mu.Lock()
@@ -94,8 +93,8 @@ func (s *Socket) Use(f Handler) {
 	s.onEvent = append(s.onEvent[:len(s.onEvent):len(s.onEvent)], f)
 }
 
-// OnError calls f with what goes wrong: errors of handlers and middlewares, and
-// packets that break the protocol. Without any it is logged.
+// OnError calls f with errors of handlers and middlewares, and with protocol errors of packets.
+// Without any such function errors are logged.
 func (s *Socket) OnError(f func(error)) {
 	checkFunc("OnError", f)
 	s.mu.Lock()
@@ -103,8 +102,8 @@ func (s *Socket) OnError(f func(error)) {
 	s.onError = append(s.onError[:len(s.onError):len(s.onError)], f)
 }
 
-// OnDisconnecting calls f when the socket is about to be disconnected and still
-// is in its rooms, except where OnDisconnect says that it has left them.
+// OnDisconnecting calls f when the socket is about to be disconnected and is still in its rooms. In
+// the late case that OnDisconnect describes, the socket has already left them.
 func (s *Socket) OnDisconnecting(f func(Reason)) {
 	checkFunc("OnDisconnecting", f)
 	s.mu.Lock()
@@ -112,14 +111,13 @@ func (s *Socket) OnDisconnecting(f func(Reason)) {
 	s.onLeaving = append(s.onLeaving[:len(s.onLeaving):len(s.onLeaving)], f)
 }
 
-// OnDisconnect calls f when the socket has been disconnected and has left its
-// rooms. It is not called for a socket whose client came back before its
-// connection was found dead, for then nobody has gone; Context ends in any case.
-// If the client is then not connected after all, because its session cannot be
-// recovered or its new connection is cut before that, OnDisconnecting and
-// OnDisconnect are called late, when the socket has left its rooms. A node that cannot
-// reach the session store when a connection ends may call it although the client is
-// already connected to another node.
+// OnDisconnect calls f when the socket has been disconnected and has left its rooms. It is not
+// called for a socket whose client reconnected before its connection was found dead, because then
+// there is no disconnect to report; Context ends in any case. If the client is then not connected
+// after all, because its session cannot be recovered or its new connection is cut before that,
+// OnDisconnecting and OnDisconnect are called late, when the socket has left its rooms. A node that
+// cannot reach the session store when a connection ends may call it although the client is already
+// connected to another node.
 func (s *Socket) OnDisconnect(f func(Reason)) {
 	checkFunc("OnDisconnect", f)
 	s.mu.Lock()

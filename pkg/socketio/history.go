@@ -18,7 +18,7 @@ type Past struct {
 	At time.Time
 }
 
-// Size returns about how many bytes the event has in its backlog.
+// Size returns the event's approximate size in its backlog, in bytes.
 func (p *Past) Size() int {
 	n := pastBytes + len(p.Event)
 	for _, arg := range p.raw {
@@ -30,19 +30,18 @@ func (p *Past) Size() int {
 	return n
 }
 
-// pastBytes is what an event has beside its name and arguments: its position, who
-// published it, when and for whom.
+// pastBytes is an event's size beside its name and arguments: position, publisher, time and target.
 const pastBytes = 100
 
 // HistoryBytes is the maximum size of the events that one call of [Namespace.History]
 // returns. A single event may be larger.
 const HistoryBytes = 256 << 10
 
-// History returns a page of the newest events that a named room keeps, oldest first,
-// and whether there are older ones. The page has at most limit events and
-// [HistoryBytes] of their data, but at least one event if there is one, so more can be
-// true of a page with fewer than limit. With an offset before, it returns those before
-// it; an [ErrOffset] says that this is none. Commands to the room's members are no events.
+// History returns a page of the newest events that a named room keeps, oldest first, and whether
+// there are older ones. The page has at most limit events and [HistoryBytes] of their data, but at
+// least one event if there is one, so more can be true of a page with fewer than limit. With an
+// offset before, it returns the events before that offset; it returns [ErrOffset] if before is not
+// an offset. Commands to the room's members are not events.
 func (n *Namespace) History(ctx context.Context, room, before string, limit int) (past []Past, more bool, err error) {
 	var cursor adapter.Cursor
 	if before != "" {
@@ -69,13 +68,13 @@ func (n *Namespace) History(ctx context.Context, room, before string, limit int)
 			}
 			name, raw, err := packet.SplitEvent(ev.Data)
 			if err != nil {
-				continue // not written by us
+				continue // not written by a node
 			}
 			args := Args{raw, ev.Attachments}
 			page = append(page, Past{Offset: n.srv.offsets.format(ev.Cursor), Event: name, Args: args, At: ev.Position.Time()})
 		}
 		past = append(page, past...)
-		full := len(events) < asked.Events // more were too large together
+		full := len(events) < asked.Events // more were too large in total
 		if !more || len(past) >= limit || len(events) == 0 || full && len(past) > 0 {
 			return past, more, nil
 		}

@@ -6,16 +6,16 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// incomplete are a few events of a replay, of which the first is a command that came without
-// its payload. That is needed to know what is missed, so they wait until it has been read,
-// with those of the commands behind it.
+// incomplete are a few events of a replay, of which the first is a command that came without its
+// payload. The payload decides what is missed, so the events wait until it has been read, together
+// with those of later commands.
 type incomplete struct {
 	events []adapter.Event
-	bytes  int // of the payloads that are to be read
+	bytes  int // of the payloads to be read
 }
 
-// add adds an event, unless there is none that has to wait, and reports whether there are
-// enough.
+// add adds an event, unless nothing is waiting and the event need not wait, and reports whether
+// there are enough.
 func (a *incomplete) add(ev *adapter.Event) (full bool) {
 	lacks := ev.Omitted > 0 && ev.Kind != kindEmit
 	if len(a.events) == 0 && !lacks {
@@ -28,7 +28,7 @@ func (a *incomplete) add(ev *adapter.Event) (full bool) {
 	return len(a.events) == fetchEvents || a.bytes > replayPage
 }
 
-// complete reads the payloads that commands lack, and passes the events on.
+// complete reads the payloads that commands lack, and forwards the events.
 func (r *replay) complete(ctx context.Context, end adapter.Cursor, ahead *incomplete) error {
 	var lacking []*adapter.Event
 	var places []adapter.Place

@@ -13,17 +13,17 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Join puts the socket into rooms. When it returns without error the socket gets
-// every event that is published to them from now on, also after a recovery; on
-// error it is in none of the new ones, but could find itself in them when it is
-// recovered, as the session may have been stored. Rooms that it is in already are no error.
+// Join puts the socket into rooms. When it returns without error the socket gets every event that
+// is published to them from then on, also after a recovery. On error it is in none of the new ones,
+// but may be in them after a recovery, because the session may have been stored. Rooms that it is
+// already in are not an error.
 //
-// In a middleware it takes effect with the socket's connection: the client is in
-// the rooms before it is told that it is connected, also if it is recovered. A
-// room that it was in before has what it missed, others begin then.
+// In a middleware, Join takes effect when the socket connects: the client is in the rooms before it
+// is told that it is connected, also if it is recovered. Rooms that it was in before replay what it
+// missed; others begin then.
 //
-// It returns ErrDisconnected once the socket has ended, as in OnDisconnecting and
-// OnDisconnect. Joining a recovered socket waits until its replay has been sent.
+// Join returns ErrDisconnected once the socket has ended, as in OnDisconnecting and OnDisconnect.
+// In a recovered socket it waits until the replay has been sent.
 func (s *Socket) Join(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		if err := checkRoom(name); err != nil {
@@ -62,7 +62,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	return s.settle(ctx, news, nil)
 }
 
-// grant notes a join that a middleware asks for. It reports whether this is one.
+// grant notes a join that a middleware requests. It reports whether the call is such a join.
 func (s *Socket) grant(names []string) (granted bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,8 +84,8 @@ func (s *Socket) grant(names []string) (granted bool, err error) {
 	return true, nil
 }
 
-// tooMany reports whether the socket can't join more rooms. If it can, what they cost is
-// reserved, and enter follows. s.mu is held.
+// tooMany reports whether the socket can't join more rooms. If it can, their cost is reserved, and
+// enter follows. s.mu is held.
 func (s *Socket) tooMany(news []string) error {
 	if most := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+len(news) > most {
 		return fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
@@ -104,9 +104,9 @@ func (s *Socket) tooMany(news []string) error {
 	return err
 }
 
-// roomsBeyondBudget is how many memberships a socket can have, now and within the recovery
-// window, whatever those of all sockets cost: many sockets in many rooms must not keep
-// others out of a few.
+// roomsBeyondBudget is how many memberships a socket can have, now and within the recovery window,
+// whatever the memberships of all sockets cost: many sockets in many rooms must not prevent others
+// from joining a few.
 const roomsBeyondBudget = 16
 
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
@@ -129,8 +129,7 @@ func (s *Socket) enter(names []string) {
 	s.charge()
 }
 
-// settle completes a join and tells of it. The caller holds the right to
-// change.
+// settle completes a join and reports it to OnRoom. The caller holds the right to change.
 func (s *Socket) settle(ctx context.Context, names []string, command *place) error {
 	if err := s.complete(ctx, names, command); err != nil {
 		return fmt.Errorf("socketio: join: %w", err)
@@ -141,11 +140,11 @@ func (s *Socket) settle(ctx context.Context, names []string, command *place) err
 	return nil
 }
 
-// complete makes of a join that has begun a membership: the node hears the rooms,
-// the session names them, and then the gate opens. A join by command begins where
-// the command stands, which has passed, so what the rooms got since is read and
-// put among what was held: also without recovery, since other nodes may publish as
-// soon as the command has its position. The caller holds the right to change.
+// complete turns a join that has begun into a membership: the node subscribes to the rooms, the
+// session names them, and then the gate opens. A join by command begins at the command's position,
+// which has passed. So the rooms' events since then are read and inserted among the held ones, also
+// without recovery, because other nodes may publish as soon as the command has its position. The
+// caller holds the right to change.
 func (s *Socket) complete(ctx context.Context, names []string, command *place) error {
 	list := inNamed(s.nsName, names)
 	var at adapter.Cursor
@@ -153,7 +152,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	if len(list) > 0 {
 		at, err = s.ns.srv.adapter.Subscribe(ctx, list...)
 	}
-	var subscribed []string // and not yet of the socket, which unsubscribes what it is in
+	var subscribed []string // and not yet by the socket, which unsubscribes its rooms when it ends
 	if err == nil {
 		subscribed = names
 	}
@@ -171,7 +170,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 				s.rooms.had(p, later)
 			}
 			if s.receipt != nil && len(missed.late) > 0 {
-				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else says that they were received
+				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else records that they were received
 			}
 			s.gate.insert(missed.events, command.cursor)
 			s.gate.insertLate(missed.late, command.before, command.cursor, command.due)
@@ -210,7 +209,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	}
 	if err == nil || command == nil {
 		s.openGate()
-	} // otherwise the socket is cut, and an event behind the command would hide it from a recovery
+	} // otherwise the socket is cut, and an event after the command would hide it from a recovery
 	s.mu.Unlock()
 	if err != nil && len(subscribed) > 0 {
 		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, subscribed)...)
@@ -218,10 +217,9 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 	return err
 }
 
-// joinByCommand begins the join that an event in the order asks for. s.mu is
-// held. If it can't be completed the socket is cut: it would miss events of a
-// room that it is believed to be in. For the same reason there is no limit: who
-// sends commands is the application, not a client.
+// joinByCommand begins the join of a command in the order. s.mu is held. If the join can't be
+// completed the socket is cut, because it would miss events of a room that it counts as a member
+// of. For the same reason there is no limit: the application sends commands, not a client.
 func (s *Socket) joinByCommand(d *delivery) {
 	names, c := d.command.names, d.command
 	at, due := c.begins(d.ev)
@@ -253,8 +251,8 @@ func (s *Socket) joinByCommand(d *delivery) {
 	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p) }, p.marker.release)
 }
 
-// cut closes the connection in a way that its client comes back from. It does
-// not wait, and may be called with s.mu held.
+// cut closes the connection in a way that makes stock clients reconnect. It does not wait, and may
+// be called with s.mu held.
 func (s *Socket) cut(cause error) {
 	s.client.srv.log.Info("a client is cut and can come back", zap.String("namespace", s.nsName), zap.Error(cause))
 	s.client.srv.spawn(s.Cut)

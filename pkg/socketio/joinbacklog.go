@@ -8,33 +8,33 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A place is where a command that joins rooms stands, for one socket.
+// A place is the position of a command that joins rooms, for one socket.
 type place struct {
 	at     adapter.Cursor   // the join position
 	due    adapter.Position // see begins
 	cursor adapter.Cursor   // the feed's, after the command
 	before adapter.Cursor   // the feed's, before it
-	seen   adapter.Cursor   // what the socket has been given then, as far as it was for it
+	seen   adapter.Cursor   // what the socket had been given by then, of what was for it
 	prior  adapter.Cursor   // see command
-	older  []string         // rooms that the socket is in, and has joined after the command
+	older  []string         // rooms that the socket is in, but joined after the command
 	marker *marker
 }
 
-// A backlog is what a socket that a command has joined to rooms missed of them.
+// A backlog holds the events of rooms that a socket missed before a command joined it to them.
 type backlog struct {
-	events []*delivery // that the node had not come to when it came to the command
-	late   []*delivery // that it had come to, in the order of positions
-	// had are the positions of copies of events that the socket has been given as
-	// later copies, and of these.
+	events []*delivery // not yet reached by the node when it reached the command
+	late   []*delivery // already reached, in the order of positions
+	// had are the positions of copies of events that the socket has been given as later copies, and
+	// the positions of these.
 	had map[adapter.Position]adapter.Position
 }
 
-// since returns what was stored in rooms after a join position, up to where the feed
-// has come. The gate is shut meanwhile. The caller holds the right to change.
+// since returns what was stored in rooms after a join position, up to the feed's cursor. The gate
+// is shut meanwhile. The caller holds the right to change.
 //
-// Where there are several partitions, the node may have come to events of the rooms
-// before it came to the command. What the socket had of them, as a member of other
-// rooms, is found by reading these as well.
+// With several partitions, the node may have reached events of the rooms before it reached the
+// command. The socket may have received some of them as a member of other rooms; reading these
+// rooms as well shows which.
 func (s *Socket) since(ctx context.Context, names []string, command *place) (missed backlog, err error) {
 	a, list := s.ns.srv.adapter, inNamed(s.nsName, slices.Concat(names, command.older))
 	s.mu.Lock()

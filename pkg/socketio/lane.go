@@ -6,10 +6,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A lane is what is left of a replay in one partition.
+// A lane is the rest of a replay in one partition.
 type lane struct {
 	events   []adapter.Event
-	commands []*command // among them, that say where they stand in the other partitions
+	commands []*command // among them, those that carry their position in the other partitions
 }
 
 // of returns the lane of a partition, which may be new.
@@ -33,9 +33,9 @@ func queue(lanes []*lane, ev *adapter.Event) []*lane {
 	return lanes
 }
 
-// standIn puts a marker in the place of a command that a suspended stay is due to, behind
-// the command itself: it may not be read, or not be for the client any more, as if the
-// client may not keep the room that it was addressed to.
+// standIn puts a marker in the place of a command that a suspended stay is due to, after the
+// command itself: the command may not be read, or may no longer be for the client, for example
+// because the client may not keep the room that it was addressed to.
 func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
 	lanes, l := of(lanes, due.Partition)
 	i := 0
@@ -62,9 +62,9 @@ func (l *lane) take() adapter.Event {
 	return ev
 }
 
-// next returns the lane whose first event is next. A command comes after what was
-// published before it and before everything else, as for a caller that waits for its
-// return; apart from that, the oldest event is next.
+// next returns the lane with the next event. A command follows what was published before it and
+// precedes everything else, as for a caller that waits for its return; apart from that, the oldest
+// event is next.
 func next(lanes []*lane) int {
 	oldest, free := -1, -1
 	for i, l := range lanes {
@@ -86,7 +86,7 @@ func next(lanes []*lane) int {
 			free = i
 		}
 	}
-	if free < 0 { // they wait for each other, for they were published concurrently
+	if free < 0 { // they wait for each other, because they were published concurrently
 		return max(oldest, 0)
 	}
 	return free

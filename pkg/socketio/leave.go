@@ -8,21 +8,18 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Leave takes the socket out of rooms. Once it has returned nothing of them
-// reaches the client. What the socket's own handlers have published to them before still
-// does, if this node comes to it within a second. Rooms that it is not in are no error. The
-// context bounds the wait for that and for other changes of the socket; the session store
-// has some seconds of its own. If it
-// returns an error of the store, the connection is closed: when its client is recovered
-// it may be in the rooms still, with all that has come to them. It returns ErrDisconnected
-// if the socket is not connected, as in a middleware, in OnDisconnecting and in
-// OnDisconnect.
+// Leave takes the socket out of rooms. Once it has returned none of their events reach the client,
+// except those that the socket's own handlers published to them before, if this node reaches these
+// within a second. Rooms that it is not in are not an error. The context bounds the wait for that
+// and for other changes of the socket; the session store has its own timeout of some seconds. If
+// Leave returns an error of the store, the connection is closed: when its client is recovered it
+// may still be in the rooms, with all their events. Leave returns ErrDisconnected if the socket is
+// not connected, as in a middleware, in OnDisconnecting and in OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
 }
 
-// leaveThose is Leave for the rooms that those returns. It is called with s.mu
-// held.
+// leaveThose is Leave for the rooms that those returns. The caller holds s.mu.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	s.awaitPublished(ctx)
 	f := &s.client.srv.feed
@@ -48,9 +45,9 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		return ErrDisconnected
 	}
 	left := s.leave(those(), s.gate.given(f.cursor, s.rooms.born)) // what a replay gave counts as well
-	// An event behind the leave has an offset that covers what the socket has not been given of
-	// these rooms, and a recovery that does not know of the leave finds it in them. So the gate
-	// is shut until the session is stored.
+	// An event after the leave has an offset that covers events of these rooms that the socket has
+	// not been given, and a recovery that does not know of the leave finds the socket in them. So
+	// the gate is shut until the session is stored.
 	shut := len(left) > 0 && s.pid != ""
 	if shut {
 		s.gate.shut++
@@ -61,7 +58,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		return nil
 	}
 	s.left(left)
-	stored, cancel := s.client.srv.store() // what has begun does not end with the caller
+	stored, cancel := s.client.srv.store() // the leave does not end with the caller's context
 	defer cancel()
 	err := s.save(stored)
 	switch {
@@ -91,28 +88,26 @@ func (s *Socket) leave(names []string, at adapter.Cursor) (left []string) {
 	return left
 }
 
-// unlist takes the socket out of the index for a room that it is not in any more. The
-// feed may be handing out an event to members that it has looked up before. s.mu is
-// held.
+// unlist removes the socket from the index for a room that it has left. The feed may be handing out
+// an event to members that it has looked up before. s.mu is held.
 func (s *Socket) unlist(name string) {
 	s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
 	s.unlisted = true
 }
 
-// left does what follows a leave and needs no lock.
+// left completes a leave with the steps that need no lock.
 func (s *Socket) left(names []string) {
 	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, names)...)
 	s.ns.tellRooms(s.ID(), false, names...)
 }
 
-// leaveByCommand leaves at the position of the event that asks for it. s.mu is
-// held.
+// leaveByCommand leaves at the position of the command. s.mu is held.
 //
-// The feed may come to the command before it comes to what was published to the rooms
-// before the command, in other partitions. Until it has, the node goes on hearing them.
+// The feed may reach the command before it reaches earlier events to the rooms in other partitions.
+// Until it has reached them, the node keeps its subscriptions.
 //
-// Nothing is delivered until the session is stored: an event behind the command has an
-// offset that covers it, so nothing else would tell a recovery of the command.
+// Nothing is delivered until the session is stored: an event after the command has an offset that
+// covers it, so nothing else would tell a recovery of the command.
 func (s *Socket) leaveByCommand(d *delivery) {
 	seen := s.gate.given(d.ev.Cursor, s.rooms.born)
 	end := d.command.ends(seen)
@@ -148,7 +143,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 		s.ns.tellRooms(s.ID(), false, left...)
 		err := s.save(ctx)
 		if err != nil {
-			return err // the gate stays shut, for the client has to come back
+			return err // the gate stays shut, because the client must reconnect
 		}
 		s.mu.Lock()
 		s.openGate()
@@ -156,7 +151,7 @@ func (s *Socket) leaveByCommand(d *delivery) {
 		if !lingers {
 			return nil
 		}
-		if _, err = m.await(ctx, s); err != nil { // what it hears from here on is not all that is for it
+		if _, err = m.await(ctx, s); err != nil { // events received from here on may be incomplete
 			s.mu.Lock()
 			s.gate.shut++
 			s.mu.Unlock()

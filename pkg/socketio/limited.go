@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// The names of the limits of connections, in logs and metrics.
+// Names of connection limits, in logs and metrics.
 const (
 	limitConnectPayload     = "connect_payload"
 	limitUnconnected        = "unconnected_sessions"
@@ -46,8 +46,8 @@ func (c *client) limited(limit string, most int, unit string) {
 	}
 }
 
-// cut closes the connection because of a limit. Nothing of it is kept for a client to
-// fetch; stock clients reconnect.
+// cut closes the connection because of a limit. Nothing queued is kept for the client; stock
+// clients reconnect.
 func (c *client) cut() {
 	c.conn.Close(engineio.TransportError)
 	_ = c.conn.Finish(ended)

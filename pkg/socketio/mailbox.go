@@ -6,8 +6,7 @@ import (
 	"sync"
 )
 
-// A task is something that a mailbox runs: a received event, or a step in its
-// socket's life.
+// A task is run by a mailbox: a received event, or a step in its socket's lifecycle.
 type task interface{ do() }
 
 type step func()
@@ -19,7 +18,7 @@ type mailLimit struct{ events, bytes int }
 
 func (l mailLimit) double() mailLimit { return mailLimit{2 * l.events, 2 * l.bytes} }
 
-// The names of the limits, in logs and metrics.
+// Names of the limits, in logs and metrics.
 const (
 	limitEvents = "events"
 	limitBytes  = "bytes"
@@ -27,38 +26,38 @@ const (
 	limitPause  = "pause"
 )
 
-// A mailbox runs tasks one after another, on a goroutine that exists only while
-// there are some. It is made paused: what is put in before start waits for it.
+// A mailbox runs tasks one after another, on a goroutine that exists only while there are tasks. It
+// is created paused: tasks added before start wait for it.
 type mailbox struct {
 	mu      sync.Mutex
 	tasks   []task
 	events  int       // of tasks
-	bytes   int       // what the events take
-	counted int32     // of them in the receive budget, in steps of smallReceived
+	bytes   int       // memory that the events take
+	counted int32     // of them counted in the receive budget, in steps of smallReceived
 	open    bool      // CONNECT is being answered, so any number of events may come
 	started bool      // tasks may run
 	running bool      // a goroutine runs them
-	closed  bool      // no event gets in any more
-	full    *fullMail // nil if nobody waits for space
+	closed  bool      // no further event is accepted
+	full    *fullMail // nil unless a reader waits for space
 }
 
 // A fullMail is a mailbox in which an event had no space.
 type fullMail struct {
 	limit string        // the one that was reached
-	space chan struct{} // closed when it is worth to try again
-	below mailLimit     // what the mailbox holds then
+	space chan struct{} // closed when a retry may succeed
+	below mailLimit     // the mailbox's size at which it is closed
 	taken bool          // an event has been taken out since
 }
 
-// put adds a step, which is not refused.
+// put adds a step, which is never refused.
 func (m *mailbox) put(spawn func(func()), f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.add(spawn, step(f))
 }
 
-// putLast adds a step behind all events that are in the mailbox. Later ones are
-// dropped, also one that waits for space.
+// putLast adds a step after all events in the mailbox. Later events are dropped, including one that
+// waits for space.
 func (m *mailbox) putLast(spawn func(func()), f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -67,15 +66,14 @@ func (m *mailbox) putLast(spawn func(func()), f func()) {
 	m.wakeReader()
 }
 
-// close makes the mailbox drop further events: of those that a client has sent, only
-// the last may be missing.
+// close makes the mailbox drop further events: what it keeps of a client's events is a prefix.
 func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
 }
 
-// drop is close, and drops the events that wait as well.
+// drop is close, and also drops the waiting events.
 func (m *mailbox) drop(c *client) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -86,7 +84,7 @@ func (m *mailbox) drop(c *client) {
 	m.wakeReader()
 }
 
-// count counts what the events take in the budget of all sockets. m.mu is held.
+// count updates the memory of the events in the budget of all sockets. m.mu is held.
 func (m *mailbox) count(c *client) {
 	if steps := int32(m.bytes / smallReceived); steps != m.counted {
 		c.srv.received.keeps(c, int(steps-m.counted)*smallReceived)
@@ -102,10 +100,10 @@ func (m *mailbox) expect() {
 	m.open = true
 }
 
-// putEvent adds the handling of a received event. Before CONNECT is answered it
-// refuses more than may wait for that. Afterwards, if the limit is reached, it
-// does not add the event and returns what to wait for. So it does if the events of all
-// sockets crowd the node, and some of this one's wait already: its handler makes space.
+// putEvent adds the handling of a received event. Before CONNECT is answered it refuses more than
+// may wait for that. Afterwards, if the limit is reached, it does not add the event and returns
+// what to wait for. If crowded, because the events of all sockets fill half of the budget, the
+// limit is smallReceived bytes: the socket's own handlers make space.
 func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, crowded bool, e *Event) (*fullMail, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -122,7 +120,7 @@ func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, crowded bool, e 
 	case m.open && crowded && m.bytes >= smallReceived:
 		return m.awaitSpace(limitBudget, mailLimit{limit.events, 2 * smallReceived}), nil
 	}
-	m.full = nil // the reader does not wait any more, if it did
+	m.full = nil // the reader does not wait any more
 	m.events++
 	m.bytes += cost
 	m.count(e.socket.client)
@@ -130,7 +128,7 @@ func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, crowded bool, e 
 	return nil, nil
 }
 
-// awaitSpace returns what is closed when half of the limit is free. m.mu is held.
+// awaitSpace returns a fullMail that is signalled when half of the limit is free. m.mu is held.
 func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
 	if m.full == nil {
 		m.full = &fullMail{limit: name, space: make(chan struct{}), below: mailLimit{limit.events / 2, limit.bytes / 2}}
@@ -138,10 +136,9 @@ func (m *mailbox) awaitSpace(name string, limit mailLimit) *fullMail {
 	return m.full
 }
 
-// hurry makes a reader that waits for space try again as soon as one more event has
-// been taken out, which need not bring the mailbox below its limit: an awaited ack may
-// have let it grow, or a large event. It reports whether one has been taken out
-// already since there was no space.
+// hurry makes a reader that waits for space retry as soon as one more event has been taken out.
+// That need not bring the mailbox below its limit: an awaited ack may have let it grow, or a large
+// event. hurry reports whether an event has been taken out already since there was no space.
 func (m *mailbox) hurry() (taken bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -152,7 +149,7 @@ func (m *mailbox) hurry() (taken bool) {
 	return m.full.taken
 }
 
-// retry makes a reader that waits for space try again.
+// retry makes a reader that waits for space retry.
 func (m *mailbox) retry() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -167,14 +164,14 @@ func (m *mailbox) wakeReader() {
 	}
 }
 
-// wakeIfSpace wakes a reader for which there is space. m.mu is held.
+// wakeIfSpace wakes a reader if there is space for it. m.mu is held.
 func (m *mailbox) wakeIfSpace() {
 	if m.full != nil && m.events <= m.full.below.events && m.bytes <= m.full.below.bytes {
 		m.wakeReader()
 	}
 }
 
-// start lets tasks run, first before all others.
+// start starts the tasks, with first before all others.
 func (m *mailbox) start(spawn func(func()), first func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,31 +9,31 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A marker is an event to the rooms that a command names, published for its position:
-// once the feed has passed it in each of their partitions, everything that was published
-// to these rooms before has been delivered or is held. All sockets share it that have
-// executed the command on this node before it is published, so that their number does
-// not multiply it: usually there is one for each command and node.
+// A marker is an event to the rooms that a command names, published for its position: once the feed
+// has passed it in each of their partitions, everything that was published to these rooms before
+// has been delivered or is held. All sockets that executed the command on this node before the
+// marker is published share it, so that their number does not multiply it: usually there is one for
+// each command and node.
 type marker struct {
 	ns      *Namespace
 	command *command
 	rooms   []rooms.Room
 
 	turn      chan struct{} // holds a token while a socket publishes it
-	sent      time.Time     // when it was published last; the holder of the turn sets it
-	published chan struct{} // closed when it has been
+	sent      time.Time     // when it was last published; set by the holder of the turn
+	published chan struct{} // closed when it has been published
 	at        []adapter.Position
-	came      []<-chan struct{} // each closed when the feed has come to one of the positions
+	came      []<-chan struct{} // each closed when the feed has reached one of the positions
 	done      []func()          // end these waits
 
 	// Guarded by the command's lock.
 	users  int
-	sealed bool // no further socket may use it: it would not be in the index in time
-	heard  bool // the node hears the rooms for it, so that each user has time to subscribe
+	sealed bool // further sockets must not use it: they would not be in the index in time
+	heard  bool // the node is subscribed to the rooms for it, so that each user has time to subscribe
 }
 
-// mark returns the marker for a socket, which must be in the index of the rooms that it
-// joins. It must release it. Its lock is held.
+// mark returns the marker for a socket, which must be in the index of the rooms that it joins. The
+// socket must release it. Its lock is held.
 func (c *command) mark(n *Namespace) *marker {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,13 +48,13 @@ func (c *command) mark(n *Namespace) *marker {
 	return c.marker
 }
 
-// release is called once for each mark.
+// release undoes one mark.
 func (m *marker) release() {
 	m.command.mu.Lock()
 	m.users--
 	unheard := m.users == 0 && m.heard
 	m.command.mu.Unlock()
-	if unheard { // nobody uses it any more
+	if unheard { // it has no more users
 		for _, done := range m.done {
 			done()
 		}
@@ -62,8 +62,8 @@ func (m *marker) release() {
 	}
 }
 
-// await waits until the feed has passed the marker, which the first socket publishes, and
-// returns where that is. If one fails to, the next one tries.
+// await waits until the feed has passed the marker, which the first socket publishes, and returns
+// its positions. If one socket fails to publish, the next one tries.
 func (m *marker) await(ctx context.Context, s *Socket) ([]adapter.Position, error) {
 	select {
 	case <-m.published:
@@ -95,13 +95,13 @@ func (m *marker) await(ctx context.Context, s *Socket) ([]adapter.Position, erro
 	return m.at, nil
 }
 
-// markerAgain is how long a marker may take to come before it is published again: it is
-// not stored, so it is lost with a connection to Redis.
+// markerAgain is how long a marker may take to arrive before it is published again: it is not
+// stored, so it is lost with a connection to Redis.
 const markerAgain = time.Second
 
-// repeat publishes a marker again: where the new one has come, the feed has passed the
-// first one as well. One socket does that for all. If it fails, the first one may still
-// come, and the next tick tries again.
+// repeat publishes a marker again: once the new one has arrived, the feed has passed the first one
+// as well. One socket does that for all. If it fails, the first one may still arrive, and the next
+// tick retries.
 func (m *marker) repeat(ctx context.Context) {
 	select {
 	case m.turn <- struct{}{}:
@@ -114,13 +114,13 @@ func (m *marker) repeat(ctx context.Context) {
 	}
 }
 
-// send publishes the event. The caller has the turn.
+// send publishes the event. The caller holds the turn.
 func (m *marker) send(ctx context.Context) (adapter.Receipt, error) {
 	m.sent = time.Now()
 	return m.ns.srv.adapter.Publish(ctx, adapter.Event{Kind: kindMarker, Target: rooms.Target{To: m.rooms}})
 }
 
-// publish publishes the marker unless it has been.
+// publish publishes the marker once.
 func (m *marker) publish(ctx context.Context) error {
 	select {
 	case <-m.published:
@@ -149,9 +149,9 @@ func (m *marker) publish(ctx context.Context) error {
 	return nil
 }
 
-// hear makes the node hear the rooms until the last user has released the marker.
+// hear subscribes the node to the rooms until the last user has released the marker.
 func (m *marker) hear(ctx context.Context) error {
-	if m.heard { // this goroutine has the turn
+	if m.heard { // this goroutine holds the turn
 		return nil
 	}
 	if _, err := m.ns.srv.adapter.Subscribe(ctx, m.rooms...); err != nil {
@@ -163,8 +163,8 @@ func (m *marker) hear(ctx context.Context) error {
 	return nil
 }
 
-// seal keeps further sockets from using the marker, once the feed has handed the command
-// to all of its members.
+// seal prevents further sockets from using the marker, once the feed has handed the command to all
+// of its members.
 func (m *marker) seal() {
 	f := &m.ns.srv.feed
 	f.mu.Lock()

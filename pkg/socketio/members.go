@@ -14,19 +14,19 @@ type Member struct {
 	User string `json:"user"`
 }
 
-// Size returns about how many bytes the member has in an answer of its node.
+// Size returns the member's approximate size in its node's answer, in bytes.
 func (m *Member) Size() int { return len(m.ID) + len(m.User) + memberBytes }
 
-// memberBytes is what the JSON of a member has beside its id and its user.
+// memberBytes is the size of a member's JSON beside its id and its user.
 const memberBytes = 24
 
 // Members are a page of the sockets of a target.
 type Members struct {
 	Page  []Member // in the order of their ids
-	More  bool     // there are others behind the last one
+	More  bool     // there are others after the last one
 	Count int      // of all sockets of the target
-	// Answered is about how many bytes the pages of all nodes had, of which Page is the
-	// beginning. It does not travel.
+	// Answered is the approximate size of the pages of all nodes, in bytes; Page is the beginning
+	// of these pages. It is not encoded.
 	Answered int `json:"-"`
 }
 
@@ -34,10 +34,10 @@ type Members struct {
 // be larger.
 const MembersBytes = 256 << 10
 
-// Members lists the target's sockets, wherever in the cluster they are: those whose ids
-// are behind an id, "" for the first ones, and as many as a page may have. It moves less
-// between nodes than FetchSockets, which describes all sockets. If a node is silent, it
-// returns what the others said and an *UnansweredError.
+// Members lists the target's sockets, on any node of the cluster: those whose ids follow a given
+// id, "" for the first ones, up to the size of a page. It transfers less between nodes than
+// FetchSockets, which describes all sockets. If a node is silent, it returns the other nodes'
+// answers and an *UnansweredError.
 func (b Broadcast) Members(ctx context.Context, after string) (all Members, err error) {
 	if err := b.checkRooms(0); err != nil {
 		return Members{}, err
@@ -63,12 +63,12 @@ func (b Broadcast) Members(ctx context.Context, after string) (all Members, err 
 	return mergeMembers(pages), err
 }
 
-// A membersAfter asks for a page of members in place of descriptions of all.
+// A membersAfter requests a page of members instead of descriptions of all.
 type membersAfter struct {
 	After string `json:"after,omitempty"`
 }
 
-// cut sorts the members, removes those that are not behind an id, and leaves a page of the
+// cut sorts the members, removes those whose ids do not follow an id, and leaves a page of the
 // others.
 func (m *Members) cut(after string) {
 	m.Page = slices.DeleteFunc(m.Page, func(one Member) bool { return one.ID <= after })
@@ -82,8 +82,8 @@ func (m *Members) cut(after string) {
 	}
 }
 
-// mergeMembers returns the page that those of several nodes begin with. Behind the end of a
-// page that is not its node's last nothing is known.
+// mergeMembers returns the first page of several nodes' members. After the end of a page that is
+// not its node's last, that node's members are unknown.
 func mergeMembers(pages []Members) (all Members) {
 	last := ""
 	for _, p := range pages {

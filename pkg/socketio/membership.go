@@ -10,18 +10,17 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A stay is one membership of a room as an interval of positions: its member is
-// meant by the events after join, up to and including leave. While open it has
-// not been left; while pending its join position is not known yet, so nothing
-// can be said about any event. A commanded one is by the will of the server's
-// application, whatever the client itself may join.
+// A stay is one membership of a room as an interval of positions: its member receives the events
+// after join, up to and including leave. An open stay has not been left. A pending stay's join
+// position is not known yet, so it says nothing about any event. A commanded stay was made by the
+// server's application, whatever the client itself may join.
 type stay struct {
 	join, leave adapter.Cursor
 	pending     bool
 	open        bool
 	commanded   bool
-	// due is where a command stands that has begun it, if what came to the room between
-	// join and what the client had then was given to it with the command; otherwise zero.
+	// due is the position of the command that began the stay, if the room's events between join and
+	// the client's position at that time were given to it with the command; otherwise zero.
 	due adapter.Position
 }
 
@@ -32,30 +31,30 @@ func (st stay) holds(p adapter.Position) bool {
 // deferred reports whether a part of the stay was given to the client with a command.
 func (st stay) deferred() bool { return st.due != adapter.Position{} }
 
-// memberships are one socket's stays in rooms: those that it is in, and those
-// that it has left within the recovery window, because a client that was cut
-// before may still have to hear events of them. The two implicit rooms,
-// everyone's and its own, are entered together at birth and never left.
+// memberships are one socket's stays in rooms: those that it is in, and those that it has left
+// within the recovery window, because a client that was cut before may still need events of them.
+// The two implicit rooms, the namespace's and its own, are entered together at birth and never
+// left.
 type memberships struct {
 	born  adapter.Cursor
 	named map[string][]stay // by room name; the newest stay last
-	// order lists the rooms of named in their order, and perhaps some that are gone. It is
-	// nil until it is needed.
+	// order lists the rooms of named in their order, and possibly removed ones. It is nil until
+	// needed.
 	order *[]string
-	// apart are the positions of copies that are not for the member, although a command
-	// has joined it to a room of theirs before them: it had been given a later copy of
-	// the same event by then, at the position that they have here. Nil for none.
+	// apart are the positions of copies that are not for the member, although a command has joined
+	// it to a room of theirs before them: by then it had been given a later copy of the same event,
+	// at the position that is the value here. May be nil.
 	apart map[adapter.Position]adapter.Position
-	// banned are stays in rooms that a recovered member may not keep. Until the replay has
-	// ended, commands that take something away find it there: they came while it was in
-	// these rooms, and a weaker token must not evade them.
+	// banned are stays in rooms that a recovered member may not keep. Until the replay has ended,
+	// commands that remove or disconnect the member find it there: they were published while it was
+	// in these rooms, and a token with fewer rights must not evade them.
 	banned map[string][]stay
 	count  int32 // of all stays in named
 	open   int32 // of those that are open
-	// uncharged is by how much the cost of all stays in named exceeds what is counted in the
-	// server's: less than 0 if some is reserved for stays to come.
+	// uncharged is how far the cost of all stays in named exceeds what is counted in the server's
+	// total: negative if some is reserved for future stays.
 	uncharged int64
-	// unsaved: they are not those that restore has read.
+	// unsaved means that the stays differ from those that restore has read.
 	unsaved bool
 }
 
@@ -73,12 +72,12 @@ func (m *memberships) in(r rooms.Room, id string, p adapter.Position) bool {
 	return false
 }
 
-// inNow is in for events that have no position of their own: those of this node.
+// inNow is in for events without a position: those of this node.
 func (m *memberships) inNow(r rooms.Room, id string) bool {
 	return r.Kind == rooms.Everyone || r.Kind == rooms.Own && r.Name == id || m.current(r.Name) != nil && r.Kind == rooms.Named
 }
 
-// all yields every room of which there is a stay.
+// all yields every room with a stay.
 func (m *memberships) all(namespace, id string) iter.Seq[rooms.Room] {
 	return func(yield func(rooms.Room) bool) {
 		if !yield(rooms.InEveryone(namespace)) || !yield(rooms.InOwn(namespace, id)) {
@@ -117,11 +116,11 @@ func (m *memberships) enter(name string) {
 	m.uncharged += stayCost(name)
 }
 
-// stayCost is about how many bytes of memory a stay takes, with what the node has for its
-// room if it has no other members.
+// stayCost is the approximate memory of a stay in bytes, including what the node keeps for its room
+// if it has no other members.
 func stayCost(name string) int64 { return 640 + 16*int64(len(name)) }
 
-// cost returns what all stays in named cost.
+// cost returns the cost of all stays in named.
 func (m *memberships) cost() (bytes int64) {
 	for name, stays := range m.named {
 		bytes += stayCost(name) * int64(len(stays))
@@ -149,10 +148,9 @@ func (m *memberships) wasIn(r rooms.Room, at adapter.Position) bool {
 	return r.Kind == rooms.Named && slices.ContainsFunc(m.banned[r.Name], func(st stay) bool { return st.holds(at) })
 }
 
-// keep ends the stays in rooms that may does not allow, but for commanded ones. Where
-// there are several partitions they end where the member has come, because it may have
-// received a copy of an event of which another one is still to come. Where there is one
-// they are forgotten.
+// keep ends the stays in rooms that may does not allow, except commanded ones. With several
+// partitions they end at the member's position, because it may have received a copy of an event of
+// which another one is still to come. With one partition they are forgotten.
 func (m *memberships) keep(may func(room string) bool, seen adapter.Cursor) {
 	for name, stays := range m.named {
 		if may(name) {
@@ -179,7 +177,7 @@ func (m *memberships) keep(may func(room string) bool, seen adapter.Cursor) {
 	}
 }
 
-// leave ends the open stay of a room. A stay that was never confirmed vanishes.
+// leave ends the open stay of a room. A stay that was never confirmed is removed.
 func (m *memberships) leave(name string, at adapter.Cursor) {
 	st := m.current(name)
 	switch {
@@ -193,7 +191,7 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 	}
 }
 
-// newestJoin returns the newest position at which any stay began.
+// newestJoin returns the newest join position of all stays.
 func (m *memberships) newestJoin() adapter.Cursor {
 	newest := m.born
 	for _, stays := range m.named {
@@ -229,7 +227,7 @@ func cloneStays(all map[string][]stay) map[string][]stay {
 	return c
 }
 
-// cancel takes back an enter.
+// cancel undoes an enter.
 func (m *memberships) cancel(name string) {
 	stays := m.named[name]
 	if n := len(stays); n > 1 {
@@ -242,7 +240,7 @@ func (m *memberships) cancel(name string) {
 	m.uncharged -= stayCost(name)
 }
 
-// forget drops what ended before a time.
+// forget drops stays that ended before a time.
 func (m *memberships) forget(before time.Time) {
 	maps.DeleteFunc(m.apart, func(p, _ adapter.Position) bool { return p.Time().Before(before) })
 	for name, stays := range m.named {
@@ -255,7 +253,7 @@ func (m *memberships) forget(before time.Time) {
 	}
 }
 
-// replace makes some of a room's stays all that there are.
+// replace replaces a room's stays.
 func (m *memberships) replace(name string, kept []stay) {
 	gone := len(m.named[name]) - len(kept)
 	if gone == 0 {
@@ -271,8 +269,8 @@ func (m *memberships) replace(name string, kept []stay) {
 	}
 }
 
-// names returns the rooms that the socket is in, in no order: to sort a thousand long names
-// takes as long as all else that is done with them.
+// names returns the rooms that the socket is in, in no order: sorting a thousand long names takes
+// as long as everything else that is done with them.
 func (m *memberships) names() []string {
 	names := slices.Grow([]string(nil), int(m.open))
 	for name := range m.named {
@@ -290,8 +288,8 @@ func (m *memberships) sorted() []string {
 	return names
 }
 
-// confirmed returns those of the named rooms that the socket is in of which the join
-// position is known, in no order.
+// confirmed returns those of the named rooms that the socket is in and whose join position is
+// known, in no order.
 func (m *memberships) confirmed() (names []string) {
 	names = slices.Grow([]string(nil), int(m.open))
 	for name := range m.named {
@@ -302,9 +300,9 @@ func (m *memberships) confirmed() (names []string) {
 	return names
 }
 
-// since returns, for every room of any stay, the position after which its member has
-// not seen it: the larger of where the stay began and of seen. Where what the member
-// has seen is needed as well, prior says from where on; otherwise it is zero.
+// since returns, for every room of any stay, the position after which its member has not seen it:
+// the larger of the stay's beginning and seen. If what the member has seen is needed as well, prior
+// is the position to start from; otherwise it is zero.
 func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) map[rooms.Room]adapter.Cursor {
 	low := seen
 	if !prior.IsZero() {
@@ -328,7 +326,7 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 		}
 		first := earliest(stays, after)
 		for _, st := range stays {
-			if st.deferred() && !seen.Covers(st.due) { // it was not given anything yet
+			if st.deferred() && !seen.Covers(st.due) { // it had not been given anything yet
 				first = first.Min(st.join)
 			}
 		}
@@ -347,8 +345,8 @@ func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) ma
 	return since
 }
 
-// earliest returns from where on a room with these stays is to be read. That need not be where
-// the first one began: a command may have been published before the member joined the room
+// earliest returns the position from which a room with these stays is to be read. That need not be
+// where the first one began: a command may have been published before the member joined the room
 // and left it, and executed after that.
 func earliest(stays []stay, after func(join adapter.Cursor) adapter.Cursor) adapter.Cursor {
 	first := after(stays[0].join)

@@ -6,8 +6,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// suspend makes deferred stays not count whose command is not covered by what the
-// member has received, and copies not apart of which it has not received the later one.
+// suspend disables deferred stays whose command is not covered by what the member has received, and
+// copies in apart whose later copy it has not received.
 func (m *memberships) suspend(seen adapter.Cursor) {
 	for p, later := range m.apart {
 		if seen.IsZero() || !seen.Covers(later) {
@@ -24,8 +24,8 @@ func (m *memberships) suspend(seen adapter.Cursor) {
 	}
 }
 
-// suspended returns where the commands stand that the suspended stays are due to, and where
-// these begin, as far as they have that in common: a command that came late has begun some
+// suspended returns the positions of the commands that the suspended stays are due to, with the
+// beginning that the stays of one command have in common: a command that came late has begun some
 // of them.
 func (m *memberships) suspended() map[adapter.Position]adapter.Cursor {
 	var joins map[adapter.Position]adapter.Cursor
@@ -47,8 +47,8 @@ func (m *memberships) suspended() map[adapter.Position]adapter.Cursor {
 	return joins
 }
 
-// resume makes the suspended stays count that are due to a command at a position. It
-// returns their rooms.
+// resume enables the suspended stays that are due to a command at a position. It returns their
+// rooms.
 func (m *memberships) resume(command adapter.Position) (names []string) {
 	for name, stays := range m.named {
 		for i := range stays {
@@ -61,7 +61,7 @@ func (m *memberships) resume(command adapter.Position) (names []string) {
 	return names
 }
 
-// defers notes to which command an open stay is due, unless that is zero.
+// defers sets the command that an open stay is due to, unless that is zero.
 func (m *memberships) defers(name string, due adapter.Position) {
 	if st := m.current(name); st != nil && due != (adapter.Position{}) {
 		st.due, m.unsaved = due, true
@@ -76,8 +76,8 @@ func (m *memberships) had(at, later adapter.Position) {
 	m.apart[at], m.unsaved = later, true
 }
 
-// command notes that the open stays in some rooms are by a command, and reports
-// whether that was not known of all of them.
+// command marks the open stays in some rooms as commanded, and reports whether any was not marked
+// before.
 func (m *memberships) command(names []string) (news bool) {
 	for _, name := range names {
 		if st := m.current(name); st != nil && !st.commanded {
@@ -87,9 +87,9 @@ func (m *memberships) command(names []string) (news bool) {
 	return news
 }
 
-// enterAt does what a command of the past did: it begins a stay at the command's
-// position, unless what is known is newer than the command or includes it. One that is due
-// to a command does not count until resume.
+// enterAt applies a command of the past: it begins a stay at the command's position, unless a known
+// stay is newer than the command or includes it. A stay that is due to a command does not count
+// until resume.
 func (m *memberships) enterAt(name string, at adapter.Cursor, due adapter.Position) bool {
 	stays, command, deferred := m.named[name], commandAt(at, due), due != adapter.Position{}
 	switch n := len(stays) - 1; {
@@ -114,7 +114,7 @@ func (m *memberships) enterAt(name string, at adapter.Cursor, due adapter.Positi
 	return true
 }
 
-// commandAt returns where a command stands that has begun a stay.
+// commandAt returns the position of the command that has begun a stay.
 func commandAt(join adapter.Cursor, due adapter.Position) adapter.Position {
 	if due == (adapter.Position{}) {
 		return join.At
@@ -122,8 +122,8 @@ func commandAt(join adapter.Cursor, due adapter.Position) adapter.Position {
 	return due
 }
 
-// precedes reports whether a command has joined an open room before the member has
-// joined it: what came to it in between is for the member.
+// precedes reports whether a command has joined an open room before the member has joined it: the
+// room's events in between are for the member.
 func (m *memberships) precedes(name string, at adapter.Cursor, due adapter.Position) bool {
 	stays, command := m.named[name], commandAt(at, due)
 	n := len(stays) - 1
@@ -137,7 +137,7 @@ func (m *memberships) precedes(name string, at adapter.Cursor, due adapter.Posit
 	return at.Includes(left) && !left.Covers(command)
 }
 
-// precede puts a stay that a command has begun in front of the open one.
+// precede puts a stay that a command has begun before the open one.
 func (m *memberships) precede(name string, at adapter.Cursor, due adapter.Position) {
 	if m.current(name) == nil {
 		return
@@ -150,9 +150,9 @@ func (m *memberships) precede(name string, at adapter.Cursor, due adapter.Positi
 	m.unsaved = true
 }
 
-// leaveAt ends the open stay of a room for a command, unless the stay is newer than the
-// command. Then it ends a stay that precede has put in front of it. Commands of the node
-// have no position: they end the open stay in any case.
+// leaveAt ends the open stay of a room for a command, unless the stay is newer than the command.
+// Then it ends a stay that precede has put before it. Local commands have no position: they end the
+// open stay in any case.
 func (m *memberships) leaveAt(name string, command adapter.Position, at adapter.Cursor, local bool) (found, open bool) {
 	for i := range m.banned[name] {
 		if st := &m.banned[name][i]; st.open && !st.join.Covers(command) {

@@ -10,22 +10,22 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// Bits in the kind of a membership, which earlier versions take for one like any other.
+// Bits in the kind of a membership. Earlier versions ignore them and see an ordinary membership.
 const (
 	byCommand  = 1 << 7 // a command made it
 	isDeferred = 1 << 6 // it is deferred
-	isApart    = 1 << 5 // it is none: it begins at a copy that is apart, and ends at the later one
-	// isDue is none either: the one before it is due to a command at another position than
-	// that of its cursor. Earlier versions take it for a copy that is apart; see receipt.save.
+	isApart    = 1 << 5 // not a membership: it begins at a copy that is apart, and ends at the later one
+	// isDue is not a membership either: the one before it is due to a command at another position
+	// than that of its cursor. Earlier versions take it for a copy that is apart; see receipt.save.
 	isDue = isApart | isDeferred
 )
 
-// manyStays is from how many stays on, ended ones included, a session lists the rooms in their
-// order: stores can send the difference to what they have written before.
+// manyStays is the number of stays, including ended ones, from which a session lists the rooms in
+// their order, so that stores can send the difference to the previous write.
 const manyStays = 32
 
-// A lastCursor is the cursor that was formatted last, and its text. Of many memberships most
-// have the same, because rooms are joined together.
+// A lastCursor caches the cursor that was formatted last. Most of many memberships have the same,
+// because rooms are joined together.
 type lastCursor struct {
 	cursor adapter.Cursor
 	text   string
@@ -38,8 +38,8 @@ func (l *lastCursor) format(c adapter.Cursor) string {
 	return l.text
 }
 
-// save returns the stays as a session keeps them. Pending ones are not part of
-// it: they begin when the session that names them is stored.
+// save returns the stays in the form of a session. Pending ones are omitted: they begin when the
+// session that names them is stored.
 func (m *memberships) save() []session.Membership {
 	list := make([]session.Membership, 0, int(m.count)+len(m.apart)+2) // the receipt follows
 	list = append(list, session.Membership{Kind: uint8(rooms.Everyone), Join: m.born.String()})
@@ -73,8 +73,8 @@ func (m *memberships) save() []session.Membership {
 	return list
 }
 
-// inOrder returns the rooms of named in their order: to sort a thousand long names takes
-// longer than all else that is done with them.
+// inOrder returns the rooms of named in their order: sorting a thousand long names takes longer
+// than everything else that is done with them.
 func (m *memberships) inOrder() []string {
 	if m.order == nil {
 		m.order = new([]string)

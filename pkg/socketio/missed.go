@@ -10,22 +10,21 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// What recoveries may hold of what their clients have missed, in bytes, until it is queued
-// to them.
+// Limits, in bytes, of the missed events that recoveries hold until they are queued to their
+// clients.
 const (
-	// replayPage bounds the payloads that one recovery holds: what most clients miss is
-	// read once. What does not fit is read again, bit by bit, as its client takes it.
+	// replayPage bounds the payloads that one recovery holds: what most clients miss is read once.
+	// What does not fit is read again, in parts, as its client takes it.
 	replayPage = 256 << 10
-	// replayBudget bounds all recoveries together. Beyond half of it a page has a quarter of
-	// a smallReplay, because what does not fit has been read in vain, and beyond three
-	// quarters none holds payloads; beyond all of it those that would hold more than a
-	// smallReplay are postponed.
+	// replayBudget bounds all recoveries together. Beyond half of it a page has a quarter of a
+	// smallReplay, because payloads that do not fit were read for nothing. Beyond three quarters
+	// none holds payloads. Beyond all of it, recoveries that would hold more than a smallReplay are
+	// postponed.
 	replayBudget = 64 << 20
 	smallReplay  = 16 << 10
 )
 
-// What a missed event takes in memory beside its payload, and what its place takes if it
-// is not held.
+// Memory of a missed event beside its payload, and of its place if it is not held.
 const (
 	missedOverhead = 256
 	laterOverhead  = 160
@@ -47,7 +46,7 @@ type reservation struct {
 	held int
 }
 
-// release gives it back.
+// release returns the reservation.
 func (r *reservation) release() {
 	if r.held > 0 {
 		r.of.held.Add(-int64(r.held))
@@ -55,8 +54,8 @@ func (r *reservation) release() {
 	}
 }
 
-// reserve returns a page for a recovery that is to read, or a small one, if there is
-// either.
+// reserve returns a page for a recovery that is about to read, or a small one if no page is free,
+// if there is either.
 func (r *replays) reserve() (page reservation) {
 	for _, p := range [...]struct{ bytes, most int }{{r.page, r.budget / 2}, {r.small / 4, r.budget / 4 * 3}} {
 		if r.held.Add(int64(p.bytes)) <= int64(p.most) {
@@ -76,8 +75,8 @@ func (r *replays) keep(bytes int) (kept reservation, ok bool) {
 	return reservation{r, bytes}, true
 }
 
-// A missed is what a client is to receive in a replay, in order and up to an end: the
-// events that fit in a page, and then where the others are.
+// A missed holds what a client is to receive in a replay, in order and up to an end: the events that
+// fit in a page, followed by the places of the others.
 type missed struct {
 	reservation
 	end    adapter.Cursor
@@ -88,14 +87,14 @@ type missed struct {
 // A later is a missed event that is to be read again.
 type later struct {
 	place  adapter.Place
-	cursor adapter.Cursor // of the replay, after it
+	cursor adapter.Cursor // the replay's cursor after it
 	size   int
 }
 
 // errReplayBudget postpones a recovery.
 var errReplayBudget = errors.New("socketio: too many recoveries with many missed events")
 
-// found returns what the replay has found.
+// found returns the result of the replay.
 func (r *replay) found(end adapter.Cursor) (*missed, error) {
 	srv := r.socket.ns.srv
 	held, bytes := 0, 0 // of those in front of the first one that came without its payload
@@ -128,10 +127,10 @@ func payloadSize(ev *adapter.Event) int {
 	return n
 }
 
-// replay sends the missed events, each stamped with the cursor of the replay so
-// that a cut in the middle resumes in the middle, and then opens the gate. It
-// waits for the client: a replay is never queued whole. If more was held
-// meanwhile than may be, it goes on from the end that it has reached.
+// replay sends the missed events, each stamped with the cursor of the replay so that a cut in the
+// middle resumes in the middle, and then opens the gate. It waits for the client: a replay is never
+// queued whole. If more was held meanwhile than may be, it continues from the end that it has
+// reached.
 func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 	for range replayTries {
 		if err := s.resend(m, reads); err != nil {
@@ -159,9 +158,9 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 	return errQueueFull
 }
 
-// resend queues the missed events as the client takes them. Those that are not held are
-// read when the client has taken most of what came before, and nothing of them is held
-// while it is waited for: they are counted as a part of its queue.
+// resend queues the missed events as the client takes them. Events that are not held are read when
+// the client has taken most of the earlier ones. None of them is held during the wait: they count
+// as a part of its queue.
 func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 	ahead := min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) // enough to keep the connection busy
 	for _, ev := range m.events {
@@ -194,9 +193,8 @@ func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 	return nil
 }
 
-// fetch takes the next events of a replay, at least one and as many as fit in some bytes.
-// If one is not there any more, or malformed, the client is told so by being cut: its next
-// recovery is refused.
+// fetch takes the next events of a replay, at least one and as many as fit in some bytes. If one no
+// longer exists, or is malformed, the client is cut: its next recovery is refused.
 func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Event, error) {
 	var places []adapter.Place
 	for _, l := range m.later[:min(len(m.later), fetchEvents)] {
@@ -239,8 +237,8 @@ func (s *Socket) sendMissed(ev *adapter.Event) error {
 	return nil
 }
 
-// awaitQueue waits until at most limit bytes are queued. A slow client may take its time. If it
-// takes nothing for the ping timeout it is cut, and can come back.
+// awaitQueue waits until at most limit bytes are queued. A slow client may take its time. A client
+// that takes nothing for the ping timeout is cut, and can reconnect.
 func (s *Socket) awaitQueue(limit int) error {
 	conn, timeout := s.client.conn, s.ns.srv.opts.Engine.PingTimeout
 	for conn.Queued() > limit {

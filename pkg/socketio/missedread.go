@@ -9,20 +9,21 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// readTries bounds how often a replay is read again because commands in it joined further
-// rooms, each by way of one that another has joined.
+// readTries bounds how often a replay is read again because commands in it joined further rooms,
+// each through a room that another one has joined.
 const readTries = 100
 
-// read fixes an end and returns what was missed up to it, in order, from what the client has
-// received on. seen, its offset, proves a part of the history. Commands
-// among them are executed: the memberships afterwards are those at the end. A
-// room that a command joined has missed events too, and its live ones must be
-// heard before the end is fixed, so it is subscribed and all is read again.
+// read fixes an end and returns the events missed up to it, in order, starting from what the client
+// has received. seen, its offset, proves a part of the history. Commands among them are executed:
+// the memberships afterwards are those at the end. A room that a command joined has missed events
+// too, and the node must be subscribed to it before the end is fixed. So it is subscribed and
+// everything is read again.
 func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adapter.Cursor) (*missed, error) {
 	ctx = reads.count(ctx)
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
-	// What is not held is read when it may be, so a session that has read much holds little.
+	// Events that are not held are read when the limit allows it, so a session that has read much
+	// holds little.
 	r := replay{socket: s, seen: from, payload: max(min(page.held, max(reads.left(), recoveryRead)), 1)}
 	var heard []string // of the rooms that commands joined
 	var err error
@@ -59,8 +60,8 @@ func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adap
 	return nil, err
 }
 
-// hear makes the socket hear those of the joined rooms that it is neither in nor hears.
-// It returns all that it hears now. The gate is shut.
+// hear subscribes the socket to those of the joined rooms that it is not in and not yet subscribed
+// to. It returns all that it is subscribed to now. The gate is shut.
 func (s *Socket) hear(ctx context.Context, joined map[string]adapter.Cursor, heard []string) ([]string, error) {
 	var news []string
 	s.mu.Lock()
@@ -84,7 +85,7 @@ func (s *Socket) hear(ctx context.Context, joined map[string]adapter.Cursor, hea
 	return append(heard, news...), nil
 }
 
-// refuseLost turns what proves that events are missing into a refusal.
+// refuseLost turns errors that prove missing events into a refusal.
 func refuseLost(err error) error {
 	switch {
 	case errors.Is(err, adapter.ErrTrimmed):
@@ -97,8 +98,8 @@ func refuseLost(err error) error {
 	return err
 }
 
-// adopt makes the memberships at the end of a replay the socket's, and stores them if they
-// are new, with what the replay gives. Beside the rooms that it was in, it hears some that
+// adopt gives the socket the memberships at the end of a replay, and stores them if they are new,
+// with what the replay gives. Beside its former rooms, the socket is subscribed to some that
 // commands have joined.
 func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard []string) error {
 	stays := r.stays
@@ -106,7 +107,7 @@ func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard
 	was := s.rooms.names()
 	listed := append(heard, was...)
 	if s.placed {
-		stays.banned = nil // what comes from here on is not for it in any case
+		stays.banned = nil // later events are not for it in any case
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		s.receipt.given, s.receipt.overlooked = end, r.overlooked

@@ -9,10 +9,9 @@ import (
 // msgpackMessage is the refusal sent to clients with the MessagePack parser.
 const msgpackMessage = "This server does not support the MessagePack parser: use the client's default parser"
 
-// msgpackConnect returns the namespace of a CONNECT in the encoding of
-// socket.io-msgpack-parser, which sends each packet as a map in a binary message:
-// its type first and its namespace last, as the clients of JavaScript and Python
-// have them.
+// msgpackConnect returns the namespace of a CONNECT in the encoding of socket.io-msgpack-parser,
+// which sends each packet as a map in a binary message: with its type first and its namespace last,
+// as the JavaScript and Python clients do.
 func msgpackConnect(data []byte) (namespace string, ok bool) {
 	const start, key = "\xa4type\x00", "\xa3nsp"                                             // fixstr "type" and fixint 0; fixstr "nsp"
 	if len(data) == 0 || data[0]&0xF0 != 0x80 || !bytes.HasPrefix(data[1:], []byte(start)) { // fixmap

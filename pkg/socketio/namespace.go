@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A Namespace is a separate part of a server: its own sockets, rooms, handlers
-// and middlewares, over connections that it shares with the others.
+// A Namespace is a separate part of a server with its own sockets, rooms, handlers and middlewares.
+// Its connections are shared with the other namespaces.
 type Namespace struct {
 	srv    *Server
 	name   string
@@ -32,14 +32,13 @@ type Namespace struct {
 	serverSide map[string][]Handler
 	onRoom     []func(RoomEvent)
 	roomEvents *watcher // calls onRoom; nil until there are any
-	// occupancy counts the members of each room by their id, kept for onRoom: a
-	// recovered socket has the id of the one that it replaces, and until that has left
-	// there are two.
+	// occupancy counts the members of each room by their id, for onRoom: a recovered socket has the
+	// id of the one that it replaces, and until that one has left there are two.
 	occupancy map[string]map[string]int
 }
 
-// rules are what an application says about a namespace or about all children of
-// a parent. Slices are replaced, never changed, so a copy is a snapshot.
+// rules are an application's settings for a namespace or for all children of a parent. Slices are
+// replaced, never changed, so a copy is a snapshot.
 type rules struct {
 	use       []func(context.Context, *Socket) error
 	onConnect []func(*Socket)
@@ -61,16 +60,16 @@ func (n *Namespace) Name() string { return n.name }
 
 func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
 
-// Use adds a middleware, which sees every socket before it is connected, in the
-// order of registration. An error refuses the client, which sees a connect_error and
-// does not try again by itself. An error that wraps [ErrTemporary] closes the
-// connection instead, so that stock clients reconnect and try again: immediately, or
-// after 5 to 10 seconds if the connection has sockets in other namespaces, because
-// these are disconnected as well.
-// The context ends when the client goes away. What a middleware emits to the
-// socket reaches the client before it is connected; the socket's id is
-// provisional until OnConnect, for a recovered socket gets its former one, and so does
-// what the middleware broadcasts to all but the socket.
+// Use adds a middleware, which is called for every socket before it is connected, in the order of
+// registration. An error refuses the client, which sees a connect_error and does not retry
+// automatically. An error that wraps [ErrTemporary] closes the connection instead, so that stock
+// clients reconnect and retry: immediately, or after 5 to 10 seconds if the connection has sockets
+// in other namespaces, because these are disconnected as well.
+//
+// The context ends when the client disconnects. Events that a middleware emits to the socket reach
+// the client before it is connected. The socket's id is provisional until OnConnect, because a
+// recovered socket gets its former one; so a recovered socket also gets what the middleware
+// broadcasts to all but the socket.
 func (n *Namespace) Use(f func(context.Context, *Socket) error) {
 	checkFunc("Use", f)
 	n.mu.Lock()
@@ -87,8 +86,8 @@ func (n *Namespace) OnConnect(f func(*Socket)) {
 	n.onConnect = append(n.onConnect[:len(n.onConnect):len(n.onConnect)], f)
 }
 
-// On handles an event of every socket of the namespace. A socket's own handlers
-// of the event come first. It panics if h is nil or the event's name is reserved.
+// On registers a handler of an event of every socket of the namespace. A socket's own handlers of
+// the event run first. On panics if h is nil or the event's name is reserved.
 func (n *Namespace) On(event string, h Handler) {
 	checkHandler("On", event, h)
 	n.mu.Lock()
@@ -105,7 +104,7 @@ func (n *Namespace) OnAny(h Handler) {
 	n.onAny = append(n.onAny[:len(n.onAny):len(n.onAny)], h)
 }
 
-// withHandler returns a copy of a table with one handler more.
+// withHandler returns a copy of a table with one more handler.
 func withHandler(table map[string][]Handler, event string, h Handler) map[string][]Handler {
 	grown := make(map[string][]Handler, len(table)+1)
 	for name, hs := range table {
@@ -116,8 +115,7 @@ func withHandler(table map[string][]Handler, event string, h Handler) map[string
 	return grown
 }
 
-// rulesNow returns what holds for a socket of the namespace: its parent's rules,
-// then its own.
+// rulesNow returns the rules for a socket of the namespace: its parent's, then its own.
 func (n *Namespace) rulesNow() []rules {
 	n.mu.RLock()
 	own := n.rules
@@ -145,31 +143,31 @@ func (n *Namespace) Sockets() iter.Seq[*Socket] {
 	}
 }
 
-// Socket returns the connected socket of this node with an id, or nil.
+// Socket returns this node's connected socket with the id, or nil.
 func (n *Namespace) Socket(id string) *Socket {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.sockets[id]
 }
 
-// Len returns how many sockets of this node are connected.
+// Len returns the number of connected sockets of this node.
 func (n *Namespace) Len() int {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return len(n.sockets)
 }
 
-// A RoomEvent tells what happened to a named room on this node.
+// A RoomEvent describes a change of a named room on this node.
 type RoomEvent struct {
 	Kind     RoomEventKind
 	Room     string
-	SocketID string // of the one who joined or left
+	SocketID string // of the socket that joined or left
 }
 
-// A RoomEventKind says what a RoomEvent is about.
+// A RoomEventKind is the kind of a RoomEvent.
 type RoomEventKind string
 
-// What happens to rooms, in the order in which it does.
+// Kinds of room events, in the order in which they occur.
 const (
 	RoomCreated RoomEventKind = "create-room" // before its first member is in it
 	RoomJoined  RoomEventKind = "join-room"
@@ -177,14 +175,14 @@ const (
 	RoomDeleted RoomEventKind = "delete-room" // after its last member left
 )
 
-// OnRoom calls f with what happens to the named rooms on this node. It counts
-// from its registration on, so register it before the first client comes. A socket
-// that is recovered on the node that still serves it neither leaves nor joins.
+// OnRoom calls f with changes of the named rooms on this node. It counts from its registration on,
+// so register it before the first client connects. A socket that is recovered on the node that
+// still serves it neither leaves nor joins.
 //
-// f is called after the event, on a goroutine of its own, for one event after the
-// other in their order: Join and Leave do not wait for it, and it may use sockets
-// and the namespace. If it falls more than 8,192 events behind, further ones are
-// dropped, which is logged. A panic has no effect but being reported.
+// f is called after the event, on a separate goroutine, for one event after the other in their
+// order: Join and Leave do not wait for it, and it may use sockets and the namespace. If it falls
+// more than 8,192 events behind, further ones are dropped, which is logged. A panic is reported and
+// has no other effect.
 func (n *Namespace) OnRoom(f func(RoomEvent)) {
 	checkFunc("OnRoom", f)
 	n.mu.Lock()
@@ -196,7 +194,7 @@ func (n *Namespace) OnRoom(f func(RoomEvent)) {
 	}
 }
 
-// tellRooms reports that a socket is now in some rooms, or no longer. It sorts their names.
+// tellRooms reports that a socket has entered or left some rooms. It sorts their names.
 func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 	n.mu.RLock()
 	listening := len(n.onRoom) > 0

@@ -29,10 +29,10 @@ func (n *Namespace) Local() Broadcast { return n.Everyone().Local() }
 // Volatile begins a broadcast that may be lost.
 func (n *Namespace) Volatile() Broadcast { return n.Everyone().Volatile() }
 
-// Compress begins a broadcast that may or may not be compressed.
+// Compress begins a broadcast with the given compression setting; see [Broadcast.Compress].
 func (n *Namespace) Compress(on bool) Broadcast { return n.Everyone().Compress(on) }
 
-// Timeout begins a broadcast that waits so long for answers.
+// Timeout begins a broadcast that waits for answers for at most d.
 func (n *Namespace) Timeout(d time.Duration) Broadcast { return n.Everyone().Timeout(d) }
 
 // Emit sends an event to everyone in the namespace; see [Broadcast.Emit].
@@ -50,7 +50,7 @@ func (n *Namespace) Publish(ctx context.Context, event string, args ...any) (off
 	return n.Everyone().Publish(ctx, event, args...)
 }
 
-// EmitWithAck asks everyone for an ack; see [Broadcast.EmitWithAck].
+// EmitWithAck requests an ack from every socket of the namespace; see [Broadcast.EmitWithAck].
 func (n *Namespace) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	return n.Everyone().EmitWithAck(ctx, event, args...)
 }

@@ -7,15 +7,14 @@ import (
 	"strings"
 )
 
-// Of returns the namespace with a name, and makes it if it is new. A missing
-// leading slash is added; a comma or a question mark, which no client can send,
-// panics. A new namespace whose name a pattern of OfPattern
-// matches is a child of the first such pattern, with its middlewares and handlers.
-// A child that Of has made is not forgotten when its last socket leaves.
+// Of returns the namespace with a name, and creates it if needed. A missing leading slash is added.
+// Of panics if the name contains a comma or a question mark, which no client can send. A new
+// namespace whose name matches a pattern of OfPattern is a child of the first such pattern, with
+// its middlewares and handlers. A child that Of has created is kept when its last socket leaves.
 //
-// A namespace that was made before the pattern was registered stays on its own.
-// The functions of OfFunc are not asked, because they decide about a client: what
-// Of makes belongs to none of them, and nothing but its own middlewares guards it.
+// A namespace that was created before the pattern was registered stays independent. The functions
+// of OfFunc are not called, because they decide about a client: a namespace that Of creates belongs
+// to none of them, and is guarded only by its own middlewares.
 func (s *Server) Of(name string) *Namespace {
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
@@ -31,9 +30,9 @@ func (s *Server) Of(name string) *Namespace {
 	})
 }
 
-// OfPattern accepts every namespace whose whole name a pattern finds a match in.
-// It is made by the first client that connects to it, or by Of. A pattern without
-// ^ and $ also accepts names that only contain a match.
+// OfPattern accepts every namespace whose name, with its leading slash, the pattern matches. Of
+// creates it, or the first client that connects to it. A pattern without ^ and $ also accepts names
+// that only contain a match.
 func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 	if re == nil {
 		panic("socketio: OfPattern: nil pattern")
@@ -41,12 +40,12 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 	return s.addParent(&Parent{srv: s, pattern: re})
 }
 
-// OfFunc accepts every namespace that a function allows, given its name and the
-// client's auth payload. Parents are asked in the order of their registration;
-// one that does not allow the name, fails or panics leaves it to the next.
+// OfFunc accepts every namespace that a function allows, given its name and the client's auth
+// payload. Parents are asked in the order of their registration; if one does not allow the name,
+// fails or panics, the next one is asked.
 //
-// The function is called concurrently, while clients connect, and may block. The
-// context ends when the client leaves.
+// The function is called concurrently, while clients connect, and may block. The context ends when
+// the client disconnects.
 func (s *Server) OfFunc(allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)) *Parent {
 	checkFunc("OfFunc", allow)
 	return s.addParent(&Parent{srv: s, allow: allow})
@@ -59,10 +58,10 @@ func (s *Server) addParent(p *Parent) *Parent {
 	return p
 }
 
-// OnNamespace calls f with every namespace that is made from now on, dynamic
-// ones too. No client enters the namespace before f has returned. If f panics,
-// the namespace refuses its clients, because f may not have guarded it yet; a
-// dynamic one that a client made is then made anew for the next.
+// OnNamespace calls f with every namespace that is created from now on, including dynamic ones. No
+// client enters the namespace before f has returned. If f panics, the namespace refuses its
+// clients, because f may not have guarded it yet; a dynamic one that a client created is created
+// again for the next client.
 func (s *Server) OnNamespace(f func(*Namespace)) {
 	checkFunc("OnNamespace", f)
 	s.mu.Lock()
@@ -76,8 +75,8 @@ func (s *Server) lookup(name string) *Namespace {
 	return s.namespaces[name]
 }
 
-// open returns the namespace with a name and counts the clients that enter it. A
-// new one is a child of what parent returns, which is called with s.mu held.
+// open returns the namespace with a name and counts the clients that enter it. A new namespace is a
+// child of what parent returns; parent is called with s.mu held.
 func (s *Server) open(name string, clients int, parent func() *Parent) *Namespace {
 	s.mu.Lock()
 	n, isNew := s.namespaces[name], false
@@ -103,9 +102,9 @@ func (s *Server) open(name string, clients int, parent func() *Parent) *Namespac
 	return n
 }
 
-// enter returns the namespace that a client asked for, with one more in it, or
-// nil. Counting those that are still connecting keeps a namespace from being
-// cleaned up under them.
+// enter returns the namespace that a client requested and counts the client in it, or returns nil.
+// The count includes clients that are still connecting, so that the namespace is not removed under
+// them.
 func (s *Server) enter(ctx context.Context, name string, auth json.RawMessage) *Namespace {
 	s.mu.Lock()
 	n, parents := s.namespaces[name], s.parents

@@ -14,13 +14,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// offsets writes and reads cursors as clients see them. With a key each bears a
-// tag that only nodes can make. A client whose offset is not in the history
-// proves that the history has lost something, and then everybody is cut: so the
-// offset must be one that was given out.
+// offsets formats and parses cursors as clients see them. With a key each carries a tag that only
+// nodes can make. A client whose offset is not in the history proves that the history has lost
+// something, and then all clients are cut: so the offset must be one that a node issued.
 type offsets struct{ macs *sync.Pool }
 
-// tagLength is how much of the tag is used: 48 bits, in 8 characters.
+// tagLength is the truncated length of the tag: 48 bits, in 8 characters.
 const tagLength = 6
 
 func newOffsets(key []byte) offsets {
@@ -61,12 +60,11 @@ func (o offsets) appendTag(b, cursor []byte) []byte {
 	return base64.RawURLEncoding.AppendEncode(b, mac.buf[:tagLength])
 }
 
-// received returns what a client has received, as the offset in its CONNECT says: in
-// the history of now up to a cursor, or nothing. Without an offset, or with one of
-// an earlier history, it has received nothing in this one, because clients keep
-// their offset when they get a new session. An offset that no node can have given
-// out is an error: nothing is known about what the client has. genuine is that of
-// parse.
+// received returns the position up to which a client has received everything in the history of now,
+// as the offset in its CONNECT says, or nothing. Without an offset, or with one of an earlier
+// history, it has received nothing in this one, because clients keep their offset when they get a
+// new session. An offset that no node can have issued is an error, because the client's position is
+// unknown. genuine is that of parse.
 func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter.Cursor, genuine bool, err error) {
 	var text *string
 	if len(offset) > 0 {
@@ -91,8 +89,8 @@ func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter
 	return adapter.Cursor{}, false, nil
 }
 
-// parse reads an offset. genuine says that a node has given it out. One that is
-// not, as after a change of the key, still says where its client believes to be.
+// parse reads an offset. genuine reports whether a node issued it. An offset that is not genuine,
+// as after a change of the key, still says where its client believes to be.
 func (o offsets) parse(s string) (c adapter.Cursor, genuine bool, err error) {
 	s, tag, tagged := strings.Cut(s, "~")
 	if tagged && !isTag(tag) {

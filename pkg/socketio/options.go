@@ -12,126 +12,117 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// Options configure a [Server]. A zero field means the default that its comment
-// names. NewServer refuses negative limits and durations, but for RecoveryWindow, and
-// what Engine refuses.
+// Options configure a [Server]. A zero field means the default in its comment. NewServer refuses
+// negative limits and durations, except for RecoveryWindow, and what Engine refuses.
 type Options struct {
 	// Engine configures the connections. Its Path defaults to /socket.io/.
 	Engine engineio.Options
 
-	// Adapter connects this server to the other nodes. By default the server is
-	// alone and keeps its backlogs in memory. Whoever made the adapter closes it,
-	// after the server.
+	// Adapter connects this server to the other nodes. By default the server is alone and keeps its
+	// backlogs in memory. The caller closes the adapter, after the server.
 	Adapter adapter.Adapter
 
-	// Sessions keeps what a client needs to come back, for the whole cluster. By
-	// default in memory.
+	// Sessions stores the sessions that clients recover, for the whole cluster. By default they are
+	// in memory.
 	Sessions session.Store
 
-	// OffsetKey lets nodes know the offsets that they have given out from those that
-	// a client made up; the same for the whole cluster. It matters where the adapter
-	// can lose its history: only a genuine offset proves that it has. Without a key
-	// none is.
+	// OffsetKey lets nodes distinguish offsets that they have issued from made-up ones; it is the
+	// same for the whole cluster. It matters if the adapter can lose its history: only a genuine
+	// offset proves that it has. Without a key no offset is genuine.
 	OffsetKey []byte
 
-	// RecoveryWindow is how long a client may stay away and still come back as
-	// the same socket with the events it missed: 2 minutes by default. A negative
-	// window switches recovery off: clients get no private id and events no offset.
+	// RecoveryWindow is how long a client may be disconnected and still be recovered as the same
+	// socket with the events it missed: 2 minutes by default. A negative window disables recovery:
+	// clients get no private id and events no offset.
 	RecoveryWindow time.Duration
 
-	// Recovers decides whether a client can use recovery: whether it gets a private
-	// id and offsets. It is called at each CONNECT of a client that does not say so
-	// itself, by recovery in its auth payload or in the query of its first request:
-	// true or false. By default IsJavaScriptClient decides. It must not block, and
-	// may be called concurrently; a panic in it counts as false.
+	// Recovers decides whether a client can use recovery: whether it gets a private id and offsets.
+	// It is called at each CONNECT of a client that does not state its choice with recovery, true
+	// or false, in its auth payload or in the query of its first request. By default
+	// IsJavaScriptClient decides. It must not block, and may be called concurrently; a panic in it
+	// counts as false.
 	Recovers func(namespace string, h *engineio.Handshake) bool
 
-	// ReplayLimit is how many missed events a returning client can get, in all its
-	// rooms together: 10,000 by default. One that missed more is told that it
-	// could not be recovered.
+	// ReplayLimit is the maximum number of missed events that a recovered client gets, in all its
+	// rooms together: 10,000 by default. A client that missed more is not recovered.
 	ReplayLimit int
 
-	// ConnectTimeout is how long a connection may live without a socket in any
-	// namespace before its first: 45 seconds by default.
+	// ConnectTimeout is the maximum time from the start of a connection to its first socket in any
+	// namespace: 45 seconds by default.
 	ConnectTimeout time.Duration
 
-	// AckTimeout is how long acks and answers are waited for where neither the
-	// context nor Timeout says so: 10 seconds by default. It also bounds how long an
-	// ack to a client is held for the events that go before it; see [Event.Ack].
+	// AckTimeout is the maximum wait for acks and answers if neither the context nor Timeout sets
+	// one: 10 seconds by default. It also bounds how long an ack to a client is held for the events
+	// that precede it; see [Event.Ack].
 	AckTimeout time.Duration
 
-	// RoomsPerSocket bounds the rooms that one socket can join: 1,000 by default.
-	// Ten times as many memberships are kept, those included that have ended
-	// within the recovery window. Commands such as [Broadcast.SocketsJoin] are not
-	// bound by it.
+	// RoomsPerSocket bounds the rooms that one socket can join: 1,000 by default. Ten times as many
+	// memberships are kept, including those that have ended within the recovery window. The limit
+	// does not apply to commands such as [Broadcast.SocketsJoin].
 	RoomsPerSocket int
 
-	// MembershipBudget bounds, in bytes, what the memberships of all sockets take in memory,
-	// those included that have ended within the recovery window: 512 MiB by default. A
-	// membership counts 640 bytes and 16 for each byte of its room's name. Beyond the budget
-	// a socket can have 16 memberships, and a session with more is recovered later: its
-	// client's connection is closed. Recoveries may use an eighth more than joins.
+	// MembershipBudget bounds the memory, in bytes, of the memberships of all sockets, including
+	// those that have ended within the recovery window: 512 MiB by default. A membership counts as
+	// 640 bytes and 16 for each byte of its room's name. Beyond the budget a socket can have 16
+	// memberships, and the recovery of a session with more is postponed: its client's connection is
+	// closed. Recoveries may use an eighth more than joins.
 	MembershipBudget int
 
-	// MailboxEvents and MailboxBytes bound the received events of a socket that wait
-	// for its handlers: 2,048 events by default, and 1 MiB or Engine.MaxPayload,
-	// whichever is more. Bytes count what events take in memory: their payload, about
-	// 256 bytes each and 24 for each argument. One event may exceed the bytes.
+	// MailboxEvents and MailboxBytes bound the received events of a socket that wait for its
+	// handlers: 2,048 events by default, and 1 MiB or Engine.MaxPayload, whichever is more. Bytes
+	// count the memory of events: their payload, about 256 bytes each and 24 for each argument. One
+	// event may exceed the bytes.
 	//
-	// When a limit is reached the connection is not read until half of it is free, or,
-	// after a quarter of Engine.PauseTimeout, until one more event has been handled. The
-	// client is not cut for its silence meanwhile, unless no event has been handled for
-	// as long as Engine.PauseTimeout. While
-	// the server waits for an ack of the client reading goes on up to twice the limits,
-	// because the ack comes behind the events.
+	// When a limit is reached the connection is not read until half of it is free, or, after a
+	// quarter of Engine.PauseTimeout, until one more event has been handled. The client is not cut
+	// for its silence meanwhile, unless no event has been handled for as long as
+	// Engine.PauseTimeout. While the server waits for an ack of the client, it reads on up to twice
+	// the limits, because the ack follows the events.
 	MailboxEvents int
 	MailboxBytes  int
 
-	// NamespacesPerConnection bounds the namespaces that one connection can be
-	// connected to at a time: 16 by default. One more is answered with a
-	// connect_error, and the connection stays. A connection that connects to
-	// namespaces four times as often, and from then on more than once a second, is
-	// closed, and its client reconnects.
+	// NamespacesPerConnection bounds the namespaces that one connection can be connected to at a
+	// time: 16 by default. A further CONNECT is answered with a connect_error, and the connection
+	// stays open. A connection may send four times as many CONNECT packets in a burst, and after
+	// that one a second; beyond that it is closed, and its client reconnects.
 	NamespacesPerConnection int
 
-	// UnconnectedSessions bounds the connections without a socket, which have had none
-	// and are not connecting one: 5,000 by default. One more closes the oldest. A client
-	// is one for a round trip, from its handshake to its CONNECT.
+	// UnconnectedSessions bounds the connections that have had no socket and are not connecting
+	// one: 5,000 by default. One more closes the oldest. A client is in this state for one round
+	// trip, from its handshake to its CONNECT.
 	UnconnectedSessions int
 
-	// ReceiveBudget bounds, in bytes, what the events of all clients take in memory until
-	// they are handled: 128 MiB by default, or twice Engine.MaxPayload if that is more. It
-	// counts packets that wait for attachments, and events that wait for handlers or are
-	// being handled. What a connection holds up to 8 KiB is not counted, in each place.
+	// ReceiveBudget bounds, in bytes, the memory of all clients' events until they are handled: 128
+	// MiB by default, or twice Engine.MaxPayload if that is more. It counts packets that wait for
+	// attachments, and events that wait for handlers or are being handled. For each connection, the
+	// first 8 KiB in each place are not counted.
 	//
-	// From half of the budget on, a connection is not read while 8 KiB of a socket's events
-	// wait for its handlers, as with MailboxBytes, unless the server waits for an ack of the
-	// client. Beyond the budget the connection that holds the most is closed, of those whose
-	// packets have waited for attachments for a second if there are any, and its events that
-	// wait are dropped.
+	// From half of the budget on, a connection is not read while 8 KiB of a socket's events wait
+	// for its handlers, as with MailboxBytes, unless the server waits for an ack of the client.
+	// Beyond the budget the connection that holds the most is closed, of those whose packets have
+	// waited for attachments for a second if there are any, and its waiting events are dropped.
 	//
-	// Whatever the budget, a connection is closed if the next attachment of a packet does
-	// not come within Engine.PingInterval and PingTimeout.
+	// Whatever the budget, a connection is closed if the next attachment of a packet does not
+	// arrive within Engine.PingInterval and PingTimeout.
 	ReceiveBudget int
 
-	// SessionRecoveries is how often this server recovers one session in a burst: 30 times
-	// by default, and from then on once a second. A recovery with many rooms counts as up
-	// to ten, and so does each until it has been read. A client beyond that has its
-	// connection closed before anything is read, and is recovered later.
+	// SessionRecoveries is the number of recoveries of one session that this server allows in a
+	// burst: 30 by default, and after that one a second. A recovery with many rooms counts as up to
+	// ten, and so does each until it has been read. A client beyond that has its connection closed
+	// before anything is read, and is recovered later.
 	SessionRecoveries int
 
-	// RecoveryLimit is optional. It returns the limit that a socket shares with others, such
-	// as all of one user or of one address. What a recovery reads of missed events outside
-	// of the process counts for its session, as one recovery more for each 10 KiB, so that
-	// it delays the session's next recovery by up to half a minute; and what is beyond the
-	// burst of SessionRecoveries counts for this limit. If both are used up, a replay of more
-	// than 256 KiB, or of more than the burst has left, waits, for 5 seconds in all. None is
-	// refused because of this limit. The function is called once for a recovery.
+	// RecoveryLimit is optional. It returns the limit that a socket shares with others, such as all
+	// of one user or of one address. Missed events that a recovery reads outside of the process
+	// count for its session, as one more recovery for each 10 KiB, so that they delay the session's
+	// next recovery by up to half a minute. What exceeds the burst of SessionRecoveries counts for
+	// this limit. If both are used up, a replay of more than 256 KiB, or of more than the rest of
+	// the burst, waits, for at most 5 seconds in total. No recovery is refused because of this
+	// limit. The function is called once for a recovery.
 	RecoveryLimit func(s *Socket) RecoveryLimit
 
-	// NewID makes the public id of a new socket, which no other socket of the
-	// cluster may have had. By default 20 random characters. A recovered socket
-	// keeps the id that it had.
+	// NewID makes the public id of a new socket, which must be unique in the cluster and over time.
+	// By default it is 20 random characters. A recovered socket keeps its id.
 	NewID func(ctx context.Context, s *Socket) (string, error)
 
 	// KeepEmptyNamespaces keeps a dynamic namespace when its last socket leaves.
@@ -142,17 +133,16 @@ type Options struct {
 	// socket.io.esm.min.js, and the .map of each. By default none is served.
 	Client fs.FS
 
-	// OnPanic is optional. It is called with every panic of a function that the
-	// application has registered, after the panic was logged: to report it, or to
-	// end the process. It is called concurrently, and must not block: what ran into
-	// the panic waits for it.
+	// OnPanic is optional. It is called with every panic of a function that the application has
+	// registered, after the panic was logged: to report it, or to end the process. It is called
+	// concurrently, and must not block, because the goroutine that panicked waits for it.
 	OnPanic func(*PanicError)
 
-	// Logger gets what an operator should know. By default nothing is logged.
+	// Logger receives the server's logs. By default nothing is logged.
 	Logger *zap.Logger
 }
 
-// Defaults of Options, and bounds that are not options.
+// Defaults of Options, and limits that are not options.
 const (
 	defaultPath           = "/socket.io/"
 	defaultWindow         = 2 * time.Minute
@@ -173,12 +163,12 @@ const (
 	defaultMailboxEvents  = 2048
 	defaultMailboxBytes   = 1 << 20
 
-	// maxRoomName is the longest room name, in bytes.
+	// maxRoomName is the maximum length of a room name, in bytes.
 	maxRoomName = 200
-	// maxConnectPayload is the most bytes of the payload of a CONNECT.
+	// maxConnectPayload is the maximum size of a CONNECT payload, in bytes.
 	maxConnectPayload = 64 << 10
-	// maxNamespaceName bounds the names that a client can make a pattern or a
-	// function decide about, and so the namespaces that it can bring to life.
+	// maxNamespaceName bounds the names that clients can pass to patterns and functions, and so the
+	// namespaces that they can create.
 	maxNamespaceName = 200
 	// staysPerRoom is how many memberships a socket may have, now and in the
 	// recovery window, for each of RoomsPerSocket.
@@ -188,22 +178,22 @@ const (
 	pendingEvents = 100
 	// retryDelay is the default of Server.retryDelay.
 	retryDelay = 5 * time.Second
-	// storeTimeout bounds each round to the session store and the adapter that no
-	// caller's context bounds.
+	// storeTimeout bounds each round trip to the session store and the adapter that no caller's
+	// context bounds.
 	storeTimeout = 5 * time.Second
 	// recoverTimeout bounds a recovery up to its CONNECT answer.
 	recoverTimeout = 15 * time.Second
 )
 
-// RefreshPeriod is how often a server prolongs the life of the sessions that it
-// serves, given its recovery window. A session lives for the window and one
-// period after its last refresh, so backlogs must live longer than the window,
-// the time in which a dead connection is noticed, and this.
+// RefreshPeriod returns how often a server extends the expiry of the sessions that it serves, given
+// its recovery window. A session expires one window and one period after its last refresh, so
+// backlogs must be kept longer than the sum of the window, the time in which a dead connection is
+// noticed, and this.
 func RefreshPeriod(window time.Duration) time.Duration {
 	return min(max(window/4, time.Second), 30*time.Second)
 }
 
-// withDefaults fills in what the zero fields stand for.
+// withDefaults replaces zero fields by their defaults.
 func (o Options) withDefaults() Options {
 	if o.Engine.Path == "" {
 		o.Engine.Path = defaultPath
@@ -274,18 +264,18 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// recovery reports whether clients can come back.
+// recovery reports whether clients can be recovered.
 func (o *Options) recovery() bool { return o.RecoveryWindow > 0 }
 
 func (o *Options) mailLimit() mailLimit { return mailLimit{o.MailboxEvents, o.MailboxBytes} }
 
-// sessionLife is how long a session lives after it was last saved or refreshed.
+// sessionLife is a session's TTL after it was last saved or refreshed.
 func (o *Options) sessionLife() time.Duration {
 	return o.RecoveryWindow + RefreshPeriod(o.RecoveryWindow)
 }
 
-// memory is how long a room that was left is remembered: as long as a client may
-// come back that was cut before, which may be noticed late.
+// memory is how long a room that was left is remembered: as long as a client that was cut before,
+// perhaps noticed late, may be recovered.
 func (o *Options) memory() time.Duration {
 	return o.sessionLife() + o.Engine.PingInterval + o.Engine.PingTimeout + 10*time.Second
 }

@@ -20,10 +20,9 @@ import (
 //   - That socket has the highest fence that this node has learned of, from the
 //     store's answers to its claims and from the messages of other nodes. A socket
 //     with a lower fence is evicted, or is not entered.
-//   - What is learned of a session is kept while a claim of this node is in flight:
-//     that a later claim has succeeded may become known before the answer to ours.
-//     A claim that begins when none is in flight gets a higher fence than all that
-//     is known, so nothing needs to be kept then.
+//   - What is learned of a session is kept while a claim of this node is in flight, because the
+//     success of a later claim may become known before the answer to ours. A claim that begins when
+//     none is in flight gets a higher fence than all known ones, so nothing needs to be kept then.
 //
 // The pid and the fence of a socket do not change while it is in the table. mu is
 // taken before a socket's lock, never with one held.
@@ -31,18 +30,18 @@ type ownership struct {
 	mu     sync.Mutex
 	served map[string]*Socket // by private id
 	claims map[string]*claims // by private id, of the sessions with claims in flight
-	// lost has, for a time, the claims of this node that have lost against later ones,
-	// by private id: the later ones may come to nothing.
+	// lost holds, for a limited time, the claims of this node that have lost against later ones, by
+	// private id: the later ones may fail.
 	lost map[string][]*lostClaim
 }
 
-// claims are those of this node on one session that have not been entered yet.
+// claims are this node's claims on one session that have not been entered yet.
 type claims struct {
 	inFlight int
-	fence    uint64       // the highest that is known
+	fence    uint64       // the highest known
 	answered []uint64     // the fences of those that have been answered
-	failed   []uint64     // the fences of claims that are known to have come to nothing
-	unknown  []*lostClaim // claims of which the outcome is unknown, to be settled
+	failed   []uint64     // the fences of claims that are known to have failed
+	unknown  []*lostClaim // claims with an unknown outcome, to be settled
 }
 
 func (o *ownership) init() {
@@ -51,8 +50,8 @@ func (o *ownership) init() {
 	o.lost = make(map[string][]*lostClaim)
 }
 
-// claim announces a claim, before the store can answer it. done withdraws it, after
-// the socket has been entered.
+// claim announces a claim before the store can answer it. done withdraws it, after the socket has
+// been entered.
 func (o *ownership) claim(pid string) (done func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -76,9 +75,9 @@ func (o *ownership) claim(pid string) (done func()) {
 	}
 }
 
-// unanswered notes that the outcome of a claim that is in flight is unknown. If it was
-// executed it has the fence after the one that it found, unless another claim of this
-// node turns out to have that. So it is settled when no other one is in flight.
+// unanswered notes that the outcome of a claim in flight is unknown. If it was executed it has the
+// fence after the one that it found, unless another claim of this node turns out to have that
+// fence. So it is settled when no other one is in flight.
 func (o *ownership) unanswered(c *lostClaim) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -90,8 +89,8 @@ func (o *ownership) unanswered(c *lostClaim) {
 	all.unknown = append(all.unknown, c)
 }
 
-// settle ends a claim with an unknown outcome. The store says that a claim of this node
-// has its fence; unless that is another one, this one has come to nothing.
+// settle ends a claim with an unknown outcome. The store says that a claim of this node has its
+// fence; unless that is another one, this one has failed.
 func (o *ownership) settle(c *lostClaim) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -106,9 +105,8 @@ func (o *ownership) settle(c *lostClaim) {
 	c.disown()
 }
 
-// enter makes a socket the one that serves its session, and evicts the one that did.
-// It returns false if a later claim is known: then the socket has lost and must not be
-// connected.
+// enter makes a socket the one that serves its session, and evicts the previous one. It returns
+// false if a later claim is known: then the socket has lost and must not be connected.
 func (o *ownership) enter(s *Socket) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -147,9 +145,8 @@ func (o *ownership) overtaken(ref session.Ref) {
 	}
 }
 
-// connected notes that the client of a socket moves to it: what the claims before owe is
-// settled, before the client can do anything more. If it is not connected after all, undo
-// takes that back.
+// connected notes that the client of a socket moves to it. It settles the earlier claims before the
+// client can do anything more. If the socket is not connected after all, undo reverts that.
 func (o *ownership) connected(s *Socket) (undo func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -163,26 +160,24 @@ func (o *ownership) connected(s *Socket) (undo func()) {
 	}
 }
 
-// abandoned notes that a claim has come to nothing, and disowns the one before it, if
-// that is this node's.
+// abandoned notes that a claim has failed, and disowns the one before it, if that is this node's.
 func (o *ownership) abandoned(ref session.Ref) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if c := o.claims[ref.PID]; c != nil {
-		c.failed = append(c.failed, ref.Fence) // the one before may not have been answered yet
+		c.failed = append(c.failed, ref.Fence) // the previous one may not have been answered yet
 	}
 	for _, c := range o.forget(ref.PID, func(c *lostClaim) bool { return c.Fence+1 == ref.Fence }) {
 		c.disown()
 	}
 }
 
-// lostClaimLife is how long a claim is kept that has lost. A claim takes at most
-// recoverTimeout and storeTimeout until it is connected, comes to nothing or has itself
-// lost against a later one.
+// lostClaimLife is how long a lost claim is kept. A claim takes at most recoverTimeout and
+// storeTimeout until it is connected, fails or has itself lost against a later one.
 const lostClaimLife = 3 * (recoverTimeout + storeTimeout)
 
-// keep remembers a claim that has lost for a time, unless the next one is known to have
-// come to nothing. o.mu is held.
+// keep remembers a lost claim for lostClaimLife, unless the next one is known to have failed. o.mu
+// is held.
 func (o *ownership) keep(c *lostClaim) {
 	if all := o.claims[c.PID]; all != nil && slices.Contains(all.failed, c.Fence+1) {
 		c.disown()
@@ -196,7 +191,7 @@ func (o *ownership) keep(c *lostClaim) {
 	})
 }
 
-// forget removes claims that have lost, and returns them. o.mu is held.
+// forget removes lost claims and returns them. o.mu is held.
 func (o *ownership) forget(pid string, which func(*lostClaim) bool) (removed []*lostClaim) {
 	var left []*lostClaim
 	for _, c := range o.lost[pid] {
@@ -224,8 +219,8 @@ func (o *ownership) leave(s *Socket) {
 	}
 }
 
-// over reports whether the socket that serves a session has ended it, or is about to, by
-// the wish of the client or of the server, which the store need not know yet.
+// over reports whether the socket that serves a session has ended it, or is about to, because the
+// client or the server disconnected; the store may not know yet.
 func (o *ownership) over(pid string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -261,7 +256,7 @@ func (o *ownership) alive(since time.Time) []session.Ref {
 	return refs
 }
 
-// runRefresh prolongs the sessions of the sockets that are alive.
+// runRefresh extends the expiry of the sessions of the sockets that are alive.
 func (s *Server) runRefresh(ctx context.Context) {
 	period := RefreshPeriod(s.opts.RecoveryWindow)
 	tick := time.NewTicker(period)
@@ -276,8 +271,8 @@ func (s *Server) runRefresh(ctx context.Context) {
 	}
 }
 
-// refresh prolongs the sessions of the sockets whose clients answer. Those that
-// turn out to be gone are cut, and those that moved are evicted.
+// refresh extends the expiry of the sessions of the sockets whose clients answer. It cuts those
+// whose session no longer exists, and evicts those that moved.
 func (s *Server) refresh() {
 	alive := s.opts.Engine.PingInterval + s.opts.Engine.PingTimeout/2
 	refs := s.owned.alive(time.Now().Add(-alive))
@@ -290,7 +285,7 @@ func (s *Server) refresh() {
 	}
 	for _, ref := range gone {
 		if sock := s.owned.holder(ref); sock != nil {
-			sock.background(sock.save, nil) // which finds out what became of it
+			sock.background(sock.save, nil) // the write finds out what became of it
 		}
 	}
 }

@@ -8,40 +8,39 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A pace bounds how often something happens: a burst, and from then on once in an
-// interval. The zero value of a due time is that of something that has not happened yet.
+// A pace bounds how often something happens: a burst, and after that once per interval. The zero
+// due time stands for a key without use so far.
 type pace struct {
 	burst    int
 	interval time.Duration
 }
 
 const (
-	// recoveryInterval is that of the recoveries of one session. Each reads and writes
-	// the session, whose rooms can make it some hundred kilobytes, and reads a backlog
-	// for each room. Stock clients reconnect about once a second at most.
+	// recoveryInterval is the interval for the recoveries of one session. Each reads and writes the
+	// session, whose rooms can make it some hundred kilobytes, and reads a backlog for each room.
+	// Stock clients reconnect about once a second at most.
 	recoveryInterval = time.Second
 
-	// A recovery counts once for each recoveryBytes that its rooms make a node and Redis
-	// say to each other, but at most maxRecoveryWeight times. A room costs its name, and
-	// roomBytes beside it.
+	// A recovery counts once for each recoveryBytes that its rooms make a node and Redis exchange,
+	// but at most maxRecoveryWeight times. A room costs its name and roomBytes.
 	recoveryBytes     = 40 << 10
 	maxRecoveryWeight = 10
 	roomBytes         = 180
 
-	// maxRecoveryDebt bounds how long a session waits beyond its burst, whatever its
-	// recoveries have cost: a client must be able to come back before its session expires.
+	// maxRecoveryDebt bounds how long a session waits beyond its burst, whatever its recoveries
+	// have cost: a client must be able to recover before its session expires.
 	maxRecoveryDebt = 30 * time.Second
 
-	// connectInterval is that of CONNECT packets on one connection, and connectBursts how
-	// many of each of its namespaces make a burst. Each costs middlewares and a session.
+	// connectInterval is the interval for CONNECT packets on one connection, and connectBursts the
+	// number per allowed namespace that make a burst. Each costs middlewares and a session.
 	connectInterval = time.Second
 	connectBursts   = 4
 )
 
-// window is after how long without anything the whole burst is free again.
+// window is the idle time after which the whole burst is free again.
 func (p pace) window() time.Duration { return p.times(p.burst) }
 
-// times returns as what time something counts that happens so often.
+// times returns the time that n occurrences count as.
 func (p pace) times(n int) time.Duration { return time.Duration(n) * p.interval }
 
 // after returns the due time after one more at the time now, and whether that one is
@@ -54,19 +53,18 @@ func (p pace) after(due, now time.Time) (time.Time, bool) {
 	return due, due.Sub(now) <= p.window()
 }
 
-// paces keep a pace for each of many keys. A key that has used nothing for long is
-// forgotten.
+// paces keeps a pace for each of many keys. A key without recent use is forgotten.
 type paces struct {
 	pace pace
-	most time.Duration // of what a key can owe beyond its burst
+	most time.Duration // that a key can owe beyond its burst
 
 	mu          sync.Mutex
 	due, former map[string]time.Time // of this period, and of the one before
 	began       time.Time            // this period
 }
 
-// take takes one, as if it were several, from the pace of a key, and reports whether it is
-// within. One is within if a single one is: the rest is a debt.
+// take takes one, weighted, from the pace of a key, and reports whether it is within the pace. It
+// is within if a weight of one is: the rest is a debt.
 func (p *paces) take(key string, now time.Time, weight int) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -77,8 +75,8 @@ func (p *paces) take(key string, now time.Time, weight int) bool {
 	return ok
 }
 
-// add makes a key owe more than was taken, or less. It returns how much of that is beyond
-// the burst, apart from what is taken and will be given back.
+// add changes what a key owes by more. It returns how much of that exceeds the burst, not counting
+// what will be given back.
 func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,15 +93,14 @@ func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond
 	return beyond
 }
 
-// left returns how much of its burst a key has left, when what is taken and will be given back
-// is not counted.
+// left returns the rest of a key's burst, not counting what is taken and will be given back.
 func (p *paces) left(key string, now time.Time, back time.Duration) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return max(0, p.pace.window()+back-max(0, p.get(key, now).Sub(now)))
 }
 
-// wait returns how long it takes until one more is within the pace of a key.
+// wait returns the time until one more is within the pace of a key.
 func (p *paces) wait(key string, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,14 +126,14 @@ func (p *paces) get(key string, now time.Time) time.Time {
 // set sets the due time of a key after get. p.mu is held.
 func (p *paces) set(key string, now, due time.Time) {
 	delete(p.former, key)
-	if !due.After(now) { // as good as new
+	if !due.After(now) { // the burst is free again
 		delete(p.due, key)
 		return
 	}
 	p.due[key] = due
 }
 
-// recoveryWeight returns as how many a recovery of a session counts.
+// recoveryWeight returns the number of recoveries that one of a session counts as.
 func recoveryWeight(s session.Session) int {
 	bytes := 0
 	for i := range s.Rooms {

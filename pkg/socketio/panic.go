@@ -7,14 +7,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// A PanicError is a panic of one of the application's functions that this
-// package called. The panic ends neither the process nor the other sockets: it is
-// logged with its stack, and given to Options.OnPanic and to the OnError functions
-// of the socket that it concerns. The method that registers a function says what
-// else follows.
+// A PanicError is a panic of one of the application's functions that this package called. The panic
+// ends neither the process nor the other sockets: it is logged with its stack, and passed to
+// Options.OnPanic and to the OnError functions of the socket that it concerns. The method that
+// registers a function documents the other effects.
 type PanicError struct {
 	Callback string // the method or option that registered the function, such as "On" or "Engine.Admit"
-	Value    any    // what it panicked with
+	Value    any    // the panic's value
 	Stack    []byte
 }
 
@@ -40,8 +39,8 @@ func (s *Server) guard(callback string, f func()) (failed *PanicError) {
 	return nil
 }
 
-// panicked reports a panic. It is called by the deferred function that recovered
-// it, so that the stack is that of the panic.
+// panicked reports a panic. The deferred function that recovered it calls panicked, so that the
+// stack is that of the panic.
 func (s *Server) panicked(callback string, value any) *PanicError {
 	return s.reportPanic(&PanicError{Callback: callback, Value: value, Stack: debug.Stack()})
 }
@@ -60,8 +59,8 @@ func (s *Server) reportPanic(err *PanicError) *PanicError {
 	return err
 }
 
-// guard is Server.guard for a function that concerns the socket, whose OnError
-// functions are called as well.
+// guard is Server.guard for a function that concerns the socket; its OnError functions are called
+// as well.
 func (s *Socket) guard(callback string, f func()) (failed *PanicError) {
 	if failed = s.client.srv.guard(callback, f); failed != nil {
 		s.tellErrors(failed)

@@ -9,10 +9,9 @@ import (
 	"sync"
 )
 
-// A Parent stands for all dynamic namespaces that one pattern or function
-// accepts: its children. What is registered on it holds for each of them, also
-// for those that live already. A child that a client made is forgotten when its last
-// socket leaves, unless Options.KeepEmptyNamespaces is set.
+// A Parent stands for all dynamic namespaces that one pattern or function accepts: its children.
+// What is registered on it applies to each of them, including existing ones. A child that a client
+// created is forgotten when its last socket leaves, unless Options.KeepEmptyNamespaces is set.
 type Parent struct {
 	srv     *Server
 	pattern *regexp.Regexp // nil for a parent of OfFunc
@@ -44,7 +43,7 @@ func (p *Parent) OnConnect(f func(*Socket)) {
 	p.onConnect = append(p.onConnect[:len(p.onConnect):len(p.onConnect)], f)
 }
 
-// On handles an event of every socket of every child, as [Namespace.On] does.
+// On registers a handler of an event of every socket of every child, as [Namespace.On] does.
 func (p *Parent) On(event string, h Handler) {
 	checkHandler("On", event, h)
 	p.mu.Lock()
@@ -60,8 +59,7 @@ func (p *Parent) OnAny(h Handler) {
 	p.onAny = append(p.onAny[:len(p.onAny):len(p.onAny)], h)
 }
 
-// Children returns the children that live on this node. Other nodes may have
-// others.
+// Children returns the children on this node. Other nodes may have others.
 func (p *Parent) Children() iter.Seq[*Namespace] {
 	p.srv.mu.Lock()
 	var children []*Namespace
@@ -80,8 +78,8 @@ func (p *Parent) Children() iter.Seq[*Namespace] {
 	}
 }
 
-// Emit sends an event to everyone in each child of this node, wherever in the
-// cluster they are. It tries all children and returns what errors there were.
+// Emit sends an event to every socket of each child of this node, on any node of the cluster. It
+// tries all children and returns the errors.
 func (p *Parent) Emit(ctx context.Context, event string, args ...any) error {
 	var errs []error
 	for n := range p.Children() {

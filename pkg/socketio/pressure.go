@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// accept puts a received event into the mailbox of its socket. It is called by the
-// reader of the connection. An error means that the client broke the protocol.
+// accept puts a received event into the mailbox of its socket. The connection's reader calls it. An
+// error means that the client violated the protocol.
 func (s *Socket) accept(e *Event) error {
 	srv := s.client.srv
 	full, err := s.mail.putEvent(srv.spawn, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
@@ -23,22 +23,21 @@ func (s *Socket) accept(e *Event) error {
 	return err
 }
 
-// park keeps the reader from reading on until its event fits into the mailbox, while
-// the heartbeat does not count the client as silent. Where the server waits for an ack
-// of the client, which comes behind its events, the reader goes on up to twice the
-// limit: a handler that waits for an ack must not wait for itself.
+// park blocks the reader until its event fits into the mailbox, while the heartbeat does not count
+// the client as silent. If the server waits for an ack of the client, which follows its events, the
+// reader continues up to twice the limit: a handler that waits for an ack must not wait for itself.
 //
-// Reading goes on when half of the limit is free. If that takes long, the reader tries
-// again after each event, and the pause counts from the last one, for slow handlers are
-// not stuck: only where none returns the pause becomes too long.
+// Reading resumes when half of the limit is free. If that takes long, the reader retries after each
+// event, and the pause counts from the last one, because slow handlers are not stuck: the pause
+// becomes too long only if none returns.
 func (s *Socket) park(e *Event, full *fullMail) error {
 	c := s.client
-	c.parked.Store(&s.mail) // before acks are looked for: see Socket.ask
+	c.parked.Store(&s.mail) // before the check for acks: see Socket.ask
 	c.conn.Pause()
 	defer c.parked.Store(nil)
 	defer c.conn.Resume()
 	srv := c.srv
-	defer srv.relieve() // when it has been put, and counts in the mailbox only
+	defer srv.relieve() // once the event is in the mailbox and counts only there
 	if held := e.cost() + c.conn.Unread(); held >= smallReceived {
 		srv.received.holds(c, held)
 		defer srv.received.holds(c, 0)
@@ -59,7 +58,7 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 			return err
 		}
 		if !asked && c.awaitsAck() {
-			continue // since it was looked at, and then nobody waited who could be told
+			continue // freed since the check, when no waiting reader was registered
 		}
 		if !told {
 			s.tellFull(full.limit)
@@ -86,13 +85,13 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 	return nil
 }
 
-// tellFull reports a limit that a client's events have reached.
+// tellFull reports that a client's events have reached a limit.
 func (s *Socket) tellFull(limit string) {
 	srv := s.client.srv
 	srv.stats.mailboxFull.add(limit)
 	logs := &srv.fullLogs
 	if limit == limitPause {
-		logs = &srv.pauseLogs // others' full mailboxes must not hide it
+		logs = &srv.pauseLogs // others' full mailboxes must not suppress it
 	}
 	if !logs.allow(time.Now()) {
 		return

@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// An Answer is one ack to a question: of a socket, or of a node's handlers, and
-// then SocketID is empty.
+// An Answer is one ack to a question: from a socket, or from a node's handlers, in which case
+// SocketID is empty.
 type Answer struct {
 	Node     adapter.NodeID
 	SocketID string
@@ -24,30 +24,30 @@ type Answer struct {
 	members   *Members
 }
 
-// questions are those that this node asked and that still wait for answers.
+// questions are this node's open questions.
 type questions struct {
 	mu   sync.Mutex
 	open map[string]*question
 }
 
-// A question gathers the answers of the nodes. A node first says who on it will
-// answer, and then what they answer.
+// A question collects the answers of the nodes. A node first lists the sockets that will answer,
+// and then sends their answers.
 type question struct {
 	mu      sync.Mutex
-	news    chan struct{}                      // has a value if something came
-	nodes   map[adapter.NodeID]map[string]bool // who has yet to answer, on each node that has said who will
+	news    chan struct{}                      // has a value if something arrived
+	nodes   map[adapter.NodeID]map[string]bool // pending sockets of each node that has listed its sockets
 	answers []Answer                           // not yet taken
 	missing []string                           // sockets that can't answer any more
-	left    map[adapter.NodeID]bool            // nodes that have said something, and are in the cluster no more
+	left    map[adapter.NodeID]bool            // nodes that have answered, and are no longer in the cluster
 }
 
-// A look is what became known of the cluster while a question waited.
+// A look is what became known of the cluster while a question was open.
 type look struct {
-	heard   []adapter.NodeID // nodes that had said something when it began
+	heard   []adapter.NodeID // nodes that had answered when it began
 	members []adapter.Member // of the cluster since
 }
 
-// look reads the members of the cluster anew, nil if that fails.
+// look reads the cluster's membership again; members are nil if that fails.
 func (a *question) look(ctx context.Context, from adapter.Adapter) look {
 	a.mu.Lock()
 	heard := slices.Collect(maps.Keys(a.nodes))
@@ -59,8 +59,8 @@ func (a *question) look(ctx context.Context, from adapter.Adapter) look {
 	return look{heard, members}
 }
 
-// note takes in a look. What a node said came before the look, so if the look does not
-// show the node, it has left.
+// note records a look. A node's answer came before the look, so if the look does not show the node,
+// it has left.
 func (a *question) note(l look) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,8 +70,8 @@ func (a *question) note(l look) {
 	}
 }
 
-// answers is what one node sends, in one or several messages, the first of which
-// has Who.
+// answers is a message of one node with its answers. A node may send several; the first one has
+// Who.
 type answers struct {
 	Who       []string     `json:"who,omitempty"` // the sockets that will answer; "" for the node itself
 	First     bool         `json:"first,omitempty"`
@@ -113,8 +113,7 @@ func (q *questions) take(m adapter.Message) {
 	}
 }
 
-// answered records the answers of a node. What repeats, and what nobody asked, is
-// dropped.
+// answered records the answers of a node. Duplicates and unrequested answers are dropped.
 func (q *questions) answered(by adapter.NodeID, id string, got answers) {
 	if asked := q.get(id); asked != nil {
 		asked.take(by, got)
@@ -164,9 +163,9 @@ func (a *question) take(from adapter.NodeID, got answers) {
 	}
 }
 
-// ask publishes a question to the target's nodes. One to a single room goes to the
-// nodes that hear that room. Any other goes to all nodes, so that it is known which nodes
-// must answer. The inquiry is nil if no node is asked.
+// ask publishes a question to the target's nodes. A question to a single room goes to the nodes
+// that are subscribed to that room. Any other goes to all nodes, so that the nodes that must answer
+// are known. The inquiry is nil if no node is asked.
 func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, question asking, timeout time.Duration, local bool) (*inquiry, error) {
 	srv, to := n.srv, ev.Target.To
 	switch {
@@ -179,7 +178,7 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, quest
 		})
 	case len(to) == 1 && to[0].Kind != rooms.Everyone:
 		return srv.ask(ctx, ev, question, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
-			members, _ := srv.adapter.Nodes(ctx) // without it less is known of who is missing
+			members, _ := srv.adapter.Nodes(ctx) // without it, less is known of missing nodes
 			r, err := srv.adapter.Publish(ctx, ev)
 			if err == nil {
 				n.notePublished(ctx, by, ev.Target, r)
@@ -209,14 +208,14 @@ func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, adapte
 	return audience{members: members, all: true, receivers: r.Receivers}, r, err
 }
 
-// An inquiry is a question that was published and whose answers are to be gathered, by
-// one call of each.
+// An inquiry is a question that was published and whose answers are to be collected by one call of
+// each.
 type inquiry struct {
 	srv    *Server
 	id     string
 	asked  *question
 	of     audience
-	ctx    context.Context // ends when the answers are not waited for any longer
+	ctx    context.Context // ends when the answers are no longer awaited
 	cancel context.CancelFunc
 }
 
@@ -229,7 +228,7 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, tim
 		}
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	}
-	id, asked := s.asked.add() // before it is published: the first answer may be quick
+	id, asked := s.asked.add() // before it is published: the first answer may arrive immediately
 	deadline, _ := ctx.Deadline()
 	question.ID, question.Wait = id, max(time.Until(deadline).Milliseconds(), 1)
 	ev.Ask = question.format()
@@ -242,7 +241,7 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, tim
 	return &inquiry{s, id, asked, of, ctx, cancel}, nil
 }
 
-// each yields the answers as they come.
+// each yields the answers as they arrive.
 func (q *inquiry) each(yield func(Answer, error) bool) {
 	defer q.cancel()
 	defer q.srv.asked.remove(q.id)
@@ -291,16 +290,16 @@ func (q *inquiry) each(yield func(Answer, error) bool) {
 	}
 }
 
-// membersPeriod is how often who waits for answers looks whether they can come.
+// membersPeriod is how often a pending question re-reads the cluster's membership.
 const membersPeriod = time.Second
 
-// An asking is what a question's Ask holds, as JSON.
+// An asking is the content of a question's Ask, as JSON.
 type asking struct {
 	ID   string       `json:"id"`
-	Wait int64        `json:"wait"`         // how long it is waited for, in milliseconds: clocks of nodes differ
-	To   []rooms.Room `json:"to,omitempty"` // whom it is for, if it is published to all nodes
+	Wait int64        `json:"wait"`         // how long the answer is awaited, in milliseconds: clocks of nodes differ
+	To   []rooms.Room `json:"to,omitempty"` // its receivers, if it is published to all nodes
 
-	Members *membersAfter `json:"members,omitempty"` // a page of members is wanted, and no descriptions
+	Members *membersAfter `json:"members,omitempty"` // a page of members is requested, not descriptions
 }
 
 func (a asking) format() string {
@@ -312,24 +311,23 @@ func (a asking) format() string {
 }
 
 func parseAsking(s string) (a asking, wait time.Duration) {
-	_ = json.Unmarshal([]byte(s), &a) // written by us
+	_ = json.Unmarshal([]byte(s), &a) // written by a node
 	if a.Wait < 1 || a.Wait > maxWait.Milliseconds() {
 		a.Wait = maxWait.Milliseconds()
 	}
 	return a, time.Duration(a.Wait) * time.Millisecond
 }
 
-// maxWait is the longest that a node keeps what waits for an ack.
+// maxWait is the maximum time that a node keeps state for an ack.
 const maxWait = time.Hour
 
-// What a message between nodes is: its Kind.
+// Values of the Kind of a message between nodes.
 const (
 	messageAnswers uint8 = iota // to a question
 	messageEvict                // a session that this node served has moved
 )
 
-// runMessages takes the node's messages until the adapter closes or the server
-// does.
+// runMessages processes the node's messages until the adapter or the server closes.
 func (s *Server) runMessages(ctx context.Context) {
 	for {
 		m, err := s.adapter.Receive(ctx)

@@ -8,28 +8,27 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A receipt says what a client has been given, as its node knows it. The offset that the
-// client shows does not say all of that: it stands still while its rooms go on with what
-// is not for it.
+// A receipt says what a client has been given, as its node knows it. The client's offset does not
+// say all of that: it stands still while its rooms continue with events that are not for it.
 //
 // It is stored with the memberships, always in one write. Its invariants:
 //
 //   - A client whose offset includes sent has received everything that was for it and
 //     that given covers.
-//   - Every command that given covers has been executed, or was not for the socket: the
-//     memberships are what became of it.
+//   - Every command that given covers has been executed, or was not for the socket: the memberships
+//     reflect it.
 //
-// An older receipt holds as well, because it only says less. given is an offset that the
-// node could have sent to the client, behind what it had sent: so where a recovery begins
-// with it, it begins as with such an offset.
+// An older receipt holds as well, because it only says less. given is an offset that the node could
+// have sent to the client after what it had sent, so a recovery that begins with it is equivalent
+// to one with such an offset.
 type receipt struct {
-	// sent is the last offset that the client was sent with an event that it must not
-	// miss, also if it could not be queued, or else the one that it has shown. It is set
-	// before events that come late are sent, of which only the last has an offset that
-	// counts. Zero is none: any offset includes it.
+	// sent is the last offset that the client was sent with an event that it must not miss, also if
+	// it could not be queued, or else the one that it has shown. It is set before late events are
+	// sent, of which only the last has an offset that counts. Zero means none: any offset includes
+	// it.
 	sent  adapter.Cursor
 	given adapter.Cursor
-	// overlooked counts the stored events that have left sent as it is, since it or the
+	// overlooked counts the stored events that have left sent unchanged since it changed or the
 	// session was written.
 	overlooked int
 }
@@ -37,9 +36,9 @@ type receipt struct {
 // isReceipt is the bit in the kind of a membership that is a receipt.
 const isReceipt = 1 << 4
 
-// save returns the receipt as a session keeps it: nodes of 0.4 before it take it for a copy
-// that is apart, at a position that no event has, and forget it at their first recovery
-// of the session, because nobody has received the later copy.
+// save returns the receipt in the form of a session. Nodes of 0.4 before it take it for a copy that
+// is apart, at a position that no event has, and forget it at their first recovery of the session,
+// because no client has received the later copy.
 func (r *receipt) save() session.Membership {
 	return session.Membership{
 		Kind: uint8(rooms.Named) | isApart | isReceipt, Name: r.sent.String() + " " + r.given.String(),
@@ -56,8 +55,8 @@ func restoreReceipt(m session.Membership) (r receipt, err error) {
 	return r, err
 }
 
-// from returns from where on a client is to be recovered that shows an offset, or none. An
-// offset that given does not include comes from another connection, or is newer.
+// from returns the position from which to recover a client that shows an offset, or none. An offset
+// that given does not include comes from another connection, or is newer.
 func (r *receipt) from(offset adapter.Cursor) adapter.Cursor {
 	switch {
 	case r.given.IsZero():
@@ -72,21 +71,21 @@ func (r *receipt) from(offset adapter.Cursor) adapter.Cursor {
 	return r.given
 }
 
-// observe notes what the client has been given when the feed had come to a cursor, or
-// later. Everything up to it must have been offered to the socket. What is held has not
-// been given. s.mu is held.
+// observe notes what the client has been given when the feed had reached a cursor, or a later one.
+// Everything up to it must have been offered to the socket. Held events have not been given. s.mu
+// is held.
 func (s *Socket) observe(at adapter.Cursor) {
 	if r := s.receipt; r != nil && !s.gate.closed() {
 		r.given = r.given.Max(s.gate.given(at, s.rooms.born))
 	}
 }
 
-// overlookedEvents is after how many events that leave the client's offset as it is the
-// session is written: a room keeps more. The node may die, or the client come back before
-// its connection is found dead.
+// overlookedEvents is the number of events that leave the client's offset unchanged after which the
+// session is written; a room keeps more. The node may crash, or the client reconnect before its
+// connection is found dead.
 const overlookedEvents = 250
 
-// overlook counts an event that leaves the client's offset as it is. s.mu is held.
+// overlook counts an event that leaves the client's offset unchanged. s.mu is held.
 func (s *Socket) overlook(d *delivery) {
 	r := s.receipt
 	if r == nil || !d.ev.Stored || d.local {
@@ -102,7 +101,7 @@ func (s *Socket) overlook(d *delivery) {
 		defer cancel()
 		if done, err := s.change(ctx); err == nil {
 			defer done()
-			_ = s.save(ctx) // what it says of a session that is gone has been done
+			_ = s.save(ctx) // a missing or moved session has been handled there
 		}
 	})
 }

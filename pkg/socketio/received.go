@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// smallReceived is what a connection may hold without being counted, in each place: little
-// beside what the connection itself takes. Events of ordinary size are not counted until as
-// many wait, and then in steps of it.
+// smallReceived is the amount that a connection may hold uncounted in each place, in bytes: little
+// beside the memory of the connection itself. Events of ordinary size are not counted until that
+// many bytes wait, and then in steps of it.
 const smallReceived = 8 << 10
 
-// receivedPatience is how long a packet may wait for attachments before its connection is
-// closed rather than others, however much they hold.
+// receivedPatience is how long a packet may wait for attachments. After that its connection is
+// closed before any other, however much the others hold.
 const receivedPatience = time.Second
 
-// A receiveBudget counts what the events of clients take in memory until they are handled:
-// packets that wait for attachments, and events that wait for handlers or are being handled.
-// From half of the budget on, connections whose events wait are not read; beyond it the
-// connection that holds the most is closed, of those whose packets have waited for attachments
-// for some time if there are any. What handlers of closed connections still hold comes free
-// by itself, so no other one is closed for it, unless there is as much of it as the budget.
+// A receiveBudget counts the memory of clients' events until they are handled: packets that wait
+// for attachments, and events that wait for handlers or are being handled. From half of the budget
+// on, connections whose events wait are not read. Beyond it the connection that holds the most is
+// closed, of those whose packets have waited for attachments for some time if there are any. Memory
+// that handlers of closed connections still hold will be freed, so no other connection is closed
+// for it, unless it reaches the whole budget.
 type receiveBudget struct {
 	total   atomic.Int64
-	closing atomic.Int64 // of total, what is of connections that are being closed because of it
+	closing atomic.Int64 // the part of total that belongs to connections closed because of it
 
 	mu       sync.Mutex
 	clients  map[*client]receivedBytes
@@ -31,23 +31,23 @@ type receiveBudget struct {
 }
 
 type receivedBytes struct {
-	reader, mail int       // what the connection's reader has, and its mailboxes and handlers
+	reader, mail int       // held by the connection's reader; by its mailboxes and handlers
 	since        time.Time // when the reader began to wait for attachments; zero if it does not
 	shed         bool      // the connection is being closed because of it
 }
 
-// late reports whether attachments have been waited for since before a time.
+// late reports whether the reader has waited for attachments since before a time.
 func (r receivedBytes) late(before time.Time) bool {
 	return !r.since.IsZero() && r.since.Before(before)
 }
 
-// holds says how many bytes a connection's reader holds. It is called by the reader.
+// holds sets the number of bytes that a connection's reader holds. The reader calls it.
 func (b *receiveBudget) holds(c *client, bytes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	is := b.clients[c]
 	if is.shed {
-		bytes = 0 // the reader drops it as soon as it finds its connection closed
+		bytes = 0 // the reader drops it as soon as it sees that its connection is closed
 	}
 	b.total.Add(int64(bytes - is.reader))
 	is.reader = bytes
@@ -60,7 +60,7 @@ func (b *receiveBudget) holds(c *client, bytes int) {
 	b.put(c, is)
 }
 
-// keeps counts bytes more, or less, that wait for a connection's handlers.
+// keeps adds bytes, or a negative number, to those that wait for a connection's handlers.
 func (b *receiveBudget) keeps(c *client, bytes int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,7 +73,7 @@ func (b *receiveBudget) keeps(c *client, bytes int) {
 	b.put(c, is)
 }
 
-// put sets what a connection holds. b.mu is held.
+// put sets a connection's total. b.mu is held.
 func (b *receiveBudget) put(c *client, is receivedBytes) {
 	if is.reader == 0 && is.mail == 0 {
 		delete(b.clients, c)
@@ -85,19 +85,19 @@ func (b *receiveBudget) put(c *client, is receivedBytes) {
 	b.clients[c] = is
 }
 
-// crowded reports whether connections whose events wait are not to be read.
+// crowded reports whether connections with waiting events must not be read.
 func (b *receiveBudget) crowded(budget int) bool { return b.total.Load() > int64(budget/2) }
 
-// exceeds reports whether a connection has to be closed.
+// exceeds reports whether a connection must be closed.
 func (b *receiveBudget) exceeds(budget int) bool {
 	total, most := b.total.Load(), int64(budget)
 	return total > most && total-min(b.closing.Load(), most) > most
 }
 
-// relieve closes connections until all others keep to the budget.
+// relieve closes connections until the others fit in the budget.
 func (s *Server) relieve() {
 	b, budget := &s.received, s.opts.ReceiveBudget
-	if !b.exceeds(budget) || !b.relieves.TryLock() { // or another goroutine does it
+	if !b.exceeds(budget) || !b.relieves.TryLock() { // or another goroutine is doing it
 		return
 	}
 	defer b.relieves.Unlock()
@@ -114,7 +114,7 @@ func (s *Server) relieve() {
 	}
 }
 
-// shed returns the connection to close, or nil, and counts what its reader has no more.
+// shed returns the connection to close, or nil, and uncounts what its reader held.
 func (b *receiveBudget) shed() (largest *client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -135,8 +135,8 @@ func (b *receiveBudget) shed() (largest *client) {
 	return largest
 }
 
-// hold counts what the connection's decoder holds, and gives the next attachment a time to
-// come. It is called by the reader.
+// hold counts what the connection's decoder holds, and sets a deadline for the next attachment. The
+// reader calls it.
 func (c *client) hold(bytes int) {
 	if bytes <= smallReceived {
 		c.release()
@@ -156,7 +156,7 @@ func (c *client) hold(bytes int) {
 	c.srv.relieve()
 }
 
-// release says that no packet waits for attachments. It is called by the reader.
+// release notes that no packet waits for attachments. The reader calls it.
 func (c *client) release() {
 	if c.holds {
 		c.holds = false

@@ -13,24 +13,24 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// Why a session was not recovered: labels of metrics and logs.
+// Reasons why a session was not recovered: labels of metrics and logs.
 const (
-	refusedUnknown = "unknown_session"  // expired, over, or never was
+	refusedUnknown = "unknown_session"  // expired, ended, or never existed
 	refusedUser    = "other_user"       // of another user or namespace
 	refusedEpoch   = "other_history"    // begun before history was lost
-	refusedOffset  = "malformed_offset" // not an offset of ours: what the client has is unknown
-	refusedHistory = "lost_history"     // the client has seen what is no longer there
+	refusedOffset  = "malformed_offset" // not an offset of this cluster: the client's position is unknown
+	refusedHistory = "lost_history"     // the client has seen events that no longer exist
 	refusedTrimmed = "trimmed"          // a room has lost what the client missed
 	refusedCoding  = "undecodable"      // this node cannot decode what the client missed
 	refusedLimit   = "too_many_events"
-	refusedJoin    = "unfinished_join" // the connection ended amid what a command's join gave the client
+	refusedJoin    = "unfinished_join" // the connection ended amid the events that a command's join gave the client
 	refusedRooms   = "too_many_rooms"  // joined by the middlewares and left, again and again
-	refusedRemoved = "removed"         // disconnected by the server while it was away
+	refusedRemoved = "removed"         // disconnected by the server while its client was disconnected
 	recoveredWell  = "recovered"
 )
 
-// A refusal says that a session is not to be recovered: the client gets a new
-// one, and is told so by its new ids. Any other error leaves that open.
+// A refusal says that a session is not to be recovered: the client gets a new one, and learns that
+// from its new ids. Any other error leaves it open.
 type refusal struct {
 	reason string
 	err    error
@@ -40,37 +40,35 @@ func (r *refusal) Error() string { return fmt.Sprintf("not recovered: %s: %v", r
 
 func (r *refusal) Unwrap() error { return r.err }
 
-// replayTries is how often a replay starts again because more came in meanwhile
-// than may be held.
+// replayTries is how often a replay restarts because more arrived meanwhile than may be held.
 const replayTries = 3
 
-// recover makes the socket the one that it claims to be. The steps and their
-// order are what no gap and no repeat rest on:
+// recover makes the socket the one that the client claims. That there are no gaps and no duplicates
+// rests on these steps and their order:
 //
-//   - the middlewares have run, so nobody refused gets a backlog;
+//   - the middlewares have run, so a refused client gets no backlog;
 //   - claim the session, so that no other socket changes it or delivers its events;
 //   - be placed in its rooms, with everything held;
 //   - only then fix the end of the replay, and read up to it;
-//   - join what the middlewares have asked for, now that commands which came
-//     before have been executed;
-//   - CONNECT before the missed events: stock clients keep what comes before it
-//     in a buffer that a cut does not clear, and would show it twice;
-//   - at last release what was held, without what the replay had.
+//   - join the rooms that the middlewares requested, now that earlier commands have been executed;
+//   - CONNECT before the missed events: stock clients buffer what precedes it, and a cut does not
+//     clear that buffer, so they would show it twice;
+//   - finally release what was held, without the events that the replay had.
 //
-// The steps return before the next one begins, because the deepest one, the replay, has just
-// enough space in a stack of 8 KiB. Thousands of clients can come back at once.
+// Each step returns before the next one begins, because the deepest one, the replay, just fits in a
+// stack of 8 KiB. Thousands of clients can reconnect in one burst.
 func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage) error {
 	srv := s.ns.srv
 	if !isID(pid) {
 		return &refusal{refusedUnknown, errors.New("not a private id")}
 	}
-	// Concurrent recoveries cannot all pass before any of them is counted: each takes what
-	// the largest may weigh, and gives back what it does not.
+	// Concurrent recoveries must not all pass before any of them is counted: each takes the maximum
+	// weight, and gives back what it does not need.
 	if !srv.recoveries.take(pid, time.Now(), maxRecoveryWeight) {
 		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
 		return errTooOften // before anything is read
 	}
-	weight := 0 // of a session that does not exist: clients can make up any number of ids
+	weight := 0 // if the session does not exist: clients can make up any number of ids
 	settled := false
 	settle := func() {
 		if !settled {
@@ -79,12 +77,12 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		}
 	}
 	defer settle()
-	defer func() { // if it has not come to assume
+	defer func() { // if it did not reach assume
 		s.mu.Lock()
 		s.unreserve()
 		s.mu.Unlock()
 	}()
-	done, err := s.change(ctx) // nobody joins or leaves before the replay has ended
+	done, err := s.change(ctx) // no join or leave before the replay has ended
 	if err != nil {
 		return err
 	}
@@ -101,7 +99,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	settle()
 	reads.back = 0
 	if err == nil {
-		defer missed.release() // and what is read later
+		defer missed.release() // including events that are read later
 		err = s.joinGranted(ctx)
 	}
 	if err != nil {
@@ -114,24 +112,24 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	srv.stats.recoveries.add(recoveredWell)
 	if err := s.replay(missed, reads); err != nil {
 		if errors.Is(err, adapter.ErrUndecodable) {
-			s.giveUp() // the next recovery would come to it again
+			s.giveUp() // the next recovery would meet it again
 		}
-		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can come back to it
+		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can be recovered
 	}
 	return nil
 }
 
-// A reclaimed is what a recovery goes on with once the socket is in its session's rooms.
+// A reclaimed is the state of a recovery once the socket is in its session's rooms.
 type reclaimed struct {
 	seen    adapter.Cursor // the client's offset, which proves a part of the history
-	genuine bool           // this cluster has given it to a client
+	genuine bool           // a node of this cluster has issued it
 	from    adapter.Cursor // what the client has received
 	weight  int            // of the session, also if it could not be reclaimed
 	ended   func()         // ends its turn
 }
 
-// reclaim claims a session and places the socket in its rooms, with everything held.
-// What it returns is never nil.
+// reclaim claims a session and places the socket in its rooms, with everything held. Its result is
+// never nil.
 func (s *Socket) reclaim(ctx context.Context, pid string, offset json.RawMessage) (r *reclaimed, err error) {
 	srv := s.ns.srv
 	r = new(reclaimed)
@@ -140,7 +138,7 @@ func (s *Socket) reclaim(ctx context.Context, pid string, offset json.RawMessage
 		return r, err
 	}
 	if r.seen, r.genuine, err = srv.offsets.received(offset, now); err != nil {
-		return r, &refusal{refusedOffset, err} // the session stays as it is
+		return r, &refusal{refusedOffset, err} // the session is unchanged
 	}
 	claimed, err := s.claim(ctx, pid, now.Epoch)
 	if refused := (*refusal)(nil); !errors.As(err, &refused) || refused.reason != refusedUnknown {
@@ -161,8 +159,8 @@ func (s *Socket) reclaim(ctx context.Context, pid string, offset json.RawMessage
 	return r, err
 }
 
-// notRecovered ends the session if the error says that it is not to be recovered, and returns
-// what the caller is to return.
+// notRecovered ends the session if the error says that it is not to be recovered, and returns the
+// error for the caller to return.
 func (s *Socket) notRecovered(ctx context.Context, claimed *reclaimed, err error) error {
 	if errors.Is(err, session.ErrTooLarge) { // commands have joined it to all these rooms
 		err = &refusal{refusedRooms, err}
@@ -176,9 +174,8 @@ func (s *Socket) notRecovered(ctx context.Context, claimed *reclaimed, err error
 	return err
 }
 
-// answerRecovered tells the client that it is recovered, and in time what has been held for
-// it and cannot wait for the missed events, unless that is one of these: they reach up to an
-// end.
+// answerRecovered tells the client that it is recovered. It also sends what was held for the client
+// and must not wait for the missed events, unless these include it: they reach up to end.
 func (s *Socket) answerRecovered(end adapter.Cursor) error {
 	undo := s.ns.srv.owned.connected(s)
 	s.mu.Lock()
@@ -199,8 +196,8 @@ func (s *Socket) answerRecovered(end adapter.Cursor) error {
 	return nil
 }
 
-// condemn tells the adapter of a position that a client has been given and that
-// its history does not hold: nobody can be sure of what they have then.
+// condemn tells the adapter of a position that a client has been given and that its history does
+// not hold: then no client's position is reliable.
 func (s *Server) condemn(ctx context.Context, seen adapter.Cursor) {
 	if a, ok := s.adapter.(adapter.Fallible); ok {
 		if err := a.Condemn(ctx, seen); err != nil {

@@ -7,33 +7,33 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A RecoveryLimit bounds what the recoveries of several clients read together, beyond what
-// each of their sessions may. Its methods are called concurrently and must not block.
+// A RecoveryLimit bounds what the recoveries of several clients read together, beyond the allowance
+// of each session. Its methods are called concurrently and must not block.
 type RecoveryLimit interface {
-	// Charge says that so many bytes have been read, whether the limit allows them or not.
+	// Charge counts bytes that have been read, whether the limit allows them or not.
 	Charge(bytes int)
-	// Wait returns how long to wait until more may be read, 0 for not at all.
+	// Wait returns the time until more may be read; 0 means immediately.
 	Wait() time.Duration
 }
 
-// recoveryRead is how many bytes of missed events count as one recovery more.
+// recoveryRead is the number of bytes of missed events that count as one more recovery.
 const recoveryRead = 10 << 10
 
-// readPatience bounds how long a recovery waits in all for what it may read. Meanwhile its
-// client can join and leave nothing, and acks wait for what is missed; and what is published
-// meanwhile has to be sent, too.
+// readPatience bounds the total wait of a recovery for permission to read. Meanwhile its client can
+// neither join nor leave rooms, and acks wait for the missed events; and events published meanwhile
+// must be sent, too.
 const readPatience = 5 * time.Second
 
-// readsAgain is after how long what waits looks again.
+// readsAgain is the interval at which a waiting recovery checks the limit again.
 const readsAgain = 250 * time.Millisecond
 
-// recoveryReads are what one recovery reads.
+// recoveryReads are the reads of one recovery.
 type recoveryReads struct {
 	socket   *Socket
 	pid      string
 	limit    RecoveryLimit // nil for none
 	patience time.Duration
-	back     time.Duration // what the session owes and will be given back
+	back     time.Duration // of the session's debt, what will be given back
 }
 
 func (s *Socket) recoveryReads(pid string) *recoveryReads {
@@ -44,8 +44,8 @@ func (s *Socket) recoveryReads(pid string) *recoveryReads {
 	return r
 }
 
-// count returns a context whose reads of missed events the session pays for, and what is
-// beyond its pace those with whom its client shares a limit.
+// count returns a context whose reads of missed events are charged to the session, and beyond its
+// pace to the limit that its client shares.
 func (r *recoveryReads) count(ctx context.Context) context.Context {
 	srv, back, unit := r.socket.ns.srv, r.back, r.unit()
 	return adapter.OnRead(ctx, func(bytes int) {
@@ -56,18 +56,18 @@ func (r *recoveryReads) count(ctx context.Context) context.Context {
 	})
 }
 
-// left returns how many bytes the session may read by its own pace.
+// left returns how many bytes the session may still read within its own pace.
 func (r *recoveryReads) left() int {
 	return int(float64(r.socket.ns.srv.recoveries.left(r.pid, time.Now(), r.back)) / r.unit())
 }
 
-// unit is as what time a byte counts.
+// unit is the time that one byte counts as.
 func (r *recoveryReads) unit() float64 {
 	return float64(r.socket.ns.srv.recoveries.pace.interval) / recoveryRead
 }
 
-// wait waits until more may be read: by the session's own pace, or by the limit that its
-// client shares with others, or because it has waited for long enough. So large replays are
+// wait waits until more may be read: within the session's own pace, or within the limit that its
+// client shares with others, or because it has waited for readPatience. So large replays are
 // spread, and none is refused.
 func (r *recoveryReads) wait() error {
 	srv, conn := r.socket.ns.srv, r.socket.client.conn.Context()

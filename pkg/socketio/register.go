@@ -10,7 +10,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// instead says what to register in place of a handler of a reserved event.
+// instead names the method to use in place of a handler of a reserved event.
 var instead = map[string]string{
 	"connect": "OnConnect", "connection": "OnConnect", "disconnect": "OnDisconnect of the Socket",
 	"disconnecting": "OnDisconnecting of the Socket", "connect_error": "Use, whose error refuses a client",
@@ -20,7 +20,7 @@ var instead = map[string]string{
 // http.Handle it panics because the mistake is in the program.
 func checkHandler(method, event string, h Handler) {
 	call := fmt.Sprintf("%s(%q)", method, event)
-	// Clients may send "connection", but its handler is meant for what OnConnect does.
+	// Clients may send "connection", but such a handler is meant for OnConnect.
 	if event == "connection" || packet.Reserved(event) {
 		panic(fmt.Sprintf("socketio: %s: use %s: the event is reserved", call, cmp.Or(instead[event], "another name")))
 	}
@@ -41,7 +41,7 @@ func checkNamespace(name string) {
 	}
 }
 
-// check returns an error for options that cannot work. The engine checks its own.
+// check returns an error for invalid options. The engine checks its own.
 func (o *Options) check() error {
 	for _, limit := range []struct {
 		name  string

@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A SocketInfo describes a socket as it was when it was asked for.
+// A SocketInfo describes a socket at the time of the request.
 type SocketInfo struct {
 	ID        string          `json:"id"`
 	User      string          `json:"user,omitempty"`
@@ -19,8 +19,8 @@ type SocketInfo struct {
 	Since     time.Time       `json:"since"` // when its connection was made
 }
 
-// A RemoteSocket is a socket somewhere in the cluster: what it was when it was
-// fetched, and what can be done with it.
+// A RemoteSocket is a socket on any node of the cluster: its description when it was fetched, and
+// operations on it.
 type RemoteSocket struct {
 	SocketInfo
 	Node adapter.NodeID
@@ -53,8 +53,7 @@ func (r RemoteSocket) Disconnect(ctx context.Context, closeConn bool) error {
 	return r.ns.ToSocket(r.ID).DisconnectSockets(ctx, closeConn)
 }
 
-// describe returns what is to be known of the socket, if it is one of those that
-// the question is about.
+// describe returns the socket's description if the question is about it.
 func (s *Socket) describe(d *delivery) (SocketInfo, bool) {
 	h := s.Handshake()
 	s.mu.Lock()

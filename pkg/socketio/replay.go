@@ -10,52 +10,50 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// missedSlab is for how many events there is space at a time: an Event is large, and a slice
-// of them that grows copies them again and again.
+// missedSlab is the number of events allocated together: an Event is large, and a growing slice of
+// them copies them again and again.
 const missedSlab = 8
 
-// A replay works out what a client has missed, from the backlogs of its rooms: it
-// goes through the events in the order of the replay and executes the commands among
-// them.
+// A replay determines what a client has missed, from the backlogs of its rooms: it goes through the
+// events in the order of the replay and executes the commands among them.
 //
-// Where there are several partitions, a room that a command has joined counts from
-// the command on, as for a client that was connected: what came to the room before
-// that in the order of the replay, and after the join position, is sent with the
-// command. So an offset that does not cover a command says that nothing of the rooms
-// that it joined has been received.
+// With several partitions, a room that a command has joined counts from the command on, as for a
+// connected client: the room's events before that in the order of the replay, and after the join
+// position, are sent with the command. So an offset that does not cover a command says that no
+// event of the rooms that it joined has been received.
 type replay struct {
 	socket *Socket
 	seen   adapter.Cursor // what the client has received; zero for nothing
-	stays  memberships    // as they are at the place to which the replay has come
-	// executed covers the commands that have been executed: stays says what became of them.
+	stays  memberships    // at the current position of the replay
+	// executed covers the commands that have been executed: stays reflects them.
 	executed adapter.Cursor
-	// prior bounds the events that the client has received and that are read, because
-	// they may be other copies of what a command gives it. Zero for none.
+	// prior bounds the events that the client has received and that are read again, because they
+	// may be other copies of events that a command gives it. Zero for none.
 	prior adapter.Cursor
-	// payload bounds the payloads that are held. Of what is missed beyond it only the
-	// places are known.
+	// payload bounds the payloads that are held. Of the missed events beyond it only the places are
+	// known.
 	payload int
 
 	missed []*adapter.Event
 	slab   []adapter.Event // the last of missed, and space for more
-	// overlooked counts the events behind the last of missed, which leave the client's offset
-	// as it is.
+	// overlooked counts the events after the last of missed, which leave the client's offset
+	// unchanged.
 	overlooked int
-	again      bool // rooms are to be heard or read that were not, or not far enough back
-	// joined are rooms that commands have joined and that the client was not in, and from
-	// where on each is to be read. They are those of all passes.
+	again      bool // rooms must be subscribed or read that were not, or not far enough back
+	// joined are rooms that commands have joined and that the client was not in, with the position
+	// from which each is to be read. They are collected over all passes.
 	joined map[string]adapter.Cursor
 	from   map[rooms.Room]adapter.Cursor // where this pass begins
 
 	several bool
-	at      *adapter.Progress // what the client has once it has received missed
+	at      *adapter.Progress // the client's position once it has received missed
 	now     adapter.Cursor    // at as a cursor
-	rest    []*lane           // what the client has not received, where there are several partitions
-	waiting []adapter.Event   // that are not for the client, unless a command joins their rooms
-	// taken are copies of events that the client has received as others, which are at the
-	// positions that they have here.
+	rest    []*lane           // with several partitions: what the client has not received
+	waiting []adapter.Event   // not for the client, unless a command joins their rooms
+	// taken are copies of events that the client has received as other copies, with the positions
+	// of those.
 	taken map[adapter.Position]adapter.Position
-	due   adapter.Position // of the command whose rooms are made to count
+	due   adapter.Position // of the command whose rooms are being made to count
 }
 
 // begin fixes the end of a replay of the socket's memberships. seen, the client's offset,
@@ -75,9 +73,8 @@ func (r *replay) begin(ctx context.Context, seen adapter.Cursor) (end adapter.Cu
 	return end, nil
 }
 
-// read reads the backlogs up to end. Afterwards the stays are those at the end, and
-// missed is what the client is to receive, unless again is set. Then it may have stopped
-// with errAgain.
+// read reads the backlogs up to end. Afterwards the stays are those at the end, and missed is what
+// the client is to receive, unless again is set. In that case it may have stopped with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
 	r.missed, r.slab, r.overlooked, r.again, r.rest, r.waiting, r.taken = nil, nil, 0, false, nil, nil, nil
@@ -89,7 +86,7 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	r.from = r.stays.since(s.nsName, s.id, r.seen, r.prior)
 	for name, from := range r.joined {
 		room := rooms.InNamed(s.nsName, name)
-		if since, read := r.from[room]; read { // what the client has received there may be needed, too
+		if since, read := r.from[room]; read { // received events of this room may be needed, too
 			from = from.Min(since)
 		}
 		r.from[room] = from
@@ -118,7 +115,7 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	return r.finish(end)
 }
 
-// finish takes what was to wait until all has been read.
+// finish processes the events that had to wait until everything was read.
 func (r *replay) finish(end adapter.Cursor) error {
 	unfinished := false
 	for due, join := range r.stays.suspended() {
@@ -136,7 +133,7 @@ func (r *replay) finish(end adapter.Cursor) error {
 		}
 	}
 	for at, other := range r.taken {
-		if !end.Covers(at) { // it is still to come, because the clocks are not read at one instant
+		if !end.Covers(at) { // still to come, because the partitions' clocks are not read at one instant
 			r.stays.had(at, other)
 		}
 	}
@@ -146,11 +143,11 @@ func (r *replay) finish(end adapter.Cursor) error {
 	return nil
 }
 
-// unfinished reports whether the client may have received a part of what the command at a
-// position has given it late, before anything is executed: another command may join the client
-// to other rooms of the same events. If the client's offset, which does not cover the command,
-// covers one such event, that would, had it been received, be the command's. If it covers
-// several, the client may have received the first ones.
+// unfinished reports whether the client may have received a part of the events that the command at
+// a position gave it late. It runs before anything is executed, because another command may join
+// the client to other rooms of the same events. The client's offset does not cover the command. If
+// it covers one such event, the client has not received it, because the last one carries the
+// command's offset. If it covers several, the client may have received the first ones.
 func (r *replay) unfinished(due adapter.Position) bool {
 	if r.seen.IsZero() {
 		return false
@@ -168,8 +165,8 @@ func (r *replay) unfinished(due adapter.Position) bool {
 	return len(late) > 1 && given && !(len(late) == 2 && (r.brings(late[0], late[1], names) || r.brings(late[1], late[0], names)))
 }
 
-// brings reports whether an event came to the client only because of a command that came late
-// itself, which has joined it to one of some rooms.
+// brings reports whether an event reached the client only because of a command that came late
+// itself and joined it to one of some rooms.
 func (r *replay) brings(command, ev *adapter.Event, names []string) bool {
 	if command.Kind != kindJoin || ev.Kind != kindEmit {
 		return false
@@ -180,7 +177,7 @@ func (r *replay) brings(command, ev *adapter.Event, names []string) bool {
 	})
 }
 
-// look takes the next event of the backlogs.
+// look processes the next event of the backlogs.
 func (r *replay) look(ev *adapter.Event) error {
 	switch {
 	case !r.seen.IsZero() && r.seen.Covers(ev.Position):
@@ -203,7 +200,7 @@ func (r *replay) place(ev *adapter.Event) adapter.Place {
 	return adapter.Place{Room: ev.Target.To[0], At: ev.Position}
 }
 
-// received takes an event that the client has received if it was for it then.
+// received processes an event that the client has received if it was for it then.
 func (r *replay) received(ev *adapter.Event) {
 	if r.stays.takes(ev, r.socket.id) {
 		r.note(ev)
@@ -212,7 +209,7 @@ func (r *replay) received(ev *adapter.Event) {
 	}
 }
 
-// pass takes an event that the client has not received.
+// pass processes an event that the client has not received.
 func (r *replay) pass(ev *adapter.Event) error {
 	takes, before := r.stays.takes(ev, r.socket.id), r.now
 	r.now = r.at.To(ev.Position)
@@ -242,8 +239,8 @@ func (r *replay) note(ev *adapter.Event) {
 	}
 }
 
-// take executes what an event asks for, or adds it to what the client is to receive.
-// The cursors are those before and after it.
+// take executes a command, or adds an event to those that the client is to receive. The cursors are
+// those before and after it.
 func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 	ev.Cursor = after
 	executed := r.executed.Covers(ev.Position)
@@ -262,7 +259,7 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 			return r.refuse(refusedLimit, fmt.Sprintf("more than %d missed events", limit))
 		}
 	case kindDisconnect:
-		if executed { // it was not for the member, or its session would be gone
+		if executed { // it was not for the member, or its session would not exist
 			return nil
 		}
 		return r.refuse(refusedRemoved, "disconnected by the server")
@@ -274,7 +271,8 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 		}
 		c := newCommand(ev)
 		for _, name := range c.names {
-			// All that this command covers has passed: if that of the stay had been there, it would count.
+			// Everything that this command covers has passed: if the stay's command had been there,
+			// it would count.
 			if st := r.stays.current(name); st != nil && st.pending && c.spread() && c.head.Covers(st.due) {
 				if err := r.resume(st.due, before, r.at.To(st.due)); err != nil {
 					return err
@@ -286,11 +284,11 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 	return nil
 }
 
-// errAgain ends a pass that would refuse the session, but is to be repeated.
+// errAgain ends a pass that would refuse the session but must be repeated.
 var errAgain = errors.New("socketio: read again")
 
-// refuse refuses the session, unless a room is to be read that was not: in which rooms the
-// client is here may depend on the commands in it.
+// refuse refuses the session, unless a room is to be read that was not: the client's rooms at this
+// point may depend on the commands in it.
 func (r *replay) refuse(reason, text string) error {
 	if r.again {
 		return errAgain
@@ -298,8 +296,8 @@ func (r *replay) refuse(reason, text string) error {
 	return &refusal{reason, errors.New(text)}
 }
 
-// join executes a command that joins rooms, unless it has been executed. What came to the
-// rooms before it in the order of the replay is due in any case.
+// join executes a command that joins rooms, unless it has been executed. The rooms' events before
+// it in the order of the replay are due in any case.
 func (r *replay) join(ev *adapter.Event, executed bool, before, after adapter.Cursor) error {
 	c := newCommand(ev)
 	c.due = r.due
@@ -310,7 +308,7 @@ func (r *replay) join(ev *adapter.Event, executed bool, before, after adapter.Cu
 		}
 	}
 	if c.spread() && !r.seen.IsZero() && !c.prior.Includes(r.seen) && (r.prior.IsZero() || !c.prior.Includes(r.prior)) {
-		// What the client has may be the same as what it is to receive now.
+		// The events that the client has may be the same as those that it is to receive now.
 		r.again = true
 		if r.prior.IsZero() {
 			r.prior = c.prior
@@ -321,8 +319,8 @@ func (r *replay) join(ev *adapter.Event, executed bool, before, after adapter.Cu
 	return r.resume(due, before, after)
 }
 
-// need sees to it that a room which a command has joined is heard, and read from the
-// join position on.
+// need ensures that a room which a command has joined is subscribed, and read from the join
+// position on.
 func (r *replay) need(name string, at adapter.Cursor) {
 	s := r.socket
 	room := rooms.InNamed(s.nsName, name)
@@ -338,7 +336,7 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	if read {
 		at = at.Min(from)
 	}
-	if known, ok := r.joined[name]; ok { // to an earlier command, which the next pass comes to as well
+	if known, ok := r.joined[name]; ok { // to an earlier command, which the next pass reaches as well
 		at = at.Min(known)
 	}
 	if r.joined == nil {
@@ -347,9 +345,9 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	r.joined[name], r.again = at, true
 }
 
-// resume makes the rooms count that the command at a position has joined, and takes what
-// has come to them. The cursors are those before and after it: what the client has with
-// the last of these events covers the command, or it would be given them again.
+// resume makes the rooms count that the command at a position has joined, and takes their events.
+// The cursors are those before and after it: the client's position after the last of these events
+// covers the command, or it would be given them again.
 func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) error {
 	names := r.stays.resume(command)
 	if len(names) == 0 {
@@ -369,7 +367,7 @@ func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) 
 		}
 		r.waiting = slices.Delete(r.waiting, i, i+1)
 		if i--; ev.Kind != kindEmit {
-			i = -1 // it may change for whom the others are
+			i = -1 // it may change the receivers of the others
 		}
 		if err := r.take(&ev, before, before); err != nil {
 			return err

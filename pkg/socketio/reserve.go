@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// reserve counts in advance what new memberships of a socket will cost, so that concurrent
-// joins and recoveries do not all find room for themselves. It fails if the socket would
-// have count memberships, and those of all sockets would cost more than a budget. s.mu is
-// held.
+// reserve counts in advance the cost of a socket's new memberships, so that concurrent joins and
+// recoveries do not all find the same free space. It fails if the socket would have count
+// memberships and those of all sockets would cost more than a budget. s.mu is held.
 func (s *Socket) reserve(count int, added iter.Seq[string], budget int) error {
 	if count <= roomsBeyondBudget {
 		return nil
@@ -30,8 +29,7 @@ func (s *Socket) reserve(count int, added iter.Seq[string], budget int) error {
 	}
 }
 
-// unreserve gives back what has been reserved for a socket that has not been placed. s.mu
-// is held.
+// unreserve releases the reservation of a socket that has not been placed. s.mu is held.
 func (s *Socket) unreserve() {
 	if !s.placed {
 		cost := s.rooms.cost()
@@ -40,8 +38,7 @@ func (s *Socket) unreserve() {
 	}
 }
 
-// charge adds what the socket's memberships have grown by to those of the server. s.mu is
-// held.
+// charge adds the growth of the socket's memberships to those of the server. s.mu is held.
 func (s *Socket) charge() {
 	if s.placed {
 		s.ns.srv.memberships.Add(s.rooms.uncharged)
@@ -49,11 +46,11 @@ func (s *Socket) charge() {
 	}
 }
 
-// tooManyStays reports whether the socket's session can't keep so many more
-// memberships. s.mu is held.
+// tooManyStays returns an error if the socket's session can't keep so many more memberships. s.mu
+// is held.
 func (s *Socket) tooManyStays(more int) error {
 	if ended := s.rooms.count - s.rooms.open; ended > s.rooms.open/4 {
-		s.forget() // looks at all
+		s.forget() // scans all
 	}
 	if int(s.rooms.count)+more > s.ns.srv.opts.RoomsPerSocket*staysPerRoom {
 		return fmt.Errorf("%w: too many were left within the last minutes", ErrTooManyRooms)
@@ -61,8 +58,8 @@ func (s *Socket) tooManyStays(more int) error {
 	return nil
 }
 
-// forget drops the memberships that ended too long ago to matter, so that a
-// session does not grow for as long as its client stays. s.mu is held.
+// forget drops the memberships that ended too long ago to matter, so that a session does not grow
+// for as long as its client stays connected. s.mu is held.
 func (s *Socket) forget() {
 	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
 	s.charge()

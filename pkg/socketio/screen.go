@@ -9,15 +9,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// A screening is what middlewares decide about a socket that is not connected
-// yet. It is guarded by the socket's lock, and forgotten when it is connected.
+// A screening holds the middlewares' decisions about a socket that is not connected yet. The
+// socket's lock guards it, and it is dropped when the socket is connected.
 type screening struct {
-	granted []string // rooms that it is in from the start
+	granted []string // rooms that the socket is in from the start
 	may     []func(room string) bool
-	data    json.RawMessage // that they have set, while the socket has that of a session
+	data    json.RawMessage // set by the middlewares while the socket has a session's data
 }
 
-// rooms returns those that it is in from the start. The nil screening has none.
+// rooms returns the rooms that the socket is in from the start. A nil screening has none.
 func (sc *screening) rooms() []string {
 	if sc == nil {
 		return nil
@@ -33,8 +33,8 @@ func (sc *screening) made() *screening {
 	return sc
 }
 
-// keeps reports whether a socket that is recovered stays in a room. It calls the
-// application, so no lock is held.
+// keeps reports whether a recovered socket stays in a room. It calls the application, so no lock is
+// held.
 func (s *Socket) keeps(sc *screening, room string) bool {
 	if sc == nil || slices.Contains(sc.granted, room) {
 		return true
@@ -82,10 +82,9 @@ func (s *Socket) screen() (err error) {
 	return nil
 }
 
-// joinGranted joins the rooms that the middlewares have asked for and that the
-// session of a socket that is being recovered does not have. The gate stays shut.
-// A client that leaves such rooms and comes back, again and again, must not make
-// its session grow.
+// joinGranted joins the rooms that the middlewares requested and that the session of a socket that
+// is being recovered does not have. The gate stays shut. A client that repeatedly leaves such rooms
+// and reconnects must not make its session grow.
 func (s *Socket) joinGranted(ctx context.Context) error {
 	s.mu.Lock()
 	news := s.missing(s.screening.rooms())
@@ -102,14 +101,14 @@ func (s *Socket) joinGranted(ctx context.Context) error {
 	return s.complete(ctx, news, nil)
 }
 
-// A keyed is a value of a socket: there are few, and many sockets.
+// A keyed is a value of a socket, in a slice because a socket has few values and there are many
+// sockets.
 type keyed struct{ key, value any }
 
-// SetValue keeps a value with the socket, under a key of the caller's own type,
-// as those of [context.WithValue]: what a middleware has found out and handlers
-// need. It stays on this node and ends with the socket: a recovered one has the
-// values that the middlewares of its new connection set, and [SocketInfo] shows
-// none. SetData is for what must be there again.
+// SetValue stores a value with the socket, under a key of the caller's own type, as those of
+// [context.WithValue]: for results of a middleware that handlers need. It stays on this node and
+// ends with the socket: a recovered one has the values that the middlewares of its new connection
+// set, and [SocketInfo] shows none. SetData is for values that must survive a recovery.
 func (s *Socket) SetValue(key, value any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +121,7 @@ func (s *Socket) SetValue(key, value any) {
 	s.values = append(s.values, keyed{key, value})
 }
 
-// Value returns what SetValue keeps under a key, or nil.
+// Value returns the value that SetValue stored under a key, or nil.
 func (s *Socket) Value(key any) any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,18 +133,16 @@ func (s *Socket) Value(key any) any {
 	return nil
 }
 
-// KeepRooms takes the socket out of the named rooms that may does not allow, but
-// for those that it was put into by a command: SocketsJoin and its like. It
-// returns as Leave does.
+// KeepRooms takes the socket out of the named rooms that may does not allow, except those that a
+// command such as SocketsJoin put it into. It returns as Leave does.
 //
-// In a middleware it is about the rooms that a client brings along that comes
-// back, and takes effect if it does: it then is in the others no more, and gets
-// nothing that it missed of them. Rooms that a middleware joins stay. Where
-// several middlewares call it all must allow a room.
+// In a middleware it applies to the rooms of a client that is recovered, and takes effect only if
+// it is: the client then is no longer in the other rooms, and gets none of their missed events.
+// Rooms that a middleware joins stay. If several middlewares call it, all must allow a room.
 //
-// may is called without any lock. In a recovery it is called before the socket is
-// in its rooms, so there Join, Leave, SetData and KeepRooms return ErrDisconnected,
-// and a room about which it panics is not kept. Otherwise a panic is the caller's.
+// may is called without any lock. In a recovery it is called before the socket is in its rooms, so
+// there Join, Leave, SetData and KeepRooms return ErrDisconnected, and a room for which it panics
+// is not kept. Otherwise a panic propagates to the caller.
 func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
 	checkFunc("KeepRooms", may)
 	s.mu.Lock()
@@ -170,11 +167,10 @@ func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) erro
 	})
 }
 
-// Cut closes the socket's connection, and with it the client's sockets in other
-// namespaces, in a way that stock clients come back from by themselves: to pass
-// the middlewares again, and to be recovered. It does not wait. A socket that has
-// left its namespace, or was refused, has no connection any more, and nothing is
-// closed. Disconnect is for clients that shall stay away.
+// Cut closes the socket's connection, and with it the client's sockets in other namespaces, in a
+// way that makes stock clients reconnect: they pass the middlewares again and are recovered. It
+// does not wait. A socket that has left its namespace, or was refused, has no connection any more,
+// and nothing is closed. Use Disconnect for clients that must not reconnect.
 func (s *Socket) Cut() {
 	s.mu.Lock()
 	over := s.gone || s.ctx.Err() != nil

@@ -23,8 +23,8 @@ import (
 // under its path, and may be mounted on a mux beside other routes. The methods of
 // its main namespace, "/", are its own: srv.OnConnect, srv.To, srv.Emit.
 //
-// All methods may be called at once. Handlers and middlewares are best
-// registered before the first client comes; later ones count for later clients.
+// All methods are safe for concurrent use. Register handlers and middlewares before the first
+// client connects; later ones apply to later clients.
 type Server struct {
 	*Namespace
 
@@ -33,7 +33,7 @@ type Server struct {
 	engine     *engineio.Server
 	files      http.Handler // the client's files; nil for none
 	adapter    adapter.Adapter
-	ownsIt     bool // the adapter was made here
+	ownsIt     bool // the server created the adapter
 	sessions   session.Store
 	offsets    offsets
 	feed       feed
@@ -41,18 +41,18 @@ type Server struct {
 	recoveries paces     // by private id
 	replays    replays   // what recoveries hold
 
-	memberships atomic.Int64 // what those of all sockets cost
+	memberships atomic.Int64 // cost of the memberships of all sockets
 	turns       turns        // of sockets that enter or leave many rooms
 	writes      turns        // of those that write their sessions
-	asked       questions    // by this node, waiting for answers
+	asked       questions    // this node's open questions
 	stats       counters
-	fullLogs    logLimit // of mailboxes
-	pauseLogs   logLimit // of connections that were closed for it
+	fullLogs    logLimit // of full mailboxes
+	pauseLogs   logLimit // of connections that were closed because of a pause
 
 	unconnected unconnected
 	received    receiveBudget
-	// retryDelay is how long a connection with other sockets stays open, at least,
-	// after a CONNECT was postponed; at most twice as long.
+	// retryDelay is the minimum time that a connection with other sockets stays open after a
+	// CONNECT was postponed; the maximum is twice that.
 	retryDelay time.Duration
 
 	msgpackOnce sync.Once // logs that a client uses another parser
@@ -61,7 +61,7 @@ type Server struct {
 	namespaces map[string]*Namespace
 	parents    []*Parent
 	onNew      []func(*Namespace)
-	clients    map[string]*client // those with an open connection, by its id
+	clients    map[string]*client // with an open connection, by its id
 	closing    bool
 
 	ctx   context.Context // ends when Close stops the loops
@@ -69,8 +69,8 @@ type Server struct {
 	tasks tasks // everything that this server started
 }
 
-// NewServer makes a server and starts its feed. Close ends it. The error for options
-// that cannot work says what to write instead.
+// NewServer creates a server and starts its feed. Close ends it. The error for invalid options says
+// what is allowed.
 func NewServer(o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -127,8 +127,7 @@ func NewServer(o Options) (*Server, error) {
 	return s, nil
 }
 
-// ServeHTTP serves the connections, and the client's files where Options.Client
-// has them.
+// ServeHTTP serves the connections, and the client's files if Options.Client has them.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.files != nil {
 		if name, ok := strings.CutPrefix(r.URL.Path, s.opts.Engine.Path); ok && isClientFile(name) {
@@ -142,17 +141,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // spawn runs f on a goroutine that Close waits for.
 func (s *Server) spawn(f func()) { s.tasks.start(f) }
 
-// cutAll closes every connection in a way that its client comes back from.
+// cutAll closes every connection in a way that makes its client reconnect.
 func (s *Server) cutAll() {
 	for c := range s.engine.Conns() {
 		s.spawn(func() { c.Close(engineio.TransportClose) })
 	}
 }
 
-// Close ends the server: it refuses new clients, tells every socket's handlers
-// that it is gone ("server shutting down"), closes the connections in a way that
-// clients come back from elsewhere, and waits for all that it started. If the
-// context ends first it stops waiting and returns the context's error.
+// Close ends the server: it refuses new clients, gives every socket's handlers the reason "server
+// shutting down", closes the connections in a way that makes clients reconnect elsewhere, and waits
+// for everything that it started. If the context ends first it stops waiting and returns the
+// context's error.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	already := s.closing
@@ -172,7 +171,7 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 	err := s.engine.Close(ctx)
 	for _, sock := range all {
-		_ = sock.awaitEnd(ctx) // whether ctx has ended is looked at below
+		_ = sock.awaitEnd(ctx) // ctx is checked below
 	}
 	s.stop()
 	select {
@@ -190,7 +189,7 @@ func (s *Server) closeAdapter() error {
 	return nil
 }
 
-// idBytes is how random the ids of newID are.
+// idBytes is the number of random bytes in the ids of newID.
 const idBytes = 15
 
 // newID returns 20 random characters, for socket ids, private ids and questions.

@@ -12,11 +12,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// OnServerSide handles an event that another node's ServerSideEmit sends to this
-// namespace. Handlers of one namespace run one after another, on a goroutine of
-// their own, and may block; the context ends when the server closes. e.Ack answers
-// the node that asked. A panic does not keep the other handlers from running; the
-// node that asked sees this one as silent, unless a handler acks.
+// OnServerSide registers a handler of an event that another node's ServerSideEmit sends to this
+// namespace. Handlers of one namespace run one after another, on a separate goroutine, and may
+// block; the context ends when the server closes. e.Ack answers the requesting node. A panic does
+// not prevent the other handlers from running; the requesting node sees this one as silent, unless
+// a handler acks.
 func (n *Namespace) OnServerSide(event string, h Handler) {
 	checkHandler("OnServerSide", event, h)
 	n.mu.Lock()
@@ -35,8 +35,8 @@ func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...an
 	return err
 }
 
-// ServerSideEmitWithAck is ServerSideEmit and gathers the answers of the other nodes, as
-// EmitWithAck does. Args of an answer are what the node's handler acked with.
+// ServerSideEmitWithAck is ServerSideEmit and collects the answers of the other nodes, as
+// EmitWithAck does. Args of an answer are the values that the node's handler acked with.
 func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	ev, err := n.serverSideEvent(event, args)
 	if err != nil {

@@ -7,9 +7,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// background changes the socket on a goroutine of its own, for a caller that may
-// not wait, and calls finally in any case, unless that is nil. A failure cuts the
-// socket.
+// background changes the socket on a new goroutine, for a caller that must not wait, and calls
+// finally in any case, unless that is nil. A failure cuts the socket.
 func (s *Socket) background(f func(context.Context) error, finally func()) {
 	srv := s.ns.srv
 	srv.spawn(func() {
@@ -29,9 +28,9 @@ func (s *Socket) background(f func(context.Context) error, finally func()) {
 	})
 }
 
-// save writes the session, if there is one to write. Whoever calls it holds the
-// right to change. A session that is gone or another's ends the socket. That of a
-// socket that is gone is not written any more.
+// save writes the session, if there is one to write. The caller holds the right to change. If the
+// session no longer exists or has another owner, the socket ends. The session of a socket that has
+// ended is not written.
 func (s *Socket) save(ctx context.Context) error {
 	srv := s.ns.srv
 	s.mu.Lock()

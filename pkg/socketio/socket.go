@@ -13,9 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A Socket is one client in one namespace. Its methods may be called at once,
-// also after it was disconnected, when they have no effect or return
-// ErrDisconnected.
+// A Socket is one client in one namespace. Its methods are safe for concurrent use. After a
+// disconnect they have no effect or return ErrDisconnected.
 type Socket struct {
 	nsName string
 	ns     *Namespace // known when middlewares run
@@ -24,8 +23,8 @@ type Socket struct {
 	mail   mailbox
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	// changing is held by whoever changes the membership or writes the session:
-	// one after another. It is a channel so that waiting for it can end.
+	// changing is held while the membership is changed or the session is written, by one goroutine
+	// at a time. It is a channel so that the wait for it can end.
 	changing chan struct{}
 
 	mu        sync.Mutex
@@ -41,11 +40,11 @@ type Socket struct {
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant
 	recovered bool
-	unlisted  bool // it has been taken out of a room in the index since it was last offered anything
+	unlisted  bool // it has been removed from a room in the index since it was last offered anything
 	dismissed dismissal
-	lingering int32 // how often it is in the index for rooms that it has left
-	// newestJoin is the newest of its join positions: later events need no look
-	// at each membership.
+	lingering int32 // the number of rooms that it has left and is still in the index for
+	// newestJoin is the newest of its join positions: later events need no check of each
+	// membership.
 	newestJoin adapter.Cursor
 	placed     bool          // in the index, so that what is published reaches it
 	screened   bool          // its middlewares are running
@@ -54,8 +53,8 @@ type Socket struct {
 	connected  bool          // from CONNECT to OnDisconnect
 	gone       bool          // nothing is delivered any more
 	over       bool          // gone, and its session with it
-	moved      bool          // its session is another socket's now
-	former     string        // the node of the claim before; "" once it is connected
+	moved      bool          // another socket serves its session
+	former     string        // the node of the previous claim; "" once it is connected
 	silent     Reason        // of a disconnect that was not reported; of the mailbox
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
 	acks       map[string]*answering
@@ -78,8 +77,8 @@ func newSocket(c *client, namespace string, auth json.RawMessage) *Socket {
 	return s
 }
 
-// ID returns the public id. In a middleware that is provisional: a socket that is
-// recovered gets its former one, so do not keep it, and do not except it from a broadcast.
+// ID returns the public id. In a middleware it is provisional: a recovered socket gets its former
+// one, so do not keep it, and do not use it to except the socket from a broadcast.
 func (s *Socket) ID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,10 +92,9 @@ func (s *Socket) Namespace() *Namespace { return s.ns }
 // the socket. It is shared and read-only.
 func (s *Socket) Handshake() *engineio.Handshake { return s.client.conn.Handshake() }
 
-// Auth decodes the payload that the client connected with: an object, of at most
-// 64 KiB. It is kept for middlewares and OnConnect only: when the functions of OnConnect
-// have returned, Auth returns [ErrAuthDropped]. Keep what is needed later with SetValue
-// or SetData.
+// Auth decodes the payload that the client connected with: an object of at most 64 KiB. It is kept
+// for middlewares and OnConnect only: when the functions of OnConnect have returned, Auth returns
+// [ErrAuthDropped]. To keep values for later use SetValue or SetData.
 func (s *Socket) Auth(v any) error {
 	s.mu.Lock()
 	auth := s.auth
@@ -107,7 +105,7 @@ func (s *Socket) Auth(v any) error {
 	return json.Unmarshal(auth, v)
 }
 
-// dropAuth forgets the payload, which would otherwise be held as long as the socket.
+// dropAuth drops the payload, which would otherwise be kept as long as the socket.
 func (s *Socket) dropAuth() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,8 +115,8 @@ func (s *Socket) dropAuth() {
 // Transport returns "polling" or "websocket".
 func (s *Socket) Transport() string { return s.client.conn.Transport() }
 
-// Recovered reports whether this is the socket that the client had before, with
-// everything that it missed. It is settled when OnConnect runs.
+// Recovered reports whether this is the socket that the client had before, with everything that it
+// missed. The result is final when OnConnect runs.
 func (s *Socket) Recovered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,31 +136,30 @@ func (s *Socket) Connected() bool {
 // context that handlers get, so a handler that waits for it must return then:
 // until it does, OnDisconnect does not run and Close waits.
 //
-// It ends before OnDisconnect runs. Events that had arrived are still handled:
-// the context ends when they have been, at the latest a second after the socket.
-// In that time it can be used to publish what a client sent before it left.
+// It ends before OnDisconnect runs. Events that had arrived are still handled: the context ends
+// when they have been, at most a second after the socket. In that time it can be used to publish
+// events that a client sent before it left.
 //
-// [context.Cause] is a *[DisconnectError] with the reason, for which errors.Is
-// with ErrDisconnected holds; of a client that was refused it is the error that
-// refused it.
+// [context.Cause] returns a *[DisconnectError] with the reason, which matches ErrDisconnected with
+// errors.Is. For a refused client it returns the error that refused it.
 func (s *Socket) Context() context.Context { return s.ctx }
 
-// User returns whose socket this is, as SetUser said.
+// User returns the user that SetUser has set.
 func (s *Socket) User() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.user
 }
 
-// SetUser says whose socket this is. It belongs into a middleware: a session can
-// only be recovered for the user that it was begun for.
+// SetUser sets the socket's user. Call it in a middleware: a session can only be recovered for the
+// user that it began with.
 func (s *Socket) SetUser(user string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.user = user
 }
 
-// Data decodes what SetData stored last; without that it leaves v as it is.
+// Data decodes the value that SetData stored last; if there is none it leaves v unchanged.
 func (s *Socket) Data(v any) error {
 	s.mu.Lock()
 	data := s.data
@@ -173,10 +170,9 @@ func (s *Socket) Data(v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// SetData stores a value, as JSON, with the socket: FetchSockets shows it, and
-// the socket has it again when it is recovered. It returns when that is sure, and
-// ErrDisconnected if the socket has ended. If the error wraps [session.ErrTooLarge] the
-// value is as it was.
+// SetData stores a value, as JSON, with the socket: FetchSockets shows it, and a recovered socket
+// has it again. It returns when the value is stored, and returns ErrDisconnected if the socket has
+// ended. If the error wraps [session.ErrTooLarge] the value is unchanged.
 func (s *Socket) SetData(ctx context.Context, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
@@ -206,7 +202,7 @@ func (s *Socket) Rooms() []string {
 	return s.rooms.sorted()
 }
 
-// RoomCount returns how many named rooms the socket is in.
+// RoomCount returns the number of named rooms that the socket is in.
 func (s *Socket) RoomCount() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

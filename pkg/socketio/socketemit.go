@@ -29,7 +29,7 @@ func (s *Socket) Except(names ...string) Broadcast { return s.Broadcast().Except
 // Local begins a broadcast to the sockets of this node but this one.
 func (s *Socket) Local() Broadcast { return s.Broadcast().Local() }
 
-// Self begins a broadcast to this socket alone, for what Emit has no place for:
+// Self begins a broadcast to this socket alone, for options that Emit does not have:
 // s.Self().Volatile().Emit(…), s.Self().Compress(false).Emit(…). Like Emit it returns
 // ErrDisconnected once the socket is disconnected.
 func (s *Socket) Self() Broadcast {
@@ -71,9 +71,8 @@ func (s *Socket) emitEarly(event string, args []any) error {
 	})
 }
 
-// EmitWithAck sends an event to this socket and waits for its ack, as long as the
-// context or Options.AckTimeout says. If the socket is disconnected before, the
-// error is ErrDisconnected.
+// EmitWithAck sends an event to this socket and waits for its ack, until the context ends or
+// Options.AckTimeout has passed. If the socket is disconnected first, the error is ErrDisconnected.
 func (s *Socket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
 	return one(s.Self().inquire(ctx, event, args))
 }

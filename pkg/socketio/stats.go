@@ -8,27 +8,27 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// Stats are a server's counters since its start and what they stand at now.
+// Stats are a server's counters since its start and its current totals.
 type Stats struct {
 	Engine            engineio.Stats
 	Sockets           int // connected, in all namespaces
 	Namespaces        int
 	Connects          uint64            // sockets that were connected
 	Disconnects       map[string]uint64 // by Reason
-	Recoveries        map[string]uint64 // by outcome: "recovered", or why not
+	Recoveries        map[string]uint64 // by outcome: "recovered", or the reason for refusal
 	EventsIn          uint64            // received from clients
 	EventsOut         uint64            // published
 	Deliveries        uint64            // events queued to clients
-	Replayed          uint64            // of them, in recoveries
-	ReplayBytes       int               // that recoveries hold of what their clients have missed, until it is queued
-	ReceivedBytes     int               // that the events of clients take until they are handled, from 8 KiB in each place on
-	MembershipBytes   int               // that the memberships of all sockets take, about
-	ConnectsPostponed uint64            // connects that were not answered, for a reason that may pass
+	Replayed          uint64            // of Deliveries, those in recoveries
+	ReplayBytes       int               // of missed events that recoveries hold until they are queued
+	ReceivedBytes     int               // of clients' events until they are handled, beyond 8 KiB in each place
+	MembershipBytes   int               // of the memberships of all sockets, approximately
+	ConnectsPostponed uint64            // connects that were not answered, for a temporary reason
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
 	VolatileDropped   uint64            // volatile events that a client could not take
 	AcksLate          uint64            // acks sent before the events that they follow, because those took too long
-	MailboxFull       map[string]uint64 // connections that were not read on, by limit: "events", "bytes", "budget"; "pause": closed for it
+	MailboxFull       map[string]uint64 // reading paused, by limit: "events", "bytes", "budget"; "pause": closed
 	Limited           map[string]uint64 // connections and connects that were refused or closed, by limit
 	Drained           uint64            // connections that Drain or SendAway closed
 	Panics            uint64            // of functions that the application has registered
@@ -80,8 +80,8 @@ type counters struct {
 	limited                               connLimits
 }
 
-// init makes every outcome countable from the start, so that a metric exists
-// before it first happens.
+// init creates every outcome's counter at the start, so that a metric exists before its first
+// event.
 func (c *counters) init() {
 	c.disconnects.counts = make(map[string]uint64)
 	for _, r := range []Reason{ServerDisconnect, ClientDisconnect, ServerShutdown, TransportError, TransportClose, PingTimeout, ForcedClose, ParseError} {

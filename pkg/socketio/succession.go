@@ -10,16 +10,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A lostClaim is a claim of this node that has lost against a later one, or of which the
-// outcome is unknown. Its socket was evicted silently, because its client has moved. But
-// the later claim may come to nothing: it is refused, or the client is gone again before
-// it is connected. Then the claim before is disowned: its socket reports the disconnect
-// if it was connected, and otherwise the claim before that one is disowned, on its node.
-// In this way the last socket that was connected is found.
+// A lostClaim is a claim of this node that has lost against a later one, or whose outcome is
+// unknown. Its socket was evicted silently, because its client has moved. But the later claim may
+// fail: it is refused, or the client disconnects before it is connected. Then the previous claim is
+// disowned: its socket reports the disconnect if it was connected, and otherwise the claim before
+// that one is disowned, on its node. In this way the last socket that was connected is found.
 type lostClaim struct {
 	session.Ref
 	socket *Socket
-	former string      // the node of the claim before, or "" if the socket was connected
+	former string      // the node of the previous claim, or "" if the socket was connected
 	expiry *time.Timer // while it is kept
 }
 
@@ -31,7 +30,7 @@ func (s *Socket) lostClaim() *lostClaim {
 	return &lostClaim{Ref: session.Ref{PID: s.pid, Fence: s.fence}, socket: s, former: s.former}
 }
 
-// disown notifies a claim that all later ones have come to nothing. It does not wait.
+// disown notifies a claim that all later ones have failed. It does not wait.
 func (c *lostClaim) disown() {
 	srv := c.socket.client.srv
 	if c.former == "" {
@@ -41,16 +40,16 @@ func (c *lostClaim) disown() {
 	}
 }
 
-// succeed notes the node of the claim before. It is forgotten at CONNECT.
+// succeed notes the node of the previous claim. It is forgotten at CONNECT.
 func (s *Socket) succeed(former string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.former = former
 }
 
-// withdraw ends the claim of a socket that was not connected, and disowns the claim
-// before unless there is a later one: then it depends on what becomes of that. The
-// client has the whole window from now, unless it is to be disconnected.
+// withdraw ends the claim of a socket that was not connected, and disowns the previous one unless
+// there is a later one: then that one's outcome decides. The client has the whole window from now,
+// unless it is to be disconnected.
 func (s *Socket) withdraw() {
 	s.mu.Lock()
 	owes, reason := s.former != "" && !s.moved, TransportClose
@@ -66,8 +65,7 @@ func (s *Socket) withdraw() {
 	s.client.srv.owned.leave(s)
 }
 
-// reportMoved reports the disconnect that finish has kept silent about. It runs in
-// the mailbox.
+// reportMoved reports the disconnect that finish has not reported. It runs in the mailbox.
 func (s *Socket) reportMoved() {
 	reason := s.silent
 	if reason == "" {
@@ -82,15 +80,14 @@ func (s *Socket) reportMoved() {
 	s.tell("OnDisconnect", onDisconnect, reason)
 }
 
-// tell calls handlers of a disconnect. A panic does not keep the others from cleaning
-// up.
+// tell calls handlers of a disconnect. After a panic the remaining ones still run.
 func (s *Socket) tell(callback string, fs []func(Reason), reason Reason) {
 	for _, f := range fs {
 		s.guard(callback, func() { f(reason) })
 	}
 }
 
-// overtaken ends a socket of which the store says that its session has been claimed.
+// overtaken ends a socket whose session has been claimed, according to the store.
 func (s *Socket) overtaken() {
 	s.mu.Lock()
 	ref := session.Ref{PID: s.pid, Fence: s.fence + 1}
@@ -98,15 +95,15 @@ func (s *Socket) overtaken() {
 	s.client.srv.owned.overtaken(ref)
 }
 
-// giveUpPeriod is how long giveUp waits between two tries.
+// giveUpPeriod is the interval between retries of giveUp.
 const giveUpPeriod = time.Second
 
 var errClaimed = errors.New("socketio: claimed already")
 
-// giveUp settles a claim of which the outcome is unknown: it may have been executed, or
-// may be executed late. So the session is claimed again, from where that claim found it,
-// until the store answers: then exactly one of the two has been executed, or another one
-// before them. A client that was served until then can reconnect.
+// giveUp settles a claim whose outcome is unknown: it may have been executed, or may be executed
+// late. So the session is claimed again, from the state in which that claim found it, until the
+// store answers: then exactly one of the two has been executed, or another one before them. A
+// client that was served until then can reconnect.
 func (s *Server) giveUp(c *lostClaim) {
 	self := string(s.adapter.Node())
 	for deadline := time.Now().Add(s.opts.sessionLife()); time.Now().Before(deadline); {
@@ -126,7 +123,7 @@ func (s *Server) giveUp(c *lostClaim) {
 			s.tellEviction(c.former, later) // the latest knows only its own predecessor
 			if found.Fence < c.Fence || found.Fence == c.Fence && found.Owner == self {
 				s.owned.settle(c)
-			} // otherwise a later one, if any, tells what becomes of it
+			} // otherwise a later one, if any, reports its outcome
 			return
 		case errors.Is(err, session.ErrNotFound), errors.Is(err, session.ErrUndecodable):
 			return

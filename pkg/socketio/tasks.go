@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// tasks are the goroutines that a server has started. Unlike those of a
-// [sync.WaitGroup] further ones may start at any time, also while the others are
-// waited for: connections that outlive a Close which gives up start some.
+// tasks are the goroutines that a server has started. Unlike with a [sync.WaitGroup] further ones
+// may start at any time, also during the wait for the others: connections that outlive a Close
+// whose context ended start some.
 type tasks struct {
 	running atomic.Int64 // and one more, until await
 	once    sync.Once

@@ -6,19 +6,19 @@ import (
 	"sync"
 )
 
-// turnRooms is from how many rooms on a socket takes a turn to enter or leave all of them, and
-// to write its session.
+// turnRooms is the number of rooms from which a socket takes a turn to enter or leave all of them,
+// and to write its session.
 const turnRooms = 200
 
-// turns bound how many sockets with many rooms do something concurrently. To enter or leave all
-// rooms takes milliseconds of computing, and to write the session some tenths of one in the
-// node and in Redis, so that others would wait for many of them.
+// turns bounds how many sockets with many rooms do something concurrently. To enter or leave all
+// rooms takes milliseconds of computing, and to write the session some tenths of a millisecond in
+// the node and in Redis, so that others would wait for many of them.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }
 
-// take waits for a turn, unless there are few rooms. ended may be called more than once, and
-// also after an error.
+// take waits for a turn, unless there are few rooms. ended may be called more than once, also after
+// an error.
 func (t turns) take(ctx context.Context, rooms int) (ended func(), err error) {
 	if rooms < turnRooms {
 		return func() {}, nil

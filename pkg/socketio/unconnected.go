@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// unconnected are the connections that have not had a connected socket yet, and have none
-// that is connecting. Each could stay for ConnectTimeout at the price of a handshake, so
-// their number is bounded: one too many closes the oldest.
+// unconnected are the connections that have not had a connected socket yet, and are not connecting
+// one. Each could stay for ConnectTimeout at the price of a handshake, so their number is bounded:
+// one too many closes the oldest.
 type unconnected struct {
 	mu    sync.Mutex
 	order list.List // of *client, the oldest first
@@ -29,7 +29,7 @@ func (u *unconnected) add(c *client, most int) (oldest *client) {
 	return oldest
 }
 
-// remove removes a connection; for good if it has had a connected socket or has ended.
+// remove removes a connection, permanently if it has had a connected socket or has ended.
 func (u *unconnected) remove(c *client, forGood bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -37,7 +37,7 @@ func (u *unconnected) remove(c *client, forGood bool) {
 	u.take(c)
 }
 
-// take takes a connection out, if it is in. u.mu is held.
+// take removes a connection if it is in the list. u.mu is held.
 func (u *unconnected) take(c *client) {
 	if c.unconnected != nil {
 		u.order.Remove(c.unconnected)
@@ -45,7 +45,7 @@ func (u *unconnected) take(c *client) {
 	}
 }
 
-// waitForConnect says that the connection has no socket.
+// waitForConnect notes that the connection has no socket.
 func (c *client) waitForConnect() {
 	most := c.srv.opts.UnconnectedSessions
 	if oldest := c.srv.unconnected.add(c, most); oldest != nil {

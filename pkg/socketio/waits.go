@@ -6,31 +6,31 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// feedWaits are what waits until the feed has come to a position: held acks, and
-// goroutines. The feed's lock guards them.
+// feedWaits are waits for the feed to reach a position: of held acks and of goroutines. The feed's
+// lock guards them.
 type feedWaits struct {
 	queues map[uint16]*waitQueue // by partition
 	n      int                   // in all queues
 }
 
-// A feedWait is one of them. It has an ack or a channel.
+// A feedWait has an ack or a channel.
 type feedWait struct {
 	at   adapter.Position
 	ack  *heldAck
-	came chan struct{} // closed when the feed has come to at
+	came chan struct{} // closed when the feed has reached at
 }
 
 // A waitQueue holds the waits for positions of one partition, sorted.
 type waitQueue struct {
 	waits []feedWait
-	head  int // waits before it have ended
+	head  int // earlier waits have ended
 }
 
-// keepWaits is the longest queue whose memory is kept when it is empty.
+// keepWaits is the maximum length of a queue whose memory is kept when it is empty.
 const keepWaits = 1024
 
 func (q *waitQueue) push(w feedWait) {
-	i := len(q.waits) // positions come almost in order
+	i := len(q.waits) // positions arrive almost in order
 	for i > q.head && q.waits[i-1].at.Compare(w.at) > 0 {
 		i--
 	}
@@ -69,7 +69,7 @@ func (f *feed) hold(w feedWait) {
 	f.waits.n++
 }
 
-// passed ends the waits for the positions that the feed has come to. f.mu is held.
+// passed ends the waits for positions that the feed has reached. f.mu is held.
 func (f *feed) passed() {
 	if f.waits.n == 0 {
 		return
@@ -91,8 +91,8 @@ func (f *feed) passed() {
 	}
 }
 
-// await returns what is closed when the feed has come to a position, and how to end the
-// wait.
+// await returns a channel that is closed when the feed has reached a position, and a function that
+// ends the wait.
 func (f *feed) await(at adapter.Position) (came <-chan struct{}, done func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

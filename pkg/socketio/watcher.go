@@ -6,17 +6,17 @@ import (
 	"go.uber.org/zap"
 )
 
-// watcherBytes bounds what may wait for a watcher. Each call counts with what
-// it holds and watcherCall, so it also bounds their number: to 8,192.
+// watcherBytes bounds the queue of a watcher. Each call counts with its size and watcherCall, so
+// their number is bounded as well: to 8,192.
 const (
 	watcherBytes = 1 << 20
 	watcherCall  = 128
 )
 
-// A watcher calls functions of the application that only watch, in order and
-// one at a time. They run on a goroutine that exists only while there is something
-// to tell, because what they watch happens under locks, and must not wait for
-// them. If they fall too far behind, calls are dropped, which is logged.
+// A watcher calls functions of the application that only observe, in order and one at a time. They
+// run on a goroutine that exists only while calls are queued, because the observed events happen
+// under locks, and must not wait for them. If they fall too far behind, calls are dropped, which is
+// logged.
 type watcher struct {
 	callback string // for the log
 	mail     mailbox
@@ -32,8 +32,8 @@ func newWatcher(callback string) *watcher {
 	return o
 }
 
-// tell has f called, which calls the application's functions and refers to size
-// bytes. It does not wait.
+// tell queues a call of f, which calls the application's functions and refers to size bytes. It
+// does not wait.
 func (o *watcher) tell(srv *Server, size int, f func()) {
 	size += watcherCall
 	o.mu.Lock()
