@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// A BusyError refuses a new session for now: [Options.Admit] returns it. The
-// request is answered on both transports with the status and the message, and its
-// TCP connection is closed, so that the next try may get to another server.
+// A BusyError refuses a new session temporarily: [Options.Admit] returns it. The request is
+// answered on both transports with the status and the message, and its TCP connection is closed, so
+// that the retry may reach another server.
 type BusyError struct {
-	Status     int           // 503 if zero; 429 where only this client is meant
-	RetryAfter time.Duration // when to try again, told in whole seconds, at least one
+	Status     int           // 503 if zero; 429 if only this client is refused
+	RetryAfter time.Duration // when to retry, sent in whole seconds, at least one
 	Message    string
 }
 
 func (e *BusyError) Error() string { return "engineio: " + e.Message }
 
-// announce sets the headers of the answer, and returns its status.
+// announce sets the headers of the answer and returns its status.
 func (e *BusyError) announce(h http.Header) int {
 	seconds := max(1, (e.RetryAfter+time.Second-1)/time.Second)
 	h.Set("Retry-After", strconv.Itoa(int(seconds)))
@@ -44,7 +44,7 @@ func (s *Server) askAdmit(r *request) *refusal {
 	return nil
 }
 
-// release tells Admit of a session that has not come about.
+// release tells Admit that a session was not created.
 func (s *Server) release(r *request) { s.tellEnded(r.ended) }
 
 // tellEnded calls what Admit returned, which may be nil.

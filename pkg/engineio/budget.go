@@ -8,10 +8,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// writePart is how much is written of a long batch until it counts as progress.
+// writePart is the size of the parts in which a long batch is written; each part counts as
+// progress.
 const writePart = 64 << 10
 
-// count counts packets that are added to a batch, and returns what is queued on all
+// count counts packets that are added to a batch, and returns the number of bytes queued on all
 // connections. c.mu is held.
 func (c *Conn) count(b *batch, ps []*Packet) (all int64) {
 	n, shared, held := 0, 0, 0
@@ -37,7 +38,7 @@ func (c *Conn) count(b *batch, ps []*Packet) (all int64) {
 	return c.server.counts.queued.Add(int64(n - shared + held + overhead))
 }
 
-// uncount takes back what count has counted of a batch. c.mu is held.
+// uncount reverts count for a batch. c.mu is held.
 func (c *Conn) uncount(b *batch) {
 	if c.off {
 		return
@@ -55,8 +56,8 @@ func (c *Conn) uncount(b *batch) {
 	c.server.counts.queued.Add(int64(-n))
 }
 
-// hold returns how many bytes more are held now that a large packet is queued on
-// another connection.
+// hold returns by how many bytes held memory grows now that a large packet is queued on another
+// connection.
 func (s *Server) hold(p *Packet) int {
 	if !p.countedBy.CompareAndSwap(nil, s) && p.countedBy.Load() != s || p.queued.Add(1) == 1 {
 		return p.Len()
@@ -64,7 +65,7 @@ func (s *Server) hold(p *Packet) int {
 	return 0
 }
 
-// letGo returns how many bytes less are held now that a connection has written it.
+// letGo returns by how many bytes held memory shrinks now that a connection has written the packet.
 func (s *Server) letGo(p *Packet) int {
 	if p.countedBy.Load() != s || p.queued.Add(-1) == 0 {
 		return p.Len()
@@ -75,16 +76,15 @@ func (s *Server) letGo(p *Packet) int {
 // progress notes that bytes were written. c.mu is held.
 func (c *Conn) progress() { c.moved = c.server.wheel.past.Load() }
 
-// stalled reports whether something has been queued for some time, of which nothing was
-// written. c.mu is held.
+// stalled reports whether something has been queued for d without any progress. c.mu is held.
 func (c *Conn) stalled(d time.Duration) bool {
 	w := c.server.wheel
 	return c.queued > 0 && w.past.Load()-c.moved >= w.ticks(d)
 }
 
-// A shedder closes connections when too much is queued on all together. It does so on a
-// goroutine of its own, because those that queue packets hold locks: a fan-out must not
-// wait while connections are sorted and closed.
+// A shedder closes connections when too much is queued on all connections together. It runs on a
+// separate goroutine, because the callers that queue packets hold locks: a fan-out must not wait
+// while connections are sorted and closed.
 type shedder struct {
 	server *Server
 	wake   chan struct{} // capacity 1: the budget is exceeded
@@ -94,15 +94,15 @@ type shedder struct {
 
 func newShedder(s *Server) *shedder {
 	d := &shedder{s, make(chan struct{}, 1), make(chan struct{}), make(chan struct{})}
-	go d.run() // ends by stop, which waits for it
+	go d.run() // ended by stop, which waits for it
 	return d
 }
 
 func (d *shedder) run() {
 	defer close(d.ended)
-	again := time.NewTimer(0) // where too much is queued, and nobody has stalled yet
+	again := time.NewTimer(0) // runs if too much is queued but no connection has stalled yet
 	defer again.Stop()
-	resting := false // until then, because all connections are looked at each time
+	resting := false // until the timer fires, because each pass examines all connections
 	budget := int64(d.server.o.QueueBudget)
 	for {
 		select {
@@ -145,8 +145,8 @@ func (c *Conn) queue(ps []*Packet) {
 	}
 }
 
-// load returns how many bytes are held for the connection: of packets that others hold
-// as well, its part. c.mu is held.
+// load returns how many bytes are held for the connection; of packets shared with others, its part.
+// c.mu is held.
 func (c *Conn) load() int {
 	n := int(c.copied)
 	for _, b := range []*batch{c.pending, c.taken} {
@@ -174,17 +174,17 @@ func (c *Conn) copy(n int) {
 	c.copied = int32(n)
 }
 
-// count returns how many connections there are, at least 1.
+// count returns the number of connections, at least 1.
 func (s *Server) count() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return int64(max(1, len(s.conns)+len(s.leaving)))
 }
 
-// shed closes connections if more than the budget is queued: first those that have
-// stalled, then, if the budget is exceeded by an eighth still, others; of both, those for
-// which the most is held first. An eighth of the budget is made free, so that they need not be
-// looked for at each packet. It reports whether more than the budget is queued still.
+// shed closes connections if more than the budget is queued: first those that have stalled, then,
+// if the budget is still exceeded by an eighth, others; of both, those for which the most is held
+// come first. It frees an eighth of the budget, so that the search is not repeated for each packet.
+// It reports whether more than the budget is still queued.
 func (s *Server) shed(budget int64) bool {
 	if s.counts.queued.Load() <= budget {
 		return false // it has shrunk since
@@ -231,8 +231,8 @@ func (s *Server) shed(budget int64) bool {
 	return s.counts.queued.Load() > budget
 }
 
-// unload cuts the connection. Its queue counts no more: a writer that has some of
-// it returns immediately. c.mu is held.
+// unload cuts the connection. Its queue no longer counts: a writer that has some of it returns
+// immediately. c.mu is held.
 func (c *Conn) unload() {
 	if c.closed == nil {
 		c.server.counts.budgetCuts.Add(1)
@@ -246,7 +246,7 @@ func (c *Conn) unload() {
 	c.off = true
 	c.queued = 0
 	c.transport.cut()
-	c.stopAnswer() // also one from before an upgrade
+	c.stopAnswer() // including one from before an upgrade
 	c.server.emptied(c)
 }
 
@@ -264,7 +264,7 @@ func (s *Server) holding() []*Conn {
 	return all
 }
 
-// emptied says that a closed connection has nothing queued any more.
+// emptied notes that a closed connection has nothing queued any more.
 func (s *Server) emptied(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,15 +13,15 @@ import (
 	"sync"
 )
 
-// A compressor is what flate, gzip and zlib writers have in common.
+// A compressor is the common interface of flate, gzip and zlib writers.
 type compressor interface {
 	io.WriteCloser
 	Reset(io.Writer)
 	Flush() error
 }
 
-// Compressors are big and are reset for each use. The level is the fastest:
-// messages are short, and sent while somebody waits.
+// Compressors are large and are reset for each use. The level is the fastest: messages are short,
+// and latency matters.
 var (
 	flatePool = compressorPool(func() (compressor, error) { return flate.NewWriter(nil, flate.BestSpeed) })
 	gzipPool  = compressorPool(func() (compressor, error) { return gzip.NewWriterLevel(nil, gzip.BestSpeed) })
@@ -32,14 +32,14 @@ func compressorPool(make func() (compressor, error)) *sync.Pool {
 	return &sync.Pool{New: func() any {
 		c, err := make()
 		if err != nil {
-			panic(err) // the level is a constant that exists
+			panic(err) // the level is a valid constant
 		}
 		return c
 	}}
 }
 
-// compress returns data as written through a compressor of the pool, ended by
-// its finish. Nothing fails that writes to memory.
+// compress returns data as written through a compressor of the pool and ended by its finish. Writes
+// to memory do not fail.
 func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func(compressor) error) {
 	c := pool.Get().(compressor)
 	defer pool.Put(c)
@@ -48,8 +48,8 @@ func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func
 	_ = finish(c)
 }
 
-// deflateFrame builds a WebSocket frame compressed as RFC 7692 says for a message
-// without context takeover: flushed, and without the flush's last four bytes.
+// deflateFrame builds a WebSocket frame compressed as RFC 7692 specifies for a message without
+// context takeover: flushed, and without the flush's last four bytes.
 func deflateFrame(opcode byte, payload []byte) []byte {
 	var out bytes.Buffer
 	compress(flatePool, &out, &net.Buffers{payload}, compressor.Flush)
@@ -64,11 +64,11 @@ type encoding struct {
 	pool *sync.Pool
 }
 
-// encodings are those offered, the preferred one first. Brotli is not among
-// them: it costs more time than it saves here.
+// encodings are the supported encodings, preferred one first. Brotli is not among them: it costs
+// more time than it saves here.
 var encodings = []encoding{{"gzip", gzipPool}, {"deflate", zlibPool}}
 
-// chooseEncoding returns the encoding that the client likes best, nil for none.
+// chooseEncoding returns the encoding that the client prefers, or nil.
 func chooseEncoding(h http.Header) *encoding {
 	accepted := strings.Join(h.Values("Accept-Encoding"), ",")
 	var best *encoding
@@ -81,15 +81,15 @@ func chooseEncoding(h http.Header) *encoding {
 	return best
 }
 
-// quality returns how much an Accept-Encoding header likes an encoding, from 0
-// to 1 (RFC 9110, section 12.5.3).
+// quality returns an Accept-Encoding header's weight of an encoding, from 0 to 1 (RFC 9110, section
+// 12.5.3).
 func quality(accepted, name string) float64 {
 	wildcard := 0.0
 	for item := range strings.SplitSeq(accepted, ",") {
 		token, params, _ := strings.Cut(item, ";")
 		q := 1.0
 		if v, ok := strings.CutPrefix(strings.TrimSpace(params), "q="); ok {
-			q, _ = strconv.ParseFloat(v, 64) // nonsense is 0: not wanted
+			q, _ = strconv.ParseFloat(v, 64) // malformed is 0: not acceptable
 		}
 		switch token = strings.TrimSpace(token); {
 		case strings.EqualFold(token, name):

@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// A Message is what a client sent.
+// A Message is a message from a client.
 type Message struct {
 	Binary bool
-	Data   []byte // the receiver's to keep and to change
+	Data   []byte // the receiver may keep and change it
 }
 
-// A Conn is one client, whatever transport it is on. Its methods may be called
-// by any number of goroutines at once, except Recv.
+// A Conn is one client connection, on either transport. Its methods are safe for concurrent use,
+// except Recv.
 //
 // A Conn is done when its context is, and stays the same through an upgrade.
 type Conn struct {
@@ -26,31 +26,31 @@ type Conn struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	source source // belongs to Recv
-	ended  func() // what Admit returned; nil if that is nothing
+	source source // used by Recv only
+	ended  func() // returned by Admit; may be nil
 
-	forgotten chan struct{} // closed when the id becomes unknown; nil if nobody waits; guarded by the server's mu
+	forgotten chan struct{} // closed when the id becomes unknown; nil unless awaited; guarded by the server's mu
 
 	mu        sync.Mutex
 	transport transport
-	probing   *websocketTransport // asks to become the transport
-	claimed   bool                // an upgrade is being made, or was
+	probing   *websocketTransport // a candidate to become the transport
+	claimed   bool                // an upgrade is in progress or done
 	closed    *CloseError         // nil while open
 
-	// Invariant: if pending is not nil and the transport has somebody to write
-	// for, writing is true. The writer takes pending until there is none.
+	// Invariant: if pending is not nil and the transport can write, writing is true. The writer
+	// takes pending until it is nil.
 	pending *batch
 	writing bool
 	taken   *batch // by the writer
-	queued  int    // what pending and taken hold, in bytes
-	off     bool   // queued is not counted any more
+	queued  int    // bytes in pending and taken
+	off     bool   // queued no longer counts
 	moved   int32  // the tick of the wheel at which queued was 0, or bytes were last written
 	copied  int32  // bytes of a compressed response, which no other connection shares
 
 	answer *http.ResponseController // of the GET that is the writer and is being answered; or nil
 
-	room    chan struct{} // closed when queued shrinks; nil if nobody waits
-	resting chan struct{} // closed when writing ends; nil if nobody waits
+	room    chan struct{} // closed when queued shrinks; nil unless awaited
+	resting chan struct{} // closed when writing ends; nil unless awaited
 
 	timer  timer
 	phase  phase
@@ -66,29 +66,28 @@ type Conn struct {
 // connection's mu held and do not block.
 type transport interface {
 	name() string
-	// start sets a writer to work on what is queued. It returns false if there is
-	// nobody to write for.
+	// start starts a writer for what is queued. It returns false if the transport cannot write now.
 	start() bool
-	// end brings the close of the connection to the peer, once. It reports whether
-	// the peer has yet to fetch it, and must find the session until then.
+	// end sends the close of the connection to the peer, once. It reports whether the peer has yet
+	// to fetch it, so that the session must stay known until then.
 	end(cause *CloseError, how ending) (unfetched bool)
-	// cut ends at once what is still under way, and unblocks who waits for it.
+	// cut ends pending operations immediately, and unblocks their callers.
 	cut()
 }
 
-// A source is where Recv gets messages from: the transport, or the one before it
-// for as long as that has some.
+// A source supplies Recv with messages: the transport, or the previous one as long as that still
+// has some.
 type source interface {
 	recv() (Message, error)
 }
 
-// An ending says what a connection's transport still has to bring to the peer.
+// An ending says what a connection's transport still has to send to the peer.
 type ending uint8
 
 const (
 	endFlush ending = iota // what is queued, and a close
 	endDrop                // a close only
-	endCut                 // nothing: the peer is gone or does not read
+	endCut                 // nothing: the peer has disconnected or does not read
 )
 
 func newConn(s *Server, id string, h *Handshake) *Conn {
@@ -98,9 +97,9 @@ func newConn(s *Server, id string, h *Handshake) *Conn {
 	return c
 }
 
-// run serves the connection on a goroutine of its own.
+// run serves the connection on its own goroutine.
 func (c *Conn) run() {
-	defer c.served() // deferred rather than a frame more on each idle connection's stack
+	defer c.served() // deferred, which saves a stack frame on each idle connection
 	c.server.serve(c)
 }
 
@@ -112,7 +111,7 @@ func (c *Conn) served() {
 		c.server.o.panicked("serve", v, debug.Stack())
 	}
 	c.end(&CloseError{Reason: ForcedClose}, endFlush)
-	c.server.tellEnded(c.ended) // here, where no lock is held
+	c.server.tellEnded(c.ended) // here, because no lock is held
 
 	c.mu.Lock()
 	w, ok := c.transport.(*websocketTransport)
@@ -123,7 +122,7 @@ func (c *Conn) served() {
 	}
 	c.mu.Unlock()
 	if !ok {
-		return // the rest is fetched by polls, or is not
+		return // polls fetch the rest, or do not
 	}
 	if resting != nil {
 		<-resting // the timer cuts a writer that is stuck
@@ -135,11 +134,11 @@ func (c *Conn) served() {
 	c.server.finished(w)
 }
 
-// ID returns the session id. It is a secret between the client and this server:
-// on long-polling, whoever knows it is the client.
+// ID returns the session id. It is a secret between the client and this server: on long-polling,
+// any peer that knows it can act as the client.
 func (c *Conn) ID() string { return c.id }
 
-// Handshake returns what the first request said. It is shared; do not change it.
+// Handshake returns the data of the first request. It is shared; do not change it.
 func (c *Conn) Handshake() *Handshake { return c.handshake }
 
 // Transport returns the name of the current transport, "polling" or "websocket".
@@ -163,24 +162,24 @@ func (c *Conn) Alive() time.Time {
 	return c.alive
 }
 
-// Recv returns the client's next message, and waits for it. One goroutine at a
-// time may call it, and should be in it most of the time: pings are answered and
-// a client's leaving is noticed by it, because on a WebSocket it reads the wire
-// on the goroutine of its caller. It follows an upgrade by itself.
+// Recv returns the client's next message, and waits for it. Only one goroutine at a time may call
+// it, and it should be in Recv most of the time, because on a WebSocket Recv reads the wire on its
+// caller's goroutine: this is how pings are answered and a disconnect is noticed. It follows an
+// upgrade.
 //
-// Once the connection is closed, and what a polling client had sent before is
+// Once the connection is closed, and the messages that a polling client had sent before are
 // received, it returns the *[CloseError].
 func (c *Conn) Recv() (Message, error) { return c.source.recv() }
 
-// Send queues packets for the client, adjacent and in order. It never waits.
-// If [Options.SendQueueBytes] or more are queued already, as [Conn.Queued] counts them, the
-// client is too slow: the connection is closed instead, with [TransportError] wrapping
-// [ErrSlowClient].
-// So a queue is never longer than that and what one call adds, and no message is
-// too large for a client that keeps up. If [Options.QueueBudget] is exceeded now,
-// connections may be closed soon, wrapping [ErrQueueBudget]; this one may be among
-// them. The error is the *[CloseError] of a
-// connection that is closed.
+// Send queues packets for the client, adjacent and in order. It never waits. If
+// [Options.SendQueueBytes] or more are queued already, as [Conn.Queued] counts them, the client is
+// too slow: the connection is closed instead, with [TransportError] wrapping [ErrSlowClient]. So a
+// queue never exceeds that limit by more than one call adds, and no message is too large for a
+// client that keeps up.
+//
+// If [Options.QueueBudget] is now exceeded, connections may soon be closed, wrapping
+// [ErrQueueBudget]; this one may be among them. If the connection is closed, the error is its
+// *[CloseError].
 func (c *Conn) Send(ps ...*Packet) error {
 	c.mu.Lock()
 	err := c.offer(ps...)
@@ -208,10 +207,10 @@ func (c *Conn) offer(ps ...*Packet) error {
 	return nil
 }
 
-// TrySend queues packets like Send, unless the connection is behind: frames of 64 KiB or
-// more wait or are being written, or [Options.SendQueueBytes] are queued. On
-// long-polling the same limit holds between two polls. TrySend never closes the
-// connection because of its own queue. It reports whether it queued the packets.
+// TrySend queues packets like Send, unless the connection is behind: frames of 64 KiB or more are
+// queued or being written, or [Options.SendQueueBytes] are queued. On long-polling the same limit
+// holds between two polls. TrySend never closes the connection because of its own queue. It reports
+// whether it queued the packets.
 func (c *Conn) TrySend(ps ...*Packet) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -234,8 +233,8 @@ func (c *Conn) unsent() int {
 	return n
 }
 
-// Queued returns how many bytes of memory are held for what waits to be written, or is
-// being written: the frames and 144 bytes for each packet.
+// Queued returns the memory, in bytes, that is held for packets that are queued or being written:
+// the frames and 144 bytes for each packet.
 func (c *Conn) Queued() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -270,18 +269,18 @@ func (c *Conn) WaitQueue(ctx context.Context, max int) error {
 	}
 }
 
-// Stalled reports whether something is queued of which nothing was written for at least d:
-// the client takes nothing.
+// Stalled reports whether something is queued and nothing was written for at least d: the client is
+// not reading.
 func (c *Conn) Stalled(d time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stalled(d)
 }
 
-// Close ends the connection. It does not wait: what is queued and the close
-// itself follow on the transport for a bounded time, 5 seconds on a WebSocket and
-// 30 for a polling client to come and fetch it. Only the first end of a connection
-// counts: if there was one before, Close does nothing and returns that.
+// Close ends the connection. It does not wait: what is queued and the close itself follow on the
+// transport for a bounded time, 5 seconds on a WebSocket and 30 for a polling client to fetch it.
+// Only the first end of a connection counts: if there was one before, Close does nothing and
+// returns that one's error.
 func (c *Conn) Close(reason Reason) error {
 	mine := &CloseError{Reason: reason}
 	c.end(mine, endFlush)
@@ -291,9 +290,9 @@ func (c *Conn) Close(reason Reason) error {
 	return nil
 }
 
-// Finish waits until a closed connection's client has what was queued and the close,
-// or its time to take them is up. When ctx ends first, Finish cuts the connection and
-// returns the cause of ctx. An open connection is not waited for.
+// Finish waits until a closed connection's client has received the queue and the close, or its time
+// to take them has expired. When ctx ends first, Finish cuts the connection and returns the cause
+// of ctx. It does not wait for an open connection.
 func (c *Conn) Finish(ctx context.Context) error {
 	finished := c.server.finishing(c)
 	if finished == nil {
@@ -308,14 +307,14 @@ func (c *Conn) Finish(ctx context.Context) error {
 	}
 }
 
-// cause returns why the connection is closed, nil if it is open.
+// cause returns why the connection is closed, or nil if it is open.
 func (c *Conn) cause() *CloseError {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed
 }
 
-// poll serves a request of the connection's client by polling.
+// poll serves a polling request of the connection's client.
 func (c *Conn) poll(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	p, ok := c.transport.(*pollingTransport)

@@ -9,15 +9,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// A Reason says why a connection ended, in the words of the protocol.
+// A Reason says why a connection ended, in the protocol's terms.
 type Reason string
 
-// The reasons there are.
+// The reasons.
 const (
-	// TransportError: the peer broke the transport's rules, a write failed, or
-	// the peer was too slow for its send queue, or for the budget of all.
+	// TransportError: the peer violated the transport's protocol, a write failed, or the peer was
+	// too slow for its send queue, or for the budget of all connections.
 	TransportError Reason = "transport error"
-	// TransportClose: the peer closed, or went away.
+	// TransportClose: the peer closed or disconnected.
 	TransportClose Reason = "transport close"
 	// ForcedClose: this side closed, by [Conn.Close] or [Server.Close].
 	ForcedClose Reason = "forced close"
@@ -31,7 +31,7 @@ const (
 // [Conn.Send] and the cause of [Conn.Context] all return it.
 type CloseError struct {
 	Reason Reason
-	Err    error // what happened; nil where the reason says it all
+	Err    error // the cause; nil if the reason is sufficient
 }
 
 func (e *CloseError) Error() string {
@@ -43,24 +43,24 @@ func (e *CloseError) Error() string {
 
 func (e *CloseError) Unwrap() error { return e.Err }
 
-// Errors that callers decide by.
+// Errors that callers may test for.
 var (
-	// ErrSlowClient: more was to be queued for a connection than its send queue
-	// holds. It is wrapped by the *CloseError of a connection that was cut for it.
+	// ErrSlowClient: a packet would have exceeded the connection's send queue. The *CloseError of a
+	// connection that was cut for this reason wraps it.
 	ErrSlowClient = errors.New("send queue is full")
-	// ErrQueueBudget: more was queued on all connections together than the budget
-	// allows, and this one took nothing or had the most. It is wrapped likewise.
+	// ErrQueueBudget: the queues of all connections together exceeded the budget, and this
+	// connection was not reading or had the most queued. It is wrapped likewise.
 	ErrQueueBudget = errors.New("queue budget is spent")
 	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
 	// wrapped likewise.
 	ErrPaused = errors.New("reading was paused for too long")
-	// ErrUnknownSession says that a session does not exist; see [Options].Forward.
+	// ErrUnknownSession means that a session does not exist; see [Options].Forward.
 	ErrUnknownSession = errors.New("engineio: unknown session")
 	// ErrServerClosed: the server was closed.
 	ErrServerClosed = errors.New("engineio: server closed")
 )
 
-// What a peer can do that ends a connection. They are wrapped in the *CloseError.
+// Errors of a peer that end a connection. The *CloseError wraps them.
 var (
 	errPeerClosed  = errors.New("closed by the peer")
 	errOverlap     = errors.New("overlapping requests")
@@ -71,11 +71,11 @@ var (
 	errBadPacket   = errors.New("not a packet")
 )
 
-// A refusal is an answer of the protocol to a request that it does not serve.
+// A refusal is the protocol's answer to a request that is not served.
 type refusal struct {
 	code    int
 	message string
-	busy    *BusyError // for one of Admit
+	busy    *BusyError // set for a refusal by Admit
 }
 
 var (
@@ -85,15 +85,15 @@ var (
 	badRequest         = &refusal{code: 3, message: "Bad request"}
 	forbidden          = &refusal{code: 4, message: "Forbidden"}
 	unsupportedVersion = &refusal{code: 5, message: "Unsupported protocol version"}
-	// turnedAway is not of the protocol: the server takes no new connections. The
-	// answer has no body.
+	// turnedAway is not part of the protocol: the server accepts no new connections. The answer has
+	// no body.
 	turnedAway = &refusal{code: -1, message: "Server takes no new connections"}
 )
 
-// busyCode is that of what Admit refuses, the least of all codes.
+// busyCode is the code of refusals by Admit, the smallest of all codes.
 const busyCode = -2
 
-// refused counts a refusal and tells who wants to know.
+// refused counts a refusal and calls OnRefused.
 func (s *Server) refused(r *http.Request, why *refusal) {
 	s.log.Debug("request refused", zap.String("reason", why.message), zap.String("remote", r.RemoteAddr))
 	s.counts.refused[why.code-busyCode].Add(1)
@@ -102,11 +102,11 @@ func (s *Server) refused(r *http.Request, why *refusal) {
 	}
 }
 
-// Error makes a refusal what a hook that panics is taken to have returned.
+// Error lets a refusal stand for the error of a hook that panics.
 func (f *refusal) Error() string { return f.message }
 
-// answer writes the refusal. Peers that ask for an upgrade cannot read a body,
-// so they get the bare message, and the status 400 unless it is Admit's.
+// answer writes the refusal. Peers that request an upgrade cannot read a body, so they get the bare
+// message, with status 400 unless it is Admit's.
 func (f *refusal) answer(w http.ResponseWriter, upgrade bool) {
 	h := w.Header()
 	status := http.StatusBadRequest
@@ -121,7 +121,7 @@ func (f *refusal) answer(w http.ResponseWriter, upgrade bool) {
 		h.Set("Content-Type", "text/html")
 		h.Set("Content-Length", strconv.Itoa(len(f.message)))
 		w.WriteHeader(status)
-		_, _ = w.Write([]byte(f.message)) // the peer is being turned away
+		_, _ = w.Write([]byte(f.message)) // the peer is being refused
 		return
 	}
 	body, err := json.Marshal(struct {

@@ -14,10 +14,9 @@ import (
 
 type forwardedKey struct{}
 
-// Forwarded marks a request that another node's [Options.Forward] has passed on,
-// for ServeHTTP. It must be known to come from there: Origins and Use are not
-// asked again. It is served if it belongs to a session of this server, and never
-// forwarded once more.
+// Forwarded marks a request that another node's [Options.Forward] has forwarded, for ServeHTTP. The
+// caller must know that it comes from there: Origins and Use are not applied again. It is served if
+// it belongs to a session of this server, and is never forwarded again.
 func Forwarded(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), forwardedKey{}, true))
 }
@@ -40,8 +39,7 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 	out := *r.Request
 	out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, 0, nil
 	if r.Method == http.MethodPost {
-		// Read here, a client that is slow or sends too much is this node's trouble
-		// alone.
+		// Read here, so that a client that is slow or sends too much affects only this node.
 		body, err := s.readBody(w, r.Request)
 		if err != nil {
 			status := http.StatusBadRequest
@@ -56,8 +54,8 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 		out.ContentLength = int64(len(body))
 	}
 	if !r.upgrade {
-		// A poll may wait for as long as a client may be silent, and the client may
-		// take as long again to take the response.
+		// A poll may wait as long as a client may be silent, and the client may take as long again
+		// to read the response.
 		rc := http.NewResponseController(w)
 		_ = rc.SetWriteDeadline(time.Now().Add(2 * s.requestTimeout()))
 		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
@@ -72,10 +70,9 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 	return err == nil
 }
 
-// postpone answers a request of a session that may exist. Stock clients give their
-// session up after every status but 200, so a poll is answered with a packet that
-// says nothing, after which the client polls again. For what a POST brings there is
-// nobody, and to an upgrade nothing can be promised.
+// postpone answers a request of a session that may exist. Stock clients give up their session after
+// every status but 200, so a poll is answered with a packet without content, after which the client
+// polls again. The data of a POST has no receiver, and an upgrade cannot be promised.
 func (s *Server) postpone(w http.ResponseWriter, r *request) {
 	h := w.Header()
 	h.Set("Connection", "close") // the next request may reach another node
@@ -86,5 +83,5 @@ func (s *Server) postpone(w http.ResponseWriter, r *request) {
 	}
 	s.setPollingHeaders(h, r.Request)
 	h.Set("Content-Type", "text/plain; charset=UTF-8")
-	_, _ = w.Write(noopPacket.polling()) // a client that has gone polls no more
+	_, _ = w.Write(noopPacket.polling()) // a client that has disconnected does not poll again
 }

@@ -16,28 +16,28 @@ import (
 	"go.uber.org/zap"
 )
 
-// A Handshake is what the first request of a connection said.
+// A Handshake is the data of a connection's first request.
 type Handshake struct {
-	// Header has no headers of the WebSocket handshake, except its extensions. It is kept as
-	// long as the connection, so it has at most 100 lines (a name with several values has
-	// one for each) and 16 KiB of names and values. Where the request had more, the longest
-	// headers are missing, but Authorization and Cookie only if they are too long alone.
+	// Header has no headers of the WebSocket handshake, except its extensions. It is kept as long
+	// as the connection, so it has at most 100 lines (a name with several values has one for each)
+	// and 16 KiB of names and values. If the request had more, the longest headers are missing;
+	// Authorization and Cookie only if they alone are too long.
 	Header     http.Header
 	URL        string // path and query, as requested
-	RemoteAddr string // of the TCP peer; headers of proxies are not looked at
+	RemoteAddr string // of the TCP peer; proxies' headers are ignored
 	TLS        bool
 	Time       time.Time
 }
 
-// Query returns the parameters of the URL. They are parsed anew by each call: a
-// server holds many handshakes and reads few of them twice.
+// Query returns the parameters of the URL. Each call parses them again: a server holds many
+// handshakes and reads few of them twice.
 func (h *Handshake) Query() url.Values {
 	_, query, _ := strings.Cut(h.URL, "?")
-	v, _ := url.ParseQuery(query) // what can't be parsed is left out, as in net/http
+	v, _ := url.ParseQuery(query) // malformed parameters are omitted, as in net/http
 	return v
 }
 
-// What a handshake keeps of its request's headers.
+// Limits of the request headers that a handshake keeps.
 const (
 	keptHeaderLines = 100
 	keptHeaderBytes = 16 << 10
@@ -45,7 +45,7 @@ const (
 
 // keptHeader returns the headers that a handshake keeps.
 func keptHeader(all http.Header) http.Header {
-	h := make(http.Header) // grows to what is kept, which is held for long
+	h := make(http.Header) // sized to the kept headers, which are held for long
 	lines, bytes := 0, 0
 	for k, v := range all {
 		if k == "Upgrade" || k == "Connection" || strings.HasPrefix(k, "Sec-Websocket-") && k != "Sec-Websocket-Extensions" {
@@ -105,8 +105,8 @@ func randomString(n int) string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// newID returns a session id for a request: by default 20 characters, of which
-// the first four name the node.
+// newID returns a session id for a request: by default 20 characters, of which the first four
+// identify the node.
 func (s *Server) newID(r *http.Request) (id string, err error) {
 	if s.o.GenerateID == nil {
 		return s.o.NodeID + randomString(randomIDLen), nil
@@ -116,8 +116,8 @@ func (s *Server) newID(r *http.Request) (id string, err error) {
 	return id, err
 }
 
-// open serves a request for a new session. Its packet 0, and the initial packet
-// if there is one, are the first in the queue.
+// open serves a request for a new session. Its packet 0, and the initial packet if any, are the
+// first in the queue.
 func (s *Server) open(w http.ResponseWriter, r *request) {
 	if s.refuses() {
 		s.turnAway(w, r)
@@ -165,29 +165,29 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
 	if err != nil {
 		return
 	}
-	c.claimed = true // there is nothing to upgrade to
+	c.claimed = true // there is no transport to upgrade to
 	c.transport, c.source = t, t
 	if !s.begin(c, r, nil) {
 		t.cut()
 	}
 }
 
-// turnAway answers a request for a new session while the server refuses them.
-// The TCP connection is closed, so that the next try may get to another server.
+// turnAway answers a request for a new session while the server refuses them. The TCP connection is
+// closed, so that the retry may reach another server.
 func (s *Server) turnAway(w http.ResponseWriter, r *request) {
 	s.refused(r.Request, turnedAway)
 	w.Header().Set("Connection", "close")
 	w.WriteHeader(http.StatusServiceUnavailable)
 }
 
-// begin makes a connection known, queues its first packets and starts to serve
-// it. It returns false if the server refuses it, or the id is taken.
+// begin registers a connection, queues its first packets and starts to serve it. It returns false
+// if the server refuses it, or the id is in use.
 func (s *Server) begin(c *Conn, r *request, upgrades []string) bool {
 	c.ended = r.ended
 	if !s.admit(c) {
 		return false
 	}
-	r.ended = nil // the connection's now
+	r.ended = nil // now owned by the connection
 	first := []*Packet{s.openPacket(c.id, upgrades)}
 	if s.o.InitialPacket != nil {
 		first = append(first, s.o.InitialPacket)

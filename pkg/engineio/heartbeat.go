@@ -2,19 +2,19 @@ package engineio
 
 import "time"
 
-// A phase says what a connection's one timer is set for.
+// A phase is the purpose of a connection's only timer.
 type phase uint8
 
 const (
 	phaseIdle     phase = iota // the next ping
 	phaseWaiting               // the answer to a ping
 	phaseExtended              // the same, put off once because the peer sent something else
-	phaseClosing               // the last of a closed connection
+	phaseClosing               // the end of a closed connection
 )
 
-// How long a closed connection may take to hand over what was queued and the
-// close itself. A polling client may be between two polls; a WebSocket is there
-// or is not. Then the peer has the last of them to close its side, too.
+// How long a closed connection may take to deliver the queue and the close itself. A polling client
+// may be between two polls; a WebSocket is either connected or not. The peer has the last of these
+// times to close its side, too.
 const (
 	pollingCloseTimeout   = 30 * time.Second
 	websocketCloseTimeout = 5 * time.Second
@@ -26,15 +26,15 @@ func (c *Conn) arm(p phase, d time.Duration) {
 	c.phase = p
 	now := time.Now()
 	c.due = now.Add(d)
-	if c.late() { // the peer must hear a ping before that
+	if c.late() { // the peer must get a ping before that
 		d = min(d, c.nextPing().Sub(now))
 	}
 	c.server.wheel.set(&c.timer, d)
 }
 
-// late reports whether the answer to a ping is waited for although it may take longer
-// than the ping timeout. Pings go on then, because a client that hears none for the ping
-// interval and timeout closes the connection. c.mu is held.
+// late reports whether a ping's answer is awaited although it may take longer than the ping
+// timeout. Pings continue then, because a client that gets none for the ping interval and timeout
+// closes the connection. c.mu is held.
 func (c *Conn) late() bool {
 	return c.phase == phaseExtended || c.phase == phaseWaiting && (c.resumed || !c.paused.IsZero())
 }
@@ -53,13 +53,13 @@ func (c *Conn) expire(now time.Time) {
 	defer c.mu.Unlock()
 	early := now.Before(c.due)
 	if c.due.IsZero() || early && !(c.late() && !now.Before(c.nextPing())) {
-		return // it was stopped or set anew while this call was on its way
+		return // it was stopped or set again while this call was in flight
 	}
 	switch open := c.phase != phaseClosing; {
 	case open && c.pausedTooLong(now):
 		c.endLocked(&CloseError{Reason: TransportError, Err: ErrPaused}, endDrop)
 	case c.phase == phaseIdle, open && !c.paused.IsZero():
-		c.ping() // also unanswered ones go on: a client that hears none gives up
+		c.ping() // unanswered ones continue, too: a client that gets none gives up
 	case early:
 		c.pinged = now
 		c.push(pingPacket)
@@ -72,22 +72,22 @@ func (c *Conn) expire(now time.Time) {
 	}
 }
 
-// Pause says that Recv is not called for a while, because what was received has to be
-// handled first. Until Resume the peer's silence does not close the connection: it may
-// have answered, and that is not read. Pings go on. A connection that is paused for
-// longer than [Options.PauseTimeout] is closed with [TransportError] wrapping
-// [ErrPaused], so that a dead peer is detected. A call during a pause begins it anew.
+// Pause says that Recv is not called for a while, because received messages must be handled first.
+// Until Resume the peer's silence does not close the connection: it may have answered, but the
+// answer is not read. Pings continue. A connection that is paused for longer than
+// [Options.PauseTimeout] is closed with [TransportError] wrapping [ErrPaused], so that a dead peer
+// is detected. A call during a pause restarts it.
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paused = time.Now()
-	if c.closed == nil && c.phase == phaseWaiting { // pings go on at their interval
+	if c.closed == nil && c.phase == phaseWaiting { // pings continue at their interval
 		c.arm(phaseWaiting, time.Until(c.due))
 	}
 }
 
-// Resume ends a pause. The peer has the whole ping timeout from here, because its
-// answer may lie behind what was not read.
+// Resume ends a pause. The peer has the whole ping timeout from here, because its answer may follow
+// unread data.
 func (c *Conn) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,9 +98,9 @@ func (c *Conn) Resume() {
 	}
 }
 
-// Unread returns how many bytes of memory polling requests take whose messages Recv has
-// not all returned. It must not be called concurrently with Recv. During a pause, further
-// requests of more than 8 KiB together are answered when it ends, except during an upgrade.
+// Unread returns the memory, in bytes, of polling requests whose messages Recv has not all
+// returned. It must not be called concurrently with Recv. During a pause, further requests of more
+// than 8 KiB together are answered when it ends, except during an upgrade.
 func (c *Conn) Unread() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,16 +114,15 @@ func (c *Conn) pausedTooLong(now time.Time) bool {
 	return !c.paused.IsZero() && now.Sub(c.paused) >= c.server.o.PauseTimeout
 }
 
-// ping asks the peer for a sign of life. c.mu is held.
+// ping sends a ping to the peer. c.mu is held.
 func (c *Conn) ping() {
 	c.pinged = time.Now()
 	c.arm(phaseWaiting, c.server.o.PingTimeout)
 	c.push(pingPacket)
 }
 
-// hear takes note of a packet of n bytes from the peer, or of the error that it
-// could not be decoded with. What it returns is the end of the connection: one
-// that the packet brings about, or one that came before it.
+// hear processes a packet of n bytes from the peer, or its decoding error. It returns the end of
+// the connection: one that the packet causes, or an earlier one.
 func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 	if err != nil {
 		return &CloseError{Reason: ParseError, Err: err}
@@ -141,19 +140,19 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 		return &CloseError{Reason: TransportError, Err: errClientPing}
 	case kind == typePong:
 		if c.stalled(c.server.o.PingTimeout) {
-			return nil // it cannot have the ping yet
+			return nil // the peer cannot have the ping yet
 		}
 		if c.phase == phaseWaiting || c.phase == phaseExtended {
 			next := c.server.o.PingInterval
 			if c.late() {
-				next = time.Until(c.nextPing()) // the answer may be that to an earlier ping
+				next = time.Until(c.nextPing()) // the answer may be to an earlier ping
 			}
 			c.alive, c.resumed = time.Now(), false
 			c.arm(phaseIdle, next)
 		}
 	case c.phase == phaseWaiting, c.phase == phaseExtended && c.resumed:
-		// The pong may lie behind all that was not read in a pause. Otherwise it
-		// happens once: the pong may be stuck behind a large message that is still on its way.
+		// The pong may follow everything that was not read in a pause. Otherwise this happens only
+		// once: the pong may be queued behind a large message that is still in flight.
 		c.arm(phaseExtended, c.server.o.PingTimeout)
 	}
 	return nil

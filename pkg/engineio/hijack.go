@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// hijackMessage is the body of the answer where a WebSocket is impossible.
+// hijackMessage is the response body if a WebSocket is impossible.
 const hijackMessage = "WebSocket is not possible behind a middleware of this server"
 
 // A hijacker takes over the connection of a ResponseWriter that middlewares have
@@ -26,8 +26,8 @@ func (h *hijacker) Hijack() (c net.Conn, rw *bufio.ReadWriter, err error) {
 	return c, rw, err
 }
 
-// cannotHijack answers an upgrade whose connection cannot be taken over. The reason
-// is logged once, because it is a mistake in the program and the same each time.
+// cannotHijack answers an upgrade whose connection cannot be hijacked. The reason is logged once,
+// because it is a mistake in the program and the same each time.
 func (s *Server) cannotHijack(h *hijacker) {
 	s.hijackOnce.Do(func() {
 		s.log.Error("connection cannot be taken over for a WebSocket",
@@ -38,5 +38,5 @@ func (s *Server) cannotHijack(h *hijacker) {
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("Content-Length", strconv.Itoa(len(hijackMessage)))
 	h.WriteHeader(http.StatusInternalServerError)
-	_, _ = h.Write([]byte(hijackMessage)) // the peer is being turned away
+	_, _ = h.Write([]byte(hijackMessage)) // the peer is being refused
 }

@@ -1,7 +1,7 @@
 package engineio
 
-// linger notes that a WebSocket may be under way though it does not belong to an open
-// connection: it probes, or brings a close to its peer.
+// linger notes that a WebSocket may be active though it does not belong to an open connection: it
+// probes, or delivers a close to its peer.
 func (s *Server) linger(t *websocketTransport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -10,7 +10,7 @@ func (s *Server) linger(t *websocketTransport) {
 	}
 }
 
-// finished says that a WebSocket has ended, or has become an open connection's.
+// finished notes that a WebSocket has ended, or now belongs to an open connection.
 func (s *Server) finished(t *websocketTransport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -20,8 +20,8 @@ func (s *Server) finished(t *websocketTransport) {
 	delete(s.lingering, t)
 }
 
-// finishing returns a channel that is closed when the client of a closed connection
-// has the close or cannot get it any more, nil if that is so.
+// finishing returns a channel that is closed when the client of a closed connection has the close
+// or can no longer get it. It returns nil if that is already so.
 func (s *Server) finishing(c *Conn) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,23 +16,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// Origins are the web origins, beside its own, that may use a server. They have
-// the form that [Options].Origins describes. An Origins is immutable.
+// Origins are the web origins, beside its own, that may use a server. [Options].Origins describes
+// their form. An Origins is immutable.
 type Origins struct {
 	any      bool
 	patterns []pattern
-	// function is [Options].AllowOrigin, which does not panic; or nil.
+	// function is [Options].AllowOrigin, wrapped so that it does not panic; or nil.
 	function func(r *http.Request, origin string) bool
 }
 
 // A pattern is one origin, or all subdomains of one.
 type pattern struct {
-	scheme, host, port string // as origin has them
+	scheme, host, port string // in the form of origin
 	subdomains         bool   // host is the suffix, with its leading dot
 }
 
-// ParseOrigins checks and reads patterns of origins. The error names the first
-// malformed pattern and says what to write instead.
+// ParseOrigins checks and parses patterns of origins. The error names the first malformed pattern
+// and says what is allowed.
 func ParseOrigins(patterns []string) (*Origins, error) {
 	o := new(Origins)
 	for _, text := range patterns {
@@ -52,7 +52,7 @@ func ParseOrigins(patterns []string) (*Origins, error) {
 	return o, nil
 }
 
-// parsePattern reads one pattern other than "*".
+// parsePattern parses one pattern other than "*".
 func parsePattern(text string) (pattern, error) {
 	malformed := func(format string, args ...any) (pattern, error) {
 		return pattern{}, fmt.Errorf("engineio: origin %q: %s", text, fmt.Sprintf(format, args...))
@@ -112,9 +112,9 @@ func isIP(host string) bool {
 	return err == nil
 }
 
-// parseOrigin reads an origin in the form in which two of the same origin are
-// equal: lower case, without a default port, and with the scheme of HTTP for
-// WebSockets. Only origins of other schemes may lack a host, as file:// does.
+// parseOrigin parses an origin into its canonical form: lower case, without a default port, and
+// with the scheme of HTTP for WebSockets. Only origins of other schemes may lack a host, as file://
+// does.
 func parseOrigin(text string) (o pattern, ok bool) {
 	if text == "null" {
 		return pattern{scheme: "null"}, true
@@ -140,7 +140,7 @@ func parseOrigin(text string) (o pattern, ok bool) {
 	return o, true
 }
 
-// webScheme returns the scheme of the page for that of a connection.
+// webScheme returns a page's scheme for that of a connection.
 func webScheme(scheme string) string {
 	switch scheme = strings.ToLower(scheme); scheme {
 	case "ws":
@@ -171,9 +171,9 @@ func (p *pattern) matches(o pattern) bool {
 	return p.host == o.host
 }
 
-// own reports whether an origin is the one that a request was sent to. Where
-// neither TLS nor [http.Request].URL tells the scheme there may be TLS in front of
-// this server, so both are its own.
+// own reports whether an origin is the one that a request was sent to. If neither TLS nor
+// [http.Request].URL determines the scheme, a TLS proxy may precede this server, so both schemes
+// are its own.
 func own(o pattern, r *http.Request) bool {
 	switch scheme := ownScheme(r); {
 	case o.scheme != "http" && o.scheme != "https":
@@ -185,7 +185,7 @@ func own(o pattern, r *http.Request) bool {
 	return ok && here == o
 }
 
-// ownScheme returns the scheme that the client used, "" if it is not known.
+// ownScheme returns the scheme that the client used, or "" if unknown.
 func ownScheme(r *http.Request) string {
 	switch {
 	case r.URL.Scheme != "" && r.URL.Host == "": // set by a middleware, not by the client
@@ -207,8 +207,8 @@ func (o *Origins) listed(r *http.Request, origin string) bool {
 	return o.function != nil && o.function(r, origin)
 }
 
-// allow reports whether a request may be served. One without an Origin header
-// does not come from a web page.
+// allow reports whether a request may be served. A request without an Origin header does not come
+// from a web page.
 func (o *Origins) allow(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
 	if origin == "" || o.any {
@@ -218,7 +218,7 @@ func (o *Origins) allow(r *http.Request) bool {
 	return ok && own(parsed, r) || o.listed(r, origin)
 }
 
-// CORS is like [Server.CORS], for handlers that serve before there is a server.
+// CORS is like [Server.CORS], for handlers that serve before the server exists.
 func (o *Origins) CORS(next http.Handler) http.Handler {
 	if !o.any && len(o.patterns) == 0 && o.function == nil {
 		return next
@@ -265,11 +265,11 @@ type refusedOrigins struct {
 }
 
 const (
-	// maxRefusedOrigins bounds the origins that are remembered, and so the lines, of an
-	// hour: made-up ones must not hide an operator's own.
+	// maxRefusedOrigins bounds the origins that are remembered, and so the log lines, per hour:
+	// made-up ones must not hide an operator's own.
 	maxRefusedOrigins = 100
 	rememberOrigins   = time.Hour
-	// maxLoggedOrigin bounds the bytes of each.
+	// maxLoggedOrigin bounds the bytes logged of each origin.
 	maxLoggedOrigin = 256
 )
 
@@ -299,8 +299,7 @@ func (l *refusedOrigins) log(log *zap.Logger, r *http.Request, allowed []string)
 	}
 }
 
-// validOrigin reports whether an Origin header holds only characters that a
-// header may hold.
+// validOrigin reports whether an Origin header holds only valid header characters.
 func validOrigin(origin string) bool {
 	for i := range len(origin) {
 		if c := origin[i]; c != '\t' && (c < 0x20 || c == 0x7F) {

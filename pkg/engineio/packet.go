@@ -7,8 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// The packet types of Engine.IO, as the digits that stand for them, and the
-// letter that begins a binary message in text.
+// The packet types of Engine.IO, as digits, and the letter that begins a binary message in text.
 const (
 	typeOpen    = '0'
 	typeClose   = '1'
@@ -33,25 +32,25 @@ const (
 	maxFrameHeader = 10
 )
 
-// packetOverhead is what a queued packet takes in memory beside its frame, in bytes: the
-// Packet itself, its pointer in the queue, and what the allocator adds to a small frame.
+// packetOverhead is the memory of a queued packet beside its frame, in bytes: the Packet itself,
+// its pointer in the queue, and what the allocator adds to a small frame.
 const packetOverhead = 144
 
-// A Packet is a message to send: encoded once, immutable, and shared by pointer
-// by any number of connections at once.
+// A Packet is a message to send: encoded once, immutable, and safe to share by pointer between any
+// number of connections.
 type Packet struct {
-	// frame is a complete unmasked WebSocket frame. What follows its header is
-	// the payload, which for text is the packet's polling form, too.
+	// frame is a complete unmasked WebSocket frame. The data after its header is the payload, which
+	// for text is also the packet's polling form.
 	frame      []byte
 	header     int
 	noCompress bool
 
-	// How many connections of one server the packet is queued on, if it is large: it
-	// counts once there. On another server it counts for each connection.
+	// queued is the number of connections of one server on which the packet is queued, if it is
+	// large: it counts once there. On another server it counts for each connection.
 	queued    atomic.Int32
 	countedBy atomic.Pointer[Server]
 
-	// Forms that few connections need are made by the first that does.
+	// Forms that few connections need; the first connection that needs one creates it.
 	base64   lazyFrame
 	deflated lazyFrame
 }
@@ -73,15 +72,14 @@ func Text(data []byte) *Packet { return newPacket(opText, []byte{typeMessage}, d
 // Binary returns a packet that carries data as a binary message. It copies data.
 func Binary(data []byte) *Packet { return newPacket(opBinary, nil, data) }
 
-// NoCompress returns the same packet, not to be compressed: neither by
-// permessage-deflate, nor by HTTP unless it shares a response with others that
-// are.
+// NoCompress returns the same packet, marked not to be compressed: neither by permessage-deflate,
+// nor by HTTP unless it shares a response with others that are.
 func (p *Packet) NoCompress() *Packet {
 	return &Packet{frame: p.frame, header: p.header, noCompress: true}
 }
 
-// Len returns how many bytes the packet has on a WebSocket. In a queue it counts 144 more,
-// which is what it takes in memory.
+// Len returns the packet's size on a WebSocket, in bytes. In a queue it counts 144 more, its
+// overhead in memory.
 func (p *Packet) Len() int { return len(p.frame) }
 
 // Packets that the protocol itself sends, shared by all connections.
@@ -112,7 +110,7 @@ func newPacket(opcode byte, prefix, data []byte) *Packet {
 func (p *Packet) opcode() byte    { return p.frame[0] & 0x0F }
 func (p *Packet) payload() []byte { return p.frame[p.header:] }
 
-// polling returns the packet as it stands in the body of a polling response.
+// polling returns the packet's form in the body of a polling response.
 func (p *Packet) polling() []byte {
 	if p.opcode() != opBinary {
 		return p.payload()

@@ -8,8 +8,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// guard calls f, which calls a hook, and reports its panic. It reports whether there
-// was one.
+// guard calls f, which calls a hook. It reports a panic of the hook, and whether there was one.
 func (o *Options) guard(hook string, f func()) (panicked bool) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -21,9 +20,8 @@ func (o *Options) guard(hook string, f func()) (panicked bool) {
 	return false
 }
 
-// guardResponse is guard for hooks that may have written a response. What the client
-// has of it is unknown, so the request is aborted as net/http does it. A hook may
-// abort it by itself.
+// guardResponse is guard for hooks that may have written a response. It is unknown how much of it
+// the client has, so the request is aborted as in net/http. A hook may also abort it.
 func (o *Options) guardResponse(hook string, f func()) {
 	defer func() {
 		if v := recover(); v != nil {

@@ -5,7 +5,7 @@ import (
 	"encoding/base64"
 )
 
-// separator stands between the packets of a polling body.
+// separator separates the packets of a polling body.
 const separator = "\x1e"
 
 // cutPacket splits the first packet off a polling body. rest is nil after the
@@ -18,9 +18,8 @@ func cutPacket(body []byte) (packet, rest []byte) {
 	return body[:i:i], body[i+1:]
 }
 
-// decode splits a packet in its text form into its type and its data, which for
-// a binary message is decoded into new memory and otherwise is part of packet,
-// which is known to be UTF-8.
+// decode splits a packet in its text form into its type and its data. The data of a binary message
+// is decoded into new memory, other data is part of packet, which is known to be UTF-8.
 func decode(packet []byte) (kind byte, data []byte, err error) {
 	if len(packet) == 0 {
 		return 0, nil, errBadPacket

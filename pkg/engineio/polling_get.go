@@ -45,7 +45,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 	}
 	c.mu.Lock()
-	p.get = nil // before the answer leaves: the next GET may come at once
+	p.get = nil // before the answer is sent: the next GET may arrive immediately
 	if !g.woken {
 		p.broken(context.Cause(r.Context()))
 		c.mu.Unlock()
@@ -54,11 +54,11 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	if c.closed != nil && p.last == nil {
 		c.disarm()
 		c.server.forget(c)
-		if c.server.refuses() { // the client comes back, best to another server
+		if c.server.refuses() { // the client reconnects, preferably to another server
 			w.Header().Set("Connection", "close")
 		}
 	}
-	// Within a deadline, so that a response that the client does not take is noticed.
+	// Within a deadline, so that a client that does not read the response is noticed.
 	rc := http.NewResponseController(w)
 	_ = rc.SetWriteDeadline(time.Now().Add(c.server.requestTimeout()))
 	b := (*batch)(nil)
@@ -77,23 +77,23 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 		c.copy(0)
 		c.done(b)
 		c.rest()
-		p.release() // the client may have asked again already
+		p.release() // the client may have sent another request already
 	}
 	if err != nil {
 		p.broken(err)
 	}
 }
 
-// broken ends the connection, because a GET was not answered, unless its client has said
-// goodbye: what it sent before is still taken. c.mu is held.
+// broken ends the connection because a GET was not answered, unless its client has closed: the
+// messages it sent before that are still accepted. c.mu is held.
 func (p *pollingTransport) broken(err error) {
 	if p.goodbye == nil {
 		p.c.endLocked(&CloseError{Reason: TransportError, Err: err}, endCut)
 	}
 }
 
-// release answers a GET that waits during an upgrade, unless something else does.
-// c.mu is held.
+// release answers a GET that waits during an upgrade, unless another answer is in progress. c.mu is
+// held.
 func (p *pollingTransport) release() {
 	c := p.c
 	if p.probed && c.transport == p && c.closed == nil && p.writable() && c.pending == nil && !c.writing {
@@ -134,8 +134,8 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 	h.Set("Content-Length", strconv.Itoa(size))
 	s.counts.bytesOut.Add(uint64(size))
 
-	// Flushed here, within the caller's deadline. A ResponseWriter that can't writes
-	// when the handler returns.
+	// Flushed here, within the caller's deadline. A ResponseWriter that can't flush writes when the
+	// handler returns.
 	if err := p.c.writeParts(w, *body); err != nil {
 		return err
 	}
@@ -145,15 +145,15 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 	return nil
 }
 
-// requestTimeout bounds the time that a client may take to send a request's
-// body, or to take a response: as long as one may be silent.
+// requestTimeout bounds the time for a client to send a request's body, or to read a response: as
+// long as a client may be silent.
 func (s *Server) requestTimeout() time.Duration { return s.o.PingInterval + s.o.PingTimeout }
 
-// setPollingHeaders sets what all successful responses have.
+// setPollingHeaders sets the headers of all successful responses.
 func (s *Server) setPollingHeaders(h http.Header, r *http.Request) {
 	h.Set("Cache-Control", "no-store")
 	if agent := r.UserAgent(); strings.Contains(agent, ";MSIE") || strings.Contains(agent, "Trident/") {
-		h.Set("X-XSS-Protection", "0") // old Internet Explorers garble payloads in the name of safety
+		h.Set("X-XSS-Protection", "0") // old Internet Explorers' XSS filter garbles payloads
 	}
 	s.setHeaders(h, r)
 }

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// servePost takes in what the client sends.
+// servePost accepts the client's messages.
 func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 	c := p.c
 	c.mu.Lock()
@@ -54,14 +54,13 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 	// The HTTP server's own deadline counts from the request, which may have been held.
 	rc := http.NewResponseController(w)
 	_ = rc.SetWriteDeadline(time.Now().Add(c.server.requestTimeout()))
-	_, _ = io.WriteString(w, "ok") // a client that is gone is noticed by its GET
+	_, _ = io.WriteString(w, "ok") // a client that has disconnected is noticed by its GET
 	_ = rc.Flush()
 	_ = rc.SetWriteDeadline(time.Time{})
 }
 
-// receive reads a POST's body, acts on its control packets and hands its
-// messages to Recv, once Recv has taken all earlier ones. It returns the status
-// of the answer.
+// receive reads a POST's body, processes its control packets and hands its messages to Recv, once
+// Recv has taken all earlier ones. It returns the status of the answer.
 func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	c := p.c
 	body, err := c.server.readBody(w, r)
@@ -84,13 +83,13 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	switch fault.Reason {
 	case ParseError, TransportError:
 		return http.StatusBadRequest
-	default: // the client closed, or the session was closed and waits to tell so
+	default: // the client closed, or the session was closed and the close is pending
 		return http.StatusOK
 	}
 }
 
-// leaves reports whether an end is the client's goodbye. The next Recv brings it about:
-// what came before it was answered, so it is taken first. The client hears so at once.
+// leaves reports whether an end is a close by the client. The next Recv performs it: earlier
+// messages were acknowledged, so they are taken first. The client gets its answer immediately.
 func (p *pollingTransport) leaves(end *CloseError) bool {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
@@ -105,9 +104,9 @@ func (p *pollingTransport) leaves(end *CloseError) bool {
 	return true
 }
 
-// readBody reads a POST's body, within a deadline where one can be set.
+// readBody reads a POST's body, within a deadline if one can be set.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	// The deadline stays where not all is read: the HTTP server reads on.
+	// The deadline stays if not everything is read, because the HTTP server reads on.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
 	limit := int64(s.o.MaxPayload)
@@ -117,7 +116,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	}
 	var buf bytes.Buffer
 	if r.ContentLength > 0 {
-		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead) // what a header claims is worth no more memory
+		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead) // a claimed Content-Length gets no more memory than this
 	}
 	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
@@ -130,8 +129,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	return buf.Bytes(), err
 }
 
-// check hears the packets of a polling body, up to one that ends the connection.
-// It returns the part before that one, and the end.
+// check processes the packets of a polling body, up to one that ends the connection. It returns the
+// part before that one, and the end.
 func (c *Conn) check(body []byte) (good []byte, fault *CloseError) {
 	if !utf8.Valid(body) {
 		return nil, &CloseError{Reason: ParseError, Err: errNotUTF8}
@@ -150,18 +149,18 @@ func (c *Conn) check(body []byte) (good []byte, fault *CloseError) {
 	}
 }
 
-// upgradePosts is how many POSTs are answered during an upgrade although Recv has not
-// taken as much as one may have. A stock client that has the answer to its probe does not poll any more,
-// hears no ping, and waits for the answer to its POST. It may have begun one more before.
+// upgradePosts is how many POSTs are answered during an upgrade although Recv has not taken as much
+// as is usually required. A stock client that has the answer to its probe does not poll any more,
+// gets no ping, and waits for the answer to its POST. It may have begun one more before.
 const upgradePosts = 2
 
 // addedInPause is how many bytes of POSTs are answered during a pause.
 const addedInPause = 8 << 10
 
-// deliver puts a checked body where Recv finds it, when those before are taken as far as
-// there is space for it: together they may be as large as one. Clients and proxies wait
-// some seconds for the answer to a POST. A paused connection takes little, such as a
-// close: of its client more is held only as long as it keeps a TCP connection open for it.
+// deliver passes a checked body to Recv, once the earlier ones are taken as far as there is space
+// for it: together they may be as large as one. Clients and proxies wait some seconds for the
+// answer to a POST. A paused connection accepts little, such as a close: more of its client is held
+// only as long as the client keeps a TCP connection open for it.
 func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
 	for {
 		p.c.mu.Lock()
@@ -193,15 +192,15 @@ func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
 		select {
 		case <-p.taken:
 		case <-p.c.ctx.Done():
-			return nil // nobody waits for it any more
+			return nil // it is no longer needed
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// recv returns the next message that was posted. After an upgrade it empties the
-// inbox, and goes on with the new transport.
+// recv returns the next message that was posted. After an upgrade it empties the inbox, and
+// continues with the new transport.
 func (p *pollingTransport) recv() (Message, error) {
 	c := p.c
 	for {
@@ -221,7 +220,7 @@ func (p *pollingTransport) recv() (Message, error) {
 			kind, data, _ := decode(packet) // it was checked when it was posted
 			if kind == typeMessage || kind == typeBinary {
 				if kind == typeMessage && !whole {
-					data = bytes.Clone(data) // the message is kept, what came with it must not be
+					data = bytes.Clone(data) // the message is kept, the rest of its body must not be
 				}
 				return Message{Binary: kind == typeBinary, Data: data}, nil
 			}

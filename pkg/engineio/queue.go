@@ -7,27 +7,27 @@ import (
 	"sync"
 )
 
-// volatileQueueBytes is the queue length from which on TrySend drops: a connection
-// that has this much queued is behind. It is a second's worth of a fast stream, and
-// little enough that what is delivered late is not very old.
+// volatileQueueBytes is the queue length from which TrySend drops: a connection with this much
+// queued is behind. It is a second's worth of a fast stream, and little enough that late deliveries
+// are not very old.
 const volatileQueueBytes = 64 << 10
 
-// A batch is what leaves in one write: the packets queued since the last one.
-// Batches are pooled, so that an idle connection holds none.
+// A batch is the content of one write: the packets queued since the last one. Batches are pooled,
+// so that an idle connection holds none.
 type batch struct {
 	packets []*Packet
 	bytes   int // of their frames
 	pong    int // 1 + the index of the pong, of which there is at most one; 0 without
 	shared  int // of the bytes, those of packets that count once on all connections
 
-	join   []byte      // small frames, one behind the other
+	join   []byte      // small frames, concatenated
 	vector net.Buffers // what is to be written: parts of join, and large frames
-	left   net.Buffers // what is left of vector while it is being written
+	left   net.Buffers // the rest of vector while it is being written
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// What a batch may keep in the pool; a burst's memory is left to the collector.
+// Limits of what a batch keeps in the pool; a burst's memory is left to the garbage collector.
 const (
 	keepPackets = 1024
 	keepJoin    = 64 << 10
@@ -44,24 +44,24 @@ func (b *batch) release() {
 	batches.Put(b)
 }
 
-// overhead returns what the packets of the batch take in memory beside their frames.
+// overhead returns the memory of the batch's packets beside their frames.
 func (b *batch) overhead() int { return len(b.packets) * packetOverhead }
 
-// smallFrame is the size up to which it is cheaper to copy a frame than to hand
-// it to the kernel on its own. It also keeps vectors short: the runtime keeps
-// the longest one of each connection for good.
+// smallFrame is the size up to which copying a frame is cheaper than passing it to the kernel
+// separately. It also keeps vectors short: the runtime keeps the longest one of each connection
+// permanently.
 const smallFrame = 2 << 10
 
-// buffers returns the packets of the batch in the form that form gives them, as few
-// buffers: small ones are copied together, large ones referred to. Between each two
-// packets stands between. The buffers are valid until the batch is released.
+// buffers returns the packets of the batch in the form that form gives them, in as few buffers as
+// possible: small ones are copied together, large ones referenced. between separates the packets.
+// The buffers are valid until the batch is released.
 func (b *batch) buffers(form func(*Packet) []byte, between string) *net.Buffers {
 	if len(b.packets) == 1 {
 		b.vector = append(b.vector, form(b.packets[0]))
 	} else {
 		b.gather(form, between)
 	}
-	b.left = b.vector // writing consumes the slice; the pool wants it back whole
+	b.left = b.vector // writing consumes the slice; the pool needs the whole slice
 	return &b.left
 }
 
@@ -89,7 +89,7 @@ func (b *batch) gather(form func(*Packet) []byte, between string) {
 	flush()
 }
 
-// writeParts writes buffers in parts, and notes after each that the peer takes something.
+// writeParts writes buffers in parts, and notes progress after each.
 func (c *Conn) writeParts(w io.Writer, bufs net.Buffers) error {
 	for len(bufs) > 0 {
 		n, k := len(bufs[0]), 1
@@ -116,9 +116,8 @@ func (c *Conn) writeParts(w io.Writer, bufs net.Buffers) error {
 	return nil
 }
 
-// push queues packets, adjacent and in order, and sets a writer to work if there
-// is somebody to write for and none is at it. It returns how many bytes are queued on all
-// connections then. c.mu is held.
+// push queues packets, adjacent and in order, and starts a writer if the transport can write and
+// none is active. It returns how many bytes are then queued on all connections. c.mu is held.
 func (c *Conn) push(ps ...*Packet) (all int64) {
 	if c.pending == nil {
 		c.pending = batches.Get().(*batch)
@@ -129,9 +128,9 @@ func (c *Conn) push(ps ...*Packet) (all int64) {
 	return all
 }
 
-// pushPong queues a pong in place of the one that is pending, if there is one: only the
-// latest ping must be answered (RFC 6455, section 5.5.3). So a peer that reads nothing
-// cannot fill the queue with pongs. c.mu is held.
+// pushPong queues a pong in place of the pending one, if there is one: only the latest ping must be
+// answered (RFC 6455, section 5.5.3). So a peer that reads nothing cannot fill the queue with
+// pongs. c.mu is held.
 func (c *Conn) pushPong(p *Packet) {
 	b := c.pending
 	if b == nil || b.pong == 0 {
@@ -149,27 +148,27 @@ func (c *Conn) pushPong(p *Packet) {
 	}
 }
 
-// kick sets a writer to work on what is queued. c.mu is held.
+// kick starts a writer for what is queued. c.mu is held.
 func (c *Conn) kick() {
 	if c.pending != nil && !c.writing {
 		c.writing = c.transport.start()
 	}
 }
 
-// take hands what is queued to the writer, nil if nothing is. c.mu is held.
+// take passes what is queued to the writer, or nil if nothing is. c.mu is held.
 func (c *Conn) take() *batch {
 	c.taken, c.pending = c.pending, nil
 	return c.taken
 }
 
-// discard drops what is queued and not taken. c.mu is held.
+// discard drops queued packets that the writer has not taken. c.mu is held.
 func (c *Conn) discard() {
 	b := c.pending
 	c.pending = nil
 	c.done(b)
 }
 
-// done says that nobody has a use for b any more. c.mu is held.
+// done releases b, which must not be used any more. c.mu is held.
 func (c *Conn) done(b *batch) {
 	if b == nil {
 		return
@@ -188,8 +187,8 @@ func (c *Conn) done(b *batch) {
 	}
 }
 
-// rest says that the writer stops. Another may have to go on: after an upgrade
-// the last poll hands over to the WebSocket. c.mu is held.
+// rest notes that the writer stops. Another one may have to continue: after an upgrade the last
+// poll hands over to the WebSocket. c.mu is held.
 func (c *Conn) rest() {
 	c.writing = false
 	c.kick()

@@ -17,7 +17,7 @@ type request struct {
 	version   string
 	upgrade   bool
 	forwarded bool   // by another node, which has checked the origin
-	ended     func() // what Admit returned, until a connection has it; or nil
+	ended     func() // returned by Admit, until a connection owns it; or nil
 }
 
 func newRequest(r *http.Request) *request {
@@ -40,7 +40,7 @@ func newRequest(r *http.Request) *request {
 }
 
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodOptions { // CORS preflights have been answered; some clients ask without their headers
+	if r.Method == http.MethodOptions { // CORS preflights have been answered; some clients send OPTIONS without their headers
 		w.Header().Set("Allow", "GET, POST, OPTIONS")
 		w.WriteHeader(http.StatusNoContent)
 		return
@@ -62,11 +62,11 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// protocolVersion is the revision of Engine.IO that is spoken here.
+// protocolVersion is the supported revision of Engine.IO.
 const protocolVersion = "4"
 
-// verify checks a request in the protocol's order. It returns the connection
-// that the request is for, nil if it asks for a new one.
+// verify checks a request in the protocol's order. It returns the connection that the request is
+// for, or nil if it requests a new one.
 func (s *Server) verify(r *request) (*Conn, *refusal) {
 	if !slices.Contains(s.o.Transports, r.transport) {
 		return nil, unknownTransport

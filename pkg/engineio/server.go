@@ -1,10 +1,9 @@
-// Package engineio serves Engine.IO v4: connections that begin with HTTP
-// long-polling or a WebSocket, move from one to the other, notice that a peer is
-// gone, and carry text and binary messages in order.
+// Package engineio serves Engine.IO v4: connections that begin with HTTP long-polling or a
+// WebSocket, upgrade from one to the other, detect a dead peer, and carry text and binary messages
+// in order.
 //
-// A [Server] is an http.Handler. It hands each new [Conn] to a function that
-// reads it. What is sent is a [Packet], encoded once for any number of
-// connections.
+// A [Server] is an http.Handler. It hands each new [Conn] to a function that reads it. Outgoing
+// messages are [Packet] values, each encoded once for any number of connections.
 //
 // WebTransport, JSONP and revision 3 of the protocol are not served.
 package engineio
@@ -22,8 +21,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// A Server accepts connections. It is an http.Handler, to be mounted where its
-// path leads; all its methods may be called at once.
+// A Server accepts connections. It is an http.Handler, to be mounted at its path. All its methods
+// are safe for concurrent use.
 type Server struct {
 	o          Options
 	serve      func(*Conn)
@@ -45,19 +44,18 @@ type Server struct {
 	mu           sync.Mutex
 	refusing     bool // new connections
 	closing      bool
-	conns        map[string]*Conn                      // also those whose close a poll has yet to fetch
+	conns        map[string]*Conn                      // includes those whose close a poll has yet to fetch
 	leaving      map[*Conn]bool                        // forgotten, but something is queued
-	lingering    map[*websocketTransport]chan struct{} // that probe, or bring a close; closed at their end, nil if nobody waits
+	lingering    map[*websocketTransport]chan struct{} // probing or delivering a close; closed at their end, nil unless awaited
 	clients      map[string]int                        // open connections by transport
 	opened       uint64
 	closed       map[Reason]uint64
 	upgradeCount uint64
 }
 
-// NewServer returns a server that calls serve on a goroutine of its own for each
-// new connection. serve calls [Conn.Recv] until that fails, and then returns; the
-// connection is closed when it does, or panics. The server holds a goroutine; end it with
-// Close.
+// NewServer returns a server that calls serve on a separate goroutine for each new connection.
+// serve calls [Conn.Recv] until that fails, and then returns; the connection is closed when serve
+// returns or panics. The server holds a goroutine; end it with Close.
 func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -95,7 +93,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 	return s, nil
 }
 
-// tickFor returns how exact timers of at least d have to be.
+// tickFor returns the precision of timers of at least d.
 func tickFor(d time.Duration) time.Duration {
 	return min(max(d/100, time.Millisecond), 100*time.Millisecond)
 }
@@ -119,9 +117,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.o.guardResponse("Use", func() { s.handler.ServeHTTP(w, r) })
 }
 
-// CORS lets another handler be used by the origins that may use the server: it
-// adds the headers that browsers ask for, and answers their preflights. The
-// handler is asked for every other request, whatever its origin.
+// CORS allows the origins that may use the server to use another handler: it adds the CORS headers,
+// and answers browsers' preflights. The handler is called for every other request, whatever its
+// origin.
 func (s *Server) CORS(next http.Handler) http.Handler { return s.origins.CORS(next) }
 
 func (s *Server) lookup(id string) *Conn {
@@ -130,7 +128,7 @@ func (s *Server) lookup(id string) *Conn {
 	return s.conns[id]
 }
 
-// setInitialHeaders and setHeaders let the hooks at the headers of a response.
+// setInitialHeaders and setHeaders call the hooks for the headers of a response.
 func (s *Server) setInitialHeaders(h http.Header, r *http.Request) {
 	if s.o.InitialHeaders != nil {
 		s.o.guard("InitialHeaders", func() { s.o.InitialHeaders(h, r) })
@@ -150,8 +148,7 @@ func (s *Server) upgradeHeader(w http.ResponseWriter, r *http.Request) http.Head
 	return h
 }
 
-// admit makes a new connection known. It returns false if the server refuses it,
-// or the id is taken.
+// admit registers a new connection. It returns false if the server refuses it, or the id is in use.
 func (s *Server) admit(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,9 +204,9 @@ func (s *Server) forget(c *Conn) {
 	}
 }
 
-// Refuse refuses new connections from now on: their first requests get a 503,
-// after which stock clients try again, elsewhere if a balancer lets them. The
-// connections that there are go on, also to a WebSocket.
+// Refuse refuses new connections from now on: their first requests get a 503, after which stock
+// clients retry, elsewhere if a load balancer allows it. Existing connections continue, and may
+// still upgrade to a WebSocket.
 func (s *Server) Refuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -235,8 +232,8 @@ func (s *Server) known() []*Conn {
 	return slices.Collect(maps.Values(s.conns))
 }
 
-// Conns returns the connections that are open. Walking them holds no lock; some
-// may have closed, and others opened, since it began.
+// Conns returns the open connections. The iteration holds no lock; some may have closed, and others
+// opened, since it began.
 func (s *Server) Conns() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for _, c := range s.known() {
@@ -247,15 +244,13 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 	}
 }
 
-// closeGrace is how long Server.Close leaves connections to take what is queued for
-// them and the close.
+// closeGrace is how long Server.Close lets clients take what is queued for them and the close.
 const closeGrace = time.Second
 
-// Close refuses new connections from now on, closes all that there are with
-// [ForcedClose], and waits for every goroutine of theirs. Clients get what was
-// queued, and the close, except on polling those that are not waiting for it. What
-// a client has not taken within a second, or when ctx ends, is cut, so that only
-// serve functions can delay Close further. When ctx ends Close returns the cause, and
+// Close refuses new connections from now on, closes all existing ones with [ForcedClose], and waits
+// for all their goroutines. Clients get what was queued, and the close, except polling clients
+// without a pending poll. What a client has not taken within a second, or when ctx ends, is cut, so
+// that only serve functions can delay Close further. When ctx ends Close returns the cause, and
 // does not wait for them.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
@@ -265,7 +260,7 @@ func (s *Server) Close(ctx context.Context) error {
 	for _, c := range s.known() {
 		c.end(&CloseError{Reason: ForcedClose, Err: ErrServerClosed}, endFlush)
 	}
-	for _, c := range s.known() { // closed before, and not fetched since
+	for _, c := range s.known() { // closed before, but not fetched since
 		c.drop()
 	}
 	if first {
@@ -288,8 +283,7 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 }
 
-// finish stops the timers, which bound the waits of closing connections, and the
-// shedder after the last of those.
+// finish stops the timers, which bound the waits of closing connections, and then the shedder.
 func (s *Server) finish() {
 	s.tasks.Wait()
 	s.wheel.stop()

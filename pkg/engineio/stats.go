@@ -7,17 +7,17 @@ import (
 
 // Stats are a server's gauges and counters at one moment.
 type Stats struct {
-	// Connections that are open, by transport.
+	// Open connections, by transport.
 	Polling, WebSocket int
-	// Opened counts connections, Closed those that have ended, by reason.
+	// Opened counts opened connections, Closed ended ones, by reason.
 	Opened uint64
 	Closed map[Reason]uint64
-	// Refused counts requests that were refused before they reached a connection,
-	// by the code that OnRefused has.
+	// Refused counts requests that were refused before they reached a connection, by the code
+	// passed to OnRefused.
 	Refused map[int]uint64
 	// Upgrades counts moves from polling to WebSocket.
 	Upgrades uint64
-	// QueuedBytes are held for what waits to be written, on all connections together.
+	// QueuedBytes is the memory held for queued packets, on all connections together.
 	QueuedBytes int64
 	// SlowClients counts connections that were closed because of their send queue.
 	SlowClients uint64
@@ -25,12 +25,11 @@ type Stats struct {
 	BudgetCuts uint64
 	// TooLarge counts messages and polling requests that exceeded MaxPayload.
 	TooLarge uint64
-	// Engine.IO packets and their bytes, before compression on a WebSocket and
-	// after it on polling.
+	// Packets and bytes of Engine.IO, before compression on a WebSocket and after it on polling.
 	PacketsIn, PacketsOut, BytesIn, BytesOut uint64
 }
 
-// counts are changed on the way of every packet, without a lock.
+// counts are updated for every packet, without a lock.
 type counts struct {
 	queued                                   atomic.Int64
 	slowClients, budgetCuts, tooLarge        atomic.Uint64

@@ -7,20 +7,19 @@ import (
 	"go.uber.org/zap"
 )
 
-// tooLargeInterval is the least time between two log lines about messages that
-// are too large.
+// tooLargeInterval is the minimum interval between two log lines about messages that are too large.
 const tooLargeInterval = 10 * time.Second
 
-// An oversizeLog logs messages that exceed the maximum payload, not more often than
-// the interval, and how many it has left out.
+// An oversizeLog logs messages that exceed the maximum payload, at most once per interval, with the
+// number of those that it has left out.
 type oversizeLog struct {
 	mu      sync.Mutex
 	next    time.Time
 	skipped int
 }
 
-// tooLarge counts and logs a message that exceeds the maximum payload. size is its
-// length in bytes as far as it is known, else one more than the limit.
+// tooLarge counts and logs a message that exceeds the maximum payload. size is its length in bytes
+// if known, otherwise one more than the limit.
 func (s *Server) tooLarge(transport, remote string, size int64) {
 	s.counts.tooLarge.Add(1)
 	l := &s.oversize

@@ -8,8 +8,8 @@ import (
 
 var errProbe = errors.New("not the packet that an upgrade expects")
 
-// upgrade serves a request that asks to move a session to a WebSocket. The
-// session goes on with polling unless the client completes the upgrade.
+// upgrade serves a request to move a session to a WebSocket. The session stays on polling unless
+// the client completes the upgrade.
 func (s *Server) upgrade(w http.ResponseWriter, r *request, c *Conn) {
 	claimed := r.transport == WebSocket && c.claim()
 	t, err := s.accept(c, w, r, s.upgradeHeader(w, r.Request))
@@ -22,7 +22,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *request, c *Conn) {
 	s.linger(t)
 	probe := func() {
 		if claimed && t.probe() == nil {
-			return // the wire is the connection's
+			return // the wire now belongs to the connection
 		}
 		_ = t.writeNow(closeFrame) // hangUp ends it either way
 		t.hangUp()
@@ -34,7 +34,7 @@ func (s *Server) upgrade(w http.ResponseWriter, r *request, c *Conn) {
 	}
 }
 
-// claim reserves the one upgrade that a session can make.
+// claim reserves the only upgrade that a session can make.
 func (c *Conn) claim() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -45,7 +45,7 @@ func (c *Conn) claim() bool {
 	return true
 }
 
-// unclaim allows another attempt: the upgrade has failed.
+// unclaim allows another attempt, because the upgrade has failed.
 func (c *Conn) unclaim() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -55,8 +55,8 @@ func (c *Conn) unclaim() {
 	}
 }
 
-// probe makes the transport the connection's if the client goes through with the
-// upgrade: it sends a probe, is answered, stops polling, and says so.
+// probe makes the transport the connection's if the client completes the upgrade: it sends a probe,
+// is answered, stops polling, and confirms.
 func (t *websocketTransport) probe() error {
 	err := t.handshake()
 	if err != nil {
@@ -89,9 +89,9 @@ func (t *websocketTransport) handshake() error {
 	return c.moveTo(t)
 }
 
-// limitUpgrade bounds the time that the peer takes for its upgrade. There is no limit
-// while one of its POSTs is not answered, because clients do not continue before that.
-// A stock client whose probe is closed meanwhile never polls again. c.mu is held.
+// limitUpgrade bounds the time that the peer takes for its upgrade. There is no limit while one of
+// its POSTs is unanswered, because clients do not continue before that. A stock client whose probe
+// is closed meanwhile never polls again. c.mu is held.
 func (c *Conn) limitUpgrade() {
 	if c.probing == nil || c.closed != nil {
 		return
@@ -103,8 +103,8 @@ func (c *Conn) limitUpgrade() {
 	_ = c.probing.wire.SetReadDeadline(deadline) // a closed wire fails the read
 }
 
-// expect reads one packet, which must be the one given: a binary message is
-// always data, whatever it looks like.
+// expect reads one packet, which must be the given one: a binary message is always data, whatever
+// its content.
 func (t *websocketTransport) expect(kind byte, data string) error {
 	binary, b, err := t.read()
 	if err != nil {
@@ -116,8 +116,8 @@ func (t *websocketTransport) expect(kind byte, data string) error {
 	return nil
 }
 
-// releasePolls answers the GET and the POST that wait, and each one that comes until the
-// upgrade is over, so that the client can stop polling.
+// releasePolls answers the waiting GET and POST, and each later one until the upgrade is over, so
+// that the client can stop polling.
 func (c *Conn) releasePolls() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -127,11 +127,11 @@ func (c *Conn) releasePolls() {
 	}
 	p.probed = true
 	p.release()
-	signal(p.taken) // a POST that waits need not any more
+	signal(p.taken) // a waiting POST can be answered now
 }
 
-// moveTo makes t the transport. What was queued and not yet taken by a poll
-// leaves on it; Recv goes over to it when it has what was posted before.
+// moveTo makes t the transport. Packets that were queued and not yet taken by a poll are sent on
+// it; Recv switches to it after the messages that were posted before.
 func (c *Conn) moveTo(t *websocketTransport) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,7 +148,7 @@ func (c *Conn) moveTo(t *websocketTransport) error {
 	c.server.finished(t)
 	old.retire()
 	if c.phase != phaseIdle {
-		c.ping() // the answer to the one by polling may be lost with it
+		c.ping() // an answer sent by polling may be lost with it
 	}
 	c.kick()
 	c.server.upgraded()

@@ -14,22 +14,21 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// websocketTransport is a WebSocket. Gorilla shakes hands and reads; all writing
-// is done here, as whole frames, so that everything queued leaves in one write
-// and no other writer sets deadlines on the wire.
+// websocketTransport is a WebSocket. Gorilla does the handshake and reads; all writing is done
+// here, as whole frames, so that everything queued leaves in one write and no other writer sets
+// deadlines on the wire.
 type websocketTransport struct {
 	c       *Conn
 	ws      *websocket.Conn
 	wire    net.Conn
-	deflate bool // the peer takes compressed frames
-	base64  bool // the peer takes binary messages as text only
+	deflate bool // the peer accepts compressed frames
+	base64  bool // the peer accepts binary messages as text only
 }
 
-// readBuffer is what an idle WebSocket holds for reading. Larger messages are
-// read past it.
+// readBuffer is the read buffer of an idle WebSocket. Larger messages bypass it.
 const readBuffer = 512
 
-// writeBuffers makes gorilla hold no write buffer.
+// writeBuffers keeps gorilla from holding a write buffer.
 var writeBuffers sync.Pool
 
 // accept answers a request with 101 and takes the connection over. If that fails
@@ -41,7 +40,7 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		ReadBufferSize:    readBuffer,
 		WriteBufferPool:   &writeBuffers,
 		EnableCompression: deflate,
-		CheckOrigin:       func(*http.Request) bool { return true }, // done before
+		CheckOrigin:       func(*http.Request) bool { return true }, // checked before
 	}
 	wrapped := &hijacker{ResponseWriter: w}
 	up.Error = func(w http.ResponseWriter, _ *http.Request, _ int, _ error) {
@@ -51,8 +50,8 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		}
 		badRequest.answer(w, true)
 	}
-	// Browsers fail a connection whose subprotocols nobody answers, so the first
-	// one on offer is taken, whatever it is.
+	// Browsers fail a connection if none of their subprotocols is selected, so the first one
+	// offered is taken, whatever it is.
 	if offered := websocket.Subprotocols(r.Request); len(offered) > 0 {
 		if h = h.Clone(); h == nil {
 			h = make(http.Header)
@@ -101,8 +100,8 @@ func (t *websocketTransport) drain() {
 	}
 }
 
-// write sends a batch: as one vector if the wire is plain TCP, else buffer by
-// buffer, of which there is one if no frame is large. A long batch is sent in parts.
+// write sends a batch: as one vector if the wire is plain TCP, otherwise buffer by buffer; there is
+// only one if no frame is large. A long batch is sent in parts.
 func (t *websocketTransport) write(b *batch) error {
 	counts := &t.c.server.counts
 	counts.packetsOut.Add(uint64(len(b.packets)))
@@ -119,7 +118,7 @@ func (t *websocketTransport) write(b *batch) error {
 	return err
 }
 
-// form returns a packet as the frame that this peer takes.
+// form returns a packet as a frame that this peer accepts.
 func (t *websocketTransport) form(p *Packet) []byte {
 	switch op := p.opcode(); {
 	case op == opBinary && t.base64:
@@ -132,8 +131,8 @@ func (t *websocketTransport) form(p *Packet) []byte {
 	}
 }
 
-// pong answers a ping of the WebSocket protocol. It is called by the reader, who
-// is the only one to write while the transport is not yet the connection's.
+// pong answers a ping of the WebSocket protocol. The reader calls it. While the transport is not
+// yet the connection's, the reader is the only writer.
 func (t *websocketTransport) pong(data string) error {
 	p := newPacket(opPong, nil, []byte(data))
 	t.c.mu.Lock()
@@ -171,8 +170,8 @@ func (t *websocketTransport) end(cause *CloseError, how ending) (unfetched bool)
 	return false
 }
 
-// farewell returns the close frame that tells the peer of an end: an empty one,
-// unless the WebSocket protocol asks for a code.
+// farewell returns the close frame that tells the peer of an end: an empty one, unless the
+// WebSocket protocol requires a code.
 func farewell(cause *CloseError) *Packet {
 	closed := (*websocket.CloseError)(nil)
 	switch {
@@ -187,13 +186,13 @@ func farewell(cause *CloseError) *Packet {
 	}
 }
 
-// interrupt makes a read return. It does not last: hangUp reads on.
+// interrupt makes a read return. The effect is temporary: hangUp reads on.
 func (t *websocketTransport) interrupt() {
 	_ = t.wire.SetReadDeadline(time.Unix(1, 0)) // fails on a closed wire only
 }
 
-// cut closes the wire at once. A TLS connection would want to say goodbye first,
-// behind a write that may be stuck.
+// cut closes the wire immediately. A TLS connection would send its close alert first, after a write
+// that may be stuck.
 func (t *websocketTransport) cut() {
 	wire := t.wire
 	if secure, ok := wire.(*tls.Conn); ok {
@@ -202,9 +201,9 @@ func (t *websocketTransport) cut() {
 	_ = wire.Close() // nothing is left to lose
 }
 
-// hangUp closes the wire after the last write so that the peer gets it: closing
-// with unread input would take back what is on its way. It reads until the peer
-// closes, too, somebody cuts the wire, or the time is up.
+// hangUp closes the wire after the last write so that the peer gets it: closing with unread input
+// would discard data in flight. It reads until the peer closes, too, the wire is cut, or the time
+// is up.
 func (t *websocketTransport) hangUp() {
 	half, ok := t.wire.(interface{ CloseWrite() error })
 	if ok && t.wire.SetReadDeadline(time.Now().Add(hangUpTimeout)) == nil && half.CloseWrite() == nil {
@@ -237,7 +236,7 @@ func (t *websocketTransport) recv() (Message, error) {
 	return Message{}, t.c.cause()
 }
 
-// endOf tells what a failed read means for the connection.
+// endOf returns what a failed read means for the connection.
 func endOf(err error) (*CloseError, ending) {
 	closed := (*websocket.CloseError)(nil)
 	network := (net.Error)(nil)
@@ -248,14 +247,14 @@ func endOf(err error) (*CloseError, ending) {
 		return &CloseError{Reason: TransportClose, Err: err}, endDrop
 	case errors.As(err, &closed), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &CloseError{Reason: TransportClose, Err: err}, endCut
-	default: // not the WebSocket protocol: gorilla has said so to the peer
+	default: // a protocol error: gorilla has sent the close
 		return &CloseError{Reason: TransportError, Err: err}, endCut
 	}
 }
 
 var scratch = sync.Pool{New: func() any { return new([4 << 10]byte) }}
 
-// read returns the next message of the wire. The memory is the caller's.
+// read returns the next message of the wire. The memory belongs to the caller.
 func (t *websocketTransport) read() (binary bool, data []byte, err error) {
 	opcode, r, err := t.ws.NextReader()
 	if err != nil {

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// A wheel runs all timers of a server on one goroutine. Setting and stopping one
-// costs a few pointers, whatever their number; they fire up to one tick late,
-// and never early.
+// A wheel runs all timers of a server on one goroutine. Setting and stopping a timer costs a few
+// pointer updates, whatever their number; they fire up to one tick late, and never early.
 type wheel struct {
 	tick  time.Duration
 	epoch time.Time
@@ -24,14 +23,14 @@ type wheel struct {
 	count int
 }
 
-// ticks returns how many ticks d are, at least.
+// ticks returns the number of ticks in d, rounded up.
 func (w *wheel) ticks(d time.Duration) int32 { return int32((d + w.tick - 1) / w.tick) }
 
 const wheelSlots = 512
 
-// A timer calls fire on the wheel's goroutine, so fire must not block. A call
-// may already be under way when the timer is stopped or set again; fire tells by
-// the time that it is given. The zero timer with a fire is ready for use.
+// A timer calls fire on the wheel's goroutine, so fire must not block. A call may already be in
+// flight when the timer is stopped or set again; fire detects this by the time that it is given.
+// The zero timer with a fire is ready for use.
 type timer struct {
 	fire func(now time.Time)
 
@@ -48,7 +47,7 @@ func newWheel(tick time.Duration) *wheel {
 		quit:  make(chan struct{}),
 		ended: make(chan struct{}),
 	}
-	go w.run() // ends by stop, which waits for it
+	go w.run() // ended by stop, which waits for it
 	return w
 }
 
@@ -77,7 +76,7 @@ func (w *wheel) set(t *timer, d time.Duration) {
 	}
 }
 
-// cancel makes t not fire.
+// cancel prevents t from firing.
 func (w *wheel) cancel(t *timer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -100,13 +99,12 @@ func (w *wheel) remove(t *timer) {
 	w.count--
 }
 
-// expired takes the timers that are due off the wheel, and reports whether none
-// is left.
+// expired removes the due timers from the wheel, and reports whether none is left.
 func (w *wheel) expired(due []*timer) (_ []*timer, empty bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	target := int64(time.Since(w.epoch) / w.tick)
-	// A wheel that was held up for more than a turn looks at each slot once.
+	// A wheel that was delayed by more than a turn examines each slot once.
 	for slot := max(w.now+1, target-wheelSlots+1); slot <= target; slot++ {
 		for t := w.slots[slot%wheelSlots]; t != nil; {
 			next := t.next
@@ -147,7 +145,7 @@ func (w *wheel) run() {
 	}
 }
 
-// stop ends the wheel and waits for a call under way.
+// stop ends the wheel and waits for a call in flight.
 func (w *wheel) stop() {
 	close(w.quit)
 	<-w.ended
