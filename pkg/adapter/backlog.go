@@ -10,16 +10,16 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What things take on the heap beside what they hold, in bytes, and a little more.
+// Heap overheads in bytes, rounded up a little.
 const (
-	eventOverhead      = 336 // of an event in a backlog: itself, its place in the list, what allocations are rounded up by
+	eventOverhead      = 336 // of an event in a backlog: itself, its place in the list, rounding of allocations
 	roomOverhead       = 48  // of a room in an event's list
 	attachmentOverhead = 40
-	backlogOverhead    = 320 // of a room that has a backlog, with its place in the table and in the list
+	backlogOverhead    = 320 // of a room with a backlog, including its entries in the table and in the list
 	shareOverhead      = 80  // of an event that several backlogs share
 )
 
-// size returns what e takes in memory, in bytes, without what it shares with its copies.
+// size returns the memory of e, in bytes, without what it shares with its copies.
 func (e *Event) size() int {
 	n := eventOverhead + roomsSize(e.Target.To)
 	if e.copies <= 1 {
@@ -28,7 +28,8 @@ func (e *Event) size() int {
 	return n
 }
 
-// sharedSize returns what the copies of e share. Spare capacity counts: it is held.
+// sharedSize returns the size of what the copies of e share. Spare capacity counts, because it is
+// held.
 func (e *Event) sharedSize() int {
 	n := len(e.Ask) + cap(e.Data) + roomsSize(e.Target.Except)
 	for _, a := range e.Attachments {
@@ -37,7 +38,7 @@ func (e *Event) sharedSize() int {
 	return n
 }
 
-// roomsSize returns what a list of rooms takes in memory, in bytes.
+// roomsSize returns the memory of a list of rooms, in bytes.
 func roomsSize(list []rooms.Room) int {
 	n := 0
 	for i := range list {
@@ -46,7 +47,7 @@ func roomsSize(list []rooms.Room) int {
 	return n
 }
 
-// payload returns the size of what e carries, in bytes.
+// payload returns the size of e's payload, in bytes.
 func (e *Event) payload() int {
 	n := len(e.Data)
 	for _, a := range e.Attachments {
@@ -55,46 +56,45 @@ func (e *Event) payload() int {
 	return n
 }
 
-// backlogs keeps the newest stored events of every room. It is not safe for
-// concurrent use, but the slices that it returns stay as they are. Its reads
-// expect sweep to have been called.
+// backlogs keeps the newest stored events of every room. It is not safe for concurrent use, but the
+// slices that it returns do not change. Its reads expect sweep to have been called.
 type backlogs struct {
-	limit    int // kept at least, per room; twice as many at most
+	limit    int // minimum kept per room; the maximum is twice that
 	maxBytes int // over all rooms
 	ttl      time.Duration
 
-	// awaited reports whether a room has members, or may have some who are away.
+	// awaited reports whether a room has members, or may have disconnected ones.
 	awaited func(rooms.Room) bool
 
 	byRoom map[rooms.Room]*backlog
-	// Of *backlog, the one that was silent the longest in front: of rooms that are not
-	// awaited, which are given up first, and of the others.
+	// Lists of *backlog, the longest silent one first: of rooms that are not awaited, which are
+	// given up first, and of the others.
 	idle, quiet list.List
-	bytes       int // of all backlogs, and of what they share
+	bytes       int // of all backlogs, including what they share
 	shares      map[Position]*share
-	// dropped counts the backlogs that were given up for want of memory.
+	// dropped counts the backlogs that were given up because of the memory limit.
 	dropped uint64
 
-	// forgotten is, by partition and bucket of rooms, the newest position that was given up
-	// for want of memory. A room without a backlog may have lost events up to there.
+	// forgotten is, by partition and bucket of rooms, the newest position that was given up because
+	// of the memory limit. A room without a backlog may have lost events up to there.
 	forgotten [][]Position
 }
 
-// buckets is how many there are for rooms about which less is remembered than exactly.
+// buckets is the number of buckets that rooms without a backlog are hashed to.
 const buckets = 1 << 16
 
 var bucketSeed = maphash.MakeSeed()
 
 func bucket(room rooms.Room) int { return int(maphash.Comparable(bucketSeed, room) % buckets) }
 
-// A share is what several backlogs hold together of an event.
+// A share is the part of an event that several backlogs hold together.
 type share struct{ backlogs, bytes int }
 
 type backlog struct {
 	room    rooms.Room
-	events  []*Event // in the order of positions; never changed in place, as readers hold parts of it
+	events  []*Event // in the order of positions; never changed in place, because readers hold parts of it
 	bytes   int
-	trimmed Position // nothing up to here can be counted on
+	trimmed Position // events up to here may be missing
 	last    time.Time
 	list    *list.List // idle or quiet
 	element *list.Element
@@ -150,7 +150,7 @@ func (bs *backlogs) lost(room rooms.Room, partition uint16) Position {
 	return Position{Partition: partition}
 }
 
-// await says that a room has members. If it had none, its silence begins anew.
+// await notes that a room has members. If it had none, its silence begins anew.
 func (bs *backlogs) await(room rooms.Room) {
 	if b := bs.byRoom[room]; b != nil && b.list == &bs.idle {
 		bs.idle.Remove(b.element)
@@ -170,7 +170,7 @@ func (bs *backlogs) share(e *Event) {
 	s.backlogs++
 }
 
-// release counts a backlog less that holds events.
+// release counts one backlog less for each of the events.
 func (bs *backlogs) release(events []*Event) {
 	for _, e := range events {
 		if e.copies <= 1 {
@@ -184,7 +184,7 @@ func (bs *backlogs) release(events []*Event) {
 	}
 }
 
-// trim leaves the newest limit events, in a slice with space for as many again.
+// trim keeps the newest limit events, in a slice with space for as many again.
 func (bs *backlogs) trim(b *backlog) {
 	cut := len(b.events) - bs.limit
 	for _, e := range b.events[:cut] {
@@ -200,7 +200,7 @@ func (bs *backlogs) grow(b *backlog, bytes int) {
 	bs.bytes += bytes
 }
 
-// sweep drops the backlogs of rooms that have been silent for the ttl. It costs
+// sweep drops the backlogs of rooms that have been silent for the ttl. Its cost is proportional to
 // what it drops.
 func (bs *backlogs) sweep(now time.Time) {
 	for _, all := range [...]*list.List{&bs.idle, &bs.quiet} {
@@ -210,8 +210,7 @@ func (bs *backlogs) sweep(now time.Time) {
 	}
 }
 
-// drop drops the backlog of the room of a list that has been silent for the longest time,
-// and returns it with everything trimmed.
+// drop drops the backlog of the list's longest silent room, and returns it with everything trimmed.
 func (bs *backlogs) drop(from *list.List) *backlog {
 	b := from.Remove(from.Front()).(*backlog)
 	delete(bs.byRoom, b.room)
@@ -223,8 +222,8 @@ func (bs *backlogs) drop(from *list.List) *backlog {
 	return b
 }
 
-// between returns a room's events after one position and up to another, or
-// ErrTrimmed if some of them may be gone or they are more than the limit.
+// between returns a room's events after one position and up to another, or ErrTrimmed if some of
+// them may be lost or they are more than the limit.
 func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, error) {
 	if after.Compare(upTo) >= 0 {
 		return nil, nil
@@ -256,8 +255,7 @@ func (bs *backlogs) before(room rooms.Room, p Position, page Page) (_ []*Event, 
 	return events[start:end], start > 0
 }
 
-// kept returns what is kept of a room, and the position up to which it may have
-// lost events.
+// kept returns the kept events of a room, and the position up to which it may have lost events.
 func (bs *backlogs) kept(room rooms.Room, partition uint16) (_ []*Event, trimmed Position) {
 	if b := bs.byRoom[room]; b != nil {
 		return b.events, b.trimmed
@@ -265,7 +263,7 @@ func (bs *backlogs) kept(room rooms.Room, partition uint16) (_ []*Event, trimmed
 	return nil, bs.lost(room, partition)
 }
 
-// countUpTo returns how many events lie at a position or before it.
+// countUpTo returns the number of events at a position or before it.
 func countUpTo(events []*Event, p Position) int {
 	i, found := slices.BinarySearchFunc(events, p, compareToPosition)
 	if found {

@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What may wait for one node of a Memory. The last item may exceed the bytes.
+// Limits of the queues of one node of a Memory. The last item may exceed the bytes.
 const (
 	feedItems  = 16384
 	feedBytes  = 64 << 20
@@ -24,38 +24,37 @@ const (
 
 // MemoryOptions configure a [Memory]. Zero fields mean the defaults.
 type MemoryOptions struct {
-	// BacklogLimit is how many of a room's newest events can be replayed: 1000 by
-	// default, none if negative. Up to twice as many are kept. Without any, sockets
-	// that a command joins to a room may miss what is published right after it,
-	// and are cut if they do.
+	// BacklogLimit is the number of a room's newest events that can be replayed: 1000 by default,
+	// none if negative. Up to twice as many are kept. Without any, sockets that a command joins to
+	// a room may miss events published right after it, and are cut if they do.
 	BacklogLimit int
 
-	// BacklogTTL is how long a room may be silent before its backlog is dropped,
-	// one hour by default. The room is forgotten with it, and a later Replay finds
-	// nothing missing there. So the time must be longer than any cursor waits to
-	// be used: longer than sessions outlive their connections.
+	// BacklogTTL is how long a room may be silent before its backlog is dropped, one hour by
+	// default. The room is forgotten with it, and a later Replay does not notice that its events
+	// are missing. So the TTL must exceed the age of any cursor in use: it must be longer than
+	// sessions outlive their connections.
 	BacklogTTL time.Duration
 
-	// BacklogBytes bounds the memory of all backlogs, with what Go needs to keep them: a
-	// quarter of the runtime's memory limit (GOMEMLIMIT) by default, or 256 MiB if that is
-	// not set. Beyond it rooms lose theirs: first those that nobody has subscribed to for BacklogTTL,
-	// and of these and the others the ones that were silent for the longest time. That
-	// is not forgotten: a Replay that might need one of them says ErrTrimmed.
+	// BacklogBytes bounds the memory of all backlogs, including Go's overhead for them: a quarter
+	// of the runtime's memory limit (GOMEMLIMIT) by default, or 256 MiB if that is not set. Beyond
+	// it rooms lose their backlogs: first those without subscribers for BacklogTTL, and within each
+	// group the ones that were silent for the longest time. That is remembered: a Replay that might
+	// need one of them returns ErrTrimmed.
 	BacklogBytes int
 
-	// Partitions is the number of orders that the rooms are spread over, 1 by default
-	// and at most [MaxPartitions]. One is best: several are for tests of programs that
-	// run on a Redis Cluster, whose servers share them.
+	// Partitions is the number of orders that the rooms are spread over, 1 by default and at most
+	// [MaxPartitions]. Use one: several are for tests of programs that run on a Redis Cluster,
+	// whose servers share them.
 	Partitions int
 }
 
 // A Memory is a cluster within one process: the part that its nodes share. It
 // has no goroutines and needs no Close.
 //
-// Nothing is lost on the way to a node. Where up to 16,384 events or 64 MiB wait
-// for a node that does not call Next, Publish to a room that it subscribed to
-// waits for it, as long as its context allows, and so publishes at the pace of
-// the slowest. A goroutine that calls Next should therefore not publish.
+// Nothing is lost in flight to a node. While 16,384 events or 64 MiB are queued for a node that
+// does not call Next, Publish to a room that it subscribed to waits for it, as long as its context
+// allows, and so publishes at the pace of the slowest node. A goroutine that calls Next should
+// therefore not publish.
 type Memory struct {
 	mu     sync.Mutex
 	epoch  string
@@ -65,12 +64,12 @@ type Memory struct {
 	subscribers map[rooms.Room][]*memoryNode // each node once, no empty lists
 	left        []int64                      // by bucket of rooms, when one lost its last subscriber, in Unix time; nil if none has
 	backlogs    *backlogs
-	dropped     uint64 // backlogs of earlier histories, for want of memory
+	dropped     uint64 // backlogs of earlier histories dropped because of the memory limit
 
 	newBacklogs func() *backlogs // set once
-	ttl         time.Duration    // of a silent backlog; longer than anybody is away
+	ttl         time.Duration    // of a silent backlog; longer than any client stays disconnected
 
-	receivers []*memoryNode // of the event being published; kept for its space
+	receivers []*memoryNode // of the event being published; kept to reuse its memory
 	publishes uint64        // how often receivers was filled
 }
 
@@ -107,10 +106,10 @@ func NewMemory(o MemoryOptions) *Memory {
 	return m
 }
 
-// defaultBacklogBytes returns a part of the memory that the process may use. With more,
-// events that nobody asks for would keep the garbage collector busy.
+// defaultBacklogBytes returns a part of the memory that the process may use. A larger part would
+// keep the garbage collector busy with events that are not read.
 func defaultBacklogBytes() int {
-	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // asks, and changes nothing
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // a negative value only queries
 		return int(limit / 4)
 	}
 	return 256 << 20
@@ -118,8 +117,8 @@ func defaultBacklogBytes() int {
 
 // MemoryStats are numbers of a [Memory].
 type MemoryStats struct {
-	BacklogBytes    int    // that the backlogs take now
-	BacklogLimit    int    // that they may take
+	BacklogBytes    int    // current memory of the backlogs
+	BacklogLimit    int    // its limit
 	BacklogsDropped uint64 // rooms whose backlog was given up because of that limit
 }
 
@@ -164,8 +163,8 @@ func orDefault[T comparable](v, def T) T {
 // newEpoch returns eight random letters and digits.
 func newEpoch() string { return rand.Text()[:8] }
 
-// Node joins the cluster as one node. It is an error if the id is taken, until
-// the adapter that took it is closed.
+// Node joins the cluster as one node. It returns an error if the id is in use, until the adapter
+// that uses it is closed.
 func (m *Memory) Node(id NodeID) (Adapter, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -185,9 +184,8 @@ func (m *Memory) Node(id NodeID) (Adapter, error) {
 	return n, nil
 }
 
-// Reset starts a new history, as if a store had lost everything: the epoch
-// changes, the backlogs are empty, what waits for a node is gone, and every
-// node's Next returns a *LostError.
+// Reset starts a new history, as if a store had lost everything: the epoch changes, the backlogs
+// are empty, nodes' queues are dropped, and every node's Next returns a *LostError.
 func (m *Memory) Reset() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -198,10 +196,9 @@ func (m *Memory) Reset() {
 	}
 }
 
-// What follows is called with m.mu held.
+// m.mu is held in all of the following.
 
-// tick issues the next position of a partition. It follows the wall clock, except
-// backwards.
+// tick issues the next position of a partition. It follows the wall clock, but never goes back.
 func (m *Memory) tick(partition uint16, now time.Time) Position {
 	newest := &m.newest[partition]
 	if ms := uint64(now.UnixMilli()); ms > newest.Ms {
@@ -212,11 +209,10 @@ func (m *Memory) tick(partition uint16, now time.Time) Position {
 	return *newest
 }
 
-// head returns the cursor that has seen everything. Its At is that of a partition.
+// head returns the cursor that covers everything. Its At is that of a partition.
 func (m *Memory) head(at uint16) Cursor { return NewCursor(m.epoch, at, m.newest) }
 
-// only returns the cursor that has seen one partition up to a position, and nothing
-// of the others.
+// only returns the cursor that covers one partition up to a position, and nothing of the others.
 func (m *Memory) only(epoch string, at Position) Cursor {
 	positions := newPositions(len(m.newest))
 	positions[at.Partition] = at
@@ -244,9 +240,9 @@ func (m *Memory) check(c Cursor) error {
 	return nil
 }
 
-// publish decides e's place, stores it and hands it out: in each partition of its
-// rooms, in ascending order, one copy. If a receiver's feed is full it does nothing
-// of that, and returns a channel that is closed when it is worth another try.
+// publish gives e its position, stores it and delivers it: in each partition of its rooms, in
+// ascending order, one copy. If a receiver's feed is full it does none of that, and returns a
+// channel that is closed when a retry may succeed.
 func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 	m.receivers = m.receivers[:0]
 	m.publishes++
@@ -311,9 +307,8 @@ func (m *Memory) split(list []rooms.Room) [][]rooms.Room {
 	return slices.DeleteFunc(parts, func(part []rooms.Room) bool { return len(part) == 0 })
 }
 
-// place gives e, whose rooms lie in one partition, its position there, stores it,
-// and hands it to the receivers. Each backlog and each receiver has what its own
-// rooms need.
+// place gives e, whose rooms are in one partition, its position there, stores it, and delivers it
+// to the receivers. Each backlog and each receiver gets what its own rooms need.
 func (m *Memory) place(e *Event, now time.Time) {
 	at := m.home(e.Target.To[0])
 	e.Position = m.tick(at, now)
@@ -369,13 +364,13 @@ func (m *Memory) unsubscribe(n *memoryNode, room rooms.Room) {
 	}
 }
 
-// awaited reports whether a room has subscribers, or may have had some lately, to whose
-// members its events may matter when they come back.
+// awaited reports whether a room has subscribers, or recently had some whose members may need its
+// events when they reconnect.
 func (m *Memory) awaited(room rooms.Room) bool {
 	return len(m.subscribers[room]) > 0 || m.left != nil && time.Since(time.Unix(m.left[bucket(room)], 0)) <= m.ttl+time.Second
 }
 
-// silence makes n hear a room no more.
+// silence unsubscribes n from a room.
 func (m *Memory) silence(n *memoryNode, room rooms.Room) {
 	all := m.subscribers[room]
 	i := slices.Index(all, n)
@@ -390,7 +385,7 @@ func (m *Memory) silence(n *memoryNode, room rooms.Room) {
 	}
 }
 
-// remove takes n out of the cluster, and reports whether it was in it.
+// remove removes n from the cluster, and reports whether it was a member.
 func (m *Memory) remove(n *memoryNode) bool {
 	if m.nodes[n.id] != n {
 		return false

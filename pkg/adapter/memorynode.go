@@ -28,7 +28,7 @@ type memoryNode struct {
 	progress      func(Cursor)
 }
 
-// fed is what stands in a node's feed: an event, that some are lost, or how far it has come.
+// fed is an item of a node's feed: an event, a loss, or a progress report.
 type fed struct {
 	event    *Event
 	lost     *LostError
@@ -103,7 +103,7 @@ func (n *memoryNode) Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor
 		n.memory.subscribe(n, room)
 	}
 	at := n.memory.head(0)
-	if n.progress != nil && n.feed.Full() == nil { // otherwise an event comes
+	if n.progress != nil && n.feed.Full() == nil { // otherwise an event follows
 		n.feed.Put(fed{progress: at}, 0)
 	}
 	return at, nil
@@ -138,7 +138,7 @@ func (n *memoryNode) Next(ctx context.Context) (Event, error) {
 			n.progress(f.progress)
 			continue
 		}
-		return *f.event, nil // what was published before it, in any partition, stands before it in the feed
+		return *f.event, nil // events published before it, in any partition, precede it in the feed
 	}
 }
 
@@ -181,9 +181,8 @@ func (n *memoryNode) Replay(ctx context.Context, after map[rooms.Room]Cursor, up
 	}
 }
 
-// missed returns what a replay consists of, room by room, and where it begins: in
-// each partition where the first of its rooms does, or at the end where there is
-// none.
+// missed returns the events of a replay, room by room, and where it begins: in each partition where
+// the first of its rooms begins, or at the end if it has none.
 func (n *memoryNode) missed(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor) (missed [][]*Event, from Cursor, err error) {
 	if err := n.enter(ctx); err != nil {
 		return nil, from, err
@@ -294,7 +293,7 @@ func (n *memoryNode) Close() error {
 	defer n.memory.mu.Unlock()
 	if n.memory.remove(n) {
 		close(n.done)
-		n.feed.Discard() // wakes those who wait to publish to it
+		n.feed.Discard() // wakes publishers that wait for it
 	}
 	return nil
 }

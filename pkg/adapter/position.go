@@ -16,13 +16,13 @@ import (
 type Position struct {
 	Ms  uint64 // Unix time in milliseconds, by the clock that issued it
 	Seq uint64
-	// Partition says whose order it is. Rooms are spread over the partitions of a
-	// cluster, and each has a clock of its own. Most clusters have one, 0.
+	// Partition is the partition to whose order the position belongs. Rooms are spread over the
+	// partitions of a cluster, and each has a clock of its own. Most clusters have one, 0.
 	Partition uint16
 }
 
-// Compare returns -1, 0 or 1 as p lies before q, is q, or lies after it. Between
-// partitions it compares times, which is good for sorting and proves nothing.
+// Compare returns -1, 0 or 1 if p is before q, is q, or is after it. Between partitions it compares
+// times, which is useful for sorting and proves nothing.
 func (p Position) Compare(q Position) int {
 	return cmp.Or(cmp.Compare(p.Ms, q.Ms), cmp.Compare(p.Seq, q.Seq), cmp.Compare(p.Partition, q.Partition))
 }
@@ -30,30 +30,28 @@ func (p Position) Compare(q Position) int {
 // Time returns when the position was issued.
 func (p Position) Time() time.Time { return time.UnixMilli(int64(p.Ms)) }
 
-// A Cursor says how much of a history has been seen: in each partition everything
-// up to a position, in the history that the epoch names. The zero Cursor has seen
-// nothing of no history. Cursors are values; use the methods, not the fields, to
-// compare them.
+// A Cursor says how much of a history has been seen: in each partition everything up to a position,
+// in the history that the epoch names. The zero Cursor has seen nothing and names no history.
+// Cursors are values; use the methods, not the fields, to compare them.
 //
-// As a string a cursor is the offset that rides in events: opaque to clients,
-// which send it back unchanged.
+// As a string a cursor is the offset carried by events: opaque to clients, which send it back
+// unchanged.
 type Cursor struct {
 	Epoch string // letters and digits
 	At    Position
-	// all holds the positions of all partitions where there are several, packed;
-	// At is one of them, the one that changed last.
+	// all holds the packed positions of all partitions if there are several; At is one of them, the
+	// one that changed last.
 	all string
 }
 
 // MaxPartitions bounds the partitions of a cluster.
 const MaxPartitions = 64
 
-// packed is what one position takes in Cursor.all.
+// packed is the size of one position in Cursor.all.
 const packed = 16
 
-// NewCursor returns the cursor that has seen, in each partition of a history,
-// everything up to a position: positions[i] is that of partition i. Its At is
-// that of one of them.
+// NewCursor returns the cursor that has seen, in each partition of a history, everything up to a
+// position: positions[i] is that of partition i. Its At is the position of partition at.
 func NewCursor(epoch string, at uint16, positions []Position) Cursor {
 	c := Cursor{Epoch: epoch, At: positions[at]}
 	if len(positions) > 1 {
@@ -67,7 +65,7 @@ func NewCursor(epoch string, at uint16, positions []Position) Cursor {
 	return c
 }
 
-// In returns how far c has seen a partition.
+// In returns the position up to which c has seen a partition.
 func (c Cursor) In(partition uint16) Position {
 	at := int(partition) * packed
 	switch {
@@ -79,7 +77,7 @@ func (c Cursor) In(partition uint16) Position {
 	return Position{Partition: partition}
 }
 
-// number reads 8 bytes, the highest first.
+// number reads 8 bytes in big-endian order.
 func number(s string) (n uint64) {
 	for i := range 8 {
 		n = n<<8 | uint64(s[i])
@@ -96,14 +94,14 @@ func (c Cursor) IsZero() bool { return c.Epoch == "" && c.all == "" && c.At == P
 // Covers reports whether p, of the same history, has been seen.
 func (c Cursor) Covers(p Position) bool { return p.Compare(c.In(p.Partition)) <= 0 }
 
-// Includes reports whether c has seen all that d, of the same history, has.
+// Includes reports whether c has seen everything that d, of the same history, has seen.
 func (c Cursor) Includes(d Cursor) bool { return c.Max(d).all == c.all && c.Covers(d.At) }
 
-// SameHistory reports whether the two cursors can be compared at all.
+// SameHistory reports whether the two cursors can be compared.
 func (c Cursor) SameHistory(d Cursor) bool { return c.Epoch == d.Epoch && len(c.all) == len(d.all) }
 
-// Max returns the cursor that has seen what either of two of the same history
-// has. Of two histories it returns d.
+// Max returns the union of two cursors of the same history: it has seen what either has. If their
+// histories differ it returns d.
 func (c Cursor) Max(d Cursor) Cursor {
 	switch {
 	case !c.SameHistory(d):
@@ -127,8 +125,8 @@ func (c Cursor) Max(d Cursor) Cursor {
 	return NewCursor(c.Epoch, newest, positions)
 }
 
-// Min returns the cursor that has seen what both of two of the same history have. Of
-// two histories it returns d.
+// Min returns the intersection of two cursors of the same history: it has seen what both have. If
+// their histories differ it returns d.
 func (c Cursor) Min(d Cursor) Cursor {
 	if !c.SameHistory(d) {
 		return d
@@ -143,9 +141,9 @@ func (c Cursor) Min(d Cursor) Cursor {
 	return NewCursor(c.Epoch, d.At.Partition, positions)
 }
 
-// String returns the cursor as an offset: epoch, milliseconds and number, the
-// numbers in base 36. Where there are several partitions, the positions of the
-// others follow in base64. It is empty for the zero Cursor.
+// String returns the cursor as an offset: epoch, milliseconds and number, the numbers in base 36.
+// If there are several partitions, the positions of the others follow in base64. It is empty for
+// the zero Cursor.
 func (c Cursor) String() string {
 	return string(c.AppendTo(make([]byte, 0, len(c.Epoch)+24+len(c.all)/2)))
 }
@@ -167,8 +165,8 @@ func (c Cursor) AppendTo(b []byte) []byte {
 	return b
 }
 
-// others encodes what At does not say: how many partitions there are, which is
-// At's, and where each of the others is, its time as the distance from At's.
+// others encodes the rest of the cursor: the number of partitions, which one is At's, and the
+// positions of the others, with times relative to At's.
 func (c Cursor) others() []byte {
 	n := len(c.all) / packed
 	b := make([]byte, 0, 2+5*n)
@@ -185,11 +183,11 @@ func (c Cursor) others() []byte {
 
 var errBadOffset = errors.New("adapter: malformed offset")
 
-// longestOffset is the length that no offset exceeds.
+// longestOffset is the maximum length of an offset.
 const longestOffset = 64 + 28*MaxPartitions
 
-// ParseCursor reads what String wrote. Offsets come from strangers, so anything
-// else is an error: the empty string too.
+// ParseCursor parses the result of String. Offsets come from untrusted clients, so everything else,
+// including the empty string, is an error.
 func ParseCursor(s string) (Cursor, error) {
 	if len(s) > longestOffset {
 		return Cursor{}, errBadOffset
@@ -218,7 +216,7 @@ func isEpoch(s string) bool {
 	})
 }
 
-// parseOthers reads what others wrote.
+// parseOthers parses the result of others.
 func parseOthers(c Cursor, s string) (Cursor, error) {
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(b) < 2 || b[0] < 2 || b[0] > MaxPartitions || b[1] >= b[0] {
@@ -247,12 +245,11 @@ func parseOthers(c Cursor, s string) (Cursor, error) {
 	return NewCursor(c.Epoch, at, positions), nil
 }
 
-// A Progress is a cursor that moves: a cluster's positions as they come. It is for
-// one goroutine.
+// A Progress is a cursor that moves with a cluster's positions. It is not safe for concurrent use.
 type Progress struct {
 	epoch     string
 	positions []Position
-	one       [1]Position // positions where there is one partition
+	one       [1]Position // backs positions if there is one partition
 }
 
 // NewProgress begins at a cursor.
@@ -267,8 +264,7 @@ func NewProgress(c Cursor) *Progress {
 	return p
 }
 
-// To moves the progress to a position in its partition, unless it has been there,
-// and returns the cursor from then on.
+// To moves the progress forward to a position in its partition, and returns the resulting cursor.
 func (p *Progress) To(at Position) Cursor {
 	if p.positions[at.Partition].Compare(at) < 0 {
 		p.positions[at.Partition] = at
@@ -276,7 +272,7 @@ func (p *Progress) To(at Position) Cursor {
 	return NewCursor(p.epoch, at.Partition, p.positions)
 }
 
-// Reset puts one partition to a position of another history.
+// Reset sets one partition to a position of another history.
 func (p *Progress) Reset(epoch string, at Position) {
 	p.epoch = epoch
 	p.positions[at.Partition] = at

@@ -4,10 +4,10 @@ import "context"
 
 type readKey struct{}
 
-// OnRead returns a context with which Replay and Fetch report how many bytes they have read
-// outside of the process: for one caller if it has read alone, and otherwise its share. They
-// may report several times, also after they have returned, and not at all if they read
-// nothing. The function must not block, and is called concurrently.
+// OnRead returns a context with which Replay and Fetch report how many bytes they have read outside
+// of the process: all of them for a caller that has read alone, and otherwise its share. They may
+// report several times, also after they have returned, and not at all if they read nothing. The
+// function is called concurrently and must not block.
 func OnRead(ctx context.Context, report func(bytes int)) context.Context {
 	return context.WithValue(ctx, readKey{}, report)
 }

@@ -30,7 +30,7 @@ func Merge(parts [][]*Event) iter.Seq[*Event] {
 	}
 }
 
-// merge returns e with the rooms of its other copies, which are next.
+// merge returns e merged with its other copies, which are next in the heap.
 func (h *byFirst) merge(e *Event) *Event {
 	merged := *e
 	merged.Target.To = slices.Clone(e.Target.To)
@@ -42,10 +42,10 @@ func (h *byFirst) merge(e *Event) *Event {
 	return &merged
 }
 
-// byFirst is a heap of non-empty runs of events, by their first.
+// byFirst is a heap of non-empty runs of events, ordered by their first event.
 type byFirst [][]*Event
 
-// next takes the first event off.
+// next removes the first event.
 func (h *byFirst) next() *Event {
 	runs := *h
 	e := runs[0][0]

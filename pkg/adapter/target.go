@@ -7,15 +7,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A Copy is an event as it is in one of several partitions.
+// A Copy is an event's copy in one of several partitions.
 type Copy struct {
 	At Position
 	To []rooms.Room
 }
 
-// For reports whether the event is for a member, and none of its earlier copies
-// is. in reports whether the member was in a room at a position. Live delivery,
-// replay and remote commands all decide by it.
+// For reports whether the event is for a member, and none of its earlier copies is. in reports
+// whether the member was in a room at a position. Live delivery, replay and remote commands all use
+// it.
 func (e *Event) For(in func(rooms.Room, Position) bool) bool {
 	for _, c := range e.Earlier {
 		if meant(rooms.Target{To: c.To, Except: e.Target.Except}, c.At, in) {
@@ -29,7 +29,7 @@ func meant(t rooms.Target, at Position, in func(rooms.Room, Position) bool) bool
 	return t.Match(func(r rooms.Room) bool { return in(r, at) })
 }
 
-// fewRooms is how many rooms an event may list before a TargetIndex pays.
+// fewRooms is the number of an event's rooms up to which a TargetIndex does not pay off.
 const fewRooms = 32
 
 // A TargetIndex decides as [Event.For] does, at a cost that depends on the rooms
@@ -94,12 +94,12 @@ func (x *TargetIndex) meant(to roomSet, at Position, in func(rooms.Room, Positio
 	return found
 }
 
-// impliedRooms are those of a target that nobody has named: everyone, where there is only
-// an exception, and the own room of the sender, which is excepted.
+// impliedRooms is the number of rooms of a target that the caller has not named: everyone, if there
+// is only an exception, and the sender's own room, which is excepted.
 const impliedRooms = 2
 
-// CheckSize returns an error that wraps ErrTooLarge if e exceeds a limit of one
-// call. Publish begins with it.
+// CheckSize returns an error that wraps ErrTooLarge if e exceeds a limit of one call. Publish calls
+// it first.
 func (e *Event) CheckSize() error {
 	if n := len(e.Target.To) + len(e.Target.Except); n > MaxRooms+impliedRooms {
 		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, MaxRooms)
