@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// A Memory is a [Store] in one process. It has no goroutines and needs no Close:
-// each new session looks for expired ones, a few at a time, so that there are
-// never more than about twice as many as are alive.
+// A Memory is a [Store] in one process. It has no goroutines and needs no Close: each new session
+// checks a few others for expiry, so that the store never holds more than about twice the live
+// sessions.
 type Memory struct {
 	mu    sync.Mutex
 	byPID map[string]*entry
 	all   []*entry // the same ones, in no order
-	hand  int      // goes round all, looking for expired ones
+	hand  int      // moves around all, looking for expired ones
 }
 
 type entry struct {
@@ -116,7 +116,7 @@ func (m *Memory) Refresh(ctx context.Context, live []Ref, ttl time.Duration) (go
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	// In pieces, so that no connecting client waits behind all of them.
+	// In chunks, so that no connecting client waits for all of them.
 	for piece := range slices.Chunk(live, 1024) {
 		gone = m.refresh(piece, ttl, gone)
 	}
@@ -154,7 +154,7 @@ func (m *Memory) Drop(ctx context.Context, ref Ref) error {
 	return err
 }
 
-// What follows is called with m.mu held.
+// m.mu is held in all of the following.
 
 // find returns the live session with a private id, or nil.
 func (m *Memory) find(pid string, now time.Time) *entry {
@@ -178,8 +178,8 @@ func (m *Memory) fenced(ref Ref, now time.Time) (*entry, error) {
 	return e, nil
 }
 
-// sweep moves the hand past two sessions and removes those that have expired.
-// Two for each one that is created, so that the hand gains on a growing store.
+// sweep moves the hand past two sessions and removes those that have expired. It checks two for
+// each one that is created, so that the hand gains on a growing store.
 func (m *Memory) sweep(now time.Time) {
 	for range min(2, len(m.all)) {
 		m.hand++

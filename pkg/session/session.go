@@ -1,10 +1,10 @@
-// Package session keeps what outlives a connection: everything it takes for
-// another node to be the same socket again.
+// Package session stores the state that outlives a connection: everything that another node needs
+// to continue the same socket.
 //
-// A session has one owner, the node that serves its socket, and a fence that
-// grows with every take-over. A node that was overtaken holds an old fence and
-// can change nothing more. [Memory] is the store for nodes that share a process
-// and the meaning of [Store]; package sessiontest holds other stores to it.
+// A session has one owner, the node that serves its socket, and a fence that grows with every
+// claim. A former owner holds an old fence and can no longer change the session. [Memory] is the
+// store for nodes that share a process and the reference for [Store]; package sessiontest tests
+// other stores against it.
 package session
 
 import (
@@ -13,38 +13,38 @@ import (
 	"time"
 )
 
-// Errors that callers decide by.
+// Errors that callers may test for.
 var (
-	// ErrNotFound: the session expired, was dropped, or never was.
+	// ErrNotFound: the session expired, was dropped, or never existed.
 	ErrNotFound = errors.New("session: not found")
 	// ErrFenced: another node has claimed the session since.
 	ErrFenced = errors.New("session: fenced off")
-	// ErrUndecodable: this node cannot decode the stored session, because it is
-	// malformed or a newer version has stored it. It is as it was.
+	// ErrUndecodable: this node cannot decode the stored session, because it is malformed or a
+	// newer version has stored it. The stored session is unchanged.
 	ErrUndecodable = errors.New("session: undecodable")
-	// ErrExists: a session with this private id is there already.
+	// ErrExists: a session with this private id already exists.
 	ErrExists = errors.New("session: exists already")
-	// ErrTooLarge: the session has more bytes than the store takes. What is stored is as it was.
+	// ErrTooLarge: the session exceeds the store's size limit. The stored session is unchanged.
 	ErrTooLarge = errors.New("session: too large")
 )
 
-// A Session is what is needed to be one socket again. It is a value: stores
-// copy what they are given and what they return.
+// A Session is the state needed to continue a socket. It is a value: stores copy what they are
+// given and what they return.
 type Session struct {
-	PID       string // the private id that the client proves itself with; a secret
+	PID       string // the private id that authenticates the client; a secret
 	ID        string // the public socket id
 	Namespace string
-	User      string // whose session it is; "" if nobody said
-	Data      []byte // the application's
+	User      string // the session's user; "" if none was set
+	Data      []byte // the application's data
 	Epoch     string // the history that the session was born in
 	Rooms     []Membership
 	Owner     string // the node that serves the socket
 	Fence     uint64 // grows by one with every claim; a new session has 1
 }
 
-// A Membership is one stay in one room, as an interval of positions: the member
-// gets the events after Join, up to and including Leave. An empty Leave means
-// that it is still in. Positions are opaque strings here, as is the kind.
+// A Membership is one stay in one room, as an interval of positions: the member gets the events
+// after Join, up to and including Leave. An empty Leave means that the member is still in the room.
+// Positions and the kind are opaque here.
 type Membership struct {
 	Kind  uint8
 	Name  string
@@ -52,41 +52,40 @@ type Membership struct {
 	Leave string
 }
 
-// A Ref names a session as its owner knows it.
+// A Ref names a session with the fence that its owner knows.
 type Ref struct {
 	PID   string
 	Fence uint64
 }
 
-// A Store holds the sessions of the whole cluster. Its methods may be called at
-// once; each returns when its context ends, or earlier, with the context's error
-// wrapped. The caller keeps the writes of one session one after another. What
-// happened to a session when a call fails with any error but those above, or
-// that of check, is not known.
+// A Store holds the sessions of the whole cluster. Its methods are safe for concurrent use; each
+// returns when its context ends, or earlier, with the context's error wrapped. The caller
+// serializes the writes of one session. After any error other than those above, or that of check,
+// it is unknown whether the call had an effect.
 type Store interface {
-	// Create stores a new session with the fence 1, whatever s says. It lives for
-	// ttl from now unless that is prolonged. ErrExists if its PID is taken, ErrTooLarge.
+	// Create stores a new session with the fence 1, whatever s says. The session expires after ttl
+	// unless that is extended. Create returns ErrExists if its PID is in use, or ErrTooLarge.
 	Create(ctx context.Context, s Session, ttl time.Duration) error
 
-	// Save replaces a session and makes it live for ttl from now. It never
-	// re-creates one: ErrNotFound if it is gone, ErrFenced if its fence is not the
-	// one of the last claim, ErrTooLarge.
+	// Save replaces a session and sets its expiry to ttl from now. It never creates one: it returns
+	// ErrNotFound if the session no longer exists, ErrFenced if its fence is not that of the last
+	// claim, or ErrTooLarge.
 	Save(ctx context.Context, s Session, ttl time.Duration) error
 
-	// Claim makes a node the owner, adds one to the fence, makes the session live
-	// for ttl from now, and returns it as it is then, with Owner set to by. The
-	// former owner's name comes back too. check, unless nil, sees the session
-	// first, maybe more than once; if it returns an error Claim returns that, and
-	// nothing has changed. Of several claims at once each gets a fence of its own.
-	// A claim never deletes, so one that was lost on the way can be repeated.
-	// ErrNotFound if the session no longer exists, ErrUndecodable if it cannot be decoded.
+	// Claim makes a node the owner, adds one to the fence, sets the expiry to ttl from now, and
+	// returns the session in its new state, with Owner set to by. It also returns the former
+	// owner's name. check, unless nil, is called with the session first, possibly more than once;
+	// if it returns an error Claim returns that, and nothing has changed. Concurrent claims get
+	// different fences. A claim never deletes, so one that was lost in flight can be repeated.
+	// Claim returns ErrNotFound if the session no longer exists, and ErrUndecodable if it cannot be
+	// decoded.
 	Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(Session) error) (s Session, former string, err error)
 
-	// Refresh makes sessions live for ttl from now: those that are still there
-	// and whose fence is the one given. The others come back in gone.
+	// Refresh sets the expiry of sessions to ttl from now, if they still exist with the given
+	// fence. The others are returned in gone.
 	Refresh(ctx context.Context, live []Ref, ttl time.Duration) (gone []Ref, err error)
 
-	// Drop deletes a session. ErrFenced if its fence is not the one of the last
-	// claim; a session that is gone already is no error.
+	// Drop deletes a session. It returns ErrFenced if the session's fence is not that of the last
+	// claim; it is not an error if the session no longer exists.
 	Drop(ctx context.Context, ref Ref) error
 }
