@@ -6,28 +6,28 @@ import (
 	"sync"
 )
 
-// shards is how many locks the rooms of an Index share.
+// shards is the number of locks that the rooms of an Index share.
 const shards = 64
 
-// An Index knows the members of every room of one node. The zero Index is empty
-// and ready to use; it must not be copied. All methods may be called at once.
+// An Index holds the members of every room of one node. The zero Index is empty and ready to use;
+// it must not be copied. All methods are safe for concurrent use.
 //
-// What is read is a snapshot: walking it holds no lock, however long it takes,
-// so joins and leaves never wait behind a fan-out. A member that is in the room
-// all the while is seen once; one that joins or leaves meanwhile may or may not
-// be seen. A room exists while it has members, and costs nothing after.
+// Reads use a snapshot: iterating over it holds no lock, however long it takes, so joins and leaves
+// never wait for a fan-out. A member that is in the room throughout is seen once; one that joins or
+// leaves meanwhile may or may not be seen. A room exists while it has members, and costs nothing
+// afterwards.
 type Index[M comparable] struct {
 	shards [shards]shard[M]
 }
 
-// A shard holds some of the rooms. A room is born, changed and dropped under the
-// one lock of its shard, so nobody can join a room that is just being dropped.
+// A shard holds some of the rooms. A room is created, changed and dropped under the lock of its
+// shard, so a member cannot join a room that is being dropped.
 type shard[M comparable] struct {
 	mu   sync.Mutex
 	sets map[Room]*set[M]
 }
 
-// Add puts m into a room and reports whether it was not in it.
+// Add adds m to a room and reports whether it was absent.
 func (x *Index[M]) Add(room Room, m M) bool {
 	sh := x.shard(room)
 	sh.mu.Lock()
@@ -43,7 +43,7 @@ func (x *Index[M]) Add(room Room, m M) bool {
 	return s.add(m)
 }
 
-// Remove takes m out of a room and reports whether it was in it.
+// Remove removes m from a room and reports whether it was present.
 func (x *Index[M]) Remove(room Room, m M) bool {
 	sh := x.shard(room)
 	sh.mu.Lock()
@@ -58,7 +58,7 @@ func (x *Index[M]) Remove(room Room, m M) bool {
 	return true
 }
 
-// Len returns how many members a room has.
+// Len returns the number of members of a room.
 func (x *Index[M]) Len(room Room) int {
 	sh := x.shard(room)
 	sh.mu.Lock()
@@ -75,10 +75,10 @@ func (x *Index[M]) Members(room Room) iter.Seq[M] {
 	return func(yield func(M) bool) { v.all(yield) }
 }
 
-// Candidates returns the members of any room in t.To at the time of the call,
-// each once and in no order. It leaves t.Except to [Target.Match], which the
-// caller asks about each of them. The rooms are looked at one after another, so
-// a member that moves between two of them during the call may be missed.
+// Candidates returns the members of any room in t.To at the time of the call, each once and in no
+// order. It does not apply t.Except: the caller calls [Target.Match] for each of them. The rooms
+// are examined one after another, so a member that moves between two of them during the call may be
+// missed.
 func (x *Index[M]) Candidates(t Target) iter.Seq[M] {
 	if len(t.To) == 1 {
 		return x.Members(t.To[0])
@@ -104,8 +104,8 @@ func (x *Index[M]) Candidates(t Target) iter.Seq[M] {
 	}
 }
 
-// manyRooms is how many rooms are searched for each candidate. With more rooms the
-// candidates are remembered, so that the work grows with their number only.
+// manyRooms is the number of rooms up to which all are searched for each candidate. With more rooms
+// the candidates are remembered, so that the work grows only with their number.
 const manyRooms = 8
 
 // distinct returns the members of many rooms, each once.
@@ -140,9 +140,8 @@ func seen[M comparable](views []view[M], m M) bool {
 	return false
 }
 
-// Rooms returns every room that has members, with their number, in no order.
-// It looks at a part of the rooms at a time: one that exists all the while is
-// seen once.
+// Rooms returns every room that has members, with their number, in no order. It examines a part of
+// the rooms at a time: a room that exists throughout is seen once.
 func (x *Index[M]) Rooms() iter.Seq2[Room, int] {
 	return func(yield func(Room, int) bool) {
 		for i := range x.shards {

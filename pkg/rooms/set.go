@@ -6,31 +6,30 @@ import (
 	"slices"
 )
 
-// load is how many members a bucket holds on average before the table grows.
-// A join into a set of n that somebody is walking copies one bucket and a table
-// of n/load pointers, so load is near the root of the sets that hurt.
+// load is the average number of members of a bucket at which the table grows. A join to a set of n
+// during an iteration copies one bucket and a table of n/load pointers, so load is near the square
+// root of the sizes that matter.
 const load = 128
 
 var seed = maphash.MakeSeed()
 
-// A set is one room's members, as a hash table that can be looked at while it
-// changes: view hands out the table itself, and later changes copy the parts
-// that they touch, once for each view, instead of changing them in place. The
-// table grows and shrinks by one bucket at a time (linear hashing), so that no
-// single join ever moves more than a bucket.
+// A set is one room's members, as a hash table that can be iterated while it changes: view returns
+// the table itself, and later changes copy the parts that they touch, once for each view, instead
+// of changing them in place. The table grows and shrinks by one bucket at a time (linear hashing),
+// so that no single join ever moves more than a bucket.
 //
 // A set is not safe for concurrent use; its views are.
 type set[M comparable] struct {
 	n     int
 	table view[M]
 
-	// gen grows with every view. What bears it was made since the last one, is
-	// reachable from here only, and may be changed in place.
+	// gen grows with every view. A part with the current gen was made since the last view, is
+	// reachable only from here, and may be changed in place.
 	gen      uint64
 	tableGen uint64
 }
 
-// A view is a set as it was at one moment. It never changes.
+// A view is a snapshot of a set. It never changes.
 type view[M comparable] []*bucket[M]
 
 type bucket[M comparable] struct {
@@ -38,8 +37,8 @@ type bucket[M comparable] struct {
 	members []M
 }
 
-// newSet returns an empty set. What its first member needs is allocated with it, because
-// most rooms have few members and clients join hundreds of them.
+// newSet returns an empty set. The memory of its first member is allocated with it, because most
+// rooms have few members and clients join hundreds of them.
 func newSet[M comparable]() *set[M] {
 	first := new(struct {
 		set     set[M]
@@ -58,7 +57,7 @@ func (s *set[M]) view() view[M] {
 	return s.table
 }
 
-// add reports whether m was not in s.
+// add adds m and reports whether it was absent.
 func (s *set[M]) add(m M) bool {
 	h := maphash.Comparable(seed, m)
 	if s.table.has(m, h) {
@@ -73,7 +72,7 @@ func (s *set[M]) add(m M) bool {
 	return true
 }
 
-// remove reports whether m was in s.
+// remove removes m and reports whether it was present.
 func (s *set[M]) remove(m M) bool {
 	h := maphash.Comparable(seed, m)
 	if !s.table.has(m, h) {
@@ -85,8 +84,8 @@ func (s *set[M]) remove(m M) bool {
 	clear(b.members[last:]) // members that left are not kept alive
 	b.members = b.members[:last]
 	s.n--
-	// Well below the point where it was split, so that a room that hovers there
-	// does not split and merge all the time.
+	// Well below the point at which it was split, so that a room near that size does not split and
+	// merge all the time.
 	if len(s.table) > 1 && s.n < len(s.table)*load/4 {
 		s.merge()
 	}
@@ -126,7 +125,7 @@ func (s *set[M]) merge() {
 	s.table = s.table[:last]
 }
 
-// own makes the i-th bucket changeable and returns it.
+// own makes the i-th bucket writable and returns it.
 func (s *set[M]) own(i int) *bucket[M] {
 	b := s.table[i]
 	if b.gen != s.gen {
@@ -144,8 +143,8 @@ func (s *set[M]) ownTable() {
 	}
 }
 
-// at returns the index of the bucket for a hash: its lowest bits, as many as
-// number all buckets, or one fewer where that bucket does not exist yet.
+// at returns the index of the bucket for a hash: its lowest bits, as many as needed to number all
+// buckets, or one fewer if that bucket does not exist yet.
 func (v view[M]) at(hash uint64) int {
 	mask := 1<<bits.Len(uint(len(v)-1)) - 1
 	i := int(hash) & mask
@@ -162,8 +161,8 @@ func (v view[M]) has(m M, hash uint64) bool {
 	return len(v) > 0 && slices.Contains(v[v.at(hash)].members, m)
 }
 
-// all calls yield for each member until it returns false, and reports whether
-// it never did.
+// all calls yield for each member until it returns false, and reports whether it never returned
+// false.
 func (v view[M]) all(yield func(M) bool) bool {
 	for _, b := range v {
 		for _, m := range b.members {
