@@ -11,32 +11,30 @@ import (
 	"unicode/utf8"
 )
 
-// Binary is data that travels as an attachment, wherever in an argument it
-// stands. To encoding/json it is what a []byte is, base64.
+// Binary is data that is sent as an attachment, wherever it occurs in an argument. encoding/json
+// handles it like a []byte, as base64.
 type Binary []byte
 
-// Raw is a value as it came in a packet: JSON, and the packet's attachments, for
-// which placeholders in the JSON stand. Given to AppendArgs, anywhere in an
-// argument, it goes on unchanged, with those attachments that it needs.
+// Raw is a value as received in a packet: JSON, and the packet's attachments, which placeholders in
+// the JSON refer to. AppendArgs forwards a Raw, anywhere in an argument, unchanged, with those
+// attachments that it needs.
 type Raw struct {
 	JSON        json.RawMessage
 	Attachments [][]byte
 }
 
-// AppendArgs appends args to b as JSON, with commas between them and no brackets
-// around, and returns the attachments that go with them. It escapes nothing that
-// JSON does not ask for.
+// AppendArgs appends args to b as JSON, separated by commas and without surrounding brackets, and
+// returns their attachments. It escapes nothing that JSON does not require.
 //
-// A Binary becomes an attachment wherever it stands. So does a []byte that is an
-// argument or lies in nothing but []any and map[string]any; elsewhere, as in the
-// field of a struct, it stays base64. A nil one is null. A json.RawMessage is
-// checked and passed through. Everything else is as in encoding/json.
+// A Binary becomes an attachment wherever it occurs. So does a []byte that is an argument or is
+// nested only in []any and map[string]any; elsewhere, as in the field of a struct, it remains
+// base64. A nil one is null. A json.RawMessage is checked and copied. Everything else is as in
+// encoding/json.
 //
-// The attachments share their memory with args. On error b is of no use any
-// more; the error is an *[Error] if args break the protocol: more than
-// MaxAttachments or MaxElements, JSON that is invalid or nested deeper than MaxDepth, invalid
-// UTF-8 in it, or, beside attachments, an object that looks like a placeholder
-// but is none.
+// The attachments share their memory with args. On error b must not be used any more; the error is
+// an *[Error] if args violate the protocol: more than MaxAttachments or MaxElements, JSON that is
+// invalid or nested deeper than MaxDepth, invalid UTF-8 in it, or, beside attachments, an object
+// that looks like a placeholder but is not one.
 func AppendArgs(b []byte, args ...any) (_ []byte, attachments [][]byte, err error) {
 	start := len(b)
 	e := encoder{b: b}
@@ -54,14 +52,14 @@ func AppendArgs(b []byte, args ...any) (_ []byte, attachments [][]byte, err erro
 	return e.b, e.attachments, nil
 }
 
-// An encoder gathers the JSON and the attachments of one list of arguments.
+// An encoder collects the JSON and the attachments of one list of arguments.
 type encoder struct {
 	b           []byte
 	attachments [][]byte
 }
 
-// check looks over what all values together have become: whatever passes can be
-// decoded again as the elements of an array.
+// check validates the JSON of all values together: accepted JSON can be decoded again as the
+// elements of an array.
 func (e *encoder) check(text []byte) error {
 	if len(text) == 0 {
 		return nil
@@ -75,14 +73,14 @@ func (e *encoder) check(text []byte) error {
 	case len(e.attachments) > MaxAttachments:
 		return &Error{BadAttachments}
 	case len(s.found) != len(e.attachments):
-		// Each attachment has one placeholder. One more is somebody's object, which
-		// the receiver would take for an attachment, or fail on.
+		// Each attachment has one placeholder. One more is an object of the caller, which the
+		// receiver would take for an attachment, or fail on.
 		return &Error{BadPlaceholder}
 	}
 	for i, ph := range s.found {
 		var own [32]byte
 		if !bytes.Equal(text[ph.start:ph.end], appendPlaceholder(own[:0], i)) {
-			return &Error{BadPlaceholder} // such an object has one of ours inside
+			return &Error{BadPlaceholder} // such an object contains one of ours
 		}
 	}
 	return nil
@@ -185,8 +183,8 @@ func (e *encoder) object(members map[string]any, depth int) error {
 	return nil
 }
 
-// other leaves v to encoding/json, and then turns the marked base64 of each
-// Binary in it into a placeholder.
+// other encodes v with encoding/json, and then turns the marked base64 of each Binary in it into a
+// placeholder.
 func (e *encoder) other(v any) error {
 	j := jsonPool.Get().(*jsonEncoder)
 	defer j.release()
@@ -221,8 +219,8 @@ func AppendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// A jsonEncoder is encoding/json without the escaping of HTML, which is only to
-// be had with a buffer.
+// A jsonEncoder is encoding/json without the escaping of HTML, which encoding/json only offers with
+// a buffer.
 type jsonEncoder struct {
 	*json.Encoder
 	buf bytes.Buffer
@@ -236,7 +234,7 @@ var jsonPool = sync.Pool{New: func() any {
 }}
 
 func (j *jsonEncoder) release() {
-	// A buffer that a rare giant has stretched would stay that large.
+	// A buffer that a rare large value has grown would keep that size.
 	if j.buf.Cap() <= 64<<10 {
 		j.buf.Reset()
 		jsonPool.Put(j)

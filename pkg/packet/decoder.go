@@ -6,45 +6,40 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of one packet, both ways. How many bytes it may have is the transport's
-// business.
+// Limits of one packet, in both directions. The transport limits its size in bytes.
 const (
-	// MaxAttachments is how many attachments the stock client accepts.
+	// MaxAttachments is the maximum number of attachments that the stock client accepts.
 	MaxAttachments = 10
-	// maxKeptName is the longest name of a namespace that a Decoder keeps.
+	// maxKeptName is the maximum length of a namespace's name that a Decoder keeps.
 	maxKeptName = 200
-	// MaxDepth is how deep arrays and objects may be nested.
+	// MaxDepth is the maximum nesting depth of arrays and objects.
 	MaxDepth = 512
-	// MaxElements is how many elements the array of an Event or an Ack may have, an event's
-	// name included. Each takes far more memory as an argument than its two bytes of JSON.
+	// MaxElements is the maximum number of elements of the array of an Event or an Ack, including
+	// an event's name. Each takes far more memory as an argument than its two bytes of JSON.
 	MaxElements = 1024
 )
 
-// A Decoder puts together the packets of one connection from the messages that
-// arrive on it, in their order. The zero value is ready for use. It is not safe
-// for concurrent use.
+// A Decoder assembles the packets of one connection from the messages that arrive on it, in their
+// order. The zero value is ready for use. It is not safe for concurrent use.
 //
-// A packet that waits for attachments is held, so a peer can make the decoder
-// keep MaxAttachments+1 messages of the largest size that the transport takes:
-// see [Decoder.Pending].
+// A packet that waits for attachments is held, so a peer can make the decoder keep MaxAttachments+1
+// messages of the transport's maximum size: see [Decoder.Pending].
 //
 // Every error is an *[Error], and after one the connection should be closed:
 // what follows may belong to the packet that was refused.
 type Decoder struct {
 	pending   *Packet // waits for attachments; nil if none are due
-	due       int     // how many
+	due       int     // their number
 	held      int     // bytes that pending has
 	namespace string  // the last one seen besides "/", to make it a string once
 }
 
-// Text decodes a text message. It returns nil and no error for a packet whose
-// attachments are yet to come. The packet keeps b, which must not be changed
-// afterwards.
+// Text decodes a text message. It returns nil and no error for a packet whose attachments have not
+// arrived yet. The packet keeps b, which must not be changed afterwards.
 //
-// What it accepts is well-formed: Data is valid JSON of the kind that the type
-// asks for, an Event's name is a number or a string that is not reserved, each
-// placeholder has an attachment of its own. An Event without Data is accepted too; it has
-// neither name nor arguments.
+// An accepted packet is well-formed: Data is valid JSON of the kind that the type requires, an
+// Event's name is a number or a string that is not reserved, and each placeholder has an attachment
+// of its own. An Event without Data is accepted too; it has neither name nor arguments.
 func (d *Decoder) Text(b []byte) (*Packet, error) {
 	if d.pending != nil {
 		d.pending = nil
@@ -116,7 +111,7 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
 		return 0, reason
 	case strings.IndexByte(row.starts, data[0]) < 0:
 		return 0, UnexpectedPayload
-	case exceed(found, due), share(found): // in ten places, an attachment would be sent on ten times
+	case exceed(found, due), share(found): // an attachment with ten placeholders would be forwarded ten times
 		return 0, BadPlaceholder
 	}
 	if p.Type == Event {
@@ -128,8 +123,8 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
 	return due, ""
 }
 
-// cutAttachments reads the count and the dash after it. It returns 0 for what is
-// no count from 1 to MaxAttachments.
+// cutAttachments reads the count and the dash after it. It returns 0 for anything but a count from
+// 1 to MaxAttachments.
 func cutAttachments(b []byte) (n int, rest []byte) {
 	for i, c := range b {
 		switch {
@@ -162,9 +157,8 @@ func (d *Decoder) cutNamespace(p *Packet, b []byte) (rest []byte) {
 	return rest
 }
 
-// cutID reads an ack id. Like the reference it takes spaces for digits; unlike
-// it, it does not do arithmetic with them: they are dropped, and an id of spaces
-// alone is 0.
+// cutID reads an ack id. Like the reference it accepts spaces as digits; unlike it, it does not
+// compute with them: they are dropped, and an id of spaces alone is 0.
 func cutID(b []byte) (id string, rest []byte) {
 	end, spaces := 0, 0
 	for ; end < len(b); end++ {

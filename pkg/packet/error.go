@@ -1,13 +1,13 @@
 package packet
 
-// A Reason says why something is not a packet, or not what can stand in one.
+// A Reason says why data is not a packet, or not valid in one.
 type Reason string
 
-// The reasons. Where a message has several faults, the first found counts.
+// The reasons. If a message has several faults, the first one found counts.
 const (
 	UnknownType       Reason = "unknown packet type"
 	BadAttachments    Reason = "illegal number of attachments"
-	BadPlaceholder    Reason = "placeholder without an attachment of its own" // also what only looks like a placeholder, beside real ones
+	BadPlaceholder    Reason = "placeholder without an attachment of its own" // also for objects that only look like placeholders, beside real ones
 	UnexpectedText    Reason = "text where attachments are due"
 	UnexpectedBinary  Reason = "binary message without announcement"
 	InvalidJSON       Reason = "invalid JSON"
@@ -18,8 +18,8 @@ const (
 	ReservedEvent     Reason = "reserved event name"
 )
 
-// An Error is returned for what breaks the protocol. The reference implementation
-// closes a connection on which a packet cannot be decoded.
+// An Error is a violation of the protocol. The reference implementation closes a connection on
+// which a packet cannot be decoded.
 type Error struct{ Reason Reason }
 
 func (e *Error) Error() string { return "packet: " + string(e.Reason) }

@@ -7,20 +7,18 @@ import (
 	"strings"
 )
 
-// encoding/json cannot be told about attachments. So a Binary that it meets deep
-// inside a value is written as base64 with a mark before it, by which it is found
-// again afterwards; in the other direction a placeholder is replaced by marked
-// base64, which encoding/json decodes into any []byte.
+// encoding/json does not know about attachments. So a Binary deep inside a value is written as
+// base64 with a mark before it, which identifies it afterwards; in the other direction a
+// placeholder is replaced by marked base64, which encoding/json decodes into any []byte.
 //
-// The mark is a run of line breaks. Decoders of base64 skip those, so a marked
-// string means the same as one without the mark, to everyone who does not know
-// it. Which line breaks they are is random for each process: JSON that comes
-// from elsewhere can't have the mark. Its first break is written with an escape
-// that encoding/json doesn't use for it: no string that a program encodes can
-// have the mark either.
+// The mark is a run of line breaks. Base64 decoders skip those, so a marked string means the same
+// as one without the mark to code that does not know it. The choice of line breaks is random for
+// each process: JSON from elsewhere can't contain the mark. Its first break is written with an
+// escape that encoding/json doesn't use for it: no string that a program encodes can contain the
+// mark either.
 var (
-	markText  string // as the JSON string contains it, with the quote before it
-	markValue string // as the string has it when decoded
+	markText  string // as in the JSON string, with the quote before it
+	markValue string // as in the decoded string
 )
 
 func init() {
@@ -78,8 +76,8 @@ func appendMarked(b, data []byte) []byte {
 	return append(b, '"')
 }
 
-// cutMarked returns what is before the first marked string in JSON, the data in
-// that string, and what is after it. Without one, all is before.
+// cutMarked returns what is before the first marked string in JSON, the data in that string, and
+// what is after it. Without one, before is everything.
 func cutMarked(text []byte) (before, data, after []byte, ok bool) {
 	before, after, ok = bytes.Cut(text, []byte(markText))
 	if !ok {
@@ -93,7 +91,7 @@ func cutMarked(text []byte) (before, data, after []byte, ok bool) {
 	return before, data, after, true
 }
 
-// unmark returns the data in a decoded string, if it is a marked one.
+// unmark returns the data in a decoded string if it is marked.
 func unmark(s string) (data []byte, ok bool) {
 	if !strings.HasPrefix(s, markValue) {
 		return nil, false

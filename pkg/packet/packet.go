@@ -1,30 +1,29 @@
-// Package packet translates between Socket.IO v5 packets and the messages that
-// Engine.IO carries. It is pure: bytes in, values out.
+// Package packet translates between Socket.IO v5 packets and the messages that Engine.IO carries.
+// It does no I/O: bytes in, values out.
 //
-// A packet is one text message, followed by one binary message for each of its
-// attachments. [Decoder] turns messages into a [Packet], [Packet.AppendText]
-// does the reverse. Payloads stay raw JSON in between: [SplitEvent] and
-// [SplitArray] cut them into arguments without decoding any, and [Unmarshal] and
-// [AppendArgs] convert arguments from and to Go values, with [Binary] data
-// wherever it stands.
+// A packet is one text message, followed by one binary message for each of its attachments.
+// [Decoder] turns messages into a [Packet], [Packet.AppendText] does the reverse. Payloads stay raw
+// JSON in between: [SplitEvent] and [SplitArray] split them into arguments without decoding any,
+// and [Unmarshal] and [AppendArgs] convert arguments from and to Go values, with [Binary] data at
+// any depth.
 //
 // The text of a packet is, with no spaces between the parts,
 //
 //	type [attachments "-"] [namespace ","] [id] [JSON]
 //
-// where the namespace is left out when it is "/".
+// where the namespace is omitted if it is "/".
 package packet
 
 import "strconv"
 
-// A Type says what a packet is for. Its value is the digit that the packet's
-// text begins with if the packet has no attachments.
+// A Type is the type of a packet. Its value is the digit that the packet's text begins with if the
+// packet has no attachments.
 type Type uint8
 
-// The types of packets. Events and acks with attachments go by other digits on
-// the wire, but are not types of their own.
+// The packet types. Events and acks with attachments have other digits on the wire, but are not
+// separate types.
 const (
-	Connect      Type = iota // asks to join a namespace, or tells that one has
+	Connect      Type = iota // requests to join a namespace, or confirms it
 	Disconnect               // leaves a namespace
 	Event                    // has an array as payload: a name and arguments
 	Ack                      // answers the event of the same id, with an array of arguments
@@ -60,14 +59,14 @@ type Packet struct {
 	Type Type
 	// Namespace begins with a slash; the main one is "/".
 	Namespace string
-	// ID is what an Event's Ack has to repeat, as the digits that the peer sent.
-	// Empty means none.
+	// ID is the id that an Event's Ack must repeat, as the digits that the peer sent. Empty means
+	// none.
 	ID string
 	// Data is the payload as raw JSON; nil means none. An Event's is an array
 	// whose first element is the event's name.
 	Data []byte
-	// Attachments are the binary values that placeholders in Data stand for. Only
-	// an Event and an Ack can have any.
+	// Attachments are the binary values that placeholders in Data refer to. Only an Event and an
+	// Ack can have any.
 	Attachments [][]byte
 }
 
@@ -97,8 +96,8 @@ func (p *Packet) digit() byte {
 	panic("packet: " + p.Type.String() + " with " + strconv.Itoa(len(p.Attachments)) + " attachments")
 }
 
-// Reserved reports whether an event's name belongs to the protocol or to its
-// client, so that no one may emit it.
+// Reserved reports whether an event's name belongs to the protocol or to its client, so that
+// applications must not emit it.
 func Reserved(event string) bool {
 	switch event {
 	case "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener":

@@ -5,10 +5,10 @@ import (
 	"strconv"
 )
 
-// A placeholder is an object that stands for an attachment. As in the reference
-// that is one whose member "_placeholder" is true, whatever else is in it.
+// A placeholder is an object that stands for an attachment. As in the reference it is an object
+// whose member "_placeholder" is true, whatever its other members.
 type placeholder struct {
-	start, end int // where it is
+	start, end int // its extent
 	num        int // the attachment's index; -1 if it has no valid one
 }
 
@@ -32,7 +32,7 @@ func locate(r Raw) (text []byte, found []placeholder, err error) {
 	return text, found, nil
 }
 
-// exceed reports whether a placeholder has none of n attachments.
+// exceed reports whether a placeholder refers to none of n attachments.
 func exceed(found []placeholder, n int) bool {
 	for _, ph := range found {
 		if ph.num < 0 || ph.num >= n {
@@ -42,8 +42,8 @@ func exceed(found []placeholder, n int) bool {
 	return false
 }
 
-// share reports whether two placeholders have the same attachment. Each has one of at
-// most MaxAttachments, so that more of them share some.
+// share reports whether two placeholders refer to the same attachment. Each refers to one of at
+// most MaxAttachments, so if there are more placeholders some share one.
 func share(found []placeholder) bool {
 	if len(found) > MaxAttachments {
 		return true
@@ -58,7 +58,7 @@ func share(found []placeholder) bool {
 	return false
 }
 
-// attachmentIndex returns the index that a JSON value is, or -1.
+// attachmentIndex returns the index in a JSON value, or -1 if it is not one.
 func attachmentIndex(value []byte) int {
 	f, err := strconv.ParseFloat(string(value), 64)
 	if err != nil || f < 0 || f != float64(int(f)) {

@@ -6,21 +6,21 @@ import (
 	"math"
 )
 
-// A scanner walks over JSON once, checking it (RFC 8259) and decoding nothing.
-// Its methods return the reason why the JSON is refused, or "". They expect to
-// stand at the first byte of what they read and leave s.i behind its last.
+// A scanner walks over JSON once, checking it (RFC 8259) and decoding nothing. Its methods return
+// the reason why the JSON is refused, or "". They expect to be at the first byte of what they read
+// and leave s.i after its last.
 type scanner struct {
 	b     []byte
 	i     int
 	depth int // how many more arrays and objects may be opened
 
-	collect bool // fill placeholders
+	collect bool // collect placeholders
 	found   []placeholder
 }
 
-// document checks that b is one JSON value, maybe with space around it, and
-// returns that value and, if asked for, the placeholders in it. elements is how many
-// elements it may have if it is an array.
+// document checks that b is one JSON value, possibly surrounded by space, and returns that value
+// and, if collect is set, the placeholders in it. elements is the maximum number of elements if it
+// is an array.
 func document(b []byte, elements int, collect bool) (value []byte, found []placeholder, _ Reason) {
 	s := scanner{b: b, depth: MaxDepth, collect: collect}
 	s.space()
@@ -146,8 +146,8 @@ func (s *scanner) str() Reason {
 	return InvalidJSON
 }
 
-// escape returns the length of the escape at the start of b, which is what
-// follows a backslash. 0 means that it is none.
+// escape returns the length of the escape at the start of b, after its backslash. 0 means that it
+// is invalid.
 func escape(b []byte) int {
 	if len(b) == 0 {
 		return 0
@@ -171,8 +171,8 @@ func escape(b []byte) int {
 	return 0
 }
 
-// array reads at most so many elements, and calls each, unless it is nil, with the extent
-// of every one.
+// array reads an array of up to most elements, and calls each, unless it is nil, with the extent
+// of every element.
 func (s *scanner) array(most int, each func(start, end int)) Reason {
 	if s.depth--; s.depth < 0 {
 		return TooDeep
@@ -192,7 +192,7 @@ func (s *scanner) array(most int, each func(start, end int)) Reason {
 	return ""
 }
 
-// list reads at most so many values with commas between them, up to what is neither.
+// list reads up to most values separated by commas, and stops at anything else.
 func (s *scanner) list(most int, each func(start, end int)) Reason {
 	for ; ; most-- {
 		if most == 0 {
@@ -261,7 +261,7 @@ func (s *scanner) object() Reason {
 	s.i++
 	s.depth++
 	if marked {
-		// What is inside goes away with the object.
+		// The placeholders inside are dropped with the object.
 		self.start, self.end = start, s.i
 		s.found = append(s.found[:outer], self)
 	}

@@ -7,15 +7,15 @@ import (
 	"strconv"
 )
 
-// SplitArray returns the elements of a JSON array as sub-slices of data. It
-// checks data as it goes and decodes nothing. No data at all, as in an Ack
-// without payload, counts as an empty array. More than MaxElements are an error.
+// SplitArray returns the elements of a JSON array as sub-slices of data. It checks data and decodes
+// nothing. Empty data, as in an Ack without payload, counts as an empty array. More than
+// MaxElements elements are an error.
 func SplitArray(data []byte) ([]json.RawMessage, error) {
 	if len(data) == 0 {
 		return nil, nil
 	}
-	// Most events have few arguments: gathered on the stack, they cost one
-	// allocation of the right size.
+	// Most events have few arguments: collected on the stack, they cost one allocation of the right
+	// size.
 	var few [8]json.RawMessage
 	elems := few[:0]
 	s := scanner{b: data, depth: MaxDepth}
@@ -34,9 +34,9 @@ func SplitArray(data []byte) ([]json.RawMessage, error) {
 	return slices.Clone(elems), nil
 }
 
-// SplitEvent returns the name in an Event's Data and the arguments behind it, as
-// sub-slices of data. A name that is a number becomes the string that JavaScript
-// makes of it. No data at all is an event without name and arguments.
+// SplitEvent returns the name in an Event's Data and the arguments after it, as sub-slices of data.
+// A name that is a number becomes the string that JavaScript makes of it. Empty data is an event
+// without name and arguments.
 func SplitEvent(data []byte) (name string, args []json.RawMessage, err error) {
 	elems, err := SplitArray(data)
 	if err != nil || len(data) == 0 {
@@ -51,8 +51,8 @@ func SplitEvent(data []byte) (name string, args []json.RawMessage, err error) {
 	return numberName(elems[0]), elems[1:], nil
 }
 
-// numberName returns the string that JavaScript makes of a JSON number, which
-// is how encoding/json writes it but for three values.
+// numberName returns the string that JavaScript makes of a JSON number. It is the same as
+// encoding/json's except for three values.
 func numberName(number []byte) string {
 	f, _ := strconv.ParseFloat(string(number), 64)
 	switch {

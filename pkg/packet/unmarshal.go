@@ -24,7 +24,7 @@ func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
 			"send binary data, or decode into a string and convert that", reflect.TypeOf(v).Elem())
 	}
 	if len(attachments) == 0 {
-		return json.Unmarshal(raw, v) // what looks like a placeholder is just an object
+		return json.Unmarshal(raw, v) // an object that looks like a placeholder is an ordinary object here
 	}
 	text, found, err := locate(Raw{raw, attachments})
 	if err != nil {
@@ -43,7 +43,7 @@ func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
 	return r.reveal(reflect.ValueOf(v))
 }
 
-// isString reports whether raw is a JSON string, if it is valid.
+// isString reports whether raw, if valid, is a JSON string.
 func isString(raw []byte) bool {
 	raw = bytes.TrimLeft(raw, " \t\r\n")
 	return len(raw) > 0 && raw[0] == '"'
@@ -68,8 +68,8 @@ func wantsBytes(v any) bool {
 	return false
 }
 
-// assign does by far the most frequent thing that attachments are used for, a
-// whole argument as bytes, without a detour through base64.
+// assign handles the most frequent use of attachments, a whole argument as bytes, without a detour
+// through base64.
 func assign(v any, data []byte) bool {
 	switch v := v.(type) {
 	case *[]byte:
@@ -83,7 +83,7 @@ func assign(v any, data []byte) bool {
 			return true
 		}
 	case *any:
-		if v != nil && *v == nil { // else there may be a pointer in it, to be followed
+		if v != nil && *v == nil { // otherwise it may hold a pointer, to be followed
 			*v = bytes.Clone(data)
 			return true
 		}
@@ -91,10 +91,10 @@ func assign(v any, data []byte) bool {
 	return false
 }
 
-// A revealer finds the marked base64 that encoding/json has put into interfaces,
-// where it could not know better, and replaces it by the data.
+// A revealer finds the marked base64 that encoding/json has put into interfaces, because it does
+// not know the mark, and replaces it by the data.
 type revealer struct {
-	seen map[place]bool // the pointers and maps walked through: they may form circles
+	seen map[place]bool // pointers and maps already visited, because they may form cycles
 }
 
 // A place needs the type too: a struct and its first field share their address.
@@ -107,7 +107,7 @@ func (r *revealer) reveal(v reflect.Value) error {
 	switch v.Kind() {
 	case reflect.Interface:
 		if !v.CanSet() {
-			return nil // embedded and unexported: encoding/json leaves it alone
+			return nil // embedded and unexported: encoding/json ignores it
 		}
 		if s, ok := v.Interface().(string); ok {
 			if data, ok := unmark(s); ok {
