@@ -9,31 +9,31 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// No position is ahead of the clock: Redis issues a position before it sends the message
-// that has it. A message with one that is ahead is not a node's. If it were taken, the
-// feed would drop everything up to that position as repeats, silently.
+// No position is ahead of the clock: Redis issues a position before it sends the message that
+// carries it. A message with a position ahead of the clock does not come from a node. If it were
+// accepted, the feed would silently drop everything up to that position as duplicates.
 //
-// The horizon is where the clock can be by now, as far as this node knows. Messages
-// beyond it are held until the clock has been read again. Then the position of each is
-// either in the clock's past, and the message is taken in its order, or it is refused.
-// So a clock that really is ahead, as that of another host after a failover, costs one
-// read. The horizon is moved only while nothing is held: nothing overtakes a held message.
+// The horizon is this node's upper estimate of the clock. Messages beyond it are held until the
+// clock has been read again. Then the position of each is either in the clock's past, and the
+// message is accepted in its order, or it is refused. So a clock that really is ahead, as that of
+// another host after a failover, costs one read. The horizon moves only while nothing is held: no
+// message overtakes a held one.
 //
-// A message between the clock and the horizon is taken. Where it makes the feed drop
-// what follows, that shows at the first message that is dropped, because positions
-// arrive in order, and the loss is reported.
+// A message between the clock and the horizon is accepted. If it makes the feed drop later ones,
+// the first message that is dropped reveals it, because positions arrive in order, and the loss is
+// reported.
 
-// horizonSlack is how far the horizon is beyond the estimated clock: the estimate is
-// behind it by the time that a reply takes.
+// horizonSlack is the distance of the horizon from the estimated clock: the estimate is behind by
+// the time that a reply takes.
 const horizonSlack = time.Second
 
-// What may be held for one generation. More is a gap, which is read again.
+// Limits of the messages held for one generation. More is a gap, which is read again.
 const (
 	aheadMessages = 4096
 	aheadBytes    = 16 << 20
 )
 
-// ahead is a message that is held.
+// ahead is a held message.
 type ahead struct {
 	name    string
 	at      adapter.Position
@@ -47,8 +47,7 @@ func (p *partition) know(e entry) {
 	p.moveHorizon()
 }
 
-// moveHorizon sets the horizon by the time that has passed since the clock was seen.
-// p.mu is held.
+// moveHorizon advances the horizon by the time since the clock was seen. p.mu is held.
 func (p *partition) moveHorizon() {
 	if p.gen != nil && len(p.gen.ahead) > 0 {
 		return
@@ -57,7 +56,7 @@ func (p *partition) moveHorizon() {
 	p.horizon = p.known.ms + min(passed, math.MaxUint64-p.known.ms)
 }
 
-// isAhead reports whether a message beyond the horizon is still so. p.mu is held.
+// isAhead reports whether a position is beyond the horizon. p.mu is held.
 func (g *generation) isAhead(at adapter.Position) bool {
 	g.p.moveHorizon()
 	return at.Ms > g.p.horizon
@@ -79,7 +78,7 @@ func (g *generation) hold(m ahead) {
 	}
 }
 
-// letGo makes the first n held messages held no more. p.mu is held.
+// letGo releases the first n held messages. p.mu is held.
 func (g *generation) letGo(n int) {
 	for _, m := range g.ahead[:n] {
 		g.aheadBytes -= len(m.payload)
@@ -110,9 +109,8 @@ func (g *generation) verify() {
 	}
 }
 
-// settle takes or refuses the held messages among the first ones of the generation, which
-// arrived before the clock was read, and later ones that it covers. It reports whether
-// none are left.
+// settle accepts or refuses the held messages among the first ones of the generation, which arrived
+// before the clock was read, and later ones that it covers. It reports whether none are left.
 func (g *generation) settle(first int, seen *look) bool {
 	p := g.p
 	p.mu.Lock()
@@ -140,9 +138,9 @@ func (g *generation) settle(first int, seen *look) bool {
 	return true
 }
 
-// repeated is called with a message that is dropped because the feed is past its
-// position. If the feed has got there by an event that arrived before, and not by a
-// catch-up, then that event was ahead of the clock. p.mu is held.
+// repeated is called with a message that is dropped because the feed is past its position. If the
+// feed got there through an event that arrived before, and not through a catch-up, then that event
+// was ahead of the clock. p.mu is held.
 func (g *generation) repeated(at adapter.Position) {
 	p := g.p
 	if g.flow != passing || at.Compare(g.newest) >= 0 {

@@ -11,11 +11,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// The copies of an event, one for each of its rooms, come one after another: Redis
-// executes a script whole. Those of rooms that this node is subscribed to are merged into one event,
-// which names these rooms. It is complete when its last copy has come, or anything
-// that Redis has sent after them: an event at another position, or the answer to a
-// PING that is sent where the last copy is for a room that this node is not subscribed to.
+// The copies of an event, one for each of its rooms, arrive one after another: Redis executes a
+// script as a whole. Those of rooms that this node is subscribed to are merged into one event,
+// which names these rooms. It is complete when its last copy has arrived, or anything that Redis
+// has sent after them: an event at another position, or the answer to a PING that is sent if the
+// last copy is for a room that this node is not subscribed to.
 //
 // The tail covers complete events only. So a generation that ends between two copies
 // leaves a tail before the event, and the next catch-up reads all of them.
@@ -23,21 +23,21 @@ import (
 // coming is an event whose copies are arriving.
 type coming struct {
 	event *adapter.Event // nil if there is none
-	err   error          // why it can't be decoded
+	err   error          // its decoding error
 	size  int
-	// The lists that come before the copies of a listed event.
+	// The lists that precede the copies of a listed event.
 	lists   string
 	listsAt adapter.Position
 }
 
-// roomSize is what one more room of an event costs in memory, in bytes, beside its name.
+// roomSize is the memory of one more room of an event, in bytes, without its name.
 const roomSize = 64
 
 // testCopy is called, in tests, with each copy of an event that others follow.
 var testCopy func(*generation)
 
-// arrived takes a copy of an event, for a room's channel; more says that others
-// follow. It never waits: what there is no space for is read again later.
+// arrived processes a copy of an event, for a room's channel; more says that others follow. It
+// never waits: messages without space are read again later.
 func (g *generation) arrived(name string, at adapter.Position, more bool, payload string) {
 	p := g.p
 	p.mu.Lock()
@@ -66,7 +66,7 @@ func (g *generation) accept(name string, at adapter.Position, more bool, payload
 		if g.flow == passing {
 			p.tail = later(p.tail, at)
 			p.trail.swear(g.server.run, p.tail)
-			if p.feed.Full() == nil { // otherwise an event or the next probe does it
+			if p.feed.Full() == nil { // otherwise an event or the next probe reports it
 				p.feed.Put(fed{from: place{g.epoch, p.tail}}, 0)
 			}
 		}
@@ -81,7 +81,7 @@ func (g *generation) accept(name string, at adapter.Position, more bool, payload
 		return
 	}
 	h := p.rooms[name]
-	if h == nil || h.room == nil { // not heard any more
+	if h == nil || h.room == nil { // no longer subscribed
 		return
 	}
 	if c := &g.coming; c.event != nil {
@@ -101,12 +101,12 @@ func (g *generation) accept(name string, at adapter.Position, more bool, payload
 	}
 }
 
-// over reports whether the generation's events count no more. p.mu is held.
+// over reports whether the generation's events no longer count. p.mu is held.
 func (g *generation) over() bool {
 	return g.p.gen != g || g.p.epoch != g.epoch || g.ctx.Err() != nil
 }
 
-// begins takes the first copy of an event. p.mu is held.
+// begins processes the first copy of an event. p.mu is held.
 func (g *generation) begins(to []rooms.Room, at adapter.Position, payload string) {
 	c := &g.coming
 	g.p.sizes.saw(len(payload))
@@ -132,7 +132,7 @@ func (g *generation) begins(to []rooms.Room, at adapter.Position, payload string
 	c.event, c.err, c.size = e, err, eventOverhead+len(payload)+listsSize(e)
 }
 
-// passed is called when Redis has answered a PING: what it sent before has arrived.
+// passed is called when Redis has answered a PING: everything it sent before has arrived.
 func (g *generation) passed() {
 	g.p.mu.Lock()
 	defer g.p.mu.Unlock()
@@ -142,7 +142,7 @@ func (g *generation) passed() {
 	}
 }
 
-// complete ends the event whose copies have arrived, if there is one. p.mu is held.
+// complete completes the event whose copies have arrived, if there is one. p.mu is held.
 func (g *generation) complete() {
 	p, e, err, size := g.p, g.coming.event, g.coming.err, g.coming.size
 	g.coming.event, g.coming.err = nil, nil
@@ -175,7 +175,7 @@ func (g *generation) overflow() {
 	}
 }
 
-// unplaced takes a message of which not even the position can be read.
+// unplaced handles a message whose position cannot be read.
 func (g *generation) unplaced(name string, err error) {
 	p := g.p
 	p.mu.Lock()
@@ -190,7 +190,7 @@ func (g *generation) unplaced(name string, err error) {
 	}
 }
 
-// malformed notes what can't be decoded.
+// malformed counts and logs a message that can't be decoded.
 func (p *partition) malformed(channel string, err error) {
 	p.stats.malformed.Add(1)
 	p.strange.Error("undecodable cluster message", zap.String("channel", channel), zap.Error(err))

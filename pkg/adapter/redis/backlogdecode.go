@@ -7,7 +7,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A decoded is an event as an entry of a backlog has it, or why it cannot be decoded.
+// A decoded is the event in an entry of a backlog, or the error that prevents its decoding.
 type decoded struct {
 	event  *adapter.Event
 	listed bool
@@ -15,7 +15,7 @@ type decoded struct {
 	to     []rooms.Room // the room
 }
 
-// held returns the size of the payload that it has.
+// held returns the size of the payload that it holds.
 func (d decoded) held() int {
 	if d.err != nil {
 		return 0
@@ -26,11 +26,11 @@ func (d decoded) held() int {
 // in returns the copy of the event in another backlog.
 func (d decoded) in(b *backlog) decoded {
 	switch {
-	case d.event == nil && d.err == nil: // Redis has sent none
+	case d.event == nil && d.err == nil: // Redis has sent no event
 		d.err = errMalformed
 	case d.err == nil:
 		e := *d.event
-		if &e.Target.To[0] == &d.to[0] { // otherwise it says itself what its rooms are
+		if &e.Target.To[0] == &d.to[0] { // otherwise the event lists its rooms itself
 			e.Target.To = b.to
 		}
 		d.event, d.to = &e, b.to
@@ -38,7 +38,7 @@ func (d decoded) in(b *backlog) decoded {
 	return d
 }
 
-// parse adds an entry of a backlog to it. Its payload is left out if it is larger than hold;
+// parse adds an entry of a backlog to it. The payload is omitted if it is larger than hold;
 // otherwise parse returns its size.
 func (p *partition) parse(b *backlog, id, payload string, hold int) (held int) {
 	d := p.decode(b, payload, hold)
@@ -53,7 +53,7 @@ func (p *partition) decode(b *backlog, payload string, hold int) decoded {
 	return decoded{e, listed, err, b.to}
 }
 
-// decodeHead decodes an event whose payload, of a size, Redis has left out.
+// decodeHead decodes an event whose payload Redis has omitted; size is the payload's.
 func (p *partition) decodeHead(b *backlog, head string, size int) decoded {
 	p.sizes.saw(len(head) + size)
 	b.bytes += len(head)

@@ -12,16 +12,16 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A listing is the lists of an event that are stored apart.
+// A listing holds the lists of an event that are stored separately.
 type listing struct {
 	adapter.Event
 	err  error
-	size int // as Redis has sent it, for each of the copies
+	size int // as sent by Redis, for each of the copies
 }
 
-// readLists completes the events of backlogs whose lists are stored apart. Lists can be much
-// larger than the events, so a few are read in a call, and more where they are small. If
-// they are too large, those of the rooms with most of them are not read.
+// readLists completes the events of backlogs whose lists are stored separately. Lists can be much
+// larger than the events, so each call reads a few, or more if they are small. If they are too
+// large, those of the rooms with most of them are not read.
 func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog, most int) error {
 	copies := make(map[adapter.Position]int)
 	var order []adapter.Position
@@ -91,7 +91,7 @@ func (p *partition) readListings(ctx context.Context, epoch string, list []adapt
 			}
 			return nil
 		})
-		if isWrongType(err) { // each event says so
+		if isWrongType(err) { // each event reports it
 			return nil
 		}
 		return err

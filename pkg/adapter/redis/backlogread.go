@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What a read of backlogs moves in one call, and what the payloads that it holds for
-// several requesters may take together, and the entries.
+// Limits of what a read of backlogs moves in one call, and of the total payloads and entries that
+// it holds for several requesters.
 const (
 	readBytes     = 1 << 20
 	sharedBytes   = 16 << 20
@@ -26,14 +26,13 @@ var missedSource string
 
 var missedScript = goredis.NewScript(missedSource)
 
-// readBacklogs reads rooms, each one more than can be replayed, and then looks
-// whether the server is the primary still and the histories are there. What was read
-// before an error is returned with it.
+// readBacklogs reads rooms, each up to one entry more than can be replayed, and then checks that
+// the server is still the primary and that the histories exist. What was read before an error is
+// returned with it.
 //
-// Where large events are around it reads in parts, so that Redis does not keep others
-// waiting and little is held that is not returned. If a backlog is trimmed between two
-// parts, more entries than can be replayed are behind the gap, because trimming leaves
-// more.
+// If there are large events it reads in parts, so that Redis does not delay other clients and
+// little is held that is not returned. If a backlog is trimmed between two parts, more entries than
+// can be replayed follow the gap, because trimming leaves more.
 func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[backlogID]adapter.Position) (*reading, error) {
 	found := &reading{make(map[backlogID]*backlog, len(from)), "", make(map[string]bool, 1)}
 	unread := make([]*backlog, 0, len(from))
@@ -83,27 +82,27 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 	return found, nil
 }
 
-// A piece is what one call has read of backlogs: of all of them by XRANGE, or of the first
-// ones by the script.
+// A piece is what one call has read of backlogs: of all of them with XRANGE, or of the first ones
+// with the script.
 type piece struct {
 	ranges []*goredis.XMessageSliceCmd
 	lists  []any      // of ids and events, or errors
 	rest   []*backlog // those of which there is more
 }
 
-// How many entries of each backlog are read at first, as few have more; and the least that
-// XRANGE is used for.
+// The number of entries of each backlog that are read at first, because few have more; and the
+// minimum for XRANGE.
 const (
 	usuallyRead = 32
 	fewRead     = 8
 )
 
-// rangeable returns how many entries of each backlog, at most count, can be read by XRANGE:
-// it costs Redis less than a script does, but is not bounded by bytes. It is 0 if they
-// may take much more than is held; at first, when there are few, they may be read in vain.
+// rangeable returns how many entries of each backlog, at most count, can be read with XRANGE: it
+// costs Redis less than a script, but is not bounded in bytes. The result is 0 if the entries may
+// take much more than is held; at first, when there are few, the read may be wasted.
 func (p *partition) rangeable(backlogs, count, hold int, first bool) int {
 	largest := p.sizes.largest(p.life)
-	if largest == 0 || backlogs == 0 { // nothing is known of their size
+	if largest == 0 || backlogs == 0 { // their size is unknown
 		return 0
 	}
 	count = min(count, p.limit+1)
@@ -119,16 +118,15 @@ func (p *partition) rangeable(backlogs, count, hold int, first bool) int {
 	return count
 }
 
-// readPart reads as much of rooms as is read in one call: count entries of each, or, if
-// that is 0, as many as may be large. It notes what the histories are afterwards.
+// readPart reads as much of rooms as fits in one call: count entries of each, or, if that is 0, as
+// many as may be large. It notes the state of the histories afterwards.
 func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, unread []*backlog, count, hold int) (read piece, err error) {
 	clocks := make(map[string]*goredis.IntCmd, 1)
 	var script, role *goredis.Cmd
 	var epoch *goredis.StringCmd
 	run := missedScript.EvalSha
 	once := func(ctx context.Context, c goredis.Cmdable) error {
-		// In this order, but not in a transaction: that would keep everybody else
-		// waiting.
+		// In this order, but not in a transaction: that would delay all other clients.
 		read.ranges = read.ranges[:0]
 		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
 			switch {
@@ -152,7 +150,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 			return err
 		}
 		for _, cmd := range read.ranges {
-			if err := cmd.Err(); err != nil && !isWrongType(err) { // that fails alone
+			if err := cmd.Err(); err != nil && !isWrongType(err) { // it fails alone
 				return err
 			}
 		}
@@ -204,7 +202,7 @@ func (p *partition) scriptArgs(unread []*backlog, hold int) (keys []string, args
 	return keys, args
 }
 
-// take takes what the script has read.
+// take processes the script's result.
 func (r *piece) take(script *goredis.Cmd, unread []*backlog) error {
 	reply, err := script.Slice()
 	switch {
@@ -215,7 +213,7 @@ func (r *piece) take(script *goredis.Cmd, unread []*backlog) error {
 	}
 	r.lists, r.rest = reply[1:], nil
 	if reply[0] != "" {
-		r.rest = unread[len(r.lists)-1:] // the last list goes on
+		r.rest = unread[len(r.lists)-1:] // the last list continues
 	}
 	for _, list := range r.lists {
 		if err, ok := list.(error); ok && !isWrongType(err) {
@@ -225,7 +223,7 @@ func (r *piece) take(script *goredis.Cmd, unread []*backlog) error {
 	return nil
 }
 
-// addPart adds what was read to the backlogs, and returns how much more may be held.
+// addPart adds the result of a read to the backlogs, and returns how much more may be held.
 func (p *partition) addPart(unread []*backlog, read piece, hold int) int {
 	failed := func(b *backlog, err error) {
 		p.stats.malformed.Add(1)
@@ -268,5 +266,5 @@ func (p *partition) addPart(unread []*backlog, read piece, hold int) int {
 	return hold
 }
 
-// entryBytes is what an entry of a stream takes on the wire beside its event, about.
+// entryBytes is the approximate size of a stream's entry on the wire without its event.
 const entryBytes = 48

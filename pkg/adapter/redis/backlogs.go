@@ -12,15 +12,14 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// backlogReaders is how many pipelines of one partition may read backlogs at once.
+// backlogReaders is the maximum number of concurrent pipelines that read backlogs of one partition.
 const backlogReaders = 4
 
-// backlogs shares the reads of rooms: what is asked for while all readers are at
-// work goes into one pipeline, and a room that several ask for is read once, from
-// the smallest position. So when a node dies, its rooms are read, and not its
-// clients' rooms.
+// backlogs shares the reads of rooms: requests that arrive while all readers are busy go into one
+// pipeline, and a room that several requests name is read once, from the smallest position. So
+// after a node's crash the number of reads depends on its rooms, and not on its clients.
 type backlogs struct {
-	ready chan struct{} // holds a token if somebody waits
+	ready chan struct{} // holds a token if a request is pending
 
 	mu      sync.Mutex
 	waiting []*backlogRequest
@@ -31,31 +30,30 @@ type backlogRequest struct {
 	epoch string
 	names []string
 	after map[string]adapter.Position
-	hold  int                    // the size of the payloads that the requester may hold
-	most  int                    // how many entries it may have
+	hold  int                    // maximum total payload size for the requester
+	most  int                    // maximum number of entries for the requester
 	found map[backlogID]*backlog // the answer
 	err   error
 	done  chan struct{}
 }
 
-// A backlogID is the history and the name of the room of a backlog. Its key in Redis is made
-// of these once for each read, because names can be long and rooms many.
+// A backlogID is the history and the name of the room of a backlog. Its key in Redis is built from
+// these once for each read, because names can be long and rooms many.
 type backlogID struct{ epoch, name string }
 
-// A backlog is what was read of one room. Its events are shared, so nobody
-// changes them.
+// A backlog is what was read of one room. Its events are shared and must not be changed.
 type backlog struct {
 	key    string           // in Redis
-	after  adapter.Position // it was read from here on
+	after  adapter.Position // it was read after this position
 	last   string           // the id up to which it has been read
 	to     []rooms.Room     // its room
-	whole  bool             // up to its end: no more than the limit
+	whole  bool             // read up to its end: no more than the limit
 	events []*adapter.Event
 	listed []*adapter.Event // those whose lists are still to be read
 	bytes  int              // that Redis has sent
-	asked  int              // how many requests it answers
-	broken []broken         // what could not be decoded, in order
-	failed error            // the key holds no stream
+	asked  int              // the number of requests that it answers
+	broken []broken         // events that could not be decoded, in order
+	failed error            // the key does not hold a stream
 }
 
 // broken is the place of an event that can't be decoded.
@@ -64,12 +62,12 @@ type broken struct {
 	err error
 }
 
-// ask has rooms read, each after a position, and waits for it. Events whose payloads are
-// not held come without. With more than most entries it fails with errManyEntries. If most
-// is math.MaxInt, the read is not shared.
+// ask requests a read of rooms, each after a position, and waits for it. Events whose payloads are
+// not held come without them. With more than most entries it fails with errManyEntries. If most is
+// math.MaxInt, the read is not shared.
 func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold, most int) (map[backlogID]*backlog, error) {
 	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, hold: hold, most: most, done: make(chan struct{})}
-	if most == math.MaxInt { // others must neither wait for all of it nor hold it
+	if most == math.MaxInt { // other requests must neither wait for all of it nor hold it
 		found, err := p.readAlone(ctx, r)
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
@@ -98,8 +96,7 @@ func (b *backlogs) call() {
 	}
 }
 
-// take returns the requests that go into the next pipeline, and after which positions it
-// reads.
+// take returns the requests that go into the next pipeline, and the positions after which it reads.
 func (b *backlogs) take() (batch []*backlogRequest, from map[backlogID]adapter.Position) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -107,7 +104,7 @@ func (b *backlogs) take() (batch []*backlogRequest, from map[backlogID]adapter.P
 	for len(b.waiting) > 0 && (len(batch) == 0 || len(from)+len(b.waiting[0].names) <= readRooms) {
 		r := b.waiting[0]
 		b.waiting = b.waiting[1:]
-		if r.ctx.Err() != nil { // nobody waits for it
+		if r.ctx.Err() != nil { // its caller no longer waits
 			continue
 		}
 		batch = append(batch, r)
@@ -128,7 +125,7 @@ func (b *backlogs) take() (batch []*backlogRequest, from map[backlogID]adapter.P
 
 func (n names) room(epoch, name string) string { return n.in(epoch) + name }
 
-// runBacklogs answers all who wait, again and again.
+// runBacklogs answers pending requests until the adapter closes.
 func (p *partition) runBacklogs() {
 	for {
 		select {
@@ -144,8 +141,8 @@ func (p *partition) runBacklogs() {
 	}
 }
 
-// answerReads reads what requests have asked for. Each is judged by its own entries: where all of
-// them together are too many, each is read alone.
+// answerReads executes requests. Each is judged by its own entries: if all of them together are too
+// many, each is read alone.
 func (p *partition) answerReads(batch []*backlogRequest, from map[backlogID]adapter.Position) {
 	found, err := p.readBacklogs(p.ctx, batch, from)
 	for _, r := range batch {
@@ -164,7 +161,7 @@ func (p *partition) answerReads(batch []*backlogRequest, from map[backlogID]adap
 	}
 }
 
-// readAlone reads what one request has asked for.
+// readAlone executes one request.
 func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[backlogID]*backlog, error) {
 	from := make(map[backlogID]adapter.Position, len(r.names))
 	for _, name := range r.names {
@@ -178,15 +175,15 @@ func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[backl
 	return found.rooms, err
 }
 
-// A reading is what one pipeline has read.
+// A reading is the result of one pipeline.
 type reading struct {
 	rooms  map[backlogID]*backlog
 	epoch  string          // the current one, after the reads
-	clocks map[string]bool // by epoch: whether there is one
+	clocks map[string]bool // by epoch: whether its clock exists
 }
 
-// stillThere makes sure, after a read, that what was not found is not missing
-// because everything is.
+// stillThere makes sure, after a read, that entries are not missing because the whole history is
+// lost.
 func (r *reading) stillThere(epoch string) error {
 	if r.epoch != epoch || !r.clocks[epoch] {
 		return fmt.Errorf("%w: %s is not the current history", adapter.ErrHistoryLost, epoch)
@@ -194,8 +191,8 @@ func (r *reading) stillThere(epoch string) error {
 	return nil
 }
 
-// share returns a request's part of what was read, in bytes: what several have asked for is
-// shared among them.
+// share returns a request's part of what was read, in bytes: data for several requests is shared
+// among them.
 func (r *reading) share(of *backlogRequest) int {
 	bytes := 0
 	for _, name := range of.names {
@@ -206,17 +203,17 @@ func (r *reading) share(of *backlogRequest) int {
 	return bytes
 }
 
-// awaited reports whether anybody waits for the answer to one of the requests.
+// awaited reports whether the caller of any of the requests still waits.
 func awaited(batch []*backlogRequest) bool {
 	return slices.ContainsFunc(batch, func(r *backlogRequest) bool { return r.ctx.Err() == nil })
 }
 
-// manyEntries is how many entries a replay has before it waits for its turn.
+// manyEntries is the number of entries from which a replay must wait for its turn.
 const manyEntries = 8 << 10
 
 var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
 
-// entriesOf returns how many entries a request's part of what was read has.
+// entriesOf returns the number of entries in a request's part of what was read.
 func (r *reading) entriesOf(of *backlogRequest) (n int) {
 	for _, name := range of.names {
 		after := of.after[name]
@@ -249,9 +246,8 @@ func (b *backlog) behind(after adapter.Position) []*adapter.Event {
 	return b.events[first:]
 }
 
-// missedBy returns the events after a position and up to another, and whether that
-// can be told from this read: a shared one may begin so much earlier that it does
-// not show how many there are.
+// missedBy returns the events after a position and up to another, and whether this read can
+// determine them: a shared one may begin so much earlier that it does not show how many there are.
 func (b *backlog) missedBy(after, upTo adapter.Position, limit int) (events []*adapter.Event, known bool, err error) {
 	events = b.behind(after)
 	switch {

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What may wait for one node.
+// Limits of the queues of one node.
 const (
 	feedItems  = 16384
 	feedBytes  = 64 << 20
@@ -22,11 +22,10 @@ const (
 	heldBytes  = 64 << 20
 )
 
-// eventOverhead is what an event costs in memory beside its payload, about.
+// eventOverhead is the approximate memory of an event beside its payload.
 const eventOverhead = 512
 
-// keepUp catches up when the generation begins and whenever something had to be
-// dropped.
+// keepUp catches up when the generation begins and whenever messages had to be dropped.
 func (g *generation) keepUp() {
 	select {
 	case <-g.all:
@@ -61,10 +60,10 @@ var errForked = errors.New("adapter/redis: the history lacks what this node has 
 // testEndFixed is called, in tests, once a catch-up has fixed its end.
 var testEndFixed func(*partition)
 
-// catchUp reads what the feed has missed. The order of its steps is what makes
-// it whole: everything heard before is confirmed, so that later events arrive;
-// then the end is fixed; only then the rooms are listed, for a room joined since
-// has its events behind that end; and what arrived meanwhile comes last.
+// catchUp reads what the feed has missed. It is complete because of the order of its steps: all
+// earlier subscriptions are confirmed, so that later events arrive; then the end is fixed; only
+// then the rooms are listed, because a room joined since has its events after that end; and what
+// arrived meanwhile comes last.
 func (g *generation) catchUp() error {
 	p := g.p
 	began := time.Now()
@@ -110,9 +109,9 @@ func (g *generation) catchUp() error {
 	return g.release(missed, end, err, began)
 }
 
-// unexpired makes sure, after backlogs were read, that none with an event behind
-// tail can have expired: it would look like a room without events. Only Redis' own
-// time tells; the newest entry of the clock may be much older.
+// unexpired makes sure, after backlogs were read, that none with an event after tail can have
+// expired, because it would look like a room without events. Only Redis' own time shows that; the
+// newest entry of the clock may be much older.
 func (p *partition) unexpired(ctx context.Context, tail adapter.Position) error {
 	var now time.Time
 	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
@@ -125,8 +124,8 @@ func (p *partition) unexpired(ctx context.Context, tail adapter.Position) error 
 	return err
 }
 
-// release puts what was missed and what was held into the feed, in one order, and
-// lets events pass from here on.
+// release puts missed and held events into the feed, in one order, and lets events pass from here
+// on.
 func (g *generation) release(missed missed, end adapter.Position, trimmed error, began time.Time) error {
 	p := g.p
 	p.mu.Lock()
@@ -140,7 +139,7 @@ func (g *generation) release(missed missed, end adapter.Position, trimmed error,
 	if c := g.coming.event; c != nil && c.Position.Compare(end) <= 0 {
 		g.complete() // if it is stored, its other copies have been read
 	}
-	if g.flow == dropping { // too much arrived meanwhile: again
+	if g.flow == dropping { // too much arrived meanwhile: catch up again
 		return nil
 	}
 	if trimmed != nil {
@@ -148,7 +147,7 @@ func (g *generation) release(missed missed, end adapter.Position, trimmed error,
 		p.lose("a gap in the feed can't be repaired: "+trimmed.Error(), place{g.epoch, end})
 		missed.events = nil
 	}
-	// What can't be had is said before what comes after it.
+	// Losses are reported before the events that follow them.
 	for name, err := range missed.broken {
 		p.log.Warn("a gap can't be repaired", zap.String("room", name), zap.Error(err))
 		if r, ok := parseName(name); ok {

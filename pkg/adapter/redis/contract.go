@@ -13,10 +13,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What follows is the contract of package adapter: each call is shared out over the
-// partitions, and what they say put together.
+// The methods below implement package adapter: each call is distributed over the partitions, and
+// their results are combined.
 
-// enter returns why a call can't be made.
+// enter returns an error if a call can't be made.
 func (a *Adapter) enter(ctx context.Context) error {
 	if a.ctx.Err() != nil {
 		return context.Cause(a.ctx)
@@ -27,8 +27,8 @@ func (a *Adapter) enter(ctx context.Context) error {
 	return nil
 }
 
-// await returns what f does, or that ctx or the adapter has ended before f has:
-// Redis may keep it waiting until its own deadline.
+// await returns the result of f, or an error if ctx or the adapter ends first: Redis may keep f
+// waiting until its own deadline.
 func await[T any](ctx context.Context, a *Adapter, f func() (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -36,7 +36,7 @@ func await[T any](ctx context.Context, a *Adapter, f func() (T, error)) (T, erro
 	}
 	done := make(chan result, 1)
 	p := a.partitions[0]
-	p.mu.Lock() // which Close takes before it waits
+	p.mu.Lock() // Close takes the lock before it waits
 	if a.ctx.Err() == nil {
 		p.running.Go(func() {
 			v, err := f()
@@ -58,9 +58,8 @@ func await[T any](ctx context.Context, a *Adapter, f func() (T, error)) (T, erro
 	}
 }
 
-// Publish implements [adapter.Adapter]. An event whose rooms lie in several
-// partitions is published in one after another; where that fails in the middle, the
-// error wraps [adapter.ErrUnavailable].
+// Publish implements [adapter.Adapter]. An event whose rooms are in several partitions is published
+// in one after another; if that fails in the middle, the error wraps [adapter.ErrUnavailable].
 func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
 	if err := a.enter(ctx); err != nil {
 		return adapter.Receipt{}, err
@@ -216,7 +215,7 @@ func (a *Adapter) Condemn(ctx context.Context, seen adapter.Cursor) error {
 		return err
 	}
 	if !seen.SameHistory(cursor(0, a.seen())) {
-		return nil // it is past
+		return nil // it is in the past
 	}
 	return a.each(func(i int, p *partition) error {
 		at := seen.In(uint16(i))
@@ -255,7 +254,7 @@ func (a *Adapter) Replay(ctx context.Context, after map[rooms.Room]adapter.Curso
 		for shared := range adapter.Merge(r.events) {
 			e := *shared
 			e.Cursor = progress.To(e.Position)
-			if size := payloadSize(&e); payload > 0 && held+size > payload { // each partition has held so much
+			if size := payloadSize(&e); payload > 0 && held+size > payload { // each partition has held that much
 				e.Data, e.Attachments, e.Omitted = nil, nil, uint32(size)
 			} else {
 				held += size
@@ -272,8 +271,8 @@ type replay struct {
 	from   adapter.Cursor
 }
 
-// missed reads what a replay consists of, and says where it begins: in each
-// partition where the first of its rooms does, or at the end where there is none.
+// missed reads the events of a replay, and returns where it begins: in each partition where the
+// first of its rooms begins, or at the end if it has none.
 func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor, payload int, turn *turn) (events [][]*adapter.Event, from adapter.Cursor, err error) {
 	if err := a.enter(ctx); err != nil {
 		return nil, from, err
@@ -366,7 +365,7 @@ func (a *Adapter) History(ctx context.Context, room rooms.Room, page adapter.Pag
 		return nil, false, fmt.Errorf("adapter/redis: history: %w", err)
 	}
 	events := make([]adapter.Event, len(read))
-	places := make([]place, len(a.partitions)) // of what is in other partitions it says nothing
+	places := make([]place, len(a.partitions)) // it says nothing about other partitions
 	for j, e := range read {
 		places[i].at = e.Position
 		e.Cursor = cursor(i, places)

@@ -19,8 +19,8 @@ import (
 //go:embed renew.lua
 var renewSource string
 
-// where returns the history that this node believes in, and its newest entry
-// known. It asks Redis only if the node knows of none yet.
+// where returns the history that this node assumes, and its newest known entry. It asks Redis only
+// if the node knows none yet.
 func (p *partition) where(ctx context.Context) (epoch string, known entry, err error) {
 	p.mu.Lock()
 	epoch, known = p.epoch, p.known
@@ -31,9 +31,9 @@ func (p *partition) where(ctx context.Context) (epoch string, known entry, err e
 	return p.search(ctx)
 }
 
-// search asks Redis for the current history and makes it the node's. Where there
-// is none, or one without a clock, it begins a new one; also where it is one that
-// the node has left, for then what has been since is lost.
+// search asks Redis for the current history and makes it the node's. If there is none, or one
+// without a clock, it begins a new one; it also does so if the history is one that the node has
+// left, because the later history is lost then.
 func (p *partition) search(ctx context.Context) (epoch string, newest entry, err error) {
 	var before string // the node's history when Redis was asked
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
@@ -62,28 +62,27 @@ func (p *partition) search(ctx context.Context) (epoch string, newest entry, err
 		return "", entry{}, fmt.Errorf("adapter/redis: looking for the history: %w", err)
 	}
 	if !p.adopt(before, epoch, newest) {
-		return p.where(ctx) // somebody else has searched, and later
+		return p.where(ctx) // another search was later
 	}
 	return epoch, newest, nil
 }
 
-// hasLeft reports whether the node was in a history, and is so no more.
+// hasLeft reports whether the node was in a history and has left it.
 func (p *partition) hasLeft(epoch string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Contains(p.left, epoch)
 }
 
-// renew begins a new history in place of a lost one, unless somebody has.
+// renew replaces a lost history by a new one, unless that has been done.
 func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) error {
 	next := rand.Text()[:8]
 	keys := []string{p.names.epoch(), p.names.clock(lost), p.names.clock(next)}
 	return p.pubsub.renew.Run(ctx, c, keys, lost, next, p.names.news()).Err()
 }
 
-// adopt makes a history the node's, unless it has changed since it was before. If
-// it had another, what its members have got is no part of the new one: they are
-// told.
+// adopt makes a history the node's, unless the node's history is no longer before. If it had
+// another one, the events that its members have are not part of the new one: a loss is reported.
 func (p *partition) adopt(before, epoch string, newest entry) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,22 +114,22 @@ func (p *partition) adopt(before, epoch string, newest entry) bool {
 	return true
 }
 
-// leftHistories is how many histories a node remembers to have left.
+// leftHistories is how many histories a node remembers having left.
 const leftHistories = 64
 
 var errNewHistory = errors.New("adapter/redis: a new history has begun")
 
-// lose says in the feed that events are lost before a place. p.mu is held.
+// lose reports in the feed that events are lost before a place. p.mu is held.
 func (p *partition) lose(reason string, before place) { p.loseRooms(reason, nil, before) }
 
-// loseRooms is lose where only some rooms have lost something.
+// loseRooms is lose for a loss in some rooms only.
 func (p *partition) loseRooms(reason string, list []rooms.Room, before place) {
 	p.feed.Put(fed{lost: &adapter.LostError{Reason: reason, Rooms: list}, from: before}, 0)
 	p.stats.losses.Add(1)
 }
 
-// forked begins a new history because it is proved that the current one has lost
-// something that somebody has seen.
+// forked begins a new history because the current one is proved to have lost a position that was
+// issued.
 func (p *partition) forked(ctx context.Context, epoch, proof string) error {
 	p.lost(epoch, proof)
 	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error { return p.renew(ctx, c, epoch) })
@@ -145,17 +144,17 @@ func (p *partition) lost(epoch, proof string) {
 	p.log.Warn("Redis has lost a part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
 }
 
-// heads shares the reads of the clock: whoever asks while one is under way waits
-// for the next, since that one may have been answered already.
+// heads shares the reads of the clock: a request that arrives during one waits for the next,
+// because the current one may have been executed already.
 type heads struct {
-	ready chan struct{} // holds a token if somebody waits
+	ready chan struct{} // holds a token if a request is pending
 
 	mu      sync.Mutex
 	waiting []*headRequest
 }
 
 type headRequest struct {
-	seen []adapter.Position // of those the clock is asked for too
+	seen []adapter.Position // positions to look up in the clock
 	head place
 	err  error
 	done chan struct{}
@@ -182,7 +181,7 @@ func (p *partition) head(ctx context.Context, seen ...adapter.Position) (place, 
 	}
 }
 
-// runHeads answers all who wait, again and again.
+// runHeads answers pending requests until the adapter closes.
 func (p *partition) runHeads() {
 	for {
 		select {
@@ -217,15 +216,15 @@ func (p *partition) answerHeads(ctx context.Context, all []*headRequest) {
 	}
 }
 
-// A look is what one transaction saw of the clock.
+// A look is the result of one transaction on the clock.
 type look struct {
 	epoch          string
 	oldest, newest entry
-	found          map[string]entry // of the entries asked for, by id
+	found          map[string]entry // of the requested entries, by id
 }
 
-// verdict returns an error if a position is proved not to be of this history. One
-// older than the clock's first entry proves nothing.
+// verdict returns an error if a position is proved not to be of this history. A position older than
+// the clock's first entry proves nothing.
 func (l *look) verdict(at adapter.Position) error {
 	e := entryOf(at)
 	switch {
@@ -240,8 +239,7 @@ func (l *look) verdict(at adapter.Position) error {
 	return nil
 }
 
-// look reads epoch and clock in one transaction. It ends with the node's history
-// being the current one.
+// look reads epoch and clock in one transaction. Afterwards the node's history is the current one.
 func (p *partition) look(ctx context.Context, all []*headRequest) (*look, error) {
 	for {
 		epoch, _, err := p.where(ctx)

@@ -10,9 +10,9 @@ import (
 	"go.uber.org/zap"
 )
 
-// Another program may have overwritten a key with a value of another type. A key of one
-// room fails alone. One that all rooms need makes the node unready, because clients
-// could connect and not join, and the error names it.
+// Another program may have overwritten a key with a value of another type. If it is the key of one
+// room, only that room fails. A key that all rooms need makes the node unready, because clients
+// could connect but not join, and the error names the key.
 
 // isWrongType reports whether a reply says that a key has a value of another type.
 func isWrongType(err error) bool {
@@ -28,7 +28,7 @@ func atKey(key string, err error) error {
 	return err
 }
 
-// runKeyChecks reads the keys that all rooms need, again and again.
+// runKeyChecks reads the keys that all rooms need, periodically.
 func (p *partition) runKeyChecks() {
 	tick := time.NewTicker(p.probing)
 	defer tick.Stop()
@@ -44,14 +44,14 @@ func (p *partition) runKeyChecks() {
 	}
 }
 
-// checkKeys reads the keys, and keeps for ready which of them can't be read.
+// checkKeys reads the keys, and records for ready which of them can't be read.
 func (p *partition) checkKeys(ctx context.Context, c goredis.Cmdable) {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	epoch := p.history()
 	cmds := make(map[string]goredis.Cmder)
 	_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
-		// Each reads nothing, or little.
+		// Each command reads little or nothing.
 		cmds[p.names.epoch()] = pipe.Get(ctx, p.names.epoch())
 		if epoch != "" {
 			clock, lists, sizes := p.names.clock(epoch), p.names.in(epoch)+listsName, p.names.sizes(epoch)
@@ -65,7 +65,7 @@ func (p *partition) checkKeys(ctx context.Context, c goredis.Cmdable) {
 		}
 		return nil
 	})
-	if err != nil && !isReply(err) { // the probes find that out
+	if err != nil && !isReply(err) { // the probes detect that
 		return
 	}
 	var unusable error

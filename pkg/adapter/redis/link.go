@@ -15,10 +15,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// A link is a node's connections to the server that orders a partition: one for
-// publishing, on which calls go one after another, and a pool for reading. When
-// something fails it is closed and another one opened; nothing reconnects by
-// itself, so no change of the server goes unnoticed.
+// A link is a node's connections to the server that orders a partition: one for publishing, which
+// executes calls one after another, and a pool for reading. When something fails the link is closed
+// and another one opened. Connections never reconnect automatically, so no change of the server
+// goes unnoticed.
 type link struct {
 	addr   string
 	server identity
@@ -27,13 +27,13 @@ type link struct {
 	reader *goredis.Client
 }
 
-// identity names one connection to one life of a server.
+// identity identifies one connection to one run of a server.
 type identity struct {
-	run    string // the server's run id, or a random word where it does not tell one
-	told   bool   // the server has told its run id
-	client int64  // the connection's id there; 0 if it is not known
-	// fence is the key that forbids the calls sent on the connection, where the
-	// connection can't be killed. Empty if it can.
+	run    string // the server's run id, or a random word if it does not report one
+	told   bool   // the server has reported its run id
+	client int64  // the connection's id there; 0 if unknown
+	// fence is the key that forbids the calls sent on the connection, if the connection can't be
+	// killed. Empty if it can.
 	fence string
 }
 
@@ -44,8 +44,7 @@ func (who identity) maySame(other identity) bool {
 
 var errDialed = errors.New("adapter/redis: the connection is gone")
 
-// single makes options that are good for one connection only, which fills in who
-// is at its other end.
+// single makes options for one connection only, which records the identity of the server.
 func single(o *goredis.Options, who *identity) *goredis.Options {
 	once := *o
 	dial := once.Dialer
@@ -63,13 +62,14 @@ func single(o *goredis.Options, who *identity) *goredis.Options {
 		*who, err = identify(ctx, cn)
 		return err
 	}
-	// With as many failures as it may have connections, a pool would go on dialling in the background.
+	// With as many failures as it may have connections, a pool would continue to dial in the
+	// background.
 	once.PoolSize, once.MinIdleConns, once.DialerRetries = 2, 0, 1
 	return &once
 }
 
-// identify reads the identity of the server at the other end of a connection. A service that has no
-// CLIENT ID, or keeps its run id to itself, is used without them.
+// identify reads the identity of a connection's server. A service without CLIENT ID, or that hides
+// its run id, is used without them.
 func identify(ctx context.Context, cn *goredis.Conn) (identity, error) {
 	who := identity{run: rand.Text()[:12]}
 	id, err := cn.ClientID(ctx).Result()
@@ -89,15 +89,15 @@ func identify(ctx context.Context, cn *goredis.Conn) (identity, error) {
 
 var errNoRunID = errors.New("INFO server has no run_id")
 
-// lacks reports whether an error says that a command does not exist, or that this
-// user may not run it.
+// lacks reports whether an error says that a command does not exist, or that this user must not run
+// it.
 func lacks(err error) bool {
 	var reply goredis.Error
 	return errors.Is(err, errNoRunID) || errors.As(err, &reply) && says(reply, "NOPERM", "ERR")
 }
 
-// alive makes connections end with the adapter: go-redis heeds the deadlines of
-// contexts, but not that they are cancelled.
+// alive makes connections end with the adapter: go-redis observes the deadlines of contexts, but
+// not their cancellation.
 func (p *partition) alive(o *goredis.Options) *goredis.Options {
 	bound := *o
 	dial := o.Dialer
@@ -132,8 +132,8 @@ func (c *boundConn) Close() error {
 	return c.Conn.Close()
 }
 
-// checkedConn is one that go-redis can look at before it is used again: whether the
-// server has closed it.
+// checkedConn is a connection that go-redis can check before reuse: whether the server has closed
+// it.
 type checkedConn struct {
 	boundConn
 	syscall.Conn
@@ -152,7 +152,7 @@ func runID(ctx context.Context, c goredis.Cmdable) (string, error) {
 	return "", errNoRunID
 }
 
-// readers is how many reads may be under way at once.
+// readers is the maximum number of concurrent reads.
 const readers = 16
 
 func (p *partition) openLink(ctx context.Context) (*link, error) {
@@ -188,11 +188,11 @@ func (p *partition) openLink(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// nobody is a connection id that no server gives out soon.
+// nobody is a connection id that no server will issue soon.
 const nobody = 1 << 53
 
-// explore makes the connection, and finds out what the server does not let this
-// user do that there is another way for.
+// explore makes the connection, and determines which commands with an alternative the server does
+// not allow this user.
 func (p *partition) explore(ctx context.Context, l *link) error {
 	if err := l.conn.Ping(ctx).Err(); err != nil {
 		return err
@@ -219,8 +219,8 @@ func (p *partition) explore(ctx context.Context, l *link) error {
 	return nil
 }
 
-// close ends all connections. conn may be in use, and go-redis does not let it be
-// closed then; with writer its only connection ends, too.
+// close ends all connections. conn may be in use, in which case go-redis does not allow closing it;
+// closing writer closes its only connection, too.
 func (l *link) close() error {
 	var errs []error
 	if l.writer != nil {
@@ -232,14 +232,13 @@ func (l *link) close() error {
 	return errors.Join(errs...)
 }
 
-// fenceLife is how long what was sent on an abandoned connection stays forbidden.
+// fenceLife is how long calls that were sent on an abandoned connection stay forbidden.
 const fenceLife = 24 * time.Hour
 
-// kill makes sure that nothing more is executed of what was sent on a connection.
-// A server in another life has forgotten it anyway. Where connections can't be
-// killed, their calls are forbidden: each looks for the fence of its connection
-// first. The fence is in the order of all writes, so a server that has the retry
-// has the fence as well.
+// kill makes sure that no further call that was sent on a connection is executed. A server that has
+// restarted has forgotten them anyway. If connections can't be killed, their calls are forbidden:
+// each checks the fence of its connection first. The fence is in the order of all writes, so a
+// server that has the retry has the fence as well.
 func (l *link) kill(ctx context.Context, former identity) error {
 	if !former.maySame(l.server) {
 		return nil
@@ -257,9 +256,9 @@ func (l *link) kill(ctx context.Context, former identity) error {
 	return nil
 }
 
-// current returns the link, opening one where there is none. Callers share it.
+// current returns the link, and opens one if there is none. Callers share it.
 func (p *partition) current(ctx context.Context) (*link, error) {
-	// The lock is a channel, so that waiting for whoever connects can end.
+	// The lock is a channel, so that a caller can stop waiting for another one that connects.
 	select {
 	case p.linking <- struct{}{}:
 	case <-ctx.Done():
@@ -279,7 +278,7 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 			return nil, errors.Join(context.Cause(ctx), p.linkErr)
 		}
 	}
-	// Whoever asked first may give up; the connection is for all.
+	// The first caller may give up; the connection is for all.
 	ctx, cancel := context.WithTimeout(p.ctx, p.timeout)
 	defer cancel()
 	began := time.Now()
@@ -290,7 +289,7 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	p.mu.Lock()
-	if p.gen != nil && !p.gen.server.maySame(l.server) { // before anybody reads there
+	if p.gen != nil && !p.gen.server.maySame(l.server) { // before any read on it
 		p.gen.stop(errOtherServer)
 	}
 	p.mu.Unlock()
@@ -298,11 +297,10 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// relinkPause is the least time between two tries to connect.
+// relinkPause is the minimum interval between two attempts to connect.
 const relinkPause = 50 * time.Millisecond
 
-// unlink closes a link on which a call failed that began at some time. Others may
-// be using it; their calls fail.
+// unlink closes a link after a failed call that began at some time. Concurrent calls on it fail.
 func (p *partition) unlink(l *link, cause error, began time.Time) {
 	if p.link.CompareAndSwap(l, nil) {
 		p.failed(cause, began)

@@ -7,8 +7,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Names builds the names of keys and channels. All those of one partition carry
-// its hash tag, so that a script can touch them together.
+// names builds the names of keys and channels. All those of one partition carry its hash tag, so
+// that a script can use them together.
 //
 //	rejoin:{0}epoch                    the current epoch
 //	rejoin:{0}<epoch>:clock            stream: one entry for each call
@@ -17,13 +17,13 @@ import (
 //	rejoin:{0}<epoch>:sizes            hash: the size of the largest stored event by when it was published
 //	rejoin:{0}inbox:<node>             channel: messages for one node
 //	rejoin:{0}news                     channel: a new epoch has begun
-//	rejoin:{0}fence:<connection>       what was sent on that connection is not executed any more
-//	rejoin:{0}partitions               how many there are
+//	rejoin:{0}fence:<connection>       calls sent on that connection are not executed any more
+//	rejoin:{0}partitions               the number of partitions
 //	rejoin:{0}leases                   sorted set: node ids by the end of their lease
-//	rejoin:{0}about                    hash: what each node says of itself
+//	rejoin:{0}about                    hash: each node's description of itself
 //
-// The clock and the backlogs carry the epoch in their names, so those who still
-// believe in a lost history can neither write into the new one nor read from it.
+// The clock and the backlogs carry the epoch in their names, so nodes that still use a lost history
+// can neither write into the new one nor read from it.
 type names struct{ tagged string }
 
 func newNames(prefix, tag string) names {
@@ -40,25 +40,25 @@ func (n names) fence(token string) string        { return n.tagged + "fence:" + 
 func (n names) leases() string                   { return n.tagged + "leases" }
 func (n names) about() string                    { return n.tagged + "about" }
 
-// in returns what the names of an epoch begin with.
+// in returns the prefix of the names of an epoch.
 func (n names) in(epoch string) string { return n.tagged + epoch + ":" }
 
-// probe returns the name of the channel on which a node hears itself.
+// probe returns the name of the channel for a node's own probes.
 func probe(node adapter.NodeID) string { return "probe:" + string(node) }
 
-// listsName is the name of the stream and channel of lists that events have in common.
-// No room is called so.
+// listsName is the name of the stream and channel of lists that events have in common. No room has
+// this name.
 const listsName = "lists"
 
-// letters are what the names of rooms begin with, by their kind.
+// letters are the first letters of rooms' names, by their kind.
 const letters = "eron"
 
-// escape keeps the comma after a namespace the first one. Namespaces that
-// clients can connect to hold none.
+// escape keeps the comma after a namespace the first one. Namespaces that clients can connect to
+// contain none.
 var escape = strings.NewReplacer("%", "%25", ",", "%2C")
 
-// name returns a room's name within its epoch: its kind's letter, the namespace,
-// a comma, and its own name as it is.
+// name returns a room's name within its epoch: its kind's letter, the namespace, a comma, and its
+// own name unchanged.
 func name(r rooms.Room) string {
 	kind := "?"
 	if int(r.Kind) < len(letters) {

@@ -11,14 +11,14 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// What may wait to be sent, and what goes into one call.
+// Limits of the outbox, and of one call.
 const (
 	outboxItems = 16384
 	outboxBytes = 64 << 20
 
-	// callBytes bounds what one call publishes, each copy included, because all of it goes
-	// into the output buffers of subscribers at once: Redis closes a subscriber for which
-	// 32 MB wait. A single event may be larger.
+	// callBytes bounds what one call publishes, including each copy, because all of it goes into
+	// the output buffers of subscribers together: Redis closes a subscriber with 32 MB queued. A
+	// single event may be larger.
 	callBytes = 4 << 20
 
 	// callRooms bounds the rooms of one call, because Redis does nothing else
@@ -27,21 +27,21 @@ const (
 	callRooms = 4096
 )
 
-// A parcel is an event or a message on its way to Redis.
+// A parcel is an event or a message in flight to Redis.
 type parcel struct {
-	ctx     context.Context // whose end means that nobody waits for it any more
+	ctx     context.Context // its end means that the caller no longer waits
 	queued  time.Time
-	rooms   []string // by name within the epoch, each once; none: it is a message
+	rooms   []string // by name within the epoch, each once; none for a message
 	stored  bool
 	inbox   string // a message's channel
 	payload []byte
-	lists   []byte       // that are stored apart from the payload
+	lists   []byte       // stored separately from the payload
 	done    chan outcome // has space for one
 	state   atomic.Int32 // a parcelState
 }
 
-// A parcelState decides between the publisher, who sends a parcel, and its sender,
-// who may stop waiting for it.
+// A parcelState coordinates the publisher, which sends a parcel, and the caller, which may stop
+// waiting for it.
 type parcelState = int32
 
 const (
@@ -55,8 +55,8 @@ func (it *parcel) begin() bool {
 	return it.state.Load() == stateSent || it.state.CompareAndSwap(stateUnsent, stateSent)
 }
 
-// unanswered returns what becomes of a parcel that has no answer. One that was not
-// sent is withdrawn, so its event is surely not published.
+// unanswered returns the outcome of a parcel without an answer. One that was not sent is withdrawn,
+// so its event is certainly not published.
 func (it *parcel) unanswered(cause error) outcome {
 	err := adapter.ErrUnavailable
 	if len(it.rooms) > 0 && (it.state.CompareAndSwap(stateUnsent, stateWithdrawn) || it.state.Load() == stateWithdrawn) {
@@ -65,7 +65,7 @@ func (it *parcel) unanswered(cause error) outcome {
 	return outcome{err: fmt.Errorf("%w: %w", err, cause)}
 }
 
-// size returns what Redis gets of it.
+// size returns the number of bytes sent to Redis for it.
 func (it *parcel) size() int {
 	n := len(it.payload) + len(it.lists)
 	for _, name := range it.rooms {
@@ -74,7 +74,7 @@ func (it *parcel) size() int {
 	return n
 }
 
-// copied returns what Redis stores and publishes of it.
+// copied returns the number of bytes that Redis stores and publishes for it.
 func (it *parcel) copied() int {
 	n := len(it.lists)
 	for _, name := range it.rooms {
@@ -86,23 +86,23 @@ func (it *parcel) copied() int {
 	return n
 }
 
-// An outcome is where a parcel's event stands now, and what came of it.
+// An outcome is the result of sending a parcel: its event's place and what it reached, or an error.
 type outcome struct {
 	place
 	reached
 	err error
 }
 
-// reached is how many subscribers an event has reached, and how many rooms have none
-// and were not stored before.
+// reached is the number of subscribers that an event has reached, and the number of its rooms that
+// have none and were not stored before.
 type reached struct{ receivers, newRooms int }
 
-// An outbox is what waits for the call that is under way to end.
+// An outbox holds parcels until the call in flight has ended.
 type outbox struct {
 	mu      sync.Mutex
 	waiting []*parcel
 	bytes   int
-	ready   chan struct{} // holds a token if there is something
+	ready   chan struct{} // holds a token if a parcel is queued
 }
 
 var errOutboxFull = errors.New("adapter/redis: too many events wait to be published")
@@ -123,7 +123,7 @@ func (o *outbox) put(it *parcel) error {
 	return nil
 }
 
-// take returns what the next call carries, or nil when ctx ends.
+// take returns the parcels of the next call, or nil when ctx ends.
 func (o *outbox) take(ctx context.Context) []*parcel {
 	for {
 		if all := o.next(); len(all) > 0 {
@@ -158,7 +158,7 @@ func (o *outbox) next() []*parcel {
 	return all
 }
 
-// send queues a parcel and waits for what becomes of it.
+// send queues a parcel and waits for its outcome.
 func (p *partition) send(ctx context.Context, it *parcel) outcome {
 	if err := p.down(); err != nil {
 		return it.unanswered(fmt.Errorf("server unreachable: %w", err))
@@ -166,10 +166,10 @@ func (p *partition) send(ctx context.Context, it *parcel) outcome {
 	return p.enqueue(ctx, it)
 }
 
-// timers are for those who wait, since there is one for each event.
+// timers are pooled, because there is one for each waiting event.
 var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
 
-// enqueue is send for those that find out whether Redis is back.
+// enqueue is send for callers that check whether Redis is reachable again.
 func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
 	it.ctx, it.queued, it.done = ctx, time.Now(), make(chan outcome, 1)
 	if err := p.outbox.put(it); err != nil {

@@ -23,28 +23,28 @@ type partition struct {
 	number  uint16
 	node    adapter.NodeID
 	names   names
-	primary func(context.Context) (*goredis.Options, error) // where its server is now
+	primary func(context.Context) (*goredis.Options, error) // returns the current server
 	pubsub  pubsub
 	log     *zap.Logger
-	strange *zap.Logger   // of what other programs may cause as often as they like: it is sampled
+	strange *zap.Logger   // for events that other programs can cause at any rate: it is sampled
 	timeout time.Duration // of a call, and of an event in the outbox
-	limit   int           // of a replay in one room; negative: nothing is stored
-	replay  int           // maximum memory of what one replay, or a catch-up, reads, in bytes
+	limit   int           // of a replay in one room; if negative, nothing is stored
+	replay  int           // maximum memory for reads of one replay, or a catch-up, in bytes
 	life    time.Duration // of a silent backlog
 	keep    time.Duration // of the clock
 	probing time.Duration
 	sizes   sizes // of events
 
 	ctx     context.Context // ends with the adapter; its cause is adapter.ErrClosed
-	changed func()          // has the other nodes told of the feed's condition
+	changed func()          // makes the registry report the feed's condition
 	running sync.WaitGroup
 
 	link     atomic.Pointer[link]
-	linking  chan struct{} // a lock around what follows
+	linking  chan struct{} // a lock around the following fields
 	nextLink time.Time
 	linkErr  error
-	explored sync.Once   // reports what Redis does not allow
-	roleless atomic.Bool // the server does not tell whether it is the primary
+	explored sync.Once   // reports missing rights
+	roleless atomic.Bool // the server does not report whether it is the primary
 
 	outbox    outbox
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
@@ -53,37 +53,37 @@ type partition struct {
 	inbox    *queue.Queue[adapter.Message]
 	heads    heads
 	backlogs backlogs
-	kick     chan struct{} // holds a token if a probe is wanted at once
-	news     chan struct{} // holds a token if the history is to be searched
+	kick     chan struct{} // holds a token if a probe is wanted immediately
+	news     chan struct{} // holds a token if a search for the history is wanted
 
 	mu sync.Mutex
-	// What this node knows of the history. tail is how far the feed is complete:
-	// all events in heard rooms up to there have been put into it. known is the
-	// newest entry of the clock that any reply showed.
+	// The history as this node knows it. tail is the position up to which the feed is complete: all
+	// events in subscribed rooms up to there have been put into it. known is the newest entry of
+	// the clock in any reply.
 	epoch string
-	left  []string // the histories before, the newest last
+	left  []string // previous histories, newest last
 	tail  adapter.Position
 	trail trail
 	known entry
-	// Where the clock can be by now; see ahead.go.
+	// The upper estimate of the clock; see ahead.go.
 	knownAt time.Time // when known was noted
 	horizon uint64    // in milliseconds
-	// Who hears what.
+	// Subscriptions.
 	rooms map[string]*heard // by name within the epoch
 	gen   *generation       // nil between two
-	begun bool              // the feed has been live: somebody may have missed something since
-	// How Redis is doing.
-	downSince time.Time // of the first failure since the last success; zero if all is well
+	begun bool              // the feed has been live: members may have missed something since
+	// The condition of Redis.
+	downSince time.Time // of the first failure since the last success; zero if none
 	downCause error
-	denied    error         // why it took none of the last call; nil if it did
+	denied    error         // why it refused the last call; nil if it did not
 	unusable  error         // which of the keys that all rooms need can't be read; nil if all can
 	probeSent time.Time     // when the last probe was
-	probeDue  time.Time     // when one must have come back; zero if none is waited for
-	probed    time.Time     // when the last one came back
+	probeDue  time.Time     // when a pending probe must have returned; zero if none is pending
+	probed    time.Time     // when the last one returned
 	roundTrip time.Duration // of the last probe
 	counts    bool          // the server counts the subscribers that a probe reaches
 
-	newer atomic.Int64 // Unix time in nanoseconds at which a newer wire version was last heard
+	newer atomic.Int64 // Unix time in nanoseconds at which a newer wire version was last received
 	stats counters
 }
 
@@ -124,7 +124,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	p.stats.init()
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
-	// What a node hears without a member.
+	// Subscriptions that need no member.
 	always := []string{probe(p.node), listsName}
 	if nodes := name(rooms.InNodes()); a.home(nodes, o.Partitions) == number {
 		always = append(always, nodes)
@@ -144,21 +144,21 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
-// A place is a position in the history that it belongs to.
+// A place is a position and the history that it belongs to.
 type place struct {
 	epoch string
 	at    adapter.Position
 }
 
-// fed is what stands in the feed: an event, the place from which the feed goes on
-// after some are lost, or, with neither, a place that it has come to without an event.
+// fed is an item of the feed: an event, the place from which the feed continues after a loss, or,
+// with neither, a place that it has reached without an event.
 type fed struct {
 	event *adapter.Event
 	lost  *adapter.LostError
 	from  place
 }
 
-// failed notes that a call that began at some time failed for want of Redis.
+// failed notes that a call that began at some time failed because Redis was unavailable.
 func (p *partition) failed(err error, began time.Time) {
 	if p.ctx.Err() != nil {
 		return
@@ -186,8 +186,8 @@ func (p *partition) worked() {
 	}
 }
 
-// answered notes what Redis said to the last call: nil if it did it, otherwise why
-// it takes none now.
+// answered notes Redis' reply to the last call: nil if it was executed, otherwise why it is refused
+// now.
 func (p *partition) answered(denied error) {
 	p.mu.Lock()
 	before := p.denied
@@ -201,7 +201,7 @@ func (p *partition) answered(denied error) {
 	}
 }
 
-// down returns why publishing would fail at once, or nil.
+// down returns why publishing would fail immediately, or nil.
 func (p *partition) down() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -211,7 +211,7 @@ func (p *partition) down() error {
 	return p.downCause
 }
 
-// observe takes note of an entry that a reply showed.
+// observe notes an entry in a reply.
 func (p *partition) observe(epoch string, e entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,8 +223,8 @@ func (p *partition) observe(epoch string, e entry) {
 // newerFor is how long a node that received a newer wire version is not ready.
 const newerFor = time.Minute
 
-// meets notes that a peer has sent something of a newer wire version, if that is
-// what an error says: what a backlog holds may come from a node that is gone.
+// meets notes that a peer has sent something of a newer wire version, if err says so. What a
+// backlog holds may come from a node that has left.
 func (p *partition) meets(err error) {
 	if !errors.Is(err, adapter.ErrNewerVersion) {
 		return
@@ -246,7 +246,7 @@ func (p *partition) bounded(ctx context.Context) (context.Context, context.Cance
 	return context.WithTimeout(ctx, p.timeout)
 }
 
-// isReply reports whether an error is an answer of Redis, and not the lack of one.
+// isReply reports whether an error is an answer of Redis, as opposed to a missing one.
 func isReply(err error) bool {
 	var reply goredis.Error
 	return errors.As(err, &reply) && !errors.Is(err, goredis.ErrClosed)

@@ -17,15 +17,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// ErrPartitions: the cluster was begun with another number of partitions.
+// ErrPartitions: the cluster was created with another number of partitions.
 var ErrPartitions = errors.New("adapter/redis: the cluster has another number of partitions")
 
-// slots is how many a Redis Cluster has.
+// slots is the number of slots of a Redis Cluster.
 const slots = 16384
 
-// tags returns the hash tags of partitions. The first is "0", and the others are
-// those numbers whose slots lie the most evenly around the circle of slots, so
-// that servers with equal ranges of slots serve equal numbers of partitions.
+// tags returns the hash tags of partitions. The first is "0", and the others are those numbers
+// whose slots are spread most evenly around the circle of slots, so that servers with equal ranges
+// of slots serve equal numbers of partitions.
 func tags(partitions int) []string {
 	list := []string{"0"}
 	first := slot("0")
@@ -70,15 +70,15 @@ func (a *Adapter) home(name string, partitions int) uint16 {
 	return uint16(h.Sum32() % uint32(partitions))
 }
 
-// A part is the rooms of a list that lie in one partition, with their names.
+// A part holds the rooms of a list that are in one partition, with their names.
 type part struct {
 	p     *partition
 	rooms []rooms.Room
 	names []string
 }
 
-// split sorts rooms by partition, in ascending order. Within one partition they
-// stay as they are, repeats included.
+// split groups rooms by partition, in ascending order. Within one partition their order is
+// unchanged, and duplicates are kept.
 func (a *Adapter) split(list []rooms.Room) []part {
 	if len(a.partitions) == 1 {
 		names := make([]string, len(list))
@@ -101,7 +101,7 @@ func (a *Adapter) split(list []rooms.Room) []part {
 	return parts
 }
 
-// seen returns how far the node has come in the partition.
+// seen returns the node's position in the partition.
 func (p *partition) seen() place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +127,7 @@ func (a *Adapter) condition() (generation uint64, catchingUp bool) {
 	return generation, catchingUp
 }
 
-// cursor makes one of a place in each partition. Its At is that in partition at.
+// cursor combines the places in each partition. Its At is the position in partition at.
 func cursor(at uint16, places []place) adapter.Cursor {
 	if len(places) == 1 {
 		return adapter.Cursor{Epoch: places[0].epoch, At: places[0].at}
@@ -139,7 +139,7 @@ func cursor(at uint16, places []place) adapter.Cursor {
 	return adapter.NewCursor(combine(epochs), at, positions)
 }
 
-// newest makes a cursor whose At is the newest of the places.
+// newest combines the places into a cursor whose At is the newest of them.
 func newest(places []place) adapter.Cursor {
 	at := 0
 	for i, p := range places {
@@ -150,8 +150,8 @@ func newest(places []place) adapter.Cursor {
 	return cursor(uint16(at), places)
 }
 
-// combine makes one epoch of those of all partitions: when one of them loses its
-// history, the cluster has a new one.
+// combine combines the epochs of all partitions into one: when one of them loses its history, the
+// cluster has a new one.
 func combine(epochs []string) string {
 	if len(epochs) == 1 {
 		return epochs[0]
@@ -160,7 +160,7 @@ func combine(epochs []string) string {
 	return base32.StdEncoding.EncodeToString(sum[:5])
 }
 
-// unique returns names without repeats.
+// unique returns names without duplicates.
 func unique(names []string) []string {
 	if len(names) < 2 {
 		return names
@@ -168,8 +168,8 @@ func unique(names []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 
-// agree makes sure that all nodes count the same partitions: otherwise they would
-// look for rooms in different ones.
+// agree makes sure that all nodes use the same number of partitions: otherwise they would look for
+// rooms in different ones.
 func (a *Adapter) agree(ctx context.Context) error {
 	p := a.partitions[0]
 	var agreed int

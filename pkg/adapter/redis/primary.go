@@ -16,9 +16,8 @@ var (
 	errOtherServer = errors.New("adapter/redis: it is connected to another server than the publisher")
 )
 
-// atPrimary does reads in one transaction, which fails where the server is no
-// longer the primary: what a replica has not heard of yet would count as not
-// there.
+// atPrimary executes reads in one transaction, which fails if the server is no longer the primary:
+// data that a replica has not received yet would count as missing.
 func (p *partition) atPrimary(ctx context.Context, c goredis.Cmdable, f func(tx goredis.Pipeliner)) error {
 	var role *goredis.Cmd
 	_, err := c.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
@@ -35,8 +34,8 @@ func (p *partition) atPrimary(ctx context.Context, c goredis.Cmdable, f func(tx 
 	return isPrimary(role)
 }
 
-// askRole reads whether a server is the primary. One that does not report it is
-// asked to write something that changes nothing, which a replica refuses.
+// askRole reads whether a server is the primary. If the server does not report it, askRole sends a
+// write that changes nothing, which a replica refuses.
 func (p *partition) askRole(ctx context.Context, pipe goredis.Pipeliner) *goredis.Cmd {
 	if p.roleless.Load() {
 		return pipe.Do(ctx, "DEL", p.names.fence("none"))
@@ -44,7 +43,7 @@ func (p *partition) askRole(ctx context.Context, pipe goredis.Pipeliner) *goredi
 	return pipe.Do(ctx, "ROLE")
 }
 
-// isPrimary returns an error unless a server has said that it is one.
+// isPrimary returns an error unless a server has reported that it is the primary.
 func isPrimary(role *goredis.Cmd) error {
 	if _, wrote := role.Val().(int64); wrote && role.Err() == nil {
 		return nil
@@ -55,9 +54,8 @@ func isPrimary(role *goredis.Cmd) error {
 	return nil
 }
 
-// verify makes sure, before anything else is done on a link, that the server
-// goes on where the node has seen the history to be. Later there may be newer
-// entries to compare, which prove nothing.
+// verify makes sure, before a link is used, that the server continues from the history that the
+// node has seen. Later there may be newer entries to compare, which prove nothing.
 func (p *partition) verify(ctx context.Context, c goredis.Cmdable) error {
 	p.mu.Lock()
 	epoch, memory := p.epoch, p.memory()
@@ -66,7 +64,7 @@ func (p *partition) verify(ctx context.Context, c goredis.Cmdable) error {
 		return nil
 	}
 	seen, err := p.lookAt(ctx, c, epoch, []*headRequest{{seen: p.positions(memory)}})
-	if err != nil || seen == nil { // who needs the history finds out that it is gone
+	if err != nil || seen == nil { // callers that need the history detect the loss
 		return err
 	}
 	if proof := seen.lacksAny(memory); proof != "" {
@@ -76,9 +74,8 @@ func (p *partition) verify(ctx context.Context, c goredis.Cmdable) error {
 	return nil
 }
 
-// memory returns the entries by which this node knows the current history: the
-// newest that any reply showed, and the one up to which its feed is complete. p.mu
-// is held.
+// memory returns the entries by which this node knows the current history: the newest in any reply,
+// and the one up to which its feed is complete. p.mu is held.
 func (p *partition) memory() []entry { return []entry{p.known, entryOf(p.tail)} }
 
 func (p *partition) positions(of []entry) []adapter.Position {
@@ -89,7 +86,7 @@ func (p *partition) positions(of []entry) []adapter.Position {
 	return list
 }
 
-// lacksAny returns what proves that the clock lost one of some entries, or nothing.
+// lacksAny returns the proof that the clock lost one of some entries, or "".
 func (l *look) lacksAny(memory []entry) string {
 	for _, e := range memory {
 		if proof := l.lacks(e); proof != "" {
@@ -99,7 +96,7 @@ func (l *look) lacksAny(memory []entry) string {
 	return ""
 }
 
-// lacks returns what proves that the clock lost an entry, or nothing.
+// lacks returns the proof that the clock lost an entry, or "".
 func (l *look) lacks(e entry) string {
 	if e.ms == 0 || e.before(l.oldest) {
 		return ""

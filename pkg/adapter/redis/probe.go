@@ -16,9 +16,8 @@ var (
 	errMoved = errors.New("adapter/redis: another server takes the writes now")
 )
 
-// runProbes sends a probe through the clock to the node itself, again and again.
-// One that does not come back means that the subscriber's connection is dead,
-// whatever TCP says of it.
+// runProbes periodically sends a probe through the clock to the node itself. If one does not
+// return, the subscriber's connection is dead, whatever TCP reports.
 func (p *partition) runProbes() {
 	tick := time.NewTicker(p.probing)
 	defer tick.Stop()
@@ -34,11 +33,11 @@ func (p *partition) runProbes() {
 	}
 }
 
-// looks is how many probes go by until it is asked again where the primary is.
-// Where the former one fails or refuses to write, it is asked at once.
+// looks is the number of probes between two checks of the primary's address. If the former primary
+// fails or refuses to write, the check is immediate.
 const looks = 5
 
-// probeNow has a probe sent without waiting for its time.
+// probeNow triggers a probe immediately.
 func (p *partition) probeNow() {
 	select {
 	case p.kick <- struct{}{}:
@@ -65,16 +64,16 @@ func (p *partition) probe() {
 		p.count(anonymous, o.receivers)
 	}
 	if err == nil && p.gen != nil && p.gen.pending == nil && p.probed.Before(began) && p.probeDue.IsZero() {
-		p.probeDue = began.Add(2*p.probing - p.probing/4) // before the second probe after it has gone out
+		p.probeDue = began.Add(2*p.probing - p.probing/4) // before the second probe after this one is sent
 	}
 	if g := p.gen; g != nil && !p.probeDue.IsZero() && time.Now().After(p.probeDue) {
 		g.stop(errDeaf)
 	}
 }
 
-// count judges by the number of subscribers that a probe reached whether they are
-// at the publisher's server, where that does not report its identity: a server counts
-// its own. One that has never counted any proves nothing by it. p.mu is held.
+// count derives from the number of subscribers that a probe reached whether the node's subscriber
+// is at the publisher's server, if that does not report its identity: a server counts its own
+// subscribers. A server that has never counted any proves nothing. p.mu is held.
 func (p *partition) count(g *generation, receivers int) {
 	switch {
 	case receivers > 0:
@@ -84,8 +83,8 @@ func (p *partition) count(g *generation, receivers int) {
 	}
 }
 
-// compare looks whether publisher and subscriber are at one server, and, if it is
-// time to look, whether that is the one that takes the writes.
+// compare checks whether publisher and subscriber use the same server, and, if look is set, whether
+// that is the one that takes the writes.
 func (p *partition) compare(look bool) {
 	l := p.link.Load()
 	if l == nil {
@@ -101,7 +100,7 @@ func (p *partition) compare(look bool) {
 	}
 }
 
-// moved leaves the server of a link if it is not the primary any more.
+// moved closes a link whose server is no longer the primary.
 func (p *partition) moved(l *link) bool {
 	ctx, cancel := p.bounded(p.ctx)
 	defer cancel()
@@ -126,7 +125,7 @@ func (p *partition) condition() (generation uint64, catchingUp bool) {
 	return p.stats.generations.Load(), p.gen == nil || p.gen.flow != passing
 }
 
-// ready returns why this node should get no new clients, or nil.
+// ready returns why this node should not get new clients, or nil.
 func (p *partition) ready() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -22,8 +22,7 @@ var publishSource string
 
 var errNoClock = errors.New("adapter/redis: the clock is gone")
 
-// A call is one execution of the publish script, with the messages that go out
-// beside it.
+// A call is one execution of the publish script, with the messages sent beside it.
 type call struct {
 	id       string
 	epoch    string
@@ -31,11 +30,11 @@ type call struct {
 	events   []*parcel
 	messages []*parcel
 	until    time.Time
-	doubtful bool // an attempt may have happened
-	tried    bool // one was doubtful once: in a history that is lost it can't be looked for
+	doubtful bool // an attempt may have been executed
+	tried    bool // one was doubtful once: a lost history can't be searched for it
 }
 
-// runPublisher sends what is in the outbox, one call at a time.
+// runPublisher sends the contents of the outbox, one call at a time.
 func (p *partition) runPublisher() {
 	for {
 		parcels := p.outbox.take(p.ctx)
@@ -51,7 +50,7 @@ func (p *partition) publish(parcels []*parcel) {
 	c := &call{id: rand.Text()[:12], until: time.Now().Add(p.timeout)}
 	for _, it := range parcels {
 		switch {
-		case it.ctx.Err() != nil: // its sender has gone
+		case it.ctx.Err() != nil: // its caller has given up
 		case time.Since(it.queued) > p.timeout:
 			it.done <- it.unanswered(fmt.Errorf("not sent to Redis within %v", p.timeout))
 		case len(it.rooms) == 0:
@@ -69,7 +68,7 @@ func (p *partition) publish(parcels []*parcel) {
 	c.fail(err)
 }
 
-// fail answers the senders that have no answer yet.
+// fail answers the callers that have no answer yet.
 func (c *call) fail(err error) {
 	if err == nil {
 		return
@@ -82,8 +81,8 @@ func (c *call) fail(err error) {
 	c.events, c.messages = nil, nil
 }
 
-// attempts tries a call until it is known to have happened once, or not to
-// happen, or its time is over.
+// attempts retries a call until it is known to have been executed once, or not to be executed, or
+// its time is over.
 func (p *partition) attempts(c *call) error {
 	ctx, cancel := context.WithDeadline(p.ctx, c.until)
 	defer cancel()
@@ -115,7 +114,7 @@ func (p *partition) attempts(c *call) error {
 			if c.tried {
 				return errors.New("the history was lost before it was known whether the event was published")
 			}
-		case isReply(err) && elsewhere(err): // this server does not do it, and has not
+		case isReply(err) && elsewhere(err): // this server does not execute it, and has not
 			c.refused()
 			p.unlink(l, err, began)
 			pause(ctx, relinkPause)
@@ -124,11 +123,11 @@ func (p *partition) attempts(c *call) error {
 			err = atKey(p.names.clock(c.epoch), err)
 			p.answered(err)
 			return fmt.Errorf("event refused by Redis: %w", err)
-		case isReply(err): // a part of it may have been done, now or before
+		case isReply(err): // a part of it may have been executed, now or before
 			p.answered(err)
 			return fmt.Errorf("publish: %w", err)
-		default: // whether it was done is not known
-			if p.abandoned == nil { // else it was not tried on this link
+		default: // it is unknown whether it was executed
+			if p.abandoned == nil { // otherwise it was not tried on this link
 				c.doubtful, c.tried = true, true
 				p.abandoned = &l.server
 			}
@@ -140,8 +139,8 @@ func (p *partition) attempts(c *call) error {
 	}
 }
 
-// refused notes that the last attempt was not executed. If an earlier one may have
-// been, that remains open.
+// refused notes that the last attempt was not executed. If an earlier one may have been, that
+// remains unknown.
 func (c *call) refused() {
 	if c.tried {
 		return
@@ -151,11 +150,11 @@ func (c *call) refused() {
 	}
 }
 
-// over reports whether everybody has been answered.
+// over reports whether all callers have been answered.
 func (c *call) over() bool { return len(c.events)+len(c.messages) == 0 }
 
-// bury makes sure that nothing more is executed of what was sent on the last
-// connection: neither twice, nor behind what is sent from now on.
+// bury makes sure that no further call that was sent on the last connection is executed: neither a
+// second time, nor after later calls.
 func (p *partition) bury(ctx context.Context, l *link) error {
 	if p.abandoned == nil {
 		return nil
@@ -167,23 +166,23 @@ func (p *partition) bury(ctx context.Context, l *link) error {
 	return nil
 }
 
-// elsewhere reports whether a reply says that the command was not executed
-// because this server is not, or not now, the one to ask.
+// elsewhere reports whether a reply says that the command was not executed because it must be sent
+// to another server, or to this one later.
 func elsewhere(err error) bool {
 	return says(err, "READONLY", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY", "UNBLOCKED")
 }
 
-// refused reports whether a reply says that a script was ended before it changed
-// anything: of what else may go wrong in a script, some may have been done. The key of
-// the wrong type is the clock, which is written first, because those of rooms fail alone.
-// The right to run a script at all is checked first; one to do what it does is
-// not, and that error begins with other words.
+// refused reports whether a reply says that a script was ended before it changed anything: after
+// other errors of a script, a part of it may have been executed. The key of the wrong type is the
+// clock, which is written first, because those of rooms fail alone. The right to run a script at
+// all is checked first; the rights to run its commands are not, and that error begins with other
+// words.
 func refused(err error) bool {
 	return says(err, "OOM", "NOREPLICAS", "MISCONF", "WRONGTYPE") || strings.HasPrefix(err.Error(), "NOPERM")
 }
 
-// says reports whether a reply begins with one of some words. Before Redis 7 that
-// of a script has them in its middle.
+// says reports whether a reply begins with one of some words. Before Redis 7 a script's reply has
+// them in the middle.
 func says(err error, words ...string) bool {
 	reply := err.Error()
 	return slices.ContainsFunc(words, func(word string) bool {
@@ -220,7 +219,7 @@ func (p *partition) attempt(ctx context.Context, l *link, c *call) error {
 	}
 }
 
-// execute makes the round trip, and answers what it settles.
+// execute makes the round trip, and answers the callers that it settles.
 func (p *partition) execute(ctx context.Context, l *link, c *call) error {
 	c.events = slices.DeleteFunc(c.events, func(it *parcel) bool { return !it.begin() })
 	if c.over() {
@@ -268,7 +267,7 @@ func (p *partition) execute(ctx context.Context, l *link, c *call) error {
 	return p.answer(c, reply)
 }
 
-// forgetMessages gives messages up: they are sent once or not at all.
+// forgetMessages fails the messages: they are sent once or not at all.
 func (c *call) forgetMessages(err error) {
 	for _, it := range c.messages {
 		it.done <- outcome{err: fmt.Errorf("%w: %w", adapter.ErrUnavailable, err)}
@@ -278,7 +277,7 @@ func (c *call) forgetMessages(err error) {
 
 func (p *partition) arguments(c *call) (keys []string, args []any) {
 	now := time.Now().UnixMilli()
-	if c.since.ms > 0 { // by Redis' own clock, which counts
+	if c.since.ms > 0 { // by Redis' own clock, which is decisive
 		now = int64(c.since.ms)
 	}
 	base := p.names.in(c.epoch)
@@ -298,7 +297,7 @@ func (p *partition) arguments(c *call) (keys []string, args []any) {
 	return keys, args
 }
 
-// answer tells the senders their events' places.
+// answer tells the callers the positions of their events.
 func (p *partition) answer(c *call, reply []any) error {
 	if len(reply) != 1+len(c.events) {
 		return fmt.Errorf("adapter/redis: publish: %d events, but %d values in the reply", len(c.events), len(reply))
@@ -328,8 +327,8 @@ func (p *partition) answer(c *call, reply []any) error {
 	return nil
 }
 
-// settled answers the senders of events. result returns what the event with an index
-// reached, or which key could not be written and why.
+// settled answers the callers of events. result returns what the event with an index reached, or
+// which key could not be written and why.
 func (p *partition) settled(c *call, e entry, result func(int) (r reached, failure string)) {
 	for i, it := range c.events {
 		r, failure := result(i)
@@ -339,7 +338,7 @@ func (p *partition) settled(c *call, e entry, result func(int) (r reached, failu
 		}
 		p.stats.notStored.Add(1)
 		p.strange.Warn("event not stored; other events are not affected", zap.String("cause", failure))
-		err := adapter.ErrUnavailable // other rooms may have it
+		err := adapter.ErrUnavailable // other rooms may have stored it
 		if len(it.rooms) == 1 {
 			err = adapter.ErrNotPublished
 		}
@@ -348,9 +347,9 @@ func (p *partition) settled(c *call, e entry, result func(int) (r reached, failu
 	c.events = nil
 }
 
-// find looks for a call of which nothing was heard in the clock, and answers it
-// if it is there. It can't happen any more. Had it been sent to another server,
-// then what that one did and did not pass on is not part of this history.
+// find searches the clock for a call without an answer, and answers it if it is there. It can't be
+// executed any more. If it had been sent to another server, then what that server did and did not
+// replicate is not part of this history.
 func (p *partition) find(ctx context.Context, l *link, c *call) error {
 	p.stats.retries.Add(1)
 	const page = 1000
@@ -386,8 +385,8 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 	return nil
 }
 
-// failures returns the indexes of the events of a call that could not be stored: where
-// there are any, the clock's next entry after that of the call has them.
+// failures returns the indexes of the events of a call that could not be stored: if there are any,
+// the next clock entry after that of the call has them.
 func (p *partition) failures(ctx context.Context, l *link, c *call, e entry) ([]string, error) {
 	next, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+e.id(), "+", 1).Result()
 	if err != nil || len(next) == 0 || next[0].Values["c"] != c.id {

@@ -7,13 +7,13 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// A pubsub is how events are handed out: to all of one server, or, in a Redis
-// Cluster, to those who subscribed at the server that the channel's slot is on.
-// Without that each event would go to every server of the Cluster.
+// A pubsub is how events are published: to all subscribers of one server, or, in a Redis Cluster,
+// to those that subscribed at the server with the channel's slot. Otherwise each event would go to
+// every server of the Cluster.
 type pubsub struct {
 	publish, renew *goredis.Script
-	// fenced is publish where connections can't be killed: the last key is the fence
-	// of the connection. message sends one message likewise.
+	// fenced is publish for connections that can't be killed: the last key is the fence of the
+	// connection. message sends one message likewise.
 	fenced      *goredis.Script
 	message     string
 	send        func(goredis.Cmdable, context.Context, string, any) *goredis.IntCmd
@@ -58,7 +58,7 @@ func (ps *pubsub) script(l *link) *goredis.Script {
 	return ps.publish
 }
 
-// sendOn puts a message into a pipeline of a link.
+// sendOn adds a message to a pipeline of a link.
 func (ps *pubsub) sendOn(ctx context.Context, l *link, pipe goredis.Pipeliner, channel string, message []byte) *goredis.IntCmd {
 	if l.server.fence == "" {
 		return ps.send(pipe, ctx, channel, message)

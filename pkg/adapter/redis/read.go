@@ -11,13 +11,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// read calls f with a client of the partition's server, again on another one
-// where the first fails, until it is done or the call's time is over. So f is
-// something that can be done twice.
+// read calls f with a client of the partition's server, and retries on another one if the first
+// fails, until f succeeds or the call's time is over. So f must be safe to repeat.
 func (p *partition) read(ctx context.Context, f func(context.Context, goredis.Cmdable) error) error {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
-	var cause error // what went wrong, beside that the time is over
+	var cause error // the error beside the timeout
 	for {
 		began := time.Now()
 		l, err := p.current(ctx)

@@ -1,11 +1,10 @@
-// Package redis connects the nodes of a cluster through Redis: its Streams keep
-// the order of events and every room's backlog, its pub/sub hands them out, and
-// one script does both at once. It is an implementation of the contract of
-// package adapter, and the protocol between nodes; package names and wire.go say
-// what is stored.
+// Package redis connects the nodes of a cluster through Redis: its Streams keep the order of events
+// and every room's backlog, its pub/sub distributes events, and one script does both in one step.
+// The package implements the contract of package adapter, and the protocol between nodes; names.go
+// and wire.go document what is stored.
 //
-// A node that loses its connection reads what it missed and goes on: its clients
-// see a pause. Where Redis itself has lost something, that is found out and said.
+// A node that loses its connection reads what it missed and continues: its clients see a pause. If
+// Redis itself has lost something, the loss is detected and reported.
 package redis
 
 import (
@@ -22,59 +21,60 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// Options configure an [Adapter]. Zero fields mean the defaults. All nodes of a
-// cluster need the same, but for Node, Address, ReplayBytes and Logger.
+// Options configure an [Adapter]. Zero fields mean the defaults. All nodes of a cluster need the
+// same values, except for Node, Address, ReplayBytes and Logger.
 type Options struct {
 	Redis *redisurl.Target // required
 	Node  adapter.NodeID   // this node's id; required
-	// Address is where other nodes reach this one's internal port, as host:port.
+	// Address is the host:port at which other nodes reach this one's internal port.
 	Address string
-	// Prefix begins the names of all keys and channels: "rejoin:" by default. It
-	// holds no braces.
+	// Prefix begins the names of all keys and channels: "rejoin:" by default. It must not contain
+	// braces.
 	Prefix string
 
-	// Partitions is how many orders the rooms are spread over: 1 by default, at most
-	// 64. It is for a Redis Cluster, whose servers share them. Events are in order
-	// within a partition; those of rooms in different ones may be seen in different
-	// orders. It can't be changed while the prefix is in use.
+	// Partitions is the number of orders that the rooms are spread over: 1 by default, at most 64.
+	// It is for a Redis Cluster, whose servers share them. Events are in order within a partition;
+	// receivers may see those of rooms in different partitions in different orders. It can't be
+	// changed while the prefix is in use.
 	Partitions int
 
-	// BacklogLimit is how many of a room's newest events can be replayed: 1000 by
-	// default, none if negative. About twice as many are kept. Without any, a
-	// subscription that breaks cannot be repaired, and sockets that a command
-	// joins to a room are cut, because they may have missed events.
+	// BacklogLimit is the number of a room's newest events that can be replayed: 1000 by default,
+	// none if negative. About twice as many are kept. Without any, a subscription that breaks
+	// cannot be repaired, and sockets that a command joins to a room are cut, because they may have
+	// missed events.
 	BacklogLimit int
-	// ReplayBytes is the maximum memory of what one replay, or a catch-up, reads: 256 MiB
-	// by default. Each partition may use an equal share of it. A larger replay fails with adapter.ErrTrimmed, and a catch-up gives up the
-	// rooms that have the most: their members are cut.
+	// ReplayBytes is the maximum memory for the reads of one replay, or of a catch-up: 256 MiB by
+	// default. Each partition may use an equal share of it. A larger replay fails with
+	// adapter.ErrTrimmed, and a catch-up gives up the rooms that have the most: their members are
+	// cut.
 	ReplayBytes int
-	// BacklogTTL is how long a silent room's backlog is kept, one hour by default.
-	// It must be longer than any cursor waits to be used. A feed that was
-	// interrupted for longer is not repaired: all its members are cut.
+	// BacklogTTL is how long a silent room's backlog is kept, one hour by default. It must exceed
+	// the age of any cursor in use. A feed that was interrupted for longer is not repaired: all its
+	// members are cut.
 	BacklogTTL time.Duration
-	// ClockTTL is how long the clock remembers its entries, ten minutes by
-	// default. A lost history is found by cursors that are younger.
+	// ClockTTL is how long the clock keeps its entries, ten minutes by default. A lost history is
+	// detected by cursors that are younger.
 	ClockTTL time.Duration
 
-	// Timeout bounds each call to Redis, and how long an event waits for Redis to
-	// come back: 3 s by default.
+	// Timeout bounds each call to Redis, and how long an event waits for Redis to recover: 3 s by
+	// default.
 	Timeout time.Duration
-	// ProbeInterval is the time between two probes: 1 s by default. A dead
-	// connection of the subscriber is noticed within three times as much.
+	// ProbeInterval is the time between two probes: 1 s by default. A dead connection of the
+	// subscriber is detected within three intervals.
 	ProbeInterval time.Duration
 
 	Logger *zap.Logger // none by default
 }
 
-// An Adapter is one node's connection to the others through Redis. It implements
-// [adapter.Adapter]. Beside what that says:
+// An Adapter is one node's connection to the others through Redis. It implements [adapter.Adapter],
+// with these additions:
 //
-//   - Publish waits for Redis at most Options.Timeout, and fails at once while
-//     Redis has been away for longer. Concurrent calls share round trips.
+//   - Publish waits for Redis at most Options.Timeout, and fails immediately if Redis has been
+//     unavailable for longer. Concurrent calls share round trips.
 //   - An acknowledged event is as durable as Redis is configured to be.
-//   - Nodes knows what the last heartbeat said, a second ago at most.
-//   - One that loses its id to another node, having been silent for too long,
-//     closes itself: its errors wrap [ErrTaken] and [adapter.ErrClosed].
+//   - Nodes returns the result of the last heartbeat, at most a second old.
+//   - An adapter that loses its id to another node, after too long a silence, closes itself: its
+//     errors wrap [ErrTaken] and [adapter.ErrClosed].
 type Adapter struct {
 	node       adapter.NodeID
 	partitions []*partition
@@ -89,7 +89,7 @@ type Adapter struct {
 	closing bool          // guarded by the first partition's mu
 	closed  chan struct{} // when Close has ended
 
-	// Of whoever calls Next: how far it has come, and in which histories.
+	// Used by Next only: its position and its histories.
 	progress *adapter.Progress
 	epochs   []string
 }
@@ -101,11 +101,11 @@ var (
 	_ adapter.ProgressReporter = (*Adapter)(nil)
 )
 
-// New joins the cluster as a node. It returns once the node's feed is live, or
-// with an error when ctx ends before. An id that another node holds is waited for
-// until then, and the error wraps [ErrTaken]; so is the end of the last node of a
-// release before 0.4, with [ErrOldPeer]; one that wraps [ErrPartitions] is final. One
-// that wraps [ErrRights] names what the Redis user may not do.
+// New joins the cluster as a node. It returns once the node's feed is live, or with an error when
+// ctx ends first. If another node holds the id, New waits until then, and the error wraps
+// [ErrTaken]. Likewise it waits until the last node of a release before 0.4 has ended, and the
+// error wraps [ErrOldPeer]. An error that wraps [ErrPartitions] is final. An error that wraps
+// [ErrRights] names the rights that the Redis user lacks.
 func New(ctx context.Context, o Options) (*Adapter, error) {
 	if o.Redis == nil || o.Node == "" {
 		return nil, errors.New("adapter/redis: Options.Redis and Options.Node are required")
@@ -131,7 +131,7 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	for _, p := range a.partitions {
 		p.changed = a.registry.changed
 	}
-	ended := context.AfterFunc(ctx, func() { a.cancel(adapter.ErrClosed) }) // and with it what Redis keeps waiting
+	ended := context.AfterFunc(ctx, func() { a.cancel(adapter.ErrClosed) }) // and with it calls that wait for Redis
 	err := a.start(ctx, o.Redis)
 	if !ended() && err == nil {
 		err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
@@ -165,7 +165,7 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 		func() error { return a.each(search) },
 	} {
 		err := step()
-		for errors.Is(err, adapter.ErrUnavailable) && ctx.Err() == nil { // Redis may come
+		for errors.Is(err, adapter.ErrUnavailable) && ctx.Err() == nil { // Redis may become reachable
 			err = step()
 		}
 		if err != nil {
@@ -187,7 +187,7 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 	return a.each(func(_ int, p *partition) error { return p.awaitLive(ctx) })
 }
 
-// each does something in every partition at once, and returns when all have.
+// each calls f concurrently for every partition, and returns when all calls have.
 func (a *Adapter) each(f func(i int, p *partition) error) error {
 	errs := make([]error, len(a.partitions))
 	var all sync.WaitGroup
@@ -199,10 +199,10 @@ func (a *Adapter) each(f func(i int, p *partition) error) error {
 	return errors.Join(errs...)
 }
 
-// Ready returns nil if this node's feed works: Redis answers, its probes come
-// back, nothing is being caught up with, the keys that all rooms need can be read, and
-// the lease on the node id is prolonged. Otherwise it says what is wrong; where it is a
-// key that another program has overwritten, it names that key.
+// Ready returns nil if this node's feed works: Redis answers, its probes return, no catch-up is in
+// progress, the keys that all rooms need can be read, and the lease on the node id is renewed.
+// Otherwise the error says what is wrong; if another program has overwritten a key, it names that
+// key.
 func (a *Adapter) Ready() error {
 	for _, p := range a.partitions {
 		if err := p.ready(); err != nil {
@@ -212,14 +212,15 @@ func (a *Adapter) Ready() error {
 	return a.registry.ready()
 }
 
-// Done is closed when the adapter is: by Close, or by itself, and then Err says why.
+// Done returns a channel that is closed when the adapter is closed, by Close or on its own; Err
+// then returns the reason.
 func (a *Adapter) Done() <-chan struct{} { return a.ctx.Done() }
 
 // Err returns nil until Done is closed, [adapter.ErrClosed] after a Close, and an
 // error that wraps [ErrTaken] once another node has taken this one's id.
 func (a *Adapter) Err() error { return context.Cause(a.ctx) }
 
-// Stats returns the adapter's figures.
+// Stats returns the adapter's statistics.
 func (a *Adapter) Stats() Stats {
 	s := a.partitions[0].snapshot()
 	for _, p := range a.partitions[1:] {
@@ -232,13 +233,12 @@ func (a *Adapter) Stats() Stats {
 // Node returns the node's id.
 func (a *Adapter) Node() adapter.NodeID { return a.node }
 
-// Address returns the host:port of a node's internal port, as that node set
-// [Options].Address. A node that the last heartbeat did not list, or listed at the
-// address stale ("" for none), is looked up in Redis, so a node is found from the
-// moment its New returns. Concurrent look-ups share one command, of which Redis gets
-// at most 20 a second. The error wraps [adapter.ErrNoNode] if Redis has answered that
-// the cluster has no such node; any other says nothing about the node. Address may
-// be called concurrently, and returns when ctx ends.
+// Address returns the host:port of a node's internal port, as that node set [Options].Address. A
+// node that the last heartbeat did not list, or listed at the address stale ("" for none), is
+// looked up in Redis, so a node is found from the moment its New returns. Concurrent look-ups share
+// one command, of which Redis gets at most 20 a second. The error wraps [adapter.ErrNoNode] if
+// Redis has answered that the cluster has no such node; any other error says nothing about the
+// node. Address is safe for concurrent use, and returns when ctx ends.
 func (a *Adapter) Address(ctx context.Context, node adapter.NodeID, stale string) (string, error) {
 	if err := a.enter(ctx); err != nil {
 		return "", err
@@ -265,8 +265,7 @@ func (a *Adapter) FreshNodes(ctx context.Context) ([]adapter.Member, error) {
 	return a.registry.members(), nil
 }
 
-// Close implements [adapter.Adapter]. It does not wait for Redis longer than a
-// second.
+// Close implements [adapter.Adapter]. It waits for Redis for at most a second.
 func (a *Adapter) Close() error {
 	if !a.stop() {
 		<-a.closed
@@ -286,7 +285,7 @@ func (a *Adapter) Close() error {
 	return nil
 }
 
-// stop ends everything, and reports whether nobody has before.
+// stop ends the adapter's goroutines and calls, and reports whether this was the first call.
 func (a *Adapter) stop() bool {
 	a.partitions[0].mu.Lock()
 	defer a.partitions[0].mu.Unlock()

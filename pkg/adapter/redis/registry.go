@@ -29,35 +29,34 @@ var (
 	leaveScript = goredis.NewScript(leaveSource)
 )
 
-// A node's lease on its id, and how often it is prolonged.
+// A node's lease on its id, and how often it is renewed.
 const (
 	leaseLife = 5 * time.Second
 	leaseBeat = time.Second
 )
 
-// lookupPause is the minimum time between two beats, also where nodes are looked
-// up that the last one did not list: their ids may be made up by clients, and must
-// not cost Redis more than that.
+// lookupPause is the minimum interval between two beats, including those for nodes that the last
+// one did not list: clients may have made up their ids, and must not cost Redis more than that.
 const lookupPause = 50 * time.Millisecond
 
 // ErrTaken: another node holds the id.
 var ErrTaken = errors.New("adapter/redis: the node id is another's")
 
-// A registry knows which nodes there are: each holds a lease on its id, and says
-// in it where it is and how its feed is doing.
+// A registry lists the nodes of the cluster: each holds a lease on its id, with its address and its
+// feed's condition.
 type registry struct {
 	a      *Adapter
 	p      *partition // whose connections it uses
 	id     adapter.NodeID
 	secret string // proves that the lease is ours
 	addr   string
-	wake   chan struct{} // holds a token if there is news of this node
+	wake   chan struct{} // holds a token if this node's description has changed
 
 	mu    sync.Mutex
 	nodes map[adapter.NodeID]about
 	read  time.Time // when the last beat that succeeded ended
 	err   error     // of the last beat
-	next  *lookup   // is done with the next beat that begins; nil if nobody waits
+	next  *lookup   // completed by the next beat that begins; nil unless awaited
 }
 
 // A lookup is the outcome of a beat, for callers that wait for it.
@@ -66,7 +65,7 @@ type lookup struct {
 	err  error
 }
 
-// about is what a node says of itself.
+// about is a node's description of itself.
 type about struct {
 	Addr       string `json:"addr,omitempty"` // of its internal port
 	Generation uint64 `json:"generation"`
@@ -80,7 +79,7 @@ func newRegistry(a *Adapter, addr string) *registry {
 
 func (r *registry) keys() []string { return []string{r.p.names.leases(), r.p.names.about()} }
 
-// beat prolongs the lease and reads who is there.
+// beat renews the lease and reads the list of nodes.
 func (r *registry) beat(ctx context.Context) error {
 	self := about{Addr: r.addr, Wire: version}
 	self.Generation, self.CatchingUp = r.a.condition()
@@ -113,8 +112,8 @@ func (r *registry) beat(ctx context.Context) error {
 	return nil
 }
 
-// claim takes the lease. The id may still be that of a former life of this node,
-// which did not give it up: that ends by itself.
+// claim takes the lease. A previous run of this node that did not release the id may still hold it;
+// that lease expires.
 func (r *registry) claim(ctx context.Context) error {
 	for {
 		err := r.beat(ctx)
@@ -128,12 +127,11 @@ func (r *registry) claim(ctx context.Context) error {
 	}
 }
 
-// honestVersion is the first wire version whose nodes cut their clients where they
-// can't decode an event. Older ones skip it silently.
+// honestVersion is the first wire version whose nodes cut their clients if they can't decode an
+// event. Older ones skip it silently.
 const honestVersion = 2
 
-// ErrOldPeer: a node is in the cluster that would silently lose what this one
-// publishes.
+// ErrOldPeer: the cluster contains a node that would silently lose what this one publishes.
 var ErrOldPeer = errors.New("adapter/redis: a node of a release before 0.4 is in the cluster; stop all such nodes")
 
 // awaitPeers waits until no node is left that would silently lose what this one
@@ -165,7 +163,7 @@ func (r *registry) oldPeer() (id adapter.NodeID, old bool) {
 	return "", false
 }
 
-// run prolongs the lease until ctx ends, and then gives it up.
+// run renews the lease until ctx ends, and then releases it.
 func (r *registry) run(ctx context.Context) {
 	tick := time.NewTicker(leaseBeat)
 	defer tick.Stop()
@@ -190,7 +188,7 @@ func (r *registry) run(ctx context.Context) {
 		}
 		switch {
 		case err == nil || ctx.Err() != nil:
-		case errors.Is(err, ErrTaken): // and nobody may be two nodes
+		case errors.Is(err, ErrTaken): // two nodes must not share an id
 			r.p.log.Error("another node has taken the node id; this one leaves the cluster", zap.Error(err))
 			r.a.cancel(fmt.Errorf("%w: %w", adapter.ErrClosed, err))
 		default:
@@ -230,8 +228,7 @@ func (r *registry) refresh(ctx context.Context) error {
 	}
 }
 
-// leave gives the lease up, on a connection of its own: the others have ended with
-// the adapter.
+// leave releases the lease, on a separate connection: the others have ended with the adapter.
 func (r *registry) leave() {
 	r.mu.Lock()
 	held := time.Since(r.read) < leaseLife
@@ -253,7 +250,7 @@ func (r *registry) leave() {
 	}
 }
 
-// changed has the others told soon.
+// changed triggers a beat soon, for the other nodes.
 func (r *registry) changed() {
 	select {
 	case r.wake <- struct{}{}:
@@ -261,7 +258,7 @@ func (r *registry) changed() {
 	}
 }
 
-// members returns the nodes as they were at the last beat, this one as it is.
+// members returns the nodes as they were at the last beat, this one in its current state.
 func (r *registry) members() []adapter.Member {
 	r.mu.Lock()
 	nodes := maps.Clone(r.nodes)
@@ -276,9 +273,9 @@ func (r *registry) members() []adapter.Member {
 	return list
 }
 
-// address returns where a node's internal port is: what the last beat said, or, if
-// that does not list the node or has it at the stale address, what the next one says.
-// So a node that holds its lease is always found.
+// address returns the address of a node's internal port: from the last beat, or, if that does not
+// list the node or has it at the stale address, from the next one. So a node that holds its lease
+// is always found.
 func (r *registry) address(ctx context.Context, id adapter.NodeID, stale string) (string, error) {
 	if addr := r.listed(id); addr != "" && addr != stale {
 		return addr, nil
@@ -293,7 +290,7 @@ func (r *registry) address(ctx context.Context, id adapter.NodeID, stale string)
 	return addr, nil
 }
 
-// listed returns the address that the last beat had of a node, "" for none.
+// listed returns a node's address in the last beat, or "".
 func (r *registry) listed(id adapter.NodeID) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

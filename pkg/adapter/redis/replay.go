@@ -16,16 +16,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// readRooms is how many rooms are read at a time.
+// readRooms is the number of rooms that are read at a time.
 const readRooms = 256
 
-// smallLists is how long an event's lists may be, in bytes, to count for each of its
-// copies. The copies share them, but to remember for which events they have been
-// counted costs more.
+// smallLists is the size, in bytes, up to which an event's lists count for each of its copies. The
+// copies share them, but remembering which events have been counted costs more.
 const smallLists = 4 * roomSize
 
-// missed is what was read of rooms: their events, room by room, and why those of
-// some can't be had.
+// missed is what was read of rooms: their events, room by room, and the errors of rooms whose
+// events can't be returned.
 type missed struct {
 	events [][]*adapter.Event
 	broken map[string]error // by the room's name
@@ -39,7 +38,7 @@ func (m *missed) gaps() error {
 	return nil
 }
 
-// breaks says that the events of a room can't be had.
+// breaks records the error of a room whose events can't be returned.
 func (m *missed) breaks(name string, err error) {
 	if m.broken == nil {
 		m.broken = make(map[string]error)
@@ -47,24 +46,24 @@ func (m *missed) breaks(name string, err error) {
 	m.broken[name] = err
 }
 
-// lose says that those of some rooms are too much.
+// lose records that the events of some rooms are too large.
 func (m *missed) lose(names []string, most int) {
 	for _, name := range names {
 		m.breaks(name, tooMuch(most))
 	}
 }
 
-// missed returns the events of rooms after a position each and up to a common
-// one. A room may be broken: the error wraps adapter.ErrTrimmed where it has lost
-// some, and adapter.ErrUndecodable where one can't be decoded. That of all wraps
-// adapter.ErrHistoryLost where the history is not the current one.
+// missed returns the events of rooms after a position each and up to a common one. A room may be
+// broken: its error wraps adapter.ErrTrimmed if it has lost some, and adapter.ErrUndecodable if one
+// can't be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
+// the current one.
 //
-// A read asks for one more than can be replayed, and not only up to the end:
-// backlogs are trimmed by their length only, and kept longer than the limit, so
-// no more than the limit after a position proves that none after it is gone.
+// A read requests one more event than can be replayed, and does not stop at the end: backlogs are
+// trimmed by their length only, and kept longer than the limit, so no more than the limit after a
+// position proves that none after it is lost.
 //
-// payload bounds the payloads that are held, in bytes, and events beyond it come without
-// theirs; 0 means that all are needed. Where there are many events it waits for its turn.
+// payload bounds the payloads that are held, in bytes, and events beyond it come without theirs; 0
+// means that all are needed. If there are many events it waits for its turn.
 func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position, payload int, turn *turn) (all missed, err error) {
 	names := make([]string, 0, len(after))
 	for name, at := range after {
@@ -81,13 +80,13 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 		hold = p.replay
 	}
 	bytes, held, entries := 0, 0, 0
-	var kept map[adapter.Position]bool // of which event the payload is held, as it is of one copy
+	var kept map[adapter.Position]bool // events whose payload is held, as that of one copy
 	if payload > 0 && len(names) > 1 {
 		kept = make(map[adapter.Position]bool)
 	}
 	read := reread{most: hold}                                  // of a catch-up
 	var listed map[adapter.Position]bool                        // nil in most cases
-	for first := true; first || len(names) > 0; first = false { // with no room to read, too, the history must be there
+	for first := true; first || len(names) > 0; first = false { // even without rooms to read, the history must exist
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
 		most := math.MaxInt
@@ -114,7 +113,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			if !known {
 				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left)
 			}
-			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // for want of space beside other rooms
+			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted for lack of space beside other rooms
 				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold); err == nil && slices.ContainsFunc(events, omitted) {
 					err = tooMuch(hold)
 				}
@@ -182,8 +181,8 @@ func tooMuch(most int) error {
 	return fmt.Errorf("%w: more than %d bytes", adapter.ErrTrimmed, most)
 }
 
-// A turn is that of a replay to hold many events: of an adapter's replays one does at a
-// time. Nil is that of a catch-up, which does not wait.
+// A turn is a replay's permission to hold many events: of an adapter's replays one at a time has
+// it. Nil is the turn of a catch-up, which does not wait.
 type turn struct {
 	of chan struct{} // holds a token while a replay has its turn
 
@@ -192,7 +191,7 @@ type turn struct {
 	ended bool
 }
 
-// taken reports whether it has been taken.
+// taken reports whether the turn has been taken.
 func (t *turn) taken() bool {
 	if t == nil {
 		return true
@@ -212,7 +211,7 @@ func (t *turn) take(ctx, adapters context.Context) error {
 	switch {
 	case t.has:
 		return nil
-	case t.ended: // nobody waits for the replay any more
+	case t.ended: // the caller no longer waits for the replay
 		return context.Canceled
 	}
 	select {
@@ -226,7 +225,7 @@ func (t *turn) take(ctx, adapters context.Context) error {
 	}
 }
 
-// end lets the next one have its turn.
+// end releases the turn.
 func (t *turn) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -244,7 +243,7 @@ func omit(e *adapter.Event) *adapter.Event {
 	return &bare
 }
 
-// missedAlone reads one room for one reader.
+// missedAlone reads one room for one request.
 func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int) ([]*adapter.Event, error) {
 	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt})
 	if err != nil {
@@ -264,7 +263,7 @@ func payloadSize(e *adapter.Event) int {
 	return size
 }
 
-// listsSize is what the lists of an event cost in memory, about.
+// listsSize is the approximate memory of an event's lists.
 func listsSize(e *adapter.Event) int {
 	n := roomsSize(e.Target.Except)
 	for _, c := range e.Earlier {
@@ -286,9 +285,8 @@ var pageSource string
 
 var pageScript = goredis.NewScript(pageSource)
 
-// recent returns a page of the newest events that are kept of a room, before a
-// position unless that is the first, oldest first, and whether there are older ones.
-// Redis sends what is returned and nothing more.
+// recent returns a page of the newest kept events of a room, before a position unless that is the
+// first, oldest first, and whether there are older ones. Redis sends only what is returned.
 func (p *partition) recent(ctx context.Context, epoch, name string, before adapter.Position, page adapter.Page) (events []*adapter.Event, more bool, err error) {
 	end := "+"
 	if before.Ms > 0 {
@@ -319,14 +317,14 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 	return b.events, reply[0] != "", nil
 }
 
-// A placed is an event that is asked for, by the name of its room.
+// A placed is a requested event, by the name of its room.
 type placed struct {
 	name string
 	at   adapter.Position
-	i    int // its place in the answer
+	i    int // its index in the result
 }
 
-// fetch reads single events into their places in an answer.
+// fetch reads single events into their places in a result.
 func (p *partition) fetch(ctx context.Context, epoch string, list []placed, events []adapter.Event) error {
 	reads := make([]*goredis.XMessageSliceCmd, len(list))
 	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {

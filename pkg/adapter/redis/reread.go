@@ -7,8 +7,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A reread is what a catch-up has read of a node's rooms. If that is too much, the rooms
-// that have the most are given up, because the members of the others must not lose theirs.
+// A reread holds what a catch-up has read of a node's rooms. If that is too much, the rooms that
+// have the most are given up, so that the members of the others do not lose theirs.
 type reread struct {
 	most, bytes int
 	rooms       []heldRoom
@@ -29,7 +29,7 @@ type heldCopies struct {
 
 func sharedSize(e *adapter.Event) int { return payloadSize(e) + listsSize(e) }
 
-// add adds what was missed in a room, and returns the rooms that are given up.
+// add adds the missed events of a room, and returns the rooms that are given up.
 func (h *reread) add(name string, events []*adapter.Event) (broken []string) {
 	if h.shared == nil {
 		h.shared = make(map[adapter.Position]*heldCopies)
@@ -54,7 +54,7 @@ func (h *reread) add(name string, events []*adapter.Event) (broken []string) {
 	if h.bytes <= h.most {
 		return nil
 	}
-	// A quarter is given up, so that it does not happen again for each room that follows.
+	// A quarter is given up, so that it is not repeated for each room that follows.
 	slices.SortFunc(h.rooms, func(a, b heldRoom) int { return cmp.Compare(a.bytes, b.bytes) })
 	for h.bytes > h.most/4*3 {
 		last := h.rooms[len(h.rooms)-1]

@@ -10,12 +10,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// ErrRights: the Redis user may not run commands, or use keys and channels, that a
+// ErrRights: the Redis user lacks the right to run commands, or to use keys and channels, that a
 // node needs. The error names each.
 var ErrRights = errors.New("adapter/redis: the Redis user lacks rights")
 
-// mayRun makes sure, before the node joins, that it can do what it will need to do
-// at some time: a right that is used only after a failure would be missed then.
+// mayRun makes sure, before the node joins, that it has all rights that it will need at some time:
+// a right that is used only after a failure would be missed then.
 func (a *Adapter) mayRun(ctx context.Context, target *redisurl.Target) error {
 	commands := a.partitions[0].commands(target.Form())
 	for _, p := range a.partitions[1:] { // the commands are the same, the names are others
@@ -39,8 +39,8 @@ func publishCommand(form redisurl.Form) string {
 	return "publish"
 }
 
-// commands are all that are needed of a server, those in scripts included, and for
-// which there is no other way: CLIENT ID, CLIENT KILL and ROLE are not among them.
+// commands returns all commands that are needed of a server, including those in scripts, except
+// those with an alternative: CLIENT ID, CLIENT KILL and ROLE are not among them.
 func (p *partition) commands(form redisurl.Form) [][]any {
 	key := p.names.fence("none")
 	list := [][]any{

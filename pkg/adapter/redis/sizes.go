@@ -6,19 +6,20 @@ import (
 	"time"
 )
 
-// sizes remember the largest event that a node has come across while backlogs can hold
-// it, so that reads of small ones need no script. Their zero value is ready for use.
+// sizes remember the largest event that a node has seen while backlogs can hold it, so that reads
+// of small ones need no script. The zero value is ready for use.
 //
-// Of events in rooms that nobody on the node is in, Redis knows: the publish script keeps the size of
-// the largest one, by periods of a backlog's life. Each look at the clock reads it, and what is
-// replayed was published before such a look. Versions before 0.5 do not keep it.
+// Redis knows the events in rooms without members on the node: the publish script keeps the size of
+// the largest one, by periods of a backlog's lifetime. Each read of the clock also reads that size,
+// and everything that is replayed was published before such a read. Versions before 0.5 do not
+// maintain it.
 type sizes struct {
 	now, former atomic.Int64 // bytes, in this period and in the one before
 	turned      atomic.Int64 // Unix time in nanoseconds
 }
 
-// leastEvent is the size from which on events are told apart, in bytes. Others take about as
-// much with what Redis sends beside them.
+// leastEvent is the minimum size that is recorded, in bytes. Smaller events take about as much with
+// Redis' overhead.
 const leastEvent = 256
 
 func (s *sizes) saw(bytes int) {
@@ -30,7 +31,7 @@ func (s *sizes) saw(bytes int) {
 	}
 }
 
-// read takes what Redis says.
+// read takes the sizes that Redis keeps.
 func (s *sizes) read(byPeriod map[string]string) {
 	s.saw(0)
 	for _, size := range byPeriod {
@@ -40,8 +41,8 @@ func (s *sizes) read(byPeriod map[string]string) {
 	}
 }
 
-// largest returns the size of the largest event that was seen within a time, and up to
-// twice as long ago; 0 if none was.
+// largest returns the size of the largest event that was seen within life, or up to twice as long
+// ago; 0 if none was.
 func (s *sizes) largest(life time.Duration) int {
 	now := time.Now().UnixNano()
 	if turned := s.turned.Load(); now-turned >= int64(life) && s.turned.CompareAndSwap(turned, now) {

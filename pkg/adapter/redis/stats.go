@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// Stats are figures of an adapter since its start, and its present state.
+// Stats are statistics of an adapter since its start, and its present state.
 type Stats struct {
 	Epoch         string        // the current history
-	Subscriptions int           // rooms that are heard, or still are
-	ProbeAge      time.Duration // since the last probe came back
+	Subscriptions int           // subscribed rooms, including lingering ones
+	ProbeAge      time.Duration // since the last probe returned
 	RoundTrip     time.Duration // of the last probe: through the publisher, Redis and the feed
 
 	Published       uint64    // events
 	Batches         Histogram // events in one call
 	PublishSeconds  Histogram // of one call
-	Retries         uint64    // calls whose outcome had to be looked up
+	Retries         uint64    // calls whose outcome had to be determined afterwards
 	Generations     uint64    // subscriber connections that ended
-	Gaps            uint64    // times that more came than could be taken
+	Gaps            uint64    // times that more arrived than could be taken
 	Repairs         uint64    // catch-ups that repaired what was missed
-	Repaired        uint64    // events that they brought
+	Repaired        uint64    // events in them
 	Losses          uint64    // gaps that could not be repaired
 	Epochs          uint64    // histories lost
-	MessagesDropped uint64    // for want of space
-	Malformed       uint64    // what could not be decoded
+	MessagesDropped uint64    // because of a full queue
+	Malformed       uint64    // messages and entries that could not be decoded
 	NotStored       uint64    // events that failed because of the key of their room or lists
 	Ahead           uint64    // messages refused because they were ahead of the clock
-	NewerVersion    uint64    // what peers sent in a newer wire version
+	NewerVersion    uint64    // data of peers in a newer wire version
 }
 
 // A Histogram counts values by upper bounds. The last count is of all values.
@@ -98,7 +98,7 @@ func (p *partition) snapshot() Stats {
 	return s
 }
 
-// add makes the figures of one partition those of two.
+// add adds another partition's statistics.
 func (s *Stats) add(o Stats) {
 	s.Subscriptions += o.Subscriptions
 	s.ProbeAge = max(s.ProbeAge, o.ProbeAge)

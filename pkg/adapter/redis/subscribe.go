@@ -15,15 +15,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// lingering is how long a room is heard after its last member, so that rooms
-// that are left and joined again do not flap.
+// lingering is how long a room stays subscribed after its last member has left, so that rooms that
+// are left and joined again do not flap.
 const lingering = 2 * time.Second
 
-// heard is a room that this node hears, or will.
+// heard is a room that this node is subscribed to, or will be.
 type heard struct {
-	room      []rooms.Room     // the one that it is, never changed; nil for channels that are no rooms
-	members   int              // how often it is subscribed
-	from      adapter.Position // what is missed later than that counts
+	room      []rooms.Room     // the room itself, never changed; nil for channels that are not rooms
+	members   int              // the number of its subscriptions
+	from      adapter.Position // missed events after this position count
 	left      time.Time        // when that fell to zero
 	confirmed bool             // in the current generation
 	ready     chan struct{}    // closed once it is
@@ -37,9 +37,9 @@ func newHeard(name string) *heard {
 	return h
 }
 
-// subscribe makes the node hear rooms, and returns the join position: the clock's
-// newest once all of them are confirmed. What a dying generation does not bring
-// of what follows, the next one's catch-up does.
+// subscribe subscribes the node to rooms, and returns the join position: the clock's newest once
+// all of them are confirmed. Later events that a dying generation does not deliver are read by the
+// next one's catch-up.
 func (p *partition) subscribe(ctx context.Context, names []string) (place, error) {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
@@ -73,7 +73,7 @@ func (p *partition) subscribe(ctx context.Context, names []string) (place, error
 	return place{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
 }
 
-// hear takes note that rooms are heard from a position on.
+// hear records the subscription of rooms from a position on.
 func (p *partition) hear(names []string, from adapter.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -109,34 +109,34 @@ func (p *partition) unsubscribe(names []string) {
 	}
 }
 
-// never is behind all positions.
+// never is after all positions.
 var never = adapter.Position{Ms: math.MaxUint64}
 
-// A generation is one life of the subscriber's connection. A room is heard only
-// once it is confirmed in the current one.
+// A generation is one connection of the subscriber. A room counts as subscribed only once it is
+// confirmed in the current generation.
 type generation struct {
 	p      *partition
 	epoch  string
-	base   string // what the names of its rooms' channels begin with
+	base   string // the prefix of its rooms' channels
 	server identity
 	pubsub *goredis.PubSub
 	ctx    context.Context
 	stop   context.CancelCauseFunc
 	wake   chan struct{} // holds a token if there is something to subscribe
-	all    chan struct{} // closed once all that was heard before is confirmed
+	all    chan struct{} // closed once all earlier subscriptions are confirmed
 
 	// Guarded by p.mu.
 	wanted  []string            // rooms to subscribe
 	pending map[string]struct{} // channels that all waits for
 	flow    flow
 	coming  coming
-	newest  adapter.Position // of the events that came to the feed as they arrived
+	newest  adapter.Position // of the events that entered the feed as they arrived
 	held    []*adapter.Event // while catching up
-	broken  []rooms.Room     // those of which something can't be decoded, while catching up
+	broken  []rooms.Room     // rooms with undecodable events, while catching up
 	bytes   int              // of held
-	behind  chan struct{}    // holds a token if something had to be dropped
+	behind  chan struct{}    // holds a token if messages had to be dropped
 	fence   chan struct{}    // holds a token if a PING is to be sent
-	fenced  bool             // one is wanted, or has been sent
+	fenced  bool             // a PING is wanted, or has been sent
 	// Messages ahead of the clock, in order; see ahead.go.
 	ahead      []ahead
 	aheadBytes int
@@ -144,16 +144,16 @@ type generation struct {
 	verifying  bool // the clock is being read for them
 }
 
-// A flow is what happens to events that arrive.
+// A flow says what happens to arriving events.
 type flow uint8
 
 const (
 	holding  flow = iota // they are kept until the catch-up has ended
 	passing              // into the feed
-	dropping             // until there is space for them, and then a catch-up
+	dropping             // until there is space for them, followed by a catch-up
 )
 
-// runSubscriber lives one generation after another.
+// runSubscriber runs one generation after another.
 func (p *partition) runSubscriber() {
 	said := ""
 	for n := uint64(1); p.ctx.Err() == nil; n++ {
@@ -165,7 +165,7 @@ func (p *partition) runSubscriber() {
 		if begun {
 			p.stats.generations.Add(1)
 		}
-		if begun && (err.Error() != said || time.Since(birth) > p.probing) { // once, if it does not get far for the same reason
+		if begun && (err.Error() != said || time.Since(birth) > p.probing) { // logged once if it fails early with the same error
 			said = err.Error()
 			p.log.Warn("the subscriber's connection has ended; what it misses will be read again", zap.Error(err))
 		} else {
@@ -175,7 +175,7 @@ func (p *partition) runSubscriber() {
 	}
 }
 
-// live is one generation, and reports whether it began.
+// live runs one generation, and reports whether it began.
 func (p *partition) live() (begun bool, err error) {
 	ctx, cancel := p.bounded(p.ctx)
 	defer cancel()
@@ -196,19 +196,19 @@ func (p *partition) live() (begun bool, err error) {
 	g.pubsub = client.Subscribe(ctx)
 	g.ctx, g.stop = context.WithCancelCause(p.ctx)
 	defer g.stop(nil)
-	// Closing the connection is what ends a read.
+	// Closing the connection ends a read.
 	closed := context.AfterFunc(g.ctx, func() { _ = g.pubsub.Close() })
 	defer closed()
 
-	// The channels outside of the history first: they make the connection.
+	// The channels outside of the history come first: subscribing to them makes the connection.
 	own := []string{p.names.inbox(p.node), p.names.news()}
 	if err := p.pubsub.subscribe(g.pubsub, ctx, own...); err != nil {
 		return false, fmt.Errorf("connecting to %s: %w", o.Addr, err)
 	}
 	p.begin(g, own)
 	defer p.finish(g)
-	// The feed and what is read belong together. The newer connection knows better
-	// which server takes the writes.
+	// The feed and the reads belong together. The newer connection more likely leads to the server
+	// that takes the writes.
 	if l := p.link.Load(); l != nil && !l.server.maySame(g.server) {
 		p.unlink(l, errOtherServer, time.Now())
 	}
@@ -241,7 +241,7 @@ func (p *partition) begin(g *generation, own []string) {
 	}
 }
 
-// finish makes every room unheard.
+// finish marks every room as unsubscribed.
 func (p *partition) finish(g *generation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -256,7 +256,7 @@ func (p *partition) finish(g *generation) {
 	g.held = nil
 }
 
-// want has a room subscribed. p.mu is held.
+// want queues the subscription of a room. p.mu is held.
 func (g *generation) want(name string) {
 	g.wanted = append(g.wanted, name)
 	select {
@@ -268,12 +268,12 @@ func (g *generation) want(name string) {
 // channelsPerCall bounds one SUBSCRIBE.
 const channelsPerCall = 512
 
-// write sends what is to be subscribed, and unsubscribes what nobody needs.
+// write sends pending subscriptions, and unsubscribes unneeded channels.
 func (g *generation) write() {
 	tick := time.NewTicker(lingering / 2)
 	defer tick.Stop()
 	for {
-		sweep := false // looking at every room takes too long to do it with each join
+		sweep := false // examining every room takes too long to do it with each join
 		select {
 		case <-g.wake:
 		case <-tick.C:
@@ -304,8 +304,8 @@ func (g *generation) write() {
 	}
 }
 
-// changes returns the channels to subscribe and to unsubscribe. The latter are
-// unheard from here on.
+// changes returns the channels to subscribe and to unsubscribe. The latter count as unsubscribed
+// from here on.
 func (g *generation) changes(sweep bool) (wanted, unneeded []string) {
 	p := g.p
 	p.mu.Lock()
@@ -328,9 +328,9 @@ func (g *generation) changes(sweep bool) (wanted, unneeded []string) {
 
 var errUnsubscribed = errors.New("adapter/redis: Redis has unsubscribed a channel by itself")
 
-// receive takes what the connection brings until that ends.
+// receive processes the connection's messages until it ends.
 func (g *generation) receive() error {
-	silence := g.p.timeout + 2*g.p.probing // a probe comes in more often
+	silence := g.p.timeout + 2*g.p.probing // probes arrive more often
 	for {
 		got, err := g.pubsub.ReceiveTimeout(g.ctx, silence)
 		if err != nil {
@@ -394,7 +394,7 @@ func (p *partition) runNews() {
 			return
 		}
 		ctx, cancel := p.bounded(p.ctx)
-		_, _, _ = p.search(ctx) // if it fails, the next probe does it
+		_, _, _ = p.search(ctx) // if it fails, the next probe retries
 		cancel()
 	}
 }
@@ -415,7 +415,7 @@ func (g *generation) take(m *goredis.Message) {
 		if m.Payload != g.epoch {
 			select {
 			case p.news <- struct{}{}:
-			default: // the next search is still to begin
+			default: // the next search has not begun yet
 			}
 		}
 	case m.Channel == p.names.inbox(p.node):

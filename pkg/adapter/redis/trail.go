@@ -6,21 +6,20 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A trail is what the feed has brought since it was last sure to be whole. A
-// primary that is demoted may go on feeding its subscribers with what the new one
-// sends it, after a silent hole, and nobody's connection breaks. So when the feed
-// comes from another server than before, what is behind the last sign that the
-// former one took writes is looked at again.
+// A trail records what the feed has delivered since it was last known to be complete. A primary
+// that is demoted may continue to feed its subscribers with data from the new one, after a silent
+// gap, and without breaking any connection. So when the feed comes from another server than before,
+// events after the last sign that the former one took writes are checked again.
 type trail struct {
 	server string             // whose feed it was
-	sure   adapter.Position   // it was whole up to here
-	got    []adapter.Position // stored events that it brought since, in order
+	sure   adapter.Position   // it was complete up to here
+	got    []adapter.Position // stored events that it delivered since, in order
 }
 
-// trailed is how many events it remembers. More count as not seen.
+// trailed is the number of events that it remembers. More count as not seen.
 const trailed = 1 << 16
 
-// swear says that what a server has fed is whole up to a position.
+// swear records that a server's feed is complete up to a position.
 func (t *trail) swear(server string, at adapter.Position) {
 	t.server, t.sure, t.got = server, at, t.got[:0]
 }
@@ -36,8 +35,8 @@ func (t *trail) has(at adapter.Position) bool {
 	return found
 }
 
-// from returns where a catch-up with a server begins to read a room that is heard
-// from some position on, if the feed has come to tail.
+// from returns the position from which a catch-up with a server reads a room that is subscribed
+// from some position on, if the feed has reached tail.
 func (t *trail) from(server string, heard, tail adapter.Position) adapter.Position {
 	if t.server == "" || t.server == server || tail.Compare(heard) < 0 {
 		return tail

@@ -2,7 +2,6 @@
 
 package redis
 
-// version is that of what this node writes for other nodes; see wire.go. It reads
-// this one and all before it. docs/operations.md says what a change of it means for
-// an update.
+// version is the wire version that this node writes for other nodes; see wire.go. It reads this
+// version and all before it. docs/operations.md says what a change of it means for an update.
 const version = 2

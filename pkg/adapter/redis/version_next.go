@@ -2,5 +2,5 @@
 
 package redis
 
-// version is one that no release knows yet: the tests of updates build such a node.
+// version is a wire version that no release knows yet: the tests of updates build such a node.
 const version = 3

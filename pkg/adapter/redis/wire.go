@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// An event in Redis is a string of fields, each with its length in front of it. Each
-// of its rooms has a copy, which does not say what the other rooms are:
+// An event in Redis is a string of fields, each preceded by its length. Each of its rooms has a
+// copy, which does not name the other rooms:
 //
 //	version, kind, flags, how        a byte each; how says stored and listed
 //	from, ask                        strings
@@ -20,30 +20,29 @@ import (
 //	data
 //	number of attachments            then each
 //
-// The lists of an event are what it says of other rooms:
+// The lists of an event describe other rooms:
 //
 //	number of rooms in Except        then each: kind (a byte), namespace, name
 //	number of earlier copies         then each: two numbers and a byte for its
 //	                                 position, and its rooms like Except
 //
-// Where they are long and the event has several rooms in the partition, the event is
-// listed: its lists, behind a version, are stored and published once, under the name
-// "lists" and just before the copies. So an event to many rooms costs work that grows
-// with their number, and not with its square.
+// If they are long and the event has several rooms in the partition, the event is listed: its
+// lists, preceded by a version, are stored and published once, under the name "lists" and just
+// before the copies. So the work for an event to many rooms grows with their number, and not with
+// its square.
 //
 // A message is version, kind, from, id and data. Lengths and numbers are unsigned
 // varints.
 //
-// What no version changes: in a stream an event is the field "e" of the entry at its
-// position; on a channel its position comes first, as text, then one character; and
-// the version is the first byte of all. The character is a tilde where further copies
-// of the event follow, to other rooms, and a space otherwise.
+// What no version changes: in a stream an event is the field "e" of the entry at its position; on a
+// channel its position comes first, as text, then one character; and the version is the first byte
+// of all. The character is a tilde if further copies of the event follow, to other rooms, and a
+// space otherwise.
 //
-// Version 1, of releases before 0.4, has the rooms of the event in front of its lists,
-// which are never stored apart. It is read, so that backlogs survive an update, and
-// not written.
+// Version 1, of releases before 0.4, has the rooms of the event before its lists, which are never
+// stored separately. It is read, so that backlogs survive an update, and not written.
 
-// How an event is stored: the bits of its fourth byte.
+// Bits of an event's fourth byte: how it is stored.
 const (
 	howStored = 1 << iota
 	howListed
@@ -54,7 +53,7 @@ const longLists = 128
 
 var errMalformed = fmt.Errorf("%w: malformed", adapter.ErrUndecodable)
 
-// decodable returns an error if this node cannot decode what begins with a version.
+// decodable returns an error if this node cannot decode data of version v.
 func decodable(v byte) error {
 	switch {
 	case v > version:
@@ -69,8 +68,8 @@ func appendString[S ~string | ~[]byte](b []byte, s S) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// encodeEvent returns an event as each of its rooms in a partition has it, and its
-// lists if they are to be stored apart.
+// encodeEvent returns an event in the form in which each of its rooms in a partition stores it, and
+// its lists if they are to be stored separately.
 func encodeEvent(e *adapter.Event, copies int) (payload, lists []byte) {
 	rooms := len(e.Target.Except)
 	for _, c := range e.Earlier {
@@ -131,8 +130,8 @@ func appendRooms(b []byte, list []rooms.Room) []byte {
 	return b
 }
 
-// decodeEvent reads what encodeEvent wrote, as it is for one room: to. The lists of
-// one that is listed are to be read elsewhere. The event's strings are parts of s.
+// decodeEvent decodes the result of encodeEvent for one room: to. The lists of a listed event must
+// be read separately. The event's strings are parts of s.
 func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err error) {
 	d := decoder{rest: s}
 	e = new(adapter.Event)
@@ -145,12 +144,11 @@ func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err 
 	return e, listed, nil
 }
 
-// smallEvent is the size of a payload from which on an event is worth a copy of what is in
-// front of it, in bytes.
+// smallEvent is the payload size, in bytes, from which the fields before the payload are copied.
 const smallEvent = 1 << 10
 
-// decodeStored is decodeEvent for an entry of a backlog. Its payload is left out if it is
-// larger than hold. Unless it is small, the event refers to no part of s.
+// decodeStored is decodeEvent for an entry of a backlog. The payload is omitted if it is larger
+// than hold. Unless it is small, the event refers to no part of s.
 func decodeStored(s string, to []rooms.Room, hold int) (e *adapter.Event, listed bool, err error) {
 	d := decoder{rest: s}
 	e = new(adapter.Event)
@@ -174,7 +172,7 @@ func decodeStored(s string, to []rooms.Room, hold int) (e *adapter.Event, listed
 	return e, listed, nil
 }
 
-// head reads what is in front of the payload.
+// head reads the fields before the payload.
 func (d *decoder) head(e *adapter.Event, to []rooms.Room) (listed bool, err error) {
 	v := d.byte()
 	if err := decodable(v); err != nil {
@@ -226,7 +224,7 @@ func (d *decoder) attachments() int {
 	return n
 }
 
-// decodeLists reads lists that are stored apart into an event.
+// decodeLists reads separately stored lists into an event.
 func decodeLists(s string, e *adapter.Event) error {
 	d := decoder{rest: s}
 	if err := decodable(d.byte()); err != nil {
@@ -269,8 +267,8 @@ func decodeMessage(s string) (adapter.Message, error) {
 	return m, nil
 }
 
-// A decoder takes fields off a string. Once something was wrong it returns
-// zeros, and bad stays true.
+// A decoder reads fields from the front of a string. After an error it returns zeros, and bad stays
+// true.
 type decoder struct {
 	rest string
 	bad  bool
@@ -300,7 +298,7 @@ func (d *decoder) number() (n uint64) {
 	}
 }
 
-// count reads a number of things of which each takes at least size bytes.
+// count reads the number of items that take at least size bytes each.
 func (d *decoder) count(size int) int {
 	n := d.number()
 	if n > uint64(len(d.rest)/size) {
@@ -336,17 +334,17 @@ func (d *decoder) rooms() []rooms.Room {
 	return list
 }
 
-// perCall is how many positions a call has: its entry in the clock is issued
-// once, and its k-th event is at ms-(seq*perCall+k).
+// perCall is the number of positions of a call: its entry in the clock is issued once, and its k-th
+// event is at ms-(seq*perCall+k).
 const perCall = 1024
 
-// An entry is one call's place in the clock.
+// An entry is one call's entry in the clock.
 type entry struct {
 	ms, seq uint64
 	call    string // its random id; "" if not known
 }
 
-// position returns that of the call's k-th event.
+// position returns the position of the call's k-th event.
 func (p *partition) position(e entry, k int) adapter.Position {
 	return adapter.Position{Ms: e.ms, Seq: e.seq*perCall + uint64(k), Partition: p.number}
 }
