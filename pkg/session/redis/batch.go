@@ -11,21 +11,21 @@ import (
 )
 
 const (
-	maxBatch      = 500     // commands in one pipeline, but for a single call's
-	maxBatchBytes = 1 << 20 // and their size
-	commandSize   = 512     // of a command itself, about
+	maxBatch      = 500     // commands in one pipeline, except for a single call's
+	maxBatchBytes = 1 << 20 // and their total size
+	commandSize   = 512     // approximate size of a command itself
 )
 
-// An item is one command on one key. Those with the key of one server are
-// executed in the order in which they came.
+// An item is one command on one key. Items for the same server are executed in the order of their
+// arrival.
 type item struct {
 	key   string
 	cmd   redis.Cmder
 	text  string    // of the script that it runs
-	asked time.Time // when a life was asked for, if it gives one
+	asked time.Time // when a TTL was requested, if it sets one
 }
 
-// A call is what one caller brings for one server.
+// A call holds the commands of one caller for one server.
 type call struct {
 	ctx  context.Context
 	cmds []item
@@ -36,7 +36,7 @@ type call struct {
 	state state
 }
 
-// A call waits, and then is either sent or, if its context ends first, left.
+// A call waits, and then is either sent or, if its context ends first, withdrawn.
 type state uint8
 
 const (
@@ -45,26 +45,25 @@ const (
 	left
 )
 
-// A lane is the way to one server: one pipeline at a time. It has a goroutine
-// while it has work.
+// A lane sends to one server, one pipeline at a time. It has a goroutine while it has work.
 type lane struct {
 	waiting []*call
-	left    int // of these
+	left    int // calls that were withdrawn
 	busy    bool
 	clock   clock // its goroutine's
 }
 
-// Stats are counts since the store was made, but for Waiting.
+// Stats are counts since the store was created, except Waiting, which is current.
 type Stats struct {
 	Pipelines uint64 // sent to Redis
 	Commands  uint64 // in them
 	Resent    uint64 // commands whose script Redis did not know
-	Waiting   int    // calls that wait for their pipeline now
+	Waiting   int    // calls that are waiting for their pipeline now
 }
 
 type counts struct{ pipelines, commands, resent atomic.Uint64 }
 
-// Stats may be called at any time.
+// Stats returns the store's counts. It is safe for concurrent use.
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,9 +75,8 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// do executes commands, whose values are so large together, and returns the first
-// error. Each command has its result then; once ctx has ended they are not
-// touched again by the caller.
+// do executes commands with a total size, and returns the first error. Afterwards each command has
+// its result; once ctx has ended the caller must not touch them.
 func (s *Store) do(ctx context.Context, size int, items ...item) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -113,7 +111,7 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 		switch err, ended := it.cmd.Err(), context.Cause(ctx); {
 		case err == nil:
 		case ended != nil && !errors.Is(err, redis.Nil):
-			return ended // it was skipped, or the error follows from that
+			return ended // it was skipped, or the error is a consequence
 		default:
 			return err
 		}
@@ -123,7 +121,7 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 
 var errNotSent = errors.New("not sent")
 
-// server returns which lane a key belongs to.
+// server returns the lane of a key.
 func (s *Store) server(ctx context.Context, key string) (string, error) {
 	cluster, ok := s.client.(*redis.ClusterClient)
 	if !ok {
@@ -157,13 +155,13 @@ func (s *Store) enqueue(calls map[string]*call) error {
 		s.bytes += c.size
 		if !l.busy {
 			l.busy = true
-			s.running.Go(func() { s.run(l) }) // until nothing waits
+			s.running.Go(func() { s.run(l) }) // until the queue is empty
 		}
 	}
 	return nil
 }
 
-// leave takes back calls that have not been sent.
+// leave withdraws calls that have not been sent.
 func (s *Store) leave(calls map[string]*call) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,7 +190,7 @@ func (s *Store) run(l *lane) {
 	}
 }
 
-// next takes what goes into one pipeline. If that is nothing, the lane rests.
+// next returns the calls of the next pipeline. If there are none, the lane stops.
 func (s *Store) next(l *lane) []*call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,7 +212,7 @@ func (s *Store) next(l *lane) []*call {
 	}
 	l.waiting = l.waiting[n:]
 	if len(l.waiting) == 0 {
-		l.waiting = nil // lets go of what was sent
+		l.waiting = nil // releases what was sent
 	}
 	l.busy = len(batch) > 0
 	s.waiting -= len(batch)
@@ -222,9 +220,8 @@ func (s *Store) next(l *lane) []*call {
 	return batch
 }
 
-// send executes the commands of those callers who still wait, and once more, with
-// the script's text, those that Redis knew no script for: they have surely not
-// run.
+// send executes the commands of the callers that still wait. Commands whose script Redis did not
+// know have certainly not run; they are sent again with the script's text.
 func (s *Store) send(l *lane, batch []*call) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
 	defer cancel()
@@ -268,8 +265,7 @@ func (s *Store) send(l *lane, batch []*call) {
 	s.exec(ctx, l, again)
 }
 
-// exec leaves each command with its result, and the clock with the last answer's
-// time.
+// exec gives each command its result, and the clock the time in the last answer.
 func (s *Store) exec(ctx context.Context, l *lane, items []item) {
 	if len(items) == 0 {
 		return
@@ -296,8 +292,8 @@ type once struct{ redis.Cmder }
 
 func (once) NoRetry() bool { return true }
 
-// Close refuses what waits and comes, and returns when what was sent has its
-// answer, or Options.Timeout has passed.
+// Close refuses waiting and new calls, and returns when the sent ones have their answers, or
+// Options.Timeout has passed.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true

@@ -10,15 +10,15 @@ import (
 
 const (
 	headSize = 32 // fence and write number
-	version  = 1  // of what follows
+	version  = 1  // of the rest
 
-	// A few bytes can stand for a join position, so what positions take in memory is bounded
-	// beside the size of the value: one position, which with 64 partitions has less than
-	// 2 KiB, and all together.
+	// A few bytes can represent a join position, so the memory of positions is bounded in addition
+	// to the size of the value: one position, which with 64 partitions has less than 2 KiB, and the
+	// total.
 	maxPosition  = 2 << 10
 	maxPositions = 32 << 20
 
-	leastRoom = 5 // bytes of a room in a value: its kind and four numbers
+	leastRoom = 5 // minimum bytes of a room in a value: its kind and four numbers
 )
 
 // head returns the head of a new write.
@@ -26,9 +26,8 @@ func (s *Store) head(fence uint64) []byte {
 	return fmt.Appendf(make([]byte, 0, headSize), "%016x%016d", fence, s.number())
 }
 
-// encode returns the value of a new write. Strings are preceded by their length.
-// A room's join position is often much like that of the room before, and so only
-// what differs is written.
+// encode returns the value of a new write. Strings are preceded by their length. A room's join
+// position often resembles that of the previous room, so only the difference is written.
 func (s *Store) encode(sn session.Session) ([]byte, error) {
 	size := headSize + 64 + len(sn.ID) + len(sn.Namespace) + len(sn.User) + len(sn.Data) + len(sn.Epoch) + len(sn.Owner)
 	for _, m := range sn.Rooms {
@@ -66,7 +65,7 @@ func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// shared returns how many bytes two strings begin with alike.
+// shared returns the length of the common prefix of two strings.
 func shared(a, b string) int {
 	if a == b {
 		return len(a)
@@ -80,8 +79,7 @@ func shared(a, b string) int {
 
 var errValue = fmt.Errorf("%w: malformed value", session.ErrUndecodable)
 
-// decode returns the session of a value, but for its private id. Its data are a
-// copy.
+// decode returns the session of a value, without its private id. Its data are a copy.
 func decode(value []byte) (sn session.Session, err error) {
 	if len(value) <= headSize {
 		return sn, errValue
@@ -128,7 +126,7 @@ func decode(value []byte) (sn session.Session, err error) {
 	return sn, nil
 }
 
-// A decoder takes values off the front. Once it has failed all are zero.
+// A decoder reads values from the front. After an error all values are zero.
 type decoder struct {
 	rest   []byte
 	failed bool

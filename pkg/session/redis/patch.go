@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// patchFrom is the size of a session from which on its writes are sent as the
-	// difference to the value that Redis has. Below it a whole value costs less.
+	// patchFrom is the size of a session from which its writes are sent as the difference to the
+	// value in Redis. Below it a whole value costs less.
 	patchFrom = 4 << 10
-	// knownBytes bounds the values that are remembered to tell the differences.
+	// knownBytes bounds the remembered values from which differences are computed.
 	knownBytes = 32 << 20
 )
 
-// patch: asked, ttl, the head that Redis must have, then, again and again, from where to
-// where the old value is kept, counted from 1, and what is behind that.
+// patch: asked, ttl, the head that Redis must have, then repeatedly the start and end of a kept
+// range of the old value, counted from 1, and the bytes that follow it.
 var patch = newScript(life + `
 if redis.call('GETRANGE', KEYS[1], 0, 31) ~= ARGV[3] then return {1, now} end
 local old, parts = redis.call('GET', KEYS[1]), {}
@@ -27,8 +27,8 @@ end
 redis.call('SET', KEYS[1], table.concat(parts), 'PX', life)
 return {2, now}`)
 
-// known remembers what Redis has, of large sessions, as far as this store wrote it. It
-// may be wrong, for Redis compares heads before it applies a patch.
+// known remembers the values of large sessions in Redis, as written by this store. It may be wrong,
+// because Redis compares heads before it applies a patch.
 type known struct {
 	mu     sync.Mutex
 	values map[string][]byte
@@ -41,7 +41,7 @@ func (k *known) get(key string) []byte {
 	return k.values[key]
 }
 
-// put remembers a value, or forgets the key's if it is nil.
+// put remembers a value, or forgets the key's if value is nil.
 func (k *known) put(key string, value []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -57,7 +57,7 @@ func (k *known) put(key string, value []byte) {
 	}
 	k.values[key] = value
 	k.bytes += len(value)
-	for other, v := range k.values { // any: whose value is forgotten writes it whole once
+	for other, v := range k.values { // any: a session whose value is forgotten is written whole once
 		if k.bytes <= knownBytes {
 			break
 		}
@@ -68,7 +68,7 @@ func (k *known) put(key string, value []byte) {
 	}
 }
 
-// wrote remembers what a write has left, if it is large and has succeeded.
+// wrote remembers the result of a write, if it is large and has succeeded.
 func (s *Store) wrote(key string, value []byte, err error) {
 	if err != nil || len(value) < s.patchFrom {
 		value = nil
@@ -76,8 +76,8 @@ func (s *Store) wrote(key string, value []byte, err error) {
 	s.known.put(key, value)
 }
 
-// tryPatch writes a value as the difference to an older one. It reports false if that
-// does not pay, or if Redis has another value than the older one.
+// tryPatch writes a value as the difference to an older one. It reports false if that is not
+// worthwhile, or if Redis has another value than the older one.
 func (s *Store) tryPatch(ctx context.Context, key string, asked time.Time, ttl time.Duration, old, value []byte) (bool, error) {
 	if len(value) < s.patchFrom || len(old) <= headSize {
 		return false, nil
@@ -101,9 +101,9 @@ func (s *Store) tryPatch(ctx context.Context, key string, asked time.Time, ttl t
 	return true, nil
 }
 
-// difference returns the arguments of patch that make value of old, or nil if they carry
-// more than half of the value. Rooms come last in a value,
-// behind their number: what differs is looked for before them and among them.
+// difference returns the arguments of patch that turn old into value, or nil if they carry more
+// than half of the value. Rooms come last in a value, after their number: differences are searched
+// before the rooms and among them.
 func difference(old, value []byte) (args []any) {
 	was, is := roomsAt(old), roomsAt(value)
 	if was < 0 || is < 0 {
@@ -127,7 +127,7 @@ func difference(old, value []byte) (args []any) {
 	return args
 }
 
-// roomsAt returns where the rooms of a value begin, behind their number, or -1.
+// roomsAt returns the offset of a value's rooms, after their number, or -1.
 func roomsAt(value []byte) int {
 	if len(value) <= headSize {
 		return -1
@@ -147,11 +147,11 @@ func roomsAt(value []byte) int {
 	return len(value) - len(d.rest)
 }
 
-// compared is how many bytes are compared in one step, which is much faster than one by one.
+// compared is the number of bytes compared in one step, which is much faster than single bytes.
 const compared = 256
 
-// sharedBytes returns how many bytes two slices begin with alike, and sharedEnd how many
-// they end with alike.
+// sharedBytes returns the length of the common prefix of two slices, and sharedEnd that of their
+// common suffix.
 func sharedBytes(a, b []byte) int {
 	n, most := 0, min(len(a), len(b))
 	for n+compared <= most && bytes.Equal(a[n:n+compared], b[n:n+compared]) {

@@ -1,8 +1,8 @@
 package redis
 
-// Commands returns the commands that a [Store] with a prefix of its keys runs, those
-// in scripts included: with these arguments they need the same rights. It is for
-// redisurl's Target.Denied, and they are not to be executed.
+// Commands returns the commands that a [Store] with a prefix of its keys runs, including those in
+// scripts: with these arguments they need the same rights. They are for redisurl's Target.Denied,
+// and must not be executed.
 func Commands(prefix string) [][]any {
 	key := prefix + "s:none"
 	return [][]any{

@@ -7,17 +7,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What scripts answer, and with it the server's time if they know it.
+// Results of scripts, which are followed by the server's time if the script reads it.
 const (
 	absent = 0 // there is no such session
-	fenced = 1 // its fence, or for a claim and a new session anything, is another
-	done   = 2 // it was written, or a later write has been
-	late   = 3 // the life that was asked for has ended
+	fenced = 1 // its fence differs; for claim, its head; for create, the key exists
+	done   = 2 // it was written, or a later write was
+	late   = 3 // the requested TTL has expired
 )
 
-// What gives a life begins with this: when that was asked for, and for how long.
-// The life counts from then, by the server's time. Where that has gone back, or
-// another server answers whose time is behind, it is no longer than asked for.
+// Scripts that set a TTL begin with this: when it was requested, and its length. The TTL counts
+// from then, by the server's time. If that has gone back, or another server with a slower clock
+// answers, the TTL is not longer than requested.
 const (
 	now = `
 local t = redis.call('TIME')
@@ -28,8 +28,7 @@ if life <= 0 then return {3, now} end`
 	argAsked = 4 // of the command
 )
 
-// Numbers are compared as numbers, since Lua compares strings by the server's
-// locale.
+// Numbers are compared as numbers, because Lua compares strings by the server's locale.
 var (
 	// create: asked, ttl, value.
 	create = newScript(life + `
@@ -70,12 +69,12 @@ if tonumber(string.sub(old, 17)) < tonumber(string.sub(ARGV[1], 17, 32)) then
 end
 return {2}`)
 
-	// askTime tells nothing but that.
+	// askTime only reads the server's time.
 	askTime = newScript(now + `
 return {2, now}`)
 )
 
-// A script is known to Redis by its hash, if it is known.
+// A script is identified in Redis by its hash, if Redis has it.
 type script struct{ text, hash string }
 
 func newScript(text string) script { return script{text, redis.NewScript(text).Hash()} }
@@ -86,15 +85,14 @@ func (s script) run(ctx context.Context, key string, args ...any) item {
 	return item{key: key, cmd: redis.NewCmd(ctx, all...), text: s.text}
 }
 
-// give returns the command that runs the script on a key and gives it a life from
-// a time on.
+// give returns the command that runs the script on a key and sets its TTL from a time on.
 func (s script) give(ctx context.Context, key string, asked time.Time, ttl time.Duration, args ...any) item {
 	it := s.run(ctx, key, append([]any{"", max(1, ttl.Milliseconds())}, args...)...)
 	it.asked = asked
 	return it
 }
 
-// answer returns the script's answer, with 0 for a time that it does not tell.
+// answer returns the script's result, with 0 for a time that it does not return.
 func (it item) answer() (verdict, time int64, err error) {
 	cmd, ok := it.cmd.(*redis.Cmd)
 	if !ok {

@@ -1,41 +1,37 @@
-// Package redis keeps sessions in Redis.
+// Package redis stores sessions in Redis.
 //
 // A session is one string, so that it has a slot of its own in a Cluster and
 // every write is one script that touches one key:
 //
 //	<prefix>s:<SHA-256 of the private id, base64url>
 //
-// The private id itself is a secret, and keys show in logs and to MONITOR. The
-// value is
+// The private id itself is a secret, and keys appear in logs and in MONITOR. The value is
 //
 //	fence   16 hexadecimal digits
 //	write   16 decimal digits
-//	body    what package session calls a Session, without its private id and fence
+//	body    a Session of package session, without its private id and fence
 //
-// The fence tells owners apart, and the write number the writes of one owner. A
-// write that its caller gave up may still be under way, in a connection that
-// stands still or a server that does, and run when its successor has long done
-// so: it would bring back rooms that were left. Its number is the smaller one,
-// and so it does nothing. Numbers are times in microseconds, and each is greater
-// than all that the store has given before.
+// The fence distinguishes owners, and the write number distinguishes the writes of one owner. A
+// write that its caller gave up may still be in flight, on a stalled connection or server, and run
+// long after its successor: it would restore rooms that were left. Its number is smaller, so it has
+// no effect. Numbers are times in microseconds, and each is greater than all that the store has
+// used before.
 //
-// A life counts from when it was asked for, not from when Redis comes to give it:
-// sessions must not outlive the backlogs of their rooms, and a write may wait in
-// a server that stands still for longer than those last beyond sessions. So every
-// write says when it was asked for, by the server's own time, which answers tell;
-// after a minute without any it is asked for first. A write that comes when the
-// life has ended already changes nothing and fails.
+// A TTL counts from its request, not from its execution in Redis: sessions must not outlive the
+// backlogs of their rooms, and a write may wait in a stalled server for longer than backlogs
+// outlast sessions. So every write says when it was requested, by the server's own time, which its
+// answers contain; after a minute without an answer the store reads that time first. A write that
+// arrives after its TTL has expired changes nothing and fails.
 //
-// A save of 400 bytes costs Redis 3.6 µs, and a quarter more for the time. It would
-// with a hash of fence, number and body, too, but the string takes two thirds of
-// the hash's memory.
+// A save of 400 bytes costs Redis 3.6 µs, and a quarter more for the time. A hash of fence, number
+// and body would cost the same, but the string takes two thirds of the hash's memory.
 //
-// Of a session of more than 4 KiB, one with many rooms, only the difference is sent to
-// what Redis has, which a script applies if the head is still the one that the store
-// has written or read. The value is the same as if it had been sent whole.
+// Of a session of more than 4 KiB, one with many rooms, only the difference to the value in Redis
+// is sent, which a script applies if the head is still the one that the store has written or read.
+// The resulting value is the same as if it had been sent whole.
 //
-// Calls are not sent one by one: what comes while one pipeline is under way goes
-// out with the next, one after another to each server.
+// Calls are not sent one by one: calls that arrive while a pipeline is in flight go out with the
+// next, one pipeline after another to each server.
 package redis
 
 import (
@@ -58,22 +54,22 @@ import (
 
 // Options are the settings of a [Store]. Zero fields mean the defaults.
 type Options struct {
-	Prefix          string        // of all keys; "rejoin:"
+	Prefix          string        // prefix of all keys; "rejoin:"
 	Timeout         time.Duration // for one pipeline; 3 s
-	MaxSize         int           // of one session, in bytes, beyond which it is session.ErrTooLarge; 1 MiB
-	MaxWaiting      int           // calls that wait for their pipeline; 16,384
-	MaxWaitingBytes int           // what these are in size; 64 MiB
+	MaxSize         int           // maximum size of a session, in bytes, beyond which it is session.ErrTooLarge; 1 MiB
+	MaxWaiting      int           // maximum number of calls that wait for their pipeline; 16,384
+	MaxWaitingBytes int           // their maximum total size; 64 MiB
 }
 
-// Errors beside those of package session.
+// Errors in addition to those of package session.
 var (
-	// ErrFull: too many calls wait for Redis already. This one was not sent.
+	// ErrFull: too many calls are already waiting for Redis. This one was not sent.
 	ErrFull = errors.New("session/redis: too many calls are waiting")
-	// ErrClosed: the store was closed. A call that waited was not sent.
+	// ErrClosed: the store was closed. A waiting call was not sent.
 	ErrClosed = errors.New("session/redis: closed")
 )
 
-// A Store is a [session.Store] in Redis. Its errors name no private id.
+// A Store is a [session.Store] in Redis. Its errors contain no private id.
 type Store struct {
 	client   redis.UniversalClient
 	options  Options
@@ -81,10 +77,10 @@ type Store struct {
 	counts   counts
 	known    known
 
-	patchFrom int // the size from which on differences are sent
+	patchFrom int // the size from which differences are sent
 
 	mu      sync.Mutex
-	lanes   map[string]*lane // by the address of the server; "" if there is one only
+	lanes   map[string]*lane // by the address of the server; "" if there is only one
 	waiting int              // calls in all lanes, and their size
 	bytes   int
 	closed  bool
@@ -93,8 +89,8 @@ type Store struct {
 
 var _ session.Store = (*Store)(nil)
 
-// New returns a store that uses a client, which stays the caller's. The client
-// should not retry: package redisurl makes such ones.
+// New returns a store that uses a client, which the caller keeps and closes. The client should not
+// retry: package redisurl creates such clients.
 func New(client redis.UniversalClient, o Options) *Store {
 	def := func(n *int, value int) {
 		if *n == 0 {
@@ -138,7 +134,7 @@ func (s *Store) Save(ctx context.Context, sn session.Session, ttl time.Duration)
 		var patched bool
 		old := s.known.get(key)
 		if len(old) >= headSize && !precedes(old, value) {
-			old = nil // a later claim's, or a later write's: the whole value is compared with that by Redis
+			old = nil // from a later claim or write: Redis compares the whole value with that
 		}
 		if patched, err = s.tryPatch(ctx, key, asked, ttl, old, value); !patched {
 			err = s.write(ctx, len(value), save.give(ctx, key, asked, ttl, value))
@@ -148,8 +144,8 @@ func (s *Store) Save(ctx context.Context, sn session.Session, ttl time.Duration)
 	return located("save", err)
 }
 
-// precedes reports whether one value may take the place of another: it is of the same fence
-// and of a later write. Heads of the same length compare as their numbers do.
+// precedes reports whether value may replace old: it has the same fence and a later write number.
+// Heads of the same length compare as their numbers do.
 func precedes(old, value []byte) bool {
 	return bytes.Equal(old[:16], value[:16]) && bytes.Compare(old[16:headSize], value[16:headSize]) < 0
 }
@@ -169,12 +165,12 @@ func (s *Store) Drop(ctx context.Context, ref session.Ref) error {
 func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
 	key := s.key(pid)
 	for {
-		get := redis.NewStringCmd(ctx, "getrange", key, 0, s.options.MaxSize) // one byte more
+		get := redis.NewStringCmd(ctx, "getrange", key, 0, s.options.MaxSize) // one byte more than the limit
 		err := s.do(ctx, 0, item{key: key, cmd: get})
 		if isOverwritten(err) {
 			return session.Session{}, "", located("claim", fmt.Errorf("%w: %w", session.ErrUndecodable, err))
 		}
-		if err != nil { // then the command may still be under way
+		if err != nil { // then the command may still be in flight
 			return session.Session{}, "", located("claim", err)
 		}
 		value, _ := get.Bytes()
@@ -213,7 +209,7 @@ func (s *Store) Claim(ctx context.Context, pid, by string, ttl time.Duration, ch
 		case !errors.Is(err, session.ErrFenced):
 			return session.Session{}, "", located("claim", err)
 		}
-		// It has changed meanwhile.
+		// It has changed meanwhile: retry.
 	}
 }
 
@@ -248,7 +244,7 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 	return gone, nil
 }
 
-// errLate: the session would have expired already. It is as it was.
+// errLate: the session would have expired already. It is unchanged.
 var errLate = errors.New("carried out after the life that was asked for")
 
 // write runs a script and returns its verdict.
@@ -272,9 +268,9 @@ func (s *Store) write(ctx context.Context, size int, it item) error {
 	}
 }
 
-// isOverwritten reports whether a reply says that the value of a session's key is not
-// a string: another program has overwritten it, so the session is gone. Before Redis 7
-// the reply of a script has the word in its middle.
+// isOverwritten reports whether a reply says that the value of a session's key is not a string:
+// another program has overwritten it, so the session is lost. Before Redis 7 a script's reply has
+// the word in its middle.
 func isOverwritten(err error) bool {
 	if err == nil {
 		return false
@@ -283,7 +279,7 @@ func isOverwritten(err error) bool {
 	return errors.As(err, &reply) && strings.Contains(reply.Error(), "WRONGTYPE")
 }
 
-// located says where an error was met, unless callers decide by it.
+// located adds to an error where it occurred, unless callers test for it.
 func located(where string, err error) error {
 	switch err {
 	case nil, session.ErrNotFound, session.ErrFenced, session.ErrExists:
