@@ -9,14 +9,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A Directory knows the addresses of a cluster's nodes. Its method is safe for
-// concurrent use.
+// A Directory resolves the addresses of a cluster's nodes. Its method is safe for concurrent use.
 type Directory interface {
-	// Address returns the host:port at which other nodes reach a node's internal
-	// port. A node that the directory does not know, or knows at the address stale
-	// ("" for none), is looked up in the cluster first, so that ids made up by clients
-	// must not make look-ups frequent. The error wraps adapter.ErrNoNode if the cluster
-	// has said that it has no such node; any other says nothing about the node.
+	// Address returns the host:port at which other nodes reach a node's internal port. A node that
+	// the directory does not know, or knows at the address stale ("" for none), is looked up in the
+	// cluster first. Clients can make up ids, so implementations must limit the rate of look-ups.
+	// The error wraps adapter.ErrNoNode if the cluster has answered that it has no such node; any
+	// other error says nothing about the node.
 	Address(ctx context.Context, node adapter.NodeID, stale string) (string, error)
 }
 
@@ -24,8 +23,8 @@ type Directory interface {
 // because any answer other than the owner's ends its session at a stock client.
 const lookupTimeout = 5 * time.Second
 
-// errUndecided says that the directory or the owner could not be reached, so that it is
-// not known whether the session exists.
+// errUndecided means that the directory or the owner could not be reached, so that it is unknown
+// whether the session exists.
 var errUndecided = errors.New("forward: session owner unavailable")
 
 // locate returns the address of a session's owner. Its error wraps either

@@ -14,23 +14,22 @@ import (
 )
 
 const (
-	// departTimeout bounds the time from asking an owner to send a client away to
-	// the end of its WebSocket. The owner takes at most half of it for handlers, and
-	// as much again for a client that is slow to take what is queued.
+	// departTimeout bounds the time from asking an owner to disconnect a client to the end of its
+	// WebSocket. The owner takes at most half of it for handlers, and as much again for a client
+	// that is slow to read what is queued.
 	departTimeout = 10 * time.Second
-	// leastPolling is the time that polls have at least to be answered.
+	// leastPolling is the minimum time for polls to be answered.
 	leastPolling = 250 * time.Millisecond
-	// asking bounds how much one owner is asked at once.
+	// asking bounds the concurrent requests to one owner.
 	asking = 128
 )
 
-// Drain ends the WebSockets that run through this node, each at a random moment of
-// the given time, and takes on no more. Their owners are asked to send the clients
-// away, in the way of a node that drains, so that nothing which is on its way is
-// lost or said twice; what an owner does not end, or not in time, is cut. The
-// clients connect anew elsewhere. Polls are left to be answered, because a cut one ends
-// its session. Drain returns when nothing is under way, when the WebSockets have ended
-// and polls have had the given time again, or with the cause of ctx.
+// Drain ends the WebSockets that run through this node, each at a random moment of the given time,
+// and accepts no new ones. It asks their owners to disconnect the clients as a draining node does,
+// so that nothing in flight is lost or duplicated. WebSockets that an owner does not end in time
+// are cut. The clients reconnect elsewhere. Polls are left to be answered, because a cut poll ends
+// its session. Drain returns when nothing is in flight, when the WebSockets have ended and polls
+// have had the given time again, or with the cause of ctx.
 func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 	f.mu.Lock()
 	f.draining = true
@@ -55,7 +54,7 @@ func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 		select {
 		case <-timer.C:
 			departures.Go(func() { f.depart(ctx, transport, p) })
-		case <-p.ctx.Done(): // gone by itself
+		case <-p.ctx.Done(): // ended without Drain
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -72,7 +71,7 @@ func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 	return nil
 }
 
-// depart ends a WebSocket: by its owner, or else by a cut.
+// depart ends a WebSocket: through its owner, or otherwise by cutting it.
 func (f *Forwarder) depart(ctx context.Context, transport *http.Transport, p *passage) {
 	defer p.cancel(errClosed)
 	ctx, cancel := context.WithTimeout(ctx, departTimeout)
@@ -87,7 +86,7 @@ func (f *Forwarder) depart(ctx context.Context, transport *http.Transport, p *pa
 	}
 }
 
-// askToLeave has the owner of a WebSocket's session send its client away.
+// askToLeave asks the owner of a WebSocket's session to disconnect its client.
 func (f *Forwarder) askToLeave(ctx context.Context, transport *http.Transport, p *passage) error {
 	addr, err := f.locate(ctx, p.owner, "")
 	if err != nil {
@@ -106,10 +105,9 @@ func (f *Forwarder) askToLeave(ctx context.Context, transport *http.Transport, p
 	return errors.Join(answered(res, p.owner), res.Body.Close())
 }
 
-// Leaving takes in, at [LeavePath], what other nodes ask for that go away. It calls
-// sendAway with an engine session's id, and answers when that returns: by then the
-// session's connection must be closed, if there was one. What is not signed is
-// refused as by Handler.
+// Leaving serves, at [LeavePath], the requests of other nodes that drain. It calls sendAway with an
+// engine session's id, and answers when that returns: by then the session's connection must be
+// closed, if there was one. Unsigned requests are refused as in Handler.
 func (f *Forwarder) Leaving(sendAway func(ctx context.Context, sid string)) http.Handler {
 	return f.verified(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), departTimeout)
@@ -119,7 +117,7 @@ func (f *Forwarder) Leaving(sendAway func(ctx context.Context, sid string)) http
 	})
 }
 
-// none returns what is closed when nothing is under way.
+// none returns a channel that is closed when nothing is in flight.
 func (f *Forwarder) none() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()

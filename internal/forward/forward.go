@@ -1,21 +1,18 @@
-// Package forward makes sticky sessions unnecessary. A request of an engine
-// session may reach any node; one that does not own the session passes the
-// request on to the owner's internal port, and the owner's answer back. That
-// holds for polls, for POSTs and for upgrades, whose WebSockets then run through
-// both nodes. Before a node goes away it asks the owners of those to send the
-// clients away, who come back by another.
+// Package forward makes sticky sessions unnecessary. A request of an engine session may reach any
+// node; a node that does not own the session forwards the request to the owner's internal port, and
+// returns the owner's answer. This includes polls, POSTs and upgrades, whose WebSockets then run
+// through both nodes. Before a node shuts down it asks the owners of these WebSockets to disconnect
+// the clients, which reconnect through another node.
 //
-// Each request between nodes is signed with the cluster's secret, which itself is
-// never sent. The signature covers the method, the path and query, both nodes,
-// the client's address and the time. So it says that a node of this cluster has
-// passed the request on, to this node and not another, within the last seconds,
-// for the client that it names; none of that can be altered.
+// Each request between nodes is signed with the cluster's secret, which itself is never sent. The
+// signature covers the method, the path and query, both nodes, the client's address and the time.
+// So it proves that a node of this cluster has forwarded the request, to this node and no other,
+// within the last seconds, for the client that it names; none of that can be altered.
 //
-// It does not cover bodies, nor is a request that is played again to the same
-// node within those seconds found out. Neither would gain anything: whoever can
-// read or change what runs between the nodes sees session ids, and who knows one
-// can speak as the client at the public port. The internal port's traffic needs a
-// network that is trusted not to be read.
+// It does not cover bodies, and a request that is replayed to the same node within those seconds is
+// not detected. Neither would help an attacker: anyone who can read or change the traffic between
+// the nodes sees session ids, and with a session id can act as the client at the public port. The
+// internal port needs a trusted network on which its traffic cannot be read.
 package forward
 
 import (
@@ -34,36 +31,37 @@ import (
 	"github.com/rejoin-io/rejoin/internal/limit"
 )
 
-// At the internal port, Prefix is what a forwarded request's path begins with, and
-// LeavePath where a node asks for a session's client to be sent away.
+// Prefix begins a forwarded request's path at the internal port. LeavePath is the path of requests
+// to disconnect a session's client.
 const (
 	Prefix    = "/internal/forward"
 	LeavePath = "/internal/leave"
 )
 
-// Options configure a [Forwarder]. All but the logger are needed.
+// Options configure a [Forwarder]. All fields are required, except Logger and those that may be
+// nil.
 type Options struct {
 	// Node is this node's id, with which its session ids begin.
 	Node string
 	// Secret is the same on all nodes of the cluster.
 	Secret string
-	// Directory knows the nodes' internal addresses.
+	// Directory resolves the nodes' internal addresses.
 	Directory Directory
-	// Timeout is how long an owner may be silent while a request or what a WebSocket
-	// brings waits for it, and how long a client may take to take what it is sent. A poll
-	// is answered and a WebSocket is pinged after ping interval and ping timeout at the
-	// latest, so it must be longer. It is the same on all nodes of the cluster.
+	// Timeout is how long an owner may be silent while a request or WebSocket data waits for it,
+	// and how long a client may take to read what it is sent. A poll is answered and a WebSocket is
+	// pinged at the latest after ping interval and ping timeout, so Timeout must be longer. It is
+	// the same on all nodes of the cluster.
 	Timeout time.Duration
-	// Outgoing bounds what this node forwards, and Incoming what it receives. Nil is no
-	// bound. The server of Handler must listen on a [limit.Port], which sees the end of
-	// WebSockets.
+	// Outgoing bounds the requests that this node forwards, and Incoming those that it receives.
+	// Nil means no bound. The server of Handler must listen on a [limit.Port], which sees the end
+	// of WebSockets.
 	Outgoing, Incoming *limit.Forwarded
-	// Logger is none.
+	// Logger is optional.
 	Logger *zap.Logger
 }
 
-// A Forwarder passes requests on and takes in those that others pass on. All
-// its methods may be called at once.
+// A Forwarder forwards requests and receives those that other nodes forward. All its methods are
+// safe for concurrent use.
 type Forwarder struct {
 	o         Options
 	log       *zap.Logger
@@ -77,10 +75,10 @@ type Forwarder struct {
 	finished chan struct{}  // closed when the last has ended
 
 	mu       sync.Mutex
-	draining bool // no more WebSockets
+	draining bool // no new WebSockets are accepted
 	closing  bool
 	passages map[*passage]struct{}
-	empty    chan struct{} // closed when there are no passages; nil if nobody waits
+	empty    chan struct{} // closed when there are no passages; nil unless awaited
 }
 
 // New returns a Forwarder. Close ends it.
@@ -102,13 +100,13 @@ func New(o Options) (*Forwarder, error) {
 	if o.Incoming == nil {
 		o.Incoming = limit.NewForwarded(limit.ForwardedOptions{})
 	}
-	proxyLog, err := zap.NewStdLogAt(o.Logger, zap.DebugLevel) // peers that go away while they are answered
+	proxyLog, err := zap.NewStdLogAt(o.Logger, zap.DebugLevel) // peers that disconnect while they are answered
 	if err != nil {
 		return nil, err
 	}
 	f := &Forwarder{
 		o: o,
-		// What goes wrong for one client goes wrong for many.
+		// An error of one client usually affects many.
 		log: o.Logger.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 			return zapcore.NewSamplerWithOptions(c, time.Minute, 1, 0)
 		})),
@@ -119,17 +117,16 @@ func New(o Options) (*Forwarder, error) {
 		finished:  make(chan struct{}),
 		passages:  make(map[*passage]struct{}),
 	}
-	if most := o.Outgoing.Max(); most > 0 { // what waits for the next request takes descriptors, too
+	if most := o.Outgoing.Max(); most > 0 { // idle connections use descriptors, too
 		f.transport.MaxIdleConns = max(1, most/32)
 	}
 	f.stats.init()
 	return f, nil
 }
 
-// Close forwards nothing from now on, cuts what is under way and waits for its
-// end. A poll that is cut is answered as one of an unknown session, because the cut
-// ends the session; later ones are answered by engineio as undecided. When ctx ends
-// Close returns its cause.
+// Close stops forwarding, cuts the requests in flight and waits for their end. A poll that is cut
+// is answered as one of an unknown session, because the cut ends the session; engineio answers
+// later ones as undecided. When ctx ends Close returns its cause.
 func (f *Forwarder) Close(ctx context.Context) error {
 	f.mu.Lock()
 	first := !f.closing
@@ -153,7 +150,8 @@ func (f *Forwarder) Close(ctx context.Context) error {
 	}
 }
 
-// enter registers a passage, unless there shall be no more.
+// enter registers a passage, unless the Forwarder is closing, or is draining and the passage is an
+// upgrade.
 func (f *Forwarder) enter(p *passage) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

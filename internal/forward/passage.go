@@ -25,19 +25,18 @@ import (
 )
 
 const (
-	// dialTimeout is long enough for two packets to be lost: TCP tries again after one
-	// and three seconds.
+	// dialTimeout is long enough for two lost packets: TCP retries after one and three seconds.
 	dialTimeout = 5 * time.Second
 	// dialPause is how long the next attempt waits after one that failed immediately.
 	dialPause = 100 * time.Millisecond
 	// closeTimeout is how long a client may take to close a WebSocket that its
 	// owner has closed.
 	closeTimeout = time.Second
-	// idleTimeout is less than that of the nodes' servers, so that no request is
-	// sent on a connection that the owner is closing.
+	// idleTimeout is shorter than that of the nodes' servers, so that no request is sent on a
+	// connection that the owner is closing.
 	idleTimeout     = time.Minute
 	idleConnections = 128 // to one node
-	// copyBuffer is what each direction of a WebSocket holds.
+	// copyBuffer is the buffer size of each direction of a WebSocket.
 	copyBuffer = 4 << 10
 )
 
@@ -55,8 +54,8 @@ var (
 	errBusy   = errors.New("forward: too many forwarded requests")
 )
 
-// newTransport returns the way to the other nodes: direct, whatever proxies the
-// environment names. It does not bound the wait for an answer.
+// newTransport returns the transport to the other nodes: direct, whatever proxies the environment
+// names. It does not bound the wait for an answer.
 func newTransport(timeout, dialTimeout time.Duration) *http.Transport {
 	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -68,13 +67,13 @@ func newTransport(timeout, dialTimeout time.Duration) *http.Transport {
 			}
 			return &ownerWire{wire: wire{c, timeout}}, nil
 		},
-		DisableCompression:  true, // what the client takes is between it and the owner
+		DisableCompression:  true, // compression is between the client and the owner
 		IdleConnTimeout:     idleTimeout,
 		MaxIdleConnsPerHost: idleConnections,
 	}
 }
 
-// dial connects to another node. Until ctx ends it tries again, unless it is refused.
+// dial connects to another node. It retries until ctx ends, unless the connection is refused.
 func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var dialer net.Dialer
 	for {
@@ -90,8 +89,8 @@ func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	}
 }
 
-// A passage is one request on its way through this node, and the ResponseWriter
-// that the owner's answer is copied to.
+// A passage is one request in flight through this node, and the ResponseWriter that the owner's
+// answer is copied to.
 type passage struct {
 	http.ResponseWriter
 	f       *Forwarder
@@ -100,13 +99,12 @@ type passage struct {
 	upgrade bool
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	client  *wire // once the client's connection has been taken over
-	err     error // why the last node that was asked gave no answer
+	client  *wire // set once the client's connection has been hijacked
+	err     error // why the last node gave no answer
 }
 
-// Forward answers a request of another node's session by that node. It has the form
-// of engineio's Options.Forward, whose contract says what it may rely on and what its
-// error means.
+// Forward has another node, the owner, answer a request of its session. It implements engineio's
+// Options.Forward, whose contract defines its preconditions and its errors.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string) error {
 	p := &passage{ResponseWriter: w, f: f, owner: owner, sid: r.URL.Query().Get("sid"), upgrade: websocket.IsWebSocketUpgrade(r)}
 	p.ctx, p.cancel = context.WithCancelCause(r.Context())
@@ -126,7 +124,7 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string
 	return p.fail(r, err)
 }
 
-// try has the owner answer, wherever it is. It returns why there is no answer.
+// try sends the request to the owner, wherever it is. It returns why there is no answer.
 func (p *passage) try(r *http.Request) error {
 	f := p.f
 	if !f.o.Outgoing.Enter(r) {
@@ -151,15 +149,15 @@ func (p *passage) try(r *http.Request) error {
 	return err
 }
 
-// mayRetry reports whether a request that has failed can be sent again. An owner that is
-// busy has done nothing with it. One that has closed the connection may have, so that
-// only a poll is repeated: if the first one had reached the session, its end has ended the
-// session, and the owner says so. An upgrade does not wait, since its client can poll.
+// mayRetry reports whether a failed request can be sent again. An owner that is busy has not
+// processed it. An owner that has closed the connection may have, so only a poll is repeated: if
+// the first one had reached the session, its end has ended the session, and the owner says so. An
+// upgrade does not wait, because its client can poll.
 func (p *passage) mayRetry(r *http.Request, err error) bool {
 	return !p.upgrade && (errors.Is(err, errBusy) || errors.Is(err, errCut) && r.Method == http.MethodGet)
 }
 
-// wait waits before the next attempt, and reports whether the passage goes on.
+// wait waits before the next attempt, and reports whether the passage continues.
 func (p *passage) wait(pause time.Duration) bool {
 	pause = min(pause, longestPause)
 	timer := time.NewTimer(pause/2 + rand.N(pause))
@@ -172,7 +170,7 @@ func (p *passage) wait(pause time.Duration) bool {
 	}
 }
 
-// pass has the node at an address answer. It returns why there is no answer.
+// pass sends the request to the node at an address. It returns why there is no answer.
 func (p *passage) pass(r *http.Request, addr string) error {
 	p.err = nil
 	if r.GetBody != nil { // another attempt may have read it
@@ -192,20 +190,20 @@ func (p *passage) pass(r *http.Request, addr string) error {
 	}
 	proxy.ServeHTTP(p, r.WithContext(p.ctx))
 	if p.client != nil {
-		return nil // there was an answer
+		return nil // the owner has answered
 	}
 	return p.err
 }
 
-// errSilent says that a node takes connections but does nothing with them.
+// errSilent means that a node accepts connections but does not respond.
 var errSilent = errors.New("forward: no sign of life from the owner")
 
-// RoundTrip has the owner answer. The passage ends if the owner is silent for the
-// time-out; while it holds a POST it sends signs of life, see [pending].
+// RoundTrip sends the request to the owner. The passage ends if the owner is silent for the
+// timeout; while the owner holds a POST it sends informational responses, see [pending].
 func (p *passage) RoundTrip(r *http.Request) (*http.Response, error) {
 	silent := time.AfterFunc(p.f.o.Timeout, func() { p.cancel(errSilent) })
 	defer silent.Stop()
-	// It replaces the trace of the proxy, which would pass these responses on.
+	// It replaces the proxy's trace, which would forward these responses.
 	trace := httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
 		if h.Get(headerFrom) == p.owner {
 			silent.Reset(p.f.o.Timeout)
@@ -219,20 +217,20 @@ func (p *passage) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// errCut says that a connection to the owner has ended without an answer. The owner may
-// have been killed, which the next attempt shows, or may have too many connections.
+// errCut means that a connection to the owner has ended without an answer. The owner may have been
+// killed, which the next attempt shows, or may have too many connections.
 var errCut = errors.New("forward: connection closed without an answer")
 
-// errNotOwner says that the node at the owner's address is another one.
+// errNotOwner means that another node has the owner's address.
 var errNotOwner = errors.New("forward: another node has the owner's address")
 
-// absent reports whether a request has failed because the owner is not at the address
-// that it was sent to. The owner has not seen it then.
+// absent reports whether a request has failed because the owner is not at the address that it was
+// sent to. Then the owner has not received it.
 func absent(err error) bool { return errors.Is(err, errNotOwner) || notDialed(err) }
 
-// unreachable reports whether a request has failed because there is no way to the owner
-// at present. Only a node that has ended refuses connections; one that is starved of
-// processor time, or behind a network that fails, may still have the session.
+// unreachable reports whether a request has failed because the owner is currently unreachable. Only
+// a node that has ended refuses connections; a node that is starved of processor time, or behind a
+// failing network, may still have the session.
 func unreachable(err error) bool { return notDialed(err) && !errors.Is(err, syscall.ECONNREFUSED) }
 
 func notDialed(err error) bool {
@@ -240,7 +238,7 @@ func notDialed(err error) bool {
 	return errors.As(err, &dial) && dial.Op == "dial"
 }
 
-// address makes a client's request one for the owner.
+// address rewrites a client's request for the owner.
 func (f *Forwarder) address(pr *httputil.ProxyRequest, owner, addr string) {
 	in, out := pr.In, pr.Out
 	out.URL = &url.URL{
@@ -248,11 +246,11 @@ func (f *Forwarder) address(pr *httputil.ProxyRequest, owner, addr string) {
 		Path: Prefix + in.URL.Path, RawPath: Prefix + in.URL.EscapedPath(), RawQuery: in.URL.RawQuery,
 	}
 	out.Host = in.Host
-	out.Header.Del("Expect") // the body is here already
+	out.Header.Del("Expect") // the body has been read already
 	f.sign(out, owner, in.RemoteAddr)
 }
 
-// answered returns why a response is not the answer of the node that was asked.
+// answered returns why a response is not an answer of the intended node.
 func answered(res *http.Response, node string) error {
 	switch reason, from := res.Header.Get(headerRefused), res.Header.Get(headerFrom); {
 	case reason == busy && from == node:
@@ -267,7 +265,7 @@ func answered(res *http.Response, node string) error {
 	return nil
 }
 
-// check looks at an owner's answer before any of it reaches the client.
+// check validates an owner's answer before any of it reaches the client.
 func (p *passage) check(res *http.Response) error {
 	if err := answered(res, p.owner); err != nil {
 		return err
@@ -281,13 +279,12 @@ func (p *passage) check(res *http.Response) error {
 		res.Body = &far{back, p}
 	}
 	p.f.stats.forwarded(OK)
-	// The client has the whole time from here. Where no deadline can be set there is none.
+	// The client has the whole time from here. If no deadline can be set there is none.
 	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.f.o.Timeout))
 	return nil
 }
 
-// fail counts a request that has no answer, and returns what that says about its
-// session.
+// fail counts a request without an answer, and returns the error for its session.
 func (p *passage) fail(r *http.Request, err error) error {
 	outcome := Failed
 	switch {
@@ -310,22 +307,22 @@ func (p *passage) fail(r *http.Request, err error) error {
 	return fmt.Errorf("%w: %w", engineio.ErrUnknownSession, err)
 }
 
-// Unwrap lets the response be flushed.
+// Unwrap gives access to Flush.
 func (p *passage) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
-// Hijack takes the client's connection over. It closes with the passage, also
-// while it is being read or written.
+// Hijack takes the client's connection over. The connection is closed with the passage, even while
+// it is being read or written.
 func (p *passage) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, buffered, err := http.NewResponseController(p.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
 	p.client = &wire{c, p.f.o.Timeout}
-	context.AfterFunc(p.ctx, func() { _ = c.Close() }) // it is closed one way or the other
+	context.AfterFunc(p.ctx, func() { _ = c.Close() }) // it is closed in any case
 	return p.client, buffered, nil
 }
 
-// A wire is a connection whose peer has a bounded time to take what is written.
+// A wire is a connection whose peer has a bounded time to read what is written.
 type wire struct {
 	net.Conn
 	timeout time.Duration
@@ -338,9 +335,9 @@ func (w *wire) Write(b []byte) (int, error) {
 	return w.Conn.Write(b)
 }
 
-// An ownerWire is a connection to another node. That node may leave what is written for
-// as long as it sends something itself: it does not read a client whose handlers are
-// busy, but it pings every client.
+// An ownerWire is a connection to another node. That node may leave written data unread for as long
+// as it sends something itself: it does not read a client whose handlers are busy, but it pings
+// every client.
 type ownerWire struct {
 	wire
 	writing atomic.Bool
@@ -370,8 +367,8 @@ func (w *wire) CloseWrite() error {
 // WriteTo copies to the other end of a WebSocket.
 func (w *wire) WriteTo(to io.Writer) (int64, error) { return copySmall(to, w.Conn) }
 
-// far is the owner's end of a WebSocket. When the owner closes it, the client
-// gets a last moment to close its own.
+// far is the owner's end of a WebSocket. When the owner closes it, the client gets closeTimeout to
+// close its own.
 type far struct {
 	io.ReadWriteCloser
 	p *passage
@@ -383,7 +380,7 @@ func (b *far) WriteTo(to io.Writer) (int64, error) {
 	return n, err
 }
 
-// copySmall copies through a small buffer: WebSockets are many, and mostly idle.
+// copySmall copies with a small buffer, because WebSockets are many, and mostly idle.
 func copySmall(to io.Writer, from io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, copyBuffer))
 }

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// A pending is the answer to a POST that the engine may hold for as long as handlers are
-// busy. Until the answer begins it sends informational responses, from which the node
-// that has forwarded the POST sees that this one is alive.
+// A pending is the answer to a POST that the engine may hold for as long as handlers are busy.
+// Until the answer begins it sends informational responses, which show the forwarding node that
+// this one is alive.
 type pending struct {
 	http.ResponseWriter
-	header  http.Header // of the answer; that of ResponseWriter belongs to signal until then
+	header  http.Header // of the answer; until then signal uses the ResponseWriter's
 	timeout time.Duration
 
 	mu    sync.Mutex
-	begun bool // the answer, or nobody waits for it any more
+	begun bool // the answer has begun, or is no longer awaited
 	next  *time.Timer
 }
 
-// newPending returns a pending that begin must end.
+// newPending returns a pending. begin must be called to end it.
 func (f *Forwarder) newPending(w http.ResponseWriter) *pending {
 	p := &pending{ResponseWriter: w, header: make(http.Header), timeout: f.o.Timeout}
 	p.mu.Lock()
@@ -70,11 +70,11 @@ func (p *pending) Write(b []byte) (int, error) {
 	return p.ResponseWriter.Write(b)
 }
 
-// SetWriteDeadline sets that of the answer, which is about to begin.
+// SetWriteDeadline sets the deadline of the answer, which is about to begin.
 func (p *pending) SetWriteDeadline(t time.Time) error {
 	p.begin()
 	return http.NewResponseController(p.ResponseWriter).SetWriteDeadline(t)
 }
 
-// Unwrap gives access to what else the connection can do.
+// Unwrap gives access to the connection's other methods.
 func (p *pending) Unwrap() http.ResponseWriter { return p.ResponseWriter }

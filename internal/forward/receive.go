@@ -14,10 +14,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// Handler takes in, below [Prefix], what other nodes pass on, and has engine
-// serve it as if the client had reached this node: with its path and address. All
-// that is not signed as it must be is answered 403, and says why in JSON. What is beyond
-// the bound is refused so that the other node knows that the session may exist.
+// Handler serves, below [Prefix], the requests that other nodes forward. It passes each to engine
+// as if the client had reached this node: with its path and address. Requests without a valid
+// signature are answered 403, with the reason in JSON. Requests beyond the bound are refused so
+// that the other node knows that the session may exist.
 func (f *Forwarder) Handler(engine http.Handler) http.Handler {
 	return f.verified(func(w http.ResponseWriter, r *http.Request) {
 		if !f.o.Incoming.Enter(r) {
@@ -44,7 +44,7 @@ func (f *Forwarder) Handler(engine http.Handler) http.Handler {
 	})
 }
 
-// A tracked is a response that notes whether its connection became a WebSocket's.
+// A tracked is a response that records whether its connection became a WebSocket.
 type tracked struct {
 	http.ResponseWriter
 	conn *limit.Conn
@@ -57,10 +57,10 @@ func (t *tracked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return c, buffered, err
 }
 
-// Unwrap gives access to what else the connection can do.
+// Unwrap gives access to the connection's other methods.
 func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 
-// verified serves what is signed for this node.
+// verified serves requests that are signed for this node.
 func (f *Forwarder) verified(serve http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if why := f.verify(r); why != "" {
@@ -72,7 +72,7 @@ func (f *Forwarder) verified(serve http.HandlerFunc) http.Handler {
 	})
 }
 
-// restore returns a verified request as the client has sent it.
+// restore returns a verified request as the client sent it.
 func restore(r *http.Request) *http.Request {
 	client := r.Header.Get(headerClient)
 	r = r.Clone(r.Context())
@@ -92,7 +92,7 @@ func (f *Forwarder) refuse(w http.ResponseWriter, r *http.Request, why Refusal) 
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusForbidden)
-	// The only error is that of a peer that has gone.
+	// The only possible error is a disconnected peer.
 	_ = json.NewEncoder(w).Encode(struct {
 		Code    Refusal `json:"code"`
 		Message string  `json:"message"`

@@ -10,28 +10,26 @@ import (
 	"time"
 )
 
-// The headers that nodes send each other. None ever comes from a client or
-// reaches one.
+// Headers between nodes. None is accepted from a client or sent to one.
 const (
 	headerPrefix    = "X-Rejoin-"
-	headerFrom      = headerPrefix + "From"      // the node that sends the request, or the answer
-	headerTo        = headerPrefix + "To"        // the node that it is for
+	headerFrom      = headerPrefix + "From"      // the node that sends the request or the answer
+	headerTo        = headerPrefix + "To"        // the node that must receive it
 	headerClient    = headerPrefix + "Client"    // the client's address
 	headerTime      = headerPrefix + "Time"      // when it was signed, in Unix milliseconds
 	headerSignature = headerPrefix + "Signature" // HMAC-SHA256, in hexadecimal digits
-	headerSigns     = headerPrefix + "Signs"     // set if the node understands signs of life, which some before 0.4 pass on
+	headerSigns     = headerPrefix + "Signs"     // set if the node understands informational responses, which some before 0.4 forward
 	headerRefused   = headerPrefix + "Refused"   // in an answer: why the request was refused
 )
 
-// busy is the value of headerRefused where the owner receives too many requests. It has
-// done nothing with this one, which may be sent again.
+// busy is the value of headerRefused if the owner receives too many requests. It has not processed
+// this one, which may be sent again.
 const busy = "busy"
 
-// maxSkew is how far the clocks of two nodes, and the time on the way, may put
-// them apart.
+// maxSkew is the maximum difference of two nodes' clocks, including the time in flight.
 const maxSkew = 30 * time.Second
 
-// sign makes a request one that owner will serve.
+// sign signs a request so that owner will serve it.
 func (f *Forwarder) sign(r *http.Request, owner, client string) {
 	strip(r.Header)
 	r.Header.Set(headerFrom, f.o.Node)
@@ -42,20 +40,20 @@ func (f *Forwarder) sign(r *http.Request, owner, client string) {
 	r.Header.Set(headerSignature, hex.EncodeToString(f.mac(r.Method, r.URL.RequestURI(), r.Header)))
 }
 
-// mac covers everything that the owner acts on, but for the body. None of the
-// parts can hold a line feed.
+// mac covers everything that the owner uses, except the body. None of the parts can contain a line
+// feed.
 func (f *Forwarder) mac(method, uri string, h http.Header) []byte {
 	m := hmac.New(sha256.New, []byte(f.o.Secret))
 	for _, part := range []string{
 		"rejoin forward 1", method, uri,
 		h.Get(headerFrom), h.Get(headerTo), h.Get(headerClient), h.Get(headerTime),
 	} {
-		_, _ = io.WriteString(m, part+"\n") // a hash takes everything
+		_, _ = io.WriteString(m, part+"\n") // writes to a hash do not fail
 	}
 	return m.Sum(nil)
 }
 
-// verify returns why a request must not be served, "" if it may be.
+// verify returns why a request must not be served, or "" if it may be.
 func (f *Forwarder) verify(r *http.Request) Refusal {
 	signature, err := hex.DecodeString(r.Header.Get(headerSignature))
 	switch {

@@ -5,25 +5,25 @@ import (
 	"sync"
 )
 
-// An Outcome is what became of a request that was to be forwarded.
+// An Outcome is the outcome of a request to be forwarded.
 type Outcome string
 
-// The outcomes there are.
+// The outcomes.
 const (
 	OK      Outcome = "ok"       // the owner has answered
 	NoOwner Outcome = "no_owner" // the owner is not in the directory, or its address refuses connections
 	Failed  Outcome = "failed"   // the owner did not answer in time, or not as an owner does; or this node closed
-	Gone    Outcome = "gone"     // the client went away before there was an answer
-	// Undecided: the directory did not say in time whether there is an owner, or says that
-	// there is one to which no connection could be made in time, or which has closed the
-	// connection without an answer; or one of the two nodes has too many forwarded requests.
+	Gone    Outcome = "gone"     // the client disconnected before there was an answer
+	// Undecided: the directory did not answer in time whether there is an owner; or it names one to
+	// which no connection could be made in time, or which has closed the connection without an
+	// answer; or one of the two nodes has too many forwarded requests.
 	Undecided Outcome = "undecided"
 )
 
-// A Refusal is why a request that claims to be forwarded is not served.
+// A Refusal is the reason why a forwarded request is not served.
 type Refusal string
 
-// The refusals there are.
+// The refusals.
 const (
 	Unsigned    Refusal = "unsigned"
 	Forged      Refusal = "forged"
@@ -38,13 +38,13 @@ var meanings = map[Refusal]string{
 	Stale:       "the request was signed more than 30 seconds ago, or ahead: the nodes' clocks must agree",
 }
 
-// Stats are a forwarder's numbers at one moment.
+// Stats are a snapshot of a forwarder's numbers.
 type Stats struct {
-	// Open counts the requests and WebSockets of other nodes' sessions that pass
-	// through this node now, and Received those that other nodes forward to it now.
+	// Open counts the requests and WebSockets of other nodes' sessions that currently pass through
+	// this node, and Received those that other nodes currently forward to it.
 	Open, Received int
-	// Forwarded counts requests passed on, by outcome; Refused those taken in and
-	// not served, by reason. All outcomes and reasons are there, if only as zeros.
+	// Forwarded counts forwarded requests, by outcome; Refused counts received requests that were
+	// not served, by reason. All outcomes and reasons are present, possibly with zero.
 	Forwarded map[Outcome]uint64
 	Refused   map[Refusal]uint64
 }
