@@ -10,28 +10,28 @@ import (
 	"go.uber.org/zap"
 )
 
-// ClientOptions configure [Clients]: what a socket, and all sockets of a user together,
-// may send in a second, and what is read for a user. A zero is no limit.
+// ClientOptions configure [Clients]: how much a socket, and all sockets of a user together, may
+// send per second, and how much may be read for a user. Zero means no limit.
 type ClientOptions struct {
 	SocketEvents, SocketBytes int
 	UserEvents, UserBytes     int
-	// LargestEvent is how many bytes can always come at once, where rates of bytes
-	// are smaller, and how many the copies of one event may have together.
+	// LargestEvent is the number of bytes that are always allowed in a burst, even if the byte
+	// rates are smaller, and the maximum total of the copies of one event.
 	LargestEvent int
-	// ReadBytes are what history and members may read for a user, or, where sockets
-	// have no user, for an address.
+	// ReadBytes is the rate of history and members for a user, or, for sockets without a user, for
+	// an address.
 	ReadBytes int
-	// CopyBytes are what the copies of a user's events may take in Redis, or, where
-	// sockets have no user, those of an address. See [Client.Copy].
+	// CopyBytes is the rate of copies of a user's events in Redis, or, for sockets without a user,
+	// of an address. See [Client.Copy].
 	CopyBytes int
-	// Proxies tell which addresses may be a proxy's that is not named. What many clients
-	// need is not limited for these.
+	// Proxies determine which addresses may belong to an unnamed proxy. Limits that many clients
+	// would share are not applied to these.
 	Proxies Proxies
 	Log     *zap.Logger
 }
 
-// Clients limit what sockets and users send and read. All methods, and those of a
-// [Client], may be called concurrently, but those of one Client by one goroutine at a time.
+// Clients limit what sockets and users send and read. The methods are safe for concurrent use; a
+// [Client] must be used by one goroutine at a time.
 type Clients struct {
 	clock
 	socket    senders
@@ -49,8 +49,8 @@ type Clients struct {
 	notice    notice
 }
 
-// perAddress is how many times the rate of a user an address has whose clients have no
-// user: many people may share it.
+// perAddress is the rate of an address whose clients have no user, as a multiple of a user's rate:
+// many people may share it.
 const perAddress = 10
 
 // senders are all sockets, all users or all addresses.
@@ -69,28 +69,28 @@ func newSenders(events, bytes, largest int, eventLimit, byteLimit, whose string)
 
 func (s *senders) off() bool { return s.events.unit == 0 && s.bytes.unit == 0 }
 
-// A sent is what a socket or a user has used of what it may send.
+// A sent is a socket's or a user's use of its sending rates.
 type sent struct {
 	mu            sync.Mutex
 	events, bytes due
 }
 
-// A holder is a user or an address, and what its sockets have used together.
+// A holder is a user or an address, with the common use of its sockets.
 type holder struct {
 	sent
 	reads     due  // guarded by mu
 	copies    due  // guarded by mu
-	forgotten bool // guarded by mu: not in the table any more, because it is as good as new
+	forgotten bool // guarded by mu: removed from the table because its limits are unused
 }
 
-// A Client is one socket, and what it has used.
+// A Client is one socket, and its use of the limits.
 type Client struct {
 	all     *Clients
 	sent    sent
-	name    string // of the user, "" for none
+	name    string // of the user, or ""
 	held    *holder
 	address netip.Addr
-	joins   due // of the rate of copies, where the address is not known
+	joins   due // of the rate of copies, if the address is unknown
 }
 
 // An ExceededError says which limit is exceeded.
@@ -98,7 +98,7 @@ type ExceededError struct{ message string }
 
 func (e *ExceededError) Error() string { return e.message }
 
-// NewClients returns the limits of a node. Each rate allows ten seconds' worth at once.
+// NewClients returns the limits of a node. Each rate allows a burst of ten seconds' worth.
 func NewClients(o ClientOptions) *Clients {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
@@ -123,7 +123,7 @@ func NewClients(o ClientOptions) *Clients {
 	return c
 }
 
-// idle reports whether a user or an address is as good as new, and can be forgotten.
+// idle reports whether a user or an address has no use left to remember, and can be forgotten.
 func (c *Clients) idle(h *holder) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -137,9 +137,9 @@ func (c *Clients) Client(user, address string) *Client {
 	return &Client{all: c, name: user, address: network(address)}
 }
 
-// holder returns the user's holder, or without a user that of the address, locked.
+// holder returns, locked, the user's holder, or without a user that of the address.
 func (c *Client) holder() (h *holder) {
-	// Most often the holder is still the same, and no other user's socket is waited for.
+	// Usually the holder is unchanged, which avoids waiting for other users' sockets.
 	if c.held != nil {
 		c.held.mu.Lock()
 		if !c.held.forgotten {
@@ -164,8 +164,8 @@ func (c *Client) holder() (h *holder) {
 // in front of all clients.
 func (c *Client) shared() bool { return c.name == "" && c.all.proxies.unknown(c.address) }
 
-// Allow takes one event of some bytes from what the socket and its user, or without a user
-// its address, may send. The error is an [*ExceededError]: the event should be dropped.
+// Allow takes one event of some bytes from the sending rates of the socket and its user, or without
+// a user its address. If it returns an [*ExceededError] the caller should drop the event.
 func (c *Client) Allow(bytes int) error {
 	now := c.all.now()
 	c.sent.mu.Lock()
@@ -183,7 +183,7 @@ func (c *Client) Allow(bytes int) error {
 	return c.allow(of, &h.sent, now, bytes)
 }
 
-// allow takes one event of what was used, which is locked.
+// allow takes one event from the rates of used, which is locked.
 func (c *Client) allow(of *senders, used *sent, now int64, bytes int) error {
 	switch {
 	case !of.events.take(&used.events, now, 1):
@@ -213,21 +213,21 @@ func (c *Clients) Refused() map[string]uint64 {
 }
 
 const (
-	// readWait is how long a read waits at most until the rate allows it, and then for its
-	// turn: both together are less than an event may take.
+	// readWait is how long a read waits at most until the rate allows it, and then for its turn:
+	// both together are less than the time limit of an event.
 	readWait = 3 * time.Second
 
-	// readPage is what a read takes of the rate until it is known what it returns.
+	// readPage is what a read takes from the rate until the size of its result is known.
 	readPage = 256 << 10
 
-	// readCost is what a read costs beside the bytes of what it returns.
+	// readCost is the cost of a read beside the bytes of its result.
 	readCost = 512
 )
 
-// Read waits until the socket may read one more time: until the rate allows a page, and
-// few others read concurrently. done ends the read, which has returned so many bytes. The
-// error is an [*ExceededError] if the rate allows none for some seconds, [ErrBusy], or the
-// cause of the context's end.
+// Read waits until the socket may read once more: until the rate allows a page, and few other reads
+// run concurrently. done ends the read and reports the size of its result. The error is an
+// [*ExceededError] if the rate allows none for some seconds, [ErrBusy], or the cause of the
+// context's end.
 func (c *Client) Read(ctx context.Context, kind string) (done func(bytes int), err error) {
 	if err := c.pace(ctx); err != nil {
 		return nil, err
@@ -290,21 +290,21 @@ func (c *Client) whose() string {
 	return "this user"
 }
 
-// A Recovery is what recoveries of one client read. It uses the rate of reads.
+// A Recovery limits the reads of one client's recoveries. It uses the rate of reads.
 type Recovery struct {
 	mu      sync.Mutex
 	client  *Client
 	delayed bool
 }
 
-// Recovery returns the limit of what is read for a recovered client of a user, "" for none,
-// at an address. Its methods may be called concurrently.
+// Recovery returns the limit for the reads of a recovered client of a user, "" for none, at an
+// address. Its methods are safe for concurrent use.
 func (c *Clients) Recovery(user, address string) *Recovery {
 	return &Recovery{client: c.Client(user, address)}
 }
 
-// Charge counts bytes that were read, whether the rate allows them or not: up to another
-// ten seconds' worth, so that others that share the rate do not wait for longer.
+// Charge counts bytes that were read, whether the rate allows them or not: up to another ten
+// seconds' worth, so that others that share the rate do not wait longer.
 func (r *Recovery) Charge(bytes int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -320,7 +320,7 @@ func (r *Recovery) Charge(bytes int) {
 	h.reads = min(h.reads, due(now+2*all.reads.ahead))
 }
 
-// Wait returns how long it takes until the rate allows a page more.
+// Wait returns the time until the rate allows one more page.
 func (r *Recovery) Wait() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()

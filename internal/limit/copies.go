@@ -2,34 +2,34 @@ package limit
 
 import "fmt"
 
-// What copies of events cost beside the bytes of the event.
+// Costs of an event's copies beside the bytes of the event.
 const (
-	// copyCost is what a copy costs: the names of its key and of its channel on their way
-	// into Redis and out of it.
+	// copyCost is the cost of a copy: the names of its key and of its channel, sent to Redis and
+	// back.
 	copyCost = 256
 
-	// newRoomCost is what a room costs for which Redis makes a key: 4 KiB of memory for
+	// newRoomCost is the cost of a room for which Redis makes a key: 4 KiB of memory for
 	// REJOIN_BACKLOG_TTL.
 	newRoomCost = 8 << 10
 )
 
-// A TooManyCopiesError says that one event is too much for so many rooms.
+// A TooManyCopiesError means that one event is too large for that many rooms.
 type TooManyCopiesError struct{ message string }
 
 func (e *TooManyCopiesError) Error() string { return e.message }
 
-// Copies are what was taken of the rate of copies for one event.
+// Copies are what was taken from the rate of copies for one event.
 type Copies struct {
 	of         *Client
 	taken, due int // bytes
 }
 
-// Copy takes one event of some bytes to several rooms from what the user, or else the
-// address, may have copied, because it is stored and published once in each of the rooms.
-// The first copy is free: that it was received is counted by [Client.Allow]. strangers are
-// the rooms that the sender is not in: until Done they count as new ones, as far as these
-// take a third of what can be used at once: two events can pass together. The error is a
-// [*TooManyCopiesError] or an [*ExceededError]: the event should be dropped.
+// Copy takes one event of some bytes to several rooms from the rate of copies of the user, or else
+// the address, because it is stored and published once in each of the rooms. The first copy is
+// free: [Client.Allow] counts its reception. strangers is the number of rooms that the sender is
+// not in. Until Done they count as new ones, up to a third of the burst, so that two events can
+// pass together. If the error is a [*TooManyCopiesError] or an [*ExceededError] the caller should
+// drop the event.
 func (c *Client) Copy(rooms, bytes, strangers int) (Copies, error) {
 	if most := c.all.largest; rooms > 1 && most > 0 && bytes > most/rooms {
 		return Copies{}, &TooManyCopiesError{fmt.Sprintf("%d bytes for each of %d rooms are more than %d; send it to fewer rooms at a time", bytes, rooms, most)}
@@ -49,7 +49,7 @@ func (c *Client) Copy(rooms, bytes, strangers int) (Copies, error) {
 	return k, nil
 }
 
-// Done gives back what was taken for rooms that were not new.
+// Done replaces the estimated number of new rooms by the actual one.
 func (k Copies) Done(newRooms int) {
 	if k.of == nil {
 		return
@@ -59,10 +59,9 @@ func (k Copies) Done(newRooms int) {
 	k.of.all.copies.charge(&h.copies, k.due+newRooms*newRoomCost-k.taken)
 }
 
-// Join takes a join of several rooms from the rate of copies: the names of new rooms go
-// into Redis and come out of it several times. Where many clients may share an address,
-// which all join their rooms when their node has restarted, it is the socket's own rate.
-// The error is an [*ExceededError].
+// Join takes a join of several rooms from the rate of copies: the names of new rooms are sent to
+// Redis and back several times. If many clients may share an address, all of which join their rooms
+// after a restart of their node, the socket's own rate is used. The error is an [*ExceededError].
 func (c *Client) Join(rooms int) error {
 	if rooms < 2 || c.all.copies.unit == 0 {
 		return nil

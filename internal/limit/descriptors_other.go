@@ -2,6 +2,6 @@
 
 package limit
 
-// Descriptors returns how many files and connections this process may have open; 0 if
-// that is not known.
+// Descriptors returns the number of files and connections that this process may have open; 0 if
+// unknown.
 func Descriptors() int { return 0 }

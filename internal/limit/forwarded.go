@@ -12,8 +12,8 @@ import (
 type ForwardedOptions struct {
 	// Name is the limit's name in metrics and logs.
 	Name string
-	// Max is how many requests and WebSockets there may be, together with what Others
-	// returns: what else takes from the same descriptors. 0 is no limit; nil is nothing.
+	// Max is the maximum number of requests and WebSockets, together with the result of Others: the
+	// other users of the same descriptors. 0 means no limit; a nil Others counts as 0.
 	Max    int
 	Others func() int
 	Log    *zap.Logger
@@ -36,9 +36,9 @@ func NewForwarded(o ForwardedOptions) *Forwarded {
 	return &Forwarded{o: o, refused: counter{name: o.Name}, notice: notice{log: o.Log}}
 }
 
-// Enter reports whether a request may be forwarded, and counts it until Leave. It leaves
-// room for what clients cannot do without: a client whose upgrade is refused keeps on
-// polling, and one whose poll is refused polls again, but a refused POST ends its session.
+// Enter reports whether a request may be forwarded, and counts it until Leave. It reserves space
+// for requests that clients depend on: a client whose upgrade is refused continues to poll, and one
+// whose poll is refused polls again, but a refused POST ends its session.
 func (f *Forwarded) Enter(r *http.Request) bool {
 	most := f.o.Max
 	reserve := (most + 63) / 64
@@ -64,22 +64,22 @@ func (f *Forwarded) Enter(r *http.Request) bool {
 	return !full
 }
 
-// Leave ends what Enter has counted.
+// Leave undoes one Enter.
 func (f *Forwarded) Leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.open--
 }
 
-// Open returns how many there are now.
+// Open returns the current number.
 func (f *Forwarded) Open() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.open
 }
 
-// Max returns how many there may be; 0 is no limit.
+// Max returns the maximum number; 0 means no limit.
 func (f *Forwarded) Max() int { return f.o.Max }
 
-// Refused returns how often a request was refused.
+// Refused returns the number of refused requests.
 func (f *Forwarded) Refused() map[string]uint64 { return counts(&f.refused) }

@@ -11,20 +11,19 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// HandshakeOptions configure [Handshakes]. A zero is no limit.
+// HandshakeOptions configure [Handshakes]. Zero means no limit.
 type HandshakeOptions struct {
-	// Rate is how many connections may begin in a second on this node.
+	// Rate is the number of connections that may begin per second on this node.
 	Rate int
-	// IPRate is how many of them one address may begin, and IPConnections how many
-	// it may have open. All of an IPv6 network of 64 bits is one address. Those that
-	// may be a proxy's are not limited; see [Proxies].
+	// IPRate is the number of them that one address may begin per second, and IPConnections the
+	// number that it may have open. All of an IPv6 network of 64 bits counts as one address.
+	// Addresses that may belong to a proxy are not limited; see [Proxies].
 	IPRate, IPConnections int
 	Proxies               Proxies
 	Log                   *zap.Logger
 }
 
-// Handshakes decide which new connections a node takes. All methods may be called
-// at once.
+// Handshakes decide which new connections a node accepts. All methods are safe for concurrent use.
 type Handshakes struct {
 	o HandshakeOptions
 	clock
@@ -37,14 +36,14 @@ type Handshakes struct {
 	notice notice
 }
 
-// A peer is what one address has used.
+// A peer is the use of the limits by one address.
 type peer struct {
 	begun due
 	open  int
 }
 
-// NewHandshakes returns the limits of a node. Rate allows one second's worth at once, and
-// IPRate ten.
+// NewHandshakes returns the limits of a node. Rate allows a burst of one second's worth, and IPRate
+// of ten.
 func NewHandshakes(o HandshakeOptions) *Handshakes {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
@@ -66,8 +65,8 @@ func NewHandshakes(o HandshakeOptions) *Handshakes {
 	return h
 }
 
-// Admit has the form of [engineio.Options.Admit]. An address that is beyond its
-// own limits takes nothing from the others.
+// Admit implements [engineio.Options.Admit]. An address that exceeds its own limits uses nothing of
+// the common ones.
 func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
 	ended, err = h.admitPeer(r.RemoteAddr)
 	if err != nil {
@@ -113,8 +112,8 @@ func (h *Handshakes) admitPeer(remote string) (ended func(), err error) {
 	return func() { h.peers.with(addr, func(p *peer) { p.open-- }) }, nil
 }
 
-// network returns whose limits those of an address are: its own, or those of its IPv6
-// network of 64 bits.
+// network returns the address whose limits apply to an address: itself, or its IPv6 network of 64
+// bits.
 func network(remote string) netip.Addr {
 	addr := address(remote)
 	if addr.Is6() && !addr.IsLoopback() {
@@ -123,8 +122,8 @@ func network(remote string) netip.Addr {
 	return addr
 }
 
-// address returns the IP address of what net/http has for one, with a port or
-// without; the zero one if it has none.
+// address returns the IP address in net/http's form of one, with or without a port; the zero
+// address if it has none.
 func address(remote string) netip.Addr {
 	addr, err := netip.ParseAddr(remote)
 	if err != nil {
@@ -134,5 +133,5 @@ func address(remote string) netip.Addr {
 	return addr.Unmap().WithZone("")
 }
 
-// Refused returns how many connections were refused, by limit.
+// Refused returns the number of refused connections, by limit.
 func (h *Handshakes) Refused() map[string]uint64 { return counts(&h.rate, &h.ipRate, &h.ipOpen) }

@@ -7,10 +7,11 @@ import (
 )
 
 const (
-	// headerLines is how many header lines a request may have: browsers send about 20, and
+	// headerLines is the maximum number of header lines of a request: browsers send about 20, and
 	// proxies add some. The HTTP server takes about 100 bytes for each, however short it is.
 	headerLines = 100
-	// forwardedLines is how many more a request of another node may have, which adds its own.
+	// forwardedLines is the number of additional lines for a request of another node, which adds
+	// its own.
 	forwardedLines = 20
 )
 
@@ -51,5 +52,5 @@ func (h *HeaderLines) handler(next http.Handler, most int) http.Handler {
 	})
 }
 
-// Refused returns how many requests were refused.
+// Refused returns the number of refused requests.
 func (h *HeaderLines) Refused() map[string]uint64 { return counts(&h.refused) }

@@ -1,22 +1,22 @@
-// Package limit says how much of a node its clients may have: new connections,
-// those of one address, what sockets and users send, and what is read for them. All of
-// it is counted on this node alone.
+// Package limit limits how much of a node its clients may use: new connections, those of one
+// address, what sockets and users send, and what is read for them. All limits count on this node
+// alone.
 package limit
 
 import "sync/atomic"
 
-// The names of the limits, as metrics have them.
+// Names of the limits, in metrics.
 const (
 	HandshakeRate   = "handshake_rate"
 	IPHandshakeRate = "ip_handshake_rate"
 	IPConnections   = "ip_connections"
 	IdleConnections = "idle_connections"
 	Headers         = "headers"
-	// Those of TCP, by port and by address.
+	// Limits of TCP connections, by port and by address.
 	Connections         = "connections"
 	InternalConnections = "internal_connections"
 	IPTCPConnections    = "ip_tcp_connections"
-	// Those of what nodes forward.
+	// Limits of forwarded requests.
 	ForwardedToNodes   = "forwarded_to_nodes"
 	ForwardedFromNodes = "forwarded_from_nodes"
 
@@ -31,7 +31,7 @@ const (
 	ConcurrentReads = "concurrent_reads"
 )
 
-// counter counts what was refused because of one limit.
+// counter counts refusals because of one limit.
 type counter struct {
 	name string
 	n    atomic.Uint64

@@ -7,11 +7,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// noticeInterval is the least time between two log lines about the same.
+// noticeInterval is the minimum interval between two log lines about the same limit.
 const noticeInterval = 10 * time.Second
 
-// A notice logs that a limit was reached, not more often than the interval, and how many
-// times it has not.
+// A notice logs that a limit was reached, at most once per interval, with the number of suppressed
+// lines.
 type notice struct {
 	log *zap.Logger
 

@@ -2,8 +2,8 @@ package limit
 
 import "time"
 
-// burst is how many seconds' worth of a rate can be used at once: as long as clients that
-// were away for some time take to send what they have kept meanwhile.
+// burst is the number of seconds' worth of a rate that can be used in a burst: as much as clients
+// send after a disconnect from what they have buffered.
 const burst = 10
 
 // A clock counts nanoseconds from its beginning.
@@ -13,18 +13,19 @@ func newClock() clock { return clock{time.Now()} }
 
 func (c clock) now() int64 { return int64(time.Since(c.begun)) }
 
-// A pace is a rate: how long each unit takes, and how much time can be used in advance. The
-// zero value is no limit.
+// A pace is a rate: the time that each unit takes, and the time that can be used in advance. The
+// zero value means no limit.
 type pace struct {
 	unit  float64 // nanoseconds
 	ahead int64   // nanoseconds
 }
 
-// A due is until when what was used of a pace takes, in nanoseconds of a [clock]. The zero value is that of nothing used.
+// A due is the time at which the used units of a pace have been worked off, in nanoseconds of a
+// [clock]. The zero value means no use.
 type due int64
 
-// paced returns a pace of n units in a second, of which a burst can come at once, or
-// most units if that is more.
+// paced returns a pace of n units per second, with a burst of the usual size, or of most units if
+// that is more.
 func paced(n, most int) pace {
 	if n == 0 {
 		return pace{}
@@ -36,11 +37,11 @@ func paced(n, most int) pace {
 
 func (p pace) cost(n int) int64 { return int64(float64(n) * p.unit) }
 
-// most returns how many units can come at once.
+// most returns the number of units in a burst.
 func (p pace) most() int { return int(float64(p.ahead) / p.unit) }
 
-// take uses n units, or all that can come at once if n is more. It reports whether they
-// are within the pace; if not, nothing is used.
+// take uses n units, or a whole burst if n is more. It reports whether they are within the pace; if
+// not, nothing is used.
 func (p pace) take(d *due, now int64, n int) bool {
 	if p.unit == 0 {
 		return true
@@ -53,11 +54,11 @@ func (p pace) take(d *due, now int64, n int) bool {
 	return true
 }
 
-// charge uses n units more than was taken, whether they are within the pace or not; less
-// if n is negative.
+// charge uses n more units, whether they are within the pace or not, or returns units if n is
+// negative.
 func (p pace) charge(d *due, n int) { *d = max(0, *d+due(p.cost(n))) }
 
-// wait returns how long it takes until n units can be taken.
+// wait returns the time until n units can be taken.
 func (p pace) wait(d due, now int64, n int) time.Duration {
 	return time.Duration(max(0, int64(d)-now+min(p.cost(n), p.ahead)-p.ahead))
 }

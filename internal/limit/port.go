@@ -15,29 +15,29 @@ import (
 	"go.uber.org/zap"
 )
 
-// PortOptions configure a [Port]. A zero is no limit.
+// PortOptions configure a [Port]. Zero means no limit.
 type PortOptions struct {
 	// Name is the limit's name in metrics and logs.
 	Name string
-	// Connections is how many TCP connections the port may have, together with what
-	// Others returns: what else takes from the same descriptors or, below zero, those of
-	// its connections that do not. Nil is nothing.
+	// Connections is the maximum number of TCP connections of the port, together with the result of
+	// Others: the other users of the same descriptors or, if negative, the port's connections that
+	// use none. A nil Others counts as 0.
 	Connections int
 	Others      func() int
-	// Waiting is how many of them may wait for their client: see [Port].
+	// Waiting is the maximum number of them that may wait for their client: see [Port].
 	Waiting int
-	// IPConnections is how many of them one address may have. Those of Proxies, or that
-	// may be, bring many clients and are not limited.
+	// IPConnections is the maximum number of them from one address. Addresses of Proxies, or that
+	// may be proxies, serve many clients and are not limited.
 	IPConnections int
 	Proxies       Proxies
 	Log           *zap.Logger
 }
 
-// A Port bounds the TCP connections of one [http.Server], which gets its Listener,
-// ConnState, ConnContext and Body. A connection waits for its client if it has brought no
-// request yet, is between two, or has brought a part of a body only. If there are too
-// many of those, the one that has waited longest is closed. It also makes room for a new
-// connection when the port is full; if none waits, the new one is closed.
+// A Port bounds the TCP connections of one [http.Server], which uses its Listener, ConnState,
+// ConnContext and Body. A connection waits for its client if it has brought no request yet, is
+// between two, or has brought only a part of a body. If there are too many of those, the one that
+// has waited longest is closed. The same makes room for a new connection when the port is full; if
+// none waits, the new one is closed.
 type Port struct {
 	o         PortOptions
 	peers     *table[netip.Addr, *int]
@@ -51,7 +51,7 @@ type Port struct {
 	mu      sync.Mutex
 	open    int
 	waiting int
-	order   Conn // the ring of those that wait, the longest wait behind it
+	order   Conn // the ring of waiting connections; the longest wait follows it
 }
 
 // NewPort returns the bounds of a port.
@@ -69,20 +69,20 @@ func NewPort(o PortOptions) *Port {
 	return p
 }
 
-// A Conn is a connection of a port. The embedded one has all methods that net/http and
-// net look for beside those of [net.Conn].
+// A Conn is a connection of a port. The embedded one has all methods beside those of [net.Conn]
+// that net/http and net look for.
 type Conn struct {
 	*net.TCPConn
 	port *Port
-	peer netip.Addr // not valid if its number is not limited
+	peer netip.Addr // invalid if the address is not limited
 
-	body arriving // of the request that it brings now; belongs to the handler
+	body arriving // of the current request; belongs to the handler
 
 	// Guarded by port.mu.
 	prev, next *Conn // nil unless it waits
 	arrived    bool  // the whole body
 	closed     bool
-	then       func() // called when it is closed; may be nil
+	then       func() // called when the connection is closed; may be nil
 }
 
 // Close closes the connection. It may be called several times.
@@ -107,8 +107,8 @@ func (c *Conn) Close() error {
 	return err
 }
 
-// OnClose has f called once, when the connection is closed or if it is closed already. It
-// must be called once at most.
+// OnClose registers f, which is called once, when the connection is closed, or immediately if it is
+// closed already. OnClose must be called at most once.
 func (c *Conn) OnClose(f func()) {
 	c.port.mu.Lock()
 	closed := c.closed
@@ -121,7 +121,7 @@ func (c *Conn) OnClose(f func()) {
 	}
 }
 
-// Listener returns a listener of the port's bounded connections. l is one of TCP.
+// Listener returns a listener of the port's bounded connections. l must be a TCP listener.
 func (p *Port) Listener(l net.Listener) net.Listener { return &listener{l.(*net.TCPListener), p} }
 
 type listener struct {
@@ -143,12 +143,12 @@ func (l *listener) Accept() (net.Conn, error) {
 		if c := l.port.admit(tcp, tcp.RemoteAddr().String()); c != nil {
 			return c, nil
 		}
-		_ = tcp.SetLinger(0) // nothing is left to lose, and no port of ours to keep
+		_ = tcp.SetLinger(0) // there is no data to lose, and no port to keep
 		_ = tcp.Close()
 	}
 }
 
-// admit returns a new connection of the port, nil if there may be no more.
+// admit returns a new connection of the port, or nil if the limit is reached.
 func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 	c := &Conn{TCPConn: tcp, port: p}
 	if addr := address(remote); p.o.IPConnections > 0 && !p.o.Proxies.contain(addr) && !p.o.Proxies.unknown(addr) {
@@ -169,7 +169,7 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 			}
 			return nil
 		}
-		_ = longest.Close() // nobody waits for anything
+		_ = longest.Close() // no operation on it is pending
 	}
 	p.mu.Lock()
 	p.open++
@@ -186,7 +186,7 @@ func (p *Port) admitPeer(peer netip.Addr) (ok bool) {
 	return ok
 }
 
-// taken returns how many of Connections are taken.
+// taken returns how many of Connections are in use.
 func (p *Port) taken() int {
 	n := p.opened()
 	if p.o.Others != nil {
@@ -201,7 +201,7 @@ func (p *Port) opened() int {
 	return p.open
 }
 
-// longest takes the connection that has waited longest out of the order, to be closed;
+// longest removes the connection that has waited longest from the order, to be closed; it returns
 // nil if none waits.
 func (p *Port) longest() *Conn {
 	p.mu.Lock()
@@ -218,7 +218,7 @@ func (p *Port) takeLongest() *Conn {
 	return c
 }
 
-// leave takes a connection out of the order if it is there. p.mu is held.
+// leave removes a connection from the order if it is there. p.mu is held.
 func (p *Port) leave(c *Conn) {
 	if c.next == nil {
 		return
@@ -228,7 +228,7 @@ func (p *Port) leave(c *Conn) {
 	p.waiting--
 }
 
-// set says whether a connection waits from now on.
+// set sets whether a connection waits from now on.
 func (p *Port) set(c *Conn, waits bool) {
 	var longest *Conn
 	p.mu.Lock()
@@ -243,11 +243,11 @@ func (p *Port) set(c *Conn, waits bool) {
 	p.mu.Unlock()
 	if longest != nil {
 		p.idle.n.Add(1)
-		_ = longest.Close() // nobody waits for anything
+		_ = longest.Close() // no operation on it is pending
 	}
 }
 
-// ConnState has the form of [http.Server.ConnState].
+// ConnState implements [http.Server.ConnState].
 func (p *Port) ConnState(conn net.Conn, state http.ConnState) {
 	if c := ofPort(conn); c != nil {
 		p.set(c, state == http.StateNew || state == http.StateIdle)
@@ -256,7 +256,7 @@ func (p *Port) ConnState(conn net.Conn, state http.ConnState) {
 
 type connKey struct{}
 
-// ConnContext has the form of [http.Server.ConnContext]. Body needs it.
+// ConnContext implements [http.Server.ConnContext]. Body needs it.
 func (p *Port) ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	if c := ofPort(conn); c != nil {
 		return context.WithValue(ctx, connKey{}, c)
@@ -264,8 +264,8 @@ func (p *Port) ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// ofPort returns the port's connection, which may be below one of TLS. Closed there, it
-// says nothing to its peer first, which could take long.
+// ofPort returns the port's connection, which may be below one of TLS. Closing it there sends no
+// close alert, which could take long.
 func ofPort(conn net.Conn) *Conn {
 	if secure, ok := conn.(*tls.Conn); ok {
 		conn = secure.NetConn()
@@ -274,12 +274,12 @@ func ofPort(conn net.Conn) *Conn {
 	return c
 }
 
-// unreadTimeout is how long the rest of a body may take that its handler has not read. The
-// HTTP server reads it, to keep the connection for the next request.
+// unreadTimeout bounds the wait for the rest of a body that its handler has not read. The HTTP
+// server reads it, to keep the connection for the next request.
 const unreadTimeout = time.Second
 
-// Body gives each body a time in which it must have come, and its rest unreadTimeout
-// once the handler has returned. Until it has come its connection waits for its client.
+// Body gives each body a time limit for its arrival, and its rest unreadTimeout once the handler
+// has returned. Until it has arrived its connection waits for its client.
 func (p *Port) Body(next http.Handler, within time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := r.Context().Value(connKey{}).(*Conn)
@@ -288,21 +288,22 @@ func (p *Port) Body(next http.Handler, within time.Duration) http.Handler {
 			return
 		}
 		control := http.NewResponseController(w)
-		// It stays until the next request, since the server reads what the handler has left.
+		// The deadline stays until the next request, because the server reads what the handler has
+		// left.
 		_ = control.SetReadDeadline(time.Now().Add(within)) // fails on a connection that has ended
 		body := r.Body
-		c.body = arriving{body, c} // a connection brings one request at a time
+		c.body = arriving{body, c} // a connection carries one request at a time
 		r.Body = &c.body
 		p.arrives(c, false)
 		next.ServeHTTP(w, r)
-		r.Body = body // the server looks at its type
+		r.Body = body // the server checks its type
 		if !p.hasArrived(c) {
 			_ = control.SetReadDeadline(time.Now().Add(unreadTimeout))
 		}
 	})
 }
 
-// An arriving is a body that a connection brings.
+// An arriving is a request body on a connection.
 type arriving struct {
 	io.ReadCloser
 	conn *Conn
@@ -316,7 +317,7 @@ func (b *arriving) Read(into []byte) (int, error) {
 	return n, err
 }
 
-// arrives notes whether the whole body has come.
+// arrives records whether the whole body has arrived.
 func (p *Port) arrives(c *Conn, all bool) {
 	p.mu.Lock()
 	c.arrived = all
@@ -324,15 +325,15 @@ func (p *Port) arrives(c *Conn, all bool) {
 	p.set(c, !all)
 }
 
-// hasArrived reports whether the whole body had come when the handler returned. If not,
-// the connection goes on waiting for it.
+// hasArrived reports whether the whole body had arrived when the handler returned. If not, the
+// connection continues to wait for it.
 func (p *Port) hasArrived(c *Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return c.arrived
 }
 
-// PortStats are what a port has now, and has had.
+// PortStats are a port's current numbers and its counters.
 type PortStats struct {
 	Open         int    // TCP connections
 	AcceptErrors uint64 // accepts that failed
@@ -341,7 +342,7 @@ type PortStats struct {
 // Stats returns a snapshot.
 func (p *Port) Stats() PortStats { return PortStats{p.opened(), p.acceptErr.Load()} }
 
-// Refused returns how many connections were refused or closed, by limit.
+// Refused returns the number of refused or closed connections, by limit.
 func (p *Port) Refused() map[string]uint64 {
 	all := []*counter{&p.full}
 	if p.o.Waiting > 0 {

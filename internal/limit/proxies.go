@@ -18,12 +18,11 @@ type Proxies struct {
 	Header string
 }
 
-// Handler gives a handler requests as the client sent them, where a proxy has
-// passed them on:
+// Handler restores requests that a proxy has forwarded to the form in which the client sent them:
 //
-//   - RemoteAddr is the rightmost address in Header that is not a proxy's, without a
-//     port. Any client may have written what is left of it. A value that is not an
-//     address ends the search at the last proxy before it.
+//   - RemoteAddr is the rightmost address in Header that is not a proxy's, without a port. Any
+//     client may have written the values to the left of it. A value that is not an address ends the
+//     search at the last proxy before it.
 //   - Host and URL.Scheme are those of X-Forwarded-Host and X-Forwarded-Proto; with
 //     Forwarded, those of the element that has the address.
 func (p Proxies) Handler(next http.Handler) http.Handler {
@@ -41,9 +40,9 @@ func (p Proxies) Handler(next http.Handler) http.Handler {
 // A hop is what one proxy says about the request that it received.
 type hop struct{ client, host, scheme string }
 
-// original returns a changed copy of a request that a proxy has passed on.
+// original returns a changed copy of a request that a proxy has forwarded.
 func (p Proxies) original(r *http.Request) *http.Request {
-	r = r.WithContext(r.Context()) // a copy, the caller's stays as it is
+	r = r.WithContext(r.Context()) // a copy; the caller's is unchanged
 	last := hop{client: r.RemoteAddr}
 	for _, h := range slices.Backward(p.hops(r.Header)) {
 		addr := address(strings.TrimSuffix(strings.TrimPrefix(h.client, "["), "]")) // IPv6 without a port may have brackets
@@ -61,9 +60,9 @@ func (p Proxies) original(r *http.Request) *http.Request {
 	}
 	r.RemoteAddr = last.client
 	if !p.forwarded() {
-		// The leftmost is what the client requested. That the client itself may have
-		// written it is no loss: one that is not a web page can send any Host, and web
-		// pages cannot send these headers before a preflight has allowed them.
+		// The leftmost is what the client requested. The client itself may have written it, which
+		// is harmless: a client that is not a web page can send any Host, and web pages cannot send
+		// these headers before a preflight has allowed them.
 		last.host, last.scheme = first(r.Header, "X-Forwarded-Host"), first(r.Header, "X-Forwarded-Proto")
 	}
 	if last.host != "" {
@@ -85,7 +84,7 @@ func first(h http.Header, name string) string {
 
 func (p Proxies) forwarded() bool { return strings.EqualFold(p.Header, "Forwarded") }
 
-// hops returns what the header says, the client's side first.
+// hops returns the hops in the header, the client's side first.
 func (p Proxies) hops(h http.Header) []hop {
 	name := p.Header
 	if name == "" {
@@ -157,12 +156,12 @@ func (p Proxies) contain(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.Networks, func(network netip.Prefix) bool { return network.Contains(addr) })
 }
 
-// shared are the addresses between carriers and their customers (RFC 6598), which clouds
-// use for their own networks as well.
+// shared is the address range between carriers and their customers (RFC 6598), which clouds use for
+// their own networks as well.
 var shared = netip.MustParsePrefix("100.64.0.0/10")
 
-// unknown reports whether an address may be a proxy's that is not named: that of the
-// loopback interface always, and one of a private network if no proxy is named.
+// unknown reports whether an address may belong to a proxy that is not named: that of the loopback
+// interface always, and one of a private network if no proxy is named.
 func (p Proxies) unknown(addr netip.Addr) bool {
 	return addr.IsLoopback() || len(p.Networks) == 0 && (addr.IsPrivate() || addr.IsLinkLocalUnicast() || shared.Contains(addr))
 }

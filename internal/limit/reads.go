@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// How many reads of a kind a node runs concurrently. A page of history takes memory, and
-// some milliseconds of Redis; a list of members takes the work of many nodes, and
-// seconds if one of them does not answer.
+// The maximum number of concurrent reads of each kind on a node. A page of history takes memory,
+// and some milliseconds of Redis; a list of members takes the work of many nodes, and seconds if
+// one of them does not answer.
 const (
 	concurrentHistory = 4
 	concurrentMembers = 16
 )
 
-// ErrBusy: as many reads as may run concurrently have run for some seconds.
+// ErrBusy: the maximum number of concurrent reads has been reached for some seconds.
 var ErrBusy = errors.New("too many reads on this node, try again later")
 
-// running are the reads of other parts of the cluster that a node runs concurrently, by
-// kind. All methods are safe for concurrent use.
+// running counts a node's concurrent reads from other parts of the cluster, by kind. All methods
+// are safe for concurrent use.
 type running struct {
 	kinds   map[string]chan struct{}
 	wait    time.Duration
@@ -36,8 +36,8 @@ func newRunning() *running {
 	}
 }
 
-// enter waits until one more read of a kind may run, which ends with a call of leave. It
-// returns ErrBusy after some seconds.
+// enter waits until one more read of a kind may run; leave ends it. It returns ErrBusy after some
+// seconds.
 func (r *running) enter(ctx context.Context, kind string) (leave func(), err error) {
 	slots := r.kinds[kind]
 	if slots == nil {

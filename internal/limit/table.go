@@ -6,8 +6,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// perSecond returns a limiter of n in a second, all of which may come at once; one that
-// allows everything if n is 0.
+// perSecond returns a limiter of n per second, with a burst of n; one that allows everything if n
+// is 0.
 func perSecond(n int) *rate.Limiter {
 	if n == 0 {
 		return rate.NewLimiter(rate.Inf, 0)
@@ -15,16 +15,15 @@ func perSecond(n int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(n), n)
 }
 
-// leastSweep is how many entries a table has before it is first swept.
+// leastSweep is the number of entries from which a table is swept.
 const leastSweep = 1024
 
-// A table holds the state of those who have used some of what they may. The others
-// are as good as new and are forgotten, in sweeps whose cost is spread over the
-// entries that were added since the last: so it has at most twice as many entries
-// as there are in use, and leastSweep.
+// A table holds the state of keys that have used some of their limits. Unused keys are forgotten,
+// in sweeps whose cost is spread over the entries that were added since the last: so it has at most
+// twice as many entries as are in use, plus leastSweep.
 type table[K comparable, V any] struct {
 	fresh func() V
-	idle  func(v V) bool // as good as fresh
+	idle  func(v V) bool // equivalent to a new one
 
 	mu      sync.Mutex
 	entries map[K]V
@@ -35,7 +34,7 @@ func newTable[K comparable, V any](fresh func() V, idle func(V) bool) *table[K, 
 	return &table[K, V]{fresh: fresh, idle: idle, entries: make(map[K]V), sweepAt: leastSweep}
 }
 
-// with calls f with the state of a key, and with the table's lock held.
+// with calls f with the state of a key. The table's lock is held.
 func (t *table[K, V]) with(key K, f func(V)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,7 +49,7 @@ func (t *table[K, V]) with(key K, f func(V)) {
 	f(v)
 }
 
-// sweep forgets what is idle. t.mu is held.
+// sweep forgets idle entries. t.mu is held.
 func (t *table[K, V]) sweep() {
 	for key, v := range t.entries {
 		if t.idle(v) {
