@@ -11,18 +11,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Errors that callers of Check decide by.
+// Errors of Check that callers may test for.
 var (
-	// ErrTooOld: a server's version is below what this form needs.
+	// ErrTooOld: a server's version is below the minimum of its form.
 	ErrTooOld = errors.New("redisurl: Redis is too old")
-	// ErrEvicts: a server may drop keys when its memory is full. It comes only if
-	// nothing else is wrong, so who accepts it accepts nothing more.
+	// ErrEvicts: a server may evict keys when its memory is full. It is returned only if nothing
+	// else is wrong, so a caller that accepts it accepts nothing more.
 	ErrEvicts = errors.New("redisurl: Redis may evict keys")
 )
 
-// Check asks all primaries whether they can keep what they are given: Redis 6.2
-// or later, 7.0 in a Cluster, with the maxmemory-policy noeviction. It needs no
-// more than the right to say INFO.
+// Check asks all primaries whether they meet the requirements: Redis 6.2 or later, 7.0 in a
+// Cluster, with the maxmemory-policy noeviction. It needs only the right to run INFO.
 func (t *Target) Check(ctx context.Context) error {
 	servers, err := t.primaries(ctx)
 	if err != nil {
@@ -84,7 +83,7 @@ func askInfo(ctx context.Context, o *redis.Options) (map[string]string, error) {
 	return info, err
 }
 
-// primaries returns how to reach each server that takes writes.
+// primaries returns the options for each server that takes writes.
 func (t *Target) primaries(ctx context.Context) ([]*redis.Options, error) {
 	if t.form != Cluster {
 		o, err := t.Primary(ctx, "")

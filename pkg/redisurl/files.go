@@ -16,7 +16,7 @@ type files struct {
 	password                         string
 }
 
-// takeFiles takes them out of a URL.
+// takeFiles removes them from a URL and returns them.
 func takeFiles(u *url.URL) (f files) {
 	query := u.Query()
 	for name, value := range map[string]*string{
@@ -30,7 +30,7 @@ func takeFiles(u *url.URL) (f files) {
 	return f
 }
 
-// configure applies those of TLS to a configuration, which is nil without TLS.
+// configure applies the TLS parameters to a configuration, which is nil without TLS.
 func (f *files) configure(c *tls.Config) error {
 	switch {
 	case f.serverName+f.ca+f.certificate+f.key == "":
@@ -64,7 +64,7 @@ func (f *files) configure(c *tls.Config) error {
 	return nil
 }
 
-// readPassword reads the password. Line ends after it are not part of it.
+// readPassword reads the password. Trailing newlines are ignored.
 func (f *files) readPassword() (string, error) {
 	text, err := os.ReadFile(f.password)
 	if err != nil {

@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	patience = time.Second // for each Sentinel or node that is asked
-	asked    = 5           // as many at once
+	patience = time.Second // for each Sentinel or node
+	asked    = 5           // concurrently
 )
 
-// Primary returns how to reach the server that takes the writes of a key now.
-// Sentinels or nodes of the Cluster are asked anew at every call, several at
-// once, and the answer that most of them give is taken: one of them alone may
-// not have heard of a failover yet. The options are the caller's to change.
+// Primary returns options for the server that currently takes the writes of a key. Each call asks
+// the Sentinels or the nodes of the Cluster again, several concurrently, and takes the most
+// frequent answer, because a single one may not know of a failover yet. The caller may change the
+// options.
 func (t *Target) Primary(ctx context.Context, key string) (*redis.Options, error) {
 	addr := t.server.Addr
 	var err error
@@ -39,9 +39,8 @@ func (t *Target) Primary(ctx context.Context, key string) (*redis.Options, error
 	return t.at(addr), nil
 }
 
-// poll asks for an answer at addresses in random order, a few at once, until
-// some have answered: then the answer most often given is taken, as soon as it
-// is sure.
+// poll calls ask for addresses in random order, a few concurrently, until some have answered. It
+// returns the most frequent answer as soon as that is certain.
 func poll(ctx context.Context, addrs []string, ask func(ctx context.Context, addr string) (string, error)) (string, error) {
 	addrs = slices.Clone(addrs)
 	rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
@@ -71,7 +70,7 @@ func pollGroup(ctx context.Context, addrs []string, ask func(ctx context.Context
 	}
 	replies := make(chan reply, len(addrs))
 	for _, addr := range addrs {
-		wg.Go(func() { // until it has its reply, or cancel
+		wg.Go(func() { // until its reply, or cancel
 			answer, err := ask(ctx, addr)
 			if err != nil {
 				err = fmt.Errorf("ask %s: %w", addr, err)
@@ -152,7 +151,7 @@ func (t *Target) askForSlots(ctx context.Context, node, key string) (slots []red
 	var addrs []string
 	for _, s := range slots {
 		for i := range s.Nodes {
-			// A node that does not know its own address yet leaves it out.
+			// A node that does not know its own address yet omits it.
 			if h, port, _ := net.SplitHostPort(s.Nodes[i].Addr); h == "" {
 				s.Nodes[i].Addr = net.JoinHostPort(host, port)
 			}
@@ -165,9 +164,9 @@ func (t *Target) askForSlots(ctx context.Context, node, key string) (slots []red
 	return slots, slot, err
 }
 
-// with runs f with a client of its own, which ends with ctx: go-redis by itself
-// heeds a deadline, but no cancel. A client that is kept would refuse to dial for
-// a second after failures, and may hold a connection that is dead.
+// with runs f with a new client, which is closed when ctx ends: go-redis observes a context's
+// deadline, but not its cancellation. A client that is kept would refuse to dial for a second after
+// failures, and may hold a dead connection.
 func with(ctx context.Context, o *redis.Options, f func(*redis.Client) error) error {
 	o.DialTimeout = min(o.DialTimeout, patience)
 	c := redis.NewClient(o)
@@ -181,7 +180,7 @@ func with(ctx context.Context, o *redis.Options, f func(*redis.Client) error) er
 	return err
 }
 
-// nodes are the addresses of a Cluster by its newest map.
+// nodes are the addresses of a Cluster in its newest map.
 type nodes struct {
 	mu    sync.Mutex
 	addrs []string

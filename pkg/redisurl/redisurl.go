@@ -1,13 +1,13 @@
-// Package redisurl says where Redis is, in one URL, and finds the server there
-// that takes the writes.
+// Package redisurl parses the location of Redis from one URL, and finds the server there that takes
+// the writes.
 //
 //	redis://user:password@host:6379/0
 //	redis+sentinel://user:password@host1:26379/0?addr=host2:26379&master_name=m
 //	redis+cluster://user:password@host1:6379?addr=host2:6379
 //
-// With rediss in place of redis all connections are over TLS, and each server,
-// Sentinels included, proves itself by a certificate for the name or address
-// that it is dialled by (skip_verify=true: it need not). Parameters of our own:
+// With rediss in place of redis all connections use TLS, and each server, including Sentinels, must
+// present a certificate for the name or address that is dialled (skip_verify=true disables the
+// check). Additional parameters:
 //
 //	server_name     the name in the servers' certificates, if it is not the one dialled
 //	ca_file         PEM file of the authorities that sign them, in place of the system's
@@ -15,12 +15,11 @@
 //	key_file        of its private key; both are read for each connection
 //	password_file   file of the servers' password, read for each connection
 //
-// The user and password
-// of a Sentinel URL are the Sentinels'; those of the servers behind them are its
-// parameters username and password. The other parameters are those of go-redis
-// (dial_timeout, read_timeout, pool_size, client_name, …), but for four that are
-// fixed here: nothing is retried that may have run, contexts bound the reads and
-// writes, the protocol is RESP2, and connections announce nothing of themselves.
+// The user and password of a Sentinel URL are the Sentinels'; those of the servers behind them are
+// its parameters username and password. The other parameters are those of go-redis (dial_timeout,
+// read_timeout, pool_size, client_name, …), except four that are fixed here: commands that may have
+// run are not retried, contexts bound the reads and writes, the protocol is RESP2, and connections
+// do not identify the client library.
 package redisurl
 
 import (
@@ -39,7 +38,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// A Form is how Redis is deployed.
+// A Form is a deployment form of Redis.
 type Form string
 
 // The forms.
@@ -49,16 +48,16 @@ const (
 	Cluster  Form = "cluster"  // slots shared by several primaries
 )
 
-// A Target is where Redis is. It holds no connections; its methods may be called
-// at once.
+// A Target is the location of Redis. It holds no connections; its methods are safe for concurrent
+// use.
 type Target struct {
 	form   Form
 	name   string         // for logs
 	server redis.Options  // of each server; Addr is set for Single only
 	seeds  []string       // the Sentinels, or nodes of the Cluster
-	files  files          // what the URL names them for
-	master string         // the name that the Sentinels know the primary by
-	ask    *redis.Options // how to reach a Sentinel
+	files  files          // files named by the URL
+	master string         // the Sentinels' name of the primary
+	ask    *redis.Options // options for a Sentinel
 	known  nodes          // of the Cluster
 
 	failover *redis.FailoverOptions
@@ -67,10 +66,10 @@ type Target struct {
 
 var errSyntax = errors.New("redisurl: this is no URL of Redis (special characters in user and password must be percent-encoded)")
 
-// Parse reads a URL. Its errors show nothing of a user or password.
+// Parse parses a URL. Its errors do not contain the user or password.
 func Parse(raw string) (*Target, error) {
 	u, err := url.Parse(raw)
-	// What looks like a part of a password that was cut in two is never shown.
+	// Text that may be a part of a password that was cut in two is never shown.
 	if err != nil || u.Host == "" || u.Fragment != "" || strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
 		return nil, errSyntax
 	}
@@ -89,7 +88,7 @@ func Parse(raw string) (*Target, error) {
 	default:
 		return nil, fmt.Errorf("redisurl: the scheme %s is not known", u.Scheme)
 	}
-	u.Scheme, _, _ = strings.Cut(u.Scheme, "+") // as go-redis knows it
+	u.Scheme, _, _ = strings.Cut(u.Scheme, "+") // in the form that go-redis knows
 	switch t.form {
 	case Single:
 		err = t.parseServer(u, u.Query())
@@ -106,7 +105,7 @@ func Parse(raw string) (*Target, error) {
 	return t, nil
 }
 
-// parseServer reads what is said of servers of all forms.
+// parseServer parses the parameters of servers of all forms.
 func (t *Target) parseServer(u *url.URL, query url.Values) error {
 	base := *u
 	base.RawQuery = query.Encode()
@@ -115,7 +114,7 @@ func (t *Target) parseServer(u *url.URL, query url.Values) error {
 		return err
 	}
 	if o.TLSConfig != nil {
-		o.TLSConfig.ServerName = "" // the name that is dialled, rather than the URL's for all
+		o.TLSConfig.ServerName = "" // the dialled name, rather than the URL's for all
 	}
 	if err := t.files.configure(o.TLSConfig); err != nil {
 		return err
@@ -125,19 +124,19 @@ func (t *Target) parseServer(u *url.URL, query url.Values) error {
 	o.Protocol = 2
 	o.DisableIdentity = true
 	o.MaintNotificationsConfig = quiet()
-	o.DialerRetries = 1 // who wants to try again does so
+	o.DialerRetries = 1 // callers retry if they need to
 	if o.DialTimeout == 0 {
 		o.DialTimeout = 5 * time.Second
 	}
 	o.Dialer = dialer(o.DialTimeout, o.TLSConfig)
 	t.server = *o
-	if t.form != Sentinel { // there the user of the URL is the Sentinels'
+	if t.form != Sentinel { // for Sentinel, the user of the URL is the Sentinels'
 		return t.readPassword()
 	}
 	return nil
 }
 
-// readPassword has the servers' password come from its file, if the URL names one.
+// readPassword makes go-redis read the servers' password from its file, if the URL names one.
 func (t *Target) readPassword() error {
 	if t.files.password == "" {
 		return nil
@@ -226,7 +225,7 @@ func (t *Target) parseCluster(u *url.URL) error {
 
 var errReplicas = errors.New("replicas are behind: reads cannot be routed to them")
 
-// common returns the parameters that go-redis knows for one server, too.
+// common returns the parameters that go-redis also accepts for one server.
 func common(query url.Values) url.Values {
 	for _, special := range []string{
 		"addr", "master_name", "username", "password", "max_redirects", "read_only", "replica_only", "route_by_latency",
@@ -238,13 +237,12 @@ func common(query url.Values) url.Values {
 	return query
 }
 
-// quiet says not to ask for maintenance notifications, each time in a copy of
-// its own, since go-redis changes it.
+// quiet disables maintenance notifications, each time in a new copy, because go-redis changes it.
 func quiet() *maintnotifications.Config {
 	return &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 }
 
-// dialer is there because go-redis' own does not heed the context over TLS.
+// dialer replaces go-redis' own, which does not observe the context over TLS.
 func dialer(timeout time.Duration, config *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	plain := &net.Dialer{Timeout: timeout}
 	if config == nil {
@@ -263,9 +261,9 @@ func dialer(timeout time.Duration, config *tls.Config) func(ctx context.Context,
 	}
 }
 
-// A tlsConn is one that go-redis can look at before it is used again. A server that
-// closes an idle connection leaves an alert in it, or its end, and either makes
-// go-redis dial anew instead of failing the call.
+// A tlsConn is a connection that go-redis can check before reuse. A server that closes an idle
+// connection leaves an alert in it, or its end, and either makes go-redis dial again instead of
+// failing the call.
 type tlsConn struct{ *tls.Conn }
 
 func (c *tlsConn) SyscallConn() (syscall.RawConn, error) {
@@ -276,13 +274,13 @@ func (c *tlsConn) SyscallConn() (syscall.RawConn, error) {
 	return raw.SyscallConn()
 }
 
-// Form tells which form of Redis it is.
+// Form returns the deployment form.
 func (t *Target) Form() Form { return t.form }
 
 // String returns the scheme and the addresses, without credentials.
 func (t *Target) String() string { return t.name }
 
-// at returns options of the caller's own for the server with an address.
+// at returns new options for the server with an address.
 func (t *Target) at(addr string) *redis.Options {
 	o := t.server
 	o.Addr = addr
@@ -292,13 +290,13 @@ func (t *Target) at(addr string) *redis.Options {
 
 // Client returns a new client for commands on all keys, which the caller closes.
 //
-// In a Cluster go-redis follows slots that have moved, and by the same count
-// (max_redirects) repeats a command whose connection broke, though it may have
-// run, unless its NoRetry method says no.
+// In a Cluster go-redis follows slots that have moved, and, up to the same count (max_redirects),
+// repeats a command whose connection broke, though it may have run, unless its NoRetry method
+// returns true.
 func (t *Target) Client() redis.UniversalClient {
 	switch t.form {
 	case Sentinel:
-		if t.files.password != "" { // for which a failover client has no place
+		if t.files.password != "" { // which a failover client cannot read
 			o := t.at("")
 			dial := o.Dialer
 			o.Dialer = func(ctx context.Context, network, _ string) (net.Conn, error) {

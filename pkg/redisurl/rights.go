@@ -9,13 +9,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Denied asks all primaries which of some commands the URL's user may not run, or
-// not on these keys and channels, and which the server does not have. It returns
-// one line for each: the command, the key or channel, and the server's reason.
+// Denied asks all primaries which of some commands the URL's user must not run, or not on these
+// keys and channels, and which the server does not have. It returns one line for each: the command,
+// the key or channel, and the server's reason.
 //
-// Nothing is executed: the commands are queued in a transaction that is never
-// executed, and queueing is when Redis checks rights. So each needs a valid number
-// of arguments. The command exec is the exception: it is tried first, alone.
+// Nothing is executed: the commands are queued in a transaction that is never executed, because
+// Redis checks rights when it queues. So each needs a valid number of arguments. The command exec
+// is the exception: it is tried first, alone.
 func (t *Target) Denied(ctx context.Context, commands ...[]any) ([]string, error) {
 	servers, err := t.primaries(ctx)
 	if err != nil {
@@ -59,7 +59,7 @@ func deniedBy(ctx context.Context, o *redis.Options, commands [][]any) (denied [
 				queued = append(queued, command)
 			}
 		}
-		// Without it the commands would be executed.
+		// Without MULTI the commands would be executed.
 		if err := conn.Do(ctx, "multi").Err(); err != nil {
 			if !isReply(err) || denial(err) == "" {
 				return err
@@ -90,13 +90,13 @@ func isReply(err error) bool {
 	return errors.As(err, &reply)
 }
 
-// denial returns a server's reason not to run a command ever, or nothing.
+// denial returns a server's reason never to run a command, or "".
 func denial(err error) string {
 	if err == nil {
 		return ""
 	}
 	text := err.Error()
-	// A transaction that is refused says so behind other words.
+	// The reply to a refused transaction begins with other words.
 	if strings.Contains(text, "NOPERM") || strings.HasPrefix(text, "ERR unknown") {
 		return strings.TrimSpace(strings.Map(func(r rune) rune {
 			if r < ' ' {
@@ -108,7 +108,7 @@ func denial(err error) string {
 	return ""
 }
 
-// describe returns a command and what it is for: its subcommand, key or channel.
+// describe returns a command with its subcommand, key or channel.
 func describe(command []any) string {
 	if len(command) == 1 || command[0] == "eval" || command[0] == "evalsha" {
 		return fmt.Sprint(command[0])
