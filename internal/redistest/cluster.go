@@ -14,16 +14,16 @@ import (
 
 const slots = 16384
 
-// A Cluster is three masters, who share the slots evenly, each with a replica,
-// which takes its place a second after it has fallen silent.
+// A Cluster is three masters, which share the slots evenly, each with a replica, which takes over a
+// second after its master has fallen silent.
 type Cluster struct {
-	Servers []*Server // in the beginning, the first three are masters and i+3 is the replica of i
+	Servers []*Server // initially the first three are masters and i+3 is the replica of i
 
 	t testing.TB
 }
 
-// StartCluster starts the six servers and returns once they serve all slots and
-// every replica follows its master. The lines are for the configuration of each.
+// StartCluster starts the six servers and returns once they serve all slots and every replica
+// follows its master. config holds lines for the configuration of each.
 func StartCluster(t testing.TB, config ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
@@ -48,7 +48,7 @@ func StartCluster(t testing.TB, config ...string) *Cluster {
 	})
 	for i, s := range c.Servers[3:] {
 		master := c.Servers[i]
-		eventually(t, "replication", func() error { // once it has heard of its master
+		eventually(t, "replication", func() error { // once it knows its master
 			_, err := s.do("CLUSTER", "REPLICATE", master.ID())
 			return err
 		})
@@ -57,9 +57,9 @@ func StartCluster(t testing.TB, config ...string) *Cluster {
 	return c
 }
 
-// meet has two servers get to know each other, and returns an error until they do:
-// a server gives a handshake up that takes longer than the node timeout, and then
-// it has to be told again.
+// meet introduces two servers to each other, and returns an error until they know each other: a
+// server abandons a handshake that takes longer than the node timeout, and then it must be
+// repeated.
 func (s *Server) meet(other *Server) error {
 	for _, pair := range [][2]*Server{{s, other}, {other, s}} {
 		view, err := pair[0].view()
@@ -76,9 +76,9 @@ func (s *Server) meet(other *Server) error {
 	return nil
 }
 
-// introduction is the command that has another server begin a handshake with s.
+// introduction is the command that makes another server begin a handshake with s.
 func (s *Server) introduction() []any {
-	host, port, _ := net.SplitHostPort(s.Addr) // it is one of ours
+	host, port, _ := net.SplitHostPort(s.Addr) // an address of this package
 	bus := s.must("CONFIG", "GET", "cluster-port").([]any)[1]
 	return []any{"CLUSTER", "MEET", host, port, bus}
 }
@@ -92,7 +92,7 @@ func (c *Cluster) URL() string {
 	return "redis+cluster://" + c.Servers[0].Addr + "?" + query.Encode()
 }
 
-// ID returns the name that a server has in its cluster.
+// ID returns a server's id in its cluster.
 func (s *Server) ID() string {
 	s.t.Helper()
 	return s.must("CLUSTER", "MYID").(string)
@@ -101,7 +101,7 @@ func (s *Server) ID() string {
 // A shard is one line of CLUSTER NODES.
 type shard struct{ id, addr, flags, master, link string }
 
-// view is what a server knows of its cluster.
+// view returns a server's view of its cluster.
 func (s *Server) view() ([]shard, error) {
 	answer, err := s.do("CLUSTER", "NODES")
 	if err != nil {
@@ -116,9 +116,8 @@ func (s *Server) view() ([]shard, error) {
 	return all, nil
 }
 
-// AwaitHealthy returns once every server serves all slots, sees all others, and
-// every replica follows its master. Servers that are down are waited for, in
-// vain.
+// AwaitHealthy returns once every server serves all slots, sees all others, and every replica
+// follows its master. It fails the test if a server stays down.
 func (c *Cluster) AwaitHealthy() {
 	c.t.Helper()
 	for _, s := range c.Servers {
@@ -152,7 +151,7 @@ func (s *Server) healthy(servers int) error {
 	return nil
 }
 
-// Masters returns the servers that serve slots now, as those see it that run.
+// Masters returns the servers that currently serve slots, in the view of the running servers.
 func (c *Cluster) Masters() []*Server {
 	c.t.Helper()
 	var masters []*Server
@@ -170,7 +169,7 @@ func (c *Cluster) Slot(key string) int {
 	return int(c.Servers[0].must("CLUSTER", "KEYSLOT", key).(int64))
 }
 
-// Owner returns the master of a slot, as the first server that runs knows it.
+// Owner returns the master of a slot, in the view of the first running server.
 func (c *Cluster) Owner(slot int) *Server {
 	c.t.Helper()
 	for _, s := range c.Servers {
@@ -224,7 +223,7 @@ func (c *Cluster) MoveSlot(slot int, to *Server) {
 	}
 	to.must("CLUSTER", "SETSLOT", slot, "IMPORTING", from.ID())
 	from.must("CLUSTER", "SETSLOT", slot, "MIGRATING", to.ID())
-	host, port, _ := net.SplitHostPort(to.Addr) // it is one of ours
+	host, port, _ := net.SplitHostPort(to.Addr) // an address of this package
 	for {
 		keys := from.must("CLUSTER", "GETKEYSINSLOT", slot, 10).([]any)
 		if len(keys) == 0 {
@@ -232,7 +231,7 @@ func (c *Cluster) MoveSlot(slot int, to *Server) {
 		}
 		from.must(append([]any{"MIGRATE", host, port, "", 0, patience.Milliseconds(), "KEYS"}, keys...)...)
 	}
-	// The new owner first, so that nobody sends clients in circles.
+	// The new owner first, so that clients are not redirected in circles.
 	to.must("CLUSTER", "SETSLOT", slot, "NODE", to.ID())
 	from.must("CLUSTER", "SETSLOT", slot, "NODE", to.ID())
 	for _, s := range c.Masters() {
@@ -243,9 +242,9 @@ func (c *Cluster) MoveSlot(slot int, to *Server) {
 	c.awaitAgreement()
 }
 
-// awaitAgreement returns once all servers that run have the same masters for the same slots. A
-// replica that takes its master's place before it has heard of a slot that was moved there
-// leaves that to nobody.
+// awaitAgreement returns once all running servers agree on the masters of all slots. A replica that
+// takes over before it knows of a slot that was moved to its master leaves that slot without an
+// owner.
 func (c *Cluster) awaitAgreement() {
 	c.t.Helper()
 	eventually(c.t, "agreement on the slots", func() error {
@@ -273,8 +272,8 @@ func (c *Cluster) awaitAgreement() {
 	})
 }
 
-// Failover lets a replica take the place of its master, which becomes its
-// replica, and returns once that is so.
+// Failover makes a replica take over from its master, which becomes its replica, and returns once
+// that is done.
 func (c *Cluster) Failover(replica *Server) {
 	c.t.Helper()
 	replica.must("CLUSTER", "FAILOVER")
@@ -283,11 +282,10 @@ func (c *Cluster) Failover(replica *Server) {
 	c.awaitAgreement()
 }
 
-// LoseTail parts a master's replica from it while during runs, so that it gets
-// nothing of what is written then, kills the master and returns once the replica
-// has taken its place. The master stays down; Restart brings it back as a replica.
-// The others notice within a second that the replica stands still, so during must
-// be short.
+// LoseTail separates a master's replica from it while during runs, so that it gets nothing that is
+// written then, kills the master and returns once the replica has taken over. The master stays
+// down; Restart restarts it as a replica. The others notice within a second that the replica is
+// stopped, so during must be short.
 func (c *Cluster) LoseTail(master *Server, during func()) {
 	c.t.Helper()
 	replica := c.Replica(master)

@@ -4,5 +4,5 @@ package redistest
 
 import "syscall"
 
-// withUs has no other system's help.
+// withUs does nothing: other systems have no such option.
 func withUs() *syscall.SysProcAttr { return nil }

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// A process is a redis-server of this machine.
+// A process is a redis-server process on this machine.
 type process struct {
 	binary string
 	args   []string
@@ -21,7 +21,7 @@ type process struct {
 	exited chan struct{} // closed once it has ended
 }
 
-// newProcess returns one that has not been started, with more arguments than the
+// newProcess returns a process that has not been started, with arguments in addition to the
 // configuration file.
 func newProcess(t testing.TB, config string, args []string) (*process, error) {
 	t.Helper()

@@ -25,8 +25,8 @@ import (
 // that was not scheduled for two seconds trusts nothing for 30 (its TILT mode).
 const patience = 60 * time.Second
 
-// A Server is one Redis server. Its methods are for one goroutine at a time, but
-// Addr, URL, Client and Log are for any.
+// A Server is one Redis server. Its methods are not safe for concurrent use, except Addr, URL,
+// Client and Log.
 type Server struct {
 	Addr string // host:port
 
@@ -35,35 +35,33 @@ type Server struct {
 	client *goredis.Client
 }
 
-// A Host runs one server on this machine: a process of its own, or whatever else
-// can do this.
+// A Host runs one server on this machine: as a process, or in another way.
 type Host interface {
 	Run() error                  // starts it, for the first time or after Kill
 	Running() bool               // as far as is known
-	Kill() error                 // ends it with SIGKILL and waits until it is gone; it may be gone already
+	Kill() error                 // ends it with SIGKILL and waits until it has ended; it may have ended already
 	Signal(syscall.Signal) error // sends it one
 	Pid() int                    // of its process
 	Log() string                 // what it has logged
 }
 
-// Start starts a server that keeps nothing on disk, unless the lines of
-// redis.conf that are given say otherwise. It returns once the server answers.
+// Start starts a server without persistence, unless the given lines of redis.conf enable it. It
+// returns once the server answers.
 func Start(t testing.TB, config ...string) *Server {
 	t.Helper()
 	return start(t, nil, config)
 }
 
-// start starts a process with more arguments than the configuration file.
+// start starts a process with arguments in addition to the configuration file.
 func start(t testing.TB, args, config []string) *Server {
 	t.Helper()
 	return StartOn(t, func(text string) (Host, error) { return newProcess(t, text, args) }, config...)
 }
 
-// StartOn is Start on a host that makes itself for a redis.conf, which names no
-// directory.
+// StartOn is Start on a host that host creates for a redis.conf, which names no directory.
 func StartOn(t testing.TB, host func(config string) (Host, error), config ...string) *Server {
 	t.Helper()
-	const attempts = 10 // somebody else may take the port before the server does
+	const attempts = 10 // another process may take the port before the server does
 	for range attempts {
 		port := FreePort(t)
 		lines := append([]string{
@@ -89,9 +87,9 @@ func StartOn(t testing.TB, host func(config string) (Host, error), config ...str
 	return nil
 }
 
-// FreePort returns a port of 127.0.0.1 that nobody listens on, below those that
-// outgoing connections use: whoever is down for a while must find its port free. So no other
-// test of this machine gets it before t has ended: each has the UDP port of the same number.
+// FreePort returns an unused port of 127.0.0.1, below those of outgoing connections, because a
+// server that is down for a while must find its port free. No other test of this machine gets it
+// before t has ended: each holds the UDP port of the same number.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for range 1000 {
@@ -122,8 +120,8 @@ func (s *Server) run() {
 	}
 }
 
-// answers waits until the server answers, which one that loads its data or
-// wants a password does not do well, but the latter is ready.
+// answers waits until the server answers. A server that loads its data answers with an error, and
+// so does one that requires a password, but the latter is ready.
 func (s *Server) answers() error {
 	return poll(s.host.Running, func() error {
 		conn, err := net.DialTimeout("tcp", s.Addr, patience)
@@ -145,8 +143,7 @@ func (s *Server) answers() error {
 	})
 }
 
-// poll asks again until check is content, at most as long as patience lasts and
-// the server runs.
+// poll repeats check until it returns nil, for at most patience and while the server runs.
 func poll(running func() bool, check func() error) error {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -174,11 +171,10 @@ func (s *Server) URL() string { return "redis://" + s.Addr }
 // Client returns a client that the test may use until it ends. It never retries.
 func (s *Server) Client() *goredis.Client { return s.client }
 
-// Pid returns the process's id, to read what it costs.
+// Pid returns the process's id, to measure its resource use.
 func (s *Server) Pid() int { return s.host.Pid() }
 
-// Kill ends the process with SIGKILL and waits until it is gone. It may be gone
-// already.
+// Kill ends the process with SIGKILL and waits until it has ended. It may have ended already.
 func (s *Server) Kill() {
 	s.t.Helper()
 	if err := s.host.Kill(); err != nil {
@@ -186,8 +182,8 @@ func (s *Server) Kill() {
 	}
 }
 
-// Restart kills the server if it runs and starts it again at the same address,
-// with what it had kept on disk: nothing, unless it was configured to.
+// Restart kills the server if it runs and starts it again at the same address, with its persistent
+// data, if persistence is configured.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
@@ -197,8 +193,7 @@ func (s *Server) Restart() {
 	}
 }
 
-// Pause stops the process where it stands; its connections stay open. Resume
-// lets it go on.
+// Pause stops the process; its connections stay open. Resume continues it.
 func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
 
 // Resume ends Pause.
@@ -217,7 +212,7 @@ func (s *Server) Log() string {
 	return text[max(0, len(text)-2048):]
 }
 
-// end is the test's end.
+// end ends the server with the test.
 func (s *Server) end() {
 	_ = s.client.Close()
 	s.Kill()
@@ -233,7 +228,7 @@ func (s *Server) do(args ...any) (any, error) {
 	return s.client.Do(ctx, args...).Result()
 }
 
-// must is do without errors.
+// must is do, and fails the test on an error.
 func (s *Server) must(args ...any) any {
 	s.t.Helper()
 	answer, err := s.do(args...)
@@ -243,7 +238,7 @@ func (s *Server) must(args ...any) any {
 	return answer
 }
 
-// eventually waits until check is content.
+// eventually polls until check returns nil.
 func eventually(t testing.TB, what string, check func() error) {
 	t.Helper()
 	if err := poll(func() bool { return true }, check); err != nil {

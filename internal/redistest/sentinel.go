@@ -9,20 +9,20 @@ import (
 	"testing"
 )
 
-// masterName is what the Sentinels call the primary.
+// masterName is the Sentinels' name of the primary.
 const masterName = "rejoin"
 
-// Sentinels are a primary, its replica and the three Sentinels that watch them
-// and promote the replica half a second after the primary has fallen silent.
+// Sentinels are a primary, its replica and the three Sentinels that monitor them and promote the
+// replica half a second after the primary has fallen silent.
 type Sentinels struct {
-	Servers   []*Server // the two that hold data, whichever is the primary
+	Servers   []*Server // the two data servers, whichever is the primary
 	Sentinels []*Server
 
 	t testing.TB
 }
 
-// StartSentinels starts them and returns once every Sentinel knows all others
-// and the replica. The lines are for the configuration of both data servers.
+// StartSentinels starts them and returns once every Sentinel knows all others and the replica.
+// config holds lines for the configuration of both data servers.
 func StartSentinels(t testing.TB, config ...string) *Sentinels {
 	t.Helper()
 	primary := Start(t, config...)
@@ -36,10 +36,10 @@ func StartSentinels(t testing.TB, config ...string) *Sentinels {
 			"sentinel down-after-milliseconds " + masterName + " " + fmt.Sprint(silence),
 			"sentinel failover-timeout " + masterName + " 1000",
 		})
-		// As they are, Sentinels ask once a second at most, so a server that they
-		// have just heard of would count as down before it is asked. While a primary
-		// is down they ask its replicas once a second whatever is set here, and
-		// promote none that has not answered for five times the first of these.
+		// By default Sentinels ping once a second at most, so a server that they have just learned
+		// of would count as down before its first ping. While a primary is down they query its
+		// replicas once a second whatever is set here, and promote none that has not answered for
+		// five times the first of these.
 		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 250, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
 		s.Sentinels = append(s.Sentinels, sentinel)
 	}
@@ -48,7 +48,7 @@ func StartSentinels(t testing.TB, config ...string) *Sentinels {
 }
 
 func hostPort(addr string) string {
-	host, port, _ := net.SplitHostPort(addr) // it is one of ours
+	host, port, _ := net.SplitHostPort(addr) // an address of this package
 	return host + " " + port
 }
 
@@ -61,13 +61,13 @@ func (s *Sentinels) URL() string {
 	return "redis+sentinel://" + s.Sentinels[0].Addr + "?" + query.Encode()
 }
 
-// Primary returns the server that the Sentinels name, alive or not.
+// Primary returns the server that the Sentinels name, running or not.
 func (s *Sentinels) Primary() *Server {
 	s.t.Helper()
 	return s.named(s.Sentinels[0])
 }
 
-// named returns the server that a Sentinel takes for the primary.
+// named returns the server that a Sentinel considers the primary.
 func (s *Sentinels) named(by *Server) *Server {
 	s.t.Helper()
 	addr := by.must("SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName).([]any)
@@ -98,8 +98,8 @@ func (s *Sentinels) other(than *Server) *Server {
 	return s.Servers[0]
 }
 
-// Failover lets the Sentinels promote the replica while both servers run, and
-// returns once it is the primary and the other follows it.
+// Failover makes the Sentinels promote the replica while both servers run, and returns once it is
+// the primary and the other follows it.
 func (s *Sentinels) Failover() {
 	s.t.Helper()
 	old := s.Primary()
@@ -111,26 +111,24 @@ func (s *Sentinels) Failover() {
 	s.awaitReplication(s.other(old))
 }
 
-// Handover is Failover without the loss of what is written meanwhile: the primary
-// itself hands its place over once the replica has everything, and the Sentinels
-// follow.
+// Handover is Failover without the loss of concurrent writes: the primary itself hands over once
+// the replica has everything, and the Sentinels follow.
 func (s *Sentinels) Handover() {
 	s.t.Helper()
 	primary := s.Primary()
 	replica := s.other(primary)
-	host, port, _ := net.SplitHostPort(replica.Addr) // it is one of ours
-	s.patient(10_000)                                // what they write waits with everything else
+	host, port, _ := net.SplitHostPort(replica.Addr) // an address of this package
+	s.patient(10_000)                                // Sentinels' writes are paused like all others
 	primary.must("FAILOVER", "TO", host, port)
 	s.awaitReplication(replica)
 	s.patient(silence)
 	s.AwaitPrimary(replica)
 }
 
-// silence is after how many milliseconds a server counts as down.
+// silence is the time in milliseconds after which a server counts as down.
 const silence = 500
 
-// patient lets the Sentinels wait so many milliseconds before the primary counts
-// as down.
+// patient sets how many milliseconds the Sentinels wait before the primary counts as down.
 func (s *Sentinels) patient(milliseconds int) {
 	s.t.Helper()
 	for _, sentinel := range s.Sentinels {
@@ -138,24 +136,22 @@ func (s *Sentinels) patient(milliseconds int) {
 	}
 }
 
-// LoseTail parts the replica from its primary while during runs, so that it gets
-// nothing of what is written then, kills the primary and returns once the
-// replica has taken its place. The old primary stays down; Restart brings it
-// back as the new one's replica. The Sentinels mend what they see within seconds,
-// so during must be short.
+// LoseTail separates the replica from its primary while during runs, so that it gets nothing that
+// is written then, kills the primary and returns once the replica has taken over. The old primary
+// stays down; Restart restarts it as the new one's replica. The Sentinels repair what they see
+// within seconds, so during must be short.
 func (s *Sentinels) LoseTail(during func()) {
 	s.t.Helper()
 	primary := s.Primary()
 	replica := s.other(primary)
-	replica.must("REPLICAOF", "127.0.0.1", 1) // where nobody is
+	replica.must("REPLICAOF", "127.0.0.1", 1) // where no server listens
 	during()
 	primary.Kill()
 	s.AwaitPrimary(replica)
 }
 
-// AwaitPrimary returns once all Sentinels name a server and it calls itself the
-// primary. Before that, one that was killed and comes back empty might be taken for
-// the primary that it was.
+// AwaitPrimary returns once all Sentinels name a server and it considers itself the primary. Before
+// that, a server that was killed and restarts empty might be taken for the primary that it was.
 func (s *Sentinels) AwaitPrimary(server *Server) {
 	s.t.Helper()
 	eventually(s.t, "promotion of "+server.Addr, func() error {
@@ -172,8 +168,8 @@ func (s *Sentinels) AwaitPrimary(server *Server) {
 	})
 }
 
-// AwaitWatched returns once every Sentinel sees the primary, a replica in good
-// order and the two other Sentinels: only then do they fail over reliably.
+// AwaitWatched returns once every Sentinel sees the primary, a healthy replica and the two other
+// Sentinels: only then do they fail over reliably.
 func (s *Sentinels) AwaitWatched() {
 	s.t.Helper()
 	for _, sentinel := range s.Sentinels {

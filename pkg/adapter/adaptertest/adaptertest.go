@@ -1,4 +1,4 @@
-// Package adaptertest holds implementations of [adapter.Adapter] to its contract.
+// Package adaptertest tests implementations of [adapter.Adapter] against its contract.
 //
 // An implementation's own test is a few lines:
 //
@@ -8,9 +8,9 @@
 //		})
 //	}
 //
-// The tests know nothing of how an implementation works. They allow what the
-// contract allows: that nodes hear rooms a while longer than they need to, that
-// backlogs hold more than they must, that those who leave are noticed late.
+// The tests do not depend on how an implementation works. They allow what the contract allows: that
+// nodes stay subscribed to rooms longer than they need to, that backlogs hold more than they must,
+// that departed nodes are noticed late.
 package adaptertest
 
 import (
@@ -24,17 +24,17 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A Cluster is what a test gets: without nodes and with a history of its own.
+// A Cluster is the cluster of one test: without nodes and with a history of its own.
 type Cluster interface {
 	// Node joins the cluster as one more node. The test closes it.
 	Node(id adapter.NodeID) (adapter.Adapter, error)
 
-	// Reset makes the cluster lose its history, as when a store comes back empty.
-	// The nodes may need a while to notice.
+	// Reset makes the cluster lose its history, as when a store restarts empty. The nodes may need
+	// a while to notice.
 	Reset()
 }
 
-// Options say what a test needs of its cluster.
+// Options are a test's requirements on its cluster.
 type Options struct {
 	BacklogLimit int // as in adapter.MemoryOptions
 }
@@ -108,16 +108,16 @@ var rules = []struct {
 	{"ContextsEndCalls", contextsEndCalls, false},
 }
 
-// patience is how long a test waits for what must happen.
+// patience bounds a test's waits.
 var patience = 20 * time.Second
 
-// A node is an adapter with words for tests.
+// A node is an adapter with helper methods for tests.
 type node struct {
 	adapter.Adapter
 	t *testing.T
 }
 
-// join makes nodes of one cluster. They are closed with the test.
+// join creates nodes of one cluster. They are closed with the test.
 func join(t *testing.T, c Cluster, ids ...adapter.NodeID) []*node {
 	t.Helper()
 	var nodes []*node
@@ -147,7 +147,7 @@ func two(t *testing.T, newCluster Maker, o Options) (a, b *node) {
 	return nodes[0], nodes[1]
 }
 
-// deadline returns a context for what must not take long.
+// deadline returns a context for operations that must not take long.
 func deadline(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -197,7 +197,7 @@ func (n *node) next() adapter.Event {
 	return e
 }
 
-// upTo returns what the feed has next, up to and with the event at a cursor.
+// upTo returns the feed's events up to and including the one at a cursor.
 func (n *node) upTo(end adapter.Cursor) []adapter.Event {
 	n.t.Helper()
 	var events []adapter.Event
@@ -213,7 +213,7 @@ func (n *node) upTo(end adapter.Cursor) []adapter.Event {
 	}
 }
 
-// expect reads the feed and wants these events next.
+// expect reads these events from the feed.
 func (n *node) expect(want ...string) {
 	n.t.Helper()
 	for i, w := range want {
@@ -223,8 +223,8 @@ func (n *node) expect(want ...string) {
 	}
 }
 
-// expectNothingElse proves that the feeds of all nodes of a cluster hold nothing
-// up to now: an event for all nodes must be the next.
+// expectNothingElse checks that the feeds of all nodes of a cluster are empty up to now: an event
+// for all nodes must be the next.
 func expectNothingElse(nodes ...*node) {
 	nodes[0].t.Helper()
 	nodes[0].publish(adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNodes()}}, Data: []byte("end")})
@@ -233,7 +233,7 @@ func expectNothingElse(nodes ...*node) {
 	}
 }
 
-// replay collects a replay. Its error, if any, must have come first.
+// replay collects a replay. Its error, if any, must come first.
 func (n *node) replay(after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) ([]adapter.Event, error) {
 	n.t.Helper()
 	var events []adapter.Event
@@ -276,7 +276,7 @@ func payloads(events []adapter.Event) []string {
 	return s
 }
 
-// eventually tries until something is so.
+// eventually polls until a condition holds.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	ctx := deadline(t)

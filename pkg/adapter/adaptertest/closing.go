@@ -74,7 +74,7 @@ func nodesKnowEachOther(t *testing.T, newCluster Maker) {
 	nodes[0].publish(event("x", room("r")))
 	expectNothingElse(nodes...)
 
-	// The id is free, and its new owner starts with nothing of the former.
+	// The id is free, and its new owner inherits nothing from the former one.
 	nodes = append(nodes, join(t, c, left.Node())...)
 	expectNodes("a", "b", "c")
 	nodes[0].publish(event("x", room("r")))
@@ -113,7 +113,7 @@ func closeEndsCalls(t *testing.T, newCluster Maker) {
 		t.Errorf("the second Close: %v", err)
 	}
 
-	// What waits for a node when it is closed goes with it.
+	// Items queued for a node are dropped when it is closed.
 	b := nodes[1]
 	b.subscribe(room("r"))
 	b.publish(event("unread", room("r")))
@@ -151,7 +151,7 @@ func contextsEndCalls(t *testing.T, newCluster Maker) {
 		}
 	}
 
-	// Nothing was published or lost by that.
+	// This has published nothing and lost nothing.
 	b.publish(event("later", room("r")))
 	a.expect("later")
 	expectNothingElse(a, b)

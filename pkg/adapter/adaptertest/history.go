@@ -40,7 +40,7 @@ func headIsTheEnd(t *testing.T, newCluster Maker) {
 	}
 }
 
-// What the feed has come to includes the partitions in which the node hears nothing.
+// The feed's position includes the partitions in which the node is not subscribed.
 func theFeedPassesWhatItDoesNotHear(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	b.subscribe(room("heard"))
@@ -54,8 +54,7 @@ func theFeedPassesWhatItDoesNotHear(t *testing.T, newCluster Maker) {
 	})
 }
 
-// The feed of an [adapter.ProgressReporter] tells how far it has come where no event is
-// for the node.
+// The feed of an [adapter.ProgressReporter] reports its progress if no event is for the node.
 func progressIsReported(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	reporter, ok := b.Adapter.(adapter.ProgressReporter)
@@ -106,7 +105,7 @@ func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {
 			t.Errorf("Head(%v): %v, want ErrHistoryLost", strange, err)
 		}
 	}
-	b.head(published) // asking has no consequences
+	b.head(published) // a query has no consequences
 }
 
 func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
@@ -138,7 +137,7 @@ func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
 		t.Errorf("History of the new history: %q, %v, %v", payloads(kept), more, err)
 	}
 
-	// The feeds go on, and the nodes need not subscribe again.
+	// The feeds continue, and the nodes need not subscribe again.
 	end := nodes[1].publish(event("new", r))
 	if !end.SameHistory(head) {
 		t.Errorf("published at %v after the head %v", end, head)

@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Members of several rooms of an event get it once: live, and whatever offset they
-// come back with. What decides is Event.For, with what Next and Replay give.
+// Members of several rooms of an event get it once: live, and with any offset after a reconnect.
+// Event.For decides, with the results of Next and Replay.
 func aMemberTakesAnEventOnce(t *testing.T, newCluster Maker) {
 	const events, members, all = 25, 6, 8
 	rng := newRand(t)
@@ -53,11 +53,11 @@ func aMemberTakesAnEventOnce(t *testing.T, newCluster Maker) {
 
 	live := make([][]string, members)
 	offsets := []adapter.Cursor{start}
-	taken := make([][]int, members) // how many were live at each offset
+	taken := make([][]int, members) // number of live events at each offset
 	for m := range members {
 		taken[m] = []int{0}
 	}
-	for ends := max(1, len(last.Copies)); ends > 0; { // one in each partition, which differ in pace
+	for ends := max(1, len(last.Copies)); ends > 0; { // one in each partition; partitions differ in pace
 		e := n.next()
 		if string(e.Data) == "end" {
 			ends--
@@ -98,8 +98,8 @@ func aMemberTakesAnEventOnce(t *testing.T, newCluster Maker) {
 	}
 }
 
-// A receipt names each position at which a node that is subscribed to all rooms gets
-// the event, with its rooms there, or none where it is only one.
+// A receipt names each position at which a node that is subscribed to all rooms gets the event,
+// with its rooms there, or none if there is only one.
 func aReceiptNamesEveryCopy(t *testing.T, newCluster Maker) {
 	publisher, n := two(t, newCluster, Options{})
 	var list []rooms.Room
@@ -138,8 +138,7 @@ func aReceiptNamesEveryCopy(t *testing.T, newCluster Maker) {
 	}
 }
 
-// sameEvents compares what was got in any order: partitions have orders of their
-// own.
+// sameEvents compares events in any order, because each partition has its own order.
 func sameEvents(got, want []string) bool {
 	got, want = slices.Clone(got), slices.Clone(want)
 	slices.Sort(got)
@@ -165,7 +164,7 @@ func tooLargeEventsAreNotPublished(t *testing.T, newCluster Maker) {
 			t.Errorf("Publish: %v, want ErrTooLarge", err)
 		}
 	}
-	// As many as may be take a while where all lie in one slot of a Cluster.
+	// The maximum number takes a while if all are in one slot of a Cluster.
 	end := n.publish(event("many", many[:adapter.MaxRooms/10]...))
 	n.expect("many")
 	expectNothingElse(n)

@@ -33,7 +33,7 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 			Data:        binary,
 			Attachments: [][]byte{bytes.Repeat(binary, 100), {}, {0}, binary},
 		},
-		// Not the publisher's to say:
+		// Fields that the publisher does not set:
 		{
 			Target: rooms.Target{To: []rooms.Room{r}}, Stored: true, Data: []byte("<&>"),
 			From: "x", Position: adapter.Position{Ms: 1}, Cursor: adapter.Cursor{Epoch: "x"},
@@ -42,7 +42,7 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 		want := sent
 		want.From, want.Cursor = a.Node(), a.publish(sent)
 		want.Position = want.Cursor.At
-		want.Target.To = []rooms.Room{r} // of its rooms the one that the nodes hear
+		want.Target.To = []rooms.Room{r} // of its rooms the one that the nodes are subscribed to
 		for _, n := range []*node{a, b} {
 			expectSame(t, n.next(), want)
 		}
@@ -86,7 +86,7 @@ func everyNodeSeesOneOrder(t *testing.T, newCluster Maker) {
 		wg.Go(func() {
 			n := nodes[p%len(nodes)]
 			for i := range each {
-				// To one, to the other, and to both at once.
+				// To one, to the other, and to both.
 				to := [][]rooms.Room{{r}, {s}, {r, s}}[i%3]
 				if _, err := n.Publish(ctx, event(fmt.Sprintf("%d %d", p, i), to...)); err != nil {
 					t.Errorf("%s: Publish: %v", n.Node(), err)
@@ -165,7 +165,7 @@ func nobodysEventIsNotPublished(t *testing.T, newCluster Maker) {
 func receiversAreCounted(t *testing.T, newCluster Maker) {
 	nodes := join(t, newCluster(t, Options{}), "a", "b", "c")
 	for want, n := range nodes {
-		// In a cluster at rest the hint is right.
+		// In an idle cluster the hint is right.
 		r, err := nodes[0].Publish(deadline(t), event("x", room("r")))
 		if err != nil || r.Receivers != want {
 			t.Errorf("Publish: %d receivers, %v, want %d", r.Receivers, err, want)

@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Random events in three rooms, replayed by another node from and to random
-// places: what comes must be what the rule says, event by event.
+// Random events in three rooms, replayed by another node from and to random places: the result must
+// match the rule, event by event.
 func replayMergesRooms(t *testing.T, newCluster Maker) {
 	const events, replays = 60, 100
 	a, b := two(t, newCluster, Options{})
@@ -98,8 +98,8 @@ func replayMindsTheLimit(t *testing.T, newCluster Maker) {
 		} else {
 			b.expectReplay(after, head, data[i:]...)
 		}
-		// With an end further back what is missing may be gone or not; what counts
-		// is that an answer is right.
+		// With an end further back the missing events may or may not be lost; an answer must be
+		// right in either case.
 		end := min(i+limit, events)
 		switch got, err := b.replay(after, cursors[end]); {
 		case err == nil && !slices.Equal(payloads(got), data[i:end]):
@@ -110,7 +110,7 @@ func replayMindsTheLimit(t *testing.T, newCluster Maker) {
 	}
 }
 
-// A room in which little happens keeps all of it, whatever happens elsewhere.
+// A room with few events keeps all of them, whatever happens in other rooms.
 func replayDoesNotMindOtherRooms(t *testing.T, newCluster Maker) {
 	const limit = 10
 	a, b := two(t, newCluster, Options{BacklogLimit: limit})
@@ -190,7 +190,7 @@ func replayCanBeStopped(t *testing.T, newCluster Maker) {
 	n.expectReplay(map[rooms.Room]adapter.Cursor{r: start}, head, "0", "1", "2", "3", "4")
 }
 
-// Of what does not fit, a replay says how large it is, and Fetch has it.
+// For a payload that does not fit, a replay returns its size, and Fetch returns the payload.
 func replayBoundsPayloads(t *testing.T, newCluster Maker) {
 	const events, size = 30, 1000
 	a, b := two(t, newCluster, Options{})

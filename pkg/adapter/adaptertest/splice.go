@@ -14,9 +14,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What all the rest is for: members that are cut off again and again while
-// others publish without pause, and that put together what they missed from a
-// replay and the feed. Each must get every event that is for it, once, in order.
+// The purpose of the whole contract: members that are repeatedly cut while others publish without
+// pause, and that splice what they missed from a replay and the feed. Each must get every event
+// that is for it, once, in order.
 func replayAndFeedMeet(t *testing.T, newCluster Maker) {
 	const publishers, members, cuts = 3, 3, 25
 	c := newCluster(t, Options{BacklogLimit: 1_000_000})
@@ -93,7 +93,7 @@ func replayAndFeedMeet(t *testing.T, newCluster Maker) {
 	}
 }
 
-// A member is alone on its node, in some rooms, and sees events as a client does.
+// A member is the only one on its node, in some rooms, and sees events as a client does.
 type member struct {
 	adapter.Adapter
 	rng    *rand.Rand
@@ -103,9 +103,8 @@ type member struct {
 	log    []byte
 }
 
-// live is one life of the member's connection: it recovers what was missed,
-// joins one more room if there is one, gets some events, and is cut. Its node
-// reads on, and drops what comes.
+// live is one connection of the member: it recovers what was missed, joins one more room if there
+// is one, gets some events, and is cut. Its node continues to read, and drops the events.
 func (m *member) live(ctx context.Context, all []rooms.Room) error {
 	var in []rooms.Room
 	for r := range m.joined {

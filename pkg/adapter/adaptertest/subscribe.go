@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A join position covers what was published before, also in a room that the node
-// has heard for long and whose feed it has not read, and nothing that comes after.
+// A join position covers what was published before, also in a room that the node has been
+// subscribed to for long and whose feed it has not read, and nothing later.
 func joinPositionsDivideBeforeFromAfter(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	r := room("r")
@@ -30,8 +30,8 @@ func joinPositionsDivideBeforeFromAfter(t *testing.T, newCluster Maker) {
 	}
 }
 
-// While others publish without pause, a node subscribes: it must hear everything
-// after its join position.
+// While others publish without pause, a node subscribes: it must receive everything after its join
+// position.
 func nothingIsMissedAfterSubscribe(t *testing.T, newCluster Maker) {
 	const publishers, rounds = 3, 10
 	c := newCluster(t, Options{})
@@ -100,7 +100,7 @@ func subscriptionsCount(t *testing.T, newCluster Maker) {
 	n.expect("heard again")
 }
 
-// eventuallyUnheard waits until a node does not hear a room any more.
+// eventuallyUnheard waits until a node is no longer subscribed to a room.
 func eventuallyUnheard(n *node, r rooms.Room) {
 	n.t.Helper()
 	eventually(n.t, "the node hears the room no more", func() bool {

@@ -15,7 +15,7 @@ func aClaimFencesOff(s *store) {
 	if claimed.Fence != 2 || claimed.Owner != "b" {
 		s.t.Errorf("Claim: %+v, want the fence 2 and the owner b", claimed)
 	}
-	for _, fence := range []uint64{0, 1, 3} { // past, and never given
+	for _, fence := range []uint64{0, 1, 3} { // in the past, and never issued
 		old.Fence = fence
 		if err := s.Save(s.deadline(), old, long); !errors.Is(err, session.ErrFenced) {
 			s.t.Errorf("Save with the fence %d: %v, want ErrFenced", fence, err)
@@ -57,8 +57,8 @@ func aRefusedClaimChangesNothing(s *store) {
 	}
 }
 
-// Many claims at once, and the former owner saves all the while: every fence is
-// given once, they grow without a gap, and the last one rules.
+// Many concurrent claims, while the former owner saves continuously: every fence is issued once,
+// they grow without a gap, and the last one wins.
 func claimsAtOnceGetDifferentFences(s *store) {
 	const claimers, each = 8, 10
 	first := s.create("p", long)
@@ -103,8 +103,8 @@ func claimsAtOnceGetDifferentFences(s *store) {
 	}
 }
 
-// What check agreed to is what is claimed: if the session changes meanwhile,
-// check is asked again.
+// A claim takes the session that check accepted: if the session changes meanwhile, check is called
+// again.
 func claimsSeeWhatTheyClaim(s *store) {
 	sn := s.create("p", long)
 	changes := 0

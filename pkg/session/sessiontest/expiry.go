@@ -31,7 +31,7 @@ func refreshTellsWhoIsGone(s *store) {
 		s.t.Errorf("Refresh of nothing: %v, %v", gone, err)
 	}
 
-	// Many at once, as a node does it.
+	// Many in one call, as nodes do.
 	var many []session.Ref
 	for i := range 3000 {
 		many = append(many, session.Ref{PID: s.create(fmt.Sprint("many ", i), long).PID, Fence: 1})
@@ -42,8 +42,8 @@ func refreshTellsWhoIsGone(s *store) {
 	}
 }
 
-// Each call that prolongs a session is put beside one that does nothing: when
-// the latter's session has expired, that of the former must be there.
+// Each call that extends a session's expiry is compared with one that does not: when the latter's
+// session has expired, the former's must still exist.
 func sessionsExpire(s *store) {
 	saved := s.create("saved", short)
 	if err := s.Save(s.deadline(), saved, long); err != nil {
@@ -55,7 +55,7 @@ func sessionsExpire(s *store) {
 	if gone, err := s.Refresh(s.deadline(), []session.Ref{{PID: "refreshed", Fence: 1}}, long); err != nil || len(gone) > 0 {
 		s.t.Fatalf("Refresh: %v are gone, %v", gone, err)
 	}
-	// And calls that shorten a life.
+	// And calls that shorten the expiry.
 	shortened := s.create("shortened", long)
 	if err := s.Save(s.deadline(), shortened, short); err != nil {
 		s.t.Fatalf("Save: %v", err)
@@ -79,7 +79,7 @@ func sessionsExpire(s *store) {
 		}
 	}
 
-	// Gone is gone, for everyone, until it is created anew.
+	// An expired session stays missing until it is created again.
 	if err := s.Save(s.deadline(), left, long); !errors.Is(err, session.ErrNotFound) {
 		s.t.Errorf("Save of an expired session: %v, want ErrNotFound", err)
 	}

@@ -1,4 +1,4 @@
-// Package sessiontest holds implementations of [session.Store] to its contract.
+// Package sessiontest tests implementations of [session.Store] against its contract.
 //
 // An implementation's own test is a few lines:
 //
@@ -18,8 +18,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A Maker makes an empty store for one test, and cleans up after it with
-// t.Cleanup.
+// A Maker creates an empty store for one test, and cleans up after it with t.Cleanup.
 type Maker func(t *testing.T) session.Store
 
 // Run tests an implementation. Its subtests are the contract's rules.
@@ -48,19 +47,19 @@ func Run(t *testing.T, newStore Maker) {
 
 const (
 	long  = time.Hour       // longer than any test
-	short = 1 * time.Second // to expire within one, but not before its next call
+	short = 1 * time.Second // expires within a test, but not before its next call
 )
 
-// patience is how long a test waits for what must happen.
+// patience bounds a test's waits.
 var patience = 20 * time.Second
 
-// A store is a Store with words for tests.
+// A store is a Store with helper methods for tests.
 type store struct {
 	session.Store
 	t *testing.T
 }
 
-// deadline returns a context for what must not take long.
+// deadline returns a context for operations that must not take long.
 func (s *store) deadline() context.Context {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	s.t.Cleanup(cancel)

@@ -10,7 +10,7 @@ import (
 
 func sessionsComeBackAsTheyWere(s *store) {
 	first := full("p")
-	first.Fence = 77 // not the caller's to say
+	first.Fence = 77 // not set by the caller
 	if err := s.Create(s.deadline(), first, long); err != nil {
 		s.t.Fatalf("Create: %v", err)
 	}
@@ -103,7 +103,7 @@ func dropDeletes(s *store) {
 	s.create("q", long)
 	claimed := s.claim("p", "b")
 	ref := session.Ref{PID: "p", Fence: claimed.Fence}
-	for range 2 { // the second time it is gone already
+	for range 2 { // the second time it no longer exists
 		if err := s.Drop(s.deadline(), ref); err != nil {
 			s.t.Errorf("Drop: %v", err)
 		}

@@ -1,5 +1,4 @@
-// Package idempotencytest holds implementations of [idempotency.Store] to their
-// contract.
+// Package idempotencytest tests implementations of [idempotency.Store] against their contract.
 package idempotencytest
 
 import (
@@ -15,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 )
 
-// A Maker makes an empty store for one test, whose keys live so long, and cleans
-// up after it with t.Cleanup.
+// A Maker creates an empty store for one test, whose keys have the given lifetime, and cleans up
+// after it with t.Cleanup.
 type Maker func(t *testing.T, lifetime time.Duration) idempotency.Store
 
 // Run tests an implementation. Its subtests are the contract's rules.
@@ -41,10 +40,10 @@ func Run(t *testing.T, newStore Maker) {
 
 const (
 	long  = time.Hour   // longer than any test
-	short = time.Second // to expire within one, but not before its next call
+	short = time.Second // expires within a test, but not before its next call
 )
 
-// patience is how long a test waits for what must happen.
+// patience bounds a test's waits.
 const patience = 20 * time.Second
 
 type store struct {
@@ -52,7 +51,7 @@ type store struct {
 	t *testing.T
 }
 
-// deadline returns a context for what must not take long.
+// deadline returns a context for operations that must not take long.
 func (s *store) deadline() context.Context {
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	s.t.Cleanup(cancel)
@@ -69,7 +68,7 @@ func (s *store) claim(key, call string) idempotency.Claim {
 	return c
 }
 
-// taken returns what is known of a key, which must be taken.
+// taken returns the record of a key, which must be claimed.
 func (s *store) taken(key string) idempotency.Record {
 	s.t.Helper()
 	r, err := s.Claim(s.deadline(), idempotency.NewClaim(key, "another call"))
