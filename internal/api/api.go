@@ -1,10 +1,10 @@
-// Package api is what backends ask of a node over HTTP: they emit, ask, move
-// sockets between rooms, disconnect them, and look at who is there and what was
-// said. docs/api.md is its manual and openapi.yaml its contract.
+// Package api is the HTTP interface of a node for backends: they emit events, request acks, move
+// sockets between rooms, disconnect them, and list sockets, rooms and history. docs/api.md is its
+// manual and openapi.yaml its contract.
 //
-// Every answer is JSON; every failure is a problem document, and says whether what
-// was asked for may have happened. A call ends in bounded time, whatever the
-// cluster does, and goes on when its client goes away.
+// Every answer is JSON; every failure is a problem document, and says whether the requested
+// operation may have completed. A call ends in bounded time, whatever the state of the cluster, and
+// continues if its client disconnects.
 package api
 
 import (
@@ -30,15 +30,14 @@ const Prefix = "/api/v1/"
 
 // Options configure an [API].
 type Options struct {
-	// Keys open the API; without any it is closed.
+	// Keys authenticate callers of the API; without any it is closed.
 	Keys []string
-	// Namespaces are those that can be asked for, by name. While there are none the
-	// node is not ready, and every call is told so.
+	// Namespaces are the available namespaces, by name. While there are none the node is not ready,
+	// and every call is answered so.
 	Namespaces map[string]*socketio.Namespace
-	// Calls remembers calls that bear an Idempotency-Key. It is needed with
-	// Namespaces.
+	// Calls remembers calls with an Idempotency-Key. It is required with Namespaces.
 	Calls idempotency.Store
-	// Logger is none.
+	// Logger is optional.
 	Logger *zap.Logger
 }
 
@@ -55,19 +54,19 @@ func New(o Options) *API {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	// Whoever tries keys can't fill the log.
+	// Attempts with wrong keys must not fill the log.
 	log := o.Logger.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
 	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}
 }
 
-// Metrics returns what there is to count.
+// Metrics returns the API's metrics.
 func (a *API) Metrics() []prometheus.Collector {
 	return []prometheus.Collector{a.metrics.requests, a.metrics.seconds}
 }
 
-// Routes returns the method and path of everything that is served.
+// Routes returns the method and path of every route.
 func Routes() []string {
 	all := make([]string, 0, len(routes))
 	for path, rt := range routes {
@@ -82,8 +81,8 @@ var openAPI []byte
 
 const openAPIName = "openapi.yaml"
 
-// How long calls may take beside reading and answering them. A silent node is
-// waited for less long: what the others say is still of use then.
+// Timeouts of calls, without reading and answering them. The wait for a silent node is shorter, so
+// that the other nodes' answers are still of use.
 const (
 	timeout      = 10 * time.Second
 	fetchTimeout = timeout / 2
@@ -91,9 +90,8 @@ const (
 	askTimeout   = maxAsk + timeout
 )
 
-// A route is what is behind one path. One that writes has a body and may bear an
-// Idempotency-Key; one that reads has a query; one that is neither is the
-// contract, which everybody may read.
+// A route is an operation at a path. A writing route has a body and accepts an Idempotency-Key; a
+// reading route has a query; the only other route is the contract, which needs no key.
 type route struct {
 	method  string
 	timeout time.Duration
@@ -126,7 +124,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.finish(w, r, name, began, a.serve(w, r, rt, known))
 }
 
-// Protect serves next to who has a key.
+// Protect serves next to callers with a key.
 func (a *API) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f := a.keys.refusal(r); f != nil {
@@ -137,7 +135,7 @@ func (a *API) Protect(next http.Handler) http.Handler {
 	})
 }
 
-// finish answers, and takes note of it.
+// finish answers, and records the call.
 func (a *API) finish(w http.ResponseWriter, r *http.Request, name string, began time.Time, res response) {
 	a.metrics.observe(name, res.status, time.Since(began))
 	if res.failure != nil {
@@ -183,7 +181,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	if f != nil {
 		return failed(f)
 	}
-	// Not the client's context: what is begun is ended, and its key finished.
+	// Not the client's context: a call that has begun completes, and its key is finished.
 	ctx := context.WithoutCancel(r.Context())
 	run := func() response {
 		ctx, cancel := context.WithTimeout(ctx, rt.timeout)
@@ -201,18 +199,17 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	}
 }
 
-// A response is what is answered.
+// A response is the answer to a call.
 type response struct {
 	status      int
 	contentType string
 	body        []byte
-	failure     *failure // nil for none
+	failure     *failure // nil on success
 	allow       string
 	replayed    bool
 }
 
-// answered returns the response of a call. May is what to say where its outcome is
-// open.
+// answered returns the response of a call. may is the text to add if its outcome is unknown.
 func answered(v any, err error, may string) response {
 	switch {
 	case err != nil:
@@ -257,8 +254,8 @@ func (res response) write(w http.ResponseWriter) {
 			h.Set("Retry-After", "1")
 		}
 	}
-	// The connection may be used for something else afterwards, so the deadline goes
-	// with this answer. What can fail here is a client that has gone.
+	// The connection may be reused afterwards, so the deadline ends with this answer. The only
+	// possible error here is a disconnected client.
 	out := http.NewResponseController(w)
 	_ = out.SetWriteDeadline(time.Now().Add(writeTimeout))
 	w.WriteHeader(res.status)

@@ -14,7 +14,7 @@ import (
 // Limits of questions.
 const (
 	defaultAsk = 5 * time.Second
-	maxAnswers = 16 << 20 // bytes, of all answers together
+	maxAnswers = 16 << 20 // bytes, total of all answers
 )
 
 // An answer is a socket's ack.
@@ -24,7 +24,7 @@ type answer struct {
 	arguments
 }
 
-// arguments are what a client has sent: JSON, and what its placeholders stand for.
+// arguments are what a client has sent: JSON, and the attachments of its placeholders.
 type arguments struct {
 	Args        json.RawMessage `json:"args"`
 	Attachments [][]byte        `json:"attachments,omitempty"`
@@ -43,13 +43,13 @@ func (a arguments) size() int {
 	return n
 }
 
-// silent says who has not answered.
+// silent lists the sockets that have not answered.
 type silent struct {
 	Sockets []string `json:"silentSockets"`
 	nodes
 }
 
-// nodes says which nodes have not answered; then there may be more than is here.
+// nodes lists the nodes that have not answered; if there are any, the result may be incomplete.
 type nodes struct {
 	Partial bool     `json:"partial"`
 	Nodes   []string `json:"silentNodes"`

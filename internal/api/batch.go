@@ -12,16 +12,16 @@ const (
 	batchTimeout = 3 * timeout
 )
 
-// A batchResult is what became of one emit: its answer or its problem.
+// A batchResult is the result of one emit: its answer or its problem.
 type batchResult struct {
 	Status  int      `json:"status"`
 	Offset  *string  `json:"offset,omitempty"`
 	Problem *problem `json:"problem,omitempty"`
 }
 
-// batch emits one after the other, so they are in the order of the list. Those
-// that make no sense are left out. Once one could not be sent, the others are not
-// tried: they would come before it, or fail as it did.
+// batch emits one event after the other, so they are in the order of the list. Invalid ones are
+// skipped. Once one could not be sent, the rest are not tried: they would precede it, or fail as it
+// did.
 func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 	var list struct {
 		Emits []json.RawMessage `json:"emits"`

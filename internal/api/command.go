@@ -42,8 +42,8 @@ func (a *API) leave(ctx context.Context, body []byte) (any, error) {
 	return nil, b.SocketsLeave(ctx, c.Leave...)
 }
 
-// named checks the rooms that are joined or left. Who is in a user's room is a
-// matter of who they are.
+// named checks the rooms to be joined or left. A user's room has the sockets of that user, so it
+// cannot be joined or left.
 func named(field string, rooms []string) error {
 	if len(rooms) == 0 {
 		return fail(badRequest, "%s is a list of rooms", field)

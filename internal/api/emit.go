@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// An event is what is sent. Arguments stay the JSON that they are. One with binary
-// parts has them in attachments, and a placeholder in their place, as packets do.
+// An event is an event to be sent. Its arguments remain raw JSON. An event with binary data has it
+// in attachments, and placeholders in its place, as in packets.
 type event struct {
 	Event       string            `json:"event"`
 	Args        []json.RawMessage `json:"args"`

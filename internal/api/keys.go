@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// keys are those that open the API, as hashes: so that they can be compared in
-// constant time, whatever their lengths.
+// keys are the hashes of the API's keys, so that keys of any length can be compared in constant
+// time.
 type keys [][sha256.Size]byte
 
 func newKeys(list []string) keys {
@@ -19,7 +19,7 @@ func newKeys(list []string) keys {
 	return all
 }
 
-// refusal returns why a request may not pass, or nil.
+// refusal returns why a request is refused, or nil.
 func (ks keys) refusal(r *http.Request) *failure {
 	if len(ks) == 0 {
 		return fail(noAPIKeys, "this node has no API keys; REJOIN_API_KEYS sets them")
@@ -29,7 +29,7 @@ func (ks keys) refusal(r *http.Request) *failure {
 		return fail(unauthorized, "an API key is needed, as Authorization: Bearer or X-API-Key")
 	}
 	hash, same := sha256.Sum256([]byte(given)), 0
-	for _, key := range ks { // all of them, to take the same time for each
+	for _, key := range ks { // all keys, so that the time does not depend on the match
 		same |= subtle.ConstantTimeCompare(hash[:], key[:])
 	}
 	if same == 0 {

@@ -13,16 +13,16 @@ import (
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 )
 
-// Limits of what is remembered.
+// Limits of remembered calls.
 const (
 	maxKey    = 255       // characters of an Idempotency-Key
 	maxAnswer = 256 << 10 // bytes of a response that is kept
 )
 
-// endMargin is what a call may take beside its time: to be begun and finished.
+// endMargin is the time that a call may take beside its timeout: to begin and to finish.
 const endMargin = 10 * time.Second
 
-// once runs a call if its key is new, and else answers what is known of it.
+// once runs a call if its key is new, and otherwise answers from the record of the key.
 func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte, timeout time.Duration, run func() response) response {
 	if !visible(key) || len(key) > maxKey {
 		return failed(fail(badRequest, "an Idempotency-Key has 1 to %d visible characters of ASCII", maxKey))
@@ -33,7 +33,7 @@ func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte
 	case errors.Is(err, idempotency.ErrFull):
 		return failed(&failure{code: unavailable, detail: "too many keys are remembered; nothing has happened", cause: err})
 	case err != nil:
-		// If the key was taken after all, it shall not stand in the way of the next try.
+		// If the key was claimed in spite of the error, it must not block a retry.
 		a.settle(c, a.o.Calls.Free(ctx, c))
 		return failed(&failure{code: unavailable, detail: "the key can't be looked up; nothing has happened", cause: err})
 	case former != nil:
@@ -53,7 +53,7 @@ func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte
 	return res
 }
 
-// again answers a call that was made before.
+// again answers a repeated call.
 func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration) response {
 	switch kept := former.Response; {
 	case former.Call != c.Call:
@@ -74,15 +74,15 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 	}
 }
 
-// settle notes that a key could not be finished or freed. It stays taken, and who
-// asks for it is told that the outcome is not known.
+// settle logs that a key could not be finished or freed. The key stays claimed, and a repeated call
+// is told that the outcome is unknown.
 func (a *API) settle(c idempotency.Claim, err error) {
 	if err != nil {
 		a.log.Warn("what became of an API call can't be remembered", zap.String("claim", c.ID()), zap.Error(err))
 	}
 }
 
-// fingerprint tells calls apart: by what is asked for, not by who asks.
+// fingerprint identifies a call by its content, not by its caller.
 func fingerprint(path string, body []byte) string {
 	h := sha256.New()
 	h.Write([]byte(path + "\n"))

@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A code says what kind of failure a problem reports, for programs. Where the
-// built-in application has the same kind, it has the same code.
+// A code is the kind of failure that a problem reports, for programs. If the built-in application
+// has the same kind, it has the same code.
 type code string
 
 const (
@@ -60,8 +60,8 @@ var statuses = map[code]int{
 type failure struct {
 	code   code
 	detail string
-	// open: what was asked for may have been done all the same. After any other
-	// failure it was not, and the call can be made again.
+	// open means that the requested operation may have completed in spite of the failure. After any
+	// other failure it has not, and the call can be retried.
 	open  bool
 	cause error // for the log; nil for none
 }
@@ -70,7 +70,7 @@ func (f *failure) Error() string { return f.detail }
 
 func (f *failure) Unwrap() error { return f.cause }
 
-// maxDetail is how many bytes a detail has: it may quote a whole body, and goes into
+// maxDetail is the maximum length of a detail, in bytes: it may quote a whole body, and goes into
 // the log.
 const maxDetail = 1000
 
@@ -82,14 +82,14 @@ func fail(c code, format string, args ...any) *failure {
 	return &failure{code: c, detail: detail}
 }
 
-// open is fail where the outcome is open.
+// open is fail with an unknown outcome.
 func open(c code, detail string) *failure { return &failure{code: c, detail: detail, open: true} }
 
-// mayHave says that the outcome of what was to be done is open.
+// mayHave says that the outcome of the operation is unknown.
 const mayHave = "; it may have happened"
 
-// asFailure says what an error of the library means to who called. Details of the
-// cluster are for the log.
+// asFailure translates an error of the library for the caller. Details of the cluster are only
+// logged.
 func asFailure(err error, may string) *failure {
 	maybe := func(c code, detail string) *failure {
 		return &failure{code: c, detail: detail + may, open: may != "", cause: err}
@@ -121,8 +121,8 @@ func asFailure(err error, may string) *failure {
 	return &failure{code: unavailable, detail: "the node can't do this now", cause: err}
 }
 
-// A problem is a problem document of RFC 9457. Its type is left as about:blank:
-// the code says what it is, docs/api.md what that means.
+// A problem is a problem document of RFC 9457. Its type stays about:blank: the code identifies the
+// problem, docs/api.md explains it.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`

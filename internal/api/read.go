@@ -16,8 +16,8 @@ const (
 	maxHistory     = 200
 )
 
-// fetch asks all nodes for their sockets. What a silent node has is missing, and
-// said to be.
+// fetch asks all nodes for their sockets. The sockets of a silent node are missing, which the
+// result reports.
 func fetch(ctx context.Context, b socketio.Broadcast) ([]socketio.RemoteSocket, nodes, error) {
 	all, err := b.Timeout(fetchTimeout).FetchSockets(ctx)
 	missing := silentNodes(nil)
@@ -57,7 +57,7 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	}
 	views := make([]socketView, len(all))
 	for i, s := range all {
-		s.Rooms = append([]string{}, s.Rooms...) // an array, always
+		s.Rooms = append([]string{}, s.Rooms...) // always an array
 		views[i] = socketView{s.SocketInfo, string(s.Node)}
 	}
 	return struct {
@@ -169,7 +169,7 @@ func (a *API) history(ctx context.Context, q query) (any, error) {
 	}{views, more}, nil
 }
 
-// asked returns the namespace that a query is about.
+// asked returns the namespace in a query.
 func (a *API) asked(q query) (*socketio.Namespace, error) {
 	if _, given := q["namespace"]; !given {
 		return a.namespace("/")
@@ -177,7 +177,7 @@ func (a *API) asked(q query) (*socketio.Namespace, error) {
 	return a.namespace(q.get("namespace"))
 }
 
-// askedRoom returns the namespace and the room that a query is about.
+// askedRoom returns the namespace and the room in a query.
 func (a *API) askedRoom(q query) (*socketio.Namespace, string, error) {
 	room := q.get("room")
 	if err := checkNames("room", []string{room}); err != nil {

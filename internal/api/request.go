@@ -21,10 +21,10 @@ import (
 // Limits of requests.
 const (
 	maxBody     = 1 << 20          // bytes
-	bodyTimeout = 10 * time.Second // to send it
+	bodyTimeout = 10 * time.Second // time to send it
 )
 
-// readBody returns the JSON that a request bears.
+// readBody returns the JSON body of a request.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != contentJSON {
@@ -33,7 +33,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
 	if r.URL.RawQuery != "" {
 		return nil, fail(badRequest, "what is asked for is in the body, not in a query")
 	}
-	// The server lifts the deadline with the next request.
+	// The server clears the deadline with the next request.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	switch {
@@ -47,7 +47,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
 	return body, nil
 }
 
-// decode reads a body into a struct that has all fields there may be.
+// decode decodes a body into a struct with all allowed fields.
 func decode(body []byte, v any) error {
 	if !utf8.Valid(body) {
 		return fail(badRequest, "the body is not UTF-8")
@@ -69,9 +69,8 @@ func decode(body []byte, v any) error {
 	return nil
 }
 
-// exact refuses what encoding/json lets pass: fields that are there twice, of which
-// it takes the last, and names that are a field's but for their case. The body is one
-// that could be decoded into v.
+// exact refuses what encoding/json accepts: duplicate fields, of which it takes the last, and names
+// that match a field only if case is ignored. The body must decode into v.
 func exact(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if first, _ := d.Token(); first != json.Delim('{') {
@@ -101,22 +100,21 @@ func exact(body []byte, v any) error {
 	return nil
 }
 
-// encode returns v as JSON. What is raw in it stays as it is, but for blanks.
+// encode returns v as JSON. Raw JSON in it is unchanged, except for white space.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		panic(err) // made of strings, numbers, and JSON that was read
+		panic(err) // consists of strings, numbers, and JSON that was read
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 }
 
-// A query is what a reading call asks for.
+// A query holds the parameters of a reading call.
 type query url.Values
 
-// only refuses parameters that are not known, and those that are there twice but
-// in a list.
+// only refuses unknown parameters, and duplicate ones that are not lists.
 func (q query) only(single []string, lists ...string) error {
 	for name, values := range q {
 		switch {
@@ -132,7 +130,7 @@ func (q query) only(single []string, lists ...string) error {
 
 func (q query) get(name string) string { return url.Values(q).Get(name) }
 
-// number returns a number between bounds.
+// number returns a parameter as a number within bounds.
 func (q query) number(name string, least, most, otherwise int) (int, error) {
 	if _, given := q[name]; !given {
 		return otherwise, nil

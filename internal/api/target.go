@@ -17,8 +17,8 @@ const (
 	maxName  = 200              // bytes
 )
 
-// A target says whom a call is about. Everyone must be asked for: a list that got
-// lost in a program would else send what is for one to all.
+// A target holds the receivers of a call. everyone must be requested explicitly, because a program
+// that loses a list would otherwise send an event for one socket to all.
 type target struct {
 	Namespace     *string  `json:"namespace"`
 	Everyone      bool     `json:"everyone"`
@@ -95,7 +95,7 @@ func checkNames(list string, names []string) error {
 	return nil
 }
 
-// withUsers adds to rooms those that stand for users.
+// withUsers adds the rooms of users to rooms.
 func withUsers(rooms, users []string) ([]string, error) {
 	all := slices.Clone(rooms)
 	for _, user := range users {

@@ -10,10 +10,10 @@ import (
 // MemoryOptions configure a [Memory]. Zero fields mean the defaults.
 type MemoryOptions struct {
 	Lifetime time.Duration // [Lifetime]
-	MaxBytes int           // of all that is remembered; 64 MiB
+	MaxBytes int           // total size; 64 MiB
 }
 
-// A Memory is the [Store] of a node that is alone.
+// A Memory is the [Store] of a single node.
 type Memory struct {
 	o MemoryOptions
 
@@ -29,7 +29,7 @@ type entry struct {
 	response *Response
 }
 
-// overhead is about what an entry takes beside its texts.
+// overhead is the approximate memory of an entry beside its strings.
 const overhead = 256
 
 func (e *entry) size() int {
@@ -40,7 +40,7 @@ func (e *entry) size() int {
 	return n
 }
 
-// NewMemory returns a store that remembers nothing yet.
+// NewMemory returns an empty store.
 func NewMemory(o MemoryOptions) *Memory {
 	if o.Lifetime == 0 {
 		o.Lifetime = Lifetime
@@ -107,7 +107,7 @@ func (m *Memory) Free(ctx context.Context, c Claim) error {
 	return nil
 }
 
-// entry returns what is remembered of a key, or nil. m.mu is held.
+// entry returns the entry of a key, or nil. m.mu is held.
 func (m *Memory) entry(key string) *entry {
 	if at := m.keys[key]; at != nil {
 		return at.Value.(*entry)
@@ -115,7 +115,7 @@ func (m *Memory) entry(key string) *entry {
 	return nil
 }
 
-// expire forgets what is too old. m.mu is held.
+// expire removes expired entries. m.mu is held.
 func (m *Memory) expire(now time.Time) {
 	for at := m.order.Front(); at != nil; at = m.order.Front() {
 		e := at.Value.(*entry)

@@ -1,11 +1,11 @@
-// Package redis remembers the keys of calls in Redis, for all nodes of a cluster.
+// Package redis stores the keys of calls in Redis, for all nodes of a cluster.
 //
 // A key is one string, so that it has a slot of its own in a Cluster:
 //
 //	<prefix>i:<SHA-256 of the key, base64url>
 //
-// Its value begins with the id of the claim; the rest is JSON. How old a claim is
-// Redis tells by what is left of the key's life, so the nodes' clocks don't matter.
+// Its value begins with the id of the claim; the rest is JSON. The age of a claim is computed from
+// the remaining TTL in Redis, so the nodes' clocks don't matter.
 package redis
 
 import (
@@ -25,7 +25,7 @@ import (
 
 // Options configure a [Store]. Zero fields mean the defaults.
 type Options struct {
-	Prefix   string        // of all keys; "rejoin:"
+	Prefix   string        // prefix of all keys; "rejoin:"
 	Lifetime time.Duration // [idempotency.Lifetime]
 	Timeout  time.Duration // for one call to Redis; 3 s
 }
@@ -36,8 +36,8 @@ type Store struct {
 	o      Options
 }
 
-// New returns a store that uses a client, which stays the caller's, and which may
-// repeat what it does not know to have been done: go-redis does so in a Cluster.
+// New returns a store that uses a client, which the caller closes, and which may repeat commands
+// with an unknown outcome: go-redis does so in a Cluster.
 func New(client redis.UniversalClient, o Options) *Store {
 	if o.Prefix == "" {
 		o.Prefix = "rejoin:"
@@ -51,7 +51,7 @@ func New(client redis.UniversalClient, o Options) *Store {
 	return &Store{client, o}
 }
 
-// The scripts, which Redis knows by their hashes once it has run them.
+// The scripts, which Redis identifies by their hashes once it has run them.
 var (
 	//go:embed claim.lua
 	claimText string
@@ -65,7 +65,7 @@ var (
 	free   = redis.NewScript(freeText)
 )
 
-// A value is what is behind the id of the claim.
+// A value is the part of a Redis value after the id of the claim.
 type value struct {
 	Call     string                `json:"call"`
 	Response *idempotency.Response `json:"response,omitempty"`

@@ -1,7 +1,7 @@
 package redis
 
-// Commands returns the commands that a [Store] with a prefix of its keys runs, those
-// in scripts included, to ask whether they are allowed.
+// Commands returns the commands that a [Store] with a prefix of its keys runs, including those in
+// scripts, to check whether they are allowed.
 func Commands(prefix string) [][]any {
 	key := prefix + "i:none"
 	return [][]any{
