@@ -1,7 +1,6 @@
-// Package app is the built-in application: what clients can do on a node without
-// any server code. They join rooms, send events to rooms, to everyone or to one
-// another, and read a room's history and members. docs/protocol.md lists it, and
-// what it takes to be allowed to.
+// Package app is the built-in application: what clients can do on a node without server code. They
+// join rooms, send events to rooms, to everyone or to one another, and read a room's history and
+// members. docs/protocol.md lists the events and the permissions that they require.
 package app
 
 import (
@@ -18,28 +17,27 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// Timeout bounds what one event may take, however the cluster does.
+// Timeout bounds the handling of one event, whatever the state of the cluster.
 const Timeout = 10 * time.Second
 
 // Options configure an [App].
 type Options struct {
-	// Verifier judges the token that every client must show. Without one nobody
-	// has to prove who they are, and all are Anonymous.
+	// Verifier verifies the token that every client must send. Without one there is no
+	// authentication, and all clients have the permissions Anonymous.
 	Verifier *auth.Verifier
 
-	// Anonymous is what clients may do where there is no Verifier.
+	// Anonymous are the permissions of clients if there is no Verifier.
 	Anonymous auth.Permissions
 
-	// Limits bound what sockets and users may do. By default only few reads may run
-	// concurrently.
+	// Limits bound what sockets and users may do. By default only the number of concurrent reads is
+	// bounded.
 	Limits *limit.Clients
 
-	// Logger gets what an operator should know. By default nothing is logged.
+	// Logger receives the application's logs. By default nothing is logged.
 	Logger *zap.Logger
 }
 
-// An App serves the namespaces that it is registered with. Its methods may be
-// called at once.
+// An App serves the namespaces that it is registered with. Its methods are safe for concurrent use.
 type App struct {
 	verifier  *auth.Verifier
 	anonymous auth.Identity
@@ -48,11 +46,10 @@ type App struct {
 
 	mu            sync.Mutex
 	forbidden     map[string]uint64    // by event
-	refusedTokens map[auth.Code]uint64 // by why
+	refusedTokens map[auth.Code]uint64 // by code
 }
 
-// New returns an application. Whoever made the verifier closes it, after the
-// server.
+// New returns an application. The caller closes the verifier, after the server.
 func New(o Options) *App {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -68,7 +65,7 @@ func New(o Options) *App {
 		forbidden:     make(map[string]uint64),
 		refusedTokens: make(map[auth.Code]uint64),
 	}
-	for name := range requests { // every label is there from the start
+	for name := range requests { // every label exists from the start
 		a.forbidden[name] = 0
 	}
 	for _, code := range auth.Codes {
@@ -96,7 +93,7 @@ func (a *App) Stats() Stats {
 	return Stats{maps.Clone(a.forbidden), maps.Clone(a.refusedTokens)}
 }
 
-// A request is one event of a client, and who the client is.
+// A request is one event of a client, and the client's identity.
 type request struct {
 	*socketio.Event
 	app    *App
@@ -124,7 +121,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 		return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
 	}
 	if e.Name == "echo" {
-		return answer(e, e.Rest(0)...) // waits for nothing, so it needs no deadline
+		return answer(e, e.Rest(0)...) // does not wait, so it needs no deadline
 	}
 	handle, known := requests[e.Name]
 	if !known {
@@ -149,11 +146,11 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	return answer(e, reply)
 }
 
-// errNobodyWaits: nobody gets what a read would answer.
+// errNobodyWaits: the client no longer awaits the answer of a read.
 var errNobodyWaits = errors.New("app: nobody waits for the answer")
 
-// read reads for an ack, and does nothing if there is nobody who gets it: the client
-// asks for none, or its connection has been closed since it asked.
+// read runs a read for an ack. It does nothing if the client requests no ack, or its connection has
+// been closed since the request.
 func read(f func(context.Context, *request) (any, error)) func(context.Context, *request) (any, error) {
 	return func(ctx context.Context, r *request) (any, error) {
 		if !r.CanAck() {
@@ -176,8 +173,8 @@ func read(f func(context.Context, *request) (any, error)) func(context.Context, 
 	}
 }
 
-// answer acks if an ack is asked for. One that cannot be sent becomes a failure, because
-// a client that gets no ack waits for it.
+// answer acks if an ack is requested. An ack that cannot be sent becomes a failure, because a
+// client that gets no ack waits for it.
 func answer(e *socketio.Event, args ...any) error {
 	if !e.HasAck() {
 		return nil

@@ -12,8 +12,8 @@ const (
 	maxRoomName = 200  // bytes
 )
 
-// memberRoom returns the room that the first argument names. The sender must be a
-// member of it, and be permitted.
+// memberRoom returns the room that the first argument names. The sender must be a member of it, and
+// have the permission.
 func memberRoom(r *request, may func(room string) bool) (string, error) {
 	room, err := stringArg(r, 0, "a room")
 	if err != nil {
@@ -78,7 +78,7 @@ func permit(room string, may func(room string) bool) error {
 	return nil
 }
 
-// own refuses rooms whose members are not for clients to choose.
+// own refuses rooms whose membership clients must not choose.
 func own(room string) error {
 	if auth.OfUser(room) {
 		return fail(forbidden, "%q belongs to a user: all of the user's connections are in it, and no other", room)

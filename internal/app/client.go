@@ -18,25 +18,25 @@ import (
 // does, and shorter than an event may take.
 const verifyTimeout = Timeout * 9 / 10
 
-// longestWait is after how long an expiry is looked at again, at the latest: it is
-// a time of the clock on the wall, which can be set.
+// longestWait is the maximum interval between two checks of an expiry: it is a wall-clock time, and
+// the clock can be set.
 const longestWait = time.Hour
 
-// A client is one socket that has shown a token.
+// A client is one socket that has sent a token.
 type client struct {
 	socket *socketio.Socket
 
-	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Of be only
+	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Used by be only
 
 	mu    sync.Mutex
-	id    auth.Identity // by the newest token; replaced, never changed
-	timer *time.Timer   // ends the connection with the token
+	id    auth.Identity // of the newest token; replaced, never changed
+	timer *time.Timer   // ends the connection when the token expires
 	ended bool
 }
 
 type clientKey struct{}
 
-// identity returns who a connected client is.
+// identity returns the identity of a connected client.
 func (a *App) identity(s *socketio.Socket) *auth.Identity {
 	c, ok := s.Value(clientKey{}).(*client)
 	if !ok {
@@ -48,8 +48,8 @@ func (a *App) identity(s *socketio.Socket) *auth.Identity {
 	return &id
 }
 
-// admit is the middleware of all clients: a client that is let in has its rooms,
-// and the end of its token is waited for.
+// admit is the middleware of all clients: it joins an accepted client to its rooms, and starts the
+// timer of its token's expiry.
 func (a *App) admit(ctx context.Context, s *socketio.Socket) error {
 	if a.verifier == nil {
 		return s.KeepRooms(ctx, a.anonymous.MayBeIn)
@@ -68,7 +68,7 @@ func (a *App) admit(ctx context.Context, s *socketio.Socket) error {
 	return nil
 }
 
-// verify judges a token that is to be found in some way.
+// verify verifies the token that find returns.
 func (a *App) verify(ctx context.Context, s *socketio.Socket, find func(*socketio.Socket) (string, error)) (auth.Identity, error) {
 	token, err := find(s)
 	var id auth.Identity
@@ -87,8 +87,8 @@ func (a *App) verify(ctx context.Context, s *socketio.Socket, find func(*socketi
 	return id, err
 }
 
-// shown returns the token that a client connects with: auth.token, or what the
-// Authorization header of its first request bears.
+// shown returns the token of a connecting client: auth.token, or that of the Authorization header
+// of its first request.
 func shown(s *socketio.Socket) (string, error) {
 	var payload struct {
 		Token json.RawMessage `json:"token"`
@@ -107,8 +107,7 @@ func shown(s *socketio.Socket) (string, error) {
 	return strings.TrimSpace(token), nil
 }
 
-// renew answers the event token, by which a client that is connected goes on with
-// a fresh one.
+// renew answers the event token, with which a connected client sends a fresh token.
 func renew(ctx context.Context, r *request) (any, error) {
 	type reply struct {
 		OK      bool   `json:"ok"`
@@ -116,7 +115,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 	}
 	c, ok := r.Socket().Value(clientKey{}).(*client)
 	if !ok {
-		return reply{OK: true}, nil // there is nothing to expire
+		return reply{OK: true}, nil // there is no token to expire
 	}
 	id, err := r.app.verify(ctx, r.Socket(), func(*socketio.Socket) (string, error) {
 		var token string
@@ -138,15 +137,15 @@ func renew(ctx context.Context, r *request) (any, error) {
 	return reply{true, &expires}, nil
 }
 
-// be makes the client what its token says. It is called for one token after
-// another. If it fails the client is that, but for some of its rooms.
+// be gives the client the identity of its token. It is called for one token after another. If it
+// fails the client has the identity, but lacks some of its rooms.
 func (c *client) be(ctx context.Context, id auth.Identity) error {
 	c.mu.Lock()
 	c.id = id
 	c.await()
 	c.mu.Unlock()
-	// A token that says the same of rooms as the last one, which may come often, costs no
-	// judgement: what the client has joined since was judged alike.
+	// A token with the same rooms as the last one, which may arrive often, needs no check: rooms
+	// that the client has joined since were checked by the same rules.
 	if c.judged == nil || !c.judged.SameRooms(&id) {
 		c.judged = nil
 		if err := c.socket.KeepRooms(ctx, id.MayBeIn); err != nil {
@@ -168,8 +167,8 @@ func (c *client) await() {
 	c.timer = time.AfterFunc(min(time.Until(c.id.Expires), longestWait), c.expire)
 }
 
-// expire cuts the client if its token has expired. It comes back by itself, with a
-// fresh one if it has a way to get one.
+// expire cuts the client if its token has expired. The client reconnects, with a fresh token if it
+// can get one.
 func (c *client) expire() {
 	c.mu.Lock()
 	expired := !time.Now().Before(c.id.Expires)
@@ -182,7 +181,7 @@ func (c *client) expire() {
 	}
 }
 
-// end lets go of the timer.
+// end stops the timer.
 func (c *client) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

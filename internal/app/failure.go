@@ -45,9 +45,9 @@ type failureReply struct {
 	MayHave bool `json:"mayHaveHappened,omitempty"`
 }
 
-// failure returns the ack that reports an error. Whose time was over it reads off
-// the request's context: calls within the cluster have deadlines of their own,
-// which their errors name as well.
+// failure returns the ack that reports an error. It takes an expired timeout from the request's
+// context, because calls within the cluster have deadlines of their own, which their errors name as
+// well.
 func failure(ctx context.Context, err error) failureReply {
 	var f *failed
 	var refused *auth.Error
@@ -66,8 +66,8 @@ func failure(ctx context.Context, err error) failureReply {
 	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened", MayHave: true}
 }
 
-// refusal returns what a middleware reports of an error: a connect_error, or, where a
-// later attempt may succeed, an error that makes the client try again.
+// refusal returns a middleware's error for the client: a connect_error, or, if a later attempt may
+// succeed, an error that makes the client retry.
 func refusal(ctx context.Context, err error) error {
 	f := failure(ctx, err)
 	if f.Code == unavailable || f.Code == timeout {

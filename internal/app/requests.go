@@ -11,17 +11,17 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// membersTimeout is how long a silent node is waited for: what the others say is
-// still of use then.
+// membersTimeout bounds the wait for a silent node, so that the other nodes' answers are still of
+// use.
 const membersTimeout = Timeout / 2
 
 // Limits of history.
 const (
-	maxHistory     = 200 // events a call
+	maxHistory     = 200 // events per call
 	defaultHistory = 50
 )
 
-// requests are the events that clients may send, beside echo.
+// requests are the events that clients may send, besides echo.
 var requests = map[string]func(context.Context, *request) (any, error){
 	"join":  join,
 	"leave": leave,
@@ -70,8 +70,8 @@ var requests = map[string]func(context.Context, *request) (any, error){
 	"token":   renew,
 }
 
-// emitTo sends the event that the arguments from the second one on are to rooms that the
-// first one names, of which the sender is not in some.
+// emitTo sends the event in the arguments from the second one on to rooms that the first one names.
+// strangers is the number of them that the sender is not in.
 func emitTo(ctx context.Context, r *request, rooms, strangers int, b socketio.Broadcast) (any, error) {
 	copies, err := r.limits.Copy(rooms, r.Size()-len(r.Raw(0)), strangers)
 	if many := (*limit.TooManyCopiesError)(nil); errors.As(err, &many) {
@@ -83,8 +83,7 @@ func emitTo(ctx context.Context, r *request, rooms, strangers int, b socketio.Br
 	return emit(ctx, r, 1, b, copies)
 }
 
-// emit sends the event that the arguments from i on are: its name and its own
-// arguments.
+// emit sends the event in the arguments from i on: its name and its own arguments.
 func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies limit.Copies) (any, error) {
 	newRooms := 0
 	defer func() { copies.Done(newRooms) }()
@@ -106,7 +105,7 @@ func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies l
 	}{true, placed.Offset}, nil
 }
 
-// outside returns how many of some rooms the sender is not in.
+// outside returns the number of rooms that the sender is not in.
 func outside(r *request, rooms []string) (n int) {
 	for _, room := range rooms {
 		if !r.Socket().InRoom(room) {
@@ -116,14 +115,14 @@ func outside(r *request, rooms []string) (n int) {
 	return n
 }
 
-// listedRooms is how many rooms the acks of join and leave list at most. With 1,000 long
-// names such a list has 190 kB, for a request of 20 bytes.
+// listedRooms is the maximum number of rooms in the acks of join and leave. With 1,000 long names
+// such a list has 190 kB, for a request of 20 bytes.
 const listedRooms = 200
 
 type roomsReply struct {
 	OK    bool      `json:"ok"`
 	Rooms *[]string `json:"rooms,omitempty"` // nil: there are too many
-	Count int       `json:"count,omitempty"` // in their place
+	Count int       `json:"count,omitempty"` // instead of Rooms
 }
 
 func join(ctx context.Context, r *request) (any, error) {
@@ -164,7 +163,7 @@ func leave(ctx context.Context, r *request) (any, error) {
 	return joined(r), nil
 }
 
-// joined returns what the ack says of the socket's rooms, if there is one.
+// joined returns the socket's rooms for the ack, if one is requested.
 func joined(r *request) roomsReply {
 	if n := r.Socket().RoomCount(); n > listedRooms || !r.HasAck() {
 		return roomsReply{OK: true, Count: n}
@@ -178,7 +177,7 @@ type historyEvent struct {
 	Event  string `json:"event"`
 	Args   any    `json:"args"` // an array
 	At     int64  `json:"at"`   // Unix time in milliseconds
-	// TooDeep: the arguments are nested deeper than an ack may have them, and left out.
+	// TooDeep means that the arguments are nested deeper than an ack allows, and omitted.
 	TooDeep bool `json:"tooDeep,omitempty"`
 }
 
@@ -227,8 +226,8 @@ func history(ctx context.Context, r *request) (any, error) {
 	return map[string]any{"ok": true, "events": events, "more": more}, nil
 }
 
-// fitting returns how many of the last events have no more attachments together than a
-// packet may have. Each event came in a packet, so it is at least one.
+// fitting returns how many of the last events together have no more attachments than a packet may
+// have. Each event came in a packet, so it is at least one.
 func fitting(past []socketio.Past) (n int) {
 	attachments := 0
 	for ; n < len(past); n++ {
@@ -240,8 +239,8 @@ func fitting(past []socketio.Past) (n int) {
 	return n
 }
 
-// nests reports whether arguments can be nested as deep as the ack of history has them,
-// in an array of an object of an array of an object.
+// nests reports whether arguments fit into the nesting of history's ack: an array of an object of
+// an array of an object.
 func nests(args socketio.Args) bool {
 	const levels = 4
 	brackets := 0
@@ -255,8 +254,8 @@ func nests(args socketio.Args) bool {
 	return err == nil
 }
 
-// What a read of members costs beside those that it lists, which go into Redis and out of
-// it: the question, and the work of each member that is only counted.
+// Costs of a read of members beside the members listed, which are sent to Redis and back: the
+// question, and the work for each member that is only counted.
 const (
 	questionBytes = 1 << 10
 	countedBytes  = 16
