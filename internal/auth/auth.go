@@ -1,9 +1,8 @@
-// Package auth tells who a client is and what it may do, by a JSON Web Token.
+// Package auth determines a client's identity and permissions from a JSON Web Token.
 //
-// A [Verifier] has keys of up to three sources side by side, so that one can
-// take another's place: a secret, public keys, and the set of keys of a server.
-// Each key serves the algorithms of its own type alone, so a token can neither go
-// unsigned nor be signed with what everybody knows.
+// A [Verifier] has keys of up to three sources side by side, so that one can replace another: a
+// secret, public keys, and the key set of a server. Each key serves only the algorithms of its own
+// type, so an unsigned token is never accepted, nor one signed with a public key as the secret.
 package auth
 
 import (
@@ -20,41 +19,40 @@ import (
 	"go.uber.org/zap"
 )
 
-// Leeway is what the clocks of the token's issuer and of the nodes may be apart:
-// a token is good for so much longer than it says, and so much earlier.
+// Leeway is the maximum difference between the clocks of the token's issuer and of the nodes: a
+// token is valid for that much longer, and from that much earlier, than it says.
 const Leeway = 10 * time.Second
 
-// maxToken bounds a token, in bytes, before anything of it is read.
+// maxToken bounds the size of a token, in bytes, before any of it is parsed.
 const maxToken = 16 << 10
 
 // Options configure a [Verifier]. There must be a key of at least one source.
 type Options struct {
 	Secret     []byte // of HS256, HS384 and HS512
 	PublicKeys []byte // PEM: public keys or certificates; RSA, ECDSA and Ed25519
-	JWKSURL    string // where a server keeps its public keys: http or https
+	JWKSURL    string // URL of a server's public keys: http or https
 
-	Issuer   string // what iss must be; "" for anything
-	Audience string // what must be among aud; "" for anything
+	Issuer   string // required iss; "" for any
+	Audience string // required member of aud; "" for any
 
-	// Default is for tokens that do not say what their clients may do.
+	// Default is for tokens that do not state their clients' permissions.
 	Default Permissions
 
-	// Logger gets what an operator should know. By default nothing is logged.
+	// Logger receives the verifier's logs. By default nothing is logged.
 	Logger *zap.Logger
 }
 
-// An Identity is what a token says of its client.
+// An Identity is the content of a token about its client.
 type Identity struct {
-	User  string   // whose connection it is
-	Rooms []string // that the client is in by this token
+	User  string   // the client's user
+	Rooms []string // rooms that the token joins the client to
 	Can   Permissions
-	// Expires is when the token ceases to be good, its leeway included. It is
-	// in the year 9999 at most.
+	// Expires is when the token expires, including its leeway. It is in the year 9999 at most.
 	Expires time.Time
 }
 
-// MayBeIn reports whether the client may be in a room: because it is the user's
-// own, because the token puts it there, or because it may join it.
+// MayBeIn reports whether the client may be in a room: because it is the user's own, because the
+// token names it, or because the client may join it.
 func (id *Identity) MayBeIn(room string) bool {
 	if OfUser(room) {
 		return room == UserRoom(id.User)
@@ -62,29 +60,29 @@ func (id *Identity) MayBeIn(room string) bool {
 	return slices.Contains(id.Rooms, room) || id.Can.MayJoin(room)
 }
 
-// SameRooms reports whether a client may be in the same rooms by either identity,
-// without judging any. False proves nothing.
+// SameRooms reports whether a client may be in the same rooms by either identity, without matching
+// any. False proves nothing.
 func (id *Identity) SameRooms(other *Identity) bool {
 	return id.User == other.User && slices.Equal(id.Rooms, other.Rooms) &&
 		id.Can.unbounded == other.Can.unbounded && slices.Equal(id.Can.Join, other.Can.Join)
 }
 
-// A Code says why a token is refused, for programs.
+// A Code is the reason why a token is refused, for programs.
 type Code string
 
-// The codes that an [Error] has.
+// The codes of an [Error].
 const (
 	TokenMissing Code = "token_missing"
 	TokenInvalid Code = "token_invalid"
 	TokenExpired Code = "token_expired"
-	Unavailable  Code = "unavailable" // the keys to judge it by can't be had; it may be good
+	Unavailable  Code = "unavailable" // the keys to verify it are unavailable; it may be valid
 )
 
 // Codes lists all codes.
 var Codes = []Code{TokenMissing, TokenInvalid, TokenExpired, Unavailable}
 
-// An Error says why a token is refused. Its message may be shown to whoever sent
-// the token: it holds nothing of it.
+// An Error says why a token is refused. Its message may be shown to the sender of the token: it
+// contains nothing of the token.
 type Error struct {
 	Code    Code
 	Message string
@@ -92,10 +90,10 @@ type Error struct {
 
 func (e *Error) Error() string { return "auth: " + e.Message }
 
-// ErrNoKey: the options name no key.
+// ErrNoKey: the options contain no key.
 var ErrNoKey = errors.New("auth: no key to verify tokens with")
 
-// A Verifier judges tokens. Its methods may be called at once.
+// A Verifier verifies tokens. Its methods are safe for concurrent use.
 type Verifier struct {
 	keys     keyring
 	remote   *remote // nil without a JWKS URL
@@ -103,8 +101,8 @@ type Verifier struct {
 	defaults Permissions
 }
 
-// New returns a verifier. Where there is a JWKS URL it fetches the keys in the
-// background, until Close.
+// New returns a verifier. If there is a JWKS URL it fetches the keys in the background, until
+// Close.
 func New(o Options) (*Verifier, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -135,16 +133,16 @@ func New(o Options) (*Verifier, error) {
 	return v, nil
 }
 
-// Close ends what New began and waits for it. A verifier that is closed still
-// judges by the keys that it has.
+// Close ends what New began and waits for it. A closed verifier still verifies with the keys that
+// it has.
 func (v *Verifier) Close() {
 	if v.remote != nil {
 		v.remote.close()
 	}
 }
 
-// Ready returns nil, or what keeps the verifier from judging any token of its
-// JWKS server: that it has not had keys from there yet.
+// Ready returns nil, or, if the verifier cannot verify any token of its JWKS server, the reason: it
+// has had no keys from there yet.
 func (v *Verifier) Ready() error {
 	if v.remote == nil {
 		return nil
@@ -152,9 +150,9 @@ func (v *Verifier) Ready() error {
 	return v.remote.ready()
 }
 
-// Verify judges a token. Its errors are of type *[Error]. It waits, some seconds
-// at most, where the token's key is not known and the server may have a new one.
-// If ctx ends first the token is [Unavailable].
+// Verify verifies a token. Its errors are of type *[Error]. It waits, some seconds at most, if the
+// token's key is unknown and the server may have a new one. If ctx ends first the token is
+// [Unavailable].
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if token == "" {
 		return Identity{}, &Error{TokenMissing, "a token is needed"}
@@ -179,8 +177,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	return id, nil
 }
 
-// parse checks a token by the keys at hand. It is a stranger if none of them has
-// signed it, and the server may have another one that has.
+// parse checks a token with the present keys. stranger means that none of them has signed it, and
+// the server may have another key that has.
 func (v *Verifier) parse(token string) (c claims, stranger bool, err error) {
 	unknown := false
 	_, err = v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
@@ -201,7 +199,7 @@ func (v *Verifier) parse(token string) (c claims, stranger bool, err error) {
 
 var errCritical = errors.New("auth: an extension that is not known here")
 
-// reasons are what a client is told of an error of the parser.
+// reasons map the parser's errors to those for clients.
 var reasons = []struct {
 	err  error
 	code Code
@@ -215,11 +213,11 @@ var reasons = []struct {
 	{jwt.ErrTokenInvalidIssuer, TokenInvalid, "its issuer is another one"},
 	{jwt.ErrTokenInvalidAudience, TokenInvalid, "it is for another audience"},
 	{jwt.ErrTokenRequiredClaimMissing, TokenInvalid, "a claim is missing: exp, or what else is asked for"},
-	{jwt.ErrTokenExpired, TokenExpired, ""}, // last: only a token that is good otherwise
+	{jwt.ErrTokenExpired, TokenExpired, ""}, // last: only for a token that is otherwise valid
 }
 
-// refusal says in our words what is wrong with a token. Those of the parser could
-// hold parts of it.
+// refusal describes an invalid token in fixed words, because the parser's could contain parts of
+// it.
 func refusal(err error) *Error {
 	for _, r := range reasons {
 		switch {
@@ -233,7 +231,7 @@ func refusal(err error) *Error {
 	return &Error{TokenInvalid, "the token is not valid"}
 }
 
-// claims are what is read of a token.
+// claims are the parsed fields of a token.
 type claims struct {
 	jwt.RegisteredClaims
 	ExpiresAt *date
@@ -241,7 +239,7 @@ type claims struct {
 	Rejoin    ownClaims
 }
 
-// ownClaims are those that only this server reads.
+// ownClaims are the claims that only this server uses.
 type ownClaims struct {
 	User  *string
 	Rooms []string
@@ -262,14 +260,14 @@ func (o *ownClaims) UnmarshalJSON(text []byte) error {
 	return unmarshalExact(text, map[string]any{"user": &o.User, "rooms": &o.Rooms, "can": &o.Can}, nil)
 }
 
-// unmarshalExact decodes the members of a JSON object that are named, and hands the
-// names of others to unknown, if that is not nil. encoding/json would take a name in
-// any case for a field, and of several the last.
+// unmarshalExact decodes the named members of a JSON object, and passes the names of others to
+// unknown, if that is not nil. encoding/json would accept a name in any case, and of duplicates the
+// last.
 func unmarshalExact(text []byte, members map[string]any, unknown func(name string) error) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if first, err := d.Token(); err != nil || first != json.Delim('{') {
 		if first == nil && err == nil {
-			return nil // null, which leaves everything as it is
+			return nil // null, which leaves everything unchanged
 		}
 		return errNoObject
 	}
@@ -305,19 +303,18 @@ var (
 	errTwice    = errors.New("auth: duplicate name")
 )
 
-// GetExpirationTime is for the parser.
+// GetExpirationTime implements the parser's interface.
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) {
 	return (*jwt.NumericDate)(c.ExpiresAt), nil
 }
 
-// GetNotBefore is for the parser.
+// GetNotBefore implements the parser's interface.
 func (c *claims) GetNotBefore() (*jwt.NumericDate, error) {
 	return (*jwt.NumericDate)(c.NotBefore), nil
 }
 
-// A date is a NumericDate (RFC 7519, section 2). What can't be reckoned with is
-// the first or the last one that can: the parser's own would turn it from one end
-// of time to the other.
+// A date is a NumericDate (RFC 7519, section 2). Values out of range become the first or the last
+// valid one: the parser's own type would overflow from one end of time to the other.
 type date jwt.NumericDate
 
 var lastDate = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
@@ -336,7 +333,7 @@ func (d *date) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// identity checks what the parser can't. Its errors hold nothing of the token.
+// identity checks what the parser can't. Its errors contain nothing of the token.
 func (c *claims) identity(defaults Permissions) (Identity, error) {
 	id := Identity{User: c.Subject, Rooms: c.Rejoin.Rooms, Can: defaults, Expires: c.ExpiresAt.Add(Leeway)}
 	if c.Rejoin.User != nil {

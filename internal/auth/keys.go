@@ -13,14 +13,14 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// leastRSA is how many bits an RSA key must have. Shorter ones can be broken.
+// leastRSA is the minimum size of an RSA key, in bits. Shorter ones can be broken.
 const leastRSA = 2048
 
 // asymmetric are the algorithms of public keys.
 var asymmetric = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
-// A keyring holds the keys that are configured, by type. A type decides the
-// algorithms: none of them is one of two types.
+// A keyring holds the configured keys, by type. The type determines the algorithms: no algorithm
+// belongs to two types.
 type keyring struct {
 	hmac    []jwt.VerificationKey // []byte
 	rsa     []jwt.VerificationKey // *rsa.PublicKey
@@ -51,7 +51,7 @@ func newKeyring(secret, publicKeys []byte) (k keyring, err error) {
 	return k, nil
 }
 
-// parsePublicKey takes the forms in which public keys are usually given.
+// parsePublicKey parses a public key in one of the usual forms.
 func parsePublicKey(block *pem.Block) (any, error) {
 	switch block.Type {
 	case "PUBLIC KEY":
@@ -68,7 +68,7 @@ func parsePublicKey(block *pem.Block) (any, error) {
 	return nil, fmt.Errorf("a PEM block is a %q, want a PUBLIC KEY or a CERTIFICATE", block.Type)
 }
 
-// add files a key under its type.
+// add stores a key under its type.
 func (k *keyring) add(key any) error {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
@@ -89,7 +89,7 @@ func (k *keyring) add(key any) error {
 	return nil
 }
 
-// methods returns the algorithms that there are keys for.
+// methods returns the algorithms for which there are keys.
 func (k *keyring) methods() (names []string) {
 	for _, name := range append([]string{"HS256", "HS384", "HS512"}, asymmetric...) {
 		if len(k.of(jwt.GetSigningMethod(name))) > 0 {

@@ -13,7 +13,7 @@ const special = `?[\`
 // and room. The others may take their product, so checkPatterns bounds their length.
 func match(pattern, room string) bool {
 	if strings.ContainsAny(pattern, special) {
-		matched, _ := path.Match(pattern, room) // checkPatterns has seen the pattern
+		matched, _ := path.Match(pattern, room) // checkPatterns has validated the pattern
 		return matched
 	}
 	text, pattern, star := strings.Cut(pattern, "*")
@@ -24,8 +24,8 @@ func match(pattern, room string) bool {
 	if !ok {
 		return false
 	}
-	// The first place of a text is as good as any other: what the asterisk before a later
-	// one matches, the asterisk after the first one matches as well.
+	// The first match of a text is as good as any other: what the asterisk before a later one
+	// matches, the asterisk after the first one matches as well.
 	for star {
 		text, pattern, star = strings.Cut(pattern, "*")
 		at := strings.Index(rest, text)

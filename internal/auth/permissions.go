@@ -10,14 +10,14 @@ import (
 	"unicode/utf8"
 )
 
-// userRooms begins the names of the rooms of users.
+// userRooms is the prefix of the names of users' rooms.
 const userRooms = "user:"
 
-// UserRoom returns the name of the room that stands for a user: all of the user's
-// connections are in it, and nobody else.
+// UserRoom returns the name of a user's room: all of the user's connections are in it, and no
+// others.
 func UserRoom(user string) string { return userRooms + user }
 
-// Limits of what a token or a default can say.
+// Limits of the lists in a token or a default.
 const (
 	maxNames    = 100  // patterns in one list, or rooms
 	maxRoomName = 200  // bytes of a pattern or room
@@ -25,13 +25,11 @@ const (
 	maxUser     = maxRoomName - len(userRooms)
 )
 
-// OfUser reports whether a room is one that belongs to a user: nobody joins or
-// leaves it by themselves.
+// OfUser reports whether a room belongs to a user: clients can neither join nor leave it.
 func OfUser(room string) bool { return strings.HasPrefix(room, userRooms) }
 
-// Permissions say what a client may do. The lists hold patterns of rooms, as
-// [path.Match] takes them: * is any text without a slash. The zero value allows
-// nothing.
+// Permissions say what a client may do. The lists hold patterns of rooms, as in [path.Match]: * is
+// any text without a slash. The zero value allows nothing.
 type Permissions struct {
 	Join      []string
 	To        []string
@@ -44,13 +42,13 @@ type Permissions struct {
 	unbounded bool
 }
 
-// Everything allows all that can be allowed.
+// Everything returns all permissions.
 func Everything() Permissions {
 	return Permissions{Broadcast: true, All: true, Private: true, unbounded: true}
 }
 
-// UnmarshalJSON reads the permissions of a token by their exact names. It ignores
-// others, which may be of a later server.
+// UnmarshalJSON reads the permissions of a token by their exact names. It ignores others, which may
+// belong to a later server.
 func (p *Permissions) UnmarshalJSON(text []byte) error { return unmarshalExact(text, p.members(), nil) }
 
 func (p *Permissions) members() map[string]any {
@@ -60,9 +58,8 @@ func (p *Permissions) members() map[string]any {
 	}
 }
 
-// ParsePermissions reads permissions from JSON, of the form that they have in a
-// token. An unknown name is an error: nobody should believe to have allowed
-// something.
+// ParsePermissions parses permissions from JSON, in the form that they have in a token. An unknown
+// name is an error, so that a typo does not silently grant nothing.
 func ParsePermissions(text string) (Permissions, error) {
 	var p Permissions
 	if !json.Valid([]byte(text)) || strings.TrimSpace(text) == "null" {
@@ -79,7 +76,7 @@ func ParsePermissions(text string) (Permissions, error) {
 	return p, nil
 }
 
-// check bounds the lists and tries the patterns.
+// check bounds the lists and validates the patterns.
 func (p *Permissions) check() error {
 	for name, patterns := range map[string][]string{"join": p.Join, "to": p.To, "history": p.History, "members": p.Members} {
 		if err := checkPatterns(patterns); err != nil {
@@ -109,8 +106,8 @@ func checkPatterns(patterns []string) error {
 	return nil
 }
 
-// checkNames bounds a list of rooms or patterns. Its errors do not repeat them:
-// they come from strangers.
+// checkNames bounds a list of rooms or patterns. Its errors do not repeat them, because they are
+// untrusted.
 func checkNames(names []string) error {
 	if len(names) > maxNames {
 		return fmt.Errorf("more than %d", maxNames)
@@ -123,7 +120,7 @@ func checkNames(names []string) error {
 	return nil
 }
 
-// MayJoin reports whether the client may join a room by itself.
+// MayJoin reports whether the client may join a room itself.
 func (p Permissions) MayJoin(room string) bool { return p.may(p.Join, room) }
 
 // MaySend reports whether the client may send events to a room.
@@ -132,7 +129,7 @@ func (p Permissions) MaySend(room string) bool { return p.may(p.To, room) }
 // MayReadHistory reports whether the client, a member, may read a room's history.
 func (p Permissions) MayReadHistory(room string) bool { return p.may(p.History, room) }
 
-// MayListMembers reports whether the client, a member, may see who else is one.
+// MayListMembers reports whether the client, a member, may list a room's members.
 func (p Permissions) MayListMembers(room string) bool { return p.may(p.Members, room) }
 
 func (p Permissions) may(patterns []string, room string) bool {

@@ -17,35 +17,34 @@ import (
 	"go.uber.org/zap"
 )
 
-// How the keys of a server are fetched.
+// Parameters of fetching a server's keys.
 const (
-	refreshEvery = 5 * time.Minute  // so that keys that were withdrawn are forgotten
+	refreshEvery = 5 * time.Minute  // so that withdrawn keys are forgotten
 	retryEvery   = 10 * time.Second // after a failure
-	refreshLeast = 3 * time.Second  // between two, however many unknown keys are shown
+	refreshLeast = 3 * time.Second  // minimum interval, however many unknown keys clients send
 	fetchTimeout = 3 * time.Second
 	maxJWKS      = 1 << 20 // bytes
 )
 
-// A remote has the public keys of a server (RFC 7517). One goroutine fetches
-// them: again and again, and when somebody shows a key that is not known, which
-// strangers can do as they like, so those wait for one another. While the server
-// can't be reached the keys that it gave last stay good.
+// A remote holds the public keys of a server (RFC 7517). One goroutine fetches them: periodically,
+// and when a token names an unknown key. Clients can send such tokens at will, so these requests
+// share fetches. While the server is unreachable its last keys stay valid.
 type remote struct {
 	url    string
 	client *http.Client
 	log    *zap.Logger
 	cancel context.CancelFunc
 	ended  chan struct{}
-	wanted chan struct{} // holds one: somebody waits for next
+	wanted chan struct{} // holds a token if a caller waits for next
 
 	mu   sync.Mutex
 	keys keyfunc.Keyfunc // nil until the first are there; replaced, never changed
-	now  *fetch          // the one that is under way, or nil
+	now  *fetch          // the one in flight, or nil
 	next *fetch          // the one that has not begun
 	last error           // of the last one
 }
 
-// A fetch is one request to the server, whoever waits for it.
+// A fetch is one request to the server, shared by all callers that wait for it.
 type fetch struct {
 	done chan struct{}
 	err  error // set before done is closed
@@ -56,12 +55,12 @@ var errNoKeysYet = errors.New("auth: no keys have been fetched yet")
 func newRemote(address string, log *zap.Logger) (*remote, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, errors.New("auth: the JWKS URL is not an http or https URL") // it may hold a password
+		return nil, errors.New("auth: the JWKS URL is not an http or https URL") // it may contain a password
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &remote{
 		url:    address,
-		log:    log.With(zap.Stringer("jwks", &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path})), // the rest may be a key
+		log:    log.With(zap.Stringer("jwks", &url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path})), // the rest may contain a key
 		client: &http.Client{Timeout: fetchTimeout, CheckRedirect: staySafe},
 		cancel: cancel,
 		ended:  make(chan struct{}),
@@ -73,7 +72,7 @@ func newRemote(address string, log *zap.Logger) (*remote, error) {
 	return r, nil
 }
 
-// staySafe keeps a redirect from leading out of https.
+// staySafe refuses a redirect from https to another scheme.
 func staySafe(next *http.Request, via []*http.Request) error {
 	if via[0].URL.Scheme == "https" && next.URL.Scheme != "https" {
 		return errors.New("redirected from https to " + next.URL.Scheme)
@@ -90,7 +89,7 @@ func (r *remote) close() {
 	r.client.CloseIdleConnections()
 }
 
-// ready returns nil once there are keys, and otherwise what the last attempt met.
+// ready returns nil once there are keys, and otherwise the error of the last attempt.
 func (r *remote) ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,9 +99,8 @@ func (r *remote) ready() error {
 	return r.last
 }
 
-// find returns the keys that may have signed a token. unknown says that the
-// server may have further ones: the token names a key that is not among ours, or
-// none.
+// find returns the keys that may have signed a token. unknown means that the server may have
+// further ones: the token names an unknown key, or none.
 func (r *remote) find(t *jwt.Token) (keys []jwt.VerificationKey, unknown bool) {
 	r.mu.Lock()
 	known := r.keys
@@ -120,8 +118,8 @@ func (r *remote) find(t *jwt.Token) (keys []jwt.VerificationKey, unknown bool) {
 	}
 }
 
-// refresh waits until keys were fetched by a request that began after this call,
-// or by one that is under way while there are none, and returns its error.
+// refresh waits until keys were fetched by a request that began after this call, or by one in
+// flight while there are none, and returns its error.
 func (r *remote) refresh(ctx context.Context) error {
 	r.mu.Lock()
 	f := r.next
@@ -166,7 +164,7 @@ func (r *remote) run(ctx context.Context) {
 	}
 }
 
-// fetch serves those who have asked until now.
+// fetch runs one fetch for all callers so far.
 func (r *remote) fetch(ctx context.Context) error {
 	r.mu.Lock()
 	f := r.next
@@ -198,7 +196,7 @@ func (r *remote) fetch(ctx context.Context) error {
 	return err
 }
 
-// get asks the server once.
+// get sends one request to the server.
 func (r *remote) get(ctx context.Context) (keyfunc.Keyfunc, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
 	if err != nil {
@@ -207,7 +205,7 @@ func (r *remote) get(ctx context.Context) (keyfunc.Keyfunc, error) {
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := r.client.Do(request)
 	if whole := (*url.Error)(nil); errors.As(err, &whole) {
-		err = fmt.Errorf("auth: ask the JWKS server: %w", whole.Err) // without the URL, which may hold a key
+		err = fmt.Errorf("auth: ask the JWKS server: %w", whole.Err) // without the URL, which may contain a key
 	}
 	if err != nil {
 		return nil, err
@@ -226,9 +224,8 @@ func (r *remote) get(ctx context.Context) (keyfunc.Keyfunc, error) {
 	return r.read(body)
 }
 
-// read takes the keys of a set that are for signatures. Others, and those that it
-// does not understand, are left out, as the RFC wants it: symmetric ones above
-// all, for what is in this answer is no secret.
+// read returns the keys of a set that are for signatures. Others, and unsupported ones, are
+// ignored, as the RFC requires: symmetric ones above all, because this response is not secret.
 func (r *remote) read(body []byte) (keyfunc.Keyfunc, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
@@ -255,7 +252,7 @@ func (r *remote) read(body []byte) (keyfunc.Keyfunc, error) {
 	return keyfunc.New(keyfunc.Options{Storage: store})
 }
 
-// publicKey reads one key of a set. What is private in it is not looked at.
+// publicKey parses one key of a set. Its private fields are ignored.
 func publicKey(raw json.RawMessage) (jwkset.JWK, error) {
 	key, err := jwkset.NewJWKFromRawJSON(raw, jwkset.JWKMarshalOptions{}, jwkset.JWKValidateOptions{})
 	if err != nil {

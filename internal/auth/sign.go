@@ -11,20 +11,19 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// signedFor is how long a token lives that does not say so.
+// signedFor is the default lifetime of a signed token.
 const signedFor = time.Hour
 
-// Sign returns a token with some claims, a JSON object, signed with the secret of
-// the options: for trying things out, where nobody else gives tokens yet. It adds
-// the time, an end one hour from now, and the issuer and the audience that are
-// asked for, where the claims do not say them. A token that a verifier with the
-// same options would refuse is an error.
+// Sign returns a token with some claims, a JSON object, signed with the secret of the options: for
+// experiments without a token issuer. If the claims lack them, it adds the time, an expiry one hour
+// from now, and the issuer and the audience that the options require. A token that a verifier with
+// the same options would refuse is an error.
 func Sign(o Options, text string) (string, error) {
 	if len(o.Secret) == 0 {
 		return "", errors.New("auth: no secret to sign with")
 	}
 	d := json.NewDecoder(strings.NewReader(text))
-	d.UseNumber() // as they were written
+	d.UseNumber() // unchanged from the text
 	var claims jwt.MapClaims
 	if err := d.Decode(&claims); err != nil || claims == nil || d.More() {
 		return "", errors.New("auth: the claims are not one JSON object")
@@ -39,7 +38,7 @@ func Sign(o Options, text string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("auth: sign: %w", err)
 	}
-	o.JWKSURL = "" // not asked for this
+	o.JWKSURL = "" // must not be queried for this
 	v, err := New(o)
 	if err == nil {
 		_, err = v.Verify(context.Background(), token)
