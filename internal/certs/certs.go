@@ -1,4 +1,4 @@
-// Package certs keeps a TLS certificate whose files may be replaced at any time.
+// Package certs holds a TLS certificate whose files may be replaced at any time.
 package certs
 
 import (
@@ -12,20 +12,20 @@ import (
 	"go.uber.org/zap"
 )
 
-// period is how often the files are looked at, at most: by the first handshake
-// after it.
+// period is the minimum interval between two checks of the files; the first handshake after it
+// checks them.
 const period = time.Second
 
-// A Pair is a certificate and its key, read from two files in PEM form and again
-// when their content changes. One that can't be used leaves the one before in use.
+// A Pair is a certificate and its key, read from two PEM files and again when their content
+// changes. If the new pair is invalid, the previous one stays in use.
 type Pair struct {
 	certFile, keyFile string
 	log               *zap.Logger
 
 	mu     sync.Mutex
 	cert   *tls.Certificate
-	read   [sha256.Size]byte // of the files that were last looked at
-	reason string            // why they can't be used; "" if they are in use
+	read   [sha256.Size]byte // of the files at the last check
+	reason string            // why they are invalid; "" if they are in use
 	looked time.Time
 }
 
@@ -40,7 +40,7 @@ func Open(certFile, keyFile string, log *zap.Logger) (*Pair, error) {
 	return p, nil
 }
 
-// load reads what is in the files now.
+// load reads the files.
 func (p *Pair) load() (_ *tls.Certificate, sum [sha256.Size]byte, _ error) {
 	certPEM, err := os.ReadFile(p.certFile)
 	if err != nil {
@@ -59,7 +59,7 @@ func (p *Pair) load() (_ *tls.Certificate, sum [sha256.Size]byte, _ error) {
 	return &cert, sum, nil
 }
 
-// Certificate has the form of [tls.Config.GetCertificate].
+// Certificate implements [tls.Config.GetCertificate].
 func (p *Pair) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -70,8 +70,7 @@ func (p *Pair) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.cert, nil
 }
 
-// look takes over what is new in the files, and says once what is wrong with it.
-// p.mu is held.
+// look loads changed files, and logs once what is wrong with them. p.mu is held.
 func (p *Pair) look() {
 	cert, sum, err := p.load()
 	switch {

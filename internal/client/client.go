@@ -1,7 +1,6 @@
-// Package client holds the JavaScript client that a node serves: the bundle of
-// the npm package socket.io-client, which `make client` puts into dist and the
-// compiler into the binary. A binary that was built without it says so where
-// the files would be.
+// Package client holds the JavaScript client that a node serves: the bundle of the npm package
+// socket.io-client, which `make client` puts into dist and the compiler into the binary. A binary
+// that was built without it answers requests for the files with an explanation.
 package client
 
 import (
@@ -18,7 +17,7 @@ import (
 //go:embed dist
 var embedded embed.FS
 
-// Names lists the files of a bundle, whole or not at all.
+// Names lists the files of a bundle, which must be complete.
 var Names = []string{
 	"socket.io.js", "socket.io.js.map",
 	"socket.io.min.js", "socket.io.min.js.map",
@@ -53,7 +52,7 @@ func Open(dir string) (files fs.FS, version string, err error) {
 	return files, version, nil
 }
 
-// Missing answers requests for the files of a bundle that is not there.
+// Missing answers requests for the files of a missing bundle.
 func Missing() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -66,8 +65,7 @@ func Missing() http.Handler {
 // banner is the comment that every file of a bundle begins with.
 var banner = regexp.MustCompile(`^/\*!\s+\* Socket\.IO v(\d+\.\d+\.\d+\S*)`)
 
-// inspect returns the version of the client in a bundle, provided that the
-// bundle is whole.
+// inspect returns the version of the client in a bundle, or an error if the bundle is incomplete.
 func inspect(files fs.FS) (version string, err error) {
 	var missing []string
 	for _, name := range Names {

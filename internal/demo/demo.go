@@ -1,6 +1,5 @@
-// Package demo serves the page on which a newcomer sees the promise kept: a
-// small chat on the node's built-in application, with buttons that cut its own
-// connection.
+// Package demo serves a page that demonstrates recovery: a small chat on the node's built-in
+// application, with buttons that cut its own connection.
 package demo
 
 import (
@@ -19,14 +18,13 @@ import (
 //go:embed page
 var page embed.FS
 
-// The policy allows what the page is made of, all of it from this host, and
-// nothing else. Trusted types make a browser that knows them refuse to turn a
-// string into markup: what people write stays text.
+// The policy allows only the parts of the page, all of them from this host. Trusted types make a
+// browser that supports them refuse to turn a string into markup: users' messages stay text.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 
-// Named here because the system's own table of types differs between machines,
-// and browsers refuse a module of the wrong type.
+// Listed here because the system's own table of types differs between machines, and browsers refuse
+// a module of the wrong type.
 var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -40,10 +38,9 @@ type file struct {
 	body        []byte
 }
 
-// Handler serves the page at / and its parts under /demo/; any other path is
-// not found. socketPath is where the node listens for Socket.IO, such as
-// "/socket.io/": the page loads the client from there and connects to it. Where
-// the node wants tokens the page asks for one.
+// Handler serves the page at / and its parts under /demo/; any other path is not found. socketPath
+// is the node's Socket.IO path, such as "/socket.io/": the page loads the client from there and
+// connects to it. If the node requires tokens the page asks for one.
 func Handler(socketPath string, wantsToken bool) http.Handler {
 	files := load(strings.TrimSuffix(socketPath, "/")+"/", wantsToken)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -60,7 +57,7 @@ func Handler(socketPath string, wantsToken bool) http.Handler {
 		h := w.Header()
 		h.Set("Content-Type", f.contentType)
 		h.Set("Etag", f.etag)
-		h.Set("Cache-Control", "no-cache") // kept, and asked about each time
+		h.Set("Cache-Control", "no-cache") // cached, but revalidated each time
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")

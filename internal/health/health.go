@@ -1,5 +1,4 @@
-// Package health answers whether a node lives and whether clients should be
-// sent to it, and says why.
+// Package health reports whether a node is alive and whether it is ready for clients, and why not.
 package health
 
 import (
@@ -12,8 +11,8 @@ import (
 	"time"
 )
 
-// A State is what a node says about itself. It is not ready at first. Its
-// methods may be called at once.
+// A State is the liveness and readiness of a node. It is not ready at first. Its methods are safe
+// for concurrent use.
 type State struct {
 	node, version string
 	started       time.Time
@@ -23,18 +22,18 @@ type State struct {
 	needs []need // replaced, never changed
 }
 
-// A need is something outside of the node that it can't serve without.
+// A need is an external dependency that the node can't serve without.
 type need struct {
 	name string
 	lack func() error
 }
 
-// A phase is one part of a node's life.
+// A phase is one part of a node's lifecycle.
 type phase struct {
 	name   string
 	ready  bool
 	reason string
-	// connections counts those that have yet to be closed; nil unless draining.
+	// connections counts the connections that are still to be closed; nil unless draining.
 	connections func() int
 }
 
@@ -44,7 +43,7 @@ var (
 	stopping = &phase{name: "stopping", reason: "the node was told to stop and closes its connections"}
 )
 
-// New returns the state of a node that starts now.
+// New returns the state of a node that is starting.
 func New(node, version string) *State {
 	s := &State{node: node, version: version, started: time.Now()}
 	s.phase.Store(starting)
@@ -54,8 +53,8 @@ func New(node, version string) *State {
 // Serving makes the node ready, unless it is stopping already.
 func (s *State) Serving() { s.phase.CompareAndSwap(starting, serving) }
 
-// Needs makes the node ready only while lack returns nil. Its error says what is
-// wrong. It takes the place of what was said of that need before.
+// Needs makes the node ready only while lack returns nil. The error of lack says what is wrong. It
+// replaces an earlier lack for the same need.
 func (s *State) Needs(name string, lack func() error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,18 +62,18 @@ func (s *State) Needs(name string, lack func() error) {
 	s.needs = append(others, need{name, lack})
 }
 
-// Draining makes the node not ready, for good: it is about to stop, and its
-// clients go one by one. connections says how many are still there.
+// Draining makes the node permanently not ready: it is about to stop, and its connections are being
+// closed. connections returns how many are left.
 func (s *State) Draining(connections func() int) {
 	s.phase.Store(&phase{
 		name: "draining", reason: "the node was told to stop and sends its clients elsewhere", connections: connections,
 	})
 }
 
-// Stopping makes the node not ready, for good.
+// Stopping makes the node permanently not ready.
 func (s *State) Stopping() { s.phase.Store(stopping) }
 
-// A check is one thing that an answer depends on.
+// A check is one dependency of an answer.
 type check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
@@ -87,11 +86,11 @@ type answer struct {
 	Node          string  `json:"node"`
 	Version       string  `json:"version"`
 	UptimeSeconds int64   `json:"uptime_seconds"`
-	Connections   *int    `json:"connections,omitempty"` // that are left, while the node drains
+	Connections   *int    `json:"connections,omitempty"` // left while the node drains
 }
 
-// Live answers 200 as long as the process can answer at all. It depends on
-// nothing else: a restart mends no neighbour.
+// Live answers 200 as long as the process can answer at all. It depends on nothing else, because a
+// restart does not repair a dependency.
 func (s *State) Live() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.reply(w, "alive", []check{{"process", true, "the process answers"}}, nil)
@@ -112,7 +111,7 @@ func (s *State) Ready() http.Handler {
 	})
 }
 
-// Public answers like Ready, but says nothing about the node.
+// Public answers like Ready, but reveals nothing about the node.
 func (s *State) Public() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
@@ -123,11 +122,11 @@ func (s *State) Public() http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			text = "not ready\n"
 		}
-		_, _ = io.WriteString(w, text) // the client may be gone
+		_, _ = io.WriteString(w, text) // the client may have disconnected
 	})
 }
 
-// checks returns the node's status in a phase, and what it depends on.
+// checks returns the node's status in a phase, and its dependencies.
 func (s *State) checks(p *phase) (status string, checks []check) {
 	status, checks = p.name, []check{{"accepting", p.ready, p.reason}}
 	s.mu.Lock()
@@ -156,6 +155,6 @@ func (s *State) reply(w http.ResponseWriter, status string, checks []check, conn
 	if failing(checks) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	// The only error is that of a client that has gone.
+	// The only possible error is a disconnected client.
 	_ = json.NewEncoder(w).Encode(answer{status, checks, s.node, s.version, int64(time.Since(s.started).Seconds()), connections})
 }

@@ -11,8 +11,8 @@ var (
 	tokensRefused = describe("tokens_refused_total", "Tokens refused, at CONNECT or of clients that are connected, by the code that the client gets.", "code")
 )
 
-// Application shows the numbers of the built-in application. stats is called once
-// for each scrape.
+// Application exports the numbers of the built-in application. stats is called once for each
+// scrape.
 func Application(stats func() app.Stats) prometheus.Collector { return application(stats) }
 
 type application func() app.Stats

@@ -8,8 +8,8 @@ import (
 	sessions "github.com/rejoin-io/rejoin/pkg/session/redis"
 )
 
-// A Cluster gives the numbers of a node's place in a cluster. Each function is
-// called once for each scrape.
+// A Cluster provides the metrics of a node's part in a cluster. Each function is called once for
+// each scrape.
 type Cluster struct {
 	Redis    func() redis.Stats
 	Ready    func() error // nil while the node's feed works

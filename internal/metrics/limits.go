@@ -8,24 +8,23 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// Limits gives the numbers of a node's limits. Each function is called once for
-// each scrape.
+// Limits provides the metrics of a node's limits. Each function is called once for each scrape.
 type Limits struct {
-	Refused     func() map[string]uint64 // what the node has refused, by limit
-	Sockets     func() socketio.Stats    // what the library has refused
+	Refused     func() map[string]uint64 // refused by the node, by limit
+	Sockets     func() socketio.Stats    // refused by the library
 	QueueBudget int                      // bytes
 	Ports       func() map[string]Port   // by "public" and "internal"
-	Backlogs    func() Backlogs          // nil where Redis has the backlogs
+	Backlogs    func() Backlogs          // nil if Redis has the backlogs
 }
 
-// Backlogs are the events that a node without Redis keeps.
+// Backlogs are the metrics of the events that a node without Redis keeps.
 type Backlogs struct {
 	BacklogBytes    int
 	BacklogLimit    int    // of BacklogBytes
 	BacklogsDropped uint64 // rooms that have lost theirs because of the limit
 }
 
-// A Port is what a node's port has now, and has had.
+// A Port has the metrics of a node's port.
 type Port struct {
 	Open         int    // TCP connections
 	AcceptErrors uint64 // accepts that failed

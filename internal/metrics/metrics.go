@@ -1,4 +1,4 @@
-// Package metrics shows a node's numbers to Prometheus.
+// Package metrics exports a node's metrics to Prometheus.
 package metrics
 
 import (
@@ -13,11 +13,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A Build says what is running.
+// A Build identifies the running version.
 type Build struct{ Version, Revision string }
 
-// Handler serves the metrics of one server, of its process and of its Go
-// runtime, and of more. stats is called once for each scrape.
+// Handler serves the metrics of one server, of its process and its Go runtime, and those of more.
+// stats is called once for each scrape.
 func Handler(build Build, stats func() socketio.Stats, more ...prometheus.Collector) http.Handler {
 	r := registry(build, stats)
 	r.MustRegister(more...)

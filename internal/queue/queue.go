@@ -1,4 +1,4 @@
-// Package queue holds what waits for one reader, in order and bounded.
+// Package queue provides a bounded queue for one reader.
 package queue
 
 import (
@@ -7,15 +7,14 @@ import (
 	"sync"
 )
 
-// ErrDone is what Take returns once the queue's owner is done with it.
+// ErrDone is returned by Take once done is closed.
 var ErrDone = errors.New("queue: done")
 
-// A Queue is a first-in, first-out queue with any number of writers and one
-// reader. The reader takes all that waits at once and hands it out from there,
-// so most reads touch no lock.
+// A Queue is a first-in, first-out queue with any number of writers and one reader. The reader
+// takes all queued items together and returns them from there, so most reads take no lock.
 //
-// Put itself knows no bound: writers look at Full first. They must do both
-// under a lock of their own, so that what was not full still is not.
+// Put itself has no limit: writers check Full first. They must do both under a lock of their own,
+// so that a queue that was not full still is not.
 type Queue[T any] struct {
 	maxItems, maxBytes int
 
@@ -24,14 +23,14 @@ type Queue[T any] struct {
 	mu      sync.Mutex
 	waiting []T
 	bytes   int
-	space   chan struct{} // closed when there is space again; nil if nobody waits for it
+	space   chan struct{} // closed when there is space again; nil unless awaited
 
 	taken []T // the reader's
 	next  int
 }
 
-// New returns a queue that is full at so many items, or so many bytes. The last
-// item may exceed the bytes.
+// New returns a queue that is full at maxItems items or maxBytes bytes. The last item may exceed
+// the bytes.
 func New[T any](maxItems, maxBytes int) *Queue[T] {
 	return &Queue[T]{maxItems: maxItems, maxBytes: maxBytes, ready: make(chan struct{}, 1)}
 }
@@ -50,7 +49,7 @@ func (q *Queue[T]) Full() <-chan struct{} {
 	return q.space
 }
 
-// Put appends an item of a size.
+// Put appends an item with a size.
 func (q *Queue[T]) Put(v T, bytes int) {
 	q.mu.Lock()
 	q.waiting = append(q.waiting, v)
@@ -62,9 +61,8 @@ func (q *Queue[T]) Put(v T, bytes int) {
 	}
 }
 
-// Take returns the next item. It waits for one until ctx ends or done is closed,
-// and takes none once
-// they have.
+// Take returns the next item. It waits for one until ctx ends or done is closed. After that it
+// returns no item.
 func (q *Queue[T]) Take(ctx context.Context, done <-chan struct{}) (T, error) {
 	var none T
 	for {
@@ -89,7 +87,7 @@ func (q *Queue[T]) Take(ctx context.Context, done <-chan struct{}) (T, error) {
 	}
 }
 
-// refill takes what waits, and reports whether that was anything.
+// refill takes all queued items, and reports whether there were any.
 func (q *Queue[T]) refill() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -99,7 +97,7 @@ func (q *Queue[T]) refill() bool {
 	return len(q.taken) > 0
 }
 
-// Discard drops what waits.
+// Discard drops all queued items.
 func (q *Queue[T]) Discard() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
