@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A caller keeps a window of echoes on their way. Answers must come back in
+// A caller keeps a window of echoes in flight. Answers must come back in
 // order, each with what was asked.
 type caller struct {
 	*conn

@@ -30,7 +30,7 @@ type plan struct {
 	Members    int           `json:"members"`    // of the room
 	Publishers int           `json:"publishers"` // outside of it
 	Callers    int           `json:"callers"`    // who ask for echoes
-	Window     int           `json:"window"`     // events or echoes on their way, for each publisher or caller
+	Window     int           `json:"window"`     // events or echoes in flight, for each publisher or caller
 	Idle       int           `json:"idle"`       // connections
 	Warmup     time.Duration `json:"warmup_ns"`
 	Measured   time.Duration `json:"measured_ns"`
@@ -41,7 +41,7 @@ type plan struct {
 	Rooms   int `json:"rooms"`   // they are in
 	Missed  int `json:"missed"`  // events of each room while they are away
 	Others  int `json:"others"`  // and of other rooms
-	Senders int `json:"senders"` // publishers to the cluster, each with an event on its way
+	Senders int `json:"senders"` // publishers to the cluster, each with an event in flight
 	Stalls  int `json:"stalls"`  // rooms that they publish to
 	Heard   int `json:"heard"`   // rooms of a subscriber that is cut
 }
@@ -85,7 +85,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&p.Members, "members", 1000, "members of the saturated room")
 	flag.IntVar(&p.Publishers, "publishers", 4, "publishers to the room")
 	flag.IntVar(&p.Callers, "callers", 100, "clients that ask for echoes")
-	flag.IntVar(&p.Window, "window", 16, "events of one publisher, or echoes of one caller, on their way at once")
+	flag.IntVar(&p.Window, "window", 16, "events of one publisher, or echoes of one caller, in flight")
 	flag.IntVar(&p.Idle, "idle", 10_000, "idle connections")
 	flag.DurationVar(&p.Warmup, "warmup", time.Second, "load before each measurement")
 	flag.DurationVar(&p.Measured, "measured", 3*time.Second, "length of each measurement")
@@ -94,7 +94,7 @@ func run(ctx context.Context) error {
 	flag.IntVar(&p.Rooms, "rooms", 100, "rooms that they are in, each in one")
 	flag.IntVar(&p.Missed, "missed", 20, "events in each of them while they are away")
 	flag.IntVar(&p.Others, "others", 20_000, "events in other rooms meanwhile, where the cluster is busy")
-	flag.IntVar(&p.Senders, "senders", 64, "publishers to the cluster, each with one event on its way")
+	flag.IntVar(&p.Senders, "senders", 64, "publishers to the cluster, each with one event in flight")
 	flag.IntVar(&p.Stalls, "stalls", 500, "rooms that they publish to")
 	flag.IntVar(&p.Heard, "heard", 2000, "rooms of a node whose subscriber is cut")
 	only := flag.String("only", "", "comma-separated figures (room, echo, idle, cut, busy, killed, half-open, publish, catch-up) to measure; empty for all")

@@ -8,7 +8,7 @@ import (
 )
 
 // measurePublish counts events that publishers, half of them at each node and
-// each with one on its way, send to one of many rooms. Every room has a member at
+// each with one in flight, send to one of many rooms. Every room has a member at
 // either node, and both must get each event once.
 func measurePublish(ctx context.Context, cl *cluster, p plan) (sample, error) {
 	l, err := newLoop()
@@ -48,7 +48,7 @@ type bazaar struct {
 type sender struct {
 	*conn
 	index   int
-	room    int // of the event on its way
+	room    int // of the event in flight
 	sent    int // events so far; the last one's number is one less
 	missing int // arrivals of that
 }

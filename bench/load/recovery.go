@@ -12,7 +12,7 @@ import (
 const returnTimeout = time.Minute
 
 // A fleet is clients on the first node of a cluster, each in one room, who lose
-// their connections, miss events and come back to another node at once.
+// their connections, miss events and reconnect to another node concurrently.
 type fleet struct {
 	ctx       context.Context
 	cl        *cluster
@@ -178,7 +178,7 @@ func roomNames(prefix string, n int) []string {
 	return names
 }
 
-// connect opens the clients' connections to a node, all at once, and waits until
+// connect opens the clients' connections to a node, concurrently, and waits until
 // each has its answer and, if it recovered, all that it missed.
 func (f *fleet) connect(addr string) error {
 	for _, c := range f.clients {

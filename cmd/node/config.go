@@ -178,7 +178,7 @@ const leastJWTSecret = 32
 
 func (c *config) validateAuthentication(r *report) {
 	if n := len(c.JWTSecret); n > 0 && n < leastSecret {
-		r.refuse("REJOIN_JWT_SECRET", c.JWTSecret, "16 characters or more: whoever has one token can try out shorter secrets")
+		r.refuse("REJOIN_JWT_SECRET", c.JWTSecret, "at least 16 characters: a shorter secret can be guessed by anyone who has one token")
 	} else if n > 0 && n < leastJWTSecret {
 		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 wants %d or more, so that it can't be found out from a token", n, leastJWTSecret)
 	}
@@ -186,7 +186,7 @@ func (c *config) validateAuthentication(r *report) {
 		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has given for other services are good here, too")
 	}
 	if c.JwksURL.plain() {
-		r.warn("REJOIN_JWKS_URL is not https: whoever is between this node and that server can put other keys in its answer")
+		r.warn("REJOIN_JWKS_URL is not https: the keys can be replaced in transit")
 	}
 	if !c.authenticates() && (c.JWTIssuer != "" || c.JWTAudience != "") {
 		r.warn("REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE have no effect without a key: nobody has to show a token")

@@ -18,7 +18,7 @@ const (
 func derive(s secret, purpose string) []byte {
 	key, err := hkdf.Key(sha256.New, []byte(s), nil, purpose, sha256.Size)
 	if err != nil {
-		panic(err) // for lengths that are not asked for here
+		panic(err) // not for these lengths
 	}
 	return key
 }

@@ -41,7 +41,7 @@ type node struct {
 	public      *server
 	internal    *server
 	foreignName sync.Once  // logs the first
-	failed      chan error // from the goroutines in running: an end that nobody asked for
+	failed      chan error // from the goroutines in running: an unexpected end
 	running     sync.WaitGroup
 }
 
@@ -186,7 +186,7 @@ func (n *node) stop(ctx context.Context, grace time.Duration) error {
 		err = errors.Join(err, n.sockets.Close(ctx))
 	}
 	shutdown.Wait()
-	// What backends have asked for ends before the cluster, which their answers and
+	// Calls of backends end before the cluster, which their answers and
 	// keys need.
 	err = errors.Join(err, publicErr, n.internal.shut(ctx))
 	if n.auth != nil {

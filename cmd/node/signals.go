@@ -7,11 +7,10 @@ import (
 	"syscall"
 )
 
-// signals turns what the process is sent into the two ways to stop. drain is
-// closed by SIGTERM, from whoever replaces the node: its clients are to go one by
-// one. ctx ends with SIGINT, from somebody at a terminal who does not want to
-// wait, or with a second signal: all go at once. One more ends the process where
-// it stands.
+// signals turns the signals that the process receives into the two ways to stop. SIGTERM, which
+// orchestrators send, closes drain: the clients are closed one by one. SIGINT, from a terminal,
+// or a second signal ends ctx: all are closed immediately. One more signal ends the process
+// where it stands.
 func signals() (ctx context.Context, drain <-chan struct{}) {
 	received := make(chan os.Signal, 2)
 	signal.Notify(received, os.Interrupt, syscall.SIGTERM)

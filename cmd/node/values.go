@@ -175,7 +175,7 @@ func (id *nodeID) Decode(s string) error {
 }
 
 // splitDistinct splits a list at its commas. There must be an element, ok must
-// hold for each, and none may be there twice. Blanks around them do not count.
+// hold for each, and none may be a duplicate. Blanks around them do not count.
 func splitDistinct(s string, ok func(string) bool) ([]string, error) {
 	var elements []string
 	for element := range strings.SplitSeq(s, ",") {
@@ -243,7 +243,7 @@ func (u *jwksURL) Decode(s string) (err error) {
 
 func (u jwksURL) set() bool { return u.url != nil }
 
-// text is the whole URL, for whoever is to ask there.
+// text is the whole URL, for the code that requests it.
 func (u jwksURL) text() string {
 	if u.url == nil {
 		return ""
@@ -251,7 +251,7 @@ func (u jwksURL) text() string {
 	return u.url.String()
 }
 
-// plain reports whether what comes from there can be changed on its way.
+// plain reports whether what comes from there can be changed in transit.
 func (u jwksURL) plain() bool {
 	if u.url == nil || u.url.Scheme == "https" {
 		return false

@@ -96,8 +96,7 @@ type line struct {
 
 // register says what clients can do.
 func register(chat *socketio.Server) {
-	// Whoever connects has a name. A session is its user's: nobody else comes back
-	// to it.
+	// Each client has a name. A session belongs to its user: no other user can recover it.
 	chat.Use(func(_ context.Context, s *socketio.Socket) error {
 		var auth struct{ Name string }
 		if err := s.Auth(&auth); err != nil || !short(auth.Name, maxName) {
@@ -108,7 +107,7 @@ func register(chat *socketio.Server) {
 	})
 
 	chat.OnConnect(func(s *socketio.Socket) {
-		s.OnDisconnecting(func(socketio.Reason) { // not for those who come back
+		s.OnDisconnecting(func(socketio.Reason) { // not for clients that reconnect
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			defer cancel()
 			if rooms := s.Rooms(); len(rooms) > 0 {

@@ -166,7 +166,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	case !known:
 		return failed(fail(notFound, "there is nothing here; %s%s lists what there is", Prefix, openAPIName))
 	case !allowed:
-		res := failed(fail(methodNotAllowed, "%s is asked for with %s", r.URL.Path, rt.method))
+		res := failed(fail(methodNotAllowed, "%s requires %s", r.URL.Path, rt.method))
 		res.allow = rt.method
 		return res
 	case a.o.Namespaces == nil:

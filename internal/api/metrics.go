@@ -16,7 +16,7 @@ func newMetrics() metrics {
 	return metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "rejoin_api_requests_total",
-			Help: "Requests to the HTTP API, by what was asked for (protected: what else needs a key, where it was refused) and status.",
+			Help: "Requests to the HTTP API, by endpoint (protected: any other that needs a key, if it was refused) and status.",
 		}, []string{"route", "status"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "rejoin_api_request_seconds",

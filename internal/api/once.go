@@ -59,7 +59,7 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 	case former.Call != c.Call:
 		return failed(fail(keyReused, "this Idempotency-Key was used for another call"))
 	case kept == nil && former.Age < timeout+endMargin:
-		return failed(open(underWay, "the call with this Idempotency-Key is under way; ask again for its answer"))
+		return failed(open(underWay, "the call with this Idempotency-Key is in progress; repeat the call for its answer"))
 	case kept == nil:
 		return failed(open(outcomeUnknown, "the call with this Idempotency-Key was begun, and nobody knows what became of it"+mayHave))
 	default:

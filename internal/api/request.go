@@ -31,7 +31,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
 		return nil, fail(notJSON, "the body is JSON, and Content-Type says so: %s", contentJSON)
 	}
 	if r.URL.RawQuery != "" {
-		return nil, fail(badRequest, "what is asked for is in the body, not in a query")
+		return nil, fail(badRequest, "parameters belong in the body, not in the query")
 	}
 	// The server clears the deadline with the next request.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
@@ -90,7 +90,7 @@ func exact(body []byte, v any) error {
 		case !allowed:
 			return fmt.Errorf("unknown field %q", name)
 		case !fresh:
-			return fmt.Errorf("field %q is there twice", name)
+			return fmt.Errorf("duplicate field %q", name)
 		}
 		known[name] = false
 		if err := d.Decode(new(json.RawMessage)); err != nil {
@@ -122,7 +122,7 @@ func (q query) only(single []string, lists ...string) error {
 		case !slices.Contains(single, name):
 			return fail(badRequest, "there is no parameter %q", name)
 		case len(values) > 1:
-			return fail(badRequest, "the parameter %q is there twice", name)
+			return fail(badRequest, "duplicate parameter %q", name)
 		}
 	}
 	return nil

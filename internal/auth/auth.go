@@ -212,7 +212,7 @@ var reasons = []struct {
 	{jwt.ErrTokenNotValidYet, TokenInvalid, "it is not valid yet"},
 	{jwt.ErrTokenInvalidIssuer, TokenInvalid, "its issuer is another one"},
 	{jwt.ErrTokenInvalidAudience, TokenInvalid, "it is for another audience"},
-	{jwt.ErrTokenRequiredClaimMissing, TokenInvalid, "a claim is missing: exp, or what else is asked for"},
+	{jwt.ErrTokenRequiredClaimMissing, TokenInvalid, "a claim is missing: exp, or another required one"},
 	{jwt.ErrTokenExpired, TokenExpired, ""}, // last: only for a token that is otherwise valid
 }
 

@@ -33,7 +33,7 @@ const (
 
 var meanings = map[Refusal]string{
 	Unsigned:    "the request has no signature: only nodes of the cluster may send it",
-	Forged:      "the signature is wrong: the request was changed on its way, or the nodes do not have the same cluster secret",
+	Forged:      "the signature is wrong: the request was changed in transit, or the nodes do not have the same cluster secret",
 	Misdirected: "the request is for another node, which had this address before",
 	Stale:       "the request was signed more than 30 seconds ago, or ahead: the nodes' clocks must agree",
 }

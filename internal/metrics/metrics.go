@@ -73,7 +73,7 @@ var (
 	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because those had not arrived within the ack time-out.")
 	panics          = describe("callback_panics_total", "Panics of functions that the application has registered; the log has their stacks.")
 	postponed       = describe("connects_postponed_total", "Attempts to connect to a namespace that were not answered, for a reason that may pass: the connection is closed.")
-	drained         = describe("connections_drained_total", "Connections closed because a node goes away: this one, or one that they ran through.")
+	drained         = describe("connections_drained_total", "Connections closed because a node drains: this one, or one that they were forwarded by.")
 )
 
 func describe(name, help string, labels ...string) *prometheus.Desc {

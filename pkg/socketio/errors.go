@@ -34,7 +34,7 @@ var (
 	// unreachable database. A middleware wraps it in its error; see [Namespace.Use].
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
 	// ErrNoAck: the event did not request an ack, or has been acked.
-	ErrNoAck = errors.New("socketio: no ack is asked for")
+	ErrNoAck = errors.New("socketio: no ack requested")
 	// ErrMissingArgument means that fewer arguments arrived than [Args.Bind] was given.
 	ErrMissingArgument = errors.New("socketio: missing argument")
 )

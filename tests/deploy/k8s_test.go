@@ -133,7 +133,7 @@ func (w workload) port(p intstr.IntOrString) (int, bool) {
 	return 0, false
 }
 
-// TestManifestsAreStrict: what does not exist, or is there twice, is an error, in
+// TestManifestsAreStrict: an unknown or duplicate field is an error, in
 // what is decoded as well as in what is rendered.
 func TestManifestsAreStrict(t *testing.T) {
 	for _, wrong := range []string{
@@ -169,7 +169,7 @@ func TestObjectsAreNamed(t *testing.T) {
 			kind := o.GetObjectKind().GroupVersionKind().Kind
 			id := kind + " " + o.GetName()
 			if seen[id] {
-				t.Errorf("%s is there twice", id)
+				t.Errorf("duplicate %s", id)
 			}
 			seen[id] = true
 			if o.GetNamespace() != namespace.Name && kind != "Namespace" && !strings.HasPrefix(t.Name(), "TestObjectsAreNamed/base") {

@@ -45,7 +45,7 @@ func readCheatsheet(t *testing.T) map[int]sheetRow {
 			continue // the head of the table
 		}
 		if _, twice := rows[number]; twice {
-			t.Errorf("row %d is there twice", number)
+			t.Errorf("duplicate row %d", number)
 		}
 		rows[number] = sheetRow{
 			number:    number,

@@ -54,7 +54,7 @@ func Render(k8s, folder string, components ...string) (_ []Object, err error) {
 	return Decode(text)
 }
 
-// compose makes a copy of k8s in which a folder lists components. Whoever calls it
+// compose makes a copy of k8s in which a folder lists components. The caller
 // removes it.
 func compose(k8s, folder string, components []string) (string, error) {
 	with, err := os.MkdirTemp("", "rejoin-k8s-")
@@ -79,8 +79,8 @@ func compose(k8s, folder string, components []string) (string, error) {
 	return with, nil
 }
 
-// Decode reads documents of YAML. A field that does not exist, or is there twice,
-// is an error, as is a kind that nodes have no use for.
+// Decode reads documents of YAML. An unknown or duplicate field is an error, as is a kind that
+// nodes have no use for.
 func Decode(text []byte) ([]Object, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{

@@ -49,7 +49,7 @@ func Start(t *testing.T, binary string, variables ...string) *Node {
 	case <-n.Log.Listening:
 		n.Addr, n.Internal = n.Log.Addr, n.Log.Internal
 	case <-n.exited:
-		t.Fatalf("the node has ended at once: %v\n%s", n.status, n.Log)
+		t.Fatalf("the node exited immediately: %v\n%s", n.status, n.Log)
 	case <-time.After(Patience):
 		t.Fatalf("the node does not listen\n%s", n.Log)
 	}

@@ -207,7 +207,7 @@ func historyPages(t *testing.T, newCluster Maker) {
 		t.Errorf("before the first event: %q, %v, %v", payloads(kept), more, err)
 	}
 	if kept, more, err := b.History(deadline(t), r, adapter.Page{Events: 12}); err != nil || len(kept) != 12 || more {
-		t.Errorf("all at once: %d events, more %v, %v", len(kept), more, err)
+		t.Errorf("in one page: %d events, more %v, %v", len(kept), more, err)
 	}
 	strange := adapter.Cursor{Epoch: "elsewhere", At: before.At}
 	if _, _, err := b.History(deadline(t), r, adapter.Page{Before: strange, Events: 5}); !errors.Is(err, adapter.ErrHistoryLost) {

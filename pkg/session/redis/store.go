@@ -245,7 +245,7 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 }
 
 // errLate: the session would have expired already. It is unchanged.
-var errLate = errors.New("carried out after the life that was asked for")
+var errLate = errors.New("executed after the requested lifetime")
 
 // write runs a script and returns its verdict.
 func (s *Store) write(ctx context.Context, size int, it item) error {
