@@ -22,12 +22,13 @@ func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adap
 	ctx = reads.count(ctx)
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
-	// Events that are not held are read when the limit allows it, so a session that has read much
-	// holds little.
-	r := replay{socket: s, seen: from, payload: max(min(page.held, max(reads.left(), recoveryRead)), 1)}
+	r := replay{socket: s, seen: from}
 	var heard []string // of the rooms that commands joined
 	var err error
 	for range readTries {
+		// Events that are not held are read when the limit allows it, so a session that has read
+		// much holds little.
+		r.payload = max(min(page.held, max(reads.left(), recoveryRead)), 1)
 		var end adapter.Cursor
 		if end, err = r.begin(ctx, seen); err != nil {
 			break

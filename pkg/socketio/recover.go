@@ -150,12 +150,16 @@ func (s *Socket) reclaim(ctx context.Context, pid string, offset json.RawMessage
 	if r.ended, err = srv.turns.take(ctx, len(claimed.Rooms)); err != nil {
 		return r, err
 	}
+	kept := false // the turn, for the caller
+	defer func() {
+		if !kept {
+			r.ended()
+		}
+	}()
 	if r.from, err = s.assume(ctx, claimed, r.seen, now); err == nil {
 		err = s.rejoin(ctx)
 	}
-	if err != nil {
-		r.ended()
-	}
+	kept = err == nil
 	return r, err
 }
 

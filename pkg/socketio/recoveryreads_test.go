@@ -155,3 +155,31 @@ func largeReplay(t *testing.T, patient time.Duration) {
 		t.Errorf("%d bytes are charged, want about %d", got, want)
 	}
 }
+
+// A replay that is read again and again, because commands join the client to further rooms, reads
+// no more than the session may each time.
+func TestReplaysThatAreReadAgain(t *testing.T) {
+	n, shared := startRemote(t, 30)
+	w := n.client(t)
+	w.call(`["join","r"]`)
+	w.call(`["join","group 0"]`)
+	w.cut()
+	eventually(t, "it has gone", func() bool { return n.Len() == 0 })
+	const again, events, size = 60, 200, 1000
+	for i := range again {
+		must(t, n.To(fmt.Sprint("group ", i)).SocketsJoin(t.Context(), fmt.Sprint("group ", i+1)))
+	}
+	for i := range events {
+		must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", size)))
+	}
+	back := n.back(t, w)
+	if back.pid != w.pid {
+		t.Fatal("not recovered")
+	}
+	for range events {
+		back.event()
+	}
+	if got, most := shared.charged.Load(), int64(again*recoveryRead+events*(size+100)); got > most {
+		t.Errorf("%d bytes are charged to others, want at most %d", got, most)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -132,4 +133,35 @@ func TestConnectedCanBeUndone(t *testing.T) {
 	o.mu.Lock()
 	o.forget(s.pid, func(*lostClaim) bool { return true })
 	o.mu.Unlock()
+}
+
+// A callback that ends its goroutine amid a recovery, as testing.T.FailNow does, does not keep the
+// turn.
+func TestTurnOfARecoveryThatIsEnded(t *testing.T) {
+	n := start(t, Options{})
+	joiningMany(n.Namespace)
+	ends, ended := make(chan struct{}), make(chan struct{})
+	n.Use(func(ctx context.Context, s *Socket) error {
+		return s.KeepRooms(ctx, func(string) bool {
+			select {
+			case <-ends:
+				defer close(ended)
+				runtime.Goexit()
+			default:
+			}
+			return true
+		})
+	})
+	w := n.client(t)
+	w.call(`["join many",250]`)
+	w.cut()
+	eventually(t, "it has gone", func() bool { return n.Len() == 0 })
+	close(ends)
+	n.dial(t).write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the callback is not called")
+	}
+	eventually(t, "its turn has ended", func() bool { return len(n.turns) == 0 })
 }
