@@ -6,7 +6,38 @@ import (
 	"testing"
 
 	"github.com/rejoin-io/rejoin/internal/limit"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
+
+// TestCopiesOfUnknownOutcome: an event that may have been published stays charged.
+func TestCopiesOfUnknownOutcome(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		pays bool
+	}{{adapter.ErrUnavailable, true}, {adapter.ErrNotPublished, false}} {
+		t.Run(tt.err.Error(), func(t *testing.T) {
+			limits := limit.NewClients(limit.ClientOptions{CopyBytes: 20 << 10})
+			counted, _, url := serveApp(t, Options{Limits: limits})
+			counted.fails = tt.err
+			c := dialApp(t, url)
+			for i := range 100 {
+				r, _ := c.call(fmt.Sprintf(`["to","new%d","x"]`, i))
+				if r.Code == rateLimited {
+					if !tt.pays {
+						t.Errorf("%d events that were not published exceed the rate", i)
+					}
+					return
+				}
+				if r.Code != unavailable {
+					t.Fatalf("event %d: %+v", i, r)
+				}
+			}
+			if tt.pays {
+				t.Error("they cost nothing")
+			}
+		})
+	}
+}
 
 // TestCopiesAreLimited: events and joins to several rooms, and events to rooms that nobody is
 // in, have a rate; what a client sends to its own room, or to a socket, has not.

@@ -26,6 +26,7 @@ type countedReads struct {
 	reads atomic.Int32
 	begun chan struct{} // gets a value of each that is held
 	held  chan struct{} // nil, or closed to release them
+	fails error         // of each Publish; set before the first one
 }
 
 func (c *countedReads) History(ctx context.Context, room rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
@@ -35,6 +36,13 @@ func (c *countedReads) History(ctx context.Context, room rooms.Room, page adapte
 		<-c.held
 	}
 	return c.Adapter.History(ctx, room, page)
+}
+
+func (c *countedReads) Publish(ctx context.Context, ev adapter.Event) (adapter.Receipt, error) {
+	if c.fails != nil {
+		return adapter.Receipt{}, c.fails
+	}
+	return c.Adapter.Publish(ctx, ev)
 }
 
 // serveApp starts a node with the application and returns it and its URL.

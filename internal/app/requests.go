@@ -85,8 +85,12 @@ func emitTo(ctx context.Context, r *request, rooms, strangers int, b socketio.Br
 
 // emit sends the event in the arguments from i on: its name and its own arguments.
 func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies limit.Copies) (any, error) {
-	newRooms := 0
-	defer func() { copies.Done(newRooms) }()
+	newRooms, unknown := 0, false
+	defer func() {
+		if !unknown { // otherwise the rooms may exist, and the estimate stays charged
+			copies.Done(newRooms)
+		}
+	}()
 	name, err := stringArg(r, i, "an event name")
 	if err != nil {
 		return nil, err
@@ -96,6 +100,7 @@ func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies l
 	}
 	placed, err := b.Place(ctx, name, r.Rest(i+1)...)
 	if err != nil {
+		unknown = errors.Is(err, adapter.ErrUnavailable)
 		return nil, err
 	}
 	newRooms = placed.NewRooms
