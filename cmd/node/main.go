@@ -161,24 +161,24 @@ func unless(ctx context.Context, stop <-chan struct{}) (_ context.Context, done 
 }
 
 func writeHelp(w io.Writer) {
-	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by its
-environment and takes no arguments but one of these:
+	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by
+environment variables. Without arguments it runs a node; with one of these it does not:
 
-  -check      check the configuration and exit: 0 if it is good, else 2
-  -probe URL  ask a node's /readyz or /healthz and exit: 0 if it answers 200 in 3s, else 1
+  -check      check the configuration and exit: 0 if it is valid, else 2
+  -probe URL  request a node's /readyz or /healthz and exit: 0 if it answers 200 within 3 s, else 1
   -token CLAIMS
               print a token with these claims, a JSON object such as {"sub": "alice"}, and exit; it is signed with
-              REJOIN_JWT_SECRET, has the issuer and audience that are set, and ends in one hour unless exp says otherwise
+              REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set
   -version    print the version and exit
   -h          print this and exit
 
-Where a file may hold a value, the line ends at its end are no part of the value.
+If a value is read from a file, trailing newlines are ignored.
 
 `)
 	writeTable(w)
 }
 
-// thisBuild says what the compiler knows of this binary.
+// thisBuild describes this binary.
 func thisBuild() metrics.Build {
 	b := metrics.Build{Version: version, Revision: revision}
 	info, ok := debug.ReadBuildInfo()

@@ -206,11 +206,11 @@ func (u redisURL) String() string {
 	return u.target.String()
 }
 
-// A secret is shown to nobody.
+// A secret is never shown.
 type secret string
 
-// A publicKeys is PEM. It is no secret, but not shown: somebody may have given a
-// private key.
+// A publicKeys is PEM. It is not a secret, but is not shown either, because it may be a private
+// key by mistake.
 type publicKeys string
 
 func (p *publicKeys) Decode(s string) error {

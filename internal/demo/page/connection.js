@@ -58,7 +58,7 @@ export class Connection {
     this.#on.state(this.state);
   }
 
-  // Drops the transport, for some seconds or until open is called. No goodbye is
+  // Drops the transport, for some seconds or until open is called. No close is
   // sent (disconnect would send one, and end the session): the node sees what it
   // sees when a network is lost.
   cut(seconds) {
