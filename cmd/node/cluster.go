@@ -75,7 +75,7 @@ func join(ctx context.Context, c config, advertise string, log *zap.Logger, give
 		}
 		waiting(err)
 		if why.due(err, time.Now()) {
-			log.Warn("the cluster can't be joined; trying on", zap.Error(err))
+			log.Warn("cluster not joined, retrying", zap.Error(err))
 		}
 		select {
 		case <-time.After(joinPause):

@@ -25,7 +25,7 @@ const handlerTime = 5 * time.Second
 // budget all are closed immediately, and only handlers are waited for.
 func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 	n.health.Draining(n.connections)
-	n.log.Info("draining: not ready any more", zap.Duration("serving_for", delay), zap.Int("connections", n.connections()))
+	n.log.Info("draining: no longer ready", zap.Duration("serving_for", delay), zap.Int("connections", n.connections()))
 	select {
 	case <-time.After(delay):
 	case <-ctx.Done():

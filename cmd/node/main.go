@@ -106,7 +106,7 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 		log.Warn(w)
 	}
 	if err := serve(ctx, drain, c, build, log); err != nil {
-		log.Error("the node failed", zap.Error(err))
+		log.Error("node failed", zap.Error(err))
 		return exitFailure
 	}
 	return exitOK
@@ -120,7 +120,7 @@ func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.B
 	n, err := start(starting, c, randomNodeID, build, log)
 	started()
 	if errors.Is(err, errStopped) || errors.Is(err, context.Canceled) {
-		log.Info("told to stop before the node was ready")
+		log.Info("stopped before the node was ready")
 		return nil
 	}
 	if err != nil {

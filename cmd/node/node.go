@@ -235,7 +235,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 	if bundled {
 		n.log.Debug("serving the JavaScript client", zap.String("version", version))
 	} else {
-		n.log.Warn("this node has no JavaScript client to serve: `make client` gets it, or REJOIN_CLIENT_DIR says where it is")
+		n.log.Warn("no JavaScript client to serve: run `make client`, or set REJOIN_CLIENT_DIR")
 	}
 	return socketio.Options{
 		Engine: engineio.Options{

@@ -26,7 +26,7 @@ func start(ctx context.Context, c config, roll func() nodeID, build metrics.Buil
 		if !errors.Is(err, redis.ErrTaken) {
 			return n, err
 		}
-		log.Info("the node id is another node's; taking a new one", zap.String("node", string(c.NodeID)))
+		log.Info("node id already in use; taking a new one", zap.String("node", string(c.NodeID)))
 	}
 }
 

@@ -78,7 +78,7 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 // is told that the outcome is unknown.
 func (a *API) settle(c idempotency.Claim, err error) {
 	if err != nil {
-		a.log.Warn("what became of an API call can't be remembered", zap.String("claim", c.ID()), zap.Error(err))
+		a.log.Warn("outcome of an API call not stored", zap.String("claim", c.ID()), zap.Error(err))
 	}
 }
 

@@ -139,7 +139,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 			a.mu.Lock()
 			a.forbidden[e.Name]++
 			a.mu.Unlock()
-			a.log.Debug("an event is forbidden", zap.String("event", e.Name), zap.String("socket", e.Socket().ID()))
+			a.log.Debug("event forbidden", zap.String("event", e.Name), zap.String("socket", e.Socket().ID()))
 		}
 		return answer(e, f)
 	}

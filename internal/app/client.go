@@ -81,7 +81,7 @@ func (a *App) verify(ctx context.Context, s *socketio.Socket, find func(*socketi
 		a.mu.Lock()
 		a.refusedTokens[refused.Code]++
 		a.mu.Unlock()
-		a.log.Debug("a token is refused", zap.String("code", string(refused.Code)), zap.String("reason", refused.Message),
+		a.log.Debug("token refused", zap.String("code", string(refused.Code)), zap.String("reason", refused.Message),
 			zap.String("address", s.Handshake().RemoteAddr))
 	}
 	return id, err

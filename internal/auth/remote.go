@@ -187,9 +187,9 @@ func (r *remote) fetch(ctx context.Context) error {
 	r.mu.Unlock()
 	switch {
 	case err == nil && before != nil:
-		r.log.Info("the keys of the JWKS server are there")
+		r.log.Info("JWKS fetched")
 	case err != nil && (before == nil || errors.Is(before, errNoKeysYet)):
-		r.log.Warn("the keys of the JWKS server can't be fetched; those that are known stay good", zap.Error(err))
+		r.log.Warn("JWKS not fetched; known keys stay valid", zap.Error(err))
 	}
 	f.err = err
 	close(f.done)
@@ -237,7 +237,7 @@ func (r *remote) read(body []byte) (keyfunc.Keyfunc, error) {
 	for i, raw := range set.Keys {
 		key, err := publicKey(raw)
 		if err != nil {
-			r.log.Debug("a key of the JWKS server is left out", zap.Int("index", i), zap.Error(err))
+			r.log.Debug("JWKS key ignored", zap.Int("index", i), zap.Error(err))
 			continue
 		}
 		good = append(good, key)

@@ -181,7 +181,7 @@ func TestServerIsDown(t *testing.T) {
 	if _, err := v.Verify(ctx, unknown); err == nil || err.(*Error).Code != Unavailable { //nolint:errorlint // by contract
 		t.Errorf("with a context that ends: %v", err)
 	}
-	if n := logs.FilterMessageSnippet("can't be fetched").Len(); n != 1 {
+	if n := logs.FilterMessageSnippet("JWKS not fetched").Len(); n != 1 {
 		t.Errorf("%d lines for one outage", n)
 	}
 	noSecrets(t, v, logs)

@@ -76,11 +76,11 @@ func (p *Pair) look() {
 	switch {
 	case err != nil:
 		if reason := err.Error(); sum != p.read || reason != p.reason {
-			p.log.Warn("the new TLS certificate can't be used; the one before stays", zap.Error(err))
+			p.log.Warn("new TLS certificate unusable; the previous one stays in use", zap.Error(err))
 			p.reason = reason
 		}
 	case sum != p.read || p.reason != "":
-		p.log.Info("the TLS certificate has been read again", zap.Time("expires", cert.Leaf.NotAfter))
+		p.log.Info("TLS certificate reloaded", zap.Time("expires", cert.Leaf.NotAfter))
 		p.cert, p.reason = cert, ""
 	}
 	p.read = sum

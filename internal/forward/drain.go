@@ -77,7 +77,7 @@ func (f *Forwarder) depart(ctx context.Context, transport *http.Transport, p *pa
 	ctx, cancel := context.WithTimeout(ctx, departTimeout)
 	defer cancel()
 	if err := f.askToLeave(ctx, transport, p); err != nil {
-		f.log.Warn("a session's owner has not sent its client away; the WebSocket is cut", zap.String("owner", p.owner), zap.Error(err))
+		f.log.Warn("session owner did not close the connection; WebSocket cut", zap.String("owner", p.owner), zap.Error(err))
 		return
 	}
 	select {

@@ -298,7 +298,7 @@ func (p *passage) fail(r *http.Request, err error) error {
 		outcome = NoOwner
 		p.f.o.Logger.Debug("a session's owner is gone", zap.String("owner", p.owner), zap.Error(err))
 	default:
-		p.f.log.Warn("a request could not be forwarded", zap.String("owner", p.owner), zap.Error(err))
+		p.f.log.Warn("request not forwarded to the owner", zap.String("owner", p.owner), zap.Error(err))
 	}
 	p.f.stats.forwarded(outcome)
 	if errors.Is(err, errUndecided) {

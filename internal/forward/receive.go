@@ -86,7 +86,7 @@ func restore(r *http.Request) *http.Request {
 
 func (f *Forwarder) refuse(w http.ResponseWriter, r *http.Request, why Refusal) {
 	f.stats.refused(why)
-	f.log.Warn("a forwarded request is refused", zap.String("reason", string(why)), zap.String("remote", r.RemoteAddr))
+	f.log.Warn("forwarded request refused", zap.String("reason", string(why)), zap.String("remote", r.RemoteAddr))
 	h := w.Header()
 	h.Set(headerRefused, string(why))
 	h.Set("Content-Type", "application/json; charset=utf-8")

@@ -95,7 +95,7 @@ func (a *answering) send(next answers) {
 		err = a.srv.adapter.Send(ctx, a.to, adapter.Message{Kind: messageAnswers, ID: a.id, Data: data})
 	}
 	if err != nil {
-		a.srv.log.Warn("an answer was lost; who asked will see it missing", zap.String("node", string(a.to)), zap.Error(err))
+		a.srv.log.Warn("response lost; the requester will report this node as silent", zap.String("node", string(a.to)), zap.Error(err))
 	}
 }
 

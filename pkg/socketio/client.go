@@ -70,7 +70,7 @@ func (s *Server) serve(conn *engineio.Conn) {
 			return
 		}
 		if err := c.receive(&dec, m); err != nil {
-			s.log.Debug("a client broke the protocol", zap.String("address", conn.Handshake().RemoteAddr), zap.Error(err))
+			s.log.Debug("protocol violation by a client", zap.String("address", conn.Handshake().RemoteAddr), zap.Error(err))
 			if broken := (*packet.Error)(nil); errors.As(err, &broken) && broken.Reason == packet.TooManyElements {
 				c.limited(limitArguments, packet.MaxElements, "elements")
 			}
@@ -142,7 +142,7 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 // connection were closed instead, it would reconnect forever.
 func (c *client) refuseMsgpack(namespace string) error {
 	c.srv.msgpackOnce.Do(func() {
-		c.srv.log.Warn("a client uses the MessagePack parser, which is not supported; further ones are not logged",
+		c.srv.log.Warn("MessagePack parser not supported; further clients are not logged",
 			zap.String("address", c.conn.Handshake().RemoteAddr), zap.String("namespace", namespace))
 	})
 	return c.conn.Send(engineio.Binary(msgpackRefusal(namespace)))

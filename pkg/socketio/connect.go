@@ -124,7 +124,7 @@ func (s *Socket) settleIn(ctx context.Context, pid string, offset json.RawMessag
 		}
 		srv := s.ns.srv
 		srv.stats.recoveries.add(refusal.reason)
-		srv.log.Info("a session could not be recovered", zap.String("namespace", s.nsName),
+		srv.log.Info("session not recovered", zap.String("namespace", s.nsName),
 			zap.String("reason", refusal.reason), zap.Error(refusal.err))
 	}
 	return s.begin(ctx)

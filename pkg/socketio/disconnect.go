@@ -184,7 +184,7 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 	case errors.Is(err, session.ErrFenced):
 		return true
 	case err != nil && !errors.Is(err, session.ErrNotFound):
-		srv.log.Warn("a session could not be ended; it ends by itself", zap.Error(err))
+		srv.log.Warn("session not ended; it will expire", zap.Error(err))
 	}
 	return false
 }

@@ -101,7 +101,7 @@ func (s *Server) runFeed(ctx context.Context) {
 		}
 		if err != nil {
 			if ctx.Err() == nil {
-				s.log.Error("the adapter's feed ended; every client is cut", zap.Error(err))
+				s.log.Error("adapter feed ended; cutting all clients", zap.Error(err))
 				s.cutAll()
 			}
 			return

@@ -254,7 +254,7 @@ func (s *Socket) joinByCommand(d *delivery) {
 // cut closes the connection in a way that makes stock clients reconnect. It does not wait, and may
 // be called with s.mu held.
 func (s *Socket) cut(cause error) {
-	s.client.srv.log.Info("a client is cut and can come back", zap.String("namespace", s.nsName), zap.Error(cause))
+	s.client.srv.log.Info("client cut; it can reconnect", zap.String("namespace", s.nsName), zap.Error(cause))
 	s.client.srv.spawn(s.Cut)
 }
 

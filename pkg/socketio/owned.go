@@ -280,7 +280,7 @@ func (s *Server) refresh() {
 	defer cancel()
 	gone, err := s.sessions.Refresh(ctx, refs, s.opts.sessionLife())
 	if err != nil {
-		s.log.Warn("sessions could not be refreshed", zap.Error(err))
+		s.log.Warn("sessions not refreshed", zap.Error(err))
 		return
 	}
 	for _, ref := range gone {

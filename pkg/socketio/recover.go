@@ -205,7 +205,7 @@ func (s *Socket) answerRecovered(end adapter.Cursor) error {
 func (s *Server) condemn(ctx context.Context, seen adapter.Cursor) {
 	if a, ok := s.adapter.(adapter.Fallible); ok {
 		if err := a.Condemn(ctx, seen); err != nil {
-			s.log.Error("the history has lost something, and a new one could not be begun", zap.Error(err))
+			s.log.Error("history has lost data, and no new one could be begun", zap.Error(err))
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 	args, err := decodeArgs(ev.Data, ev.Attachments)
 	var name, event string
 	if err != nil || args.Len() < 2 || json.Unmarshal(args.raw[0], &name) != nil || json.Unmarshal(args.raw[1], &event) != nil {
-		s.log.Warn("an event of another node is malformed", zap.String("node", string(ev.From)))
+		s.log.Warn("malformed event from a peer", zap.String("node", string(ev.From)))
 		return
 	}
 	args.raw = args.raw[2:]

@@ -156,7 +156,7 @@ func TestLeaveWhileAnEventIsHandedOut(t *testing.T) {
 func TestRefusalWhileAnEventIsHandedOut(t *testing.T) {
 	refused, proceed := make(chan struct{}), make(chan struct{})
 	log := zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), zapcore.AddSync(io.Discard), zap.InfoLevel), zap.Hooks(func(e zapcore.Entry) error {
-		if strings.Contains(e.Message, "could not be recovered") {
+		if e.Message == "session not recovered" {
 			close(refused)
 			<-proceed
 		}

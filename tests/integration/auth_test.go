@@ -95,7 +95,7 @@ func TestTokens(t *testing.T) {
 			t.Errorf("members %+v", members)
 		}
 		n.eventually("logging why anybody was refused", func() error {
-			if !n.log.Contains("a token is refused") {
+			if !n.log.Contains("token refused") {
 				return errors.New("it is silent")
 			}
 			return nil

@@ -108,7 +108,7 @@ func TestTLS(t *testing.T) {
 		if err := serves("second", 0); err != nil {
 			t.Fatal(err)
 		}
-		if !n.log.Contains("the new TLS certificate can't be used") {
+		if !n.log.Contains("new TLS certificate unusable") {
 			return fmt.Errorf("it is silent")
 		}
 		return nil

@@ -143,13 +143,13 @@ func (g *generation) release(missed missed, end adapter.Position, trimmed error,
 		return nil
 	}
 	if trimmed != nil {
-		p.log.Warn("a gap can't be repaired", zap.Error(trimmed))
+		p.log.Warn("gap not repaired", zap.Error(trimmed))
 		p.lose("a gap in the feed can't be repaired: "+trimmed.Error(), place{g.epoch, end})
 		missed.events = nil
 	}
 	// Losses are reported before the events that follow them.
 	for name, err := range missed.broken {
-		p.log.Warn("a gap can't be repaired", zap.String("room", name), zap.Error(err))
+		p.log.Warn("gap not repaired", zap.String("room", name), zap.Error(err))
 		if r, ok := parseName(name); ok {
 			p.loseRooms("a gap in the feed can't be repaired: "+err.Error(), []rooms.Room{r}, place{g.epoch, p.tail})
 		}

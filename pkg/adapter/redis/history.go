@@ -141,7 +141,7 @@ func (p *partition) forked(ctx context.Context, epoch, proof string) error {
 }
 
 func (p *partition) lost(epoch, proof string) {
-	p.log.Warn("Redis has lost a part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
+	p.log.Warn("Redis has lost part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
 }
 
 // heads shares the reads of the clock: a request that arrives during one waits for the next,

@@ -78,6 +78,6 @@ func (p *partition) checkKeys(ctx context.Context, c goredis.Cmdable) {
 	defer p.mu.Unlock()
 	before := p.unusable
 	if p.unusable = unusable; unusable != nil && before == nil {
-		p.log.Warn("a key that all rooms need has been overwritten; node not ready", zap.Error(unusable))
+		p.log.Warn("shared key overwritten; node not ready", zap.Error(unusable))
 	}
 }

@@ -171,7 +171,7 @@ func (p *partition) failed(err error, began time.Time) {
 	p.downCause = err
 	p.mu.Unlock()
 	if first {
-		p.log.Warn("Redis can't be reached; trying on", zap.Error(err))
+		p.log.Warn("Redis unreachable, retrying", zap.Error(err))
 	}
 }
 
@@ -182,7 +182,7 @@ func (p *partition) worked() {
 	p.downSince, p.downCause = time.Time{}, nil
 	p.mu.Unlock()
 	if !since.IsZero() {
-		p.log.Info("Redis is back", zap.Duration("after", time.Since(since).Round(time.Millisecond)))
+		p.log.Info("Redis reachable again", zap.Duration("after", time.Since(since).Round(time.Millisecond)))
 	}
 }
 

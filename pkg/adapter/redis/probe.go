@@ -108,7 +108,7 @@ func (p *partition) moved(l *link) bool {
 	if err != nil || o.Addr == l.addr {
 		return false
 	}
-	p.log.Warn("the primary has moved", zap.String("from", l.addr), zap.String("to", o.Addr))
+	p.log.Warn("primary moved", zap.String("from", l.addr), zap.String("to", o.Addr))
 	p.unlink(l, errMoved, time.Now())
 	p.mu.Lock()
 	defer p.mu.Unlock()

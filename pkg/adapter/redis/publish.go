@@ -106,7 +106,7 @@ func (p *partition) attempts(c *call) error {
 		case l == nil: // not connected
 		case errors.Is(err, errNoClock):
 			c.refused()
-			p.log.Warn("the history is lost: its clock is gone", zap.String("epoch", c.epoch))
+			p.log.Warn("history lost: its clock is missing", zap.String("epoch", c.epoch))
 			c.epoch = ""
 			if _, _, err = p.search(ctx); err != nil { // it can't begin a new one
 				pause(ctx, relinkPause)

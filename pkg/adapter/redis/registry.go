@@ -189,10 +189,10 @@ func (r *registry) run(ctx context.Context) {
 		switch {
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, ErrTaken): // two nodes must not share an id
-			r.p.log.Error("another node has taken the node id; this one leaves the cluster", zap.Error(err))
+			r.p.log.Error("node id taken by another node; leaving the cluster", zap.Error(err))
 			r.a.cancel(fmt.Errorf("%w: %w", adapter.ErrClosed, err))
 		default:
-			r.p.log.Warn("the lease on the node id could not be prolonged", zap.Error(err))
+			r.p.log.Warn("node id lease not renewed", zap.Error(err))
 		}
 		pause(ctx, lookupPause)
 	}
@@ -246,7 +246,7 @@ func (r *registry) leave() {
 		_ = client.Close()
 	}
 	if err != nil {
-		r.p.log.Info("the lease on the node id could not be given up; it ends by itself", zap.Error(err))
+		r.p.log.Info("node id lease not released; it will expire", zap.Error(err))
 	}
 }
 

@@ -216,7 +216,7 @@ func unknownOutcomesStayInOrder(t *testing.T, server *redistest.Server) {
 			t.Fatalf("Publish on a link that is too slow: %v, want ErrUnavailable or ErrNotPublished", err)
 		}
 		relay.slow(0)
-		eventually(t, "Redis is back", func() bool { return send() == nil })
+		eventually(t, "Redis reachable again", func() bool { return send() == nil })
 		<-first.done
 	}
 	last := 0

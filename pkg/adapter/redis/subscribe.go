@@ -167,9 +167,9 @@ func (p *partition) runSubscriber() {
 		}
 		if begun && (err.Error() != said || time.Since(birth) > p.probing) { // logged once if it fails early with the same error
 			said = err.Error()
-			p.log.Warn("the subscriber's connection has ended; what it misses will be read again", zap.Error(err))
+			p.log.Warn("subscriber connection lost; missed events will be read", zap.Error(err))
 		} else {
-			p.log.Debug("the subscriber can't connect, or not stay", zap.Error(err))
+			p.log.Debug("subscriber connection failed", zap.Error(err))
 		}
 		pause(p.ctx, relinkPause)
 	}
