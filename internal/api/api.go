@@ -164,7 +164,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	}
 	switch {
 	case !known:
-		return failed(fail(notFound, "there is nothing here; %s%s lists what there is", Prefix, openAPIName))
+		return failed(fail(notFound, "unknown path; %s%s lists the endpoints", Prefix, openAPIName))
 	case !allowed:
 		res := failed(fail(methodNotAllowed, "%s requires %s", r.URL.Path, rt.method))
 		res.allow = rt.method
@@ -195,7 +195,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	case 1:
 		return a.once(ctx, r, list[0], body, rt.timeout, run)
 	default:
-		return failed(fail(badRequest, "there is more than one Idempotency-Key"))
+		return failed(fail(badRequest, "duplicate Idempotency-Key header"))
 	}
 }
 

@@ -31,7 +31,7 @@ func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 	}
 	switch n := len(list.Emits); {
 	case n == 0:
-		return nil, fail(badRequest, "emits is a list of what is to be emitted")
+		return nil, fail(badRequest, "emits must be a list of objects")
 	case n > maxBatch:
 		return nil, fail(tooMany, "at most %d emits in one batch", maxBatch)
 	}

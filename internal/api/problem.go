@@ -100,7 +100,7 @@ func asFailure(err error, may string) *failure {
 	case errors.As(err, &f):
 		return f
 	case errors.As(err, &bad):
-		return fail(badRequest, "the arguments can't be sent: %v", bad)
+		return fail(badRequest, "unsupported arguments: %v", bad)
 	case errors.Is(err, socketio.ErrReserved):
 		return fail(reservedEvent, "%v", err)
 	case errors.Is(err, socketio.ErrRoomName):

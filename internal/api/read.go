@@ -151,7 +151,7 @@ func (a *API) history(ctx context.Context, q query) (any, error) {
 	case errors.Is(err, socketio.ErrOffset):
 		return nil, fail(badRequest, "before is the offset of an event")
 	case errors.Is(err, adapter.ErrHistoryLost):
-		return nil, fail(badRequest, "before is an offset of a history that is gone")
+		return nil, fail(badRequest, "before is an offset of a history that no longer exists")
 	case err != nil:
 		return nil, err
 	}

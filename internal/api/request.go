@@ -40,7 +40,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
 	case errors.As(err, new(*http.MaxBytesError)):
 		return nil, fail(tooLarge, "the body has more than %d bytes", maxBody)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, fail(badRequest, "the body did not come within %v", bodyTimeout)
+		return nil, fail(badRequest, "the body did not arrive within %v", bodyTimeout)
 	case err != nil:
 		return nil, fail(badRequest, "the body could not be read")
 	}
@@ -57,7 +57,7 @@ func decode(body []byte, v any) error {
 	err := d.Decode(v)
 	if err == nil {
 		if _, more := d.Token(); more != io.EOF {
-			err = errors.New("there is something behind the object")
+			err = errors.New("trailing data after the JSON object")
 		}
 	}
 	if err == nil {
@@ -120,7 +120,7 @@ func (q query) only(single []string, lists ...string) error {
 		switch {
 		case slices.Contains(lists, name):
 		case !slices.Contains(single, name):
-			return fail(badRequest, "there is no parameter %q", name)
+			return fail(badRequest, "unknown parameter %q", name)
 		case len(values) > 1:
 			return fail(badRequest, "duplicate parameter %q", name)
 		}

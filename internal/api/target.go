@@ -49,7 +49,7 @@ func (a *API) broadcast(t target) (b socketio.Broadcast, err error) {
 		{"except", t.Except, true}, {"exceptUsers", t.ExceptUsers, true}, {"exceptSockets", t.ExceptSockets, true},
 	} {
 		if l.names != nil && len(l.names) == 0 && !l.empty {
-			return b, fail(badRequest, "%s is empty: this would be for nobody", l.name)
+			return b, fail(badRequest, "%s is empty: the call would have no target", l.name)
 		}
 		if err := checkNames(l.name, l.names); err != nil {
 			return b, err
@@ -79,7 +79,7 @@ func (a *API) namespace(name string) (*socketio.Namespace, error) {
 	if ns := a.o.Namespaces[name]; ns != nil {
 		return ns, nil
 	}
-	return nil, fail(unknownNamespace, "there is no namespace %q; there is %s",
+	return nil, fail(unknownNamespace, "unknown namespace %q; the node has %s",
 		name, strings.Join(slices.Sorted(maps.Keys(a.o.Namespaces)), ", "))
 }
 

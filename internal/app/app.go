@@ -125,7 +125,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	}
 	handle, known := requests[e.Name]
 	if !known {
-		return answer(e, failure(ctx, fail(unknownEvent, "there is no event %q; see the protocol's table", e.Name)))
+		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %q; docs/protocol.md lists the events", e.Name)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -147,7 +147,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 }
 
 // errNobodyWaits: the client no longer awaits the answer of a read.
-var errNobodyWaits = errors.New("app: nobody waits for the answer")
+var errNobodyWaits = errors.New("app: no ack requested, or the connection has closed")
 
 // read runs a read for an ack. It does nothing if the client requests no ack, or its connection has
 // been closed since the request.

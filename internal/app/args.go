@@ -26,7 +26,7 @@ func memberRoom(r *request, may func(room string) bool) (string, error) {
 		return "", err
 	}
 	if !r.Socket().InRoom(room) {
-		return "", fail(notMember, "only members of %q may ask that", room)
+		return "", fail(notMember, "not a member of room %q", room)
 	}
 	return room, nil
 }

@@ -210,7 +210,7 @@ func history(ctx context.Context, r *request) (any, error) {
 		return nil, fail(badRequest, "before is the offset of an event")
 	}
 	if errors.Is(err, adapter.ErrHistoryLost) {
-		return nil, fail(badRequest, "before is an offset of a history that is gone")
+		return nil, fail(badRequest, "before is an offset of a history that no longer exists")
 	}
 	if err != nil {
 		return nil, err

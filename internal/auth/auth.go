@@ -197,7 +197,7 @@ func (v *Verifier) parse(token string) (c claims, stranger bool, err error) {
 	return c, unknown && unsigned, err
 }
 
-var errCritical = errors.New("auth: an extension that is not known here")
+var errCritical = errors.New("auth: unknown critical extension")
 
 // reasons map the parser's errors to those for clients.
 var reasons = []struct {

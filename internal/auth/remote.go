@@ -205,7 +205,7 @@ func (r *remote) get(ctx context.Context) (keyfunc.Keyfunc, error) {
 	request.Header.Set("Accept", "application/jwk-set+json, application/json")
 	response, err := r.client.Do(request)
 	if whole := (*url.Error)(nil); errors.As(err, &whole) {
-		err = fmt.Errorf("auth: ask the JWKS server: %w", whole.Err) // without the URL, which may contain a key
+		err = fmt.Errorf("auth: fetch JWKS: %w", whole.Err) // without the URL, which may contain a key
 	}
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func (t *Target) Check(ctx context.Context) error {
 func (t *Target) check(ctx context.Context, o *redis.Options) error {
 	info, err := askInfo(ctx, o)
 	if err != nil {
-		return fmt.Errorf("ask for version and maxmemory-policy: %w", err)
+		return fmt.Errorf("read version and maxmemory-policy: %w", err)
 	}
 	major, minor := 6, 2
 	if t.form == Cluster {

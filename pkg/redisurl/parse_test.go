@@ -90,9 +90,9 @@ func TestOptionsAreTheCallers(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	for url, want := range map[string]string{
-		"":                        "no URL",
-		"localhost:6379":          "no URL",
-		"redis:localhost":         "no URL",
+		"":                        "not a Redis URL",
+		"localhost:6379":          "not a Redis URL",
+		"redis:localhost":         "not a Redis URL",
 		"redis+cluster://h:1,i:1": "addr",
 		"http://h":                "http is not known",
 		"redis+single://h":        "redis+single is not known",

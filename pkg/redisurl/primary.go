@@ -73,7 +73,7 @@ func pollGroup(ctx context.Context, addrs []string, ask func(ctx context.Context
 		wg.Go(func() { // until its reply, or cancel
 			answer, err := ask(ctx, addr)
 			if err != nil {
-				err = fmt.Errorf("ask %s: %w", addr, err)
+				err = fmt.Errorf("query %s: %w", addr, err)
 			}
 			replies <- reply{answer, err}
 		})
@@ -133,7 +133,7 @@ func (t *Target) askForSlot(ctx context.Context, node, key string) (addr string,
 			return s.Nodes[0].Addr, nil
 		}
 	}
-	return "", fmt.Errorf("slot %d is nobody's", slot)
+	return "", fmt.Errorf("slot %d has no owner", slot)
 }
 
 // askForSlots asks a node for the map of the Cluster, and for the slot of a key.

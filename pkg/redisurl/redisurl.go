@@ -64,7 +64,7 @@ type Target struct {
 	cluster  *redis.ClusterOptions
 }
 
-var errSyntax = errors.New("redisurl: this is no URL of Redis (special characters in user and password must be percent-encoded)")
+var errSyntax = errors.New("redisurl: not a Redis URL (special characters in user and password must be percent-encoded)")
 
 // Parse parses a URL. Its errors do not contain the user or password.
 func Parse(raw string) (*Target, error) {

@@ -30,7 +30,7 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 		last = found
 		switch {
 		case found.Namespace != s.nsName || found.User != user:
-			return &refusal{refusedUser, errors.New("the session is another's")}
+			return &refusal{refusedUser, errors.New("the session belongs to another user or namespace")}
 		case found.Epoch != epoch:
 			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
 		}

@@ -55,7 +55,7 @@ func (g *generation) keepUp() {
 	}
 }
 
-var errForked = errors.New("adapter/redis: the history lacks what this node has seen")
+var errForked = errors.New("adapter/redis: the history lacks events that this node has seen")
 
 // testEndFixed is called, in tests, once a catch-up has fixed its end.
 var testEndFixed func(*partition)

@@ -42,7 +42,7 @@ func (who identity) maySame(other identity) bool {
 	return !who.told || !other.told || who.run == other.run
 }
 
-var errDialed = errors.New("adapter/redis: the connection is gone")
+var errDialed = errors.New("adapter/redis: connection closed")
 
 // single makes options for one connection only, which records the identity of the server.
 func single(o *goredis.Options, who *identity) *goredis.Options {

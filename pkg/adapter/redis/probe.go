@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	errDeaf  = errors.New("adapter/redis: a probe did not come back")
+	errDeaf  = errors.New("adapter/redis: probe not received")
 	errMoved = errors.New("adapter/redis: another server takes the writes now")
 )
 
@@ -145,7 +145,7 @@ func (p *partition) ready() error {
 	case time.Since(time.Unix(0, p.newer.Load())) < newerFor:
 		return adapter.ErrNewerVersion
 	case age > 4*p.probing:
-		return fmt.Errorf("no probe has come back for %v", age.Round(time.Millisecond))
+		return fmt.Errorf("no probe received for %v", age.Round(time.Millisecond))
 	}
 	return nil
 }

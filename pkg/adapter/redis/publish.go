@@ -20,7 +20,7 @@ import (
 //go:embed publish.lua
 var publishSource string
 
-var errNoClock = errors.New("adapter/redis: the clock is gone")
+var errNoClock = errors.New("adapter/redis: clock missing")
 
 // A call is one execution of the publish script, with the messages sent beside it.
 type call struct {

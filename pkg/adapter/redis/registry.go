@@ -40,7 +40,7 @@ const (
 const lookupPause = 50 * time.Millisecond
 
 // ErrTaken: another node holds the id.
-var ErrTaken = errors.New("adapter/redis: the node id is another's")
+var ErrTaken = errors.New("adapter/redis: node id already in use")
 
 // A registry lists the nodes of the cluster: each holds a lease on its id, with its address and its
 // feed's condition.
