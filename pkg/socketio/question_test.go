@@ -438,11 +438,11 @@ func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A question that more events than may be held push out of the gate of a recovering socket is
-// not waited for.
+// A question that is pushed out of the gate of a recovering socket, by more events than may be
+// held or by a loss, is not waited for.
 func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
-	for _, behind := range []bool{false, true} {
-		t.Run(fmt.Sprint("behind ", behind), func(t *testing.T) {
+	for _, when := range []string{"it is behind them", "it is before them", "the node has lost events behind it"} {
+		t.Run(when, func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})
 			n := c.node(t, "a", Options{AckTimeout: time.Hour, Engine: engineio.Options{SendQueueBytes: 256 << 10}})
 			w := n.client(t)
@@ -465,18 +465,32 @@ func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 					return s.gate.spilled
 				})
 			}
-			if behind {
+			filled := 0
+			if when == "it is behind them" {
 				fill()
+				filled = 5
 			}
 			answers, err := n.EmitWithAck(t.Context(), "question")
 			must(t, err)
-			if !behind {
+			switch when {
+			case "it is before them":
 				fill()
+				filled = 5
+			case "the node has lost events behind it":
+				eventually(t, "it is held", func() bool {
+					s := n.Socket(back.sid)
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return slices.ContainsFunc(s.gate.held, func(d *delivery) bool { return d.answering != nil })
+				})
+				n.feed.mu.Lock()
+				n.lose(&adapter.LostError{Reason: "by the test", Rooms: []rooms.Room{rooms.InEveryone("/")}})
+				n.feed.mu.Unlock()
 			}
 			for a, err := range answers.All() {
 				t.Errorf("got %v, %v", a, err)
 			}
-			for i := range largeEvents + 5 {
+			for i := range largeEvents + filled {
 				if _, got := numberOf(back); got != i {
 					t.Fatalf("got %d, want %d", got, i)
 				}
