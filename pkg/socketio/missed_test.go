@@ -12,6 +12,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // dialSlow opens a connection of which nothing is read that the test does not take.
@@ -259,4 +260,27 @@ func TestReplayBudget(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where recoveries hold too much, the part of a large replay that fits in a page is not held either.
+func TestAPageThatDoesNotFit(t *testing.T) {
+	n := start(t, Options{})
+	s := n.Socket(n.client(t).sid)
+	to := rooms.Target{To: []rooms.Room{rooms.InNamed("/", "r")}}
+	r := replay{socket: s, missed: []*adapter.Event{
+		{Target: to, Data: make([]byte, 2*smallReplay)}, {Target: to, Omitted: 5}, {Target: to, Data: make([]byte, 5)},
+	}}
+	for _, tt := range []struct{ held, events, later int }{{0, 1, 2}, {n.replays.budget, 0, 3}} {
+		n.replays.held.Store(int64(tt.held))
+		m, err := r.found(adapter.Cursor{})
+		must(t, err)
+		if len(m.events) != tt.events || len(m.later) != tt.later {
+			t.Errorf("with %d bytes held: %d events, %d later", tt.held, len(m.events), len(m.later))
+		}
+		m.release()
+		if held := n.replays.held.Load(); held != int64(tt.held) {
+			t.Errorf("%d bytes are held afterwards, want %d", held, tt.held)
+		}
+	}
+	n.replays.held.Store(0)
 }

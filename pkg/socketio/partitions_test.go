@@ -672,7 +672,7 @@ func TestACutAmidWhatTwoCommandsGive(t *testing.T) {
 
 // A command joins a client to a room, and by it a second one, which the node has come to before, to
 // another room. What the second one gives comes with the first one, although the second was
-// published when its clock had moved on: who has that offset does not get it again.
+// published when its clock had moved on: a client with that offset does not get it again.
 func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		t.Run(fmt.Sprint("again=", again), func(t *testing.T) {

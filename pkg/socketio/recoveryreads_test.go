@@ -183,3 +183,19 @@ func TestReplaysThatAreReadAgain(t *testing.T) {
 		t.Errorf("%d bytes are charged to others, want at most %d", got, most)
 	}
 }
+
+// A recovery that its session may just begin holds a little, so that few missed events are not
+// read twice.
+func TestTheLastRecoveryOfABurstHoldsALittle(t *testing.T) {
+	n, shared := startRemote(t, 1)
+	n.replays.patience = time.Hour
+	shared.waits.Store(true)
+	w := n.client(t)
+	w.call(`["join","r"]`)
+	w.cut()
+	must(t, n.To("r").Emit(t.Context(), "n", strings.Repeat("x", 1000)))
+	back := n.back(t, w)
+	if got := back.event(); !strings.HasPrefix(got, `["n","xxx`) {
+		t.Errorf("got %.20s", got)
+	}
+}

@@ -89,6 +89,14 @@ func TestSizesInRedis(t *testing.T) {
 	if all := publish(1); len(all) != 0 {
 		t.Errorf("a small event: %v", all)
 	}
+	if _, err := a.Publish(t.Context(), adapter.Event{
+		Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", "r")}}, Data: bytes.Repeat([]byte("x"), 5000),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if all := publish(1); len(all) != 0 {
+		t.Errorf("a large one that is not stored: %v", all)
+	}
 	var period, size string
 	for p, s := range publish(1000) {
 		period, size = p, s
@@ -123,5 +131,40 @@ func TestSizesInRedis(t *testing.T) {
 	}
 	if largest := p.sizes.largest(p.life); largest != 7000 {
 		t.Errorf("the node takes %d for the largest", largest)
+	}
+}
+
+// Behind the first entries of a room, payloads that may not be held are not read.
+func TestPayloadsBehindTheFirstEntries(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	room := rooms.InNamed("/", "r")
+	from, err := a.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const events, size = 100, 1000
+	for range events {
+		if _, err := a.Publish(t.Context(), adapter.Event{
+			Target: rooms.Target{To: []rooms.Room{room}}, Stored: true, Data: bytes.Repeat([]byte("x"), size),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end, err := a.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read atomic.Int64
+	n := 0
+	ctx := adapter.OnRead(t.Context(), func(bytes int) { read.Add(int64(bytes)) })
+	for _, err := range a.Replay(ctx, map[rooms.Room]adapter.Cursor{room: from}, end, 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	if most := int64(usuallyRead*(size+200) + events*200); n != events || read.Load() > most {
+		t.Errorf("%d events, %d bytes read, want %d and at most %d", n, read.Load(), events, most)
 	}
 }
