@@ -10,14 +10,14 @@ export function control(connection) {
     button.addEventListener("click", () => {
       const seconds = Number(button.dataset.cut);
       connection.cut(seconds);
-      say("cut", `Cut off for ${seconds} s. What others write meanwhile is missed, for now.`);
+      say("cut", `Cut off for ${seconds} s. Messages sent meanwhile arrive after that.`);
       $("banner").style.setProperty("--seconds", `${seconds}s`);
     });
   }
   $("offline").addEventListener("click", () => {
     if (["offline", "closed"].includes(connection.state)) return connection.open();
     connection.cut();
-    say("offline", "Offline until you come back. What others write meanwhile is missed, for now.");
+    say("offline", "Offline until you reconnect. Messages sent meanwhile arrive then.");
   });
 }
 
