@@ -21,12 +21,12 @@ func snapshot() socketio.Stats {
 		Engine: engineio.Stats{
 			Polling: 1, WebSocket: 2, Opened: 3, Closed: map[engineio.Reason]uint64{engineio.PingTimeout: 4}, Upgrades: 5,
 			Refused:     map[int]uint64{1: 24, -1: 25},
-			QueuedBytes: 6, SlowClients: 7, PacketsIn: 8, PacketsOut: 9, BytesIn: 10, BytesOut: 11,
+			QueuedBytes: 6, ReceivingBytes: 3, SlowClients: 7, PacketsIn: 8, PacketsOut: 9, BytesIn: 10, BytesOut: 11,
 		},
 		Sockets: 12, Namespaces: 13, Connects: 14,
 		Disconnects: map[string]uint64{"transport close": 15},
 		Recoveries:  map[string]uint64{"recovered": 16, "trimmed": 17},
-		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, ReplayBytes: 30, ReceivedBytes: 31, VolatileDropped: 22, Drained: 23, AcksLate: 26,
+		EventsIn:    18, EventsOut: 19, Deliveries: 20, Replayed: 21, ReplayBytes: 30, ReceivedBytes: 28, VolatileDropped: 22, Drained: 23, AcksLate: 26,
 		MailboxFull: map[string]uint64{"events": 27}, Panics: 28, ConnectsPostponed: 29,
 	}
 }

@@ -15,7 +15,7 @@ type Reason string
 // The reasons.
 const (
 	// TransportError: the peer violated the transport's protocol, a write failed, or the peer was
-	// too slow for its send queue, or for the budget of all connections.
+	// too slow for its send queue, or for a budget of all connections.
 	TransportError Reason = "transport error"
 	// TransportClose: the peer closed or disconnected.
 	TransportClose Reason = "transport close"
@@ -51,6 +51,9 @@ var (
 	// ErrQueueBudget: the queues of all connections together exceeded the budget, and this
 	// connection was not reading or had the most queued. It is wrapped likewise.
 	ErrQueueBudget = errors.New("queue budget is spent")
+	// ErrReceiveBudget: the messages of all connections that had not arrived completely exceeded the
+	// budget, and this connection's had paused or was the largest. It is wrapped likewise.
+	ErrReceiveBudget = errors.New("receive budget is spent")
 	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
 	// wrapped likewise.
 	ErrPaused = errors.New("reading was paused for too long")

@@ -60,6 +60,11 @@ type Options struct {
 	// connections share its memory, a smaller one for each connection.
 	QueueBudget int
 	shedAfter   time.Duration // the 3 seconds; shorter in tests
+	// ReceiveBudget is 64 MiB, or twice MaxPayload if that is more: the maximum number of bytes of
+	// messages and polling requests whose end has not arrived, on all connections together. 8 KiB of
+	// each are not counted. If it is exceeded, connections whose message has paused for a second are
+	// closed, those with the largest first, and then others with the largest.
+	ReceiveBudget int
 	// Transports is polling and websocket: the transports that are served. NewServer refuses an
 	// empty list, duplicates and unknown names.
 	Transports []string
@@ -153,6 +158,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.UpgradeTimeout = or(o.UpgradeTimeout, 10*time.Second)
 	o.MaxPayload = or(o.MaxPayload, 1_000_000)
 	o.SendQueueBytes = or(o.SendQueueBytes, 1<<20)
+	o.ReceiveBudget = or(o.ReceiveBudget, max(64<<20, 2*o.MaxPayload))
 	o.shedAfter = or(o.shedAfter, 3*time.Second)
 	o.HTTPCompressionThreshold = or(o.HTTPCompressionThreshold, 1024)
 	o.PerMessageDeflateThreshold = or(o.PerMessageDeflateThreshold, 1024)
@@ -190,6 +196,7 @@ func (o *Options) check() error {
 		value int
 	}{
 		{"MaxPayload", o.MaxPayload}, {"SendQueueBytes", o.SendQueueBytes}, {"QueueBudget", o.QueueBudget},
+		{"ReceiveBudget", o.ReceiveBudget},
 		{"PerMessageDeflateThreshold", o.PerMessageDeflateThreshold},
 	} {
 		if size.value < 0 {

@@ -114,11 +114,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 		s.tooLarge(Polling, r.RemoteAddr, r.ContentLength)
 		return nil, errTooLarge
 	}
-	var buf bytes.Buffer
-	if r.ContentLength > 0 {
-		buf.Grow(int(min(r.ContentLength, 64<<10)) + bytes.MinRead) // a claimed Content-Length gets no more memory than this
-	}
-	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, limit))
+	// A claimed Content-Length gets no more memory than an uncounted message, and the byte in which
+	// the end shows.
+	buf := make([]byte, 0, min(max(r.ContentLength, 511), smallArrival-1)+1)
+	giveUp := func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
+	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), r.RemoteAddr, giveUp)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		s.tooLarge(Polling, r.RemoteAddr, limit+1)
 		return nil, errTooLarge
@@ -126,7 +126,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	if err == nil {
 		_ = rc.SetReadDeadline(time.Time{})
 	}
-	return buf.Bytes(), err
+	return body, err
 }
 
 // check processes the packets of a polling body, up to one that ends the connection. It returns the

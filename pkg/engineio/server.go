@@ -32,6 +32,7 @@ type Server struct {
 	upgrades   []string // offered by a handshake by polling
 	badOrigins refusedOrigins
 	oversize   oversizeLog
+	arriving   arrivals
 	hijackOnce sync.Once // logs that a WebSocket is impossible
 	handler    http.Handler
 	wheel      *wheel
@@ -81,6 +82,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 	if !o.DisableUpgrades && slices.Contains(o.Transports, WebSocket) {
 		s.upgrades = []string{WebSocket}
 	}
+	s.arriving.budget, s.arriving.log = o.ReceiveBudget, o.Logger
 	s.handler = http.HandlerFunc(s.dispatch)
 	for _, use := range slices.Backward(o.Use) {
 		s.handler = use(s.handler)

@@ -23,6 +23,10 @@ type Stats struct {
 	SlowClients uint64
 	// BudgetCuts counts connections that were closed because of the queue budget.
 	BudgetCuts uint64
+	// ReceivingBytes is the memory of messages and polling requests whose end has not arrived, beyond
+	// 8 KiB each. ReceiveCuts counts those that were given up because of the receive budget.
+	ReceivingBytes int64
+	ReceiveCuts    uint64
 	// TooLarge counts messages and polling requests that exceeded MaxPayload.
 	TooLarge uint64
 	// Packets and bytes of Engine.IO, before compression on a WebSocket and after it on polling.
@@ -46,19 +50,21 @@ func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Stats{
-		Polling:     s.clients[Polling],
-		WebSocket:   s.clients[WebSocket],
-		Opened:      s.opened,
-		Closed:      maps.Clone(s.closed),
-		Refused:     refused,
-		Upgrades:    s.upgradeCount,
-		QueuedBytes: s.counts.queued.Load(),
-		SlowClients: s.counts.slowClients.Load(),
-		BudgetCuts:  s.counts.budgetCuts.Load(),
-		TooLarge:    s.counts.tooLarge.Load(),
-		PacketsIn:   s.counts.packetsIn.Load(),
-		PacketsOut:  s.counts.packetsOut.Load(),
-		BytesIn:     s.counts.bytesIn.Load(),
-		BytesOut:    s.counts.bytesOut.Load(),
+		Polling:        s.clients[Polling],
+		WebSocket:      s.clients[WebSocket],
+		Opened:         s.opened,
+		Closed:         maps.Clone(s.closed),
+		Refused:        refused,
+		Upgrades:       s.upgradeCount,
+		QueuedBytes:    s.counts.queued.Load(),
+		SlowClients:    s.counts.slowClients.Load(),
+		BudgetCuts:     s.counts.budgetCuts.Load(),
+		ReceivingBytes: s.arriving.bytes.Load(),
+		ReceiveCuts:    s.arriving.cuts.Load(),
+		TooLarge:       s.counts.tooLarge.Load(),
+		PacketsIn:      s.counts.packetsIn.Load(),
+		PacketsOut:     s.counts.packetsOut.Load(),
+		BytesIn:        s.counts.bytesIn.Load(),
+		BytesOut:       s.counts.bytesOut.Load(),
 	}
 }

@@ -252,6 +252,12 @@ func endOf(err error) (*CloseError, ending) {
 	}
 }
 
+// giveUp ends the connection because its incomplete message exceeds the budget of all connections.
+func (t *websocketTransport) giveUp() {
+	t.c.end(&CloseError{Reason: TransportError, Err: ErrReceiveBudget}, endCut)
+	t.cut() // also if it is not yet the connection's transport
+}
+
 var scratch = sync.Pool{New: func() any { return new([4 << 10]byte) }}
 
 // read returns the next message of the wire. The memory belongs to the caller.
@@ -262,24 +268,13 @@ func (t *websocketTransport) read() (binary bool, data []byte, err error) {
 	}
 	buf := scratch.Get().(*[4 << 10]byte)
 	defer scratch.Put(buf)
-	limit := t.c.server.o.MaxPayload
-	b := buf[:0]
-	for {
-		n, err := r.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
-		if len(b) > limit {
-			t.c.server.tooLarge(WebSocket, t.c.handshake.RemoteAddr, int64(len(b)))
-			return false, nil, errTooLarge
-		}
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return false, nil, err
-		}
-		if len(b) == cap(b) {
-			b = append(make([]byte, 0, 2*cap(b)), b...)
-		}
+	s, remote := t.c.server, t.c.handshake.RemoteAddr
+	b, err := s.arriving.read(r, buf[:0], s.o.MaxPayload, remote, t.giveUp)
+	if errors.Is(err, errTooLarge) {
+		s.tooLarge(WebSocket, remote, int64(len(b)))
+	}
+	if err != nil {
+		return false, nil, err
 	}
 	if cap(b) == len(buf) {
 		b = bytes.Clone(b)

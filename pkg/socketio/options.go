@@ -102,6 +102,9 @@ type Options struct {
 	// Beyond the budget the connection that holds the most is closed, of those whose packets have
 	// waited for attachments for a second if there are any, and its waiting events are dropped.
 	//
+	// Messages and polling requests that have not arrived completely have a budget of their own, of
+	// half as much unless Engine.ReceiveBudget is set.
+	//
 	// Whatever the budget, a connection is closed if the next attachment of a packet does not
 	// arrive within Engine.PingInterval and PingTimeout.
 	ReceiveBudget int
@@ -245,6 +248,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ReceiveBudget == 0 {
 		o.ReceiveBudget = max(defaultReceived, 2*o.Engine.MaxPayload)
+	}
+	if o.Engine.ReceiveBudget == 0 {
+		o.Engine.ReceiveBudget = max(o.ReceiveBudget/2, 2*o.Engine.MaxPayload)
 	}
 	if o.SessionRecoveries == 0 {
 		o.SessionRecoveries = defaultRecoveries

@@ -1,0 +1,148 @@
+package engineio
+
+import (
+	"cmp"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// smallArrival is how much of a message is not counted, in bytes: little beside the memory of its
+	// connection.
+	smallArrival = 8 << 10
+	// arrivalPatience is how long a message may pause before it is given up first, if the budget is
+	// exceeded.
+	arrivalPatience = time.Second
+)
+
+// arrivals count the memory of messages and bodies whose end has not arrived. Beyond a budget those
+// that have paused are given up, the largest first, and then the largest of the others.
+type arrivals struct {
+	budget int
+	log    *zap.Logger
+	bytes  atomic.Int64 // changed with mu held
+	cuts   atomic.Uint64
+
+	mu     sync.Mutex
+	open   map[*arrival]struct{}
+	logged time.Time
+}
+
+// An arrival is a message or a body that is being received.
+type arrival struct {
+	of      *arrivals
+	remote  string
+	cut     func()       // makes its read fail; it must not block
+	moved   atomic.Int64 // Unix time in nanoseconds at which some of it has arrived
+	bytes   int          // counted; guarded by of.mu
+	givenUp bool         // guarded by of.mu
+}
+
+// read reads a message, at most limit bytes, to the end of r, into b and beyond. cut is called if the
+// message is to be given up: it makes r fail.
+func (all *arrivals) read(r io.Reader, b []byte, limit int, remote string, cut func()) (_ []byte, err error) {
+	var a *arrival // of a message that is not small
+	defer func() {
+		if a != nil && all.end(a) {
+			err = ErrReceiveBudget
+		}
+	}()
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case len(b) > limit:
+			return b, errTooLarge
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return b, err
+		}
+		if a != nil {
+			a.moved.Store(time.Now().UnixNano())
+		}
+		if len(b) < cap(b) {
+			continue
+		}
+		size := 2 * cap(b)
+		if size > smallArrival {
+			if a == nil {
+				a = &arrival{of: all, remote: remote, cut: cut}
+				a.moved.Store(time.Now().UnixNano())
+			}
+			if !all.grow(a, size) {
+				return b, ErrReceiveBudget
+			}
+		}
+		b = append(make([]byte, 0, size), b...)
+	}
+}
+
+// grow counts that a message takes some bytes now, and gives up messages until all others fit in the
+// budget. It reports whether this one may go on.
+func (all *arrivals) grow(a *arrival, bytes int) bool {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if a.givenUp {
+		return false
+	}
+	all.bytes.Add(int64(bytes - a.bytes))
+	a.bytes = bytes
+	if all.open == nil {
+		all.open = make(map[*arrival]struct{})
+	}
+	all.open[a] = struct{}{}
+	if all.bytes.Load() > int64(all.budget) {
+		all.shed()
+	}
+	return !a.givenUp
+}
+
+// shed gives up messages until the others fit in the budget. all.mu is held.
+func (all *arrivals) shed() {
+	now := time.Now()
+	paused := func(a *arrival) int {
+		if now.UnixNano()-a.moved.Load() > int64(arrivalPatience) {
+			return 1
+		}
+		return 0
+	}
+	order := make([]*arrival, 0, len(all.open))
+	for a := range all.open {
+		order = append(order, a)
+	}
+	slices.SortFunc(order, func(a, b *arrival) int {
+		return cmp.Or(cmp.Compare(paused(b), paused(a)), cmp.Compare(b.bytes, a.bytes))
+	})
+	for _, a := range order {
+		if all.bytes.Load() <= int64(all.budget) {
+			return
+		}
+		a.givenUp = true
+		all.bytes.Add(int64(-a.bytes))
+		all.cuts.Add(1)
+		delete(all.open, a)
+		a.cut()
+		if now.Sub(all.logged) >= tooLargeInterval {
+			all.logged = now
+			all.log.Warn("receive budget exceeded: connection with an incomplete message closed",
+				zap.Int("receive_budget", all.budget), zap.Int("bytes", a.bytes), zap.String("remote", a.remote))
+		}
+	}
+}
+
+// end uncounts a message, and reports whether it was given up.
+func (all *arrivals) end(a *arrival) (givenUp bool) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if !a.givenUp {
+		all.bytes.Add(int64(-a.bytes))
+		delete(all.open, a)
+	}
+	return a.givenUp
+}
