@@ -1,12 +1,15 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // TestCopiesOfUnknownOutcome: an event that may have been published stays charged.
@@ -83,6 +86,57 @@ func TestCopiesAreLimited(t *testing.T) {
 				if r, _ := c.call(`["to","own1","x"]`); !r.OK {
 					t.Fatalf("to a room of its own: %+v", r)
 				}
+			}
+		})
+	}
+}
+
+// costlyStore is a store whose writes take some bytes.
+type costlyStore struct {
+	session.Store
+	saves int
+}
+
+func (s *costlyStore) Save(ctx context.Context, sn session.Session, ttl time.Duration) error {
+	s.saves++
+	session.CountWrite(ctx, 140<<10)
+	return s.Store.Save(ctx, sn, ttl)
+}
+
+// TestSessionWritesAreLimited: joins and leaves wait if they have written too much, and are refused if
+// they would wait too long; joins that write nothing cost nothing.
+func TestSessionWritesAreLimited(t *testing.T) {
+	for name, change := range map[string]func(i int) string{
+		"joins":  func(i int) string { return fmt.Sprintf(`["join","new%d"]`, i) },
+		"leaves": func(i int) string { return fmt.Sprintf(`["leave","old%d"]`, i) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			limits := limit.NewClients(limit.ClientOptions{CopyBytes: 160 << 10}) // of the socket, as its address is loopback: 10 KiB
+			sessions := &costlyStore{Store: session.NewMemory()}
+			_, _, url := serveWith(t, Options{Limits: limits}, sessions)
+			c := dialApp(t, url, "recovery=true")
+			list := make([]string, 30)
+			for i := range list {
+				list[i] = fmt.Sprintf(`"old%d"`, i)
+			}
+			if r, _ := c.call(`["join",[` + strings.Join(list, ",") + `]]`); !r.OK {
+				t.Fatalf("join: %+v", r)
+			}
+			done := 0
+			for ; done < 5; done++ {
+				if r, _ := c.call(change(done)); !r.OK {
+					if r.Code != rateLimited || !strings.Contains(r.Message, "try again in ") {
+						t.Errorf("%+v", r)
+					}
+					break
+				}
+			}
+			if done != 0 || sessions.saves != 1 {
+				t.Errorf("%d more may, %d writes", done, sessions.saves)
+			}
+			if n := limits.Refused()[limit.CopyRate]; n != 1 {
+				t.Errorf("%d are counted", n)
 			}
 		})
 	}

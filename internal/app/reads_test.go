@@ -17,6 +17,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -48,12 +49,18 @@ func (c *countedReads) Publish(ctx context.Context, ev adapter.Event) (adapter.R
 // serveApp starts a node with the application and returns it and its URL.
 func serveApp(t *testing.T, o Options, before ...socketio.Handler) (*countedReads, *socketio.Server, string) {
 	t.Helper()
+	return serveWith(t, o, nil, before...)
+}
+
+// serveWith is serveApp with a session store; nil for one in memory.
+func serveWith(t *testing.T, o Options, sessions session.Store, before ...socketio.Handler) (*countedReads, *socketio.Server, string) {
+	t.Helper()
 	node, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	counted := &countedReads{Adapter: node, begun: make(chan struct{}, 1)}
-	srv, err := socketio.NewServer(socketio.Options{Adapter: counted})
+	srv, err := socketio.NewServer(socketio.Options{Adapter: counted, Sessions: sessions})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +99,9 @@ type rawClient struct {
 	calls int
 }
 
-func dialApp(t *testing.T, url string) *rawClient {
+func dialApp(t *testing.T, url string, parameters ...string) *rawClient {
 	t.Helper()
-	ws, _, err := websocket.DefaultDialer.Dial(url+"/socket.io/?EIO=4&transport=websocket", nil)
+	ws, _, err := websocket.DefaultDialer.Dial(url+"/socket.io/?EIO=4&transport=websocket&"+strings.Join(parameters, "&"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,9 +139,10 @@ func (c *rawClient) next() string {
 }
 
 type appReply struct {
-	OK     bool
-	Code   code
-	Events []struct {
+	OK      bool
+	Code    code
+	Message string
+	Events  []struct {
 		Offset  string
 		Args    []json.RawMessage
 		TooDeep bool

@@ -8,6 +8,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
+	"github.com/rejoin-io/rejoin/pkg/session"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -146,10 +147,21 @@ func join(ctx context.Context, r *request) (any, error) {
 	if err := r.limits.Join(outside(r, rooms)); err != nil {
 		return nil, fail(rateLimited, "%v; this call was dropped", err)
 	}
-	if err := r.Socket().Join(ctx, rooms...); err != nil {
+	if err := r.change(ctx, rooms, r.Socket().Join); err != nil {
 		return nil, err
 	}
 	return joined(r), nil
+}
+
+// change joins or leaves rooms when the rate allows it.
+func (r *request) change(ctx context.Context, rooms []string, f func(context.Context, ...string) error) error {
+	if err := r.limits.Write(ctx); err != nil {
+		if exceeded := (*limit.ExceededError)(nil); errors.As(err, &exceeded) {
+			return fail(rateLimited, "%v; this call was dropped", err)
+		}
+		return err
+	}
+	return f(session.OnWrite(ctx, r.limits.Wrote), rooms...)
 }
 
 func leave(ctx context.Context, r *request) (any, error) {
@@ -162,7 +174,7 @@ func leave(ctx context.Context, r *request) (any, error) {
 			return nil, err
 		}
 	}
-	if err := r.Socket().Leave(ctx, rooms...); err != nil {
+	if err := r.change(ctx, rooms, r.Socket().Leave); err != nil {
 		return nil, err
 	}
 	return joined(r), nil

@@ -44,7 +44,7 @@ var arrows = map[string][]string{
 	"internal/limit":   {"pkg/engineio"},
 	"internal/forward": {"internal/limit", "pkg/engineio", "pkg/adapter"},
 	"internal/auth":    {},
-	"internal/app":     {"internal/auth", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter"},
+	"internal/app":     {"internal/auth", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter", "pkg/session"},
 	"internal/api":     {"internal/api/idempotency", "internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},
 	"internal/metrics": {"pkg/socketio", "internal/app", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
 

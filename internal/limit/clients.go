@@ -40,6 +40,7 @@ type Clients struct {
 	reads     pace
 	readRate  counter
 	copies    pace
+	ownWrites pace // of a session, if the address is unknown
 	copyRate  counter
 	largest   int
 	proxies   Proxies
@@ -91,6 +92,7 @@ type Client struct {
 	held    *holder
 	address netip.Addr
 	joins   due // of the rate of copies, if the address is unknown
+	writes  due // likewise, of its own rate of session writes
 }
 
 // An ExceededError says which limit is exceeded.
@@ -104,18 +106,19 @@ func NewClients(o ClientOptions) *Clients {
 		o.Log = zap.NewNop()
 	}
 	c := &Clients{
-		clock:    newClock(),
-		socket:   newSenders(o.SocketEvents, o.SocketBytes, o.LargestEvent, SocketEventRate, SocketByteRate, "this socket"),
-		user:     newSenders(o.UserEvents, o.UserBytes, o.LargestEvent, UserEventRate, UserByteRate, "this user"),
-		address:  newSenders(perAddress*o.UserEvents, perAddress*o.UserBytes, o.LargestEvent, IPEventRate, IPByteRate, "this address"),
-		reads:    paced(o.ReadBytes, readPage),
-		readRate: counter{name: ReadRate},
-		copies:   paced(o.CopyBytes, o.LargestEvent),
-		copyRate: counter{name: CopyRate},
-		largest:  o.LargestEvent,
-		proxies:  o.Proxies,
-		running:  newRunning(),
-		notice:   notice{log: o.Log},
+		clock:     newClock(),
+		socket:    newSenders(o.SocketEvents, o.SocketBytes, o.LargestEvent, SocketEventRate, SocketByteRate, "this socket"),
+		user:      newSenders(o.UserEvents, o.UserBytes, o.LargestEvent, UserEventRate, UserByteRate, "this user"),
+		address:   newSenders(perAddress*o.UserEvents, perAddress*o.UserBytes, o.LargestEvent, IPEventRate, IPByteRate, "this address"),
+		reads:     paced(o.ReadBytes, readPage),
+		readRate:  counter{name: ReadRate},
+		copies:    paced(o.CopyBytes, o.LargestEvent),
+		ownWrites: paced((o.CopyBytes+ownWrites-1)/ownWrites, 0),
+		copyRate:  counter{name: CopyRate},
+		largest:   o.LargestEvent,
+		proxies:   o.Proxies,
+		running:   newRunning(),
+		notice:    notice{log: o.Log},
 	}
 	fresh := func() *holder { return new(holder) }
 	c.users = newTable[string](fresh, c.idle)
@@ -258,20 +261,27 @@ func (c *Client) pace(ctx context.Context) error {
 	if reads.unit == 0 {
 		return nil
 	}
-	for waited := time.Duration(0); ; {
-		now := c.all.now()
+	return c.await(ctx, &c.all.readRate, "too many bytes were read for "+c.whose(), func(now int64) (bool, time.Duration) {
 		h := c.holder()
+		defer h.mu.Unlock()
 		ok := reads.take(&h.reads, now, readPage)
-		next := reads.wait(h.reads, now, readPage)
-		h.mu.Unlock()
+		return ok, reads.wait(h.reads, now, readPage)
+	})
+}
+
+// await waits until try reports that a rate allows what is requested, for some seconds. Otherwise try
+// returns the time until it may.
+func (c *Client) await(ctx context.Context, limit *counter, message string, try func(now int64) (bool, time.Duration)) error {
+	for waited := time.Duration(0); ; {
+		ok, next := try(c.all.now())
 		if ok {
 			return nil
 		}
 		if waited == 0 {
-			c.reached(&c.all.readRate, "delayed")
+			c.reached(limit, "delayed")
 		}
 		if waited += next; waited > readWait {
-			return &ExceededError{fmt.Sprintf("too many bytes were read for %s; try again in %v", c.whose(), max(next.Round(time.Second), time.Second))}
+			return &ExceededError{fmt.Sprintf("%s; try again in %v", message, max(next.Round(time.Second), time.Second))}
 		}
 		timer := time.NewTimer(next)
 		select {

@@ -1,6 +1,10 @@
 package limit
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+	"time"
+)
 
 // Costs of an event's copies beside the bytes of the event.
 const (
@@ -12,6 +16,10 @@ const (
 	// REJOIN_BACKLOG_TTL.
 	newRoomCost = 8 << 10
 )
+
+// ownWrites is the part of the rate of copies that session writes of one socket may use if many
+// clients may share its address.
+const ownWrites = 16
 
 // A TooManyCopiesError means that one event is too large for that many rooms.
 type TooManyCopiesError struct{ message string }
@@ -78,4 +86,39 @@ func (c *Client) Join(rooms int) error {
 		return c.exceeded(&c.all.copyRate, "too many rooms are joined by "+c.whose())
 	}
 	return nil
+}
+
+// Write waits until the socket may join or leave rooms once more: each time its session is written to
+// Redis, which can be many times the bytes of the request. The bytes are part of the rate of copies;
+// if many clients may share the address, of a smaller one of the socket's own. The error is an
+// [*ExceededError] if the rate allows none for some seconds, or the cause of the context's end.
+func (c *Client) Write(ctx context.Context) error {
+	if c.all.copies.unit == 0 {
+		return nil
+	}
+	return c.await(ctx, &c.all.copyRate, "too many changes of rooms of "+c.whose(), func(now int64) (bool, time.Duration) {
+		var next time.Duration
+		c.useWrites(func(p pace, used *due) { next = p.wait(*used, now, 1) })
+		return next == 0, next
+	})
+}
+
+// Wrote takes the bytes of a session's write from the rate, whether that allows them or not.
+func (c *Client) Wrote(bytes int) {
+	now := due(c.all.now())
+	c.useWrites(func(p pace, used *due) {
+		*used = max(*used, now)
+		p.charge(used, bytes)
+	})
+}
+
+// useWrites calls a function with the rate that counts session writes.
+func (c *Client) useWrites(use func(p pace, used *due)) {
+	if c.shared() {
+		use(c.all.ownWrites, &c.writes)
+		return
+	}
+	h := c.holder()
+	defer h.mu.Unlock()
+	use(c.all.copies, &h.copies)
 }

@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -170,3 +171,67 @@ func TestJoinsHaveTheRateOfCopies(t *testing.T) {
 		}
 	}
 }
+
+// TestSessionWritesHaveTheRateOfCopies: what joins and leaves write to Redis delays the next ones of
+// the user or the address, or of the socket where many may share an address, and for no longer than a
+// client waits for an ack.
+func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
+	const rate = 64 << 10
+	for _, test := range []struct {
+		user, address string
+		rate          int
+		alone         bool
+	}{{"ann", "10.0.0.1:1", rate, false}, {"", "192.0.2.1:1", rate, false}, {"", "10.0.0.1:1", rate / ownWrites, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			all := NewClients(ClientOptions{CopyBytes: rate})
+			one, other := all.Client(test.user, test.address), all.Client(test.user, test.address)
+			write := func(c *Client, bytes int) time.Duration {
+				begun := time.Now()
+				if err := c.Write(t.Context()); err != nil {
+					t.Fatalf("%+v: %v", test, err)
+				}
+				c.Wrote(bytes)
+				return time.Since(begun)
+			}
+			for range burst { // of which the last one may be larger
+				if d := write(one, test.rate); d != 0 {
+					t.Errorf("%+v: a write within the burst waits %v", test, d)
+				}
+			}
+			if d := write(one, 2*test.rate); d == 0 || d > time.Second {
+				t.Errorf("%+v: one more waits %v", test, d)
+			}
+			if d := write(other, 1); (d == 0) != test.alone {
+				t.Errorf("%+v: one of another socket waits %v", test, d)
+			}
+			if d := write(one, 10*test.rate); d > 2*time.Second+time.Millisecond {
+				t.Errorf("%+v: the next waits %v", test, d)
+			}
+			begun := time.Now()
+			err := one.Write(t.Context())
+			if !errors.As(err, new(*ExceededError)) || time.Since(begun) > readWait {
+				t.Errorf("%+v: after ten seconds' worth: %v after %v", test, err, time.Since(begun))
+			}
+			if n := all.Refused()[CopyRate]; n == 0 {
+				t.Errorf("%+v: nothing is counted", test)
+			}
+			time.Sleep(8 * time.Second)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(errLeft)
+			if err := one.Write(ctx); !errors.Is(err, errLeft) {
+				t.Errorf("%+v: with a context that has ended: %v", test, err)
+			}
+			time.Sleep(time.Minute)
+			if d := write(one, 1); d != 0 {
+				t.Errorf("%+v: a minute later it waits %v", test, d)
+			}
+		})
+	}
+	off := NewClients(ClientOptions{}).Client("ann", "")
+	off.Wrote(1 << 40)
+	if err := off.Write(t.Context()); err != nil {
+		t.Errorf("without a limit: %v", err)
+	}
+}
+
+var errLeft = errors.New("left")

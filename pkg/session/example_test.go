@@ -39,3 +39,12 @@ func ExampleStore() {
 	// Xk3f came from node 1, fence 2
 	// true
 }
+
+// A store's writes can be counted where they are caused.
+func ExampleOnWrite() {
+	sent := 0
+	ctx := session.OnWrite(context.Background(), func(bytes int) { sent += bytes })
+	session.CountWrite(ctx, 300) // a store's Save does so before it sends something
+	fmt.Println(sent)
+	// Output: 300
+}

@@ -69,7 +69,7 @@ type Store interface {
 
 	// Save replaces a session and sets its expiry to ttl from now. It never creates one: it returns
 	// ErrNotFound if the session no longer exists, ErrFenced if its fence is not that of the last
-	// claim, or ErrTooLarge.
+	// claim, or ErrTooLarge. It reports what it sends to the function of [OnWrite].
 	Save(ctx context.Context, s Session, ttl time.Duration) error
 
 	// Claim makes a node the owner, adds one to the fence, sets the expiry to ttl from now, and

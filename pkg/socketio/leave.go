@@ -58,7 +58,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		return nil
 	}
 	s.left(left)
-	stored, cancel := s.client.srv.store() // the leave does not end with the caller's context
+	stored, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // the leave does not end with the caller's context
 	defer cancel()
 	err := s.save(stored)
 	switch {

@@ -74,6 +74,27 @@ func (c *hostile) fill() {
 	}
 }
 
+// openPolling opens a polling session that does not connect, and returns its id.
+func (a *assault) openPolling() string {
+	c := a.raw("GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	if c == nil {
+		return ""
+	}
+	defer c.Close()
+	answer, _ := io.ReadAll(c) // an attacker that the node refuses has failed
+	return field(string(answer), "sid")
+}
+
+func incompleteIsBounded(a *assault) {
+	nodetest.Eventually(a.T, "nothing has been closed, or too much is held", func() error {
+		samples := a.node.Metrics()
+		if held, closed := samples["rejoin_received_bytes"], samples[`rejoin_limited_total{limit="receive_budget"}`]; held > 16<<20 || closed == 0 {
+			return fmt.Errorf("%v bytes are held, %v connections were closed", held, closed)
+		}
+		return nil
+	})
+}
+
 var attacks = []attack{
 	{
 		name: "private to ids of 900 KB",
@@ -274,6 +295,25 @@ var attacks = []attack{
 		},
 	},
 	{
+		name: "incomplete polling requests of 990 KB",
+		hold: func(a *assault, _ int) {
+			for range 20 {
+				sid := a.openPolling()
+				a.raw("POST /socket.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n" + strings.Repeat("x", 990_000))
+			}
+		},
+		check: incompleteIsBounded,
+	},
+	{
+		name: "incomplete messages of 990 KB",
+		hold: func(a *assault, _ int) {
+			for range 20 {
+				a.connect(mute, "").bytes("\x81\xff\x00\x00\x00\x00\x00\x0f\x42\x3f\x00\x00\x00\x00" + strings.Repeat("x", 990_000))
+			}
+		},
+		check: incompleteIsBounded,
+	},
+	{
 		name:   "history and members without an ack",
 		rounds: 50,
 		hold:   fillHistory,
@@ -349,6 +389,30 @@ var attacks = []attack{
 			for range a.each {
 				if c := a.held[conn]; !c.ask(`["join","x"]`) || !c.ask(`["leave","x"]`) {
 					manyRooms(a, conn)
+				}
+			}
+		},
+	},
+	{
+		name:   "join and leave of the first and the last of 990 long rooms",
+		rounds: 5,
+		hold:   manyRooms,
+		work: func(a *assault, conn int) {
+			for range a.each {
+				if c := a.held[conn]; !c.ask(`["join",["!","~"]]`) || !c.ask(`["leave",["!","~"]]`) {
+					manyRooms(a, conn)
+				}
+			}
+		},
+	},
+	{
+		name:   "join and leave of two rooms, without acks",
+		rounds: 500,
+		work: func(a *assault, conn int) {
+			c := a.connect(reads, "")
+			for range a.each {
+				if !c.bytes(frames(1, `42["join",["b","c"]]`)) || !c.bytes(frames(1, `42["leave",["b","c"]]`)) {
+					c = a.connect(reads, "")
 				}
 			}
 		},

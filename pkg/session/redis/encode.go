@@ -154,6 +154,16 @@ func (d *decoder) number() uint64 {
 	return n
 }
 
+// skip skips a string.
+func (d *decoder) skip() {
+	n := d.number()
+	if n > uint64(len(d.rest)) {
+		d.fail()
+		return
+	}
+	d.rest = d.rest[n:]
+}
+
 func (d *decoder) string() string {
 	n := d.number()
 	if n > uint64(len(d.rest)) {

@@ -3,14 +3,22 @@ package redis
 import (
 	"bytes"
 	"context"
+	"hash/maphash"
 	"sync"
 	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 const (
 	// patchFrom is the size of a session from which its writes are sent as the difference to the
 	// value in Redis. Below it a whole value costs less.
-	patchFrom = 4 << 10
+	patchFrom = 1 << 10
+	// smallStretch is the number of bytes that are sent without searching them for rooms that have
+	// not changed.
+	smallStretch = 512
+	maxStretches = 64
+	stretchSize  = 40 // approximate size of a kept stretch in a command
 	// knownBytes bounds the remembered values from which differences are computed.
 	knownBytes = 32 << 20
 )
@@ -82,10 +90,11 @@ func (s *Store) tryPatch(ctx context.Context, key string, asked time.Time, ttl t
 	if len(value) < s.patchFrom || len(old) <= headSize {
 		return false, nil
 	}
-	args := difference(old, value)
+	args, size := difference(old, value)
 	if args == nil {
 		return false, nil
 	}
+	session.CountWrite(ctx, size+commandSize)
 	it := patch.give(ctx, key, asked, ttl, append([]any{old[:headSize]}, args...)...)
 	if err := s.do(ctx, len(value), it); err != nil { // which is held until it is sent
 		return true, err
@@ -101,30 +110,116 @@ func (s *Store) tryPatch(ctx context.Context, key string, asked time.Time, ttl t
 	return true, nil
 }
 
-// difference returns the arguments of patch that turn old into value, or nil if they carry more
-// than half of the value. Rooms come last in a value, after their number: differences are searched
+// difference returns the arguments of patch that turn old into value, and their size, or nil if they
+// carry more than half of the value. Rooms come last in a value, after their number: differences are searched
 // before the rooms and among them.
-func difference(old, value []byte) (args []any) {
+func difference(old, value []byte) (args []any, size int) {
 	was, is := roomsAt(old), roomsAt(value)
 	if was < 0 || is < 0 {
+		return nil, 0
+	}
+	e := edit{args: []any{1, 0, value[:headSize]}, size: headSize}
+	e.stretch(old[:was], headSize, value[headSize:is])
+	e.stretch(old, was, value[is:])
+	if e.size > len(value)/2 {
+		return nil, 0
+	}
+	return e.args, e.size + len(e.args)/3*stretchSize
+}
+
+// An edit is a list of arguments of patch.
+type edit struct {
+	args []any
+	size int // of the bytes that it carries
+}
+
+// keep adds old[from:to].
+func (e *edit) keep(from, to int) { e.args = append(e.args, from+1, to, "") }
+
+// add adds bytes.
+func (e *edit) add(b []byte) {
+	e.args[len(e.args)-1] = b
+	e.size += len(b)
+}
+
+// stretch adds what turns old[from:] into value, where value differs in one place, or room by room
+// in several.
+func (e *edit) stretch(old []byte, from int, value []byte) {
+	a := old[from:]
+	same := sharedBytes(a, value)
+	end := sharedEnd(a[same:], value[same:])
+	if changed := value[same : len(value)-end]; len(changed) <= smallStretch || !e.rooms(old, from, value) {
+		e.keep(from, from+same)
+		e.add(changed)
+		e.keep(len(old)-end, len(old))
+	}
+}
+
+// rooms adds what turns old[from:], a list of rooms, into another one, value: the rooms that old has
+// as well, in the same order, are kept. It reports false, and adds nothing, if there are too many
+// differences.
+func (e *edit) rooms(old []byte, from int, value []byte) bool {
+	was, is := roomOffsets(old[from:]), roomOffsets(value)
+	if was == nil || is == nil {
+		return false
+	}
+	in := func(b []byte, offsets []int, i int) []byte { return b[offsets[i]:offsets[i+1]] }
+	alike := func(i, j int) bool { return bytes.Equal(in(old[from:], was, i), in(value, is, j)) }
+	firstWas, firstIs, lastWas, lastIs := 0, 0, len(was)-1, len(is)-1
+	for firstWas < lastWas && firstIs < lastIs && alike(firstWas, firstIs) {
+		firstWas, firstIs = firstWas+1, firstIs+1
+	}
+	for firstWas < lastWas && firstIs < lastIs && alike(lastWas-1, lastIs-1) {
+		lastWas, lastIs = lastWas-1, lastIs-1
+	}
+	seed := maphash.MakeSeed()
+	at := make(map[uint64]int, lastWas-firstWas)
+	for i := firstWas; i < lastWas; i++ {
+		at[maphash.Bytes(seed, in(old[from:], was, i))] = i
+	}
+	before := *e
+	e.keep(from, from+was[firstWas])
+	next, written := firstWas, firstIs // of old and value, the rooms in front of these are done
+	for j := firstIs; j < lastIs; {
+		i, known := at[maphash.Bytes(seed, in(value, is, j))]
+		if !known || i < next || !alike(i, j) {
+			j++
+			continue
+		}
+		e.add(value[is[written]:is[j]])
+		begin := i
+		for i < lastWas && j < lastIs && alike(i, j) {
+			i, j = i+1, j+1
+		}
+		e.keep(from+was[begin], from+was[i])
+		next, written = i, j
+	}
+	e.add(value[is[written]:is[lastIs]])
+	e.keep(from+was[lastWas], len(old))
+	if len(e.args) > len(before.args)+3*maxStretches {
+		*e = before
+		return false
+	}
+	return true
+}
+
+// roomOffsets returns where each room of a list begins, and then its end, or nil if it is not a list
+// of rooms.
+func roomOffsets(list []byte) []int {
+	d := decoder{rest: list}
+	var offsets []int
+	for len(d.rest) > 0 {
+		offsets = append(offsets, len(list)-len(d.rest))
+		d.byte()
+		d.skip()
+		d.number()
+		d.skip()
+		d.skip()
+	}
+	if d.failed {
 		return nil
 	}
-	args = []any{1, 0, value[:headSize]}
-	size := headSize
-	for _, part := range [...]struct{ from, to, newFrom, newTo int }{
-		{headSize, was, headSize, is}, {was, len(old), is, len(value)},
-	} {
-		a, b := old[part.from:part.to], value[part.newFrom:part.newTo]
-		same := sharedBytes(a, b)
-		end := sharedEnd(a[same:], b[same:])
-		literal := b[same : len(b)-end]
-		size += len(literal)
-		args = append(args, part.from+1, part.from+same, literal, part.to-end+1, part.to, "")
-	}
-	if size > len(value)/2 {
-		return nil
-	}
-	return args
+	return append(offsets, len(list))
 }
 
 // roomsAt returns the offset of a value's rooms, after their number, or -1.
@@ -134,11 +229,7 @@ func roomsAt(value []byte) int {
 	}
 	d := decoder{rest: value[headSize+1:]}
 	for range 6 { // five strings and the data
-		n := d.number()
-		if n > uint64(len(d.rest)) {
-			return -1
-		}
-		d.rest = d.rest[n:]
+		d.skip()
 	}
 	d.number()
 	if d.failed {

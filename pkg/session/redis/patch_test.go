@@ -62,14 +62,10 @@ func manyRooms(pid string, n int) session.Session {
 	return sn
 }
 
-// A socket with many rooms that joins and leaves one costs Redis the difference.
+// A socket with many rooms that joins and leaves some costs Redis the differences, wherever in the
+// session they are.
 func TestJoinsOfASocketWithManyRooms(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, server.URL(), Options{})
-	sn := manyRooms("p", 999)
-	if err := s.Create(within(t, 20*time.Second), sn, long); err != nil {
-		t.Fatal(err)
-	}
 	received := func() (n int) {
 		info, err := server.Client().Info(t.Context(), "stats").Result()
 		if err != nil {
@@ -79,25 +75,133 @@ func TestJoinsOfASocketWithManyRooms(t *testing.T) {
 		fmt.Sscan(rest, &n)
 		return n
 	}
-	const writes = 50
-	before := received()
-	for i := range writes {
-		if i%2 == 0 {
-			sn.Rooms = append(sn.Rooms, session.Membership{Name: strings.Repeat("y", 200), Join: "epoch.5000"})
-		} else {
-			sn.Rooms[999].Leave = "epoch.6000"
-			sn.Rooms = sn.Rooms[:999]
+	for _, row := range []struct {
+		name   string
+		others int      // rooms
+		rooms  []string // that are joined and left
+		most   int      // bytes of a write
+	}{
+		{"one", 999, []string{"~"}, 700},
+		{"the first and the last", 999, []string{"!", "~"}, 800},
+		{"ten", 999, []string{"00", "01", "02", "03", "04", "05", "06", "07", "08", "09"}, 3000},
+		{"one of a small session", 8, []string{"~"}, 1000},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s := open(t, server.URL(), Options{})
+			sn := manyRooms(row.name, row.others)
+			if err := s.Create(within(t, 20*time.Second), sn, long); err != nil {
+				t.Fatal(err)
+			}
+			names := make(map[string]bool)
+			for _, name := range row.rooms {
+				names[name] = true
+			}
+			without := sn.Rooms
+			const writes = 50
+			before := received()
+			for i := range writes {
+				sn.Rooms = without
+				if i%2 == 0 {
+					sn.Rooms = slices.Clone(without)
+					for name := range names {
+						sn.Rooms = append(sn.Rooms, session.Membership{Name: name, Join: fmt.Sprint("epoch.", 5000+i)})
+					}
+					slices.SortFunc(sn.Rooms, func(a, b session.Membership) int { return strings.Compare(a.Name, b.Name) })
+				}
+				if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n := (received() - before) / writes
+			t.Logf("a write of %d bytes", n)
+			if n > row.most {
+				t.Errorf("a join or leave costs Redis %d bytes", n)
+			}
+			other := open(t, server.URL(), Options{})
+			if got, err := peek(t, other, row.name); err != nil || !reflect.DeepEqual(got.Rooms, sn.Rooms) {
+				t.Errorf("%d rooms, %v, want %d", len(got.Rooms), err, len(sn.Rooms))
+			}
+		})
+	}
+}
+
+// patched does what the script patch does.
+func patched(old []byte, args []any) []byte {
+	var value []byte
+	for part := range slices.Chunk(args, 3) {
+		if from, to := part[0].(int), part[1].(int); from <= to {
+			value = append(value, old[from-1:to]...)
 		}
-		if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
+		switch literal := part[2].(type) {
+		case []byte:
+			value = append(value, literal...)
+		case string:
+			value = append(value, literal...)
+		}
+	}
+	return value
+}
+
+// A difference turns the one value into the other, carries little more than what has changed, and is
+// not sent if that is most of the value.
+func TestDifference(t *testing.T) {
+	s := New(nil, Options{})
+	encode := func(sn session.Session) []byte {
+		value, err := s.encode(sn)
+		if err != nil {
 			t.Fatal(err)
 		}
+		return value
 	}
-	if n := (received() - before) / writes; n > 1500 {
-		t.Errorf("a join or leave costs Redis %d bytes", n)
-	}
-	other := open(t, server.URL(), Options{})
-	if got, err := peek(t, other, "p"); err != nil || !reflect.DeepEqual(got.Rooms, sn.Rooms) {
-		t.Errorf("%d rooms, %v, want %d", len(got.Rooms), err, len(sn.Rooms))
+	for range 2000 {
+		sn := manyRooms("p", rand.N(300))
+		if rand.N(4) == 0 {
+			rand.Shuffle(len(sn.Rooms), func(i, j int) { sn.Rooms[i], sn.Rooms[j] = sn.Rooms[j], sn.Rooms[i] })
+		}
+		old := encode(sn)
+		changes := rand.N(1 + len(sn.Rooms)/2)
+		if rand.N(2) == 0 {
+			changes = min(changes, rand.N(4))
+		}
+		for range changes {
+			at := rand.N(max(1, len(sn.Rooms)))
+			switch rand.N(4) {
+			case 0:
+				sn.Rooms = slices.Insert(sn.Rooms, at, session.Membership{Name: strings.Repeat("n", rand.N(200)), Join: fmt.Sprint("e.", rand.N(1000))})
+			case 1:
+				sn.Rooms[at].Leave = fmt.Sprint("e.", rand.N(1000))
+			case 2:
+				sn.Rooms = slices.Delete(sn.Rooms, at, at+1)
+			case 3:
+				sn.Data = []byte(strings.Repeat("d", 1+rand.N(300)))
+			}
+			if len(sn.Rooms) == 0 {
+				break
+			}
+		}
+		value := encode(sn)
+		args, _ := difference(old, value)
+		if args == nil {
+			if most := 60 * len(value) / 100; 500*changes+600 < most && changes < maxStretches/2 {
+				t.Fatalf("%d changes of %d rooms are not sent as a difference", changes, len(sn.Rooms))
+			}
+			continue
+		}
+		if got := patched(old, args); !bytes.Equal(got, value) {
+			t.Fatalf("%d changes of %d rooms: the difference makes %q\nof %q\nwant %q", changes, len(sn.Rooms), got, old, value)
+		}
+		size := 0
+		for part := range slices.Chunk(args, 3) {
+			if literal, ok := part[2].([]byte); ok {
+				size += len(literal)
+			}
+		}
+		if most := headSize + 400 + smallStretch + 500*changes; size > most && changes < maxStretches/2 {
+			t.Errorf("%d changes of %d rooms carry %d bytes", changes, len(sn.Rooms), size)
+		}
+		if size > len(value)/2 {
+			t.Errorf("a difference of %d bytes of %d", size, len(value))
+		}
 	}
 }
 
@@ -109,13 +213,17 @@ func TestDifferencesAreExact(t *testing.T) {
 	for _, s := range stores {
 		s.patchFrom = 1
 	}
-	sn := manyRooms("p", 5)
+	sn := manyRooms("p", 40)
 	if err := stores[0].Create(within(t, 20*time.Second), sn, long); err != nil {
 		t.Fatal(err)
 	}
 	owner := 0
 	for i := range 300 {
-		for range 1 + rand.N(3) {
+		changes := 1 + rand.N(3)
+		if rand.N(5) == 0 {
+			changes *= 10
+		}
+		for range changes {
 			switch n := len(sn.Rooms); {
 			case n == 0 || rand.N(3) == 0:
 				at := rand.N(n + 1)

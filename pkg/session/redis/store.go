@@ -26,8 +26,8 @@
 // A save of 400 bytes costs Redis 3.6 µs, and a quarter more for the time. A hash of fence, number
 // and body would cost the same, but the string takes two thirds of the hash's memory.
 //
-// Of a session of more than 4 KiB, one with many rooms, only the difference to the value in Redis
-// is sent, which a script applies if the head is still the one that the store has written or read.
+// Of a session of more than 1 KiB, one with dozens of rooms, only the differences to the value in Redis
+// are sent, which a script applies if the head is still the one that the store has written or read.
 // The resulting value is the same as if it had been sent whole.
 //
 // Calls are not sent one by one: calls that arrive while a pipeline is in flight go out with the
@@ -137,6 +137,7 @@ func (s *Store) Save(ctx context.Context, sn session.Session, ttl time.Duration)
 			old = nil // from a later claim or write: Redis compares the whole value with that
 		}
 		if patched, err = s.tryPatch(ctx, key, asked, ttl, old, value); !patched {
+			session.CountWrite(ctx, len(value)+commandSize)
 			err = s.write(ctx, len(value), save.give(ctx, key, asked, ttl, value))
 		}
 		s.wrote(key, value, err)
