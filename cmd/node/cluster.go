@@ -97,17 +97,18 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	}
 	limit, ttl := c.backlogs()
 	a, err := redis.New(ctx, redis.Options{
-		Redis:        target,
-		Node:         adapter.NodeID(c.NodeID),
-		Address:      advertise,
-		Prefix:       string(c.RedisPrefix),
-		Partitions:   c.partitions(),
-		BacklogLimit: limit,
-		BacklogTTL:   ttl,
-		ReplayBytes:  part(4, 256<<20),
-		ClockTTL:     c.clockTTL(),
-		Timeout:      c.RedisTimeout,
-		Logger:       log,
+		Redis:         target,
+		Node:          adapter.NodeID(c.NodeID),
+		Address:       advertise,
+		Prefix:        string(c.RedisPrefix),
+		Partitions:    c.partitions(),
+		BacklogLimit:  limit,
+		BacklogTTL:    ttl,
+		ReplayBytes:   part(4, 256<<20),
+		ReplayEntries: 2 * c.ReplayLimit,
+		ClockTTL:      c.clockTTL(),
+		Timeout:       c.RedisTimeout,
+		Logger:        log,
 	})
 	if err != nil {
 		return nil, err

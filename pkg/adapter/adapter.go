@@ -40,6 +40,8 @@ var (
 	ErrNotPublished = errors.New("adapter: not published")
 	// ErrTrimmed: a room has lost, or may have lost, events that a replay requires.
 	ErrTrimmed = errors.New("adapter: backlog trimmed")
+	// ErrTooMany: a replay has more events than the adapter reads for one.
+	ErrTooMany = errors.New("adapter: too many events to replay")
 	// ErrHistoryLost: a cursor belongs to a history that no longer exists, or is proved not to be
 	// part of the current one.
 	ErrHistoryLost = errors.New("adapter: history lost")
@@ -238,7 +240,7 @@ type Adapter interface {
 	// Replay yields the stored events of some rooms, each room's after its own cursor, all up to
 	// and including upTo, merged in the order of positions, each event once. An error comes first,
 	// before any event: ErrTrimmed if more events than the backlog limit are missing in a room, or
-	// if that can't be ruled out; ErrUndecodable if an event cannot be decoded; ErrHistoryLost if
+	// if that can't be ruled out; ErrTooMany if that is more than it reads; ErrUndecodable if an event cannot be decoded; ErrHistoryLost if
 	// upTo is not of the current history, or a cursor, such as the zero one, is not of the same
 	// history. The rooms are read when the iteration starts, all before the first event, and the
 	// cost depends only on the requested rooms and events.

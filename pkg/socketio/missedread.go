@@ -91,6 +91,8 @@ func refuseLost(err error) error {
 	switch {
 	case errors.Is(err, adapter.ErrTrimmed):
 		return &refusal{refusedTrimmed, err}
+	case errors.Is(err, adapter.ErrTooMany):
+		return &refusal{refusedLimit, err}
 	case errors.Is(err, adapter.ErrUndecodable):
 		return &refusal{refusedCoding, err}
 	case errors.Is(err, adapter.ErrHistoryLost):

@@ -92,7 +92,6 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err != nil {
 		return err
 	}
-	defer claimed.ended()
 	reads := s.recoveryReads(pid)
 	reads.back = srv.recoveries.pace.times(maxRecoveryWeight - weight)
 	missed, err := s.read(ctx, reads, claimed.from, claimed.seen)
@@ -108,7 +107,6 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	if err := s.answerRecovered(missed.end); err != nil {
 		return err
 	}
-	claimed.ended()
 	srv.stats.recoveries.add(recoveredWell)
 	if err := s.replay(missed, reads); err != nil {
 		if errors.Is(err, adapter.ErrUndecodable) {
@@ -125,7 +123,6 @@ type reclaimed struct {
 	genuine bool           // a node of this cluster has issued it
 	from    adapter.Cursor // what the client has received
 	weight  int            // of the session, also if it could not be reclaimed
-	ended   func()         // ends its turn
 }
 
 // reclaim claims a session and places the socket in its rooms, with everything held. Its result is
@@ -147,19 +144,14 @@ func (s *Socket) reclaim(ctx context.Context, pid string, offset json.RawMessage
 	if err != nil {
 		return r, err
 	}
-	if r.ended, err = srv.turns.take(ctx, len(claimed.Rooms)); err != nil {
+	ended, err := srv.turns.take(ctx, len(claimed.Rooms))
+	if err != nil {
 		return r, err
 	}
-	kept := false // the turn, for the caller
-	defer func() {
-		if !kept {
-			r.ended()
-		}
-	}()
+	defer ended() // before the read, which may wait for others that are much larger
 	if r.from, err = s.assume(ctx, claimed, r.seen, now); err == nil {
 		err = s.rejoin(ctx)
 	}
-	kept = err == nil
 	return r, err
 }
 

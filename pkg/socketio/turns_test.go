@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
@@ -164,4 +165,36 @@ func TestTurnOfARecoveryThatIsEnded(t *testing.T) {
 		t.Fatal("the callback is not called")
 	}
 	eventually(t, "its turn has ended", func() bool { return len(n.turns) == 0 })
+}
+
+// The turn ends before the missed events are read, because a read can wait for larger ones.
+func TestTurnsEndBeforeReads(t *testing.T) {
+	reading, goOn := make(chan struct{}, 2), make(chan struct{})
+	inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
+	must(t, err)
+	t.Cleanup(func() { _ = inner.Close() })
+	n := start(t, Options{Adapter: &busyAdapter{inner, func() {}, func() {
+		reading <- struct{}{}
+		<-goOn
+	}}})
+	n.turns = make(turns, 1)
+	joiningMany(n.Namespace)
+	clients := []*wire{n.client(t), n.client(t)}
+	for _, w := range clients {
+		w.call(fmt.Sprintf(`["join many",%d]`, turnRooms))
+		w.cut()
+	}
+	eventually(t, "they have gone", func() bool { return n.Len() == 0 })
+	for _, w := range clients {
+		n.dial(t).write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
+	}
+	for range clients {
+		select {
+		case <-reading:
+		case <-time.After(patience):
+			t.Fatal("a recovery waits for the read of another one")
+		}
+	}
+	close(goOn)
+	eventually(t, "they are back", func() bool { return n.Len() == len(clients) })
 }

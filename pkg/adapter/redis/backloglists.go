@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
+	"sync/atomic"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -19,10 +19,24 @@ type listing struct {
 	size int // as sent by Redis, for each of the copies
 }
 
+// mostLists bounds the lists that are read for one replay, in all partitions, and for several in one
+// read, in bytes.
+const mostLists = 8 << 20
+
 // readLists completes the events of backlogs whose lists are stored separately. Lists can be much
 // larger than the events, so each call reads a few, or more if they are small. If they are too
-// large, those of the rooms with most of them are not read.
-func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog, most int) error {
+// large, a catch-up does not read those of the rooms with most of them, and other reads fail.
+func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog) error {
+	most, had := p.replay, new(atomic.Int64)
+	if one := batch[0]; one.lists != nil {
+		most = min(most, mostLists)
+		if len(batch) == 1 {
+			had = one.lists
+			if !one.alone {
+				most = min(most, mostLists/4)
+			}
+		}
+	}
 	copies := make(map[adapter.Position]int)
 	var order []adapter.Position
 	slices.SortFunc(all, func(a, b *backlog) int { return cmp.Compare(len(a.listed), len(b.listed)) })
@@ -44,14 +58,15 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 			b.listed = nil
 		}
 	}()
-	for bytes, step := 0, fewRead; len(order) > 0; {
+	for step := fewRead; len(order) > 0; {
+		tooMany := had.Load() > int64(most)
 		switch {
 		case !awaited(batch):
 			return context.Canceled
-		case bytes > min(sharedBytes/2, p.replay) && most < math.MaxInt:
+		case tooMany && batch[0].lists != nil:
 			return errManyEntries
 		}
-		if bytes > p.replay {
+		if tooMany {
 			break
 		}
 		chunk := order[:min(len(order), step)]
@@ -60,7 +75,7 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 		if err != nil {
 			return err
 		}
-		bytes += read
+		had.Add(int64(read))
 		step = max(1, min(readRooms, len(chunk)*readBytes/max(read, 1)))
 	}
 	for _, b := range all {

@@ -42,14 +42,12 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		b := &backlog{key: p.names.room(at.epoch, at.name), after: after, last: formatPosition(after), to: []rooms.Room{room}}
 		unread, found.rooms[at], parsed[at.epoch] = append(unread, b), b, append(parsed[at.epoch], b)
 	}
+	defer found.weigh(batch)
 	hold, largest, most := 0, 0, 0
 	for _, r := range batch {
 		hold, largest = hold+r.hold, max(largest, r.hold)
 		if most = max(r.most, 1); len(batch) > 1 {
 			most = sharedEntries
-		}
-		for _, name := range r.names {
-			found.rooms[backlogID{r.epoch, name}].asked++
 		}
 	}
 	hold = max(min(hold, sharedBytes), largest)
@@ -75,7 +73,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		b.whole = len(b.events)+len(b.broken) <= p.limit
 	}
 	for epoch, all := range parsed {
-		if err := p.readLists(ctx, epoch, batch, all, most); err != nil {
+		if err := p.readLists(ctx, epoch, batch, all); err != nil {
 			return found, err
 		}
 	}
@@ -108,7 +106,7 @@ func (p *partition) rangeable(backlogs, count, hold int, first bool) int {
 	count = min(count, p.limit+1)
 	bytes := min(sharedBytes, 4*max(hold, 0))
 	if first {
-		bytes = max(bytes, readBytes)
+		bytes = max(bytes, p.tried)
 	}
 	if fit := bytes / backlogs / largest; fit < count {
 		if count = fit; fit < fewRead {

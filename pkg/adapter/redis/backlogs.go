@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -32,6 +32,8 @@ type backlogRequest struct {
 	after map[string]adapter.Position
 	hold  int                    // maximum total payload size for the requester
 	most  int                    // maximum number of entries for the requester
+	alone bool                   // the read is not shared
+	lists *atomic.Int64          // bytes of lists that were read for the requester alone; nil for a catch-up
 	found map[backlogID]*backlog // the answer
 	err   error
 	done  chan struct{}
@@ -51,7 +53,7 @@ type backlog struct {
 	events []*adapter.Event
 	listed []*adapter.Event // those whose lists are still to be read
 	bytes  int              // that Redis has sent
-	asked  int              // the number of requests that it answers
+	wanted int              // the sum of what its requests miss
 	broken []broken         // events that could not be decoded, in order
 	failed error            // the key does not hold a stream
 }
@@ -62,12 +64,12 @@ type broken struct {
 	err error
 }
 
-// ask requests a read of rooms, each after a position, and waits for it. Events whose payloads are
-// not held come without them. With more than most entries it fails with errManyEntries. If most is
-// math.MaxInt, the read is not shared.
-func (p *partition) ask(ctx context.Context, epoch string, names []string, after map[string]adapter.Position, hold, most int) (map[backlogID]*backlog, error) {
-	r := &backlogRequest{ctx: ctx, epoch: epoch, names: names, after: after, hold: hold, most: most, done: make(chan struct{})}
-	if most == math.MaxInt { // other requests must neither wait for all of it nor hold it
+// ask executes a request, beside others unless it is to be alone, and waits for its answer. Events
+// whose payloads are not held come without them. With more than its most entries, or with too large
+// lists beside them, it fails with errManyEntries.
+func (p *partition) ask(ctx context.Context, r *backlogRequest) (map[backlogID]*backlog, error) {
+	r.ctx, r.done = ctx, make(chan struct{})
+	if r.alone { // other requests must neither wait for all of it nor hold it
 		found, err := p.readAlone(ctx, r)
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
@@ -172,6 +174,9 @@ func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[backl
 	if err == nil {
 		err = found.stillThere(r.epoch)
 	}
+	if err == nil && found.entriesOf(r) > r.most {
+		err = errManyEntries
+	}
 	return found.rooms, err
 }
 
@@ -191,16 +196,32 @@ func (r *reading) stillThere(epoch string) error {
 	return nil
 }
 
-// share returns a request's part of what was read, in bytes: data for several requests is shared
-// among them.
+// share returns a request's part of what was read, in bytes. Requests share a room by the numbers of
+// entries that they miss, so that a requester does not pay for one that misses much more.
 func (r *reading) share(of *backlogRequest) int {
 	bytes := 0
 	for _, name := range of.names {
 		if b := r.rooms[backlogID{of.epoch, name}]; b != nil {
-			bytes += b.bytes / max(b.asked, 1)
+			bytes += b.bytes * b.missing(of, name) / max(b.wanted, 1)
 		}
 	}
 	return bytes
+}
+
+// weigh notes how much of each room its requests miss.
+func (r *reading) weigh(batch []*backlogRequest) {
+	for _, of := range batch {
+		for _, name := range of.names {
+			if b := r.rooms[backlogID{of.epoch, name}]; b != nil {
+				b.wanted += b.missing(of, name)
+			}
+		}
+	}
+}
+
+// missing returns how many entries of the room a request misses, and one for the room.
+func (b *backlog) missing(of *backlogRequest, name string) int {
+	return 1 + len(b.behind(of.after[name]))
 }
 
 // awaited reports whether the caller of any of the requests still waits.

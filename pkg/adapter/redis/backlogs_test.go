@@ -430,7 +430,7 @@ func TestReadingsEnd(t *testing.T) {
 
 // request asks for rooms from the beginning of the history, for a batch.
 func request(t *testing.T, p *partition, most int, names ...string) *backlogRequest {
-	r := &backlogRequest{ctx: t.Context(), epoch: p.history(), after: make(map[string]adapter.Position), hold: 64 << 10, most: most, done: make(chan struct{})}
+	r := &backlogRequest{ctx: t.Context(), epoch: p.history(), after: make(map[string]adapter.Position), hold: 64 << 10, most: most, lists: new(atomic.Int64), done: make(chan struct{})}
 	for _, n := range names {
 		r.names = append(r.names, name(room(n)))
 	}
@@ -524,7 +524,7 @@ func TestLargeListsRefuseNobodyElse(t *testing.T) {
 	if charged < 2<<20 { // it was read with the other and alone
 		t.Errorf("%d bytes are charged", charged)
 	}
-	for r, want := range map[rooms.Room]error{loud: adapter.ErrTrimmed, quiet: nil} {
+	for r, want := range map[rooms.Room]error{loud: adapter.ErrTooMany, quiet: nil} {
 		var got error
 		for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: begin}, end, 1000) {
 			got = err

@@ -300,7 +300,11 @@ func (a *Adapter) missed(ctx context.Context, after map[rooms.Room]adapter.Curso
 	}
 	read := make([][][]*adapter.Event, len(a.partitions))
 	err = a.each(func(i int, p *partition) error {
-		missed, err := p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)), payload, turn)
+		hold := payload
+		if payload > 0 { // a partition may hold its rooms' share
+			hold = max(payload*len(asked[i])/max(len(after), 1), 1)
+		}
+		missed, err := p.missed(ctx, current[i].epoch, asked[i], upTo.In(uint16(i)), hold, turn)
 		if err == nil {
 			err = missed.gaps()
 		}

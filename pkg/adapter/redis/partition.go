@@ -29,6 +29,8 @@ type partition struct {
 	strange *zap.Logger   // for events that other programs can cause at any rate: it is sampled
 	timeout time.Duration // of a call, and of an event in the outbox
 	limit   int           // of a replay in one room; if negative, nothing is stored
+	tried   int           // what a replay may read at first with XRANGE, in bytes
+	entries int           // maximum number of entries that one replay reads
 	replay  int           // maximum memory for reads of one replay, or a catch-up, in bytes
 	life    time.Duration // of a silent backlog
 	keep    time.Duration // of the clock
@@ -97,6 +99,8 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		log:     o.Logger,
 		timeout: orDefault(o.Timeout, 3*time.Second),
 		limit:   max(limit, 0),
+		tried:   readBytes / max(o.Partitions, 1),
+		entries: orDefault(o.ReplayEntries, 20_000),
 		replay:  orDefault(o.ReplayBytes, 256<<20) / max(o.Partitions, 1), // a replay reads all of them concurrently
 		life:    orDefault(o.BacklogTTL, time.Hour),
 		keep:    orDefault(o.ClockTTL, 10*time.Minute),

@@ -22,7 +22,7 @@ import (
 )
 
 // Options configure an [Adapter]. Zero fields mean the defaults. All nodes of a cluster need the
-// same values, except for Node, Address, ReplayBytes and Logger.
+// same values, except for Node, Address, ReplayBytes, ReplayEntries and Logger.
 type Options struct {
 	Redis *redisurl.Target // required
 	Node  adapter.NodeID   // this node's id; required
@@ -48,6 +48,10 @@ type Options struct {
 	// adapter.ErrTrimmed, and a catch-up gives up the rooms that have the most: their members are
 	// cut.
 	ReplayBytes int
+	// ReplayEntries is the maximum number of stored events that one replay reads, 20,000 by default:
+	// an event counts once for each of the replay's rooms that it was published to. A larger replay
+	// fails with adapter.ErrTooMany.
+	ReplayEntries int
 	// BacklogTTL is how long a silent room's backlog is kept, one hour by default. It must exceed
 	// the age of any cursor in use. A feed that was interrupted for longer is not repaired: all its
 	// members are cut.

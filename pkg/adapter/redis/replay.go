@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -89,22 +90,13 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 	for first := true; first || len(names) > 0; first = false { // even without rooms to read, the history must exist
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
-		most := math.MaxInt
-		if !turn.taken() {
-			most = manyEntries - entries
-		}
 		left := hold
 		if payload > 0 {
 			left -= held
 		} else {
 			left = max(hold-read.bytes, hold/4) // rooms are given up down to three quarters
 		}
-		found, err := p.ask(ctx, epoch, chunk, after, left, most)
-		if errors.Is(err, errManyEntries) {
-			if err = turn.take(ctx, p.ctx); err == nil {
-				found, err = p.ask(ctx, epoch, chunk, after, left, math.MaxInt)
-			}
-		}
+		found, err := p.inTurn(ctx, turn, entries, backlogRequest{epoch: epoch, names: chunk, after: after, hold: left})
 		if err != nil {
 			return all, err
 		}
@@ -162,6 +154,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			}
 			all.events = append(all.events, events)
 			entries += len(events)
+			turn.count(len(events))
 		}
 		if bytes > manyEntries*eventOverhead {
 			if err := turn.take(ctx, p.ctx); err != nil {
@@ -173,6 +166,30 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 		all.events = read.events()
 	}
 	return all, nil
+}
+
+// inTurn executes a request of a replay that has read some entries in this partition. If there are
+// many it waits for the replay's turn.
+func (p *partition) inTurn(ctx context.Context, turn *turn, entries int, r backlogRequest) (map[backlogID]*backlog, error) {
+	if turn == nil { // a catch-up
+		r.most, r.alone = math.MaxInt, true
+		return p.ask(ctx, &r)
+	}
+	r.lists, r.alone = &turn.lists, turn.taken()
+	if r.most = p.entries - turn.entries(); !r.alone {
+		r.most = min(r.most, manyEntries-entries)
+	}
+	found, err := p.ask(ctx, &r)
+	if errors.Is(err, errManyEntries) && !r.alone {
+		if err = turn.take(ctx, p.ctx); err == nil {
+			r.most, r.alone = p.entries-turn.entries(), true
+			found, err = p.ask(ctx, &r)
+		}
+	}
+	if errors.Is(err, errManyEntries) {
+		err = fmt.Errorf("%w: more than %d entries, or lists of more than %d bytes", adapter.ErrTooMany, p.entries, min(mostLists, p.replay))
+	}
+	return found, err
 }
 
 func omitted(e *adapter.Event) bool { return e.Omitted > 0 }
@@ -189,6 +206,23 @@ type turn struct {
 	mu    sync.Mutex
 	has   bool
 	ended bool
+	read  int // entries, in all partitions
+
+	lists atomic.Int64 // bytes of lists, in all partitions
+}
+
+// count adds entries that the replay has read.
+func (t *turn) count(entries int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.read += entries
+}
+
+// entries returns the number of entries that the replay has read.
+func (t *turn) entries() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.read
 }
 
 // taken reports whether the turn has been taken.

@@ -52,7 +52,7 @@ func TestRangeable(t *testing.T) {
 		{1, 8, 1001, 64 << 10, false, 128},
 		{1, 0, 32, 16 << 20, true, 0},
 	} {
-		p := &partition{limit: 1000, life: time.Hour}
+		p := &partition{limit: 1000, life: time.Hour, tried: readBytes}
 		if tt.largest > 0 {
 			p.sizes.saw(tt.largest)
 		}

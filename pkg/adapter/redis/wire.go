@@ -238,7 +238,12 @@ func decodeLists(s string, e *adapter.Event) error {
 
 func (d *decoder) lists(e *adapter.Event) {
 	e.Target.Except = d.rooms()
-	if n := d.count(4); n > 0 {
+	n := d.count(4)
+	if n > maxListed {
+		d.bad = true
+		return
+	}
+	if n > 0 {
 		e.Earlier = make([]adapter.Copy, n)
 		for i := range e.Earlier {
 			at := adapter.Position{Ms: d.number(), Seq: d.number(), Partition: uint16(d.byte())}
@@ -270,8 +275,9 @@ func decodeMessage(s string) (adapter.Message, error) {
 // A decoder reads fields from the front of a string. After an error it returns zeros, and bad stays
 // true.
 type decoder struct {
-	rest string
-	bad  bool
+	rest   string
+	bad    bool
+	listed int // rooms so far
 }
 
 func (d *decoder) byte() byte {
@@ -322,9 +328,16 @@ func (d *decoder) bytes() []byte {
 	return nil
 }
 
+// maxListed is the maximum number of rooms in all lists of an event: those that it names, two more,
+// and as many in its earlier copies.
+const maxListed = 2 * (adapter.MaxRooms + 2)
+
 func (d *decoder) rooms() []rooms.Room {
 	n := d.count(3)
-	if n == 0 {
+	if d.listed += n; d.listed > maxListed {
+		d.bad = true
+	}
+	if n == 0 || d.bad {
 		return nil
 	}
 	list := make([]rooms.Room, n)

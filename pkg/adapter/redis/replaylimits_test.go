@@ -1,0 +1,210 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
+
+// The entries that a replay reads are limited, in all of its rooms and partitions together, and one
+// with more is refused before all of them are read.
+func TestReplayEntries(t *testing.T) {
+	const most, roomCount, events = 400, 40, 50
+	for _, partitions := range []int{1, 4} {
+		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
+			server := redistest.Start(t)
+			a := start(t, server.URL(), "a", Options{Partitions: partitions, ReplayEntries: most})
+			begin, err := a.Head(deadline(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, few := make([]rooms.Room, roomCount), make(map[rooms.Room]adapter.Cursor)
+			many := make(map[rooms.Room]adapter.Cursor)
+			for i := range all {
+				all[i] = room(fmt.Sprint("r", i))
+				many[all[i]] = begin
+				if len(few) < most/events {
+					few[all[i]] = begin
+				}
+			}
+			for i := range events {
+				publish(t, a, event(fmt.Sprint(i), all...))
+			}
+			end, err := a.Head(deadline(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, err := range a.Replay(deadline(t), few, end, 1000) {
+				if err != nil {
+					t.Fatalf("as many as are allowed: %v", err)
+				}
+				n++
+			}
+			if n != events*partitions { // the copies in a partition have one position
+				t.Errorf("%d events", n)
+			}
+			before := netOutput(t, server)
+			var got error
+			for _, err := range a.Replay(deadline(t), many, end, 1000) {
+				got = err
+			}
+			if !errors.Is(got, adapter.ErrTooMany) {
+				t.Errorf("more than are allowed: %v", got)
+			}
+			if read := netOutput(t, server) - before; read > (partitions+2)*most*250 {
+				t.Errorf("%d bytes are read of them", read)
+			}
+		})
+	}
+}
+
+// The lists of events to many rooms, which are stored once for each partition, are limited as well.
+func TestReplayLists(t *testing.T) {
+	const partitions, events = 6, 60
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{Partitions: partitions})
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make([]rooms.Room, 999)
+	for i := range all {
+		all[i] = room(fmt.Sprint(i, strings.Repeat("n", 180)))
+	}
+	for range events {
+		publish(t, a, event("x", all...))
+	}
+	end, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := make(map[rooms.Room]adapter.Cursor)
+	for _, r := range all[:2*partitions] {
+		after[r] = begin
+	}
+	before := netOutput(t, server)
+	var got error
+	for _, err := range a.Replay(deadline(t), after, end, 1000) {
+		got = err
+	}
+	if !errors.Is(got, adapter.ErrTooMany) {
+		t.Errorf("more lists than are allowed: %v", got)
+	}
+	if read := netOutput(t, server) - before; read > 2*sharedBytes {
+		t.Errorf("%d bytes are read of them", read)
+	}
+}
+
+// A replay holds, and reads, no more in several partitions than in one.
+func TestReplayPayloadIsDivided(t *testing.T) {
+	const partitions, roomCount, size, payload = 6, 60, 4000, 40_000
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{Partitions: partitions})
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := make(map[rooms.Room]adapter.Cursor)
+	for i := range roomCount {
+		r := room(fmt.Sprint("r", i))
+		after[r] = begin
+		for range 10 {
+			publish(t, a, event(strings.Repeat("x", size), r))
+		}
+	}
+	end, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var read atomic.Int64
+	held, n := 0, 0
+	for e, err := range a.Replay(adapter.OnRead(deadline(t), func(bytes int) { read.Add(int64(bytes)) }), after, end, payload) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		held += len(e.Data)
+		n++
+	}
+	if n != 10*roomCount || held > payload {
+		t.Errorf("%d events, of which %d bytes are held", n, held)
+	}
+	if most := int64(readBytes + 4*payload + n*150); read.Load() > most { // XRANGE reads more than is held
+		t.Errorf("%d bytes are read, want at most %d", read.Load(), most)
+	}
+}
+
+// Who misses little of a room pays little, also beside others that miss much of it.
+func TestSharesFollowWhatIsMissed(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	p := a.partitions[0]
+	var last adapter.Position
+	for i := range 500 {
+		publish(t, a, event(strings.Repeat("x", 1000), room("r")))
+		if i == 494 {
+			h, err := a.Head(deadline(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = h.At
+		}
+	}
+	for _, others := range []int{0, 1, 20} {
+		var charged, theirs atomic.Int64
+		little := request(t, p, manyEntries, "r")
+		little.ctx = adapter.OnRead(t.Context(), func(n int) { charged.Add(int64(n)) })
+		little.after[name(room("r"))] = last
+		batch := []*backlogRequest{little}
+		for range others {
+			r := request(t, p, manyEntries, "r")
+			r.ctx = adapter.OnRead(context.Background(), func(n int) { theirs.Add(int64(n)) })
+			batch = append(batch, r)
+		}
+		for _, err := range answered(p, batch...) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := charged.Load(); n < 50 || n > 7000 {
+			t.Errorf("beside %d others 5 events of 1 kB cost %d bytes", others, n)
+		}
+		if others > 0 && theirs.Load() < 100_000 {
+			t.Errorf("%d others pay %d bytes for 500 events", others, theirs.Load())
+		}
+	}
+}
+
+// The number of rooms that an event in Redis may list bounds the memory of its decoding.
+func TestListedRoomsAreBounded(t *testing.T) {
+	list := func(n int) []rooms.Room {
+		all := make([]rooms.Room, n)
+		for i := range all {
+			all[i] = rooms.Room{Kind: rooms.Named}
+		}
+		return all
+	}
+	for _, tt := range []struct {
+		except, earlier int
+		good            bool
+	}{
+		{adapter.MaxRooms + 2, adapter.MaxRooms + 2, true},
+		{adapter.MaxRooms + 3, adapter.MaxRooms + 2, false},
+		{0, 600_000, false},
+		{600_000, 0, false},
+	} {
+		e := adapter.Event{Target: rooms.Target{Except: list(tt.except)}, Earlier: []adapter.Copy{{To: list(tt.earlier)}}}
+		_, lists := encodeEvent(&e, 1<<20)
+		var got adapter.Event
+		if err := decodeLists(string(lists), &got); (err == nil) != tt.good {
+			t.Errorf("%d and %d rooms: %v", tt.except, tt.earlier, err)
+		}
+	}
+}
