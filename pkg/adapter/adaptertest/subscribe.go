@@ -13,14 +13,19 @@ import (
 )
 
 // A join position covers what was published before, also in a room that the node has been
-// subscribed to for long and whose feed it has not read, and nothing later.
+// subscribed to for long and whose feed it has not read, and in other rooms, whose partition may be
+// another one; and nothing later.
 func joinPositionsDivideBeforeFromAfter(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	r := room("r")
-	for i := range 20 {
-		before := a.publish(event(fmt.Sprint("before ", i), r))
+	for i := range 40 {
+		to := r
+		if i%2 == 1 {
+			to = room(fmt.Sprint("other", i))
+		}
+		before := a.publish(event(fmt.Sprint("before ", i), to))
 		joined := b.subscribe(r)
-		after := a.publish(event(fmt.Sprint("after ", i), r))
+		after := a.publish(event(fmt.Sprint("after ", i), to))
 		if !joined.SameHistory(before) || !joined.Covers(before.At) {
 			t.Fatalf("join %d at %v does not cover %v, which was published before it", i, joined, before)
 		}

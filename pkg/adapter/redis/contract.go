@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 
 	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -108,31 +107,29 @@ func (a *Adapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cu
 		return adapter.Cursor{}, err
 	}
 	parts := a.split(list)
-	places := a.seen()
-	joined := make([]place, len(parts))
-	errs := make([]error, len(parts))
-	var all sync.WaitGroup
-	for i, part := range parts {
-		join := func() { joined[i], errs[i] = part.p.subscribe(ctx, part.names) }
-		if i == len(parts)-1 {
-			join()
-		} else {
-			all.Go(join)
-		}
+	named := make([][]string, len(a.partitions))
+	at := uint16(0)
+	for _, part := range parts {
+		at = part.p.number
+		named[at] = part.names
 	}
-	all.Wait()
+	places, errs := make([]place, len(a.partitions)), make([]error, len(a.partitions))
+	// The position in the other partitions counts as well: an event there may spare the rooms.
+	_ = a.each(func(i int, p *partition) error {
+		if len(named[i]) > 0 {
+			places[i], errs[i] = p.subscribe(ctx, named[i])
+		} else {
+			places[i], errs[i] = p.head(ctx)
+		}
+		return nil
+	})
 	if err := errors.Join(errs...); err != nil {
-		for i, part := range parts {
-			if errs[i] == nil {
-				part.p.unsubscribe(part.names)
+		for i, p := range a.partitions {
+			if errs[i] == nil && len(named[i]) > 0 {
+				p.unsubscribe(named[i])
 			}
 		}
 		return adapter.Cursor{}, err
-	}
-	at := uint16(0)
-	for i, part := range parts {
-		at = part.p.number
-		places[at] = joined[i]
 	}
 	return cursor(at, places), nil
 }
