@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -331,6 +332,47 @@ func TestPanicsOfCallbacks(t *testing.T) {
 			}
 			eventually(t, "it is counted", func() bool { return st.n.Stats().Panics > 0 })
 			st.n.client(t).quiet()
+		})
+	}
+}
+
+// A function of the application that ends its goroutine, as testing.T.FailNow does, is reported like
+// a panic. Others are served on, its socket ends with its connection, and so does the server.
+func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
+	for _, site := range sites {
+		t.Run(site.name, func(t *testing.T) {
+			t.Parallel()
+			st := newStage(t, site.options, func(*Socket) { runtime.Goexit() })
+			ran := make(chan struct{})
+			go func() { // which the function may end
+				defer close(ran)
+				site.run(st)
+			}()
+			<-ran
+			<-st.called
+			if site.name != "Options.OnPanic" {
+				if err := <-st.panics; err.Value != errGoexit {
+					t.Errorf("reported %v", err.Value)
+				}
+			}
+			if site.effect == "closed" {
+				<-st.w.closed
+			}
+			other := st.n.client(t)
+			other.quiet()
+			other.cut()
+			if st.w != nil {
+				st.w.cut()
+			}
+			eventually(t, "all sockets have ended", func() bool {
+				st.n.Server.mu.Lock()
+				defer st.n.Server.mu.Unlock()
+				inside := 0
+				for _, n := range st.n.namespaces {
+					inside += n.clients
+				}
+				return st.n.Len() == 0 && inside == 0
+			})
 		})
 	}
 }

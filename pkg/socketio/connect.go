@@ -26,30 +26,33 @@ func (s *Server) admit(sock *Socket) {
 		return
 	}
 	sock.ns = n
+	refused, err := false, errGoexit // unless one of the application's functions returns
+	defer func() {
+		if err != nil {
+			s.exit(n)
+		}
+		switch {
+		case err == nil:
+		case refused && !errors.Is(err, ErrTemporary):
+			sock.refuse(err)
+		case !refused && errors.Is(err, session.ErrTooLarge): // the middlewares cause it each time
+			s.log.Warn("connect refused", zap.String("namespace", sock.nsName), zap.Error(err))
+			sock.unplace()
+			sock.refuse(errTooLarge)
+		default:
+			sock.postpone(err) // whether the client could be recovered is unknown
+		}
+	}()
 	pid, offset := connectAuth(sock.auth)
 	sock.recovers = s.recovers(sock.nsName, sock.auth, pid, sock.client.conn.Handshake())
-	if err := sock.screen(); err != nil {
-		s.exit(n)
-		if errors.Is(err, ErrTemporary) {
-			sock.postpone(err)
-		} else {
-			sock.refuse(err)
-		}
+	if err = sock.screen(); err != nil {
+		refused = true
 		return
 	}
 	ctx, cancel := context.WithTimeout(sock.ctx, recoverTimeout)
 	defer cancel()
-	switch err := sock.settleIn(ctx, pid, offset); {
-	case err == nil:
-	case errors.Is(err, session.ErrTooLarge): // the middlewares cause it each time
-		s.exit(n)
-		s.log.Warn("connect refused", zap.String("namespace", sock.nsName), zap.Error(err))
-		sock.unplace()
-		sock.refuse(errTooLarge)
-	default:
-		s.exit(n)
-		sock.postpone(err) // whether the client could be recovered is unknown
-	}
+	err = errGoexit
+	err = sock.settleIn(ctx, pid, offset)
 }
 
 // refuse answers CONNECT with an error. The connection stays open, and stock clients do not retry.
@@ -221,14 +224,15 @@ func (s *Socket) answerConnect() error {
 
 // greet runs the application's OnConnect functions.
 func (s *Socket) greet() {
-	callback := "OnConnect"
-	defer s.rescue(&callback)
+	callback, returned := "OnConnect", false
+	defer s.rescue(&callback, &returned)
 	defer s.dropAuth()
 	for _, r := range s.ns.rulesNow() {
 		for _, f := range r.onConnect {
 			f(s)
 		}
 	}
+	returned = true
 }
 
 // place adds the socket to the index, where the feed finds it. s.mu is held.

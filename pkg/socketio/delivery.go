@@ -3,6 +3,7 @@ package socketio
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -231,4 +232,7 @@ func (d *delivery) isFor(m *memberships, id string, in func(rooms.Room, adapter.
 	return d.index.For(in, m.all(d.ns.name, id))
 }
 
-func formatAckID(n uint64) string { return strconv.FormatUint(n, 10) }
+// formatAckID returns the n-th ack id. Some clients read ids as 32-bit integers. Nodes begin at random
+// numbers: a client that has moved to another node may answer a question of the former one, and that
+// must not be taken for the answer to another question.
+func formatAckID(n uint64) string { return strconv.FormatUint(n&math.MaxInt32, 10) }

@@ -78,9 +78,15 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 		moved = true
 		s.overtaken()
 	}
+	defer func() { s.depart(reason, grace, moved) }() // also if one of the functions ends the goroutine
 	if !moved {
 		s.tell("OnDisconnecting", onLeaving, reason)
 	}
+}
+
+// depart is the rest of finish, after OnDisconnecting.
+func (s *Socket) depart(reason Reason, grace *time.Timer, moved bool) {
+	srv := s.ns.srv
 	ctx, cancel := srv.store()
 	defer cancel()
 	done, err := s.change(ctx) // a join in flight ends first

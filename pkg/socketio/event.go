@@ -132,8 +132,8 @@ func (e *Event) do() {
 		return
 	}
 	c.srv.received.keeps(c, cost)
+	defer c.srv.received.keeps(c, -cost)
 	e.socket.handle(e)
-	c.srv.received.keeps(c, -cost)
 }
 
 // Socket returns the socket that the event came from; nil if it came from

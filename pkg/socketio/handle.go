@@ -29,8 +29,14 @@ func (s *Socket) receive(p *packet.Packet) error {
 
 // handle runs the functions that are registered for an event.
 func (s *Socket) handle(e *Event) {
-	callback := "OnAny"
-	defer s.rescue(&callback)
+	callback, returned := "OnAny", false
+	defer s.rescue(&callback, &returned)
+	s.runHandlers(e, &callback)
+	returned = true
+}
+
+// runHandlers is handle without protection. It sets callback to the kind of function that runs.
+func (s *Socket) runHandlers(e *Event, callback *string) {
 	s.mu.Lock()
 	onAny, onEvent := s.onAny, s.onEvent
 	s.mu.Unlock()
@@ -51,11 +57,11 @@ func (s *Socket) handle(e *Event) {
 	for _, r := range shared {
 		run(r.onAny)
 	}
-	callback = "Socket.Use"
+	*callback = "Socket.Use"
 	if !run(onEvent) {
 		return
 	}
-	callback = "On"
+	*callback = "On"
 	s.mu.Lock()
 	once, own := s.once[e.Name], s.handlers[e.Name] // by the name that the middlewares have set
 	delete(s.once, e.Name)
@@ -87,8 +93,8 @@ func (s *Socket) tellErrors(err error) bool {
 
 // rescue contains a panic of one socket's handler: as in net/http it is logged and the connection
 // is closed, but other sockets continue. It is deferred.
-func (s *Socket) rescue(callback *string) {
-	if p := recover(); p != nil {
+func (s *Socket) rescue(callback *string, returned *bool) {
+	if p := failure(*returned, recover()); p != nil {
 		s.tellErrors(s.client.srv.panicked(*callback, p))
 		s.client.conn.Close(engineio.ForcedClose)
 	}

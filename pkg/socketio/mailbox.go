@@ -188,17 +188,24 @@ func (m *mailbox) add(spawn func(func()), t task) {
 func (m *mailbox) wake(spawn func(func())) {
 	if m.started && !m.running {
 		m.running = true
-		spawn(m.run)
+		spawn(func() { m.run(spawn) })
 	}
 }
 
-// run runs tasks until there are none.
-func (m *mailbox) run() {
+// run runs tasks until there are none. If one of them ends the goroutine, another one continues.
+func (m *mailbox) run(spawn func(func())) {
+	ended := false
+	defer func() {
+		if !ended {
+			spawn(func() { m.run(spawn) })
+		}
+	}()
 	for {
 		m.mu.Lock()
 		if len(m.tasks) == 0 {
 			m.tasks, m.running = nil, false
 			m.mu.Unlock()
+			ended = true
 			return
 		}
 		next := m.tasks[0]

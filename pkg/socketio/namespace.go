@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"iter"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,7 @@ type Namespace struct {
 	name   string
 	parent *Parent // nil unless dynamic
 	index  rooms.Index[*Socket]
-	acks   atomic.Uint64 // the last ack id
+	acks   atomic.Uint64 // from which the last ack id was made
 	mail   mailbox       // for the events of other nodes
 
 	pinned    bool          // made by Of, so not forgotten when it is empty
@@ -51,6 +52,7 @@ func newNamespace(s *Server, name string, p *Parent) *Namespace {
 		srv: s, name: name, parent: p,
 		sockets: make(map[string]*Socket),
 	}
+	n.acks.Store(rand.Uint64())
 	n.mail.started = true
 	return n
 }

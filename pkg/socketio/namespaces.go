@@ -92,14 +92,27 @@ func (s *Server) open(name string, clients int, parent func() *Parent) *Namespac
 	told := s.onNew
 	s.mu.Unlock()
 	if isNew && n.announced != nil {
-		defer close(n.announced)
-		for _, tell := range told {
-			if s.guard("OnNamespace", func() { tell(n) }) != nil {
-				n.broken = true
-			}
-		}
+		s.announce(n, told, clients)
 	}
 	return n
+}
+
+// announce calls the OnNamespace functions with a new namespace that some clients enter.
+func (s *Server) announce(n *Namespace, told []func(*Namespace), clients int) {
+	broken, returned := false, false
+	defer func() {
+		n.broken = broken || !returned
+		close(n.announced)
+		if !returned && clients > 0 { // the caller's goroutine ends
+			s.exit(n)
+		}
+	}()
+	for _, tell := range told {
+		if s.guard("OnNamespace", func() { tell(n) }) != nil {
+			broken = true
+		}
+	}
+	returned = true
 }
 
 // enter returns the namespace that a client requested and counts the client in it, or returns nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -86,7 +87,8 @@ func TestOutcomesInCallbacks(t *testing.T) {
 	w.write(`42["try"]`)
 	for {
 		if m := w.next(); m[:2] == "42" && m[2] != '[' { // the question, which asks for an ack
-			w.write("43" + m[2:3] + "[]")
+			id, _, _ := strings.Cut(m[2:], "[")
+			w.write("43" + id + "[]")
 			break
 		}
 	}

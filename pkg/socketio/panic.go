@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 
@@ -8,7 +9,7 @@ import (
 )
 
 // A PanicError is a panic of one of the application's functions that this package called. The panic
-// ends neither the process nor the other sockets: it is logged with its stack, and passed to
+// ends neither the process nor the other sockets, and neither does a call of runtime.Goexit: it is logged with its stack, and passed to
 // Options.OnPanic and to the OnError functions of the socket that it concerns. The method that
 // registers a function documents the other effects.
 type PanicError struct {
@@ -27,16 +28,30 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
+// errGoexit is the value of the PanicError of a function that has ended its goroutine, as
+// testing.T.FailNow does. What follows the call does not run then, except deferred functions.
+var errGoexit = errors.New("runtime.Goexit was called")
+
 // guard calls f, which calls one function of the application, and reports its
 // panic if there is one.
 func (s *Server) guard(callback string, f func()) (failed *PanicError) {
+	returned := false
 	defer func() {
-		if p := recover(); p != nil {
+		if p := failure(returned, recover()); p != nil {
 			failed = s.panicked(callback, p)
 		}
 	}()
 	f()
+	returned = true
 	return nil
+}
+
+// failure returns the value to report of a function that did not return, given what was recovered.
+func failure(returned bool, recovered any) any {
+	if recovered == nil && !returned {
+		return errGoexit
+	}
+	return recovered
 }
 
 // panicked reports a panic. The deferred function that recovered it calls panicked, so that the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -496,5 +497,48 @@ func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A client that has moved to another node may answer what the former node asked. That is not taken for
+// the answer to a question of the new node.
+func TestAnswersToFormerNodes(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	a, b := c.node(t, "a", Options{}), c.node(t, "b", Options{})
+	w := a.client(t)
+	asked := make(chan error, 1)
+	go func() {
+		_, err := a.Socket(w.sid).EmitWithAck(t.Context(), "q")
+		asked <- err
+	}()
+	former := w.question()
+	w.cut()
+	if err := <-asked; err == nil {
+		t.Error("a client that has left answers")
+	}
+	v := b.back(t, w)
+	type result struct {
+		answer string
+		err    error
+	}
+	got := make(chan result, 1)
+	go func() {
+		args, err := b.Socket(v.sid).EmitWithAck(t.Context(), "q")
+		if err != nil {
+			got <- result{"", err}
+			return
+		}
+		got <- result{string(args.Raw(0)), nil}
+	}()
+	now := v.question()
+	v.write("43" + former + `["late"]`)
+	v.write("43" + now + `["good"]`)
+	if r := <-got; r.answer != `"good"` || r.err != nil {
+		t.Errorf("the answer is %s, %v", r.answer, r.err)
+	}
+	for _, id := range []string{former, now} {
+		if n, err := strconv.ParseInt(id, 10, 32); err != nil || n < 0 {
+			t.Errorf("the ack id %s is not a number of 31 bits", id)
+		}
 	}
 }

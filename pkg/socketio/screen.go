@@ -53,9 +53,9 @@ var errInternal = errors.New("internal error")
 
 // screen runs the middlewares.
 func (s *Socket) screen() (err error) {
-	callback := "NewID"
+	callback, returned := "NewID", false
 	defer func() {
-		if p := recover(); p != nil {
+		if p := failure(returned, recover()); p != nil {
 			s.tellErrors(s.client.srv.panicked(callback, p))
 			err = errInternal
 		}
@@ -63,6 +63,13 @@ func (s *Socket) screen() (err error) {
 		s.screened = false
 		s.mu.Unlock()
 	}()
+	err = s.runMiddlewares(&callback)
+	returned = true
+	return err
+}
+
+// runMiddlewares is screen without protection. It sets callback to the kind of function that runs.
+func (s *Socket) runMiddlewares(callback *string) error {
 	id, err := s.ns.srv.opts.NewID(s.ctx, s)
 	if err != nil {
 		return err
@@ -71,7 +78,7 @@ func (s *Socket) screen() (err error) {
 	s.id = id
 	s.screened = true
 	s.mu.Unlock()
-	callback = "Use"
+	*callback = "Use"
 	for _, r := range s.ns.rulesNow() {
 		for _, f := range r.use {
 			if err := f(s.ctx, s); err != nil {

@@ -50,9 +50,11 @@ func (o *watcher) tell(srv *Server, size int, f func()) {
 	}
 	o.bytes += size
 	o.mail.put(srv.spawn, func() {
+		defer func() {
+			o.mu.Lock()
+			o.bytes -= size
+			o.mu.Unlock()
+		}()
 		f()
-		o.mu.Lock()
-		o.bytes -= size
-		o.mu.Unlock()
 	})
 }
