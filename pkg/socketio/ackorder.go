@@ -15,7 +15,8 @@ import (
 // socket whose handlers publish nothing. The socket's lock guards it.
 type ackOrder struct {
 	// published are the newest positions of such events, at most one in each
-	// partition. Positions that the feed has passed are removed by the next ack.
+	// partition. Positions that the feed has passed are removed by the next ack. Copies for which the
+	// socket has passed over a later one are among them.
 	published []adapter.Position
 	held      []*heldAck // in the order of the calls of Ack
 	bytes     int        // approximate memory use of held
@@ -84,7 +85,10 @@ func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if s.gone || !s.placed {
 		return
 	}
-	now := func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) || s.gate.joins(r) }
+	joining := s.gate.joining()
+	now := func(r rooms.Room) bool {
+		return s.rooms.inNow(r, s.id) || r.Kind == rooms.Named && joining[r.Name]
+	}
 	if slices.ContainsFunc(target.Except, func(r rooms.Room) bool { return r.Kind == rooms.Own && now(r) }) {
 		return
 	}
@@ -120,6 +124,27 @@ func (s *Socket) note(p adapter.Position) {
 		}
 	}
 	o.published = append(o.published, p)
+}
+
+// passOver notes the copies of an event that the socket will be given instead of this later one. If
+// it left their rooms before the feed has reached them, it would get neither. s.mu is held.
+func (s *Socket) passOver(d *delivery) {
+	if len(d.ev.Earlier) == 0 {
+		return
+	}
+	given := s.gate.given(d.ev.Cursor, s.rooms.born)
+	for _, c := range d.ev.Earlier {
+		if !given.Covers(c.At) && slices.ContainsFunc(c.To, func(r rooms.Room) bool { return s.rooms.in(r, s.id, c.At) }) {
+			s.note(c.At)
+		}
+	}
+}
+
+// awaits reports whether the socket is to be given an event that the feed has not reached. s.mu is
+// held.
+func (s *Socket) awaits(reached adapter.Cursor) bool {
+	o := s.order.Load()
+	return o != nil && slices.ContainsFunc(o.published, func(p adapter.Position) bool { return !reached.Covers(p) })
 }
 
 // awaitPublished waits, for at most commandWait, until the feed has reached the events that the

@@ -287,7 +287,8 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 // begins a new session.
 //
 // With several partitions this takes two more round trips, "before" means before the call, "after"
-// means after its return, and a socket may get these events after later events of other rooms.
+// means after its return, and a socket may get these events after later events of other rooms. Until
+// its node has the command, it does not count as a member where the rooms are excepted.
 func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }
@@ -303,7 +304,8 @@ func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 // DisconnectSockets disconnects the target's members, as Socket.Disconnect does, ordered like
 // SocketsJoin. A client that is between two connections reconnects as a new socket. With several
 // partitions a member may get events published after the return until its node has the command, and
-// is not recovered either.
+// may not get events to other rooms that were published shortly before the call. It is not recovered
+// either.
 func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error {
 	var flags uint8
 	if closeConn {

@@ -240,6 +240,7 @@ func (s *Socket) Disconnect(closeConn bool) {
 	if !gone {
 		ctx, cancel := s.ns.srv.store()
 		defer cancel()
+		s.awaitPublished(ctx) // events in other partitions may come later than the command
 		if s.Self().DisconnectSockets(ctx, closeConn) == nil {
 			return
 		}

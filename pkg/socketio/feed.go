@@ -259,6 +259,7 @@ func (s *Socket) pass(d *delivery) {
 		s.take(d)
 	default:
 		s.overlook(d)
+		s.passOver(d)
 		if d.answering != nil {
 			s.unask(d)
 		}

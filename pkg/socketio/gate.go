@@ -58,11 +58,20 @@ func (g *gate) urgent(d *delivery) bool {
 		(!g.commanded || !slices.ContainsFunc(d.ev.Target.To, named) && !slices.ContainsFunc(d.ev.Target.Except, named))
 }
 
-// joins reports whether a command is held that may join the socket to a room.
-func (g *gate) joins(r rooms.Room) bool {
-	return r.Kind == rooms.Named && slices.ContainsFunc(g.held, func(d *delivery) bool {
-		return d.ev.Kind == kindJoin && slices.Contains(d.command.names, r.Name)
-	})
+// joining returns the names of the rooms to which held commands may join the socket; nil for none.
+func (g *gate) joining() (names map[string]bool) {
+	for _, d := range g.held {
+		if d.ev.Kind != kindJoin {
+			continue
+		}
+		if names == nil {
+			names = make(map[string]bool, len(d.command.names))
+		}
+		for _, name := range d.command.names {
+			names[name] = true
+		}
+	}
+	return names
 }
 
 // lose drops what is held and all that follows, because the feed has lost something.

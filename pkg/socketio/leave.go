@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -21,17 +22,18 @@ func (s *Socket) Leave(ctx context.Context, names ...string) error {
 
 // leaveThose is Leave for the rooms that those returns. The caller holds s.mu.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
-	s.awaitPublished(ctx)
 	f := &s.client.srv.feed
 	var done func()
-	for {
+	for until := time.Now().Add(commandWait); ; {
+		s.awaitPublished(ctx)
 		var err error
 		if done, err = s.changeLive(ctx); err != nil {
 			return err
 		}
 		f.mu.Lock() // between two events, so that live delivery and replay agree
 		s.mu.Lock()
-		if !s.behind() {
+		awaits := s.awaits(f.cursor) && ctx.Err() == nil && time.Now().Before(until) // since it has waited
+		if !awaits && !s.behind() {
 			break
 		}
 		s.mu.Unlock()

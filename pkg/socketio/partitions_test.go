@@ -928,3 +928,82 @@ func TestLeaveWithoutAMarker(t *testing.T) {
 	b.want(numbered(1), numbered(2))
 	b.quiet()
 }
+
+// awaited waits until somebody waits for the feed.
+func (n *testNode) awaited(t *testing.T) {
+	t.Helper()
+	eventually(t, "somebody waits for the feed", func() bool {
+		n.feed.mu.Lock()
+		defer n.feed.mu.Unlock()
+		return n.feed.waits.n > 0
+	})
+}
+
+// A socket that is disconnected gets what its handlers have published to it before, also if its node
+// hears of the disconnect first.
+func TestDisconnectFollowsEventsInOtherPartitions(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	n.On("tell all", func(ctx context.Context, e *Event) error {
+		for p := range uint16(slowPartitions) {
+			if err := n.To(c.room(p, 0)).Emit(ctx, "n", int(p)); err != nil {
+				return err
+			}
+		}
+		return e.Ack()
+	})
+	for p := range uint16(slowPartitions) {
+		w := n.client(t)
+		w.call(`["join","` + c.room(p, 0) + `"]`)
+		slow.hold(p) // one of them is that of the socket's own room
+		w.write(`42["tell all"]`)
+		eventually(t, "it has been published", func() bool {
+			s := n.Socket(w.sid)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			o := s.order.Load()
+			return o != nil && len(o.published) > 0
+		})
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			n.Socket(w.sid).Disconnect(false)
+		}()
+		n.awaited(t)
+		slow.release(p)
+		w.want(numbered(int(p)))
+		if m := w.next(); m != "41" {
+			t.Errorf("partition %d: got %q after it", p, m)
+		}
+		<-ended
+	}
+}
+
+// A member of two rooms that leaves one of them gets an event to both that was published before, also
+// if its node has heard the copy in the other room only, which it passes over for the earlier one.
+func TestLeaveBetweenTwoCopies(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, _ := c.node(t, "bbbb", Options{})
+	first, second := c.room(0, 0), c.room(1, 0)
+	w, witness := n.client(t), n.client(t)
+	for _, room := range []string{first, second} {
+		w.call(`["join","` + room + `"]`)
+	}
+	witness.call(`["join","` + second + `"]`)
+	slow.hold(0)
+	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+	witness.want(numbered(1)) // so the node has heard the second copy
+	left := make(chan error, 1)
+	go func() { left <- n.Socket(w.sid).Leave(t.Context(), first) }()
+	n.awaited(t)
+	slow.release(0)
+	must(t, <-left)
+	w.want(numbered(1))
+	must(t, other.To(first, second).Emit(t.Context(), "n", 2))
+	must(t, other.To(first).Emit(t.Context(), "n", 3))
+	w.want(numbered(2))
+	w.quiet()
+	back := other.back(t, w)
+	back.quiet()
+}
