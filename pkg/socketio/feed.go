@@ -229,7 +229,7 @@ func (s *Socket) offer(d *delivery) {
 	}
 	s.gate.commanded = s.gate.commanded || d.command != nil
 	spilled, held := s.gate.spilled, s.gate.held
-	if s.gate.hold(d, s.ns.srv.opts.Engine.SendQueueBytes) {
+	if s.gate.hold(d, s.mayHold()) {
 		switch {
 		case !s.gate.spilled:
 		case s.recovering:
@@ -249,6 +249,16 @@ func (s *Socket) offer(d *delivery) {
 	} else {
 		s.pass(d)
 	}
+}
+
+// mayHold returns how many bytes the gate may hold: what fits in the send queue, after a replay
+// beside the last events of that. s.mu is held.
+func (s *Socket) mayHold() int {
+	most := s.ns.srv.opts.Engine.SendQueueBytes
+	if s.recovering {
+		return most - s.ahead()
+	}
+	return most
 }
 
 // pass takes a delivery that is meant for the socket. s.mu is held.

@@ -137,6 +137,9 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 			return err
 		}
 		m.release()
+		if err := s.awaitQueue(s.ahead()); err != nil { // what was held is queued on top
+			return err
+		}
 		s.mu.Lock()
 		if !s.gate.spilled {
 			s.recovering = false
@@ -162,7 +165,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 // the client has taken most of the earlier ones. None of them is held during the wait: they count
 // as a part of its queue.
 func (s *Socket) resend(m *missed, reads *recoveryReads) error {
-	ahead := min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) // enough to keep the connection busy
+	ahead := s.ahead()
 	for _, ev := range m.events {
 		err := s.awaitQueue(ahead)
 		if err == nil {
@@ -192,6 +195,10 @@ func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 	}
 	return nil
 }
+
+// ahead is how many bytes of a replay are queued before its client has taken them: enough to keep the
+// connection busy.
+func (s *Socket) ahead() int { return min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) }
 
 // fetch takes the next events of a replay, at least one and as many as fit in some bytes. If one no
 // longer exists, or is malformed, the client is cut: its next recovery is refused.

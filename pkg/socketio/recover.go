@@ -40,8 +40,9 @@ func (r *refusal) Error() string { return fmt.Sprintf("not recovered: %s: %v", r
 
 func (r *refusal) Unwrap() error { return r.err }
 
-// replayTries is how often a replay restarts because more arrived meanwhile than may be held.
-const replayTries = 3
+// replayTries is how often a replay continues because more arrived meanwhile than may be held. Each
+// time is shorter, unless more is published than the client takes.
+const replayTries = 8
 
 // recover makes the socket the one that the client claims. That there are no gaps and no duplicates
 // rests on these steps and their order:
