@@ -140,6 +140,19 @@ func (s *Socket) passOver(d *delivery) {
 	}
 }
 
+// withPassedOver returns a cursor with the positions at which the socket is to be given events
+// instead of later copies. s.mu is held.
+func (s *Socket) withPassedOver(c adapter.Cursor) adapter.Cursor {
+	if o := s.order.Load(); o != nil {
+		for _, p := range o.published {
+			if !c.Covers(p) {
+				c = adapter.NewProgress(c).To(p)
+			}
+		}
+	}
+	return c
+}
+
 // awaits reports whether the socket is to be given an event that the feed has not reached. s.mu is
 // held.
 func (s *Socket) awaits(reached adapter.Cursor) bool {

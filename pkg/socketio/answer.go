@@ -10,7 +10,6 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
-	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // An answering collects this node's answers to one question and sends them. While a message is in
@@ -218,50 +217,6 @@ func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
 func (s *Server) answerNothing(ev *adapter.Event) {
 	if ev.Ask != "" {
 		s.newAnswering(ev).begin(answers{})
-	}
-}
-
-// An eviction tells a session's former owner that the session was claimed.
-type eviction struct {
-	session.Ref
-	Abandoned bool // the claim failed, and the client is not connected
-}
-
-// tellEviction notifies a session's former owner, a node, that the session has been claimed. If the
-// message is lost, the fence tells it at its next write or refresh.
-func (s *Server) tellEviction(owner string, e eviction) {
-	switch owner {
-	case "":
-	case string(s.adapter.Node()):
-		s.evict(e)
-	default:
-		s.sendEviction(owner, e)
-	}
-}
-
-func (s *Server) sendEviction(owner string, e eviction) {
-	ctx, cancel := s.store()
-	defer cancel()
-	data, err := json.Marshal(e)
-	if err == nil {
-		err = s.adapter.Send(ctx, adapter.NodeID(owner), adapter.Message{Kind: messageEvict, Data: data})
-	}
-	if err != nil {
-		s.log.Debug("former session owner not notified", zap.String("node", owner), zap.Error(err))
-	}
-}
-
-func (s *Server) takeEvict(m adapter.Message) {
-	var e eviction
-	if json.Unmarshal(m.Data, &e) == nil {
-		s.evict(e)
-	}
-}
-
-func (s *Server) evict(e eviction) {
-	s.owned.overtaken(e.Ref)
-	if e.Abandoned {
-		s.owned.abandoned(e.Ref)
 	}
 }
 

@@ -62,7 +62,8 @@ func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
 
 // Local keeps the event on this node: it goes to this node's sockets immediately, has no place in
 // the order and is not kept for clients that reconnect. A local SocketsJoin begins at the current
-// position of this node's feed: events published shortly before may still arrive.
+// position of this node's feed: events published shortly before may still arrive. A client that just
+// reconnects when a local DisconnectSockets disconnects it may be recovered.
 func (b Broadcast) Local() Broadcast { b.local = true; return b }
 
 // Volatile allows the event to be lost: it is not kept, and it is dropped for a client that has 64

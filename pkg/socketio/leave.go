@@ -113,6 +113,9 @@ func (s *Socket) left(names []string) {
 func (s *Socket) leaveByCommand(d *delivery) {
 	seen := s.gate.given(d.ev.Cursor, s.rooms.born)
 	end := d.command.ends(seen)
+	if d.command.spread() {
+		end = s.withPassedOver(end)
+	}
 	var left []string
 	changed := false
 	for _, name := range d.command.names {

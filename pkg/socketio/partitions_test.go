@@ -1007,3 +1007,37 @@ func TestLeaveBetweenTwoCopies(t *testing.T) {
 	back := other.back(t, w)
 	back.quiet()
 }
+
+// The same holds if a command removes it from the room, although the command's position in the other
+// partition was read before the event was published.
+func TestSocketsLeaveBetweenTwoCopies(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, others := c.node(t, "bbbb", Options{})
+	first, second := c.room(0, 0), c.room(1, 0)
+	w, witness := n.client(t), n.client(t)
+	for _, room := range []string{first, second} {
+		w.call(`["join","` + room + `"]`)
+	}
+	witness.call(`["join","` + second + `"]`)
+	before, err := others.Head(t.Context())
+	must(t, err)
+	others.mu.Lock()
+	others.head = func(context.Context) (adapter.Cursor, error) { return before, nil }
+	others.mu.Unlock()
+	slow.hold(0)
+	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+	must(t, other.To(second).SocketsLeave(t.Context(), first))
+	must(t, other.To(second).Emit(t.Context(), "n", 2))
+	witness.want(numbered(1), numbered(2)) // so the node has heard the second copy and the command
+	slow.release(0)
+	first1, second1 := w.event(), w.event() // which are in different partitions
+	if want := []string{numbered(1), numbered(2)}; !slices.Contains(want, first1) || !slices.Contains(want, second1) || first1 == second1 {
+		t.Errorf("got %s and %s", first1, second1)
+	}
+	eventually(t, "it has left", func() bool { return n.Socket(w.sid).RoomCount() == 1 })
+	must(t, other.To(first).Emit(t.Context(), "n", 3))
+	w.quiet()
+	back := other.back(t, w)
+	back.quiet()
+}

@@ -38,8 +38,9 @@ type Server struct {
 	offsets    offsets
 	feed       feed
 	owned      ownership // the sessions that this node serves
-	recoveries paces     // by private id
-	replays    replays   // what recoveries hold
+	evictions  evictions
+	recoveries paces   // by private id
+	replays    replays // what recoveries hold
 
 	memberships atomic.Int64 // cost of the memberships of all sockets
 	turns       turns        // of sockets that enter or leave many rooms

@@ -1,0 +1,104 @@
+package socketio
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+)
+
+// A deafAdapter cannot send evictions for a while.
+type deafAdapter struct {
+	adapter.Adapter
+	failures atomic.Int32 // still to come
+	sent     atomic.Int32
+}
+
+func (a *deafAdapter) Send(ctx context.Context, to adapter.NodeID, m adapter.Message) error {
+	if m.Kind != messageEvict {
+		return a.Adapter.Send(ctx, to, m)
+	}
+	if a.failures.Add(-1) >= 0 {
+		return adapter.ErrNoNode
+	}
+	a.sent.Add(1)
+	return a.Adapter.Send(ctx, to, m)
+}
+
+// startDeaf starts two nodes, of which the second one cannot send some evictions, and connects clients
+// to the first one.
+func startDeaf(t *testing.T, failures int32) (n *testNode, deaf *testNode, a *deafAdapter, leave func(), clients []*wire) {
+	t.Helper()
+	c := newCluster(adapter.MemoryOptions{})
+	first, err := c.memory.Node("aaaa")
+	must(t, err)
+	second, err := c.memory.Node("bbbb")
+	must(t, err)
+	t.Cleanup(func() { _ = first.Close(); _ = second.Close() })
+	a = &deafAdapter{Adapter: second}
+	a.failures.Store(failures)
+	n = start(t, Options{Adapter: first, Sessions: c.sessions})
+	deaf = start(t, Options{Adapter: a, Sessions: c.sessions})
+	for range 5 {
+		clients = append(clients, n.client(t))
+	}
+	return n, deaf, a, func() { _ = first.Close() }, clients
+}
+
+// The former connection of a client ends soon also if its node could not be told at first.
+func TestEvictionsAreRepeated(t *testing.T) {
+	n, deaf, a, _, clients := startDeaf(t, 3)
+	for _, w := range clients {
+		if b := deaf.back(t, w); b.sid != w.sid {
+			t.Fatal("not recovered")
+		}
+	}
+	eventually(t, "the former connections have ended", func() bool { return n.Len() == 0 })
+	if sent := a.sent.Load(); sent != int32(len(clients)) {
+		t.Errorf("%d are sent for %d clients", sent, len(clients))
+	}
+	eventually(t, "nothing waits", func() bool {
+		deaf.evictions.mu.Lock()
+		defer deaf.evictions.mu.Unlock()
+		return len(deaf.evictions.waiting) == 0
+	})
+}
+
+// Evictions for a node that has left the cluster are given up, and a few attempts are made for all of
+// them.
+func TestEvictionsEndWithTheNode(t *testing.T) {
+	const always = 1 << 30
+	_, deaf, a, leave, clients := startDeaf(t, always)
+	for _, w := range clients {
+		deaf.back(t, w)
+	}
+	eventually(t, "they wait", func() bool {
+		deaf.evictions.mu.Lock()
+		defer deaf.evictions.mu.Unlock()
+		return len(deaf.evictions.waiting["aaaa"]) == len(clients)
+	})
+	leave()
+	eventually(t, "nothing waits", func() bool {
+		deaf.evictions.mu.Lock()
+		defer deaf.evictions.mu.Unlock()
+		return len(deaf.evictions.waiting) == 0
+	})
+	if tried := always - a.failures.Load(); tried > 100 {
+		t.Errorf("%d attempts", tried)
+	}
+}
+
+// A node keeps a bounded number of evictions.
+func TestWaitingEvictionsAreBounded(t *testing.T) {
+	var w evictions
+	for range maxEvictions + 10 {
+		w.add("a", eviction{}, false)
+	}
+	if n := w.giveUp("a"); n != maxEvictions {
+		t.Errorf("%d wait", n)
+	}
+	if _, added := w.add("a", eviction{}, true); added {
+		t.Error("one waits behind none")
+	}
+}
