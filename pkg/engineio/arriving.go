@@ -33,35 +33,33 @@ type arrivals struct {
 	logged time.Time
 }
 
-// An arrival is a message or a body that is being received.
+// An arrival is a message or a body that is being received, and not small.
 type arrival struct {
 	of      *arrivals
+	from    receiver
 	remote  string
-	cut     func()       // makes its read fail; it must not block
 	moved   atomic.Int64 // Unix time in nanoseconds at which some of it has arrived
 	bytes   int          // counted; guarded by of.mu
 	givenUp bool         // guarded by of.mu
 }
 
-// read reads a message, at most limit bytes, to the end of r, into b and beyond. cut is called if the
-// message is to be given up: it makes r fail.
-func (all *arrivals) read(r io.Reader, b []byte, limit int, remote string, cut func()) (_ []byte, err error) {
-	var a *arrival // of a message that is not small
-	defer func() {
-		if a != nil && all.end(a) {
-			err = ErrReceiveBudget
-		}
-	}()
+// A receiver reads messages. giveUp makes its read fail. It must not block.
+type receiver interface{ giveUp() }
+
+// read reads a message, at most limit bytes, to the end of r, into b and beyond. If the message is to
+// be given up, giveUp of from makes r fail.
+func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remote string) ([]byte, error) {
+	var a *arrival
 	for {
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
 		switch {
 		case len(b) > limit:
-			return b, errTooLarge
+			return b, all.end(a, errTooLarge)
 		case err == io.EOF:
-			return b, nil
+			return b, all.end(a, nil)
 		case err != nil:
-			return b, err
+			return b, all.end(a, err)
 		}
 		if a != nil {
 			a.moved.Store(time.Now().UnixNano())
@@ -72,11 +70,11 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, remote string, cut f
 		size := 2 * cap(b)
 		if size > smallArrival {
 			if a == nil {
-				a = &arrival{of: all, remote: remote, cut: cut}
+				a = &arrival{of: all, from: from, remote: remote}
 				a.moved.Store(time.Now().UnixNano())
 			}
 			if !all.grow(a, size) {
-				return b, ErrReceiveBudget
+				return b, all.end(a, nil)
 			}
 		}
 		b = append(make([]byte, 0, size), b...)
@@ -127,7 +125,7 @@ func (all *arrivals) shed() {
 		all.bytes.Add(int64(-a.bytes))
 		all.cuts.Add(1)
 		delete(all.open, a)
-		a.cut()
+		a.from.giveUp()
 		if now.Sub(all.logged) >= tooLargeInterval {
 			all.logged = now
 			all.log.Warn("receive budget exceeded: connection with an incomplete message closed",
@@ -136,13 +134,18 @@ func (all *arrivals) shed() {
 	}
 }
 
-// end uncounts a message, and reports whether it was given up.
-func (all *arrivals) end(a *arrival) (givenUp bool) {
+// end uncounts a message whose read has ended with an error or nil, and returns ErrReceiveBudget if it
+// was given up.
+func (all *arrivals) end(a *arrival, err error) error {
+	if a == nil {
+		return err
+	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if !a.givenUp {
-		all.bytes.Add(int64(-a.bytes))
-		delete(all.open, a)
+	if a.givenUp {
+		return ErrReceiveBudget
 	}
-	return a.givenUp
+	all.bytes.Add(int64(-a.bytes))
+	delete(all.open, a)
+	return err
 }

@@ -117,8 +117,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	// A claimed Content-Length gets no more memory than an uncounted message, and the byte in which
 	// the end shows.
 	buf := make([]byte, 0, min(max(r.ContentLength, 511), smallArrival-1)+1)
-	giveUp := func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }
-	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), r.RemoteAddr, giveUp)
+	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), bodyReceiver{rc}, r.RemoteAddr)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		s.tooLarge(Polling, r.RemoteAddr, limit+1)
 		return nil, errTooLarge
@@ -128,6 +127,11 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	}
 	return body, err
 }
+
+// A bodyReceiver is the receiver of a POST's body.
+type bodyReceiver struct{ *http.ResponseController }
+
+func (r bodyReceiver) giveUp() { _ = r.SetReadDeadline(time.Unix(1, 0)) }
 
 // check processes the packets of a polling body, up to one that ends the connection. It returns the
 // part before that one, and the end.

@@ -269,7 +269,7 @@ func (t *websocketTransport) read() (binary bool, data []byte, err error) {
 	buf := scratch.Get().(*[4 << 10]byte)
 	defer scratch.Put(buf)
 	s, remote := t.c.server, t.c.handshake.RemoteAddr
-	b, err := s.arriving.read(r, buf[:0], s.o.MaxPayload, remote, t.giveUp)
+	b, err := s.arriving.read(r, buf[:0], s.o.MaxPayload, t, remote)
 	if errors.Is(err, errTooLarge) {
 		s.tooLarge(WebSocket, remote, int64(len(b)))
 	}

@@ -285,7 +285,7 @@ func (c *client) all() []*Socket {
 // report passes an error to every socket's error handlers.
 func (c *client) report(err error) {
 	for _, s := range c.all() {
-		s.mail.put(c.srv.spawn, func() { s.fail(err) })
+		s.mail.put(&c.srv.tasks, func() { s.fail(err) })
 	}
 }
 

@@ -215,7 +215,7 @@ func (s *Socket) answerConnect() error {
 	s.client.idle.Stop()
 	s.client.srv.unconnected.remove(s.client, true)
 	s.ns.srv.stats.connects.Add(1)
-	s.mail.start(s.client.srv.spawn, s.greet)
+	s.mail.start(&s.client.srv.tasks, s.greet)
 	if d := s.dismissed; d != 0 {
 		s.client.srv.spawn(func() { s.disconnect(d == fromConnection) })
 	}

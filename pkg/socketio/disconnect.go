@@ -57,7 +57,7 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 		s.client.srv.spawn(func() { moved <- s.endSession(reason) })
 		settle = func() bool { return <-moved }
 	}
-	s.mail.putLast(s.client.srv.spawn, func() { s.finish(reason, grace, settle) })
+	s.mail.putLast(&s.client.srv.tasks, func() { s.finish(reason, grace, settle) })
 }
 
 // handlerGrace is how long the context of a socket's handlers outlives the socket. Clients commonly

@@ -89,7 +89,7 @@ func (c *client) leave(ctx context.Context, within time.Duration) {
 	defer cancel()
 	sockets := c.all()
 	for _, s := range sockets {
-		s.mail.putLast(c.srv.spawn, func() { s.afterAcks(func() { s.end(ServerShutdown) }) })
+		s.mail.putLast(&c.srv.tasks, func() { s.afterAcks(func() { s.end(ServerShutdown) }) })
 	}
 	for _, s := range sockets {
 		if s.awaitEnd(handling) != nil { // a handler, or the store, takes too long

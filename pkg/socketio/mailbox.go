@@ -50,19 +50,19 @@ type fullMail struct {
 }
 
 // put adds a step, which is never refused.
-func (m *mailbox) put(spawn func(func()), f func()) {
+func (m *mailbox) put(on *tasks, f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.add(spawn, step(f))
+	m.add(on, step(f))
 }
 
 // putLast adds a step after all events in the mailbox. Later events are dropped, including one that
 // waits for space.
-func (m *mailbox) putLast(spawn func(func()), f func()) {
+func (m *mailbox) putLast(on *tasks, f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
-	m.add(spawn, step(f))
+	m.add(on, step(f))
 	m.wakeReader()
 }
 
@@ -104,7 +104,7 @@ func (m *mailbox) expect() {
 // may wait for that. Afterwards, if the limit is reached, it does not add the event and returns
 // what to wait for. If crowded, because the events of all sockets fill half of the budget, the
 // limit is smallReceived bytes: the socket's own handlers make space.
-func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, crowded bool, e *Event) (*fullMail, error) {
+func (m *mailbox) putEvent(on *tasks, limit mailLimit, crowded bool, e *Event) (*fullMail, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	cost := e.cost()
@@ -124,7 +124,7 @@ func (m *mailbox) putEvent(spawn func(func()), limit mailLimit, crowded bool, e 
 	m.events++
 	m.bytes += cost
 	m.count(e.socket.client)
-	m.add(spawn, e)
+	m.add(on, e)
 	return nil, nil
 }
 
@@ -172,32 +172,32 @@ func (m *mailbox) wakeIfSpace() {
 }
 
 // start starts the tasks, with first before all others.
-func (m *mailbox) start(spawn func(func()), first func()) {
+func (m *mailbox) start(on *tasks, first func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.started = true
 	m.tasks = append([]task{step(first)}, m.tasks...)
-	m.wake(spawn)
+	m.wake(on)
 }
 
-func (m *mailbox) add(spawn func(func()), t task) {
+func (m *mailbox) add(on *tasks, t task) {
 	m.tasks = append(m.tasks, t)
-	m.wake(spawn)
+	m.wake(on)
 }
 
-func (m *mailbox) wake(spawn func(func())) {
+func (m *mailbox) wake(on *tasks) {
 	if m.started && !m.running {
 		m.running = true
-		spawn(func() { m.run(spawn) })
+		on.start(func() { m.run(on) })
 	}
 }
 
 // run runs tasks until there are none. If one of them ends the goroutine, another one continues.
-func (m *mailbox) run(spawn func(func())) {
+func (m *mailbox) run(on *tasks) {
 	ended := false
 	defer func() {
 		if !ended {
-			spawn(func() { m.run(spawn) })
+			on.start(func() { m.run(on) })
 		}
 	}()
 	for {

@@ -15,7 +15,7 @@ import (
 // error means that the client violated the protocol.
 func (s *Socket) accept(e *Event) error {
 	srv := s.client.srv
-	full, err := s.mail.putEvent(srv.spawn, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
+	full, err := s.mail.putEvent(&srv.tasks, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
 	if full != nil {
 		return s.park(e, full)
 	}
@@ -54,7 +54,7 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 		}
 		var err error
 		crowded := !asked && srv.received.crowded(srv.opts.ReceiveBudget)
-		if full, err = s.mail.putEvent(srv.spawn, limit, crowded, e); full == nil {
+		if full, err = s.mail.putEvent(&srv.tasks, limit, crowded, e); full == nil {
 			return err
 		}
 		if !asked && c.awaitsAck() {

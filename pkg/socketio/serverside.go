@@ -92,7 +92,7 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 			a.add(ack{Args: data, Attachments: attachments})
 		}
 	}
-	n.mail.put(s.spawn, func() {
+	n.mail.put(&s.tasks, func() {
 		for _, h := range hs {
 			s.guard("OnServerSide", func() {
 				if err := h(s.ctx, e); err != nil {

@@ -34,7 +34,7 @@ func (s *Socket) lostClaim() *lostClaim {
 func (c *lostClaim) disown() {
 	srv := c.socket.client.srv
 	if c.former == "" {
-		c.socket.mail.put(srv.spawn, c.socket.reportMoved)
+		c.socket.mail.put(&srv.tasks, c.socket.reportMoved)
 	} else {
 		srv.spawn(func() { srv.tellEviction(c.former, eviction{c.Ref, true}) })
 	}

@@ -49,7 +49,7 @@ func (o *watcher) tell(srv *Server, size int, f func()) {
 		o.lost = 0
 	}
 	o.bytes += size
-	o.mail.put(srv.spawn, func() {
+	o.mail.put(&srv.tasks, func() {
 		defer func() {
 			o.mu.Lock()
 			o.bytes -= size
