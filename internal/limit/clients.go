@@ -100,7 +100,8 @@ type ExceededError struct{ message string }
 
 func (e *ExceededError) Error() string { return e.message }
 
-// NewClients returns the limits of a node. Each rate allows a burst of ten seconds' worth.
+// NewClients returns the limits of a node. Each rate allows a burst of ten seconds' worth, and at
+// least one event of LargestEvent bytes, or one page.
 func NewClients(o ClientOptions) *Clients {
 	if o.Log == nil {
 		o.Log = zap.NewNop()
