@@ -111,8 +111,8 @@ func (s *Store) tryPatch(ctx context.Context, key string, asked time.Time, ttl t
 }
 
 // difference returns the arguments of patch that turn old into value, and their size, or nil if they
-// carry more than half of the value. Rooms come last in a value, after their number: differences are searched
-// before the rooms and among them.
+// carry more than half of the value. Rooms come last in a value, after their number: differences are
+// searched before the rooms and among them.
 func difference(old, value []byte) (args []any, size int) {
 	was, is := roomsAt(old), roomsAt(value)
 	if was < 0 || is < 0 {
