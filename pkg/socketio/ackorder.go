@@ -15,15 +15,17 @@ import (
 // socket whose handlers publish nothing. The socket's lock guards it.
 type ackOrder struct {
 	// published are the newest positions of such events, at most one in each
-	// partition. Positions that the feed has passed are removed by the next ack. Copies for which the
-	// socket has passed over a later one are among them.
+	// partition. Positions that the feed has passed are removed by the next ack.
 	published []adapter.Position
-	held      []*heldAck // in the order of the calls of Ack
-	bytes     int        // approximate memory use of held
-	gated     bool       // the gate may hold an event that is not in published
-	timer     *time.Timer
-	armed     bool   // timer is set
-	emptied   func() // called once, when nothing is held any more; or nil
+	// passed are the newest positions of copies that the socket is to be given instead of later ones
+	// that it has passed over, at most one in each partition. Acks do not wait for them.
+	passed  []adapter.Position
+	held    []*heldAck // in the order of the calls of Ack
+	bytes   int        // approximate memory use of held
+	gated   bool       // the gate may hold an event that is not in published
+	timer   *time.Timer
+	armed   bool   // timer is set
+	emptied func() // called once, when nothing is held any more; or nil
 }
 
 // A heldAck is an ack that waits for the feed, or for its socket's gate.
@@ -115,15 +117,20 @@ func (s *Socket) ordered() *ackOrder {
 // note adds a position to those that the next ack waits for. s.mu is held.
 func (s *Socket) note(p adapter.Position) {
 	o := s.ordered()
-	for i, q := range o.published {
+	o.published = withNewest(o.published, p)
+}
+
+// withNewest adds a position to a list that has the newest one of each partition.
+func withNewest(list []adapter.Position, p adapter.Position) []adapter.Position {
+	for i, q := range list {
 		if q.Partition == p.Partition {
 			if q.Compare(p) < 0 {
-				o.published[i] = p
+				list[i] = p
 			}
-			return
+			return list
 		}
 	}
-	o.published = append(o.published, p)
+	return append(list, p)
 }
 
 // passOver notes the copies of an event that the socket will be given instead of this later one. If
@@ -132,43 +139,54 @@ func (s *Socket) passOver(d *delivery) {
 	if len(d.ev.Earlier) == 0 {
 		return
 	}
-	given := s.gate.given(d.ev.Cursor, s.rooms.born)
-	for _, c := range d.ev.Earlier {
-		if !given.Covers(c.At) && slices.ContainsFunc(c.To, func(r rooms.Room) bool { return s.rooms.in(r, s.id, c.At) }) {
-			s.note(c.At)
-		}
-	}
+	s.passedOver(s.rooms.passedOver(nil, d.ev, s.id, s.gate.given(d.ev.Cursor, s.rooms.born)))
 }
 
-// withPassedOver returns a cursor with the positions at which the socket is to be given events
-// instead of later copies. s.mu is held.
-func (s *Socket) withPassedOver(c adapter.Cursor) adapter.Cursor {
-	if o := s.order.Load(); o != nil {
-		for _, p := range o.published {
-			if !c.Covers(p) {
-				c = adapter.NewProgress(c).To(p)
-			}
-		}
+// passedOver notes positions of such copies. s.mu is held.
+func (s *Socket) passedOver(list []adapter.Position) {
+	for _, p := range list {
+		o := s.ordered()
+		o.passed = withNewest(o.passed, p)
 	}
-	return c
 }
 
 // awaits reports whether the socket is to be given an event that the feed has not reached. s.mu is
 // held.
 func (s *Socket) awaits(reached adapter.Cursor) bool {
+	ahead := func(p adapter.Position) bool { return !reached.Covers(p) }
 	o := s.order.Load()
-	return o != nil && slices.ContainsFunc(o.published, func(p adapter.Position) bool { return !reached.Covers(p) })
+	return o != nil && (slices.ContainsFunc(o.published, ahead) || slices.ContainsFunc(o.passed, ahead))
+}
+
+// withPassedOver returns a cursor that also covers the copies that the socket is to be given instead
+// of later ones. s.mu is held.
+func (s *Socket) withPassedOver(c adapter.Cursor) adapter.Cursor {
+	if o := s.order.Load(); o != nil {
+		return covering(c, o.passed)
+	}
+	return c
+}
+
+// covering returns a cursor that also covers some positions.
+func covering(c adapter.Cursor, list []adapter.Position) adapter.Cursor {
+	for _, p := range list {
+		if !c.Covers(p) {
+			c = adapter.NewProgress(c).To(p)
+		}
+	}
+	return c
 }
 
 // awaitPublished waits, for at most commandWait, until the feed has reached the events that the
-// socket's handlers published and that it receives.
+// socket's handlers published and that it receives, and the copies that it is to be given instead of
+// later ones.
 func (s *Socket) awaitPublished(ctx context.Context) {
 	o := s.order.Load()
 	if o == nil {
 		return
 	}
 	s.mu.Lock()
-	published := slices.Clone(o.published)
+	published := slices.Concat(o.published, o.passed)
 	if s.gone {
 		published = nil
 	}

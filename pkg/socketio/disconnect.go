@@ -222,7 +222,8 @@ func (c *client) closeMoved() {
 	c.conn.Close(engineio.TransportClose)
 }
 
-// Disconnect ends the socket and its session, after the events emitted to it before. With closeConn
+// Disconnect ends the socket and its session, after the events emitted to it before, unless it is
+// still being sent what it has missed: a client may take that as slowly as it likes. With closeConn
 // the client's sockets in all namespaces are disconnected, and then the connection is closed. Stock
 // clients do not reconnect automatically after either. It returns when the disconnect has its place
 // in the order, at the latest after some seconds.

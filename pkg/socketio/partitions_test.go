@@ -1041,3 +1041,47 @@ func TestSocketsLeaveBetweenTwoCopies(t *testing.T) {
 	back := other.back(t, w)
 	back.quiet()
 }
+
+// The same holds for a client that is away when both are published.
+func TestSocketsLeaveBetweenTwoCopiesOfAMissedEvent(t *testing.T) {
+	c := newSlowCluster(t)
+	n, _ := c.node(t, "aaaa", Options{})
+	other, others := c.node(t, "bbbb", Options{})
+	first, second := c.room(0, 0), c.room(1, 0)
+	w := n.client(t)
+	for _, room := range []string{first, second} {
+		w.call(`["join","` + room + `"]`)
+	}
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	before, err := others.Head(t.Context())
+	must(t, err)
+	others.mu.Lock()
+	others.head = func(context.Context) (adapter.Cursor, error) { return before, nil }
+	others.mu.Unlock()
+	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+	must(t, other.To(second).SocketsLeave(t.Context(), first))
+	must(t, other.To(first).Emit(t.Context(), "n", 2))
+	back := n.back(t, w)
+	back.want(numbered(1))
+	back.quiet()
+}
+
+// An ack does not wait for the copy of an event that its handler has not published.
+func TestAckOverACopyThatComesLate(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{AckTimeout: time.Hour})
+	other, _ := c.node(t, "bbbb", Options{})
+	first, second := c.room(0, 0), c.room(1, 0)
+	w, witness := n.client(t), n.client(t)
+	for _, room := range []string{first, second} {
+		w.call(`["join","` + room + `"]`)
+	}
+	witness.call(`["join","` + second + `"]`)
+	slow.hold(0)
+	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+	witness.want(numbered(1)) // so the socket has passed over the second copy
+	w.quiet()
+	slow.release(0)
+	w.want(numbered(1))
+}

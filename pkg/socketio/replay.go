@@ -54,6 +54,9 @@ type replay struct {
 	// of those.
 	taken map[adapter.Position]adapter.Position
 	due   adapter.Position // of the command whose rooms are being made to count
+	// passed are the newest copies that the client is to receive instead of later ones, at most one in
+	// each partition.
+	passed []adapter.Position
 }
 
 // begin fixes the end of a replay of the socket's memberships. seen, the client's offset,
@@ -77,7 +80,7 @@ func (r *replay) begin(ctx context.Context, seen adapter.Cursor) (end adapter.Cu
 // the client is to receive, unless again is set. In that case it may have stopped with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.slab, r.overlooked, r.again, r.rest, r.waiting, r.taken = nil, nil, 0, false, nil, nil, nil
+	r.missed, r.slab, r.overlooked, r.again, r.rest, r.waiting, r.taken, r.passed = nil, nil, 0, false, nil, nil, nil, nil
 	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
@@ -205,8 +208,14 @@ func (r *replay) received(ev *adapter.Event) {
 	if r.stays.takes(ev, r.socket.id) {
 		r.note(ev)
 	} else if r.several {
-		r.waiting = append(r.waiting, *ev)
+		r.wait(ev)
 	}
+}
+
+// wait keeps an event that is not for the client.
+func (r *replay) wait(ev *adapter.Event) {
+	r.waiting = append(r.waiting, *ev)
+	r.passed = r.stays.passedOver(r.passed, ev, r.socket.id, r.now)
 }
 
 // pass processes an event that the client has not received.
@@ -224,7 +233,7 @@ func (r *replay) pass(ev *adapter.Event) error {
 	case takes:
 		return r.take(ev, before, r.now)
 	case r.several:
-		r.waiting = append(r.waiting, *ev)
+		r.wait(ev)
 	}
 	return nil
 }
@@ -278,7 +287,7 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 					return err
 				}
 			}
-			r.stays.leaveAt(name, ev.Position, c.ends(after), false)
+			r.stays.leaveAt(name, ev.Position, covering(c.ends(after), r.passed), false)
 		}
 	}
 	return nil

@@ -58,12 +58,15 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 			b.listed = nil
 		}
 	}()
-	for step := fewRead; len(order) > 0; {
+	for step, bytes := fewRead, 0; len(order) > 0; {
 		tooMany := had.Load() > int64(most)
 		switch {
 		case !awaited(batch):
 			return context.Canceled
 		case tooMany && batch[0].lists != nil:
+			if !batch[0].alone { // it will be read again
+				had.Add(-int64(bytes))
+			}
 			return errManyEntries
 		}
 		if tooMany {
@@ -75,6 +78,7 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 		if err != nil {
 			return err
 		}
+		bytes += read
 		had.Add(int64(read))
 		step = max(1, min(readRooms, len(chunk)*readBytes/max(read, 1)))
 	}

@@ -103,6 +103,42 @@ func TestReplayLists(t *testing.T) {
 	}
 }
 
+// Events with long exceptions count by their lists, and what was read in vain does not.
+func TestReplayListsUpToTheLimit(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := []rooms.Room{room("r"), room("s")}
+	const events = 34 // of about 205 kB each
+	for range events {
+		publish(t, a, listed("x", to...))
+	}
+	for _, more := range []int{0, 10} {
+		for range more {
+			publish(t, a, listed("x", to...))
+		}
+		end, err := a.Head(deadline(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		var got error
+		for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{to[0]: begin, to[1]: begin}, end, 1000) {
+			got = err
+			n++
+		}
+		if more == 0 && (got != nil || n != events) {
+			t.Errorf("%d events: %v", n, got)
+		}
+		if more > 0 && !errors.Is(got, adapter.ErrTooMany) {
+			t.Errorf("%d more: %v", more, got)
+		}
+	}
+}
+
 // A replay holds, and reads, no more in several partitions than in one.
 func TestReplayPayloadIsDivided(t *testing.T) {
 	const partitions, roomCount, size, payload = 6, 60, 4000, 40_000
