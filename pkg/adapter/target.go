@@ -17,12 +17,19 @@ type Copy struct {
 // whether the member was in a room at a position. Live delivery, replay and remote commands all use
 // it.
 func (e *Event) For(in func(rooms.Room, Position) bool) bool {
+	_, earlier := e.Instead(in)
+	return !earlier && meant(e.Target, e.Position, in)
+}
+
+// Instead returns the position of the earlier copy of the event that the member takes instead of this
+// one, if there is one.
+func (e *Event) Instead(in func(rooms.Room, Position) bool) (at Position, found bool) {
 	for _, c := range e.Earlier {
 		if meant(rooms.Target{To: c.To, Except: e.Target.Except}, c.At, in) {
-			return false
+			return c.At, true
 		}
 	}
-	return meant(e.Target, e.Position, in)
+	return at, false
 }
 
 func meant(t rooms.Target, at Position, in func(rooms.Room, Position) bool) bool {
@@ -71,12 +78,18 @@ func newRoomSet(list []rooms.Room) roomSet {
 // For is [Event.For]. own yields every room that the member was in at any
 // position.
 func (x *TargetIndex) For(in func(rooms.Room, Position) bool, own iter.Seq[rooms.Room]) bool {
+	_, earlier := x.Instead(in, own)
+	return !earlier && x.meant(x.to, x.event.Position, in, own)
+}
+
+// Instead is [Event.Instead], with own as for For.
+func (x *TargetIndex) Instead(in func(rooms.Room, Position) bool, own iter.Seq[rooms.Room]) (at Position, found bool) {
 	for i, c := range x.event.Earlier {
 		if x.meant(x.earlier[i], c.At, in, own) {
-			return false
+			return c.At, true
 		}
 	}
-	return x.meant(x.to, x.event.Position, in, own)
+	return at, false
 }
 
 func (x *TargetIndex) meant(to roomSet, at Position, in func(rooms.Room, Position) bool, own iter.Seq[rooms.Room]) bool {

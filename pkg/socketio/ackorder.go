@@ -139,11 +139,13 @@ func (s *Socket) passOver(d *delivery) {
 	if len(d.ev.Earlier) == 0 {
 		return
 	}
-	s.passedOver(s.rooms.passedOver(nil, d.ev, s.id, s.gate.given(d.ev.Cursor, s.rooms.born)))
+	if at, found := d.instead(&s.rooms, s.id); found && !s.gate.given(d.ev.Cursor, s.rooms.born).Covers(at) {
+		s.passedOver(at)
+	}
 }
 
 // passedOver notes positions of such copies. s.mu is held.
-func (s *Socket) passedOver(list []adapter.Position) {
+func (s *Socket) passedOver(list ...adapter.Position) {
 	for _, p := range list {
 		o := s.ordered()
 		o.passed = withNewest(o.passed, p)

@@ -206,6 +206,16 @@ func engineMessages(text []byte, attachments [][]byte, noCompress bool) []*engin
 	return ps
 }
 
+// instead returns the position of the copy that a member takes instead of this later one, if there is
+// one.
+func (d *delivery) instead(m *memberships, id string) (at adapter.Position, found bool) {
+	in := func(r rooms.Room, at adapter.Position) bool { return m.in(r, id, at) }
+	if d.index != nil { // isFor has made it
+		return d.index.Instead(in, m.all(d.ns.name, id))
+	}
+	return d.ev.Instead(in)
+}
+
 // meant reports whether the event is for the member with these stays.
 func (d *delivery) meant(m *memberships, id string) bool {
 	return d.isFor(m, id, func(r rooms.Room, at adapter.Position) bool {

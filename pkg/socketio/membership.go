@@ -143,17 +143,6 @@ func (m *memberships) takes(ev *adapter.Event, id string) bool {
 	})
 }
 
-// passedOver adds to a list the copies of an event that the member takes instead of this later one, as
-// far as seen does not cover them.
-func (m *memberships) passedOver(list []adapter.Position, ev *adapter.Event, id string, seen adapter.Cursor) []adapter.Position {
-	for _, c := range ev.Earlier {
-		if !seen.Covers(c.At) && slices.ContainsFunc(c.To, func(r rooms.Room) bool { return m.in(r, id, c.At) }) {
-			list = withNewest(list, c.At)
-		}
-	}
-	return list
-}
-
 // wasIn reports whether the member was at a position in a room that it may not keep.
 func (m *memberships) wasIn(r rooms.Room, at adapter.Position) bool {
 	return r.Kind == rooms.Named && slices.ContainsFunc(m.banned[r.Name], func(st stay) bool { return st.holds(at) })

@@ -215,7 +215,10 @@ func (r *replay) received(ev *adapter.Event) {
 // wait keeps an event that is not for the client.
 func (r *replay) wait(ev *adapter.Event) {
 	r.waiting = append(r.waiting, *ev)
-	r.passed = r.stays.passedOver(r.passed, ev, r.socket.id, r.now)
+	at, found := ev.Instead(func(room rooms.Room, at adapter.Position) bool { return r.stays.in(room, r.socket.id, at) })
+	if found && !r.now.Covers(at) {
+		r.passed = withNewest(r.passed, at)
+	}
 }
 
 // pass processes an event that the client has not received.

@@ -154,7 +154,9 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			}
 			all.events = append(all.events, events)
 			entries += len(events)
-			turn.count(len(events))
+			if turn.count(len(events)) > p.entries {
+				return all, p.tooMany()
+			}
 		}
 		if bytes > manyEntries*eventOverhead {
 			if err := turn.take(ctx, p.ctx); err != nil {
@@ -187,9 +189,14 @@ func (p *partition) inTurn(ctx context.Context, turn *turn, entries int, r backl
 		}
 	}
 	if errors.Is(err, errManyEntries) {
-		err = fmt.Errorf("%w: more than %d entries, or lists of more than %d bytes", adapter.ErrTooMany, p.entries, min(mostLists, p.replay))
+		err = p.tooMany()
 	}
 	return found, err
+}
+
+// tooMany returns the error of a replay that exceeds the limits of its reads.
+func (p *partition) tooMany() error {
+	return fmt.Errorf("%w: more than %d entries, or lists of more than %d bytes", adapter.ErrTooMany, p.entries, min(mostLists, p.replay))
 }
 
 func omitted(e *adapter.Event) bool { return e.Omitted > 0 }
@@ -211,11 +218,12 @@ type turn struct {
 	lists atomic.Int64 // bytes of lists, in all partitions
 }
 
-// count adds entries that the replay has read.
-func (t *turn) count(entries int) {
+// count adds entries that the replay has read, and returns their number.
+func (t *turn) count(entries int) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.read += entries
+	return t.read
 }
 
 // entries returns the number of entries that the replay has read.
