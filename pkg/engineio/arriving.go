@@ -15,13 +15,14 @@ const (
 	// smallArrival is how much of a message is not counted, in bytes: little beside the memory of its
 	// connection.
 	smallArrival = 8 << 10
-	// arrivalPatience is how long a message may pause before it is given up first, if the budget is
-	// exceeded.
+	// arrivalPatience is how long smallArrival bytes of a message may take before it is given up
+	// first, if the budget is exceeded.
 	arrivalPatience = time.Second
 )
 
 // arrivals count the memory of messages and bodies whose end has not arrived. Beyond a budget those
-// that have paused are given up, the largest first, and then the largest of the others.
+// that have paused or trickle are given up, the largest first, and then those that have begun last: if
+// there are more than fit, the others can end.
 type arrivals struct {
 	budget int
 	log    *zap.Logger
@@ -38,7 +39,8 @@ type arrival struct {
 	of      *arrivals
 	from    receiver
 	remote  string
-	moved   atomic.Int64 // Unix time in nanoseconds at which some of it has arrived
+	began   time.Time
+	moved   atomic.Int64 // Unix time in nanoseconds at which the last smallArrival bytes had arrived
 	bytes   int          // counted; guarded by of.mu
 	givenUp bool         // guarded by of.mu
 }
@@ -50,6 +52,7 @@ type receiver interface{ giveUp() }
 // be given up, giveUp of from makes r fail.
 func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remote string) ([]byte, error) {
 	var a *arrival
+	marked := 0 // of b, at a.moved
 	for {
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
@@ -61,8 +64,9 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 		case err != nil:
 			return b, all.end(a, err)
 		}
-		if a != nil {
+		if a != nil && len(b)-marked >= smallArrival {
 			a.moved.Store(time.Now().UnixNano())
+			marked = len(b)
 		}
 		if len(b) < cap(b) {
 			continue
@@ -70,8 +74,10 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 		size := 2 * cap(b)
 		if size > smallArrival {
 			if a == nil {
-				a = &arrival{of: all, from: from, remote: remote}
-				a.moved.Store(time.Now().UnixNano())
+				now := time.Now()
+				a = &arrival{of: all, from: from, remote: remote, began: now}
+				a.moved.Store(now.UnixNano())
+				marked = len(b)
 			}
 			if !all.grow(a, size) {
 				return b, all.end(a, nil)
@@ -115,7 +121,12 @@ func (all *arrivals) shed() {
 		order = append(order, a)
 	}
 	slices.SortFunc(order, func(a, b *arrival) int {
-		return cmp.Or(cmp.Compare(paused(b), paused(a)), cmp.Compare(b.bytes, a.bytes))
+		if p, q := paused(a), paused(b); p != q {
+			return cmp.Compare(q, p)
+		} else if p == 1 {
+			return cmp.Compare(b.bytes, a.bytes)
+		}
+		return b.began.Compare(a.began)
 	})
 	for _, a := range order {
 		if all.bytes.Load() <= int64(all.budget) {

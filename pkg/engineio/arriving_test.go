@@ -59,11 +59,21 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 	if !givenUp(paused) || givenUp(posting) || givenUp(medium) || givenUp(last) || b.Stats().ReceiveCuts != 1 {
 		t.Errorf("given up: %v, %v, %v, %v; not only the one that has paused", givenUp(paused), givenUp(posting), givenUp(medium), givenUp(last))
 	}
+	b.until(func() bool { // the others have paused, too
+		b.arriving.mu.Lock()
+		defer b.arriving.mu.Unlock()
+		for a := range b.arriving.open {
+			if time.Since(time.Unix(0, a.moved.Load())) <= arrivalPatience {
+				return false
+			}
+		}
+		return true
+	})
 	another := dial(200 << 10)
 	receiving(256<<10 + 128<<10 + 256<<10)
 	b.until(func() bool { return givenUp(posting) })
 	if givenUp(medium) || givenUp(last) || givenUp(another) || givenUp(small) || b.Stats().ReceiveCuts != 2 {
-		t.Errorf("given up: %v, %v, %v, %v; not the largest", givenUp(medium), givenUp(last), givenUp(another), givenUp(small))
+		t.Errorf("given up: %v, %v, %v, %v; not the largest that has paused", givenUp(medium), givenUp(last), givenUp(another), givenUp(small))
 	}
 	answer := make([]byte, 1000)
 	_ = body.SetReadDeadline(time.Now().Add(patience))
@@ -93,4 +103,59 @@ func TestTheIncompleteMessageItselfIsGivenUp(t *testing.T) {
 	b.until(func() bool { return b.Stats().ReceivingBytes == 0 })
 	b.write(ws, "4still there")
 	b.gets("still there", false)
+}
+
+// Of messages that arrive as fast as others, those that have begun last are given up, so that there is
+// space for the others to end. One that trickles gives way to them.
+func TestTheFirstMessagesEnd(t *testing.T) {
+	b := setUp(t, Options{ReceiveBudget: 1 << 20, MaxPayload: 1_000_000, PingInterval: time.Minute})
+	type upload struct {
+		wire net.Conn
+		c    *Conn
+		rest int
+	}
+	trickle, slow := b.dialStalled()
+	incomplete(trickle, 300<<10)
+	b.until(func() bool { return b.Stats().ReceivingBytes == 512<<10 })
+	b.until(func() bool {
+		_, _ = trickle.Write([]byte("x"))
+		b.arriving.mu.Lock()
+		defer b.arriving.mu.Unlock()
+		for a := range b.arriving.open {
+			return time.Since(time.Unix(0, a.moved.Load())) > arrivalPatience
+		}
+		return false
+	})
+	var all []*upload
+	for i := range 6 {
+		wire, c := b.dialStalled()
+		incomplete(wire, smallArrival+1)
+		all = append(all, &upload{wire, c, 300 << 10})
+		b.until(func() bool { // it has begun
+			b.arriving.mu.Lock()
+			defer b.arriving.mu.Unlock()
+			return len(b.arriving.open) == i+2
+		})
+	}
+	const part = 20 << 10
+	chunk := strings.Repeat("x", part)
+	for i := 0; len(all) > 0 && i < 200; i++ {
+		for _, u := range all {
+			_, _ = u.wire.Write([]byte(chunk)) // it may have been given up
+			u.rest -= part
+		}
+		time.Sleep(20 * time.Millisecond) // as on a line of a megabyte in a second
+		if all[0].rest <= 0 {
+			break
+		}
+	}
+	b.until(func() bool { return givenUp(slow) })
+	for i, u := range all {
+		if i < 2 && givenUp(u.c) {
+			t.Errorf("upload %d is given up", i)
+		}
+		if i == 5 && !givenUp(u.c) {
+			t.Error("the last one is not given up")
+		}
+	}
 }
