@@ -377,6 +377,34 @@ func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
 	}
 }
 
+// Also the function of a namespace that a client enters as its second one closes the connection, rather
+// than leaving CONNECT without an answer.
+func TestNamespaceFunctionsThatEndTheirGoroutine(t *testing.T) {
+	for name, register := range map[string]func(*testNode){
+		"OfFunc": func(n *testNode) {
+			n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { runtime.Goexit(); return true, nil })
+		},
+		"OnNamespace": func(n *testNode) {
+			n.OfPattern(regexp.MustCompile("^/child$"))
+			n.OnNamespace(func(*Namespace) { runtime.Goexit() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, Options{})
+			joining(n.Namespace)
+			register(n)
+			w := n.client(t)
+			w.write("40/child,")
+			select {
+			case <-w.closed:
+			case <-time.After(patience):
+				t.Error("nothing happens")
+			}
+			n.client(t).quiet()
+		})
+	}
+}
+
 // limit is how long a method may take in a callback. It says a second, and the
 // machine may be slow.
 const limit = 5 * time.Second

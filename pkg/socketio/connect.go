@@ -20,15 +20,10 @@ var (
 // admit connects a socket: it runs the middlewares and then recovers the claimed session or begins
 // a new one. It ends with the client connected, refused, or disconnected.
 func (s *Server) admit(sock *Socket) {
-	n := s.enter(sock.ctx, sock.nsName, sock.auth)
-	if n == nil {
-		sock.refuse(errNoNamespace)
-		return
-	}
-	sock.ns = n
-	refused, err := false, errGoexit // unless one of the application's functions returns
+	var n *Namespace
+	refused, err := false, errGoexit // unless all of the application's functions return
 	defer func() {
-		if err != nil {
+		if err != nil && n != nil {
 			s.exit(n)
 		}
 		switch {
@@ -43,6 +38,11 @@ func (s *Server) admit(sock *Socket) {
 			sock.postpone(err) // whether the client could be recovered is unknown
 		}
 	}()
+	if n = s.enter(sock.ctx, sock.nsName, sock.auth); n == nil {
+		err, refused = errNoNamespace, true
+		return
+	}
+	sock.ns = n
 	pid, offset := connectAuth(sock.auth)
 	sock.recovers = s.recovers(sock.nsName, sock.auth, pid, sock.client.conn.Handshake())
 	if err = sock.screen(); err != nil {
