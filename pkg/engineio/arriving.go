@@ -3,6 +3,7 @@ package engineio
 import (
 	"cmp"
 	"io"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -11,18 +12,14 @@ import (
 	"go.uber.org/zap"
 )
 
-const (
-	// smallArrival is how much of a message is not counted, in bytes: little beside the memory of its
-	// connection.
-	smallArrival = 8 << 10
-	// arrivalPatience is how long smallArrival bytes of a message may take before it is given up
-	// first, if the budget is exceeded.
-	arrivalPatience = time.Second
-)
+// smallArrival is how much of a message is not counted, in bytes: little beside the memory of its
+// connection.
+const smallArrival = 8 << 10
 
 // arrivals count the memory of messages and bodies whose end has not arrived. Beyond a budget those
-// that have paused or trickle are given up, the largest first, and then those that have begun last: if
-// there are more than fit, the others can end.
+// that have come the slowest are given up, so that what is sent once and then held back has to give way.
+// Of messages that are about as fast those that have begun last are given up: if there are more than
+// fit, the others can end.
 type arrivals struct {
 	budget int
 	log    *zap.Logger
@@ -40,9 +37,8 @@ type arrival struct {
 	from    receiver
 	remote  string
 	began   time.Time
-	moved   atomic.Int64 // Unix time in nanoseconds at which the last smallArrival bytes had arrived
-	bytes   int          // counted; guarded by of.mu
-	givenUp bool         // guarded by of.mu
+	bytes   int  // counted; guarded by of.mu
+	givenUp bool // guarded by of.mu
 }
 
 // A receiver reads messages. giveUp makes its read fail. It must not block.
@@ -52,7 +48,6 @@ type receiver interface{ giveUp() }
 // be given up, giveUp of from makes r fail.
 func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remote string) ([]byte, error) {
 	var a *arrival
-	marked := 0 // of b, at a.moved
 	for {
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
@@ -64,20 +59,13 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 		case err != nil:
 			return b, all.end(a, err)
 		}
-		if a != nil && len(b)-marked >= smallArrival {
-			a.moved.Store(time.Now().UnixNano())
-			marked = len(b)
-		}
 		if len(b) < cap(b) {
 			continue
 		}
 		size := 2 * cap(b)
 		if size > smallArrival {
 			if a == nil {
-				now := time.Now()
-				a = &arrival{of: all, from: from, remote: remote, began: now}
-				a.moved.Store(now.UnixNano())
-				marked = len(b)
+				a = &arrival{of: all, from: from, remote: remote, began: time.Now()}
 			}
 			if !all.grow(a, size) {
 				return b, all.end(a, nil)
@@ -110,23 +98,12 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 // shed gives up messages until the others fit in the budget. all.mu is held.
 func (all *arrivals) shed() {
 	now := time.Now()
-	paused := func(a *arrival) int {
-		if now.UnixNano()-a.moved.Load() > int64(arrivalPatience) {
-			return 1
-		}
-		return 0
-	}
 	order := make([]*arrival, 0, len(all.open))
 	for a := range all.open {
 		order = append(order, a)
 	}
 	slices.SortFunc(order, func(a, b *arrival) int {
-		if p, q := paused(a), paused(b); p != q {
-			return cmp.Compare(q, p)
-		} else if p == 1 {
-			return cmp.Compare(b.bytes, a.bytes)
-		}
-		return b.began.Compare(a.began)
+		return cmp.Or(cmp.Compare(a.speed(now), b.speed(now)), b.began.Compare(a.began))
 	})
 	for _, a := range order {
 		if all.bytes.Load() <= int64(all.budget) {
@@ -143,6 +120,12 @@ func (all *arrivals) shed() {
 				zap.Int("receive_budget", all.budget), zap.Int("bytes", a.bytes), zap.String("remote", a.remote))
 		}
 	}
+}
+
+// speed returns the order of magnitude, in powers of two, of the bytes that have come in a second. The
+// first second counts as a whole, because the beginning comes fast if it was buffered on its way.
+func (a *arrival) speed(now time.Time) int {
+	return bits.Len(uint(float64(a.bytes) / (1 + now.Sub(a.began).Seconds())))
 }
 
 // end uncounts a message whose read has ended with an error or nil, and returns ErrReceiveBudget if it
