@@ -123,7 +123,7 @@ func (all *arrivals) shed() {
 }
 
 // speed returns the order of magnitude, in powers of two, of the bytes that have come in a second. The
-// first second counts as a whole, because the beginning comes fast if it was buffered on its way.
+// first second counts as a whole, because the beginning comes fast if the kernels have buffered it.
 func (a *arrival) speed(now time.Time) int {
 	return bits.Len(uint(float64(a.bytes) / (1 + now.Sub(a.began).Seconds())))
 }
