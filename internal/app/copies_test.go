@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,11 +95,11 @@ func TestCopiesAreLimited(t *testing.T) {
 // costlyStore is a store whose writes take some bytes.
 type costlyStore struct {
 	session.Store
-	saves int
+	saves atomic.Int32
 }
 
 func (s *costlyStore) Save(ctx context.Context, sn session.Session, ttl time.Duration) error {
-	s.saves++
+	s.saves.Add(1)
 	session.CountWrite(ctx, 140<<10)
 	return s.Store.Save(ctx, sn, ttl)
 }
@@ -132,8 +133,8 @@ func TestSessionWritesAreLimited(t *testing.T) {
 					break
 				}
 			}
-			if done != 0 || sessions.saves != 1 {
-				t.Errorf("%d more may, %d writes", done, sessions.saves)
+			if done != 0 || sessions.saves.Load() != 1 {
+				t.Errorf("%d more may, %d writes", done, sessions.saves.Load())
 			}
 			if n := limits.Refused()[limit.CopyRate]; n != 1 {
 				t.Errorf("%d are counted", n)
