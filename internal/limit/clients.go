@@ -114,7 +114,7 @@ func NewClients(o ClientOptions) *Clients {
 		reads:     paced(o.ReadBytes, readPage),
 		readRate:  counter{name: ReadRate},
 		copies:    paced(o.CopyBytes, o.LargestEvent),
-		ownWrites: paced((o.CopyBytes+ownWrites-1)/ownWrites, 0),
+		ownWrites: paced((o.CopyBytes+ownPart-1)/ownPart, 0),
 		copyRate:  counter{name: CopyRate},
 		largest:   o.LargestEvent,
 		proxies:   o.Proxies,

@@ -17,9 +17,9 @@ const (
 	newRoomCost = 8 << 10
 )
 
-// ownWrites is the part of the rate of copies that session writes of one socket may use if many
-// clients may share its address.
-const ownWrites = 16
+// ownPart is the part of the rate of copies that session writes of one socket may use if many clients
+// may share its address.
+const ownPart = 16
 
 // A TooManyCopiesError means that one event is too large for that many rooms.
 type TooManyCopiesError struct{ message string }

@@ -181,7 +181,7 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 		user, address string
 		rate          int
 		alone         bool
-	}{{"ann", "10.0.0.1:1", rate, false}, {"", "192.0.2.1:1", rate, false}, {"", "10.0.0.1:1", rate / ownWrites, true}} {
+	}{{"ann", "10.0.0.1:1", rate, false}, {"", "192.0.2.1:1", rate, false}, {"", "10.0.0.1:1", rate / ownPart, true}} {
 		synctest.Test(t, func(t *testing.T) {
 			all := NewClients(ClientOptions{CopyBytes: rate})
 			one, other := all.Client(test.user, test.address), all.Client(test.user, test.address)

@@ -33,12 +33,11 @@ type arrivals struct {
 
 // An arrival is a message or a body that is being received, and not small.
 type arrival struct {
-	of      *arrivals
 	from    receiver
 	remote  string
 	began   time.Time
-	bytes   int  // counted; guarded by of.mu
-	givenUp bool // guarded by of.mu
+	bytes   int  // counted; guarded by arrivals.mu
+	givenUp bool // guarded by arrivals.mu
 }
 
 // A receiver reads messages. giveUp makes its read fail. It must not block.
@@ -65,7 +64,7 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 		size := 2 * cap(b)
 		if size > smallArrival {
 			if a == nil {
-				a = &arrival{of: all, from: from, remote: remote, began: time.Now()}
+				a = &arrival{from: from, remote: remote, began: time.Now()}
 			}
 			if !all.grow(a, size) {
 				return b, all.end(a, nil)
@@ -78,10 +77,18 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 // grow counts that a message takes some bytes now, and gives up messages until all others fit in the
 // budget. It reports whether this one may go on.
 func (all *arrivals) grow(a *arrival, bytes int) bool {
+	goesOn, log := all.add(a, bytes)
+	if log != nil {
+		all.log.Warn("receive budget exceeded: connection with an incomplete message closed", log...)
+	}
+	return goesOn
+}
+
+func (all *arrivals) add(a *arrival, bytes int) (goesOn bool, log []zap.Field) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if a.givenUp {
-		return false
+		return false, nil
 	}
 	all.bytes.Add(int64(bytes - a.bytes))
 	a.bytes = bytes
@@ -90,13 +97,14 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	}
 	all.open[a] = struct{}{}
 	if all.bytes.Load() > int64(all.budget) {
-		all.shed()
+		log = all.shed()
 	}
-	return !a.givenUp
+	return !a.givenUp, log
 }
 
-// shed gives up messages until the others fit in the budget. all.mu is held.
-func (all *arrivals) shed() {
+// shed gives up messages until the others fit in the budget, and returns what is to be logged of that;
+// nil for nothing. all.mu is held, so that giveUp does not meet a later request of a connection.
+func (all *arrivals) shed() (log []zap.Field) {
 	now := time.Now()
 	order := make([]*arrival, 0, len(all.open))
 	for a := range all.open {
@@ -107,7 +115,7 @@ func (all *arrivals) shed() {
 	})
 	for _, a := range order {
 		if all.bytes.Load() <= int64(all.budget) {
-			return
+			break
 		}
 		a.givenUp = true
 		all.bytes.Add(int64(-a.bytes))
@@ -116,10 +124,10 @@ func (all *arrivals) shed() {
 		a.from.giveUp()
 		if now.Sub(all.logged) >= tooLargeInterval {
 			all.logged = now
-			all.log.Warn("receive budget exceeded: connection with an incomplete message closed",
-				zap.Int("receive_budget", all.budget), zap.Int("bytes", a.bytes), zap.String("remote", a.remote))
+			log = []zap.Field{zap.Int("receive_budget", all.budget), zap.Int("bytes", a.bytes), zap.String("remote", a.remote)}
 		}
 	}
+	return log
 }
 
 // speed returns the order of magnitude, in powers of two, of the bytes that have come in a second. The

@@ -127,7 +127,7 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 			all := &arrivals{budget: 1 << 40, log: zap.NewNop()}
 			var list []*arrival
 			for _, m := range test.messages {
-				a := &arrival{of: all, from: silent{}, began: time.Now().Add(-m.age)}
+				a := &arrival{from: silent{}, began: time.Now().Add(-m.age)}
 				all.grow(a, m.bytes)
 				list = append(list, a)
 			}

@@ -33,20 +33,29 @@ type evictions struct {
 	waiting map[string][]eviction
 }
 
-// add adds an eviction for a node. It reports whether it is the first one that waits, and, unless it
-// is added to others only, whether it was added.
-func (w *evictions) add(owner string, e eviction, behindOthers bool) (first, added bool) {
+// queue adds an eviction to those that wait for a node, and reports whether there are any.
+func (w *evictions) queue(owner string, e eviction) (waits bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	all, waits := w.waiting[owner]
-	if behindOthers && !waits || len(all) >= maxEvictions {
-		return false, waits
+	if waits && len(all) < maxEvictions {
+		w.waiting[owner] = append(all, e)
 	}
+	return waits
+}
+
+// begin makes an eviction wait for a node, and reports whether it is the first one.
+func (w *evictions) begin(owner string, e eviction) (first bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.waiting == nil {
 		w.waiting = make(map[string][]eviction)
 	}
-	w.waiting[owner] = append(all, e)
-	return !waits, true
+	all, waits := w.waiting[owner]
+	if len(all) < maxEvictions {
+		w.waiting[owner] = append(all, e)
+	}
+	return !waits
 }
 
 // next returns the first eviction that waits for a node. Without one, nothing waits any more.
@@ -87,13 +96,13 @@ func (s *Server) tellEviction(owner string, e eviction) {
 		s.evict(e)
 		return
 	}
-	if _, added := s.evictions.add(owner, e, true); added {
+	if s.evictions.queue(owner, e) {
 		return
 	}
 	if err := s.sendEviction(owner, e); err == nil {
 		return
 	}
-	if first, _ := s.evictions.add(owner, e, false); first {
+	if s.evictions.begin(owner, e) {
 		s.spawn(func() { s.sendEvictions(owner) })
 	}
 }
@@ -121,7 +130,7 @@ func (s *Server) sendEvictions(owner string) {
 			return
 		}
 		var err error
-		for err == nil {
+		for err == nil && s.ctx.Err() == nil {
 			e, waits := s.evictions.next(owner)
 			if !waits {
 				return

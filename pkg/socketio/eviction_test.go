@@ -93,12 +93,12 @@ func TestEvictionsEndWithTheNode(t *testing.T) {
 func TestWaitingEvictionsAreBounded(t *testing.T) {
 	var w evictions
 	for range maxEvictions + 10 {
-		w.add("a", eviction{}, false)
+		w.begin("a", eviction{})
 	}
 	if n := w.giveUp("a"); n != maxEvictions {
 		t.Errorf("%d wait", n)
 	}
-	if _, added := w.add("a", eviction{}, true); added {
+	if w.queue("a", eviction{}) {
 		t.Error("one waits behind none")
 	}
 }

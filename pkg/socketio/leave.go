@@ -3,7 +3,6 @@ package socketio
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -11,12 +10,13 @@ import (
 
 // Leave takes the socket out of rooms. Once it has returned none of their events reach the client,
 // except those that the socket's own handlers published to them before, if this node reaches these
-// within a second. With several partitions it also waits, for the same time, for events to other rooms
-// of the socket as well, which the socket would otherwise lose. Rooms that it is not in are not an error. The context bounds the wait for that
-// and for other changes of the socket; the session store has its own timeout of some seconds. If
-// Leave returns an error of the store, the connection is closed: when its client is recovered it
-// may still be in the rooms, with all their events. Leave returns ErrDisconnected if the socket is
-// not connected, as in a middleware, in OnDisconnecting and in OnDisconnect.
+// within a second. With several partitions it also waits, for the same time, for events to other
+// rooms of the socket as well, which the socket would otherwise lose. Rooms that it is not in are not
+// an error. The context bounds the wait for that and for other changes of the socket; the session
+// store has its own timeout of some seconds. If Leave returns an error of the store, the connection is
+// closed: when its client is recovered it may still be in the rooms, with all their events. Leave
+// returns ErrDisconnected if the socket is not connected, as in a middleware, in OnDisconnecting and
+// in OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
 }
@@ -24,16 +24,18 @@ func (s *Socket) Leave(ctx context.Context, names ...string) error {
 // leaveThose is Leave for the rooms that those returns. The caller holds s.mu.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	f := &s.client.srv.feed
+	wait, cancel := context.WithTimeout(ctx, commandWait)
+	defer cancel()
 	var done func()
-	for until := time.Now().Add(commandWait); ; {
-		s.awaitPublished(ctx)
+	for {
+		s.awaitPublished(wait)
 		var err error
 		if done, err = s.changeLive(ctx); err != nil {
 			return err
 		}
 		f.mu.Lock() // between two events, so that live delivery and replay agree
 		s.mu.Lock()
-		awaits := s.awaits(f.cursor) && ctx.Err() == nil && time.Now().Before(until) // since it has waited
+		awaits := s.awaits(f.cursor) && wait.Err() == nil // since it has waited
 		if !awaits && !s.behind() {
 			break
 		}
