@@ -1085,3 +1085,47 @@ func TestAckOverACopyThatComesLate(t *testing.T) {
 	slow.release(0)
 	w.want(numbered(1))
 }
+
+// The same holds for an event that is published while its member is recovered, if the end of the replay
+// covers the later copy only.
+func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, others := c.node(t, "bbbb", Options{})
+	first, second := c.room(0, 0), c.room(1, 0)
+	w := n.client(t)
+	for _, room := range []string{first, second} {
+		w.call(`["join","` + room + `"]`)
+	}
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	reads := 0
+	slow.mu.Lock()
+	slow.head = func(ctx context.Context) (adapter.Cursor, error) {
+		old, err := others.Head(ctx)
+		if reads++; reads != 2 || err != nil { // the second one is the end of the replay
+			return old, err
+		}
+		slow.hold(0)
+		if err := other.To(first, second).Emit(ctx, "n", 1); err != nil {
+			return old, err
+		}
+		now, err := others.Head(ctx)
+		return adapter.NewProgress(old).To(now.In(1)), err
+	}
+	slow.mu.Unlock()
+	back := n.back(t, w)
+	if back.sid != w.sid || reads < 2 {
+		t.Fatalf("%d reads of the clock: %v", reads, n.Stats().Recoveries)
+	}
+	slow.mu.Lock()
+	slow.head = nil
+	slow.mu.Unlock()
+	left := make(chan error, 1)
+	go func() { left <- n.Socket(back.sid).Leave(t.Context(), first) }()
+	n.awaited(t)
+	slow.release(0)
+	must(t, <-left)
+	back.want(numbered(1))
+	back.quiet()
+}

@@ -141,7 +141,7 @@ func TestReplayListsUpToTheLimit(t *testing.T) {
 
 // A replay holds, and reads, no more in several partitions than in one.
 func TestReplayPayloadIsDivided(t *testing.T) {
-	const partitions, roomCount, size, payload = 6, 60, 4000, 40_000
+	const partitions, roomCount, events, size, payload = 6, 60, 30, 4000, 256 << 10
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{Partitions: partitions})
 	begin, err := a.Head(deadline(t))
@@ -152,7 +152,7 @@ func TestReplayPayloadIsDivided(t *testing.T) {
 	for i := range roomCount {
 		r := room(fmt.Sprint("r", i))
 		after[r] = begin
-		for range 10 {
+		for range events {
 			publish(t, a, event(strings.Repeat("x", size), r))
 		}
 	}
@@ -169,7 +169,7 @@ func TestReplayPayloadIsDivided(t *testing.T) {
 		held += len(e.Data)
 		n++
 	}
-	if n != 10*roomCount || held > payload {
+	if n != events*roomCount || held > payload {
 		t.Errorf("%d events, of which %d bytes are held", n, held)
 	}
 	if most := int64(readBytes + 4*payload + n*150); read.Load() > most { // XRANGE reads more than is held
