@@ -114,7 +114,6 @@ func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		s.receipt.given, s.receipt.overlooked = end, r.overlooked
-		s.passedOver(slices.DeleteFunc(r.passed, end.Covers)...)
 		if n := len(r.missed); n > 0 {
 			s.receipt.sent = r.missed[n-1].Cursor
 		}

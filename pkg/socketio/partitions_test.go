@@ -1111,6 +1111,7 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 			return old, err
 		}
 		now, err := others.Head(ctx)
+		n.awaitFeed(ctx, now.In(1)) // so the later copy is held, and dropped after the replay
 		return adapter.NewProgress(old).To(now.In(1)), err
 	}
 	slow.mu.Unlock()
@@ -1122,7 +1123,14 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 	slow.head = nil
 	slow.mu.Unlock()
 	left := make(chan error, 1)
-	go func() { left <- n.Socket(back.sid).Leave(t.Context(), first) }()
+	sock, reached := n.Socket(back.sid), n.feed.now()
+	sock.mu.Lock()
+	awaits := sock.awaits(reached)
+	sock.mu.Unlock()
+	if !awaits {
+		t.Error("it does not await the earlier copy")
+	}
+	go func() { left <- sock.Leave(t.Context(), first) }()
 	n.awaited(t)
 	slow.release(0)
 	must(t, <-left)

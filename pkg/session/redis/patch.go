@@ -156,7 +156,7 @@ func (e *edit) stretch(old []byte, from int, value []byte) {
 }
 
 // rooms adds what turns old[from:], a list of rooms, into another one, value: the rooms that old has
-// as well, in the same order, are kept. It reports false, and adds nothing, if there are too many
+// as well are kept, in whatever order. It reports false, and adds nothing, if there are too many
 // differences.
 func (e *edit) rooms(old []byte, from int, value []byte) bool {
 	was, is := roomOffsets(old[from:]), roomOffsets(value)
@@ -179,10 +179,10 @@ func (e *edit) rooms(old []byte, from int, value []byte) bool {
 	}
 	before := *e
 	e.keep(from, from+was[firstWas])
-	next, written := firstWas, firstIs // of old and value, the rooms in front of these are done
+	written := firstIs // the rooms in front of it are done
 	for j := firstIs; j < lastIs; {
 		i, known := at[maphash.Bytes(seed, in(value, is, j))]
-		if !known || i < next || !alike(i, j) {
+		if !known || !alike(i, j) {
 			j++
 			continue
 		}
@@ -192,7 +192,7 @@ func (e *edit) rooms(old []byte, from int, value []byte) bool {
 			i, j = i+1, j+1
 		}
 		e.keep(from+was[begin], from+was[i])
-		next, written = i, j
+		written = j
 	}
 	e.add(value[is[written]:is[lastIs]])
 	e.keep(from+was[lastWas], len(old))
