@@ -27,11 +27,13 @@ func (of audience) without(id adapter.NodeID) audience {
 	return of
 }
 
-// waitsFor reports whether a node that has not answered at all may still do so, given the current
-// membership. A node that has left, or whose feed was interrupted, may never have received the
-// question.
-func waitsFor(m adapter.Member, now []adapter.Member) bool {
-	return !m.CatchingUp && slices.Contains(now, m)
+// mayAnswer reports whether a node that has not answered at all may still do so, given the membership
+// as it was read after the question was published. A node that has left, or whose feed was
+// interrupted, may never have received the question.
+func mayAnswer(m adapter.Member, now []adapter.Member) bool {
+	return slices.ContainsFunc(now, func(n adapter.Member) bool {
+		return n.ID == m.ID && n.Generation == m.Generation && !n.CatchingUp
+	})
 }
 
 // newcomers returns the nodes that were not among the members before: they have joined since, or
@@ -56,8 +58,12 @@ func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got 
 			return got, false
 		}
 	}
-	waits := func(m adapter.Member) bool { return a.silent(of, m) && waitsFor(m, now) }
-	switch enough := len(a.nodes) >= of.receivers; {
+	enough := len(a.nodes) >= of.receivers
+	waits := func(m adapter.Member) bool {
+		asked := !m.CatchingUp || !enough // its feed may have been resumed since it was listed
+		return a.silent(of, m) && asked && (!fresh || mayAnswer(m, now))
+	}
+	switch {
 	case enough && !of.all:
 		return got, true
 	case !enough && (!fresh || slices.ContainsFunc(of.newcomers(now), waits)):
@@ -88,7 +94,7 @@ func (a *question) unanswered(of audience, now []adapter.Member, cause error) er
 	}
 	enough := !of.all && len(a.nodes) >= of.receivers // of the nodes that were connected
 	for _, m := range of.members {
-		if a.silent(of, m) && (!enough || knows(now, m.ID) && !waitsFor(m, now)) {
+		if a.silent(of, m) && (!enough || knows(now, m.ID) && !mayAnswer(m, now)) {
 			e.Nodes = append(e.Nodes, m.ID)
 		}
 	}

@@ -390,6 +390,37 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 	}
 }
 
+// TestAResumedNodeIsWaitedFor: a node whose feed was interrupted when it was listed may be live when
+// the question is published. The number of receivers tells.
+func TestAResumedNodeIsWaitedFor(t *testing.T) {
+	listed := []adapter.Member{{ID: "known"}, {ID: "resumed", CatchingUp: true}}
+	live := []adapter.Member{{ID: "known"}, {ID: "resumed"}}
+	interrupted := []adapter.Member{{ID: "known"}, {ID: "resumed", Generation: 1}}
+	for _, row := range []struct {
+		name      string
+		receivers int
+		now       []adapter.Member
+		fresh     bool
+		complete  bool
+	}{
+		{"received it", 2, listed, false, false},
+		{"received it, and is live", 2, live, true, false},
+		{"received it, and was interrupted again", 2, interrupted, true, true},
+		{"received it, and is interrupted", 2, listed, true, true},
+		{"did not receive it", 1, listed, false, true},
+		{"did not receive it, and is live since", 1, live, true, true},
+	} {
+		var questions questions
+		questions.init()
+		id, asked := questions.add()
+		questions.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
+		of := audience{members: listed, all: true, receivers: row.receivers}
+		if _, complete := asked.progress(of, row.now, row.fresh); complete != row.complete {
+			t.Errorf("%s: complete: %v, want %v", row.name, complete, row.complete)
+		}
+	}
+}
+
 // TestANewNodeIsNamed: one that was not among the members yet, got the question and
 // stays silent is waited for, and then named.
 func TestANewNodeIsNamed(t *testing.T) {
