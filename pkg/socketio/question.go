@@ -178,7 +178,7 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, quest
 		})
 	case len(to) == 1 && to[0].Kind != rooms.Everyone:
 		return srv.ask(ctx, ev, question, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
-			members, _ := srv.adapter.Nodes(ctx) // without it, less is known of missing nodes
+			members, _ := srv.members(ctx) // without it, less is known of missing nodes
 			r, err := srv.adapter.Publish(ctx, ev)
 			if err == nil {
 				n.notePublished(ctx, by, ev.Target, r)
@@ -200,12 +200,27 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, quest
 
 // askAll publishes a question to all nodes, each of which must answer.
 func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, adapter.Receipt, error) {
-	members, err := s.adapter.Nodes(ctx)
+	members, err := s.members(ctx)
 	if err != nil {
 		return audience{}, adapter.Receipt{}, err
 	}
 	r, err := s.adapter.Publish(ctx, ev)
 	return audience{members: members, all: true, receivers: r.Receivers}, r, err
+}
+
+// members returns the cluster's nodes as they are before a question is published. A list that shows
+// another node's feed as interrupted is read again: feeds are resumed within milliseconds, above all
+// that of a node that has just started, and the list may be a second old.
+func (s *Server) members(ctx context.Context) ([]adapter.Member, error) {
+	members, err := s.adapter.Nodes(ctx)
+	if slices.ContainsFunc(members, func(m adapter.Member) bool { return m.CatchingUp && m.ID != s.adapter.Node() }) {
+		ctx, cancel := context.WithTimeout(ctx, membersPeriod)
+		defer cancel()
+		if fresh, err := adapter.FreshNodes(ctx, s.adapter); err == nil {
+			return fresh, nil
+		}
+	}
+	return members, err
 }
 
 // An inquiry is a question that was published and whose answers are to be collected by one call of

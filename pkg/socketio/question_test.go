@@ -37,6 +37,20 @@ func (v viewed) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, 
 	return r, err
 }
 
+// A stale adapter lists the other nodes as they were when their feeds had not begun, unless the list is
+// read anew.
+type stale struct{ adapter.Adapter }
+
+func (s stale) Nodes(ctx context.Context) ([]adapter.Member, error) {
+	members, err := s.Adapter.Nodes(ctx)
+	for i := range members {
+		members[i].CatchingUp = members[i].ID != s.Node()
+	}
+	return members, err
+}
+
+func (s stale) FreshNodes(ctx context.Context) ([]adapter.Member, error) { return s.Adapter.Nodes(ctx) }
+
 // A mute adapter sends nothing to other nodes or to itself.
 type mute struct {
 	adapter.Adapter
@@ -417,6 +431,22 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 		of := audience{members: listed, all: true, receivers: row.receivers}
 		if _, complete := asked.progress(of, row.now, row.fresh); complete != row.complete {
 			t.Errorf("%s: complete: %v, want %v", row.name, complete, row.complete)
+		}
+	}
+}
+
+// TestQuestionsToANodeThatHasJustStarted: it may be listed as interrupted for up to a second. It is
+// not reported as one that may have missed the question.
+func TestQuestionsToANodeThatHasJustStarted(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	a, err := c.memory.Node("aaaa")
+	must(t, err)
+	t.Cleanup(func() { _ = a.Close() })
+	asker := start(t, Options{Adapter: stale{a}, Sessions: c.sessions})
+	c.node(t, "new", Options{})
+	for name, b := range map[string]Broadcast{"a room without members": asker.To("r"), "everyone": asker.Everyone()} {
+		if _, err := b.FetchSockets(t.Context()); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
