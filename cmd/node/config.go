@@ -56,7 +56,7 @@ type config struct {
 
 	HandshakeRate           int        `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections per second; beyond it they are answered 503; 0 is no limit"`
 	RoomsPerSocket          int        `split_words:"true" default:"1000" within:"1 100000" desc:"maximum number of rooms of a socket"`
-	MembershipBudget        size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the room memberships of all sockets together; one counts 640 bytes and 16 for each byte of the room's name. Beyond it sockets can be in 16 rooms. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
+	MembershipBudget        size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the room memberships of all sockets together; one counts 640 bytes and 16 for each byte of the room's name. From three quarters of it on a socket can have its share of the rest, and always 16 memberships. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
 	SessionRecoveries       int        `split_words:"true" default:"30" within:"1 1000000" desc:"burst of recoveries of one session on this node; then one per second. A recovery with many rooms counts as up to ten, and one that reads many missed events once more for each 10 KiB"`
 	NamespacesPerConnection int        `split_words:"true" default:"16" within:"1 10000" desc:"maximum number of concurrent namespaces of one connection"`
 	MailboxEvents           int        `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may be queued for their handlers; beyond it the connection is not read until half of them are handled"`

@@ -40,12 +40,11 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 				names = append(names, r.Name)
 			}
 		}
-		// Joins leave recoveries an eighth: a client that was cut has released its memberships'
+		// Joins leave recoveries a quarter: a client that was cut has released its memberships'
 		// share, and would otherwise lose all that it missed.
-		budget := srv.opts.MembershipBudget
 		s.mu.Lock()
 		s.unreserve() // of an earlier check
-		err := s.reserve(len(names), slices.Values(names), budget+budget/8)
+		err := s.reserve(len(names), slices.Values(names), int64(srv.opts.MembershipBudget))
 		s.mu.Unlock()
 		if err != nil {
 			last = session.Session{} // nothing is executed

@@ -238,6 +238,7 @@ func (s *Socket) greet() {
 // place adds the socket to the index, where the feed finds it. s.mu is held.
 func (s *Socket) place() {
 	s.placed = true
+	s.ns.srv.placed.Add(1)
 	for _, r := range s.implicit() {
 		s.ns.index.Add(r, s)
 	}
@@ -259,6 +260,7 @@ func (s *Socket) displace() []string {
 		return nil
 	}
 	s.placed = false
+	s.ns.srv.placed.Add(-1)
 	for _, r := range s.implicit() {
 		s.ns.index.Remove(r, s)
 	}

@@ -93,8 +93,9 @@ func (s *Socket) tooMany(news []string) error {
 	if err := s.tooManyStays(len(news)); err != nil {
 		return err
 	}
+	budget := int64(s.ns.srv.opts.MembershipBudget)
 	within := func() error {
-		return s.reserve(int(s.rooms.count)+len(news), slices.Values(news), s.ns.srv.opts.MembershipBudget)
+		return s.reserve(int(s.rooms.count)+len(news), slices.Values(news), budget-budget/4)
 	}
 	err := within()
 	if err != nil {

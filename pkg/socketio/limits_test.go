@@ -119,6 +119,44 @@ func TestMembershipsAreBounded(t *testing.T) {
 	}
 }
 
+// Sockets that join all that they can leave others more than the minimum, also if they come back with
+// all of it.
+func TestMembershipsAreShared(t *testing.T) {
+	unit := int(stayCost("0000"))
+	n := start(t, Options{MembershipBudget: 4000 * unit, RoomsPerSocket: 4000})
+	greedy := func(w *wire) (joined int) {
+		const step = 10
+		for s := n.Namespace.Socket(w.sid); ; joined += step {
+			names := make([]string, step)
+			for i := range names {
+				names[i] = fmt.Sprintf("%04d", joined+i)
+			}
+			if err := s.Join(t.Context(), names...); err != nil {
+				if !errors.Is(err, errMemberships) {
+					t.Fatal(err)
+				}
+				return joined
+			}
+		}
+	}
+	first, second, third := n.client(t), n.client(t), n.client(t)
+	if got, want := fmt.Sprint(greedy(first), greedy(second), greedy(third)), "3000 370 280"; got != want {
+		t.Errorf("joined %s rooms, want %s", got, want)
+	}
+	first.cut()
+	eventually(t, "its memberships count no more", func() bool { return n.Stats().MembershipBytes < 1000*unit })
+	if got := greedy(n.client(t)); got < 2000 {
+		t.Errorf("joined %d rooms of those that are free again", got)
+	}
+	n.back(t, second)
+	if got := greedy(n.client(t)); got < 2*roomsBeyondBudget {
+		t.Errorf("joined %d rooms beside a recovered socket", got)
+	}
+	if got := n.Stats().MembershipBytes; got > 4500*unit {
+		t.Errorf("all have %d memberships", got/unit)
+	}
+}
+
 // Rooms that were left count as well within the recovery window, so that nobody gets round
 // the budget by joins and leaves.
 func TestLeftRoomsCountInTheBudget(t *testing.T) {

@@ -63,9 +63,10 @@ type Options struct {
 
 	// MembershipBudget bounds the memory, in bytes, of the memberships of all sockets, including
 	// those that have ended within the recovery window: 512 MiB by default. A membership counts as
-	// 640 bytes and 16 for each byte of its room's name. Beyond the budget a socket can have 16
-	// memberships, and the recovery of a session with more is postponed: its client's connection is
-	// closed. Recoveries may use an eighth more than joins.
+	// 640 bytes and 16 for each byte of its room's name. From three
+	// quarters of the budget on, and for recoveries beyond all of it, a socket can have an equal share
+	// of what is left of the budget and an eighth, or 16 memberships if that is more. The recovery
+	// of a session with more is postponed: its client's connection is closed.
 	MembershipBudget int
 
 	// MailboxEvents and MailboxBytes bound the received events of a socket that wait for its

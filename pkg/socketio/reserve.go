@@ -8,8 +8,12 @@ import (
 
 // reserve counts in advance the cost of a socket's new memberships, so that concurrent joins and
 // recoveries do not all find the same free space. It fails if the socket would have count
-// memberships and those of all sockets would cost more than a budget. s.mu is held.
-func (s *Socket) reserve(count int, added iter.Seq[string], budget int) error {
+// memberships and their cost is not allowed. s.mu is held.
+//
+// Up to free, the cost of all memberships together, everything is allowed. Beyond it a socket may have
+// an equal share of the rest of the budget and an eighth: so sockets with many memberships do not
+// prevent others from having more than roomsBeyondBudget.
+func (s *Socket) reserve(count int, added iter.Seq[string], free int64) error {
 	if count <= roomsBeyondBudget {
 		return nil
 	}
@@ -19,7 +23,7 @@ func (s *Socket) reserve(count int, added iter.Seq[string], budget int) error {
 	}
 	for all := &s.ns.srv.memberships; ; {
 		had := all.Load()
-		if had+cost > int64(budget) {
+		if had+cost > free && !s.inShare(had, cost) {
 			return errMemberships
 		}
 		if all.CompareAndSwap(had, had+cost) {
@@ -27,6 +31,16 @@ func (s *Socket) reserve(count int, added iter.Seq[string], budget int) error {
 			return nil
 		}
 	}
+}
+
+// inShare reports whether the socket has no more than its share, given the cost of all memberships and
+// that of new ones. s.mu is held.
+func (s *Socket) inShare(all, cost int64) bool {
+	srv := s.ns.srv
+	budget := int64(srv.opts.MembershipBudget)
+	share := (budget + budget/8 - all) / max(1, srv.placed.Load())
+	least := int64(s.rooms.count) * stayCost("")
+	return least+cost <= share && s.rooms.cost()+cost <= share
 }
 
 // unreserve releases the reservation of a socket that has not been placed. s.mu is held.

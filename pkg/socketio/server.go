@@ -43,6 +43,7 @@ type Server struct {
 	replays    replays // what recoveries hold
 
 	memberships atomic.Int64 // cost of the memberships of all sockets
+	placed      atomic.Int64 // number of sockets in the index
 	turns       turns        // of sockets that enter or leave many rooms
 	writes      turns        // of those that write their sessions
 	asked       questions    // this node's open questions
