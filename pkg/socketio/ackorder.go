@@ -140,8 +140,15 @@ func (s *Socket) passOver(d *delivery) {
 		return
 	}
 	if at, found := d.instead(&s.rooms, s.id); found && !s.gate.given(d.ev.Cursor, s.rooms.born).Covers(at) {
+		s.passedOver(at)
+	}
+}
+
+// passedOver notes positions of such copies. s.mu is held.
+func (s *Socket) passedOver(list ...adapter.Position) {
+	for _, p := range list {
 		o := s.ordered()
-		o.passed = withNewest(o.passed, at)
+		o.passed = withNewest(o.passed, p)
 	}
 }
 

@@ -131,20 +131,11 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	if !changed {
 		return
 	}
-	unlist := func() {
-		for _, name := range left {
-			if s.rooms.current(name) == nil {
-				s.unlist(name)
-			}
-		}
-	}
-	lingers := len(left) > 0 && !seen.Includes(end)
 	var m *marker
-	if lingers {
-		s.lingering++
-		m = d.command.mark(s.ns)
+	if len(left) > 0 && !seen.Includes(end) {
+		m = s.linger(d.command)
 	} else {
-		unlist()
+		s.unlistLeft(left)
 	}
 	s.gate.shut++
 	s.background(func(ctx context.Context) error {
@@ -156,23 +147,62 @@ func (s *Socket) leaveByCommand(d *delivery) {
 		s.mu.Lock()
 		s.openGate()
 		s.mu.Unlock()
-		if !lingers {
+		if m == nil {
 			return nil
 		}
-		if _, err = m.await(ctx, s); err != nil { // events received from here on may be incomplete
-			s.mu.Lock()
-			s.gate.shut++
-			s.mu.Unlock()
+		return s.awaitLeave(ctx, m)
+	}, func() { s.endLeave(m, left) })
+}
+
+// A leaving is a leave of rooms in which a socket lingers, listed and subscribed, after a replay:
+// a command covers more of them than the replay has reached.
+type leaving struct {
+	marker *marker
+	names  []string
+}
+
+// leaveByReplay ends such a leave once the feed has reached what the command covers.
+func (s *Socket) leaveByReplay(l leaving) {
+	s.background(func(ctx context.Context) error { return s.awaitLeave(ctx, l.marker) }, func() { s.endLeave(l.marker, l.names) })
+}
+
+// linger keeps the socket listed in the rooms that a command leaves, until endLeave. s.mu is held.
+func (s *Socket) linger(c *command) *marker {
+	s.lingering++
+	return c.mark(s.ns)
+}
+
+// awaitLeave waits until the feed has reached everything that the command covers in the rooms that it
+// leaves.
+func (s *Socket) awaitLeave(ctx context.Context, m *marker) error {
+	_, err := m.await(ctx, s)
+	if err != nil { // events received from here on may be incomplete
+		s.mu.Lock()
+		s.gate.shut++
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// endLeave unlists the socket from rooms that it has left, if it lingers there, and unsubscribes it. The
+// marker is nil if it does not linger.
+func (s *Socket) endLeave(m *marker, names []string) {
+	if m != nil {
+		s.mu.Lock()
+		s.lingering--
+		s.unlistLeft(names)
+		s.mu.Unlock()
+		m.release()
+	}
+	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, names)...)
+}
+
+// unlistLeft removes the socket from the index for those rooms that it has not joined again. s.mu is
+// held.
+func (s *Socket) unlistLeft(names []string) {
+	for _, name := range names {
+		if s.rooms.current(name) == nil {
+			s.unlist(name)
 		}
-		return err
-	}, func() {
-		if lingers {
-			s.mu.Lock()
-			s.lingering--
-			unlist()
-			s.mu.Unlock()
-			m.release()
-		}
-		s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, left)...)
-	})
+	}
 }

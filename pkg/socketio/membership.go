@@ -191,6 +191,15 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 	}
 }
 
+// left returns the position at which the newest stay in a room has ended.
+func (m *memberships) left(name string) (at adapter.Cursor, left bool) {
+	stays := m.named[name]
+	if n := len(stays); n > 0 && !stays[n-1].open {
+		return stays[n-1].leave, true
+	}
+	return at, false
+}
+
 // newestJoin returns the newest join position of all stays.
 func (m *memberships) newestJoin() adapter.Cursor {
 	newest := m.born

@@ -82,6 +82,7 @@ type missed struct {
 	end    adapter.Cursor
 	events []*adapter.Event
 	later  []later
+	leaves []leaving // begin when it has been sent
 }
 
 // A later is a missed event that is to be read again.
@@ -156,6 +157,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 		if err != nil {
 			return err
 		}
+		more.leaves = append(m.leaves, more.leaves...)
 		*m = *more
 	}
 	return errQueueFull

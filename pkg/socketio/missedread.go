@@ -41,8 +41,11 @@ func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adap
 			if found, err = r.found(end); err != nil {
 				break
 			}
-			if err := s.adopt(ctx, &r, end, heard); err != nil {
+			if err := s.adopt(ctx, &r, found, heard); err != nil {
 				found.release()
+				for _, l := range found.leaves {
+					s.endLeave(l.marker, l.names)
+				}
 				return nil, err
 			}
 			return found, nil
@@ -103,21 +106,33 @@ func refuseLost(err error) error {
 
 // adopt gives the socket the memberships at the end of a replay, and stores them if they are new,
 // with what the replay gives. Beside its former rooms, the socket is subscribed to some that
-// commands have joined.
-func (s *Socket) adopt(ctx context.Context, r *replay, end adapter.Cursor, heard []string) error {
-	stays := r.stays
+// commands have joined. It stays listed in rooms that commands have left at positions beyond the end,
+// until the replay has been sent.
+func (s *Socket) adopt(ctx context.Context, r *replay, found *missed, heard []string) error {
+	stays, end := r.stays, found.end
 	s.mu.Lock()
 	was := s.rooms.names()
 	listed := append(heard, was...)
+	var lingering []string
 	if s.placed {
 		stays.banned = nil // later events are not for it in any case
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		s.receipt.given, s.receipt.overlooked = end, r.overlooked
+		s.passedOver(slices.DeleteFunc(r.passed, end.Covers)...)
 		if n := len(r.missed); n > 0 {
 			s.receipt.sent = r.missed[n-1].Cursor
 		}
-		listed = slices.DeleteFunc(listed, func(name string) bool { return stays.current(name) != nil })
+		listed = slices.DeleteFunc(listed, func(name string) bool {
+			if at, left := stays.left(name); left && !end.Includes(at) {
+				lingering = append(lingering, name)
+				return true
+			}
+			return stays.current(name) != nil
+		})
+		if len(lingering) > 0 {
+			found.leaves = append(found.leaves, leaving{s.linger(&command{names: lingering}), lingering})
+		}
 	} else { // displaced meanwhile, from the rooms that it was in
 		listed = heard
 	}

@@ -1086,33 +1086,24 @@ func TestAckOverACopyThatComesLate(t *testing.T) {
 	w.want(numbered(1))
 }
 
-// The same holds for an event that is published while its member is recovered, if the end of the replay
-// covers the later copy only.
-func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
-	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, others := c.node(t, "bbbb", Options{})
-	first, second := c.room(0, 0), c.room(1, 0)
-	w := n.client(t)
-	for _, room := range []string{first, second} {
-		w.call(`["join","` + room + `"]`)
-	}
-	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+// backAmid brings a client back to a node. The end of its replay is read while something happens: after
+// it in the late partitions, and before it in the others.
+func (n *testNode) backAmid(t *testing.T, slow, others *slowAdapter, w *wire, happens func(), late ...uint16) *wire {
+	t.Helper()
 	reads := 0
 	slow.mu.Lock()
 	slow.head = func(ctx context.Context) (adapter.Cursor, error) {
-		old, err := others.Head(ctx)
+		end, err := others.Adapter.Head(ctx)
 		if reads++; reads != 2 || err != nil { // the second one is the end of the replay
-			return old, err
+			return end, err
 		}
-		slow.hold(0)
-		if err := other.To(first, second).Emit(ctx, "n", 1); err != nil {
-			return old, err
+		happens()
+		now, err := others.Adapter.Head(ctx)
+		progress := adapter.NewProgress(end)
+		for _, i := range late {
+			end = progress.To(now.In(i))
 		}
-		now, err := others.Head(ctx)
-		n.awaitFeed(ctx, now.In(1)) // so the later copy is held, and dropped after the replay
-		return adapter.NewProgress(old).To(now.In(1)), err
+		return end, err
 	}
 	slow.mu.Unlock()
 	back := n.back(t, w)
@@ -1122,18 +1113,95 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 	slow.mu.Lock()
 	slow.head = nil
 	slow.mu.Unlock()
-	left := make(chan error, 1)
-	sock, reached := n.Socket(back.sid), n.feed.now()
-	sock.mu.Lock()
-	awaits := sock.awaits(reached)
-	sock.mu.Unlock()
-	if !awaits {
-		t.Error("it does not await the earlier copy")
+	return back
+}
+
+// The same holds for an event that is published while its member is recovered, if the end of the replay
+// covers the later copy only.
+func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
+	ways := map[string]func(t *testing.T, sock *Socket, other *testNode, others *slowAdapter, before adapter.Cursor, first, second string){
+		"Leave": func(t *testing.T, sock *Socket, _ *testNode, _ *slowAdapter, _ adapter.Cursor, first, _ string) {
+			must(t, sock.Leave(t.Context(), first))
+		},
+		"SocketsLeave": func(t *testing.T, sock *Socket, other *testNode, others *slowAdapter, before adapter.Cursor, first, second string) {
+			others.mu.Lock()
+			others.head = func(context.Context) (adapter.Cursor, error) { return before, nil } // it was called then
+			others.mu.Unlock()
+			must(t, other.To(second).SocketsLeave(t.Context(), first))
+			eventually(t, "it has left", func() bool { return !sock.InRoom(first) })
+		},
 	}
-	go func() { left <- sock.Leave(t.Context(), first) }()
-	n.awaited(t)
-	slow.release(0)
-	must(t, <-left)
-	back.want(numbered(1))
-	back.quiet()
+	for name, leave := range ways {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newSlowCluster(t)
+			n, slow := c.node(t, "aaaa", Options{})
+			other, others := c.node(t, "bbbb", Options{})
+			first, second := c.room(0, 0), c.room(1, 0)
+			w := n.client(t)
+			for _, room := range []string{first, second} {
+				w.call(`["join","` + room + `"]`)
+			}
+			w.cut()
+			eventually(t, "it is away", func() bool { return n.Len() == 0 })
+			var before adapter.Cursor
+			back := n.backAmid(t, slow, others, w, func() {
+				var err error
+				before, err = others.Adapter.Head(t.Context())
+				must(t, err)
+				slow.hold(0)
+				must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+				now, err := others.Adapter.Head(t.Context())
+				must(t, err)
+				n.awaitFeed(t.Context(), now.In(1)) // so the later copy is held, and dropped after the replay
+			}, 1)
+			left := make(chan struct{})
+			go func() {
+				defer close(left)
+				leave(t, n.Socket(back.sid), other, others, before, first, second)
+			}()
+			if name == "Leave" {
+				n.awaited(t)
+			} else {
+				<-left
+			}
+			slow.release(0)
+			<-left
+			back.want(numbered(1)) // it has never left the second
+			back.quiet()
+		})
+	}
+}
+
+// What was published before SocketsLeave was called reaches the member, also if the end of its replay
+// covers the command and not the event.
+func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, others := c.node(t, "bbbb", Options{})
+	group, room := c.room(0, 0), c.room(1, 0)
+	w := n.client(t)
+	w.call(`["join","` + group + `"]`)
+	w.call(`["join","` + room + `"]`)
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	back := n.backAmid(t, slow, others, w, func() {
+		must(t, other.To(room).Emit(t.Context(), "n", 1))
+		must(t, other.To(group).SocketsLeave(t.Context(), room))
+	}, 0)
+	must(t, other.To(group).Emit(t.Context(), "n", 2))
+	back.want(numbered(1), numbered(2))
+	if n.Socket(back.sid).InRoom(room) {
+		t.Error("it is still in the room")
+	}
+	in := rooms.InNamed("/", room)
+	eventually(t, "it is not listed any more", func() bool {
+		for range n.index.Candidates(rooms.Target{To: []rooms.Room{in}}) {
+			return false
+		}
+		return true
+	})
+	must(t, other.To(room).Emit(t.Context(), "n", 3))
+	must(t, other.To(group).Emit(t.Context(), "n", 4))
+	back.want(numbered(4))
 }

@@ -99,7 +99,12 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	settle()
 	reads.back = 0
 	if err == nil {
-		defer missed.release() // including events that are read later
+		defer func() {
+			missed.release() // including events that are read later
+			for _, l := range missed.leaves {
+				s.leaveByReplay(l)
+			}
+		}()
 		err = s.joinGranted(ctx)
 	}
 	if err != nil {
