@@ -3,6 +3,7 @@ package limit
 import (
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,8 +20,12 @@ type HandshakeOptions struct {
 	// number that it may have open. All of an IPv6 network of 64 bits counts as one address.
 	// Addresses that may belong to a proxy are not limited; see [Proxies].
 	IPRate, IPConnections int
-	Proxies               Proxies
-	Log                   *zap.Logger
+	// Sessions is the number of connections that may be open on this node.
+	Sessions int
+	// HeaderBytes is the memory of their requests' headers, which are kept, beyond 2 KiB each.
+	HeaderBytes int
+	Proxies     Proxies
+	Log         *zap.Logger
 }
 
 // Handshakes decide which new connections a node accepts. All methods are safe for concurrent use.
@@ -33,7 +38,11 @@ type Handshakes struct {
 	rate   counter
 	ipRate counter
 	ipOpen counter
+	open   counter
+	header counter
 	notice notice
+
+	sessions, headerBytes atomic.Int64
 }
 
 // A peer is the use of the limits by one address.
@@ -56,6 +65,8 @@ func NewHandshakes(o HandshakeOptions) *Handshakes {
 		rate:   counter{name: HandshakeRate},
 		ipRate: counter{name: IPHandshakeRate},
 		ipOpen: counter{name: IPConnections},
+		open:   counter{name: Sessions},
+		header: counter{name: HeaderBytes},
 		notice: notice{log: o.Log},
 	}
 	h.peers = newTable[netip.Addr](
@@ -68,22 +79,52 @@ func NewHandshakes(o HandshakeOptions) *Handshakes {
 // Admit implements [engineio.Options.Admit]. An address that exceeds its own limits uses nothing of
 // the common ones.
 func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
-	ended, err = h.admitPeer(r.RemoteAddr)
+	left, err := h.admitPeer(r.RemoteAddr)
 	if err != nil {
 		return nil, err
 	}
-	if !h.all.Allow() {
-		if ended != nil {
-			ended()
+	headers := max(0, headerSize(r.Header)-freeHeaders)
+	open, kept := h.sessions.Add(1), h.headerBytes.Add(headers)
+	release := func() {
+		h.sessions.Add(-1)
+		h.headerBytes.Add(-headers)
+		if left != nil {
+			left()
 		}
-		h.rate.n.Add(1)
-		h.notice.warn(h.rate.name, "handshake refused", zap.String("limit", h.rate.name), zap.Int("in_a_second", h.o.Rate))
-		return nil, &engineio.BusyError{RetryAfter: time.Second, Message: "This node has too many new connections"}
 	}
-	return ended, nil
+	refuse := func(c *counter, most zap.Field, message string) error {
+		release()
+		c.n.Add(1)
+		h.notice.warn(c.name, "handshake refused", zap.String("limit", c.name), most)
+		return &engineio.BusyError{RetryAfter: time.Second, Message: message}
+	}
+	switch {
+	case h.o.Sessions > 0 && open > int64(h.o.Sessions):
+		return nil, refuse(&h.open, zap.Int("connections", h.o.Sessions), "This node has too many connections")
+	case h.o.HeaderBytes > 0 && headers > 0 && kept > int64(h.o.HeaderBytes):
+		return nil, refuse(&h.header, zap.Int("bytes", h.o.HeaderBytes), "This node has too many connections with large headers")
+	case !h.all.Allow():
+		return nil, refuse(&h.rate, zap.Int("in_a_second", h.o.Rate), "This node has too many new connections")
+	}
+	return release, nil
 }
 
-func (h *Handshakes) admitPeer(remote string) (ended func(), err error) {
+const (
+	freeHeaders = 2 << 10 // of a request
+	headerLine  = 64      // approximate memory of one line beside its text
+)
+
+// headerSize returns the approximate memory of a request's headers.
+func headerSize(all http.Header) (bytes int64) {
+	for name, values := range all {
+		for _, value := range values {
+			bytes += int64(headerLine + len(name) + len(value))
+		}
+	}
+	return bytes
+}
+
+func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
 	if h.o.IPRate == 0 && h.o.IPConnections == 0 {
 		return nil, nil
 	}
@@ -134,4 +175,6 @@ func address(remote string) netip.Addr {
 }
 
 // Refused returns the number of refused connections, by limit.
-func (h *Handshakes) Refused() map[string]uint64 { return counts(&h.rate, &h.ipRate, &h.ipOpen) }
+func (h *Handshakes) Refused() map[string]uint64 {
+	return counts(&h.rate, &h.ipRate, &h.ipOpen, &h.open, &h.header)
+}

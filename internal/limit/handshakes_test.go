@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,4 +126,63 @@ func TestIPConnections(t *testing.T) {
 			t.Errorf("%v", n)
 		}
 	})
+}
+
+// Connections of any address count until they end. Refused ones do not.
+func TestSessions(t *testing.T) {
+	h := NewHandshakes(HandshakeOptions{Sessions: 2, IPConnections: 1})
+	var ends []func()
+	for _, addr := range []string{"127.0.0.1:1", "10.0.0.1:1"} { // others' limits do not apply to them
+		ended, err := h.Admit(request(addr))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, ended)
+	}
+	for range 3 {
+		if yes, no := admitted(h, 1, "192.0.2.1:1"); yes != 0 || no.Status != 0 || no.RetryAfter != time.Second {
+			t.Errorf("%d, %+v", yes, no)
+		}
+	}
+	ends[0]()
+	if yes, no := admitted(h, 2, "192.0.2.1:1"); yes != 1 || no.Status != http.StatusTooManyRequests {
+		t.Errorf("%d after one has ended, then %+v", yes, no)
+	}
+	if n := h.Refused(); n[Sessions] != 3 || n[IPConnections] != 1 {
+		t.Errorf("%v", n)
+	}
+}
+
+// Large headers are kept as long as their connections, so they are limited together. Headers as
+// browsers send them always pass.
+func TestHeaderBytes(t *testing.T) {
+	h := NewHandshakes(HandshakeOptions{HeaderBytes: 20 << 10})
+	admit := func(bytes int) (ended func(), err error) {
+		r := request("127.0.0.1:1")
+		r.Header = http.Header{"Cookie": {strings.Repeat("c", bytes)}}
+		return h.Admit(r)
+	}
+	var ends []func()
+	for {
+		ended, err := admit(10 << 10)
+		if err != nil {
+			break
+		}
+		ends = append(ends, ended)
+	}
+	if len(ends) != 2 {
+		t.Errorf("%d connections", len(ends))
+	}
+	for range 100 {
+		if _, err := admit(freeHeaders - 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ends[0]()
+	if _, err := admit(10 << 10); err != nil {
+		t.Errorf("after one has ended: %v", err)
+	}
+	if n := h.Refused(); n[HeaderBytes] != 1 {
+		t.Errorf("%v", n)
+	}
 }

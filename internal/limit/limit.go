@@ -10,6 +10,8 @@ const (
 	HandshakeRate   = "handshake_rate"
 	IPHandshakeRate = "ip_handshake_rate"
 	IPConnections   = "ip_connections"
+	Sessions        = "sessions"
+	HeaderBytes     = "header_bytes"
 	IdleConnections = "idle_connections"
 	Headers         = "headers"
 	// Limits of TCP connections, by port and by address.

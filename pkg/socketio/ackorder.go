@@ -237,7 +237,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	for _, p := range ps {
 		n += p.Len()
 	}
-	if o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes { // one ack may have any size
+	if o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2 { // one ack may have any size
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
 		return false

@@ -173,7 +173,7 @@ func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
 // What was on its way when the server disconnected a client from a namespace is no breach
 // of the protocol, in however many namespaces that has happened before.
 func TestDisconnectedFromManyNamespaces(t *testing.T) {
-	n := start(t, Options{NamespacesPerConnection: maxEnded})
+	n := start(t, Options{NamespacesPerConnection: 2 * maxEnded})
 	n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return true, nil })
 	w := n.client(t)
 	for i := range maxEnded + 10 {

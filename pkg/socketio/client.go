@@ -151,7 +151,7 @@ func (c *client) refuseMsgpack(namespace string) error {
 // connect begins to connect a socket. Its events may arrive immediately; they wait. A connection
 // that exceeds the CONNECT rate is closed, so that the client reconnects.
 func (c *client) connect(p *packet.Packet) {
-	pace := pace{connectBursts * c.srv.opts.NamespacesPerConnection, connectInterval}
+	pace := pace{max(connectBurst, c.srv.opts.NamespacesPerConnection), connectInterval}
 	due, ok := pace.after(c.connects, time.Now())
 	if !ok {
 		c.limited(limitConnects, pace.burst, "connects")

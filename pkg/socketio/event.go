@@ -124,15 +124,16 @@ const eventOverhead = 256
 // cost is the event's memory use, in bytes.
 func (e *Event) cost() int { return e.size + eventOverhead + 24*(len(e.raw)+len(e.attachments)) }
 
-// do handles the event, which counts in the receive budget until do returns.
+// do handles the event, which counts in the receive budget until do returns. It first waits for a
+// client that has yet to take half a send queue: a client that sends many events before it reads
+// their acks must not be cut for that.
 func (e *Event) do() {
 	c, cost := e.socket.client, e.cost()
-	if cost < smallReceived {
-		e.socket.handle(e)
-		return
+	if cost >= smallReceived {
+		c.srv.received.keeps(c, cost)
+		defer c.srv.received.keeps(c, -cost)
 	}
-	c.srv.received.keeps(c, cost)
-	defer c.srv.received.keeps(c, -cost)
+	_ = c.conn.WaitQueue(e.socket.ctx, c.srv.opts.Engine.SendQueueBytes/2) // an event may be handled after the disconnect
 	e.socket.handle(e)
 }
 

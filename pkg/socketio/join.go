@@ -110,6 +110,9 @@ func (s *Socket) tooMany(news []string) error {
 // from joining a few.
 const roomsBeyondBudget = 16
 
+// bytesBeyondBudget is how much these memberships can cost: as much as 16 with names of 24 bytes.
+const bytesBeyondBudget = 16 << 10
+
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
 
 func checkRoom(name string) error {

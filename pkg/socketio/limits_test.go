@@ -157,6 +157,20 @@ func TestMembershipsAreShared(t *testing.T) {
 	}
 }
 
+// The memberships that are always allowed are few if their names are long.
+func TestLongNamesBeyondTheBudget(t *testing.T) {
+	n := start(t, Options{MembershipBudget: 1})
+	joining(n.Of("/"))
+	w := n.client(t)
+	joined := 0
+	for w.call(fmt.Sprintf(`["join","%0200d"]`, joined)) == `["ok"]` {
+		joined++
+	}
+	if joined != 4 {
+		t.Errorf("joined %d rooms with names of 200 bytes, want 4", joined)
+	}
+}
+
 // Rooms that were left count as well within the recovery window, so that nobody gets round
 // the budget by joins and leaves.
 func TestLeftRoomsCountInTheBudget(t *testing.T) {

@@ -63,10 +63,10 @@ type Options struct {
 
 	// MembershipBudget bounds the memory, in bytes, of the memberships of all sockets, including
 	// those that have ended within the recovery window: 512 MiB by default. A membership counts as
-	// 640 bytes and 16 for each byte of its room's name. From three
-	// quarters of the budget on, and for recoveries beyond all of it, a socket can have an equal share
-	// of what is left of the budget and an eighth, or 16 memberships if that is more. The recovery
-	// of a session with more is postponed: its client's connection is closed.
+	// 640 bytes and 16 for each byte of its room's name. From three quarters of the budget on, and
+	// for recoveries beyond all of it, a socket can have an equal share of what is left of the budget
+	// and an eighth; or, if that is more, 16 memberships of 16 KiB together. The recovery of a session
+	// with more is postponed: its client's connection is closed.
 	MembershipBudget int
 
 	// MailboxEvents and MailboxBytes bound the received events of a socket that wait for its
@@ -79,6 +79,9 @@ type Options struct {
 	// for its silence meanwhile, unless no event has been handled for as long as
 	// Engine.PauseTimeout. While the server waits for an ack of the client, it reads on up to twice
 	// the limits, because the ack follows the events.
+	//
+	// An event also waits for its handlers while half of Engine.SendQueueBytes is queued for its
+	// client, so that a client which sends before it reads is not cut for its acks.
 	MailboxEvents int
 	MailboxBytes  int
 

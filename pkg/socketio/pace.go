@@ -31,10 +31,11 @@ const (
 	// have cost: a client must be able to recover before its session expires.
 	maxRecoveryDebt = 30 * time.Second
 
-	// connectInterval is the interval for CONNECT packets on one connection, and connectBursts the
-	// number per allowed namespace that make a burst. Each costs middlewares and a session.
+	// connectInterval is the interval for CONNECT packets on one connection. Their burst is connectBurst,
+	// or the number of allowed namespaces if that is more. Each costs middlewares and a session, which
+	// takes 750 bytes in Redis.
 	connectInterval = time.Second
-	connectBursts   = 4
+	connectBurst    = 16
 )
 
 // window is the idle time after which the whole burst is free again.

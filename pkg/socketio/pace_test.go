@@ -215,11 +215,11 @@ func TestConnectsOfAConnectionAreLimited(t *testing.T) {
 	n := start(t, Options{NamespacesPerConnection: 2})
 	n.Of("/a").OnConnect(func(*Socket) {})
 	w := n.dial(t)
-	for range connectBursts * 2 {
+	for range connectBurst {
 		w.connect("/a", "")
 		w.write("41/a,")
 	}
-	for range connectBursts * 2 {
+	for range connectBurst {
 		w.write("40/a,")
 		w.write("41/a,")
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -923,5 +924,37 @@ func TestCrowdedEventsAreNotRead(t *testing.T) {
 	eventually(t, "nothing is held", func() bool { return n.Stats().ReceivedBytes == 0 })
 	if st := n.Stats(); st.Sockets != len(all)+1 || st.Limited[limitReceiveBudget] != 0 {
 		t.Errorf("%d sockets, limits %v", st.Sockets, st.Limited)
+	}
+}
+
+// A client that sends many events before it reads anything gets all their acks, however small its send
+// queue is.
+func TestAcksOfAFlood(t *testing.T) {
+	const events = 3000
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 32 << 10}})
+	n.On("e", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", 100)) })
+	ws, _, err := websocket.DefaultDialer.Dial(n.url+"/socket.io/?EIO=4&transport=websocket", nil)
+	must(t, err)
+	defer func() { _ = ws.Close() }()
+	must(t, ws.WriteMessage(websocket.TextMessage, []byte("40")))
+	for connected := false; !connected; {
+		_, text, err := ws.ReadMessage()
+		must(t, err)
+		connected = strings.HasPrefix(string(text), "40")
+	}
+	for i := range events {
+		must(t, ws.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `42%d["e"]`, i)))
+	}
+	for next := 0; next < events; {
+		_, text, err := ws.ReadMessage()
+		if err != nil {
+			t.Fatalf("after %d acks: %v", next, err)
+		}
+		if strings.HasPrefix(string(text), "43") {
+			if want := fmt.Sprintf("43%d[", next); !strings.HasPrefix(string(text), want) {
+				t.Fatalf("got %.20s, want %s", text, want)
+			}
+			next++
+		}
 	}
 }

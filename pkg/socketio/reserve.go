@@ -14,12 +14,12 @@ import (
 // an equal share of the rest of the budget and an eighth: so sockets with many memberships do not
 // prevent others from having more than roomsBeyondBudget.
 func (s *Socket) reserve(count int, added iter.Seq[string], free int64) error {
-	if count <= roomsBeyondBudget {
-		return nil
-	}
 	cost := int64(0)
 	for name := range added {
 		cost += stayCost(name)
+	}
+	if count <= roomsBeyondBudget && s.rooms.cost()+cost <= bytesBeyondBudget {
+		return nil
 	}
 	for all := &s.ns.srv.memberships; ; {
 		had := all.Load()
