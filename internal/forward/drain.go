@@ -112,7 +112,7 @@ func (f *Forwarder) Leaving(sendAway func(ctx context.Context, sid string)) http
 	return f.verified(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), departTimeout)
 		defer cancel()
-		sendAway(ctx, r.URL.Query().Get("sid"))
+		sendAway(ctx, sessionID(r))
 		w.WriteHeader(http.StatusNoContent)
 	})
 }

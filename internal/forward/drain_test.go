@@ -187,3 +187,13 @@ func TestLeavingIsSigned(t *testing.T) {
 		t.Errorf("status %d", status)
 	}
 }
+
+// A request for two sessions is one for the second, as in engineio: a client must not name the session
+// of another one as that which is to be sent away.
+func TestSessionID(t *testing.T) {
+	for query, want := range map[string]string{"": "", "sid=a": "a", "sid=victim&sid=own": "own"} {
+		if got := sessionID(httptest.NewRequest(http.MethodGet, "/socket.io/?"+query, nil)); got != want {
+			t.Errorf("%q: %q, want %q", query, got, want)
+		}
+	}
+}

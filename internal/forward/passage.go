@@ -106,7 +106,7 @@ type passage struct {
 // Forward has another node, the owner, answer a request of its session. It implements engineio's
 // Options.Forward, whose contract defines its preconditions and its errors.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string) error {
-	p := &passage{ResponseWriter: w, f: f, owner: owner, sid: r.URL.Query().Get("sid"), upgrade: websocket.IsWebSocketUpgrade(r)}
+	p := &passage{ResponseWriter: w, f: f, owner: owner, sid: sessionID(r), upgrade: websocket.IsWebSocketUpgrade(r)}
 	p.ctx, p.cancel = context.WithCancelCause(r.Context())
 	if !f.enter(p) {
 		p.cancel(errClosed)
@@ -122,6 +122,15 @@ func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string
 		return nil
 	}
 	return p.fail(r, err)
+}
+
+// sessionID returns the id of the session that engineio takes a request for: the last one, if there
+// are several.
+func sessionID(r *http.Request) string {
+	if all := r.URL.Query()["sid"]; len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return ""
 }
 
 // try sends the request to the owner, wherever it is. It returns why there is no answer.

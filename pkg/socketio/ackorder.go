@@ -77,7 +77,7 @@ func (f *feed) brings(r adapter.Receipt) bool {
 // published notes the position of an event that the socket is expected to receive. Until the event
 // arrives, the socket may leave an excepted room and so receive it, or leave the room that the
 // first of several copies is for and so receive the next copy: both positions are noted. A room
-// that a held command may join counts as joined.
+// that a held command may join counts as joined, and so does one that it has left behind the event.
 func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if len(target.To) == 0 || target.To[0].Namespace != s.nsName {
 		return
@@ -88,17 +88,19 @@ func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 		return
 	}
 	joining := s.gate.joining()
-	now := func(r rooms.Room) bool {
-		return s.rooms.inNow(r, s.id) || r.Kind == rooms.Named && joining[r.Name]
+	in := func(list []rooms.Room, at adapter.Position) bool {
+		return slices.ContainsFunc(list, func(r rooms.Room) bool {
+			return s.rooms.inNow(r, s.id) || r.Kind == rooms.Named && (joining[r.Name] || s.rooms.in(r, s.id, at))
+		})
 	}
-	if slices.ContainsFunc(target.Except, func(r rooms.Room) bool { return r.Kind == rooms.Own && now(r) }) {
+	if slices.ContainsFunc(target.Except, func(r rooms.Room) bool { return r.Kind == rooms.Own && s.rooms.inNow(r, s.id) }) {
 		return
 	}
-	if len(r.Copies) == 0 && slices.ContainsFunc(target.To, now) {
+	if len(r.Copies) == 0 && in(target.To, r.Cursor.At) {
 		s.note(r.Cursor.At)
 	}
 	for _, c := range r.Copies {
-		if slices.ContainsFunc(c.To, now) {
+		if in(c.To, c.At) {
 			s.note(c.At)
 		}
 	}

@@ -22,6 +22,7 @@ import (
 type slowAdapter struct {
 	adapter.Adapter
 	markers atomic.Int64 // published by the node
+	emitted func()       // if not nil, called when an event has been published, before the node knows
 
 	mu       sync.Mutex
 	held     map[uint16]bool
@@ -58,7 +59,11 @@ func (a *slowAdapter) Publish(ctx context.Context, e adapter.Event) (adapter.Rec
 			return adapter.Receipt{}, adapter.ErrNotPublished
 		}
 	}
-	return a.Adapter.Publish(ctx, e)
+	r, err := a.Adapter.Publish(ctx, e)
+	if e.Kind == kindEmit && a.emitted != nil {
+		a.emitted()
+	}
+	return r, err
 }
 
 func (a *slowAdapter) Unsubscribe(list ...rooms.Room) {
@@ -1204,4 +1209,38 @@ func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
 	must(t, other.To(room).Emit(t.Context(), "n", 3))
 	must(t, other.To(group).Emit(t.Context(), "n", 4))
 	back.want(numbered(4))
+}
+
+// An ack follows the event that its handler published, also if a SocketsLeave that was published later
+// is executed before the publication is known to have succeeded.
+func TestAckFollowsAnEventBeforeSocketsLeave(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, _ := c.node(t, "bbbb", Options{})
+	group, room := c.room(0, 0), c.room(1, 0)
+	n.On("emit", func(ctx context.Context, e *Event) error {
+		if err := n.To(room).Emit(ctx, "n", 1); err != nil {
+			return err
+		}
+		err := e.Ack("done")
+		slow.release(1)
+		return err
+	})
+	w := n.client(t)
+	w.call(`["join","` + group + `"]`)
+	w.call(`["join","` + room + `"]`)
+	sock := n.Socket(w.sid)
+	slow.emitted = func() {
+		must(t, other.To(group).SocketsLeave(t.Context(), room))
+		eventually(t, "it has left", func() bool {
+			sock.mu.Lock()
+			defer sock.mu.Unlock()
+			return sock.rooms.current(room) == nil && sock.gate.shut == 0
+		})
+	}
+	slow.hold(1)
+	w.write(`427["emit"]`)
+	if got := [2]string{w.next(), w.next()}; !strings.Contains(got[0], numbered(1)[:4]) || got[1] != `437["done"]` {
+		t.Errorf("got %s", got)
+	}
 }

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -583,4 +586,60 @@ func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	if entries := len(list) / 2; entries <= small || calls*most < entries {
 		t.Errorf("%d entries are read in %d ranges, want %d at most in one", entries, calls, most)
 	}
+}
+
+// An entry that lists millions of rooms or attachments is malformed. Redis must not go through all of
+// them, and sends only what says so.
+func TestTheScriptDoesNotCountForever(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{})
+	p := a.partitions[0]
+	const n = 4 << 20
+	many := binary.AppendUvarint(nil, n)
+	for name, entry := range map[string]string{
+		"rooms":       "\x02\x00\x00\x01\x00\x00" + string(many) + strings.Repeat("\x00", 3*n),
+		"attachments": "\x02\x00\x00\x01\x00\x00\x00\x00\x01x" + string(many) + strings.Repeat("\x00", n),
+	} {
+		key := p.names.room(p.history(), "x"+name)
+		if err := server.Client().XAdd(t.Context(), &goredis.XAddArgs{Stream: key, ID: "1-1", Values: []any{"e", entry}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+		keys, args := p.scriptArgs([]*backlog{{key: key, last: "0-0"}}, 0)
+		before := scriptTime(t, server)
+		reply, err := missedScript.Run(t.Context(), server.Client(), keys, args...).Slice()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := scriptTime(t, server) - before; took > n/20 {
+			t.Errorf("%s: Redis took %d µs, as if it had counted them", name, took)
+		}
+		list, _ := reply[1].([]any)
+		if got := fmt.Sprint(list); got != fmt.Sprintf("[1-1 [%s %d]]", entry[:4], len(entry)) {
+			t.Errorf("%s: got %.100q", name, got)
+		}
+		var b backlog
+		p.add(&b, "1-1", p.decodeHead(&b, entry[:4], len(entry)))
+		if len(b.broken) != 1 || !errors.Is(b.broken[0].err, adapter.ErrUndecodable) {
+			t.Errorf("%s: broken %v", name, b.broken)
+		}
+	}
+}
+
+// scriptTime returns the CPU time, in microseconds, that Redis has used in scripts.
+func scriptTime(t *testing.T, server *redistest.Server) (sum int) {
+	t.Helper()
+	info, err := server.Client().Info(t.Context(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"eval", "evalsha"} {
+		var calls, used int
+		if _, after, found := strings.Cut(info, "cmdstat_"+name+":"); found {
+			if _, err := fmt.Sscanf(after, "calls=%d,usec=%d", &calls, &used); err != nil {
+				t.Fatal(err)
+			}
+			sum += used
+		}
+	}
+	return sum
 }
