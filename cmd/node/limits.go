@@ -29,7 +29,7 @@ func newLimits(c config, log *zap.Logger) *limits {
 	l := &limits{
 		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
 			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections,
-			Sessions: c.sessions(), HeaderBytes: part(8, 0), Proxies: c.proxies(), Log: log,
+			Sessions: c.sessions(), HeaderBytes: part(16, 0), Proxies: c.proxies(), Log: log,
 		}),
 		clients: limit.NewClients(limit.ClientOptions{
 			SocketEvents: c.SocketEventRate, SocketBytes: int(c.SocketByteRate),
@@ -120,12 +120,12 @@ func part(of int64, otherwise int) int {
 }
 
 // sessions returns how many connections, of any transport, may be open; 0 for any number. An idle one
-// takes up to 16 KiB, and half of the memory is for what they do.
+// takes up to 16 KiB, and the rest of the memory is for what they do.
 func (c *config) sessions() int {
 	if c.Sessions > 0 {
 		return c.Sessions
 	}
-	return part(2*16<<10, 0)
+	return part(16<<10, 0) * 3 / 8
 }
 
 // receiveBudget returns what the events of clients may take in memory until they are handled.

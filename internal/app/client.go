@@ -117,6 +117,9 @@ func renew(ctx context.Context, r *request) (any, error) {
 	if !ok {
 		return reply{OK: true}, nil // there is no token to expire
 	}
+	if err := r.limits.Token(); err != nil {
+		return nil, fail(rateLimited, "%v; the token was not verified", err)
+	}
 	id, err := r.app.verify(ctx, r.Socket(), func(*socketio.Socket) (string, error) {
 		var token string
 		if err := r.Arg(0, &token); err != nil {

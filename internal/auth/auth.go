@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -99,6 +100,9 @@ type Verifier struct {
 	remote   *remote // nil without a JWKS URL
 	parser   *jwt.Parser
 	defaults Permissions
+	// turns has a token for each verification in progress. Forged tokens, each of which can take
+	// milliseconds of CPU time, must leave some of that to everything else.
+	turns chan struct{}
 }
 
 // New returns a verifier. If there is a JWKS URL it fetches the keys in the background, until
@@ -111,7 +115,7 @@ func New(o Options) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Verifier{keys: keys, defaults: o.Default}
+	v := &Verifier{keys: keys, defaults: o.Default, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	methods := keys.methods()
 	if o.JWKSURL != "" {
 		if v.remote, err = newRemote(o.JWKSURL, o.Logger); err != nil {
@@ -150,9 +154,9 @@ func (v *Verifier) Ready() error {
 	return v.remote.ready()
 }
 
-// Verify verifies a token. Its errors are of type *[Error]. It waits, some seconds at most, if the
-// token's key is unknown and the server may have a new one. If ctx ends first the token is
-// [Unavailable].
+// Verify verifies a token. Its errors are of type *[Error]. It waits for its turn if half of the
+// processors verify tokens, and some seconds at most if the token's key is unknown and the server may
+// have a new one. If ctx ends first the token is [Unavailable].
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if token == "" {
 		return Identity{}, &Error{TokenMissing, "a token is needed"}
@@ -160,12 +164,15 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if len(token) > maxToken {
 		return Identity{}, &Error{TokenInvalid, fmt.Sprintf("the token is larger than %d bytes", maxToken)}
 	}
-	c, stranger, err := v.parse(token)
+	c, stranger, err := v.parse(ctx, token)
 	if stranger {
 		fetched := v.remote.refresh(ctx)
-		if c, stranger, err = v.parse(token); stranger && fetched != nil {
+		if c, stranger, err = v.parse(ctx, token); stranger && fetched != nil {
 			return Identity{}, &Error{Unavailable, "the keys to check the token with can't be had now"}
 		}
+	}
+	if errors.Is(err, errBusy) {
+		return Identity{}, &Error{Unavailable, "too many tokens are being verified now"}
 	}
 	if err != nil {
 		return Identity{}, refusal(err)
@@ -179,7 +186,13 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 
 // parse checks a token with the present keys. stranger means that none of them has signed it, and
 // the server may have another key that has.
-func (v *Verifier) parse(token string) (c claims, stranger bool, err error) {
+func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger bool, err error) {
+	select {
+	case v.turns <- struct{}{}:
+		defer func() { <-v.turns }()
+	case <-ctx.Done():
+		return c, false, errBusy
+	}
 	unknown := false
 	_, err = v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
 		if _, critical := t.Header["crit"]; critical {
@@ -196,6 +209,9 @@ func (v *Verifier) parse(token string) (c claims, stranger bool, err error) {
 	unsigned := errors.Is(err, jwt.ErrTokenSignatureInvalid) || errors.Is(err, jwt.ErrTokenUnverifiable)
 	return c, unknown && unsigned, err
 }
+
+// errBusy: other tokens were being verified until the caller gave up.
+var errBusy = errors.New("auth: no turn to verify the token")
 
 var errCritical = errors.New("auth: unknown critical extension")
 

@@ -1,13 +1,16 @@
 package auth
 
 import (
+	"context"
 	"crypto"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"path"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -336,5 +339,30 @@ func TestSign(t *testing.T) {
 	}
 	if _, err := Sign(Options{}, `{"sub":"ann"}`); err == nil {
 		t.Error("signed without a secret")
+	}
+}
+
+// Few tokens are verified concurrently, however many come, and one that gets no turn in time may be
+// valid.
+func TestVerificationsTakeTurns(t *testing.T) {
+	v := verifier(t, Options{PublicKeys: public(t, ecKey)})
+	token := sign(t, "ES256", ecKey, nil)
+	if cap(v.turns) > max(1, runtime.NumCPU()/2) {
+		t.Errorf("%d verifications run concurrently", cap(v.turns))
+	}
+	for range cap(v.turns) {
+		v.turns <- struct{}{}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	var refused *Error
+	if _, err := v.Verify(ctx, token); !errors.As(err, &refused) || refused.Code != Unavailable {
+		t.Errorf("without a turn: %v", err)
+	}
+	<-v.turns
+	for range 2 {
+		if _, err := v.Verify(t.Context(), token); err != nil {
+			t.Errorf("with a turn: %v", err)
+		}
 	}
 }

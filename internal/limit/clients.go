@@ -42,6 +42,8 @@ type Clients struct {
 	copies    pace
 	ownWrites pace // of a session, if the address is unknown
 	copyRate  counter
+	tokens    pace // of one socket
+	tokenRate counter
 	largest   int
 	proxies   Proxies
 	running   *running
@@ -93,6 +95,7 @@ type Client struct {
 	address netip.Addr
 	joins   due // of the rate of copies, if the address is unknown
 	writes  due // likewise, of its own rate of session writes
+	tokens  due
 }
 
 // An ExceededError says which limit is exceeded.
@@ -116,6 +119,8 @@ func NewClients(o ClientOptions) *Clients {
 		copies:    paced(o.CopyBytes, o.LargestEvent),
 		ownWrites: paced((o.CopyBytes+ownPart-1)/ownPart, 0),
 		copyRate:  counter{name: CopyRate},
+		tokens:    paced(1, 0),
+		tokenRate: counter{name: TokenRate},
 		largest:   o.LargestEvent,
 		proxies:   o.Proxies,
 		running:   newRunning(),
@@ -187,6 +192,16 @@ func (c *Client) Allow(bytes int) error {
 	return c.allow(of, &h.sent, now, bytes)
 }
 
+// Token takes one token that the socket has sent: one per second, because clients renew theirs once
+// before it expires, and the signature of one can take milliseconds to verify. If it returns an
+// [*ExceededError] the caller should not verify the token.
+func (c *Client) Token() error {
+	if !c.all.tokens.take(&c.tokens, c.all.now(), 1) {
+		return c.exceeded(&c.all.tokenRate, "too many tokens of this socket")
+	}
+	return nil
+}
+
 // allow takes one event from the rates of used, which is locked.
 func (c *Client) allow(of *senders, used *sent, now int64, bytes int) error {
 	switch {
@@ -213,7 +228,7 @@ func (c *Client) reached(limit *counter, outcome string) {
 // Refused returns how many events and reads were refused or delayed, by limit.
 func (c *Clients) Refused() map[string]uint64 {
 	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter,
-		&c.address.eventCounter, &c.address.byteCounter, &c.readRate, &c.copyRate, &c.running.refused)
+		&c.address.eventCounter, &c.address.byteCounter, &c.readRate, &c.copyRate, &c.tokenRate, &c.running.refused)
 }
 
 const (

@@ -349,3 +349,29 @@ func TestConcurrentReads(t *testing.T) {
 		t.Errorf("after one has left: %v", err)
 	}
 }
+
+// A socket renews its token often if it must, and not as often as signatures take to verify.
+func TestTokenRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := NewClients(ClientOptions{})
+		one, other := all.Client("u", "192.0.2.1:1"), all.Client("u", "192.0.2.1:1")
+		verified := func(c *Client) (n int) {
+			for range 30 {
+				if c.Token() == nil {
+					n++
+				}
+			}
+			return n
+		}
+		if n, m := verified(one), verified(other); n != 10 || m != 10 {
+			t.Errorf("%d and %d tokens are verified", n, m)
+		}
+		time.Sleep(3 * time.Second)
+		if n := verified(one); n != 3 {
+			t.Errorf("%d tokens are verified after three seconds", n)
+		}
+		if n := all.Refused()[TokenRate]; n != 20+20+27 {
+			t.Errorf("%d are counted", n)
+		}
+	})
+}

@@ -31,6 +31,7 @@ const (
 	ReadRate        = "read_rate"
 	CopyRate        = "copy_rate"
 	ConcurrentReads = "concurrent_reads"
+	TokenRate       = "token_rate"
 )
 
 // counter counts refusals because of one limit.
