@@ -17,15 +17,13 @@ type ackOrder struct {
 	// published are the newest positions of such events, at most one in each
 	// partition. Positions that the feed has passed are removed by the next ack.
 	published []adapter.Position
-	// passed are the newest positions of copies that the socket is to be given instead of later ones
-	// that it has passed over, at most one in each partition. Acks do not wait for them.
-	passed  []adapter.Position
-	held    []*heldAck // in the order of the calls of Ack
-	bytes   int        // approximate memory use of held
-	gated   bool       // the gate may hold an event that is not in published
-	timer   *time.Timer
-	armed   bool   // timer is set
-	emptied func() // called once, when nothing is held any more; or nil
+	owed      []owedCopy // acks do not wait for them
+	held      []*heldAck // in the order of the calls of Ack
+	bytes     int        // approximate memory use of held
+	gated     bool       // the gate may hold an event that is not in published
+	timer     *time.Timer
+	armed     bool   // timer is set
+	emptied   func() // called once, when nothing is held any more; or nil
 }
 
 // A heldAck is an ack that waits for the feed, or for its socket's gate.
@@ -135,23 +133,62 @@ func withNewest(list []adapter.Position, p adapter.Position) []adapter.Position 
 	return append(list, p)
 }
 
-// passOver notes the copies of an event that the socket will be given instead of this later one. If
-// it left their rooms before the feed has reached them, it would get neither. s.mu is held.
+// mostOwed is the maximum number of copies that a socket remembers as owed. The feed of a partition
+// has to be behind by as many events for one of them to be forgotten.
+const mostOwed = 256
+
+// An owedCopy is a copy of an event that a member is to be given instead of a later one, which it has
+// passed over. If it left the room before its node has reached the copy, it would get neither.
+type owedCopy struct {
+	at   adapter.Position
+	room string // for which the copy is; "" if that cannot be left
+}
+
+// owing returns the copy that a member takes instead of a later one, given its position.
+func owing(ev *adapter.Event, at adapter.Position, m *memberships, id string) owedCopy {
+	for _, c := range ev.Earlier {
+		if c.At != at {
+			continue
+		}
+		for _, r := range c.To {
+			if r.Kind == rooms.Named && m.in(r, id, at) {
+				return owedCopy{at, r.Name}
+			}
+		}
+	}
+	return owedCopy{at: at}
+}
+
+// passOver notes the copy that the socket will be given instead of this later one. s.mu is held.
 func (s *Socket) passOver(d *delivery) {
 	if len(d.ev.Earlier) == 0 {
 		return
 	}
-	if at, found := d.instead(&s.rooms, s.id); found && !s.gate.given(d.ev.Cursor, s.rooms.born).Covers(at) {
-		s.passedOver(at)
+	reached := s.gate.given(d.ev.Cursor, s.rooms.born)
+	if at, found := d.instead(&s.rooms, s.id); found && !reached.Covers(at) {
+		s.owe(reached, owing(d.ev, at, &s.rooms, s.id))
 	}
 }
 
-// passedOver notes positions of such copies. s.mu is held.
-func (s *Socket) passedOver(list ...adapter.Position) {
-	for _, p := range list {
-		o := s.ordered()
-		o.passed = withNewest(o.passed, p)
+// owe notes copies that the socket is to be given, of which those up to reached have been. s.mu is
+// held.
+func (s *Socket) owe(reached adapter.Cursor, list ...owedCopy) {
+	if len(list) == 0 {
+		return
 	}
+	o := s.ordered()
+	o.owed = slices.DeleteFunc(append(o.owed, list...), func(c owedCopy) bool { return reached.Covers(c.at) })
+	if n := len(o.owed) - mostOwed; n > 0 {
+		o.owed = slices.Delete(o.owed, 0, n)
+	}
+}
+
+// owed returns the copies that the socket is to be given once the feed has reached them. s.mu is held.
+func (s *Socket) owed() []owedCopy {
+	if o := s.order.Load(); o != nil {
+		return o.owed
+	}
+	return nil
 }
 
 // awaits reports whether the socket is to be given an event that the feed has not reached. s.mu is
@@ -159,26 +196,7 @@ func (s *Socket) passedOver(list ...adapter.Position) {
 func (s *Socket) awaits(reached adapter.Cursor) bool {
 	ahead := func(p adapter.Position) bool { return !reached.Covers(p) }
 	o := s.order.Load()
-	return o != nil && (slices.ContainsFunc(o.published, ahead) || slices.ContainsFunc(o.passed, ahead))
-}
-
-// withPassedOver returns a cursor that also covers the copies that the socket is to be given instead
-// of later ones. s.mu is held.
-func (s *Socket) withPassedOver(c adapter.Cursor) adapter.Cursor {
-	if o := s.order.Load(); o != nil {
-		return covering(c, o.passed)
-	}
-	return c
-}
-
-// covering returns a cursor that also covers some positions.
-func covering(c adapter.Cursor, list []adapter.Position) adapter.Cursor {
-	for _, p := range list {
-		if !c.Covers(p) {
-			c = adapter.NewProgress(c).To(p)
-		}
-	}
-	return c
+	return o != nil && (slices.ContainsFunc(o.published, ahead) || slices.ContainsFunc(o.owed, func(c owedCopy) bool { return ahead(c.at) }))
 }
 
 // awaitPublished waits, for at most commandWait, until the feed has reached the events that the
@@ -190,7 +208,10 @@ func (s *Socket) awaitPublished(ctx context.Context) {
 		return
 	}
 	s.mu.Lock()
-	published := slices.Concat(o.published, o.passed)
+	published := slices.Clone(o.published)
+	for _, c := range o.owed {
+		published = withNewest(published, c.at)
+	}
 	if s.gone {
 		published = nil
 	}

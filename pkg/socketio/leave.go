@@ -116,9 +116,6 @@ func (s *Socket) left(names []string) {
 func (s *Socket) leaveByCommand(d *delivery) {
 	seen := s.gate.given(d.ev.Cursor, s.rooms.born)
 	end := d.command.ends(seen)
-	if d.command.spread() {
-		end = s.withPassedOver(end)
-	}
 	var left []string
 	changed := false
 	for _, name := range d.command.names {
@@ -131,8 +128,9 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	if !changed {
 		return
 	}
+	owed := s.rooms.owe(s.owed(), seen)
 	var m *marker
-	if len(left) > 0 && !seen.Includes(end) {
+	if len(left) > 0 && (owed || !seen.Includes(end)) {
 		m = s.linger(d.command)
 	} else {
 		s.unlistLeft(left)

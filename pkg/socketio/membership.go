@@ -3,6 +3,7 @@ package socketio
 import (
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -191,13 +192,64 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 	}
 }
 
-// left returns the position at which the newest stay in a room has ended.
-func (m *memberships) left(name string) (at adapter.Cursor, left bool) {
-	stays := m.named[name]
-	if n := len(stays); n > 0 && !stays[n-1].open {
-		return stays[n-1].leave, true
+// endsBehind reports whether the member has left a room, at a position that a cursor does not cover.
+func (m *memberships) endsBehind(name string, c adapter.Cursor) bool {
+	return m.current(name) == nil && slices.ContainsFunc(m.named[name], func(st stay) bool { return !c.Includes(st.leave) })
+}
+
+// owe keeps the copies that the member is to be given, although it has left their rooms at positions
+// before them: each as a stay that holds this position alone, in front of the newest one. It reports
+// whether there are any beyond what the member's node has reached.
+func (m *memberships) owe(list []owedCopy, reached adapter.Cursor) (owed bool) {
+	for _, c := range list {
+		if !reached.Covers(c.at) && m.owes(c) {
+			owed = true
+		}
 	}
-	return at, false
+	return owed
+}
+
+// owing keeps these copies before the member leaves their rooms.
+func (m *memberships) owing(list []owedCopy) {
+	for _, c := range list {
+		if st := m.current(c.room); st != nil && !st.pending && !st.join.Covers(c.at) {
+			m.only(c, st.join)
+		}
+	}
+}
+
+func (m *memberships) owes(c owedCopy) bool {
+	stays := m.named[c.room]
+	n := len(stays) - 1
+	if n < 0 || stays[n].open || stays[n].leave.Covers(c.at) {
+		return false
+	}
+	m.only(c, stays[n].leave)
+	return true
+}
+
+// only adds a stay that holds the position of a copy alone. base does not cover it.
+func (m *memberships) only(c owedCopy, base adapter.Cursor) {
+	stays := m.named[c.room]
+	join := adapter.NewProgress(base).To(before(c.at))
+	st := stay{join: join, leave: adapter.NewProgress(join).To(c.at)}
+	if slices.ContainsFunc(stays, func(known stay) bool { return known.leave == st.leave && known.join == st.join }) {
+		return
+	}
+	m.named[c.room] = slices.Insert(stays, len(stays)-1, st)
+	m.count++
+	m.uncharged += stayCost(c.room)
+	m.unsaved = true
+}
+
+// before returns the position before another one.
+func before(p adapter.Position) adapter.Position {
+	if p.Seq > 0 {
+		p.Seq--
+	} else {
+		p.Ms, p.Seq = p.Ms-1, math.MaxUint64
+	}
+	return p
 }
 
 // newestJoin returns the newest join position of all stays.

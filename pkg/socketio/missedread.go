@@ -119,12 +119,12 @@ func (s *Socket) adopt(ctx context.Context, r *replay, found *missed, heard []st
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		s.receipt.given, s.receipt.overlooked = end, r.overlooked
-		s.passedOver(slices.DeleteFunc(r.passed, end.Covers)...)
+		s.owe(end, r.owed...)
 		if n := len(r.missed); n > 0 {
 			s.receipt.sent = r.missed[n-1].Cursor
 		}
 		listed = slices.DeleteFunc(listed, func(name string) bool {
-			if at, left := stays.left(name); left && !end.Includes(at) {
+			if stays.endsBehind(name, end) {
 				lingering = append(lingering, name)
 				return true
 			}

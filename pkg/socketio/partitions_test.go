@@ -1244,3 +1244,160 @@ func TestAckFollowsAnEventBeforeSocketsLeave(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 }
+
+// A member is owed a copy of an event that its node has not reached, and nothing else that is published
+// to a room behind a SocketsLeave.
+func TestSocketsLeaveWhileACopyIsOwed(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, _ := c.node(t, "bbbb", Options{})
+	group, first := c.room(0, 0), c.room(0, 1)
+	second, own := c.room(1, 0), c.room(1, 1)
+	for _, room := range []string{group, first, second, own} {
+		n.client(t).call(`["join","` + room + `"]`) // so that its node hears everything
+	}
+	w := n.client(t)
+	for _, room := range []string{group, first, second, own} {
+		w.call(`["join","` + room + `"]`)
+	}
+	slow.hold(0)
+	must(t, other.To(group).SocketsLeave(t.Context(), first))
+	must(t, other.To(first).Emit(t.Context(), "secret"))
+	must(t, other.To(group, second).Emit(t.Context(), "n", 1)) // the later copy comes first, and is passed over
+	must(t, other.To(own).Emit(t.Context(), "n", 2))
+	w.want(numbered(2))
+	slow.release(0)
+	w.want(numbered(1))
+	w.quiet()
+}
+
+// A member that is joined again to a room is in it, whatever it is owed.
+func TestSocketsJoinAfterSocketsLeaveWhileACopyIsOwed(t *testing.T) {
+	for name, first := range map[string]uint16{"in another partition": 2, "in the same partition": 0} {
+		t.Run(name, func(t *testing.T) {
+			c := newSlowCluster(t)
+			n, slow := c.node(t, "aaaa", Options{})
+			other, _ := c.node(t, "bbbb", Options{})
+			group, room := c.room(0, 0), c.room(first, 2)
+			second, own := c.room(1, 0), c.room(1, 1)
+			w := n.client(t)
+			for _, room := range []string{group, room, second, own} {
+				w.call(`["join","` + room + `"]`)
+			}
+			slow.hold(0)
+			must(t, other.To(group).SocketsLeave(t.Context(), room))
+			must(t, other.To(group).SocketsJoin(t.Context(), room))
+			must(t, other.To(group, second).Emit(t.Context(), "n", 1))
+			must(t, other.To(own).Emit(t.Context(), "n", 2))
+			w.want(numbered(2))
+			w.cut()
+			back := other.back(t, w)
+			if back.sid != w.sid {
+				t.Fatalf("not recovered: %v", other.Stats().Recoveries)
+			}
+			back.want(numbered(1))
+			must(t, other.To(room).Emit(t.Context(), "n", 3))
+			back.want(numbered(3))
+			slow.release(0)
+		})
+	}
+}
+
+// A client that is cut between two copies gets the event, also if it is removed meanwhile from the room
+// of the copy that it has not received.
+func TestCutBetweenTwoCopies(t *testing.T) {
+	for name, owed := range map[string]int{"one event": 1, "several": 3} {
+		t.Run(name, func(t *testing.T) {
+			c := newSlowCluster(t)
+			n, slow := c.node(t, "aaaa", Options{})
+			other, others := c.node(t, "bbbb", Options{})
+			first, second, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
+			w := n.client(t)
+			for _, room := range []string{first, second, own} {
+				w.call(`["join","` + room + `"]`)
+			}
+			before, err := others.Adapter.Head(t.Context())
+			must(t, err)
+			slow.hold(0)
+			for i := range owed {
+				must(t, other.To(first, second).Emit(t.Context(), "n", i))
+				must(t, other.To(first).Emit(t.Context(), "secret")) // behind the SocketsLeave
+			}
+			must(t, other.To(own).Emit(t.Context(), "n", owed))
+			w.want(numbered(owed)) // its offset covers the later copies
+			w.cut()
+			eventually(t, "it is away", func() bool { return n.Len() == 0 })
+			others.mu.Lock()
+			others.head = func(context.Context) (adapter.Cursor, error) { return before, nil } // it was called then
+			others.mu.Unlock()
+			must(t, other.To(second).SocketsLeave(t.Context(), first))
+			others.mu.Lock()
+			others.head = nil
+			others.mu.Unlock()
+			back := other.back(t, w)
+			if back.sid != w.sid {
+				t.Fatalf("not recovered: %v", other.Stats().Recoveries)
+			}
+			for i := range owed {
+				back.want(numbered(i))
+			}
+			back.quiet()
+			slow.release(0)
+		})
+	}
+}
+
+// The same, where the end of the replay covers the SocketsLeave and not the copy that is owed.
+func TestReplayedSocketsLeaveBetweenTwoCopies(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, others := c.node(t, "bbbb", Options{})
+	first, second, group := c.room(0, 0), c.room(1, 0), c.room(1, 1)
+	w := n.client(t)
+	for _, room := range []string{first, second, group} {
+		w.call(`["join","` + room + `"]`)
+	}
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	back := n.backAmid(t, slow, others, w, func() {
+		before, err := others.Adapter.Head(t.Context())
+		must(t, err)
+		must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+		others.mu.Lock()
+		others.head = func(context.Context) (adapter.Cursor, error) { return before, nil }
+		others.mu.Unlock()
+		must(t, other.To(group).SocketsLeave(t.Context(), first))
+		others.mu.Lock()
+		others.head = nil
+		others.mu.Unlock()
+	}, 1)
+	must(t, other.To(second).Emit(t.Context(), "n", 2))
+	back.want(numbered(1), numbered(2)) // it has never left the second
+	back.quiet()
+}
+
+// A stay of one copy holds it and nothing else, and survives its session.
+func TestOwedCopies(t *testing.T) {
+	for _, at := range []adapter.Position{{Ms: 7, Seq: 3, Partition: 1}, {Ms: 7, Partition: 1}} {
+		base := adapter.NewCursor("e", 0, []adapter.Position{{Ms: 5, Partition: 0}, {Ms: 5, Partition: 1}})
+		m := memberships{born: base}
+		m.enter("a")
+		m.confirm("a", base)
+		m.leave("a", base)
+		if !m.owe([]owedCopy{{at, "a"}, {at, "a"}, {at, ""}}, base) || m.count != 2 {
+			t.Errorf("%v: %d stays", at, m.count)
+		}
+		again, _, err := restore(m.save())
+		must(t, err)
+		for name, m := range map[string]*memberships{"itself": &m, "restored": &again} {
+			for _, p := range []adapter.Position{before(at), at, {Ms: at.Ms, Seq: at.Seq + 1, Partition: 1}} {
+				if got := m.in(rooms.InNamed("/", "a"), "id", p); got != (p == at) {
+					t.Errorf("%v, %s: %v is held: %v", at, name, p, got)
+				}
+			}
+			if m.current("a") != nil || m.named["a"][len(m.named["a"])-1].leave != base {
+				t.Errorf("%v, %s: %+v", at, name, m.named["a"])
+			}
+		}
+	}
+}

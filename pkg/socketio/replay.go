@@ -54,9 +54,7 @@ type replay struct {
 	// of those.
 	taken map[adapter.Position]adapter.Position
 	due   adapter.Position // of the command whose rooms are being made to count
-	// passed are the newest copies that the client is to receive instead of later ones, at most one in
-	// each partition.
-	passed []adapter.Position
+	owed  []owedCopy
 }
 
 // begin fixes the end of a replay of the socket's memberships. seen, the client's offset,
@@ -80,7 +78,7 @@ func (r *replay) begin(ctx context.Context, seen adapter.Cursor) (end adapter.Cu
 // the client is to receive, unless again is set. In that case it may have stopped with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
-	r.missed, r.slab, r.overlooked, r.again, r.rest, r.waiting, r.taken, r.passed = nil, nil, 0, false, nil, nil, nil, nil
+	r.missed, r.slab, r.overlooked, r.again, r.rest, r.waiting, r.taken, r.owed = nil, nil, 0, false, nil, nil, nil, nil
 	r.several = end.Partitions() > 1
 	if r.now = r.seen; r.now.IsZero() {
 		r.now = r.stays.born
@@ -217,7 +215,7 @@ func (r *replay) wait(ev *adapter.Event) {
 	r.waiting = append(r.waiting, *ev)
 	at, found := ev.Instead(func(room rooms.Room, at adapter.Position) bool { return r.stays.in(room, r.socket.id, at) })
 	if found && !r.now.Covers(at) {
-		r.passed = withNewest(r.passed, at)
+		r.owed = append(r.owed, owing(ev, at, &r.stays, r.socket.id))
 	}
 }
 
@@ -290,8 +288,9 @@ func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 					return err
 				}
 			}
-			r.stays.leaveAt(name, ev.Position, covering(c.ends(after), r.passed), false)
+			r.stays.leaveAt(name, ev.Position, c.ends(after), false)
 		}
+		r.stays.owe(r.owed, after)
 	}
 	return nil
 }
