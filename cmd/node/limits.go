@@ -43,10 +43,9 @@ func newLimits(c config, log *zap.Logger) *limits {
 	if c.Connections > 0 { // of the port alone
 		forwarded = nil
 	}
-	l.public = limit.NewPort(limit.PortOptions{
-		Name: limit.Connections, Connections: s.clients, Others: forwarded, Waiting: c.IdleConnections,
-		IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(), Log: log,
-	})
+	public := c.publicPort()
+	public.Connections, public.Others, public.Log = s.clients, forwarded, log
+	l.public = limit.NewPort(public)
 	l.internal = limit.NewPort(limit.PortOptions{
 		Name: limit.InternalConnections, Connections: s.internal, Others: func() int { return -l.incoming.Open() }, Log: log,
 	})
@@ -57,6 +56,14 @@ func newLimits(c config, log *zap.Logger) *limits {
 		Name: limit.ForwardedFromNodes, Max: s.forwarded, Others: func() int { return l.public.Stats().Open + l.outgoing.Open() }, Log: log,
 	})
 	return l
+}
+
+// publicPort returns the limits of the public port that do not depend on the descriptors.
+func (c *config) publicPort() limit.PortOptions {
+	return limit.PortOptions{
+		Name: limit.Connections, Waiting: c.IdleConnections,
+		IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(),
+	}
 }
 
 // tcpPerClient is how many TCP connections browsers open to one host.

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"runtime/debug"
+	"strings"
 	"testing"
 
 	"go.uber.org/zap"
@@ -73,5 +75,35 @@ func TestDefaultRates(t *testing.T) {
 				t.Fatalf("%d reads of dashboard %d of %q wait", n, dashboards+1, user)
 			}
 		}
+	}
+}
+
+// An address may have several TCP connections for each of its connections, because browsers open
+// several. They are limited, and so are the connections of all addresses and their headers.
+func TestConnectionsAreLimited(t *testing.T) {
+	c, _ := load()
+	if got, want := c.publicPort().IPConnections, tcpPerClient*5000; got != want {
+		t.Errorf("%d TCP connections of an address, want %d", got, want)
+	}
+	if got := c.sessions(); got != 0 {
+		t.Errorf("%d connections without GOMEMLIMIT", got)
+	}
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(256 << 20))
+	if got := c.sessions(); got != 6144 {
+		t.Errorf("%d connections with 256 MiB", got)
+	}
+	l, admitted := newLimits(c, zap.NewNop()), 0
+	large := &http.Request{RemoteAddr: "127.0.0.1:1", Header: http.Header{"Cookie": {strings.Repeat("c", 15<<10)}}}
+	for ; admitted < 2000; admitted++ {
+		if _, err := l.handshakes.Admit(large); err != nil {
+			break
+		}
+	}
+	if l.handshakes.Refused()[limit.HeaderBytes] != 1 || admitted < 1000 {
+		t.Errorf("%d connections with large headers: %v", admitted, l.handshakes.Refused())
+	}
+	c.Sessions = 3
+	if got := c.sessions(); got != 3 {
+		t.Errorf("%d connections, want those that are configured", got)
 	}
 }

@@ -60,6 +60,8 @@ func failure(ctx context.Context, err error) failureReply {
 		return failureReply{Code: tooMany, Message: err.Error()}
 	case errors.Is(err, adapter.ErrNotPublished):
 		return failureReply{Code: unavailable, Message: "the cluster is unavailable; the event was not published"}
+	case errors.Is(err, adapter.ErrUndecodable):
+		return failureReply{Code: unavailable, Message: "this node cannot decode an event of the room"}
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return failureReply{Code: timeout, Message: "it took too long; it may have happened", MayHave: true}
 	}

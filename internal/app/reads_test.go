@@ -28,6 +28,7 @@ type countedReads struct {
 	begun chan struct{} // gets a value of each that is held
 	held  chan struct{} // nil, or closed to release them
 	fails error         // of each Publish; set before the first one
+	bad   error         // of each History; likewise
 }
 
 func (c *countedReads) History(ctx context.Context, room rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
@@ -35,6 +36,9 @@ func (c *countedReads) History(ctx context.Context, room rooms.Room, page adapte
 	if c.held != nil {
 		c.begun <- struct{}{}
 		<-c.held
+	}
+	if c.bad != nil {
+		return nil, false, c.bad
 	}
 	return c.Adapter.History(ctx, room, page)
 }
@@ -142,6 +146,7 @@ type appReply struct {
 	OK      bool
 	Code    code
 	Message string
+	MayHave bool `json:"mayHaveHappened"`
 	Events  []struct {
 		Offset  string
 		Args    []json.RawMessage
@@ -418,5 +423,28 @@ func TestManyRoomsAreNotListed(t *testing.T) {
 	c.write(`421["leave","x"]`)
 	if got := c.next(); !strings.HasPrefix(got, `431[{"ok":true,"rooms":["0",`) || strings.Contains(got, "count") {
 		t.Errorf("with one less it is acked %.100s", got)
+	}
+}
+
+// A list of members counts in the rate of reads: other nodes are asked for it.
+func TestMembersAreCharged(t *testing.T) {
+	_, _, url := serveApp(t, Options{Limits: limit.NewClients(limit.ClientOptions{ReadBytes: questionBytes / 4})})
+	c := dialApp(t, url)
+	c.call(`["join","r"]`)
+	for i, want := range []code{"", rateLimited} { // the question takes 4 seconds' worth
+		if r, _ := c.call(`["members","r"]`); r.Code != want {
+			t.Errorf("call %d: %+v", i, r)
+		}
+	}
+}
+
+// A history that cannot be decoded is refused as such: nothing may have happened.
+func TestUndecodableHistory(t *testing.T) {
+	node, _, url := serveApp(t, Options{})
+	node.bad = fmt.Errorf("read: %w", adapter.ErrUndecodable)
+	c := dialApp(t, url)
+	c.call(`["join","r"]`)
+	if r, _ := c.call(`["history","r"]`); r.OK || r.Code != unavailable || !strings.Contains(r.Message, "cannot decode") || r.MayHave {
+		t.Errorf("%+v", r)
 	}
 }

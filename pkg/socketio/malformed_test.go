@@ -1,11 +1,17 @@
 package socketio
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // An event or command that no node has published, as somebody may write it to Redis, is a gap for the
@@ -81,5 +87,49 @@ func TestMalformedEventsInLargeReplays(t *testing.T) {
 				t.Error("recovered")
 			}
 		})
+	}
+}
+
+// A garbledStore has sessions that this version cannot decode.
+type garbledStore struct {
+	session.Store
+	garbled atomic.Bool
+}
+
+func (g *garbledStore) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
+	if g.garbled.Load() {
+		return session.Session{}, "", fmt.Errorf("claim: %w", session.ErrUndecodable)
+	}
+	return g.Store.Claim(ctx, pid, by, ttl, check)
+}
+
+// A session that cannot be decoded is not recovered, now or later: its client gets a new one.
+func TestUndecodableSessionIsRefused(t *testing.T) {
+	store := &garbledStore{Store: session.NewMemory()}
+	n := start(t, Options{Sessions: store})
+	joining(n.Namespace)
+	w := n.client(t)
+	w.call(`["join","r"]`)
+	w.cut()
+	store.garbled.Store(true)
+	if back := n.back(t, w); back.sid == w.sid || n.Stats().Recoveries[refusedCoding] != 1 {
+		t.Errorf("recovered: %v", n.Stats().Recoveries)
+	}
+}
+
+// The name of a namespace is bounded before anybody is asked whether it exists.
+func TestNamesOfNamespacesAreBounded(t *testing.T) {
+	n := start(t, Options{})
+	var asked atomic.Int32
+	n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { asked.Add(1); return true, nil })
+	w := n.dial(t)
+	long := "/" + strings.Repeat("a", maxNamespaceName-1)
+	w.write("40" + long + "b,")
+	if got, want := w.next(), "44"+long+`b,{"message":"Invalid namespace"}`; got != want || asked.Load() != 0 {
+		t.Errorf("got %s; asked %d times", got, asked.Load())
+	}
+	w.connect(long, "")
+	if asked.Load() != 1 {
+		t.Errorf("asked %d times", asked.Load())
 	}
 }
