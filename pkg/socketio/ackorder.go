@@ -135,28 +135,28 @@ func withNewest(list []adapter.Position, p adapter.Position) []adapter.Position 
 
 // mostOwed is the maximum number of copies that a socket remembers as owed. The feed of a partition
 // has to be behind by as many events for one of them to be forgotten.
-const mostOwed = 256
+const mostOwed = 1024
 
 // An owedCopy is a copy of an event that a member is to be given instead of a later one, which it has
 // passed over. If it left the room before its node has reached the copy, it would get neither.
 type owedCopy struct {
-	at   adapter.Position
-	room string // for which the copy is; "" if that cannot be left
+	at    adapter.Position
+	room  string           // for which the copy is; "" if that cannot be left
+	later adapter.Position // of the copy that was passed over
+	of    []string         // the rooms for which that was; nil if one of them cannot be left
 }
 
 // owing returns the copy that a member takes instead of a later one, given its position.
 func owing(ev *adapter.Event, at adapter.Position, m *memberships, id string) owedCopy {
-	for _, c := range ev.Earlier {
-		if c.At != at {
-			continue
-		}
-		for _, r := range c.To {
-			if r.Kind == rooms.Named && m.in(r, id, at) {
-				return owedCopy{at, r.Name}
+	c := owedCopy{at: at, later: ev.Position, of: m.through(ev.Target.To, ev.Position, id)}
+	for _, copied := range ev.Earlier {
+		if copied.At == at {
+			if names := m.through(copied.To, at, id); len(names) > 0 {
+				c.room = names[0]
 			}
 		}
 	}
-	return owedCopy{at: at}
+	return c
 }
 
 // passOver notes the copy that the socket will be given instead of this later one. s.mu is held.
@@ -191,18 +191,16 @@ func (s *Socket) owed() []owedCopy {
 	return nil
 }
 
-// awaits reports whether the socket is to be given an event that the feed has not reached. s.mu is
-// held.
+// awaits reports whether the socket is to be given an event that its handlers published and that the
+// feed has not reached. s.mu is held.
 func (s *Socket) awaits(reached adapter.Cursor) bool {
-	ahead := func(p adapter.Position) bool { return !reached.Covers(p) }
 	o := s.order.Load()
-	return o != nil && (slices.ContainsFunc(o.published, ahead) || slices.ContainsFunc(o.owed, func(c owedCopy) bool { return ahead(c.at) }))
+	return o != nil && slices.ContainsFunc(o.published, func(p adapter.Position) bool { return !reached.Covers(p) })
 }
 
 // awaitPublished waits, for at most commandWait, until the feed has reached the events that the
-// socket's handlers published and that it receives, and the copies that it is to be given instead of
-// later ones.
-func (s *Socket) awaitPublished(ctx context.Context) {
+// socket's handlers published and that it receives; if owed is set, also the copies that it is owed.
+func (s *Socket) awaitPublished(ctx context.Context, owed bool) {
 	o := s.order.Load()
 	if o == nil {
 		return
@@ -210,7 +208,9 @@ func (s *Socket) awaitPublished(ctx context.Context) {
 	s.mu.Lock()
 	published := slices.Clone(o.published)
 	for _, c := range o.owed {
-		published = withNewest(published, c.at)
+		if owed {
+			published = withNewest(published, c.at)
+		}
 	}
 	if s.gone {
 		published = nil

@@ -29,6 +29,8 @@ type client struct {
 
 	connects time.Time // when the next CONNECT is due, for the rate limit; used by the reader only
 
+	large sync.Mutex // held while a large ack waits for the send queue
+
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice
 	retry   *time.Timer // closes the connection so that its client reconnects, or nil
@@ -151,7 +153,7 @@ func (c *client) refuseMsgpack(namespace string) error {
 // connect begins to connect a socket. Its events may arrive immediately; they wait. A connection
 // that exceeds the CONNECT rate is closed, so that the client reconnects.
 func (c *client) connect(p *packet.Packet) {
-	pace := pace{max(connectBurst, c.srv.opts.NamespacesPerConnection), connectInterval}
+	pace := pace{c.srv.connectable() + connectsAgain, connectInterval}
 	due, ok := pace.after(c.connects, time.Now())
 	if !ok {
 		c.limited(limitConnects, pace.burst, "connects")
@@ -181,6 +183,17 @@ func (c *client) connect(p *packet.Packet) {
 		return
 	}
 	c.srv.spawn(func() { c.srv.admit(s) })
+}
+
+// connectable returns the number of namespaces that a connection may be connected to.
+func (s *Server) connectable() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	most := s.opts.NamespacesPerConnection
+	if len(s.parents) == 0 { // there are no others
+		most = min(most, len(s.namespaces))
+	}
+	return most
 }
 
 // attach adds a socket to the connection, unless that exceeds the limit.

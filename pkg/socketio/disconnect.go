@@ -242,7 +242,7 @@ func (s *Socket) Disconnect(closeConn bool) {
 	if !gone {
 		ctx, cancel := s.ns.srv.store()
 		defer cancel()
-		s.awaitPublished(ctx) // events in other partitions may come later than the command
+		s.awaitPublished(ctx, true) // events in other partitions may come later than the command
 		if s.Self().DisconnectSockets(ctx, closeConn) == nil {
 			return
 		}

@@ -124,16 +124,14 @@ const eventOverhead = 256
 // cost is the event's memory use, in bytes.
 func (e *Event) cost() int { return e.size + eventOverhead + 24*(len(e.raw)+len(e.attachments)) }
 
-// do handles the event, which counts in the receive budget until do returns. It first waits for a
-// client that has yet to take half a send queue: a client that sends many events before it reads
-// their acks must not be cut for that.
+// do handles the event, which counts in the receive budget until do returns.
 func (e *Event) do() {
 	c, cost := e.socket.client, e.cost()
 	if cost >= smallReceived {
 		c.srv.received.keeps(c, cost)
 		defer c.srv.received.keeps(c, -cost)
 	}
-	_ = c.conn.WaitQueue(e.socket.ctx, c.srv.opts.Engine.SendQueueBytes/2) // an event may be handled after the disconnect
+	e.socket.awaitQueueSpace()
 	e.socket.handle(e)
 }
 
@@ -163,15 +161,16 @@ func (e *Event) CanAck() bool {
 	return !e.socket.gone
 }
 
-// Ack answers the sender. It queues and does not wait. Only the first call answers; later calls,
-// and calls for an event that requests no ack, return ErrNoAck. If the values cannot be encoded it
-// returns an error, and Ack can be called again.
+// Ack answers the sender. It queues and does not wait, unless the answer is larger than a sixteenth of
+// Engine.SendQueueBytes: then it waits while the client has yet to take half of them. Only the first
+// call answers; later calls, and calls for an event that requests no ack, return ErrNoAck. If the
+// values cannot be encoded it returns an error, and Ack can be called again.
 //
 // The client receives the ack after every event that the socket receives and that was published
 // before with the handler's context, or one derived from it, or through the socket (Emit, Self, To,
 // …), with any context. An ack waits for such events for at most Options.AckTimeout. It is sent
-// without them after that, when the socket ends, or when the waiting acks reach the limit of the
-// send queue in bytes. It does not wait for an event to rooms that the socket was not in when the
+// without them after that, when the socket ends, or when the waiting acks reach half of
+// the limit of the send queue. It does not wait for an event to rooms that the socket was not in when the
 // event was published, as far as its node knew: if another SocketsJoin to them was in flight, the
 // event may follow the ack.
 func (e *Event) Ack(args ...any) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -100,16 +101,56 @@ func (s *Socket) rescue(callback *string, returned *bool) {
 	}
 }
 
-// sendAck answers an event of the client.
+// sendAck answers an event of the client. A large ack waits as long as half of the send queue is used:
+// handlers of several namespaces may each have begun when it was empty.
 func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 	ps := enginePackets(&packet.Packet{
 		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
 	}, false)
+	size := 0
+	for _, p := range ps {
+		size += p.Len()
+	}
+	if queue := s.client.srv.opts.Engine.SendQueueBytes; size > queue/largeAcks {
+		s.client.large.Lock()
+		defer s.client.large.Unlock()
+		ctx, cancel := context.WithTimeout(s.ctx, s.client.srv.opts.AckTimeout)
+		_ = s.client.conn.WaitQueue(ctx, queue/2)
+		cancel()
+	}
 	if s.queueAck(ps) != nil {
 		return ErrDisconnected
 	}
 	return nil
 }
+
+const (
+	// queueWait is how long an event may wait for space in the send queue.
+	queueWait = time.Second
+	// goneLook is the interval at which it looks whether its socket has ended.
+	goneLook = 20 * time.Millisecond
+)
+
+// awaitQueueSpace waits for a client that has yet to take half of its send queue: one that sends many
+// events before it reads their acks must not be cut for that. It does not wait for long, because an
+// event can be what makes space: a slow client leaves a busy room.
+func (s *Socket) awaitQueueSpace() {
+	conn, half := s.client.conn, s.client.srv.opts.Engine.SendQueueBytes/2
+	if conn.Queued() <= half {
+		return
+	}
+	for end := time.Now().Add(queueWait); time.Now().Before(end) && !s.hasGone(); {
+		ctx, cancel := context.WithTimeout(s.ctx, goneLook)
+		err := conn.WaitQueue(ctx, half)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return
+		}
+	}
+}
+
+// largeAcks is the number of large acks that fill a send queue.
+const largeAcks = 16
 
 // tellOutgoing reports an event that is queued. s.mu is held.
 func (s *Socket) tellOutgoing(d *delivery) {

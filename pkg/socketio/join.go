@@ -173,6 +173,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			for p, later := range missed.had {
 				s.rooms.had(p, later)
 			}
+			s.owe(command.seen, missed.owed...)
 			if s.receipt != nil && len(missed.late) > 0 {
 				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else records that they were received
 			}

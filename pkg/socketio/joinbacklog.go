@@ -26,7 +26,8 @@ type backlog struct {
 	late   []*delivery // already reached, in the order of positions
 	// had are the positions of copies of events that the socket has been given as later copies, and
 	// the positions of these.
-	had map[adapter.Position]adapter.Position
+	had  map[adapter.Position]adapter.Position
+	owed []owedCopy
 }
 
 // since returns what was stored in rooms after a join position, up to the feed's cursor. The gate
@@ -94,6 +95,11 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 			}
 		case now.takes(&ev, id):
 			missed.late = append(missed.late, s.ns.newDelivery(&ev))
+		default:
+			in := func(r rooms.Room, at adapter.Position) bool { return now.in(r, id, at) }
+			if at, found := ev.Instead(in); found && !command.seen.Covers(at) {
+				missed.owed = append(missed.owed, owing(&ev, at, &now, id))
+			}
 		}
 	}
 	had := func(d *delivery) bool { _, had := missed.had[d.ev.Position]; return had }

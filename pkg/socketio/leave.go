@@ -10,9 +10,8 @@ import (
 
 // Leave takes the socket out of rooms. Once it has returned none of their events reach the client,
 // except those that the socket's own handlers published to them before, if this node reaches these
-// within a second. With several partitions it also waits, for the same time, for events to other
-// rooms of the socket as well, which the socket would otherwise lose. Rooms that it is not in are not
-// an error. The context bounds the wait for that and for other changes of the socket; the session
+// within a second; and, with several partitions, those that were published before and are for other
+// rooms of the socket as well. Rooms that it is not in are not an error. The context bounds the wait for that and for other changes of the socket; the session
 // store has its own timeout of some seconds. If Leave returns an error of the store, the connection is
 // closed: when its client is recovered it may still be in the rooms, with all their events. Leave
 // returns ErrDisconnected if the socket is not connected, as in a middleware, in OnDisconnecting and
@@ -28,7 +27,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	defer cancel()
 	var done func()
 	for {
-		s.awaitPublished(wait)
+		s.awaitPublished(wait, false)
 		var err error
 		if done, err = s.changeLive(ctx); err != nil {
 			return err
@@ -49,7 +48,14 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		f.mu.Unlock()
 		return ErrDisconnected
 	}
-	left := s.leave(those(), s.gate.given(f.cursor, s.rooms.born)) // what a replay gave counts as well
+	reached := s.gate.given(f.cursor, s.rooms.born) // what a replay gave counts as well
+	left := s.leave(those(), reached)
+	var m *marker
+	if len(left) > 0 && s.rooms.owe(s.owed(), reached) {
+		m = s.linger(&command{names: left})
+	} else {
+		s.unlistLeft(left)
+	}
 	// An event after the leave has an offset that covers events of these rooms that the socket has
 	// not been given, and a recovery that does not know of the leave finds the socket in them. So
 	// the gate is shut until the session is stored.
@@ -62,7 +68,12 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	if len(left) == 0 {
 		return nil
 	}
-	s.left(left)
+	s.ns.tellRooms(s.ID(), false, left...)
+	if m == nil {
+		s.endLeave(nil, left)
+	} else {
+		defer s.finishLeave(leaving{m, left}) // once it is stored
+	}
 	stored, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // the leave does not end with the caller's context
 	defer cancel()
 	err := s.save(stored)
@@ -86,7 +97,6 @@ func (s *Socket) leave(names []string, at adapter.Cursor) (left []string) {
 	for _, name := range names {
 		if st := s.rooms.current(name); st != nil && !st.pending {
 			s.rooms.leave(name, at)
-			s.unlist(name)
 			left = append(left, name)
 		}
 	}
@@ -98,12 +108,6 @@ func (s *Socket) leave(names []string, at adapter.Cursor) (left []string) {
 func (s *Socket) unlist(name string) {
 	s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
 	s.unlisted = true
-}
-
-// left completes a leave with the steps that need no lock.
-func (s *Socket) left(names []string) {
-	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, names)...)
-	s.ns.tellRooms(s.ID(), false, names...)
 }
 
 // leaveByCommand leaves at the position of the command. s.mu is held.
@@ -152,15 +156,15 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	}, func() { s.endLeave(m, left) })
 }
 
-// A leaving is a leave of rooms in which a socket lingers, listed and subscribed, after a replay:
-// a command covers more of them than the replay has reached.
+// A leaving is a leave of rooms in which a socket lingers, listed and subscribed, because there is
+// more to come for it than its node or a replay has reached.
 type leaving struct {
 	marker *marker
 	names  []string
 }
 
-// leaveByReplay ends such a leave once the feed has reached what the command covers.
-func (s *Socket) leaveByReplay(l leaving) {
+// finishLeave ends such a leave once the feed has reached that.
+func (s *Socket) finishLeave(l leaving) {
 	s.background(func(ctx context.Context) error { return s.awaitLeave(ctx, l.marker) }, func() { s.endLeave(l.marker, l.names) })
 }
 

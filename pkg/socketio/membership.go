@@ -29,6 +29,9 @@ func (st stay) holds(p adapter.Position) bool {
 	return !st.pending && !st.join.Covers(p) && (st.open || st.leave.Covers(p))
 }
 
+// single reports whether the stay holds one position alone; see memberships.owe.
+func (st stay) single() bool { return !st.open && before(st.leave.At) == st.join.At }
+
 // deferred reports whether a part of the stay was given to the client with a command.
 func (st stay) deferred() bool { return st.due != adapter.Position{} }
 
@@ -224,8 +227,29 @@ func (m *memberships) owes(c owedCopy) bool {
 	if n < 0 || stays[n].open || stays[n].leave.Covers(c.at) {
 		return false
 	}
+	holds := func(name string) bool {
+		return slices.ContainsFunc(m.named[name], func(st stay) bool { return st.holds(c.later) })
+	}
+	if c.of != nil && !slices.ContainsFunc(c.of, holds) { // the member has left these as well: the event is not for it
+		return false
+	}
 	m.only(c, stays[n].leave)
 	return true
+}
+
+// through returns the named rooms of a list in which the member was at a position; nil if it was in one
+// that cannot be left.
+func (m *memberships) through(list []rooms.Room, at adapter.Position, id string) (names []string) {
+	for _, r := range list {
+		switch {
+		case !m.in(r, id, at):
+		case r.Kind != rooms.Named:
+			return nil
+		default:
+			names = append(names, r.Name)
+		}
+	}
+	return names
 }
 
 // only adds a stay that holds the position of a copy alone. base does not cover it.

@@ -130,10 +130,12 @@ func (m *memberships) precedes(name string, at adapter.Cursor, due adapter.Posit
 	if stays[n].join.IsZero() || !stays[n].join.Covers(command) || at.Includes(stays[n].join) {
 		return false
 	}
-	if n == 0 {
+	for n--; n >= 0 && stays[n].single(); n-- { // beside the memberships
+	}
+	if n < 0 {
 		return true
 	}
-	left := stays[n-1].leave // if that covers the command, it has left the room after it
+	left := stays[n].leave // if that covers the command, it has left the room after it
 	return at.Includes(left) && !left.Covers(command)
 }
 

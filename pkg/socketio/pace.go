@@ -31,11 +31,11 @@ const (
 	// have cost: a client must be able to recover before its session expires.
 	maxRecoveryDebt = 30 * time.Second
 
-	// connectInterval is the interval for CONNECT packets on one connection. Their burst is connectBurst,
-	// or the number of allowed namespaces if that is more. Each costs middlewares and a session, which
-	// takes 750 bytes in Redis.
+	// connectInterval is the interval for CONNECT packets on one connection. Their burst is one for each
+	// namespace that it may be connected to, and connectsAgain. Each costs middlewares and a session,
+	// which takes 750 bytes in Redis.
 	connectInterval = time.Second
-	connectBurst    = 16
+	connectsAgain   = 4
 )
 
 // window is the idle time after which the whole burst is free again.

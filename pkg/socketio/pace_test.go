@@ -215,11 +215,11 @@ func TestConnectsOfAConnectionAreLimited(t *testing.T) {
 	n := start(t, Options{NamespacesPerConnection: 2})
 	n.Of("/a").OnConnect(func(*Socket) {})
 	w := n.dial(t)
-	for range connectBurst {
+	for range 2 + connectsAgain { // the namespaces are / and /a
 		w.connect("/a", "")
 		w.write("41/a,")
 	}
-	for range connectBurst {
+	for range 2 + connectsAgain {
 		w.write("40/a,")
 		w.write("41/a,")
 	}

@@ -1384,7 +1384,7 @@ func TestOwedCopies(t *testing.T) {
 		m.enter("a")
 		m.confirm("a", base)
 		m.leave("a", base)
-		if !m.owe([]owedCopy{{at, "a"}, {at, "a"}, {at, ""}}, base) || m.count != 2 {
+		if !m.owe([]owedCopy{{at: at, room: "a"}, {at: at, room: "a"}, {at: at}, {at: at, room: "a", of: []string{"b"}}}, base) || m.count != 2 {
 			t.Errorf("%v: %d stays", at, m.count)
 		}
 		again, _, err := restore(m.save())
@@ -1400,4 +1400,88 @@ func TestOwedCopies(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A command that joins a socket to the room of the later copy makes it pass that over as well, after its
+// node has reached it.
+func TestSocketsLeaveAfterSocketsJoinBetweenTwoCopies(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, _ := c.node(t, "bbbb", Options{})
+	group, first, second := c.room(0, 0), c.room(1, 0), c.room(2, 0)
+	member := n.client(t)
+	member.call(`["join","` + second + `"]`) // so that its node hears it
+	w := n.client(t)
+	w.call(`["join","` + group + `"]`)
+	w.call(`["join","` + first + `"]`)
+	slow.hold(0, 1)
+	must(t, other.To(group).SocketsJoin(t.Context(), second))
+	must(t, other.To(group).SocketsLeave(t.Context(), first))
+	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+	member.want(numbered(1))
+	slow.release(0)
+	sock := n.Socket(w.sid)
+	eventually(t, "the commands are executed", func() bool { return sock.InRoom(second) && !sock.InRoom(first) })
+	slow.release(1)
+	w.want(numbered(1))
+	w.quiet()
+}
+
+// A copy that a client is owed when it is cut does not hide a SocketsJoin that is older than its own
+// join of the room: what came between the two is for it.
+func TestSocketsJoinBeforeACopyThatIsOwed(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, _ := c.node(t, "bbbb", Options{})
+	group, room, second, own := c.room(0, 0), c.room(1, 0), c.room(2, 0), c.room(2, 1)
+	w := n.client(t)
+	for _, room := range []string{group, second, own} {
+		w.call(`["join","` + room + `"]`)
+	}
+	slow.hold(0)
+	must(t, other.To(group).SocketsJoin(t.Context(), room))
+	must(t, other.To(room).Emit(t.Context(), "n", 1))
+	must(t, n.Socket(w.sid).Join(t.Context(), room))
+	slow.hold(1)
+	must(t, other.To(room, second).Emit(t.Context(), "n", 2))
+	must(t, other.To(own).Emit(t.Context(), "n", 3))
+	w.want(numbered(3)) // its offset covers the later copy
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	back := other.back(t, w)
+	if back.sid != w.sid {
+		t.Fatalf("not recovered: %v", other.Stats().Recoveries)
+	}
+	back.want(numbered(1), numbered(2))
+	back.quiet()
+	slow.release(0, 1)
+}
+
+// A member leaves a room of a busy pair without a wait, and loses nothing of the other one.
+func TestLeaveInAFlow(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, _ := c.node(t, "bbbb", Options{})
+	first, second := c.room(0, 0), c.room(1, 0)
+	w := n.client(t)
+	for _, room := range []string{first, second} {
+		w.call(`["join","` + room + `"]`)
+	}
+	slow.hold(0)
+	const events = 20
+	for i := range events {
+		must(t, other.To(first, second).Emit(t.Context(), "n", i))
+		must(t, other.To(first).Emit(t.Context(), "before")) // while it is in the room, but its node learns of it later
+	}
+	head, err := other.adapter.Head(t.Context())
+	must(t, err)
+	n.awaitFeed(t.Context(), head.In(1)) // it has passed over the later copies
+	left := make(chan error, 1)
+	go func() { left <- n.Socket(w.sid).Leave(t.Context(), first) }()
+	must(t, receive(t, left)) // although nothing of the first partition comes
+	slow.release(0)
+	for i := range events {
+		w.want(numbered(i))
+	}
+	w.quiet()
 }

@@ -958,3 +958,87 @@ func TestAcksOfAFlood(t *testing.T) {
 		}
 	}
 }
+
+// Large answers in several namespaces of one connection do not cut it: each waits for the others.
+func TestLargeAcksInManyNamespaces(t *testing.T) {
+	const namespaces, size = 8, 40 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 100 << 10}})
+	var begun sync.WaitGroup
+	begun.Add(namespaces)
+	names := make([]string, namespaces)
+	for i := range names {
+		names[i] = fmt.Sprintf("/%d", i)
+		n.Of(names[i]).On("e", func(_ context.Context, e *Event) error {
+			begun.Done()
+			begun.Wait() // so that none is queued yet
+			return e.Ack(strings.Repeat("a", size))
+		})
+	}
+	poll, post := n.polling(t)
+	for _, name := range names {
+		post("40" + name + ",")
+		poll()
+	}
+	for _, name := range names {
+		post("42" + name + `,1["e"]`)
+	}
+	begun.Wait()
+	eventually(t, "an answer is queued", func() bool { return n.Stats().Engine.QueuedBytes > size })
+	for acks := 0; acks < namespaces; {
+		acks += strings.Count(poll(), "43/")
+	}
+}
+
+// polling opens a polling session and returns functions to poll and to post.
+func (n *testNode) polling(t *testing.T) (poll func() string, post func(body string)) {
+	query := "http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling"
+	poll = func() string {
+		res, err := http.Get(query)
+		must(t, err)
+		defer func() { _ = res.Body.Close() }()
+		body, err := io.ReadAll(res.Body)
+		must(t, err)
+		if res.StatusCode != http.StatusOK {
+			t.Fatalf("the connection was closed: %s", body)
+		}
+		return string(body)
+	}
+	post = func(body string) {
+		res, err := http.Post(query, "text/plain", strings.NewReader(body))
+		must(t, err)
+		must(t, res.Body.Close())
+	}
+	_, id, _ := strings.Cut(poll(), `"sid":"`)
+	id, _, _ = strings.Cut(id, `"`)
+	query += "&sid=" + id
+	return poll, post
+}
+
+// A client that reads too slowly for a room can leave it, and what it sent before it left its namespace
+// is handled.
+func TestEventsOfASlowReader(t *testing.T) {
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 100 << 10}})
+	joining(n.Namespace)
+	handled := make(chan error, 20)
+	n.On("last", func(ctx context.Context, _ *Event) error {
+		handled <- ctx.Err()
+		return nil
+	})
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	post(`420["join","r"]`)
+	poll()
+	must(t, n.To("r").Emit(t.Context(), "large", strings.Repeat("a", 60<<10)))
+	eventually(t, "more than half of its queue is used", func() bool { return n.Stats().Engine.QueuedBytes > 50<<10 })
+	var sock *Socket
+	for s := range n.Sockets() {
+		sock = s
+	}
+	post(`42["leave","r"]`)
+	eventually(t, "it has left the room", func() bool { return !sock.InRoom("r") })
+	post(strings.Repeat(`42["last"]`+"\x1e", cap(handled)) + "41")
+	for range cap(handled) {
+		must(t, receive(t, handled))
+	}
+}

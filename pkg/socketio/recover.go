@@ -102,7 +102,7 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		defer func() {
 			missed.release() // including events that are read later
 			for _, l := range missed.leaves {
-				s.leaveByReplay(l)
+				s.finishLeave(l)
 			}
 		}()
 		err = s.joinGranted(ctx)

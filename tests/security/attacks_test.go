@@ -1,8 +1,17 @@
 package security
 
 import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -71,6 +80,53 @@ func (c *hostile) fill() {
 	})
 	for range c.a.fills {
 		c.send(echo100KB)
+	}
+}
+
+// slowToken is a token with a forged signature for a key of the curve P-521.
+var slowToken = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES512"}`)) + ".e30." +
+	base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{0, 17}, 66))
+
+// slowKey returns a public key of that curve.
+func slowKey() string {
+	key, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// pollingSession opens a session with some headers, connects it and sends an event.
+func (a *assault) pollingSession(headers, event string) {
+	c, err := a.dial(true)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	from := bufio.NewReader(c)
+	// do returns the answer to a request, "" if the node refuses it: then the attacker has failed.
+	do := func(method, query, headers, body string) string {
+		_, _ = fmt.Fprintf(c, "%s /socket.io/?EIO=4&transport=polling%s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", method, query, headers, len(body), body)
+		res, err := http.ReadResponse(from, nil)
+		if err != nil {
+			return ""
+		}
+		defer res.Body.Close()
+		answer, _ := io.ReadAll(res.Body)
+		return string(answer)
+	}
+	sid := field(do(http.MethodGet, "", headers, ""), "sid")
+	if sid == "" {
+		return
+	}
+	do(http.MethodPost, "&sid="+sid, "", "40")
+	do(http.MethodGet, "&sid="+sid, "", "")
+	if event != "" {
+		do(http.MethodPost, "&sid="+sid, "", event)
 	}
 }
 
@@ -250,6 +306,71 @@ var attacks = []attack{
 		check: func(a *assault) {
 			if n := a.node.Metrics()[`rejoin_connections{transport="polling"}`]; n > 5010 {
 				a.Errorf("%v sessions are open", n)
+			}
+		},
+	},
+	{
+		name:      "polling sessions in 16 rooms with long names",
+		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
+		hold: func(a *assault, conn int) {
+			for i := range either(50, 200) { // 6,000 in all, which REJOIN_SESSIONS just allows
+				a.pollingSession("", `42["join",`+roomList(16, fmt.Sprintf("%c%d", 'a'+conn, i))+`]`)
+			}
+		},
+		check: func(a *assault) {
+			if n := a.node.Metrics()["rejoin_membership_bytes"]; n > 80<<20 {
+				a.Errorf("memberships take %v bytes", n)
+			}
+		},
+	},
+	{
+		name:      "polling sessions with large headers",
+		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
+		hold: func(a *assault, _ int) {
+			cookie := "Cookie: " + strings.Repeat("c", 15_000) + "\r\n"
+			for range either(500, 300) { // 9,000 in all
+				a.pollingSession(cookie, "")
+			}
+		},
+		check: func(a *assault) {
+			if n := a.node.Metrics()[`rejoin_connections{transport="polling"}`]; n > 1400 {
+				a.Errorf("%v sessions are open", n)
+			}
+		},
+	},
+	{
+		name:   "entering and leaving on one connection after another",
+		rounds: 20,
+		work: func(a *assault, _ int) {
+			for range a.each {
+				c := a.connect(listens, "")
+				if c == nil {
+					return
+				}
+				for connected := true; connected && c.bytes(frames(1, "41")+frames(1, "40")); { // until the node closes it
+					_, connected = c.await("40")
+				}
+			}
+		},
+	},
+	{
+		name:      "forged tokens whose signatures are slow to verify",
+		variables: []string{"REJOIN_JWT_SECRET=" + jwtSecret, "REJOIN_JWT_PUBLIC_KEY=" + slowKey()},
+		rounds:    20,
+		work: func(a *assault, _ int) {
+			connect := frames(16, `40{"token":"`+slowToken+`"}`)
+			for range a.each {
+				c := a.open(reads)
+				if c == nil {
+					return
+				}
+				c.bytes(connect)
+				for refused := 0; refused < 16; refused++ {
+					if _, _, err := c.ws.ReadMessage(); err != nil {
+						break
+					}
+				}
+				c.close()
 			}
 		},
 	},
