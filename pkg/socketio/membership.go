@@ -256,7 +256,7 @@ func (m *memberships) through(list []rooms.Room, at adapter.Position, id string)
 func (m *memberships) only(c owedCopy, base adapter.Cursor) {
 	stays := m.named[c.room]
 	join := adapter.NewProgress(base).To(before(c.at))
-	st := stay{join: join, leave: adapter.NewProgress(join).To(c.at)}
+	st := stay{join: join, leave: adapter.NewProgress(join).To(c.at), commanded: stays[len(stays)-1].commanded}
 	if slices.ContainsFunc(stays, func(known stay) bool { return known.leave == st.leave && known.join == st.join }) {
 		return
 	}

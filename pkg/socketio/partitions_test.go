@@ -1383,6 +1383,7 @@ func TestOwedCopies(t *testing.T) {
 		m := memberships{born: base}
 		m.enter("a")
 		m.confirm("a", base)
+		m.command([]string{"a"})
 		m.leave("a", base)
 		if !m.owe([]owedCopy{{at: at, room: "a"}, {at: at, room: "a"}, {at: at}, {at: at, room: "a", of: []string{"b"}}}, base) || m.count != 2 {
 			t.Errorf("%v: %d stays", at, m.count)
@@ -1394,6 +1395,9 @@ func TestOwedCopies(t *testing.T) {
 				if got := m.in(rooms.InNamed("/", "a"), "id", p); got != (p == at) {
 					t.Errorf("%v, %s: %v is held: %v", at, name, p, got)
 				}
+			}
+			if !m.named["a"][0].commanded {
+				t.Errorf("%v, %s: a client that may not keep the room would lose it", at, name)
 			}
 			if m.current("a") != nil || m.named["a"][len(m.named["a"])-1].leave != base {
 				t.Errorf("%v, %s: %+v", at, name, m.named["a"])
