@@ -29,7 +29,9 @@ type client struct {
 
 	connects time.Time // when the next CONNECT is due, for the rate limit; used by the reader only
 
-	large sync.Mutex // held while a large ack waits for the send queue
+	// filling is held by a socket that waits until there is space in the send queue and then uses it:
+	// sockets in other namespaces must not use the same space.
+	filling sync.Mutex
 
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice

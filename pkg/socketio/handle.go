@@ -112,8 +112,8 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 		size += p.Len()
 	}
 	if queue := s.client.srv.opts.Engine.SendQueueBytes; size > queue/largeAcks {
-		s.client.large.Lock()
-		defer s.client.large.Unlock()
+		s.client.filling.Lock()
+		defer s.client.filling.Unlock()
 		ctx, cancel := context.WithTimeout(s.ctx, s.client.srv.opts.AckTimeout)
 		_ = s.client.conn.WaitQueue(ctx, queue/2)
 		cancel()

@@ -169,11 +169,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 	ahead := s.ahead()
 	for _, ev := range m.events {
-		err := s.awaitQueue(ahead)
-		if err == nil {
-			err = s.sendMissed(ev)
-		}
-		if err != nil {
+		if err := s.sendMissed(ahead, ev); err != nil {
 			return err
 		}
 		*ev = adapter.Event{} // others of its slab are still to come
@@ -190,7 +186,7 @@ func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 			return err
 		}
 		for i := range events {
-			if err := s.sendMissed(&events[i]); err != nil {
+			if err := s.sendMissed(ahead, &events[i]); err != nil {
 				return err
 			}
 		}
@@ -228,9 +224,14 @@ func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Ev
 	return events, nil
 }
 
-// sendMissed queues a missed event.
-func (s *Socket) sendMissed(ev *adapter.Event) error {
+// sendMissed queues a missed event as soon as at most limit bytes are queued.
+func (s *Socket) sendMissed(limit int, ev *adapter.Event) error {
 	srv := s.ns.srv
+	s.client.filling.Lock()
+	defer s.client.filling.Unlock()
+	if err := s.awaitQueue(limit); err != nil {
+		return err
+	}
 	d := delivery{ns: s.ns, ev: ev} // it stays on the stack
 	ps := encodeEvent(&d, ev.Cursor, true)
 	s.mu.Lock()

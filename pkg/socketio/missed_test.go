@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -283,4 +284,41 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 		}
 	}
 	n.replays.held.Store(0)
+}
+
+// Sockets in several namespaces of one connection are recovered concurrently. Their replays share its
+// send queue.
+func TestReplaysOfOneConnection(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16)) // so that they meet
+	const namespaces, size = 8, 450_000
+	n := start(t, Options{})
+	names := make([]string, namespaces)
+	for i := range names {
+		names[i] = fmt.Sprintf("/%d", i)
+		joining(n.Of(names[i]))
+	}
+	for range 3 {
+		w := n.dial(t)
+		pids := make([]string, namespaces)
+		for i, name := range names {
+			w.connect(name, "")
+			pids[i] = w.pid
+		}
+		w.cut()
+		eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+		for i := range 2 {
+			for _, name := range names {
+				must(t, n.Of(name).Emit(t.Context(), "n", i, strings.Repeat("x", size)))
+			}
+		}
+		poll, post := n.polling(t)
+		for i, name := range names {
+			post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
+		}
+		for events := 0; events < 2*namespaces; {
+			events += strings.Count(poll(), `["n",`)
+		}
+		post("1")
+		eventually(t, "it is away again", func() bool { return n.Stats().Sockets == 0 })
+	}
 }
