@@ -100,8 +100,8 @@ type Verifier struct {
 	remote   *remote // nil without a JWKS URL
 	parser   *jwt.Parser
 	defaults Permissions
-	// turns has a token for each verification in progress. Forged tokens, each of which can take
-	// milliseconds of CPU time, must leave some of that to everything else.
+	// turns has a token for each verification of a public-key signature in progress. Forged tokens,
+	// each of which can take milliseconds of CPU time, must leave some of that to everything else.
 	turns chan struct{}
 }
 
@@ -155,7 +155,7 @@ func (v *Verifier) Ready() error {
 }
 
 // Verify verifies a token. Its errors are of type *[Error]. It waits for its turn if half of the
-// processors verify tokens, and some seconds at most if the token's key is unknown and the server may
+// processors verify public-key signatures, and some seconds at most if the token's key is unknown and the server may
 // have a new one. If ctx ends first the token is [Unavailable].
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if token == "" {
@@ -187,19 +187,27 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 // parse checks a token with the present keys. stranger means that none of them has signed it, and
 // the server may have another key that has.
 func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger bool, err error) {
-	select {
-	case v.turns <- struct{}{}:
-		defer func() { <-v.turns }()
-	case <-ctx.Done():
-		return c, false, errBusy
-	}
-	unknown := false
+	unknown, turn := false, false
+	defer func() {
+		if turn {
+			<-v.turns
+		}
+	}()
 	_, err = v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
 		if _, critical := t.Header["crit"]; critical {
 			return nil, errCritical
 		}
 		set := jwt.VerificationKeySet{Keys: v.keys.of(t.Method)}
-		if _, symmetric := t.Method.(*jwt.SigningMethodHMAC); v.remote != nil && !symmetric {
+		_, symmetric := t.Method.(*jwt.SigningMethodHMAC)
+		if !symmetric { // an HMAC takes microseconds
+			select {
+			case v.turns <- struct{}{}:
+				turn = true
+			case <-ctx.Done():
+				return nil, errBusy
+			}
+		}
+		if v.remote != nil && !symmetric {
 			var found []jwt.VerificationKey
 			found, unknown = v.remote.find(t)
 			set.Keys = append(found, set.Keys...)

@@ -359,6 +359,13 @@ func TestVerificationsTakeTurns(t *testing.T) {
 	if _, err := v.Verify(ctx, token); !errors.As(err, &refused) || refused.Code != Unavailable {
 		t.Errorf("without a turn: %v", err)
 	}
+	hmac := verifier(t, Options{Secret: secret, PublicKeys: public(t, ecKey)})
+	for range cap(hmac.turns) {
+		hmac.turns <- struct{}{}
+	}
+	if _, err := hmac.Verify(t.Context(), sign(t, "HS256", secret, nil)); err != nil {
+		t.Errorf("with a shared secret: %v", err)
+	}
 	<-v.turns
 	for range 2 {
 		if _, err := v.Verify(t.Context(), token); err != nil {

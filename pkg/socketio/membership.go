@@ -237,6 +237,16 @@ func (m *memberships) owes(c owedCopy) bool {
 	return true
 }
 
+// settle drops the copies that the member has been given in rooms that it has not left.
+func (m *memberships) settle(given adapter.Cursor) {
+	was := func(st stay) bool { return st.single() && given.Includes(st.leave) }
+	for name, stays := range m.named {
+		if m.current(name) != nil && slices.ContainsFunc(stays, was) {
+			m.replace(name, slices.DeleteFunc(slices.Clone(stays), was))
+		}
+	}
+}
+
 // through returns the named rooms of a list in which the member was at a position; nil if it was in one
 // that cannot be left.
 func (m *memberships) through(list []rooms.Room, at adapter.Position, id string) (names []string) {

@@ -116,6 +116,7 @@ func (s *Socket) adopt(ctx context.Context, r *replay, found *missed, heard []st
 	var lingering []string
 	if s.placed {
 		stays.banned = nil // later events are not for it in any case
+		stays.settle(end)
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
 		s.receipt.given, s.receipt.overlooked = end, r.overlooked

@@ -1489,3 +1489,31 @@ func TestLeaveInAFlow(t *testing.T) {
 	}
 	w.quiet()
 }
+
+// What a client has been given does not stay in its session, where it would count as a membership.
+func TestOwedCopiesEndWithTheRecovery(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{})
+	other, _ := c.node(t, "bbbb", Options{})
+	first, second, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
+	w := n.client(t)
+	for _, room := range []string{first, second, own} {
+		w.call(`["join","` + room + `"]`)
+	}
+	slow.hold(0)
+	for i := range 20 {
+		must(t, other.To(first, second).Emit(t.Context(), "n", i))
+	}
+	must(t, other.To(own).Emit(t.Context(), "n", 20))
+	w.want(numbered(20))
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	back := other.back(t, w)
+	for i := range 20 {
+		back.want(numbered(i))
+	}
+	if got := other.Stats().MembershipBytes; got != 3*int(stayCost(first)) {
+		t.Errorf("its memberships take %d bytes", got)
+	}
+	slow.release(0)
+}
