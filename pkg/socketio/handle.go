@@ -133,7 +133,8 @@ const (
 
 // awaitQueueSpace waits for a client that has yet to take half of its send queue: one that sends many
 // events before it reads their acks must not be cut for that. It does not wait for long, because an
-// event can be what makes space: a slow client leaves a busy room.
+// event can be what makes space: a slow client leaves a busy room. A client that has taken nothing for
+// the ping timeout is cut.
 func (s *Socket) awaitQueueSpace() {
 	conn, half := s.client.conn, s.client.srv.opts.Engine.SendQueueBytes/2
 	if conn.Queued() <= half {
@@ -144,6 +145,11 @@ func (s *Socket) awaitQueueSpace() {
 		err := conn.WaitQueue(ctx, half)
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) {
+			return
+		}
+		if timeout := s.client.srv.opts.Engine.PingTimeout; conn.Stalled(timeout) { // its pongs may be unread
+			s.client.limited(limitReadProgress, int(timeout/time.Second), "seconds")
+			s.client.cut()
 			return
 		}
 	}

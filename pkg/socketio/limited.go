@@ -19,7 +19,7 @@ const (
 	limitArguments          = "event_arguments"
 	limitMemberships        = "membership_budget"
 	limitReplayBudget       = "replay_budget"
-	limitReplayProgress     = "replay_progress"
+	limitReadProgress       = "read_progress"
 )
 
 // A connLimits counts connections that were refused or closed because of a limit, and
@@ -31,7 +31,7 @@ type connLimits struct {
 
 func (l *connLimits) init() {
 	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
-	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReplayProgress} {
+	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReadProgress} {
 		l.counts[limit], l.logs[limit] = 0, new(logLimit)
 	}
 }

@@ -259,7 +259,7 @@ func (s *Socket) awaitQueue(limit int) error {
 		case err == nil || conn.Context().Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return err
 		case conn.Stalled(timeout):
-			s.client.limited(limitReplayProgress, int(timeout/time.Second), "seconds")
+			s.client.limited(limitReadProgress, int(timeout/time.Second), "seconds")
 			s.client.cut()
 			return fmt.Errorf("the client has taken nothing for %v", timeout)
 		}

@@ -1042,3 +1042,20 @@ func TestEventsOfASlowReader(t *testing.T) {
 		must(t, receive(t, handled))
 	}
 }
+
+// A client that takes nothing while its events wait is cut, although its pongs are not read either.
+func TestClientThatTakesNothing(t *testing.T) {
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 100 << 10, PingTimeout: 200 * time.Millisecond}})
+	joining(n.Namespace)
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	post(`42["none"]`) // a handled event
+	must(t, n.Emit(t.Context(), "large", strings.Repeat("a", 60<<10)))
+	eventually(t, "more than half of its queue is used", func() bool { return n.Stats().Engine.QueuedBytes > 50<<10 })
+	post(strings.Repeat(`42["none"]`+"\x1e", 10) + `42["none"]`)
+	eventually(t, "it is cut", func() bool { return n.Len() == 0 })
+	if n.Stats().Limited[limitReadProgress] != 1 {
+		t.Errorf("not counted: %v", n.Stats().Limited)
+	}
+}

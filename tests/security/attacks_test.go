@@ -635,7 +635,8 @@ var attacks = []attack{
 		rounds: 10,
 	},
 	{
-		name: "acks of a client that reads nothing",
+		name:      "acks of a client that reads nothing",
+		variables: []string{"REJOIN_PING_TIMEOUT=5s"},
 		hold: func(a *assault, conn int) {
 			if conn >= either(1, attackers) {
 				return
@@ -651,7 +652,8 @@ var attacks = []attack{
 		},
 		check: func(a *assault) {
 			nodetest.Eventually(a.T, "they are not cut", func() error {
-				if n := a.node.Metrics()["rejoin_slow_clients_total"]; n < float64(either(1, attackers)) {
+				samples := a.node.Metrics()
+				if n := samples["rejoin_slow_clients_total"] + samples[`rejoin_limited_total{limit="read_progress"}`]; n < float64(either(1, attackers)) {
 					return fmt.Errorf("%v are cut", n)
 				}
 				return nil

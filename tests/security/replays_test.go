@@ -103,7 +103,7 @@ func TestUnreadReplays(t *testing.T) {
 		if left := m["rejoin_sockets"] - 1; left > 0 {
 			return fmt.Errorf("%v are left", left)
 		}
-		if cut := m[`rejoin_limited_total{limit="replay_progress"}`]; cut < attackers/2 { // the heartbeat may be first
+		if cut := m[`rejoin_limited_total{limit="read_progress"}`]; cut < attackers/2 { // the heartbeat may be first
 			t.Errorf("%v of %d are cut because they take nothing", cut, attackers)
 		}
 		return nil
