@@ -155,8 +155,8 @@ func (v *Verifier) Ready() error {
 }
 
 // Verify verifies a token. Its errors are of type *[Error]. It waits for its turn if half of the
-// processors verify public-key signatures, and some seconds at most if the token's key is unknown and the server may
-// have a new one. If ctx ends first the token is [Unavailable].
+// processors verify public-key signatures, and some seconds at most if the token's key is unknown
+// and the server may have a new one. If ctx ends first the token is [Unavailable].
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if token == "" {
 		return Identity{}, &Error{TokenMissing, "a token is needed"}
