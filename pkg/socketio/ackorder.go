@@ -133,64 +133,6 @@ func withNewest(list []adapter.Position, p adapter.Position) []adapter.Position 
 	return append(list, p)
 }
 
-// mostOwed is the maximum number of copies that a socket remembers as owed. The feed of a partition
-// has to be behind by as many events for one of them to be forgotten.
-const mostOwed = 1024
-
-// An owedCopy is a copy of an event that a member is to be given instead of a later one, which it has
-// passed over. If it left the room before its node has reached the copy, it would get neither.
-type owedCopy struct {
-	at    adapter.Position
-	room  string           // for which the copy is; "" if that cannot be left
-	later adapter.Position // of the copy that was passed over
-	of    []string         // the rooms for which that was; nil if one of them cannot be left
-}
-
-// owing returns the copy that a member takes instead of a later one, given its position.
-func owing(ev *adapter.Event, at adapter.Position, m *memberships, id string) owedCopy {
-	c := owedCopy{at: at, later: ev.Position, of: m.through(ev.Target.To, ev.Position, id)}
-	for _, copied := range ev.Earlier {
-		if copied.At == at {
-			if names := m.through(copied.To, at, id); len(names) > 0 {
-				c.room = names[0]
-			}
-		}
-	}
-	return c
-}
-
-// passOver notes the copy that the socket will be given instead of this later one. s.mu is held.
-func (s *Socket) passOver(d *delivery) {
-	if len(d.ev.Earlier) == 0 {
-		return
-	}
-	reached := s.gate.given(d.ev.Cursor, s.rooms.born)
-	if at, found := d.instead(&s.rooms, s.id); found && !reached.Covers(at) {
-		s.owe(reached, owing(d.ev, at, &s.rooms, s.id))
-	}
-}
-
-// owe notes copies that the socket is to be given, of which those up to reached have been. s.mu is
-// held.
-func (s *Socket) owe(reached adapter.Cursor, list ...owedCopy) {
-	if len(list) == 0 {
-		return
-	}
-	o := s.ordered()
-	o.owed = slices.DeleteFunc(append(o.owed, list...), func(c owedCopy) bool { return reached.Covers(c.at) })
-	if n := len(o.owed) - mostOwed; n > 0 {
-		o.owed = slices.Delete(o.owed, 0, n)
-	}
-}
-
-// owed returns the copies that the socket is to be given once the feed has reached them. s.mu is held.
-func (s *Socket) owed() []owedCopy {
-	if o := s.order.Load(); o != nil {
-		return o.owed
-	}
-	return nil
-}
-
 // awaits reports whether the socket is to be given an event that its handlers published and that the
 // feed has not reached. s.mu is held.
 func (s *Socket) awaits(reached adapter.Cursor) bool {

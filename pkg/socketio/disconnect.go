@@ -164,7 +164,7 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 		}
 	}
 	s.mu.Lock()
-	s.rooms.owing(s.owed()) // while its client is away, commands may end its memberships
+	s.rooms.oweAhead(s.owed()) // while its client is away, commands may end its memberships
 	snapshot := s.snapshot()
 	writes := alone && s.placed // otherwise its memberships have been dropped
 	s.mu.Unlock()

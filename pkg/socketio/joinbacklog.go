@@ -98,7 +98,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 		default:
 			in := func(r rooms.Room, at adapter.Position) bool { return now.in(r, id, at) }
 			if at, found := ev.Instead(in); found && !command.seen.Covers(at) {
-				missed.owed = append(missed.owed, owing(&ev, at, &now, id))
+				missed.owed = append(missed.owed, copyInstead(&ev, at, &now, id))
 			}
 		}
 	}

@@ -10,8 +10,8 @@ import (
 
 // Leave takes the socket out of rooms. Once it has returned none of their events reach the client,
 // except those that the socket's own handlers published to them before, if this node reaches these
-// within a second; and, with several partitions, those that were published before and are for other
-// rooms of the socket as well. Rooms that it is not in are not an error. The context bounds the
+// within a second; and, with several partitions, those that were published before and are for
+// several rooms of the socket. Rooms that it is not in are not an error. The context bounds the
 // wait for that and for other changes of the socket; the session store has its own timeout of some
 // seconds. If Leave returns an error of the store, the connection is closed: when its client is
 // recovered it may still be in the rooms, with all their events. Leave returns ErrDisconnected if

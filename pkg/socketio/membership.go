@@ -3,7 +3,6 @@ package socketio
 import (
 	"iter"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -28,9 +27,6 @@ type stay struct {
 func (st stay) holds(p adapter.Position) bool {
 	return !st.pending && !st.join.Covers(p) && (st.open || st.leave.Covers(p))
 }
-
-// single reports whether the stay holds one position alone; see memberships.owe.
-func (st stay) single() bool { return !st.open && before(st.leave.At) == st.join.At }
 
 // deferred reports whether a part of the stay was given to the client with a command.
 func (st stay) deferred() bool { return st.due != adapter.Position{} }
@@ -193,97 +189,6 @@ func (m *memberships) leave(name string, at adapter.Cursor) {
 		m.open--
 		m.unsaved = true
 	}
-}
-
-// endsBehind reports whether the member has left a room, at a position that a cursor does not cover.
-func (m *memberships) endsBehind(name string, c adapter.Cursor) bool {
-	return m.current(name) == nil && slices.ContainsFunc(m.named[name], func(st stay) bool { return !c.Includes(st.leave) })
-}
-
-// owe keeps the copies that the member is to be given, although it has left their rooms at positions
-// before them: each as a stay that holds this position alone, in front of the newest one. It reports
-// whether there are any beyond what the member's node has reached.
-func (m *memberships) owe(list []owedCopy, reached adapter.Cursor) (owed bool) {
-	for _, c := range list {
-		if !reached.Covers(c.at) && m.owes(c) {
-			owed = true
-		}
-	}
-	return owed
-}
-
-// owing keeps these copies before the member leaves their rooms.
-func (m *memberships) owing(list []owedCopy) {
-	for _, c := range list {
-		if st := m.current(c.room); st != nil && !st.pending && !st.join.Covers(c.at) {
-			m.only(c, st.join)
-		}
-	}
-}
-
-func (m *memberships) owes(c owedCopy) bool {
-	stays := m.named[c.room]
-	n := len(stays) - 1
-	if n < 0 || stays[n].open || stays[n].leave.Covers(c.at) {
-		return false
-	}
-	holds := func(name string) bool {
-		return slices.ContainsFunc(m.named[name], func(st stay) bool { return st.holds(c.later) })
-	}
-	if c.of != nil && !slices.ContainsFunc(c.of, holds) { // the member has left these as well: the event is not for it
-		return false
-	}
-	m.only(c, stays[n].leave)
-	return true
-}
-
-// settle drops the copies that the member has been given in rooms that it has not left.
-func (m *memberships) settle(given adapter.Cursor) {
-	was := func(st stay) bool { return st.single() && given.Includes(st.leave) }
-	for name, stays := range m.named {
-		if m.current(name) != nil && slices.ContainsFunc(stays, was) {
-			m.replace(name, slices.DeleteFunc(slices.Clone(stays), was))
-		}
-	}
-}
-
-// through returns the named rooms of a list in which the member was at a position; nil if it was in one
-// that cannot be left.
-func (m *memberships) through(list []rooms.Room, at adapter.Position, id string) (names []string) {
-	for _, r := range list {
-		switch {
-		case !m.in(r, id, at):
-		case r.Kind != rooms.Named:
-			return nil
-		default:
-			names = append(names, r.Name)
-		}
-	}
-	return names
-}
-
-// only adds a stay that holds the position of a copy alone. base does not cover it.
-func (m *memberships) only(c owedCopy, base adapter.Cursor) {
-	stays := m.named[c.room]
-	join := adapter.NewProgress(base).To(before(c.at))
-	st := stay{join: join, leave: adapter.NewProgress(join).To(c.at), commanded: stays[len(stays)-1].commanded}
-	if slices.ContainsFunc(stays, func(known stay) bool { return known.leave == st.leave && known.join == st.join }) {
-		return
-	}
-	m.named[c.room] = slices.Insert(stays, len(stays)-1, st)
-	m.count++
-	m.uncharged += stayCost(c.room)
-	m.unsaved = true
-}
-
-// before returns the position before another one.
-func before(p adapter.Position) adapter.Position {
-	if p.Seq > 0 {
-		p.Seq--
-	} else {
-		p.Ms, p.Seq = p.Ms-1, math.MaxUint64
-	}
-	return p
 }
 
 // newestJoin returns the newest join position of all stays.

@@ -215,7 +215,7 @@ func (r *replay) wait(ev *adapter.Event) {
 	r.waiting = append(r.waiting, *ev)
 	at, found := ev.Instead(func(room rooms.Room, at adapter.Position) bool { return r.stays.in(room, r.socket.id, at) })
 	if found && !r.now.Covers(at) {
-		r.owed = append(r.owed, owing(ev, at, &r.stays, r.socket.id))
+		r.owed = append(r.owed, copyInstead(ev, at, &r.stays, r.socket.id))
 	}
 }
 
