@@ -82,7 +82,7 @@ func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || !s.placed {
+	if s.stage.gone() || !s.placed {
 		return
 	}
 	joining := s.gate.joining()
@@ -154,7 +154,7 @@ func (s *Socket) awaitPublished(ctx context.Context, owed bool) {
 			published = withNewest(published, c.at)
 		}
 	}
-	if s.gone {
+	if s.stage.gone() {
 		published = nil
 	}
 	s.mu.Unlock()
@@ -189,7 +189,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	defer f.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone {
+	if s.stage.gone() {
 		return false
 	}
 	gated := s.gate.closed() && (o.gated || len(o.published) > 0) // it may hold them

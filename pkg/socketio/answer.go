@@ -168,7 +168,7 @@ func (n *Namespace) deliverAsking(d *delivery) {
 func (s *Socket) ask(d *delivery) (id string, asked bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || !s.placed || s.gate.closed() && d.volatile() {
+	if s.stage.gone() || !s.placed || s.gate.closed() && d.volatile() {
 		return "", false
 	}
 	if !s.gate.closed() && !d.meant(&s.rooms, s.id) || !d.meantNow(&s.rooms, s.id) {

@@ -158,7 +158,7 @@ func (b Broadcast) reachable() (placed bool, err error) {
 	}
 	b.by.mu.Lock()
 	defer b.by.mu.Unlock()
-	if b.by.gone {
+	if b.by.stage.gone() {
 		return false, ErrDisconnected
 	}
 	return b.by.placed && !b.by.rooms.born.IsZero(), nil // events published before its birth are not for it

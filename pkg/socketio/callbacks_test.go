@@ -17,8 +17,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// A stage is where one callback of one test runs.
-type stage struct {
+// A probe is where one callback of one test runs.
+type probe struct {
 	*testing.T
 	c      *testCluster
 	n      *testNode
@@ -30,8 +30,8 @@ type stage struct {
 	panics chan *PanicError
 }
 
-func newStage(t *testing.T, o Options, f func(*Socket)) *stage {
-	st := &stage{
+func newProbe(t *testing.T, o Options, f func(*Socket)) *probe {
+	st := &probe{
 		T: t, c: newCluster(adapter.MemoryOptions{}), f: f,
 		called: make(chan struct{}), told: make(chan error, 10), panics: make(chan *PanicError, 10),
 	}
@@ -53,7 +53,7 @@ func newStage(t *testing.T, o Options, f func(*Socket)) *stage {
 }
 
 // listen hears of the errors of all sockets.
-func (st *stage) listen(n *Namespace) {
+func (st *probe) listen(n *Namespace) {
 	n.Use(func(_ context.Context, s *Socket) error {
 		s.OnError(func(err error) { st.told <- err })
 		return nil
@@ -61,17 +61,17 @@ func (st *stage) listen(n *Namespace) {
 }
 
 // call is what each callback calls.
-func (st *stage) call(s *Socket) {
+func (st *probe) call(s *Socket) {
 	if !st.begun.Swap(true) {
 		defer close(st.called)
 		st.f(s)
 	}
 }
 
-func (st *stage) handler(_ context.Context, e *Event) error { st.call(e.Socket()); return nil }
+func (st *probe) handler(_ context.Context, e *Event) error { st.call(e.Socket()); return nil }
 
 // connected connects a client, and lets do register with its socket.
-func (st *stage) connected(do func(*Socket)) {
+func (st *probe) connected(do func(*Socket)) {
 	st.n.OnConnect(do)
 	st.w = st.n.client(st.T)
 	st.w.quiet() // OnConnect has run
@@ -84,51 +84,51 @@ type site struct {
 	effect   string // of a panic on the connection: "closed", "refused" or "none"
 	told     bool   // OnError hears of a panic
 	options  Options
-	run      func(st *stage) // makes the callback be called
+	run      func(st *probe) // makes the callback be called
 }
 
 const event = `42["event"]`
 
 var sites = []site{
-	{name: "Namespace.Use", effect: "refused", told: true, run: func(st *stage) {
+	{name: "Namespace.Use", effect: "refused", told: true, run: func(st *probe) {
 		st.n.Use(func(_ context.Context, s *Socket) error { st.call(s); return nil })
 		st.w = st.n.dial(st.T)
 		st.w.write("40")
 	}},
-	{name: "Namespace.OnConnect", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Namespace.OnConnect", effect: "closed", told: true, run: func(st *probe) {
 		st.n.OnConnect(st.call)
 		st.w = st.n.client(st.T)
 	}},
-	{name: "Namespace.On", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Namespace.On", effect: "closed", told: true, run: func(st *probe) {
 		st.n.On("event", st.handler)
 		st.connected(func(*Socket) {})
 		st.w.write(event)
 	}},
-	{name: "Namespace.OnAny", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Namespace.OnAny", effect: "closed", told: true, run: func(st *probe) {
 		st.connected(func(*Socket) {})
 		st.n.OnAny(st.handler)
 		st.w.write(event)
 	}},
-	{name: "Namespace.OnRoom", effect: "none", run: func(st *stage) {
+	{name: "Namespace.OnRoom", effect: "none", run: func(st *probe) {
 		st.n.OnRoom(func(RoomEvent) { st.call(nil) })
 		st.w = st.n.client(st.T)
 		st.w.call(`["join","room"]`)
 	}},
-	{name: "Namespace.OnServerSide", effect: "none", run: func(st *stage) {
+	{name: "Namespace.OnServerSide", effect: "none", run: func(st *probe) {
 		other := st.c.node(st.T, "bbbb", Options{})
 		st.n.OnServerSide("event", st.handler2)
 		st.w = st.n.client(st.T)
 		must(st.T, other.ServerSideEmit(st.Context(), "event"))
 	}},
-	{name: "Socket.On", callback: "On", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Socket.On", callback: "On", effect: "closed", told: true, run: func(st *probe) {
 		st.connected(func(s *Socket) { s.On("event", st.handler) })
 		st.w.write(event)
 	}},
-	{name: "Socket.Once", callback: "On", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Socket.Once", callback: "On", effect: "closed", told: true, run: func(st *probe) {
 		st.connected(func(s *Socket) { s.Once("event", st.handler) })
 		st.w.write(event)
 	}},
-	{name: "Socket.OnAny", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Socket.OnAny", effect: "closed", told: true, run: func(st *probe) {
 		st.connected(func(s *Socket) {
 			s.OnAny(func(c context.Context, e *Event) error {
 				if e.Name == "event" {
@@ -139,7 +139,7 @@ var sites = []site{
 		})
 		st.w.write(event)
 	}},
-	{name: "Socket.Use", callback: "Socket.Use", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Socket.Use", callback: "Socket.Use", effect: "closed", told: true, run: func(st *probe) {
 		st.connected(func(s *Socket) {
 			s.Use(func(c context.Context, e *Event) error {
 				if e.Name == "event" {
@@ -150,25 +150,25 @@ var sites = []site{
 		})
 		st.w.write(event)
 	}},
-	{name: "Socket.OnError", effect: "none", told: true, run: func(st *stage) {
+	{name: "Socket.OnError", effect: "none", told: true, run: func(st *probe) {
 		st.n.On("event", func(context.Context, *Event) error { return errors.New("reported") })
 		st.connected(func(s *Socket) { s.OnError(func(error) { st.call(s) }) })
 		st.w.write(event)
 	}},
-	{name: "Socket.OnAnyOutgoing", effect: "none", told: true, run: func(st *stage) {
+	{name: "Socket.OnAnyOutgoing", effect: "none", told: true, run: func(st *probe) {
 		st.connected(func(s *Socket) { s.OnAnyOutgoing(func(string, Args) { st.call(s) }) })
 		must(st.T, st.n.Emit(st.Context(), "event"))
 		st.w.event()
 	}},
-	{name: "Socket.OnDisconnecting", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Socket.OnDisconnecting", effect: "closed", told: true, run: func(st *probe) {
 		st.connected(func(s *Socket) { s.OnDisconnecting(func(Reason) { st.call(s) }) })
 		st.w.cut()
 	}},
-	{name: "Socket.OnDisconnect", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Socket.OnDisconnect", effect: "closed", told: true, run: func(st *probe) {
 		st.connected(func(s *Socket) { s.OnDisconnect(func(Reason) { st.call(s) }) })
 		st.w.cut()
 	}},
-	{name: "Socket.KeepRooms", effect: "none", told: true, run: func(st *stage) {
+	{name: "Socket.KeepRooms", effect: "none", told: true, run: func(st *probe) {
 		st.n.Use(func(ctx context.Context, s *Socket) error {
 			return s.KeepRooms(ctx, func(string) bool { st.call(s); return true })
 		})
@@ -178,47 +178,47 @@ var sites = []site{
 		st.w = st.n.dial(st.T)
 		st.w.write(`40{"pid":"` + a.pid + `"}`)
 	}},
-	{name: "Server.OnNamespace", effect: "refused", run: func(st *stage) {
+	{name: "Server.OnNamespace", effect: "refused", run: func(st *probe) {
 		st.n.OnNamespace(func(*Namespace) { st.call(nil) })
 		st.n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return true, nil })
 		st.w = st.n.dial(st.T)
 		st.w.write("40/new,")
 	}},
-	{name: "Server.OfFunc", effect: "refused", run: func(st *stage) {
+	{name: "Server.OfFunc", effect: "refused", run: func(st *probe) {
 		st.n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { st.call(nil); return true, nil })
 		st.w = st.n.dial(st.T)
 		st.w.write("40/new,")
 	}},
-	{name: "Parent.Use", effect: "refused", told: true, run: func(st *stage) {
+	{name: "Parent.Use", effect: "refused", told: true, run: func(st *probe) {
 		p := st.parent()
 		p.Use(func(_ context.Context, s *Socket) error { st.call(s); return nil })
 		st.w = st.n.dial(st.T)
 		st.w.write("40/child,")
 	}},
-	{name: "Parent.OnConnect", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Parent.OnConnect", effect: "closed", told: true, run: func(st *probe) {
 		st.parent().OnConnect(st.call)
 		st.w = st.n.dial(st.T).connect("/child", "")
 	}},
-	{name: "Parent.On", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Parent.On", effect: "closed", told: true, run: func(st *probe) {
 		st.parent().On("event", st.handler)
 		st.w = st.n.dial(st.T).connect("/child", "")
 		st.w.write(`42/child,["event"]`)
 	}},
-	{name: "Parent.OnAny", effect: "closed", told: true, run: func(st *stage) {
+	{name: "Parent.OnAny", effect: "closed", told: true, run: func(st *probe) {
 		st.parent().OnAny(st.handler)
 		st.w = st.n.dial(st.T).connect("/child", "")
 		st.w.write(`42/child,["event"]`)
 	}},
 	{name: "Options.NewID", effect: "refused",
 		options: Options{NewID: func(context.Context, *Socket) (string, error) { return newID(), nil }},
-		run: func(st *stage) {
+		run: func(st *probe) {
 			st.w = st.n.dial(st.T)
 			st.w.write("40")
 		}},
 	{
 		name: "Options.Recovers", effect: "none",
 		options: Options{Recovers: func(string, *engineio.Handshake) bool { return true }},
-		run: func(st *stage) {
+		run: func(st *probe) {
 			silent := *st.n
 			silent.url += "/socket.io/?ignored=" // so that the query contains no choice
 			st.w = silent.dial(st.T)
@@ -228,14 +228,14 @@ var sites = []site{
 	{
 		name: "Options.RecoveryLimit", effect: "none",
 		options: Options{RecoveryLimit: func(*Socket) RecoveryLimit { return nil }},
-		run: func(st *stage) {
+		run: func(st *probe) {
 			connected := make(chan *Socket, 1)
 			st.n.OnConnect(func(s *Socket) { connected <- s })
 			st.w = st.n.client(st.T)
 			adapter.CountRead((<-connected).recoveryReads("").count(st.Context()), 1<<30)
 		},
 	},
-	{name: "Options.OnPanic", effect: "none", run: func(st *stage) {
+	{name: "Options.OnPanic", effect: "none", run: func(st *probe) {
 		st.n.opts.OnPanic = func(*PanicError) { st.call(nil) }
 		st.n.OnServerSide("event", func(context.Context, *Event) error { panic("reported") })
 		st.w = st.n.client(st.T)
@@ -244,10 +244,10 @@ var sites = []site{
 	}},
 }
 
-func (st *stage) handler2(context.Context, *Event) error { st.call(nil); return nil }
+func (st *probe) handler2(context.Context, *Event) error { st.call(nil); return nil }
 
 // parent has a child "/child".
-func (st *stage) parent() *Parent {
+func (st *probe) parent() *Parent {
 	p := st.n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return true, nil })
 	p.Use(func(_ context.Context, s *Socket) error {
 		s.OnError(func(err error) { st.told <- err })
@@ -301,7 +301,7 @@ func TestPanicsOfCallbacks(t *testing.T) {
 	for _, site := range sites {
 		t.Run(site.name, func(t *testing.T) {
 			t.Parallel()
-			st := newStage(t, site.options, func(*Socket) { panic(site.name) })
+			st := newProbe(t, site.options, func(*Socket) { panic(site.name) })
 			site.run(st)
 			<-st.called
 			callback := site.callback
@@ -342,7 +342,7 @@ func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
 	for _, site := range sites {
 		t.Run(site.name, func(t *testing.T) {
 			t.Parallel()
-			st := newStage(t, site.options, func(*Socket) { runtime.Goexit() })
+			st := newProbe(t, site.options, func(*Socket) { runtime.Goexit() })
 			ran := make(chan struct{})
 			go func() { // which the function may end
 				defer close(ran)
@@ -423,8 +423,8 @@ func TestMethodsInCallbacks(t *testing.T) {
 	for _, site := range sites {
 		t.Run(site.name, func(t *testing.T) {
 			t.Parallel()
-			var st *stage
-			st = newStage(t, site.options, func(s *Socket) {
+			var st *probe
+			st = newProbe(t, site.options, func(s *Socket) {
 				if s == nil {
 					for s = range st.n.Sockets() {
 						break
@@ -440,7 +440,7 @@ func TestMethodsInCallbacks(t *testing.T) {
 }
 
 // callAll calls all methods concurrently, with arguments made from their types.
-func callAll(st *stage, s *Socket, last bool) {
+func callAll(st *probe, s *Socket, last bool) {
 	receivers := []any{st.n.Server, st.n.Namespace, st.n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return false, nil }), st.n.To("r")}
 	if s != nil {
 		receivers = append(receivers, s, s.Broadcast(), s.Self(), RemoteSocket{SocketInfo: SocketInfo{ID: s.ID()}, ns: s.Namespace()})
@@ -475,7 +475,7 @@ func callAll(st *stage, s *Socket, last bool) {
 }
 
 // callMethod calls a method, and ranges over the sequence that it returns.
-func callMethod(st *stage, m reflect.Value, waits bool) {
+func callMethod(st *probe, m reflect.Value, waits bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	if waits {
 		ctx, cancel = context.WithTimeout(context.Background(), 200*time.Millisecond)

@@ -27,7 +27,7 @@ func (s *Socket) change(ctx context.Context) (done func(), err error) {
 func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 	for {
 		s.mu.Lock()
-		live := !s.gone && (s.placed || s.screened)
+		live := s.stage == stageScreening || s.placed && !s.stage.gone()
 		s.mu.Unlock()
 		if !live {
 			return nil, ErrDisconnected
@@ -56,7 +56,7 @@ func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 
 // behind reports whether commands that wait for the right to change, which the caller holds, keep
 // the gate shut. s.mu is held.
-func (s *Socket) behind() bool { return s.gate.shut > 0 && s.placed && !s.gone }
+func (s *Socket) behind() bool { return s.gate.shut > 0 && s.placed && !s.stage.gone() }
 
 // wake ends the waits for the gate. s.mu is held.
 func (s *Socket) wake() {

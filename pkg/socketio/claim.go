@@ -123,7 +123,7 @@ func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, he
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: offset, given: was.given}
 	s.newestJoin = s.rooms.newestJoin()
-	s.recovering = true
+	s.stage.become(stageRecovering)
 	s.gate.shut++
 	s.place()
 	return from, nil
@@ -144,7 +144,7 @@ func (s *Socket) resign(ctx context.Context) {
 	if s.screening != nil {
 		s.data = s.screening.data
 	}
-	s.recovering = false
+	s.stage.become(stageAdmitted)
 	s.gate = gate{}
 	s.mu.Unlock()
 }

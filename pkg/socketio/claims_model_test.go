@@ -445,7 +445,7 @@ func (c *modelConn) fences() (fence uint64, delivers bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.fence, s.placed && !s.gone
+	return s.fence, s.placed && !s.stage.gone()
 }
 
 // check verifies what holds after every step.

@@ -62,7 +62,7 @@ func (s *Socket) refuse(err error) {
 	s.cancel(err)
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 	s.mu.Lock()
-	s.gone = true // a later Disconnect must not expect it to be connected
+	s.stage.finish() // a later Disconnect must not expect it to be connected
 	dismissed := s.dismissed
 	s.mu.Unlock()
 	s.answerGone()
@@ -96,8 +96,8 @@ func (s *Socket) connectErrorBody(err error) (body []byte) {
 func (s *Socket) postpone(cause error) {
 	srv := s.client.srv
 	s.mu.Lock()
-	left := s.gone && !s.moved // the client itself has left the namespace or disconnected
-	s.gone = true
+	left := s.stage.gone() && s.session != sessionMoved // the client itself has left the namespace or disconnected
+	s.stage.finish()
 	s.wake()
 	s.mu.Unlock()
 	s.unplace()
@@ -193,7 +193,7 @@ func (s *Socket) enterGranted() []string {
 // answerConnect tells the client that it is connected, and starts the socket's handlers. s.mu is
 // held, so that no event can precede the answer.
 func (s *Socket) answerConnect() error {
-	if s.gone {
+	if s.stage.gone() {
 		return ErrDisconnected
 	}
 	body, err := json.Marshal(struct {
@@ -209,7 +209,7 @@ func (s *Socket) answerConnect() error {
 		s.ns.remove(s, s.id)
 		return ErrDisconnected
 	}
-	s.connected = true
+	s.stage.connect()
 	s.former = "" // its client has moved
 	s.screening = nil
 	s.client.idle.Stop()

@@ -20,19 +20,22 @@ func (s *Socket) end(reason Reason) { s.endAt(reason, s.client.srv.feed.now()) }
 // endAt is end with the feed's cursor, which is zero if the session must not be written any more.
 func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.mu.Lock()
-	if s.gone {
+	if s.stage.gone() {
 		s.mu.Unlock()
 		return
 	}
 	s.flushAcks()
 	s.wake()
-	connected := s.connected
-	if s.dismissed != 0 && connected && !s.moved && reason.recoverable() {
+	connected := s.stage.connected()
+	if s.dismissed != 0 && connected && s.session != sessionMoved && reason.recoverable() {
 		reason = ServerDisconnect // which has not reached it yet
 	}
 	s.observe(at) // later events are not given
-	s.gone, s.over = true, connected && !reason.recoverable()
-	cause := &DisconnectError{Reason: reason, Moved: s.moved}
+	s.stage.finish()
+	if connected && !reason.recoverable() && s.session != sessionMoved {
+		s.session = sessionOver
+	}
+	cause := &DisconnectError{Reason: reason, Moved: s.session == sessionMoved}
 	acks := s.acks
 	s.acks = nil
 	s.mu.Unlock()
@@ -72,7 +75,7 @@ func (s *Socket) finish(reason Reason, grace *time.Timer, settle func() bool) {
 	srv := s.ns.srv
 	defer srv.exit(s.ns)
 	s.mu.Lock()
-	moved, onLeaving := s.moved, s.onLeaving
+	moved, onLeaving := s.session == sessionMoved, s.onLeaving
 	s.mu.Unlock()
 	if !moved && settle() {
 		moved = true
@@ -103,8 +106,8 @@ func (s *Socket) depart(reason Reason, grace *time.Timer, moved bool) {
 	if !moved {
 		s.onLeaving = nil // have been called
 	}
-	moved = moved || s.moved // since it was checked
-	s.connected = false
+	moved = moved || s.session == sessionMoved // since it was checked
+	s.stage.become(stageEnded)
 	if s.ended != nil {
 		close(s.ended)
 	}
@@ -132,7 +135,7 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	s.mu.Lock()
-	if !s.connected { // finished, or never connected
+	if !s.stage.connected() { // finished, or never connected
 		s.mu.Unlock()
 		return nil
 	}
@@ -202,7 +205,7 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 // not wait for that. The caller holds the ownership's lock.
 func (s *Socket) evict() {
 	s.mu.Lock()
-	s.moved = true
+	s.session = sessionMoved
 	s.mu.Unlock()
 	s.endAt(TransportClose, adapter.Cursor{})
 	s.client.srv.spawn(s.client.closeMoved)
@@ -237,7 +240,7 @@ func (s *Socket) Disconnect(closeConn bool) {
 		return
 	}
 	s.mu.Lock()
-	gone := s.gone
+	gone := s.stage.gone()
 	s.mu.Unlock()
 	if !gone {
 		ctx, cancel := s.ns.srv.store()
@@ -264,14 +267,14 @@ const (
 func (s *Socket) dismiss(closeConn bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.connected || s.gone {
+	if s.stage.connected() || s.stage.gone() {
 		return false
 	}
 	s.dismissed = max(s.dismissed, fromNamespace)
 	if closeConn {
 		s.dismissed = fromConnection
 	}
-	return !s.recovering
+	return s.stage != stageRecovering
 }
 
 // disconnect performs a disconnect that Disconnect requested.
@@ -282,7 +285,7 @@ func (s *Socket) disconnect(closeConn bool) {
 	}
 	for _, t := range targets {
 		t.mu.Lock()
-		connected := t.connected
+		connected := t.stage.connected()
 		if !connected && closeConn {
 			t.dismissed = fromConnection
 		}

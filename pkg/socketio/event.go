@@ -158,7 +158,7 @@ func (e *Event) CanAck() bool {
 	}
 	e.socket.mu.Lock()
 	defer e.socket.mu.Unlock()
-	return !e.socket.gone
+	return !e.socket.stage.gone()
 }
 
 // Ack answers the sender. It queues and does not wait, unless the answer is larger than a sixteenth of

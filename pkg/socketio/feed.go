@@ -63,7 +63,7 @@ func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
 func (n *Namespace) hears(list []rooms.Room) bool {
 	for s := range n.index.Candidates(rooms.Target{To: list}) {
 		s.mu.Lock()
-		heard := s.connected && !s.gone && slices.ContainsFunc(list, func(r rooms.Room) bool {
+		heard := s.stage.served() && slices.ContainsFunc(list, func(r rooms.Room) bool {
 			if r.Kind == rooms.Named {
 				return s.rooms.current(r.Name) != nil // also if a command is still joining it
 			}
@@ -146,9 +146,9 @@ func (n *Namespace) lose(r rooms.Room, lost *adapter.LostError) {
 		s.mu.Lock()
 		held := s.gate.held
 		switch s.gate.lose(); {
-		case s.recovering:
+		case s.stage.catchingUp():
 			s.unaskAll(held)
-		case !s.gone:
+		case !s.stage.gone():
 			s.cut(lost)
 		}
 		s.mu.Unlock()
@@ -217,13 +217,13 @@ func (n *Namespace) deliverLocal(ev adapter.Event) {
 func (s *Socket) offer(d *delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || !s.placed { // since the lookup
+	if s.stage.gone() || !s.placed { // since the lookup
 		return
 	}
 	if s.gate.closed() && d.volatile() {
 		return // a held volatile event would be late
 	}
-	if s.recovering && s.connected && s.gate.urgent(d) && (d.local || !s.receipt.given.Covers(d.ev.Position)) {
+	if s.stage == stageReplaying && s.gate.urgent(d) && (d.local || !s.receipt.given.Covers(d.ev.Position)) {
 		s.pass(d)
 		return
 	}
@@ -232,7 +232,7 @@ func (s *Socket) offer(d *delivery) {
 	if s.gate.hold(d, s.mayHold()) {
 		switch {
 		case !s.gate.spilled:
-		case s.recovering:
+		case s.stage.catchingUp():
 			s.unaskAll(append(held, d))
 		case !spilled:
 			s.cut(errQueueFull)
@@ -255,7 +255,7 @@ func (s *Socket) offer(d *delivery) {
 // beside the last events of that. s.mu is held.
 func (s *Socket) mayHold() int {
 	most := s.ns.srv.opts.Engine.SendQueueBytes
-	if s.recovering {
+	if s.stage.catchingUp() {
 		return most - s.ahead()
 	}
 	return most
@@ -264,7 +264,7 @@ func (s *Socket) mayHold() int {
 // pass takes a delivery that is meant for the socket. s.mu is held.
 func (s *Socket) pass(d *delivery) {
 	switch {
-	case s.gone:
+	case s.stage.gone():
 	case d.meant(&s.rooms, s.id):
 		s.take(d)
 	default:

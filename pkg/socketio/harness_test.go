@@ -18,7 +18,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testMisstep = func(from, to stage) { panic(fmt.Sprintf("a socket in stage %d can't become %d", from, to)) }
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for what must come.
 const patience = 10 * time.Second

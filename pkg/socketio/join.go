@@ -39,7 +39,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	}
 	defer done()
 	s.mu.Lock()
-	if s.gone || !s.placed {
+	if s.stage.gone() || !s.placed {
 		s.mu.Unlock()
 		return ErrDisconnected
 	}
@@ -66,7 +66,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 func (s *Socket) grant(names []string) (granted bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.screened {
+	if s.stage != stageScreening {
 		return false, nil
 	}
 	all := s.screening.rooms()
@@ -198,7 +198,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 		err = s.save(ctx)
 	}
 	s.mu.Lock()
-	if s.gone && err == nil {
+	if s.stage.gone() && err == nil {
 		err = ErrDisconnected
 	}
 	if err != nil {

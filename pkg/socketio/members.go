@@ -114,7 +114,7 @@ func (s *Server) answerMembers(n *Namespace, ev *adapter.Event, after string) {
 	d.local = true // as they are now
 	for sock := range n.index.Candidates(ev.Target) {
 		sock.mu.Lock()
-		if !sock.gone && sock.connected && d.meant(&sock.rooms, sock.id) {
+		if sock.stage.served() && d.meant(&sock.rooms, sock.id) {
 			m.Count++
 			if sock.id > after {
 				m.Page = append(m.Page, Member{sock.id, sock.user})

@@ -143,7 +143,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 		}
 		s.mu.Lock()
 		if !s.gate.spilled {
-			s.recovering = false
+			s.stage.become(stageLive)
 			s.gate.discard(m.end)
 			s.openGate()
 			s.mu.Unlock()
@@ -236,7 +236,7 @@ func (s *Socket) sendMissed(limit int, ev *adapter.Event) error {
 	ps := encodeEvent(&d, ev.Cursor, true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone { // a later connection of its client may have them already
+	if s.stage.gone() { // a later connection of its client may have them already
 		return ErrDisconnected
 	}
 	if err := s.client.conn.Send(ps...); err != nil {

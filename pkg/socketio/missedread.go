@@ -140,7 +140,7 @@ func (s *Socket) adopt(ctx context.Context, r *replay, found *missed, heard []st
 	for _, name := range listed {
 		s.unlist(name)
 	}
-	placed, unsaved, connected := s.placed, stays.unsaved, s.connected
+	placed, unsaved, connected := s.placed, stays.unsaved, s.stage.connected()
 	s.rooms.unsaved = false
 	s.mu.Unlock()
 	if len(listed) > 0 {

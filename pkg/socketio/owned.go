@@ -115,7 +115,7 @@ func (o *ownership) enter(s *Socket) bool {
 		o.forget(s.pid, func(c *lostClaim) bool { return c.Fence == s.fence }) // it was not executed
 		if c.fence > s.fence {
 			s.mu.Lock()
-			s.moved = true
+			s.session = sessionMoved
 			s.mu.Unlock()
 			o.keep(s.lostClaim())
 			return false
@@ -230,7 +230,7 @@ func (o *ownership) over(pid string) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.over || s.dismissed != 0
+	return s.session == sessionOver || s.dismissed != 0
 }
 
 // holder returns the socket that serves a session under a fence, or nil.

@@ -573,7 +573,7 @@ func TestNoEventAfterDisconnect(t *testing.T) {
 	eventually(t, "the socket has ended", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return s.gone && s.client.parked.Load() == nil
+		return s.stage.gone() && s.client.parked.Load() == nil
 	})
 	close(begin)
 	for receive(t, order) != "disconnect" {

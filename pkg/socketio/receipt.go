@@ -91,7 +91,7 @@ func (s *Socket) overlook(d *delivery) {
 	if r == nil || !d.ev.Stored || d.local {
 		return
 	}
-	if r.overlooked++; r.overlooked < overlookedEvents || s.gate.closed() || !s.connected {
+	if r.overlooked++; r.overlooked < overlookedEvents || s.gate.closed() || !s.stage.served() {
 		return
 	}
 	r.overlooked = 0

@@ -94,5 +94,5 @@ func (r *recoveryReads) wait() error {
 func (s *Socket) hasGone() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.gone
+	return s.stage.gone()
 }

@@ -58,7 +58,7 @@ func (s *Socket) describe(d *delivery) (SocketInfo, bool) {
 	h := s.Handshake()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || !s.connected || !d.meant(&s.rooms, s.id) {
+	if !s.stage.served() || !d.meant(&s.rooms, s.id) {
 		return SocketInfo{}, false
 	}
 	return SocketInfo{

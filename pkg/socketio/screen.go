@@ -60,7 +60,9 @@ func (s *Socket) screen() (err error) {
 			err = errInternal
 		}
 		s.mu.Lock()
-		s.screened = false
+		if s.stage == stageScreening { // it has an id
+			s.stage.become(stageAdmitted)
+		}
 		s.mu.Unlock()
 	}()
 	err = s.runMiddlewares(&callback)
@@ -76,7 +78,7 @@ func (s *Socket) runMiddlewares(callback *string) error {
 	}
 	s.mu.Lock()
 	s.id = id
-	s.screened = true
+	s.stage.become(stageScreening)
 	s.mu.Unlock()
 	*callback = "Use"
 	for _, r := range s.ns.rulesNow() {
@@ -153,7 +155,7 @@ func (s *Socket) Value(key any) any {
 func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
 	checkFunc("KeepRooms", may)
 	s.mu.Lock()
-	if s.screened {
+	if s.stage == stageScreening {
 		s.screening = s.screening.made()
 		s.screening.may = append(s.screening.may, may)
 		s.mu.Unlock()
@@ -180,7 +182,7 @@ func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) erro
 // and nothing is closed. Use Disconnect for clients that must not reconnect.
 func (s *Socket) Cut() {
 	s.mu.Lock()
-	over := s.gone || s.ctx.Err() != nil
+	over := s.stage.gone() || s.ctx.Err() != nil
 	s.mu.Unlock()
 	if !over {
 		s.client.conn.Close(engineio.TransportClose)

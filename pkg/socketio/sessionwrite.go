@@ -43,7 +43,7 @@ func (s *Socket) save(ctx context.Context) error {
 	defer ended()
 	at := srv.feed.now()
 	s.mu.Lock()
-	if s.gone {
+	if s.stage.gone() {
 		s.mu.Unlock()
 		return ErrDisconnected
 	}

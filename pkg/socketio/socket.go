@@ -46,14 +46,10 @@ type Socket struct {
 	// newestJoin is the newest of its join positions: later events need no check of each
 	// membership.
 	newestJoin adapter.Cursor
+	stage      stage
+	session    sessionState
 	placed     bool          // in the index, so that what is published reaches it
-	screened   bool          // its middlewares are running
 	subscribed bool          // its rooms are subscribed
-	recovering bool          // its gate belongs to a recovery
-	connected  bool          // from CONNECT to OnDisconnect
-	gone       bool          // nothing is delivered any more
-	over       bool          // gone, and its session with it
-	moved      bool          // another socket serves its session
 	former     string        // the node of the previous claim; "" once it is connected
 	silent     Reason        // of a disconnect that was not reported; of the mailbox
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
@@ -128,7 +124,7 @@ func (s *Socket) Recovered() bool {
 func (s *Socket) Connected() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.connected
+	return s.stage.connected()
 }
 
 // Context ends when the socket ends: its client left, was disconnected or cut,

@@ -52,7 +52,7 @@ func (s *Socket) succeed(former string) {
 // unless it is to be disconnected.
 func (s *Socket) withdraw() {
 	s.mu.Lock()
-	owes, reason := s.former != "" && !s.moved, TransportClose
+	owes, reason := s.former != "" && s.session != sessionMoved, TransportClose
 	if s.dismissed != 0 {
 		reason = ServerDisconnect
 	}

@@ -1,0 +1,86 @@
+package socketio
+
+import "slices"
+
+// A stage is how far a socket has come.
+type stage uint8
+
+const (
+	stageArriving   stage = iota // its CONNECT has arrived
+	stageScreening               // its middlewares run
+	stageAdmitted                // they have let it in; it gets a new session or recovers one
+	stageRecovering              // it has a session's state, and its gate belongs to the recovery
+	stageReplaying               // the client has been told that it is connected, and gets what it missed
+	stageLive                    // the client has been told, and gets events as they come
+	stageLeaving                 // nothing is delivered any more; OnDisconnect has not run yet
+	stageEnded                   // it was disconnected, refused or abandoned
+)
+
+// successors are the stages that can follow each stage. A recovery that is refused goes back to
+// stageAdmitted, for a new session.
+var successors = [...][]stage{
+	stageArriving:   {stageScreening, stageEnded},
+	stageScreening:  {stageAdmitted, stageEnded},
+	stageAdmitted:   {stageRecovering, stageLive, stageEnded},
+	stageRecovering: {stageAdmitted, stageReplaying, stageEnded},
+	stageReplaying:  {stageLive, stageLeaving},
+	stageLive:       {stageLeaving},
+	stageLeaving:    {stageEnded},
+	stageEnded:      nil,
+}
+
+// testMisstep is called, in tests, with a step that is not in the table and is not late.
+var testMisstep func(from, to stage)
+
+// become enters a stage. A socket can end at any time: what was about to happen to it then has no
+// effect.
+func (s *stage) become(next stage) {
+	switch {
+	case slices.Contains(successors[*s], next):
+		*s = next
+	case !s.gone() && testMisstep != nil:
+		testMisstep(*s, next)
+	}
+}
+
+// connect is for a socket whose client has been told that it is connected.
+func (s *stage) connect() {
+	if *s == stageRecovering {
+		s.become(stageReplaying)
+	} else {
+		s.become(stageLive)
+	}
+}
+
+// finish ends delivery.
+func (s *stage) finish() {
+	switch {
+	case s.gone():
+	case s.connected():
+		s.become(stageLeaving)
+	default:
+		s.become(stageEnded)
+	}
+}
+
+// gone reports whether nothing is delivered any more.
+func (s stage) gone() bool { return s >= stageLeaving }
+
+// connected reports whether the client has been told that it is connected, and OnDisconnect has not
+// run yet.
+func (s stage) connected() bool { return s >= stageReplaying && s <= stageLeaving }
+
+// served reports whether the client is connected and can be given something.
+func (s stage) served() bool { return s == stageReplaying || s == stageLive }
+
+// catchingUp reports whether the socket's gate belongs to a recovery.
+func (s stage) catchingUp() bool { return s == stageRecovering || s == stageReplaying }
+
+// A sessionState says what has become of the session of a socket.
+type sessionState uint8
+
+const (
+	sessionKept  sessionState = iota // its client can recover it
+	sessionOver                      // it has ended with the socket
+	sessionMoved                     // another socket serves it
+)
