@@ -232,7 +232,9 @@ var sites = []site{
 			connected := make(chan *Socket, 1)
 			st.n.OnConnect(func(s *Socket) { connected <- s })
 			st.w = st.n.client(st.T)
-			adapter.CountRead((<-connected).recoveryReads("").count(st.Context()), 1<<30)
+			r := &recovery{socket: <-connected}
+			r.findLimit()
+			adapter.CountRead(r.count(st.Context()), 1<<30)
 		},
 	},
 	{name: "Options.OnPanic", effect: "none", run: func(st *probe) {

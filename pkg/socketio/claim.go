@@ -20,8 +20,8 @@ var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection
 // announced before it is sent to the store. When it returns without error this socket is the only
 // one of the session on this node; see [ownership]. Of concurrent claims the one that the store
 // executes last succeeds, whatever the order of the answers.
-func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session, error) {
-	srv := s.ns.srv
+func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, error) {
+	s, pid, srv := r.socket, r.pid, r.socket.ns.srv
 	s.mu.Lock()
 	user := s.user
 	s.mu.Unlock()
@@ -93,26 +93,26 @@ func (s *Socket) claim(ctx context.Context, pid, epoch string) (session.Session,
 }
 
 // assume gives the socket the session's state, as far as the middlewares allow it, and places it in
-// its rooms with its gate shut. It returns the position from which the client, which has shown an
-// offset, is to be recovered.
-func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, head adapter.Cursor) (from adapter.Cursor, err error) {
+// its rooms with its gate shut.
+func (r *recovery) assume(ctx context.Context, claimed session.Session, head adapter.Cursor) error {
+	s := r.socket
 	stays, was, err := restore(claimed.Rooms)
 	if err != nil {
-		return from, fmt.Errorf("socketio: session: %w", err)
+		return fmt.Errorf("socketio: session: %w", err)
 	}
 	if !was.given.IsZero() && !head.Includes(was.given) { // it may have been stored after head was read
 		if head, err = s.ns.srv.adapter.Head(ctx); err != nil {
-			return from, err
+			return err
 		}
 	}
 	if !was.given.SameHistory(head) || !head.Includes(was.given) {
 		was = receipt{} // from a history that has lost something
 	}
-	from = was.from(offset)
+	r.from = was.from(r.seen)
 	s.mu.Lock()
 	decided := s.screening
 	s.mu.Unlock()
-	stays.keep(func(room string) bool { return s.keeps(decided, room) }, from)
+	stays.keep(func(room string) bool { return s.keeps(decided, room) }, r.from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
@@ -121,17 +121,17 @@ func (s *Socket) assume(ctx context.Context, claimed session.Session, offset, he
 		s.screening.data = s.data // restored by resign
 	}
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
-	s.receipt = &receipt{sent: offset, given: was.given}
+	s.receipt = &receipt{sent: r.seen, given: was.given}
 	s.newestJoin = s.rooms.newestJoin()
 	s.stage.become(stageRecovering)
 	s.gate.shut++
 	s.place()
-	return from, nil
+	return nil
 }
 
 // resign undoes assume after a refusal: the session is over.
-func (s *Socket) resign(ctx context.Context) {
-	srv := s.ns.srv
+func (r *recovery) resign(ctx context.Context) {
+	s, srv := r.socket, r.socket.ns.srv
 	s.unplace()
 	s.mu.Lock()
 	ref := session.Ref{PID: s.pid, Fence: s.fence}
@@ -149,8 +149,9 @@ func (s *Socket) resign(ctx context.Context) {
 	s.mu.Unlock()
 }
 
-// rejoin subscribes the socket's rooms.
-func (s *Socket) rejoin(ctx context.Context) error {
+// subscribe subscribes the node to the socket's rooms.
+func (r *recovery) subscribe(ctx context.Context) error {
+	s := r.socket
 	s.mu.Lock()
 	current := append(s.implicit(), inNamed(s.nsName, s.rooms.names())...)
 	s.mu.Unlock()

@@ -120,7 +120,7 @@ func (s *Socket) postpone(cause error) {
 // CONNECT.
 func (s *Socket) settleIn(ctx context.Context, pid string, offset json.RawMessage) error {
 	if s.recovers && pid != "" {
-		err := s.recover(ctx, pid, offset)
+		err := (&recovery{socket: s, pid: pid}).run(ctx, offset)
 		refusal := (*refusal)(nil)
 		if !errors.As(err, &refusal) {
 			return err

@@ -132,9 +132,10 @@ func payloadSize(ev *adapter.Event) int {
 // middle resumes in the middle, and then opens the gate. It waits for the client: a replay is never
 // queued whole. If more was held meanwhile than may be, it continues from the end that it has
 // reached.
-func (s *Socket) replay(m *missed, reads *recoveryReads) error {
+func (r *recovery) replay(m *missed) error {
+	s := r.socket
 	for range replayTries {
-		if err := s.resend(m, reads); err != nil {
+		if err := r.resend(m); err != nil {
 			return err
 		}
 		m.release()
@@ -152,7 +153,7 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 		s.gate.restart()
 		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
-		more, err := s.read(ctx, reads, m.end, m.end)
+		more, err := r.read(ctx, m.end, m.end)
 		cancel()
 		if err != nil {
 			return err
@@ -166,10 +167,11 @@ func (s *Socket) replay(m *missed, reads *recoveryReads) error {
 // resend queues the missed events as the client takes them. Events that are not held are read when
 // the client has taken most of the earlier ones. None of them is held during the wait: they count
 // as a part of its queue.
-func (s *Socket) resend(m *missed, reads *recoveryReads) error {
+func (r *recovery) resend(m *missed) error {
+	s := r.socket
 	ahead := s.ahead()
 	for _, ev := range m.events {
-		if err := s.sendMissed(ahead, ev); err != nil {
+		if err := r.send(ahead, ev); err != nil {
 			return err
 		}
 		*ev = adapter.Event{} // others of its slab are still to come
@@ -178,15 +180,15 @@ func (s *Socket) resend(m *missed, reads *recoveryReads) error {
 		if err := s.awaitQueue(ahead); err != nil {
 			return err
 		}
-		if err := reads.wait(); err != nil {
+		if err := r.wait(); err != nil {
 			return err
 		}
-		events, err := s.fetch(m, reads, min(ahead, s.ns.srv.replays.page))
+		events, err := r.fetch(m, min(ahead, s.ns.srv.replays.page))
 		if err != nil {
 			return err
 		}
 		for i := range events {
-			if err := s.sendMissed(ahead, &events[i]); err != nil {
+			if err := r.send(ahead, &events[i]); err != nil {
 				return err
 			}
 		}
@@ -200,7 +202,7 @@ func (s *Socket) ahead() int { return min(s.ns.srv.opts.Engine.SendQueueBytes/4,
 
 // fetch takes the next events of a replay, at least one and as many as fit in some bytes. If one no
 // longer exists, or is malformed, the client is cut: its next recovery is refused.
-func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Event, error) {
+func (r *recovery) fetch(m *missed, bytes int) ([]adapter.Event, error) {
 	var places []adapter.Place
 	for _, l := range m.later[:min(len(m.later), fetchEvents)] {
 		if bytes -= l.size; bytes < 0 && len(places) > 0 {
@@ -208,9 +210,9 @@ func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Ev
 		}
 		places = append(places, l.place)
 	}
-	ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
+	ctx, cancel := context.WithTimeout(r.socket.client.conn.Context(), recoverTimeout)
 	defer cancel()
-	events, err := s.ns.srv.adapter.Fetch(reads.count(ctx), m.end, places)
+	events, err := r.socket.ns.srv.adapter.Fetch(r.count(ctx), m.end, places)
 	if err != nil {
 		return nil, err
 	}
@@ -224,9 +226,9 @@ func (s *Socket) fetch(m *missed, reads *recoveryReads, bytes int) ([]adapter.Ev
 	return events, nil
 }
 
-// sendMissed queues a missed event as soon as at most limit bytes are queued.
-func (s *Socket) sendMissed(limit int, ev *adapter.Event) error {
-	srv := s.ns.srv
+// send queues a missed event as soon as at most limit bytes are queued.
+func (r *recovery) send(limit int, ev *adapter.Event) error {
+	s, srv := r.socket, r.socket.ns.srv
 	s.client.filling.Lock()
 	defer s.client.filling.Unlock()
 	if err := s.awaitQueue(limit); err != nil {

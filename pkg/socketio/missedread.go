@@ -18,30 +18,31 @@ const readTries = 100
 // the memberships afterwards are those at the end. A room that a command joined has missed events
 // too, and the node must be subscribed to it before the end is fixed. So it is subscribed and
 // everything is read again.
-func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adapter.Cursor) (*missed, error) {
-	ctx = reads.count(ctx)
+func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed, error) {
+	s := r.socket
+	ctx = r.count(ctx)
 	page := s.ns.srv.replays.reserve()
 	defer page.release()
-	r := replay{socket: s, seen: from}
+	p := replay{socket: s, seen: from}
 	var heard []string // of the rooms that commands joined
 	var err error
 	for range readTries {
 		// Events that are not held are read when the limit allows it, so a session that has read
 		// much holds little.
-		r.payload = max(min(page.held, max(reads.left(), recoveryRead)), 1)
+		p.payload = max(min(page.held, max(r.left(), recoveryRead)), 1)
 		var end adapter.Cursor
-		if end, err = r.begin(ctx, seen); err != nil {
+		if end, err = p.begin(ctx, seen); err != nil {
 			break
 		}
-		if err = r.read(ctx, end); err != nil && !errors.Is(err, errAgain) {
+		if err = p.read(ctx, end); err != nil && !errors.Is(err, errAgain) {
 			break
 		}
-		if !r.again {
+		if !p.again {
 			var found *missed
-			if found, err = r.found(end); err != nil {
+			if found, err = p.found(end); err != nil {
 				break
 			}
-			if err := s.adopt(ctx, &r, found, heard); err != nil {
+			if err := r.adopt(ctx, &p, found, heard); err != nil {
 				found.release()
 				for _, l := range found.leaves {
 					s.endLeave(l.marker, l.names)
@@ -50,7 +51,7 @@ func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adap
 			}
 			return found, nil
 		}
-		if heard, err = s.hear(ctx, r.joined, heard); err != nil {
+		if heard, err = r.hear(ctx, p.joined, heard); err != nil {
 			break
 		}
 		err = &refusal{refusedRooms, errors.New("commands joined further rooms, again and again")}
@@ -66,7 +67,8 @@ func (s *Socket) read(ctx context.Context, reads *recoveryReads, from, seen adap
 
 // hear subscribes the socket to those of the joined rooms that it is not in and not yet subscribed
 // to. It returns all that it is subscribed to now. The gate is shut.
-func (s *Socket) hear(ctx context.Context, joined map[string]adapter.Cursor, heard []string) ([]string, error) {
+func (r *recovery) hear(ctx context.Context, joined map[string]adapter.Cursor, heard []string) ([]string, error) {
+	s := r.socket
 	var news []string
 	s.mu.Lock()
 	for name := range joined {
@@ -108,8 +110,8 @@ func refuseLost(err error) error {
 // with what the replay gives. Beside its former rooms, the socket is subscribed to some that
 // commands have joined. It stays listed in rooms that commands have left at positions beyond the end,
 // until the replay has been sent.
-func (s *Socket) adopt(ctx context.Context, r *replay, found *missed, heard []string) error {
-	stays, end := r.stays, found.end
+func (r *recovery) adopt(ctx context.Context, p *replay, found *missed, heard []string) error {
+	s, stays, end := r.socket, p.stays, found.end
 	s.mu.Lock()
 	was := s.rooms.names()
 	listed := append(heard, was...)
@@ -119,10 +121,10 @@ func (s *Socket) adopt(ctx context.Context, r *replay, found *missed, heard []st
 		stays.settle(end)
 		stays.uncharged = stays.cost() - s.rooms.cost() + s.rooms.uncharged
 		s.rooms, s.newestJoin = stays, stays.newestJoin()
-		s.receipt.given, s.receipt.overlooked = end, r.overlooked
-		s.owe(end, r.owed...)
-		if n := len(r.missed); n > 0 {
-			s.receipt.sent = r.missed[n-1].Cursor
+		s.receipt.given, s.receipt.overlooked = end, p.overlooked
+		s.owe(end, p.owed...)
+		if n := len(p.missed); n > 0 {
+			s.receipt.sent = p.missed[n-1].Cursor
 		}
 		listed = slices.DeleteFunc(listed, func(name string) bool {
 			if stays.endsBehind(name, end) {
@@ -155,7 +157,7 @@ func (s *Socket) adopt(ctx context.Context, r *replay, found *missed, heard []st
 		s.ns.tellRooms(s.ID(), true, without(is, was)...)
 		s.ns.tellRooms(s.ID(), false, without(was, is)...)
 	}
-	if !unsaved && r.overlooked < overlookedEvents {
+	if !unsaved && p.overlooked < overlookedEvents {
 		return nil
 	}
 	return s.save(ctx)

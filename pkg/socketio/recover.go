@@ -44,7 +44,7 @@ func (r *refusal) Unwrap() error { return r.err }
 // time is shorter, unless more is published than the client takes.
 const replayTries = 8
 
-// recover makes the socket the one that the client claims. That there are no gaps and no duplicates
+// A recovery makes a socket the one that its client claims. That there are no gaps and no duplicates
 // rests on these steps and their order:
 //
 //   - the middlewares have run, so a refused client gets no backlog;
@@ -58,23 +58,35 @@ const replayTries = 8
 //
 // Each step returns before the next one begins, because the deepest one, the replay, just fits in a
 // stack of 8 KiB. Thousands of clients can reconnect in one burst.
-func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage) error {
-	srv := s.ns.srv
-	if !isID(pid) {
+type recovery struct {
+	socket   *Socket
+	pid      string
+	seen     adapter.Cursor // the client's offset, which proves a part of the history
+	genuine  bool           // a node of this cluster has issued it
+	from     adapter.Cursor // what the client has received
+	weight   int            // of the session, also if it could not be claimed
+	limit    RecoveryLimit  // of what it reads; nil for none
+	patience time.Duration  // how much longer it may wait for that limit
+	back     time.Duration  // of the session's debt, what will be given back
+}
+
+func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
+	s, srv := r.socket, r.socket.ns.srv
+	if !isID(r.pid) {
 		return &refusal{refusedUnknown, errors.New("not a private id")}
 	}
 	// Concurrent recoveries must not all pass before any of them is counted: each takes the maximum
 	// weight, and gives back what it does not need.
-	if !srv.recoveries.take(pid, time.Now(), maxRecoveryWeight) {
+	if !srv.recoveries.take(r.pid, time.Now(), maxRecoveryWeight) {
 		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
 		return errTooOften // before anything is read
 	}
-	weight := 0 // if the session does not exist: clients can make up any number of ids
 	settled := false
 	settle := func() {
 		if !settled {
 			settled = true
-			srv.recoveries.add(pid, time.Now(), srv.recoveries.pace.times(weight-maxRecoveryWeight), 0)
+			srv.recoveries.add(r.pid, time.Now(), srv.recoveries.pace.times(r.weight-maxRecoveryWeight), 0)
+			r.back = 0
 		}
 	}
 	defer settle()
@@ -88,16 +100,13 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		return err
 	}
 	defer done()
-	claimed, err := s.reclaim(ctx, pid, offset)
-	weight = claimed.weight
-	if err != nil {
+	if err := r.reclaim(ctx, offset); err != nil {
 		return err
 	}
-	reads := s.recoveryReads(pid)
-	reads.back = srv.recoveries.pace.times(maxRecoveryWeight - weight)
-	missed, err := s.read(ctx, reads, claimed.from, claimed.seen)
+	r.findLimit()
+	r.back = srv.recoveries.pace.times(maxRecoveryWeight - r.weight)
+	missed, err := r.read(ctx, r.from, r.seen)
 	settle()
-	reads.back = 0
 	if err == nil {
 		defer func() {
 			missed.release() // including events that are read later
@@ -108,13 +117,13 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 		err = s.joinGranted(ctx)
 	}
 	if err != nil {
-		return s.notRecovered(ctx, claimed, err)
+		return r.refused(ctx, err)
 	}
-	if err := s.answerRecovered(missed.end); err != nil {
+	if err := r.answer(missed.end); err != nil {
 		return err
 	}
 	srv.stats.recoveries.add(recoveredWell)
-	if err := s.replay(missed, reads); err != nil {
+	if err := r.replay(missed); err != nil {
 		if errors.Is(err, adapter.ErrUndecodable) {
 			s.giveUp() // the next recovery would meet it again
 		}
@@ -123,62 +132,53 @@ func (s *Socket) recover(ctx context.Context, pid string, offset json.RawMessage
 	return nil
 }
 
-// A reclaimed is the state of a recovery once the socket is in its session's rooms.
-type reclaimed struct {
-	seen    adapter.Cursor // the client's offset, which proves a part of the history
-	genuine bool           // a node of this cluster has issued it
-	from    adapter.Cursor // what the client has received
-	weight  int            // of the session, also if it could not be reclaimed
-}
-
-// reclaim claims a session and places the socket in its rooms, with everything held. Its result is
-// never nil.
-func (s *Socket) reclaim(ctx context.Context, pid string, offset json.RawMessage) (r *reclaimed, err error) {
-	srv := s.ns.srv
-	r = new(reclaimed)
+// reclaim claims the session and places the socket in its rooms, with everything held.
+func (r *recovery) reclaim(ctx context.Context, offset json.RawMessage) error {
+	srv := r.socket.ns.srv
 	now, err := srv.adapter.Head(ctx)
 	if err != nil {
-		return r, err
+		return err
 	}
 	if r.seen, r.genuine, err = srv.offsets.received(offset, now); err != nil {
-		return r, &refusal{refusedOffset, err} // the session is unchanged
+		return &refusal{refusedOffset, err} // the session is unchanged
 	}
-	claimed, err := s.claim(ctx, pid, now.Epoch)
+	claimed, err := r.claim(ctx, now.Epoch)
 	if refused := (*refusal)(nil); !errors.As(err, &refused) || refused.reason != refusedUnknown {
-		r.weight = recoveryWeight(claimed)
+		r.weight = recoveryWeight(claimed) // clients can make up any number of unknown ids
 	}
 	if err != nil {
-		return r, err
+		return err
 	}
 	ended, err := srv.turns.take(ctx, len(claimed.Rooms))
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer ended() // before the read, which may wait for others that are much larger
-	if r.from, err = s.assume(ctx, claimed, r.seen, now); err == nil {
-		err = s.rejoin(ctx)
+	if err := r.assume(ctx, claimed, now); err != nil {
+		return err
 	}
-	return r, err
+	return r.subscribe(ctx)
 }
 
-// notRecovered ends the session if the error says that it is not to be recovered, and returns the
-// error for the caller to return.
-func (s *Socket) notRecovered(ctx context.Context, claimed *reclaimed, err error) error {
+// refused ends the session if the error says that it is not to be recovered, and returns the error
+// for the caller to return.
+func (r *recovery) refused(ctx context.Context, err error) error {
 	if errors.Is(err, session.ErrTooLarge) { // commands have joined it to all these rooms
 		err = &refusal{refusedRooms, err}
 	}
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
-		s.resign(ctx)
-		if refused.reason == refusedHistory && claimed.genuine {
-			s.ns.srv.condemn(ctx, claimed.seen)
+		r.resign(ctx)
+		if refused.reason == refusedHistory && r.genuine {
+			r.socket.ns.srv.condemn(ctx, r.seen)
 		}
 	}
 	return err
 }
 
-// answerRecovered tells the client that it is recovered. It also sends what was held for the client
-// and must not wait for the missed events, unless these include it: they reach up to end.
-func (s *Socket) answerRecovered(end adapter.Cursor) error {
+// answer tells the client that it is recovered. It also sends what was held for the client and must
+// not wait for the missed events, unless these include it: they reach up to end.
+func (r *recovery) answer(end adapter.Cursor) error {
+	s := r.socket
 	undo := s.ns.srv.owned.connected(s)
 	s.mu.Lock()
 	s.recovered = true

@@ -27,26 +27,17 @@ const readPatience = 5 * time.Second
 // readsAgain is the interval at which a waiting recovery checks the limit again.
 const readsAgain = 250 * time.Millisecond
 
-// recoveryReads are the reads of one recovery.
-type recoveryReads struct {
-	socket   *Socket
-	pid      string
-	limit    RecoveryLimit // nil for none
-	patience time.Duration
-	back     time.Duration // of the session's debt, what will be given back
-}
-
-func (s *Socket) recoveryReads(pid string) *recoveryReads {
-	r := &recoveryReads{socket: s, pid: pid, patience: s.ns.srv.replays.patience}
-	if srv := s.ns.srv; srv.opts.RecoveryLimit != nil {
-		srv.guard("RecoveryLimit", func() { r.limit = srv.opts.RecoveryLimit(s) })
+// findLimit asks the application for the limit that the client shares with others.
+func (r *recovery) findLimit() {
+	srv := r.socket.ns.srv
+	if r.patience = srv.replays.patience; srv.opts.RecoveryLimit != nil {
+		srv.guard("RecoveryLimit", func() { r.limit = srv.opts.RecoveryLimit(r.socket) })
 	}
-	return r
 }
 
 // count returns a context whose reads of missed events are charged to the session, and beyond its
 // pace to the limit that its client shares.
-func (r *recoveryReads) count(ctx context.Context) context.Context {
+func (r *recovery) count(ctx context.Context) context.Context {
 	srv, back, unit := r.socket.ns.srv, r.back, r.unit()
 	return adapter.OnRead(ctx, func(bytes int) {
 		more := time.Duration(float64(bytes) * unit)
@@ -57,19 +48,19 @@ func (r *recoveryReads) count(ctx context.Context) context.Context {
 }
 
 // left returns how many bytes the session may still read within its own pace.
-func (r *recoveryReads) left() int {
+func (r *recovery) left() int {
 	return int(float64(r.socket.ns.srv.recoveries.left(r.pid, time.Now(), r.back)) / r.unit())
 }
 
 // unit is the time that one byte counts as.
-func (r *recoveryReads) unit() float64 {
+func (r *recovery) unit() float64 {
 	return float64(r.socket.ns.srv.recoveries.pace.interval) / recoveryRead
 }
 
 // wait waits until more may be read: within the session's own pace, or within the limit that its
 // client shares with others, or because it has waited for readPatience. So large replays are
 // spread, and none is refused.
-func (r *recoveryReads) wait() error {
+func (r *recovery) wait() error {
 	srv, conn := r.socket.ns.srv, r.socket.client.conn.Context()
 	for r.limit != nil && r.patience > 0 && !r.socket.hasGone() {
 		wait := min(srv.recoveries.wait(r.pid, time.Now()), r.patience, readsAgain)
