@@ -35,7 +35,7 @@ func (a *Answers) All() iter.Seq2[Answer, error] {
 			next += len(got)
 			switch {
 			case !done:
-				<-more // bounded by the question's timeout
+				<-more // bounded by the query's timeout
 			case err != nil:
 				yield(Answer{}, err)
 				return
@@ -68,8 +68,8 @@ func (a *Answers) end() {
 	close(a.more)
 }
 
-// gather starts to collect the answers to a question.
-func (s *Server) gather(q *inquiry, err error) (*Answers, error) {
+// gather starts to collect the answers to a query.
+func (s *Server) gather(q *query, err error) (*Answers, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (s *Server) gather(q *inquiry, err error) (*Answers, error) {
 		a.end()
 		return a, nil
 	}
-	s.spawn(func() { // ends with the question
+	s.spawn(func() { // ends with the query
 		defer a.end()
 		q.each(a.add)
 	})

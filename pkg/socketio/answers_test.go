@@ -17,12 +17,12 @@ func TestEmitWithAckSendsBeforeItReturns(t *testing.T) {
 	a, b := n.client(t), n.client(t)
 	_, err := n.EmitWithAck(t.Context(), "q")
 	must(t, err)
-	a.question()
-	b.question()
+	a.query()
+	b.query()
 	answers, err := n.Timeout(time.Minute).EmitWithAck(t.Context(), "q")
 	must(t, err)
-	a.write("43" + a.question() + "[1]")
-	b.write("43" + b.question() + "[2]")
+	a.write("43" + a.query() + "[1]")
+	b.write("43" + b.query() + "[2]")
 	for range 2 {
 		sum := 0
 		for answer, err := range answers.All() {
@@ -39,9 +39,9 @@ func TestEmitWithAckSendsBeforeItReturns(t *testing.T) {
 		break
 	}
 	eventually(t, "no question is open but the first", func() bool {
-		n.asked.mu.Lock()
-		defer n.asked.mu.Unlock()
-		return len(n.asked.open) == 1
+		n.queries.mu.Lock()
+		defer n.queries.mu.Unlock()
+		return len(n.queries.open) == 1
 	})
 }
 
@@ -71,10 +71,10 @@ func TestEmitWithAckReturnsWhyItIsNotSent(t *testing.T) {
 			t.Errorf("%s: got %v for a context that has ended", name, err)
 		}
 	}
-	n.asked.mu.Lock()
-	defer n.asked.mu.Unlock()
-	if len(n.asked.open) > 0 {
-		t.Errorf("%d questions are left", len(n.asked.open))
+	n.queries.mu.Lock()
+	defer n.queries.mu.Unlock()
+	if len(n.queries.open) > 0 {
+		t.Errorf("%d questions are left", len(n.queries.open))
 	}
 }
 

@@ -6,13 +6,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// An audience is the set of nodes whose answers make a question complete.
+// An audience is the set of nodes whose answers make a query complete.
 type audience struct {
-	// members are the cluster's nodes as read before the question was published.
+	// members are the cluster's nodes as read before the query was published.
 	members []adapter.Member
 	// but is the member that is not asked, if any.
 	but adapter.NodeID
-	// all means that every member must answer. Otherwise as many nodes must answer as the question
+	// all means that every member must answer. Otherwise as many nodes must answer as the query
 	// was handed to. That number is a hint: it counts connections that their node has abandoned.
 	// But it includes nodes too new to be among the members, so it applies until the membership has
 	// been read again.
@@ -20,7 +20,7 @@ type audience struct {
 	receivers int
 }
 
-// without returns the audience without a node that receives the question but does not answer.
+// without returns the audience without a node that receives the query but does not answer.
 func (of audience) without(id adapter.NodeID) audience {
 	of.but = id
 	of.receivers--
@@ -28,8 +28,8 @@ func (of audience) without(id adapter.NodeID) audience {
 }
 
 // mayAnswer reports whether a node that has not answered at all may still do so, given the membership
-// as it was read after the question was published. A node that has left, or whose feed was
-// interrupted, may never have received the question.
+// as it was read after the query was published. A node that has left, or whose feed was
+// interrupted, may never have received the query.
 func mayAnswer(m adapter.Member, now []adapter.Member) bool {
 	return slices.ContainsFunc(now, func(n adapter.Member) bool {
 		return n.ID == m.ID && n.Generation == m.Generation && !n.CatchingUp
@@ -37,7 +37,7 @@ func mayAnswer(m adapter.Member, now []adapter.Member) bool {
 }
 
 // newcomers returns the nodes that were not among the members before: they have joined since, or
-// just before. If the question was handed to more nodes than have answered, one of them may have
+// just before. If the query was handed to more nodes than have answered, one of them may have
 // received it.
 func (of *audience) newcomers(now []adapter.Member) []adapter.Member {
 	return slices.DeleteFunc(slices.Clone(now), func(m adapter.Member) bool { return knows(of.members, m.ID) })
@@ -48,20 +48,20 @@ func knows(members []adapter.Member, id adapter.NodeID) bool {
 }
 
 // progress takes the answers that have arrived and reports whether more are possible. fresh means
-// that now was read after the question was published.
-func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got []Answer, complete bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	got, a.answers = a.answers, nil
-	for id, waiting := range a.nodes {
-		if len(waiting) > 0 && !a.left[id] {
+// that now was read after the query was published.
+func (q *query) progress(of audience, now []adapter.Member, fresh bool) (got []Answer, complete bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	got, q.answers = q.answers, nil
+	for id, waiting := range q.nodes {
+		if len(waiting) > 0 && !q.left[id] {
 			return got, false
 		}
 	}
-	enough := len(a.nodes) >= of.receivers
+	enough := len(q.nodes) >= of.receivers
 	waits := func(m adapter.Member) bool {
 		asked := !m.CatchingUp || !enough // its feed may have been resumed since it was listed
-		return a.silent(of, m) && asked && (!fresh || mayAnswer(m, now))
+		return q.silent(of, m) && asked && (!fresh || mayAnswer(m, now))
 	}
 	switch {
 	case enough && !of.all:
@@ -73,17 +73,17 @@ func (a *question) progress(of audience, now []adapter.Member, fresh bool) (got 
 	return got, of.members != nil && !slices.ContainsFunc(of.members, waits)
 }
 
-// silent reports whether a node should have answered but has not. a.mu is held.
-func (a *question) silent(of audience, m adapter.Member) bool {
-	return m.ID != of.but && a.nodes[m.ID] == nil
+// silent reports whether a node should have answered but has not. q.mu is held.
+func (q *query) silent(of audience, m adapter.Member) bool {
+	return m.ID != of.but && q.nodes[m.ID] == nil
 }
 
-// unanswered returns the error that ends a question, or nil if all answered.
-func (a *question) unanswered(of audience, now []adapter.Member, cause error) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	e := &UnansweredError{Sockets: slices.Clone(a.missing), Err: cause}
-	for id, waiting := range a.nodes {
+// unanswered returns the error that ends a query, or nil if all answered.
+func (q *query) unanswered(of audience, now []adapter.Member, cause error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := &UnansweredError{Sockets: slices.Clone(q.missing), Err: cause}
+	for id, waiting := range q.nodes {
 		for who := range waiting {
 			if who == "" {
 				e.Nodes = append(e.Nodes, id)
@@ -92,15 +92,15 @@ func (a *question) unanswered(of audience, now []adapter.Member, cause error) er
 			}
 		}
 	}
-	enough := !of.all && len(a.nodes) >= of.receivers // of the nodes that were connected
+	enough := !of.all && len(q.nodes) >= of.receivers // of the nodes that were connected
 	for _, m := range of.members {
-		if a.silent(of, m) && (!enough || knows(now, m.ID) && !mayAnswer(m, now)) {
+		if q.silent(of, m) && (!enough || knows(now, m.ID) && !mayAnswer(m, now)) {
 			e.Nodes = append(e.Nodes, m.ID)
 		}
 	}
-	if len(a.nodes) < of.receivers {
+	if len(q.nodes) < of.receivers {
 		for _, m := range of.newcomers(now) {
-			if a.silent(of, m) {
+			if q.silent(of, m) {
 				e.Nodes = append(e.Nodes, m.ID)
 			}
 		}

@@ -321,11 +321,11 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 // ErrUnavailable, or the end of the context, the event may have been published. The event is not
 // stored, so clients that recover do not get it.
 func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
-	q, err := b.inquire(ctx, event, args)
+	q, err := b.query(ctx, event, args)
 	return b.ns.srv.gather(q, err)
 }
 
-func (b Broadcast) inquire(ctx context.Context, event string, args []any) (*inquiry, error) {
+func (b Broadcast) query(ctx context.Context, event string, args []any) (*query, error) {
 	ev, err := b.event(event, args)
 	if err != nil {
 		return nil, err
@@ -334,11 +334,11 @@ func (b Broadcast) inquire(ctx context.Context, event string, args []any) (*inqu
 		return nil, err
 	}
 	ev.Stored = false
-	return b.ns.ask(ctx, b.by, ev, asking{}, b.timeout, b.local)
+	return b.ns.ask(ctx, b.by, ev, queryHeader{}, b.timeout, b.local)
 }
 
 // FetchSockets describes the target's members, on any node of the cluster. If a node is silent, or
-// can't have received the question, it returns the other nodes' answers and an *UnansweredError. A
+// can't have received the query, it returns the other nodes' answers and an *UnansweredError. A
 // socket that a command is adding to a room, as right after SocketsJoin has returned, may be
 // missing, because its node may not be subscribed to the room yet.
 func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
@@ -346,7 +346,7 @@ func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err er
 		return nil, err
 	}
 	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
-	q, err := b.ns.ask(ctx, nil, ev, asking{}, b.timeout, b.local)
+	q, err := b.ns.ask(ctx, nil, ev, queryHeader{}, b.timeout, b.local)
 	if q == nil {
 		return nil, err
 	}

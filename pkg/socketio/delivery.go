@@ -44,7 +44,7 @@ type delivery struct {
 	// ackID numbers the acks that the event requests, the same for all members on
 	// this node; empty for none.
 	ackID     string
-	answering *answering // gathers these acks
+	responder *responder // gathers these acks
 
 	// local events come from this node and have no position of their own.
 	local bool
@@ -243,6 +243,6 @@ func (d *delivery) isFor(m *memberships, id string, in func(rooms.Room, adapter.
 }
 
 // formatAckID returns the n-th ack id. Some clients read ids as 32-bit integers. Nodes begin at random
-// numbers: a client that has moved to another node may answer a question of the former one, and that
-// must not be taken for the answer to another question.
+// numbers: a client that has moved to another node may answer a query of the former one, and that
+// must not be taken for the answer to another query.
 func formatAckID(n uint64) string { return strconv.FormatUint(n&math.MaxInt32, 10) }

@@ -109,7 +109,7 @@ func connectErrorBody(err error) []byte {
 	return b
 }
 
-// An UnansweredError ends a question that was not fully answered. The answers that arrived precede
+// An UnansweredError ends a query that was not fully answered. The answers that arrived precede
 // it.
 type UnansweredError struct {
 	Sockets []string         // the sockets that the event reached, or should have reached, and that sent no ack

@@ -164,9 +164,9 @@ func (s *Server) dispatch(ev *adapter.Event) {
 		s.dispatchServerSide(ev)
 		return
 	}
-	if ev.Target.To[0].Kind == rooms.Nodes { // a question
-		question, _ := parseAsking(ev.Ask)
-		if ev.Target.To = question.To; len(question.To) == 0 {
+	if ev.Target.To[0].Kind == rooms.Nodes { // a query
+		header, _ := parseQueryHeader(ev.Ask)
+		if ev.Target.To = header.To; len(header.To) == 0 {
 			return
 		}
 	}
@@ -181,7 +181,7 @@ func (s *Server) dispatch(ev *adapter.Event) {
 	case ev.Kind == kindFetch:
 		s.answerFetch(n, ev)
 	case ev.Ask != "":
-		n.deliverAsking(n.newDelivery(ev))
+		n.deliverQuery(n.newDelivery(ev))
 	default:
 		n.deliver(n.newDelivery(ev))
 	}
@@ -207,7 +207,7 @@ func (n *Namespace) deliverLocal(ev adapter.Event) {
 	d := n.newDelivery(&ev)
 	d.local = true
 	if ev.Ask != "" {
-		n.deliverAsking(d)
+		n.deliverQuery(d)
 	} else {
 		n.deliver(d)
 	}
@@ -270,23 +270,23 @@ func (s *Socket) pass(d *delivery) {
 	default:
 		s.overlook(d)
 		s.passOver(d)
-		if d.answering != nil {
+		if d.responder != nil {
 			s.unask(d)
 		}
 	}
 }
 
-// unask withdraws the socket from a question that is not for it. s.mu is held.
+// unask withdraws the socket from a query that is not for it. s.mu is held.
 func (s *Socket) unask(d *delivery) {
 	delete(s.acks, d.ackID)
-	d.answering.unasked(s, s.id)
+	d.responder.unasked(s, s.id)
 }
 
-// unaskAll withdraws the socket from the questions among the dropped deliveries of its gate,
+// unaskAll withdraws the socket from the queries among the dropped deliveries of its gate,
 // because a replay does not repeat them. s.mu is held.
 func (s *Socket) unaskAll(dropped []*delivery) {
 	for _, d := range dropped {
-		if d.answering != nil {
+		if d.responder != nil {
 			s.unask(d)
 		}
 	}
@@ -295,7 +295,7 @@ func (s *Socket) unaskAll(dropped []*delivery) {
 // take executes a command for the socket, or queues an event to the client. s.mu is held.
 func (s *Socket) take(d *delivery) {
 	if !d.local && !d.late && s.gate.replayed(d.ev) {
-		if d.answering != nil {
+		if d.responder != nil {
 			s.unask(d)
 		}
 		return

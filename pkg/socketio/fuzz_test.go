@@ -75,7 +75,7 @@ func FuzzMsgpackConnect(f *testing.F) {
 	})
 }
 
-// FuzzNodeMessages: what other nodes say comes by way of Redis. Nobody answers a question
+// FuzzNodeMessages: what other nodes say comes by way of Redis. Nobody answers a query
 // but the sockets that their node has named, each once, and no waiting is without end.
 func FuzzNodeMessages(f *testing.F) {
 	for _, data := range []string{
@@ -86,17 +86,18 @@ func FuzzNodeMessages(f *testing.F) {
 		f.Add([]byte(data), []byte(data))
 	}
 	f.Fuzz(func(t *testing.T, first, then []byte) {
-		var q questions
-		q.init()
-		id, asked := q.add()
+		var all queries
+		all.init()
+		asked := newQuery()
+		all.add(asked)
 		named := make(map[string]bool)
 		for _, data := range [][]byte{first, then, then} {
-			q.take(adapter.Message{From: "node", ID: id, Data: data})
-			q.take(adapter.Message{From: "node", ID: "another question", Data: data})
+			all.take(adapter.Message{From: "node", ID: asked.id, Data: data})
+			all.take(adapter.Message{From: "node", ID: "another query", Data: data})
 			for who := range asked.nodes["node"] {
 				named[who] = true
 			}
-			var a answers
+			var a response
 			if json.Unmarshal(data, &a) == nil {
 				for _, who := range a.Who {
 					named[who] = true
@@ -112,7 +113,7 @@ func FuzzNodeMessages(f *testing.F) {
 		if acks > len(named) {
 			t.Errorf("%q, %q: %d acks of %d sockets", first, then, acks, len(named))
 		}
-		if _, wait := parseAsking(string(first)); wait <= 0 || wait > maxWait {
+		if _, wait := parseQueryHeader(string(first)); wait <= 0 || wait > maxWait {
 			t.Errorf("%q is waited for %v", first, wait)
 		}
 		for _, kind := range []uint8{kindJoin, kindLeave} {

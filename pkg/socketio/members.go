@@ -43,7 +43,7 @@ func (b Broadcast) Members(ctx context.Context, after string) (all Members, err 
 		return Members{}, err
 	}
 	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
-	q, err := b.ns.ask(ctx, nil, ev, asking{Members: &membersAfter{after}}, b.timeout, b.local)
+	q, err := b.ns.ask(ctx, nil, ev, queryHeader{Members: &membersAfter{after}}, b.timeout, b.local)
 	if q == nil {
 		return Members{}, err
 	}
@@ -123,5 +123,5 @@ func (s *Server) answerMembers(n *Namespace, ev *adapter.Event, after string) {
 		sock.mu.Unlock()
 	}
 	m.cut(after)
-	s.newAnswering(ev).begin(answers{Members: &m})
+	s.newResponder(ev).begin(response{Members: &m})
 }

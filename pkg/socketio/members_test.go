@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A measured adapter counts the bytes that it sends to other nodes, and takes questions as
+// A measured adapter counts the bytes that it sends to other nodes, and takes queries as
 // an older release does.
 type measured struct {
 	adapter.Adapter
@@ -29,9 +29,9 @@ func (m *measured) Send(ctx context.Context, to adapter.NodeID, message adapter.
 func (m *measured) Next(ctx context.Context) (adapter.Event, error) {
 	ev, err := m.Adapter.Next(ctx)
 	if m.older && ev.Ask != "" {
-		question, _ := parseAsking(ev.Ask)
-		question.Members = nil
-		ev.Ask = question.format()
+		header, _ := parseQueryHeader(ev.Ask)
+		header.Members = nil
+		ev.Ask = header.format()
 	}
 	return ev, err
 }

@@ -86,7 +86,7 @@ func TestOutcomesInCallbacks(t *testing.T) {
 	}
 	w.write(`42["try"]`)
 	for {
-		if m := w.next(); m[:2] == "42" && m[2] != '[' { // the question, which asks for an ack
+		if m := w.next(); m[:2] == "42" && m[2] != '[' { // the query, which asks for an ack
 			id, _, _ := strings.Cut(m[2:], "[")
 			w.write("43" + id + "[]")
 			break

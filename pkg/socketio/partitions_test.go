@@ -766,7 +766,7 @@ func TestCopiesOnceWhereTheEndOfARecoveryIsReadApart(t *testing.T) {
 }
 
 // A handler joins its client to a room by a command that waits in the gate, and asks the
-// room and another one: the question precedes the handler's ack.
+// room and another one: the query precedes the handler's ack.
 func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {
 	c := newSlowCluster(t)
 	n, slow := c.node(t, "aaaa", Options{})
@@ -778,7 +778,7 @@ func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {
 	nodes := partition(kindMarker, rooms.InNodes())
 	a := n.client(t)
 	own := partition(kindMarker, rooms.InOwn("/", a.sid))
-	for own == nodes { // the one of the question itself has to be another one
+	for own == nodes { // the one of the query itself has to be another one
 		a = n.client(t)
 		own = partition(kindMarker, rooms.InOwn("/", a.sid))
 	}

@@ -173,7 +173,7 @@ func testHandlerGetsAckBehindEvents(t *testing.T, o Options) {
 	})
 	w := n.client(t)
 	w.write(`42["ask"]`)
-	id := w.question()
+	id := w.query()
 	for i := range limit * 3 / 2 {
 		w.write(fmt.Sprintf(`42["e",%d]`, i))
 	}
@@ -215,7 +215,7 @@ func testAckIsReadWhileTheMailboxIsFull(t *testing.T, name string, o Options) {
 		_, err := n.Of("/other").Socket(w.sid).EmitWithAck(t.Context(), "q")
 		answered <- err
 	}()
-	w.write("43/other," + w.question() + "[]")
+	w.write("43/other," + w.query() + "[]")
 	select {
 	case err := <-answered:
 		must(t, err)
@@ -224,8 +224,8 @@ func testAckIsReadWhileTheMailboxIsFull(t *testing.T, name string, o Options) {
 	}
 }
 
-// question returns the id of the next message, an event "q" that asks for an ack.
-func (w *wire) question() string {
+// query returns the id of the next message, an event "q" that asks for an ack.
+func (w *wire) query() string {
 	w.t.Helper()
 	m := w.next()
 	id, ok := strings.CutSuffix(strings.TrimPrefix(m, "42"+w.prefix()), `["q"]`)
@@ -314,7 +314,7 @@ func TestMovingFromAConnectionThatIsNotRead(t *testing.T) {
 	}
 }
 
-// Questions to the client, which may let its connection be read further, are no progress.
+// Queries to the client, which may let its connection be read further, are no progress.
 func TestQuestionsDoNotProlongAPause(t *testing.T) {
 	t.Parallel()
 	o := Options{MailboxEvents: 5}
@@ -331,7 +331,7 @@ func TestQuestionsDoNotProlongAPause(t *testing.T) {
 		select {
 		case <-asked.C:
 			if s := n.Socket(w.sid); s != nil {
-				s.mail.retry() // as a question does
+				s.mail.retry() // as a query does
 			}
 		case <-w.closed:
 			return
@@ -636,7 +636,7 @@ func TestDrainReadsAcksBehindAFullMailbox(t *testing.T) {
 	})
 	w := n.client(t)
 	w.write(`42["ask"]`)
-	id := w.question()
+	id := w.query()
 	for range 20 { // more than is read for an ack
 		w.write(`42["e"]`)
 	}
@@ -675,9 +675,9 @@ func TestConnectRightAfterDisconnect(t *testing.T) {
 	w := n.client(t)
 	s := n.Socket(w.sid)
 	go func() { _, _ = s.EmitWithAck(t.Context(), "q") }() // ends with the socket
-	w.question()
+	w.query()
 	s.mu.Lock()
-	var asked *answering
+	var asked *responder
 	for _, asked = range s.acks {
 	}
 	s.mu.Unlock()

@@ -35,7 +35,7 @@ func (r RemoteSocket) Emit(ctx context.Context, event string, args ...any) error
 // EmitWithAck sends an event to the socket and waits for its ack; see
 // [Socket.EmitWithAck].
 func (r RemoteSocket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
-	return one(r.ns.ToSocket(r.ID).inquire(ctx, event, args))
+	return one(r.ns.ToSocket(r.ID).query(ctx, event, args))
 }
 
 // Join makes the socket join rooms; see [Broadcast.SocketsJoin].
@@ -53,7 +53,7 @@ func (r RemoteSocket) Disconnect(ctx context.Context, closeConn bool) error {
 	return r.ns.ToSocket(r.ID).DisconnectSockets(ctx, closeConn)
 }
 
-// describe returns the socket's description if the question is about it.
+// describe returns the socket's description if the query is about it.
 func (s *Socket) describe(d *delivery) (SocketInfo, bool) {
 	h := s.Handshake()
 	s.mu.Lock()

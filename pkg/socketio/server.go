@@ -46,7 +46,7 @@ type Server struct {
 	placed      atomic.Int64 // number of sockets in the index
 	turns       turns        // of sockets that enter or leave many rooms
 	writes      turns        // of those that write their sessions
-	asked       questions    // this node's open questions
+	queries     queries      // this node's open queries
 	stats       counters
 	fullLogs    logLimit // of full mailboxes
 	pauseLogs   logLimit // of connections that were closed because of a pause
@@ -91,7 +91,7 @@ func NewServer(o Options) (*Server, error) {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()
 	s.owned.init()
-	s.asked.init()
+	s.queries.init()
 	s.tasks.init()
 	if s.sessions == nil {
 		s.sessions = session.NewMemory()
@@ -194,7 +194,7 @@ func (s *Server) closeAdapter() error {
 // idBytes is the number of random bytes in the ids of newID.
 const idBytes = 15
 
-// newID returns 20 random characters, for socket ids, private ids and questions.
+// newID returns 20 random characters, for socket ids, private ids and queries.
 func newID() string {
 	var b [idBytes]byte
 	_, _ = rand.Read(b[:]) // never fails

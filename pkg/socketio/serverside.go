@@ -42,7 +42,7 @@ func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, arg
 	if err != nil {
 		return nil, err
 	}
-	return n.srv.gather(n.srv.ask(ctx, ev, asking{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
+	return n.srv.gather(n.srv.ask(ctx, ev, queryHeader{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
 		of, _, err := n.srv.askAll(ctx, ev)
 		return of.without(n.srv.adapter.Node()), err
 	}))
@@ -85,8 +85,8 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 	}
 	e := &Event{Name: event, Args: args}
 	if ev.Ask != "" {
-		a := s.newAnswering(ev)
-		a.begin(answers{Who: []string{""}})
+		a := s.newResponder(ev)
+		a.begin(response{Who: []string{""}})
 		e.reply = func(data []byte, attachments [][]byte) {
 			a.timer.Stop()
 			a.add(ack{Args: data, Attachments: attachments})

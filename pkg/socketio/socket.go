@@ -53,7 +53,7 @@ type Socket struct {
 	former     string        // the node of the previous claim; "" once it is connected
 	silent     Reason        // of a disconnect that was not reported; of the mailbox
 	ended      chan struct{} // closed when a connected socket has been disconnected; nil unless awaited
-	acks       map[string]*answering
+	acks       map[string]*responder
 	opened     chan struct{}            // closed when the gate opens or the socket ends; nil unless awaited
 	order      atomic.Pointer[ackOrder] // nil until a handler publishes; set under mu
 

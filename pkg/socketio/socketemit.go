@@ -74,11 +74,11 @@ func (s *Socket) emitEarly(event string, args []any) error {
 // EmitWithAck sends an event to this socket and waits for its ack, until the context ends or
 // Options.AckTimeout has passed. If the socket is disconnected first, the error is ErrDisconnected.
 func (s *Socket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
-	return one(s.Self().inquire(ctx, event, args))
+	return one(s.Self().query(ctx, event, args))
 }
 
-// one returns the only answer of a question to one socket.
-func one(q *inquiry, err error) (args Args, _ error) {
+// one returns the only answer of a query to one socket.
+func one(q *query, err error) (args Args, _ error) {
 	if err != nil {
 		return Args{}, err
 	}

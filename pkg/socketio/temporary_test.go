@@ -167,7 +167,7 @@ func TestNothingReachesAClientThatIsNotConnected(t *testing.T) {
 	w.closes()
 }
 
-// A question does not wait for a socket that was not connected after all.
+// A query does not wait for a socket that was not connected after all.
 func TestAQuestionToAClientThatIsNotConnected(t *testing.T) {
 	for what, cause := range map[string]error{"postponed": errors.New("unavailable"), "refused": session.ErrTooLarge} {
 		t.Run(what, func(t *testing.T) {
@@ -181,7 +181,7 @@ func TestAQuestionToAClientThatIsNotConnected(t *testing.T) {
 			answers, err := n.Timeout(time.Hour).ExceptSocket(other.sid).EmitWithAck(t.Context(), "question")
 			must(t, err)
 			must(t, n.Emit(t.Context(), "passed"))
-			other.want(`["passed"]`) // the feed has come to the question
+			other.want(`["passed"]`) // the feed has come to the query
 			store.goOn <- cause
 			ended := make(chan struct{})
 			go func() {

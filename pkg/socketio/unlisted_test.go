@@ -188,7 +188,7 @@ func TestRefusalWhileAnEventIsHandedOut(t *testing.T) {
 	again.quiet()
 }
 
-// A question that a recovering socket holds does not wait for it once the recovery is
+// A query that a recovering socket holds does not wait for it once the recovery is
 // refused.
 func TestQuestionDuringARefusedRecovery(t *testing.T) {
 	n, held := startHoldable(t, Options{ReplayLimit: 1})

@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// An Answer is one ack to a question: from a socket, or from a node's handlers, in which case
+// An Answer is one ack to a query: from a socket, or from a node's handlers, in which case
 // SocketID is empty.
 type Answer struct {
 	Node     adapter.NodeID
@@ -24,15 +24,21 @@ type Answer struct {
 	members   *Members
 }
 
-// questions are this node's open questions.
-type questions struct {
+// queries are this node's open queries.
+type queries struct {
 	mu   sync.Mutex
-	open map[string]*question
+	open map[string]*query
 }
 
-// A question collects the answers of the nodes. A node first lists the sockets that will answer,
+// A query collects the answers of the nodes. A node first lists the sockets that will answer,
 // and then sends their answers.
-type question struct {
+type query struct {
+	srv    *Server
+	id     string
+	of     audience
+	ctx    context.Context // ends when the answers are no longer awaited
+	cancel context.CancelFunc
+
 	mu      sync.Mutex
 	news    chan struct{}                      // has a value if something arrived
 	nodes   map[adapter.NodeID]map[string]bool // pending sockets of each node that has listed its sockets
@@ -41,17 +47,21 @@ type question struct {
 	left    map[adapter.NodeID]bool            // nodes that have answered, and are no longer in the cluster
 }
 
-// A look is what became known of the cluster while a question was open.
+func newQuery() *query {
+	return &query{id: newID(), news: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]map[string]bool)}
+}
+
+// A look is what became known of the cluster while a query was open.
 type look struct {
 	heard   []adapter.NodeID // nodes that had answered when it began
 	members []adapter.Member // of the cluster since
 }
 
 // look reads the cluster's membership again; members are nil if that fails.
-func (a *question) look(ctx context.Context, from adapter.Adapter) look {
-	a.mu.Lock()
-	heard := slices.Collect(maps.Keys(a.nodes))
-	a.mu.Unlock()
+func (q *query) look(ctx context.Context, from adapter.Adapter) look {
+	q.mu.Lock()
+	heard := slices.Collect(maps.Keys(q.nodes))
+	q.mu.Unlock()
 	members, err := adapter.FreshNodes(ctx, from)
 	if err != nil {
 		return look{}
@@ -61,18 +71,18 @@ func (a *question) look(ctx context.Context, from adapter.Adapter) look {
 
 // note records a look. A node's answer came before the look, so if the look does not show the node,
 // it has left.
-func (a *question) note(l look) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.left = make(map[adapter.NodeID]bool)
+func (q *query) note(l look) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.left = make(map[adapter.NodeID]bool)
 	for _, id := range l.heard {
-		a.left[id] = !knows(l.members, id)
+		q.left[id] = !knows(l.members, id)
 	}
 }
 
-// answers is a message of one node with its answers. A node may send several; the first one has
+// A response is a message of one node with its answers. A node may send several; the first one has
 // Who.
-type answers struct {
+type response struct {
 	Who       []string     `json:"who,omitempty"` // the sockets that will answer; "" for the node itself
 	First     bool         `json:"first,omitempty"`
 	Acks      []ack        `json:"acks,omitempty"`
@@ -88,96 +98,93 @@ type ack struct {
 	Unasked     bool            `json:"unasked,omitempty"` // the event turned out not to be for it
 }
 
-func (q *questions) init() { q.open = make(map[string]*question) }
+func (q *queries) init() { q.open = make(map[string]*query) }
 
-func (q *questions) add() (string, *question) {
-	id := newID()
-	asked := &question{news: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]map[string]bool)}
+func (q *queries) add(a *query) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.open[id] = asked
-	return id, asked
+	q.open[a.id] = a
 }
 
-func (q *questions) remove(id string) {
+func (q *queries) remove(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.open, id)
 }
 
 // take records what another node sent.
-func (q *questions) take(m adapter.Message) {
-	var got answers
+func (q *queries) take(m adapter.Message) {
+	var got response
 	if q.get(m.ID) != nil && json.Unmarshal(m.Data, &got) == nil {
 		q.answered(m.From, m.ID, got)
 	}
 }
 
 // answered records the answers of a node. Duplicates and unrequested answers are dropped.
-func (q *questions) answered(by adapter.NodeID, id string, got answers) {
-	if asked := q.get(id); asked != nil {
-		asked.take(by, got)
+func (q *queries) answered(by adapter.NodeID, id string, got response) {
+	if open := q.get(id); open != nil {
+		open.take(by, got)
 	}
 }
 
-// get returns an open question, or nil.
-func (q *questions) get(id string) *question {
+// get returns an open query, or nil.
+func (q *queries) get(id string) *query {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.open[id]
 }
 
-func (a *question) take(from adapter.NodeID, got answers) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if got.First && a.nodes[from] == nil {
+func (q *query) take(from adapter.NodeID, got response) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if got.First && q.nodes[from] == nil {
 		waiting := make(map[string]bool, len(got.Who))
 		for _, who := range got.Who {
 			waiting[who] = true
 		}
-		a.nodes[from] = waiting
+		q.nodes[from] = waiting
 		if len(got.Described) > 0 || got.Members != nil {
-			a.answers = append(a.answers, Answer{Node: from, described: got.Described, members: got.Members})
+			q.answers = append(q.answers, Answer{Node: from, described: got.Described, members: got.Members})
 		}
 	}
 	for _, k := range got.Acks {
-		if !a.nodes[from][k.Who] {
+		if !q.nodes[from][k.Who] {
 			continue
 		}
-		delete(a.nodes[from], k.Who)
+		delete(q.nodes[from], k.Who)
 		switch {
 		case k.Gone:
-			a.missing = append(a.missing, k.Who)
+			q.missing = append(q.missing, k.Who)
 		case !k.Unasked:
 			args, err := decodeArgs(k.Args, k.Attachments)
 			if err != nil {
-				a.missing = append(a.missing, k.Who)
+				q.missing = append(q.missing, k.Who)
 				continue
 			}
-			a.answers = append(a.answers, Answer{Node: from, SocketID: k.Who, Args: args})
+			q.answers = append(q.answers, Answer{Node: from, SocketID: k.Who, Args: args})
 		}
 	}
 	select {
-	case a.news <- struct{}{}:
+	case q.news <- struct{}{}:
 	default:
 	}
 }
 
-// ask publishes a question to the target's nodes. A question to a single room goes to the nodes
+// ask publishes a query to the target's nodes. A query to a single room goes to the nodes
 // that are subscribed to that room. Any other goes to all nodes, so that the nodes that must answer
-// are known. The inquiry is nil if no node is asked.
-func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, question asking, timeout time.Duration, local bool) (*inquiry, error) {
+// are known. The query is nil if no node is asked.
+func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, header queryHeader, timeout time.Duration, local bool) (*query, error) {
 	srv, to := n.srv, ev.Target.To
 	switch {
 	case len(to) == 0:
 		return nil, nil
 	case local:
-		return srv.ask(ctx, ev, question, timeout, func(_ context.Context, ev adapter.Event) (audience, error) {
+		return srv.ask(ctx, ev, header, timeout, func(_ context.Context, ev adapter.Event) (audience, error) {
 			n.deliverLocal(ev)
 			return audience{receivers: 1}, nil
 		})
 	case len(to) == 1 && to[0].Kind != rooms.Everyone:
-		return srv.ask(ctx, ev, question, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
+		return srv.ask(ctx, ev, header, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
 			members, _ := srv.members(ctx) // without it, less is known of missing nodes
 			r, err := srv.adapter.Publish(ctx, ev)
 			if err == nil {
@@ -188,8 +195,8 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, quest
 	}
 	target := ev.Target
 	ev.Target.To = []rooms.Room{rooms.InNodes()}
-	question.To = to
-	return srv.ask(ctx, ev, question, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
+	header.To = to
+	return srv.ask(ctx, ev, header, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
 		of, r, err := srv.askAll(ctx, ev)
 		if err == nil {
 			n.notePublished(ctx, by, target, r)
@@ -198,7 +205,7 @@ func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, quest
 	})
 }
 
-// askAll publishes a question to all nodes, each of which must answer.
+// askAll publishes a query to all nodes, each of which must answer.
 func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, adapter.Receipt, error) {
 	members, err := s.members(ctx)
 	if err != nil {
@@ -208,7 +215,7 @@ func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, adapte
 	return audience{members: members, all: true, receivers: r.Receivers}, r, err
 }
 
-// members returns the cluster's nodes as they are before a question is published. A list that shows
+// members returns the cluster's nodes as they are before a query is published. A list that shows
 // another node's feed as interrupted is read again: feeds are resumed within milliseconds, above all
 // that of a node that has just started, and the list may be a second old.
 func (s *Server) members(ctx context.Context) ([]adapter.Member, error) {
@@ -223,19 +230,8 @@ func (s *Server) members(ctx context.Context) ([]adapter.Member, error) {
 	return members, err
 }
 
-// An inquiry is a question that was published and whose answers are to be collected by one call of
-// each.
-type inquiry struct {
-	srv    *Server
-	id     string
-	asked  *question
-	of     audience
-	ctx    context.Context // ends when the answers are no longer awaited
-	cancel context.CancelFunc
-}
-
-// ask publishes a question.
-func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) (*inquiry, error) {
+// ask publishes a query, whose answers are to be collected by one call of each.
+func (s *Server) ask(ctx context.Context, ev adapter.Event, header queryHeader, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) (*query, error) {
 	cancel := func() {}
 	if _, bounded := ctx.Deadline(); timeout > 0 || !bounded {
 		if timeout == 0 {
@@ -243,24 +239,26 @@ func (s *Server) ask(ctx context.Context, ev adapter.Event, question asking, tim
 		}
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	}
-	id, asked := s.asked.add() // before it is published: the first answer may arrive immediately
+	q := newQuery()
+	q.srv, q.ctx, q.cancel = s, ctx, cancel
+	s.queries.add(q) // before it is published: the first answer may arrive immediately
 	deadline, _ := ctx.Deadline()
-	question.ID, question.Wait = id, max(time.Until(deadline).Milliseconds(), 1)
-	ev.Ask = question.format()
-	of, err := publish(ctx, ev)
-	if err != nil {
-		s.asked.remove(id)
+	header.ID, header.Wait = q.id, max(time.Until(deadline).Milliseconds(), 1)
+	ev.Ask = header.format()
+	var err error
+	if q.of, err = publish(ctx, ev); err != nil {
+		s.queries.remove(q.id)
 		cancel()
 		return nil, fmt.Errorf("socketio: ask: %w", err)
 	}
-	return &inquiry{s, id, asked, of, ctx, cancel}, nil
+	return q, nil
 }
 
 // each yields the answers as they arrive.
-func (q *inquiry) each(yield func(Answer, error) bool) {
+func (q *query) each(yield func(Answer, error) bool) {
 	defer q.cancel()
-	defer q.srv.asked.remove(q.id)
-	of, asked, ctx := q.of, q.asked, q.ctx
+	defer q.srv.queries.remove(q.id)
+	of, ctx := q.of, q.ctx
 	now, fresh := of.members, false
 	again := time.NewTicker(membersPeriod)
 	defer again.Stop()
@@ -268,35 +266,35 @@ func (q *inquiry) each(yield func(Answer, error) bool) {
 	looker, stop := context.WithCancel(ctx)
 	defer stop()
 	for {
-		got, complete := asked.progress(of, now, fresh)
+		got, complete := q.progress(of, now, fresh)
 		for _, a := range got {
 			if !yield(a, nil) {
 				return
 			}
 		}
 		if complete {
-			if err := asked.unanswered(of, now, nil); err != nil {
+			if err := q.unanswered(of, now, nil); err != nil {
 				yield(Answer{}, err)
 			}
 			return
 		}
 		select {
-		case <-asked.news:
+		case <-q.news:
 		case <-again.C:
 			if !looking {
 				looking = true
-				q.srv.spawn(func() { looks <- asked.look(looker, q.srv.adapter) }) // ends with the question
+				q.srv.spawn(func() { looks <- q.look(looker, q.srv.adapter) }) // ends with the query
 			}
 		case l := <-looks:
 			if looking = false; l.members != nil {
 				fresh = true
-				asked.note(l)
+				q.note(l)
 				if of.members != nil {
 					now = l.members
 				}
 			}
 		case <-ctx.Done():
-			yield(Answer{}, asked.unanswered(of, now, context.Cause(ctx)))
+			yield(Answer{}, q.unanswered(of, now, context.Cause(ctx)))
 			return
 		case <-q.srv.ctx.Done():
 			yield(Answer{}, ErrDisconnected)
@@ -305,11 +303,11 @@ func (q *inquiry) each(yield func(Answer, error) bool) {
 	}
 }
 
-// membersPeriod is how often a pending question re-reads the cluster's membership.
+// membersPeriod is how often a pending query re-reads the cluster's membership.
 const membersPeriod = time.Second
 
-// An asking is the content of a question's Ask, as JSON.
-type asking struct {
+// A queryHeader is the content of a query's Ask, as JSON.
+type queryHeader struct {
 	ID   string       `json:"id"`
 	Wait int64        `json:"wait"`         // how long the answer is awaited, in milliseconds: clocks of nodes differ
 	To   []rooms.Room `json:"to,omitempty"` // its receivers, if it is published to all nodes
@@ -317,20 +315,20 @@ type asking struct {
 	Members *membersAfter `json:"members,omitempty"` // a page of members is requested, not descriptions
 }
 
-func (a asking) format() string {
-	b, err := json.Marshal(a)
+func (h queryHeader) format() string {
+	b, err := json.Marshal(h)
 	if err != nil {
 		panic(err) // strings and numbers can be encoded
 	}
 	return string(b)
 }
 
-func parseAsking(s string) (a asking, wait time.Duration) {
-	_ = json.Unmarshal([]byte(s), &a) // written by a node
-	if a.Wait < 1 || a.Wait > maxWait.Milliseconds() {
-		a.Wait = maxWait.Milliseconds()
+func parseQueryHeader(s string) (h queryHeader, wait time.Duration) {
+	_ = json.Unmarshal([]byte(s), &h) // written by a node
+	if h.Wait < 1 || h.Wait > maxWait.Milliseconds() {
+		h.Wait = maxWait.Milliseconds()
 	}
-	return a, time.Duration(a.Wait) * time.Millisecond
+	return h, time.Duration(h.Wait) * time.Millisecond
 }
 
 // maxWait is the maximum time that a node keeps state for an ack.
@@ -338,7 +336,7 @@ const maxWait = time.Hour
 
 // Values of the Kind of a message between nodes.
 const (
-	messageAnswers uint8 = iota // to a question
+	messageAnswers uint8 = iota // to a query
 	messageEvict                // a session that this node served has moved
 )
 
@@ -354,7 +352,7 @@ func (s *Server) runMessages(ctx context.Context) {
 		}
 		switch m.Kind {
 		case messageAnswers:
-			s.asked.take(m)
+			s.queries.take(m)
 		case messageEvict:
 			s.takeEvict(m)
 		}

@@ -12,30 +12,30 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// An answering collects this node's answers to one question and sends them. While a message is in
+// A responder collects this node's answers to one query and sends them. While a message is in
 // flight, the next one collects, so many acks make few messages.
-type answering struct {
+type responder struct {
 	srv *Server
 	to  adapter.NodeID
 	id  string
 
 	mu      sync.Mutex
-	pending answers
+	pending response
 	ready   bool // the set of sockets that will answer is known
 	sending bool
 	waiting map[*Socket]string // sockets that have not acked, with the id that the ack will name
 	timer   *time.Timer
 }
 
-func (s *Server) newAnswering(ev *adapter.Event) *answering {
-	question, wait := parseAsking(ev.Ask)
-	a := &answering{srv: s, to: ev.From, id: question.ID, waiting: make(map[*Socket]string)}
+func (s *Server) newResponder(ev *adapter.Event) *responder {
+	header, wait := parseQueryHeader(ev.Ask)
+	a := &responder{srv: s, to: ev.From, id: header.ID, waiting: make(map[*Socket]string)}
 	a.timer = time.AfterFunc(wait, a.expire)
 	return a
 }
 
 // begin sends the list of sockets that will answer.
-func (a *answering) begin(first answers) {
+func (a *responder) begin(first response) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	first.First = true
@@ -48,7 +48,7 @@ func (a *answering) begin(first answers) {
 }
 
 // add sends one ack.
-func (a *answering) add(k ack) {
+func (a *responder) add(k ack) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pending.Acks = append(a.pending.Acks, k)
@@ -57,8 +57,8 @@ func (a *answering) add(k ack) {
 	}
 }
 
-// flush sends pending answers unless a message is in flight. a.mu is held.
-func (a *answering) flush() {
+// flush sends pending response unless a message is in flight. a.mu is held.
+func (a *responder) flush() {
 	if a.sending {
 		return
 	}
@@ -67,7 +67,7 @@ func (a *answering) flush() {
 		for {
 			a.mu.Lock()
 			next := a.pending
-			a.pending = answers{}
+			a.pending = response{}
 			if !next.First && len(next.Acks) == 0 {
 				a.sending = false
 				a.mu.Unlock()
@@ -79,12 +79,12 @@ func (a *answering) flush() {
 	})
 }
 
-func (a *answering) send(next answers) {
-	if a.to == a.srv.adapter.Node() { // this node's own question does not go through Redis
+func (a *responder) send(next response) {
+	if a.to == a.srv.adapter.Node() { // this node's own query does not go through Redis
 		for i := range next.Described {
 			next.Described[i].Data = slices.Clone(next.Described[i].Data) // the requester may change it
 		}
-		a.srv.asked.answered(a.to, a.id, next)
+		a.srv.queries.answered(a.to, a.id, next)
 		return
 	}
 	data, err := json.Marshal(next)
@@ -99,31 +99,31 @@ func (a *answering) send(next answers) {
 }
 
 // expect notes that a socket is asked under an ack id.
-func (a *answering) expect(s *Socket, ackID string) {
+func (a *responder) expect(s *Socket, ackID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting[s] = ackID
 }
 
 // acked sends a socket's ack.
-func (a *answering) acked(s *Socket, id string, p *packet.Packet) {
+func (a *responder) acked(s *Socket, id string, p *packet.Packet) {
 	a.settled(s)
 	a.add(ack{Who: id, Args: p.Data, Attachments: p.Attachments})
 }
 
 // gone records that a socket will not answer.
-func (a *answering) gone(s *Socket, id string) {
+func (a *responder) gone(s *Socket, id string) {
 	a.settled(s)
 	a.add(ack{Who: id, Gone: true})
 }
 
 // unasked records that a held event turned out not to be for a socket.
-func (a *answering) unasked(s *Socket, id string) {
+func (a *responder) unasked(s *Socket, id string) {
 	a.settled(s)
 	a.add(ack{Who: id, Unasked: true})
 }
 
-func (a *answering) settled(s *Socket) {
+func (a *responder) settled(s *Socket) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if delete(a.waiting, s); len(a.waiting) == 0 && a.ready {
@@ -132,7 +132,7 @@ func (a *answering) settled(s *Socket) {
 }
 
 // expire drops acks that are no longer awaited.
-func (a *answering) expire() {
+func (a *responder) expire() {
 	a.mu.Lock()
 	waiting := a.waiting
 	a.waiting = make(map[*Socket]string)
@@ -144,16 +144,16 @@ func (a *answering) expire() {
 	}
 }
 
-// deliverAsking offers an event that requests acks, and tells the requester which sockets will
+// deliverQuery offers an event that requests acks, and tells the requester which sockets will
 // answer.
-func (n *Namespace) deliverAsking(d *delivery) {
+func (n *Namespace) deliverQuery(d *delivery) {
 	if d.ev.Kind == kindFetch {
 		n.srv.answerFetch(n, d.ev)
 		return
 	}
-	a := n.srv.newAnswering(d.ev)
+	a := n.srv.newResponder(d.ev)
 	d.ackID = formatAckID(n.acks.Add(1))
-	d.answering = a
+	d.responder = a
 	var who []string
 	for s := range n.index.Candidates(d.ev.Target) {
 		if id, asked := s.ask(d); asked {
@@ -161,7 +161,7 @@ func (n *Namespace) deliverAsking(d *delivery) {
 			s.offer(d)
 		}
 	}
-	a.begin(answers{Who: who})
+	a.begin(response{Who: who})
 }
 
 // ask prepares the socket for the ack of a delivery, if it seems to be for it.
@@ -175,17 +175,17 @@ func (s *Socket) ask(d *delivery) (id string, asked bool) {
 		return "", false
 	}
 	if s.acks == nil {
-		s.acks = make(map[string]*answering)
+		s.acks = make(map[string]*responder)
 	}
-	s.acks[d.ackID] = d.answering
-	d.answering.expect(s, d.ackID)
+	s.acks[d.ackID] = d.responder
+	d.responder.expect(s, d.ackID)
 	if m := s.client.parked.Load(); m != nil {
 		m.retry() // the ack follows events that are not being read
 	}
 	return s.id, true
 }
 
-// receiveAck takes the client's ack of a question. An ack that is not awaited is ignored.
+// receiveAck takes the client's ack of a query. An ack that is not awaited is ignored.
 func (s *Socket) receiveAck(p *packet.Packet) {
 	s.mu.Lock()
 	a, id := s.acks[p.ID], s.id
@@ -198,8 +198,8 @@ func (s *Socket) receiveAck(p *packet.Packet) {
 
 // answerFetch describes the target's members on this node.
 func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
-	if question, _ := parseAsking(ev.Ask); question.Members != nil {
-		s.answerMembers(n, ev, question.Members.After)
+	if header, _ := parseQueryHeader(ev.Ask); header.Members != nil {
+		s.answerMembers(n, ev, header.Members.After)
 		return
 	}
 	var described []SocketInfo
@@ -210,13 +210,13 @@ func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
 			described = append(described, info)
 		}
 	}
-	s.newAnswering(ev).begin(answers{Described: described})
+	s.newResponder(ev).begin(response{Described: described})
 }
 
 // answerNothing tells the requester that no socket of this node will answer.
 func (s *Server) answerNothing(ev *adapter.Event) {
 	if ev.Ask != "" {
-		s.newAnswering(ev).begin(answers{})
+		s.newResponder(ev).begin(response{})
 	}
 }
 

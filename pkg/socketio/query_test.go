@@ -120,7 +120,7 @@ func (c *testCluster) deaf(t *testing.T, id adapter.NodeID, hears ...rooms.Room)
 	return a
 }
 
-// wantPartial checks the end of a question that could not be complete.
+// wantPartial checks the end of a query that could not be complete.
 func wantPartial(t *testing.T, err error, cause error, nodes ...adapter.NodeID) {
 	t.Helper()
 	var silent *UnansweredError
@@ -181,7 +181,7 @@ func TestAnAbandonedConnectionIsNotWaitedFor(t *testing.T) {
 }
 
 // A node that is catching up makes a result partial at once: it may have members
-// and may not have heard the question.
+// and may not have heard the query.
 func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
@@ -206,7 +206,7 @@ func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	if found, err := n1.To().FetchSockets(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("nobody was asked, and %+v found: %v", found, err)
 	}
-	if _, err := one(n1.ToSocket("elsewhere").inquire(t.Context(), "who?", nil)); errors.Is(err, ErrDisconnected) {
+	if _, err := one(n1.ToSocket("elsewhere").query(t.Context(), "who?", nil)); errors.Is(err, ErrDisconnected) {
 		t.Errorf("got %v of a socket that may be connected", err)
 	}
 }
@@ -245,10 +245,10 @@ func TestANodeThatIsLostEndsTheWait(t *testing.T) {
 				}()
 			}
 			eventually(t, "both wait", func() bool {
-				n1.asked.mu.Lock()
-				defer n1.asked.mu.Unlock()
+				n1.queries.mu.Lock()
+				defer n1.queries.mu.Unlock()
 				asked := 0
-				for _, q := range n1.asked.open {
+				for _, q := range n1.queries.open {
 					q.mu.Lock()
 					asked += len(q.nodes)
 					q.mu.Unlock()
@@ -279,9 +279,9 @@ func TestSocketsOfANodeThatIsLostAreNamed(t *testing.T) {
 	}()
 	ev, err := deaf.Next(t.Context())
 	must(t, err)
-	question, _ := parseAsking(ev.Ask)
+	header, _ := parseQueryHeader(ev.Ask)
 	must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
-		Kind: messageAnswers, ID: question.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
+		Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
 	}))
 	must(t, deaf.Close())
 	var silent *UnansweredError
@@ -314,9 +314,9 @@ func TestSocketsOfANewNodeThatIsLostAreNamed(t *testing.T) {
 			go func() { results <- ask(n1, t.Context()) }()
 			ev, err := deaf.Next(t.Context())
 			must(t, err)
-			question, _ := parseAsking(ev.Ask)
+			header, _ := parseQueryHeader(ev.Ask)
 			must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
-				Kind: messageAnswers, ID: question.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
+				Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
 			}))
 			must(t, deaf.Close())
 			var silent *UnansweredError
@@ -350,9 +350,11 @@ func TestSilentNodesAreNamed(t *testing.T) {
 // Answers that repeat, that come too late, or from those who were not asked, are
 // dropped.
 func TestAnswersCountOnce(t *testing.T) {
-	var all questions
+	var all queries
 	all.init()
-	id, asked := all.add()
+	asked := newQuery()
+	all.add(asked)
+	id := asked.id
 	of := audience{receivers: 1}
 	take := func(from adapter.NodeID, data string) {
 		all.take(adapter.Message{ID: id, From: from, Data: []byte(data)})
@@ -381,23 +383,25 @@ func TestAnswersCountOnce(t *testing.T) {
 }
 
 // A node that has just joined is not among the members that the asker knows, but
-// it was counted when it got the question: its answer is waited for until the
+// it was counted when it got the query: its answer is waited for until the
 // members have been heard anew.
 func TestANewNodeIsWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	for _, everyone := range []bool{true, false} {
-		var questions questions
-		questions.init()
-		id, asked := questions.add()
+		var queries queries
+		queries.init()
+		asked := newQuery()
+		queries.add(asked)
+		id := asked.id
 		of := audience{members: members, all: everyone, receivers: 2}
-		questions.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
+		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
 		if _, complete := asked.progress(of, members, false); complete {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
 		if _, complete := asked.progress(of, members, true); !complete {
 			t.Errorf("all %v: a connection that nobody holds any more is waited for", everyone)
 		}
-		questions.take(adapter.Message{ID: id, From: "new", Data: []byte(`{"first":true}`)})
+		queries.take(adapter.Message{ID: id, From: "new", Data: []byte(`{"first":true}`)})
 		if _, complete := asked.progress(of, members, false); !complete {
 			t.Errorf("all %v: not complete, though both have answered", everyone)
 		}
@@ -405,7 +409,7 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 }
 
 // TestAResumedNodeIsWaitedFor: a node whose feed was interrupted when it was listed may be live when
-// the question is published. The number of receivers tells.
+// the query is published. The number of receivers tells.
 func TestAResumedNodeIsWaitedFor(t *testing.T) {
 	listed := []adapter.Member{{ID: "known"}, {ID: "resumed", CatchingUp: true}}
 	live := []adapter.Member{{ID: "known"}, {ID: "resumed"}}
@@ -424,10 +428,12 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 		{"did not receive it", 1, listed, false, true},
 		{"did not receive it, and is live since", 1, live, true, true},
 	} {
-		var questions questions
-		questions.init()
-		id, asked := questions.add()
-		questions.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
+		var queries queries
+		queries.init()
+		asked := newQuery()
+		queries.add(asked)
+		id := asked.id
+		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
 		of := audience{members: listed, all: true, receivers: row.receivers}
 		if _, complete := asked.progress(of, row.now, row.fresh); complete != row.complete {
 			t.Errorf("%s: complete: %v, want %v", row.name, complete, row.complete)
@@ -436,7 +442,7 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 }
 
 // TestQuestionsToANodeThatHasJustStarted: it may be listed as interrupted for up to a second. It is
-// not reported as one that may have missed the question.
+// not reported as one that may have missed the query.
 func TestQuestionsToANodeThatHasJustStarted(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("aaaa")
@@ -451,17 +457,19 @@ func TestQuestionsToANodeThatHasJustStarted(t *testing.T) {
 	}
 }
 
-// TestANewNodeIsNamed: one that was not among the members yet, got the question and
+// TestANewNodeIsNamed: one that was not among the members yet, got the query and
 // stays silent is waited for, and then named.
 func TestANewNodeIsNamed(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	now := append(members, adapter.Member{ID: "new"})
 	for _, everyone := range []bool{true, false} {
-		var questions questions
-		questions.init()
-		id, asked := questions.add()
+		var queries queries
+		queries.init()
+		asked := newQuery()
+		queries.add(asked)
+		id := asked.id
 		of := audience{members: members, all: everyone, receivers: 2}
-		questions.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
+		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
 		if _, complete := asked.progress(of, now, true); complete {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
@@ -469,7 +477,7 @@ func TestANewNodeIsNamed(t *testing.T) {
 		if err := asked.unanswered(of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
 			t.Errorf("all %v: %v", everyone, err)
 		}
-		// Who has entered later has not heard the question, and nobody counts on it.
+		// Who has entered later has not heard the query, and nobody counts on it.
 		of.receivers = 1
 		if _, complete := asked.progress(of, now, true); !complete {
 			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
@@ -481,17 +489,19 @@ func TestANewNodeIsNamed(t *testing.T) {
 }
 
 // TestTheAskerIsNotWaitedFor: who asks the other nodes is none of those who answer,
-// so the last answer of the others completes the question, without another look.
+// so the last answer of the others completes the query, without another look.
 func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
 	of := audience{members: members, all: true, receivers: 2}.without("asker")
-	var questions questions
-	questions.init()
-	id, asked := questions.add()
+	var queries queries
+	queries.init()
+	asked := newQuery()
+	queries.add(asked)
+	id := asked.id
 	if _, complete := asked.progress(of, members, true); complete {
 		t.Error("complete without the other node")
 	}
-	questions.take(adapter.Message{ID: id, From: "other", Data: []byte(`{"first":true}`)})
+	queries.take(adapter.Message{ID: id, From: "other", Data: []byte(`{"first":true}`)})
 	if _, complete := asked.progress(of, members, false); !complete {
 		t.Error("not complete, though the other node has answered")
 	}
@@ -500,7 +510,7 @@ func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A question that is pushed out of the gate of a recovering socket, by more events than may be
+// A query that is pushed out of the gate of a recovering socket, by more events than may be
 // held or by a loss, is not waited for.
 func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 	for _, when := range []string{"it is behind them", "it is before them", "the node has lost events behind it"} {
@@ -543,7 +553,7 @@ func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 					s := n.Socket(back.sid)
 					s.mu.Lock()
 					defer s.mu.Unlock()
-					return slices.ContainsFunc(s.gate.held, func(d *delivery) bool { return d.answering != nil })
+					return slices.ContainsFunc(s.gate.held, func(d *delivery) bool { return d.responder != nil })
 				})
 				n.feed.mu.Lock()
 				n.lose(&adapter.LostError{Reason: "by the test", Rooms: []rooms.Room{rooms.InEveryone("/")}})
@@ -562,7 +572,7 @@ func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 }
 
 // A client that has moved to another node may answer what the former node asked. That is not taken for
-// the answer to a question of the new node.
+// the answer to a query of the new node.
 func TestAnswersToFormerNodes(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, b := c.node(t, "a", Options{}), c.node(t, "b", Options{})
@@ -572,7 +582,7 @@ func TestAnswersToFormerNodes(t *testing.T) {
 		_, err := a.Socket(w.sid).EmitWithAck(t.Context(), "q")
 		asked <- err
 	}()
-	former := w.question()
+	former := w.query()
 	w.cut()
 	if err := <-asked; err == nil {
 		t.Error("a client that has left answers")
@@ -591,7 +601,7 @@ func TestAnswersToFormerNodes(t *testing.T) {
 		}
 		got <- result{string(args.Raw(0)), nil}
 	}()
-	now := v.question()
+	now := v.query()
 	v.write("43" + former + `["late"]`)
 	v.write("43" + now + `["good"]`)
 	if r := <-got; r.answer != `"good"` || r.err != nil {
