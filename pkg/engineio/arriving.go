@@ -40,8 +40,11 @@ type arrival struct {
 	givenUp bool // guarded by arrivals.mu
 }
 
-// A receiver reads messages. giveUp makes its read fail. It must not block.
-type receiver interface{ giveUp() }
+// A receiver reads messages. Its methods must not block.
+type receiver interface {
+	giveUp()   // makes its read fail
+	progress() // called when a part of a message has arrived
+}
 
 // read reads a message, at most limit bytes, to the end of r, into b and beyond. If the message is to
 // be given up, giveUp of from makes r fail.
@@ -50,6 +53,9 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 	for {
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
+		if n > 0 && err == nil {
+			from.progress()
+		}
 		switch {
 		case len(b) > limit:
 			return b, all.end(a, errTooLarge)

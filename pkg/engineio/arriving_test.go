@@ -103,6 +103,8 @@ type silent struct{}
 
 func (silent) giveUp() {}
 
+func (silent) progress() {}
+
 // Which messages are given up: what was sent fast and is held back after that gives way to what comes
 // steadily, and of steady ones those that have begun last give way.
 func TestWhichMessagesAreGivenUp(t *testing.T) {

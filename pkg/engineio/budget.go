@@ -53,6 +53,7 @@ func (c *Conn) uncount(b *batch) {
 	}
 	c.progress()
 	c.queued -= b.bytes + b.overhead()
+	c.sent += uint64(b.bytes + b.overhead())
 	c.server.counts.queued.Add(int64(-n))
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,8 @@ type Conn struct {
 	source source // used by Recv only
 	ended  func() // returned by Admit; may be nil
 
+	heard atomic.Bool // something other than a pong has arrived since the last ping, or a part of it
+
 	forgotten chan struct{} // closed when the id becomes unknown; nil unless awaited; guarded by the server's mu
 
 	mu        sync.Mutex
@@ -43,6 +46,7 @@ type Conn struct {
 	writing bool
 	taken   *batch // by the writer
 	queued  int    // bytes in pending and taken
+	sent    uint64 // bytes that were queued and are no longer
 	off     bool   // queued no longer counts
 	moved   int32  // the tick of the wheel at which queued was 0, or bytes were last written
 	copied  int32  // bytes of a compressed response, which no other connection shares
@@ -151,7 +155,7 @@ func (c *Conn) Transport() string {
 // Context is done when the connection is closed; its cause is a *[CloseError].
 func (c *Conn) Context() context.Context { return c.ctx }
 
-// Alive returns when the client last answered a ping, or connected. While the
+// Alive returns when the client last answered a ping, was found sending instead, or connected. While the
 // connection is paused, and when it is resumed, the client counts as alive.
 func (c *Conn) Alive() time.Time {
 	c.mu.Lock()
@@ -244,9 +248,24 @@ func (c *Conn) Queued() int {
 // WaitQueue waits until at most max bytes are queued, as Queued counts them. It returns early with the
 // cause of ctx if that ends, or with the *[CloseError] if the connection does.
 func (c *Conn) WaitQueue(ctx context.Context, max int) error {
+	return c.wait(ctx, func() bool { return c.queued <= max })
+}
+
+// WaitSent waits until everything that is queued now has been written, whatever is queued later. It
+// returns early as WaitQueue does.
+func (c *Conn) WaitSent(ctx context.Context) error {
+	c.mu.Lock()
+	end := c.sent + uint64(c.queued)
+	c.mu.Unlock()
+	return c.wait(ctx, func() bool { return c.sent >= end })
+}
+
+// wait waits until a condition holds, which is called with c.mu held and depends on what has been
+// written.
+func (c *Conn) wait(ctx context.Context, holds func() bool) error {
 	for {
 		c.mu.Lock()
-		if c.closed != nil || c.queued <= max {
+		if c.closed != nil || holds() {
 			err := c.closed
 			c.mu.Unlock()
 			if err != nil {

@@ -40,7 +40,7 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 	out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, 0, nil
 	if r.Method == http.MethodPost {
 		// Read here, so that a client that is slow or sends too much affects only this node.
-		body, err := s.readBody(w, r.Request)
+		body, err := s.readBody(w, r.Request, nil)
 		if err != nil {
 			status := http.StatusBadRequest
 			if errors.Is(err, errTooLarge) {

@@ -8,7 +8,7 @@ type phase uint8
 const (
 	phaseIdle     phase = iota // the next ping
 	phaseWaiting               // the answer to a ping
-	phaseExtended              // the same, put off once because the peer sent something else
+	phaseExtended              // the same, put off because the peer sent something else
 	phaseClosing               // the end of a closed connection
 )
 
@@ -64,6 +64,11 @@ func (c *Conn) expire(now time.Time) {
 		c.pinged = now
 		c.push(pingPacket)
 		c.arm(c.phase, c.due.Sub(now))
+	case open && c.heard.Load() && !c.stalled(c.server.o.PingTimeout):
+		// The pong may be queued behind what the peer sends, for as long as it sends.
+		c.heard.Store(false)
+		c.alive = now
+		c.arm(phaseExtended, c.server.o.PingTimeout)
 	case open:
 		c.endLocked(&CloseError{Reason: PingTimeout}, endDrop)
 	default:
@@ -117,6 +122,7 @@ func (c *Conn) pausedTooLong(now time.Time) bool {
 // ping sends a ping to the peer. c.mu is held.
 func (c *Conn) ping() {
 	c.pinged = time.Now()
+	c.heard.Store(false)
 	c.arm(phaseWaiting, c.server.o.PingTimeout)
 	c.push(pingPacket)
 }
@@ -150,10 +156,8 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 			c.alive, c.resumed = time.Now(), false
 			c.arm(phaseIdle, next)
 		}
-	case c.phase == phaseWaiting, c.phase == phaseExtended && c.resumed:
-		// The pong may follow everything that was not read in a pause. Otherwise this happens only
-		// once: the pong may be queued behind a large message that is still in flight.
-		c.arm(phaseExtended, c.server.o.PingTimeout)
+	case c.phase == phaseWaiting || c.phase == phaseExtended:
+		c.heard.Store(true)
 	}
 	return nil
 }

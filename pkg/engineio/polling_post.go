@@ -63,7 +63,7 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 // Recv has taken all earlier ones. It returns the status of the answer.
 func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	c := p.c
-	body, err := c.server.readBody(w, r)
+	body, err := c.server.readBody(w, r, c)
 	if errors.Is(err, errTooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
@@ -104,8 +104,9 @@ func (p *pollingTransport) leaves(end *CloseError) bool {
 	return true
 }
 
-// readBody reads a POST's body, within a deadline if one can be set.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readBody reads a POST's body, within a deadline if one can be set. c is nil if another node serves the
+// connection.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, c *Conn) ([]byte, error) {
 	// The deadline stays if not everything is read, because the HTTP server reads on.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
@@ -117,7 +118,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	// A claimed Content-Length gets no more memory than an uncounted message, and the byte in which
 	// the end shows.
 	buf := make([]byte, 0, min(max(r.ContentLength, 511), smallArrival-1)+1)
-	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), bodyReceiver{rc}, r.RemoteAddr)
+	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), bodyReceiver{rc, c}, r.RemoteAddr)
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		s.tooLarge(Polling, r.RemoteAddr, limit+1)
 		return nil, errTooLarge
@@ -129,9 +130,18 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 }
 
 // A bodyReceiver is the receiver of a POST's body.
-type bodyReceiver struct{ *http.ResponseController }
+type bodyReceiver struct {
+	*http.ResponseController
+	c *Conn // may be nil
+}
 
 func (r bodyReceiver) giveUp() { _ = r.SetReadDeadline(time.Unix(1, 0)) }
+
+func (r bodyReceiver) progress() {
+	if r.c != nil {
+		r.c.heard.Store(true)
+	}
+}
 
 // check processes the packets of a polling body, up to one that ends the connection. It returns the
 // part before that one, and the end.

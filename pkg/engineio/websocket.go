@@ -258,6 +258,8 @@ func (t *websocketTransport) giveUp() {
 	t.cut() // also if it is not yet the connection's transport
 }
 
+func (t *websocketTransport) progress() { t.c.heard.Store(true) }
+
 var scratch = sync.Pool{New: func() any { return new([4 << 10]byte) }}
 
 // read returns the next message of the wire. The memory belongs to the caller.

@@ -33,6 +33,9 @@ type client struct {
 	// sockets in other namespaces must not use the same space.
 	filling sync.Mutex
 
+	answering sync.Mutex // held while an ack waits and is queued: those of all namespaces take turns
+	answers   int        // bytes of acks since everything queued had been taken; guarded by answering
+
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice
 	retry   *time.Timer // closes the connection so that its client reconnects, or nil
@@ -310,6 +313,12 @@ func (c *client) end(err error) {
 	reason := TransportClose
 	if ce := (*engineio.CloseError)(nil); errors.As(err, &ce) {
 		reason = Reason(ce.Reason)
+	}
+	switch o := &c.srv.opts.Engine; {
+	case errors.Is(err, engineio.ErrSlowClient):
+		c.logLimit(limitSendQueue, o.SendQueueBytes, "bytes")
+	case errors.Is(err, engineio.ErrQueueBudget):
+		c.logLimit(limitQueueBudget, o.QueueBudget, "bytes")
 	}
 	for _, s := range c.all() {
 		s.end(reason)

@@ -92,10 +92,14 @@ func (d *delivery) with(o *delivery) *delivery {
 	return both
 }
 
+// deliveryOverhead is the memory of a held or queued delivery beside its payload: its offset, and what
+// a connection counts for a packet.
+const deliveryOverhead = 192
+
 func (d *delivery) size() int {
-	n := len(d.ev.Data) + 64
+	n := len(d.ev.Data) + deliveryOverhead
 	for _, a := range d.ev.Attachments {
-		n += len(a)
+		n += len(a) + deliveryOverhead
 	}
 	return n
 }

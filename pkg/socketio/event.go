@@ -161,10 +161,11 @@ func (e *Event) CanAck() bool {
 	return !e.socket.stage.gone()
 }
 
-// Ack answers the sender. It queues and does not wait, unless the answer is larger than a sixteenth of
-// Engine.SendQueueBytes: then it waits while the client has yet to take half of them. Only the first
-// call answers; later calls, and calls for an event that requests no ack, return ErrNoAck. If the
-// values cannot be encoded it returns an error, and Ack can be called again.
+// Ack answers the sender. It queues the answer, and waits before that while 64 KiB of answers, or a
+// quarter of Engine.SendQueueBytes if that is less, wait for the client: as long as the client takes
+// anything, and at the latest until the socket ends. Only the first call answers; later calls, and calls
+// for an event that requests no ack, return ErrNoAck. If the values cannot be encoded it returns an
+// error, and Ack can be called again.
 //
 // The client receives the ack after every event that the socket receives and that was published
 // before with the handler's context, or one derived from it, or through the socket (Emit, Self, To,

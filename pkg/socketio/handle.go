@@ -101,8 +101,7 @@ func (s *Socket) rescue(callback *string, returned *bool) {
 	}
 }
 
-// sendAck answers an event of the client. A large ack waits as long as half of the send queue is used:
-// handlers of several namespaces may each have begun when it was empty.
+// sendAck answers an event of the client, once it has taken most of the answers before.
 func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 	ps := enginePackets(&packet.Packet{
 		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
@@ -111,17 +110,44 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 	for _, p := range ps {
 		size += p.Len()
 	}
-	if queue := s.client.srv.opts.Engine.SendQueueBytes; size > queue/largeAcks {
-		s.client.filling.Lock()
-		defer s.client.filling.Unlock()
-		ctx, cancel := context.WithTimeout(s.ctx, s.client.srv.opts.AckTimeout)
-		_ = s.client.conn.WaitQueue(ctx, queue/2)
-		cancel()
-	}
+	s.client.answering.Lock()
+	defer s.client.answering.Unlock()
+	s.client.awaitAnswers(s.ctx, size, s.ahead())
 	if s.queueAck(ps) != nil {
 		return ErrDisconnected
 	}
 	return nil
+}
+
+// awaitAnswers waits, before an ack is queued, until at most some bytes of acks are queued, or this
+// one alone: a client that requests more than its line carries must not be cut for that. What the
+// client has not requested does not count, so an ack waits only for the queue in front of it.
+// c.answering is held.
+func (c *client) awaitAnswers(ctx context.Context, size, most int) {
+	if c.answers += size; c.answers <= most || c.answers == size {
+		return
+	}
+	c.answers = size
+	_ = c.whileTaking(ctx, c.conn.WaitSent) // if it fails the ack can't be sent either
+}
+
+// whileTaking waits with wait as long as the client takes something. A slow client may take its
+// time. One that takes nothing for the ping timeout is cut, and can reconnect.
+func (c *client) whileTaking(ctx context.Context, wait func(context.Context) error) error {
+	timeout := c.srv.opts.Engine.PingTimeout
+	for {
+		during, cancel := context.WithTimeout(ctx, timeout)
+		err := wait(during)
+		cancel()
+		switch {
+		case err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+			return err
+		case c.conn.Stalled(timeout): // its pongs may be unread
+			c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
+			c.cut()
+			return fmt.Errorf("the client has taken nothing for %v", timeout)
+		}
+	}
 }
 
 const (
@@ -154,9 +180,6 @@ func (s *Socket) awaitQueueSpace() {
 		}
 	}
 }
-
-// largeAcks is the number of large acks that fill a send queue.
-const largeAcks = 16
 
 // tellOutgoing reports an event that is queued. s.mu is held.
 func (s *Socket) tellOutgoing(d *delivery) {

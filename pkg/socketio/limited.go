@@ -20,6 +20,10 @@ const (
 	limitMemberships        = "membership_budget"
 	limitReplayBudget       = "replay_budget"
 	limitReadProgress       = "read_progress"
+
+	// Counted by the engine.
+	limitSendQueue   = "send_queue"
+	limitQueueBudget = "queue_budget"
 )
 
 // A connLimits counts connections that were refused or closed because of a limit, and
@@ -34,13 +38,17 @@ func (l *connLimits) init() {
 	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReadProgress} {
 		l.counts[limit], l.logs[limit] = 0, new(logLimit)
 	}
+	l.logs[limitSendQueue], l.logs[limitQueueBudget] = new(logLimit), new(logLimit)
 }
 
 // limited counts and logs that a connection has reached a limit.
 func (c *client) limited(limit string, most int, unit string) {
-	l := &c.srv.stats.limited
-	l.add(limit)
-	if l.logs[limit].allow(time.Now()) {
+	c.srv.stats.limited.add(limit)
+	c.logLimit(limit, most, unit)
+}
+
+func (c *client) logLimit(limit string, most int, unit string) {
+	if c.srv.stats.limited.logs[limit].allow(time.Now()) {
 		c.srv.log.Warn("connection limit reached", zap.String("limit", limit), zap.Int("limit_"+unit, most),
 			zap.String("address", c.conn.Handshake().RemoteAddr))
 	}

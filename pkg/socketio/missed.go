@@ -3,7 +3,6 @@ package socketio
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -139,19 +138,9 @@ func (r *recovery) replay(m *missed) error {
 			return err
 		}
 		m.release()
-		if err := s.awaitQueue(s.ahead()); err != nil { // what was held is queued on top
+		if done, err := r.finish(m.end); done || err != nil {
 			return err
 		}
-		s.mu.Lock()
-		if !s.gate.spilled {
-			s.stage.become(stageLive)
-			s.gate.discard(m.end)
-			s.openGate()
-			s.mu.Unlock()
-			return nil
-		}
-		s.gate.restart()
-		s.mu.Unlock()
 		ctx, cancel := context.WithTimeout(s.client.conn.Context(), recoverTimeout)
 		more, err := r.read(ctx, m.end, m.end)
 		cancel()
@@ -162,6 +151,27 @@ func (r *recovery) replay(m *missed) error {
 		*m = *more
 	}
 	return errQueueFull
+}
+
+// finish opens the gate after a replay up to end, unless more was held than may be: then it holds
+// anew. What was held is queued on top of what the client has yet to take.
+func (r *recovery) finish(end adapter.Cursor) (done bool, err error) {
+	s := r.socket
+	s.client.filling.Lock()
+	defer s.client.filling.Unlock()
+	if err := s.awaitQueue(s.ahead()); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gate.spilled {
+		s.gate.restart()
+		return false, nil
+	}
+	s.stage.become(stageLive)
+	s.gate.discard(end)
+	s.openGate()
+	return true, nil
 }
 
 // resend queues the missed events as the client takes them. Events that are not held are read when
@@ -249,22 +259,8 @@ func (r *recovery) send(limit int, ev *adapter.Event) error {
 	return nil
 }
 
-// awaitQueue waits until at most limit bytes are queued. A slow client may take its time. A client
-// that takes nothing for the ping timeout is cut, and can reconnect.
+// awaitQueue waits until at most limit bytes are queued.
 func (s *Socket) awaitQueue(limit int) error {
-	conn, timeout := s.client.conn, s.ns.srv.opts.Engine.PingTimeout
-	for conn.Queued() > limit {
-		ctx, cancel := context.WithTimeout(conn.Context(), timeout)
-		err := conn.WaitQueue(ctx, limit)
-		cancel()
-		switch {
-		case err == nil || conn.Context().Err() != nil || !errors.Is(err, context.DeadlineExceeded):
-			return err
-		case conn.Stalled(timeout):
-			s.client.limited(limitReadProgress, int(timeout/time.Second), "seconds")
-			s.client.cut()
-			return fmt.Errorf("the client has taken nothing for %v", timeout)
-		}
-	}
-	return nil
+	conn := s.client.conn
+	return s.client.whileTaking(conn.Context(), func(ctx context.Context) error { return conn.WaitQueue(ctx, limit) })
 }

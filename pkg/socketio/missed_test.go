@@ -322,3 +322,61 @@ func TestReplaysOfOneConnection(t *testing.T) {
 		eventually(t, "it is away again", func() bool { return n.Stats().Sockets == 0 })
 	}
 }
+
+// What is published during the replays of several namespaces fits in the send queue when they end, and
+// leaves space for what follows.
+func TestGatesOfOneConnectionOpen(t *testing.T) {
+	for _, c := range []struct{ missed, live, size int }{{20, 40, 2 << 10}, {120, 300, 50}} {
+		t.Run(fmt.Sprint(c.size), func(t *testing.T) { gatesOpen(t, 4, c.missed, c.live, c.size) })
+	}
+	t.Run("one", func(t *testing.T) { gatesOpen(t, 1, 200, 560, 50) })
+}
+
+func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
+	const queue = 64 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: queue}})
+	names := make([]string, namespaces)
+	for i := range names {
+		names[i] = fmt.Sprintf("/%d", i)
+		joining(n.Of(names[i]))
+	}
+	w := n.dial(t)
+	pids := make([]string, namespaces)
+	for i, name := range names {
+		w.connect(name, "")
+		pids[i] = w.pid
+	}
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	emit := func(from, to int) {
+		for i := from; i < to; i++ {
+			for _, name := range names {
+				must(t, n.Of(name).Emit(t.Context(), "n", i, strings.Repeat("x", size)))
+			}
+		}
+	}
+	emit(0, missed)
+	poll, post := n.polling(t)
+	for i, name := range names {
+		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
+	}
+	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
+	emit(missed, live) // while it reads nothing
+	next := make([]int, namespaces)
+	for received := 0; received < namespaces*live; {
+		if queued := n.Stats().Engine.QueuedBytes; queued > queue/4*3 {
+			t.Fatalf("%d bytes are queued", queued)
+		}
+		for _, packet := range strings.Split(poll(), "\x1e") {
+			var of, number int
+			if _, err := fmt.Sscanf(packet, `42/%d,["n",%d,`, &of, &number); err != nil {
+				continue
+			}
+			if number != next[of] {
+				t.Fatalf("namespace %d: got event %d, want %d", of, number, next[of])
+			}
+			next[of]++
+			received++
+		}
+	}
+}

@@ -989,6 +989,62 @@ func TestLargeAcksInManyNamespaces(t *testing.T) {
 	}
 }
 
+// Answers of any size, in however many namespaces, wait until the client has taken earlier ones.
+func TestSmallAcksInManyNamespaces(t *testing.T) {
+	const namespaces, events, size = 8, 16, 3 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 64 << 10}})
+	asked := make(chan *Event, namespaces*events)
+	names := make([]string, namespaces)
+	for i := range names {
+		names[i] = fmt.Sprintf("/%d", i)
+		n.Of(names[i]).On("e", func(_ context.Context, e *Event) error {
+			asked <- e
+			return nil
+		})
+	}
+	poll, post := n.polling(t)
+	for _, name := range names {
+		post("40" + name + ",")
+		poll()
+	}
+	for id := range events {
+		for _, name := range names {
+			post(fmt.Sprintf(`42%s,%d["e"]`, name, id))
+		}
+	}
+	var acked sync.WaitGroup
+	for range namespaces * events { // six times what the queue takes
+		e := receive(t, asked)
+		acked.Go(func() {
+			if err := e.Ack(strings.Repeat("a", size)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for acks := 0; acks < namespaces*events; {
+		acks += strings.Count(poll(), "43/")
+	}
+	acked.Wait()
+}
+
+// A log line names the limit that a client which reads too slowly has reached.
+func TestFullSendQueueIsLogged(t *testing.T) {
+	core, logs := observer.New(zap.WarnLevel)
+	n := start(t, Options{Logger: zap.New(core), Engine: engineio.Options{SendQueueBytes: 10 << 10}})
+	_, post := n.polling(t)
+	post("40")
+	eventually(t, "it is connected", func() bool { return n.Stats().Sockets == 1 })
+	for range 20 {
+		must(t, n.Emit(t.Context(), "e", strings.Repeat("x", 1<<10)))
+	}
+	eventually(t, "it is logged", func() bool {
+		return logs.FilterMessage("connection limit reached").FilterField(zap.String("limit", "send_queue")).Len() == 1
+	})
+	if cut := n.Stats().Engine.SlowClients; cut != 1 {
+		t.Errorf("%d clients were cut", cut)
+	}
+}
+
 // polling opens a polling session and returns functions to poll and to post.
 func (n *testNode) polling(t *testing.T) (poll func() string, post func(body string)) {
 	query := "http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling"

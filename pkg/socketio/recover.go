@@ -42,7 +42,7 @@ func (r *refusal) Unwrap() error { return r.err }
 
 // replayTries is how often a replay continues because more arrived meanwhile than may be held. Each
 // time is shorter, unless more is published than the client takes.
-const replayTries = 8
+const replayTries = 32
 
 // A recovery makes a socket the one that its client claims. That there are no gaps and no duplicates
 // rests on these steps and their order:
