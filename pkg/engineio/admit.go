@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strconv"
@@ -23,7 +24,7 @@ func (e *BusyError) announce(h http.Header) int {
 	seconds := max(1, (e.RetryAfter+time.Second-1)/time.Second)
 	h.Set("Retry-After", strconv.Itoa(int(seconds)))
 	h.Set("Connection", "close")
-	return or(e.Status, http.StatusServiceUnavailable)
+	return cmp.Or(e.Status, http.StatusServiceUnavailable)
 }
 
 // askAdmit asks the hook whether a request may begin a session.

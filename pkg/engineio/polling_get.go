@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,7 +111,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 		body = &net.Buffers{closePacket.polling()}
 	} else {
 		body = b.buffers((*Packet).polling, separator)
-		worth = !all(b.packets, func(p *Packet) bool { return p.noCompress })
+		worth = slices.ContainsFunc(b.packets, func(p *Packet) bool { return !p.noCompress })
 		s.counts.packetsOut.Add(uint64(len(b.packets)))
 	}
 	for _, part := range *body {
@@ -156,13 +157,4 @@ func (s *Server) setPollingHeaders(h http.Header, r *http.Request) {
 		h.Set("X-XSS-Protection", "0") // old Internet Explorers' XSS filter garbles payloads
 	}
 	s.setHeaders(h, r)
-}
-
-func all[T any](s []T, is func(T) bool) bool {
-	for _, v := range s {
-		if !is(v) {
-			return false
-		}
-	}
-	return true
 }

@@ -58,7 +58,7 @@ type Server struct {
 // serve calls [Conn.Recv] until that fails, and then returns; the connection is closed when serve
 // returns or panics. The server holds a goroutine; end it with Close.
 func NewServer(o Options, serve func(*Conn)) (*Server, error) {
-	o, err := o.withDefaults()
+	o, err := o.WithDefaults()
 	if err != nil {
 		return nil, err
 	}
