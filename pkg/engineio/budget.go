@@ -74,12 +74,11 @@ func (s *Server) letGo(p *Packet) int {
 }
 
 // progress notes that bytes were written. c.mu is held.
-func (c *Conn) progress() { c.moved = c.server.wheel.past.Load() }
+func (c *Conn) progress() { c.moved = time.Now() }
 
 // stalled reports whether something has been queued for d without any progress. c.mu is held.
 func (c *Conn) stalled(d time.Duration) bool {
-	w := c.server.wheel
-	return c.queued > 0 && w.past.Load()-c.moved >= w.ticks(d)
+	return c.queued > 0 && time.Since(c.moved) >= d
 }
 
 // A shedder closes connections when too much is queued on all connections together. It runs on a
@@ -148,7 +147,7 @@ func (c *Conn) queue(ps []*Packet) {
 // load returns how many bytes are held for the connection; of packets shared with others, its part.
 // c.mu is held.
 func (c *Conn) load() int {
-	n := int(c.copied)
+	n := c.copied
 	for _, b := range []*batch{c.pending, c.taken} {
 		if b == nil {
 			continue
@@ -170,8 +169,8 @@ func (c *Conn) copy(n int) {
 	if c.off {
 		return
 	}
-	c.server.counts.queued.Add(int64(n - int(c.copied)))
-	c.copied = int32(n)
+	c.server.counts.queued.Add(int64(n - c.copied))
+	c.copied = n
 }
 
 // count returns the number of connections, at least 1.

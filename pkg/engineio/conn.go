@@ -41,18 +41,18 @@ type Conn struct {
 	// takes pending until it is nil.
 	pending *batch
 	writing bool
-	taken   *batch // by the writer
-	queued  int    // bytes in pending and taken
-	off     bool   // queued no longer counts
-	moved   int32  // the tick of the wheel at which queued was 0, or bytes were last written
-	copied  int32  // bytes of a compressed response, which no other connection shares
+	taken   *batch    // by the writer
+	queued  int       // bytes in pending and taken
+	off     bool      // queued no longer counts
+	moved   time.Time // when queued was 0, or bytes were last written
+	copied  int       // bytes of a compressed response, which no other connection shares
 
 	answer *http.ResponseController // of the GET that is the writer and is being answered; or nil
 
 	room    chan struct{} // closed when queued shrinks; nil unless awaited
 	resting chan struct{} // closed when writing ends; nil unless awaited
 
-	timer  timer
+	timer  *time.Timer // nil until it is first set
 	phase  phase
 	due    time.Time
 	pinged time.Time // when the last ping was queued
@@ -93,7 +93,6 @@ const (
 func newConn(s *Server, id string, h *Handshake) *Conn {
 	c := &Conn{server: s, id: id, handshake: h, alive: h.Time}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.timer.fire = c.expire
 	return c
 }
 

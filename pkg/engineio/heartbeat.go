@@ -29,7 +29,19 @@ func (c *Conn) arm(p phase, d time.Duration) {
 	if c.late() { // the peer must get a ping before that
 		d = min(d, c.nextPing().Sub(now))
 	}
-	c.server.wheel.set(&c.timer, d)
+	if d = untilTick(now, d); c.timer == nil {
+		c.timer = time.AfterFunc(d, c.expire)
+		return
+	}
+	c.timer.Reset(d)
+}
+
+// untilTick returns a duration of at least d after which a timer is to fire. It ends with a tenth of a
+// second, or less if d is short, so that the timers of many connections fire together: to wake an idle
+// processor for each costs several times as much as the ping.
+func untilTick(now time.Time, d time.Duration) time.Duration {
+	tick := min(max(d/100, time.Millisecond), 100*time.Millisecond)
+	return now.Add(d + tick - 1).Truncate(tick).Sub(now)
 }
 
 // late reports whether a ping's answer is awaited although it may take longer than the ping
@@ -44,13 +56,16 @@ func (c *Conn) nextPing() time.Time { return c.pinged.Add(c.server.o.PingInterva
 // disarm stops the timer. c.mu is held.
 func (c *Conn) disarm() {
 	c.due = time.Time{}
-	c.server.wheel.cancel(&c.timer)
+	if c.timer != nil {
+		c.timer.Stop()
+	}
 }
 
-// expire is called by the wheel when the timer may be due.
-func (c *Conn) expire(now time.Time) {
+// expire is called by the timer.
+func (c *Conn) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := time.Now()
 	early := now.Before(c.due)
 	if c.due.IsZero() || early && !(c.late() && !now.Before(c.nextPing())) {
 		return // it was stopped or set again while this call was in flight

@@ -189,7 +189,7 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			_ = c.Close(ForcedClose)
 			after(time.Hour)
-			c.expire(time.Now()) // as if it had been on its way
+			c.expire() // as if it had been on its way
 		}, "10s forced close")
 	})
 }
@@ -199,7 +199,7 @@ func TestHeartbeatThatIsOvertaken(t *testing.T) {
 	onTape(t, func(c *Conn) {
 		after(44 * time.Second)
 		c.hear(typePong, 1, nil)
-		c.expire(time.Now()) // as if it had been on its way
+		c.expire() // as if it had been on its way
 		after(time.Second)
 	}, "25s 2")
 }
@@ -294,5 +294,27 @@ func TestUpgradeDoesNotPutOffThePing(t *testing.T) {
 	defer c.mu.Unlock()
 	if !c.due.Equal(before) {
 		t.Errorf("due %v later", c.due.Sub(before))
+	}
+}
+
+// The timers of many connections fire together, never early and at most a tick late.
+func TestTimersFireTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		moments := make(map[time.Time]bool)
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			now := time.Now()
+			d := untilTick(now, 25*time.Second)
+			if late := d - 25*time.Second; late < 0 || late >= 100*time.Millisecond {
+				t.Errorf("fires %v late", late)
+			}
+			moments[now.Add(d)] = true
+		}
+		if n := len(moments); n > 11 {
+			t.Errorf("1000 timers set within a second fire at %d moments", n)
+		}
+	})
+	if d := untilTick(time.Now(), time.Millisecond); d < time.Millisecond || d >= 2*time.Millisecond {
+		t.Errorf("a short one takes %v", d)
 	}
 }

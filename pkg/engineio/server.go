@@ -35,7 +35,6 @@ type Server struct {
 	arriving   arrivals
 	hijackOnce sync.Once // logs that a WebSocket is impossible
 	handler    http.Handler
-	wheel      *wheel
 	counts     counts
 
 	tasks   sync.WaitGroup // goroutines of connections; none is added once closing
@@ -88,16 +87,10 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		s.handler = use(s.handler)
 	}
 	s.handler = s.origins.CORS(s.handler)
-	s.wheel = newWheel(tickFor(min(o.PingInterval, o.PingTimeout)))
 	if o.QueueBudget > 0 {
 		s.shedder = newShedder(s)
 	}
 	return s, nil
-}
-
-// tickFor returns the precision of timers of at least d.
-func tickFor(d time.Duration) time.Duration {
-	return min(max(d/100, time.Millisecond), 100*time.Millisecond)
 }
 
 // ServeHTTP serves a request below the server's path, or of the path without its
@@ -288,7 +281,11 @@ func (s *Server) Close(ctx context.Context) error {
 // finish stops the timers, which bound the waits of closing connections, and then the shedder.
 func (s *Server) finish() {
 	s.tasks.Wait()
-	s.wheel.stop()
+	for _, c := range s.holding() {
+		c.mu.Lock()
+		c.disarm()
+		c.mu.Unlock()
+	}
 	if s.shedder != nil {
 		s.shedder.stop()
 	}
