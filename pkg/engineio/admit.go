@@ -45,10 +45,7 @@ func (s *Server) askAdmit(r *request) *refusal {
 	return nil
 }
 
-// release tells Admit that a session was not created.
-func (s *Server) release(r *request) { s.tellEnded(r.ended) }
-
-// tellEnded calls what Admit returned, which may be nil.
+// tellEnded calls what Admit returned, which may be nil: the session has ended, or was not created.
 func (s *Server) tellEnded(ended func()) {
 	if ended != nil {
 		s.o.guard("Admit", ended)

@@ -119,7 +119,7 @@ func (s *Server) newID(r *http.Request) (id string, err error) {
 // open serves a request for a new session. Its packet 0, and the initial packet if any, are the
 // first in the queue.
 func (s *Server) open(w http.ResponseWriter, r *request) {
-	if s.refuses() {
+	if s.refusing.Load() {
 		s.turnAway(w, r)
 		return
 	}
@@ -139,9 +139,8 @@ func (s *Server) open(w http.ResponseWriter, r *request) {
 }
 
 func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
-	p := newPollingTransport(c)
-	c.transport, c.source = p, p
-	if !s.begin(c, r, s.upgrades) {
+	c.polling = newPollingTransport(c)
+	if !s.begin(c, r) {
 		s.turnAway(w, r)
 		return
 	}
@@ -150,8 +149,8 @@ func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 		cookie.Value = c.id
 		http.SetCookie(w, &cookie)
 	}
-	s.setInitialHeaders(w.Header(), r.Request)
-	p.serve(w, r.Request)
+	s.addHeaders("InitialHeaders", s.o.InitialHeaders, w.Header(), r.Request)
+	c.polling.serve(w, r.Request)
 }
 
 func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
@@ -160,14 +159,13 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
 		return
 	}
 	h := s.upgradeHeader(w, r.Request)
-	s.setInitialHeaders(h, r.Request)
+	s.addHeaders("InitialHeaders", s.o.InitialHeaders, h, r.Request)
 	t, err := s.accept(c, w, r, h)
 	if err != nil {
 		return
 	}
-	c.claimed = true // there is no transport to upgrade to
-	c.transport, c.source = t, t
-	if !s.begin(c, r, nil) {
+	c.ws = t
+	if !s.begin(c, r) {
 		t.cut()
 	}
 }
@@ -182,40 +180,28 @@ func (s *Server) turnAway(w http.ResponseWriter, r *request) {
 
 // begin registers a connection, queues its first packets and starts to serve it. It returns false
 // if the server refuses it, or the id is in use.
-func (s *Server) begin(c *Conn, r *request, upgrades []string) bool {
-	c.ended = r.ended
+func (s *Server) begin(c *Conn, r *request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !s.admit(c) {
 		return false
 	}
-	r.ended = nil // now owned by the connection
-	first := []*Packet{s.openPacket(c.id, upgrades)}
+	c.ended, r.ended = r.ended, nil // now owned by the connection
+	c.heart.start(c.expire)
+	c.push(c.openPacket())
 	if s.o.InitialPacket != nil {
-		first = append(first, s.o.InitialPacket)
+		c.push(s.o.InitialPacket)
 	}
-	c.mu.Lock()
-	if c.closed == nil { // by a Server.Close since
-		c.arm(phaseIdle, s.o.PingInterval)
-		c.push(first...)
-	}
-	c.mu.Unlock()
 	go c.run() // until the connection has ended; Server.Close waits for it
 	return true
 }
 
 // openPacket returns the packet that begins a session.
-func (s *Server) openPacket(id string, upgrades []string) *Packet {
-	if upgrades == nil {
-		upgrades = []string{}
+func (c *Conn) openPacket() *Packet {
+	s, upgrades := c.server, "[]"
+	if c.ws == nil && !s.o.DisableUpgrades && slices.Contains(s.o.Transports, WebSocket) {
+		upgrades = `["websocket"]`
 	}
-	data, err := json.Marshal(struct {
-		SID          string   `json:"sid"`
-		Upgrades     []string `json:"upgrades"`
-		PingInterval int64    `json:"pingInterval"`
-		PingTimeout  int64    `json:"pingTimeout"`
-		MaxPayload   int      `json:"maxPayload"`
-	}{id, upgrades, s.o.PingInterval.Milliseconds(), s.o.PingTimeout.Milliseconds(), s.o.MaxPayload})
-	if err != nil {
-		panic(err) // strings and numbers can be encoded
-	}
-	return newPacket(opText, []byte{typeOpen}, data)
+	sid, _ := json.Marshal(c.id) // a string can be encoded
+	return newPacket(opText, []byte{typeOpen}, []byte(`{"sid":`+string(sid)+`,"upgrades":`+upgrades+s.parameters))
 }

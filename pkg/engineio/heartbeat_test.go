@@ -9,33 +9,23 @@ import (
 	"time"
 )
 
-// A tape is a transport that records what it is told, and when.
+// A tape is the wire of a WebSocket. It records what is written, and when.
 type tape struct {
+	script
 	c     *Conn
 	begun time.Time
 	said  []string
 }
 
-func (p *tape) name() string { return "tape" }
-func (p *tape) cut()         {}
-
-func (p *tape) note(format string, args ...any) {
-	at := time.Since(p.begun).Round(time.Second)
-	p.said = append(p.said, fmt.Sprintf("%v "+format, append([]any{at}, args...)...))
-}
-
-func (p *tape) start() bool {
-	b := p.c.take()
-	for _, packet := range b.packets {
-		p.note("%s", packet.payload())
+func (t *tape) Write(frame []byte) (int, error) {
+	text := string(frame[2:])
+	if cause := t.c.cause(); cause != nil {
+		text = string(cause.Reason)
 	}
-	p.c.done(b)
-	return false // it is all written
-}
-
-func (p *tape) end(cause *CloseError, _ ending) bool {
-	p.note("%s", cause.Reason)
-	return false
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.said = append(t.said, fmt.Sprintf("%v %s", time.Since(t.begun).Round(time.Second), text))
+	return len(frame), nil
 }
 
 // onTape runs a script against a connection with the default times, in a time of
@@ -48,16 +38,16 @@ func onTape(t *testing.T, script func(c *Conn), want ...string) {
 			t.Fatal(err)
 		}
 		c := newConn(s, "tape", &Handshake{Time: time.Now()})
-		p := &tape{c: c, begun: time.Now()}
-		c.transport = p
-		if !s.begin(c, new(request), nil) {
+		wire := &tape{c: c, begun: time.Now()}
+		c.ws = &websocketTransport{c: c, wire: wire}
+		if !s.begin(c, new(request)) {
 			t.Fatal("not admitted")
 		}
 		script(c)
 		synctest.Wait()
-		c.mu.Lock()
-		said := slices.Clone(p.said[1:]) // without the handshake
-		c.mu.Unlock()
+		wire.mu.Lock()
+		said := slices.Clone(wire.said[1:]) // without the handshake
+		wire.mu.Unlock()
 		if !slices.Equal(said, want) {
 			t.Errorf("said %q, want %q", said, want)
 		}
@@ -211,8 +201,8 @@ func TestClosedSessionIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := newConn(s, "id", &Handshake{})
-		c.transport = newPollingTransport(c)
-		s.begin(c, new(request), nil)
+		c.polling = newPollingTransport(c)
+		s.begin(c, new(request))
 		_ = c.Close(ForcedClose)
 		after(29 * time.Second)
 		if s.lookup("id") == nil {
@@ -287,13 +277,13 @@ func TestUpgradeDoesNotPutOffThePing(t *testing.T) {
 	sid := b.open()
 	c := receive(t, b.conns)
 	c.mu.Lock()
-	before := c.due
+	before := c.heart.due
 	c.mu.Unlock()
 	b.upgrade(sid)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.due.Equal(before) {
-		t.Errorf("due %v later", c.due.Sub(before))
+	if !c.heart.due.Equal(before) {
+		t.Errorf("due %v later", c.heart.due.Sub(before))
 	}
 }
 

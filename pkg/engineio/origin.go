@@ -70,8 +70,8 @@ func parsePattern(text string) (pattern, error) {
 	if strings.Contains(scheme, "*") {
 		return malformed("wildcard in the scheme: write one origin for each scheme")
 	}
-	if host, _, ok := cutAny(rest, "/?#"); ok {
-		return malformed(`an origin has no path: write "%s://%s"`, scheme, host)
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		return malformed(`an origin has no path: write "%s://%s"`, scheme, rest[:i])
 	}
 	if strings.Contains(rest, "@") {
 		return malformed("an origin has no user name: write scheme://host or scheme://host:port")
@@ -100,13 +100,6 @@ func parsePattern(text string) (pattern, error) {
 	return p, nil
 }
 
-func cutAny(s, chars string) (before, after string, found bool) {
-	if i := strings.IndexAny(s, chars); i >= 0 {
-		return s[:i], s[i+1:], true
-	}
-	return s, "", false
-}
-
 func isIP(host string) bool {
 	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	return err == nil
@@ -133,7 +126,7 @@ func parseOrigin(text string) (o pattern, ok bool) {
 			return pattern{}, false
 		}
 		o.host = strings.TrimSuffix(o.host, ":"+port)
-		if port != defaultPort(o.scheme) {
+		if port != defaultPorts[o.scheme] {
 			o.port = port
 		}
 	}
@@ -142,24 +135,11 @@ func parseOrigin(text string) (o pattern, ok bool) {
 
 // webScheme returns a page's scheme for that of a connection.
 func webScheme(scheme string) string {
-	switch scheme = strings.ToLower(scheme); scheme {
-	case "ws":
-		return "http"
-	case "wss":
-		return "https"
-	}
-	return scheme
+	scheme = strings.ToLower(scheme)
+	return cmp.Or(map[string]string{"ws": "http", "wss": "https"}[scheme], scheme)
 }
 
-func defaultPort(scheme string) string {
-	switch scheme {
-	case "http":
-		return "80"
-	case "https":
-		return "443"
-	}
-	return ""
-}
+var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
 func (p *pattern) matches(o pattern) bool {
 	if p.scheme != o.scheme || p.port != o.port {

@@ -48,7 +48,7 @@ type Packet struct {
 	// queued is the number of connections of one server on which the packet is queued, if it is
 	// large: it counts once there. On another server it counts for each connection.
 	queued    atomic.Int32
-	countedBy atomic.Pointer[Server]
+	countedBy atomic.Pointer[counts]
 
 	// Forms that few connections need; the first connection that needs one creates it.
 	base64   lazyFrame
@@ -81,6 +81,23 @@ func (p *Packet) NoCompress() *Packet {
 // Len returns the packet's size on a WebSocket, in bytes. In a queue it counts 144 more, its
 // overhead in memory.
 func (p *Packet) Len() int { return len(p.frame) }
+
+// hold returns by how many bytes the held memory of a server grows now that the packet, a large one,
+// is queued on another of its connections.
+func (p *Packet) hold(s *counts) int {
+	if !p.countedBy.CompareAndSwap(nil, s) && p.countedBy.Load() != s || p.queued.Add(1) == 1 {
+		return p.Len()
+	}
+	return 0
+}
+
+// letGo returns by how many bytes it shrinks now that a connection has written the packet.
+func (p *Packet) letGo(s *counts) int {
+	if p.countedBy.Load() != s || p.queued.Add(-1) == 0 {
+		return p.Len()
+	}
+	return 0
+}
 
 // Packets that the protocol itself sends, shared by all connections.
 var (

@@ -139,7 +139,7 @@ func TestTwoPOSTs(t *testing.T) {
 	b.until(func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.transport.(*pollingTransport).posting
+		return c.polling.posting
 	})
 	if res, text := b.do("POST", sid, "4a"); res.StatusCode != 400 || text != "" {
 		t.Errorf("the second: %s %q", res.Status, text)
@@ -373,7 +373,7 @@ func TestBackPressure(t *testing.T) {
 	b.until(func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.transport.(*pollingTransport).posting
+		return c.polling.posting
 	})
 	select {
 	case <-done:

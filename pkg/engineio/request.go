@@ -16,8 +16,9 @@ type request struct {
 	sid       string
 	version   string
 	upgrade   bool
-	forwarded bool   // by another node, which has checked the origin
-	ended     func() // returned by Admit, until a connection owns it; or nil
+	polling   *pollingTransport // of the session; nil if it has a WebSocket
+	forwarded bool              // by another node, which has checked the origin
+	ended     func()            // returned by Admit, until a connection owns it; or nil
 }
 
 func newRequest(r *http.Request) *request {
@@ -46,7 +47,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := newRequest(r)
-	defer s.release(req)
+	defer func() { s.tellEnded(req.ended) }()
 	c, no := s.verify(req)
 	switch {
 	case no == unknownSession && s.forward(w, req):
@@ -58,7 +59,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	case req.upgrade:
 		s.upgrade(w, req, c)
 	default:
-		c.poll(w, r)
+		req.polling.serve(w, r)
 	}
 }
 
@@ -89,12 +90,17 @@ func (s *Server) verify(r *request) (*Conn, *refusal) {
 
 func (s *Server) verifySession(r *request) (*Conn, *refusal) {
 	c := s.lookup(r.sid)
+	if c == nil {
+		return nil, unknownSession
+	}
+	var known bool
+	r.polling, known = c.serving()
 	switch {
-	case c == nil:
+	case !known:
 		return nil, unknownSession
 	case r.upgrade && s.o.DisableUpgrades:
 		return nil, badRequest
-	case !r.upgrade && (r.transport != Polling || c.Transport() != Polling):
+	case !r.upgrade && (r.transport != Polling || r.polling == nil):
 		return nil, badRequest
 	case r.version != protocolVersion || r.query.Has("j"):
 		return nil, badRequest
