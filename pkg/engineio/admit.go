@@ -35,7 +35,7 @@ func (s *Server) askAdmit(r *request) *refusal {
 	var ended func()
 	err := error(forbidden)
 	s.o.guard("Admit", func() { ended, err = s.o.Admit(r.Request) })
-	if busy := (*BusyError)(nil); errors.As(err, &busy) {
+	if busy, ok := errors.AsType[*BusyError](err); ok {
 		return &refusal{code: busyCode, message: busy.Message, busy: busy}
 	}
 	if err != nil {

@@ -26,10 +26,10 @@ type arrivals struct {
 	log    *zap.Logger
 	bytes  atomic.Int64 // changed with mu held
 	cuts   atomic.Uint64
+	logged logLimit
 
-	mu     sync.Mutex
-	open   map[*arrival]struct{}
-	logged time.Time
+	mu   sync.Mutex
+	open map[*arrival]struct{}
 }
 
 // An arrival is a message or a body that is being received, and not small.
@@ -90,14 +90,13 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	}
 	all.open[a] = struct{}{}
 	cut := all.shed()
-	goesOn, logged := !a.givenUp, cut != nil && time.Since(all.logged) >= tooLargeInterval
-	if logged {
-		all.logged = time.Now()
-	}
+	goesOn := !a.givenUp
 	all.mu.Unlock()
-	if logged {
-		all.log.Warn("receive budget exceeded: connection with an incomplete message closed",
-			zap.Int("receive_budget", all.budget), zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote))
+	if cut != nil {
+		if skipped, allowed := all.logged.allow(); allowed {
+			all.log.Warn("receive budget exceeded: connection with an incomplete message closed", zap.Int("receive_budget", all.budget),
+				zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote), zap.Int("not_logged", skipped))
+		}
 	}
 	return goesOn
 }

@@ -139,7 +139,8 @@ func (s *Server) open(w http.ResponseWriter, r *request) {
 }
 
 func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
-	c.polling = newPollingTransport(c)
+	p := newPollingTransport(c)
+	c.polling = p
 	if !s.begin(c, r) {
 		s.turnAway(w, r)
 		return
@@ -150,7 +151,7 @@ func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 		http.SetCookie(w, &cookie)
 	}
 	s.addHeaders("InitialHeaders", s.o.InitialHeaders, w.Header(), r.Request)
-	c.polling.serve(w, r.Request)
+	p.serve(w, r.Request)
 }
 
 func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
@@ -198,10 +199,11 @@ func (s *Server) begin(c *Conn, r *request) bool {
 
 // openPacket returns the packet that begins a session.
 func (c *Conn) openPacket() *Packet {
-	s, upgrades := c.server, "[]"
+	s, upgrades := c.server, `,"upgrades":[]`
 	if c.ws == nil && !s.o.DisableUpgrades && slices.Contains(s.o.Transports, WebSocket) {
-		upgrades = `["websocket"]`
+		upgrades = `,"upgrades":["websocket"]`
 	}
 	sid, _ := json.Marshal(c.id) // a string can be encoded
-	return newPacket(opText, []byte{typeOpen}, []byte(`{"sid":`+string(sid)+`,"upgrades":`+upgrades+s.parameters))
+	data := append(append(make([]byte, 0, 256), `{"sid":`...), sid...)
+	return newPacket(opText, []byte{typeOpen}, append(append(data, upgrades...), s.parameters...))
 }

@@ -76,10 +76,8 @@ func parsePattern(text string) (pattern, error) {
 	if strings.Contains(rest, "@") {
 		return malformed("an origin has no user name: write scheme://host or scheme://host:port")
 	}
-	for _, c := range []byte(text) {
-		if c <= ' ' || c >= 0x7F {
-			return malformed("host in other characters than ASCII: write it as browsers send it, as in https://xn--bcher-kva.example")
-		}
+	if strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7F }) {
+		return malformed("host in other characters than ASCII: write it as browsers send it, as in https://xn--bcher-kva.example")
 	}
 	subdomains := strings.HasPrefix(rest, "*.")
 	if subdomains {
@@ -281,10 +279,5 @@ func (l *refusedOrigins) log(log *zap.Logger, r *http.Request, allowed []string)
 
 // validOrigin reports whether an Origin header holds only valid header characters.
 func validOrigin(origin string) bool {
-	for i := range len(origin) {
-		if c := origin[i]; c != '\t' && (c < 0x20 || c == 0x7F) {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(origin, func(c rune) bool { return c != '\t' && (c < ' ' || c == 0x7F) })
 }

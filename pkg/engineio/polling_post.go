@@ -117,7 +117,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error
 	// the end shows.
 	buf := make([]byte, 0, min(max(r.ContentLength, 511), smallArrival-1)+1)
 	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), bodyReceiver{rc}, r.RemoteAddr)
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		s.tooLarge(Polling, r.RemoteAddr, limit+1)
 		return nil, errTooLarge
 	}

@@ -167,8 +167,6 @@ func (c *Conn) writeParts(w io.Writer, bufs *net.Buffers) error {
 		case k == 1: // a plain write costs less than a vector of one
 			_, err = w.Write(part)
 			*bufs = (*bufs)[1:]
-		case k == len(*bufs):
-			_, err = bufs.WriteTo(w)
 		default:
 			parts := (*bufs)[:k:k]
 			*bufs = (*bufs)[k:]
@@ -177,9 +175,11 @@ func (c *Conn) writeParts(w io.Writer, bufs *net.Buffers) error {
 		if err != nil {
 			return err
 		}
-		c.mu.Lock()
-		c.queue.moved = time.Now()
-		c.mu.Unlock()
+		if len(*bufs) > 0 { // otherwise done follows, which is progress, too
+			c.mu.Lock()
+			c.queue.moved = time.Now()
+			c.mu.Unlock()
+		}
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ type Server struct {
 	shed       chan struct{} // capacity 1: the queue budget is exceeded
 	origins    *Origins
 	badOrigins refusedOrigins
-	oversize   oversizeLog
+	oversize   logLimit
 	arriving   arrivals
 	hijackOnce sync.Once // logs that a WebSocket is impossible
 	handler    http.Handler

@@ -32,8 +32,8 @@ const readBuffer = 512
 // writeBuffers keeps gorilla from holding a write buffer.
 var writeBuffers sync.Pool
 
-// accept answers a request with 101 and takes the connection over. If that fails
-// the request has been answered.
+// accept answers a request with 101 and the headers h, which it may change, and takes the connection
+// over. If that fails the request has been answered.
 func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Header) (*websocketTransport, error) {
 	deflate := s.o.PerMessageDeflate && offersDeflate(r.Header)
 	up := websocket.Upgrader{
@@ -54,9 +54,6 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 	// Browsers fail a connection if none of their subprotocols is selected, so the first one
 	// offered is taken, whatever it is.
 	if offered := websocket.Subprotocols(r.Request); len(offered) > 0 {
-		if h = h.Clone(); h == nil {
-			h = make(http.Header)
-		}
 		h.Set("Sec-Websocket-Protocol", offered[0])
 	}
 	ws, err := up.Upgrade(wrapped, r.Request, h)
@@ -153,13 +150,13 @@ func (t *websocketTransport) close() {
 // farewell returns the close frame that tells the peer of an end: an empty one, unless the
 // WebSocket protocol requires a code.
 func farewell(cause *CloseError) *Packet {
-	closed := (*websocket.CloseError)(nil)
+	closed, isClosed := errors.AsType[*websocket.CloseError](cause)
 	switch {
 	case errors.Is(cause, errTooLarge):
 		return closeFrameWith(websocket.CloseMessageTooBig)
 	case errors.Is(cause, errNotUTF8):
 		return closeFrameWith(websocket.CloseInvalidFramePayloadData)
-	case errors.As(cause, &closed) && closed.Code != websocket.CloseNoStatusReceived:
+	case isClosed && closed.Code != websocket.CloseNoStatusReceived:
 		return closeFrameWith(closed.Code)
 	default:
 		return closeFrame
@@ -221,14 +218,14 @@ func (t *websocketTransport) recv() (Message, error) {
 
 // closeOf returns what a failed read means for the connection.
 func closeOf(err error) (*CloseError, closeMode) {
-	closed := (*websocket.CloseError)(nil)
-	network := (net.Error)(nil)
+	closed, isClosed := errors.AsType[*websocket.CloseError](err)
+	_, isNetwork := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, errTooLarge), errors.Is(err, errNotUTF8):
 		return &CloseError{Reason: TransportError, Err: err}, closeDiscard
-	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
+	case isClosed && closed.Code != websocket.CloseAbnormalClosure:
 		return &CloseError{Reason: TransportClose, Err: err}, closeDiscard
-	case errors.As(err, &closed), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case isClosed, isNetwork, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &CloseError{Reason: TransportClose, Err: err}, closeCut
 	default: // a protocol error: gorilla has sent the close
 		return &CloseError{Reason: TransportError, Err: err}, closeCut
