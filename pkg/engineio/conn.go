@@ -91,7 +91,6 @@ func (c *Conn) served() {
 	c.mu.Unlock()
 	c.ws.hangUp()
 	c.mu.Lock()
-	c.heart.stop()
 	c.ws.ended = true
 	c.settle()
 }
@@ -153,7 +152,8 @@ func (c *Conn) Unread() int {
 // returns that one's error.
 func (c *Conn) Close(reason Reason) error {
 	mine := &CloseError{Reason: reason}
-	if first := c.close(mine, closeFlush); first != mine {
+	c.close(mine, closeFlush)
+	if first := c.cause(); first != mine {
 		return first
 	}
 	return nil
@@ -193,12 +193,11 @@ func (c *Conn) err() error {
 	return c.closed
 }
 
-// close closes the connection if it is open, and returns the cause of its first close.
-func (c *Conn) close(cause *CloseError, how closeMode) *CloseError {
+// close closes the connection if it is open.
+func (c *Conn) close(cause *CloseError, how closeMode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closeLocked(cause, how)
-	return c.closed
 }
 
 // closeLocked is close with c.mu held.
@@ -278,6 +277,7 @@ func (c *Conn) serving() (p *pollingTransport, known bool) {
 // settle makes the server forget the connection when nothing is left to write. c.mu is held.
 func (c *Conn) settle() {
 	if c.gone() && c.queue.bytes == 0 && (c.ws == nil || c.ws.ended) {
+		c.heart.stop()
 		c.server.forget(c)
 	}
 }

@@ -194,13 +194,11 @@ func (t *websocketTransport) hangUp() {
 
 // recv reads messages from the wire, and acts on the other packets.
 func (t *websocketTransport) recv() (Message, error) {
-	if cause := t.c.cause(); cause != nil {
-		return Message{}, cause // gorilla panics if a failed connection is read again and again
-	}
-	for {
+	for t.c.cause() == nil {
 		binary, data, err := t.read()
 		if err != nil {
-			return Message{}, t.c.close(closeOf(err))
+			t.c.close(closeOf(err))
+			break
 		}
 		kind := byte(typeBinary)
 		n := len(data)
@@ -208,12 +206,14 @@ func (t *websocketTransport) recv() (Message, error) {
 			kind, data, err = decode(data)
 		}
 		if fault := t.c.hear(kind, n, err); fault != nil {
-			return Message{}, t.c.close(fault, closeDiscard)
+			t.c.close(fault, closeDiscard)
+			break
 		}
 		if kind == typeMessage || kind == typeBinary {
 			return Message{Binary: kind == typeBinary, Data: data}, nil
 		}
 	}
+	return Message{}, t.c.cause()
 }
 
 // closeOf returns what a failed read means for the connection.
