@@ -33,26 +33,6 @@ func (s *Server) shedAll() {
 	}
 }
 
-// enqueue queues packets within the budget: it wakes the shedder if they exceed it. If the
-// shedder has fallen a quarter of the budget behind, and c had its share of the budget
-// queued before, it closes c. c.mu is held.
-func (c *Conn) enqueue(ps []*Packet) {
-	had := c.queue.bytes
-	all := c.push(ps...)
-	s := c.server
-	budget := int64(s.o.QueueBudget)
-	if budget == 0 || all <= budget {
-		return
-	}
-	signal(s.shed)
-	if all <= budget+budget/4 {
-		return
-	}
-	if share := budget / int64(s.size()); int64(had) > share && int64(c.queue.load()) > share {
-		c.unload()
-	}
-}
-
 // shedOnce closes connections if more than the budget is queued: first those that have stalled, then,
 // if the budget is still exceeded by an eighth, others; of both, those for which the most is held
 // come first. It frees an eighth of the budget, so that the search is not repeated for each packet.
@@ -101,17 +81,4 @@ func (s *Server) shedOnce(budget int64) bool {
 		s.log.Warn("queue budget exceeded: connections closed", zap.Int("closed", cut), zap.Int64("budget", budget))
 	}
 	return s.counts.queued.Load() > budget
-}
-
-// unload cuts the connection. Its queue no longer counts: a writer that has some of it returns
-// immediately. If the connection was closed before, a polling client can still fetch the close.
-// c.mu is held.
-func (c *Conn) unload() {
-	if c.closed == nil {
-		c.server.counts.budgetCuts.Add(1)
-		c.closeLocked(&CloseError{Reason: TransportError, Err: ErrQueueBudget}, closeCut)
-	}
-	c.discard()
-	c.queue.stopCounting()
-	c.interrupt()
 }

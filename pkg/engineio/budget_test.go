@@ -58,6 +58,12 @@ func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
 	if b.Stats().BudgetCuts != 0 {
 		t.Fatal("one is cut within the budget")
 	}
+	now := time.Now()
+	for _, c := range conns { // they have stalled at the same moment
+		c.mu.Lock()
+		c.queue.moved = now
+		c.mu.Unlock()
+	}
 	if err := conns[0].Send(Text(bytes.Repeat([]byte("y"), 50_000))); err != nil {
 		t.Errorf("who has little is refused: %v", err)
 	}

@@ -38,16 +38,6 @@ func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func
 	_ = finish(c)
 }
 
-// deflateFrame builds a WebSocket frame compressed as RFC 7692 specifies for a message without
-// context takeover: flushed, and without the flush's last four bytes.
-func deflateFrame(opcode byte, payload []byte) []byte {
-	var out bytes.Buffer
-	compress(flatePool, &out, &net.Buffers{payload}, compressor.Flush)
-	body := out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]
-	b := make([]byte, 0, frameHeaderLen(len(body))+len(body))
-	return append(appendFrameHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
-}
-
 // An encoding is a content encoding of polling responses.
 type encoding struct {
 	name string

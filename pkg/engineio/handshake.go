@@ -2,8 +2,6 @@ package engineio
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -92,18 +90,8 @@ func newHandshake(r *http.Request) *Handshake {
 	}
 }
 
-const (
-	nodeIDLen   = 4
-	randomIDLen = 16
-)
-
-// randomString returns n random characters of A-Z, a-z, 0-9, - and _. n is a
-// multiple of 4.
-func randomString(n int) string {
-	b := make([]byte, n/4*3)
-	_, _ = rand.Read(b) // never fails
-	return base64.RawURLEncoding.EncodeToString(b)
-}
+// randomIDLen is the number of random characters of a session id.
+const randomIDLen = 16
 
 // newID returns a session id for a request: by default 20 characters, of which the first four
 // identify the node.

@@ -2,6 +2,8 @@ package engineio
 
 import (
 	"cmp"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -225,4 +227,15 @@ func (o *Options) check() error {
 		}
 	}
 	return nil
+}
+
+// nodeIDLen is the number of characters of a node id.
+const nodeIDLen = 4
+
+// randomString returns n random characters of A-Z, a-z, 0-9, - and _. n is a
+// multiple of 4.
+func randomString(n int) string {
+	b := make([]byte, n/4*3)
+	_, _ = rand.Read(b) // never fails
+	return base64.RawURLEncoding.EncodeToString(b)
 }

@@ -1,8 +1,10 @@
 package engineio
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"net"
 	"sync"
 	"sync/atomic"
 )
@@ -150,6 +152,16 @@ func (p *Packet) base64Frame() []byte {
 // without context takeover.
 func (p *Packet) deflatedFrame() []byte {
 	return p.deflated.get(func() []byte { return deflateFrame(p.opcode(), p.payload()) })
+}
+
+// deflateFrame builds a WebSocket frame compressed as RFC 7692 specifies for a message without
+// context takeover: flushed, and without the flush's last four bytes.
+func deflateFrame(opcode byte, payload []byte) []byte {
+	var out bytes.Buffer
+	compress(flatePool, &out, &net.Buffers{payload}, compressor.Flush)
+	body := out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]
+	b := make([]byte, 0, frameHeaderLen(len(body))+len(body))
+	return append(appendFrameHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
 }
 
 func frameHeaderLen(n int) int {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/gorilla/websocket"
 )
@@ -38,6 +39,25 @@ func newRequest(r *http.Request) *request {
 		upgrade:   websocket.IsWebSocketUpgrade(r),
 		forwarded: isForwarded(r),
 	}
+}
+
+// ServeHTTP serves a request below the server's path, or of the path without its
+// trailing slash, which clients with addTrailingSlash: false request. It returns
+// immediately when a WebSocket has been accepted.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, s.o.Path) && r.URL.Path+"/" != s.o.Path {
+		http.NotFound(w, r)
+		return
+	}
+	if isForwarded(r) { // the node that the client reached has done the rest
+		s.dispatch(w, r)
+		return
+	}
+	if len(s.o.Use) == 0 {
+		s.handler.ServeHTTP(w, r)
+		return
+	}
+	s.o.guardResponse("Use", func() { s.handler.ServeHTTP(w, r) })
 }
 
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
@@ -131,4 +151,16 @@ func (s *Server) verifyNew(r *request) *refusal {
 		return badRequest
 	}
 	return nil
+}
+
+// serve handles a request of the session.
+func (p *pollingTransport) serve(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet:
+		p.serveGet(w, r)
+	case http.MethodPost:
+		p.servePost(w, r)
+	default:
+		w.WriteHeader(http.StatusInternalServerError)
+	}
 }

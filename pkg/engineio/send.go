@@ -90,6 +90,39 @@ func (c *Conn) Stalled(d time.Duration) bool {
 	return c.queue.stalled(d)
 }
 
+// enqueue queues packets within the budget: it wakes the shedder if they exceed it. If the
+// shedder has fallen a quarter of the budget behind, and c had its share of the budget
+// queued before, it closes c. c.mu is held.
+func (c *Conn) enqueue(ps []*Packet) {
+	had := c.queue.bytes
+	all := c.push(ps...)
+	s := c.server
+	budget := int64(s.o.QueueBudget)
+	if budget == 0 || all <= budget {
+		return
+	}
+	signal(s.shed)
+	if all <= budget+budget/4 {
+		return
+	}
+	if share := budget / int64(s.size()); int64(had) > share && int64(c.queue.load()) > share {
+		c.unload()
+	}
+}
+
+// unload cuts the connection. Its queue no longer counts: a writer that has some of it returns
+// immediately. If the connection was closed before, a polling client can still fetch the close.
+// c.mu is held.
+func (c *Conn) unload() {
+	if c.closed == nil {
+		c.server.counts.budgetCuts.Add(1)
+		c.closeLocked(&CloseError{Reason: TransportError, Err: ErrQueueBudget}, closeCut)
+	}
+	c.discard()
+	c.queue.stopCounting()
+	c.interrupt()
+}
+
 // push queues packets, adjacent and in order, and starts a writer if the transport can write and
 // none is active. It returns how many bytes are then queued on all connections. c.mu is held.
 func (c *Conn) push(ps ...*Packet) (all int64) {

@@ -15,7 +15,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,25 +94,6 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		s.shedding.Go(s.shedAll) // until awaitTasks closes shed
 	}
 	return s, nil
-}
-
-// ServeHTTP serves a request below the server's path, or of the path without its
-// trailing slash, which clients with addTrailingSlash: false request. It returns
-// immediately when a WebSocket has been accepted.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasPrefix(r.URL.Path, s.o.Path) && r.URL.Path+"/" != s.o.Path {
-		http.NotFound(w, r)
-		return
-	}
-	if isForwarded(r) { // the node that the client reached has done the rest
-		s.dispatch(w, r)
-		return
-	}
-	if len(s.o.Use) == 0 {
-		s.handler.ServeHTTP(w, r)
-		return
-	}
-	s.o.guardResponse("Use", func() { s.handler.ServeHTTP(w, r) })
 }
 
 // CORS allows the origins that may use the server to use another handler: it adds the CORS headers,
