@@ -163,8 +163,11 @@ func (c *Conn) Close(reason Reason) error {
 // to take them has expired. When ctx ends first, Finish cuts the connection and returns the cause
 // of ctx. It does not wait for an open connection.
 func (c *Conn) Finish(ctx context.Context) error {
+	if c.cause() == nil {
+		return nil
+	}
 	forgotten := c.server.forgetting(c)
-	if c.cause() == nil || forgotten == nil {
+	if forgotten == nil {
 		return nil
 	}
 	select {
