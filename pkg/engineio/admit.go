@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strconv"
@@ -23,7 +24,7 @@ func (e *BusyError) announce(h http.Header) int {
 	seconds := max(1, (e.RetryAfter+time.Second-1)/time.Second)
 	h.Set("Retry-After", strconv.Itoa(int(seconds)))
 	h.Set("Connection", "close")
-	return or(e.Status, http.StatusServiceUnavailable)
+	return cmp.Or(e.Status, http.StatusServiceUnavailable)
 }
 
 // askAdmit asks the hook whether a request may begin a session.
@@ -34,7 +35,7 @@ func (s *Server) askAdmit(r *request) *refusal {
 	var ended func()
 	err := error(forbidden)
 	s.o.guard("Admit", func() { ended, err = s.o.Admit(r.Request) })
-	if busy := (*BusyError)(nil); errors.As(err, &busy) {
+	if busy, ok := errors.AsType[*BusyError](err); ok {
 		return &refusal{code: busyCode, message: busy.Message, busy: busy}
 	}
 	if err != nil {
@@ -44,10 +45,7 @@ func (s *Server) askAdmit(r *request) *refusal {
 	return nil
 }
 
-// release tells Admit that a session was not created.
-func (s *Server) release(r *request) { s.tellEnded(r.ended) }
-
-// tellEnded calls what Admit returned, which may be nil.
+// tellEnded calls what Admit returned, which may be nil: the session has ended, or was not created.
 func (s *Server) tellEnded(ended func()) {
 	if ended != nil {
 		s.o.guard("Admit", ended)

@@ -3,6 +3,7 @@ package engineio
 import (
 	"cmp"
 	"io"
+	"maps"
 	"math/bits"
 	"slices"
 	"sync"
@@ -25,10 +26,10 @@ type arrivals struct {
 	log    *zap.Logger
 	bytes  atomic.Int64 // changed with mu held
 	cuts   atomic.Uint64
+	logged logLimit
 
-	mu     sync.Mutex
-	open   map[*arrival]struct{}
-	logged time.Time
+	mu   sync.Mutex
+	open map[*arrival]struct{}
 }
 
 // An arrival is a message or a body that is being received, and not small.
@@ -42,12 +43,12 @@ type arrival struct {
 
 // A receiver reads messages. Its methods must not block.
 type receiver interface {
-	giveUp()   // makes its read fail
-	progress() // called when a part of a message has arrived
+	interrupt() // makes its read fail
+	progress()  // called when a part of a message has arrived
 }
 
 // read reads a message, at most limit bytes, to the end of r, into b and beyond. If the message is to
-// be given up, giveUp of from makes r fail.
+// be given up, interrupt of from makes r fail.
 func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remote string) ([]byte, error) {
 	var a *arrival
 	for {
@@ -58,11 +59,11 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 		}
 		switch {
 		case len(b) > limit:
-			return b, all.end(a, errTooLarge)
+			return b, all.done(a, errTooLarge)
 		case err == io.EOF:
-			return b, all.end(a, nil)
+			return b, all.done(a, nil)
 		case err != nil:
-			return b, all.end(a, err)
+			return b, all.done(a, err)
 		}
 		if len(b) < cap(b) {
 			continue
@@ -73,7 +74,7 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 				a = &arrival{from: from, remote: remote, began: time.Now()}
 			}
 			if !all.grow(a, size) {
-				return b, all.end(a, nil)
+				return b, all.done(a, nil)
 			}
 		}
 		b = append(make([]byte, 0, size), b...)
@@ -83,18 +84,10 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 // grow counts that a message takes some bytes now, and gives up messages until all others fit in the
 // budget. It reports whether this one may go on.
 func (all *arrivals) grow(a *arrival, bytes int) bool {
-	goesOn, log := all.add(a, bytes)
-	if log != nil {
-		all.log.Warn("receive budget exceeded: connection with an incomplete message closed", log...)
-	}
-	return goesOn
-}
-
-func (all *arrivals) add(a *arrival, bytes int) (goesOn bool, log []zap.Field) {
 	all.mu.Lock()
-	defer all.mu.Unlock()
 	if a.givenUp {
-		return false, nil
+		all.mu.Unlock()
+		return false
 	}
 	all.bytes.Add(int64(bytes - a.bytes))
 	a.bytes = bytes
@@ -102,38 +95,39 @@ func (all *arrivals) add(a *arrival, bytes int) (goesOn bool, log []zap.Field) {
 		all.open = make(map[*arrival]struct{})
 	}
 	all.open[a] = struct{}{}
-	if all.bytes.Load() > int64(all.budget) {
-		log = all.shed()
+	cut := all.shed()
+	goesOn := !a.givenUp
+	all.mu.Unlock()
+	if cut != nil {
+		if skipped, allowed := all.logged.allow(); allowed {
+			all.log.Warn("receive budget exceeded: connection with an incomplete message closed", zap.Int("receive_budget", all.budget),
+				zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote), zap.Int("not_logged", skipped))
+		}
 	}
-	return !a.givenUp, log
+	return goesOn
 }
 
-// shed gives up messages until the others fit in the budget, and returns what is to be logged of that;
-// nil for nothing. all.mu is held, so that giveUp does not meet a later request of a connection.
-func (all *arrivals) shed() (log []zap.Field) {
-	now := time.Now()
-	order := make([]*arrival, 0, len(all.open))
-	for a := range all.open {
-		order = append(order, a)
+// shed gives up messages until the others fit in the budget, and returns the last of them, if any.
+// all.mu is held, so that interrupt does not meet a later request of a connection.
+func (all *arrivals) shed() (cut *arrival) {
+	if all.bytes.Load() <= int64(all.budget) {
+		return nil
 	}
-	slices.SortFunc(order, func(a, b *arrival) int {
+	now := time.Now()
+	order := slices.SortedFunc(maps.Keys(all.open), func(a, b *arrival) int {
 		return cmp.Or(cmp.Compare(a.speed(now), b.speed(now)), b.began.Compare(a.began))
 	})
 	for _, a := range order {
 		if all.bytes.Load() <= int64(all.budget) {
 			break
 		}
-		a.givenUp = true
+		cut, a.givenUp = a, true
 		all.bytes.Add(int64(-a.bytes))
 		all.cuts.Add(1)
 		delete(all.open, a)
-		a.from.giveUp()
-		if now.Sub(all.logged) >= tooLargeInterval {
-			all.logged = now
-			log = []zap.Field{zap.Int("receive_budget", all.budget), zap.Int("bytes", a.bytes), zap.String("remote", a.remote)}
-		}
+		a.from.interrupt()
 	}
-	return log
+	return cut
 }
 
 // speed returns the order of magnitude, in powers of two, of the bytes that have come in a second. The
@@ -142,9 +136,9 @@ func (a *arrival) speed(now time.Time) int {
 	return bits.Len(uint(float64(a.bytes) / (1 + now.Sub(a.began).Seconds())))
 }
 
-// end uncounts a message whose read has ended with an error or nil, and returns ErrReceiveBudget if it
+// done uncounts a message whose read has ended with an error or nil, and returns ErrReceiveBudget if it
 // was given up.
-func (all *arrivals) end(a *arrival, err error) error {
+func (all *arrivals) done(a *arrival, err error) error {
 	if a == nil {
 		return err
 	}

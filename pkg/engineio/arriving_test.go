@@ -101,7 +101,7 @@ func TestTheIncompleteMessageItselfIsGivenUp(t *testing.T) {
 // silent is a receiver whose message is never read.
 type silent struct{}
 
-func (silent) giveUp() {}
+func (silent) interrupt() {}
 
 func (silent) progress() {}
 
@@ -151,7 +151,7 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 				t.Errorf("given up: %v, want %v", got, test.want)
 			}
 			for _, a := range list {
-				if err := all.end(a, io.EOF); a.givenUp != errors.Is(err, ErrReceiveBudget) {
+				if err := all.done(a, io.EOF); a.givenUp != errors.Is(err, ErrReceiveBudget) {
 					t.Errorf("it ends with %v", err)
 				}
 			}

@@ -58,6 +58,12 @@ func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
 	if b.Stats().BudgetCuts != 0 {
 		t.Fatal("one is cut within the budget")
 	}
+	now := time.Now()
+	for _, c := range conns { // they have stalled at the same moment
+		c.mu.Lock()
+		c.queue.moved = now
+		c.mu.Unlock()
+	}
 	if err := conns[0].Send(Text(bytes.Repeat([]byte("y"), 50_000))); err != nil {
 		t.Errorf("who has little is refused: %v", err)
 	}
@@ -137,7 +143,7 @@ func TestALargePacketCountsOnce(t *testing.T) {
 		t.Errorf("%d connections are cut", n)
 	}
 	for _, c := range conns {
-		c.end(&CloseError{Reason: ForcedClose}, endCut)
+		c.close(&CloseError{Reason: ForcedClose}, closeCut)
 	}
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
@@ -176,7 +182,7 @@ func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
 	b.until(func() bool {
 		stalled.mu.Lock()
 		defer stalled.mu.Unlock()
-		return stalled.stalled(b.o.shedAfter)
+		return stalled.queue.stalled(b.o.shedAfter)
 	})
 	sid := b.open()
 	taking := receive(t, b.conns)
@@ -311,7 +317,7 @@ func TestQueueBudgetStopsAResponse(t *testing.T) {
 	answering := func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.answer != nil
+		return c.queue.taken != nil && c.queue.taken.response != nil
 	}
 	b.until(answering)
 	if err := c.Send(Binary(make([]byte, 20<<20))); err != nil {
@@ -360,7 +366,7 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 	b.until(func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return len(b.leaving) == 0
+		return len(b.conns) == 0
 	})
 }
 
@@ -416,14 +422,16 @@ func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
 		t.Error("the budget was never spent")
 	}
 	for _, c := range conns {
-		c.end(&CloseError{Reason: ForcedClose}, endCut)
-		c.drop()
+		c.close(&CloseError{Reason: ForcedClose}, closeCut)
+		c.mu.Lock()
+		c.cut()
+		c.mu.Unlock()
 	}
 	polling.Wait() // nothing is left to wait for
 	b.until(func() bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return b.counts.queued.Load() == 0 && len(b.leaving) == 0
+		return b.counts.queued.Load() == 0 && len(b.conns) == 0
 	})
 }
 

@@ -20,23 +20,13 @@ type compressor interface {
 	Flush() error
 }
 
-// Compressors are large and are reset for each use. The level is the fastest: messages are short,
-// and latency matters.
+// Compressors are large and are reset for each use. The level is the fastest, which is always valid:
+// messages are short, and latency matters.
 var (
-	flatePool = compressorPool(func() (compressor, error) { return flate.NewWriter(nil, flate.BestSpeed) })
-	gzipPool  = compressorPool(func() (compressor, error) { return gzip.NewWriterLevel(nil, gzip.BestSpeed) })
-	zlibPool  = compressorPool(func() (compressor, error) { return zlib.NewWriterLevel(nil, zlib.BestSpeed) })
+	flatePool = &sync.Pool{New: func() any { w, _ := flate.NewWriter(nil, flate.BestSpeed); return w }}
+	gzipPool  = &sync.Pool{New: func() any { w, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed); return w }}
+	zlibPool  = &sync.Pool{New: func() any { w, _ := zlib.NewWriterLevel(nil, zlib.BestSpeed); return w }}
 )
-
-func compressorPool(make func() (compressor, error)) *sync.Pool {
-	return &sync.Pool{New: func() any {
-		c, err := make()
-		if err != nil {
-			panic(err) // the level is a valid constant
-		}
-		return c
-	}}
-}
 
 // compress returns data as written through a compressor of the pool and ended by its finish. Writes
 // to memory do not fail.
@@ -46,16 +36,6 @@ func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func
 	c.Reset(dst)
 	_, _ = data.WriteTo(c)
 	_ = finish(c)
-}
-
-// deflateFrame builds a WebSocket frame compressed as RFC 7692 specifies for a message without
-// context takeover: flushed, and without the flush's last four bytes.
-func deflateFrame(opcode byte, payload []byte) []byte {
-	var out bytes.Buffer
-	compress(flatePool, &out, &net.Buffers{payload}, compressor.Flush)
-	body := out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]
-	b := make([]byte, 0, frameHeaderLen(len(body))+len(body))
-	return append(appendFrameHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
 }
 
 // An encoding is a content encoding of polling responses.
@@ -103,12 +83,10 @@ func quality(accepted, name string) float64 {
 
 // offersDeflate reports whether the peer offers permessage-deflate.
 func offersDeflate(h http.Header) bool {
-	for _, v := range h.Values("Sec-Websocket-Extensions") {
-		for offer := range strings.SplitSeq(v, ",") {
-			name, _, _ := strings.Cut(offer, ";")
-			if strings.TrimSpace(name) == "permessage-deflate" {
-				return true
-			}
+	for offer := range strings.SplitSeq(strings.Join(h.Values("Sec-Websocket-Extensions"), ","), ",") {
+		name, _, _ := strings.Cut(offer, ";")
+		if strings.TrimSpace(name) == "permessage-deflate" {
+			return true
 		}
 	}
 	return false

@@ -2,11 +2,8 @@ package engineio
 
 import (
 	"context"
-	"net/http"
 	"runtime/debug"
 	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // A Message is a message from a client.
@@ -27,77 +24,40 @@ type Conn struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 
-	source source // used by Recv only
-	ended  func() // returned by Admit; may be nil
+	ended     func()        // returned by Admit; may be nil
+	forgotten chan struct{} // closed when the server forgets the connection; nil unless awaited; guarded by the server's mu
 
-	heard atomic.Bool // something other than a pong has arrived since the last ping, or a part of it
+	mu     sync.Mutex
+	closed *CloseError // nil while open
 
-	forgotten chan struct{} // closed when the id becomes unknown; nil unless awaited; guarded by the server's mu
+	// ws is the transport if it is set, otherwise polling is. After an upgrade polling stays until
+	// Recv has its last message. Only Recv removes it, and so reads both without the lock.
+	polling *pollingTransport
+	ws      *websocketTransport
 
-	mu        sync.Mutex
-	transport transport
-	probing   *websocketTransport // a candidate to become the transport
-	claimed   bool                // an upgrade is in progress or done
-	closed    *CloseError         // nil while open
-
-	// Invariant: if pending is not nil and the transport can write, writing is true. The writer
-	// takes pending until it is nil.
-	pending *batch
+	// Invariant: if something is pending and the transport can write, writing is true. The writer
+	// takes what is pending until there is nothing.
+	queue   queue
 	writing bool
-	taken   *batch // by the writer
-	queued  int    // bytes in pending and taken
-	sent    uint64 // bytes that were queued and are no longer
-	off     bool   // queued no longer counts
-	moved   int32  // the tick of the wheel at which queued was 0, or bytes were last written
-	copied  int32  // bytes of a compressed response, which no other connection shares
+	change  chan struct{} // closed when less is queued or writing ends; nil unless awaited
 
-	answer *http.ResponseController // of the GET that is the writer and is being answered; or nil
-
-	room    chan struct{} // closed when queued shrinks; nil unless awaited
-	resting chan struct{} // closed when writing ends; nil unless awaited
-
-	timer  timer
-	phase  phase
-	due    time.Time
-	pinged time.Time // when the last ping was queued
-	alive  time.Time
-	paused time.Time // since when it is not read; zero if it is
-
-	resumed bool // after a pause, until the peer has answered a ping
+	heart heartbeat
 }
 
-// A transport carries a connection's packets. Its methods are called with the
-// connection's mu held and do not block.
-type transport interface {
-	name() string
-	// start starts a writer for what is queued. It returns false if the transport cannot write now.
-	start() bool
-	// end sends the close of the connection to the peer, once. It reports whether the peer has yet
-	// to fetch it, so that the session must stay known until then.
-	end(cause *CloseError, how ending) (unfetched bool)
-	// cut ends pending operations immediately, and unblocks their callers.
-	cut()
-}
-
-// A source supplies Recv with messages: the transport, or the previous one as long as that still
-// has some.
-type source interface {
-	recv() (Message, error)
-}
-
-// An ending says what a connection's transport still has to send to the peer.
-type ending uint8
+// A closeMode says what a closed connection's client still gets.
+type closeMode uint8
 
 const (
-	endFlush ending = iota // what is queued, and a close
-	endDrop                // a close only
-	endCut                 // nothing: the peer has disconnected or does not read
+	closeFlush   closeMode = iota // what is queued, and a close
+	closeDiscard                  // a close only
+	closeCut                      // nothing: the peer has disconnected or does not read
 )
 
 func newConn(s *Server, id string, h *Handshake) *Conn {
-	c := &Conn{server: s, id: id, handshake: h, alive: h.Time}
+	c := &Conn{server: s, id: id, handshake: h}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	c.timer.fire = c.expire
+	c.queue.counts = &s.counts
+	c.heart.o, c.heart.alive = &s.o, h.Time
 	return c
 }
 
@@ -107,35 +67,32 @@ func (c *Conn) run() {
 	c.server.serve(c)
 }
 
-// served ends the connection after its serve function has returned or panicked. It is
-// deferred.
+// served closes the connection after its serve function has returned or panicked, and delivers the
+// close on a WebSocket. It is deferred.
 func (c *Conn) served() {
 	defer c.server.tasks.Done()
 	if v := recover(); v != nil {
 		c.server.o.panicked("serve", v, debug.Stack())
 	}
-	c.end(&CloseError{Reason: ForcedClose}, endFlush)
+	c.close(&CloseError{Reason: ForcedClose}, closeFlush)
 	c.server.tellEnded(c.ended) // here, because no lock is held
 
 	c.mu.Lock()
-	w, ok := c.transport.(*websocketTransport)
-	var resting chan struct{}
-	if ok && c.writing {
-		resting = make(chan struct{})
-		c.resting = resting
-	}
-	c.mu.Unlock()
-	if !ok {
+	defer c.mu.Unlock()
+	if c.ws == nil {
 		return // polls fetch the rest, or do not
 	}
-	if resting != nil {
-		<-resting // the timer cuts a writer that is stuck
+	for c.writing { // the timer cuts a writer that is stuck
+		change := c.nextChange()
+		c.mu.Unlock()
+		<-change
+		c.mu.Lock()
 	}
-	w.hangUp()
-	c.mu.Lock()
-	c.disarm()
 	c.mu.Unlock()
-	c.server.finished(w)
+	c.ws.hangUp()
+	c.mu.Lock()
+	c.ws.ended = true
+	c.settle()
 }
 
 // ID returns the session id. It is a secret between the client and this server: on long-polling,
@@ -149,22 +106,19 @@ func (c *Conn) Handshake() *Handshake { return c.handshake }
 func (c *Conn) Transport() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.transport.name()
+	return c.transport()
+}
+
+// transport is Transport with c.mu held.
+func (c *Conn) transport() string {
+	if c.ws != nil {
+		return WebSocket
+	}
+	return Polling
 }
 
 // Context is done when the connection is closed; its cause is a *[CloseError].
 func (c *Conn) Context() context.Context { return c.ctx }
-
-// Alive returns when the client last answered a ping, was found sending instead, or connected. While the
-// connection is paused, and when it is resumed, the client counts as alive.
-func (c *Conn) Alive() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.paused.IsZero() {
-		return time.Now()
-	}
-	return c.alive
-}
 
 // Recv returns the client's next message, and waits for it. Only one goroutine at a time may call
 // it, and it should be in Recv most of the time, because on a WebSocket Recv reads the wire on its
@@ -173,136 +127,32 @@ func (c *Conn) Alive() time.Time {
 //
 // Once the connection is closed, and the messages that a polling client had sent before are
 // received, it returns the *[CloseError].
-func (c *Conn) Recv() (Message, error) { return c.source.recv() }
-
-// Send queues packets for the client, adjacent and in order. It never waits. If
-// [Options.SendQueueBytes] or more are queued already, as [Conn.Queued] counts them, the client is
-// too slow: the connection is closed instead, with [TransportError] wrapping [ErrSlowClient]. So a
-// queue never exceeds that limit by more than one call adds, and no message is too large for a
-// client that keeps up.
-//
-// If [Options.QueueBudget] is now exceeded, connections may soon be closed, wrapping
-// [ErrQueueBudget]; this one may be among them. If the connection is closed, the error is its
-// *[CloseError].
-func (c *Conn) Send(ps ...*Packet) error {
-	c.mu.Lock()
-	err := c.offer(ps...)
-	c.mu.Unlock()
-	return err
+func (c *Conn) Recv() (Message, error) {
+	if c.polling != nil {
+		return c.polling.recv()
+	}
+	return c.ws.recv()
 }
 
-// offer queues packets, or closes the connection because it is too slow. c.mu is
-// held.
-func (c *Conn) offer(ps ...*Packet) error {
-	switch {
-	case c.closed != nil:
-		return c.closed
-	case len(ps) == 0:
-		return nil
-	}
-	if c.queued >= c.server.o.SendQueueBytes {
-		c.server.counts.slowClients.Add(1)
-		c.endLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, endCut)
-		return c.closed
-	}
-	if c.queue(ps); c.closed != nil {
-		return c.closed
-	}
-	return nil
-}
-
-// TrySend queues packets like Send, unless the connection is behind: frames of 64 KiB or more are
-// queued or being written, or [Options.SendQueueBytes] are queued. On long-polling the same limit
-// holds between two polls. TrySend never closes the connection because of its own queue. It reports
-// whether it queued the packets.
-func (c *Conn) TrySend(ps ...*Packet) bool {
+// Unread returns the memory, in bytes, of polling requests whose messages Recv has not all
+// returned. It must not be called concurrently with Recv. During a pause, further requests of more
+// than 8 KiB together are answered when it ends, except during an upgrade.
+func (c *Conn) Unread() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed != nil || len(ps) == 0 || c.queued >= c.server.o.SendQueueBytes || c.unsent() >= volatileQueueBytes {
-		return false
+	if p := c.polling; p != nil && len(p.inbox) > 0 {
+		return p.held
 	}
-	c.queue(ps)
-	return c.closed == nil
+	return 0
 }
 
-// unsent returns how many bytes are pending or being written. c.mu is held.
-func (c *Conn) unsent() int {
-	n := 0
-	if c.pending != nil {
-		n = c.pending.bytes
-	}
-	if c.taken != nil {
-		n += c.taken.bytes
-	}
-	return n
-}
-
-// Queued returns the memory, in bytes, that is held for packets that are queued or being written:
-// the frames and 144 bytes for each packet.
-func (c *Conn) Queued() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.queued
-}
-
-// WaitQueue waits until at most max bytes are queued, as Queued counts them. It returns early with the
-// cause of ctx if that ends, or with the *[CloseError] if the connection does.
-func (c *Conn) WaitQueue(ctx context.Context, max int) error {
-	return c.wait(ctx, func() bool { return c.queued <= max })
-}
-
-// WaitSent waits until everything that is queued now has been written, whatever is queued later. It
-// returns early as WaitQueue does.
-func (c *Conn) WaitSent(ctx context.Context) error {
-	c.mu.Lock()
-	end := c.sent + uint64(c.queued)
-	c.mu.Unlock()
-	return c.wait(ctx, func() bool { return c.sent >= end })
-}
-
-// wait waits until a condition holds, which is called with c.mu held and depends on what has been
-// written.
-func (c *Conn) wait(ctx context.Context, holds func() bool) error {
-	for {
-		c.mu.Lock()
-		if c.closed != nil || holds() {
-			err := c.closed
-			c.mu.Unlock()
-			if err != nil {
-				return err
-			}
-			return nil
-		}
-		if c.room == nil {
-			c.room = make(chan struct{})
-		}
-		room := c.room
-		c.mu.Unlock()
-		select {
-		case <-room:
-		case <-c.ctx.Done():
-			return context.Cause(c.ctx)
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// Stalled reports whether something is queued and nothing was written for at least d: the client is
-// not reading.
-func (c *Conn) Stalled(d time.Duration) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.stalled(d)
-}
-
-// Close ends the connection. It does not wait: what is queued and the close itself follow on the
+// Close closes the connection. It does not wait: what is queued and the close itself follow on the
 // transport for a bounded time, 5 seconds on a WebSocket and 30 for a polling client to fetch it.
-// Only the first end of a connection counts: if there was one before, Close does nothing and
+// Only the first close of a connection counts: if there was one before, Close does nothing and
 // returns that one's error.
 func (c *Conn) Close(reason Reason) error {
 	mine := &CloseError{Reason: reason}
-	c.end(mine, endFlush)
+	c.close(mine, closeFlush)
 	if first := c.cause(); first != mine {
 		return first
 	}
@@ -313,17 +163,22 @@ func (c *Conn) Close(reason Reason) error {
 // to take them has expired. When ctx ends first, Finish cuts the connection and returns the cause
 // of ctx. It does not wait for an open connection.
 func (c *Conn) Finish(ctx context.Context) error {
-	finished := c.server.finishing(c)
-	if finished == nil {
+	if c.cause() == nil {
+		return nil
+	}
+	forgotten := c.server.forgetting(c)
+	if forgotten == nil {
 		return nil
 	}
 	select {
-	case <-finished:
+	case <-forgotten:
 		return nil
 	case <-ctx.Done():
-		c.drop()
-		return context.Cause(ctx)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut()
+	return context.Cause(ctx)
 }
 
 // cause returns why the connection is closed, or nil if it is open.
@@ -333,50 +188,99 @@ func (c *Conn) cause() *CloseError {
 	return c.closed
 }
 
-// poll serves a polling request of the connection's client.
-func (c *Conn) poll(w http.ResponseWriter, r *http.Request) {
-	c.mu.Lock()
-	p, ok := c.transport.(*pollingTransport)
-	c.mu.Unlock()
-	if !ok {
-		badRequest.answer(w, false)
-		return
+// err is cause as an error, with c.mu held.
+func (c *Conn) err() error {
+	if c.closed == nil {
+		return nil
 	}
-	p.serve(w, r)
+	return c.closed
 }
 
-// drop cuts a closed connection's transport and removes its session.
-func (c *Conn) drop() {
+// close closes the connection if it is open.
+func (c *Conn) close(cause *CloseError, how closeMode) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.transport.cut()
-	c.server.forget(c)
+	c.closeLocked(cause, how)
 }
 
-// end closes the connection if it is open.
-func (c *Conn) end(cause *CloseError, how ending) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.endLocked(cause, how)
-}
-
-// endLocked is end with c.mu held.
-func (c *Conn) endLocked(cause *CloseError, how ending) {
+// closeLocked is close with c.mu held.
+func (c *Conn) closeLocked(cause *CloseError, how closeMode) {
 	if c.closed != nil {
 		return
 	}
 	c.closed = cause
-	c.disarm()
-	if c.probing != nil {
-		c.probing.interrupt()
-	}
-	if how != endFlush {
+	c.heart.stop()
+	if how != closeFlush {
 		c.discard()
 	}
-	unfetched := c.transport.end(cause, how)
+	switch {
+	case c.ws == nil:
+		c.polling.close(how)
+	case how == closeCut:
+		c.interrupt()
+	default:
+		c.ws.close()
+	}
 	c.cancel(cause)
-	c.server.ended(c.transport.name(), cause.Reason)
-	if !unfetched {
+	c.server.countClosed(c.transport(), cause.Reason)
+	c.settle()
+}
+
+// shutDown closes the connection because the server closes. A polling client gets nothing more,
+// unless its GET waits.
+func (c *Conn) shutDown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closeLocked(&CloseError{Reason: ForcedClose, Err: ErrServerClosed}, closeFlush)
+	if c.ws == nil && c.polling.state == pollingClosing { // it was closed before
+		c.cut()
+	}
+}
+
+// cut gives up a closed connection: its client gets nothing more. c.mu is held.
+func (c *Conn) cut() {
+	if c.ws == nil {
+		c.polling.state.next(pollingGone)
+	}
+	c.interrupt()
+}
+
+// interrupt discards what is queued and makes pending writes of a closed connection fail. c.mu is
+// held.
+func (c *Conn) interrupt() {
+	c.discard()
+	if c.ws != nil {
+		c.ws.cut()
+		c.ws.ended = true
+	} else {
+		c.polling.wake(getCloses)
+	}
+	if b := c.queue.taken; b != nil && b.response != nil { // also one from before an upgrade
+		_ = b.response.SetWriteDeadline(past) // has no effect if no deadline can be set
+	}
+	c.settle()
+}
+
+// gone reports whether the client can get nothing more than what is being written. c.mu is held.
+func (c *Conn) gone() bool {
+	return c.closed != nil && (c.ws != nil || c.polling.state == pollingGone)
+}
+
+// serving returns what serves polling requests of the connection, nil if it has a WebSocket. known is
+// false if the client can get nothing more.
+func (c *Conn) serving() (p *pollingTransport, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ws == nil {
+		p = c.polling
+	}
+	return p, !c.gone()
+}
+
+// settle makes the server forget the connection when nothing is left to write. c.mu is held.
+func (c *Conn) settle() {
+	if c.gone() && c.queue.bytes == 0 && (c.ws == nil || c.ws.ended) {
+		c.heart.stop()
 		c.server.forget(c)
 	}
 }

@@ -103,7 +103,7 @@ func TestWriterTakesAllThatHasGathered(t *testing.T) {
 		if err := c.Send(Text([]byte{'a' + byte(i)})); err != nil {
 			t.Fatal(err)
 		}
-		b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return i > 0 || c.pending == nil })
+		b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return i > 0 || c.queue.pending == nil })
 	}
 	before := runtime.NumGoroutine()
 	for range 100 {

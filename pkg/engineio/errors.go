@@ -3,6 +3,7 @@ package engineio
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -127,14 +128,8 @@ func (f *refusal) answer(w http.ResponseWriter, upgrade bool) {
 		_, _ = w.Write([]byte(f.message)) // the peer is being refused
 		return
 	}
-	body, err := json.Marshal(struct {
-		Code    int    `json:"code"`
-		Message string `json:"message"`
-	}{f.code, f.message})
-	if err != nil {
-		panic(err) // a number and a string can be encoded
-	}
+	message, _ := json.Marshal(f.message) // a string can be encoded
 	h.Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // as above
+	_, _ = fmt.Fprintf(w, `{"code":%d,"message":%s}`, f.code, message) // as above
 }

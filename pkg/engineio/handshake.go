@@ -2,8 +2,6 @@ package engineio
 
 import (
 	"cmp"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -92,18 +90,8 @@ func newHandshake(r *http.Request) *Handshake {
 	}
 }
 
-const (
-	nodeIDLen   = 4
-	randomIDLen = 16
-)
-
-// randomString returns n random characters of A-Z, a-z, 0-9, - and _. n is a
-// multiple of 4.
-func randomString(n int) string {
-	b := make([]byte, n/4*3)
-	_, _ = rand.Read(b) // never fails
-	return base64.RawURLEncoding.EncodeToString(b)
-}
+// randomIDLen is the number of random characters of a session id.
+const randomIDLen = 16
 
 // newID returns a session id for a request: by default 20 characters, of which the first four
 // identify the node.
@@ -119,7 +107,7 @@ func (s *Server) newID(r *http.Request) (id string, err error) {
 // open serves a request for a new session. Its packet 0, and the initial packet if any, are the
 // first in the queue.
 func (s *Server) open(w http.ResponseWriter, r *request) {
-	if s.refuses() {
+	if s.refusing.Load() {
 		s.turnAway(w, r)
 		return
 	}
@@ -140,8 +128,8 @@ func (s *Server) open(w http.ResponseWriter, r *request) {
 
 func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 	p := newPollingTransport(c)
-	c.transport, c.source = p, p
-	if !s.begin(c, r, s.upgrades) {
+	c.polling = p
+	if !s.begin(c, r) {
 		s.turnAway(w, r)
 		return
 	}
@@ -150,7 +138,7 @@ func (s *Server) openPolling(w http.ResponseWriter, r *request, c *Conn) {
 		cookie.Value = c.id
 		http.SetCookie(w, &cookie)
 	}
-	s.setInitialHeaders(w.Header(), r.Request)
+	s.addHeaders("InitialHeaders", s.o.InitialHeaders, w.Header(), r.Request)
 	p.serve(w, r.Request)
 }
 
@@ -160,14 +148,13 @@ func (s *Server) openWebSocket(w http.ResponseWriter, r *request, c *Conn) {
 		return
 	}
 	h := s.upgradeHeader(w, r.Request)
-	s.setInitialHeaders(h, r.Request)
+	s.addHeaders("InitialHeaders", s.o.InitialHeaders, h, r.Request)
 	t, err := s.accept(c, w, r, h)
 	if err != nil {
 		return
 	}
-	c.claimed = true // there is no transport to upgrade to
-	c.transport, c.source = t, t
-	if !s.begin(c, r, nil) {
+	c.ws = t
+	if !s.begin(c, r) {
 		t.cut()
 	}
 }
@@ -182,40 +169,29 @@ func (s *Server) turnAway(w http.ResponseWriter, r *request) {
 
 // begin registers a connection, queues its first packets and starts to serve it. It returns false
 // if the server refuses it, or the id is in use.
-func (s *Server) begin(c *Conn, r *request, upgrades []string) bool {
-	c.ended = r.ended
+func (s *Server) begin(c *Conn, r *request) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !s.admit(c) {
 		return false
 	}
-	r.ended = nil // now owned by the connection
-	first := []*Packet{s.openPacket(c.id, upgrades)}
+	c.ended, r.ended = r.ended, nil // now owned by the connection
+	c.heart.start(c.expire)
+	c.push(c.openPacket())
 	if s.o.InitialPacket != nil {
-		first = append(first, s.o.InitialPacket)
+		c.push(s.o.InitialPacket)
 	}
-	c.mu.Lock()
-	if c.closed == nil { // by a Server.Close since
-		c.arm(phaseIdle, s.o.PingInterval)
-		c.push(first...)
-	}
-	c.mu.Unlock()
 	go c.run() // until the connection has ended; Server.Close waits for it
 	return true
 }
 
 // openPacket returns the packet that begins a session.
-func (s *Server) openPacket(id string, upgrades []string) *Packet {
-	if upgrades == nil {
-		upgrades = []string{}
+func (c *Conn) openPacket() *Packet {
+	s, upgrades := c.server, `,"upgrades":[]`
+	if c.ws == nil && !s.o.DisableUpgrades && slices.Contains(s.o.Transports, WebSocket) {
+		upgrades = `,"upgrades":["websocket"]`
 	}
-	data, err := json.Marshal(struct {
-		SID          string   `json:"sid"`
-		Upgrades     []string `json:"upgrades"`
-		PingInterval int64    `json:"pingInterval"`
-		PingTimeout  int64    `json:"pingTimeout"`
-		MaxPayload   int      `json:"maxPayload"`
-	}{id, upgrades, s.o.PingInterval.Milliseconds(), s.o.PingTimeout.Milliseconds(), s.o.MaxPayload})
-	if err != nil {
-		panic(err) // strings and numbers can be encoded
-	}
-	return newPacket(opText, []byte{typeOpen}, data)
+	sid, _ := json.Marshal(c.id) // a string can be encoded
+	data := append(append(make([]byte, 0, 256), `{"sid":`...), sid...)
+	return newPacket(opText, []byte{typeOpen}, append(append(data, upgrades...), s.parameters...))
 }

@@ -1,14 +1,18 @@
 package engineio
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // A phase is the purpose of a connection's only timer.
 type phase uint8
 
 const (
-	phaseIdle     phase = iota // the next ping
+	phaseNone     phase = iota // the timer is stopped
+	phaseIdle                  // the next ping
 	phaseWaiting               // the answer to a ping
-	phaseExtended              // the same, put off because the peer sent something else
+	phaseExtended              // the same, put off because the client sends something else
 	phaseClosing               // the end of a closed connection
 )
 
@@ -21,60 +25,151 @@ const (
 	hangUpTimeout         = time.Second
 )
 
-// arm sets the timer for a phase. c.mu is held.
-func (c *Conn) arm(p phase, d time.Duration) {
-	c.phase = p
+// A heartbeat decides when to ping a client, and when it has been silent for too long. The
+// connection's mu guards it.
+type heartbeat struct {
+	o       *Options
+	timer   *time.Timer
+	phase   phase
+	due     time.Time // when the phase ends
+	pinged  time.Time // when the last ping was queued
+	alive   time.Time // when the client last answered a ping, was found sending instead, or connected
+	paused  time.Time // since when the connection is not read; zero if it is
+	resumed bool      // after a pause, until the client has answered a ping
+
+	// heard is set when something other than a pong arrives, or a part of it. It is cleared with each
+	// ping. It needs no lock.
+	heard atomic.Bool
+}
+
+// start sets the timer for the first ping.
+func (h *heartbeat) start(expire func()) {
 	now := time.Now()
-	c.due = now.Add(d)
-	if c.late() { // the peer must get a ping before that
-		d = min(d, c.nextPing().Sub(now))
+	h.phase, h.due = phaseIdle, now.Add(h.o.PingInterval)
+	h.timer = time.AfterFunc(untilTick(now, h.o.PingInterval), expire)
+}
+
+// untilTick returns a duration of at least d after which a timer is to fire. It ends with a tenth of a
+// second, or less if d is short, so that the timers of many connections fire together: to wake an idle
+// processor for each costs several times as much as the ping.
+func untilTick(now time.Time, d time.Duration) time.Duration {
+	tick := min(max(d/100, time.Millisecond), 100*time.Millisecond)
+	return now.Add(d + tick - 1).Truncate(tick).Sub(now)
+}
+
+// arm sets the timer for a phase.
+func (h *heartbeat) arm(p phase, d time.Duration) {
+	now := time.Now()
+	h.phase, h.due = p, now.Add(d)
+	if h.late() { // the client must get a ping before that
+		d = min(d, h.nextPing().Sub(now))
 	}
-	c.server.wheel.set(&c.timer, d)
+	h.timer.Reset(untilTick(now, d))
+}
+
+// stop stops the timer.
+func (h *heartbeat) stop() {
+	h.phase = phaseNone
+	h.timer.Stop()
 }
 
 // late reports whether a ping's answer is awaited although it may take longer than the ping
 // timeout. Pings continue then, because a client that gets none for the ping interval and timeout
-// closes the connection. c.mu is held.
-func (c *Conn) late() bool {
-	return c.phase == phaseExtended || c.phase == phaseWaiting && (c.resumed || !c.paused.IsZero())
+// closes the connection.
+func (h *heartbeat) late() bool {
+	return h.phase == phaseExtended || h.phase == phaseWaiting && (h.resumed || !h.paused.IsZero())
 }
 
-func (c *Conn) nextPing() time.Time { return c.pinged.Add(c.server.o.PingInterval) }
+func (h *heartbeat) nextPing() time.Time { return h.pinged.Add(h.o.PingInterval) }
 
-// disarm stops the timer. c.mu is held.
-func (c *Conn) disarm() {
-	c.due = time.Time{}
-	c.server.wheel.cancel(&c.timer)
+// ping begins to wait for the answer to a ping.
+func (h *heartbeat) ping() {
+	h.pinged = time.Now()
+	h.heard.Store(false)
+	h.arm(phaseWaiting, h.o.PingTimeout)
 }
 
-// expire is called by the wheel when the timer may be due.
-func (c *Conn) expire(now time.Time) {
+// A verdict is what is to be done now that the timer has fired.
+type verdict uint8
+
+const (
+	verdictNone        verdict = iota
+	verdictPing                // send a ping
+	verdictSilent              // close: a ping was not answered
+	verdictPaused              // close: the connection was not read for too long
+	verdictUndelivered         // cut: the connection is closed, and its client has not taken the close
+)
+
+// expired returns the verdict, and sets the timer again unless that ends the connection. stalled says
+// that the client has taken nothing for the ping timeout.
+//
+// A client that sends without pause is not silent: its pong may be queued behind what it sends, for as
+// long as it sends. If it has stalled, it cannot have the ping yet.
+func (h *heartbeat) expired(stalled bool) verdict {
+	now, paused := time.Now(), !h.paused.IsZero()
+	early := now.Before(h.due)
+	switch {
+	case h.phase == phaseNone || early && !(h.late() && !now.Before(h.nextPing())):
+		return verdictNone // it was stopped or set again while this call was in flight
+	case h.phase == phaseClosing:
+		return verdictUndelivered
+	case paused && now.Sub(h.paused) >= h.o.PauseTimeout:
+		return verdictPaused
+	case h.phase == phaseIdle || paused:
+		h.ping() // unanswered ones continue, too: a client that gets none gives up
+	case early:
+		h.pinged = now
+		h.arm(h.phase, h.due.Sub(now))
+	case h.heard.Load() && !stalled:
+		h.heard.Store(false)
+		h.alive = now
+		h.arm(phaseExtended, h.o.PingTimeout)
+		return verdictNone
+	default:
+		return verdictSilent
+	}
+	return verdictPing
+}
+
+// pong notes that the client has answered a ping.
+func (h *heartbeat) pong() {
+	if h.phase != phaseWaiting && h.phase != phaseExtended {
+		return
+	}
+	next := h.o.PingInterval
+	if h.late() {
+		next = time.Until(h.nextPing()) // the answer may be to an earlier ping
+	}
+	h.alive, h.resumed = time.Now(), false
+	h.arm(phaseIdle, next)
+}
+
+// pause notes that the connection is not read from now on.
+func (h *heartbeat) pause() {
+	h.paused = time.Now()
+	if h.phase == phaseWaiting { // pings continue at their interval
+		h.arm(phaseWaiting, time.Until(h.due))
+	}
+}
+
+// resume notes that the connection is read again.
+func (h *heartbeat) resume() {
+	h.paused = time.Time{}
+	h.alive, h.resumed = time.Now(), true
+	if h.phase == phaseWaiting || h.phase == phaseExtended {
+		h.arm(phaseWaiting, h.o.PingTimeout)
+	}
+}
+
+// Alive returns when the client last answered a ping, was found sending instead, or connected. While the
+// connection is paused, and when it is resumed, the client counts as alive.
+func (c *Conn) Alive() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	early := now.Before(c.due)
-	if c.due.IsZero() || early && !(c.late() && !now.Before(c.nextPing())) {
-		return // it was stopped or set again while this call was in flight
+	if !c.heart.paused.IsZero() {
+		return time.Now()
 	}
-	switch open := c.phase != phaseClosing; {
-	case open && c.pausedTooLong(now):
-		c.endLocked(&CloseError{Reason: TransportError, Err: ErrPaused}, endDrop)
-	case c.phase == phaseIdle, open && !c.paused.IsZero():
-		c.ping() // unanswered ones continue, too: a client that gets none gives up
-	case early:
-		c.pinged = now
-		c.push(pingPacket)
-		c.arm(c.phase, c.due.Sub(now))
-	case open && c.heard.Load() && !c.stalled(c.server.o.PingTimeout):
-		// The pong may be queued behind what the peer sends, for as long as it sends.
-		c.heard.Store(false)
-		c.alive = now
-		c.arm(phaseExtended, c.server.o.PingTimeout)
-	case open:
-		c.endLocked(&CloseError{Reason: PingTimeout}, endDrop)
-	default:
-		c.transport.cut()
-		c.server.forget(c)
-	}
+	return c.heart.alive
 }
 
 // Pause says that Recv is not called for a while, because received messages must be handled first.
@@ -85,10 +180,7 @@ func (c *Conn) expire(now time.Time) {
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.paused = time.Now()
-	if c.closed == nil && c.phase == phaseWaiting { // pings continue at their interval
-		c.arm(phaseWaiting, time.Until(c.due))
-	}
+	c.heart.pause()
 }
 
 // Resume ends a pause. The peer has the whole ping timeout from here, because its answer may follow
@@ -96,35 +188,23 @@ func (c *Conn) Pause() {
 func (c *Conn) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.paused = time.Time{}
-	c.alive, c.resumed = time.Now(), true
-	if c.closed == nil && (c.phase == phaseWaiting || c.phase == phaseExtended) {
-		c.arm(phaseWaiting, c.server.o.PingTimeout)
-	}
+	c.heart.resume()
 }
 
-// Unread returns the memory, in bytes, of polling requests whose messages Recv has not all
-// returned. It must not be called concurrently with Recv. During a pause, further requests of more
-// than 8 KiB together are answered when it ends, except during an upgrade.
-func (c *Conn) Unread() int {
+// expire is called by the timer.
+func (c *Conn) expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p, ok := c.source.(*pollingTransport); ok && len(p.inbox) > 0 {
-		return p.held
+	switch c.heart.expired(c.queue.stalled(c.server.o.PingTimeout)) {
+	case verdictPing:
+		c.push(pingPacket)
+	case verdictSilent:
+		c.closeLocked(&CloseError{Reason: PingTimeout}, closeDiscard)
+	case verdictPaused:
+		c.closeLocked(&CloseError{Reason: TransportError, Err: ErrPaused}, closeDiscard)
+	case verdictUndelivered:
+		c.cut()
 	}
-	return 0
-}
-
-func (c *Conn) pausedTooLong(now time.Time) bool {
-	return !c.paused.IsZero() && now.Sub(c.paused) >= c.server.o.PauseTimeout
-}
-
-// ping sends a ping to the peer. c.mu is held.
-func (c *Conn) ping() {
-	c.pinged = time.Now()
-	c.heard.Store(false)
-	c.arm(phaseWaiting, c.server.o.PingTimeout)
-	c.push(pingPacket)
 }
 
 // hear processes a packet of n bytes from the peer, or its decoding error. It returns the end of
@@ -144,20 +224,10 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 		return &CloseError{Reason: TransportClose, Err: errPeerClosed}
 	case kind == typePing:
 		return &CloseError{Reason: TransportError, Err: errClientPing}
-	case kind == typePong:
-		if c.stalled(c.server.o.PingTimeout) {
-			return nil // the peer cannot have the ping yet
-		}
-		if c.phase == phaseWaiting || c.phase == phaseExtended {
-			next := c.server.o.PingInterval
-			if c.late() {
-				next = time.Until(c.nextPing()) // the answer may be to an earlier ping
-			}
-			c.alive, c.resumed = time.Now(), false
-			c.arm(phaseIdle, next)
-		}
-	case c.phase == phaseWaiting || c.phase == phaseExtended:
-		c.heard.Store(true)
+	case kind != typePong:
+		c.heart.heard.Store(true)
+	case !c.queue.stalled(c.server.o.PingTimeout): // otherwise the peer cannot have the ping yet
+		c.heart.pong()
 	}
 	return nil
 }

@@ -9,33 +9,23 @@ import (
 	"time"
 )
 
-// A tape is a transport that records what it is told, and when.
+// A tape is the wire of a WebSocket. It records what is written, and when.
 type tape struct {
+	script
 	c     *Conn
 	begun time.Time
 	said  []string
 }
 
-func (p *tape) name() string { return "tape" }
-func (p *tape) cut()         {}
-
-func (p *tape) note(format string, args ...any) {
-	at := time.Since(p.begun).Round(time.Second)
-	p.said = append(p.said, fmt.Sprintf("%v "+format, append([]any{at}, args...)...))
-}
-
-func (p *tape) start() bool {
-	b := p.c.take()
-	for _, packet := range b.packets {
-		p.note("%s", packet.payload())
+func (t *tape) Write(frame []byte) (int, error) {
+	text := string(frame[2:])
+	if cause := t.c.cause(); cause != nil {
+		text = string(cause.Reason)
 	}
-	p.c.done(b)
-	return false // it is all written
-}
-
-func (p *tape) end(cause *CloseError, _ ending) bool {
-	p.note("%s", cause.Reason)
-	return false
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.said = append(t.said, fmt.Sprintf("%v %s", time.Since(t.begun).Round(time.Second), text))
+	return len(frame), nil
 }
 
 // onTape runs a script against a connection with the default times, in a time of
@@ -48,16 +38,16 @@ func onTape(t *testing.T, script func(c *Conn), want ...string) {
 			t.Fatal(err)
 		}
 		c := newConn(s, "tape", &Handshake{Time: time.Now()})
-		p := &tape{c: c, begun: time.Now()}
-		c.transport = p
-		if !s.begin(c, new(request), nil) {
+		wire := &tape{c: c, begun: time.Now()}
+		c.ws = &websocketTransport{c: c, wire: wire}
+		if !s.begin(c, new(request)) {
 			t.Fatal("not admitted")
 		}
 		script(c)
 		synctest.Wait()
-		c.mu.Lock()
-		said := slices.Clone(p.said[1:]) // without the handshake
-		c.mu.Unlock()
+		wire.mu.Lock()
+		said := slices.Clone(wire.said[1:]) // without the handshake
+		wire.mu.Unlock()
 		if !slices.Equal(said, want) {
 			t.Errorf("said %q, want %q", said, want)
 		}
@@ -98,7 +88,7 @@ func TestHeartbeat(t *testing.T) {
 			after(40 * time.Second)
 			c.hear(typeMessage, 1, nil) // so that the answer is awaited until 65 s
 			after(20 * time.Second)
-			c.heard.Store(true) // a part of a message; until 85 s
+			c.heart.heard.Store(true) // a part of a message; until 85 s
 			after(time.Hour)
 		}, "25s 2", "50s 2", "1m15s 2", "1m25s ping timeout")
 	})
@@ -189,7 +179,7 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			_ = c.Close(ForcedClose)
 			after(time.Hour)
-			c.expire(time.Now()) // as if it had been on its way
+			c.expire() // as if it had been on its way
 		}, "10s forced close")
 	})
 }
@@ -199,7 +189,7 @@ func TestHeartbeatThatIsOvertaken(t *testing.T) {
 	onTape(t, func(c *Conn) {
 		after(44 * time.Second)
 		c.hear(typePong, 1, nil)
-		c.expire(time.Now()) // as if it had been on its way
+		c.expire() // as if it had been on its way
 		after(time.Second)
 	}, "25s 2")
 }
@@ -211,8 +201,8 @@ func TestClosedSessionIsForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := newConn(s, "id", &Handshake{})
-		c.transport = newPollingTransport(c)
-		s.begin(c, new(request), nil)
+		c.polling = newPollingTransport(c)
+		s.begin(c, new(request))
 		_ = c.Close(ForcedClose)
 		after(29 * time.Second)
 		if s.lookup("id") == nil {
@@ -287,12 +277,34 @@ func TestUpgradeDoesNotPutOffThePing(t *testing.T) {
 	sid := b.open()
 	c := receive(t, b.conns)
 	c.mu.Lock()
-	before := c.due
+	before := c.heart.due
 	c.mu.Unlock()
 	b.upgrade(sid)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.due.Equal(before) {
-		t.Errorf("due %v later", c.due.Sub(before))
+	if !c.heart.due.Equal(before) {
+		t.Errorf("due %v later", c.heart.due.Sub(before))
+	}
+}
+
+// The timers of many connections fire together, never early and at most a tick late.
+func TestTimersFireTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		moments := make(map[time.Time]bool)
+		for range 1000 {
+			time.Sleep(time.Millisecond)
+			now := time.Now()
+			d := untilTick(now, 25*time.Second)
+			if late := d - 25*time.Second; late < 0 || late >= 100*time.Millisecond {
+				t.Errorf("fires %v late", late)
+			}
+			moments[now.Add(d)] = true
+		}
+		if n := len(moments); n > 11 {
+			t.Errorf("1000 timers set within a second fire at %d moments", n)
+		}
+	})
+	if d := untilTick(time.Now(), time.Millisecond); d < time.Millisecond || d >= 2*time.Millisecond {
+		t.Errorf("a short one takes %v", d)
 	}
 }

@@ -179,8 +179,7 @@ func (b *bench) polling(sid string) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, ok := c.transport.(*pollingTransport)
-	return ok && p.get != nil
+	return c.ws == nil && c.polling.get != getNone
 }
 
 // until waits for a condition that nothing announces.

@@ -1,6 +1,9 @@
 package engineio
 
 import (
+	"cmp"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -148,29 +151,30 @@ type Options struct {
 
 var nodeIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{4}$`)
 
-// withDefaults checks o and replaces zero fields by their defaults.
-func (o Options) withDefaults() (Options, error) {
-	o.Path = or(o.Path, "/engine.io/")
-	o.NodeID = or(o.NodeID, randomString(nodeIDLen))
-	o.PingInterval = or(o.PingInterval, 25*time.Second)
-	o.PingTimeout = or(o.PingTimeout, 20*time.Second)
-	o.PauseTimeout = or(o.PauseTimeout, 2*time.Minute)
-	o.UpgradeTimeout = or(o.UpgradeTimeout, 10*time.Second)
-	o.MaxPayload = or(o.MaxPayload, 1_000_000)
-	o.SendQueueBytes = or(o.SendQueueBytes, 1<<20)
-	o.ReceiveBudget = or(o.ReceiveBudget, max(64<<20, 2*o.MaxPayload))
-	o.shedAfter = or(o.shedAfter, 3*time.Second)
-	o.HTTPCompressionThreshold = or(o.HTTPCompressionThreshold, 1024)
-	o.PerMessageDeflateThreshold = or(o.PerMessageDeflateThreshold, 1024)
-	o.Logger = or(o.Logger, zap.NewNop())
+// WithDefaults returns the options with their defaults in place of zero fields. It returns an error,
+// which says what is allowed, for invalid options.
+func (o Options) WithDefaults() (Options, error) {
+	o.Path = cmp.Or(o.Path, "/engine.io/")
+	o.NodeID = cmp.Or(o.NodeID, randomString(nodeIDLen))
+	o.PingInterval = cmp.Or(o.PingInterval, 25*time.Second)
+	o.PingTimeout = cmp.Or(o.PingTimeout, 20*time.Second)
+	o.PauseTimeout = cmp.Or(o.PauseTimeout, 2*time.Minute)
+	o.UpgradeTimeout = cmp.Or(o.UpgradeTimeout, 10*time.Second)
+	o.MaxPayload = cmp.Or(o.MaxPayload, 1_000_000)
+	o.SendQueueBytes = cmp.Or(o.SendQueueBytes, 1<<20)
+	o.ReceiveBudget = cmp.Or(o.ReceiveBudget, max(64<<20, 2*o.MaxPayload))
+	o.shedAfter = cmp.Or(o.shedAfter, 3*time.Second)
+	o.HTTPCompressionThreshold = cmp.Or(o.HTTPCompressionThreshold, 1024)
+	o.PerMessageDeflateThreshold = cmp.Or(o.PerMessageDeflateThreshold, 1024)
+	o.Logger = cmp.Or(o.Logger, zap.NewNop())
 	if o.Transports == nil {
 		o.Transports = []string{Polling, WebSocket}
 	}
 	if o.Cookie != nil {
 		cookie := *o.Cookie
-		cookie.Name = or(cookie.Name, "io")
-		cookie.Path = or(cookie.Path, "/")
-		cookie.SameSite = or(cookie.SameSite, http.SameSiteLaxMode)
+		cookie.Name = cmp.Or(cookie.Name, "io")
+		cookie.Path = cmp.Or(cookie.Path, "/")
+		cookie.SameSite = cmp.Or(cookie.SameSite, http.SameSiteLaxMode)
 		cookie.HttpOnly = true
 		o.Cookie = &cookie
 	}
@@ -225,11 +229,13 @@ func (o *Options) check() error {
 	return nil
 }
 
-// or returns v, or the default if v is the zero value.
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
+// nodeIDLen is the number of characters of a node id.
+const nodeIDLen = 4
+
+// randomString returns n random characters of A-Z, a-z, 0-9, - and _. n is a
+// multiple of 4.
+func randomString(n int) string {
+	b := make([]byte, n/4*3)
+	_, _ = rand.Read(b) // never fails
+	return base64.RawURLEncoding.EncodeToString(b)
 }

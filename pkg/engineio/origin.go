@@ -70,16 +70,14 @@ func parsePattern(text string) (pattern, error) {
 	if strings.Contains(scheme, "*") {
 		return malformed("wildcard in the scheme: write one origin for each scheme")
 	}
-	if host, _, ok := cutAny(rest, "/?#"); ok {
-		return malformed(`an origin has no path: write "%s://%s"`, scheme, host)
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		return malformed(`an origin has no path: write "%s://%s"`, scheme, rest[:i])
 	}
 	if strings.Contains(rest, "@") {
 		return malformed("an origin has no user name: write scheme://host or scheme://host:port")
 	}
-	for _, c := range []byte(text) {
-		if c <= ' ' || c >= 0x7F {
-			return malformed("host in other characters than ASCII: write it as browsers send it, as in https://xn--bcher-kva.example")
-		}
+	if strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7F }) {
+		return malformed("host in other characters than ASCII: write it as browsers send it, as in https://xn--bcher-kva.example")
 	}
 	subdomains := strings.HasPrefix(rest, "*.")
 	if subdomains {
@@ -98,13 +96,6 @@ func parsePattern(text string) (pattern, error) {
 		p.host, p.subdomains = "."+p.host, true
 	}
 	return p, nil
-}
-
-func cutAny(s, chars string) (before, after string, found bool) {
-	if i := strings.IndexAny(s, chars); i >= 0 {
-		return s[:i], s[i+1:], true
-	}
-	return s, "", false
 }
 
 func isIP(host string) bool {
@@ -133,7 +124,7 @@ func parseOrigin(text string) (o pattern, ok bool) {
 			return pattern{}, false
 		}
 		o.host = strings.TrimSuffix(o.host, ":"+port)
-		if port != defaultPort(o.scheme) {
+		if port != defaultPorts[o.scheme] {
 			o.port = port
 		}
 	}
@@ -142,24 +133,11 @@ func parseOrigin(text string) (o pattern, ok bool) {
 
 // webScheme returns a page's scheme for that of a connection.
 func webScheme(scheme string) string {
-	switch scheme = strings.ToLower(scheme); scheme {
-	case "ws":
-		return "http"
-	case "wss":
-		return "https"
-	}
-	return scheme
+	scheme = strings.ToLower(scheme)
+	return cmp.Or(map[string]string{"ws": "http", "wss": "https"}[scheme], scheme)
 }
 
-func defaultPort(scheme string) string {
-	switch scheme {
-	case "http":
-		return "80"
-	case "https":
-		return "443"
-	}
-	return ""
-}
+var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
 func (p *pattern) matches(o pattern) bool {
 	if p.scheme != o.scheme || p.port != o.port {
@@ -301,10 +279,5 @@ func (l *refusedOrigins) log(log *zap.Logger, r *http.Request, allowed []string)
 
 // validOrigin reports whether an Origin header holds only valid header characters.
 func validOrigin(origin string) bool {
-	for i := range len(origin) {
-		if c := origin[i]; c != '\t' && (c < 0x20 || c == 0x7F) {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(origin, func(c rune) bool { return c != '\t' && (c < ' ' || c == 0x7F) })
 }

@@ -1,8 +1,10 @@
 package engineio
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"net"
 	"sync"
 	"sync/atomic"
 )
@@ -48,7 +50,7 @@ type Packet struct {
 	// queued is the number of connections of one server on which the packet is queued, if it is
 	// large: it counts once there. On another server it counts for each connection.
 	queued    atomic.Int32
-	countedBy atomic.Pointer[Server]
+	countedBy atomic.Pointer[counts]
 
 	// Forms that few connections need; the first connection that needs one creates it.
 	base64   lazyFrame
@@ -81,6 +83,23 @@ func (p *Packet) NoCompress() *Packet {
 // Len returns the packet's size on a WebSocket, in bytes. In a queue it counts 144 more, its
 // overhead in memory.
 func (p *Packet) Len() int { return len(p.frame) }
+
+// hold returns by how many bytes the held memory of a server grows now that the packet, a large one,
+// is queued on another of its connections.
+func (p *Packet) hold(s *counts) int {
+	if !p.countedBy.CompareAndSwap(nil, s) && p.countedBy.Load() != s || p.queued.Add(1) == 1 {
+		return p.Len()
+	}
+	return 0
+}
+
+// letGo returns by how many bytes it shrinks now that a connection has written the packet.
+func (p *Packet) letGo(s *counts) int {
+	if p.countedBy.Load() != s || p.queued.Add(-1) == 0 {
+		return p.Len()
+	}
+	return 0
+}
 
 // Packets that the protocol itself sends, shared by all connections.
 var (
@@ -133,6 +152,16 @@ func (p *Packet) base64Frame() []byte {
 // without context takeover.
 func (p *Packet) deflatedFrame() []byte {
 	return p.deflated.get(func() []byte { return deflateFrame(p.opcode(), p.payload()) })
+}
+
+// deflateFrame builds a WebSocket frame compressed as RFC 7692 specifies for a message without
+// context takeover: flushed, and without the flush's last four bytes.
+func deflateFrame(opcode byte, payload []byte) []byte {
+	var out bytes.Buffer
+	compress(flatePool, &out, &net.Buffers{payload}, compressor.Flush)
+	body := out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]
+	b := make([]byte, 0, frameHeaderLen(len(body))+len(body))
+	return append(appendFrameHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
 }
 
 func frameHeaderLen(n int) int {

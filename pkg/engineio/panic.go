@@ -36,18 +36,19 @@ func (o *Options) guardResponse(hook string, f func()) {
 
 // panicked reports a panic of a hook.
 func (o *Options) panicked(hook string, value any, stack []byte) {
-	log := func(hook string, value any, stack []byte) {
-		o.Logger.Error("hook panicked", zap.String("hook", hook), zap.Any("panic", value), zap.ByteString("stack", stack))
-	}
 	if o.OnPanic == nil {
-		log(hook, value, stack)
+		o.logPanic(hook, value, stack)
 		return
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			log(hook, value, stack)
-			log("OnPanic", v, debug.Stack())
+			o.logPanic(hook, value, stack)
+			o.logPanic("OnPanic", v, debug.Stack())
 		}
 	}()
 	o.OnPanic(hook, value, stack)
+}
+
+func (o *Options) logPanic(hook string, value any, stack []byte) {
+	o.Logger.Error("hook panicked", zap.String("hook", hook), zap.Any("panic", value), zap.ByteString("stack", stack))
 }

@@ -2,8 +2,50 @@ package engineio
 
 import (
 	"errors"
-	"net/http"
-	"time"
+	"slices"
+)
+
+// A pollingState says how the requests of a session on long-polling are answered.
+type pollingState uint8
+
+const (
+	pollingOpen      pollingState = iota // a GET waits for packets
+	pollingUpgrading                     // the same, but a WebSocket was opened that has yet to send its probe
+	pollingProbed                        // a GET does not wait, so that the client can stop polling
+	pollingUpgraded                      // the connection has a WebSocket; Recv returns what was posted before
+	pollingLeaving                       // the client has closed: Recv closes when it has returned what was posted before
+	pollingClosing                       // the connection is closed, and a GET has yet to fetch the close
+	pollingGone                          // the connection is closed, and no further GET is served
+)
+
+// pollingTransitions has, for each state, those that it may follow.
+var pollingTransitions = [...][]pollingState{
+	pollingOpen:      {pollingUpgrading, pollingProbed}, // the upgrade has failed
+	pollingUpgrading: {pollingOpen},
+	pollingProbed:    {pollingUpgrading},
+	pollingUpgraded:  {pollingProbed},
+	pollingLeaving:   {pollingOpen, pollingUpgrading, pollingProbed, pollingUpgraded},
+	pollingClosing:   {pollingOpen, pollingUpgrading, pollingProbed, pollingLeaving},
+	pollingGone:      {pollingOpen, pollingUpgrading, pollingProbed, pollingLeaving, pollingClosing},
+}
+
+// next changes the state if the transition is possible, and reports whether it is.
+func (s *pollingState) next(to pollingState) bool {
+	possible := slices.Contains(pollingTransitions[to], *s)
+	if possible {
+		*s = to
+	}
+	return possible
+}
+
+// A getState is the state of the session's GET.
+type getState uint8
+
+const (
+	getNone   getState = iota // none, or its answer is being written: the next may arrive
+	getWaits                  // until something is queued
+	getWrites                 // it was woken as the connection's writer
+	getCloses                 // it was woken to tell the client that the transport is closed
 )
 
 // pollingTransport is HTTP long-polling: the answers to the client's GETs carry queued packets, its
@@ -11,116 +53,68 @@ import (
 type pollingTransport struct {
 	c       *Conn
 	arrived chan struct{} // capacity 1: Recv has something to process
-	taken   chan struct{} // capacity 1: Recv has taken something from inbox
 
 	// Guarded by c.mu.
-	get     *poll   // the GET that waits for an answer
-	posting bool    // a POST is being received
-	probed  bool    // an upgrade is in progress: GETs must not wait
-	last    *Packet // the close, for the GET after the one that takes what is queued
-	inbox   []byte  // checked polling bodies that Recv takes packets from
-	held    int     // memory of inbox since the last body arrived
-	added   int     // bytes that have arrived during a pause
-	whole   bool    // inbox is one body, of one packet
-	ahead   int     // bodies that have been added to inbox beyond MaxPayload
-	// goodbye is the end that the client has requested, once Recv has emptied inbox.
-	goodbye *CloseError
-}
-
-// A poll is a GET that waits. It is woken once.
-type poll struct {
-	ready chan struct{} // capacity 1
-	// writer means that the poll is the connection's writer. A poll that is woken without being the
-	// writer tells the client that the transport is closed.
-	writer bool
-	woken  bool
-}
-
-func (g *poll) wake(writer bool) {
-	g.writer, g.woken = writer, true
-	g.ready <- struct{}{}
+	state   pollingState
+	get     getState
+	woken   chan struct{}       // of the GET, closed when it need not wait any more
+	taken   chan struct{}       // capacity 1: Recv has taken something from inbox; nil until awaited
+	posting bool                // a POST is being received
+	probing *websocketTransport // the candidate of an upgrade
+	inbox   []byte              // checked polling bodies that Recv takes packets from
+	held    int                 // memory of inbox since the last body arrived
+	added   int                 // bytes that have arrived during a pause
+	whole   bool                // inbox is one body, of one packet
+	ahead   int                 // bodies that have been added to inbox beyond MaxPayload
 }
 
 func newPollingTransport(c *Conn) *pollingTransport {
-	return &pollingTransport{c: c, arrived: make(chan struct{}, 1), taken: make(chan struct{}, 1)}
+	return &pollingTransport{c: c, arrived: make(chan struct{}, 1)}
 }
 
-func (p *pollingTransport) name() string { return Polling }
-
-// writable reports whether a GET waits for something to send.
-func (p *pollingTransport) writable() bool { return p.get != nil && !p.get.woken }
-
-func (p *pollingTransport) start() bool {
-	if !p.writable() {
+// wake makes a waiting GET go on. It returns false if none waits.
+func (p *pollingTransport) wake(get getState) bool {
+	if p.get != getWaits {
 		return false
 	}
-	p.get.wake(true)
+	p.get = get
+	close(p.woken)
 	return true
 }
 
-func (p *pollingTransport) end(cause *CloseError, how ending) (unfetched bool) {
-	last := closePacket
-	if errors.Is(cause, errPeerClosed) {
-		last = noopPacket // a closed peer needs no close
+// last returns the packet that tells the client of the end of its connection.
+func (p *pollingTransport) last() *Packet {
+	if errors.Is(p.c.closed, errPeerClosed) {
+		return noopPacket // a closed peer needs no close
 	}
-	waiting, hurry := p.get != nil, how != endFlush || p.c.server.isClosing()
+	return closePacket
+}
+
+// close sends the close of the connection to the peer, if a GET waits or may be awaited.
+func (p *pollingTransport) close(how closeMode) {
+	if p.probing != nil {
+		p.probing.interruptRead()
+	}
+	hurry := how != closeFlush || p.c.server.closing.Load()
 	switch {
-	case waiting && p.c.pending == nil:
-		p.c.push(last)
-		return false
-	case waiting && hurry: // it takes the queue
-		return false // the next GET finds the session unknown
-	case hurry:
+	case p.get != getNone && p.c.queue.pending == nil:
+		p.c.push(p.last())
+	case p.get == getNone && hurry:
 		p.c.discard()
-		return false // as above
+	case !hurry:
+		// The close gets a response of its own. Stock clients act on it before the preceding
+		// messages of the same response, and so would process those only after they have
+		// reconnected and requested them again.
+		p.state.next(pollingClosing)
+		p.c.heart.arm(phaseClosing, pollingCloseTimeout)
+		return
 	}
-	// The close gets a response of its own. Stock clients act on it before the preceding messages
-	// of the same response, and so would process those only after they have reconnected and
-	// requested them again.
-	p.last = last
-	p.c.arm(phaseClosing, pollingCloseTimeout)
-	return true
-}
-
-func (p *pollingTransport) cut() {
-	p.c.discard()
-	if p.writable() {
-		p.get.wake(false)
-	}
-	p.c.stopAnswer()
-}
-
-// stopAnswer makes the writing of a response fail. It has no effect if no deadline can be set. c.mu
-// is held.
-func (c *Conn) stopAnswer() {
-	if c.answer != nil {
-		_ = c.answer.SetWriteDeadline(time.Unix(1, 0))
-	}
-}
-
-// retire hands over to another transport: a waiting GET is told so.
-func (p *pollingTransport) retire() {
-	if p.writable() {
-		p.get.wake(false)
-	}
-	signal(p.arrived)
+	p.state.next(pollingGone)
 }
 
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
-	}
-}
-
-// serve handles a request of the session.
-func (p *pollingTransport) serve(w http.ResponseWriter, r *http.Request) {
-	switch r.Method {
-	case http.MethodGet:
-		p.serveGet(w, r)
-	case http.MethodPost:
-		p.servePost(w, r)
-	default:
-		w.WriteHeader(http.StatusInternalServerError)
 	}
 }

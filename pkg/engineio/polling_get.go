@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,45 +17,45 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	c := p.c
 	c.mu.Lock()
 	switch {
-	case c.transport != p:
+	case c.ws != nil:
 		c.mu.Unlock()
 		badRequest.answer(w, false)
 		return
-	case c.closed != nil && c.pending == nil && p.last == nil: // since the session was looked up
+	case p.state == pollingGone && c.queue.pending == nil: // since the session was looked up
 		c.mu.Unlock()
 		unknownSession.answer(w, false)
 		return
-	case p.get != nil:
-		c.endLocked(&CloseError{Reason: TransportError, Err: errOverlap}, endDrop)
+	case p.get != getNone:
+		c.closeLocked(&CloseError{Reason: TransportError, Err: errOverlap}, closeDiscard)
 		c.mu.Unlock()
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
-	g := &poll{ready: make(chan struct{}, 1)}
-	p.get = g
-	if c.pending == nil && p.last != nil {
-		c.push(p.last)
-		p.last = nil
+	woken := make(chan struct{})
+	p.get, p.woken = getWaits, woken
+	if c.queue.pending == nil && p.state == pollingClosing {
+		p.state.next(pollingGone)
+		c.push(p.last())
 	}
 	c.kick()
 	p.release()
 	c.mu.Unlock()
 
 	select {
-	case <-g.ready:
+	case <-woken:
 	case <-r.Context().Done():
 	}
 	c.mu.Lock()
-	p.get = nil // before the answer is sent: the next GET may arrive immediately
-	if !g.woken {
+	get := p.get
+	p.get, p.woken = getNone, nil // before the answer is sent: the next GET may arrive immediately
+	if get == getWaits {
 		p.broken(context.Cause(r.Context()))
 		c.mu.Unlock()
 		return
 	}
-	if c.closed != nil && p.last == nil {
-		c.disarm()
-		c.server.forget(c)
-		if c.server.refuses() { // the client reconnects, preferably to another server
+	if p.state == pollingGone {
+		c.heart.stop()
+		if c.server.refusing.Load() { // the client reconnects, preferably to another server
 			w.Header().Set("Connection", "close")
 		}
 	}
@@ -62,8 +63,10 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	_ = rc.SetWriteDeadline(time.Now().Add(c.server.requestTimeout()))
 	b := (*batch)(nil)
-	if g.writer {
-		b, c.answer = c.take(), rc
+	if get == getWrites {
+		if b = c.queue.take(); b != nil {
+			b.response = rc
+		}
 	}
 	c.mu.Unlock()
 
@@ -72,9 +75,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_ = rc.SetWriteDeadline(time.Time{})
-	if g.writer {
-		c.answer = nil
-		c.copy(0)
+	if get == getWrites {
 		c.done(b)
 		c.rest()
 		p.release() // the client may have sent another request already
@@ -84,19 +85,18 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// broken ends the connection because a GET was not answered, unless its client has closed: the
+// broken closes the connection because a GET was not answered, unless its client has closed: the
 // messages it sent before that are still accepted. c.mu is held.
 func (p *pollingTransport) broken(err error) {
-	if p.goodbye == nil {
-		p.c.endLocked(&CloseError{Reason: TransportError, Err: err}, endCut)
+	if p.state != pollingLeaving {
+		p.c.closeLocked(&CloseError{Reason: TransportError, Err: err}, closeCut)
 	}
 }
 
 // release answers a GET that waits during an upgrade, unless another answer is in progress. c.mu is
 // held.
 func (p *pollingTransport) release() {
-	c := p.c
-	if p.probed && c.transport == p && c.closed == nil && p.writable() && c.pending == nil && !c.writing {
+	if c := p.c; p.state == pollingProbed && p.get == getWaits && c.queue.pending == nil && !c.writing {
 		c.push(noopPacket)
 	}
 }
@@ -110,7 +110,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 		body = &net.Buffers{closePacket.polling()}
 	} else {
 		body = b.buffers((*Packet).polling, separator)
-		worth = !all(b.packets, func(p *Packet) bool { return p.noCompress })
+		worth = slices.ContainsFunc(b.packets, func(p *Packet) bool { return !p.noCompress })
 		s.counts.packetsOut.Add(uint64(len(b.packets)))
 	}
 	for _, part := range *body {
@@ -125,7 +125,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 			compress(e.pool, &out, body, compressor.Close)
 			size = out.Len()
 			p.c.mu.Lock()
-			p.c.copy(size)
+			p.c.queue.addCopy(b, size)
 			p.c.mu.Unlock()
 			body = &net.Buffers{out.Bytes()}
 			h.Set("Content-Encoding", e.name)
@@ -136,7 +136,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 
 	// Flushed here, within the caller's deadline. A ResponseWriter that can't flush writes when the
 	// handler returns.
-	if err := p.c.writeParts(w, *body); err != nil {
+	if err := p.c.writeParts(w, body); err != nil {
 		return err
 	}
 	if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -155,14 +155,5 @@ func (s *Server) setPollingHeaders(h http.Header, r *http.Request) {
 	if agent := r.UserAgent(); strings.Contains(agent, ";MSIE") || strings.Contains(agent, "Trident/") {
 		h.Set("X-XSS-Protection", "0") // old Internet Explorers' XSS filter garbles payloads
 	}
-	s.setHeaders(h, r)
-}
-
-func all[T any](s []T, is func(T) bool) bool {
-	for _, v := range s {
-		if !is(v) {
-			return false
-		}
-	}
-	return true
+	s.addHeaders("Headers", s.o.Headers, h, r)
 }

@@ -17,7 +17,7 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	var fault error
 	switch {
-	case c.transport != p, p.goodbye != nil:
+	case c.ws != nil, p.state == pollingLeaving:
 		c.mu.Unlock()
 		badRequest.answer(w, false)
 		return
@@ -27,20 +27,20 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 		fault = errContentType
 	}
 	if fault != nil {
-		c.endLocked(&CloseError{Reason: TransportError, Err: fault}, endDrop)
+		c.closeLocked(&CloseError{Reason: TransportError, Err: fault}, closeDiscard)
 		c.mu.Unlock()
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}
 	p.posting = true
-	c.limitUpgrade()
+	p.limitUpgrade()
 	c.mu.Unlock()
 
 	status := p.receive(w, r)
 
 	c.mu.Lock()
 	p.posting = false
-	c.limitUpgrade()
+	p.limitUpgrade()
 	c.mu.Unlock()
 	signal(p.arrived)
 	if status != http.StatusOK {
@@ -67,19 +67,19 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	if errors.Is(err, errTooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
-	if err != nil {
-		c.end(&CloseError{Reason: TransportError, Err: err}, endDrop)
-		return http.StatusBadRequest
+	var fault *CloseError
+	if err == nil {
+		body, fault = c.check(body)
+		err = p.deliver(r.Context(), body)
 	}
-	good, fault := c.check(body)
-	if err := p.deliver(r.Context(), good); err != nil {
-		c.end(&CloseError{Reason: TransportError, Err: err}, endDrop)
+	if err != nil {
+		c.close(&CloseError{Reason: TransportError, Err: err}, closeDiscard)
 		return http.StatusBadRequest
 	}
 	if fault == nil || p.leaves(fault) {
 		return http.StatusOK
 	}
-	c.end(fault, endDrop)
+	c.close(fault, closeDiscard)
 	switch fault.Reason {
 	case ParseError, TransportError:
 		return http.StatusBadRequest
@@ -93,11 +93,10 @@ func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 func (p *pollingTransport) leaves(end *CloseError) bool {
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	if p.c.closed != nil || !errors.Is(end, errPeerClosed) {
+	if !errors.Is(end, errPeerClosed) || !p.state.next(pollingLeaving) {
 		return false
 	}
-	p.goodbye = end
-	if p.writable() {
+	if p.get == getWaits {
 		p.c.push(noopPacket)
 	}
 	signal(p.arrived)
@@ -119,7 +118,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, c *Conn) ([]by
 	// the end shows.
 	buf := make([]byte, 0, min(max(r.ContentLength, 511), smallArrival-1)+1)
 	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), bodyReceiver{rc, c}, r.RemoteAddr)
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		s.tooLarge(Polling, r.RemoteAddr, limit+1)
 		return nil, errTooLarge
 	}
@@ -135,11 +134,11 @@ type bodyReceiver struct {
 	c *Conn // may be nil
 }
 
-func (r bodyReceiver) giveUp() { _ = r.SetReadDeadline(time.Unix(1, 0)) }
+func (r bodyReceiver) interrupt() { _ = r.SetReadDeadline(past) }
 
 func (r bodyReceiver) progress() {
 	if r.c != nil {
-		r.c.heard.Store(true)
+		r.c.heart.heard.Store(true)
 	}
 }
 
@@ -178,12 +177,12 @@ const addedInPause = 8 << 10
 func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
 	for {
 		p.c.mu.Lock()
-		paused := !p.c.paused.IsZero()
+		paused := !p.c.heart.paused.IsZero()
 		fits := len(p.inbox) == 0 || len(p.inbox)+1+len(body) <= p.c.server.o.MaxPayload
 		if paused && p.added+len(body) > addedInPause {
 			fits = false
 		}
-		if !fits && p.probed && p.ahead < upgradePosts {
+		if upgrading := p.state == pollingProbed || p.state == pollingUpgraded; !fits && upgrading && p.ahead < upgradePosts {
 			p.ahead++
 			fits = true
 		}
@@ -202,9 +201,13 @@ func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
 			signal(p.arrived)
 			return nil
 		}
+		if p.taken == nil {
+			p.taken = make(chan struct{}, 1)
+		}
+		taken := p.taken
 		p.c.mu.Unlock()
 		select {
-		case <-p.taken:
+		case <-taken:
 		case <-p.c.ctx.Done():
 			return nil // it is no longer needed
 		case <-ctx.Done():
@@ -242,20 +245,21 @@ func (p *pollingTransport) recv() (Message, error) {
 		case c.closed != nil:
 			c.mu.Unlock()
 			return Message{}, c.closed
-		case p.goodbye != nil:
-			c.endLocked(p.goodbye, endDrop)
+		case p.state == pollingLeaving:
+			c.closeLocked(&CloseError{Reason: TransportClose, Err: errPeerClosed}, closeDiscard)
 			c.mu.Unlock()
 			continue
 		}
 		if p.posting {
 			signal(p.taken) // it may wait for the end of a pause
 		}
-		next, upgraded := c.transport.(source)
-		upgraded = upgraded && c.transport != p && !p.posting
+		upgraded := p.state == pollingUpgraded && !p.posting
+		if upgraded {
+			c.polling = nil
+		}
 		c.mu.Unlock()
 		if upgraded {
-			c.source = next
-			return next.recv()
+			return c.ws.recv()
 		}
 		select {
 		case <-p.arrived:

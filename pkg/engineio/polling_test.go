@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -139,7 +140,7 @@ func TestTwoPOSTs(t *testing.T) {
 	b.until(func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.transport.(*pollingTransport).posting
+		return c.polling.posting
 	})
 	if res, text := b.do("POST", sid, "4a"); res.StatusCode != 400 || text != "" {
 		t.Errorf("the second: %s %q", res.Status, text)
@@ -329,6 +330,46 @@ func TestFinishEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// A closed connection is known until its last response is written, so that the queue budget and
+// Finish can find it; its client finds nothing any more.
+func TestClosedConnectionIsKnownWhileItWrites(t *testing.T) {
+	b := setUp(t, Options{})
+	sid := b.open()
+	c := receive(t, b.conns)
+	w := &slowWriter{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
+	var get sync.WaitGroup
+	get.Go(func() {
+		b.ServeHTTP(w, httptest.NewRequest("GET", "/engine.io/?EIO=4&transport=polling&sid="+sid, nil))
+	})
+	must(t, c.Send(Text([]byte("slow"))))
+	<-w.flushing
+	c.close(&CloseError{Reason: ForcedClose}, closeCut)
+	if b.lookup(sid) != c {
+		t.Error("forgotten while a response is written")
+	}
+	b.unknown(sid)
+	close(w.flushed)
+	get.Wait()
+	if b.lookup(sid) != nil {
+		t.Error("known when nothing is left to write")
+	}
+
+	release := make(chan struct{})
+	b = &bench{T: t, conns: make(chan *Conn, 1)}
+	b.serve(Options{}, func(c *Conn) {
+		b.conns <- c
+		<-release
+	})
+	_, c = b.dialOpen()
+	_ = c.Close(ForcedClose)
+	b.until(func() bool { return c.Queued() == 0 })
+	if b.lookup(c.ID()) != c {
+		t.Error("forgotten before its wire is closed")
+	}
+	close(release)
+	must(t, c.Finish(t.Context()))
+}
+
 func TestServerCloseDoesNotWaitForPolls(t *testing.T) {
 	b := setUp(t, Options{})
 	waiting, idle := b.open(), b.open()
@@ -373,7 +414,7 @@ func TestBackPressure(t *testing.T) {
 	b.until(func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.transport.(*pollingTransport).posting
+		return c.polling.posting
 	})
 	select {
 	case <-done:

@@ -1,16 +1,12 @@
 package engineio
 
 import (
-	"io"
 	"net"
+	"net/http"
 	"slices"
 	"sync"
+	"time"
 )
-
-// volatileQueueBytes is the queue length from which TrySend drops: a connection with this much
-// queued is behind. It is a second's worth of a fast stream, and little enough that late deliveries
-// are not very old.
-const volatileQueueBytes = 64 << 10
 
 // A batch is the content of one write: the packets queued since the last one. Batches are pooled,
 // so that an idle connection holds none.
@@ -19,6 +15,9 @@ type batch struct {
 	bytes   int // of their frames
 	pong    int // 1 + the index of the pong, of which there is at most one; 0 without
 	shared  int // of the bytes, those of packets that count once on all connections
+	copied  int // bytes of a compressed response, which no other connection shares
+
+	response *http.ResponseController // of the GET that is answered with the batch; or nil
 
 	join   []byte      // small frames, concatenated
 	vector net.Buffers // what is to be written: parts of join, and large frames
@@ -33,19 +32,33 @@ const (
 	keepJoin    = 64 << 10
 )
 
-func (b *batch) release() {
+// recycle returns the batch to the pool.
+func (b *batch) recycle() {
 	if cap(b.packets) > keepPackets || cap(b.join) > keepJoin {
 		return
 	}
 	clear(b.packets)
 	clear(b.vector)
-	b.packets, b.bytes, b.shared, b.pong = b.packets[:0], 0, 0, 0
-	b.join, b.vector, b.left = b.join[:0], b.vector[:0], nil
+	*b = batch{packets: b.packets[:0], join: b.join[:0], vector: b.vector[:0]}
 	batches.Put(b)
 }
 
 // overhead returns the memory of the batch's packets beside their frames.
 func (b *batch) overhead() int { return len(b.packets) * packetOverhead }
+
+// sum returns the memory of the batch, with what shared returns for each packet that connections
+// share.
+func (b *batch) sum(shared func(*Packet) int) int {
+	n := b.bytes - b.shared + b.overhead() + b.copied
+	if b.shared > 0 {
+		for _, p := range b.packets {
+			if p.Len() > smallFrame {
+				n += shared(p)
+			}
+		}
+	}
+	return n
+}
 
 // smallFrame is the size up to which copying a frame is cheaper than passing it to the kernel
 // separately. It also keeps vectors short: the runtime keeps the longest one of each connection
@@ -54,7 +67,7 @@ const smallFrame = 2 << 10
 
 // buffers returns the packets of the batch in the form that form gives them, in as few buffers as
 // possible: small ones are copied together, large ones referenced. between separates the packets.
-// The buffers are valid until the batch is released.
+// The buffers are valid until the batch is recycled.
 func (b *batch) buffers(form func(*Packet) []byte, between string) *net.Buffers {
 	if len(b.packets) == 1 {
 		b.vector = append(b.vector, form(b.packets[0]))
@@ -89,111 +102,133 @@ func (b *batch) gather(form func(*Packet) []byte, between string) {
 	flush()
 }
 
-// writeParts writes buffers in parts, and notes progress after each.
-func (c *Conn) writeParts(w io.Writer, bufs net.Buffers) error {
-	for len(bufs) > 0 {
-		n, k := len(bufs[0]), 1
-		for k < len(bufs) && n+len(bufs[k]) <= writePart {
-			n += len(bufs[k])
-			k++
-		}
-		var err error
-		if n > writePart { // k is 1
-			_, err = w.Write(bufs[0][:writePart])
-			bufs[0] = bufs[0][writePart:]
-		} else {
-			part := bufs[:k]
-			bufs = bufs[k:]
-			_, err = part.WriteTo(w)
-		}
-		if err != nil {
-			return err
-		}
-		c.mu.Lock()
-		c.progress()
-		c.mu.Unlock()
-	}
-	return nil
+// A queue holds the packets of one connection that are pending or being written, and counts them.
+// The connection's mu guards it.
+type queue struct {
+	counts  *counts // of the server
+	pending *batch
+	taken   *batch    // by the writer
+	bytes   int       // the memory of both, not counting copies; see Conn.Queued
+	sent    uint64    // bytes that are no longer counted
+	off     bool      // the queue no longer counts
+	moved   time.Time // when bytes was 0, or something was last written
 }
 
-// push queues packets, adjacent and in order, and starts a writer if the transport can write and
-// none is active. It returns how many bytes are then queued on all connections. c.mu is held.
-func (c *Conn) push(ps ...*Packet) (all int64) {
-	if c.pending == nil {
-		c.pending = batches.Get().(*batch)
+// add queues packets, adjacent and in order. It returns how many bytes are then queued on all
+// connections.
+func (q *queue) add(ps ...*Packet) (all int64) {
+	if q.pending == nil {
+		q.pending = batches.Get().(*batch)
 	}
-	c.pending.packets = append(c.pending.packets, ps...)
-	all = c.count(c.pending, ps)
-	c.kick()
-	return all
+	b := q.pending
+	b.packets = append(b.packets, ps...)
+	n, shared, held := 0, 0, 0
+	for _, p := range ps {
+		n += p.Len()
+		if p.Len() > smallFrame {
+			shared += p.Len()
+			if !q.off {
+				held += p.hold(q.counts)
+			}
+		}
+	}
+	b.bytes += n
+	b.shared += shared
+	if q.off {
+		return 0
+	}
+	if q.bytes == 0 {
+		q.moved = time.Now()
+	}
+	overhead := len(ps) * packetOverhead
+	q.bytes += n + overhead
+	return q.counts.queued.Add(int64(n - shared + held + overhead))
 }
 
-// pushPong queues a pong in place of the pending one, if there is one: only the latest ping must be
+// addPong queues a pong in place of the pending one, if there is one: only the latest ping must be
 // answered (RFC 6455, section 5.5.3). So a peer that reads nothing cannot fill the queue with
-// pongs. c.mu is held.
-func (c *Conn) pushPong(p *Packet) {
-	b := c.pending
+// pongs.
+func (q *queue) addPong(p *Packet) {
+	b := q.pending
 	if b == nil || b.pong == 0 {
-		c.push(p)
-		c.pending.pong = len(c.pending.packets)
+		q.add(p)
+		q.pending.pong = len(q.pending.packets)
 		return
 	}
 	old := &b.packets[b.pong-1]
 	more := p.Len() - (*old).Len() // both are small
 	*old = p
 	b.bytes += more
-	if !c.off {
-		c.queued += more
-		c.server.counts.queued.Add(int64(more))
+	if !q.off {
+		q.bytes += more
+		q.counts.queued.Add(int64(more))
 	}
 }
 
-// kick starts a writer for what is queued. c.mu is held.
-func (c *Conn) kick() {
-	if c.pending != nil && !c.writing {
-		c.writing = c.transport.start()
+// addCopy counts the compressed form of a batch, until the batch is removed.
+func (q *queue) addCopy(b *batch, n int) {
+	if !q.off {
+		b.copied = n
+		q.counts.queued.Add(int64(n))
 	}
 }
 
-// take passes what is queued to the writer, or nil if nothing is. c.mu is held.
-func (c *Conn) take() *batch {
-	c.taken, c.pending = c.pending, nil
-	return c.taken
+// take passes what is pending to the writer, or nil if nothing is.
+func (q *queue) take() *batch {
+	q.taken, q.pending = q.pending, nil
+	return q.taken
 }
 
-// discard drops queued packets that the writer has not taken. c.mu is held.
-func (c *Conn) discard() {
-	b := c.pending
-	c.pending = nil
-	c.done(b)
+// remove removes a batch that is pending or was taken, and must not be used any more.
+func (q *queue) remove(b *batch) {
+	q.uncount(b)
+	switch b {
+	case q.taken:
+		q.taken = nil
+	case q.pending:
+		q.pending = nil
+	}
+	b.recycle()
 }
 
-// done releases b, which must not be used any more. c.mu is held.
-func (c *Conn) done(b *batch) {
-	if b == nil {
+func (q *queue) uncount(b *batch) {
+	if q.off {
 		return
 	}
-	c.uncount(b)
-	if c.taken == b {
-		c.taken = nil
-	}
-	b.release()
-	if c.closed != nil && c.queued == 0 {
-		c.server.emptied(c)
-	}
-	if c.room != nil {
-		close(c.room)
-		c.room = nil
-	}
+	q.moved = time.Now()
+	q.bytes -= b.bytes + b.overhead()
+	q.sent += uint64(b.bytes + b.overhead())
+	n := b.sum(func(p *Packet) int { return p.letGo(q.counts) })
+	q.counts.queued.Add(int64(-n))
 }
 
-// rest notes that the writer stops. Another one may have to continue: after an upgrade the last
-// poll hands over to the WebSocket. c.mu is held.
-func (c *Conn) rest() {
-	c.writing = false
-	c.kick()
-	if !c.writing && c.resting != nil {
-		close(c.resting)
-		c.resting = nil
+// stopCounting uncounts what the writer has taken. From here on the queue counts nothing.
+func (q *queue) stopCounting() {
+	if q.taken != nil {
+		q.uncount(q.taken)
 	}
+	q.off, q.bytes = true, 0
 }
+
+// load returns how many bytes are held for the connection; of packets shared with others, its part.
+func (q *queue) load() (n int) {
+	for _, b := range []*batch{q.pending, q.taken} {
+		if b != nil {
+			n += b.sum(func(p *Packet) int { return p.Len() / max(1, int(p.queued.Load())) })
+		}
+	}
+	return n
+}
+
+// unsent returns the bytes of the frames that are pending or being written.
+func (q *queue) unsent() (n int) {
+	for _, b := range []*batch{q.pending, q.taken} {
+		if b != nil {
+			n += b.bytes
+		}
+	}
+	return n
+}
+
+// stalled reports whether something has been queued for d without any progress.
+func (q *queue) stalled(d time.Duration) bool { return q.bytes > 0 && time.Since(q.moved) >= d }

@@ -168,7 +168,7 @@ func TestWaitQueue(t *testing.T) {
 	for range 2 {
 		go func() { waited <- c.WaitQueue(t.Context(), 0) }()
 	}
-	b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.room != nil })
+	b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.change != nil })
 	b.poll(sid)
 	for range 2 {
 		if err := receive(t, waited); err != nil {
@@ -177,7 +177,7 @@ func TestWaitQueue(t *testing.T) {
 	}
 	_ = c.Send(Text([]byte("a")))
 	go func() { waited <- c.WaitQueue(t.Context(), 0) }()
-	b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.room != nil })
+	b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.change != nil })
 	_ = c.Close(ForcedClose)
 	if closed := (*CloseError)(nil); !errors.As(receive(t, waited), &closed) {
 		t.Error("closed: no error")

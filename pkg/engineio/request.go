@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/gorilla/websocket"
 )
@@ -16,8 +17,9 @@ type request struct {
 	sid       string
 	version   string
 	upgrade   bool
-	forwarded bool   // by another node, which has checked the origin
-	ended     func() // returned by Admit, until a connection owns it; or nil
+	polling   *pollingTransport // of the session; nil if it has a WebSocket
+	forwarded bool              // by another node, which has checked the origin
+	ended     func()            // returned by Admit, until a connection owns it; or nil
 }
 
 func newRequest(r *http.Request) *request {
@@ -39,6 +41,25 @@ func newRequest(r *http.Request) *request {
 	}
 }
 
+// ServeHTTP serves a request below the server's path, or of the path without its
+// trailing slash, which clients with addTrailingSlash: false request. It returns
+// immediately when a WebSocket has been accepted.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, s.o.Path) && r.URL.Path+"/" != s.o.Path {
+		http.NotFound(w, r)
+		return
+	}
+	if isForwarded(r) { // the node that the client reached has done the rest
+		s.dispatch(w, r)
+		return
+	}
+	if len(s.o.Use) == 0 {
+		s.handler.ServeHTTP(w, r)
+		return
+	}
+	s.o.guardResponse("Use", func() { s.handler.ServeHTTP(w, r) })
+}
+
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodOptions { // CORS preflights have been answered; some clients send OPTIONS without their headers
 		w.Header().Set("Allow", "GET, POST, OPTIONS")
@@ -46,7 +67,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := newRequest(r)
-	defer s.release(req)
+	defer func() { s.tellEnded(req.ended) }()
 	c, no := s.verify(req)
 	switch {
 	case no == unknownSession && s.forward(w, req):
@@ -58,7 +79,7 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request) {
 	case req.upgrade:
 		s.upgrade(w, req, c)
 	default:
-		c.poll(w, r)
+		req.polling.serve(w, r)
 	}
 }
 
@@ -89,12 +110,17 @@ func (s *Server) verify(r *request) (*Conn, *refusal) {
 
 func (s *Server) verifySession(r *request) (*Conn, *refusal) {
 	c := s.lookup(r.sid)
+	if c == nil {
+		return nil, unknownSession
+	}
+	var known bool
+	r.polling, known = c.serving()
 	switch {
-	case c == nil:
+	case !known:
 		return nil, unknownSession
 	case r.upgrade && s.o.DisableUpgrades:
 		return nil, badRequest
-	case !r.upgrade && (r.transport != Polling || c.Transport() != Polling):
+	case !r.upgrade && (r.transport != Polling || r.polling == nil):
 		return nil, badRequest
 	case r.version != protocolVersion || r.query.Has("j"):
 		return nil, badRequest
@@ -125,4 +151,16 @@ func (s *Server) verifyNew(r *request) *refusal {
 		return badRequest
 	}
 	return nil
+}
+
+// serve handles a request of the session.
+func (p *pollingTransport) serve(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet:
+		p.serveGet(w, r)
+	case http.MethodPost:
+		p.servePost(w, r)
+	default:
+		w.WriteHeader(http.StatusInternalServerError)
+	}
 }

@@ -10,12 +10,13 @@ package engineio
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,28 +28,29 @@ type Server struct {
 	o          Options
 	serve      func(*Conn)
 	log        *zap.Logger
-	shedder    *shedder // nil without a budget
+	shed       chan struct{} // capacity 1: the queue budget is exceeded
 	origins    *Origins
-	upgrades   []string // offered by a handshake by polling
 	badOrigins refusedOrigins
-	oversize   oversizeLog
+	oversize   logLimit
 	arriving   arrivals
 	hijackOnce sync.Once // logs that a WebSocket is impossible
 	handler    http.Handler
-	wheel      *wheel
+	parameters string // in the packet that begins a session
 	counts     counts
 
-	tasks   sync.WaitGroup // goroutines of connections; none is added once closing
-	allDone chan struct{}  // closed when the last goroutine has ended
+	// Set with mu held.
+	refusing atomic.Bool // new connections
+	closing  atomic.Bool
+
+	tasks    sync.WaitGroup // goroutines of connections; none is added once closing
+	shedding sync.WaitGroup
+	allDone  chan struct{} // closed when the last goroutine has ended
 
 	// Guarded by mu, which is taken after a connection's.
 	mu           sync.Mutex
-	refusing     bool // new connections
-	closing      bool
-	conns        map[string]*Conn                      // includes those whose close a poll has yet to fetch
-	leaving      map[*Conn]bool                        // forgotten, but something is queued
-	lingering    map[*websocketTransport]chan struct{} // probing or delivering a close; closed at their end, nil unless awaited
-	clients      map[string]int                        // open connections by transport
+	conns        map[string]*Conn             // includes closed ones for which something is left to write
+	probes       map[*websocketTransport]bool // WebSockets that belong to no connection yet
+	clients      map[string]int               // open connections by transport
 	opened       uint64
 	closed       map[Reason]uint64
 	upgradeCount uint64
@@ -58,7 +60,7 @@ type Server struct {
 // serve calls [Conn.Recv] until that fails, and then returns; the connection is closed when serve
 // returns or panics. The server holds a goroutine; end it with Close.
 func NewServer(o Options, serve func(*Conn)) (*Server, error) {
-	o, err := o.withDefaults()
+	o, err := o.WithDefaults()
 	if err != nil {
 		return nil, err
 	}
@@ -67,20 +69,20 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		o:         o,
-		serve:     serve,
-		log:       o.Logger,
-		origins:   allowed,
-		conns:     make(map[string]*Conn),
-		leaving:   make(map[*Conn]bool),
-		lingering: make(map[*websocketTransport]chan struct{}),
-		clients:   make(map[string]int),
-		closed:    make(map[Reason]uint64),
+		o:       o,
+		serve:   serve,
+		log:     o.Logger,
+		origins: allowed,
+		conns:   make(map[string]*Conn),
+		probes:  make(map[*websocketTransport]bool),
+		clients: make(map[string]int),
+		closed:  make(map[Reason]uint64),
 
+		parameters: fmt.Sprintf(`,"pingInterval":%d,"pingTimeout":%d,"maxPayload":%d}`,
+			o.PingInterval.Milliseconds(), o.PingTimeout.Milliseconds(), o.MaxPayload),
+
+		shed:    make(chan struct{}, 1),
 		allDone: make(chan struct{}),
-	}
-	if !o.DisableUpgrades && slices.Contains(o.Transports, WebSocket) {
-		s.upgrades = []string{WebSocket}
 	}
 	s.arriving.budget, s.arriving.log = o.ReceiveBudget, o.Logger
 	s.handler = http.HandlerFunc(s.dispatch)
@@ -88,35 +90,10 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		s.handler = use(s.handler)
 	}
 	s.handler = s.origins.CORS(s.handler)
-	s.wheel = newWheel(tickFor(min(o.PingInterval, o.PingTimeout)))
 	if o.QueueBudget > 0 {
-		s.shedder = newShedder(s)
+		s.shedding.Go(s.shedAll) // until awaitTasks closes shed
 	}
 	return s, nil
-}
-
-// tickFor returns the precision of timers of at least d.
-func tickFor(d time.Duration) time.Duration {
-	return min(max(d/100, time.Millisecond), 100*time.Millisecond)
-}
-
-// ServeHTTP serves a request below the server's path, or of the path without its
-// trailing slash, which clients with addTrailingSlash: false request. It returns
-// immediately when a WebSocket has been accepted.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !strings.HasPrefix(r.URL.Path, s.o.Path) && r.URL.Path+"/" != s.o.Path {
-		http.NotFound(w, r)
-		return
-	}
-	if isForwarded(r) { // the node that the client reached has done the rest
-		s.dispatch(w, r)
-		return
-	}
-	if len(s.o.Use) == 0 {
-		s.handler.ServeHTTP(w, r)
-		return
-	}
-	s.o.guardResponse("Use", func() { s.handler.ServeHTTP(w, r) })
 }
 
 // CORS allows the origins that may use the server to use another handler: it adds the CORS headers,
@@ -130,23 +107,17 @@ func (s *Server) lookup(id string) *Conn {
 	return s.conns[id]
 }
 
-// setInitialHeaders and setHeaders call the hooks for the headers of a response.
-func (s *Server) setInitialHeaders(h http.Header, r *http.Request) {
-	if s.o.InitialHeaders != nil {
-		s.o.guard("InitialHeaders", func() { s.o.InitialHeaders(h, r) })
-	}
-}
-
-func (s *Server) setHeaders(h http.Header, r *http.Request) {
-	if s.o.Headers != nil {
-		s.o.guard("Headers", func() { s.o.Headers(h, r) })
+// addHeaders calls a hook for the headers of a response.
+func (s *Server) addHeaders(name string, hook func(http.Header, *http.Request), h http.Header, r *http.Request) {
+	if hook != nil {
+		s.o.guard(name, func() { hook(h, r) })
 	}
 }
 
 // upgradeHeader returns the headers of a 101: those that middlewares have set.
 func (s *Server) upgradeHeader(w http.ResponseWriter, r *http.Request) http.Header {
 	h := w.Header().Clone()
-	s.setHeaders(h, r)
+	s.addHeaders("Headers", s.o.Headers, h, r)
 	return h
 }
 
@@ -154,28 +125,35 @@ func (s *Server) upgradeHeader(w http.ResponseWriter, r *http.Request) http.Head
 func (s *Server) admit(c *Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.refusing || s.conns[c.id] != nil {
+	if s.refusing.Load() || s.conns[c.id] != nil {
 		return false
 	}
 	s.conns[c.id] = c
-	s.clients[c.transport.name()]++
+	s.clients[c.transport()]++
 	s.opened++
 	s.tasks.Add(1)
 	return true
 }
 
-// spawn runs f on a goroutine that Close waits for, unless the server is closed.
-func (s *Server) spawn(f func()) bool {
+// runProbe runs f for a WebSocket on a goroutine that Close waits for, unless the server is closed.
+// Close may cut the WebSocket meanwhile.
+func (s *Server) runProbe(t *websocketTransport, f func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closing {
-		s.tasks.Go(f)
+	if s.closing.Load() {
+		return false
 	}
-	return !s.closing
+	s.probes[t] = true
+	s.tasks.Go(func() {
+		f()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.probes, t)
+	})
+	return true
 }
 
-// upgraded counts a connection that has moved to a WebSocket.
-func (s *Server) upgraded() {
+func (s *Server) countUpgrade() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clients[Polling]--
@@ -183,27 +161,37 @@ func (s *Server) upgraded() {
 	s.upgradeCount++
 }
 
-// ended counts a connection that was closed.
-func (s *Server) ended(transport string, reason Reason) {
+func (s *Server) countClosed(transport string, reason Reason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clients[transport]--
 	s.closed[reason]++
 }
 
-// forget makes a connection's id unknown. c.mu is held.
+// forget removes a closed connection. Its id is unknown from here on.
 func (s *Server) forget(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns[c.id] == c {
 		delete(s.conns, c.id)
-		if c.queued > 0 {
-			s.leaving[c] = true
-		}
 		if c.forgotten != nil {
 			close(c.forgotten)
 		}
 	}
+}
+
+// forgetting returns a channel that is closed when the server forgets the connection. It returns nil
+// if it has.
+func (s *Server) forgetting(c *Conn) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns[c.id] != c {
+		return nil
+	}
+	if c.forgotten == nil {
+		c.forgotten = make(chan struct{})
+	}
+	return c.forgotten
 }
 
 // Refuse refuses new connections from now on: their first requests get a 503, after which stock
@@ -212,26 +200,21 @@ func (s *Server) forget(c *Conn) {
 func (s *Server) Refuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refusing = true
+	s.refusing.Store(true)
 }
 
-func (s *Server) refuses() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.refusing
-}
-
-func (s *Server) isClosing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closing
-}
-
-// known returns the connections whose ids are known.
+// known returns the connections that are open, or for which something is left to write.
 func (s *Server) known() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.conns))
+}
+
+// size returns the number of the same connections, at least 1.
+func (s *Server) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(1, len(s.conns))
 }
 
 // Conns returns the open connections. The iteration holds no lock; some may have closed, and others
@@ -256,17 +239,14 @@ const closeGrace = time.Second
 // does not wait for them.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
-	first := !s.closing
-	s.refusing, s.closing = true, true
+	first := s.closing.CompareAndSwap(false, true)
+	s.refusing.Store(true)
 	s.mu.Unlock()
 	for _, c := range s.known() {
-		c.end(&CloseError{Reason: ForcedClose, Err: ErrServerClosed}, endFlush)
-	}
-	for _, c := range s.known() { // closed before, but not fetched since
-		c.drop()
+		c.shutDown()
 	}
 	if first {
-		go s.finish() // until the last goroutine has ended
+		go s.awaitTasks() // until the last goroutine has ended
 	}
 	grace := time.NewTimer(closeGrace)
 	defer grace.Stop()
@@ -276,7 +256,7 @@ func (s *Server) Close(ctx context.Context) error {
 	case <-grace.C:
 	case <-ctx.Done():
 	}
-	s.cutLingering()
+	s.cut()
 	select {
 	case <-s.allDone:
 		return nil
@@ -285,12 +265,30 @@ func (s *Server) Close(ctx context.Context) error {
 	}
 }
 
-// finish stops the timers, which bound the waits of closing connections, and then the shedder.
-func (s *Server) finish() {
-	s.tasks.Wait()
-	s.wheel.stop()
-	if s.shedder != nil {
-		s.shedder.stop()
+// cut cuts all connections, which are closed, and all WebSockets that belong to none.
+func (s *Server) cut() {
+	for _, c := range s.known() {
+		c.mu.Lock()
+		c.cut()
+		c.mu.Unlock()
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for t := range s.probes {
+		t.cut()
+	}
+}
+
+// awaitTasks waits for all goroutines of connections. Then it stops the timers, which bound the
+// waits of closing connections, and then the shedder.
+func (s *Server) awaitTasks() {
+	s.tasks.Wait()
+	for _, c := range s.known() {
+		c.mu.Lock()
+		c.heart.stop()
+		c.mu.Unlock()
+	}
+	close(s.shed) // no connection is open
+	s.shedding.Wait()
 	close(s.allDone)
 }

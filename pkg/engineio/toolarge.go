@@ -7,33 +7,34 @@ import (
 	"go.uber.org/zap"
 )
 
-// tooLargeInterval is the minimum interval between two log lines about messages that are too large.
-const tooLargeInterval = 10 * time.Second
-
-// An oversizeLog logs messages that exceed the maximum payload, at most once per interval, with the
-// number of those that it has left out.
-type oversizeLog struct {
+// A logLimit lets a line be logged once in ten seconds.
+type logLimit struct {
 	mu      sync.Mutex
 	next    time.Time
 	skipped int
+}
+
+// allow reports whether the line may be logged now, and how many were not since the last one.
+func (l *logLimit) allow() (skipped int, allowed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Before(l.next) {
+		l.skipped++
+		return 0, false
+	}
+	skipped = l.skipped
+	l.next, l.skipped = now.Add(10*time.Second), 0
+	return skipped, true
 }
 
 // tooLarge counts and logs a message that exceeds the maximum payload. size is its length in bytes
 // if known, otherwise one more than the limit.
 func (s *Server) tooLarge(transport, remote string, size int64) {
 	s.counts.tooLarge.Add(1)
-	l := &s.oversize
-	now := time.Now()
-	l.mu.Lock()
-	if now.Before(l.next) {
-		l.skipped++
-		l.mu.Unlock()
-		return
+	if skipped, allowed := s.oversize.allow(); allowed {
+		s.log.Warn("message exceeds the maximum payload",
+			zap.String("transport", transport), zap.String("remote", remote),
+			zap.Int64("at_least_bytes", size), zap.Int("max_payload", s.o.MaxPayload), zap.Int("not_logged", skipped))
 	}
-	skipped := l.skipped
-	l.next, l.skipped = now.Add(tooLargeInterval), 0
-	l.mu.Unlock()
-	s.log.Warn("message exceeds the maximum payload",
-		zap.String("transport", transport), zap.String("remote", remote),
-		zap.Int64("at_least_bytes", size), zap.Int("max_payload", s.o.MaxPayload), zap.Int("not_logged", skipped))
 }

@@ -11,96 +11,86 @@ var errProbe = errors.New("not the packet that an upgrade expects")
 // upgrade serves a request to move a session to a WebSocket. The session stays on polling unless
 // the client completes the upgrade.
 func (s *Server) upgrade(w http.ResponseWriter, r *request, c *Conn) {
-	claimed := r.transport == WebSocket && c.claim()
+	var p *pollingTransport
+	if r.transport == WebSocket {
+		p = c.claimUpgrade()
+	}
 	t, err := s.accept(c, w, r, s.upgradeHeader(w, r.Request))
 	if err != nil {
-		if claimed {
-			c.unclaim()
-		}
+		p.unclaim()
 		return
 	}
-	s.linger(t)
 	probe := func() {
-		if claimed && t.probe() == nil {
+		if p != nil && p.upgrade(t) == nil {
 			return // the wire now belongs to the connection
 		}
-		_ = t.writeNow(closeFrame) // hangUp ends it either way
+		p.unclaim()
+		_ = t.writeNow(closeFrame) // hangUp closes it either way
 		t.hangUp()
-		s.finished(t)
 	}
-	if !s.spawn(probe) {
+	if !s.runProbe(t, probe) {
 		t.cut()
-		s.finished(t)
 	}
 }
 
-// claim reserves the only upgrade that a session can make.
-func (c *Conn) claim() bool {
+// claimUpgrade reserves the only upgrade that a session can make. It returns nil if the session
+// cannot, or another request has reserved it.
+func (c *Conn) claimUpgrade() *pollingTransport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.claimed || c.closed != nil {
-		return false
+	if c.polling == nil || !c.polling.state.next(pollingUpgrading) {
+		return nil
 	}
-	c.claimed = true
-	return true
+	return c.polling
 }
 
-// unclaim allows another attempt, because the upgrade has failed.
-func (c *Conn) unclaim() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.claimed, c.probing = false, nil
-	if p, ok := c.transport.(*pollingTransport); ok {
-		p.probed = false
+// unclaim allows another attempt, because the upgrade has failed. p may be nil.
+func (p *pollingTransport) unclaim() {
+	if p == nil {
+		return
 	}
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	p.state.next(pollingOpen)
+	p.probing = nil
 }
 
-// probe makes the transport the connection's if the client completes the upgrade: it sends a probe,
+// upgrade makes t the connection's transport if the client completes the upgrade: it sends a probe,
 // is answered, stops polling, and confirms.
-func (t *websocketTransport) probe() error {
-	err := t.handshake()
-	if err != nil {
-		t.c.unclaim()
+func (p *pollingTransport) upgrade(t *websocketTransport) error {
+	p.c.mu.Lock()
+	p.probing = t // from here on the session's end interrupts the reads
+	p.limitUpgrade()
+	closed := p.c.closed != nil
+	p.c.mu.Unlock()
+	if closed {
+		return errProbe
 	}
-	return err
-}
-
-func (t *websocketTransport) handshake() error {
-	c := t.c
-	c.mu.Lock()
-	if c.closed != nil {
-		c.mu.Unlock()
-		return c.closed
-	}
-	c.probing = t // from here on the session's end interrupts the reads
-	c.limitUpgrade()
-	c.mu.Unlock()
-
 	if err := t.expect(typePing, probe); err != nil {
 		return err
 	}
 	if err := t.writeNow(probeAnswer); err != nil {
 		return err
 	}
-	c.releasePolls()
+	p.releaseRequests()
 	if err := t.expect(typeUpgrade, ""); err != nil {
 		return err
 	}
-	return c.moveTo(t)
+	return p.moveTo(t)
 }
 
 // limitUpgrade bounds the time that the peer takes for its upgrade. There is no limit while one of
 // its POSTs is unanswered, because clients do not continue before that. A stock client whose probe
 // is closed meanwhile never polls again. c.mu is held.
-func (c *Conn) limitUpgrade() {
-	if c.probing == nil || c.closed != nil {
+func (p *pollingTransport) limitUpgrade() {
+	if p.probing == nil || p.c.closed != nil {
 		return
 	}
-	deadline := time.Now().Add(c.server.o.UpgradeTimeout)
-	if p, ok := c.transport.(*pollingTransport); ok && p.posting {
+	deadline := time.Now().Add(p.c.server.o.UpgradeTimeout)
+	if p.posting {
 		deadline = time.Time{}
 	}
-	_ = c.probing.wire.SetReadDeadline(deadline) // a closed wire fails the read
+	_ = p.probing.wire.SetReadDeadline(deadline) // a closed wire fails the read
 }
 
 // expect reads one packet, which must be the given one: a binary message is always data, whatever
@@ -116,41 +106,36 @@ func (t *websocketTransport) expect(kind byte, data string) error {
 	return nil
 }
 
-// releasePolls answers the waiting GET and POST, and each later one until the upgrade is over, so
+// releaseRequests answers the waiting GET and POST, and each later one until the upgrade is over, so
 // that the client can stop polling.
-func (c *Conn) releasePolls() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p, ok := c.transport.(*pollingTransport)
-	if !ok || c.closed != nil {
-		return
+func (p *pollingTransport) releaseRequests() {
+	p.c.mu.Lock()
+	defer p.c.mu.Unlock()
+	if p.state.next(pollingProbed) {
+		p.release()
+		signal(p.taken) // a waiting POST can be answered now
 	}
-	p.probed = true
-	p.release()
-	signal(p.taken) // a waiting POST can be answered now
 }
 
 // moveTo makes t the transport. Packets that were queued and not yet taken by a poll are sent on
 // it; Recv switches to it after the messages that were posted before.
-func (c *Conn) moveTo(t *websocketTransport) error {
+func (p *pollingTransport) moveTo(t *websocketTransport) error {
+	c := p.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.probing = nil
-	if c.closed != nil {
-		return c.closed
-	}
-	old, ok := c.transport.(*pollingTransport)
-	if !ok {
+	if !p.state.next(pollingUpgraded) {
 		return errProbe
 	}
+	p.probing = nil
 	_ = t.wire.SetReadDeadline(time.Time{}) // a closed wire fails the next read
-	c.transport = t
-	c.server.finished(t)
-	old.retire()
-	if c.phase != phaseIdle {
-		c.ping() // an answer sent by polling may be lost with it
+	c.ws = t
+	p.wake(getCloses)
+	signal(p.arrived)
+	if c.heart.phase != phaseIdle { // an answer sent by polling may be lost with it
+		c.heart.ping()
+		c.push(pingPacket)
 	}
 	c.kick()
-	c.server.upgraded()
+	c.server.countUpgrade()
 	return nil
 }

@@ -96,12 +96,15 @@ func TestUpgradeClosesTheGETThatWaits(t *testing.T) {
 	b.until(func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		p := c.transport.(*pollingTransport)
-		was := p.probed
-		p.probed = false
+		p := c.polling
+		was := p.state == pollingProbed
+		p.state = pollingUpgrading
 		return was
 	})
 	pending := b.pollLater(sid)
+	c.mu.Lock()
+	c.polling.state = pollingProbed
+	c.mu.Unlock()
 	b.write(ws, "5")
 	if got := receive(t, pending); got.body != "1" {
 		t.Errorf("the pending GET: %+v", got)
@@ -172,7 +175,7 @@ func TestUpgradeThatIsNotOne(t *testing.T) {
 			if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
 				t.Errorf("closed with %d", code)
 			}
-			b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return !c.claimed })
+			b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.polling.state == pollingOpen })
 			pending := b.pollLater(sid) // polls wait again
 			_ = c.Send(Text([]byte("still here")))
 			if got := receive(t, pending); got.body != "4still here" {
@@ -228,7 +231,7 @@ func TestClosingTheSessionClosesItsProbe(t *testing.T) {
 			b.write(ws, "2probe")
 			b.read(ws)
 		}
-		b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.probing != nil })
+		b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.polling.probing != nil })
 		_ = c.Close(ForcedClose)
 		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
 			t.Errorf("closed with %d", code)
@@ -273,7 +276,7 @@ func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 	b.until(func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.transport.(*pollingTransport).posting
+		return c.polling.posting
 	})
 	ws := b.upgrade(sid)
 	b.write(ws, "4d")
@@ -343,7 +346,7 @@ func TestUpgradeAnswersThePOST(t *testing.T) {
 	b.until(func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.transport.(*pollingTransport).posting
+		return c.polling.posting
 	})
 	ws := b.probe(sid)
 	receive(t, posted)

@@ -23,6 +23,7 @@ type websocketTransport struct {
 	wire    net.Conn
 	deflate bool // the peer accepts compressed frames
 	base64  bool // the peer accepts binary messages as text only
+	ended   bool // nothing more is written; guarded by c.mu
 }
 
 // readBuffer is the read buffer of an idle WebSocket. Larger messages bypass it.
@@ -31,8 +32,8 @@ const readBuffer = 512
 // writeBuffers keeps gorilla from holding a write buffer.
 var writeBuffers sync.Pool
 
-// accept answers a request with 101 and takes the connection over. If that fails
-// the request has been answered.
+// accept answers a request with 101 and the headers h, which it may change, and takes the connection
+// over. If that fails the request has been answered.
 func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Header) (*websocketTransport, error) {
 	deflate := s.o.PerMessageDeflate && offersDeflate(r.Header)
 	up := websocket.Upgrader{
@@ -53,9 +54,6 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 	// Browsers fail a connection if none of their subprotocols is selected, so the first one
 	// offered is taken, whatever it is.
 	if offered := websocket.Subprotocols(r.Request); len(offered) > 0 {
-		if h = h.Clone(); h == nil {
-			h = make(http.Header)
-		}
 		h.Set("Sec-Websocket-Protocol", offered[0])
 	}
 	ws, err := up.Upgrade(wrapped, r.Request, h)
@@ -70,15 +68,8 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		base64:  r.query.Get("b64") != "",
 	}
 	ws.SetPingHandler(t.pong)
-	ws.SetCloseHandler(func(int, string) error { return nil }) // answered by end
+	ws.SetCloseHandler(func(int, string) error { return nil }) // answered by close
 	return t, nil
-}
-
-func (t *websocketTransport) name() string { return WebSocket }
-
-func (t *websocketTransport) start() bool {
-	go t.drain() // until nothing is queued; Conn.run waits for it
-	return true
 }
 
 // drain writes until nothing is queued.
@@ -88,34 +79,24 @@ func (t *websocketTransport) drain() {
 	for {
 		c.mu.Lock()
 		c.done(b)
-		if b = c.take(); b == nil {
+		if b = c.queue.take(); b == nil {
 			c.rest()
 			c.mu.Unlock()
 			return
 		}
 		c.mu.Unlock()
 		if err := t.write(b); err != nil {
-			c.end(&CloseError{Reason: TransportError, Err: err}, endCut)
+			c.close(&CloseError{Reason: TransportError, Err: err}, closeCut)
 		}
 	}
 }
 
-// write sends a batch: as one vector if the wire is plain TCP, otherwise buffer by buffer; there is
-// only one if no frame is large. A long batch is sent in parts.
+// write sends a batch, in one buffer if no frame is large.
 func (t *websocketTransport) write(b *batch) error {
 	counts := &t.c.server.counts
 	counts.packetsOut.Add(uint64(len(b.packets)))
 	counts.bytesOut.Add(uint64(b.bytes))
-	bufs := b.buffers(t.form, "")
-	if len(*bufs) == 1 && b.bytes <= writePart { // a plain write costs less than a vector of one
-		_, err := t.wire.Write((*bufs)[0])
-		return err
-	}
-	if b.bytes > writePart {
-		return t.c.writeParts(t.wire, *bufs)
-	}
-	_, err := bufs.WriteTo(t.wire)
-	return err
+	return t.c.writeParts(t.wire, b.buffers(t.form, ""))
 }
 
 // form returns a packet as a frame that this peer accepts.
@@ -136,9 +117,10 @@ func (t *websocketTransport) form(p *Packet) []byte {
 func (t *websocketTransport) pong(data string) error {
 	p := newPacket(opPong, nil, []byte(data))
 	t.c.mu.Lock()
-	mine := t.c.transport == t
+	mine := t.c.ws == t
 	if mine && t.c.closed == nil {
-		t.c.pushPong(p)
+		t.c.queue.addPong(p)
+		t.c.kick()
 	}
 	t.c.mu.Unlock()
 	if !mine {
@@ -158,37 +140,35 @@ func (t *websocketTransport) writeNow(p *Packet) error {
 	return t.wire.SetWriteDeadline(time.Time{})
 }
 
-func (t *websocketTransport) end(cause *CloseError, how ending) (unfetched bool) {
-	if how == endCut {
-		t.cut()
-		return false
-	}
-	t.c.server.linger(t)
-	t.c.push(farewell(cause))
-	t.c.arm(phaseClosing, websocketCloseTimeout)
-	t.interrupt()
-	return false
+// close sends the close of the connection to the peer. c.mu is held.
+func (t *websocketTransport) close() {
+	t.c.push(farewell(t.c.closed))
+	t.c.heart.arm(phaseClosing, websocketCloseTimeout)
+	t.interruptRead()
 }
 
 // farewell returns the close frame that tells the peer of an end: an empty one, unless the
 // WebSocket protocol requires a code.
 func farewell(cause *CloseError) *Packet {
-	closed := (*websocket.CloseError)(nil)
+	closed, isClosed := errors.AsType[*websocket.CloseError](cause)
 	switch {
 	case errors.Is(cause, errTooLarge):
 		return closeFrameWith(websocket.CloseMessageTooBig)
 	case errors.Is(cause, errNotUTF8):
 		return closeFrameWith(websocket.CloseInvalidFramePayloadData)
-	case errors.As(cause, &closed) && closed.Code != websocket.CloseNoStatusReceived:
+	case isClosed && closed.Code != websocket.CloseNoStatusReceived:
 		return closeFrameWith(closed.Code)
 	default:
 		return closeFrame
 	}
 }
 
-// interrupt makes a read return. The effect is temporary: hangUp reads on.
-func (t *websocketTransport) interrupt() {
-	_ = t.wire.SetReadDeadline(time.Unix(1, 0)) // fails on a closed wire only
+// past is a deadline that interrupts a read or a write.
+var past = time.Unix(1, 0)
+
+// interruptRead makes a read return. The effect is temporary: hangUp reads on.
+func (t *websocketTransport) interruptRead() {
+	_ = t.wire.SetReadDeadline(past) // fails on a closed wire only
 }
 
 // cut closes the wire immediately. A TLS connection would send its close alert first, after a write
@@ -217,7 +197,7 @@ func (t *websocketTransport) recv() (Message, error) {
 	for t.c.cause() == nil {
 		binary, data, err := t.read()
 		if err != nil {
-			t.c.end(endOf(err))
+			t.c.close(closeOf(err))
 			break
 		}
 		kind := byte(typeBinary)
@@ -226,7 +206,7 @@ func (t *websocketTransport) recv() (Message, error) {
 			kind, data, err = decode(data)
 		}
 		if fault := t.c.hear(kind, n, err); fault != nil {
-			t.c.end(fault, endDrop)
+			t.c.close(fault, closeDiscard)
 			break
 		}
 		if kind == typeMessage || kind == typeBinary {
@@ -236,29 +216,30 @@ func (t *websocketTransport) recv() (Message, error) {
 	return Message{}, t.c.cause()
 }
 
-// endOf returns what a failed read means for the connection.
-func endOf(err error) (*CloseError, ending) {
-	closed := (*websocket.CloseError)(nil)
-	network := (net.Error)(nil)
+// closeOf returns what a failed read means for the connection.
+func closeOf(err error) (*CloseError, closeMode) {
+	closed, isClosed := errors.AsType[*websocket.CloseError](err)
+	_, isNetwork := errors.AsType[net.Error](err)
 	switch {
 	case errors.Is(err, errTooLarge), errors.Is(err, errNotUTF8):
-		return &CloseError{Reason: TransportError, Err: err}, endDrop
-	case errors.As(err, &closed) && closed.Code != websocket.CloseAbnormalClosure:
-		return &CloseError{Reason: TransportClose, Err: err}, endDrop
-	case errors.As(err, &closed), errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return &CloseError{Reason: TransportClose, Err: err}, endCut
+		return &CloseError{Reason: TransportError, Err: err}, closeDiscard
+	case isClosed && closed.Code != websocket.CloseAbnormalClosure:
+		return &CloseError{Reason: TransportClose, Err: err}, closeDiscard
+	case isClosed, isNetwork, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &CloseError{Reason: TransportClose, Err: err}, closeCut
 	default: // a protocol error: gorilla has sent the close
-		return &CloseError{Reason: TransportError, Err: err}, endCut
+		return &CloseError{Reason: TransportError, Err: err}, closeCut
 	}
 }
 
-// giveUp ends the connection because its incomplete message exceeds the budget of all connections.
-func (t *websocketTransport) giveUp() {
-	t.c.end(&CloseError{Reason: TransportError, Err: ErrReceiveBudget}, endCut)
+// interrupt closes the connection because its incomplete message exceeds the budget of all
+// connections.
+func (t *websocketTransport) interrupt() {
+	t.c.close(&CloseError{Reason: TransportError, Err: ErrReceiveBudget}, closeCut)
 	t.cut() // also if it is not yet the connection's transport
 }
 
-func (t *websocketTransport) progress() { t.c.heard.Store(true) }
+func (t *websocketTransport) progress() { t.c.heart.heard.Store(true) }
 
 var scratch = sync.Pool{New: func() any { return new([4 << 10]byte) }}
 

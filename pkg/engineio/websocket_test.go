@@ -197,7 +197,7 @@ func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
 	b.until(func() bool { // it is being written, so that no pong precedes it
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.stalled(50 * time.Millisecond)
+		return c.queue.stalled(50 * time.Millisecond)
 	})
 	for i := range pings {
 		must(t, ws.WriteControl(websocket.PingMessage, fmt.Append(nil, i), time.Now().Add(patience)))
@@ -348,7 +348,7 @@ func TestServerCloseCutsWhatLingers(t *testing.T) {
 	if took := time.Since(began); took > patience/2 { // they would linger for longer
 		t.Errorf("Close took %v", took)
 	}
-	if n := len(b.lingering); n > 0 {
+	if n := len(b.probes); n > 0 {
 		t.Errorf("%d WebSockets are left", n)
 	}
 }
@@ -408,7 +408,7 @@ func TestProgressOfALongWrite(t *testing.T) {
 	stalled := func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.stalled(300 * time.Millisecond)
+		return c.queue.stalled(300 * time.Millisecond)
 	}
 	b.until(stalled)
 	if _, err := io.CopyN(io.Discard, ws.NetConn(), size/2); err != nil {
@@ -432,7 +432,7 @@ func TestProgressOfALongResponse(t *testing.T) {
 	stalled := func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return c.stalled(300 * time.Millisecond)
+		return c.queue.stalled(300 * time.Millisecond)
 	}
 	b.until(stalled)
 	if _, err := io.CopyN(io.Discard, wire, size/2); err != nil {

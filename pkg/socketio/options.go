@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"cmp"
 	"context"
 	"io/fs"
 	"time"
@@ -162,11 +163,6 @@ const (
 	defaultUnconnected    = 5000
 	defaultReceived       = 128 << 20
 	defaultRecoveries     = 30
-	defaultMaxPayload     = 1_000_000
-	defaultPingInterval   = 25 * time.Second
-	defaultPingTimeout    = 20 * time.Second
-	defaultPauseTimeout   = 2 * time.Minute
-	defaultQueueBytes     = 1 << 20
 	defaultMailboxEvents  = 2048
 	defaultMailboxBytes   = 1 << 20
 
@@ -200,78 +196,36 @@ func RefreshPeriod(window time.Duration) time.Duration {
 	return min(max(window/4, time.Second), 30*time.Second)
 }
 
-// withDefaults replaces zero fields by their defaults.
-func (o Options) withDefaults() Options {
-	if o.Engine.Path == "" {
-		o.Engine.Path = defaultPath
+// withDefaults replaces zero fields by their defaults. It returns an error if Engine is invalid.
+func (o Options) withDefaults() (Options, error) {
+	o.Logger = cmp.Or(o.Logger, zap.NewNop())
+	o.Engine.Logger = cmp.Or(o.Engine.Logger, o.Logger)
+	o.Engine.Path = cmp.Or(o.Engine.Path, defaultPath)
+	receiving := o.Engine.ReceiveBudget
+	var err error
+	if o.Engine, err = o.Engine.WithDefaults(); err != nil {
+		return o, err
 	}
-	if o.Engine.MaxPayload == 0 {
-		o.Engine.MaxPayload = defaultMaxPayload
-	}
-	if o.Engine.PingInterval == 0 {
-		o.Engine.PingInterval = defaultPingInterval
-	}
-	if o.Engine.PingTimeout == 0 {
-		o.Engine.PingTimeout = defaultPingTimeout
-	}
-	if o.Engine.PauseTimeout == 0 {
-		o.Engine.PauseTimeout = defaultPauseTimeout
-	}
-	if o.Engine.SendQueueBytes == 0 {
-		o.Engine.SendQueueBytes = defaultQueueBytes
-	}
-	if o.RecoveryWindow == 0 {
-		o.RecoveryWindow = defaultWindow
-	}
-	if o.ReplayLimit == 0 {
-		o.ReplayLimit = defaultReplayLimit
-	}
-	if o.ConnectTimeout == 0 {
-		o.ConnectTimeout = defaultConnectTimeout
-	}
-	if o.AckTimeout == 0 {
-		o.AckTimeout = defaultAckTimeout
-	}
-	if o.RoomsPerSocket == 0 {
-		o.RoomsPerSocket = defaultRoomsPerSocket
-	}
-	if o.MembershipBudget == 0 {
-		o.MembershipBudget = defaultMemberships
-	}
-	if o.MailboxEvents == 0 {
-		o.MailboxEvents = defaultMailboxEvents
-	}
-	if o.MailboxBytes == 0 {
-		o.MailboxBytes = max(defaultMailboxBytes, o.Engine.MaxPayload)
-	}
-	if o.NamespacesPerConnection == 0 {
-		o.NamespacesPerConnection = defaultNamespaces
-	}
-	if o.UnconnectedSessions == 0 {
-		o.UnconnectedSessions = defaultUnconnected
-	}
-	if o.ReceiveBudget == 0 {
-		o.ReceiveBudget = max(defaultReceived, 2*o.Engine.MaxPayload)
-	}
-	if o.Engine.ReceiveBudget == 0 {
-		o.Engine.ReceiveBudget = max(o.ReceiveBudget/2, 2*o.Engine.MaxPayload)
-	}
-	if o.SessionRecoveries == 0 {
-		o.SessionRecoveries = defaultRecoveries
-	}
+	o.RecoveryWindow = cmp.Or(o.RecoveryWindow, defaultWindow)
+	o.ReplayLimit = cmp.Or(o.ReplayLimit, defaultReplayLimit)
+	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, defaultConnectTimeout)
+	o.AckTimeout = cmp.Or(o.AckTimeout, defaultAckTimeout)
+	o.RoomsPerSocket = cmp.Or(o.RoomsPerSocket, defaultRoomsPerSocket)
+	o.MembershipBudget = cmp.Or(o.MembershipBudget, defaultMemberships)
+	o.MailboxEvents = cmp.Or(o.MailboxEvents, defaultMailboxEvents)
+	o.MailboxBytes = cmp.Or(o.MailboxBytes, max(defaultMailboxBytes, o.Engine.MaxPayload))
+	o.NamespacesPerConnection = cmp.Or(o.NamespacesPerConnection, defaultNamespaces)
+	o.UnconnectedSessions = cmp.Or(o.UnconnectedSessions, defaultUnconnected)
+	o.ReceiveBudget = cmp.Or(o.ReceiveBudget, max(defaultReceived, 2*o.Engine.MaxPayload))
+	o.Engine.ReceiveBudget = cmp.Or(receiving, max(o.ReceiveBudget/2, 2*o.Engine.MaxPayload))
+	o.SessionRecoveries = cmp.Or(o.SessionRecoveries, defaultRecoveries)
 	if o.Recovers == nil {
 		o.Recovers = func(_ string, h *engineio.Handshake) bool { return IsJavaScriptClient(h) }
 	}
 	if o.NewID == nil {
 		o.NewID = func(context.Context, *Socket) (string, error) { return newID(), nil }
 	}
-	if o.Logger == nil {
-		o.Logger = zap.NewNop()
-	}
-	if o.Engine.Logger == nil {
-		o.Engine.Logger = o.Logger
-	}
-	return o
+	return o, nil
 }
 
 // recovery reports whether clients can be recovered.

@@ -77,7 +77,10 @@ func NewServer(o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	o = o.withDefaults()
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),
 		namespaces: make(map[string]*Namespace),
@@ -108,7 +111,6 @@ func NewServer(o Options) (*Server, error) {
 			s.reportPanic(&PanicError{Callback: "Engine." + hook, Value: value, Stack: stack})
 		}
 	}
-	var err error
 	if s.engine, err = engineio.NewServer(o.Engine, s.serve); err != nil {
 		return nil, errors.Join(err, s.closeAdapter())
 	}
