@@ -118,14 +118,14 @@ func withHandler(table map[string][]Handler, event string, h Handler) map[string
 }
 
 // rulesNow returns the rules for a socket of the namespace: its parent's, then its own.
-func (n *Namespace) rulesNow() []rules {
+func (n *Namespace) rulesNow() (r [2]rules) {
 	n.mu.RLock()
-	own := n.rules
+	r[1] = n.rules
 	n.mu.RUnlock()
-	if n.parent == nil {
-		return []rules{own}
+	if n.parent != nil {
+		r[0] = n.parent.rulesNow()
 	}
-	return []rules{n.parent.rulesNow(), own}
+	return r
 }
 
 // Sockets returns the connected sockets of this node, in no order.
