@@ -123,7 +123,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	// The library always has the main namespace. Where it is not among ours, a
 	// client is told what it is told of any other that is not.
 	if !slices.Contains(c.Namespaces, "/") {
-		n.sockets.Use(func(context.Context, *socketio.Socket) error {
+		n.sockets.Use(func(context.Context, *socketio.ConnectRequest) error {
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
@@ -263,8 +263,8 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		UnconnectedSessions:     c.UnconnectedSessions,
 		ReceiveBudget:           c.receiveBudget(),
 		SessionRecoveries:       c.SessionRecoveries,
-		RecoveryLimit: func(s *socketio.Socket) socketio.RecoveryLimit {
-			return n.limits.clients.Recovery(s.User(), s.Handshake().RemoteAddr)
+		RecoveryLimit: func(r *socketio.ConnectRequest) socketio.RecoveryLimit {
+			return n.limits.clients.Recovery(r.User(), r.Handshake().RemoteAddr)
 		},
 		Client: files,
 		Logger: n.log,

@@ -97,12 +97,12 @@ type line struct {
 // register says what clients can do.
 func register(chat *socketio.Server) {
 	// Each client has a name. A session belongs to its user: no other user can recover it.
-	chat.Use(func(_ context.Context, s *socketio.Socket) error {
+	chat.Use(func(_ context.Context, r *socketio.ConnectRequest) error {
 		var auth struct{ Name string }
-		if err := s.Auth(&auth); err != nil || !short(auth.Name, maxName) {
+		if err := r.Auth(&auth); err != nil || !short(auth.Name, maxName) {
 			return &socketio.ConnectError{Message: "a name is 1 to 24 characters"}
 		}
-		s.SetUser(auth.Name)
+		r.SetUser(auth.Name)
 		return nil
 	})
 

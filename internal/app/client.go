@@ -24,9 +24,9 @@ const longestWait = time.Hour
 
 // A client is one socket that has sent a token.
 type client struct {
-	socket *socketio.Socket
+	socket *socketio.Socket // nil until it is connected
 
-	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Used by be only
+	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Once it is connected, used by be only
 
 	mu    sync.Mutex
 	id    auth.Identity // of the newest token; replaced, never changed
@@ -48,29 +48,46 @@ func (a *App) identity(s *socketio.Socket) *auth.Identity {
 	return &id
 }
 
-// admit is the middleware of all clients: it joins an accepted client to its rooms, and starts the
-// timer of its token's expiry.
-func (a *App) admit(ctx context.Context, s *socketio.Socket) error {
+// admit is the middleware of all clients: it joins an accepted client to its rooms.
+func (a *App) admit(ctx context.Context, r *socketio.ConnectRequest) error {
 	if a.verifier == nil {
-		return s.KeepRooms(ctx, a.anonymous.MayBeIn)
+		r.KeepRooms(a.anonymous.MayBeIn)
+		return nil
 	}
-	id, err := a.verify(ctx, s, shown)
+	id, err := a.verify(ctx, r.Handshake().RemoteAddr, func() (string, error) { return shown(r) })
 	if err != nil {
 		return refusal(ctx, err)
 	}
-	s.SetUser(id.User)
-	c := &client{socket: s}
-	s.SetValue(clientKey{}, c)
-	context.AfterFunc(s.Context(), c.end)
-	if err := c.be(ctx, id); err != nil {
+	r.SetUser(id.User)
+	r.SetValue(clientKey{}, &client{id: id, judged: &id})
+	r.KeepRooms(id.MayBeIn)
+	if err := r.Join(ownRooms(&id)...); err != nil {
 		return refusal(ctx, err)
 	}
 	return nil
 }
 
-// verify verifies the token that find returns.
-func (a *App) verify(ctx context.Context, s *socketio.Socket, find func(*socketio.Socket) (string, error)) (auth.Identity, error) {
-	token, err := find(s)
+// watch starts the timer of the expiry of a connected client's token.
+func (a *App) watch(s *socketio.Socket) {
+	c, ok := s.Value(clientKey{}).(*client)
+	if !ok {
+		return // there is no token to expire
+	}
+	c.mu.Lock()
+	c.socket = s
+	c.await()
+	c.mu.Unlock()
+	context.AfterFunc(s.Context(), c.end)
+}
+
+// ownRooms returns the rooms that a client is in because of its token.
+func ownRooms(id *auth.Identity) []string {
+	return append([]string{auth.UserRoom(id.User)}, id.Rooms...)
+}
+
+// verify verifies the token that find returns, of a client at an address.
+func (a *App) verify(ctx context.Context, address string, find func() (string, error)) (auth.Identity, error) {
+	token, err := find()
 	var id auth.Identity
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
@@ -82,25 +99,25 @@ func (a *App) verify(ctx context.Context, s *socketio.Socket, find func(*socketi
 		a.refusedTokens[refused.Code]++
 		a.mu.Unlock()
 		a.log.Debug("token refused", zap.String("code", string(refused.Code)), zap.String("reason", refused.Message),
-			zap.String("address", s.Handshake().RemoteAddr))
+			zap.String("address", address))
 	}
 	return id, err
 }
 
 // shown returns the token of a connecting client: auth.token, or that of the Authorization header
 // of its first request.
-func shown(s *socketio.Socket) (string, error) {
+func shown(r *socketio.ConnectRequest) (string, error) {
 	var payload struct {
 		Token json.RawMessage `json:"token"`
 	}
-	if err := s.Auth(&payload); err == nil && len(payload.Token) > 0 && string(payload.Token) != "null" {
+	if err := r.Auth(&payload); err == nil && len(payload.Token) > 0 && string(payload.Token) != "null" {
 		var token string
 		if json.Unmarshal(payload.Token, &token) != nil {
 			return "", &auth.Error{Code: auth.TokenInvalid, Message: "auth.token is not a string"}
 		}
 		return token, nil
 	}
-	scheme, token, _ := strings.Cut(s.Handshake().Header.Get("Authorization"), " ")
+	scheme, token, _ := strings.Cut(r.Handshake().Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return "", nil
 	}
@@ -120,7 +137,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 	if err := r.limits.Token(); err != nil {
 		return nil, fail(rateLimited, "%v; the token was not verified", err)
 	}
-	id, err := r.app.verify(ctx, r.Socket(), func(*socketio.Socket) (string, error) {
+	id, err := r.app.verify(ctx, r.Socket().Handshake().RemoteAddr, func() (string, error) {
 		var token string
 		if err := r.Arg(0, &token); err != nil {
 			return "", &auth.Error{Code: auth.TokenInvalid, Message: "the token is not a string"}
@@ -140,7 +157,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 	return reply{true, &expires}, nil
 }
 
-// be gives the client the identity of its token. It is called for one token after another. If it
+// be gives a connected client the identity of its token. It is called for one token after another. If it
 // fails the client has the identity, but lacks some of its rooms.
 func (c *client) be(ctx context.Context, id auth.Identity) error {
 	c.mu.Lock()
@@ -156,7 +173,7 @@ func (c *client) be(ctx context.Context, id auth.Identity) error {
 		}
 		c.judged = &id
 	}
-	return c.socket.Join(ctx, append([]string{auth.UserRoom(id.User)}, id.Rooms...)...)
+	return c.socket.Join(ctx, ownRooms(&id)...)
 }
 
 // await sets the timer. c.mu is held.

@@ -202,8 +202,8 @@ func TestAChangeEndsWithASocketThatIsNotConnected(t *testing.T) {
 	store := &failingCreates{c.sessions, make(chan struct{})}
 	n := start(t, Options{Adapter: a, Sessions: store})
 	entering := make(chan *Socket, 1)
-	n.Use(func(_ context.Context, s *Socket) error {
-		entering <- s
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
+		entering <- r.socket
 		return nil
 	})
 	for range 30 { // which of the two is first is open

@@ -167,9 +167,7 @@ func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 			c := newSlowCluster(t)
 			n, _ := c.node(t, "a", Options{})
 			group, room := c.room(0, 0), c.room(2, 0)
-			n.Use(func(ctx context.Context, s *Socket) error {
-				return s.KeepRooms(ctx, func(r string) bool { return r != group })
-			})
+			keepRooms(n.Namespace, func(r string) bool { return r != group })
 			a := n.client(t)
 			a.call(`["join","` + group + `"]`)
 			must(t, n.Emit(t.Context(), "n", 0))
@@ -352,9 +350,7 @@ func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
 	n1, _ := c.node(t, "a", Options{})
 	n2, slow := c.node(t, "b", Options{})
 	first, second := c.room(1, 0), c.room(3, 0)
-	n1.Use(func(ctx context.Context, s *Socket) error {
-		return s.KeepRooms(ctx, func(room string) bool { return room != first })
-	})
+	keepRooms(n1.Namespace, func(room string) bool { return room != first })
 	a := n2.client(t)
 	a.call(`["join","` + first + `"]`)
 	a.call(`["join","` + second + `"]`)
@@ -527,7 +523,7 @@ func TestNothingPassesACommandThatIsNotStored(t *testing.T) {
 	t.Cleanup(func() { _ = a.Close() })
 	store := &slowSaves{c.sessions, make(chan struct{}, 10), make(chan struct{})}
 	n := start(t, Options{Adapter: a, Sessions: store})
-	n.Use(func(ctx context.Context, s *Socket) error { return s.Join(ctx, "room") })
+	n.Use(func(_ context.Context, r *ConnectRequest) error { return r.Join("room") })
 	w := n.client(t)
 	must(t, n.SocketsJoin(t.Context(), "room"))
 	must(t, n.Emit(t.Context(), "n", 1))

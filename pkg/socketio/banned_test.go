@@ -45,9 +45,7 @@ func TestCommandsByARoomThatIsNotKept(t *testing.T) {
 				n := c.node(t, "aaaa", Options{})
 				joining(n.Namespace)
 				weaker := false
-				n.Use(func(ctx context.Context, s *Socket) error {
-					return s.KeepRooms(ctx, func(room string) bool { return !weaker || room != "team" })
-				})
+				keepRooms(n.Namespace, func(room string) bool { return !weaker || room != "team" })
 				a := n.client(t)
 				a.call(`["join","team"]`)
 				must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "secret"))
@@ -85,9 +83,7 @@ func TestACopyApartThatWasNotReceived(t *testing.T) {
 			n1, _ := c.node(t, "aaaa", Options{})
 			n2, slow := c.node(t, "bbbb", Options{})
 			group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
-			n1.Use(func(ctx context.Context, s *Socket) error {
-				return s.KeepRooms(ctx, func(room string) bool { return keep || room != second })
-			})
+			keepRooms(n1.Namespace, func(room string) bool { return keep || room != second })
 			a := n2.client(t)
 			a.call(fmt.Sprintf(`["join",%q]`, group))
 			a.call(fmt.Sprintf(`["join",%q]`, second))
@@ -128,9 +124,7 @@ func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
 				n, _ := c.node(t, "aaaa", Options{})
 				team, secret, more := c.room(in[0], 0), c.room(in[1], 1), c.room(in[2], 2)
 				weaker := false
-				n.Use(func(ctx context.Context, s *Socket) error {
-					return s.KeepRooms(ctx, func(room string) bool { return !weaker || room != team })
-				})
+				keepRooms(n.Namespace, func(room string) bool { return !weaker || room != team })
 				w := n.client(t)
 				w.call(fmt.Sprintf(`["join",%q]`, team))
 				must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), secret))

@@ -128,12 +128,8 @@ type Placed struct {
 
 // Place is Publish with more detail in its result.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
-	placed, err := b.reachable()
-	if err != nil {
+	if err := b.reachable(); err != nil {
 		return Placed{}, err
-	}
-	if !placed {
-		return Placed{}, b.by.emitEarly(event, args)
 	}
 	ev, err := b.event(event, args)
 	if err != nil {
@@ -150,18 +146,12 @@ func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed
 	return Placed{b.ns.srv.offsets.format(r.Cursor), r.NewRooms}, nil
 }
 
-// reachable returns ErrDisconnected for a broadcast to one socket that has ended, and false for one
-// that is not connected yet.
-func (b Broadcast) reachable() (placed bool, err error) {
-	if !b.self {
-		return true, nil
+// reachable returns ErrDisconnected for a broadcast to one socket that has ended.
+func (b Broadcast) reachable() error {
+	if b.self && b.by.hasGone() {
+		return ErrDisconnected
 	}
-	b.by.mu.Lock()
-	defer b.by.mu.Unlock()
-	if b.by.stage.gone() {
-		return false, ErrDisconnected
-	}
-	return b.by.placed && !b.by.rooms.born.IsZero(), nil // events published before its birth are not for it
+	return nil
 }
 
 // checkRooms returns an error that wraps ErrTooLarge if a call names too many rooms, including
@@ -241,16 +231,8 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	if err != nil {
 		return err
 	}
-	placed, err := b.reachable()
-	switch {
-	case err != nil:
+	if err := b.reachable(); err != nil {
 		return err
-	case b.self && kind == kindDisconnect && b.by.dismiss(flags&flagCloseConn != 0):
-		return nil
-	case !placed && kind == kindJoin:
-		return b.by.Join(ctx, names...)
-	case !placed && kind == kindLeave:
-		return b.by.Leave(ctx, names...)
 	}
 	ev := adapter.Event{Kind: kind, Flags: flags, Target: b.target(), Stored: true, Data: data}
 	if err := checkSize(&ev); err != nil {
@@ -330,7 +312,7 @@ func (b Broadcast) query(ctx context.Context, event string, args []any) (*query,
 	if err != nil {
 		return nil, err
 	}
-	if _, err := b.reachable(); err != nil {
+	if err := b.reachable(); err != nil {
 		return nil, err
 	}
 	ev.Stored = false

@@ -25,6 +25,7 @@ type probe struct {
 	w      *wire
 	f      func(*Socket) // what the callback does, once
 	begun  atomic.Bool
+	latest atomic.Pointer[ConnectRequest]
 	called chan struct{}
 	told   chan error // by OnError
 	panics chan *PanicError
@@ -38,10 +39,14 @@ func newProbe(t *testing.T, o Options, f func(*Socket)) *probe {
 	o.OnPanic = func(err *PanicError) { st.panics <- err }
 	newID := o.NewID
 	if newID != nil {
-		o.NewID = func(ctx context.Context, s *Socket) (string, error) { st.call(s); return newID(ctx, s) }
+		o.NewID = func(ctx context.Context, r *ConnectRequest) (string, error) {
+			st.latest.Store(r)
+			st.call(nil)
+			return newID(ctx, r)
+		}
 	}
 	if o.RecoveryLimit != nil {
-		o.RecoveryLimit = func(s *Socket) RecoveryLimit { st.call(s); return nil }
+		o.RecoveryLimit = func(*ConnectRequest) RecoveryLimit { st.call(nil); return nil }
 	}
 	if o.Recovers != nil {
 		o.Recovers = func(string, *engineio.Handshake) bool { st.call(nil); return true }
@@ -52,12 +57,13 @@ func newProbe(t *testing.T, o Options, f func(*Socket)) *probe {
 	return st
 }
 
-// listen hears of the errors of all sockets.
+// listen hears of the errors of all sockets, and knows the latest request.
 func (st *probe) listen(n *Namespace) {
-	n.Use(func(_ context.Context, s *Socket) error {
-		s.OnError(func(err error) { st.told <- err })
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
+		st.latest.Store(r)
 		return nil
 	})
+	n.OnConnect(func(s *Socket) { s.OnError(func(err error) { st.told <- err }) })
 }
 
 // call is what each callback calls.
@@ -90,8 +96,8 @@ type site struct {
 const event = `42["event"]`
 
 var sites = []site{
-	{name: "Namespace.Use", effect: "refused", told: true, run: func(st *probe) {
-		st.n.Use(func(_ context.Context, s *Socket) error { st.call(s); return nil })
+	{name: "Namespace.Use", effect: "refused", run: func(st *probe) {
+		st.n.Use(func(context.Context, *ConnectRequest) error { st.call(nil); return nil })
 		st.w = st.n.dial(st.T)
 		st.w.write("40")
 	}},
@@ -168,10 +174,16 @@ var sites = []site{
 		st.connected(func(s *Socket) { s.OnDisconnect(func(Reason) { st.call(s) }) })
 		st.w.cut()
 	}},
-	{name: "Socket.KeepRooms", effect: "none", told: true, run: func(st *probe) {
-		st.n.Use(func(ctx context.Context, s *Socket) error {
-			return s.KeepRooms(ctx, func(string) bool { st.call(s); return true })
+	{name: "Socket.KeepRooms", callback: "On", effect: "closed", told: true, run: func(st *probe) {
+		st.n.On("event", func(ctx context.Context, e *Event) error {
+			return e.Socket().KeepRooms(ctx, func(string) bool { st.call(e.Socket()); return true })
 		})
+		st.connected(func(*Socket) {})
+		st.w.call(`["join","room"]`)
+		st.w.write(event)
+	}},
+	{name: "ConnectRequest.KeepRooms", effect: "none", run: func(st *probe) {
+		keepRooms(st.n.Namespace, func(string) bool { st.call(nil); return true })
 		a := st.n.client(st.T)
 		a.call(`["join","room"]`)
 		a.cut()
@@ -189,9 +201,8 @@ var sites = []site{
 		st.w = st.n.dial(st.T)
 		st.w.write("40/new,")
 	}},
-	{name: "Parent.Use", effect: "refused", told: true, run: func(st *probe) {
-		p := st.parent()
-		p.Use(func(_ context.Context, s *Socket) error { st.call(s); return nil })
+	{name: "Parent.Use", effect: "refused", run: func(st *probe) {
+		st.parent().Use(func(context.Context, *ConnectRequest) error { st.call(nil); return nil })
 		st.w = st.n.dial(st.T)
 		st.w.write("40/child,")
 	}},
@@ -210,7 +221,7 @@ var sites = []site{
 		st.w.write(`42/child,["event"]`)
 	}},
 	{name: "Options.NewID", effect: "refused",
-		options: Options{NewID: func(context.Context, *Socket) (string, error) { return newID(), nil }},
+		options: Options{NewID: func(context.Context, *ConnectRequest) (string, error) { return newID(), nil }},
 		run: func(st *probe) {
 			st.w = st.n.dial(st.T)
 			st.w.write("40")
@@ -227,7 +238,7 @@ var sites = []site{
 	},
 	{
 		name: "Options.RecoveryLimit", effect: "none",
-		options: Options{RecoveryLimit: func(*Socket) RecoveryLimit { return nil }},
+		options: Options{RecoveryLimit: func(*ConnectRequest) RecoveryLimit { return nil }},
 		run: func(st *probe) {
 			connected := make(chan *Socket, 1)
 			st.n.OnConnect(func(s *Socket) { connected <- s })
@@ -251,10 +262,7 @@ func (st *probe) handler2(context.Context, *Event) error { st.call(nil); return 
 // parent has a child "/child".
 func (st *probe) parent() *Parent {
 	p := st.n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return true, nil })
-	p.Use(func(_ context.Context, s *Socket) error {
-		s.OnError(func(err error) { st.told <- err })
-		return nil
-	})
+	p.OnConnect(func(s *Socket) { s.OnError(func(err error) { st.told <- err }) })
 	return p
 }
 
@@ -273,7 +281,8 @@ func TestSitesAreComplete(t *testing.T) {
 	promoted := reflect.TypeFor[*Namespace]()
 	for typ, name := range map[reflect.Type]string{
 		reflect.TypeFor[*Server](): "Server", promoted: "Namespace", reflect.TypeFor[*Parent](): "Parent", reflect.TypeFor[*Socket](): "Socket",
-		reflect.TypeFor[Broadcast](): "Broadcast", reflect.TypeFor[RemoteSocket](): "RemoteSocket", reflect.TypeFor[*Event](): "Event",
+		reflect.TypeFor[*ConnectRequest](): "ConnectRequest",
+		reflect.TypeFor[Broadcast]():       "Broadcast", reflect.TypeFor[RemoteSocket](): "RemoteSocket", reflect.TypeFor[*Event](): "Event",
 	} {
 		for i := range typ.NumMethod() {
 			m := typ.Method(i)
@@ -444,6 +453,9 @@ func TestMethodsInCallbacks(t *testing.T) {
 // callAll calls all methods concurrently, with arguments made from their types.
 func callAll(st *probe, s *Socket, last bool) {
 	receivers := []any{st.n.Server, st.n.Namespace, st.n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return false, nil }), st.n.To("r")}
+	if r := st.latest.Load(); r != nil {
+		receivers = append(receivers, r)
+	}
 	if s != nil {
 		receivers = append(receivers, s, s.Broadcast(), s.Self(), RemoteSocket{SocketInfo: SocketInfo{ID: s.ID()}, ns: s.Namespace()})
 	}

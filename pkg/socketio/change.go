@@ -21,13 +21,13 @@ func (s *Socket) change(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// changeLive is change for the application. It does not wait for a socket that has ended, or whose
-// recovery has not yet placed it in its rooms. It waits for the commands that the feed has reached,
-// because the application's later changes must take effect after them.
+// changeLive is change for the application. It does not wait for a socket that has ended. It waits for
+// the commands that the feed has reached, because the application's later changes must take effect
+// after them.
 func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 	for {
 		s.mu.Lock()
-		live := s.stage == stageScreening || s.placed && !s.stage.gone()
+		live := s.placed && !s.stage.gone()
 		s.mu.Unlock()
 		if !live {
 			return nil, ErrDisconnected

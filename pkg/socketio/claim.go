@@ -109,17 +109,10 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 		was = receipt{} // from a history that has lost something
 	}
 	r.from = was.from(r.seen)
-	s.mu.Lock()
-	decided := s.screening
-	s.mu.Unlock()
-	stays.keep(func(room string) bool { return s.keeps(decided, room) }, r.from)
+	stays.keep(r.request.keeps, r.from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
-	if s.data != nil {
-		s.screening = s.screening.made()
-		s.screening.data = s.data // restored by resign
-	}
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: r.seen, given: was.given}
 	s.newestJoin = s.rooms.newestJoin()
@@ -140,11 +133,8 @@ func (r *recovery) resign(ctx context.Context) {
 	srv.owned.leave(s)
 	s.answerGone() // what was held
 	s.mu.Lock()
-	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = newID(), "", 0, nil, memberships{}, nil
-	if s.screening != nil {
-		s.data = s.screening.data
-	}
-	s.stage.become(stageAdmitted)
+	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
+	s.stage.become(stageConnecting)
 	s.gate = gate{}
 	s.mu.Unlock()
 }

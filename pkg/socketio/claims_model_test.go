@@ -112,6 +112,9 @@ type modelConn struct {
 	other  bool // it has got a new session
 }
 
+// modelKey is the key of the number of a socket's connection.
+type modelKey struct{}
+
 type modelFailure string
 
 func (m *claimsModel) fail(format string, args ...any) {
@@ -128,15 +131,21 @@ func newClaimsModel(t *testing.T, nodes int) *claimsModel {
 		n.Server, err = NewServer(Options{Adapter: &modelAdapter{inner, m}, Sessions: &modelStore{m.store, m, i}, Engine: engine})
 		must(t, err)
 		joining(n.Namespace)
-		n.Use(func(_ context.Context, s *Socket) error {
-			id, err := strconv.Atoi(s.Handshake().Query().Get("c"))
+		n.Use(func(_ context.Context, r *ConnectRequest) error {
+			id, err := strconv.Atoi(r.Handshake().Query().Get("c"))
 			if err != nil {
 				return err
 			}
+			r.SetValue(modelKey{}, id)
 			c := m.conns[id]
 			c.mu.Lock()
-			c.socket = s
+			c.socket = r.socket
 			c.mu.Unlock()
+			return nil
+		})
+		n.OnConnect(func(s *Socket) {
+			id := s.Value(modelKey{}).(int)
+			c := m.conns[id]
 			s.OnDisconnect(func(Reason) {
 				fence, _ := c.fences()
 				m.mu.Lock()
@@ -144,7 +153,6 @@ func newClaimsModel(t *testing.T, nodes int) *claimsModel {
 				n := m.nodes[c.node]
 				m.ended = append(m.ended, modelEnd{id, n.learned <= fence && (m.lost || n.timeout)})
 			})
-			return nil
 		})
 		l := newPipeListener()
 		n.dial, n.web = l.dial, &http.Server{Handler: n.Server}

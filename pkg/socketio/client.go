@@ -168,7 +168,7 @@ func (c *client) connect(p *packet.Packet) {
 	c.connects = due
 	if len(p.Data) > maxConnectPayload {
 		c.limited(limitConnectPayload, maxConnectPayload, "bytes")
-		newSocket(c, p.Namespace, nil).refuse(&ConnectError{
+		newSocket(c, p.Namespace).refuse(&ConnectError{
 			Message: fmt.Sprintf("CONNECT payload too large: at most %d bytes", maxConnectPayload),
 			Data:    map[string]string{"code": "too_large"},
 		})
@@ -178,7 +178,7 @@ func (c *client) connect(p *packet.Packet) {
 	if p.Data != nil {
 		auth = bytes.Clone(p.Data) // the message that contains it may be far larger
 	}
-	s := newSocket(c, p.Namespace, auth)
+	s := newSocket(c, p.Namespace)
 	if !c.attach(s) {
 		c.srv.stats.tooManyNamespaces.Add(1)
 		s.refuse(&ConnectError{
@@ -187,7 +187,8 @@ func (c *client) connect(p *packet.Packet) {
 		})
 		return
 	}
-	c.srv.spawn(func() { c.srv.admit(s) })
+	r := &ConnectRequest{socket: s, auth: auth}
+	c.srv.spawn(func() { c.srv.admit(r) })
 }
 
 // connectable returns the number of namespaces that a connection may be connected to.

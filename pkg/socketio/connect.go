@@ -19,7 +19,8 @@ var (
 
 // admit connects a socket: it runs the middlewares and then recovers the claimed session or begins
 // a new one. It ends with the client connected, refused, or disconnected.
-func (s *Server) admit(sock *Socket) {
+func (s *Server) admit(r *ConnectRequest) {
+	sock := r.socket
 	var n *Namespace
 	refused, err := false, errGoexit // unless all of the application's functions return
 	defer func() {
@@ -38,21 +39,21 @@ func (s *Server) admit(sock *Socket) {
 			sock.postpone(err) // whether the client could be recovered is unknown
 		}
 	}()
-	if n = s.enter(sock.ctx, sock.nsName, sock.auth); n == nil {
+	if n = s.enter(sock.ctx, sock.nsName, r.auth); n == nil {
 		err, refused = errNoNamespace, true
 		return
 	}
 	sock.ns = n
-	pid, offset := connectAuth(sock.auth)
-	sock.recovers = s.recovers(sock.nsName, sock.auth, pid, sock.client.conn.Handshake())
-	if err = sock.screen(); err != nil {
+	pid, offset := connectAuth(r.auth)
+	sock.recovers = s.recovers(sock.nsName, r.auth, pid, sock.client.conn.Handshake())
+	if err = r.screen(); err != nil {
 		refused = true
 		return
 	}
 	ctx, cancel := context.WithTimeout(sock.ctx, recoverTimeout)
 	defer cancel()
 	err = errGoexit
-	err = sock.settleIn(ctx, pid, offset)
+	err = r.connect(ctx, pid, offset)
 }
 
 // refuse answers CONNECT with an error. The connection stays open, and stock clients do not retry.
@@ -62,13 +63,9 @@ func (s *Socket) refuse(err error) {
 	s.cancel(err)
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 	s.mu.Lock()
-	s.stage.finish() // a later Disconnect must not expect it to be connected
-	dismissed := s.dismissed
+	s.stage.finish()
 	s.mu.Unlock()
 	s.answerGone()
-	if dismissed == fromConnection {
-		s.disconnect(true)
-	}
 }
 
 // answerGone tells requesters that a socket that has ended, or is in no room any more, will not
@@ -85,7 +82,7 @@ func (s *Socket) answerGone() {
 
 // connectErrorBody calls methods of the error, which the application may have defined.
 func (s *Socket) connectErrorBody(err error) (body []byte) {
-	if s.guard("Use", func() { body = connectErrorBody(err) }) != nil {
+	if s.client.srv.guard("Use", func() { body = connectErrorBody(err) }) != nil {
 		return connectErrorBody(errInternal)
 	}
 	return body
@@ -116,26 +113,28 @@ func (s *Socket) postpone(cause error) {
 	s.client.closeForRetry()
 }
 
-// settleIn recovers the session that the client claims, or makes the socket a new one, and answers
+// connect recovers the session that the client claims, or makes the socket a new one, and answers
 // CONNECT.
-func (s *Socket) settleIn(ctx context.Context, pid string, offset json.RawMessage) error {
-	if s.recovers && pid != "" {
-		err := (&recovery{socket: s, pid: pid}).run(ctx, offset)
-		refusal := (*refusal)(nil)
-		if !errors.As(err, &refusal) {
-			return err
-		}
-		srv := s.ns.srv
-		srv.stats.recoveries.add(refusal.reason)
-		srv.log.Info("session not recovered", zap.String("namespace", s.nsName),
-			zap.String("reason", refusal.reason), zap.Error(refusal.err))
+func (r *ConnectRequest) connect(ctx context.Context, pid string, offset json.RawMessage) error {
+	s, srv := r.socket, r.socket.ns.srv
+	if !s.recovers || pid == "" {
+		return r.begin(ctx)
 	}
-	return s.begin(ctx)
+	claim := &recovery{socket: s, request: r, pid: pid} // r is not used from here on: see answer
+	err := claim.run(ctx, offset)
+	refusal := (*refusal)(nil)
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	srv.stats.recoveries.add(refusal.reason)
+	srv.log.Info("session not recovered", zap.String("namespace", s.nsName),
+		zap.String("reason", refusal.reason), zap.Error(refusal.err))
+	return claim.request.begin(ctx)
 }
 
 // begin makes the socket a new one.
-func (s *Socket) begin(ctx context.Context) error {
-	srv := s.ns.srv
+func (r *ConnectRequest) begin(ctx context.Context) error {
+	s, srv := r.socket, r.socket.ns.srv
 	done, err := s.change(ctx)
 	if err != nil {
 		return err
@@ -143,9 +142,12 @@ func (s *Socket) begin(ctx context.Context) error {
 	defer done()
 	s.mu.Lock()
 	s.gate.shut++
-	granted := s.enterGranted()
+	s.id, s.data = r.id, r.data
+	for _, name := range r.rooms {
+		s.rooms.enter(name)
+	}
 	s.place()
-	all := append(s.implicit(), inNamed(s.nsName, granted)...)
+	all := append(s.implicit(), inNamed(s.nsName, r.rooms)...)
 	s.mu.Unlock()
 	born, err := srv.adapter.Subscribe(ctx, all...)
 	if err != nil {
@@ -154,7 +156,7 @@ func (s *Socket) begin(ctx context.Context) error {
 	s.mu.Lock()
 	s.subscribed = true
 	s.rooms.born, s.newestJoin = born, born
-	for _, name := range granted {
+	for _, name := range r.rooms {
 		s.rooms.confirm(name, born)
 	}
 	if s.recovers {
@@ -176,18 +178,8 @@ func (s *Socket) begin(ctx context.Context) error {
 		s.endSession(ClientDisconnect) // the client has not been told of it
 		return err
 	}
-	s.ns.tellRooms(s.ID(), true, granted...)
+	s.ns.tellRooms(s.ID(), true, r.rooms...)
 	return nil
-}
-
-// enterGranted begins the joins that the middlewares requested, and returns the new ones. s.mu is
-// held.
-func (s *Socket) enterGranted() []string {
-	news := s.missing(s.screening.rooms())
-	for _, name := range news {
-		s.rooms.enter(name)
-	}
-	return news
 }
 
 // answerConnect tells the client that it is connected, and starts the socket's handlers. s.mu is
@@ -211,13 +203,12 @@ func (s *Socket) answerConnect() error {
 	}
 	s.stage.connect()
 	s.former = "" // its client has moved
-	s.screening = nil
 	s.client.idle.Stop()
 	s.client.srv.unconnected.remove(s.client, true)
 	s.ns.srv.stats.connects.Add(1)
 	s.mail.start(&s.client.srv.tasks, s.greet)
-	if d := s.dismissed; d != 0 {
-		s.client.srv.spawn(func() { s.disconnect(d == fromConnection) })
+	if s.dismissed {
+		s.client.srv.spawn(func() { s.disconnect(true) })
 	}
 	return nil
 }
@@ -226,7 +217,6 @@ func (s *Socket) answerConnect() error {
 func (s *Socket) greet() {
 	callback, returned := "OnConnect", false
 	defer s.rescue(&callback, &returned)
-	defer s.dropAuth()
 	for _, r := range s.ns.rulesNow() {
 		for _, f := range r.onConnect {
 			f(s)

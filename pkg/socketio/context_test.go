@@ -87,7 +87,7 @@ func TestHandlerContextEndsWhenTheClientMoves(t *testing.T) {
 func TestMiddlewareContextEndsWithTheConnection(t *testing.T) {
 	n := start(t, Options{})
 	began, cause := make(chan struct{}), make(chan error, 1)
-	n.Use(func(ctx context.Context, _ *Socket) error {
+	n.Use(func(ctx context.Context, _ *ConnectRequest) error {
 		close(began)
 		<-ctx.Done()
 		cause <- context.Cause(ctx)

@@ -27,7 +27,7 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.flushAcks()
 	s.wake()
 	connected := s.stage.connected()
-	if s.dismissed != 0 && connected && s.session != sessionMoved && reason.recoverable() {
+	if s.dismissed && connected && s.session != sessionMoved && reason.recoverable() {
 		reason = ServerDisconnect // which has not reached it yet
 	}
 	s.observe(at) // later events are not given
@@ -231,18 +231,8 @@ func (c *client) closeMoved() {
 // the client's sockets in all namespaces are disconnected, and then the connection is closed. Stock
 // clients do not reconnect automatically after either. It returns when the disconnect has its place
 // in the order, at the latest after some seconds.
-//
-// A socket that is not connected yet, as in a middleware, is disconnected as soon as its client has
-// been told that it is connected. If it claims a session and its connection ends before that, the
-// session has ended.
 func (s *Socket) Disconnect(closeConn bool) {
-	if s.dismiss(closeConn) {
-		return
-	}
-	s.mu.Lock()
-	gone := s.stage.gone()
-	s.mu.Unlock()
-	if !gone {
+	if !s.hasGone() {
 		ctx, cancel := s.ns.srv.store()
 		defer cancel()
 		s.awaitPublished(ctx, true) // events in other partitions may come later than the command
@@ -253,31 +243,9 @@ func (s *Socket) Disconnect(closeConn bool) {
 	s.disconnect(closeConn)
 }
 
-// A dismissal is the scope of a disconnect of a socket that is not connected yet.
-type dismissal uint8
-
-const (
-	fromNamespace dismissal = iota + 1
-	fromConnection
-)
-
-// dismiss makes the socket disconnect once it is connected. It reports false if that is not enough:
-// the socket is already connected, refused or ended, or it has a session, which must not be
-// recovered if this connection ends before.
-func (s *Socket) dismiss(closeConn bool) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stage.connected() || s.stage.gone() {
-		return false
-	}
-	s.dismissed = max(s.dismissed, fromNamespace)
-	if closeConn {
-		s.dismissed = fromConnection
-	}
-	return s.stage != stageRecovering
-}
-
-// disconnect performs a disconnect that Disconnect requested.
+// disconnect performs a disconnect that Disconnect requested. Sockets of the connection that are not
+// connected yet are disconnected once they are. If such a socket claims a session and its connection
+// ends before that, the session has ended.
 func (s *Socket) disconnect(closeConn bool) {
 	targets := []*Socket{s}
 	if closeConn {
@@ -287,7 +255,7 @@ func (s *Socket) disconnect(closeConn bool) {
 		t.mu.Lock()
 		connected := t.stage.connected()
 		if !connected && closeConn {
-			t.dismissed = fromConnection
+			t.dismissed = true
 		}
 		t.mu.Unlock()
 		if connected {
@@ -296,5 +264,18 @@ func (s *Socket) disconnect(closeConn bool) {
 	}
 	if closeConn {
 		s.client.conn.Close(engineio.ForcedClose)
+	}
+}
+
+// Cut closes the socket's connection, and with it the client's sockets in other namespaces, in a
+// way that makes stock clients reconnect: they pass the middlewares again and are recovered. It
+// does not wait. A socket that has left its namespace, or was refused, has no connection any more,
+// and nothing is closed. Use Disconnect for clients that must not reconnect.
+func (s *Socket) Cut() {
+	s.mu.Lock()
+	over := s.stage.gone() || s.ctx.Err() != nil
+	s.mu.Unlock()
+	if !over {
+		s.client.conn.Close(engineio.TransportClose)
 	}
 }

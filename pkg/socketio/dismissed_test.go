@@ -2,10 +2,10 @@ package socketio
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,108 +27,63 @@ func (a *placing) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cu
 	return a.Adapter.Subscribe(ctx, list...)
 }
 
-// Whenever Disconnect is called while the client connects, the client is disconnected:
-// it is told that it is connected, and then that it is not, and does not come back.
-func TestDisconnectWhileConnecting(t *testing.T) {
-	for name, disconnect := range map[string]func(s *Socket, closeConn bool){
-		"Disconnect":        (*Socket).Disconnect,
-		"DisconnectSockets": func(s *Socket, closeConn bool) { _ = s.Self().DisconnectSockets(context.Background(), closeConn) },
-	} {
-		for _, when := range []string{"in a middleware", "placed", "placed, recovering"} {
-			for _, closeConn := range []bool{false, true} {
-				t.Run(strings.Join([]string{name, when, map[bool]string{true: "connection"}[closeConn]}, " "), func(t *testing.T) {
-					inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
-					must(t, err)
-					t.Cleanup(func() { _ = inner.Close() })
-					a := &placing{Adapter: inner}
-					n := start(t, Options{Adapter: a})
-					ended := make(chan Reason, 1)
-					var active bool
-					n.Use(func(_ context.Context, s *Socket) error {
-						if !active {
-							return nil
-						}
-						s.OnDisconnect(func(r Reason) { ended <- r })
-						if when == "in a middleware" {
-							disconnect(s, closeConn)
-						} else {
-							a.placed = func() { disconnect(s, closeConn) }
-						}
-						return nil
-					})
-					was := &wire{ns: "/"}
-					if when == "placed, recovering" {
-						was = n.client(t)
-						was.cut()
-					}
-					active = true
-					w := n.back(t, was)
-					if m := w.next(); m != "41" {
-						t.Fatalf("got %q behind the answer to CONNECT, want a DISCONNECT", m)
-					}
-					if r := <-ended; r != ServerDisconnect {
-						t.Errorf("OnDisconnect: %q", r)
-					}
-					if closeConn {
-						w.gone()
-					}
-					active, a.placed = false, nil
-					if again := n.back(t, w); again.sid == w.sid {
-						t.Error("it is recovered")
-					}
-				})
+// dismiss does what a Disconnect(true) of another socket of the connection does to one that is not
+// connected yet, before it closes the connection.
+func (s *Socket) dismiss() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dismissed = true
+}
+
+// Whenever another socket disconnects the client with its connection while this one connects, the
+// client is disconnected here, too: it is told that it is connected, and then that it is not, and does
+// not come back.
+func TestDismissedWhileConnecting(t *testing.T) {
+	for _, when := range []string{"in a middleware", "placed", "placed, recovering"} {
+		t.Run(when, func(t *testing.T) {
+			inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
+			must(t, err)
+			t.Cleanup(func() { _ = inner.Close() })
+			a := &placing{Adapter: inner}
+			n := start(t, Options{Adapter: a})
+			ended := make(chan Reason, 1)
+			var active atomic.Bool
+			n.Use(func(_ context.Context, r *ConnectRequest) error {
+				switch {
+				case !active.Load():
+				case when == "in a middleware":
+					r.socket.dismiss()
+				default:
+					a.placed = r.socket.dismiss
+				}
+				return nil
+			})
+			n.OnConnect(func(s *Socket) {
+				if active.Load() {
+					s.OnDisconnect(func(r Reason) { ended <- r })
+				}
+			})
+			was := &wire{ns: "/"}
+			if when == "placed, recovering" {
+				was = n.client(t)
+				was.cut()
 			}
-		}
+			active.Store(true)
+			w := n.back(t, was)
+			if m := w.next(); m != "41" {
+				t.Fatalf("got %q behind the answer to CONNECT, want a DISCONNECT", m)
+			}
+			if r := <-ended; r != ServerDisconnect {
+				t.Errorf("OnDisconnect: %q", r)
+			}
+			w.gone()
+			active.Store(false)
+			a.placed = nil
+			if again := n.back(t, w); again.sid == w.sid {
+				t.Error("it is recovered")
+			}
+		})
 	}
-}
-
-// A client that is refused and dismissed with its connection is told so, and closed.
-func TestDisconnectAndRefuse(t *testing.T) {
-	n := start(t, Options{})
-	n.Use(func(_ context.Context, s *Socket) error {
-		s.Disconnect(true)
-		return errInternal
-	})
-	w := n.dial(t)
-	w.write("40")
-	if m := w.next(); !strings.HasPrefix(m, "44") {
-		t.Errorf("got %q, want a CONNECT_ERROR", m)
-	}
-	w.gone()
-}
-
-// A client that has been refused can still be disconnected with its connection.
-func TestDisconnectAfterRefusal(t *testing.T) {
-	n := start(t, Options{})
-	refused := make(chan *Socket, 1)
-	n.Use(func(_ context.Context, s *Socket) error {
-		refused <- s
-		return errInternal
-	})
-	w := n.dial(t)
-	w.write("40")
-	if m := w.next(); !strings.HasPrefix(m, "44") {
-		t.Errorf("got %q, want a CONNECT_ERROR", m)
-	}
-	s := <-refused
-	eventually(t, "the socket has ended", func() bool { return s.Context().Err() != nil })
-	s.Disconnect(true)
-	w.gone()
-}
-
-// Commands of a socket to itself while it is being connected are as its own methods.
-func TestCommandsToSelfWhileConnecting(t *testing.T) {
-	n := start(t, Options{})
-	n.Use(func(ctx context.Context, s *Socket) error {
-		if err := s.Self().SocketsJoin(ctx, "a", "b"); err != nil {
-			t.Error(err)
-		}
-		if err := s.Self().SocketsLeave(ctx, "b"); !errors.Is(err, ErrDisconnected) {
-			t.Errorf("SocketsLeave in a middleware: %v, want what Leave returns", err)
-		}
-		return nil
-	})
-	n.client(t).inRooms(n, "a", "b")
 }
 
 // A client that is disconnected while it is being recovered is not recovered later either, if
@@ -141,14 +96,14 @@ func TestDisconnectWhileRecoveringAndCut(t *testing.T) {
 	n := start(t, Options{Adapter: a})
 	var active bool
 	placed, cut := make(chan struct{}), make(chan struct{})
-	n.Use(func(_ context.Context, s *Socket) error {
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
 		if active {
 			a.placed = func() {
 				a.placed = nil
-				s.Disconnect(false)
+				r.socket.dismiss()
 				close(placed)
 				<-cut
-				<-s.client.conn.Context().Done()
+				<-r.socket.client.conn.Context().Done()
 			}
 		}
 		return nil
@@ -312,9 +267,7 @@ func TestConnectionEndsBeforeADismissedSocketIsDisconnected(t *testing.T) {
 	n.OnConnect(func(s *Socket) { s.OnDisconnect(func(r Reason) { reasons <- r }) })
 	w := n.client(t)
 	s := n.Socket(w.sid)
-	s.mu.Lock()
-	s.dismissed = fromNamespace // and what CONNECT has started has not come to it
-	s.mu.Unlock()
+	s.dismiss() // and what CONNECT has started has not come to it
 	w.cut()
 	if got := receive(t, reasons); got != ServerDisconnect {
 		t.Errorf("disconnected by %q", got)

@@ -44,7 +44,7 @@
 //   - OnConnect, a handler, OnAny or Socket.Use, the remaining functions for that event are not
 //     called and the connection is closed, in a way that makes clients reconnect;
 //   - OfFunc, the name is not accepted; OnNamespace, the namespace refuses clients;
-//   - KeepRooms during a recovery, the room is not kept;
+//   - ConnectRequest.KeepRooms, the room is not kept;
 //   - a hook of Options.Engine, see [engineio.Options];
 //   - OnError, OnDisconnecting, OnDisconnect, OnAnyOutgoing, OnRoom or OnServerSide,
 //     the others are called and the connection is not affected.

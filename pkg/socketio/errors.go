@@ -15,10 +15,8 @@ var (
 	// ErrReserved: the event name is one that clients use themselves: connect,
 	// connect_error, disconnect, disconnecting, newListener, removeListener.
 	ErrReserved = errors.New("socketio: reserved event name")
-	// ErrDisconnected: the socket has ended.
+	// ErrDisconnected: the socket has ended, or it is too late for a [ConnectRequest].
 	ErrDisconnected = errors.New("socketio: disconnected")
-	// ErrAuthDropped: the payload of CONNECT is no longer kept; see [Socket.Auth].
-	ErrAuthDropped = errors.New("socketio: the CONNECT payload is kept until OnConnect has run")
 	// ErrRoomName: a room name is empty, too long, or not UTF-8; or a socket id is too
 	// long.
 	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")

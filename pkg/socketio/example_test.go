@@ -133,16 +133,16 @@ func ExampleNamespace_Use() {
 		log.Fatal(err)
 	}
 	users := map[string]string{"secret of ann": "ann"}
-	srv.Use(func(_ context.Context, s *socketio.Socket) error {
+	srv.Use(func(_ context.Context, r *socketio.ConnectRequest) error {
 		var auth struct{ Token string }
-		if err := s.Auth(&auth); err != nil {
+		if err := r.Auth(&auth); err != nil {
 			return err
 		}
 		user, known := users[auth.Token]
 		if !known {
 			return &socketio.ConnectError{Message: "who are you?"}
 		}
-		s.SetUser(user) // only ann can come back as ann
+		r.SetUser(user) // only ann can come back as ann
 		return nil
 	})
 	srv.On("who am i", func(_ context.Context, e *socketio.Event) error {
@@ -158,6 +158,34 @@ func ExampleNamespace_Use() {
 	// Output:
 	// ["ann"]
 	// refused: who are you?
+}
+
+// What a client may do later, and where it is from the start, follows from what it connects with. What
+// handlers need of that is kept as a value.
+func ExampleConnectRequest() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	type language struct{}
+	srv.Use(func(_ context.Context, r *socketio.ConnectRequest) error {
+		var auth struct{ Language, Team string }
+		if err := r.Auth(&auth); err != nil {
+			return err
+		}
+		r.SetValue(language{}, auth.Language)
+		r.KeepRooms(func(room string) bool { return room != "admins" }) // of a recovered client
+		return r.Join("team " + auth.Team)
+	})
+	srv.On("where am i", func(_ context.Context, e *socketio.Event) error {
+		return e.Ack(e.Socket().Value(language{}), e.Socket().Rooms())
+	})
+
+	site := serve(srv)
+	defer site.close()
+	ann := site.connect("/", map[string]any{"language": "fr", "team": "red"})
+	fmt.Println(ann.ask("where am i"))
+	// Output: ["fr",["team red"]]
 }
 
 // A namespace for each order, made when the first client asks for it.

@@ -295,6 +295,14 @@ func joining(n *Namespace) {
 	n.On("ping me", func(_ context.Context, e *Event) error { return e.Ack() })
 }
 
+// keepRooms has a namespace call KeepRooms for every client.
+func keepRooms(n *Namespace, may func(room string) bool) {
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
+		r.KeepRooms(may)
+		return nil
+	})
+}
+
 // joiningMany makes a server join rooms with the longest names.
 func joiningMany(n *Namespace) {
 	n.On("join many", func(ctx context.Context, e *Event) error {

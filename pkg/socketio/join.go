@@ -18,10 +18,6 @@ import (
 // but may be in them after a recovery, because the session may have been stored. Rooms that it is
 // already in are not an error.
 //
-// In a middleware, Join takes effect when the socket connects: the client is in the rooms before it
-// is told that it is connected, also if it is recovered. Rooms that it was in before replay what it
-// missed; others begin then.
-//
 // Join returns ErrDisconnected once the socket has ended, as in OnDisconnecting and OnDisconnect.
 // In a recovered socket it waits until the replay has been sent.
 func (s *Socket) Join(ctx context.Context, names ...string) error {
@@ -29,9 +25,6 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 		if err := checkRoom(name); err != nil {
 			return err
 		}
-	}
-	if granted, err := s.grant(names); granted {
-		return err
 	}
 	done, err := s.changeLive(ctx)
 	if err != nil {
@@ -60,28 +53,6 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	s.enter(news)
 	s.mu.Unlock()
 	return s.settle(ctx, news, nil)
-}
-
-// grant notes a join that a middleware requests. It reports whether the call is such a join.
-func (s *Socket) grant(names []string) (granted bool, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stage != stageScreening {
-		return false, nil
-	}
-	all := s.screening.rooms()
-	for _, name := range names {
-		if !slices.Contains(all, name) {
-			all = append(all, name)
-		}
-	}
-	if most := s.ns.srv.opts.RoomsPerSocket; len(all) > most {
-		s.ns.srv.stats.tooManyRooms.Add(1)
-		return true, fmt.Errorf("%w: at most %d", ErrTooManyRooms, most)
-	}
-	s.screening = s.screening.made()
-	s.screening.granted = all
-	return true, nil
 }
 
 // tooMany reports whether the socket can't join more rooms. If it can, their cost is reserved, and

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -14,10 +15,30 @@ import (
 // several rooms of the socket. Rooms that it is not in are not an error. The context bounds the
 // wait for that and for other changes of the socket; the session store has its own timeout of some
 // seconds. If Leave returns an error of the store, the connection is closed: when its client is
-// recovered it may still be in the rooms, with all their events. Leave returns ErrDisconnected if
-// the socket is not connected, as in a middleware, in OnDisconnecting and in OnDisconnect.
+// recovered it may still be in the rooms, with all their events. Leave returns ErrDisconnected once
+// the socket has ended, as in OnDisconnecting and OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
+}
+
+// KeepRooms takes the socket out of the named rooms that may does not allow, except those that a
+// command such as SocketsJoin put it into. It returns as Leave does.
+//
+// may is called without any lock. A panic in it propagates to the caller.
+func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
+	checkFunc("KeepRooms", may)
+	done, err := s.changeLive(ctx) // joins in flight end first
+	if err != nil {
+		return err
+	}
+	done()
+	drop := slices.DeleteFunc(s.Rooms(), may)
+	return s.leaveThose(ctx, func() []string {
+		return slices.DeleteFunc(drop, func(name string) bool {
+			st := s.rooms.current(name)
+			return st == nil || st.commanded
+		})
+	})
 }
 
 // leaveThose is Leave for the rooms that those returns. The caller holds s.mu.

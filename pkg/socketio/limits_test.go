@@ -325,34 +325,6 @@ func TestConnectPayloadIsBounded(t *testing.T) {
 	w.connect("/", payload(maxConnectPayload))
 }
 
-// The CONNECT payload is there for middlewares and OnConnect, and is not held for the
-// life of the socket.
-func TestConnectPayloadIsDropped(t *testing.T) {
-	n := start(t, Options{})
-	var auth struct{ Name string }
-	seen := make(chan string, 3)
-	note := func(s *Socket) {
-		auth.Name = ""
-		err := s.Auth(&auth)
-		seen <- fmt.Sprint(auth.Name, err)
-	}
-	n.Use(func(_ context.Context, s *Socket) error { note(s); return nil })
-	n.OnConnect(func(s *Socket) { note(s) })
-	n.On("later", func(_ context.Context, e *Event) error { note(e.Socket()); return e.Ack() })
-	w := n.dial(t).connect("/", `{"name":"ann"}`)
-	w.call(`["later"]`)
-	for _, want := range []string{"ann<nil>", "ann<nil>", fmt.Sprint("", ErrAuthDropped)} {
-		if got := <-seen; got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
-	}
-	for s := range n.Of("/").Sockets() {
-		if s.auth != nil {
-			t.Errorf("%d bytes are kept", len(s.auth))
-		}
-	}
-}
-
 func (w *wire) writeBinary(data []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -373,9 +345,9 @@ func (w *wire) gone() {
 // number: one too many closes the oldest. Those with a socket are not affected.
 func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	n := start(t, Options{UnconnectedSessions: 2, Engine: engineio.Options{PingInterval: time.Minute}})
-	n.Use(func(_ context.Context, s *Socket) error {
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
 		var auth struct{ Bad bool }
-		if _ = s.Auth(&auth); auth.Bad {
+		if _ = r.Auth(&auth); auth.Bad {
 			return errors.New("bad")
 		}
 		return nil

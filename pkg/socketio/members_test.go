@@ -47,8 +47,8 @@ func (c *testCluster) measured(t *testing.T, id adapter.NodeID, older bool) (*te
 	n := start(t, Options{Adapter: m, Sessions: c.sessions})
 	joining(n.Namespace)
 	joiningMany(n.Namespace)
-	n.Use(func(_ context.Context, s *Socket) error {
-		s.SetUser(strings.Repeat("u", 30_000))
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
+		r.SetUser(strings.Repeat("u", 30_000))
 		return nil
 	})
 	return n, m
@@ -120,8 +120,8 @@ func TestMembersInPages(t *testing.T) {
 func TestLargeMembers(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
-	n.Use(func(_ context.Context, s *Socket) error {
-		s.SetUser(strings.Repeat("u", MembersBytes+1))
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
+		r.SetUser(strings.Repeat("u", MembersBytes+1))
 		return nil
 	})
 	n.client(t)

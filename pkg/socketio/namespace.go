@@ -41,7 +41,7 @@ type Namespace struct {
 // rules are an application's settings for a namespace or for all children of a parent. Slices are
 // replaced, never changed, so a copy is a snapshot.
 type rules struct {
-	use       []func(context.Context, *Socket) error
+	use       []func(context.Context, *ConnectRequest) error
 	onConnect []func(*Socket)
 	onAny     []Handler
 	handlers  map[string][]Handler
@@ -62,17 +62,15 @@ func (n *Namespace) Name() string { return n.name }
 
 func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
 
-// Use adds a middleware, which is called for every socket before it is connected, in the order of
+// Use adds a middleware, which is called for every client that requests to connect, in the order of
 // registration. An error refuses the client, which sees a connect_error and does not retry
 // automatically. An error that wraps [ErrTemporary] closes the connection instead, so that stock
 // clients reconnect and retry: immediately, or after 5 to 10 seconds if the connection has sockets
 // in other namespaces, because these are disconnected as well.
 //
-// The context ends when the client disconnects. Events that a middleware emits to the socket reach
-// the client before it is connected. The socket's id is provisional until OnConnect, because a
-// recovered socket gets its former one; so a recovered socket also gets what the middleware
-// broadcasts to all but the socket.
-func (n *Namespace) Use(f func(context.Context, *Socket) error) {
+// The context is that of the socket, [Socket.Context]. It ends when the client disconnects; for a
+// client that is refused, [context.Cause] then returns the error.
+func (n *Namespace) Use(f func(context.Context, *ConnectRequest) error) {
 	checkFunc("Use", f)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -118,14 +116,14 @@ func withHandler(table map[string][]Handler, event string, h Handler) map[string
 }
 
 // rulesNow returns the rules for a socket of the namespace: its parent's, then its own.
-func (n *Namespace) rulesNow() []rules {
+func (n *Namespace) rulesNow() (r [2]rules) {
 	n.mu.RLock()
-	own := n.rules
+	r[1] = n.rules
 	n.mu.RUnlock()
-	if n.parent == nil {
-		return []rules{own}
+	if n.parent != nil {
+		r[0] = n.parent.rulesNow()
 	}
-	return []rules{n.parent.rulesNow(), own}
+	return r
 }
 
 // Sockets returns the connected sockets of this node, in no order.

@@ -25,7 +25,7 @@ func TestEventBeforeConnectLeavesTheOffset(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			n := start(t, Options{})
 			joining(n.Namespace)
-			n.Use(func(ctx context.Context, s *Socket) error { return s.Emit(ctx, "hello", tc.args...) })
+			n.Use(func(_ context.Context, r *ConnectRequest) error { return r.Emit("hello", tc.args...) })
 			a := n.client(t)
 			if a.offset != "" {
 				t.Errorf("the event before CONNECT made the offset %q", a.offset)
@@ -60,7 +60,7 @@ func TestEventBeforeConnectLeavesTheOffset(t *testing.T) {
 func TestEventBeforeConnectIsCleanWithoutRecovery(t *testing.T) {
 	for auth, window := range map[string]time.Duration{``: -1, `{"recovery":false}`: 0} {
 		n := start(t, Options{RecoveryWindow: window})
-		n.Use(func(ctx context.Context, s *Socket) error { return s.Emit(ctx, "hello", "you") })
+		n.Use(func(_ context.Context, r *ConnectRequest) error { return r.Emit("hello", "you") })
 		a := n.dial(t).connect("/", auth)
 		if len(a.early) != 1 || a.early[0] != `42["hello","you"]` {
 			t.Errorf("got %q before CONNECT", a.early)

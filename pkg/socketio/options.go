@@ -126,12 +126,12 @@ type Options struct {
 	// next recovery by up to half a minute. What exceeds the burst of SessionRecoveries counts for
 	// this limit. If both are used up, a replay of more than 256 KiB, or of more than the rest of
 	// the burst, waits, for at most 5 seconds in total. No recovery is refused because of this
-	// limit. The function is called once for a recovery.
-	RecoveryLimit func(s *Socket) RecoveryLimit
+	// limit. The function is called once for a recovery, when the middlewares have returned.
+	RecoveryLimit func(r *ConnectRequest) RecoveryLimit
 
 	// NewID makes the public id of a new socket, which must be unique in the cluster and over time.
 	// By default it is 20 random characters. A recovered socket keeps its id.
-	NewID func(ctx context.Context, s *Socket) (string, error)
+	NewID func(ctx context.Context, r *ConnectRequest) (string, error)
 
 	// KeepEmptyNamespaces keeps a dynamic namespace when its last socket leaves.
 	KeepEmptyNamespaces bool
@@ -223,7 +223,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Recovers = func(_ string, h *engineio.Handshake) bool { return IsJavaScriptClient(h) }
 	}
 	if o.NewID == nil {
-		o.NewID = func(context.Context, *Socket) (string, error) { return newID(), nil }
+		o.NewID = func(context.Context, *ConnectRequest) (string, error) { return newID(), nil }
 	}
 	return o, nil
 }

@@ -230,7 +230,7 @@ func (o *ownership) over(pid string) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.session == sessionOver || s.dismissed != 0
+	return s.session == sessionOver || s.dismissed
 }
 
 // holder returns the socket that serves a session under a fence, or nil.

@@ -28,7 +28,7 @@ func (p *Parent) rulesNow() rules {
 }
 
 // Use adds a middleware, as [Namespace.Use] does, to all children.
-func (p *Parent) Use(f func(context.Context, *Socket) error) {
+func (p *Parent) Use(f func(context.Context, *ConnectRequest) error) {
 	checkFunc("Parent.Use", f)
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 
 // guarded refuses everybody.
 func guarded(p *Parent) {
-	p.Use(func(context.Context, *Socket) error { return errors.New("guarded") })
+	p.Use(func(context.Context, *ConnectRequest) error { return errors.New("guarded") })
 }
 
 // answer connects to a namespace and returns the answer.
@@ -76,7 +76,7 @@ func TestConcurrentCreationOfAChild(t *testing.T) {
 			t.Errorf("%s is made twice", ns.Name())
 		}
 		<-release
-		ns.Use(func(context.Context, *Socket) error { return errors.New("guarded") })
+		ns.Use(func(context.Context, *ConnectRequest) error { return errors.New("guarded") })
 	})
 	for _, byClient := range []bool{true, false} {
 		name := map[bool]string{true: "/c1", false: "/c2"}[byClient]
@@ -106,5 +106,23 @@ func TestConcurrentCreationOfAChild(t *testing.T) {
 			t.Errorf("%s lets a client in: %s", name, got)
 		}
 		creator.Wait()
+	}
+}
+
+// The rules of a pattern apply before those of the namespace itself.
+func TestRulesOfAParentComeFirst(t *testing.T) {
+	n := start(t, Options{})
+	p := n.OfPattern(regexp.MustCompile("^/child$"))
+	child := n.Of("/child")
+	var order []string
+	for name, use := range map[string]func(func(context.Context, *ConnectRequest) error){"own": child.Use, "parent": p.Use} {
+		use(func(context.Context, *ConnectRequest) error {
+			order = append(order, name)
+			return nil
+		})
+	}
+	n.dial(t).connect("/child", "")
+	if !slices.Equal(order, []string{"parent", "own"}) {
+		t.Errorf("the order is %q", order)
 	}
 }

@@ -478,7 +478,7 @@ func TestEventsRightAfterConnect(t *testing.T) {
 	const events = 2 * pendingEvents
 	n, release, handled := busy(t, Options{})
 	release()
-	n.Use(func(context.Context, *Socket) error {
+	n.Use(func(context.Context, *ConnectRequest) error {
 		n.unconnected.mu.Lock() // so what follows the answer waits
 		return nil
 	})
@@ -756,7 +756,7 @@ func TestEventsBeforeCONNECTAreNotCountedForEver(t *testing.T) {
 		t.Run(fmt.Sprint("cut=", cut), func(t *testing.T) {
 			n := start(t, Options{})
 			answer := make(chan struct{})
-			n.Of("/closed").Use(func(context.Context, *Socket) error {
+			n.Of("/closed").Use(func(context.Context, *ConnectRequest) error {
 				<-answer
 				if cut {
 					return nil

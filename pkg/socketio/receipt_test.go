@@ -213,9 +213,7 @@ func TestCommandsAreExecutedOnce(t *testing.T) {
 					c.sessions = store
 					n := c.node(t, "aaaa", Options{})
 					joining(n.Namespace)
-					n.Use(func(ctx context.Context, s *Socket) error {
-						return s.KeepRooms(ctx, func(room string) bool { return room != "team" })
-					})
+					keepRooms(n.Namespace, func(room string) bool { return room != "team" })
 					a := n.client(t)
 					a.call(`["join","team"]`)
 					must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "secret"))
@@ -413,9 +411,7 @@ func TestDisconnectThatSparedComesDuringAReplay(t *testing.T) {
 	c.memory = adapter.NewMemory(adapter.MemoryOptions{}) // one partition, in which a room that is not kept is forgotten
 	n1, _ := c.node(t, "aaaa", Options{})
 	n2, slow := c.node(t, "bbbb", Options{})
-	n2.Use(func(ctx context.Context, s *Socket) error {
-		return s.KeepRooms(ctx, func(room string) bool { return room != "team" })
-	})
+	keepRooms(n2.Namespace, func(room string) bool { return room != "team" })
 	other := n2.client(t) // so that the node hears what everyone gets
 	a := n1.client(t)
 	a.call(`["join","team"]`)

@@ -60,6 +60,7 @@ const replayTries = 32
 // stack of 8 KiB. Thousands of clients can reconnect in one burst.
 type recovery struct {
 	socket   *Socket
+	request  *ConnectRequest // nil once the client is connected
 	pid      string
 	seen     adapter.Cursor // the client's offset, which proves a part of the history
 	genuine  bool           // a node of this cluster has issued it
@@ -114,7 +115,7 @@ func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
 				s.finishLeave(l)
 			}
 		}()
-		err = s.joinGranted(ctx)
+		err = r.joinRequested(ctx)
 	}
 	if err != nil {
 		return r.refused(ctx, err)
@@ -175,10 +176,31 @@ func (r *recovery) refused(ctx context.Context, err error) error {
 	return err
 }
 
+// joinRequested joins the rooms that the middlewares requested and that the session of a socket that
+// is being recovered does not have. The gate stays shut. A client that repeatedly leaves such rooms
+// and reconnects must not make its session grow.
+func (r *recovery) joinRequested(ctx context.Context) error {
+	s := r.socket
+	s.mu.Lock()
+	news := s.missing(r.request.rooms)
+	if len(news) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	if err := s.tooManyStays(len(news)); err != nil {
+		s.mu.Unlock()
+		return &refusal{refusedRooms, err}
+	}
+	s.enter(news)
+	s.mu.Unlock()
+	return s.complete(ctx, news, nil)
+}
+
 // answer tells the client that it is recovered. It also sends what was held for the client and must
 // not wait for the missed events, unless these include it: they reach up to end.
 func (r *recovery) answer(end adapter.Cursor) error {
 	s := r.socket
+	r.request = nil // and the payload of CONNECT, which need not be kept for the replay
 	undo := s.ns.srv.owned.connected(s)
 	s.mu.Lock()
 	s.recovered = true

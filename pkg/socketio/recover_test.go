@@ -159,12 +159,12 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 
 func TestAnotherUserGetsNothing(t *testing.T) {
 	n := start(t, Options{})
-	n.Use(func(_ context.Context, s *Socket) error {
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
 		var auth struct{ User string }
-		if err := s.Auth(&auth); err != nil {
+		if err := r.Auth(&auth); err != nil {
 			return err
 		}
-		s.SetUser(auth.User)
+		r.SetUser(auth.User)
 		return nil
 	})
 	joining(n.Namespace)

@@ -31,7 +31,7 @@ const readsAgain = 250 * time.Millisecond
 func (r *recovery) findLimit() {
 	srv := r.socket.ns.srv
 	if r.patience = srv.replays.patience; srv.opts.RecoveryLimit != nil {
-		srv.guard("RecoveryLimit", func() { r.limit = srv.opts.RecoveryLimit(r.socket) })
+		srv.guard("RecoveryLimit", func() { r.limit = srv.opts.RecoveryLimit(r.request) })
 	}
 }
 
@@ -80,10 +80,4 @@ func (r *recovery) wait() error {
 		}
 	}
 	return nil
-}
-
-func (s *Socket) hasGone() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.stage.gone()
 }

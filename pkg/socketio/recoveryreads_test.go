@@ -68,7 +68,7 @@ func startRemote(t *testing.T, burst int) (*testNode, *sharedLimit) {
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	shared := &sharedLimit{waiting: make(chan struct{}, 1)}
-	n := start(t, Options{Adapter: &remoteAdapter{Adapter: a}, Sessions: c.sessions, RecoveryLimit: func(*Socket) RecoveryLimit { return shared }})
+	n := start(t, Options{Adapter: &remoteAdapter{Adapter: a}, Sessions: c.sessions, RecoveryLimit: func(*ConnectRequest) RecoveryLimit { return shared }})
 	n.recoveries.pace, n.recoveries.most = pace{burst, time.Hour}, 1000*time.Hour
 	joining(n.Namespace)
 	return n, shared

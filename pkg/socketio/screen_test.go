@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // A pass is what the middleware of these tests finds in the auth payload.
@@ -22,18 +21,15 @@ type pass struct {
 // screened has a namespace do what a pass says.
 func screened(n *Namespace) {
 	joining(n)
-	n.Use(func(ctx context.Context, s *Socket) error {
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
 		var p pass
-		if err := s.Auth(&p); err != nil {
+		if err := r.Auth(&p); err != nil {
 			return err
 		}
-		if err := s.Join(ctx, p.Rooms...); err != nil {
-			return err
+		if p.May != nil {
+			r.KeepRooms(func(room string) bool { return slices.Contains(p.May, room) })
 		}
-		if p.May == nil {
-			return nil
-		}
-		return s.KeepRooms(ctx, func(room string) bool { return slices.Contains(p.May, room) })
+		return r.Join(p.Rooms...)
 	})
 }
 
@@ -213,15 +209,15 @@ func TestAJoinByCommandWhileAwayLasts(t *testing.T) {
 func TestValuesAreOfOneConnection(t *testing.T) {
 	type key struct{}
 	n := start(t, Options{})
-	n.Use(func(_ context.Context, s *Socket) error {
-		if s.Value(key{}) != nil {
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
+		if r.Value(key{}) != nil {
 			return errors.New("there is a value already")
 		}
 		var claims struct{ Name string }
-		if err := s.Auth(&claims); err != nil {
+		if err := r.Auth(&claims); err != nil {
 			return err
 		}
-		s.SetValue(key{}, claims.Name)
+		r.SetValue(key{}, claims.Name)
 		return nil
 	})
 	n.On("who", func(_ context.Context, e *Event) error { return e.Ack(e.Socket().Value(key{})) })
@@ -326,16 +322,11 @@ func TestLeavingWhatAMiddlewareJoins(t *testing.T) {
 }
 
 // Who has left a namespace is not cut on account of it: the connection is that of
-// the others on it. A refused one has never been there.
+// the others on it.
 func TestCutOfASocketThatIsGone(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	other := n.Of("/other")
-	refused := make(chan *Socket, 1)
-	n.Of("/refusing").Use(func(_ context.Context, s *Socket) error {
-		refused <- s
-		return errors.New("not you")
-	})
 	w := n.dial(t)
 	w.connect("/other", "")
 	s := other.Socket(w.sid)
@@ -347,44 +338,5 @@ func TestCutOfASocketThatIsGone(t *testing.T) {
 	})
 	w.write("41/other,")
 	<-left
-	w.write("40/refusing,")
-	if m := w.next(); !strings.HasPrefix(m, "44/refusing,") {
-		t.Fatalf("got %q, want a refusal", m)
-	}
-	(<-refused).Cut()
 	w.quiet()
-}
-
-// A subscribingAdapter says when a node begins to subscribe, and waits.
-type subscribingAdapter struct {
-	adapter.Adapter
-	began, proceed chan struct{}
-}
-
-func (a *subscribingAdapter) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
-	a.began <- struct{}{}
-	<-a.proceed
-	return a.Adapter.Subscribe(ctx, list...)
-}
-
-// What a goroutine of a middleware emits while the socket is being connected reaches it: it
-// has its place by then, but what is published before its birth is not for it.
-func TestEmitWhileConnecting(t *testing.T) {
-	inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
-	must(t, err)
-	t.Cleanup(func() { _ = inner.Close() })
-	a := &subscribingAdapter{Adapter: inner, began: make(chan struct{}), proceed: make(chan struct{})}
-	n := start(t, Options{Adapter: a})
-	sockets := make(chan *Socket, 1)
-	n.Use(func(_ context.Context, s *Socket) error { sockets <- s; return nil })
-	clients := make(chan *wire, 1)
-	go func() { clients <- n.client(t) }()
-	s := receive(t, sockets)
-	receive(t, a.began)
-	must(t, s.Emit(t.Context(), "n", 1))
-	close(a.proceed)
-	w := receive(t, clients)
-	if len(w.early) != 1 || !strings.Contains(w.early[0], `["n",1`) {
-		t.Errorf("got %q before the connection, want event 1", w.early)
-	}
 }

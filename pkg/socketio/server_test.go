@@ -143,12 +143,12 @@ func TestAckNamesWhoWasSilent(t *testing.T) {
 
 func TestMiddlewareRefuses(t *testing.T) {
 	n := start(t, Options{})
-	n.Use(func(_ context.Context, s *Socket) error {
+	n.Use(func(_ context.Context, r *ConnectRequest) error {
 		var auth struct{ Token string }
-		if err := s.Auth(&auth); err != nil || auth.Token != "good" {
+		if err := r.Auth(&auth); err != nil || auth.Token != "good" {
 			return &ConnectError{Message: "not you", Data: map[string]int{"code": 7}}
 		}
-		return s.Emit(context.Background(), "early")
+		return r.Emit("early")
 	})
 	w := n.dial(t)
 	w.write("40")
@@ -205,7 +205,7 @@ func TestDisconnectTellsInOrder(t *testing.T) {
 func TestAnEventCanComeWithItsConnect(t *testing.T) {
 	n := start(t, Options{})
 	hold := make(chan struct{})
-	n.Use(func(context.Context, *Socket) error { <-hold; return nil })
+	n.Use(func(context.Context, *ConnectRequest) error { <-hold; return nil })
 	joining(n.Namespace)
 	w := n.dial(t)
 	w.write("40")
@@ -222,7 +222,7 @@ func TestAnEventCanComeWithItsConnect(t *testing.T) {
 func TestTwoConnectsAtOnceMakeNoSocket(t *testing.T) {
 	n := start(t, Options{})
 	hold := make(chan struct{})
-	n.Use(func(ctx context.Context, _ *Socket) error {
+	n.Use(func(ctx context.Context, _ *ConnectRequest) error {
 		select {
 		case <-hold:
 		case <-ctx.Done():

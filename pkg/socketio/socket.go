@@ -19,7 +19,6 @@ type Socket struct {
 	nsName string
 	ns     *Namespace // known when middlewares run
 	client *client
-	auth   json.RawMessage // nil once OnConnect has run; guarded by mu from the answer to CONNECT
 	mail   mailbox
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -35,13 +34,12 @@ type Socket struct {
 	data      json.RawMessage
 	values    []keyed // of this node only
 	rooms     memberships
-	receipt   *receipt   // of what the client has been given; nil unless it recovers
-	screening *screening // nil if the middlewares have decided nothing, and once it is connected
+	receipt   *receipt // of what the client has been given; nil unless it recovers
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant
 	recovered bool
-	unlisted  bool // it has been removed from a room in the index since it was last offered anything
-	dismissed dismissal
+	unlisted  bool  // it has been removed from a room in the index since it was last offered anything
+	dismissed bool  // it must be disconnected with its connection as soon as it is connected
 	lingering int32 // the number of rooms that it has left and is still in the index for
 	// newestJoin is the newest of its join positions: later events need no check of each
 	// membership.
@@ -67,14 +65,13 @@ type Socket struct {
 	onDisconnect []func(Reason)
 }
 
-func newSocket(c *client, namespace string, auth json.RawMessage) *Socket {
-	s := &Socket{client: c, nsName: namespace, auth: auth, changing: make(chan struct{}, 1)}
+func newSocket(c *client, namespace string) *Socket {
+	s := &Socket{client: c, nsName: namespace, changing: make(chan struct{}, 1)}
 	s.ctx, s.cancel = context.WithCancelCause((*socketContext)(s))
 	return s
 }
 
-// ID returns the public id. In a middleware it is provisional: a recovered socket gets its former
-// one, so do not keep it, and do not use it to except the socket from a broadcast.
+// ID returns the public id.
 func (s *Socket) ID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,43 +85,29 @@ func (s *Socket) Namespace() *Namespace { return s.ns }
 // the socket. It is shared and read-only.
 func (s *Socket) Handshake() *engineio.Handshake { return s.client.conn.Handshake() }
 
-// Auth decodes the payload that the client connected with: an object of at most 64 KiB. It is kept
-// for middlewares and OnConnect only: when the functions of OnConnect have returned, Auth returns
-// [ErrAuthDropped]. To keep values for later use SetValue or SetData.
-func (s *Socket) Auth(v any) error {
-	s.mu.Lock()
-	auth := s.auth
-	s.mu.Unlock()
-	if auth == nil {
-		return ErrAuthDropped
-	}
-	return json.Unmarshal(auth, v)
-}
-
-// dropAuth drops the payload, which would otherwise be kept as long as the socket.
-func (s *Socket) dropAuth() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.auth = nil
-}
-
 // Transport returns "polling" or "websocket".
 func (s *Socket) Transport() string { return s.client.conn.Transport() }
 
 // Recovered reports whether this is the socket that the client had before, with everything that it
-// missed. The result is final when OnConnect runs.
+// missed.
 func (s *Socket) Recovered() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.recovered
 }
 
-// Connected reports whether the client has been told that it is connected, and
-// OnDisconnect has not run yet.
+// Connected reports whether OnDisconnect has not run yet.
 func (s *Socket) Connected() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stage.connected()
+}
+
+// hasGone reports whether nothing is delivered to the socket any more.
+func (s *Socket) hasGone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stage.gone()
 }
 
 // Context ends when the socket ends: its client left, was disconnected or cut,
@@ -137,22 +120,14 @@ func (s *Socket) Connected() bool {
 // events that a client sent before it left.
 //
 // [context.Cause] returns a *[DisconnectError] with the reason, which matches ErrDisconnected with
-// errors.Is. For a refused client it returns the error that refused it.
+// errors.Is.
 func (s *Socket) Context() context.Context { return s.ctx }
 
-// User returns the user that SetUser has set.
+// User returns the user that a middleware has set with [ConnectRequest.SetUser].
 func (s *Socket) User() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.user
-}
-
-// SetUser sets the socket's user. Call it in a middleware: a session can only be recovered for the
-// user that it began with.
-func (s *Socket) SetUser(user string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.user = user
 }
 
 // Data decodes the value that SetData stored last; if there is none it leaves v unchanged.
@@ -189,6 +164,43 @@ func (s *Socket) SetData(ctx context.Context, v any) error {
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// A keyed is a value of a socket, in a slice because a socket has few values and there are many
+// sockets.
+type keyed struct{ key, value any }
+
+// SetValue stores a value with the socket, under a key of the caller's own type, as those of
+// [context.WithValue]. It stays on this node and ends with the socket: a recovered one has the values
+// that the middlewares of its new connection set, and [SocketInfo] shows none. SetData is for values
+// that must survive a recovery.
+func (s *Socket) SetValue(key, value any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setValue(key, value)
+}
+
+// setValue is SetValue with s.mu held.
+func (s *Socket) setValue(key, value any) {
+	for i := range s.values {
+		if s.values[i].key == key {
+			s.values[i].value = value
+			return
+		}
+	}
+	s.values = append(s.values, keyed{key, value})
+}
+
+// Value returns the value that SetValue stored under a key, or nil.
+func (s *Socket) Value(key any) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.values {
+		if v.key == key {
+			return v.value
+		}
+	}
+	return nil
 }
 
 // Rooms returns the named rooms that the socket is in, sorted.

@@ -2,8 +2,6 @@ package socketio
 
 import (
 	"context"
-
-	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
 // Broadcast begins a broadcast to everyone but this socket.
@@ -38,10 +36,7 @@ func (s *Socket) Self() Broadcast {
 	return b
 }
 
-// Emit sends an event to this socket, in the order of all events, and keeps it
-// for a recovery. In a middleware, before the socket is connected, it goes to the
-// client directly and is not kept; with recovery it carries null in place of the
-// offset.
+// Emit sends an event to this socket, in the order of all events, and keeps it for a recovery.
 func (s *Socket) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := s.Publish(ctx, event, args...)
 	return err
@@ -55,20 +50,6 @@ func (s *Socket) Send(ctx context.Context, args ...any) error {
 // Publish is Emit and returns the event's offset.
 func (s *Socket) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
 	return s.Self().Publish(ctx, event, args...)
-}
-
-// emitEarly sends an event to a client that is not connected yet.
-func (s *Socket) emitEarly(event string, args []any) error {
-	data, attachments, err := encodeEmit(event, args)
-	if err != nil {
-		return err
-	}
-	if s.recovers {
-		data = withoutOffset(data)
-	}
-	return s.client.send(&packet.Packet{
-		Type: packet.Event, Namespace: s.nsName, Data: data, Attachments: attachments,
-	})
 }
 
 // EmitWithAck sends an event to this socket and waits for its ack, until the context ends or

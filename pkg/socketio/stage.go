@@ -6,9 +6,7 @@ import "slices"
 type stage uint8
 
 const (
-	stageArriving   stage = iota // its CONNECT has arrived
-	stageScreening               // its middlewares run
-	stageAdmitted                // they have let it in; it gets a new session or recovers one
+	stageConnecting stage = iota // its CONNECT has arrived; middlewares run, and then it gets a session
 	stageRecovering              // it has a session's state, and its gate belongs to the recovery
 	stageReplaying               // the client has been told that it is connected, and gets what it missed
 	stageLive                    // the client has been told, and gets events as they come
@@ -17,12 +15,10 @@ const (
 )
 
 // successors are the stages that can follow each stage. A recovery that is refused goes back to
-// stageAdmitted, for a new session.
+// stageConnecting, for a new session.
 var successors = [...][]stage{
-	stageArriving:   {stageScreening, stageEnded},
-	stageScreening:  {stageAdmitted, stageEnded},
-	stageAdmitted:   {stageRecovering, stageLive, stageEnded},
-	stageRecovering: {stageAdmitted, stageReplaying, stageEnded},
+	stageConnecting: {stageRecovering, stageLive, stageEnded},
+	stageRecovering: {stageConnecting, stageReplaying, stageEnded},
 	stageReplaying:  {stageLive, stageLeaving},
 	stageLive:       {stageLeaving},
 	stageLeaving:    {stageEnded},

@@ -5,10 +5,8 @@ import "testing"
 // The whole table of a socket's stages: every pair that is not listed leaves the stage as it is.
 func TestStageTransitions(t *testing.T) {
 	allowed := map[[2]stage]bool{
-		{stageArriving, stageScreening}: true, {stageArriving, stageEnded}: true,
-		{stageScreening, stageAdmitted}: true, {stageScreening, stageEnded}: true,
-		{stageAdmitted, stageRecovering}: true, {stageAdmitted, stageLive}: true, {stageAdmitted, stageEnded}: true,
-		{stageRecovering, stageAdmitted}: true, {stageRecovering, stageReplaying}: true, {stageRecovering, stageEnded}: true,
+		{stageConnecting, stageRecovering}: true, {stageConnecting, stageLive}: true, {stageConnecting, stageEnded}: true,
+		{stageRecovering, stageConnecting}: true, {stageRecovering, stageReplaying}: true, {stageRecovering, stageEnded}: true,
 		{stageReplaying, stageLive}: true, {stageReplaying, stageLeaving}: true,
 		{stageLive, stageLeaving}:  true,
 		{stageLeaving, stageEnded}: true,
@@ -16,8 +14,8 @@ func TestStageTransitions(t *testing.T) {
 	missteps := 0
 	defer func(was func(from, to stage)) { testMisstep = was }(testMisstep)
 	testMisstep = func(stage, stage) { missteps++ }
-	for from := stageArriving; from <= stageEnded; from++ {
-		for to := stageArriving; to <= stageEnded; to++ {
+	for from := stageConnecting; from <= stageEnded; from++ {
+		for to := stageConnecting; to <= stageEnded; to++ {
 			l, want, before := from, from, missteps
 			if allowed[[2]stage{from, to}] {
 				want = to
@@ -38,9 +36,7 @@ func TestStagePredicates(t *testing.T) {
 		connected, served, catchingUp, gone bool
 		finished                            stage
 	}{
-		{in: stageArriving, finished: stageEnded},
-		{in: stageScreening, finished: stageEnded},
-		{in: stageAdmitted, finished: stageEnded},
+		{in: stageConnecting, finished: stageEnded},
 		{in: stageRecovering, catchingUp: true, finished: stageEnded},
 		{in: stageReplaying, connected: true, served: true, catchingUp: true, finished: stageLeaving},
 		{in: stageLive, connected: true, served: true, finished: stageLeaving},

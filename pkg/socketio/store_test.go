@@ -249,7 +249,7 @@ func TestCommandsMakeASessionTooLarge(t *testing.T) {
 // Middlewares that make a session too large make it so each time.
 func TestMiddlewaresMakeASessionTooLarge(t *testing.T) {
 	n := start(t, Options{Sessions: &limitedStore{session.NewMemory(), 10, 10}})
-	n.Use(func(ctx context.Context, s *Socket) error { return s.SetData(ctx, "0123456789") })
+	n.Use(func(_ context.Context, r *ConnectRequest) error { return r.SetData("0123456789") })
 	w := n.dial(t)
 	w.write("40")
 	if m := w.next(); m != `44{"message":"Session too large"}` {
@@ -279,7 +279,7 @@ func TestDataThatIsTooLarge(t *testing.T) {
 // What a middleware has set is there also if the session that its client claims is refused.
 func TestDataOfAMiddlewareAfterARefusal(t *testing.T) {
 	n := newCluster(adapter.MemoryOptions{BacklogLimit: 5}).node(t, "node", Options{})
-	n.Use(func(ctx context.Context, s *Socket) error { return s.SetData(ctx, "set") })
+	n.Use(func(_ context.Context, r *ConnectRequest) error { return r.SetData("set") })
 	a := n.client(t)
 	must(t, n.Emit(t.Context(), "n", 0))
 	a.want(numbered(0))

@@ -53,7 +53,7 @@ func (s *Socket) succeed(former string) {
 func (s *Socket) withdraw() {
 	s.mu.Lock()
 	owes, reason := s.former != "" && s.session != sessionMoved, TransportClose
-	if s.dismissed != 0 {
+	if s.dismissed {
 		reason = ServerDisconnect
 	}
 	s.mu.Unlock()

@@ -35,7 +35,7 @@ func TestTemporaryRefusal(t *testing.T) {
 	n := start(t, Options{})
 	var down atomic.Bool
 	down.Store(true)
-	n.Use(func(context.Context, *Socket) error {
+	n.Use(func(context.Context, *ConnectRequest) error {
 		if down.Load() {
 			return fmt.Errorf("look up the user: %w", ErrTemporary)
 		}
@@ -54,7 +54,7 @@ func TestTemporaryRefusal(t *testing.T) {
 // A definite refusal is a CONNECT_ERROR, and the connection stays.
 func TestDefiniteRefusal(t *testing.T) {
 	n := start(t, Options{})
-	n.Of("/closed").Use(func(context.Context, *Socket) error { return &ConnectError{Message: "no"} })
+	n.Of("/closed").Use(func(context.Context, *ConnectRequest) error { return &ConnectError{Message: "no"} })
 	w := n.client(t)
 	joining(n.Namespace)
 	w.write("40/closed,")
@@ -71,7 +71,7 @@ func TestTemporaryRefusalOfOneNamespace(t *testing.T) {
 		n := start(t, Options{})
 		n.retryDelay = delay
 		joining(n.Namespace)
-		n.Of("/down").Use(func(context.Context, *Socket) error { return ErrTemporary })
+		n.Of("/down").Use(func(context.Context, *ConnectRequest) error { return ErrTemporary })
 		return n, n.client(t)
 	}
 	n, w := open(time.Hour)
@@ -94,7 +94,7 @@ func TestLeavingBeforeConnect(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	entered, goOn := make(chan struct{}), make(chan struct{})
-	n.Of("/slow").Use(func(context.Context, *Socket) error {
+	n.Of("/slow").Use(func(context.Context, *ConnectRequest) error {
 		close(entered)
 		<-goOn
 		return nil
@@ -120,7 +120,7 @@ func clientsIn(n *testNode, name string) int {
 // Nothing of a temporary error reaches the client.
 func TestTemporaryErrorIsNotShown(t *testing.T) {
 	n := start(t, Options{})
-	n.Use(func(context.Context, *Socket) error {
+	n.Use(func(context.Context, *ConnectRequest) error {
 		return fmt.Errorf("postgres://user:secret@db: %w", ErrTemporary)
 	})
 	c := n.handshakeOf(t, "EIO=4&transport=polling", "")

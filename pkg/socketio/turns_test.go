@@ -142,16 +142,14 @@ func TestTurnOfARecoveryThatIsEnded(t *testing.T) {
 	n := start(t, Options{})
 	joiningMany(n.Namespace)
 	ends, ended := make(chan struct{}), make(chan struct{})
-	n.Use(func(ctx context.Context, s *Socket) error {
-		return s.KeepRooms(ctx, func(string) bool {
-			select {
-			case <-ends:
-				defer close(ended)
-				runtime.Goexit()
-			default:
-			}
-			return true
-		})
+	keepRooms(n.Namespace, func(string) bool {
+		select {
+		case <-ends:
+			defer close(ended)
+			runtime.Goexit()
+		default:
+		}
+		return true
 	})
 	w := n.client(t)
 	w.call(`["join many",250]`)

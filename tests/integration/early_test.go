@@ -21,7 +21,7 @@ func TestEventsOfAMiddleware(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			srv, front := serveSheet(t, socketio.Options{})
-			srv.Use(func(ctx context.Context, s *socketio.Socket) error { return s.Emit(ctx, "welcome", args...) })
+			srv.Use(func(_ context.Context, r *socketio.ConnectRequest) error { return r.Emit("welcome", args...) })
 			ctx := t.Context()
 			s := startDriver(t).open("early", newest, front.url(), map[string]any{"transports": []string{"websocket"}})
 			s.next("welcome")

@@ -87,6 +87,7 @@ func (p *party) start(cluster *adapter.Memory, sessions session.Store, name adap
 	n.Server, n.relay = serveSheet(p.T, socketio.Options{Adapter: link, Sessions: sessions})
 	n.rooms = n.OfPattern(regexp.MustCompile(`^/room-\d+$`))
 	n.Of("/chat")
+	n.Use(p.note)
 	n.OnConnect(p.welcome)
 	n.OnRoom(p.entries.Put)
 	return n
@@ -111,20 +112,33 @@ func serveSheet(t *testing.T, o socketio.Options) (*socketio.Server, *relay) {
 	return srv, startRelay(t, &node{addr: front.Listener.Addr().String()})
 }
 
+// A guest is what a client says of itself.
+type guest struct {
+	Name  string
+	Rooms []string
+}
+
+type guestKey struct{}
+
+// note keeps what a client says for welcome.
+func (p *party) note(_ context.Context, r *socketio.ConnectRequest) error {
+	var g guest
+	err := r.Auth(&g)
+	r.SetValue(guestKey{}, g)
+	return err
+}
+
 // welcome puts a new client into the rooms that it asks for.
 func (p *party) welcome(s *socketio.Socket) {
-	var guest struct {
-		Name  string
-		Rooms []string
-	}
-	err := s.Auth(&guest)
-	if err == nil && !s.Recovered() {
-		err = s.Join(s.Context(), guest.Rooms...)
+	g := s.Value(guestKey{}).(guest)
+	var err error
+	if !s.Recovered() {
+		err = s.Join(s.Context(), g.Rooms...)
 	}
 	if err != nil {
-		p.Errorf("%s: %v", guest.Name, err)
+		p.Errorf("%s: %v", g.Name, err)
 	}
-	p.arrivals.Put(arrival{guest.Name, s})
+	p.arrivals.Put(arrival{g.Name, s})
 }
 
 // arrives waits until the server has welcomed a client.

@@ -38,28 +38,33 @@ func nodeOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*soc
 	return serveSheet(t, socketio.Options{Adapter: link, Sessions: store})
 }
 
+// wishKey is the key of the rooms that a client wants.
+type wishKey struct{}
+
 // serveOver runs a node of the library over a Redis, with a relay before it. Its
 // clients say who they are, whether that is true, and which rooms they want.
 func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*socketio.Server, *relay) {
 	t.Helper()
 	srv, front := nodeOver(t, server, name)
-	srv.Use(func(ctx context.Context, s *socketio.Socket) error {
+	srv.Use(func(_ context.Context, r *socketio.ConnectRequest) error {
 		var claims struct {
 			User     string
 			Forged   bool
 			MayNotBe string // in this room
+			Rooms    []string
 		}
-		if err := s.Auth(&claims); err != nil || claims.Forged {
+		if err := r.Auth(&claims); err != nil || claims.Forged {
 			return &socketio.ConnectError{Message: "who are you?"}
 		}
-		s.SetUser(claims.User)
-		return s.KeepRooms(ctx, func(room string) bool { return room != claims.MayNotBe })
+		r.SetUser(claims.User)
+		r.SetValue(wishKey{}, claims.Rooms)
+		r.KeepRooms(func(room string) bool { return room != claims.MayNotBe })
+		return nil
 	})
 	srv.OnConnect(func(s *socketio.Socket) {
-		var wish struct{ Rooms []string }
-		err := s.Auth(&wish)
-		if err == nil && !s.Recovered() {
-			err = s.Join(s.Context(), wish.Rooms...)
+		var err error
+		if !s.Recovered() {
+			err = s.Join(s.Context(), s.Value(wishKey{}).([]string)...)
 		}
 		if err == nil {
 			err = s.Emit(s.Context(), "welcome")

@@ -154,10 +154,13 @@ func (s *server) middleware(kind string) func(http.Handler) http.Handler {
 // application sets up the namespaces.
 func (s *server) application() {
 	for _, name := range []string{"/", "/chat", "/slow", "/refuse", "/early"} {
+		s.io.Of(name).Use(keepAuth)
 		s.io.Of(name).OnConnect(s.connected)
 	}
-	s.io.OfPattern(regexp.MustCompile(`^/dynamic-\d+$`)).OnConnect(s.connected)
-	s.io.Of("/slow").Use(func(ctx context.Context, _ *socketio.Socket) error {
+	dynamic := s.io.OfPattern(regexp.MustCompile(`^/dynamic-\d+$`))
+	dynamic.Use(keepAuth)
+	dynamic.OnConnect(s.connected)
+	s.io.Of("/slow").Use(func(ctx context.Context, _ *socketio.ConnectRequest) error {
 		s.seen.Put("waiting")
 		select {
 		case <-s.release:
@@ -166,16 +169,26 @@ func (s *server) application() {
 			return context.Cause(ctx)
 		}
 	})
-	s.io.Of("/refuse").Use(func(_ context.Context, socket *socketio.Socket) error {
+	s.io.Of("/refuse").Use(func(_ context.Context, r *socketio.ConnectRequest) error {
 		var auth struct{ Data any }
-		if err := socket.Auth(&auth); err != nil {
+		if err := r.Auth(&auth); err != nil {
 			return err
 		}
 		return &socketio.ConnectError{Message: "not you", Data: auth.Data}
 	})
-	s.io.Of("/early").Use(func(ctx context.Context, socket *socketio.Socket) error {
-		return socket.Emit(ctx, "session", "abc")
+	s.io.Of("/early").Use(func(_ context.Context, r *socketio.ConnectRequest) error {
+		return r.Emit("session", "abc")
 	})
+}
+
+type authKey struct{}
+
+// keepAuth keeps the auth payload for the event "auth".
+func keepAuth(_ context.Context, r *socketio.ConnectRequest) error {
+	var auth json.RawMessage
+	err := r.Auth(&auth)
+	r.SetValue(authKey{}, auth)
+	return err
 }
 
 func (s *server) connected(socket *socketio.Socket) {
@@ -216,13 +229,8 @@ func (s *server) connected(socket *socketio.Socket) {
 	socket.On("address", func(_ context.Context, e *socketio.Event) error {
 		return e.Ack(socket.Handshake().RemoteAddr)
 	})
-	var auth json.RawMessage
-	authErr := socket.Auth(&auth) // later it is dropped
 	socket.On("auth", func(_ context.Context, e *socketio.Event) error {
-		if authErr != nil {
-			return authErr
-		}
-		return e.Ack(auth)
+		return e.Ack(socket.Value(authKey{}))
 	})
 	socket.On("join", func(ctx context.Context, e *socketio.Event) error {
 		var room string
