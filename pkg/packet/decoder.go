@@ -10,7 +10,7 @@ import (
 const (
 	// MaxAttachments is the maximum number of attachments that the stock client accepts.
 	MaxAttachments = 10
-	// maxKeptName is the maximum length of a namespace's name that a Decoder keeps.
+	// maxKeptName is the maximum length of a name that a Decoder keeps.
 	maxKeptName = 200
 	// MaxDepth is the maximum nesting depth of arrays and objects.
 	MaxDepth = 512
@@ -32,14 +32,16 @@ type Decoder struct {
 	due       int     // their number
 	held      int     // bytes that pending has
 	namespace string  // the last one seen besides "/", to make it a string once
+	event     string  // the name of the last event, for the same reason
 }
 
 // Text decodes a text message. It returns nil and no error for a packet whose attachments have not
 // arrived yet. The packet keeps b, which must not be changed afterwards.
 //
-// An accepted packet is well-formed: Data is valid JSON of the kind that the type requires, an
-// Event's name is a number or a string that is not reserved, and each placeholder has an attachment
-// of its own. An Event without Data is accepted too; it has neither name nor arguments.
+// An accepted packet is well-formed, so that nothing needs to check it again: Data is valid JSON of
+// the kind that the type requires, an Event's name is a number or a string that is not reserved, and
+// each placeholder has an attachment of its own. An Event without Data is accepted too; it has
+// neither name nor arguments.
 func (d *Decoder) Text(b []byte) (*Packet, error) {
 	if d.pending != nil {
 		d.pending = nil
@@ -51,7 +53,7 @@ func (d *Decoder) Text(b []byte) (*Packet, error) {
 		return nil, &Error{reason}
 	}
 	if due > 0 {
-		d.pending, d.due, d.held = p, due, len(b)
+		d.pending, d.due, d.held = p, due, len(b)+argBytes*len(p.Args)
 		return nil, nil
 	}
 	return p, nil
@@ -73,8 +75,11 @@ func (d *Decoder) Binary(b []byte) (*Packet, error) {
 	return p, nil
 }
 
-// Pending returns how many bytes of a packet that waits for attachments are held; 0 if
-// none waits.
+// argBytes is the size of an element of Packet.Args.
+const argBytes = 24
+
+// Pending returns how many bytes are held of a packet that waits for attachments, including the
+// slice of its arguments; 0 if none waits.
 func (d *Decoder) Pending() int {
 	if d.pending == nil {
 		return 0
@@ -84,9 +89,6 @@ func (d *Decoder) Pending() int {
 
 // text decodes b into p and returns how many attachments are due.
 func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
-	if !utf8.Valid(b) {
-		return 0, InvalidUTF8
-	}
 	if len(b) == 0 || b[0] < '0' || int(b[0]-'0') >= len(wire) {
 		return 0, UnknownType
 	}
@@ -99,28 +101,46 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
 		}
 	}
 	if len(b) > 0 && b[0] == '/' {
-		b = d.cutNamespace(p, b)
+		if b = d.cutNamespace(p, b); !utf8.ValidString(p.Namespace) {
+			return 0, InvalidUTF8
+		}
 	}
 	p.ID, b = cutID(b)
 	if len(b) == 0 {
 		return due, ""
 	}
-	data, found, reason := document(b, MaxElements, row.binary)
+	b = bytes.Trim(b, space)
+	args, found, reason := split(b, row.binary)
 	switch {
 	case reason != "":
 		return 0, reason
-	case strings.IndexByte(row.starts, data[0]) < 0:
+	case strings.IndexByte(row.starts, b[0]) < 0:
 		return 0, UnexpectedPayload
 	case exceed(found, due), share(found): // an attachment with ten placeholders would be forwarded ten times
 		return 0, BadPlaceholder
 	}
+	p.Data, p.Args = b[:len(b):len(b)], args
 	if p.Type == Event {
-		if reason := checkName(data); reason != "" {
+		name, reason := eventName(p.Args)
+		if reason != "" {
 			return 0, reason
 		}
+		p.Event, p.Args = kept(&d.event, name), p.Args[1:]
 	}
-	p.Data = data
 	return due, ""
+}
+
+// kept returns a name as a string. A connection often repeats the same, so the last one is kept and
+// not allocated again, unless it is long.
+func kept(last *string, name []byte) string {
+	switch {
+	case string(name) == *last:
+	case len(name) > maxKeptName:
+		return string(name)
+	default:
+		*last = string(name)
+	}
+	return *last
 }
 
 // cutAttachments reads the count and the dash after it. It returns 0 for anything but a count from
@@ -146,14 +166,7 @@ func (d *Decoder) cutNamespace(p *Packet, b []byte) (rest []byte) {
 	if string(name) == "/" {
 		return rest
 	}
-	if len(name) > maxKeptName {
-		p.Namespace = string(name)
-		return rest
-	}
-	if string(name) != d.namespace {
-		d.namespace = string(name)
-	}
-	p.Namespace = d.namespace
+	p.Namespace = kept(&d.namespace, name)
 	return rest
 }
 

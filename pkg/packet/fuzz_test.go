@@ -1,9 +1,9 @@
 package packet
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
-	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -33,6 +33,10 @@ func FuzzDecoder(f *testing.F) {
 		if p.Data != nil && !json.Valid(p.Data) {
 			t.Fatalf("accepted invalid JSON: %s", p.Data)
 		}
+		if !utf8.ValidString(p.Namespace) || !utf8.Valid(p.Data) {
+			t.Fatalf("accepted invalid UTF-8: %q", text)
+		}
+		wantSplit(t, p)
 		encoded := string(p.AppendText(nil))
 		again, err := decode(encoded)
 		if err != nil {
@@ -43,12 +47,13 @@ func FuzzDecoder(f *testing.F) {
 		}
 		switch p.Type {
 		case Event:
-			if name, _, err := SplitEvent(p.Data); err != nil || Reserved(name) {
-				t.Fatalf("%q: split into %q: %v", text, name, err)
+			name, args, err := SplitEvent(p.Data)
+			if err != nil || Reserved(name) || name != p.Event || !reflect.DeepEqual(args, p.Args) && len(args)+len(p.Args) > 0 {
+				t.Fatalf("%q: split into %q, %q: %v", text, name, args, err)
 			}
 		case Ack:
-			if _, err := SplitArray(p.Data); err != nil {
-				t.Fatalf("%q: %v", text, err)
+			if args, err := SplitArray(p.Data); err != nil || !reflect.DeepEqual(args, p.Args) && len(args)+len(p.Args) > 0 {
+				t.Fatalf("%q: %q, %v", text, args, err)
 			}
 		}
 	})
@@ -64,11 +69,13 @@ func FuzzScanner(f *testing.F) {
 		f.Add(strings.TrimLeft(test.text[:min(len(test.text), 4096)], "0123456789/-"))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		value, found, reason := document([]byte(text), math.MaxInt, true)
+		value := bytes.Trim([]byte(text), space)
+		s := scanner{b: value, depth: MaxDepth, collect: true}
+		reason := s.document(nil)
 		if reason == TooDeep {
 			return
 		}
-		if valid := json.Valid([]byte(text)); valid != (reason == "") {
+		if valid := json.Valid([]byte(text)) && utf8.ValidString(text); valid != (reason == "") {
 			t.Fatalf("%q: valid is %v, but the scanner says %q", text, valid, reason)
 		}
 		var v any
@@ -76,10 +83,10 @@ func FuzzScanner(f *testing.F) {
 			return
 		}
 		// Decoding loses all but the last of members with the same name.
-		if want := countPlaceholders(v); len(found) < want {
-			t.Fatalf("%q: %d placeholders, found %v", text, want, found)
+		if want := countPlaceholders(v); len(s.found) < want {
+			t.Fatalf("%q: %d placeholders, found %v", text, want, s.found)
 		}
-		for _, ph := range found {
+		for _, ph := range s.found {
 			var object map[string]any
 			if err := json.Unmarshal(value[ph.start:ph.end], &object); err != nil || object["_placeholder"] != true {
 				t.Fatalf("%q: %v is no placeholder", text, ph)
@@ -228,8 +235,8 @@ func FuzzAttachments(f *testing.F) {
 					t.Fatalf("binary is %v, %d bytes waited: %v", binary, was, err)
 				}
 			case p == nil:
-				if d.Pending() != waits {
-					t.Fatalf("%d bytes are held, but %d counted", waits, d.Pending())
+				if held := waits + argBytes*len(d.pending.Args); d.Pending() != held {
+					t.Fatalf("%d bytes are held, but %d counted", held, d.Pending())
 				}
 			default:
 				if d.Pending() != 0 || !reflect.DeepEqual(p.Attachments, sent) && len(p.Attachments)+len(sent) > 0 {

@@ -51,7 +51,7 @@ func (r Raw) MarshalJSON() ([]byte, error) {
 	if len(r.Attachments) == 0 {
 		return r.JSON, nil
 	}
-	text, found, err := locate(r)
+	text, found, err := locate(r, MaxDepth)
 	if err != nil {
 		return nil, err
 	}

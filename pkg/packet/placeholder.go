@@ -1,7 +1,7 @@
 package packet
 
 import (
-	"math"
+	"bytes"
 	"strconv"
 )
 
@@ -20,16 +20,16 @@ func appendPlaceholder(b []byte, num int) []byte {
 }
 
 // locate returns the value in r.JSON and its placeholders, each of which has its
-// attachment.
-func locate(r Raw) (text []byte, found []placeholder, err error) {
-	text, found, reason := document(r.JSON, math.MaxInt, len(r.Attachments) > 0)
-	switch {
+// attachment. The value may be nested depth deep.
+func locate(r Raw, depth int) (text []byte, found []placeholder, err error) {
+	s := scanner{b: bytes.Trim(r.JSON, space), depth: depth, collect: len(r.Attachments) > 0}
+	switch reason := s.document(nil); {
 	case reason != "":
 		return nil, nil, &Error{reason}
-	case exceed(found, len(r.Attachments)):
+	case exceed(s.found, len(r.Attachments)):
 		return nil, nil, &Error{BadPlaceholder}
 	}
-	return text, found, nil
+	return s.b, s.found, nil
 }
 
 // exceed reports whether a placeholder refers to none of n attachments.

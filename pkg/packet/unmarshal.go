@@ -19,6 +19,12 @@ import (
 // string is base64, as json.Marshal writes it there. To decode an argument that is
 // base64, decode it into a string first.
 func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
+	if text, ok := v.(*string); ok && text != nil {
+		if s := (scanner{b: raw}); s.peek() == '"' && s.document(nil) == "" { // the most frequent argument
+			*text = string(unquote(raw))
+			return nil
+		}
+	}
 	if isString(raw) && wantsBytes(v) {
 		return fmt.Errorf("packet: cannot unmarshal a string into a Go value of type %s: "+
 			"send binary data, or decode into a string and convert that", reflect.TypeOf(v).Elem())
@@ -26,7 +32,7 @@ func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
 	if len(attachments) == 0 {
 		return json.Unmarshal(raw, v) // an object that looks like a placeholder is an ordinary object here
 	}
-	text, found, err := locate(Raw{raw, attachments})
+	text, found, err := locate(Raw{raw, attachments}, MaxDepth)
 	if err != nil {
 		return err
 	}

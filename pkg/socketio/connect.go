@@ -43,8 +43,8 @@ func (s *Server) admit(sock *Socket) {
 		return
 	}
 	sock.ns = n
-	pid, offset := connectAuth(sock.auth)
-	sock.recovers = s.recovers(sock.nsName, sock.auth, pid, sock.client.conn.Handshake())
+	pid, offset, recovery := connectAuth(sock.auth)
+	sock.recovers = s.recovers(sock.nsName, recovery, pid, sock.client.conn.Handshake())
 	if err = sock.screen(); err != nil {
 		refused = true
 		return
