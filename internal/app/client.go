@@ -29,8 +29,8 @@ type client struct {
 	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Used by be only
 
 	mu    sync.Mutex
-	id    auth.Identity // of the newest token; replaced, never changed
-	timer *time.Timer   // ends the connection when the token expires
+	id    *auth.Identity // of the newest token; replaced, never changed
+	timer *time.Timer    // ends the connection when the token expires
 	ended bool
 }
 
@@ -44,8 +44,7 @@ func (a *App) identity(s *socketio.Socket) *auth.Identity {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id := c.id
-	return &id
+	return c.id
 }
 
 // admit is the middleware of all clients: it joins an accepted client to its rooms, and starts the
@@ -144,7 +143,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 // fails the client has the identity, but lacks some of its rooms.
 func (c *client) be(ctx context.Context, id auth.Identity) error {
 	c.mu.Lock()
-	c.id = id
+	c.id = &id
 	c.await()
 	c.mu.Unlock()
 	// A token with the same rooms as the last one, which may arrive often, needs no check: rooms

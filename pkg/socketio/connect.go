@@ -196,13 +196,11 @@ func (s *Socket) answerConnect() error {
 	if s.gone {
 		return ErrDisconnected
 	}
-	body, err := json.Marshal(struct {
-		SID string `json:"sid"`
-		PID string `json:"pid,omitempty"`
-	}{s.id, s.pid})
-	if err != nil {
-		return err
+	body := packet.AppendString([]byte(`{"sid":`), s.id)
+	if s.pid != "" {
+		body = packet.AppendString(append(body, `,"pid":`...), s.pid)
 	}
+	body = append(body, '}')
 	s.ns.add(s) // before the client can act on the answer
 	s.mail.expect()
 	if err := s.client.send(&packet.Packet{Type: packet.Connect, Namespace: s.nsName, Data: body}); err != nil {

@@ -117,15 +117,16 @@ func withHandler(table map[string][]Handler, event string, h Handler) map[string
 	return grown
 }
 
-// rulesNow returns the rules for a socket of the namespace: its parent's, then its own.
-func (n *Namespace) rulesNow() []rules {
-	n.mu.RLock()
-	own := n.rules
-	n.mu.RUnlock()
-	if n.parent == nil {
-		return []rules{own}
+// rulesNow returns the rules for a socket of the namespace: its parent's, if it has one, then its
+// own.
+func (n *Namespace) rulesNow() (both [2]rules) {
+	if n.parent != nil {
+		both[0] = n.parent.rulesNow()
 	}
-	return []rules{n.parent.rulesNow(), own}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	both[1] = n.rules
+	return both
 }
 
 // Sockets returns the connected sockets of this node, in no order.
