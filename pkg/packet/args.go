@@ -218,11 +218,8 @@ func (e *encoder) other(v any, depth int) error {
 		e.binary(data)
 		text = after
 	}
-	s := scanner{b: e.b[start:], depth: depth}
-	if reason := s.document(nil); reason != "" {
-		return &Error{reason}
-	}
-	return nil
+	_, err := checkJSON(e.b[start:], depth, false)
+	return err
 }
 
 // AppendString appends s to b as a JSON string and returns the result. Invalid

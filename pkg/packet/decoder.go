@@ -31,7 +31,7 @@ type Decoder struct {
 	pending   *Packet // waits for attachments; nil if none are due
 	due       int     // their number
 	held      int     // bytes that pending has
-	namespace string  // the last one seen besides "/", to make it a string once
+	namespace string  // the last one seen, to make it a string once
 	event     string  // the name of the last event, for the same reason
 }
 
@@ -101,9 +101,11 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
 		}
 	}
 	if len(b) > 0 && b[0] == '/' {
-		if b = d.cutNamespace(p, b); !utf8.ValidString(p.Namespace) {
+		name, rest, _ := bytes.Cut(b, []byte{','})
+		if !utf8.Valid(name) {
 			return 0, InvalidUTF8
 		}
+		p.Namespace, b = kept(&d.namespace, name), rest
 	}
 	p.ID, b = cutID(b)
 	if len(b) == 0 {
@@ -116,22 +118,21 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
 		return 0, reason
 	case strings.IndexByte(row.starts, b[0]) < 0:
 		return 0, UnexpectedPayload
-	case exceed(found, due), share(found): // an attachment with ten placeholders would be forwarded ten times
+	case !allRefer(found, due, true): // an attachment with ten placeholders would be forwarded ten times
 		return 0, BadPlaceholder
 	}
-	p.Data, p.Args = b[:len(b):len(b)], args
 	if p.Type == Event {
-		name, reason := eventName(p.Args)
+		name, reason := eventName(args)
 		if reason != "" {
 			return 0, reason
 		}
-		p.Event, p.Args = kept(&d.event, name), p.Args[1:]
+		p.Event, args = kept(&d.event, name), args[1:]
 	}
+	p.Data, p.Args = b[:len(b):len(b)], args
 	return due, ""
 }
 
-// kept returns a name as a string. A connection often repeats the same, so the last one is kept and
-// not allocated again, unless it is long.
+// kept returns a name as a string. Most connections repeat one, so the last is kept unless it is long.
 func kept(last *string, name []byte) string {
 	switch {
 	case string(name) == *last:
@@ -158,16 +159,6 @@ func cutAttachments(b []byte) (n int, rest []byte) {
 		}
 	}
 	return 0, nil
-}
-
-// cutNamespace reads a namespace, up to the first comma or the end.
-func (d *Decoder) cutNamespace(p *Packet, b []byte) (rest []byte) {
-	name, rest, _ := bytes.Cut(b, []byte{','})
-	if string(name) == "/" {
-		return rest
-	}
-	p.Namespace = kept(&d.namespace, name)
-	return rest
 }
 
 // cutID reads an ack id. Like the reference it accepts spaces as digits; unlike it, it does not

@@ -47,6 +47,16 @@ func (s *scanner) document(each func(start, end int)) (reason Reason) {
 	return reason
 }
 
+// checkJSON checks that b is one value without space around it, nested at most depth deep, and returns
+// the placeholders in it if collect is set.
+func checkJSON(b []byte, depth int, collect bool) ([]placeholder, error) {
+	s := scanner{b: b, depth: depth, collect: collect}
+	if reason := s.document(nil); reason != "" {
+		return nil, &Error{reason}
+	}
+	return s.found, nil
+}
+
 // peek returns the next byte, or 0, which is never valid, at the end.
 func (s *scanner) peek() byte {
 	if s.i < len(s.b) {

@@ -41,17 +41,17 @@ func SplitEvent(data []byte) (name string, args []json.RawMessage, err error) {
 	return string(text), elems[1:], nil
 }
 
-// Members returns the names and values of the members of an object, as sub-slices of it where they
-// contain no escapes. The object must be valid, as the Data of a Connect is.
+// Members returns the names and values of the members of an object. The values are sub-slices of it.
+// The object must be valid, as the Data of a Connect is.
 func Members(object []byte) iter.Seq2[[]byte, json.RawMessage] {
 	return func(yield func(name []byte, value json.RawMessage) bool) {
 		s := scanner{b: object, i: 1, depth: MaxDepth}
 		for {
 			name, value, reason := s.member()
-			if reason != "" || !yield(unquote(name), value) || s.peek() != ',' {
-				return
+			if reason != "" || !yield(unquote(name), value) {
+				return // after the last one there is no name
 			}
-			s.i++
+			s.i++ // the comma
 		}
 	}
 }

@@ -51,6 +51,7 @@ var accepted = []struct {
 	{`2999999999999999999999["x"]`, Packet{Type: Event, Namespace: "/", ID: "999999999999999999999", Data: []byte(`["x"]`)}},
 	{`2["a",{"_placeholder":true,"num":9}]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a",{"_placeholder":true,"num":9}]`)}},
 	{`2["a"` + nest(MaxDepth-1) + `]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"` + nest(MaxDepth-1) + `]`)}},
+	{`2["a"` + strings.Repeat(`,[{}]`, MaxDepth) + `]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"` + strings.Repeat(`,[{}]`, MaxDepth) + `]`)}},
 	{`3`, Packet{Type: Ack, Namespace: "/"}},
 	{`37`, Packet{Type: Ack, Namespace: "/", ID: "7"}},
 	{`37[]`, Packet{Type: Ack, Namespace: "/", ID: "7", Data: []byte(`[]`)}},
