@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -89,12 +91,11 @@ func (a *App) verify(ctx context.Context, s *socketio.Socket, find func(*socketi
 // shown returns the token of a connecting client: auth.token, or that of the Authorization header
 // of its first request.
 func shown(s *socketio.Socket) (string, error) {
-	var payload struct {
-		Token json.RawMessage `json:"token"`
-	}
-	if err := s.Auth(&payload); err == nil && len(payload.Token) > 0 && string(payload.Token) != "null" {
+	var payload json.RawMessage
+	_ = s.Auth(&payload) // is kept until the middlewares have run
+	if found := tokenIn(payload); found != nil && string(found) != "null" {
 		var token string
-		if json.Unmarshal(payload.Token, &token) != nil {
+		if packet.Unmarshal(found, nil, &token) != nil {
 			return "", &auth.Error{Code: auth.TokenInvalid, Message: "auth.token is not a string"}
 		}
 		return token, nil
@@ -104,6 +105,16 @@ func shown(s *socketio.Socket) (string, error) {
 		return "", nil
 	}
 	return strings.TrimSpace(token), nil
+}
+
+// tokenIn returns the token in a payload, or nil. Like encoding/json it ignores the case of the name.
+func tokenIn(payload []byte) (token json.RawMessage) {
+	for name, value := range packet.Members(payload) {
+		if bytes.EqualFold(name, []byte("token")) {
+			token = value
+		}
+	}
+	return token
 }
 
 // renew answers the event token, with which a connected client sends a fresh token.

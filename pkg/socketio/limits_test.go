@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -334,6 +335,11 @@ func TestConnectPayloadIsDropped(t *testing.T) {
 	note := func(s *Socket) {
 		auth.Name = ""
 		err := s.Auth(&auth)
+		var raw json.RawMessage
+		if rawErr := s.Auth(&raw); rawErr != err || err == nil && string(raw) != `{"name":"ann"}` {
+			t.Errorf("as raw JSON: %s, %v", raw, rawErr)
+		}
+		clear(raw) // it is a copy
 		seen <- fmt.Sprint(auth.Name, err)
 	}
 	n.Use(func(_ context.Context, s *Socket) error { note(s); return nil })

@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -94,13 +95,18 @@ func (s *Socket) Handshake() *engineio.Handshake { return s.client.conn.Handshak
 
 // Auth decodes the payload that the client connected with: an object of at most 64 KiB. It is kept
 // for middlewares and OnConnect only: when the functions of OnConnect have returned, Auth returns
-// [ErrAuthDropped]. To keep values for later use SetValue or SetData.
+// [ErrAuthDropped]. To keep values for later use SetValue or SetData. A *json.RawMessage gets a copy
+// of the payload, which is valid JSON, without a further check.
 func (s *Socket) Auth(v any) error {
 	s.mu.Lock()
 	auth := s.auth
 	s.mu.Unlock()
 	if auth == nil {
 		return ErrAuthDropped
+	}
+	if raw, ok := v.(*json.RawMessage); ok && raw != nil {
+		*raw = bytes.Clone(auth)
+		return nil
 	}
 	return json.Unmarshal(auth, v)
 }
