@@ -213,7 +213,11 @@ func (s *Socket) answerConnect() error {
 	s.client.idle.Stop()
 	s.client.srv.unconnected.remove(s.client, true)
 	s.ns.srv.stats.connects.Add(1)
-	s.mail.start(&s.client.srv.tasks, s.greet)
+	greet, all := s.greet, s.ns.rulesNow()
+	if len(all[0].onConnect)+len(all[1].onConnect) == 0 {
+		greet, s.auth = nil, nil // a goroutine less for each connection
+	}
+	s.mail.start(&s.client.srv.tasks, greet)
 	if d := s.dismissed; d != 0 {
 		s.client.srv.spawn(func() { s.disconnect(d == fromConnection) })
 	}

@@ -359,6 +359,22 @@ func TestConnectPayloadIsDropped(t *testing.T) {
 	}
 }
 
+// TestConnectPayloadIsDroppedWithoutOnConnect: it is dropped with the answer to CONNECT if there are
+// no functions that could use it, and events that came before still wait for that answer.
+func TestConnectPayloadIsDroppedWithoutOnConnect(t *testing.T) {
+	n := start(t, Options{})
+	n.On("auth", func(_ context.Context, e *Event) error {
+		return e.Ack(errors.Is(e.Socket().Auth(new(any)), ErrAuthDropped))
+	})
+	w := n.dial(t)
+	w.write(`40{"name":"ann"}`)
+	w.write(`420["auth"]`)
+	w.connected()
+	if got := w.next(); got != `430[true]` {
+		t.Errorf("got %s", got)
+	}
+}
+
 func (w *wire) writeBinary(data []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
