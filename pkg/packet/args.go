@@ -218,7 +218,7 @@ func (e *encoder) other(v any, depth int) error {
 		e.binary(data)
 		text = after
 	}
-	_, err := checkJSON(e.b[start:], depth, false)
+	_, err := checkJSON(e.b[start:], depth, false, nil)
 	return err
 }
 

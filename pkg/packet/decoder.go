@@ -48,9 +48,9 @@ func (d *Decoder) Text(b []byte) (*Packet, error) {
 		return nil, &Error{UnexpectedText}
 	}
 	p := &Packet{Namespace: "/"}
-	due, reason := d.text(p, b)
-	if reason != "" {
-		return nil, &Error{reason}
+	due, err := d.text(p, b)
+	if err != nil {
+		return nil, err
 	}
 	if due > 0 {
 		d.pending, d.due, d.held = p, due, len(b)+argBytes*len(p.Args)
@@ -88,48 +88,48 @@ func (d *Decoder) Pending() int {
 }
 
 // text decodes b into p and returns how many attachments are due.
-func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
+func (d *Decoder) text(p *Packet, b []byte) (due int, err error) {
 	if len(b) == 0 || b[0] < '0' || int(b[0]-'0') >= len(wire) {
-		return 0, UnknownType
+		return 0, &Error{UnknownType}
 	}
 	row := wire[b[0]-'0']
 	p.Type = row.typ
 	b = b[1:]
 	if row.binary {
 		if due, b = cutAttachments(b); due == 0 {
-			return 0, BadAttachments
+			return 0, &Error{BadAttachments}
 		}
 	}
 	if len(b) > 0 && b[0] == '/' {
 		name, rest, _ := bytes.Cut(b, []byte{','})
 		if !utf8.Valid(name) {
-			return 0, InvalidUTF8
+			return 0, &Error{InvalidUTF8}
 		}
 		p.Namespace, b = kept(&d.namespace, name), rest
 	}
 	p.ID, b = cutID(b)
 	if len(b) == 0 {
-		return due, ""
+		return due, nil
 	}
 	b = bytes.Trim(b, space)
-	args, found, reason := split(b, row.binary)
+	args, found, err := split(b, row.binary)
 	switch {
-	case reason != "":
-		return 0, reason
+	case err != nil:
+		return 0, err
 	case strings.IndexByte(row.starts, b[0]) < 0:
-		return 0, UnexpectedPayload
+		return 0, &Error{UnexpectedPayload}
 	case !allRefer(found, due, true): // an attachment with ten placeholders would be forwarded ten times
-		return 0, BadPlaceholder
+		return 0, &Error{BadPlaceholder}
 	}
 	if p.Type == Event {
-		name, reason := eventName(args)
-		if reason != "" {
-			return 0, reason
+		name, err := eventName(args)
+		if err != nil {
+			return 0, err
 		}
 		p.Event, args = kept(&d.event, name), args[1:]
 	}
 	p.Data, p.Args = b[:len(b):len(b)], args
-	return due, ""
+	return due, nil
 }
 
 // kept returns a name as a string. Most connections repeat one, so the last is kept unless it is long.

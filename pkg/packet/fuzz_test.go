@@ -70,23 +70,23 @@ func FuzzScanner(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		value := bytes.Trim([]byte(text), space)
-		s := scanner{b: value, depth: MaxDepth, collect: true}
-		reason := s.document(nil)
-		if reason == TooDeep {
+		found, err := checkJSON(value, MaxDepth, true, nil)
+		e := new(Error)
+		if errors.As(err, &e) && e.Reason == TooDeep {
 			return
 		}
-		if valid := json.Valid([]byte(text)) && utf8.ValidString(text); valid != (reason == "") {
-			t.Fatalf("%q: valid is %v, but the scanner says %q", text, valid, reason)
+		if valid := json.Valid([]byte(text)) && utf8.ValidString(text); valid != (err == nil) {
+			t.Fatalf("%q: valid is %v, but the scanner says %v", text, valid, err)
 		}
 		var v any
-		if reason != "" || json.Unmarshal(value, &v) != nil { // a number out of range
+		if err != nil || json.Unmarshal(value, &v) != nil { // a number out of range
 			return
 		}
 		// Decoding loses all but the last of members with the same name.
-		if want := countPlaceholders(v); len(s.found) < want {
-			t.Fatalf("%q: %d placeholders, found %v", text, want, s.found)
+		if want := countPlaceholders(v); len(found) < want {
+			t.Fatalf("%q: %d placeholders, found %v", text, want, found)
 		}
-		for _, ph := range s.found {
+		for _, ph := range found {
 			var object map[string]any
 			if err := json.Unmarshal(value[ph.start:ph.end], &object); err != nil || object["_placeholder"] != true {
 				t.Fatalf("%q: %v is no placeholder", text, ph)

@@ -23,7 +23,7 @@ func appendPlaceholder(b []byte, num int) []byte {
 // attachment. The value may be nested depth deep.
 func locate(r Raw, depth int) (text []byte, found []placeholder, err error) {
 	text = bytes.Trim(r.JSON, space)
-	if found, err = checkJSON(text, depth, len(r.Attachments) > 0); err != nil {
+	if found, err = checkJSON(text, depth, len(r.Attachments) > 0, nil); err != nil {
 		return nil, nil, err
 	}
 	if !allRefer(found, len(r.Attachments), false) {

@@ -21,38 +21,35 @@ type scanner struct {
 // space are the bytes that JSON allows around values.
 const space = " \t\r\n"
 
-// split checks that b is one value without space around it. If it is an array it returns the
-// elements, at most MaxElements, as sub-slices of b; and if collect is set the placeholders.
-func split(b []byte, collect bool) (elems []json.RawMessage, found []placeholder, _ Reason) {
+// split is checkJSON that returns the elements too if b is an array, as sub-slices of it.
+func split(b []byte, collect bool) (elems []json.RawMessage, found []placeholder, err error) {
 	// Most events have few arguments: collected on the stack, they cost one allocation of the right
 	// size.
 	var few [8]json.RawMessage
 	all := few[:0]
-	s := scanner{b: b, depth: MaxDepth, collect: collect}
-	reason := s.document(func(start, end int) { all = append(all, b[start:end:end]) })
-	return append(elems, all...), s.found, reason
+	found, err = checkJSON(b, MaxDepth, collect, func(start, end int) { all = append(all, b[start:end:end]) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(elems, all...), found, nil
 }
 
-// document reads all of s.b, which must be one value without space around it. If that is an array
-// and each is not nil, it calls each with the extent of every element, at most MaxElements times.
-func (s *scanner) document(each func(start, end int)) (reason Reason) {
+// checkJSON checks that b is one value without space around it, nested at most depth deep, and returns
+// the placeholders in it if collect is set. If it is an array and each is not nil, it calls each with
+// the extent of every element, at most MaxElements times.
+func checkJSON(b []byte, depth int, collect bool, each func(start, end int)) ([]placeholder, error) {
+	s := scanner{b: b, depth: depth, collect: collect}
+	var reason Reason
 	if s.peek() == '[' {
 		reason = s.array(each)
 	} else {
 		reason = s.value()
 	}
-	if reason == "" && s.i < len(s.b) {
-		return InvalidJSON
-	}
-	return reason
-}
-
-// checkJSON checks that b is one value without space around it, nested at most depth deep, and returns
-// the placeholders in it if collect is set.
-func checkJSON(b []byte, depth int, collect bool) ([]placeholder, error) {
-	s := scanner{b: b, depth: depth, collect: collect}
-	if reason := s.document(nil); reason != "" {
+	switch {
+	case reason != "":
 		return nil, &Error{reason}
+	case s.i < len(b):
+		return nil, &Error{InvalidJSON}
 	}
 	return s.found, nil
 }

@@ -19,11 +19,8 @@ func SplitArray(data []byte) ([]json.RawMessage, error) {
 	if len(data) == 0 || data[0] != '[' {
 		return nil, &Error{InvalidJSON}
 	}
-	elems, _, reason := split(data, false)
-	if reason != "" {
-		return nil, &Error{reason}
-	}
-	return elems, nil
+	elems, _, err := split(data, false)
+	return elems, err
 }
 
 // SplitEvent returns the name in an Event's Data and the arguments after it, as sub-slices of data.
@@ -34,9 +31,9 @@ func SplitEvent(data []byte) (name string, args []json.RawMessage, err error) {
 	if err != nil || len(data) == 0 {
 		return "", nil, err
 	}
-	text, reason := eventName(elems)
-	if reason != "" {
-		return "", nil, &Error{reason}
+	text, err := eventName(elems)
+	if err != nil {
+		return "", nil, err
 	}
 	return string(text), elems[1:], nil
 }
@@ -57,20 +54,20 @@ func Members(object []byte) iter.Seq2[[]byte, json.RawMessage] {
 }
 
 // eventName returns the name that the elements of an Event's array begin with.
-func eventName(elems []json.RawMessage) (name []byte, _ Reason) {
+func eventName(elems []json.RawMessage) (name []byte, err error) {
 	if len(elems) == 0 {
-		return nil, UnexpectedPayload
+		return nil, &Error{UnexpectedPayload}
 	}
 	switch c := elems[0][0]; {
 	case c == '"':
 		if name = unquote(elems[0]); Reserved(string(name)) {
-			return nil, ReservedEvent
+			return nil, &Error{ReservedEvent}
 		}
-		return name, ""
+		return name, nil
 	case c == '-', '0' <= c && c <= '9':
-		return numberName(elems[0]), ""
+		return numberName(elems[0]), nil
 	}
-	return nil, UnexpectedPayload
+	return nil, &Error{UnexpectedPayload}
 }
 
 // numberName returns the string that JavaScript makes of a JSON number. It is the same as

@@ -25,7 +25,7 @@ func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
 				"send binary data, or decode into a string and convert that", reflect.TypeOf(v).Elem())
 		}
 		if s, ok := v.(*string); ok && s != nil { // the most frequent argument
-			if _, err := checkJSON(text, 0, false); err == nil {
+			if _, err := checkJSON(text, 0, false, nil); err == nil {
 				*s = string(unquote(text))
 				return nil
 			}
