@@ -192,6 +192,9 @@ func TestAppendArgsRefuses(t *testing.T) {
 // No string, not even one that knows the mark, becomes an attachment; and JSON
 // that knows it is refused where it would break out of its string.
 func TestMarkCannotBeForged(t *testing.T) {
+	if len(markValue) != 1+64 || strings.Trim(markValue, "\r\n") != "" {
+		t.Errorf("the mark is %q, want 64 random line breaks after the first", markValue)
+	}
 	content := markValue + base64.StdEncoding.EncodeToString([]byte("x"))
 	text, attachments, err := AppendArgs(nil, content, []string{content, `"` + content}, map[string]string{content: content}, file{Name: content})
 	if err != nil || len(attachments) != 0 {

@@ -99,7 +99,7 @@ func reveal(v reflect.Value, seen map[place]bool) error {
 	switch v.Kind() {
 	case reflect.Pointer, reflect.Map:
 		p := place{v.Type(), v.Pointer()}
-		if v.IsNil() || seen[p] {
+		if seen[p] {
 			return nil
 		}
 		seen[p] = true
