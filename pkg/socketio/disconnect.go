@@ -33,7 +33,7 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.observe(at) // later events are not given
 	s.gone, s.over = true, connected && !reason.recoverable()
 	cause := &DisconnectError{Reason: reason, Moved: s.moved}
-	acks, recovers := s.acks, s.pid != ""
+	acks := s.acks
 	s.acks = nil
 	s.mu.Unlock()
 	for _, a := range acks {
@@ -52,7 +52,7 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	}
 	grace := time.AfterFunc(handlerGrace, func() { s.cancel(cause) })
 	settle := func() bool { return s.endSession(reason) }
-	if recovers && !reason.recoverable() { // its client may reconnect before the handlers have returned
+	if s.recovers && !reason.recoverable() { // its client may reconnect before the handlers have returned
 		moved := make(chan bool, 1)
 		s.client.srv.spawn(func() { moved <- s.endSession(reason) })
 		settle = func() bool { return <-moved }
