@@ -35,11 +35,12 @@ func memberRoom(r *request, may func(room string) bool) (string, error) {
 // of strings.
 func roomsArg(r *request) ([]string, error) {
 	var rooms []string
-	room, err := stringArg(r, 0, "a room or an array of rooms")
-	if err == nil {
+	if raw := r.Raw(0); len(raw) == 0 || raw[0] == '"' || r.Arg(0, &rooms) != nil {
+		room, err := stringArg(r, 0, "a room or an array of rooms")
+		if err != nil {
+			return nil, err
+		}
 		rooms = []string{room}
-	} else if r.Len() == 0 || r.Arg(0, &rooms) != nil {
-		return nil, err
 	}
 	if len(rooms) == 0 {
 		return nil, fail(badRequest, "no room is named")
@@ -63,11 +64,11 @@ func checkRoom(name string) error {
 }
 
 func stringArg(r *request, i int, what string) (string, error) {
-	var s *string
-	if err := r.Arg(i, &s); err != nil || s == nil || *s == "" {
+	var s string
+	if err := r.Arg(i, &s); err != nil || s == "" { // or null, or missing
 		return "", fail(badRequest, "argument %d of %q is %s", i+1, r.Name, what)
 	}
-	return *s, nil
+	return s, nil
 }
 
 // permit refuses rooms that may does not allow.

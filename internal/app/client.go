@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -29,8 +31,8 @@ type client struct {
 	judged *auth.Identity // by which all its rooms were judged; nil if that failed. Once it is connected, used by be only
 
 	mu    sync.Mutex
-	id    auth.Identity // of the newest token; replaced, never changed
-	timer *time.Timer   // ends the connection when the token expires
+	id    *auth.Identity // of the newest token; replaced, never changed
+	timer *time.Timer    // ends the connection when the token expires
 	ended bool
 }
 
@@ -44,8 +46,7 @@ func (a *App) identity(s *socketio.Socket) *auth.Identity {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id := c.id
-	return &id
+	return c.id
 }
 
 // admit is the middleware of all clients: it joins an accepted client to its rooms.
@@ -59,7 +60,7 @@ func (a *App) admit(ctx context.Context, r *socketio.ConnectRequest) error {
 		return refusal(ctx, err)
 	}
 	r.SetUser(id.User)
-	r.SetValue(clientKey{}, &client{id: id, judged: &id})
+	r.SetValue(clientKey{}, &client{id: &id, judged: &id})
 	r.KeepRooms(id.MayBeIn)
 	if err := r.Join(ownRooms(&id)...); err != nil {
 		return refusal(ctx, err)
@@ -107,12 +108,11 @@ func (a *App) verify(ctx context.Context, address string, find func() (string, e
 // shown returns the token of a connecting client: auth.token, or that of the Authorization header
 // of its first request.
 func shown(r *socketio.ConnectRequest) (string, error) {
-	var payload struct {
-		Token json.RawMessage `json:"token"`
-	}
-	if err := r.Auth(&payload); err == nil && len(payload.Token) > 0 && string(payload.Token) != "null" {
+	var payload json.RawMessage
+	_ = r.Auth(&payload) // is kept until the middlewares have run
+	if found := tokenIn(payload); found != nil && string(found) != "null" {
 		var token string
-		if json.Unmarshal(payload.Token, &token) != nil {
+		if packet.Unmarshal(found, nil, &token) != nil {
 			return "", &auth.Error{Code: auth.TokenInvalid, Message: "auth.token is not a string"}
 		}
 		return token, nil
@@ -122,6 +122,16 @@ func shown(r *socketio.ConnectRequest) (string, error) {
 		return "", nil
 	}
 	return strings.TrimSpace(token), nil
+}
+
+// tokenIn returns the token in a payload, or nil. Like encoding/json it ignores the case of the name.
+func tokenIn(payload []byte) (token json.RawMessage) {
+	for name, value := range packet.Members(payload) {
+		if bytes.EqualFold(name, []byte("token")) {
+			token = value
+		}
+	}
+	return token
 }
 
 // renew answers the event token, with which a connected client sends a fresh token.
@@ -161,7 +171,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 // fails the client has the identity, but lacks some of its rooms.
 func (c *client) be(ctx context.Context, id auth.Identity) error {
 	c.mu.Lock()
-	c.id = id
+	c.id = &id
 	c.await()
 	c.mu.Unlock()
 	// A token with the same rooms as the last one, which may arrive often, needs no check: rooms

@@ -23,6 +23,14 @@ type Raw struct {
 	Attachments [][]byte
 }
 
+// Checked is JSON that needs no further check: an element of the Args of a [Packet], or one that
+// [SplitArray] or [SplitEvent] has returned. As an argument AppendArgs copies it. Without
+// attachments in its packet it is the cheapest form to forward.
+type Checked json.RawMessage
+
+// MarshalJSON returns c.
+func (c Checked) MarshalJSON() ([]byte, error) { return json.RawMessage(c).MarshalJSON() }
+
 // AppendArgs appends args to b as JSON, separated by commas and without surrounding brackets, and
 // returns their attachments. It escapes nothing that JSON does not require.
 //
@@ -36,45 +44,45 @@ type Raw struct {
 // invalid or nested deeper than MaxDepth, invalid UTF-8 in it, or, beside attachments, an object
 // that looks like a placeholder but is not one.
 func AppendArgs(b []byte, args ...any) (_ []byte, attachments [][]byte, err error) {
+	if len(args) > MaxElements {
+		return b, nil, &Error{TooManyElements}
+	}
 	start := len(b)
 	e := encoder{b: b}
 	for i, arg := range args {
 		if i > 0 {
 			e.b = append(e.b, ',')
 		}
-		if err := e.value(arg, 0); err != nil {
+		if err := e.value(arg, MaxDepth-1); err != nil {
 			return e.b, nil, fmt.Errorf("packet: argument %d: %w", i, err)
 		}
 	}
-	if err := e.check(e.b[start:]); err != nil {
-		return e.b, nil, err
+	if len(e.attachments) > 0 {
+		if err := e.checkPlaceholders(e.b[start:]); err != nil {
+			return e.b, nil, err
+		}
 	}
 	return e.b, e.attachments, nil
 }
 
-// An encoder collects the JSON and the attachments of one list of arguments.
+// An encoder collects the JSON and the attachments of one list of arguments. What it appends is
+// valid: text from elsewhere is checked before.
 type encoder struct {
 	b           []byte
 	attachments [][]byte
 }
 
-// check validates the JSON of all values together: accepted JSON can be decoded again as the
-// elements of an array.
-func (e *encoder) check(text []byte) error {
-	if len(text) == 0 {
-		return nil
-	}
-	s := scanner{b: text, depth: MaxDepth - 1, collect: len(e.attachments) > 0}
-	switch reason := s.list(MaxElements, nil); {
-	case reason != "":
-		return &Error{reason}
-	case !utf8.Valid(text): // from a json.Marshaler or a json.RawMessage
-		return &Error{InvalidUTF8}
-	case len(e.attachments) > MaxAttachments:
+// checkPlaceholders checks that the arguments contain a placeholder for each attachment and no
+// other object that the receiver would take for one.
+func (e *encoder) checkPlaceholders(text []byte) error {
+	if len(e.attachments) > MaxAttachments {
 		return &Error{BadAttachments}
-	case len(s.found) != len(e.attachments):
-		// Each attachment has one placeholder. One more is an object of the caller, which the
-		// receiver would take for an attachment, or fail on.
+	}
+	s := scanner{b: text, depth: MaxDepth - 1, collect: true}
+	if reason := s.list(nil); reason != "" {
+		return &Error{reason} // a placeholder is nested one level deeper than its attachment was
+	}
+	if len(s.found) != len(e.attachments) {
 		return &Error{BadPlaceholder}
 	}
 	for i, ph := range s.found {
@@ -86,10 +94,8 @@ func (e *encoder) check(text []byte) error {
 	return nil
 }
 
+// value appends a value in which arrays and objects may be nested depth deep.
 func (e *encoder) value(v any, depth int) error {
-	if depth > MaxDepth {
-		return &Error{TooDeep}
-	}
 	switch v := v.(type) {
 	case nil:
 		e.b = append(e.b, "null"...)
@@ -103,16 +109,21 @@ func (e *encoder) value(v any, depth int) error {
 		e.binary(v)
 	case Binary:
 		e.binary(v)
+	case Checked:
+		if depth < MaxDepth-1 || len(v) == 0 {
+			return e.raw(Raw{JSON: json.RawMessage(v)}, depth)
+		}
+		e.b = append(e.b, v...)
 	case json.RawMessage:
-		return e.raw(Raw{JSON: v})
+		return e.raw(Raw{JSON: v}, depth)
 	case Raw:
-		return e.raw(v)
+		return e.raw(v, depth)
 	case []any:
 		return e.array(v, depth)
 	case map[string]any:
 		return e.object(v, depth)
 	default:
-		return e.other(v)
+		return e.other(v, depth)
 	}
 	return nil
 }
@@ -126,12 +137,12 @@ func (e *encoder) binary(data []byte) {
 	e.attachments = append(e.attachments, data)
 }
 
-func (e *encoder) raw(r Raw) error {
+func (e *encoder) raw(r Raw, depth int) error {
 	if r.JSON == nil {
 		e.b = append(e.b, "null"...)
 		return nil
 	}
-	text, found, err := locate(r)
+	text, found, err := locate(r, depth)
 	if err != nil {
 		return err
 	}
@@ -150,12 +161,15 @@ func (e *encoder) array(elems []any, depth int) error {
 		e.b = append(e.b, "null"...)
 		return nil
 	}
+	if depth == 0 {
+		return &Error{TooDeep}
+	}
 	e.b = append(e.b, '[')
 	for i, elem := range elems {
 		if i > 0 {
 			e.b = append(e.b, ',')
 		}
-		if err := e.value(elem, depth+1); err != nil {
+		if err := e.value(elem, depth-1); err != nil {
 			return err
 		}
 	}
@@ -168,6 +182,9 @@ func (e *encoder) object(members map[string]any, depth int) error {
 		e.b = append(e.b, "null"...)
 		return nil
 	}
+	if depth == 0 {
+		return &Error{TooDeep}
+	}
 	e.b = append(e.b, '{')
 	for i, key := range slices.Sorted(maps.Keys(members)) {
 		if i > 0 {
@@ -175,7 +192,7 @@ func (e *encoder) object(members map[string]any, depth int) error {
 		}
 		e.b = AppendString(e.b, key)
 		e.b = append(e.b, ':')
-		if err := e.value(members[key], depth+1); err != nil {
+		if err := e.value(members[key], depth-1); err != nil {
 			return err
 		}
 	}
@@ -184,23 +201,25 @@ func (e *encoder) object(members map[string]any, depth int) error {
 }
 
 // other encodes v with encoding/json, and then turns the marked base64 of each Binary in it into a
-// placeholder.
-func (e *encoder) other(v any) error {
+// placeholder. The result may be too deep, or contain invalid UTF-8 from a json.Marshaler.
+func (e *encoder) other(v any, depth int) error {
 	j := jsonPool.Get().(*jsonEncoder)
 	defer j.release()
 	if err := j.Encode(v); err != nil {
 		return err
 	}
-	text := bytes.TrimSuffix(j.buf.Bytes(), []byte{'\n'})
+	text, start := bytes.TrimSuffix(j.buf.Bytes(), []byte{'\n'}), len(e.b)
 	for {
 		before, data, after, ok := cutMarked(text)
 		e.b = append(e.b, before...)
 		if !ok {
-			return nil
+			break
 		}
 		e.binary(data)
 		text = after
 	}
+	_, err := checkJSON(e.b[start:], depth, false, nil)
+	return err
 }
 
 // AppendString appends s to b as a JSON string and returns the result. Invalid

@@ -42,6 +42,7 @@ func TestAppendArgs(t *testing.T) {
 		{"strings", []any{"\"\\\n\x00\x7f", "ü", "\u2028"}, `"\"\\\n\u0000` + "\x7f" + `","ü","\u2028"`, ""},
 		{"invalid UTF-8 in a string", []any{"a\xffb"}, `"a\ufffdb"`, ""},
 		{"json.RawMessage", []any{json.RawMessage(` {"a" : [1]} `), json.RawMessage(nil)}, `{"a" : [1]},null`, ""},
+		{"Checked", []any{Checked(`{"a" : [1]}`), Checked(nil), []any{Checked(` 1 `)}, map[string]Checked{"a": Checked(`2`)}}, `{"a" : [1]},null,[1],{"a":2}`, ""},
 		{"json.Marshaler", []any{stamp(7)}, `{"at":7}`, ""},
 		{"nil containers", []any{[]any(nil), map[string]any(nil), nilBytes, Binary(nil), Raw{}}, `null,null,null,null,null`, ""},
 		{"generic containers", []any{[]any{1, []any{}, map[string]any{}}, map[string]any{"b": "x", "a": nil}}, `[1,[],{}],{"a":null,"b":"x"}`, ""},
@@ -105,6 +106,35 @@ func placeholders(n int) string {
 	return "[" + strings.Join(s, ",") + "]"
 }
 
+// nested puts a value into levels of arrays.
+func nested(levels int, v any) any {
+	for range levels {
+		v = []any{v}
+	}
+	return v
+}
+
+// TestAppendArgsDepth: what is as deep as may be can be decoded, in whichever form it is given.
+func TestAppendArgsDepth(t *testing.T) {
+	raw := nest(MaxDepth - 1)[1:]
+	for _, arg := range []any{
+		json.RawMessage(raw), Checked(raw), Raw{JSON: json.RawMessage(raw)}, nested(MaxDepth-1, 1), nested(MaxDepth-2, Binary("x")),
+		nested(9, json.RawMessage(nest(MaxDepth - 10)[1:])), nested(9, []json.RawMessage{json.RawMessage(nest(MaxDepth - 11)[1:])}),
+	} {
+		text, _, err := AppendArgs([]byte(`["a",`), arg)
+		if err != nil {
+			t.Errorf("%.20T: %v", arg, err)
+			continue
+		}
+		if _, err := SplitArray(append(text, ']')); err != nil {
+			t.Errorf("%T: %v", arg, err)
+		}
+		if _, _, err := AppendArgs(nil, []any{arg}); err == nil {
+			t.Errorf("%T: one level more was accepted", arg)
+		}
+	}
+}
+
 func TestAppendArgsRefuses(t *testing.T) {
 	circle := make([]any, 1)
 	circle[0] = circle
@@ -127,12 +157,18 @@ func TestAppendArgsRefuses(t *testing.T) {
 		{"too deep raw", []any{json.RawMessage(nest(MaxDepth)[1:])}, TooDeep},
 		{"invalid raw", []any{json.RawMessage(`{"a":}`)}, InvalidJSON},
 		{"two values as one", []any{json.RawMessage(`1,2`)}, InvalidJSON},
+		{"two values as one, nested", []any{[]any{Checked(`1,2`)}}, InvalidJSON},
+		{"too deep for a decoder, nested", []any{[]any{json.RawMessage(nest(MaxDepth - 1)[1:])}}, TooDeep},
+		{"too deep for a decoder, Checked", []any{map[string]any{"a": Checked(nest(MaxDepth - 1)[1:])}}, TooDeep},
+		{"an attachment too deep", []any{nested(MaxDepth-1, Binary("x"))}, TooDeep},
+		{"empty Checked", []any{Checked{}}, InvalidJSON},
 		{"empty raw", []any{json.RawMessage{}}, InvalidJSON},
 		{"raw that is not UTF-8", []any{json.RawMessage("\"\xff\"")}, InvalidUTF8},
 		{"raw in a struct that is not UTF-8", []any{struct{ A json.RawMessage }{json.RawMessage("\"\xff\"")}}, InvalidUTF8},
 		{"Raw without its attachment", []any{Raw{json.RawMessage(ph(1)), make([][]byte, 1)}}, BadPlaceholder},
 		{"Raw in a struct without its attachment", []any{struct{ A Raw }{Raw{json.RawMessage(ph(1)), make([][]byte, 1)}}}, BadPlaceholder},
 		{"a forged placeholder, raw", []any{Binary("x"), json.RawMessage(ph(0))}, BadPlaceholder},
+		{"a forged placeholder, Checked", []any{Checked(ph(0)), Binary("x")}, BadPlaceholder},
 		{"a forged placeholder, escaped", []any{Binary("x"), json.RawMessage(`{"\u005fplaceholder":true,"num":9}`)}, BadPlaceholder},
 		{"a forged placeholder, in a map", []any{Binary("x"), map[string]any{"_placeholder": true, "num": 0}}, BadPlaceholder},
 		{"a forged placeholder around a true one", []any{map[string]any{"_placeholder": true, "num": 0, "x": Binary("x")}}, BadPlaceholder},
@@ -156,6 +192,9 @@ func TestAppendArgsRefuses(t *testing.T) {
 // No string, not even one that knows the mark, becomes an attachment; and JSON
 // that knows it is refused where it would break out of its string.
 func TestMarkCannotBeForged(t *testing.T) {
+	if len(markValue) != 1+64 || strings.Trim(markValue, "\r\n") != "" {
+		t.Errorf("the mark is %q, want 64 random line breaks after the first", markValue)
+	}
 	content := markValue + base64.StdEncoding.EncodeToString([]byte("x"))
 	text, attachments, err := AppendArgs(nil, content, []string{content, `"` + content}, map[string]string{content: content}, file{Name: content})
 	if err != nil || len(attachments) != 0 {

@@ -32,8 +32,8 @@ func TestAllocations(t *testing.T) {
 		want float64
 		f    func()
 	}{
-		{"decode: the packet and its id", 2, func() { sink, _ = d.Text(smallEvent) }},
-		{"decode with attachment: the packet, the placeholders, the attachments", 3, func() {
+		{"decode: the packet, its id and its arguments", 3, func() { sink, _ = d.Text(smallEvent) }},
+		{"decode with attachment: the packet, the arguments, the placeholders, the attachments", 4, func() {
 			_, _ = d.Text(binaryEvent)
 			sink, _ = d.Binary(attachment)
 		}},

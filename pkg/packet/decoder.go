@@ -10,7 +10,7 @@ import (
 const (
 	// MaxAttachments is the maximum number of attachments that the stock client accepts.
 	MaxAttachments = 10
-	// maxKeptName is the maximum length of a namespace's name that a Decoder keeps.
+	// maxKeptName is the maximum length of a name that a Decoder keeps.
 	maxKeptName = 200
 	// MaxDepth is the maximum nesting depth of arrays and objects.
 	MaxDepth = 512
@@ -31,27 +31,29 @@ type Decoder struct {
 	pending   *Packet // waits for attachments; nil if none are due
 	due       int     // their number
 	held      int     // bytes that pending has
-	namespace string  // the last one seen besides "/", to make it a string once
+	namespace string  // the last one seen, to make it a string once
+	event     string  // the name of the last event, for the same reason
 }
 
 // Text decodes a text message. It returns nil and no error for a packet whose attachments have not
 // arrived yet. The packet keeps b, which must not be changed afterwards.
 //
-// An accepted packet is well-formed: Data is valid JSON of the kind that the type requires, an
-// Event's name is a number or a string that is not reserved, and each placeholder has an attachment
-// of its own. An Event without Data is accepted too; it has neither name nor arguments.
+// An accepted packet is well-formed, so that nothing needs to check it again: Data is valid JSON of
+// the kind that the type requires, an Event's name is a number or a string that is not reserved, and
+// each placeholder has an attachment of its own. An Event without Data is accepted too; it has
+// neither name nor arguments.
 func (d *Decoder) Text(b []byte) (*Packet, error) {
 	if d.pending != nil {
 		d.pending = nil
 		return nil, &Error{UnexpectedText}
 	}
 	p := &Packet{Namespace: "/"}
-	due, reason := d.text(p, b)
-	if reason != "" {
-		return nil, &Error{reason}
+	due, err := d.text(p, b)
+	if err != nil {
+		return nil, err
 	}
 	if due > 0 {
-		d.pending, d.due, d.held = p, due, len(b)
+		d.pending, d.due, d.held = p, due, len(b)+argBytes*len(p.Args)
 		return nil, nil
 	}
 	return p, nil
@@ -73,8 +75,11 @@ func (d *Decoder) Binary(b []byte) (*Packet, error) {
 	return p, nil
 }
 
-// Pending returns how many bytes of a packet that waits for attachments are held; 0 if
-// none waits.
+// argBytes is the size of an element of Packet.Args.
+const argBytes = 24
+
+// Pending returns how many bytes are held of a packet that waits for attachments, including the
+// slice of its arguments; 0 if none waits.
 func (d *Decoder) Pending() int {
 	if d.pending == nil {
 		return 0
@@ -83,44 +88,60 @@ func (d *Decoder) Pending() int {
 }
 
 // text decodes b into p and returns how many attachments are due.
-func (d *Decoder) text(p *Packet, b []byte) (due int, reason Reason) {
-	if !utf8.Valid(b) {
-		return 0, InvalidUTF8
-	}
+func (d *Decoder) text(p *Packet, b []byte) (due int, err error) {
 	if len(b) == 0 || b[0] < '0' || int(b[0]-'0') >= len(wire) {
-		return 0, UnknownType
+		return 0, &Error{UnknownType}
 	}
 	row := wire[b[0]-'0']
 	p.Type = row.typ
 	b = b[1:]
 	if row.binary {
 		if due, b = cutAttachments(b); due == 0 {
-			return 0, BadAttachments
+			return 0, &Error{BadAttachments}
 		}
 	}
 	if len(b) > 0 && b[0] == '/' {
-		b = d.cutNamespace(p, b)
+		name, rest, _ := bytes.Cut(b, []byte{','})
+		if !utf8.Valid(name) {
+			return 0, &Error{InvalidUTF8}
+		}
+		p.Namespace, b = kept(&d.namespace, name), rest
 	}
 	p.ID, b = cutID(b)
 	if len(b) == 0 {
-		return due, ""
+		return due, nil
 	}
-	data, found, reason := document(b, MaxElements, row.binary)
+	b = bytes.Trim(b, space)
+	args, found, err := split(b, row.binary)
 	switch {
-	case reason != "":
-		return 0, reason
-	case strings.IndexByte(row.starts, data[0]) < 0:
-		return 0, UnexpectedPayload
-	case exceed(found, due), share(found): // an attachment with ten placeholders would be forwarded ten times
-		return 0, BadPlaceholder
+	case err != nil:
+		return 0, err
+	case strings.IndexByte(row.starts, b[0]) < 0:
+		return 0, &Error{UnexpectedPayload}
+	case !allRefer(found, due, true): // an attachment with ten placeholders would be forwarded ten times
+		return 0, &Error{BadPlaceholder}
 	}
 	if p.Type == Event {
-		if reason := checkName(data); reason != "" {
-			return 0, reason
+		name, err := eventName(args)
+		if err != nil {
+			return 0, err
 		}
+		p.Event, args = kept(&d.event, name), args[1:]
 	}
-	p.Data = data
-	return due, ""
+	p.Data, p.Args = b[:len(b):len(b)], args
+	return due, nil
+}
+
+// kept returns a name as a string. Most connections repeat one, so the last is kept unless it is long.
+func kept(last *string, name []byte) string {
+	switch {
+	case string(name) == *last:
+	case len(name) > maxKeptName:
+		return string(name)
+	default:
+		*last = string(name)
+	}
+	return *last
 }
 
 // cutAttachments reads the count and the dash after it. It returns 0 for anything but a count from
@@ -138,23 +159,6 @@ func cutAttachments(b []byte) (n int, rest []byte) {
 		}
 	}
 	return 0, nil
-}
-
-// cutNamespace reads a namespace, up to the first comma or the end.
-func (d *Decoder) cutNamespace(p *Packet, b []byte) (rest []byte) {
-	name, rest, _ := bytes.Cut(b, []byte{','})
-	if string(name) == "/" {
-		return rest
-	}
-	if len(name) > maxKeptName {
-		p.Namespace = string(name)
-		return rest
-	}
-	if string(name) != d.namespace {
-		d.namespace = string(name)
-	}
-	p.Namespace = d.namespace
-	return rest
 }
 
 // cutID reads an ack id. Like the reference it accepts spaces as digits; unlike it, it does not

@@ -1,9 +1,9 @@
 package packet
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
-	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -33,6 +33,10 @@ func FuzzDecoder(f *testing.F) {
 		if p.Data != nil && !json.Valid(p.Data) {
 			t.Fatalf("accepted invalid JSON: %s", p.Data)
 		}
+		if !utf8.ValidString(p.Namespace) || !utf8.Valid(p.Data) {
+			t.Fatalf("accepted invalid UTF-8: %q", text)
+		}
+		wantSplit(t, p)
 		encoded := string(p.AppendText(nil))
 		again, err := decode(encoded)
 		if err != nil {
@@ -43,12 +47,13 @@ func FuzzDecoder(f *testing.F) {
 		}
 		switch p.Type {
 		case Event:
-			if name, _, err := SplitEvent(p.Data); err != nil || Reserved(name) {
-				t.Fatalf("%q: split into %q: %v", text, name, err)
+			name, args, err := SplitEvent(p.Data)
+			if err != nil || Reserved(name) || name != p.Event || !reflect.DeepEqual(args, p.Args) && len(args)+len(p.Args) > 0 {
+				t.Fatalf("%q: split into %q, %q: %v", text, name, args, err)
 			}
 		case Ack:
-			if _, err := SplitArray(p.Data); err != nil {
-				t.Fatalf("%q: %v", text, err)
+			if args, err := SplitArray(p.Data); err != nil || !reflect.DeepEqual(args, p.Args) && len(args)+len(p.Args) > 0 {
+				t.Fatalf("%q: %q, %v", text, args, err)
 			}
 		}
 	})
@@ -64,15 +69,17 @@ func FuzzScanner(f *testing.F) {
 		f.Add(strings.TrimLeft(test.text[:min(len(test.text), 4096)], "0123456789/-"))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		value, found, reason := document([]byte(text), math.MaxInt, true)
-		if reason == TooDeep {
+		value := bytes.Trim([]byte(text), space)
+		found, err := checkJSON(value, MaxDepth, true, nil)
+		e := new(Error)
+		if errors.As(err, &e) && e.Reason == TooDeep {
 			return
 		}
-		if valid := json.Valid([]byte(text)); valid != (reason == "") {
-			t.Fatalf("%q: valid is %v, but the scanner says %q", text, valid, reason)
+		if valid := json.Valid([]byte(text)) && utf8.ValidString(text); valid != (err == nil) {
+			t.Fatalf("%q: valid is %v, but the scanner says %v", text, valid, err)
 		}
 		var v any
-		if reason != "" || json.Unmarshal(value, &v) != nil { // a number out of range
+		if err != nil || json.Unmarshal(value, &v) != nil { // a number out of range
 			return
 		}
 		// Decoding loses all but the last of members with the same name.
@@ -228,8 +235,8 @@ func FuzzAttachments(f *testing.F) {
 					t.Fatalf("binary is %v, %d bytes waited: %v", binary, was, err)
 				}
 			case p == nil:
-				if d.Pending() != waits {
-					t.Fatalf("%d bytes are held, but %d counted", waits, d.Pending())
+				if held := waits + argBytes*len(d.pending.Args); d.Pending() != held {
+					t.Fatalf("%d bytes are held, but %d counted", held, d.Pending())
 				}
 			default:
 				if d.Pending() != 0 || !reflect.DeepEqual(p.Attachments, sent) && len(p.Attachments)+len(sent) > 0 {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"strings"
 )
 
@@ -22,17 +24,11 @@ var (
 )
 
 func init() {
-	var bits [8]byte
-	_, _ = rand.Read(bits[:]) // never fails
-	text, value := []byte(`"\u000a`), []byte("\n")
-	for i := range 8 * len(bits) {
-		if bits[i/8]>>(i%8)&1 == 1 {
-			text, value = append(text, `\r`...), append(value, '\r')
-		} else {
-			text, value = append(text, `\n`...), append(value, '\n')
-		}
-	}
-	markText, markValue = string(text), string(value)
+	bits := make([]byte, 8)
+	_, _ = rand.Read(bits) // never fails
+	breaks := strings.NewReplacer("0", `\n`, "1", `\r`, "[", "", " ", "", "]", "")
+	markText = `"\u000a` + breaks.Replace(fmt.Sprintf("%08b", bits))
+	_ = json.Unmarshal([]byte(markText+`"`), &markValue) // is valid
 }
 
 // MarshalJSON returns b as base64 in a JSON string, or null if b is nil.
@@ -51,7 +47,7 @@ func (r Raw) MarshalJSON() ([]byte, error) {
 	if len(r.Attachments) == 0 {
 		return r.JSON, nil
 	}
-	text, found, err := locate(r)
+	text, found, err := locate(r, MaxDepth)
 	if err != nil {
 		return nil, err
 	}

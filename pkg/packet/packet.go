@@ -3,9 +3,9 @@
 //
 // A packet is one text message, followed by one binary message for each of its attachments.
 // [Decoder] turns messages into a [Packet], [Packet.AppendText] does the reverse. Payloads stay raw
-// JSON in between: [SplitEvent] and [SplitArray] split them into arguments without decoding any,
-// and [Unmarshal] and [AppendArgs] convert arguments from and to Go values, with [Binary] data at
-// any depth.
+// JSON in between: a Decoder checks them and splits them into arguments in one walk, without
+// decoding any, as [SplitEvent] and [SplitArray] do for stored payloads. [Unmarshal] and
+// [AppendArgs] convert arguments from and to Go values, with [Binary] data at any depth.
 //
 // The text of a packet is, with no spaces between the parts,
 //
@@ -14,7 +14,10 @@
 // where the namespace is omitted if it is "/".
 package packet
 
-import "strconv"
+import (
+	"encoding/json"
+	"strconv"
+)
 
 // A Type is the type of a packet. Its value is the digit that the packet's text begins with if the
 // packet has no attachments.
@@ -65,6 +68,10 @@ type Packet struct {
 	// Data is the payload as raw JSON; nil means none. An Event's is an array
 	// whose first element is the event's name.
 	Data []byte
+	// Event and Args are what a Decoder has found in Data: the name of an Event, and the arguments
+	// of an Event or an Ack, as sub-slices of Data. AppendText ignores them.
+	Event string
+	Args  []json.RawMessage
 	// Attachments are the binary values that placeholders in Data refer to. Only an Event and an
 	// Ack can have any.
 	Attachments [][]byte

@@ -1,7 +1,7 @@
 package packet
 
 import (
-	"math"
+	"bytes"
 	"strconv"
 )
 
@@ -20,42 +20,29 @@ func appendPlaceholder(b []byte, num int) []byte {
 }
 
 // locate returns the value in r.JSON and its placeholders, each of which has its
-// attachment.
-func locate(r Raw) (text []byte, found []placeholder, err error) {
-	text, found, reason := document(r.JSON, math.MaxInt, len(r.Attachments) > 0)
-	switch {
-	case reason != "":
-		return nil, nil, &Error{reason}
-	case exceed(found, len(r.Attachments)):
+// attachment. The value may be nested depth deep.
+func locate(r Raw, depth int) (text []byte, found []placeholder, err error) {
+	text = bytes.Trim(r.JSON, space)
+	if found, err = checkJSON(text, depth, len(r.Attachments) > 0, nil); err != nil {
+		return nil, nil, err
+	}
+	if !allRefer(found, len(r.Attachments), false) {
 		return nil, nil, &Error{BadPlaceholder}
 	}
 	return text, found, nil
 }
 
-// exceed reports whether a placeholder refers to none of n attachments.
-func exceed(found []placeholder, n int) bool {
+// allRefer reports whether each placeholder refers to one of n attachments. If alone is set each must
+// refer to one of its own; then n is at most MaxAttachments.
+func allRefer(found []placeholder, n int, alone bool) bool {
+	used := uint64(0) // a bit for each attachment
 	for _, ph := range found {
-		if ph.num < 0 || ph.num >= n {
-			return true
+		if ph.num < 0 || ph.num >= n || alone && used>>ph.num&1 == 1 {
+			return false
 		}
+		used |= 1 << ph.num
 	}
-	return false
-}
-
-// share reports whether two placeholders refer to the same attachment. Each refers to one of at
-// most MaxAttachments, so if there are more placeholders some share one.
-func share(found []placeholder) bool {
-	if len(found) > MaxAttachments {
-		return true
-	}
-	for i, ph := range found {
-		for _, other := range found[:i] {
-			if other.num == ph.num {
-				return true
-			}
-		}
-	}
-	return false
+	return true
 }
 
 // attachmentIndex returns the index in a JSON value, or -1 if it is not one.

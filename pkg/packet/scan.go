@@ -3,12 +3,12 @@ package packet
 import (
 	"bytes"
 	"encoding/json"
-	"math"
+	"unicode/utf8"
 )
 
-// A scanner walks over JSON once, checking it (RFC 8259) and decoding nothing. Its methods return
-// the reason why the JSON is refused, or "". They expect to be at the first byte of what they read
-// and leave s.i after its last.
+// A scanner walks over JSON once, checking it (RFC 8259) and its UTF-8 and decoding nothing. Its
+// methods return the reason why the JSON is refused, or "". They expect to be at the first byte of
+// what they read and leave s.i after its last.
 type scanner struct {
 	b     []byte
 	i     int
@@ -18,32 +18,40 @@ type scanner struct {
 	found   []placeholder
 }
 
-// document checks that b is one JSON value, possibly surrounded by space, and returns that value
-// and, if collect is set, the placeholders in it. elements is the maximum number of elements if it
-// is an array.
-func document(b []byte, elements int, collect bool) (value []byte, found []placeholder, _ Reason) {
-	s := scanner{b: b, depth: MaxDepth, collect: collect}
-	s.space()
-	start := s.i
-	reason := Reason("")
+// space are the bytes that JSON allows around values.
+const space = " \t\r\n"
+
+// split is checkJSON that returns the elements too if b is an array, as sub-slices of it.
+func split(b []byte, collect bool) (elems []json.RawMessage, found []placeholder, err error) {
+	// Most events have few arguments: collected on the stack, they cost one allocation of the right
+	// size.
+	var few [8]json.RawMessage
+	all := few[:0]
+	found, err = checkJSON(b, MaxDepth, collect, func(start, end int) { all = append(all, b[start:end:end]) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(elems, all...), found, nil
+}
+
+// checkJSON checks that b is one value without space around it, nested at most depth deep, and returns
+// the placeholders in it if collect is set. If it is an array and each is not nil, it calls each with
+// the extent of every element, at most MaxElements times.
+func checkJSON(b []byte, depth int, collect bool, each func(start, end int)) ([]placeholder, error) {
+	s := scanner{b: b, depth: depth, collect: collect}
+	var reason Reason
 	if s.peek() == '[' {
-		reason = s.array(elements, nil)
+		reason = s.array(each)
 	} else {
 		reason = s.value()
 	}
-	if reason != "" {
-		return nil, nil, reason
+	switch {
+	case reason != "":
+		return nil, &Error{reason}
+	case s.i < len(b):
+		return nil, &Error{InvalidJSON}
 	}
-	end := s.i
-	s.space()
-	if s.i < len(b) {
-		return nil, nil, InvalidJSON
-	}
-	for i := range s.found {
-		s.found[i].start -= start
-		s.found[i].end -= start
-	}
-	return b[start:end:end], s.found, ""
+	return s.found, nil
 }
 
 // peek returns the next byte, or 0, which is never valid, at the end.
@@ -72,7 +80,7 @@ func (s *scanner) value() Reason {
 	case '{':
 		return s.object()
 	case '[':
-		return s.array(math.MaxInt, nil)
+		return s.array(nil)
 	case 't':
 		return s.literal("true")
 	case 'f':
@@ -128,11 +136,17 @@ func (s *scanner) digits() bool {
 }
 
 func (s *scanner) str() Reason {
-	for i := s.i + 1; i < len(s.b); i++ {
+	start, ascii := s.i, true
+	for i := start + 1; i < len(s.b); i++ {
 		switch c := s.b[i]; {
 		case c == '"':
 			s.i = i + 1
+			if !ascii && !utf8.Valid(s.b[start:i]) {
+				return InvalidUTF8
+			}
 			return ""
+		case c >= utf8.RuneSelf:
+			ascii = false
 		case c < ' ':
 			return InvalidJSON
 		case c == '\\':
@@ -171,16 +185,14 @@ func escape(b []byte) int {
 	return 0
 }
 
-// array reads an array of up to most elements, and calls each, unless it is nil, with the extent
-// of every element.
-func (s *scanner) array(most int, each func(start, end int)) Reason {
+func (s *scanner) array(each func(start, end int)) Reason {
 	if s.depth--; s.depth < 0 {
 		return TooDeep
 	}
 	s.i++
 	s.space()
 	if s.peek() != ']' {
-		if reason := s.list(most, each); reason != "" {
+		if reason := s.list(each); reason != "" {
 			return reason
 		}
 		if s.peek() != ']' {
@@ -192,10 +204,10 @@ func (s *scanner) array(most int, each func(start, end int)) Reason {
 	return ""
 }
 
-// list reads up to most values separated by commas, and stops at anything else.
-func (s *scanner) list(most int, each func(start, end int)) Reason {
-	for ; ; most-- {
-		if most == 0 {
+// list reads values separated by commas, and stops at anything else.
+func (s *scanner) list(each func(start, end int)) Reason {
+	for n := 1; ; n++ {
+		if each != nil && n > MaxElements {
 			return TooManyElements
 		}
 		s.space()
@@ -223,34 +235,18 @@ func (s *scanner) object() Reason {
 	s.i++
 	s.space()
 	for more := s.peek() != '}'; more; {
-		s.space()
-		if s.peek() != '"' {
-			return InvalidJSON
-		}
-		key := s.i
-		if reason := s.str(); reason != "" {
-			return reason
-		}
-		keyEnd := s.i
-		s.space()
-		if s.peek() != ':' {
-			return InvalidJSON
-		}
-		s.i++
-		s.space()
-		val := s.i
-		if reason := s.value(); reason != "" {
+		name, value, reason := s.member()
+		if reason != "" {
 			return reason
 		}
 		if s.collect {
-			switch string(unquote(s.b[key:keyEnd])) {
+			switch string(unquote(name)) {
 			case "_placeholder":
-				marked = string(s.b[val:s.i]) == "true"
+				marked = string(value) == "true"
 			case "num":
-				self.num = attachmentIndex(s.b[val:s.i])
+				self.num = attachmentIndex(value)
 			}
 		}
-		s.space()
 		if more = s.peek() == ','; more {
 			s.i++
 		}
@@ -266,6 +262,33 @@ func (s *scanner) object() Reason {
 		s.found = append(s.found[:outer], self)
 	}
 	return ""
+}
+
+// member reads a member of an object, possibly surrounded by space, and returns its name, still
+// quoted, and its value.
+func (s *scanner) member() (name, value []byte, _ Reason) {
+	s.space()
+	if s.peek() != '"' {
+		return nil, nil, InvalidJSON
+	}
+	start := s.i
+	if reason := s.str(); reason != "" {
+		return nil, nil, reason
+	}
+	name = s.b[start:s.i]
+	s.space()
+	if s.peek() != ':' {
+		return nil, nil, InvalidJSON
+	}
+	s.i++
+	s.space()
+	start = s.i
+	if reason := s.value(); reason != "" {
+		return nil, nil, reason
+	}
+	value = s.b[start:s.i:s.i]
+	s.space()
+	return name, value, ""
 }
 
 // unquote returns the string that a valid JSON string denotes. Without escapes

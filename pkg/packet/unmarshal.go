@@ -19,14 +19,22 @@ import (
 // string is base64, as json.Marshal writes it there. To decode an argument that is
 // base64, decode it into a string first.
 func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
-	if isString(raw) && wantsBytes(v) {
-		return fmt.Errorf("packet: cannot unmarshal a string into a Go value of type %s: "+
-			"send binary data, or decode into a string and convert that", reflect.TypeOf(v).Elem())
+	if text := bytes.Trim(raw, space); len(text) > 0 && text[0] == '"' {
+		if wantsBytes(v) {
+			return fmt.Errorf("packet: cannot unmarshal a string into a Go value of type %s: "+
+				"send binary data, or decode into a string and convert that", reflect.TypeOf(v).Elem())
+		}
+		if s, ok := v.(*string); ok && s != nil { // the most frequent argument
+			if _, err := checkJSON(text, 0, false, nil); err == nil {
+				*s = string(unquote(text))
+				return nil
+			}
+		}
 	}
 	if len(attachments) == 0 {
 		return json.Unmarshal(raw, v) // an object that looks like a placeholder is an ordinary object here
 	}
-	text, found, err := locate(Raw{raw, attachments})
+	text, found, err := locate(Raw{raw, attachments}, MaxDepth)
 	if err != nil {
 		return err
 	}
@@ -39,33 +47,21 @@ func Unmarshal(raw json.RawMessage, attachments [][]byte, v any) error {
 	if err := json.Unmarshal(expand(text, found, attachments), v); err != nil {
 		return err
 	}
-	r := revealer{seen: make(map[place]bool)}
-	return r.reveal(reflect.ValueOf(v))
-}
-
-// isString reports whether raw, if valid, is a JSON string.
-func isString(raw []byte) bool {
-	raw = bytes.TrimLeft(raw, " \t\r\n")
-	return len(raw) > 0 && raw[0] == '"'
+	return reveal(reflect.ValueOf(v), make(map[place]bool))
 }
 
 // wantsBytes reports whether v points to bytes that encoding/json would decode a
 // string into as base64.
 func wantsBytes(v any) bool {
-	switch v.(type) {
-	case *string, *any: // by far the most frequent
-		return false
-	case json.Unmarshaler, encoding.TextUnmarshaler:
-		return false
-	}
 	t := reflect.TypeOf(v)
 	for t != nil && t.Kind() == reflect.Pointer {
-		if t = t.Elem(); t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8 {
-			p := reflect.PointerTo(t)
-			return !p.Implements(reflect.TypeFor[json.Unmarshaler]()) && !p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
-		}
+		t = t.Elem()
 	}
-	return false
+	if t == nil || t.Kind() != reflect.Slice || t.Elem().Kind() != reflect.Uint8 {
+		return false
+	}
+	p := reflect.PointerTo(t)
+	return !p.Implements(reflect.TypeFor[json.Unmarshaler]()) && !p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
 // assign handles the most frequent use of attachments, a whole argument as bytes, without a detour
@@ -91,45 +87,47 @@ func assign(v any, data []byte) bool {
 	return false
 }
 
-// A revealer finds the marked base64 that encoding/json has put into interfaces, because it does
-// not know the mark, and replaces it by the data.
-type revealer struct {
-	seen map[place]bool // pointers and maps already visited, because they may form cycles
-}
-
-// A place needs the type too: a struct and its first field share their address.
+// A place is a pointer or a map, with its type: a struct and its first field share their address.
 type place struct {
 	typ  reflect.Type
 	addr uintptr
 }
 
-func (r *revealer) reveal(v reflect.Value) error {
+// reveal finds the marked base64 that encoding/json has put into interfaces, because it does not know
+// the mark, and replaces it by the data. Pointers and maps that it has seen may form cycles.
+func reveal(v reflect.Value, seen map[place]bool) error {
+	switch v.Kind() {
+	case reflect.Pointer, reflect.Map:
+		p := place{v.Type(), v.Pointer()}
+		if seen[p] {
+			return nil
+		}
+		seen[p] = true
+	}
 	switch v.Kind() {
 	case reflect.Interface:
 		if !v.CanSet() {
 			return nil // embedded and unexported: encoding/json ignores it
 		}
-		if s, ok := v.Interface().(string); ok {
-			if data, ok := unmark(s); ok {
-				v.Set(reflect.ValueOf(data))
-			}
-			return nil
+		s, ok := v.Interface().(string)
+		if !ok {
+			return reveal(v.Elem(), seen)
 		}
-		return r.reveal(v.Elem())
+		if data, ok := unmark(s); ok {
+			v.Set(reflect.ValueOf(data))
+		}
 	case reflect.String:
 		if _, ok := unmark(v.String()); ok {
 			return fmt.Errorf("packet: cannot unmarshal an attachment into a Go value of type %s", v.Type())
 		}
 	case reflect.Pointer:
-		if r.first(v) {
-			return r.reveal(v.Elem())
-		}
+		return reveal(v.Elem(), seen)
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if f := v.Type().Field(i); !f.IsExported() && !f.Anonymous {
 				continue
 			}
-			if err := r.reveal(v.Field(i)); err != nil {
+			if err := reveal(v.Field(i), seen); err != nil {
 				return err
 			}
 		}
@@ -138,38 +136,22 @@ func (r *revealer) reveal(v reflect.Value) error {
 			return nil
 		}
 		for i := range v.Len() {
-			if err := r.reveal(v.Index(i)); err != nil {
+			if err := reveal(v.Index(i), seen); err != nil {
 				return err
 			}
 		}
 	case reflect.Map:
-		return r.revealMap(v)
-	}
-	return nil
-}
-
-// revealMap works on copies of the elements: those in a map cannot be set.
-func (r *revealer) revealMap(m reflect.Value) error {
-	if !m.CanInterface() || !r.first(m) {
-		return nil
-	}
-	for it := m.MapRange(); it.Next(); {
-		elem := reflect.New(m.Type().Elem()).Elem()
-		elem.Set(it.Value())
-		if err := r.reveal(elem); err != nil {
-			return err
+		if !v.CanInterface() {
+			return nil
 		}
-		m.SetMapIndex(it.Key(), elem)
+		for it := v.MapRange(); it.Next(); {
+			elem := reflect.New(v.Type().Elem()).Elem() // a copy: those in a map cannot be set
+			elem.Set(it.Value())
+			if err := reveal(elem, seen); err != nil {
+				return err
+			}
+			v.SetMapIndex(it.Key(), elem)
+		}
 	}
 	return nil
-}
-
-// first reports whether a pointer or map is not nil and has not been seen.
-func (r *revealer) first(v reflect.Value) bool {
-	p := place{v.Type(), v.Pointer()}
-	if v.IsNil() || r.seen[p] {
-		return false
-	}
-	r.seen[p] = true
-	return true
 }

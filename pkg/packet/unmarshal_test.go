@@ -77,6 +77,23 @@ func TestUnmarshal(t *testing.T) {
 	}
 }
 
+// TestUnmarshalString: a string decodes as by json.Unmarshal, and what is not one is refused.
+func TestUnmarshalString(t *testing.T) {
+	for _, raw := range []string{
+		`"a"`, `""`, ` "a" `, `"\u0061\n\ud83d\ude00\ud83d"`, `"ü"`, "\"\xff\"", `null`,
+		``, ` `, `1`, `true`, `{}`, `[]`, `["a"]`, `"`, `"a`, `"a"b`, `"a""b"`, `"\x"`, "\"\n\"",
+	} {
+		got, want := "before", "before"
+		err, wantErr := Unmarshal(json.RawMessage(raw), nil, &got), json.Unmarshal([]byte(raw), &want)
+		if got != want || (err == nil) != (wantErr == nil) {
+			t.Errorf("%q: got %q, %v, want %q, %v", raw, got, err, want, wantErr)
+		}
+	}
+	if err := Unmarshal(json.RawMessage(`"a"`), nil, (*string)(nil)); err == nil {
+		t.Error("a string was decoded into a nil pointer")
+	}
+}
+
 // A packet without attachments has no placeholders, only objects.
 func TestUnmarshalWithoutAttachments(t *testing.T) {
 	var v any

@@ -2,9 +2,11 @@ package packet
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // decode feeds a decoder with text and as many attachments as it asks for.
@@ -49,6 +51,7 @@ var accepted = []struct {
 	{`2999999999999999999999["x"]`, Packet{Type: Event, Namespace: "/", ID: "999999999999999999999", Data: []byte(`["x"]`)}},
 	{`2["a",{"_placeholder":true,"num":9}]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a",{"_placeholder":true,"num":9}]`)}},
 	{`2["a"` + nest(MaxDepth-1) + `]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"` + nest(MaxDepth-1) + `]`)}},
+	{`2["a"` + strings.Repeat(`,[{}]`, MaxDepth) + `]`, Packet{Type: Event, Namespace: "/", Data: []byte(`["a"` + strings.Repeat(`,[{}]`, MaxDepth) + `]`)}},
 	{`3`, Packet{Type: Ack, Namespace: "/"}},
 	{`37`, Packet{Type: Ack, Namespace: "/", ID: "7"}},
 	{`37[]`, Packet{Type: Ack, Namespace: "/", ID: "7", Data: []byte(`[]`)}},
@@ -124,6 +127,9 @@ var refused = []struct {
 	{"\ufeff2[\"a\"]", UnknownType},
 	{"2[\"\xff\"]", InvalidUTF8},
 	{"0/\xff", InvalidUTF8},
+	{"0{\"a\":[\"\xff\"]}", InvalidUTF8},
+	{"2[\"a\",{\"\xff\":1}]", InvalidUTF8},
+	{"2[\"\xc3\",\"\xa4\"]", InvalidUTF8},
 	{"2[\"\xed\xa0\x80\"]", InvalidUTF8},
 	{`2["a"` + nest(MaxDepth) + `]`, TooDeep},
 	{`2["a"` + strings.Repeat(",1", MaxElements) + `]`, TooManyElements},
@@ -173,10 +179,71 @@ func TestAccepted(t *testing.T) {
 			}
 			got := *p
 			got.Attachments = nil
+			wantSplit(t, p)
 			if !same(&got, &test.want) || (got.Data == nil) != (test.want.Data == nil) {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// wantSplit checks the name and the arguments of a decoded packet against its Data.
+func wantSplit(t *testing.T, p *Packet) {
+	t.Helper()
+	var elems []json.RawMessage
+	if p.Type == Event || p.Type == Ack {
+		if p.Data != nil {
+			if err := json.Unmarshal(p.Data, &elems); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	name := ""
+	if p.Type == Event && p.Data != nil {
+		if name = string(numberName(elems[0])); elems[0][0] == '"' {
+			if err := json.Unmarshal(elems[0], &name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		elems = elems[1:]
+	}
+	if p.Event != name || len(p.Args) != len(elems) {
+		t.Fatalf("%s was split into %q and %q", p.Data, p.Event, p.Args)
+	}
+	for i, arg := range p.Args {
+		if !bytes.Equal(arg, elems[i]) || cap(arg) != len(arg) {
+			t.Errorf("%s: argument %d is %s, of %d bytes", p.Data, i, arg, cap(arg))
+		}
+	}
+}
+
+// TestDecoderCopiesNothing: arguments are parts of the message.
+func TestDecoderCopiesNothing(t *testing.T) {
+	var d Decoder
+	text := []byte(` 2["a",1,{"b":"c"}] `)[1:]
+	p, err := d.Text(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[6], text[14] = '2', 'd'
+	if string(p.Args[0]) != `2` || string(p.Args[1]) != `{"b":"d"}` {
+		t.Errorf("the arguments are copies: %s", p.Args)
+	}
+}
+
+// TestDecoderRepeatsNames: the name of the last event is kept, and the next one is not confused
+// with it.
+func TestDecoderRepeatsNames(t *testing.T) {
+	var d Decoder
+	long := strings.Repeat("n", maxKeptName+1)
+	for _, name := range []string{"a", "a", "b", "", long, "b", long, long, "7"} {
+		p, err := d.Text([]byte(`2["` + name + `"]`))
+		if err != nil || p.Event != name {
+			t.Fatalf("got %.20q, %v, want %.20q", p.Event, err, name)
+		}
+		if len(d.event) > maxKeptName {
+			t.Fatalf("a name of %d bytes is kept", len(d.event))
+		}
 	}
 }
 
@@ -275,11 +342,12 @@ func TestDecoderKeepsNoLongName(t *testing.T) {
 func TestDecoderPending(t *testing.T) {
 	var d Decoder
 	text := []byte(`52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
+	waits := len(text) + 2*int(unsafe.Sizeof(json.RawMessage{}))
 	for _, step := range []struct {
 		message []byte
 		binary  bool
 		want    int
-	}{{text, false, len(text)}, {make([]byte, 1000), true, len(text) + 1000}, {make([]byte, 10), true, 0}, {text, false, len(text)}, {text, false, 0}} {
+	}{{text, false, waits}, {make([]byte, 1000), true, waits + 1000}, {make([]byte, 10), true, 0}, {text, false, waits}, {text, false, 0}} {
 		if step.binary {
 			_, _ = d.Binary(step.message)
 		} else {

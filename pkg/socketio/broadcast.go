@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -32,7 +33,7 @@ type Broadcast struct {
 // To adds named rooms to the receivers. A socket in several of them gets the event once. A name
 // always means a named room, even if it equals a socket's id.
 func (b Broadcast) To(names ...string) Broadcast {
-	b.to = append(b.to[:len(b.to):len(b.to)], inNamed(b.ns.name, names)...)
+	b.to = withRooms(b.to, b.ns.name, names, rooms.InNamed)
 	b.aimed, b.self = true, false
 	return b
 }
@@ -43,20 +44,20 @@ func (b Broadcast) In(names ...string) Broadcast { return b.To(names...) }
 // ToSocket adds single sockets, on any node of the cluster. IDs longer than 200 bytes are refused
 // like names of rooms, when the broadcast is used.
 func (b Broadcast) ToSocket(ids ...string) Broadcast {
-	b.to = append(b.to[:len(b.to):len(b.to)], inOwn(b.ns.name, ids)...)
+	b.to = withRooms(b.to, b.ns.name, ids, rooms.InOwn)
 	b.aimed, b.self = true, false
 	return b
 }
 
 // Except excludes the members of named rooms.
 func (b Broadcast) Except(names ...string) Broadcast {
-	b.except = append(b.except[:len(b.except):len(b.except)], inNamed(b.ns.name, names)...)
+	b.except = withRooms(b.except, b.ns.name, names, rooms.InNamed)
 	return b
 }
 
 // ExceptSocket excludes single sockets.
 func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
-	b.except = append(b.except[:len(b.except):len(b.except)], inOwn(b.ns.name, ids)...)
+	b.except = withRooms(b.except, b.ns.name, ids, rooms.InOwn)
 	return b
 }
 
@@ -352,7 +353,13 @@ func encodeEmit(event string, args []any) ([]byte, [][]byte, error) {
 }
 
 func encodeArray(args []any) ([]byte, [][]byte, error) {
-	b := append(make([]byte, 0, 64), '[')
+	size := 64
+	for _, arg := range args {
+		if text, ok := arg.(packet.Checked); ok {
+			size += len(text)
+		}
+	}
+	b := append(make([]byte, 0, size), '[')
 	b, attachments, err := packet.AppendArgs(b, args...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socketio: arguments: %w", err)
@@ -360,10 +367,11 @@ func encodeArray(args []any) ([]byte, [][]byte, error) {
 	return append(b, ']'), attachments, nil
 }
 
-func inOwn(namespace string, ids []string) []rooms.Room {
-	list := make([]rooms.Room, len(ids))
-	for i, id := range ids {
-		list[i] = rooms.InOwn(namespace, id)
+// withRooms returns a copy of a list with further rooms.
+func withRooms(list []rooms.Room, namespace string, names []string, in func(namespace, name string) rooms.Room) []rooms.Room {
+	list = slices.Grow(slices.Clip(list), len(names))
+	for _, name := range names {
+		list = append(list, in(namespace, name))
 	}
 	return list
 }

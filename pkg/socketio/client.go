@@ -6,14 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -332,50 +329,23 @@ func (c *client) send(p *packet.Packet) error {
 	return c.conn.Send(enginePackets(p, false)...)
 }
 
-// connectAuth returns the protocol's fields of a CONNECT payload: the private id of the session
-// that the client wants to continue, and its offset as sent. A pid that is not a string is ignored.
-func connectAuth(auth json.RawMessage) (pid string, offset json.RawMessage) {
-	var claim struct{ PID, Offset json.RawMessage }
-	if unmarshalExact(auth, &claim, "pid", "offset") != nil || json.Unmarshal(claim.PID, &pid) != nil {
-		return "", nil
-	}
-	return pid, claim.Offset
-}
-
-// unmarshalExact decodes the fields of a CONNECT payload that have these names, in lower
-// case. encoding/json ignores case, but a field "PID" is the application's.
-func unmarshalExact(auth json.RawMessage, v any, names ...string) error {
-	if !slices.ContainsFunc(names, func(name string) bool { return hasVariant(auth, name) }) {
-		return json.Unmarshal(auth, v)
-	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(auth, &all); err != nil {
-		return err
-	}
-	maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool { return !slices.Contains(names, name) })
-	exact, err := json.Marshal(all)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(exact, v)
-}
-
-// hasVariant reports whether a JSON text may contain a name, quoted, in other than lower case. A
-// text with an escape or a non-ASCII letter may: encoding/json takes ſ for an s.
-func hasVariant(text []byte, name string) bool {
-	for i, c := range text {
-		if c == '\\' || c >= utf8.RuneSelf {
-			return true
-		}
-		if i+len(name)+1 >= len(text) {
-			continue
-		}
-		if c != '"' || text[i+len(name)+1] != '"' {
-			continue
-		}
-		if found := string(text[i+1 : i+1+len(name)]); found != name && strings.EqualFold(found, name) {
-			return true
+// connectAuth returns the fields of a CONNECT payload that are not the application's: the private id
+// of the session that the client wants to continue, its offset as sent, and its choice of recovery.
+// Their names are in lower case. A pid that is not a string is ignored, and the offset with it.
+func connectAuth(auth json.RawMessage) (pid string, offset, recovery json.RawMessage) {
+	var claimed json.RawMessage
+	for name, value := range packet.Members(auth) {
+		switch string(name) {
+		case "pid":
+			claimed = value
+		case "offset":
+			offset = value
+		case "recovery":
+			recovery = value
 		}
 	}
-	return false
+	if packet.Unmarshal(claimed, nil, &pid) != nil {
+		return "", nil, recovery
+	}
+	return pid, offset, recovery
 }

@@ -1,7 +1,6 @@
 package socketio
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -12,11 +11,11 @@ import (
 // recovers reports whether a client gets a private ID and offsets. The client's choice takes
 // precedence over what the application concludes from its handshake, and the choice for one
 // namespace over that for the connection.
-func (s *Server) recovers(namespace string, auth json.RawMessage, pid string, h *engineio.Handshake) bool {
+func (s *Server) recovers(namespace string, recovery json.RawMessage, pid string, h *engineio.Handshake) bool {
 	if !s.opts.recovery() {
 		return false
 	}
-	if choice, ok := choiceInAuth(auth); ok {
+	if choice, ok := choiceInAuth(recovery); ok {
 		return choice
 	}
 	if choice, ok := choiceInQuery(h); ok {
@@ -30,17 +29,16 @@ func (s *Server) recovers(namespace string, auth json.RawMessage, pid string, h 
 	return recovers
 }
 
-// choiceInAuth returns the choice in a CONNECT payload. Most payloads contain none and are not
-// decoded.
-func choiceInAuth(auth json.RawMessage) (recovers, ok bool) {
-	if !bytes.Contains(auth, []byte(`"recovery"`)) {
+// choiceInAuth returns the choice in the field of a CONNECT payload; nil is none.
+func choiceInAuth(recovery json.RawMessage) (recovers, ok bool) {
+	if recovery == nil {
 		return false, false
 	}
-	var choice struct{ Recovery any }
-	if unmarshalExact(auth, &choice, "recovery") != nil {
+	var choice any
+	if json.Unmarshal(recovery, &choice) != nil {
 		return false, false
 	}
-	switch r := choice.Recovery.(type) {
+	switch r := choice.(type) {
 	case bool:
 		return r, true
 	case float64:

@@ -44,8 +44,8 @@ func (s *Server) admit(r *ConnectRequest) {
 		return
 	}
 	sock.ns = n
-	pid, offset := connectAuth(r.auth)
-	sock.recovers = s.recovers(sock.nsName, r.auth, pid, sock.client.conn.Handshake())
+	pid, offset, recovery := connectAuth(r.auth)
+	sock.recovers = s.recovers(sock.nsName, recovery, pid, sock.client.conn.Handshake())
 	if err = r.screen(); err != nil {
 		refused = true
 		return
@@ -188,13 +188,11 @@ func (s *Socket) answerConnect() error {
 	if s.stage.gone() {
 		return ErrDisconnected
 	}
-	body, err := json.Marshal(struct {
-		SID string `json:"sid"`
-		PID string `json:"pid,omitempty"`
-	}{s.id, s.pid})
-	if err != nil {
-		return err
+	body := packet.AppendString([]byte(`{"sid":`), s.id)
+	if s.pid != "" {
+		body = packet.AppendString(append(body, `,"pid":`...), s.pid)
 	}
+	body = append(body, '}')
 	s.ns.add(s) // before the client can act on the answer
 	s.mail.expect()
 	if err := s.client.send(&packet.Packet{Type: packet.Connect, Namespace: s.nsName, Data: body}); err != nil {
@@ -206,7 +204,11 @@ func (s *Socket) answerConnect() error {
 	s.client.idle.Stop()
 	s.client.srv.unconnected.remove(s.client, true)
 	s.ns.srv.stats.connects.Add(1)
-	s.mail.start(&s.client.srv.tasks, s.greet)
+	greet, all := s.greet, s.ns.rulesNow()
+	if len(all[0].onConnect)+len(all[1].onConnect) == 0 {
+		greet = nil // a goroutine less for each connection
+	}
+	s.mail.start(&s.client.srv.tasks, greet)
 	if s.dismissed {
 		s.client.srv.spawn(func() { s.disconnect(true) })
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// BenchmarkConnect measures a CONNECT from its packet to the end of OnConnect, and the disconnect.
-func BenchmarkConnect(b *testing.B) {
+// BenchmarkConnectPacket measures a CONNECT from its packet to the end of OnConnect, and the disconnect.
+func BenchmarkConnectPacket(b *testing.B) {
 	for name, use := range map[string]func(context.Context, *ConnectRequest) error{
 		"without middlewares": nil,
 		"with a middleware": func(_ context.Context, r *ConnectRequest) error {

@@ -55,7 +55,7 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	}
 	grace := time.AfterFunc(handlerGrace, func() { s.cancel(cause) })
 	settle := func() bool { return s.endSession(reason) }
-	if !reason.recoverable() { // its client may reconnect before the handlers have returned
+	if s.recovers && !reason.recoverable() { // its client may reconnect before the handlers have returned
 		moved := make(chan bool, 1)
 		s.client.srv.spawn(func() { moved <- s.endSession(reason) })
 		settle = func() bool { return <-moved }
@@ -156,24 +156,27 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 // or its client has the whole window from now. It reports whether the client has moved, because
 // that message may have been lost: then there is no disconnect to report.
 func (s *Socket) endSession(reason Reason) (moved bool) {
+	s.mu.Lock()
+	ref := session.Ref{PID: s.pid, Fence: s.fence}
+	s.mu.Unlock()
+	if ref.PID == "" {
+		return false // there is no session
+	}
 	srv := s.ns.srv
 	ctx, cancel := srv.store()
 	defer cancel()
-	alone := false
+	var snapshot session.Session
+	writes := false
 	if reason.recoverable() {
-		if done, err := s.change(ctx); err == nil { // a write in flight comes first
+		done, err := s.change(ctx) // a write in flight comes first
+		if err == nil {
 			defer done()
-			alone = true
 		}
-	}
-	s.mu.Lock()
-	s.rooms.oweAhead(s.owed()) // while its client is away, commands may end its memberships
-	snapshot := s.snapshot()
-	writes := alone && s.placed // otherwise its memberships have been dropped
-	s.mu.Unlock()
-	ref := session.Ref{PID: snapshot.PID, Fence: snapshot.Fence}
-	if ref.PID == "" {
-		return false
+		s.mu.Lock()
+		s.rooms.oweAhead(s.owed()) // while its client is away, commands may end its memberships
+		snapshot = s.snapshot()
+		writes = err == nil && s.placed // otherwise its memberships have been dropped
+		s.mu.Unlock()
 	}
 	save := func() error { return srv.sessions.Save(ctx, snapshot, srv.opts.sessionLife()) }
 	var err error

@@ -83,7 +83,11 @@ func (a Args) Values() ([]any, error) {
 func (a Args) Rest(i int) []any {
 	vs := make([]any, 0, max(0, len(a.raw)-i))
 	for ; i < len(a.raw); i++ {
-		vs = append(vs, packet.Raw{JSON: a.raw[i], Attachments: a.attachments})
+		if len(a.attachments) == 0 {
+			vs = append(vs, packet.Checked(a.raw[i]))
+		} else {
+			vs = append(vs, packet.Raw{JSON: a.raw[i], Attachments: a.attachments})
+		}
 	}
 	return vs
 }

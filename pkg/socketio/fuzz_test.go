@@ -37,7 +37,10 @@ func FuzzConnectPayload(f *testing.F) {
 		if raw, ok := exact["pid"]; ok && json.Unmarshal(raw, &wantPID) == nil {
 			wantOffset = exact["offset"]
 		}
-		pid, offset := connectAuth(auth)
+		pid, offset, recovery := connectAuth(auth)
+		if string(recovery) != string(exact["recovery"]) {
+			t.Errorf("%q has the choice %s", auth, recovery)
+		}
 		if pid != wantPID || string(offset) != string(wantOffset) {
 			t.Errorf("%q has the pid %q and the offset %s, want %q and %s", auth, pid, offset, wantPID, wantOffset)
 		}

@@ -15,11 +15,7 @@ import (
 // receive moves an event from the client's reader to the mailbox.
 func (s *Socket) receive(p *packet.Packet) error {
 	srv := s.client.srv
-	name, raw, err := packet.SplitEvent(p.Data)
-	if err != nil {
-		return err
-	}
-	e := &Event{Name: name, Args: Args{raw, p.Attachments}, socket: s, ackID: p.ID}
+	e := &Event{Name: p.Event, Args: Args{p.Args, p.Attachments}, socket: s, ackID: p.ID}
 	srv.stats.eventsIn.Add(1)
 	e.size = len(p.Data)
 	for _, a := range p.Attachments {

@@ -33,7 +33,7 @@ type testNode struct {
 }
 
 // start runs a server alone.
-func start(t *testing.T, o Options) *testNode {
+func start(t testing.TB, o Options) *testNode {
 	t.Helper()
 	srv, err := NewServer(o)
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *testCluster) node(t *testing.T, id adapter.NodeID, o Options) *testNode
 // the last argument of each event for its offset, if that is a string, and looks
 // at the events that precede CONNECT only when CONNECT arrives.
 type wire struct {
-	t      *testing.T
+	t      testing.TB
 	ws     *websocket.Conn
 	ns     string
 	sid    string
@@ -93,7 +93,7 @@ type wire struct {
 }
 
 // dial opens a connection without connecting to a namespace.
-func (n *testNode) dial(t *testing.T) *wire {
+func (n *testNode) dial(t testing.TB) *wire {
 	t.Helper()
 	ws, _, err := websocket.DefaultDialer.Dial(n.url+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
 	if err != nil {
@@ -197,7 +197,7 @@ func (w *wire) connected() *wire {
 }
 
 // client connects a new client.
-func (n *testNode) client(t *testing.T) *wire {
+func (n *testNode) client(t testing.TB) *wire {
 	t.Helper()
 	return n.dial(t).connect("/", "")
 }
@@ -322,7 +322,7 @@ func joiningMany(n *Namespace) {
 }
 
 // eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for !holds() {
@@ -333,7 +333,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -235,9 +235,5 @@ func (s *Socket) cut(cause error) {
 }
 
 func inNamed(namespace string, names []string) []rooms.Room {
-	list := make([]rooms.Room, len(names))
-	for i, name := range names {
-		list[i] = rooms.InNamed(namespace, name)
-	}
-	return list
+	return withRooms(nil, namespace, names, rooms.InNamed)
 }

@@ -171,13 +171,17 @@ func (m *mailbox) wakeIfSpace() {
 	}
 }
 
-// start starts the tasks, with first before all others.
+// start starts the tasks, with first before all others unless it is nil.
 func (m *mailbox) start(on *tasks, first func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.started = true
-	m.tasks = append([]task{step(first)}, m.tasks...)
-	m.wake(on)
+	if first != nil {
+		m.tasks = append([]task{step(first)}, m.tasks...)
+	}
+	if len(m.tasks) > 0 {
+		m.wake(on)
+	}
 }
 
 func (m *mailbox) add(on *tasks, t task) {

@@ -115,15 +115,16 @@ func withHandler(table map[string][]Handler, event string, h Handler) map[string
 	return grown
 }
 
-// rulesNow returns the rules for a socket of the namespace: its parent's, then its own.
-func (n *Namespace) rulesNow() (r [2]rules) {
-	n.mu.RLock()
-	r[1] = n.rules
-	n.mu.RUnlock()
+// rulesNow returns the rules for a socket of the namespace: its parent's, if it has one, then its
+// own.
+func (n *Namespace) rulesNow() (both [2]rules) {
 	if n.parent != nil {
-		r[0] = n.parent.rulesNow()
+		both[0] = n.parent.rulesNow()
 	}
-	return r
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	both[1] = n.rules
+	return both
 }
 
 // Sockets returns the connected sockets of this node, in no order.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // guarded refuses everybody.
@@ -109,20 +111,44 @@ func TestConcurrentCreationOfAChild(t *testing.T) {
 	}
 }
 
-// The rules of a pattern apply before those of the namespace itself.
-func TestRulesOfAParentComeFirst(t *testing.T) {
+// TestParentsComeFirst: the middlewares and handlers of a child are its parent's and then its own.
+func TestParentsComeFirst(t *testing.T) {
 	n := start(t, Options{})
-	p := n.OfPattern(regexp.MustCompile("^/child$"))
+	parent := n.OfPattern(regexp.MustCompile(`^/child`))
 	child := n.Of("/child")
-	var order []string
-	for name, use := range map[string]func(func(context.Context, *ConnectRequest) error){"own": child.Use, "parent": p.Use} {
-		use(func(context.Context, *ConnectRequest) error {
-			order = append(order, name)
-			return nil
-		})
+	called := make(chan string, 10)
+	note := func(name string) Handler {
+		return func(context.Context, *Event) error { called <- name; return nil }
 	}
-	n.dial(t).connect("/child", "")
-	if !slices.Equal(order, []string{"parent", "own"}) {
-		t.Errorf("the order is %q", order)
+	child.Use(func(context.Context, *ConnectRequest) error { called <- "own middleware"; return nil })
+	parent.Use(func(context.Context, *ConnectRequest) error { called <- "parent's middleware"; return nil })
+	child.On("a", note("own handler"))
+	parent.On("a", note("parent's handler"))
+	child.OnAny(note("own catch-all"))
+	parent.OnAny(note("parent's catch-all"))
+	n.dial(t).connect("/child", "").write(`42/child,["a"]`)
+	for _, want := range []string{
+		"parent's middleware", "own middleware", "parent's catch-all", "own catch-all", "parent's handler", "own handler",
+	} {
+		if got := <-called; got != want {
+			t.Fatalf("got the %s, want the %s", got, want)
+		}
+	}
+}
+
+// TestBroadcastsAreValues: what is added to a broadcast does not change another one.
+func TestBroadcastsAreValues(t *testing.T) {
+	n := start(t, Options{})
+	base := n.To("a", "b", "c").To("d", "e").Except("x", "y", "z").ExceptSocket("v", "w")
+	first, second := base.To("f"), base.To("g").ToSocket("h")
+	third, fourth := base.Except("f"), base.ExceptSocket("g")
+	for _, got := range []struct {
+		list []rooms.Room
+		last string
+		n    int
+	}{{base.to, "e", 5}, {base.except, "w", 5}, {first.to, "f", 6}, {second.to, "h", 7}, {second.to[:6], "g", 6}, {third.except, "f", 6}, {fourth.except, "g", 6}} {
+		if last := got.list[len(got.list)-1].Name; last != got.last || len(got.list) != got.n {
+			t.Errorf("got %v, want %d ending in %q", got.list, got.n, got.last)
+		}
 	}
 }

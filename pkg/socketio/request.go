@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,8 +64,15 @@ func (r *ConnectRequest) Handshake() *engineio.Handshake { return r.socket.Hands
 func (r *ConnectRequest) Transport() string { return r.socket.Transport() }
 
 // Auth decodes the payload that the client connects with: an object of at most 64 KiB. The socket
-// does not keep it. For handlers, keep values with SetValue or SetData.
-func (r *ConnectRequest) Auth(v any) error { return json.Unmarshal(r.auth, v) }
+// does not keep it. For handlers, keep values with SetValue or SetData. A *json.RawMessage gets a copy
+// of the payload, which is valid JSON, without a further check.
+func (r *ConnectRequest) Auth(v any) error {
+	if raw, ok := v.(*json.RawMessage); ok && raw != nil {
+		*raw = bytes.Clone(r.auth)
+		return nil
+	}
+	return json.Unmarshal(r.auth, v)
+}
 
 // User returns the user that SetUser has set.
 func (r *ConnectRequest) User() string { return r.socket.User() }

@@ -209,9 +209,10 @@ func isID(id string) bool {
 	return err == nil && len(id) == base64.RawURLEncoding.EncodedLen(idBytes)
 }
 
-// store returns a context for one round to the session store or the adapter.
+// store returns a context for one round to the session store or the adapter, which a Close does not
+// end.
 func (s *Server) store() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(s.ctx), storeTimeout)
+	return context.WithTimeout(context.Background(), storeTimeout)
 }
 
 var _ http.Handler = (*Server)(nil)
