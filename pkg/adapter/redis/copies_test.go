@@ -14,6 +14,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -24,7 +25,7 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 	a, b := start(t, server.URL(), "a", Options{}), start(t, server.URL(), "b", Options{})
 	subscribe(t, a, room("r"), room("s"), room("t"))
 	var cut atomic.Bool
-	testCopy = func(g *generation) { // with the partition's lock held
+	testCopy = func(g *generation) {
 		if g.p.node == "a" && !cut.Swap(true) {
 			g.stop(errors.New("cut by the test"))
 		}
@@ -248,8 +249,8 @@ func TestLateCopiesAreDropped(t *testing.T) {
 	g := p.gen
 	p.mu.Unlock()
 	for _, more := range []bool{true, false} {
-		g.arrived(name(room("r")), at, more, string(payload))
-		g.arrived(name(room("s")), at, false, string(payload))
+		g.arrived(feed.Message{Name: name(room("r")), At: at, More: more, Payload: string(payload)})
+		g.arrived(feed.Message{Name: name(room("s")), At: at, Payload: string(payload)})
 	}
 	publish(t, a, event("next", room("s")))
 	expect(t, a, "next")
