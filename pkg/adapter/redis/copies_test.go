@@ -14,7 +14,6 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -232,26 +231,4 @@ func TestOldPeerIsAwaited(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, server.URL(), "b", Options{})
-}
-
-// What arrives at or behind the tail has been delivered already, as by a catch-up
-// that has overtaken the feed.
-func TestLateCopiesAreDropped(t *testing.T) {
-	server := redistest.Start(t)
-	a := start(t, server.URL(), "a", Options{})
-	subscribe(t, a, room("r"), room("s"))
-	e := event("once", room("r"), room("s"))
-	at := publish(t, a, e).At
-	expect(t, a, "once")
-	payload, _ := encodeEvent(&e, 2)
-	p := a.partitions[0]
-	p.mu.Lock()
-	g := p.gen
-	p.mu.Unlock()
-	for _, more := range []bool{true, false} {
-		g.arrived(feed.Message{Name: name(room("r")), At: at, More: more, Payload: string(payload)})
-		g.arrived(feed.Message{Name: name(room("s")), At: at, Payload: string(payload)})
-	}
-	publish(t, a, event("next", room("s")))
-	expect(t, a, "next")
 }

@@ -97,6 +97,7 @@ func (f *Feed) Looked(epoch string, newest Entry, now time.Time, s Space) *Outpu
 		f.look()
 		return &f.out
 	}
+	f.Observe(epoch, newest, now)
 	a, end := &f.gen.ahead, newest.End(f.config.Partition)
 	for len(a.messages) > 0 {
 		m := a.messages[0]
@@ -117,7 +118,7 @@ func (f *Feed) Looked(epoch string, newest Entry, now time.Time, s Space) *Outpu
 }
 
 // repeated is called with a message that is dropped because the feed is past its position. If the
-// feed got there through an event that arrived before, and not through a catch-up, then that event
+// feed got there through a message that arrived before, and not through a catch-up, then that one
 // was ahead of the clock.
 func (f *Feed) repeated(at adapter.Position) {
 	g := f.gen

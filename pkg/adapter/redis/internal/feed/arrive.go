@@ -94,7 +94,7 @@ func (f *Feed) probed(at adapter.Position) {
 	if !f.Passing() {
 		return
 	}
-	f.tail = later(f.tail, at)
+	f.reach(at)
 	f.trail.swear(f.gen.server, f.tail)
 	if !f.full() { // otherwise an event or the next probe reports it
 		f.put(Item{Epoch: f.epoch, At: f.tail})
@@ -144,6 +144,7 @@ func (f *Feed) complete() {
 		return
 	case err != nil:
 		f.undecodable(e.Target.To, err, e.Position)
+		f.reach(e.Position)
 		return
 	}
 	switch size := f.config.Size(e); {
@@ -151,11 +152,18 @@ func (f *Feed) complete() {
 		g.held = append(g.held, e)
 		g.bytes += size
 	case g.flow == passing && !f.full():
-		f.deliver(e, size)
-		g.newest = e.Position
+		f.put(Item{Event: e, Size: size})
+		f.reach(e.Position)
 		f.trail.note(e)
 	default:
 		f.overflow()
+	}
+}
+
+// reach moves the feed to the position of a message that has arrived, if that is being passed on.
+func (f *Feed) reach(at adapter.Position) {
+	if f.gen.flow == passing && f.tail.Compare(at) < 0 {
+		f.tail, f.gen.newest = at, at
 	}
 }
 
@@ -185,5 +193,4 @@ func (f *Feed) undecodable(list []rooms.Room, err error, at adapter.Position) {
 		return
 	}
 	f.lose(err.Error(), list, at)
-	f.tail = at
 }

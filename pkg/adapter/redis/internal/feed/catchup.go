@@ -74,6 +74,9 @@ func (f *Feed) Release(read Reading) *Output {
 	}
 	f.reportLosses(&read)
 	f.merge(append(read.Events, g.held))
+	if g.newest = (adapter.Position{}); g.end.Compare(f.tail) < 0 {
+		g.newest = f.tail // of a held message
+	}
 	f.tail = later(f.tail, g.end)
 	f.trail.swear(g.server, f.tail)
 	g.flow, g.held, g.unknown, g.bytes = passing, nil, nil, 0
@@ -114,7 +117,8 @@ func (f *Feed) merge(events [][]*adapter.Event) {
 	for e := range adapter.Merge(events) {
 		switch {
 		case e.Position.Compare(f.tail) > 0:
-			f.deliver(e, f.config.Size(e))
+			f.put(Item{Event: e, Size: f.config.Size(e)})
+			f.tail = e.Position
 			repaired++
 		case !hole && f.trail.lacks(f.gen.server, e):
 			hole = true

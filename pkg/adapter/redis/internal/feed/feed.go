@@ -64,7 +64,7 @@ type generation struct {
 	server  string // which feeds it
 	flow    flow
 	coming  coming
-	newest  adapter.Position // of the events that were delivered as they arrived
+	newest  adapter.Position // up to which messages have moved the tail; zero if a catch-up has
 	fenced  bool             // a PING is wanted, or has been sent
 	ahead   ahead
 	memory  []Entry          // what the clock must contain
@@ -128,7 +128,7 @@ const (
 	Undecodable What = iota // Err: a message in Name can't be decoded
 	Overflow                // more has arrived than there is space for
 	Ahead                   // the message for Name at At is beyond the clock, Than
-	WasAhead                // an event that was delivered, at At, was beyond the clock, Than
+	WasAhead                // a message that was accepted, at At, was beyond the clock, Than
 	NewHistory              // the history Name is lost
 	Unrepaired              // Err: a gap in Name, or in all rooms, can't be repaired
 	Repaired                // N missed events are delivered
@@ -188,12 +188,6 @@ func (f *Feed) Known() Entry { return f.known }
 
 // Passing reports whether events are delivered as they arrive.
 func (f *Feed) Passing() bool { return f.gen != nil && f.gen.flow == passing }
-
-// deliver adds an event to the output.
-func (f *Feed) deliver(e *adapter.Event, size int) {
-	f.put(Item{Event: e, Size: size})
-	f.tail = e.Position
-}
 
 // lose reports a loss in some rooms, or in all if there are none, before a position.
 func (f *Feed) lose(reason string, list []rooms.Room, before adapter.Position) {
