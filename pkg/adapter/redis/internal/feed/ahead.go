@@ -121,12 +121,15 @@ func (f *Feed) Looked(epoch string, newest Entry, now time.Time, s Space) *Outpu
 // feed got there through a message that arrived before, and not through a catch-up, then that one
 // was ahead of the clock.
 func (f *Feed) repeated(at adapter.Position) {
-	g := f.gen
-	if g.flow != passing || at.Compare(g.newest) >= 0 {
-		return
+	if g := f.gen; g.flow == passing && at.Compare(g.newest) < 0 {
+		f.reveal(at)
 	}
-	f.note(Note{What: WasAhead, At: g.newest, Than: at})
+}
+
+// reveal reports that the feed is ahead of the clock, because a message at a position arrived later.
+func (f *Feed) reveal(at adapter.Position) {
+	f.note(Note{What: WasAhead, At: f.tail, Than: at})
 	f.lose("an event was ahead of the clock", nil, at)
-	f.tail, g.newest = at, adapter.Position{}
-	f.trail.swear(g.server, at)
+	f.tail, f.gen.newest = at, at
+	f.trail.swear(f.gen.server, at)
 }

@@ -151,6 +151,8 @@ func (f *Feed) complete() {
 	case g.flow == holding && g.bytes+size <= heldBytes:
 		g.held = append(g.held, e)
 		g.bytes += size
+	case g.flow == passing && e.Position.Compare(f.tail) <= 0:
+		f.repeated(e.Position)
 	case g.flow == passing && !f.full():
 		f.put(Item{Event: e, Size: size})
 		f.reach(e.Position)

@@ -113,16 +113,18 @@ func (f *Feed) reportLosses(read *Reading) {
 // merge delivers the events after the tail, and checks the others against what the feed of a former
 // primary has delivered.
 func (f *Feed) merge(events [][]*adapter.Event) {
-	repaired, hole := 0, false
+	g, repaired, hole := f.gen, 0, false
 	for e := range adapter.Merge(events) {
 		switch {
 		case e.Position.Compare(f.tail) > 0:
 			f.put(Item{Event: e, Size: f.config.Size(e)})
 			f.tail = e.Position
 			repaired++
-		case !hole && f.trail.lacks(f.gen.server, e):
+		case g.end.Compare(e.Position) < 0: // held behind one that was ahead of the clock
+			f.reveal(e.Position)
+		case !hole && f.trail.lacks(g.server, e):
 			hole = true
-			f.lose("the feed of a former primary had a hole", nil, f.gen.end)
+			f.lose("the feed of a former primary had a hole", nil, g.end)
 		}
 	}
 	if f.begun {

@@ -112,6 +112,9 @@ func TestTrail(t *testing.T) {
 	if len(tr.got) != trailed || !tr.lacks("other", stored(20+trailed-1)) {
 		t.Errorf("it remembers %d events", len(tr.got))
 	}
+	if tr.swear("s", p(1<<20)); len(tr.got) > 0 {
+		t.Errorf("it remembers %d events of before", len(tr.got))
+	}
 }
 
 // live returns a feed that passes events of room a, with its clock at 10 s.

@@ -49,6 +49,11 @@ func (f *Feed) Adopt(before, epoch string, newest Entry, now time.Time) (bool, *
 	if former == "" {
 		return true, &f.out
 	}
+	for name, r := range f.rooms {
+		if r.from != never {
+			f.rooms[name] = room{r.to, f.tail}
+		}
+	}
 	if f.left = append(f.left, former); len(f.left) > leftHistories {
 		f.left = f.left[1:]
 	}
