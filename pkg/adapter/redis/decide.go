@@ -48,7 +48,13 @@ var testCopy func(*generation)
 
 // arrived processes a message with a position. It never waits.
 func (g *generation) arrived(m feed.Message) {
-	g.decide(func(f *feed.Feed) *feed.Output { return f.Arrived(m, time.Now(), g.p.space()) })
+	g.decide(func(f *feed.Feed) *feed.Output {
+		var now time.Time // for most messages reading it would be a waste
+		if f.Beyond(m.At) {
+			now = time.Now()
+		}
+		return f.Arrived(m, now, g.p.space())
+	})
 	if m.More && testCopy != nil {
 		testCopy(g)
 	}

@@ -48,10 +48,13 @@ func (f *Feed) moveHorizon(now time.Time) {
 	f.horizon = f.known.Ms + min(uint64(passed.Milliseconds()), math.MaxUint64-f.known.Ms)
 }
 
+// Beyond reports whether a position is beyond the horizon as it was last moved.
+func (f *Feed) Beyond(at adapter.Position) bool { return at.Ms > f.horizon }
+
 // isAhead reports whether a position is beyond the horizon.
 func (f *Feed) isAhead(at adapter.Position, now time.Time) bool {
 	f.moveHorizon(now)
-	return at.Ms > f.horizon
+	return f.Beyond(at)
 }
 
 // hold keeps a message until the clock has been read.

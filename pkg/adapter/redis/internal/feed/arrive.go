@@ -41,11 +41,12 @@ type coming struct {
 	listsAt adapter.Position
 }
 
-// Arrived processes a message. Messages without space are read again later.
+// Arrived processes a message. Messages without space are read again later. The time is needed only
+// if the position is [Feed.Beyond] the horizon.
 func (f *Feed) Arrived(m Message, now time.Time, s Space) *Output {
 	switch {
 	case !f.input(s):
-	case m.At.Ms > f.horizon && f.isAhead(m.At, now):
+	case f.Beyond(m.At) && f.isAhead(m.At, now):
 		f.hold(m)
 	default:
 		f.accept(m)
