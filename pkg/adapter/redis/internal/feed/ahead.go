@@ -11,11 +11,11 @@ import (
 // carries it. A message with a position ahead of the clock does not come from a node. If it were
 // accepted, the feed would silently drop everything up to that position as duplicates.
 //
-// The horizon is this node's upper estimate of the clock. Messages beyond it are held until the
-// clock has been read again. Then the position of each is either in the clock's past, and the
-// message is accepted in its order, or it is refused. So a clock that really is ahead, as that of
-// another host after a failover, costs one read. The horizon moves only while nothing is held: no
-// message overtakes a held one.
+// The horizon is this node's upper estimate of the clock. A message beyond it is held until the
+// clock has been read again, and what follows is held behind it: it must not come between two
+// copies of an event. Then the position of each is either in the clock's past, and the message is
+// accepted in its order, or it is refused. So a clock that really is ahead, as that of another host
+// after a failover, costs one read.
 //
 // A message between the clock and the horizon is accepted. If it makes the feed drop later ones,
 // the first message that is dropped reveals it, because positions arrive in order, and the loss is
@@ -41,9 +41,6 @@ type ahead struct {
 
 // moveHorizon advances the horizon by the time since the clock was seen.
 func (f *Feed) moveHorizon(now time.Time) {
-	if f.gen != nil && len(f.gen.ahead.messages) > 0 {
-		return
-	}
 	passed := max(now.Sub(f.knownAt), 0) + horizonSlack
 	f.horizon = f.known.Ms + min(uint64(passed.Milliseconds()), math.MaxUint64-f.known.Ms)
 }
@@ -91,7 +88,7 @@ func (a *ahead) release(n int) {
 
 // Looked processes the newest entry of the clock of a history, as Redis has returned it after a
 // request to look. Messages that it covers are accepted. Others that arrived before the request are
-// refused, and those that arrived later may need another look.
+// refused, and those that arrived later are judged by the new horizon.
 func (f *Feed) Looked(epoch string, newest Entry, now time.Time, s Space) *Output {
 	if !f.input(s) {
 		return &f.out
@@ -109,6 +106,8 @@ func (f *Feed) Looked(epoch string, newest Entry, now time.Time, s Space) *Outpu
 			f.accept(m)
 		case a.asked > 0:
 			f.note(Note{What: Ahead, Name: m.Name, At: m.At, Than: end})
+		case !f.isAhead(m.At, now):
+			f.accept(m)
 		default:
 			f.look()
 			return &f.out
@@ -116,7 +115,6 @@ func (f *Feed) Looked(epoch string, newest Entry, now time.Time, s Space) *Outpu
 		a.release(1)
 	}
 	a.looking = false
-	f.moveHorizon(now)
 	return &f.out
 }
 

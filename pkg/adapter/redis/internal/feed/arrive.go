@@ -46,7 +46,7 @@ type coming struct {
 func (f *Feed) Arrived(m Message, now time.Time, s Space) *Output {
 	switch {
 	case !f.input(s):
-	case f.Beyond(m.At) && f.isAhead(m.At, now):
+	case len(f.gen.ahead.messages) > 0 || f.Beyond(m.At) && f.isAhead(m.At, now):
 		f.hold(m)
 	default:
 		f.accept(m)

@@ -165,7 +165,9 @@ func forgery(x int, at adapter.Position) Message {
 
 func (n *node) probe(int) {
 	if !n.world.former() {
-		n.world.send(Message{Name: Probes, At: n.world.tick().Position(0, 0)})
+		e := n.world.tick()
+		n.world.send(Message{Name: Probes, At: e.Position(0, 0)})
+		n.feed.Observe(n.world.primary.epoch, e, n.world.local) // the reply
 	}
 }
 

@@ -16,11 +16,7 @@ func (n *node) do(out *Output) {
 			n.give(it.Event)
 		case it.Lost != nil:
 			n.say("  -> lost %s %s: %s", showRooms(it.Lost.Rooms), showPosition(it.At), it.Lost.Reason)
-			at := later(it.At, n.rejoin)
-			if end := n.world.primary.newest().End(0); end.Compare(at) < 0 { // the feed is fooled
-				at = end
-			}
-			n.lose(it, at)
+			n.lose(it, later(it.At, n.rejoin))
 		case it.At.Compare(n.last) < 0:
 			n.fail("the progress goes back")
 		}
@@ -79,13 +75,20 @@ func (n *node) lose(it Item, at adapter.Position) {
 	}
 	for name, m := range n.rooms {
 		if m.joined && (all || slices.Contains(it.Lost.Rooms, room1(name))) {
-			at := at
-			if m.epoch == it.Epoch {
-				at = later(at, m.from)
+			if m.epoch != it.Epoch {
+				m.epoch, m.from = it.Epoch, adapter.Position{}
 			}
-			m.epoch, m.from, m.got = it.Epoch, at, make(map[adapter.Position]bool)
+			m.from, m.got = n.known(later(at, m.from)), make(map[adapter.Position]bool)
 		}
 	}
+}
+
+// known returns a position, or the newest of the clock if that is earlier: nobody joins later.
+func (n *node) known(at adapter.Position) adapter.Position {
+	if end := n.world.primary.newest().End(0); end.Compare(at) < 0 {
+		return end
+	}
+	return at
 }
 
 // check makes sure that members have what the feed is past.
@@ -154,7 +157,7 @@ func (n *node) heal() {
 		}
 		for _, name := range roomNames {
 			if !n.rooms[name].got[r.at] {
-				n.fail("%s does not come for %s", r, name)
+				n.fail("%s does not come for %s, who joined at %s", r, name, showPosition(n.rooms[name].from))
 			}
 		}
 	}
