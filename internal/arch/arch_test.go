@@ -32,7 +32,9 @@ var arrows = map[string][]string{
 
 	"pkg/redisurl":      {},
 	"pkg/session/redis": {"pkg/session"},
-	"pkg/adapter/redis": {"pkg/adapter", "pkg/rooms", "pkg/redisurl", "internal/queue"},
+	"pkg/adapter/redis": {"pkg/adapter", "pkg/adapter/redis/internal/feed", "pkg/rooms", "pkg/redisurl", "internal/queue"},
+
+	"pkg/adapter/redis/internal/feed": {"pkg/adapter", "pkg/rooms"},
 
 	"internal/arch":    {},
 	"internal/docs":    {},

@@ -13,7 +13,7 @@ var ErrDone = errors.New("queue: done")
 // A Queue is a first-in, first-out queue with any number of writers and one reader. The reader
 // takes all queued items together and returns them from there, so most reads take no lock.
 //
-// Put itself has no limit: writers check Full first. They must do both under a lock of their own,
+// Put itself has no limit: writers check Full or Space first. They must do both under a lock of their own,
 // so that a queue that was not full still is not.
 type Queue[T any] struct {
 	maxItems, maxBytes int
@@ -47,6 +47,13 @@ func (q *Queue[T]) Full() <-chan struct{} {
 		q.space = make(chan struct{})
 	}
 	return q.space
+}
+
+// Space returns how many items and bytes are left until the queue is full.
+func (q *Queue[T]) Space() (items, bytes int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.maxItems - len(q.waiting), q.maxBytes - q.bytes
 }
 
 // Put appends an item with a size.

@@ -36,8 +36,8 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 }
 
-// Take returns each item that was put and not discarded, in order, and Full reports whether
-// what has not been taken from the writers reaches a limit.
+// Take returns each item that was put and not discarded, in order, and Full and Space
+// report how far what has not been taken from the writers is from the limits.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		maxItems, maxBytes := rapid.IntRange(1, 5).Draw(t, "items"), rapid.IntRange(1, 20).Draw(t, "bytes")
@@ -88,6 +88,9 @@ func TestModel(t *testing.T) {
 				}
 				if c != nil {
 					space = append(space, c)
+				}
+				if items, size := q.Space(); items != maxItems-len(waiting) || size != maxBytes-bytes {
+					t.Fatalf("space for %d items and %d bytes, with %d and %d queued", items, size, len(waiting), bytes)
 				}
 			},
 		})

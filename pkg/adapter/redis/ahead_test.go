@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -85,7 +86,7 @@ func TestClockThatJumps(t *testing.T) {
 
 // More messages than may be held are a gap, which is read again.
 func TestManyMessagesAheadOfTheClock(t *testing.T) {
-	const n = 3 * aheadMessages
+	const n = 3 * feed.AheadMessages
 	server := redistest.Start(t)
 	a, b := start(t, server.URL(), "a", Options{}), start(t, server.URL(), "b", Options{})
 	r := room("r")

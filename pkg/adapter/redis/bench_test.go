@@ -11,6 +11,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -84,13 +85,13 @@ func BenchmarkReceive(b *testing.B) {
 		b.Fatal(err)
 	}
 	p.mu.Lock()
-	g, at := p.gen, p.tail
+	g, at := p.gen, p.feed.Tail()
 	p.mu.Unlock()
 	b.ReportAllocs()
 	at.Ms++ // behind the probes, and not ahead of the clock
 	for b.Loop() {
 		at.Seq++
-		g.arrived("r/,room", at, false, payload)
+		g.arrived(feed.Message{Name: "r/,room", At: at, Payload: payload})
 		if _, err := a.Next(b.Context()); err != nil {
 			b.Fatal(err)
 		}

@@ -147,22 +147,22 @@ func (a *Adapter) OnProgress(f func(adapter.Cursor)) { a.onProgress = f }
 // Next implements [adapter.Adapter].
 func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
 	for {
-		f, err := take(ctx, a, a.feed)
+		f, err := take(ctx, a, a.queue)
 		switch {
 		case err != nil:
 			return adapter.Event{}, err
-		case f.lost != nil:
-			a.epochs[f.from.at.Partition] = f.from.epoch
-			a.progress.Reset(combine(a.epochs), f.from.at)
-			f.lost.Cursor = a.progress.To(f.from.at)
-			return adapter.Event{}, f.lost
-		case f.event == nil:
-			if c := a.progress.To(f.from.at); a.onProgress != nil {
+		case f.Lost != nil:
+			a.epochs[f.At.Partition] = f.Epoch
+			a.progress.Reset(combine(a.epochs), f.At)
+			f.Lost.Cursor = a.progress.To(f.At)
+			return adapter.Event{}, f.Lost
+		case f.Event == nil:
+			if c := a.progress.To(f.At); a.onProgress != nil {
 				a.onProgress(c)
 			}
 			continue
 		}
-		e := *f.event // which others may share
+		e := *f.Event // which others may share
 		e.Cursor = a.progress.To(e.Position)
 		return e, nil
 	}

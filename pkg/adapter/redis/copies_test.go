@@ -24,7 +24,7 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 	a, b := start(t, server.URL(), "a", Options{}), start(t, server.URL(), "b", Options{})
 	subscribe(t, a, room("r"), room("s"), room("t"))
 	var cut atomic.Bool
-	testCopy = func(g *generation) { // with the partition's lock held
+	testCopy = func(g *generation) {
 		if g.p.node == "a" && !cut.Swap(true) {
 			g.stop(errors.New("cut by the test"))
 		}
@@ -231,26 +231,4 @@ func TestOldPeerIsAwaited(t *testing.T) {
 		t.Fatal(err)
 	}
 	start(t, server.URL(), "b", Options{})
-}
-
-// What arrives at or behind the tail has been delivered already, as by a catch-up
-// that has overtaken the feed.
-func TestLateCopiesAreDropped(t *testing.T) {
-	server := redistest.Start(t)
-	a := start(t, server.URL(), "a", Options{})
-	subscribe(t, a, room("r"), room("s"))
-	e := event("once", room("r"), room("s"))
-	at := publish(t, a, e).At
-	expect(t, a, "once")
-	payload, _ := encodeEvent(&e, 2)
-	p := a.partitions[0]
-	p.mu.Lock()
-	g := p.gen
-	p.mu.Unlock()
-	for _, more := range []bool{true, false} {
-		g.arrived(name(room("r")), at, more, string(payload))
-		g.arrived(name(room("s")), at, false, string(payload))
-	}
-	publish(t, a, event("next", room("s")))
-	expect(t, a, "next")
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -17,14 +18,14 @@ import (
 // has positions, and of about as many bytes as it may have.
 func TestFullCalls(t *testing.T) {
 	for name, of := range map[string]struct{ events, bytes int }{
-		"Events": {2*perCall + 1, 10},
+		"Events": {2*feed.PerCall + 1, 10},
 		"Bytes":  {9, callBytes * 2 / 5},
 		"Large":  {2, callBytes * 3 / 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
 			relay := newRelay(t, server.Addr)
-			a := start(t, relay.url(), "a", Options{BacklogLimit: 10 * perCall, Timeout: time.Minute})
+			a := start(t, relay.url(), "a", Options{BacklogLimit: 10 * feed.PerCall, Timeout: time.Minute})
 			r := room("r")
 			joined := subscribe(t, a, r)
 			fill := relay.hole(publisher)
@@ -95,7 +96,7 @@ func TestTrimmedClock(t *testing.T) {
 	}
 	eventually(t, "the clock has forgotten", func() bool {
 		entries, err := server.Client().XRangeN(t.Context(), b.partitions[0].names.clock(first.Epoch), "-", "+", 1).Result()
-		return err == nil && len(entries) == 1 && entries[0].ID > entryOf(first.At).id()
+		return err == nil && len(entries) == 1 && entries[0].ID > feed.EntryOf(first.At).ID()
 	})
 	fill()
 	for i := range 100 {

@@ -11,6 +11,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -147,7 +148,7 @@ func FuzzStreamEntries(f *testing.F) {
 			}
 		}
 		if e, err := parseEntry(goredis.XMessage{ID: id, Values: map[string]any{"c": payload}}); err == nil {
-			if again, err := parseEntry(goredis.XMessage{ID: e.id()}); err != nil || again.ms != e.ms || again.seq != e.seq || entryOf(p.end(e)) != (entry{ms: e.ms, seq: e.seq}) {
+			if again, err := parseEntry(goredis.XMessage{ID: e.ID()}); err != nil || again.Ms != e.Ms || again.Seq != e.Seq || feed.EntryOf(e.End(p.number)) != (feed.Entry{Ms: e.Ms, Seq: e.Seq}) {
 				t.Errorf("%q is read as %+v, %+v, %v", id, e, again, err)
 			}
 		}

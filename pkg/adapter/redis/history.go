@@ -6,14 +6,14 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
 //go:embed renew.lua
@@ -21,9 +21,9 @@ var renewSource string
 
 // where returns the history that this node assumes, and its newest known entry. It asks Redis only
 // if the node knows none yet.
-func (p *partition) where(ctx context.Context) (epoch string, known entry, err error) {
+func (p *partition) where(ctx context.Context) (epoch string, known feed.Entry, err error) {
 	p.mu.Lock()
-	epoch, known = p.epoch, p.known
+	epoch, known = p.feed.Epoch(), p.feed.Known()
 	p.mu.Unlock()
 	if epoch != "" {
 		return epoch, known, nil
@@ -34,7 +34,7 @@ func (p *partition) where(ctx context.Context) (epoch string, known entry, err e
 // search asks Redis for the current history and makes it the node's. If there is none, or one
 // without a clock, it begins a new one; it also does so if the history is one that the node has
 // left, because the later history is lost then.
-func (p *partition) search(ctx context.Context) (epoch string, newest entry, err error) {
+func (p *partition) search(ctx context.Context) (epoch string, newest feed.Entry, err error) {
 	var before string // the node's history when Redis was asked
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
 		for {
@@ -59,7 +59,7 @@ func (p *partition) search(ctx context.Context) (epoch string, newest entry, err
 		}
 	})
 	if err != nil {
-		return "", entry{}, fmt.Errorf("adapter/redis: looking for the history: %w", err)
+		return "", feed.Entry{}, fmt.Errorf("adapter/redis: looking for the history: %w", err)
 	}
 	if !p.adopt(before, epoch, newest) {
 		return p.where(ctx) // another search was later
@@ -71,7 +71,7 @@ func (p *partition) search(ctx context.Context) (epoch string, newest entry, err
 func (p *partition) hasLeft(epoch string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Contains(p.left, epoch)
+	return p.feed.HasLeft(epoch)
 }
 
 // renew replaces a lost history by a new one, unless that has been done.
@@ -81,51 +81,13 @@ func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) e
 	return p.pubsub.renew.Run(ctx, c, keys, lost, next, p.names.news()).Err()
 }
 
-// adopt makes a history the node's, unless the node's history is no longer before. If it had
-// another one, the events that its members have are not part of the new one: a loss is reported.
-func (p *partition) adopt(before, epoch string, newest entry) bool {
+// adopt makes a history the node's, unless the node's history is no longer before.
+func (p *partition) adopt(before, epoch string, newest feed.Entry) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if epoch == p.epoch {
-		if p.known.before(newest) {
-			p.know(newest)
-		}
-		return true
-	}
-	if before != p.epoch {
-		return false
-	}
-	former := p.epoch
-	p.epoch, p.tail = epoch, p.end(newest)
-	p.know(newest)
-	p.trail.swear("", p.tail)
-	if former == "" {
-		return true
-	}
-	if p.left = append(p.left, former); len(p.left) > leftHistories {
-		p.left = p.left[1:]
-	}
-	p.stats.epochs.Add(1)
-	p.log.Warn("Redis has lost its history; a new one has begun", zap.String("lost", former), zap.String("epoch", epoch))
-	p.lose("Redis has lost its history", place{epoch, p.tail})
-	if p.gen != nil {
-		p.gen.stop(errNewHistory)
-	}
-	return true
-}
-
-// leftHistories is how many histories a node remembers having left.
-const leftHistories = 64
-
-var errNewHistory = errors.New("adapter/redis: a new history has begun")
-
-// lose reports in the feed that events are lost before a place. p.mu is held.
-func (p *partition) lose(reason string, before place) { p.loseRooms(reason, nil, before) }
-
-// loseRooms is lose for a loss in some rooms only.
-func (p *partition) loseRooms(reason string, list []rooms.Room, before place) {
-	p.feed.Put(fed{lost: &adapter.LostError{Reason: reason, Rooms: list}, from: before}, 0)
-	p.stats.losses.Add(1)
+	adopted, out := p.feed.Adopt(before, epoch, newest, time.Now())
+	p.do(out)
+	return adopted
 }
 
 // forked begins a new history because the current one is proved to have lost a position that was
@@ -206,9 +168,9 @@ func (p *partition) answerHeads(ctx context.Context, all []*headRequest) {
 	look, err := p.look(ctx, all)
 	for _, r := range all {
 		if r.err = err; err == nil {
-			r.head = place{look.epoch, p.end(look.newest)}
+			r.head = place{look.Epoch, look.Newest.End(p.number)}
 			for _, at := range r.seen {
-				if r.err = look.verdict(at); r.err != nil {
+				if r.err = look.Verdict(at); r.err != nil {
 					break
 				}
 			}
@@ -216,31 +178,8 @@ func (p *partition) answerHeads(ctx context.Context, all []*headRequest) {
 	}
 }
 
-// A look is the result of one transaction on the clock.
-type look struct {
-	epoch          string
-	oldest, newest entry
-	found          map[string]entry // of the requested entries, by id
-}
-
-// verdict returns an error if a position is proved not to be of this history. A position older than
-// the clock's first entry proves nothing.
-func (l *look) verdict(at adapter.Position) error {
-	e := entryOf(at)
-	switch {
-	case l.newest.before(e):
-		return fmt.Errorf("%w: position %s is ahead of the clock of %s", adapter.ErrHistoryLost, formatPosition(at), l.epoch)
-	case e.before(l.oldest):
-		return nil
-	}
-	if _, ok := l.found[e.id()]; !ok {
-		return fmt.Errorf("%w: position %s is not in the clock of %s", adapter.ErrHistoryLost, formatPosition(at), l.epoch)
-	}
-	return nil
-}
-
 // look reads epoch and clock in one transaction. Afterwards the node's history is the current one.
-func (p *partition) look(ctx context.Context, all []*headRequest) (*look, error) {
+func (p *partition) look(ctx context.Context, all []*headRequest) (*feed.Look, error) {
 	for {
 		epoch, _, err := p.where(ctx)
 		if err != nil {
@@ -251,7 +190,7 @@ func (p *partition) look(ctx context.Context, all []*headRequest) (*look, error)
 			return nil, fmt.Errorf("adapter/redis: reading the clock: %w", err)
 		}
 		if seen != nil {
-			p.observe(epoch, seen.newest)
+			p.observe(epoch, seen.Newest)
 			return seen, nil
 		}
 		if _, _, err := p.search(ctx); err != nil {
@@ -261,7 +200,7 @@ func (p *partition) look(ctx context.Context, all []*headRequest) (*look, error)
 }
 
 // lookFor returns nil if the history is not the current one, or has no clock.
-func (p *partition) lookFor(ctx context.Context, epoch string, all []*headRequest) (seen *look, err error) {
+func (p *partition) lookFor(ctx context.Context, epoch string, all []*headRequest) (seen *feed.Look, err error) {
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
 		seen, err = p.lookAt(ctx, c, epoch, all)
 		return err
@@ -269,7 +208,7 @@ func (p *partition) lookFor(ctx context.Context, epoch string, all []*headReques
 	return seen, err
 }
 
-func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string, all []*headRequest) (*look, error) {
+func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string, all []*headRequest) (*feed.Look, error) {
 	clock := p.names.clock(epoch)
 	asked := make(map[string]*goredis.XMessageSliceCmd)
 	var current *goredis.StringCmd
@@ -282,7 +221,7 @@ func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string,
 		sizes = tx.HGetAll(ctx, p.names.sizes(epoch))
 		for _, r := range all {
 			for _, s := range r.seen {
-				id := entryOf(s).id()
+				id := feed.EntryOf(s).ID()
 				if asked[id] == nil {
 					asked[id] = tx.XRangeN(ctx, clock, id, id, 1)
 				}
@@ -299,16 +238,16 @@ func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string,
 		return nil, nil
 	}
 	p.sizes.read(sizes.Val())
-	l := &look{epoch: epoch, found: make(map[string]entry)}
-	if l.oldest, err = parseEntry(first.Val()[0]); err != nil {
+	l := &feed.Look{Epoch: epoch, Found: make(map[string]feed.Entry)}
+	if l.Oldest, err = parseEntry(first.Val()[0]); err != nil {
 		return nil, err
 	}
-	if l.newest, err = parseEntry(last.Val()[0]); err != nil {
+	if l.Newest, err = parseEntry(last.Val()[0]); err != nil {
 		return nil, err
 	}
 	for id, cmd := range asked {
 		if len(cmd.Val()) > 0 {
-			if l.found[id], err = parseEntry(cmd.Val()[0]); err != nil {
+			if l.Found[id], err = parseEntry(cmd.Val()[0]); err != nil {
 				return nil, err
 			}
 		}

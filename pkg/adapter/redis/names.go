@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -44,11 +45,11 @@ func (n names) about() string                    { return n.tagged + "about" }
 func (n names) in(epoch string) string { return n.tagged + epoch + ":" }
 
 // probe returns the name of the channel for a node's own probes.
-func probe(node adapter.NodeID) string { return "probe:" + string(node) }
+func probe(node adapter.NodeID) string { return feed.Probes + string(node) }
 
 // listsName is the name of the stream and channel of lists that events have in common. No room has
 // this name.
-const listsName = "lists"
+const listsName = feed.Lists
 
 // letters are the first letters of rooms' names, by their kind.
 const letters = "eron"

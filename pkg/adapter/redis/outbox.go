@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
 // Limits of the outbox, and of one call.
@@ -141,7 +142,7 @@ func (o *outbox) next() []*parcel {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n, bytes, copied, rooms := 0, 0, 0, 0
-	for ; n < len(o.waiting) && n < perCall; n++ {
+	for ; n < len(o.waiting) && n < feed.PerCall; n++ {
 		it := o.waiting[n]
 		if n > 0 && (copied+it.copied() > callBytes || rooms+len(it.rooms) > callRooms) {
 			break

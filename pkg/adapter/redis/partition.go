@@ -13,6 +13,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -51,29 +52,17 @@ type partition struct {
 	outbox    outbox
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
 
-	feed     *queue.Queue[fed] // of all partitions
+	queue    *queue.Queue[feed.Item] // of the feeds of all partitions
 	inbox    *queue.Queue[adapter.Message]
 	heads    heads
 	backlogs backlogs
 	kick     chan struct{} // holds a token if a probe is wanted immediately
 	news     chan struct{} // holds a token if a search for the history is wanted
 
-	mu sync.Mutex
-	// The history as this node knows it. tail is the position up to which the feed is complete: all
-	// events in subscribed rooms up to there have been put into it. known is the newest entry of
-	// the clock in any reply.
-	epoch string
-	left  []string // previous histories, newest last
-	tail  adapter.Position
-	trail trail
-	known entry
-	// The upper estimate of the clock; see ahead.go.
-	knownAt time.Time // when known was noted
-	horizon uint64    // in milliseconds
-	// Subscriptions.
-	rooms map[string]*heard // by name within the epoch
+	mu    sync.Mutex
+	feed  *feed.Feed        // what is delivered
+	rooms map[string]*heard // subscriptions, by name within the epoch
 	gen   *generation       // nil between two
-	begun bool              // the feed has been live: members may have missed something since
 	// The condition of Redis.
 	downSince time.Time // of the first failure since the last success; zero if none
 	downCause error
@@ -107,7 +96,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		probing: orDefault(o.ProbeInterval, time.Second),
 		ctx:     a.ctx,
 		linking: make(chan struct{}, 1),
-		feed:    a.feed,
+		queue:   a.queue,
 		inbox:   a.inbox,
 		kick:    make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
@@ -128,14 +117,15 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	p.stats.init()
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
+	p.feed = p.newFeed()
 	// Subscriptions that need no member.
 	always := []string{probe(p.node), listsName}
 	if nodes := name(rooms.InNodes()); a.home(nodes, o.Partitions) == number {
 		always = append(always, nodes)
 	}
 	for _, name := range always {
-		p.rooms[name] = newHeard(name)
-		p.rooms[name].members = 1
+		p.listen(name).members = 1
+		p.feed.From(name, adapter.Position{})
 	}
 	return p
 }
@@ -152,14 +142,6 @@ func orDefault[T comparable](v, def T) T {
 type place struct {
 	epoch string
 	at    adapter.Position
-}
-
-// fed is an item of the feed: an event, the place from which the feed continues after a loss, or,
-// with neither, a place that it has reached without an event.
-type fed struct {
-	event *adapter.Event
-	lost  *adapter.LostError
-	from  place
 }
 
 // failed notes that a call that began at some time failed because Redis was unavailable.
@@ -216,12 +198,10 @@ func (p *partition) down() error {
 }
 
 // observe notes an entry in a reply.
-func (p *partition) observe(epoch string, e entry) {
+func (p *partition) observe(epoch string, e feed.Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if epoch == p.epoch && p.known.before(e) {
-		p.know(e)
-	}
+	p.feed.Observe(epoch, e, time.Now())
 }
 
 // newerFor is how long a node that received a newer wire version is not ready.
@@ -242,7 +222,7 @@ func (p *partition) meets(err error) {
 func (p *partition) history() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.epoch
+	return p.feed.Epoch()
 }
 
 // bounded returns a context for one call to Redis.

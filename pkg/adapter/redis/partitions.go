@@ -105,7 +105,7 @@ func (a *Adapter) split(list []rooms.Room) []part {
 func (p *partition) seen() place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return place{p.epoch, p.tail}
+	return place{p.feed.Epoch(), p.feed.Tail()}
 }
 
 func (a *Adapter) seen() []place {

@@ -3,12 +3,12 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
 var (
@@ -58,7 +58,7 @@ func isPrimary(role *goredis.Cmd) error {
 // node has seen. Later there may be newer entries to compare, which prove nothing.
 func (p *partition) verify(ctx context.Context, c goredis.Cmdable) error {
 	p.mu.Lock()
-	epoch, memory := p.epoch, p.memory()
+	epoch, memory := p.feed.Epoch(), p.feed.Memory()
 	p.mu.Unlock()
 	if epoch == "" {
 		return nil
@@ -67,48 +67,17 @@ func (p *partition) verify(ctx context.Context, c goredis.Cmdable) error {
 	if err != nil || seen == nil { // callers that need the history detect the loss
 		return err
 	}
-	if proof := seen.lacksAny(memory); proof != "" {
+	if proof := seen.Lacks(memory); proof != "" {
 		p.lost(epoch, proof)
 		return p.renew(ctx, c, epoch)
 	}
 	return nil
 }
 
-// memory returns the entries by which this node knows the current history: the newest in any reply,
-// and the one up to which its feed is complete. p.mu is held.
-func (p *partition) memory() []entry { return []entry{p.known, entryOf(p.tail)} }
-
-func (p *partition) positions(of []entry) []adapter.Position {
+func (p *partition) positions(of []feed.Entry) []adapter.Position {
 	list := make([]adapter.Position, len(of))
 	for i, e := range of {
-		list[i] = p.position(e, 0)
+		list[i] = e.Position(p.number, 0)
 	}
 	return list
-}
-
-// lacksAny returns the proof that the clock lost one of some entries, or "".
-func (l *look) lacksAny(memory []entry) string {
-	for _, e := range memory {
-		if proof := l.lacks(e); proof != "" {
-			return proof
-		}
-	}
-	return ""
-}
-
-// lacks returns the proof that the clock lost an entry, or "".
-func (l *look) lacks(e entry) string {
-	if e.ms == 0 || e.before(l.oldest) {
-		return ""
-	}
-	found, ok := l.found[e.id()]
-	switch {
-	case l.newest.before(e):
-		return fmt.Sprintf("entry %s is ahead of the clock, which is at %s", e.id(), l.newest.id())
-	case !ok:
-		return fmt.Sprintf("entry %s is not in the clock", e.id())
-	case e.call != "" && found.call != e.call:
-		return fmt.Sprintf("entry %s is of another call", e.id())
-	}
-	return ""
 }

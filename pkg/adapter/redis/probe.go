@@ -39,10 +39,7 @@ const looks = 5
 
 // probeNow triggers a probe immediately.
 func (p *partition) probeNow() {
-	select {
-	case p.kick <- struct{}{}:
-	default:
-	}
+	signal(p.kick)
 }
 
 func (p *partition) probe() {
@@ -51,7 +48,7 @@ func (p *partition) probe() {
 	p.mu.Lock()
 	p.probeSent = time.Now()
 	anonymous := p.gen
-	if anonymous != nil && (anonymous.flow != passing || anonymous.server.told) {
+	if anonymous != nil && (!p.feed.Passing() || anonymous.server.told) {
 		anonymous = nil
 	}
 	p.mu.Unlock()
@@ -122,7 +119,7 @@ func (p *partition) moved(l *link) bool {
 func (p *partition) condition() (generation uint64, catchingUp bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stats.generations.Load(), p.gen == nil || p.gen.flow != passing
+	return p.stats.generations.Load(), !p.feed.Passing()
 }
 
 // ready returns why this node should not get new clients, or nil.
@@ -130,7 +127,7 @@ func (p *partition) ready() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch age := time.Since(p.probed); {
-	case p.epoch == "":
+	case p.feed.Epoch() == "":
 		return errors.New("no history has been found in Redis yet")
 	case !p.downSince.IsZero() && time.Since(p.downSince) > p.probing:
 		return fmt.Errorf("no answer from Redis for %v: %w", time.Since(p.downSince).Round(time.Millisecond), p.downCause)
@@ -140,7 +137,7 @@ func (p *partition) ready() error {
 		return fmt.Errorf("events are refused by Redis: %w", p.denied)
 	case p.gen == nil:
 		return errors.New("the subscriber is not connected to Redis")
-	case p.gen.flow != passing:
+	case !p.feed.Passing():
 		return errors.New("the feed is catching up")
 	case time.Since(time.Unix(0, p.newer.Load())) < newerFor:
 		return adapter.ErrNewerVersion

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
 //go:embed publish.lua
@@ -26,7 +27,7 @@ var errNoClock = errors.New("adapter/redis: clock missing")
 type call struct {
 	id       string
 	epoch    string
-	since    entry // the newest entry known before its first attempt
+	since    feed.Entry // the newest entry known before its first attempt
 	events   []*parcel
 	messages []*parcel
 	until    time.Time
@@ -277,8 +278,8 @@ func (c *call) forgetMessages(err error) {
 
 func (p *partition) arguments(c *call) (keys []string, args []any) {
 	now := time.Now().UnixMilli()
-	if c.since.ms > 0 { // by Redis' own clock, which is decisive
-		now = int64(c.since.ms)
+	if c.since.Ms > 0 { // by Redis' own clock, which is decisive
+		now = int64(c.since.Ms)
 	}
 	base := p.names.in(c.epoch)
 	keys = append(make([]string, 0, 4+len(c.events)), p.names.clock(c.epoch), base+listsName, p.names.sizes(c.epoch))
@@ -307,7 +308,7 @@ func (p *partition) answer(c *call, reply []any) error {
 	if err != nil {
 		return fmt.Errorf("adapter/redis: publish: the reply begins with %q", id)
 	}
-	e := entry{ms: ms, seq: seq, call: c.id}
+	e := feed.Entry{Ms: ms, Seq: seq, Call: c.id}
 	p.observe(c.epoch, e)
 	p.settled(c, e, func(i int) (r reached, failure string) {
 		switch v := reply[1+i].(type) {
@@ -329,11 +330,11 @@ func (p *partition) answer(c *call, reply []any) error {
 
 // settled answers the callers of events. result returns what the event with an index reached, or
 // which key could not be written and why.
-func (p *partition) settled(c *call, e entry, result func(int) (r reached, failure string)) {
+func (p *partition) settled(c *call, e feed.Entry, result func(int) (r reached, failure string)) {
 	for i, it := range c.events {
 		r, failure := result(i)
 		if failure == "" {
-			it.done <- outcome{place: place{c.epoch, p.position(e, i)}, reached: r}
+			it.done <- outcome{place: place{c.epoch, e.Position(p.number, i)}, reached: r}
 			continue
 		}
 		p.stats.notStored.Add(1)
@@ -354,7 +355,7 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 	p.stats.retries.Add(1)
 	const page = 1000
 	for after := c.since; len(c.events) > 0; {
-		entries, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+after.id(), "+", page).Result()
+		entries, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+after.ID(), "+", page).Result()
 		if err != nil {
 			return err
 		}
@@ -362,7 +363,7 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 			if after, err = parseEntry(m); err != nil {
 				return err
 			}
-			if after.call == c.id {
+			if after.Call == c.id {
 				p.observe(c.epoch, after)
 				failed, err := p.failures(ctx, l, c, after)
 				if err != nil {
@@ -387,8 +388,8 @@ func (p *partition) find(ctx context.Context, l *link, c *call) error {
 
 // failures returns the indexes of the events of a call that could not be stored: if there are any,
 // the next clock entry after that of the call has them.
-func (p *partition) failures(ctx context.Context, l *link, c *call, e entry) ([]string, error) {
-	next, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+e.id(), "+", 1).Result()
+func (p *partition) failures(ctx context.Context, l *link, c *call, e feed.Entry) ([]string, error) {
+	next, err := l.conn.XRangeN(ctx, p.names.clock(c.epoch), "("+e.ID(), "+", 1).Result()
 	if err != nil || len(next) == 0 || next[0].Values["c"] != c.id {
 		return nil, err
 	}
@@ -396,11 +397,11 @@ func (p *partition) failures(ctx context.Context, l *link, c *call, e entry) ([]
 	return strings.Split(list, ","), nil
 }
 
-func parseEntry(m goredis.XMessage) (entry, error) {
+func parseEntry(m goredis.XMessage) (feed.Entry, error) {
 	ms, seq, err := parseID(m.ID)
 	if err != nil {
-		return entry{}, fmt.Errorf("adapter/redis: an entry of the clock is %q", m.ID)
+		return feed.Entry{}, fmt.Errorf("adapter/redis: an entry of the clock is %q", m.ID)
 	}
 	call, _ := m.Values["c"].(string)
-	return entry{ms: ms, seq: seq, call: call}, nil
+	return feed.Entry{Ms: ms, Seq: seq, Call: call}, nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
@@ -83,7 +84,7 @@ type Adapter struct {
 	node       adapter.NodeID
 	partitions []*partition
 	registry   *registry
-	feed       *queue.Queue[fed]
+	queue      *queue.Queue[feed.Item]
 	inbox      *queue.Queue[adapter.Message]
 	large      chan struct{} // holds a token while a replay holds many events
 	onProgress func(adapter.Cursor)
@@ -122,7 +123,7 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	}
 	a := &Adapter{
 		node:   o.Node,
-		feed:   queue.New[fed](feedItems, feedBytes),
+		queue:  queue.New[feed.Item](feedItems, feedBytes),
 		large:  make(chan struct{}, 1),
 		inbox:  queue.New[adapter.Message](inboxItems, inboxBytes),
 		closed: make(chan struct{}),
@@ -285,7 +286,7 @@ func (a *Adapter) Close() error {
 			_ = l.close()
 		}
 	}
-	a.feed.Discard()
+	a.queue.Discard()
 	return nil
 }
 

@@ -91,7 +91,7 @@ func (p *partition) snapshot() Stats {
 	c.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.Epoch, s.Subscriptions, s.RoundTrip = p.epoch, len(p.rooms), p.roundTrip
+	s.Epoch, s.Subscriptions, s.RoundTrip = p.feed.Epoch(), len(p.rooms), p.roundTrip
 	if !p.probed.IsZero() {
 		s.ProbeAge = time.Since(p.probed)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -12,27 +11,27 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
 // lingering is how long a room stays subscribed after its last member has left, so that rooms that
 // are left and joined again do not flap.
 const lingering = 2 * time.Second
 
-// heard is a room that this node is subscribed to, or will be.
+// heard is a channel that this node is subscribed to, or will be: mostly a room's.
 type heard struct {
-	room      []rooms.Room     // the room itself, never changed; nil for channels that are not rooms
-	members   int              // the number of its subscriptions
-	from      adapter.Position // missed events after this position count
-	left      time.Time        // when that fell to zero
-	confirmed bool             // in the current generation
-	ready     chan struct{}    // closed once it is
+	members   int           // the number of its subscriptions
+	left      time.Time     // when that fell to zero
+	confirmed bool          // in the current generation
+	ready     chan struct{} // closed once it is
 }
 
-func newHeard(name string) *heard {
+// listen adds a channel. p.mu is held.
+func (p *partition) listen(name string) *heard {
 	h := &heard{ready: make(chan struct{})}
+	p.rooms[name] = h
 	if r, ok := parseName(name); ok {
-		h.room = []rooms.Room{r}
+		p.feed.Subscribe(name, r)
 	}
 	return h
 }
@@ -48,9 +47,7 @@ func (p *partition) subscribe(ctx context.Context, names []string) (place, error
 	for _, name := range names {
 		h := p.rooms[name]
 		if h == nil {
-			h = newHeard(name)
-			h.from = never
-			p.rooms[name] = h
+			h = p.listen(name)
 			if p.gen != nil {
 				p.gen.want(name)
 			}
@@ -78,9 +75,7 @@ func (p *partition) hear(names []string, from adapter.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range names {
-		if h := p.rooms[name]; h != nil && h.from == never {
-			h.from = from
-		}
+		p.feed.From(name, from)
 	}
 }
 
@@ -109,9 +104,6 @@ func (p *partition) unsubscribe(names []string) {
 	}
 }
 
-// never is after all positions.
-var never = adapter.Position{Ms: math.MaxUint64}
-
 // A generation is one connection of the subscriber. A room counts as subscribed only once it is
 // confirmed in the current generation.
 type generation struct {
@@ -125,33 +117,14 @@ type generation struct {
 	wake   chan struct{} // holds a token if there is something to subscribe
 	all    chan struct{} // closed once all earlier subscriptions are confirmed
 
+	behind chan struct{} // holds a token if it must catch up again
+	fence  chan struct{} // holds a token if a PING is to be sent
+
 	// Guarded by p.mu.
 	wanted  []string            // rooms to subscribe
 	pending map[string]struct{} // channels that all waits for
-	flow    flow
-	coming  coming
-	newest  adapter.Position // of the events that entered the feed as they arrived
-	held    []*adapter.Event // while catching up
-	broken  []rooms.Room     // rooms with undecodable events, while catching up
-	bytes   int              // of held
-	behind  chan struct{}    // holds a token if messages had to be dropped
-	fence   chan struct{}    // holds a token if a PING is to be sent
-	fenced  bool             // a PING is wanted, or has been sent
-	// Messages ahead of the clock, in order; see ahead.go.
-	ahead      []ahead
-	aheadBytes int
-	released   int  // how many were held before these
-	verifying  bool // the clock is being read for them
+	since   time.Time           // when the catch-up began
 }
-
-// A flow says what happens to arriving events.
-type flow uint8
-
-const (
-	holding  flow = iota // they are kept until the catch-up has ended
-	passing              // into the feed
-	dropping             // until there is space for them, followed by a catch-up
-)
 
 // runSubscriber runs one generation after another.
 func (p *partition) runSubscriber() {
@@ -236,9 +209,7 @@ func (p *partition) begin(g *generation, own []string) {
 		g.pending[g.base+name] = struct{}{}
 		g.want(name)
 	}
-	if g.epoch != p.epoch {
-		g.stop(errNewHistory)
-	}
+	p.do(p.feed.Begin(g.epoch, g.server.run))
 }
 
 // finish marks every room as unsubscribed.
@@ -246,23 +217,19 @@ func (p *partition) finish(g *generation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.gen = nil
-	g.ahead = nil
+	p.feed.End()
 	p.changed()
 	for _, h := range p.rooms {
 		if h.confirmed {
 			h.confirmed, h.ready = false, make(chan struct{})
 		}
 	}
-	g.held = nil
 }
 
 // want queues the subscription of a room. p.mu is held.
 func (g *generation) want(name string) {
 	g.wanted = append(g.wanted, name)
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
+	signal(g.wake)
 }
 
 // channelsPerCall bounds one SUBSCRIBE.
@@ -320,6 +287,7 @@ func (g *generation) changes(sweep bool) (wanted, unneeded []string) {
 	for name, h := range p.rooms {
 		if h.members == 0 && h.confirmed && time.Since(h.left) > lingering {
 			delete(p.rooms, name)
+			p.feed.Unsubscribe(name)
 			unneeded = append(unneeded, g.base+name)
 		}
 	}
@@ -348,7 +316,7 @@ func (g *generation) receive() error {
 		case *goredis.Message:
 			g.take(got)
 		case *goredis.Pong:
-			g.passed()
+			g.decide(func(f *feed.Feed) *feed.Output { return f.Pong(g.p.space()) })
 		}
 	}
 }
@@ -406,23 +374,18 @@ func (g *generation) take(m *goredis.Message) {
 		end := max(strings.IndexAny(m.Payload, " ~"), 0) // see wire.go
 		position, err := p.parsePosition(m.Payload[:end])
 		if err != nil {
-			p.malformed(m.Channel, err)
-			g.unplaced(name, err)
+			g.decide(func(f *feed.Feed) *feed.Output { return f.Malformed(name, err) })
 			return
 		}
-		g.arrived(name, position, m.Payload[end] == '~', m.Payload[end+1:])
+		g.arrived(feed.Message{Name: name, At: position, More: m.Payload[end] == '~', Payload: m.Payload[end+1:]})
 	case m.Channel == p.names.news():
 		if m.Payload != g.epoch {
-			select {
-			case p.news <- struct{}{}:
-			default: // the next search has not begun yet
-			}
+			signal(p.news)
 		}
 	case m.Channel == p.names.inbox(p.node):
 		message, err := decodeMessage(m.Payload)
 		if err != nil {
 			p.malformed(m.Channel, err)
-			p.meets(err)
 		} else if p.inbox.Full() != nil {
 			p.stats.messagesDropped.Add(1)
 		} else {

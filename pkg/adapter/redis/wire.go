@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -347,46 +348,15 @@ func (d *decoder) rooms() []rooms.Room {
 	return list
 }
 
-// perCall is the number of positions of a call: its entry in the clock is issued once, and its k-th
-// event is at ms-(seq*perCall+k).
-const perCall = 1024
-
-// An entry is one call's entry in the clock.
-type entry struct {
-	ms, seq uint64
-	call    string // its random id; "" if not known
-}
-
-// position returns the position of the call's k-th event.
-func (p *partition) position(e entry, k int) adapter.Position {
-	return adapter.Position{Ms: e.ms, Seq: e.seq*perCall + uint64(k), Partition: p.number}
-}
-
-// end returns the last position that the call can have issued.
-func (p *partition) end(e entry) adapter.Position { return p.position(e, perCall-1) }
-
-func (e entry) id() string { return formatID(e.ms, e.seq) }
-
-func (e entry) before(f entry) bool { return e.ms < f.ms || e.ms == f.ms && e.seq < f.seq }
-
-// entryOf returns the entry of the call that issued a position.
-func entryOf(p adapter.Position) entry { return entry{ms: p.Ms, seq: p.Seq / perCall} }
-
-func formatID(ms, seq uint64) string {
-	b := make([]byte, 0, 24)
-	b = strconv.AppendUint(b, ms, 10)
-	b = append(b, '-')
-	return string(strconv.AppendUint(b, seq, 10))
-}
-
-func formatPosition(p adapter.Position) string { return formatID(p.Ms, p.Seq) }
+// formatPosition returns the id of an event's entry in a backlog.
+func formatPosition(p adapter.Position) string { return feed.Entry{Ms: p.Ms, Seq: p.Seq}.ID() }
 
 // parseID reads a stream's id.
 func parseID(s string) (ms, seq uint64, err error) {
 	left, right, ok := strings.Cut(s, "-")
 	ms, err1 := strconv.ParseUint(left, 10, 64)
 	seq, err2 := strconv.ParseUint(right, 10, 64)
-	if !ok || err1 != nil || err2 != nil || seq > math.MaxUint64/perCall {
+	if !ok || err1 != nil || err2 != nil || seq > math.MaxUint64/feed.PerCall {
 		return 0, 0, errMalformed
 	}
 	return ms, seq, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -190,7 +191,7 @@ func TestFoundCallTellsWhatIsNotStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	newCall := func() *call {
-		c := &call{id: "the id", epoch: begin.Epoch, since: entryOf(begin.At)}
+		c := &call{id: "the id", epoch: begin.Epoch, since: feed.EntryOf(begin.At)}
 		for _, to := range []string{"s", "r", "t"} {
 			it := &parcel{rooms: []string{name(room(to))}, stored: true, done: make(chan outcome, 1)}
 			e := event(to, room(to))

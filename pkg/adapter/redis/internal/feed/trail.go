@@ -1,4 +1,4 @@
-package redis
+package feed
 
 import (
 	"slices"
@@ -30,11 +30,6 @@ func (t *trail) note(e *adapter.Event) {
 	}
 }
 
-func (t *trail) has(at adapter.Position) bool {
-	_, found := slices.BinarySearchFunc(t.got, at, adapter.Position.Compare)
-	return found
-}
-
 // from returns the position from which a catch-up with a server reads a room that is subscribed
 // from some position on, if the feed has reached tail.
 func (t *trail) from(server string, heard, tail adapter.Position) adapter.Position {
@@ -42,4 +37,13 @@ func (t *trail) from(server string, heard, tail adapter.Position) adapter.Positi
 		return tail
 	}
 	return later(t.sure, heard)
+}
+
+// lacks reports whether the feed of another server should have delivered an event, and did not.
+func (t *trail) lacks(server string, e *adapter.Event) bool {
+	if !e.Stored || t.server == server {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(t.got, e.Position, adapter.Position.Compare)
+	return !found
 }
