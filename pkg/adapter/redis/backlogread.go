@@ -105,6 +105,9 @@ func (p *partition) rangeable(backlogs, count, hold int, first bool) int {
 	}
 	count = min(count, p.limit+1)
 	bytes := min(sharedBytes, 4*max(hold, 0))
+	if p.smallReads.Load() {
+		bytes = min(bytes, readBytes)
+	}
 	if first {
 		bytes = max(bytes, p.tried)
 	}

@@ -34,7 +34,9 @@ func (g *generation) keepUp() {
 		return
 	}
 	for {
-		if err := g.catchUp(); err != nil {
+		err := g.catchUp()
+		g.p.smallReads.Store(errors.Is(err, context.DeadlineExceeded)) // for the next one
+		if err != nil {
 			g.stop(err)
 			return
 		}
@@ -58,11 +60,10 @@ var errForked = errors.New("adapter/redis: the history lacks events that this no
 // testEndFixed is called, in tests, once a catch-up has fixed its end.
 var testEndFixed func(*partition)
 
-// catchUp reads what the feed has missed.
+// catchUp reads what the feed has missed. Only the single reads have a deadline: there may be more than
+// the line carries in that time, and the next attempt would have to read as much again.
 func (g *generation) catchUp() error {
-	p := g.p
-	ctx, cancel := p.bounded(g.ctx)
-	defer cancel()
+	p, ctx := g.p, g.ctx
 	var memory []feed.Entry
 	g.decide(func(f *feed.Feed) *feed.Output {
 		g.since, memory = time.Now(), f.CatchUp()

@@ -48,6 +48,8 @@ type partition struct {
 	linkErr  error
 	explored sync.Once   // reports missing rights
 	roleless atomic.Bool // the server does not report whether it is the primary
+	// smallReads is set while a catch-up follows one whose reads took too long.
+	smallReads atomic.Bool
 
 	outbox    outbox
 	abandoned *identity // the publisher's: a connection whose last call may still be executed

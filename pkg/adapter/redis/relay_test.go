@@ -22,6 +22,7 @@ type relay struct {
 	holes  map[role]chan struct{} // what is sent on such links waits until it is closed
 	delay  time.Duration          // of what publishers say
 	mute   bool                   // what publishers are answered is lost
+	rate   int                    // bytes per second of what readers are answered; 0 for no limit
 	said   func(w *wire, what []byte)
 }
 
@@ -95,7 +96,7 @@ func (r *relay) pump(w *wire, to, from net.Conn, asking bool) {
 			if asking {
 				r.learn(w, buf[:n])
 			}
-			r.wait(w, asking)
+			r.wait(w, asking, n)
 			if !asking && r.drops(w) {
 				continue
 			}
@@ -144,11 +145,14 @@ func (r *relay) learn(w *wire, what []byte) {
 	}
 }
 
-func (r *relay) wait(w *wire, asking bool) {
+func (r *relay) wait(w *wire, asking bool, n int) {
 	r.mu.Lock()
 	hole, delay := r.holes[w.role], time.Duration(0)
-	if asking && w.role == publisher {
+	switch {
+	case asking && w.role == publisher:
 		delay = r.delay
+	case !asking && w.role == unknown && r.rate > 0:
+		delay = time.Duration(n) * time.Second / time.Duration(r.rate)
 	}
 	r.mu.Unlock()
 	if hole != nil {
@@ -163,6 +167,13 @@ func (r *relay) wait(w *wire, asking bool) {
 		case <-r.closed:
 		}
 	}
+}
+
+// narrow limits what readers are answered to some bytes per second.
+func (r *relay) narrow(rate int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rate = rate
 }
 
 // move sends new connections elsewhere.

@@ -59,8 +59,8 @@ type Reading struct {
 	Now     time.Time          // by the clock of Redis, after the read
 }
 
-// Release delivers missed and held events, in one order, and lets events pass from here on, unless
-// more have arrived meanwhile than can be held.
+// Release delivers missed and held events, in one order, and lets events pass from here on. If more have
+// arrived meanwhile than can be held, the next catch-up continues from the end of this one.
 func (f *Feed) Release(read Reading) *Output {
 	if !f.input(Space{}) {
 		return &f.out
@@ -69,9 +69,6 @@ func (f *Feed) Release(read Reading) *Output {
 	if e := g.coming.event; e != nil && e.Position.Compare(g.end) <= 0 {
 		f.complete() // if it is stored, its other copies have been read
 	}
-	if g.flow == dropping {
-		return &f.out
-	}
 	f.reportLosses(&read)
 	f.merge(append(read.Events, g.held))
 	if g.newest = (adapter.Position{}); g.end.Compare(f.tail) < 0 {
@@ -79,8 +76,10 @@ func (f *Feed) Release(read Reading) *Output {
 	}
 	f.tail = later(f.tail, g.end)
 	f.trail.swear(g.server, f.tail)
-	g.flow, g.held, g.unknown, g.bytes = passing, nil, nil, 0
-	f.begun, f.out.Live = true, true
+	g.held, g.unknown, g.bytes, f.begun = nil, nil, 0, true
+	if g.flow == holding {
+		g.flow, f.out.Live = passing, true
+	}
 	return &f.out
 }
 
