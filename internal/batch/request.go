@@ -59,6 +59,9 @@ func (r *Request[V, A]) Answer(a A, err error) {
 
 // Fail answers with an error. It says whether the request has begun.
 func (r *Request[V, A]) Fail(err error) {
+	if r.answered {
+		return
+	}
 	if r.state.Load() == begun {
 		err = begunError{err}
 	}
