@@ -21,7 +21,7 @@ var (
 	// ErrFull means that too many requests wait. This one was not queued.
 	ErrFull = errors.New("too many requests wait")
 	// ErrLate means that the caller has waited for [Options].Patience.
-	ErrLate = errors.New("no answer in time")
+	ErrLate = errors.New("no answer")
 
 	errUnanswered = errors.New("batch: the request was not answered")
 )

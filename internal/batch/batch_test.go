@@ -119,38 +119,17 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// A goroutine that serves does not keep what is left to itself while it executes.
-func TestAnotherServerTakesTheRest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		q, end := newQueue(t, Options{})
-		first, second := put(t, q, 1, 0), put(t, q, 2, 0)
-		release, executed := make(chan struct{}), 0
-		var serving sync.WaitGroup
-		var mu sync.Mutex
-		for range 2 {
-			serving.Go(func() {
-				q.Serve(func(int, *Request[int, int]) bool { return false }, func(all []*Request[int, int]) {
-					mu.Lock()
-					executed++
-					mu.Unlock()
-					<-release
-					all[0].Answer(0, nil)
-				})
-			})
+// What does not fit wakes another goroutine that serves, while the first one executes.
+func TestTheRestWakesAnother(t *testing.T) {
+	q, _ := newQueue(t, Options{})
+	put(t, q, 1, 0)
+	put(t, q, 2, 0)
+	for _, rest := range []int{1, 0} {
+		<-q.ready // it wakes one
+		if all := q.next(func(int, *Request[int, int]) bool { return false }); len(all) != 1 || len(q.ready) != rest {
+			t.Errorf("%d requests are taken, and %d others are woken, want 1 and %d", len(all), len(q.ready), rest)
 		}
-		synctest.Wait()
-		if executed != 2 {
-			t.Errorf("%d of 2 requests are executed", executed)
-		}
-		close(release)
-		for _, r := range []*Request[int, int]{first, second} {
-			if _, err := r.Wait(); err != nil {
-				t.Error(err)
-			}
-		}
-		end()
-		serving.Wait()
-	})
+	}
 }
 
 // Nobody is left without an answer, whether its request is forgotten or the execution panics.
@@ -241,24 +220,63 @@ func TestWithdrawnRequestsTakeNoSpace(t *testing.T) {
 	}
 }
 
+// What is given up is neither taken nor begun, even if its caller has not noticed yet.
+func TestEndedRequests(t *testing.T) {
+	q, _ := newQueue(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := q.Put(ctx, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q.next(nil)
+	waiting, err := q.Put(ctx, 2, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if r.Begin() {
+		t.Error("the request begins")
+	}
+	if all := q.next(nil); len(all) > 0 {
+		t.Error("the waiting request is taken")
+	}
+	for _, r := range []*Request[int, int]{r, waiting} {
+		if _, err := r.Wait(); !errors.Is(err, context.Canceled) || Begun(err) {
+			t.Errorf("Wait of request %d: %v", r.Value, err)
+		}
+	}
+	if items, bytes := q.Waiting(); items != 0 || bytes != 0 {
+		t.Errorf("%d requests of %d bytes wait", items, bytes)
+	}
+}
+
 // A caller waits no longer than its patience, and knows whether its request had begun.
 func TestPatience(t *testing.T) {
 	for name, begins := range map[string]bool{"Waiting": false, "Begun": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				q, _ := newQueue(t, Options{Patience: time.Second})
-				began := time.Now()
-				r := put(t, q, 1, 1)
-				if begins {
-					q.next(nil)
-					r.Begin()
+				for range 2 { // the second one with the timer of the first
+					began := time.Now()
+					r := put(t, q, 1, 1)
+					if begins {
+						q.next(nil)
+						r.Begin()
+					}
+					_, err := r.Wait()
+					if took := time.Since(began); !errors.Is(err, ErrLate) || Begun(err) != begins || took != time.Second {
+						t.Errorf("Wait: %v after %v, begun: %v", err, took, Begun(err))
+					}
+					if r.Begin() != begins {
+						t.Errorf("the request of a caller that has gone begins: %v", !begins)
+					}
 				}
-				_, err := r.Wait()
-				if took := time.Since(began); !errors.Is(err, ErrLate) || Begun(err) != begins || took != time.Second {
-					t.Errorf("Wait: %v after %v, begun: %v", err, took, Begun(err))
-				}
-				if r.Begin() != begins {
-					t.Errorf("the request of a caller that has gone begins: %v", !begins)
+				late := put(t, q, 1, 1)
+				time.Sleep(time.Second / 2)
+				others := []*Request[int, int]{put(t, q, 2, 1), put(t, q, 3, 1)}
+				_, _ = late.Wait()
+				if all := q.next(nil); !slices.Equal(all, others) {
+					t.Errorf("%d requests are taken, want those of the two that still wait", len(all))
 				}
 			})
 		})

@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -100,7 +101,7 @@ func (r *Request[V, A]) Wait() (A, error) {
 		case <-r.ctx.Done():
 			return r.leave(context.Cause(r.ctx))
 		case <-late:
-			return r.leave(ErrLate)
+			return r.leave(fmt.Errorf("%w within %v", ErrLate, r.queue.options.Patience))
 		case <-ended:
 			if r.withdraw() {
 				return r.leave(context.Cause(r.queue.owner))

@@ -49,7 +49,7 @@ type partition struct {
 	explored sync.Once   // reports missing rights
 	roleless atomic.Bool // the server does not report whether it is the primary
 
-	outbox    outbox
+	outbox    *batch.Queue[content, outcome]
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
 
 	feed     *queue.Queue[fed] // of all partitions
@@ -123,7 +123,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	p.strange = p.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	p.outbox.ready = make(chan struct{}, 1)
+	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
 	p.heads = batch.New[headRequest, place](p.ctx, batch.Options{})
 	p.backlogs = batch.New[*backlogRequest, map[backlogID]*backlog](p.ctx, batch.Options{})
 	p.stats.init()
