@@ -87,8 +87,9 @@ func (q *Queue[V, A]) Waiting() (items, bytes int) {
 
 // Serve calls execute with one batch of requests after another until the owner ends. A batch
 // consists of the oldest requests: the first one, and those behind it for which fits returns true,
-// where n is the number of requests before r in its batch. Nil means all. Execute must not change the
-// slice. Requests that it has not answered when it returns, or panics, fail.
+// where n is the number of requests before r in its batch. Nil means all. Fits must not use the
+// queue, and execute must not change its slice. Requests that execute has not answered when it
+// returns, or panics, fail.
 //
 // Several goroutines may serve one queue.
 func (q *Queue[V, A]) Serve(fits func(n int, r *Request[V, A]) bool, execute func([]*Request[V, A])) {
