@@ -31,13 +31,14 @@ var arrows = map[string][]string{
 	"pkg/session/sessiontest": {"pkg/session"},
 
 	"pkg/redisurl":      {},
-	"pkg/session/redis": {"pkg/session"},
-	"pkg/adapter/redis": {"pkg/adapter", "pkg/adapter/redis/internal/feed", "pkg/rooms", "pkg/redisurl", "internal/queue"},
+	"pkg/session/redis": {"pkg/session", "internal/batch"},
+	"pkg/adapter/redis": {"pkg/adapter", "pkg/adapter/redis/internal/feed", "pkg/rooms", "pkg/redisurl", "internal/batch", "internal/queue"},
 
 	"pkg/adapter/redis/internal/feed": {"pkg/adapter", "pkg/rooms"},
 
 	"internal/arch":    {},
 	"internal/docs":    {},
+	"internal/batch":   {},
 	"internal/queue":   {},
 	"internal/client":  {},
 	"internal/demo":    {},

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 
+	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -15,29 +15,22 @@ import (
 // backlogReaders is the maximum number of concurrent pipelines that read backlogs of one partition.
 const backlogReaders = 4
 
-// backlogs shares the reads of rooms: requests that arrive while all readers are busy go into one
-// pipeline, and a room that several requests name is read once, from the smallest position. So
+// A backlogRequest asks for backlogs of rooms. Requests that arrive while all readers are busy go into
+// one pipeline, and a room that several requests name is read once, from the smallest position. So
 // after a node's crash the number of reads depends on its rooms, and not on its clients.
-type backlogs struct {
-	ready chan struct{} // holds a token if a request is pending
-
-	mu      sync.Mutex
-	waiting []*backlogRequest
-}
-
 type backlogRequest struct {
 	ctx   context.Context
 	epoch string
 	names []string
 	after map[string]adapter.Position
-	hold  int                    // maximum total payload size for the requester
-	most  int                    // maximum number of entries for the requester
-	alone bool                   // the read is not shared
-	lists *atomic.Int64          // bytes of lists that were read for the requester alone; nil for a catch-up
-	found map[backlogID]*backlog // the answer
-	err   error
-	done  chan struct{}
+	hold  int           // maximum total payload size for the requester
+	most  int           // maximum number of entries for the requester
+	alone bool          // the read is not shared
+	lists *atomic.Int64 // bytes of lists that were read for the requester alone; nil for a catch-up
 }
+
+// A sharedRequest is one that is not alone.
+type sharedRequest = batch.Request[*backlogRequest, map[backlogID]*backlog]
 
 // A backlogID is the history and the name of the room of a backlog. Its key in Redis is built from
 // these once for each read, because names can be long and rooms many.
@@ -67,117 +60,76 @@ type broken struct {
 // ask executes a request, beside others unless it is to be alone, and waits for its answer. Events
 // whose payloads are not held come without them. With more than its most entries, or with too large
 // lists beside them, it fails with errManyEntries.
-func (p *partition) ask(ctx context.Context, r *backlogRequest) (map[backlogID]*backlog, error) {
-	r.ctx, r.done = ctx, make(chan struct{})
+func (p *partition) ask(ctx context.Context, r *backlogRequest) (found map[backlogID]*backlog, err error) {
+	r.ctx = ctx
 	if r.alone { // other requests must neither wait for all of it nor hold it
-		found, err := p.readAlone(ctx, r)
-		if err != nil && ctx.Err() != nil {
-			err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
-		}
-		return found, err
-	}
-	p.backlogs.mu.Lock()
-	p.backlogs.waiting = append(p.backlogs.waiting, r)
-	p.backlogs.mu.Unlock()
-	p.backlogs.call()
-	select {
-	case <-r.done:
-		return r.found, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
-	case <-p.ctx.Done():
-		return nil, context.Cause(p.ctx)
-	}
-}
-
-// call wakes a reader.
-func (b *backlogs) call() {
-	select {
-	case b.ready <- struct{}{}:
-	default:
-	}
-}
-
-// take returns the requests that go into the next pipeline, and the positions after which it reads.
-func (b *backlogs) take() (batch []*backlogRequest, from map[backlogID]adapter.Position) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	from = make(map[backlogID]adapter.Position)
-	for len(b.waiting) > 0 && (len(batch) == 0 || len(from)+len(b.waiting[0].names) <= readRooms) {
-		r := b.waiting[0]
-		b.waiting = b.waiting[1:]
-		if r.ctx.Err() != nil { // its caller no longer waits
-			continue
-		}
-		batch = append(batch, r)
-		for _, name := range r.names {
-			room, at := backlogID{r.epoch, name}, r.after[name]
-			if first, ok := from[room]; !ok || at.Compare(first) < 0 {
-				from[room] = at
-			}
-		}
-	}
-	if len(b.waiting) > 0 {
-		b.call() // for another reader
+		found, err = p.readAlone(ctx, r)
 	} else {
-		b.waiting = nil
+		found, err = p.backlogs.Do(ctx, r, 0)
 	}
-	return batch, from
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
+	}
+	return found, err
+}
+
+// origins are the positions after which the rooms of one pipeline are read.
+type origins map[backlogID]adapter.Position
+
+// fits reports whether a request may be in a pipeline that has n before it, and adds its rooms.
+func (o *origins) fits(n int, r *sharedRequest) bool {
+	if n == 0 {
+		*o = make(origins)
+	}
+	if n > 0 && len(*o)+len(r.Value.names) > readRooms {
+		return false
+	}
+	o.add(r.Value)
+	return true
+}
+
+func (o origins) add(r *backlogRequest) {
+	for _, name := range r.names {
+		room, at := backlogID{r.epoch, name}, r.after[name]
+		if first, ok := o[room]; !ok || at.Compare(first) < 0 {
+			o[room] = at
+		}
+	}
 }
 
 func (n names) room(epoch, name string) string { return n.in(epoch) + name }
 
 // runBacklogs answers pending requests until the adapter closes.
 func (p *partition) runBacklogs() {
-	for {
-		select {
-		case <-p.backlogs.ready:
-		case <-p.ctx.Done():
-			return
-		}
-		batch, from := p.backlogs.take()
-		if len(batch) == 0 {
-			continue
-		}
-		p.answerReads(batch, from)
-	}
+	var from origins
+	p.backlogs.Serve(from.fits, func(all []*sharedRequest) { p.answerReads(all, from) })
 }
 
 // answerReads executes requests. Each is judged by its own entries: if all of them together are too
 // many, each is read alone.
-func (p *partition) answerReads(batch []*backlogRequest, from map[backlogID]adapter.Position) {
-	found, err := p.readBacklogs(p.ctx, batch, from)
-	for _, r := range batch {
+func (p *partition) answerReads(all []*sharedRequest, from origins) {
+	requests := make([]*backlogRequest, len(all))
+	for i, s := range all {
+		requests[i] = s.Value
+	}
+	found, err := p.readBacklogs(p.ctx, requests, from)
+	for i, r := range requests {
 		adapter.CountRead(r.ctx, found.share(r))
-		switch {
-		case errors.Is(err, errManyEntries) && len(batch) > 1:
-			r.found, r.err = p.readAlone(p.ctx, r)
-		case err != nil:
-			r.err = err
-		case found.entriesOf(r) > r.most:
-			r.err = errManyEntries
-		default:
-			r.found, r.err = found.rooms, found.stillThere(r.epoch)
+		if errors.Is(err, errManyEntries) && len(all) > 1 {
+			all[i].Answer(p.readAlone(p.ctx, r))
+			continue
 		}
-		close(r.done)
+		all[i].Answer(found.judge(r, err))
 	}
 }
 
 // readAlone executes one request.
 func (p *partition) readAlone(ctx context.Context, r *backlogRequest) (map[backlogID]*backlog, error) {
-	from := make(map[backlogID]adapter.Position, len(r.names))
-	for _, name := range r.names {
-		from[backlogID{r.epoch, name}] = r.after[name]
-	}
+	from := make(origins, len(r.names))
+	from.add(r)
 	found, err := p.readBacklogs(ctx, []*backlogRequest{r}, from)
 	adapter.CountRead(r.ctx, found.share(r))
-	if err == nil {
-		err = found.stillThere(r.epoch)
-	}
-	if err == nil && found.entriesOf(r) > r.most {
-		err = errManyEntries
-	}
-	return found.rooms, err
+	return found.judge(r, err)
 }
 
 // A reading is the result of one pipeline.
@@ -194,6 +146,17 @@ func (r *reading) stillThere(epoch string) error {
 		return fmt.Errorf("%w: %s is not the current history", adapter.ErrHistoryLost, epoch)
 	}
 	return nil
+}
+
+// judge returns a request's answer after a read that has ended with an error or nil.
+func (r *reading) judge(of *backlogRequest, err error) (map[backlogID]*backlog, error) {
+	if err == nil {
+		err = r.stillThere(of.epoch)
+	}
+	if err == nil && r.entriesOf(of) > of.most {
+		err = errManyEntries
+	}
+	return r.rooms, err
 }
 
 // share returns a request's part of what was read, in bytes. Requests share a room by the numbers of

@@ -17,6 +17,7 @@ import (
 
 	goredis "github.com/redis/go-redis/v9"
 
+	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -76,15 +77,17 @@ func TestSharedBacklog(t *testing.T) {
 // What waits goes into one pipeline: a room once, from the smallest position; and
 // not what nobody waits for any more.
 func TestReadsThatWaitAreOne(t *testing.T) {
-	b := &backlogs{ready: make(chan struct{}, 1)}
+	owner, end := context.WithCancel(t.Context())
+	q := batch.New[*backlogRequest, map[backlogID]*backlog](owner, batch.Options{})
 	gone, leave := context.WithCancel(t.Context())
-	leave()
 	wait := func(ctx context.Context, after uint64, names ...string) {
 		from := make(map[string]adapter.Position)
 		for _, n := range names {
 			from[n] = ms(after)
 		}
-		b.waiting = append(b.waiting, &backlogRequest{ctx: ctx, epoch: "e", names: names, after: from})
+		if _, err := q.Put(ctx, &backlogRequest{ctx: ctx, epoch: "e", names: names, after: from}, 0); err != nil {
+			t.Fatal(err)
+		}
 	}
 	wait(t.Context(), 7, "a", "b")
 	wait(gone, 1, "a")
@@ -94,18 +97,22 @@ func TestReadsThatWaitAreOne(t *testing.T) {
 		many[i] = fmt.Sprint("room ", i)
 	}
 	wait(t.Context(), 3, many...)
-	batch, from := b.take()
-	want := map[backlogID]adapter.Position{{"e", "a"}: ms(7), {"e", "b"}: ms(5), {"e", "c"}: ms(5)}
-	if len(batch) != 2 || !maps.Equal(from, want) {
-		t.Errorf("the first pipeline answers %d requests, from %v", len(batch), from)
+	leave()
+	var from origins
+	var read []origins
+	var requests []int
+	q.Serve(from.fits, func(all []*sharedRequest) {
+		read, requests = append(read, from), append(requests, len(all))
+		if len(read) == 2 {
+			end()
+		}
+	})
+	want := origins{{"e", "a"}: ms(7), {"e", "b"}: ms(5), {"e", "c"}: ms(5)}
+	if requests[0] != 2 || !maps.Equal(read[0], want) {
+		t.Errorf("the first pipeline answers %d requests, from %v", requests[0], read[0])
 	}
-	select {
-	case <-b.ready:
-	default:
-		t.Error("nobody is called for the rest")
-	}
-	if batch, from := b.take(); len(batch) != 1 || len(from) != readRooms {
-		t.Errorf("the second pipeline answers %d requests in %d rooms", len(batch), len(from))
+	if requests[1] != 1 || len(read[1]) != readRooms {
+		t.Errorf("the second pipeline answers %d requests in %d rooms", requests[1], len(read[1]))
 	}
 }
 
@@ -433,23 +440,37 @@ func TestReadingsEnd(t *testing.T) {
 
 // request asks for rooms from the beginning of the history, for a batch.
 func request(t *testing.T, p *partition, most int, names ...string) *backlogRequest {
-	r := &backlogRequest{ctx: t.Context(), epoch: p.history(), after: make(map[string]adapter.Position), hold: 64 << 10, most: most, lists: new(atomic.Int64), done: make(chan struct{})}
+	r := &backlogRequest{ctx: t.Context(), epoch: p.history(), after: make(map[string]adapter.Position), hold: 64 << 10, most: most, lists: new(atomic.Int64)}
 	for _, n := range names {
 		r.names = append(r.names, name(room(n)))
 	}
 	return r
 }
 
-// answered reads for a batch, and returns the requests' errors.
-func answered(p *partition, batch ...*backlogRequest) (errs []error) {
-	b := &backlogs{ready: make(chan struct{}, 1), waiting: slices.Clone(batch)}
-	all, from := b.take()
-	p.answerReads(all, from)
-	for _, r := range batch {
-		<-r.done
-		errs = append(errs, r.err)
+// answered reads for requests together, and returns their answers.
+func answered(t *testing.T, p *partition, requests ...*backlogRequest) (found []map[backlogID]*backlog, errs []error) {
+	owner, end := context.WithCancel(t.Context())
+	q := batch.New[*backlogRequest, map[backlogID]*backlog](owner, batch.Options{})
+	var waiting []*sharedRequest
+	for _, r := range requests {
+		s, err := q.Put(t.Context(), r, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting = append(waiting, s)
 	}
-	return errs
+	var from origins
+	q.Serve(from.fits, func(all []*sharedRequest) {
+		if end(); len(all) != len(requests) {
+			t.Errorf("%d of %d requests are read together", len(all), len(requests))
+		}
+		p.answerReads(all, from)
+	})
+	for _, s := range waiting {
+		f, err := s.Wait()
+		found, errs = append(found, f), append(errs, err)
+	}
+	return found, errs
 }
 
 // Of requests that are read together each is judged by its own entries, and each is answered
@@ -474,19 +495,20 @@ func TestManyEntriesTogether(t *testing.T) {
 			small = append(small, request(t, p, manyEntries, names[i*roomsOfEach:(i+1)*roomsOfEach]...))
 		}
 		large, other := request(t, p, manyEntries, names[1:]...), request(t, p, manyEntries, names[0])
-		for i, err := range answered(p, small...) {
+		found, errs := answered(t, p, small...)
+		for i, err := range errs {
 			if err != nil {
 				t.Errorf("%d entries: request %d: %v", total*readRooms, i, err)
 				continue
 			}
 			r := small[i]
 			for _, n := range r.names {
-				if events, known, err := r.found[backlogID{r.epoch, n}].missedBy(adapter.Position{}, ms(math.MaxUint64), p.limit); len(events) != total || !known || err != nil {
+				if events, known, err := found[i][backlogID{r.epoch, n}].missedBy(adapter.Position{}, ms(math.MaxUint64), p.limit); len(events) != total || !known || err != nil {
 					t.Errorf("%d entries: %d events in %s, known: %v: %v", total*readRooms, len(events), n, known, err)
 				}
 			}
 		}
-		if errs := answered(p, large, other); !errors.Is(errs[0], errManyEntries) || errs[1] != nil {
+		if _, errs := answered(t, p, large, other); !errors.Is(errs[0], errManyEntries) || errs[1] != nil {
 			t.Errorf("%d entries: the request of all rooms: %v, that of one: %v", total*readRooms, errs[0], errs[1])
 		}
 	}
@@ -521,7 +543,7 @@ func TestLargeListsRefuseNobodyElse(t *testing.T) {
 	large, small := request(t, p, manyEntries, "loud"), request(t, p, manyEntries, "quiet")
 	var charged int
 	large.ctx = adapter.OnRead(t.Context(), func(bytes int) { charged += bytes })
-	if errs := answered(p, large, small); !errors.Is(errs[0], errManyEntries) || errs[1] != nil {
+	if _, errs := answered(t, p, large, small); !errors.Is(errs[0], errManyEntries) || errs[1] != nil {
 		t.Errorf("the request with large lists: %v, the other: %v", errs[0], errs[1])
 	}
 	if charged < 2<<20 { // it was read with the other and alone

@@ -73,10 +73,10 @@ func (a *Adapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt
 	var places []place
 	var receipt adapter.Receipt
 	for _, part := range a.split(e.Target.To) {
-		it := &parcel{rooms: unique(part.names), stored: e.Stored}
-		it.payload, it.lists = encodeEvent(&e, len(it.rooms))
-		part.p.sizes.saw(len(it.payload))
-		o := part.p.send(ctx, it)
+		c := content{rooms: unique(part.names), stored: e.Stored}
+		c.payload, c.lists = encodeEvent(&e, len(c.rooms))
+		part.p.sizes.saw(len(c.payload))
+		o := part.p.send(ctx, c)
 		switch {
 		case o.err != nil && len(e.Earlier) > 0:
 			return adapter.Receipt{}, fmt.Errorf("%w: published in %d partitions, then: %v", adapter.ErrUnavailable, len(e.Earlier), o.err)
@@ -383,7 +383,7 @@ func (a *Adapter) Send(ctx context.Context, to adapter.NodeID, m adapter.Message
 	}
 	m.From = a.node
 	p := a.partitions[0]
-	return p.send(ctx, &parcel{inbox: p.names.inbox(to), payload: encodeMessage(m)}).err
+	return p.send(ctx, content{inbox: p.names.inbox(to), payload: encodeMessage(m)}).err
 }
 
 // Receive implements [adapter.Adapter].

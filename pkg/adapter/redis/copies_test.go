@@ -80,7 +80,7 @@ func version1(e adapter.Event) []byte {
 // foreign publishes what another version has encoded.
 func foreign(t *testing.T, a *Adapter, payload []byte, to ...rooms.Room) adapter.Position {
 	t.Helper()
-	it := &parcel{stored: true, payload: payload}
+	it := content{stored: true, payload: payload}
 	for _, r := range to {
 		it.rooms = append(it.rooms, name(r))
 	}
@@ -191,7 +191,7 @@ func TestNewerMessage(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
 	p := a.partitions[0]
-	o := p.send(deadline(t), &parcel{inbox: p.names.inbox("a"), payload: []byte{version + 1, 1, 2, 3}})
+	o := p.send(deadline(t), content{inbox: p.names.inbox("a"), payload: []byte{version + 1, 1, 2, 3}})
 	if o.err != nil {
 		t.Fatal(o.err)
 	}

@@ -33,10 +33,8 @@ func TestFullCalls(t *testing.T) {
 			var mu sync.Mutex
 			var all sync.WaitGroup
 			waiting := func() int {
-				o := &a.partitions[0].outbox
-				o.mu.Lock()
-				defer o.mu.Unlock()
-				return len(o.waiting)
+				n, _ := a.partitions[0].outbox.Waiting()
+				return n
 			}
 			underWay, once := make(chan struct{}), sync.Once{}
 			relay.watch(func(_ *wire, said []byte) {
@@ -109,7 +107,7 @@ func TestTrimmedClock(t *testing.T) {
 
 // The rooms of an event are sent with it, and count as what waits to be sent.
 func TestRoomNamesCountInTheOutbox(t *testing.T) {
-	it := &parcel{rooms: []string{strings.Repeat("x", 200), strings.Repeat("y", 200)}, payload: []byte("payload")}
+	it := &content{rooms: []string{strings.Repeat("x", 200), strings.Repeat("y", 200)}, payload: []byte("payload")}
 	if n := it.size(); n != 407 {
 		t.Errorf("%d bytes, want 407", n)
 	}

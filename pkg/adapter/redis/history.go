@@ -6,12 +6,12 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
@@ -106,75 +106,41 @@ func (p *partition) lost(epoch, proof string) {
 	p.log.Warn("Redis has lost part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
 }
 
-// heads shares the reads of the clock: a request that arrives during one waits for the next,
-// because the current one may have been executed already.
-type heads struct {
-	ready chan struct{} // holds a token if a request is pending
-
-	mu      sync.Mutex
-	waiting []*headRequest
-}
-
+// A headRequest asks for the newest position. Requests share the reads of the clock: one that arrives
+// during a read waits for the next, because the current one may have been executed already.
 type headRequest struct {
-	seen []adapter.Position // positions to look up in the clock
-	head place
-	err  error
-	done chan struct{}
+	seen []adapter.Position // to look up in the clock
 }
 
 // head returns the newest position, and an error if one of seen is proved not to be
 // of the current history.
 func (p *partition) head(ctx context.Context, seen ...adapter.Position) (place, error) {
-	r := &headRequest{seen: seen, done: make(chan struct{})}
-	p.heads.mu.Lock()
-	p.heads.waiting = append(p.heads.waiting, r)
-	p.heads.mu.Unlock()
-	select {
-	case p.heads.ready <- struct{}{}:
-	default:
-	}
-	select {
-	case <-r.done:
-		return r.head, r.err
-	case <-ctx.Done():
-		return place{}, context.Cause(ctx)
-	case <-p.ctx.Done():
-		return place{}, context.Cause(p.ctx)
-	}
+	return p.heads.Do(ctx, headRequest{seen}, 0)
 }
 
 // runHeads answers pending requests until the adapter closes.
-func (p *partition) runHeads() {
-	for {
-		select {
-		case <-p.heads.ready:
-		case <-p.ctx.Done():
-			return
-		}
-		p.heads.mu.Lock()
-		all := p.heads.waiting
-		p.heads.waiting = nil
-		p.heads.mu.Unlock()
-		ctx, cancel := p.bounded(p.ctx)
-		p.answerHeads(ctx, all)
-		cancel()
-		for _, r := range all {
-			close(r.done)
-		}
-	}
-}
+func (p *partition) runHeads() { p.heads.Serve(nil, p.answerHeads) }
 
-func (p *partition) answerHeads(ctx context.Context, all []*headRequest) {
-	look, err := p.look(ctx, all)
+func (p *partition) answerHeads(all []*batch.Request[headRequest, place]) {
+	ctx, cancel := p.bounded(p.ctx)
+	defer cancel()
+	asked := make([]*headRequest, len(all))
+	for i, r := range all {
+		asked[i] = &r.Value
+	}
+	look, err := p.look(ctx, asked)
 	for _, r := range all {
-		if r.err = err; err == nil {
-			r.head = place{look.Epoch, look.Newest.End(p.number)}
-			for _, at := range r.seen {
-				if r.err = look.Verdict(at); r.err != nil {
-					break
-				}
+		if err != nil {
+			r.Fail(err)
+			continue
+		}
+		var lost error
+		for _, at := range r.Value.seen {
+			if lost = look.Verdict(at); lost != nil {
+				break
 			}
 		}
+		r.Answer(place{look.Epoch, look.Newest.End(p.number)}, lost)
 	}
 }
 

@@ -2,12 +2,9 @@ package redis
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
-	"time"
 
+	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
@@ -28,61 +25,35 @@ const (
 	callRooms = 4096
 )
 
-// A parcel is an event or a message in flight to Redis.
-type parcel struct {
-	ctx     context.Context // its end means that the caller no longer waits
-	queued  time.Time
+// A parcel is an event or a message in flight to Redis. It has begun when an attempt to send it may
+// have been executed.
+type parcel = batch.Request[content, outcome]
+
+type content struct {
 	rooms   []string // by name within the epoch, each once; none for a message
 	stored  bool
 	inbox   string // a message's channel
 	payload []byte
-	lists   []byte       // stored separately from the payload
-	done    chan outcome // has space for one
-	state   atomic.Int32 // a parcelState
-}
-
-// A parcelState coordinates the publisher, which sends a parcel, and the caller, which may stop
-// waiting for it.
-type parcelState = int32
-
-const (
-	stateUnsent    parcelState = iota // no attempt to send it may have been executed
-	stateSent                         // one may have been
-	stateWithdrawn                    // it must not be sent any more
-)
-
-// begin reports whether a parcel may be sent.
-func (it *parcel) begin() bool {
-	return it.state.Load() == stateSent || it.state.CompareAndSwap(stateUnsent, stateSent)
-}
-
-// unanswered returns the outcome of a parcel without an answer. One that was not sent is withdrawn,
-// so its event is certainly not published.
-func (it *parcel) unanswered(cause error) outcome {
-	err := adapter.ErrUnavailable
-	if len(it.rooms) > 0 && (it.state.CompareAndSwap(stateUnsent, stateWithdrawn) || it.state.Load() == stateWithdrawn) {
-		err = adapter.ErrNotPublished
-	}
-	return outcome{err: fmt.Errorf("%w: %w", err, cause)}
+	lists   []byte // stored separately from the payload
 }
 
 // size returns the number of bytes sent to Redis for it.
-func (it *parcel) size() int {
-	n := len(it.payload) + len(it.lists)
-	for _, name := range it.rooms {
+func (c *content) size() int {
+	n := len(c.payload) + len(c.lists)
+	for _, name := range c.rooms {
 		n += len(name)
 	}
 	return n
 }
 
 // copied returns the number of bytes that Redis stores and publishes for it.
-func (it *parcel) copied() int {
-	n := len(it.lists)
-	for _, name := range it.rooms {
-		n += len(it.payload) + len(name)
+func (c *content) copied() int {
+	n := len(c.lists)
+	for _, name := range c.rooms {
+		n += len(c.payload) + len(name)
 	}
-	if len(it.rooms) == 0 {
-		n += len(it.payload)
+	if len(c.rooms) == 0 {
+		n += len(c.payload)
 	}
 	return n
 }
@@ -98,98 +69,42 @@ type outcome struct {
 // have none and were not stored before.
 type reached struct{ receivers, newRooms int }
 
-// An outbox holds parcels until the call in flight has ended.
-type outbox struct {
-	mu      sync.Mutex
-	waiting []*parcel
-	bytes   int
-	ready   chan struct{} // holds a token if a parcel is queued
-}
+// A load is what is in one call.
+type load struct{ bytes, rooms int }
 
-var errOutboxFull = errors.New("adapter/redis: too many events wait to be published")
-
-func (o *outbox) put(it *parcel) error {
-	o.mu.Lock()
-	if len(o.waiting) >= outboxItems || o.bytes >= outboxBytes {
-		o.mu.Unlock()
-		return errOutboxFull
+// fits reports whether a parcel may be in a call that has n before it, and counts it.
+func (l *load) fits(n int, it *parcel) bool {
+	if n == 0 {
+		*l = load{}
 	}
-	o.waiting = append(o.waiting, it)
-	o.bytes += it.size()
-	o.mu.Unlock()
-	select {
-	case o.ready <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// take returns the parcels of the next call, or nil when ctx ends.
-func (o *outbox) take(ctx context.Context) []*parcel {
-	for {
-		if all := o.next(); len(all) > 0 {
-			return all
-		}
-		select {
-		case <-o.ready:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-func (o *outbox) next() []*parcel {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	n, bytes, copied, rooms := 0, 0, 0, 0
-	for ; n < len(o.waiting) && n < feed.PerCall; n++ {
-		it := o.waiting[n]
-		if n > 0 && (copied+it.copied() > callBytes || rooms+len(it.rooms) > callRooms) {
-			break
-		}
-		bytes += it.size()
-		copied += it.copied()
-		rooms += len(it.rooms)
-	}
-	all := o.waiting[:n:n]
-	if o.waiting = o.waiting[n:]; len(o.waiting) == 0 {
-		o.waiting = nil
-	}
-	o.bytes -= bytes
-	return all
+	l.bytes += it.Value.copied()
+	l.rooms += len(it.Value.rooms)
+	return n < feed.PerCall && l.bytes <= callBytes && l.rooms <= callRooms
 }
 
 // send queues a parcel and waits for its outcome.
-func (p *partition) send(ctx context.Context, it *parcel) outcome {
+func (p *partition) send(ctx context.Context, c content) outcome {
 	if err := p.down(); err != nil {
-		return it.unanswered(fmt.Errorf("server unreachable: %w", err))
+		return outcome{err: c.unanswered(fmt.Errorf("server unreachable: %w", err))}
 	}
-	return p.enqueue(ctx, it)
+	return p.enqueue(ctx, c)
 }
 
-// timers are pooled, because there is one for each waiting event.
-var timers = sync.Pool{New: func() any { return time.NewTimer(time.Hour) }}
-
 // enqueue is send for callers that check whether Redis is reachable again.
-func (p *partition) enqueue(ctx context.Context, it *parcel) outcome {
-	it.ctx, it.queued, it.done = ctx, time.Now(), make(chan outcome, 1)
-	if err := p.outbox.put(it); err != nil {
-		return it.unanswered(err)
+func (p *partition) enqueue(ctx context.Context, c content) outcome {
+	o, err := p.outbox.Do(ctx, c, c.size())
+	if err != nil {
+		o.err = c.unanswered(err)
 	}
-	late := timers.Get().(*time.Timer)
-	late.Reset(p.timeout)
-	defer func() {
-		late.Stop()
-		timers.Put(late)
-	}()
-	select {
-	case o := <-it.done:
-		return o
-	case <-late.C:
-		return it.unanswered(fmt.Errorf("no answer from Redis within %v", p.timeout))
-	case <-ctx.Done():
-		return it.unanswered(context.Cause(ctx))
-	case <-p.ctx.Done():
-		return it.unanswered(context.Cause(p.ctx))
+	return o
+}
+
+// unanswered returns the error of a parcel without an outcome. An event that has not begun is
+// certainly not published.
+func (c *content) unanswered(cause error) error {
+	err := adapter.ErrUnavailable
+	if len(c.rooms) > 0 && !batch.Begun(cause) {
+		err = adapter.ErrNotPublished
 	}
+	return fmt.Errorf("%w: %w", err, cause)
 }

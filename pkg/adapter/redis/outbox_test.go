@@ -1,36 +1,70 @@
 package redis
 
 import (
+	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/internal/batch"
+	"github.com/rejoin-io/rejoin/internal/redistest"
+	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
-// TestCallsAreBoundedInCopies: events whose copies are large are not published in one call.
-func TestCallsAreBoundedInCopies(t *testing.T) {
-	names := make([]string, 100)
-	for i := range names {
-		names[i] = fmt.Sprint("r/,", i)
+// TestCallsAreBounded: what has many copies, or is to many rooms, is not published in one call.
+func TestCallsAreBounded(t *testing.T) {
+	repeat := func(n, rooms, bytes int) []content {
+		return slices.Repeat([]content{{rooms: slices.Repeat([]string{"r/,room"}, rooms), payload: make([]byte, bytes)}}, n)
 	}
-	o := outbox{ready: make(chan struct{}, 1)}
-	for range 10 {
-		if err := o.put(&parcel{rooms: names, payload: make([]byte, 10_000)}); err != nil {
-			t.Fatal(err)
-		}
+	for name, tt := range map[string]struct {
+		parcels []content
+		calls   []int
+	}{
+		"Copies":   {slices.Concat(repeat(10, 100, 10_000), repeat(1, 100, callBytes/10), repeat(1, 1, callBytes-10_000)), []int{4, 4, 2, 1, 1}},
+		"Rooms":    {slices.Concat(repeat(3, callRooms/2, 1), repeat(1, callRooms+1, 1), repeat(2, 1, 1)), []int{2, 1, 1, 2}},
+		"Events":   {repeat(2*feed.PerCall+1, 1, 1), []int{feed.PerCall, feed.PerCall, 1}},
+		"Messages": {slices.Repeat([]content{{inbox: "a", payload: []byte(strings.Repeat("x", callBytes/3))}}, 4), []int{3, 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, end := context.WithCancel(t.Context())
+			outbox := batch.New[content, outcome](ctx, batch.Options{})
+			for _, c := range tt.parcels {
+				if _, err := outbox.Put(ctx, c, c.size()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var l load
+			var calls []int
+			outbox.Serve(l.fits, func(all []*parcel) {
+				if calls = append(calls, len(all)); len(calls) == len(tt.calls) {
+					end()
+				}
+			})
+			if items, bytes := outbox.Waiting(); !slices.Equal(calls, tt.calls) || items != 0 || bytes != 0 {
+				t.Errorf("calls have %v parcels, want %v; %d of %d bytes wait in an empty outbox", calls, tt.calls, items, bytes)
+			}
+		})
 	}
-	if err := o.put(&parcel{rooms: names, payload: make([]byte, callBytes/10)}); err != nil { // goes alone
-		t.Fatal(err)
+}
+
+// TestPublishedEventsAreCounted: each event counts once.
+func TestPublishedEventsAreCounted(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Hour})
+	before := a.Stats()
+	for i := range 3 {
+		publish(t, a, event(fmt.Sprint(i), room("r")))
 	}
-	if err := o.put(&parcel{rooms: names[:1], payload: make([]byte, callBytes-10_000)}); err != nil {
-		t.Fatal(err)
-	}
-	var calls []int
-	for all := o.next(); len(all) > 0; all = o.next() {
-		calls = append(calls, len(all))
-	}
-	if want := []int{4, 4, 2, 1, 1}; fmt.Sprint(calls) != fmt.Sprint(want) {
-		t.Errorf("calls have %v events, want %v", calls, want)
-	}
-	if o.bytes != 0 {
-		t.Errorf("%d bytes wait in an empty outbox", o.bytes)
+	var events uint64
+	var inCalls float64
+	eventually(t, "all are counted", func() bool { // they are answered first
+		after := a.Stats()
+		events, inCalls = after.Published-before.Published, after.Batches.Sum-before.Batches.Sum
+		return events >= 3
+	})
+	if events != 3 || inCalls != 3 {
+		t.Errorf("%d events are counted, and %v in calls, want 3", events, inCalls)
 	}
 }

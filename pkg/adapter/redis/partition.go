@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
@@ -51,13 +52,13 @@ type partition struct {
 	// smallReads is set while a catch-up follows one whose reads took too long.
 	smallReads atomic.Bool
 
-	outbox    outbox
+	outbox    *batch.Queue[content, outcome]
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
 
 	queue    *queue.Queue[feed.Item] // of the feeds of all partitions
 	inbox    *queue.Queue[adapter.Message]
-	heads    heads
-	backlogs backlogs
+	heads    *batch.Queue[headRequest, place]
+	backlogs *batch.Queue[*backlogRequest, map[backlogID]*backlog]
 	kick     chan struct{} // holds a token if a probe is wanted immediately
 	news     chan struct{} // holds a token if a search for the history is wanted
 
@@ -113,9 +114,9 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	p.strange = p.log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	p.outbox.ready = make(chan struct{}, 1)
-	p.heads.ready = make(chan struct{}, 1)
-	p.backlogs.ready = make(chan struct{}, 1)
+	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
+	p.heads = batch.New[headRequest, place](p.ctx, batch.Options{})
+	p.backlogs = batch.New[*backlogRequest, map[backlogID]*backlog](p.ctx, batch.Options{})
 	p.stats.init()
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }

@@ -204,7 +204,8 @@ func TestSharesFollowWhatIsMissed(t *testing.T) {
 			r.ctx = adapter.OnRead(context.Background(), func(n int) { theirs.Add(int64(n)) })
 			batch = append(batch, r)
 		}
-		for _, err := range answered(p, batch...) {
+		_, errs := answered(t, p, batch...)
+		for _, err := range errs {
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -239,3 +239,30 @@ func unknownOutcomesStayInOrder(t *testing.T, server *redistest.Server) {
 		}
 	}
 }
+
+// A call is given up while its first attempt is late: the next one makes sure that it
+// does not arrive behind it.
+func TestNextCallBuriesTheFirst(t *testing.T) { eachWay(t, nextCallBuriesTheFirst) }
+
+func nextCallBuriesTheFirst(t *testing.T, server *redistest.Server) {
+	relay := newRelay(t, server.Addr)
+	a := start(t, relay.url(), "a", Options{Timeout: time.Second, ProbeInterval: time.Hour})
+	b := start(t, server.URL(), "b", Options{})
+	subscribe(t, b, room("r"))
+	said := onceSaid(relay, "given up")
+	relay.slow(3 * time.Second)
+	if _, err := a.Publish(deadline(t), event("given up", room("r"))); !errors.Is(err, adapter.ErrUnavailable) {
+		t.Fatalf("Publish on a link that is too slow: %v, want ErrUnavailable", err)
+	}
+	first := <-said
+	relay.slow(0)
+	e := event("next", room("r"))
+	payload, _ := encodeEvent(&e, 1)
+	next := content{rooms: []string{name(room("r"))}, payload: payload}
+	if o := a.partitions[0].enqueue(deadline(t), next); o.err != nil {
+		t.Fatalf("the next event: %v", o.err)
+	}
+	<-first.done
+	publish(t, b, event("end", room("r")))
+	expect(t, b, "next", "end")
+}

@@ -56,9 +56,8 @@ func (c *counters) init() {
 	c.seconds = Histogram{Bounds: latencyBounds, Counts: make([]uint64, len(latencyBounds))}
 }
 
-// published counts one call.
-func (c *counters) published(events int, took time.Duration) {
-	c.events.Add(uint64(events))
+// called counts one call.
+func (c *counters) called(events int, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.batches.add(float64(events))

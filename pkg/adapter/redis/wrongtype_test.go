@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
@@ -192,10 +193,14 @@ func TestFoundCallTellsWhatIsNotStored(t *testing.T) {
 	}
 	newCall := func() *call {
 		c := &call{id: "the id", epoch: begin.Epoch, since: feed.EntryOf(begin.At)}
+		outbox := batch.New[content, outcome](t.Context(), batch.Options{})
 		for _, to := range []string{"s", "r", "t"} {
-			it := &parcel{rooms: []string{name(room(to))}, stored: true, done: make(chan outcome, 1)}
 			e := event(to, room(to))
-			it.payload, _ = encodeEvent(&e, 1)
+			payload, _ := encodeEvent(&e, 1)
+			it, err := outbox.Put(t.Context(), content{rooms: []string{name(room(to))}, stored: true, payload: payload}, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
 			c.events = append(c.events, it)
 		}
 		return c
@@ -209,7 +214,11 @@ func TestFoundCallTellsWhatIsNotStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range sent {
-		before, after := <-sent[i].done, <-found[i].done
+		before, errBefore := sent[i].Wait()
+		after, errAfter := found[i].Wait()
+		if err := errors.Join(errBefore, errAfter); err != nil {
+			t.Fatal(err)
+		}
 		if (before.err != nil) != (i == 1) || (after.err != nil) != (i == 1) || before.err == nil && before.place != after.place {
 			t.Errorf("event %d: %+v, found as %+v", i, before, after)
 		}

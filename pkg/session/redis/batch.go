@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/rejoin-io/rejoin/internal/batch"
 )
 
 const (
@@ -25,32 +27,13 @@ type item struct {
 	asked time.Time // when a TTL was requested, if it sets one
 }
 
-// A call holds the commands of one caller for one server.
-type call struct {
-	ctx  context.Context
-	cmds []item
-	size int
-	done chan struct{} // closed when the commands have their results
+// A call holds the commands of one caller for one server. Afterwards each has its result.
+type call = batch.Request[[]item, struct{}]
 
-	lane  *lane // under the store's lock
-	state state
-}
-
-// A call waits, and then is either sent or, if its context ends first, withdrawn.
-type state uint8
-
-const (
-	waiting state = iota
-	sent
-	left
-)
-
-// A lane sends to one server, one pipeline at a time. It has a goroutine while it has work.
+// A lane sends to one server, one pipeline at a time.
 type lane struct {
-	waiting []*call
-	left    int // calls that were withdrawn
-	busy    bool
-	clock   clock // its goroutine's
+	calls *batch.Queue[[]item, struct{}]
+	clock clock // its goroutine's
 }
 
 // Stats are counts since the store was created, except Waiting, which is current.
@@ -67,12 +50,22 @@ type counts struct{ pipelines, commands, resent atomic.Uint64 }
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	waiting, _ := s.waiting()
 	return Stats{
 		Pipelines: s.counts.pipelines.Load(),
 		Commands:  s.counts.commands.Load(),
 		Resent:    s.counts.resent.Load(),
-		Waiting:   s.waiting,
+		Waiting:   waiting,
 	}
+}
+
+// waiting returns the number of calls that wait for their pipeline, and their size. s.mu is held.
+func (s *Store) waiting() (calls, bytes int) {
+	for _, l := range s.lanes {
+		n, size := l.calls.Waiting()
+		calls, bytes = calls+n, bytes+size
+	}
+	return calls, bytes
 }
 
 // do executes commands with a total size, and returns the first error. Afterwards each command has
@@ -81,37 +74,27 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	calls := make(map[string]*call, 1)
-	for _, it := range items {
-		server, err := s.server(ctx, it.key)
-		if err != nil {
-			return err
-		}
-		c := calls[server]
-		if c == nil {
-			c = &call{ctx: ctx, size: size, done: make(chan struct{})}
-			calls[server] = c
-		}
-		c.size += commandSize
-		it.cmd.SetErr(errNotSent)
-		c.cmds = append(c.cmds, it)
+	var one [1]part
+	parts, err := s.split(ctx, one[:0], items)
+	if err == nil {
+		err = s.put(ctx, size, parts)
 	}
-	if err := s.enqueue(calls); err != nil {
+	for _, part := range parts {
+		if part.call == nil {
+			continue
+		}
+		if _, failed := part.call.Wait(); err == nil {
+			err = failed
+		}
+	}
+	if err != nil {
 		return err
-	}
-	for _, c := range calls {
-		select {
-		case <-c.done:
-		case <-ctx.Done():
-			s.leave(calls)
-			return context.Cause(ctx)
-		}
 	}
 	for _, it := range items {
 		switch err, ended := it.cmd.Err(), context.Cause(ctx); {
 		case err == nil:
 		case ended != nil && !errors.Is(err, redis.Nil):
-			return ended // it was skipped, or the error is a consequence
+			return ended // the error is a consequence
 		default:
 			return err
 		}
@@ -119,121 +102,94 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 	return nil
 }
 
-var errNotSent = errors.New("not sent")
-
-// server returns the lane of a key.
-func (s *Store) server(ctx context.Context, key string) (string, error) {
-	cluster, ok := s.client.(*redis.ClusterClient)
-	if !ok {
-		return "", nil
-	}
-	node, err := cluster.MasterForKey(ctx, key)
-	if err != nil {
-		return "", err
-	}
-	return node.Options().Addr, nil
+// A part is the commands for one server.
+type part struct {
+	server string // its address; "" if there is only one
+	items  []item
+	call   *call // once it is queued
 }
 
-func (s *Store) enqueue(calls map[string]*call) error {
+// split appends the parts of commands to parts.
+func (s *Store) split(ctx context.Context, parts []part, items []item) ([]part, error) {
+	cluster, ok := s.client.(*redis.ClusterClient)
+	if !ok {
+		return append(parts, part{items: items}), nil
+	}
+	for _, it := range items {
+		node, err := cluster.MasterForKey(ctx, it.key)
+		if err != nil {
+			return nil, err
+		}
+		server := node.Options().Addr
+		i := slices.IndexFunc(parts, func(p part) bool { return p.server == server })
+		if i < 0 {
+			i, parts = len(parts), append(parts, part{server: server})
+		}
+		parts[i].items = append(parts[i].items, it)
+	}
+	return parts, nil
+}
+
+// put queues the parts, or fails with the first that it cannot.
+func (s *Store) put(ctx context.Context, size int, parts []part) (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	if s.open.Err() != nil {
 		return ErrClosed
 	}
-	if s.waiting >= s.options.MaxWaiting || s.bytes >= s.options.MaxWaitingBytes {
+	if n, bytes := s.waiting(); n >= s.options.MaxWaiting || bytes >= s.options.MaxWaitingBytes {
 		return ErrFull
 	}
-	for server, c := range calls {
-		l := s.lanes[server]
-		if l == nil {
-			l = &lane{}
-			s.lanes[server] = l
-		}
-		c.lane = l
-		l.waiting = append(l.waiting, c)
-		s.waiting++
-		s.bytes += c.size
-		if !l.busy {
-			l.busy = true
-			s.running.Go(func() { s.run(l) }) // until the queue is empty
+	for i, p := range parts {
+		if parts[i].call, err = s.lane(p.server).calls.Put(ctx, p.items, size+len(p.items)*commandSize); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// leave withdraws calls that have not been sent.
-func (s *Store) leave(calls map[string]*call) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range calls {
-		if c.state != waiting {
-			continue
-		}
-		c.state, c.cmds = left, nil
-		s.waiting--
-		s.bytes -= c.size
-		l := c.lane
-		l.left++
-		if 2*l.left > len(l.waiting) {
-			l.waiting = slices.DeleteFunc(l.waiting, func(c *call) bool { return c.state == left })
-			l.left = 0
-		}
+// lane returns the lane of a server, and starts it if necessary. s.mu is held, and the store is open.
+func (s *Store) lane(server string) *lane {
+	l := s.lanes[server]
+	if l == nil {
+		l = &lane{calls: batch.New[[]item, struct{}](s.open, batch.Options{})}
+		s.lanes[server] = l
+		s.running.Go(func() { s.run(l) }) // until Close
 	}
+	return l
 }
 
 func (s *Store) run(l *lane) {
-	for batch := s.next(l); len(batch) > 0; batch = s.next(l) {
-		s.send(l, batch)
-		for _, c := range batch {
-			close(c.done)
+	commands, size := 0, 0
+	fits := func(n int, c *call) bool {
+		if n == 0 {
+			commands, size = 0, 0
 		}
+		commands += len(c.Value)
+		size += c.Size
+		return commands <= maxBatch && size <= maxBatchBytes
 	}
+	l.calls.Serve(fits, func(all []*call) {
+		items := make([]item, 0, commands)
+		for _, c := range all {
+			if c.Begin() {
+				items = append(items, c.Value...)
+			}
+		}
+		if len(items) > 0 {
+			s.send(l, items)
+		}
+		for _, c := range all {
+			c.Answer(struct{}{}, nil)
+		}
+	})
 }
 
-// next returns the calls of the next pipeline. If there are none, the lane stops.
-func (s *Store) next(l *lane) []*call {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var batch []*call
-	n, commands, size := 0, 0, 0
-	for _, c := range l.waiting {
-		if len(batch) > 0 && (commands+len(c.cmds) > maxBatch || size+c.size > maxBatchBytes) {
-			break
-		}
-		n++
-		if c.state == left {
-			l.left--
-			continue
-		}
-		c.state = sent
-		batch = append(batch, c)
-		commands += len(c.cmds)
-		size += c.size
-	}
-	l.waiting = l.waiting[n:]
-	if len(l.waiting) == 0 {
-		l.waiting = nil // releases what was sent
-	}
-	l.busy = len(batch) > 0
-	s.waiting -= len(batch)
-	s.bytes -= size
-	return batch
-}
-
-// send executes the commands of the callers that still wait. Commands whose script Redis did not
-// know have certainly not run; they are sent again with the script's text.
-func (s *Store) send(l *lane, batch []*call) {
+// send executes commands. Those whose script Redis did not know have certainly not run; they are
+// sent again with the script's text.
+func (s *Store) send(l *lane, items []item) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.options.Timeout)
 	defer cancel()
-	var items []item
-	for _, c := range batch {
-		if c.ctx.Err() == nil {
-			items = append(items, c.cmds...)
-		}
-	}
-	if len(items) == 0 {
-		return
-	}
 	if !l.clock.fresh() {
 		ask := item{cmd: redis.NewCmd(ctx, "eval", askTime.text, 1, items[0].key)}
 		s.exec(ctx, l, []item{ask})
@@ -251,25 +207,22 @@ func (s *Store) send(l *lane, batch []*call) {
 	}
 	s.exec(ctx, l, items)
 	var again []item
-	for _, c := range batch {
-		for _, it := range c.cmds {
-			if redis.HasErrorPrefix(it.cmd.Err(), "NOSCRIPT") && c.ctx.Err() == nil {
-				args := it.cmd.Args()
-				args[0], args[1] = "eval", it.text
-				it.cmd.SetErr(errNotSent)
-				again = append(again, it)
-				s.counts.resent.Add(1)
-			}
+	for _, it := range items {
+		if redis.HasErrorPrefix(it.cmd.Err(), "NOSCRIPT") {
+			args := it.cmd.Args()
+			args[0], args[1] = "eval", it.text
+			it.cmd.SetErr(nil)
+			again = append(again, it)
+			s.counts.resent.Add(1)
 		}
 	}
-	s.exec(ctx, l, again)
+	if len(again) > 0 {
+		s.exec(ctx, l, again)
+	}
 }
 
 // exec gives each command its result, and the clock the time in the last answer.
 func (s *Store) exec(ctx context.Context, l *lane, items []item) {
-	if len(items) == 0 {
-		return
-	}
 	pipe := s.client.Pipeline()
 	for _, it := range items {
 		_ = pipe.Process(ctx, once{it.cmd})
@@ -295,21 +248,8 @@ func (once) NoRetry() bool { return true }
 // Close refuses waiting and new calls, and returns when the sent ones have their answers, or
 // Options.Timeout has passed.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	for _, l := range s.lanes {
-		for _, c := range l.waiting {
-			if c.state == waiting {
-				c.state = sent
-				for _, it := range c.cmds {
-					it.cmd.SetErr(ErrClosed)
-				}
-				close(c.done)
-			}
-		}
-		l.waiting, l.left = nil, 0
-	}
-	s.waiting, s.bytes = 0, 0
+	s.mu.Lock() // no lane starts from here on
+	s.close(ErrClosed)
 	s.mu.Unlock()
 	s.running.Wait()
 	return nil

@@ -79,12 +79,11 @@ type Store struct {
 
 	patchFrom int // the size from which differences are sent
 
+	open    context.Context // ends with Close
+	close   context.CancelCauseFunc
+	running sync.WaitGroup // lanes
 	mu      sync.Mutex
 	lanes   map[string]*lane // by the address of the server; "" if there is only one
-	waiting int              // calls in all lanes, and their size
-	bytes   int
-	closed  bool
-	running sync.WaitGroup // lanes that have work
 }
 
 var _ session.Store = (*Store)(nil)
@@ -106,7 +105,9 @@ func New(client redis.UniversalClient, o Options) *Store {
 	def(&o.MaxSize, 1<<20)
 	def(&o.MaxWaiting, 16384)
 	def(&o.MaxWaitingBytes, 64<<20)
-	return &Store{client: client, options: o, lanes: make(map[string]*lane), patchFrom: patchFrom}
+	s := &Store{client: client, options: o, lanes: make(map[string]*lane), patchFrom: patchFrom}
+	s.open, s.close = context.WithCancelCause(context.Background())
+	return s
 }
 
 // Create implements [session.Store].
