@@ -69,7 +69,7 @@ func (g *generation) catchUp() error {
 		g.since, memory = time.Now(), f.CatchUp()
 		return nil
 	})
-	seen, err := p.look(ctx, []*headRequest{{seen: p.positions(memory)}})
+	seen, err := p.look(ctx, p.positions(memory))
 	if err != nil {
 		return err
 	}

@@ -106,36 +106,31 @@ func (p *partition) lost(epoch, proof string) {
 	p.log.Warn("Redis has lost part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
 }
 
-// A headRequest asks for the newest position. Requests share the reads of the clock: one that arrives
-// during a read waits for the next, because the current one may have been executed already.
-type headRequest struct {
-	seen []adapter.Position // to look up in the clock
-}
-
-// head returns the newest position, and an error if one of seen is proved not to be
-// of the current history.
+// head returns the newest position, and an error if one of seen is proved not to be of the current
+// history. Callers share the reads of the clock: one that arrives during a read waits for the next,
+// because the current one may have been executed already.
 func (p *partition) head(ctx context.Context, seen ...adapter.Position) (place, error) {
-	return p.heads.Do(ctx, headRequest{seen}, 0)
+	return p.heads.Do(ctx, seen, 0)
 }
 
 // runHeads answers pending requests until the adapter closes.
 func (p *partition) runHeads() { p.heads.Serve(nil, p.answerHeads) }
 
-func (p *partition) answerHeads(all []*batch.Request[headRequest, place]) {
+func (p *partition) answerHeads(all []*batch.Request[[]adapter.Position, place]) {
 	ctx, cancel := p.bounded(p.ctx)
 	defer cancel()
-	asked := make([]*headRequest, len(all))
-	for i, r := range all {
-		asked[i] = &r.Value
+	var seen []adapter.Position
+	for _, r := range all {
+		seen = append(seen, r.Value...)
 	}
-	look, err := p.look(ctx, asked)
+	look, err := p.look(ctx, seen)
 	for _, r := range all {
 		if err != nil {
 			r.Fail(err)
 			continue
 		}
 		var lost error
-		for _, at := range r.Value.seen {
+		for _, at := range r.Value {
 			if lost = look.Verdict(at); lost != nil {
 				break
 			}
@@ -144,14 +139,15 @@ func (p *partition) answerHeads(all []*batch.Request[headRequest, place]) {
 	}
 }
 
-// look reads epoch and clock in one transaction. Afterwards the node's history is the current one.
-func (p *partition) look(ctx context.Context, all []*headRequest) (*feed.Look, error) {
+// look reads epoch and clock in one transaction, and looks positions up in the clock. Afterwards the
+// node's history is the current one.
+func (p *partition) look(ctx context.Context, positions []adapter.Position) (*feed.Look, error) {
 	for {
 		epoch, _, err := p.where(ctx)
 		if err != nil {
 			return nil, err
 		}
-		seen, err := p.lookFor(ctx, epoch, all)
+		seen, err := p.lookFor(ctx, epoch, positions)
 		if err != nil {
 			return nil, fmt.Errorf("adapter/redis: reading the clock: %w", err)
 		}
@@ -166,15 +162,15 @@ func (p *partition) look(ctx context.Context, all []*headRequest) (*feed.Look, e
 }
 
 // lookFor returns nil if the history is not the current one, or has no clock.
-func (p *partition) lookFor(ctx context.Context, epoch string, all []*headRequest) (seen *feed.Look, err error) {
+func (p *partition) lookFor(ctx context.Context, epoch string, positions []adapter.Position) (seen *feed.Look, err error) {
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
-		seen, err = p.lookAt(ctx, c, epoch, all)
+		seen, err = p.lookAt(ctx, c, epoch, positions)
 		return err
 	})
 	return seen, err
 }
 
-func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string, all []*headRequest) (*feed.Look, error) {
+func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string, positions []adapter.Position) (*feed.Look, error) {
 	clock := p.names.clock(epoch)
 	asked := make(map[string]*goredis.XMessageSliceCmd)
 	var current *goredis.StringCmd
@@ -185,12 +181,10 @@ func (p *partition) lookAt(ctx context.Context, c goredis.Cmdable, epoch string,
 		first = tx.XRangeN(ctx, clock, "-", "+", 1)
 		last = tx.XRevRangeN(ctx, clock, "+", "-", 1)
 		sizes = tx.HGetAll(ctx, p.names.sizes(epoch))
-		for _, r := range all {
-			for _, s := range r.seen {
-				id := feed.EntryOf(s).ID()
-				if asked[id] == nil {
-					asked[id] = tx.XRangeN(ctx, clock, id, id, 1)
-				}
+		for _, at := range positions {
+			id := feed.EntryOf(at).ID()
+			if asked[id] == nil {
+				asked[id] = tx.XRangeN(ctx, clock, id, id, 1)
 			}
 		}
 	})

@@ -57,7 +57,7 @@ type partition struct {
 
 	queue    *queue.Queue[feed.Item] // of the feeds of all partitions
 	inbox    *queue.Queue[adapter.Message]
-	heads    *batch.Queue[headRequest, place]
+	heads    *batch.Queue[[]adapter.Position, place] // reads of the clock, with positions to look up there
 	backlogs *batch.Queue[*backlogRequest, map[backlogID]*backlog]
 	kick     chan struct{} // holds a token if a probe is wanted immediately
 	news     chan struct{} // holds a token if a search for the history is wanted
@@ -115,7 +115,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
 	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
-	p.heads = batch.New[headRequest, place](p.ctx, batch.Options{})
+	p.heads = batch.New[[]adapter.Position, place](p.ctx, batch.Options{})
 	p.backlogs = batch.New[*backlogRequest, map[backlogID]*backlog](p.ctx, batch.Options{})
 	p.stats.init()
 	key := p.names.epoch()

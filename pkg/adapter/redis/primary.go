@@ -63,7 +63,7 @@ func (p *partition) verify(ctx context.Context, c goredis.Cmdable) error {
 	if epoch == "" {
 		return nil
 	}
-	seen, err := p.lookAt(ctx, c, epoch, []*headRequest{{seen: p.positions(memory)}})
+	seen, err := p.lookAt(ctx, c, epoch, p.positions(memory))
 	if err != nil || seen == nil { // callers that need the history detect the loss
 		return err
 	}
