@@ -139,8 +139,7 @@ func TestCommandsOfOneMillisecond(t *testing.T) {
 	c := newSlowCluster(t)
 	n, _ := c.node(t, "a", Options{})
 	group, room := c.room(0, 0), c.room(2, 0)
-	a := n.client(t)
-	a.call(`["join","` + group + `"]`)
+	a := n.member(t, group)
 	a.cut()
 	eventually(t, "gone", func() bool { return n.Len() == 0 })
 	var want []string
@@ -168,8 +167,7 @@ func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 			n, _ := c.node(t, "a", Options{})
 			group, room := c.room(0, 0), c.room(2, 0)
 			keepRooms(n.Namespace, func(r string) bool { return r != group })
-			a := n.client(t)
-			a.call(`["join","` + group + `"]`)
+			a := n.member(t, group)
 			must(t, n.Emit(t.Context(), "n", 0))
 			a.want(numbered(0))
 			must(t, n.To(group).SocketsJoin(t.Context(), room))
@@ -208,43 +206,23 @@ func nextMillisecond() {
 // command, because the clocks of the partitions were not read at one instant.
 func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, sender := c.node(t, "a", Options{})
-	n2, slow := c.node(t, "b", Options{})
+	n1, n2, sender, slow := c.two(t)
 	group, room, own, other := c.room(0, 0), c.room(2, 0), c.room(2, 1), c.room(1, 0)
-	a := n2.client(t)
-	for _, name := range []string{group, own, other} {
-		a.call(`["join","` + name + `"]`)
-	}
+	a := n2.member(t, group, own, other)
 	slow.hold(0, 1)
-	reads := 0
-	sender.mu.Lock()
-	sender.head = func(ctx context.Context) (adapter.Cursor, error) {
-		early, err := sender.Adapter.Head(ctx)
-		if reads++; reads != 2 || err != nil {
-			return early, err
-		}
-		must(t, n1.To(room).Emit(ctx, "n", 0))
-		must(t, n1.To(room).Emit(ctx, "n", 1))
-		must(t, n1.To(own).Emit(ctx, "own"))
+	sender.readAmid(t, func() {
+		must(t, n1.To(room).Emit(t.Context(), "n", 0))
+		must(t, n1.To(room).Emit(t.Context(), "n", 1))
+		must(t, n1.To(own).Emit(t.Context(), "own"))
 		a.want(`["own"]`)
 		slow.hold(2)
 		nextMillisecond()
-		must(t, n1.To(room).Emit(ctx, "n", 2))
+		must(t, n1.To(room).Emit(t.Context(), "n", 2))
 		nextMillisecond()
-		must(t, n1.To(other).Emit(ctx, "n", 3))
-		late, err := sender.Adapter.Head(ctx)
-		positions := make([]adapter.Position, slowPartitions)
-		for i := range positions {
-			positions[i] = late.In(uint16(i))
-		}
-		positions[0], positions[2] = early.In(0), early.In(2)
-		return adapter.NewCursor(late.Epoch, 0, positions), err
-	}
-	sender.mu.Unlock()
+		must(t, n1.To(other).Emit(t.Context(), "n", 3))
+	}, 1)
 	must(t, n1.To(group).SocketsJoin(t.Context(), room))
-	sender.mu.Lock()
-	sender.head = nil
-	sender.mu.Unlock()
+	sender.setHead(nil)
 	slow.release(0)
 	eventually(t, "joining", func() bool { return n2.Socket(a.sid).InRoom(room) })
 	slow.release(2)
@@ -261,12 +239,9 @@ func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 // say what it has received: it is given that again, or told so.
 func TestLateEventsBeforeALeave(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, _ := c.node(t, "a", Options{})
-	n2, slow := c.node(t, "b", Options{})
+	n1, n2, _, slow := c.two(t)
 	group, room, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
-	a := n2.client(t)
-	a.call(`["join","` + group + `"]`)
-	a.call(`["join","` + own + `"]`)
+	a := n2.member(t, group, own)
 	slow.hold(0)
 	must(t, n1.To(group).SocketsJoin(t.Context(), room))
 	must(t, n1.To(room).Emit(t.Context(), "n", 1))
@@ -297,13 +272,9 @@ func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 			c := newSlowCluster(t)
 			store := newStoring(c.sessions)
 			c.sessions = store
-			n1, _ := c.node(t, "a", Options{})
-			n2, slow := c.node(t, "b", Options{})
+			n1, n2, _, slow := c.two(t)
 			group, room1, own1, room2, own2 := c.room(0, 0), c.room(1, 0), c.room(1, 1), c.room(2, 0), c.room(2, 1)
-			a := n2.client(t)
-			for _, name := range []string{group, own1, own2} {
-				a.call(`["join","` + name + `"]`)
-			}
+			a := n2.member(t, group, own1, own2)
 			slow.hold(0)
 			must(t, n1.To(group).SocketsJoin(t.Context(), room1))
 			must(t, n1.To(room1).Emit(t.Context(), "n", 1))
@@ -347,13 +318,10 @@ func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 // not let into the room any more of which it had it.
 func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, _ := c.node(t, "a", Options{})
-	n2, slow := c.node(t, "b", Options{})
+	n1, n2, _, slow := c.two(t)
 	first, second := c.room(1, 0), c.room(3, 0)
 	keepRooms(n1.Namespace, func(room string) bool { return room != first })
-	a := n2.client(t)
-	a.call(`["join","` + first + `"]`)
-	a.call(`["join","` + second + `"]`)
+	a := n2.member(t, first, second)
 	slow.hold(3)
 	must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
 	a.want(numbered(1))
@@ -374,8 +342,7 @@ func TestLeaveBeforeAJoinInAReplay(t *testing.T) {
 	c := newSlowCluster(t)
 	n, _ := c.node(t, "a", Options{})
 	group, room := c.room(2, 0), c.room(1, 0)
-	a := n.client(t)
-	a.call(`["join","` + group + `"]`)
+	a := n.member(t, group)
 	must(t, n.ToSocket(a.sid).Emit(t.Context(), "n", 0))
 	a.want(numbered(0))
 	offset := a.offset
@@ -419,12 +386,9 @@ func TestACommandThatTheSocketHasForestalled(t *testing.T) {
 		for _, cut := range []bool{false, true} {
 			t.Run(fmt.Sprintf("joined by %s, cut %v", by, cut), func(t *testing.T) {
 				c := newSlowCluster(t)
-				n1, _ := c.node(t, "a", Options{})
-				n2, slow := c.node(t, "b", Options{})
+				n1, n2, _, slow := c.two(t)
 				group, other, room := c.room(0, 0), c.room(1, 0), c.room(2, 0)
-				a := n2.client(t)
-				a.call(`["join","` + group + `"]`)
-				a.call(`["join","` + other + `"]`)
+				a := n2.member(t, group, other)
 				must(t, n1.ToSocket(a.sid).Emit(t.Context(), "n", 0))
 				a.want(numbered(0))
 				slow.hold(0, 2)
@@ -541,8 +505,7 @@ func TestNothingPassesACommandThatIsNotStored(t *testing.T) {
 // A socket may leave a room before a command that joined it earlier has its turn.
 func TestLeavingARoomThatACommandJoinedEarlier(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, _ := c.node(t, "a", Options{})
-	n2, slow := c.node(t, "b", Options{})
+	n1, n2, _, slow := c.two(t)
 	room := c.room(2, 0)
 	w := n2.client(t)
 	slow.hold(0, 1, 2, 3)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,177 +14,6 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
-
-// A slowAdapter can hold back what its node hears of single partitions, as where the
-// connections to the servers of a Redis Cluster differ in pace.
-type slowAdapter struct {
-	adapter.Adapter
-	markers atomic.Int64 // published by the node
-	emitted func()       // if not nil, called when an event has been published, before the node knows
-
-	mu       sync.Mutex
-	held     map[uint16]bool
-	waiting  []adapter.Event
-	progress *adapter.Progress
-	cursor   adapter.Cursor
-	changed  chan struct{}
-	head     func(context.Context) (adapter.Cursor, error) // reads the clocks, unless it is nil
-	// If unmarked is not nil markers fail. It gets a value before their rooms are not heard any
-	// more, and another one when the node goes on.
-	unmarked chan struct{}
-	failed   bool // since the last Unsubscribe
-}
-
-// Head reads the clocks at one instant, unless it is told how to read them.
-func (a *slowAdapter) Head(ctx context.Context, proof ...adapter.Cursor) (adapter.Cursor, error) {
-	a.mu.Lock()
-	head := a.head
-	a.mu.Unlock()
-	if head != nil {
-		return head(ctx)
-	}
-	return a.Adapter.Head(ctx, proof...)
-}
-
-func (a *slowAdapter) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
-	if e.Kind == kindMarker {
-		a.markers.Add(1)
-		a.mu.Lock()
-		a.failed = a.unmarked != nil
-		fails := a.failed
-		a.mu.Unlock()
-		if fails {
-			return adapter.Receipt{}, adapter.ErrNotPublished
-		}
-	}
-	r, err := a.Adapter.Publish(ctx, e)
-	if e.Kind == kindEmit && a.emitted != nil {
-		a.emitted()
-	}
-	return r, err
-}
-
-func (a *slowAdapter) Unsubscribe(list ...rooms.Room) {
-	a.mu.Lock()
-	failed := a.failed
-	a.failed = false
-	a.mu.Unlock()
-	if failed {
-		a.unmarked <- struct{}{}
-		a.unmarked <- struct{}{}
-	}
-	a.Adapter.Unsubscribe(list...)
-}
-
-// hold holds partitions back, and release lets what they have held go on.
-func (a *slowAdapter) hold(partitions ...uint16) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, p := range partitions {
-		a.held[p] = true
-	}
-}
-
-func (a *slowAdapter) release(partitions ...uint16) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, p := range partitions {
-		delete(a.held, p)
-	}
-	close(a.changed)
-	a.changed = make(chan struct{})
-}
-
-// free takes the first waiting event of a partition that is not held.
-func (a *slowAdapter) free() (ev adapter.Event, found bool, changed chan struct{}) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for i, ev := range a.waiting {
-		if !a.held[ev.Position.Partition] {
-			a.waiting = append(a.waiting[:i:i], a.waiting[i+1:]...)
-			ev.Cursor = a.progress.To(ev.Position)
-			a.cursor = ev.Cursor
-			return ev, true, nil
-		}
-	}
-	return ev, false, a.changed
-}
-
-func (a *slowAdapter) Next(ctx context.Context) (adapter.Event, error) {
-	for {
-		ev, found, changed := a.free()
-		if found {
-			return ev, nil
-		}
-		wait, cancel := context.WithCancel(ctx)
-		go func() {
-			select {
-			case <-changed:
-				cancel()
-			case <-wait.Done():
-			}
-		}()
-		ev, err := a.Adapter.Next(wait)
-		interrupted := wait.Err() != nil && ctx.Err() == nil
-		cancel()
-		if err != nil && !interrupted {
-			return ev, err
-		}
-		if err == nil {
-			a.mu.Lock()
-			a.waiting = append(a.waiting, ev)
-			a.mu.Unlock()
-		}
-	}
-}
-
-// A slowCluster has nodes that hear partitions at different paces.
-type slowCluster struct {
-	memory   *adapter.Memory
-	sessions session.Store
-	homes    map[uint16][]string // names of rooms by partition
-}
-
-const slowPartitions = 4
-
-func newSlowCluster(t *testing.T) *slowCluster {
-	t.Helper()
-	c := &slowCluster{
-		memory:   adapter.NewMemory(adapter.MemoryOptions{Partitions: slowPartitions}),
-		sessions: session.NewMemory(),
-		homes:    make(map[uint16][]string),
-	}
-	a, err := c.memory.Node("probe")
-	must(t, err)
-	defer func() { _ = a.Close() }()
-	for i := range 40 {
-		name := fmt.Sprint("r", i)
-		r, err := a.Publish(t.Context(), adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", name)}}})
-		must(t, err)
-		p := r.Cursor.At.Partition
-		c.homes[p] = append(c.homes[p], name)
-	}
-	return c
-}
-
-// room returns the n-th room of a partition.
-func (c *slowCluster) room(partition uint16, n int) string { return c.homes[partition][n] }
-
-func (c *slowCluster) node(t *testing.T, id adapter.NodeID, o Options) (*testNode, *slowAdapter) {
-	t.Helper()
-	inner, err := c.memory.Node(id)
-	must(t, err)
-	t.Cleanup(func() { _ = inner.Close() })
-	head, err := inner.Head(t.Context())
-	must(t, err)
-	a := &slowAdapter{
-		Adapter: inner, held: make(map[uint16]bool), progress: adapter.NewProgress(head), changed: make(chan struct{}),
-	}
-	o.Adapter, o.Sessions = a, c.sessions
-	n := start(t, o)
-	joining(n.Namespace)
-	return n, a
-}
 
 // What is published after SocketsJoin has returned reaches the sockets that it joins,
 // and what was published before does not, also if their node hears of the command
@@ -204,8 +31,7 @@ func TestSocketsJoinOnANodeThatHearsOfItLate(t *testing.T) {
 			group, room := c.room(0, 0), c.room(2, 0)
 			other := n2.client(t) // so that the node hears the room in any case
 			other.call(`["join","` + room + `"]`)
-			a := n2.client(t)
-			a.call(`["join","` + group + `"]`)
+			a := n2.member(t, group)
 			slow.hold(0)
 			must(t, n1.To(room).Emit(t.Context(), "n", 0))
 			must(t, n1.To(group).SocketsJoin(t.Context(), room))
@@ -225,12 +51,9 @@ func TestSocketsJoinOnANodeThatHearsOfItLate(t *testing.T) {
 // published after the command, and not the command.
 func TestRecoveryOfAClientThatHasNotComeToSocketsJoin(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, _ := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
+	n1, n2, _, slow := c.two(t)
 	group, room, own := c.room(0, 0), c.room(2, 0), c.room(2, 1)
-	a := n2.client(t)
-	a.call(`["join","` + group + `"]`)
-	a.call(`["join","` + own + `"]`)
+	a := n2.member(t, group, own)
 	slow.hold(0)
 	must(t, n1.To(room).Emit(t.Context(), "n", 0))
 	must(t, n1.To(group).SocketsJoin(t.Context(), room))
@@ -240,10 +63,7 @@ func TestRecoveryOfAClientThatHasNotComeToSocketsJoin(t *testing.T) {
 	a.want(numbered(3)) // the offset is beyond 1 and 2
 	a.cut()
 	must(t, n1.To(room, own).Emit(t.Context(), "n", 4))
-	b := n1.back(t, a)
-	if b.sid != a.sid {
-		t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-	}
+	b := n1.recovered(t, a)
 	b.want(numbered(1), numbered(2), numbered(4))
 	must(t, n1.To(room).Emit(t.Context(), "n", 5))
 	b.want(numbered(5))
@@ -261,12 +81,9 @@ func TestACutAmidWhatSocketsJoinGivesLate(t *testing.T) {
 		for read := range late + 1 {
 			t.Run(fmt.Sprint(read, " of ", late), func(t *testing.T) {
 				c := newSlowCluster(t)
-				n1, _ := c.node(t, "aaaa", Options{})
-				n2, slow := c.node(t, "bbbb", Options{})
+				n1, n2, _, slow := c.two(t)
 				group, room, own := c.room(0, 0), c.room(2, 0), c.room(2, 1)
-				a := n2.client(t)
-				a.call(`["join","` + group + `"]`)
-				a.call(`["join","` + own + `"]`)
+				a := n2.member(t, group, own)
 				slow.hold(0)
 				must(t, n1.To(group).SocketsJoin(t.Context(), room))
 				var want []string
@@ -301,12 +118,9 @@ func TestACutAmidWhatSocketsJoinGivesLate(t *testing.T) {
 // node hears of the command before it, and what is published after does not.
 func TestSocketsLeaveOnANodeThatHearsOfItEarly(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, _ := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
+	n1, n2, _, slow := c.two(t)
 	group, room := c.room(0, 0), c.room(2, 0)
-	a := n2.client(t)
-	a.call(`["join","` + group + `"]`)
-	a.call(`["join","` + room + `"]`)
+	a := n2.member(t, group, room)
 	slow.hold(2)
 	must(t, n1.To(room).Emit(t.Context(), "n", 1))
 	must(t, n1.To(group).SocketsLeave(t.Context(), room))
@@ -335,9 +149,7 @@ func TestRecoveryAfterSocketsLeave(t *testing.T) {
 	n, _ := c.node(t, "aaaa", Options{})
 	for partition := range uint16(slowPartitions) {
 		group, room := c.room(1, 0), c.room(partition, 1)
-		a := n.client(t)
-		a.call(`["join","` + group + `"]`)
-		a.call(`["join","` + room + `"]`)
+		a := n.member(t, group, room)
 		must(t, n.To(room).Emit(t.Context(), "n", 1))
 		a.want(numbered(1))
 		a.cut()
@@ -353,108 +165,14 @@ func TestRecoveryAfterSocketsLeave(t *testing.T) {
 	}
 }
 
-// The clocks of the partitions are not read at one instant. An event whose first copy is
-// not covered by what was read, and whose second copy is, reaches a client once.
-func TestCopiesOnceWhereTheClocksAreReadApart(t *testing.T) {
-	c := newSlowCluster(t)
-	n1, sender := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
-	group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
-	a := n2.client(t)
-	a.call(`["join","` + group + `"]`)
-	a.call(`["join","` + second + `"]`)
-	slow.hold(0)
-	reads := 0
-	sender.mu.Lock()
-	sender.head = func(ctx context.Context) (adapter.Cursor, error) {
-		early, err := sender.Adapter.Head(ctx)
-		if reads++; reads != 2 || err != nil {
-			return early, err
-		}
-		must(t, n1.To(first, second).Emit(ctx, "n", 1))
-		late, err := sender.Adapter.Head(ctx)
-		positions := make([]adapter.Position, slowPartitions)
-		for i := range positions {
-			positions[i] = late.In(uint16(i))
-		}
-		positions[1] = early.In(1)
-		return adapter.NewCursor(late.Epoch, 3, positions), err
-	}
-	sender.mu.Unlock()
-	must(t, n1.To(group).SocketsJoin(t.Context(), first))
-	if reads != 2 {
-		t.Fatalf("the clocks were read %d times", reads)
-	}
-	a.want(numbered(1)) // as a member of the second room
-	slow.release(0)
-	eventually(t, "it has joined", func() bool { return n2.Socket(a.sid).InRoom(first) })
-	must(t, n1.To(first).Emit(t.Context(), "n", 2))
-	a.want(numbered(2))
-	a.quiet()
-}
-
-// An event to two rooms in two partitions reaches a client once, also if a command
-// joins it to the room of the first copy after it has received the second.
-func TestCopiesOnceAroundSocketsJoin(t *testing.T) {
-	for _, lag := range []string{"the command comes last", "the first copy comes last", "in a recovery", "same partition"} {
-		t.Run(lag, func(t *testing.T) {
-			c := newSlowCluster(t)
-			n1, _ := c.node(t, "aaaa", Options{})
-			n2, slow := c.node(t, "bbbb", Options{})
-			group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
-			if lag == "same partition" {
-				second = c.room(1, 1)
-			}
-			a := n2.client(t)
-			a.call(`["join","` + group + `"]`)
-			a.call(`["join","` + second + `"]`)
-			switch lag {
-			case "the first copy comes last":
-				other := n2.client(t)
-				other.call(`["join","` + first + `"]`) // so that the node hears the room
-				slow.hold(0, 1)
-			default:
-				slow.hold(0)
-			}
-			must(t, n1.To(group).SocketsJoin(t.Context(), first))
-			must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
-			must(t, n1.To(first).Emit(t.Context(), "n", 2))
-			a.want(numbered(1)) // as a member of the second room
-			switch lag {
-			case "in a recovery":
-				a.cut()
-				b := n1.back(t, a)
-				if b.sid != a.sid {
-					t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-				}
-				a = b
-			case "the first copy comes last":
-				slow.release(0)
-				eventually(t, "it has joined", func() bool { return n2.Socket(a.sid).InRoom(first) })
-				slow.release(1)
-			}
-			slow.release(0)
-			a.want(numbered(2))
-			must(t, n1.To(first, second).Emit(t.Context(), "n", 3))
-			a.want(numbered(3))
-			a.quiet()
-		})
-	}
-}
-
 // A recovery may have given a client what its node has not come to yet. It does not get
 // that again, whatever a command gives it meanwhile.
 func TestSocketsJoinRightAfterARecovery(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, _ := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
+	n1, n2, _, slow := c.two(t)
 	group, room, own := c.room(0, 0), c.room(2, 0), c.room(3, 0)
-	other := n2.client(t)
-	other.call(`["join","` + own + `"]`)
-	other.call(`["join","` + room + `"]`)
-	a := n1.client(t)
-	a.call(`["join","` + group + `"]`)
-	a.call(`["join","` + own + `"]`)
+	other := n2.member(t, own, room)
+	a := n1.member(t, group, own)
 	a.cut()
 	slow.hold(0, 3)
 	must(t, n1.To(own).Emit(t.Context(), "n", 1))
@@ -472,170 +190,6 @@ func TestSocketsJoinRightAfterARecovery(t *testing.T) {
 	b.quiet()
 }
 
-// A copy that a client was not given, because it had got another one before a command
-// joined it to the room, is not given to it in a recovery either, which begins between
-// the command and that copy.
-func TestCopiesOnceIfTheClientIsCutBehindSocketsJoin(t *testing.T) {
-	t.Run("live", func(t *testing.T) {
-		c := newSlowCluster(t)
-		n1, _ := c.node(t, "aaaa", Options{})
-		n2, slow := c.node(t, "bbbb", Options{})
-		group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
-		a := n2.client(t)
-		a.call(`["join","` + group + `"]`)
-		a.call(`["join","` + second + `"]`)
-		slow.hold(0, 1)
-		must(t, n1.To(group).SocketsJoin(t.Context(), first))
-		must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
-		a.want(numbered(1)) // as a member of the second room
-		slow.release(0)
-		s := n2.Socket(a.sid)
-		eventually(t, "it is joining", func() bool { return s.InRoom(first) })
-		must(t, n1.To(second).Emit(t.Context(), "n", 2))
-		eventually(t, "an event is held", func() bool {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.gate.held) == 1
-		})
-		slow.release(1)
-		a.want(numbered(2))
-		a.cut()
-		b := n1.back(t, a)
-		if b.sid != a.sid {
-			t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-		}
-		must(t, n1.To(first, second).Emit(t.Context(), "n", 3))
-		b.want(numbered(3))
-		b.quiet()
-	})
-	t.Run("in a recovery", func(t *testing.T) {
-		c := newSlowCluster(t)
-		n1, _ := c.node(t, "aaaa", Options{})
-		n2, slow := c.node(t, "bbbb", Options{})
-		group, first, second, own := c.room(0, 0), c.room(1, 0), c.room(3, 0), c.room(2, 0)
-		a := n2.client(t)
-		a.call(`["join","` + group + `"]`)
-		a.call(`["join","` + second + `"]`)
-		a.call(`["join","` + own + `"]`)
-		slow.hold(0, 1, 2)
-		must(t, n1.To(group).SocketsJoin(t.Context(), first))
-		must(t, n1.To(own).Emit(t.Context(), "n", 0))
-		for before := time.Now().UnixMilli(); time.Now().UnixMilli() == before; {
-			runtime.Gosched() // so that every recovery sorts these events in the same way
-		}
-		must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
-		a.want(numbered(1))
-		a.cut()
-		b := n1.back(t, a)
-		b.want(numbered(0))
-		b.cut()
-		d := n1.back(t, b)
-		if d.sid != a.sid {
-			t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-		}
-		must(t, n1.To(first, second).Emit(t.Context(), "n", 3))
-		d.want(numbered(3))
-		d.quiet()
-	})
-}
-
-// A copy that a recovery gave to a client counts although the node has not come to it,
-// also if the socket has left the room meanwhile.
-func TestCopiesOnceAroundLeaveRightAfterARecovery(t *testing.T) {
-	c := newSlowCluster(t)
-	n1, fast := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
-	first, second := c.room(1, 0), c.room(3, 0)
-	other := n2.client(t)
-	other.call(`["join","` + second + `"]`)
-	a := n1.client(t)
-	a.call(`["join","` + first + `"]`)
-	a.call(`["join","` + second + `"]`)
-	a.cut()
-	before, err := fast.Head(t.Context())
-	must(t, err)
-	slow.hold(1, 3)
-	must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
-	after, err := fast.Head(t.Context())
-	must(t, err)
-	between := adapter.NewProgress(before).To(after.In(1)) // read between the copies
-	slow.mu.Lock()
-	slow.head = func(context.Context) (adapter.Cursor, error) { return between, nil }
-	slow.mu.Unlock()
-	b := n2.back(t, a)
-	b.want(numbered(1))
-	must(t, n2.Socket(b.sid).Leave(t.Context(), first))
-	slow.release(1, 3)
-	other.want(numbered(1))
-	must(t, n1.To(second).Emit(t.Context(), "n", 2))
-	b.want(numbered(2))
-	b.quiet()
-}
-
-// A command joins the client again to a room that it has left, and an earlier one to a
-// room with other copies of what it received there: it does not receive them twice.
-func TestCopiesOnceWhereTheClientIsJoinedAgain(t *testing.T) {
-	for _, away := range []bool{false, true} {
-		t.Run(fmt.Sprint("away=", away), func(t *testing.T) {
-			c := newSlowCluster(t)
-			n1, _ := c.node(t, "aaaa", Options{})
-			n2, slow := c.node(t, "bbbb", Options{})
-			group, first, second := c.room(0, 0), c.room(2, 0), c.room(3, 0)
-			a := n2.client(t)
-			a.call(`["join","` + group + `"]`)
-			a.call(`["join","` + second + `"]`)
-			slow.hold(0, 2)
-			must(t, n1.To(group).SocketsJoin(t.Context(), first))
-			must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
-			a.want(numbered(1)) // by the second copy
-			a.call(`["leave","` + second + `"]`)
-			if away {
-				a.cut()
-				eventually(t, "it is gone", func() bool { return n2.Len() == 0 })
-			}
-			must(t, n1.To(group).SocketsJoin(t.Context(), second))
-			if !away {
-				a.cut()
-			}
-			b := n1.back(t, a)
-			if b.sid != a.sid {
-				t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-			}
-			must(t, n1.To(first).Emit(t.Context(), "n", 2))
-			must(t, n1.To(second).Emit(t.Context(), "n", 3))
-			b.want(numbered(2))
-			b.want(numbered(3))
-			b.quiet()
-			slow.release(0, 2)
-		})
-	}
-}
-
-// The client has joined a room and left it again before its node has come to an earlier
-// command that joins it there. What that one gives it counts, with its other copies, for the next command.
-func TestCopiesOnceWhereACommandIsOlderThanAStay(t *testing.T) {
-	c := newSlowCluster(t)
-	n1, _ := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
-	group, later, first, second := c.room(0, 0), c.room(2, 0), c.room(1, 0), c.room(3, 0)
-	a := n2.client(t)
-	a.call(`["join","` + group + `"]`)
-	a.call(`["join","` + later + `"]`)
-	slow.hold(0, 2)
-	must(t, n1.To(group).SocketsJoin(t.Context(), second))
-	must(t, n1.To(later).SocketsJoin(t.Context(), first))
-	must(t, n1.To(first, second).Emit(t.Context(), "n", 1))
-	a.call(`["join","` + second + `"]`)
-	a.call(`["leave","` + second + `"]`)
-	slow.release(0)
-	a.want(numbered(1)) // by the second copy
-	slow.release(2)
-	eventually(t, "it has joined", func() bool { return n2.Socket(a.sid).InRoom(first) })
-	must(t, n1.To(second).Emit(t.Context(), "n", 2))
-	a.want(numbered(2))
-	a.quiet()
-}
-
 // A client that is cut amid what a command gives it late is refused, also if the replay joins it by
 // an earlier command, to which the node had not come, to the same room or to another one that
 // has the same events.
@@ -643,17 +197,13 @@ func TestACutAmidWhatTwoCommandsGive(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		t.Run(fmt.Sprint("same=", same), func(t *testing.T) {
 			c := newSlowCluster(t)
-			n1, _ := c.node(t, "aaaa", Options{})
-			n2, slow := c.node(t, "bbbb", Options{})
+			n1, n2, _, slow := c.two(t)
 			group, earlier, room, own := c.room(0, 0), c.room(2, 0), c.room(1, 0), c.room(1, 1)
 			other := room
 			if !same {
 				other = c.room(1, 2)
 			}
-			a := n2.client(t)
-			for _, name := range []string{group, earlier, own} {
-				a.call(`["join","` + name + `"]`)
-			}
+			a := n2.member(t, group, earlier, own)
 			slow.hold(0, 2)
 			must(t, n1.To(earlier).SocketsJoin(t.Context(), other))
 			must(t, n1.To(group).SocketsJoin(t.Context(), room))
@@ -682,14 +232,10 @@ func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		t.Run(fmt.Sprint("again=", again), func(t *testing.T) {
 			c := newSlowCluster(t)
-			n1, _ := c.node(t, "aaaa", Options{})
-			n2, slow := c.node(t, "bbbb", Options{})
+			n1, n2, _, slow := c.two(t)
 			group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
-			other := n2.client(t)
-			other.call(`["join","` + first + `"]`)
-			other.call(`["join","` + second + `"]`)
-			a := n2.client(t)
-			a.call(`["join","` + group + `"]`)
+			other := n2.member(t, first, second)
+			a := n2.member(t, group)
 			slow.hold(0)
 			must(t, n1.To(group).SocketsJoin(t.Context(), first))
 			must(t, n1.To(c.room(0, 1)).Emit(t.Context(), "elsewhere"))
@@ -700,10 +246,7 @@ func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
 			a.want(numbered(1))
 			for range 2 {
 				a.cut()
-				b := n1.back(t, a)
-				if b.sid != a.sid {
-					t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-				}
+				b := n1.recovered(t, a)
 				b.quiet()
 				if a = b; !again {
 					break
@@ -714,55 +257,6 @@ func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
 			a.quiet()
 		})
 	}
-}
-
-// The end of a recovery covers the second copy of an event and not the first one, as does what
-// the command has read that joins the client to the room of the first copy.
-func TestCopiesOnceWhereTheEndOfARecoveryIsReadApart(t *testing.T) {
-	c := newSlowCluster(t)
-	n1, sender := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
-	group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
-	other := n2.client(t)
-	other.call(`["join","` + first + `"]`)
-	a := n1.client(t)
-	a.call(`["join","` + group + `"]`)
-	a.call(`["join","` + second + `"]`)
-	a.cut()
-	eventually(t, "it is gone", func() bool { return n1.Len() == 0 })
-	slow.hold(1)
-	early, err := sender.Adapter.Head(t.Context())
-	must(t, err)
-	apart := func(ctx context.Context) (adapter.Cursor, error) { // the clock of the first room was read early
-		late, err := sender.Adapter.Head(ctx)
-		positions := make([]adapter.Position, slowPartitions)
-		for i := range positions {
-			positions[i] = late.In(uint16(i))
-		}
-		positions[1] = early.In(1)
-		return adapter.NewCursor(late.Epoch, 3, positions), err
-	}
-	reads := 0
-	sender.mu.Lock()
-	sender.head = func(ctx context.Context) (adapter.Cursor, error) {
-		if reads++; reads == 1 {
-			return early, nil
-		}
-		must(t, n1.To(first, second).Emit(ctx, "n", 1))
-		return apart(ctx)
-	}
-	sender.mu.Unlock()
-	must(t, n1.To(group).SocketsJoin(t.Context(), first))
-	slow.mu.Lock()
-	slow.head = apart
-	slow.mu.Unlock()
-	b := n2.back(t, a)
-	b.want(numbered(1)) // by the second copy
-	slow.release(1)
-	other.want(numbered(1))
-	must(t, n1.To(first).Emit(t.Context(), "n", 2))
-	b.want(numbered(2))
-	b.quiet()
 }
 
 // A handler joins its client to a room by a command that waits in the gate, and asks the
@@ -851,11 +345,8 @@ func TestCutAmidALeave(t *testing.T) {
 			c.sessions = store
 			n2, slow := c.node(t, "bbbb", Options{})
 			first, second := c.room(2, 0), c.room(3, 0)
-			a := n2.client(t)
-			a.call(`["join","` + first + `"]`)
-			a.call(`["join","` + second + `"]`)
-			other := n2.client(t)
-			other.call(`["join","` + second + `"]`)
+			a := n2.member(t, first, second)
+			other := n2.member(t, second)
 			slow.hold(2)
 			store.armed.Store(true)
 			a.ask(`["leave","` + first + `"]`)
@@ -872,10 +363,7 @@ func TestCutAmidALeave(t *testing.T) {
 				a.cut()
 				defer close(store.release)
 			}
-			b := n1.back(t, a)
-			if b.sid != a.sid {
-				t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-			}
+			b := n1.recovered(t, a)
 			must(t, n1.To(first).Emit(t.Context(), "n", 4))
 			for len(a.in) > 0 { // what came before the end
 				if m := <-a.in; strings.Contains(m, `["n"`) {
@@ -903,8 +391,7 @@ func TestCutAmidALeave(t *testing.T) {
 // missing.
 func TestLeaveWithoutAMarker(t *testing.T) {
 	c := newSlowCluster(t)
-	n1, _ := c.node(t, "aaaa", Options{})
-	n2, slow := c.node(t, "bbbb", Options{})
+	n1, n2, _, slow := c.two(t)
 	left, kept := c.room(2, 0), c.room(3, 0)
 	a, other := n2.client(t), n2.client(t)
 	for _, w := range []*wire{a, other} {
@@ -926,10 +413,7 @@ func TestLeaveWithoutAMarker(t *testing.T) {
 	for len(a.in) > 0 {
 		a.hear(<-a.in)
 	}
-	b := n1.back(t, a)
-	if b.sid != a.sid {
-		t.Fatalf("not recovered: %v", n1.Stats().Recoveries)
-	}
+	b := n1.recovered(t, a)
 	b.want(numbered(1), numbered(2))
 	b.quiet()
 }
@@ -958,8 +442,7 @@ func TestDisconnectFollowsEventsInOtherPartitions(t *testing.T) {
 		return e.Ack()
 	})
 	for p := range uint16(slowPartitions) {
-		w := n.client(t)
-		w.call(`["join","` + c.room(p, 0) + `"]`)
+		w := n.member(t, c.room(p, 0))
 		slow.hold(p) // one of them is that of the socket's own room
 		w.write(`42["tell all"]`)
 		eventually(t, "it has been published", func() bool {
@@ -988,14 +471,9 @@ func TestDisconnectFollowsEventsInOtherPartitions(t *testing.T) {
 // if its node has heard the copy in the other room only, which it passes over for the earlier one.
 func TestLeaveBetweenTwoCopies(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	first, second := c.room(0, 0), c.room(1, 0)
-	w, witness := n.client(t), n.client(t)
-	for _, room := range []string{first, second} {
-		w.call(`["join","` + room + `"]`)
-	}
-	witness.call(`["join","` + second + `"]`)
+	w, witness := n.member(t, first, second), n.member(t, second)
 	slow.hold(0)
 	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
 	witness.want(numbered(1)) // so the node has heard the second copy
@@ -1017,19 +495,12 @@ func TestLeaveBetweenTwoCopies(t *testing.T) {
 // partition was read before the event was published.
 func TestSocketsLeaveBetweenTwoCopies(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, others := c.node(t, "bbbb", Options{})
+	n, other, slow, others := c.two(t)
 	first, second := c.room(0, 0), c.room(1, 0)
-	w, witness := n.client(t), n.client(t)
-	for _, room := range []string{first, second} {
-		w.call(`["join","` + room + `"]`)
-	}
-	witness.call(`["join","` + second + `"]`)
+	w, witness := n.member(t, first, second), n.member(t, second)
 	before, err := others.Head(t.Context())
 	must(t, err)
-	others.mu.Lock()
-	others.head = func(context.Context) (adapter.Cursor, error) { return before, nil }
-	others.mu.Unlock()
+	others.fixHead(before)
 	slow.hold(0)
 	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
 	must(t, other.To(second).SocketsLeave(t.Context(), first))
@@ -1050,20 +521,14 @@ func TestSocketsLeaveBetweenTwoCopies(t *testing.T) {
 // The same holds for a client that is away when both are published.
 func TestSocketsLeaveBetweenTwoCopiesOfAMissedEvent(t *testing.T) {
 	c := newSlowCluster(t)
-	n, _ := c.node(t, "aaaa", Options{})
-	other, others := c.node(t, "bbbb", Options{})
+	n, other, _, others := c.two(t)
 	first, second := c.room(0, 0), c.room(1, 0)
-	w := n.client(t)
-	for _, room := range []string{first, second} {
-		w.call(`["join","` + room + `"]`)
-	}
+	w := n.member(t, first, second)
 	w.cut()
 	eventually(t, "it is away", func() bool { return n.Len() == 0 })
 	before, err := others.Head(t.Context())
 	must(t, err)
-	others.mu.Lock()
-	others.head = func(context.Context) (adapter.Cursor, error) { return before, nil }
-	others.mu.Unlock()
+	others.fixHead(before)
 	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
 	must(t, other.To(second).SocketsLeave(t.Context(), first))
 	must(t, other.To(first).Emit(t.Context(), "n", 2))
@@ -1078,11 +543,7 @@ func TestAckOverACopyThatComesLate(t *testing.T) {
 	n, slow := c.node(t, "aaaa", Options{AckTimeout: time.Hour})
 	other, _ := c.node(t, "bbbb", Options{})
 	first, second := c.room(0, 0), c.room(1, 0)
-	w, witness := n.client(t), n.client(t)
-	for _, room := range []string{first, second} {
-		w.call(`["join","` + room + `"]`)
-	}
-	witness.call(`["join","` + second + `"]`)
+	w, witness := n.member(t, first, second), n.member(t, second)
 	slow.hold(0)
 	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
 	witness.want(numbered(1)) // so the socket has passed over the second copy
@@ -1093,31 +554,11 @@ func TestAckOverACopyThatComesLate(t *testing.T) {
 
 // backAmid brings a client back to a node. The end of its replay is read while something happens: after
 // it in the late partitions, and before it in the others.
-func (n *testNode) backAmid(t *testing.T, slow, others *slowAdapter, w *wire, happens func(), late ...uint16) *wire {
+func (n *testNode) backAmid(t *testing.T, slow *slowAdapter, w *wire, happens func(), late ...uint16) *wire {
 	t.Helper()
-	reads := 0
-	slow.mu.Lock()
-	slow.head = func(ctx context.Context) (adapter.Cursor, error) {
-		end, err := others.Adapter.Head(ctx)
-		if reads++; reads != 2 || err != nil { // the second one is the end of the replay
-			return end, err
-		}
-		happens()
-		now, err := others.Adapter.Head(ctx)
-		progress := adapter.NewProgress(end)
-		for _, i := range late {
-			end = progress.To(now.In(i))
-		}
-		return end, err
-	}
-	slow.mu.Unlock()
-	back := n.back(t, w)
-	if back.sid != w.sid || reads < 2 {
-		t.Fatalf("%d reads of the clock: %v", reads, n.Stats().Recoveries)
-	}
-	slow.mu.Lock()
-	slow.head = nil
-	slow.mu.Unlock()
+	slow.readAmid(t, happens, late...) // the second read is the end of the replay
+	back := n.recovered(t, w)
+	slow.setHead(nil)
 	return back
 }
 
@@ -1129,9 +570,7 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 			must(t, sock.Leave(t.Context(), first))
 		},
 		"SocketsLeave": func(t *testing.T, sock *Socket, other *testNode, others *slowAdapter, before adapter.Cursor, first, second string) {
-			others.mu.Lock()
-			others.head = func(context.Context) (adapter.Cursor, error) { return before, nil } // it was called then
-			others.mu.Unlock()
+			others.fixHead(before) // it was called then
 			must(t, other.To(second).SocketsLeave(t.Context(), first))
 			eventually(t, "it has left", func() bool { return !sock.InRoom(first) })
 		},
@@ -1140,17 +579,13 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c := newSlowCluster(t)
-			n, slow := c.node(t, "aaaa", Options{})
-			other, others := c.node(t, "bbbb", Options{})
+			n, other, slow, others := c.two(t)
 			first, second := c.room(0, 0), c.room(1, 0)
-			w := n.client(t)
-			for _, room := range []string{first, second} {
-				w.call(`["join","` + room + `"]`)
-			}
+			w := n.member(t, first, second)
 			w.cut()
 			eventually(t, "it is away", func() bool { return n.Len() == 0 })
 			var before adapter.Cursor
-			back := n.backAmid(t, slow, others, w, func() {
+			back := n.backAmid(t, slow, w, func() {
 				var err error
 				before, err = others.Adapter.Head(t.Context())
 				must(t, err)
@@ -1182,15 +617,12 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 // covers the command and not the event.
 func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, others := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	group, room := c.room(0, 0), c.room(1, 0)
-	w := n.client(t)
-	w.call(`["join","` + group + `"]`)
-	w.call(`["join","` + room + `"]`)
+	w := n.member(t, group, room)
 	w.cut()
 	eventually(t, "it is away", func() bool { return n.Len() == 0 })
-	back := n.backAmid(t, slow, others, w, func() {
+	back := n.backAmid(t, slow, w, func() {
 		must(t, other.To(room).Emit(t.Context(), "n", 1))
 		must(t, other.To(group).SocketsLeave(t.Context(), room))
 	}, 0)
@@ -1215,8 +647,7 @@ func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
 // is executed before the publication is known to have succeeded.
 func TestAckFollowsAnEventBeforeSocketsLeave(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	group, room := c.room(0, 0), c.room(1, 0)
 	n.On("emit", func(ctx context.Context, e *Event) error {
 		if err := n.To(room).Emit(ctx, "n", 1); err != nil {
@@ -1226,9 +657,7 @@ func TestAckFollowsAnEventBeforeSocketsLeave(t *testing.T) {
 		slow.release(1)
 		return err
 	})
-	w := n.client(t)
-	w.call(`["join","` + group + `"]`)
-	w.call(`["join","` + room + `"]`)
+	w := n.member(t, group, room)
 	sock := n.Socket(w.sid)
 	slow.emitted = func() {
 		must(t, other.To(group).SocketsLeave(t.Context(), room))
@@ -1249,17 +678,13 @@ func TestAckFollowsAnEventBeforeSocketsLeave(t *testing.T) {
 // to a room behind a SocketsLeave.
 func TestSocketsLeaveWhileACopyIsOwed(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	group, first := c.room(0, 0), c.room(0, 1)
 	second, own := c.room(1, 0), c.room(1, 1)
 	for _, room := range []string{group, first, second, own} {
 		n.client(t).call(`["join","` + room + `"]`) // so that its node hears everything
 	}
-	w := n.client(t)
-	for _, room := range []string{group, first, second, own} {
-		w.call(`["join","` + room + `"]`)
-	}
+	w := n.member(t, group, first, second, own)
 	slow.hold(0)
 	must(t, other.To(group).SocketsLeave(t.Context(), first))
 	must(t, other.To(first).Emit(t.Context(), "secret"))
@@ -1276,14 +701,10 @@ func TestSocketsJoinAfterSocketsLeaveWhileACopyIsOwed(t *testing.T) {
 	for name, first := range map[string]uint16{"in another partition": 2, "in the same partition": 0} {
 		t.Run(name, func(t *testing.T) {
 			c := newSlowCluster(t)
-			n, slow := c.node(t, "aaaa", Options{})
-			other, _ := c.node(t, "bbbb", Options{})
+			n, other, slow, _ := c.two(t)
 			group, room := c.room(0, 0), c.room(first, 2)
 			second, own := c.room(1, 0), c.room(1, 1)
-			w := n.client(t)
-			for _, room := range []string{group, room, second, own} {
-				w.call(`["join","` + room + `"]`)
-			}
+			w := n.member(t, group, room, second, own)
 			slow.hold(0)
 			must(t, other.To(group).SocketsLeave(t.Context(), room))
 			must(t, other.To(group).SocketsJoin(t.Context(), room))
@@ -1291,10 +712,7 @@ func TestSocketsJoinAfterSocketsLeaveWhileACopyIsOwed(t *testing.T) {
 			must(t, other.To(own).Emit(t.Context(), "n", 2))
 			w.want(numbered(2))
 			w.cut()
-			back := other.back(t, w)
-			if back.sid != w.sid {
-				t.Fatalf("not recovered: %v", other.Stats().Recoveries)
-			}
+			back := other.recovered(t, w)
 			back.want(numbered(1))
 			must(t, other.To(room).Emit(t.Context(), "n", 3))
 			back.want(numbered(3))
@@ -1309,13 +727,9 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 	for name, owed := range map[string]int{"one event": 1, "several": 3} {
 		t.Run(name, func(t *testing.T) {
 			c := newSlowCluster(t)
-			n, slow := c.node(t, "aaaa", Options{})
-			other, others := c.node(t, "bbbb", Options{})
+			n, other, slow, others := c.two(t)
 			first, second, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
-			w := n.client(t)
-			for _, room := range []string{first, second, own} {
-				w.call(`["join","` + room + `"]`)
-			}
+			w := n.member(t, first, second, own)
 			before, err := others.Adapter.Head(t.Context())
 			must(t, err)
 			slow.hold(0)
@@ -1327,17 +741,10 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 			w.want(numbered(owed)) // its offset covers the later copies
 			w.cut()
 			eventually(t, "it is away", func() bool { return n.Len() == 0 })
-			others.mu.Lock()
-			others.head = func(context.Context) (adapter.Cursor, error) { return before, nil } // it was called then
-			others.mu.Unlock()
+			others.fixHead(before) // it was called then
 			must(t, other.To(second).SocketsLeave(t.Context(), first))
-			others.mu.Lock()
-			others.head = nil
-			others.mu.Unlock()
-			back := other.back(t, w)
-			if back.sid != w.sid {
-				t.Fatalf("not recovered: %v", other.Stats().Recoveries)
-			}
+			others.setHead(nil)
+			back := other.recovered(t, w)
 			for i := range owed {
 				back.want(numbered(i))
 			}
@@ -1350,26 +757,18 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 // The same, where the end of the replay covers the SocketsLeave and not the copy that is owed.
 func TestReplayedSocketsLeaveBetweenTwoCopies(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, others := c.node(t, "bbbb", Options{})
+	n, other, slow, others := c.two(t)
 	first, second, group := c.room(0, 0), c.room(1, 0), c.room(1, 1)
-	w := n.client(t)
-	for _, room := range []string{first, second, group} {
-		w.call(`["join","` + room + `"]`)
-	}
+	w := n.member(t, first, second, group)
 	w.cut()
 	eventually(t, "it is away", func() bool { return n.Len() == 0 })
-	back := n.backAmid(t, slow, others, w, func() {
+	back := n.backAmid(t, slow, w, func() {
 		before, err := others.Adapter.Head(t.Context())
 		must(t, err)
 		must(t, other.To(first, second).Emit(t.Context(), "n", 1))
-		others.mu.Lock()
-		others.head = func(context.Context) (adapter.Cursor, error) { return before, nil }
-		others.mu.Unlock()
+		others.fixHead(before)
 		must(t, other.To(group).SocketsLeave(t.Context(), first))
-		others.mu.Lock()
-		others.head = nil
-		others.mu.Unlock()
+		others.setHead(nil)
 	}, 1)
 	must(t, other.To(second).Emit(t.Context(), "n", 2))
 	back.want(numbered(1), numbered(2)) // it has never left the second
@@ -1410,14 +809,10 @@ func TestOwedCopies(t *testing.T) {
 // node has reached it.
 func TestSocketsLeaveAfterSocketsJoinBetweenTwoCopies(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	group, first, second := c.room(0, 0), c.room(1, 0), c.room(2, 0)
-	member := n.client(t)
-	member.call(`["join","` + second + `"]`) // so that its node hears it
-	w := n.client(t)
-	w.call(`["join","` + group + `"]`)
-	w.call(`["join","` + first + `"]`)
+	member := n.member(t, second) // so that its node hears it
+	w := n.member(t, group, first)
 	slow.hold(0, 1)
 	must(t, other.To(group).SocketsJoin(t.Context(), second))
 	must(t, other.To(group).SocketsLeave(t.Context(), first))
@@ -1435,13 +830,9 @@ func TestSocketsLeaveAfterSocketsJoinBetweenTwoCopies(t *testing.T) {
 // join of the room: what came between the two is for it.
 func TestSocketsJoinBeforeACopyThatIsOwed(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	group, room, second, own := c.room(0, 0), c.room(1, 0), c.room(2, 0), c.room(2, 1)
-	w := n.client(t)
-	for _, room := range []string{group, second, own} {
-		w.call(`["join","` + room + `"]`)
-	}
+	w := n.member(t, group, second, own)
 	slow.hold(0)
 	must(t, other.To(group).SocketsJoin(t.Context(), room))
 	must(t, other.To(room).Emit(t.Context(), "n", 1))
@@ -1452,10 +843,7 @@ func TestSocketsJoinBeforeACopyThatIsOwed(t *testing.T) {
 	w.want(numbered(3)) // its offset covers the later copy
 	w.cut()
 	eventually(t, "it is away", func() bool { return n.Len() == 0 })
-	back := other.back(t, w)
-	if back.sid != w.sid {
-		t.Fatalf("not recovered: %v", other.Stats().Recoveries)
-	}
+	back := other.recovered(t, w)
 	back.want(numbered(1), numbered(2))
 	back.quiet()
 	slow.release(0, 1)
@@ -1464,13 +852,9 @@ func TestSocketsJoinBeforeACopyThatIsOwed(t *testing.T) {
 // A member leaves a room of a busy pair without a wait, and loses nothing of the other one.
 func TestLeaveInAFlow(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	first, second := c.room(0, 0), c.room(1, 0)
-	w := n.client(t)
-	for _, room := range []string{first, second} {
-		w.call(`["join","` + room + `"]`)
-	}
+	w := n.member(t, first, second)
 	slow.hold(0)
 	const events = 20
 	for i := range events {
@@ -1493,13 +877,9 @@ func TestLeaveInAFlow(t *testing.T) {
 // What a client has been given does not stay in its session, where it would count as a membership.
 func TestOwedCopiesEndWithTheRecovery(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	first, second, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
-	w := n.client(t)
-	for _, room := range []string{first, second, own} {
-		w.call(`["join","` + room + `"]`)
-	}
+	w := n.member(t, first, second, own)
 	slow.hold(0)
 	for i := range 20 {
 		must(t, other.To(first, second).Emit(t.Context(), "n", i))
@@ -1521,16 +901,12 @@ func TestOwedCopiesEndWithTheRecovery(t *testing.T) {
 // A member that leaves the rooms of both copies gets the event: its node had reached the later one before.
 func TestLeaveOfBothCopies(t *testing.T) {
 	c := newSlowCluster(t)
-	n, slow := c.node(t, "aaaa", Options{})
-	other, _ := c.node(t, "bbbb", Options{})
+	n, other, slow, _ := c.two(t)
 	first, second, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
 	for _, room := range []string{first, second} {
 		n.client(t).call(`["join","` + room + `"]`) // so that its node hears them
 	}
-	w := n.client(t)
-	for _, room := range []string{first, second, own} {
-		w.call(`["join","` + room + `"]`)
-	}
+	w := n.member(t, first, second, own)
 	slow.hold(0)
 	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
 	must(t, other.To(own).Emit(t.Context(), "n", 2))
