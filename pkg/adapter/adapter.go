@@ -102,7 +102,8 @@ type Event struct {
 	Position Position
 	// Earlier lists the copies of the event in other partitions that were published
 	// before this one. Unlike Target.To each lists all its rooms. A member takes the
-	// first copy that is for it, at that copy's position.
+	// first copy that is for it, at that copy's position, and none behind a copy at which
+	// it was in a room of Target.Except.
 	Earlier []Copy
 	// Cursor is, on an event from Next, the node's cursor after it, and on one
 	// from Replay or History, the cursor that covers everything up to it. As a

@@ -3,6 +3,7 @@ package adapter
 import (
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -16,24 +17,45 @@ type Copy struct {
 // For reports whether the event is for a member, and none of its earlier copies is. in reports
 // whether the member was in a room at a position. Live delivery, replay and remote commands all use
 // it.
-func (e *Event) For(in func(rooms.Room, Position) bool) bool {
-	_, earlier := e.Instead(in)
-	return !earlier && meant(e.Target, e.Position, in)
-}
+func (e *Event) For(in func(rooms.Room, Position) bool) bool { return e.taken(in) == len(e.Earlier) }
 
 // Instead returns the position of the earlier copy of the event that the member takes instead of this
 // one, if there is one.
 func (e *Event) Instead(in func(rooms.Room, Position) bool) (at Position, found bool) {
-	for _, c := range e.Earlier {
-		if meant(rooms.Target{To: c.To, Except: e.Target.Except}, c.At, in) {
-			return c.At, true
-		}
-	}
-	return at, false
+	return e.earlier(e.taken(in))
 }
 
-func meant(t rooms.Target, at Position, in func(rooms.Room, Position) bool) bool {
-	return t.Match(func(r rooms.Room) bool { return in(r, at) })
+// taken returns the index of the copy that the member takes, or -1. It takes none behind a copy at
+// which it was in an excepted room: otherwise a command that joins it to that room, and by whose
+// positions it was there at the first copy only, would make it take the second one, although it may
+// have been given the first before the command.
+func (e *Event) taken(in func(rooms.Room, Position) bool) int {
+	for i := range len(e.Earlier) + 1 {
+		c := e.copy(i)
+		was := func(r rooms.Room) bool { return in(r, c.At) }
+		if slices.ContainsFunc(e.Target.Except, was) {
+			return -1
+		}
+		if slices.ContainsFunc(c.To, was) {
+			return i
+		}
+	}
+	return -1
+}
+
+// copy returns the i-th copy of those that are known: the earlier ones, and this one.
+func (e *Event) copy(i int) Copy {
+	if i < len(e.Earlier) {
+		return e.Earlier[i]
+	}
+	return Copy{e.Position, e.Target.To}
+}
+
+func (e *Event) earlier(i int) (at Position, found bool) {
+	if i < 0 || i == len(e.Earlier) {
+		return at, false
+	}
+	return e.Earlier[i].At, true
 }
 
 // fewRooms is the number of an event's rooms up to which a TargetIndex does not pay off.
@@ -43,9 +65,9 @@ const fewRooms = 32
 // of the member and not on those that the event lists. It is safe for concurrent
 // use.
 type TargetIndex struct {
-	event      *Event
-	to, except roomSet
-	earlier    []roomSet
+	event  *Event
+	except roomSet
+	to     []roomSet // of each copy
 }
 
 type roomSet map[rooms.Room]struct{}
@@ -60,9 +82,9 @@ func NewTargetIndex(e *Event) *TargetIndex {
 	if n <= fewRooms {
 		return nil
 	}
-	x := &TargetIndex{event: e, to: newRoomSet(e.Target.To), except: newRoomSet(e.Target.Except)}
-	for _, c := range e.Earlier {
-		x.earlier = append(x.earlier, newRoomSet(c.To))
+	x := &TargetIndex{event: e, except: newRoomSet(e.Target.Except)}
+	for i := range len(e.Earlier) + 1 {
+		x.to = append(x.to, newRoomSet(e.copy(i).To))
 	}
 	return x
 }
@@ -78,33 +100,31 @@ func newRoomSet(list []rooms.Room) roomSet {
 // For is [Event.For]. own yields every room that the member was in at any
 // position.
 func (x *TargetIndex) For(in func(rooms.Room, Position) bool, own iter.Seq[rooms.Room]) bool {
-	_, earlier := x.Instead(in, own)
-	return !earlier && x.meant(x.to, x.event.Position, in, own)
+	return x.taken(in, own) == len(x.event.Earlier)
 }
 
 // Instead is [Event.Instead], with own as for For.
 func (x *TargetIndex) Instead(in func(rooms.Room, Position) bool, own iter.Seq[rooms.Room]) (at Position, found bool) {
-	for i, c := range x.event.Earlier {
-		if x.meant(x.earlier[i], c.At, in, own) {
-			return c.At, true
-		}
-	}
-	return at, false
+	return x.event.earlier(x.taken(in, own))
 }
 
-func (x *TargetIndex) meant(to roomSet, at Position, in func(rooms.Room, Position) bool, own iter.Seq[rooms.Room]) bool {
-	found := false
-	for r := range own {
-		_, spared := x.except[r]
-		if spared && in(r, at) {
-			return false
+func (x *TargetIndex) taken(in func(rooms.Room, Position) bool, own iter.Seq[rooms.Room]) int {
+	for i, to := range x.to {
+		at, found := x.event.copy(i).At, false
+		for r := range own {
+			if _, excepted := x.except[r]; excepted && in(r, at) {
+				return -1
+			}
+			if !found {
+				_, found = to[r]
+				found = found && in(r, at)
+			}
 		}
-		if !found {
-			_, found = to[r]
-			found = found && in(r, at)
+		if found {
+			return i
 		}
 	}
-	return found
+	return -1
 }
 
 // impliedRooms is the number of rooms of a target that the caller has not named: everyone, if there

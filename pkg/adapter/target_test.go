@@ -48,6 +48,49 @@ func TestTargetIndexDecidesAsTheEvent(t *testing.T) {
 	}
 }
 
+// A member takes one copy of an event, and none at which it was in an excepted room. Once commands have
+// joined it to further rooms, at positions before some of the copies, it is not to take a later one.
+func TestJoinsTakeNoLaterCopy(t *testing.T) {
+	const n = 3
+	copies := make([]*Event, n)
+	var earlier []Copy
+	for i := range copies {
+		at, to := Position{Partition: uint16(i), Ms: 1}, []rooms.Room{room(fmt.Sprint(i))}
+		copies[i] = &Event{Target: rooms.Target{To: to, Except: []rooms.Room{room("excepted")}}, Position: at, Earlier: slices.Clip(earlier)}
+		earlier = append(earlier, Copy{at, to})
+	}
+	// A bit for each copy says whether the member was in its room, and n bits higher whether it was in
+	// the excepted one.
+	taken := func(stays int) (index int) {
+		in := func(r rooms.Room, at Position) bool {
+			if r == room("excepted") {
+				return stays>>n>>at.Partition&1 > 0
+			}
+			return stays>>at.Partition&1 > 0
+		}
+		index = n
+		for i, c := range copies {
+			excepted := in(room("excepted"), c.Position)
+			switch {
+			case !c.For(in):
+			case index < n || excepted:
+				t.Fatalf("stays %06b: takes copy %d, and copy %d (excepted: %v)", stays, index, i, excepted)
+			default:
+				index = i
+			}
+		}
+		return index
+	}
+	for was := range 1 << (2 * n) {
+		for joined := range 1 << (2 * n) {
+			before, after := taken(was), taken(was|joined)
+			if before < after && after < n {
+				t.Fatalf("stays %06b and then %06b: takes copy %d and then %d", was, was|joined, before, after)
+			}
+		}
+	}
+}
+
 func TestMergeUnitesCopies(t *testing.T) {
 	at := func(ms uint64, names ...string) *Event {
 		e := &Event{Position: Position{Ms: ms}, Data: []byte(fmt.Sprint(ms))}

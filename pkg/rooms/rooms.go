@@ -2,8 +2,8 @@
 // of an event.
 //
 // [Index] holds the local members of every room. [Target] names the rooms an event goes to and
-// those it excludes. [Target.Match] is the only code that decides whether a member receives it, so
-// live delivery, replay and remote commands cannot disagree.
+// those it excludes. [Target.Match] decides whether a member receives it, given the rooms that it is
+// in; the Event of package adapter does the same for positions.
 package rooms
 
 // Kind is the type of a [Room]. It is explicit so that no code has to derive it from a name: a

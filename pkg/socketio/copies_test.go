@@ -224,3 +224,32 @@ func TestCopiesOnceWhereTheEndOfARecoveryIsReadApart(t *testing.T) {
 	b.want(numbered(2))
 	b.quiet()
 }
+
+// An event to two rooms in two partitions excepts a room that a command joins, and the clocks that the
+// command carries were read around the two copies: the client is in the excepted room at the first
+// copy only. It receives the event once, as it did before it came to the command.
+func TestCopiesOnceAroundSocketsJoinOfAnExceptedRoom(t *testing.T) {
+	for _, recovers := range []bool{false, true} {
+		t.Run(fmt.Sprint("recovers=", recovers), func(t *testing.T) {
+			c := newSlowCluster(t)
+			n1, n2, sender, slow := c.two(t)
+			group, first, second, excepted := c.room(0, 0), c.room(1, 0), c.room(3, 0), c.room(2, 0)
+			a := n2.member(t, group, first, second)
+			slow.hold(0)
+			sender.readAmid(t, func() { must(t, n1.To(first, second).Except(excepted).Emit(t.Context(), "n", 1)) }, 3)
+			must(t, n1.To(group).SocketsJoin(t.Context(), excepted))
+			a.want(numbered(1))
+			if recovers {
+				a.cut()
+				a = n1.recovered(t, a)
+			} else {
+				slow.release(0)
+				eventually(t, "it has joined", func() bool { return n2.Socket(a.sid).InRoom(excepted) })
+			}
+			must(t, n1.To(first, second).Except(excepted).Emit(t.Context(), "n", 2))
+			must(t, n1.To(first).Emit(t.Context(), "n", 3))
+			a.want(numbered(3))
+			a.quiet()
+		})
+	}
+}
