@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -21,10 +20,10 @@ import (
 type Broadcast struct {
 	ns      *Namespace
 	by      *Socket // the socket that it began with; nil if a namespace
-	to      []rooms.Room
+	to      roomList
 	self    bool // addresses by alone
 	aimed   bool // To or ToSocket was called
-	except  []rooms.Room
+	except  roomList
 	flags   uint8
 	local   bool
 	timeout time.Duration
@@ -33,7 +32,7 @@ type Broadcast struct {
 // To adds named rooms to the receivers. A socket in several of them gets the event once. A name
 // always means a named room, even if it equals a socket's id.
 func (b Broadcast) To(names ...string) Broadcast {
-	b.to = withRooms(b.to, b.ns.name, names, rooms.InNamed)
+	b.to = b.to.with(inNamed(b.ns.name, names))
 	b.aimed, b.self = true, false
 	return b
 }
@@ -44,20 +43,20 @@ func (b Broadcast) In(names ...string) Broadcast { return b.To(names...) }
 // ToSocket adds single sockets, on any node of the cluster. IDs longer than 200 bytes are refused
 // like names of rooms, when the broadcast is used.
 func (b Broadcast) ToSocket(ids ...string) Broadcast {
-	b.to = withRooms(b.to, b.ns.name, ids, rooms.InOwn)
+	b.to = b.to.with(inOwn(b.ns.name, ids))
 	b.aimed, b.self = true, false
 	return b
 }
 
 // Except excludes the members of named rooms.
 func (b Broadcast) Except(names ...string) Broadcast {
-	b.except = withRooms(b.except, b.ns.name, names, rooms.InNamed)
+	b.except = b.except.with(inNamed(b.ns.name, names))
 	return b
 }
 
 // ExceptSocket excludes single sockets.
 func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
-	b.except = withRooms(b.except, b.ns.name, ids, rooms.InOwn)
+	b.except = b.except.with(inOwn(b.ns.name, ids))
 	return b
 }
 
@@ -82,13 +81,6 @@ func (b Broadcast) Compress(on bool) Broadcast {
 
 // Timeout bounds the wait for answers and replaces Options.AckTimeout.
 func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b }
-
-func (b Broadcast) target() rooms.Target {
-	if !b.aimed {
-		return rooms.Target{To: []rooms.Room{rooms.InEveryone(b.ns.name)}, Except: b.except}
-	}
-	return rooms.Target{To: b.to, Except: b.except}
-}
 
 // Emit sends an event. When it returns without error the event has its place in the order and,
 // unless volatile or local, is in the backlog. After an error that wraps adapter.ErrUnavailable the
@@ -155,35 +147,40 @@ func (b Broadcast) reachable() error {
 	return nil
 }
 
-// checkRooms returns an error that wraps ErrTooLarge if a call names too many rooms, including
-// rooms that are not part of its target, or ErrRoomName if a name is too long: each name becomes
-// part of keys in Redis.
-func (b Broadcast) checkRooms(others int) error {
-	for _, list := range [...][]rooms.Room{b.to, b.except} {
+// target returns the broadcast's target. The error wraps ErrTooLarge if the call names too many rooms,
+// including others that are not part of the target, or is ErrRoomName if a name is too long: each name
+// becomes part of keys in Redis.
+func (b Broadcast) target(others int) (rooms.Target, error) {
+	t := rooms.Target{To: b.to.all(), Except: b.except.all()}
+	for _, list := range [...][]rooms.Room{t.To, t.Except} {
 		for i := range list {
 			if len(list[i].Name) > maxRoomName {
-				return ErrRoomName
+				return t, ErrRoomName
 			}
 		}
 	}
-	n := len(b.to) + len(b.except) + others
-	if b.by != nil && len(b.except) > 0 {
+	n := len(t.To) + len(t.Except) + others
+	if b.by != nil && len(t.Except) > 0 {
 		n-- // the sender, which the caller has not named
 	}
 	if n > adapter.MaxRooms {
-		return fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, adapter.MaxRooms)
+		return t, fmt.Errorf("%w: %d rooms, at most %d are allowed", ErrTooLarge, n, adapter.MaxRooms)
 	}
-	return nil
+	if !b.aimed {
+		t.To = []rooms.Room{rooms.InEveryone(b.ns.name)}
+	}
+	return t, nil
 }
 
 // event makes the event of an Emit.
 func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
-	if err := b.checkRooms(0); err != nil {
+	target, err := b.target(0)
+	if err != nil {
 		return adapter.Event{}, err
 	}
 	data, attachments, err := encodeEmit(name, args)
 	ev := adapter.Event{
-		Kind: kindEmit, Target: b.target(), Flags: b.flags, Stored: b.flags&flagVolatile == 0,
+		Kind: kindEmit, Target: target, Flags: b.flags, Stored: b.flags&flagVolatile == 0,
 		Data: data, Attachments: attachments,
 	}
 	if err == nil {
@@ -220,7 +217,8 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 // command publishes a change for the target's members. It is stored, so that it also reaches
 // members that are between two connections.
 func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []string) error {
-	if err := b.checkRooms(len(names)); err != nil {
+	target, err := b.target(len(names))
+	if err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -235,7 +233,7 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	if err := b.reachable(); err != nil {
 		return err
 	}
-	ev := adapter.Event{Kind: kind, Flags: flags, Target: b.target(), Stored: true, Data: data}
+	ev := adapter.Event{Kind: kind, Flags: flags, Target: target, Stored: true, Data: data}
 	if err := checkSize(&ev); err != nil {
 		return err
 	}
@@ -325,10 +323,11 @@ func (b Broadcast) query(ctx context.Context, event string, args []any) (*query,
 // socket that a command is adding to a room, as right after SocketsJoin has returned, may be
 // missing, because its node may not be subscribed to the room yet.
 func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
-	if err := b.checkRooms(0); err != nil {
+	target, err := b.target(0)
+	if err != nil {
 		return nil, err
 	}
-	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
+	ev := adapter.Event{Kind: kindFetch, Target: target}
 	q, err := b.ns.ask(ctx, nil, ev, queryHeader{}, b.timeout, b.local)
 	if q == nil {
 		return nil, err
@@ -367,11 +366,17 @@ func encodeArray(args []any) ([]byte, [][]byte, error) {
 	return append(b, ']'), attachments, nil
 }
 
-// withRooms returns a copy of a list with further rooms.
-func withRooms(list []rooms.Room, namespace string, names []string, in func(namespace, name string) rooms.Room) []rooms.Room {
-	list = slices.Grow(slices.Clip(list), len(names))
-	for _, name := range names {
-		list = append(list, in(namespace, name))
+// inEach returns the rooms of a kind with some names.
+func inEach(namespace string, names []string, in func(namespace, name string) rooms.Room) []rooms.Room {
+	list := make([]rooms.Room, len(names))
+	for i, name := range names {
+		list[i] = in(namespace, name)
 	}
 	return list
 }
+
+func inNamed(namespace string, names []string) []rooms.Room {
+	return inEach(namespace, names, rooms.InNamed)
+}
+
+func inOwn(namespace string, ids []string) []rooms.Room { return inEach(namespace, ids, rooms.InOwn) }

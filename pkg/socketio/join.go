@@ -233,7 +233,3 @@ func (s *Socket) cut(cause error) {
 	s.client.srv.log.Info("client cut; it can reconnect", zap.String("namespace", s.nsName), zap.Error(cause))
 	s.client.srv.spawn(s.Cut)
 }
-
-func inNamed(namespace string, names []string) []rooms.Room {
-	return withRooms(nil, namespace, names, rooms.InNamed)
-}

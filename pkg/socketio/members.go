@@ -39,10 +39,11 @@ const MembersBytes = 256 << 10
 // FetchSockets, which describes all sockets. If a node is silent, it returns the other nodes'
 // answers and an *UnansweredError.
 func (b Broadcast) Members(ctx context.Context, after string) (all Members, err error) {
-	if err := b.checkRooms(0); err != nil {
+	target, err := b.target(0)
+	if err != nil {
 		return Members{}, err
 	}
-	ev := adapter.Event{Kind: kindFetch, Target: b.target()}
+	ev := adapter.Event{Kind: kindFetch, Target: target}
 	q, err := b.ns.ask(ctx, nil, ev, queryHeader{Members: &membersAfter{after}}, b.timeout, b.local)
 	if q == nil {
 		return Members{}, err

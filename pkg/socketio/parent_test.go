@@ -9,8 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // guarded refuses everybody.
@@ -132,23 +130,6 @@ func TestParentsComeFirst(t *testing.T) {
 	} {
 		if got := <-called; got != want {
 			t.Fatalf("got the %s, want the %s", got, want)
-		}
-	}
-}
-
-// TestBroadcastsAreValues: what is added to a broadcast does not change another one.
-func TestBroadcastsAreValues(t *testing.T) {
-	n := start(t, Options{})
-	base := n.To("a", "b", "c").To("d", "e").Except("x", "y", "z").ExceptSocket("v", "w")
-	first, second := base.To("f"), base.To("g").ToSocket("h")
-	third, fourth := base.Except("f"), base.ExceptSocket("g")
-	for _, got := range []struct {
-		list []rooms.Room
-		last string
-		n    int
-	}{{base.to, "e", 5}, {base.except, "w", 5}, {first.to, "f", 6}, {second.to, "h", 7}, {second.to[:6], "g", 6}, {third.except, "f", 6}, {fourth.except, "g", 6}} {
-		if last := got.list[len(got.list)-1].Name; last != got.last || len(got.list) != got.n {
-			t.Errorf("got %v, want %d ending in %q", got.list, got.n, got.last)
 		}
 	}
 }
