@@ -33,16 +33,17 @@ func queue(lanes []*lane, ev *adapter.Event) []*lane {
 	return lanes
 }
 
-// standIn puts a marker in the place of a command that a suspended stay is due to, after the
+// standIn puts a marker in the place of a command that a suspended stay is due to, just before the
 // command itself: the command may not be read, or may no longer be for the client, for example
-// because the client may not keep the room that it was addressed to.
+// because the client may not keep the room that it was addressed to. Behind the command the client's
+// position would cover it already, and with it what the stay gives.
 func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
 	lanes, l := of(lanes, due.Partition)
 	i := 0
-	for i < len(l.events) && l.events[i].Position.Compare(due) <= 0 {
+	for i < len(l.events) && l.events[i].Position.Compare(due) < 0 {
 		i++
 	}
-	if i == 0 || l.events[i-1].Position != due { // its order is the command's
+	if i == len(l.events) || l.events[i].Position != due { // its order is the command's
 		k := 0
 		for k < len(l.commands) && l.commands[k].at.Compare(due) < 0 {
 			k++
@@ -56,7 +57,8 @@ func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
 func (l *lane) take() adapter.Event {
 	ev := l.events[0]
 	l.events = l.events[1:]
-	if len(l.commands) > 0 && l.commands[0].at == ev.Position {
+	last := len(l.events) == 0 || l.events[0].Position != ev.Position // not a stand-in before its command
+	if last && len(l.commands) > 0 && l.commands[0].at == ev.Position {
 		l.commands = l.commands[1:]
 	}
 	return ev
