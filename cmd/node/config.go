@@ -14,21 +14,21 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A config is everything that can be set, one field for each variable. The tags
-// are what reads, checks and documents it:
+// A config holds all settings, one field for each variable. The tags define how
+// a value is read, checked and documented:
 //
 //	default  the value of a variable that is not set
 //	within   the smallest and the largest value
 //	oneof    the possible values
 //	allowed  the possible values in words, where the type decides
 //	desc     the meaning
-//	section  what a group of variables is about, on its first one
-//	secret   the value is shown to nobody
-//	file     a file may hold it, which the variable with _FILE at the end names; so
-//	         it is with all secrets
+//	section  heading of a group of variables, on its first one
+//	secret   the value is never shown
+//	file     the value may be in a file, named by the variable with the suffix _FILE;
+//	         this holds for all secrets
 //
-// split_words makes the variable's name from the field's. An envconfig tag would
-// also have the name without its prefix looked up: PATH, of all things.
+// split_words makes the variable's name from the field's. With an envconfig tag
+// the name without its prefix would be read too, for example PATH.
 type config struct {
 	Addr           address `section:"Addresses" split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
 	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and requests forwarded by other nodes"`
@@ -108,8 +108,8 @@ type config struct {
 	NodeID    nodeID `split_words:"true" allowed:"4 characters of A-Z, a-z, 0-9, _ and -" desc:"id of this node, the first 4 characters of its engine session ids; random if not set"`
 }
 
-// validate adds what no field can say alone. It sees values that are each
-// allowed: the defaults where they were not.
+// validate checks conditions on several fields. Each value is allowed: a
+// refused value was replaced by its default.
 func (c *config) validate(r *report) {
 	if !c.AllowAnonymous {
 		if !c.Addr.loopback() && !c.authenticates() {
@@ -157,7 +157,7 @@ func (c *config) validate(r *report) {
 		}
 	}
 	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {
-		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), what may wait for one connection", c.SendQueueBytes))
+		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), the send queue limit of one connection", c.SendQueueBytes))
 	}
 	if most := limit.Descriptors(); c.Connections > most && most > 0 {
 		r.warn("REJOIN_CONNECTIONS is %d, but this process may have only %d descriptors open (ulimit -n)", c.Connections, most)
@@ -174,7 +174,7 @@ func (c *config) authenticates() bool {
 	return c.JWTSecret != "" || c.JWTPublicKey != "" || c.JwksURL.set()
 }
 
-// leastJWTSecret is how long RFC 7518 wants the key of HS256 to be.
+// leastJWTSecret is the minimum length of an HS256 key (RFC 7518).
 const leastJWTSecret = 32
 
 func (c *config) validateAuthentication(r *report) {
@@ -194,8 +194,9 @@ func (c *config) validateAuthentication(r *report) {
 	}
 }
 
-// validateRecovery keeps the promise possible. A backlog that is gone before
-// the sessions that need it looks like a room in which nothing was missed.
+// validateRecovery checks the settings of recovery. A backlog that expired
+// before the sessions that need it would look like a room in which nothing was
+// missed.
 func (c *config) validateRecovery(r *report) {
 	if c.RecoveryWindow == 0 {
 		return
@@ -212,17 +213,17 @@ func (c *config) validateRecovery(r *report) {
 	}
 }
 
-// recovers reports whether clients can come back.
+// recovers reports whether clients can recover.
 func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit > 0 }
 
-// What is kept of a room where nothing can be recovered: a socket that a command
-// joins to the room gets from it what was published until its node has subscribed.
+// Events of a room that are stored without recovery: a socket that a command joins
+// to the room reads from them what was published before its node had subscribed.
 const (
 	joinBacklogLimit = 1000
 	joinBacklogTTL   = time.Minute
 )
 
-// backlogs returns how many of a room's events are kept, and for how long.
+// backlogs returns the number of a room's stored events and their TTL.
 func (c *config) backlogs() (limit int, ttl time.Duration) {
 	if c.BacklogLimit == 0 {
 		return joinBacklogLimit, joinBacklogTTL
@@ -236,7 +237,7 @@ func (c *config) clockTTL() time.Duration {
 	return c.RecoveryWindow + c.PingInterval + c.PingTimeout + socketio.RefreshPeriod(c.RecoveryWindow) + time.Minute
 }
 
-// partitions is how many there are.
+// partitions returns the number of partitions.
 func (c *config) partitions() int {
 	switch {
 	case c.Partitions > 0:
