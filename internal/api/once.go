@@ -19,7 +19,8 @@ const (
 	maxAnswer = 256 << 10 // bytes of a response that is kept
 )
 
-// endMargin is the time that a call may take beside its timeout: to begin and to finish.
+// endMargin is the time that a call may take in addition to its timeout: to begin and to
+// finish.
 const endMargin = 10 * time.Second
 
 // once runs a call if its key is new, and otherwise answers from the record of the key.
@@ -75,7 +76,7 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 }
 
 // settle logs that a key could not be finished or freed. The key stays claimed, and a repeated call
-// is told that the outcome is unknown.
+// is answered that the outcome is unknown.
 func (a *API) settle(c idempotency.Claim, err error) {
 	if err != nil {
 		a.log.Warn("outcome of an API call not stored", zap.String("claim", c.ID()), zap.Error(err))

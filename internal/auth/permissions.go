@@ -28,8 +28,8 @@ const (
 // OfUser reports whether a room belongs to a user: clients can neither join nor leave it.
 func OfUser(room string) bool { return strings.HasPrefix(room, userRooms) }
 
-// Permissions say what a client may do. The lists hold patterns of rooms, as in [path.Match]: * is
-// any text without a slash. The zero value allows nothing.
+// Permissions are the permissions of a client. The lists hold patterns of rooms, as in
+// [path.Match]: * is any text without a slash. The zero value allows nothing.
 type Permissions struct {
 	Join      []string
 	To        []string

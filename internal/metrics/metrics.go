@@ -27,7 +27,7 @@ func Handler(build Build, stats func() socketio.Stats, more ...prometheus.Collec
 func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "rejoin_build_info",
-		Help:        "Always 1; the labels say what is running.",
+		Help:        "Always 1; the labels identify the running version.",
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "go": runtime.Version()},
 	})
 	info.Set(1)

@@ -161,7 +161,7 @@ func expectLost(n *node, old adapter.Cursor) {
 				n.t.Errorf("%s: a LostError without a reason", n.Node())
 			}
 			if lost.Cursor.IsZero() || lost.Cursor.SameHistory(old) {
-				n.t.Errorf("%s: the feed goes on from %v, in the history that is lost", n.Node(), lost.Cursor)
+				n.t.Errorf("%s: the feed continues from %v, in the lost history", n.Node(), lost.Cursor)
 			}
 			return
 		case err != nil:
