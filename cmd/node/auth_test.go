@@ -76,7 +76,7 @@ func TestAuthenticationRefusals(t *testing.T) {
 	} {
 		environment(t, map[string]string{test.name: test.value})
 		if _, r := load(); len(r.problems) != 1 || !strings.HasPrefix(r.problems[0], test.name+"=") || !strings.Contains(r.problems[0], test.says) {
-			t.Errorf("%s: problems %q, want one that says %q", test.name, r.problems, test.says)
+			t.Errorf("%s: got problems %q, want one with %q", test.name, r.problems, test.says)
 		} else if strings.Contains(r.problems[0], "too short") || strings.Contains(r.problems[0], "PRIVATE") {
 			t.Errorf("a secret is shown: %s", r.problems[0])
 		}

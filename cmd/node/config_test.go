@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 func TestEveryVariableIsDocumented(t *testing.T) {
 	for _, v := range variables() {
 		if v.field.Tag.Get("desc") == "" || v.allowed() == "" {
-			t.Errorf("%s: no meaning, or nothing said of what is allowed", v.name)
+			t.Errorf("%s: no meaning, or no allowed values", v.name)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func TestRefusals(t *testing.T) {
 			environment(t, map[string]string{test.name: test.value})
 			_, r := load()
 			if len(r.problems) != 1 || !strings.HasPrefix(r.problems[0], test.name+"=") || !strings.Contains(r.problems[0], test.says) {
-				t.Errorf("problems %q, want one about %s that says %q", r.problems, test.name, test.says)
+				t.Errorf("got problems %q, want one about %s with %q", r.problems, test.name, test.says)
 			}
 		})
 	}
@@ -179,7 +179,7 @@ func TestQueueBudget(t *testing.T) {
 	}
 }
 
-func TestAllProblemsAtOnce(t *testing.T) {
+func TestAllProblemsAreReported(t *testing.T) {
 	environment(t, map[string]string{
 		"REJOIN_ADDR":           "0.0.0.0:3000",
 		"REJOIN_PING_INTERVAL":  "soon",
@@ -199,7 +199,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"REJOIN_BACKLOG_TTL=1m0s: must be 3m25s or more",
 	} {
 		if !strings.Contains(stderr, want) {
-			t.Errorf("stderr does not say %q:\n%s", want, stderr)
+			t.Errorf("stderr lacks %q:\n%s", want, stderr)
 		}
 	}
 	if lines := strings.Count(stderr, "\n"); lines != 5 {

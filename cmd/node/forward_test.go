@@ -69,7 +69,7 @@ func TestAdvertised(t *testing.T) {
 		got, err := advertised(c, listening)
 		if strings.HasPrefix(test.want, ":") { // on a machine without a network
 			if err == nil {
-				t.Errorf("%+v: %s, though nobody can reach it", test, got)
+				t.Errorf("%+v: got %s, although it is unreachable", test, got)
 			}
 			continue
 		}
@@ -104,7 +104,7 @@ func TestReachable(t *testing.T) {
 	}
 }
 
-func TestNothingToForwardAlone(t *testing.T) {
+func TestSingleNodeForwardsNothing(t *testing.T) {
 	cl, err := alone(config{NodeID: "n001"})
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestNodesAnswerForEachOther(t *testing.T) {
 	}
 	codes := []int{stopOwner()}
 	if status, body := fetch(t, "http://"+near.Addr+session); status != 400 || !strings.HasPrefix(body, `{"code":1,`) {
-		t.Errorf("the owner has gone: %d %s", status, body)
+		t.Errorf("owner stopped: got %d %s", status, body)
 	}
 	if codes = append(codes, stopNear()); !slices.Equal(codes, []int{0, 0}) {
 		t.Errorf("exit codes %d", codes)

@@ -45,7 +45,7 @@ func TestDefaultRates(t *testing.T) {
 		for ; client.Allow(model.size) == nil; sent++ {
 		}
 		if sent < model.events || sent > model.events*model.most {
-			t.Errorf("%s: %d events of %d bytes at once", model.name, sent, model.size)
+			t.Errorf("%s: %d concurrent events of %d bytes", model.name, sent, model.size)
 		}
 	}
 	feed, dashboard := l.clients.Client("", "192.0.2.1:1"), l.clients.Client("ann", "192.0.2.1:1")

@@ -57,7 +57,7 @@ func TestProbe(t *testing.T) {
 }
 
 // A node that accepts connections and says nothing is not well.
-func TestProbeOfTheSilent(t *testing.T) {
+func TestProbeOfASilentNode(t *testing.T) {
 	t.Parallel() // it takes as long as a probe may
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

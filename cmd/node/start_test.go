@@ -65,7 +65,7 @@ func TestTakenNodeID(t *testing.T) {
 			break
 		}
 		if ctx.Err() != nil {
-			t.Fatalf("the node does not get live: it says %q, %v", said, err)
+			t.Fatalf("node not live: got %q, %v", said, err)
 		}
 	}
 	if err := server.Client().HSet(ctx, about, "mine", "the secret of another {}").Err(); err != nil {

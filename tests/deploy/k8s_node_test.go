@@ -80,9 +80,9 @@ func TestPodsAreConfigured(t *testing.T) {
 	})
 }
 
-// TestProdAsksForTokens: where the Secret has no key for tokens, and no setting
+// TestProdRequiresTokens: where the Secret has no key for tokens, and no setting
 // names one, nodes do not start.
-func TestProdAsksForTokens(t *testing.T) {
+func TestProdRequiresTokens(t *testing.T) {
 	secrets := maps.Clone(placeholders)
 	delete(secrets, "REJOIN_JWT_SECRET")
 	in := rendered(t, "prod")
@@ -173,9 +173,9 @@ func (k *kubelet) eventually(p *core.Probe, want int) {
 	}
 }
 
-// TestNodesLiveWithoutRedis: a node whose Redis is away has started and lives, and
+// TestNodesAreLiveWithoutRedis: a node whose Redis is away has started and lives, and
 // gets no clients.
-func TestNodesLiveWithoutRedis(t *testing.T) {
+func TestNodesAreLiveWithoutRedis(t *testing.T) {
 	k := startPod(t, rendered(t, "dev"), map[string]string{"REJOIN_REDIS_URL": "redis://127.0.0.1:" + redistest.FreePort(t)})
 	c := k.pod.Containers[0]
 	k.eventually(c.StartupProbe, http.StatusOK)
@@ -253,6 +253,6 @@ func TestRedisOfDev(t *testing.T) {
 	var largest int64
 	fmt.Sscan(defaults(t)["REJOIN_MAX_PAYLOAD"], &largest)
 	if body := only[*networking.Ingress](t, in).Annotations["nginx.ingress.kubernetes.io/proxy-body-size"]; body != "1m" || largest == 0 || largest > 1<<20 {
-		t.Errorf("the Ingress takes %s, and a node %d", body, largest)
+		t.Errorf("the Ingress accepts %s, the node %d", body, largest)
 	}
 }

@@ -156,9 +156,9 @@ func TestNodesLeaveInTime(t *testing.T) {
 	})
 }
 
-// TestNodesFindTheirPlace: ports, addresses, probes and the memory that Go may take
+// TestPortsAndMemoryAgree: ports, addresses, probes and the memory that Go may take
 // agree with one another.
-func TestNodesFindTheirPlace(t *testing.T) {
+func TestPortsAndMemoryAgree(t *testing.T) {
 	forEach(t, func(t *testing.T, in installation) {
 		node := only[*apps.Deployment](t, in)
 		pod, set := node.Spec.Template.Spec, values(t, in)
@@ -190,7 +190,7 @@ func TestNodesFindTheirPlace(t *testing.T) {
 		}
 		limit := c.Resources.Limits.Memory().Value()
 		if share := float64(mib<<20) / float64(limit); share < 0.8 || share > 0.95 {
-			t.Errorf("Go may take %.2f of the memory limit, want 0.80 to 0.95", share)
+			t.Errorf("got GOMEMLIMIT at %.2f of the memory limit, want 0.80 to 0.95", share)
 		}
 		if set["GOMAXPROCS"] != "" {
 			t.Error("GOMAXPROCS is set, which follows from the CPU limit")

@@ -325,7 +325,7 @@ func measuredBytes(t *testing.T) int64 {
 	var kib float64
 	row := regexp.MustCompile(`an idle connection, with the kernel's part \| ([\d.]+) KiB`).FindStringSubmatch(text(t, "k8s/README.md"))
 	if row == nil {
-		t.Fatal("k8s/README.md does not say what an idle connection takes")
+		t.Fatal("k8s/README.md lacks the memory of an idle connection")
 	}
 	if _, err := fmt.Sscan(row[1], &kib); err != nil {
 		t.Fatal(err)

@@ -96,7 +96,7 @@ func TestBusyHandler(t *testing.T) {
 			t.Cleanup(web.Close)
 			lines := runClient(t, web.URL, transport, "/socket.io/", "busy")
 			if n := len(lines); n != 2 || lines[1].Echo != "all" {
-				t.Errorf("the client says %+v", lines)
+				t.Errorf("the client reported %+v", lines)
 			}
 			if srv.Stats().MailboxFull["events"] == 0 {
 				t.Error("the mailbox was never full")

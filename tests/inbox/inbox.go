@@ -50,7 +50,7 @@ func (b *Inbox[T]) Take(patience time.Duration, match func(T) bool) (T, error) {
 		case <-changed:
 		case <-deadline.C:
 			var none T
-			return none, fmt.Errorf("not within %v; there is:\n%s", patience, b)
+			return none, fmt.Errorf("timed out after %v; got:\n%s", patience, b)
 		}
 	}
 }

@@ -144,9 +144,9 @@ func TestAPINodeStopped(t *testing.T) {
 	a.restart()
 }
 
-// TestAPIRedisAway: without Redis a call fails in bounded time, says that nothing
+// TestAPIRedisUnavailable: without Redis a call fails in bounded time, says that nothing
 // has happened, and can be made again with its key.
-func TestAPIRedisAway(t *testing.T) {
+func TestAPIRedisUnavailable(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1, withAPI, "REJOIN_REDIS_TIMEOUT=500ms")
 	n := c.nodes[0]

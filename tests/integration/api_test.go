@@ -23,7 +23,7 @@ func TestAPIEmit(t *testing.T) {
 		r := backend.post("emit", `{"rooms":["x","y"],"event":"news","args":[1,{"a": "<&>"},null]}`)
 		ann.hears("news", "1", `{"a":"<&>"}`, "null")
 		if heard := bob.hears("news", "1", `{"a":"<&>"}`, "null"); r.Offset == "" || len(heard.Args) != 4 {
-			t.Errorf("offset %q, heard %v", r.Offset, heard)
+			t.Errorf("got offset %q and events %v", r.Offset, heard)
 		}
 		backend.post("emit", `{"everyone":true,"except":["y"],"event":"all but y"}`)
 		ann.hears("all but y")
@@ -156,7 +156,7 @@ func TestAPICommands(t *testing.T) {
 	}
 	link.up()
 	if bob.await("connect").Recovered {
-		t.Error("bob was disconnected while away, and has recovered")
+		t.Error("bob was recovered, although a command disconnected him meanwhile")
 	}
 }
 

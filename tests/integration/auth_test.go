@@ -159,7 +159,7 @@ func TestTokenExpires(t *testing.T) {
 				renewed.call("to", "room", "n", i)
 			}
 			if now := fresh.await("connect"); !now.Recovered || now.ID != before.ID {
-				t.Errorf("came back as %+v, was %+v", now.state, before)
+				t.Errorf("reconnected as %+v, want %+v", now.state, before)
 			}
 			for i := range 5 {
 				fresh.hears("n", fmt.Sprint(i))
@@ -172,7 +172,7 @@ func TestTokenExpires(t *testing.T) {
 			renewed.hears("still here")
 			for _, r := range renewed.reports.Drain() {
 				if r.Report == "disconnect" {
-					t.Error("who renewed its token was cut")
+					t.Error("the client that renewed its token was cut")
 				}
 			}
 		})

@@ -14,10 +14,10 @@ import (
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// TestBounded: whether clients do not read, Redis stands still while everybody goes
+// TestNodeMemoryIsBounded: whether clients do not read, Redis stands still while everybody goes
 // on publishing, or events come faster than they can be handed on, the node stays
 // within its memory, answers, and is as before when it is over.
-func TestBounded(t *testing.T) { // not beside others, who would feel the flood
+func TestNodeMemoryIsBounded(t *testing.T) { // not beside others, who would feel the flood
 	const (
 		readers, stalled, flooders = 20, 40, 24
 		budget                     = 512 << 20 // of the process, which is several times what it is without the race detector
@@ -128,7 +128,7 @@ func TestBounded(t *testing.T) { // not beside others, who would feel the flood
 	}
 	for err := range failed {
 		if strings.Contains(err, "timeout") {
-			t.Errorf("a publisher was told: %s", err)
+			t.Errorf("a publisher got the error: %s", err)
 		}
 	}
 }

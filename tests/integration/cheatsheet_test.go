@@ -86,9 +86,9 @@ func TestCheatsheet(t *testing.T) {
 	}
 }
 
-// TestCheatsheetIsWhatIsTested: the document has the rows 1 to 42, every row has
+// TestCheatsheetMatchesItsTests: the document has the rows 1 to 42, every row has
 // a test, and the code in the document is the code that the test runs.
-func TestCheatsheetIsWhatIsTested(t *testing.T) {
+func TestCheatsheetMatchesItsTests(t *testing.T) {
 	t.Parallel()
 	rows := readCheatsheet(t)
 	if len(rows) != 42 {

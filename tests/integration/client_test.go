@@ -156,7 +156,7 @@ func TestNamespaces(t *testing.T) {
 		for _, s := range []*npmSocket{main, chat} {
 			for _, r := range s.reports.Drain() {
 				if r.Report == "event" {
-					t.Errorf("%s heard too much: %v", s.name, r)
+					t.Errorf("%s got unexpected events: %v", s.name, r)
 				}
 			}
 		}
@@ -184,9 +184,9 @@ func TestReconnection(t *testing.T) {
 	})
 }
 
-// TestGoodbye: the stock client comes back by itself after a broken connection,
+// TestReconnectsUnlessDisconnected: the stock client comes back by itself after a broken connection,
 // and stays away when it was told to.
-func TestGoodbye(t *testing.T) {
+func TestReconnectsUnlessDisconnected(t *testing.T) {
 	t.Parallel()
 	forVersions(t, func(t *testing.T, version string) {
 		n := startNode(t)
@@ -198,7 +198,7 @@ func TestGoodbye(t *testing.T) {
 		}
 		s.must("connect", nil)
 		if r := s.await("connect"); r.Recovered {
-			t.Error("who left has recovered")
+			t.Error("the client that left was recovered")
 		}
 	})
 }

@@ -106,7 +106,7 @@ func (s *scale) work() work {
 			w.bytes, err = strconv.Atoi(value)
 		}
 		if err != nil {
-			s.t.Fatalf("INFO says %q: %v", line, err)
+			s.t.Fatalf("INFO: got %q: %v", line, err)
 		}
 	}
 	return w

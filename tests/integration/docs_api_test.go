@@ -41,7 +41,7 @@ func TestDocumentsAPI(t *testing.T) {
 			for _, b := range blocksOf(t, language, manual) {
 				_, comment, ok := strings.Cut(b.code, tt.comment+"Output:\n")
 				if !ok {
-					t.Fatalf("%s does not say what it prints", b.where)
+					t.Fatalf("%s lacks its output", b.where)
 				}
 				want := strings.ReplaceAll(comment, tt.comment, "")
 				file := filepath.Join(t.TempDir(), tt.file)

@@ -84,7 +84,7 @@ func TestDocumentsJavaScript(t *testing.T) {
 			n.atStart = footprint{}                                                  // a program may leave a connection behind that ends by its time-out
 			_, comment, ok := strings.Cut(b.code, "// Output:\n")
 			if !ok {
-				t.Fatal("it does not say what it prints")
+				t.Fatal("the example lacks its output")
 			}
 			var want []string
 			for line := range strings.Lines(comment) {

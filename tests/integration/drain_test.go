@@ -140,8 +140,8 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestStopAtOnce: SIGINT does not wait, nor does a second signal.
-func TestStopAtOnce(t *testing.T) {
+// TestStopImmediately: SIGINT does not wait, nor does a second signal.
+func TestStopImmediately(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		signals  []syscall.Signal

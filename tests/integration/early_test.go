@@ -56,7 +56,7 @@ func TestEventsOfAMiddleware(t *testing.T) {
 					}
 					heard++
 					if got := r.texts(); r.Event != "n" || len(got) != 1 || got[0] != strconv.Itoa(heard) {
-						t.Fatalf("heard %v, want number %d", r, heard)
+						t.Fatalf("got %v, want number %d", r, heard)
 					}
 				}
 			}

@@ -295,7 +295,7 @@ func (f *fleet) judge() {
 		for _, g := range f.faults {
 			fmt.Fprintf(&list, "\n    %s to %s: %s", g.from.Format("05.000"), g.to.Format("05.000"), g.what)
 		}
-		f.t.Errorf("%d of %d clients heard something wrong; the faults were:%s", bad, len(f.witnesses), &list)
+		f.t.Errorf("%d of %d clients got wrong events; the faults were:%s", bad, len(f.witnesses), &list)
 	}
 }
 

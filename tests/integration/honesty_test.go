@@ -86,7 +86,7 @@ func testUnseenTail(t *testing.T) {
 	hears := func(l *listener, want ...int) {
 		t.Helper()
 		if heard, err := l.all(ctx, want[len(want)-1]); err != nil || !slices.Equal(heard, want) {
-			t.Fatalf("heard %v, want %v: %v", heard, want, err)
+			t.Fatalf("got %v, want %v: %v", heard, want, err)
 		}
 	}
 	one, other, speaker := client(0, "one"), client(1, "other"), client(0, "")
@@ -116,7 +116,7 @@ func testUnseenTail(t *testing.T) {
 	publish(again, "other", 2)
 	other.Roam(wsURL(c.nodes[1].public))
 	if err := other.Connect(ctx); err != nil || !other.Recovered() {
-		t.Fatalf("recovered %v, though nobody has said yet that something is missing: %v", other.Recovered(), err)
+		t.Fatalf("got recovered %v before any loss was reported: %v", other.Recovered(), err)
 	}
 	hears(other, 0, 2)
 	reconnect(t, one) // if everybody is cut, so is who has found out
@@ -201,7 +201,7 @@ func testLimits(t *testing.T) {
 		}
 		if test.reason == "" {
 			if heard, err := l.all(ctx, limit+4); err != nil || !slices.Equal(heard, numbers(0, limit+5)) {
-				t.Errorf("heard %v: %v", heard, err)
+				t.Errorf("got %v: %v", heard, err)
 			}
 		} else if sum(n.metrics(), "rejoin_recoveries_total", `reason="`+test.reason+`"`) != 1 {
 			t.Errorf("%+v: the node counts %v", test, n.metrics())

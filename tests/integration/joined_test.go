@@ -99,7 +99,7 @@ func (m *joiner) hearsAll(t *testing.T) {
 	t.Helper()
 	for want := range numbered {
 		if got, err := m.heard.Next(patience); err != nil || got != want {
-			t.Fatalf("heard %d, want %d: %v", got, want, err)
+			t.Fatalf("got %d, want %d: %v", got, want, err)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func TestHandshakeRate(t *testing.T) {
 		s.call("self", "hello")
 	}
 	if n := n.metrics()[`rejoin_limited_total{limit="handshake_rate"}`]; n == 0 {
-		t.Error("nobody was refused, or it was not counted")
+		t.Error("no client was refused, or the refusal was not counted")
 	}
 
 	for _, upgrade := range []bool{false, true} {

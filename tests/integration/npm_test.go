@@ -108,7 +108,7 @@ func (d *driver) read(out io.Reader) {
 			continue
 		}
 		if err := json.Unmarshal(line, &message); err != nil {
-			d.t.Errorf("the Node.js process says %q", line)
+			d.t.Errorf("the Node.js process printed %q", line)
 			return
 		}
 		d.mu.Lock()

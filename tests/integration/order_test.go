@@ -86,11 +86,11 @@ func testOrder(t *testing.T, nodes []*node, clients, rooms, events int) {
 	})
 	for i := range heard {
 		if len(heard[i]) < events {
-			t.Errorf("client %d heard %d events only", i, len(heard[i]))
+			t.Errorf("client %d got only %d events", i, len(heard[i]))
 		}
 		for j := range i {
 			if a, b := common(heard[i], heard[j]), common(heard[j], heard[i]); !slices.Equal(a, b) {
-				t.Errorf("clients %d and %d heard different orders:\n%v\n%v", i, j, a, b)
+				t.Errorf("clients %d and %d got different orders:\n%v\n%v", i, j, a, b)
 			}
 		}
 	}
@@ -105,11 +105,11 @@ func common(a, b []int) []int {
 	return slices.DeleteFunc(slices.Clone(a), func(n int) bool { return !in[n] })
 }
 
-// TestContinuityAlone is TestContinuity with one node without Redis: numbers for
+// TestContinuityOnOneNode is TestContinuity with one node without Redis: numbers for
 // some seconds while the clients are cut at random, and each client must have
 // each number once and in order. Nothing here is a reason to refuse a recovery,
 // so none may be refused.
-func TestContinuityAlone(t *testing.T) {
+func TestContinuityOnOneNode(t *testing.T) {
 	t.Parallel()
 	const clients, duration = 12, 5 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), duration+2*patience)
@@ -191,7 +191,7 @@ func TestContinuityAlone(t *testing.T) {
 		}
 		for at, number := range heard {
 			if number != at {
-				return fmt.Errorf("after %d cuts: heard %v around position %d, of %d", cuts[i], heard[max(0, at-3):min(len(heard), at+4)], at, last)
+				return fmt.Errorf("after %d cuts: got %v around position %d, of %d", cuts[i], heard[max(0, at-3):min(len(heard), at+4)], at, last)
 			}
 		}
 		return nil

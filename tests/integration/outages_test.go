@@ -112,7 +112,7 @@ func TestRedisOutages(t *testing.T) {
 	unavailable := failed["to: unavailable: the cluster can't be reached; it may have happened"] +
 		failed["to: unavailable: the cluster is unavailable; the event was not published"]
 	if r.recovered+r.refused > 0 || unavailable == 0 {
-		t.Errorf("%d clients came back, %d anew; publishers failed with %v", r.recovered, r.refused, failed)
+		t.Errorf("%d clients reconnected, %d as new sockets; publishers failed with %v", r.recovered, r.refused, failed)
 	}
 	if !asker.Connected() {
 		t.Error("a client was disconnected")
@@ -166,9 +166,9 @@ func (n *clusterNode) handshake(t *testing.T) int {
 	return response.StatusCode
 }
 
-// TestVolatileWhileRedisIsAway: volatile events are dropped and counted, others are
+// TestVolatileWhileRedisIsUnavailable: volatile events are dropped and counted, others are
 // refused, and what concerns this node's clients only goes on.
-func TestVolatileWhileRedisIsAway(t *testing.T) {
+func TestVolatileWhileRedisIsUnavailable(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	srv, front := serveOver(t, redis, "aaaa")
@@ -202,7 +202,7 @@ func TestVolatileWhileRedisIsAway(t *testing.T) {
 		t.Logf("%s took %v", emit.event, time.Since(began))
 	}
 	if event, err := heard.Take(patience, func(string) bool { return true }); event != "local" {
-		t.Errorf("heard %q: %v", event, err)
+		t.Errorf("got %q: %v", event, err)
 	}
 	if n := srv.Stats().VolatileDropped; n != 1 {
 		t.Errorf("%d volatile events count as dropped", n)
@@ -212,6 +212,6 @@ func TestVolatileWhileRedisIsAway(t *testing.T) {
 		return bounded(t.Context(), func(ctx context.Context) error { return everyone.Emit(ctx, "again") })
 	})
 	if event, err := heard.Take(patience, func(e string) bool { return e != "plain" && e != "volatile" }); event != "again" { // what became of these nobody knows
-		t.Errorf("heard %q: %v", event, err)
+		t.Errorf("got %q: %v", event, err)
 	}
 }

@@ -144,7 +144,7 @@ func (o *ownership) publish(ctx context.Context, room string) {
 	}
 	for i, l := range o.clients {
 		if heard, err := l.all(ctx, o.next-1); err != nil || !slices.Equal(heard, numbers(0, o.next)) {
-			o.t.Fatalf("client %d heard %v: %v", i, heard, err)
+			o.t.Fatalf("client %d got %v: %v", i, heard, err)
 		}
 	}
 }

@@ -76,9 +76,9 @@ func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*so
 	return srv, front
 }
 
-// TestRemovedWhileAway: what happens to a client while it is between two nodes
+// TestRemovedWhileDisconnected: what happens to a client while it is between two nodes
 // has happened when it comes back.
-func TestRemovedWhileAway(t *testing.T) {
+func TestRemovedWhileDisconnected(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	_, front := serveOver(t, redis, "aaaa")
@@ -177,7 +177,7 @@ func TestRemovedWhileAway(t *testing.T) {
 			s.must("disconnect", nil)
 			for _, r := range s.reports.Drain() {
 				if r.Report == "event" {
-					t.Errorf("heard %v", r)
+					t.Errorf("got %v", r)
 				}
 			}
 		})

@@ -139,7 +139,7 @@ func (s *scale) heard() {
 	each(s.t, scaleClients, func(i int) error {
 		heard, err := s.listeners[i].all(s.ctx, s.next-1)
 		if err == nil && !slices.Equal(heard, numbers(0, s.next)) {
-			err = fmt.Errorf("heard %v", heard)
+			err = fmt.Errorf("got %v", heard)
 		}
 		return err
 	})

@@ -78,7 +78,7 @@ func (l *listener) all(ctx context.Context, last int) ([]int, error) {
 		select {
 		case <-l.more:
 		case <-ctx.Done():
-			return heard, fmt.Errorf("heard only %v: %w", heard, ctx.Err())
+			return heard, fmt.Errorf("got only %v: %w", heard, ctx.Err())
 		}
 	}
 }
@@ -182,7 +182,7 @@ func TestRecoveryOf500(t *testing.T) {
 			want = numbers(0, 2+missed)
 		}
 		if !slices.Equal(heard, want) {
-			err = fmt.Errorf("heard %v", heard)
+			err = fmt.Errorf("got %v", heard)
 		}
 		if !l.Recovered() || l.ID() != ids[i] {
 			err = errors.Join(err, errors.New("not recovered"))

@@ -23,7 +23,7 @@ func TestSilentRoom(t *testing.T) {
 			return
 		}
 	}
-	t.Error("no client came back before its session had ended")
+	t.Error("no client reconnected before its session had expired")
 }
 
 // silentRoom is one such client, and returns false if it came too late.
@@ -219,7 +219,7 @@ func TestRollingRestart(t *testing.T) {
 	for _, w := range f.witnesses {
 		for event, heard := range w.doubtful() {
 			if heard {
-				t.Errorf("%s hears %s, which was not acknowledged", w.name, event)
+				t.Errorf("%s got %s, which was not acknowledged", w.name, event)
 			}
 		}
 	}

@@ -77,7 +77,7 @@ func TestTLS(t *testing.T) {
 		s.must("cut", nil)
 		s.await("disconnect")
 		if r := s.await("connect"); !r.Recovered || r.ID != id {
-			t.Errorf("%s: it comes back as %+v", name, r.state)
+			t.Errorf("%s: reconnected as %+v", name, r.state)
 		}
 	}
 

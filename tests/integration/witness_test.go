@@ -262,7 +262,7 @@ func undecided(witnesses []*witness) error {
 	for _, w := range witnesses {
 		for event, heard := range w.doubtful() {
 			if before, known := all[event]; known && before != heard {
-				return fmt.Errorf("%s: heard by some, not by others, such as %s", event, w.name)
+				return fmt.Errorf("%s: received by some, not by others, such as %s", event, w.name)
 			}
 			all[event] = heard
 		}

@@ -344,7 +344,7 @@ func TestStalledReaders(t *testing.T) {
 			}
 			_, m, err := reader.ReadMessage()
 			if err != nil || !strings.HasPrefix(string(m), fmt.Sprintf(`42["n",%d,`, sent)) {
-				t.Fatalf("who reads gets %.100q %v, not event %d", m, err, sent)
+				t.Fatalf("the reading client got %.100q %v, want event %d", m, err, sent)
 			}
 			sent++
 		}
@@ -397,10 +397,10 @@ func TestHalfSentBodies(t *testing.T) {
 	}
 }
 
-// TestKeptForPongs: thirty connections that answer pings, and hold what they can in
+// TestHeldPacketsAreBounded: thirty connections that answer pings, and hold what they can in
 // packets without their last attachment and in payloads of CONNECTs, cost the node no more
 // than it has for that. Before, they cost 10 MB each.
-func TestKeptForPongs(t *testing.T) {
+func TestHeldPacketsAreBounded(t *testing.T) {
 	t.Parallel()
 	const connections, most = 30, 128 << 20
 	n := start(t, "GOMEMLIMIT=96MiB", "REJOIN_RECEIVE_BUDGET=16MiB", "REJOIN_LOG_LEVEL=info")

@@ -206,9 +206,9 @@ func TestAPIKeys(t *testing.T) {
 	}
 }
 
-// TestSecretsStay: what a node is told to keep it does, also from who starts it,
+// TestSecretsAreNotPrinted: what a node is told to keep it does, also from who starts it,
 // sets it up wrongly, or sees it fail.
-func TestSecretsStay(t *testing.T) {
+func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	const password = "redis-password-of-the-tests"
 	secrets := []string{jwtSecret, clusterSecret, apiKey, otherAPIKey, password}

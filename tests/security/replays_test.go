@@ -104,7 +104,7 @@ func TestUnreadReplays(t *testing.T) {
 			return fmt.Errorf("%v are left", left)
 		}
 		if cut := m[`rejoin_limited_total{limit="read_progress"}`]; cut < attackers/2 { // the heartbeat may be first
-			t.Errorf("%v of %d are cut because they take nothing", cut, attackers)
+			t.Errorf("%v of %d were cut because they read nothing", cut, attackers)
 		}
 		return nil
 	})

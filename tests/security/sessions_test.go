@@ -48,14 +48,14 @@ func TestStolenSession(t *testing.T) {
 				speaker.must("to", "r", "not for mallory")
 				speaker.must("to", "user:ann", "not for mallory")
 				if events := mallory.hears(); len(events) > 0 {
-					t.Errorf("%s: mallory hears %q", when, events)
+					t.Errorf("%s: mallory got %q, want nothing", when, events)
 				}
 			}
 		}
 	}
 	steal("while ann is there")
 	if events := ann.hears(); len(events) != 4 {
-		t.Errorf("ann, who was not to be disturbed, hears %q", events)
+		t.Errorf("ann got %q, want nothing", events)
 	}
 	ann.leave()
 	awaitSockets(t, tr.nodes[0], 2+1) // the speaker, mallory
@@ -63,7 +63,7 @@ func TestStolenSession(t *testing.T) {
 	steal("while ann is away")
 	back := tr.enter(tr.nodes[1], resume(annToken, pid, ann.offset))
 	if back.pid != pid || back.sid != ann.sid {
-		t.Fatal("ann does not come back")
+		t.Fatal("ann did not reconnect")
 	}
 	if events := back.hears(); len(events) != 5 || events[0] != "missed" {
 		t.Errorf("ann has missed %q", events)
@@ -81,9 +81,9 @@ func awaitSockets(t *testing.T, n *nodetest.Node, most float64) {
 	})
 }
 
-// TestReturns: who comes back with less gets less, who was removed gets nothing,
+// TestReconnectsWithFewerRights: who comes back with less gets less, who was removed gets nothing,
 // and an offset that was never given out costs nobody but who sends it.
-func TestReturns(t *testing.T) {
+func TestReconnectsWithFewerRights(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 2, "REJOIN_JWT_SECRET="+jwtSecret, "REJOIN_API_KEYS="+apiKey)
 	a, b := tr.nodes[0], tr.nodes[1]
@@ -138,16 +138,16 @@ func TestReturns(t *testing.T) {
 			t.Errorf("%s: recovered %v", name, recovered)
 		}
 		if events := back.hears(); !slices.Equal(events, test.hears) {
-			t.Errorf("%s: hears %q, want %q", name, events, test.hears)
+			t.Errorf("%s: got %q, want %q", name, events, test.hears)
 		}
 		back.leave()
 		awaitSockets(t, b, 1)
 		if events := bystander.hears(); !slices.Equal(events, []string{"given"}) { // has been connected all the time
-			t.Errorf("%s: a bystander hears %q", name, events)
+			t.Errorf("%s: an uninvolved client got %q", name, events)
 		}
 	}
 	if events := speaker.hears(); len(events) > 0 {
-		t.Errorf("the speaker hears %q", events)
+		t.Errorf("the sender got %q", events)
 	}
 }
 

@@ -212,7 +212,7 @@ func TestTokens(t *testing.T) {
 		}
 		all.Go(func() {
 			if c, err := tr.knock(n, show(tr.keep(name, token))); err != nil || c.code != want {
-				t.Errorf("%s: %v, or it is not refused as it should be: %+v", name, err, c)
+				t.Errorf("%s: got %v, want a refusal: %+v", name, err, c)
 			}
 		})
 	}
@@ -247,9 +247,9 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestWithoutEntering: who is refused, or does not ask, reaches nobody, and gets
+// TestRefusedClientsReachNothing: who is refused, or does not ask, reaches nobody, and gets
 // nothing on polling either.
-func TestWithoutEntering(t *testing.T) {
+func TestRefusedClientsReachNothing(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 1, "REJOIN_JWT_SECRET="+jwtSecret)
 	n := tr.nodes[0]
@@ -270,7 +270,7 @@ func TestWithoutEntering(t *testing.T) {
 		}
 	}
 	if events := ann.hears(); len(events) > 0 {
-		t.Errorf("ann hears %q", events)
+		t.Errorf("ann got %q", events)
 	}
 }
 
@@ -292,7 +292,7 @@ func TestExpiry(t *testing.T) {
 	}
 	speaker.must("to", "r", "heard")
 	if events := ann.hears(); len(events) != 1 {
-		t.Errorf("ann hears %q", events)
+		t.Errorf("ann got %q", events)
 	}
 	ends(t, ann.ws)
 	if now := time.Now(); now.Before(expires) || now.After(expires.Add(nodetest.Patience)) {
