@@ -66,7 +66,7 @@ var (
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
 	replayed        = describe("replayed_events_total", "Missed events queued to recovered clients.")
 	membershipBytes = describe("membership_bytes", "Approximate bytes of memory of the memberships of all sockets.")
-	receivedBytes   = describe("received_bytes", "Bytes of memory of clients' messages from their arrival until they are handled, beyond the first 8 KiB of each connection.")
+	receivedBytes   = describe("received_bytes", "Bytes that the messages of clients take in memory, as they arrive and until they are handled, from 8 KiB of each connection on.")
 	replayBytes     = describe("replay_bytes", "Bytes of missed events that recoveries hold until they are queued.")
 	volatileDropped = describe("volatile_dropped_total", "Volatile events dropped because their client was behind or Redis unavailable.")
 	mailboxFull     = describe("mailbox_full_total", "Pauses of reading a connection because its events waited for handlers, by the limit that was reached; pause: the connection was closed.", "limit")
