@@ -46,9 +46,9 @@ type config struct {
 	Origins        origins       `split_words:"true" allowed:"a list of scheme://host, scheme://host:port, scheme://*.domain, file:// and null, separated by commas, or * for any" desc:"web origins that may connect in addition to the node's own (docs/security.md)"`
 	Transports     transports    `split_words:"true" default:"polling,websocket" allowed:"polling, websocket or both, separated by commas" desc:"transports that clients may use"`
 	PingInterval   time.Duration `split_words:"true" default:"25s" within:"50ms 1h" desc:"time between two pings"`
-	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time that a client has to answer a ping"`
-	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time that a client has to upgrade from polling to websocket"`
-	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time that a connection has to connect to a namespace"`
+	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time in which a client must answer a ping"`
+	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time in which a client must upgrade from polling to websocket"`
+	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time in which a connection must connect to a namespace"`
 	KeepAlive      time.Duration `split_words:"true" default:"620s" within:"1s 24h" desc:"how long an idle TCP connection is kept open between two requests; must be longer than the balancer's own, which otherwise sends requests on connections that are being closed"`
 	HealthPath     healthPath    `split_words:"true" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, otherwise 503, for balancers that cannot reach the internal address; none if not set"`
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"maximum size of a message, or of a polling request, from a client"`
@@ -113,15 +113,15 @@ type config struct {
 func (c *config) validate(r *report) {
 	if !c.AllowAnonymous {
 		if !c.Addr.loopback() && !c.authenticates() {
-			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address, or that of a node with authentication (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL), or REJOIN_ALLOW_ANONYMOUS=true, since this node lets everybody in who can reach it")
+			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
 		}
 		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys) == 0 {
-			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or one with REJOIN_CLUSTER_SECRET or REJOIN_API_KEYS, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no other credentials")
+			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
 		}
 	}
 	switch n := len(c.ClusterSecret); {
 	case n == 0 && c.RedisURL.target != nil:
-		r.refuse("REJOIN_CLUSTER_SECRET", c.ClusterSecret, "set, and the same on all nodes, since REJOIN_REDIS_URL makes this node one of a cluster")
+		r.refuse("REJOIN_CLUSTER_SECRET", c.ClusterSecret, "set, and the same on all nodes, because REJOIN_REDIS_URL makes this node part of a cluster")
 	case n > 0 && n < leastSecret:
 		r.warn("REJOIN_CLUSTER_SECRET has only %d characters: with fewer than %d it can be guessed", n, leastSecret)
 	}
@@ -181,16 +181,16 @@ func (c *config) validateAuthentication(r *report) {
 	if n := len(c.JWTSecret); n > 0 && n < leastSecret {
 		r.refuse("REJOIN_JWT_SECRET", c.JWTSecret, "at least 16 characters: a shorter secret can be guessed by anyone who has one token")
 	} else if n > 0 && n < leastJWTSecret {
-		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 wants %d or more, so that it can't be found out from a token", n, leastJWTSecret)
+		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 requires at least %d, so that it cannot be derived from a token", n, leastJWTSecret)
 	}
 	if c.JwksURL.set() && c.JWTAudience == "" {
-		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has given for other services are good here, too")
+		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has issued for other services are valid here, too")
 	}
 	if c.JwksURL.plain() {
 		r.warn("REJOIN_JWKS_URL is not https: the keys can be replaced in transit")
 	}
 	if !c.authenticates() && (c.JWTIssuer != "" || c.JWTAudience != "") {
-		r.warn("REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE have no effect without a key: nobody has to show a token")
+		r.warn("REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE have no effect without a key: clients need no token")
 	}
 }
 
@@ -202,7 +202,7 @@ func (c *config) validateRecovery(r *report) {
 		return
 	}
 	if c.BacklogLimit == 0 {
-		r.warn("REJOIN_BACKLOG_LIMIT=0: missed events cannot be replayed, so recovery is off; REJOIN_RECOVERY_WINDOW=0s says so too")
+		r.warn("REJOIN_BACKLOG_LIMIT=0: missed events cannot be replayed, so recovery is off; set REJOIN_RECOVERY_WINDOW=0s to make this explicit")
 		return
 	}
 	refresh := socketio.RefreshPeriod(c.RecoveryWindow)

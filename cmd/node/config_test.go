@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_ADDR", "example.com:3000", "REJOIN_ALLOW_ANONYMOUS=true"},
 		{"REJOIN_INTERNAL_ADDR", "[::]:3001", "REJOIN_ALLOW_ANONYMOUS=true"},
 		{"REJOIN_INTERNAL_ADDR", "127.0.0.1:3000", "another address"},
-		{"REJOIN_INTERNAL_ADDR", ":3001", "REJOIN_CLUSTER_SECRET or REJOIN_API_KEYS"},
+		{"REJOIN_INTERNAL_ADDR", ":3001", "REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS"},
 		{"REJOIN_ADVERTISE_ADDR", "10.0.0.1", "host:port"},
 		{"REJOIN_ALLOW_ANONYMOUS", "yes", "true or false"},
 		{"REJOIN_PATH", "/", "not / alone"},

@@ -41,7 +41,7 @@ func (r *report) unknown(environ []string, known []variable) {
 		}
 	}
 	if len(injected) > 0 {
-		r.warn("ignored, as Kubernetes sets them for a Service called rejoin (REJOIN_ADDR sets a port): %s", strings.Join(injected, ", "))
+		r.warn("ignored variables that Kubernetes sets for a Service called rejoin (REJOIN_ADDR sets a port): %s", strings.Join(injected, ", "))
 	}
 }
 

@@ -39,7 +39,7 @@ func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 	stopped := false
 	for i, emit := range list.Emits {
 		if stopped {
-			results[i] = refused(fail(notTried, "one before it failed; this has not happened"))
+			results[i] = refused(fail(notTried, "an earlier emit failed; this one was not sent"))
 			continue
 		}
 		offset, err := a.emitOne(ctx, emit)

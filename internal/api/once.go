@@ -47,7 +47,7 @@ func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte
 	}
 	kept := idempotency.Response{Status: res.status, Body: res.body}
 	if len(kept.Body) > maxAnswer {
-		f := open(answerNotKept, "the call was carried out, but its answer is too large to be remembered")
+		f := open(answerNotKept, "the call was executed, but its answer is too large to be stored")
 		kept = idempotency.Response{Status: f.problem().Status, Body: encode(f.problem())}
 	}
 	a.settle(c, a.o.Calls.Finish(ctx, c, kept))
@@ -62,7 +62,7 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 	case kept == nil && former.Age < timeout+endMargin:
 		return failed(open(underWay, "the call with this Idempotency-Key is in progress; repeat the call for its answer"))
 	case kept == nil:
-		return failed(open(outcomeUnknown, "the call with this Idempotency-Key was begun, and nobody knows what became of it"+mayHave))
+		return failed(open(outcomeUnknown, "the outcome of the call with this Idempotency-Key is unknown"+mayHave))
 	default:
 		res := response{status: kept.Status, body: kept.Body, replayed: true}
 		switch {

@@ -89,7 +89,7 @@ func New(o Options) (*Forwarder, error) {
 	case o.Node == "" || o.Directory == nil:
 		return nil, errors.New("forward: a node needs an id and a directory")
 	case o.Timeout <= 0:
-		return nil, fmt.Errorf("forward: time-out of %v", o.Timeout)
+		return nil, fmt.Errorf("forward: invalid timeout %v", o.Timeout)
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()

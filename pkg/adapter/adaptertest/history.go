@@ -32,7 +32,7 @@ func headIsTheEnd(t *testing.T, newCluster Maker) {
 		}
 		parsed, err := adapter.ParseCursor(head.String())
 		if err != nil || parsed != head {
-			t.Fatalf("the head %v comes back from its string as %v, %v", head, parsed, err)
+			t.Fatalf("the head %v was parsed from its string as %v, %v", head, parsed, err)
 		}
 	}
 	if age := time.Since(first.At.Time()).Abs(); age > 24*time.Hour {
@@ -167,7 +167,7 @@ func expectLost(n *node, old adapter.Cursor) {
 		case err != nil:
 			n.t.Fatalf("%s: Next: %v, want a *LostError", n.Node(), err)
 		case string(e.Data) != "old":
-			n.t.Fatalf("%s: %q comes before the loss is said", n.Node(), e.Data)
+			n.t.Fatalf("%s: got %q before the LostError", n.Node(), e.Data)
 		}
 	}
 }
