@@ -78,7 +78,7 @@ func staySafe(next *http.Request, via []*http.Request) error {
 		return errors.New("redirected from https to " + next.URL.Scheme)
 	}
 	if len(via) > 3 {
-		return errors.New("redirected too often")
+		return errors.New("too many redirects")
 	}
 	return nil
 }
