@@ -39,7 +39,7 @@ func holding(t *testing.T, text string) string {
 	return name
 }
 
-// With a key of any kind the node may be listened to from elsewhere.
+// With a key of any kind the node may listen on addresses other than loopback.
 func TestAuthenticationAllowsAddresses(t *testing.T) {
 	for name, value := range map[string]string{
 		"REJOIN_JWT_SECRET":     testSecret,
@@ -112,7 +112,8 @@ func TestAuthenticationWarnings(t *testing.T) {
 	}
 }
 
-// Every secret, and what is too long for the environment, can be in a file.
+// Every secret, and every value that may be too long for the environment, can
+// be in a file.
 func TestValuesFromFiles(t *testing.T) {
 	key := publicKey(t)
 	for _, end := range []string{"", "\n", "\r\n", "\n\n", "\r\n\r\n"} {

@@ -138,7 +138,7 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_QUEUE_BUDGET", "64KiB", "at least REJOIN_SEND_QUEUE_BYTES (1048576)"},
 		{"REJOIN_TRUSTED_PROXIES", "10.0.0.0/8, proxy.example", "10.0.0.0/8"},
 		{"REJOIN_TRUSTED_PROXIES", "fe80::1%eth0", "10.0.0.0/8"},
-		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.1", "10.0.0.0/8"}, // would mean nobody: clients' addresses are unmapped
+		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.1", "10.0.0.0/8"}, // would match no client: clients' addresses are unmapped
 		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.0/104", "10.0.0.0/8"},
 		{"REJOIN_TLS_CERT", "/nowhere", "together with REJOIN_TLS_KEY"},
 		{"REJOIN_CLIENT_DIR", "/nowhere", "no such file"},
@@ -158,7 +158,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The budget is a share of the memory that the process may use, where that is said.
+// The budget is a share of GOMEMLIMIT, if that is set.
 func TestQueueBudget(t *testing.T) {
 	for _, test := range []struct {
 		limit int64
@@ -320,7 +320,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// The version is written down twice: here and in the changelog.
+// The version is in the program and in the changelog, which must agree.
 func TestVersionIsTheChangelogs(t *testing.T) {
 	source, err := os.ReadFile("../../CHANGELOG.md")
 	if err != nil {

@@ -27,7 +27,7 @@ func TestClusterSecret(t *testing.T) {
 	}
 }
 
-// Neither what is wrong, nor with what, tells a secret.
+// Errors contain no secret.
 func TestSecretsAreNotShown(t *testing.T) {
 	const hidden = "swordfish"
 	for name, args := range map[string][]string{"REJOIN_CLUSTER_SECRET": {"-check"}, "REJOIN_CLUSTER_SECRETE": {"-check"}, "REJOIN_CLUSTER_SECRE": {"-h"}} {
@@ -115,7 +115,8 @@ func TestSingleNodeForwardsNothing(t *testing.T) {
 	}
 }
 
-// A session that begins at one node goes on at another, which has not got it.
+// A session that begins at one node continues through another one that does not
+// own it.
 func TestNodesAnswerForEachOther(t *testing.T) {
 	redis := redistest.Start(t)
 	variables := map[string]string{"REJOIN_REDIS_URL": "redis://" + redis.Addr, "REJOIN_CLUSTER_SECRET": "that of the test's cluster"}

@@ -41,8 +41,7 @@ func TestRandomNodeIDs(t *testing.T) {
 	}
 }
 
-// A node that stood still until another took its id must not go on as if nothing
-// had happened.
+// A node that was stopped until another node took its id must leave the cluster.
 func TestTakenNodeID(t *testing.T) {
 	server := redistest.Start(t)
 	environment(t, map[string]string{

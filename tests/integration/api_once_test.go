@@ -24,7 +24,7 @@ func TestAPIOnce(t *testing.T) {
 		var calls sync.WaitGroup
 		for i := range replies {
 			calls.Go(func() {
-				for again := true; again; { // as its problem says
+				for again := true; again; { // according to its problem
 					replies[i] = c.nodes[i%2].backend().do(apiCall{method: "POST", path: "emit", body: body, key: key})
 					again = replies[i].status == http.StatusConflict
 					if again && (replies[i].Code != "under_way" || replies[i].header.Get("Retry-After") != "1" || !replies[i].MayHave) {
@@ -69,8 +69,8 @@ func TestAPIOnce(t *testing.T) {
 	ann.hears("end") // and nothing before
 }
 
-// TestAPINodeKilled: a call whose node is killed is not made again under its key:
-// nobody knows what became of it.
+// TestAPINodeKilled: a call whose node is killed is not executed again under its
+// key, because its outcome is unknown.
 func TestAPINodeKilled(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, withAPI)
@@ -144,8 +144,8 @@ func TestAPINodeStopped(t *testing.T) {
 	a.restart()
 }
 
-// TestAPIRedisUnavailable: without Redis a call fails in bounded time, says that nothing
-// has happened, and can be made again with its key.
+// TestAPIRedisUnavailable: without Redis a call fails in bounded time, reports that it
+// had no effect, and can be retried with its key.
 func TestAPIRedisUnavailable(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1, withAPI, "REJOIN_REDIS_TIMEOUT=500ms")

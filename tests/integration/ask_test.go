@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// TestServerRequestsAcks: stock clients acknowledge what a server asks. The built-in
-// application asks nothing, so the server is the library's.
+// TestServerRequestsAcks: stock clients acknowledge events of a server. The built-in
+// application requests no acks, so the server is the library's.
 func TestServerRequestsAcks(t *testing.T) {
 	t.Parallel()
 	forVersions(t, func(t *testing.T, version string) {

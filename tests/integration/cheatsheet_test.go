@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// cheatsheet is the document whose rows are played here. What it says of a row is
-// what the row's test expects.
+// cheatsheet is the document whose rows are tested here. The tests expect the
+// results in the document.
 const cheatsheet = "../../docs/emit-cheatsheet.md"
 
 // A sheetRow is one line of the document's tables.

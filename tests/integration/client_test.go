@@ -119,8 +119,9 @@ func TestLargePayloads(t *testing.T) {
 	})
 }
 
-// TestOversize: too large a message costs the connection on a WebSocket, and the
-// client's patience on polling; either way the client is told and comes back.
+// TestOversize: a message that is too large closes a WebSocket, and on polling
+// makes the client reconnect; in both cases the client gets a reason and
+// reconnects.
 func TestOversize(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, s *npmSocket) {
@@ -184,8 +185,8 @@ func TestReconnection(t *testing.T) {
 	})
 }
 
-// TestReconnectsUnlessDisconnected: the stock client comes back by itself after a broken connection,
-// and stays away when it was told to.
+// TestReconnectsUnlessDisconnected: the stock client reconnects by itself after a broken connection,
+// and stays disconnected after a DISCONNECT packet.
 func TestReconnectsUnlessDisconnected(t *testing.T) {
 	t.Parallel()
 	forVersions(t, func(t *testing.T, version string) {

@@ -9,8 +9,8 @@ import (
 )
 
 // TestEventsOfAMiddleware: a stock client takes the last string of an event for its
-// offset, also of one that a middleware has emitted. It is recovered again and again
-// and hears every event once.
+// offset, also of one that a middleware has emitted. It is recovered repeatedly and
+// gets every event once.
 func TestEventsOfAMiddleware(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]any{

@@ -75,7 +75,7 @@ func TestAPIJoinWithoutRecovery(t *testing.T) {
 	}
 }
 
-// A joiner is a connected client that keeps the numbers which it hears.
+// A joiner is a connected client that keeps the numbers that it gets.
 type joiner struct{ heard inbox.Inbox[int] }
 
 func newJoiner(t *testing.T, addr string) *joiner {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestOrder: whoever publishes on whatever node, any two clients hear what both
-// of them hear in the same order.
+// TestOrder: any two clients get the events that both get in the same order,
+// whichever nodes publish them.
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	t.Run("one node", func(t *testing.T) {
@@ -26,7 +26,7 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-// testOrder has 4 publishers on each node, who send so many events each.
+// testOrder has 4 publishers on each node, which send this many events each.
 func testOrder(t *testing.T, nodes []*node, clients, rooms, events int) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
@@ -96,7 +96,7 @@ func testOrder(t *testing.T, nodes []*node, clients, rooms, events int) {
 	}
 }
 
-// common returns what of a is in b too.
+// common returns the events of a that are in b too.
 func common(a, b []int) []int {
 	in := map[int]bool{}
 	for _, n := range b {

@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
 )
 
-// TestRedisOutages: whatever Redis does, a node lives, says why it is not ready,
-// takes no new clients, disconnects none, and answers what it can't do in bounded
+// TestRedisOutages: whatever Redis does, a node is live, reports why it is not
+// ready, accepts no new clients, disconnects none, and fails requests in bounded
 // time. Afterwards everything that was acknowledged has arrived, once.
 func TestRedisOutages(t *testing.T) {
 	t.Parallel()
@@ -126,7 +126,7 @@ func (r *relay) deafenForGood() {
 	r.deafenSubscribers()
 }
 
-// awaitUnready waits until the node is not ready and says why.
+// awaitUnready waits until the node is not ready and reports the reason.
 func (n *clusterNode) awaitUnready(reason string) {
 	n.t.Helper()
 	n.eventually("unready with the reason "+reason, func() error {
@@ -167,7 +167,7 @@ func (n *clusterNode) handshake(t *testing.T) int {
 }
 
 // TestVolatileWhileRedisIsUnavailable: volatile events are dropped and counted, others are
-// refused, and what concerns this node's clients only goes on.
+// refused, and local events are still delivered.
 func TestVolatileWhileRedisIsUnavailable(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
@@ -211,7 +211,7 @@ func TestVolatileWhileRedisIsUnavailable(t *testing.T) {
 	eventually(t, "publishing does not work", func() error {
 		return bounded(t.Context(), func(ctx context.Context) error { return everyone.Emit(ctx, "again") })
 	})
-	if event, err := heard.Take(patience, func(e string) bool { return e != "plain" && e != "volatile" }); event != "again" { // what became of these nobody knows
+	if event, err := heard.Take(patience, func(e string) bool { return e != "plain" && e != "volatile" }); event != "again" { // the outcome of these is unknown
 		t.Errorf("got %q: %v", event, err)
 	}
 }
