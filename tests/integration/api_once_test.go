@@ -79,7 +79,7 @@ func TestAPINodeKilled(t *testing.T) {
 	ann := d.open("ann", newest, b.url(), transports["websocket"])
 	ann.call("join", "x")
 	const question = `{"rooms":["x"],"event":"well?","timeout":60000}`
-	d.suspend() // nobody answers
+	d.suspend() // no node answers
 	before := b.metrics()["rejoin_deliveries_total"]
 	asked := make(chan error, 1)
 	go func() { // ends with the node

@@ -61,7 +61,7 @@ func TestEventsOfAMiddleware(t *testing.T) {
 				}
 			}
 			cut()
-			publish() // it has heard nothing of the session yet
+			publish() // it has got no event of the session yet
 			comeBack()
 			hears()
 			publish()

@@ -124,8 +124,8 @@ func (o *ownership) comeBack(ctx context.Context, l *listener, n *clusterNode) {
 	}
 }
 
-// publish sends ten events to a room and waits until each client has heard all that
-// it should have, once.
+// publish sends ten events to a room and waits until each client has got all
+// expected events, once.
 func (o *ownership) publish(ctx context.Context, room string) {
 	o.t.Helper()
 	for range 10 {

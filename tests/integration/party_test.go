@@ -171,7 +171,7 @@ func (p *party) end() {
 	}
 }
 
-// everybody hears an event next.
+// everybody checks that all clients get an event next.
 func (p *party) everybody(event string, args ...string) {
 	p.Helper()
 	for _, g := range guests {

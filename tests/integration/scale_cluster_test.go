@@ -133,7 +133,7 @@ func (s *scale) atOnce(do func(*sioclient.Client)) {
 	all.Wait()
 }
 
-// heard waits until all clients have heard all events, and no others.
+// heard waits until all clients have got all events, and no others.
 func (s *scale) heard() {
 	s.t.Helper()
 	each(s.t, scaleClients, func(i int) error {

@@ -17,7 +17,7 @@ const fleetCan = `"can":{"join":["*"],"to":["*"]}`
 func tokenLife() time.Duration { return 2*time.Second + rand.N(4*time.Second) }
 
 // auth is the payload of a Go client of the fleet for each connect: a fresh token,
-// which for every other client expires soon. A publisher, who has no witness,
+// which for every other client expires soon. A publisher, which has no witness,
 // keeps its token.
 func (f *fleet) auth(user string, w *witness) func() map[string]any {
 	if !f.tokens {

@@ -57,8 +57,8 @@ func TestWitness(t *testing.T) {
 	}
 }
 
-// TestRefusalsNeedACause: a session that may be from before history was lost can be
-// refused, though its client heard of it only afterwards. A later one can't.
+// TestRefusalsNeedACause: a session that may be older than a loss of history may be
+// refused, although its client got it only afterwards. A later one must not.
 func TestRefusalsNeedACause(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprint("connects afterwards: ", late), func(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestPermissions: whoever is in gets no further than the token says, by whatever
-// name a room is asked for.
+// TestPermissions: a connected client can do only what its token permits,
+// whatever the name of a requested room.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 1, "REJOIN_JWT_SECRET="+jwtSecret)

@@ -15,9 +15,9 @@ import (
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// TestUnreadReplays: clients that come back to a large replay and take nothing of it
+// TestUnreadReplays: clients that reconnect to a large replay and read nothing of it
 // cost the node little memory, although they answer its pings, and are cut. Before, each
-// held all that it had missed, for as long as it liked.
+// held all its missed events without a time limit.
 func TestUnreadReplays(t *testing.T) {
 	t.Parallel()
 	const attackers = 30

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// resume is what a client says of itself that comes back.
+// resume is the auth payload of a client that reconnects.
 func resume(token, pid, offset string) object {
 	auth := object{"token": token, "pid": pid}
 	if offset != "" {
@@ -22,8 +22,9 @@ func resume(token, pid, offset string) object {
 	return auth
 }
 
-// TestStolenSession: another user gets nothing by somebody's pid and offset,
-// whether they are there or away, at whichever node; and they lose nothing.
+// TestStolenSession: another user gets nothing with a stolen pid and offset,
+// whether their owner is connected or not, at any node; and the owner loses
+// nothing.
 func TestStolenSession(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 2, "REJOIN_JWT_SECRET="+jwtSecret)
@@ -81,8 +82,8 @@ func awaitSockets(t *testing.T, n *nodetest.Node, most float64) {
 	})
 }
 
-// TestReconnectsWithFewerRights: who comes back with less gets less, who was removed gets nothing,
-// and an offset that was never given out costs nobody but who sends it.
+// TestReconnectsWithFewerRights: a client that reconnects with fewer rights gets fewer events, a
+// removed one gets nothing, and a forged offset affects only its sender.
 func TestReconnectsWithFewerRights(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 2, "REJOIN_JWT_SECRET="+jwtSecret, "REJOIN_API_KEYS="+apiKey)
