@@ -105,7 +105,7 @@ func TestExampleChat(t *testing.T) {
 	bob := enter("Bob")
 	defer bob.cancel()
 	bob.shows("lines", "Is anybody here?") // said before
-	ann.shows("lines", "Bob has come.")
+	ann.shows("lines", "Bob has joined.")
 	bob.run(chromedp.Evaluate(`document.getElementById("cut").click()`, nil))
 	bob.shows("state", "off")
 	say(ann, "You will miss this,")
