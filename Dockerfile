@@ -1,10 +1,10 @@
 # The node as an image: one static binary, its notices, certificates, and no shell.
-# The bases can be replaced, by those of a mirror or by some made on the spot.
+# The base images can be replaced, for example by those of a mirror.
 ARG GO_IMAGE=golang:1.26.8@sha256:9d2f36f06329b2a141b9db99ffa32765cf695ee57b813ca29e245e8670bcbfff
 ARG NODE_IMAGE=node:22.21.1-slim@sha256:25b3eb23a00590b7499f2a2ce939322727fcce1b15fdd69754fcd09536a3ae2c
 
-# Both stages run on the builder's platform, whatever they build for. The default
-# is for builders that do not say what theirs is.
+# Both stages run on the builder's platform, whatever the target platform. The default
+# is for builders that do not set it.
 FROM --platform=${BUILDPLATFORM:-linux/amd64} ${NODE_IMAGE} AS client
 WORKDIR /src
 COPY scripts/client scripts/

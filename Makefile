@@ -6,7 +6,7 @@ help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: ## build and start the node, with the demo page at http://127.0.0.1:3000/
-	@scripts/client || echo "Going on without the JavaScript client; the page says what to do."
+	@scripts/client || echo "Continuing without the JavaScript client; the page explains how to add it."
 	$(GO) build -o rejoin ./cmd/node
 	REJOIN_LOG_FORMAT=$${REJOIN_LOG_FORMAT:-console} ./rejoin
 
@@ -19,7 +19,7 @@ build: ## build the binary ./rejoin
 client: ## fetch the JavaScript client that the node serves (npm)
 	scripts/client
 
-setup: ## install what the tests need
+setup: ## install the dependencies of the tests
 	scripts/setup
 
 # The cache of go test does not see what tests/ reads of other modules, so it is
@@ -31,10 +31,10 @@ test: setup ## all tests, with the race detector; REDIS=container: Redis in one
 	cd bench && $(GO) vet ./...
 	cd examples && $(GO) vet ./...
 
-chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis, and what else takes long
+chaos: setup ## continuity under faults for DURATION (10m) over each form of Redis, and the other long tests
 	cd tests && REJOIN_TEST_CHAOS=$(or $(DURATION),10m) $(GO) test -count=1 -race -v -timeout 3h -run 'TestContinuity|TestBigReplay|TestThroughBalancer|TestRollingUpdate|TestRecovery|TestConnects|TestBurst|TestConcurrentClaims' ./integration/
 
-attack: setup ## the attacks of tests/security with as much as it takes to fill a node
+attack: setup ## the attacks of tests/security at the size that fills a node
 	cd tests && REJOIN_TEST_ATTACK=1 $(GO) test -count=1 -v -timeout 10m -run TestAttacks ./security/
 	cd tests && REJOIN_TEST_ATTACK=1 $(GO) test -count=1 -race -v -timeout 1h -skip TestAttacks ./security/
 
@@ -47,16 +47,16 @@ compose-test: ## the cluster of docker-compose.yml: start it, chat, kill a node
 lint: ## formatting, vet and the linter
 	scripts/lint
 
-cross: ## build for every platform that is supported
+cross: ## build for every supported platform
 	scripts/cross
 
 fuzz: ## run every fuzz target for FUZZTIME (20s)
 	scripts/fuzz
 
-bench: ## this node beside the npm package socket.io
+bench: ## benchmark this node against the npm package socket.io
 	bench/run.sh
 
-vuln: ## known vulnerabilities in what is used (needs the internet)
+vuln: ## check dependencies for known vulnerabilities (needs the internet)
 	$(GO) build -C tools -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
 	bin/govulncheck ./...
 

@@ -35,7 +35,7 @@ func TestRoamer(t *testing.T) {
 	}
 }
 
-func TestComesBackWithItsOffset(t *testing.T) {
+func TestReconnectsWithItsOffset(t *testing.T) {
 	c := &roamer{pid: "p", offset: "o"}
 	c.conn = &conn{}
 	if err := c.greet([]byte(`0{"sid":"e"}`)); err != nil {

@@ -8,7 +8,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// newAPI makes what backends use. Until there are sockets it says so.
+// newAPI returns the handler of the API for backends. Until there are sockets
+// it answers that the node is unavailable.
 func (n *node) newAPI(c config) *api.API {
 	o := api.Options{Keys: c.APIKeys, Logger: n.log}
 	if n.sockets != nil {
@@ -21,7 +22,7 @@ func (n *node) newAPI(c config) *api.API {
 	return api.New(o)
 }
 
-// fromBackends adds to the internal port what needs an API key.
+// fromBackends adds the routes that need an API key to the internal port.
 func fromBackends(a *api.API, rest http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", rest)

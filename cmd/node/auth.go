@@ -21,7 +21,8 @@ func authOptions(c config) auth.Options {
 	}
 }
 
-// newVerifier returns what judges the clients' tokens, or nil if they need none.
+// newVerifier returns the verifier of the clients' tokens, or nil if they need
+// none.
 func newVerifier(c config, log *zap.Logger) (*auth.Verifier, error) {
 	if !c.authenticates() {
 		return nil, nil

@@ -39,7 +39,7 @@ func holding(t *testing.T, text string) string {
 	return name
 }
 
-// With a key of any kind the node may be listened to from elsewhere.
+// With a key of any kind the node may listen on addresses other than loopback.
 func TestAuthenticationAllowsAddresses(t *testing.T) {
 	for name, value := range map[string]string{
 		"REJOIN_JWT_SECRET":     testSecret,
@@ -76,7 +76,7 @@ func TestAuthenticationRefusals(t *testing.T) {
 	} {
 		environment(t, map[string]string{test.name: test.value})
 		if _, r := load(); len(r.problems) != 1 || !strings.HasPrefix(r.problems[0], test.name+"=") || !strings.Contains(r.problems[0], test.says) {
-			t.Errorf("%s: problems %q, want one that says %q", test.name, r.problems, test.says)
+			t.Errorf("%s: got problems %q, want one with %q", test.name, r.problems, test.says)
 		} else if strings.Contains(r.problems[0], "too short") || strings.Contains(r.problems[0], "PRIVATE") {
 			t.Errorf("a secret is shown: %s", r.problems[0])
 		}
@@ -112,7 +112,8 @@ func TestAuthenticationWarnings(t *testing.T) {
 	}
 }
 
-// Every secret, and what is too long for the environment, can be in a file.
+// Every secret, and every value that may be too long for the environment, can
+// be in a file.
 func TestValuesFromFiles(t *testing.T) {
 	key := publicKey(t)
 	for _, end := range []string{"", "\n", "\r\n", "\n\n", "\r\n\r\n"} {

@@ -7,14 +7,14 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// What strangers can make a node log is bounded: in the size of an entry, since an
-// error may quote what a client has sent, and in the number of entries.
+// Limits of what clients can make a node log: the size of an entry, because an
+// error may quote data from a client, and the number of entries.
 const (
 	maxLogText = 1000 // bytes of one field, other than a stack
 
 	logWindow     = time.Second
 	logFirst      = 50  // entries of one message and level in a window that are all written
-	logThereafter = 100 // beyond which one of so many is
+	logThereafter = 100 // beyond them one of this many is written
 )
 
 // sample bounds the number of entries of a core. dropped is called for each that is
@@ -46,8 +46,8 @@ func (s shortening) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	return s.Core.Write(e, shorten(fields))
 }
 
-// shorten returns fields without long texts. It changes none of those that it is
-// given, because zap uses them again.
+// shorten returns fields without long texts. It does not change its argument,
+// because zap reuses it.
 func shorten(fields []zapcore.Field) []zapcore.Field {
 	var changed []zapcore.Field
 	for i, f := range fields {

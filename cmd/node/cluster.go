@@ -25,27 +25,27 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A cluster is this node's place among the others. A node alone has its adapter
-// and nothing else.
+// A cluster holds this node's connections to the other nodes. A single node has
+// only the adapter.
 type cluster struct {
 	adapter  adapter.Adapter
-	memory   *adapter.Memory // of a node alone
-	redis    *redis.Adapter  // nil for a node alone
+	memory   *adapter.Memory // of a single node
+	redis    *redis.Adapter  // nil for a single node
 	sessions *sessions.Store
 	calls    idempotency.Store
 	policy   *policy
-	key      []byte         // tells offsets that nodes gave out from made-up ones
+	key      []byte         // authenticates offsets
 	closers  []func() error // in the order of closing
 }
 
-// joinPause is the time between two tries to join a cluster, and policyPause that
-// between two looks at what Redis does when its memory is full.
+// joinPause is the time between two attempts to join a cluster, and policyPause
+// that between two checks of Redis' eviction policy.
 const (
 	joinPause   = time.Second
 	policyPause = 10 * time.Second
 )
 
-// alone makes a cluster of one node, in memory.
+// alone returns a cluster of one node, in memory.
 func alone(c config) (*cluster, error) {
 	m := newMemory(c)
 	a, err := m.Node(adapter.NodeID(c.NodeID))
@@ -55,8 +55,8 @@ func alone(c config) (*cluster, error) {
 	return &cluster{adapter: a, memory: m, calls: idempotency.NewMemory(idempotency.MemoryOptions{}), closers: []func() error{a.Close}}, nil
 }
 
-// join makes this node one of the cluster in Redis. It tries until it is, ctx
-// ends, or giveUp says so of an error. Until then waiting is told why.
+// join joins the cluster in Redis. It retries until it succeeds, ctx ends, or
+// giveUp returns true for an error. It passes each error to waiting.
 func join(ctx context.Context, c config, advertise string, log *zap.Logger, giveUp func(error) bool, waiting func(error)) (*cluster, error) {
 	goredis.SetLogger(redisLog{log.Sugar()})
 	target := c.RedisURL.target
@@ -123,8 +123,8 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	}, nil
 }
 
-// mayRun makes sure that the Redis user may do what sessions and the API need; what
-// events need is checked where they are sent.
+// mayRun checks that the Redis user has the rights that sessions and the API need.
+// The adapter checks those for events.
 func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
 	commands := slices.Concat(sessions.Commands(prefix), calls.Commands(prefix))
 	if target.Form() == redisurl.Cluster {
@@ -140,7 +140,7 @@ func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
 	return nil
 }
 
-// options gives the library its place in the cluster.
+// options sets the cluster's parts in the library's options.
 func (cl *cluster) options(o *socketio.Options) {
 	o.Adapter = cl.adapter
 	o.OffsetKey = cl.key
@@ -149,7 +149,7 @@ func (cl *cluster) options(o *socketio.Options) {
 	}
 }
 
-// clusterMetrics returns what there is to count of the cluster.
+// clusterMetrics returns the cluster's sources of metrics.
 func (n *node) clusterMetrics() []prometheus.Collector {
 	if n.cluster.redis == nil {
 		return nil
@@ -185,8 +185,8 @@ func (cl *cluster) close() error {
 	return errors.Join(errs...)
 }
 
-// A policy watches whether Redis keeps what it is given. One that evicts a backlog
-// would make clients believe that they missed nothing.
+// A policy watches Redis' eviction policy. If Redis evicted a backlog, a recovery
+// would report that nothing was missed.
 type policy struct {
 	target  *redisurl.Target
 	allowed bool
@@ -207,7 +207,7 @@ func (p *policy) check(ctx context.Context) error {
 	defer p.mu.Unlock()
 	switch {
 	case evicts:
-		p.evicts = fmt.Errorf("%w; REJOIN_ALLOW_EVICTION=true accepts that clients may miss events and not be told", err)
+		p.evicts = fmt.Errorf("%w; REJOIN_ALLOW_EVICTION=true accepts that clients may miss events without notice", err)
 		return p.evicts
 	case err == nil:
 		p.evicts = nil
@@ -221,7 +221,7 @@ func (p *policy) verdict() error {
 	return p.evicts
 }
 
-// start looks again and again: the policy can be changed while Redis runs.
+// start checks repeatedly, because the policy can be changed while Redis runs.
 func (p *policy) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
@@ -233,7 +233,7 @@ func (p *policy) start() {
 				return
 			}
 			ctx, cancel := context.WithTimeout(ctx, policyPause)
-			_ = p.check(ctx) // that Redis is away is the adapter's to say
+			_ = p.check(ctx) // the adapter reports that Redis is unavailable
 			cancel()
 		}
 	})
@@ -245,8 +245,8 @@ func (p *policy) stop() error {
 	return nil
 }
 
-// onlyWhenReady refuses new connections while the node could not keep what it
-// promises them. Those that are there go on.
+// onlyWhenReady refuses new connections while the node cannot give its
+// guarantees. Existing connections stay.
 func onlyWhenReady(ready func() error, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		known := strings.Contains(r.URL.RawQuery, "sid=") && r.URL.Query().Has("sid")
@@ -262,14 +262,15 @@ func onlyWhenReady(ready func() error, next http.Handler) http.Handler {
 	})
 }
 
-// unavailable tells a client to try again. Why is nobody's business out there.
+// unavailable answers that the client should retry. Clients do not get the
+// reason.
 func unavailable(w http.ResponseWriter) {
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, "this node is not ready; try again", http.StatusServiceUnavailable)
 }
 
-// redisLog is where go-redis says what it has to. All that matters comes back as
-// an error, too.
+// redisLog is go-redis' log. Everything that matters is also returned as an
+// error.
 type redisLog struct{ log *zap.SugaredLogger }
 
 func (l redisLog) Printf(_ context.Context, format string, args ...any) {

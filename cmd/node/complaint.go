@@ -5,25 +5,26 @@ import (
 	"time"
 )
 
-// The same complaint is made again after complaintFirst, then after twice as long
-// each time, up to complaintMost.
+// The same complaint is logged again after complaintFirst, then after twice the
+// previous time, up to complaintMost.
 const (
 	complaintFirst = time.Second
 	complaintMost  = 30 * time.Second
 )
 
-// A complaint is an error that comes again and again. The log gets it when it
-// changes, and else now and then.
+// A complaint is a recurring error. It is logged when it changes, and otherwise
+// at growing intervals.
 type complaint struct {
 	text  string
 	made  time.Time
 	pause time.Duration
 }
 
-// localPort is what differs between errors of the same connection, made anew.
+// localPort matches the part of an error that differs after a reconnect.
 var localPort = regexp.MustCompile(`:\d+->`)
 
-// due reports whether an error is to be logged now, and takes it that it is.
+// due reports whether an error must be logged now, and assumes that the caller
+// logs it.
 func (c *complaint) due(err error, now time.Time) bool {
 	text := localPort.ReplaceAllString(err.Error(), "->")
 	switch {

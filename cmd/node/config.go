@@ -14,21 +14,21 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A config is everything that can be set, one field for each variable. The tags
-// are what reads, checks and documents it:
+// A config holds all settings, one field for each variable. The tags define how
+// a value is read, checked and documented:
 //
 //	default  the value of a variable that is not set
 //	within   the smallest and the largest value
 //	oneof    the possible values
 //	allowed  the possible values in words, where the type decides
 //	desc     the meaning
-//	section  what a group of variables is about, on its first one
-//	secret   the value is shown to nobody
-//	file     a file may hold it, which the variable with _FILE at the end names; so
-//	         it is with all secrets
+//	section  heading of a group of variables, on its first one
+//	secret   the value is never shown
+//	file     the value may be in a file, named by the variable with the suffix _FILE;
+//	         this holds for all secrets
 //
-// split_words makes the variable's name from the field's. An envconfig tag would
-// also have the name without its prefix looked up: PATH, of all things.
+// split_words makes the variable's name from the field's. With an envconfig tag
+// the name without its prefix would be read too, for example PATH.
 type config struct {
 	Addr           address `section:"Addresses" split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
 	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and requests forwarded by other nodes"`
@@ -46,9 +46,9 @@ type config struct {
 	Origins        origins       `split_words:"true" allowed:"a list of scheme://host, scheme://host:port, scheme://*.domain, file:// and null, separated by commas, or * for any" desc:"web origins that may connect in addition to the node's own (docs/security.md)"`
 	Transports     transports    `split_words:"true" default:"polling,websocket" allowed:"polling, websocket or both, separated by commas" desc:"transports that clients may use"`
 	PingInterval   time.Duration `split_words:"true" default:"25s" within:"50ms 1h" desc:"time between two pings"`
-	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time that a client has to answer a ping"`
-	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time that a client has to upgrade from polling to websocket"`
-	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time that a connection has to connect to a namespace"`
+	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time in which a client must answer a ping"`
+	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time in which a client must upgrade from polling to websocket"`
+	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time in which a connection must connect to a namespace"`
 	KeepAlive      time.Duration `split_words:"true" default:"620s" within:"1s 24h" desc:"how long an idle TCP connection is kept open between two requests; must be longer than the balancer's own, which otherwise sends requests on connections that are being closed"`
 	HealthPath     healthPath    `split_words:"true" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, otherwise 503, for balancers that cannot reach the internal address; none if not set"`
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"maximum size of a message, or of a polling request, from a client"`
@@ -72,7 +72,7 @@ type config struct {
 	UserEventRate           int        `split_words:"true" default:"4000" within:"0 1000000" desc:"events of all sockets that a user has on this node per second, with a burst of ten times as many; an IP address whose clients have no user has ten times that"`
 	UserByteRate            size       `split_words:"true" default:"16MiB" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node per second, with a burst of ten times as many; an IP address whose clients have no user has ten times that"`
 	ReadRate                size       `split_words:"true" default:"1MiB" within:"0 16GiB" desc:"bytes that history and members read per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many; beyond it they are delayed, or acked with rate_limited if the delay would exceed 3 seconds. Also limits what recoveries read beyond what REJOIN_SESSION_RECOVERIES allows their sessions, which delays large replays"`
-	CopyRate                size       `split_words:"true" default:"512KiB" within:"0 16GiB" desc:"bytes that events and joins to several rooms may take in Redis per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many: for each room after the first the event and 256 bytes, and 8KiB for a room without members and events; and for each join and leave what it writes of the session. One event may become REJOIN_MAX_PAYLOAD bytes in its rooms together"`
+	CopyRate                size       `split_words:"true" default:"512KiB" within:"0 16GiB" desc:"bytes that events and joins to several rooms may take in Redis per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many: for each room after the first the event and 256 bytes, and 8KiB for a room without members and events; and for each join and leave the bytes that it writes of the session. One event may become REJOIN_MAX_PAYLOAD bytes in its rooms together"`
 	IPHandshakeRate         int        `split_words:"true" default:"100" within:"0 1000000" desc:"new connections of one IP address per second, with a burst of ten times as many; beyond it they are answered 429. An IPv6 network of 64 bits is one address. Loopback is not limited, nor are private networks, because a balancer may be there, unless REJOIN_TRUSTED_PROXIES is set"`
 	IPConnections           int        `split_words:"true" default:"5000" within:"0 10000000" desc:"open connections of one such IP address; beyond it new ones are answered 429. TCP connections are limited to 6 times as many, except those of trusted proxies; 0 is no limit"`
 	TrustedProxies          networks   `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose headers state the client's address and the host and scheme that it requested; without it, limits of IP addresses take the proxies for clients"`
@@ -108,20 +108,20 @@ type config struct {
 	NodeID    nodeID `split_words:"true" allowed:"4 characters of A-Z, a-z, 0-9, _ and -" desc:"id of this node, the first 4 characters of its engine session ids; random if not set"`
 }
 
-// validate adds what no field can say alone. It sees values that are each
-// allowed: the defaults where they were not.
+// validate checks conditions on several fields. Each value is allowed: a
+// refused value was replaced by its default.
 func (c *config) validate(r *report) {
 	if !c.AllowAnonymous {
 		if !c.Addr.loopback() && !c.authenticates() {
-			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address, or that of a node with authentication (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL), or REJOIN_ALLOW_ANONYMOUS=true, since this node lets everybody in who can reach it")
+			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
 		}
 		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys) == 0 {
-			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address, or one with REJOIN_CLUSTER_SECRET or REJOIN_API_KEYS, or REJOIN_ALLOW_ANONYMOUS=true, since the internal port asks for no other credentials")
+			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
 		}
 	}
 	switch n := len(c.ClusterSecret); {
 	case n == 0 && c.RedisURL.target != nil:
-		r.refuse("REJOIN_CLUSTER_SECRET", c.ClusterSecret, "set, and the same on all nodes, since REJOIN_REDIS_URL makes this node one of a cluster")
+		r.refuse("REJOIN_CLUSTER_SECRET", c.ClusterSecret, "set, and the same on all nodes, because REJOIN_REDIS_URL makes this node part of a cluster")
 	case n > 0 && n < leastSecret:
 		r.warn("REJOIN_CLUSTER_SECRET has only %d characters: with fewer than %d it can be guessed", n, leastSecret)
 	}
@@ -157,7 +157,7 @@ func (c *config) validate(r *report) {
 		}
 	}
 	if c.QueueBudget > 0 && c.QueueBudget < c.SendQueueBytes {
-		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), what may wait for one connection", c.SendQueueBytes))
+		r.refuse("REJOIN_QUEUE_BUDGET", int(c.QueueBudget), fmt.Sprintf("at least REJOIN_SEND_QUEUE_BYTES (%d), the send queue limit of one connection", c.SendQueueBytes))
 	}
 	if most := limit.Descriptors(); c.Connections > most && most > 0 {
 		r.warn("REJOIN_CONNECTIONS is %d, but this process may have only %d descriptors open (ulimit -n)", c.Connections, most)
@@ -174,34 +174,35 @@ func (c *config) authenticates() bool {
 	return c.JWTSecret != "" || c.JWTPublicKey != "" || c.JwksURL.set()
 }
 
-// leastJWTSecret is how long RFC 7518 wants the key of HS256 to be.
+// leastJWTSecret is the minimum length of an HS256 key (RFC 7518).
 const leastJWTSecret = 32
 
 func (c *config) validateAuthentication(r *report) {
 	if n := len(c.JWTSecret); n > 0 && n < leastSecret {
 		r.refuse("REJOIN_JWT_SECRET", c.JWTSecret, "at least 16 characters: a shorter secret can be guessed by anyone who has one token")
 	} else if n > 0 && n < leastJWTSecret {
-		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 wants %d or more, so that it can't be found out from a token", n, leastJWTSecret)
+		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 requires at least %d, so that it cannot be derived from a token", n, leastJWTSecret)
 	}
 	if c.JwksURL.set() && c.JWTAudience == "" {
-		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has given for other services are good here, too")
+		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has issued for other services are valid here, too")
 	}
 	if c.JwksURL.plain() {
 		r.warn("REJOIN_JWKS_URL is not https: the keys can be replaced in transit")
 	}
 	if !c.authenticates() && (c.JWTIssuer != "" || c.JWTAudience != "") {
-		r.warn("REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE have no effect without a key: nobody has to show a token")
+		r.warn("REJOIN_JWT_ISSUER and REJOIN_JWT_AUDIENCE have no effect without a key: clients need no token")
 	}
 }
 
-// validateRecovery keeps the promise possible. A backlog that is gone before
-// the sessions that need it looks like a room in which nothing was missed.
+// validateRecovery checks the settings of recovery. A backlog that expired
+// before the sessions that need it would look like a room in which nothing was
+// missed.
 func (c *config) validateRecovery(r *report) {
 	if c.RecoveryWindow == 0 {
 		return
 	}
 	if c.BacklogLimit == 0 {
-		r.warn("REJOIN_BACKLOG_LIMIT=0: missed events cannot be replayed, so recovery is off; REJOIN_RECOVERY_WINDOW=0s says so too")
+		r.warn("REJOIN_BACKLOG_LIMIT=0: missed events cannot be replayed, so recovery is off; set REJOIN_RECOVERY_WINDOW=0s to make this explicit")
 		return
 	}
 	refresh := socketio.RefreshPeriod(c.RecoveryWindow)
@@ -212,17 +213,17 @@ func (c *config) validateRecovery(r *report) {
 	}
 }
 
-// recovers reports whether clients can come back.
+// recovers reports whether clients can recover.
 func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit > 0 }
 
-// What is kept of a room where nothing can be recovered: a socket that a command
-// joins to the room gets from it what was published until its node has subscribed.
+// Events of a room that are stored without recovery: a socket that a command joins
+// to the room reads from them what was published before its node had subscribed.
 const (
 	joinBacklogLimit = 1000
 	joinBacklogTTL   = time.Minute
 )
 
-// backlogs returns how many of a room's events are kept, and for how long.
+// backlogs returns the number of a room's stored events and their TTL.
 func (c *config) backlogs() (limit int, ttl time.Duration) {
 	if c.BacklogLimit == 0 {
 		return joinBacklogLimit, joinBacklogTTL
@@ -236,7 +237,7 @@ func (c *config) clockTTL() time.Duration {
 	return c.RecoveryWindow + c.PingInterval + c.PingTimeout + socketio.RefreshPeriod(c.RecoveryWindow) + time.Minute
 }
 
-// partitions is how many there are.
+// partitions returns the number of partitions.
 func (c *config) partitions() int {
 	switch {
 	case c.Partitions > 0:

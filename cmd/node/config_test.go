@@ -50,7 +50,7 @@ func TestDefaults(t *testing.T) {
 func TestEveryVariableIsDocumented(t *testing.T) {
 	for _, v := range variables() {
 		if v.field.Tag.Get("desc") == "" || v.allowed() == "" {
-			t.Errorf("%s: no meaning, or nothing said of what is allowed", v.name)
+			t.Errorf("%s: no meaning, or no allowed values", v.name)
 		}
 	}
 }
@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_ADDR", "example.com:3000", "REJOIN_ALLOW_ANONYMOUS=true"},
 		{"REJOIN_INTERNAL_ADDR", "[::]:3001", "REJOIN_ALLOW_ANONYMOUS=true"},
 		{"REJOIN_INTERNAL_ADDR", "127.0.0.1:3000", "another address"},
-		{"REJOIN_INTERNAL_ADDR", ":3001", "REJOIN_CLUSTER_SECRET or REJOIN_API_KEYS"},
+		{"REJOIN_INTERNAL_ADDR", ":3001", "REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS"},
 		{"REJOIN_ADVERTISE_ADDR", "10.0.0.1", "host:port"},
 		{"REJOIN_ALLOW_ANONYMOUS", "yes", "true or false"},
 		{"REJOIN_PATH", "/", "not / alone"},
@@ -138,7 +138,7 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_QUEUE_BUDGET", "64KiB", "at least REJOIN_SEND_QUEUE_BYTES (1048576)"},
 		{"REJOIN_TRUSTED_PROXIES", "10.0.0.0/8, proxy.example", "10.0.0.0/8"},
 		{"REJOIN_TRUSTED_PROXIES", "fe80::1%eth0", "10.0.0.0/8"},
-		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.1", "10.0.0.0/8"}, // would mean nobody: clients' addresses are unmapped
+		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.1", "10.0.0.0/8"}, // would match no client: clients' addresses are unmapped
 		{"REJOIN_TRUSTED_PROXIES", "::ffff:10.0.0.0/104", "10.0.0.0/8"},
 		{"REJOIN_TLS_CERT", "/nowhere", "together with REJOIN_TLS_KEY"},
 		{"REJOIN_CLIENT_DIR", "/nowhere", "no such file"},
@@ -152,13 +152,13 @@ func TestRefusals(t *testing.T) {
 			environment(t, map[string]string{test.name: test.value})
 			_, r := load()
 			if len(r.problems) != 1 || !strings.HasPrefix(r.problems[0], test.name+"=") || !strings.Contains(r.problems[0], test.says) {
-				t.Errorf("problems %q, want one about %s that says %q", r.problems, test.name, test.says)
+				t.Errorf("got problems %q, want one about %s with %q", r.problems, test.name, test.says)
 			}
 		})
 	}
 }
 
-// The budget is a share of the memory that the process may use, where that is said.
+// The budget is a share of GOMEMLIMIT, if that is set.
 func TestQueueBudget(t *testing.T) {
 	for _, test := range []struct {
 		limit int64
@@ -179,7 +179,7 @@ func TestQueueBudget(t *testing.T) {
 	}
 }
 
-func TestAllProblemsAtOnce(t *testing.T) {
+func TestAllProblemsAreReported(t *testing.T) {
 	environment(t, map[string]string{
 		"REJOIN_ADDR":           "0.0.0.0:3000",
 		"REJOIN_PING_INTERVAL":  "soon",
@@ -199,7 +199,7 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		"REJOIN_BACKLOG_TTL=1m0s: must be 3m25s or more",
 	} {
 		if !strings.Contains(stderr, want) {
-			t.Errorf("stderr does not say %q:\n%s", want, stderr)
+			t.Errorf("stderr lacks %q:\n%s", want, stderr)
 		}
 	}
 	if lines := strings.Count(stderr, "\n"); lines != 5 {
@@ -320,7 +320,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// The version is written down twice: here and in the changelog.
+// The version is in the program and in the changelog, which must agree.
 func TestVersionIsTheChangelogs(t *testing.T) {
 	source, err := os.ReadFile("../../CHANGELOG.md")
 	if err != nil {

@@ -35,13 +35,13 @@ func startWithDescriptors(t *testing.T, n uint64, variables map[string]string) (
 	return startNode(t, variables)
 }
 
-// A node to which more clients are forwarded than it has descriptors for answers at its
-// internal port, and the clients go on by polling.
+// A node that receives more forwarded clients than it has descriptors still answers at
+// its internal port, and the clients continue on polling.
 func TestForwardedClientsLeaveRoom(t *testing.T) {
 	redis := redistest.Start(t)
 	variables := map[string]string{"REJOIN_REDIS_URL": "redis://" + redis.Addr, "REJOIN_CLUSTER_SECRET": "that of the test's cluster"}
 	near, stopNear := startNode(t, variables)
-	owner, stopOwner := startWithDescriptors(t, 64, variables) // of which 52 are for what is forwarded
+	owner, stopOwner := startWithDescriptors(t, 64, variables) // of which 52 are for forwarded requests
 	var sids []string
 	for range 60 {
 		_, body := fetch(t, "http://"+owner.Addr+handshake)

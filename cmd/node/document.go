@@ -44,5 +44,5 @@ This file is generated from the program: `+"`go test ./cmd/node -run TestConfigu
 	}
 }
 
-// cell makes a text fit for a cell of a table.
+// cell escapes a text for a cell of a table.
 func cell(text string) string { return strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(text) }

@@ -10,7 +10,7 @@ import (
 
 var update = flag.Bool("update", false, "write docs/configuration.md anew")
 
-// TestConfigurationDocument: docs/configuration.md says what the program does.
+// TestConfigurationDocument: docs/configuration.md matches the program.
 func TestConfigurationDocument(t *testing.T) {
 	const file = "../../docs/configuration.md"
 	var want bytes.Buffer

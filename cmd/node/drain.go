@@ -7,22 +7,23 @@ import (
 	"go.uber.org/zap"
 )
 
-// drainReport is how often the log says how far a drain has come.
+// drainReport is the interval at which the log reports the progress of a drain.
 const drainReport = 5 * time.Second
 
 // stopReserve is the part of the budget that is kept for the stop after the drain, at
 // most an eighth.
 const stopReserve = 500 * time.Millisecond
 
-// handlerTime is what handlers that are running have without a budget.
+// handlerTime is the time for running handlers without a budget.
 const handlerTime = 5 * time.Second
 
 // drain closes the connections at the pace that the configuration sets, or until ctx
 // ends. The node is not ready any more. It serves as before for the delay, in which
 // its balancer notices; then it refuses new clients and closes its connections one by
 // one. The last is closed after three quarters of the time, so that slow clients have
-// got everything by the end of the budget. Whatever is left then is cut. Without a
-// budget all are closed immediately, and only handlers are waited for.
+// received everything by the end of the budget. The remaining connections are then
+// cut. Without a budget all are closed immediately, and drain waits only for
+// handlers.
 func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 	n.health.Draining(n.connections)
 	n.log.Info("draining: no longer ready", zap.Duration("serving_for", delay), zap.Int("connections", n.connections()))
@@ -54,7 +55,7 @@ func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 	}
 }
 
-// connections counts those that are open.
+// connections returns the number of open connections.
 func (n *node) connections() int {
 	st := n.sockets.Stats().Engine
 	return st.Polling + st.WebSocket

@@ -68,7 +68,7 @@ func (n *drainable) drain() time.Duration {
 }
 
 // poller opens a polling session that is connected to the main namespace and has
-// fetched all there is.
+// fetched all packets.
 func (n *drainable) poller() (url string) {
 	n.Helper()
 	url = "http://" + n.Addr + "/socket.io/?EIO=4&transport=polling"
@@ -117,7 +117,7 @@ func (n *drainable) webSocket(sid string) *websocket.Conn {
 	return ws
 }
 
-// stalled opens a WebSocket whose client takes nothing of the megabytes that it is
+// stalled opens a WebSocket whose client reads nothing of the megabytes that it is
 // sent.
 func (n *drainable) stalled(sid string) {
 	n.Helper()
@@ -133,7 +133,7 @@ func (n *drainable) stalled(sid string) {
 		if err := ws.WriteMessage(websocket.TextMessage, []byte(p)); err != nil {
 			n.Fatal(err)
 		}
-		if p == "40" || p == "2probe" { // what is answered
+		if p == "40" || p == "2probe" { // the responses
 			if _, _, err := ws.ReadMessage(); err != nil {
 				n.Fatal(err)
 			}
@@ -156,11 +156,11 @@ func TestDrainEndsWithinItsBudget(t *testing.T) {
 	sid := func(url string) string { _, sid, _ := strings.Cut(url, "&sid="); return sid }
 
 	near.poller()                                                                                                             // between two polls, for ever
-	near.pollLater("http://" + near.Addr + "/socket.io/?" + query(near.poller()))                                             // a poll that nobody reads the answer of
+	near.pollLater("http://" + near.Addr + "/socket.io/?" + query(near.poller()))                                             // a poll whose response is not read
 	near.pollLater("http://" + near.Addr + "/socket.io/?" + query(far.poller()))                                              // one that waits at another node
 	near.stalled("")                                                                                                          // a full pipe
 	near.stalled(sid(far.poller()))                                                                                           // one of another node's session
-	near.webSocket(sid(near.poller()))                                                                                        // an upgrade that says nothing
+	near.webSocket(sid(near.poller()))                                                                                        // a silent upgrade
 	near.dial()                                                                                                               // no request
 	fmt.Fprint(near.dial(), "GET /socket.io/ HTTP/1.1\r\n")                                                                   // half a request
 	fmt.Fprintf(near.dial(), "POST /socket.io/?%s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n4", query(near.poller())) // half a body

@@ -14,11 +14,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// forwardMargin is what a forwarded poll may take beside waiting.
+// forwardMargin is the time that a forwarded poll may take in addition to its
+// wait.
 const forwardMargin = 10 * time.Second
 
-// newForwarder lets this node answer for the sessions of others. It returns nil
-// for a node alone: one without a secret, or whose adapter knows no addresses.
+// newForwarder returns the forwarder of requests for other nodes' sessions. It
+// returns nil for a single node: one without a secret, or whose adapter has no
+// addresses.
 func newForwarder(c config, a adapter.Adapter, l *limits, log *zap.Logger) (*forward.Forwarder, error) {
 	directory, ok := a.(forward.Directory)
 	if !ok || c.ClusterSecret == "" {
@@ -35,7 +37,7 @@ func newForwarder(c config, a adapter.Adapter, l *limits, log *zap.Logger) (*for
 	})
 }
 
-// fromNodes adds to the internal port what other nodes pass on and ask for.
+// fromNodes adds the routes for requests of other nodes to the internal port.
 func (n *node) fromNodes(rest http.Handler) http.Handler {
 	if n.forward == nil {
 		return rest
@@ -47,8 +49,8 @@ func (n *node) fromNodes(rest http.Handler) http.Handler {
 	return mux
 }
 
-// sendAway closes, over a time, the connections that this node has, and has the
-// WebSockets that run through it closed by their nodes.
+// sendAway closes this node's connections over a period, and requests the
+// owners of forwarded WebSockets to close them.
 func (n *node) sendAway(ctx context.Context, over time.Duration) error {
 	through := make(chan error, 1)
 	go func() { // ends with ctx at the latest
@@ -62,8 +64,8 @@ func (n *node) sendAway(ctx context.Context, over time.Duration) error {
 	return errors.Join(err, <-through)
 }
 
-// advertised returns where other nodes reach this one's internal port, which
-// listens at internal.
+// advertised returns the address at which other nodes reach this node's
+// internal port, which listens at internal.
 func advertised(c config, internal net.Addr) (string, error) {
 	a := c.AdvertiseAddr.address
 	if a == (address{}) {
@@ -80,13 +82,13 @@ func advertised(c config, internal net.Addr) (string, error) {
 		return "", fmt.Errorf("REJOIN_ADVERTISE_ADDR: this machine's addresses: %w", err)
 	}
 	if a.host = reachable(all); a.host == "" {
-		return "", errors.New("REJOIN_ADVERTISE_ADDR: must be set: this machine has no address that other nodes could reach")
+		return "", errors.New("REJOIN_ADVERTISE_ADDR: must be set: this machine has no address that other nodes can reach")
 	}
 	return a.String(), nil
 }
 
-// reachable returns the first address that other machines may reach, of IPv4 if
-// there is one; "" if there is none.
+// reachable returns the first address that other machines may reach, preferably
+// of IPv4, or "".
 func reachable(all []net.Addr) (first string) {
 	for _, a := range all {
 		network, ok := a.(*net.IPNet)

@@ -27,7 +27,7 @@ func TestClusterSecret(t *testing.T) {
 	}
 }
 
-// Neither what is wrong, nor with what, tells a secret.
+// Errors contain no secret.
 func TestSecretsAreNotShown(t *testing.T) {
 	const hidden = "swordfish"
 	for name, args := range map[string][]string{"REJOIN_CLUSTER_SECRET": {"-check"}, "REJOIN_CLUSTER_SECRETE": {"-check"}, "REJOIN_CLUSTER_SECRE": {"-h"}} {
@@ -69,7 +69,7 @@ func TestAdvertised(t *testing.T) {
 		got, err := advertised(c, listening)
 		if strings.HasPrefix(test.want, ":") { // on a machine without a network
 			if err == nil {
-				t.Errorf("%+v: %s, though nobody can reach it", test, got)
+				t.Errorf("%+v: got %s, although it is unreachable", test, got)
 			}
 			continue
 		}
@@ -104,7 +104,7 @@ func TestReachable(t *testing.T) {
 	}
 }
 
-func TestNothingToForwardAlone(t *testing.T) {
+func TestSingleNodeForwardsNothing(t *testing.T) {
 	cl, err := alone(config{NodeID: "n001"})
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,8 @@ func TestNothingToForwardAlone(t *testing.T) {
 	}
 }
 
-// A session that begins at one node goes on at another, which has not got it.
+// A session that begins at one node continues through another one that does not
+// own it.
 func TestNodesAnswerForEachOther(t *testing.T) {
 	redis := redistest.Start(t)
 	variables := map[string]string{"REJOIN_REDIS_URL": "redis://" + redis.Addr, "REJOIN_CLUSTER_SECRET": "that of the test's cluster"}
@@ -137,7 +138,7 @@ func TestNodesAnswerForEachOther(t *testing.T) {
 	}
 	codes := []int{stopOwner()}
 	if status, body := fetch(t, "http://"+near.Addr+session); status != 400 || !strings.HasPrefix(body, `{"code":1,`) {
-		t.Errorf("the owner has gone: %d %s", status, body)
+		t.Errorf("owner stopped: got %d %s", status, body)
 	}
 	if codes = append(codes, stopNear()); !slices.Equal(codes, []int{0, 0}) {
 		t.Errorf("exit codes %d", codes)

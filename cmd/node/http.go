@@ -15,17 +15,17 @@ import (
 	"github.com/rejoin-io/rejoin/internal/limit"
 )
 
-// headTimeout is how long a request's line and headers may take.
+// headTimeout is the time limit of a request's line and headers.
 const headTimeout = 10 * time.Second
 
-// silence is how long a body may take where its handler does not say otherwise, or
-// does not read it: as long as a client may be silent, but no less than a head.
+// silence is the default time limit of a body, also of one that the handler does
+// not read: as long as a client may be silent, but at least headTimeout.
 func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeout, headTimeout) }
 
-// newPublicServer bounds what is not the engine's to bound, since only it knows when
-// the wait for a poll's answer is over: how long a client may take to take a response.
-// A poll waits for one silence at most, so that there is another left to write in,
-// also where it is another node's answer.
+// newPublicServer limits the time of a request and its response. A poll waits for at
+// most one silence, so another one is left for writing the response, also one of
+// another node. The engine sets its own deadlines, because only the engine knows when
+// a poll's wait ends.
 func (n *node) newPublicServer(c config, h http.Handler) *server {
 	s := n.newHTTPServer(c, n.limits.public, n.limits.headers.Public(n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h)))))
 	s.IdleTimeout = c.KeepAlive
@@ -33,8 +33,7 @@ func (n *node) newPublicServer(c config, h http.Handler) *server {
 	return s
 }
 
-// withHealth adds the health path, which tells clients nothing but whether the node
-// is ready.
+// withHealth adds the health path, which reveals only whether the node is ready.
 func (n *node) withHealth(c config, next http.Handler) http.Handler {
 	if c.HealthPath == "" {
 		return next
@@ -49,14 +48,14 @@ func (n *node) withHealth(c config, next http.Handler) http.Handler {
 	})
 }
 
-// proxies are those in front of the public address.
+// proxies returns the trusted proxies in front of the public address.
 func (c *config) proxies() limit.Proxies {
 	return limit.Proxies{Networks: c.TrustedProxies, Header: string(c.ClientIPHeader)}
 }
 
-// newHTTPServer bounds what a client can hold without being one.
+// newHTTPServer limits the resources of connections that are not clients yet.
 func (n *node) newHTTPServer(c config, port *limit.Port, h http.Handler) *server {
-	errorLog, err := zap.NewStdLogAt(n.log, zap.DebugLevel) // mostly what strangers' clients do wrong
+	errorLog, err := zap.NewStdLogAt(n.log, zap.DebugLevel) // mostly errors of untrusted clients
 	if err != nil {
 		panic(err) // zap does not know its own level
 	}
@@ -74,11 +73,11 @@ func (n *node) newHTTPServer(c config, port *limit.Port, h http.Handler) *server
 		},
 		Protocols: new(http.Protocols),
 	}
-	s.Protocols.SetHTTP1(true) // WebSockets take the connection over, which HTTP/2 has for all requests
+	s.Protocols.SetHTTP1(true) // WebSockets take over the connection, which all requests share in HTTP/2
 	return s
 }
 
-// secure makes the public port one of TLS, if there is a certificate.
+// secure adds TLS to the public port if there is a certificate.
 func (n *node) secure(c config, port net.Listener) (net.Listener, error) {
 	if c.TLSCert == "" {
 		return port, nil
@@ -94,7 +93,7 @@ func (n *node) secure(c config, port net.Listener) (net.Listener, error) {
 	}), nil
 }
 
-// scheme is that of the public port's URLs.
+// scheme returns the scheme of the public port's URLs.
 func (c *config) scheme() string {
 	if c.TLSCert != "" {
 		return "https"
@@ -102,9 +101,9 @@ func (c *config) scheme() string {
 	return "http"
 }
 
-// sendBuffer is what the kernel may hold for one connection. Without a bound it
-// takes megabytes, and on a narrow link a ping would wait behind them until its
-// client has given up.
+// sendBuffer limits the kernel's send buffer of one connection. Without a limit
+// it grows to megabytes, and on a slow link a ping would be queued behind them
+// until its client times out.
 const sendBuffer = 256 << 10
 
 func boundSendBuffer(c net.Conn) {
@@ -116,7 +115,7 @@ func boundSendBuffer(c net.Conn) {
 	}
 }
 
-// A server is an HTTP server that ends in time.
+// A server is an HTTP server whose shutdown is limited in time.
 type server struct {
 	http.Server
 	serving atomic.Int64 // requests that are being handled
@@ -130,12 +129,12 @@ func (s *server) count(next http.Handler) http.Handler {
 	})
 }
 
-// answerGrace is how long answers may take to leave after their requests were handled.
+// answerGrace is the time for sending answers after their requests were handled.
 const answerGrace = 200 * time.Millisecond
 
 // shut closes the server's port, waits for the requests that are being handled, and
-// closes what is left when ctx ends. Unlike Shutdown it does not wait for connections
-// on which no request has arrived, or only a part of one.
+// closes the remaining connections when ctx ends. Unlike Shutdown it does not wait
+// for connections on which no request has arrived, or only a part of one.
 func (s *server) shut(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -147,7 +146,7 @@ func (s *server) shut(ctx context.Context) error {
 		select {
 		case err := <-done:
 			if ctx.Err() != nil {
-				err = nil // what clients have not taken by now is cut
+				err = nil // responses that clients have not read by now are cut
 			}
 			return errors.Join(err, s.Close())
 		case <-tick.C:
@@ -159,7 +158,7 @@ func (s *server) shut(ctx context.Context) error {
 	cancel()
 	err := <-done
 	if errors.Is(err, context.Canceled) {
-		err = nil // the connections that are left have no request
+		err = nil // the remaining connections have no request
 	}
 	return errors.Join(err, s.Close())
 }

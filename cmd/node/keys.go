@@ -5,9 +5,9 @@ import (
 	"crypto/sha256"
 )
 
-// What keys that are derived from the cluster secret are for. Each purpose has its
-// own key, so that one that leaks, or a signature that somebody may request, is of
-// no use for the other.
+// Purposes of keys that are derived from the cluster secret. Each purpose has its
+// own key, so that a leaked key, or a signature that an attacker can request, is
+// useless for the other purpose.
 const (
 	forOffsets    = "rejoin offsets"
 	forForwarding = "rejoin forwarded requests"

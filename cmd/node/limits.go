@@ -13,14 +13,14 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// limits are what this node's clients can't have more of.
+// limits are the limits of this node's clients.
 type limits struct {
 	handshakes *limit.Handshakes
 	clients    *limit.Clients
 	public     *limit.Port
 	internal   *limit.Port
 	headers    *limit.HeaderLines
-	// What this node forwards to others, and receives from them.
+	// Requests that this node forwards to others, and receives from them.
 	outgoing, incoming *limit.Forwarded
 }
 
@@ -66,24 +66,24 @@ func (c *config) publicPort() limit.PortOptions {
 	}
 }
 
-// tcpPerClient is how many TCP connections browsers open to one host.
+// tcpPerClient is the number of TCP connections that browsers open to one host.
 const tcpPerClient = 6
 
 // The shares of the descriptors that the process may have. Zero is no limit.
 type shares struct {
-	clients   int // public TCP connections and what is forwarded, for a new connection
-	forwarded int // the same, for what is forwarded
-	internal  int // TCP connections of the internal port that bring nothing forwarded
+	clients   int // public TCP connections and forwarded requests, for a new connection
+	forwarded int // the same, for a forwarded request
+	internal  int // TCP connections of the internal port without forwarded requests
 }
 
 // shares divides descriptors, of which 0 is an unknown number. A client takes one at the
 // public port. If the session belongs to another node, it takes two more: one of this
 // node, to the owner, and one at the internal port of the owner. So with n nodes and no
 // affinity a node with c clients takes c + 2c(n-1)/n, which only the number of nodes and
-// the kind of the clients decide. All of it is therefore one share of three quarters, in
-// which a node alone has as many public connections as there are.
+// the kind of the clients decide. All of it is therefore one share of three quarters,
+// all of which a single node has for public connections.
 //
-// New connections must not use up what the clients that are connected need: forwarded
+// New connections must not use up the descriptors that connected clients need: forwarded
 // requests have a sixteenth more. An eighth is for the rest of the internal port, which is
 // health checks, metrics, backends and calls between nodes, and a sixteenth for Redis,
 // idle connections to other nodes and files.
@@ -118,16 +118,16 @@ func (l *limits) ports() map[string]metrics.Port {
 	return map[string]metrics.Port{"public": metrics.Port(l.public.Stats()), "internal": metrics.Port(l.internal.Stats())}
 }
 
-// part returns a part of GOMEMLIMIT, or what stands for it if that is not set.
+// part returns a part of GOMEMLIMIT, or a default if that is not set.
 func part(of int64, otherwise int) int {
-	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // asks, and changes nothing
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // reads the limit only
 		return int(limit / of)
 	}
 	return otherwise
 }
 
-// sessions returns how many connections, of any transport, may be open; 0 for any number. An idle one
-// takes up to 16 KiB, and the rest of the memory is for what they do.
+// sessions returns the maximum number of open connections of any transport; 0 means no limit. An idle
+// one takes up to 16 KiB; the rest of the memory is for their data.
 func (c *config) sessions() int {
 	if c.Sessions > 0 {
 		return c.Sessions
@@ -135,7 +135,7 @@ func (c *config) sessions() int {
 	return part(16<<10, 0) * 3 / 8
 }
 
-// receiveBudget returns what the events of clients may take in memory until they are handled.
+// receiveBudget returns the memory limit of clients' events until they are handled.
 func (c *config) receiveBudget() int {
 	if c.ReceiveBudget > 0 {
 		return int(c.ReceiveBudget)
@@ -143,7 +143,7 @@ func (c *config) receiveBudget() int {
 	return max(part(8, 128<<20), 2*int(c.MaxPayload))
 }
 
-// membershipBudget returns what the memberships of all sockets may take in memory.
+// membershipBudget returns the memory limit of the memberships of all sockets.
 func (c *config) membershipBudget() int {
 	if c.MembershipBudget > 0 {
 		return int(c.MembershipBudget)
@@ -151,7 +151,7 @@ func (c *config) membershipBudget() int {
 	return part(4, 512<<20)
 }
 
-// queueBudget returns how many bytes may be queued on this node.
+// queueBudget returns the maximum number of bytes queued on this node.
 func (c *config) queueBudget() int {
 	budget := part(4, 512<<20)
 	if c.QueueBudget > 0 {

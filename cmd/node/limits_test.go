@@ -45,18 +45,18 @@ func TestDefaultRates(t *testing.T) {
 		for ; client.Allow(model.size) == nil; sent++ {
 		}
 		if sent < model.events || sent > model.events*model.most {
-			t.Errorf("%s: %d events of %d bytes at once", model.name, sent, model.size)
+			t.Errorf("%s: %d concurrent events of %d bytes", model.name, sent, model.size)
 		}
 	}
 	feed, dashboard := l.clients.Client("", "192.0.2.1:1"), l.clients.Client("ann", "192.0.2.1:1")
-	for range 300 { // the first samples of a dashboard that nobody looks at yet
+	for range 300 { // the first samples of a dashboard that is not visible yet
 		copies, err := feed.Copy(1, 180, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
 		copies.Done(1)
 	}
-	for range 30 { // its rooms at once, after as many losses of the connection
+	for range 30 { // its rooms concurrently, after as many lost connections
 		if err := dashboard.Join(300); err != nil {
 			t.Fatal(err)
 		}

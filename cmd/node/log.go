@@ -8,14 +8,14 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// A logger is what a node logs to, and a metric of what it did not write.
+// A logger is the node's log, with a metric of the entries that it dropped.
 type logger struct {
 	*zap.Logger
 	dropped prometheus.Counter
 }
 
-// newLogger returns a logger that writes to w as the configuration says. At the
-// level debug it writes all entries.
+// newLogger returns a logger that writes to w as configured. At the level debug
+// it writes all entries.
 func newLogger(c config, w io.Writer) logger {
 	level, err := zapcore.ParseLevel(c.LogLevel)
 	if err != nil {

@@ -19,18 +19,18 @@ import (
 	"github.com/rejoin-io/rejoin/internal/metrics"
 )
 
-// version is that of CHANGELOG.md.
+// version is the newest one in CHANGELOG.md.
 const version = "0.4.0"
 
-// revision is for builds that see no repository, as that of the image: they set
-// it with -ldflags -X.
+// revision is set with -ldflags -X by builds outside of a repository, such as
+// that of the image.
 var revision = "unknown"
 
 const (
-	// stopTimeout bounds a clean stop.
+	// stopTimeout is the time limit of a clean stop.
 	stopTimeout = 10 * time.Second
 	// stopGrace is how long a stop waits for clients' requests in progress. After a
-	// drain, in which clients have had their time, it is drainedGrace.
+	// drain, which waits for clients itself, drainedGrace applies.
 	stopGrace    = time.Second
 	drainedGrace = stopReserve / 2
 )
@@ -39,7 +39,7 @@ const (
 const (
 	exitOK      = 0
 	exitFailure = 1
-	exitUsage   = 2 // the arguments or the configuration are wrong
+	exitUsage   = 2 // the arguments or the configuration are invalid
 )
 
 func main() {
@@ -48,7 +48,7 @@ func main() {
 }
 
 // run is the program, configured by the environment. It serves until drain is
-// closed, and then until its clients have gone, or until ctx ends. Then it stops
+// closed and all clients are disconnected, or until ctx ends. Then it stops
 // cleanly, and returns the exit code.
 func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
@@ -112,7 +112,7 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 	return exitOK
 }
 
-var errStopped = errors.New("told to stop")
+var errStopped = errors.New("stop requested")
 
 // serve runs a node until ctx ends, it is drained, or it fails.
 func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log logger) error {
@@ -146,8 +146,8 @@ func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.B
 	return nil
 }
 
-// unless returns a context that also ends when stop is closed, until it is not
-// needed any more.
+// unless returns a context that also ends when stop is closed, and a function
+// that releases it.
 func unless(ctx context.Context, stop <-chan struct{}) (_ context.Context, done func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() { // ends with the context

@@ -35,8 +35,8 @@ type node struct {
 	health      *health.State
 	cluster     *cluster           // nil until it is joined
 	sockets     *socketio.Server   // nil until there is a cluster
-	auth        *auth.Verifier     // nil where nobody has to show a token
-	forward     *forward.Forwarder // nil where there is nobody to forward to
+	auth        *auth.Verifier     // nil if clients need no token
+	forward     *forward.Forwarder // nil for a single node
 	limits      *limits
 	public      *server
 	internal    *server
@@ -45,7 +45,7 @@ type node struct {
 	running     sync.WaitGroup
 }
 
-// startAs is start with an id. giveUp is asked whether an error ends the wait for the
+// startAs is start with an id. giveUp reports whether an error ends the wait for the
 // cluster.
 func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log logger) (_ *node, err error) {
 	n := &node{
@@ -54,7 +54,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		health:     health.New(string(c.NodeID), build.Version),
 		failed:     make(chan error, 3),
 	}
-	// Both ports first: they are what most often cannot be had.
+	// Both ports first: they are the most likely to fail.
 	publicPort, err := net.Listen("tcp", c.Addr.String())
 	if err != nil {
 		return nil, fmt.Errorf("REJOIN_ADDR: %w", err)
@@ -100,7 +100,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.forward != nil {
 		options.Engine.Forward = n.forward.Forward
 	}
-	// Behind the CORS headers, without which browsers would not show the refusal.
+	// After the CORS headers, without which browsers would not show the refusal.
 	options.Engine.Use = append(options.Engine.Use, func(next http.Handler) http.Handler {
 		return onlyWhenReady(n.cluster.ready, next)
 	})
@@ -120,8 +120,8 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	for _, name := range c.Namespaces {
 		application.Register(n.sockets.Of(name))
 	}
-	// The library always has the main namespace. Where it is not among ours, a
-	// client is told what it is told of any other that is not.
+	// The library always has the main namespace. If it is not configured, its
+	// clients get the same refusal as for any other unknown namespace.
 	if !slices.Contains(c.Namespaces, "/") {
 		n.sockets.Use(func(context.Context, *socketio.ConnectRequest) error {
 			return &socketio.ConnectError{Message: "Invalid namespace"}
@@ -140,7 +140,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	return n, nil
 }
 
-// join finds this node's place: alone, or among others.
+// join sets up the cluster: of a single node, or with the others.
 func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp func(error) bool) (*cluster, error) {
 	if c.RedisURL.target == nil {
 		return alone(c)
@@ -166,8 +166,8 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp fun
 }
 
 // stop is start in reverse. Clients are closed as by a lost connection, so they
-// go elsewhere and recover. Their requests in progress get some grace before they
-// are cut. What has not ended by the end of ctx is left behind and is the error.
+// reconnect to other nodes and recover. Their requests in progress are cut after
+// a grace period. The error names what has not ended when ctx ends.
 func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	n.health.Stopping()
 	// A server closes its port immediately, then waits for the polling requests that
@@ -202,7 +202,7 @@ func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	return err
 }
 
-// A swap is a handler that is replaced by another one once that can work.
+// A swap is a handler that is replaced when its successor is ready.
 type swap struct{ now atomic.Pointer[http.Handler] }
 
 func (s *swap) use(h http.Handler) { s.now.Store(&h) }
@@ -218,7 +218,7 @@ func (n *node) listen(s *server, port net.Listener) {
 	})
 }
 
-// options translates the configuration for the library, where a zero is a
+// options translates the configuration for the library, where a zero means the
 // default and never "none". bundled reports whether there are client files.
 func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 	window := c.RecoveryWindow
@@ -271,8 +271,8 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 	}, bundled, nil
 }
 
-// recovers returns what decides for the clients that do not choose, or nil for the
-// library's default.
+// recovers returns the function that decides for clients that do not choose, or
+// nil for the library's default.
 func recovers(clients string) func(string, *engineio.Handshake) bool {
 	switch clients {
 	case "requested":
@@ -283,17 +283,17 @@ func recovers(clients string) func(string, *engineio.Handshake) bool {
 	return nil
 }
 
-// newMemory returns the cluster's shared part, of a cluster of one.
+// newMemory returns the adapter of a single node.
 func newMemory(c config) *adapter.Memory {
 	limit, ttl := c.backlogs()
 	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
 }
 
-// publicHandler routes what clients ask for.
+// publicHandler routes requests of clients.
 func publicHandler(c config, sockets http.Handler, bundled bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(string(c.Path), sockets)
-	mux.Handle(strings.TrimSuffix(string(c.Path), "/"), sockets) // else the mux would redirect there
+	mux.Handle(strings.TrimSuffix(string(c.Path), "/"), sockets) // otherwise the mux would redirect there
 	if !bundled {
 		for _, name := range client.Names {
 			mux.Handle(string(c.Path)+name, client.Missing())
@@ -305,7 +305,7 @@ func publicHandler(c config, sockets http.Handler, bundled bool) http.Handler {
 	return mux
 }
 
-// internalHandler routes what operators ask for.
+// internalHandler routes requests of operators, backends and other nodes.
 func internalHandler(h *health.State, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", h.Live())

@@ -124,7 +124,7 @@ func TestNodeWithoutDemo(t *testing.T) {
 	}
 }
 
-func TestMainNamespaceCanBeLeftOut(t *testing.T) {
+func TestWithoutMainNamespace(t *testing.T) {
 	at, stop := startNode(t, map[string]string{"REJOIN_NAMESPACES": "/chat"})
 	session := "http://" + at.Addr + "/socket.io/?EIO=4&transport=polling"
 	_, handshake := fetch(t, session)
@@ -148,7 +148,7 @@ func TestMainNamespaceCanBeLeftOut(t *testing.T) {
 	}
 }
 
-func TestPortsThatCannotBeHad(t *testing.T) {
+func TestPortsInUse(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestPortsThatCannotBeHad(t *testing.T) {
 	}
 }
 
-func TestConsoleSaysWhereTheDemoIs(t *testing.T) {
+func TestConsoleNamesTheDemo(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0", "REJOIN_LOG_FORMAT": "console"})
 	code, _, stderr := execute(t)
 	if code != 0 || !strings.Contains(stderr, "open http://127.0.0.1:") {

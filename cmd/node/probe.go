@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// probeTimeout bounds a probe. A node that takes longer to say that it is ready
-// is not.
+// probeTimeout is the time limit of a probe. A node that takes longer to answer
+// is not ready.
 const probeTimeout = 3 * time.Second
 
 // probe returns nil if a GET of the URL is answered with 200. It is the health
-// check of images that hold nothing but this program, so it goes straight to the
-// node: through no proxy, and after no redirection.
+// check of images that hold nothing but this program, so it connects directly to
+// the node: it uses no proxy and follows no redirection.
 func probe(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// executeProbe runs the program with -probe and returns its exit code and what
-// it said.
+// executeProbe runs the program with -probe and returns its exit code and
+// output.
 func executeProbe(t *testing.T, url string) (code int, said string) {
 	t.Helper()
 	var stdout, stderr strings.Builder
@@ -56,8 +56,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A node that accepts connections and says nothing is not well.
-func TestProbeOfTheSilent(t *testing.T) {
+// A probe of a node that accepts connections and does not answer fails.
+func TestProbeOfASilentNode(t *testing.T) {
 	t.Parallel() // it takes as long as a probe may
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -6,26 +6,26 @@ import (
 	"strings"
 )
 
-// A report collects everything that is wrong with a configuration, so that it
-// can be mended in one go, and what is odd about it.
+// A report collects all errors of a configuration, so that they can be fixed
+// together, and its warnings.
 type report struct {
 	problems []string
 	warnings []string
 }
 
-// refuse notes a value that is not allowed.
+// refuse records a value that is not allowed.
 func (r *report) refuse(name string, value any, allowed string) {
 	r.problems = append(r.problems, fmt.Sprintf("%s=%v: must be %s", name, value, allowed))
 }
 
-// warn notes what is allowed, but likely not what was meant.
+// warn records a value that is allowed, but probably not intended.
 func (r *report) warn(format string, args ...any) {
 	r.warnings = append(r.warnings, fmt.Sprintf(format, args...))
 }
 
 // unknown refuses variables with our prefix that are not ours: a typo in a name
-// would otherwise be a setting without effect. Those that Kubernetes sets for a
-// Service called rejoin are nobody's mistake.
+// would otherwise be a setting without effect. Variables that Kubernetes sets
+// for a Service called rejoin are not mistakes.
 func (r *report) unknown(environ []string, known []variable) {
 	var injected []string
 	for _, entry := range slices.Sorted(slices.Values(environ)) {
@@ -41,11 +41,11 @@ func (r *report) unknown(environ []string, known []variable) {
 		}
 	}
 	if len(injected) > 0 {
-		r.warn("ignored, as Kubernetes sets them for a Service called rejoin (REJOIN_ADDR sets a port): %s", strings.Join(injected, ", "))
+		r.warn("ignored variables that Kubernetes sets for a Service called rejoin (REJOIN_ADDR sets a port): %s", strings.Join(injected, ", "))
 	}
 }
 
-// suggestion says which variable was likely meant.
+// suggestion names the variable that was probably intended.
 func suggestion(like variable, ok bool) string {
 	if !ok {
 		return "; -h lists them"
@@ -53,9 +53,9 @@ func suggestion(like variable, ok bool) string {
 	return "; did you mean " + like.name + "?"
 }
 
-// similar returns the known variable whose name is the closest, if it is close.
+// similar returns the known variable with the closest name, if it is close.
 func similar(name string, known []variable) (best variable, ok bool) {
-	least := 4 // more edits than that are no slip
+	least := 4 // more edits are not a typo
 	for _, v := range known {
 		if d := distance(name, v.name); d < least {
 			best, least, ok = v, d, true

@@ -9,14 +9,13 @@ import (
 
 // signals turns the signals that the process receives into the two ways to stop. SIGTERM, which
 // orchestrators send, closes drain: the clients are closed one by one. SIGINT, from a terminal,
-// or a second signal ends ctx: all are closed immediately. One more signal ends the process
-// where it stands.
+// or a second signal ends ctx: all are closed immediately. One more signal kills the process.
 func signals() (ctx context.Context, drain <-chan struct{}) {
 	received := make(chan os.Signal, 2)
 	signal.Notify(received, os.Interrupt, syscall.SIGTERM)
 	ctx, stop := context.WithCancel(context.Background())
 	asked := make(chan struct{})
-	go func() { // for as long as the process lives
+	go func() { // runs until the process ends
 		if <-received == syscall.SIGTERM {
 			close(asked)
 			<-received

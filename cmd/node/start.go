@@ -12,10 +12,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// start builds a node and lets clients in. That waits for the cluster, as long as
-// ctx lasts: meanwhile the ports answer, and say so. An error leaves nothing
-// behind. A node without an id gets what roll returns, and something else if
-// another node has that.
+// start builds a node and accepts clients. It waits for the cluster until ctx
+// ends; meanwhile the ports answer that the node is not ready. After an error
+// nothing is left running. A node without an id gets one from roll, and another
+// one if that is in use.
 func start(ctx context.Context, c config, roll func() nodeID, build metrics.Build, log logger) (*node, error) {
 	if c.NodeID != "" {
 		return startAs(ctx, c, hopeless, build, log)
@@ -30,13 +30,13 @@ func start(ctx context.Context, c config, roll func() nodeID, build metrics.Buil
 	}
 }
 
-// hopeless reports whether a cluster can't be joined however long one waits. That
-// an id is taken can mean that this node had it until a moment ago, and crashed.
+// hopeless reports whether retrying to join a cluster is useless. An id in use is
+// not hopeless: this node may have had it until a recent crash.
 func hopeless(err error) bool {
 	return errors.Is(err, redisurl.ErrTooOld) || errors.Is(err, redis.ErrPartitions)
 }
 
-// randomNodeID returns 4 of the characters that a node id is made of.
+// randomNodeID returns 4 random characters of those that a node id may have.
 func randomNodeID() nodeID {
 	return nodeID(rand.Text()[:4])
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// The types of this file are those that Go has no own notation for. Each one's
-// Decode, an [envconfig.Decoder], takes the values that the variable may have;
-// which these are the tags of config say, so its error can be short.
+// The types of this file have no notation of their own in Go. Each one's
+// Decode, an [envconfig.Decoder], accepts the values that the variable may
+// have. The tags of config describe these, so its error can be short.
 var errNotAllowed = errors.New("not allowed")
 
 // A size is a number of bytes, written plainly or in KiB, MiB or GiB.
@@ -44,8 +44,8 @@ func (z *size) Decode(s string) error {
 	return nil
 }
 
-// An address is where to listen. The host "" stands for all interfaces, the
-// port 0 for a free one.
+// An address is a listening address. The host "" means all interfaces, the port
+// 0 a free one.
 type address struct {
 	host string
 	port uint16
@@ -74,18 +74,18 @@ func (a address) loopback() bool {
 	return a.host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// wildcard reports whether the address stands for all interfaces.
+// wildcard reports whether the address means all interfaces.
 func (a address) wildcard() bool {
 	ip := net.ParseIP(a.host)
 	return a.host == "" || ip != nil && ip.IsUnspecified()
 }
 
-// collides reports whether two listeners cannot have these addresses.
+// collides reports whether two listeners cannot use these addresses together.
 func (a address) collides(b address) bool {
 	return a.port == b.port && a.port != 0 && (a.host == b.host || a.host == "" || b.host == "")
 }
 
-// A urlPath is a path that a subtree of URLs has in common.
+// A urlPath is the common path of a subtree of URLs.
 type urlPath string
 
 var wellFormedPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+/$`)
@@ -127,7 +127,7 @@ func (t *transports) Decode(s string) (err error) {
 	return err
 }
 
-// origins are the web origins that may connect beside the node's own.
+// origins are the web origins that may connect in addition to the node's own.
 type origins []string
 
 func (o *origins) Decode(s string) (err error) {
@@ -144,8 +144,7 @@ func (o *origins) Decode(s string) (err error) {
 	return nil
 }
 
-// An adviceError says more about a value than what is allowed. The value is not a
-// secret.
+// An adviceError explains why a value is refused. The value is not a secret.
 type adviceError struct{ error }
 
 // A headerName is the name of an HTTP header.
@@ -161,7 +160,7 @@ func (h *headerName) Decode(s string) error {
 	return nil
 }
 
-// A nodeID is how the engine's session ids begin; "" stands for a random one.
+// A nodeID is the beginning of the engine's session ids; "" means a random one.
 type nodeID string
 
 var wellFormedNodeID = regexp.MustCompile(`^([A-Za-z0-9_-]{4})?$`)
@@ -175,7 +174,7 @@ func (id *nodeID) Decode(s string) error {
 }
 
 // splitDistinct splits a list at its commas. There must be an element, ok must
-// hold for each, and none may be a duplicate. Blanks around them do not count.
+// hold for each, and none may be a duplicate. Blanks around them are ignored.
 func splitDistinct(s string, ok func(string) bool) ([]string, error) {
 	var elements []string
 	for element := range strings.SplitSeq(s, ",") {
@@ -188,7 +187,7 @@ func splitDistinct(s string, ok func(string) bool) ([]string, error) {
 	return elements, nil
 }
 
-// A redisURL says where Redis is; the zero one, nowhere.
+// A redisURL is the address of Redis; the zero value means no Redis.
 type redisURL struct{ target *redisurl.Target }
 
 func (u *redisURL) Decode(s string) (err error) {
@@ -225,8 +224,8 @@ func (p *publicKeys) Decode(s string) error {
 	return nil
 }
 
-// A jwksURL is where a server has its keys; the zero one, nowhere. It may hold a
-// password, or a key in its query, so it is shown to nobody.
+// A jwksURL is the address of a key set; the zero value means none. It may
+// contain a password, or a key in its query, so it is never shown.
 type jwksURL struct{ url *url.URL }
 
 func (u *jwksURL) Decode(s string) (err error) {
@@ -251,7 +250,7 @@ func (u jwksURL) text() string {
 	return u.url.String()
 }
 
-// plain reports whether what comes from there can be changed in transit.
+// plain reports whether the answer can be changed in transit.
 func (u jwksURL) plain() bool {
 	if u.url == nil || u.url.Scheme == "https" {
 		return false
@@ -267,7 +266,7 @@ func (u jwksURL) String() string {
 	return "(not shown)"
 }
 
-// A permissions is what clients may do; nil if nothing is said of it.
+// A permissions holds the permissions of clients; nil if they are not set.
 type permissions struct{ can *auth.Permissions }
 
 func (p *permissions) Decode(s string) error {
@@ -279,7 +278,7 @@ func (p *permissions) Decode(s string) error {
 	return err
 }
 
-// or returns the permissions, or others where nothing is said.
+// or returns the permissions, or others if they are not set.
 func (p permissions) or(others auth.Permissions) auth.Permissions {
 	if p.can == nil {
 		return others
@@ -287,7 +286,7 @@ func (p permissions) or(others auth.Permissions) auth.Permissions {
 	return *p.can
 }
 
-// leastSecret is from how many characters on a secret can't be guessed.
+// leastSecret is the minimum length of a secret.
 const leastSecret = 16
 
 func (s *secret) Decode(v string) error {
@@ -302,7 +301,7 @@ func (s secret) String() string {
 	return "(not shown)"
 }
 
-// apiKeys are shown to nobody.
+// apiKeys are never shown.
 type apiKeys []string
 
 var wellFormedAPIKey = regexp.MustCompile(`^[!-~]+$`)
@@ -322,7 +321,8 @@ func (k apiKeys) String() string {
 	return "(not shown)"
 }
 
-// A peerAddress is where others reach this node; the zero one is not set.
+// A peerAddress is the address at which other nodes reach this node; the zero
+// value means not set.
 type peerAddress struct{ address }
 
 func (a *peerAddress) Decode(s string) error {
@@ -332,7 +332,7 @@ func (a *peerAddress) Decode(s string) error {
 	return a.address.Decode(s)
 }
 
-// A keyPrefix begins the names of keys.
+// A keyPrefix is the prefix of the names of keys.
 type keyPrefix string
 
 var wellFormedPrefix = regexp.MustCompile(`^[A-Za-z0-9:._-]{0,64}$`)

@@ -17,18 +17,18 @@ import (
 // prefix begins the name of every variable.
 const prefix = "REJOIN"
 
-// A variable is one field of config as the environment knows it.
+// A variable is one field of config with the name of its environment variable.
 type variable struct {
 	name  string
 	field reflect.StructField
 }
 
-// variables lists the fields of config in order, under the names that envconfig
-// gives them.
+// variables returns the fields of config in order, with the names that
+// envconfig gives them.
 func variables() []variable {
 	var names strings.Builder
 	if err := envconfig.Usagef(prefix, new(config), &names, "{{range .}}{{usage_key .}} {{end}}"); err != nil {
-		panic(err) // config is not a struct, or the template is wrong
+		panic(err) // config is not a struct, or the template is invalid
 	}
 	var vs []variable
 	for i, name := range strings.Fields(names.String()) {
@@ -37,7 +37,7 @@ func variables() []variable {
 	return vs
 }
 
-// load reads the configuration from the environment. It is good if the report
+// load reads the configuration from the environment. It is valid if the report
 // has no problems.
 func load() (config, *report) {
 	var c config
@@ -51,9 +51,9 @@ func load() (config, *report) {
 	return c, r
 }
 
-// read returns the variable's value, or its default if it has none that is
-// allowed. The fields go through envconfig one by one since it stops at the
-// first problem.
+// read returns the variable's value, or its default if the value is missing or
+// not allowed. The fields go through envconfig one by one, because it stops at
+// the first problem.
 func (v variable) read(r *report) reflect.Value {
 	if path := os.Getenv(v.fileName()); v.mayBeFile() && path != "" {
 		value, err := v.readFile(path)
@@ -79,19 +79,19 @@ func (v variable) read(r *report) reflect.Value {
 	return v.parse(v.field.Tag.Get("default"))
 }
 
-// maxFile bounds a file that holds a value.
+// maxFile is the maximum size of a file that holds a value.
 const maxFile = 64 << 10
 
 // mayBeFile reports whether a file may hold the value, so that it need not be in
-// the environment, which more can see.
+// the environment, which more users can read.
 func (v variable) mayBeFile() bool {
 	return v.field.Tag.Get("secret") != ""
 }
 
 func (v variable) fileName() string { return v.name + "_FILE" }
 
-// readFile returns the value that a file holds, without the line ends that editors
-// and pipes put after it. An error says what the file must be.
+// readFile returns the value in a file, without trailing newlines. An error states
+// what the file must be.
 func (v variable) readFile(path string) (reflect.Value, error) {
 	if os.Getenv(v.name) != "" {
 		return reflect.Value{}, fmt.Errorf("the only one: %s is set, too", v.name)
@@ -116,7 +116,7 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 	return value, nil
 }
 
-// shown returns a value as it may be written down.
+// shown returns a value as it may be printed.
 func (v variable) shown(value string) string {
 	if v.field.Tag.Get("secret") != "" {
 		return "(not shown)"
@@ -154,7 +154,7 @@ func (v variable) decode(s string) (reflect.Value, error) {
 	return value.Elem(), err
 }
 
-// bounds returns the smallest and the largest value as the tag has them.
+// bounds returns the minimum and the maximum from the tag.
 func (v variable) bounds() (least, most string, ok bool) {
 	return strings.Cut(v.field.Tag.Get("within"), " ")
 }
@@ -169,7 +169,7 @@ func (v variable) oneof(value reflect.Value) bool {
 	return !ok || slices.Contains(strings.Fields(values), value.String())
 }
 
-// allowed says in words which values the variable can have.
+// allowed describes the values that the variable can have.
 func (v variable) allowed() string {
 	least, most, _ := v.bounds()
 	switch v.field.Type {
@@ -188,7 +188,7 @@ func (v variable) allowed() string {
 	return v.field.Tag.Get("allowed")
 }
 
-// values says in words where the value comes from beside that.
+// values is allowed with the alternative of a file.
 func (v variable) values() string {
 	if v.mayBeFile() {
 		return v.allowed() + "; or " + v.fileName() + ", the name of a file that holds it"

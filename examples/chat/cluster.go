@@ -14,11 +14,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// join makes this server one of a cluster: the order of events and the backlogs
-// come from Redis, and so do the sessions. Call leave when the server has closed.
+// join joins this server to a cluster: Redis provides the order of events, the
+// backlogs and the sessions. Call leave when the server has closed.
 //
 // The requests of one polling session must reach one server here. The node's
-// binary lifts that, by passing requests on; this page uses WebSockets only.
+// binary forwards such requests instead; this page uses WebSockets only.
 func join(ctx context.Context, url string, o *socketio.Options) (leave func(), err error) {
 	target, err := redisurl.Parse(url)
 	if err != nil {

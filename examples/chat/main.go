@@ -1,6 +1,6 @@
-// Command chat is a chat server on the library. Its clients say who they are, are
-// in rooms, hear what was said before they came and who else is there, and miss
-// nothing when they are cut off.
+// Command chat is a chat server on the library. Its clients have names, are in
+// rooms, get a room's last lines and its members, and miss nothing when their
+// connection breaks.
 //
 //	npm install --no-save --prefix examples/chat socket.io-client
 //	go -C examples run ./chat
@@ -34,7 +34,7 @@ var page []byte
 const (
 	maxName = 24  // characters
 	maxText = 500 // characters
-	past    = 20  // events of a room that a newcomer is shown
+	past    = 20  // events of a room that a new member gets
 )
 
 func main() {
@@ -80,21 +80,21 @@ func run(ctx context.Context, addr, files, redisURL string) (err error) {
 	case <-ctx.Done():
 	}
 
-	// Clients are cut in a way that they come back from, to this server's successor
-	// or, in a cluster, to another.
+	// Clients are cut as by a lost connection, so they reconnect to this server's
+	// successor or, in a cluster, to another server.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	return errors.Join(err, chat.Close(ctx), site.Shutdown(ctx))
 }
 
-// A line is something that was said.
+// A line is a message of the chat.
 type line struct {
 	From string `json:"from"`
 	Text string `json:"text"`
-	At   int64  `json:"at,omitempty"` // Unix time in milliseconds, where it is not now
+	At   int64  `json:"at,omitempty"` // Unix time in milliseconds; 0 for a new line
 }
 
-// register says what clients can do.
+// register registers the handlers of clients' events.
 func register(chat *socketio.Server) {
 	// Each client has a name. A session belongs to its user: no other user can recover it.
 	chat.Use(func(_ context.Context, r *socketio.ConnectRequest) error {
@@ -118,8 +118,8 @@ func register(chat *socketio.Server) {
 		})
 	})
 
-	// enter(room) puts the sender into a room, and answers with what was said there
-	// and who is there.
+	// enter(room) adds the sender to a room, and answers with its last lines and
+	// its members.
 	chat.On("enter", func(ctx context.Context, e *socketio.Event) error {
 		var room string
 		if err := e.Bind(&room); err != nil {
@@ -136,7 +136,7 @@ func register(chat *socketio.Server) {
 		names := []string{}
 		members, err := chat.In(room).FetchSockets(ctx)
 		if silent := (*socketio.UnansweredError)(nil); err != nil && !errors.As(err, &silent) {
-			return err // without a node that is silent, the list is still of use
+			return err // a list without a silent node is still useful
 		}
 		for _, m := range members {
 			names = append(names, m.User)
@@ -147,7 +147,8 @@ func register(chat *socketio.Server) {
 		return e.Ack(map[string]any{"lines": lines, "names": names})
 	})
 
-	// say(room, text) is heard by everybody in the room, in the same order.
+	// say(room, text) sends a line to all members of the room, in the same
+	// order.
 	chat.On("say", func(ctx context.Context, e *socketio.Event) error {
 		var room, text string
 		if err := e.Bind(&room, &text); err != nil {
@@ -158,7 +159,7 @@ func register(chat *socketio.Server) {
 			return e.Ack(map[string]any{"ok": false})
 		}
 		if err := chat.To(room).Emit(ctx, "said", line{From: s.User(), Text: text}); err != nil {
-			return err // no ack: the client's emit with a time-out says so
+			return err // no ack: the client's emit times out
 		}
 		return e.Ack(map[string]any{"ok": true})
 	})
@@ -173,7 +174,7 @@ func register(chat *socketio.Server) {
 	})
 }
 
-// said returns what was said in a room, the oldest first.
+// said returns the last lines of a room, oldest first.
 func said(ctx context.Context, chat *socketio.Server, room string) ([]line, error) {
 	events, _, err := chat.History(ctx, room, "", past)
 	lines := []line{}

@@ -9,7 +9,8 @@ if (!JWT_SECRET || !API_KEY) {
   process.exit(1);
 }
 
-// A token for who opens the page: in the room from the start, and may read its history.
+// Returns a token for a user of the page: it joins the room and permits to read its
+// history.
 function token() {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({
@@ -20,7 +21,7 @@ function token() {
   return `${signed}.${createHmac("sha256", JWT_SECRET).update(signed).digest("base64url")}`;
 }
 
-// One event to everybody in the room. With the same key it is one event, however often it is sent.
+// Sends one event to the room. Repeated calls with the same key send it once.
 async function emit(figures, key) {
   const response = await fetch(`${API_URL}/api/v1/emit`, {
     method: "POST",

@@ -25,7 +25,7 @@ PAGE = pathlib.Path(__file__).with_name("index.html").read_bytes()
 
 
 def token():
-    """A token for who opens the page: in the room from the start, and may read its history."""
+    """Returns a token for a user of the page: it joins the room and permits to read its history."""
 
     def part(data):
         return base64.urlsafe_b64encode(data).rstrip(b"=")
@@ -42,7 +42,7 @@ def token():
 
 
 def emit(figures, key):
-    """Sends one event to everybody in the room. With the same key it is one event, however often it is sent."""
+    """Sends one event to the room. Repeated calls with the same key send it once."""
     request = urllib.request.Request(
         API_URL + "/api/v1/emit",
         method="POST",

@@ -2,7 +2,7 @@
 // sockets between rooms, disconnect them, and list sockets, rooms and history. docs/api.md is its
 // manual and openapi.yaml its contract.
 //
-// Every answer is JSON; every failure is a problem document, and says whether the requested
+// Every answer is JSON; every failure is a problem document, which states whether the requested
 // operation may have completed. A call ends in bounded time, whatever the state of the cluster, and
 // continues if its client disconnects.
 package api
@@ -25,15 +25,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// Prefix is what the paths begin with.
+// Prefix is the prefix of all paths.
 const Prefix = "/api/v1/"
 
 // Options configure an [API].
 type Options struct {
 	// Keys authenticate callers of the API; without any it is closed.
 	Keys []string
-	// Namespaces are the available namespaces, by name. While there are none the node is not ready,
-	// and every call is answered so.
+	// Namespaces are the available namespaces, by name. While there are none every call is answered
+	// that the node is not ready.
 	Namespaces map[string]*socketio.Namespace
 	// Calls remembers calls with an Idempotency-Key. It is required with Namespaces.
 	Calls idempotency.Store
@@ -82,7 +82,7 @@ var openAPI []byte
 const openAPIName = "openapi.yaml"
 
 // Timeouts of calls, without reading and answering them. The wait for a silent node is shorter, so
-// that the other nodes' answers are still of use.
+// that the other nodes' answers are still returned.
 const (
 	timeout      = 10 * time.Second
 	fetchTimeout = timeout / 2

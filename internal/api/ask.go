@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// Limits of questions.
+// Limits of asks.
 const (
 	defaultAsk = 5 * time.Second
 	maxAnswers = 16 << 20 // bytes, total of all answers

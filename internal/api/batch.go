@@ -20,8 +20,8 @@ type batchResult struct {
 }
 
 // batch emits one event after the other, so they are in the order of the list. Invalid ones are
-// skipped. Once one could not be sent, the rest are not tried: they would precede it, or fail as it
-// did.
+// skipped. After one that could not be sent, the rest are not tried: they would precede it, or fail
+// like it.
 func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 	var list struct {
 		Emits []json.RawMessage `json:"emits"`
@@ -39,7 +39,7 @@ func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 	stopped := false
 	for i, emit := range list.Emits {
 		if stopped {
-			results[i] = refused(fail(notTried, "one before it failed; this has not happened"))
+			results[i] = refused(fail(notTried, "an earlier emit failed; this one was not sent"))
 			continue
 		}
 		offset, err := a.emitOne(ctx, emit)

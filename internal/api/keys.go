@@ -26,14 +26,14 @@ func (ks keys) refusal(r *http.Request) *failure {
 	}
 	given := keyOf(r)
 	if given == "" {
-		return fail(unauthorized, "an API key is needed, as Authorization: Bearer or X-API-Key")
+		return fail(unauthorized, "an API key is required, as Authorization: Bearer or X-API-Key")
 	}
 	hash, same := sha256.Sum256([]byte(given)), 0
 	for _, key := range ks { // all keys, so that the time does not depend on the match
 		same |= subtle.ConstantTimeCompare(hash[:], key[:])
 	}
 	if same == 0 {
-		return fail(unauthorized, "the API key is not one of this node's")
+		return fail(unauthorized, "unknown API key")
 	}
 	return nil
 }

@@ -19,7 +19,8 @@ const (
 	maxAnswer = 256 << 10 // bytes of a response that is kept
 )
 
-// endMargin is the time that a call may take beside its timeout: to begin and to finish.
+// endMargin is the time that a call may take in addition to its timeout: to begin and to
+// finish.
 const endMargin = 10 * time.Second
 
 // once runs a call if its key is new, and otherwise answers from the record of the key.
@@ -46,7 +47,7 @@ func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte
 	}
 	kept := idempotency.Response{Status: res.status, Body: res.body}
 	if len(kept.Body) > maxAnswer {
-		f := open(answerNotKept, "the call was carried out, but its answer is too large to be remembered")
+		f := open(answerNotKept, "the call was executed, but its answer is too large to be stored")
 		kept = idempotency.Response{Status: f.problem().Status, Body: encode(f.problem())}
 	}
 	a.settle(c, a.o.Calls.Finish(ctx, c, kept))
@@ -61,7 +62,7 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 	case kept == nil && former.Age < timeout+endMargin:
 		return failed(open(underWay, "the call with this Idempotency-Key is in progress; repeat the call for its answer"))
 	case kept == nil:
-		return failed(open(outcomeUnknown, "the call with this Idempotency-Key was begun, and nobody knows what became of it"+mayHave))
+		return failed(open(outcomeUnknown, "the outcome of the call with this Idempotency-Key is unknown"+mayHave))
 	default:
 		res := response{status: kept.Status, body: kept.Body, replayed: true}
 		switch {
@@ -75,7 +76,7 @@ func again(c idempotency.Claim, former idempotency.Record, timeout time.Duration
 }
 
 // settle logs that a key could not be finished or freed. The key stays claimed, and a repeated call
-// is told that the outcome is unknown.
+// is answered that the outcome is unknown.
 func (a *API) settle(c idempotency.Claim, err error) {
 	if err != nil {
 		a.log.Warn("outcome of an API call not stored", zap.String("claim", c.ID()), zap.Error(err))

@@ -85,7 +85,7 @@ func fail(c code, format string, args ...any) *failure {
 // open is fail with an unknown outcome.
 func open(c code, detail string) *failure { return &failure{code: c, detail: detail, open: true} }
 
-// mayHave says that the outcome of the operation is unknown.
+// mayHave states that the outcome of the operation is unknown.
 const mayHave = "; it may have happened"
 
 // asFailure translates an error of the library for the caller. Details of the cluster are only

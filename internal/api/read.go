@@ -16,8 +16,8 @@ const (
 	maxHistory     = 200
 )
 
-// fetch asks all nodes for their sockets. The sockets of a silent node are missing, which the
-// result reports.
+// fetch queries all nodes for their sockets. The sockets of a silent node are missing, which
+// the result reports.
 func fetch(ctx context.Context, b socketio.Broadcast) ([]socketio.RemoteSocket, nodes, error) {
 	all, err := b.Timeout(fetchTimeout).FetchSockets(ctx)
 	missing := silentNodes(nil)

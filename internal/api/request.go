@@ -28,7 +28,7 @@ const (
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != contentJSON {
-		return nil, fail(notJSON, "the body is JSON, and Content-Type says so: %s", contentJSON)
+		return nil, fail(notJSON, "the body must be JSON, with the Content-Type %s", contentJSON)
 	}
 	if r.URL.RawQuery != "" {
 		return nil, fail(badRequest, "parameters belong in the body, not in the query")

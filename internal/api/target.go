@@ -66,9 +66,9 @@ func (a *API) broadcast(t target) (b socketio.Broadcast, err error) {
 	aimed := len(rooms)+len(t.Sockets) > 0
 	switch b = ns.Everyone(); {
 	case aimed && t.Everyone:
-		return b, fail(badRequest, "everyone does not go together with rooms, users or sockets")
+		return b, fail(badRequest, "everyone must not be combined with rooms, users or sockets")
 	case !aimed && !t.Everyone:
-		return b, fail(badRequest, "it does not say for whom this is: rooms, users or sockets, or everyone: true")
+		return b, fail(badRequest, "no target: name rooms, users or sockets, or set everyone: true")
 	case aimed:
 		b = b.To(rooms...).ToSocket(t.Sockets...)
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // Leeway is the maximum difference between the clocks of the token's issuer and of the nodes: a
-// token is valid for that much longer, and from that much earlier, than it says.
+// token is valid for that much longer, and from that much earlier, than its claims state.
 const Leeway = 10 * time.Second
 
 // maxToken bounds the size of a token, in bytes, before any of it is parsed.
@@ -48,7 +48,7 @@ type Identity struct {
 	User  string   // the client's user
 	Rooms []string // rooms that the token joins the client to
 	Can   Permissions
-	// Expires is when the token expires, including its leeway. It is in the year 9999 at most.
+	// Expires is when the token expires, including its leeway, at the latest in the year 9999.
 	Expires time.Time
 }
 
@@ -82,8 +82,8 @@ const (
 // Codes lists all codes.
 var Codes = []Code{TokenMissing, TokenInvalid, TokenExpired, Unavailable}
 
-// An Error says why a token is refused. Its message may be shown to the sender of the token: it
-// contains nothing of the token.
+// An Error is the reason why a token is refused. Its message may be shown to the sender of the
+// token: it contains nothing of the token.
 type Error struct {
 	Code    Code
 	Message string
@@ -92,7 +92,7 @@ type Error struct {
 func (e *Error) Error() string { return "auth: " + e.Message }
 
 // ErrNoKey: the options contain no key.
-var ErrNoKey = errors.New("auth: no key to verify tokens with")
+var ErrNoKey = errors.New("auth: no key to verify tokens")
 
 // A Verifier verifies tokens. Its methods are safe for concurrent use.
 type Verifier struct {
@@ -137,8 +137,8 @@ func New(o Options) (*Verifier, error) {
 	return v, nil
 }
 
-// Close ends what New began and waits for it. A closed verifier still verifies with the keys that
-// it has.
+// Close stops the goroutines that New has started and waits for them. A closed verifier still
+// verifies with the keys that it has.
 func (v *Verifier) Close() {
 	if v.remote != nil {
 		v.remote.close()
@@ -184,8 +184,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	return id, nil
 }
 
-// parse checks a token with the present keys. stranger means that none of them has signed it, and
-// the server may have another key that has.
+// parse checks a token with the current keys. stranger means that none of them has signed it, and
+// the server may have the key that did.
 func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger bool, err error) {
 	unknown, turn := false, false
 	defer func() {
@@ -219,7 +219,7 @@ func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger 
 }
 
 // errBusy: other tokens were being verified until the caller gave up.
-var errBusy = errors.New("auth: no turn to verify the token")
+var errBusy = errors.New("auth: timed out waiting to verify the token")
 
 var errCritical = errors.New("auth: unknown critical extension")
 
@@ -338,7 +338,7 @@ func (c *claims) GetNotBefore() (*jwt.NumericDate, error) {
 }
 
 // A date is a NumericDate (RFC 7519, section 2). Values out of range become the first or the last
-// valid one: the parser's own type would overflow from one end of time to the other.
+// valid one, because the parser's own type would overflow.
 type date jwt.NumericDate
 
 var lastDate = time.Date(9999, time.December, 31, 0, 0, 0, 0, time.UTC)
@@ -370,7 +370,7 @@ func (c *claims) identity(defaults Permissions) (Identity, error) {
 		return Identity{}, fmt.Errorf("rejoin.rooms: %w", err)
 	}
 	if slices.ContainsFunc(id.Rooms, OfUser) {
-		return Identity{}, fmt.Errorf("rejoin.rooms: rooms that begin with %q are their users' alone", userRooms)
+		return Identity{}, fmt.Errorf("rejoin.rooms: rooms with the prefix %q are reserved for users", userRooms)
 	}
 	if c.Rejoin.Can != nil {
 		if err := c.Rejoin.Can.check(); err != nil {

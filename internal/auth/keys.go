@@ -46,7 +46,7 @@ func newKeyring(secret, publicKeys []byte) (k keyring, err error) {
 		}
 	}
 	if len(publicKeys) > 0 && len(k.rsa)+len(k.ecdsa)+len(k.ed25519) == 0 {
-		return keyring{}, errors.New("auth: public key: no PEM block in it")
+		return keyring{}, errors.New("auth: public key: no PEM block")
 	}
 	return k, nil
 }

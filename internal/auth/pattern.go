@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// special are the characters of a pattern, beside *, that do not stand for themselves.
+// special are the special characters of a pattern in addition to *.
 const special = `?[\`
 
 // match reports whether a well-formed pattern matches a room, as [path.Match] does. Most
@@ -24,8 +24,8 @@ func match(pattern, room string) bool {
 	if !ok {
 		return false
 	}
-	// The first match of a text is as good as any other: what the asterisk before a later one
-	// matches, the asterisk after the first one matches as well.
+	// The first match of a text is sufficient: text before a later match can be matched by
+	// the asterisk after the first one.
 	for star {
 		text, pattern, star = strings.Cut(pattern, "*")
 		at := strings.Index(rest, text)

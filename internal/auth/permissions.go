@@ -28,8 +28,8 @@ const (
 // OfUser reports whether a room belongs to a user: clients can neither join nor leave it.
 func OfUser(room string) bool { return strings.HasPrefix(room, userRooms) }
 
-// Permissions say what a client may do. The lists hold patterns of rooms, as in [path.Match]: * is
-// any text without a slash. The zero value allows nothing.
+// Permissions are the permissions of a client. The lists hold patterns of rooms, as in
+// [path.Match]: * is any text without a slash. The zero value allows nothing.
 type Permissions struct {
 	Join      []string
 	To        []string
@@ -94,7 +94,7 @@ func checkPatterns(patterns []string) error {
 	size := 0
 	for _, pattern := range patterns {
 		if _, err := path.Match(pattern, ""); err != nil {
-			return errors.New("a pattern is malformed")
+			return errors.New("malformed pattern")
 		}
 		if strings.ContainsAny(pattern, special) {
 			size += len(pattern)
@@ -114,7 +114,7 @@ func checkNames(names []string) error {
 	}
 	for _, name := range names {
 		if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
-			return fmt.Errorf("one is not 1 to %d bytes of UTF-8", maxRoomName)
+			return fmt.Errorf("names must have 1 to %d bytes of UTF-8", maxRoomName)
 		}
 	}
 	return nil

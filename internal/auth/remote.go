@@ -38,7 +38,7 @@ type remote struct {
 	wanted chan struct{} // holds a token if a caller waits for next
 
 	mu   sync.Mutex
-	keys keyfunc.Keyfunc // nil until the first are there; replaced, never changed
+	keys keyfunc.Keyfunc // nil until the first are fetched; replaced, never changed
 	now  *fetch          // the one in flight, or nil
 	next *fetch          // the one that has not begun
 	last error           // of the last one
@@ -78,7 +78,7 @@ func staySafe(next *http.Request, via []*http.Request) error {
 		return errors.New("redirected from https to " + next.URL.Scheme)
 	}
 	if len(via) > 3 {
-		return errors.New("redirected too often")
+		return errors.New("too many redirects")
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func (p *Pair) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return p.cert, nil
 }
 
-// look loads changed files, and logs once what is wrong with them. p.mu is held.
+// look loads changed files, and logs their error once. p.mu is held.
 func (p *Pair) look() {
 	cert, sum, err := p.load()
 	switch {

@@ -25,8 +25,8 @@ var Names = []string{
 	"socket.io.esm.min.js", "socket.io.esm.min.js.map",
 }
 
-// FS returns the bundle that is built into the binary and the version of its
-// client. ok is false if the binary was built without one.
+// FS returns the bundle in the binary and the version of its client. ok is
+// false if the binary was built without one.
 func FS() (files fs.FS, version string, ok bool) {
 	files, err := fs.Sub(embedded, "dist")
 	if err != nil {

@@ -39,7 +39,7 @@ func TestSizes(t *testing.T) {
 		"a session in 5 rooms":                       sessionIn(t, server, 5),
 		"a session in 100 rooms":                     sessionIn(t, server, 100),
 		"an emit that is remembered by its key":      remembered(t, server),
-		"a channel that one node hears":              channel(t, c),
+		"a channel with one subscribed node":         channel(t, c),
 	}
 	documented := make(map[string]float64)
 	for _, m := range sizeRow.FindAllStringSubmatch(read(t, "redis.md"), -1) {

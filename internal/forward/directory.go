@@ -15,7 +15,7 @@ type Directory interface {
 	// the directory does not know, or knows at the address stale ("" for none), is looked up in the
 	// cluster first. Clients can make up ids, so implementations must limit the rate of look-ups.
 	// The error wraps adapter.ErrNoNode if the cluster has answered that it has no such node; any
-	// other error says nothing about the node.
+	// other error leaves open whether the node exists.
 	Address(ctx context.Context, node adapter.NodeID, stale string) (string, error)
 }
 

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// departTimeout bounds the time from asking an owner to disconnect a client to the end of its
-	// WebSocket. The owner takes at most half of it for handlers, and as much again for a client
-	// that is slow to read what is queued.
+	// departTimeout bounds the time from the request to an owner to disconnect a client to the
+	// end of its WebSocket. The owner takes at most half of it for handlers, and as much again
+	// for a client that is slow to read what is queued.
 	departTimeout = 10 * time.Second
 	// leastPolling is the minimum time for polls to be answered.
 	leastPolling = 250 * time.Millisecond
@@ -28,8 +28,8 @@ const (
 // and accepts no new ones. It asks their owners to disconnect the clients as a draining node does,
 // so that nothing in flight is lost or duplicated. WebSockets that an owner does not end in time
 // are cut. The clients reconnect elsewhere. Polls are left to be answered, because a cut poll ends
-// its session. Drain returns when nothing is in flight, when the WebSockets have ended and polls
-// have had the given time again, or with the cause of ctx.
+// its session. Drain returns when nothing is in flight; when the WebSockets have ended and polls
+// have had the given time again; or, with the cause of ctx, when ctx ends.
 func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 	f.mu.Lock()
 	f.draining = true

@@ -85,11 +85,11 @@ type Forwarder struct {
 func New(o Options) (*Forwarder, error) {
 	switch {
 	case o.Secret == "":
-		return nil, errors.New("forward: a cluster needs a secret")
+		return nil, errors.New("forward: missing cluster secret")
 	case o.Node == "" || o.Directory == nil:
-		return nil, errors.New("forward: a node needs an id and a directory")
+		return nil, errors.New("forward: missing node id or directory")
 	case o.Timeout <= 0:
-		return nil, fmt.Errorf("forward: time-out of %v", o.Timeout)
+		return nil, fmt.Errorf("forward: invalid timeout %v", o.Timeout)
 	}
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()

@@ -54,7 +54,7 @@ var (
 	errBusy   = errors.New("forward: too many forwarded requests")
 )
 
-// newTransport returns the transport to the other nodes: direct, whatever proxies the environment
+// newTransport returns the transport to the other nodes. It ignores proxies that the environment
 // names. It does not bound the wait for an answer.
 func newTransport(timeout, dialTimeout time.Duration) *http.Transport {
 	return &http.Transport{
@@ -103,8 +103,9 @@ type passage struct {
 	err     error // why the last node gave no answer
 }
 
-// Forward has another node, the owner, answer a request of its session. It implements engineio's
-// Options.Forward, whose contract defines its preconditions and its errors.
+// Forward forwards a request to the session's owner, another node, and returns its answer. It
+// implements engineio's Options.Forward, whose contract defines its preconditions and its
+// errors.
 func (f *Forwarder) Forward(w http.ResponseWriter, r *http.Request, owner string) error {
 	p := &passage{ResponseWriter: w, f: f, owner: owner, sid: sessionID(r), upgrade: websocket.IsWebSocketUpgrade(r)}
 	p.ctx, p.cancel = context.WithCancelCause(r.Context())
@@ -133,7 +134,7 @@ func sessionID(r *http.Request) string {
 	return ""
 }
 
-// try sends the request to the owner, wherever it is. It returns why there is no answer.
+// try locates the owner and sends the request to it. It returns why there is no answer.
 func (p *passage) try(r *http.Request) error {
 	f := p.f
 	if !f.o.Outgoing.Enter(r) {
@@ -160,8 +161,8 @@ func (p *passage) try(r *http.Request) error {
 
 // mayRetry reports whether a failed request can be sent again. An owner that is busy has not
 // processed it. An owner that has closed the connection may have, so only a poll is repeated: if
-// the first one had reached the session, its end has ended the session, and the owner says so. An
-// upgrade does not wait, because its client can poll.
+// the first one had reached the session, its end has ended the session, and the owner reports
+// that. An upgrade does not wait, because its client can poll.
 func (p *passage) mayRetry(r *http.Request, err error) bool {
 	return !p.upgrade && (errors.Is(err, errBusy) || errors.Is(err, errCut) && r.Method == http.MethodGet)
 }
@@ -205,7 +206,7 @@ func (p *passage) pass(r *http.Request, addr string) error {
 }
 
 // errSilent means that a node accepts connections but does not respond.
-var errSilent = errors.New("forward: no sign of life from the owner")
+var errSilent = errors.New("forward: owner silent")
 
 // RoundTrip sends the request to the owner. The passage ends if the owner is silent for the
 // timeout; while the owner holds a POST it sends informational responses, see [pending].
@@ -288,7 +289,7 @@ func (p *passage) check(res *http.Response) error {
 		res.Body = &far{back, p}
 	}
 	p.f.stats.forwarded(OK)
-	// The client has the whole time from here. If no deadline can be set there is none.
+	// The client's time starts here. If the deadline cannot be set there is none.
 	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.f.o.Timeout))
 	return nil
 }
@@ -305,7 +306,7 @@ func (p *passage) fail(r *http.Request, err error) error {
 		p.f.log.Warn("session owner unavailable", zap.String("owner", p.owner), zap.Error(err))
 	case errors.Is(err, adapter.ErrNoNode), notDialed(err):
 		outcome = NoOwner
-		p.f.o.Logger.Debug("a session's owner is gone", zap.String("owner", p.owner), zap.Error(err))
+		p.f.o.Logger.Debug("session owner not found", zap.String("owner", p.owner), zap.Error(err))
 	default:
 		p.f.log.Warn("request not forwarded to the owner", zap.String("owner", p.owner), zap.Error(err))
 	}
@@ -319,7 +320,7 @@ func (p *passage) fail(r *http.Request, err error) error {
 // Unwrap gives access to Flush.
 func (p *passage) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
-// Hijack takes the client's connection over. The connection is closed with the passage, even while
+// Hijack takes over the client's connection. The connection is closed with the passage, even while
 // it is being read or written.
 func (p *passage) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, buffered, err := http.NewResponseController(p.ResponseWriter).Hijack()
@@ -389,7 +390,8 @@ func (b *far) WriteTo(to io.Writer) (int64, error) {
 	return n, err
 }
 
-// copySmall copies with a small buffer, because WebSockets are many, and mostly idle.
+// copySmall copies with a small buffer, because there are many WebSockets, mostly
+// idle.
 func copySmall(to io.Writer, from io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, copyBuffer))
 }

@@ -43,7 +43,7 @@ func (p *pending) signal() {
 	p.next.Reset(p.timeout / 4)
 }
 
-// begin ends the signals: from here on the connection belongs to the answer.
+// begin ends the signals: from now on only the answer uses the connection.
 func (p *pending) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -50,7 +50,7 @@ type tracked struct {
 	conn *limit.Conn
 }
 
-// Hijack takes the connection over.
+// Hijack takes over the connection.
 func (t *tracked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, buffered, err := http.NewResponseController(t.ResponseWriter).Hijack()
 	t.conn, _ = c.(*limit.Conn)

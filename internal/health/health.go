@@ -53,7 +53,7 @@ func New(node, version string) *State {
 // Serving makes the node ready, unless it is stopping already.
 func (s *State) Serving() { s.phase.CompareAndSwap(starting, serving) }
 
-// Needs makes the node ready only while lack returns nil. The error of lack says what is wrong. It
+// Needs makes the node ready only while lack returns nil. The error of lack states the reason. It
 // replaces an earlier lack for the same need.
 func (s *State) Needs(name string, lack func() error) {
 	s.mu.Lock()
@@ -63,7 +63,7 @@ func (s *State) Needs(name string, lack func() error) {
 }
 
 // Draining makes the node permanently not ready: it is about to stop, and its connections are being
-// closed. connections returns how many are left.
+// closed. connections returns the number of remaining connections.
 func (s *State) Draining(connections func() int) {
 	s.phase.Store(&phase{
 		name: "draining", reason: "the node was told to stop and sends its clients elsewhere", connections: connections,

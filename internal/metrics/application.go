@@ -7,8 +7,8 @@ import (
 )
 
 var (
-	refusals      = describe("refusals_total", "Events of clients that may not send them, by the event.", "event")
-	tokensRefused = describe("tokens_refused_total", "Tokens refused, at CONNECT or of clients that are connected, by the code that the client gets.", "code")
+	refusals      = describe("refusals_total", "Events of clients refused for lack of permission, by event.", "event")
+	tokensRefused = describe("tokens_refused_total", "Tokens refused, at CONNECT or of connected clients, by the code that the client gets.", "code")
 )
 
 // Application exports the numbers of the built-in application. stats is called once for each

@@ -31,10 +31,10 @@ type Port struct {
 }
 
 var (
-	limited     = describe("limited_total", "What was refused, dropped or closed because of a limit, by limit.", "limit")
-	queueBudget = describe("send_queue_budget_bytes", "Most bytes that may wait to be written, on all connections together.")
+	limited     = describe("limited_total", "Requests, events and connections refused, dropped or closed because of a limit, by limit.", "limit")
+	queueBudget = describe("send_queue_budget_bytes", "Maximum of rejoin_send_queue_bytes.")
 
-	backlogBytes = describe("memory_backlog_bytes", "Bytes that the events kept in memory take; only without Redis.")
+	backlogBytes = describe("memory_backlog_bytes", "Bytes of memory of the stored events; only without Redis.")
 	backlogLimit = describe("memory_backlog_limit_bytes", "Maximum of rejoin_memory_backlog_bytes.")
 
 	tcpConnections = describe("tcp_connections", "Open TCP connections, by port.", "port")

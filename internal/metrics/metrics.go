@@ -27,7 +27,7 @@ func Handler(build Build, stats func() socketio.Stats, more ...prometheus.Collec
 func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "rejoin_build_info",
-		Help:        "Always 1; the labels say what is running.",
+		Help:        "Always 1; the labels identify the running version.",
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "go": runtime.Version()},
 	})
 	info.Set(1)
@@ -48,32 +48,32 @@ type collector func() socketio.Stats
 var (
 	connections     = describe("connections", "Open connections.", "transport")
 	opened          = describe("connections_opened_total", "Connections opened.")
-	closed          = describe("connections_closed_total", "Connections that have ended.", "reason")
+	closed          = describe("connections_closed_total", "Connections closed.", "reason")
 	refused         = describe("requests_refused_total", "Requests refused before they reached a connection, by the code of the protocol; -1 while the node drains, -2 beyond a limit.", "code")
-	upgrades        = describe("upgrades_total", "Connections that moved from polling to WebSocket.")
-	queueBytes      = describe("send_queue_bytes", "Bytes of memory held for what waits to be written, on all connections together.")
+	upgrades        = describe("upgrades_total", "Connections upgraded from polling to WebSocket.")
+	queueBytes      = describe("send_queue_bytes", "Bytes of memory of the send queues of all connections.")
 	slowClients     = describe("slow_clients_total", "Connections closed because their send queue was full.")
 	tooLarge        = describe("messages_too_large_total", "Messages and polling requests that exceeded the maximum payload.")
 	packets         = describe("packets_total", "Engine.IO packets.", "direction")
 	packetBytes     = describe("packet_bytes_total", "Bytes of Engine.IO packets.", "direction")
 	sockets         = describe("sockets", "Connected sockets, in all namespaces.")
 	namespaces      = describe("namespaces", "Namespaces.")
-	connects        = describe("connects_total", "Sockets connected, recovered ones too.")
+	connects        = describe("connects_total", "Sockets connected, including recovered ones.")
 	disconnects     = describe("disconnects_total", "Sockets disconnected.", "reason")
-	recoveries      = describe("recoveries_total", "Attempts of clients to come back, by outcome and, where refused, by reason.", "outcome", "reason")
+	recoveries      = describe("recoveries_total", "Recovery attempts of clients, by outcome and, if refused, by reason.", "outcome", "reason")
 	eventsIn        = describe("events_in_total", "Events received from clients.")
-	eventsOut       = describe("events_out_total", "Events published, each once however many receive it.")
+	eventsOut       = describe("events_out_total", "Events published, each counted once.")
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
-	replayed        = describe("replayed_events_total", "Missed events queued to clients that came back.")
+	replayed        = describe("replayed_events_total", "Missed events queued to recovered clients.")
 	membershipBytes = describe("membership_bytes", "Bytes that the memberships of all sockets take, about.")
 	receivedBytes   = describe("received_bytes", "Bytes that the messages of clients take in memory, as they arrive and until they are handled, from 8 KiB of each connection on.")
 	replayBytes     = describe("replay_bytes", "Bytes that recoveries hold of what their clients have missed, until it is queued.")
-	volatileDropped = describe("volatile_dropped_total", "Volatile events that a client could not take.")
-	mailboxFull     = describe("mailbox_full_total", "Times that a connection was not read on because its events waited for handlers, by the limit that was reached; pause: closed for it.", "limit")
-	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because those had not arrived within the ack time-out.")
+	volatileDropped = describe("volatile_dropped_total", "Volatile events dropped because their client was behind or Redis unavailable.")
+	mailboxFull     = describe("mailbox_full_total", "Pauses of reading a connection because its events waited for handlers, by the limit that was reached; pause: the connection was closed.", "limit")
+	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because these had not arrived within the ack timeout.")
 	panics          = describe("callback_panics_total", "Panics of functions that the application has registered; the log has their stacks.")
-	postponed       = describe("connects_postponed_total", "Attempts to connect to a namespace that were not answered, for a reason that may pass: the connection is closed.")
-	drained         = describe("connections_drained_total", "Connections closed because a node drains: this one, or one that they were forwarded by.")
+	postponed       = describe("connects_postponed_total", "Connects to a namespace that were not answered, for a temporary reason: the connection was closed.")
+	drained         = describe("connections_drained_total", "Connections closed because this node, or the node that forwarded them, was draining.")
 )
 
 func describe(name, help string, labels ...string) *prometheus.Desc {

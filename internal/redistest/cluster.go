@@ -186,7 +186,7 @@ func (c *Cluster) Owner(slot int) *Server {
 			return c.server(net.JoinHostPort(owner[0].(string), fmt.Sprint(owner[1])))
 		}
 	}
-	c.t.Fatalf("redistest: nobody serves slot %d", slot)
+	c.t.Fatalf("redistest: slot %d has no owner", slot)
 	return nil
 }
 
@@ -209,7 +209,7 @@ func (c *Cluster) Replica(master *Server) *Server {
 			return s
 		}
 	}
-	c.t.Fatalf("redistest: nobody follows %s", master.Addr)
+	c.t.Fatalf("redistest: %s has no replica", master.Addr)
 	return nil
 }
 

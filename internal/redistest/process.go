@@ -27,7 +27,7 @@ func newProcess(t testing.TB, config string, args []string) (*process, error) {
 	t.Helper()
 	binary, err := exec.LookPath("redis-server")
 	if err != nil {
-		return nil, errors.New("there is no redis-server; make setup or apt-get install redis-server gets it")
+		return nil, errors.New("redis-server not found: run make setup or apt-get install redis-server")
 	}
 	p := &process{binary: binary, dir: t.TempDir()}
 	file := filepath.Join(p.dir, "redis.conf")
@@ -52,7 +52,7 @@ func (p *process) Run() error {
 	exited := make(chan struct{})
 	p.Process, p.exited = cmd.Process, exited
 	go func() { // ends with the process, for which Kill waits
-		_ = cmd.Wait() // the log says more than the status
+		_ = cmd.Wait() // the log has more details than the status
 		close(exited)
 	}()
 	return nil

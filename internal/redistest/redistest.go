@@ -38,7 +38,7 @@ type Server struct {
 // A Host runs one server on this machine: as a process, or in another way.
 type Host interface {
 	Run() error                  // starts it, for the first time or after Kill
-	Running() bool               // as far as is known
+	Running() bool               // last known
 	Kill() error                 // ends it with SIGKILL and waits until it has ended; it may have ended already
 	Signal(syscall.Signal) error // sends it one
 	Pid() int                    // of its process
@@ -137,7 +137,7 @@ func (s *Server) answers() error {
 		}
 		answer, err := bufio.NewReader(conn).ReadString('\n')
 		if err == nil && !strings.HasPrefix(answer, "+PONG") && !strings.HasPrefix(answer, "-NOAUTH") {
-			err = fmt.Errorf("it says %q", answer)
+			err = fmt.Errorf("unexpected answer %q", answer)
 		}
 		return err
 	})
@@ -155,7 +155,7 @@ func poll(running func() bool, check func() error) error {
 			return nil
 		}
 		if !running() {
-			return fmt.Errorf("it has ended: %w", err)
+			return fmt.Errorf("process ended: %w", err)
 		}
 		select {
 		case <-again.C:
@@ -206,7 +206,7 @@ func (s *Server) signal(sig syscall.Signal) {
 	}
 }
 
-// Log returns the end of what the server has logged.
+// Log returns the end of the server's log.
 func (s *Server) Log() string {
 	text := s.host.Log()
 	return text[max(0, len(text)-2048):]

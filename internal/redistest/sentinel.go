@@ -191,7 +191,7 @@ func (s *Sentinels) AwaitWatched() {
 					return nil
 				}
 			}
-			return fmt.Errorf("no replica is in good order: %v", replicas)
+			return fmt.Errorf("no healthy replica: %v", replicas)
 		})
 	}
 }

@@ -1,6 +1,6 @@
 // Package adapter defines the contract between the nodes of a cluster: an adapter puts events into
 // one order, keeps each room's recent ones, delivers to every node the events of the rooms that it
-// subscribed to, and carries questions and answers.
+// subscribed to, and carries queries and answers.
 //
 // An [Adapter] moves bytes. It knows rooms, but not sockets. [Memory] is the implementation for
 // nodes that share a process, and the reference for the contract; package adaptertest tests other
@@ -83,7 +83,7 @@ type Event struct {
 	// Stored events enter the backlog of each room of Target.To.
 	Stored bool
 	// Kind, Flags and Ask belong to the publisher and are returned unchanged: the event's type, its
-	// delivery options, and the id of the question that its answers must name ("" requests none).
+	// delivery options, and the id of the query that its answers must name ("" requests none).
 	Kind  uint8
 	Flags uint8
 	// copies is the number of backlogs of a Memory that share the payload and Target.Except once
@@ -148,7 +148,7 @@ type Receipt struct {
 type Message struct {
 	From NodeID // set by the adapter
 	Kind uint8  // the sender's, as Event.Kind
-	ID   string // the subject of the message: a question's id
+	ID   string // the subject of the message: a query's id
 	Data []byte
 }
 
@@ -204,7 +204,7 @@ type Adapter interface {
 	Node() NodeID
 
 	// Nodes returns the live nodes, including this one, sorted by id. It is called with every
-	// question, so it must be cheap and may be some seconds old; see [Refresher].
+	// query, so it must be cheap and may be some seconds old; see [Refresher].
 	Nodes(ctx context.Context) ([]Member, error)
 
 	// Publish gives e the next position, stores it if e.Stored is set, and delivers it once to

@@ -68,14 +68,14 @@ type backlogs struct {
 
 	byRoom map[rooms.Room]*backlog
 	// Lists of *backlog, the longest silent one first: of rooms that are not awaited, which are
-	// given up first, and of the others.
+	// dropped first, and of the others.
 	idle, quiet list.List
 	bytes       int // of all backlogs, including what they share
 	shares      map[Position]*share
-	// dropped counts the backlogs that were given up because of the memory limit.
+	// dropped counts the backlogs that were dropped because of the memory limit.
 	dropped uint64
 
-	// forgotten is, by partition and bucket of rooms, the newest position that was given up because
+	// forgotten is, by partition and bucket of rooms, the newest position that was dropped because
 	// of the memory limit. A room without a backlog may have lost events up to there.
 	forgotten [][]Position
 }
@@ -150,7 +150,8 @@ func (bs *backlogs) lost(room rooms.Room, partition uint16) Position {
 	return Position{Partition: partition}
 }
 
-// await notes that a room has members. If it had none, its silence begins anew.
+// await records that a room has members. If it had none, its silence begins
+// again.
 func (bs *backlogs) await(room rooms.Room) {
 	if b := bs.byRoom[room]; b != nil && b.list == &bs.idle {
 		bs.idle.Remove(b.element)

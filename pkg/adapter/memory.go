@@ -38,8 +38,8 @@ type MemoryOptions struct {
 	// BacklogBytes bounds the memory of all backlogs, including Go's overhead for them: a quarter
 	// of the runtime's memory limit (GOMEMLIMIT) by default, or 256 MiB if that is not set. Beyond
 	// it rooms lose their backlogs: first those without subscribers for BacklogTTL, and within each
-	// group the ones that were silent for the longest time. That is remembered: a Replay that might
-	// need one of them returns ErrTrimmed.
+	// group the ones that were silent for the longest time. The Memory remembers this: a Replay
+	// that might need one of them returns ErrTrimmed.
 	BacklogBytes int
 
 	// Partitions is the number of orders that the rooms are spread over, 1 by default and at most
@@ -51,7 +51,7 @@ type MemoryOptions struct {
 // A Memory is a cluster within one process: the part that its nodes share. It
 // has no goroutines and needs no Close.
 //
-// Nothing is lost in flight to a node. While 16,384 events or 64 MiB are queued for a node that
+// No event is lost in flight to a node. While 16,384 events or 64 MiB are queued for a node that
 // does not call Next, Publish to a room that it subscribed to waits for it, as long as its context
 // allows, and so publishes at the pace of the slowest node. A goroutine that calls Next should
 // therefore not publish.
@@ -119,7 +119,7 @@ func defaultBacklogBytes() int {
 type MemoryStats struct {
 	BacklogBytes    int    // current memory of the backlogs
 	BacklogLimit    int    // its limit
-	BacklogsDropped uint64 // rooms whose backlog was given up because of that limit
+	BacklogsDropped uint64 // rooms whose backlog was dropped because of that limit
 }
 
 // Stats returns the memory's numbers. It is safe for concurrent use.
@@ -169,7 +169,7 @@ func (m *Memory) Node(id NodeID) (Adapter, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.nodes[id] != nil {
-		return nil, fmt.Errorf("adapter: node %q is in the cluster already", id)
+		return nil, fmt.Errorf("adapter: node ID %q already in use", id)
 	}
 	n := &memoryNode{
 		memory:        m,

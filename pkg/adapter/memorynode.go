@@ -149,7 +149,7 @@ func (n *memoryNode) Head(ctx context.Context, seen ...Cursor) (Cursor, error) {
 	defer n.memory.mu.Unlock()
 	for _, c := range seen {
 		if c.IsZero() {
-			continue // it has seen nothing that could be lost
+			continue // it has seen no event that could be lost
 		}
 		if err := n.memory.check(c); err != nil {
 			return Cursor{}, err

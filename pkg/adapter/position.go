@@ -30,9 +30,9 @@ func (p Position) Compare(q Position) int {
 // Time returns when the position was issued.
 func (p Position) Time() time.Time { return time.UnixMilli(int64(p.Ms)) }
 
-// A Cursor says how much of a history has been seen: in each partition everything up to a position,
-// in the history that the epoch names. The zero Cursor has seen nothing and names no history.
-// Cursors are values; use the methods, not the fields, to compare them.
+// A Cursor states how much of a history has been seen: in each partition everything up to a
+// position, in the history that the epoch names. The zero Cursor has seen nothing and names no
+// history. Cursors are values; use the methods, not the fields, to compare them.
 //
 // As a string a cursor is the offset carried by events: opaque to clients, which send it back
 // unchanged.

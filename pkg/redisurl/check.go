@@ -20,7 +20,7 @@ var (
 	ErrEvicts = errors.New("redisurl: Redis may evict keys")
 )
 
-// Check asks all primaries whether they meet the requirements: Redis 6.2 or later, 7.0 in a
+// Check queries whether all primaries meet the requirements: Redis 6.2 or later, 7.0 in a
 // Cluster, with the maxmemory-policy noeviction. It needs only the right to run INFO.
 func (t *Target) Check(ctx context.Context) error {
 	servers, err := t.primaries(ctx)
@@ -52,19 +52,19 @@ func (t *Target) check(ctx context.Context, o *redis.Options) error {
 	var hasMajor, hasMinor int
 	version := info["redis_version"]
 	if _, err := fmt.Sscanf(version, "%d.%d", &hasMajor, &hasMinor); err != nil {
-		return fmt.Errorf("the version %q is not understood", version)
+		return fmt.Errorf("malformed version %q", version)
 	}
 	clustered := info["cluster_enabled"] == "1"
 	policy := info["maxmemory_policy"]
 	switch {
 	case hasMajor < major || hasMajor == major && hasMinor < minor:
-		return fmt.Errorf("%w: it is %s, and %d.%d is needed", ErrTooOld, version, major, minor)
+		return fmt.Errorf("%w: version %s, want %d.%d or later", ErrTooOld, version, major, minor)
 	case clustered && t.form != Cluster:
-		return errors.New("the server is part of a Cluster: its URL begins with redis+cluster")
+		return errors.New("the server is part of a Cluster: use the scheme redis+cluster")
 	case policy == "":
-		return fmt.Errorf("%w: it does not tell its maxmemory-policy, and noeviction is needed", ErrEvicts)
+		return fmt.Errorf("%w: maxmemory-policy not reported, want noeviction", ErrEvicts)
 	case policy != "noeviction":
-		return fmt.Errorf("%w: its maxmemory-policy is %s, and noeviction is needed", ErrEvicts, policy)
+		return fmt.Errorf("%w: maxmemory-policy %s, want noeviction", ErrEvicts, policy)
 	}
 	return nil
 }

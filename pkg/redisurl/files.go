@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// files are the parameters of a URL that go-redis does not know.
+// files are the parameters of a URL that go-redis does not support.
 type files struct {
 	serverName, ca, certificate, key string
 	password                         string
@@ -36,9 +36,9 @@ func (f *files) configure(c *tls.Config) error {
 	case f.serverName+f.ca+f.certificate+f.key == "":
 		return nil
 	case c == nil:
-		return errors.New("server_name, ca_file, cert_file and key_file need TLS: the scheme begins with rediss")
+		return errors.New("server_name, ca_file, cert_file and key_file require TLS: use a scheme with rediss")
 	case (f.certificate == "") != (f.key == ""):
-		return errors.New("cert_file and key_file must be given together")
+		return errors.New("cert_file and key_file must be set together")
 	}
 	c.ServerName = f.serverName
 	if f.ca != "" {

@@ -69,12 +69,12 @@ var errSyntax = errors.New("redisurl: not a Redis URL (special characters in use
 // Parse parses a URL. Its errors do not contain the user or password.
 func Parse(raw string) (*Target, error) {
 	u, err := url.Parse(raw)
-	// Text that may be a part of a password that was cut in two is never shown.
+	// Text that may be a part of a split password is never shown.
 	if err != nil || u.Host == "" || u.Fragment != "" || strings.Contains(u.EscapedPath()+u.RawQuery, "@") {
 		return nil, errSyntax
 	}
 	if strings.Contains(u.Host, ",") {
-		return nil, errors.New("redisurl: a URL names one host, and others by parameters like addr=host:6379")
+		return nil, errors.New("redisurl: more than one host: name further hosts with parameters like addr=host:6379")
 	}
 	t := &Target{name: u.Scheme + "://"}
 	t.files = takeFiles(u)
@@ -86,7 +86,7 @@ func Parse(raw string) (*Target, error) {
 	case "redis+cluster", "rediss+cluster":
 		t.form = Cluster
 	default:
-		return nil, fmt.Errorf("redisurl: the scheme %s is not known", u.Scheme)
+		return nil, fmt.Errorf("redisurl: unknown scheme %q", u.Scheme)
 	}
 	u.Scheme, _, _ = strings.Cut(u.Scheme, "+") // in the form that go-redis knows
 	switch t.form {
@@ -164,7 +164,7 @@ func (t *Target) parseSentinel(u *url.URL) error {
 	case err != nil:
 		return err
 	case o.MasterName == "":
-		return errors.New("the parameter master_name is missing")
+		return errors.New("missing parameter master_name")
 	case o.RouteByLatency || o.RouteRandomly || o.ReplicaOnly:
 		return errReplicas
 	}
@@ -192,7 +192,7 @@ func (t *Target) parseSentinel(u *url.URL) error {
 
 func (t *Target) parseCluster(u *url.URL) error {
 	if strings.Trim(u.Path, "/0") != "" {
-		return errors.New("a Cluster has the database 0 only")
+		return errors.New("a Cluster has only database 0")
 	}
 	query := u.Query()
 	query.Del("skip_verify") // which go-redis does not know here
@@ -223,7 +223,7 @@ func (t *Target) parseCluster(u *url.URL) error {
 	return nil
 }
 
-var errReplicas = errors.New("replicas are behind: reads cannot be routed to them")
+var errReplicas = errors.New("reads must not be routed to replicas, which lag behind")
 
 // common returns the parameters that go-redis also accepts for one server.
 func common(query url.Values) url.Values {

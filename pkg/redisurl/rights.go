@@ -9,9 +9,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Denied asks all primaries which of some commands the URL's user must not run, or not on these
-// keys and channels, and which the server does not have. It returns one line for each: the command,
-// the key or channel, and the server's reason.
+// Denied queries all primaries for those of some commands that the URL's user must not run, or not
+// on these keys and channels, and those that the server does not have. It returns one line for
+// each: the command, the key or channel, and the server's reason.
 //
 // Nothing is executed: the commands are queued in a transaction that is never executed, because
 // Redis checks rights when it queues. So each needs a valid number of arguments. The command exec

@@ -6,8 +6,8 @@
 // in; the Event of package adapter does the same for positions.
 package rooms
 
-// Kind is the type of a [Room]. It is explicit so that no code has to derive it from a name: a
-// client that joins a named room whose name equals a socket's id gets a different room from that
+// Kind is the type of a [Room]. It is explicit so that no code derives it from a name: a client
+// that joins a named room whose name equals a socket's id gets a different room from that
 // socket's own.
 type Kind uint8
 

@@ -18,12 +18,12 @@ var (
 	// ErrNotFound: the session expired, was dropped, or never existed.
 	ErrNotFound = errors.New("session: not found")
 	// ErrFenced: another node has claimed the session since.
-	ErrFenced = errors.New("session: fenced off")
+	ErrFenced = errors.New("session: fenced")
 	// ErrUndecodable: this node cannot decode the stored session, because it is malformed or a
 	// newer version has stored it. The stored session is unchanged.
 	ErrUndecodable = errors.New("session: undecodable")
 	// ErrExists: a session with this private id already exists.
-	ErrExists = errors.New("session: exists already")
+	ErrExists = errors.New("session: already exists")
 	// ErrTooLarge: the session exceeds the store's size limit. The stored session is unchanged.
 	ErrTooLarge = errors.New("session: too large")
 )
@@ -36,7 +36,7 @@ type Session struct {
 	Namespace string
 	User      string // the session's user; "" if none was set
 	Data      []byte // the application's data
-	Epoch     string // the history that the session was born in
+	Epoch     string // the history in which the session was created
 	Rooms     []Membership
 	Owner     string // the node that serves the socket
 	Fence     uint64 // grows by one with every claim; a new session has 1

@@ -142,7 +142,7 @@ func ExampleNamespace_Use() {
 		if !known {
 			return &socketio.ConnectError{Message: "who are you?"}
 		}
-		r.SetUser(user) // only ann can come back as ann
+		r.SetUser(user) // only ann can reconnect as ann
 		return nil
 	})
 	srv.On("who am i", func(_ context.Context, e *socketio.Event) error {

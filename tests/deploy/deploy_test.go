@@ -1,5 +1,5 @@
-// Package deploy tests the files that say how Rejoin is deployed. What they do
-// when they are run is `make compose-test`.
+// Package deploy tests the deployment files statically. `make compose-test`
+// runs them.
 package deploy
 
 import (
@@ -50,8 +50,8 @@ func run(m *testing.M) int {
 	return code
 }
 
-// node returns what the node says when it is run with an argument and no other
-// environment than the one given.
+// node returns the node's output when it runs with an argument and only the
+// given environment.
 func node(t *testing.T, argument string, environment ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), nodeBinary, argument)
@@ -73,7 +73,7 @@ func load(ctx context.Context, content []byte, environment types.Mapping) (*type
 	}, func(o *loader.Options) { o.SetProjectName("rejoin", true) })
 }
 
-// composed returns our compose file and what it means.
+// composed returns our compose file and its decoded form.
 func composed(t *testing.T, environment types.Mapping) ([]byte, *types.Project) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root, "docker-compose.yml"))
@@ -136,7 +136,7 @@ func TestShellSetsTheSecrets(t *testing.T) {
 	}
 }
 
-// The node itself says whether it can be started with what the file gives it.
+// The node itself checks whether it can start with the file's settings.
 func TestNodesAreConfigured(t *testing.T) {
 	_, project := composed(t, nil)
 	for _, name := range []string{"node1", "node2", "node3"} {
@@ -170,7 +170,7 @@ func TestImagesArePinned(t *testing.T) {
 }
 
 // TestWorkflow: the workflow can read the repository and nothing else, runs
-// actions that nobody can replace, and leaves them no credentials.
+// pinned actions, and leaves them no credentials.
 func TestWorkflow(t *testing.T) {
 	workflow := text(t, ".github/workflows/ci.yml")
 	if !strings.Contains(workflow, "\npermissions:\n  contents: read\n") || strings.Count(workflow, "permissions:") != 1 || strings.Contains(workflow, "write") {

@@ -44,8 +44,8 @@ func means(t *testing.T, by networking.NetworkPolicyPeer, p peer) bool {
 	return matches(by.NamespaceSelector, p.namespace) && (by.PodSelector == nil || matches(by.PodSelector, p.pod))
 }
 
-// opens reports whether a rule lets a peer through: without peers it is for
-// everybody, without ports for all of them.
+// opens reports whether a rule permits a peer: without peers it is for all
+// peers, without ports for all ports.
 func opens(t *testing.T, peers []networking.NetworkPolicyPeer, ports []networking.NetworkPolicyPort, p peer, port int, protocol core.Protocol) bool {
 	t.Helper()
 	who, where := len(peers) == 0, len(ports) == 0
@@ -58,9 +58,9 @@ func opens(t *testing.T, peers []networking.NetworkPolicyPeer, ports []networkin
 	return who && where
 }
 
-// allows reports whether policies let pods with some labels have to do with a peer,
-// as Kubernetes reads them: what one allows is allowed, and everything where none
-// is for these pods in this direction.
+// allows reports whether policies permit pods with some labels to communicate with
+// a peer, as Kubernetes interprets them: traffic is allowed if one policy allows
+// it, or if none applies to these pods in this direction.
 func (in installation) allows(t *testing.T, pod labels.Set, direction networking.PolicyType, p peer, port int, protocol core.Protocol) bool {
 	t.Helper()
 	bound := false
@@ -89,7 +89,7 @@ func (in installation) allows(t *testing.T, pod labels.Set, direction networking
 	return !bound
 }
 
-// TestNetwork: who reaches whom, and nobody else.
+// TestNetwork: exactly the intended peers can connect.
 func TestNetwork(t *testing.T) {
 	const in, out, tcp, udp = networking.PolicyTypeIngress, networking.PolicyTypeEgress, core.ProtocolTCP, core.ProtocolUDP
 	const public, internal, redisPort = 3000, 3001, 6379
@@ -97,7 +97,7 @@ func TestNetwork(t *testing.T) {
 		nodes := labels.Set(only[*apps.Deployment](t, all).Spec.Template.Labels)
 		home := func(pod labels.Set) peer { return peer{home: true, pod: pod} }
 		labelled := func(label string) peer { return peer{namespace: labels.Set{label: "true"}} }
-		stranger := peer{namespace: labels.Set{"kubernetes.io/metadata.name": "elsewhere"}, pod: nodes} // though it says it is one of us
+		stranger := peer{namespace: labels.Set{"kubernetes.io/metadata.name": "elsewhere"}, pod: nodes} // although it claims to be one of the nodes
 		internet, metadata := peer{ip: "203.0.113.1"}, peer{ip: "169.254.169.254"}
 		check := func(what string, pod labels.Set, direction networking.PolicyType, p peer, port int, protocol core.Protocol, want bool) {
 			t.Helper()

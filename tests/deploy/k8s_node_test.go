@@ -24,7 +24,7 @@ import (
 	"github.com/rejoin-io/rejoin/tests/manifests"
 )
 
-// placeholders stand for what an operator puts into the Secret.
+// placeholders stand for the values that an operator sets in the Secret.
 var placeholders = map[string]string{
 	"REJOIN_CLUSTER_SECRET": "a placeholder for a secret",
 	"REJOIN_REDIS_URL":      "rediss://rejoin:placeholder@redis.example.com:6379",
@@ -52,7 +52,8 @@ func pairs(environment map[string]string) (all []string) {
 	return all
 }
 
-// TestPodsAreConfigured: a node takes what its pod gives it, whichever IP that has.
+// TestPodsAreConfigured: a node accepts its pod's settings, whatever IP the pod
+// has.
 func TestPodsAreConfigured(t *testing.T) {
 	known := defaults(t)
 	forEach(t, func(t *testing.T, in installation) {
@@ -80,9 +81,9 @@ func TestPodsAreConfigured(t *testing.T) {
 	})
 }
 
-// TestProdAsksForTokens: where the Secret has no key for tokens, and no setting
-// names one, nodes do not start.
-func TestProdAsksForTokens(t *testing.T) {
+// TestProdRequiresTokens: if neither the Secret nor a setting has a key for
+// tokens, nodes do not start.
+func TestProdRequiresTokens(t *testing.T) {
 	secrets := maps.Clone(placeholders)
 	delete(secrets, "REJOIN_JWT_SECRET")
 	in := rendered(t, "prod")
@@ -97,7 +98,7 @@ func TestProdAsksForTokens(t *testing.T) {
 	}
 }
 
-// A kubelet asks a node what the probes of its pod ask.
+// A kubelet sends the probes of a pod to a node.
 type kubelet struct {
 	*testing.T
 	pod              core.PodSpec
@@ -173,9 +174,9 @@ func (k *kubelet) eventually(p *core.Probe, want int) {
 	}
 }
 
-// TestNodesLiveWithoutRedis: a node whose Redis is away has started and lives, and
-// gets no clients.
-func TestNodesLiveWithoutRedis(t *testing.T) {
+// TestNodesAreLiveWithoutRedis: a node without its Redis starts, is live, and is not
+// ready.
+func TestNodesAreLiveWithoutRedis(t *testing.T) {
 	k := startPod(t, rendered(t, "dev"), map[string]string{"REJOIN_REDIS_URL": "redis://127.0.0.1:" + redistest.FreePort(t)})
 	c := k.pod.Containers[0]
 	k.eventually(c.StartupProbe, http.StatusOK)
@@ -188,8 +189,8 @@ func TestNodesLiveWithoutRedis(t *testing.T) {
 	}
 }
 
-// redisArguments returns what the container of the dev overlay gives redis-server,
-// and its memory limit.
+// redisArguments returns the arguments of redis-server in the dev overlay, and the
+// container's memory limit.
 func redisArguments(t *testing.T) (args []string, limit int64) {
 	t.Helper()
 	c := only[*apps.StatefulSet](t, rendered(t, "dev")).Spec.Template.Spec.Containers[0]
@@ -200,8 +201,8 @@ func redisArguments(t *testing.T) (args []string, limit int64) {
 }
 
 // TestRedisOfDev: a Redis with the arguments of the overlay has the settings that
-// docs/redis.md asks for, and a node joins it; what the Ingress and Prometheus ask
-// for is there.
+// docs/redis.md requires, and a node joins it; the paths that the Ingress and
+// Prometheus use exist.
 func TestRedisOfDev(t *testing.T) {
 	args, limit := redisArguments(t)
 	var config []string // the same as lines of redis.conf
@@ -253,6 +254,6 @@ func TestRedisOfDev(t *testing.T) {
 	var largest int64
 	fmt.Sscan(defaults(t)["REJOIN_MAX_PAYLOAD"], &largest)
 	if body := only[*networking.Ingress](t, in).Annotations["nginx.ingress.kubernetes.io/proxy-body-size"]; body != "1m" || largest == 0 || largest > 1<<20 {
-		t.Errorf("the Ingress takes %s, and a node %d", body, largest)
+		t.Errorf("the Ingress accepts %s, the node %d", body, largest)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/rejoin-io/rejoin/tests/manifests"
 )
 
-// A podRule holds for all pods. Where broken has been at work it does not.
+// A podRule holds for all pods. After broken has changed a pod it does not.
 type podRule struct {
 	name   string
 	holds  func(*core.PodSpec) bool
@@ -80,7 +80,7 @@ var containerRules = []containerRule{
 	}, func(c *core.Container) { c.Ports[0].HostPort = 80 }},
 }
 
-// TestPods: the rules hold for every pod, and would not if somebody broke them.
+// TestPods: the rules hold for every pod, and detect violations.
 func TestPods(t *testing.T) {
 	forEach(t, func(t *testing.T, in installation) {
 		for _, w := range in.workloads() {
@@ -132,8 +132,9 @@ func duration(t *testing.T, s string) time.Duration {
 
 func seconds[T int32 | int64](n T) time.Duration { return time.Duration(n) * time.Second }
 
-// TestNodesLeaveInTime: the grace period is what a node takes to drain and to stop,
-// and Kubernetes notices that it is not ready before it refuses new clients.
+// TestNodesLeaveInTime: the grace period is the time that a node takes to drain and
+// to stop, and Kubernetes notices that it is not ready before it refuses new
+// clients.
 func TestNodesLeaveInTime(t *testing.T) {
 	forEach(t, func(t *testing.T, in installation) {
 		node := only[*apps.Deployment](t, in)
@@ -156,9 +157,9 @@ func TestNodesLeaveInTime(t *testing.T) {
 	})
 }
 
-// TestNodesFindTheirPlace: ports, addresses, probes and the memory that Go may take
+// TestPortsAndMemoryAgree: ports, addresses, probes and the memory that Go may take
 // agree with one another.
-func TestNodesFindTheirPlace(t *testing.T) {
+func TestPortsAndMemoryAgree(t *testing.T) {
 	forEach(t, func(t *testing.T, in installation) {
 		node := only[*apps.Deployment](t, in)
 		pod, set := node.Spec.Template.Spec, values(t, in)
@@ -190,7 +191,7 @@ func TestNodesFindTheirPlace(t *testing.T) {
 		}
 		limit := c.Resources.Limits.Memory().Value()
 		if share := float64(mib<<20) / float64(limit); share < 0.8 || share > 0.95 {
-			t.Errorf("Go may take %.2f of the memory limit, want 0.80 to 0.95", share)
+			t.Errorf("got GOMEMLIMIT at %.2f of the memory limit, want 0.80 to 0.95", share)
 		}
 		if set["GOMAXPROCS"] != "" {
 			t.Error("GOMAXPROCS is set, which follows from the CPU limit")
@@ -198,7 +199,7 @@ func TestNodesFindTheirPlace(t *testing.T) {
 	})
 }
 
-// TestOneImage: the base alone says which one it is: that of this version.
+// TestOneImage: only the base names the image: that of this version.
 func TestOneImage(t *testing.T) {
 	version := strings.Fields(node(t, "-version"))[1]
 	forEach(t, func(t *testing.T, in installation) {

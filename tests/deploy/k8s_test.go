@@ -25,10 +25,10 @@ import (
 
 const k8s = root + "/k8s"
 
-// An installation is what is applied together.
+// An installation is a set of objects that are applied together.
 type installation []manifests.Object
 
-// A composition is what an installation is made of: an overlay, or the base, with
+// A composition is the source of an installation: an overlay, or the base, with
 // components.
 type composition struct {
 	folder     string
@@ -89,7 +89,7 @@ func only[T manifests.Object](t *testing.T, in installation) T {
 	return all[0]
 }
 
-// A workload is what makes pods.
+// A workload creates pods.
 type workload struct {
 	manifests.Object
 	selector *meta.LabelSelector
@@ -133,8 +133,8 @@ func (w workload) port(p intstr.IntOrString) (int, bool) {
 	return 0, false
 }
 
-// TestManifestsAreStrict: an unknown or duplicate field is an error, in
-// what is decoded as well as in what is rendered.
+// TestManifestsAreStrict: an unknown or duplicate field is an error, in source
+// files and rendered objects.
 func TestManifestsAreStrict(t *testing.T) {
 	for _, wrong := range []string{
 		"metadata: {name: a}\nspek: {}\n", "metadata: {name: a}\nspec: {}\nspec: {}\n", "metadata: {name: a, name: b}\n",
@@ -159,8 +159,8 @@ func TestManifestsAreStrict(t *testing.T) {
 	}
 }
 
-// TestObjectsAreNamed: each object is there once, in the namespace that comes with
-// it, and bears the standard labels.
+// TestObjectsAreNamed: each object exists once, in the installation's namespace,
+// with the standard labels.
 func TestObjectsAreNamed(t *testing.T) {
 	forEach(t, func(t *testing.T, in installation) {
 		namespace := only[*core.Namespace](t, in)
@@ -195,7 +195,7 @@ func TestObjectsAreNamed(t *testing.T) {
 	}
 }
 
-// TestReferencesHold: selectors select, and what is named is there.
+// TestReferencesHold: selectors match, and named objects exist.
 func TestReferencesHold(t *testing.T) {
 	forEach(t, func(t *testing.T, in installation) {
 		node := only[*apps.Deployment](t, in)
@@ -288,8 +288,8 @@ func checkMonitor(t *testing.T, in installation, m *monitoring.ServiceMonitor) {
 	}
 }
 
-// TestScaling: it is quick to grow and slow to shrink, for those who lose their
-// node come back at a price.
+// TestScaling: it grows fast and shrinks slowly, because clients that lose
+// their node cost a recovery.
 func TestScaling(t *testing.T) {
 	forEach(t, func(t *testing.T, in installation) {
 		spec := only[*autoscaling.HorizontalPodAutoscaler](t, in).Spec
@@ -309,7 +309,7 @@ func TestScaling(t *testing.T) {
 		if !byConnections {
 			return
 		}
-		// What the nodes are dimensioned for fits into what they are promised.
+		// The documented size of a node fits into its requests and limits.
 		pods := spec.Metrics[1].Pods
 		clients := pods.Target.AverageValue.Value()
 		promised := only[*apps.Deployment](t, in).Spec.Template.Spec.Containers[0].Resources.Requests.Memory().Value()
@@ -319,13 +319,13 @@ func TestScaling(t *testing.T) {
 	})
 }
 
-// measuredBytes is what the documentation says of an idle connection.
+// measuredBytes is the documented memory of an idle connection.
 func measuredBytes(t *testing.T) int64 {
 	t.Helper()
 	var kib float64
 	row := regexp.MustCompile(`an idle connection, with the kernel's part \| ([\d.]+) KiB`).FindStringSubmatch(text(t, "k8s/README.md"))
 	if row == nil {
-		t.Fatal("k8s/README.md does not say what an idle connection takes")
+		t.Fatal("k8s/README.md lacks the memory of an idle connection")
 	}
 	if _, err := fmt.Sscan(row[1], &kib); err != nil {
 		t.Fatal(err)
@@ -343,7 +343,7 @@ func text(t *testing.T, name string) string {
 	return string(content)
 }
 
-// TestNoSecrets: what is in the repository is for a try, or a form.
+// TestNoSecrets: secrets in the repository are for trials, or placeholders.
 func TestNoSecrets(t *testing.T) {
 	form, err := manifests.Decode([]byte(text(t, "k8s/overlays/prod/secret.example.yaml")))
 	if err != nil {
@@ -370,7 +370,7 @@ func TestNoSecrets(t *testing.T) {
 			check(s.Name, key, value)
 		}
 	}
-	// The form has what the nodes ask for.
+	// The template has the variables that the nodes need.
 	asked := map[string]bool{}
 	for _, v := range only[*apps.Deployment](t, rendered(t, "prod")).Spec.Template.Spec.Containers[0].Env {
 		if v.ValueFrom != nil && v.ValueFrom.SecretKeyRef != nil {

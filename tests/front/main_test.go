@@ -1,5 +1,5 @@
-// Package front tests what may stand between stock clients and the library:
-// routers and middlewares of Go programs, and real proxies.
+// Package front tests stock clients and the library through routers and
+// middlewares of Go programs, and real proxies.
 package front
 
 import (
@@ -52,7 +52,7 @@ func closeAtEnd(t *testing.T, srv *socketio.Server) {
 	})
 }
 
-// A line is what client.js says.
+// A line is a line of client.js' output.
 type line struct {
 	Connect    int
 	Echo       string

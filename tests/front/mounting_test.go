@@ -66,7 +66,7 @@ func TestRouters(t *testing.T) {
 	}
 }
 
-// The client names the whole path, the server's option what is left of it.
+// The client has the whole path, the server's option the stripped one.
 func TestStrippedPrefix(t *testing.T) {
 	m := http.NewServeMux()
 	m.Handle("/api/v2/", http.StripPrefix("/api/v2", newServer(t, engineio.Options{}, zap.NewNop())))
@@ -87,7 +87,7 @@ func TestWithoutTrailingSlash(t *testing.T) {
 }
 
 // http.TimeoutHandler allows no WebSocket: the client stays on polling, and the log
-// says why once.
+// reports the reason once.
 func TestTimeoutHandler(t *testing.T) {
 	seen, logs := observer.New(zap.WarnLevel)
 	srv := newServer(t, engineio.Options{}, zap.New(seen))
@@ -109,7 +109,7 @@ func (u unwrapped) Write(b []byte) (int, error) { return u.w.Write(b) }
 func (u unwrapped) WriteHeader(status int)      { u.w.WriteHeader(status) }
 func (u unwrapped) Unwrap() http.ResponseWriter { return u.w }
 
-// nothing is a log that nobody reads.
+// nothing is a logger that discards its entries.
 type nothing struct{}
 
 func (nothing) Print(...any) {}

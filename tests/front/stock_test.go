@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A client with the MessagePack parser is told that it cannot connect, and does
-// not try again; the log says so once.
+// A client with the MessagePack parser gets a connect error and does not retry;
+// the log reports it once.
 func TestMessagePackClient(t *testing.T) {
 	seen, logs := observer.New(zap.WarnLevel)
 	web := httptest.NewServer(newServer(t, engineio.Options{}, zap.New(seen)))
@@ -31,8 +31,8 @@ func TestMessagePackClient(t *testing.T) {
 	}
 }
 
-// A message that is too large ends the client's connection, and it comes back. The
-// log and the numbers say so.
+// A message that is too large ends the client's connection, and it reconnects. The
+// log and the metrics report it.
 func TestOversizeMessage(t *testing.T) {
 	for _, transport := range []string{"polling", "websocket"} {
 		t.Run(transport, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestOversizeMessage(t *testing.T) {
 
 // TestBusyHandler: a stock client that sends more than fits into its mailbox is not
 // disconnected, although its pongs are not read in time. It closes the connection by
-// itself if it hears no ping for the ping interval and timeout.
+// itself if it gets no ping for the ping interval and timeout.
 func TestBusyHandler(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []string{"websocket", "polling"} {
@@ -96,7 +96,7 @@ func TestBusyHandler(t *testing.T) {
 			t.Cleanup(web.Close)
 			lines := runClient(t, web.URL, transport, "/socket.io/", "busy")
 			if n := len(lines); n != 2 || lines[1].Echo != "all" {
-				t.Errorf("the client says %+v", lines)
+				t.Errorf("the client reported %+v", lines)
 			}
 			if srv.Stats().MailboxFull["events"] == 0 {
 				t.Error("the mailbox was never full")

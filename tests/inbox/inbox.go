@@ -1,4 +1,4 @@
-// Package inbox lets a test wait for what others tell it.
+// Package inbox lets a test wait for items of other goroutines.
 package inbox
 
 import (
@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// An Inbox holds what arrived and was not taken yet, in order. Any number of
-// goroutines may put and take.
+// An Inbox holds the items that were not taken yet, in order. It is safe for
+// concurrent use.
 type Inbox[T any] struct {
 	mu      sync.Mutex
 	items   []T
-	changed chan struct{} // closed with the next item; nil while nobody waits
+	changed chan struct{} // closed with the next item; nil unless awaited
 }
 
 // Put adds an item. It does not wait.
@@ -28,8 +28,8 @@ func (b *Inbox[T]) Put(item T) {
 	}
 }
 
-// Take waits for the first item that matches and removes it. The error says what
-// is there instead.
+// Take waits for the first item that matches and removes it. The error lists the
+// other items.
 func (b *Inbox[T]) Take(patience time.Duration, match func(T) bool) (T, error) {
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -50,7 +50,7 @@ func (b *Inbox[T]) Take(patience time.Duration, match func(T) bool) (T, error) {
 		case <-changed:
 		case <-deadline.C:
 			var none T
-			return none, fmt.Errorf("not within %v; there is:\n%s", patience, b)
+			return none, fmt.Errorf("timed out after %v; got:\n%s", patience, b)
 		}
 	}
 }
@@ -60,7 +60,7 @@ func (b *Inbox[T]) Next(patience time.Duration) (T, error) {
 	return b.Take(patience, func(T) bool { return true })
 }
 
-// Drain removes and returns what is there.
+// Drain removes and returns all items.
 func (b *Inbox[T]) Drain() []T {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -69,7 +69,7 @@ func (b *Inbox[T]) Drain() []T {
 	return items
 }
 
-// String shows what is there, an item a line, the last ones if they are many.
+// String lists the items, one a line; only the last ones if they are many.
 func (b *Inbox[T]) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -85,8 +85,8 @@ func backlog(ctx context.Context, t *testing.T, l *listener, room string) map[st
 	return stored
 }
 
-// TestAckFollowsEvents: the stock client hears what a handler of the node has emitted
-// to it before that handler's ack, with one partition and with several.
+// TestAckFollowsEvents: the stock client gets the events that a handler of the node
+// has emitted to it before that handler's ack, with one partition and with several.
 func TestAckFollowsEvents(t *testing.T) {
 	t.Parallel()
 	for _, partitions := range []string{"1", "8"} {

@@ -54,8 +54,8 @@ func TestAPIContract(t *testing.T) {
 	}
 }
 
-// TestAPIPorts: the API and the profiles are at the internal port, for who has a key,
-// and not at the public one. No key is shown.
+// TestAPIPorts: the API and the profiles are at the internal port, for callers with a
+// key, and not at the public one. No key is printed.
 func TestAPIPorts(t *testing.T) {
 	t.Parallel()
 	open, closed := startNode(t, withAPI, "REJOIN_LOG_LEVEL=debug"), startNode(t)

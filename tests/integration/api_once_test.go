@@ -24,7 +24,7 @@ func TestAPIOnce(t *testing.T) {
 		var calls sync.WaitGroup
 		for i := range replies {
 			calls.Go(func() {
-				for again := true; again; { // as its problem says
+				for again := true; again; { // according to its problem
 					replies[i] = c.nodes[i%2].backend().do(apiCall{method: "POST", path: "emit", body: body, key: key})
 					again = replies[i].status == http.StatusConflict
 					if again && (replies[i].Code != "under_way" || replies[i].header.Get("Retry-After") != "1" || !replies[i].MayHave) {
@@ -69,8 +69,8 @@ func TestAPIOnce(t *testing.T) {
 	ann.hears("end") // and nothing before
 }
 
-// TestAPINodeKilled: a call whose node is killed is not made again under its key:
-// nobody knows what became of it.
+// TestAPINodeKilled: a call whose node is killed is not executed again under its
+// key, because its outcome is unknown.
 func TestAPINodeKilled(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, withAPI)
@@ -79,7 +79,7 @@ func TestAPINodeKilled(t *testing.T) {
 	ann := d.open("ann", newest, b.url(), transports["websocket"])
 	ann.call("join", "x")
 	const question = `{"rooms":["x"],"event":"well?","timeout":60000}`
-	d.suspend() // nobody answers
+	d.suspend() // no node answers
 	before := b.metrics()["rejoin_deliveries_total"]
 	asked := make(chan error, 1)
 	go func() { // ends with the node
@@ -144,9 +144,9 @@ func TestAPINodeStopped(t *testing.T) {
 	a.restart()
 }
 
-// TestAPIRedisAway: without Redis a call fails in bounded time, says that nothing
-// has happened, and can be made again with its key.
-func TestAPIRedisAway(t *testing.T) {
+// TestAPIRedisUnavailable: without Redis a call fails in bounded time, reports that it
+// had no effect, and can be retried with its key.
+func TestAPIRedisUnavailable(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 1, withAPI, "REJOIN_REDIS_TIMEOUT=500ms")
 	n := c.nodes[0]

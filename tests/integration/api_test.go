@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestAPIEmit: what a backend emits at any node reaches clients on all.
+// TestAPIEmit: an event that a backend emits at any node reaches clients on all
+// nodes.
 func TestAPIEmit(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, withAPI)
@@ -23,7 +24,7 @@ func TestAPIEmit(t *testing.T) {
 		r := backend.post("emit", `{"rooms":["x","y"],"event":"news","args":[1,{"a": "<&>"},null]}`)
 		ann.hears("news", "1", `{"a":"<&>"}`, "null")
 		if heard := bob.hears("news", "1", `{"a":"<&>"}`, "null"); r.Offset == "" || len(heard.Args) != 4 {
-			t.Errorf("offset %q, heard %v", r.Offset, heard)
+			t.Errorf("got offset %q and events %v", r.Offset, heard)
 		}
 		backend.post("emit", `{"everyone":true,"except":["y"],"event":"all but y"}`)
 		ann.hears("all but y")
@@ -34,7 +35,7 @@ func TestAPIEmit(t *testing.T) {
 	}
 }
 
-// TestAPIAsk: acks are collected from all nodes, and who was silent is named.
+// TestAPIAsk: acks are collected from all nodes, and silent sockets are named.
 func TestAPIAsk(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, withAPI)
@@ -73,8 +74,8 @@ func TestAPIAsk(t *testing.T) {
 	quiet.resume()
 }
 
-// TestAPIPartial: what a node that stands still would have said is missing, and
-// said to be.
+// TestAPIPartial: the answers of a stopped node are missing, and the result
+// reports it.
 func TestAPIPartial(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, withAPI)
@@ -90,7 +91,7 @@ func TestAPIPartial(t *testing.T) {
 	d.open("bob", newest, b.url(), transports["websocket"]).call("join", "x")
 	b.pause()
 	defer b.resume()
-	var reads sync.WaitGroup // at once: after a while the node is gone for the others
+	var reads sync.WaitGroup // immediately: after a while the other nodes drop the node
 	for _, path := range []string{"sockets", "rooms", "members?room=x"} {
 		reads.Go(func() {
 			r := a.backend().do(apiCall{method: "GET", path: path})
@@ -112,8 +113,8 @@ func TestAPIPartial(t *testing.T) {
 	reads.Wait()
 }
 
-// TestAPICommands: join, leave and disconnect reach clients on all nodes, also those
-// who are away.
+// TestAPICommands: join, leave and disconnect reach clients on all nodes, including
+// disconnected ones.
 func TestAPICommands(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, withAPI)
@@ -156,11 +157,12 @@ func TestAPICommands(t *testing.T) {
 	}
 	link.up()
 	if bob.await("connect").Recovered {
-		t.Error("bob was disconnected while away, and has recovered")
+		t.Error("bob was recovered, although a command disconnected him meanwhile")
 	}
 }
 
-// TestAPIReads: any node tells of the sockets, rooms, members and histories of all.
+// TestAPIReads: any node returns the sockets, rooms, members and histories of all
+// nodes.
 func TestAPIReads(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, withAPI, "REJOIN_NAMESPACES=/,/chat")

@@ -48,7 +48,7 @@ func (n *node) backend() *backend {
 	return &backend{n.t, n.internal, apiKey}
 }
 
-// A reply of the API: what there may be in any of them.
+// A reply of the API has the fields of all replies.
 type apiReply struct {
 	status int
 	header http.Header

@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// TestApplicationOverTheCluster: what a client asks of the built-in application it
-// asks of all nodes.
+// TestApplicationOverTheCluster: requests to the built-in application cover all
+// nodes.
 func TestApplicationOverTheCluster(t *testing.T) {
 	t.Parallel()
 	a, b, cluster := startPair(t)
@@ -56,7 +56,7 @@ func TestApplicationOverTheCluster(t *testing.T) {
 		}
 	}
 
-	// A node that hears the room and does not answer makes the list a partial one.
+	// A subscribed node that does not answer makes the list partial.
 	silent, err := cluster.Node("mute")
 	if err != nil {
 		t.Fatal(err)
@@ -68,8 +68,8 @@ func TestApplicationOverTheCluster(t *testing.T) {
 	members(clients[0], true)
 }
 
-// TestMembersOfANodeThatIsCutOff: while a node can't hear questions, the list of a
-// room's members says that it is a partial one, and comes as quickly as ever.
+// TestMembersOfANodeThatIsCutOff: while a node cannot receive queries, the list of
+// a room's members is marked as partial, and arrives without delay.
 func TestMembersOfANodeThatIsCutOff(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2)

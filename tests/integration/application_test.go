@@ -28,8 +28,8 @@ func forApplication(t *testing.T, test func(t trio)) {
 	})
 }
 
-// settled checks that the clients have heard nothing more than they should: what
-// each is sent now is the next that it hears.
+// settled checks that the clients have got no further events: the event sent now
+// is the next that each gets.
 func (t trio) settled() {
 	t.Helper()
 	for _, s := range []*npmSocket{t.a, t.b, t.c} {

@@ -10,9 +10,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// TestServerAsks: stock clients acknowledge what a server asks. The built-in
-// application asks nothing, so the server is the library's.
-func TestServerAsks(t *testing.T) {
+// TestServerRequestsAcks: stock clients acknowledge events of a server. The built-in
+// application requests no acks, so the server is the library's.
+func TestServerRequestsAcks(t *testing.T) {
 	t.Parallel()
 	forVersions(t, func(t *testing.T, version string) {
 		io, err := socketio.NewServer(socketio.Options{})

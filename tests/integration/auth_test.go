@@ -53,8 +53,8 @@ func (s *npmSocket) refused() string {
 	return data.Code
 }
 
-// TestTokens: a client is let in by its token, from where it usually is, and is
-// told why if it is not.
+// TestTokens: a client connects with its token, from each usual place, and gets
+// the reason of a refusal.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	forVersions(t, func(t *testing.T, version string) {
@@ -108,9 +108,9 @@ func TestTokens(t *testing.T) {
 	})
 }
 
-// TestTokenExpires: a connection ends with its token. Who has a fresh one comes
-// back as the same socket, with what it missed; who has none is told so; and who
-// brings a fresh one in time is not disturbed.
+// TestTokenExpires: a connection ends with its token. A client with a fresh one
+// is recovered as the same socket; one without gets a refusal; and one that
+// renews its token in time is not cut.
 func TestTokenExpires(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, authenticated)
@@ -159,7 +159,7 @@ func TestTokenExpires(t *testing.T) {
 				renewed.call("to", "room", "n", i)
 			}
 			if now := fresh.await("connect"); !now.Recovered || now.ID != before.ID {
-				t.Errorf("came back as %+v, was %+v", now.state, before)
+				t.Errorf("reconnected as %+v, want %+v", now.state, before)
 			}
 			for i := range 5 {
 				fresh.hears("n", fmt.Sprint(i))
@@ -172,15 +172,15 @@ func TestTokenExpires(t *testing.T) {
 			renewed.hears("still here")
 			for _, r := range renewed.reports.Drain() {
 				if r.Report == "disconnect" {
-					t.Error("who renewed its token was cut")
+					t.Error("the client that renewed its token was cut")
 				}
 			}
 		})
 	}
 }
 
-// TestTokenEvent: what a fresh token says holds from its answer on, and only a
-// good one of the same user says anything.
+// TestTokenEvent: a fresh token takes effect with its ack, and only a valid one
+// of the same user is accepted.
 func TestTokenEvent(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, authenticated)
@@ -199,7 +199,7 @@ func TestTokenEvent(t *testing.T) {
 	if r := s.try("token", 7); r.Code != "token_invalid" {
 		t.Errorf("a number: %+v", r)
 	}
-	s.call("to", "x", "nobody") // what held before holds
+	s.call("to", "x", "nobody") // nothing has changed
 	s.call("token", tokenFor(t, "ann", longLived, `"rooms":["new"],"can":{"join":["open"]}`))
 	if rooms := s.call("leave", "nothing").Rooms; !slices.Equal(rooms, []string{"new", "open", "user:ann"}) {
 		t.Errorf("is in %q", rooms)
@@ -223,8 +223,8 @@ func TestTokenEvent(t *testing.T) {
 	}
 }
 
-// TestWeakerToken: what a client may do is judged anew when it comes back, and
-// another user's session is not its own.
+// TestWeakerToken: permissions are checked again when a client reconnects, and
+// it cannot recover another user's session.
 func TestWeakerToken(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, authenticated)

@@ -18,9 +18,8 @@ import (
 	"github.com/rejoin-io/rejoin/tests/inbox"
 )
 
-// A balancer sends each request to the next node in turn that says that it is
-// ready, whoever the client is: no affinity. A node that refuses the connection
-// is passed over, as balancers do.
+// A balancer sends each request to the next ready node in turn, without
+// affinity. It skips a node that refuses the connection, as balancers do.
 type balancer struct {
 	*httptest.Server
 	t     *testing.T

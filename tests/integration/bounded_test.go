@@ -14,13 +14,13 @@ import (
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// TestBounded: whether clients do not read, Redis stands still while everybody goes
-// on publishing, or events come faster than they can be handed on, the node stays
-// within its memory, answers, and is as before when it is over.
-func TestBounded(t *testing.T) { // not beside others, who would feel the flood
+// TestNodeMemoryIsBounded: if clients do not read, if Redis is stopped while clients publish,
+// or if events arrive faster than they can be delivered, the node stays within its memory,
+// answers, and returns to its former state afterwards.
+func TestNodeMemoryIsBounded(t *testing.T) { // not parallel: the flood would affect other tests
 	const (
 		readers, stalled, flooders = 20, 40, 24
-		budget                     = 512 << 20 // of the process, which is several times what it is without the race detector
+		budget                     = 512 << 20 // of the process; several times more than without the race detector
 	)
 	f := &fleet{t: t, cluster: startCluster(t, 2, "REJOIN_REDIS_TIMEOUT=1s", "REJOIN_SEND_QUEUE_BYTES=256KiB")}
 	n := f.nodes[0]
@@ -51,7 +51,7 @@ func TestBounded(t *testing.T) { // not beside others, who would feel the flood
 	}
 	before := n.memory("VmRSS")
 
-	// Who does not read is cut, and nobody else notices.
+	// Clients that do not read are cut, and others are not affected.
 	for range stalled {
 		connect("flood").Vanish()
 	}
@@ -128,12 +128,13 @@ func TestBounded(t *testing.T) { // not beside others, who would feel the flood
 	}
 	for err := range failed {
 		if strings.Contains(err, "timeout") {
-			t.Errorf("a publisher was told: %s", err)
+			t.Errorf("a publisher got the error: %s", err)
 		}
 	}
 }
 
-// memory returns what the process uses, in bytes: VmRSS now, VmHWM at most so far.
+// memory returns the memory of the process in bytes: VmRSS is the current one,
+// VmHWM the maximum so far.
 func (n *clusterNode) memory(what string) int {
 	n.t.Helper()
 	bytes, err := nodetest.Memory(n.process.Pid, what)

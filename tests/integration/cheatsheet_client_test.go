@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/tests/inbox"
 )
 
-// A recorder is a server that notes what clients send it.
+// A recorder is a server that records the events of clients.
 type recorder struct {
 	*testing.T
 	srv   *socketio.Server
@@ -33,7 +33,7 @@ func (r *recorder) note(_ context.Context, e *socketio.Event) error {
 	return err
 }
 
-// hears checks what was sent, in order.
+// hears checks the recorded events, in order.
 func (r *recorder) hears(want ...string) {
 	r.Helper()
 	for _, w := range want {
@@ -47,8 +47,8 @@ func (r *recorder) hears(want ...string) {
 	}
 }
 
-// plays runs a program of a client with url set, until it ends, and checks what
-// it prints.
+// plays runs a client program with url set, until it ends, and checks its
+// output.
 func (r *recorder) plays(program, want string) {
 	r.Helper()
 	got := runJS(r.T, `import { io } from "socket.io-client"; const url = "`+r.relay.url()+`";`+program)
@@ -58,7 +58,7 @@ func (r *recorder) plays(program, want string) {
 }
 
 // runJS runs a program with Node.js where it finds the stock client, and returns
-// what it prints.
+// its output.
 func runJS(t *testing.T, program string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -75,7 +75,7 @@ func runJS(t *testing.T, program string) string {
 	return string(out)
 }
 
-// clientRows are the rows 35 to 42: what the stock client sends.
+// clientRows are the rows 35 to 42: events of the stock client.
 var clientRows = map[int]func(*recorder){
 	35: func(r *recorder) {
 		srv, h := r.srv, r.note

@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// clusterRows are the rows 27 to 34: what servers tell each other, what they do with
-// sockets that may be on another node, and what comes from elsewhere.
+// clusterRows are the rows 27 to 34: events between servers, operations on sockets
+// of other nodes, and events from other processes.
 var clusterRows = map[int]func(*party){
 	27: func(p *party) {
 		srv, got := p.a.Server, make(chan string, 2)
@@ -153,7 +153,7 @@ var clusterRows = map[int]func(*party){
 			p.Helper()
 			first.hears("news", "1")
 			second.hears("news", "1")
-			third.hears("end") // its namespace has nobody on the node that emits
+			third.hears("end") // its namespace has no socket on the emitting node
 			p.everybody("end")
 		}
 		emit()

@@ -13,8 +13,8 @@ type (
 	answers = *socketio.Answers
 )
 
-// serverRows are the rows 1 to 26: what a server sends. The code in them is the
-// code in the document.
+// serverRows are the rows 1 to 26: events of a server. Their code is the code
+// in the document.
 var serverRows = map[int]func(*party){
 	1: func(p *party) {
 		p.emits("news", func(ctx context.Context, _ server, s socket) error {

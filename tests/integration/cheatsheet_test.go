@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// cheatsheet is the document whose rows are played here. What it says of a row is
-// what the row's test expects.
+// cheatsheet is the document whose rows are tested here. The tests expect the
+// results in the document.
 const cheatsheet = "../../docs/emit-cheatsheet.md"
 
 // A sheetRow is one line of the document's tables.
@@ -86,9 +86,9 @@ func TestCheatsheet(t *testing.T) {
 	}
 }
 
-// TestCheatsheetIsWhatIsTested: the document has the rows 1 to 42, every row has
+// TestCheatsheetMatchesItsTests: the document has the rows 1 to 42, every row has
 // a test, and the code in the document is the code that the test runs.
-func TestCheatsheetIsWhatIsTested(t *testing.T) {
+func TestCheatsheetMatchesItsTests(t *testing.T) {
 	t.Parallel()
 	rows := readCheatsheet(t)
 	if len(rows) != 42 {

@@ -15,7 +15,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A claimant is a connection that presents a private id and records what it gets.
+// A claimant is a connection that presents a private id and records the answer.
 type claimant struct {
 	ws     *websocket.Conn
 	closed chan struct{}

@@ -119,8 +119,9 @@ func TestLargePayloads(t *testing.T) {
 	})
 }
 
-// TestOversize: too large a message costs the connection on a WebSocket, and the
-// client's patience on polling; either way the client is told and comes back.
+// TestOversize: a message that is too large closes a WebSocket, and on polling
+// makes the client reconnect; in both cases the client gets a reason and
+// reconnects.
 func TestOversize(t *testing.T) {
 	t.Parallel()
 	forTransports(t, func(t *testing.T, s *npmSocket) {
@@ -156,7 +157,7 @@ func TestNamespaces(t *testing.T) {
 		for _, s := range []*npmSocket{main, chat} {
 			for _, r := range s.reports.Drain() {
 				if r.Report == "event" {
-					t.Errorf("%s heard too much: %v", s.name, r)
+					t.Errorf("%s got unexpected events: %v", s.name, r)
 				}
 			}
 		}
@@ -184,9 +185,9 @@ func TestReconnection(t *testing.T) {
 	})
 }
 
-// TestGoodbye: the stock client comes back by itself after a broken connection,
-// and stays away when it was told to.
-func TestGoodbye(t *testing.T) {
+// TestReconnectsUnlessDisconnected: the stock client reconnects by itself after a broken connection,
+// and stays disconnected after a DISCONNECT packet.
+func TestReconnectsUnlessDisconnected(t *testing.T) {
 	t.Parallel()
 	forVersions(t, func(t *testing.T, version string) {
 		n := startNode(t)
@@ -198,7 +199,7 @@ func TestGoodbye(t *testing.T) {
 		}
 		s.must("connect", nil)
 		if r := s.await("connect"); r.Recovered {
-			t.Error("who left has recovered")
+			t.Error("the client that left was recovered")
 		}
 	})
 }

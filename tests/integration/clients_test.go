@@ -49,7 +49,7 @@ func startPython(t *testing.T, url, transport string) *pythonClient {
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var r report
 			if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-				t.Errorf("the Python process says %q", lines.Text())
+				t.Errorf("the Python process printed %q", lines.Text())
 			}
 			c.reports.Put(r)
 		}

@@ -25,7 +25,7 @@ type cluster struct {
 	nodes []*clusterNode
 }
 
-// A clusterNode is a node that can be killed and come back, at the same
+// A clusterNode is a node that can be killed and restarted, at the same
 // addresses but as another process.
 type clusterNode struct {
 	*node        // the process that runs, or ran last
@@ -54,7 +54,7 @@ func startCluster(t *testing.T, nodes int, variables ...string) *cluster {
 	return c
 }
 
-// start starts the nodes, which reach Redis where reach says.
+// start starts the nodes, which connect to Redis at the address of reach.
 func (c *cluster) start(nodes int, reach func(*clusterNode) (url string), variables []string) {
 	c.t.Helper()
 	for range nodes {
@@ -120,7 +120,7 @@ func (n *clusterNode) leave(grace time.Duration) {
 	n.t.Helper()
 	n.down.Store(true)
 	n.signal(syscall.SIGTERM)
-	if n.paused.Load() { // else it never hears of it
+	if n.paused.Load() { // otherwise it never gets it
 		n.resume()
 	}
 	select {

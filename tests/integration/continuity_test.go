@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// chaos is how long TestContinuity lasts: REJOIN_TEST_CHAOS, or what fits into
-// make test.
+// chaos is the duration of TestContinuity: REJOIN_TEST_CHAOS, or a short one
+// for make test.
 func chaos(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("REJOIN_TEST_CHAOS")
@@ -27,14 +27,14 @@ func chaos(t *testing.T) time.Duration {
 	return d
 }
 
-// TestContinuity: numbered events to 100 rooms at 2,000 a second, 300 clients
-// that roam over three nodes, 30 of them stock clients, and faults that strike at
-// random. All of them show tokens, many of which end while they are connected. Every
-// client hears every number once and in order, whatever strikes.
-// Recovery is refused only after a fault that destroys history.
+// TestContinuity: numbered events to 100 rooms at 2,000 a second, 300 clients that
+// roam over three nodes, 30 of them stock clients, and faults that strike at random.
+// All of them show tokens, many of which end while they are connected. Every client
+// gets every number once and in order, whatever the faults. Recovery is refused only
+// after a fault that destroys history.
 func TestContinuity(t *testing.T) {
 	f := &fleet{t: t, cluster: startCluster(t, 3, authenticated)}
-	events := int(chaos(t)/time.Second) * 100 // much of the time nobody can publish
+	events := int(chaos(t)/time.Second) * 100 // publishing fails much of the time
 	f.endure(crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}, chaos(t), f.faultKinds(), func() bool {
 		r := f.reconnects()
 		return r.afterKill >= 50 && r.afterExpiry >= 50 && f.ledger.acknowledged() >= events
@@ -52,12 +52,12 @@ func TestContinuity(t *testing.T) {
 	}
 }
 
-// A crowd is who takes part, and how many events they publish a second.
+// A crowd is the number of participants, and their events per second.
 type crowd struct{ rooms, clients, stock, publishers, rate int }
 
 // endure has a crowd publish and roam for some time, and on a slow machine until enough
-// has happened, while faults strike at random, and checks what everybody heard. The
-// nodes ask for tokens.
+// has happened, while faults strike at random, and checks the events of all clients.
+// The nodes require tokens.
 func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind, enough func() bool) {
 	f.t.Helper()
 	f.tokens = true
@@ -133,7 +133,7 @@ type faultKind struct {
 // some is a random duration around d.
 func some(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
-// nodeFaults are those that do not depend on what Redis it is.
+// nodeFaults are those that do not depend on the form of Redis.
 func (f *fleet) nodeFaults() []faultKind {
 	ctx := context.Background()
 	return []faultKind{
@@ -171,7 +171,7 @@ func (f *fleet) faultKinds() []faultKind {
 	}...)
 }
 
-// killOthers kills all nodes but one at once.
+// killOthers kills all nodes but one at the same time.
 func (f *fleet) killOthers(than *clusterNode) {
 	var all sync.WaitGroup
 	for _, n := range f.nodes {

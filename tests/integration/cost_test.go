@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestRecoveryCommands is TestRecoveryCost in counts: what Redis has to do for some
-// recoveries, and how many bytes it has to send, is the same whether nothing or
-// thousands of events have passed in other rooms meanwhile.
+// TestRecoveryCommands is TestRecoveryCost in counts: the commands that Redis
+// executes for some recoveries, and the bytes that it sends, do not depend on the
+// number of events in other rooms meanwhile.
 func TestRecoveryCommands(t *testing.T) {
 	t.Parallel()
 	const clients, rooms, missed, others = 20, 3, 5, 3000
@@ -82,7 +82,8 @@ func TestRecoveryCommands(t *testing.T) {
 	}
 }
 
-// work is what Redis has done since its start, or since before.
+// work is a count of Redis' commands and bytes since its start, or since an
+// earlier one.
 type work struct {
 	at    time.Time
 	took  time.Duration
@@ -106,7 +107,7 @@ func (s *scale) work() work {
 			w.bytes, err = strconv.Atoi(value)
 		}
 		if err != nil {
-			s.t.Fatalf("INFO says %q: %v", line, err)
+			s.t.Fatalf("INFO: got %q: %v", line, err)
 		}
 	}
 	return w

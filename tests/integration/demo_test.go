@@ -12,9 +12,9 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// TestDemo chats between two tabs of a browser, cuts one of them off for some
-// seconds while the other one writes, and sees it come back with what it missed,
-// each message once. With TEST_SCREENSHOT set to a path, a picture of the page
+// TestDemo chats between two tabs of a browser, cuts one of them for some
+// seconds while the other one writes, and checks that it gets the missed
+// messages, each once. With TEST_SCREENSHOT set to a path, a picture of the page
 // at its end is written there.
 func TestDemo(t *testing.T) {
 	t.Parallel()
@@ -62,8 +62,8 @@ func TestDemo(t *testing.T) {
 	bob.picture(os.Getenv("TEST_SCREENSHOT"))
 }
 
-// malformedMessages sends to the lobby what the page itself does not send, and
-// resolves when it is stored.
+// malformedMessages sends messages to the lobby that the page itself does not
+// send, and resolves when they are stored.
 const malformedMessages = `new Promise((resolve) => {
 	const socket = io({ forceNew: true });
 	const bodies = [[], "2026", {}, null, true, 9e15].map((at) => ({ room: "lobby", id: "x", from: "Eve", text: "malformed", at }));
@@ -74,8 +74,8 @@ const malformedMessages = `new Promise((resolve) => {
 
 func awaitPromise(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
 
-// TestDemoWithTokens: the page asks for a token where the node wants one, takes it
-// from the form or the address, and goes on with a fresh one.
+// TestDemoWithTokens: the page asks for a token if the node requires one, takes it
+// from the form or the address, and continues with a fresh one.
 func TestDemoWithTokens(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, authenticated)
@@ -124,13 +124,13 @@ func (p *tab) use(token string) {
 	p.run(chromedp.WaitVisible(input), chromedp.SetValue(input, token), chromedp.SendKeys(input, "\r"))
 }
 
-// says waits until the page says why it asks for a token.
+// says waits until the page states why it asks for a token.
 func (p *tab) says(text string) {
 	p.t.Helper()
 	p.run(chromedp.Poll(fmt.Sprintf(`document.querySelector('[data-testid="token-why"]').textContent.includes(%q)`, text), nil, unseen))
 }
 
-// picture writes what is seen to a file, unless that is "".
+// picture writes a screenshot to a file, unless that is "".
 func (p *tab) picture(file string) {
 	p.t.Helper()
 	if file == "" {

@@ -14,8 +14,8 @@ import (
 // documentedBackends is the internal address in the documents.
 const documentedBackends = "localhost:3001"
 
-// TestDocumentsAPI: the manual's programs do what they are said to, twice: a client in
-// the room hears the event once, and they print what their last comment says.
+// TestDocumentsAPI: the manual's programs run twice: a client in the room gets the
+// event once, and they print the output in their last comment.
 func TestDocumentsAPI(t *testing.T) {
 	t.Parallel()
 	for language, tt := range map[string]struct {
@@ -41,7 +41,7 @@ func TestDocumentsAPI(t *testing.T) {
 			for _, b := range blocksOf(t, language, manual) {
 				_, comment, ok := strings.Cut(b.code, tt.comment+"Output:\n")
 				if !ok {
-					t.Fatalf("%s does not say what it prints", b.where)
+					t.Fatalf("%s lacks its output", b.where)
 				}
 				want := strings.ReplaceAll(comment, tt.comment, "")
 				file := filepath.Join(t.TempDir(), tt.file)
@@ -62,7 +62,7 @@ func TestDocumentsAPI(t *testing.T) {
 	}
 }
 
-// runFile runs a program that knows the tests' key, and returns what it prints.
+// runFile runs a program with the tests' key, and returns its output.
 func runFile(t *testing.T, file string, command ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // go run compiles

@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// What the documents show is what they say it is: JavaScript is run, each block a
-// program of its own, and prints what its last comment says; Go is the code of an
-// Example of the library, and a whole program is built and served.
+// Programs in the documents are tested: each JavaScript block is run as a program
+// and prints the output in its last comment; Go is the code of an Example of the
+// library, and a whole program is built and served.
 
 // The addresses in the documents: of a node, and of the README's program.
 const (
@@ -84,7 +84,7 @@ func TestDocumentsJavaScript(t *testing.T) {
 			n.atStart = footprint{}                                                  // a program may leave a connection behind that ends by its time-out
 			_, comment, ok := strings.Cut(b.code, "// Output:\n")
 			if !ok {
-				t.Fatal("it does not say what it prints")
+				t.Fatal("the example lacks its output")
 			}
 			var want []string
 			for line := range strings.Lines(comment) {
@@ -130,7 +130,7 @@ func startProgram(t *testing.T) (addr string) {
 		if err := run.Process.Kill(); err != nil {
 			t.Error(err)
 		}
-		_ = run.Wait() // says that it was killed
+		_ = run.Wait() // returns the error of the kill
 	})
 	eventually(t, "the program does not listen", func() error {
 		c, err := net.Dial("tcp", addr)
@@ -144,8 +144,8 @@ func startProgram(t *testing.T) (addr string) {
 
 func isProgram(code string) bool { return strings.HasPrefix(code, "package main\n") }
 
-// freeAddress returns an address that nobody listened on a moment ago: the
-// program shown knows no port 0.
+// freeAddress returns an unused address, because the documented program does
+// not support port 0.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -43,7 +43,7 @@ func (n *node) crowd(each int) []*npmSocket {
 	return clients
 }
 
-// readiness returns what the node says of itself.
+// readiness returns the node's own status.
 func (n *node) readiness() (status int, said struct {
 	Status      string
 	Connections *int
@@ -66,9 +66,9 @@ func (n *node) handshake() (int, error) {
 	return response.StatusCode, nil
 }
 
-// TestDrain: on SIGTERM a node says that it is not ready and serves on; then it
-// refuses new clients and closes its connections one by one, in the way that
-// stock clients come back from, and ends well and in time.
+// TestDrain: on SIGTERM a node reports that it is not ready and continues to
+// serve; then it refuses new clients and closes its connections one by one, so
+// that stock clients reconnect, and ends with status 0 in time.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	const delay, budget = 3 * time.Second, 8 * time.Second
@@ -117,7 +117,7 @@ func TestDrain(t *testing.T) {
 			mu.Lock()
 			closed = append(closed, time.Now())
 			mu.Unlock()
-			s.await("connect_error") // it tries to come back
+			s.await("connect_error") // it tries to reconnect
 		})
 	}
 	gone.Wait()
@@ -140,12 +140,12 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestStopAtOnce: SIGINT does not wait, nor does a second signal.
-func TestStopAtOnce(t *testing.T) {
+// TestStopImmediately: SIGINT does not wait, nor does a second signal.
+func TestStopImmediately(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		signals  []syscall.Signal
-		variable string // what would take forever
+		variable string // longer than the test
 	}{
 		"interrupted":                  {[]syscall.Signal{syscall.SIGINT}, "REJOIN_DRAIN_DELAY=10m"},
 		"terminated twice":             {[]syscall.Signal{syscall.SIGTERM, syscall.SIGTERM}, "REJOIN_DRAIN_DELAY=10m"},
@@ -221,9 +221,9 @@ func startPair(t *testing.T) (a, b *socketio.Server, cluster *adapter.Memory) {
 	return start("aaaa"), start("bbbb"), cluster
 }
 
-// TestDrainLosesNothing: while a node drains under load, its clients hear every
-// event once and in order, on their way to another node, and what some of them
-// send gets through once.
+// TestDrainLosesNothing: while a node drains under load, its clients get every
+// event once and in order as they move to another node, and the events that
+// some of them send arrive once.
 func TestDrainLosesNothing(t *testing.T) {
 	t.Parallel()
 	a, b, _ := startPair(t)
@@ -244,7 +244,7 @@ func TestDrainLosesNothing(t *testing.T) {
 			before[s] = s.state()
 		}
 	}
-	senders := map[*npmSocket]*atomic.Int64{} // and what they have sent
+	senders := map[*npmSocket]*atomic.Int64{} // and their sent events
 	for name, options := range transports {
 		options = maps.Clone(options)
 		options["retries"], options["ackTimeout"] = 20, 5000
@@ -328,8 +328,8 @@ func (s *npmSocket) hearsAll(counts map[string]int64) {
 	}
 }
 
-// TestDrainInACluster: a node that is replaced loses nobody anything, neither its
-// own clients nor those whose requests run through it.
+// TestDrainInACluster: a replaced node loses no events, neither of its own
+// clients nor of those whose requests it forwards.
 func TestDrainInACluster(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 3, "REJOIN_DRAIN_DELAY=500ms", "REJOIN_DRAIN_BUDGET=4s")

@@ -9,8 +9,8 @@ import (
 )
 
 // TestEventsOfAMiddleware: a stock client takes the last string of an event for its
-// offset, also of one that a middleware has emitted. It is recovered again and again
-// and hears every event once.
+// offset, also of one that a middleware has emitted. It is recovered repeatedly and
+// gets every event once.
 func TestEventsOfAMiddleware(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]any{
@@ -56,12 +56,12 @@ func TestEventsOfAMiddleware(t *testing.T) {
 					}
 					heard++
 					if got := r.texts(); r.Event != "n" || len(got) != 1 || got[0] != strconv.Itoa(heard) {
-						t.Fatalf("heard %v, want number %d", r, heard)
+						t.Fatalf("got %v, want number %d", r, heard)
 					}
 				}
 			}
 			cut()
-			publish() // it has heard nothing of the session yet
+			publish() // it has got no event of the session yet
 			comeBack()
 			hears()
 			publish()

@@ -79,8 +79,8 @@ func (p *tab) shows(id, text string) {
 	p.run(chromedp.Poll(fmt.Sprintf(`document.getElementById(%q).textContent.includes(%q)`, id, text), nil, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(patience)))
 }
 
-// TestExampleChat: two servers of the example are one chat over Redis; one who was
-// cut off has missed nothing.
+// TestExampleChat: two servers of the example are one chat over Redis; a client
+// that was cut has missed nothing.
 func TestExampleChat(t *testing.T) {
 	t.Parallel()
 	redis, chat := startRedis(t), built(t, "chat")
@@ -105,7 +105,7 @@ func TestExampleChat(t *testing.T) {
 	bob := enter("Bob")
 	defer bob.cancel()
 	bob.shows("lines", "Is anybody here?") // said before
-	ann.shows("lines", "Bob has come.")
+	ann.shows("lines", "Bob has joined.")
 	bob.run(chromedp.Evaluate(`document.getElementById("cut").click()`, nil))
 	bob.shows("state", "off")
 	say(ann, "You will miss this,")

@@ -31,15 +31,15 @@ type fleet struct {
 	killed map[string]time.Time // node ids of processes that were killed
 }
 
-// A fault is what was done to the cluster, and when.
+// A fault is an injected fault of the cluster, with its time.
 type fault struct {
 	what     string
-	from, to time.Time // to is zero while it goes on
+	from, to time.Time // to is zero while it lasts
 	harm     harm
 }
 
-// A harm is what a fault does to history. Where it may destroy some of it, sessions
-// from before may be refused; where it does, none of them may live on.
+// A harm is the effect of a fault on history. If it may destroy a part, earlier
+// sessions may be refused; if it does, none of them may be recovered.
 type harm int
 
 const (
@@ -80,7 +80,8 @@ func (f *fleet) excused(born time.Time) bool {
 	})
 }
 
-// arrives tells a witness that its client has connected, and counts how.
+// arrives notifies a witness that its client has connected, and counts the kind
+// of the connect.
 func (f *fleet) arrives(w *witness, recovered bool, engine, before string) (joined bool) {
 	former, joined := w.connected(recovered, f.owner(engine)+" "+engine[:4])
 	if former.IsZero() {
@@ -111,7 +112,8 @@ func (f *fleet) arrives(w *witness, recovered bool, engine, before string) (join
 }
 
 // roam adds a Go client to the fleet that stays connected for about life and is
-// then cut, or vanishes, and comes back elsewhere. A life of 0 has no end.
+// then cut, or vanishes, and reconnects to another node. A life of 0 has no
+// end.
 func (f *fleet) roam(ctx context.Context, name string, life time.Duration, rooms ...string) {
 	w := newWitness(name, &f.ledger, rooms...)
 	f.witnesses = append(f.witnesses, w)
@@ -122,7 +124,7 @@ func (f *fleet) roam(ctx context.Context, name string, life time.Duration, rooms
 	}})
 	f.clients.Go(func() {
 		defer client.Cut()
-		pause := 20 * time.Millisecond // grows, lest those who can't get in keep the nodes busy
+		pause := 20 * time.Millisecond // grows, so that refused clients do not overload the nodes
 		for ctx.Err() == nil {
 			if f.visit(ctx, w, client, life) {
 				pause = 20 * time.Millisecond
@@ -195,7 +197,7 @@ func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration,
 			case "connect":
 				f.arrives(w, r.Recovered, r.Engine, before)
 				before = r.Engine
-			case "joined": // some time ago, so nobody knows what had been sent before
+			case "joined": // some time ago, so the events sent before are unknown
 				w.hasJoined()
 			case "event":
 				if r.Event == "n" {
@@ -260,8 +262,8 @@ func (f *fleet) await(otherwise string, check func(w *witness) error) bool {
 	return good
 }
 
-// settle waits for the publishers, then until every client has heard all that
-// it should have, and says what went wrong. The clients must go on living.
+// settle waits for the publishers, then until every client has got all expected
+// events, and reports the errors. The clients must continue to roam meanwhile.
 func (f *fleet) settle() {
 	f.t.Helper()
 	f.sending.Wait()
@@ -271,7 +273,7 @@ func (f *fleet) settle() {
 	f.judge()
 }
 
-// judge says what went wrong, and how much has happened.
+// judge reports the errors, and the counts of what has happened.
 func (f *fleet) judge() {
 	f.t.Helper()
 	shown, bad, heard := 0, 0, 0
@@ -295,12 +297,12 @@ func (f *fleet) judge() {
 		for _, g := range f.faults {
 			fmt.Fprintf(&list, "\n    %s to %s: %s", g.from.Format("05.000"), g.to.Format("05.000"), g.what)
 		}
-		f.t.Errorf("%d of %d clients heard something wrong; the faults were:%s", bad, len(f.witnesses), &list)
+		f.t.Errorf("%d of %d clients got wrong events; the faults were:%s", bad, len(f.witnesses), &list)
 	}
 }
 
-// stale returns an error if a client's session is from before history was lost.
-// Everybody was to be cut then, and comes back with a new one.
+// stale returns an error if a client's session is older than a loss of history.
+// All clients must be cut then, and reconnect with a new one.
 func (f *fleet) stale(w *witness) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -314,7 +316,7 @@ func (f *fleet) stale(w *witness) error {
 	return nil
 }
 
-// reconnects adds up how clients have come back up to now.
+// reconnects returns the numbers of reconnects so far, by kind.
 func (f *fleet) reconnects() (r reconnects) {
 	for _, w := range f.witnesses {
 		w.mu.Lock()

@@ -18,7 +18,7 @@ func startOver(t *testing.T, url string, nodes int, variables ...string) *cluste
 	return c
 }
 
-// formCrowd is who takes part in the tests of Redis' other forms.
+// formCrowd is the crowd of the tests of Redis' other forms.
 func formCrowd() crowd {
 	if os.Getenv("REJOIN_TEST_CHAOS") != "" {
 		return crowd{rooms: 100, clients: 270, stock: 30, publishers: 50, rate: 2000}
@@ -42,9 +42,9 @@ func parallelIfShort(t *testing.T) {
 	}
 }
 
-// TestContinuityOverSentinels is TestContinuity with failovers: one that is planned
-// costs nobody more than a pause, one that loses what was written last sends
-// everybody away.
+// TestContinuityOverSentinels is TestContinuity with failovers: a planned one costs
+// clients only a pause, one that loses the newest writes makes all clients
+// reconnect as new sockets.
 func TestContinuityOverSentinels(t *testing.T) {
 	parallelIfShort(t)
 	s := redistest.StartSentinels(t)
@@ -160,8 +160,8 @@ func (f *fleet) killFaults() []faultKind {
 	return all[:1:1]
 }
 
-// awaitServing waits until all nodes that run are ready: by then they have found
-// out what a failover has cost.
+// awaitServing waits until all running nodes are ready: by then they have
+// detected the losses of a failover.
 func (f *fleet) awaitServing() {
 	for _, n := range f.nodes {
 		if n.up() {
@@ -170,7 +170,8 @@ func (f *fleet) awaitServing() {
 	}
 }
 
-// moved reports whether clients have come back often enough, and on other nodes.
+// moved reports whether clients have reconnected often enough, and to other
+// nodes.
 func (f *fleet) moved() bool {
 	r := f.reconnects()
 	return r.recovered >= len(f.witnesses) && r.afterKill > 0

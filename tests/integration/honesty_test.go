@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/internal/redistest"
 )
 
-// TestHonesty: a client that misses something is told so, and nobody else is. That
-// a refusal without a cause is wrong is what every test with a fleet checks.
+// TestHonesty: recovered is false for exactly the clients that miss something.
+// Every test with a fleet checks that no recovery is refused without a cause.
 func TestHonesty(t *testing.T) {
 	t.Parallel()
 	t.Run("FLUSHALL", testFlushAll)
@@ -19,8 +19,8 @@ func TestHonesty(t *testing.T) {
 	t.Run("limits", testLimits)
 }
 
-// testFlushAll: everybody is cut, none comes back with recovered=true, and life
-// goes on.
+// testFlushAll: all clients are cut, none reconnects with recovered=true, and
+// events flow again.
 func testFlushAll(t *testing.T) {
 	const clients = 20
 	f := &fleet{t: t, cluster: startCluster(t, 2)}
@@ -57,8 +57,8 @@ func testFlushAll(t *testing.T) {
 }
 
 // testUnseenTail: an event reaches one client and is lost with Redis and all nodes.
-// Nobody knows of it but the client's offset; when that comes back, everybody is
-// told that what they have may not be what the others have.
+// Only the client's offset proves it; when the client presents it, all clients get
+// new sessions.
 func testUnseenTail(t *testing.T) {
 	s := redistest.StartSentinels(t)
 	c := startOver(t, s.URL(), 2)
@@ -86,7 +86,7 @@ func testUnseenTail(t *testing.T) {
 	hears := func(l *listener, want ...int) {
 		t.Helper()
 		if heard, err := l.all(ctx, want[len(want)-1]); err != nil || !slices.Equal(heard, want) {
-			t.Fatalf("heard %v, want %v: %v", heard, want, err)
+			t.Fatalf("got %v, want %v: %v", heard, want, err)
 		}
 	}
 	one, other, speaker := client(0, "one"), client(1, "other"), client(0, "")
@@ -116,10 +116,10 @@ func testUnseenTail(t *testing.T) {
 	publish(again, "other", 2)
 	other.Roam(wsURL(c.nodes[1].public))
 	if err := other.Connect(ctx); err != nil || !other.Recovered() {
-		t.Fatalf("recovered %v, though nobody has said yet that something is missing: %v", other.Recovered(), err)
+		t.Fatalf("got recovered %v before any loss was reported: %v", other.Recovered(), err)
 	}
 	hears(other, 0, 2)
-	reconnect(t, one) // if everybody is cut, so is who has found out
+	reconnect(t, one) // all clients are cut, including the one that proved the loss
 	if one.Recovered() {
 		t.Fatal("recovered with an offset that is not in the history")
 	}
@@ -150,7 +150,8 @@ func reconnect(t *testing.T, l *listener) {
 	}
 }
 
-// testLimits: what lies within them recovers, what lies beyond does not.
+// testLimits: clients within the limits are recovered, clients beyond them are
+// not.
 func testLimits(t *testing.T) {
 	const limit = 10
 	c := startCluster(t, 1, "REJOIN_RECOVERY_WINDOW=8s", fmt.Sprint("REJOIN_BACKLOG_LIMIT=", limit), fmt.Sprint("REJOIN_REPLAY_LIMIT=", limit+5))
@@ -201,7 +202,7 @@ func testLimits(t *testing.T) {
 		}
 		if test.reason == "" {
 			if heard, err := l.all(ctx, limit+4); err != nil || !slices.Equal(heard, numbers(0, limit+5)) {
-				t.Errorf("heard %v: %v", heard, err)
+				t.Errorf("got %v: %v", heard, err)
 			}
 		} else if sum(n.metrics(), "rejoin_recoveries_total", `reason="`+test.reason+`"`) != 1 {
 			t.Errorf("%+v: the node counts %v", test, n.metrics())

@@ -75,7 +75,7 @@ func TestAPIJoinWithoutRecovery(t *testing.T) {
 	}
 }
 
-// A joiner is a connected client that keeps the numbers which it hears.
+// A joiner is a connected client that keeps the numbers that it gets.
 type joiner struct{ heard inbox.Inbox[int] }
 
 func newJoiner(t *testing.T, addr string) *joiner {
@@ -99,7 +99,7 @@ func (m *joiner) hearsAll(t *testing.T) {
 	t.Helper()
 	for want := range numbered {
 		if got, err := m.heard.Next(patience); err != nil || got != want {
-			t.Fatalf("heard %d, want %d: %v", got, want, err)
+			t.Fatalf("got %d, want %d: %v", got, want, err)
 		}
 	}
 }

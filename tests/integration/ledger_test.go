@@ -10,15 +10,15 @@ import (
 	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
 )
 
-// A ledger knows what was published. Every publisher numbers its events in each
-// room: 0, 1, 2, … Once the outcome of one is unknown it goes on under another
-// name, so an event that may or may not have happened is the last of its name.
+// A ledger records published events. Every publisher numbers its events in each
+// room: 0, 1, 2, … After an unknown outcome it continues under another name, so
+// an event with an unknown outcome is the last of its name.
 type ledger struct {
 	mu    sync.Mutex
 	rooms map[string]map[string]sequence // by room and publisher
 }
 
-// A sequence is what one publisher has sent to one room.
+// A sequence is the events of one publisher to one room.
 type sequence struct {
 	started int // events that were sent
 	acked   int // of them, those that were acknowledged, the first ones
@@ -50,7 +50,7 @@ func (l *ledger) ack(room, publisher string) {
 	l.rooms[room][publisher] = s
 }
 
-// of returns what was sent to a room up to now, by publisher.
+// of returns the events sent to a room so far, by publisher.
 func (l *ledger) of(room string) map[string]sequence {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,7 +121,7 @@ func (p *publisher) run(ctx context.Context) {
 			p.failed[err.Error()]++
 			p.life++
 			if !p.stays {
-				client.Cut() // what is still on its way there belongs to the former life
+				client.Cut() // packets still in flight there belong to the former connection
 			}
 			continue
 		}

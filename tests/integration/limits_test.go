@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestHandshakeRate: who is one too many is told so and when to come again, and
-// stock clients do, on both transports.
+// TestHandshakeRate: clients beyond the rate get 503 with Retry-After, and
+// stock clients retry, on both transports.
 func TestHandshakeRate(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "REJOIN_HANDSHAKE_RATE=3")
@@ -24,7 +24,7 @@ func TestHandshakeRate(t *testing.T) {
 		s.call("self", "hello")
 	}
 	if n := n.metrics()[`rejoin_limited_total{limit="handshake_rate"}`]; n == 0 {
-		t.Error("nobody was refused, or it was not counted")
+		t.Error("no client was refused, or the refusal was not counted")
 	}
 
 	for _, upgrade := range []bool{false, true} {
@@ -53,8 +53,8 @@ func TestHandshakeRate(t *testing.T) {
 	}
 }
 
-// TestEventRate: what is too much is dropped and said, one socket's is not
-// another's, and a little later the socket goes on.
+// TestEventRate: events beyond the rate are dropped and acked so, each socket
+// has its own rate, and a little later its events are accepted again.
 func TestEventRate(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "REJOIN_SOCKET_EVENT_RATE=5", "REJOIN_SOCKET_BYTE_RATE=100", "REJOIN_MAX_PAYLOAD=2KiB")

@@ -48,7 +48,7 @@ func run(m *testing.M) int {
 	return code
 }
 
-// checkTools says what the tests need and this machine has not.
+// checkTools reports the missing tools of the tests.
 func checkTools() error {
 	if _, err := exec.LookPath("node"); err != nil {
 		return fmt.Errorf("Node.js is missing: %w", err)

@@ -68,7 +68,7 @@ func TestFirstClientsOfANode(t *testing.T) {
 	var clients []*npmSocket
 	for i := range size {
 		n := c.add(func(*clusterNode) string { return c.redis.URL() }, nil)
-		n.begin() // returns when the node says that it is ready
+		n.begin() // returns when the node is ready
 		nodes := append([]*clusterNode(nil), c.nodes...)
 		f.nodes.Store(&nodes)
 		if i > 0 {

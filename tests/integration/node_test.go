@@ -25,19 +25,19 @@ type node struct {
 	ended    bool // the test has ended it
 }
 
-// A footprint is what a node holds on to. It returns to its size at the start
-// once all clients have gone.
+// A footprint is the resources that a node holds. It returns to its size at the
+// start after all clients have disconnected.
 type footprint struct{ goroutines, descriptors int }
 
 // startNode starts a node on free ports of 127.0.0.1 with some REJOIN_
 // variables. When the test ends, after the clients that the test starts later,
-// the node must shrink to what it was at the start, end on SIGTERM with exit
+// the node must shrink to its size at the start, end on SIGTERM with exit
 // status 0, and have logged neither a data race nor a panic.
 func startNode(t *testing.T, variables ...string) *node {
 	t.Helper()
 	n := launch(t, append([]string{
 		"REJOIN_ADDR=127.0.0.1:0", "REJOIN_INTERNAL_ADDR=127.0.0.1:0",
-		"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s", // nobody waits for a balancer, nor for other clients
+		"REJOIN_DRAIN_DELAY=0s", "REJOIN_DRAIN_BUDGET=0s", // there is no balancer and no other client
 		// A polling client that vanishes between two polls is noticed by its silence.
 		"REJOIN_PING_INTERVAL=3s", "REJOIN_PING_TIMEOUT=5s",
 	}, variables...)...)

@@ -7,7 +7,7 @@ import (
 )
 
 // TestTwoNodes: stock clients on two nodes are in the same rooms, and a client
-// whose node is killed goes on at the other one.
+// whose node is killed continues at the other one.
 func TestTwoNodes(t *testing.T) {
 	t.Parallel()
 	forVersions(t, func(t *testing.T, version string) {
@@ -60,8 +60,8 @@ func TestTwoNodes(t *testing.T) {
 	})
 }
 
-// TestNodeKilled: whoever is on a node that is killed comes back on another one,
-// as the same socket in the same rooms, and hears what was missed.
+// TestNodeKilled: clients of a killed node reconnect to another one, as the same
+// sockets in the same rooms, and get the missed events.
 func TestNodeKilled(t *testing.T) {
 	t.Parallel()
 	for name, options := range transports {
@@ -72,7 +72,7 @@ func TestNodeKilled(t *testing.T) {
 			d := startDriver(t)
 			others := d.open("others", newest, c.nodes[0].url(), transports["websocket"])
 			var victim *npmSocket
-			for i := 0; victim == nil; i++ { // the balancer decides who is on which node
+			for i := 0; victim == nil; i++ { // the balancer decides which client is on which node
 				s := d.open(fmt.Sprint("s", i), newest, front.URL, options)
 				if name == "upgrade" {
 					s.awaitUpgrade()

@@ -108,7 +108,7 @@ func (d *driver) read(out io.Reader) {
 			continue
 		}
 		if err := json.Unmarshal(line, &message); err != nil {
-			d.t.Errorf("the Node.js process says %q", line)
+			d.t.Errorf("the Node.js process printed %q", line)
 			return
 		}
 		d.mu.Lock()
@@ -194,7 +194,7 @@ type npmSocket struct {
 	reports inbox.Inbox[report]
 }
 
-// A report is what a socket has heard.
+// A report is an event that a socket got.
 type report struct {
 	Socket string
 	Report string // connect, disconnect, connect_error, event or joined
@@ -205,7 +205,7 @@ type report struct {
 	Asked  bool // the event wanted an acknowledgement, and got its arguments back
 }
 
-// A state is what the client knows of itself.
+// A state is the client's own state.
 type state struct {
 	ID        string
 	Connected bool
@@ -336,7 +336,7 @@ func (s *npmSocket) state() state {
 	return st
 }
 
-// A reply is what the built-in application acknowledges with.
+// A reply is an ack of the built-in application.
 type reply struct {
 	OK      bool
 	Code    string

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestOrder: whoever publishes on whatever node, any two clients hear what both
-// of them hear in the same order.
+// TestOrder: any two clients get the events that both get in the same order,
+// whichever nodes publish them.
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	t.Run("one node", func(t *testing.T) {
@@ -26,7 +26,7 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-// testOrder has 4 publishers on each node, who send so many events each.
+// testOrder has 4 publishers on each node, which send this many events each.
 func testOrder(t *testing.T, nodes []*node, clients, rooms, events int) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
@@ -86,17 +86,17 @@ func testOrder(t *testing.T, nodes []*node, clients, rooms, events int) {
 	})
 	for i := range heard {
 		if len(heard[i]) < events {
-			t.Errorf("client %d heard %d events only", i, len(heard[i]))
+			t.Errorf("client %d got only %d events", i, len(heard[i]))
 		}
 		for j := range i {
 			if a, b := common(heard[i], heard[j]), common(heard[j], heard[i]); !slices.Equal(a, b) {
-				t.Errorf("clients %d and %d heard different orders:\n%v\n%v", i, j, a, b)
+				t.Errorf("clients %d and %d got different orders:\n%v\n%v", i, j, a, b)
 			}
 		}
 	}
 }
 
-// common returns what of a is in b too.
+// common returns the events of a that are in b too.
 func common(a, b []int) []int {
 	in := map[int]bool{}
 	for _, n := range b {
@@ -105,11 +105,11 @@ func common(a, b []int) []int {
 	return slices.DeleteFunc(slices.Clone(a), func(n int) bool { return !in[n] })
 }
 
-// TestContinuityAlone is TestContinuity with one node without Redis: numbers for
+// TestContinuityOnOneNode is TestContinuity with one node without Redis: numbers for
 // some seconds while the clients are cut at random, and each client must have
 // each number once and in order. Nothing here is a reason to refuse a recovery,
 // so none may be refused.
-func TestContinuityAlone(t *testing.T) {
+func TestContinuityOnOneNode(t *testing.T) {
 	t.Parallel()
 	const clients, duration = 12, 5 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), duration+2*patience)
@@ -191,7 +191,7 @@ func TestContinuityAlone(t *testing.T) {
 		}
 		for at, number := range heard {
 			if number != at {
-				return fmt.Errorf("after %d cuts: heard %v around position %d, of %d", cuts[i], heard[max(0, at-3):min(len(heard), at+4)], at, last)
+				return fmt.Errorf("after %d cuts: got %v around position %d, of %d", cuts[i], heard[max(0, at-3):min(len(heard), at+4)], at, last)
 			}
 		}
 		return nil

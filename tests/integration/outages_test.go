@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
 )
 
-// TestRedisOutages: whatever Redis does, a node lives, says why it is not ready,
-// takes no new clients, disconnects none, and answers what it can't do in bounded
+// TestRedisOutages: whatever Redis does, a node is live, reports why it is not
+// ready, accepts no new clients, disconnects none, and fails requests in bounded
 // time. Afterwards everything that was acknowledged has arrived, once.
 func TestRedisOutages(t *testing.T) {
 	t.Parallel()
@@ -112,7 +112,7 @@ func TestRedisOutages(t *testing.T) {
 	unavailable := failed["to: unavailable: the cluster can't be reached; it may have happened"] +
 		failed["to: unavailable: the cluster is unavailable; the event was not published"]
 	if r.recovered+r.refused > 0 || unavailable == 0 {
-		t.Errorf("%d clients came back, %d anew; publishers failed with %v", r.recovered, r.refused, failed)
+		t.Errorf("%d clients reconnected, %d as new sockets; publishers failed with %v", r.recovered, r.refused, failed)
 	}
 	if !asker.Connected() {
 		t.Error("a client was disconnected")
@@ -126,7 +126,7 @@ func (r *relay) deafenForGood() {
 	r.deafenSubscribers()
 }
 
-// awaitUnready waits until the node is not ready and says why.
+// awaitUnready waits until the node is not ready and reports the reason.
 func (n *clusterNode) awaitUnready(reason string) {
 	n.t.Helper()
 	n.eventually("unready with the reason "+reason, func() error {
@@ -166,9 +166,9 @@ func (n *clusterNode) handshake(t *testing.T) int {
 	return response.StatusCode
 }
 
-// TestVolatileWhileRedisIsAway: volatile events are dropped and counted, others are
-// refused, and what concerns this node's clients only goes on.
-func TestVolatileWhileRedisIsAway(t *testing.T) {
+// TestVolatileWhileRedisIsUnavailable: volatile events are dropped and counted, others are
+// refused, and local events are still delivered.
+func TestVolatileWhileRedisIsUnavailable(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	srv, front := serveOver(t, redis, "aaaa")
@@ -202,7 +202,7 @@ func TestVolatileWhileRedisIsAway(t *testing.T) {
 		t.Logf("%s took %v", emit.event, time.Since(began))
 	}
 	if event, err := heard.Take(patience, func(string) bool { return true }); event != "local" {
-		t.Errorf("heard %q: %v", event, err)
+		t.Errorf("got %q: %v", event, err)
 	}
 	if n := srv.Stats().VolatileDropped; n != 1 {
 		t.Errorf("%d volatile events count as dropped", n)
@@ -211,7 +211,7 @@ func TestVolatileWhileRedisIsAway(t *testing.T) {
 	eventually(t, "publishing does not work", func() error {
 		return bounded(t.Context(), func(ctx context.Context) error { return everyone.Emit(ctx, "again") })
 	})
-	if event, err := heard.Take(patience, func(e string) bool { return e != "plain" && e != "volatile" }); event != "again" { // what became of these nobody knows
-		t.Errorf("heard %q: %v", event, err)
+	if event, err := heard.Take(patience, func(e string) bool { return e != "plain" && e != "volatile" }); event != "again" { // the outcome of these is unknown
+		t.Errorf("got %q: %v", event, err)
 	}
 }

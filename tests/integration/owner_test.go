@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// TestOneOwner: clients of a node that stands still come back on another one, while
-// their old connections stay open. When the old node wakes up it changes nothing in
-// their sessions, gives them nothing more and tells nobody that they have gone,
-// whether it is told that they have moved or finds out by itself.
+// TestOneOwner: clients of a stopped node reconnect to another one, while their old
+// connections stay open. When the old node resumes it does not change their
+// sessions, sends them nothing more and reports no disconnect, whether it is
+// notified of the move or finds the new fence.
 func TestOneOwner(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		stands  time.Duration // how long the node stands still
 		pings   time.Duration
 		untold  bool // it does not get the message
-		changes bool // what it has yet to read when it wakes up would change the sessions
+		changes bool // messages that it reads when it resumes would change the sessions
 	}{
 		"at once":                        {stands: 0, pings: 5 * time.Second, changes: true},
 		"after the ping's time":          {stands: 5 * time.Second, pings: 2 * time.Second},
@@ -113,8 +113,8 @@ func (o *ownership) check(stands time.Duration, untold, changes bool) {
 	}
 }
 
-// comeBack recovers a client on a node. One that catches up refuses it at first, as
-// it does stock clients, who try again.
+// comeBack recovers a client on a node. A node that catches up refuses it at first,
+// as it does stock clients, which retry.
 func (o *ownership) comeBack(ctx context.Context, l *listener, n *clusterNode) {
 	o.t.Helper()
 	l.Roam(wsURL(n.public))
@@ -124,13 +124,13 @@ func (o *ownership) comeBack(ctx context.Context, l *listener, n *clusterNode) {
 	}
 }
 
-// publish sends ten events to a room and waits until each client has heard all that
-// it should have, once.
+// publish sends ten events to a room and waits until each client has got all
+// expected events, once.
 func (o *ownership) publish(ctx context.Context, room string) {
 	o.t.Helper()
 	for range 10 {
 		number := o.next
-		if room == "late" { // nobody is in it
+		if room == "late" { // it has no members
 			number = -1
 		} else {
 			o.next++
@@ -144,7 +144,7 @@ func (o *ownership) publish(ctx context.Context, room string) {
 	}
 	for i, l := range o.clients {
 		if heard, err := l.all(ctx, o.next-1); err != nil || !slices.Equal(heard, numbers(0, o.next)) {
-			o.t.Fatalf("client %d heard %v: %v", i, heard, err)
+			o.t.Fatalf("client %d got %v: %v", i, heard, err)
 		}
 	}
 }

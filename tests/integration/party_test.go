@@ -39,7 +39,7 @@ type party struct {
 	entries  inbox.Inbox[socketio.RoomEvent]
 }
 
-// An arrival is a client that connected, or came back.
+// An arrival is a client that connected or reconnected.
 type arrival struct {
 	name   string
 	socket *socketio.Socket
@@ -112,7 +112,7 @@ func serveSheet(t *testing.T, o socketio.Options) (*socketio.Server, *relay) {
 	return srv, startRelay(t, &node{addr: front.Listener.Addr().String()})
 }
 
-// A guest is what a client says of itself.
+// A guest is a client's auth payload.
 type guest struct {
 	Name  string
 	Rooms []string
@@ -120,7 +120,7 @@ type guest struct {
 
 type guestKey struct{}
 
-// note keeps what a client says for welcome.
+// note keeps a client's auth payload for welcome.
 func (p *party) note(_ context.Context, r *socketio.ConnectRequest) error {
 	var g guest
 	err := r.Auth(&g)
@@ -162,8 +162,8 @@ func (p *party) joins(name, room string) {
 
 func (p *party) id(name string) string { return p.sockets[name].ID() }
 
-// end tells everybody that a part of the play is over: what comes before it
-// has come, or never will.
+// end sends all clients an event that ends a part of the test: earlier events
+// have arrived, or never will.
 func (p *party) end() {
 	p.Helper()
 	if err := p.a.Emit(p.Context(), "end"); err != nil {
@@ -171,7 +171,7 @@ func (p *party) end() {
 	}
 }
 
-// everybody hears an event next.
+// everybody checks that all clients get an event next.
 func (p *party) everybody(event string, args ...string) {
 	p.Helper()
 	for _, g := range guests {
@@ -179,7 +179,7 @@ func (p *party) everybody(event string, args ...string) {
 	}
 }
 
-// those hears an event next if heard is set; then all hear the end.
+// those get an event next if heard is set; then all get the end.
 func (p *party) those(heard bool, names []string, event string, args ...string) {
 	p.Helper()
 	if heard {
@@ -206,14 +206,14 @@ func (p *party) deafen() {
 	p.b.deafen()
 }
 
-// cut cuts all connections and waits until everybody is back.
+// cut cuts all connections and waits until all clients have reconnected.
 func (p *party) cut() {
 	p.Helper()
 	p.leave()
 	p.comeBack()
 }
 
-// leave keeps everybody away until comeBack, and the nodes know it.
+// leave disconnects all clients until comeBack, and the nodes have noticed it.
 func (p *party) leave() {
 	p.Helper()
 	p.a.down()
@@ -241,9 +241,9 @@ func (p *party) comeBack() {
 	}
 }
 
-// emits plays a row: those whom the document names hear the event, and nobody
-// else. Played again while nothing gets through to the clients, until they are
-// cut and come back, those hear it if the document says that it is recovered.
+// emits tests a row: exactly the clients that the document names get the event.
+// It repeats this while no packet reaches the clients, until they are cut and
+// reconnect: they get the event if the document marks it as recovered.
 func (p *party) emits(event string, emit func(ctx context.Context, srv *socketio.Server, s *socketio.Socket) error) {
 	p.Helper()
 	p.idle()
@@ -305,8 +305,8 @@ func (p *party) asks(ask func(ctx context.Context, srv *socketio.Server, s *sock
 	p.those(p.row.recovered, p.row.who, "news", "1")
 }
 
-// asksMe is asks for a row that asks one client, who is cut while the server
-// waits unless it gives up before.
+// asksMe is asks for a row with one client, which is cut while the server
+// waits, unless the server times out before.
 func (p *party) asksMe(want error, ask func(ctx context.Context, s *socketio.Socket) (socketio.Args, error)) {
 	p.Helper()
 	answer, err := ask(p.Context(), p.sockets["me"])

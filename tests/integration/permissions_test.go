@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestPermissions: each event is answered as the token says, and only those that
-// are permitted reach anybody.
+// TestPermissions: each event is answered according to the token, and only
+// permitted ones are delivered.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, authenticated, `REJOIN_DEFAULT_CAN={"join":["default"]}`)
@@ -64,8 +64,8 @@ func TestPermissions(t *testing.T) {
 	witness.hears("settled")
 }
 
-// TestTooManyRoomsOfAToken: whoever can't be in all rooms of the token is not let in,
-// and told why.
+// TestTooManyRoomsOfAToken: a client that cannot join all rooms of its token is
+// refused, with the reason.
 func TestTooManyRoomsOfAToken(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, authenticated, "REJOIN_ROOMS_PER_SOCKET=2")
@@ -79,8 +79,8 @@ func TestTooManyRoomsOfAToken(t *testing.T) {
 	}
 }
 
-// TestUserRooms: a user's room is that of all of the user's connections, and of
-// nobody else, with and without tokens.
+// TestUserRooms: a user's room has exactly the user's connections, with and
+// without tokens.
 func TestUserRooms(t *testing.T) {
 	t.Parallel()
 	for name, variables := range map[string][]string{"with tokens": {authenticated}, "without": nil} {
@@ -110,8 +110,8 @@ func TestUserRooms(t *testing.T) {
 	}
 }
 
-// TestAnonymousPermissions: where nobody shows a token all may do what the default
-// says, also those who were here when it said more.
+// TestAnonymousPermissions: without tokens all clients have the default
+// permissions, including those that connected when it permitted more.
 func TestAnonymousPermissions(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, `REJOIN_DEFAULT_CAN={"join":["a"],"to":["a"]}`)
@@ -130,7 +130,8 @@ func TestAnonymousPermissions(t *testing.T) {
 	}
 }
 
-// TestJWKSNode: a node whose JWKS server is down starts, is not ready and says why.
+// TestJWKSNode: a node whose JWKS server is down starts, is not ready and reports
+// the reason.
 func TestJWKSNode(t *testing.T) {
 	t.Parallel()
 	down := httptest.NewServer(http.NotFoundHandler())

@@ -41,8 +41,8 @@ func TestHonestClientsMeetNoLimit(t *testing.T) {
 	}
 }
 
-// TestReadRate: however many connections a client makes, what Redis sends for its history
-// is bounded, it is told so, and another address is not affected.
+// TestReadRate: however many connections a client opens, the bytes that Redis sends for
+// its history are limited, its acks report it, and another address is not affected.
 func TestReadRate(t *testing.T) {
 	t.Parallel()
 	const rate, atOnce, page = 16 << 10, 256 << 10, 200_000

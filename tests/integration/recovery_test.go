@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A cut is a way to lose a connection. gone keeps the client away, what happens
-// meanwhile is missed, and back lets it come back.
+// A cut is a way to lose a connection. gone disconnects the client, which
+// misses the following events, and back lets it reconnect.
 type cut struct {
 	gone func(c *cutting)
 	back func(c *cutting)
@@ -46,9 +46,9 @@ var cuts = map[string]cut{
 	},
 }
 
-// TestRecovery: whatever way the connection is lost, the newest client comes back
-// as the same socket and hears what it missed, once and in order. The first
-// version knows nothing of recovery: it comes back as a new socket and works.
+// TestRecovery: however the connection is lost, the newest client reconnects as
+// the same socket and gets the missed events, once and in order. The first
+// version does not support recovery: it reconnects as a new socket and works.
 func TestRecovery(t *testing.T) {
 	t.Parallel()
 	for name, cut := range cuts {
@@ -105,7 +105,7 @@ func testRecovery(t *testing.T, cut cut, version, transport string) {
 	s.hears("own")
 }
 
-// TestOwnEventsAreRecovered: what a socket is sent alone is replayed too.
+// TestOwnEventsAreRecovered: events to a single socket are replayed too.
 func TestOwnEventsAreRecovered(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
@@ -136,8 +136,8 @@ func TestOwnEventsAreRecovered(t *testing.T) {
 }
 
 // TestCutAfterEveryFrame cuts the stock client in the middle of a replay of 50
-// events, at every place where that can be done: after CONNECT and so many
-// events. It hears each event once.
+// events, at every place: after CONNECT and each number of events. It gets each
+// event once.
 func TestCutAfterEveryFrame(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)

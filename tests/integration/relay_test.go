@@ -21,7 +21,7 @@ type relay struct {
 	listener net.Listener
 
 	mu      sync.Mutex
-	refuse  bool                  // new connections are closed at once
+	refuse  bool                  // new connections are closed immediately
 	unheard bool                  // connections that subscribe are cut
 	frames  int                   // the next connection is cut after so many server frames; -1: never
 	cuts    int                   // how often all connections were cut
@@ -33,7 +33,7 @@ type relay struct {
 type relayed struct {
 	client, server *net.TCPConn
 	once           sync.Once
-	muted          atomic.Bool // what the node sends is swallowed
+	muted          atomic.Bool // the node's data is discarded
 	subscriber     atomic.Bool // it has sent SUBSCRIBE, to Redis
 }
 
@@ -45,7 +45,7 @@ func (p *relayed) abort() {
 	})
 }
 
-// Write passes on to the client what the node sends.
+// Write forwards the node's data to the client.
 func (p *relayed) Write(b []byte) (int, error) {
 	if p.muted.Load() {
 		return len(b), nil
@@ -133,8 +133,8 @@ func (r *relay) serve(client *net.TCPConn) {
 	up.Wait()
 }
 
-// A tap sees what a client sends before the server does, and knows by it a node's
-// connection to Redis that subscribes.
+// A tap reads a client's data before the server does, and recognises by it a
+// node's subscriber connection to Redis.
 type tap struct {
 	*relay
 	pair *relayed
@@ -159,7 +159,7 @@ func (p *relayed) close() {
 	})
 }
 
-// errEnough says that all frames were copied that may pass.
+// errEnough: all frames that may pass were copied.
 var errEnough = errors.New("enough frames")
 
 // copyFrames copies the head of an HTTP answer and then so many frames of the
@@ -230,7 +230,7 @@ func (r *relay) cut() {
 }
 
 // halfOpen resets the clients' connections. The node's side stays open and
-// silent, and swallows what the node sends: the node can't know.
+// silent, and discards the node's data, so the node does not notice.
 func (r *relay) halfOpen() {
 	r.set(func() { r.cuts++ })
 	for _, pair := range r.open() {
@@ -270,8 +270,8 @@ func (r *relay) cutSubscribers() {
 
 func (r *relay) mendSubscribers() { r.set(func() { r.unheard = false }) }
 
-// deafenSubscribers black-holes the connections that have subscribed: nothing
-// comes any more, and nobody says so.
+// deafenSubscribers black-holes the subscriber connections: they receive
+// nothing more, and no error.
 func (r *relay) deafenSubscribers() {
 	for _, pair := range r.open() {
 		if pair.subscriber.Load() {

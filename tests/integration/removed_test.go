@@ -41,8 +41,8 @@ func nodeOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*soc
 // wishKey is the key of the rooms that a client wants.
 type wishKey struct{}
 
-// serveOver runs a node of the library over a Redis, with a relay before it. Its
-// clients say who they are, whether that is true, and which rooms they want.
+// serveOver runs a node of the library over a Redis, behind a relay. Its clients
+// state their user, whether that is valid, and their rooms.
 func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*socketio.Server, *relay) {
 	t.Helper()
 	srv, front := nodeOver(t, server, name)
@@ -76,9 +76,9 @@ func serveOver(t *testing.T, server *redistest.Server, name adapter.NodeID) (*so
 	return srv, front
 }
 
-// TestRemovedWhileAway: what happens to a client while it is between two nodes
-// has happened when it comes back.
-func TestRemovedWhileAway(t *testing.T) {
+// TestRemovedWhileDisconnected: commands on a client that is between two nodes have
+// taken effect when it reconnects.
+func TestRemovedWhileDisconnected(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)
 	_, front := serveOver(t, redis, "aaaa")
@@ -86,7 +86,7 @@ func TestRemovedWhileAway(t *testing.T) {
 	d := startDriver(t)
 	for name, test := range map[string]struct {
 		meanwhile func(ctx context.Context, s socketio.Broadcast) error // to the client
-		claims    map[string]any                                        // with which it comes back
+		claims    map[string]any                                        // with which it reconnects
 		recovered bool
 		hears     []string
 		stays     bool // in the room
@@ -177,7 +177,7 @@ func TestRemovedWhileAway(t *testing.T) {
 			s.must("disconnect", nil)
 			for _, r := range s.reports.Drain() {
 				if r.Report == "event" {
-					t.Errorf("heard %v", r)
+					t.Errorf("got %v", r)
 				}
 			}
 		})

@@ -21,7 +21,7 @@ import (
 // been ready. In make chaos nothing is.
 const shortened = 5
 
-// A deployment is what Kubernetes knows of the nodes from the manifests.
+// A deployment is the nodes' settings in the manifests.
 type deployment struct {
 	replicas, surge, unavailable int
 	settled                      time.Duration // how long a node must have been ready to count
@@ -100,7 +100,8 @@ func (r *rollout) observe() (ready, available int) {
 	return ready, available
 }
 
-// step does what can be done now. It returns why there is more to do, if there is.
+// step does all currently possible steps. It returns why further steps are needed,
+// if they are.
 func (r *rollout) step() error {
 	running := func(nodes []*clusterNode) (up []*clusterNode) {
 		return slices.DeleteFunc(slices.Clone(nodes), func(n *clusterNode) bool { return !n.up() })
@@ -116,7 +117,7 @@ func (r *rollout) step() error {
 		r.new[next].begin()
 	case len(old) > 0 && available > r.replicas-r.unavailable:
 		r.Logf("%d nodes are available; ending %s", available, old[0].name)
-		old[0].down.Store(true) // from now on, for this loop; leave says so, too
+		old[0].down.Store(true) // from now on, for this loop; leave sets it too
 		r.leaving.Go(func() { old[0].leave(r.grace) })
 	}
 	if len(old) > 0 || available < r.replicas {
@@ -125,7 +126,7 @@ func (r *rollout) step() error {
 	return nil
 }
 
-// play goes on until the new nodes have taken over and the old ones have ended.
+// play runs until the new nodes have replaced the old ones, which have ended.
 func (r *rollout) play() {
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
@@ -145,10 +146,10 @@ func (r *rollout) play() {
 }
 
 // TestRollingUpdate: all nodes are replaced as Kubernetes would do it by the figures
-// of k8s/overlays/prod, behind a balancer that knows of a node only what the
-// readiness probe says. Stock clients on each transport, among whom events go back
-// and forth meanwhile, end up on the new nodes, as the same sockets, and have heard
-// everything once; each old node ends well within its grace period.
+// of k8s/overlays/prod, behind a balancer that knows only the readiness of a node.
+// Stock clients on each transport, among whom events go back and forth meanwhile,
+// end up on the new nodes, as the same sockets, and have got every event once; each
+// old node ends well within its grace period.
 func TestRollingUpdate(t *testing.T) {
 	d := production(t)
 	c := &cluster{t: t, redis: startRedis(t)}

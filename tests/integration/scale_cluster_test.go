@@ -14,9 +14,9 @@ import (
 	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
 )
 
-// TestRecoveryAtScale: 500 clients in 100 rooms, in make test 250 in 50, lose their
-// connections and miss 20 events each. All of them come back as the same sockets on another node and hear
-// what they missed.
+// TestRecoveryAtScale: 500 clients in 100 rooms, in make test 250 in 50, lose their connections and
+// miss 20 events each. All of them reconnect as the same sockets to another node and get the missed
+// events.
 func TestRecoveryAtScale(t *testing.T) {
 	for name, lose := range map[string]func(s *scale){
 		"cut":         (*scale).cut,
@@ -32,8 +32,8 @@ func TestRecoveryAtScale(t *testing.T) {
 	}
 }
 
-// TestRecoveryCost: what the recoveries of TestRecoveryAtScale cost does not depend on
-// twice as many events in other rooms as the clients miss meanwhile.
+// TestRecoveryCost: the cost of the recoveries of TestRecoveryAtScale does not depend
+// on events in other rooms, twice as many as the clients miss.
 func TestRecoveryCost(t *testing.T) {
 	s := newScale(t)
 	cost := func(others int) time.Duration {
@@ -60,7 +60,7 @@ var (
 )
 
 // A scale is the cluster of TestRecoveryAtScale, with all its clients on the
-// first node, who have heard one event.
+// first node; each has got one event.
 type scale struct {
 	t         *testing.T
 	ctx       context.Context
@@ -133,20 +133,20 @@ func (s *scale) atOnce(do func(*sioclient.Client)) {
 	all.Wait()
 }
 
-// heard waits until all clients have heard all events, and no others.
+// heard waits until all clients have got all events, and no others.
 func (s *scale) heard() {
 	s.t.Helper()
 	each(s.t, scaleClients, func(i int) error {
 		heard, err := s.listeners[i].all(s.ctx, s.next-1)
 		if err == nil && !slices.Equal(heard, numbers(0, s.next)) {
-			err = fmt.Errorf("heard %v", heard)
+			err = fmt.Errorf("got %v", heard)
 		}
 		return err
 	})
 }
 
-// recover brings all clients back, on the second node, and returns what that costs
-// the node and Redis.
+// recover reconnects all clients, to the second node, and returns the cost for the
+// node and Redis.
 func (s *scale) recover() (cpu time.Duration) {
 	s.t.Helper()
 	began, used := time.Now(), s.cpu()
@@ -169,7 +169,7 @@ func (s *scale) recover() (cpu time.Duration) {
 	return used
 }
 
-// cpu returns what the second node and Redis have used up.
+// cpu returns the CPU time of the second node and Redis.
 func (s *scale) cpu() time.Duration {
 	s.t.Helper()
 	total := time.Duration(0)

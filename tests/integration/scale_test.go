@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/tests/integration/sioclient"
 )
 
-// each calls f for 0 to n-1, some of them at once, and reports the errors.
+// each calls f for 0 to n-1, some of them concurrently, and reports the errors.
 func each(t *testing.T, n int, f func(i int) error) {
 	t.Helper()
 	const atOnce = 32
@@ -37,7 +37,7 @@ func each(t *testing.T, n int, f func(i int) error) {
 	}
 }
 
-// A listener is a client that writes down what it hears of the event "n".
+// A listener is a client that records the events "n".
 type listener struct {
 	*sioclient.Client
 	mu    sync.Mutex
@@ -66,7 +66,7 @@ func (l *listener) hear(e sioclient.Event) {
 	}
 }
 
-// all returns what was heard, once it contains last.
+// all returns the recorded events, once they contain last.
 func (l *listener) all(ctx context.Context, last int) ([]int, error) {
 	for {
 		l.mu.Lock()
@@ -78,7 +78,7 @@ func (l *listener) all(ctx context.Context, last int) ([]int, error) {
 		select {
 		case <-l.more:
 		case <-ctx.Done():
-			return heard, fmt.Errorf("heard only %v: %w", heard, ctx.Err())
+			return heard, fmt.Errorf("got only %v: %w", heard, ctx.Err())
 		}
 	}
 }
@@ -111,8 +111,8 @@ func numbers(from, to int) []int {
 	return all
 }
 
-// TestRecoveryOf500 cuts 500 clients in 100 rooms off at once, lets 20 events
-// pass in each room, and has all of them come back: as the same sockets, with
+// TestRecoveryOf500 cuts 500 clients in 100 rooms at the same time, publishes
+// 20 events in each room, and reconnects all of them: as the same sockets, with
 // every event once and in order.
 func TestRecoveryOf500(t *testing.T) {
 	const clients, rooms, missed = 500, 100, 20
@@ -182,7 +182,7 @@ func TestRecoveryOf500(t *testing.T) {
 			want = numbers(0, 2+missed)
 		}
 		if !slices.Equal(heard, want) {
-			err = fmt.Errorf("heard %v", heard)
+			err = fmt.Errorf("got %v", heard)
 		}
 		if !l.Recovered() || l.ID() != ids[i] {
 			err = errors.Join(err, errors.New("not recovered"))

@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// TestSenderIsRecovered: a stock client that only sends, more than a room keeps, has
-// missed nothing when it comes back to another node.
+// TestSenderIsRecovered: a stock client that only sends, more events than a room
+// keeps, has missed nothing when it reconnects to another node.
 func TestSenderIsRecovered(t *testing.T) {
 	t.Parallel()
 	redis := startRedis(t)

@@ -6,8 +6,9 @@ import (
 )
 
 // TestRecoveredSocketsShareTheirPackets: with several partitions, a recovered socket gets
-// packets of its own only until its node has heard a probe of each, also if no event goes
-// to any other partition. That shows in the offsets: what sockets share is the same.
+// separate packets only until its node has received a probe of each, even if no event
+// goes to any other partition. The offsets show this: shared packets have the same
+// offset.
 func TestRecoveredSocketsShareTheirPackets(t *testing.T) {
 	t.Parallel()
 	const clients = 5

@@ -10,8 +10,8 @@ import (
 )
 
 // TestSilentRoom: a client's connection is half-open when its room has its last
-// event. One second before its session ends it comes back and gets the event: the
-// backlog has outlived the session.
+// event. One second before its session expires it reconnects and gets the event:
+// the backlog outlives the session.
 func TestSilentRoom(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 2, "REJOIN_RECOVERY_WINDOW=5s", "REJOIN_PING_INTERVAL=1s", "REJOIN_PING_TIMEOUT=2s", "REJOIN_BACKLOG_TTL=20s")
@@ -23,7 +23,7 @@ func TestSilentRoom(t *testing.T) {
 			return
 		}
 	}
-	t.Error("no client came back before its session had ended")
+	t.Error("no client reconnected before its session had expired")
 }
 
 // silentRoom is one such client, and returns false if it came too late.
@@ -80,8 +80,8 @@ func (c *cluster) sessions() []string {
 	return keys
 }
 
-// TestBigReplay: what a stock client on a link of 1 Mbit/s has missed is more than
-// may wait for it, and takes long. It hears all of it, on one connection.
+// TestBigReplay: a stock client on a link of 1 Mbit/s has missed more than its
+// send queue may hold. It gets all of it, on one connection.
 func TestBigReplay(t *testing.T) {
 	t.Parallel()
 	const size = 20_000
@@ -124,7 +124,7 @@ func TestBigReplay(t *testing.T) {
 func TestBurst(t *testing.T) {
 	const publishers, rooms, members = 32, 500, 1000
 	events := int(lasting(40_000, 20_000))
-	// However slow the machine is, nobody is taken for silent.
+	// However slow the machine is, no client times out.
 	f := &fleet{t: t, cluster: startCluster(t, 2, "REJOIN_PING_INTERVAL=25s", "REJOIN_PING_TIMEOUT=20s")}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer f.clients.Wait()
@@ -219,7 +219,7 @@ func TestRollingRestart(t *testing.T) {
 	for _, w := range f.witnesses {
 		for event, heard := range w.doubtful() {
 			if heard {
-				t.Errorf("%s hears %s, which was not acknowledged", w.name, event)
+				t.Errorf("%s got %s, which was not acknowledged", w.name, event)
 			}
 		}
 	}

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// TestRecoveryUnderTraffic cuts one stock client 60 times, on two nodes in turn,
-// while two senders publish 8,000 events, at first within 20 seconds and then
-// three times as fast; in make test half of that in half of the time. Every other time it is cut again while it comes back, most
-// often in the middle of the replay. It hears each event once and in order.
+// TestRecoveryUnderTraffic cuts one stock client 60 times, on two nodes in turn, while two senders
+// publish 8,000 events, at first within 20 seconds and then three times as fast; in make test half of
+// that in half of the time. Every other time it is cut again while it reconnects, most often in the
+// middle of the replay. It gets each event once and in order.
 func TestRecoveryUnderTraffic(t *testing.T) {
 	all := lasting(20*time.Second, 10*time.Second)
 	cuts, events := int(3*all/time.Second), int(400*all/time.Second)
@@ -59,8 +59,8 @@ func TestRecoveryUnderTraffic(t *testing.T) {
 }
 
 // TestThroughBalancer has stock clients on polling, and on polling that is
-// upgraded, behind a balancer without affinity, under load: nobody loses the
-// connection.
+// upgraded, behind a balancer without affinity, under load: no connection is
+// lost.
 func TestThroughBalancer(t *testing.T) {
 	const clients = 10
 	f := &fleet{t: t, cluster: startCluster(t, 3)}

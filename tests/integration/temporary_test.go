@@ -67,8 +67,8 @@ func (k *keyServer) token(t *testing.T, user string) string {
 }
 
 // TestTemporaryRefusal: stock clients whose token cannot be checked now connect by
-// themselves once it can. One whose token is not valid is told so and
-// does not try again.
+// themselves once it can. One whose token is invalid gets a connect error and does
+// not retry.
 func TestTemporaryRefusal(t *testing.T) {
 	t.Parallel()
 	keys := startKeyServer(t)

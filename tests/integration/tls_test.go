@@ -52,8 +52,8 @@ func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writeCertificate(t, "first", certFile, keyFile)
-	// All that a client asks for may wait for it: one that is cut loses what it was
-	// just sending.
+	// All requests of a client may be pending: one that is cut loses the request
+	// that it was just sending.
 	n := startNode(t, "REJOIN_TLS_CERT="+certFile, "REJOIN_TLS_KEY="+keyFile, "REJOIN_SEND_QUEUE_BYTES=16MiB")
 	d := startDriver(t)
 	large := strings.Repeat("x", 300_000)
@@ -77,7 +77,7 @@ func TestTLS(t *testing.T) {
 		s.must("cut", nil)
 		s.await("disconnect")
 		if r := s.await("connect"); !r.Recovered || r.ID != id {
-			t.Errorf("%s: it comes back as %+v", name, r.state)
+			t.Errorf("%s: reconnected as %+v", name, r.state)
 		}
 	}
 
@@ -115,8 +115,8 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// TestTrustedProxy: behind a proxy the limits see the client that it names, and
-// nobody else can name one.
+// TestTrustedProxy: behind a proxy the limits apply to the client that it
+// names, and only a trusted proxy can name one.
 func TestTrustedProxy(t *testing.T) {
 	t.Parallel()
 	behind := startNode(t, "REJOIN_TRUSTED_PROXIES=127.0.0.1", "REJOIN_IP_CONNECTIONS=1")

@@ -9,16 +9,16 @@ import (
 	"github.com/rejoin-io/rejoin/internal/auth"
 )
 
-// fleetCan is what the tokens of a fleet permit.
+// fleetCan is the permissions of a fleet's tokens.
 const fleetCan = `"can":{"join":["*"],"to":["*"]}`
 
-// tokenLife is for how long tokens that shall end during a test are good: long
+// tokenLife is the lifetime of tokens that must expire during a test: long
 // enough to connect, in most cases, and shorter than most connections.
 func tokenLife() time.Duration { return 2*time.Second + rand.N(4*time.Second) }
 
-// auth is what a Go client of the fleet says of itself each time that it connects:
-// a fresh token, which for one client of two ends soon. A publisher, who has no
-// witness, keeps its token.
+// auth is the payload of a Go client of the fleet for each connect: a fresh token,
+// which for every other client expires soon. A publisher, which has no witness,
+// keeps its token.
 func (f *fleet) auth(user string, w *witness) func() map[string]any {
 	if !f.tokens {
 		return nil

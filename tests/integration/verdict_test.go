@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// TestWitness: what the tests of the cluster rest on sees each way of being
-// wrong. The publisher p has sent 0 to 4 before the client joins.
+// TestWitness: the checker of the cluster tests detects each kind of error. The
+// publisher p has sent 0 to 4 before the client joins.
 func TestWitness(t *testing.T) {
 	for name, test := range map[string]struct {
 		hears []int
-		want  string // a problem, or what is incomplete
+		want  string // a problem, or the missing part
 	}{
 		"all":                  {[]int{5, 6, 7}, ""},
 		"none":                 {nil, "TAIL"},
@@ -57,8 +57,8 @@ func TestWitness(t *testing.T) {
 	}
 }
 
-// TestRefusalsNeedACause: a session that may be from before history was lost can be
-// refused, though its client heard of it only afterwards. A later one can't.
+// TestRefusalsNeedACause: a session that may be older than a loss of history may be
+// refused, although its client got it only afterwards. A later one must not.
 func TestRefusalsNeedACause(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprint("connects afterwards: ", late), func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 )
 
 // TestNewerWireVersion: beside a node of a newer wire version, as in an update, a
-// node says that it is not ready, cuts its clients in the rooms whose events it can't
-// decode, and no others; they recover at the newer node.
+// node reports that it is not ready, cuts its clients in the rooms whose events it
+// cannot decode, and no others; they recover at the newer node.
 func TestNewerWireVersion(t *testing.T) {
 	t.Parallel()
 	binary, err := nodetest.Build(t.TempDir(), "rejoin_next_wire_version")

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// A witness is what a client hears of the publishers of a ledger, held against
-// what it should. It is told of everything that happens to the client, and its
-// log of that explains what went wrong.
+// A witness compares the events that a client gets from the publishers of a
+// ledger with the expected ones. It is notified of everything that happens to
+// the client, and its log explains errors.
 type witness struct {
 	name   string
 	rooms  []string
@@ -36,14 +36,14 @@ type witness struct {
 	reconnects
 }
 
-// reconnects counts how a client came back.
+// reconnects counts a client's reconnects by kind.
 type reconnects struct {
 	recovered, refused int
 	afterKill          int // of the recovered, those on another node than the one that was killed
 	afterExpiry        int // of the recovered, those whose connection had ended with their token
 }
 
-// returns is how often the client came back.
+// returns is the number of the client's reconnects.
 func (w *witness) returns() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,7 +63,7 @@ func (w *witness) note(format string, args ...any) {
 	w.write(format, args...)
 }
 
-// connects tells that the client begins to connect.
+// connects reports that the client begins to connect.
 func (w *witness) connects(offset string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,8 +71,8 @@ func (w *witness) connects(offset string) {
 	w.write("connects with offset %s", offset)
 }
 
-// disturbed tells of a disconnect or a connect error of a stock client, which begins
-// to connect again.
+// disturbed reports a disconnect or a connect error of a stock client, which begins
+// to reconnect.
 func (w *witness) disturbed(what, reason string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,14 +81,15 @@ func (w *witness) disturbed(what, reason string) {
 	w.write("%s: %s", what, reason)
 }
 
-// shows tells that the client shows a token.
+// shows reports that the client presents a token.
 func (w *witness) shows(expires time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.expires = expires
 }
 
-// cutOff tells that the node, or what is in between, has ended the connection.
+// cutOff reports that the node, or a proxy in between, has ended the
+// connection.
 func (w *witness) cutOff() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,9 +111,9 @@ func (w *witness) problem(format string, args ...any) {
 	}
 }
 
-// connected tells of a connection. The client is not in its rooms if that is a
-// new session; it returns when the former one was born at the earliest, zero if
-// there was none.
+// connected reports a connection. With a new session the client is not in its
+// rooms; then connected returns the earliest time at which the former session
+// was created, zero if there was none.
 func (w *witness) connected(recovered bool, where string) (former time.Time, joined bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,7 +126,7 @@ func (w *witness) connected(recovered bool, where string) (former time.Time, joi
 	return former, w.joined
 }
 
-// joining tells that the client is about to join its rooms, or tries again.
+// joining reports that the client is about to join its rooms, or retries.
 func (w *witness) joining() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -134,7 +135,7 @@ func (w *witness) joining() {
 	}
 }
 
-// hasJoined tells that the join was acknowledged.
+// hasJoined reports that the join was acknowledged.
 func (w *witness) hasJoined() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -150,7 +151,7 @@ func (w *witness) sent() map[string]map[string]sequence {
 	return all
 }
 
-// hears tells of an event of a publisher.
+// hears reports an event of a publisher.
 func (w *witness) hears(publisher, room string, number int, offset string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -201,7 +202,7 @@ func (w *witness) hearsArgs(args []json.RawMessage) {
 	w.hears(publisher, room, number, offset)
 }
 
-// complete reports whether the client has heard all that it should have by now.
+// complete reports whether the client has got all events expected so far.
 func (w *witness) complete() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -222,8 +223,8 @@ func (w *witness) complete() error {
 	return nil
 }
 
-// doubtful returns the events of unknown outcome that it should have heard if
-// anybody did, and whether it did.
+// doubtful returns the events of unknown outcome that it must have got if any
+// client did, and whether it did.
 func (w *witness) doubtful() map[string]bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -255,14 +256,14 @@ func (w *witness) dump() string {
 	return strings.Join(w.log, "\n    ")
 }
 
-// undecided returns an error if some witnesses heard an event that others, who
-// were in its room too, did not.
+// undecided returns an error if some witnesses got an event that others in its
+// room did not get.
 func undecided(witnesses []*witness) error {
 	all := map[string]bool{}
 	for _, w := range witnesses {
 		for event, heard := range w.doubtful() {
 			if before, known := all[event]; known && before != heard {
-				return fmt.Errorf("%s: heard by some, not by others, such as %s", event, w.name)
+				return fmt.Errorf("%s: received by some, not by others, such as %s", event, w.name)
 			}
 			all[event] = heard
 		}

@@ -23,7 +23,7 @@ func Environment(objects []Object, pod core.PodSpec, ip string, secrets map[stri
 		}
 		i := slices.IndexFunc(All[*core.ConfigMap](objects), func(m *core.ConfigMap) bool { return m.Name == from.ConfigMapRef.Name })
 		if i < 0 {
-			return nil, fmt.Errorf("manifests: there is no ConfigMap %s", from.ConfigMapRef.Name)
+			return nil, fmt.Errorf("manifests: ConfigMap %s not found", from.ConfigMapRef.Name)
 		}
 		maps.Copy(e.made, All[*core.ConfigMap](objects)[i].Data)
 	}

@@ -18,8 +18,8 @@ type Node struct {
 	secrets        []string
 }
 
-// Secret says what only the node and who sent or got it may know. When the node has
-// ended, its log must not show it.
+// Secret registers a secret of the node and its peers. When the node has ended, its
+// log must not contain it.
 func (n *Node) Secret(text string) { n.secrets = append(n.secrets, text) }
 
 // Start starts a node on free ports of 127.0.0.1 with some REJOIN_ variables. When
@@ -93,8 +93,8 @@ func (n *Node) Metrics() map[string]float64 {
 	return samples
 }
 
-// Eventually asks again until check is content, for what nobody announces. It
-// reports whether it came to that, and fails t if not.
+// Eventually polls until check returns true, for conditions without a
+// notification. It reports whether check did, and fails t if not.
 func Eventually(t *testing.T, otherwise string, check func() error) bool {
 	t.Helper()
 	pause := time.Millisecond // grows: most of it comes soon, and checks cost something

@@ -66,7 +66,7 @@ func Memory(pid int, what string) (int, error) {
 			return kib << 10, err
 		}
 	}
-	return 0, fmt.Errorf("there is no %s in %s", what, status)
+	return 0, fmt.Errorf("%s not found in %s", what, status)
 }
 
 // HTTP keeps no connections, which would count as the node's own.

@@ -84,7 +84,8 @@ func TestOversize(t *testing.T) {
 	}
 }
 
-// TestSlowLoris: who sends nothing, or a little at a time, is not waited for.
+// TestSlowLoris: connections that send nothing, or a little at a time, are
+// closed.
 func TestSlowLoris(t *testing.T) {
 	t.Parallel()
 	n := start(t, "REJOIN_PING_INTERVAL=1s", "REJOIN_PING_TIMEOUT=2s", "REJOIN_UPGRADE_TIMEOUT=2s", "REJOIN_CONNECT_TIMEOUT=2s")
@@ -130,8 +131,7 @@ func TestSlowLoris(t *testing.T) {
 	attacks.Wait()
 }
 
-// TestSlowReader: who asks again and again, and takes nothing of the answers, is not
-// waited for.
+// TestSlowReader: a client that sends requests and does not read the answers is cut.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	n := start(t, "REJOIN_PING_INTERVAL=1s", "REJOIN_PING_TIMEOUT=2s")
@@ -316,8 +316,8 @@ func TestInternalPaths(t *testing.T) {
 	}
 }
 
-// TestStalledReaders: clients that read nothing are cut once the budget is spent,
-// memory stays within it, and who reads goes on.
+// TestStalledReaders: clients that read nothing are cut once the budget is used
+// up, memory stays within it, and reading clients continue.
 func TestStalledReaders(t *testing.T) {
 	const stalled, floods = 60, 3 // members of a room share its packets, which count once
 	n := start(t, "REJOIN_SEND_QUEUE_BYTES=8MiB", "REJOIN_QUEUE_BUDGET=16MiB", "REJOIN_LOG_LEVEL=info")
@@ -344,7 +344,7 @@ func TestStalledReaders(t *testing.T) {
 			}
 			_, m, err := reader.ReadMessage()
 			if err != nil || !strings.HasPrefix(string(m), fmt.Sprintf(`42["n",%d,`, sent)) {
-				t.Fatalf("who reads gets %.100q %v, not event %d", m, err, sent)
+				t.Fatalf("the reading client got %.100q %v, want event %d", m, err, sent)
 			}
 			sent++
 		}
@@ -397,10 +397,10 @@ func TestHalfSentBodies(t *testing.T) {
 	}
 }
 
-// TestKeptForPongs: thirty connections that answer pings, and hold what they can in
+// TestHeldPacketsAreBounded: thirty connections that answer pings, and hold what they can in
 // packets without their last attachment and in payloads of CONNECTs, cost the node no more
 // than it has for that. Before, they cost 10 MB each.
-func TestKeptForPongs(t *testing.T) {
+func TestHeldPacketsAreBounded(t *testing.T) {
 	t.Parallel()
 	const connections, most = 30, 128 << 20
 	n := start(t, "GOMEMLIMIT=96MiB", "REJOIN_RECEIVE_BUDGET=16MiB", "REJOIN_LOG_LEVEL=info")

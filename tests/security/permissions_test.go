@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestPermissions: whoever is in gets no further than the token says, by whatever
-// name a room is asked for.
+// TestPermissions: a connected client can do only what its token permits,
+// whatever the name of a requested room.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 1, "REJOIN_JWT_SECRET="+jwtSecret)
@@ -53,7 +53,7 @@ func TestPermissions(t *testing.T) {
 		mallory.leave()
 	}
 	if events := ann.hears(); len(events) > 0 {
-		t.Errorf("ann hears %q", events)
+		t.Errorf("ann got %q", events)
 	}
 	if got := n.Metrics()[`rejoin_refusals_total{event="join"}`]; tries == 0 || got == 0 {
 		t.Errorf("%v refusals of join are counted", got)
@@ -72,9 +72,9 @@ func TestEavesdropping(t *testing.T) {
 		ann.must(event...)
 	}
 	if events := mallory.hears(); len(events) > 0 {
-		t.Errorf("mallory hears %q", events)
+		t.Errorf("mallory got %q, want nothing", events)
 	}
 	if events := ann.hears(); !slices.Equal(events, []string{"for ann", "for ann"}) { // not what she says to her rooms herself
-		t.Errorf("ann hears %q", events)
+		t.Errorf("ann got %q", events)
 	}
 }

@@ -149,8 +149,8 @@ func TestCredentialsAtThePublicPort(t *testing.T) {
 	}
 }
 
-// TestAPIKeys: the internal port's API and profiles open to who has one of its
-// keys, in a header; while there are no keys, to nobody.
+// TestAPIKeys: the internal port's API and profiles require one of its keys, in
+// a header; without keys they are closed.
 func TestAPIKeys(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 1, "REJOIN_API_KEYS="+apiKey+", "+otherAPIKey)
@@ -206,9 +206,9 @@ func TestAPIKeys(t *testing.T) {
 	}
 }
 
-// TestSecretsStay: what a node is told to keep it does, also from who starts it,
-// sets it up wrongly, or sees it fail.
-func TestSecretsStay(t *testing.T) {
+// TestSecretsAreNotPrinted: a node does not print its secrets, neither at start, nor with
+// an invalid configuration, nor when it fails.
+func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	const password = "redis-password-of-the-tests"
 	secrets := []string{jwtSecret, clusterSecret, apiKey, otherAPIKey, password}

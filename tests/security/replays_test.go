@@ -15,9 +15,9 @@ import (
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// TestUnreadReplays: clients that come back to a large replay and take nothing of it
+// TestUnreadReplays: clients that reconnect to a large replay and read nothing of it
 // cost the node little memory, although they answer its pings, and are cut. Before, each
-// held all that it had missed, for as long as it liked.
+// held all its missed events without a time limit.
 func TestUnreadReplays(t *testing.T) {
 	t.Parallel()
 	const attackers = 30
@@ -104,7 +104,7 @@ func TestUnreadReplays(t *testing.T) {
 			return fmt.Errorf("%v are left", left)
 		}
 		if cut := m[`rejoin_limited_total{limit="read_progress"}`]; cut < attackers/2 { // the heartbeat may be first
-			t.Errorf("%v of %d are cut because they take nothing", cut, attackers)
+			t.Errorf("%v of %d were cut because they read nothing", cut, attackers)
 		}
 		return nil
 	})

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// resume is what a client says of itself that comes back.
+// resume is the auth payload of a client that reconnects.
 func resume(token, pid, offset string) object {
 	auth := object{"token": token, "pid": pid}
 	if offset != "" {
@@ -22,8 +22,9 @@ func resume(token, pid, offset string) object {
 	return auth
 }
 
-// TestStolenSession: another user gets nothing by somebody's pid and offset,
-// whether they are there or away, at whichever node; and they lose nothing.
+// TestStolenSession: another user gets nothing with a stolen pid and offset,
+// whether their owner is connected or not, at any node; and the owner loses
+// nothing.
 func TestStolenSession(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 2, "REJOIN_JWT_SECRET="+jwtSecret)
@@ -48,14 +49,14 @@ func TestStolenSession(t *testing.T) {
 				speaker.must("to", "r", "not for mallory")
 				speaker.must("to", "user:ann", "not for mallory")
 				if events := mallory.hears(); len(events) > 0 {
-					t.Errorf("%s: mallory hears %q", when, events)
+					t.Errorf("%s: mallory got %q, want nothing", when, events)
 				}
 			}
 		}
 	}
 	steal("while ann is there")
 	if events := ann.hears(); len(events) != 4 {
-		t.Errorf("ann, who was not to be disturbed, hears %q", events)
+		t.Errorf("ann got %q, want nothing", events)
 	}
 	ann.leave()
 	awaitSockets(t, tr.nodes[0], 2+1) // the speaker, mallory
@@ -63,7 +64,7 @@ func TestStolenSession(t *testing.T) {
 	steal("while ann is away")
 	back := tr.enter(tr.nodes[1], resume(annToken, pid, ann.offset))
 	if back.pid != pid || back.sid != ann.sid {
-		t.Fatal("ann does not come back")
+		t.Fatal("ann did not reconnect")
 	}
 	if events := back.hears(); len(events) != 5 || events[0] != "missed" {
 		t.Errorf("ann has missed %q", events)
@@ -81,9 +82,9 @@ func awaitSockets(t *testing.T, n *nodetest.Node, most float64) {
 	})
 }
 
-// TestReturns: who comes back with less gets less, who was removed gets nothing,
-// and an offset that was never given out costs nobody but who sends it.
-func TestReturns(t *testing.T) {
+// TestReconnectsWithFewerRights: a client that reconnects with fewer rights gets fewer events, a
+// removed one gets nothing, and a forged offset affects only its sender.
+func TestReconnectsWithFewerRights(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 2, "REJOIN_JWT_SECRET="+jwtSecret, "REJOIN_API_KEYS="+apiKey)
 	a, b := tr.nodes[0], tr.nodes[1]
@@ -138,16 +139,16 @@ func TestReturns(t *testing.T) {
 			t.Errorf("%s: recovered %v", name, recovered)
 		}
 		if events := back.hears(); !slices.Equal(events, test.hears) {
-			t.Errorf("%s: hears %q, want %q", name, events, test.hears)
+			t.Errorf("%s: got %q, want %q", name, events, test.hears)
 		}
 		back.leave()
 		awaitSockets(t, b, 1)
 		if events := bystander.hears(); !slices.Equal(events, []string{"given"}) { // has been connected all the time
-			t.Errorf("%s: a bystander hears %q", name, events)
+			t.Errorf("%s: an uninvolved client got %q", name, events)
 		}
 	}
 	if events := speaker.hears(); len(events) > 0 {
-		t.Errorf("the speaker hears %q", events)
+		t.Errorf("the sender got %q", events)
 	}
 }
 

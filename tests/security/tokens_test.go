@@ -74,7 +74,7 @@ func forge(header, claims object, sign signer) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(text)))
 }
 
-// tokenFor returns a good token of a user, who may do some things.
+// tokenFor returns a valid token of a user with some permissions.
 func tokenFor(user string, can object, rooms ...string) string {
 	return forge(object{"alg": "HS256"}, object{
 		"sub": user, "exp": time.Now().Add(time.Hour).Unix(), "rejoin": object{"can": can, "rooms": rooms},
@@ -97,7 +97,7 @@ func publicPEM(t *testing.T, keys ...any) (text []byte, ders [][]byte) {
 	return text, ders
 }
 
-// A keyServer has a JWKS, and counts who asks for it.
+// A keyServer serves a JWKS, and counts the requests.
 func keyServer(t *testing.T, keys ...object) (url string, asked *atomic.Int32) {
 	t.Helper()
 	asked = new(atomic.Int32)
@@ -114,8 +114,8 @@ func jwk(kid string, key *rsa.PublicKey) object {
 	return object{"kty": "RSA", "kid": kid, "alg": "RS256", "use": "sig", "n": number(key.N.Bytes()), "e": number([]byte{1, 0, 1})}
 }
 
-// TestTokens: nobody enters but by a token that the node has reason to believe,
-// though the node has keys of all kinds to be mistaken about.
+// TestTokens: only valid tokens are accepted, although the node has keys of all
+// kinds that could be confused.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	rsaKey, errRSA := rsa.GenerateKey(rand.Reader, 2048)
@@ -212,7 +212,7 @@ func TestTokens(t *testing.T) {
 		}
 		all.Go(func() {
 			if c, err := tr.knock(n, show(tr.keep(name, token))); err != nil || c.code != want {
-				t.Errorf("%s: %v, or it is not refused as it should be: %+v", name, err, c)
+				t.Errorf("%s: got %v, want a refusal: %+v", name, err, c)
 			}
 		})
 	}
@@ -247,9 +247,9 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestWithoutEntering: who is refused, or does not ask, reaches nobody, and gets
-// nothing on polling either.
-func TestWithoutEntering(t *testing.T) {
+// TestRefusedClientsReachNothing: a client that is refused, or never connects, can send to
+// no socket, and gets nothing on polling either.
+func TestRefusedClientsReachNothing(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 1, "REJOIN_JWT_SECRET="+jwtSecret)
 	n := tr.nodes[0]
@@ -270,12 +270,12 @@ func TestWithoutEntering(t *testing.T) {
 		}
 	}
 	if events := ann.hears(); len(events) > 0 {
-		t.Errorf("ann hears %q", events)
+		t.Errorf("ann got %q", events)
 	}
 }
 
-// TestExpiry: a socket ends with its token, hears nothing from then on, and does
-// not come back by it.
+// TestExpiry: a socket ends with its token, gets nothing afterwards, and cannot
+// reconnect with it.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	tr := arm(t, 1, "REJOIN_JWT_SECRET="+jwtSecret)
@@ -292,7 +292,7 @@ func TestExpiry(t *testing.T) {
 	}
 	speaker.must("to", "r", "heard")
 	if events := ann.hears(); len(events) != 1 {
-		t.Errorf("ann hears %q", events)
+		t.Errorf("ann got %q", events)
 	}
 	ends(t, ann.ws)
 	if now := time.Now(); now.Before(expires) || now.After(expires.Add(nodetest.Patience)) {

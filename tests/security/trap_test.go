@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin-io/rejoin/tests/nodetest"
 )
 
-// What nodes know and nobody else must hear.
+// Secrets of the nodes.
 const (
 	jwtSecret     = "jwt-secret of the tests, long enough"
 	clusterSecret = "cluster-secret of the tests, long enough"
@@ -25,8 +25,8 @@ const (
 	otherAPIKey   = "other-api-key-of-the-tests"
 )
 
-// A trap is a node, or a cluster of them, and what must be found neither in their
-// logs and metrics nor in what they answer. Its methods may be called at once.
+// A trap is a node, or a cluster of them, with texts that must not be in their
+// logs, metrics and answers. Its methods are safe for concurrent use.
 type trap struct {
 	t     *testing.T
 	nodes []*nodetest.Node
@@ -81,7 +81,7 @@ func (tr *trap) keep(what, secret string) string {
 	return secret
 }
 
-// hear takes note of an answer, and returns it.
+// hear records an answer, and returns it.
 func (tr *trap) hear(answer string) string {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -239,8 +239,8 @@ func (c *client) must(event ...any) {
 	}
 }
 
-// hears returns all events that were sent to the client since it was asked last,
-// but for those that are its own.
+// hears returns all events that the client got since the last call, except its
+// own.
 func (c *client) hears() (events []string) {
 	c.t.Helper()
 	const own = "that is all "
@@ -253,5 +253,6 @@ func (c *client) hears() (events []string) {
 	return slices.DeleteFunc(events, func(name string) bool { return strings.HasPrefix(name, own) })
 }
 
-// leave ends the connection without a word, as who wants to come back.
+// leave closes the connection without a packet, as a client that will
+// reconnect.
 func (c *client) leave() { c.ws.Close() }

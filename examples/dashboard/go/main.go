@@ -25,7 +25,7 @@ var (
 	port      = cmp.Or(os.Getenv("PORT"), "8000")
 )
 
-// token makes a token for who opens the page: in the room from the start, and may
+// token returns a token for a user of the page: it joins the room and permits to
 // read its history.
 func token() (string, error) {
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
@@ -44,8 +44,8 @@ type figures struct {
 	Orders   int `json:"orders"`
 }
 
-// emit sends one event to everybody in the room. With the same key it is one
-// event, however often it is sent.
+// emit sends one event to the room. Repeated calls with the same key send it
+// once.
 func emit(ctx context.Context, f figures, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -98,7 +98,7 @@ func main() {
 		_ = json.NewEncoder(w).Encode(map[string]string{"url": nodeURL, "token": signed})
 	})
 	site := &http.Server{Addr: "127.0.0.1:" + port, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	go func() { log.Fatal(site.ListenAndServe()) }() // as long as the program
+	go func() { log.Fatal(site.ListenAndServe()) }() // ends with the program
 	log.Printf("open http://localhost:%s/", port)
 
 	begun, orders := time.Now().UnixNano(), 0

@@ -1,5 +1,5 @@
-// Package idempotency remembers the results of calls with a key, so that a call that is made twice
-// is executed once: by whichever node, immediately or later.
+// Package idempotency remembers the results of calls with a key, so that a repeated call is
+// executed once, by any node, immediately or later.
 //
 // A caller claims its key first, acts, and then records the result. A repeated call with a claimed
 // key gets the record. If a claim is never finished, because its node crashed, it is unknown
@@ -19,7 +19,7 @@ const Lifetime = 10 * time.Minute
 // Errors that callers may test for.
 var (
 	// ErrLost: the key does not belong to this claim any more. It has expired or was forgotten.
-	ErrLost = errors.New("idempotency: the claim is lost")
+	ErrLost = errors.New("idempotency: claim lost")
 	// ErrFull: the store is full. The key was not claimed.
 	ErrFull = errors.New("idempotency: full")
 )

@@ -29,7 +29,7 @@ type entry struct {
 	response *Response
 }
 
-// overhead is the approximate memory of an entry beside its strings.
+// overhead is the approximate memory of an entry in addition to its strings.
 const overhead = 256
 
 func (e *entry) size() int {

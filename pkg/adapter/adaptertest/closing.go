@@ -34,7 +34,7 @@ func messagesArrive(t *testing.T, newCluster Maker) {
 		}
 	}
 	if err := a.Send(deadline(t), "nobody", adapter.Message{}); !errors.Is(err, adapter.ErrNoNode) {
-		t.Errorf("Send to nobody: %v, want ErrNoNode", err)
+		t.Errorf("Send to an unknown node: %v, want ErrNoNode", err)
 	}
 }
 

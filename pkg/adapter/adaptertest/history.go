@@ -32,7 +32,7 @@ func headIsTheEnd(t *testing.T, newCluster Maker) {
 		}
 		parsed, err := adapter.ParseCursor(head.String())
 		if err != nil || parsed != head {
-			t.Fatalf("the head %v comes back from its string as %v, %v", head, parsed, err)
+			t.Fatalf("the head %v was parsed from its string as %v, %v", head, parsed, err)
 		}
 	}
 	if age := time.Since(first.At.Time()).Abs(); age > 24*time.Hour {
@@ -161,13 +161,13 @@ func expectLost(n *node, old adapter.Cursor) {
 				n.t.Errorf("%s: a LostError without a reason", n.Node())
 			}
 			if lost.Cursor.IsZero() || lost.Cursor.SameHistory(old) {
-				n.t.Errorf("%s: the feed goes on from %v, in the history that is lost", n.Node(), lost.Cursor)
+				n.t.Errorf("%s: the feed continues from %v, in the lost history", n.Node(), lost.Cursor)
 			}
 			return
 		case err != nil:
 			n.t.Fatalf("%s: Next: %v, want a *LostError", n.Node(), err)
 		case string(e.Data) != "old":
-			n.t.Fatalf("%s: %q comes before the loss is said", n.Node(), e.Data)
+			n.t.Fatalf("%s: got %q before the LostError", n.Node(), e.Data)
 		}
 	}
 }

@@ -92,7 +92,7 @@ func aMemberTakesAnEventOnce(t *testing.T, newCluster Maker) {
 				}
 			}
 			if !sameEvents(got, want[m]) {
-				t.Fatalf("a member of %v that comes back with %v got %q, want %q", joined[m], offset, got, want[m])
+				t.Fatalf("a member of %v that reconnects with %v got %q, want %q", joined[m], offset, got, want[m])
 			}
 		}
 	}

@@ -60,7 +60,7 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 func expectSame(t *testing.T, got, want adapter.Event) {
 	t.Helper()
 	if !bytes.Equal(got.Data, want.Data) || !slices.EqualFunc(got.Attachments, want.Attachments, bytes.Equal) {
-		t.Errorf("the payload changed on the way: %.80q %.80q, want %.80q %.80q", got.Data, got.Attachments, want.Data, want.Attachments)
+		t.Errorf("got payload %.80q %.80q, want %.80q %.80q", got.Data, got.Attachments, want.Data, want.Attachments)
 	}
 	if !slices.Equal(got.Target.To, want.Target.To) || !slices.Equal(got.Target.Except, want.Target.Except) {
 		t.Errorf("the target is %v, want %v", got.Target, want.Target)

@@ -250,7 +250,7 @@ func replayBoundsPayloads(t *testing.T, newCluster Maker) {
 					t.Fatalf("fetched %+v for %+v", f, e)
 				}
 				if sum := len(f.Data) + len(f.Attachments[0]); sum != int(e.Omitted) {
-					t.Errorf("%d bytes are fetched, %d were said", sum, e.Omitted)
+					t.Errorf("got %d bytes fetched, want %d as reported", sum, e.Omitted)
 				}
 				e.Data, e.Attachments = f.Data, f.Attachments
 			}

@@ -87,7 +87,7 @@ func replayAndFeedMeet(t *testing.T, newCluster Maker) {
 			for at < min(len(m.got), len(want)) && m.got[at] == want[at] {
 				at++
 			}
-			t.Errorf("%s got %d events and should have got %d; they differ from the %d. on: %q, want %q\njoined %v, cuts at\n%s",
+			t.Errorf("%s: got %d events, want %d; the first difference is at %d: got %q, want %q\njoined %v, cuts at\n%s",
 				m.Node(), len(m.got), len(want), at, m.got[at:min(at+3, len(m.got))], want[at:min(at+3, len(want))], m.joined, m.log)
 		}
 	}

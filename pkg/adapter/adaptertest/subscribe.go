@@ -108,7 +108,7 @@ func subscriptionsCount(t *testing.T, newCluster Maker) {
 // eventuallyUnheard waits until a node is no longer subscribed to a room.
 func eventuallyUnheard(n *node, r rooms.Room) {
 	n.t.Helper()
-	eventually(n.t, "the node hears the room no more", func() bool {
+	eventually(n.t, "the node is unsubscribed from the room", func() bool {
 		n.publish(event("unheard", r))
 		end := n.publish(adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNodes()}}, Data: []byte("end")})
 		return len(n.upTo(end)) == 1

@@ -35,8 +35,8 @@ end
 redis.call('SET', KEYS[1], table.concat(parts), 'PX', life)
 return {2, now}`)
 
-// known remembers the values of large sessions in Redis, as written by this store. It may be wrong,
-// because Redis compares heads before it applies a patch.
+// known remembers the values of large sessions in Redis, as written by this store. It may be out of
+// date, because Redis compares heads before it applies a patch.
 type known struct {
 	mu     sync.Mutex
 	values map[string][]byte

@@ -64,7 +64,7 @@ type Options struct {
 // Errors in addition to those of package session.
 var (
 	// ErrFull: too many calls are already waiting for Redis. This one was not sent.
-	ErrFull = errors.New("session/redis: too many calls are waiting")
+	ErrFull = errors.New("session/redis: too many waiting calls")
 	// ErrClosed: the store was closed. A waiting call was not sent.
 	ErrClosed = errors.New("session/redis: closed")
 )
@@ -246,7 +246,7 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 	return gone, nil
 }
 
-// errLate: the session would have expired already. It is unchanged.
+// errLate: the session would already have expired. It is unchanged.
 var errLate = errors.New("executed after the requested lifetime")
 
 // write runs a script and returns its verdict.
@@ -270,7 +270,7 @@ func (s *Store) write(ctx context.Context, size int, it item) error {
 	}
 }
 
-// isOverwritten reports whether a reply says that the value of a session's key is not a string:
+// isOverwritten reports whether a reply states that the value of a session's key is not a string:
 // another program has overwritten it, so the session is lost. Before Redis 7 a script's reply has
 // the word in its middle.
 func isOverwritten(err error) bool {

@@ -94,7 +94,7 @@ func claimsAtOnceGetDifferentFences(s *store) {
 	wg.Wait()
 	for fence := uint64(2); fence < 2+claimers*each; fence++ {
 		if owners[fence] == "" {
-			s.t.Errorf("nobody got the fence %d", fence)
+			s.t.Errorf("no claim got the fence %d", fence)
 		}
 	}
 	last, err := s.peek("p")

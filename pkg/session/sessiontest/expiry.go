@@ -75,7 +75,7 @@ func sessionsExpire(s *store) {
 	}
 	for _, pid := range []string{"saved", "claimed", "refreshed"} {
 		if _, err := s.peek(pid); err != nil {
-			s.t.Errorf("the session that was %s did not live on: %v", pid, err)
+			s.t.Errorf("the session that was %s has expired: %v", pid, err)
 		}
 	}
 

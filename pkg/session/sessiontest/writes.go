@@ -113,7 +113,7 @@ func dropDeletes(s *store) {
 		s.t.Errorf("Save of a dropped session: %v, want ErrNotFound", err)
 	}
 	if _, err := s.peek("q"); err != nil {
-		s.t.Errorf("another session went, too: %v", err)
+		s.t.Errorf("another session was deleted too: %v", err)
 	}
 	s.expect(s.create("p", long)) // the id is free
 }

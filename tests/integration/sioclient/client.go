@@ -1,6 +1,6 @@
 // Package sioclient is a Socket.IO client for tests that need hundreds of them.
-// In everything that decides about recovery it does what the stock client does:
-// events that come before CONNECT wait for it, across connections; and the
+// In all that affects recovery it behaves as the stock client: events that
+// arrive before CONNECT are buffered until CONNECT, across connections; and the
 // offset moves after the handler of an event has returned, and only then.
 package sioclient
 
@@ -19,7 +19,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Options say what a client wants.
+// Options are a client's options.
 type Options struct {
 	URL       string                // ws://host:port
 	Namespace string                // "" is the main one
@@ -27,8 +27,8 @@ type Options struct {
 	OnEvent   func(Event)           // called for one event after another; nil ignores them
 }
 
-// An Event is what the server emitted. The last argument is the offset, where
-// the server sends one.
+// An Event is an event of the server. The last argument is the offset, if the
+// server sends one.
 type Event struct {
 	Name string
 	Args []json.RawMessage
@@ -47,7 +47,7 @@ type Client struct {
 	mu        sync.Mutex
 	url       string
 	conn      *websocket.Conn
-	left      *websocket.Conn // by Vanish: open, but nobody reads it
+	left      *websocket.Conn // by Vanish: open, but not read
 	ended     chan struct{}   // closed with the end of conn
 	engine    string          // the connection's id, which begins with its node's
 	silence   time.Duration   // of the server, after which the connection counts as dead
@@ -67,7 +67,7 @@ func New(o Options) *Client {
 	return &Client{o: o, url: o.URL, ended: ended, asks: map[string]chan []json.RawMessage{}}
 }
 
-// Connect opens a connection and joins the namespace, with what the client knows
+// Connect opens a connection and joins the namespace, with the client's state
 // from earlier connections. It returns once the server has answered; a refusal
 // is an error with the server's message.
 func (c *Client) Connect(ctx context.Context) error {
@@ -272,8 +272,8 @@ func (c *Client) Cut() {
 	c.reading.Wait()
 }
 
-// Vanish is Cut without the server's knowing, as when a phone leaves its network:
-// the connection stays open, but nobody reads it. The next Vanish or Cut closes it.
+// Vanish is Cut without notice to the server, as when a phone leaves its network:
+// the connection stays open, but is not read. The next Vanish or Cut closes it.
 func (c *Client) Vanish() {
 	c.forget()
 	c.mu.Lock()
@@ -303,13 +303,13 @@ func (c *Client) Engine() string { return locked(c, func() string { return c.eng
 // Ended is closed once the connection has ended; before the first, too.
 func (c *Client) Ended() <-chan struct{} { return locked(c, func() chan struct{} { return c.ended }) }
 
-// Offset returns what the client will say that it has received.
+// Offset returns the offset that the client will present.
 func (c *Client) Offset() string { return locked(c, func() string { return c.offset }) }
 
-// Recovered says whether the last connection went on where the one before ended.
+// Recovered reports whether the last connection was recovered.
 func (c *Client) Recovered() bool { return locked(c, func() bool { return c.recovered }) }
 
-// Connected says whether there is a connection now.
+// Connected reports whether the client is connected.
 func (c *Client) Connected() bool { return locked(c, func() bool { return c.conn != nil }) }
 
 func locked[T any](c *Client, get func() T) T {

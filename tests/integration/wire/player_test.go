@@ -124,7 +124,7 @@ type peer struct {
 
 	response *http.Response // the last one, its body read
 	body     string
-	answered bool // response was what a step expected
+	answered bool // a step expected this response
 }
 
 func (c *peer) send(addr, text string) error {
@@ -173,8 +173,8 @@ func (c *peer) request(addr, method, url, body string, hasBody bool) error {
 	if err := header.Write(&head); err != nil {
 		return err
 	}
-	// A server may answer before it has read all of a body; what it says counts,
-	// not whether it took the rest.
+	// A server may answer before it has read all of a body; only the answer
+	// counts.
 	_, err = io.WriteString(conn, head.String()+"\r\n"+body)
 	if len(body) > 1<<16 {
 		return nil
@@ -265,7 +265,7 @@ func (c *peer) readAnswer() error {
 }
 
 // matchAnswer compares status and body. A pattern without a body leaves that
-// open; (empty) says that there is none.
+// open; (empty) means that there is none.
 func (c *peer) matchAnswer(pattern string, vars variables) error {
 	status, want, hasBody := strings.Cut(pattern, " ")
 	if err := vars.match(status, fmt.Sprint(c.response.StatusCode)); err != nil {

@@ -17,7 +17,7 @@ type scenario struct {
 	steps   []step
 }
 
-// A step is one line: who, which verb, and the rest.
+// A step is one line: peer, verb, and data.
 type step struct {
 	line  int
 	actor string
@@ -69,7 +69,7 @@ func readScript(t *testing.T, name string) []scenario {
 	return scenarios
 }
 
-// variables are what a conversation has learned: {{name}}.
+// variables are the values of a conversation's placeholders: {{name}}.
 type variables map[string]string
 
 // control characters are written as their pictures.

@@ -20,10 +20,10 @@ import (
 	"github.com/rejoin-io/rejoin/tests/inbox"
 )
 
-// A server is what a conversation is held with.
+// A server is the server of a conversation.
 type server struct {
 	addr    string
-	seen    inbox.Inbox[string] // what the application saw
+	seen    inbox.Inbox[string] // events of the application
 	io      *socketio.Server
 	release chan struct{} // lets a socket through the middleware of /slow
 }

@@ -95,7 +95,7 @@ func (s *Store) Claim(ctx context.Context, c idempotency.Claim) (*idempotency.Re
 	return r, located("claim", err)
 }
 
-var errValue = errors.New("the value is not one of ours")
+var errValue = errors.New("unknown format of the value")
 
 func (s *Store) record(reply []any) (*idempotency.Record, error) {
 	if len(reply) != 2 {
