@@ -16,7 +16,10 @@ import (
 // Options configure a [Server]. A zero field means the default in its comment. NewServer refuses
 // negative limits and durations, except for RecoveryWindow, and what Engine refuses.
 type Options struct {
-	// Engine configures the connections. Its Path defaults to /socket.io/.
+	// Engine configures the connections. Its Path defaults to /socket.io/. Beside what is queued, a
+	// quarter of its QueueBudget bounds the events that are held back during recoveries and joins,
+	// and the acks that wait for events. Beyond it recoveries read the events again, acks are sent
+	// early, and other connections are closed; their clients recover.
 	Engine engineio.Options
 
 	// Adapter connects this server to the other nodes. By default the server is alone and keeps its
