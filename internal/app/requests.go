@@ -217,7 +217,8 @@ func history(ctx context.Context, r *request) (any, error) {
 	if limit < 1 || limit > maxHistory {
 		return nil, fail(badRequest, "limit is 1 to %d", maxHistory)
 	}
-	past, more, err := r.Socket().Namespace().History(ctx, room, query.Before, limit)
+	counted := adapter.OnRead(ctx, func(bytes int) { r.read += bytes })
+	past, more, err := r.Socket().Namespace().History(counted, room, query.Before, limit)
 	if errors.Is(err, socketio.ErrOffset) {
 		return nil, fail(badRequest, "before is the offset of an event")
 	}
@@ -226,9 +227,6 @@ func history(ctx context.Context, r *request) (any, error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	for i := range past {
-		r.read += past[i].Size()
 	}
 	if n := fitting(past); n < len(past) {
 		past, more = past[len(past)-n:], true

@@ -17,12 +17,13 @@ type HandshakeOptions struct {
 	// Rate is the number of connections that may begin per second on this node.
 	Rate int
 	// IPRate is the number of them that one address may begin per second, and IPConnections the
-	// number that it may have open. All of an IPv6 network of 64 bits counts as one address.
-	// Addresses that may belong to a proxy are not limited; see [Proxies].
+	// number that it may have open: but at most as many as Sessions leaves to others. All of an IPv6
+	// network of 64 bits counts as one address. Addresses that may belong to a proxy are not limited;
+	// see [Proxies].
 	IPRate, IPConnections int
 	// Sessions is the number of connections that may be open on this node.
 	Sessions int
-	// HeaderBytes is the memory of their requests' headers, which are kept, beyond 2 KiB each.
+	// HeaderBytes is the memory of their requests' URLs and headers, which are kept, beyond 2 KiB each.
 	HeaderBytes int
 	Proxies     Proxies
 	Log         *zap.Logger
@@ -83,7 +84,7 @@ func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	headers := max(0, headerSize(r.Header)-freeHeaders)
+	headers := max(0, headerSize(r)-freeHeaders)
 	open, kept := h.sessions.Add(1), h.headerBytes.Add(headers)
 	release := func() {
 		h.sessions.Add(-1)
@@ -114,9 +115,10 @@ const (
 	headerLine  = 64      // approximate memory of one line beside its text
 )
 
-// headerSize returns the approximate memory of a request's headers.
-func headerSize(all http.Header) (bytes int64) {
-	for name, values := range all {
+// headerSize returns the approximate memory of a request's URL and headers.
+func headerSize(r *http.Request) (bytes int64) {
+	bytes = int64(len(r.RequestURI))
+	for name, values := range r.Header {
 		for _, value := range values {
 			bytes += int64(headerLine + len(name) + len(value))
 		}
@@ -139,7 +141,7 @@ func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
 	}
 	h.peers.with(addr, func(p *peer) {
 		switch {
-		case h.o.IPConnections > 0 && p.open >= h.o.IPConnections:
+		case h.o.IPConnections > 0 && (p.open >= h.o.IPConnections || p.open > 0 && h.crowds(p.open)):
 			refuse(&h.ipOpen, "Too many connections from this address")
 		case !h.each.take(&p.begun, h.now(), 1):
 			refuse(&h.ipRate, "Too many new connections from this address")
@@ -151,6 +153,13 @@ func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
 		return nil, err
 	}
 	return func() { h.peers.with(addr, func(p *peer) { p.open-- }) }, nil
+}
+
+// crowds reports whether an address with some connections has as many as others can still have. So
+// a few addresses cannot use up the connections of a node, and an address without any is always
+// accepted while there is space.
+func (h *Handshakes) crowds(open int) bool {
+	return h.o.Sessions > 0 && int64(open) >= int64(h.o.Sessions)-h.sessions.Load()
 }
 
 // network returns the address whose limits apply to an address: itself, or its IPv6 network of 64

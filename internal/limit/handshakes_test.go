@@ -2,6 +2,7 @@ package limit
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -150,6 +151,40 @@ func TestSessions(t *testing.T) {
 	}
 	if n := h.Refused(); n[Sessions] != 3 || n[IPConnections] != 1 {
 		t.Errorf("%v", n)
+	}
+}
+
+// However many connections an address may have, it leaves as many to others as it has. Addresses
+// that are not limited can use up all of them.
+func TestAddressesLeaveConnections(t *testing.T) {
+	h := NewHandshakes(HandshakeOptions{Sessions: 1000, IPConnections: 5000})
+	for i, want := range []int{500, 250, 125, 63, 31} { // 63: 62 leave 63
+		addr := fmt.Sprintf("192.0.2.%d:1", i)
+		if yes, no := admitted(h, 1000, addr); yes != want || no.Status != http.StatusTooManyRequests {
+			t.Errorf("%d connections of address %d, then %+v; want %d", yes, i, no, want)
+		}
+	}
+	if yes, _ := admitted(h, 1, "198.51.100.1:1"); yes != 1 {
+		t.Error("an address without connections is refused")
+	}
+	if yes, no := admitted(h, 1000, "127.0.0.1:1"); yes != 30 || no.Status != 0 {
+		t.Errorf("%d connections of loopback, then %+v", yes, no)
+	}
+}
+
+// A handshake keeps its URL, too.
+func TestURLBytes(t *testing.T) {
+	h := NewHandshakes(HandshakeOptions{HeaderBytes: 20 << 10})
+	r := request("127.0.0.1:1")
+	r.RequestURI = "/socket.io/?x=" + strings.Repeat("u", 10<<10)
+	if _, err := h.Admit(r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Admit(r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Admit(r); err == nil {
+		t.Error("the URLs are not counted")
 	}
 }
 

@@ -66,7 +66,7 @@ var (
 	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
 	replayed        = describe("replayed_events_total", "Missed events queued to recovered clients.")
 	membershipBytes = describe("membership_bytes", "Bytes that the memberships of all sockets take, about.")
-	receivedBytes   = describe("received_bytes", "Bytes that the messages of clients take in memory, as they arrive and until they are handled, from 8 KiB of each connection on.")
+	receivedBytes   = describe("received_bytes", "Bytes that the messages of clients take in memory, as they arrive and until they are handled, beyond 4 KiB of each message that has not arrived and 1 KiB in each mailbox and handler.")
 	replayBytes     = describe("replay_bytes", "Bytes that recoveries hold of what their clients have missed, until it is queued.")
 	volatileDropped = describe("volatile_dropped_total", "Volatile events dropped because their client was behind or Redis unavailable.")
 	mailboxFull     = describe("mailbox_full_total", "Pauses of reading a connection because its events waited for handlers, by the limit that was reached; pause: the connection was closed.", "limit")

@@ -12,7 +12,8 @@ func OnRead(ctx context.Context, report func(bytes int)) context.Context {
 	return context.WithValue(ctx, readKey{}, report)
 }
 
-// CountRead is for implementations: it reports bytes to the function of OnRead.
+// CountRead reports bytes to the function of OnRead. It is for implementations, and for code that
+// counts what it reads through one.
 func CountRead(ctx context.Context, bytes int) {
 	if report, ok := ctx.Value(readKey{}).(func(int)); ok && bytes > 0 {
 		report(bytes)

@@ -15,7 +15,7 @@ import (
 
 // smallArrival is how much of a message is not counted, in bytes: little beside the memory of its
 // connection.
-const smallArrival = 8 << 10
+const smallArrival = 4 << 10
 
 // arrivals count the memory of messages and bodies whose end has not arrived. Beyond a budget those
 // that have come the slowest are given up, so that what is sent once and then held back has to give way.

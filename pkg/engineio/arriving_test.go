@@ -79,6 +79,16 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 	receiving(0)
 }
 
+// Small messages count, too: a node has thousands of connections.
+func TestSmallIncompleteMessagesCount(t *testing.T) {
+	b := setUp(t, Options{PingInterval: time.Minute})
+	for range 10 {
+		wire, _ := b.dialStalled()
+		incomplete(wire, 5<<10)
+	}
+	b.until(func() bool { return b.Stats().ReceivingBytes == 10*8<<10 })
+}
+
 // A message that is larger than everything that is incomplete may take is given up itself, and one that
 // is complete counts no longer.
 func TestTheIncompleteMessageItselfIsGivenUp(t *testing.T) {

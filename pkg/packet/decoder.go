@@ -66,7 +66,7 @@ func (d *Decoder) Binary(b []byte) (*Packet, error) {
 	if p == nil {
 		return nil, &Error{UnexpectedBinary}
 	}
-	p.Attachments = append(p.Attachments, b)
+	p.Attachments = append(p.Attachments, compact(b, b))
 	d.held += len(b)
 	if len(p.Attachments) < d.due {
 		return nil, nil
@@ -111,7 +111,7 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, err error) {
 	if len(b) == 0 {
 		return due, nil
 	}
-	b = bytes.Trim(b, space)
+	b = compact(bytes.Trim(b, space), b)
 	args, found, err := split(b, row.binary)
 	switch {
 	case err != nil:
@@ -173,7 +173,7 @@ func cutID(b []byte) (id string, rest []byte) {
 		}
 	}
 	switch {
-	case end == 0:
+	case end == 0, end > maxID: // what is too long will be refused as a payload
 		return "", b
 	case spaces == 0:
 		return string(b[:end]), b[end:]

@@ -202,7 +202,8 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	for _, p := range ps {
 		n += p.Len()
 	}
-	if o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2 { // one ack may have any size
+	full := o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2 // one ack may have any size
+	if full || srv.held.refuses(o.bytes+n) {
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
 		return false
@@ -213,6 +214,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	}
 	o.held = append(o.held, a)
 	o.bytes += n
+	srv.held.bytes.Add(int64(n))
 	s.armAcks(o)
 	return true
 }
@@ -273,6 +275,7 @@ func (s *Socket) sendAcks(o *ackOrder, n int) {
 	for _, a := range o.held[:n] {
 		_ = s.client.conn.Send(a.packets...) // a closed connection needs no ack
 		o.bytes -= a.bytes
+		s.ns.srv.held.bytes.Add(int64(-a.bytes))
 	}
 	if o.held = slices.Delete(o.held, 0, n); len(o.held) > 0 {
 		return

@@ -135,7 +135,8 @@ func (r *recovery) resign(ctx context.Context) {
 	s.mu.Lock()
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
 	s.stage.become(stageConnecting)
-	s.gate = gate{}
+	s.gate.drop()
+	s.gate = gate{ended: s.gate.ended}
 	s.mu.Unlock()
 }
 

@@ -63,7 +63,7 @@ func (s *Socket) refuse(err error) {
 	s.cancel(err)
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 	s.mu.Lock()
-	s.stage.finish()
+	s.endDelivery()
 	s.mu.Unlock()
 	s.answerGone()
 }
@@ -94,7 +94,7 @@ func (s *Socket) postpone(cause error) {
 	srv := s.client.srv
 	s.mu.Lock()
 	left := s.stage.gone() && s.session != sessionMoved // the client itself has left the namespace or disconnected
-	s.stage.finish()
+	s.endDelivery()
 	s.wake()
 	s.mu.Unlock()
 	s.unplace()

@@ -55,6 +55,8 @@ type delivery struct {
 	// simple events go to one room and exclude at most one socket, so any other member of the room
 	// receives them.
 	simple bool
+	// holders is the number of gates that hold it.
+	holders atomic.Int32
 	encoded
 	plain atomic.Pointer[encoded] // without an offset, if the event has one
 }

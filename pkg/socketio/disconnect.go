@@ -31,7 +31,7 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 		reason = ServerDisconnect // which has not reached it yet
 	}
 	s.observe(at) // later events are not given
-	s.stage.finish()
+	s.endDelivery()
 	if connected && !reason.recoverable() && s.session != sessionMoved {
 		s.session = sessionOver
 	}

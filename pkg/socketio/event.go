@@ -131,7 +131,7 @@ func (e *Event) cost() int { return e.size + eventOverhead + 24*(len(e.raw)+len(
 // do handles the event, which counts in the receive budget until do returns.
 func (e *Event) do() {
 	c, cost := e.socket.client, e.cost()
-	if cost >= smallReceived {
+	if cost >= receivedStep {
 		c.srv.received.keeps(c, cost)
 		defer c.srv.received.keeps(c, -cost)
 	}

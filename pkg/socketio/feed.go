@@ -251,6 +251,12 @@ func (s *Socket) offer(d *delivery) {
 	}
 }
 
+// endDelivery ends delivery. s.mu is held.
+func (s *Socket) endDelivery() {
+	s.stage.finish()
+	s.gate.end()
+}
+
 // mayHold returns how many bytes the gate may hold: three quarters of the send queue, because later
 // events follow immediately. After a replay it is half of the queue less the last events of the replay,
 // and the replays of a connection share it. s.mu is held.

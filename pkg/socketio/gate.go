@@ -23,6 +23,7 @@ type gate struct {
 	// commanded means that a command that changes rooms was held, or may have been lost, so that
 	// the socket's rooms are unknown until it is executed.
 	commanded bool
+	ended     bool // what is held does not count any more
 	held      []*delivery
 	bytes     int
 	// floor is the end of a replay that reached further than the node's feed had. Until the feed
@@ -34,7 +35,7 @@ type gate struct {
 // closed reports whether nothing passes.
 func (g *gate) closed() bool { return g.shut > 0 || g.spilled }
 
-// hold holds d if the gate is closed, up to a limit of bytes.
+// hold holds d if the gate is closed, up to a limit of bytes, and within the node's budget.
 func (g *gate) hold(d *delivery, limit int) (held bool) {
 	if !g.closed() {
 		return false
@@ -42,12 +43,44 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	if g.spilled {
 		return true
 	}
-	if g.bytes += d.size(); g.bytes > limit {
-		g.held, g.bytes, g.spilled = nil, 0, true
+	if bytes := g.bytes + d.size(); bytes > limit || d.ns.srv.held.refuses(bytes) {
+		g.drop()
+		g.spilled = true
 		return true
 	}
+	g.keep(d)
 	g.held = append(g.held, d)
 	return true
+}
+
+// keep counts a delivery that is held from now on.
+func (g *gate) keep(d *delivery) {
+	g.bytes += d.size()
+	if !g.ended {
+		d.ns.srv.held.keep(d)
+	}
+}
+
+// unkeep counts a delivery that is not held any more.
+func (g *gate) unkeep(d *delivery) {
+	g.bytes -= d.size()
+	if !g.ended {
+		d.ns.srv.held.drop(d)
+	}
+}
+
+// drop drops what is held.
+func (g *gate) drop() {
+	for _, d := range g.held {
+		g.unkeep(d)
+	}
+	g.held = nil
+}
+
+// end drops what is held because the socket has ended.
+func (g *gate) end() {
+	g.drop()
+	g.ended = true
 }
 
 // urgent reports whether a delivery must not wait for a client that may take its replay slowly: it
@@ -76,7 +109,8 @@ func (g *gate) joining() (names map[string]bool) {
 
 // lose drops what is held and all that follows, because the feed has lost something.
 func (g *gate) lose() {
-	g.held, g.bytes, g.spilled, g.commanded = nil, 0, true, true
+	g.drop()
+	g.spilled, g.commanded = true, true
 }
 
 // open removes one reason to be shut, and passes what was held if it was the last. Passing may shut
@@ -87,24 +121,25 @@ func (g *gate) open(pass func(*delivery)) {
 		d := g.held[0]
 		g.held[0] = nil
 		g.held = g.held[1:]
-		g.bytes -= d.size()
+		g.unkeep(d)
 		pass(d)
 	}
 	if len(g.held) == 0 {
-		g.held, g.bytes = nil, 0
+		g.held = nil
 	}
 }
 
 // discard drops what a replay up to end has covered, and remembers the end.
 func (g *gate) discard(end adapter.Cursor) {
 	kept := g.held[:0]
-	g.bytes = 0
 	for _, d := range g.held {
 		if d.local || !d.ev.Stored || !end.Covers(d.ev.Position) {
 			kept = append(kept, d)
-			g.bytes += d.size()
+		} else {
+			g.unkeep(d)
 		}
 	}
+	clear(g.held[len(kept):])
 	g.held = kept
 	g.floor = end
 }
@@ -142,7 +177,7 @@ func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor, due 
 		if d.command != nil {
 			d.command.before, d.command.due = before, due
 		}
-		g.bytes += d.size()
+		g.keep(d)
 	}
 	g.held = append(late, g.held...)
 }
@@ -175,7 +210,7 @@ func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 		}
 		m.ev.Cursor, m.cursor = after, after
 		merged = append(merged, m)
-		g.bytes += m.size()
+		g.keep(m)
 	}
 	for _, h := range g.held {
 		for i, q := range queues {
@@ -183,7 +218,9 @@ func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 				if h.local || q[0].ev.Position != h.ev.Position {
 					put(q[0])
 				} else {
+					g.unkeep(h)
 					h = h.with(q[0])
+					g.keep(h)
 				}
 				q = q[1:]
 			}
@@ -209,7 +246,10 @@ func (g *gate) replayed(ev *adapter.Event) bool {
 }
 
 // restart drops what was held and holds anew, for a replay that will be read again.
-func (g *gate) restart() { g.held, g.bytes, g.spilled = nil, 0, false }
+func (g *gate) restart() {
+	g.drop()
+	g.spilled = false
+}
 
 // stamp returns the cursor to put into an event: usually its own.
 func (g *gate) stamp(own, born *adapter.Cursor) *adapter.Cursor {

@@ -10,7 +10,8 @@ import (
 // it would hide it from a recovery.
 func TestASpilledGateStaysClosed(t *testing.T) {
 	g := gate{shut: 1}
-	event := func() *delivery { return &delivery{ev: &adapter.Event{Data: make([]byte, 100)}} }
+	n := &Namespace{srv: new(Server)}
+	event := func() *delivery { return n.newDelivery(&adapter.Event{Data: make([]byte, 100)}) }
 	for range 10 {
 		g.hold(event(), 500)
 	}

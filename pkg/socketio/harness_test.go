@@ -48,6 +48,9 @@ func start(t testing.TB, o Options) *testNode {
 			t.Errorf("close: %v", err)
 		}
 		web.Close()
+		if held := srv.held.bytes.Load(); held != 0 {
+			t.Errorf("%d bytes count as held by sockets that have ended", held)
+		}
 	})
 	return &testNode{srv, "ws" + strings.TrimPrefix(web.URL, "http")}
 }

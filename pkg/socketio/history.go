@@ -37,11 +37,22 @@ const pastBytes = 100
 // returns. A single event may be larger.
 const HistoryBytes = 256 << 10
 
+// Limits of what one call of History reads, because a backlog may have many entries that are not
+// events. After a read without any event the next one is larger: rooms with some thousand commands
+// in front of their events have a history, too.
+const (
+	historyReads   = 5
+	historyEntries = 1000 // of one read
+)
+
 // History returns a page of the newest events that a named room keeps, oldest first, and whether
 // there are older ones. The page has at most limit events and [HistoryBytes] of their data, but at
 // least one event if there is one, so more can be true of a page with fewer than limit. With an
 // offset before, it returns the events before that offset; it returns [ErrOffset] if before is not
-// an offset. Commands to the room's members are not events.
+// an offset. Commands to the room's members are not events. If there are thousands of them in front
+// of the first event, or 256 KiB, the page is empty and more is true.
+//
+// The bytes that it reads are reported to the function of [adapter.OnRead].
 func (n *Namespace) History(ctx context.Context, room, before string, limit int) (past []Past, more bool, err error) {
 	var cursor adapter.Cursor
 	if before != "" {
@@ -49,35 +60,45 @@ func (n *Namespace) History(ctx context.Context, room, before string, limit int)
 			return nil, false, fmt.Errorf("%w: %w", ErrOffset, err)
 		}
 	}
-	bytes := HistoryBytes
-	for {
-		asked := adapter.Page{Before: cursor, Events: limit - len(past), Bytes: max(bytes, 1)}
-		events, more, err := n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), asked)
-		if err != nil {
+	bytes, entries := HistoryBytes, limit
+	for range historyReads {
+		if len(past) > 0 {
+			entries = limit - len(past)
+		}
+		asked := adapter.Page{Before: cursor, Events: entries, Bytes: bytes}
+		var events []adapter.Event
+		if events, more, err = n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), asked); err != nil {
 			return nil, false, fmt.Errorf("socketio: history: %w", err)
 		}
-		var page []Past
-		for i := range events {
-			ev := &events[i]
-			bytes -= len(ev.Data)
-			for _, a := range ev.Attachments {
-				bytes -= len(a)
-			}
-			if ev.Kind != kindEmit {
-				continue
-			}
-			name, raw, err := packet.SplitEvent(ev.Data)
-			if err != nil {
-				continue // not written by a node
-			}
-			args := Args{raw, ev.Attachments}
-			page = append(page, Past{Offset: n.srv.offsets.format(ev.Cursor), Event: name, Args: args, At: ev.Position.Time()})
+		page, read := n.pastOf(events)
+		adapter.CountRead(ctx, read+pastBytes*len(events))
+		bytes -= read
+		if past = append(page, past...); len(past) > limit {
+			past, more = past[len(past)-limit:], true
 		}
-		past = append(page, past...)
-		full := len(events) < asked.Events // more were too large in total
-		if !more || len(past) >= limit || len(events) == 0 || full && len(past) > 0 {
-			return past, more, nil
+		full := len(events) < entries // more were too large in total
+		if !more || len(past) == limit || len(events) == 0 || bytes <= 0 || full && len(past) > 0 {
+			break
 		}
-		cursor = events[0].Cursor
+		cursor, entries = events[0].Cursor, min(10*entries, historyEntries)
 	}
+	return past, more, nil
+}
+
+// pastOf returns the events among the entries of a backlog, and the size of all of them.
+func (n *Namespace) pastOf(entries []adapter.Event) (page []Past, bytes int) {
+	for i := range entries {
+		ev := &entries[i]
+		bytes += payloadSize(ev)
+		if ev.Kind != kindEmit {
+			continue
+		}
+		name, raw, err := packet.SplitEvent(ev.Data)
+		if err != nil {
+			continue // not written by a node
+		}
+		args := Args{raw, ev.Attachments}
+		page = append(page, Past{Offset: n.srv.offsets.format(ev.Cursor), Event: name, Args: args, At: ev.Position.Time()})
+	}
+	return page, bytes
 }

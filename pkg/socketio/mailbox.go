@@ -33,7 +33,7 @@ type mailbox struct {
 	tasks   []task
 	events  int       // of tasks
 	bytes   int       // memory that the events take
-	counted int32     // of them counted in the receive budget, in steps of smallReceived
+	counted int32     // of them counted in the receive budget, in steps of receivedStep
 	open    bool      // CONNECT is being answered, so any number of events may come
 	started bool      // tasks may run
 	running bool      // a goroutine runs them
@@ -86,8 +86,8 @@ func (m *mailbox) drop(c *client) {
 
 // count updates the memory of the events in the budget of all sockets. m.mu is held.
 func (m *mailbox) count(c *client) {
-	if steps := int32(m.bytes / smallReceived); steps != m.counted {
-		c.srv.received.keeps(c, int(steps-m.counted)*smallReceived)
+	if steps := int32(m.bytes / receivedStep); steps != m.counted {
+		c.srv.received.keeps(c, int(steps-m.counted)*receivedStep)
 		m.counted = steps
 	}
 }

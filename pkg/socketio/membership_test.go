@@ -87,7 +87,7 @@ func TestASessionKeepsTheStays(t *testing.T) {
 
 func TestTheGateHoldsInOrderAndDropsWhatTheReplayHad(t *testing.T) {
 	g := gate{shut: 2}
-	n := &Namespace{}
+	n := &Namespace{srv: new(Server)}
 	event := func(seq uint64) *delivery {
 		return n.newDelivery(&adapter.Event{Stored: true, Position: at(seq).At, Cursor: at(seq), Data: []byte(`["x"]`)})
 	}
@@ -131,7 +131,7 @@ func TestNoOffsetGoesBackAfterAReplay(t *testing.T) {
 
 func TestAFullGateSpills(t *testing.T) {
 	g := gate{shut: 1}
-	n := &Namespace{}
+	n := &Namespace{srv: new(Server)}
 	d := n.newDelivery(&adapter.Event{Data: make([]byte, 1000)})
 	for range 3 {
 		g.hold(d, 2500)

@@ -16,7 +16,10 @@ import (
 // Options configure a [Server]. A zero field means the default in its comment. NewServer refuses
 // negative limits and durations, except for RecoveryWindow, and what Engine refuses.
 type Options struct {
-	// Engine configures the connections. Its Path defaults to /socket.io/.
+	// Engine configures the connections. Its Path defaults to /socket.io/. Beside what is queued, a
+	// quarter of its QueueBudget bounds the events that are held back during recoveries and joins,
+	// and the acks that wait for events. Beyond it recoveries read the events again, acks are sent
+	// early, and other connections are closed; their clients recover.
 	Engine engineio.Options
 
 	// Adapter connects this server to the other nodes. By default the server is alone and keeps its
@@ -99,8 +102,8 @@ type Options struct {
 
 	// ReceiveBudget bounds, in bytes, the memory of all clients' events until they are handled: 128
 	// MiB by default, or twice Engine.MaxPayload if that is more. It counts packets that wait for
-	// attachments, and events that wait for handlers or are being handled. For each connection, the
-	// first 8 KiB in each place are not counted.
+	// attachments, and events that wait for handlers or are being handled. Of each socket, 1 KiB
+	// that waits and 1 KiB that is being handled are not counted.
 	//
 	// From half of the budget on, a connection is not read while 8 KiB of a socket's events wait
 	// for its handlers, as with MailboxBytes, unless the server waits for an ack of the client.

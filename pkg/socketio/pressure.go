@@ -38,7 +38,7 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 	defer c.conn.Resume()
 	srv := c.srv
 	defer srv.relieve() // once the event is in the mailbox and counts only there
-	if held := e.cost() + c.conn.Unread(); held >= smallReceived {
+	if held := e.cost() + c.conn.Unread(); held >= receivedStep {
 		srv.received.holds(c, held)
 		defer srv.received.holds(c, 0)
 		srv.relieve()

@@ -845,6 +845,33 @@ func TestClientsOfSlowHandlersAreNotClosedFirst(t *testing.T) {
 	}
 }
 
+// What is not counted is little, also if each connection of a node has it in each place.
+func TestSmallEventsAreCounted(t *testing.T) {
+	const size, clients = 3 << 10, 10
+	for _, place := range []struct {
+		name  string
+		holds func(*wire)
+	}{
+		{"handler", func(w *wire) { w.sendLarge("", 1, size) }},
+		{"mailbox", func(w *wire) {
+			w.write(`42["e",1]`)
+			w.sendLarge("", 2, size)
+		}},
+		{"reader", func(w *wire) {
+			w.write(`452-["e",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)
+			w.writeBinary(make([]byte, size))
+		}},
+	} {
+		t.Run(place.name, func(t *testing.T) {
+			n, _, _ := busy(t, Options{})
+			for range clients {
+				place.holds(n.client(t))
+			}
+			eventually(t, "they are counted", func() bool { return n.Stats().ReceivedBytes >= clients*(size-receivedStep) })
+		})
+	}
+}
+
 // Only a reader that waits for attachments is closed before others.
 func TestReadersThatWaitForHandlersAreNotLate(t *testing.T) {
 	var b receiveBudget

@@ -6,10 +6,15 @@ import (
 	"time"
 )
 
-// smallReceived is the amount that a connection may hold uncounted in each place, in bytes: little
-// beside the memory of the connection itself. Events of ordinary size are not counted until that
-// many bytes wait, and then in steps of it.
-const smallReceived = 8 << 10
+const (
+	// smallReceived is the amount in bytes that may wait for the handlers of a socket although its
+	// connection must not be read.
+	smallReceived = 8 << 10
+	// receivedStep is the amount in bytes that a mailbox or a handler may hold uncounted: little
+	// beside the memory of a connection, also if all connections of a node do. A mailbox is counted in
+	// steps of it, so most events of ordinary size take no lock.
+	receivedStep = 1 << 10
+)
 
 // receivedPatience is how long a packet may wait for attachments. After that its connection is
 // closed before any other, however much the others hold.
@@ -138,10 +143,6 @@ func (b *receiveBudget) shed() (largest *client) {
 // hold counts what the connection's decoder holds, and sets a deadline for the next attachment. The
 // reader calls it.
 func (c *client) hold(bytes int) {
-	if bytes <= smallReceived {
-		c.release()
-		return
-	}
 	c.holds = true
 	within := c.srv.opts.Engine.PingInterval + c.srv.opts.Engine.PingTimeout
 	if c.late == nil {

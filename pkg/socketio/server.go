@@ -41,6 +41,7 @@ type Server struct {
 	evictions  evictions
 	recoveries paces   // by private id
 	replays    replays // what recoveries hold
+	held       heldBudget
 
 	memberships atomic.Int64 // cost of the memberships of all sockets
 	placed      atomic.Int64 // number of sockets in the index
@@ -91,6 +92,7 @@ func NewServer(o Options) (*Server, error) {
 		writes:     newTurns(),
 		replays:    replays{page: replayPage, budget: replayBudget, small: smallReplay, patience: readPatience},
 	}
+	s.held.most = int64(o.Engine.QueueBudget) / heldPart
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()
 	s.owned.init()

@@ -1,0 +1,39 @@
+package socketio
+
+import "sync/atomic"
+
+const (
+	// heldPart is the part of the queue budget that may be held: a quarter.
+	heldPart = 4
+	// smallHeld is what a socket may hold in any case, in bytes: others must not make it read a
+	// replay again for a few events.
+	smallHeld = 4 << 10
+	// heldSlot is the memory of a held delivery that gates do not share.
+	heldSlot = 16
+)
+
+// A heldBudget counts what the gates of a node hold, and the acks that wait: a delivery once, however
+// many gates hold it. It takes no lock, because the fan-out counts.
+type heldBudget struct {
+	bytes atomic.Int64
+	most  int64 // 0 is no limit
+}
+
+// refuses reports whether a socket that would hold some bytes must not.
+func (b *heldBudget) refuses(bytes int) bool {
+	return b.most > 0 && bytes > smallHeld && b.bytes.Load() > b.most
+}
+
+// keep counts that one more gate holds a delivery.
+func (b *heldBudget) keep(d *delivery) {
+	if b.bytes.Add(heldSlot); d.holders.Add(1) == 1 {
+		b.bytes.Add(int64(d.size()))
+	}
+}
+
+// drop counts that one gate less holds a delivery.
+func (b *heldBudget) drop(d *delivery) {
+	if b.bytes.Add(-heldSlot); d.holders.Add(-1) == 0 {
+		b.bytes.Add(-int64(d.size()))
+	}
+}

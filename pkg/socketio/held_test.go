@@ -1,0 +1,168 @@
+package socketio
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// What gates hold counts once however many hold it, and until the last of them has let go of it.
+func TestHeldDeliveriesCountOnce(t *testing.T) {
+	n := &Namespace{srv: new(Server)}
+	budget := &n.srv.held
+	budget.most = 30_000
+	event := func(size int) *delivery { return n.newDelivery(&adapter.Event{Data: make([]byte, size)}) }
+	gates := make([]gate, 3)
+	for i := range gates {
+		gates[i].shut++
+	}
+	wants := func(what string, want int) {
+		t.Helper()
+		if got := int(budget.bytes.Load()); got != want {
+			t.Errorf("%s: %d bytes, want %d", what, got, want)
+		}
+	}
+	shared, own := event(10_000), event(25_000)
+	for i := range gates {
+		gates[i].hold(shared, 1<<20)
+	}
+	wants("shared", shared.size()+3*heldSlot)
+	gates[0].hold(own, 1<<20)
+	gates[1].hold(event(10), 1<<20) // it has more than a little, and the budget is used up
+	if gates[0].spilled || !gates[1].spilled || gates[2].spilled {
+		t.Errorf("spilled: %v, %v, %v", gates[0].spilled, gates[1].spilled, gates[2].spilled)
+	}
+	wants("one has spilled", shared.size()+own.size()+3*heldSlot)
+	small := gate{shut: 1}
+	for range 3 {
+		if small.hold(event(1000), 1<<20); small.spilled {
+			t.Error("a few small events are not held")
+		}
+	}
+	small.open(func(*delivery) {})
+	gates[0].discard(adapter.Cursor{})
+	gates[0].open(func(*delivery) {})
+	wants("one has opened", shared.size()+heldSlot)
+	gates[2].lose()
+	wants("one has lost its events", 0)
+	gates[2].end()
+	gates[2].restart()
+	gates[2].hold(shared, 1<<20)
+	wants("its socket has ended", 0)
+}
+
+// Recoveries hold within the budget of a node what comes while their clients read nothing. Beyond it
+// they read it again, and nothing is lost.
+func TestHeldByRecoveriesIsBounded(t *testing.T) {
+	const clients, missed, size = 12, 20, 10 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 64 << 10, QueueBudget: 280 << 10}})
+	joining(n.Namespace)
+	var sids, pids []string
+	for range clients {
+		w := n.client(t)
+		sids, pids = append(sids, w.sid), append(pids, w.pid)
+		w.cut()
+	}
+	eventually(t, "all are away", func() bool { return n.Stats().Sockets == 0 })
+	for i := range missed {
+		must(t, n.Emit(t.Context(), "n", i, strings.Repeat("x", 2<<10)))
+	}
+	var polls []func() string
+	for _, pid := range pids {
+		poll, post := n.polling(t)
+		post(fmt.Sprintf(`40{"pid":%q}`, pid))
+		polls = append(polls, poll)
+	}
+	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == clients })
+	for i, sid := range sids {
+		must(t, n.ToSocket(sid).Emit(t.Context(), "n", missed, i, strings.Repeat("x", size)))
+	}
+	head, err := n.adapter.Head(t.Context())
+	must(t, err)
+	n.awaitFeed(t.Context(), head.At)
+	if held, most := n.held.bytes.Load(), n.held.most+2*size; held > most || held < size {
+		t.Errorf("%d bytes are held, want at most %d", held, most)
+	}
+	for i, poll := range polls {
+		for next := 0; next <= missed; {
+			for _, packet := range strings.Split(poll(), "\x1e") {
+				var number int
+				if _, err := fmt.Sscanf(packet, `42["n",%d,`, &number); err != nil {
+					continue
+				}
+				if number != next {
+					t.Fatalf("client %d: got event %d, want %d", i, number, next)
+				}
+				next++
+			}
+		}
+	}
+	eventually(t, "nothing is held", func() bool { return n.held.bytes.Load() == 0 })
+}
+
+// A socket that is not being recovered is cut if the budget is used up: its next connection recovers.
+func TestHeldByOthersIsBounded(t *testing.T) {
+	n := start(t, Options{Engine: engineio.Options{QueueBudget: 80 << 10}})
+	var all []*wire
+	for range 4 {
+		w := n.client(t)
+		s := n.Socket(w.sid)
+		s.mu.Lock()
+		s.gate.shut++
+		s.mu.Unlock()
+		must(t, n.ToSocket(w.sid).Emit(t.Context(), "n", strings.Repeat("x", 11<<10)))
+		all = append(all, w)
+	}
+	all[2].gone()
+	all[3].gone()
+	all[0].cut() // what it holds counts no longer
+	eventually(t, "one is held", func() bool { return n.held.bytes.Load() < 12<<10 })
+	s := n.Socket(all[1].sid)
+	s.mu.Lock()
+	s.openGate()
+	s.mu.Unlock()
+	if got := all[1].next(); !strings.HasPrefix(got, `42["n"`) {
+		t.Errorf("got %.20s", got)
+	}
+}
+
+// Acks that wait for events of their handlers are sent early if the budget is used up.
+func TestHeldAcksAreBounded(t *testing.T) {
+	n, feed := startDelayed(t, Options{AckTimeout: time.Hour, Engine: engineio.Options{QueueBudget: 80 << 10}})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("x", 11<<10))
+	})
+	var all []*wire
+	for range 3 {
+		all = append(all, n.client(t))
+	}
+	release := sync.OnceFunc(feed.shut())
+	defer release()
+	var acks []string
+	for i, w := range all {
+		acks = append(acks, w.ask(`["state"]`))
+		if i < 2 {
+			eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > int64(i+1)*11<<10 })
+		}
+	}
+	all[2].wantAck(acks[2])
+	if late := n.Stats().AcksLate; late != 1 {
+		t.Errorf("%d acks count as early", late)
+	}
+	release()
+	for i, w := range all {
+		w.want(`["state"]`)
+		if i < 2 {
+			w.wantAck(acks[i])
+		}
+	}
+}

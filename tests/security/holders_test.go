@@ -1,0 +1,99 @@
+package security
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/rejoin-io/rejoin/tests/nodetest"
+)
+
+// holders are attacks with what a node holds in small parts, or beside what it counts.
+var holders = []attack{
+	{
+		name: "padded events behind a busy handler",
+		hold: func(a *assault, conn int) {
+			fillHistory(a, conn)
+			c := a.joined()
+			c.bytes(frames(20, `421["history","h",{"limit":200}]`)) // what follows waits for them
+			for range either(3, 8) {
+				c.send("42" + padding + `["echo"]`)
+				c.send(`42["echo"]` + padding)
+			}
+			digits := a.joined()
+			digits.bytes(frames(20, `421["history","h",{"limit":200}]`))
+			digits.send("42" + strings.Repeat("7", len(padding)) + `["echo"]`)
+			for range either(1, 4) {
+				a.pollingSession("", "", strings.Repeat(`421["history","h",{"limit":200}]`+"\x1e", 20)+`42["echo"]`+padding)
+			}
+			a.held[conn] = c
+		},
+		check: func(a *assault) {
+			nodetest.Eventually(a.T, "long ids are accepted", func() error {
+				if n := a.node.Metrics()[`rejoin_connections_closed_total{reason="forced close"}`]; n < float64(either(shortAttackers, attackers)) {
+					return fmt.Errorf("%v connections were closed", n)
+				}
+				return nil
+			})
+		},
+	},
+	{
+		name:      "polling sessions with long URLs and small attachments",
+		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
+		hold: func(a *assault, conn int) {
+			url := "&x=" + strings.Repeat("u", either(1700, 1900))
+			if conn%2 == 0 {
+				url += sixtyKB[:15_000]
+			}
+			packet := `452-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]` + "\x1eb" + strings.Repeat("AAAA", 2000)
+			for i := range either(50, 200) {
+				event := `42["join",` + shortRooms(16, fmt.Sprintf("%c%d.", 'a'+conn, i)) + "]\x1e" + packet
+				a.pollingSession(url, "", event)
+			}
+		},
+		check: func(a *assault) {
+			samples := a.node.Metrics()
+			if n := samples["rejoin_received_bytes"]; n > 32<<20 || n < float64(either(50, 500))*4000 {
+				a.Errorf("%v bytes are received", n)
+			}
+		},
+	},
+	{
+		name: "events and acks that are held back while clients read nothing of their replays",
+		hold: func(a *assault, conn int) {
+			var sessions []string
+			own := func(i int) string { return fmt.Sprintf("own %d.%d", conn, i) }
+			for i := range either(2, 12) {
+				c := a.connect(listens, "")
+				c.ask(fmt.Sprintf(`["join",["missed",%q]]`, own(i)))
+				if c != nil {
+					sessions = append(sessions, fmt.Sprintf(`{"pid":%q}`, c.pid))
+				}
+				c.close()
+			}
+			time.Sleep(time.Second) // all have ended
+			sender := a.connect(listens, "")
+			if conn == 0 {
+				sender.ask(`["join","missed"]`)
+				for range 20 {
+					sender.ask(`["to","missed","x","` + sixtyKB + `"]`)
+				}
+			}
+			time.Sleep(2 * time.Second) // all have missed them
+			for i, session := range sessions {
+				c := a.connect(mute, session)
+				if i%2 == 0 {
+					c.send(`42["self","x"]`)
+					c.send(`420["echo","` + large + `"]`)
+				}
+			}
+			for i := range sessions {
+				sender.ask(fmt.Sprintf(`["to",%q,"x","%s"]`, own(i), large[:min(len(large), 400_000)]))
+			}
+			sender.close()
+		},
+	},
+}
+
+// padding is white space that JSON allows.
+var padding = strings.Repeat("\t", either(300_000, 990_000))
