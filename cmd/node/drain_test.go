@@ -126,7 +126,10 @@ func (n *drainable) stalled(sid string) {
 	if sid != "" {
 		packets = []string{"2probe", "5"}
 	}
-	for range 8 {
+	if err := ws.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		n.Fatal(err)
+	}
+	for range 3 { // the first answer fills the pipe, the second one waits, and the third event as well
 		packets = append(packets, `420["echo","`+strings.Repeat("x", 4<<20)+`"]`)
 	}
 	for _, p := range packets {
