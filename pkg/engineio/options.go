@@ -119,7 +119,8 @@ type Options struct {
 	// that wraps the ResponseWriter must give it an Unwrap method, or it prevents upgrades.
 	Use []func(http.Handler) http.Handler
 	// HTTPCompressionThreshold is 1024: the minimum size in bytes of polling responses that are
-	// compressed. A negative value disables compression.
+	// compressed. Those of more than 8 KiB are sent uncompressed if they have more than 1 MiB, or if
+	// all together exceed 8 MiB per second. A negative value disables compression.
 	HTTPCompressionThreshold int
 	// PerMessageDeflate compresses messages of PerMessageDeflateThreshold bytes or
 	// more (1024 by default) on WebSockets whose client offers it. It costs much
