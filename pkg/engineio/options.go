@@ -101,8 +101,8 @@ type Options struct {
 	// Admit is optional. It is called for each new session before AllowRequest, and before anything
 	// that costs time or memory. An error refuses the session; a *[BusyError] sets the status and
 	// the time to retry. If Admit returns a function, that is called once: when the connection is
-	// closed and its serve function has returned, or when no connection was created. Neither may
-	// block.
+	// closed, its serve function has returned and nothing is left to write, for which a polling client
+	// has 30 seconds; or when no connection was created. Neither may block.
 	Admit func(*http.Request) (ended func(), err error)
 	// OnRefused is called for each request that is refused before it reaches a connection, with the
 	// protocol's code and message: 0 to 5, -1 while the server refuses new connections, and -2 if

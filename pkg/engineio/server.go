@@ -282,16 +282,10 @@ func (s *Server) cut() {
 	}
 }
 
-// awaitTasks waits for all goroutines of connections. Then it stops the timers, which bound the
-// waits of closing connections, and then the shedder.
+// awaitTasks waits for all goroutines of connections, and then stops the shedder.
 func (s *Server) awaitTasks() {
 	s.tasks.Wait()
-	for _, c := range s.known() {
-		c.mu.Lock()
-		c.heart.stop()
-		c.mu.Unlock()
-	}
-	close(s.shed) // no connection is open
+	close(s.shed) // no connection is left
 	s.shedding.Wait()
 	close(s.allDone)
 }
