@@ -76,6 +76,9 @@ func (c *Conn) served() {
 		c.server.o.panicked("serve", v, debug.Stack())
 	}
 	c.close(&CloseError{Reason: ForcedClose}, closeFlush)
+	if c.polling != nil { // Recv is not called any more
+		c.polling.drop()
+	}
 	c.hangUp()
 	if forgotten := c.server.forgetting(c); forgotten != nil {
 		<-forgotten // polls fetch the rest, or the timer cuts the connection

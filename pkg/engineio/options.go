@@ -64,9 +64,10 @@ type Options struct {
 	QueueBudget int
 	shedAfter   time.Duration // the 3 seconds; shorter in tests
 	// ReceiveBudget is 64 MiB, or twice MaxPayload if that is more: the maximum number of bytes of
-	// messages and polling requests whose end has not arrived, on all connections together. 8 KiB of
-	// each are not counted. If it is exceeded, connections are closed whose message has come the
-	// slowest; of those that are about as fast, the ones whose message has begun last.
+	// messages and polling requests whose end has not arrived, and of polling requests that have not
+	// been forwarded or passed to Recv, on all connections together. 8 KiB of each are not counted. If
+	// it is exceeded, connections are closed whose message has come the slowest; of those that are
+	// about as fast, the ones whose message has begun last.
 	ReceiveBudget int
 	// Transports is polling and websocket: the transports that are served. NewServer refuses an
 	// empty list, duplicates and unknown names.
