@@ -52,6 +52,7 @@ func (l Limits) Collect(ch chan<- prometheus.Metric) {
 	refused["rooms_per_socket"] = s.TooManyRooms
 	refused["namespaces_per_connection"] = s.TooManyNamespaces
 	maps.Copy(refused, s.Limited)
+	refused["compression"] = s.Engine.Uncompressed
 	refused["receive_budget"] += s.Engine.ReceiveCuts
 	if l.Backlogs != nil {
 		b := l.Backlogs()

@@ -11,7 +11,7 @@ import (
 
 func TestLimits(t *testing.T) {
 	stats := func() socketio.Stats {
-		return socketio.Stats{Engine: engineio.Stats{BudgetCuts: 1, ReceiveCuts: 30}, TooManyRooms: 2, TooManyNamespaces: 3, Limited: map[string]uint64{"connect_payload": 8, "receive_budget": 12}}
+		return socketio.Stats{Engine: engineio.Stats{BudgetCuts: 1, ReceiveCuts: 30, Uncompressed: 31}, TooManyRooms: 2, TooManyNamespaces: 3, Limited: map[string]uint64{"connect_payload": 8, "receive_budget": 12}}
 	}
 	l := Limits{Refused: func() map[string]uint64 { return map[string]uint64{"handshake_rate": 4} }, Sockets: stats, QueueBudget: 5,
 		Ports:    func() map[string]Port { return map[string]Port{"public": {Open: 6, AcceptErrors: 7}} },
@@ -24,6 +24,7 @@ func TestLimits(t *testing.T) {
 		`rejoin_limited_total{limit="namespaces_per_connection"} 3`,
 		`rejoin_limited_total{limit="handshake_rate"} 4`,
 		`rejoin_limited_total{limit="connect_payload"} 8`,
+		`rejoin_limited_total{limit="compression"} 31`,
 		`rejoin_limited_total{limit="receive_budget"} 42`,
 		`rejoin_send_queue_budget_bytes 5`,
 		`rejoin_tcp_connections{port="public"} 6`,

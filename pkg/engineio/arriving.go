@@ -17,10 +17,10 @@ import (
 // connection.
 const smallArrival = 4 << 10
 
-// arrivals count the memory of messages and bodies whose end has not arrived. Beyond a budget those
-// that have come the slowest are given up, so that what is sent once and then held back has to give way.
-// Of messages that are about as fast those that have begun last are given up: if there are more than
-// fit, the others can end.
+// arrivals count the memory of messages and bodies whose end has not arrived, and of bodies that have
+// not been passed on. Beyond a budget those that have come the slowest are given up, so that what is sent
+// once and then held back has to give way. Of messages that are about as fast those that have begun last
+// are given up: if there are more than fit, the others can end.
 type arrivals struct {
 	budget int
 	log    *zap.Logger
@@ -32,7 +32,8 @@ type arrivals struct {
 	open map[*arrival]struct{}
 }
 
-// An arrival is a message or a body that is being received, and not small.
+// An arrival is a message or a body that is being received, or a body that has not been passed on. A
+// small one is nil.
 type arrival struct {
 	from    receiver
 	remote  string
@@ -43,14 +44,14 @@ type arrival struct {
 
 // A receiver reads messages. Its methods must not block.
 type receiver interface {
-	interrupt() // makes its read fail
+	interrupt() // makes its read fail, or passing on what it has read
 	progress()  // called when a part of a message has arrived
 }
 
 // read reads a message, at most limit bytes, to the end of r, into b and beyond. If the message is to
-// be given up, interrupt of from makes r fail.
-func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remote string) ([]byte, error) {
-	var a *arrival
+// be given up, interrupt of from makes r fail. The message counts until done is called with the arrival,
+// unless an error is returned.
+func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remote string) (_ []byte, a *arrival, _ error) {
 	for {
 		n, err := r.Read(b[len(b):cap(b)])
 		b = b[:len(b)+n]
@@ -58,12 +59,16 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 			from.progress()
 		}
 		switch {
+		case err == io.EOF && len(b) <= limit:
+			return b, a, nil
 		case len(b) > limit:
-			return b, all.done(a, errTooLarge)
-		case err == io.EOF:
-			return b, all.done(a, nil)
-		case err != nil:
-			return b, all.done(a, err)
+			err = errTooLarge
+		}
+		if err != nil {
+			if all.done(a) {
+				err = ErrReceiveBudget
+			}
+			return b, nil, err
 		}
 		if len(b) < cap(b) {
 			continue
@@ -74,7 +79,7 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 				a = &arrival{from: from, remote: remote, began: time.Now()}
 			}
 			if !all.grow(a, size) {
-				return b, all.done(a, nil)
+				return b, nil, ErrReceiveBudget
 			}
 		}
 		b = append(make([]byte, 0, size), b...)
@@ -100,7 +105,7 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	all.mu.Unlock()
 	if cut != nil {
 		if skipped, allowed := all.logged.allow(); allowed {
-			all.log.Warn("receive budget exceeded: connection with an incomplete message closed", zap.Int("receive_budget", all.budget),
+			all.log.Warn("receive budget exceeded: connection with an incomplete or pending message closed", zap.Int("receive_budget", all.budget),
 				zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote), zap.Int("not_logged", skipped))
 		}
 	}
@@ -136,18 +141,28 @@ func (a *arrival) speed(now time.Time) int {
 	return bits.Len(uint(float64(a.bytes) / (1 + now.Sub(a.began).Seconds())))
 }
 
-// done uncounts a message whose read has ended with an error or nil, and returns ErrReceiveBudget if it
-// was given up.
-func (all *arrivals) done(a *arrival, err error) error {
-	if a == nil {
-		return err
+// done uncounts messages, of which nil ones are small, and reports whether one was given up.
+func (all *arrivals) done(messages ...*arrival) (givenUp bool) {
+	for _, a := range messages {
+		if a == nil {
+			continue
+		}
+		all.mu.Lock()
+		if !a.givenUp {
+			all.bytes.Add(int64(-a.bytes))
+			delete(all.open, a)
+		}
+		givenUp = givenUp || a.givenUp
+		all.mu.Unlock()
 	}
+	return givenUp
+}
+
+// handOver has interrupt of another receiver give up a message from now on. It reports whether it was
+// given up before.
+func (all *arrivals) handOver(a *arrival, to receiver) (givenUp bool) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if a.givenUp {
-		return ErrReceiveBudget
-	}
-	all.bytes.Add(int64(-a.bytes))
-	delete(all.open, a)
-	return err
+	a.from = to
+	return a.givenUp
 }

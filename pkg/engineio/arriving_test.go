@@ -3,8 +3,8 @@ package engineio
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -161,8 +161,8 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 				t.Errorf("given up: %v, want %v", got, test.want)
 			}
 			for _, a := range list {
-				if err := all.done(a, io.EOF); a.givenUp != errors.Is(err, ErrReceiveBudget) {
-					t.Errorf("it ends with %v", err)
+				if all.done(a) != a.givenUp {
+					t.Errorf("given up: %v, but done says otherwise", a.givenUp)
 				}
 			}
 			if n := all.bytes.Load(); n != 0 {
@@ -170,4 +170,170 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A body that is complete counts until Recv has taken what is before it, also on the node that forwards
+// it. Large bodies of a paused connection are not even read, unless another node forwards them.
+func TestPendingBodiesHaveABudget(t *testing.T) {
+	for name, test := range map[string]struct {
+		pause, forward bool
+		want           int64 // bytes that count while a body of 100 KB is pending
+	}{
+		"behind another body": {want: 128 << 10},
+		"in a pause":          {pause: true},
+		"forwarded":           {forward: true, want: 128 << 10},
+		"forwarded, paused":   {pause: true, forward: true, want: 128 << 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			goOn := make(chan struct{})
+			far := &bench{T: t, conns: make(chan *Conn, 10), got: make(chan Message, 10)}
+			far.serve(Options{NodeID: "far1", MaxPayload: 150_000, ReceiveBudget: 300_000}, func(c *Conn) {
+				far.conns <- c
+				for m, err := c.Recv(); err == nil; m, err = c.Recv() {
+					far.got <- m
+					if test.pause {
+						c.Pause()
+					}
+					<-goOn
+					c.Resume()
+				}
+			})
+			counting := []*bench{far}
+			client := far
+			if test.forward {
+				client = setUp(t, Options{NodeID: "near", MaxPayload: 150_000, ReceiveBudget: 300_000, Forward: func(w http.ResponseWriter, r *http.Request, _ string) error {
+					far.ServeHTTP(w, Forwarded(r))
+					return nil
+				}})
+				counting = append(counting, client)
+			}
+			defer close(goOn)
+			sid := far.open()
+			c := receive(t, far.conns)
+			posted := make(chan int, 2)
+			post := func() {
+				res, _, err := client.try("POST", sid, "4"+strings.Repeat("x", 100_000))
+				if err != nil {
+					t.Error(err)
+					res = &http.Response{}
+				}
+				posted <- res.StatusCode
+			}
+			far.post(sid, "4a"+separator+"4"+strings.Repeat("b", 100_000)) // "a" is being handled
+			receive(t, far.got)
+			counts := func(want int64) {
+				t.Helper()
+				for _, b := range counting {
+					b.until(func() bool { return b.Stats().ReceivingBytes == want })
+				}
+			}
+			counts(0)
+			go post()
+			if test.want == 0 {
+				time.Sleep(50 * time.Millisecond) // nothing announces that nothing happens
+			}
+			counts(test.want)
+			goOn <- struct{}{}
+			receive(t, far.got)
+			goOn <- struct{}{}
+			receive(t, far.got)
+			if status := receive(t, posted); status != http.StatusOK {
+				t.Errorf("answered %d", status)
+			}
+			counts(0)
+
+			go func() { goOn <- struct{}{} }()
+			far.post(sid, "4c"+separator+"4"+strings.Repeat("d", 100_000))
+			receive(t, far.got)
+			if test.want == 0 {
+				return
+			}
+			go post()
+			counts(test.want)
+			client.arriving.mu.Lock()
+			client.arriving.budget = 100_000
+			client.arriving.shed()
+			client.arriving.mu.Unlock()
+			if status := receive(t, posted); status != http.StatusBadRequest {
+				t.Errorf("given up, and answered %d", status)
+			}
+			far.until(func() bool { return c.cause() != nil })
+			if !test.forward && !givenUp(c) {
+				t.Errorf("it ends with %v", c.cause())
+			}
+			if n := client.Stats().ReceiveCuts; n != 1 {
+				t.Errorf("%d are counted as given up", n)
+			}
+			counts(0)
+		})
+	}
+}
+
+// During an upgrade two bodies are accepted although Recv has not taken what is before them. They count
+// until it has.
+func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
+	for _, spent := range []bool{false, true} {
+		goOn := make(chan struct{})
+		b := &bench{T: t, conns: make(chan *Conn, 1), ends: make(chan error, 1)}
+		b.serve(Options{}, func(c *Conn) {
+			_, err := c.Recv()
+			c.Pause()
+			b.conns <- c
+			<-goOn
+			c.Resume()
+			for err == nil {
+				_, err = c.Recv()
+			}
+			b.ends <- err
+		})
+		sid := b.open()
+		b.post(sid, "4a"+separator+"4b")
+		c := receive(t, b.conns)
+		b.probe(sid)
+		b.poll(sid)
+		for range upgradePosts {
+			b.post(sid, "4"+strings.Repeat("x", 100_000))
+		}
+		if n := b.Stats().ReceivingBytes; n != upgradePosts*128<<10 {
+			t.Errorf("%d bytes are counted", n)
+		}
+		if spent {
+			b.arriving.mu.Lock()
+			b.arriving.budget = 150_000
+			b.arriving.shed()
+			b.arriving.mu.Unlock()
+			if c.Unread() != 0 || !givenUp(c) {
+				t.Error("what exceeds the budget is kept")
+			}
+		}
+		close(goOn)
+		b.until(func() bool { return b.Stats().ReceivingBytes == 0 })
+		if spent {
+			receive(t, b.ends)
+		}
+	}
+}
+
+// A closed session holds no requests while its client has yet to take the close.
+func TestClosedSessionHoldsNoRequests(t *testing.T) {
+	b := &bench{T: t, conns: make(chan *Conn, 1)}
+	b.serve(Options{}, func(c *Conn) {
+		_, _ = c.Recv()
+		_ = c.Close(ForcedClose)
+		b.conns <- c
+	})
+	sid := b.open()
+	b.post(sid, "4a"+separator+"4"+strings.Repeat("b", 100_000))
+	p := receive(t, b.conns).polling
+	held := func() int {
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		return cap(p.inbox)
+	}
+	b.until(func() bool { return held() == 0 })
+	b.post(sid, "4"+strings.Repeat("c", 100_000))
+	if n := held(); n != 0 {
+		t.Errorf("%d bytes are held", n)
+	}
+	b.poll(sid)
 }

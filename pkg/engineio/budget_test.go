@@ -231,6 +231,7 @@ func TestQueueBudgetSparesWhoShares(t *testing.T) {
 // A compressed response counts until it is written or its connection is cut.
 func TestQueueBudgetOfACompressedResponse(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
+	b.compressed.burst = 64 << 20
 	sid := b.open()
 	c := receive(t, b.conns)
 	noise := make([]byte, 8<<20)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // A compressor is the common interface of flate, gzip and zlib writers.
@@ -36,6 +37,48 @@ func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func
 	c.Reset(dst)
 	_, _ = data.WriteTo(c)
 	_ = finish(c)
+}
+
+// Each polling session compresses what it gets, also an event that thousands get: 5 ms of a processor for
+// 900 KB. So responses that are not small share a budget, beyond which they are sent as they are.
+const (
+	smallResponse    = 8 << 10 // always compressed: it costs no more than the rest of the request
+	compressionRate  = 8 << 20 // bytes per second, on all connections together
+	compressionBurst = 1 << 20 // bytes at any moment, so no longer response is compressed
+)
+
+// compressible reports whether a response of n bytes may be compressed now.
+func (s *Server) compressible(n int) bool {
+	if n <= smallResponse || s.compressed.take(time.Now(), n) {
+		return true
+	}
+	s.counts.uncompressed.Add(1)
+	return false
+}
+
+// A byteRate is used by some bytes per second, and by burst bytes at any moment.
+type byteRate struct {
+	perSecond, burst int
+
+	mu  sync.Mutex
+	due time.Time // when what was taken is used up
+}
+
+// take reports whether n more bytes can be taken.
+func (r *byteRate) take(now time.Time, n int) bool {
+	lasts := func(bytes int) time.Duration { return time.Duration(bytes) * time.Second / time.Duration(r.perSecond) }
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	due := r.due
+	if due.Before(now) {
+		due = now
+	}
+	due = due.Add(lasts(n))
+	if due.Sub(now) > lasts(r.burst) {
+		return false
+	}
+	r.due = due
+	return true
 }
 
 // An encoding is a content encoding of polling responses.

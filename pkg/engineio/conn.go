@@ -67,20 +67,31 @@ func (c *Conn) run() {
 	c.server.serve(c)
 }
 
-// served closes the connection after its serve function has returned or panicked, and delivers the
-// close on a WebSocket. It is deferred.
+// served closes the connection after its serve function has returned or panicked, delivers the
+// close, and waits until the server has forgotten the connection: as long as its memory is held, what
+// Admit counts is. It is deferred.
 func (c *Conn) served() {
 	defer c.server.tasks.Done()
 	if v := recover(); v != nil {
 		c.server.o.panicked("serve", v, debug.Stack())
 	}
 	c.close(&CloseError{Reason: ForcedClose}, closeFlush)
+	if c.polling != nil { // Recv is not called any more
+		c.polling.drop()
+	}
+	c.hangUp()
+	if forgotten := c.server.forgetting(c); forgotten != nil {
+		<-forgotten // polls fetch the rest, or the timer cuts the connection
+	}
 	c.server.tellEnded(c.ended) // here, because no lock is held
+}
 
+// hangUp delivers the close of a connection on its WebSocket, if it has one.
+func (c *Conn) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ws == nil {
-		return // polls fetch the rest, or do not
+		return
 	}
 	for c.writing { // the timer cuts a writer that is stuck
 		change := c.nextChange()

@@ -52,8 +52,9 @@ var (
 	// ErrQueueBudget: the queues of all connections together exceeded the budget, and this
 	// connection was not reading or had the most queued. It is wrapped likewise.
 	ErrQueueBudget = errors.New("queue budget is spent")
-	// ErrReceiveBudget: the messages of all connections that had not arrived completely exceeded the
-	// budget, and this connection's was the slowest or had begun last. It is wrapped likewise.
+	// ErrReceiveBudget: the messages of all connections that had not arrived completely, or were
+	// pending, exceeded the budget, and this connection's was the slowest or had begun last. It is
+	// wrapped likewise.
 	ErrReceiveBudget = errors.New("receive budget is spent")
 	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
 	// wrapped likewise.

@@ -36,11 +36,14 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 	if owner == s.o.NodeID {
 		return false
 	}
-	out := *r.Request
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	out := r.WithContext(ctx)
 	out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, 0, nil
 	if r.Method == http.MethodPost {
 		// Read here, so that a client that is slow or sends too much affects only this node.
-		body, err := s.readBody(w, r.Request, nil)
+		body, arrived, err := s.readBody(w, r.Request, nil, cancel)
+		defer s.arriving.done(arrived) // after it has been forwarded
 		if err != nil {
 			status := http.StatusBadRequest
 			if errors.Is(err, errTooLarge) {
@@ -61,7 +64,7 @@ func (s *Server) forward(w http.ResponseWriter, r *request) bool {
 		defer func() { _ = rc.SetWriteDeadline(time.Time{}) }()
 	}
 	var err error
-	s.o.guardResponse("Forward", func() { err = s.o.Forward(w, &out, owner) })
+	s.o.guardResponse("Forward", func() { err = s.o.Forward(w, out, owner) })
 	if err != nil && !errors.Is(err, ErrUnknownSession) {
 		s.log.Debug("request not forwarded", zap.String("owner", owner), zap.Error(err))
 		s.postpone(w, r)

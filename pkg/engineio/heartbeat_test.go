@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -202,14 +203,18 @@ func TestClosedSessionIsForgotten(t *testing.T) {
 		}
 		c := newConn(s, "id", &Handshake{})
 		c.polling = newPollingTransport(c)
-		s.begin(c, new(request))
+		var ended atomic.Bool
+		s.begin(c, &request{ended: func() { ended.Store(true) }})
 		_ = c.Close(ForcedClose)
 		after(29 * time.Second)
 		if s.lookup("id") == nil {
 			t.Error("forgotten before a poll could fetch the close")
 		}
+		if ended.Load() {
+			t.Error("its memory is held, and Admit does not count it")
+		}
 		after(2 * time.Second)
-		if s.lookup("id") != nil || s.Stats().QueuedBytes != 0 {
+		if s.lookup("id") != nil || s.Stats().QueuedBytes != 0 || !ended.Load() {
 			t.Error("not forgotten")
 		}
 		if err := s.Close(t.Context()); err != nil {

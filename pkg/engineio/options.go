@@ -64,9 +64,10 @@ type Options struct {
 	QueueBudget int
 	shedAfter   time.Duration // the 3 seconds; shorter in tests
 	// ReceiveBudget is 64 MiB, or twice MaxPayload if that is more: the maximum number of bytes of
-	// messages and polling requests whose end has not arrived, on all connections together. 4 KiB of
-	// each are not counted. If it is exceeded, connections are closed whose message has come the
-	// slowest; of those that are about as fast, the ones whose message has begun last.
+	// messages and polling requests whose end has not arrived, and of polling requests that have not
+	// been forwarded or passed to Recv, on all connections together. 4 KiB of each are not counted. If
+	// it is exceeded, connections are closed whose message has come the slowest; of those that are
+	// about as fast, the ones whose message has begun last.
 	ReceiveBudget int
 	// Transports is polling and websocket: the transports that are served. NewServer refuses an
 	// empty list, duplicates and unknown names.
@@ -101,8 +102,8 @@ type Options struct {
 	// Admit is optional. It is called for each new session before AllowRequest, and before anything
 	// that costs time or memory. An error refuses the session; a *[BusyError] sets the status and
 	// the time to retry. If Admit returns a function, that is called once: when the connection is
-	// closed and its serve function has returned, or when no connection was created. Neither may
-	// block.
+	// closed, its serve function has returned and nothing is left to write, for which a polling client
+	// has 30 seconds; or when no connection was created. Neither may block.
 	Admit func(*http.Request) (ended func(), err error)
 	// OnRefused is called for each request that is refused before it reaches a connection, with the
 	// protocol's code and message: 0 to 5, -1 while the server refuses new connections, and -2 if
@@ -119,7 +120,8 @@ type Options struct {
 	// that wraps the ResponseWriter must give it an Unwrap method, or it prevents upgrades.
 	Use []func(http.Handler) http.Handler
 	// HTTPCompressionThreshold is 1024: the minimum size in bytes of polling responses that are
-	// compressed. A negative value disables compression.
+	// compressed. Those of more than 8 KiB are sent uncompressed if they have more than 1 MiB, or if
+	// all together exceed 8 MiB per second. A negative value disables compression.
 	HTTPCompressionThreshold int
 	// PerMessageDeflate compresses messages of PerMessageDeflateThreshold bytes or
 	// more (1024 by default) on WebSockets whose client offers it. It costs much

@@ -149,10 +149,13 @@ func TestPanicsAtTheEnd(t *testing.T) {
 			}, nil
 		},
 	}, func(*Conn) { panic("served") })
-	b.open()
+	sid := b.open()
 	for _, want := range []string{"serve: served", "Admit: ended"} {
 		if got := receive(t, reported); got != want {
 			t.Errorf("reported %q, want %q", got, want)
+		}
+		if want == "serve: served" {
+			b.poll(sid) // the close
 		}
 	}
 	b.until(func() bool { return b.Stats().Polling == 0 })

@@ -66,6 +66,8 @@ type pollingTransport struct {
 	added   int                 // bytes that have arrived during a pause
 	whole   bool                // inbox is one body, of one packet
 	ahead   int                 // bodies that have been added to inbox beyond MaxPayload
+
+	exceeding []*arrival // of these bodies
 }
 
 func newPollingTransport(c *Conn) *pollingTransport {

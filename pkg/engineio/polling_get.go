@@ -120,7 +120,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 	s.setPollingHeaders(h, r)
 	h.Set("Content-Type", "text/plain; charset=UTF-8")
 	if t := s.o.HTTPCompressionThreshold; worth && t >= 0 && size >= t {
-		if e := chooseEncoding(r.Header); e != nil {
+		if e := chooseEncoding(r.Header); e != nil && s.compressible(size) {
 			var out bytes.Buffer
 			compress(e.pool, &out, body, compressor.Close)
 			size = out.Len()

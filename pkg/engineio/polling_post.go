@@ -1,7 +1,6 @@
 package engineio
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -63,14 +62,20 @@ func (p *pollingTransport) servePost(w http.ResponseWriter, r *http.Request) {
 // Recv has taken all earlier ones. It returns the status of the answer.
 func (p *pollingTransport) receive(w http.ResponseWriter, r *http.Request) int {
 	c := p.c
-	body, err := c.server.readBody(w, r, c)
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	if err := p.awaitResume(ctx, r); err != nil {
+		c.close(&CloseError{Reason: TransportError, Err: err}, closeDiscard)
+		return http.StatusBadRequest
+	}
+	body, arrived, err := c.server.readBody(w, r, c, cancel)
 	if errors.Is(err, errTooLarge) {
 		return http.StatusRequestEntityTooLarge
 	}
 	var fault *CloseError
 	if err == nil {
 		body, fault = c.check(body)
-		err = p.deliver(r.Context(), body)
+		err = p.deliver(ctx, body, arrived)
 	}
 	if err != nil {
 		c.close(&CloseError{Reason: TransportError, Err: err}, closeDiscard)
@@ -103,38 +108,43 @@ func (p *pollingTransport) leaves(end *CloseError) bool {
 	return true
 }
 
-// readBody reads a POST's body, within a deadline if one can be set. c is nil if another node serves the
-// connection.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request, c *Conn) ([]byte, error) {
+// readBody reads a POST's body, within a deadline if one can be set. The body counts until the caller is
+// done with the arrival; giveUp is called if there is no memory for it. c is nil if another node serves
+// the connection.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, c *Conn, giveUp context.CancelCauseFunc) ([]byte, *arrival, error) {
 	// The deadline stays if not everything is read, because the HTTP server reads on.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
 	limit := int64(s.o.MaxPayload)
 	if r.ContentLength > limit {
 		s.tooLarge(Polling, r.RemoteAddr, r.ContentLength)
-		return nil, errTooLarge
+		return nil, nil, errTooLarge
 	}
 	// A claimed Content-Length gets no more memory than an uncounted message, and the byte in which
 	// the end shows.
 	buf := make([]byte, 0, min(max(r.ContentLength, 511), smallArrival-1)+1)
-	body, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), bodyReceiver{rc, c}, r.RemoteAddr)
+	body, arrived, err := s.arriving.read(http.MaxBytesReader(w, r.Body, limit), buf, int(limit), bodyReceiver{rc, c, giveUp}, r.RemoteAddr)
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		s.tooLarge(Polling, r.RemoteAddr, limit+1)
-		return nil, errTooLarge
+		return nil, nil, errTooLarge
 	}
 	if err == nil {
 		_ = rc.SetReadDeadline(time.Time{})
 	}
-	return body, err
+	return body, arrived, err
 }
 
 // A bodyReceiver is the receiver of a POST's body.
 type bodyReceiver struct {
 	*http.ResponseController
-	c *Conn // may be nil
+	c      *Conn                   // may be nil
+	giveUp context.CancelCauseFunc // of the request
 }
 
-func (r bodyReceiver) interrupt() { _ = r.SetReadDeadline(past) }
+func (r bodyReceiver) interrupt() {
+	r.giveUp(ErrReceiveBudget)
+	_ = r.SetReadDeadline(past)
+}
 
 func (r bodyReceiver) progress() {
 	if r.c != nil {
@@ -159,111 +169,5 @@ func (c *Conn) check(body []byte) (good []byte, fault *CloseError) {
 			return body, nil
 		}
 		rest = next
-	}
-}
-
-// upgradePosts is how many POSTs are answered during an upgrade although Recv has not taken as much
-// as is usually required. A stock client that has the answer to its probe does not poll any more,
-// gets no ping, and waits for the answer to its POST. It may have begun one more before.
-const upgradePosts = 2
-
-// addedInPause is how many bytes of POSTs are answered during a pause.
-const addedInPause = 8 << 10
-
-// deliver passes a checked body to Recv, once the earlier ones are taken as far as there is space
-// for it: together they may be as large as one. Clients and proxies wait some seconds for the
-// answer to a POST. A paused connection accepts little, such as a close: more of its client is held
-// only as long as the client keeps a TCP connection open for it.
-func (p *pollingTransport) deliver(ctx context.Context, body []byte) error {
-	for {
-		p.c.mu.Lock()
-		paused := !p.c.heart.paused.IsZero()
-		fits := len(p.inbox) == 0 || len(p.inbox)+1+len(body) <= p.c.server.o.MaxPayload
-		if paused && p.added+len(body) > addedInPause {
-			fits = false
-		}
-		if upgrading := p.state == pollingProbed || p.state == pollingUpgraded; !fits && upgrading && p.ahead < upgradePosts {
-			p.ahead++
-			fits = true
-		}
-		if fits {
-			switch {
-			case len(p.inbox) == 0:
-				p.inbox, p.whole = body, bytes.IndexByte(body, separator[0]) < 0
-			case len(body) > 0:
-				p.inbox, p.whole = append(append(p.inbox, separator...), body...), false
-			}
-			p.held = cap(p.inbox)
-			if paused {
-				p.added += len(body)
-			}
-			p.c.mu.Unlock()
-			signal(p.arrived)
-			return nil
-		}
-		if p.taken == nil {
-			p.taken = make(chan struct{}, 1)
-		}
-		taken := p.taken
-		p.c.mu.Unlock()
-		select {
-		case <-taken:
-		case <-p.c.ctx.Done():
-			return nil // it is no longer needed
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// recv returns the next message that was posted. After an upgrade it empties the inbox, and
-// continues with the new transport.
-func (p *pollingTransport) recv() (Message, error) {
-	c := p.c
-	for {
-		c.mu.Lock()
-		switch {
-		case len(p.inbox) > 0:
-			var packet []byte
-			p.added = 0
-			if packet, p.inbox = cutPacket(p.inbox); p.inbox == nil {
-				p.ahead = 0
-			}
-			if p.posting {
-				signal(p.taken)
-			}
-			whole := p.whole
-			c.mu.Unlock()
-			kind, data, _ := decode(packet) // it was checked when it was posted
-			if kind == typeMessage || kind == typeBinary {
-				if kind == typeMessage && !whole {
-					data = bytes.Clone(data) // the message is kept, the rest of its body must not be
-				}
-				return Message{Binary: kind == typeBinary, Data: data}, nil
-			}
-			continue
-		case c.closed != nil:
-			c.mu.Unlock()
-			return Message{}, c.closed
-		case p.state == pollingLeaving:
-			c.closeLocked(&CloseError{Reason: TransportClose, Err: errPeerClosed}, closeDiscard)
-			c.mu.Unlock()
-			continue
-		}
-		if p.posting {
-			signal(p.taken) // it may wait for the end of a pause
-		}
-		upgraded := p.state == pollingUpgraded && !p.posting
-		if upgraded {
-			c.polling = nil
-		}
-		c.mu.Unlock()
-		if upgraded {
-			return c.ws.recv()
-		}
-		select {
-		case <-p.arrived:
-		case <-c.ctx.Done():
-		}
 	}
 }

@@ -33,6 +33,7 @@ type Server struct {
 	badOrigins refusedOrigins
 	oversize   logLimit
 	arriving   arrivals
+	compressed byteRate  // of polling responses
 	hijackOnce sync.Once // logs that a WebSocket is impossible
 	handler    http.Handler
 	parameters string // in the packet that begins a session
@@ -80,6 +81,8 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 
 		parameters: fmt.Sprintf(`,"pingInterval":%d,"pingTimeout":%d,"maxPayload":%d}`,
 			o.PingInterval.Milliseconds(), o.PingTimeout.Milliseconds(), o.MaxPayload),
+
+		compressed: byteRate{perSecond: compressionRate, burst: compressionBurst},
 
 		shed:    make(chan struct{}, 1),
 		allDone: make(chan struct{}),
@@ -279,16 +282,10 @@ func (s *Server) cut() {
 	}
 }
 
-// awaitTasks waits for all goroutines of connections. Then it stops the timers, which bound the
-// waits of closing connections, and then the shedder.
+// awaitTasks waits for all goroutines of connections, and then stops the shedder.
 func (s *Server) awaitTasks() {
 	s.tasks.Wait()
-	for _, c := range s.known() {
-		c.mu.Lock()
-		c.heart.stop()
-		c.mu.Unlock()
-	}
-	close(s.shed) // no connection is open
+	close(s.shed) // no connection is left
 	s.shedding.Wait()
 	close(s.allDone)
 }

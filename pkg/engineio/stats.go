@@ -23,10 +23,12 @@ type Stats struct {
 	SlowClients uint64
 	// BudgetCuts counts connections that were closed because of the queue budget.
 	BudgetCuts uint64
-	// ReceivingBytes is the memory of messages and polling requests whose end has not arrived, beyond
-	// 8 KiB each. ReceiveCuts counts those that were given up because of the receive budget.
+	// ReceivingBytes is the memory of messages and polling requests that count in the receive budget,
+	// beyond 8 KiB each. ReceiveCuts counts those that were given up because of it.
 	ReceivingBytes int64
 	ReceiveCuts    uint64
+	// Uncompressed counts polling responses that were not compressed because of the budget for that.
+	Uncompressed uint64
 	// TooLarge counts messages and polling requests that exceeded MaxPayload.
 	TooLarge uint64
 	// Packets and bytes of Engine.IO, before compression on a WebSocket and after it on polling.
@@ -37,6 +39,7 @@ type Stats struct {
 type counts struct {
 	queued                                   atomic.Int64
 	slowClients, budgetCuts, tooLarge        atomic.Uint64
+	uncompressed                             atomic.Uint64
 	refused                                  [8]atomic.Uint64 // from busyCode on
 	packetsIn, packetsOut, bytesIn, bytesOut atomic.Uint64
 }
@@ -61,6 +64,7 @@ func (s *Server) Stats() Stats {
 		BudgetCuts:     s.counts.budgetCuts.Load(),
 		ReceivingBytes: s.arriving.bytes.Load(),
 		ReceiveCuts:    s.arriving.cuts.Load(),
+		Uncompressed:   s.counts.uncompressed.Load(),
 		TooLarge:       s.counts.tooLarge.Load(),
 		PacketsIn:      s.counts.packetsIn.Load(),
 		PacketsOut:     s.counts.packetsOut.Load(),

@@ -252,7 +252,10 @@ func (t *websocketTransport) read() (binary bool, data []byte, err error) {
 	buf := scratch.Get().(*[4 << 10]byte)
 	defer scratch.Put(buf)
 	s, remote := t.c.server, t.c.handshake.RemoteAddr
-	b, err := s.arriving.read(r, buf[:0], s.o.MaxPayload, t, remote)
+	b, arrived, err := s.arriving.read(r, buf[:0], s.o.MaxPayload, t, remote)
+	if s.arriving.done(arrived) {
+		err = ErrReceiveBudget
+	}
 	if errors.Is(err, errTooLarge) {
 		s.tooLarge(WebSocket, remote, int64(len(b)))
 	}
