@@ -30,8 +30,8 @@ type client struct {
 	// sockets in other namespaces must not use the same space.
 	filling sync.Mutex
 
-	answering sync.Mutex // held while an ack waits and is queued: those of all namespaces take turns
-	answers   int        // bytes of acks since everything queued had been taken; guarded by answering
+	answering chan struct{} // has a value while an ack waits and is queued: those of all namespaces take turns
+	answers   int           // bytes of acks since everything queued had been taken; guarded by answering
 
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice
@@ -53,7 +53,7 @@ type client struct {
 
 // serve reads a connection until it ends. The engine calls it on the connection's own goroutine.
 func (s *Server) serve(conn *engineio.Conn) {
-	c := &client{srv: s, conn: conn}
+	c := &client{srv: s, conn: conn, answering: make(chan struct{}, 1)}
 	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
 	defer c.stopTimers()
 	c.waitForConnect()

@@ -257,15 +257,15 @@ func (s *Socket) endDelivery() {
 	s.gate.end()
 }
 
-// mayHold returns how many bytes the gate may hold: three quarters of the send queue, because later
-// events follow immediately. After a replay it is half of the queue less the last events of the replay,
-// and the replays of a connection share it. s.mu is held.
+// mayHold returns how many bytes the gate may hold: what fits in the send queue. After a replay it is
+// half of the queue less the last events of the replay, because later events follow immediately, and the
+// replays of a connection share it. s.mu is held.
 func (s *Socket) mayHold() int {
 	most := s.ns.srv.opts.Engine.SendQueueBytes
 	if s.stage.catchingUp() {
 		return (most/2 - s.ahead()) / max(s.client.count(), 1)
 	}
-	return most / 4 * 3
+	return most
 }
 
 // pass takes a delivery that is meant for the socket. s.mu is held.

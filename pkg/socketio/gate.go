@@ -35,7 +35,8 @@ type gate struct {
 // closed reports whether nothing passes.
 func (g *gate) closed() bool { return g.shut > 0 || g.spilled }
 
-// hold holds d if the gate is closed, up to a limit of bytes, and within the node's budget.
+// hold holds d if the gate is closed, up to a limit of bytes, but at least one, and within the node's
+// budget.
 func (g *gate) hold(d *delivery, limit int) (held bool) {
 	if !g.closed() {
 		return false
@@ -43,7 +44,7 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	if g.spilled {
 		return true
 	}
-	if bytes := g.bytes + d.size(); bytes > limit || d.ns.srv.held.refuses(bytes) {
+	if bytes := g.bytes + d.size(); bytes > limit && len(g.held) > 0 || d.ns.srv.held.refuses(bytes) {
 		g.drop()
 		g.spilled = true
 		return true

@@ -106,8 +106,12 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 	for _, p := range ps {
 		size += p.Len()
 	}
-	s.client.answering.Lock()
-	defer s.client.answering.Unlock()
+	select {
+	case s.client.answering <- struct{}{}:
+		defer func() { <-s.client.answering }()
+	case <-s.ctx.Done(): // while the acks of another namespace wait
+		return ErrDisconnected
+	}
 	s.client.awaitAnswers(s.ctx, size, s.ahead())
 	if s.queueAck(ps) != nil {
 		return ErrDisconnected
@@ -118,7 +122,7 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 // awaitAnswers waits, before an ack is queued, until at most some bytes of acks are queued, or this
 // one alone: a client that requests more than its line carries must not be cut for that. What the
 // client has not requested does not count, so an ack waits only for the queue in front of it.
-// c.answering is held.
+// c.answering has a value.
 func (c *client) awaitAnswers(ctx context.Context, size, most int) {
 	if c.answers += size; c.answers <= most || c.answers == size {
 		return
@@ -128,11 +132,12 @@ func (c *client) awaitAnswers(ctx context.Context, size, most int) {
 }
 
 // whileTaking waits with wait as long as the client takes something. A slow client may take its
-// time. One that takes nothing for the ping timeout is cut, and can reconnect.
+// time: handlers that wait for it are not stuck. One that takes nothing for the ping timeout is cut, and
+// can reconnect.
 func (c *client) whileTaking(ctx context.Context, wait func(context.Context) error) error {
 	timeout := c.srv.opts.Engine.PingTimeout
 	for {
-		during, cancel := context.WithTimeout(ctx, timeout)
+		during, cancel := context.WithTimeout(ctx, min(timeout, c.srv.opts.Engine.PauseTimeout/2))
 		err := wait(during)
 		cancel()
 		switch {
@@ -142,6 +147,9 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 			c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
 			c.cut()
 			return fmt.Errorf("the client has taken nothing for %v", timeout)
+		}
+		if m := c.parked.Load(); m != nil {
+			m.prolong()
 		}
 	}
 }

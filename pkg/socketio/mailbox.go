@@ -156,6 +156,16 @@ func (m *mailbox) retry() {
 	m.wakeReader()
 }
 
+// prolong makes a reader that waits for space wait anew, as after an event.
+func (m *mailbox) prolong() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.full != nil {
+		m.full.taken = true
+		m.wakeReader()
+	}
+}
+
 // wakeReader is retry with m.mu held.
 func (m *mailbox) wakeReader() {
 	if m.full != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // dialSlow opens a connection of which nothing is read that the test does not take.
@@ -321,6 +322,35 @@ func TestReplaysOfOneConnection(t *testing.T) {
 		post("1")
 		eventually(t, "it is away again", func() bool { return n.Stats().Sockets == 0 })
 	}
+}
+
+// A large event that arrives while a join is in flight is held, whatever the limit is.
+func TestLargeEventDuringAJoin(t *testing.T) {
+	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
+	defer close(store.goOn)
+	n := start(t, Options{Sessions: store})
+	joining(n.Namespace)
+	w, other := n.client(t), n.client(t)
+	w.write(`42100["join","r"]`)
+	receive(t, store.saving)
+	must(t, n.Emit(t.Context(), "n", strings.Repeat("a", 950_000)))
+	must(t, n.Emit(t.Context(), "n", 3))
+	received := func(w *wire) {
+		t.Helper()
+		for large := false; ; {
+			m := w.next()
+			large = large || len(m) > 900_000
+			if strings.HasPrefix(m, `42["n",3`) {
+				if !large {
+					t.Error("the large event is missing")
+				}
+				return
+			}
+		}
+	}
+	received(other) // so the gate holds them
+	store.goOn <- struct{}{}
+	received(w)
 }
 
 // What is published during the replays of several namespaces fits in the send queue when they end, and

@@ -1054,6 +1054,61 @@ func TestSmallAcksInManyNamespaces(t *testing.T) {
 	acked.Wait()
 }
 
+// An ack that waits behind those of another namespace does not wait any more when its socket ends.
+func TestAckOfASocketThatHasEnded(t *testing.T) {
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 100 << 10}})
+	n.On("large", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", 30<<10)) })
+	other := n.Of("/b")
+	handling, acked, ended := make(chan struct{}, 1), make(chan error, 1), make(chan Reason, 1)
+	other.OnConnect(func(s *Socket) { s.OnDisconnect(func(r Reason) { ended <- r }) })
+	other.On("small", func(_ context.Context, e *Event) error {
+		handling <- struct{}{}
+		acked <- e.Ack("b")
+		return nil
+	})
+	poll, post := n.polling(t)
+	for _, name := range []string{"40", "40/b,"} {
+		post(name)
+		poll()
+	}
+	post(`421["large"]` + "\x1e" + `422["large"]`)
+	eventually(t, "the first answer is queued", func() bool { return n.Stats().Engine.QueuedBytes > 30<<10 })
+	post(`42/b,1["small"]`)
+	receive(t, handling)
+	post("41/b,")
+	if err := receive(t, acked); !errors.Is(err, ErrDisconnected) {
+		t.Errorf("Ack returned %v", err)
+	}
+	if r := receive(t, ended); r != ClientDisconnect {
+		t.Errorf("ended for %q", r)
+	}
+	poll()
+}
+
+// A handler whose answer waits for a slow client is not stuck, however long that takes.
+func TestHandlersThatWaitForASlowClient(t *testing.T) {
+	const pause, answers = 2 * time.Second, 8
+	n := start(t, Options{MailboxEvents: 2, Engine: engineio.Options{
+		SendQueueBytes: 32 << 20, PauseTimeout: pause, PingInterval: 500 * time.Millisecond,
+	}})
+	n.On("e", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", 40<<10)) })
+	w := n.dialSlow(t).connect("/", "")
+	for range 100 {
+		must(t, n.Emit(t.Context(), "x", strings.Repeat("b", 100_000)))
+	}
+	for i := range answers {
+		w.write(fmt.Sprintf(`42%d["e"]`, i))
+	}
+	line := time.NewTicker(50 * time.Millisecond) // two messages in 100 ms: five times the pause in all
+	defer line.Stop()
+	for acks := 0; acks < answers; {
+		<-line.C
+		if m := w.next(); strings.HasPrefix(m, "43") {
+			acks++
+		}
+	}
+}
+
 // A log line names the limit that a client which reads too slowly has reached.
 func TestFullSendQueueIsLogged(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
