@@ -3,6 +3,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -357,4 +358,31 @@ func BenchmarkDo(b *testing.B) {
 	}
 	end()
 	serving.Wait()
+}
+
+// What is answered without an error was executed, also if the owner ends at that moment: requests that
+// have begun are executed, and then all are answered.
+func TestNoAnswerWithoutExecution(t *testing.T) {
+	for range 3000 {
+		q, end := newQueue(t, Options{})
+		r := put(t, q, 1, 0)
+		executed, taken := false, make(chan struct{})
+		var serving sync.WaitGroup
+		serving.Go(func() {
+			q.Serve(nil, func(all []*Request[int, int]) {
+				close(taken)
+				runtime.Gosched()
+				executed = all[0].Begin()
+				all[0].Answer(1, nil)
+			})
+		})
+		<-taken
+		go end()
+		_, err := r.Wait()
+		end()
+		serving.Wait()
+		if err == nil && !executed {
+			t.Fatal("answered without an error, and not executed")
+		}
+	}
 }

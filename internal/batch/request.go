@@ -103,8 +103,15 @@ func (r *Request[V, A]) Wait() (A, error) {
 		case <-late:
 			return r.leave(fmt.Errorf("%w within %v", ErrLate, r.queue.options.Patience))
 		case <-ended:
-			if r.withdraw() {
-				return r.leave(context.Cause(r.queue.owner))
+			select {
+			case <-r.done:
+				return r.answer, r.err
+			default:
+			}
+			if r.withdraw() { // an answer that comes now is that of a request that was not executed
+				r.queue.leave(r)
+				var none A
+				return none, context.Cause(r.queue.owner)
 			}
 			ended = nil // it is being executed: its answer comes
 		}

@@ -57,7 +57,7 @@ func newConn(s *Server, id string, h *Handshake) *Conn {
 	c := &Conn{server: s, id: id, handshake: h}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.queue.counts = &s.counts
-	c.heart.o, c.heart.alive = &s.o, h.Time
+	c.heart.o, c.heart.opened, c.heart.alive = &s.o, h.Time, h.Time
 	return c
 }
 

@@ -37,10 +37,14 @@ type heartbeat struct {
 	paused  time.Time // since when the connection is not read; zero if it is
 	resumed bool      // after a pause, until the client has answered a ping
 
-	// heard is set when something other than a pong arrives, or a part of it. It is cleared with each
+	opened time.Time // constant
+	// heard is when something arrived last, or a part of it, since the opening. It is cleared with each
 	// ping. It needs no lock.
-	heard atomic.Bool
+	heard atomic.Int64
 }
+
+// hears notes that something arrives. It needs no lock.
+func (h *heartbeat) hears() { h.heard.Store(int64(time.Since(h.opened))) }
 
 // start sets the timer for the first ping.
 func (h *heartbeat) start(expire func()) {
@@ -85,7 +89,7 @@ func (h *heartbeat) nextPing() time.Time { return h.pinged.Add(h.o.PingInterval)
 // ping begins to wait for the answer to a ping.
 func (h *heartbeat) ping() {
 	h.pinged = time.Now()
-	h.heard.Store(false)
+	h.heard.Store(0)
 	h.arm(phaseWaiting, h.o.PingTimeout)
 }
 
@@ -104,7 +108,8 @@ const (
 // that the client has taken nothing for the ping timeout.
 //
 // A client that sends without pause is not silent: its pong may be queued behind what it sends, for as
-// long as it sends. If it has stalled, it cannot have the ping yet.
+// long as it sends. If it has stalled, it cannot have the ping yet. No client is silent for longer than
+// the ping interval and timeout: how long sessions and backlogs are kept depends on that.
 func (h *heartbeat) expired(stalled bool) verdict {
 	now, paused := time.Now(), !h.paused.IsZero()
 	early := now.Before(h.due)
@@ -120,10 +125,9 @@ func (h *heartbeat) expired(stalled bool) verdict {
 	case early:
 		h.pinged = now
 		h.arm(h.phase, h.due.Sub(now))
-	case h.heard.Load() && !stalled:
-		h.heard.Store(false)
-		h.alive = now
-		h.arm(phaseExtended, h.o.PingTimeout)
+	case h.heard.Load() > 0 && !stalled:
+		h.alive = h.opened.Add(time.Duration(h.heard.Swap(0)))
+		h.arm(phaseExtended, h.alive.Add(h.o.PingTimeout).Sub(now))
 		return verdictNone
 	default:
 		return verdictSilent
@@ -161,7 +165,7 @@ func (h *heartbeat) resume() {
 	}
 }
 
-// Alive returns when the client last answered a ping, was found sending instead, or connected. While the
+// Alive returns when the client last answered a ping, sent something instead, or connected. While the
 // connection is paused, and when it is resumed, the client counts as alive.
 func (c *Conn) Alive() time.Time {
 	c.mu.Lock()
@@ -225,7 +229,7 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 	case kind == typePing:
 		return &CloseError{Reason: TransportError, Err: errClientPing}
 	case kind != typePong:
-		c.heart.heard.Store(true)
+		c.heart.hears()
 	case !c.queue.stalled(c.server.o.PingTimeout): // otherwise the peer cannot have the ping yet
 		c.heart.pong()
 	}

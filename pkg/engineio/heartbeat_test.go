@@ -87,11 +87,18 @@ func TestHeartbeat(t *testing.T) {
 	t.Run("other packets put the timeout off, as long as they come", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
 			after(40 * time.Second)
-			c.hear(typeMessage, 1, nil) // so that the answer is awaited until 65 s
-			after(20 * time.Second)
-			c.heart.heard.Store(true) // a part of a message; until 85 s
+			c.hear(typeMessage, 1, nil) // so that the answer is awaited until 60 s
+			after(19 * time.Second)
+			c.heart.hears() // a part of a message; until 79 s
 			after(time.Hour)
-		}, "25s 2", "50s 2", "1m15s 2", "1m25s ping timeout")
+		}, "25s 2", "50s 2", "1m15s 2", "1m19s ping timeout")
+	})
+	t.Run("silence counts from the last packet", func(t *testing.T) {
+		onTape(t, func(c *Conn) {
+			after(26 * time.Second)
+			c.hear(typeMessage, 1, nil)
+			after(time.Hour)
+		}, "25s 2", "46s ping timeout")
 	})
 	t.Run("after a pause as often as they come", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
@@ -120,7 +127,7 @@ func TestHeartbeat(t *testing.T) {
 			after(40 * time.Second)
 			c.hear(typeMessage, 1, nil) // at 90 s
 			after(time.Hour)
-		}, "25s 2", "50s 2", "1m15s 2", "1m40s 2", "1m55s ping timeout")
+		}, "25s 2", "50s 2", "1m15s 2", "1m40s 2", "1m50s ping timeout")
 	})
 	t.Run("packets before a ping change nothing, nor does a pong that nobody asked for", func(t *testing.T) {
 		onTape(t, func(c *Conn) {

@@ -50,6 +50,9 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	p.get, p.woken = getNone, nil // before the answer is sent: the next GET may arrive immediately
 	if get == getWaits {
 		p.broken(context.Cause(r.Context()))
+		if p.state == pollingGone { // no GET fetches what is queued
+			c.discard()
+		}
 		c.mu.Unlock()
 		return
 	}

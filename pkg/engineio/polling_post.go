@@ -148,7 +148,7 @@ func (r bodyReceiver) interrupt() {
 
 func (r bodyReceiver) progress() {
 	if r.c != nil {
-		r.c.heart.heard.Store(true)
+		r.c.heart.hears()
 	}
 }
 

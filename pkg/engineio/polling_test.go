@@ -193,6 +193,29 @@ func (b *bench) wire(request string) net.Conn {
 	return conn
 }
 
+// A client closes while a GET of its reads nothing and another one waits, and disconnects both. Nothing is
+// left of the connection.
+func TestDroppedGETsOfAClosedConnection(t *testing.T) {
+	b := setUp(t, Options{SendQueueBytes: 64 << 20})
+	sid := b.open()
+	c := receive(t, b.conns)
+	locked := func(f func() bool) func() bool {
+		return func() bool { c.mu.Lock(); defer c.mu.Unlock(); return f() }
+	}
+	get := "GET /engine.io/?EIO=4&transport=polling&sid=" + sid + " HTTP/1.1\nHost: x\n\n"
+	must(t, c.Send(Text(make([]byte, 32<<20))))
+	stalled := b.wire(get)
+	b.until(locked(func() bool { return c.queue.taken != nil }))
+	waiting := b.wire(get)
+	b.until(locked(func() bool { return c.polling.get == getWaits }))
+	b.post(sid, "1")
+	<-c.Context().Done()
+	must(t, waiting.Close())
+	b.until(locked(func() bool { return c.polling.get == getNone }))
+	must(t, stalled.Close())
+	b.until(func() bool { return len(b.known()) == 0 })
+}
+
 func TestDroppedGET(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()

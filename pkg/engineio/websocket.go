@@ -239,7 +239,7 @@ func (t *websocketTransport) interrupt() {
 	t.cut() // also if it is not yet the connection's transport
 }
 
-func (t *websocketTransport) progress() { t.c.heart.heard.Store(true) }
+func (t *websocketTransport) progress() { t.c.heart.hears() }
 
 var scratch = sync.Pool{New: func() any { return new([4 << 10]byte) }}
 

@@ -258,12 +258,12 @@ func (s *Socket) endDelivery() {
 }
 
 // mayHold returns how many bytes the gate may hold: what fits in the send queue. After a replay it is
-// half of the queue less the last events of the replay, because later events follow immediately, and the
-// replays of a connection share it. s.mu is held.
+// half of the queue less the last events of the replay, because later events follow immediately. The
+// gates of a connection then open one after another. s.mu is held.
 func (s *Socket) mayHold() int {
 	most := s.ns.srv.opts.Engine.SendQueueBytes
 	if s.stage.catchingUp() {
-		return (most/2 - s.ahead()) / max(s.client.count(), 1)
+		return most/2 - s.ahead()
 	}
 	return most
 }

@@ -410,3 +410,54 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 		}
 	}
 }
+
+// What requests acks, or is local, is held during a replay as stored events are, however many namespaces
+// the connection has: it is not read again.
+func TestQueryDuringAReplay(t *testing.T) {
+	const namespaces = 8
+	n := start(t, Options{})
+	recovered := make(chan *Socket, namespaces)
+	names, pids := make([]string, namespaces), make([]string, namespaces)
+	w := n.dial(t)
+	for i := range names {
+		names[i] = fmt.Sprintf("/%d", i)
+		n.Of(names[i]).OnConnect(func(s *Socket) {
+			if s.Recovered() && i == 0 {
+				recovered <- s
+			}
+		})
+		w.connect(names[i], "")
+		pids[i] = w.pid
+	}
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	for i := range 10 {
+		must(t, n.Of(names[0]).Emit(t.Context(), "n", i, strings.Repeat("x", 20<<10)))
+	}
+	poll, post := n.polling(t)
+	for i, name := range names {
+		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
+	}
+	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
+	s := receive(t, recovered)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := s.EmitWithAck(t.Context(), "query", strings.Repeat("q", 60<<10))
+		answered <- err
+	}()
+	eventually(t, "it is held", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.gate.held) == 1 })
+	must(t, s.Self().Local().Emit(t.Context(), "local"))
+	for seen := 0; seen < 2; {
+		for _, p := range strings.Split(poll(), "\x1e") {
+			if strings.Contains(p, `["local"`) {
+				seen++
+			}
+			if rest, ok := strings.CutPrefix(p, "42/0,"); ok && strings.Contains(p, `["query"`) {
+				id, _, _ := strings.Cut(rest, "[")
+				post("43/0," + id + "[1]")
+				seen++
+			}
+		}
+	}
+	must(t, receive(t, answered))
+}
