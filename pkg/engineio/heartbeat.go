@@ -38,8 +38,8 @@ type heartbeat struct {
 	resumed bool      // after a pause, until the client has answered a ping
 
 	opened time.Time // constant
-	// heard is when something arrived last, or a part of it, since the opening. It is cleared with each
-	// ping. It needs no lock.
+	// heard is when something arrived last, or a part of it, since the opening. It is cleared with the
+	// ping whose answer is awaited. It needs no lock.
 	heard atomic.Int64
 }
 

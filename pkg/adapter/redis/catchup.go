@@ -35,7 +35,9 @@ func (g *generation) keepUp() {
 	}
 	for {
 		err := g.catchUp()
-		g.p.smallReads.Store(errors.Is(err, context.DeadlineExceeded)) // for the next one
+		if err == nil || errors.Is(err, context.DeadlineExceeded) {
+			g.p.smallReads.Store(err != nil) // for the next one
+		}
 		if err != nil {
 			g.stop(err)
 			return

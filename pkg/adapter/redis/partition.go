@@ -49,7 +49,7 @@ type partition struct {
 	linkErr  error
 	explored sync.Once   // reports missing rights
 	roleless atomic.Bool // the server does not report whether it is the primary
-	// smallReads is set while a catch-up follows one whose reads took too long.
+	// smallReads is set from a catch-up whose reads took too long to the next one that succeeds.
 	smallReads atomic.Bool
 
 	outbox    *batch.Queue[content, outcome]
