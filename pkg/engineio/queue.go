@@ -161,6 +161,7 @@ func (q *queue) addPong(p *Packet) {
 	b.bytes += more
 	if !q.off {
 		q.bytes += more
+		q.sent += uint64(max(0, -more)) // its sum with bytes never shrinks: WaitSent waits for it
 		q.counts.queued.Add(int64(more))
 	}
 }
