@@ -141,7 +141,8 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		err := wait(during)
 		cancel()
 		switch {
-		case err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
+		case err == nil:
+		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return err
 		case c.conn.Stalled(timeout): // its pongs may be unread
 			c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
@@ -150,6 +151,9 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		}
 		if m := c.parked.Load(); m != nil {
 			m.prolong()
+		}
+		if err == nil {
+			return nil
 		}
 	}
 }

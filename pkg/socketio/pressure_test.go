@@ -1109,6 +1109,40 @@ func TestHandlersThatWaitForASlowClient(t *testing.T) {
 	}
 }
 
+// The same if its answer waits for its turn, behind those of other namespaces, none of which waits for
+// long.
+func TestHandlersThatWaitForTheirTurn(t *testing.T) {
+	const namespaces, events, pause = 9, 6, time.Second
+	n := start(t, Options{MailboxEvents: 2, Engine: engineio.Options{PauseTimeout: pause, PingInterval: 250 * time.Millisecond}})
+	handling := make(chan struct{}, namespaces+events)
+	for i := range namespaces {
+		n.Of(fmt.Sprintf("/%d", i)).On("e", func(_ context.Context, e *Event) error {
+			handling <- struct{}{}
+			return e.Ack(strings.Repeat("a", 70<<10))
+		})
+	}
+	poll, post := n.polling(t)
+	for i := range namespaces {
+		post(fmt.Sprintf("40/%d,", i))
+		poll()
+	}
+	for i := namespaces - 1; i >= 0; i-- {
+		post(fmt.Sprintf(`42/%d,0["e"]`, i))
+		receive(t, handling)
+	}
+	posted := make(chan struct{})
+	go func() { // the reader waits for /0
+		defer close(posted)
+		post(strings.TrimSuffix(strings.Repeat(`42/0,1["e"]`+"\x1e", events), "\x1e"))
+	}()
+	line := time.NewTicker(pause / 3)
+	defer line.Stop()
+	for acks := 0; acks < namespaces+events; <-line.C {
+		acks += strings.Count(poll(), "43/")
+	}
+	<-posted
+}
+
 // A log line names the limit that a client which reads too slowly has reached.
 func TestFullSendQueueIsLogged(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)

@@ -98,7 +98,8 @@ func (r *ConnectRequest) SetValue(key, value any) {
 }
 
 // SetData sets the data of a new socket, as JSON; see [Socket.SetData]. A recovered socket has the data
-// that it had before. If the data do not fit into a session, 1 MiB, the client is refused.
+// that it had before. If the data do not fit into a session, which has 1 MiB in Redis, a client that can
+// recover is refused.
 func (r *ConnectRequest) SetData(v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
