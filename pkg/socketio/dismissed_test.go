@@ -201,11 +201,15 @@ func TestDisconnectDuringAReplay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n, shared := startRemote(t, 1)
 			n.replays.patience = time.Hour
-			w := n.client(t)
+			w, witness := n.client(t), n.client(t)
 			w.call(`["join","r"]`)
+			witness.call(`["join","r"]`)
 			w.cut()
 			for i := range 20 {
 				must(t, n.To("r").Emit(t.Context(), "n", i, strings.Repeat("x", 50_000)))
+			}
+			for range 20 { // so that the feed has passed them: the gate can't hold all
+				witness.event()
 			}
 			shared.waits.Store(true)
 			reading, goOn := make(chan struct{}), make(chan struct{})
