@@ -135,9 +135,12 @@ func (h *heartbeat) expired(stalled bool) verdict {
 	return verdictPing
 }
 
+// awaits reports whether the answer to a ping is awaited.
+func (h *heartbeat) awaits() bool { return h.phase == phaseWaiting || h.phase == phaseExtended }
+
 // pong notes that the client has answered a ping.
 func (h *heartbeat) pong() {
-	if h.phase != phaseWaiting && h.phase != phaseExtended {
+	if !h.awaits() {
 		return
 	}
 	next := h.o.PingInterval
@@ -160,7 +163,7 @@ func (h *heartbeat) pause() {
 func (h *heartbeat) resume() {
 	h.paused = time.Time{}
 	h.alive, h.resumed = time.Now(), true
-	if h.phase == phaseWaiting || h.phase == phaseExtended {
+	if h.awaits() {
 		h.arm(phaseWaiting, h.o.PingTimeout)
 	}
 }
@@ -229,7 +232,9 @@ func (c *Conn) hear(kind byte, n int, err error) *CloseError {
 	case kind == typePing:
 		return &CloseError{Reason: TransportError, Err: errClientPing}
 	case kind != typePong:
-		c.heart.hears()
+		if c.heart.awaits() { // reading the time costs more than the rest
+			c.heart.hears()
+		}
 	case !c.queue.stalled(c.server.o.PingTimeout): // otherwise the peer cannot have the ping yet
 		c.heart.pong()
 	}
