@@ -34,7 +34,7 @@ func put(t *testing.T, q *Queue[int, int], v, size int) *Request[int, int] {
 	return r
 }
 
-// Each caller gets the answer to its own request, whoever executes it.
+// Each caller gets the answer to its own request, whichever goroutine executes it.
 func TestConcurrentCallers(t *testing.T) {
 	const callers, each, servers = 32, 200, 3
 	q, end := newQueue(t, Options{Patience: time.Minute})

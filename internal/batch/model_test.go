@@ -22,7 +22,7 @@ type known struct {
 	returned             bool // from Wait
 }
 
-// TestModel compares a queue with its model: who is taken and in which order, what may begin, and
+// TestModel compares a queue with its model: which requests are taken, in which order, what may begin, and
 // what each caller is told, exactly once.
 func TestModel(t *testing.T) {
 	rapid.Check(t, model)

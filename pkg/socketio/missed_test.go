@@ -461,3 +461,24 @@ func TestQueryDuringAReplay(t *testing.T) {
 	}
 	must(t, receive(t, answered))
 }
+
+// The gates of a connection open one after another: none while another socket is filling the queue.
+func TestGateWaitsForItsTurn(t *testing.T) {
+	n := start(t, Options{})
+	w := n.client(t)
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	back := n.dial(t)
+	n.Server.mu.Lock()
+	var c *client
+	for _, c = range n.clients {
+	}
+	n.Server.mu.Unlock()
+	c.filling.Lock() // as another socket of the connection does
+	back.connect("/", fmt.Sprintf(`{"pid":%q}`, w.pid))
+	must(t, n.Emit(t.Context(), "n", 1))
+	s := n.Socket(back.sid)
+	eventually(t, "the event is held", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.gate.held) == 1 })
+	c.filling.Unlock()
+	back.want(numbered(1))
+}

@@ -477,7 +477,7 @@ func TestANewNodeIsNamed(t *testing.T) {
 		if err := asked.unanswered(of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
 			t.Errorf("all %v: %v", everyone, err)
 		}
-		// Who has entered later has not heard the query, and nobody counts on it.
+		// A socket that has entered later has not received the query, and no requester counts on it.
 		of.receivers = 1
 		if _, complete := asked.progress(of, now, true); !complete {
 			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
