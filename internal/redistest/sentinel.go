@@ -39,8 +39,10 @@ func StartSentinels(t testing.TB, config ...string) *Sentinels {
 		// By default Sentinels ping once a second at most, so a server that they have just learned
 		// of would count as down before its first ping. While a primary is down they query its
 		// replicas once a second whatever is set here, and promote none that has not answered for
-		// five times the first of these.
-		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 250, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
+		// five times the first of these. So the one that leads a failover may notice only after a
+		// second that its replica is the primary, and tells the others then. One that has not been
+		// told for four times the last of these makes the new primary a replica again.
+		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 250, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 400)
 		s.Sentinels = append(s.Sentinels, sentinel)
 	}
 	s.AwaitWatched()
