@@ -51,7 +51,7 @@ type Options struct {
 	// are counted in [Stats] and logged, at most once in 10 seconds.
 	MaxPayload int
 	// SendQueueBytes is 1 MiB: a connection with this much queued is closed instead of being sent
-	// more; see [Conn.Send]. A packet counts as its frame and 144 bytes, so some 6,000 small
+	// more; see [Conn.Send]. Packets of [Conn.SendPaced] do not count. A packet counts as its frame and 144 bytes, so some 6,000 small
 	// packets reach 1 MiB.
 	SendQueueBytes int
 	// QueueBudget is unlimited: the maximum number of bytes queued on all connections together. If

@@ -16,6 +16,7 @@ type batch struct {
 	pong    int // 1 + the index of the pong, of which there is at most one; 0 without
 	shared  int // of the bytes, those of packets that count once on all connections
 	copied  int // bytes of a compressed response, which no other connection shares
+	paced   int // memory of the packets that SendPaced queued
 
 	response *http.ResponseController // of the GET that is answered with the batch; or nil
 
@@ -109,7 +110,8 @@ type queue struct {
 	pending *batch
 	taken   *batch    // by the writer
 	bytes   int       // the memory of both, not counting copies; see Conn.Queued
-	sent    uint64    // bytes that are no longer counted
+	paced   int       // of bytes, those that SendPaced queued
+	waiting int       // memory of paced packets that are not queued yet
 	off     bool      // the queue no longer counts
 	moved   time.Time // when bytes was 0, or something was last written
 }
@@ -161,7 +163,6 @@ func (q *queue) addPong(p *Packet) {
 	b.bytes += more
 	if !q.off {
 		q.bytes += more
-		q.sent += uint64(max(0, -more)) // its sum with bytes never shrinks: WaitSent waits for it
 		q.counts.queued.Add(int64(more))
 	}
 }
@@ -198,21 +199,43 @@ func (q *queue) uncount(b *batch) {
 	}
 	q.moved = time.Now()
 	q.bytes -= b.bytes + b.overhead()
-	q.sent += uint64(b.bytes + b.overhead())
+	q.paced -= b.paced
 	n := b.sum(func(p *Packet) int { return p.letGo(q.counts) })
 	q.counts.queued.Add(int64(-n))
 }
 
-// stopCounting uncounts what the writer has taken. From here on the queue counts nothing.
+// notePaced notes that the packets that were just added do not count in the limit of the queue.
+func (q *queue) notePaced(ps []*Packet) {
+	if !q.off {
+		n := memory(ps)
+		q.pending.paced += n
+		q.paced += n
+	}
+}
+
+// wait counts bytes that wait to be queued, or that wait no longer if it is negative. It returns how
+// many bytes are then held on all connections.
+func (q *queue) wait(bytes int) (all int64) {
+	if q.off {
+		return 0
+	}
+	q.waiting += bytes
+	return q.counts.queued.Add(int64(bytes))
+}
+
+// stopCounting uncounts what waits and what the writer has taken. From here on the queue counts
+// nothing.
 func (q *queue) stopCounting() {
+	q.wait(-q.waiting)
 	if q.taken != nil {
 		q.uncount(q.taken)
 	}
-	q.off, q.bytes = true, 0
+	q.off, q.bytes, q.paced = true, 0, 0
 }
 
 // load returns how many bytes are held for the connection; of packets shared with others, its part.
 func (q *queue) load() (n int) {
+	n = q.waiting
 	for _, b := range []*batch{q.pending, q.taken} {
 		if b != nil {
 			n += b.sum(func(p *Packet) int { return p.Len() / max(1, int(p.queued.Load())) })

@@ -251,24 +251,3 @@ func TestCloseErrorText(t *testing.T) {
 		}
 	}
 }
-
-// What WaitSent waits for has been sent when nothing is queued any more, also if a pong was replaced by a
-// shorter or longer one.
-func TestSentWithReplacedPongs(t *testing.T) {
-	pong := func(n int) *Packet { return Text(make([]byte, n)) }
-	q := queue{counts: new(counts)}
-	q.add(Text(make([]byte, 100)))
-	q.addPong(pong(50))
-	for _, n := range []int{125, 1, 30, 0} {
-		end := q.sent + uint64(q.bytes)
-		q.addPong(pong(n))
-		if got := q.sent + uint64(q.bytes); got < end {
-			t.Errorf("after a pong of %d bytes: %d, want at least %d", n, got, end)
-		}
-	}
-	end := q.sent + uint64(q.bytes)
-	q.remove(q.take())
-	if q.sent != end || q.bytes != 0 {
-		t.Errorf("%d bytes are sent, want %d; %d are queued", q.sent, end, q.bytes)
-	}
-}

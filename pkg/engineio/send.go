@@ -17,10 +17,10 @@ const volatileQueueBytes = 64 << 10
 const writePart = 64 << 10
 
 // Send queues packets for the client, adjacent and in order. It never waits. If
-// [Options.SendQueueBytes] or more are queued already, as [Conn.Queued] counts them, the client is
-// too slow: the connection is closed instead, with [TransportError] wrapping [ErrSlowClient]. So a
-// queue never exceeds that limit by more than one call adds, and no message is too large for a
-// client that keeps up.
+// [Options.SendQueueBytes] or more are queued already, as [Conn.Queued] counts them but without those
+// of [Conn.SendPaced], the client is too slow: the connection is closed instead, with
+// [TransportError] wrapping [ErrSlowClient]. So a queue never exceeds that limit by more than one call
+// adds, and no message is too large for a client that keeps up.
 //
 // If [Options.QueueBudget] is now exceeded, connections may soon be closed, wrapping
 // [ErrQueueBudget]; this one may be among them. If the connection is closed, the error is its
@@ -30,13 +30,18 @@ func (c *Conn) Send(ps ...*Packet) error {
 	defer c.mu.Unlock()
 	switch {
 	case c.closed != nil || len(ps) == 0:
-	case c.queue.bytes >= c.server.o.SendQueueBytes:
-		c.server.counts.slowClients.Add(1)
-		c.closeLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, closeCut)
+	case c.queue.bytes-c.queue.paced >= c.server.o.SendQueueBytes:
+		c.tooSlow()
 	default:
 		c.enqueue(ps)
 	}
 	return c.err()
+}
+
+// tooSlow closes the connection because its client takes too little. c.mu is held.
+func (c *Conn) tooSlow() {
+	c.server.counts.slowClients.Add(1)
+	c.closeLocked(&CloseError{Reason: TransportError, Err: ErrSlowClient}, closeCut)
 }
 
 // TrySend queues packets like Send, unless the connection is behind: frames of 64 KiB or more are
@@ -65,15 +70,6 @@ func (c *Conn) Queued() int {
 // cause of ctx if that ends, or with the *[CloseError] if the connection does.
 func (c *Conn) WaitQueue(ctx context.Context, max int) error {
 	return c.wait(ctx, func() bool { return c.queue.bytes <= max })
-}
-
-// WaitSent waits until everything that is queued now has been written, whatever is queued later. It
-// returns early as WaitQueue does.
-func (c *Conn) WaitSent(ctx context.Context) error {
-	c.mu.Lock()
-	end := c.queue.sent + uint64(c.queue.bytes)
-	c.mu.Unlock()
-	return c.wait(ctx, func() bool { return c.queue.sent >= end })
 }
 
 // wait waits until a condition holds, which is called with c.mu held and depends on what has been
@@ -110,7 +106,12 @@ func (c *Conn) Stalled(d time.Duration) bool {
 // queued before, it closes c. c.mu is held.
 func (c *Conn) enqueue(ps []*Packet) {
 	had := c.queue.bytes
-	all := c.push(ps...)
+	c.spend(c.push(ps...), had)
+}
+
+// spend compares what is held on all connections with the budget. had is what c had queued before.
+// c.mu is held.
+func (c *Conn) spend(all int64, had int) {
 	s := c.server
 	budget := int64(s.o.QueueBudget)
 	if budget == 0 || all <= budget {

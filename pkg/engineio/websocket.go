@@ -67,9 +67,25 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		deflate: deflate,
 		base64:  r.query.Get("b64") != "",
 	}
+	if tcp, ok := t.raw().(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a connection that has ended
+	}
 	ws.SetPingHandler(t.pong)
 	ws.SetCloseHandler(func(int, string) error { return nil }) // answered by close
 	return t, nil
+}
+
+// kernelBuffer is the kernel's send buffer of one WebSocket, in bytes. Without a limit it grows to
+// megabytes: on a slow line nothing would be written for longer than PingTimeout, as if the client
+// took nothing, and pings would be queued behind what the buffer holds.
+const kernelBuffer = 256 << 10
+
+// raw returns the connection below TLS.
+func (t *websocketTransport) raw() net.Conn {
+	if secure, ok := t.wire.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return t.wire
 }
 
 // drain writes until nothing is queued.
@@ -174,11 +190,7 @@ func (t *websocketTransport) interruptRead() {
 // cut closes the wire immediately. A TLS connection would send its close alert first, after a write
 // that may be stuck.
 func (t *websocketTransport) cut() {
-	wire := t.wire
-	if secure, ok := wire.(*tls.Conn); ok {
-		wire = secure.NetConn()
-	}
-	_ = wire.Close() // nothing is left to lose
+	_ = t.raw().Close() // nothing is left to lose
 }
 
 // hangUp closes the wire after the last write so that the peer gets it: closing with unread input

@@ -165,24 +165,21 @@ func (s *Socket) awaitPublished(ctx context.Context, owed bool) {
 	}
 }
 
-// queueAck sends an ack, or holds it until the socket has been given what its handlers
-// have published.
-func (s *Socket) queueAck(ps []*engineio.Packet) error {
+// holdAck holds an ack until the socket has been given what its handlers have published, if that must
+// be sent before it.
+func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 	o := s.order.Load()
 	if o == nil {
-		return s.client.conn.Send(ps...)
+		return false
 	}
 	s.mu.Lock()
 	idle := len(o.published) == 0 && len(o.held) == 0 && !o.gated
 	s.mu.Unlock()
-	if idle || !s.holdAck(o, ps) {
-		return s.client.conn.Send(ps...)
-	}
-	return nil
+	return !idle && s.hold(o, ps)
 }
 
-// holdAck holds an ack if an event must be sent before it.
-func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
+// hold is holdAck for a socket that may have to hold acks.
+func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) bool {
 	srv := s.ns.srv
 	f := &srv.feed
 	f.mu.Lock() // so that no event passes meanwhile
@@ -273,7 +270,7 @@ func (s *Socket) flushAcks() {
 // sendAcks sends the first n held acks. s.mu is held.
 func (s *Socket) sendAcks(o *ackOrder, n int) {
 	for _, a := range o.held[:n] {
-		_ = s.client.conn.Send(a.packets...) // a closed connection needs no ack
+		_ = s.client.conn.SendPaced(a.packets...) // a closed connection needs no ack
 		o.bytes -= a.bytes
 		s.ns.srv.held.bytes.Add(int64(-a.bytes))
 	}

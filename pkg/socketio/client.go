@@ -31,7 +31,6 @@ type client struct {
 	filling sync.Mutex
 
 	answering chan struct{} // has a value while an ack waits and is queued: those of all namespaces take turns
-	answers   int           // bytes of acks since everything queued had been taken; guarded by answering
 
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice

@@ -165,9 +165,10 @@ func (e *Event) CanAck() bool {
 	return !e.socket.stage.gone()
 }
 
-// Ack answers the sender. It queues the answer, and waits before that while 64 KiB of answers, or a
-// quarter of Engine.SendQueueBytes if that is less, wait for the client: as long as the client takes
-// anything, and at the latest until the socket ends. Only the first call answers; later calls, and calls
+// Ack answers the sender. It queues the answer, and waits before that while 32 KiB of answers, or an
+// eighth of Engine.SendQueueBytes if that is less, are queued for the client: as long as the client takes
+// anything, and at the latest until the socket ends. Answers do not count in Engine.SendQueueBytes, but
+// a client for which 16 times as much waits is cut. Only the first call answers; later calls, and calls
 // for an event that requests no ack, return ErrNoAck. If the values cannot be encoded it returns an
 // error, and Ack can be called again.
 //

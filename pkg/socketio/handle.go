@@ -97,38 +97,45 @@ func (s *Socket) rescue(callback *string, returned *bool) {
 	}
 }
 
-// sendAck answers an event of the client, once it has taken most of the answers before.
+// sendAck answers an event of the client, as soon as it has taken most of the answers before.
 func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 	ps := enginePackets(&packet.Packet{
 		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
 	}, false)
-	size := 0
-	for _, p := range ps {
-		size += p.Len()
+	if s.holdAck(ps) {
+		return nil
 	}
-	select {
-	case s.client.answering <- struct{}{}:
-		defer func() { <-s.client.answering }()
-	case <-s.ctx.Done(): // while the acks of another namespace wait
-		return ErrDisconnected
+	if s.client.answer(ps) || s.awaitAnswer(ps) {
+		return nil
 	}
-	s.client.awaitAnswers(s.ctx, size, s.ahead())
-	if s.queueAck(ps) != nil {
-		return ErrDisconnected
-	}
-	return nil
+	return ErrDisconnected
 }
 
-// awaitAnswers waits, before an ack is queued, until at most some bytes of acks are queued, or this
-// one alone: a client that requests more than its line carries must not be cut for that. What the
-// client has not requested does not count, so an ack waits only for the queue in front of it.
-// c.answering has a value.
-func (c *client) awaitAnswers(ctx context.Context, size, most int) {
-	if c.answers += size; c.answers <= most || c.answers == size {
-		return
+// answer queues an answer if no other one waits and there is space for it.
+func (c *client) answer(ps []*engineio.Packet) bool {
+	select {
+	case c.answering <- struct{}{}:
+		defer func() { <-c.answering }()
+		return c.conn.TrySendPaced(c.srv.aheadAnswers(), ps...)
+	default:
+		return false
 	}
-	c.answers = size
-	_ = c.whileTaking(ctx, c.conn.WaitSent) // if it fails the ack can't be sent either
+}
+
+// awaitAnswer queues an answer after those that wait, as soon as there is space: a client that requests
+// more than its line carries must not be cut for that. It fails if the socket ends first.
+func (s *Socket) awaitAnswer(ps []*engineio.Packet) bool {
+	c := s.client
+	release := c.conn.HoldPaced(ps...)
+	defer release()
+	select {
+	case c.answering <- struct{}{}:
+		defer func() { <-c.answering }()
+	case <-s.ctx.Done(): // while the answers of another namespace wait
+		return false
+	}
+	space := func(ctx context.Context) error { return c.conn.WaitPaced(ctx, c.srv.aheadAnswers(), ps...) }
+	return c.whileTaking(s.ctx, space) == nil && c.conn.SendPaced(ps...) == nil
 }
 
 // whileTaking waits with wait as long as the client takes something. A slow client may take its
@@ -176,16 +183,16 @@ const (
 // the ping timeout is cut.
 func (s *Socket) awaitQueueSpace() {
 	conn, half := s.client.conn, s.client.srv.opts.Engine.SendQueueBytes/2
-	if conn.Queued() <= half {
+	full := func() bool { return conn.Held() > half }
+	if !full() {
 		return
 	}
-	for end := time.Now().Add(queueWait); time.Now().Before(end) && !s.hasGone(); {
+	for end := time.Now().Add(queueWait); full() && time.Now().Before(end) && !s.hasGone(); {
 		ctx, cancel := context.WithTimeout(s.ctx, goneLook)
-		err := conn.WaitQueue(ctx, half)
-		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) {
-			return
+		if conn.WaitQueue(ctx, half) == nil && full() {
+			<-ctx.Done() // until less waits
 		}
+		cancel()
 		if timeout := s.client.srv.opts.Engine.PingTimeout; conn.Stalled(timeout) { // its pongs may be unread
 			s.client.limited(limitReadProgress, int(timeout/time.Second), "seconds")
 			s.client.cut()

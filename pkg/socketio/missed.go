@@ -210,6 +210,10 @@ func (r *recovery) resend(m *missed) error {
 // connection busy.
 func (s *Socket) ahead() int { return min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) }
 
+// aheadAnswers is how many bytes of answers are queued before the client has taken them: half as many,
+// so that replays go on meanwhile.
+func (s *Server) aheadAnswers() int { return min(s.opts.Engine.SendQueueBytes/8, 32<<10) }
+
 // fetch takes the next events of a replay, at least one and as many as fit in some bytes. If one no
 // longer exists, or is malformed, the client is cut: its next recovery is refused.
 func (r *recovery) fetch(m *missed, bytes int) ([]adapter.Event, error) {

@@ -1,0 +1,95 @@
+package engineio
+
+import "context"
+
+// Paced packets are those that the client has requested: answers. They do not count in the limit of
+// the send queue, because a client that takes everything must not be cut for what it requests. Their
+// sender bounds them instead: it waits until there is space for them.
+
+const (
+	// waiterBytes is the approximate memory of a goroutine that waits with a paced packet.
+	waiterBytes = 4 << 10
+	// waitingQueues bounds what may wait for one connection, in send queues.
+	waitingQueues = 16
+)
+
+// SendPaced queues packets like [Conn.Send], but they do not count in [Options.SendQueueBytes]. They
+// do in [Options.QueueBudget]. It never waits: call [Conn.WaitPaced] before it.
+func (c *Conn) SendPaced(ps ...*Packet) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed == nil && len(ps) > 0 {
+		c.enqueuePaced(ps)
+	}
+	return c.err()
+}
+
+// TrySendPaced queues packets like SendPaced if there is space for them: then at most ahead bytes of
+// paced packets are queued, or these alone, with little else. It reports whether it queued them.
+func (c *Conn) TrySendPaced(ahead int, ps ...*Packet) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed != nil || !c.queue.paces(ahead, memory(ps)) {
+		return false
+	}
+	c.enqueuePaced(ps)
+	return c.closed == nil
+}
+
+// enqueuePaced queues paced packets within the budget. c.mu is held.
+func (c *Conn) enqueuePaced(ps []*Packet) {
+	had := c.queue.bytes
+	all := c.queue.add(ps...)
+	c.queue.notePaced(ps)
+	c.kick()
+	c.spend(all, had)
+}
+
+// paces reports whether some more paced bytes may be queued. A large packet waits for other packets,
+// too: behind it and them, more will be queued before the client has taken all.
+func (q *queue) paces(ahead, bytes int) bool {
+	return q.paced+bytes <= ahead || q.paced == 0 && q.bytes <= 4*ahead
+}
+
+// WaitPaced waits until there is space as TrySendPaced needs it. It returns early as WaitQueue does.
+func (c *Conn) WaitPaced(ctx context.Context, ahead int, ps ...*Packet) error {
+	bytes := memory(ps)
+	return c.wait(ctx, func() bool { return c.queue.paces(ahead, bytes) })
+}
+
+// HoldPaced counts packets that wait to be queued in [Options.QueueBudget], until release is called
+// once. If too much waits for the connection its client is too slow, as in [Conn.Send].
+func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
+	bytes := memory(ps) + waiterBytes
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed != nil {
+		return func() {}
+	}
+	had := c.queue.bytes
+	c.spend(c.queue.wait(bytes), had)
+	if c.queue.waiting > waitingQueues*c.server.o.SendQueueBytes {
+		c.tooSlow()
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.queue.wait(-bytes)
+	}
+}
+
+// Held returns the memory, in bytes, that is held for the client: what is queued, as Queued counts it,
+// and what HoldPaced counts.
+func (c *Conn) Held() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.queue.bytes + c.queue.waiting
+}
+
+// memory returns the memory of queued packets.
+func memory(ps []*Packet) (bytes int) {
+	for _, p := range ps {
+		bytes += p.Len() + packetOverhead
+	}
+	return bytes
+}

@@ -1,0 +1,160 @@
+package socketio
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
+)
+
+// Answers do not count in the limit of the send queue: what others publish to a client while it takes a
+// large answer does not cut it, and the next large answer waits until it has taken most of that.
+func TestEventsBehindLargeAnswers(t *testing.T) {
+	const limit, size = 64 << 10, 60 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
+	acked := make(chan error, 2)
+	n.On("large", func(_ context.Context, e *Event) error {
+		err := e.Ack(strings.Repeat("a", size))
+		acked <- err
+		return err
+	})
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	post(`421["large"]` + "\x1e" + `422["large"]`)
+	must(t, receive(t, acked))
+	events := 0
+	for ; events < 55; events++ {
+		must(t, n.Emit(t.Context(), "e", strings.Repeat("x", 1<<10)))
+	}
+	eventually(t, "the events are queued behind the answer", func() bool { return n.Stats().Engine.QueuedBytes > size+55<<10 })
+	select {
+	case err := <-acked:
+		t.Errorf("the second answer is queued behind the events; Ack returned %v", err)
+	default:
+	}
+	text := ""
+	for strings.Count(text, "43") < 2 {
+		text += poll()
+	}
+	must(t, receive(t, acked))
+	if got := strings.Count(text, `"e"`); got != events || strings.Count(text, "43") != 2 {
+		t.Errorf("%d events and %d answers, want %d and 2", got, strings.Count(text, "43"), events)
+	}
+}
+
+// Answers that wait are counted, and a client to which far too many are owed is cut.
+func TestAnswersThatWaitAreBounded(t *testing.T) {
+	const limit, size, most = 16 << 10, 12 << 10, 16 * 16 / (12 + 4)
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
+	asked := make(chan *Event, 2*most)
+	n.On("e", func(_ context.Context, e *Event) error {
+		asked <- e
+		return nil
+	})
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	errs := make(chan error, 2*most)
+	var acked sync.WaitGroup
+	for range most + 1 {
+		post(`421["e"]`)
+	}
+	ack := func() {
+		e := receive(t, asked)
+		acked.Go(func() { errs <- e.Ack(strings.Repeat("a", size)) })
+	}
+	ack()
+	must(t, receive(t, errs)) // it is queued
+	for i := range most - 1 {
+		ack()
+		eventually(t, "it is counted", func() bool { return n.Stats().Engine.QueuedBytes > int64(i+2)*size })
+	}
+	if n.Stats().Sockets != 1 || len(errs) > 0 {
+		t.Fatalf("%d sockets, %d answers do not wait", n.Stats().Sockets, len(errs))
+	}
+	ack()
+	for range most {
+		if err := receive(t, errs); !errors.Is(err, ErrDisconnected) {
+			t.Errorf("Ack returned %v", err)
+		}
+	}
+	acked.Wait()
+	eventually(t, "nothing is counted", func() bool { return n.Stats().Engine.QueuedBytes == 0 })
+	if cut := n.Stats().Engine.SlowClients; cut != 1 {
+		t.Errorf("%d clients were cut as slow", cut)
+	}
+}
+
+// A handler that answers later does not get more events while many of its answers wait.
+func TestEventsWaitBehindWaitingAnswers(t *testing.T) {
+	const limit, size = 16 << 10, 7 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
+	asked := make(chan *Event, 10)
+	n.On("e", func(_ context.Context, e *Event) error {
+		asked <- e
+		return nil
+	})
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	var acked sync.WaitGroup
+	for range 3 { // one is queued, two wait
+		post(`421["e"]`)
+		e := receive(t, asked)
+		acked.Go(func() { _ = e.Ack(strings.Repeat("a", size)) })
+	}
+	eventually(t, "they wait", func() bool { return n.Stats().Engine.QueuedBytes > 3*size })
+	post(`42["e"]`)
+	for range 3 {
+		select {
+		case <-asked:
+			t.Fatal("an event is handled while answers wait")
+		default:
+		}
+		poll()
+	}
+	receive(t, asked)
+	acked.Wait()
+}
+
+// Acks that were held in many namespaces do not cut the client when they are released together.
+func TestReleasedAcksOfManyNamespaces(t *testing.T) {
+	const limit, size, namespaces = 32 << 10, 12 << 10, 8
+	n, feed := startDelayed(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
+	names := []string{"", "/1,", "/2,", "/3,", "/4,", "/5,", "/6,", "/7,"}[:namespaces]
+	for _, name := range names {
+		ns := n.Of("/" + strings.Trim(name, "/,"))
+		ns.On("e", func(ctx context.Context, e *Event) error {
+			if err := e.Socket().Emit(ctx, "self"); err != nil {
+				return err
+			}
+			return e.Ack(strings.Repeat("a", size))
+		})
+	}
+	poll, post := n.polling(t)
+	for _, name := range names {
+		post("40" + name)
+		poll()
+	}
+	release := feed.shut()
+	for _, name := range names {
+		post("42" + name + `1["e"]`)
+	}
+	eventually(t, "the acks are held", func() bool { return n.held.bytes.Load() > namespaces*size })
+	release()
+	text := ""
+	for strings.Count(text, "43") < namespaces {
+		text += poll()
+	}
+	must(t, n.Emit(t.Context(), "after"))
+	for !strings.Contains(text, `["after"]`) {
+		text += poll()
+	}
+	if got := strings.Count(text, `["self"`); got != namespaces {
+		t.Errorf("%d events, want %d", got, namespaces)
+	}
+}
