@@ -65,6 +65,14 @@ func (s *Socket) owed() []owedCopy {
 	return nil
 }
 
+// stillOwed returns those that the client's position does not cover: an earlier part of its replay has
+// passed over later copies.
+func (s *Socket) stillOwed(seen adapter.Cursor) []owedCopy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(s.owed()), func(c owedCopy) bool { return seen.Covers(c.at) })
+}
+
 // single reports whether the stay holds one position alone; see memberships.owe.
 func (st stay) single() bool { return !st.open && before(st.leave.At) == st.join.At }
 

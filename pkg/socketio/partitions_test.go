@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
@@ -641,6 +642,40 @@ func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
 	must(t, other.To(room).Emit(t.Context(), "n", 3))
 	must(t, other.To(group).Emit(t.Context(), "n", 4))
 	back.want(numbered(4))
+}
+
+// The same holds if the missed events are read twice, because more came meanwhile than may be held: the
+// first end covers the later copy only, and the command is in the second part.
+func TestRecoveryThatReadsTwiceAroundSocketsLeave(t *testing.T) {
+	c := newSlowCluster(t)
+	n, slow := c.node(t, "aaaa", Options{Engine: engineio.Options{SendQueueBytes: 8000}})
+	other, others := c.node(t, "bbbb", Options{})
+	group, first, second := c.room(0, 0), c.room(1, 0), c.room(3, 0)
+	w := n.member(t, group, first, second)
+	w.cut()
+	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	back := n.backAmid(t, slow, w, func() {
+		before, err := others.Adapter.Head(t.Context())
+		must(t, err)
+		must(t, other.To(first, second).Emit(t.Context(), "n", 1))
+		others.fixHead(before) // SocketsLeave was called then
+		must(t, other.To(group).SocketsLeave(t.Context(), first))
+		others.setHead(nil)
+		for range 4 {
+			must(t, other.To(group).Emit(t.Context(), "large", strings.Repeat("x", 1500)))
+		}
+		now, err := others.Adapter.Head(t.Context())
+		must(t, err)
+		n.awaitFeed(t.Context(), now.In(0)) // so its gate has spilled
+	}, 3)
+	must(t, other.To(second).Emit(t.Context(), "n", 2))
+	for got := []string{}; len(got) < 2; {
+		if m := back.next(); strings.HasPrefix(m, `42["n"`) {
+			if got = append(got, m); !strings.HasPrefix(m, fmt.Sprintf(`42["n",%d,`, len(got))) {
+				t.Fatalf("got %q", got)
+			}
+		}
+	}
 }
 
 // An ack follows the event that its handler published, also if a SocketsLeave that was published later

@@ -93,6 +93,7 @@ func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 		r.from[room] = from
 	}
 	r.stays.suspend(r.seen)
+	r.owed = s.stillOwed(r.seen)
 	var ahead incomplete
 	for ev, err := range s.ns.srv.adapter.Replay(ctx, r.from, end, r.payload) {
 		if err == nil {
