@@ -180,6 +180,13 @@ type ProgressReporter interface {
 	OnProgress(f func(Cursor))
 }
 
+// A LossReporter is an adapter that may lose messages of Send without an error to their sender.
+type LossReporter interface {
+	// OnMessagesLost makes the adapter call f whenever messages to this node may have been lost. Later
+	// ones arrive again. f must not block.
+	OnMessagesLost(f func())
+}
+
 // A Refresher is an adapter whose Nodes may be out of date.
 type Refresher interface {
 	// FreshNodes is Nodes as of a moment after the call. It may take a round trip,

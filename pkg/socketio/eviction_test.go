@@ -65,6 +65,48 @@ func TestEvictionsAreRepeated(t *testing.T) {
 	})
 }
 
+// A losingAdapter can report that messages were lost.
+type losingAdapter struct {
+	adapter.Adapter
+	lost chan func() // gets what is to be called then
+}
+
+func (a *losingAdapter) OnMessagesLost(f func()) { a.lost <- f }
+
+// dropEvictions are adapters whose evictions never arrive.
+type dropEvictions struct{ adapter.Adapter }
+
+func (a dropEvictions) Send(ctx context.Context, to adapter.NodeID, m adapter.Message) error {
+	if m.Kind == messageEvict {
+		return nil
+	}
+	return a.Adapter.Send(ctx, to, m)
+}
+
+// A node to which messages may have been lost looks whether its clients have moved.
+func TestLostEvictions(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	first, err := c.memory.Node("aaaa")
+	must(t, err)
+	second, err := c.memory.Node("bbbb")
+	must(t, err)
+	t.Cleanup(func() { _ = first.Close(); _ = second.Close() })
+	a := &losingAdapter{first, make(chan func(), 1)}
+	n := start(t, Options{Adapter: a, Sessions: c.sessions})
+	other := start(t, Options{Adapter: dropEvictions{second}, Sessions: c.sessions})
+	w, stays := n.client(t), n.client(t)
+	if b := other.back(t, w); b.sid != w.sid {
+		t.Fatal("not recovered")
+	}
+	if n.Len() != 2 {
+		t.Errorf("%d sockets before it is known, want 2", n.Len())
+	}
+	receive(t, a.lost)()
+	eventually(t, "the former connection has ended", func() bool { return n.Len() == 1 })
+	must(t, other.Emit(t.Context(), "e"))
+	stays.want(`["e"]`)
+}
+
 // Evictions for a node that has left the cluster are given up, and a few attempts are made for all of
 // them.
 func TestEvictionsEndWithTheNode(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
@@ -256,18 +257,28 @@ func (o *ownership) alive(since time.Time) []session.Ref {
 	return refs
 }
 
-// runRefresh extends the expiry of the sessions of the sockets that are alive.
+// runRefresh extends the expiry of the sessions of the sockets that are alive, periodically and as soon
+// as evictions may have been lost.
 func (s *Server) runRefresh(ctx context.Context) {
-	period := RefreshPeriod(s.opts.RecoveryWindow)
-	tick := time.NewTicker(period)
+	lost := make(chan struct{}, 1)
+	if a, ok := s.adapter.(adapter.LossReporter); ok {
+		a.OnMessagesLost(func() {
+			select {
+			case lost <- struct{}{}:
+			default: // it is known
+			}
+		})
+	}
+	tick := time.NewTicker(RefreshPeriod(s.opts.RecoveryWindow))
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-lost:
 		case <-tick.C:
-			s.refresh()
 		}
+		s.refresh()
 	}
 }
 

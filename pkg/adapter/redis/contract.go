@@ -144,6 +144,15 @@ func (a *Adapter) Unsubscribe(list ...rooms.Room) {
 // OnProgress implements [adapter.ProgressReporter].
 func (a *Adapter) OnProgress(f func(adapter.Cursor)) { a.onProgress = f }
 
+// OnMessagesLost implements [adapter.LossReporter].
+func (a *Adapter) OnMessagesLost(f func()) { a.onLost.Store(&f) }
+
+func (a *Adapter) messagesLost() {
+	if f := a.onLost.Load(); f != nil {
+		(*f)()
+	}
+}
+
 // Next implements [adapter.Adapter].
 func (a *Adapter) Next(ctx context.Context) (adapter.Event, error) {
 	for {

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
@@ -159,5 +161,31 @@ func TestHistoryReadsAPageOnly(t *testing.T) {
 	}
 	if n := sent() - before; n > 4*size {
 		t.Errorf("Redis sent %d bytes for a page of %d", n, 3*size)
+	}
+}
+
+// A node is told when messages to it may have been lost: with each new connection of its subscriber.
+func TestMessagesMayBeLostWithTheSubscriber(t *testing.T) {
+	server := redistest.Start(t)
+	a := start(t, server.URL(), "a", Options{ProbeInterval: 100 * time.Millisecond})
+	b := start(t, server.URL(), "b", Options{})
+	eventually(t, "the node is ready", func() bool { return a.Ready() == nil })
+	lost := make(chan struct{}, 100)
+	a.OnMessagesLost(func() { lost <- struct{}{} })
+	client := goredis.NewClient(&goredis.Options{Addr: server.Addr})
+	defer func() { _ = client.Close() }()
+	if err := client.Do(t.Context(), "CLIENT", "KILL", "TYPE", "pubsub").Err(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-lost:
+	case <-deadline(t).Done():
+		t.Fatal("the node is not told")
+	}
+	if err := b.Send(deadline(t), "a", adapter.Message{Data: []byte("later")}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := a.Receive(deadline(t)); err != nil || string(m.Data) != "later" {
+		t.Errorf("Receive: %q, %v", m.Data, err)
 	}
 }

@@ -57,6 +57,7 @@ type partition struct {
 
 	queue    *queue.Queue[feed.Item] // of the feeds of all partitions
 	inbox    *queue.Queue[adapter.Message]
+	deaf     func()                                  // reports that messages may have been lost
 	heads    *batch.Queue[[]adapter.Position, place] // reads of the clock, with positions to look up there
 	backlogs *batch.Queue[*backlogRequest, map[backlogID]*backlog]
 	kick     chan struct{} // holds a token if a probe is wanted immediately
@@ -101,6 +102,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		linking: make(chan struct{}, 1),
 		queue:   a.queue,
 		inbox:   a.inbox,
+		deaf:    a.messagesLost,
 		kick:    make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		rooms:   make(map[string]*heard),

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -88,6 +89,7 @@ type Adapter struct {
 	inbox      *queue.Queue[adapter.Message]
 	large      chan struct{} // holds a token while a replay holds many events
 	onProgress func(adapter.Cursor)
+	onLost     atomic.Pointer[func()] // of messages
 
 	ctx     context.Context // its cause wraps adapter.ErrClosed
 	cancel  context.CancelCauseFunc
@@ -104,6 +106,7 @@ var (
 	_ adapter.Fallible         = (*Adapter)(nil)
 	_ adapter.Refresher        = (*Adapter)(nil)
 	_ adapter.ProgressReporter = (*Adapter)(nil)
+	_ adapter.LossReporter     = (*Adapter)(nil)
 )
 
 // New joins the cluster as a node. It returns once the node's feed is live, or with an error when

@@ -342,6 +342,8 @@ func (g *generation) confirmed(channel string) {
 			h.confirmed = true
 			close(h.ready)
 		}
+	} else if channel == p.names.inbox(p.node) {
+		p.deaf() // until now
 	}
 	if g.pending == nil {
 		return
@@ -388,6 +390,7 @@ func (g *generation) take(m *goredis.Message) {
 			p.malformed(m.Channel, err)
 		} else if p.inbox.Full() != nil {
 			p.stats.messagesDropped.Add(1)
+			p.deaf()
 		} else {
 			p.inbox.Put(message, len(message.Data))
 		}
