@@ -22,8 +22,9 @@ type ackOrder struct {
 	bytes     int        // approximate memory use of held
 	gated     bool       // the gate may hold an event that is not in published
 	timer     *time.Timer
-	armed     bool   // timer is set
-	emptied   func() // called once, when nothing is held any more; or nil
+	armed     bool          // timer is set
+	fewer     chan struct{} // closed when fewer are held; nil if nobody waits
+	emptied   func()        // called once, when nothing is held any more; or nil
 }
 
 // A heldAck is an ack that waits for the feed, or for its socket's gate.
@@ -166,7 +167,8 @@ func (s *Socket) awaitPublished(ctx context.Context, owed bool) {
 }
 
 // holdAck holds an ack until the socket has been given what its handlers have published, if that must
-// be sent before it.
+// be sent before it. If too much is held it waits until less is, so that handlers do not run ahead of
+// the feed; an ack that has waited for as long as acks are held is late.
 func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 	o := s.order.Load()
 	if o == nil {
@@ -175,11 +177,34 @@ func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 	s.mu.Lock()
 	idle := len(o.published) == 0 && len(o.held) == 0 && !o.gated
 	s.mu.Unlock()
-	return !idle && s.hold(o, ps)
+	if idle {
+		return false
+	}
+	held, full := s.hold(o, ps)
+	if full == nil {
+		return held
+	}
+	release := s.client.conn.HoldPaced(ps...)
+	defer release()
+	late := time.NewTimer(s.ns.srv.opts.AckTimeout)
+	defer late.Stop()
+	for full != nil {
+		select {
+		case <-full:
+			held, full = s.hold(o, ps)
+		case <-s.ctx.Done():
+			return false
+		case <-late.C:
+			s.ns.srv.stats.acksLate.Add(1)
+			return false
+		}
+	}
+	return held
 }
 
-// hold is holdAck for a socket that may have to hold acks.
-func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) bool {
+// hold holds an ack if an event must be sent before it. If that is not possible because too much is
+// held, full is closed when less is.
+func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-chan struct{}) {
 	srv := s.ns.srv
 	f := &srv.feed
 	f.mu.Lock() // so that no event passes meanwhile
@@ -187,23 +212,28 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stage.gone() {
-		return false
+		return false, nil
 	}
 	gated := s.gate.closed() && (o.gated || len(o.published) > 0) // it may hold them
 	o.gated = gated
 	o.published = slices.DeleteFunc(o.published, f.cursor.Covers)
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
-		return false
+		return false, nil
 	}
 	n := eventOverhead
 	for _, p := range ps {
 		n += p.Len()
 	}
-	full := o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2 // one ack may have any size
-	if full || srv.held.refuses(o.bytes+n) {
+	switch {
+	case srv.held.refuses(o.bytes + n):
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
-		return false
+		return false, nil
+	case o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2: // one ack may have any size
+		if o.fewer == nil {
+			o.fewer = make(chan struct{})
+		}
+		return false, o.fewer
 	}
 	a := &heldAck{socket: s, packets: ps, bytes: n, pending: len(o.published), until: time.Now().Add(srv.opts.AckTimeout)}
 	for _, p := range o.published {
@@ -213,7 +243,7 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) bool {
 	o.bytes += n
 	srv.held.bytes.Add(int64(n))
 	s.armAcks(o)
-	return true
+	return true, nil
 }
 
 // armAcks sets the timer that bounds how long acks are held. s.mu is held.
@@ -273,6 +303,10 @@ func (s *Socket) sendAcks(o *ackOrder, n int) {
 		_ = s.client.conn.SendPaced(a.packets...) // a closed connection needs no ack
 		o.bytes -= a.bytes
 		s.ns.srv.held.bytes.Add(int64(-a.bytes))
+	}
+	if n > 0 && o.fewer != nil {
+		close(o.fewer)
+		o.fewer = nil
 	}
 	if o.held = slices.Delete(o.held, 0, n); len(o.held) > 0 {
 		return

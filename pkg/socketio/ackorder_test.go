@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -309,25 +310,56 @@ func TestAcksBehindALateOneAreHeld(t *testing.T) {
 	}
 }
 
+// A handler whose acks are held waits before more are held than may be, so that none is late.
 func TestHeldAcksAreBoundedInBytes(t *testing.T) {
-	o := Options{AckTimeout: time.Hour}
-	o.Engine.SendQueueBytes = 1000
-	n, feed := startDelayed(t, o)
-	n.On("state", func(ctx context.Context, e *Event) error {
-		if err := e.Socket().Emit(ctx, "state"); err != nil {
-			return err
-		}
-		return e.Ack(strings.Repeat("x", 600))
-	})
-	w := n.client(t)
-	release := feed.shut()
-	defer release()
-	first := w.ask(`["state"]`)
-	second := w.ask(`["state"]`)
-	w.wantAck(first)
-	w.wantAck(second)
-	if late := n.Stats().AcksLate; late != 2 {
-		t.Errorf("%d acks late, want 2", late)
+	for _, end := range []string{"the feed goes on", "the time is up", "the socket ends"} {
+		t.Run(end, func(t *testing.T) {
+			o := Options{AckTimeout: time.Hour}
+			if end == "the time is up" {
+				o.AckTimeout = 200 * time.Millisecond
+			}
+			o.Engine.SendQueueBytes = 1000
+			n, feed := startDelayed(t, o)
+			acked := make(chan error, 2)
+			n.On("state", func(ctx context.Context, e *Event) error {
+				if err := e.Socket().Emit(ctx, "state"); err != nil {
+					return err
+				}
+				acked <- e.Ack(strings.Repeat("x", 600))
+				return nil
+			})
+			w := n.client(t)
+			release := sync.OnceFunc(feed.shut())
+			defer release()
+			first, second := w.ask(`["state"]`), w.ask(`["state"]`)
+			must(t, receive(t, acked))
+			eventually(t, "the second one waits", func() bool { return n.Stats().Engine.QueuedBytes > 600 })
+			late := uint64(0)
+			switch end {
+			case "the feed goes on":
+				release()
+				w.want(`["state"]`)
+				w.wantAck(first)
+				w.want(`["state"]`)
+				w.wantAck(second)
+			case "the time is up":
+				for range 2 { // in any order
+					if m := w.next(); !strings.HasPrefix(m, first) && !strings.HasPrefix(m, second) {
+						t.Errorf("got %q, want an ack", m)
+					}
+				}
+				late = 2
+			case "the socket ends":
+				w.cut()
+				if err := receive(t, acked); !errors.Is(err, ErrDisconnected) {
+					t.Errorf("Ack returned %v", err)
+				}
+				eventually(t, "nothing is counted", func() bool { return n.Stats().Engine.QueuedBytes == 0 && n.held.bytes.Load() == 0 })
+			}
+			if got := n.Stats().AcksLate; got != late {
+				t.Errorf("%d acks late, want %d", got, late)
+			}
+		})
 	}
 }
 
