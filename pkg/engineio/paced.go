@@ -4,9 +4,13 @@ import "context"
 
 // Paced packets are those that the client has requested: answers. They do not count in the limit of
 // the send queue, because a client that takes everything must not be cut for what it requests. Their
-// sender bounds them instead: it waits until there is space for them.
+// sender bounds them instead: it waits until there is space for them. Small and large ones are bounded
+// apart, so that a small answer does not wait for all large ones.
 
 const (
+	small, large = 0, 1
+	// smallPaced is the size up to which paced packets are small.
+	smallPaced = 4 << 10
 	// waiterBytes is the approximate memory of a goroutine that waits with a paced packet.
 	waiterBytes = 4 << 10
 	// waitingQueues bounds what may wait for one connection, in send queues.
@@ -25,7 +29,7 @@ func (c *Conn) SendPaced(ps ...*Packet) error {
 }
 
 // TrySendPaced queues packets like SendPaced if there is space for them: then at most ahead bytes of
-// paced packets are queued, or these alone, with little else. It reports whether it queued them.
+// paced packets of their kind, small or large, are queued, or these alone, with little else. It reports whether it queued them.
 func (c *Conn) TrySendPaced(ahead int, ps ...*Packet) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -45,11 +49,22 @@ func (c *Conn) enqueuePaced(ps []*Packet) {
 	c.spend(all, had)
 }
 
-// paces reports whether some more paced bytes may be queued. A large packet waits for other packets,
-// too: behind it and them, more will be queued before the client has taken all.
+// paces reports whether some more paced bytes may be queued. A very large packet waits for other
+// packets, too: behind it and them, more will be queued before the client has taken all.
 func (q *queue) paces(ahead, bytes int) bool {
-	return q.paced+bytes <= ahead || q.paced == 0 && q.bytes <= 4*ahead
+	queued := q.paced[paceOf(bytes)]
+	return queued+bytes <= ahead || queued == 0 && q.bytes <= 4*ahead
 }
+
+func paceOf(bytes int) int {
+	if bytes <= smallPaced {
+		return small
+	}
+	return large
+}
+
+// IsSmallPaced reports whether paced packets count as small ones.
+func IsSmallPaced(ps ...*Packet) bool { return paceOf(memory(ps)) == small }
 
 // WaitPaced waits until there is space as TrySendPaced needs it. It returns early as WaitQueue does.
 func (c *Conn) WaitPaced(ctx context.Context, ahead int, ps ...*Packet) error {

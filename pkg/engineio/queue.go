@@ -12,11 +12,11 @@ import (
 // so that an idle connection holds none.
 type batch struct {
 	packets []*Packet
-	bytes   int // of their frames
-	pong    int // 1 + the index of the pong, of which there is at most one; 0 without
-	shared  int // of the bytes, those of packets that count once on all connections
-	copied  int // bytes of a compressed response, which no other connection shares
-	paced   int // memory of the packets that SendPaced queued
+	bytes   int    // of their frames
+	pong    int    // 1 + the index of the pong, of which there is at most one; 0 without
+	shared  int    // of the bytes, those of packets that count once on all connections
+	copied  int    // bytes of a compressed response, which no other connection shares
+	paced   [2]int // memory of the packets that SendPaced queued, small and large ones
 
 	response *http.ResponseController // of the GET that is answered with the batch; or nil
 
@@ -110,7 +110,7 @@ type queue struct {
 	pending *batch
 	taken   *batch    // by the writer
 	bytes   int       // the memory of both, not counting copies; see Conn.Queued
-	paced   int       // of bytes, those that SendPaced queued
+	paced   [2]int    // of bytes, those that SendPaced queued: small and large ones
 	waiting int       // memory of paced packets that are not queued yet
 	off     bool      // the queue no longer counts
 	moved   time.Time // when bytes was 0, or something was last written
@@ -199,7 +199,8 @@ func (q *queue) uncount(b *batch) {
 	}
 	q.moved = time.Now()
 	q.bytes -= b.bytes + b.overhead()
-	q.paced -= b.paced
+	q.paced[small] -= b.paced[small]
+	q.paced[large] -= b.paced[large]
 	n := b.sum(func(p *Packet) int { return p.letGo(q.counts) })
 	q.counts.queued.Add(int64(-n))
 }
@@ -208,8 +209,8 @@ func (q *queue) uncount(b *batch) {
 func (q *queue) notePaced(ps []*Packet) {
 	if !q.off {
 		n := memory(ps)
-		q.pending.paced += n
-		q.paced += n
+		q.pending.paced[paceOf(n)] += n
+		q.paced[paceOf(n)] += n
 	}
 }
 
@@ -230,7 +231,7 @@ func (q *queue) stopCounting() {
 	if q.taken != nil {
 		q.uncount(q.taken)
 	}
-	q.off, q.bytes, q.paced = true, 0, 0
+	q.off, q.bytes, q.paced = true, 0, [2]int{}
 }
 
 // load returns how many bytes are held for the connection; of packets shared with others, its part.

@@ -30,7 +30,9 @@ type client struct {
 	// sockets in other namespaces must not use the same space.
 	filling sync.Mutex
 
-	answering chan struct{} // has a value while an ack waits and is queued: those of all namespaces take turns
+	// answering have a value while a small or a large ack waits and is queued: those of all namespaces
+	// take turns.
+	answering struct{ small, large chan struct{} }
 
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice
@@ -52,7 +54,8 @@ type client struct {
 
 // serve reads a connection until it ends. The engine calls it on the connection's own goroutine.
 func (s *Server) serve(conn *engineio.Conn) {
-	c := &client{srv: s, conn: conn, answering: make(chan struct{}, 1)}
+	c := &client{srv: s, conn: conn}
+	c.answering.small, c.answering.large = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
 	defer c.stopTimers()
 	c.waitForConnect()

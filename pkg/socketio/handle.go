@@ -113,24 +113,33 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 
 // answer queues an answer if no other one waits and there is space for it.
 func (c *client) answer(ps []*engineio.Packet) bool {
+	turn := c.turn(ps)
 	select {
-	case c.answering <- struct{}{}:
-		defer func() { <-c.answering }()
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
 		return c.conn.TrySendPaced(c.srv.aheadAnswers(), ps...)
 	default:
 		return false
 	}
 }
 
+func (c *client) turn(ps []*engineio.Packet) chan struct{} {
+	if engineio.IsSmallPaced(ps...) {
+		return c.answering.small
+	}
+	return c.answering.large
+}
+
 // awaitAnswer queues an answer after those that wait, as soon as there is space: a client that requests
 // more than its line carries must not be cut for that. It fails if the socket ends first.
 func (s *Socket) awaitAnswer(ps []*engineio.Packet) bool {
 	c := s.client
+	turn := c.turn(ps)
 	release := c.conn.HoldPaced(ps...)
 	defer release()
 	select {
-	case c.answering <- struct{}{}:
-		defer func() { <-c.answering }()
+	case turn <- struct{}{}:
+		defer func() { <-turn }()
 	case <-s.ctx.Done(): // while the answers of another namespace wait
 		return false
 	}

@@ -158,3 +158,37 @@ func TestReleasedAcksOfManyNamespaces(t *testing.T) {
 		t.Errorf("%d events, want %d", got, namespaces)
 	}
 }
+
+// A small answer does not wait for the large ones of other namespaces, however many wait.
+func TestSmallAnswersBesideLargeOnes(t *testing.T) {
+	const size = 60 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 64 << 10}})
+	names := []string{"/1", "/2", "/3"}
+	for _, name := range names {
+		n.Of(name).On("large", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", size)) })
+	}
+	acked := make(chan error, 1)
+	n.On("small", func(_ context.Context, e *Event) error {
+		acked <- e.Ack("b")
+		return nil
+	})
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	for _, name := range names {
+		post("40" + name + ",")
+		poll()
+	}
+	for _, name := range names {
+		post("42" + name + `,1["large"]`)
+	}
+	eventually(t, "one is queued and two wait", func() bool { return n.Stats().Engine.QueuedBytes > int64(len(names)*size) })
+	post(`421["small"]`)
+	must(t, receive(t, acked))
+	if first := poll(); !strings.Contains(first, `431["b"]`) || strings.Count(first, "43") != 2 {
+		t.Errorf("polled %d answers, want the small one and a large one", strings.Count(first, "43"))
+	}
+	for range len(names) - 1 {
+		poll()
+	}
+}

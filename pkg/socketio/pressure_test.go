@@ -1061,9 +1061,9 @@ func TestAckOfASocketThatHasEnded(t *testing.T) {
 	other := n.Of("/b")
 	handling, acked, ended := make(chan struct{}, 1), make(chan error, 1), make(chan Reason, 1)
 	other.OnConnect(func(s *Socket) { s.OnDisconnect(func(r Reason) { ended <- r }) })
-	other.On("small", func(_ context.Context, e *Event) error {
+	other.On("another", func(_ context.Context, e *Event) error {
 		handling <- struct{}{}
-		acked <- e.Ack("b")
+		acked <- e.Ack(strings.Repeat("b", 30<<10))
 		return nil
 	})
 	poll, post := n.polling(t)
@@ -1073,7 +1073,7 @@ func TestAckOfASocketThatHasEnded(t *testing.T) {
 	}
 	post(`421["large"]` + "\x1e" + `422["large"]`)
 	eventually(t, "the first answer is queued", func() bool { return n.Stats().Engine.QueuedBytes > 30<<10 })
-	post(`42/b,1["small"]`)
+	post(`42/b,1["another"]`)
 	receive(t, handling)
 	post("41/b,")
 	if err := receive(t, acked); !errors.Is(err, ErrDisconnected) {
