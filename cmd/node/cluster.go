@@ -10,14 +10,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
-	"github.com/rejoin-io/rejoin/internal/forward"
-	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
@@ -147,21 +144,6 @@ func (cl *cluster) options(o *socketio.Options) {
 	if cl.sessions != nil {
 		o.Sessions = cl.sessions
 	}
-}
-
-// clusterMetrics returns the cluster's sources of metrics.
-func (n *node) clusterMetrics() []prometheus.Collector {
-	if n.cluster.redis == nil {
-		return nil
-	}
-	c := metrics.Cluster{
-		Redis: n.cluster.redis.Stats, Ready: n.cluster.ready, Sessions: n.cluster.sessions.Stats,
-		Forward: func() forward.Stats { return forward.Stats{} },
-	}
-	if n.forward != nil {
-		c.Forward = n.forward.Stats
-	}
-	return []prometheus.Collector{c}
 }
 
 // ready returns why this node should get no new clients, or nil.

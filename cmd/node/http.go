@@ -27,7 +27,7 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // another node. The engine sets its own deadlines, because only the engine knows when
 // a poll's wait ends.
 func (n *node) newPublicServer(c config, h http.Handler) *server {
-	s := n.newHTTPServer(c, n.limits.public, n.limits.headers.Public(n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h)))))
+	s := n.newHTTPServer(c, n.limits.public, limit.HeaderLines(n.limits.tally, n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h)))))
 	s.IdleTimeout = c.KeepAlive
 	s.WriteTimeout = 2 * c.silence()
 	return s

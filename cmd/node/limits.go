@@ -1,59 +1,55 @@
 package main
 
 import (
-	"maps"
 	"math"
 	"runtime/debug"
 
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/limit"
-	"github.com/rejoin-io/rejoin/internal/metrics"
-	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // limits are the limits of this node's clients.
 type limits struct {
+	tally      *limit.Tally
 	handshakes *limit.Handshakes
 	clients    *limit.Clients
 	public     *limit.Port
 	internal   *limit.Port
-	headers    *limit.HeaderLines
 	// Requests that this node forwards to others, and receives from them.
 	outgoing, incoming *limit.Forwarded
 }
 
 func newLimits(c config, log *zap.Logger) *limits {
-	s := c.shares(limit.Descriptors())
+	s, tally := c.shares(limit.Descriptors()), limit.NewTally(log)
 	l := &limits{
+		tally: tally,
 		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
 			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections,
-			Sessions: c.sessions(), HeaderBytes: part(16, 0), Proxies: c.proxies(), Log: log,
+			Sessions: c.sessions(), HeaderBytes: part(16, 0), Proxies: c.proxies(), Tally: tally,
 		}),
 		clients: limit.NewClients(limit.ClientOptions{
 			SocketEvents: c.SocketEventRate, SocketBytes: int(c.SocketByteRate),
 			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
 			LargestEvent: int(c.MaxPayload), ReadBytes: int(c.ReadRate), CopyBytes: int(c.CopyRate),
-			Proxies: c.proxies(), Log: log,
+			Proxies: c.proxies(), Tally: tally,
 		}),
-		headers: limit.NewHeaderLines(log),
 	}
 	forwarded := func() int { return l.outgoing.Open() + l.incoming.Open() }
 	if c.Connections > 0 { // of the port alone
 		forwarded = nil
 	}
 	public := c.publicPort()
-	public.Connections, public.Others, public.Log = s.clients, forwarded, log
+	public.Connections, public.Others, public.Tally = s.clients, forwarded, tally
 	l.public = limit.NewPort(public)
 	l.internal = limit.NewPort(limit.PortOptions{
-		Name: limit.InternalConnections, Connections: s.internal, Others: func() int { return -l.incoming.Open() }, Log: log,
+		Name: limit.InternalConnections, Connections: s.internal, Others: func() int { return -l.incoming.Open() }, Tally: tally,
 	})
 	l.outgoing = limit.NewForwarded(limit.ForwardedOptions{
-		Name: limit.ForwardedToNodes, Max: s.forwarded, Others: func() int { return l.public.Stats().Open + l.incoming.Open() }, Log: log,
+		Name: limit.ForwardedToNodes, Max: s.forwarded, Others: func() int { return l.public.Open() + l.incoming.Open() }, Tally: tally,
 	})
 	l.incoming = limit.NewForwarded(limit.ForwardedOptions{
-		Name: limit.ForwardedFromNodes, Max: s.forwarded, Others: func() int { return l.public.Stats().Open + l.outgoing.Open() }, Log: log,
+		Name: limit.ForwardedFromNodes, Max: s.forwarded, Others: func() int { return l.public.Open() + l.outgoing.Open() }, Tally: tally,
 	})
 	return l
 }
@@ -93,29 +89,6 @@ func (c *config) shares(descriptors int) shares {
 		s.clients = c.Connections
 	}
 	return s
-}
-
-func (l *limits) refused() map[string]uint64 {
-	all := l.handshakes.Refused()
-	maps.Copy(all, l.clients.Refused())
-	maps.Copy(all, l.public.Refused())
-	maps.Copy(all, l.internal.Refused())
-	maps.Copy(all, l.headers.Refused())
-	maps.Copy(all, l.outgoing.Refused())
-	maps.Copy(all, l.incoming.Refused())
-	return all
-}
-
-func (l *limits) metrics(sockets func() socketio.Stats, budget int, memory *adapter.Memory) metrics.Limits {
-	m := metrics.Limits{Refused: l.refused, Sockets: sockets, QueueBudget: budget, Ports: l.ports}
-	if memory != nil {
-		m.Backlogs = func() metrics.Backlogs { return metrics.Backlogs(memory.Stats()) }
-	}
-	return m
-}
-
-func (l *limits) ports() map[string]metrics.Port {
-	return map[string]metrics.Port{"public": metrics.Port(l.public.Stats()), "internal": metrics.Port(l.internal.Stats())}
 }
 
 // part returns a part of GOMEMLIMIT, or a default if that is not set.

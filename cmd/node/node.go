@@ -21,6 +21,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/health"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
@@ -72,7 +73,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
 	n.limits = newLimits(c, n.log)
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
-	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, n.limits.headers.Internal(&internal))
+	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, limit.ForwardedHeaderLines(n.limits.tally, &internal))
 	if publicPort, err = n.secure(c, publicPort); err != nil {
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
@@ -128,8 +129,8 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		})
 	}
 	backends := n.newAPI(c)
-	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget(), n.cluster.memory), metrics.Application(application.Stats), n.logDropped)
-	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, counted...)))))
+	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
+	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, scraped))))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 

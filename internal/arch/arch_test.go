@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 	"internal/auth":    {},
 	"internal/app":     {"internal/auth", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter", "pkg/session"},
 	"internal/api":     {"internal/api/idempotency", "internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},
-	"internal/metrics": {"pkg/socketio", "internal/app", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
+	"internal/metrics": {"pkg/socketio", "pkg/engineio", "internal/app", "internal/auth", "internal/forward", "pkg/adapter", "pkg/adapter/redis", "pkg/session/redis"},
 
 	"internal/api/idempotency":                 {},
 	"internal/api/idempotency/idempotencytest": {"internal/api/idempotency"},
@@ -76,7 +76,6 @@ var testArrows = map[string][]string{
 	"pkg/session/redis": {"pkg/session/sessiontest", "pkg/redisurl", "internal/redistest"},
 
 	"pkg/adapter/redis": {"pkg/adapter/adaptertest", "internal/redistest"},
-	"internal/metrics":  {"pkg/engineio"},
 	"internal/app":      {"pkg/rooms"},
 
 	"cmd/node": {"internal/redistest"},

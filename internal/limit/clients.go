@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -27,7 +28,7 @@ type ClientOptions struct {
 	// Proxies determine which addresses may belong to an unnamed proxy. Limits that many clients
 	// would share are not applied to these.
 	Proxies Proxies
-	Log     *zap.Logger
+	Tally   *Tally // by default one of its own, which logs nothing
 }
 
 // Clients limit what sockets and users send and read. The methods are safe for concurrent use; a
@@ -38,18 +39,15 @@ type Clients struct {
 	user      senders
 	address   senders
 	reads     pace
-	readRate  counter
 	copies    pace
 	ownWrites pace // of a session, if the address is unknown
-	copyRate  counter
 	tokens    pace // of one socket
-	tokenRate counter
 	largest   int
 	proxies   Proxies
 	running   *running
 	users     *table[string, *holder]
 	addresses *table[netip.Addr, *holder]
-	notice    notice
+	tally     *Tally
 }
 
 // perAddress is the rate of an address whose clients have no user, as a multiple of a user's rate:
@@ -58,16 +56,9 @@ const perAddress = 10
 
 // senders are all sockets, all users or all addresses.
 type senders struct {
-	whose                     string
-	events, bytes             pace
-	eventCounter, byteCounter counter
-}
-
-func newSenders(events, bytes, largest int, eventLimit, byteLimit, whose string) senders {
-	return senders{
-		whose: whose, events: paced(events, 1), bytes: paced(bytes, largest),
-		eventCounter: counter{name: eventLimit}, byteCounter: counter{name: byteLimit},
-	}
+	whose                 string
+	events, bytes         pace
+	eventLimit, byteLimit string
 }
 
 func (s *senders) off() bool { return s.events.unit == 0 && s.bytes.unit == 0 }
@@ -106,25 +97,23 @@ func (e *ExceededError) Error() string { return e.message }
 // NewClients returns the limits of a node. Each rate allows a burst of ten seconds' worth, and at
 // least one event of LargestEvent bytes, or one page.
 func NewClients(o ClientOptions) *Clients {
-	if o.Log == nil {
-		o.Log = zap.NewNop()
+	o.Tally = cmp.Or(o.Tally, NewTally(zap.NewNop()))
+	senders := func(whose string, events, bytes int, eventLimit, byteLimit string) senders {
+		return senders{whose, paced(events, 1), paced(bytes, o.LargestEvent), eventLimit, byteLimit}
 	}
 	c := &Clients{
 		clock:     newClock(),
-		socket:    newSenders(o.SocketEvents, o.SocketBytes, o.LargestEvent, SocketEventRate, SocketByteRate, "this socket"),
-		user:      newSenders(o.UserEvents, o.UserBytes, o.LargestEvent, UserEventRate, UserByteRate, "this user"),
-		address:   newSenders(perAddress*o.UserEvents, perAddress*o.UserBytes, o.LargestEvent, IPEventRate, IPByteRate, "this address"),
+		socket:    senders("this socket", o.SocketEvents, o.SocketBytes, SocketEventRate, SocketByteRate),
+		user:      senders("this user", o.UserEvents, o.UserBytes, UserEventRate, UserByteRate),
+		address:   senders("this address", perAddress*o.UserEvents, perAddress*o.UserBytes, IPEventRate, IPByteRate),
 		reads:     paced(o.ReadBytes, readPage),
-		readRate:  counter{name: ReadRate},
 		copies:    paced(o.CopyBytes, o.LargestEvent),
 		ownWrites: paced((o.CopyBytes+ownPart-1)/ownPart, 0),
-		copyRate:  counter{name: CopyRate},
 		tokens:    paced(1, 0),
-		tokenRate: counter{name: TokenRate},
 		largest:   o.LargestEvent,
 		proxies:   o.Proxies,
-		running:   newRunning(),
-		notice:    notice{log: o.Log},
+		running:   newRunning(o.Tally),
+		tally:     o.Tally,
 	}
 	fresh := func() *holder { return new(holder) }
 	c.users = newTable[string](fresh, c.idle)
@@ -197,7 +186,7 @@ func (c *Client) Allow(bytes int) error {
 // [*ExceededError] the caller should not verify the token.
 func (c *Client) Token() error {
 	if !c.all.tokens.take(&c.tokens, c.all.now(), 1) {
-		return c.exceeded(&c.all.tokenRate, "too many tokens of this socket")
+		return c.exceeded(TokenRate, "too many tokens of this socket")
 	}
 	return nil
 }
@@ -206,29 +195,21 @@ func (c *Client) Token() error {
 func (c *Client) allow(of *senders, used *sent, now int64, bytes int) error {
 	switch {
 	case !of.events.take(&used.events, now, 1):
-		return c.exceeded(&of.eventCounter, "too many events of "+of.whose)
+		return c.exceeded(of.eventLimit, "too many events of "+of.whose)
 	case !of.bytes.take(&used.bytes, now, bytes):
-		return c.exceeded(&of.byteCounter, "too many bytes of "+of.whose)
+		return c.exceeded(of.byteLimit, "too many bytes of "+of.whose)
 	}
 	return nil
 }
 
 // exceeded counts and logs that a limit is reached.
-func (c *Client) exceeded(limit *counter, message string) error {
+func (c *Client) exceeded(limit, message string) error {
 	c.reached(limit, "dropped")
 	return &ExceededError{message}
 }
 
-func (c *Client) reached(limit *counter, outcome string) {
-	limit.n.Add(1)
-	c.all.notice.warn(limit.name, "client limit reached", zap.String("limit", limit.name), zap.String("outcome", outcome),
-		zap.String("user", c.name), zap.Stringer("address", c.address))
-}
-
-// Refused returns how many events and reads were refused or delayed, by limit.
-func (c *Clients) Refused() map[string]uint64 {
-	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter,
-		&c.address.eventCounter, &c.address.byteCounter, &c.readRate, &c.copyRate, &c.tokenRate, &c.running.refused)
+func (c *Client) reached(limit, outcome string) {
+	c.all.tally.refuse(limit, "client limit reached", zap.String("outcome", outcome), zap.String("user", c.name), zap.Stringer("address", c.address))
 }
 
 const (
@@ -263,9 +244,6 @@ func (c *Client) Read(ctx context.Context, kind string) (done func(bytes int), e
 }
 
 func (c *Client) charge(bytes int) {
-	if c.all.reads.unit == 0 {
-		return
-	}
 	h := c.holder()
 	defer h.mu.Unlock()
 	c.all.reads.charge(&h.reads, bytes)
@@ -274,10 +252,7 @@ func (c *Client) charge(bytes int) {
 // pace waits until the rate of reads allows a page, and takes it.
 func (c *Client) pace(ctx context.Context) error {
 	reads := c.all.reads
-	if reads.unit == 0 {
-		return nil
-	}
-	return c.await(ctx, &c.all.readRate, "too many bytes were read for "+c.whose(), func(now int64) (bool, time.Duration) {
+	return c.await(ctx, ReadRate, "too many bytes were read for "+c.whose(), func(now int64) (bool, time.Duration) {
 		h := c.holder()
 		defer h.mu.Unlock()
 		ok := reads.take(&h.reads, now, readPage)
@@ -287,7 +262,7 @@ func (c *Client) pace(ctx context.Context) error {
 
 // await waits until try reports that a rate allows what is requested, for some seconds. Otherwise try
 // returns the time until it may.
-func (c *Client) await(ctx context.Context, limit *counter, message string, try func(now int64) (bool, time.Duration)) error {
+func (c *Client) await(ctx context.Context, limit, message string, try func(now int64) (bool, time.Duration)) error {
 	for waited := time.Duration(0); ; {
 		ok, next := try(c.all.now())
 		if ok {
@@ -335,9 +310,6 @@ func (r *Recovery) Charge(bytes int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := r.client.all
-	if all.reads.unit == 0 {
-		return
-	}
 	h := r.client.holder()
 	defer h.mu.Unlock()
 	now := all.now()
@@ -351,15 +323,12 @@ func (r *Recovery) Wait() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := r.client.all
-	if all.reads.unit == 0 {
-		return 0
-	}
 	h := r.client.holder()
 	wait := all.reads.wait(h.reads, all.now(), readPage)
 	h.mu.Unlock()
 	if wait > 0 && !r.delayed {
 		r.delayed = true
-		r.client.reached(&all.readRate, "delayed")
+		r.client.reached(ReadRate, "delayed")
 	}
 	return wait
 }

@@ -2,7 +2,7 @@ package limit
 
 import (
 	"net/http"
-	"sync"
+	"sync/atomic"
 
 	"github.com/gorilla/websocket"
 	"go.uber.org/zap"
@@ -16,25 +16,19 @@ type ForwardedOptions struct {
 	// other users of the same descriptors. 0 means no limit; a nil Others counts as 0.
 	Max    int
 	Others func() int
-	Log    *zap.Logger
+	Tally  *Tally
 }
 
 // Forwarded bounds the requests and WebSockets that a node forwards to other nodes, or
 // those that it receives from them: each takes a connection between the nodes. All
 // methods are safe for concurrent use.
 type Forwarded struct {
-	o       ForwardedOptions
-	refused counter
-	notice  notice
-
-	mu   sync.Mutex
-	open int
+	o    ForwardedOptions
+	open atomic.Int64
 }
 
 // NewForwarded returns a bound.
-func NewForwarded(o ForwardedOptions) *Forwarded {
-	return &Forwarded{o: o, refused: counter{name: o.Name}, notice: notice{log: o.Log}}
-}
+func NewForwarded(o ForwardedOptions) *Forwarded { return &Forwarded{o: o} }
 
 // Enter reports whether a request may be forwarded, and counts it until Leave. It reserves space
 // for requests that clients depend on: a client whose upgrade is refused continues to poll, and one
@@ -51,35 +45,19 @@ func (f *Forwarded) Enter(r *http.Request) bool {
 	if f.o.Others != nil {
 		most -= f.o.Others()
 	}
-	f.mu.Lock()
-	full := f.o.Max > 0 && f.open >= most
-	if !full {
-		f.open++
+	if f.open.Add(1) > int64(most) && f.o.Max > 0 {
+		f.Leave()
+		f.o.Tally.refuse(f.o.Name, "too many forwarded requests", zap.Int("connections", f.o.Max))
+		return false
 	}
-	f.mu.Unlock()
-	if full {
-		f.refused.n.Add(1)
-		f.notice.warn(f.o.Name, "too many forwarded requests", zap.String("limit", f.o.Name), zap.Int("connections", f.o.Max))
-	}
-	return !full
+	return true
 }
 
 // Leave undoes one Enter.
-func (f *Forwarded) Leave() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.open--
-}
+func (f *Forwarded) Leave() { f.open.Add(-1) }
 
 // Open returns the current number.
-func (f *Forwarded) Open() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.open
-}
+func (f *Forwarded) Open() int { return int(f.open.Load()) }
 
 // Max returns the maximum number; 0 means no limit.
 func (f *Forwarded) Max() int { return f.o.Max }
-
-// Refused returns the number of refused requests.
-func (f *Forwarded) Refused() map[string]uint64 { return counts(&f.refused) }

@@ -30,7 +30,7 @@ type PortOptions struct {
 	// may be proxies, serve many clients and are not limited.
 	IPConnections int
 	Proxies       Proxies
-	Log           *zap.Logger
+	Tally         *Tally
 }
 
 // A Port bounds the TCP connections of one [http.Server], which uses its Listener, ConnState,
@@ -41,15 +41,11 @@ type PortOptions struct {
 type Port struct {
 	o         PortOptions
 	peers     *table[netip.Addr, *int]
-	full      counter
-	idle      counter
-	ipFull    counter
+	open      atomic.Int64
 	acceptErr atomic.Uint64
-	notice    notice
 
 	// Guarded by mu.
 	mu      sync.Mutex
-	open    int
 	waiting int
 	order   Conn // the ring of waiting connections; the longest wait follows it
 }
@@ -62,8 +58,6 @@ func NewPort(o PortOptions) *Port {
 			func() *int { return new(int) },
 			func(open *int) bool { return *open == 0 },
 		),
-		full: counter{name: o.Name}, idle: counter{name: IdleConnections}, ipFull: counter{name: IPTCPConnections},
-		notice: notice{log: o.Log},
 	}
 	p.order.prev, p.order.next = &p.order, &p.order
 	return p
@@ -93,7 +87,7 @@ func (c *Conn) Close() error {
 	first := !c.closed
 	if c.closed = true; first {
 		p.leave(c)
-		p.open--
+		p.open.Add(-1)
 	}
 	then := c.then
 	c.then = nil
@@ -136,7 +130,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
 				l.port.acceptErr.Add(1)
-				l.port.notice.warn("accept", "accept failed", zap.Stringer("address", l.Addr()), zap.Error(err))
+				l.port.o.Tally.warn(l.Addr().String(), "accept failed", zap.Stringer("address", l.Addr()), zap.Error(err))
 			}
 			return nil, err
 		}
@@ -155,14 +149,12 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		c.peer = network(remote)
 	}
 	if c.peer.IsValid() && !p.admitPeer(c.peer) {
-		p.ipFull.n.Add(1)
-		p.notice.warn(p.ipFull.name, "connection refused: its address has too many", zap.String("limit", p.ipFull.name), zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
+		p.o.Tally.refuse(IPTCPConnections, "connection refused: its address has too many", zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
 		return nil
 	}
 	if p.o.Connections > 0 && p.taken() >= p.o.Connections {
-		p.full.n.Add(1)
 		longest := p.longest()
-		p.notice.warn(p.full.name, "too many connections", zap.String("limit", p.full.name), zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
+		p.o.Tally.refuse(p.o.Name, "too many connections", zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
 		if longest == nil {
 			if c.peer.IsValid() {
 				p.peers.with(c.peer, func(open *int) { *open-- })
@@ -171,9 +163,7 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		}
 		_ = longest.Close() // no operation on it is pending
 	}
-	p.mu.Lock()
-	p.open++
-	p.mu.Unlock()
+	p.open.Add(1)
 	return c
 }
 
@@ -188,17 +178,11 @@ func (p *Port) admitPeer(peer netip.Addr) (ok bool) {
 
 // taken returns how many of Connections are in use.
 func (p *Port) taken() int {
-	n := p.opened()
+	n := p.Open()
 	if p.o.Others != nil {
 		n += p.o.Others()
 	}
 	return n
-}
-
-func (p *Port) opened() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.open
 }
 
 // longest removes the connection that has waited longest from the order, to be closed; it returns
@@ -242,7 +226,7 @@ func (p *Port) set(c *Conn, waits bool) {
 	}
 	p.mu.Unlock()
 	if longest != nil {
-		p.idle.n.Add(1)
+		p.o.Tally.count(IdleConnections)
 		_ = longest.Close() // no operation on it is pending
 	}
 }
@@ -333,23 +317,8 @@ func (p *Port) hasArrived(c *Conn) bool {
 	return c.arrived
 }
 
-// PortStats are a port's current numbers and its counters.
-type PortStats struct {
-	Open         int    // TCP connections
-	AcceptErrors uint64 // accepts that failed
-}
+// Open returns the number of open TCP connections.
+func (p *Port) Open() int { return int(p.open.Load()) }
 
-// Stats returns a snapshot.
-func (p *Port) Stats() PortStats { return PortStats{p.opened(), p.acceptErr.Load()} }
-
-// Refused returns the number of refused or closed connections, by limit.
-func (p *Port) Refused() map[string]uint64 {
-	all := []*counter{&p.full}
-	if p.o.Waiting > 0 {
-		all = append(all, &p.idle)
-	}
-	if p.o.IPConnections > 0 {
-		all = append(all, &p.ipFull)
-	}
-	return counts(all...)
-}
+// AcceptErrors returns the number of accepts that failed.
+func (p *Port) AcceptErrors() uint64 { return p.acceptErr.Load() }
