@@ -89,7 +89,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
-	if err := mayRun(ctx, target, string(c.RedisPrefix)); err != nil {
+	if err := mayRun(ctx, target, c.RedisPrefix); err != nil {
 		return nil, err
 	}
 	limit, ttl := c.backlogs()
@@ -97,7 +97,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		Redis:         target,
 		Node:          adapter.NodeID(c.NodeID),
 		Address:       advertise,
-		Prefix:        string(c.RedisPrefix),
+		Prefix:        c.RedisPrefix,
 		Partitions:    c.partitions(),
 		BacklogLimit:  limit,
 		BacklogTTL:    ttl,
@@ -111,11 +111,11 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		return nil, err
 	}
 	client := target.Client()
-	store := sessions.New(client, sessions.Options{Prefix: string(c.RedisPrefix)})
+	store := sessions.New(client, sessions.Options{Prefix: c.RedisPrefix})
 	p.start()
 	return &cluster{
 		adapter: a, redis: a, sessions: store, policy: p, key: derive(c.ClusterSecret, forOffsets),
-		calls:   calls.New(client, calls.Options{Prefix: string(c.RedisPrefix), Timeout: c.RedisTimeout}),
+		calls:   calls.New(client, calls.Options{Prefix: c.RedisPrefix, Timeout: c.RedisTimeout}),
 		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
 	}, nil
 }

@@ -40,7 +40,7 @@ func (n *node) withHealth(c config, next http.Handler) http.Handler {
 	}
 	ready := n.health.Public()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == string(c.HealthPath) {
+		if r.URL.Path == c.HealthPath {
 			ready.ServeHTTP(w, r)
 			return
 		}
@@ -50,7 +50,7 @@ func (n *node) withHealth(c config, next http.Handler) http.Handler {
 
 // proxies returns the trusted proxies in front of the public address.
 func (c *config) proxies() limit.Proxies {
-	return limit.Proxies{Networks: c.TrustedProxies, Header: string(c.ClientIPHeader)}
+	return limit.Proxies{Networks: c.TrustedProxies, Header: c.ClientIPHeader}
 }
 
 // newHTTPServer limits the resources of connections that are not clients yet.

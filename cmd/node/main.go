@@ -43,14 +43,14 @@ const (
 )
 
 func main() {
-	ctx, drain := signals()
-	os.Exit(run(ctx, drain, os.Args[1:], os.Stdout, os.Stderr))
+	ctx, draining := signals()
+	os.Exit(run(ctx, draining, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program, configured by the environment. It serves until drain is
-// closed and all clients are disconnected, or until ctx ends. Then it stops
+// run is the program, configured by the environment. It serves until draining
+// ends and all clients are disconnected, or until its parent ctx ends. Then it stops
 // cleanly, and returns the exit code.
-func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stderr io.Writer) int {
+func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	check := flags.Bool("check", false, "check the configuration and exit")
@@ -105,36 +105,33 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 	for _, w := range r.warnings {
 		log.Warn(w)
 	}
-	if err := serve(ctx, drain, c, build, log); err != nil {
+	if err := serve(ctx, draining, c, build, log); err != nil {
 		log.Error("node failed", zap.Error(err))
 		return exitFailure
 	}
 	return exitOK
 }
 
-var errStopped = errors.New("stop requested")
-
 // serve runs a node until ctx ends, it is drained, or it fails.
-func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log logger) error {
-	starting, started := unless(ctx, drain)
-	n, err := start(starting, c, randomNodeID, build, log)
-	started()
-	if errors.Is(err, errStopped) || errors.Is(err, context.Canceled) {
+func serve(ctx, draining context.Context, c config, build metrics.Build, log logger) error {
+	n, err := start(draining, c, randomNodeID, build, log)
+	if errors.Is(err, context.Canceled) {
 		log.Info("stopped before the node was ready")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	grace := stopGrace
 	select {
-	case <-drain:
+	case <-draining.Done():
+	case err = <-n.failed:
+	}
+	grace := stopGrace
+	if err == nil && ctx.Err() == nil {
 		n.drain(ctx, c.DrainDelay, c.DrainBudget)
 		if c.DrainBudget > 0 {
 			grace = drainedGrace
 		}
-	case <-ctx.Done():
-	case err = <-n.failed:
 	}
 	log.Info("stopping", zap.Duration("within", stopTimeout))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
@@ -144,20 +141,6 @@ func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.B
 	}
 	log.Info("stopped")
 	return nil
-}
-
-// unless returns a context that also ends when stop is closed, and a function
-// that releases it.
-func unless(ctx context.Context, stop <-chan struct{}) (_ context.Context, done func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() { // ends with the context
-		select {
-		case <-stop:
-			cancel(errStopped)
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() { cancel(nil) }
 }
 
 func writeHelp(w io.Writer) {

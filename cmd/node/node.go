@@ -50,9 +50,9 @@ type node struct {
 // cluster.
 func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log logger) (_ *node, err error) {
 	n := &node{
-		log:        log.With(zap.String("node", string(c.NodeID))),
+		log:        log.With(zap.String("node", c.NodeID)),
 		logDropped: log.dropped,
-		health:     health.New(string(c.NodeID), build.Version),
+		health:     health.New(c.NodeID, build.Version),
 		failed:     make(chan error, 3),
 	}
 	// Both ports first: they are the most likely to fail.
@@ -70,7 +70,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
 	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
-	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
+	internal.use(n.internalHandler(n.newAPI(c), http.NotFoundHandler()))
 	n.limits = newLimits(c, n.log)
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
 	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, limit.ForwardedHeaderLines(n.limits.tally, &internal))
@@ -130,7 +130,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	}
 	backends := n.newAPI(c)
 	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
-	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, scraped))))
+	internal.use(n.internalHandler(backends, scraped))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 
@@ -240,8 +240,8 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 	}
 	return socketio.Options{
 		Engine: engineio.Options{
-			Path:           string(c.Path),
-			NodeID:         string(c.NodeID),
+			Path:           c.Path,
+			NodeID:         c.NodeID,
 			PingInterval:   c.PingInterval,
 			PingTimeout:    c.PingTimeout,
 			UpgradeTimeout: c.UpgradeTimeout,
@@ -293,24 +293,15 @@ func newMemory(c config) *adapter.Memory {
 // publicHandler routes requests of clients.
 func publicHandler(c config, sockets http.Handler, bundled bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(string(c.Path), sockets)
-	mux.Handle(strings.TrimSuffix(string(c.Path), "/"), sockets) // otherwise the mux would redirect there
+	mux.Handle(c.Path, sockets)
+	mux.Handle(strings.TrimSuffix(c.Path, "/"), sockets) // otherwise the mux would redirect there
 	if !bundled {
 		for _, name := range client.Names {
-			mux.Handle(string(c.Path)+name, client.Missing())
+			mux.Handle(c.Path+name, client.Missing())
 		}
 	}
 	if c.Demo {
-		mux.Handle("/", demo.Handler(string(c.Path), c.authenticates()))
+		mux.Handle("/", demo.Handler(c.Path, c.authenticates()))
 	}
-	return mux
-}
-
-// internalHandler routes requests of operators, backends and other nodes.
-func internalHandler(h *health.State, metrics http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /healthz", h.Live())
-	mux.Handle("GET /readyz", h.Ready())
-	mux.Handle("GET /metrics", metrics)
 	return mux
 }
