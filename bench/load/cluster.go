@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// A cluster is two nodes of a contender and the Redis between them.
+// A cluster is two nodes of a contender and the Redis between them, or one node alone.
 type cluster struct {
 	nodes []*server
-	redis *server
+	redis *server // nil for one node
 }
 
-// nodes is how many a cluster has.
+// nodes is how many a cluster with Redis has.
 const nodes = 2
 
 func startCluster(ctx context.Context, c contender) (_ *cluster, err error) {
@@ -28,11 +28,15 @@ func startCluster(ctx context.Context, c contender) (_ *cluster, err error) {
 			err = errors.Join(err, cl.stop())
 		}
 	}()
-	if cl.redis, err = startRedis(ctx); err != nil {
-		return nil, err
+	n := 1
+	if c.Redis != "" {
+		n = nodes
+		if cl.redis, err = startRedis(ctx); err != nil {
+			return nil, err
+		}
+		c.Env = append(c.Env[:len(c.Env):len(c.Env)], c.Redis+"=redis://"+cl.redis.addr)
 	}
-	c.Env = append(c.Env[:len(c.Env):len(c.Env)], c.Redis+"=redis://"+cl.redis.addr)
-	for range nodes {
+	for range n {
 		s, err := start(ctx, c)
 		if err != nil {
 			return nil, err
@@ -125,6 +129,9 @@ func (cl *cluster) totals(begin time.Time) (sum usage, redis time.Duration, err 
 			return sum, 0, err
 		}
 		sum.add(u)
+	}
+	if cl.redis == nil {
+		return sum, 0, nil
 	}
 	u, err := cl.redis.totals(begin)
 	return sum, u.cpu(), err

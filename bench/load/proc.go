@@ -39,20 +39,6 @@ func (u usage) since(v usage) usage {
 	}
 }
 
-// metered returns what s used while do ran.
-func metered(s *server, do func() error) (usage, error) {
-	start := time.Now()
-	before, err := s.totals(start)
-	if err != nil {
-		return usage{}, err
-	}
-	if err := do(); err != nil {
-		return usage{}, err
-	}
-	after, err := s.totals(start)
-	return after.since(before), err
-}
-
 // totals reads what the server has used since it began; Wall counts from start.
 func (s *server) totals(start time.Time) (usage, error) {
 	u, err := processTotals(s.pid, start)
