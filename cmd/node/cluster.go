@@ -14,7 +14,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
-	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
@@ -115,7 +114,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	p.start()
 	return &cluster{
 		adapter: a, redis: a, sessions: store, policy: p, key: derive(c.ClusterSecret, forOffsets),
-		calls:   calls.New(client, calls.Options{Prefix: c.RedisPrefix, Timeout: c.RedisTimeout}),
+		calls:   idempotency.NewRedis(client, idempotency.RedisOptions{Prefix: c.RedisPrefix, Timeout: c.RedisTimeout}),
 		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
 	}, nil
 }
@@ -123,7 +122,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 // mayRun checks that the Redis user has the rights that sessions and the API need.
 // The adapter checks those for events.
 func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
-	commands := slices.Concat(sessions.Commands(prefix), calls.Commands(prefix))
+	commands := slices.Concat(sessions.Commands(prefix), idempotency.RedisCommands(prefix))
 	if target.Form() == redisurl.Cluster {
 		commands = append(commands, []any{"command"}, []any{"asking"})
 	}

@@ -53,12 +53,11 @@ var arrows = map[string][]string{
 
 	"internal/api/idempotency":                 {},
 	"internal/api/idempotency/idempotencytest": {"internal/api/idempotency"},
-	"internal/api/idempotency/redis":           {"internal/api/idempotency"},
 
 	"internal/redistest": {},
 
 	"cmd/node": {
-		"internal/api", "internal/api/idempotency", "internal/api/idempotency/redis",
+		"internal/api", "internal/api/idempotency",
 		"internal/app", "internal/auth", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
@@ -67,8 +66,7 @@ var arrows = map[string][]string{
 
 // testArrows are what tests may import beside that.
 var testArrows = map[string][]string{
-	"internal/api/idempotency":       {"internal/api/idempotency/idempotencytest"},
-	"internal/api/idempotency/redis": {"internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/redisurl"},
+	"internal/api/idempotency": {"internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/redisurl"},
 
 	"pkg/adapter":       {"pkg/adapter/adaptertest"},
 	"pkg/session":       {"pkg/session/sessiontest"},
@@ -81,7 +79,7 @@ var testArrows = map[string][]string{
 	"cmd/node": {"internal/redistest"},
 
 	"internal/docs": {
-		"internal/api/idempotency", "internal/api/idempotency/idempotencytest", "internal/api/idempotency/redis", "internal/redistest", "pkg/adapter", "pkg/adapter/adaptertest", "pkg/adapter/redis", "pkg/redisurl", "pkg/rooms",
+		"internal/api/idempotency", "internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/adapter", "pkg/adapter/adaptertest", "pkg/adapter/redis", "pkg/redisurl", "pkg/rooms",
 		"pkg/session", "pkg/session/redis", "pkg/session/sessiontest",
 	},
 }
