@@ -96,9 +96,6 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	}
 	all.bytes.Add(int64(bytes - a.bytes))
 	a.bytes = bytes
-	if all.open == nil {
-		all.open = make(map[*arrival]struct{})
-	}
 	all.open[a] = struct{}{}
 	cut := all.shed()
 	goesOn := !a.givenUp
