@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,7 +19,6 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	sessions "github.com/rejoin-io/rejoin/pkg/session/redis"
-	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // A cluster holds this node's connections to the other nodes. A single node has
@@ -43,7 +43,8 @@ const (
 
 // alone returns a cluster of one node, in memory.
 func alone(c config) (*cluster, error) {
-	m := newMemory(c)
+	limit, ttl := c.backlogs()
+	m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
 	a, err := m.Node(adapter.NodeID(c.NodeID))
 	if err != nil {
 		return nil, err
@@ -51,27 +52,42 @@ func alone(c config) (*cluster, error) {
 	return &cluster{adapter: a, memory: m, calls: idempotency.NewMemory(idempotency.MemoryOptions{}), closers: []func() error{a.Close}}, nil
 }
 
-// join joins the cluster in Redis. It retries until it succeeds, ctx ends, or
-// giveUp returns true for an error. It passes each error to waiting.
-func join(ctx context.Context, c config, advertise string, log *zap.Logger, giveUp func(error) bool, waiting func(error)) (*cluster, error) {
-	goredis.SetLogger(redisLog{log.Sugar()})
+// join sets up the cluster: of a single node, or with the others in Redis. It retries until it
+// succeeds, ctx ends, or giveUp returns true for an error.
+func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp func(error) bool) (*cluster, error) {
 	target := c.RedisURL.target
-	log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
+	if target == nil {
+		return alone(c)
+	}
+	advertise, err := advertised(c, internal)
+	if err != nil {
+		return nil, err
+	}
+	goredis.SetLogger(redisLog{n.log.Sugar()})
+	n.log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
+	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
+	missing(errors.New("the cluster is being joined"))
 	var why complaint
 	for {
-		cl, err := tryJoin(ctx, c, advertise, log)
-		if err == nil {
+		cl, err := tryJoin(ctx, c, advertise, n.log)
+		switch {
+		case err == nil:
+			n.health.Needs("redis", cl.ready)
+			n.running.Go(func() {
+				<-cl.redis.Done() // at the latest when the node stops
+				if err := cl.redis.Err(); errors.Is(err, redis.ErrTaken) {
+					n.failed <- err
+				}
+			})
 			return cl, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		}
-		if giveUp(err) {
+		case giveUp(err):
 			return nil, err
 		}
-		waiting(err)
+		missing(err)
 		if why.due(err, time.Now()) {
-			log.Warn("cluster not joined, retrying", zap.Error(err))
+			n.log.Warn("cluster not joined, retrying", zap.Error(err))
 		}
 		select {
 		case <-time.After(joinPause):
@@ -134,15 +150,6 @@ func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
 		return fmt.Errorf("%w: %s (docs/redis.md has the ACL line)", redis.ErrRights, strings.Join(denied, "; "))
 	}
 	return nil
-}
-
-// options sets the cluster's parts in the library's options.
-func (cl *cluster) options(o *socketio.Options) {
-	o.Adapter = cl.adapter
-	o.OffsetKey = cl.key
-	if cl.sessions != nil {
-		o.Sessions = cl.sessions
-	}
 }
 
 // ready returns why this node should get no new clients, or nil.

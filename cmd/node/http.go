@@ -67,11 +67,8 @@ func (n *node) newHTTPServer(c config, port *limit.Port, h http.Handler) *server
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errorLog,
 		ConnState:         port.ConnState,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			boundSendBuffer(c)
-			return port.ConnContext(ctx, c)
-		},
-		Protocols: new(http.Protocols),
+		ConnContext:       port.ConnContext,
+		Protocols:         new(http.Protocols),
 	}
 	s.Protocols.SetHTTP1(true) // WebSockets take over the connection, which all requests share in HTTP/2
 	return s
@@ -99,20 +96,6 @@ func (c *config) scheme() string {
 		return "https"
 	}
 	return "http"
-}
-
-// sendBuffer limits the kernel's send buffer of one connection. Without a limit
-// it grows to megabytes, and on a slow link a ping would be queued behind them
-// until its client times out.
-const sendBuffer = 256 << 10
-
-func boundSendBuffer(c net.Conn) {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
-	}
-	if tcp, ok := c.(*limit.Conn); ok {
-		_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
-	}
 }
 
 // A server is an HTTP server whose shutdown is limited in time.

@@ -23,8 +23,6 @@ import (
 	"github.com/rejoin-io/rejoin/internal/health"
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
-	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -94,7 +92,10 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.cluster, err = n.join(ctx, c, internalPort.Addr(), giveUp); err != nil {
 		return nil, err
 	}
-	n.cluster.options(&options)
+	options.Adapter, options.OffsetKey = n.cluster.adapter, n.cluster.key
+	if n.cluster.sessions != nil {
+		options.Sessions = n.cluster.sessions
+	}
 	if n.forward, err = newForwarder(c, n.cluster.adapter, n.limits, n.log); err != nil {
 		return nil, err
 	}
@@ -139,31 +140,6 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		n.log.Info(fmt.Sprintf("open %s://%v/ in two tabs of a browser", c.scheme(), publicPort.Addr()))
 	}
 	return n, nil
-}
-
-// join sets up the cluster: of a single node, or with the others.
-func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp func(error) bool) (*cluster, error) {
-	if c.RedisURL.target == nil {
-		return alone(c)
-	}
-	advertise, err := advertised(c, internal)
-	if err != nil {
-		return nil, err
-	}
-	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
-	missing(errors.New("the cluster is being joined"))
-	cl, err := join(ctx, c, advertise, n.log, giveUp, missing)
-	if err != nil {
-		return nil, err
-	}
-	n.health.Needs("redis", cl.ready)
-	n.running.Go(func() {
-		<-cl.redis.Done() // at the latest when the node stops
-		if err := cl.redis.Err(); errors.Is(err, redis.ErrTaken) {
-			n.failed <- err
-		}
-	})
-	return cl, nil
 }
 
 // stop is start in reverse. Clients are closed as by a lost connection, so they
@@ -282,12 +258,6 @@ func recovers(clients string) func(string, *engineio.Handshake) bool {
 		return func(string, *engineio.Handshake) bool { return true }
 	}
 	return nil
-}
-
-// newMemory returns the adapter of a single node.
-func newMemory(c config) *adapter.Memory {
-	limit, ttl := c.backlogs()
-	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
 }
 
 // publicHandler routes requests of clients.

@@ -69,7 +69,6 @@ type Forwarder struct {
 	errors    *log.Logger // the proxy's
 	now       func() time.Time
 	patience  time.Duration // retryTimeout
-	stats     counters
 
 	tasks    sync.WaitGroup // passages; none is added once closing
 	finished chan struct{}  // closed when the last has ended
@@ -79,6 +78,8 @@ type Forwarder struct {
 	closing  bool
 	passages map[*passage]struct{}
 	empty    chan struct{} // closed when there are no passages; nil unless awaited
+	outcomes map[Outcome]uint64
+	refusals map[Refusal]uint64
 }
 
 // New returns a Forwarder. Close ends it.
@@ -116,11 +117,12 @@ func New(o Options) (*Forwarder, error) {
 		errors:    proxyLog,
 		finished:  make(chan struct{}),
 		passages:  make(map[*passage]struct{}),
+		outcomes:  map[Outcome]uint64{OK: 0, NoOwner: 0, Failed: 0, Gone: 0, Undecided: 0},
+		refusals:  map[Refusal]uint64{Unsigned: 0, Forged: 0, Misdirected: 0, Stale: 0},
 	}
 	if most := o.Outgoing.Max(); most > 0 { // idle connections use descriptors, too
 		f.transport.MaxIdleConns = max(1, most/32)
 	}
-	f.stats.init()
 	return f, nil
 }
 

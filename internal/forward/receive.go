@@ -85,7 +85,7 @@ func restore(r *http.Request) *http.Request {
 }
 
 func (f *Forwarder) refuse(w http.ResponseWriter, r *http.Request, why Refusal) {
-	f.stats.refused(why)
+	f.countRefusal(why)
 	f.log.Warn("forwarded request refused", zap.String("reason", string(why)), zap.String("remote", r.RemoteAddr))
 	h := w.Header()
 	h.Set(headerRefused, string(why))

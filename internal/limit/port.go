@@ -142,6 +142,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// sendBuffer limits the kernel's send buffer of one connection. Without a limit
+// it grows to megabytes, and on a slow link a ping would be queued behind them
+// until its client times out.
+const sendBuffer = 256 << 10
+
 // admit returns a new connection of the port, or nil if the limit is reached.
 func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 	c := &Conn{TCPConn: tcp, port: p}
@@ -164,6 +169,7 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		_ = longest.Close() // no operation on it is pending
 	}
 	p.open.Add(1)
+	_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
 	return c
 }
 
