@@ -26,8 +26,8 @@ func (n *node) newAPI(c config) *api.API {
 // internalHandler routes requests of operators, backends and other nodes.
 func (n *node) internalHandler(a *api.API, scraped http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /healthz", n.health.Live())
-	mux.Handle("GET /readyz", n.health.Ready())
+	mux.HandleFunc("GET /healthz", n.health.Live)
+	mux.HandleFunc("GET /readyz", n.health.Ready)
 	mux.Handle("GET /metrics", scraped)
 	mux.Handle(api.Prefix, a)
 	for path, serve := range map[string]http.HandlerFunc{

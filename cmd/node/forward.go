@@ -39,16 +39,12 @@ func newForwarder(c config, a adapter.Adapter, l *limits, log *zap.Logger) (*for
 // sendAway closes this node's connections over a period, and requests the
 // owners of forwarded WebSockets to close them.
 func (n *node) sendAway(ctx context.Context, over time.Duration) error {
+	if n.forward == nil {
+		return n.sockets.Drain(ctx, over)
+	}
 	through := make(chan error, 1)
-	go func() { // ends with ctx at the latest
-		if n.forward == nil {
-			through <- nil
-			return
-		}
-		through <- n.forward.Drain(ctx, over)
-	}()
-	err := n.sockets.Drain(ctx, over)
-	return errors.Join(err, <-through)
+	go func() { through <- n.forward.Drain(ctx, over) }() // ends with ctx at the latest
+	return errors.Join(n.sockets.Drain(ctx, over), <-through)
 }
 
 // advertised returns the address at which other nodes reach this node's

@@ -38,10 +38,9 @@ func (n *node) withHealth(c config, next http.Handler) http.Handler {
 	if c.HealthPath == "" {
 		return next
 	}
-	ready := n.health.Public()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == c.HealthPath {
-			ready.ServeHTTP(w, r)
+			n.health.Public(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"math"
 	"runtime/debug"
 
@@ -84,11 +85,7 @@ type shares struct {
 // health checks, metrics, backends and calls between nodes, and a sixteenth for Redis,
 // idle connections to other nodes and files.
 func (c *config) shares(descriptors int) shares {
-	s := shares{clients: descriptors / 4 * 3, forwarded: descriptors / 16 * 13, internal: descriptors / 8}
-	if c.Connections > 0 {
-		s.clients = c.Connections
-	}
-	return s
+	return shares{clients: cmp.Or(c.Connections, descriptors/4*3), forwarded: descriptors / 16 * 13, internal: descriptors / 8}
 }
 
 // part returns a part of GOMEMLIMIT, or a default if that is not set.
@@ -101,34 +98,17 @@ func part(of int64, otherwise int) int {
 
 // sessions returns the maximum number of open connections of any transport; 0 means no limit. An idle
 // one takes up to 16 KiB; the rest of the memory is for their data.
-func (c *config) sessions() int {
-	if c.Sessions > 0 {
-		return c.Sessions
-	}
-	return part(16<<10, 0) * 3 / 8
-}
+func (c *config) sessions() int { return cmp.Or(c.Sessions, part(16<<10, 0)*3/8) }
 
 // receiveBudget returns the memory limit of clients' events until they are handled.
 func (c *config) receiveBudget() int {
-	if c.ReceiveBudget > 0 {
-		return int(c.ReceiveBudget)
-	}
-	return max(part(8, 128<<20), 2*int(c.MaxPayload))
+	return cmp.Or(int(c.ReceiveBudget), max(part(8, 128<<20), 2*int(c.MaxPayload)))
 }
 
 // membershipBudget returns the memory limit of the memberships of all sockets.
-func (c *config) membershipBudget() int {
-	if c.MembershipBudget > 0 {
-		return int(c.MembershipBudget)
-	}
-	return part(4, 512<<20)
-}
+func (c *config) membershipBudget() int { return cmp.Or(int(c.MembershipBudget), part(4, 512<<20)) }
 
 // queueBudget returns the maximum number of bytes queued on this node.
 func (c *config) queueBudget() int {
-	budget := part(4, 512<<20)
-	if c.QueueBudget > 0 {
-		budget = int(c.QueueBudget)
-	}
-	return max(budget, int(c.SendQueueBytes))
+	return max(cmp.Or(int(c.QueueBudget), part(4, 512<<20)), int(c.SendQueueBytes))
 }

@@ -8,6 +8,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -51,11 +52,8 @@ type API struct {
 
 // New returns an API.
 func New(o Options) *API {
-	if o.Logger == nil {
-		o.Logger = zap.NewNop()
-	}
 	// Attempts with wrong keys must not fill the log.
-	log := o.Logger.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
 	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}

@@ -16,6 +16,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -92,15 +93,9 @@ func New(o Options) (*Forwarder, error) {
 	case o.Timeout <= 0:
 		return nil, fmt.Errorf("forward: invalid timeout %v", o.Timeout)
 	}
-	if o.Logger == nil {
-		o.Logger = zap.NewNop()
-	}
-	if o.Outgoing == nil {
-		o.Outgoing = limit.NewForwarded(limit.ForwardedOptions{})
-	}
-	if o.Incoming == nil {
-		o.Incoming = limit.NewForwarded(limit.ForwardedOptions{})
-	}
+	o.Logger = cmp.Or(o.Logger, zap.NewNop())
+	o.Outgoing = cmp.Or(o.Outgoing, limit.NewForwarded(limit.ForwardedOptions{}))
+	o.Incoming = cmp.Or(o.Incoming, limit.NewForwarded(limit.ForwardedOptions{}))
 	proxyLog, err := zap.NewStdLogAt(o.Logger, zap.DebugLevel) // peers that disconnect while they are answered
 	if err != nil {
 		return nil, err

@@ -178,24 +178,8 @@ func (s *Server) forget(c *Conn) {
 	defer s.mu.Unlock()
 	if s.conns[c.id] == c {
 		delete(s.conns, c.id)
-		if c.forgotten != nil {
-			close(c.forgotten)
-		}
+		close(c.forgotten)
 	}
-}
-
-// forgetting returns a channel that is closed when the server forgets the connection. It returns nil
-// if it has.
-func (s *Server) forgetting(c *Conn) <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns[c.id] != c {
-		return nil
-	}
-	if c.forgotten == nil {
-		c.forgotten = make(chan struct{})
-	}
-	return c.forgotten
 }
 
 // Refuse refuses new connections from now on: their first requests get a 503, after which stock
