@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -181,32 +182,28 @@ type policy struct {
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	mu      sync.Mutex
-	evicts  error
+	evicts  atomic.Pointer[error]
 }
 
 func (p *policy) check(ctx context.Context) error {
 	err := p.target.Check(ctx)
-	evicts := errors.Is(err, redisurl.ErrEvicts)
-	if evicts && p.allowed {
+	switch evicts := errors.Is(err, redisurl.ErrEvicts); {
+	case evicts && p.allowed:
 		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
 	case evicts:
-		p.evicts = fmt.Errorf("%w; REJOIN_ALLOW_EVICTION=true accepts that clients may miss events without notice", err)
-		return p.evicts
+		err = fmt.Errorf("%w; REJOIN_ALLOW_EVICTION=true accepts that clients may miss events without notice", err)
+		p.evicts.Store(&err)
 	case err == nil:
-		p.evicts = nil
+		p.evicts.Store(nil)
 	}
 	return err
 }
 
 func (p *policy) verdict() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.evicts
+	if evicts := p.evicts.Load(); evicts != nil {
+		return *evicts
+	}
+	return nil
 }
 
 // start checks repeatedly, because the policy can be changed while Redis runs.

@@ -53,12 +53,13 @@ func main() {
 func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	check := flags.Bool("check", false, "check the configuration and exit")
-	probed := flags.String("probe", "", "ask a URL and exit")
-	claims := flags.String("token", "", "print a token with these claims and exit")
+	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2")
+	probed := flags.String("probe", "", "request a node's /readyz or /healthz, a `URL`, and exit: 0 if it answers 200 within 3 s, else 1")
+	claims := flags.String("token", "", "print a token with these `CLAIMS`, a JSON object such as {\"sub\": \"alice\"}, and exit; it is signed with\n"+
+		"REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		writeHelp(stdout)
+		writeHelp(stdout, flags)
 		return exitOK
 	} else if err != nil {
 		fmt.Fprintf(stderr, "rejoin: %v (-h lists what there is)\n", err)
@@ -143,21 +144,14 @@ func serve(ctx, draining context.Context, c config, build metrics.Build, log log
 	return nil
 }
 
-func writeHelp(w io.Writer) {
+func writeHelp(w io.Writer, flags *flag.FlagSet) {
 	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by
 environment variables. Without arguments it runs a node; with one of these it does not:
 
-  -check      check the configuration and exit: 0 if it is valid, else 2
-  -probe URL  request a node's /readyz or /healthz and exit: 0 if it answers 200 within 3 s, else 1
-  -token CLAIMS
-              print a token with these claims, a JSON object such as {"sub": "alice"}, and exit; it is signed with
-              REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set
-  -version    print the version and exit
-  -h          print this and exit
-
-If a value is read from a file, trailing newlines are ignored.
-
 `)
+	flags.SetOutput(w)
+	flags.PrintDefaults()
+	fmt.Fprint(w, "\nIf a value is read from a file, trailing newlines are ignored.\n\n")
 	writeTable(w)
 }
 
