@@ -45,8 +45,7 @@ type Clients struct {
 	largest   int
 	proxies   Proxies
 	running   *running
-	users     *table[string, *holder]
-	addresses *table[netip.Addr, *holder]
+	holders   *table[key, holder]
 	tally     *Tally
 }
 
@@ -61,20 +60,22 @@ type senders struct {
 	eventLimit, byteLimit string
 }
 
-func (s *senders) off() bool { return s.events.unit == 0 && s.bytes.unit == 0 }
+// A sent is a socket's, a user's or an address' use of its sending rates.
+type sent struct{ events, bytes due }
 
-// A sent is a socket's or a user's use of its sending rates.
-type sent struct {
-	mu            sync.Mutex
-	events, bytes due
+// A key is a user, or an address without one.
+type key struct {
+	user    string
+	address netip.Addr
 }
 
 // A holder is a user or an address, with the common use of its sockets.
 type holder struct {
+	mu sync.Mutex
 	sent
-	reads     due  // guarded by mu
-	copies    due  // guarded by mu
-	forgotten bool // guarded by mu: removed from the table because its limits are unused
+	reads     due
+	copies    due
+	forgotten bool // removed from the table because its limits are unused
 }
 
 // A Client is one socket, and its use of the limits.
@@ -115,9 +116,7 @@ func NewClients(o ClientOptions) *Clients {
 		running:   newRunning(o.Tally),
 		tally:     o.Tally,
 	}
-	fresh := func() *holder { return new(holder) }
-	c.users = newTable[string](fresh, c.idle)
-	c.addresses = newTable[netip.Addr](fresh, c.idle)
+	c.holders = newTable[key](c.idle)
 	return c
 }
 
@@ -145,15 +144,14 @@ func (c *Client) holder() (h *holder) {
 		}
 		c.held.mu.Unlock()
 	}
-	take := func(is *holder) {
+	k := key{user: c.name}
+	if c.name == "" {
+		k.address = c.address
+	}
+	c.all.holders.with(k, func(is *holder) {
 		h = is
 		h.mu.Lock()
-	}
-	if c.name == "" {
-		c.all.addresses.with(c.address, take)
-	} else {
-		c.all.users.with(c.name, take)
-	}
+	})
 	c.held = h
 	return h
 }
@@ -166,14 +164,12 @@ func (c *Client) shared() bool { return c.name == "" && c.all.proxies.unknown(c.
 // a user its address. If it returns an [*ExceededError] the caller should drop the event.
 func (c *Client) Allow(bytes int) error {
 	now := c.all.now()
-	c.sent.mu.Lock()
 	err := c.allow(&c.all.socket, &c.sent, now, bytes)
-	c.sent.mu.Unlock()
 	of := &c.all.user
 	if c.name == "" {
 		of = &c.all.address
 	}
-	if err != nil || of.off() || c.shared() {
+	if err != nil || c.shared() {
 		return err
 	}
 	h := c.holder()
@@ -191,7 +187,7 @@ func (c *Client) Token() error {
 	return nil
 }
 
-// allow takes one event from the rates of used, which is locked.
+// allow takes one event from the rates of used.
 func (c *Client) allow(of *senders, used *sent, now int64, bytes int) error {
 	switch {
 	case !of.events.take(&used.events, now, 1):

@@ -139,8 +139,8 @@ func TestTablesStaySmall(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}
-		if len(all.users.entries) > 3*leastSweep || len(all.addresses.entries) > 3*leastSweep {
-			t.Errorf("%d users, %d addresses", len(all.users.entries), len(all.addresses.entries))
+		if n := len(all.holders.entries); n > 3*leastSweep {
+			t.Errorf("%d users and addresses", n)
 		}
 		if !a.held.forgotten {
 			t.Error("a silent user is remembered")
@@ -161,8 +161,8 @@ func TestAllowAllocatesNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	c.all.users.mu.Lock()
-	defer c.all.users.mu.Unlock()
+	c.all.holders.mu.Lock()
+	defer c.all.holders.mu.Unlock()
 	if err := c.Allow(10); err != nil {
 		t.Error(err)
 	}

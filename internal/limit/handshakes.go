@@ -36,7 +36,7 @@ type Handshakes struct {
 	clock
 	all   *rate.Limiter
 	each  pace
-	peers *table[netip.Addr, *peer]
+	peers *table[netip.Addr, peer]
 
 	sessions, headerBytes atomic.Int64
 }
@@ -51,11 +51,8 @@ type peer struct {
 // of ten.
 func NewHandshakes(o HandshakeOptions) *Handshakes {
 	o.Tally = cmp.Or(o.Tally, NewTally(zap.NewNop()))
-	h := &Handshakes{o: o, clock: newClock(), all: perSecond(o.Rate), each: paced(o.IPRate, 1)}
-	h.peers = newTable[netip.Addr](
-		func() *peer { return new(peer) },
-		func(p *peer) bool { return p.open == 0 && int64(p.begun) <= h.now() },
-	)
+	h := &Handshakes{o: o, clock: newClock(), all: rate.NewLimiter(rate.Limit(o.Rate), o.Rate), each: paced(o.IPRate, 1)}
+	h.peers = newTable[netip.Addr](func(p *peer) bool { return p.open == 0 && int64(p.begun) <= h.now() })
 	return h
 }
 
@@ -71,9 +68,7 @@ func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
 	release := func() {
 		h.sessions.Add(-1)
 		h.headerBytes.Add(-headers)
-		if left != nil {
-			left()
-		}
+		left()
 	}
 	refuse := func(limit string, most zap.Field, message string) error {
 		release()
@@ -85,7 +80,7 @@ func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
 		return nil, refuse(Sessions, zap.Int("connections", h.o.Sessions), "This node has too many connections")
 	case h.o.HeaderBytes > 0 && headers > 0 && kept > int64(h.o.HeaderBytes):
 		return nil, refuse(HeaderBytes, zap.Int("bytes", h.o.HeaderBytes), "This node has too many connections with large headers")
-	case !h.all.Allow():
+	case h.o.Rate > 0 && !h.all.Allow():
 		return nil, refuse(HandshakeRate, zap.Int("in_a_second", h.o.Rate), "This node has too many new connections")
 	}
 	return release, nil
@@ -108,12 +103,9 @@ func headerSize(r *http.Request) (bytes int64) {
 }
 
 func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
-	if h.o.IPRate == 0 && h.o.IPConnections == 0 {
-		return nil, nil
-	}
 	addr := network(remote)
-	if h.o.Proxies.unknown(addr) {
-		return nil, nil
+	if h.o.IPRate == 0 && h.o.IPConnections == 0 || h.o.Proxies.unknown(addr) {
+		return func() {}, nil
 	}
 	refuse := func(limit, message string) {
 		h.o.Tally.refuse(limit, "handshake refused", zap.Stringer("address", addr))

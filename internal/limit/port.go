@@ -40,7 +40,7 @@ type PortOptions struct {
 // none waits, the new one is closed.
 type Port struct {
 	o         PortOptions
-	peers     *table[netip.Addr, *int]
+	peers     *table[netip.Addr, int]
 	open      atomic.Int64
 	acceptErr atomic.Uint64
 
@@ -53,11 +53,8 @@ type Port struct {
 // NewPort returns the bounds of a port.
 func NewPort(o PortOptions) *Port {
 	p := &Port{
-		o: o,
-		peers: newTable[netip.Addr](
-			func() *int { return new(int) },
-			func(open *int) bool { return *open == 0 },
-		),
+		o:     o,
+		peers: newTable[netip.Addr](func(open *int) bool { return *open == 0 }),
 	}
 	p.order.prev, p.order.next = &p.order, &p.order
 	return p
