@@ -65,7 +65,7 @@ var figures = []figure{
 	{"cut", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(cut)},
 	{"busy", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(cutAndBusy)},
 	{"killed", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(killed)},
-	{"half-open", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(halfOpen)},
+	{"half-open", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery((*fleet).lose)},
 	{"publish", "µs of the nodes' CPU for each event through the cluster", "%.1f", publishColumns, true, measurePublish},
 	{"catch-up", "commands that repair the subscribers' cut", "%.0f", catchUpColumns, true, measureCatchUp},
 }

@@ -58,9 +58,7 @@ func killed(f *fleet) error {
 	return f.cl.kill(0)
 }
 
-func halfOpen(f *fleet) error { return f.lose() }
-
-// lose leaves the connections open and silent.
+// lose leaves the connections open and silent, as a half-open connection is.
 func (f *fleet) lose() error {
 	for _, c := range f.clients {
 		if err := f.loop.drop(c.conn); err != nil {
@@ -96,7 +94,7 @@ func measureRecovery(lose func(*fleet) error) measurement {
 		if err := l.during(p.Settle / 5); err != nil { // the nodes have nothing left to do
 			return sample{}, err
 		}
-		usage, redis, err := cl.metered(f.comeBack)
+		usage, redis, err := cl.metered(func() error { return f.connect(cl.nodes[cl.last()].addr) })
 		if err != nil {
 			return sample{}, err
 		}
@@ -194,10 +192,6 @@ func (f *fleet) connect(addr string) error {
 		return fmt.Errorf("%d clients of %d connected, %d recovered, %d events heard: %w", connected, len(f.clients), recovered, events, err)
 	}
 	return nil
-}
-
-func (f *fleet) comeBack() error {
-	return f.connect(f.cl.nodes[f.cl.last()].addr)
 }
 
 // complete reports whether every client has what it shall get.

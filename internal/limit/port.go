@@ -67,11 +67,12 @@ type Conn struct {
 	port *Port
 	peer netip.Addr // invalid if the address is not limited
 
-	body arriving // of the current request; belongs to the handler
+	hijacked atomic.Bool
+	body     arriving    // of the current request; belongs to the handler
+	arrived  atomic.Bool // the whole body
 
 	// Guarded by port.mu.
 	prev, next *Conn // nil unless it waits
-	arrived    bool  // the whole body
 	closed     bool
 	then       func() // called when the connection is closed; may be nil
 }
@@ -155,7 +156,9 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		return nil
 	}
 	if p.o.Connections > 0 && p.taken() >= p.o.Connections {
-		longest := p.longest()
+		p.mu.Lock()
+		longest := p.takeLongest()
+		p.mu.Unlock()
 		p.o.Tally.refuse(p.o.Name, "too many connections", zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
 		if longest == nil {
 			if c.peer.IsValid() {
@@ -188,14 +191,8 @@ func (p *Port) taken() int {
 	return n
 }
 
-// longest removes the connection that has waited longest from the order, to be closed; it returns
-// nil if none waits.
-func (p *Port) longest() *Conn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.takeLongest()
-}
-
+// takeLongest removes the connection that has waited longest from the order, to be closed; it
+// returns nil if none waits. p.mu is held.
 func (p *Port) takeLongest() *Conn {
 	c := p.order.next
 	if c == &p.order {
@@ -237,13 +234,22 @@ func (p *Port) set(c *Conn, waits bool) {
 // ConnState implements [http.Server.ConnState].
 func (p *Port) ConnState(conn net.Conn, state http.ConnState) {
 	if c := ofPort(conn); c != nil {
+		c.hijacked.Store(state == http.StateHijacked)
 		p.set(c, state == http.StateNew || state == http.StateIdle)
 	}
 }
 
 type connKey struct{}
 
-// ConnContext implements [http.Server.ConnContext]. Body needs it.
+// Hijacked returns the connection of a request if its handler has taken it over, otherwise nil.
+func Hijacked(r *http.Request) *Conn {
+	if c, ok := r.Context().Value(connKey{}).(*Conn); ok && c.hijacked.Load() {
+		return c
+	}
+	return nil
+}
+
+// ConnContext implements [http.Server.ConnContext]. Body and Hijacked need it.
 func (p *Port) ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	if c := ofPort(conn); c != nil {
 		return context.WithValue(ctx, connKey{}, c)
@@ -281,10 +287,10 @@ func (p *Port) Body(next http.Handler, within time.Duration) http.Handler {
 		body := r.Body
 		c.body = arriving{body, c} // a connection carries one request at a time
 		r.Body = &c.body
-		p.arrives(c, false)
+		c.arrives(false)
 		next.ServeHTTP(w, r)
-		r.Body = body // the server checks its type
-		if !p.hasArrived(c) {
+		r.Body = body          // the server checks its type
+		if !c.arrived.Load() { // the connection continues to wait for it
 			_ = control.SetReadDeadline(time.Now().Add(unreadTimeout))
 		}
 	})
@@ -299,25 +305,15 @@ type arriving struct {
 func (b *arriving) Read(into []byte) (int, error) {
 	n, err := b.ReadCloser.Read(into)
 	if err == io.EOF {
-		b.conn.port.arrives(b.conn, true)
+		b.conn.arrives(true)
 	}
 	return n, err
 }
 
 // arrives records whether the whole body has arrived.
-func (p *Port) arrives(c *Conn, all bool) {
-	p.mu.Lock()
-	c.arrived = all
-	p.mu.Unlock()
-	p.set(c, !all)
-}
-
-// hasArrived reports whether the whole body had arrived when the handler returned. If not, the
-// connection continues to wait for it.
-func (p *Port) hasArrived(c *Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return c.arrived
+func (c *Conn) arrives(all bool) {
+	c.arrived.Store(all)
+	c.port.set(c, !all)
 }
 
 // Open returns the number of open TCP connections.

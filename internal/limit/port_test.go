@@ -251,8 +251,8 @@ func TestWaitingAllocatesNothing(t *testing.T) {
 	c := p.admit(new(net.TCPConn), "198.51.100.1:1")
 	if n := testing.AllocsPerRun(100, func() {
 		p.ConnState(c, http.StateActive)
-		p.arrives(c, false)
-		p.arrives(c, true)
+		c.arrives(false)
+		c.arrives(true)
 		p.ConnState(c, http.StateIdle)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
