@@ -41,15 +41,15 @@ func newLimits(c config, log *zap.Logger) *limits {
 		forwarded = nil
 	}
 	public := c.publicPort()
-	public.Connections, public.Others, public.Tally = s.clients, forwarded, tally
+	public.Quota = limit.Quota{Name: limit.Connections, Max: s.clients, Others: forwarded, Tally: tally}
 	l.public = limit.NewPort(public)
-	l.internal = limit.NewPort(limit.PortOptions{
-		Name: limit.InternalConnections, Connections: s.internal, Others: func() int { return -l.incoming.Open() }, Tally: tally,
-	})
-	l.outgoing = limit.NewForwarded(limit.ForwardedOptions{
+	l.internal = limit.NewPort(limit.PortOptions{Quota: limit.Quota{
+		Name: limit.InternalConnections, Max: s.internal, Others: func() int { return -l.incoming.Open() }, Tally: tally,
+	}})
+	l.outgoing = limit.NewForwarded(limit.Quota{
 		Name: limit.ForwardedToNodes, Max: s.forwarded, Others: func() int { return l.public.Open() + l.incoming.Open() }, Tally: tally,
 	})
-	l.incoming = limit.NewForwarded(limit.ForwardedOptions{
+	l.incoming = limit.NewForwarded(limit.Quota{
 		Name: limit.ForwardedFromNodes, Max: s.forwarded, Others: func() int { return l.public.Open() + l.outgoing.Open() }, Tally: tally,
 	})
 	return l
@@ -58,8 +58,7 @@ func newLimits(c config, log *zap.Logger) *limits {
 // publicPort returns the limits of the public port that do not depend on the descriptors.
 func (c *config) publicPort() limit.PortOptions {
 	return limit.PortOptions{
-		Name: limit.Connections, Waiting: c.IdleConnections,
-		IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(),
+		Waiting: c.IdleConnections, IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(),
 	}
 }
 

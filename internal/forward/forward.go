@@ -94,8 +94,8 @@ func New(o Options) (*Forwarder, error) {
 		return nil, fmt.Errorf("forward: invalid timeout %v", o.Timeout)
 	}
 	o.Logger = cmp.Or(o.Logger, zap.NewNop())
-	o.Outgoing = cmp.Or(o.Outgoing, limit.NewForwarded(limit.ForwardedOptions{}))
-	o.Incoming = cmp.Or(o.Incoming, limit.NewForwarded(limit.ForwardedOptions{}))
+	o.Outgoing = cmp.Or(o.Outgoing, limit.NewForwarded(limit.Quota{}))
+	o.Incoming = cmp.Or(o.Incoming, limit.NewForwarded(limit.Quota{}))
 	proxyLog, err := zap.NewStdLogAt(o.Logger, zap.DebugLevel) // peers that disconnect while they are answered
 	if err != nil {
 		return nil, err

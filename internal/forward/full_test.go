@@ -27,7 +27,7 @@ func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *lim
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
 	tally = limit.NewTally(zap.New(core))
-	l = limit.NewForwarded(limit.ForwardedOptions{Name: name, Max: most, Tally: tally})
+	l = limit.NewForwarded(limit.Quota{Name: name, Max: most, Tally: tally})
 	c = setUp(t, 2, func(_ *engineio.Options, o *Options) {
 		switch {
 		case name == limit.ForwardedFromNodes && o.Node == "n000":
@@ -39,7 +39,7 @@ func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *lim
 	owner, near = c.nodes[0], c.nodes[1]
 	near.patience = 300 * time.Millisecond
 
-	port := limit.NewPort(limit.PortOptions{Name: limit.InternalConnections, Connections: 4, Others: func() int { return -owner.o.Incoming.Open() }, Tally: limit.NewTally(zap.NewNop())})
+	port := limit.NewPort(limit.PortOptions{Quota: limit.Quota{Name: limit.InternalConnections, Max: 4, Others: func() int { return -owner.o.Incoming.Open() }, Tally: limit.NewTally(zap.NewNop())}})
 	bounded := httptest.NewUnstartedServer(nil)
 	mux := http.NewServeMux()
 	mux.Handle("/", owner.internal.Config.Handler)

@@ -8,42 +8,46 @@ import (
 	"go.uber.org/zap"
 )
 
-// ForwardedOptions configure a [Forwarded].
-type ForwardedOptions struct {
+// A Quota bounds what takes the descriptors of a node.
+type Quota struct {
 	// Name is the limit's name in metrics and logs.
 	Name string
-	// Max is the maximum number of requests and WebSockets, together with the result of Others: the
-	// other users of the same descriptors. 0 means no limit; a nil Others counts as 0.
+	// Max is the maximum number, together with the result of Others: the other users of the same
+	// descriptors or, if negative, those that use none. 0 means no limit; a nil Others counts as 0.
 	Max    int
 	Others func() int
 	Tally  *Tally
+}
+
+// left returns what Others leave.
+func (q *Quota) left() int {
+	if q.Others == nil {
+		return q.Max
+	}
+	return q.Max - q.Others()
 }
 
 // Forwarded bounds the requests and WebSockets that a node forwards to other nodes, or
 // those that it receives from them: each takes a connection between the nodes. All
 // methods are safe for concurrent use.
 type Forwarded struct {
-	o    ForwardedOptions
+	o    Quota
 	open atomic.Int64
 }
 
-// NewForwarded returns a bound.
-func NewForwarded(o ForwardedOptions) *Forwarded { return &Forwarded{o: o} }
+// NewForwarded returns a bound of requests and WebSockets.
+func NewForwarded(o Quota) *Forwarded { return &Forwarded{o: o} }
 
 // Enter reports whether a request may be forwarded, and counts it until Leave. It reserves space
 // for requests that clients depend on: a client whose upgrade is refused continues to poll, and one
 // whose poll is refused polls again, but a refused POST ends its session.
 func (f *Forwarded) Enter(r *http.Request) bool {
-	most := f.o.Max
-	reserve := (most + 63) / 64
+	most, reserve := f.o.left(), (f.o.Max+63)/64
 	switch {
 	case websocket.IsWebSocketUpgrade(r):
 		most -= 2 * reserve
 	case r.Method == http.MethodGet:
 		most -= reserve
-	}
-	if f.o.Others != nil {
-		most -= f.o.Others()
 	}
 	if f.open.Add(1) > int64(most) && f.o.Max > 0 {
 		f.Leave()

@@ -17,20 +17,14 @@ import (
 
 // PortOptions configure a [Port]. Zero means no limit.
 type PortOptions struct {
-	// Name is the limit's name in metrics and logs.
-	Name string
-	// Connections is the maximum number of TCP connections of the port, together with the result of
-	// Others: the other users of the same descriptors or, if negative, the port's connections that
-	// use none. A nil Others counts as 0.
-	Connections int
-	Others      func() int
+	// The number of TCP connections of the port.
+	Quota
 	// Waiting is the maximum number of them that may wait for their client: see [Port].
 	Waiting int
 	// IPConnections is the maximum number of them from one address. Addresses of Proxies, or that
 	// may be proxies, serve many clients and are not limited.
 	IPConnections int
 	Proxies       Proxies
-	Tally         *Tally
 }
 
 // A Port bounds the TCP connections of one [http.Server], which uses its Listener, ConnState,
@@ -155,11 +149,11 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		p.o.Tally.refuse(IPTCPConnections, "connection refused: its address has too many", zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
 		return nil
 	}
-	if p.o.Connections > 0 && p.taken() >= p.o.Connections {
+	if p.o.Max > 0 && p.Open() >= p.o.left() {
 		p.mu.Lock()
 		longest := p.takeLongest()
 		p.mu.Unlock()
-		p.o.Tally.refuse(p.o.Name, "too many connections", zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
+		p.o.Tally.refuse(p.o.Name, "too many connections", zap.Int("connections", p.o.Max), zap.Bool("refused", longest == nil))
 		if longest == nil {
 			if c.peer.IsValid() {
 				p.peers.with(c.peer, func(open *int) { *open-- })
@@ -180,15 +174,6 @@ func (p *Port) admitPeer(peer netip.Addr) (ok bool) {
 		}
 	})
 	return ok
-}
-
-// taken returns how many of Connections are in use.
-func (p *Port) taken() int {
-	n := p.Open()
-	if p.o.Others != nil {
-		n += p.o.Others()
-	}
-	return n
 }
 
 // takeLongest removes the connection that has waited longest from the order, to be closed; it

@@ -86,7 +86,7 @@ func TestFullPortTakesClients(t *testing.T) {
 	for name, text := range map[string]string{"nothing": "", "half a request": whole[:20], "half a body": half} {
 		t.Run(name, func(t *testing.T) {
 			core, logs := observer.New(zap.WarnLevel)
-			p := NewPort(PortOptions{Name: Connections, Connections: 3, Tally: NewTally(zap.New(core))})
+			p := NewPort(PortOptions{Quota: Quota{Name: Connections, Max: 3, Tally: NewTally(zap.New(core))}})
 			open := serve(t, p, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 			first := open(text)
 			waits(t, p, 1)
@@ -109,7 +109,7 @@ func TestFullPortTakesClients(t *testing.T) {
 
 // Requests that are being answered are not cut for new ones.
 func TestFullPortKeepsRequests(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Connections: 2, Tally: NewTally(zap.NewNop())})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Max: 2, Tally: NewTally(zap.NewNop())}})
 	proceed := make(chan struct{})
 	open := serve(t, p, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -133,7 +133,7 @@ func TestFullPortKeepsRequests(t *testing.T) {
 
 // A connection waits between requests, and not while its request is answered.
 func TestIdleConnectionsAreBounded(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Waiting: 2, Tally: NewTally(zap.NewNop())})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, Waiting: 2})
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
 	first := open(whole)
 	if got := said(first); got != "HTTP/1.1 200 OK" {
@@ -155,7 +155,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 // A body that its handler does not read is waited for a second, not as long as one that
 // is read.
 func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Tally: NewTally(zap.NewNop())})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}})
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
 	begun := time.Now()
 	c := open(half)
@@ -166,7 +166,7 @@ func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
 
 // A body that is read has its time, and the connection serves the next request.
 func TestReadBodyKeepsItsConnection(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Tally: NewTally(zap.NewNop())})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}})
 	open := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		fmt.Fprint(w, string(body), err)
@@ -200,7 +200,7 @@ func TestConnectionsOfAnAddress(t *testing.T) {
 		{[]string{"192.0.2.1:1", "192.0.2.1:2", "192.0.2.1:3"}, 3},
 		{[]string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}, 3},
 	} {
-		p := NewPort(PortOptions{Name: Connections, IPConnections: 2, Proxies: proxies, Tally: NewTally(zap.NewNop())})
+		p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, IPConnections: 2, Proxies: proxies})
 		var conns []*Conn
 		for _, address := range test.addresses {
 			if c := p.admit(new(net.TCPConn), address); c != nil {
@@ -223,7 +223,7 @@ func TestConnectionsOfAnAddress(t *testing.T) {
 // A failed accept is counted and logged.
 func TestAcceptErrors(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
-	p := NewPort(PortOptions{Name: Connections, Tally: NewTally(zap.New(core))})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.New(core))}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +247,7 @@ func TestAcceptErrors(t *testing.T) {
 // A port costs a connection and a request no memory that is not freed with it: nothing
 // is allocated when a connection begins or ends to wait.
 func TestWaitingAllocatesNothing(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Waiting: 10, Tally: NewTally(zap.NewNop())})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, Waiting: 10})
 	c := p.admit(new(net.TCPConn), "198.51.100.1:1")
 	if n := testing.AllocsPerRun(100, func() {
 		p.ConnState(c, http.StateActive)
