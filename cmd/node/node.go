@@ -241,7 +241,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		ReceiveBudget:           c.receiveBudget(),
 		SessionRecoveries:       c.SessionRecoveries,
 		RecoveryLimit: func(r *socketio.ConnectRequest) socketio.RecoveryLimit {
-			return n.limits.clients.Recovery(r.User(), r.Handshake().RemoteAddr)
+			return n.limits.clients.Client(r.User(), r.Handshake().RemoteAddr)
 		},
 		Client: files,
 		Logger: n.log,

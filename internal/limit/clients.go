@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -31,8 +32,8 @@ type ClientOptions struct {
 	Tally   *Tally // by default one of its own, which logs nothing
 }
 
-// Clients limit what sockets and users send and read. The methods are safe for concurrent use; a
-// [Client] must be used by one goroutine at a time.
+// Clients limit what sockets and users send and read. The methods are safe for concurrent use; of
+// those of a [Client] only Charge and Wait are.
 type Clients struct {
 	clock
 	socket    senders
@@ -78,16 +79,17 @@ type holder struct {
 	forgotten bool // removed from the table because its limits are unused
 }
 
-// A Client is one socket, and its use of the limits.
+// A Client is one socket, or one client that recovers, and its use of the limits.
 type Client struct {
 	all     *Clients
 	sent    sent
 	name    string // of the user, or ""
-	held    *holder
+	held    atomic.Pointer[holder]
 	address netip.Addr
 	joins   due // of the rate of copies, if the address is unknown
 	writes  due // likewise, of its own rate of session writes
 	tokens  due
+	delayed atomic.Bool // a recovery, so that it is counted once
 }
 
 // An ExceededError says which limit is exceeded.
@@ -137,12 +139,12 @@ func (c *Clients) Client(user, address string) *Client {
 // holder returns, locked, the user's holder, or without a user that of the address.
 func (c *Client) holder() (h *holder) {
 	// Usually the holder is unchanged, which avoids waiting for other users' sockets.
-	if c.held != nil {
-		c.held.mu.Lock()
-		if !c.held.forgotten {
-			return c.held
+	if h = c.held.Load(); h != nil {
+		h.mu.Lock()
+		if !h.forgotten {
+			return h
 		}
-		c.held.mu.Unlock()
+		h.mu.Unlock()
 	}
 	k := key{user: c.name}
 	if c.name == "" {
@@ -152,7 +154,7 @@ func (c *Client) holder() (h *holder) {
 		h = is
 		h.mu.Lock()
 	})
-	c.held = h
+	c.held.Store(h)
 	return h
 }
 
@@ -230,16 +232,16 @@ func (c *Client) Read(ctx context.Context, kind string) (done func(bytes int), e
 	}
 	leave, err := c.all.running.enter(ctx, kind)
 	if err != nil {
-		c.charge(-readPage)
+		c.account(-readPage)
 		return nil, err
 	}
 	return func(bytes int) {
 		leave()
-		c.charge(bytes + readCost - readPage)
+		c.account(bytes + readCost - readPage)
 	}, nil
 }
 
-func (c *Client) charge(bytes int) {
+func (c *Client) account(bytes int) {
 	h := c.holder()
 	defer h.mu.Unlock()
 	c.all.reads.charge(&h.reads, bytes)
@@ -287,44 +289,24 @@ func (c *Client) whose() string {
 	return "this user"
 }
 
-// A Recovery limits the reads of one client's recoveries. It uses the rate of reads.
-type Recovery struct {
-	mu      sync.Mutex
-	client  *Client
-	delayed bool
-}
-
-// Recovery returns the limit for the reads of a recovered client of a user, "" for none, at an
-// address. Its methods are safe for concurrent use.
-func (c *Clients) Recovery(user, address string) *Recovery {
-	return &Recovery{client: c.Client(user, address)}
-}
-
-// Charge counts bytes that were read, whether the rate allows them or not: up to another ten
-// seconds' worth, so that others that share the rate do not wait longer.
-func (r *Recovery) Charge(bytes int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := r.client.all
-	h := r.client.holder()
+// Charge counts bytes that were read for a recovery, whether the rate of reads allows them or not: up
+// to another ten seconds' worth, so that others that share the rate do not wait longer.
+func (c *Client) Charge(bytes int) {
+	reads, now := c.all.reads, c.all.now()
+	h := c.holder()
 	defer h.mu.Unlock()
-	now := all.now()
 	h.reads = max(h.reads, due(now))
-	all.reads.charge(&h.reads, bytes)
-	h.reads = min(h.reads, due(now+2*all.reads.ahead))
+	reads.charge(&h.reads, bytes)
+	h.reads = min(h.reads, due(now+2*reads.ahead))
 }
 
-// Wait returns the time until the rate allows one more page.
-func (r *Recovery) Wait() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := r.client.all
-	h := r.client.holder()
-	wait := all.reads.wait(h.reads, all.now(), readPage)
+// Wait returns the time until the rate of reads allows one more page to a recovery.
+func (c *Client) Wait() time.Duration {
+	h := c.holder()
+	wait := c.all.reads.wait(h.reads, c.all.now(), readPage)
 	h.mu.Unlock()
-	if wait > 0 && !r.delayed {
-		r.delayed = true
-		r.client.reached(ReadRate, "delayed")
+	if wait > 0 && c.delayed.CompareAndSwap(false, true) {
+		c.reached(ReadRate, "delayed")
 	}
 	return wait
 }

@@ -142,7 +142,7 @@ func TestTablesStaySmall(t *testing.T) {
 		if n := len(all.holders.entries); n > 3*leastSweep {
 			t.Errorf("%d users and addresses", n)
 		}
-		if !a.held.forgotten {
+		if !a.held.Load().forgotten {
 			t.Error("a silent user is remembered")
 		}
 		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
@@ -264,13 +264,13 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{ReadBytes: 1 << 20})
 		time.Sleep(time.Minute) // what was not used before is not saved
-		r := all.Recovery("", "192.0.2.1:1")
+		r := all.Client("", "192.0.2.1:1")
 		r.Charge(9 << 20)
 		if wait := r.Wait(); wait != 0 {
 			t.Errorf("%v within the rate", wait)
 		}
 		r.Charge(3 << 20)
-		if wait := all.Recovery("", "192.0.2.1:2").Wait().Round(time.Second / 4); wait != 2250*time.Millisecond {
+		if wait := all.Client("", "192.0.2.1:2").Wait().Round(time.Second / 4); wait != 2250*time.Millisecond {
 			t.Errorf("%v beyond it, want 2.25 s", wait)
 		}
 		r.Charge(1 << 30)
@@ -280,14 +280,14 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 		if got := all.tally.Refused()[ReadRate]; got != 2 {
 			t.Errorf("%d are delayed, want 2", got)
 		}
-		if wait := all.Recovery("ann", "192.0.2.1:1").Wait(); wait != 0 {
+		if wait := all.Client("ann", "192.0.2.1:1").Wait(); wait != 0 {
 			t.Errorf("%v for a user", wait)
 		}
 		time.Sleep(11 * time.Second)
 		if wait := r.Wait(); wait != 0 {
 			t.Errorf("%v later", wait)
 		}
-		none := NewClients(ClientOptions{}).Recovery("", "")
+		none := NewClients(ClientOptions{}).Client("", "")
 		if none.Charge(1 << 30); none.Wait() != 0 {
 			t.Error("without a rate it waits")
 		}
@@ -317,11 +317,11 @@ func TestConcurrentReads(t *testing.T) {
 		}
 		leave = append(leave, done)
 	}
-	used := c.held.reads
+	used := c.held.Load().reads
 	if _, err := c.Read(t.Context(), "history"); !errors.Is(err, ErrBusy) {
 		t.Errorf("one more: %v, want ErrBusy", err)
 	}
-	if c.held.reads > used+due(time.Second/1000) {
+	if c.held.Load().reads > used+due(time.Second/1000) {
 		t.Error("a read that did not run has cost something")
 	}
 	if got := all.tally.Refused()[ConcurrentReads]; got != 1 {

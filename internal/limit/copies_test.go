@@ -129,11 +129,11 @@ func TestCopiesToManyRoomsInARow(t *testing.T) {
 func TestJoinsLogWithoutTheLock(t *testing.T) {
 	var c *Client
 	hook := zap.Hooks(func(zapcore.Entry) error {
-		if !c.held.mu.TryLock() {
+		if !c.held.Load().mu.TryLock() {
 			t.Error("it is logged under the lock of the user")
 			return nil
 		}
-		c.held.mu.Unlock()
+		c.held.Load().mu.Unlock()
 		return nil
 	})
 	core, logs := observer.New(zap.InfoLevel)

@@ -194,7 +194,9 @@ func (c *Cluster) Owner(slot int) *Server {
 func (s *Server) slots() ([]goredis.ClusterSlot, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return s.client.ClusterSlots(ctx).Result()
+	slots := goredis.NewClusterSlotsCmd(ctx, "CLUSTER", "SLOTS")
+	err := s.client.Process(ctx, slots)
+	return slots.Val(), err
 }
 
 // Replica returns a server that follows a master.
