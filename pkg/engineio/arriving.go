@@ -101,10 +101,8 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	goesOn := !a.givenUp
 	all.mu.Unlock()
 	if cut != nil {
-		if skipped, allowed := all.logged.allow(); allowed {
-			all.log.Warn("receive budget exceeded: connection with an incomplete or pending message closed", zap.Int("receive_budget", all.budget),
-				zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote), zap.Int("not_logged", skipped))
-		}
+		all.logged.warn(all.log, "receive budget exceeded: connection with an incomplete or pending message closed",
+			zap.Int("receive_budget", all.budget), zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote))
 	}
 	return goesOn
 }
