@@ -111,20 +111,14 @@ func run(ctx context.Context) error {
 	if *before != "" {
 		contenders = append(contenders, nodeContenders("before", *before)...)
 	}
-	contenders = append(contenders, []contender{
-		{Name: "socket.io", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production",
-		}},
-		{Name: "socket.io+recovery", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production", "RECOVERY=on",
-		}, Figures: []string{"room"}},
-		{Name: "socket.io+streams", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production", "RECOVERY=on",
-		}, Figures: []string{"cut", "busy", "killed", "half-open", "publish"}},
-		{Name: "socket.io+redis", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production", "ADAPTER=redis",
-		}, Figures: []string{"publish"}},
-	}...)
+	command := []string{"node", filepath.Join(*peer, "server.js")}
+	contenders = append(contenders,
+		contender{Name: "socket.io", Command: command},
+		contender{Name: "socket.io+recovery", Command: command, Env: []string{"RECOVERY=on"}, Figures: []string{"room"}},
+		contender{Name: "socket.io+streams", Command: command, Env: []string{"RECOVERY=on"}, Redis: "REDIS_URL",
+			Figures: []string{"cut", "busy", "killed", "half-open", "publish"}},
+		contender{Name: "socket.io+redis", Command: command, Env: []string{"ADAPTER=redis"}, Redis: "REDIS_URL", Figures: []string{"publish"}},
+	)
 	r := report{Machine: thisMachine(), Plan: p}
 	for round := range p.Rounds { // the outermost, so that all that is compared is measured in the same minutes
 		for _, f := range figures {
