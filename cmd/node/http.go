@@ -124,23 +124,20 @@ func (s *server) shut(ctx context.Context) error {
 	go func() { done <- s.Shutdown(ctx) }() // waited for
 	tick := time.NewTicker(answerGrace / 4)
 	defer tick.Stop()
-	for idle := 0; idle < 4; {
+	for idle := 0; ; {
 		select {
 		case err := <-done:
 			if ctx.Err() != nil {
-				err = nil // responses that clients have not read by now are cut
+				err = nil // what is cut are responses that clients have not read, and connections without a request
 			}
 			return errors.Join(err, s.Close())
 		case <-tick.C:
 			if idle++; s.serving.Load() > 0 {
 				idle = 0
 			}
+			if idle == 4 {
+				cancel()
+			}
 		}
 	}
-	cancel()
-	err := <-done
-	if errors.Is(err, context.Canceled) {
-		err = nil // the remaining connections have no request
-	}
-	return errors.Join(err, s.Close())
 }
