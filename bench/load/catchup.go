@@ -12,12 +12,7 @@ import (
 // measureCatchUp cuts the subscribers of both nodes, when one of them hears many
 // rooms, and counts the commands that Redis executes until an event has come
 // through again.
-func measureCatchUp(ctx context.Context, cl *cluster, p plan) (sample, error) {
-	l, err := newLoop()
-	if err != nil {
-		return sample{}, err
-	}
-	defer l.close()
+func measureCatchUp(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
 	const each = 50 // rooms of one client
 	conns, err := l.dial(ctx, cl.nodes[0].addr, (p.Heard+each-1)/each)
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// A cluster is two nodes of a contender and the Redis between them.
+// A cluster is two nodes of a contender and the Redis between them, or one node alone.
 type cluster struct {
 	nodes []*server
-	redis *server
+	redis *server // nil for one node
 }
 
-// nodes is how many a cluster has.
+// nodes is how many a cluster with Redis has.
 const nodes = 2
 
 func startCluster(ctx context.Context, c contender) (_ *cluster, err error) {
@@ -28,11 +28,15 @@ func startCluster(ctx context.Context, c contender) (_ *cluster, err error) {
 			err = errors.Join(err, cl.stop())
 		}
 	}()
-	if cl.redis, err = startRedis(ctx); err != nil {
-		return nil, err
+	n := 1
+	if c.Redis != "" {
+		n = nodes
+		if cl.redis, err = startRedis(ctx); err != nil {
+			return nil, err
+		}
+		c.Env = append(c.Env[:len(c.Env):len(c.Env)], c.Redis+"=redis://"+cl.redis.addr)
 	}
-	c.Env = append(c.Env[:len(c.Env):len(c.Env)], c.Redis+"=redis://"+cl.redis.addr)
-	for range nodes {
+	for range n {
 		s, err := start(ctx, c)
 		if err != nil {
 			return nil, err
@@ -115,31 +119,24 @@ func (cl *cluster) metered(do func() error) (u usage, redis time.Duration, err e
 		return u, 0, err
 	}
 	after, redisAfter, err := cl.totals(begin)
-	return after.since(before), redisAfter - redisBefore, err
+	return after.plus(before, -1), redisAfter - redisBefore, err
 }
 
+// totals reads what the nodes and their Redis have used since they began; Wall counts from begin.
 func (cl *cluster) totals(begin time.Time) (sum usage, redis time.Duration, err error) {
 	for _, s := range cl.nodes {
-		u, err := s.totals(begin)
+		u, err := s.totals()
 		if err != nil {
 			return sum, 0, err
 		}
-		sum.add(u)
+		sum = sum.plus(u, 1)
 	}
-	u, err := cl.redis.totals(begin)
+	sum.Wall = time.Since(begin)
+	if sum.Load, err = ownCPU(); err != nil || cl.redis == nil {
+		return sum, 0, err
+	}
+	u, err := cl.redis.totals()
 	return sum, u.cpu(), err
-}
-
-// add adds up what processes used in the same stretch of time.
-func (u *usage) add(v usage) {
-	u.User += v.User
-	u.Sys += v.Sys
-	u.Reads += v.Reads
-	u.Writes += v.Writes
-	u.Switches += v.Switches
-	u.Allocs += v.Allocs
-	u.Allocated += v.Allocated
-	u.Wall, u.Load = v.Wall, v.Load
 }
 
 // send has each of some rooms get n events, numbered from first, by publishers at

@@ -87,11 +87,9 @@ func TestRatios(t *testing.T) {
 }
 
 func TestUsageOfNodes(t *testing.T) {
-	sum := usage{}
-	for range nodes {
-		sum.add(usage{User: time.Second, Writes: 3, Wall: time.Minute, Load: time.Hour})
-	}
-	if want := (usage{User: nodes * time.Second, Writes: 3 * nodes, Wall: time.Minute, Load: time.Hour}); sum != want {
-		t.Errorf("got %+v, want %+v", sum, want)
+	before := usage{User: time.Second, Writes: 3, Wall: time.Minute, Load: time.Hour}
+	after := before.plus(usage{User: time.Second, Allocs: 4}, 2)
+	if got, want := after.plus(before, -1), (usage{User: 2 * time.Second, Allocs: 8}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

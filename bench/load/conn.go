@@ -7,43 +7,29 @@ import (
 	"io"
 	"net"
 	"os"
-	"slices"
 	"syscall"
+	"time"
 )
 
 // A conn is one Socket.IO client on a WebSocket, as lean as a client can be,
 // so that the machine's time goes to the server: no masking key, no JSON, no
-// goroutine. It is first set up with blocking calls (dial, call), then handed
-// to a loop.
+// goroutine.
 type conn struct {
-	handle func(message []byte) error // gets what arrives in a loop; message is only valid during the call
+	handle func(message []byte) error // gets what arrives; message is only valid during the call
 
 	file    *os.File
 	fd      int
-	loop    *loop  // nil during the set-up
+	loop    *loop
 	hails   bool   // the answer to the upgrade request is still to come
 	partial []byte // the beginning of a frame whose rest has not arrived
 	out     []byte // frames to send at the next flush
 	bytes   int    // read from the wire so far
 }
 
-// dial opens a connection to the server's main namespace.
-func dial(ctx context.Context, addr string) (*conn, error) {
-	c, err := open(ctx, addr)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
-	}
-	err = c.connect(addr)
-	if err != nil {
-		c.close()
-		return nil, fmt.Errorf("connecting to %s: %w", addr, err)
-	}
-	return c, nil
-}
-
-// open opens the TCP connection. The descriptor is a blocking one, outside of
+// open opens a connection that l serves and closes, and asks for the upgrade to
+// WebSocket, as a client that can recover. The descriptor is a blocking one, outside of
 // the runtime's poller, which would otherwise wake for every arrival too.
-func open(ctx context.Context, addr string) (*conn, error) {
+func (l *loop) open(ctx context.Context, addr string) (*conn, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -54,60 +40,51 @@ func open(ctx context.Context, addr string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{file: file, fd: int(file.Fd())}
-	timeout := syscall.NsecToTimeval(setupTimeout.Nanoseconds())
-	for _, option := range []int{syscall.SO_RCVTIMEO, syscall.SO_SNDTIMEO} {
-		if err := syscall.SetsockoptTimeval(c.fd, syscall.SOL_SOCKET, option, &timeout); err != nil {
-			c.close()
-			return nil, os.NewSyscallError("setsockopt", err)
-		}
+	c := &conn{file: file, fd: int(file.Fd()), hails: true}
+	if err := l.add(c); err != nil {
+		c.close()
+		return nil, err
 	}
-	return c, nil
-}
-
-// hail asks for the upgrade to WebSocket, as a client that can recover.
-func (c *conn) hail(addr string) error {
+	timeout := syscall.NsecToTimeval(setupTimeout.Nanoseconds())
+	if err := syscall.SetsockoptTimeval(c.fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &timeout); err != nil {
+		return nil, os.NewSyscallError("setsockopt", err)
+	}
 	const request = "GET /socket.io/?recovery=true&EIO=4&transport=websocket HTTP/1.1\r\n" +
 		"Host: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-	c.hails = true
-	return write(c.fd, fmt.Appendf(nil, request, addr))
+	return c, write(c.fd, fmt.Appendf(nil, request, addr))
 }
 
-// connect makes the WebSocket, the Engine.IO and the Socket.IO handshake.
-func (c *conn) connect(addr string) error {
-	if err := c.hail(addr); err != nil {
-		return err
-	}
-	if err := c.readResponse(); err != nil {
-		return err
-	}
+// connect makes the handshakes of the WebSocket, Engine.IO and Socket.IO.
+func (c *conn) connect() error {
 	if err := c.expect("0{"); err != nil {
 		return err
 	}
 	c.send([]byte("40"))
-	if err := c.flush(); err != nil {
-		return err
-	}
 	return c.expect(`40{"sid"`)
 }
 
-// readResponse reads the answer to the upgrade request. What the server sent
-// behind it stays for the next reader.
-func (c *conn) readResponse() error {
-	for {
-		rest, err := c.heard(c.partial)
-		if err != nil {
-			return err
+// expect waits for the next message, which must begin with prefix.
+func (c *conn) expect(prefix string) error {
+	came := false
+	c.handle = func(message []byte) error {
+		if came || !bytes.HasPrefix(message, []byte(prefix)) {
+			return fmt.Errorf("expected %s…, got %.200q", prefix, message)
 		}
-		if !c.hails {
-			c.partial = bytes.Clone(rest)
-			return nil
-		}
-		if err := c.readMore(); err != nil {
-			return err
-		}
+		came = true
+		return nil
 	}
+	return c.loop.until(time.Now().Add(setupTimeout), func() bool { return came })
+}
+
+// call emits args, a JSON array of an event and its arguments, and waits for
+// an acknowledgement that says ok.
+func (c *conn) call(args string) error {
+	c.send([]byte("420" + args))
+	if err := c.expect(`430[{"ok":true`); err != nil {
+		return fmt.Errorf("calling %s: %w", args, err)
+	}
+	return nil
 }
 
 // heard takes the answer to the upgrade request off what has arrived, once it is
@@ -122,51 +99,6 @@ func (c *conn) heard(data []byte) (rest []byte, err error) {
 	}
 	c.hails = false
 	return rest, nil
-}
-
-// expect waits for the next message, which must begin with prefix.
-func (c *conn) expect(prefix string) error {
-	for {
-		message, size, err := frame(c.partial)
-		if err != nil {
-			return err
-		}
-		if size == 0 {
-			if err := c.readMore(); err != nil {
-				return err
-			}
-			continue
-		}
-		if !bytes.HasPrefix(message, []byte(prefix)) {
-			return fmt.Errorf("expected %s…, got %.200q", prefix, message)
-		}
-		c.partial = slices.Delete(c.partial, 0, size)
-		return nil
-	}
-}
-
-// call emits args, a JSON array of an event and its arguments, and waits for
-// an acknowledgement that says ok.
-func (c *conn) call(args string) error {
-	c.send([]byte("420" + args))
-	if err := c.flush(); err != nil {
-		return err
-	}
-	if err := c.expect(`430[{"ok":true`); err != nil {
-		return fmt.Errorf("calling %s: %w", args, err)
-	}
-	return nil
-}
-
-func (c *conn) readMore() error {
-	var buf [4096]byte
-	n, err := read(c.fd, buf[:])
-	if err != nil {
-		return err
-	}
-	c.bytes += n
-	c.partial = append(c.partial, buf[:n]...)
-	return nil
 }
 
 // receive reads once, into buf, and handles every whole message. The fd must

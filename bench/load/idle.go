@@ -7,12 +7,8 @@ import (
 
 // measureIdle opens connections, leaves them idle, and tells what each holds
 // of the server's resident memory.
-func measureIdle(ctx context.Context, s *server, p plan) (sample, error) {
-	l, err := newLoop()
-	if err != nil {
-		return sample{}, err
-	}
-	defer l.close()
+func measureIdle(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
+	s := cl.nodes[0]
 	before, err := residentKiB(s.pid)
 	if err != nil {
 		return sample{}, err
@@ -25,17 +21,10 @@ func measureIdle(ctx context.Context, s *server, p plan) (sample, error) {
 		c.handle = func(message []byte) error { return fmt.Errorf("an idle client got %.200q", message) }
 	}
 	// Time to collect what the handshakes left behind.
-	usage, err := metered(s, func() error { return l.during(p.Settle) })
+	usage, _, err := cl.metered(func() error { return l.during(p.Settle) })
 	if err != nil {
 		return sample{}, err
 	}
 	after, err := residentKiB(s.pid)
-	if err != nil {
-		return sample{}, err
-	}
-	return sample{
-		Value: float64(after-before) / float64(p.Idle),
-		Count: p.Idle,
-		Usage: usage,
-	}, nil
+	return sample{Value: float64(after-before) / float64(p.Idle), Count: p.Idle, Usage: usage}, err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -13,13 +12,23 @@ var small = plan{
 	Warmup: 10 * time.Millisecond, Measured: 20 * time.Millisecond, Settle: time.Millisecond,
 }
 
+// taken takes a sample from a fake.
+func taken(t *testing.T, f *fake, measure measurement) (sample, error) {
+	t.Helper()
+	l, err := newLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	return measure(t.Context(), l, &cluster{nodes: []*server{f.serve(t)}}, small)
+}
+
 func TestRightCountsAreCounted(t *testing.T) {
-	s := (&fake{deliver: correct, echo: correct}).serve(t)
 	for _, f := range figures {
-		if f.Measure == nil {
+		if f.Cluster {
 			continue
 		}
-		got, err := f.Measure(t.Context(), s, small)
+		got, err := taken(t, &fake{deliver: correct, echo: correct}, f.Measure)
 		if err != nil {
 			t.Errorf("%s: %v", f.Name, err)
 		}
@@ -37,7 +46,7 @@ func TestWrongCountsAreErrors(t *testing.T) {
 	tests := []struct {
 		name    string
 		faulty  *fake
-		measure func(context.Context, *server, plan) (sample, error)
+		measure measurement
 		want    string
 	}{
 		{"event lost", &fake{deliver: at(20, lost)}, measureRoom, "want"},
@@ -49,7 +58,7 @@ func TestWrongCountsAreErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := tt.measure(t.Context(), tt.faulty.serve(t), small)
+			_, err := taken(t, tt.faulty, tt.measure)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got error %v, want one with %q", err, tt.want)
 			}
@@ -59,24 +68,24 @@ func TestWrongCountsAreErrors(t *testing.T) {
 
 // Arrivals that are missing at the end, when no later one shows the gap.
 func TestRoomIsIncompleteUntilTheLastArrival(t *testing.T) {
-	r := &room{members: []*member{{next: []int{0}}}, open: true}
+	r := &room{members: []*member{{next: []int{0}}}, on: true}
 	pub := &publisher{conn: &conn{}, missing: make([]int, 1)}
 	r.publishers = []*publisher{pub}
 	r.publish(pub)
-	r.open = false
-	if r.complete() {
+	r.on = false
+	if r.done() {
 		t.Error("complete before anything arrived")
 	}
 	if err := r.ack(pub, []byte(`430[{"ok":true}]`)); err != nil {
 		t.Fatal(err)
 	}
-	if r.complete() {
+	if r.done() {
 		t.Error("complete without the delivery")
 	}
 	if err := r.deliver(r.members[0], []byte(`42["m",{"p":0,"n":0,"text":"x"},"offset"]`)); err != nil {
 		t.Fatal(err)
 	}
-	if !r.complete() {
+	if !r.done() {
 		t.Error("not complete after the last arrival")
 	}
 }
@@ -124,13 +133,8 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-func TestMedianAndSpread(t *testing.T) {
-	samples := []sample{{Value: 30}, {Value: 10}, {Value: 20}}
-	value := func(s sample) float64 { return s.Value }
-	if got := median(samples, value); got != 20 {
+func TestMedian(t *testing.T) {
+	if got := median([]sample{{Value: 30}, {Value: 10}, {Value: 20}}, value); got != 20 {
 		t.Errorf("median %v, want 20", got)
-	}
-	if lowest, highest := spread(samples, value); lowest != 10 || highest != 30 {
-		t.Errorf("spread %v to %v, want 10 to 30", lowest, highest)
 	}
 }

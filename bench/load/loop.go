@@ -48,17 +48,16 @@ func (l *loop) drop(c *conn) error {
 	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_DEL, c.fd, nil))
 }
 
-// dial opens n connections that l serves and closes.
+// dial opens n connections to the main namespace, which l serves and closes.
 func (l *loop) dial(ctx context.Context, addr string, n int) ([]*conn, error) {
 	conns := make([]*conn, 0, n)
 	for range n {
-		c, err := dial(ctx, addr)
-		if err != nil {
-			return nil, fmt.Errorf("connection %d of %d: %w", len(conns)+1, n, err)
+		c, err := l.open(ctx, addr)
+		if err == nil {
+			err = c.connect()
 		}
-		if err := l.add(c); err != nil {
-			c.close()
-			return nil, err
+		if err != nil {
+			return nil, fmt.Errorf("connection %d of %d to %s: %w", len(conns)+1, n, addr, err)
 		}
 		conns = append(conns, c)
 	}

@@ -52,20 +52,22 @@ type figure struct {
 	Unit    string
 	Format  string // of a value in that unit
 	Columns []column
-	Measure func(context.Context, *server, plan) (sample, error)
-	Cluster func(context.Context, *cluster, plan) (sample, error) // in place of Measure
+	Cluster bool // of two nodes with Redis, otherwise of one node
+	Measure measurement
 }
 
+type measurement func(context.Context, *loop, *cluster, plan) (sample, error)
+
 var figures = []figure{
-	{"room", "deliveries per server CPU second", "%.0f", loadColumns, measureRoom, nil},
-	{"echo", "echoes per server CPU second", "%.0f", loadColumns, measureEcho, nil},
-	{"idle", "KiB resident per idle connection", "%.1f", idleColumns, measureIdle, nil},
-	{"cut", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(cut)},
-	{"busy", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(cutAndBusy)},
-	{"killed", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(killed)},
-	{"half-open", recoveryUnit, "%.3f", recoveryColumns, nil, measureRecovery(halfOpen)},
-	{"publish", "µs of the nodes' CPU for each event through the cluster", "%.1f", publishColumns, nil, measurePublish},
-	{"catch-up", "commands that repair the subscribers' cut", "%.0f", catchUpColumns, nil, measureCatchUp},
+	{"room", "deliveries per server CPU second", "%.0f", loadColumns, false, measureRoom},
+	{"echo", "echoes per server CPU second", "%.0f", loadColumns, false, measureEcho},
+	{"idle", "KiB resident per idle connection", "%.1f", idleColumns, false, measureIdle},
+	{"cut", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(cut)},
+	{"busy", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(cutAndBusy)},
+	{"killed", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(killed)},
+	{"half-open", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery((*fleet).lose)},
+	{"publish", "µs of the nodes' CPU for each event through the cluster", "%.1f", publishColumns, true, measurePublish},
+	{"catch-up", "commands that repair the subscribers' cut", "%.0f", catchUpColumns, true, measureCatchUp},
 }
 
 const recoveryUnit = "ms of the nodes' CPU for each client that comes back"
@@ -109,20 +111,14 @@ func run(ctx context.Context) error {
 	if *before != "" {
 		contenders = append(contenders, nodeContenders("before", *before)...)
 	}
-	contenders = append(contenders, []contender{
-		{Name: "socket.io", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production",
-		}},
-		{Name: "socket.io+recovery", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production", "RECOVERY=on",
-		}, Figures: []string{"room"}},
-		{Name: "socket.io+streams", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production", "RECOVERY=on",
-		}, Figures: []string{"cut", "busy", "killed", "half-open", "publish"}},
-		{Name: "socket.io+redis", Redis: "REDIS_URL", Command: []string{"node", filepath.Join(*peer, "server.js")}, Env: []string{
-			"NODE_ENV=production", "ADAPTER=redis",
-		}, Figures: []string{"publish"}},
-	}...)
+	command := []string{"node", filepath.Join(*peer, "server.js")}
+	contenders = append(contenders,
+		contender{Name: "socket.io", Command: command},
+		contender{Name: "socket.io+recovery", Command: command, Env: []string{"RECOVERY=on"}, Figures: []string{"room"}},
+		contender{Name: "socket.io+streams", Command: command, Env: []string{"RECOVERY=on"}, Redis: "REDIS_URL",
+			Figures: []string{"cut", "busy", "killed", "half-open", "publish"}},
+		contender{Name: "socket.io+redis", Command: command, Env: []string{"ADAPTER=redis"}, Redis: "REDIS_URL", Figures: []string{"publish"}},
+	)
 	r := report{Machine: thisMachine(), Plan: p}
 	for round := range p.Rounds { // the outermost, so that all that is compared is measured in the same minutes
 		for _, f := range figures {
@@ -164,25 +160,22 @@ func nodeContenders(name, binary string) []contender {
 
 // measuredFor reports whether a contender has a turn in a figure.
 func (c contender) measuredFor(f figure) bool {
-	return (c.Redis != "") == (f.Cluster != nil) && (c.Figures == nil || slices.Contains(c.Figures, f.Name))
+	return (c.Redis != "") == f.Cluster && (c.Figures == nil || slices.Contains(c.Figures, f.Name))
 }
 
-// measure takes one sample from a server of its own.
+// measure takes one sample from nodes of its own.
 func measure(ctx context.Context, c contender, f figure, p plan) (_ sample, err error) {
-	if f.Cluster != nil {
-		cl, err := startCluster(ctx, c)
-		if err != nil {
-			return sample{}, err
-		}
-		s, err := f.Cluster(ctx, cl, p)
-		return s, errors.Join(err, cl.stop())
-	}
-	s, err := start(ctx, c)
+	cl, err := startCluster(ctx, c)
 	if err != nil {
 		return sample{}, err
 	}
-	defer func() { err = errors.Join(err, s.stop()) }()
-	return f.Measure(ctx, s, p)
+	defer func() { err = errors.Join(err, cl.stop()) }()
+	l, err := newLoop()
+	if err != nil {
+		return sample{}, err
+	}
+	defer l.close()
+	return f.Measure(ctx, l, cl, p)
 }
 
 // chosen reports whether name is in the comma-separated list, or the list empty.

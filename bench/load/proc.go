@@ -30,32 +30,19 @@ type usage struct {
 
 func (u usage) cpu() time.Duration { return u.User + u.Sys }
 
-// since returns what was used between two readings of the running totals.
-func (u usage) since(v usage) usage {
+// plus returns what was used together with some times what v is, which may be -1.
+func (u usage) plus(v usage, times int) usage {
+	d := time.Duration(times)
 	return usage{
-		User: u.User - v.User, Sys: u.Sys - v.Sys, Wall: u.Wall - v.Wall, Load: u.Load - v.Load,
-		Reads: u.Reads - v.Reads, Writes: u.Writes - v.Writes, Switches: u.Switches - v.Switches,
-		Allocs: u.Allocs - v.Allocs, Allocated: u.Allocated - v.Allocated,
+		User: u.User + d*v.User, Sys: u.Sys + d*v.Sys, Wall: u.Wall + d*v.Wall, Load: u.Load + d*v.Load,
+		Reads: u.Reads + times*v.Reads, Writes: u.Writes + times*v.Writes, Switches: u.Switches + times*v.Switches,
+		Allocs: u.Allocs + times*v.Allocs, Allocated: u.Allocated + times*v.Allocated,
 	}
 }
 
-// metered returns what s used while do ran.
-func metered(s *server, do func() error) (usage, error) {
-	start := time.Now()
-	before, err := s.totals(start)
-	if err != nil {
-		return usage{}, err
-	}
-	if err := do(); err != nil {
-		return usage{}, err
-	}
-	after, err := s.totals(start)
-	return after.since(before), err
-}
-
-// totals reads what the server has used since it began; Wall counts from start.
-func (s *server) totals(start time.Time) (usage, error) {
-	u, err := processTotals(s.pid, start)
+// totals reads what the server has used since it began.
+func (s *server) totals() (usage, error) {
+	u, err := processTotals(s.pid)
 	if err != nil || s.metrics == "" {
 		return u, err
 	}
@@ -84,45 +71,42 @@ func heapTotals(url string) (allocs, bytes int, err error) {
 
 // metric finds the value of a counter without labels.
 func metric(text []byte, name string) (int, error) {
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			return int(f), err
-		}
+	value, err := field(text, name+" ")
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("no %s in the metrics", name)
+	f, err := strconv.ParseFloat(value, 64)
+	return int(f), err
 }
 
-// processTotals reads what a process has used since it began, but not what it has
-// allocated.
-func processTotals(pid int, start time.Time) (usage, error) {
-	u := usage{Wall: time.Since(start)}
+// processTotals reads the CPU time and the system calls of a process since it began.
+func processTotals(pid int) (u usage, err error) {
 	stat, err := os.ReadFile(procFile(pid, "stat"))
 	if err != nil {
-		return usage{}, err
+		return u, err
 	}
 	if u.User, u.Sys, err = parseStat(stat); err != nil {
-		return usage{}, err
+		return u, err
 	}
 	io, err := os.ReadFile(procFile(pid, "io"))
 	if err != nil {
-		return usage{}, err
+		return u, err
 	}
-	if u.Reads, err = field(io, "syscr"); err != nil {
-		return usage{}, err
+	if u.Reads, err = number(io, "syscr"); err != nil {
+		return u, err
 	}
-	if u.Writes, err = field(io, "syscw"); err != nil {
-		return usage{}, err
+	if u.Writes, err = number(io, "syscw"); err != nil {
+		return u, err
 	}
-	if u.Switches, err = switches(pid); err != nil {
-		return usage{}, err
-	}
+	u.Switches, err = switches(pid)
+	return u, err
+}
+
+// ownCPU returns the CPU time of the load since it began.
+func ownCPU() (time.Duration, error) {
 	var self syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &self); err != nil {
-		return usage{}, os.NewSyscallError("getrusage", err)
-	}
-	u.Load = time.Duration(self.Utime.Nano() + self.Stime.Nano())
-	return u, nil
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &self)
+	return time.Duration(self.Utime.Nano() + self.Stime.Nano()), os.NewSyscallError("getrusage", err)
 }
 
 // tick is the unit of /proc/<pid>/stat, the same on every Linux port of Go's.
@@ -157,7 +141,7 @@ func switches(pid int) (int, error) {
 		if err != nil {
 			continue // the thread has ended
 		}
-		n, err := field(status, "voluntary_ctxt_switches")
+		n, err := number(status, "voluntary_ctxt_switches")
 		if err != nil {
 			return 0, err
 		}
@@ -172,17 +156,26 @@ func residentKiB(pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return field(status, "VmRSS")
+	return number(status, "VmRSS")
 }
 
-// field finds the number on the line of a /proc file that name begins.
-func field(file []byte, name string) (int, error) {
-	for line := range strings.Lines(string(file)) {
-		if value, ok := strings.CutPrefix(line, name+":"); ok {
-			return strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
+// number finds the number on the line of a /proc file that name begins.
+func number(file []byte, name string) (int, error) {
+	value, err := field(file, name+":")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSuffix(value, " kB"))
+}
+
+// field finds the rest of the line that prefix begins.
+func field(text []byte, prefix string) (string, error) {
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimSpace(value), nil
 		}
 	}
-	return 0, fmt.Errorf("no %s in %.200q", name, file)
+	return "", fmt.Errorf("no %s in %.200q", prefix, text)
 }
 
 func procFile(pid int, name string) string {

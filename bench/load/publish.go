@@ -4,37 +4,23 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // measurePublish counts events that publishers, half of them at each node and
 // each with one in flight, send to one of many rooms. Every room has a member at
 // either node, and both must get each event once.
-func measurePublish(ctx context.Context, cl *cluster, p plan) (sample, error) {
-	l, err := newLoop()
-	if err != nil {
-		return sample{}, err
-	}
-	defer l.close()
+func measurePublish(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
 	b := &bazaar{rooms: p.Stalls}
 	for _, node := range cl.nodes {
-		if err := b.furnish(ctx, l, node, p.Senders/nodes); err != nil {
+		if err := b.furnish(ctx, l, node, p.Senders/len(cl.nodes)); err != nil {
 			return sample{}, err
 		}
 	}
-	if err := b.saturate(l, p.Warmup); err != nil {
-		return sample{}, err
-	}
-	before := b.complete
-	usage, redis, err := cl.metered(func() error { return b.saturate(l, p.Measured) })
-	if err != nil {
-		return sample{}, err
-	}
-	if err := l.during(quiet); err != nil {
-		return sample{}, err
-	}
-	n := b.complete - before
-	return sample{Count: n, Of: n, Usage: usage, Redis: redis, Value: per(usage.cpu(), n, time.Microsecond)}, nil
+	s, err := l.measure(b, cl, p)
+	s.Value = per(s.Usage.cpu(), s.Count, time.Microsecond)
+	return s, err
 }
 
 // A bazaar is rooms with members, and publishers who turn to one after another.
@@ -42,7 +28,7 @@ type bazaar struct {
 	rooms    int
 	senders  []*sender
 	complete int // events that have arrived everywhere
-	open     bool
+	on       bool
 }
 
 type sender struct {
@@ -61,6 +47,9 @@ func (b *bazaar) furnish(ctx context.Context, l *loop, node *server, senders int
 	}
 	for room, c := range members {
 		last := make(map[int]int) // event of each publisher
+		if err := c.call(fmt.Sprintf(`["join",%q]`, stall(room))); err != nil {
+			return err
+		}
 		c.handle = func(message []byte) error {
 			from, number, ok := parseEvent(message)
 			if !ok || from >= len(b.senders) {
@@ -71,10 +60,8 @@ func (b *bazaar) furnish(ctx context.Context, l *loop, node *server, senders int
 				return fmt.Errorf("a member of room %d got event %d of publisher %d, who is at event %d in room %d", room, number, from, s.sent-1, s.room)
 			}
 			last[from] = number
-			return b.arrived(s)
-		}
-		if err := c.call(fmt.Sprintf(`["join",%q]`, stall(room))); err != nil {
-			return err
+			b.arrived(s)
+			return nil
 		}
 	}
 	conns, err := l.dial(ctx, node.addr, senders)
@@ -89,49 +76,41 @@ func (b *bazaar) furnish(ctx context.Context, l *loop, node *server, senders int
 			if !ok || number != s.sent-1 || !bytes.HasPrefix(rest, []byte(`[{"ok":true`)) {
 				return fmt.Errorf("a publisher got %.200q", message)
 			}
-			return b.arrived(s)
+			b.arrived(s)
+			return nil
 		}
 	}
 	return nil
 }
 
-func (b *bazaar) saturate(l *loop, d time.Duration) error {
-	b.open = true
+func (b *bazaar) run(on bool) {
+	b.on = on
 	for _, s := range b.senders {
 		b.publish(s)
 	}
-	if err := l.during(d); err != nil {
-		return err
-	}
-	b.open = false
-	idle := func() bool {
-		for _, s := range b.senders {
-			if s.missing > 0 {
-				return false
-			}
-		}
-		return true
-	}
-	if err := l.until(time.Now().Add(drainTimeout), idle); err != nil {
-		return fmt.Errorf("after %d events some arrivals are missing: %w", b.complete, err)
-	}
-	return nil
+}
+
+func (b *bazaar) count() int { return b.complete }
+
+func (b *bazaar) done() bool {
+	return !slices.ContainsFunc(b.senders, func(s *sender) bool { return s.missing > 0 })
 }
 
 func (b *bazaar) publish(s *sender) {
+	if !b.on {
+		return
+	}
 	s.room = (s.room + 7) % b.rooms
 	s.missing = 1 + nodes
 	s.send(fmt.Appendf(nil, `42%d["to",%q,"m",{"p":%d,"n":%d,"text":%q}]`, s.sent, stall(s.room), s.index, s.sent, text))
 	s.sent++
 }
 
-func (b *bazaar) arrived(s *sender) error {
+func (b *bazaar) arrived(s *sender) {
 	if s.missing--; s.missing == 0 {
-		if b.complete++; b.open {
-			b.publish(s)
-		}
+		b.complete++
+		b.publish(s)
 	}
-	return nil
 }
 
 func stall(i int) string { return fmt.Sprint("stall ", i) }

@@ -58,9 +58,7 @@ func killed(f *fleet) error {
 	return f.cl.kill(0)
 }
 
-func halfOpen(f *fleet) error { return f.lose() }
-
-// lose leaves the connections open and silent.
+// lose leaves the connections open and silent, as a half-open connection is.
 func (f *fleet) lose() error {
 	for _, c := range f.clients {
 		if err := f.loop.drop(c.conn); err != nil {
@@ -80,14 +78,10 @@ func (f *fleet) closeLost() {
 
 // measureRecovery returns a figure's measurement: what it costs the nodes that a
 // fleet comes back from where lose has sent it.
-func measureRecovery(lose func(*fleet) error) func(context.Context, *cluster, plan) (sample, error) {
-	return func(ctx context.Context, cl *cluster, p plan) (sample, error) {
-		l, err := newLoop()
-		if err != nil {
-			return sample{}, err
-		}
+func measureRecovery(lose func(*fleet) error) measurement {
+	return func(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
 		f := &fleet{ctx: ctx, cl: cl, p: p, loop: l}
-		defer f.close()
+		defer f.closeLost()
 		if err := f.gather(); err != nil {
 			return sample{}, err
 		}
@@ -100,7 +94,7 @@ func measureRecovery(lose func(*fleet) error) func(context.Context, *cluster, pl
 		if err := l.during(p.Settle / 5); err != nil { // the nodes have nothing left to do
 			return sample{}, err
 		}
-		usage, redis, err := cl.metered(func() error { return f.comeBack() })
+		usage, redis, err := cl.metered(func() error { return f.connect(cl.nodes[cl.last()].addr) })
 		if err != nil {
 			return sample{}, err
 		}
@@ -120,11 +114,6 @@ func measureRecovery(lose func(*fleet) error) func(context.Context, *cluster, pl
 // per returns each one's share of d in units.
 func per(d time.Duration, n int, unit time.Duration) float64 {
 	return float64(d) / float64(n) / float64(unit)
-}
-
-func (f *fleet) close() {
-	f.closeLost()
-	f.loop.close()
 }
 
 // gather connects the clients to the first node, where each hears one event.
@@ -182,19 +171,12 @@ func roomNames(prefix string, n int) []string {
 // each has its answer and, if it recovered, all that it missed.
 func (f *fleet) connect(addr string) error {
 	for _, c := range f.clients {
-		opened, err := open(f.ctx, addr)
+		opened, err := f.loop.open(f.ctx, addr)
 		if err != nil {
 			return err
 		}
 		c.conn, c.connected, c.recovered = opened, false, false
 		c.handle = c.greet
-		if err := f.loop.add(opened); err != nil {
-			opened.close()
-			return err
-		}
-		if err := c.hail(addr); err != nil {
-			return err
-		}
 	}
 	err := f.loop.until(time.Now().Add(returnTimeout), f.complete)
 	if err != nil {
@@ -210,10 +192,6 @@ func (f *fleet) connect(addr string) error {
 		return fmt.Errorf("%d clients of %d connected, %d recovered, %d events heard: %w", connected, len(f.clients), recovered, events, err)
 	}
 	return nil
-}
-
-func (f *fleet) comeBack() error {
-	return f.connect(f.cl.nodes[f.cl.last()].addr)
 }
 
 // complete reports whether every client has what it shall get.

@@ -63,7 +63,6 @@ func (r report) String() string {
 
 // ratios says what coming back costs in other cases, where a plain cut is 1.
 func (r report) ratios(b *strings.Builder) {
-	value := func(s sample) float64 { return s.Value }
 	for _, cut := range r.byServer("cut") {
 		for _, f := range figures {
 			for _, of := range r.byServer(f.Name) {
@@ -139,16 +138,15 @@ func (r report) table(b *strings.Builder, f figure) {
 	}
 	fmt.Fprintf(b, "\n%s: %s; medians of %d\n", f.Name, f.Unit, len(servers[0]))
 	var lines strings.Builder
-	first := median(servers[0], func(s sample) float64 { return s.Value })
+	first := median(servers[0], value)
 	fmt.Fprintf(&lines, "server\t%s\tlowest\thighest\tto %s\t", f.Name, servers[0][0].Server)
 	for _, c := range f.Columns {
 		fmt.Fprintf(&lines, "%s\t", c.head)
 	}
 	for _, samples := range servers {
-		value := func(s sample) float64 { return s.Value }
-		lowest, highest := spread(samples, value)
+		values := sorted(samples, value)
 		fmt.Fprintf(&lines, "\n%s\t", samples[0].Server)
-		for _, v := range []float64{median(samples, value), lowest, highest} {
+		for _, v := range []float64{median(samples, value), values[0], values[len(values)-1]} {
 			fmt.Fprintf(&lines, f.Format+"\t", v)
 		}
 		fmt.Fprintf(&lines, "%.2f\t", median(samples, value)/first)
@@ -192,10 +190,7 @@ func median(samples []sample, value func(sample) float64) float64 {
 	return values[(len(values)-1)/2]
 }
 
-func spread(samples []sample, value func(sample) float64) (lowest, highest float64) {
-	values := sorted(samples, value)
-	return values[0], values[len(values)-1]
-}
+func value(s sample) float64 { return s.Value }
 
 func sorted(samples []sample, value func(sample) float64) []float64 {
 	var values []float64

@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
 )
 
 // text makes a payload of the size that chat messages have.
@@ -20,7 +20,7 @@ type room struct {
 	publishers []*publisher
 	published  int
 	delivered  int
-	open       bool // publishers go on
+	on         bool // publishers go on
 }
 
 type member struct {
@@ -37,27 +37,21 @@ type publisher struct {
 
 // measureRoom counts the deliveries to a saturated room. Every event must reach
 // every member once and in its publisher's order.
-func measureRoom(ctx context.Context, s *server, p plan) (sample, error) {
-	l, err := newLoop()
-	if err != nil {
-		return sample{}, err
-	}
-	defer l.close()
-
+func measureRoom(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
 	r := &room{}
-	memberConns, err := l.dial(ctx, s.addr, p.Members)
+	memberConns, err := l.dial(ctx, cl.nodes[0].addr, p.Members)
 	if err != nil {
 		return sample{}, err
 	}
 	for _, c := range memberConns {
 		m := &member{next: make([]int, p.Publishers)}
 		r.members = append(r.members, m)
-		c.handle = func(message []byte) error { return r.deliver(m, message) }
 		if err := c.call(`["join","hall"]`); err != nil {
 			return sample{}, err
 		}
+		c.handle = func(message []byte) error { return r.deliver(m, message) }
 	}
-	publisherConns, err := l.dial(ctx, s.addr, p.Publishers)
+	publisherConns, err := l.dial(ctx, cl.nodes[0].addr, p.Publishers)
 	if err != nil {
 		return sample{}, err
 	}
@@ -66,60 +60,29 @@ func measureRoom(ctx context.Context, s *server, p plan) (sample, error) {
 		r.publishers = append(r.publishers, pub)
 		c.handle = func(message []byte) error { return r.ack(pub, message) }
 	}
-
-	if err := r.saturate(l, p.Warmup); err != nil {
-		return sample{}, err
+	s, err := l.measure(r, cl, p)
+	if want := r.published * p.Members; err == nil && r.delivered != want {
+		return sample{}, fmt.Errorf("%d events to %d members: %d deliveries, want %d", r.published, p.Members, r.delivered, want)
 	}
-	published, delivered, bytes := r.published, r.delivered, l.bytes()
-	usage, err := metered(s, func() error { return r.saturate(l, p.Measured) })
-	if err != nil {
-		return sample{}, err
-	}
-	if err := l.during(quiet); err != nil {
-		return sample{}, err
-	}
-	published, delivered, bytes = r.published-published, r.delivered-delivered, l.bytes()-bytes
-	if want := published * p.Members; delivered != want {
-		return sample{}, fmt.Errorf("%d events to %d members: %d deliveries, want %d", published, p.Members, delivered, want)
-	}
-	return sample{
-		Value: float64(delivered) / usage.cpu().Seconds(),
-		Count: delivered,
-		Bytes: float64(bytes) / float64(delivered),
-		Usage: usage,
-	}, nil
+	return s, err
 }
 
-// saturate publishes for d and then waits until everything has arrived.
-func (r *room) saturate(l *loop, d time.Duration) error {
-	r.open = true
+func (r *room) run(on bool) {
+	r.on = on
 	for _, pub := range r.publishers {
 		r.publish(pub)
 	}
-	if err := l.during(d); err != nil {
-		return err
-	}
-	r.open = false
-	if err := l.until(time.Now().Add(drainTimeout), r.complete); err != nil {
-		return fmt.Errorf("%d of %d deliveries: %w", r.delivered, r.published*len(r.members), err)
-	}
-	return nil
 }
 
-func (r *room) complete() bool {
-	for _, pub := range r.publishers {
-		for _, missing := range pub.missing {
-			if missing > 0 {
-				return false
-			}
-		}
-	}
-	return true
+func (r *room) count() int { return r.delivered }
+
+func (r *room) done() bool {
+	return !slices.ContainsFunc(r.publishers, func(pub *publisher) bool { return slices.Max(pub.missing) > 0 })
 }
 
 // publish fills pub's window.
 func (r *room) publish(pub *publisher) {
-	for r.open {
+	for r.on {
 		missing := &pub.missing[pub.sent%len(pub.missing)]
 		if *missing > 0 {
 			return

@@ -37,7 +37,7 @@ type server struct {
 // ctx too, and at the latest with this process.
 func start(ctx context.Context, c contender) (*server, error) {
 	cmd := exec.CommandContext(ctx, c.Command[0], c.Command[1:]...)
-	cmd.Env = append(os.Environ(), c.Env...)
+	cmd.Env = append(append(os.Environ(), "NODE_ENV=production"), c.Env...) // of the peer
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

@@ -5,13 +5,14 @@ import (
 	"net/http/pprof"
 
 	"github.com/rejoin-io/rejoin/internal/api"
+	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // newAPI returns the handler of the API for backends. Until there are sockets
 // it answers that the node is unavailable.
 func (n *node) newAPI(c config) *api.API {
-	o := api.Options{Keys: c.APIKeys, Logger: n.log}
+	o := api.Options{Keys: c.APIKeys.list, Logger: n.log}
 	if n.sockets != nil {
 		o.Calls = n.cluster.calls
 		o.Namespaces = make(map[string]*socketio.Namespace, len(c.Namespaces))
@@ -22,15 +23,21 @@ func (n *node) newAPI(c config) *api.API {
 	return api.New(o)
 }
 
-// fromBackends adds the routes that need an API key to the internal port.
-func fromBackends(a *api.API, rest http.Handler) http.Handler {
+// internalHandler routes requests of operators, backends and other nodes.
+func (n *node) internalHandler(a *api.API, scraped http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/", rest)
+	mux.HandleFunc("GET /healthz", n.health.Live)
+	mux.HandleFunc("GET /readyz", n.health.Ready)
+	mux.Handle("GET /metrics", scraped)
 	mux.Handle(api.Prefix, a)
 	for path, serve := range map[string]http.HandlerFunc{
 		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 	} {
 		mux.Handle("/debug/pprof/"+path, a.Protect(serve))
+	}
+	if n.forward != nil {
+		mux.Handle(forward.Prefix+"/", n.forward.Handler(n.sockets))
+		mux.Handle("POST "+forward.LeavePath, n.forward.Leaving(n.sockets.SendAway))
 	}
 	return mux
 }

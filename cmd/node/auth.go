@@ -14,7 +14,7 @@ func authOptions(c config) auth.Options {
 	return auth.Options{
 		Secret:     []byte(c.JWTSecret),
 		PublicKeys: []byte(c.JWTPublicKey),
-		JWKSURL:    c.JwksURL.text(),
+		JWKSURL:    string(c.JwksURL),
 		Issuer:     c.JWTIssuer,
 		Audience:   c.JWTAudience,
 		Default:    c.DefaultCan.or(auth.Permissions{}),

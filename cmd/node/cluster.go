@@ -4,25 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	goredis "github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
-	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
-	"github.com/rejoin-io/rejoin/internal/forward"
-	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	sessions "github.com/rejoin-io/rejoin/pkg/session/redis"
-	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // A cluster holds this node's connections to the other nodes. A single node has
@@ -47,7 +44,8 @@ const (
 
 // alone returns a cluster of one node, in memory.
 func alone(c config) (*cluster, error) {
-	m := newMemory(c)
+	limit, ttl := c.backlogs()
+	m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
 	a, err := m.Node(adapter.NodeID(c.NodeID))
 	if err != nil {
 		return nil, err
@@ -55,27 +53,42 @@ func alone(c config) (*cluster, error) {
 	return &cluster{adapter: a, memory: m, calls: idempotency.NewMemory(idempotency.MemoryOptions{}), closers: []func() error{a.Close}}, nil
 }
 
-// join joins the cluster in Redis. It retries until it succeeds, ctx ends, or
-// giveUp returns true for an error. It passes each error to waiting.
-func join(ctx context.Context, c config, advertise string, log *zap.Logger, giveUp func(error) bool, waiting func(error)) (*cluster, error) {
-	goredis.SetLogger(redisLog{log.Sugar()})
+// join sets up the cluster: of a single node, or with the others in Redis. It retries until it
+// succeeds, ctx ends, or giveUp returns true for an error.
+func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp func(error) bool) (*cluster, error) {
 	target := c.RedisURL.target
-	log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
+	if target == nil {
+		return alone(c)
+	}
+	advertise, err := advertised(c, internal)
+	if err != nil {
+		return nil, err
+	}
+	goredis.SetLogger(redisLog{n.log.Sugar()})
+	n.log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
+	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
+	missing(errors.New("the cluster is being joined"))
 	var why complaint
 	for {
-		cl, err := tryJoin(ctx, c, advertise, log)
-		if err == nil {
+		cl, err := tryJoin(ctx, c, advertise, n.log)
+		switch {
+		case err == nil:
+			n.health.Needs("redis", cl.ready)
+			n.running.Go(func() {
+				<-cl.redis.Done() // at the latest when the node stops
+				if err := cl.redis.Err(); errors.Is(err, redis.ErrTaken) {
+					n.failed <- err
+				}
+			})
 			return cl, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		}
-		if giveUp(err) {
+		case giveUp(err):
 			return nil, err
 		}
-		waiting(err)
+		missing(err)
 		if why.due(err, time.Now()) {
-			log.Warn("cluster not joined, retrying", zap.Error(err))
+			n.log.Warn("cluster not joined, retrying", zap.Error(err))
 		}
 		select {
 		case <-time.After(joinPause):
@@ -92,7 +105,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 	if err := p.check(ctx); err != nil {
 		return nil, err
 	}
-	if err := mayRun(ctx, target, string(c.RedisPrefix)); err != nil {
+	if err := mayRun(ctx, target, c.RedisPrefix); err != nil {
 		return nil, err
 	}
 	limit, ttl := c.backlogs()
@@ -100,7 +113,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		Redis:         target,
 		Node:          adapter.NodeID(c.NodeID),
 		Address:       advertise,
-		Prefix:        string(c.RedisPrefix),
+		Prefix:        c.RedisPrefix,
 		Partitions:    c.partitions(),
 		BacklogLimit:  limit,
 		BacklogTTL:    ttl,
@@ -114,11 +127,11 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		return nil, err
 	}
 	client := target.Client()
-	store := sessions.New(client, sessions.Options{Prefix: string(c.RedisPrefix)})
+	store := sessions.New(client, sessions.Options{Prefix: c.RedisPrefix})
 	p.start()
 	return &cluster{
 		adapter: a, redis: a, sessions: store, policy: p, key: derive(c.ClusterSecret, forOffsets),
-		calls:   calls.New(client, calls.Options{Prefix: string(c.RedisPrefix), Timeout: c.RedisTimeout}),
+		calls:   idempotency.NewRedis(client, idempotency.RedisOptions{Prefix: c.RedisPrefix, Timeout: c.RedisTimeout}),
 		closers: []func() error{store.Close, client.Close, a.Close, p.stop},
 	}, nil
 }
@@ -126,7 +139,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 // mayRun checks that the Redis user has the rights that sessions and the API need.
 // The adapter checks those for events.
 func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
-	commands := slices.Concat(sessions.Commands(prefix), calls.Commands(prefix))
+	commands := slices.Concat(sessions.Commands(prefix), idempotency.RedisCommands(prefix))
 	if target.Form() == redisurl.Cluster {
 		commands = append(commands, []any{"command"}, []any{"asking"})
 	}
@@ -138,30 +151,6 @@ func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
 		return fmt.Errorf("%w: %s (docs/redis.md has the ACL line)", redis.ErrRights, strings.Join(denied, "; "))
 	}
 	return nil
-}
-
-// options sets the cluster's parts in the library's options.
-func (cl *cluster) options(o *socketio.Options) {
-	o.Adapter = cl.adapter
-	o.OffsetKey = cl.key
-	if cl.sessions != nil {
-		o.Sessions = cl.sessions
-	}
-}
-
-// clusterMetrics returns the cluster's sources of metrics.
-func (n *node) clusterMetrics() []prometheus.Collector {
-	if n.cluster.redis == nil {
-		return nil
-	}
-	c := metrics.Cluster{
-		Redis: n.cluster.redis.Stats, Ready: n.cluster.ready, Sessions: n.cluster.sessions.Stats,
-		Forward: func() forward.Stats { return forward.Stats{} },
-	}
-	if n.forward != nil {
-		c.Forward = n.forward.Stats
-	}
-	return []prometheus.Collector{c}
 }
 
 // ready returns why this node should get no new clients, or nil.
@@ -193,32 +182,28 @@ type policy struct {
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	mu      sync.Mutex
-	evicts  error
+	evicts  atomic.Pointer[error]
 }
 
 func (p *policy) check(ctx context.Context) error {
 	err := p.target.Check(ctx)
-	evicts := errors.Is(err, redisurl.ErrEvicts)
-	if evicts && p.allowed {
+	switch evicts := errors.Is(err, redisurl.ErrEvicts); {
+	case evicts && p.allowed:
 		return nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
 	case evicts:
-		p.evicts = fmt.Errorf("%w; REJOIN_ALLOW_EVICTION=true accepts that clients may miss events without notice", err)
-		return p.evicts
+		err = fmt.Errorf("%w; REJOIN_ALLOW_EVICTION=true accepts that clients may miss events without notice", err)
+		p.evicts.Store(&err)
 	case err == nil:
-		p.evicts = nil
+		p.evicts.Store(nil)
 	}
 	return err
 }
 
 func (p *policy) verdict() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.evicts
+	if evicts := p.evicts.Load(); evicts != nil {
+		return *evicts
+	}
+	return nil
 }
 
 // start checks repeatedly, because the policy can be changed while Redis runs.

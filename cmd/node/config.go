@@ -19,8 +19,8 @@ import (
 //
 //	default  the value of a variable that is not set
 //	within   the smallest and the largest value
-//	oneof    the possible values
-//	allowed  the possible values in words, where the type decides
+//	pattern  a regular expression for the value, or for each element of a list
+//	allowed  the possible values in words
 //	desc     the meaning
 //	section  heading of a group of variables, on its first one
 //	secret   the value is never shown
@@ -30,8 +30,8 @@ import (
 // split_words makes the variable's name from the field's. With an envconfig tag
 // the name without its prefix would be read too, for example PATH.
 type config struct {
-	Addr           address `section:"Addresses" split_words:"true" default:"127.0.0.1:3000" allowed:"host:port" desc:"public address: clients and the demo page"`
-	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and requests forwarded by other nodes"`
+	Addr           address `section:"Addresses" split_words:"true" default:"127.0.0.1:3000" pattern:".+" allowed:"host:port" desc:"public address: clients and the demo page"`
+	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" pattern:".+" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and requests forwarded by other nodes"`
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"allow non-loopback listeners without authentication"`
 
 	JWTSecret    secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
@@ -41,71 +41,71 @@ type config struct {
 	JWTAudience  string      `split_words:"true" allowed:"any text" desc:"value that a token's aud must contain; any if not set"`
 	DefaultCan   permissions `split_words:"true" allowed:"a JSON object with join, to, history and members, each a list of at most 100 patterns of rooms, and broadcast, all and private, each true or false" desc:"permissions of clients whose tokens do not state any; none if not set. Without authentication, permissions of all clients; everything if not set"`
 
-	Path           urlPath       `section:"Clients and their connections" split_words:"true" default:"/socket.io/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"path at which clients connect"`
-	Namespaces     namespaces    `split_words:"true" default:"/" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
+	Path           string        `section:"Clients and their connections" split_words:"true" default:"/socket.io/" pattern:"(/([.]{3}|[.]{0,2}[A-Za-z0-9_~-])[A-Za-z0-9._~-]*)+/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"path at which clients connect"`
+	Namespaces     list          `split_words:"true" default:"/" pattern:"/[^?]*" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
 	Origins        origins       `split_words:"true" allowed:"a list of scheme://host, scheme://host:port, scheme://*.domain, file:// and null, separated by commas, or * for any" desc:"web origins that may connect in addition to the node's own (docs/security.md)"`
-	Transports     transports    `split_words:"true" default:"polling,websocket" allowed:"polling, websocket or both, separated by commas" desc:"transports that clients may use"`
+	Transports     list          `split_words:"true" default:"polling,websocket" pattern:"polling|websocket" allowed:"polling, websocket or both, separated by commas" desc:"transports that clients may use"`
 	PingInterval   time.Duration `split_words:"true" default:"25s" within:"50ms 1h" desc:"time between two pings"`
 	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time in which a client must answer a ping"`
 	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time in which a client must upgrade from polling to websocket"`
 	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time in which a connection must connect to a namespace"`
 	KeepAlive      time.Duration `split_words:"true" default:"620s" within:"1s 24h" desc:"how long an idle TCP connection is kept open between two requests; must be longer than the balancer's own, which otherwise sends requests on connections that are being closed"`
-	HealthPath     healthPath    `split_words:"true" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, otherwise 503, for balancers that cannot reach the internal address; none if not set"`
+	HealthPath     string        `split_words:"true" pattern:"((/([.]{3}|[.]{0,2}[A-Za-z0-9_~-])[A-Za-z0-9._~-]*)+)?" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, otherwise 503, for balancers that cannot reach the internal address; none if not set"`
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"maximum size of a message, or of a polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"send queue limit of one connection; each packet counts as its frame and 144 bytes. Beyond it the connection is closed and can recover. Volatile events are dropped from 64KiB on"`
 
-	HandshakeRate           int        `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections per second; beyond it they are answered 503; 0 is no limit"`
-	RoomsPerSocket          int        `split_words:"true" default:"1000" within:"1 100000" desc:"maximum number of rooms of a socket"`
-	MembershipBudget        size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the room memberships of all sockets together; one counts 640 bytes and 16 for each byte of the room's name. From three quarters of it on a socket can have its share of the rest, and always 16 memberships, or as many as take 16KiB. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
-	SessionRecoveries       int        `split_words:"true" default:"30" within:"1 1000000" desc:"burst of recoveries of one session on this node; then one per second. A recovery with many rooms counts as up to ten, and one that reads many missed events once more for each 10 KiB"`
-	NamespacesPerConnection int        `split_words:"true" default:"16" within:"1 10000" desc:"maximum number of concurrent namespaces of one connection"`
-	MailboxEvents           int        `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may be queued for their handlers; beyond it the connection is not read until half of them are handled"`
-	MailboxBytes            size       `split_words:"true" default:"0" within:"0 1GiB" desc:"memory limit of these events, with the same effect; 0 stands for 1MiB, or REJOIN_MAX_PAYLOAD if that is more"`
-	QueueBudget             size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the send queues of all connections; beyond it connections that read nothing, or have the most queued, are closed and can recover. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
-	Connections             int        `split_words:"true" default:"0" within:"0 10000000" desc:"TCP connections at the public address; beyond it the one that has waited longest for its client is closed or, if none waits, the new one. 0 stands for three quarters of the descriptors that the process may open (ulimit -n), shared with forwarded requests and WebSockets"`
-	Sessions                int        `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of any transport, each of which takes 16 KiB or less while it is idle; beyond it new ones are answered 503. 0 stands for as many as fit in three eighths of GOMEMLIMIT, or no limit if that is not set"`
-	UnconnectedSessions     int        `split_words:"true" default:"5000" within:"10 10000000" desc:"connections that have not connected to a namespace yet and are not doing so; beyond it the oldest is closed"`
-	ReceiveBudget           size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of all clients' events until they are handled, including packets that wait for binary attachments; and of half as much again for messages that have not arrived completely. From half of it on, connections whose events are queued for handlers are not read; beyond it the connection that holds the most is closed. 0 stands for an eighth of GOMEMLIMIT, or 128MiB if that is not set, or twice REJOIN_MAX_PAYLOAD if that is more"`
-	IdleConnections         int        `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections with no pending request, or with one whose body is incomplete; beyond it the one that has waited longest is closed"`
-	SocketEventRate         int        `split_words:"true" default:"1000" within:"0 1000000" desc:"events of one socket per second, with a burst of ten times as many; beyond it they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
-	SocketByteRate          size       `split_words:"true" default:"4MiB" within:"0 16GiB" desc:"bytes of events of one socket per second, with a burst of ten times as many; the burst always allows one event of REJOIN_MAX_PAYLOAD"`
-	UserEventRate           int        `split_words:"true" default:"4000" within:"0 1000000" desc:"events of all sockets that a user has on this node per second, with a burst of ten times as many; an IP address whose clients have no user has ten times that"`
-	UserByteRate            size       `split_words:"true" default:"16MiB" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node per second, with a burst of ten times as many; an IP address whose clients have no user has ten times that"`
-	ReadRate                size       `split_words:"true" default:"1MiB" within:"0 16GiB" desc:"bytes that history and members read per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many; beyond it they are delayed, or acked with rate_limited if the delay would exceed 3 seconds. Also limits what recoveries read beyond what REJOIN_SESSION_RECOVERIES allows their sessions, which delays large replays"`
-	CopyRate                size       `split_words:"true" default:"512KiB" within:"0 16GiB" desc:"bytes that events and joins to several rooms may take in Redis per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many: for each room after the first the event and 256 bytes, and 8KiB for a room without members and events; and for each join and leave the bytes that it writes of the session. One event may become REJOIN_MAX_PAYLOAD bytes in its rooms together"`
-	IPHandshakeRate         int        `split_words:"true" default:"100" within:"0 1000000" desc:"new connections of one IP address per second, with a burst of ten times as many; beyond it they are answered 429. An IPv6 network of 64 bits is one address. Loopback is not limited, nor are private networks, because a balancer may be there, unless REJOIN_TRUSTED_PROXIES is set"`
-	IPConnections           int        `split_words:"true" default:"5000" within:"0 10000000" desc:"open connections of one such IP address; beyond it new ones are answered 429. It may also have at most as many as REJOIN_SESSIONS leaves to others. TCP connections are limited to 6 times as many, except those of trusted proxies; 0 is no limit"`
-	TrustedProxies          networks   `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose headers state the client's address and the host and scheme that it requested; without it, limits of IP addresses take the proxies for clients"`
-	ClientIPHeader          headerName `split_words:"true" default:"X-Forwarded-For" allowed:"the name of a header, such as Forwarded, CF-Connecting-IP or X-Real-IP" desc:"header in which trusted proxies send the client's address; with Forwarded (RFC 7239) also the host and scheme, which are otherwise in X-Forwarded-Host and X-Forwarded-Proto"`
+	HandshakeRate           int      `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections per second; beyond it they are answered 503; 0 is no limit"`
+	RoomsPerSocket          int      `split_words:"true" default:"1000" within:"1 100000" desc:"maximum number of rooms of a socket"`
+	MembershipBudget        size     `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the room memberships of all sockets together; one counts 640 bytes and 16 for each byte of the room's name. From three quarters of it on a socket can have its share of the rest, and always 16 memberships, or as many as take 16KiB. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
+	SessionRecoveries       int      `split_words:"true" default:"30" within:"1 1000000" desc:"burst of recoveries of one session on this node; then one per second. A recovery with many rooms counts as up to ten, and one that reads many missed events once more for each 10 KiB"`
+	NamespacesPerConnection int      `split_words:"true" default:"16" within:"1 10000" desc:"maximum number of concurrent namespaces of one connection"`
+	MailboxEvents           int      `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may be queued for their handlers; beyond it the connection is not read until half of them are handled"`
+	MailboxBytes            size     `split_words:"true" default:"0" within:"0 1GiB" desc:"memory limit of these events, with the same effect; 0 stands for 1MiB, or REJOIN_MAX_PAYLOAD if that is more"`
+	QueueBudget             size     `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the send queues of all connections; beyond it connections that read nothing, or have the most queued, are closed and can recover. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
+	Connections             int      `split_words:"true" default:"0" within:"0 10000000" desc:"TCP connections at the public address; beyond it the one that has waited longest for its client is closed or, if none waits, the new one. 0 stands for three quarters of the descriptors that the process may open (ulimit -n), shared with forwarded requests and WebSockets"`
+	Sessions                int      `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of any transport, each of which takes 16 KiB or less while it is idle; beyond it new ones are answered 503. 0 stands for as many as fit in three eighths of GOMEMLIMIT, or no limit if that is not set"`
+	UnconnectedSessions     int      `split_words:"true" default:"5000" within:"10 10000000" desc:"connections that have not connected to a namespace yet and are not doing so; beyond it the oldest is closed"`
+	ReceiveBudget           size     `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of all clients' events until they are handled, including packets that wait for binary attachments; and of half as much again for messages that have not arrived completely. From half of it on, connections whose events are queued for handlers are not read; beyond it the connection that holds the most is closed. 0 stands for an eighth of GOMEMLIMIT, or 128MiB if that is not set, or twice REJOIN_MAX_PAYLOAD if that is more"`
+	IdleConnections         int      `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections with no pending request, or with one whose body is incomplete; beyond it the one that has waited longest is closed"`
+	SocketEventRate         int      `split_words:"true" default:"1000" within:"0 1000000" desc:"events of one socket per second, with a burst of ten times as many; beyond it they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
+	SocketByteRate          size     `split_words:"true" default:"4MiB" within:"0 16GiB" desc:"bytes of events of one socket per second, with a burst of ten times as many; the burst always allows one event of REJOIN_MAX_PAYLOAD"`
+	UserEventRate           int      `split_words:"true" default:"4000" within:"0 1000000" desc:"events of all sockets that a user has on this node per second, with a burst of ten times as many; an IP address whose clients have no user has ten times that"`
+	UserByteRate            size     `split_words:"true" default:"16MiB" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node per second, with a burst of ten times as many; an IP address whose clients have no user has ten times that"`
+	ReadRate                size     `split_words:"true" default:"1MiB" within:"0 16GiB" desc:"bytes that history and members read per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many; beyond it they are delayed, or acked with rate_limited if the delay would exceed 3 seconds. Also limits what recoveries read beyond what REJOIN_SESSION_RECOVERIES allows their sessions, which delays large replays"`
+	CopyRate                size     `split_words:"true" default:"512KiB" within:"0 16GiB" desc:"bytes that events and joins to several rooms may take in Redis per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many: for each room after the first the event and 256 bytes, and 8KiB for a room without members and events; and for each join and leave the bytes that it writes of the session. One event may become REJOIN_MAX_PAYLOAD bytes in its rooms together"`
+	IPHandshakeRate         int      `split_words:"true" default:"100" within:"0 1000000" desc:"new connections of one IP address per second, with a burst of ten times as many; beyond it they are answered 429. An IPv6 network of 64 bits is one address. Loopback is not limited, nor are private networks, because a balancer may be there, unless REJOIN_TRUSTED_PROXIES is set"`
+	IPConnections           int      `split_words:"true" default:"5000" within:"0 10000000" desc:"open connections of one such IP address; beyond it new ones are answered 429. It may also have at most as many as REJOIN_SESSIONS leaves to others. TCP connections are limited to 6 times as many, except those of trusted proxies; 0 is no limit"`
+	TrustedProxies          networks `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose headers state the client's address and the host and scheme that it requested; without it, limits of IP addresses take the proxies for clients"`
+	ClientIPHeader          string   `split_words:"true" default:"X-Forwarded-For" pattern:"[A-Za-z0-9-]+" allowed:"the name of a header, such as Forwarded, CF-Connecting-IP or X-Real-IP" desc:"header in which trusted proxies send the client's address; with Forwarded (RFC 7239) also the host and scheme, which are otherwise in X-Forwarded-Host and X-Forwarded-Proto"`
 
 	TLSCert string `section:"TLS" split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_KEY" desc:"certificate, with its chain, for TLS on the public address; read again when the file changes"`
 	TLSKey  string `split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_CERT" desc:"private key of the certificate"`
 
 	RecoveryWindow  time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be disconnected and still recover; 0s disables recovery"`
-	RecoveryClients string        `split_words:"true" default:"recognized" oneof:"recognized requested all" desc:"clients that can recover if they do not choose it themselves: those recognized as the JavaScript client, none, or all; see docs/clients.md"`
+	RecoveryClients string        `split_words:"true" default:"recognized" pattern:"recognized|requested|all" allowed:"recognized, requested, all" desc:"clients that can recover if they do not choose it themselves: those recognized as the JavaScript client, none, or all; see docs/clients.md"`
 	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"number of a room's newest events that can be replayed; up to about twice as many are stored. 0 disables recovery, and events are stored for a minute only"`
 	BacklogBytes    size          `split_words:"true" default:"0" within:"0 1024GiB" desc:"without Redis, memory limit of the stored events of all rooms; beyond it the rooms that were silent the longest lose theirs. 0 stands for a quarter of GOMEMLIMIT, or 256MiB if that is not set"`
 	BacklogTTL      time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are stored after its last one"`
 	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"maximum number of missed events that a client can recover in all its rooms together. An event counts at least once, and half for each further room of the client that it went to"`
 
 	RedisURL      redisURL      `section:"Cluster" split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this is a single node"`
-	RedisPrefix   keyPrefix     `split_words:"true" default:"rejoin:" allowed:"up to 64 letters, digits and : . _ -" desc:"prefix of the names of all keys and channels in Redis; the same on all nodes"`
+	RedisPrefix   string        `split_words:"true" default:"rejoin:" pattern:"[A-Za-z0-9:._-]{0,64}" allowed:"up to 64 letters, digits and : . _ -" desc:"prefix of the names of all keys and channels in Redis; the same on all nodes"`
 	Partitions    int           `split_words:"true" default:"0" within:"0 64" desc:"number of partitions of the rooms, each with its own order; the same on all nodes. 0 stands for 6 in a Redis Cluster, whose servers share them, and 1 otherwise"`
 	RedisTimeout  time.Duration `split_words:"true" default:"3s" within:"100ms 1m" desc:"maximum time of one call to Redis, and of an event that waits for Redis to recover"`
 	AllowEviction bool          `split_words:"true" default:"false" desc:"use a Redis whose maxmemory-policy is not noeviction, although clients may then miss events without notice"`
 	ClusterSecret secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs requests between the nodes of a cluster; the same on all nodes, and required with REJOIN_REDIS_URL"`
-	AdvertiseAddr peerAddress   `split_words:"true" allowed:"host:port" desc:"address at which other nodes reach the internal address. If not set, the internal address, with this machine's first address in place of all interfaces and the actual port in place of 0"`
+	AdvertiseAddr address       `split_words:"true" allowed:"host:port" desc:"address at which other nodes reach the internal address. If not set, the internal address, with this machine's first address in place of all interfaces and the actual port in place of 0"`
 
-	APIKeys apiKeys `section:"Backends" split_words:"true" secret:"true" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several while one replaces another; without any both are closed"`
+	APIKeys apiKeys `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several while one replaces another; without any both are closed"`
 
 	DrainDelay  time.Duration `section:"Draining" split_words:"true" default:"5s" within:"0s 10m" desc:"how long the node serves after SIGTERM, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all immediately, as SIGINT does without any delay"`
 
 	ClientDir string `section:"Client files, logs and node ID" split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, instead of the built-in one"`
 	Demo      bool   `split_words:"true" default:"true" desc:"serve the demo page at /"`
-	LogLevel  string `split_words:"true" default:"info" oneof:"debug info warn error" desc:"minimum level of log lines"`
-	LogFormat string `split_words:"true" default:"json" oneof:"json console" desc:"format of log lines"`
-	NodeID    nodeID `split_words:"true" allowed:"4 characters of A-Z, a-z, 0-9, _ and -" desc:"id of this node, the first 4 characters of its engine session ids; random if not set"`
+	LogLevel  string `split_words:"true" default:"info" pattern:"debug|info|warn|error" allowed:"debug, info, warn, error" desc:"minimum level of log lines"`
+	LogFormat string `split_words:"true" default:"json" pattern:"json|console" allowed:"json, console" desc:"format of log lines"`
+	NodeID    string `split_words:"true" pattern:"([A-Za-z0-9_-]{4})?" allowed:"4 characters of A-Z, a-z, 0-9, _ and -" desc:"id of this node, the first 4 characters of its engine session ids; random if not set"`
 }
 
 // validate checks conditions on several fields. Each value is allowed: a
@@ -115,7 +115,7 @@ func (c *config) validate(r *report) {
 		if !c.Addr.loopback() && !c.authenticates() {
 			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
 		}
-		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys) == 0 {
+		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys.list) == 0 {
 			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
 		}
 	}
@@ -125,7 +125,7 @@ func (c *config) validate(r *report) {
 	case n > 0 && n < leastSecret:
 		r.warn("REJOIN_CLUSTER_SECRET has only %d characters: with fewer than %d it can be guessed", n, leastSecret)
 	}
-	for i, key := range c.APIKeys {
+	for i, key := range c.APIKeys.list {
 		if len(key) < leastSecret {
 			r.warn("key %d of REJOIN_API_KEYS has only %d characters: with fewer than %d it can be guessed", i+1, len(key), leastSecret)
 		}
@@ -133,12 +133,12 @@ func (c *config) validate(r *report) {
 	if c.Addr.collides(c.InternalAddr) {
 		r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "another address than REJOIN_ADDR")
 	}
-	if c.Demo && strings.HasPrefix(string(c.Path), "/demo/") {
+	if c.Demo && strings.HasPrefix(c.Path, "/demo/") {
 		r.refuse("REJOIN_PATH", c.Path, "outside /demo/, where the demo page has its files, or REJOIN_DEMO=false")
 	}
-	switch h := string(c.HealthPath); {
+	switch h := c.HealthPath; {
 	case h == "":
-	case strings.HasPrefix(h+"/", string(c.Path)):
+	case strings.HasPrefix(h+"/", c.Path):
 		r.refuse("REJOIN_HEALTH_PATH", h, "outside REJOIN_PATH")
 	case c.Demo && strings.HasPrefix(h+"/", "/demo/"):
 		r.refuse("REJOIN_HEALTH_PATH", h, "outside /demo/, where the demo page has its files, or REJOIN_DEMO=false")
@@ -162,7 +162,7 @@ func (c *config) validate(r *report) {
 	if most := limit.Descriptors(); c.Connections > most && most > 0 {
 		r.warn("REJOIN_CONNECTIONS is %d, but this process may have only %d descriptors open (ulimit -n)", c.Connections, most)
 	}
-	if len(c.TrustedProxies) == 0 && c.ClientIPHeader != "X-Forwarded-For" {
+	if len(c.TrustedProxies) == 0 && !strings.EqualFold(c.ClientIPHeader, "X-Forwarded-For") {
 		r.warn("REJOIN_CLIENT_IP_HEADER has no effect without REJOIN_TRUSTED_PROXIES")
 	}
 	c.validateAuthentication(r)
@@ -171,7 +171,7 @@ func (c *config) validate(r *report) {
 
 // authenticates reports whether clients must show a token.
 func (c *config) authenticates() bool {
-	return c.JWTSecret != "" || c.JWTPublicKey != "" || c.JwksURL.set()
+	return c.JWTSecret != "" || c.JWTPublicKey != "" || c.JwksURL != ""
 }
 
 // leastJWTSecret is the minimum length of an HS256 key (RFC 7518).
@@ -183,7 +183,7 @@ func (c *config) validateAuthentication(r *report) {
 	} else if n > 0 && n < leastJWTSecret {
 		r.warn("REJOIN_JWT_SECRET has only %d bytes: RFC 7518 requires at least %d, so that it cannot be derived from a token", n, leastJWTSecret)
 	}
-	if c.JwksURL.set() && c.JWTAudience == "" {
+	if c.JwksURL != "" && c.JWTAudience == "" {
 		r.warn("REJOIN_JWT_AUDIENCE is not set: tokens that the server of REJOIN_JWKS_URL has issued for other services are valid here, too")
 	}
 	if c.JwksURL.plain() {

@@ -37,8 +37,8 @@ func TestDefaults(t *testing.T) {
 		t.Fatalf("the defaults are not good: %+v", r)
 	}
 	if c.Addr != (address{"127.0.0.1", 3000}) || c.InternalAddr != (address{"127.0.0.1", 3001}) || c.AllowAnonymous ||
-		c.Path != "/socket.io/" || !slices.Equal(c.Namespaces, namespaces{"/"}) || c.Origins != nil ||
-		!slices.Equal(c.Transports, transports{"polling", "websocket"}) || c.PingInterval != 25*time.Second ||
+		c.Path != "/socket.io/" || !slices.Equal(c.Namespaces, list{"/"}) || c.Origins != nil ||
+		!slices.Equal(c.Transports, list{"polling", "websocket"}) || c.PingInterval != 25*time.Second ||
 		c.PingTimeout != 20*time.Second || c.UpgradeTimeout != 10*time.Second || c.ConnectTimeout != 45*time.Second ||
 		c.MaxPayload != 1_000_000 || c.RecoveryWindow != 2*time.Minute || c.BacklogLimit != 1000 || c.BacklogTTL != time.Hour ||
 		c.ReplayLimit != 10_000 || c.SendQueueBytes != 1<<20 || c.ClientDir != "" || !c.Demo ||
@@ -73,9 +73,9 @@ func TestValues(t *testing.T) {
 	if len(r.problems)+len(r.warnings) > 0 {
 		t.Fatalf("refused: %+v", r)
 	}
-	if c.Addr != (address{"::1", 0}) || !slices.Equal(c.Namespaces, namespaces{"/", "/chat"}) ||
+	if c.Addr != (address{"::1", 0}) || !slices.Equal(c.Namespaces, list{"/", "/chat"}) ||
 		!slices.Equal(c.Origins, origins{"https://a.example", "http://b.example:8080", "https://*.c.example", "capacitor://localhost", "file://", "null"}) ||
-		!slices.Equal(c.Transports, transports{"websocket"}) || c.MaxPayload != 65536 || c.SendQueueBytes != 2<<20 ||
+		!slices.Equal(c.Transports, list{"websocket"}) || c.MaxPayload != 65536 || c.SendQueueBytes != 2<<20 ||
 		c.RecoveryWindow != 90*time.Second || c.Demo || c.LogFormat != "console" || c.NodeID != "n-_1" ||
 		fmt.Sprint(c.TrustedProxies) != "[10.0.0.0/8 192.0.2.1/32 ::1/128]" {
 		t.Errorf("%+v", c)
@@ -98,6 +98,8 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_PATH", "/", "not / alone"},
 		{"REJOIN_PATH", "/socket.io", "ends with a slash"},
 		{"REJOIN_PATH", "/a/../b/", "ends with a slash"},
+		{"REJOIN_PATH", "/a/./b/", "ends with a slash"},
+		{"REJOIN_PATH", "//a/", "ends with a slash"},
 		{"REJOIN_PATH", "/{id}/", "letters"},
 		{"REJOIN_PATH", "/demo/", "REJOIN_DEMO=false"},
 		{"REJOIN_NAMESPACES", "", "begin with a slash"},
@@ -109,6 +111,9 @@ func TestRefusals(t *testing.T) {
 		{"REJOIN_ORIGINS", "*.com/path", "missing scheme"},
 		{"REJOIN_ORIGINS", "https://a.example,https://a.example", "scheme://host"},
 		{"REJOIN_CLIENT_IP_HEADER", "", "name of a header"},
+		{"REJOIN_TRANSPORTS", "", "polling, websocket or both"},
+		{"REJOIN_REDIS_PREFIX", "a b", "letters, digits"},
+		{"REJOIN_RECOVERY_CLIENTS", "some", "recognized, requested, all"},
 		{"REJOIN_HEALTH_PATH", "healthz", "a path such as"},
 		{"REJOIN_HEALTH_PATH", "/healthz/", "a path such as"},
 		{"REJOIN_HEALTH_PATH", "/a/../b", "a path such as"},
@@ -280,7 +285,7 @@ func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, errs bytes.Buffer
-	code = run(ctx, nil, args, &out, &errs)
+	code = run(ctx, ctx, args, &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -348,7 +353,7 @@ func TestArgumentsAreRefused(t *testing.T) {
 func TestAPIKeys(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_API_KEYS": "0123456789abcdef, the-second-key-is-good", "REJOIN_INTERNAL_ADDR": ":3001"})
 	c, r := load()
-	if len(r.problems)+len(r.warnings) > 0 || !slices.Equal(c.APIKeys, apiKeys{"0123456789abcdef", "the-second-key-is-good"}) {
+	if len(r.problems)+len(r.warnings) > 0 || !slices.Equal(c.APIKeys.list, list{"0123456789abcdef", "the-second-key-is-good"}) {
 		t.Errorf("%+v", r)
 	}
 	for keys, what := range map[string]string{

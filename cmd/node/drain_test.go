@@ -20,8 +20,8 @@ import (
 type drainable struct {
 	*testing.T
 	listening
-	told chan struct{} // closed to drain it
-	code chan int      // its exit code
+	told context.CancelFunc // drains it
+	code chan int           // its exit code
 }
 
 // startDrainable starts a node with further variables.
@@ -34,10 +34,11 @@ func startDrainable(t *testing.T, variables map[string]string) *drainable {
 	for name, value := range variables {
 		t.Setenv(name, value)
 	}
-	n := &drainable{T: t, told: make(chan struct{}), code: make(chan int, 1)}
+	draining, told := context.WithCancel(context.Background())
+	n := &drainable{T: t, told: told, code: make(chan int, 1)}
 	logs, w := io.Pipe()
 	go func() { // ends when the node has stopped
-		code := run(context.Background(), n.told, nil, io.Discard, w)
+		code := run(context.Background(), draining, nil, io.Discard, w)
 		w.Close()
 		n.code <- code
 	}()
@@ -55,7 +56,7 @@ func startDrainable(t *testing.T, variables map[string]string) *drainable {
 func (n *drainable) drain() time.Duration {
 	n.Helper()
 	began := time.Now()
-	close(n.told)
+	n.told()
 	select {
 	case code := <-n.code:
 		if code != 0 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,7 +26,7 @@ func newForwarder(c config, a adapter.Adapter, l *limits, log *zap.Logger) (*for
 		return nil, nil
 	}
 	return forward.New(forward.Options{
-		Node:      string(c.NodeID),
+		Node:      c.NodeID,
 		Secret:    string(derive(c.ClusterSecret, forForwarding)),
 		Directory: directory,
 		Timeout:   c.PingInterval + c.PingTimeout + forwardMargin,
@@ -37,37 +36,21 @@ func newForwarder(c config, a adapter.Adapter, l *limits, log *zap.Logger) (*for
 	})
 }
 
-// fromNodes adds the routes for requests of other nodes to the internal port.
-func (n *node) fromNodes(rest http.Handler) http.Handler {
-	if n.forward == nil {
-		return rest
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/", rest)
-	mux.Handle(forward.Prefix+"/", n.forward.Handler(n.sockets))
-	mux.Handle("POST "+forward.LeavePath, n.forward.Leaving(n.sockets.SendAway))
-	return mux
-}
-
 // sendAway closes this node's connections over a period, and requests the
 // owners of forwarded WebSockets to close them.
 func (n *node) sendAway(ctx context.Context, over time.Duration) error {
+	if n.forward == nil {
+		return n.sockets.Drain(ctx, over)
+	}
 	through := make(chan error, 1)
-	go func() { // ends with ctx at the latest
-		if n.forward == nil {
-			through <- nil
-			return
-		}
-		through <- n.forward.Drain(ctx, over)
-	}()
-	err := n.sockets.Drain(ctx, over)
-	return errors.Join(err, <-through)
+	go func() { through <- n.forward.Drain(ctx, over) }() // ends with ctx at the latest
+	return errors.Join(n.sockets.Drain(ctx, over), <-through)
 }
 
 // advertised returns the address at which other nodes reach this node's
 // internal port, which listens at internal.
 func advertised(c config, internal net.Addr) (string, error) {
-	a := c.AdvertiseAddr.address
+	a := c.AdvertiseAddr
 	if a == (address{}) {
 		a = c.InternalAddr
 	}

@@ -22,7 +22,7 @@ func (n *node) onlyOwnNames(c config, next http.Handler) http.Handler {
 	}
 	listed := hosts(c.Origins)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if name := hostname(r.Host); isLoopback(name) || slices.ContainsFunc(listed, func(h host) bool { return h.is(name) }) {
+		if name := hostname(r.Host); isLoopback(name) || slices.ContainsFunc(listed, func(host string) bool { return isOf(name, host) }) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -34,21 +34,16 @@ func (n *node) onlyOwnNames(c config, next http.Handler) http.Handler {
 	})
 }
 
-// A host is the host of an origin: a name, or with a leading dot all its subdomains.
-type host string
-
-func (h host) is(name string) bool {
-	if strings.HasPrefix(string(h), ".") {
-		return strings.HasSuffix(name, string(h))
-	}
-	return name == string(h)
+// isOf reports whether a name is that of a host, or, if the host begins with a dot, of a subdomain.
+func isOf(name, host string) bool {
+	return name == host || strings.HasPrefix(host, ".") && strings.HasSuffix(name, host)
 }
 
-// hosts returns those of some origins, which are well-formed.
-func hosts(origins []string) (list []host) {
+// hosts returns the hosts of some origins, which are well-formed.
+func hosts(origins []string) (list []string) {
 	for _, origin := range origins {
 		if _, rest, ok := strings.Cut(origin, "://"); ok && rest != "" {
-			list = append(list, host(strings.TrimPrefix(hostname(rest), "*")))
+			list = append(list, strings.TrimPrefix(hostname(rest), "*"))
 		}
 	}
 	return list

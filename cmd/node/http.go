@@ -27,7 +27,7 @@ func (c *config) silence() time.Duration { return max(c.PingInterval+c.PingTimeo
 // another node. The engine sets its own deadlines, because only the engine knows when
 // a poll's wait ends.
 func (n *node) newPublicServer(c config, h http.Handler) *server {
-	s := n.newHTTPServer(c, n.limits.public, n.limits.headers.Public(n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h)))))
+	s := n.newHTTPServer(c, n.limits.public, limit.HeaderLines(n.limits.tally, n.withHealth(c, c.proxies().Handler(n.onlyOwnNames(c, h)))))
 	s.IdleTimeout = c.KeepAlive
 	s.WriteTimeout = 2 * c.silence()
 	return s
@@ -38,10 +38,9 @@ func (n *node) withHealth(c config, next http.Handler) http.Handler {
 	if c.HealthPath == "" {
 		return next
 	}
-	ready := n.health.Public()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == string(c.HealthPath) {
-			ready.ServeHTTP(w, r)
+		if r.URL.Path == c.HealthPath {
+			n.health.Public(w, r)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -50,7 +49,7 @@ func (n *node) withHealth(c config, next http.Handler) http.Handler {
 
 // proxies returns the trusted proxies in front of the public address.
 func (c *config) proxies() limit.Proxies {
-	return limit.Proxies{Networks: c.TrustedProxies, Header: string(c.ClientIPHeader)}
+	return limit.Proxies{Networks: c.TrustedProxies, Header: c.ClientIPHeader}
 }
 
 // newHTTPServer limits the resources of connections that are not clients yet.
@@ -67,11 +66,8 @@ func (n *node) newHTTPServer(c config, port *limit.Port, h http.Handler) *server
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          errorLog,
 		ConnState:         port.ConnState,
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			boundSendBuffer(c)
-			return port.ConnContext(ctx, c)
-		},
-		Protocols: new(http.Protocols),
+		ConnContext:       port.ConnContext,
+		Protocols:         new(http.Protocols),
 	}
 	s.Protocols.SetHTTP1(true) // WebSockets take over the connection, which all requests share in HTTP/2
 	return s
@@ -101,20 +97,6 @@ func (c *config) scheme() string {
 	return "http"
 }
 
-// sendBuffer limits the kernel's send buffer of one connection. Without a limit
-// it grows to megabytes, and on a slow link a ping would be queued behind them
-// until its client times out.
-const sendBuffer = 256 << 10
-
-func boundSendBuffer(c net.Conn) {
-	if secure, ok := c.(*tls.Conn); ok {
-		c = secure.NetConn()
-	}
-	if tcp, ok := c.(*limit.Conn); ok {
-		_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
-	}
-}
-
 // A server is an HTTP server whose shutdown is limited in time.
 type server struct {
 	http.Server
@@ -142,23 +124,20 @@ func (s *server) shut(ctx context.Context) error {
 	go func() { done <- s.Shutdown(ctx) }() // waited for
 	tick := time.NewTicker(answerGrace / 4)
 	defer tick.Stop()
-	for idle := 0; idle < 4; {
+	for idle := 0; ; {
 		select {
 		case err := <-done:
 			if ctx.Err() != nil {
-				err = nil // responses that clients have not read by now are cut
+				err = nil // what is cut are responses that clients have not read, and connections without a request
 			}
 			return errors.Join(err, s.Close())
 		case <-tick.C:
 			if idle++; s.serving.Load() > 0 {
 				idle = 0
 			}
+			if idle == 4 {
+				cancel()
+			}
 		}
 	}
-	cancel()
-	err := <-done
-	if errors.Is(err, context.Canceled) {
-		err = nil // the remaining connections have no request
-	}
-	return errors.Join(err, s.Close())
 }

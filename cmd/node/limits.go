@@ -1,59 +1,56 @@
 package main
 
 import (
-	"maps"
+	"cmp"
 	"math"
 	"runtime/debug"
 
 	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/limit"
-	"github.com/rejoin-io/rejoin/internal/metrics"
-	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // limits are the limits of this node's clients.
 type limits struct {
+	tally      *limit.Tally
 	handshakes *limit.Handshakes
 	clients    *limit.Clients
 	public     *limit.Port
 	internal   *limit.Port
-	headers    *limit.HeaderLines
 	// Requests that this node forwards to others, and receives from them.
 	outgoing, incoming *limit.Forwarded
 }
 
 func newLimits(c config, log *zap.Logger) *limits {
-	s := c.shares(limit.Descriptors())
+	s, tally := c.shares(limit.Descriptors()), limit.NewTally(log)
 	l := &limits{
+		tally: tally,
 		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
 			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections,
-			Sessions: c.sessions(), HeaderBytes: part(16, 0), Proxies: c.proxies(), Log: log,
+			Sessions: c.sessions(), HeaderBytes: part(16, 0), Proxies: c.proxies(), Tally: tally,
 		}),
 		clients: limit.NewClients(limit.ClientOptions{
 			SocketEvents: c.SocketEventRate, SocketBytes: int(c.SocketByteRate),
 			UserEvents: c.UserEventRate, UserBytes: int(c.UserByteRate),
 			LargestEvent: int(c.MaxPayload), ReadBytes: int(c.ReadRate), CopyBytes: int(c.CopyRate),
-			Proxies: c.proxies(), Log: log,
+			Proxies: c.proxies(), Tally: tally,
 		}),
-		headers: limit.NewHeaderLines(log),
 	}
 	forwarded := func() int { return l.outgoing.Open() + l.incoming.Open() }
 	if c.Connections > 0 { // of the port alone
 		forwarded = nil
 	}
 	public := c.publicPort()
-	public.Connections, public.Others, public.Log = s.clients, forwarded, log
+	public.Quota = limit.Quota{Name: limit.Connections, Max: s.clients, Others: forwarded, Tally: tally}
 	l.public = limit.NewPort(public)
-	l.internal = limit.NewPort(limit.PortOptions{
-		Name: limit.InternalConnections, Connections: s.internal, Others: func() int { return -l.incoming.Open() }, Log: log,
+	l.internal = limit.NewPort(limit.PortOptions{Quota: limit.Quota{
+		Name: limit.InternalConnections, Max: s.internal, Others: func() int { return -l.incoming.Open() }, Tally: tally,
+	}})
+	l.outgoing = limit.NewForwarded(limit.Quota{
+		Name: limit.ForwardedToNodes, Max: s.forwarded, Others: func() int { return l.public.Open() + l.incoming.Open() }, Tally: tally,
 	})
-	l.outgoing = limit.NewForwarded(limit.ForwardedOptions{
-		Name: limit.ForwardedToNodes, Max: s.forwarded, Others: func() int { return l.public.Stats().Open + l.incoming.Open() }, Log: log,
-	})
-	l.incoming = limit.NewForwarded(limit.ForwardedOptions{
-		Name: limit.ForwardedFromNodes, Max: s.forwarded, Others: func() int { return l.public.Stats().Open + l.outgoing.Open() }, Log: log,
+	l.incoming = limit.NewForwarded(limit.Quota{
+		Name: limit.ForwardedFromNodes, Max: s.forwarded, Others: func() int { return l.public.Open() + l.outgoing.Open() }, Tally: tally,
 	})
 	return l
 }
@@ -61,8 +58,7 @@ func newLimits(c config, log *zap.Logger) *limits {
 // publicPort returns the limits of the public port that do not depend on the descriptors.
 func (c *config) publicPort() limit.PortOptions {
 	return limit.PortOptions{
-		Name: limit.Connections, Waiting: c.IdleConnections,
-		IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(),
+		Waiting: c.IdleConnections, IPConnections: tcpPerClient * c.IPConnections, Proxies: c.proxies(),
 	}
 }
 
@@ -88,34 +84,7 @@ type shares struct {
 // health checks, metrics, backends and calls between nodes, and a sixteenth for Redis,
 // idle connections to other nodes and files.
 func (c *config) shares(descriptors int) shares {
-	s := shares{clients: descriptors / 4 * 3, forwarded: descriptors / 16 * 13, internal: descriptors / 8}
-	if c.Connections > 0 {
-		s.clients = c.Connections
-	}
-	return s
-}
-
-func (l *limits) refused() map[string]uint64 {
-	all := l.handshakes.Refused()
-	maps.Copy(all, l.clients.Refused())
-	maps.Copy(all, l.public.Refused())
-	maps.Copy(all, l.internal.Refused())
-	maps.Copy(all, l.headers.Refused())
-	maps.Copy(all, l.outgoing.Refused())
-	maps.Copy(all, l.incoming.Refused())
-	return all
-}
-
-func (l *limits) metrics(sockets func() socketio.Stats, budget int, memory *adapter.Memory) metrics.Limits {
-	m := metrics.Limits{Refused: l.refused, Sockets: sockets, QueueBudget: budget, Ports: l.ports}
-	if memory != nil {
-		m.Backlogs = func() metrics.Backlogs { return metrics.Backlogs(memory.Stats()) }
-	}
-	return m
-}
-
-func (l *limits) ports() map[string]metrics.Port {
-	return map[string]metrics.Port{"public": metrics.Port(l.public.Stats()), "internal": metrics.Port(l.internal.Stats())}
+	return shares{clients: cmp.Or(c.Connections, descriptors/4*3), forwarded: descriptors / 16 * 13, internal: descriptors / 8}
 }
 
 // part returns a part of GOMEMLIMIT, or a default if that is not set.
@@ -128,34 +97,17 @@ func part(of int64, otherwise int) int {
 
 // sessions returns the maximum number of open connections of any transport; 0 means no limit. An idle
 // one takes up to 16 KiB; the rest of the memory is for their data.
-func (c *config) sessions() int {
-	if c.Sessions > 0 {
-		return c.Sessions
-	}
-	return part(16<<10, 0) * 3 / 8
-}
+func (c *config) sessions() int { return cmp.Or(c.Sessions, part(16<<10, 0)*3/8) }
 
 // receiveBudget returns the memory limit of clients' events until they are handled.
 func (c *config) receiveBudget() int {
-	if c.ReceiveBudget > 0 {
-		return int(c.ReceiveBudget)
-	}
-	return max(part(8, 128<<20), 2*int(c.MaxPayload))
+	return cmp.Or(int(c.ReceiveBudget), max(part(8, 128<<20), 2*int(c.MaxPayload)))
 }
 
 // membershipBudget returns the memory limit of the memberships of all sockets.
-func (c *config) membershipBudget() int {
-	if c.MembershipBudget > 0 {
-		return int(c.MembershipBudget)
-	}
-	return part(4, 512<<20)
-}
+func (c *config) membershipBudget() int { return cmp.Or(int(c.MembershipBudget), part(4, 512<<20)) }
 
 // queueBudget returns the maximum number of bytes queued on this node.
 func (c *config) queueBudget() int {
-	budget := part(4, 512<<20)
-	if c.QueueBudget > 0 {
-		budget = int(c.QueueBudget)
-	}
-	return max(budget, int(c.SendQueueBytes))
+	return max(cmp.Or(int(c.QueueBudget), part(4, 512<<20)), int(c.SendQueueBytes))
 }

@@ -71,7 +71,7 @@ func TestDefaultRates(t *testing.T) {
 				}
 				done(3_475_500 / 300)
 			}
-			if n := l.clients.Refused()[limit.ReadRate]; n > 0 {
+			if n := l.tally.Refused()[limit.ReadRate]; n > 0 {
 				t.Fatalf("%d reads of dashboard %d of %q wait", n, dashboards+1, user)
 			}
 		}
@@ -99,8 +99,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 			break
 		}
 	}
-	if l.handshakes.Refused()[limit.HeaderBytes] != 1 || admitted < 1000 {
-		t.Errorf("%d connections with large headers: %v", admitted, l.handshakes.Refused())
+	if l.tally.Refused()[limit.HeaderBytes] != 1 || admitted < 1000 {
+		t.Errorf("%d connections with large headers: %v", admitted, l.tally.Refused())
 	}
 	c.Sessions = 3
 	if got := c.sessions(); got != 3 {

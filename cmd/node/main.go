@@ -43,22 +43,23 @@ const (
 )
 
 func main() {
-	ctx, drain := signals()
-	os.Exit(run(ctx, drain, os.Args[1:], os.Stdout, os.Stderr))
+	ctx, draining := signals()
+	os.Exit(run(ctx, draining, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program, configured by the environment. It serves until drain is
-// closed and all clients are disconnected, or until ctx ends. Then it stops
+// run is the program, configured by the environment. It serves until draining
+// ends and all clients are disconnected, or until its parent ctx ends. Then it stops
 // cleanly, and returns the exit code.
-func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stderr io.Writer) int {
+func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	check := flags.Bool("check", false, "check the configuration and exit")
-	probed := flags.String("probe", "", "ask a URL and exit")
-	claims := flags.String("token", "", "print a token with these claims and exit")
+	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2")
+	probed := flags.String("probe", "", "request a node's /readyz or /healthz, a `URL`, and exit: 0 if it answers 200 within 3 s, else 1")
+	claims := flags.String("token", "", "print a token with these `CLAIMS`, a JSON object such as {\"sub\": \"alice\"}, and exit; it is signed with\n"+
+		"REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		writeHelp(stdout)
+		writeHelp(stdout, flags)
 		return exitOK
 	} else if err != nil {
 		fmt.Fprintf(stderr, "rejoin: %v (-h lists what there is)\n", err)
@@ -105,36 +106,33 @@ func run(ctx context.Context, drain <-chan struct{}, args []string, stdout, stde
 	for _, w := range r.warnings {
 		log.Warn(w)
 	}
-	if err := serve(ctx, drain, c, build, log); err != nil {
+	if err := serve(ctx, draining, c, build, log); err != nil {
 		log.Error("node failed", zap.Error(err))
 		return exitFailure
 	}
 	return exitOK
 }
 
-var errStopped = errors.New("stop requested")
-
 // serve runs a node until ctx ends, it is drained, or it fails.
-func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.Build, log logger) error {
-	starting, started := unless(ctx, drain)
-	n, err := start(starting, c, randomNodeID, build, log)
-	started()
-	if errors.Is(err, errStopped) || errors.Is(err, context.Canceled) {
+func serve(ctx, draining context.Context, c config, build metrics.Build, log logger) error {
+	n, err := start(draining, c, randomNodeID, build, log)
+	if errors.Is(err, context.Canceled) {
 		log.Info("stopped before the node was ready")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	grace := stopGrace
 	select {
-	case <-drain:
+	case <-draining.Done():
+	case err = <-n.failed:
+	}
+	grace := stopGrace
+	if err == nil && ctx.Err() == nil {
 		n.drain(ctx, c.DrainDelay, c.DrainBudget)
 		if c.DrainBudget > 0 {
 			grace = drainedGrace
 		}
-	case <-ctx.Done():
-	case err = <-n.failed:
 	}
 	log.Info("stopping", zap.Duration("within", stopTimeout))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
@@ -146,35 +144,14 @@ func serve(ctx context.Context, drain <-chan struct{}, c config, build metrics.B
 	return nil
 }
 
-// unless returns a context that also ends when stop is closed, and a function
-// that releases it.
-func unless(ctx context.Context, stop <-chan struct{}) (_ context.Context, done func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() { // ends with the context
-		select {
-		case <-stop:
-			cancel(errStopped)
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() { cancel(nil) }
-}
-
-func writeHelp(w io.Writer) {
+func writeHelp(w io.Writer, flags *flag.FlagSet) {
 	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by
 environment variables. Without arguments it runs a node; with one of these it does not:
 
-  -check      check the configuration and exit: 0 if it is valid, else 2
-  -probe URL  request a node's /readyz or /healthz and exit: 0 if it answers 200 within 3 s, else 1
-  -token CLAIMS
-              print a token with these claims, a JSON object such as {"sub": "alice"}, and exit; it is signed with
-              REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set
-  -version    print the version and exit
-  -h          print this and exit
-
-If a value is read from a file, trailing newlines are ignored.
-
 `)
+	flags.SetOutput(w)
+	flags.PrintDefaults()
+	fmt.Fprint(w, "\nIf a value is read from a file, trailing newlines are ignored.\n\n")
 	writeTable(w)
 }
 

@@ -21,9 +21,8 @@ import (
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/health"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
-	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -49,9 +48,9 @@ type node struct {
 // cluster.
 func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log logger) (_ *node, err error) {
 	n := &node{
-		log:        log.With(zap.String("node", string(c.NodeID))),
+		log:        log.With(zap.String("node", c.NodeID)),
 		logDropped: log.dropped,
-		health:     health.New(string(c.NodeID), build.Version),
+		health:     health.New(c.NodeID, build.Version),
 		failed:     make(chan error, 3),
 	}
 	// Both ports first: they are the most likely to fail.
@@ -69,10 +68,10 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
 	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
-	internal.use(fromBackends(n.newAPI(c), internalHandler(n.health, http.NotFoundHandler())))
+	internal.use(n.internalHandler(n.newAPI(c), http.NotFoundHandler()))
 	n.limits = newLimits(c, n.log)
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
-	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, n.limits.headers.Internal(&internal))
+	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, limit.ForwardedHeaderLines(n.limits.tally, &internal))
 	if publicPort, err = n.secure(c, publicPort); err != nil {
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
@@ -93,7 +92,10 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.cluster, err = n.join(ctx, c, internalPort.Addr(), giveUp); err != nil {
 		return nil, err
 	}
-	n.cluster.options(&options)
+	options.Adapter, options.OffsetKey = n.cluster.adapter, n.cluster.key
+	if n.cluster.sessions != nil {
+		options.Sessions = n.cluster.sessions
+	}
 	if n.forward, err = newForwarder(c, n.cluster.adapter, n.limits, n.log); err != nil {
 		return nil, err
 	}
@@ -128,8 +130,8 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		})
 	}
 	backends := n.newAPI(c)
-	counted := append(slices.Concat(n.clusterMetrics(), backends.Metrics()), n.limits.metrics(n.sockets.Stats, c.queueBudget(), n.cluster.memory), metrics.Application(application.Stats), n.logDropped)
-	internal.use(n.fromNodes(fromBackends(backends, internalHandler(n.health, metrics.Handler(build, n.sockets.Stats, counted...)))))
+	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
+	internal.use(n.internalHandler(backends, scraped))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 
@@ -138,31 +140,6 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		n.log.Info(fmt.Sprintf("open %s://%v/ in two tabs of a browser", c.scheme(), publicPort.Addr()))
 	}
 	return n, nil
-}
-
-// join sets up the cluster: of a single node, or with the others.
-func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp func(error) bool) (*cluster, error) {
-	if c.RedisURL.target == nil {
-		return alone(c)
-	}
-	advertise, err := advertised(c, internal)
-	if err != nil {
-		return nil, err
-	}
-	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
-	missing(errors.New("the cluster is being joined"))
-	cl, err := join(ctx, c, advertise, n.log, giveUp, missing)
-	if err != nil {
-		return nil, err
-	}
-	n.health.Needs("redis", cl.ready)
-	n.running.Go(func() {
-		<-cl.redis.Done() // at the latest when the node stops
-		if err := cl.redis.Err(); errors.Is(err, redis.ErrTaken) {
-			n.failed <- err
-		}
-	})
-	return cl, nil
 }
 
 // stop is start in reverse. Clients are closed as by a lost connection, so they
@@ -239,8 +216,8 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 	}
 	return socketio.Options{
 		Engine: engineio.Options{
-			Path:           string(c.Path),
-			NodeID:         string(c.NodeID),
+			Path:           c.Path,
+			NodeID:         c.NodeID,
 			PingInterval:   c.PingInterval,
 			PingTimeout:    c.PingTimeout,
 			UpgradeTimeout: c.UpgradeTimeout,
@@ -264,7 +241,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		ReceiveBudget:           c.receiveBudget(),
 		SessionRecoveries:       c.SessionRecoveries,
 		RecoveryLimit: func(r *socketio.ConnectRequest) socketio.RecoveryLimit {
-			return n.limits.clients.Recovery(r.User(), r.Handshake().RemoteAddr)
+			return n.limits.clients.Client(r.User(), r.Handshake().RemoteAddr)
 		},
 		Client: files,
 		Logger: n.log,
@@ -283,33 +260,18 @@ func recovers(clients string) func(string, *engineio.Handshake) bool {
 	return nil
 }
 
-// newMemory returns the adapter of a single node.
-func newMemory(c config) *adapter.Memory {
-	limit, ttl := c.backlogs()
-	return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
-}
-
 // publicHandler routes requests of clients.
 func publicHandler(c config, sockets http.Handler, bundled bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(string(c.Path), sockets)
-	mux.Handle(strings.TrimSuffix(string(c.Path), "/"), sockets) // otherwise the mux would redirect there
+	mux.Handle(c.Path, sockets)
+	mux.Handle(strings.TrimSuffix(c.Path, "/"), sockets) // otherwise the mux would redirect there
 	if !bundled {
 		for _, name := range client.Names {
-			mux.Handle(string(c.Path)+name, client.Missing())
+			mux.Handle(c.Path+name, client.Missing())
 		}
 	}
 	if c.Demo {
-		mux.Handle("/", demo.Handler(string(c.Path), c.authenticates()))
+		mux.Handle("/", demo.Handler(c.Path, c.authenticates()))
 	}
-	return mux
-}
-
-// internalHandler routes requests of operators, backends and other nodes.
-func internalHandler(h *health.State, metrics http.Handler) http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("GET /healthz", h.Live())
-	mux.Handle("GET /readyz", h.Ready())
-	mux.Handle("GET /metrics", metrics)
 	return mux
 }

@@ -36,21 +36,17 @@ func (r *report) unknown(environ []string, known []variable) {
 		case strings.HasPrefix(name, prefix+"_SERVICE_"), strings.HasPrefix(name, prefix+"_PORT"):
 			injected = append(injected, name)
 		default:
+			hint := "; -h lists them"
 			like, ok := similar(name, known)
-			r.problems = append(r.problems, fmt.Sprintf("%s=%s: is not a variable of this program%s", name, like.shown(value), suggestion(like, ok)))
+			if ok {
+				hint = "; did you mean " + like.name + "?"
+			}
+			r.problems = append(r.problems, fmt.Sprintf("%s=%s: is not a variable of this program%s", name, like.shown(value), hint))
 		}
 	}
 	if len(injected) > 0 {
 		r.warn("ignored variables that Kubernetes sets for a Service called rejoin (REJOIN_ADDR sets a port): %s", strings.Join(injected, ", "))
 	}
-}
-
-// suggestion names the variable that was probably intended.
-func suggestion(like variable, ok bool) string {
-	if !ok {
-		return "; -h lists them"
-	}
-	return "; did you mean " + like.name + "?"
 }
 
 // similar returns the known variable with the closest name, if it is close.

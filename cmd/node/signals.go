@@ -8,20 +8,20 @@ import (
 )
 
 // signals turns the signals that the process receives into the two ways to stop. SIGTERM, which
-// orchestrators send, closes drain: the clients are closed one by one. SIGINT, from a terminal,
-// or a second signal ends ctx: all are closed immediately. One more signal kills the process.
-func signals() (ctx context.Context, drain <-chan struct{}) {
+// orchestrators send, ends draining: the clients are closed one by one. SIGINT, from a terminal,
+// or a second signal ends ctx, too: all are closed immediately. One more signal kills the process.
+func signals() (ctx, draining context.Context) {
 	received := make(chan os.Signal, 2)
 	signal.Notify(received, os.Interrupt, syscall.SIGTERM)
 	ctx, stop := context.WithCancel(context.Background())
-	asked := make(chan struct{})
+	draining, drain := context.WithCancel(ctx)
 	go func() { // runs until the process ends
 		if <-received == syscall.SIGTERM {
-			close(asked)
+			drain()
 			<-received
 		}
 		signal.Stop(received)
 		stop()
 	}()
-	return ctx, asked
+	return ctx, draining
 }

@@ -16,7 +16,7 @@ import (
 // ends; meanwhile the ports answer that the node is not ready. After an error
 // nothing is left running. A node without an id gets one from roll, and another
 // one if that is in use.
-func start(ctx context.Context, c config, roll func() nodeID, build metrics.Build, log logger) (*node, error) {
+func start(ctx context.Context, c config, roll func() string, build metrics.Build, log logger) (*node, error) {
 	if c.NodeID != "" {
 		return startAs(ctx, c, hopeless, build, log)
 	}
@@ -26,7 +26,7 @@ func start(ctx context.Context, c config, roll func() nodeID, build metrics.Buil
 		if !errors.Is(err, redis.ErrTaken) {
 			return n, err
 		}
-		log.Info("node id already in use; taking a new one", zap.String("node", string(c.NodeID)))
+		log.Info("node id already in use; taking a new one", zap.String("node", c.NodeID))
 	}
 }
 
@@ -37,6 +37,4 @@ func hopeless(err error) bool {
 }
 
 // randomNodeID returns 4 random characters of those that a node id may have.
-func randomNodeID() nodeID {
-	return nodeID(rand.Text()[:4])
-}
+func randomNodeID() string { return rand.Text()[:4] }

@@ -22,8 +22,8 @@ func TestRandomNodeIDs(t *testing.T) {
 	if len(r.problems) > 0 {
 		t.Fatal(r.problems)
 	}
-	ids := []nodeID{nodeID(other.Node), "free"}
-	roll := func() (id nodeID) {
+	ids := []string{other.Node, "free"}
+	roll := func() (id string) {
 		id, ids = ids[0], ids[1:]
 		return id
 	}
@@ -55,7 +55,7 @@ func TestTakenNodeID(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, nil, c, metrics.Build{}, silent()) }()
+	go func() { ended <- serve(ctx, ctx, c, metrics.Build{}, silent()) }()
 	// What the other one's registration leaves in Redis, as soon as this one is live.
 	about := "rejoin:{0}about"
 	for {

@@ -4,11 +4,8 @@ import (
 	"errors"
 	"math"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
-	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,14 +41,17 @@ func (z *size) Decode(s string) error {
 	return nil
 }
 
-// An address is a listening address. The host "" means all interfaces, the port
-// 0 a free one.
+// An address is a listening address, or one at which other nodes reach this node. The host "" means
+// all interfaces, the port 0 a free one; the zero value means not set.
 type address struct {
 	host string
 	port uint16
 }
 
 func (a *address) Decode(s string) error {
+	if s == "" {
+		return nil
+	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return err
@@ -85,60 +85,35 @@ func (a address) collides(b address) bool {
 	return a.port == b.port && a.port != 0 && (a.host == b.host || a.host == "" || b.host == "")
 }
 
-// A urlPath is the common path of a subtree of URLs.
-type urlPath string
+// A list has its elements separated by commas. No element is a duplicate. Blanks around them are
+// ignored.
+type list []string
 
-var wellFormedPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)+/$`)
-
-func (p *urlPath) Decode(s string) error {
-	if !wellFormedPath.MatchString(s) || path.Clean(s)+"/" != s {
-		return errNotAllowed
+func (l *list) Decode(s string) error {
+	*l = nil
+	for element := range strings.SplitSeq(s, ",") {
+		element = strings.TrimSpace(element)
+		if slices.Contains(*l, element) {
+			return errNotAllowed
+		}
+		*l = append(*l, element)
 	}
-	*p = urlPath(s)
 	return nil
 }
 
-// A healthPath is one path, "" for none.
-type healthPath string
-
-var wellFormedHealthPath = regexp.MustCompile(`^((/[A-Za-z0-9._~-]+)+)?$`)
-
-func (p *healthPath) Decode(s string) error {
-	if !wellFormedHealthPath.MatchString(s) || s != "" && path.Clean(s) != s {
-		return errNotAllowed
-	}
-	*p = healthPath(s)
-	return nil
-}
-
-type namespaces []string
-
-func (n *namespaces) Decode(s string) (err error) {
-	*n, err = splitDistinct(s, func(name string) bool {
-		return strings.HasPrefix(name, "/") && !strings.Contains(name, "?")
-	})
-	return err
-}
-
-type transports []string
-
-func (t *transports) Decode(s string) (err error) {
-	*t, err = splitDistinct(s, func(name string) bool { return name == "polling" || name == "websocket" })
-	return err
-}
+func (l list) elements() []string { return l }
 
 // origins are the web origins that may connect in addition to the node's own.
 type origins []string
 
-func (o *origins) Decode(s string) (err error) {
-	*o = nil
+func (o *origins) Decode(s string) error {
 	if strings.TrimSpace(s) == "" {
 		return nil
 	}
-	if *o, err = splitDistinct(s, func(string) bool { return true }); err != nil {
+	if err := (*list)(o).Decode(s); err != nil {
 		return err
 	}
-	if _, err = engineio.ParseOrigins(*o); err != nil {
+	if _, err := engineio.ParseOrigins(*o); err != nil {
 		return &adviceError{err}
 	}
 	return nil
@@ -146,46 +121,6 @@ func (o *origins) Decode(s string) (err error) {
 
 // An adviceError explains why a value is refused. The value is not a secret.
 type adviceError struct{ error }
-
-// A headerName is the name of an HTTP header.
-type headerName string
-
-var wellFormedHeader = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
-
-func (h *headerName) Decode(s string) error {
-	if !wellFormedHeader.MatchString(s) {
-		return errNotAllowed
-	}
-	*h = headerName(http.CanonicalHeaderKey(s))
-	return nil
-}
-
-// A nodeID is the beginning of the engine's session ids; "" means a random one.
-type nodeID string
-
-var wellFormedNodeID = regexp.MustCompile(`^([A-Za-z0-9_-]{4})?$`)
-
-func (id *nodeID) Decode(s string) error {
-	if !wellFormedNodeID.MatchString(s) {
-		return errNotAllowed
-	}
-	*id = nodeID(s)
-	return nil
-}
-
-// splitDistinct splits a list at its commas. There must be an element, ok must
-// hold for each, and none may be a duplicate. Blanks around them are ignored.
-func splitDistinct(s string, ok func(string) bool) ([]string, error) {
-	var elements []string
-	for element := range strings.SplitSeq(s, ",") {
-		element = strings.TrimSpace(element)
-		if !ok(element) || slices.Contains(elements, element) {
-			return nil, errNotAllowed
-		}
-		elements = append(elements, element)
-	}
-	return elements, nil
-}
 
 // A redisURL is the address of Redis; the zero value means no Redis.
 type redisURL struct{ target *redisurl.Target }
@@ -205,8 +140,21 @@ func (u redisURL) String() string {
 	return u.target.String()
 }
 
+// leastSecret is the minimum length of a secret.
+const leastSecret = 16
+
 // A secret is never shown.
 type secret string
+
+func (s secret) String() string { return hidden(s != "") }
+
+// hidden stands for a value that is not shown.
+func hidden(set bool) string {
+	if !set {
+		return ""
+	}
+	return "(not shown)"
+}
 
 // A publicKeys is PEM. It is not a secret, but is not shown either, because it may be a private
 // key by mistake.
@@ -224,47 +172,26 @@ func (p *publicKeys) Decode(s string) error {
 	return nil
 }
 
-// A jwksURL is the address of a key set; the zero value means none. It may
-// contain a password, or a key in its query, so it is never shown.
-type jwksURL struct{ url *url.URL }
+// A jwksURL is the address of a key set. It may contain a password, or a key in its query, so it is
+// never shown.
+type jwksURL string
 
-func (u *jwksURL) Decode(s string) (err error) {
-	if s == "" {
-		return nil
-	}
+func (u *jwksURL) Decode(s string) error {
 	parsed, err := url.Parse(s)
-	if err != nil || parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "" {
+	if err != nil || s != "" && (parsed.Scheme != "http" && parsed.Scheme != "https" || parsed.Host == "") {
 		return errNotAllowed
 	}
-	u.url = parsed
+	*u = jwksURL(s)
 	return nil
-}
-
-func (u jwksURL) set() bool { return u.url != nil }
-
-// text is the whole URL, for the code that requests it.
-func (u jwksURL) text() string {
-	if u.url == nil {
-		return ""
-	}
-	return u.url.String()
 }
 
 // plain reports whether the answer can be changed in transit.
 func (u jwksURL) plain() bool {
-	if u.url == nil || u.url.Scheme == "https" {
-		return false
-	}
-	ip := net.ParseIP(u.url.Hostname())
-	return u.url.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
+	parsed, err := url.Parse(string(u))
+	return err == nil && parsed.Scheme == "http" && !address{host: parsed.Hostname()}.loopback()
 }
 
-func (u jwksURL) String() string {
-	if u.url == nil {
-		return ""
-	}
-	return "(not shown)"
-}
+func (u jwksURL) String() string { return hidden(u != "") }
 
 // A permissions holds the permissions of clients; nil if they are not set.
 type permissions struct{ can *auth.Permissions }
@@ -286,87 +213,42 @@ func (p permissions) or(others auth.Permissions) auth.Permissions {
 	return *p.can
 }
 
-// leastSecret is the minimum length of a secret.
-const leastSecret = 16
-
-func (s *secret) Decode(v string) error {
-	*s = secret(v)
-	return nil
-}
-
-func (s secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "(not shown)"
-}
-
 // apiKeys are never shown.
-type apiKeys []string
+type apiKeys struct{ list }
 
-var wellFormedAPIKey = regexp.MustCompile(`^[!-~]+$`)
-
-func (k *apiKeys) Decode(s string) (err error) {
+func (k *apiKeys) Decode(s string) error {
 	if s == "" {
 		return nil
 	}
-	*k, err = splitDistinct(s, wellFormedAPIKey.MatchString)
-	return err
+	return k.list.Decode(s)
 }
 
-func (k apiKeys) String() string {
-	if len(k) == 0 {
-		return ""
-	}
-	return "(not shown)"
-}
-
-// A peerAddress is the address at which other nodes reach this node; the zero
-// value means not set.
-type peerAddress struct{ address }
-
-func (a *peerAddress) Decode(s string) error {
-	if s == "" {
-		return nil
-	}
-	return a.address.Decode(s)
-}
-
-// A keyPrefix is the prefix of the names of keys.
-type keyPrefix string
-
-var wellFormedPrefix = regexp.MustCompile(`^[A-Za-z0-9:._-]{0,64}$`)
-
-func (p *keyPrefix) Decode(s string) error {
-	if !wellFormedPrefix.MatchString(s) {
-		return errNotAllowed
-	}
-	*p = keyPrefix(s)
-	return nil
-}
+func (k apiKeys) String() string { return hidden(len(k.list) > 0) }
 
 // networks are IP addresses and networks.
 type networks []netip.Prefix
 
 func (n *networks) Decode(s string) error {
-	*n = nil
 	if strings.TrimSpace(s) == "" {
 		return nil
 	}
-	_, err := splitDistinct(s, func(element string) bool {
+	var elements list
+	if err := elements.Decode(s); err != nil {
+		return err
+	}
+	for _, element := range elements {
 		network, err := netip.ParsePrefix(element)
 		if err != nil {
 			addr, err := netip.ParseAddr(element)
 			if err != nil || addr.Zone() != "" {
-				return false
+				return errNotAllowed
 			}
 			network = netip.PrefixFrom(addr, addr.BitLen())
 		}
 		if network.Addr().Is4In6() { // would contain nothing: addresses are compared in their short form
-			return false
+			return errNotAllowed
 		}
 		*n = append(*n, network.Masked())
-		return true
-	})
-	return err
+	}
+	return nil
 }

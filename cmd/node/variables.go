@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,8 +53,7 @@ func load() (config, *report) {
 }
 
 // read returns the variable's value, or its default if the value is missing or
-// not allowed. The fields go through envconfig one by one, because it stops at
-// the first problem.
+// not allowed.
 func (v variable) read(r *report) reflect.Value {
 	if path := os.Getenv(v.fileName()); v.mayBeFile() && path != "" {
 		value, err := v.readFile(path)
@@ -61,23 +61,25 @@ func (v variable) read(r *report) reflect.Value {
 			return value
 		}
 		r.refuse(v.fileName(), path, err.Error())
-		return v.parse(v.field.Tag.Get("default"))
+		return v.byDefault()
 	}
-	spec := reflect.New(reflect.StructOf([]reflect.StructField{v.field}))
-	err := envconfig.Process(prefix, spec.Interface())
-	value := spec.Elem().Field(0)
-	if err == nil && v.within(value) && v.oneof(value) {
+	text, set := os.LookupEnv(v.name)
+	if !set {
+		return v.byDefault()
+	}
+	value, err := v.decode(text)
+	if err == nil && v.within(value) {
 		return value
 	}
 	allowed := v.allowed()
-	if parse := (*envconfig.ParseError)(nil); errors.As(err, &parse) {
-		if advice := (*adviceError)(nil); errors.As(parse.Err, &advice) {
-			allowed += fmt.Sprintf(" (%v)", advice)
-		}
+	if advice := (*adviceError)(nil); errors.As(err, &advice) {
+		allowed += fmt.Sprintf(" (%v)", advice)
 	}
-	r.refuse(v.name, v.shown(os.Getenv(v.name)), allowed)
-	return v.parse(v.field.Tag.Get("default"))
+	r.refuse(v.name, v.shown(text), allowed)
+	return v.byDefault()
 }
+
+func (v variable) byDefault() reflect.Value { return v.parse(v.field.Tag.Get("default")) }
 
 // maxFile is the maximum size of a file that holds a value.
 const maxFile = 64 << 10
@@ -133,23 +135,37 @@ func (v variable) parse(s string) reflect.Value {
 	return value
 }
 
-// decode reads a value as envconfig does.
+// decode reads a value, whose text, or that of each element, must match the pattern.
 func (v variable) decode(s string) (reflect.Value, error) {
 	value := reflect.New(v.field.Type)
+	texts := []string{s}
 	var err error
 	switch p := value.Interface().(type) {
 	case *string:
 		*p = s
+	case *secret:
+		*p = secret(s)
 	case *bool:
 		*p, err = strconv.ParseBool(s)
 	case *int:
-		*p, err = strconv.Atoi(s)
+		var n int64
+		n, err = strconv.ParseInt(s, 0, strconv.IntSize)
+		*p = int(n)
 	case *time.Duration:
 		*p, err = time.ParseDuration(s)
 	case envconfig.Decoder:
 		err = p.Decode(s)
 	default:
 		err = errors.ErrUnsupported
+	}
+	if l, ok := value.Elem().Interface().(interface{ elements() []string }); ok {
+		texts = l.elements()
+	}
+	if pattern, ok := v.field.Tag.Lookup("pattern"); ok && err == nil {
+		whole := regexp.MustCompile("^(?:" + pattern + ")$")
+		if slices.ContainsFunc(texts, func(text string) bool { return !whole.MatchString(text) }) {
+			err = errNotAllowed
+		}
 	}
 	return value.Elem(), err
 }
@@ -164,11 +180,6 @@ func (v variable) within(value reflect.Value) bool {
 	return !ok || v.parse(least).Int() <= value.Int() && value.Int() <= v.parse(most).Int()
 }
 
-func (v variable) oneof(value reflect.Value) bool {
-	values, ok := v.field.Tag.Lookup("oneof")
-	return !ok || slices.Contains(strings.Fields(values), value.String())
-}
-
 // allowed describes the values that the variable can have.
 func (v variable) allowed() string {
 	least, most, _ := v.bounds()
@@ -181,9 +192,6 @@ func (v variable) allowed() string {
 		return fmt.Sprintf("a number of bytes, such as 65536, 64KiB or 1MiB, from %s to %s", least, most)
 	case reflect.TypeFor[time.Duration]():
 		return fmt.Sprintf("a duration, such as 500ms, 25s or 2m, from %s to %s", least, most)
-	}
-	if values, ok := v.field.Tag.Lookup("oneof"); ok {
-		return strings.Join(strings.Fields(values), ", ")
 	}
 	return v.field.Tag.Get("allowed")
 }

@@ -8,6 +8,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -51,11 +52,8 @@ type API struct {
 
 // New returns an API.
 func New(o Options) *API {
-	if o.Logger == nil {
-		o.Logger = zap.NewNop()
-	}
 	// Attempts with wrong keys must not fill the log.
-	log := o.Logger.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
 	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}
@@ -147,11 +145,11 @@ func (a *API) finish(w http.ResponseWriter, r *http.Request, name string, began 
 // note logs a failure.
 func (a *API) note(name string, f *failure, more ...zap.Field) {
 	say := a.log.Info
-	if statuses[f.code] >= http.StatusInternalServerError {
+	if f.code.status >= http.StatusInternalServerError {
 		say = a.log.Warn
 	}
-	say("an API call failed", append(more, zap.String("route", name), zap.Int("status", statuses[f.code]),
-		zap.String("code", string(f.code)), zap.String("detail", f.detail), zap.NamedError("cause", f.cause))...)
+	say("an API call failed", append(more, zap.String("route", name), zap.Int("status", f.code.status),
+		zap.String("code", f.code.name), zap.String("detail", f.detail), zap.NamedError("cause", f.cause))...)
 }
 
 func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool) response {

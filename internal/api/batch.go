@@ -49,7 +49,7 @@ func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 		}
 		f := asFailure(err, mayHave)
 		results[i] = refused(f)
-		if statuses[f.code] >= http.StatusInternalServerError {
+		if f.code.status >= http.StatusInternalServerError {
 			stopped = true
 			a.note("batch", f)
 		}

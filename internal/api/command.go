@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 func (a *API) join(ctx context.Context, body []byte) (any, error) {
@@ -14,10 +15,7 @@ func (a *API) join(ctx context.Context, body []byte) (any, error) {
 	if err := decode(body, &c); err != nil {
 		return nil, err
 	}
-	if err := named("join", c.Join); err != nil {
-		return nil, err
-	}
-	b, err := a.broadcast(c.target)
+	b, err := a.moved(c.target, "join", c.Join)
 	if err != nil {
 		return nil, err
 	}
@@ -32,28 +30,28 @@ func (a *API) leave(ctx context.Context, body []byte) (any, error) {
 	if err := decode(body, &c); err != nil {
 		return nil, err
 	}
-	if err := named("leave", c.Leave); err != nil {
-		return nil, err
-	}
-	b, err := a.broadcast(c.target)
+	b, err := a.moved(c.target, "leave", c.Leave)
 	if err != nil {
 		return nil, err
 	}
 	return nil, b.SocketsLeave(ctx, c.Leave...)
 }
 
-// named checks the rooms to be joined or left. A user's room has the sockets of that user, so it
-// cannot be joined or left.
-func named(field string, rooms []string) error {
+// moved returns the target of a call that joins or leaves rooms. A user's room has the sockets of
+// that user, so it cannot be joined or left.
+func (a *API) moved(t target, field string, rooms []string) (b socketio.Broadcast, err error) {
 	if len(rooms) == 0 {
-		return fail(badRequest, "%s is a list of rooms", field)
+		return b, fail(badRequest, "%s is a list of rooms", field)
 	}
 	for _, room := range rooms {
 		if auth.OfUser(room) {
-			return fail(badRequest, "%s: a room that begins with %s is its user's own", field, auth.UserRoom(""))
+			return b, fail(badRequest, "%s: a room that begins with %s is its user's own", field, auth.UserRoom(""))
 		}
 	}
-	return checkNames(field, rooms)
+	if err := checkNames(field, rooms); err != nil {
+		return b, err
+	}
+	return a.broadcast(t)
 }
 
 func (a *API) disconnect(ctx context.Context, body []byte) (any, error) {

@@ -33,7 +33,7 @@ func TestKeys(t *testing.T) {
 		if w.Code != tt.status {
 			t.Errorf("%q: %d %s", headers, w.Code, w.Body)
 		}
-		if w.Code == 401 && (problemOf(t, w).Code != unauthorized || w.Header().Get("WWW-Authenticate") == "") {
+		if w.Code == 401 && (problemOf(t, w).Code != unauthorized.name || w.Header().Get("WWW-Authenticate") == "") {
 			t.Errorf("%q: %s", headers, w.Header())
 		}
 	}
@@ -44,7 +44,7 @@ func TestKeys(t *testing.T) {
 	}
 	closed, _ := start(t, Options{Keys: []string{}})
 	for _, path := range []string{"emit", "nothing"} {
-		if w := call(closed, "POST", path, emitted); problemOf(t, w).Code != noAPIKeys || !strings.Contains(w.Body.String(), "REJOIN_API_KEYS") {
+		if w := call(closed, "POST", path, emitted); problemOf(t, w).Code != noAPIKeys.name || !strings.Contains(w.Body.String(), "REJOIN_API_KEYS") {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
 	}
@@ -59,7 +59,7 @@ func TestProtect(t *testing.T) {
 	if w := call(h, "GET", "", ""); w.Body.String() != "secret" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if w := call(h, "GET", "", "", "X-API-Key: "); problemOf(t, w).Code != unauthorized {
+	if w := call(h, "GET", "", "", "X-API-Key: "); problemOf(t, w).Code != unauthorized.name {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

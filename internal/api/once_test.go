@@ -33,7 +33,7 @@ func TestOpen(t *testing.T) {
 		key := fmt.Sprint("Idempotency-Key: ", i)
 		f.fail = tt.err
 		w := call(a, "POST", "emit", emitted, key)
-		if p := problemOf(t, w); p.Code != tt.code || p.Open != tt.open || strings.Contains(w.Body.String(), "silence") ||
+		if p := problemOf(t, w); p.Code != tt.code.name || p.Open != tt.open || strings.Contains(w.Body.String(), "silence") ||
 			strings.Contains(p.Detail, "may have happened") != tt.open {
 			t.Errorf("%v: %s", tt.err, w.Body)
 		}
@@ -81,7 +81,7 @@ func TestStoreFails(t *testing.T) {
 	for _, err := range []error{errors.New("silence"), idempotency.ErrFull} {
 		store.claim = err
 		w := call(a, "POST", "emit", emitted, "Idempotency-Key: key")
-		if p := problemOf(t, w); p.Code != unavailable || p.Open || w.Header().Get("Retry-After") == "" || f.count > 0 {
+		if p := problemOf(t, w); p.Code != unavailable.name || p.Open || w.Header().Get("Retry-After") == "" || f.count > 0 {
 			t.Errorf("%v: %s", err, w.Body)
 		}
 		store.claim = nil
@@ -98,7 +98,7 @@ func TestStoreFails(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	w := call(a, "POST", "emit", emitted, "Idempotency-Key: new")
-	if p := problemOf(t, w); p.Code != underWay || !p.Open || w.Header().Get("Retry-After") == "" || f.count != 1 {
+	if p := problemOf(t, w); p.Code != underWay.name || !p.Open || w.Header().Get("Retry-After") == "" || f.count != 1 {
 		t.Errorf("%s; %d published", w.Body, f.count)
 	}
 }
@@ -116,10 +116,10 @@ func TestAgain(t *testing.T) {
 		{idempotency.Record{Call: "call", Age: timeout + endMargin}, 409, outcomeUnknown},
 		{idempotency.Record{Call: "another", Age: time.Second}, 422, keyReused},
 		{idempotency.Record{Call: "another", Response: kept}, 422, keyReused},
-		{idempotency.Record{Call: "call", Response: kept}, 503, ""},
+		{idempotency.Record{Call: "call", Response: kept}, 503, code{}},
 	} {
 		res := again(c, tt.former, timeout)
-		if res.status != tt.status || tt.code != "" && res.failure.code != tt.code || tt.code == "" && !(res.replayed && res.contentType == contentProblem) {
+		if res.status != tt.status || tt.code != (code{}) && res.failure.code != tt.code || tt.code == (code{}) && !(res.replayed && res.contentType == contentProblem) {
 			t.Errorf("%+v: %+v", tt.former, res)
 		}
 	}

@@ -14,47 +14,30 @@ import (
 
 // A code is the kind of failure that a problem reports, for programs. If the built-in application
 // has the same kind, it has the same code.
-type code string
-
-const (
-	badRequest       code = "bad_request"
-	reservedEvent    code = "reserved_event"
-	tooMany          code = "too_many"
-	unavailable      code = "unavailable"
-	timedOut         code = "timeout"
-	noAPIKeys        code = "no_api_keys"
-	unauthorized     code = "unauthorized"
-	notFound         code = "not_found"
-	unknownNamespace code = "unknown_namespace"
-	methodNotAllowed code = "method_not_allowed"
-	tooLarge         code = "too_large"
-	notJSON          code = "not_json"
-	notTried         code = "not_tried"
-	underWay         code = "under_way"
-	outcomeUnknown   code = "outcome_unknown"
-	answerNotKept    code = "answer_not_kept"
-	keyReused        code = "key_reused"
-)
-
-var statuses = map[code]int{
-	badRequest:       http.StatusBadRequest,
-	reservedEvent:    http.StatusBadRequest,
-	tooMany:          http.StatusBadRequest,
-	unavailable:      http.StatusServiceUnavailable,
-	timedOut:         http.StatusGatewayTimeout,
-	noAPIKeys:        http.StatusForbidden,
-	unauthorized:     http.StatusUnauthorized,
-	notFound:         http.StatusNotFound,
-	unknownNamespace: http.StatusNotFound,
-	methodNotAllowed: http.StatusMethodNotAllowed,
-	tooLarge:         http.StatusRequestEntityTooLarge,
-	notJSON:          http.StatusUnsupportedMediaType,
-	notTried:         http.StatusServiceUnavailable,
-	underWay:         http.StatusConflict,
-	outcomeUnknown:   http.StatusConflict,
-	answerNotKept:    http.StatusConflict,
-	keyReused:        http.StatusUnprocessableEntity,
+type code struct {
+	name   string
+	status int
 }
+
+var (
+	badRequest       = code{"bad_request", http.StatusBadRequest}
+	reservedEvent    = code{"reserved_event", http.StatusBadRequest}
+	tooMany          = code{"too_many", http.StatusBadRequest}
+	unavailable      = code{"unavailable", http.StatusServiceUnavailable}
+	timedOut         = code{"timeout", http.StatusGatewayTimeout}
+	noAPIKeys        = code{"no_api_keys", http.StatusForbidden}
+	unauthorized     = code{"unauthorized", http.StatusUnauthorized}
+	notFound         = code{"not_found", http.StatusNotFound}
+	unknownNamespace = code{"unknown_namespace", http.StatusNotFound}
+	methodNotAllowed = code{"method_not_allowed", http.StatusMethodNotAllowed}
+	tooLarge         = code{"too_large", http.StatusRequestEntityTooLarge}
+	notJSON          = code{"not_json", http.StatusUnsupportedMediaType}
+	notTried         = code{"not_tried", http.StatusServiceUnavailable}
+	underWay         = code{"under_way", http.StatusConflict}
+	outcomeUnknown   = code{"outcome_unknown", http.StatusConflict}
+	answerNotKept    = code{"answer_not_kept", http.StatusConflict}
+	keyReused        = code{"key_reused", http.StatusUnprocessableEntity}
+)
 
 // A failure is an error with its code.
 type failure struct {
@@ -128,11 +111,10 @@ type problem struct {
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail"`
-	Code   code   `json:"code"`
+	Code   string `json:"code"`
 	Open   bool   `json:"mayHaveHappened"`
 }
 
 func (f *failure) problem() problem {
-	status := statuses[f.code]
-	return problem{"about:blank", http.StatusText(status), status, f.detail, f.code, f.open}
+	return problem{"about:blank", http.StatusText(f.code.status), f.code.status, f.detail, f.code.name, f.open}
 }

@@ -98,8 +98,8 @@ func TestRefused(t *testing.T) {
 		if w.Body.Len() > 2000 {
 			t.Errorf("%s %s %.100s: the answer has %d bytes", tt.method, tt.path, tt.body, w.Body.Len())
 		}
-		if p := problemOf(t, w); p.Code != tt.code || p.Open || !strings.Contains(p.Detail, tt.says) {
-			t.Errorf("%s %s %.100s: %d %s, want %s with %q", tt.method, tt.path, tt.body, w.Code, w.Body, tt.code, tt.says)
+		if p := problemOf(t, w); p.Code != tt.code.name || p.Open || !strings.Contains(p.Detail, tt.says) {
+			t.Errorf("%s %s %.100s: %d %s, want %s with %q", tt.method, tt.path, tt.body, w.Code, w.Body, tt.code.name, tt.says)
 		}
 		if (w.Code == 405) != (w.Header().Get("Allow") != "") {
 			t.Errorf("%s %s: Allow is %q", tt.method, tt.path, w.Header().Get("Allow"))

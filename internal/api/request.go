@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
 // Limits of requests.
@@ -72,30 +74,18 @@ func decode(body []byte, v any) error {
 // exact refuses what encoding/json accepts: duplicate fields, of which it takes the last, and names
 // that match a field only if case is ignored. The body must decode into v.
 func exact(body []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(body))
-	if first, _ := d.Token(); first != json.Delim('{') {
-		return nil
-	}
 	known := make(map[string]bool)
 	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
 		known[field.Tag.Get("json")] = true
 	}
-	for d.More() {
-		token, err := d.Token()
-		if err != nil {
-			return err
-		}
-		name, _ := token.(string)
-		switch fresh, allowed := known[name]; {
+	for name := range packet.Members(bytes.TrimSpace(body)) {
+		switch fresh, allowed := known[string(name)]; {
 		case !allowed:
 			return fmt.Errorf("unknown field %q", name)
 		case !fresh:
 			return fmt.Errorf("duplicate field %q", name)
 		}
-		known[name] = false
-		if err := d.Decode(new(json.RawMessage)); err != nil {
-			return err
-		}
+		known[string(name)] = false
 	}
 	return nil
 }

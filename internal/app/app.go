@@ -4,6 +4,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -51,17 +52,11 @@ type App struct {
 
 // New returns an application. The caller closes the verifier, after the server.
 func New(o Options) *App {
-	if o.Logger == nil {
-		o.Logger = zap.NewNop()
-	}
-	if o.Limits == nil {
-		o.Limits = limit.NewClients(limit.ClientOptions{})
-	}
 	a := &App{
 		verifier:      o.Verifier,
 		anonymous:     auth.Identity{Can: o.Anonymous},
-		limits:        o.Limits,
-		log:           o.Logger,
+		limits:        cmp.Or(o.Limits, limit.NewClients(limit.ClientOptions{})),
+		log:           cmp.Or(o.Logger, zap.NewNop()),
 		forbidden:     make(map[string]uint64),
 		refusedTokens: make(map[auth.Code]uint64),
 	}

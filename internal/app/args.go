@@ -22,7 +22,7 @@ func memberRoom(r *request, may func(room string) bool) (string, error) {
 	if err := checkRoom(room); err != nil {
 		return "", err
 	}
-	if err := permit(room, may); err != nil {
+	if err := permit(may)(room); err != nil {
 		return "", err
 	}
 	if !r.Socket().InRoom(room) {
@@ -31,9 +31,9 @@ func memberRoom(r *request, may func(room string) bool) (string, error) {
 	return room, nil
 }
 
-// roomsArg returns the rooms that the first argument names: a string or an array
-// of strings.
-func roomsArg(r *request) ([]string, error) {
+// roomsArg returns the rooms that the first argument names, a string or an array
+// of strings. Each must pass the checks.
+func roomsArg(r *request, checks ...func(room string) error) ([]string, error) {
 	var rooms []string
 	if raw := r.Raw(0); len(raw) == 0 || raw[0] == '"' || r.Arg(0, &rooms) != nil {
 		room, err := stringArg(r, 0, "a room or an array of rooms")
@@ -48,9 +48,11 @@ func roomsArg(r *request) ([]string, error) {
 	if len(rooms) > maxRooms {
 		return nil, fail(tooMany, "at most %d rooms in one event", maxRooms)
 	}
-	for _, room := range rooms {
-		if err := checkRoom(room); err != nil {
-			return nil, err
+	for _, check := range append([]func(string) error{checkRoom}, checks...) {
+		for _, room := range rooms {
+			if err := check(room); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return rooms, nil
@@ -71,12 +73,14 @@ func stringArg(r *request, i int, what string) (string, error) {
 	return s, nil
 }
 
-// permit refuses rooms that may does not allow.
-func permit(room string, may func(room string) bool) error {
-	if !may(room) {
-		return fail(forbidden, "the token does not permit that for %q", room)
+// permit returns a check that refuses rooms that may does not allow.
+func permit(may func(room string) bool) func(room string) error {
+	return func(room string) error {
+		if !may(room) {
+			return fail(forbidden, "the token does not permit that for %q", room)
+		}
+		return nil
 	}
-	return nil
 }
 
 // own refuses rooms whose membership clients must not choose.

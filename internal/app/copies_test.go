@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/session"
@@ -62,7 +64,8 @@ func TestCopiesAreLimited(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			limits := limit.NewClients(limit.ClientOptions{CopyBytes: 20 << 10, LargestEvent: 100_000})
+			tally := limit.NewTally(zap.NewNop())
+			limits := limit.NewClients(limit.ClientOptions{CopyBytes: 20 << 10, LargestEvent: 100_000, Tally: tally})
 			_, _, url := serveApp(t, Options{Limits: limits})
 			c := dialApp(t, url)
 			if r, _ := c.call(`["join",` + list(50, "own") + `]`); !r.OK {
@@ -80,8 +83,8 @@ func TestCopiesAreLimited(t *testing.T) {
 					break
 				}
 			}
-			if sent == 0 || sent == 100 || limits.Refused()[limit.CopyRate] != 1 {
-				t.Errorf("%d may, and %d are counted", sent, limits.Refused()[limit.CopyRate])
+			if sent == 0 || sent == 100 || tally.Refused()[limit.CopyRate] != 1 {
+				t.Errorf("%d may, and %d are counted", sent, tally.Refused()[limit.CopyRate])
 			}
 			for range 100 {
 				if r, _ := c.call(`["to","own1","x"]`); !r.OK {
@@ -113,7 +116,8 @@ func TestSessionWritesAreLimited(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			limits := limit.NewClients(limit.ClientOptions{CopyBytes: 160 << 10}) // of the socket, as its address is loopback: 10 KiB
+			tally := limit.NewTally(zap.NewNop())
+			limits := limit.NewClients(limit.ClientOptions{CopyBytes: 160 << 10, Tally: tally}) // of the socket, as its address is loopback: 10 KiB
 			sessions := &costlyStore{Store: session.NewMemory()}
 			_, _, url := serveWith(t, Options{Limits: limits}, sessions)
 			c := dialApp(t, url, "recovery=true")
@@ -136,7 +140,7 @@ func TestSessionWritesAreLimited(t *testing.T) {
 			if done != 0 || sessions.saves.Load() != 1 {
 				t.Errorf("%d more may, %d writes", done, sessions.saves.Load())
 			}
-			if n := limits.Refused()[limit.CopyRate]; n != 1 {
+			if n := tally.Refused()[limit.CopyRate]; n != 1 {
 				t.Errorf("%d are counted", n)
 			}
 		})

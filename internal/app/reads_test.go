@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/internal/limit"
@@ -332,7 +333,8 @@ func TestReadsThatNobodyWaitsFor(t *testing.T) {
 
 // A read that the node refuses is answered, and nothing is read.
 func TestRefusedReads(t *testing.T) {
-	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 1})
+	tally := limit.NewTally(zap.NewNop())
+	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 1, Tally: tally})
 	counted, _, url := serveApp(t, Options{Limits: limits})
 	c := dialApp(t, url)
 	c.call(`["join","x"]`)
@@ -347,14 +349,15 @@ func TestRefusedReads(t *testing.T) {
 	if n := counted.reads.Load(); n != 1 {
 		t.Errorf("%d reads", n)
 	}
-	if n := limits.Refused()[limit.ReadRate]; n != 2 {
+	if n := tally.Refused()[limit.ReadRate]; n != 2 {
 		t.Errorf("%d are counted", n)
 	}
 }
 
 // A read costs what it returns, of whichever socket of the user, and no more.
 func TestReadsCostWhatTheyReturn(t *testing.T) {
-	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000}) // a million at once
+	tally := limit.NewTally(zap.NewNop())
+	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000, Tally: tally}) // a million at once
 	_, _, url := serveApp(t, Options{Limits: limits})
 	c := dialApp(t, url)
 	c.call(`["join","x"]`)
@@ -366,7 +369,7 @@ func TestReadsCostWhatTheyReturn(t *testing.T) {
 		}
 	}
 	all := 0
-	for limits.Refused()[limit.ReadRate] == 0 {
+	for tally.Refused()[limit.ReadRate] == 0 {
 		d := dialApp(t, url)
 		d.call(`["join","x"]`)
 		if r, _ := d.call(`["history","x"]`); r.OK {

@@ -27,14 +27,9 @@ var requests = map[string]func(context.Context, *request) (any, error){
 	"join":  join,
 	"leave": leave,
 	"to": func(ctx context.Context, r *request) (any, error) {
-		rooms, err := roomsArg(r)
+		rooms, err := roomsArg(r, permit(r.client.Can.MaySend))
 		if err != nil {
 			return nil, err
-		}
-		for _, room := range rooms {
-			if err := permit(room, r.client.Can.MaySend); err != nil {
-				return nil, err
-			}
 		}
 		return emitTo(ctx, r, len(rooms), outside(r, rooms), r.Socket().To(rooms...))
 	},
@@ -132,61 +127,41 @@ type roomsReply struct {
 }
 
 func join(ctx context.Context, r *request) (any, error) {
-	rooms, err := roomsArg(r)
+	rooms, err := roomsArg(r, own, permit(r.client.Can.MayJoin))
 	if err != nil {
 		return nil, err
-	}
-	for _, room := range rooms {
-		if err := own(room); err != nil {
-			return nil, err
-		}
-		if err := permit(room, r.client.Can.MayJoin); err != nil {
-			return nil, err
-		}
 	}
 	if err := r.limits.Join(outside(r, rooms)); err != nil {
 		return nil, fail(rateLimited, "%v; this call was dropped", err)
 	}
-	if err := r.change(ctx, rooms, r.Socket().Join); err != nil {
-		return nil, err
-	}
-	return joined(r), nil
+	return r.change(ctx, rooms, r.Socket().Join)
 }
 
-// change joins or leaves rooms when the rate allows it.
-func (r *request) change(ctx context.Context, rooms []string, f func(context.Context, ...string) error) error {
+// change joins or leaves rooms when the rate allows it. It returns the socket's rooms for the ack, if
+// one is requested.
+func (r *request) change(ctx context.Context, rooms []string, f func(context.Context, ...string) error) (any, error) {
 	if err := r.limits.Write(ctx); err != nil {
 		if exceeded := (*limit.ExceededError)(nil); errors.As(err, &exceeded) {
-			return fail(rateLimited, "%v; this call was dropped", err)
+			return nil, fail(rateLimited, "%v; this call was dropped", err)
 		}
-		return err
+		return nil, err
 	}
-	return f(session.OnWrite(ctx, r.limits.Wrote), rooms...)
+	if err := f(session.OnWrite(ctx, r.limits.Wrote), rooms...); err != nil {
+		return nil, err
+	}
+	if n := r.Socket().RoomCount(); n > listedRooms || !r.HasAck() {
+		return roomsReply{OK: true, Count: n}, nil
+	}
+	list := append([]string{}, r.Socket().Rooms()...) // never nil, so that clients get an array
+	return roomsReply{OK: true, Rooms: &list}, nil
 }
 
 func leave(ctx context.Context, r *request) (any, error) {
-	rooms, err := roomsArg(r)
+	rooms, err := roomsArg(r, own)
 	if err != nil {
 		return nil, err
 	}
-	for _, room := range rooms {
-		if err := own(room); err != nil {
-			return nil, err
-		}
-	}
-	if err := r.change(ctx, rooms, r.Socket().Leave); err != nil {
-		return nil, err
-	}
-	return joined(r), nil
-}
-
-// joined returns the socket's rooms for the ack, if one is requested.
-func joined(r *request) roomsReply {
-	if n := r.Socket().RoomCount(); n > listedRooms || !r.HasAck() {
-		return roomsReply{OK: true, Count: n}
-	}
-	list := append([]string{}, r.Socket().Rooms()...) // never nil, so that clients get an array
-	return roomsReply{OK: true, Rooms: &list}
+	return r.change(ctx, rooms, r.Socket().Leave)
 }
 
 type historyEvent struct {

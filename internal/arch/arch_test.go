@@ -49,16 +49,15 @@ var arrows = map[string][]string{
 	"internal/auth":    {},
 	"internal/app":     {"internal/auth", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter", "pkg/session"},
 	"internal/api":     {"internal/api/idempotency", "internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},
-	"internal/metrics": {"pkg/socketio", "internal/app", "internal/forward", "pkg/adapter/redis", "pkg/session/redis"},
+	"internal/metrics": {"pkg/socketio", "pkg/engineio", "internal/app", "internal/auth", "internal/forward", "pkg/adapter", "pkg/adapter/redis", "pkg/session/redis"},
 
 	"internal/api/idempotency":                 {},
 	"internal/api/idempotency/idempotencytest": {"internal/api/idempotency"},
-	"internal/api/idempotency/redis":           {"internal/api/idempotency"},
 
 	"internal/redistest": {},
 
 	"cmd/node": {
-		"internal/api", "internal/api/idempotency", "internal/api/idempotency/redis",
+		"internal/api", "internal/api/idempotency",
 		"internal/app", "internal/auth", "internal/certs", "internal/client", "internal/demo", "internal/forward", "internal/health", "internal/limit", "internal/metrics",
 		"pkg/socketio", "pkg/engineio", "pkg/adapter", "pkg/session",
 		"pkg/adapter/redis", "pkg/session/redis", "pkg/redisurl",
@@ -67,8 +66,7 @@ var arrows = map[string][]string{
 
 // testArrows are what tests may import beside that.
 var testArrows = map[string][]string{
-	"internal/api/idempotency":       {"internal/api/idempotency/idempotencytest"},
-	"internal/api/idempotency/redis": {"internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/redisurl"},
+	"internal/api/idempotency": {"internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/redisurl"},
 
 	"pkg/adapter":       {"pkg/adapter/adaptertest"},
 	"pkg/session":       {"pkg/session/sessiontest"},
@@ -76,13 +74,12 @@ var testArrows = map[string][]string{
 	"pkg/session/redis": {"pkg/session/sessiontest", "pkg/redisurl", "internal/redistest"},
 
 	"pkg/adapter/redis": {"pkg/adapter/adaptertest", "internal/redistest"},
-	"internal/metrics":  {"pkg/engineio"},
 	"internal/app":      {"pkg/rooms"},
 
 	"cmd/node": {"internal/redistest"},
 
 	"internal/docs": {
-		"internal/api/idempotency", "internal/api/idempotency/idempotencytest", "internal/api/idempotency/redis", "internal/redistest", "pkg/adapter", "pkg/adapter/adaptertest", "pkg/adapter/redis", "pkg/redisurl", "pkg/rooms",
+		"internal/api/idempotency", "internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/adapter", "pkg/adapter/adaptertest", "pkg/adapter/redis", "pkg/redisurl", "pkg/rooms",
 		"pkg/session", "pkg/session/redis", "pkg/session/sessiontest",
 	},
 }

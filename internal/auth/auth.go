@@ -7,6 +7,7 @@ package auth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -108,9 +109,6 @@ type Verifier struct {
 // New returns a verifier. If there is a JWKS URL it fetches the keys in the background, until
 // Close.
 func New(o Options) (*Verifier, error) {
-	if o.Logger == nil {
-		o.Logger = zap.NewNop()
-	}
 	keys, err := newKeyring(o.Secret, o.PublicKeys)
 	if err != nil {
 		return nil, err
@@ -118,7 +116,7 @@ func New(o Options) (*Verifier, error) {
 	v := &Verifier{keys: keys, defaults: o.Default, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	methods := keys.methods()
 	if o.JWKSURL != "" {
-		if v.remote, err = newRemote(o.JWKSURL, o.Logger); err != nil {
+		if v.remote, err = newRemote(o.JWKSURL, cmp.Or(o.Logger, zap.NewNop())); err != nil {
 			return nil, err
 		}
 		methods = append(methods, asymmetric...)

@@ -17,7 +17,6 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 	"github.com/rejoin-io/rejoin/internal/api/idempotency/idempotencytest"
-	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/adaptertest"
@@ -124,7 +123,7 @@ func underACL(t *testing.T, u user, at string, servers []*redistest.Server, more
 		client := target.Client()
 		t.Cleanup(func() { _ = client.Close() })
 		idempotencytest.Run(t, func(t *testing.T, lifetime time.Duration) idempotency.Store {
-			return calls.New(client, calls.Options{Prefix: prefix(t), Lifetime: lifetime})
+			return idempotency.NewRedis(client, idempotency.RedisOptions{Prefix: prefix(t), Lifetime: lifetime})
 		})
 	})
 	t.Run("More", func(t *testing.T) {

@@ -25,7 +25,8 @@ func TestLimitsTable(t *testing.T) {
 		{"internal/limit/limit.go", `= "(\w+)"`, labels},
 		{"pkg/socketio/limited.go", `= "(\w+)"`, labels},
 		{"internal/metrics/limits.go", `refused\["(\w+)"\]`, labels},
-		{"internal/metrics/*.go", `describe\("(\w+)"`, metrics},
+		{"cmd/node/metrics.go", `refused\["(\w+)"\]`, labels},
+		{"internal/metrics/*.go", `\b(?:describe|counts?|gauges?|histogram)\("(\w+)"`, metrics},
 		{"internal/*/metrics.go", `"rejoin_(\w+)"`, metrics},
 		{"cmd/node/log.go", `Name: +"rejoin_(\w+)"`, metrics},
 	} {

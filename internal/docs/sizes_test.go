@@ -13,7 +13,6 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
-	calls "github.com/rejoin-io/rejoin/internal/api/idempotency/redis"
 	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
@@ -189,7 +188,7 @@ func channel(t *testing.T, c *goredis.Client) float64 {
 // remembered is the size of a call whose answer is that of an emit.
 func remembered(t *testing.T, server *redistest.Server) float64 {
 	t.Helper()
-	s := calls.New(server.Client(), calls.Options{Prefix: "remembered:"})
+	s := idempotency.NewRedis(server.Client(), idempotency.RedisOptions{Prefix: "remembered:"})
 	hash := base64.RawURLEncoding.EncodeToString(make([]byte, sha256.Size))
 	c := idempotency.NewClaim("key", hash)
 	if r, err := s.Claim(t.Context(), c); r != nil || err != nil {

@@ -16,6 +16,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,6 @@ type Forwarder struct {
 	errors    *log.Logger // the proxy's
 	now       func() time.Time
 	patience  time.Duration // retryTimeout
-	stats     counters
 
 	tasks    sync.WaitGroup // passages; none is added once closing
 	finished chan struct{}  // closed when the last has ended
@@ -79,6 +79,8 @@ type Forwarder struct {
 	closing  bool
 	passages map[*passage]struct{}
 	empty    chan struct{} // closed when there are no passages; nil unless awaited
+	outcomes map[Outcome]uint64
+	refusals map[Refusal]uint64
 }
 
 // New returns a Forwarder. Close ends it.
@@ -91,15 +93,9 @@ func New(o Options) (*Forwarder, error) {
 	case o.Timeout <= 0:
 		return nil, fmt.Errorf("forward: invalid timeout %v", o.Timeout)
 	}
-	if o.Logger == nil {
-		o.Logger = zap.NewNop()
-	}
-	if o.Outgoing == nil {
-		o.Outgoing = limit.NewForwarded(limit.ForwardedOptions{})
-	}
-	if o.Incoming == nil {
-		o.Incoming = limit.NewForwarded(limit.ForwardedOptions{})
-	}
+	o.Logger = cmp.Or(o.Logger, zap.NewNop())
+	o.Outgoing = cmp.Or(o.Outgoing, limit.NewForwarded(limit.Quota{}))
+	o.Incoming = cmp.Or(o.Incoming, limit.NewForwarded(limit.Quota{}))
 	proxyLog, err := zap.NewStdLogAt(o.Logger, zap.DebugLevel) // peers that disconnect while they are answered
 	if err != nil {
 		return nil, err
@@ -116,11 +112,12 @@ func New(o Options) (*Forwarder, error) {
 		errors:    proxyLog,
 		finished:  make(chan struct{}),
 		passages:  make(map[*passage]struct{}),
+		outcomes:  map[Outcome]uint64{OK: 0, NoOwner: 0, Failed: 0, Gone: 0, Undecided: 0},
+		refusals:  map[Refusal]uint64{Unsigned: 0, Forged: 0, Misdirected: 0, Stale: 0},
 	}
 	if most := o.Outgoing.Max(); most > 0 { // idle connections use descriptors, too
 		f.transport.MaxIdleConns = max(1, most/32)
 	}
-	f.stats.init()
 	return f, nil
 }
 

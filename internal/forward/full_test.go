@@ -23,10 +23,11 @@ const most = 16
 
 // setUpFull runs two nodes, of which the first owns all sessions. One of the two has the
 // bound.
-func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *limit.Forwarded, logs *observer.ObservedLogs) {
+func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *limit.Forwarded, tally *limit.Tally, logs *observer.ObservedLogs) {
 	t.Helper()
 	core, logs := observer.New(zap.WarnLevel)
-	l = limit.NewForwarded(limit.ForwardedOptions{Name: name, Max: most, Log: zap.New(core)})
+	tally = limit.NewTally(zap.New(core))
+	l = limit.NewForwarded(limit.Quota{Name: name, Max: most, Tally: tally})
 	c = setUp(t, 2, func(_ *engineio.Options, o *Options) {
 		switch {
 		case name == limit.ForwardedFromNodes && o.Node == "n000":
@@ -38,7 +39,7 @@ func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *lim
 	owner, near = c.nodes[0], c.nodes[1]
 	near.patience = 300 * time.Millisecond
 
-	port := limit.NewPort(limit.PortOptions{Name: limit.InternalConnections, Connections: 4, Others: func() int { return -owner.o.Incoming.Open() }, Log: zap.NewNop()})
+	port := limit.NewPort(limit.PortOptions{Quota: limit.Quota{Name: limit.InternalConnections, Max: 4, Others: func() int { return -owner.o.Incoming.Open() }, Tally: limit.NewTally(zap.NewNop())}})
 	bounded := httptest.NewUnstartedServer(nil)
 	mux := http.NewServeMux()
 	mux.Handle("/", owner.internal.Config.Handler)
@@ -49,7 +50,7 @@ func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *lim
 	bounded.Start()
 	t.Cleanup(bounded.Close)
 	c.book.set(owner.id, bounded.Listener.Addr().String())
-	return c, owner, near, l, logs
+	return c, owner, near, l, tally, logs
 }
 
 // However many clients are forwarded to a node, its internal port answers others. Clients
@@ -60,7 +61,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 	for _, name := range []string{limit.ForwardedFromNodes, limit.ForwardedToNodes} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c, owner, near, l, logs := setUpFull(t, name)
+			c, owner, near, l, tally, logs := setUpFull(t, name)
 			var sockets []*websocket.Conn
 			var polling []string
 			refused := uint64(0)
@@ -81,7 +82,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 					t.Fatalf("health check: %d", status)
 				}
 			}
-			if n := l.Refused()[name]; n != refused {
+			if n := tally.Refused()[name]; n != refused {
 				t.Errorf("counted %d, want %d", n, refused)
 			}
 			if n := logs.FilterMessage("too many forwarded requests").Len(); n != 1 {
@@ -123,7 +124,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 // A request that finds no room waits for it.
 func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	t.Parallel()
-	c, owner, near, l, _ := setUpFull(t, limit.ForwardedFromNodes)
+	c, owner, near, l, tally, _ := setUpFull(t, limit.ForwardedFromNodes)
 	near.patience = patience
 	sid := c.open(owner)
 	post, err := http.NewRequest("POST", "/", nil)
@@ -139,18 +140,18 @@ func TestForwardedRequestWaitsForRoom(t *testing.T) {
 		_, answer, err := c.try(near, "POST", sid, body)
 		posted <- fmt.Sprint(answer, err)
 	}()
-	until(t, func() bool { return l.Refused()[limit.ForwardedFromNodes] > 1 })
+	until(t, func() bool { return tally.Refused()[limit.ForwardedFromNodes] > 1 })
 	l.Leave()
 	if got := receive(t, posted); got != "ok<nil>" {
 		t.Errorf("POST: %s", got)
 	}
 	polled := make(chan string, 1)
-	before := l.Refused()[limit.ForwardedFromNodes]
+	before := tally.Refused()[limit.ForwardedFromNodes]
 	go func() {
 		_, body, err := c.try(near, "GET", sid, "")
 		polled <- fmt.Sprint(body, err)
 	}()
-	until(t, func() bool { return l.Refused()[limit.ForwardedFromNodes] > before })
+	until(t, func() bool { return tally.Refused()[limit.ForwardedFromNodes] > before })
 	l.Leave()
 	until(t, func() bool { return l.Open() == most-1 })
 	c.expect(near, "POST", sid, "4hi", "ok")

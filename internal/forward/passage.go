@@ -288,7 +288,7 @@ func (p *passage) check(res *http.Response) error {
 		}
 		res.Body = &far{back, p}
 	}
-	p.f.stats.forwarded(OK)
+	p.f.countOutcome(OK)
 	// The client's time starts here. If the deadline cannot be set there is none.
 	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.f.o.Timeout))
 	return nil
@@ -310,7 +310,7 @@ func (p *passage) fail(r *http.Request, err error) error {
 	default:
 		p.f.log.Warn("request not forwarded to the owner", zap.String("owner", p.owner), zap.Error(err))
 	}
-	p.f.stats.forwarded(outcome)
+	p.f.countOutcome(outcome)
 	if errors.Is(err, errUndecided) {
 		return err
 	}

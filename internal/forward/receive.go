@@ -1,10 +1,8 @@
 package forward
 
 import (
-	"bufio"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 
@@ -26,15 +24,13 @@ func (f *Forwarder) Handler(engine http.Handler) http.Handler {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		t := &tracked{ResponseWriter: w}
 		defer func() {
-			if t.conn == nil {
+			if c := limit.Hijacked(r); c == nil {
 				f.o.Incoming.Leave()
 			} else {
-				t.conn.OnClose(f.o.Incoming.Leave)
+				c.OnClose(f.o.Incoming.Leave)
 			}
 		}()
-		w = t
 		if r.Method == http.MethodPost && r.Header.Get(headerSigns) != "" { // all other requests are answered in time
 			p := f.newPending(w)
 			defer p.begin()
@@ -43,22 +39,6 @@ func (f *Forwarder) Handler(engine http.Handler) http.Handler {
 		engine.ServeHTTP(w, restore(r))
 	})
 }
-
-// A tracked is a response that records whether its connection became a WebSocket.
-type tracked struct {
-	http.ResponseWriter
-	conn *limit.Conn
-}
-
-// Hijack takes over the connection.
-func (t *tracked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c, buffered, err := http.NewResponseController(t.ResponseWriter).Hijack()
-	t.conn, _ = c.(*limit.Conn)
-	return c, buffered, err
-}
-
-// Unwrap gives access to the connection's other methods.
-func (t *tracked) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 
 // verified serves requests that are signed for this node.
 func (f *Forwarder) verified(serve http.HandlerFunc) http.Handler {
@@ -85,7 +65,7 @@ func restore(r *http.Request) *http.Request {
 }
 
 func (f *Forwarder) refuse(w http.ResponseWriter, r *http.Request, why Refusal) {
-	f.stats.refused(why)
+	f.countRefusal(why)
 	f.log.Warn("forwarded request refused", zap.String("reason", string(why)), zap.String("remote", r.RemoteAddr))
 	h := w.Header()
 	h.Set(headerRefused, string(why))

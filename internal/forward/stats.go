@@ -1,9 +1,6 @@
 package forward
 
-import (
-	"maps"
-	"sync"
-)
+import "maps"
 
 // An Outcome is the outcome of a request to be forwarded.
 type Outcome string
@@ -49,35 +46,21 @@ type Stats struct {
 	Refused   map[Refusal]uint64
 }
 
-type counters struct {
-	mu       sync.Mutex
-	outcomes map[Outcome]uint64
-	refusals map[Refusal]uint64
+func (f *Forwarder) countOutcome(o Outcome) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.outcomes[o]++
 }
 
-func (c *counters) init() {
-	c.outcomes = map[Outcome]uint64{OK: 0, NoOwner: 0, Failed: 0, Gone: 0, Undecided: 0}
-	c.refusals = map[Refusal]uint64{Unsigned: 0, Forged: 0, Misdirected: 0, Stale: 0}
-}
-
-func (c *counters) forwarded(o Outcome) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.outcomes[o]++
-}
-
-func (c *counters) refused(r Refusal) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refusals[r]++
+func (f *Forwarder) countRefusal(r Refusal) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refusals[r]++
 }
 
 // Stats returns the current numbers.
 func (f *Forwarder) Stats() Stats {
 	f.mu.Lock()
-	open := len(f.passages)
-	f.mu.Unlock()
-	f.stats.mu.Lock()
-	defer f.stats.mu.Unlock()
-	return Stats{Open: open, Received: f.o.Incoming.Open(), Forwarded: maps.Clone(f.stats.outcomes), Refused: maps.Clone(f.stats.refusals)}
+	defer f.mu.Unlock()
+	return Stats{Open: len(f.passages), Received: f.o.Incoming.Open(), Forwarded: maps.Clone(f.outcomes), Refused: maps.Clone(f.refusals)}
 }

@@ -91,39 +91,32 @@ type answer struct {
 
 // Live answers 200 as long as the process can answer at all. It depends on nothing else, because a
 // restart does not repair a dependency.
-func (s *State) Live() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.reply(w, "alive", []check{{"process", true, "the process answers"}}, nil)
-	})
+func (s *State) Live(w http.ResponseWriter, _ *http.Request) {
+	s.reply(w, "alive", []check{{"process", true, "the process answers"}}, nil)
 }
 
 // Ready answers 200 if new clients should be sent to this node, otherwise 503.
-func (s *State) Ready() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		p := s.phase.Load()
-		var left *int
-		if p.connections != nil {
-			n := p.connections()
-			left = &n
-		}
-		status, checks := s.checks(p)
-		s.reply(w, status, checks, left)
-	})
+func (s *State) Ready(w http.ResponseWriter, _ *http.Request) {
+	p := s.phase.Load()
+	var left *int
+	if p.connections != nil {
+		left = new(p.connections())
+	}
+	status, checks := s.checks(p)
+	s.reply(w, status, checks, left)
 }
 
 // Public answers like Ready, but reveals nothing about the node.
-func (s *State) Public() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", "text/plain; charset=utf-8")
-		h.Set("Cache-Control", "no-store")
-		text := "ready\n"
-		if _, checks := s.checks(s.phase.Load()); failing(checks) {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			text = "not ready\n"
-		}
-		_, _ = io.WriteString(w, text) // the client may have disconnected
-	})
+func (s *State) Public(w http.ResponseWriter, _ *http.Request) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	text := "ready\n"
+	if _, checks := s.checks(s.phase.Load()); failing(checks) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		text = "not ready\n"
+	}
+	_, _ = io.WriteString(w, text) // the client may have disconnected
 }
 
 // checks returns the node's status in a phase, and its dependencies.

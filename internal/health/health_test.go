@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func get(t *testing.T, h http.Handler) (int, answer) {
+func get(t *testing.T, h http.HandlerFunc) (int, answer) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
@@ -25,11 +25,11 @@ func TestReadyFollowsTheNodesLife(t *testing.T) {
 	s := New("n001", "1.2.3")
 	expect := func(code int, status string) {
 		t.Helper()
-		got, a := get(t, s.Ready())
+		got, a := get(t, s.Ready)
 		if got != code || a.Status != status || len(a.Checks) != 1 || a.Checks[0].OK != (code == 200) || a.Checks[0].Reason == "" {
 			t.Errorf("%d %+v, want %d %s and why", got, a, code, status)
 		}
-		if got, a := get(t, s.Live()); got != 200 || a.Status != "alive" {
+		if got, a := get(t, s.Live); got != 200 || a.Status != "alive" {
 			t.Errorf("%d %+v, want 200 alive", got, a)
 		}
 	}
@@ -40,13 +40,13 @@ func TestReadyFollowsTheNodesLife(t *testing.T) {
 	s.Draining(func() int { return left })
 	for ; left >= 0; left -= 7 {
 		expect(503, "draining")
-		if _, a := get(t, s.Ready()); a.Connections == nil || *a.Connections != left {
+		if _, a := get(t, s.Ready); a.Connections == nil || *a.Connections != left {
 			t.Errorf("%+v, want that %d connections are left", a, left)
 		}
 	}
 	s.Stopping()
 	expect(503, "stopping")
-	if _, a := get(t, s.Ready()); a.Connections != nil {
+	if _, a := get(t, s.Ready); a.Connections != nil {
 		t.Errorf("%+v, though it does not drain any more", a)
 	}
 	s.Serving() // a late start does not bring it back
@@ -57,7 +57,7 @@ func TestAnswersNameTheNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New("n001", "1.2.3")
 		time.Sleep(90 * time.Second)
-		if _, a := get(t, s.Live()); a.Node != "n001" || a.Version != "1.2.3" || a.UptimeSeconds != 90 {
+		if _, a := get(t, s.Live); a.Node != "n001" || a.Version != "1.2.3" || a.UptimeSeconds != 90 {
 			t.Errorf("%+v", a)
 		}
 	})
@@ -69,7 +69,7 @@ func TestPublic(t *testing.T) {
 	expect := func(code int, text string) {
 		t.Helper()
 		w := httptest.NewRecorder()
-		s.Public().ServeHTTP(w, httptest.NewRequest("GET", "/healthz", nil))
+		s.Public(w, httptest.NewRequest("GET", "/healthz", nil))
 		if w.Code != code || w.Body.String() != text || w.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%d %q %v, want %d %q", w.Code, w.Body, w.Header(), code, text)
 		}

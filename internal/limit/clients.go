@@ -1,10 +1,12 @@
 package limit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -27,29 +29,25 @@ type ClientOptions struct {
 	// Proxies determine which addresses may belong to an unnamed proxy. Limits that many clients
 	// would share are not applied to these.
 	Proxies Proxies
-	Log     *zap.Logger
+	Tally   *Tally // by default one of its own, which logs nothing
 }
 
-// Clients limit what sockets and users send and read. The methods are safe for concurrent use; a
-// [Client] must be used by one goroutine at a time.
+// Clients limit what sockets and users send and read. The methods are safe for concurrent use; of
+// those of a [Client] only Charge and Wait are.
 type Clients struct {
 	clock
 	socket    senders
 	user      senders
 	address   senders
 	reads     pace
-	readRate  counter
 	copies    pace
 	ownWrites pace // of a session, if the address is unknown
-	copyRate  counter
 	tokens    pace // of one socket
-	tokenRate counter
 	largest   int
 	proxies   Proxies
 	running   *running
-	users     *table[string, *holder]
-	addresses *table[netip.Addr, *holder]
-	notice    notice
+	holders   *table[key, holder]
+	tally     *Tally
 }
 
 // perAddress is the rate of an address whose clients have no user, as a multiple of a user's rate:
@@ -58,44 +56,40 @@ const perAddress = 10
 
 // senders are all sockets, all users or all addresses.
 type senders struct {
-	whose                     string
-	events, bytes             pace
-	eventCounter, byteCounter counter
+	whose                 string
+	events, bytes         pace
+	eventLimit, byteLimit string
 }
 
-func newSenders(events, bytes, largest int, eventLimit, byteLimit, whose string) senders {
-	return senders{
-		whose: whose, events: paced(events, 1), bytes: paced(bytes, largest),
-		eventCounter: counter{name: eventLimit}, byteCounter: counter{name: byteLimit},
-	}
-}
+// A sent is a socket's, a user's or an address' use of its sending rates.
+type sent struct{ events, bytes due }
 
-func (s *senders) off() bool { return s.events.unit == 0 && s.bytes.unit == 0 }
-
-// A sent is a socket's or a user's use of its sending rates.
-type sent struct {
-	mu            sync.Mutex
-	events, bytes due
+// A key is a user, or an address without one.
+type key struct {
+	user    string
+	address netip.Addr
 }
 
 // A holder is a user or an address, with the common use of its sockets.
 type holder struct {
+	mu sync.Mutex
 	sent
-	reads     due  // guarded by mu
-	copies    due  // guarded by mu
-	forgotten bool // guarded by mu: removed from the table because its limits are unused
+	reads     due
+	copies    due
+	forgotten bool // removed from the table because its limits are unused
 }
 
-// A Client is one socket, and its use of the limits.
+// A Client is one socket, or one client that recovers, and its use of the limits.
 type Client struct {
 	all     *Clients
 	sent    sent
 	name    string // of the user, or ""
-	held    *holder
+	held    atomic.Pointer[holder]
 	address netip.Addr
 	joins   due // of the rate of copies, if the address is unknown
 	writes  due // likewise, of its own rate of session writes
 	tokens  due
+	delayed atomic.Bool // a recovery, so that it is counted once
 }
 
 // An ExceededError says which limit is exceeded.
@@ -106,29 +100,25 @@ func (e *ExceededError) Error() string { return e.message }
 // NewClients returns the limits of a node. Each rate allows a burst of ten seconds' worth, and at
 // least one event of LargestEvent bytes, or one page.
 func NewClients(o ClientOptions) *Clients {
-	if o.Log == nil {
-		o.Log = zap.NewNop()
+	o.Tally = cmp.Or(o.Tally, NewTally(zap.NewNop()))
+	senders := func(whose string, events, bytes int, eventLimit, byteLimit string) senders {
+		return senders{whose, paced(events, 1), paced(bytes, o.LargestEvent), eventLimit, byteLimit}
 	}
 	c := &Clients{
 		clock:     newClock(),
-		socket:    newSenders(o.SocketEvents, o.SocketBytes, o.LargestEvent, SocketEventRate, SocketByteRate, "this socket"),
-		user:      newSenders(o.UserEvents, o.UserBytes, o.LargestEvent, UserEventRate, UserByteRate, "this user"),
-		address:   newSenders(perAddress*o.UserEvents, perAddress*o.UserBytes, o.LargestEvent, IPEventRate, IPByteRate, "this address"),
+		socket:    senders("this socket", o.SocketEvents, o.SocketBytes, SocketEventRate, SocketByteRate),
+		user:      senders("this user", o.UserEvents, o.UserBytes, UserEventRate, UserByteRate),
+		address:   senders("this address", perAddress*o.UserEvents, perAddress*o.UserBytes, IPEventRate, IPByteRate),
 		reads:     paced(o.ReadBytes, readPage),
-		readRate:  counter{name: ReadRate},
 		copies:    paced(o.CopyBytes, o.LargestEvent),
 		ownWrites: paced((o.CopyBytes+ownPart-1)/ownPart, 0),
-		copyRate:  counter{name: CopyRate},
 		tokens:    paced(1, 0),
-		tokenRate: counter{name: TokenRate},
 		largest:   o.LargestEvent,
 		proxies:   o.Proxies,
-		running:   newRunning(),
-		notice:    notice{log: o.Log},
+		running:   newRunning(o.Tally),
+		tally:     o.Tally,
 	}
-	fresh := func() *holder { return new(holder) }
-	c.users = newTable[string](fresh, c.idle)
-	c.addresses = newTable[netip.Addr](fresh, c.idle)
+	c.holders = newTable[key](c.idle)
 	return c
 }
 
@@ -149,23 +139,22 @@ func (c *Clients) Client(user, address string) *Client {
 // holder returns, locked, the user's holder, or without a user that of the address.
 func (c *Client) holder() (h *holder) {
 	// Usually the holder is unchanged, which avoids waiting for other users' sockets.
-	if c.held != nil {
-		c.held.mu.Lock()
-		if !c.held.forgotten {
-			return c.held
+	if h = c.held.Load(); h != nil {
+		h.mu.Lock()
+		if !h.forgotten {
+			return h
 		}
-		c.held.mu.Unlock()
+		h.mu.Unlock()
 	}
-	take := func(is *holder) {
+	k := key{user: c.name}
+	if c.name == "" {
+		k.address = c.address
+	}
+	c.all.holders.with(k, func(is *holder) {
 		h = is
 		h.mu.Lock()
-	}
-	if c.name == "" {
-		c.all.addresses.with(c.address, take)
-	} else {
-		c.all.users.with(c.name, take)
-	}
-	c.held = h
+	})
+	c.held.Store(h)
 	return h
 }
 
@@ -177,14 +166,12 @@ func (c *Client) shared() bool { return c.name == "" && c.all.proxies.unknown(c.
 // a user its address. If it returns an [*ExceededError] the caller should drop the event.
 func (c *Client) Allow(bytes int) error {
 	now := c.all.now()
-	c.sent.mu.Lock()
 	err := c.allow(&c.all.socket, &c.sent, now, bytes)
-	c.sent.mu.Unlock()
 	of := &c.all.user
 	if c.name == "" {
 		of = &c.all.address
 	}
-	if err != nil || of.off() || c.shared() {
+	if err != nil || c.shared() {
 		return err
 	}
 	h := c.holder()
@@ -197,38 +184,30 @@ func (c *Client) Allow(bytes int) error {
 // [*ExceededError] the caller should not verify the token.
 func (c *Client) Token() error {
 	if !c.all.tokens.take(&c.tokens, c.all.now(), 1) {
-		return c.exceeded(&c.all.tokenRate, "too many tokens of this socket")
+		return c.exceeded(TokenRate, "too many tokens of this socket")
 	}
 	return nil
 }
 
-// allow takes one event from the rates of used, which is locked.
+// allow takes one event from the rates of used.
 func (c *Client) allow(of *senders, used *sent, now int64, bytes int) error {
 	switch {
 	case !of.events.take(&used.events, now, 1):
-		return c.exceeded(&of.eventCounter, "too many events of "+of.whose)
+		return c.exceeded(of.eventLimit, "too many events of "+of.whose)
 	case !of.bytes.take(&used.bytes, now, bytes):
-		return c.exceeded(&of.byteCounter, "too many bytes of "+of.whose)
+		return c.exceeded(of.byteLimit, "too many bytes of "+of.whose)
 	}
 	return nil
 }
 
 // exceeded counts and logs that a limit is reached.
-func (c *Client) exceeded(limit *counter, message string) error {
+func (c *Client) exceeded(limit, message string) error {
 	c.reached(limit, "dropped")
 	return &ExceededError{message}
 }
 
-func (c *Client) reached(limit *counter, outcome string) {
-	limit.n.Add(1)
-	c.all.notice.warn(limit.name, "client limit reached", zap.String("limit", limit.name), zap.String("outcome", outcome),
-		zap.String("user", c.name), zap.Stringer("address", c.address))
-}
-
-// Refused returns how many events and reads were refused or delayed, by limit.
-func (c *Clients) Refused() map[string]uint64 {
-	return counts(&c.socket.eventCounter, &c.socket.byteCounter, &c.user.eventCounter, &c.user.byteCounter,
-		&c.address.eventCounter, &c.address.byteCounter, &c.readRate, &c.copyRate, &c.tokenRate, &c.running.refused)
+func (c *Client) reached(limit, outcome string) {
+	c.all.tally.refuse(limit, "client limit reached", zap.String("outcome", outcome), zap.String("user", c.name), zap.Stringer("address", c.address))
 }
 
 const (
@@ -253,19 +232,16 @@ func (c *Client) Read(ctx context.Context, kind string) (done func(bytes int), e
 	}
 	leave, err := c.all.running.enter(ctx, kind)
 	if err != nil {
-		c.charge(-readPage)
+		c.account(-readPage)
 		return nil, err
 	}
 	return func(bytes int) {
 		leave()
-		c.charge(bytes + readCost - readPage)
+		c.account(bytes + readCost - readPage)
 	}, nil
 }
 
-func (c *Client) charge(bytes int) {
-	if c.all.reads.unit == 0 {
-		return
-	}
+func (c *Client) account(bytes int) {
 	h := c.holder()
 	defer h.mu.Unlock()
 	c.all.reads.charge(&h.reads, bytes)
@@ -274,10 +250,7 @@ func (c *Client) charge(bytes int) {
 // pace waits until the rate of reads allows a page, and takes it.
 func (c *Client) pace(ctx context.Context) error {
 	reads := c.all.reads
-	if reads.unit == 0 {
-		return nil
-	}
-	return c.await(ctx, &c.all.readRate, "too many bytes were read for "+c.whose(), func(now int64) (bool, time.Duration) {
+	return c.await(ctx, ReadRate, "too many bytes were read for "+c.whose(), func(now int64) (bool, time.Duration) {
 		h := c.holder()
 		defer h.mu.Unlock()
 		ok := reads.take(&h.reads, now, readPage)
@@ -287,7 +260,7 @@ func (c *Client) pace(ctx context.Context) error {
 
 // await waits until try reports that a rate allows what is requested, for some seconds. Otherwise try
 // returns the time until it may.
-func (c *Client) await(ctx context.Context, limit *counter, message string, try func(now int64) (bool, time.Duration)) error {
+func (c *Client) await(ctx context.Context, limit, message string, try func(now int64) (bool, time.Duration)) error {
 	for waited := time.Duration(0); ; {
 		ok, next := try(c.all.now())
 		if ok {
@@ -316,50 +289,24 @@ func (c *Client) whose() string {
 	return "this user"
 }
 
-// A Recovery limits the reads of one client's recoveries. It uses the rate of reads.
-type Recovery struct {
-	mu      sync.Mutex
-	client  *Client
-	delayed bool
-}
-
-// Recovery returns the limit for the reads of a recovered client of a user, "" for none, at an
-// address. Its methods are safe for concurrent use.
-func (c *Clients) Recovery(user, address string) *Recovery {
-	return &Recovery{client: c.Client(user, address)}
-}
-
-// Charge counts bytes that were read, whether the rate allows them or not: up to another ten
-// seconds' worth, so that others that share the rate do not wait longer.
-func (r *Recovery) Charge(bytes int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := r.client.all
-	if all.reads.unit == 0 {
-		return
-	}
-	h := r.client.holder()
+// Charge counts bytes that were read for a recovery, whether the rate of reads allows them or not: up
+// to another ten seconds' worth, so that others that share the rate do not wait longer.
+func (c *Client) Charge(bytes int) {
+	reads, now := c.all.reads, c.all.now()
+	h := c.holder()
 	defer h.mu.Unlock()
-	now := all.now()
 	h.reads = max(h.reads, due(now))
-	all.reads.charge(&h.reads, bytes)
-	h.reads = min(h.reads, due(now+2*all.reads.ahead))
+	reads.charge(&h.reads, bytes)
+	h.reads = min(h.reads, due(now+2*reads.ahead))
 }
 
-// Wait returns the time until the rate allows one more page.
-func (r *Recovery) Wait() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := r.client.all
-	if all.reads.unit == 0 {
-		return 0
-	}
-	h := r.client.holder()
-	wait := all.reads.wait(h.reads, all.now(), readPage)
+// Wait returns the time until the rate of reads allows one more page to a recovery.
+func (c *Client) Wait() time.Duration {
+	h := c.holder()
+	wait := c.all.reads.wait(h.reads, c.all.now(), readPage)
 	h.mu.Unlock()
-	if wait > 0 && !r.delayed {
-		r.delayed = true
-		r.client.reached(&all.readRate, "delayed")
+	if wait > 0 && c.delayed.CompareAndSwap(false, true) {
+		c.reached(ReadRate, "delayed")
 	}
 	return wait
 }

@@ -41,7 +41,7 @@ func TestEventRates(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				core, logs := observer.New(zap.InfoLevel)
-				test.o.Log = zap.New(core)
+				test.o.Tally = NewTally(zap.New(core))
 				all := NewClients(test.o)
 				a, b, nobody := all.Client("ann", "192.0.2.1:1"), all.Client("ann", "192.0.2.1:1"), all.Client("", "192.0.2.1:1")
 				first, same := allowed(a, 100, test.bytes), allowed(a, 100, test.bytes)
@@ -52,7 +52,7 @@ func TestEventRates(t *testing.T) {
 				if test.name == "" {
 					return
 				}
-				if n := all.Refused()[test.name]; n != uint64(400-first-same-other-on) {
+				if n := all.tally.Refused()[test.name]; n != uint64(400-first-same-other-on) {
 					t.Errorf("%d are counted", n)
 				}
 				if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != test.name || logged[0].ContextMap()["user"] != "ann" {
@@ -90,7 +90,7 @@ func TestAddressesHaveEventRates(t *testing.T) {
 			for range 100 {
 				sent += allowed(all.Client("", test.address), 10, 50)
 			}
-			if n := all.Refused()[test.limit]; sent != test.want || n != uint64(1000-sent) {
+			if n := all.tally.Refused()[test.limit]; sent != test.want || n != uint64(1000-sent) {
 				t.Errorf("%s of %s: %d may, and %d are counted, want %d", test.limit, test.address, sent, n, test.want)
 			}
 			if n := allowed(all.Client("", "192.0.2.2:1"), 10, 50); n != 10 {
@@ -139,10 +139,10 @@ func TestTablesStaySmall(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}
-		if len(all.users.entries) > 3*leastSweep || len(all.addresses.entries) > 3*leastSweep {
-			t.Errorf("%d users, %d addresses", len(all.users.entries), len(all.addresses.entries))
+		if n := len(all.holders.entries); n > 3*leastSweep {
+			t.Errorf("%d users and addresses", n)
 		}
-		if !a.held.forgotten {
+		if !a.held.Load().forgotten {
 			t.Error("a silent user is remembered")
 		}
 		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
@@ -161,8 +161,8 @@ func TestAllowAllocatesNothing(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-	c.all.users.mu.Lock()
-	defer c.all.users.mu.Unlock()
+	c.all.holders.mu.Lock()
+	defer c.all.holders.mu.Unlock()
 	if err := c.Allow(10); err != nil {
 		t.Error(err)
 	}
@@ -175,7 +175,7 @@ func TestReadRate(t *testing.T) {
 	for _, user := range []string{"ann", ""} {
 		synctest.Test(t, func(t *testing.T) {
 			core, logs := observer.New(zap.InfoLevel)
-			all := NewClients(ClientOptions{ReadBytes: rate, Log: zap.New(core)})
+			all := NewClients(ClientOptions{ReadBytes: rate, Tally: NewTally(zap.New(core))})
 			const sockets, seconds = 30, 60
 			ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second)
 			defer cancel()
@@ -212,7 +212,7 @@ func TestReadRate(t *testing.T) {
 			if most, least := rate*(seconds+burst), rate*(seconds+burst)*9/10; bytes > most || bytes < least {
 				t.Errorf("%d bytes are read in %d seconds, want %d to %d", bytes, seconds, least, most)
 			}
-			if n := all.Refused()[ReadRate]; refused == 0 || n < uint64(refused) {
+			if n := all.tally.Refused()[ReadRate]; refused == 0 || n < uint64(refused) {
 				t.Errorf("%d are refused, %d counted", refused, n)
 			}
 			if logged := logs.All(); len(logged) == 0 || logged[0].ContextMap()["limit"] != ReadRate || logged[0].ContextMap()["address"] != "192.0.2.1" {
@@ -264,30 +264,30 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{ReadBytes: 1 << 20})
 		time.Sleep(time.Minute) // what was not used before is not saved
-		r := all.Recovery("", "192.0.2.1:1")
+		r := all.Client("", "192.0.2.1:1")
 		r.Charge(9 << 20)
 		if wait := r.Wait(); wait != 0 {
 			t.Errorf("%v within the rate", wait)
 		}
 		r.Charge(3 << 20)
-		if wait := all.Recovery("", "192.0.2.1:2").Wait().Round(time.Second / 4); wait != 2250*time.Millisecond {
+		if wait := all.Client("", "192.0.2.1:2").Wait().Round(time.Second / 4); wait != 2250*time.Millisecond {
 			t.Errorf("%v beyond it, want 2.25 s", wait)
 		}
 		r.Charge(1 << 30)
 		if wait := r.Wait().Round(time.Second / 4); wait != 10*time.Second+time.Second/4 {
 			t.Errorf("%v, want 10.25 s", wait)
 		}
-		if got := all.Refused()[ReadRate]; got != 2 {
+		if got := all.tally.Refused()[ReadRate]; got != 2 {
 			t.Errorf("%d are delayed, want 2", got)
 		}
-		if wait := all.Recovery("ann", "192.0.2.1:1").Wait(); wait != 0 {
+		if wait := all.Client("ann", "192.0.2.1:1").Wait(); wait != 0 {
 			t.Errorf("%v for a user", wait)
 		}
 		time.Sleep(11 * time.Second)
 		if wait := r.Wait(); wait != 0 {
 			t.Errorf("%v later", wait)
 		}
-		none := NewClients(ClientOptions{}).Recovery("", "")
+		none := NewClients(ClientOptions{}).Client("", "")
 		if none.Charge(1 << 30); none.Wait() != 0 {
 			t.Error("without a rate it waits")
 		}
@@ -317,14 +317,14 @@ func TestConcurrentReads(t *testing.T) {
 		}
 		leave = append(leave, done)
 	}
-	used := c.held.reads
+	used := c.held.Load().reads
 	if _, err := c.Read(t.Context(), "history"); !errors.Is(err, ErrBusy) {
 		t.Errorf("one more: %v, want ErrBusy", err)
 	}
-	if c.held.reads > used+due(time.Second/1000) {
+	if c.held.Load().reads > used+due(time.Second/1000) {
 		t.Error("a read that did not run has cost something")
 	}
-	if got := all.Refused()[ConcurrentReads]; got != 1 {
+	if got := all.tally.Refused()[ConcurrentReads]; got != 1 {
 		t.Errorf("%d refused, want 1", got)
 	}
 	if done, err := c.Read(t.Context(), "members"); err != nil {
@@ -370,7 +370,7 @@ func TestTokenRate(t *testing.T) {
 		if n := verified(one); n != 3 {
 			t.Errorf("%d tokens are verified after three seconds", n)
 		}
-		if n := all.Refused()[TokenRate]; n != 20+20+27 {
+		if n := all.tally.Refused()[TokenRate]; n != 20+20+27 {
 			t.Errorf("%d are counted", n)
 		}
 	})

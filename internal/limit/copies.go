@@ -52,7 +52,7 @@ func (c *Client) Copy(rooms, bytes, strangers int) (Copies, error) {
 	ok := c.all.copies.take(&h.copies, c.all.now(), k.taken)
 	h.mu.Unlock()
 	if !ok {
-		return Copies{}, c.exceeded(&c.all.copyRate, "too many copies of events of "+c.whose())
+		return Copies{}, c.exceeded(CopyRate, "too many copies of events of "+c.whose())
 	}
 	return k, nil
 }
@@ -71,19 +71,13 @@ func (k Copies) Done(newRooms int) {
 // Redis and back several times. If many clients may share an address, all of which join their rooms
 // after a restart of their node, the socket's own rate is used. The error is an [*ExceededError].
 func (c *Client) Join(rooms int) error {
-	if rooms < 2 || c.all.copies.unit == 0 {
+	if rooms < 2 {
 		return nil
 	}
-	cost, ok := (rooms-1)*copyCost, false
-	if c.shared() {
-		ok = c.all.copies.take(&c.joins, c.all.now(), cost)
-	} else {
-		h := c.holder()
-		ok = c.all.copies.take(&h.copies, c.all.now(), cost)
-		h.mu.Unlock()
-	}
+	ok := false
+	c.useCopies(c.all.copies, &c.joins, func(p pace, used *due) { ok = p.take(used, c.all.now(), (rooms-1)*copyCost) })
 	if !ok {
-		return c.exceeded(&c.all.copyRate, "too many rooms are joined by "+c.whose())
+		return c.exceeded(CopyRate, "too many rooms are joined by "+c.whose())
 	}
 	return nil
 }
@@ -93,12 +87,9 @@ func (c *Client) Join(rooms int) error {
 // if many clients may share the address, of a smaller one of the socket's own. The error is an
 // [*ExceededError] if the rate allows none for some seconds, or the cause of the context's end.
 func (c *Client) Write(ctx context.Context) error {
-	if c.all.copies.unit == 0 {
-		return nil
-	}
-	return c.await(ctx, &c.all.copyRate, "too many changes of rooms of "+c.whose(), func(now int64) (bool, time.Duration) {
+	return c.await(ctx, CopyRate, "too many changes of rooms of "+c.whose(), func(now int64) (bool, time.Duration) {
 		var next time.Duration
-		c.useWrites(func(p pace, used *due) { next = p.wait(*used, now, 1) })
+		c.useCopies(c.all.ownWrites, &c.writes, func(p pace, used *due) { next = p.wait(*used, now, 1) })
 		return next == 0, next
 	})
 }
@@ -106,16 +97,17 @@ func (c *Client) Write(ctx context.Context) error {
 // Wrote takes the bytes of a session's write from the rate, whether that allows them or not.
 func (c *Client) Wrote(bytes int) {
 	now := due(c.all.now())
-	c.useWrites(func(p pace, used *due) {
+	c.useCopies(c.all.ownWrites, &c.writes, func(p pace, used *due) {
 		*used = max(*used, now)
 		p.charge(used, bytes)
 	})
 }
 
-// useWrites calls a function with the rate that counts session writes.
-func (c *Client) useWrites(use func(p pace, used *due)) {
+// useCopies calls a function with the rate of copies of the user or the address, or with the socket's
+// own if many clients may share the address.
+func (c *Client) useCopies(own pace, ownUse *due, use func(p pace, used *due)) {
 	if c.shared() {
-		use(c.all.ownWrites, &c.writes)
+		use(own, ownUse)
 		return
 	}
 	h := c.holder()

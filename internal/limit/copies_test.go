@@ -30,7 +30,7 @@ func TestCopyRate(t *testing.T) {
 			t.Run(user+test.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					core, logs := observer.New(zap.InfoLevel)
-					all := NewClients(ClientOptions{CopyBytes: rate, Log: zap.New(core)})
+					all := NewClients(ClientOptions{CopyBytes: rate, Tally: NewTally(zap.New(core))})
 					send := func(c *Client) bool {
 						k, err := c.Copy(test.rooms, test.bytes, test.strangers)
 						if err != nil && !errors.As(err, new(*ExceededError)) {
@@ -49,7 +49,7 @@ func TestCopyRate(t *testing.T) {
 					if send(all.Client(user, "192.0.2.1:2")) {
 						t.Error("another socket may")
 					}
-					if n := all.Refused()[CopyRate]; n != 2 {
+					if n := all.tally.Refused()[CopyRate]; n != 2 {
 						t.Errorf("%d are counted", n)
 					}
 					if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != CopyRate {
@@ -129,15 +129,15 @@ func TestCopiesToManyRoomsInARow(t *testing.T) {
 func TestJoinsLogWithoutTheLock(t *testing.T) {
 	var c *Client
 	hook := zap.Hooks(func(zapcore.Entry) error {
-		if !c.held.mu.TryLock() {
+		if !c.held.Load().mu.TryLock() {
 			t.Error("it is logged under the lock of the user")
 			return nil
 		}
-		c.held.mu.Unlock()
+		c.held.Load().mu.Unlock()
 		return nil
 	})
 	core, logs := observer.New(zap.InfoLevel)
-	c = NewClients(ClientOptions{CopyBytes: 1, Log: zap.New(core, hook)}).Client("ann", "")
+	c = NewClients(ClientOptions{CopyBytes: 1, Tally: NewTally(zap.New(core, hook))}).Client("ann", "")
 	for range 20 {
 		_ = c.Join(1000)
 	}
@@ -212,7 +212,7 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 			if !errors.As(err, new(*ExceededError)) || time.Since(begun) > readWait {
 				t.Errorf("%+v: after ten seconds' worth: %v after %v", test, err, time.Since(begun))
 			}
-			if n := all.Refused()[CopyRate]; n == 0 {
+			if n := all.tally.Refused()[CopyRate]; n == 0 {
 				t.Errorf("%+v: nothing is counted", test)
 			}
 			time.Sleep(8 * time.Second)

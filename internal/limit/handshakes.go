@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"net/http"
 	"net/netip"
 	"sync/atomic"
@@ -26,22 +27,16 @@ type HandshakeOptions struct {
 	// HeaderBytes is the memory of their requests' URLs and headers, which are kept, beyond 2 KiB each.
 	HeaderBytes int
 	Proxies     Proxies
-	Log         *zap.Logger
+	Tally       *Tally // by default one of its own, which logs nothing
 }
 
 // Handshakes decide which new connections a node accepts. All methods are safe for concurrent use.
 type Handshakes struct {
 	o HandshakeOptions
 	clock
-	all    *rate.Limiter
-	each   pace
-	peers  *table[netip.Addr, *peer]
-	rate   counter
-	ipRate counter
-	ipOpen counter
-	open   counter
-	header counter
-	notice notice
+	all   *rate.Limiter
+	each  pace
+	peers *table[netip.Addr, peer]
 
 	sessions, headerBytes atomic.Int64
 }
@@ -55,25 +50,9 @@ type peer struct {
 // NewHandshakes returns the limits of a node. Rate allows a burst of one second's worth, and IPRate
 // of ten.
 func NewHandshakes(o HandshakeOptions) *Handshakes {
-	if o.Log == nil {
-		o.Log = zap.NewNop()
-	}
-	h := &Handshakes{
-		o:      o,
-		clock:  newClock(),
-		all:    perSecond(o.Rate),
-		each:   paced(o.IPRate, 1),
-		rate:   counter{name: HandshakeRate},
-		ipRate: counter{name: IPHandshakeRate},
-		ipOpen: counter{name: IPConnections},
-		open:   counter{name: Sessions},
-		header: counter{name: HeaderBytes},
-		notice: notice{log: o.Log},
-	}
-	h.peers = newTable[netip.Addr](
-		func() *peer { return new(peer) },
-		func(p *peer) bool { return p.open == 0 && int64(p.begun) <= h.now() },
-	)
+	o.Tally = cmp.Or(o.Tally, NewTally(zap.NewNop()))
+	h := &Handshakes{o: o, clock: newClock(), all: rate.NewLimiter(rate.Limit(o.Rate), o.Rate), each: paced(o.IPRate, 1)}
+	h.peers = newTable[netip.Addr](func(p *peer) bool { return p.open == 0 && int64(p.begun) <= h.now() })
 	return h
 }
 
@@ -89,23 +68,20 @@ func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
 	release := func() {
 		h.sessions.Add(-1)
 		h.headerBytes.Add(-headers)
-		if left != nil {
-			left()
-		}
+		left()
 	}
-	refuse := func(c *counter, most zap.Field, message string) error {
+	refuse := func(limit string, most zap.Field, message string) error {
 		release()
-		c.n.Add(1)
-		h.notice.warn(c.name, "handshake refused", zap.String("limit", c.name), most)
+		h.o.Tally.refuse(limit, "handshake refused", most)
 		return &engineio.BusyError{RetryAfter: time.Second, Message: message}
 	}
 	switch {
 	case h.o.Sessions > 0 && open > int64(h.o.Sessions):
-		return nil, refuse(&h.open, zap.Int("connections", h.o.Sessions), "This node has too many connections")
+		return nil, refuse(Sessions, zap.Int("connections", h.o.Sessions), "This node has too many connections")
 	case h.o.HeaderBytes > 0 && headers > 0 && kept > int64(h.o.HeaderBytes):
-		return nil, refuse(&h.header, zap.Int("bytes", h.o.HeaderBytes), "This node has too many connections with large headers")
-	case !h.all.Allow():
-		return nil, refuse(&h.rate, zap.Int("in_a_second", h.o.Rate), "This node has too many new connections")
+		return nil, refuse(HeaderBytes, zap.Int("bytes", h.o.HeaderBytes), "This node has too many connections with large headers")
+	case h.o.Rate > 0 && !h.all.Allow():
+		return nil, refuse(HandshakeRate, zap.Int("in_a_second", h.o.Rate), "This node has too many new connections")
 	}
 	return release, nil
 }
@@ -127,24 +103,20 @@ func headerSize(r *http.Request) (bytes int64) {
 }
 
 func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
-	if h.o.IPRate == 0 && h.o.IPConnections == 0 {
-		return nil, nil
-	}
 	addr := network(remote)
-	if h.o.Proxies.unknown(addr) {
-		return nil, nil
+	if h.o.IPRate == 0 && h.o.IPConnections == 0 || h.o.Proxies.unknown(addr) {
+		return func() {}, nil
 	}
-	refuse := func(c *counter, message string) {
-		c.n.Add(1)
-		h.notice.warn(c.name, "handshake refused", zap.String("limit", c.name), zap.Stringer("address", addr))
+	refuse := func(limit, message string) {
+		h.o.Tally.refuse(limit, "handshake refused", zap.Stringer("address", addr))
 		err = &engineio.BusyError{Status: http.StatusTooManyRequests, RetryAfter: time.Second, Message: message}
 	}
 	h.peers.with(addr, func(p *peer) {
 		switch {
 		case h.o.IPConnections > 0 && (p.open >= h.o.IPConnections || p.open > 0 && h.crowds(p.open)):
-			refuse(&h.ipOpen, "Too many connections from this address")
+			refuse(IPConnections, "Too many connections from this address")
 		case !h.each.take(&p.begun, h.now(), 1):
-			refuse(&h.ipRate, "Too many new connections from this address")
+			refuse(IPHandshakeRate, "Too many new connections from this address")
 		default:
 			p.open++
 		}
@@ -181,9 +153,4 @@ func address(remote string) netip.Addr {
 		addr = withPort.Addr()
 	}
 	return addr.Unmap().WithZone("")
-}
-
-// Refused returns the number of refused connections, by limit.
-func (h *Handshakes) Refused() map[string]uint64 {
-	return counts(&h.rate, &h.ipRate, &h.ipOpen, &h.open, &h.header)
 }

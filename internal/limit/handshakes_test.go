@@ -43,7 +43,7 @@ func TestHandshakeRate(t *testing.T) {
 		if yes, _ := admitted(h, 100, "127.0.0.1:1"); yes != 50 {
 			t.Errorf("%d are admitted half a second later", yes)
 		}
-		if n := h.Refused()[HandshakeRate]; n != 200 {
+		if n := h.o.Tally.Refused()[HandshakeRate]; n != 200 {
 			t.Errorf("%d are counted", n)
 		}
 	})
@@ -123,7 +123,7 @@ func TestIPConnections(t *testing.T) {
 		if yes, _ := admitted(h, 2, "192.0.2.1:1"); yes != 1 {
 			t.Errorf("%d after one has ended", yes)
 		}
-		if n := h.Refused(); n[IPConnections] != 3 || n[HandshakeRate] != 1 {
+		if n := h.o.Tally.Refused(); n[IPConnections] != 3 || n[HandshakeRate] != 1 {
 			t.Errorf("%v", n)
 		}
 	})
@@ -149,7 +149,7 @@ func TestSessions(t *testing.T) {
 	if yes, no := admitted(h, 2, "192.0.2.1:1"); yes != 1 || no.Status != http.StatusTooManyRequests {
 		t.Errorf("%d after one has ended, then %+v", yes, no)
 	}
-	if n := h.Refused(); n[Sessions] != 3 || n[IPConnections] != 1 {
+	if n := h.o.Tally.Refused(); n[Sessions] != 3 || n[IPConnections] != 1 {
 		t.Errorf("%v", n)
 	}
 }
@@ -217,7 +217,7 @@ func TestHeaderBytes(t *testing.T) {
 	if _, err := admit(10 << 10); err != nil {
 		t.Errorf("after one has ended: %v", err)
 	}
-	if n := h.Refused(); n[HeaderBytes] != 1 {
+	if n := h.o.Tally.Refused(); n[HeaderBytes] != 1 {
 		t.Errorf("%v", n)
 	}
 }

@@ -15,27 +15,16 @@ const (
 	forwardedLines = 20
 )
 
-// HeaderLines refuse requests with too many header lines. A name with several values
-// counts for each.
-type HeaderLines struct {
-	refused counter
-	notice  notice
+// HeaderLines returns a handler that refuses requests of clients with too many header lines. A name
+// with several values counts for each.
+func HeaderLines(t *Tally, next http.Handler) http.Handler { return boundLines(t, next, headerLines) }
+
+// ForwardedHeaderLines is HeaderLines for requests of other nodes, which forward those of clients.
+func ForwardedHeaderLines(t *Tally, next http.Handler) http.Handler {
+	return boundLines(t, next, headerLines+forwardedLines)
 }
 
-// NewHeaderLines returns the limit of a node.
-func NewHeaderLines(log *zap.Logger) *HeaderLines {
-	return &HeaderLines{refused: counter{name: Headers}, notice: notice{log: log}}
-}
-
-// Public returns a handler for requests of clients.
-func (h *HeaderLines) Public(next http.Handler) http.Handler { return h.handler(next, headerLines) }
-
-// Internal returns a handler for requests of other nodes, which forward those of clients.
-func (h *HeaderLines) Internal(next http.Handler) http.Handler {
-	return h.handler(next, headerLines+forwardedLines)
-}
-
-func (h *HeaderLines) handler(next http.Handler, most int) http.Handler {
+func boundLines(t *Tally, next http.Handler, most int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lines := 0
 		for _, values := range r.Header {
@@ -45,12 +34,8 @@ func (h *HeaderLines) handler(next http.Handler, most int) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		h.refused.n.Add(1)
-		h.notice.warn(Headers, "request refused: it has too many headers", zap.String("limit", Headers), zap.Int("lines", lines), zap.String("address", r.RemoteAddr))
+		t.refuse(Headers, "request refused: it has too many headers", zap.Int("lines", lines), zap.String("address", r.RemoteAddr))
 		w.Header().Set("Connection", "close")
 		http.Error(w, "too many headers", http.StatusRequestHeaderFieldsTooLarge)
 	})
 }
-
-// Refused returns the number of refused requests.
-func (h *HeaderLines) Refused() map[string]uint64 { return counts(&h.refused) }

@@ -3,8 +3,6 @@
 // alone.
 package limit
 
-import "sync/atomic"
-
 // Names of the limits, in metrics.
 const (
 	HandshakeRate   = "handshake_rate"
@@ -34,16 +32,9 @@ const (
 	TokenRate       = "token_rate"
 )
 
-// counter counts refusals because of one limit.
-type counter struct {
-	name string
-	n    atomic.Uint64
-}
-
-func counts(all ...*counter) map[string]uint64 {
-	m := make(map[string]uint64, len(all))
-	for _, c := range all {
-		m[c.name] = c.n.Load()
-	}
-	return m
+var names = []string{
+	HandshakeRate, IPHandshakeRate, IPConnections, Sessions, HeaderBytes, IdleConnections, Headers,
+	Connections, InternalConnections, IPTCPConnections, ForwardedToNodes, ForwardedFromNodes,
+	SocketEventRate, SocketByteRate, UserEventRate, UserByteRate, IPEventRate, IPByteRate,
+	ReadRate, CopyRate, ConcurrentReads, TokenRate,
 }

@@ -17,20 +17,14 @@ import (
 
 // PortOptions configure a [Port]. Zero means no limit.
 type PortOptions struct {
-	// Name is the limit's name in metrics and logs.
-	Name string
-	// Connections is the maximum number of TCP connections of the port, together with the result of
-	// Others: the other users of the same descriptors or, if negative, the port's connections that
-	// use none. A nil Others counts as 0.
-	Connections int
-	Others      func() int
+	// The number of TCP connections of the port.
+	Quota
 	// Waiting is the maximum number of them that may wait for their client: see [Port].
 	Waiting int
 	// IPConnections is the maximum number of them from one address. Addresses of Proxies, or that
 	// may be proxies, serve many clients and are not limited.
 	IPConnections int
 	Proxies       Proxies
-	Log           *zap.Logger
 }
 
 // A Port bounds the TCP connections of one [http.Server], which uses its Listener, ConnState,
@@ -40,16 +34,12 @@ type PortOptions struct {
 // none waits, the new one is closed.
 type Port struct {
 	o         PortOptions
-	peers     *table[netip.Addr, *int]
-	full      counter
-	idle      counter
-	ipFull    counter
+	peers     *table[netip.Addr, int]
+	open      atomic.Int64
 	acceptErr atomic.Uint64
-	notice    notice
 
 	// Guarded by mu.
 	mu      sync.Mutex
-	open    int
 	waiting int
 	order   Conn // the ring of waiting connections; the longest wait follows it
 }
@@ -57,13 +47,8 @@ type Port struct {
 // NewPort returns the bounds of a port.
 func NewPort(o PortOptions) *Port {
 	p := &Port{
-		o: o,
-		peers: newTable[netip.Addr](
-			func() *int { return new(int) },
-			func(open *int) bool { return *open == 0 },
-		),
-		full: counter{name: o.Name}, idle: counter{name: IdleConnections}, ipFull: counter{name: IPTCPConnections},
-		notice: notice{log: o.Log},
+		o:     o,
+		peers: newTable[netip.Addr](func(open *int) bool { return *open == 0 }),
 	}
 	p.order.prev, p.order.next = &p.order, &p.order
 	return p
@@ -76,11 +61,12 @@ type Conn struct {
 	port *Port
 	peer netip.Addr // invalid if the address is not limited
 
-	body arriving // of the current request; belongs to the handler
+	hijacked atomic.Bool
+	body     arriving    // of the current request; belongs to the handler
+	arrived  atomic.Bool // the whole body
 
 	// Guarded by port.mu.
 	prev, next *Conn // nil unless it waits
-	arrived    bool  // the whole body
 	closed     bool
 	then       func() // called when the connection is closed; may be nil
 }
@@ -93,7 +79,7 @@ func (c *Conn) Close() error {
 	first := !c.closed
 	if c.closed = true; first {
 		p.leave(c)
-		p.open--
+		p.open.Add(-1)
 	}
 	then := c.then
 	c.then = nil
@@ -136,7 +122,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
 				l.port.acceptErr.Add(1)
-				l.port.notice.warn("accept", "accept failed", zap.Stringer("address", l.Addr()), zap.Error(err))
+				l.port.o.Tally.warn(l.Addr().String(), "accept failed", zap.Stringer("address", l.Addr()), zap.Error(err))
 			}
 			return nil, err
 		}
@@ -148,6 +134,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// sendBuffer limits the kernel's send buffer of one connection. Without a limit
+// it grows to megabytes, and on a slow link a ping would be queued behind them
+// until its client times out.
+const sendBuffer = 256 << 10
+
 // admit returns a new connection of the port, or nil if the limit is reached.
 func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 	c := &Conn{TCPConn: tcp, port: p}
@@ -155,14 +146,14 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		c.peer = network(remote)
 	}
 	if c.peer.IsValid() && !p.admitPeer(c.peer) {
-		p.ipFull.n.Add(1)
-		p.notice.warn(p.ipFull.name, "connection refused: its address has too many", zap.String("limit", p.ipFull.name), zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
+		p.o.Tally.refuse(IPTCPConnections, "connection refused: its address has too many", zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))
 		return nil
 	}
-	if p.o.Connections > 0 && p.taken() >= p.o.Connections {
-		p.full.n.Add(1)
-		longest := p.longest()
-		p.notice.warn(p.full.name, "too many connections", zap.String("limit", p.full.name), zap.Int("connections", p.o.Connections), zap.Bool("refused", longest == nil))
+	if p.o.Max > 0 && p.Open() >= p.o.left() {
+		p.mu.Lock()
+		longest := p.takeLongest()
+		p.mu.Unlock()
+		p.o.Tally.refuse(p.o.Name, "too many connections", zap.Int("connections", p.o.Max), zap.Bool("refused", longest == nil))
 		if longest == nil {
 			if c.peer.IsValid() {
 				p.peers.with(c.peer, func(open *int) { *open-- })
@@ -171,9 +162,8 @@ func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
 		}
 		_ = longest.Close() // no operation on it is pending
 	}
-	p.mu.Lock()
-	p.open++
-	p.mu.Unlock()
+	p.open.Add(1)
+	_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
 	return c
 }
 
@@ -186,29 +176,8 @@ func (p *Port) admitPeer(peer netip.Addr) (ok bool) {
 	return ok
 }
 
-// taken returns how many of Connections are in use.
-func (p *Port) taken() int {
-	n := p.opened()
-	if p.o.Others != nil {
-		n += p.o.Others()
-	}
-	return n
-}
-
-func (p *Port) opened() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.open
-}
-
-// longest removes the connection that has waited longest from the order, to be closed; it returns
-// nil if none waits.
-func (p *Port) longest() *Conn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.takeLongest()
-}
-
+// takeLongest removes the connection that has waited longest from the order, to be closed; it
+// returns nil if none waits. p.mu is held.
 func (p *Port) takeLongest() *Conn {
 	c := p.order.next
 	if c == &p.order {
@@ -242,7 +211,7 @@ func (p *Port) set(c *Conn, waits bool) {
 	}
 	p.mu.Unlock()
 	if longest != nil {
-		p.idle.n.Add(1)
+		p.o.Tally.count(IdleConnections)
 		_ = longest.Close() // no operation on it is pending
 	}
 }
@@ -250,13 +219,22 @@ func (p *Port) set(c *Conn, waits bool) {
 // ConnState implements [http.Server.ConnState].
 func (p *Port) ConnState(conn net.Conn, state http.ConnState) {
 	if c := ofPort(conn); c != nil {
+		c.hijacked.Store(state == http.StateHijacked)
 		p.set(c, state == http.StateNew || state == http.StateIdle)
 	}
 }
 
 type connKey struct{}
 
-// ConnContext implements [http.Server.ConnContext]. Body needs it.
+// Hijacked returns the connection of a request if its handler has taken it over, otherwise nil.
+func Hijacked(r *http.Request) *Conn {
+	if c, ok := r.Context().Value(connKey{}).(*Conn); ok && c.hijacked.Load() {
+		return c
+	}
+	return nil
+}
+
+// ConnContext implements [http.Server.ConnContext]. Body and Hijacked need it.
 func (p *Port) ConnContext(ctx context.Context, conn net.Conn) context.Context {
 	if c := ofPort(conn); c != nil {
 		return context.WithValue(ctx, connKey{}, c)
@@ -294,10 +272,10 @@ func (p *Port) Body(next http.Handler, within time.Duration) http.Handler {
 		body := r.Body
 		c.body = arriving{body, c} // a connection carries one request at a time
 		r.Body = &c.body
-		p.arrives(c, false)
+		c.arrives(false)
 		next.ServeHTTP(w, r)
-		r.Body = body // the server checks its type
-		if !p.hasArrived(c) {
+		r.Body = body          // the server checks its type
+		if !c.arrived.Load() { // the connection continues to wait for it
 			_ = control.SetReadDeadline(time.Now().Add(unreadTimeout))
 		}
 	})
@@ -312,44 +290,19 @@ type arriving struct {
 func (b *arriving) Read(into []byte) (int, error) {
 	n, err := b.ReadCloser.Read(into)
 	if err == io.EOF {
-		b.conn.port.arrives(b.conn, true)
+		b.conn.arrives(true)
 	}
 	return n, err
 }
 
 // arrives records whether the whole body has arrived.
-func (p *Port) arrives(c *Conn, all bool) {
-	p.mu.Lock()
-	c.arrived = all
-	p.mu.Unlock()
-	p.set(c, !all)
+func (c *Conn) arrives(all bool) {
+	c.arrived.Store(all)
+	c.port.set(c, !all)
 }
 
-// hasArrived reports whether the whole body had arrived when the handler returned. If not, the
-// connection continues to wait for it.
-func (p *Port) hasArrived(c *Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return c.arrived
-}
+// Open returns the number of open TCP connections.
+func (p *Port) Open() int { return int(p.open.Load()) }
 
-// PortStats are a port's current numbers and its counters.
-type PortStats struct {
-	Open         int    // TCP connections
-	AcceptErrors uint64 // accepts that failed
-}
-
-// Stats returns a snapshot.
-func (p *Port) Stats() PortStats { return PortStats{p.opened(), p.acceptErr.Load()} }
-
-// Refused returns the number of refused or closed connections, by limit.
-func (p *Port) Refused() map[string]uint64 {
-	all := []*counter{&p.full}
-	if p.o.Waiting > 0 {
-		all = append(all, &p.idle)
-	}
-	if p.o.IPConnections > 0 {
-		all = append(all, &p.ipFull)
-	}
-	return counts(all...)
-}
+// AcceptErrors returns the number of accepts that failed.
+func (p *Port) AcceptErrors() uint64 { return p.acceptErr.Load() }

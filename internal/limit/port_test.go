@@ -31,7 +31,7 @@ func serve(t *testing.T, p *Port, h http.HandlerFunc) (open func(text string) ne
 	t.Cleanup(func() {
 		s.Close()
 		<-done
-		if open := p.Stats().Open; open != 0 || p.waiting != 0 {
+		if open := p.Open(); open != 0 || p.waiting != 0 {
 			t.Errorf("in the end %d are open, and %d wait", open, p.waiting)
 		}
 	})
@@ -86,7 +86,7 @@ func TestFullPortTakesClients(t *testing.T) {
 	for name, text := range map[string]string{"nothing": "", "half a request": whole[:20], "half a body": half} {
 		t.Run(name, func(t *testing.T) {
 			core, logs := observer.New(zap.WarnLevel)
-			p := NewPort(PortOptions{Name: Connections, Connections: 3, Log: zap.New(core)})
+			p := NewPort(PortOptions{Quota: Quota{Name: Connections, Max: 3, Tally: NewTally(zap.New(core))}})
 			open := serve(t, p, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 			first := open(text)
 			waits(t, p, 1)
@@ -100,7 +100,7 @@ func TestFullPortTakesClients(t *testing.T) {
 			if got := said(first); got != "" {
 				t.Errorf("the one that had waited longest got %q", got)
 			}
-			if n := p.Refused()[Connections]; n != 1 || logs.FilterMessage("too many connections").Len() != 1 {
+			if n := p.o.Tally.Refused()[Connections]; n != 1 || logs.FilterMessage("too many connections").Len() != 1 {
 				t.Errorf("counted %d, logged %v", n, logs.All())
 			}
 		})
@@ -109,14 +109,14 @@ func TestFullPortTakesClients(t *testing.T) {
 
 // Requests that are being answered are not cut for new ones.
 func TestFullPortKeepsRequests(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Connections: 2, Log: zap.NewNop()})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Max: 2, Tally: NewTally(zap.NewNop())}})
 	proceed := make(chan struct{})
 	open := serve(t, p, func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-proceed
 	})
 	busy := []net.Conn{open(whole), open(strings.Replace(half, "Length: 10", "Length: 1", 1))}
-	for end := time.Now().Add(20 * time.Second); p.Stats().Open < 2 && time.Now().Before(end); {
+	for end := time.Now().Add(20 * time.Second); p.Open() < 2 && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	waits(t, p, 0)
@@ -133,7 +133,7 @@ func TestFullPortKeepsRequests(t *testing.T) {
 
 // A connection waits between requests, and not while its request is answered.
 func TestIdleConnectionsAreBounded(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Waiting: 2, Log: zap.NewNop()})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, Waiting: 2})
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
 	first := open(whole)
 	if got := said(first); got != "HTTP/1.1 200 OK" {
@@ -147,7 +147,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 		t.Errorf("the one that had waited longest: %v", err)
 	}
 	waits(t, p, 2)
-	if n := p.Refused()[IdleConnections]; n != 1 {
+	if n := p.o.Tally.Refused()[IdleConnections]; n != 1 {
 		t.Errorf("%d were closed", n)
 	}
 }
@@ -155,7 +155,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 // A body that its handler does not read is waited for a second, not as long as one that
 // is read.
 func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Log: zap.NewNop()})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}})
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
 	begun := time.Now()
 	c := open(half)
@@ -166,7 +166,7 @@ func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
 
 // A body that is read has its time, and the connection serves the next request.
 func TestReadBodyKeepsItsConnection(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Log: zap.NewNop()})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}})
 	open := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		fmt.Fprint(w, string(body), err)
@@ -200,22 +200,22 @@ func TestConnectionsOfAnAddress(t *testing.T) {
 		{[]string{"192.0.2.1:1", "192.0.2.1:2", "192.0.2.1:3"}, 3},
 		{[]string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}, 3},
 	} {
-		p := NewPort(PortOptions{Name: Connections, IPConnections: 2, Proxies: proxies, Log: zap.NewNop()})
+		p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, IPConnections: 2, Proxies: proxies})
 		var conns []*Conn
 		for _, address := range test.addresses {
 			if c := p.admit(new(net.TCPConn), address); c != nil {
 				conns = append(conns, c)
 			}
 		}
-		if refused := p.Refused()[IPTCPConnections]; len(conns) != test.admitted || refused != uint64(3-test.admitted) {
+		if refused := p.o.Tally.Refused()[IPTCPConnections]; len(conns) != test.admitted || refused != uint64(3-test.admitted) {
 			t.Errorf("%v: %d are admitted, %d refused; want %d admitted", test.addresses, len(conns), refused, test.admitted)
 		}
 		for _, c := range conns {
 			_ = c.Close()
 			_ = c.Close()
 		}
-		if c := p.admit(new(net.TCPConn), test.addresses[0]); c == nil || p.Stats().Open != 1 {
-			t.Errorf("%v: closed ones count: %d", test.addresses, p.Stats().Open)
+		if c := p.admit(new(net.TCPConn), test.addresses[0]); c == nil || p.Open() != 1 {
+			t.Errorf("%v: closed ones count: %d", test.addresses, p.Open())
 		}
 	}
 }
@@ -223,7 +223,7 @@ func TestConnectionsOfAnAddress(t *testing.T) {
 // A failed accept is counted and logged.
 func TestAcceptErrors(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
-	p := NewPort(PortOptions{Name: Connections, Log: zap.New(core)})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.New(core))}})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +239,7 @@ func TestAcceptErrors(t *testing.T) {
 	if _, err := bounded.Accept(); err == nil { // the end is not an error
 		t.Fatal("accepted")
 	}
-	if n := p.Stats().AcceptErrors; n != 3 || logs.FilterMessage("accept failed").Len() != 1 {
+	if n := p.AcceptErrors(); n != 3 || logs.FilterMessage("accept failed").Len() != 1 {
 		t.Errorf("%d are counted, logged: %v", n, logs.All())
 	}
 }
@@ -247,12 +247,12 @@ func TestAcceptErrors(t *testing.T) {
 // A port costs a connection and a request no memory that is not freed with it: nothing
 // is allocated when a connection begins or ends to wait.
 func TestWaitingAllocatesNothing(t *testing.T) {
-	p := NewPort(PortOptions{Name: Connections, Waiting: 10, Log: zap.NewNop()})
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, Waiting: 10})
 	c := p.admit(new(net.TCPConn), "198.51.100.1:1")
 	if n := testing.AllocsPerRun(100, func() {
 		p.ConnState(c, http.StateActive)
-		p.arrives(c, false)
-		p.arrives(c, true)
+		c.arrives(false)
+		c.arrives(true)
 		p.ConnState(c, http.StateIdle)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -1,6 +1,7 @@
 package limit
 
 import (
+	"cmp"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -86,11 +87,7 @@ func (p Proxies) forwarded() bool { return strings.EqualFold(p.Header, "Forwarde
 
 // hops returns the hops in the header, the client's side first.
 func (p Proxies) hops(h http.Header) []hop {
-	name := p.Header
-	if name == "" {
-		name = "X-Forwarded-For"
-	}
-	all := strings.Join(h.Values(name), ",")
+	all := strings.Join(h.Values(cmp.Or(p.Header, "X-Forwarded-For")), ",")
 	var hops []hop
 	for element := range fields(all, ',') {
 		if !p.forwarded() {

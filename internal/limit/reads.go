@@ -20,19 +20,19 @@ var ErrBusy = errors.New("too many reads on this node, try again later")
 // running counts a node's concurrent reads from other parts of the cluster, by kind. All methods
 // are safe for concurrent use.
 type running struct {
-	kinds   map[string]chan struct{}
-	wait    time.Duration
-	refused counter
+	kinds map[string]chan struct{}
+	wait  time.Duration
+	tally *Tally
 }
 
-func newRunning() *running {
+func newRunning(t *Tally) *running {
 	return &running{
 		kinds: map[string]chan struct{}{
 			"history": make(chan struct{}, concurrentHistory),
 			"members": make(chan struct{}, concurrentMembers),
 		},
-		wait:    readWait,
-		refused: counter{name: ConcurrentReads},
+		wait:  readWait,
+		tally: t,
 	}
 }
 
@@ -55,7 +55,7 @@ func (r *running) enter(ctx context.Context, kind string) (leave func(), err err
 	case slots <- struct{}{}:
 		return leave, nil
 	case <-timer.C:
-		r.refused.n.Add(1)
+		r.tally.count(ConcurrentReads)
 		return nil, ErrBusy
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)

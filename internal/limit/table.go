@@ -1,19 +1,6 @@
 package limit
 
-import (
-	"sync"
-
-	"golang.org/x/time/rate"
-)
-
-// perSecond returns a limiter of n per second, with a burst of n; one that allows everything if n
-// is 0.
-func perSecond(n int) *rate.Limiter {
-	if n == 0 {
-		return rate.NewLimiter(rate.Inf, 0)
-	}
-	return rate.NewLimiter(rate.Limit(n), n)
-}
+import "sync"
 
 // leastSweep is the number of entries from which a table is swept.
 const leastSweep = 1024
@@ -22,20 +9,19 @@ const leastSweep = 1024
 // in sweeps whose cost is spread over the entries that were added since the last: so it has at most
 // twice as many entries as are in use, plus leastSweep.
 type table[K comparable, V any] struct {
-	fresh func() V
-	idle  func(v V) bool // equivalent to a new one
+	idle func(*V) bool // equivalent to a new one
 
 	mu      sync.Mutex
-	entries map[K]V
+	entries map[K]*V
 	sweepAt int
 }
 
-func newTable[K comparable, V any](fresh func() V, idle func(V) bool) *table[K, V] {
-	return &table[K, V]{fresh: fresh, idle: idle, entries: make(map[K]V), sweepAt: leastSweep}
+func newTable[K comparable, V any](idle func(*V) bool) *table[K, V] {
+	return &table[K, V]{idle: idle, entries: make(map[K]*V), sweepAt: leastSweep}
 }
 
 // with calls f with the state of a key. The table's lock is held.
-func (t *table[K, V]) with(key K, f func(V)) {
+func (t *table[K, V]) with(key K, f func(*V)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	v, known := t.entries[key]
@@ -43,7 +29,7 @@ func (t *table[K, V]) with(key K, f func(V)) {
 		if len(t.entries) >= t.sweepAt {
 			t.sweep()
 		}
-		v = t.fresh()
+		v = new(V)
 		t.entries[key] = v
 	}
 	f(v)

@@ -4,12 +4,12 @@ package metrics
 import (
 	"net/http"
 	"runtime"
-	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
@@ -34,109 +34,56 @@ func registry(build Build, stats func() socketio.Stats) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		info,
-		collector(stats),
+		collector[socketio.Stats]{stats, ofSockets},
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return r
 }
 
-// A collector turns a server's snapshot into metrics. All numbers of a scrape
-// come from one snapshot.
-type collector func() socketio.Stats
-
-var (
-	connections     = describe("connections", "Open connections.", "transport")
-	opened          = describe("connections_opened_total", "Connections opened.")
-	closed          = describe("connections_closed_total", "Connections closed.", "reason")
-	refused         = describe("requests_refused_total", "Requests refused before they reached a connection, by the code of the protocol; -1 while the node drains, -2 beyond a limit.", "code")
-	upgrades        = describe("upgrades_total", "Connections upgraded from polling to WebSocket.")
-	queueBytes      = describe("send_queue_bytes", "Bytes of memory of the send queues of all connections.")
-	slowClients     = describe("slow_clients_total", "Connections closed because their send queue was full.")
-	tooLarge        = describe("messages_too_large_total", "Messages and polling requests that exceeded the maximum payload.")
-	packets         = describe("packets_total", "Engine.IO packets.", "direction")
-	packetBytes     = describe("packet_bytes_total", "Bytes of Engine.IO packets.", "direction")
-	sockets         = describe("sockets", "Connected sockets, in all namespaces.")
-	namespaces      = describe("namespaces", "Namespaces.")
-	connects        = describe("connects_total", "Sockets connected, including recovered ones.")
-	disconnects     = describe("disconnects_total", "Sockets disconnected.", "reason")
-	recoveries      = describe("recoveries_total", "Recovery attempts of clients, by outcome and, if refused, by reason.", "outcome", "reason")
-	eventsIn        = describe("events_in_total", "Events received from clients.")
-	eventsOut       = describe("events_out_total", "Events published, each counted once.")
-	deliveries      = describe("deliveries_total", "Events queued to clients, one for each receiver.")
-	replayed        = describe("replayed_events_total", "Missed events queued to recovered clients.")
-	membershipBytes = describe("membership_bytes", "Bytes that the memberships of all sockets take, about.")
-	receivedBytes   = describe("received_bytes", "Bytes that the messages of clients take in memory, as they arrive and until they are handled, beyond 4 KiB of each message that has not arrived and 1 KiB in each mailbox and handler.")
-	replayBytes     = describe("replay_bytes", "Bytes that recoveries hold of what their clients have missed, until it is queued.")
-	volatileDropped = describe("volatile_dropped_total", "Volatile events dropped because their client was behind or Redis unavailable.")
-	mailboxFull     = describe("mailbox_full_total", "Pauses of reading a connection because its events waited for handlers, by the limit that was reached; pause: the connection was closed.", "limit")
-	acksLate        = describe("acks_late_total", "Acks sent before the events that their handler had published, because these had not arrived within the ack timeout.")
-	panics          = describe("callback_panics_total", "Panics of functions that the application has registered; the log has their stacks.")
-	postponed       = describe("connects_postponed_total", "Connects to a namespace that were not answered, for a temporary reason: the connection was closed.")
-	drained         = describe("connections_drained_total", "Connections closed because this node, or the node that forwarded them, was draining.")
-)
-
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("rejoin_"+name, help, labels, nil)
+var ofSockets = []metric[socketio.Stats]{
+	gauges("connections", "Open connections.", "transport", func(s socketio.Stats) map[string]int {
+		return map[string]int{"polling": s.Engine.Polling, "websocket": s.Engine.WebSocket}
+	}),
+	count("connections_opened_total", "Connections opened.", func(s socketio.Stats) uint64 { return s.Engine.Opened }),
+	counts("connections_closed_total", "Connections closed.", "reason", func(s socketio.Stats) map[engineio.Reason]uint64 { return s.Engine.Closed }),
+	counts("requests_refused_total", "Requests refused before they reached a connection, by the code of the protocol; -1 while the node drains, -2 beyond a limit.", "code", func(s socketio.Stats) map[int]uint64 { return s.Engine.Refused }),
+	count("upgrades_total", "Connections upgraded from polling to WebSocket.", func(s socketio.Stats) uint64 { return s.Engine.Upgrades }),
+	gauge("send_queue_bytes", "Bytes of memory of the send queues of all connections.", func(s socketio.Stats) int64 { return s.Engine.QueuedBytes }),
+	count("slow_clients_total", "Connections closed because their send queue was full.", func(s socketio.Stats) uint64 { return s.Engine.SlowClients }),
+	count("messages_too_large_total", "Messages and polling requests that exceeded the maximum payload.", func(s socketio.Stats) uint64 { return s.Engine.TooLarge }),
+	counts("packets_total", "Engine.IO packets.", "direction", func(s socketio.Stats) map[string]uint64 { return inOut(s.Engine.PacketsIn, s.Engine.PacketsOut) }),
+	counts("packet_bytes_total", "Bytes of Engine.IO packets.", "direction", func(s socketio.Stats) map[string]uint64 { return inOut(s.Engine.BytesIn, s.Engine.BytesOut) }),
+	gauge("sockets", "Connected sockets, in all namespaces.", func(s socketio.Stats) int { return s.Sockets }),
+	gauge("namespaces", "Namespaces.", func(s socketio.Stats) int { return s.Namespaces }),
+	count("connects_total", "Sockets connected, including recovered ones.", func(s socketio.Stats) uint64 { return s.Connects }),
+	counts("disconnects_total", "Sockets disconnected.", "reason", func(s socketio.Stats) map[string]uint64 { return s.Disconnects }),
+	recoveries,
+	count("events_in_total", "Events received from clients.", func(s socketio.Stats) uint64 { return s.EventsIn }),
+	count("events_out_total", "Events published, each counted once.", func(s socketio.Stats) uint64 { return s.EventsOut }),
+	count("deliveries_total", "Events queued to clients, one for each receiver.", func(s socketio.Stats) uint64 { return s.Deliveries }),
+	count("replayed_events_total", "Missed events queued to recovered clients.", func(s socketio.Stats) uint64 { return s.Replayed }),
+	gauge("membership_bytes", "Bytes that the memberships of all sockets take, about.", func(s socketio.Stats) int { return s.MembershipBytes }),
+	gauge("received_bytes", "Bytes that the messages of clients take in memory, as they arrive and until they are handled, beyond 4 KiB of each message that has not arrived and 1 KiB in each mailbox and handler.", func(s socketio.Stats) int64 { return int64(s.ReceivedBytes) + s.Engine.ReceivingBytes }),
+	gauge("replay_bytes", "Bytes that recoveries hold of what their clients have missed, until it is queued.", func(s socketio.Stats) int { return s.ReplayBytes }),
+	count("volatile_dropped_total", "Volatile events dropped because their client was behind or Redis unavailable.", func(s socketio.Stats) uint64 { return s.VolatileDropped }),
+	counts("mailbox_full_total", "Pauses of reading a connection because its events waited for handlers, by the limit that was reached; pause: the connection was closed.", "limit", func(s socketio.Stats) map[string]uint64 { return s.MailboxFull }),
+	count("acks_late_total", "Acks sent before the events that their handler had published, because these had not arrived within the ack timeout.", func(s socketio.Stats) uint64 { return s.AcksLate }),
+	count("callback_panics_total", "Panics of functions that the application has registered; the log has their stacks.", func(s socketio.Stats) uint64 { return s.Panics }),
+	count("connects_postponed_total", "Connects to a namespace that were not answered, for a temporary reason: the connection was closed.", func(s socketio.Stats) uint64 { return s.ConnectsPostponed }),
+	count("connections_drained_total", "Connections closed because this node, or the node that forwarded them, was draining.", func(s socketio.Stats) uint64 { return s.Drained }),
 }
 
-// Describe implements [prometheus.Collector].
-func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+func inOut(in, out uint64) map[string]uint64 { return map[string]uint64{"in": in, "out": out} }
 
-// Collect implements [prometheus.Collector].
-func (c collector) Collect(ch chan<- prometheus.Metric) {
-	s := c()
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	count := func(d *prometheus.Desc, v uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
+var recoveriesDesc = describe("recoveries_total", "Recovery attempts of clients, by outcome and, if refused, by reason.", "outcome", "reason")
 
-	gauge(connections, float64(s.Engine.Polling), "polling")
-	gauge(connections, float64(s.Engine.WebSocket), "websocket")
-	count(opened, s.Engine.Opened)
-	for reason, n := range s.Engine.Closed {
-		count(closed, n, string(reason))
-	}
-	for code, n := range s.Engine.Refused {
-		count(refused, n, strconv.Itoa(code))
-	}
-	count(upgrades, s.Engine.Upgrades)
-	gauge(queueBytes, float64(s.Engine.QueuedBytes))
-	count(slowClients, s.Engine.SlowClients)
-	count(tooLarge, s.Engine.TooLarge)
-	count(packets, s.Engine.PacketsIn, "in")
-	count(packets, s.Engine.PacketsOut, "out")
-	count(packetBytes, s.Engine.BytesIn, "in")
-	count(packetBytes, s.Engine.BytesOut, "out")
-
-	gauge(sockets, float64(s.Sockets))
-	gauge(namespaces, float64(s.Namespaces))
-	count(connects, s.Connects)
-	for reason, n := range s.Disconnects {
-		count(disconnects, n, reason)
-	}
+func recoveries(s socketio.Stats, ch chan<- prometheus.Metric) {
 	for outcome, n := range s.Recoveries {
+		labels := []string{"refused", outcome}
 		if outcome == "recovered" {
-			count(recoveries, n, "recovered", "")
-		} else {
-			count(recoveries, n, "refused", outcome)
+			labels = []string{"recovered", ""}
 		}
+		ch <- prometheus.MustNewConstMetric(recoveriesDesc, prometheus.CounterValue, float64(n), labels...)
 	}
-	count(eventsIn, s.EventsIn)
-	count(eventsOut, s.EventsOut)
-	count(deliveries, s.Deliveries)
-	count(replayed, s.Replayed)
-	gauge(replayBytes, float64(s.ReplayBytes))
-	gauge(receivedBytes, float64(s.ReceivedBytes)+float64(s.Engine.ReceivingBytes))
-	gauge(membershipBytes, float64(s.MembershipBytes))
-	count(volatileDropped, s.VolatileDropped)
-	for limit, n := range s.MailboxFull {
-		count(mailboxFull, n, limit)
-	}
-	count(acksLate, s.AcksLate)
-	count(drained, s.Drained)
-	count(panics, s.Panics)
-	count(postponed, s.ConnectsPostponed)
 }

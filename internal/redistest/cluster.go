@@ -3,6 +3,7 @@
 package redistest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	goredis "github.com/redis/go-redis/v9"
 )
 
 const slots = 16384
@@ -156,7 +159,7 @@ func (c *Cluster) Masters() []*Server {
 	c.t.Helper()
 	var masters []*Server
 	for _, s := range c.Servers {
-		if role, err := s.do("ROLE"); err == nil && role.([]any)[0] == "master" {
+		if s.isMaster() == nil {
 			masters = append(masters, s)
 		}
 	}
@@ -173,32 +176,27 @@ func (c *Cluster) Slot(key string) int {
 func (c *Cluster) Owner(slot int) *Server {
 	c.t.Helper()
 	for _, s := range c.Servers {
-		answer, err := s.do("CLUSTER", "SLOTS")
+		ranges, err := s.slots()
 		if err != nil {
 			continue
 		}
-		for _, a := range answer.([]any) {
-			r := a.([]any)
-			if from, to := r[0].(int64), r[1].(int64); int64(slot) < from || int64(slot) > to {
-				continue
+		for _, r := range ranges {
+			if r.Start <= slot && slot <= r.End {
+				return find(c.t, c.Servers, r.Nodes[0].Addr)
 			}
-			owner := r[2].([]any)
-			return c.server(net.JoinHostPort(owner[0].(string), fmt.Sprint(owner[1])))
 		}
 	}
 	c.t.Fatalf("redistest: slot %d has no owner", slot)
 	return nil
 }
 
-func (c *Cluster) server(addr string) *Server {
-	c.t.Helper()
-	for _, s := range c.Servers {
-		if s.Addr == addr {
-			return s
-		}
-	}
-	c.t.Fatalf("redistest: there is no server at %s", addr)
-	return nil
+// slots returns the owners of the slots in the view of a server.
+func (s *Server) slots() ([]goredis.ClusterSlot, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	slots := goredis.NewClusterSlotsCmd(ctx, "CLUSTER", "SLOTS")
+	err := s.client.Process(ctx, slots)
+	return slots.Val(), err
 }
 
 // Replica returns a server that follows a master.
@@ -250,14 +248,13 @@ func (c *Cluster) awaitAgreement() {
 	eventually(c.t, "agreement on the slots", func() error {
 		first := ""
 		for _, s := range c.Servers {
-			answer, err := s.do("CLUSTER", "SLOTS")
+			ranges, err := s.slots()
 			if err != nil {
 				continue
 			}
 			var lines []string
-			for _, a := range answer.([]any) {
-				r := a.([]any)
-				lines = append(lines, fmt.Sprint(r[0], r[1], r[2].([]any)[:2]))
+			for _, r := range ranges {
+				lines = append(lines, fmt.Sprint(r.Start, r.End, r.Nodes[0].Addr))
 			}
 			slices.Sort(lines)
 			table := strings.Join(lines, "\n")
@@ -300,11 +297,5 @@ func (c *Cluster) LoseTail(master *Server, during func()) {
 // AwaitMaster returns once a server is a master.
 func (c *Cluster) AwaitMaster(s *Server) {
 	c.t.Helper()
-	eventually(c.t, "promotion of "+s.Addr, func() error {
-		role, err := s.do("ROLE")
-		if err == nil && role.([]any)[0] != "master" {
-			err = fmt.Errorf("its role is %v", role)
-		}
-		return err
-	})
+	eventually(c.t, "promotion of "+s.Addr, s.isMaster)
 }

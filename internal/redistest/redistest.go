@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -244,4 +245,23 @@ func eventually(t testing.TB, what string, check func() error) {
 	if err := poll(func() bool { return true }, check); err != nil {
 		t.Fatalf("redistest: %s: %v", what, err)
 	}
+}
+
+// isMaster returns an error unless the server considers itself a master.
+func (s *Server) isMaster() error {
+	role, err := s.do("ROLE")
+	if err == nil && role.([]any)[0] != "master" {
+		err = fmt.Errorf("its role is %v", role)
+	}
+	return err
+}
+
+// find returns the server at an address.
+func find(t testing.TB, servers []*Server, addr string) *Server {
+	t.Helper()
+	i := slices.IndexFunc(servers, func(s *Server) bool { return s.Addr == addr })
+	if i < 0 {
+		t.Fatalf("redistest: there is no server at %s", addr)
+	}
+	return servers[i]
 }

@@ -73,24 +73,13 @@ func (s *Sentinels) Primary() *Server {
 func (s *Sentinels) named(by *Server) *Server {
 	s.t.Helper()
 	addr := by.must("SENTINEL", "GET-MASTER-ADDR-BY-NAME", masterName).([]any)
-	return s.server(net.JoinHostPort(addr[0].(string), addr[1].(string)))
+	return find(s.t, s.Servers, net.JoinHostPort(addr[0].(string), addr[1].(string)))
 }
 
 // Replica returns the server that is not the primary.
 func (s *Sentinels) Replica() *Server {
 	s.t.Helper()
 	return s.other(s.Primary())
-}
-
-func (s *Sentinels) server(addr string) *Server {
-	s.t.Helper()
-	for _, server := range s.Servers {
-		if server.Addr == addr {
-			return server
-		}
-	}
-	s.t.Fatalf("redistest: there is no server at %s", addr)
-	return nil
 }
 
 func (s *Sentinels) other(than *Server) *Server {
@@ -162,11 +151,7 @@ func (s *Sentinels) AwaitPrimary(server *Server) {
 				return fmt.Errorf("the primary is %s", now.Addr)
 			}
 		}
-		role, err := server.do("ROLE")
-		if err == nil && role.([]any)[0] != "master" {
-			err = fmt.Errorf("its role is %v", role)
-		}
-		return err
+		return server.isMaster()
 	})
 }
 

@@ -96,18 +96,13 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	}
 	all.bytes.Add(int64(bytes - a.bytes))
 	a.bytes = bytes
-	if all.open == nil {
-		all.open = make(map[*arrival]struct{})
-	}
 	all.open[a] = struct{}{}
 	cut := all.shed()
 	goesOn := !a.givenUp
 	all.mu.Unlock()
 	if cut != nil {
-		if skipped, allowed := all.logged.allow(); allowed {
-			all.log.Warn("receive budget exceeded: connection with an incomplete or pending message closed", zap.Int("receive_budget", all.budget),
-				zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote), zap.Int("not_logged", skipped))
-		}
+		all.logged.warn(all.log, "receive budget exceeded: connection with an incomplete or pending message closed",
+			zap.Int("receive_budget", all.budget), zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote))
 	}
 	return goesOn
 }

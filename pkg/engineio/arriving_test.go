@@ -136,7 +136,7 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 		"all that holds": {[]message{{990 << 10, time.Minute}, {990 << 10, time.Minute + 1}, {64 << 10, 0}}, 64 << 10, []int{0, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			all := &arrivals{budget: 1 << 40, log: zap.NewNop()}
+			all := &arrivals{budget: 1 << 40, log: zap.NewNop(), open: make(map[*arrival]struct{})}
 			var list []*arrival
 			for _, m := range test.messages {
 				a := &arrival{from: silent{}, began: time.Now().Add(-m.age)}

@@ -16,6 +16,7 @@ import (
 	"unsafe"
 
 	"github.com/gorilla/websocket"
+	"golang.org/x/time/rate"
 )
 
 // dialStalled opens a WebSocket whose client reads nothing but the 101, and takes
@@ -231,7 +232,7 @@ func TestQueueBudgetSparesWhoShares(t *testing.T) {
 // A compressed response counts until it is written or its connection is cut.
 func TestQueueBudgetOfACompressedResponse(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
-	b.compressed.burst = 64 << 20
+	b.compressed = rate.NewLimiter(rate.Inf, 0)
 	sid := b.open()
 	c := receive(t, b.conns)
 	noise := make([]byte, 8<<20)

@@ -49,36 +49,11 @@ const (
 
 // compressible reports whether a response of n bytes may be compressed now.
 func (s *Server) compressible(n int) bool {
-	if n <= smallResponse || s.compressed.take(time.Now(), n) {
+	if n <= smallResponse || s.compressed.AllowN(time.Now(), n) {
 		return true
 	}
 	s.counts.uncompressed.Add(1)
 	return false
-}
-
-// A byteRate is used by some bytes per second, and by burst bytes at any moment.
-type byteRate struct {
-	perSecond, burst int
-
-	mu  sync.Mutex
-	due time.Time // when what was taken is used up
-}
-
-// take reports whether n more bytes can be taken.
-func (r *byteRate) take(now time.Time, n int) bool {
-	lasts := func(bytes int) time.Duration { return time.Duration(bytes) * time.Second / time.Duration(r.perSecond) }
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	due := r.due
-	if due.Before(now) {
-		due = now
-	}
-	due = due.Add(lasts(n))
-	if due.Sub(now) > lasts(r.burst) {
-		return false
-	}
-	r.due = due
-	return true
 }
 
 // An encoding is a content encoding of polling responses.

@@ -3,14 +3,13 @@ package engineio
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // Sessions compress the same event again, each for itself: large responses have a budget, and are sent
 // as they are beyond it. Small ones are always compressed.
 func TestCompressionHasABudget(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 4 << 20})
-	b.compressed.perSecond = 1 // as if no time passed
+	b.compressed.SetLimit(1) // as if no time passed
 	var sids []string
 	for range 30 {
 		sids = append(sids, b.open())
@@ -41,23 +40,5 @@ func TestCompressionHasABudget(t *testing.T) {
 	}
 	if n := b.Stats().Uncompressed; n != 80 {
 		t.Errorf("%d are counted as not compressed", n)
-	}
-}
-
-func TestByteRate(t *testing.T) {
-	r := byteRate{perSecond: 1000, burst: 500}
-	begun := time.Now()
-	for _, step := range []struct {
-		at    time.Duration
-		bytes int
-		want  bool
-	}{
-		{0, 501, false}, {0, 300, true}, {0, 201, false}, {0, 200, true}, {0, 1, false},
-		{100 * time.Millisecond, 101, false}, {100 * time.Millisecond, 100, true},
-		{time.Hour, 500, true}, {time.Hour, 1, false},
-	} {
-		if got := r.take(begun.Add(step.at), step.bytes); got != step.want {
-			t.Errorf("%d bytes after %v: %v", step.bytes, step.at, got)
-		}
 	}
 }

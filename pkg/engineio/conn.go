@@ -25,7 +25,7 @@ type Conn struct {
 	cancel context.CancelCauseFunc
 
 	ended     func()        // returned by Admit; may be nil
-	forgotten chan struct{} // closed when the server forgets the connection; nil unless awaited; guarded by the server's mu
+	forgotten chan struct{} // closed when the server forgets the connection
 
 	mu     sync.Mutex
 	closed *CloseError // nil while open
@@ -54,7 +54,7 @@ const (
 )
 
 func newConn(s *Server, id string, h *Handshake) *Conn {
-	c := &Conn{server: s, id: id, handshake: h}
+	c := &Conn{server: s, id: id, handshake: h, forgotten: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	c.queue.counts = &s.counts
 	c.heart.o, c.heart.opened, c.heart.alive = &s.o, h.Time, h.Time
@@ -80,9 +80,7 @@ func (c *Conn) served() {
 		c.polling.drop()
 	}
 	c.hangUp()
-	if forgotten := c.server.forgetting(c); forgotten != nil {
-		<-forgotten // polls fetch the rest, or the timer cuts the connection
-	}
+	<-c.forgotten               // polls fetch the rest, or the timer cuts the connection
 	c.server.tellEnded(c.ended) // here, because no lock is held
 }
 
@@ -177,12 +175,8 @@ func (c *Conn) Finish(ctx context.Context) error {
 	if c.cause() == nil {
 		return nil
 	}
-	forgotten := c.server.forgetting(c)
-	if forgotten == nil {
-		return nil
-	}
 	select {
-	case <-forgotten:
+	case <-c.forgotten:
 		return nil
 	case <-ctx.Done():
 	}

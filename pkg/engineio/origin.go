@@ -256,13 +256,10 @@ func (l *refusedOrigins) log(log *zap.Logger, r *http.Request, allowed []string)
 	origin = origin[:min(len(origin), maxLoggedOrigin)]
 	l.mu.Lock()
 	if now := time.Now(); !now.Before(l.forget) {
-		l.seen, l.forget = nil, now.Add(rememberOrigins)
+		l.seen, l.forget = make(map[string]bool), now.Add(rememberOrigins)
 	}
 	n, seen := len(l.seen), l.seen[origin]
 	if !seen && n <= maxRefusedOrigins {
-		if l.seen == nil {
-			l.seen = make(map[string]bool)
-		}
 		l.seen[origin] = true
 	}
 	l.mu.Unlock()

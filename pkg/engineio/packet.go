@@ -141,27 +141,18 @@ func (p *Packet) polling() []byte {
 // base64Frame returns a binary packet as a text frame.
 func (p *Packet) base64Frame() []byte {
 	return p.base64.get(func() []byte {
-		n := 1 + base64.StdEncoding.EncodedLen(len(p.payload()))
-		b := appendFrameHeader(make([]byte, 0, frameHeaderLen(n)+n), finBit|opText, n)
-		b = append(b, typeBinary)
-		return base64.StdEncoding.AppendEncode(b, p.payload())
+		return newPacket(opText, []byte{typeBinary}, base64.StdEncoding.AppendEncode(nil, p.payload())).frame
 	})
 }
 
-// deflatedFrame returns the packet as a frame compressed by permessage-deflate
-// without context takeover.
+// deflatedFrame returns the packet as a frame compressed by permessage-deflate, as RFC 7692 specifies
+// for a message without context takeover: flushed, and without the flush's last four bytes.
 func (p *Packet) deflatedFrame() []byte {
-	return p.deflated.get(func() []byte { return deflateFrame(p.opcode(), p.payload()) })
-}
-
-// deflateFrame builds a WebSocket frame compressed as RFC 7692 specifies for a message without
-// context takeover: flushed, and without the flush's last four bytes.
-func deflateFrame(opcode byte, payload []byte) []byte {
-	var out bytes.Buffer
-	compress(flatePool, &out, &net.Buffers{payload}, compressor.Flush)
-	body := out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]
-	b := make([]byte, 0, frameHeaderLen(len(body))+len(body))
-	return append(appendFrameHeader(b, finBit|rsv1Bit|opcode, len(body)), body...)
+	return p.deflated.get(func() []byte {
+		var out bytes.Buffer
+		compress(flatePool, &out, &net.Buffers{p.payload()}, compressor.Flush)
+		return newPacket(rsv1Bit|p.opcode(), nil, out.Bytes()[:out.Len()-len("\x00\x00\xff\xff")]).frame
+	})
 }
 
 func frameHeaderLen(n int) int {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 )
 
 // A Server accepts connections. It is an http.Handler, to be mounted at its path. All its methods
@@ -33,8 +34,8 @@ type Server struct {
 	badOrigins refusedOrigins
 	oversize   logLimit
 	arriving   arrivals
-	compressed byteRate  // of polling responses
-	hijackOnce sync.Once // logs that a WebSocket is impossible
+	compressed *rate.Limiter // bytes of polling responses
+	hijackOnce sync.Once     // logs that a WebSocket is impossible
 	handler    http.Handler
 	parameters string // in the packet that begins a session
 	counts     counts
@@ -82,12 +83,12 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		parameters: fmt.Sprintf(`,"pingInterval":%d,"pingTimeout":%d,"maxPayload":%d}`,
 			o.PingInterval.Milliseconds(), o.PingTimeout.Milliseconds(), o.MaxPayload),
 
-		compressed: byteRate{perSecond: compressionRate, burst: compressionBurst},
+		compressed: rate.NewLimiter(compressionRate, compressionBurst),
 
 		shed:    make(chan struct{}, 1),
 		allDone: make(chan struct{}),
 	}
-	s.arriving.budget, s.arriving.log = o.ReceiveBudget, o.Logger
+	s.arriving.budget, s.arriving.log, s.arriving.open = o.ReceiveBudget, o.Logger, make(map[*arrival]struct{})
 	s.handler = http.HandlerFunc(s.dispatch)
 	for _, use := range slices.Backward(o.Use) {
 		s.handler = use(s.handler)
@@ -177,24 +178,8 @@ func (s *Server) forget(c *Conn) {
 	defer s.mu.Unlock()
 	if s.conns[c.id] == c {
 		delete(s.conns, c.id)
-		if c.forgotten != nil {
-			close(c.forgotten)
-		}
+		close(c.forgotten)
 	}
-}
-
-// forgetting returns a channel that is closed when the server forgets the connection. It returns nil
-// if it has.
-func (s *Server) forgetting(c *Conn) <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conns[c.id] != c {
-		return nil
-	}
-	if c.forgotten == nil {
-		c.forgotten = make(chan struct{})
-	}
-	return c.forgotten
 }
 
 // Refuse refuses new connections from now on: their first requests get a 503, after which stock

@@ -14,27 +14,26 @@ type logLimit struct {
 	skipped int
 }
 
-// allow reports whether the line may be logged now, and how many were not since the last one.
-func (l *logLimit) allow() (skipped int, allowed bool) {
+// warn logs the line if it may be logged now, with the number of those that were not since the last.
+func (l *logLimit) warn(log *zap.Logger, text string, fields ...zap.Field) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := time.Now()
-	if now.Before(l.next) {
+	now, skipped := time.Now(), l.skipped
+	quiet := now.Before(l.next)
+	if quiet {
 		l.skipped++
-		return 0, false
+	} else {
+		l.next, l.skipped = now.Add(10*time.Second), 0
 	}
-	skipped = l.skipped
-	l.next, l.skipped = now.Add(10*time.Second), 0
-	return skipped, true
+	l.mu.Unlock()
+	if !quiet {
+		log.Warn(text, append(fields, zap.Int("not_logged", skipped))...)
+	}
 }
 
 // tooLarge counts and logs a message that exceeds the maximum payload. size is its length in bytes
 // if known, otherwise one more than the limit.
 func (s *Server) tooLarge(transport, remote string, size int64) {
 	s.counts.tooLarge.Add(1)
-	if skipped, allowed := s.oversize.allow(); allowed {
-		s.log.Warn("message exceeds the maximum payload",
-			zap.String("transport", transport), zap.String("remote", remote),
-			zap.Int64("at_least_bytes", size), zap.Int("max_payload", s.o.MaxPayload), zap.Int("not_logged", skipped))
-	}
+	s.oversize.warn(s.log, "message exceeds the maximum payload", zap.String("transport", transport), zap.String("remote", remote),
+		zap.Int64("at_least_bytes", size), zap.Int("max_payload", s.o.MaxPayload))
 }

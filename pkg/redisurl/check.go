@@ -89,7 +89,7 @@ func (t *Target) primaries(ctx context.Context) ([]*redis.Options, error) {
 		o, err := t.Primary(ctx, "")
 		return []*redis.Options{o}, err
 	}
-	list, err := poll(ctx, t.known.all(t.seeds), func(ctx context.Context, node string) (string, error) {
+	list, err := poll(ctx, t.nodes(), func(ctx context.Context, node string) (string, error) {
 		slots, _, err := t.askForSlots(ctx, node, "")
 		if err != nil {
 			return "", err

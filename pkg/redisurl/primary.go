@@ -29,7 +29,7 @@ func (t *Target) Primary(ctx context.Context, key string) (*redis.Options, error
 	case Sentinel:
 		addr, err = poll(ctx, t.seeds, t.askSentinel)
 	case Cluster:
-		addr, err = poll(ctx, t.known.all(t.seeds), func(ctx context.Context, node string) (string, error) {
+		addr, err = poll(ctx, t.nodes(), func(ctx context.Context, node string) (string, error) {
 			return t.askForSlot(ctx, node, key)
 		})
 	}
@@ -159,7 +159,7 @@ func (t *Target) askForSlots(ctx context.Context, node, key string) (slots []red
 		}
 	}
 	if err == nil {
-		t.known.set(addrs)
+		t.known.Store(&addrs)
 	}
 	return slots, slot, err
 }
@@ -180,25 +180,12 @@ func with(ctx context.Context, o *redis.Options, f func(*redis.Client) error) er
 	return err
 }
 
-// nodes are the addresses of a Cluster in its newest map.
-type nodes struct {
-	mu    sync.Mutex
-	addrs []string
-}
-
-func (n *nodes) set(addrs []string) {
-	slices.Sort(addrs)
-	addrs = slices.Compact(addrs)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.addrs = addrs
-}
-
-// all returns the seeds and the other nodes.
-func (n *nodes) all(seeds []string) []string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	all := slices.Concat(seeds, n.addrs)
+// nodes returns the nodes of a Cluster: the seeds, and those in its newest map.
+func (t *Target) nodes() []string {
+	all := slices.Clone(t.seeds)
+	if known := t.known.Load(); known != nil {
+		all = append(all, *known...)
+	}
 	slices.Sort(all)
 	return slices.Compact(all)
 }

@@ -31,6 +31,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,13 +53,13 @@ const (
 // use.
 type Target struct {
 	form   Form
-	name   string         // for logs
-	server redis.Options  // of each server; Addr is set for Single only
-	seeds  []string       // the Sentinels, or nodes of the Cluster
-	files  files          // files named by the URL
-	master string         // the Sentinels' name of the primary
-	ask    *redis.Options // options for a Sentinel
-	known  nodes          // of the Cluster
+	name   string                   // for logs
+	server redis.Options            // of each server; Addr is set for Single only
+	seeds  []string                 // the Sentinels, or nodes of the Cluster
+	files  files                    // files named by the URL
+	master string                   // the Sentinels' name of the primary
+	ask    *redis.Options           // options for a Sentinel
+	known  atomic.Pointer[[]string] // the nodes in the newest map of the Cluster
 
 	failover *redis.FailoverOptions
 	cluster  *redis.ClusterOptions

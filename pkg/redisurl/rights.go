@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -22,15 +23,13 @@ func (t *Target) Denied(ctx context.Context, commands ...[]any) ([]string, error
 		return nil, fmt.Errorf("redisurl: rights: %w", err)
 	}
 	var all []string
-	known := make(map[string]bool)
 	for _, o := range servers {
 		denied, err := deniedBy(ctx, o, commands)
 		if err != nil {
 			return nil, fmt.Errorf("redisurl: rights at %s: %w", o.Addr, err)
 		}
 		for _, line := range denied {
-			if !known[line] {
-				known[line] = true
+			if !slices.Contains(all, line) {
 				all = append(all, line)
 			}
 		}
@@ -86,8 +85,8 @@ func deniedBy(ctx context.Context, o *redis.Options, commands [][]any) (denied [
 }
 
 func isReply(err error) bool {
-	var reply redis.Error
-	return errors.As(err, &reply)
+	_, ok := errors.AsType[redis.Error](err)
+	return ok
 }
 
 // denial returns a server's reason never to run a command, or "".

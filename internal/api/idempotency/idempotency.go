@@ -28,17 +28,13 @@ var (
 type Claim struct {
 	Key  string
 	Call string // identifies the call: a hash of its content
-	id   string
+	ID   string // unique, of idLength characters
 }
 
 // NewClaim returns a claim with a unique id.
 func NewClaim(key, call string) Claim { return Claim{key, call, rand.Text()} }
 
-// ID returns the claim's unique id, of [IDLength] characters.
-func (c Claim) ID() string { return c.id }
-
-// IDLength is the length of claims' ids.
-const IDLength = 26
+const idLength = 26
 
 // A Response is the response to a call.
 type Response struct {

@@ -1,6 +1,7 @@
 package idempotency
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"sync"
@@ -42,12 +43,8 @@ func (e *entry) size() int {
 
 // NewMemory returns an empty store.
 func NewMemory(o MemoryOptions) *Memory {
-	if o.Lifetime == 0 {
-		o.Lifetime = Lifetime
-	}
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 64 << 20
-	}
+	o.Lifetime = cmp.Or(o.Lifetime, Lifetime)
+	o.MaxBytes = cmp.Or(o.MaxBytes, 64<<20)
 	return &Memory{o: o, keys: make(map[string]*list.Element), order: list.New()}
 }
 
@@ -60,11 +57,9 @@ func (m *Memory) Claim(ctx context.Context, c Claim) (*Record, error) {
 	defer m.mu.Unlock()
 	now := time.Now()
 	m.expire(now)
-	switch e := m.entry(c.Key); {
-	case e == nil:
-	case e.claim == c:
+	if e := m.entry(c.Key); e != nil && e.claim == c {
 		return nil, nil
-	default:
+	} else if e != nil {
 		return &Record{e.claim.Call, now.Sub(e.at), e.response}, nil
 	}
 	e := &entry{claim: c, at: now}

@@ -3,6 +3,7 @@ package redis
 import (
 	"bytes"
 	"context"
+	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -96,18 +97,11 @@ func (s *Store) tryPatch(ctx context.Context, key string, asked time.Time, ttl t
 	}
 	session.CountWrite(ctx, size+commandSize)
 	it := patch.give(ctx, key, asked, ttl, append([]any{old[:headSize]}, args...)...)
-	if err := s.do(ctx, len(value), it); err != nil { // which is held until it is sent
-		return true, err
-	}
-	switch verdict, _, err := it.answer(); {
-	case err != nil:
-		return true, err
-	case verdict == fenced:
+	err := s.write(ctx, len(value), it) // the value is held until it is sent
+	if errors.Is(err, session.ErrFenced) {
 		return false, nil
-	case verdict == late:
-		return true, errLate
 	}
-	return true, nil
+	return true, err
 }
 
 // difference returns the arguments of patch that turn old into value, and their size, or nil if they

@@ -36,6 +36,7 @@ package redis
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -91,20 +92,11 @@ var _ session.Store = (*Store)(nil)
 // New returns a store that uses a client, which the caller keeps and closes. The client should not
 // retry: package redisurl creates such clients.
 func New(client redis.UniversalClient, o Options) *Store {
-	def := func(n *int, value int) {
-		if *n == 0 {
-			*n = value
-		}
-	}
-	if o.Prefix == "" {
-		o.Prefix = "rejoin:"
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 3 * time.Second
-	}
-	def(&o.MaxSize, 1<<20)
-	def(&o.MaxWaiting, 16384)
-	def(&o.MaxWaitingBytes, 64<<20)
+	o.Prefix = cmp.Or(o.Prefix, "rejoin:")
+	o.Timeout = cmp.Or(o.Timeout, 3*time.Second)
+	o.MaxSize = cmp.Or(o.MaxSize, 1<<20)
+	o.MaxWaiting = cmp.Or(o.MaxWaiting, 16384)
+	o.MaxWaitingBytes = cmp.Or(o.MaxWaitingBytes, 64<<20)
 	s := &Store{client: client, options: o, lanes: make(map[string]*lane), patchFrom: patchFrom}
 	s.open, s.close = context.WithCancelCause(context.Background())
 	return s
@@ -231,15 +223,12 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 			return gone, located("refresh", err)
 		}
 		for i, ref := range chunk {
-			switch verdict, _, err := items[i].answer(); {
-			case isOverwritten(err):
+			switch err := items[i].result(); err {
+			case nil:
+			case session.ErrNotFound, session.ErrFenced:
 				gone = append(gone, ref)
-			case err != nil:
+			default:
 				return gone, located("refresh", err)
-			case verdict == late:
-				return gone, located("refresh", errLate)
-			case verdict != done:
-				gone = append(gone, ref)
 			}
 		}
 	}
@@ -249,14 +238,19 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 // errLate: the session would already have expired. It is unchanged.
 var errLate = errors.New("executed after the requested lifetime")
 
-// write runs a script and returns its verdict.
+// write runs a script and returns its result.
 func (s *Store) write(ctx context.Context, size int, it item) error {
-	if err := s.do(ctx, size, it); isOverwritten(err) {
-		return session.ErrNotFound
-	} else if err != nil {
+	if err := s.do(ctx, size, it); err != nil && !isOverwritten(err) {
 		return err
 	}
+	return it.result()
+}
+
+// result returns the verdict of an executed script as an error.
+func (it item) result() error {
 	switch verdict, _, err := it.answer(); {
+	case isOverwritten(err):
+		return session.ErrNotFound
 	case err != nil:
 		return err
 	case verdict == absent:
@@ -274,11 +268,8 @@ func (s *Store) write(ctx context.Context, size int, it item) error {
 // another program has overwritten it, so the session is lost. Before Redis 7 a script's reply has
 // the word in its middle.
 func isOverwritten(err error) bool {
-	if err == nil {
-		return false
-	}
-	var reply redis.Error
-	return errors.As(err, &reply) && strings.Contains(reply.Error(), "WRONGTYPE")
+	reply, ok := errors.AsType[redis.Error](err)
+	return ok && strings.Contains(reply.Error(), "WRONGTYPE")
 }
 
 // located adds to an error where it occurred, unless callers test for it.

@@ -1,13 +1,13 @@
-package redis
+package idempotency_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 	"github.com/rejoin-io/rejoin/internal/api/idempotency/idempotencytest"
@@ -15,9 +15,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func open(t *testing.T, url string, o Options) *Store {
+func open(t *testing.T, url string, o idempotency.RedisOptions) *idempotency.Redis {
 	t.Helper()
 	target, err := redisurl.Parse(url)
 	if err != nil {
@@ -25,15 +23,15 @@ func open(t *testing.T, url string, o Options) *Store {
 	}
 	client := target.Client()
 	t.Cleanup(func() { _ = client.Close() })
-	return New(client, o)
+	return idempotency.NewRedis(client, o)
 }
 
-func TestContract(t *testing.T) {
+func TestRedisContract(t *testing.T) {
 	server := redistest.Start(t)
 	contract(t, server.URL())
 }
 
-func TestContractInACluster(t *testing.T) {
+func TestRedisContractInACluster(t *testing.T) {
 	c := redistest.StartCluster(t)
 	contract(t, c.URL())
 }
@@ -42,15 +40,21 @@ func contract(t *testing.T, url string) {
 	n := 0
 	idempotencytest.Run(t, func(t *testing.T, lifetime time.Duration) idempotency.Store {
 		n++
-		return open(t, url, Options{Prefix: fmt.Sprint("test", n, ":"), Lifetime: lifetime})
+		return open(t, url, idempotency.RedisOptions{Prefix: fmt.Sprint("test", n, ":"), Lifetime: lifetime})
 	})
+}
+
+// key returns the name of a claim's key in Redis.
+func key(c idempotency.Claim) string {
+	sum := sha256.Sum256([]byte(c.Key))
+	return "rejoin:i:" + base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // TestDeadline: a Redis that is silent is given up, and a key that it holds is not
 // taken for free.
 func TestDeadline(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, server.URL(), Options{Timeout: 200 * time.Millisecond})
+	s := open(t, server.URL(), idempotency.RedisOptions{Timeout: 200 * time.Millisecond})
 	first := idempotency.NewClaim("key", "call")
 	if r, err := s.Claim(t.Context(), first); r != nil || err != nil {
 		t.Fatalf("Claim: %+v, %v", r, err)
@@ -67,13 +71,13 @@ func TestDeadline(t *testing.T) {
 // TestWhatIsNotOurs: a value that somebody else has written is an error.
 func TestWhatIsNotOurs(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, server.URL(), Options{})
+	s := open(t, server.URL(), idempotency.RedisOptions{})
 	c := idempotency.NewClaim("key", "call")
 	for _, value := range []string{"short", "somebody else's, and long enough"} {
-		if err := server.Client().Set(t.Context(), s.key(c)[0], value, time.Minute).Err(); err != nil {
+		if err := server.Client().Set(t.Context(), key(c), value, time.Minute).Err(); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := s.Claim(t.Context(), c); !errors.Is(err, errValue) {
+		if r, err := s.Claim(t.Context(), c); err == nil || r != nil {
 			t.Errorf("Claim: %+v, %v", r, err)
 		}
 		if err := s.Finish(t.Context(), c, idempotency.Response{}); !errors.Is(err, idempotency.ErrLost) {
@@ -86,9 +90,9 @@ func TestWhatIsNotOurs(t *testing.T) {
 // is not taken for free.
 func TestKeyOfTheWrongType(t *testing.T) {
 	server := redistest.Start(t)
-	s := open(t, server.URL(), Options{})
+	s := open(t, server.URL(), idempotency.RedisOptions{})
 	bad, good := idempotency.NewClaim("bad", "call"), idempotency.NewClaim("good", "call")
-	if err := server.Client().SAdd(t.Context(), s.key(bad)[0], "x").Err(); err != nil {
+	if err := server.Client().SAdd(t.Context(), key(bad), "x").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := s.Claim(t.Context(), bad); err == nil {

@@ -1,4 +1,4 @@
-package redis
+package idempotency
 
 import (
 	"encoding/json"
@@ -6,21 +6,19 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 )
 
 // FuzzRecord: what is kept of a call is read as it was written, or refused.
 func FuzzRecord(f *testing.F) {
-	id := strings.Repeat("i", idempotency.IDLength)
-	written, err := encode(idempotency.Claim{}, &idempotency.Response{})
+	id := strings.Repeat("i", idLength)
+	written, err := encode(Claim{}, &Response{})
 	if err != nil {
 		f.Fatal(err)
 	}
 	for _, text := range []string{"", id, id + "{}", id + "null", id + "[]", id + `{"call":7}`, string(written)} {
 		f.Add(text, int64(1000))
 	}
-	s := &Store{}
+	s := &Redis{}
 	s.o.Lifetime = time.Hour
 	f.Fuzz(func(t *testing.T, text string, left int64) {
 		r, err := s.record([]any{text, left})
