@@ -37,7 +37,9 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 	if re == nil {
 		panic("socketio: OfPattern: nil pattern")
 	}
-	return s.addParent(&Parent{srv: s, pattern: re})
+	p := &Parent{srv: s, pattern: re}
+	register("OfPattern", &s.mu, &s.parents, p)
+	return p
 }
 
 // OfFunc accepts every namespace that a function allows, given its name and the client's auth
@@ -48,13 +50,8 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 // the client disconnects.
 func (s *Server) OfFunc(allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)) *Parent {
 	checkFunc("OfFunc", allow)
-	return s.addParent(&Parent{srv: s, allow: allow})
-}
-
-func (s *Server) addParent(p *Parent) *Parent {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.parents = append(s.parents[:len(s.parents):len(s.parents)], p)
+	p := &Parent{srv: s, allow: allow}
+	register("OfFunc", &s.mu, &s.parents, p)
 	return p
 }
 
@@ -63,10 +60,7 @@ func (s *Server) addParent(p *Parent) *Parent {
 // clients, because f may not have guarded it yet; a dynamic one that a client created is created
 // again for the next client.
 func (s *Server) OnNamespace(f func(*Namespace)) {
-	checkFunc("OnNamespace", f)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onNew = append(s.onNew[:len(s.onNew):len(s.onNew)], f)
+	register("OnNamespace", &s.mu, &s.onNew, f)
 }
 
 func (s *Server) lookup(name string) *Namespace {

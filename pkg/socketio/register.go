@@ -3,8 +3,10 @@ package socketio
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
@@ -32,6 +34,27 @@ func checkFunc(method string, f any) {
 	if reflect.ValueOf(f).IsNil() {
 		panic("socketio: " + method + ": nil function")
 	}
+}
+
+// register adds a function of the application to a list that a lock guards. A list is replaced,
+// never changed, so a copy is a snapshot.
+func register[F any](method string, mu sync.Locker, list *[]F, f F) {
+	checkFunc(method, f)
+	mu.Lock()
+	defer mu.Unlock()
+	*list = append((*list)[:len(*list):len(*list)], f)
+}
+
+// registerHandler is register for a handler of an event, and replaces the table of all of them.
+func registerHandler(method string, mu sync.Locker, table *map[string][]Handler, event string, h Handler) {
+	checkHandler(method, event, h)
+	mu.Lock()
+	defer mu.Unlock()
+	grown := make(map[string][]Handler, len(*table)+1)
+	maps.Copy(grown, *table)
+	hs := grown[event]
+	grown[event] = append(hs[:len(hs):len(hs)], h)
+	*table = grown
 }
 
 // checkNamespace panics if no client can name the namespace.

@@ -18,10 +18,7 @@ import (
 // not prevent the other handlers from running; the requesting node sees this one as silent, unless
 // a handler acks.
 func (n *Namespace) OnServerSide(event string, h Handler) {
-	checkHandler("OnServerSide", event, h)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.serverSide = withHandler(n.serverSide, event, h)
+	registerHandler("OnServerSide", &n.mu, &n.serverSide, event, h)
 }
 
 // ServerSideEmit sends an event to the handlers of all other nodes, not to this
