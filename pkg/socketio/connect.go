@@ -217,14 +217,13 @@ func (s *Socket) answerConnect() error {
 
 // greet runs the application's OnConnect functions.
 func (s *Socket) greet() {
-	callback, returned := "OnConnect", false
-	defer s.rescue(&callback, &returned)
-	for _, r := range s.ns.rulesNow() {
-		for _, f := range r.onConnect {
-			f(s)
+	s.protect("OnConnect", func() {
+		for _, r := range s.ns.rulesNow() {
+			for _, f := range r.onConnect {
+				f(s)
+			}
 		}
-	}
-	returned = true
+	})
 }
 
 // place adds the socket to the index, where the feed finds it. s.mu is held.

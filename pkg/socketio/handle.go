@@ -8,7 +8,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/rejoin-io/rejoin/pkg/engineio"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
@@ -26,14 +25,6 @@ func (s *Socket) receive(p *packet.Packet) error {
 
 // handle runs the functions that are registered for an event.
 func (s *Socket) handle(e *Event) {
-	callback, returned := "OnAny", false
-	defer s.rescue(&callback, &returned)
-	s.runHandlers(e, &callback)
-	returned = true
-}
-
-// runHandlers is handle without protection. It sets callback to the kind of function that runs.
-func (s *Socket) runHandlers(e *Event, callback *string) {
 	s.mu.Lock()
 	onAny, onEvent := s.onAny, s.onEvent
 	s.mu.Unlock()
@@ -50,24 +41,26 @@ func (s *Socket) runHandlers(e *Event, callback *string) {
 		return true
 	}
 	shared := s.ns.rulesNow()
-	run(onAny)
-	for _, r := range shared {
-		run(r.onAny)
-	}
-	*callback = "Socket.Use"
-	if !run(onEvent) {
+	ok := s.protect("OnAny", func() {
+		run(onAny)
+		for _, r := range shared {
+			run(r.onAny)
+		}
+	})
+	if !ok || !s.protect("Socket.Use", func() { ok = run(onEvent) }) || !ok {
 		return
 	}
-	*callback = "On"
 	s.mu.Lock()
 	once, own := s.once[e.Name], s.handlers[e.Name] // by the name that the middlewares have set
 	delete(s.once, e.Name)
 	s.mu.Unlock()
-	run(once)
-	run(own)
-	for _, r := range shared {
-		run(r.handlers[e.Name])
-	}
+	s.protect("On", func() {
+		run(once)
+		run(own)
+		for _, r := range shared {
+			run(r.handlers[e.Name])
+		}
+	})
 }
 
 // fail reports an error to the error handlers, or to the log.
@@ -86,15 +79,6 @@ func (s *Socket) tellErrors(err error) bool {
 		s.client.srv.guard("OnError", func() { f(err) })
 	}
 	return len(onError) > 0
-}
-
-// rescue contains a panic of one socket's handler: as in net/http it is logged and the connection
-// is closed, but other sockets continue. It is deferred.
-func (s *Socket) rescue(callback *string, returned *bool) {
-	if p := failure(*returned, recover()); p != nil {
-		s.tellErrors(s.client.srv.panicked(*callback, p))
-		s.client.conn.Close(engineio.ForcedClose)
-	}
 }
 
 // sendAck answers an event of the client, once it has taken most of the answers before.

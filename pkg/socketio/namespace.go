@@ -23,7 +23,7 @@ type Namespace struct {
 
 	pinned    bool          // made by Of, so not forgotten when it is empty
 	announced chan struct{} // closed when the OnNamespace functions have returned; nil for none
-	broken    bool          // one of them panicked; valid once announced is closed
+	guarded   bool          // none of them panicked; valid once announced is closed
 
 	clients int // sockets in it or entering it; guarded by srv.mu
 

@@ -93,18 +93,16 @@ func (s *Server) open(name string, clients int, parent func() *Parent) *Namespac
 
 // announce calls the OnNamespace functions with a new namespace that some clients enter.
 func (s *Server) announce(n *Namespace, told []func(*Namespace), clients int) {
-	broken, returned := false, false
+	returned, guarded := false, true
 	defer func() {
-		n.broken = broken || !returned
+		n.guarded = returned && guarded
 		close(n.announced)
 		if !returned && clients > 0 { // the caller's goroutine ends
 			s.exit(n)
 		}
 	}()
 	for _, tell := range told {
-		if s.guard("OnNamespace", func() { tell(n) }) != nil {
-			broken = true
-		}
+		guarded = s.guard("OnNamespace", func() { tell(n) }) == nil && guarded
 	}
 	returned = true
 }
@@ -162,7 +160,7 @@ func (n *Namespace) usable(ctx context.Context) bool {
 	}
 	select {
 	case <-n.announced:
-		return !n.broken
+		return n.guarded
 	case <-ctx.Done():
 		return false
 	}
