@@ -36,12 +36,8 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 		s.session = sessionOver
 	}
 	cause := &DisconnectError{Reason: reason, Moved: s.session == sessionMoved}
-	acks := s.acks
-	s.acks = nil
 	s.mu.Unlock()
-	for _, a := range acks {
-		a.gone(s, s.id)
-	}
+	s.answerGone()
 	if reason == ServerDisconnect || cause.Moved { // earlier packets of the client may still arrive
 		s.client.bar(s.nsName)
 	}
@@ -156,9 +152,7 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 // or its client has the whole window from now. It reports whether the client has moved, because
 // that message may have been lost: then there is no disconnect to report.
 func (s *Socket) endSession(reason Reason) (moved bool) {
-	s.mu.Lock()
-	ref := session.Ref{PID: s.pid, Fence: s.fence}
-	s.mu.Unlock()
+	ref := s.ref()
 	if ref.PID == "" {
 		return false // there is no session
 	}

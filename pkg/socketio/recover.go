@@ -126,7 +126,7 @@ func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
 	srv.stats.recoveries.add(recoveredWell)
 	if err := r.replay(missed); err != nil {
 		if errors.Is(err, adapter.ErrUndecodable) {
-			s.giveUp() // the next recovery would meet it again
+			s.endSession(ServerDisconnect) // the next recovery would meet it again
 		}
 		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can be recovered
 	}
@@ -155,10 +155,7 @@ func (r *recovery) reclaim(ctx context.Context, offset json.RawMessage) error {
 		return err
 	}
 	defer ended() // before the read, which may wait for others that are much larger
-	if err := r.assume(ctx, claimed, now); err != nil {
-		return err
-	}
-	return r.subscribe(ctx)
+	return r.assume(ctx, claimed, now)
 }
 
 // refused ends the session if the error says that it is not to be recovered, and returns the error
@@ -168,7 +165,7 @@ func (r *recovery) refused(ctx context.Context, err error) error {
 		err = &refusal{refusedRooms, err}
 	}
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
-		r.resign(ctx)
+		r.resign()
 		if refused.reason == refusedHistory && r.genuine {
 			r.socket.ns.srv.condemn(ctx, r.seen)
 		}
