@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
@@ -62,32 +61,4 @@ func checkNamespace(name string) {
 	if i := strings.IndexAny(name, ",?"); i >= 0 {
 		panic(fmt.Sprintf("socketio: Of(%q): remove %q: clients cannot name such a namespace", name, name[i]))
 	}
-}
-
-// check returns an error for invalid options. The engine checks its own.
-func (o *Options) check() error {
-	for _, limit := range []struct {
-		name  string
-		value int
-	}{
-		{"ReplayLimit", o.ReplayLimit}, {"RoomsPerSocket", o.RoomsPerSocket},
-		{"MembershipBudget", o.MembershipBudget},
-		{"MailboxEvents", o.MailboxEvents}, {"MailboxBytes", o.MailboxBytes},
-		{"NamespacesPerConnection", o.NamespacesPerConnection},
-		{"UnconnectedSessions", o.UnconnectedSessions}, {"ReceiveBudget", o.ReceiveBudget},
-		{"SessionRecoveries", o.SessionRecoveries},
-	} {
-		if limit.value < 0 {
-			return fmt.Errorf("socketio: %s is %d: write a positive number, or 0 for the default", limit.name, limit.value)
-		}
-	}
-	for _, timeout := range []struct {
-		name  string
-		value time.Duration
-	}{{"ConnectTimeout", o.ConnectTimeout}, {"AckTimeout", o.AckTimeout}} {
-		if timeout.value < 0 {
-			return fmt.Errorf("socketio: %s is %v: write a positive duration, or 0 for the default", timeout.name, timeout.value)
-		}
-	}
-	return nil
 }

@@ -75,9 +75,6 @@ type Server struct {
 // NewServer creates a server and starts its feed. Close ends it. The error for invalid options says
 // what is allowed.
 func NewServer(o Options) (*Server, error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
