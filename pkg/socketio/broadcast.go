@@ -315,7 +315,7 @@ func (b Broadcast) query(ctx context.Context, event string, args []any) (*query,
 		return nil, err
 	}
 	ev.Stored = false
-	return b.ns.ask(ctx, b.by, ev, queryHeader{}, b.timeout, b.local)
+	return b.ask(ctx, ev, queryHeader{})
 }
 
 // FetchSockets describes the target's members, on any node of the cluster. If a node is silent, or
@@ -327,8 +327,7 @@ func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err er
 	if err != nil {
 		return nil, err
 	}
-	ev := adapter.Event{Kind: kindFetch, Target: target}
-	q, err := b.ns.ask(ctx, nil, ev, queryHeader{}, b.timeout, b.local)
+	q, err := b.ask(ctx, adapter.Event{Kind: kindFetch, Target: target}, queryHeader{})
 	if q == nil {
 		return nil, err
 	}

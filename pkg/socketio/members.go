@@ -43,8 +43,7 @@ func (b Broadcast) Members(ctx context.Context, after string) (all Members, err 
 	if err != nil {
 		return Members{}, err
 	}
-	ev := adapter.Event{Kind: kindFetch, Target: target}
-	q, err := b.ns.ask(ctx, nil, ev, queryHeader{Members: &membersAfter{after}}, b.timeout, b.local)
+	q, err := b.ask(ctx, adapter.Event{Kind: kindFetch, Target: target}, queryHeader{Members: &membersAfter{after}})
 	if q == nil {
 		return Members{}, err
 	}

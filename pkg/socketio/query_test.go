@@ -347,6 +347,22 @@ func TestSilentNodesAreNamed(t *testing.T) {
 	}
 }
 
+// progress is that of a query to some nodes, given the cluster's membership, which is fresh or was read
+// before.
+func progress(q *query, of audience, now []adapter.Member, fresh bool) ([]Answer, bool) {
+	q.audience, q.now = of, nil
+	if fresh {
+		q.now = now
+	}
+	return q.progress()
+}
+
+// unanswered is the error that ends the query.
+func unanswered(q *query, of audience, now []adapter.Member, cause error) error {
+	q.audience, q.now = of, now
+	return q.unanswered(cause)
+}
+
 // Answers that repeat, that come too late, or from those who were not asked, are
 // dropped.
 func TestAnswersCountOnce(t *testing.T) {
@@ -363,16 +379,16 @@ func TestAnswersCountOnce(t *testing.T) {
 	take("a", `{"first":true,"who":["x","y"]}`)
 	take("a", `{"first":true,"who":["z"],"described":[{"id":"z"}]}`)
 	take("b", `{"acks":[{"who":"x","args":[0]}]}`)
-	if got, complete := asked.progress(of, nil, false); len(got) > 0 || complete {
+	if got, complete := progress(asked, of, nil, false); len(got) > 0 || complete {
 		t.Errorf("%+v, complete: %v", got, complete)
 	}
 	take("a", `{"acks":[{"who":"x","args":[1]},{"who":"x","args":[2]},{"who":"z","args":[3]}]}`)
 	take("a", `{"acks":[{"who":"x","args":[4]},{"who":"y","unasked":true}]}`)
-	got, complete := asked.progress(of, nil, false)
+	got, complete := progress(asked, of, nil, false)
 	if !complete || len(got) != 1 || got[0].SocketID != "x" || string(got[0].Raw(0)) != "1" {
 		t.Errorf("%+v, complete: %v", got, complete)
 	}
-	if err := asked.unanswered(of, nil, nil); err != nil {
+	if err := unanswered(asked, of, nil, nil); err != nil {
 		t.Error(err)
 	}
 	all.remove(id)
@@ -395,14 +411,14 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 		id := asked.id
 		of := audience{members: members, all: everyone, receivers: 2}
 		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
-		if _, complete := asked.progress(of, members, false); complete {
+		if _, complete := progress(asked, of, members, false); complete {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
-		if _, complete := asked.progress(of, members, true); !complete {
+		if _, complete := progress(asked, of, members, true); !complete {
 			t.Errorf("all %v: a connection that nobody holds any more is waited for", everyone)
 		}
 		queries.take(adapter.Message{ID: id, From: "new", Data: []byte(`{"first":true}`)})
-		if _, complete := asked.progress(of, members, false); !complete {
+		if _, complete := progress(asked, of, members, false); !complete {
 			t.Errorf("all %v: not complete, though both have answered", everyone)
 		}
 	}
@@ -435,7 +451,7 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 		id := asked.id
 		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
 		of := audience{members: listed, all: true, receivers: row.receivers}
-		if _, complete := asked.progress(of, row.now, row.fresh); complete != row.complete {
+		if _, complete := progress(asked, of, row.now, row.fresh); complete != row.complete {
 			t.Errorf("%s: complete: %v, want %v", row.name, complete, row.complete)
 		}
 	}
@@ -470,19 +486,19 @@ func TestANewNodeIsNamed(t *testing.T) {
 		id := asked.id
 		of := audience{members: members, all: everyone, receivers: 2}
 		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
-		if _, complete := asked.progress(of, now, true); complete {
+		if _, complete := progress(asked, of, now, true); complete {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
 		silent := (*UnansweredError)(nil)
-		if err := asked.unanswered(of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
+		if err := unanswered(asked, of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
 			t.Errorf("all %v: %v", everyone, err)
 		}
 		// A socket that has entered later has not received the query, and no requester counts on it.
 		of.receivers = 1
-		if _, complete := asked.progress(of, now, true); !complete {
+		if _, complete := progress(asked, of, now, true); !complete {
 			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
 		}
-		if err := asked.unanswered(of, now, nil); err != nil {
+		if err := unanswered(asked, of, now, nil); err != nil {
 			t.Errorf("all %v: %v", everyone, err)
 		}
 	}
@@ -492,20 +508,21 @@ func TestANewNodeIsNamed(t *testing.T) {
 // so the last answer of the others completes the query, without another look.
 func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
-	of := audience{members: members, all: true, receivers: 2}.without("asker")
+	of := audience{members: members, all: true, receivers: 2}
 	var queries queries
 	queries.init()
 	asked := newQuery()
 	queries.add(asked)
 	id := asked.id
-	if _, complete := asked.progress(of, members, true); complete {
+	queries.take(adapter.Message{ID: id, From: "asker", Data: []byte(`{"first":true}`)}) // as it is noted
+	if _, complete := progress(asked, of, members, true); complete {
 		t.Error("complete without the other node")
 	}
 	queries.take(adapter.Message{ID: id, From: "other", Data: []byte(`{"first":true}`)})
-	if _, complete := asked.progress(of, members, false); !complete {
+	if _, complete := progress(asked, of, members, false); !complete {
 		t.Error("not complete, though the other node has answered")
 	}
-	if err := asked.unanswered(of, members, nil); err != nil {
+	if err := unanswered(asked, of, members, nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -84,7 +84,9 @@ func (a *responder) send(next response) {
 		for i := range next.Described {
 			next.Described[i].Data = slices.Clone(next.Described[i].Data) // the requester may change it
 		}
-		a.srv.queries.answered(a.to, a.id, next)
+		if open := a.srv.queries.get(a.id); open != nil {
+			open.take(a.to, next)
+		}
 		return
 	}
 	data, err := json.Marshal(next)

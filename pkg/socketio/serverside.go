@@ -39,10 +39,10 @@ func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, arg
 	if err != nil {
 		return nil, err
 	}
-	return n.srv.gather(n.srv.ask(ctx, ev, queryHeader{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
-		of, _, err := n.srv.askAll(ctx, ev)
-		return of.without(n.srv.adapter.Node()), err
-	}))
+	q := n.srv.newQuery(ctx, 0)
+	q.take(n.srv.adapter.Node(), response{First: true}) // it ignores the event
+	_, err = q.publish(ev, queryHeader{}, true)
+	return n.srv.gather(q, err)
 }
 
 // serverSideEvent puts the namespace in front of the event's own array.
