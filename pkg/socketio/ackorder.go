@@ -55,12 +55,12 @@ func (c *socketContext) Value(key any) any {
 // notePublished notes an event to a target for two sockets: the one whose handler published it,
 // known from ctx, and the one that the broadcast began with. The socket in ctx may belong to
 // another server.
-func (n *Namespace) notePublished(ctx context.Context, by *Socket, target rooms.Target, r adapter.Receipt) {
-	if by != nil {
-		by.published(target, r)
+func (b Broadcast) notePublished(ctx context.Context, target rooms.Target, r adapter.Receipt) {
+	if b.by != nil {
+		b.by.published(target, r)
 	}
 	s, _ := ctx.Value(socketKey{}).(*Socket)
-	if s != nil && s != by && (s.ns.srv == n.srv || s.ns.srv.feed.brings(r)) {
+	if s != nil && s != b.by && (s.ns.srv == b.ns.srv || s.ns.srv.feed.brings(r)) {
 		s.published(target, r)
 	}
 }

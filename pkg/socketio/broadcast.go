@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -121,18 +122,11 @@ type Placed struct {
 
 // Place is Publish with more detail in its result.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
-	if err := b.reachable(); err != nil {
-		return Placed{}, err
-	}
 	ev, err := b.event(event, args)
 	if err != nil {
 		return Placed{}, err
 	}
-	if b.local {
-		b.ns.deliverLocal(ev)
-		return Placed{}, nil
-	}
-	r, err := b.ns.publish(ctx, b.by, ev)
+	r, err := b.publish(ctx, ev)
 	if err != nil || r.Cursor.IsZero() {
 		return Placed{}, err
 	}
@@ -174,6 +168,9 @@ func (b Broadcast) target(others int) (rooms.Target, error) {
 
 // event makes the event of an Emit.
 func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
+	if err := b.reachable(); err != nil {
+		return adapter.Event{}, err
+	}
 	target, err := b.target(0)
 	if err != nil {
 		return adapter.Event{}, err
@@ -198,8 +195,13 @@ func checkSize(ev *adapter.Event) error {
 	return nil
 }
 
-// publish publishes an event, for the socket by unless that is nil.
-func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (r adapter.Receipt, err error) {
+// publish publishes an event. The receipt is zero if it stays on this node.
+func (b Broadcast) publish(ctx context.Context, ev adapter.Event) (r adapter.Receipt, err error) {
+	n := b.ns
+	if b.local {
+		n.deliverLocal(ev)
+		return r, nil
+	}
 	r, err = n.srv.adapter.Publish(ctx, ev)
 	switch {
 	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && (errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)):
@@ -210,7 +212,7 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 		return r, fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)
-	n.notePublished(ctx, by, ev.Target, r)
+	b.notePublished(ctx, ev.Target, r)
 	return r, nil
 }
 
@@ -237,25 +239,19 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	if err := checkSize(&ev); err != nil {
 		return err
 	}
-	if b.local {
-		b.ns.deliverLocal(ev)
-		return nil
-	}
-	if kind != kindDisconnect {
+	if kind != kindDisconnect && !b.local {
 		if ev.Attachments, err = b.ns.srv.heads(ctx); err != nil {
 			return err
 		}
 	}
-	r, err := b.ns.publish(ctx, b.by, ev)
-	if err != nil {
+	r, err := b.publish(ctx, ev)
+	if err != nil || kind == kindDisconnect || b.local {
 		return err
 	}
-	if kind != kindDisconnect {
-		if len(r.Copies) == 0 {
-			r.Copies = []adapter.Copy{{At: r.Cursor.At, To: ev.Target.To}}
-		}
-		b.ns.awaitCommand(ctx, r.Copies)
+	if len(r.Copies) == 0 {
+		r.Copies = []adapter.Copy{{At: r.Cursor.At, To: ev.Target.To}}
 	}
+	b.ns.awaitCommand(ctx, r.Copies)
 	return nil
 }
 
@@ -311,11 +307,23 @@ func (b Broadcast) query(ctx context.Context, event string, args []any) (*query,
 	if err != nil {
 		return nil, err
 	}
-	if err := b.reachable(); err != nil {
-		return nil, err
-	}
 	ev.Stored = false
 	return b.ask(ctx, ev, queryHeader{})
+}
+
+// ackOf returns the ack of a broadcast to one socket.
+func (b Broadcast) ackOf(ctx context.Context, event string, args []any) (Args, error) {
+	q, err := b.query(ctx, event, args)
+	if err != nil {
+		return Args{}, err
+	}
+	for a, err := range q.each {
+		if silent, ok := err.(*UnansweredError); ok && silent.Err == nil && len(silent.Nodes) == 0 {
+			err = ErrDisconnected
+		}
+		return a.Args, err
+	}
+	return Args{}, ErrDisconnected
 }
 
 // FetchSockets describes the target's members, on any node of the cluster. If a node is silent, or
@@ -323,22 +331,31 @@ func (b Broadcast) query(ctx context.Context, event string, args []any) (*query,
 // socket that a command is adding to a room, as right after SocketsJoin has returned, may be
 // missing, because its node may not be subscribed to the room yet.
 func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
-	target, err := b.target(0)
-	if err != nil {
-		return nil, err
-	}
-	q, err := b.ask(ctx, adapter.Event{Kind: kindFetch, Target: target}, queryHeader{})
-	if q == nil {
-		return nil, err
-	}
-	q.each(func(a Answer, e error) bool {
+	for a, err := range b.fetch(ctx, nil) {
+		if err != nil {
+			return all, err
+		}
 		for _, d := range a.described {
 			all = append(all, RemoteSocket{SocketInfo: d, Node: a.Node, ns: b.ns})
 		}
-		err = e
-		return e == nil
-	})
-	return all, err
+	}
+	return all, nil
+}
+
+// fetch yields the nodes' descriptions of the target's members, or pages of them.
+func (b Broadcast) fetch(ctx context.Context, page *membersAfter) iter.Seq2[Answer, error] {
+	return func(yield func(Answer, error) bool) {
+		target, err := b.target(0)
+		var q *query
+		if err == nil {
+			q, err = b.ask(ctx, adapter.Event{Kind: kindFetch, Target: target}, queryHeader{Members: page})
+		}
+		if err != nil {
+			yield(Answer{}, err)
+		} else if q != nil {
+			q.each(yield)
+		}
+	}
 }
 
 // encodeEmit returns an event as its JSON array and attachments.

@@ -83,7 +83,7 @@ func (s *Socket) answerGone() {
 	s.acks = nil
 	s.mu.Unlock()
 	for _, a := range acks {
-		a.gone(s, id)
+		a.settle(s, ack{Who: id, Gone: true})
 	}
 }
 

@@ -286,7 +286,7 @@ func (s *Socket) pass(d *delivery) {
 // unask withdraws the socket from a query that is not for it. s.mu is held.
 func (s *Socket) unask(d *delivery) {
 	delete(s.acks, d.ackID)
-	d.responder.unasked(s, s.id)
+	d.responder.settle(s, ack{Who: s.id, Unasked: true})
 }
 
 // unaskAll withdraws the socket from the queries among the dropped deliveries of its gate,

@@ -183,7 +183,7 @@ func (b Broadcast) ask(ctx context.Context, ev adapter.Event, header queryHeader
 		return nil, err
 	}
 	if ev.Kind == kindEmit {
-		b.ns.notePublished(ctx, b.by, target, r)
+		b.notePublished(ctx, target, r)
 	}
 	return q, nil
 }

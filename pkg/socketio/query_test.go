@@ -206,7 +206,7 @@ func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	if found, err := n1.To().FetchSockets(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("nobody was asked, and %+v found: %v", found, err)
 	}
-	if _, err := one(n1.ToSocket("elsewhere").query(t.Context(), "who?", nil)); errors.Is(err, ErrDisconnected) {
+	if _, err := n1.ToSocket("elsewhere").ackOf(t.Context(), "who?", nil); errors.Is(err, ErrDisconnected) {
 		t.Errorf("got %v of a socket that may be connected", err)
 	}
 }

@@ -47,14 +47,19 @@ func (a *responder) begin(first response) {
 	a.flush()
 }
 
-// add sends one ack.
-func (a *responder) add(k ack) {
+// settle sends the ack of a socket, or the reason why it sends none. The socket is nil for the node.
+func (a *responder) settle(s *Socket, k ack) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.waiting, s)
 	a.pending.Acks = append(a.pending.Acks, k)
-	if a.ready {
-		a.flush()
+	if !a.ready {
+		return
 	}
+	if len(a.waiting) == 0 {
+		a.timer.Stop()
+	}
+	a.flush()
 }
 
 // flush sends pending response unless a message is in flight. a.mu is held.
@@ -105,32 +110,6 @@ func (a *responder) expect(s *Socket, ackID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting[s] = ackID
-}
-
-// acked sends a socket's ack.
-func (a *responder) acked(s *Socket, id string, p *packet.Packet) {
-	a.settled(s)
-	a.add(ack{Who: id, Args: p.Data, Attachments: p.Attachments})
-}
-
-// gone records that a socket will not answer.
-func (a *responder) gone(s *Socket, id string) {
-	a.settled(s)
-	a.add(ack{Who: id, Gone: true})
-}
-
-// unasked records that a held event turned out not to be for a socket.
-func (a *responder) unasked(s *Socket, id string) {
-	a.settled(s)
-	a.add(ack{Who: id, Unasked: true})
-}
-
-func (a *responder) settled(s *Socket) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if delete(a.waiting, s); len(a.waiting) == 0 && a.ready {
-		a.timer.Stop()
-	}
 }
 
 // expire drops acks that are no longer awaited.
@@ -194,25 +173,34 @@ func (s *Socket) receiveAck(p *packet.Packet) {
 	delete(s.acks, p.ID)
 	s.mu.Unlock()
 	if a != nil {
-		a.acked(s, id, p)
+		a.settle(s, ack{Who: id, Args: p.Data, Attachments: p.Attachments})
 	}
 }
 
-// answerFetch describes the target's members on this node.
+// answerFetch describes the target's members on this node, or sends a page of them.
 func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
-	if header, _ := parseQueryHeader(ev.Ask); header.Members != nil {
-		s.answerMembers(n, ev, header.Members.After)
-		return
+	header, _ := parseQueryHeader(ev.Ask)
+	var answer response
+	if header.Members != nil {
+		answer.Members = new(Members)
 	}
-	var described []SocketInfo
 	d := n.newDelivery(ev)
 	d.local = true // as they are now
 	for sock := range n.index.Candidates(ev.Target) {
-		if info, ok := sock.describe(d); ok {
-			described = append(described, info)
+		sock.mu.Lock()
+		if sock.stage.served() && d.meant(&sock.rooms, sock.id) {
+			if m := answer.Members; m == nil {
+				answer.Described = append(answer.Described, sock.describe())
+			} else if m.Count++; sock.id > header.Members.After {
+				m.Page = append(m.Page, Member{sock.id, sock.user})
+			}
 		}
+		sock.mu.Unlock()
 	}
-	s.newResponder(ev).begin(response{Described: described})
+	if answer.Members != nil {
+		answer.Members.cut(header.Members.After)
+	}
+	s.newResponder(ev).begin(answer)
 }
 
 // answerNothing tells the requester that no socket of this node will answer.

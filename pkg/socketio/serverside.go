@@ -28,7 +28,7 @@ func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...an
 	if err != nil {
 		return err
 	}
-	_, err = n.publish(ctx, nil, ev)
+	_, err = n.Everyone().publish(ctx, ev)
 	return err
 }
 
@@ -85,8 +85,7 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 		a := s.newResponder(ev)
 		a.begin(response{Who: []string{""}})
 		e.reply = func(data []byte, attachments [][]byte) {
-			a.timer.Stop()
-			a.add(ack{Args: data, Attachments: attachments})
+			a.settle(nil, ack{Args: data, Attachments: attachments})
 		}
 	}
 	n.mail.put(&s.tasks, func() {
