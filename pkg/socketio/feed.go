@@ -31,6 +31,17 @@ func (f *feed) now() adapter.Cursor {
 	return f.cursor
 }
 
+// reach calls hand and then moves the cursor, unless that is zero.
+func (f *feed) reach(c adapter.Cursor, hand func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	hand()
+	if !c.IsZero() {
+		f.cursor = c
+		f.passed()
+	}
+}
+
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
 const commandWait = time.Second
 
@@ -63,12 +74,7 @@ func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
 func (n *Namespace) hears(list []rooms.Room) bool {
 	for s := range n.index.Candidates(rooms.Target{To: list}) {
 		s.mu.Lock()
-		heard := s.stage.served() && slices.ContainsFunc(list, func(r rooms.Room) bool {
-			if r.Kind == rooms.Named {
-				return s.rooms.current(r.Name) != nil // also if a command is still joining it
-			}
-			return r.Kind == rooms.Everyone || r.Name == s.id
-		})
+		heard := s.stage.served() && slices.ContainsFunc(list, func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
 		s.mu.Unlock()
 		if heard {
 			return true
@@ -81,22 +87,13 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 func (s *Server) runFeed(ctx context.Context) {
 	if a, ok := s.adapter.(adapter.ProgressReporter); ok {
 		a.OnProgress(func(c adapter.Cursor) {
-			s.feed.mu.Lock()
-			defer s.feed.mu.Unlock()
-			s.feed.cursor = c
-			s.feed.passed()
+			s.feed.reach(c, func() {})
 		})
 	}
 	for {
 		ev, err := s.adapter.Next(ctx)
 		if lost := (*adapter.LostError)(nil); errors.As(err, &lost) {
-			s.feed.mu.Lock()
-			s.lose(lost)
-			if !lost.Cursor.IsZero() {
-				s.feed.cursor = lost.Cursor
-				s.feed.passed()
-			}
-			s.feed.mu.Unlock()
+			s.feed.reach(lost.Cursor, func() { s.lose(lost) })
 			continue
 		}
 		if err != nil {
@@ -106,11 +103,7 @@ func (s *Server) runFeed(ctx context.Context) {
 			}
 			return
 		}
-		s.feed.mu.Lock()
-		s.dispatch(&ev)
-		s.feed.cursor = ev.Cursor
-		s.feed.passed()
-		s.feed.mu.Unlock()
+		s.feed.reach(ev.Cursor, func() { s.dispatch(&ev) })
 	}
 }
 
