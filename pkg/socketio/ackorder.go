@@ -22,7 +22,6 @@ type ackOrder struct {
 	bytes     int        // approximate memory use of held
 	gated     bool       // the gate may hold an event that is not in published
 	timer     *time.Timer
-	armed     bool   // timer is set
 	emptied   func() // called once, when nothing is held any more; or nil
 }
 
@@ -215,16 +214,15 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	o.held = append(o.held, a)
 	o.bytes += n
 	srv.held.bytes.Add(int64(n))
-	s.armAcks(o)
+	if len(o.held) == 1 {
+		s.armAcks(o)
+	}
 	return true
 }
 
-// armAcks sets the timer that bounds how long acks are held. s.mu is held.
+// armAcks sets the timer that bounds how long the first ack is held; it may fire for an earlier one.
+// s.mu is held.
 func (s *Socket) armAcks(o *ackOrder) {
-	if o.armed || len(o.held) == 0 {
-		return
-	}
-	o.armed = true
 	if d := time.Until(o.held[0].until); o.timer == nil {
 		o.timer = time.AfterFunc(d, s.expireAcks)
 	} else {
@@ -242,9 +240,9 @@ func (s *Socket) expireAcks() {
 		n++
 	}
 	s.ns.srv.stats.acksLate.Add(uint64(n))
-	s.sendAcks(o, n)
-	o.armed = false
-	s.armAcks(o)
+	if s.sendAcks(o, n); len(o.held) > 0 {
+		s.armAcks(o)
+	}
 }
 
 // releaseAcks sends the acks that need not be held any longer. s.mu is held.

@@ -134,6 +134,6 @@ func (r *recovery) resign() {
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
 	s.stage.become(stageConnecting)
 	s.gate.drop()
-	s.gate = gate{ended: s.gate.ended}
+	s.gate = gate{}
 	s.mu.Unlock()
 }

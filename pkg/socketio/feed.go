@@ -247,7 +247,7 @@ func (s *Socket) offer(d *delivery) {
 // endDelivery ends delivery. s.mu is held.
 func (s *Socket) endDelivery() {
 	s.stage.finish()
-	s.gate.end()
+	s.gate.drop()
 }
 
 // mayHold returns how many bytes the gate may hold: what fits in the send queue. After a replay it is

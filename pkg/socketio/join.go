@@ -148,8 +148,10 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			if s.receipt != nil && len(missed.late) > 0 {
 				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else records that they were received
 			}
-			s.gate.insert(missed.events, command.cursor)
-			s.gate.insertLate(missed.late, command.before, command.cursor, command.due)
+			if !s.stage.gone() { // nothing is held for one that has ended
+				s.gate.insert(missed.events, command.cursor)
+				s.gate.insertLate(missed.late, command.before, command.cursor, command.due)
+			}
 			for _, name := range command.older {
 				s.rooms.precede(name, at, command.due)
 			}
