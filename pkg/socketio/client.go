@@ -252,12 +252,6 @@ func (c *client) socket(namespace string) *Socket {
 	return nil
 }
 
-func (c *client) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.sockets)
-}
-
 // maxEnded is the number of namespaces that a connection remembers as ended by the server: the
 // newest ones.
 const maxEnded = 100

@@ -213,7 +213,7 @@ func (s *Socket) evict() {
 // that still uses the connection then would not notice that one of its namespaces is no longer
 // served.
 func (c *client) closeMoved() {
-	if c.count() > 0 {
+	if len(c.all()) > 0 {
 		select {
 		case <-time.After(recoverTimeout):
 		case <-c.conn.Context().Done():

@@ -45,7 +45,7 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 			if err := r.adopt(ctx, &p, found, heard); err != nil {
 				found.release()
 				for _, l := range found.leaves {
-					s.endLeave(l.marker, l.names)
+					s.endLeave(l)
 				}
 				return nil, err
 			}
@@ -134,7 +134,7 @@ func (r *recovery) adopt(ctx context.Context, p *replay, found *missed, heard []
 			return stays.current(name) != nil
 		})
 		if len(lingering) > 0 {
-			found.leaves = append(found.leaves, leaving{s.linger(&command{names: lingering}), lingering})
+			found.leaves = append(found.leaves, s.beginLeave(&command{names: lingering}, lingering, true))
 		}
 	} else { // displaced meanwhile, from the rooms that it was in
 		listed = heard

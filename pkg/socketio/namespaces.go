@@ -37,7 +37,10 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 	if re == nil {
 		panic("socketio: OfPattern: nil pattern")
 	}
-	p := &Parent{srv: s, pattern: re}
+	allow := func(_ context.Context, name string, _ json.RawMessage) (bool, error) {
+		return re.MatchString(name), nil
+	}
+	p := &Parent{srv: s, pattern: re, allow: allow}
 	register("OfPattern", &s.mu, &s.parents, p)
 	return p
 }
@@ -137,16 +140,12 @@ func (s *Server) enter(ctx context.Context, name string, auth json.RawMessage) *
 // parentFor returns the first parent that accepts a name, or nil.
 func (s *Server) parentFor(ctx context.Context, parents []*Parent, name string, auth json.RawMessage) *Parent {
 	for _, p := range parents {
-		var ok bool
-		if p.pattern != nil {
-			ok = p.pattern.MatchString(name)
-		} else if s.guard("OfFunc", func() {
-			allowed, err := p.allow(ctx, name, auth)
-			ok = allowed && err == nil
-		}) != nil {
-			ok = false
-		}
-		if ok {
+		allowed := false
+		s.guard("OfFunc", func() {
+			ok, err := p.allow(ctx, name, auth)
+			allowed = ok && err == nil
+		})
+		if allowed {
 			return p
 		}
 	}
