@@ -54,7 +54,7 @@ func (c *socketContext) Value(key any) any {
 // notePublished notes an event to a target for two sockets: the one whose handler published it,
 // known from ctx, and the one that the broadcast began with. The socket in ctx may belong to
 // another server.
-func (b Broadcast) notePublished(ctx context.Context, target rooms.Target, r adapter.Receipt) {
+func (b emitter) notePublished(ctx context.Context, target rooms.Target, r adapter.Receipt) {
 	if b.by != nil {
 		b.by.published(target, r)
 	}

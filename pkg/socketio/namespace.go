@@ -14,12 +14,13 @@ import (
 // A Namespace is a separate part of a server with its own sockets, rooms, handlers and middlewares.
 // Its connections are shared with the other namespaces.
 type Namespace struct {
-	srv    *Server
-	name   string
-	parent *Parent // nil unless dynamic
-	index  rooms.Index[*Socket]
-	acks   atomic.Uint64 // from which the last ack id was made
-	mail   mailbox       // for the events of other nodes
+	emitter // to everyone
+	srv     *Server
+	name    string
+	parent  *Parent // nil unless dynamic
+	index   rooms.Index[*Socket]
+	acks    atomic.Uint64 // from which the last ack id was made
+	mail    mailbox       // for the events of other nodes
 
 	pinned    bool          // made by Of, so not forgotten when it is empty
 	announced chan struct{} // closed when the OnNamespace functions have returned; nil for none
@@ -46,6 +47,7 @@ func newNamespace(s *Server, name string, p *Parent) *Namespace {
 		roomEvents: newWatcher("OnRoom"),
 		occupancy:  make(map[string]map[string]int),
 	}
+	n.emitter.ns = n
 	n.acks.Store(rand.Uint64())
 	n.mail.started = true
 	return n

@@ -162,7 +162,7 @@ func (q *query) take(from adapter.NodeID, got response) {
 // ask publishes a query to the target's nodes. A query to a single room goes to the nodes
 // that are subscribed to that room. Any other goes to all nodes, so that the nodes that must answer
 // are known. The query is nil if no node is asked.
-func (b Broadcast) ask(ctx context.Context, ev adapter.Event, header queryHeader) (*query, error) {
+func (b emitter) ask(ctx context.Context, ev adapter.Event, header queryHeader) (*query, error) {
 	target := ev.Target
 	if len(target.To) == 0 {
 		return nil, nil
