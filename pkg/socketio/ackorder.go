@@ -166,7 +166,7 @@ func (s *Socket) awaitPublished(ctx context.Context, owed bool) {
 
 // queueAck sends an ack, or holds it until the socket has been given what its handlers
 // have published.
-func (s *Socket) queueAck(ps []*engineio.Packet) error {
+func (s *Socket) queueAck(ps []*engineio.Packet, size int) error {
 	o := s.order.Load()
 	if o == nil {
 		return s.client.conn.Send(ps...)
@@ -174,14 +174,14 @@ func (s *Socket) queueAck(ps []*engineio.Packet) error {
 	s.mu.Lock()
 	idle := len(o.published) == 0 && len(o.held) == 0 && !o.gated
 	s.mu.Unlock()
-	if idle || !s.holdAck(o, ps) {
+	if idle || !s.holdAck(o, ps, size) {
 		return s.client.conn.Send(ps...)
 	}
 	return nil
 }
 
 // holdAck holds an ack if an event must be sent before it.
-func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
+func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet, size int) bool {
 	srv := s.ns.srv
 	f := &srv.feed
 	f.mu.Lock() // so that no event passes meanwhile
@@ -197,10 +197,7 @@ func (s *Socket) holdAck(o *ackOrder, ps []*engineio.Packet) bool {
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
 		return false
 	}
-	n := eventOverhead
-	for _, p := range ps {
-		n += p.Len()
-	}
+	n := eventOverhead + size
 	full := o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2 // one ack may have any size
 	if full || srv.held.refuses(o.bytes+n) {
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)

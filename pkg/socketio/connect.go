@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -251,7 +252,8 @@ func (s *Socket) unplace() []string {
 	}
 	s.ns.srv.placed.Add(-1)
 	s.ns.srv.memberships.Add(s.rooms.uncharged - s.rooms.cost())
-	subscribed, implicit, names := s.subscribed, s.implicit(), s.rooms.confirmed()
+	subscribed, implicit := s.subscribed, s.implicit()
+	names := slices.DeleteFunc(s.rooms.names(), func(name string) bool { return s.rooms.current(name).pending })
 	s.rooms, s.placed, s.subscribed = memberships{}, false, false
 	s.mu.Unlock()
 	if subscribed {

@@ -95,11 +95,7 @@ func (a Args) Rest(i int) []any {
 // Array returns the arguments as one array, including binary parts, to be forwarded unchanged: it
 // is a value for Emit or Ack, or part of one.
 func (a Args) Array() packet.Raw {
-	size := 2 + len(a.raw)
-	for _, arg := range a.raw {
-		size += len(arg)
-	}
-	text := append(make([]byte, 0, size), '[')
+	text := append(make([]byte, 0, 2+len(a.raw)+totalSize(a.raw)), '[')
 	for i, arg := range a.raw {
 		if i > 0 {
 			text = append(text, ',')

@@ -40,10 +40,7 @@ func (w *evictions) add(owner string, e eviction, failed bool) (others bool) {
 	defer w.mu.Unlock()
 	all, others := w.waiting[owner]
 	if (others || failed) && len(all) < maxEvictions {
-		if w.waiting == nil {
-			w.waiting = make(map[string][]eviction)
-		}
-		w.waiting[owner] = append(all, e)
+		put(&w.waiting, owner, append(all, e))
 	}
 	return others
 }

@@ -3,7 +3,6 @@ package socketio
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -111,27 +110,23 @@ func (s *Server) runFeed(ctx context.Context) {
 // an offset after the missed events would hide them. So the feed's lock is held until its cursor
 // covers what is lost.
 func (s *Server) lose(lost *adapter.LostError) {
-	if len(lost.Rooms) == 0 {
+	list := lost.Rooms
+	if len(list) > 0 {
+		s.log.Warn("events lost; cutting the members of rooms", zap.String("reason", lost.Reason), zap.Int("rooms", len(list)))
+	} else {
 		s.log.Warn("events lost; cutting all clients", zap.String("reason", lost.Reason))
-		for _, n := range s.all() {
-			n.lose(rooms.InEveryone(n.name), lost)
+		s.mu.Lock()
+		for name := range s.namespaces {
+			list = append(list, rooms.InEveryone(name))
 		}
-		s.cutAll()
-		return
+		s.mu.Unlock()
+		defer s.cutAll()
 	}
-	s.log.Warn("events lost; cutting the members of rooms", zap.String("reason", lost.Reason), zap.Int("rooms", len(lost.Rooms)))
-	for _, r := range lost.Rooms {
+	for _, r := range list {
 		if n := s.lookup(r.Namespace); n != nil {
 			n.lose(r, lost)
 		}
 	}
-}
-
-// all returns the server's namespaces.
-func (s *Server) all() []*Namespace {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.namespaces))
 }
 
 func (n *Namespace) lose(r rooms.Room, lost *adapter.LostError) {

@@ -87,11 +87,8 @@ func (g *gate) joining() (names map[string]bool) {
 		if d.ev.Kind != kindJoin {
 			continue
 		}
-		if names == nil {
-			names = make(map[string]bool, len(d.command.names))
-		}
 		for _, name := range d.command.names {
-			names[name] = true
+			put(&names, name, true)
 		}
 	}
 	return names

@@ -16,10 +16,7 @@ func (s *Socket) receive(p *packet.Packet) error {
 	srv := s.client.srv
 	e := &Event{Name: p.Event, Args: Args{p.Args, p.Attachments}, socket: s, ackID: p.ID}
 	srv.stats.eventsIn.Add(1)
-	e.size = len(p.Data)
-	for _, a := range p.Attachments {
-		e.size += len(a)
-	}
+	e.size = len(p.Data) + totalSize(p.Attachments)
 	return s.accept(e)
 }
 
@@ -97,7 +94,7 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 		return ErrDisconnected
 	}
 	s.client.awaitAnswers(s.ctx, size, s.ahead())
-	if s.queueAck(ps) != nil {
+	if s.queueAck(ps, size) != nil {
 		return ErrDisconnected
 	}
 	return nil
@@ -128,9 +125,7 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		case err == nil:
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return err
-		case c.conn.Stalled(timeout): // its pongs may be unread
-			c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
-			c.cut()
+		case c.cutStalled():
 			return fmt.Errorf("the client has taken nothing for %v", timeout)
 		}
 		if m := c.parked.Load(); m != nil {
@@ -140,6 +135,18 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 			return nil
 		}
 	}
+}
+
+// cutStalled cuts the client, and reports true, if it has taken nothing for the ping timeout: its
+// pongs may be unread.
+func (c *client) cutStalled() bool {
+	timeout := c.srv.opts.Engine.PingTimeout
+	if !c.conn.Stalled(timeout) {
+		return false
+	}
+	c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
+	c.cut()
+	return true
 }
 
 const (
@@ -162,12 +169,7 @@ func (s *Socket) awaitQueueSpace() {
 		ctx, cancel := context.WithTimeout(s.ctx, goneLook)
 		err := conn.WaitQueue(ctx, half)
 		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) {
-			return
-		}
-		if timeout := s.client.srv.opts.Engine.PingTimeout; conn.Stalled(timeout) { // its pongs may be unread
-			s.client.limited(limitReadProgress, int(timeout/time.Second), "seconds")
-			s.client.cut()
+		if !errors.Is(err, context.DeadlineExceeded) || s.client.cutStalled() {
 			return
 		}
 	}

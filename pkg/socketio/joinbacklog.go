@@ -50,7 +50,6 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 	for _, p := range at {
 		end = progress.To(p)
 	}
-	var from map[rooms.Room]adapter.Cursor
 	now := was.clone()
 	for _, name := range names {
 		now.confirm(name, command.at)
@@ -58,16 +57,13 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 	for _, name := range command.older {
 		now.precede(name, command.at, adapter.Position{})
 	}
+	var from map[rooms.Room]adapter.Cursor
+	after := command.at
 	if command.due != (adapter.Position{}) {
-		from = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{})
-		for _, room := range list {
-			from[room] = command.prior
-		}
-	} else {
-		from = make(map[rooms.Room]adapter.Cursor, len(list))
-		for _, room := range list {
-			from[room] = command.at
-		}
+		from, after = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{}), command.prior
+	}
+	for _, room := range list {
+		put(&from, room, after)
 	}
 	for ev, err := range a.Replay(ctx, from, end, 0) {
 		if err == nil {
@@ -88,10 +84,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 				continue
 			}
 			for _, c := range ev.Earlier {
-				if missed.had == nil {
-					missed.had = make(map[adapter.Position]adapter.Position)
-				}
-				missed.had[c.At] = ev.Position
+				put(&missed.had, c.At, ev.Position)
 			}
 		case now.takes(&ev, id):
 			missed.late = append(missed.late, s.ns.newDelivery(&ev))

@@ -120,11 +120,7 @@ func (r *replay) found(end adapter.Cursor) (*missed, error) {
 
 // payloadSize returns the size of an event's payload, also if that was left out.
 func payloadSize(ev *adapter.Event) int {
-	n := int(ev.Omitted) + len(ev.Data)
-	for _, a := range ev.Attachments {
-		n += len(a)
-	}
-	return n
+	return int(ev.Omitted) + len(ev.Data) + totalSize(ev.Attachments)
 }
 
 // replay sends the missed events, each stamped with the cursor of the replay so that a cut in the

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 )
@@ -19,7 +20,9 @@ func (s *Server) Of(name string) *Namespace {
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
 	}
-	checkNamespace(name)
+	if i := strings.IndexAny(name, ",?"); i >= 0 {
+		panic(fmt.Sprintf("socketio: Of(%q): remove %q: clients cannot name such a namespace", name, name[i]))
+	}
 	return s.open(name, 0, func() *Parent {
 		for _, p := range s.parents {
 			if p.pattern != nil && p.pattern.MatchString(name) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -82,14 +83,10 @@ func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
 		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
 		return errTooOften // before anything is read
 	}
-	settled := false
-	settle := func() {
-		if !settled {
-			settled = true
-			srv.recoveries.add(r.pid, time.Now(), srv.recoveries.pace.times(r.weight-maxRecoveryWeight), 0)
-			r.back = 0
-		}
-	}
+	settle := sync.OnceFunc(func() {
+		srv.recoveries.add(r.pid, time.Now(), srv.recoveries.pace.times(r.weight-maxRecoveryWeight), 0)
+		r.back = 0
+	})
 	defer settle()
 	defer func() { // if it did not reach assume
 		s.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"strings"
 	"sync"
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
@@ -54,11 +53,4 @@ func registerHandler(method string, mu sync.Locker, table *map[string][]Handler,
 	hs := grown[event]
 	grown[event] = append(hs[:len(hs):len(hs)], h)
 	*table = grown
-}
-
-// checkNamespace panics if no client can name the namespace.
-func checkNamespace(name string) {
-	if i := strings.IndexAny(name, ",?"); i >= 0 {
-		panic(fmt.Sprintf("socketio: Of(%q): remove %q: clients cannot name such a namespace", name, name[i]))
-	}
 }

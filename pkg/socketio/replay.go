@@ -242,10 +242,7 @@ func (r *replay) pass(ev *adapter.Event) error {
 // note notes that the client has received an event, of which there are other copies.
 func (r *replay) note(ev *adapter.Event) {
 	for _, c := range ev.Earlier {
-		if r.taken == nil {
-			r.taken = make(map[adapter.Position]adapter.Position)
-		}
-		r.taken[c.At] = ev.Position
+		put(&r.taken, c.At, ev.Position)
 	}
 }
 
@@ -350,10 +347,8 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	if known, ok := r.joined[name]; ok { // to an earlier command, which the next pass reaches as well
 		at = at.Min(known)
 	}
-	if r.joined == nil {
-		r.joined = make(map[string]adapter.Cursor)
-	}
-	r.joined[name], r.again = at, true
+	put(&r.joined, name, at)
+	r.again = true
 }
 
 // resume makes the rooms count that the command at a position has joined, and takes their events.

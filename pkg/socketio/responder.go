@@ -155,10 +155,7 @@ func (s *Socket) ask(d *delivery) (id string, asked bool) {
 	if !s.gate.closed() && !d.meant(&s.rooms, s.id) || !d.meantNow(&s.rooms, s.id) {
 		return "", false
 	}
-	if s.acks == nil {
-		s.acks = make(map[string]*responder)
-	}
-	s.acks[d.ackID] = d.responder
+	put(&s.acks, d.ackID, d.responder)
 	d.responder.expect(s, d.ackID)
 	if m := s.client.parked.Load(); m != nil {
 		m.retry() // the ack follows events that are not being read
