@@ -230,10 +230,8 @@ func (b emitter) command(ctx context.Context, kind, flags uint8, names []string)
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := checkRoom(name); err != nil {
-			return err
-		}
+	if err := checkRooms(names); err != nil {
+		return err
 	}
 	data, err := json.Marshal(names)
 	if err != nil {

@@ -46,10 +46,8 @@ func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 		opened := s.opened
 		s.mu.Unlock()
 		done()
-		select {
-		case <-opened:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := wait(ctx, opened); err != nil {
+			return nil, err
 		}
 	}
 }

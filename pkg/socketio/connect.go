@@ -230,7 +230,12 @@ func (s *Socket) greet() {
 func (s *Socket) place() []rooms.Room {
 	s.placed = true
 	s.ns.srv.placed.Add(1)
-	listed := s.listed()
+	listed := slices.Grow(s.implicit(), int(s.rooms.open))
+	for name := range s.rooms.named {
+		if s.rooms.current(name) != nil {
+			listed = append(listed, rooms.InNamed(s.nsName, name))
+		}
+	}
 	for _, r := range listed {
 		s.ns.index.Add(r, s)
 	}
@@ -247,13 +252,17 @@ func (s *Socket) unplace() []string {
 		s.mu.Unlock()
 		return nil
 	}
-	for _, r := range s.listed() {
+	implicit, names := s.implicit(), s.rooms.names()
+	for _, r := range implicit {
 		s.ns.index.Remove(r, s)
+	}
+	for _, name := range names {
+		s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
 	}
 	s.ns.srv.placed.Add(-1)
 	s.ns.srv.memberships.Add(s.rooms.uncharged - s.rooms.cost())
-	subscribed, implicit := s.subscribed, s.implicit()
-	names := slices.DeleteFunc(s.rooms.names(), func(name string) bool { return s.rooms.current(name).pending })
+	subscribed := s.subscribed
+	names = slices.DeleteFunc(names, func(name string) bool { return s.rooms.current(name).pending })
 	s.rooms, s.placed, s.subscribed = memberships{}, false, false
 	s.mu.Unlock()
 	if subscribed {
@@ -269,11 +278,6 @@ func (s *Socket) subscribe(ctx context.Context, listed []rooms.Room) (adapter.Cu
 	defer s.mu.Unlock()
 	s.subscribed = err == nil
 	return at, err
-}
-
-// listed returns the rooms in which the socket is in the index. s.mu is held.
-func (s *Socket) listed() []rooms.Room {
-	return append(s.implicit(), inNamed(s.nsName, s.rooms.names())...)
 }
 
 // implicit returns the rooms that every socket is in.

@@ -125,7 +125,7 @@ func (d *delivery) encode(c *adapter.Cursor, recovers bool) []*engineio.Packet {
 // Every event without an ack ID carries one, stored or not, because these clients
 // take any string that comes last for their offset. An event with an ack ID
 // carries none, because a string before the ack function breaks handlers.
-func (d *delivery) hasOffset() bool { return d.ackID == "" && d.ns.recovery() }
+func (d *delivery) hasOffset() bool { return d.ackID == "" && d.ns.srv.opts.recovery() }
 
 // An adapter event allows as many attachments as a packet.
 const _ = uint(adapter.MaxAttachments-packet.MaxAttachments) + uint(packet.MaxAttachments-adapter.MaxAttachments)

@@ -125,10 +125,8 @@ func (s *Socket) depart(reason Reason, grace *time.Timer, moved bool) {
 // awaitEnd waits until an ending socket has been disconnected and its session written, or until ctx
 // ends.
 func (s *Socket) awaitEnd(ctx context.Context) error {
-	select {
-	case <-s.ctx.Done():
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := wait(ctx, s.ctx.Done()); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	if !s.stage.connected() { // finished, or never connected
@@ -140,12 +138,7 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 	}
 	ended := s.ended
 	s.mu.Unlock()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return wait(ctx, ended)
 }
 
 // endSession determines what happens to the session of a socket that has ended: the session ends,

@@ -11,13 +11,19 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// receive moves an event from the client's reader to the mailbox.
+// receive puts an event into the mailbox of its socket. The connection's reader calls it. An error
+// means that the client violated the protocol.
 func (s *Socket) receive(p *packet.Packet) error {
 	srv := s.client.srv
 	e := &Event{Name: p.Event, Args: Args{p.Args, p.Attachments}, socket: s, ackID: p.ID}
 	srv.stats.eventsIn.Add(1)
 	e.size = len(p.Data) + totalSize(p.Attachments)
-	return s.accept(e)
+	full, err := s.mail.putEvent(&srv.tasks, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
+	if full != nil {
+		return s.park(e, full)
+	}
+	srv.relieve()
+	return err
 }
 
 // handle runs the functions that are registered for an event.

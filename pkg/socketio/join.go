@@ -21,10 +21,8 @@ import (
 // Join returns ErrDisconnected once the socket has ended, as in OnDisconnecting and OnDisconnect.
 // In a recovered socket it waits until the replay has been sent.
 func (s *Socket) Join(ctx context.Context, names ...string) error {
-	for _, name := range names {
-		if err := checkRoom(name); err != nil {
-			return err
-		}
+	if err := checkRooms(names); err != nil {
+		return err
 	}
 	done, err := s.changeLive(ctx)
 	if err != nil {
@@ -86,9 +84,11 @@ const bytesBeyondBudget = 16 << 10
 
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
 
-func checkRoom(name string) error {
-	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
-		return ErrRoomName
+func checkRooms(names []string) error {
+	for _, name := range names {
+		if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
+			return ErrRoomName
+		}
 	}
 	return nil
 }

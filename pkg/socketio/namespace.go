@@ -56,8 +56,6 @@ func newNamespace(s *Server, name string, p *Parent) *Namespace {
 // Name returns the namespace's name, with its leading slash.
 func (n *Namespace) Name() string { return n.name }
 
-func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
-
 // rulesNow returns the rules for a socket of the namespace: its parent's, if it has one, then its
 // own.
 func (n *Namespace) rulesNow() (both [2]rules) {

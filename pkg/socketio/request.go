@@ -116,10 +116,8 @@ func (r *ConnectRequest) SetData(v any) error {
 // missed; others begin then. An error is one of the names or of Options.RoomsPerSocket, and no room
 // is added.
 func (r *ConnectRequest) Join(names ...string) error {
-	for _, name := range names {
-		if err := checkRoom(name); err != nil {
-			return err
-		}
+	if err := checkRooms(names); err != nil {
+		return err
 	}
 	return r.decide(func() error {
 		all := r.rooms

@@ -177,12 +177,7 @@ func (s *Server) Close(ctx context.Context) error {
 		_ = sock.awaitEnd(ctx) // ctx is checked below
 	}
 	s.stop()
-	select {
-	case <-s.tasks.await():
-	case <-ctx.Done():
-		err = errors.Join(err, context.Cause(ctx))
-	}
-	return errors.Join(err, s.closeAdapter())
+	return errors.Join(err, wait(ctx, s.tasks.await()), s.closeAdapter())
 }
 
 func (s *Server) closeAdapter() error {
