@@ -134,9 +134,7 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		case c.cutStalled():
 			return fmt.Errorf("the client has taken nothing for %v", timeout)
 		}
-		if m := c.parked.Load(); m != nil {
-			m.prolong()
-		}
+		c.prolong()
 		if err == nil {
 			return nil
 		}
@@ -153,6 +151,13 @@ func (c *client) cutStalled() bool {
 	c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
 	c.cut()
 	return true
+}
+
+// prolong notes that the client has taken something: a full mailbox may keep it paused for longer.
+func (c *client) prolong() {
+	if m := c.parked.Load(); m != nil {
+		m.prolong()
+	}
 }
 
 const (
