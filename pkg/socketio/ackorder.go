@@ -51,19 +51,6 @@ func (c *socketContext) Value(key any) any {
 	return nil
 }
 
-// notePublished notes an event to a target for two sockets: the one whose handler published it,
-// known from ctx, and the one that the broadcast began with. The socket in ctx may belong to
-// another server.
-func (b emitter) notePublished(ctx context.Context, target rooms.Target, r adapter.Receipt) {
-	if b.by != nil {
-		b.by.published(target, r)
-	}
-	s, _ := ctx.Value(socketKey{}).(*Socket)
-	if s != nil && s != b.by && (s.ns.srv == b.ns.srv || s.ns.srv.feed.brings(r)) {
-		s.published(target, r)
-	}
-}
-
 // brings reports whether this feed is expected to deliver a published event.
 func (f *feed) brings(r adapter.Receipt) bool {
 	f.mu.Lock()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -363,41 +362,15 @@ func (b emitter) fetch(ctx context.Context, page *membersAfter) iter.Seq2[Answer
 	}
 }
 
-// encodeEmit returns an event as its JSON array and attachments.
-func encodeEmit(event string, args []any) ([]byte, [][]byte, error) {
-	if packet.Reserved(event) {
-		return nil, nil, fmt.Errorf("%w: %q", ErrReserved, event)
+// notePublished notes an event to a target for two sockets: the one whose handler published it,
+// known from ctx, and the one that the broadcast began with. The socket in ctx may belong to
+// another server.
+func (b emitter) notePublished(ctx context.Context, target rooms.Target, r adapter.Receipt) {
+	if b.by != nil {
+		b.by.published(target, r)
 	}
-	all := make([]any, 0, 1+len(args))
-	return encodeArray(append(append(all, event), args...))
-}
-
-func encodeArray(args []any) ([]byte, [][]byte, error) {
-	size := 64
-	for _, arg := range args {
-		if text, ok := arg.(packet.Checked); ok {
-			size += len(text)
-		}
+	s, _ := ctx.Value(socketKey{}).(*Socket)
+	if s != nil && s != b.by && (s.ns.srv == b.ns.srv || s.ns.srv.feed.brings(r)) {
+		s.published(target, r)
 	}
-	b := append(make([]byte, 0, size), '[')
-	b, attachments, err := packet.AppendArgs(b, args...)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socketio: arguments: %w", err)
-	}
-	return append(b, ']'), attachments, nil
 }
-
-// inEach returns the rooms of a kind with some names.
-func inEach(namespace string, names []string, in func(namespace, name string) rooms.Room) []rooms.Room {
-	list := make([]rooms.Room, len(names))
-	for i, name := range names {
-		list[i] = in(namespace, name)
-	}
-	return list
-}
-
-func inNamed(namespace string, names []string) []rooms.Room {
-	return inEach(namespace, names, rooms.InNamed)
-}
-
-func inOwn(namespace string, ids []string) []rooms.Room { return inEach(namespace, ids, rooms.InOwn) }

@@ -191,3 +191,32 @@ func (e *Event) Ack(args ...any) error {
 	}
 	return e.socket.sendAck(e.ackID, data, attachments)
 }
+
+// encodeEmit returns an event as its JSON array and attachments.
+func encodeEmit(event string, args []any) ([]byte, [][]byte, error) {
+	if packet.Reserved(event) {
+		return nil, nil, fmt.Errorf("%w: %q", ErrReserved, event)
+	}
+	all := make([]any, 0, 1+len(args))
+	return encodeArray(append(append(all, event), args...))
+}
+
+func encodeArray(args []any) ([]byte, [][]byte, error) {
+	size := 64
+	for _, arg := range args {
+		if text, ok := arg.(packet.Checked); ok {
+			size += len(text)
+		}
+	}
+	b := append(make([]byte, 0, size), '[')
+	b, attachments, err := packet.AppendArgs(b, args...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketio: arguments: %w", err)
+	}
+	return append(b, ']'), attachments, nil
+}
+
+func decodeArgs(data []byte, attachments [][]byte) (Args, error) {
+	raw, err := packet.SplitArray(data)
+	return Args{raw: raw, attachments: attachments}, err
+}

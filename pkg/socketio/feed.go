@@ -239,12 +239,6 @@ func (s *Socket) offer(d *delivery) {
 	}
 }
 
-// endDelivery ends delivery. s.mu is held.
-func (s *Socket) endDelivery() {
-	s.stage.finish()
-	s.gate.drop()
-}
-
 // mayHold returns how many bytes the gate may hold: what fits in the send queue. After a replay it is
 // half of the queue less the last events of the replay, because later events follow immediately. The
 // gates of a connection then open one after another. s.mu is held.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -83,15 +82,6 @@ const roomsBeyondBudget = 16
 const bytesBeyondBudget = 16 << 10
 
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
-
-func checkRooms(names []string) error {
-	for _, name := range names {
-		if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
-			return ErrRoomName
-		}
-	}
-	return nil
-}
 
 // enter begins a join: from here on the events of the rooms are held. s.mu is
 // held.

@@ -91,21 +91,6 @@ func (r *recovery) hear(ctx context.Context, joined map[string]adapter.Cursor, h
 	return append(heard, news...), nil
 }
 
-// refuseLost turns errors that prove missing events into a refusal.
-func refuseLost(err error) error {
-	switch {
-	case errors.Is(err, adapter.ErrTrimmed):
-		return &refusal{refusedTrimmed, err}
-	case errors.Is(err, adapter.ErrTooMany):
-		return &refusal{refusedLimit, err}
-	case errors.Is(err, adapter.ErrUndecodable):
-		return &refusal{refusedCoding, err}
-	case errors.Is(err, adapter.ErrHistoryLost):
-		return &refusal{refusedHistory, err}
-	}
-	return err
-}
-
 // adopt gives the socket the memberships at the end of a replay, and stores them if they are new,
 // with what the replay gives. Beside its former rooms, the socket is subscribed to some that
 // commands have joined. It stays listed in rooms that commands have left at positions beyond the end,

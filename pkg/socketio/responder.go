@@ -206,8 +206,3 @@ func (s *Server) answerNothing(ev *adapter.Event) {
 		s.newResponder(ev).begin(response{})
 	}
 }
-
-func decodeArgs(data []byte, attachments [][]byte) (Args, error) {
-	raw, err := packet.SplitArray(data)
-	return Args{raw: raw, attachments: attachments}, err
-}

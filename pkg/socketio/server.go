@@ -2,8 +2,6 @@ package socketio
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -185,22 +183,6 @@ func (s *Server) closeAdapter() error {
 		return s.adapter.Close()
 	}
 	return nil
-}
-
-// idBytes is the number of random bytes in the ids of newID.
-const idBytes = 15
-
-// newID returns 20 random characters, for socket ids, private ids and queries.
-func newID() string {
-	var b [idBytes]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-// isID reports whether newID can have made an id.
-func isID(id string) bool {
-	_, err := base64.RawURLEncoding.DecodeString(id)
-	return err == nil && len(id) == base64.RawURLEncoding.EncodedLen(idBytes)
 }
 
 // store returns a context for one round to the session store or the adapter, which a Close does not

@@ -21,13 +21,6 @@ type lostClaim struct {
 	expiry *time.Timer // while it is kept
 }
 
-// ref returns the session of the socket and its fence, or the zero Ref if it has none.
-func (s *Socket) ref() session.Ref {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return session.Ref{PID: s.pid, Fence: s.fence}
-}
-
 // lostClaim returns the claim of a socket that has been evicted, or that must not be
 // connected.
 func (s *Socket) lostClaim() *lostClaim {
