@@ -59,7 +59,7 @@ func (s *Server) serve(conn *engineio.Conn) {
 	c.waitForConnect()
 	defer c.release()
 	s.mu.Lock()
-	s.clients[conn.ID()] = c
+	put(&s.clients, conn.ID(), c)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()

@@ -290,7 +290,7 @@ func (s *Socket) implicit() []rooms.Room {
 func (n *Namespace) add(s *Socket) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.sockets[s.id] = s
+	put(&n.sockets, s.id, s)
 }
 
 func (n *Namespace) remove(s *Socket, id string) {

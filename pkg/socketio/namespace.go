@@ -41,12 +41,7 @@ type Namespace struct {
 }
 
 func newNamespace(s *Server, name string, p *Parent) *Namespace {
-	n := &Namespace{
-		srv: s, name: name, parent: p,
-		sockets:    make(map[string]*Socket),
-		roomEvents: newWatcher("OnRoom"),
-		occupancy:  make(map[string]map[string]int),
-	}
+	n := &Namespace{srv: s, name: name, parent: p, roomEvents: newWatcher("OnRoom")}
 	n.emitter.ns = n
 	n.acks.Store(rand.Uint64())
 	n.mail.started = true
@@ -145,7 +140,7 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 		case joined:
 			if members == nil {
 				members = make(map[string]int)
-				n.occupancy[name] = members
+				put(&n.occupancy, name, members)
 				tell(RoomCreated, name)
 			}
 			if members[id]++; members[id] == 1 {

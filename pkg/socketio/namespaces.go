@@ -86,7 +86,7 @@ func (s *Server) open(name string, clients int, parent func() *Parent) *Namespac
 		if len(s.onNew) > 0 {
 			n.announced = make(chan struct{})
 		}
-		s.namespaces[name] = n
+		put(&s.namespaces, name, n)
 	}
 	n.clients += clients
 	told := s.onNew
@@ -160,12 +160,7 @@ func (n *Namespace) usable(ctx context.Context) bool {
 	if n.announced == nil {
 		return true
 	}
-	select {
-	case <-n.announced:
-		return n.guarded
-	case <-ctx.Done():
-		return false
-	}
+	return wait(ctx, n.announced) == nil && n.guarded
 }
 
 // exit undoes an enter.

@@ -97,12 +97,10 @@ type ack struct {
 	Unasked     bool            `json:"unasked,omitempty"` // the event turned out not to be for it
 }
 
-func (q *queries) init() { q.open = make(map[string]*query) }
-
 func (q *queries) add(a *query) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.open[a.id] = a
+	put(&q.open, a.id, a)
 }
 
 func (q *queries) remove(id string) {

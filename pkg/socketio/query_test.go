@@ -367,7 +367,6 @@ func unanswered(q *query, of audience, now []adapter.Member, cause error) error 
 // dropped.
 func TestAnswersCountOnce(t *testing.T) {
 	var all queries
-	all.init()
 	asked := newQuery()
 	all.add(asked)
 	id := asked.id
@@ -405,7 +404,6 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	for _, everyone := range []bool{true, false} {
 		var queries queries
-		queries.init()
 		asked := newQuery()
 		queries.add(asked)
 		id := asked.id
@@ -445,7 +443,6 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 		{"did not receive it, and is live since", 1, live, true, true},
 	} {
 		var queries queries
-		queries.init()
 		asked := newQuery()
 		queries.add(asked)
 		id := asked.id
@@ -480,7 +477,6 @@ func TestANewNodeIsNamed(t *testing.T) {
 	now := append(members, adapter.Member{ID: "new"})
 	for _, everyone := range []bool{true, false} {
 		var queries queries
-		queries.init()
 		asked := newQuery()
 		queries.add(asked)
 		id := asked.id
@@ -510,7 +506,6 @@ func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
 	of := audience{members: members, all: true, receivers: 2}
 	var queries queries
-	queries.init()
 	asked := newQuery()
 	queries.add(asked)
 	id := asked.id

@@ -79,8 +79,6 @@ func NewServer(o Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),
-		namespaces: make(map[string]*Namespace),
-		clients:    make(map[string]*client),
 		retryDelay: retryDelay,
 		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}, most: min(maxRecoveryDebt, o.RecoveryWindow/2)},
 		turns:      newTurns(),
@@ -90,8 +88,6 @@ func NewServer(o Options) (*Server, error) {
 	s.held.most = int64(o.Engine.QueueBudget) / heldPart
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()
-	s.owned.init()
-	s.queries.init()
 	s.tasks.init()
 	if s.sessions == nil {
 		s.sessions = session.NewMemory()
