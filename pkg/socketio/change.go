@@ -46,7 +46,7 @@ func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 		opened := s.opened
 		s.mu.Unlock()
 		done()
-		if err := wait(ctx, opened); err != nil {
+		if err := waitFor(ctx, opened); err != nil {
 			return nil, err
 		}
 	}

@@ -125,7 +125,7 @@ func (s *Socket) depart(reason Reason, grace *time.Timer, moved bool) {
 // awaitEnd waits until an ending socket has been disconnected and its session written, or until ctx
 // ends.
 func (s *Socket) awaitEnd(ctx context.Context) error {
-	if err := wait(ctx, s.ctx.Done()); err != nil {
+	if err := waitFor(ctx, s.ctx.Done()); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -138,7 +138,7 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 	}
 	ended := s.ended
 	s.mu.Unlock()
-	return wait(ctx, ended)
+	return waitFor(ctx, ended)
 }
 
 // endSession determines what happens to the session of a socket that has ended: the session ends,

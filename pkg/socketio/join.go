@@ -95,8 +95,8 @@ func (s *Socket) enter(names []string) {
 }
 
 // settle completes a join and reports it to OnRoom. The caller holds the right to change.
-func (s *Socket) settle(ctx context.Context, names []string, command *place) error {
-	if err := s.complete(ctx, names, command); err != nil {
+func (s *Socket) settle(ctx context.Context, names []string, by *place) error {
+	if err := s.complete(ctx, names, by); err != nil {
 		return fmt.Errorf("socketio: join: %w", err)
 	}
 	if len(names) > 0 {
@@ -110,7 +110,7 @@ func (s *Socket) settle(ctx context.Context, names []string, command *place) err
 // which has passed. So the rooms' events since then are read and inserted among the held ones, also
 // without recovery, because other nodes may publish as soon as the command has its position. The
 // caller holds the right to change.
-func (s *Socket) complete(ctx context.Context, names []string, command *place) error {
+func (s *Socket) complete(ctx context.Context, names []string, by *place) error {
 	list := inNamed(s.nsName, names)
 	var at adapter.Cursor
 	var err error
@@ -122,28 +122,28 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 		subscribed = names
 	}
 	var missed backlog
-	if err == nil && command != nil {
-		at = command.at
-		if len(names)+len(command.older) > 0 {
-			missed, err = s.since(ctx, names, command)
+	if err == nil && by != nil {
+		at = by.at
+		if len(names)+len(by.older) > 0 {
+			missed, err = s.since(ctx, names, by)
 		}
 	}
 	if err == nil {
 		s.mu.Lock()
-		if command != nil {
+		if by != nil {
 			for p, later := range missed.had {
 				s.rooms.had(p, later)
 			}
-			s.owe(command.seen, missed.owed...)
+			s.owe(by.seen, missed.owed...)
 			if s.receipt != nil && len(missed.late) > 0 {
-				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else records that they were received
+				s.receipt.sent = s.receipt.sent.Max(by.seen) // nothing else records that they were received
 			}
 			if !s.stage.gone() { // nothing is held for one that has ended
-				s.gate.insert(missed.events, command.cursor)
-				s.gate.insertLate(missed.late, command.before, command.cursor, command.due)
+				s.gate.insert(missed.events, by.cursor)
+				s.gate.insertLate(missed.late, by.before, by.cursor, by.due)
 			}
-			for _, name := range command.older {
-				s.rooms.precede(name, at, command.due)
+			for _, name := range by.older {
+				s.rooms.precede(name, at, by.due)
 			}
 		}
 		subscribed = nil
@@ -152,8 +152,8 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 				subscribed = append(subscribed, name)
 			}
 			s.rooms.confirm(name, at)
-			if command != nil {
-				s.rooms.defers(name, command.due)
+			if by != nil {
+				s.rooms.defers(name, by.due)
 			}
 		}
 		s.newestJoin = s.newestJoin.Max(at)
@@ -175,7 +175,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			}
 		}
 	}
-	if err == nil || command == nil {
+	if err == nil || by == nil {
 		s.openGate()
 	} // otherwise the socket is cut, and an event after the command would hide it from a recovery
 	s.mu.Unlock()

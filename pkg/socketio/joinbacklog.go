@@ -36,31 +36,31 @@ type backlog struct {
 // With several partitions, the node may have reached events of the rooms before it reached the
 // command. The socket may have received some of them as a member of other rooms; reading these
 // rooms as well shows which.
-func (s *Socket) since(ctx context.Context, names []string, command *place) (missed backlog, err error) {
-	a, list := s.ns.srv.adapter, inNamed(s.nsName, slices.Concat(names, command.older))
+func (s *Socket) since(ctx context.Context, names []string, by *place) (missed backlog, err error) {
+	a, list := s.ns.srv.adapter, inNamed(s.nsName, slices.Concat(names, by.older))
 	s.mu.Lock()
 	was := s.rooms.clone()
 	s.mu.Unlock()
-	at, err := command.marker.await(ctx, s)
+	at, err := by.marker.await(ctx, s)
 	if err != nil {
 		return missed, err
 	}
-	progress := adapter.NewProgress(command.seen) // in each partition up to the marker: later events are still to come
-	end := command.seen
+	progress := adapter.NewProgress(by.seen) // in each partition up to the marker: later events are still to come
+	end := by.seen
 	for _, p := range at {
 		end = progress.To(p)
 	}
 	now := was.clone()
 	for _, name := range names {
-		now.confirm(name, command.at)
+		now.confirm(name, by.at)
 	}
-	for _, name := range command.older {
-		now.precede(name, command.at, adapter.Position{})
+	for _, name := range by.older {
+		now.precede(name, by.at, adapter.Position{})
 	}
 	var from map[rooms.Room]adapter.Cursor
-	after := command.at
-	if command.due != (adapter.Position{}) {
-		from, after = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{}), command.prior
+	after := by.at
+	if by.due != (adapter.Position{}) {
+		from, after = was.since(s.nsName, s.ID(), by.prior, adapter.Cursor{}), by.prior
 	}
 	for _, room := range list {
 		put(&from, room, after)
@@ -72,7 +72,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 		if err != nil {
 			return missed, err
 		}
-		if !command.seen.Covers(ev.Position) {
+		if !by.seen.Covers(ev.Position) {
 			if slices.ContainsFunc(ev.Target.To, func(r rooms.Room) bool { return slices.Contains(list, r) }) {
 				missed.events = append(missed.events, s.ns.newDelivery(&ev))
 			}
@@ -90,7 +90,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 			missed.late = append(missed.late, s.ns.newDelivery(&ev))
 		default:
 			in := func(r rooms.Room, at adapter.Position) bool { return now.in(r, id, at) }
-			if at, found := ev.Instead(in); found && !command.seen.Covers(at) {
+			if at, found := ev.Instead(in); found && !by.seen.Covers(at) {
 				missed.owed = append(missed.owed, copyInstead(&ev, at, &now, id))
 			}
 		}

@@ -18,7 +18,7 @@ const readTries = 100
 // the memberships afterwards are those at the end. A room that a command joined has missed events
 // too, and the node must be subscribed to it before the end is fixed. So it is subscribed and
 // everything is read again.
-func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed, error) {
+func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missedEvents, error) {
 	s := r.socket
 	ctx = r.count(ctx)
 	page := s.ns.srv.replays.reserve()
@@ -38,7 +38,7 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 			break
 		}
 		if !p.again {
-			var found *missed
+			var found *missedEvents
 			if found, err = p.found(end); err != nil {
 				break
 			}
@@ -95,7 +95,7 @@ func (r *recovery) hear(ctx context.Context, joined map[string]adapter.Cursor, h
 // with what the replay gives. Beside its former rooms, the socket is subscribed to some that
 // commands have joined. It stays listed in rooms that commands have left at positions beyond the end,
 // until the replay has been sent.
-func (r *recovery) adopt(ctx context.Context, p *replay, found *missed, heard []string) error {
+func (r *recovery) adopt(ctx context.Context, p *replay, found *missedEvents, heard []string) error {
 	s, stays, end := r.socket, p.stays, found.end
 	s.mu.Lock()
 	was := s.rooms.names()

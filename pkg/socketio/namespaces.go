@@ -160,7 +160,7 @@ func (n *Namespace) usable(ctx context.Context) bool {
 	if n.announced == nil {
 		return true
 	}
-	return wait(ctx, n.announced) == nil && n.guarded
+	return waitFor(ctx, n.announced) == nil && n.guarded
 }
 
 // exit undoes an enter.

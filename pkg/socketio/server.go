@@ -171,7 +171,7 @@ func (s *Server) Close(ctx context.Context) error {
 		_ = sock.awaitEnd(ctx) // ctx is checked below
 	}
 	s.stop()
-	return errors.Join(err, wait(ctx, s.tasks.await()), s.closeAdapter())
+	return errors.Join(err, waitFor(ctx, s.tasks.await()), s.closeAdapter())
 }
 
 func (s *Server) closeAdapter() error {

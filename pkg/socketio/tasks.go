@@ -34,8 +34,8 @@ func (t *tasks) done() {
 	}
 }
 
-// wait waits until a channel is closed, or returns the cause of the end of ctx.
-func wait(ctx context.Context, closed <-chan struct{}) error {
+// waitFor waits until a channel is closed, or returns the cause of the end of ctx.
+func waitFor(ctx context.Context, closed <-chan struct{}) error {
 	select {
 	case <-closed:
 		return nil
