@@ -402,6 +402,7 @@ func TestNamespaceFunctionsThatEndTheirGoroutine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := start(t, Options{})
+			n.retryDelay = time.Millisecond
 			joining(n.Namespace)
 			register(n)
 			w := n.client(t)
