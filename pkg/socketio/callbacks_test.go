@@ -366,6 +366,16 @@ func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
 					t.Errorf("reported %v", err.Value)
 				}
 			}
+			if site.told && site.name != "Socket.OnError" {
+				select {
+				case err := <-st.told:
+					if !errors.Is(err, errGoexit) {
+						t.Errorf("OnError is told %v, want %v", err, errGoexit)
+					}
+				case <-time.After(patience):
+					t.Error("OnError is not told")
+				}
+			}
 			if site.effect == "closed" {
 				<-st.w.closed
 			}
