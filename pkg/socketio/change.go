@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
@@ -75,4 +76,25 @@ func (s *Socket) missing(names []string) []string {
 	}
 	slices.Sort(news)
 	return slices.Compact(news)
+}
+
+// background changes the socket on a new goroutine, for a caller that must not wait, and calls
+// finally in any case, unless that is nil. A failure cuts the socket.
+func (s *Socket) background(f func(context.Context) error, finally func()) {
+	srv := s.ns.srv
+	srv.spawn(func() {
+		ctx, cancel := srv.store()
+		defer cancel()
+		done, err := s.change(ctx)
+		if err == nil {
+			defer done()
+			err = f(ctx)
+		}
+		if finally != nil {
+			finally()
+		}
+		if err != nil && !errors.Is(err, ErrDisconnected) {
+			s.cut(err)
+		}
+	})
 }

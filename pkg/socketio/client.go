@@ -3,7 +3,6 @@ package socketio
 import (
 	"bytes"
 	"container/list"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -321,25 +320,4 @@ func (c *client) end(err error) {
 // first event.
 func (c *client) send(p *packet.Packet) error {
 	return c.conn.Send(enginePackets(p, false)...)
-}
-
-// connectAuth returns the fields of a CONNECT payload that are not the application's: the private id
-// of the session that the client wants to continue, its offset as sent, and its choice of recovery.
-// Their names are in lower case. A pid that is not a string is ignored, and the offset with it.
-func connectAuth(auth json.RawMessage) (pid string, offset, recovery json.RawMessage) {
-	var claimed json.RawMessage
-	for name, value := range packet.Members(auth) {
-		switch string(name) {
-		case "pid":
-			claimed = value
-		case "offset":
-			offset = value
-		case "recovery":
-			recovery = value
-		}
-	}
-	if packet.Unmarshal(claimed, nil, &pid) != nil {
-		return "", nil, recovery
-	}
-	return pid, offset, recovery
 }

@@ -76,18 +76,6 @@ func (s *Socket) refuse(err error) {
 	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 }
 
-// answerGone tells requesters that a socket that has ended, or is in no room any more, will not
-// answer.
-func (s *Socket) answerGone() {
-	s.mu.Lock()
-	id, acks := s.id, s.acks
-	s.acks = nil
-	s.mu.Unlock()
-	for _, a := range acks {
-		a.settle(s, ack{Who: id, Gone: true})
-	}
-}
-
 // connectErrorBody calls methods of the error, which the application may have defined.
 func (s *Socket) connectErrorBody(err error) (body []byte) {
 	if s.client.srv.guard("Use", func() { body = connectErrorBody(err) }) != nil {
@@ -285,18 +273,23 @@ func (s *Socket) implicit() []rooms.Room {
 	return []rooms.Room{rooms.InEveryone(s.nsName), rooms.InOwn(s.nsName, s.id)}
 }
 
-// add and remove maintain the namespace's table of connected sockets. A recovered socket has the id
-// of the one that it replaces, so remove checks that the entry is its own.
-func (n *Namespace) add(s *Socket) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	put(&n.sockets, s.id, s)
-}
-
-func (n *Namespace) remove(s *Socket, id string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.sockets[id] == s {
-		delete(n.sockets, id)
+// connectAuth returns the fields of a CONNECT payload that are not the application's: the private id
+// of the session that the client wants to continue, its offset as sent, and its choice of recovery.
+// Their names are in lower case. A pid that is not a string is ignored, and the offset with it.
+func connectAuth(auth json.RawMessage) (pid string, offset, recovery json.RawMessage) {
+	var claimed json.RawMessage
+	for name, value := range packet.Members(auth) {
+		switch string(name) {
+		case "pid":
+			claimed = value
+		case "offset":
+			offset = value
+		case "recovery":
+			recovery = value
+		}
 	}
+	if packet.Unmarshal(claimed, nil, &pid) != nil {
+		return "", nil, recovery
+	}
+	return pid, offset, recovery
 }

@@ -269,3 +269,10 @@ func (s *Socket) Cut() {
 		s.client.conn.Close(engineio.TransportClose)
 	}
 }
+
+// cut closes the connection in a way that makes stock clients reconnect. It does not wait, and may
+// be called with s.mu held.
+func (s *Socket) cut(cause error) {
+	s.client.srv.log.Info("client cut; it can reconnect", zap.String("namespace", s.nsName), zap.Error(cause))
+	s.client.srv.spawn(s.Cut)
+}

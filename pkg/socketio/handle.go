@@ -185,20 +185,3 @@ func (s *Socket) awaitQueueSpace() {
 		}
 	}
 }
-
-// tellOutgoing reports an event that is queued. s.mu is held.
-func (s *Socket) tellOutgoing(d *delivery) {
-	fs := s.outgoing.fs
-	if len(fs) == 0 {
-		return
-	}
-	s.outgoing.tell(s.client.srv, d.size(), func() {
-		name, raw, err := packet.SplitEvent(d.ev.Data)
-		if err != nil {
-			return
-		}
-		for _, f := range fs {
-			s.guard("OnAnyOutgoing", func() { f(name, Args{raw, d.ev.Attachments}) })
-		}
-	})
-}

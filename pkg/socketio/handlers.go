@@ -1,6 +1,10 @@
 package socketio
 
-import "maps"
+import (
+	"maps"
+
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
 
 // On registers a handler of an event of this socket. Handlers of the same event run in the order of
 // registration, before those of the namespace. On panics if h is nil or the event's name is
@@ -90,3 +94,20 @@ func (s *Socket) OnDisconnecting(f func(Reason)) { register("OnDisconnecting", &
 // cannot reach the session store when a connection ends may call it although the client is already
 // connected to another node.
 func (s *Socket) OnDisconnect(f func(Reason)) { register("OnDisconnect", &s.mu, &s.onDisconnect, f) }
+
+// tellOutgoing reports an event that is queued. s.mu is held.
+func (s *Socket) tellOutgoing(d *delivery) {
+	fs := s.outgoing.fs
+	if len(fs) == 0 {
+		return
+	}
+	s.outgoing.tell(s.client.srv, d.size(), func() {
+		name, raw, err := packet.SplitEvent(d.ev.Data)
+		if err != nil {
+			return
+		}
+		for _, f := range fs {
+			s.guard("OnAnyOutgoing", func() { f(name, Args{raw, d.ev.Attachments}) })
+		}
+	})
+}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"go.uber.org/zap"
-
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -217,11 +215,4 @@ func (s *Socket) joinByCommand(d *delivery) {
 		p.before = p.cursor
 	}
 	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p) }, p.marker.release)
-}
-
-// cut closes the connection in a way that makes stock clients reconnect. It does not wait, and may
-// be called with s.mu held.
-func (s *Socket) cut(cause error) {
-	s.client.srv.log.Info("client cut; it can reconnect", zap.String("namespace", s.nsName), zap.Error(cause))
-	s.client.srv.spawn(s.Cut)
 }

@@ -157,3 +157,19 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 		}
 	}
 }
+
+// add and remove maintain the namespace's table of connected sockets. A recovered socket has the id
+// of the one that it replaces, so remove checks that the entry is its own.
+func (n *Namespace) add(s *Socket) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	put(&n.sockets, s.id, s)
+}
+
+func (n *Namespace) remove(s *Socket, id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.sockets[id] == s {
+		delete(n.sockets, id)
+	}
+}

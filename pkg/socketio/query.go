@@ -3,7 +3,6 @@ package socketio
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -304,28 +303,3 @@ func parseQueryHeader(s string) (h queryHeader, wait time.Duration) {
 
 // maxWait is the maximum time that a node keeps state for an ack.
 const maxWait = time.Hour
-
-// Values of the Kind of a message between nodes.
-const (
-	messageAnswers uint8 = iota // to a query
-	messageEvict                // a session that this node served has moved
-)
-
-// runMessages processes the node's messages until the adapter or the server closes.
-func (s *Server) runMessages(ctx context.Context) {
-	for {
-		m, err := s.adapter.Receive(ctx)
-		if err != nil {
-			if ctx.Err() == nil && !errors.Is(err, adapter.ErrClosed) {
-				s.cutAll()
-			}
-			return
-		}
-		switch m.Kind {
-		case messageAnswers:
-			s.queries.take(m)
-		case messageEvict:
-			s.takeEvict(m)
-		}
-	}
-}

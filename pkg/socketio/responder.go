@@ -206,3 +206,15 @@ func (s *Server) answerNothing(ev *adapter.Event) {
 		s.newResponder(ev).begin(response{})
 	}
 }
+
+// answerGone tells requesters that a socket that has ended, or is in no room any more, will not
+// answer.
+func (s *Socket) answerGone() {
+	s.mu.Lock()
+	id, acks := s.id, s.acks
+	s.acks = nil
+	s.mu.Unlock()
+	for _, a := range acks {
+		a.settle(s, ack{Who: id, Gone: true})
+	}
+}

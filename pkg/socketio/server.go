@@ -181,6 +181,31 @@ func (s *Server) closeAdapter() error {
 	return nil
 }
 
+// Values of the Kind of a message between nodes.
+const (
+	messageAnswers uint8 = iota // to a query
+	messageEvict                // a session that this node served has moved
+)
+
+// runMessages processes the node's messages until the adapter or the server closes.
+func (s *Server) runMessages(ctx context.Context) {
+	for {
+		m, err := s.adapter.Receive(ctx)
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, adapter.ErrClosed) {
+				s.cutAll()
+			}
+			return
+		}
+		switch m.Kind {
+		case messageAnswers:
+			s.queries.take(m)
+		case messageEvict:
+			s.takeEvict(m)
+		}
+	}
+}
+
 // store returns a context for one round to the session store or the adapter, which a Close does not
 // end.
 func (s *Server) store() (context.Context, context.CancelFunc) {
