@@ -22,7 +22,6 @@ type ackOrder struct {
 	bytes     int        // approximate memory use of held
 	gated     bool       // the gate may hold an event that is not in published
 	timer     *time.Timer
-	armed     bool          // timer is set
 	fewer     chan struct{} // closed when fewer are held; nil if nobody waits
 	emptied   func()        // called once, when nothing is held any more; or nil
 }
@@ -51,19 +50,6 @@ func (c *socketContext) Value(key any) any {
 		return (*Socket)(c)
 	}
 	return nil
-}
-
-// notePublished notes an event to a target for two sockets: the one whose handler published it,
-// known from ctx, and the one that the broadcast began with. The socket in ctx may belong to
-// another server.
-func (n *Namespace) notePublished(ctx context.Context, by *Socket, target rooms.Target, r adapter.Receipt) {
-	if by != nil {
-		by.published(target, r)
-	}
-	s, _ := ctx.Value(socketKey{}).(*Socket)
-	if s != nil && s != by && (s.ns.srv == n.srv || s.ns.srv.feed.brings(r)) {
-		s.published(target, r)
-	}
 }
 
 // brings reports whether this feed is expected to deliver a published event.
@@ -242,16 +228,15 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-cha
 	o.held = append(o.held, a)
 	o.bytes += n
 	srv.held.bytes.Add(int64(n))
-	s.armAcks(o)
+	if len(o.held) == 1 {
+		s.armAcks(o)
+	}
 	return true, nil
 }
 
-// armAcks sets the timer that bounds how long acks are held. s.mu is held.
+// armAcks sets the timer that bounds how long the first ack is held; it may fire for an earlier one.
+// s.mu is held.
 func (s *Socket) armAcks(o *ackOrder) {
-	if o.armed || len(o.held) == 0 {
-		return
-	}
-	o.armed = true
 	if d := time.Until(o.held[0].until); o.timer == nil {
 		o.timer = time.AfterFunc(d, s.expireAcks)
 	} else {
@@ -269,9 +254,9 @@ func (s *Socket) expireAcks() {
 		n++
 	}
 	s.ns.srv.stats.acksLate.Add(uint64(n))
-	s.sendAcks(o, n)
-	o.armed = false
-	s.armAcks(o)
+	if s.sendAcks(o, n); len(o.held) > 0 {
+		s.armAcks(o)
+	}
 }
 
 // releaseAcks sends the acks that need not be held any longer. s.mu is held.

@@ -16,8 +16,6 @@ type Answers struct {
 	more chan struct{} // closed when an answer has arrived since
 }
 
-func newAnswers() *Answers { return &Answers{more: make(chan struct{})} }
-
 // All yields the answers in order of arrival and waits for pending ones. If an answer is missing,
 // the last value is the error: an *UnansweredError that names the sockets and nodes without one, or
 // ErrDisconnected if the server was closed. A second range yields the same values.
@@ -73,7 +71,7 @@ func (s *Server) gather(q *query, err error) (*Answers, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := newAnswers()
+	a := &Answers{more: make(chan struct{})}
 	if q == nil { // no node was asked
 		a.end()
 		return a, nil

@@ -10,21 +10,12 @@ import (
 type audience struct {
 	// members are the cluster's nodes as read before the query was published.
 	members []adapter.Member
-	// but is the member that is not asked, if any.
-	but adapter.NodeID
 	// all means that every member must answer. Otherwise as many nodes must answer as the query
 	// was handed to. That number is a hint: it counts connections that their node has abandoned.
 	// But it includes nodes too new to be among the members, so it applies until the membership has
 	// been read again.
 	all       bool
 	receivers int
-}
-
-// without returns the audience without a node that receives the query but does not answer.
-func (of audience) without(id adapter.NodeID) audience {
-	of.but = id
-	of.receivers--
-	return of
 }
 
 // mayAnswer reports whether a node that has not answered at all may still do so, given the membership
@@ -47,9 +38,8 @@ func knows(members []adapter.Member, id adapter.NodeID) bool {
 	return slices.ContainsFunc(members, func(m adapter.Member) bool { return m.ID == id })
 }
 
-// progress takes the answers that have arrived and reports whether more are possible. fresh means
-// that now was read after the query was published.
-func (q *query) progress(of audience, now []adapter.Member, fresh bool) (got []Answer, complete bool) {
+// progress takes the answers that have arrived and reports whether more are possible.
+func (q *query) progress() (got []Answer, complete bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	got, q.answers = q.answers, nil
@@ -58,28 +48,23 @@ func (q *query) progress(of audience, now []adapter.Member, fresh bool) (got []A
 			return got, false
 		}
 	}
-	enough := len(q.nodes) >= of.receivers
+	enough, fresh := len(q.nodes) >= q.receivers, q.now != nil
 	waits := func(m adapter.Member) bool {
 		asked := !m.CatchingUp || !enough // its feed may have been resumed since it was listed
-		return q.silent(of, m) && asked && (!fresh || mayAnswer(m, now))
+		return q.nodes[m.ID] == nil && asked && (!fresh || mayAnswer(m, q.now))
 	}
 	switch {
-	case enough && !of.all:
+	case enough && !q.all:
 		return got, true
-	case !enough && (!fresh || slices.ContainsFunc(of.newcomers(now), waits)):
+	case !enough && (!fresh || slices.ContainsFunc(q.newcomers(q.now), waits)):
 		return got, false
 	}
 	// Without members the other nodes are unknown.
-	return got, of.members != nil && !slices.ContainsFunc(of.members, waits)
-}
-
-// silent reports whether a node should have answered but has not. q.mu is held.
-func (q *query) silent(of audience, m adapter.Member) bool {
-	return m.ID != of.but && q.nodes[m.ID] == nil
+	return got, q.members != nil && !slices.ContainsFunc(q.members, waits)
 }
 
 // unanswered returns the error that ends a query, or nil if all answered.
-func (q *query) unanswered(of audience, now []adapter.Member, cause error) error {
+func (q *query) unanswered(cause error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e := &UnansweredError{Sockets: slices.Clone(q.missing), Err: cause}
@@ -92,17 +77,19 @@ func (q *query) unanswered(of audience, now []adapter.Member, cause error) error
 			}
 		}
 	}
-	enough := !of.all && len(q.nodes) >= of.receivers // of the nodes that were connected
-	for _, m := range of.members {
-		if q.silent(of, m) && (!enough || knows(now, m.ID) && !mayAnswer(m, now)) {
-			e.Nodes = append(e.Nodes, m.ID)
-		}
+	now := q.now
+	if now == nil {
+		now = q.members
 	}
-	if len(q.nodes) < of.receivers {
-		for _, m := range of.newcomers(now) {
-			if q.silent(of, m) {
-				e.Nodes = append(e.Nodes, m.ID)
-			}
+	all := slices.Clone(q.members)
+	if len(q.nodes) < q.receivers {
+		all = append(all, q.newcomers(now)...)
+	} else if !q.all { // enough of the nodes that were connected have answered
+		all = slices.DeleteFunc(all, func(m adapter.Member) bool { return !knows(now, m.ID) || mayAnswer(m, now) })
+	}
+	for _, m := range all {
+		if q.nodes[m.ID] == nil {
+			e.Nodes = append(e.Nodes, m.ID)
 		}
 	}
 	slices.Sort(e.Sockets)

@@ -524,7 +524,7 @@ func TestLeavingARoomThatACommandJoinedEarlier(t *testing.T) {
 	left := s.leave([]string{room}, s.newestJoin)
 	s.unlistLeft(left)
 	s.mu.Unlock()
-	s.endLeave(nil, left)
+	s.endLeave(leaving{names: left})
 	done()
 	must(t, n1.ToSocket(w.sid).Emit(t.Context(), "n", 1))
 	w.want(numbered(1))

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
@@ -16,8 +16,12 @@ import (
 // changed copy, so a Broadcast can be kept and reused, by any number of goroutines.
 //
 // Without To it addresses every socket of the namespace. An empty To addresses none, unlike in the
-// reference, where it addresses all.
-type Broadcast struct {
+// reference, where it addresses all. Each method of a [Namespace] that a Broadcast has as well begins
+// with a broadcast to everyone.
+type Broadcast struct{ emitter }
+
+// An emitter has the methods that a Broadcast shares with a Namespace.
+type emitter struct {
 	ns      *Namespace
 	by      *Socket // the socket that it began with; nil if a namespace
 	to      roomList
@@ -29,58 +33,61 @@ type Broadcast struct {
 	timeout time.Duration
 }
 
+// Everyone begins a broadcast to the whole namespace.
+func (n *Namespace) Everyone() Broadcast { return Broadcast{n.emitter} }
+
 // To adds named rooms to the receivers. A socket in several of them gets the event once. A name
 // always means a named room, even if it equals a socket's id.
-func (b Broadcast) To(names ...string) Broadcast {
+func (b emitter) To(names ...string) Broadcast {
 	b.to = b.to.with(inNamed(b.ns.name, names))
 	b.aimed, b.self = true, false
-	return b
+	return Broadcast{b}
 }
 
 // In is To.
-func (b Broadcast) In(names ...string) Broadcast { return b.To(names...) }
+func (b emitter) In(names ...string) Broadcast { return b.To(names...) }
 
 // ToSocket adds single sockets, on any node of the cluster. IDs longer than 200 bytes are refused
 // like names of rooms, when the broadcast is used.
-func (b Broadcast) ToSocket(ids ...string) Broadcast {
+func (b emitter) ToSocket(ids ...string) Broadcast {
 	b.to = b.to.with(inOwn(b.ns.name, ids))
 	b.aimed, b.self = true, false
-	return b
+	return Broadcast{b}
 }
 
 // Except excludes the members of named rooms.
-func (b Broadcast) Except(names ...string) Broadcast {
+func (b emitter) Except(names ...string) Broadcast {
 	b.except = b.except.with(inNamed(b.ns.name, names))
-	return b
+	return Broadcast{b}
 }
 
 // ExceptSocket excludes single sockets.
-func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
+func (b emitter) ExceptSocket(ids ...string) Broadcast {
 	b.except = b.except.with(inOwn(b.ns.name, ids))
-	return b
+	return Broadcast{b}
 }
 
 // Local keeps the event on this node: it goes to this node's sockets immediately, has no place in
 // the order and is not kept for clients that reconnect. A local SocketsJoin begins at the current
 // position of this node's feed: events published shortly before may still arrive. A client that just
 // reconnects when a local DisconnectSockets disconnects it may be recovered.
-func (b Broadcast) Local() Broadcast { b.local = true; return b }
+func (b emitter) Local() Broadcast { b.local = true; return Broadcast{b} }
 
 // Volatile allows the event to be lost: it is not kept, and it is dropped for a client that has 64
 // KiB or more queued or whose socket is joining, leaving or recovering.
-func (b Broadcast) Volatile() Broadcast { b.flags |= flagVolatile; return b }
+func (b emitter) Volatile() Broadcast { b.flags |= flagVolatile; return Broadcast{b} }
 
 // Compress sets whether polling responses may be compressed for this event; by default they may.
 // For WebSockets the server's options decide.
-func (b Broadcast) Compress(on bool) Broadcast {
+func (b emitter) Compress(on bool) Broadcast {
 	if b.flags &^= flagNoCompress; !on {
 		b.flags |= flagNoCompress
 	}
-	return b
+	return Broadcast{b}
 }
 
 // Timeout bounds the wait for answers and replaces Options.AckTimeout.
-func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b }
+func (b emitter) Timeout(d time.Duration) Broadcast { b.timeout = d; return Broadcast{b} }
 
 // Emit sends an event. When it returns without error the event has its place in the order and,
 // unless volatile or local, is in the backlog. After an error that wraps adapter.ErrUnavailable the
@@ -94,20 +101,20 @@ func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b 
 // An event is stored and published once for each of its rooms. The server does not limit what
 // handlers do: a handler that lets clients name rooms must bound how many, and how often.
 // [Broadcast.Place] reports what made-up rooms cost.
-func (b Broadcast) Emit(ctx context.Context, event string, args ...any) error {
+func (b emitter) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := b.Publish(ctx, event, args...)
 	return err
 }
 
 // Send emits the event "message".
-func (b Broadcast) Send(ctx context.Context, args ...any) error {
+func (b emitter) Send(ctx context.Context, args ...any) error {
 	return b.Emit(ctx, "message", args...)
 }
 
 // Publish is Emit and returns the event's offset. The offset is empty if the event has none: it is
 // local or has no receivers.
-func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
-	p, err := b.Place(ctx, event, args...)
+func (b emitter) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
+	p, err := Broadcast{b}.Place(ctx, event, args...)
 	return p.Offset, err
 }
 
@@ -121,18 +128,11 @@ type Placed struct {
 
 // Place is Publish with more detail in its result.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
-	if err := b.reachable(); err != nil {
-		return Placed{}, err
-	}
 	ev, err := b.event(event, args)
 	if err != nil {
 		return Placed{}, err
 	}
-	if b.local {
-		b.ns.deliverLocal(ev)
-		return Placed{}, nil
-	}
-	r, err := b.ns.publish(ctx, b.by, ev)
+	r, err := b.publish(ctx, ev)
 	if err != nil || r.Cursor.IsZero() {
 		return Placed{}, err
 	}
@@ -140,7 +140,7 @@ func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed
 }
 
 // reachable returns ErrDisconnected for a broadcast to one socket that has ended.
-func (b Broadcast) reachable() error {
+func (b emitter) reachable() error {
 	if b.self && b.by.hasGone() {
 		return ErrDisconnected
 	}
@@ -150,7 +150,7 @@ func (b Broadcast) reachable() error {
 // target returns the broadcast's target. The error wraps ErrTooLarge if the call names too many rooms,
 // including others that are not part of the target, or is ErrRoomName if a name is too long: each name
 // becomes part of keys in Redis.
-func (b Broadcast) target(others int) (rooms.Target, error) {
+func (b emitter) target(others int) (rooms.Target, error) {
 	t := rooms.Target{To: b.to.all(), Except: b.except.all()}
 	for _, list := range [...][]rooms.Room{t.To, t.Except} {
 		for i := range list {
@@ -173,7 +173,10 @@ func (b Broadcast) target(others int) (rooms.Target, error) {
 }
 
 // event makes the event of an Emit.
-func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
+func (b emitter) event(name string, args []any) (adapter.Event, error) {
+	if err := b.reachable(); err != nil {
+		return adapter.Event{}, err
+	}
 	target, err := b.target(0)
 	if err != nil {
 		return adapter.Event{}, err
@@ -198,8 +201,13 @@ func checkSize(ev *adapter.Event) error {
 	return nil
 }
 
-// publish publishes an event, for the socket by unless that is nil.
-func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (r adapter.Receipt, err error) {
+// publish publishes an event. The receipt is zero if it stays on this node.
+func (b emitter) publish(ctx context.Context, ev adapter.Event) (r adapter.Receipt, err error) {
+	n := b.ns
+	if b.local {
+		n.deliverLocal(ev)
+		return r, nil
+	}
 	r, err = n.srv.adapter.Publish(ctx, ev)
 	switch {
 	case err != nil && ctx.Err() == nil && ev.Flags&flagVolatile != 0 && (errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)):
@@ -210,21 +218,19 @@ func (n *Namespace) publish(ctx context.Context, by *Socket, ev adapter.Event) (
 		return r, fmt.Errorf("socketio: publish: %w", err)
 	}
 	n.srv.stats.eventsOut.Add(1)
-	n.notePublished(ctx, by, ev.Target, r)
+	b.notePublished(ctx, ev.Target, r)
 	return r, nil
 }
 
 // command publishes a change for the target's members. It is stored, so that it also reaches
 // members that are between two connections.
-func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []string) error {
+func (b emitter) command(ctx context.Context, kind, flags uint8, names []string) error {
 	target, err := b.target(len(names))
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := checkRoom(name); err != nil {
-			return err
-		}
+	if err := checkRooms(names); err != nil {
+		return err
 	}
 	data, err := json.Marshal(names)
 	if err != nil {
@@ -237,25 +243,19 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 	if err := checkSize(&ev); err != nil {
 		return err
 	}
-	if b.local {
-		b.ns.deliverLocal(ev)
-		return nil
-	}
-	if kind != kindDisconnect {
+	if kind != kindDisconnect && !b.local {
 		if ev.Attachments, err = b.ns.srv.heads(ctx); err != nil {
 			return err
 		}
 	}
-	r, err := b.ns.publish(ctx, b.by, ev)
-	if err != nil {
+	r, err := b.publish(ctx, ev)
+	if err != nil || kind == kindDisconnect || b.local {
 		return err
 	}
-	if kind != kindDisconnect {
-		if len(r.Copies) == 0 {
-			r.Copies = []adapter.Copy{{At: r.Cursor.At, To: ev.Target.To}}
-		}
-		b.ns.awaitCommand(ctx, r.Copies)
+	if len(r.Copies) == 0 {
+		r.Copies = []adapter.Copy{{At: r.Cursor.At, To: ev.Target.To}}
 	}
+	b.ns.awaitCommand(ctx, r.Copies)
 	return nil
 }
 
@@ -271,7 +271,7 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 // With several partitions this takes two more round trips, "before" means before the call, "after"
 // means after its return, and a socket may get these events after later events of other rooms. Until
 // its node has the command, it does not count as a member where the rooms are excepted.
-func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
+func (b emitter) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }
 
@@ -279,7 +279,7 @@ func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 // partitions they get everything that was published to the rooms before the call, and may get later
 // events until their nodes have the command. Until then they count as members also where the rooms
 // are excepted.
-func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
+func (b emitter) SocketsLeave(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindLeave, 0, names)
 }
 
@@ -288,7 +288,7 @@ func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 // partitions a member may get events published after the return until its node has the command, and
 // may not get events to other rooms that were published shortly before the call. It is not recovered
 // either.
-func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error {
+func (b emitter) DisconnectSockets(ctx context.Context, closeConn bool) error {
 	var flags uint8
 	if closeConn {
 		flags = flagCloseConn
@@ -301,82 +301,76 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 // context or Options.AckTimeout; the context must not end before. After an error that wraps
 // ErrUnavailable, or the end of the context, the event may have been published. The event is not
 // stored, so clients that recover do not get it.
-func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
+func (b emitter) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	q, err := b.query(ctx, event, args)
 	return b.ns.srv.gather(q, err)
 }
 
-func (b Broadcast) query(ctx context.Context, event string, args []any) (*query, error) {
+func (b emitter) query(ctx context.Context, event string, args []any) (*query, error) {
 	ev, err := b.event(event, args)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.reachable(); err != nil {
-		return nil, err
-	}
 	ev.Stored = false
-	return b.ns.ask(ctx, b.by, ev, queryHeader{}, b.timeout, b.local)
+	return b.ask(ctx, ev, queryHeader{})
+}
+
+// ackOf returns the ack of a broadcast to one socket.
+func (b emitter) ackOf(ctx context.Context, event string, args []any) (Args, error) {
+	q, err := b.query(ctx, event, args)
+	if err != nil {
+		return Args{}, err
+	}
+	for a, err := range q.each {
+		if silent, ok := err.(*UnansweredError); ok && silent.Err == nil && len(silent.Nodes) == 0 {
+			err = ErrDisconnected
+		}
+		return a.Args, err
+	}
+	return Args{}, ErrDisconnected
 }
 
 // FetchSockets describes the target's members, on any node of the cluster. If a node is silent, or
 // can't have received the query, it returns the other nodes' answers and an *UnansweredError. A
 // socket that a command is adding to a room, as right after SocketsJoin has returned, may be
 // missing, because its node may not be subscribed to the room yet.
-func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
-	target, err := b.target(0)
-	if err != nil {
-		return nil, err
-	}
-	ev := adapter.Event{Kind: kindFetch, Target: target}
-	q, err := b.ns.ask(ctx, nil, ev, queryHeader{}, b.timeout, b.local)
-	if q == nil {
-		return nil, err
-	}
-	q.each(func(a Answer, e error) bool {
+func (b emitter) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
+	for a, err := range b.fetch(ctx, nil) {
+		if err != nil {
+			return all, err
+		}
 		for _, d := range a.described {
 			all = append(all, RemoteSocket{SocketInfo: d, Node: a.Node, ns: b.ns})
 		}
-		err = e
-		return e == nil
-	})
-	return all, err
-}
-
-// encodeEmit returns an event as its JSON array and attachments.
-func encodeEmit(event string, args []any) ([]byte, [][]byte, error) {
-	if packet.Reserved(event) {
-		return nil, nil, fmt.Errorf("%w: %q", ErrReserved, event)
 	}
-	all := make([]any, 0, 1+len(args))
-	return encodeArray(append(append(all, event), args...))
+	return all, nil
 }
 
-func encodeArray(args []any) ([]byte, [][]byte, error) {
-	size := 64
-	for _, arg := range args {
-		if text, ok := arg.(packet.Checked); ok {
-			size += len(text)
+// fetch yields the nodes' descriptions of the target's members, or pages of them.
+func (b emitter) fetch(ctx context.Context, page *membersAfter) iter.Seq2[Answer, error] {
+	return func(yield func(Answer, error) bool) {
+		target, err := b.target(0)
+		var q *query
+		if err == nil {
+			q, err = b.ask(ctx, adapter.Event{Kind: kindFetch, Target: target}, queryHeader{Members: page})
+		}
+		if err != nil {
+			yield(Answer{}, err)
+		} else if q != nil {
+			q.each(yield)
 		}
 	}
-	b := append(make([]byte, 0, size), '[')
-	b, attachments, err := packet.AppendArgs(b, args...)
-	if err != nil {
-		return nil, nil, fmt.Errorf("socketio: arguments: %w", err)
+}
+
+// notePublished notes an event to a target for two sockets: the one whose handler published it,
+// known from ctx, and the one that the broadcast began with. The socket in ctx may belong to
+// another server.
+func (b emitter) notePublished(ctx context.Context, target rooms.Target, r adapter.Receipt) {
+	if b.by != nil {
+		b.by.published(target, r)
 	}
-	return append(b, ']'), attachments, nil
-}
-
-// inEach returns the rooms of a kind with some names.
-func inEach(namespace string, names []string, in func(namespace, name string) rooms.Room) []rooms.Room {
-	list := make([]rooms.Room, len(names))
-	for i, name := range names {
-		list[i] = in(namespace, name)
+	s, _ := ctx.Value(socketKey{}).(*Socket)
+	if s != nil && s != b.by && (s.ns.srv == b.ns.srv || s.ns.srv.feed.brings(r)) {
+		s.published(target, r)
 	}
-	return list
 }
-
-func inNamed(namespace string, names []string) []rooms.Room {
-	return inEach(namespace, names, rooms.InNamed)
-}
-
-func inOwn(namespace string, ids []string) []rooms.Room { return inEach(namespace, ids, rooms.InOwn) }

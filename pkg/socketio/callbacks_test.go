@@ -366,6 +366,16 @@ func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
 					t.Errorf("reported %v", err.Value)
 				}
 			}
+			if site.told && site.name != "Socket.OnError" {
+				select {
+				case err := <-st.told:
+					if !errors.Is(err, errGoexit) {
+						t.Errorf("OnError is told %v, want %v", err, errGoexit)
+					}
+				case <-time.After(patience):
+					t.Error("OnError is not told")
+				}
+			}
 			if site.effect == "closed" {
 				<-st.w.closed
 			}
@@ -402,6 +412,7 @@ func TestNamespaceFunctionsThatEndTheirGoroutine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := start(t, Options{})
+			n.retryDelay = time.Millisecond
 			joining(n.Namespace)
 			register(n)
 			w := n.client(t)

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
@@ -46,10 +47,8 @@ func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 		opened := s.opened
 		s.mu.Unlock()
 		done()
-		select {
-		case <-opened:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+		if err := waitFor(ctx, opened); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -77,4 +76,25 @@ func (s *Socket) missing(names []string) []string {
 	}
 	slices.Sort(news)
 	return slices.Compact(news)
+}
+
+// background changes the socket on a new goroutine, for a caller that must not wait, and calls
+// finally in any case, unless that is nil. A failure cuts the socket.
+func (s *Socket) background(f func(context.Context) error, finally func()) {
+	srv := s.ns.srv
+	srv.spawn(func() {
+		ctx, cancel := srv.store()
+		defer cancel()
+		done, err := s.change(ctx)
+		if err == nil {
+			defer done()
+			err = f(ctx)
+		}
+		if finally != nil {
+			finally()
+		}
+		if err != nil && !errors.Is(err, ErrDisconnected) {
+			s.cut(err)
+		}
+	})
 }

@@ -78,9 +78,8 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 		return claimed, err
 	}
 	s.mu.Lock()
-	s.pid, s.fence = claimed.PID, claimed.Fence
+	s.pid, s.fence, s.former = claimed.PID, claimed.Fence, former
 	s.mu.Unlock()
-	s.succeed(former)
 	entered := srv.owned.enter(s)
 	if former != self { // also if it was not entered: the winner tells only this node
 		srv.tellEviction(former, eviction{session.Ref{PID: pid, Fence: claimed.Fence}, false})
@@ -92,8 +91,8 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 	return claimed, nil
 }
 
-// assume gives the socket the session's state, as far as the middlewares allow it, and places it in
-// its rooms with its gate shut.
+// assume gives the socket the session's state, as far as the middlewares allow it, places it in its
+// rooms with its gate shut, and subscribes the node to them.
 func (r *recovery) assume(ctx context.Context, claimed session.Session, head adapter.Cursor) error {
 	s := r.socket
 	stays, was, err := restore(claimed.Rooms)
@@ -111,46 +110,30 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	r.from = was.from(r.seen)
 	stays.keep(r.request.keeps, r.from)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: r.seen, given: was.given}
 	s.newestJoin = s.rooms.newestJoin()
 	s.stage.become(stageRecovering)
 	s.gate.shut++
-	s.place()
-	return nil
+	listed := s.place()
+	s.mu.Unlock()
+	_, err = s.subscribe(ctx, listed)
+	return err
 }
 
 // resign undoes assume after a refusal: the session is over.
-func (r *recovery) resign(ctx context.Context) {
-	s, srv := r.socket, r.socket.ns.srv
+func (r *recovery) resign() {
+	s := r.socket
 	s.unplace()
-	s.mu.Lock()
-	ref := session.Ref{PID: s.pid, Fence: s.fence}
-	s.mu.Unlock()
-	s.dropRefused(ctx, ref)
-	srv.owned.leave(s)
+	s.endClaim(ServerDisconnect)
+	s.ns.srv.owned.leave(s)
 	s.answerGone() // what was held
 	s.mu.Lock()
+	s.former = ""
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
 	s.stage.become(stageConnecting)
 	s.gate.drop()
-	s.gate = gate{ended: s.gate.ended}
+	s.gate = gate{}
 	s.mu.Unlock()
-}
-
-// subscribe subscribes the node to the socket's rooms.
-func (r *recovery) subscribe(ctx context.Context) error {
-	s := r.socket
-	s.mu.Lock()
-	current := append(s.implicit(), inNamed(s.nsName, s.rooms.names())...)
-	s.mu.Unlock()
-	if _, err := s.ns.srv.adapter.Subscribe(ctx, current...); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.subscribed = true
-	s.mu.Unlock()
-	return nil
 }

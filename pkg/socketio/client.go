@@ -3,7 +3,6 @@ package socketio
 import (
 	"bytes"
 	"container/list"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -61,7 +60,7 @@ func (s *Server) serve(conn *engineio.Conn) {
 	c.waitForConnect()
 	defer c.release()
 	s.mu.Lock()
-	s.clients[conn.ID()] = c
+	put(&s.clients, conn.ID(), c)
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -254,12 +253,6 @@ func (c *client) socket(namespace string) *Socket {
 	return nil
 }
 
-func (c *client) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.sockets)
-}
-
 // maxEnded is the number of namespaces that a connection remembers as ended by the server: the
 // newest ones.
 const maxEnded = 100
@@ -329,25 +322,4 @@ func (c *client) end(err error) {
 // first event.
 func (c *client) send(p *packet.Packet) error {
 	return c.conn.Send(enginePackets(p, false)...)
-}
-
-// connectAuth returns the fields of a CONNECT payload that are not the application's: the private id
-// of the session that the client wants to continue, its offset as sent, and its choice of recovery.
-// Their names are in lower case. A pid that is not a string is ignored, and the offset with it.
-func connectAuth(auth json.RawMessage) (pid string, offset, recovery json.RawMessage) {
-	var claimed json.RawMessage
-	for name, value := range packet.Members(auth) {
-		switch string(name) {
-		case "pid":
-			claimed = value
-		case "offset":
-			offset = value
-		case "recovery":
-			recovery = value
-		}
-	}
-	if packet.Unmarshal(claimed, nil, &pid) != nil {
-		return "", nil, recovery
-	}
-	return pid, offset, recovery
 }

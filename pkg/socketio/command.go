@@ -81,21 +81,19 @@ func (c *command) ends(seen adapter.Cursor) adapter.Cursor {
 
 // heads returns the attachments of a command: none if there is one partition.
 func (s *Server) heads(ctx context.Context) ([][]byte, error) {
-	s.feed.mu.Lock()
-	partitions := s.feed.cursor.Partitions()
-	s.feed.mu.Unlock()
-	if partitions == 1 {
+	now := s.feed.now()
+	if now.Partitions() == 1 {
 		return nil, nil
 	}
-	prior, err := s.adapter.Head(ctx)
-	if err != nil {
-		return nil, notSent(ctx, err)
+	var attachments [2][]byte // the later one first
+	for i := range attachments {
+		head, err := s.adapter.Head(ctx)
+		if err != nil {
+			return nil, notSent(ctx, err)
+		}
+		attachments[1-i] = []byte(head.String())
 	}
-	head, err := s.adapter.Head(ctx)
-	if err != nil {
-		return nil, notSent(ctx, err)
-	}
-	return [][]byte{[]byte(head.String()), []byte(prior.String())}, nil
+	return attachments[:], nil
 }
 
 // notSent returns an error for a command that was not published because a read before it failed.

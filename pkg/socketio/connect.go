@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 	"github.com/rejoin-io/rejoin/pkg/session"
@@ -33,7 +35,6 @@ func (s *Server) admit(r *ConnectRequest) {
 			sock.refuse(err)
 		case !refused && errors.Is(err, session.ErrTooLarge): // the middlewares cause it each time
 			s.log.Warn("connect refused", zap.String("namespace", sock.nsName), zap.Error(err))
-			sock.unplace()
 			sock.refuse(errTooLarge)
 		default:
 			sock.postpone(err) // whether the client could be recovered is unknown
@@ -56,28 +57,23 @@ func (s *Server) admit(r *ConnectRequest) {
 	err = r.connect(ctx, pid, offset)
 }
 
-// refuse answers CONNECT with an error. The connection stays open, and stock clients do not retry.
-func (s *Socket) refuse(err error) {
-	s.client.detach(s)
-	s.mail.drop(s.client)
-	s.cancel(err)
-	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
+// abandon ends a socket that was never connected.
+func (s *Socket) abandon(cause error) {
 	s.mu.Lock()
 	s.endDelivery()
+	s.wake()
 	s.mu.Unlock()
+	s.unplace()
 	s.answerGone()
+	s.client.detach(s)
+	s.mail.drop(s.client)
+	s.cancel(cause)
 }
 
-// answerGone tells requesters that a socket that has ended, or is in no room any more, will not
-// answer.
-func (s *Socket) answerGone() {
-	s.mu.Lock()
-	id, acks := s.id, s.acks
-	s.acks = nil
-	s.mu.Unlock()
-	for _, a := range acks {
-		a.gone(s, id)
-	}
+// refuse answers CONNECT with an error. The connection stays open, and stock clients do not retry.
+func (s *Socket) refuse(err error) {
+	s.abandon(err)
+	_ = s.client.send(&packet.Packet{Type: packet.ConnectError, Namespace: s.nsName, Data: s.connectErrorBody(err)})
 }
 
 // connectErrorBody calls methods of the error, which the application may have defined.
@@ -94,14 +90,8 @@ func (s *Socket) postpone(cause error) {
 	srv := s.client.srv
 	s.mu.Lock()
 	left := s.stage.gone() && s.session != sessionMoved // the client itself has left the namespace or disconnected
-	s.endDelivery()
-	s.wake()
 	s.mu.Unlock()
-	s.unplace()
-	s.answerGone()
-	s.client.detach(s)
-	s.mail.drop(s.client)
-	s.cancel(cause)
+	s.abandon(cause)
 	defer s.withdraw()
 	if left {
 		return
@@ -146,15 +136,13 @@ func (r *ConnectRequest) begin(ctx context.Context) error {
 	for _, name := range r.rooms {
 		s.rooms.enter(name)
 	}
-	s.place()
-	all := append(s.implicit(), inNamed(s.nsName, r.rooms)...)
+	listed := s.place()
 	s.mu.Unlock()
-	born, err := srv.adapter.Subscribe(ctx, all...)
+	born, err := s.subscribe(ctx, listed)
 	if err != nil {
 		return err // no held event is for it, and its gate stays shut
 	}
 	s.mu.Lock()
-	s.subscribed = true
 	s.rooms.born, s.newestJoin = born, born
 	for _, name := range r.rooms {
 		s.rooms.confirm(name, born)
@@ -217,62 +205,53 @@ func (s *Socket) answerConnect() error {
 
 // greet runs the application's OnConnect functions.
 func (s *Socket) greet() {
-	callback, returned := "OnConnect", false
-	defer s.rescue(&callback, &returned)
-	for _, r := range s.ns.rulesNow() {
-		for _, f := range r.onConnect {
-			f(s)
+	s.protect("OnConnect", func() {
+		for _, r := range s.ns.rulesNow() {
+			for _, f := range r.onConnect {
+				f(s)
+			}
 		}
-	}
-	returned = true
+	})
 }
 
-// place adds the socket to the index, where the feed finds it. s.mu is held.
-func (s *Socket) place() {
+// place adds the socket to the index, where the feed finds it, and returns its rooms. s.mu is held.
+func (s *Socket) place() []rooms.Room {
 	s.placed = true
 	s.ns.srv.placed.Add(1)
-	for _, r := range s.implicit() {
+	listed := slices.Grow(s.implicit(), int(s.rooms.open))
+	for name := range s.rooms.named {
+		if s.rooms.current(name) != nil {
+			listed = append(listed, rooms.InNamed(s.nsName, name))
+		}
+	}
+	for _, r := range listed {
 		s.ns.index.Add(r, s)
 	}
-	for name := range s.rooms.named {
-		if s.rooms.current(name) != nil {
-			s.ns.index.Add(rooms.InNamed(s.nsName, name), s)
-		}
-	}
 	s.charge()
+	return listed
 }
 
-// displace removes the socket from the index, and returns the named rooms that it was in. The
-// result excludes rooms that it was still joining: these joins were not reported, and the code that
-// began them unsubscribes the rooms.
-func (s *Socket) displace() []string {
+// unplace undoes place and subscribe, and returns the named rooms that the socket was in. The result
+// excludes rooms that it was still joining: these joins were not reported, and the code that began
+// them unsubscribes the rooms.
+func (s *Socket) unplace() []string {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !s.placed {
+		s.mu.Unlock()
 		return nil
 	}
-	s.placed = false
-	s.ns.srv.placed.Add(-1)
-	for _, r := range s.implicit() {
+	implicit, names := s.implicit(), s.rooms.names()
+	for _, r := range implicit {
 		s.ns.index.Remove(r, s)
 	}
-	for name := range s.rooms.named {
-		if s.rooms.current(name) != nil {
-			s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
-		}
+	for _, name := range names {
+		s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
 	}
-	names := s.rooms.confirmed()
+	s.ns.srv.placed.Add(-1)
 	s.ns.srv.memberships.Add(s.rooms.uncharged - s.rooms.cost())
-	s.rooms = memberships{}
-	return names
-}
-
-// unplace undoes place and the subscription of the socket's rooms.
-func (s *Socket) unplace() []string {
-	names := s.displace()
-	s.mu.Lock()
-	subscribed, implicit := s.subscribed, s.implicit()
-	s.subscribed = false
+	subscribed := s.subscribed
+	names = slices.DeleteFunc(names, func(name string) bool { return s.rooms.current(name).pending })
+	s.rooms, s.placed, s.subscribed = memberships{}, false, false
 	s.mu.Unlock()
 	if subscribed {
 		s.ns.srv.adapter.Unsubscribe(append(implicit, inNamed(s.nsName, names)...)...)
@@ -280,23 +259,37 @@ func (s *Socket) unplace() []string {
 	return names
 }
 
+// subscribe subscribes the node to the rooms of the socket, which has been placed.
+func (s *Socket) subscribe(ctx context.Context, listed []rooms.Room) (adapter.Cursor, error) {
+	at, err := s.ns.srv.adapter.Subscribe(ctx, listed...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subscribed = err == nil
+	return at, err
+}
+
 // implicit returns the rooms that every socket is in.
 func (s *Socket) implicit() []rooms.Room {
 	return []rooms.Room{rooms.InEveryone(s.nsName), rooms.InOwn(s.nsName, s.id)}
 }
 
-// add and remove maintain the namespace's table of connected sockets. A recovered socket has the id
-// of the one that it replaces, so remove checks that the entry is its own.
-func (n *Namespace) add(s *Socket) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.sockets[s.id] = s
-}
-
-func (n *Namespace) remove(s *Socket, id string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.sockets[id] == s {
-		delete(n.sockets, id)
+// connectAuth returns the fields of a CONNECT payload that are not the application's: the private id
+// of the session that the client wants to continue, its offset as sent, and its choice of recovery.
+// Their names are in lower case. A pid that is not a string is ignored, and the offset with it.
+func connectAuth(auth json.RawMessage) (pid string, offset, recovery json.RawMessage) {
+	var claimed json.RawMessage
+	for name, value := range packet.Members(auth) {
+		switch string(name) {
+		case "pid":
+			claimed = value
+		case "offset":
+			offset = value
+		case "recovery":
+			recovery = value
+		}
 	}
+	if packet.Unmarshal(claimed, nil, &pid) != nil {
+		return "", nil, recovery
+	}
+	return pid, offset, recovery
 }

@@ -57,17 +57,17 @@ type delivery struct {
 	simple bool
 	// holders is the number of gates that hold it.
 	holders atomic.Int32
-	encoded
-	plain atomic.Pointer[encoded] // without an offset, if the event has one
+	encoded encoded
+	plain   encoded // without an offset, if the event has one
+
+	indexed sync.Once
+	index   *adapter.TargetIndex // nil for events with few rooms
 }
 
 // encoded are packets that are encoded when they are first needed.
 type encoded struct {
 	once    sync.Once
 	packets []*engineio.Packet
-
-	indexed sync.Once
-	index   *adapter.TargetIndex // nil for events with few rooms
 }
 
 func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
@@ -99,11 +99,7 @@ func (d *delivery) with(o *delivery) *delivery {
 const deliveryOverhead = 192
 
 func (d *delivery) size() int {
-	n := len(d.ev.Data) + deliveryOverhead
-	for _, a := range d.ev.Attachments {
-		n += len(a) + deliveryOverhead
-	}
-	return n
+	return len(d.ev.Data) + totalSize(d.ev.Attachments) + deliveryOverhead*(1+len(d.ev.Attachments))
 }
 
 func (d *delivery) volatile() bool { return d.ev.Flags&flagVolatile != 0 }
@@ -117,7 +113,7 @@ func (d *delivery) encode(c *adapter.Cursor, recovers bool) []*engineio.Packet {
 	e, offset := &d.encoded, d.hasOffset()
 	switch {
 	case offset && !recovers:
-		e, offset = d.withoutOffset(), false
+		e, offset = &d.plain, false
 	case offset && c != &d.cursor && *c != d.cursor:
 		return encodeEvent(d, *c, true)
 	}
@@ -129,17 +125,7 @@ func (d *delivery) encode(c *adapter.Cursor, recovers bool) []*engineio.Packet {
 // Every event without an ack ID carries one, stored or not, because these clients
 // take any string that comes last for their offset. An event with an ack ID
 // carries none, because a string before the ack function breaks handlers.
-func (d *delivery) hasOffset() bool { return d.ackID == "" && d.ns.recovery() }
-
-// withoutOffset returns the encoding for sockets that do not recover. Few servers have both kinds,
-// so it is allocated when needed.
-func (d *delivery) withoutOffset() *encoded {
-	if e := d.plain.Load(); e != nil {
-		return e
-	}
-	d.plain.CompareAndSwap(nil, new(encoded))
-	return d.plain.Load()
-}
+func (d *delivery) hasOffset() bool { return d.ackID == "" && d.ns.srv.opts.recovery() }
 
 // An adapter event allows as many attachments as a packet.
 const _ = uint(adapter.MaxAttachments-packet.MaxAttachments) + uint(packet.MaxAttachments-adapter.MaxAttachments)

@@ -36,12 +36,8 @@ func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 		s.session = sessionOver
 	}
 	cause := &DisconnectError{Reason: reason, Moved: s.session == sessionMoved}
-	acks := s.acks
-	s.acks = nil
 	s.mu.Unlock()
-	for _, a := range acks {
-		a.gone(s, s.id)
-	}
+	s.answerGone()
 	if reason == ServerDisconnect || cause.Moved { // earlier packets of the client may still arrive
 		s.client.bar(s.nsName)
 	}
@@ -129,10 +125,8 @@ func (s *Socket) depart(reason Reason, grace *time.Timer, moved bool) {
 // awaitEnd waits until an ending socket has been disconnected and its session written, or until ctx
 // ends.
 func (s *Socket) awaitEnd(ctx context.Context) error {
-	select {
-	case <-s.ctx.Done():
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := waitFor(ctx, s.ctx.Done()); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	if !s.stage.connected() { // finished, or never connected
@@ -144,21 +138,14 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 	}
 	ended := s.ended
 	s.mu.Unlock()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return waitFor(ctx, ended)
 }
 
 // endSession determines what happens to the session of a socket that has ended: the session ends,
 // or its client has the whole window from now. It reports whether the client has moved, because
 // that message may have been lost: then there is no disconnect to report.
 func (s *Socket) endSession(reason Reason) (moved bool) {
-	s.mu.Lock()
-	ref := session.Ref{PID: s.pid, Fence: s.fence}
-	s.mu.Unlock()
+	ref := s.ref()
 	if ref.PID == "" {
 		return false // there is no session
 	}
@@ -219,7 +206,7 @@ func (s *Socket) evict() {
 // that still uses the connection then would not notice that one of its namespaces is no longer
 // served.
 func (c *client) closeMoved() {
-	if c.count() > 0 {
+	if len(c.all()) > 0 {
 		select {
 		case <-time.After(recoverTimeout):
 		case <-c.conn.Context().Done():
@@ -281,4 +268,11 @@ func (s *Socket) Cut() {
 	if !over {
 		s.client.conn.Close(engineio.TransportClose)
 	}
+}
+
+// cut closes the connection in a way that makes stock clients reconnect. It does not wait, and may
+// be called with s.mu held.
+func (s *Socket) cut(cause error) {
+	s.client.srv.log.Info("client cut; it can reconnect", zap.String("namespace", s.nsName), zap.Error(cause))
+	s.client.srv.spawn(s.Cut)
 }

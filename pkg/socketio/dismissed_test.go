@@ -58,14 +58,17 @@ func TestDismissedWhileConnecting(t *testing.T) {
 				}
 				return nil
 			})
+			greeted := make(chan struct{}, 3)
 			n.OnConnect(func(s *Socket) {
 				if active.Load() {
 					s.OnDisconnect(func(r Reason) { ended <- r })
 				}
+				greeted <- struct{}{}
 			})
 			was := &wire{ns: "/"}
 			if when == "placed, recovering" {
 				was = n.client(t)
+				<-greeted
 				was.cut()
 			}
 			active.Store(true)

@@ -95,11 +95,7 @@ func (a Args) Rest(i int) []any {
 // Array returns the arguments as one array, including binary parts, to be forwarded unchanged: it
 // is a value for Emit or Ack, or part of one.
 func (a Args) Array() packet.Raw {
-	size := 2 + len(a.raw)
-	for _, arg := range a.raw {
-		size += len(arg)
-	}
-	text := append(make([]byte, 0, size), '[')
+	text := append(make([]byte, 0, 2+len(a.raw)+totalSize(a.raw)), '[')
 	for i, arg := range a.raw {
 		if i > 0 {
 			text = append(text, ',')
@@ -196,4 +192,33 @@ func (e *Event) Ack(args ...any) error {
 		return nil
 	}
 	return e.socket.sendAck(e.ackID, data, attachments)
+}
+
+// encodeEmit returns an event as its JSON array and attachments.
+func encodeEmit(event string, args []any) ([]byte, [][]byte, error) {
+	if packet.Reserved(event) {
+		return nil, nil, fmt.Errorf("%w: %q", ErrReserved, event)
+	}
+	all := make([]any, 0, 1+len(args))
+	return encodeArray(append(append(all, event), args...))
+}
+
+func encodeArray(args []any) ([]byte, [][]byte, error) {
+	size := 64
+	for _, arg := range args {
+		if text, ok := arg.(packet.Checked); ok {
+			size += len(text)
+		}
+	}
+	b := append(make([]byte, 0, size), '[')
+	b, attachments, err := packet.AppendArgs(b, args...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("socketio: arguments: %w", err)
+	}
+	return append(b, ']'), attachments, nil
+}
+
+func decodeArgs(data []byte, attachments [][]byte) (Args, error) {
+	raw, err := packet.SplitArray(data)
+	return Args{raw: raw, attachments: attachments}, err
 }

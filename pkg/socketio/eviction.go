@@ -33,47 +33,33 @@ type evictions struct {
 	waiting map[string][]eviction
 }
 
-// queue adds an eviction to those that wait for a node, and reports whether there are any.
-func (w *evictions) queue(owner string, e eviction) (waits bool) {
+// add makes an eviction wait for a node, only behind others if none has failed, and reports whether
+// others wait.
+func (w *evictions) add(owner string, e eviction, failed bool) (others bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all, waits := w.waiting[owner]
-	if waits && len(all) < maxEvictions {
-		w.waiting[owner] = append(all, e)
+	all, others := w.waiting[owner]
+	if (others || failed) && len(all) < maxEvictions {
+		put(&w.waiting, owner, append(all, e))
 	}
-	return waits
+	return others
 }
 
-// begin makes an eviction wait for a node, and reports whether it is the first one.
-func (w *evictions) begin(owner string, e eviction) (first bool) {
+// next returns the first eviction that waits for a node, after removing the one before if that has been
+// sent. Without one, nothing waits any more.
+func (w *evictions) next(owner string, sent bool) (e eviction, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.waiting == nil {
-		w.waiting = make(map[string][]eviction)
+	all := w.waiting[owner]
+	if sent {
+		all = all[1:]
 	}
-	all, waits := w.waiting[owner]
-	if len(all) < maxEvictions {
-		w.waiting[owner] = append(all, e)
+	if len(all) == 0 {
+		delete(w.waiting, owner)
+		return e, false
 	}
-	return !waits
-}
-
-// next returns the first eviction that waits for a node. Without one, nothing waits any more.
-func (w *evictions) next(owner string) (e eviction, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if all := w.waiting[owner]; len(all) > 0 {
-		return all[0], true
-	}
-	delete(w.waiting, owner)
-	return e, false
-}
-
-// sent removes the first eviction that waits for a node.
-func (w *evictions) sent(owner string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.waiting[owner] = w.waiting[owner][1:]
+	w.waiting[owner] = all
+	return all[0], true
 }
 
 // giveUp removes all that wait for a node, and returns their number.
@@ -96,13 +82,10 @@ func (s *Server) tellEviction(owner string, e eviction) {
 		s.evict(e)
 		return
 	}
-	if s.evictions.queue(owner, e) {
+	if s.evictions.add(owner, e, false) || s.sendEviction(owner, e) == nil {
 		return
 	}
-	if err := s.sendEviction(owner, e); err == nil {
-		return
-	}
-	if s.evictions.begin(owner, e) {
+	if !s.evictions.add(owner, e, true) {
 		s.spawn(func() { s.sendEvictions(owner) })
 	}
 }
@@ -130,14 +113,12 @@ func (s *Server) sendEvictions(owner string) {
 			return
 		}
 		var err error
-		for err == nil && s.ctx.Err() == nil {
-			e, waits := s.evictions.next(owner)
+		for sent := false; err == nil && s.ctx.Err() == nil; sent = true {
+			e, waits := s.evictions.next(owner, sent)
 			if !waits {
 				return
 			}
-			if err = s.sendEviction(owner, e); err == nil {
-				s.evictions.sent(owner)
-			}
+			err = s.sendEviction(owner, e)
 		}
 		if time.Now().After(end) || !s.isMember(owner) {
 			n := s.evictions.giveUp(owner)

@@ -135,12 +135,12 @@ func TestEvictionsEndWithTheNode(t *testing.T) {
 func TestWaitingEvictionsAreBounded(t *testing.T) {
 	var w evictions
 	for range maxEvictions + 10 {
-		w.begin("a", eviction{})
+		w.add("a", eviction{}, true)
 	}
 	if n := w.giveUp("a"); n != maxEvictions {
 		t.Errorf("%d wait", n)
 	}
-	if w.queue("a", eviction{}) {
+	if w.add("a", eviction{}, false) {
 		t.Error("one waits behind none")
 	}
 }

@@ -3,7 +3,6 @@ package socketio
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +28,17 @@ func (f *feed) now() adapter.Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.cursor
+}
+
+// reach calls hand and then moves the cursor, unless that is zero.
+func (f *feed) reach(c adapter.Cursor, hand func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	hand()
+	if !c.IsZero() {
+		f.cursor = c
+		f.passed()
+	}
 }
 
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
@@ -63,12 +73,7 @@ func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
 func (n *Namespace) hears(list []rooms.Room) bool {
 	for s := range n.index.Candidates(rooms.Target{To: list}) {
 		s.mu.Lock()
-		heard := s.stage.served() && slices.ContainsFunc(list, func(r rooms.Room) bool {
-			if r.Kind == rooms.Named {
-				return s.rooms.current(r.Name) != nil // also if a command is still joining it
-			}
-			return r.Kind == rooms.Everyone || r.Name == s.id
-		})
+		heard := s.stage.served() && slices.ContainsFunc(list, func(r rooms.Room) bool { return s.rooms.inNow(r, s.id) })
 		s.mu.Unlock()
 		if heard {
 			return true
@@ -81,22 +86,13 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 func (s *Server) runFeed(ctx context.Context) {
 	if a, ok := s.adapter.(adapter.ProgressReporter); ok {
 		a.OnProgress(func(c adapter.Cursor) {
-			s.feed.mu.Lock()
-			defer s.feed.mu.Unlock()
-			s.feed.cursor = c
-			s.feed.passed()
+			s.feed.reach(c, func() {})
 		})
 	}
 	for {
 		ev, err := s.adapter.Next(ctx)
 		if lost := (*adapter.LostError)(nil); errors.As(err, &lost) {
-			s.feed.mu.Lock()
-			s.lose(lost)
-			if !lost.Cursor.IsZero() {
-				s.feed.cursor = lost.Cursor
-				s.feed.passed()
-			}
-			s.feed.mu.Unlock()
+			s.feed.reach(lost.Cursor, func() { s.lose(lost) })
 			continue
 		}
 		if err != nil {
@@ -106,11 +102,7 @@ func (s *Server) runFeed(ctx context.Context) {
 			}
 			return
 		}
-		s.feed.mu.Lock()
-		s.dispatch(&ev)
-		s.feed.cursor = ev.Cursor
-		s.feed.passed()
-		s.feed.mu.Unlock()
+		s.feed.reach(ev.Cursor, func() { s.dispatch(&ev) })
 	}
 }
 
@@ -118,27 +110,23 @@ func (s *Server) runFeed(ctx context.Context) {
 // an offset after the missed events would hide them. So the feed's lock is held until its cursor
 // covers what is lost.
 func (s *Server) lose(lost *adapter.LostError) {
-	if len(lost.Rooms) == 0 {
+	list := lost.Rooms
+	if len(list) > 0 {
+		s.log.Warn("events lost; cutting the members of rooms", zap.String("reason", lost.Reason), zap.Int("rooms", len(list)))
+	} else {
 		s.log.Warn("events lost; cutting all clients", zap.String("reason", lost.Reason))
-		for _, n := range s.all() {
-			n.lose(rooms.InEveryone(n.name), lost)
+		s.mu.Lock()
+		for name := range s.namespaces {
+			list = append(list, rooms.InEveryone(name))
 		}
-		s.cutAll()
-		return
+		s.mu.Unlock()
+		defer s.cutAll()
 	}
-	s.log.Warn("events lost; cutting the members of rooms", zap.String("reason", lost.Reason), zap.Int("rooms", len(lost.Rooms)))
-	for _, r := range lost.Rooms {
+	for _, r := range list {
 		if n := s.lookup(r.Namespace); n != nil {
 			n.lose(r, lost)
 		}
 	}
-}
-
-// all returns the server's namespaces.
-func (s *Server) all() []*Namespace {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Values(s.namespaces))
 }
 
 func (n *Namespace) lose(r rooms.Room, lost *adapter.LostError) {
@@ -251,12 +239,6 @@ func (s *Socket) offer(d *delivery) {
 	}
 }
 
-// endDelivery ends delivery. s.mu is held.
-func (s *Socket) endDelivery() {
-	s.stage.finish()
-	s.gate.end()
-}
-
 // mayHold returns how many bytes the gate may hold: what fits in the send queue. After a replay it is
 // half of the queue less the last events of the replay, because later events follow immediately. The
 // gates of a connection then open one after another. s.mu is held.
@@ -286,7 +268,7 @@ func (s *Socket) pass(d *delivery) {
 // unask withdraws the socket from a query that is not for it. s.mu is held.
 func (s *Socket) unask(d *delivery) {
 	delete(s.acks, d.ackID)
-	d.responder.unasked(s, s.id)
+	d.responder.settle(s, ack{Who: s.id, Unasked: true})
 }
 
 // unaskAll withdraws the socket from the queries among the dropped deliveries of its gate,

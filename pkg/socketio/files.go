@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,12 +17,7 @@ import (
 var clientFiles = []string{"socket.io.js", "socket.io.min.js", "socket.io.msgpack.min.js", "socket.io.esm.min.js"}
 
 func isClientFile(name string) bool {
-	for _, f := range clientFiles {
-		if strings.TrimSuffix(name, ".map") == f {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(clientFiles, strings.TrimSuffix(name, ".map"))
 }
 
 // files serves the client's files. Each is read and compressed once, when it is

@@ -90,7 +90,6 @@ func FuzzNodeMessages(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first, then []byte) {
 		var all queries
-		all.init()
 		asked := newQuery()
 		all.add(asked)
 		named := make(map[string]bool)

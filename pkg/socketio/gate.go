@@ -23,7 +23,6 @@ type gate struct {
 	// commanded means that a command that changes rooms was held, or may have been lost, so that
 	// the socket's rooms are unknown until it is executed.
 	commanded bool
-	ended     bool // what is held does not count any more
 	held      []*delivery
 	bytes     int
 	// floor is the end of a replay that reached further than the node's feed had. Until the feed
@@ -57,17 +56,13 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 // keep counts a delivery that is held from now on.
 func (g *gate) keep(d *delivery) {
 	g.bytes += d.size()
-	if !g.ended {
-		d.ns.srv.held.keep(d)
-	}
+	d.ns.srv.held.keep(d)
 }
 
 // unkeep counts a delivery that is not held any more.
 func (g *gate) unkeep(d *delivery) {
 	g.bytes -= d.size()
-	if !g.ended {
-		d.ns.srv.held.drop(d)
-	}
+	d.ns.srv.held.drop(d)
 }
 
 // drop drops what is held.
@@ -76,12 +71,6 @@ func (g *gate) drop() {
 		g.unkeep(d)
 	}
 	g.held = nil
-}
-
-// end drops what is held because the socket has ended.
-func (g *gate) end() {
-	g.drop()
-	g.ended = true
 }
 
 // urgent reports whether a delivery must not wait for a client that may take its replay slowly: it
@@ -98,11 +87,8 @@ func (g *gate) joining() (names map[string]bool) {
 		if d.ev.Kind != kindJoin {
 			continue
 		}
-		if names == nil {
-			names = make(map[string]bool, len(d.command.names))
-		}
 		for _, name := range d.command.names {
-			names[name] = true
+			put(&names, name, true)
 		}
 	}
 	return names

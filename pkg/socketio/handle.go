@@ -12,28 +12,23 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// receive moves an event from the client's reader to the mailbox.
+// receive puts an event into the mailbox of its socket. The connection's reader calls it. An error
+// means that the client violated the protocol.
 func (s *Socket) receive(p *packet.Packet) error {
 	srv := s.client.srv
 	e := &Event{Name: p.Event, Args: Args{p.Args, p.Attachments}, socket: s, ackID: p.ID}
 	srv.stats.eventsIn.Add(1)
-	e.size = len(p.Data)
-	for _, a := range p.Attachments {
-		e.size += len(a)
+	e.size = len(p.Data) + totalSize(p.Attachments)
+	full, err := s.mail.putEvent(&srv.tasks, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
+	if full != nil {
+		return s.park(e, full)
 	}
-	return s.accept(e)
+	srv.relieve()
+	return err
 }
 
 // handle runs the functions that are registered for an event.
 func (s *Socket) handle(e *Event) {
-	callback, returned := "OnAny", false
-	defer s.rescue(&callback, &returned)
-	s.runHandlers(e, &callback)
-	returned = true
-}
-
-// runHandlers is handle without protection. It sets callback to the kind of function that runs.
-func (s *Socket) runHandlers(e *Event, callback *string) {
 	s.mu.Lock()
 	onAny, onEvent := s.onAny, s.onEvent
 	s.mu.Unlock()
@@ -50,24 +45,26 @@ func (s *Socket) runHandlers(e *Event, callback *string) {
 		return true
 	}
 	shared := s.ns.rulesNow()
-	run(onAny)
-	for _, r := range shared {
-		run(r.onAny)
-	}
-	*callback = "Socket.Use"
-	if !run(onEvent) {
+	ok := s.protect("OnAny", func() {
+		run(onAny)
+		for _, r := range shared {
+			run(r.onAny)
+		}
+	})
+	if !ok || !s.protect("Socket.Use", func() { ok = run(onEvent) }) || !ok {
 		return
 	}
-	*callback = "On"
 	s.mu.Lock()
 	once, own := s.once[e.Name], s.handlers[e.Name] // by the name that the middlewares have set
 	delete(s.once, e.Name)
 	s.mu.Unlock()
-	run(once)
-	run(own)
-	for _, r := range shared {
-		run(r.handlers[e.Name])
-	}
+	s.protect("On", func() {
+		run(once)
+		run(own)
+		for _, r := range shared {
+			run(r.handlers[e.Name])
+		}
+	})
 }
 
 // fail reports an error to the error handlers, or to the log.
@@ -86,15 +83,6 @@ func (s *Socket) tellErrors(err error) bool {
 		s.client.srv.guard("OnError", func() { f(err) })
 	}
 	return len(onError) > 0
-}
-
-// rescue contains a panic of one socket's handler: as in net/http it is logged and the connection
-// is closed, but other sockets continue. It is deferred.
-func (s *Socket) rescue(callback *string, returned *bool) {
-	if p := failure(*returned, recover()); p != nil {
-		s.tellErrors(s.client.srv.panicked(*callback, p))
-		s.client.conn.Close(engineio.ForcedClose)
-	}
 }
 
 // sendAck answers an event of the client, as soon as it has taken most of the answers before.
@@ -160,9 +148,7 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		case err == nil:
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return err
-		case c.conn.Stalled(timeout): // its pongs may be unread
-			c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
-			c.cut()
+		case c.cutStalled():
 			return fmt.Errorf("the client has taken nothing for %v", timeout)
 		}
 		c.prolong()
@@ -170,6 +156,18 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 			return nil
 		}
 	}
+}
+
+// cutStalled cuts the client, and reports true, if it has taken nothing for the ping timeout: its
+// pongs may be unread.
+func (c *client) cutStalled() bool {
+	timeout := c.srv.opts.Engine.PingTimeout
+	if !c.conn.Stalled(timeout) {
+		return false
+	}
+	c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
+	c.cut()
+	return true
 }
 
 // prolong notes that the client has taken something: a full mailbox may keep it paused for longer.
@@ -202,27 +200,8 @@ func (s *Socket) awaitQueueSpace() {
 			<-ctx.Done() // until less waits
 		}
 		cancel()
-		if timeout := s.client.srv.opts.Engine.PingTimeout; conn.Stalled(timeout) { // its pongs may be unread
-			s.client.limited(limitReadProgress, int(timeout/time.Second), "seconds")
-			s.client.cut()
+		if s.client.cutStalled() {
 			return
 		}
 	}
-}
-
-// tellOutgoing reports an event that is queued. s.mu is held.
-func (s *Socket) tellOutgoing(d *delivery) {
-	fs := s.outgoing.fs
-	if len(fs) == 0 {
-		return
-	}
-	s.outgoing.tell(s.client.srv, d.size(), func() {
-		name, raw, err := packet.SplitEvent(d.ev.Data)
-		if err != nil {
-			return
-		}
-		for _, f := range fs {
-			s.guard("OnAnyOutgoing", func() { f(name, Args{raw, d.ev.Attachments}) })
-		}
-	})
 }

@@ -1,45 +1,35 @@
 package socketio
 
+import (
+	"maps"
+
+	"github.com/rejoin-io/rejoin/pkg/packet"
+)
+
 // On registers a handler of an event of this socket. Handlers of the same event run in the order of
 // registration, before those of the namespace. On panics if h is nil or the event's name is
 // reserved.
 func (s *Socket) On(event string, h Handler) {
-	checkHandler("On", event, h)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.handlers = withHandler(s.handlers, event, h)
+	registerHandler("On", &s.mu, &s.handlers, event, h)
 }
 
 // Once registers a handler of the next occurrence of an event only. An event that a middleware
 // rejects does not count.
 func (s *Socket) Once(event string, h Handler) {
-	checkHandler("Once", event, h)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.once = withHandler(s.once, event, h)
+	registerHandler("Once", &s.mu, &s.once, event, h)
 }
 
 // Off removes this socket's handlers of an event.
 func (s *Socket) Off(event string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	table := make(map[string][]Handler, len(s.handlers))
-	for name, hs := range s.handlers {
-		if name != event {
-			table[name] = hs
-		}
-	}
-	s.handlers = table
+	s.handlers = maps.Clone(s.handlers)
+	delete(s.handlers, event)
 	delete(s.once, event)
 }
 
 // OnAny calls h with every event, before the middlewares.
-func (s *Socket) OnAny(h Handler) {
-	checkFunc("Socket.OnAny", h)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onAny = append(s.onAny[:len(s.onAny):len(s.onAny)], h)
-}
+func (s *Socket) OnAny(h Handler) { register("Socket.OnAny", &s.mu, &s.onAny, h) }
 
 // OnAnyOutgoing calls f with every event that is queued to the client, except acks and the missed
 // events of a recovery.
@@ -86,30 +76,15 @@ func (s *Socket) OffAnyOutgoing() {
 // error, the handlers do not run and the error goes to OnError. A middleware may change e.Name and
 // e.Args: the handlers that run, the socket's and the namespace's, are those of the final name.
 // Only OnAny sees the event as the client sent it.
-func (s *Socket) Use(f Handler) {
-	checkFunc("Socket.Use", f)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onEvent = append(s.onEvent[:len(s.onEvent):len(s.onEvent)], f)
-}
+func (s *Socket) Use(f Handler) { register("Socket.Use", &s.mu, &s.onEvent, f) }
 
 // OnError calls f with errors of handlers and middlewares, and with protocol errors of packets.
 // Without any such function errors are logged.
-func (s *Socket) OnError(f func(error)) {
-	checkFunc("OnError", f)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onError = append(s.onError[:len(s.onError):len(s.onError)], f)
-}
+func (s *Socket) OnError(f func(error)) { register("OnError", &s.mu, &s.onError, f) }
 
 // OnDisconnecting calls f when the socket is about to be disconnected and is still in its rooms. In
 // the late case that OnDisconnect describes, the socket has already left them.
-func (s *Socket) OnDisconnecting(f func(Reason)) {
-	checkFunc("OnDisconnecting", f)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onLeaving = append(s.onLeaving[:len(s.onLeaving):len(s.onLeaving)], f)
-}
+func (s *Socket) OnDisconnecting(f func(Reason)) { register("OnDisconnecting", &s.mu, &s.onLeaving, f) }
 
 // OnDisconnect calls f when the socket has been disconnected and has left its rooms. It is not
 // called for a socket whose client reconnected before its connection was found dead, because then
@@ -118,9 +93,21 @@ func (s *Socket) OnDisconnecting(f func(Reason)) {
 // OnDisconnecting and OnDisconnect are called late, when the socket has left its rooms. A node that
 // cannot reach the session store when a connection ends may call it although the client is already
 // connected to another node.
-func (s *Socket) OnDisconnect(f func(Reason)) {
-	checkFunc("OnDisconnect", f)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onDisconnect = append(s.onDisconnect[:len(s.onDisconnect):len(s.onDisconnect)], f)
+func (s *Socket) OnDisconnect(f func(Reason)) { register("OnDisconnect", &s.mu, &s.onDisconnect, f) }
+
+// tellOutgoing reports an event that is queued. s.mu is held.
+func (s *Socket) tellOutgoing(d *delivery) {
+	fs := s.outgoing.fs
+	if len(fs) == 0 {
+		return
+	}
+	s.outgoing.tell(s.client.srv, d.size(), func() {
+		name, raw, err := packet.SplitEvent(d.ev.Data)
+		if err != nil {
+			return
+		}
+		for _, f := range fs {
+			s.guard("OnAnyOutgoing", func() { f(name, Args{raw, d.ev.Attachments}) })
+		}
+	})
 }

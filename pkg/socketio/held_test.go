@@ -51,10 +51,6 @@ func TestHeldDeliveriesCountOnce(t *testing.T) {
 	wants("one has opened", shared.size()+heldSlot)
 	gates[2].lose()
 	wants("one has lost its events", 0)
-	gates[2].end()
-	gates[2].restart()
-	gates[2].hold(shared, 1<<20)
-	wants("its socket has ended", 0)
 }
 
 // Recoveries hold within the budget of a node what comes while their clients read nothing. Beyond it

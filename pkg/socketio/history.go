@@ -20,14 +20,7 @@ type Past struct {
 
 // Size returns the event's approximate size in its backlog, in bytes.
 func (p *Past) Size() int {
-	n := pastBytes + len(p.Event)
-	for _, arg := range p.raw {
-		n += len(arg)
-	}
-	for _, a := range p.attachments {
-		n += len(a)
-	}
-	return n
+	return pastBytes + len(p.Event) + totalSize(p.raw) + totalSize(p.attachments)
 }
 
 // pastBytes is an event's size beside its name and arguments: position, publisher, time and target.

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"unicode/utf8"
-
-	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -21,10 +18,8 @@ import (
 // Join returns ErrDisconnected once the socket has ended, as in OnDisconnecting and OnDisconnect.
 // In a recovered socket it waits until the replay has been sent.
 func (s *Socket) Join(ctx context.Context, names ...string) error {
-	for _, name := range names {
-		if err := checkRoom(name); err != nil {
-			return err
-		}
+	if err := checkRooms(names); err != nil {
+		return err
 	}
 	done, err := s.changeLive(ctx)
 	if err != nil {
@@ -86,13 +81,6 @@ const bytesBeyondBudget = 16 << 10
 
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
 
-func checkRoom(name string) error {
-	if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
-		return ErrRoomName
-	}
-	return nil
-}
-
 // enter begins a join: from here on the events of the rooms are held. s.mu is
 // held.
 func (s *Socket) enter(names []string) {
@@ -105,8 +93,8 @@ func (s *Socket) enter(names []string) {
 }
 
 // settle completes a join and reports it to OnRoom. The caller holds the right to change.
-func (s *Socket) settle(ctx context.Context, names []string, command *place) error {
-	if err := s.complete(ctx, names, command); err != nil {
+func (s *Socket) settle(ctx context.Context, names []string, by *place) error {
+	if err := s.complete(ctx, names, by); err != nil {
 		return fmt.Errorf("socketio: join: %w", err)
 	}
 	if len(names) > 0 {
@@ -120,7 +108,7 @@ func (s *Socket) settle(ctx context.Context, names []string, command *place) err
 // which has passed. So the rooms' events since then are read and inserted among the held ones, also
 // without recovery, because other nodes may publish as soon as the command has its position. The
 // caller holds the right to change.
-func (s *Socket) complete(ctx context.Context, names []string, command *place) error {
+func (s *Socket) complete(ctx context.Context, names []string, by *place) error {
 	list := inNamed(s.nsName, names)
 	var at adapter.Cursor
 	var err error
@@ -132,26 +120,28 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 		subscribed = names
 	}
 	var missed backlog
-	if err == nil && command != nil {
-		at = command.at
-		if len(names)+len(command.older) > 0 {
-			missed, err = s.since(ctx, names, command)
+	if err == nil && by != nil {
+		at = by.at
+		if len(names)+len(by.older) > 0 {
+			missed, err = s.since(ctx, names, by)
 		}
 	}
 	if err == nil {
 		s.mu.Lock()
-		if command != nil {
+		if by != nil {
 			for p, later := range missed.had {
 				s.rooms.had(p, later)
 			}
-			s.owe(command.seen, missed.owed...)
+			s.owe(by.seen, missed.owed...)
 			if s.receipt != nil && len(missed.late) > 0 {
-				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else records that they were received
+				s.receipt.sent = s.receipt.sent.Max(by.seen) // nothing else records that they were received
 			}
-			s.gate.insert(missed.events, command.cursor)
-			s.gate.insertLate(missed.late, command.before, command.cursor, command.due)
-			for _, name := range command.older {
-				s.rooms.precede(name, at, command.due)
+			if !s.stage.gone() { // nothing is held for one that has ended
+				s.gate.insert(missed.events, by.cursor)
+				s.gate.insertLate(missed.late, by.before, by.cursor, by.due)
+			}
+			for _, name := range by.older {
+				s.rooms.precede(name, at, by.due)
 			}
 		}
 		subscribed = nil
@@ -160,8 +150,8 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 				subscribed = append(subscribed, name)
 			}
 			s.rooms.confirm(name, at)
-			if command != nil {
-				s.rooms.defers(name, command.due)
+			if by != nil {
+				s.rooms.defers(name, by.due)
 			}
 		}
 		s.newestJoin = s.newestJoin.Max(at)
@@ -183,7 +173,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			}
 		}
 	}
-	if err == nil || command == nil {
+	if err == nil || by == nil {
 		s.openGate()
 	} // otherwise the socket is cut, and an event after the command would hide it from a recovery
 	s.mu.Unlock()
@@ -225,11 +215,4 @@ func (s *Socket) joinByCommand(d *delivery) {
 		p.before = p.cursor
 	}
 	s.background(func(ctx context.Context) error { return s.settle(ctx, news, p) }, p.marker.release)
-}
-
-// cut closes the connection in a way that makes stock clients reconnect. It does not wait, and may
-// be called with s.mu held.
-func (s *Socket) cut(cause error) {
-	s.client.srv.log.Info("client cut; it can reconnect", zap.String("namespace", s.nsName), zap.Error(cause))
-	s.client.srv.spawn(s.Cut)
 }

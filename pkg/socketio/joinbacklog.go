@@ -36,38 +36,34 @@ type backlog struct {
 // With several partitions, the node may have reached events of the rooms before it reached the
 // command. The socket may have received some of them as a member of other rooms; reading these
 // rooms as well shows which.
-func (s *Socket) since(ctx context.Context, names []string, command *place) (missed backlog, err error) {
-	a, list := s.ns.srv.adapter, inNamed(s.nsName, slices.Concat(names, command.older))
+func (s *Socket) since(ctx context.Context, names []string, by *place) (missed backlog, err error) {
+	a, list := s.ns.srv.adapter, inNamed(s.nsName, slices.Concat(names, by.older))
 	s.mu.Lock()
 	was := s.rooms.clone()
 	s.mu.Unlock()
-	at, err := command.marker.await(ctx, s)
+	at, err := by.marker.await(ctx, s)
 	if err != nil {
 		return missed, err
 	}
-	progress := adapter.NewProgress(command.seen) // in each partition up to the marker: later events are still to come
-	end := command.seen
+	progress := adapter.NewProgress(by.seen) // in each partition up to the marker: later events are still to come
+	end := by.seen
 	for _, p := range at {
 		end = progress.To(p)
 	}
-	var from map[rooms.Room]adapter.Cursor
 	now := was.clone()
 	for _, name := range names {
-		now.confirm(name, command.at)
+		now.confirm(name, by.at)
 	}
-	for _, name := range command.older {
-		now.precede(name, command.at, adapter.Position{})
+	for _, name := range by.older {
+		now.precede(name, by.at, adapter.Position{})
 	}
-	if command.due != (adapter.Position{}) {
-		from = was.since(s.nsName, s.ID(), command.prior, adapter.Cursor{})
-		for _, room := range list {
-			from[room] = command.prior
-		}
-	} else {
-		from = make(map[rooms.Room]adapter.Cursor, len(list))
-		for _, room := range list {
-			from[room] = command.at
-		}
+	var from map[rooms.Room]adapter.Cursor
+	after := by.at
+	if by.due != (adapter.Position{}) {
+		from, after = was.since(s.nsName, s.ID(), by.prior, adapter.Cursor{}), by.prior
+	}
+	for _, room := range list {
+		put(&from, room, after)
 	}
 	for ev, err := range a.Replay(ctx, from, end, 0) {
 		if err == nil {
@@ -76,7 +72,7 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 		if err != nil {
 			return missed, err
 		}
-		if !command.seen.Covers(ev.Position) {
+		if !by.seen.Covers(ev.Position) {
 			if slices.ContainsFunc(ev.Target.To, func(r rooms.Room) bool { return slices.Contains(list, r) }) {
 				missed.events = append(missed.events, s.ns.newDelivery(&ev))
 			}
@@ -88,16 +84,13 @@ func (s *Socket) since(ctx context.Context, names []string, command *place) (mis
 				continue
 			}
 			for _, c := range ev.Earlier {
-				if missed.had == nil {
-					missed.had = make(map[adapter.Position]adapter.Position)
-				}
-				missed.had[c.At] = ev.Position
+				put(&missed.had, c.At, ev.Position)
 			}
 		case now.takes(&ev, id):
 			missed.late = append(missed.late, s.ns.newDelivery(&ev))
 		default:
 			in := func(r rooms.Room, at adapter.Position) bool { return now.in(r, id, at) }
-			if at, found := ev.Instead(in); found && !command.seen.Covers(at) {
+			if at, found := ev.Instead(in); found && !by.seen.Covers(at) {
 				missed.owed = append(missed.owed, copyInstead(&ev, at, &now, id))
 			}
 		}

@@ -12,33 +12,36 @@ type lane struct {
 	commands []*command // among them, those that carry their position in the other partitions
 }
 
+// lanes are the rest of a replay: a lane for each partition that has events.
+type lanes []*lane
+
 // of returns the lane of a partition, which may be new.
-func of(lanes []*lane, partition uint16) ([]*lane, *lane) {
-	for _, l := range lanes {
+func (ls *lanes) of(partition uint16) *lane {
+	for _, l := range *ls {
 		if l.events[0].Position.Partition == partition {
-			return lanes, l
+			return l
 		}
 	}
 	l := new(lane)
-	return append(lanes, l), l
+	*ls = append(*ls, l)
+	return l
 }
 
 // queue adds an event to the lane of its partition.
-func queue(lanes []*lane, ev *adapter.Event) []*lane {
-	lanes, l := of(lanes, ev.Position.Partition)
+func (ls *lanes) queue(ev *adapter.Event) {
+	l := ls.of(ev.Position.Partition)
 	l.events = append(l.events, *ev)
 	if c := newCommand(ev); c != nil && c.spread() {
 		l.commands = append(l.commands, c)
 	}
-	return lanes
 }
 
 // standIn puts a marker in the place of a command that a suspended stay is due to, just before the
 // command itself: the command may not be read, or may no longer be for the client, for example
 // because the client may not keep the room that it was addressed to. Behind the command the client's
 // position would cover it already, and with it what the stay gives.
-func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
-	lanes, l := of(lanes, due.Partition)
+func (ls *lanes) standIn(due adapter.Position, join adapter.Cursor) {
+	l := ls.of(due.Partition)
 	i := 0
 	for i < len(l.events) && l.events[i].Position.Compare(due) < 0 {
 		i++
@@ -51,14 +54,19 @@ func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
 		l.commands = slices.Insert(l.commands, k, &command{at: due, head: join})
 	}
 	l.events = slices.Insert(l.events, i, adapter.Event{Kind: kindMarker, Position: due})
-	return lanes
 }
 
-func (l *lane) take() adapter.Event {
+// take removes the next event and returns it.
+func (ls *lanes) take() adapter.Event {
+	i := ls.next()
+	l := (*ls)[i]
 	ev := l.events[0]
-	l.events = l.events[1:]
-	last := len(l.events) == 0 || l.events[0].Position != ev.Position // not a stand-in before its command
-	if last && len(l.commands) > 0 && l.commands[0].at == ev.Position {
+	if l.events = l.events[1:]; len(l.events) == 0 {
+		*ls = slices.Delete(*ls, i, i+1)
+	} else if l.events[0].Position == ev.Position {
+		return ev // a stand-in before its command
+	}
+	if len(l.commands) > 0 && l.commands[0].at == ev.Position {
 		l.commands = l.commands[1:]
 	}
 	return ev
@@ -67,13 +75,13 @@ func (l *lane) take() adapter.Event {
 // next returns the lane with the next event. A command follows what was published before it and
 // precedes everything else, as for a caller that waits for its return; apart from that, the oldest
 // event is next.
-func next(lanes []*lane) int {
+func (ls lanes) next() int {
 	oldest, free := -1, -1
-	for i, l := range lanes {
+	for i, l := range ls {
 		at := l.events[0].Position
-		older := func(than int) bool { return than < 0 || at.Compare(lanes[than].events[0].Position) < 0 }
+		older := func(than int) bool { return than < 0 || at.Compare(ls[than].events[0].Position) < 0 }
 		if len(l.commands) > 0 && l.commands[0].at == at {
-			if !slices.ContainsFunc(lanes, func(o *lane) bool { return o != l && l.commands[0].head.Covers(o.events[0].Position) }) {
+			if !slices.ContainsFunc(ls, func(o *lane) bool { return o != l && l.commands[0].head.Covers(o.events[0].Position) }) {
 				return i
 			}
 			continue
@@ -81,7 +89,7 @@ func next(lanes []*lane) int {
 		if older(oldest) {
 			oldest = i
 		}
-		waits := slices.ContainsFunc(lanes, func(o *lane) bool {
+		waits := slices.ContainsFunc(ls, func(o *lane) bool {
 			return o != l && len(o.commands) > 0 && !o.commands[0].head.Covers(at)
 		})
 		if !waits && older(free) {

@@ -20,25 +20,21 @@ func TestStandInTakesTheTurnOfItsCommand(t *testing.T) {
 				Kind: kindJoin, Position: at(0, 7), Data: []byte(`["r"]`),
 				Attachments: [][]byte{[]byte(head.String()), []byte(head.String())},
 			}
-			var lanes []*lane
+			var all lanes
 			want := []adapter.Event{{Kind: kindMarker, Position: at(0, 7)}}
 			if read {
-				lanes = queue(lanes, &command)
+				all.queue(&command)
 				want = append(want, adapter.Event{Kind: kindJoin, Position: at(0, 7)})
 			}
 			want = append(want, adapter.Event{Position: at(1, 4)}, adapter.Event{Position: at(1, 5)})
 			for _, seq := range []uint64{4, 5} {
-				lanes = queue(lanes, &adapter.Event{Position: at(1, seq)})
+				all.queue(&adapter.Event{Position: at(1, seq)})
 			}
-			lanes = standIn(lanes, at(0, 7), head)
+			all.standIn(at(0, 7), head)
 			var got []adapter.Event
-			for len(lanes) > 0 {
-				i := next(lanes)
-				ev := lanes[i].take()
+			for len(all) > 0 {
+				ev := all.take()
 				got = append(got, adapter.Event{Kind: ev.Kind, Position: ev.Position})
-				if len(lanes[i].events) == 0 {
-					lanes = slices.Delete(lanes, i, i+1)
-				}
 			}
 			same := func(a, b adapter.Event) bool { return a.Kind == b.Kind && a.Position == b.Position }
 			if !slices.EqualFunc(got, want, same) {

@@ -71,17 +71,11 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	}
 	reached := s.gate.given(f.cursor, s.rooms.born) // what a replay gave counts as well
 	left := s.leave(those(), reached)
-	var m *marker
-	if len(left) > 0 && s.rooms.owe(s.owed(), reached) {
-		m = s.linger(&command{names: left})
-	} else {
-		s.unlistLeft(left)
-	}
+	l := s.beginLeave(&command{names: left}, left, len(left) > 0 && s.rooms.owe(s.owed(), reached))
 	// An event after the leave has an offset that covers events of these rooms that the socket has
 	// not been given, and a recovery that does not know of the leave finds the socket in them. So
 	// the gate is shut until the session is stored.
-	shut := len(left) > 0 && s.pid != ""
-	if shut {
+	if len(left) > 0 {
 		s.gate.shut++
 	}
 	s.mu.Unlock()
@@ -90,24 +84,11 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		return nil
 	}
 	s.ns.tellRooms(s.ID(), false, left...)
-	if m == nil {
-		s.endLeave(nil, left)
-	} else {
-		defer s.finishLeave(leaving{m, left}) // once it is stored
-	}
+	defer s.finishLeave(l)                                                          // once it is stored
 	stored, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout) // the leave does not end with the caller's context
 	defer cancel()
-	err := s.save(stored)
-	switch {
-	case !shut:
-	case err != nil:
+	if err := s.saveAndOpen(stored); err != nil {
 		s.cut(err)
-	default:
-		s.mu.Lock()
-		s.openGate()
-		s.mu.Unlock()
-	}
-	if err != nil {
 		return fmt.Errorf("socketio: leave: %w", err)
 	}
 	return nil
@@ -154,51 +135,63 @@ func (s *Socket) leaveByCommand(d *delivery) {
 		return
 	}
 	owed := s.rooms.owe(s.owed(), seen)
-	var m *marker
-	if len(left) > 0 && (owed || !seen.Includes(end)) {
-		m = s.linger(d.command)
-	} else {
-		s.unlistLeft(left)
-	}
+	l := s.beginLeave(d.command, left, len(left) > 0 && (owed || !seen.Includes(end)))
 	s.gate.shut++
 	s.background(func(ctx context.Context) error {
 		s.ns.tellRooms(s.ID(), false, left...)
-		err := s.save(ctx)
-		if err != nil {
-			return err // the gate stays shut, because the client must reconnect
+		if err := s.saveAndOpen(ctx); err != nil {
+			return err
 		}
-		s.mu.Lock()
-		s.openGate()
-		s.mu.Unlock()
-		if m == nil {
-			return nil
-		}
-		return s.awaitLeave(ctx, m)
-	}, func() { s.endLeave(m, left) })
+		return s.awaitLeave(ctx, l)
+	}, func() { s.endLeave(l) })
 }
 
-// A leaving is a leave of rooms in which a socket lingers, listed and subscribed, because there is
-// more to come for it than its node or a replay has reached.
+// saveAndOpen writes the session and then removes one reason for the gate to be shut. If the write
+// fails the gate stays shut, because the client must reconnect.
+func (s *Socket) saveAndOpen(ctx context.Context) error {
+	if err := s.save(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openGate()
+	return nil
+}
+
+// A leaving is a leave of rooms. The socket may linger in them, listed and subscribed, because there
+// is more to come for it than its node or a replay has reached.
 type leaving struct {
-	marker *marker
+	marker *marker // nil if it does not linger
 	names  []string
 }
 
-// finishLeave ends such a leave once the feed has reached that.
-func (s *Socket) finishLeave(l leaving) {
-	s.background(func(ctx context.Context) error { return s.awaitLeave(ctx, l.marker) }, func() { s.endLeave(l.marker, l.names) })
-}
-
-// linger keeps the socket listed in the rooms that a command leaves, until endLeave. s.mu is held.
-func (s *Socket) linger(c *command) *marker {
+// beginLeave unlists the socket from rooms that it has left because of a command, unless it lingers
+// there until endLeave. s.mu is held.
+func (s *Socket) beginLeave(c *command, names []string, lingers bool) leaving {
+	if !lingers {
+		s.unlistLeft(names)
+		return leaving{names: names}
+	}
 	s.lingering++
-	return c.mark(s.ns)
+	return leaving{c.mark(s.ns), names}
 }
 
-// awaitLeave waits until the feed has reached everything that the command covers in the rooms that it
-// leaves.
-func (s *Socket) awaitLeave(ctx context.Context, m *marker) error {
-	_, err := m.await(ctx, s)
+// finishLeave ends a leave once the feed has reached what is still to come.
+func (s *Socket) finishLeave(l leaving) {
+	if l.marker == nil {
+		s.endLeave(l)
+		return
+	}
+	s.background(func(ctx context.Context) error { return s.awaitLeave(ctx, l) }, func() { s.endLeave(l) })
+}
+
+// awaitLeave waits, if the socket lingers in the rooms, until the feed has reached everything that
+// the command covers in them.
+func (s *Socket) awaitLeave(ctx context.Context, l leaving) error {
+	if l.marker == nil {
+		return nil
+	}
+	_, err := l.marker.await(ctx, s)
 	if err != nil { // events received from here on may be incomplete
 		s.mu.Lock()
 		s.gate.shut++
@@ -207,17 +200,16 @@ func (s *Socket) awaitLeave(ctx context.Context, m *marker) error {
 	return err
 }
 
-// endLeave unlists the socket from rooms that it has left, if it lingers there, and unsubscribes it. The
-// marker is nil if it does not linger.
-func (s *Socket) endLeave(m *marker, names []string) {
-	if m != nil {
+// endLeave unlists the socket from the rooms, if it lingers there, and unsubscribes it.
+func (s *Socket) endLeave(l leaving) {
+	if l.marker != nil {
 		s.mu.Lock()
 		s.lingering--
-		s.unlistLeft(names)
+		s.unlistLeft(l.names)
 		s.mu.Unlock()
-		m.release()
+		l.marker.release()
 	}
-	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, names)...)
+	s.ns.srv.adapter.Unsubscribe(inNamed(s.nsName, l.names)...)
 }
 
 // unlistLeft removes the socket from the index for those rooms that it has not joined again. s.mu is

@@ -34,11 +34,11 @@ type connLimits struct {
 }
 
 func (l *connLimits) init() {
-	l.counts, l.logs = make(map[string]uint64), make(map[string]*logLimit)
-	for _, limit := range []string{limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReadProgress} {
-		l.counts[limit], l.logs[limit] = 0, new(logLimit)
+	l.counts = zeros(limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReadProgress)
+	l.logs = map[string]*logLimit{limitSendQueue: {}, limitQueueBudget: {}}
+	for limit := range l.counts {
+		l.logs[limit] = new(logLimit)
 	}
-	l.logs[limitSendQueue], l.logs[limitQueueBudget] = new(logLimit), new(logLimit)
 }
 
 // limited counts and logs that a connection has reached a limit.

@@ -212,7 +212,7 @@ func TestInsertUnitesRooms(t *testing.T) {
 		})
 	}
 	g := gate{shut: 1}
-	defer g.end()
+	defer g.drop()
 	for _, d := range []*delivery{at(1, "r"), at(3, "r")} {
 		g.hold(d, 1<<20)
 	}
@@ -241,7 +241,7 @@ func TestInsertAcrossPartitions(t *testing.T) {
 	zero := adapter.NewCursor("E", 0, []adapter.Position{{}, {Partition: 1}})
 	feed := adapter.NewProgress(zero)
 	g := gate{shut: 1}
-	defer g.end()
+	defer g.drop()
 	for _, d := range []*delivery{at(50, 0, "r"), at(10, 1, "r"), at(60, 0, "r"), at(30, 1, "r")} {
 		d.ev.Cursor = feed.To(d.ev.Position)
 		d.cursor = d.ev.Cursor

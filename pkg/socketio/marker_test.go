@@ -189,7 +189,7 @@ func TestTheNodeHearsTheRoomsOfAMarker(t *testing.T) {
 	}
 }
 
-// If a socket fails to publish the marker it is cut, and the next one tries.
+// A marker that cannot be published is published later, before its sockets give up.
 func TestAMarkerThatFailsIsPublishedAgain(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n, a := c.marking(t, "aaaa", Options{})
@@ -200,23 +200,11 @@ func TestAMarkerThatFailsIsPublishedAgain(t *testing.T) {
 	a.fails.Store(1)
 	must(t, n.SocketsJoin(t.Context(), "r"))
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
-	cut := 0
 	for _, w := range clients {
-		select {
-		case <-w.closed:
-			cut++
-			w = n.back(t, w)
-			w.want(numbered(1))
-		case m := <-w.in:
-			if got := w.hear(m); got != numbered(1) {
-				t.Errorf("got %s, want event 1", got)
-			}
-		case <-time.After(patience):
-			t.Fatal("nothing came")
-		}
+		w.want(numbered(1))
 	}
-	if got := a.markers.Load(); cut != 1 || got != 2 {
-		t.Errorf("%d sockets were cut and %d markers were published, want 1 and 2", cut, got)
+	if got := a.markers.Load(); got != 2 {
+		t.Errorf("got %d markers, want 2", got)
 	}
 }
 

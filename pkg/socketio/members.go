@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-
-	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
 // A Member is a socket as [Broadcast.Members] lists it.
@@ -39,17 +37,11 @@ const MembersBytes = 256 << 10
 // FetchSockets, which describes all sockets. If a node is silent, it returns the other nodes'
 // answers and an *UnansweredError.
 func (b Broadcast) Members(ctx context.Context, after string) (all Members, err error) {
-	target, err := b.target(0)
-	if err != nil {
-		return Members{}, err
-	}
-	ev := adapter.Event{Kind: kindFetch, Target: target}
-	q, err := b.ns.ask(ctx, nil, ev, queryHeader{Members: &membersAfter{after}}, b.timeout, b.local)
-	if q == nil {
-		return Members{}, err
-	}
 	var pages []Members
-	q.each(func(a Answer, e error) bool {
+	for a, e := range b.fetch(ctx, &membersAfter{after}) {
+		if err = e; err != nil {
+			break
+		}
 		if a.members == nil { // of a node of a release before 0.5.0
 			a.members = &Members{Count: len(a.described)}
 			for _, d := range a.described {
@@ -58,9 +50,7 @@ func (b Broadcast) Members(ctx context.Context, after string) (all Members, err 
 			a.members.cut(after)
 		}
 		pages = append(pages, *a.members)
-		err = e
-		return e == nil
-	})
+	}
 	return mergeMembers(pages), err
 }
 
@@ -106,23 +96,4 @@ func mergeMembers(pages []Members) (all Members) {
 	}
 	all.cut("")
 	return all
-}
-
-// answerMembers sends a page of the target's members on this node.
-func (s *Server) answerMembers(n *Namespace, ev *adapter.Event, after string) {
-	var m Members
-	d := n.newDelivery(ev)
-	d.local = true // as they are now
-	for sock := range n.index.Candidates(ev.Target) {
-		sock.mu.Lock()
-		if sock.stage.served() && d.meant(&sock.rooms, sock.id) {
-			m.Count++
-			if sock.id > after {
-				m.Page = append(m.Page, Member{sock.id, sock.user})
-			}
-		}
-		sock.mu.Unlock()
-	}
-	m.cut(after)
-	s.newResponder(ev).begin(response{Members: &m})
 }

@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,7 +32,11 @@ func (m *measured) Next(ctx context.Context) (adapter.Event, error) {
 	if m.older && ev.Ask != "" {
 		header, _ := parseQueryHeader(ev.Ask)
 		header.Members = nil
-		ev.Ask = header.format()
+		text, err := json.Marshal(header)
+		if err != nil {
+			return ev, err
+		}
+		ev.Ask = string(text)
 	}
 	return ev, err
 }

@@ -102,10 +102,7 @@ func (m *memberships) current(name string) *stay {
 
 // enter opens a pending stay.
 func (m *memberships) enter(name string) {
-	if m.named == nil {
-		m.named = make(map[string][]stay)
-	}
-	m.named[name] = append(m.named[name], stay{open: true, pending: true})
+	put(&m.named, name, append(m.named[name], stay{open: true, pending: true}))
 	if m.order != nil {
 		if i, known := slices.BinarySearch(*m.order, name); !known {
 			*m.order = slices.Insert(*m.order, i, name)
@@ -156,10 +153,7 @@ func (m *memberships) keep(may func(room string) bool, seen adapter.Cursor) {
 		if may(name) {
 			continue
 		}
-		if m.banned == nil {
-			m.banned = make(map[string][]stay)
-		}
-		m.banned[name] = slices.DeleteFunc(slices.Clone(stays), func(st stay) bool { return st.commanded })
+		put(&m.banned, name, slices.DeleteFunc(slices.Clone(stays), func(st stay) bool { return st.commanded }))
 		if st := m.current(name); st != nil && !st.commanded {
 			m.open--
 		}
@@ -217,11 +211,8 @@ func (m *memberships) clone() memberships {
 }
 
 func cloneStays(all map[string][]stay) map[string][]stay {
-	if len(all) == 0 {
-		return nil
-	}
-	c := make(map[string][]stay, len(all))
-	for name, stays := range all {
+	c := maps.Clone(all)
+	for name, stays := range c {
 		c[name] = slices.Clone(stays)
 	}
 	return c
@@ -285,18 +276,6 @@ func (m *memberships) names() []string {
 func (m *memberships) sorted() []string {
 	names := m.names()
 	slices.Sort(names)
-	return names
-}
-
-// confirmed returns those of the named rooms that the socket is in and whose join position is
-// known, in no order.
-func (m *memberships) confirmed() (names []string) {
-	names = slices.Grow([]string(nil), int(m.open))
-	for name := range m.named {
-		if st := m.current(name); st != nil && !st.pending {
-			names = append(names, name)
-		}
-	}
 	return names
 }
 

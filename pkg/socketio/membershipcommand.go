@@ -34,14 +34,11 @@ func (m *memberships) suspended() map[adapter.Position]adapter.Cursor {
 			if !st.deferred() || !st.pending {
 				continue
 			}
-			if joins == nil {
-				joins = make(map[adapter.Position]adapter.Cursor)
+			join := st.join
+			if other, known := joins[st.due]; known {
+				join = join.Min(other)
 			}
-			if join, known := joins[st.due]; known {
-				joins[st.due] = join.Min(st.join)
-			} else {
-				joins[st.due] = st.join
-			}
+			put(&joins, st.due, join)
 		}
 	}
 	return joins
@@ -70,10 +67,8 @@ func (m *memberships) defers(name string, due adapter.Position) {
 
 // had notes that a copy is not for the member, which has been given a later one.
 func (m *memberships) had(at, later adapter.Position) {
-	if m.apart == nil {
-		m.apart = make(map[adapter.Position]adapter.Position)
-	}
-	m.apart[at], m.unsaved = later, true
+	put(&m.apart, at, later)
+	m.unsaved = true
 }
 
 // command marks the open stays in some rooms as commanded, and reports whether any was not marked

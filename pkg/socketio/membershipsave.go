@@ -133,14 +133,11 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 				return m, r, err
 			}
 		}
-		if m.named == nil {
-			m.named = make(map[string][]stay)
-		}
 		if len(list) >= manyStays && len(m.named[s.Name]) == 0 {
 			order = append(order, s.Name)
 		}
 		last = append(m.named[s.Name], st)
-		m.named[s.Name] = last
+		put(&m.named, s.Name, last)
 		m.count++
 		m.uncharged += stayCost(s.Name)
 		if st.open {

@@ -74,18 +74,18 @@ func (r *replays) keep(bytes int) (kept reservation, ok bool) {
 	return reservation{r, bytes}, true
 }
 
-// A missed holds what a client is to receive in a replay, in order and up to an end: the events that
+// missedEvents are what a client is to receive in a replay, in order and up to an end: the events that
 // fit in a page, followed by the places of the others.
-type missed struct {
+type missedEvents struct {
 	reservation
 	end    adapter.Cursor
 	events []*adapter.Event
-	later  []later
+	later  []unread
 	leaves []leaving // begin when it has been sent
 }
 
-// A later is a missed event that is to be read again.
-type later struct {
+// An unread is a missed event that is to be read again.
+type unread struct {
 	place  adapter.Place
 	cursor adapter.Cursor // the replay's cursor after it
 	size   int
@@ -95,7 +95,7 @@ type later struct {
 var errReplayBudget = errors.New("socketio: too many recoveries with many missed events")
 
 // found returns the result of the replay.
-func (r *replay) found(end adapter.Cursor) (*missed, error) {
+func (r *replay) found(end adapter.Cursor) (*missedEvents, error) {
 	srv := r.socket.ns.srv
 	held, bytes := 0, 0 // of those in front of the first one that came without its payload
 	for held < len(r.missed) && r.missed[held].Omitted == 0 {
@@ -111,27 +111,23 @@ func (r *replay) found(end adapter.Cursor) (*missed, error) {
 		r.socket.client.limited(limitReplayBudget, srv.replays.budget, "bytes")
 		return nil, errReplayBudget
 	}
-	m := &missed{reservation: kept, end: end, events: r.missed[:held]}
+	m := &missedEvents{reservation: kept, end: end, events: r.missed[:held]}
 	for _, ev := range r.missed[held:] {
-		m.later = append(m.later, later{r.place(ev), ev.Cursor, payloadSize(ev)})
+		m.later = append(m.later, unread{r.place(ev), ev.Cursor, payloadSize(ev)})
 	}
 	return m, nil
 }
 
 // payloadSize returns the size of an event's payload, also if that was left out.
 func payloadSize(ev *adapter.Event) int {
-	n := int(ev.Omitted) + len(ev.Data)
-	for _, a := range ev.Attachments {
-		n += len(a)
-	}
-	return n
+	return int(ev.Omitted) + len(ev.Data) + totalSize(ev.Attachments)
 }
 
 // replay sends the missed events, each stamped with the cursor of the replay so that a cut in the
 // middle resumes in the middle, and then opens the gate. It waits for the client: a replay is never
 // queued whole. If more was held meanwhile than may be, it continues from the end that it has
 // reached.
-func (r *recovery) replay(m *missed) error {
+func (r *recovery) replay(m *missedEvents) error {
 	s := r.socket
 	for range replayTries {
 		if err := r.resend(m); err != nil {
@@ -177,7 +173,7 @@ func (r *recovery) finish(end adapter.Cursor) (done bool, err error) {
 // resend queues the missed events as the client takes them. Events that are not held are read when
 // the client has taken most of the earlier ones. None of them is held during the wait: they count
 // as a part of its queue.
-func (r *recovery) resend(m *missed) error {
+func (r *recovery) resend(m *missedEvents) error {
 	s := r.socket
 	ahead := s.ahead()
 	for _, ev := range m.events {
@@ -216,7 +212,7 @@ func (s *Server) aheadAnswers() int { return min(s.opts.Engine.SendQueueBytes/8,
 
 // fetch takes the next events of a replay, at least one and as many as fit in some bytes. If one no
 // longer exists, or is malformed, the client is cut: its next recovery is refused.
-func (r *recovery) fetch(m *missed, bytes int) ([]adapter.Event, error) {
+func (r *recovery) fetch(m *missedEvents, bytes int) ([]adapter.Event, error) {
 	var places []adapter.Place
 	for _, l := range m.later[:min(len(m.later), fetchEvents)] {
 		if bytes -= l.size; bytes < 0 && len(places) > 0 {

@@ -18,7 +18,7 @@ const readTries = 100
 // the memberships afterwards are those at the end. A room that a command joined has missed events
 // too, and the node must be subscribed to it before the end is fixed. So it is subscribed and
 // everything is read again.
-func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed, error) {
+func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missedEvents, error) {
 	s := r.socket
 	ctx = r.count(ctx)
 	page := s.ns.srv.replays.reserve()
@@ -38,14 +38,14 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 			break
 		}
 		if !p.again {
-			var found *missed
+			var found *missedEvents
 			if found, err = p.found(end); err != nil {
 				break
 			}
 			if err := r.adopt(ctx, &p, found, heard); err != nil {
 				found.release()
 				for _, l := range found.leaves {
-					s.endLeave(l.marker, l.names)
+					s.endLeave(l)
 				}
 				return nil, err
 			}
@@ -91,26 +91,11 @@ func (r *recovery) hear(ctx context.Context, joined map[string]adapter.Cursor, h
 	return append(heard, news...), nil
 }
 
-// refuseLost turns errors that prove missing events into a refusal.
-func refuseLost(err error) error {
-	switch {
-	case errors.Is(err, adapter.ErrTrimmed):
-		return &refusal{refusedTrimmed, err}
-	case errors.Is(err, adapter.ErrTooMany):
-		return &refusal{refusedLimit, err}
-	case errors.Is(err, adapter.ErrUndecodable):
-		return &refusal{refusedCoding, err}
-	case errors.Is(err, adapter.ErrHistoryLost):
-		return &refusal{refusedHistory, err}
-	}
-	return err
-}
-
 // adopt gives the socket the memberships at the end of a replay, and stores them if they are new,
 // with what the replay gives. Beside its former rooms, the socket is subscribed to some that
 // commands have joined. It stays listed in rooms that commands have left at positions beyond the end,
 // until the replay has been sent.
-func (r *recovery) adopt(ctx context.Context, p *replay, found *missed, heard []string) error {
+func (r *recovery) adopt(ctx context.Context, p *replay, found *missedEvents, heard []string) error {
 	s, stays, end := r.socket, p.stays, found.end
 	s.mu.Lock()
 	was := s.rooms.names()
@@ -134,7 +119,7 @@ func (r *recovery) adopt(ctx context.Context, p *replay, found *missed, heard []
 			return stays.current(name) != nil
 		})
 		if len(lingering) > 0 {
-			found.leaves = append(found.leaves, leaving{s.linger(&command{names: lingering}), lingering})
+			found.leaves = append(found.leaves, s.beginLeave(&command{names: lingering}, lingering, true))
 		}
 	} else { // displaced meanwhile, from the rooms that it was in
 		listed = heard

@@ -1,8 +1,8 @@
 package socketio
 
 import (
-	"context"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -14,44 +14,35 @@ import (
 // A Namespace is a separate part of a server with its own sockets, rooms, handlers and middlewares.
 // Its connections are shared with the other namespaces.
 type Namespace struct {
-	srv    *Server
-	name   string
-	parent *Parent // nil unless dynamic
-	index  rooms.Index[*Socket]
-	acks   atomic.Uint64 // from which the last ack id was made
-	mail   mailbox       // for the events of other nodes
+	emitter // to everyone
+	srv     *Server
+	name    string
+	parent  *Parent // nil unless dynamic
+	index   rooms.Index[*Socket]
+	acks    atomic.Uint64 // from which the last ack id was made
+	mail    mailbox       // for the events of other nodes
 
 	pinned    bool          // made by Of, so not forgotten when it is empty
 	announced chan struct{} // closed when the OnNamespace functions have returned; nil for none
-	broken    bool          // one of them panicked; valid once announced is closed
+	guarded   bool          // none of them panicked; valid once announced is closed
 
 	clients int // sockets in it or entering it; guarded by srv.mu
 
-	mu      sync.RWMutex
-	sockets map[string]*Socket // those that are connected, by id
-	rules
+	registrations
+
+	mu         sync.RWMutex
+	sockets    map[string]*Socket // those that are connected, by id
 	serverSide map[string][]Handler
 	onRoom     []func(RoomEvent)
-	roomEvents *watcher // calls onRoom; nil until there are any
+	roomEvents *watcher // calls onRoom
 	// occupancy counts the members of each room by their id, for onRoom: a recovered socket has the
 	// id of the one that it replaces, and until that one has left there are two.
 	occupancy map[string]map[string]int
 }
 
-// rules are an application's settings for a namespace or for all children of a parent. Slices are
-// replaced, never changed, so a copy is a snapshot.
-type rules struct {
-	use       []func(context.Context, *ConnectRequest) error
-	onConnect []func(*Socket)
-	onAny     []Handler
-	handlers  map[string][]Handler
-}
-
 func newNamespace(s *Server, name string, p *Parent) *Namespace {
-	n := &Namespace{
-		srv: s, name: name, parent: p,
-		sockets: make(map[string]*Socket),
-	}
+	n := &Namespace{srv: s, name: name, parent: p, roomEvents: newWatcher("OnRoom")}
+	n.emitter.ns = n
 	n.acks.Store(rand.Uint64())
 	n.mail.started = true
 	return n
@@ -60,70 +51,13 @@ func newNamespace(s *Server, name string, p *Parent) *Namespace {
 // Name returns the namespace's name, with its leading slash.
 func (n *Namespace) Name() string { return n.name }
 
-func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
-
-// Use adds a middleware, which is called for every client that requests to connect, in the order of
-// registration. An error refuses the client, which sees a connect_error and does not retry
-// automatically. An error that wraps [ErrTemporary] closes the connection instead, so that stock
-// clients reconnect and retry: immediately, or after 5 to 10 seconds if the connection has sockets
-// in other namespaces, because these are disconnected as well.
-//
-// The context is that of the socket, [Socket.Context]. It ends when the client disconnects; for a
-// client that is refused, [context.Cause] then returns the error.
-func (n *Namespace) Use(f func(context.Context, *ConnectRequest) error) {
-	checkFunc("Use", f)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.use = append(n.use[:len(n.use):len(n.use)], f)
-}
-
-// OnConnect calls f with every socket that connects, before its first event is
-// handled, on the goroutine of its handlers.
-func (n *Namespace) OnConnect(f func(*Socket)) {
-	checkFunc("OnConnect", f)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.onConnect = append(n.onConnect[:len(n.onConnect):len(n.onConnect)], f)
-}
-
-// On registers a handler of an event of every socket of the namespace. A socket's own handlers of
-// the event run first. On panics if h is nil or the event's name is reserved.
-func (n *Namespace) On(event string, h Handler) {
-	checkHandler("On", event, h)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.handlers = withHandler(n.handlers, event, h)
-}
-
-// OnAny calls h with every event of every socket of the namespace, before the
-// sockets' middlewares see it.
-func (n *Namespace) OnAny(h Handler) {
-	checkFunc("OnAny", h)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.onAny = append(n.onAny[:len(n.onAny):len(n.onAny)], h)
-}
-
-// withHandler returns a copy of a table with one more handler.
-func withHandler(table map[string][]Handler, event string, h Handler) map[string][]Handler {
-	grown := make(map[string][]Handler, len(table)+1)
-	for name, hs := range table {
-		grown[name] = hs
-	}
-	hs := grown[event]
-	grown[event] = append(hs[:len(hs):len(hs)], h)
-	return grown
-}
-
 // rulesNow returns the rules for a socket of the namespace: its parent's, if it has one, then its
 // own.
 func (n *Namespace) rulesNow() (both [2]rules) {
 	if n.parent != nil {
-		both[0] = n.parent.rulesNow()
+		both[0] = n.parent.registered()
 	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	both[1] = n.rules
+	both[1] = n.registered()
 	return both
 }
 
@@ -131,16 +65,9 @@ func (n *Namespace) rulesNow() (both [2]rules) {
 func (n *Namespace) Sockets() iter.Seq[*Socket] {
 	return func(yield func(*Socket) bool) {
 		n.mu.RLock()
-		all := make([]*Socket, 0, len(n.sockets))
-		for _, s := range n.sockets {
-			all = append(all, s)
-		}
+		all := slices.Collect(maps.Values(n.sockets))
 		n.mu.RUnlock()
-		for _, s := range all {
-			if !yield(s) {
-				return
-			}
-		}
+		slices.Values(all)(yield)
 	}
 }
 
@@ -185,14 +112,7 @@ const (
 // more than 8,192 events behind, further ones are dropped, which is logged. A panic is reported and
 // has no other effect.
 func (n *Namespace) OnRoom(f func(RoomEvent)) {
-	checkFunc("OnRoom", f)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.onRoom = append(n.onRoom[:len(n.onRoom):len(n.onRoom)], f)
-	if n.occupancy == nil {
-		n.occupancy = make(map[string]map[string]int)
-		n.roomEvents = newWatcher("OnRoom")
-	}
+	register("OnRoom", &n.mu, &n.onRoom, f)
 }
 
 // tellRooms reports that a socket has entered or left some rooms. It sorts their names.
@@ -220,7 +140,7 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 		case joined:
 			if members == nil {
 				members = make(map[string]int)
-				n.occupancy[name] = members
+				put(&n.occupancy, name, members)
 				tell(RoomCreated, name)
 			}
 			if members[id]++; members[id] == 1 {
@@ -235,5 +155,21 @@ func (n *Namespace) tellRooms(id string, joined bool, names ...string) {
 				tell(RoomDeleted, name)
 			}
 		}
+	}
+}
+
+// add and remove maintain the namespace's table of connected sockets. A recovered socket has the id
+// of the one that it replaces, so remove checks that the entry is its own.
+func (n *Namespace) add(s *Socket) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	put(&n.sockets, s.id, s)
+}
+
+func (n *Namespace) remove(s *Socket, id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.sockets[id] == s {
+		delete(n.sockets, id)
 	}
 }

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 )
@@ -19,7 +20,9 @@ func (s *Server) Of(name string) *Namespace {
 	if !strings.HasPrefix(name, "/") {
 		name = "/" + name
 	}
-	checkNamespace(name)
+	if i := strings.IndexAny(name, ",?"); i >= 0 {
+		panic(fmt.Sprintf("socketio: Of(%q): remove %q: clients cannot name such a namespace", name, name[i]))
+	}
 	return s.open(name, 0, func() *Parent {
 		for _, p := range s.parents {
 			if p.pattern != nil && p.pattern.MatchString(name) {
@@ -37,7 +40,12 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 	if re == nil {
 		panic("socketio: OfPattern: nil pattern")
 	}
-	return s.addParent(&Parent{srv: s, pattern: re})
+	allow := func(_ context.Context, name string, _ json.RawMessage) (bool, error) {
+		return re.MatchString(name), nil
+	}
+	p := &Parent{srv: s, pattern: re, allow: allow}
+	register("OfPattern", &s.mu, &s.parents, p)
+	return p
 }
 
 // OfFunc accepts every namespace that a function allows, given its name and the client's auth
@@ -48,13 +56,8 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 // the client disconnects.
 func (s *Server) OfFunc(allow func(ctx context.Context, name string, auth json.RawMessage) (bool, error)) *Parent {
 	checkFunc("OfFunc", allow)
-	return s.addParent(&Parent{srv: s, allow: allow})
-}
-
-func (s *Server) addParent(p *Parent) *Parent {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.parents = append(s.parents[:len(s.parents):len(s.parents)], p)
+	p := &Parent{srv: s, allow: allow}
+	register("OfFunc", &s.mu, &s.parents, p)
 	return p
 }
 
@@ -63,10 +66,7 @@ func (s *Server) addParent(p *Parent) *Parent {
 // clients, because f may not have guarded it yet; a dynamic one that a client created is created
 // again for the next client.
 func (s *Server) OnNamespace(f func(*Namespace)) {
-	checkFunc("OnNamespace", f)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.onNew = append(s.onNew[:len(s.onNew):len(s.onNew)], f)
+	register("OnNamespace", &s.mu, &s.onNew, f)
 }
 
 func (s *Server) lookup(name string) *Namespace {
@@ -86,7 +86,7 @@ func (s *Server) open(name string, clients int, parent func() *Parent) *Namespac
 		if len(s.onNew) > 0 {
 			n.announced = make(chan struct{})
 		}
-		s.namespaces[name] = n
+		put(&s.namespaces, name, n)
 	}
 	n.clients += clients
 	told := s.onNew
@@ -99,18 +99,16 @@ func (s *Server) open(name string, clients int, parent func() *Parent) *Namespac
 
 // announce calls the OnNamespace functions with a new namespace that some clients enter.
 func (s *Server) announce(n *Namespace, told []func(*Namespace), clients int) {
-	broken, returned := false, false
+	returned, guarded := false, true
 	defer func() {
-		n.broken = broken || !returned
+		n.guarded = returned && guarded
 		close(n.announced)
 		if !returned && clients > 0 { // the caller's goroutine ends
 			s.exit(n)
 		}
 	}()
 	for _, tell := range told {
-		if s.guard("OnNamespace", func() { tell(n) }) != nil {
-			broken = true
-		}
+		guarded = s.guard("OnNamespace", func() { tell(n) }) == nil && guarded
 	}
 	returned = true
 }
@@ -145,16 +143,12 @@ func (s *Server) enter(ctx context.Context, name string, auth json.RawMessage) *
 // parentFor returns the first parent that accepts a name, or nil.
 func (s *Server) parentFor(ctx context.Context, parents []*Parent, name string, auth json.RawMessage) *Parent {
 	for _, p := range parents {
-		var ok bool
-		if p.pattern != nil {
-			ok = p.pattern.MatchString(name)
-		} else if s.guard("OfFunc", func() {
-			allowed, err := p.allow(ctx, name, auth)
-			ok = allowed && err == nil
-		}) != nil {
-			ok = false
-		}
-		if ok {
+		allowed := false
+		s.guard("OfFunc", func() {
+			ok, err := p.allow(ctx, name, auth)
+			allowed = ok && err == nil
+		})
+		if allowed {
 			return p
 		}
 	}
@@ -166,12 +160,7 @@ func (n *Namespace) usable(ctx context.Context) bool {
 	if n.announced == nil {
 		return true
 	}
-	select {
-	case <-n.announced:
-		return !n.broken
-	case <-ctx.Done():
-		return false
-	}
+	return waitFor(ctx, n.announced) == nil && n.guarded
 }
 
 // exit undoes an enter.

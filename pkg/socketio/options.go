@@ -3,6 +3,8 @@ package socketio
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 
@@ -153,22 +155,8 @@ type Options struct {
 	Logger *zap.Logger
 }
 
-// Defaults of Options, and limits that are not options.
+// Limits that are not options.
 const (
-	defaultPath           = "/socket.io/"
-	defaultWindow         = 2 * time.Minute
-	defaultReplayLimit    = 10_000
-	defaultConnectTimeout = 45 * time.Second
-	defaultAckTimeout     = 10 * time.Second
-	defaultRoomsPerSocket = 1000
-	defaultMemberships    = 512 << 20
-	defaultNamespaces     = 16
-	defaultUnconnected    = 5000
-	defaultReceived       = 128 << 20
-	defaultRecoveries     = 30
-	defaultMailboxEvents  = 2048
-	defaultMailboxBytes   = 1 << 20
-
 	// maxRoomName is the maximum length of a room name, in bytes.
 	maxRoomName = 200
 	// maxConnectPayload is the maximum size of a CONNECT payload, in bytes.
@@ -199,36 +187,47 @@ func RefreshPeriod(window time.Duration) time.Duration {
 	return min(max(window/4, time.Second), 30*time.Second)
 }
 
-// withDefaults replaces zero fields by their defaults. It returns an error if Engine is invalid.
+// withDefaults replaces zero fields by their defaults. It returns an error for invalid options.
 func (o Options) withDefaults() (Options, error) {
 	o.Logger = cmp.Or(o.Logger, zap.NewNop())
 	o.Engine.Logger = cmp.Or(o.Engine.Logger, o.Logger)
-	o.Engine.Path = cmp.Or(o.Engine.Path, defaultPath)
+	o.Engine.Path = cmp.Or(o.Engine.Path, "/socket.io/")
 	receiving := o.Engine.ReceiveBudget
 	var err error
 	if o.Engine, err = o.Engine.WithDefaults(); err != nil {
 		return o, err
 	}
-	o.RecoveryWindow = cmp.Or(o.RecoveryWindow, defaultWindow)
-	o.ReplayLimit = cmp.Or(o.ReplayLimit, defaultReplayLimit)
-	o.ConnectTimeout = cmp.Or(o.ConnectTimeout, defaultConnectTimeout)
-	o.AckTimeout = cmp.Or(o.AckTimeout, defaultAckTimeout)
-	o.RoomsPerSocket = cmp.Or(o.RoomsPerSocket, defaultRoomsPerSocket)
-	o.MembershipBudget = cmp.Or(o.MembershipBudget, defaultMemberships)
-	o.MailboxEvents = cmp.Or(o.MailboxEvents, defaultMailboxEvents)
-	o.MailboxBytes = cmp.Or(o.MailboxBytes, max(defaultMailboxBytes, o.Engine.MaxPayload))
-	o.NamespacesPerConnection = cmp.Or(o.NamespacesPerConnection, defaultNamespaces)
-	o.UnconnectedSessions = cmp.Or(o.UnconnectedSessions, defaultUnconnected)
-	o.ReceiveBudget = cmp.Or(o.ReceiveBudget, max(defaultReceived, 2*o.Engine.MaxPayload))
+	o.RecoveryWindow = cmp.Or(o.RecoveryWindow, 2*time.Minute)
+	err = errors.Join(
+		orDefault("ReplayLimit", &o.ReplayLimit, 10_000),
+		orDefault("ConnectTimeout", &o.ConnectTimeout, 45*time.Second),
+		orDefault("AckTimeout", &o.AckTimeout, 10*time.Second),
+		orDefault("RoomsPerSocket", &o.RoomsPerSocket, 1000),
+		orDefault("MembershipBudget", &o.MembershipBudget, 512<<20),
+		orDefault("MailboxEvents", &o.MailboxEvents, 2048),
+		orDefault("MailboxBytes", &o.MailboxBytes, max(1<<20, o.Engine.MaxPayload)),
+		orDefault("NamespacesPerConnection", &o.NamespacesPerConnection, 16),
+		orDefault("UnconnectedSessions", &o.UnconnectedSessions, 5000),
+		orDefault("ReceiveBudget", &o.ReceiveBudget, max(128<<20, 2*o.Engine.MaxPayload)),
+		orDefault("SessionRecoveries", &o.SessionRecoveries, 30),
+	)
 	o.Engine.ReceiveBudget = cmp.Or(receiving, max(o.ReceiveBudget/2, 2*o.Engine.MaxPayload))
-	o.SessionRecoveries = cmp.Or(o.SessionRecoveries, defaultRecoveries)
 	if o.Recovers == nil {
 		o.Recovers = func(_ string, h *engineio.Handshake) bool { return IsJavaScriptClient(h) }
 	}
 	if o.NewID == nil {
 		o.NewID = func(context.Context, *ConnectRequest) (string, error) { return newID(), nil }
 	}
-	return o, nil
+	return o, err
+}
+
+// orDefault replaces a limit of 0 by its default. It returns an error for a negative one.
+func orDefault[T int | time.Duration](name string, value *T, byDefault T) error {
+	if *value < 0 {
+		return fmt.Errorf("socketio: %s is %v: write a positive value, or 0 for the default", name, *value)
+	}
+	*value = cmp.Or(*value, byDefault)
+	return nil
 }
 
 // recovery reports whether clients can be recovered.

@@ -74,7 +74,7 @@ func (s *Socket) stillOwed(seen adapter.Cursor) []owedCopy {
 }
 
 // single reports whether the stay holds one position alone; see memberships.owe.
-func (st stay) single() bool { return !st.open && before(st.leave.At) == st.join.At }
+func (st stay) single() bool { return !st.open && preceding(st.leave.At) == st.join.At }
 
 // endsBehind reports whether the member has left a room, at a position that a cursor does not cover.
 func (m *memberships) endsBehind(name string, c adapter.Cursor) bool {
@@ -125,7 +125,7 @@ func (m *memberships) settle(given adapter.Cursor) {
 // only adds a stay that holds the position of a copy alone. base does not cover it.
 func (m *memberships) only(c owedCopy, base adapter.Cursor) {
 	stays := m.named[c.room]
-	join := adapter.NewProgress(base).To(before(c.at))
+	join := adapter.NewProgress(base).To(preceding(c.at))
 	st := stay{join: join, leave: adapter.NewProgress(join).To(c.at), commanded: stays[len(stays)-1].commanded}
 	if slices.ContainsFunc(stays, func(known stay) bool { return known.leave == st.leave && known.join == st.join }) {
 		return
@@ -136,8 +136,8 @@ func (m *memberships) only(c owedCopy, base adapter.Cursor) {
 	m.unsaved = true
 }
 
-// before returns the position before another one.
-func before(p adapter.Position) adapter.Position {
+// preceding returns the position before another one.
+func preceding(p adapter.Position) adapter.Position {
 	if p.Seq > 0 {
 		p.Seq--
 	} else {

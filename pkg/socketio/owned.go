@@ -45,12 +45,6 @@ type claims struct {
 	unknown  []*lostClaim // claims with an unknown outcome, to be settled
 }
 
-func (o *ownership) init() {
-	o.served = make(map[string]*Socket)
-	o.claims = make(map[string]*claims)
-	o.lost = make(map[string][]*lostClaim)
-}
-
 // claim announces a claim before the store can answer it. done withdraws it, after the socket has
 // been entered.
 func (o *ownership) claim(pid string) (done func()) {
@@ -59,7 +53,7 @@ func (o *ownership) claim(pid string) (done func()) {
 	c := o.claims[pid]
 	if c == nil {
 		c = &claims{}
-		o.claims[pid] = c
+		put(&o.claims, pid, c)
 	}
 	c.inFlight++
 	return func() {
@@ -127,7 +121,7 @@ func (o *ownership) enter(s *Socket) bool {
 		former.evict()
 		o.keep(former.lostClaim())
 	}
-	o.served[s.pid] = s
+	put(&o.served, s.pid, s)
 	return true
 }
 
@@ -184,7 +178,7 @@ func (o *ownership) keep(c *lostClaim) {
 		c.disown()
 		return
 	}
-	o.lost[c.PID] = append(o.lost[c.PID], c)
+	put(&o.lost, c.PID, append(o.lost[c.PID], c))
 	c.expiry = time.AfterFunc(lostClaimLife, func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()

@@ -6,6 +6,8 @@ import (
 	"runtime/debug"
 
 	"go.uber.org/zap"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
 // A PanicError is a panic of one of the application's functions that this package called. The panic
@@ -32,32 +34,26 @@ func (e *PanicError) Unwrap() error {
 // testing.T.FailNow does. What follows the call does not run then, except deferred functions.
 var errGoexit = errors.New("runtime.Goexit was called")
 
-// guard calls f, which calls one function of the application, and reports its
-// panic if there is one.
-func (s *Server) guard(callback string, f func()) (failed *PanicError) {
+// guard calls f, which calls functions of the application, and reports its panic if there is one.
+// Then it calls the functions in then, also if f has ended its goroutine.
+func (s *Server) guard(callback string, f func(), then ...func(*PanicError)) (failed *PanicError) {
 	returned := false
 	defer func() {
-		if p := failure(returned, recover()); p != nil {
-			failed = s.panicked(callback, p)
+		value := recover()
+		if returned {
+			return
+		}
+		if value == nil {
+			value = errGoexit
+		}
+		failed = s.reportPanic(&PanicError{Callback: callback, Value: value, Stack: debug.Stack()}) // that of the panic
+		for _, f := range then {
+			f(failed)
 		}
 	}()
 	f()
 	returned = true
 	return nil
-}
-
-// failure returns the value to report of a function that did not return, given what was recovered.
-func failure(returned bool, recovered any) any {
-	if recovered == nil && !returned {
-		return errGoexit
-	}
-	return recovered
-}
-
-// panicked reports a panic. The deferred function that recovered it calls panicked, so that the
-// stack is that of the panic.
-func (s *Server) panicked(callback string, value any) *PanicError {
-	return s.reportPanic(&PanicError{Callback: callback, Value: value, Stack: debug.Stack()})
 }
 
 func (s *Server) reportPanic(err *PanicError) *PanicError {
@@ -74,11 +70,17 @@ func (s *Server) reportPanic(err *PanicError) *PanicError {
 	return err
 }
 
-// guard is Server.guard for a function that concerns the socket; its OnError functions are called
-// as well.
-func (s *Socket) guard(callback string, f func()) (failed *PanicError) {
-	if failed = s.client.srv.guard(callback, f); failed != nil {
-		s.tellErrors(failed)
-	}
-	return failed
+// guard is Server.guard for functions that concern the socket; its OnError functions are called as
+// well.
+func (s *Socket) guard(callback string, f func()) {
+	s.client.srv.guard(callback, f, func(p *PanicError) { s.tellErrors(p) })
+}
+
+// protect is guard for handlers, and reports whether f has returned: as in net/http the connection
+// is closed after a panic, but other sockets continue.
+func (s *Socket) protect(callback string, f func()) (returned bool) {
+	return s.client.srv.guard(callback, f, func(p *PanicError) {
+		s.tellErrors(p)
+		s.client.conn.Close(engineio.ForcedClose)
+	}) == nil
 }

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"iter"
 	"regexp"
-	"sync"
+	"slices"
 )
 
 // A Parent stands for all dynamic namespaces that one pattern or function accepts: its children.
@@ -17,46 +17,7 @@ type Parent struct {
 	pattern *regexp.Regexp // nil for a parent of OfFunc
 	allow   func(ctx context.Context, name string, auth json.RawMessage) (bool, error)
 
-	mu sync.RWMutex
-	rules
-}
-
-func (p *Parent) rulesNow() rules {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.rules
-}
-
-// Use adds a middleware, as [Namespace.Use] does, to all children.
-func (p *Parent) Use(f func(context.Context, *ConnectRequest) error) {
-	checkFunc("Parent.Use", f)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.use = append(p.use[:len(p.use):len(p.use)], f)
-}
-
-// OnConnect calls f with every socket that connects to a child.
-func (p *Parent) OnConnect(f func(*Socket)) {
-	checkFunc("Parent.OnConnect", f)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.onConnect = append(p.onConnect[:len(p.onConnect):len(p.onConnect)], f)
-}
-
-// On registers a handler of an event of every socket of every child, as [Namespace.On] does.
-func (p *Parent) On(event string, h Handler) {
-	checkHandler("On", event, h)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.handlers = withHandler(p.handlers, event, h)
-}
-
-// OnAny calls h with every event of every socket of every child.
-func (p *Parent) OnAny(h Handler) {
-	checkFunc("Parent.OnAny", h)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.onAny = append(p.onAny[:len(p.onAny):len(p.onAny)], h)
+	registrations
 }
 
 // Children returns the children on this node. Other nodes may have others.
@@ -69,13 +30,7 @@ func (p *Parent) Children() iter.Seq[*Namespace] {
 		}
 	}
 	p.srv.mu.Unlock()
-	return func(yield func(*Namespace) bool) {
-		for _, n := range children {
-			if !yield(n) {
-				return
-			}
-		}
-	}
+	return slices.Values(children)
 }
 
 // Emit sends an event to every socket of each child of this node, on any node of the cluster. It

@@ -825,7 +825,7 @@ func TestOwedCopies(t *testing.T) {
 		again, _, err := restore(m.save())
 		must(t, err)
 		for name, m := range map[string]*memberships{"itself": &m, "restored": &again} {
-			for _, p := range []adapter.Position{before(at), at, {Ms: at.Ms, Seq: at.Seq + 1, Partition: 1}} {
+			for _, p := range []adapter.Position{preceding(at), at, {Ms: at.Ms, Seq: at.Seq + 1, Partition: 1}} {
 				if got := m.in(rooms.InNamed("/", "a"), "id", p); got != (p == at) {
 					t.Errorf("%v, %s: %v is held: %v", at, name, p, got)
 				}

@@ -11,18 +11,6 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// accept puts a received event into the mailbox of its socket. The connection's reader calls it. An
-// error means that the client violated the protocol.
-func (s *Socket) accept(e *Event) error {
-	srv := s.client.srv
-	full, err := s.mail.putEvent(&srv.tasks, srv.opts.mailLimit(), srv.received.crowded(srv.opts.ReceiveBudget), e)
-	if full != nil {
-		return s.park(e, full)
-	}
-	srv.relieve()
-	return err
-}
-
 // park blocks the reader until its event fits into the mailbox, while the heartbeat does not count
 // the client as silent. If the server waits for an ack of the client, which follows its events, the
 // reader continues up to twice the limit: a handler that waits for an ack must not wait for itself.
@@ -89,23 +77,20 @@ func (s *Socket) park(e *Event, full *fullMail) error {
 func (s *Socket) tellFull(limit string) {
 	srv := s.client.srv
 	srv.stats.mailboxFull.add(limit)
-	logs := &srv.fullLogs
-	if limit == limitPause {
-		logs = &srv.pauseLogs // others' full mailboxes must not suppress it
-	}
-	if !logs.allow(time.Now()) {
-		return
-	}
 	limits := srv.opts.mailLimit()
-	fields := []zap.Field{zap.String("limit", limit), zap.String("namespace", s.nsName), zap.String("socket", s.ID())}
-	ofMailbox := append(fields, zap.Int("mailbox_events", limits.events), zap.Int("mailbox_bytes", limits.bytes))
+	logs, message := &srv.fullLogs, "mailbox full: reading paused until handlers catch up"
+	bounds := []zap.Field{zap.Int("mailbox_events", limits.events), zap.Int("mailbox_bytes", limits.bytes)}
 	switch limit {
 	case limitPause:
-		srv.log.Warn("connection closed: no event handled while reading was paused", ofMailbox...)
+		logs = &srv.pauseLogs // others' full mailboxes must not suppress it
+		message = "connection closed: no event handled while reading was paused"
 	case limitBudget:
-		srv.log.Warn("receive budget half used: reading paused until handlers catch up", append(fields, zap.Int("receive_budget", srv.opts.ReceiveBudget))...)
-	default:
-		srv.log.Warn("mailbox full: reading paused until handlers catch up", ofMailbox...)
+		message = "receive budget half used: reading paused until handlers catch up"
+		bounds = []zap.Field{zap.Int("receive_budget", srv.opts.ReceiveBudget)}
+	}
+	if logs.allow(time.Now()) {
+		fields := []zap.Field{zap.String("limit", limit), zap.String("namespace", s.nsName), zap.String("socket", s.ID())}
+		srv.log.Warn(message, append(fields, bounds...)...)
 	}
 }
 

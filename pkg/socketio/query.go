@@ -3,7 +3,6 @@ package socketio
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,15 +34,16 @@ type queries struct {
 type query struct {
 	srv    *Server
 	id     string
-	of     audience
 	ctx    context.Context // ends when the answers are no longer awaited
 	cancel context.CancelFunc
+	audience
 
 	mu      sync.Mutex
 	news    chan struct{}                      // has a value if something arrived
 	nodes   map[adapter.NodeID]map[string]bool // pending sockets of each node that has listed its sockets
 	answers []Answer                           // not yet taken
 	missing []string                           // sockets that can't answer any more
+	now     []adapter.Member                   // of the cluster as read since the query was published; nil before
 	left    map[adapter.NodeID]bool            // nodes that have answered, and are no longer in the cluster
 }
 
@@ -51,32 +51,30 @@ func newQuery() *query {
 	return &query{id: newID(), news: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]map[string]bool)}
 }
 
-// A look is what became known of the cluster while a query was open.
-type look struct {
-	heard   []adapter.NodeID // nodes that had answered when it began
-	members []adapter.Member // of the cluster since
-}
-
-// look reads the cluster's membership again; members are nil if that fails.
-func (q *query) look(ctx context.Context, from adapter.Adapter) look {
+// look reads the cluster's membership again. A node's answer came before the look, so if the look
+// does not show the node, it has left.
+func (q *query) look() {
 	q.mu.Lock()
 	heard := slices.Collect(maps.Keys(q.nodes))
 	q.mu.Unlock()
-	members, err := adapter.FreshNodes(ctx, from)
+	members, err := adapter.FreshNodes(q.ctx, q.srv.adapter)
 	if err != nil {
-		return look{}
+		return
 	}
-	return look{heard, members}
-}
-
-// note records a look. A node's answer came before the look, so if the look does not show the node,
-// it has left.
-func (q *query) note(l look) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.left = make(map[adapter.NodeID]bool)
-	for _, id := range l.heard {
-		q.left[id] = !knows(l.members, id)
+	q.now, q.left = members, make(map[adapter.NodeID]bool)
+	for _, id := range heard {
+		q.left[id] = !knows(members, id)
+	}
+	q.changed()
+}
+
+// changed makes each look at the query again. q.mu is held.
+func (q *query) changed() {
+	select {
+	case q.news <- struct{}{}:
+	default:
 	}
 }
 
@@ -98,12 +96,10 @@ type ack struct {
 	Unasked     bool            `json:"unasked,omitempty"` // the event turned out not to be for it
 }
 
-func (q *queries) init() { q.open = make(map[string]*query) }
-
 func (q *queries) add(a *query) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.open[a.id] = a
+	put(&q.open, a.id, a)
 }
 
 func (q *queries) remove(id string) {
@@ -112,18 +108,11 @@ func (q *queries) remove(id string) {
 	delete(q.open, id)
 }
 
-// take records what another node sent.
+// take records the answers of another node. Duplicates and unrequested answers are dropped.
 func (q *queries) take(m adapter.Message) {
 	var got response
-	if q.get(m.ID) != nil && json.Unmarshal(m.Data, &got) == nil {
-		q.answered(m.From, m.ID, got)
-	}
-}
-
-// answered records the answers of a node. Duplicates and unrequested answers are dropped.
-func (q *queries) answered(by adapter.NodeID, id string, got response) {
-	if open := q.get(id); open != nil {
-		open.take(by, got)
+	if open := q.get(m.ID); open != nil && json.Unmarshal(m.Data, &got) == nil {
+		open.take(m.From, got)
 	}
 }
 
@@ -164,55 +153,36 @@ func (q *query) take(from adapter.NodeID, got response) {
 			q.answers = append(q.answers, Answer{Node: from, SocketID: k.Who, Args: args})
 		}
 	}
-	select {
-	case q.news <- struct{}{}:
-	default:
-	}
+	q.changed()
 }
 
 // ask publishes a query to the target's nodes. A query to a single room goes to the nodes
 // that are subscribed to that room. Any other goes to all nodes, so that the nodes that must answer
 // are known. The query is nil if no node is asked.
-func (n *Namespace) ask(ctx context.Context, by *Socket, ev adapter.Event, header queryHeader, timeout time.Duration, local bool) (*query, error) {
-	srv, to := n.srv, ev.Target.To
-	switch {
-	case len(to) == 0:
-		return nil, nil
-	case local:
-		return srv.ask(ctx, ev, header, timeout, func(_ context.Context, ev adapter.Event) (audience, error) {
-			n.deliverLocal(ev)
-			return audience{receivers: 1}, nil
-		})
-	case len(to) == 1 && to[0].Kind != rooms.Everyone:
-		return srv.ask(ctx, ev, header, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
-			members, _ := srv.members(ctx) // without it, less is known of missing nodes
-			r, err := srv.adapter.Publish(ctx, ev)
-			if err == nil {
-				n.notePublished(ctx, by, ev.Target, r)
-			}
-			return audience{members: members, receivers: r.Receivers}, err
-		})
-	}
+func (b emitter) ask(ctx context.Context, ev adapter.Event, header queryHeader) (*query, error) {
 	target := ev.Target
-	ev.Target.To = []rooms.Room{rooms.InNodes()}
-	header.To = to
-	return srv.ask(ctx, ev, header, timeout, func(ctx context.Context, ev adapter.Event) (audience, error) {
-		of, r, err := srv.askAll(ctx, ev)
-		if err == nil {
-			n.notePublished(ctx, by, target, r)
-		}
-		return of, err
-	})
-}
-
-// askAll publishes a query to all nodes, each of which must answer.
-func (s *Server) askAll(ctx context.Context, ev adapter.Event) (audience, adapter.Receipt, error) {
-	members, err := s.members(ctx)
-	if err != nil {
-		return audience{}, adapter.Receipt{}, err
+	if len(target.To) == 0 {
+		return nil, nil
 	}
-	r, err := s.adapter.Publish(ctx, ev)
-	return audience{members: members, all: true, receivers: r.Receivers}, r, err
+	q := b.ns.srv.newQuery(ctx, b.timeout)
+	if b.local {
+		q.receivers = 1
+		ev.Ask = q.format(header)
+		b.ns.deliverLocal(ev)
+		return q, nil
+	}
+	all := len(target.To) > 1 || target.To[0].Kind == rooms.Everyone
+	if all {
+		ev.Target.To, header.To = []rooms.Room{rooms.InNodes()}, target.To
+	}
+	r, err := q.publish(ev, header, all)
+	if err != nil {
+		return nil, err
+	}
+	if ev.Kind == kindEmit {
+		b.notePublished(ctx, target, r)
+	}
+	return q, nil
 }
 
 // members returns the cluster's nodes as they are before a query is published. A list that shows
@@ -230,50 +200,55 @@ func (s *Server) members(ctx context.Context) ([]adapter.Member, error) {
 	return members, err
 }
 
-// ask publishes a query, whose answers are to be collected by one call of each.
-func (s *Server) ask(ctx context.Context, ev adapter.Event, header queryHeader, timeout time.Duration, publish func(context.Context, adapter.Event) (audience, error)) (*query, error) {
-	cancel := func() {}
-	if _, bounded := ctx.Deadline(); timeout > 0 || !bounded {
-		if timeout == 0 {
-			timeout = s.opts.AckTimeout
-		}
-		ctx, cancel = context.WithTimeout(ctx, timeout)
-	}
+// newQuery opens a query, whose answers are to be collected by one call of each.
+func (s *Server) newQuery(ctx context.Context, timeout time.Duration) *query {
 	q := newQuery()
-	q.srv, q.ctx, q.cancel = s, ctx, cancel
-	s.queries.add(q) // before it is published: the first answer may arrive immediately
-	deadline, _ := ctx.Deadline()
-	header.ID, header.Wait = q.id, max(time.Until(deadline).Milliseconds(), 1)
-	ev.Ask = header.format()
-	var err error
-	if q.of, err = publish(ctx, ev); err != nil {
-		s.queries.remove(q.id)
-		cancel()
-		return nil, fmt.Errorf("socketio: ask: %w", err)
+	q.srv = s
+	if _, bounded := ctx.Deadline(); timeout == 0 && !bounded {
+		timeout = s.opts.AckTimeout
 	}
-	return q, nil
+	if timeout > 0 {
+		q.ctx, q.cancel = context.WithTimeout(ctx, timeout)
+	} else {
+		q.ctx, q.cancel = context.WithCancel(ctx)
+	}
+	s.queries.add(q) // before it is published: the first answer may arrive immediately
+	return q
+}
+
+// close ends the wait for answers.
+func (q *query) close() {
+	q.srv.queries.remove(q.id)
+	q.cancel()
+}
+
+// publish publishes the event of a query. If all is set, it goes to all nodes, and each must answer.
+func (q *query) publish(ev adapter.Event, header queryHeader, all bool) (r adapter.Receipt, err error) {
+	ev.Ask = q.format(header)
+	if q.members, err = q.srv.members(q.ctx); err == nil || !all { // otherwise less is known of missing nodes
+		r, err = q.srv.adapter.Publish(q.ctx, ev)
+	}
+	if q.all, q.receivers = all, r.Receivers; err != nil {
+		q.close()
+		return r, fmt.Errorf("socketio: ask: %w", err)
+	}
+	return r, nil
 }
 
 // each yields the answers as they arrive.
 func (q *query) each(yield func(Answer, error) bool) {
-	defer q.cancel()
-	defer q.srv.queries.remove(q.id)
-	of, ctx := q.of, q.ctx
-	now, fresh := of.members, false
-	again := time.NewTicker(membersPeriod)
+	defer q.close()
+	again := time.NewTimer(membersPeriod)
 	defer again.Stop()
-	looks, looking := make(chan look, 1), false
-	looker, stop := context.WithCancel(ctx)
-	defer stop()
 	for {
-		got, complete := q.progress(of, now, fresh)
+		got, complete := q.progress()
 		for _, a := range got {
 			if !yield(a, nil) {
 				return
 			}
 		}
 		if complete {
-			if err := q.unanswered(of, now, nil); err != nil {
+			if err := q.unanswered(nil); err != nil {
 				yield(Answer{}, err)
 			}
 			return
@@ -281,20 +256,12 @@ func (q *query) each(yield func(Answer, error) bool) {
 		select {
 		case <-q.news:
 		case <-again.C:
-			if !looking {
-				looking = true
-				q.srv.spawn(func() { looks <- q.look(looker, q.srv.adapter) }) // ends with the query
-			}
-		case l := <-looks:
-			if looking = false; l.members != nil {
-				fresh = true
-				q.note(l)
-				if of.members != nil {
-					now = l.members
-				}
-			}
-		case <-ctx.Done():
-			yield(Answer{}, q.unanswered(of, now, context.Cause(ctx)))
+			q.srv.spawn(func() { // ends with the query
+				q.look()
+				again.Reset(membersPeriod)
+			})
+		case <-q.ctx.Done():
+			yield(Answer{}, q.unanswered(context.Cause(q.ctx)))
 			return
 		case <-q.srv.ctx.Done():
 			yield(Answer{}, ErrDisconnected)
@@ -315,7 +282,10 @@ type queryHeader struct {
 	Members *membersAfter `json:"members,omitempty"` // a page of members is requested, not descriptions
 }
 
-func (h queryHeader) format() string {
+// format returns the header of the query in full.
+func (q *query) format(h queryHeader) string {
+	deadline, _ := q.ctx.Deadline()
+	h.ID, h.Wait = q.id, max(time.Until(deadline).Milliseconds(), 1)
 	b, err := json.Marshal(h)
 	if err != nil {
 		panic(err) // strings and numbers can be encoded
@@ -333,28 +303,3 @@ func parseQueryHeader(s string) (h queryHeader, wait time.Duration) {
 
 // maxWait is the maximum time that a node keeps state for an ack.
 const maxWait = time.Hour
-
-// Values of the Kind of a message between nodes.
-const (
-	messageAnswers uint8 = iota // to a query
-	messageEvict                // a session that this node served has moved
-)
-
-// runMessages processes the node's messages until the adapter or the server closes.
-func (s *Server) runMessages(ctx context.Context) {
-	for {
-		m, err := s.adapter.Receive(ctx)
-		if err != nil {
-			if ctx.Err() == nil && !errors.Is(err, adapter.ErrClosed) {
-				s.cutAll()
-			}
-			return
-		}
-		switch m.Kind {
-		case messageAnswers:
-			s.queries.take(m)
-		case messageEvict:
-			s.takeEvict(m)
-		}
-	}
-}

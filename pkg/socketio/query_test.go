@@ -206,7 +206,7 @@ func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	if found, err := n1.To().FetchSockets(t.Context()); err != nil || len(found) > 0 {
 		t.Errorf("nobody was asked, and %+v found: %v", found, err)
 	}
-	if _, err := one(n1.ToSocket("elsewhere").query(t.Context(), "who?", nil)); errors.Is(err, ErrDisconnected) {
+	if _, err := n1.ToSocket("elsewhere").ackOf(t.Context(), "who?", nil); errors.Is(err, ErrDisconnected) {
 		t.Errorf("got %v of a socket that may be connected", err)
 	}
 }
@@ -347,11 +347,26 @@ func TestSilentNodesAreNamed(t *testing.T) {
 	}
 }
 
+// progress is that of a query to some nodes, given the cluster's membership, which is fresh or was read
+// before.
+func progress(q *query, of audience, now []adapter.Member, fresh bool) ([]Answer, bool) {
+	q.audience, q.now = of, nil
+	if fresh {
+		q.now = now
+	}
+	return q.progress()
+}
+
+// unanswered is the error that ends the query.
+func unanswered(q *query, of audience, now []adapter.Member, cause error) error {
+	q.audience, q.now = of, now
+	return q.unanswered(cause)
+}
+
 // Answers that repeat, that come too late, or from those who were not asked, are
 // dropped.
 func TestAnswersCountOnce(t *testing.T) {
 	var all queries
-	all.init()
 	asked := newQuery()
 	all.add(asked)
 	id := asked.id
@@ -363,16 +378,16 @@ func TestAnswersCountOnce(t *testing.T) {
 	take("a", `{"first":true,"who":["x","y"]}`)
 	take("a", `{"first":true,"who":["z"],"described":[{"id":"z"}]}`)
 	take("b", `{"acks":[{"who":"x","args":[0]}]}`)
-	if got, complete := asked.progress(of, nil, false); len(got) > 0 || complete {
+	if got, complete := progress(asked, of, nil, false); len(got) > 0 || complete {
 		t.Errorf("%+v, complete: %v", got, complete)
 	}
 	take("a", `{"acks":[{"who":"x","args":[1]},{"who":"x","args":[2]},{"who":"z","args":[3]}]}`)
 	take("a", `{"acks":[{"who":"x","args":[4]},{"who":"y","unasked":true}]}`)
-	got, complete := asked.progress(of, nil, false)
+	got, complete := progress(asked, of, nil, false)
 	if !complete || len(got) != 1 || got[0].SocketID != "x" || string(got[0].Raw(0)) != "1" {
 		t.Errorf("%+v, complete: %v", got, complete)
 	}
-	if err := asked.unanswered(of, nil, nil); err != nil {
+	if err := unanswered(asked, of, nil, nil); err != nil {
 		t.Error(err)
 	}
 	all.remove(id)
@@ -389,20 +404,19 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	for _, everyone := range []bool{true, false} {
 		var queries queries
-		queries.init()
 		asked := newQuery()
 		queries.add(asked)
 		id := asked.id
 		of := audience{members: members, all: everyone, receivers: 2}
 		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
-		if _, complete := asked.progress(of, members, false); complete {
+		if _, complete := progress(asked, of, members, false); complete {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
-		if _, complete := asked.progress(of, members, true); !complete {
+		if _, complete := progress(asked, of, members, true); !complete {
 			t.Errorf("all %v: a connection that nobody holds any more is waited for", everyone)
 		}
 		queries.take(adapter.Message{ID: id, From: "new", Data: []byte(`{"first":true}`)})
-		if _, complete := asked.progress(of, members, false); !complete {
+		if _, complete := progress(asked, of, members, false); !complete {
 			t.Errorf("all %v: not complete, though both have answered", everyone)
 		}
 	}
@@ -429,13 +443,12 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 		{"did not receive it, and is live since", 1, live, true, true},
 	} {
 		var queries queries
-		queries.init()
 		asked := newQuery()
 		queries.add(asked)
 		id := asked.id
 		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
 		of := audience{members: listed, all: true, receivers: row.receivers}
-		if _, complete := asked.progress(of, row.now, row.fresh); complete != row.complete {
+		if _, complete := progress(asked, of, row.now, row.fresh); complete != row.complete {
 			t.Errorf("%s: complete: %v, want %v", row.name, complete, row.complete)
 		}
 	}
@@ -464,25 +477,24 @@ func TestANewNodeIsNamed(t *testing.T) {
 	now := append(members, adapter.Member{ID: "new"})
 	for _, everyone := range []bool{true, false} {
 		var queries queries
-		queries.init()
 		asked := newQuery()
 		queries.add(asked)
 		id := asked.id
 		of := audience{members: members, all: everyone, receivers: 2}
 		queries.take(adapter.Message{ID: id, From: "known", Data: []byte(`{"first":true}`)})
-		if _, complete := asked.progress(of, now, true); complete {
+		if _, complete := progress(asked, of, now, true); complete {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
 		silent := (*UnansweredError)(nil)
-		if err := asked.unanswered(of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
+		if err := unanswered(asked, of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
 			t.Errorf("all %v: %v", everyone, err)
 		}
 		// A socket that has entered later has not received the query, and no requester counts on it.
 		of.receivers = 1
-		if _, complete := asked.progress(of, now, true); !complete {
+		if _, complete := progress(asked, of, now, true); !complete {
 			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
 		}
-		if err := asked.unanswered(of, now, nil); err != nil {
+		if err := unanswered(asked, of, now, nil); err != nil {
 			t.Errorf("all %v: %v", everyone, err)
 		}
 	}
@@ -492,20 +504,20 @@ func TestANewNodeIsNamed(t *testing.T) {
 // so the last answer of the others completes the query, without another look.
 func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
-	of := audience{members: members, all: true, receivers: 2}.without("asker")
+	of := audience{members: members, all: true, receivers: 2}
 	var queries queries
-	queries.init()
 	asked := newQuery()
 	queries.add(asked)
 	id := asked.id
-	if _, complete := asked.progress(of, members, true); complete {
+	queries.take(adapter.Message{ID: id, From: "asker", Data: []byte(`{"first":true}`)}) // as it is noted
+	if _, complete := progress(asked, of, members, true); complete {
 		t.Error("complete without the other node")
 	}
 	queries.take(adapter.Message{ID: id, From: "other", Data: []byte(`{"first":true}`)})
-	if _, complete := asked.progress(of, members, false); !complete {
+	if _, complete := progress(asked, of, members, false); !complete {
 		t.Error("not complete, though the other node has answered")
 	}
-	if err := asked.unanswered(of, members, nil); err != nil {
+	if err := unanswered(asked, of, members, nil); err != nil {
 		t.Error(err)
 	}
 }

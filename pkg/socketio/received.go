@@ -84,10 +84,7 @@ func (b *receiveBudget) put(c *client, is receivedBytes) {
 		delete(b.clients, c)
 		return
 	}
-	if b.clients == nil {
-		b.clients = make(map[*client]receivedBytes)
-	}
-	b.clients[c] = is
+	put(&b.clients, c, is)
 }
 
 // crowded reports whether connections with waiting events must not be read.

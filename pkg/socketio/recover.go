@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,33 +13,6 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
-
-// Reasons why a session was not recovered: labels of metrics and logs.
-const (
-	refusedUnknown = "unknown_session"  // expired, ended, or never existed
-	refusedUser    = "other_user"       // of another user or namespace
-	refusedEpoch   = "other_history"    // begun before history was lost
-	refusedOffset  = "malformed_offset" // not an offset of this cluster: the client's position is unknown
-	refusedHistory = "lost_history"     // the client has seen events that no longer exist
-	refusedTrimmed = "trimmed"          // a room has lost what the client missed
-	refusedCoding  = "undecodable"      // this node cannot decode what the client missed
-	refusedLimit   = "too_many_events"
-	refusedJoin    = "unfinished_join" // the connection ended amid the events that a command's join gave the client
-	refusedRooms   = "too_many_rooms"  // joined by the middlewares and left, again and again
-	refusedRemoved = "removed"         // disconnected by the server while its client was disconnected
-	recoveredWell  = "recovered"
-)
-
-// A refusal says that a session is not to be recovered: the client gets a new one, and learns that
-// from its new ids. Any other error leaves it open.
-type refusal struct {
-	reason string
-	err    error
-}
-
-func (r *refusal) Error() string { return fmt.Sprintf("not recovered: %s: %v", r.reason, r.err) }
-
-func (r *refusal) Unwrap() error { return r.err }
 
 // replayTries is how often a replay continues because more arrived meanwhile than may be held. Each
 // time is shorter, unless more is published than the client takes.
@@ -82,14 +56,10 @@ func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
 		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
 		return errTooOften // before anything is read
 	}
-	settled := false
-	settle := func() {
-		if !settled {
-			settled = true
-			srv.recoveries.add(r.pid, time.Now(), srv.recoveries.pace.times(r.weight-maxRecoveryWeight), 0)
-			r.back = 0
-		}
-	}
+	settle := sync.OnceFunc(func() {
+		srv.recoveries.add(r.pid, time.Now(), srv.recoveries.pace.times(r.weight-maxRecoveryWeight), 0)
+		r.back = 0
+	})
 	defer settle()
 	defer func() { // if it did not reach assume
 		s.mu.Lock()
@@ -126,7 +96,7 @@ func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
 	srv.stats.recoveries.add(recoveredWell)
 	if err := r.replay(missed); err != nil {
 		if errors.Is(err, adapter.ErrUndecodable) {
-			s.giveUp() // the next recovery would meet it again
+			s.endSession(ServerDisconnect) // the next recovery would meet it again
 		}
 		s.cut(fmt.Errorf("replay: %w", err)) // it has its place and can be recovered
 	}
@@ -155,10 +125,7 @@ func (r *recovery) reclaim(ctx context.Context, offset json.RawMessage) error {
 		return err
 	}
 	defer ended() // before the read, which may wait for others that are much larger
-	if err := r.assume(ctx, claimed, now); err != nil {
-		return err
-	}
-	return r.subscribe(ctx)
+	return r.assume(ctx, claimed, now)
 }
 
 // refused ends the session if the error says that it is not to be recovered, and returns the error
@@ -168,7 +135,7 @@ func (r *recovery) refused(ctx context.Context, err error) error {
 		err = &refusal{refusedRooms, err}
 	}
 	if refused := (*refusal)(nil); errors.As(err, &refused) {
-		r.resign(ctx)
+		r.resign()
 		if refused.reason == refusedHistory && r.genuine {
 			r.socket.ns.srv.condemn(ctx, r.seen)
 		}

@@ -3,9 +3,9 @@ package socketio
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"reflect"
-	"strings"
-	"time"
+	"sync"
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
@@ -34,37 +34,23 @@ func checkFunc(method string, f any) {
 	}
 }
 
-// checkNamespace panics if no client can name the namespace.
-func checkNamespace(name string) {
-	if i := strings.IndexAny(name, ",?"); i >= 0 {
-		panic(fmt.Sprintf("socketio: Of(%q): remove %q: clients cannot name such a namespace", name, name[i]))
-	}
+// register adds a function of the application to a list that a lock guards. A list is replaced,
+// never changed, so a copy is a snapshot.
+func register[F any](method string, mu sync.Locker, list *[]F, f F) {
+	checkFunc(method, f)
+	mu.Lock()
+	defer mu.Unlock()
+	*list = append((*list)[:len(*list):len(*list)], f)
 }
 
-// check returns an error for invalid options. The engine checks its own.
-func (o *Options) check() error {
-	for _, limit := range []struct {
-		name  string
-		value int
-	}{
-		{"ReplayLimit", o.ReplayLimit}, {"RoomsPerSocket", o.RoomsPerSocket},
-		{"MembershipBudget", o.MembershipBudget},
-		{"MailboxEvents", o.MailboxEvents}, {"MailboxBytes", o.MailboxBytes},
-		{"NamespacesPerConnection", o.NamespacesPerConnection},
-		{"UnconnectedSessions", o.UnconnectedSessions}, {"ReceiveBudget", o.ReceiveBudget},
-		{"SessionRecoveries", o.SessionRecoveries},
-	} {
-		if limit.value < 0 {
-			return fmt.Errorf("socketio: %s is %d: write a positive number, or 0 for the default", limit.name, limit.value)
-		}
-	}
-	for _, timeout := range []struct {
-		name  string
-		value time.Duration
-	}{{"ConnectTimeout", o.ConnectTimeout}, {"AckTimeout", o.AckTimeout}} {
-		if timeout.value < 0 {
-			return fmt.Errorf("socketio: %s is %v: write a positive duration, or 0 for the default", timeout.name, timeout.value)
-		}
-	}
-	return nil
+// registerHandler is register for a handler of an event, and replaces the table of all of them.
+func registerHandler(method string, mu sync.Locker, table *map[string][]Handler, event string, h Handler) {
+	checkHandler(method, event, h)
+	mu.Lock()
+	defer mu.Unlock()
+	grown := make(map[string][]Handler, len(*table)+1)
+	maps.Copy(grown, *table)
+	hs := grown[event]
+	grown[event] = append(hs[:len(hs):len(hs)], h)
+	*table = grown
 }

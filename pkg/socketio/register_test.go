@@ -32,21 +32,24 @@ func TestRefusedRegistrations(t *testing.T) {
 		}
 		refused(t, fmt.Sprintf("%T.On, nil", r), `socketio: On("chat"): nil function`, "", func() { r.On("chat", nil) })
 	}
+	for _, r := range []interface {
+		Use(func(context.Context, *ConnectRequest) error)
+		OnConnect(func(*Socket))
+		OnAny(Handler)
+	}{n.Namespace, p} {
+		refused(t, fmt.Sprintf("%T.Use", r), `socketio: Use: nil function`, "", func() { r.Use(nil) })
+		refused(t, fmt.Sprintf("%T.OnConnect", r), `socketio: OnConnect: nil function`, "", func() { r.OnConnect(nil) })
+		refused(t, fmt.Sprintf("%T.OnAny", r), `socketio: OnAny: nil function`, "", func() { r.OnAny(nil) })
+	}
 	for name, register := range map[string]func(){
 		`Once("connect"): use `:                  func() { s.Once("connect", h) },
 		`Once("chat"): nil function`:             func() { s.Once("chat", nil) },
 		`OnServerSide("disconnect"): use `:       func() { n.OnServerSide("disconnect", h) },
 		`OnServerSide("chat"): nil function`:     func() { n.OnServerSide("chat", nil) },
-		`Use: nil function`:                      func() { n.Use(nil) },
-		`OnConnect: nil function`:                func() { n.OnConnect(nil) },
-		`OnAny: nil function`:                    func() { n.OnAny(nil) },
 		`OnRoom: nil function`:                   func() { n.OnRoom(nil) },
 		`OnNamespace: nil function`:              func() { n.OnNamespace(nil) },
 		`OfFunc: nil function`:                   func() { n.OfFunc(nil) },
 		`OfPattern: nil pattern`:                 func() { n.OfPattern(nil) },
-		`Parent.Use: nil function`:               func() { p.Use(nil) },
-		`Parent.OnConnect: nil function`:         func() { p.OnConnect(nil) },
-		`Parent.OnAny: nil function`:             func() { p.OnAny(nil) },
 		`Socket.Use: nil function`:               func() { s.Use(nil) },
 		`Socket.OnAny: nil function`:             func() { s.OnAny(nil) },
 		`OnAnyOutgoing: nil function`:            func() { s.OnAnyOutgoing(nil) },

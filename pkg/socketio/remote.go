@@ -35,7 +35,7 @@ func (r RemoteSocket) Emit(ctx context.Context, event string, args ...any) error
 // EmitWithAck sends an event to the socket and waits for its ack; see
 // [Socket.EmitWithAck].
 func (r RemoteSocket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
-	return one(r.ns.ToSocket(r.ID).query(ctx, event, args))
+	return r.ns.ToSocket(r.ID).ackOf(ctx, event, args)
 }
 
 // Join makes the socket join rooms; see [Broadcast.SocketsJoin].
@@ -53,16 +53,11 @@ func (r RemoteSocket) Disconnect(ctx context.Context, closeConn bool) error {
 	return r.ns.ToSocket(r.ID).DisconnectSockets(ctx, closeConn)
 }
 
-// describe returns the socket's description if the query is about it.
-func (s *Socket) describe(d *delivery) (SocketInfo, bool) {
+// describe returns the socket's description. s.mu is held.
+func (s *Socket) describe() SocketInfo {
 	h := s.Handshake()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.stage.served() || !d.meant(&s.rooms, s.id) {
-		return SocketInfo{}, false
-	}
 	return SocketInfo{
 		ID: s.id, User: s.user, Rooms: s.rooms.sorted(), Data: s.data,
 		Address: h.RemoteAddr, Transport: s.client.conn.Transport(), Since: h.Time,
-	}, true
+	}
 }

@@ -48,7 +48,7 @@ type replay struct {
 	several bool
 	at      *adapter.Progress // the client's position once it has received missed
 	now     adapter.Cursor    // at as a cursor
-	rest    []*lane           // with several partitions: what the client has not received
+	rest    lanes             // with several partitions: what the client has not received
 	waiting []adapter.Event   // not for the client, unless a command joins their rooms
 	// taken are copies of events that the client has received as other copies, with the positions
 	// of those.
@@ -122,14 +122,10 @@ func (r *replay) finish(end adapter.Cursor) error {
 	unfinished := false
 	for due, join := range r.stays.suspended() {
 		unfinished = unfinished || r.unfinished(due)
-		r.rest = standIn(r.rest, due, join)
+		r.rest.standIn(due, join)
 	}
 	for len(r.rest) > 0 {
-		i := next(r.rest)
-		ev := r.rest[i].take()
-		if len(r.rest[i].events) == 0 {
-			r.rest = slices.Delete(r.rest, i, i+1)
-		}
+		ev := r.rest.take()
 		if err := r.pass(&ev); err != nil {
 			return err
 		}
@@ -185,7 +181,7 @@ func (r *replay) look(ev *adapter.Event) error {
 	case !r.seen.IsZero() && r.seen.Covers(ev.Position):
 		r.received(ev)
 	case r.several:
-		r.rest = queue(r.rest, ev)
+		r.rest.queue(ev)
 	default:
 		return r.pass(ev)
 	}
@@ -243,10 +239,7 @@ func (r *replay) pass(ev *adapter.Event) error {
 // note notes that the client has received an event, of which there are other copies.
 func (r *replay) note(ev *adapter.Event) {
 	for _, c := range ev.Earlier {
-		if r.taken == nil {
-			r.taken = make(map[adapter.Position]adapter.Position)
-		}
-		r.taken[c.At] = ev.Position
+		put(&r.taken, c.At, ev.Position)
 	}
 }
 
@@ -351,10 +344,8 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	if known, ok := r.joined[name]; ok { // to an earlier command, which the next pass reaches as well
 		at = at.Min(known)
 	}
-	if r.joined == nil {
-		r.joined = make(map[string]adapter.Cursor)
-	}
-	r.joined[name], r.again = at, true
+	put(&r.joined, name, at)
+	r.again = true
 }
 
 // resume makes the rooms count that the command at a position has joined, and takes their events.

@@ -116,10 +116,8 @@ func (r *ConnectRequest) SetData(v any) error {
 // missed; others begin then. An error is one of the names or of Options.RoomsPerSocket, and no room
 // is added.
 func (r *ConnectRequest) Join(names ...string) error {
-	for _, name := range names {
-		if err := checkRoom(name); err != nil {
-			return err
-		}
+	if err := checkRooms(names); err != nil {
+		return err
 	}
 	return r.decide(func() error {
 		all := r.rooms
@@ -192,36 +190,27 @@ func (r *ConnectRequest) Emit(event string, args ...any) error {
 var errInternal = errors.New("internal error")
 
 // screen runs the middlewares. When it returns, the decisions are final.
-func (r *ConnectRequest) screen() (err error) {
-	s, callback, returned := r.socket, "NewID", false
+func (r *ConnectRequest) screen() error {
+	s, srv := r.socket, r.socket.ns.srv
 	defer func() {
-		if p := failure(returned, recover()); p != nil {
-			_ = s.client.srv.panicked(callback, p)
-			err = errInternal
-		}
 		s.mu.Lock()
 		r.final = true
 		s.mu.Unlock()
 	}()
-	err = r.runMiddlewares(&callback)
-	returned = true
-	return err
-}
-
-// runMiddlewares is screen without protection. It sets callback to the kind of function that runs.
-func (r *ConnectRequest) runMiddlewares(callback *string) error {
-	s := r.socket
-	id, err := s.ns.srv.opts.NewID(s.ctx, r)
+	var id string
+	err := errInternal
+	srv.guard("NewID", func() { id, err = srv.opts.NewID(s.ctx, r) })
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	r.id = id
 	s.mu.Unlock()
-	*callback = "Use"
 	for _, rules := range s.ns.rulesNow() {
 		for _, f := range rules.use {
-			if err := f(s.ctx, r); err != nil {
+			err = errInternal
+			srv.guard("Use", func() { err = f(s.ctx, r) })
+			if err != nil {
 				return err
 			}
 		}

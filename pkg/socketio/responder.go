@@ -47,14 +47,19 @@ func (a *responder) begin(first response) {
 	a.flush()
 }
 
-// add sends one ack.
-func (a *responder) add(k ack) {
+// settle sends the ack of a socket, or the reason why it sends none. The socket is nil for the node.
+func (a *responder) settle(s *Socket, k ack) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	delete(a.waiting, s)
 	a.pending.Acks = append(a.pending.Acks, k)
-	if a.ready {
-		a.flush()
+	if !a.ready {
+		return
 	}
+	if len(a.waiting) == 0 {
+		a.timer.Stop()
+	}
+	a.flush()
 }
 
 // flush sends pending response unless a message is in flight. a.mu is held.
@@ -84,7 +89,9 @@ func (a *responder) send(next response) {
 		for i := range next.Described {
 			next.Described[i].Data = slices.Clone(next.Described[i].Data) // the requester may change it
 		}
-		a.srv.queries.answered(a.to, a.id, next)
+		if open := a.srv.queries.get(a.id); open != nil {
+			open.take(a.to, next)
+		}
 		return
 	}
 	data, err := json.Marshal(next)
@@ -103,32 +110,6 @@ func (a *responder) expect(s *Socket, ackID string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waiting[s] = ackID
-}
-
-// acked sends a socket's ack.
-func (a *responder) acked(s *Socket, id string, p *packet.Packet) {
-	a.settled(s)
-	a.add(ack{Who: id, Args: p.Data, Attachments: p.Attachments})
-}
-
-// gone records that a socket will not answer.
-func (a *responder) gone(s *Socket, id string) {
-	a.settled(s)
-	a.add(ack{Who: id, Gone: true})
-}
-
-// unasked records that a held event turned out not to be for a socket.
-func (a *responder) unasked(s *Socket, id string) {
-	a.settled(s)
-	a.add(ack{Who: id, Unasked: true})
-}
-
-func (a *responder) settled(s *Socket) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if delete(a.waiting, s); len(a.waiting) == 0 && a.ready {
-		a.timer.Stop()
-	}
 }
 
 // expire drops acks that are no longer awaited.
@@ -174,10 +155,7 @@ func (s *Socket) ask(d *delivery) (id string, asked bool) {
 	if !s.gate.closed() && !d.meant(&s.rooms, s.id) || !d.meantNow(&s.rooms, s.id) {
 		return "", false
 	}
-	if s.acks == nil {
-		s.acks = make(map[string]*responder)
-	}
-	s.acks[d.ackID] = d.responder
+	put(&s.acks, d.ackID, d.responder)
 	d.responder.expect(s, d.ackID)
 	if m := s.client.parked.Load(); m != nil {
 		m.retry() // the ack follows events that are not being read
@@ -192,25 +170,34 @@ func (s *Socket) receiveAck(p *packet.Packet) {
 	delete(s.acks, p.ID)
 	s.mu.Unlock()
 	if a != nil {
-		a.acked(s, id, p)
+		a.settle(s, ack{Who: id, Args: p.Data, Attachments: p.Attachments})
 	}
 }
 
-// answerFetch describes the target's members on this node.
+// answerFetch describes the target's members on this node, or sends a page of them.
 func (s *Server) answerFetch(n *Namespace, ev *adapter.Event) {
-	if header, _ := parseQueryHeader(ev.Ask); header.Members != nil {
-		s.answerMembers(n, ev, header.Members.After)
-		return
+	header, _ := parseQueryHeader(ev.Ask)
+	var answer response
+	if header.Members != nil {
+		answer.Members = new(Members)
 	}
-	var described []SocketInfo
 	d := n.newDelivery(ev)
 	d.local = true // as they are now
 	for sock := range n.index.Candidates(ev.Target) {
-		if info, ok := sock.describe(d); ok {
-			described = append(described, info)
+		sock.mu.Lock()
+		if sock.stage.served() && d.meant(&sock.rooms, sock.id) {
+			if m := answer.Members; m == nil {
+				answer.Described = append(answer.Described, sock.describe())
+			} else if m.Count++; sock.id > header.Members.After {
+				m.Page = append(m.Page, Member{sock.id, sock.user})
+			}
 		}
+		sock.mu.Unlock()
 	}
-	s.newResponder(ev).begin(response{Described: described})
+	if answer.Members != nil {
+		answer.Members.cut(header.Members.After)
+	}
+	s.newResponder(ev).begin(answer)
 }
 
 // answerNothing tells the requester that no socket of this node will answer.
@@ -220,7 +207,14 @@ func (s *Server) answerNothing(ev *adapter.Event) {
 	}
 }
 
-func decodeArgs(data []byte, attachments [][]byte) (Args, error) {
-	raw, err := packet.SplitArray(data)
-	return Args{raw: raw, attachments: attachments}, err
+// answerGone tells requesters that a socket that has ended, or is in no room any more, will not
+// answer.
+func (s *Socket) answerGone() {
+	s.mu.Lock()
+	id, acks := s.id, s.acks
+	s.acks = nil
+	s.mu.Unlock()
+	for _, a := range acks {
+		a.settle(s, ack{Who: id, Gone: true})
+	}
 }

@@ -1,6 +1,10 @@
 package socketio
 
-import "github.com/rejoin-io/rejoin/pkg/rooms"
+import (
+	"unicode/utf8"
+
+	"github.com/rejoin-io/rejoin/pkg/rooms"
+)
 
 // A roomList is a list of rooms that never changes: a longer one refers to the one that it began
 // with. So a call that adds a room costs the same however long the list is, and lists that began
@@ -35,4 +39,28 @@ func (l roomList) all() []rooms.Room {
 		copy(list[end:], part.added)
 	}
 	return list
+}
+
+// inEach returns the rooms of a kind with some names.
+func inEach(namespace string, names []string, in func(namespace, name string) rooms.Room) []rooms.Room {
+	list := make([]rooms.Room, len(names))
+	for i, name := range names {
+		list[i] = in(namespace, name)
+	}
+	return list
+}
+
+func inNamed(namespace string, names []string) []rooms.Room {
+	return inEach(namespace, names, rooms.InNamed)
+}
+
+func inOwn(namespace string, ids []string) []rooms.Room { return inEach(namespace, ids, rooms.InOwn) }
+
+func checkRooms(names []string) error {
+	for _, name := range names {
+		if name == "" || len(name) > maxRoomName || !utf8.ValidString(name) {
+			return ErrRoomName
+		}
+	}
+	return nil
 }

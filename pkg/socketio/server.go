@@ -2,8 +2,6 @@ package socketio
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -75,17 +73,12 @@ type Server struct {
 // NewServer creates a server and starts its feed. Close ends it. The error for invalid options says
 // what is allowed.
 func NewServer(o Options) (*Server, error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
 		opts: o, log: o.Logger, adapter: o.Adapter, sessions: o.Sessions, offsets: newOffsets(o.OffsetKey),
-		namespaces: make(map[string]*Namespace),
-		clients:    make(map[string]*client),
 		retryDelay: retryDelay,
 		recoveries: paces{pace: pace{o.SessionRecoveries, recoveryInterval}, most: min(maxRecoveryDebt, o.RecoveryWindow/2)},
 		turns:      newTurns(),
@@ -95,8 +88,6 @@ func NewServer(o Options) (*Server, error) {
 	s.held.most = int64(o.Engine.QueueBudget) / heldPart
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()
-	s.owned.init()
-	s.queries.init()
 	s.tasks.init()
 	if s.sessions == nil {
 		s.sessions = session.NewMemory()
@@ -180,12 +171,7 @@ func (s *Server) Close(ctx context.Context) error {
 		_ = sock.awaitEnd(ctx) // ctx is checked below
 	}
 	s.stop()
-	select {
-	case <-s.tasks.await():
-	case <-ctx.Done():
-		err = errors.Join(err, context.Cause(ctx))
-	}
-	return errors.Join(err, s.closeAdapter())
+	return errors.Join(err, waitFor(ctx, s.tasks.await()), s.closeAdapter())
 }
 
 func (s *Server) closeAdapter() error {
@@ -195,20 +181,29 @@ func (s *Server) closeAdapter() error {
 	return nil
 }
 
-// idBytes is the number of random bytes in the ids of newID.
-const idBytes = 15
+// Values of the Kind of a message between nodes.
+const (
+	messageAnswers uint8 = iota // to a query
+	messageEvict                // a session that this node served has moved
+)
 
-// newID returns 20 random characters, for socket ids, private ids and queries.
-func newID() string {
-	var b [idBytes]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
-}
-
-// isID reports whether newID can have made an id.
-func isID(id string) bool {
-	_, err := base64.RawURLEncoding.DecodeString(id)
-	return err == nil && len(id) == base64.RawURLEncoding.EncodedLen(idBytes)
+// runMessages processes the node's messages until the adapter or the server closes.
+func (s *Server) runMessages(ctx context.Context) {
+	for {
+		m, err := s.adapter.Receive(ctx)
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, adapter.ErrClosed) {
+				s.cutAll()
+			}
+			return
+		}
+		switch m.Kind {
+		case messageAnswers:
+			s.queries.take(m)
+		case messageEvict:
+			s.takeEvict(m)
+		}
+	}
 }
 
 // store returns a context for one round to the session store or the adapter, which a Close does not

@@ -18,10 +18,7 @@ import (
 // not prevent the other handlers from running; the requesting node sees this one as silent, unless
 // a handler acks.
 func (n *Namespace) OnServerSide(event string, h Handler) {
-	checkHandler("OnServerSide", event, h)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.serverSide = withHandler(n.serverSide, event, h)
+	registerHandler("OnServerSide", &n.mu, &n.serverSide, event, h)
 }
 
 // ServerSideEmit sends an event to the handlers of all other nodes, not to this
@@ -31,7 +28,7 @@ func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...an
 	if err != nil {
 		return err
 	}
-	_, err = n.publish(ctx, nil, ev)
+	_, err = n.Everyone().publish(ctx, ev)
 	return err
 }
 
@@ -42,10 +39,10 @@ func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, arg
 	if err != nil {
 		return nil, err
 	}
-	return n.srv.gather(n.srv.ask(ctx, ev, queryHeader{}, 0, func(ctx context.Context, ev adapter.Event) (audience, error) {
-		of, _, err := n.srv.askAll(ctx, ev)
-		return of.without(n.srv.adapter.Node()), err
-	}))
+	q := n.srv.newQuery(ctx, 0)
+	q.take(n.srv.adapter.Node(), response{First: true}) // it ignores the event
+	_, err = q.publish(ev, queryHeader{}, true)
+	return n.srv.gather(q, err)
 }
 
 // serverSideEvent puts the namespace in front of the event's own array.
@@ -88,8 +85,7 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 		a := s.newResponder(ev)
 		a.begin(response{Who: []string{""}})
 		e.reply = func(data []byte, attachments [][]byte) {
-			a.timer.Stop()
-			a.add(ack{Args: data, Attachments: attachments})
+			a.settle(nil, ack{Args: data, Attachments: attachments})
 		}
 	}
 	n.mail.put(&s.tasks, func() {

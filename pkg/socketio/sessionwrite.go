@@ -7,27 +7,6 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// background changes the socket on a new goroutine, for a caller that must not wait, and calls
-// finally in any case, unless that is nil. A failure cuts the socket.
-func (s *Socket) background(f func(context.Context) error, finally func()) {
-	srv := s.ns.srv
-	srv.spawn(func() {
-		ctx, cancel := srv.store()
-		defer cancel()
-		done, err := s.change(ctx)
-		if err == nil {
-			defer done()
-			err = f(ctx)
-		}
-		if finally != nil {
-			finally()
-		}
-		if err != nil && !errors.Is(err, ErrDisconnected) {
-			s.cut(err)
-		}
-	})
-}
-
 // save writes the session, if there is one to write. The caller holds the right to change. If the
 // session no longer exists or has another owner, the socket ends. The session of a socket that has
 // ended is not written.

@@ -223,3 +223,16 @@ func (s *Socket) InRoom(name string) bool {
 	defer s.mu.Unlock()
 	return s.rooms.current(name) != nil
 }
+
+// endDelivery ends delivery. s.mu is held.
+func (s *Socket) endDelivery() {
+	s.stage.finish()
+	s.gate.drop()
+}
+
+// ref returns the session of the socket and its fence, or the zero Ref if it has none.
+func (s *Socket) ref() session.Ref {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return session.Ref{PID: s.pid, Fence: s.fence}
+}

@@ -55,21 +55,5 @@ func (s *Socket) Publish(ctx context.Context, event string, args ...any) (offset
 // EmitWithAck sends an event to this socket and waits for its ack, until the context ends or
 // Options.AckTimeout has passed. If the socket is disconnected first, the error is ErrDisconnected.
 func (s *Socket) EmitWithAck(ctx context.Context, event string, args ...any) (Args, error) {
-	return one(s.Self().query(ctx, event, args))
-}
-
-// one returns the only answer of a query to one socket.
-func one(q *query, err error) (args Args, _ error) {
-	if err != nil {
-		return Args{}, err
-	}
-	err = ErrDisconnected
-	q.each(func(a Answer, e error) bool {
-		args, err = a.Args, e
-		if silent, ok := e.(*UnansweredError); ok && silent.Err == nil && len(silent.Nodes) == 0 {
-			err = ErrDisconnected
-		}
-		return false
-	})
-	return args, err
+	return s.Self().ackOf(ctx, event, args)
 }

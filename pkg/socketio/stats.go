@@ -83,16 +83,19 @@ type counters struct {
 // init creates every outcome's counter at the start, so that a metric exists before its first
 // event.
 func (c *counters) init() {
-	c.disconnects.counts = make(map[string]uint64)
-	for _, r := range []Reason{ServerDisconnect, ClientDisconnect, ServerShutdown, TransportError, TransportClose, PingTimeout, ForcedClose, ParseError} {
-		c.disconnects.counts[string(r)] = 0
-	}
 	c.limited.init()
-	c.mailboxFull.counts = map[string]uint64{limitEvents: 0, limitBytes: 0, limitBudget: 0, limitPause: 0}
-	c.recoveries.counts = make(map[string]uint64)
-	for _, o := range []string{recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedOffset, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved} {
-		c.recoveries.counts[o] = 0
+	c.disconnects.counts = zeros(ServerDisconnect, ClientDisconnect, ServerShutdown, TransportError, TransportClose, PingTimeout, ForcedClose, ParseError)
+	c.mailboxFull.counts = zeros(limitEvents, limitBytes, limitBudget, limitPause)
+	c.recoveries.counts = zeros(recoveredWell, refusedUnknown, refusedUser, refusedEpoch, refusedOffset, refusedHistory, refusedTrimmed, refusedLimit, refusedRooms, refusedRemoved)
+}
+
+// zeros returns a counter for each label.
+func zeros[L ~string](labels ...L) map[string]uint64 {
+	counts := make(map[string]uint64)
+	for _, l := range labels {
+		counts[string(l)] = 0
 	}
+	return counts
 }
 
 // labelled is a counter for each of a few labels.

@@ -1,7 +1,6 @@
 package socketio
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -40,13 +39,6 @@ func (c *lostClaim) disown() {
 	}
 }
 
-// succeed notes the node of the previous claim. It is forgotten at CONNECT.
-func (s *Socket) succeed(former string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.former = former
-}
-
 // withdraw ends the claim of a socket that was not connected, and disowns the previous one unless
 // there is a later one: then that one's outcome decides. The client has the whole window from now,
 // unless it is to be disconnected.
@@ -57,12 +49,20 @@ func (s *Socket) withdraw() {
 		reason = ServerDisconnect
 	}
 	s.mu.Unlock()
-	if owes && s.endSession(reason) {
-		s.overtaken() // the later claim may not have been answered yet
-	} else if owes {
-		s.lostClaim().disown()
+	if owes {
+		s.endClaim(reason)
 	}
 	s.client.srv.owned.leave(s)
+}
+
+// endClaim ends the session of a socket that was not connected, and disowns its claim unless there is a
+// later one.
+func (s *Socket) endClaim(reason Reason) {
+	if s.endSession(reason) {
+		s.overtaken() // the later claim may not have been answered yet
+	} else {
+		s.lostClaim().disown()
+	}
 }
 
 // reportMoved reports the disconnect that finish has not reported. It runs in the mailbox.
@@ -89,9 +89,8 @@ func (s *Socket) tell(callback string, fs []func(Reason), reason Reason) {
 
 // overtaken ends a socket whose session has been claimed, according to the store.
 func (s *Socket) overtaken() {
-	s.mu.Lock()
-	ref := session.Ref{PID: s.pid, Fence: s.fence + 1}
-	s.mu.Unlock()
+	ref := s.ref()
+	ref.Fence++
 	s.client.srv.owned.overtaken(ref)
 }
 
@@ -135,32 +134,4 @@ func (s *Server) giveUp(c *lostClaim) {
 			return
 		}
 	}
-}
-
-// giveUp ends the session of a connected socket whose replay cannot be completed.
-func (s *Socket) giveUp() {
-	srv := s.ns.srv
-	ctx, cancel := srv.store()
-	defer cancel()
-	s.mu.Lock()
-	ref := session.Ref{PID: s.pid, Fence: s.fence}
-	s.mu.Unlock()
-	if err := srv.sessions.Drop(ctx, ref); err != nil {
-		srv.log.Warn("session not deleted; it will expire", zap.Error(err))
-	}
-}
-
-// dropRefused ends a session that was claimed and could not be recovered.
-func (s *Socket) dropRefused(ctx context.Context, ref session.Ref) {
-	srv := s.ns.srv
-	err := srv.sessions.Drop(ctx, ref)
-	if errors.Is(err, session.ErrFenced) {
-		s.overtaken()
-		return
-	}
-	if err != nil {
-		srv.log.Warn("refused session not deleted; it will expire", zap.Error(err))
-	}
-	s.lostClaim().disown()
-	s.succeed("")
 }

@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 )
@@ -30,6 +31,16 @@ func (t *tasks) start(f func()) {
 func (t *tasks) done() {
 	if t.running.Add(-1) == 0 {
 		t.once.Do(func() { close(t.ended) })
+	}
+}
+
+// waitFor waits until a channel is closed, or returns the cause of the end of ctx.
+func waitFor(ctx context.Context, closed <-chan struct{}) error {
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

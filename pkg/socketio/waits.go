@@ -57,13 +57,10 @@ func (q *waitQueue) pop(c adapter.Cursor) (w feedWait, ok bool) {
 
 // hold adds a wait. f.mu is held.
 func (f *feed) hold(w feedWait) {
-	if f.waits.queues == nil {
-		f.waits.queues = make(map[uint16]*waitQueue)
-	}
 	q := f.waits.queues[w.at.Partition]
 	if q == nil {
 		q = new(waitQueue)
-		f.waits.queues[w.at.Partition] = q
+		put(&f.waits.queues, w.at.Partition, q)
 	}
 	q.push(w)
 	f.waits.n++
