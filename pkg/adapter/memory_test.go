@@ -34,7 +34,11 @@ func mustJoin(t testing.TB, m *Memory, id NodeID) Adapter {
 	return a
 }
 
-func mustPublish(t testing.TB, a Adapter, e Event) Cursor {
+type publisher interface {
+	Publish(context.Context, Event) (Receipt, error)
+}
+
+func mustPublish(t testing.TB, a publisher, e Event) Cursor {
 	t.Helper()
 	r, err := a.Publish(t.Context(), e)
 	if err != nil {

@@ -109,6 +109,9 @@ func spy(t *testing.T, m *Memory) (*Partitions, []*spied, []rooms.Room) {
 // The copies of an event are published in ascending order, and each names those before it.
 func TestCopiesNameEarlierOnes(t *testing.T) {
 	ps, spies, homes := spy(t, NewMemory(MemoryOptions{Partitions: 3}))
+	if _, err := ps.Subscribe(t.Context(), homes...); err != nil {
+		t.Fatal(err)
+	}
 	list := []rooms.Room{homes[2], homes[0], homes[1], homes[2]}
 	r, err := ps.Publish(t.Context(), stored("x", list...))
 	if err != nil {
@@ -131,8 +134,13 @@ func TestCopiesNameEarlierOnes(t *testing.T) {
 			t.Errorf("the cursor does not cover the copy in partition %d", i)
 		}
 	}
-	if r.Cursor.At != r.Copies[2].At {
-		t.Errorf("the cursor is at %v, want the last copy", r.Cursor.At)
+	if r.Cursor.At != r.Copies[2].At || r.Receivers != 3 {
+		t.Errorf("the cursor is at %v, want the last copy; %d receivers of the copies, want 3", r.Cursor.At, r.Receivers)
+	}
+	for n, want := range []int{0, 0, 2, 3} {
+		if r, err := ps.Publish(t.Context(), stored("x", homes[:n]...)); err != nil || len(r.Copies) != want {
+			t.Errorf("an event to %d partitions: the receipt has %d copies, %v, want %d", n, len(r.Copies), err, want)
+		}
 	}
 }
 
@@ -218,6 +226,11 @@ func mustHead(t *testing.T, ps *Partitions) Cursor {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range uint16(c.Partitions()) {
+		if c.In(i).Compare(c.At) > 0 {
+			t.Errorf("the head is at %v, want the newest position, %v", c.At, c.In(i))
+		}
+	}
 	return c
 }
 
@@ -276,6 +289,57 @@ func TestReplayIsDivided(t *testing.T) {
 	for i, want := range []int{50, 50, 1} {
 		if !slices.Equal(spies[i].payloads, []int{want}) {
 			t.Errorf("partition %d may hold %v bytes, want %d", i, spies[i].payloads, want)
+		}
+	}
+}
+
+// Of a cursor the position in the room's partition counts.
+func TestHistoryBeforeAnotherPartition(t *testing.T) {
+	ps, _, homes := spy(t, NewMemory(MemoryOptions{Partitions: 3}))
+	mustPublish(t, ps, stored("1", homes[0]))
+	second := mustPublish(t, ps, stored("2", homes[0]))
+	elsewhere := mustPublish(t, ps, stored("x", homes[1]))
+	before := NewCursor(elsewhere.Epoch, 1, []Position{second.At, elsewhere.At, {Partition: 2}})
+	events, more, err := ps.History(t.Context(), homes[0], Page{Before: before, Events: 5})
+	if err != nil || more || len(events) != 1 || string(events[0].Data) != "1" {
+		t.Errorf("History: %d events, %v, %v, want the first one", len(events), more, err)
+	}
+}
+
+// An event's cursor covers what other nodes have published before it in partitions in which the
+// node is not subscribed, although the node has asked for no position there.
+func TestMemoryFeedPassesOtherPartitions(t *testing.T) {
+	m := NewMemory(MemoryOptions{Partitions: 3})
+	ps, _, homes := spy(t, m)
+	b := mustJoin(t, m, "b")
+	mustSubscribe(t, b, homes[0])
+	elsewhere := mustPublish(t, ps, stored("x", homes[1]))
+	mustPublish(t, ps, stored("y", homes[0]))
+	if e, err := b.Next(t.Context()); err != nil || !e.Cursor.Covers(elsewhere.At) {
+		t.Errorf("the cursor %v does not cover %v, %v", e.Cursor, elsewhere.At, err)
+	}
+}
+
+// What is read from a backlog can be published again: it does not claim to share its payload.
+func TestReadEventsShareNothing(t *testing.T) {
+	a := mustJoin(t, NewMemory(MemoryOptions{}), "a")
+	begin := mustSubscribe(t, a)
+	end := mustPublish(t, a, stored("x", room("r"), room("s")))
+	var read []Event
+	for e, err := range a.Replay(t.Context(), map[rooms.Room]Cursor{room("r"): begin}, end, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		read = append(read, e)
+	}
+	fetched, err1 := a.Fetch(t.Context(), end, []Place{{room("r"), end.At}})
+	kept, _, err2 := a.History(t.Context(), room("r"), Page{Events: 1})
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range slices.Concat(read, fetched, kept) {
+		if e.copies != 0 {
+			t.Errorf("%q shares its payload with %d backlogs", e.Data, e.copies)
 		}
 	}
 }

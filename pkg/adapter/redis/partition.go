@@ -79,7 +79,7 @@ type partition struct {
 	counts    bool          // the server counts the subscribers that a probe reaches
 
 	newer atomic.Int64 // Unix time in nanoseconds at which a newer wire version was last received
-	stats counters
+	stats *counters
 }
 
 func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition {
@@ -105,6 +105,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		kick:    make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		rooms:   make(map[string]*heard),
+		stats:   a.counters,
 	}
 	if o.Redis.Form() == redisurl.Cluster {
 		p.pubsub = sharded
@@ -118,7 +119,6 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
 	p.heads = batch.New[[]adapter.Position, adapter.Cursor](p.ctx, batch.Options{})
 	p.backlogs = batch.New[*backlogRequest, map[backlogID]*backlog](p.ctx, batch.Options{})
-	p.stats.init()
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
 	p.feed = p.newFeed()

@@ -56,12 +56,7 @@ func slot(tag string) int {
 // condition returns the sum of the generations and whether any feed is
 // interrupted.
 func (a *Adapter) condition() (generation uint64, catchingUp bool) {
-	for _, p := range a.partitions {
-		g, c := p.condition()
-		generation += g
-		catchingUp = catchingUp || c
-	}
-	return generation, catchingUp
+	return a.counters.generations.Load(), slices.ContainsFunc(a.partitions, (*partition).catchingUp)
 }
 
 // agree makes sure that all nodes use the same number of partitions: otherwise they would look for

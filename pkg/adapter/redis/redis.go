@@ -86,6 +86,7 @@ type Adapter struct {
 	queue      *queue.Queue[adapter.Item]
 	inbox      *queue.Queue[adapter.Message]
 	large      chan struct{} // holds a token while a replay holds many events
+	counters   *counters     // of all partitions
 
 	ctx     context.Context // its cause wraps adapter.ErrClosed
 	cancel  context.CancelCauseFunc
@@ -119,10 +120,11 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 		return nil, fmt.Errorf("adapter/redis: Options.Partitions is %d: there can be 1 to %d", o.Partitions, adapter.MaxPartitions)
 	}
 	a := &Adapter{
-		queue:  queue.New[adapter.Item](feedItems, feedBytes),
-		large:  make(chan struct{}, 1),
-		inbox:  queue.New[adapter.Message](inboxItems, inboxBytes),
-		closed: make(chan struct{}),
+		queue:    queue.New[adapter.Item](feedItems, feedBytes),
+		large:    make(chan struct{}, 1),
+		counters: newCounters(),
+		inbox:    queue.New[adapter.Message](inboxItems, inboxBytes),
+		closed:   make(chan struct{}),
 	}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	for i, tag := range tags(o.Partitions) {
@@ -216,19 +218,6 @@ func (a *Adapter) Done() <-chan struct{} { return a.ctx.Done() }
 // Err returns nil until Done is closed, [adapter.ErrClosed] after a Close, and an
 // error that wraps [ErrTaken] once another node has taken this one's id.
 func (a *Adapter) Err() error { return context.Cause(a.ctx) }
-
-// Stats returns the adapter's statistics.
-func (a *Adapter) Stats() Stats {
-	s := a.partitions[0].snapshot()
-	epochs := []string{s.Epoch}
-	for _, p := range a.partitions[1:] {
-		next := p.snapshot()
-		s.add(next)
-		epochs = append(epochs, next.Epoch)
-	}
-	s.Epoch = adapter.CombineEpochs(epochs)
-	return s
-}
 
 // Address returns the host:port of a node's internal port, as that node set [Options].Address. A
 // node that the last heartbeat did not list, or listed at the address stale ("" for none), is
