@@ -62,13 +62,7 @@ type Memory struct {
 
 // NewMemory returns a cluster without nodes.
 func NewMemory(o MemoryOptions) *Memory {
-	limit := o.BacklogLimit
-	switch {
-	case limit == 0:
-		limit = 1000
-	case limit < 0:
-		limit = 0
-	}
+	limit := max(cmp.Or(o.BacklogLimit, 1000), 0)
 	partitions := min(max(o.Partitions, 1), MaxPartitions)
 	maxBytes := cmp.Or(o.BacklogBytes, defaultBacklogBytes())
 	m := &Memory{nodes: make(map[NodeID]*memoryNode)}

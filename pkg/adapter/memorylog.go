@@ -134,22 +134,6 @@ func (l *memoryLog) deliver(e *Event) {
 	}
 }
 
-func (l *memoryLog) subscribe(p *memoryPartition, room rooms.Room) {
-	p.subscriptions[room]++
-	if p.subscriptions[room] == 1 {
-		l.subscribers[room] = append(l.subscribers[room], p)
-		l.backlogs.await(room)
-	}
-}
-
-func (l *memoryLog) unsubscribe(p *memoryPartition, room rooms.Room) {
-	if p.subscriptions[room] == 1 {
-		l.silence(p, room)
-	} else if p.subscriptions[room] > 1 {
-		p.subscriptions[room]--
-	}
-}
-
 // awaited reports whether a room has subscribers, or recently had some whose members may need its
 // events when they reconnect.
 func (l *memoryLog) awaited(room rooms.Room) bool {

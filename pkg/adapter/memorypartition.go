@@ -53,7 +53,10 @@ func (p *memoryPartition) Subscribe(ctx context.Context, rooms ...rooms.Room) (C
 	}
 	defer p.node.memory.mu.Unlock()
 	for _, room := range rooms {
-		p.log.subscribe(p, room)
+		if p.subscriptions[room]++; p.subscriptions[room] == 1 {
+			p.log.subscribers[room] = append(p.log.subscribers[room], p)
+			p.log.backlogs.await(room)
+		}
 	}
 	return p.promise(), nil
 }
@@ -72,7 +75,11 @@ func (p *memoryPartition) Unsubscribe(rooms ...rooms.Room) {
 	}
 	defer p.node.memory.mu.Unlock()
 	for _, room := range rooms {
-		p.log.unsubscribe(p, room)
+		if n := p.subscriptions[room]; n > 1 {
+			p.subscriptions[room]--
+		} else if n == 1 {
+			p.log.silence(p, room)
+		}
 	}
 }
 

@@ -209,19 +209,19 @@ func (ps *Partitions) Publish(ctx context.Context, e Event) (Receipt, error) {
 // Subscribe implements [Adapter].
 func (ps *Partitions) Subscribe(ctx context.Context, list ...rooms.Room) (Cursor, error) {
 	parts := ps.split(list)
-	at, errs := make([]Cursor, len(parts)), make([]error, len(parts))
+	at := make([]Cursor, len(parts))
 	// The position in the other partitions counts as well: an event there may spare the rooms.
-	err := ps.each(func(i int, p Partition) error {
+	err := ps.each(func(i int, p Partition) (err error) {
 		if len(parts[i]) > 0 {
-			at[i], errs[i] = p.Subscribe(ctx, parts[i]...)
+			at[i], err = p.Subscribe(ctx, parts[i]...)
 		} else {
-			at[i], errs[i] = p.Head(ctx)
+			at[i], err = p.Head(ctx)
 		}
-		return errs[i]
+		return err
 	})
 	if err != nil {
 		for i, p := range ps.of.Partitions {
-			if errs[i] == nil {
+			if !at[i].IsZero() { // it has not failed
 				p.Unsubscribe(parts[i]...)
 			}
 		}

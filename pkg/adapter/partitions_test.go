@@ -298,7 +298,10 @@ func TestHistoryBeforeAnotherPartition(t *testing.T) {
 	ps, _, homes := spy(t, NewMemory(MemoryOptions{Partitions: 3}))
 	mustPublish(t, ps, stored("1", homes[0]))
 	second := mustPublish(t, ps, stored("2", homes[0]))
-	elsewhere := mustPublish(t, ps, stored("x", homes[1]))
+	elsewhere := second
+	for !elsewhere.Covers(Position{Ms: second.At.Ms + 1, Partition: 1}) {
+		elsewhere = mustPublish(t, ps, stored("x", homes[1]))
+	}
 	before := NewCursor(elsewhere.Epoch, 1, []Position{second.At, elsewhere.At, {Partition: 2}})
 	events, more, err := ps.History(t.Context(), homes[0], Page{Before: before, Events: 5})
 	if err != nil || more || len(events) != 1 || string(events[0].Data) != "1" {
