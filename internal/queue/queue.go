@@ -3,12 +3,8 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"sync"
 )
-
-// ErrDone is returned by Take once done is closed.
-var ErrDone = errors.New("queue: done")
 
 // A Queue is a first-in, first-out queue with any number of writers and one reader. The reader
 // takes all queued items together and returns them from there, so most reads take no lock.
@@ -68,17 +64,16 @@ func (q *Queue[T]) Put(v T, bytes int) {
 	}
 }
 
-// Take returns the next item. It waits for one until ctx ends or done is closed. After that it
-// returns no item.
-func (q *Queue[T]) Take(ctx context.Context, done <-chan struct{}) (T, error) {
+// Take returns the next item. It waits for one until ctx or the owner's context ends. After that it
+// returns no item, but the cause.
+func (q *Queue[T]) Take(ctx, owner context.Context) (T, error) {
 	var none T
 	for {
-		select {
-		case <-done:
-			return none, ErrDone
-		case <-ctx.Done():
+		switch {
+		case owner.Err() != nil:
+			return none, context.Cause(owner)
+		case ctx.Err() != nil:
 			return none, context.Cause(ctx)
-		default:
 		}
 		if q.next < len(q.taken) || q.refill() {
 			v := q.taken[q.next]
@@ -87,7 +82,7 @@ func (q *Queue[T]) Take(ctx context.Context, done <-chan struct{}) (T, error) {
 			return v, nil
 		}
 		select {
-		case <-done:
+		case <-owner.Done():
 		case <-ctx.Done():
 		case <-q.ready:
 		}

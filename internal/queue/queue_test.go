@@ -25,7 +25,7 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 	var next [writers]int
 	for range writers * each {
-		v, err := q.Take(t.Context(), nil)
+		v, err := q.Take(t.Context(), context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestModel(t *testing.T) {
 					taken, waiting = waiting, nil
 					defer emptied()
 				}
-				v, err := q.Take(context.Background(), nil)
+				v, err := q.Take(context.Background(), context.Background())
 				if err != nil || v != taken[0] {
 					t.Fatalf("took %d, %v, want %d", v, err, taken[0])
 				}
@@ -100,29 +100,31 @@ func TestModel(t *testing.T) {
 // A reader that waits is woken by an item, by the end of its context, and by the owner, and
 // takes nothing once one of the latter two has happened.
 func TestTakeWaits(t *testing.T) {
-	cause := errors.New("the cause")
+	cause, closed := errors.New("the cause"), errors.New("closed")
 	for name, tt := range map[string]struct {
-		wake func(q *Queue[int], end context.CancelCauseFunc, done chan struct{})
+		wake func(q *Queue[int], end, done context.CancelCauseFunc)
 		want error
 	}{
-		"by an item":         {func(q *Queue[int], _ context.CancelCauseFunc, _ chan struct{}) { q.Put(7, 1) }, nil},
-		"by its context":     {func(_ *Queue[int], end context.CancelCauseFunc, _ chan struct{}) { end(cause) }, cause},
-		"by the owner":       {func(_ *Queue[int], _ context.CancelCauseFunc, done chan struct{}) { close(done) }, ErrDone},
-		"by both, and late":  {func(q *Queue[int], end context.CancelCauseFunc, _ chan struct{}) { end(cause); q.Put(7, 1) }, cause},
-		"not by a discarded": {func(q *Queue[int], _ context.CancelCauseFunc, _ chan struct{}) { q.Put(6, 1); q.Discard(); q.Put(7, 1) }, nil},
+		"by an item":         {func(q *Queue[int], _, _ context.CancelCauseFunc) { q.Put(7, 1) }, nil},
+		"by its context":     {func(_ *Queue[int], end, _ context.CancelCauseFunc) { end(cause) }, cause},
+		"by the owner":       {func(_ *Queue[int], _, done context.CancelCauseFunc) { done(closed) }, closed},
+		"by both, and late":  {func(q *Queue[int], end, _ context.CancelCauseFunc) { end(cause); q.Put(7, 1) }, cause},
+		"not by a discarded": {func(q *Queue[int], _, _ context.CancelCauseFunc) { q.Put(6, 1); q.Discard(); q.Put(7, 1) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				q, done := New[int](10, 10), make(chan struct{})
+				q := New[int](10, 10)
 				ctx, end := context.WithCancelCause(t.Context())
 				defer end(nil)
+				owner, done := context.WithCancelCause(t.Context())
+				defer done(nil)
 				type result struct {
 					v   int
 					err error
 				}
 				took := make(chan result, 1)
 				go func() {
-					v, err := q.Take(ctx, done)
+					v, err := q.Take(ctx, owner)
 					took <- result{v, err}
 				}()
 				synctest.Wait()

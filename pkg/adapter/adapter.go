@@ -4,7 +4,7 @@
 //
 // An [Adapter] moves bytes. It knows rooms, but not sockets. [Memory] is the implementation for
 // nodes that share a process, and the reference for the contract; package adaptertest tests other
-// implementations against it.
+// implementations against it. [Compose] makes most of an implementation of a [Partition] or several.
 package adapter
 
 import (

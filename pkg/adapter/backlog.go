@@ -75,9 +75,18 @@ type backlogs struct {
 	// dropped counts the backlogs that were dropped because of the memory limit.
 	dropped uint64
 
-	// forgotten is, by partition and bucket of rooms, the newest position that was dropped because
-	// of the memory limit. A room without a backlog may have lost events up to there.
-	forgotten [][]Position
+	// forgotten is, by bucket of rooms, the newest position that was dropped because of the memory
+	// limit; nil if none was. A room without a backlog may have lost events up to there.
+	forgotten []Position
+}
+
+// reset forgets everything, and that it was ever there.
+func (bs *backlogs) reset() {
+	*bs = backlogs{
+		limit: bs.limit, maxBytes: bs.maxBytes, ttl: bs.ttl, awaited: bs.awaited, dropped: bs.dropped,
+		byRoom: make(map[rooms.Room]*backlog),
+		shares: make(map[Position]*share),
+	}
 }
 
 // buckets is the number of buckets that rooms without a backlog are hashed to.
@@ -104,7 +113,7 @@ type backlog struct {
 func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 	b := bs.byRoom[room]
 	if b == nil {
-		b = &backlog{room: room, trimmed: bs.lost(room, e.Position.Partition), list: &bs.idle}
+		b = &backlog{room: room, trimmed: bs.lost(room), list: &bs.idle}
 		if bs.awaited(room) {
 			b.list = &bs.quiet
 		}
@@ -129,25 +138,21 @@ func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 			from = &bs.quiet
 		}
 		b := bs.drop(from)
-		forgotten := &bs.forgotten[b.trimmed.Partition]
-		if *forgotten == nil {
-			*forgotten = make([]Position, buckets)
-			for i := range *forgotten {
-				(*forgotten)[i].Partition = b.trimmed.Partition
-			}
+		if bs.forgotten == nil {
+			bs.forgotten = make([]Position, buckets)
 		}
-		if lost := &(*forgotten)[bucket(b.room)]; b.trimmed.Compare(*lost) > 0 {
+		if lost := &bs.forgotten[bucket(b.room)]; b.trimmed.Compare(*lost) > 0 {
 			*lost = b.trimmed
 		}
 	}
 }
 
 // lost returns the position up to which a room without a backlog may have lost events.
-func (bs *backlogs) lost(room rooms.Room, partition uint16) Position {
-	if all := bs.forgotten[partition]; all != nil {
-		return all[bucket(room)]
+func (bs *backlogs) lost(room rooms.Room) Position {
+	if bs.forgotten == nil {
+		return Position{}
 	}
-	return Position{Partition: partition}
+	return bs.forgotten[bucket(room)]
 }
 
 // await records that a room has members. If it had none, its silence begins
@@ -229,7 +234,7 @@ func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, er
 	if after.Compare(upTo) >= 0 {
 		return nil, nil
 	}
-	events, trimmed := bs.kept(room, after.Partition)
+	events, trimmed := bs.kept(room)
 	if after.Compare(trimmed) < 0 {
 		return nil, fmt.Errorf("%w: room %q has lost events", ErrTrimmed, room.Name)
 	}
@@ -243,7 +248,7 @@ func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, er
 // before returns a page of a room's newest events before a position, and whether
 // older ones are kept.
 func (bs *backlogs) before(room rooms.Room, p Position, page Page) (_ []*Event, more bool) {
-	events, _ := bs.kept(room, p.Partition)
+	events, _ := bs.kept(room)
 	end, _ := slices.BinarySearchFunc(events, p, compareToPosition)
 	start, bytes := end, 0
 	for start > 0 && end-start < page.Events {
@@ -257,11 +262,11 @@ func (bs *backlogs) before(room rooms.Room, p Position, page Page) (_ []*Event, 
 }
 
 // kept returns the kept events of a room, and the position up to which it may have lost events.
-func (bs *backlogs) kept(room rooms.Room, partition uint16) (_ []*Event, trimmed Position) {
+func (bs *backlogs) kept(room rooms.Room) (_ []*Event, trimmed Position) {
 	if b := bs.byRoom[room]; b != nil {
 		return b.events, b.trimmed
 	}
-	return nil, bs.lost(room, partition)
+	return nil, bs.lost(room)
 }
 
 // countUpTo returns the number of events at a position or before it.

@@ -1,12 +1,11 @@
 package adapter
 
 import (
-	"crypto/rand"
+	"cmp"
+	"context"
 	"fmt"
-	"hash/fnv"
 	"math"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"time"
 
@@ -44,7 +43,7 @@ type MemoryOptions struct {
 
 	// Partitions is the number of orders that the rooms are spread over, 1 by default and at most
 	// [MaxPartitions]. Use one: several are for tests of programs that run on a Redis Cluster,
-	// whose servers share them.
+	// whose servers share them. Each may use an equal share of BacklogBytes.
 	Partitions int
 }
 
@@ -56,53 +55,27 @@ type MemoryOptions struct {
 // allows, and so publishes at the pace of the slowest node. A goroutine that calls Next should
 // therefore not publish.
 type Memory struct {
-	mu     sync.Mutex
-	epoch  string
-	newest []Position // of the clock of each partition
-
-	nodes       map[NodeID]*memoryNode
-	subscribers map[rooms.Room][]*memoryNode // each node once, no empty lists
-	left        []int64                      // by bucket of rooms, when one lost its last subscriber, in Unix time; nil if none has
-	backlogs    *backlogs
-	dropped     uint64 // backlogs of earlier histories dropped because of the memory limit
-
-	newBacklogs func() *backlogs // set once
-	ttl         time.Duration    // of a silent backlog; longer than any client stays disconnected
-
-	receivers []*memoryNode // of the event being published; kept to reuse its memory
-	publishes uint64        // how often receivers was filled
+	mu    sync.Mutex
+	logs  []*memoryLog
+	nodes map[NodeID]*memoryNode
 }
 
 // NewMemory returns a cluster without nodes.
 func NewMemory(o MemoryOptions) *Memory {
-	limit := o.BacklogLimit
-	switch {
-	case limit == 0:
-		limit = 1000
-	case limit < 0:
-		limit = 0
-	}
+	limit := max(cmp.Or(o.BacklogLimit, 1000), 0)
 	partitions := min(max(o.Partitions, 1), MaxPartitions)
-	maxBytes := orDefault(o.BacklogBytes, defaultBacklogBytes())
-	ttl := orDefault(o.BacklogTTL, time.Hour)
-	m := &Memory{
-		ttl:         ttl,
-		newest:      newPositions(partitions),
-		nodes:       make(map[NodeID]*memoryNode),
-		subscribers: make(map[rooms.Room][]*memoryNode),
-	}
-	m.newBacklogs = func() *backlogs {
-		return &backlogs{
-			limit:     limit,
-			ttl:       ttl,
-			maxBytes:  maxBytes,
-			awaited:   m.awaited,
-			byRoom:    make(map[rooms.Room]*backlog),
-			shares:    make(map[Position]*share),
-			forgotten: make([][]Position, partitions),
+	maxBytes := cmp.Or(o.BacklogBytes, defaultBacklogBytes())
+	m := &Memory{nodes: make(map[NodeID]*memoryNode)}
+	for i := range partitions {
+		l := &memoryLog{
+			newest:      Position{Partition: uint16(i)},
+			subscribers: make(map[rooms.Room][]*memoryPartition),
+			backlogs:    backlogs{limit: limit, ttl: cmp.Or(o.BacklogTTL, time.Hour), maxBytes: maxBytes / partitions},
 		}
+		l.backlogs.awaited = l.awaited
+		l.begin()
+		m.logs = append(m.logs, l)
 	}
-	m.begin()
 	return m
 }
 
@@ -126,273 +99,70 @@ type MemoryStats struct {
 func (m *Memory) Stats() MemoryStats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	b := m.backlogs
-	return MemoryStats{BacklogBytes: b.bytes, BacklogLimit: b.maxBytes, BacklogsDropped: m.dropped + b.dropped}
-}
-
-// newPositions returns a position in each partition, before all events.
-func newPositions(partitions int) []Position {
-	list := make([]Position, partitions)
-	for i := range list {
-		list[i].Partition = uint16(i)
+	var s MemoryStats
+	for _, l := range m.logs {
+		s.BacklogBytes += l.backlogs.bytes
+		s.BacklogLimit += l.backlogs.maxBytes
+		s.BacklogsDropped += l.backlogs.dropped
 	}
-	return list
+	return s
 }
-
-// begin begins a history.
-func (m *Memory) begin() {
-	m.epoch = newEpoch()
-	if m.backlogs != nil {
-		m.dropped += m.backlogs.dropped
-	}
-	m.backlogs = m.newBacklogs()
-	now := time.Now()
-	for i := range m.newest {
-		m.tick(uint16(i), now)
-	}
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
-
-// newEpoch returns eight random letters and digits.
-func newEpoch() string { return rand.Text()[:8] }
 
 // Node joins the cluster as one node. It returns an error if the id is in use, until the adapter
 // that uses it is closed.
 func (m *Memory) Node(id NodeID) (Adapter, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.nodes[id] != nil {
-		return nil, fmt.Errorf("adapter: node ID %q already in use", id)
-	}
 	n := &memoryNode{
-		memory:        m,
-		id:            id,
-		feed:          queue.New[fed](feedItems, feedBytes),
-		inbox:         queue.New[Message](inboxItems, inboxBytes),
-		done:          make(chan struct{}),
-		subscriptions: make(map[rooms.Room]int),
+		memory: m,
+		id:     id,
+		feed:   queue.New[Item](feedItems, feedBytes),
+		inbox:  queue.New[Message](inboxItems, inboxBytes),
 	}
-	m.nodes[id] = n
-	m.subscribe(n, rooms.InNodes())
-	return n, nil
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	if err := m.join(n); err != nil {
+		return nil, err
+	}
+	c := Composition{
+		Node: id,
+		Key:  func(r rooms.Room) string { return fmt.Sprint(r.Kind, r.Namespace, ",", r.Name) },
+		Next: func(ctx context.Context) (Item, error) { return n.feed.Take(ctx, n.ctx) },
+	}
+	for _, p := range n.parts {
+		c.Partitions = append(c.Partitions, p)
+	}
+	var err error
+	if n.Partitions, err = Compose(context.Background(), c); err == nil {
+		_, err = n.Subscribe(context.Background(), rooms.InNodes())
+	}
+	return n, err
 }
 
-// Reset starts a new history, as if a store had lost everything: the epoch changes, the backlogs
-// are empty, nodes' queues are dropped, and every node's Next returns a *LostError.
-func (m *Memory) Reset() {
+func (m *Memory) join(n *memoryNode) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.begin()
-	for _, n := range m.nodes {
-		n.feed.Discard()
-		n.feed.Put(fed{lost: &LostError{Reason: "the history was reset", Cursor: m.head(0)}}, 0)
+	if m.nodes[n.id] != nil {
+		return fmt.Errorf("adapter: node ID %q already in use", n.id)
 	}
-}
-
-// m.mu is held in all of the following.
-
-// tick issues the next position of a partition. It follows the wall clock, but never goes back.
-func (m *Memory) tick(partition uint16, now time.Time) Position {
-	newest := &m.newest[partition]
-	if ms := uint64(now.UnixMilli()); ms > newest.Ms {
-		newest.Ms, newest.Seq = ms, 0
-	} else {
-		newest.Seq++
-	}
-	return *newest
-}
-
-// head returns the cursor that covers everything. Its At is that of a partition.
-func (m *Memory) head(at uint16) Cursor { return NewCursor(m.epoch, at, m.newest) }
-
-// only returns the cursor that covers one partition up to a position, and nothing of the others.
-func (m *Memory) only(epoch string, at Position) Cursor {
-	positions := newPositions(len(m.newest))
-	positions[at.Partition] = at
-	return NewCursor(epoch, at.Partition, positions)
-}
-
-// home returns the partition of a room.
-func (m *Memory) home(r rooms.Room) uint16 {
-	if len(m.newest) == 1 {
-		return 0
-	}
-	h := fnv.New32a()
-	_, _ = fmt.Fprint(h, r.Kind, r.Namespace, ",", r.Name)
-	return uint16(h.Sum32() % uint32(len(m.newest)))
-}
-
-// check returns an error if c is proved not to belong to the current history.
-func (m *Memory) check(c Cursor) error {
-	switch head := m.head(c.At.Partition % uint16(len(m.newest))); {
-	case !c.SameHistory(head):
-		return fmt.Errorf("%w: cursor %s is not of the history %s", ErrHistoryLost, c, m.epoch)
-	case !head.Includes(c):
-		return fmt.Errorf("%w: cursor %s is ahead of %s", ErrHistoryLost, c, head)
+	m.nodes[n.id] = n
+	for _, l := range m.logs {
+		n.parts = append(n.parts, &memoryPartition{node: n, log: l, subscriptions: make(map[rooms.Room]int), passed: l.newest})
 	}
 	return nil
 }
 
-// publish gives e its position, stores it and delivers it: in each partition of its rooms, in
-// ascending order, one copy. If a receiver's feed is full it does none of that, and returns a
-// channel that is closed when a retry may succeed.
-func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
-	m.receivers = m.receivers[:0]
-	m.publishes++
-	for _, room := range e.Target.To {
-		for _, n := range m.subscribers[room] {
-			if n.receives == m.publishes {
-				continue
-			}
-			n.receives = m.publishes
-			if space := n.feed.Full(); space != nil {
-				return Receipt{}, space
-			}
-			m.receivers = append(m.receivers, n)
+// Reset starts a new history, as if a store had lost everything: the epoch changes, the backlogs
+// are empty, nodes' queues are dropped, and every node's Next returns a *LostError, one for each
+// partition.
+func (m *Memory) Reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.logs {
+		l.begin()
+	}
+	for _, n := range m.nodes {
+		n.feed.Discard()
+		for _, p := range n.parts {
+			p.passed = p.log.newest
+			n.feed.Put(Item{Lost: &LostError{Reason: "the history was reset"}, Epoch: p.log.epoch, At: p.passed}, 0)
 		}
 	}
-	now := time.Now()
-	m.backlogs.sweep(now)
-	newRooms := m.newRooms(e)
-	if len(e.Target.To) == 1 {
-		m.place(e, now)
-		return Receipt{Cursor: e.Cursor, Receivers: len(m.receivers), NewRooms: newRooms}, nil
-	}
-	var earlier []Copy
-	var last *Event
-	for _, part := range m.split(e.Target.To) {
-		c := *e
-		last = &c
-		last.Target.To, last.Earlier = part, slices.Clip(earlier)
-		m.place(last, now)
-		earlier = append(last.Earlier, Copy{At: last.Position, To: part})
-	}
-	receipt := Receipt{Cursor: last.Cursor, Receivers: len(m.receivers), NewRooms: newRooms}
-	if len(earlier) > 1 {
-		receipt.Copies = earlier
-	}
-	return receipt, nil
-}
-
-// newRooms returns how many rooms of an event have no subscriber, and no backlog yet.
-func (m *Memory) newRooms(e *Event) (n int) {
-	if !e.Stored {
-		return 0
-	}
-	for _, room := range e.Target.To {
-		if len(m.subscribers[room]) == 0 && m.backlogs.byRoom[room] == nil {
-			n++
-		}
-	}
-	return n
-}
-
-// split returns rooms by partition, each room once.
-func (m *Memory) split(list []rooms.Room) [][]rooms.Room {
-	parts := make([][]rooms.Room, len(m.newest))
-	seen := make(map[rooms.Room]struct{}, len(list))
-	for _, r := range list {
-		if _, ok := seen[r]; !ok {
-			seen[r] = struct{}{}
-			parts[m.home(r)] = append(parts[m.home(r)], r)
-		}
-	}
-	return slices.DeleteFunc(parts, func(part []rooms.Room) bool { return len(part) == 0 })
-}
-
-// place gives e, whose rooms are in one partition, its position there, stores it, and delivers it
-// to the receivers. Each backlog and each receiver gets what its own rooms need.
-func (m *Memory) place(e *Event, now time.Time) {
-	at := m.home(e.Target.To[0])
-	e.Position = m.tick(at, now)
-	e.Cursor = m.head(at)
-	if len(e.Target.To) == 1 {
-		if e.Stored {
-			m.backlogs.add(e.Target.To[0], e, now)
-		}
-		for _, n := range m.subscribers[e.Target.To[0]] {
-			n.feed.Put(fed{event: e}, e.size())
-		}
-		return
-	}
-	if e.Stored {
-		for i, room := range e.Target.To {
-			one := *e
-			one.Target.To, one.copies = e.Target.To[i:i+1:i+1], uint32(len(e.Target.To)) // of at most MaxRooms
-			m.backlogs.add(room, &one, now)
-		}
-	}
-	heard := make(map[*memoryNode]*Event, len(m.receivers))
-	for _, room := range e.Target.To {
-		for _, n := range m.subscribers[room] {
-			if heard[n] == nil {
-				its := *e
-				its.Target.To = nil
-				heard[n] = &its
-			}
-			heard[n].Target.To = append(heard[n].Target.To, room)
-		}
-	}
-	for n, its := range heard {
-		n.feed.Put(fed{event: its}, its.size())
-	}
-}
-
-func (m *Memory) subscribe(n *memoryNode, room rooms.Room) {
-	n.subscriptions[room]++
-	if n.subscriptions[room] == 1 {
-		m.subscribers[room] = append(m.subscribers[room], n)
-		m.backlogs.await(room)
-	}
-}
-
-func (m *Memory) unsubscribe(n *memoryNode, room rooms.Room) {
-	switch n.subscriptions[room] {
-	case 0:
-	case 1:
-		m.silence(n, room)
-		delete(n.subscriptions, room)
-	default:
-		n.subscriptions[room]--
-	}
-}
-
-// awaited reports whether a room has subscribers, or recently had some whose members may need its
-// events when they reconnect.
-func (m *Memory) awaited(room rooms.Room) bool {
-	return len(m.subscribers[room]) > 0 || m.left != nil && time.Since(time.Unix(m.left[bucket(room)], 0)) <= m.ttl+time.Second
-}
-
-// silence unsubscribes n from a room.
-func (m *Memory) silence(n *memoryNode, room rooms.Room) {
-	all := m.subscribers[room]
-	i := slices.Index(all, n)
-	if all = slices.Delete(all, i, i+1); len(all) == 0 {
-		delete(m.subscribers, room)
-		if m.left == nil {
-			m.left = make([]int64, buckets)
-		}
-		m.left[bucket(room)] = time.Now().Unix()
-	} else {
-		m.subscribers[room] = all
-	}
-}
-
-// remove removes n from the cluster, and reports whether it was a member.
-func (m *Memory) remove(n *memoryNode) bool {
-	if m.nodes[n.id] != n {
-		return false
-	}
-	delete(m.nodes, n.id)
-	for room := range n.subscriptions {
-		m.silence(n, room)
-	}
-	return true
 }

@@ -34,7 +34,11 @@ func mustJoin(t testing.TB, m *Memory, id NodeID) Adapter {
 	return a
 }
 
-func mustPublish(t testing.TB, a Adapter, e Event) Cursor {
+type publisher interface {
+	Publish(context.Context, Event) (Receipt, error)
+}
+
+func mustPublish(t testing.TB, a publisher, e Event) Cursor {
 	t.Helper()
 	r, err := a.Publish(t.Context(), e)
 	if err != nil {
@@ -80,11 +84,11 @@ func TestNodeIDsAreUnique(t *testing.T) {
 }
 
 func TestClockNeverGoesBack(t *testing.T) {
-	m := NewMemory(MemoryOptions{})
+	l := NewMemory(MemoryOptions{}).logs[0]
 	now := time.Now()
-	last := m.newest[0]
+	last := l.newest
 	for _, d := range []time.Duration{0, time.Millisecond, 0, -time.Hour, -24 * time.Hour, time.Minute, time.Minute - 1, 0} {
-		p := m.tick(0, now.Add(d))
+		p := l.tick(now.Add(d))
 		if p.Compare(last) <= 0 {
 			t.Errorf("with the wall clock at %v the position after %v is %v", d, last, p)
 		}
@@ -121,7 +125,7 @@ func TestSilentRoomsAreForgotten(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		mustPublish(t, a, stored("x", room("r")))
-		if n := len(m.backlogs.byRoom); n != 1 || m.backlogs.quiet.Len()+m.backlogs.idle.Len() != 1 {
+		if n := len(m.logs[0].backlogs.byRoom); n != 1 || m.logs[0].backlogs.quiet.Len()+m.logs[0].backlogs.idle.Len() != 1 {
 			t.Errorf("%d rooms have backlogs, want the one that was published to", n)
 		}
 	})
@@ -133,12 +137,12 @@ func TestBacklogsAreTrimmed(t *testing.T) {
 	a := mustJoin(t, m, "a")
 	for i := range 100 {
 		mustPublish(t, a, stored("x", room("r")))
-		b := m.backlogs.byRoom[room("r")]
+		b := m.logs[0].backlogs.byRoom[room("r")]
 		if n := len(b.events); n > 2*limit || n < min(i+1, limit) {
 			t.Fatalf("of %d events %d are kept", i+1, n)
 		}
-		if want := backlogOverhead + len("r") + len(b.events)*b.events[0].size(); b.bytes != want || m.backlogs.bytes != want {
-			t.Fatalf("counted %d and %d bytes, want %d", b.bytes, m.backlogs.bytes, want)
+		if want := backlogOverhead + len("r") + len(b.events)*b.events[0].size(); b.bytes != want || m.logs[0].backlogs.bytes != want {
+			t.Fatalf("counted %d and %d bytes, want %d", b.bytes, m.logs[0].backlogs.bytes, want)
 		}
 	}
 }
@@ -182,7 +186,7 @@ func TestTargetsCountInBacklogs(t *testing.T) {
 			e.Target.To = append(e.Target.To, room(fmt.Sprint(i)))
 		}
 		mustPublish(t, a, e)
-		if got, least := m.backlogs.bytes, names*size; got < least || got > 2*least+copies*1000 {
+		if got, least := m.logs[0].backlogs.bytes, names*size; got < least || got > 2*least+copies*1000 {
 			t.Errorf("%d copies count as %d bytes, want about %d", copies, got, least)
 		}
 	}
@@ -229,7 +233,7 @@ func TestBacklogsCountStructures(t *testing.T) {
 		for i := range n {
 			mustPublish(t, a, test.of(i))
 		}
-		taken, counted := heapBytes()-before, m.backlogs.bytes
+		taken, counted := heapBytes()-before, m.logs[0].backlogs.bytes
 		if counted < taken || counted > 3*taken {
 			t.Errorf("%s: %d bytes an event are counted as %d", test.name, taken/n, counted/n)
 		}
@@ -271,8 +275,8 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	var last Cursor
 	for i := range 1000 {
 		last = mustPublish(t, a, stored("x", room(fmt.Sprint(i))))
-		if m.backlogs.bytes > budget {
-			t.Fatalf("the backlogs take %d bytes of %d", m.backlogs.bytes, budget)
+		if m.logs[0].backlogs.bytes > budget {
+			t.Fatalf("the backlogs take %d bytes of %d", m.logs[0].backlogs.bytes, budget)
 		}
 	}
 	if _, err := replayed(t, a, room("0"), start); !errors.Is(err, ErrTrimmed) {
@@ -307,8 +311,8 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	// One event larger than the budget is not kept at all.
 	huge := Event{Target: rooms.Target{To: []rooms.Room{room("huge")}}, Stored: true, Attachments: [][]byte{make([]byte, budget)}}
 	mustPublish(t, a, huge)
-	if m.backlogs.bytes != 0 || len(m.backlogs.byRoom) != 0 {
-		t.Errorf("%d bytes are kept in %d rooms", m.backlogs.bytes, len(m.backlogs.byRoom))
+	if m.logs[0].backlogs.bytes != 0 || len(m.logs[0].backlogs.byRoom) != 0 {
+		t.Errorf("%d bytes are kept in %d rooms", m.logs[0].backlogs.bytes, len(m.logs[0].backlogs.byRoom))
 	}
 }
 
@@ -359,10 +363,10 @@ func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 	expect := func(payloads int) {
 		t.Helper()
 		events := 0
-		for _, b := range m.backlogs.byRoom {
+		for _, b := range m.logs[0].backlogs.byRoom {
 			events += len(b.events)
 		}
-		if got, least := m.backlogs.bytes, payloads*size; got < least || got > least+size/2+events*1000 {
+		if got, least := m.logs[0].backlogs.bytes, payloads*size; got < least || got > least+size/2+events*1000 {
 			t.Errorf("%d events and %d payloads count as %d bytes", events, payloads, got)
 		}
 	}
@@ -376,8 +380,8 @@ func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 	mustPublish(t, a, stored("x", e.Target.To[n-1]))
 	mustPublish(t, a, stored("x", e.Target.To[n-1]))
 	expect(0)
-	if len(m.backlogs.shares) != 0 {
-		t.Errorf("%d shares are kept", len(m.backlogs.shares))
+	if len(m.logs[0].backlogs.shares) != 0 {
+		t.Errorf("%d shares are kept", len(m.logs[0].backlogs.shares))
 	}
 }
 
@@ -491,7 +495,7 @@ func TestResetReplacesWhatWaits(t *testing.T) {
 	if _, err := a.Next(t.Context()); !errors.As(err, &lost) {
 		t.Errorf("Next: %v, want a *LostError", err)
 	}
-	if e, err := a.Next(t.Context()); err != nil || string(e.Data) != "new" || e.Cursor.Epoch != m.epoch {
+	if e, err := a.Next(t.Context()); err != nil || string(e.Data) != "new" || e.Cursor.Epoch != m.logs[0].epoch {
 		t.Errorf("Next: %q at %v, %v", e.Data, e.Cursor, err)
 	}
 }
@@ -525,7 +529,7 @@ func TestCloseFreesTheRooms(t *testing.T) {
 	mustSubscribe(t, b, room("r"))
 	a.Close()
 	b.Unsubscribe(room("r"))
-	if n := len(m.subscribers); n != 1 {
+	if n := len(m.logs[0].subscribers); n != 1 {
 		t.Errorf("%d rooms have subscribers, want only that of the nodes", n)
 	}
 }

@@ -24,7 +24,13 @@ type Position struct {
 // Compare returns -1, 0 or 1 if p is before q, is q, or is after it. Between partitions it compares
 // times, which is useful for sorting and proves nothing.
 func (p Position) Compare(q Position) int {
-	return cmp.Or(cmp.Compare(p.Ms, q.Ms), cmp.Compare(p.Seq, q.Seq), cmp.Compare(p.Partition, q.Partition))
+	switch {
+	case p.Ms != q.Ms:
+		return cmp.Compare(p.Ms, q.Ms)
+	case p.Seq != q.Seq:
+		return cmp.Compare(p.Seq, q.Seq)
+	}
+	return cmp.Compare(p.Partition, q.Partition)
 }
 
 // Time returns when the position was issued.

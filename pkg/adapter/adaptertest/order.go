@@ -36,11 +36,11 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 		// Fields that the publisher does not set:
 		{
 			Target: rooms.Target{To: []rooms.Room{r}}, Stored: true, Data: []byte("<&>"),
-			From: "x", Position: adapter.Position{Ms: 1}, Cursor: adapter.Cursor{Epoch: "x"},
+			From: "x", Position: adapter.Position{Ms: 1}, Cursor: adapter.Cursor{Epoch: "x"}, Earlier: []adapter.Copy{{To: []rooms.Room{r}}},
 		},
 	} {
 		want := sent
-		want.From, want.Cursor = a.Node(), a.publish(sent)
+		want.From, want.Cursor, want.Earlier = a.Node(), a.publish(sent), nil
 		want.Position = want.Cursor.At
 		want.Target.To = []rooms.Room{r} // of its rooms the one that the nodes are subscribed to
 		for _, n := range []*node{a, b} {

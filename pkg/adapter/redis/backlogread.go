@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -193,7 +194,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 
 // scriptArgs returns the keys and arguments of the script for the rest of backlogs.
 func (p *partition) scriptArgs(unread []*backlog, hold int) (keys []string, args []any) {
-	largest := orDefault(p.sizes.largest(p.life), readBytes)
+	largest := cmp.Or(p.sizes.largest(p.life), readBytes)
 	keys, args = make([]string, 0, len(unread)), make([]any, 0, 4+2*len(unread))
 	args = append(args, readBytes, max(hold, 0), max(1, min(usuallyRead, 4*readBytes/largest)), maxListed)
 	for _, b := range unread {

@@ -88,7 +88,7 @@ func foreign(t *testing.T, a *Adapter, payload []byte, to ...rooms.Room) adapter
 	if o.err != nil {
 		t.Fatal(o.err)
 	}
-	return o.at
+	return o.cursor.At
 }
 
 // What version 1 has stored and published is read: live, in a replay and in a

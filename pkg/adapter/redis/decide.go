@@ -83,7 +83,7 @@ func (p *partition) space() feed.Space {
 // that was decided.
 func (p *partition) do(out *feed.Output) {
 	for _, it := range out.Items {
-		p.queue.Put(it, it.Size)
+		p.queue.Put(it.Item, it.Size)
 		if it.Lost != nil {
 			p.stats.losses.Add(1)
 		}

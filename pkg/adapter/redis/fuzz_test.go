@@ -110,7 +110,7 @@ func FuzzStreamEntries(f *testing.F) {
 	f.Add("-", "\x02\x00\x00\x03", "\x02")
 	f.Add("1-2-3", "\x63", "\x63")
 	f.Fuzz(func(t *testing.T, id, payload, lists string) {
-		p := &partition{number: 3, limit: 10}
+		p := &partition{number: 3, limit: 10, stats: newCounters()}
 		b := backlog{to: []rooms.Room{lobby}}
 		p.parse(&b, id, payload, math.MaxInt)
 		p.parse(&b, id, payload, 4)

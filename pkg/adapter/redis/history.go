@@ -81,6 +81,20 @@ func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) e
 	return p.pubsub.renew.Run(ctx, c, keys, lost, next, p.names.news()).Err()
 }
 
+// runNews searches for the history when a new one is announced, one search at a time.
+func (p *partition) runNews() {
+	for {
+		select {
+		case <-p.news:
+		case <-p.ctx.Done():
+			return
+		}
+		ctx, cancel := p.bounded(p.ctx)
+		_, _, _ = p.search(ctx) // if it fails, the next probe retries
+		cancel()
+	}
+}
+
 // adopt makes a history the node's, unless the node's history is no longer before.
 func (p *partition) adopt(before, epoch string, newest feed.Entry) bool {
 	p.mu.Lock()
@@ -106,17 +120,20 @@ func (p *partition) lost(epoch, proof string) {
 	p.log.Warn("Redis has lost part of the history", zap.String("epoch", epoch), zap.String("proof", proof))
 }
 
-// head returns the newest position, and an error if one of seen is proved not to be of the current
+// Head returns the newest position, and an error if one of seen is proved not to be of the current
 // history. Callers share the reads of the clock: one that arrives during a read waits for the next,
 // because the current one may have been executed already.
-func (p *partition) head(ctx context.Context, seen ...adapter.Position) (place, error) {
+func (p *partition) Head(ctx context.Context, seen ...adapter.Position) (adapter.Cursor, error) {
+	if err := p.enter(ctx); err != nil {
+		return adapter.Cursor{}, err
+	}
 	return p.heads.Do(ctx, seen, 0)
 }
 
 // runHeads answers pending requests until the adapter closes.
 func (p *partition) runHeads() { p.heads.Serve(nil, p.answerHeads) }
 
-func (p *partition) answerHeads(all []*batch.Request[[]adapter.Position, place]) {
+func (p *partition) answerHeads(all []*batch.Request[[]adapter.Position, adapter.Cursor]) {
 	ctx, cancel := p.bounded(p.ctx)
 	defer cancel()
 	var seen []adapter.Position
@@ -135,7 +152,7 @@ func (p *partition) answerHeads(all []*batch.Request[[]adapter.Position, place])
 				break
 			}
 		}
-		r.Answer(place{look.Epoch, look.Newest.End(p.number)}, lost)
+		r.Answer(adapter.Cursor{Epoch: look.Epoch, At: look.Newest.End(p.number)}, lost)
 	}
 }
 

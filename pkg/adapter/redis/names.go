@@ -68,6 +68,14 @@ func name(r rooms.Room) string {
 	return kind + escape.Replace(r.Namespace) + "," + r.Name
 }
 
+func namesOf(list []rooms.Room) []string {
+	names := make([]string, len(list))
+	for i, r := range list {
+		names[i] = name(r)
+	}
+	return names
+}
+
 var unescaper = strings.NewReplacer("%25", "%", "%2C", ",")
 
 func unescape(namespace string) string {

@@ -58,9 +58,9 @@ func (c *content) copied() int {
 	return n
 }
 
-// An outcome is the result of sending a parcel: its event's place and what it reached, or an error.
+// An outcome is the result of sending a parcel: its event's position and what it reached, or an error.
 type outcome struct {
-	place
+	cursor adapter.Cursor
 	reached
 	err error
 }

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -20,7 +21,7 @@ import (
 )
 
 // A partition is the unit of order: one clock, and the rooms whose events it
-// numbers. It is served by one Redis server at a time.
+// numbers. It is served by one Redis server at a time. It implements [adapter.Partition].
 type partition struct {
 	number  uint16
 	node    adapter.NodeID
@@ -55,10 +56,10 @@ type partition struct {
 	outbox    *batch.Queue[content, outcome]
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
 
-	queue    *queue.Queue[feed.Item] // of the feeds of all partitions
+	queue    *queue.Queue[adapter.Item] // of the feeds of all partitions
 	inbox    *queue.Queue[adapter.Message]
-	deaf     func()                                  // reports that messages may have been lost
-	heads    *batch.Queue[[]adapter.Position, place] // reads of the clock, with positions to look up there
+	deaf     func()                                           // reports that messages may have been lost
+	heads    *batch.Queue[[]adapter.Position, adapter.Cursor] // reads of the clock, with positions to look up there
 	backlogs *batch.Queue[*backlogRequest, map[backlogID]*backlog]
 	kick     chan struct{} // holds a token if a probe is wanted immediately
 	news     chan struct{} // holds a token if a search for the history is wanted
@@ -79,25 +80,25 @@ type partition struct {
 	counts    bool          // the server counts the subscribers that a probe reaches
 
 	newer atomic.Int64 // Unix time in nanoseconds at which a newer wire version was last received
-	stats counters
+	stats *counters
 }
 
 func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition {
-	limit := orDefault(o.BacklogLimit, 1000)
+	limit := cmp.Or(o.BacklogLimit, 1000)
 	p := &partition{
 		number:  number,
 		node:    o.Node,
-		names:   newNames(orDefault(o.Prefix, "rejoin:"), tag),
+		names:   newNames(cmp.Or(o.Prefix, "rejoin:"), tag),
 		pubsub:  plain,
 		log:     o.Logger,
-		timeout: orDefault(o.Timeout, 3*time.Second),
+		timeout: cmp.Or(o.Timeout, 3*time.Second),
 		limit:   max(limit, 0),
 		tried:   readBytes / max(o.Partitions, 1),
-		entries: orDefault(o.ReplayEntries, 20_000),
-		replay:  orDefault(o.ReplayBytes, 256<<20) / max(o.Partitions, 1), // a replay reads all of them concurrently
-		life:    orDefault(o.BacklogTTL, time.Hour),
-		keep:    orDefault(o.ClockTTL, 10*time.Minute),
-		probing: orDefault(o.ProbeInterval, time.Second),
+		entries: cmp.Or(o.ReplayEntries, 20_000),
+		replay:  cmp.Or(o.ReplayBytes, 256<<20) / max(o.Partitions, 1), // a replay reads all of them concurrently
+		life:    cmp.Or(o.BacklogTTL, time.Hour),
+		keep:    cmp.Or(o.ClockTTL, 10*time.Minute),
+		probing: cmp.Or(o.ProbeInterval, time.Second),
 		ctx:     a.ctx,
 		linking: make(chan struct{}, 1),
 		queue:   a.queue,
@@ -106,6 +107,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		kick:    make(chan struct{}, 1),
 		news:    make(chan struct{}, 1),
 		rooms:   make(map[string]*heard),
+		stats:   a.counters,
 	}
 	if o.Redis.Form() == redisurl.Cluster {
 		p.pubsub = sharded
@@ -117,15 +119,14 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
 	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
-	p.heads = batch.New[[]adapter.Position, place](p.ctx, batch.Options{})
+	p.heads = batch.New[[]adapter.Position, adapter.Cursor](p.ctx, batch.Options{})
 	p.backlogs = batch.New[*backlogRequest, map[backlogID]*backlog](p.ctx, batch.Options{})
-	p.stats.init()
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
 	p.feed = p.newFeed()
 	// Subscriptions that need no member.
 	always := []string{probe(p.node), listsName}
-	if nodes := name(rooms.InNodes()); a.home(nodes, o.Partitions) == number {
+	if nodes := name(rooms.InNodes()); adapter.Home(nodes, o.Partitions) == number {
 		always = append(always, nodes)
 	}
 	for _, name := range always {
@@ -133,20 +134,6 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 		p.feed.From(name, adapter.Position{})
 	}
 	return p
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
-
-// A place is a position and the history that it belongs to.
-type place struct {
-	epoch string
-	at    adapter.Position
 }
 
 // failed notes that a call that began at some time failed because Redis was unavailable.

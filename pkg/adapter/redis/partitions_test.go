@@ -226,7 +226,7 @@ func (w *witness) check(t *testing.T, published [][]sent) {
 			for i := uint16(0); i < 3 && !wanted; i++ {
 				in := slices.ContainsFunc(s.to, func(r rooms.Room) bool {
 					joined, in := w.joined[r]
-					return in && w.home(name(r), 3) == i && !joined.Covers(s.at.In(i))
+					return in && adapter.Home(name(r), 3) == i && !joined.Covers(s.at.In(i))
 				})
 				wanted = in && w.seen.Covers(s.at.In(i))
 				if in {

@@ -115,11 +115,11 @@ func (p *partition) moved(l *link) bool {
 	return true
 }
 
-// condition returns the generation and whether the feed is interrupted.
-func (p *partition) condition() (generation uint64, catchingUp bool) {
+// catchingUp reports whether the feed is interrupted.
+func (p *partition) catchingUp() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.stats.generations.Load(), !p.feed.Passing()
+	return !p.feed.Passing()
 }
 
 // ready returns why this node should not get new clients, or nil.

@@ -198,7 +198,7 @@ func (p *partition) settled(c *call, e feed.Entry, result func(int) (r reached, 
 	for i, it := range c.events {
 		r, failure := result(i)
 		if failure == "" {
-			it.Answer(outcome{place: place{c.epoch, e.Position(p.number, i)}, reached: r}, nil)
+			it.Answer(outcome{cursor: adapter.Cursor{Epoch: c.epoch, At: e.Position(p.number, i)}, reached: r}, nil)
 			continue
 		}
 		p.stats.notStored.Add(1)

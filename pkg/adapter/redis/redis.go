@@ -8,10 +8,10 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +19,6 @@ import (
 
 	"github.com/rejoin-io/rejoin/internal/queue"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
@@ -82,24 +81,23 @@ type Options struct {
 //   - An adapter that loses its id to another node, after too long a silence, closes itself: its
 //     errors wrap [ErrTaken] and [adapter.ErrClosed].
 type Adapter struct {
-	node       adapter.NodeID
+	*composed
 	partitions []*partition
 	registry   *registry
-	queue      *queue.Queue[feed.Item]
+	queue      *queue.Queue[adapter.Item]
 	inbox      *queue.Queue[adapter.Message]
-	large      chan struct{} // holds a token while a replay holds many events
-	onProgress func(adapter.Cursor)
-	onLost     atomic.Pointer[func()] // of messages
+	onLost     atomic.Pointer[func()] // called when messages may have been lost
+	large      chan struct{}          // holds a token while a replay holds many events
+	counters   *counters              // of all partitions
 
 	ctx     context.Context // its cause wraps adapter.ErrClosed
 	cancel  context.CancelCauseFunc
-	closing bool          // guarded by the first partition's mu
+	closing bool          // guarded by the mu of all partitions
 	closed  chan struct{} // when Close has ended
-
-	// Used by Next only: its position and its histories.
-	progress *adapter.Progress
-	epochs   []string
 }
+
+// composed has the methods of the adapter that are distributed over the partitions.
+type composed = adapter.Partitions
 
 var (
 	_ adapter.Adapter          = (*Adapter)(nil)
@@ -121,21 +119,21 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	if o.Partitions = orDefault(o.Partitions, 1); o.Partitions < 1 || o.Partitions > adapter.MaxPartitions {
+	if o.Partitions = cmp.Or(o.Partitions, 1); o.Partitions < 1 || o.Partitions > adapter.MaxPartitions {
 		return nil, fmt.Errorf("adapter/redis: Options.Partitions is %d: there can be 1 to %d", o.Partitions, adapter.MaxPartitions)
 	}
 	a := &Adapter{
-		node:   o.Node,
-		queue:  queue.New[feed.Item](feedItems, feedBytes),
-		large:  make(chan struct{}, 1),
-		inbox:  queue.New[adapter.Message](inboxItems, inboxBytes),
-		closed: make(chan struct{}),
+		queue:    queue.New[adapter.Item](feedItems, feedBytes),
+		large:    make(chan struct{}, 1),
+		counters: newCounters(),
+		inbox:    queue.New[adapter.Message](inboxItems, inboxBytes),
+		closed:   make(chan struct{}),
 	}
 	a.ctx, a.cancel = context.WithCancelCause(context.Background())
 	for i, tag := range tags(o.Partitions) {
 		a.partitions = append(a.partitions, a.newPartition(o, uint16(i), tag))
 	}
-	a.registry = newRegistry(a, o.Address)
+	a.registry = newRegistry(a, o.Node, o.Address)
 	for _, p := range a.partitions {
 		p.changed = a.registry.changed
 	}
@@ -158,19 +156,12 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 			p.running.Go(p.runBacklogs)
 		}
 	}
-	places := make([]place, len(a.partitions))
-	search := func(i int, p *partition) (err error) {
-		if _, _, err = p.search(ctx); err == nil {
-			places[i] = p.seen()
-		}
-		return err
-	}
 	for _, step := range []func() error{
 		func() error { return a.mayRun(ctx, target) },
 		func() error { return a.agree(ctx) },
 		func() error { return a.registry.claim(ctx) },
 		func() error { return a.registry.awaitPeers(ctx) },
-		func() error { return a.each(search) },
+		func() error { return a.compose(ctx) },
 	} {
 		err := step()
 		for errors.Is(err, adapter.ErrUnavailable) && ctx.Err() == nil { // Redis may become reachable
@@ -180,10 +171,6 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 			return err
 		}
 	}
-	a.progress = adapter.NewProgress(cursor(0, places))
-	for _, at := range places {
-		a.epochs = append(a.epochs, at.epoch)
-	}
 	for _, p := range a.partitions {
 		p.running.Go(p.runPublisher)
 		p.running.Go(p.runSubscriber)
@@ -192,19 +179,26 @@ func (a *Adapter) start(ctx context.Context, target *redisurl.Target) error {
 		p.running.Go(p.runNews)
 	}
 	a.partitions[0].running.Go(func() { a.registry.run(a.ctx) })
-	return a.each(func(_ int, p *partition) error { return p.awaitLive(ctx) })
+	for _, p := range a.partitions {
+		if err := p.awaitLive(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// each calls f concurrently for every partition, and returns when all calls have.
-func (a *Adapter) each(f func(i int, p *partition) error) error {
-	errs := make([]error, len(a.partitions))
-	var all sync.WaitGroup
-	for i, p := range a.partitions[1:] {
-		all.Go(func() { errs[i+1] = f(i+1, p) })
+// compose makes the partitions one adapter.
+func (a *Adapter) compose(ctx context.Context) (err error) {
+	c := adapter.Composition{
+		Node: a.registry.id,
+		Key:  name,
+		Next: func(ctx context.Context) (adapter.Item, error) { return a.queue.Take(ctx, a.ctx) },
 	}
-	errs[0] = f(0, a.partitions[0])
-	all.Wait()
-	return errors.Join(errs...)
+	for _, p := range a.partitions {
+		c.Partitions = append(c.Partitions, p)
+	}
+	a.composed, err = adapter.Compose(ctx, c)
+	return err
 }
 
 // Ready returns nil if this node's feed works: Redis answers, its probes return, no catch-up is in
@@ -228,19 +222,6 @@ func (a *Adapter) Done() <-chan struct{} { return a.ctx.Done() }
 // error that wraps [ErrTaken] once another node has taken this one's id.
 func (a *Adapter) Err() error { return context.Cause(a.ctx) }
 
-// Stats returns the adapter's statistics.
-func (a *Adapter) Stats() Stats {
-	s := a.partitions[0].snapshot()
-	for _, p := range a.partitions[1:] {
-		s.add(p.snapshot())
-	}
-	s.Epoch = cursor(0, a.seen()).Epoch
-	return s
-}
-
-// Node returns the node's id.
-func (a *Adapter) Node() adapter.NodeID { return a.node }
-
 // Address returns the host:port of a node's internal port, as that node set [Options].Address. A
 // node that the last heartbeat did not list, or listed at the address stale ("" for none), is
 // looked up in Redis, so a node is found from the moment its New returns. Concurrent look-ups share
@@ -248,7 +229,7 @@ func (a *Adapter) Node() adapter.NodeID { return a.node }
 // Redis has answered that the cluster has no such node; any other error says nothing about the
 // node. Address is safe for concurrent use, and returns when ctx ends.
 func (a *Adapter) Address(ctx context.Context, node adapter.NodeID, stale string) (string, error) {
-	if err := a.enter(ctx); err != nil {
+	if err := a.partitions[0].enter(ctx); err != nil {
 		return "", err
 	}
 	return a.registry.address(ctx, node, stale)
@@ -256,7 +237,7 @@ func (a *Adapter) Address(ctx context.Context, node adapter.NodeID, stale string
 
 // Nodes implements [adapter.Adapter].
 func (a *Adapter) Nodes(ctx context.Context) ([]adapter.Member, error) {
-	if err := a.enter(ctx); err != nil {
+	if err := a.partitions[0].enter(ctx); err != nil {
 		return nil, err
 	}
 	return a.registry.members(), nil
@@ -264,7 +245,7 @@ func (a *Adapter) Nodes(ctx context.Context) ([]adapter.Member, error) {
 
 // FreshNodes implements [adapter.Refresher]. It shares its command with Address.
 func (a *Adapter) FreshNodes(ctx context.Context) ([]adapter.Member, error) {
-	if err := a.enter(ctx); err != nil {
+	if err := a.partitions[0].enter(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.registry.refresh(ctx); err != nil {
@@ -295,8 +276,10 @@ func (a *Adapter) Close() error {
 
 // stop ends the adapter's goroutines and calls, and reports whether this was the first call.
 func (a *Adapter) stop() bool {
-	a.partitions[0].mu.Lock()
-	defer a.partitions[0].mu.Unlock()
+	for _, p := range a.partitions {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+	}
 	first := !a.closing
 	a.closing = true
 	a.cancel(adapter.ErrClosed)

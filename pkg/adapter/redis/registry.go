@@ -73,8 +73,8 @@ type about struct {
 	Wire       int    `json:"wire,omitempty"` // the version that it writes; 0 is 1
 }
 
-func newRegistry(a *Adapter, addr string) *registry {
-	return &registry{a: a, p: a.partitions[0], id: a.node, secret: rand.Text()[:16], addr: addr, wake: make(chan struct{}, 1)}
+func newRegistry(a *Adapter, id adapter.NodeID, addr string) *registry {
+	return &registry{a: a, p: a.partitions[0], id: id, secret: rand.Text()[:16], addr: addr, wake: make(chan struct{}, 1)}
 }
 
 func (r *registry) keys() []string { return []string{r.p.names.leases(), r.p.names.about()} }

@@ -253,11 +253,20 @@ var pageSource string
 
 var pageScript = goredis.NewScript(pageSource)
 
-// recent returns a page of the newest kept events of a room, before a position unless that is the
-// first, oldest first, and whether there are older ones. Redis sends only what is returned.
-func (p *partition) recent(ctx context.Context, epoch, name string, before adapter.Position, page adapter.Page) (events []*adapter.Event, more bool, err error) {
+// History returns a page of the newest kept events of a room, oldest first, and whether there are
+// older ones. Redis sends only what is returned.
+func (p *partition) History(ctx context.Context, room rooms.Room, page adapter.Page) (events []*adapter.Event, more bool, err error) {
+	events, err = await(ctx, p, func() (events []*adapter.Event, err error) {
+		events, more, err = p.recent(ctx, room, page)
+		return events, err
+	})
+	return events, err == nil && more, err
+}
+
+func (p *partition) recent(ctx context.Context, room rooms.Room, page adapter.Page) (events []*adapter.Event, more bool, err error) {
+	epoch, name := p.history(), name(room)
 	end := "+"
-	if before.Ms > 0 {
+	if before := page.Before.At; before.Ms > 0 {
 		end = "(" + formatPosition(before)
 	}
 	var reply []string
@@ -274,8 +283,7 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 	if len(reply)%2 == 0 {
 		return nil, false, errMalformed
 	}
-	r, _ := parseName(name)
-	b := backlog{to: []rooms.Room{r}}
+	b := backlog{to: []rooms.Room{room}}
 	for i := len(reply) - 2; i > 0; i -= 2 {
 		p.parse(&b, reply[i], reply[i+1], math.MaxInt)
 	}
@@ -285,23 +293,21 @@ func (p *partition) recent(ctx context.Context, epoch, name string, before adapt
 	return b.events, reply[0] != "", nil
 }
 
-// A placed is a requested event, by the name of its room.
-type placed struct {
-	name string
-	at   adapter.Position
-	i    int // its index in the result
+// Fetch reads single events.
+func (p *partition) Fetch(ctx context.Context, history adapter.Cursor, places []adapter.Place) ([]*adapter.Event, error) {
+	return await(ctx, p, func() ([]*adapter.Event, error) { return p.fetch(ctx, history.Epoch, places) })
 }
 
-// fetch reads single events into their places in a result.
-func (p *partition) fetch(ctx context.Context, epoch string, list []placed, events []adapter.Event) error {
-	reads := make([]*goredis.XMessageSliceCmd, len(list))
+func (p *partition) fetch(ctx context.Context, epoch string, places []adapter.Place) ([]*adapter.Event, error) {
+	key := func(i int) string { return p.names.room(epoch, name(places[i].Room)) }
+	reads := make([]*goredis.XMessageSliceCmd, len(places))
 	err := p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
 		var role *goredis.Cmd
 		var current *goredis.StringCmd
 		_, err := c.Pipelined(ctx, func(pipe goredis.Pipeliner) error {
-			for i, e := range list {
-				id := formatPosition(e.at)
-				reads[i] = pipe.XRangeN(ctx, p.names.room(epoch, e.name), id, id, 1)
+			for i, place := range places {
+				id := formatPosition(place.At)
+				reads[i] = pipe.XRangeN(ctx, key(i), id, id, 1)
 			}
 			role = p.askRole(ctx, pipe)
 			current = pipe.Get(ctx, p.names.epoch())
@@ -312,7 +318,7 @@ func (p *partition) fetch(ctx context.Context, epoch string, list []placed, even
 		}
 		for i, read := range reads {
 			if err := read.Err(); err != nil {
-				return atKey(p.names.room(epoch, list[i].name), err)
+				return atKey(key(i), err)
 			}
 		}
 		if err := isPrimary(role); err != nil {
@@ -327,25 +333,25 @@ func (p *partition) fetch(ctx context.Context, epoch string, list []placed, even
 		err = fmt.Errorf("%w: %w", adapter.ErrUndecodable, err)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	bytes := 0
 	defer func() { adapter.CountRead(ctx, bytes) }()
-	for i, e := range list {
+	events := make([]*adapter.Event, len(places))
+	for i, place := range places {
 		read := reads[i].Val()
 		if len(read) == 0 {
-			return fmt.Errorf("%w: the event at %s in %s", adapter.ErrTrimmed, formatPosition(e.at), e.name)
+			return nil, fmt.Errorf("%w: the event at %s in %s", adapter.ErrTrimmed, formatPosition(place.At), name(place.Room))
 		}
 		payload, _ := read[0].Values["e"].(string)
 		bytes += len(payload) + entryBytes
-		room, _ := parseName(e.name)
-		found, _, err := decodeStored(payload, []rooms.Room{room}, math.MaxInt)
+		found, _, err := decodeStored(payload, []rooms.Room{place.Room}, math.MaxInt)
 		if err != nil {
 			p.stats.malformed.Add(1)
-			return fmt.Errorf("%w: the event at %s in %s", err, formatPosition(e.at), e.name)
+			return nil, fmt.Errorf("%w: the event at %s in %s", err, formatPosition(place.At), name(place.Room))
 		}
-		found.Position = e.at
-		events[e.i] = *found
+		found.Position = place.At
+		events[i] = found
 	}
-	return nil
+	return events, nil
 }

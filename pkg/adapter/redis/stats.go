@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
 // Stats are statistics of an adapter since its start, and its present state.
@@ -51,9 +53,11 @@ type counters struct {
 	seconds Histogram
 }
 
-func (c *counters) init() {
-	c.batches = Histogram{Bounds: batchBounds, Counts: make([]uint64, len(batchBounds))}
-	c.seconds = Histogram{Bounds: latencyBounds, Counts: make([]uint64, len(latencyBounds))}
+func newCounters() *counters {
+	return &counters{
+		batches: Histogram{Bounds: batchBounds, Counts: make([]uint64, len(batchBounds))},
+		seconds: Histogram{Bounds: latencyBounds, Counts: make([]uint64, len(latencyBounds))},
+	}
 }
 
 // called counts one call.
@@ -77,8 +81,9 @@ func (h Histogram) clone() Histogram {
 	return h
 }
 
-func (p *partition) snapshot() Stats {
-	c := &p.stats
+// Stats returns the adapter's statistics.
+func (a *Adapter) Stats() Stats {
+	c := a.counters
 	s := Stats{
 		Published: c.events.Load(), Retries: c.retries.Load(), Generations: c.generations.Load(),
 		Gaps: c.gaps.Load(), Repairs: c.repairs.Load(), Repaired: c.repaired.Load(), Losses: c.losses.Load(),
@@ -88,41 +93,22 @@ func (p *partition) snapshot() Stats {
 	c.mu.Lock()
 	s.Batches, s.PublishSeconds = c.batches.clone(), c.seconds.clone()
 	c.mu.Unlock()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.Epoch, s.Subscriptions, s.RoundTrip = p.feed.Epoch(), len(p.rooms), p.roundTrip
-	if !p.probed.IsZero() {
-		s.ProbeAge = time.Since(p.probed)
+	epochs := make([]string, len(a.partitions))
+	for i, p := range a.partitions {
+		epochs[i] = p.addTo(&s)
 	}
+	s.Epoch = adapter.CombineEpochs(epochs)
 	return s
 }
 
-// add adds another partition's statistics.
-func (s *Stats) add(o Stats) {
-	s.Subscriptions += o.Subscriptions
-	s.ProbeAge = max(s.ProbeAge, o.ProbeAge)
-	s.RoundTrip = max(s.RoundTrip, o.RoundTrip)
-	s.Published += o.Published
-	s.Retries += o.Retries
-	s.Generations += o.Generations
-	s.Gaps += o.Gaps
-	s.Repairs += o.Repairs
-	s.Repaired += o.Repaired
-	s.Losses += o.Losses
-	s.Epochs += o.Epochs
-	s.MessagesDropped += o.MessagesDropped
-	s.Malformed += o.Malformed
-	s.NewerVersion += o.NewerVersion
-	s.NotStored += o.NotStored
-	s.Ahead += o.Ahead
-	s.Batches.merge(o.Batches)
-	s.PublishSeconds.merge(o.PublishSeconds)
-}
-
-func (h *Histogram) merge(o Histogram) {
-	for i, n := range o.Counts {
-		h.Counts[i] += n
+// addTo adds the partition's present state to statistics, and returns its epoch.
+func (p *partition) addTo(s *Stats) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Subscriptions += len(p.rooms)
+	s.RoundTrip = max(s.RoundTrip, p.roundTrip)
+	if !p.probed.IsZero() {
+		s.ProbeAge = max(s.ProbeAge, time.Since(p.probed))
 	}
-	h.Count += o.Count
-	h.Sum += o.Sum
+	return p.feed.Epoch()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // lingering is how long a room stays subscribed after its last member has left, so that rooms that
@@ -36,10 +37,14 @@ func (p *partition) listen(name string) *heard {
 	return h
 }
 
-// subscribe subscribes the node to rooms, and returns the join position: the clock's newest once
+// Subscribe subscribes the node to rooms, and returns the join position: the clock's newest once
 // all of them are confirmed. Later events that a dying generation does not deliver are read by the
 // next one's catch-up.
-func (p *partition) subscribe(ctx context.Context, names []string) (place, error) {
+func (p *partition) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cursor, error) {
+	if err := p.enter(ctx); err != nil {
+		return adapter.Cursor{}, err
+	}
+	names := namesOf(list)
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()
 	var waits []chan struct{}
@@ -60,14 +65,14 @@ func (p *partition) subscribe(ctx context.Context, names []string) (place, error
 	p.mu.Unlock()
 	err := p.confirmation(ctx, waits)
 	if err == nil {
-		var joined place
-		if joined, err = p.head(ctx); err == nil {
-			p.hear(names, joined.at)
+		var joined adapter.Cursor
+		if joined, err = p.Head(ctx); err == nil {
+			p.hear(names, joined.At)
 			return joined, nil
 		}
 	}
-	p.unsubscribe(names)
-	return place{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
+	p.Unsubscribe(list...)
+	return adapter.Cursor{}, fmt.Errorf("%w: subscribe: %w", adapter.ErrUnavailable, err)
 }
 
 // hear records the subscription of rooms from a position on.
@@ -92,7 +97,8 @@ func (p *partition) confirmation(ctx context.Context, waits []chan struct{}) err
 	return nil
 }
 
-func (p *partition) unsubscribe(names []string) {
+func (p *partition) Unsubscribe(list ...rooms.Room) {
+	names := namesOf(list)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range names {
@@ -352,20 +358,6 @@ func (g *generation) confirmed(channel string) {
 	if len(g.pending) == 0 {
 		g.pending = nil
 		close(g.all)
-	}
-}
-
-// runNews searches for the history when a new one is announced, one search at a time.
-func (p *partition) runNews() {
-	for {
-		select {
-		case <-p.news:
-		case <-p.ctx.Done():
-			return
-		}
-		ctx, cancel := p.bounded(p.ctx)
-		_, _, _ = p.search(ctx) // if it fails, the next probe retries
-		cancel()
 	}
 }
 

@@ -22,6 +22,13 @@ type turn struct {
 	lists atomic.Int64 // bytes of lists, in all partitions
 }
 
+type turnKey struct{}
+
+// in returns the context of the replay's reads.
+func (t *turn) in(ctx context.Context) context.Context { return context.WithValue(ctx, turnKey{}, t) }
+
+func turnOf(ctx context.Context) *turn { return ctx.Value(turnKey{}).(*turn) }
+
 // count adds entries that the replay has read, and returns their number.
 func (t *turn) count(entries int) int {
 	t.mu.Lock()

@@ -219,7 +219,7 @@ func TestFoundCallTellsWhatIsNotStored(t *testing.T) {
 		if err := errors.Join(errBefore, errAfter); err != nil {
 			t.Fatal(err)
 		}
-		if (before.err != nil) != (i == 1) || (after.err != nil) != (i == 1) || before.err == nil && before.place != after.place {
+		if (before.err != nil) != (i == 1) || (after.err != nil) != (i == 1) || before.err == nil && before.cursor != after.cursor {
 			t.Errorf("event %d: %+v, found as %+v", i, before, after)
 		}
 	}

@@ -98,7 +98,7 @@ func (f *Feed) probed(at adapter.Position) {
 	f.reach(at)
 	f.trail.swear(f.gen.server, f.tail)
 	if !f.full() { // otherwise an event or the next probe reports it
-		f.put(Item{Epoch: f.epoch, At: f.tail})
+		f.put(adapter.Item{Epoch: f.epoch, At: f.tail}, 0)
 	}
 }
 
@@ -155,7 +155,7 @@ func (f *Feed) complete() {
 	case g.flow == passing && e.Position.Compare(f.tail) <= 0:
 		f.repeated(e.Position)
 	case g.flow == passing && !f.full():
-		f.put(Item{Event: e, Size: size})
+		f.put(adapter.Item{Event: e}, size)
 		f.reach(e.Position)
 		f.trail.note(e)
 	default:

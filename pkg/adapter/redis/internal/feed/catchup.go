@@ -116,7 +116,7 @@ func (f *Feed) merge(events [][]*adapter.Event) {
 	for e := range adapter.Merge(events) {
 		switch {
 		case e.Position.Compare(f.tail) > 0:
-			f.put(Item{Event: e, Size: f.config.Size(e)})
+			f.put(adapter.Item{Event: e}, f.config.Size(e))
 			f.tail = e.Position
 			repaired++
 		case g.end.Compare(e.Position) < 0: // held behind one that was ahead of the clock

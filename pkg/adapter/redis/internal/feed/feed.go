@@ -89,14 +89,10 @@ const heldBytes = 64 << 20
 // Space is what the queue of delivered items can still take. The last item may exceed the bytes.
 type Space struct{ Items, Bytes int }
 
-// An Item is what the feed delivers: an event, a loss, or, with neither, a position that it has
-// reached without an event.
+// An Item is what the feed delivers.
 type Item struct {
-	Event *adapter.Event
-	Lost  *adapter.LostError // the feed continues from the position
-	Epoch string             // of the position
-	At    adapter.Position
-	Size  int // memory in bytes
+	adapter.Item
+	Size int // memory in bytes
 }
 
 // An Output says what is to be done. It is valid until the next input.
@@ -191,13 +187,13 @@ func (f *Feed) Passing() bool { return f.gen != nil && f.gen.flow == passing }
 
 // lose reports a loss in some rooms, or in all if there are none, before a position.
 func (f *Feed) lose(reason string, list []rooms.Room, before adapter.Position) {
-	f.put(Item{Lost: &adapter.LostError{Reason: reason, Rooms: list}, Epoch: f.epoch, At: before})
+	f.put(adapter.Item{Lost: &adapter.LostError{Reason: reason, Rooms: list}, Epoch: f.epoch, At: before}, 0)
 }
 
-func (f *Feed) put(it Item) {
-	f.out.Items = append(f.out.Items, it)
+func (f *Feed) put(it adapter.Item, size int) {
+	f.out.Items = append(f.out.Items, Item{it, size})
 	f.space.Items--
-	f.space.Bytes -= it.Size
+	f.space.Bytes -= size
 }
 
 func (f *Feed) full() bool { return f.space.Items <= 0 || f.space.Bytes <= 0 }
