@@ -127,11 +127,16 @@ func (f *fleet) close() {
 	f.loop.close()
 }
 
-// gather connects the clients to the first node, where each hears one event.
-func (f *fleet) gather() error {
+// recruit makes the clients.
+func (f *fleet) recruit() {
 	for i := range f.p.Roamers {
 		f.clients = append(f.clients, &roamer{room: i % f.p.Rooms})
 	}
+}
+
+// gather connects the clients to the first node, where each hears one event.
+func (f *fleet) gather() error {
+	f.recruit()
 	if err := f.connect(f.cl.nodes[0].addr); err != nil {
 		return err
 	}
