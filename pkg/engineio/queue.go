@@ -111,7 +111,7 @@ type queue struct {
 	bytes   int       // the memory of both, not counting copies; see Conn.Queued
 	sent    uint64    // bytes that are no longer counted
 	off     bool      // the queue no longer counts
-	moved   time.Time // when bytes was 0, or something was last written
+	moved   time.Time // when bytes was last 0, or something was written since; only if bytes is not 0
 }
 
 // add queues packets, adjacent and in order. It returns how many bytes are then queued on all
@@ -196,8 +196,9 @@ func (q *queue) uncount(b *batch) {
 	if q.off {
 		return
 	}
-	q.moved = time.Now()
-	q.bytes -= b.bytes + b.overhead()
+	if q.bytes -= b.bytes + b.overhead(); q.bytes > 0 { // otherwise the next add notes the time
+		q.moved = time.Now()
+	}
 	q.sent += uint64(b.bytes + b.overhead())
 	n := b.sum(func(p *Packet) int { return p.letGo(q.counts) })
 	q.counts.queued.Add(int64(-n))
