@@ -124,8 +124,8 @@ func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed
 	if err := b.reachable(); err != nil {
 		return Placed{}, err
 	}
-	ev, err := b.event(event, args)
-	if err != nil {
+	var ev adapter.Event
+	if err := b.event(&ev, event, args); err != nil {
 		return Placed{}, err
 	}
 	if b.local {
@@ -173,20 +173,15 @@ func (b Broadcast) target(others int) (rooms.Target, error) {
 }
 
 // event makes the event of an Emit.
-func (b Broadcast) event(name string, args []any) (adapter.Event, error) {
-	target, err := b.target(0)
-	if err != nil {
-		return adapter.Event{}, err
+func (b Broadcast) event(ev *adapter.Event, name string, args []any) (err error) {
+	ev.Kind, ev.Flags, ev.Stored = kindEmit, b.flags, b.flags&flagVolatile == 0
+	if ev.Target, err = b.target(0); err != nil {
+		return err
 	}
-	data, attachments, err := encodeEmit(name, args)
-	ev := adapter.Event{
-		Kind: kindEmit, Target: target, Flags: b.flags, Stored: b.flags&flagVolatile == 0,
-		Data: data, Attachments: attachments,
+	if ev.Data, ev.Attachments, err = encodeEmit(name, args); err != nil {
+		return err
 	}
-	if err == nil {
-		err = checkSize(&ev)
-	}
-	return ev, err
+	return checkSize(ev)
 }
 
 // checkSize runs first in every publish, also for events that are published in another form or not
@@ -307,8 +302,8 @@ func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (
 }
 
 func (b Broadcast) query(ctx context.Context, event string, args []any) (*query, error) {
-	ev, err := b.event(event, args)
-	if err != nil {
+	var ev adapter.Event
+	if err := b.event(&ev, event, args); err != nil {
 		return nil, err
 	}
 	if err := b.reachable(); err != nil {

@@ -51,8 +51,8 @@ func (s *Socket) runHandlers(e *Event, callback *string) {
 	}
 	shared := s.ns.rulesNow()
 	run(onAny)
-	for _, r := range shared {
-		run(r.onAny)
+	for i := range shared { // of which the stack has no copies
+		run(shared[i].onAny)
 	}
 	*callback = "Socket.Use"
 	if !run(onEvent) {
@@ -65,8 +65,8 @@ func (s *Socket) runHandlers(e *Event, callback *string) {
 	s.mu.Unlock()
 	run(once)
 	run(own)
-	for _, r := range shared {
-		run(r.handlers[e.Name])
+	for i := range shared {
+		run(shared[i].handlers[e.Name])
 	}
 }
 
