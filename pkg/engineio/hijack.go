@@ -44,7 +44,7 @@ type hijacked struct {
 }
 
 // answerRoom is the usual memory of an answer and the first packets.
-const answerRoom = 512
+const answerRoom = 256
 
 func (c *hijacked) Write(b []byte) (int, error) {
 	if c.answered {
