@@ -62,6 +62,7 @@ var figures = []figure{
 	{"room", "deliveries per server CPU second", "%.0f", loadColumns, false, measureRoom},
 	{"echo", "echoes per server CPU second", "%.0f", loadColumns, false, measureEcho},
 	{"idle", "KiB resident per idle connection", "%.1f", idleColumns, false, measureIdle},
+	{"connect", "ms of the nodes' CPU for each client that connects", "%.3f", connectColumns, true, measureConnect},
 	{"cut", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(cut)},
 	{"busy", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(cutAndBusy)},
 	{"killed", recoveryUnit, "%.3f", recoveryColumns, true, measureRecovery(killed)},
@@ -92,14 +93,14 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&p.Warmup, "warmup", time.Second, "load before each measurement")
 	flag.DurationVar(&p.Measured, "measured", 3*time.Second, "length of each measurement")
 	flag.DurationVar(&p.Settle, "settle", 5*time.Second, "from the last idle connection to the reading")
-	flag.IntVar(&p.Roamers, "roamers", 500, "clients of a cluster that come back to another node")
+	flag.IntVar(&p.Roamers, "roamers", 500, "clients of a cluster that connect, and come back to another node")
 	flag.IntVar(&p.Rooms, "rooms", 100, "rooms that they are in, each in one")
 	flag.IntVar(&p.Missed, "missed", 20, "events in each of them while they are away")
 	flag.IntVar(&p.Others, "others", 20_000, "events in other rooms meanwhile, where the cluster is busy")
 	flag.IntVar(&p.Senders, "senders", 64, "publishers to the cluster, each with one event in flight")
 	flag.IntVar(&p.Stalls, "stalls", 500, "rooms that they publish to")
 	flag.IntVar(&p.Heard, "heard", 2000, "rooms of a node whose subscriber is cut")
-	only := flag.String("only", "", "comma-separated figures (room, echo, idle, cut, busy, killed, half-open, publish, catch-up) to measure; empty for all")
+	only := flag.String("only", "", "comma-separated figures (room, echo, idle, connect, cut, busy, killed, half-open, publish, catch-up) to measure; empty for all")
 	servers := flag.String("servers", "", "comma-separated servers to measure; empty for all")
 	node := flag.String("node", "../rejoin", "the node's binary")
 	before := flag.String("before", "", "binary of an earlier build of the node to measure beside it")

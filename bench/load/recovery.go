@@ -116,11 +116,16 @@ func per(d time.Duration, n int, unit time.Duration) float64 {
 	return float64(d) / float64(n) / float64(unit)
 }
 
-// gather connects the clients to the first node, where each hears one event.
-func (f *fleet) gather() error {
+// recruit makes the clients.
+func (f *fleet) recruit() {
 	for i := range f.p.Roamers {
 		f.clients = append(f.clients, &roamer{room: i % f.p.Rooms})
 	}
+}
+
+// gather connects the clients to the first node, where each hears one event.
+func (f *fleet) gather() error {
+	f.recruit()
 	if err := f.connect(f.cl.nodes[0].addr); err != nil {
 		return err
 	}

@@ -113,6 +113,16 @@ var (
 		{"allocs each", "%.1f", func(s sample) float64 { return float64(s.Usage.Allocs) / float64(s.Of) }},
 		{"allocated B each", "%.0f", func(s sample) float64 { return float64(s.Usage.Allocated) / float64(s.Of) }},
 	}
+	connectColumns = []column{
+		{"Redis ms", "%.3f", func(s sample) float64 { return per(s.Redis, s.Of, time.Millisecond) }},
+		{"wall s", "%.2f", func(s sample) float64 { return s.Usage.Wall.Seconds() }},
+		{"reads", "%.1f", func(s sample) float64 { return float64(s.Usage.Reads) / float64(s.Of) }},
+		{"writes", "%.1f", func(s sample) float64 { return float64(s.Usage.Writes) / float64(s.Of) }},
+		{"switches", "%.0f", func(s sample) float64 { return float64(s.Usage.Switches) }},
+		{"load CPU s", "%.2f", func(s sample) float64 { return s.Usage.Load.Seconds() }},
+		{"allocs each", "%.1f", func(s sample) float64 { return float64(s.Usage.Allocs) / float64(s.Of) }},
+		{"allocated B each", "%.0f", func(s sample) float64 { return float64(s.Usage.Allocated) / float64(s.Of) }},
+	}
 	publishColumns = []column{
 		{"Redis µs", "%.1f", func(s sample) float64 { return per(s.Redis, s.Of, time.Microsecond) }},
 		{"events", "%.0f", func(s sample) float64 { return float64(s.Count) }},

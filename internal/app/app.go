@@ -72,7 +72,9 @@ func New(o Options) *App {
 // Register serves the application to the clients of a namespace.
 func (a *App) Register(n *socketio.Namespace) {
 	n.Use(a.admit)
-	n.OnConnect(a.watch)
+	if a.verifier != nil {
+		n.OnConnect(a.watch)
+	}
 	n.OnAny(a.serve)
 }
 

@@ -70,10 +70,7 @@ func (a *App) admit(ctx context.Context, r *socketio.ConnectRequest) error {
 
 // watch starts the timer of the expiry of a connected client's token.
 func (a *App) watch(s *socketio.Socket) {
-	c, ok := s.Value(clientKey{}).(*client)
-	if !ok {
-		return // there is no token to expire
-	}
+	c := s.Value(clientKey{}).(*client)
 	c.mu.Lock()
 	c.socket = s
 	c.await()

@@ -134,10 +134,12 @@ func (h *Handshakes) crowds(open int) bool {
 	return h.o.Sessions > 0 && int64(open) >= int64(h.o.Sessions)-h.sessions.Load()
 }
 
-// network returns the address whose limits apply to an address: itself, or its IPv6 network of 64
+// network returns the address whose limits apply to an address in net/http's form.
+func network(remote string) netip.Addr { return networkOf(address(remote)) }
+
+// networkOf returns the address whose limits apply to an address: itself, or its IPv6 network of 64
 // bits.
-func network(remote string) netip.Addr {
-	addr := address(remote)
+func networkOf(addr netip.Addr) netip.Addr {
 	if addr.Is6() && !addr.IsLoopback() {
 		addr = netip.PrefixFrom(addr, 64).Masked().Addr()
 	}
@@ -152,5 +154,8 @@ func address(remote string) netip.Addr {
 		withPort, _ := netip.ParseAddrPort(remote)
 		addr = withPort.Addr()
 	}
-	return addr.Unmap().WithZone("")
+	return plain(addr)
 }
+
+// plain returns an address as others are compared with it.
+func plain(addr netip.Addr) netip.Addr { return addr.Unmap().WithZone("") }

@@ -126,7 +126,8 @@ func (l *listener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		if c := l.port.admit(tcp, tcp.RemoteAddr().String()); c != nil {
+		remote := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr() // its text need not be made and parsed
+		if c := l.port.admit(tcp, plain(remote)); c != nil {
 			return c, nil
 		}
 		_ = tcp.SetLinger(0) // there is no data to lose, and no port to keep
@@ -139,11 +140,11 @@ func (l *listener) Accept() (net.Conn, error) {
 // until its client times out.
 const sendBuffer = 256 << 10
 
-// admit returns a new connection of the port, or nil if the limit is reached.
-func (p *Port) admit(tcp *net.TCPConn, remote string) *Conn {
+// admit returns a new connection of the port from an address, or nil if the limit is reached.
+func (p *Port) admit(tcp *net.TCPConn, addr netip.Addr) *Conn {
 	c := &Conn{TCPConn: tcp, port: p}
-	if addr := address(remote); p.o.IPConnections > 0 && !p.o.Proxies.contain(addr) && !p.o.Proxies.unknown(addr) {
-		c.peer = network(remote)
+	if p.o.IPConnections > 0 && !p.o.Proxies.contain(addr) && !p.o.Proxies.unknown(addr) {
+		c.peer = networkOf(addr)
 	}
 	if c.peer.IsValid() && !p.admitPeer(c.peer) {
 		p.o.Tally.refuse(IPTCPConnections, "connection refused: its address has too many", zap.Int("connections", p.o.IPConnections), zap.Stringer("address", c.peer))

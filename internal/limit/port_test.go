@@ -202,8 +202,8 @@ func TestConnectionsOfAnAddress(t *testing.T) {
 	} {
 		p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, IPConnections: 2, Proxies: proxies})
 		var conns []*Conn
-		for _, address := range test.addresses {
-			if c := p.admit(new(net.TCPConn), address); c != nil {
+		for _, remote := range test.addresses {
+			if c := p.admit(new(net.TCPConn), address(remote)); c != nil {
 				conns = append(conns, c)
 			}
 		}
@@ -214,7 +214,7 @@ func TestConnectionsOfAnAddress(t *testing.T) {
 			_ = c.Close()
 			_ = c.Close()
 		}
-		if c := p.admit(new(net.TCPConn), test.addresses[0]); c == nil || p.Open() != 1 {
+		if c := p.admit(new(net.TCPConn), address(test.addresses[0])); c == nil || p.Open() != 1 {
 			t.Errorf("%v: closed ones count: %d", test.addresses, p.Open())
 		}
 	}
@@ -248,7 +248,7 @@ func TestAcceptErrors(t *testing.T) {
 // is allocated when a connection begins or ends to wait.
 func TestWaitingAllocatesNothing(t *testing.T) {
 	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, Waiting: 10})
-	c := p.admit(new(net.TCPConn), "198.51.100.1:1")
+	c := p.admit(new(net.TCPConn), address("198.51.100.1:1"))
 	if n := testing.AllocsPerRun(100, func() {
 		p.ConnState(c, http.StateActive)
 		c.arrives(false)

@@ -151,7 +151,7 @@ func (c Cursor) Min(d Cursor) Cursor {
 // If there are several partitions, the positions of the others follow in base64. It is empty for
 // the zero Cursor.
 func (c Cursor) String() string {
-	return string(c.AppendTo(make([]byte, 0, len(c.Epoch)+24+len(c.all)/2)))
+	return string(c.AppendTo(make([]byte, 0, 96))) // usually on the stack
 }
 
 // AppendTo appends what String returns to b and returns the result.

@@ -1,6 +1,7 @@
 package engineio
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -90,6 +91,27 @@ func TestWhatIsQueuedLeavesInOneWrite(t *testing.T) {
 	}
 	if n := len(spy.takeWrites()); n != 1 {
 		t.Errorf("16 packets left in %d writes", n)
+	}
+}
+
+// The answer to a handshake and the first packets leave together, and what follows without them.
+func TestHandshakeIsAnsweredInOneWrite(t *testing.T) {
+	b := setUp(t, Options{InitialPacket: Text([]byte("first"))})
+	l := b.spy()
+	ws, c := b.dialOpen()
+	spy := receive(t, l.conns)
+	if got := b.read(ws); got != "4first" {
+		t.Fatalf("got %q", got)
+	}
+	all := spy.takeWrites()
+	if len(all) != 1 || !bytes.HasPrefix(all[0], []byte("HTTP/1.1 101 ")) || bytes.Count(all[0], []byte("\r\n\r\n")) != 1 {
+		t.Errorf("the handshake was answered with %q", all)
+	}
+	if err := c.Send(Text([]byte("second"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.read(ws); got != "4second" {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -167,21 +167,27 @@ func (s *Server) turnAway(w http.ResponseWriter, r *request) {
 	w.WriteHeader(http.StatusServiceUnavailable)
 }
 
-// begin registers a connection, queues its first packets and starts to serve it. It returns false
-// if the server refuses it, or the id is in use.
+// begin registers a connection, sends or queues its first packets and starts to serve it. It returns
+// false if the server refuses it, or the id is in use.
 func (s *Server) begin(c *Conn, r *request) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if !s.admit(c) {
+		c.mu.Unlock()
 		return false
 	}
 	c.ended, r.ended = r.ended, nil // now owned by the connection
 	c.heart.start(c.expire)
+	ws := c.ws
+	c.writing = ws != nil
 	c.push(c.openPacket())
 	if s.o.InitialPacket != nil {
 		c.push(s.o.InitialPacket)
 	}
+	c.mu.Unlock()
 	go c.run() // until the connection has ended; Server.Close waits for it
+	if ws != nil {
+		ws.drain() // which begins with the answer to the handshake
+	}
 	return true
 }
 

@@ -113,7 +113,7 @@ type queue struct {
 	paced   [2]int    // of bytes, those that SendPaced queued: small and large ones
 	waiting int       // memory of paced packets that are not queued yet
 	off     bool      // the queue no longer counts
-	moved   time.Time // when bytes was 0, or something was last written
+	moved   time.Time // when bytes was last 0, or something was written since; only if bytes is not 0
 }
 
 // add queues packets, adjacent and in order. It returns how many bytes are then queued on all
@@ -197,8 +197,9 @@ func (q *queue) uncount(b *batch) {
 	if q.off {
 		return
 	}
-	q.moved = time.Now()
-	q.bytes -= b.bytes + b.overhead()
+	if q.bytes -= b.bytes + b.overhead(); q.bytes > 0 { // otherwise the next add notes the time
+		q.moved = time.Now()
+	}
 	q.paced[small] -= b.paced[small]
 	q.paced[large] -= b.paced[large]
 	n := b.sum(func(p *Packet) int { return p.letGo(q.counts) })

@@ -21,11 +21,13 @@ func (s *Server) upgrade(w http.ResponseWriter, r *request, c *Conn) {
 		return
 	}
 	probe := func() {
-		if p != nil && p.upgrade(t) == nil {
+		err := t.writeNow(t.answer)
+		t.answer = nil
+		if err == nil && p != nil && p.upgrade(t) == nil {
 			return // the wire now belongs to the connection
 		}
 		p.unclaim()
-		_ = t.writeNow(closeFrame) // hangUp closes it either way
+		_ = t.writeNow(closeFrame.frame) // hangUp closes it either way
 		t.hangUp()
 	}
 	if !s.runProbe(t, probe) {
@@ -69,7 +71,7 @@ func (p *pollingTransport) upgrade(t *websocketTransport) error {
 	if err := t.expect(typePing, probe); err != nil {
 		return err
 	}
-	if err := t.writeNow(probeAnswer); err != nil {
+	if err := t.writeNow(probeAnswer.frame); err != nil {
 		return err
 	}
 	p.releaseRequests()

@@ -21,9 +21,10 @@ type websocketTransport struct {
 	c       *Conn
 	ws      *websocket.Conn
 	wire    net.Conn
-	deflate bool // the peer accepts compressed frames
-	base64  bool // the peer accepts binary messages as text only
-	ended   bool // nothing more is written; guarded by c.mu
+	deflate bool   // the peer accepts compressed frames
+	base64  bool   // the peer accepts binary messages as text only
+	ended   bool   // nothing more is written; guarded by c.mu
+	answer  []byte // to the handshake, until it is sent; belongs to the writer
 }
 
 // readBuffer is the read buffer of an idle WebSocket. Larger messages bypass it.
@@ -32,13 +33,11 @@ const readBuffer = 512
 // writeBuffers keeps gorilla from holding a write buffer.
 var writeBuffers sync.Pool
 
-// accept answers a request with 101 and the headers h, which it may change, and takes the connection
-// over. If that fails the request has been answered.
+// accept takes the connection of a request over. The answer to the request, 101 with the headers h,
+// which accept may change, is not sent yet. If accept fails the request has been answered.
 func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Header) (*websocketTransport, error) {
 	deflate := s.o.PerMessageDeflate && offersDeflate(r.Header)
 	up := websocket.Upgrader{
-		HandshakeTimeout:  s.o.UpgradeTimeout,
-		ReadBufferSize:    readBuffer,
 		WriteBufferPool:   &writeBuffers,
 		EnableCompression: deflate,
 		CheckOrigin:       func(*http.Request) bool { return true }, // checked before
@@ -63,13 +62,15 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 	t := &websocketTransport{
 		c:       c,
 		ws:      ws,
-		wire:    ws.NetConn(),
+		wire:    wrapped.conn.Conn,
 		deflate: deflate,
 		base64:  r.query.Get("b64") != "",
 	}
 	if tcp, ok := t.raw().(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a connection that has ended
 	}
+	t.answer, wrapped.conn.answer = wrapped.conn.answer, nil
+	wrapped.reader.Reset(t.wire) // without a detour, which would need more stack on each idle connection
 	ws.SetPingHandler(t.pong)
 	ws.SetCloseHandler(func(int, string) error { return nil }) // answered by close
 	return t, nil
@@ -112,7 +113,11 @@ func (t *websocketTransport) write(b *batch) error {
 	counts := &t.c.server.counts
 	counts.packetsOut.Add(uint64(len(b.packets)))
 	counts.bytesOut.Add(uint64(b.bytes))
-	return t.c.writeParts(t.wire, b.buffers(t.form, ""))
+	bufs := b.buffers(t.form, "")
+	if t.answer != nil {
+		(*bufs)[0], t.answer = append(t.answer, (*bufs)[0]...), nil
+	}
+	return t.c.writeParts(t.wire, bufs)
 }
 
 // form returns a packet as a frame that this peer accepts.
@@ -140,17 +145,17 @@ func (t *websocketTransport) pong(data string) error {
 	}
 	t.c.mu.Unlock()
 	if !mine {
-		return t.writeNow(p)
+		return t.writeNow(p.frame)
 	}
 	return nil
 }
 
-// writeNow writes a packet outside of the queue, with a deadline.
-func (t *websocketTransport) writeNow(p *Packet) error {
+// writeNow writes outside of the queue, with a deadline.
+func (t *websocketTransport) writeNow(b []byte) error {
 	if err := t.wire.SetWriteDeadline(time.Now().Add(websocketCloseTimeout)); err != nil {
 		return err
 	}
-	if _, err := t.wire.Write(p.frame); err != nil {
+	if _, err := t.wire.Write(b); err != nil {
 		return err
 	}
 	return t.wire.SetWriteDeadline(time.Time{})

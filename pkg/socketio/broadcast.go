@@ -128,8 +128,8 @@ type Placed struct {
 
 // Place is Publish with more detail in its result.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
-	ev, err := b.event(event, args)
-	if err != nil {
+	var ev adapter.Event
+	if err := b.event(&ev, event, args); err != nil {
 		return Placed{}, err
 	}
 	r, err := b.publish(ctx, ev)
@@ -173,23 +173,18 @@ func (b emitter) target(others int) (rooms.Target, error) {
 }
 
 // event makes the event of an Emit.
-func (b emitter) event(name string, args []any) (adapter.Event, error) {
+func (b emitter) event(ev *adapter.Event, name string, args []any) (err error) {
 	if err := b.reachable(); err != nil {
-		return adapter.Event{}, err
+		return err
 	}
-	target, err := b.target(0)
-	if err != nil {
-		return adapter.Event{}, err
+	ev.Kind, ev.Flags, ev.Stored = kindEmit, b.flags, b.flags&flagVolatile == 0
+	if ev.Target, err = b.target(0); err != nil {
+		return err
 	}
-	data, attachments, err := encodeEmit(name, args)
-	ev := adapter.Event{
-		Kind: kindEmit, Target: target, Flags: b.flags, Stored: b.flags&flagVolatile == 0,
-		Data: data, Attachments: attachments,
+	if ev.Data, ev.Attachments, err = encodeEmit(name, args); err != nil {
+		return err
 	}
-	if err == nil {
-		err = checkSize(&ev)
-	}
-	return ev, err
+	return checkSize(ev)
 }
 
 // checkSize runs first in every publish, also for events that are published in another form or not
@@ -307,8 +302,8 @@ func (b emitter) EmitWithAck(ctx context.Context, event string, args ...any) (*A
 }
 
 func (b emitter) query(ctx context.Context, event string, args []any) (*query, error) {
-	ev, err := b.event(event, args)
-	if err != nil {
+	var ev adapter.Event
+	if err := b.event(&ev, event, args); err != nil {
 		return nil, err
 	}
 	ev.Stored = false

@@ -47,8 +47,8 @@ func (s *Socket) handle(e *Event) {
 	shared := s.ns.rulesNow()
 	ok := s.protect("OnAny", func() {
 		run(onAny)
-		for _, r := range shared {
-			run(r.onAny)
+		for i := range shared { // of which the stack has no copies
+			run(shared[i].onAny)
 		}
 	})
 	if !ok || !s.protect("Socket.Use", func() { ok = run(onEvent) }) || !ok {
@@ -61,8 +61,8 @@ func (s *Socket) handle(e *Event) {
 	s.protect("On", func() {
 		run(once)
 		run(own)
-		for _, r := range shared {
-			run(r.handlers[e.Name])
+		for i := range shared {
+			run(shared[i].handlers[e.Name])
 		}
 	})
 }

@@ -469,11 +469,14 @@ func TestGateWaitsForItsTurn(t *testing.T) {
 	w.cut()
 	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
 	back := n.dial(t)
-	n.Server.mu.Lock()
 	var c *client
-	for _, c = range n.clients {
-	}
-	n.Server.mu.Unlock()
+	eventually(t, "it is served", func() bool {
+		n.Server.mu.Lock()
+		defer n.Server.mu.Unlock()
+		for _, c = range n.clients {
+		}
+		return c != nil
+	})
 	c.filling.Lock() // as another socket of the connection does
 	back.connect("/", fmt.Sprintf(`{"pid":%q}`, w.pid))
 	must(t, n.Emit(t.Context(), "n", 1))

@@ -87,12 +87,12 @@ func (p *partition) send(ctx context.Context, c content) outcome {
 	if err := p.down(); err != nil {
 		return outcome{err: c.unanswered(fmt.Errorf("server unreachable: %w", err))}
 	}
-	return p.enqueue(ctx, c)
+	return p.enqueue(ctx, &c)
 }
 
 // enqueue is send for callers that check whether Redis is reachable again.
-func (p *partition) enqueue(ctx context.Context, c content) outcome {
-	o, err := p.outbox.Do(ctx, c, c.size())
+func (p *partition) enqueue(ctx context.Context, c *content) outcome {
+	o, err := p.outbox.Do(ctx, *c, c.size())
 	if err != nil {
 		o.err = c.unanswered(err)
 	}

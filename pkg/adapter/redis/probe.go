@@ -53,7 +53,7 @@ func (p *partition) probe() {
 	}
 	p.mu.Unlock()
 	began := time.Now()
-	o := p.enqueue(ctx, content{rooms: []string{probe(p.node)}, payload: []byte{}})
+	o := p.enqueue(ctx, &content{rooms: []string{probe(p.node)}, payload: []byte{}})
 	err := o.err
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -259,7 +259,7 @@ func nextCallBuriesTheFirst(t *testing.T, server *redistest.Server) {
 	e := event("next", room("r"))
 	payload, _ := encodeEvent(&e, 1)
 	next := content{rooms: []string{name(room("r"))}, payload: payload}
-	if o := a.partitions[0].enqueue(deadline(t), next); o.err != nil {
+	if o := a.partitions[0].enqueue(deadline(t), &next); o.err != nil {
 		t.Fatalf("the next event: %v", o.err)
 	}
 	<-first.done

@@ -208,7 +208,7 @@ func (s *Store) send(l *lane, items []item) {
 	s.exec(ctx, l, items)
 	var again []item
 	for _, it := range items {
-		if redis.HasErrorPrefix(it.cmd.Err(), "NOSCRIPT") {
+		if err := it.cmd.Err(); err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 			args := it.cmd.Args()
 			args[0], args[1] = "eval", it.text
 			it.cmd.SetErr(nil)
