@@ -41,6 +41,28 @@ var holders = []attack{
 		},
 	},
 	{
+		name: "unknown events whose names take five times as much in a quoted form",
+		hold: func(a *assault, conn int) {
+			c := a.connect(mute, "")
+			for range 3 {
+				c.send(`421["` + strings.Repeat("\x7f", len(padding)) + `"]`)
+			}
+			a.held[conn] = c
+		},
+		work: func(a *assault, conn int) {
+			for range a.each {
+				if !a.held[conn].send(`421["` + strings.Repeat("\x7f", len(padding)) + `"]`) {
+					return
+				}
+			}
+		},
+		check: func(a *assault) {
+			if n := a.node.Metrics()["rejoin_send_queue_bytes"]; n > 1<<20 {
+				a.Errorf("%v bytes are queued for clients that read nothing", n)
+			}
+		},
+	},
+	{
 		name:      "polling sessions with long URLs and small attachments",
 		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
 		hold: func(a *assault, conn int) {
