@@ -3,6 +3,7 @@ package engineio
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -79,6 +80,35 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 	receiving(0)
 }
 
+// Messages that came fast and are held back since then give way to those that begin, although a byte of
+// them comes now and then.
+func TestHeldBackMessagesGiveWay(t *testing.T) {
+	b := setUp(t, Options{ReceiveBudget: 2 << 20, MaxPayload: 1_000_000, PingInterval: time.Minute})
+	var held []net.Conn
+	for range 2 {
+		wire, _ := b.dialStalled()
+		incomplete(wire, 530_000)
+		held = append(held, wire)
+	}
+	b.until(func() bool { return b.Stats().ReceivingBytes == 2<<20 })
+	b.arriving.mu.Lock()
+	for a := range b.arriving.open {
+		a.began = a.began.Add(-20 * time.Second)
+	}
+	b.arriving.mu.Unlock()
+	for _, wire := range held {
+		fmt.Fprint(wire, "x")
+	}
+	ws, _ := b.dialOpen()
+	b.write(ws, "4"+strings.Repeat("x", 100_000))
+	if m := receive(t, b.got); len(m.Data) != 100_000 {
+		t.Errorf("%d bytes arrive", len(m.Data))
+	}
+	if n := b.Stats().ReceiveCuts; n != 1 {
+		t.Errorf("%d messages are given up", n)
+	}
+}
+
 // Small messages count, too: a node has thousands of connections.
 func TestSmallIncompleteMessagesCount(t *testing.T) {
 	b := setUp(t, Options{PingInterval: time.Minute})
@@ -119,8 +149,9 @@ func (silent) progress() {}
 // steadily, and of steady ones those that have begun last give way.
 func TestWhichMessagesAreGivenUp(t *testing.T) {
 	type message struct {
-		bytes int
-		age   time.Duration
+		bytes    int
+		age      time.Duration
+		heldBack time.Duration // and nothing has come since then
 	}
 	for name, test := range map[string]struct {
 		messages []message
@@ -128,18 +159,21 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 		want     []int // that are given up
 	}{
 		"those that began last": {
-			[]message{{800 << 10, 9 * time.Second}, {400 << 10, 4 * time.Second}, {200 << 10, time.Second}, {90 << 10, 10 * time.Millisecond}},
+			[]message{{800 << 10, 9 * time.Second, 0}, {400 << 10, 4 * time.Second, 0}, {180 << 10, time.Second, 0}, {90 << 10, 10 * time.Millisecond, 0}},
 			1200 << 10, []int{2, 3},
 		},
-		"a held one":     {[]message{{540 << 10, 20 * time.Second}, {120 << 10, time.Second}, {120 << 10, time.Second / 2}}, 300 << 10, []int{0}},
-		"held ones":      {[]message{{990 << 10, time.Minute}, {990 << 10, time.Minute}, {64 << 10, 0}}, 1100 << 10, []int{0}},
-		"all that holds": {[]message{{990 << 10, time.Minute}, {990 << 10, time.Minute + 1}, {64 << 10, 0}}, 64 << 10, []int{0, 1}},
+		"a slow one":       {[]message{{540 << 10, 20 * time.Second, 0}, {120 << 10, time.Second, 0}, {120 << 10, time.Second / 2, 0}}, 300 << 10, []int{0}},
+		"a held one":       {[]message{{540 << 10, 9 * time.Second, 8 * time.Second}, {540 << 10, 9 * time.Second, 0}, {8 << 10, 0, 0}}, 1080 << 10, []int{0}},
+		"held ones":        {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute, 59 * time.Second}, {64 << 10, 0, 0}}, 1100 << 10, []int{0}},
+		"all that is held": {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute + 1, 59 * time.Second}, {64 << 10, 0, 0}}, 64 << 10, []int{0, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := &arrivals{budget: 1 << 40, log: zap.NewNop()}
 			var list []*arrival
 			for _, m := range test.messages {
 				a := &arrival{from: silent{}, began: time.Now().Add(-m.age)}
+				came := (m.age - m.heldBack).Seconds()
+				a.fades.Store(math.Float64bits(came + math.Log2(float64(m.bytes)/(1+came))))
 				all.grow(a, m.bytes)
 				list = append(list, a)
 			}

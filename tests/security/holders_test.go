@@ -63,6 +63,23 @@ var holders = []attack{
 		},
 	},
 	{
+		name: "half-sent messages that are held back and keep out those of others",
+		hold: func(a *assault, conn int) {
+			for range either(6, 1) { // together all that may be incomplete
+				a.connect(mute, "").bytes("\x81\xff\x00\x00\x00\x00\x00\x0f\x42\x3f\x00\x00\x00\x00" + strings.Repeat("x", 530_000))
+			}
+		},
+		check: func(a *assault) {
+			nodetest.Eventually(a.T, "a message of 20 KB is not accepted", func() error {
+				ws := connect(a.T, a.node)
+				defer ws.Close()
+				write(a.T, ws, `421["echo","`+endless[:20_000]+`"]`)
+				_, _, err := ws.ReadMessage()
+				return err
+			})
+		},
+	},
+	{
 		name:      "polling sessions with long URLs and small attachments",
 		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
 		hold: func(a *assault, conn int) {
