@@ -1,6 +1,7 @@
 package security
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -71,11 +72,13 @@ var holders = []attack{
 		},
 		check: func(a *assault) {
 			nodetest.Eventually(a.T, "a message of 20 KB is not accepted", func() error {
-				ws := connect(a.T, a.node)
-				defer ws.Close()
-				write(a.T, ws, `421["echo","`+endless[:20_000]+`"]`)
-				_, _, err := ws.ReadMessage()
-				return err
+				c := a.connect(listens, "")
+				defer c.close()
+				c.send(`421["echo","` + endless[:20_000] + `"]`)
+				if _, answered := c.await("431"); !answered {
+					return errors.New("its connection is closed")
+				}
+				return nil
 			})
 		},
 	},
