@@ -3,6 +3,7 @@ package security
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -83,6 +84,28 @@ var holders = []attack{
 		},
 	},
 	{
+		name:      "handshakes with large headers of one address",
+		variables: []string{"REJOIN_TRUSTED_PROXIES=127.0.0.1"},
+		hold: func(a *assault, conn int) {
+			for range either(400, 40) { // together all that headers may take
+				if c := a.raw(largeHandshake("192.0.2.1", 14_000)); c != nil {
+					_, _ = io.Copy(io.Discard, c)
+					c.Close()
+				}
+			}
+		},
+		check: func(a *assault) {
+			c := a.raw(largeHandshake("198.51.100.1", 4000))
+			defer c.Close()
+			if answer, _ := io.ReadAll(c); !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+				a.Errorf("another address is answered %.100q", answer)
+			}
+			if n := a.node.Metrics()[`rejoin_limited_total{limit="header_bytes"}`]; n == 0 {
+				a.Error("the limit is not reached")
+			}
+		},
+	},
+	{
 		name:      "polling sessions with long URLs and small attachments",
 		variables: []string{"REJOIN_HANDSHAKE_RATE=0"},
 		hold: func(a *assault, conn int) {
@@ -142,3 +165,9 @@ var holders = []attack{
 
 // padding is white space that JSON allows.
 var padding = strings.Repeat("\t", either(300_000, 990_000))
+
+// largeHandshake returns a handshake of an address behind a proxy, with a cookie.
+func largeHandshake(addr string, cookie int) string {
+	return "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Forwarded-For: " + addr +
+		"\r\nCookie: c=" + endless[:cookie] + "\r\n\r\n"
+}
