@@ -19,6 +19,15 @@ func incomplete(wire net.Conn, bytes int) {
 	fmt.Fprint(wire, "\x81\xff\x00\x00\x00\x00\x00\x0f\x42\x3f\x00\x00\x00\x004"+strings.Repeat("x", bytes-1))
 }
 
+// hold makes messages look as if nothing of them had come for some time.
+func (all *arrivals) hold(d time.Duration) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for a := range all.open {
+		a.fades.Store(math.Float64bits(math.Float64frombits(a.fades.Load()) - d.Seconds()))
+	}
+}
+
 func givenUp(c *Conn) bool {
 	cause := c.cause()
 	return cause != nil && errors.Is(cause, ErrReceiveBudget)
@@ -54,11 +63,7 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 		dial(200 << 10)
 		b.until(func() bool { return b.Stats().ReceiveCuts > uint64(i) && b.Stats().ReceivingBytes <= 1<<20 })
 	}
-	b.arriving.mu.Lock()
-	for a := range b.arriving.open {
-		a.began = a.began.Add(-time.Hour) // the others are much slower now
-	}
-	b.arriving.mu.Unlock()
+	b.arriving.hold(time.Hour) // the others are much slower now
 	last := dial(500 << 10)
 	b.until(func() bool { return b.Stats().ReceivingBytes >= 512<<10 && givenUp(first) || givenUp(last) })
 	if givenUp(last) || givenUp(small) {
@@ -91,11 +96,7 @@ func TestHeldBackMessagesGiveWay(t *testing.T) {
 		held = append(held, wire)
 	}
 	b.until(func() bool { return b.Stats().ReceivingBytes == 2<<20 })
-	b.arriving.mu.Lock()
-	for a := range b.arriving.open {
-		a.began = a.began.Add(-20 * time.Second)
-	}
-	b.arriving.mu.Unlock()
+	b.arriving.hold(20 * time.Second)
 	for _, wire := range held {
 		fmt.Fprint(wire, "x")
 	}

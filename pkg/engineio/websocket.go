@@ -112,7 +112,7 @@ func (t *websocketTransport) write(b *batch) error {
 	counts := &t.c.server.counts
 	counts.packetsOut.Add(uint64(len(b.packets)))
 	counts.bytesOut.Add(uint64(b.bytes))
-	return t.c.writeParts(t.wire, b.buffers(t.form, ""))
+	return t.c.writeParts(t.wire, t.c.buffers(b, t.form, ""))
 }
 
 // form returns a packet as a frame that this peer accepts.
