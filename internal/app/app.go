@@ -123,7 +123,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	}
 	handle, known := requests[e.Name]
 	if !known {
-		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %q; docs/protocol.md lists the events", e.Name)))
+		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %.100q; docs/protocol.md lists the events", e.Name)))
 	}
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()

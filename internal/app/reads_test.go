@@ -298,6 +298,15 @@ func TestEveryRequestIsAnswered(t *testing.T) {
 	}
 }
 
+// The answer to an unknown event does not repeat the whole name, with escapes that take several bytes each.
+func TestLongNamesAreNotRepeated(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	c := dialApp(t, url)
+	if r, _ := c.call(`["` + strings.Repeat("\x7f", 100_000) + `"]`); r.Code != unknownEvent || len(r.Message) > 1000 {
+		t.Errorf("%s, %d bytes", r.Code, len(r.Message))
+	}
+}
+
 // Nothing is read for a client that does not ask for an ack, or is gone.
 func TestReadsThatNobodyWaitsFor(t *testing.T) {
 	var seen atomic.Pointer[socketio.Event] // the last

@@ -25,6 +25,7 @@ type HandshakeOptions struct {
 	// Sessions is the number of connections that may be open on this node.
 	Sessions int
 	// HeaderBytes is the memory of their requests' URLs and headers, which are kept, beyond 2 KiB each.
+	// If IPConnections is set, one address may have at most as much of it as is left for others.
 	HeaderBytes int
 	Proxies     Proxies
 	Tally       *Tally // by default one of its own, which logs nothing
@@ -43,8 +44,9 @@ type Handshakes struct {
 
 // A peer is the use of the limits by one address.
 type peer struct {
-	begun due
-	open  int
+	begun   due
+	open    int
+	headers int64 // bytes of those that count
 }
 
 // NewHandshakes returns the limits of a node. Rate allows a burst of one second's worth, and IPRate
@@ -59,11 +61,11 @@ func NewHandshakes(o HandshakeOptions) *Handshakes {
 // Admit implements [engineio.Options.Admit]. An address that exceeds its own limits uses nothing of
 // the common ones.
 func (h *Handshakes) Admit(r *http.Request) (ended func(), err error) {
-	left, err := h.admitPeer(r.RemoteAddr)
+	headers := max(0, headerSize(r)-freeHeaders)
+	left, err := h.admitPeer(r.RemoteAddr, headers)
 	if err != nil {
 		return nil, err
 	}
-	headers := max(0, headerSize(r)-freeHeaders)
 	open, kept := h.sessions.Add(1), h.headerBytes.Add(headers)
 	release := func() {
 		h.sessions.Add(-1)
@@ -102,7 +104,7 @@ func headerSize(r *http.Request) (bytes int64) {
 	return bytes
 }
 
-func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
+func (h *Handshakes) admitPeer(remote string, headers int64) (left func(), err error) {
 	addr := network(remote)
 	if h.o.IPRate == 0 && h.o.IPConnections == 0 || h.o.Proxies.unknown(addr) {
 		return func() {}, nil
@@ -113,25 +115,28 @@ func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
 	}
 	h.peers.with(addr, func(p *peer) {
 		switch {
-		case h.o.IPConnections > 0 && (p.open >= h.o.IPConnections || p.open > 0 && h.crowds(p.open)):
+		case h.o.IPConnections > 0 && (p.open >= h.o.IPConnections || crowds(int64(p.open), 1, h.o.Sessions, &h.sessions)):
 			refuse(IPConnections, "Too many connections from this address")
+		case h.o.IPConnections > 0 && crowds(p.headers, headers, h.o.HeaderBytes, &h.headerBytes):
+			refuse(HeaderBytes, "Too many connections with large headers from this address")
 		case !h.each.take(&p.begun, h.now(), 1):
 			refuse(IPHandshakeRate, "Too many new connections from this address")
 		default:
 			p.open++
+			p.headers += headers
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	return func() { h.peers.with(addr, func(p *peer) { p.open-- }) }, nil
+	return func() { h.peers.with(addr, func(p *peer) { p.open, p.headers = p.open-1, p.headers-headers }) }, nil
 }
 
-// crowds reports whether an address with some connections has as many as others can still have. So
-// a few addresses cannot use up the connections of a node, and an address without any is always
-// accepted while there is space.
-func (h *Handshakes) crowds(open int) bool {
-	return h.o.Sessions > 0 && int64(open) >= int64(h.o.Sessions)-h.sessions.Load()
+// crowds reports whether an address that has some of a limit would have more than others can still have.
+// So a few addresses cannot use it up, and an address that has nothing is always accepted while there is
+// space.
+func crowds(has, wants int64, most int, used *atomic.Int64) bool {
+	return most > 0 && has > 0 && wants > 0 && has+wants > int64(most)-used.Load()
 }
 
 // network returns the address whose limits apply to an address in net/http's form.

@@ -221,3 +221,43 @@ func TestHeaderBytes(t *testing.T) {
 		t.Errorf("%v", n)
 	}
 }
+
+// However large the headers of an address may be, it leaves as much to others as it has.
+func TestAddressesLeaveHeaderBytes(t *testing.T) {
+	h := NewHandshakes(HandshakeOptions{HeaderBytes: 80 << 10, IPConnections: 5000})
+	admit := func(addr string) (ended func(), err error) {
+		r := request(addr)
+		r.RequestURI = strings.Repeat("u", freeHeaders+10<<10)
+		return h.Admit(r)
+	}
+	var ends []func()
+	for i, want := range []int{4, 2, 1} {
+		addr := fmt.Sprintf("192.0.2.%d:1", i)
+		for range want {
+			ended, err := admit(addr)
+			if err != nil {
+				t.Fatalf("%s: %v", addr, err)
+			}
+			ends = append(ends, ended)
+		}
+		_, err := admit(addr)
+		if no := (*engineio.BusyError)(nil); !errors.As(err, &no) || no.Status != http.StatusTooManyRequests {
+			t.Errorf("%s: after %d connections with large headers %v", addr, want, err)
+		}
+		if _, err := h.Admit(request(addr)); err != nil {
+			t.Errorf("%s: without large headers: %v", addr, err)
+		}
+	}
+	if _, err := admit("198.51.100.1:1"); err != nil {
+		t.Errorf("an address without connections: %v", err)
+	}
+	for _, ended := range ends {
+		ended()
+	}
+	if _, err := admit("192.0.2.0:1"); err != nil {
+		t.Errorf("after its connections have ended: %v", err)
+	}
+	if n := h.o.Tally.Refused()[HeaderBytes]; n != 3 {
+		t.Errorf("%d are counted", n)
+	}
+}

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"io"
 	"maps"
-	"math/bits"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,8 +18,8 @@ import (
 const smallArrival = 4 << 10
 
 // arrivals count the memory of messages and bodies whose end has not arrived, and of bodies that have
-// not been passed on. Beyond a budget those that have come the slowest are given up, so that what is sent
-// once and then held back has to give way. Of messages that are about as fast those that have begun last
+// not been passed on. Beyond a budget those of which the least has come of late are given up, so that what
+// is sent once and then held back has to give way. Of messages that are about as fast those that have begun last
 // are given up: if there are more than fit, the others can end.
 type arrivals struct {
 	budget int
@@ -38,8 +38,9 @@ type arrival struct {
 	from    receiver
 	remote  string
 	began   time.Time
-	bytes   int  // counted; guarded by arrivals.mu
-	givenUp bool // guarded by arrivals.mu
+	fades   atomic.Uint64 // see came: seconds after began, as a float64
+	bytes   int           // counted; guarded by arrivals.mu
+	givenUp bool          // guarded by arrivals.mu
 }
 
 // A receiver reads messages. Its methods must not block.
@@ -57,6 +58,9 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 		b = b[:len(b)+n]
 		if n > 0 && err == nil {
 			from.progress()
+			if a != nil {
+				a.came(n)
+			}
 		}
 		switch {
 		case err == io.EOF && len(b) <= limit:
@@ -77,6 +81,7 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 		if size > smallArrival {
 			if a == nil {
 				a = &arrival{from: from, remote: remote, began: time.Now()}
+				a.came(size)
 			}
 			if !all.grow(a, size) {
 				return b, nil, ErrReceiveBudget
@@ -130,10 +135,18 @@ func (all *arrivals) shed() (cut *arrival) {
 	return cut
 }
 
-// speed returns the order of magnitude, in powers of two, of the bytes that have come in a second. The
-// first second counts as a whole, because the beginning comes fast if the kernels have buffered it.
+// came notes that bytes of a message have come. They count half as much with each second that passes, so
+// that what came fast and is held back since then does not keep out those that begin. fades is when they
+// will count as one byte. One goroutine at a time calls it.
+func (a *arrival) came(bytes int) {
+	now := time.Since(a.began).Seconds()
+	before := math.Exp2(math.Float64frombits(a.fades.Load()) - now)
+	a.fades.Store(math.Float64bits(now + math.Log2(before+float64(bytes))))
+}
+
+// speed returns the order of magnitude, in powers of two, of the bytes that have come of late.
 func (a *arrival) speed(now time.Time) int {
-	return bits.Len(uint(float64(a.bytes) / (1 + now.Sub(a.began).Seconds())))
+	return int(math.Round(math.Float64frombits(a.fades.Load()) - now.Sub(a.began).Seconds()))
 }
 
 // done uncounts messages, of which nil ones are small, and reports whether one was given up.

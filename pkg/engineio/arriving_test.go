@@ -3,6 +3,7 @@ package engineio
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -16,6 +17,15 @@ import (
 // incomplete sends the beginning of a text message of a million bytes on a WebSocket.
 func incomplete(wire net.Conn, bytes int) {
 	fmt.Fprint(wire, "\x81\xff\x00\x00\x00\x00\x00\x0f\x42\x3f\x00\x00\x00\x004"+strings.Repeat("x", bytes-1))
+}
+
+// hold makes messages look as if nothing of them had come for some time.
+func (all *arrivals) hold(d time.Duration) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for a := range all.open {
+		a.fades.Store(math.Float64bits(math.Float64frombits(a.fades.Load()) - d.Seconds()))
+	}
 }
 
 func givenUp(c *Conn) bool {
@@ -53,11 +63,7 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 		dial(200 << 10)
 		b.until(func() bool { return b.Stats().ReceiveCuts > uint64(i) && b.Stats().ReceivingBytes <= 1<<20 })
 	}
-	b.arriving.mu.Lock()
-	for a := range b.arriving.open {
-		a.began = a.began.Add(-time.Hour) // the others are much slower now
-	}
-	b.arriving.mu.Unlock()
+	b.arriving.hold(time.Hour) // the others are much slower now
 	last := dial(500 << 10)
 	b.until(func() bool { return b.Stats().ReceivingBytes >= 512<<10 && givenUp(first) || givenUp(last) })
 	if givenUp(last) || givenUp(small) {
@@ -77,6 +83,31 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 		_ = c.Close(ForcedClose)
 	}
 	receiving(0)
+}
+
+// Messages that came fast and are held back since then give way to those that begin, although a byte of
+// them comes now and then.
+func TestHeldBackMessagesGiveWay(t *testing.T) {
+	b := setUp(t, Options{ReceiveBudget: 2 << 20, MaxPayload: 1_000_000, PingInterval: time.Minute})
+	var held []net.Conn
+	for range 2 {
+		wire, _ := b.dialStalled()
+		incomplete(wire, 530_000)
+		held = append(held, wire)
+	}
+	b.until(func() bool { return b.Stats().ReceivingBytes == 2<<20 })
+	b.arriving.hold(20 * time.Second)
+	for _, wire := range held {
+		fmt.Fprint(wire, "x")
+	}
+	ws, _ := b.dialOpen()
+	b.write(ws, "4"+strings.Repeat("x", 100_000))
+	if m := receive(t, b.got); len(m.Data) != 100_000 {
+		t.Errorf("%d bytes arrive", len(m.Data))
+	}
+	if n := b.Stats().ReceiveCuts; n != 1 {
+		t.Errorf("%d messages are given up", n)
+	}
 }
 
 // Small messages count, too: a node has thousands of connections.
@@ -119,8 +150,9 @@ func (silent) progress() {}
 // steadily, and of steady ones those that have begun last give way.
 func TestWhichMessagesAreGivenUp(t *testing.T) {
 	type message struct {
-		bytes int
-		age   time.Duration
+		bytes    int
+		age      time.Duration
+		heldBack time.Duration // and nothing has come since then
 	}
 	for name, test := range map[string]struct {
 		messages []message
@@ -128,18 +160,21 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 		want     []int // that are given up
 	}{
 		"those that began last": {
-			[]message{{800 << 10, 9 * time.Second}, {400 << 10, 4 * time.Second}, {200 << 10, time.Second}, {90 << 10, 10 * time.Millisecond}},
+			[]message{{800 << 10, 9 * time.Second, 0}, {400 << 10, 4 * time.Second, 0}, {180 << 10, time.Second, 0}, {90 << 10, 10 * time.Millisecond, 0}},
 			1200 << 10, []int{2, 3},
 		},
-		"a held one":     {[]message{{540 << 10, 20 * time.Second}, {120 << 10, time.Second}, {120 << 10, time.Second / 2}}, 300 << 10, []int{0}},
-		"held ones":      {[]message{{990 << 10, time.Minute}, {990 << 10, time.Minute}, {64 << 10, 0}}, 1100 << 10, []int{0}},
-		"all that holds": {[]message{{990 << 10, time.Minute}, {990 << 10, time.Minute + 1}, {64 << 10, 0}}, 64 << 10, []int{0, 1}},
+		"a slow one":       {[]message{{540 << 10, 20 * time.Second, 0}, {120 << 10, time.Second, 0}, {120 << 10, time.Second / 2, 0}}, 300 << 10, []int{0}},
+		"a held one":       {[]message{{540 << 10, 9 * time.Second, 8 * time.Second}, {540 << 10, 9 * time.Second, 0}, {8 << 10, 0, 0}}, 1080 << 10, []int{0}},
+		"held ones":        {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute, 59 * time.Second}, {64 << 10, 0, 0}}, 1100 << 10, []int{0}},
+		"all that is held": {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute + 1, 59 * time.Second}, {64 << 10, 0, 0}}, 64 << 10, []int{0, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := &arrivals{budget: 1 << 40, log: zap.NewNop(), open: make(map[*arrival]struct{})}
 			var list []*arrival
 			for _, m := range test.messages {
 				a := &arrival{from: silent{}, began: time.Now().Add(-m.age)}
+				came := (m.age - m.heldBack).Seconds()
+				a.fades.Store(math.Float64bits(came + math.Log2(float64(m.bytes)/(1+came))))
 				all.grow(a, m.bytes)
 				list = append(list, a)
 			}

@@ -307,7 +307,7 @@ func TestQueueBudgetStopsAResponse(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 32 << 20, SendQueueBytes: 64 << 20})
 	sid := b.open()
 	c := receive(t, b.conns)
-	if err := c.Send(Binary(make([]byte, 20<<20))); err != nil {
+	if err := c.Send(Text(make([]byte, 20<<20))); err != nil {
 		t.Fatal(err)
 	}
 	wire, err := net.Dial("tcp", b.http.Listener.Addr().String())
@@ -322,7 +322,7 @@ func TestQueueBudgetStopsAResponse(t *testing.T) {
 		return c.queue.taken != nil && c.queue.taken.response != nil
 	}
 	b.until(answering)
-	if err := c.Send(Binary(make([]byte, 20<<20))); err != nil {
+	if err := c.Send(Text(make([]byte, 20<<20))); err != nil {
 		t.Fatal(err)
 	}
 	b.endsBy(TransportError)
@@ -330,6 +330,47 @@ func TestQueueBudgetStopsAResponse(t *testing.T) {
 	if n := b.Stats().QueuedBytes; !isCut(c) || n != 0 {
 		t.Errorf("cut: %v, %d bytes queued", isCut(c), n)
 	}
+}
+
+// The base64 form of a packet counts, once if connections share the packet, and so does what is joined for
+// one write.
+func TestQueueBudgetCountsOtherForms(t *testing.T) {
+	b := setUp(t, Options{QueueBudget: 64 << 20, SendQueueBytes: 64 << 20})
+	large := Binary(make([]byte, 12<<20))
+	var conns []*Conn
+	respond := func(ps ...*Packet) {
+		sid := b.open()
+		c := receive(t, b.conns)
+		conns = append(conns, c)
+		if err := c.Send(ps...); err != nil {
+			t.Fatal(err)
+		}
+		_ = b.wire(fmt.Sprintf("GET /engine.io/?EIO=4&transport=polling&sid=%s HTTP/1.1\nHost: h\n\n", sid)).(*net.TCPConn).SetReadBuffer(4 << 10)
+	}
+	holds := func(least int64) {
+		t.Helper()
+		b.until(func() bool { return b.Stats().QueuedBytes >= least })
+		if n := b.Stats().QueuedBytes; n > least+least/8 {
+			t.Errorf("%d bytes count, want about %d", n, least)
+		}
+	}
+	respond(large)
+	holds(28 << 20)
+	respond(large)
+	time.Sleep(50 * time.Millisecond) // nothing announces that nothing more counts
+	holds(28 << 20)
+	var small []*Packet
+	for range 4000 {
+		small = append(small, Binary(make([]byte, 1500)))
+	}
+	respond(small...)
+	holds(28<<20 + 4000*(1500+144+2000+2000))
+	for _, c := range conns {
+		c.mu.Lock()
+		c.unload()
+		c.mu.Unlock()
+	}
+	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
 
 // What closed connections have yet to bring to their peers counts, and is what is

@@ -44,13 +44,14 @@ type Packet struct {
 	// frame is a complete unmasked WebSocket frame. The data after its header is the payload, which
 	// for text is also the packet's polling form.
 	frame      []byte
-	header     int
+	header     uint8
 	noCompress bool
 
 	// queued is the number of connections of one server on which the packet is queued, if it is
 	// large: it counts once there. On another server it counts for each connection.
 	queued    atomic.Int32
 	countedBy atomic.Pointer[counts]
+	forms     atomic.Int64 // bytes of another form, which counts once, too
 
 	// Forms that few connections need; the first connection that needs one creates it.
 	base64   lazyFrame
@@ -95,10 +96,30 @@ func (p *Packet) hold(s *counts) int {
 
 // letGo returns by how many bytes it shrinks now that a connection has written the packet.
 func (p *Packet) letGo(s *counts) int {
-	if p.countedBy.Load() != s || p.queued.Add(-1) == 0 {
+	if p.countedBy.Load() != s {
 		return p.Len()
 	}
+	if p.queued.Add(-1) == 0 {
+		return p.Len() + int(p.forms.Swap(0))
+	}
 	return 0
+}
+
+// countForm counts another form of the packet, which is queued on a connection of a server, if the packet
+// counts once there.
+func (p *Packet) countForm(s *counts, bytes int) bool {
+	if p.Len() <= smallFrame || p.countedBy.Load() != s {
+		return false
+	}
+	if p.forms.CompareAndSwap(0, int64(bytes)) {
+		s.queued.Add(int64(bytes))
+	}
+	return true
+}
+
+// contains reports whether a form of the packet is its frame, or the end of it.
+func (p *Packet) contains(form []byte) bool {
+	return len(form) == 0 || &form[len(form)-1] == &p.frame[len(p.frame)-1]
 }
 
 // Packets that the protocol itself sends, shared by all connections.
@@ -123,7 +144,7 @@ func newPacket(opcode byte, prefix, data []byte) *Packet {
 	header := len(b)
 	b = append(b, prefix...)
 	b = append(b, data...)
-	return &Packet{frame: b, header: header}
+	return &Packet{frame: b, header: uint8(header)}
 }
 
 func (p *Packet) opcode() byte    { return p.frame[0] & 0x0F }

@@ -112,7 +112,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 	if b == nil {
 		body = &net.Buffers{closePacket.polling()}
 	} else {
-		body = b.buffers((*Packet).polling, separator)
+		body = p.c.buffers(b, (*Packet).polling, separator)
 		worth = slices.ContainsFunc(b.packets, func(p *Packet) bool { return !p.noCompress })
 		s.counts.packetsOut.Add(uint64(len(b.packets)))
 	}
@@ -128,7 +128,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 			compress(e.pool, &out, body, compressor.Close)
 			size = out.Len()
 			p.c.mu.Lock()
-			p.c.queue.addCopy(b, size)
+			p.c.spend(p.c.queue.addCopy(b, size), p.c.queue.bytes)
 			p.c.mu.Unlock()
 			body = &net.Buffers{out.Bytes()}
 			h.Set("Content-Encoding", e.name)

@@ -15,7 +15,7 @@ type batch struct {
 	bytes   int    // of their frames
 	pong    int    // 1 + the index of the pong, of which there is at most one; 0 without
 	shared  int    // of the bytes, those of packets that count once on all connections
-	copied  int    // bytes of a compressed response, which no other connection shares
+	copied  int    // bytes of other forms of the packets, which no other connection shares
 	paced   [2]int // memory of the packets that SendPaced queued, small and large ones
 
 	response *http.ResponseController // of the GET that is answered with the batch; or nil
@@ -167,12 +167,29 @@ func (q *queue) addPong(p *Packet) {
 	}
 }
 
-// addCopy counts the compressed form of a batch, until the batch is removed.
-func (q *queue) addCopy(b *batch, n int) {
-	if !q.off {
-		b.copied = n
-		q.counts.queued.Add(int64(n))
+// addCopy counts another form of a batch, such as a compressed response, until the batch is removed. It
+// returns how many bytes are then held on all connections.
+func (q *queue) addCopy(b *batch, n int) (all int64) {
+	if q.off {
+		return 0
 	}
+	b.copied += n
+	return q.counts.queued.Add(int64(n))
+}
+
+// addForms counts what buffers has made of a batch beside the frames: other forms of packets, which they
+// keep, and what it has joined.
+func (q *queue) addForms(b *batch, form func(*Packet) []byte) (all int64) {
+	if q.off {
+		return 0
+	}
+	n := cap(b.join)
+	for _, p := range b.packets {
+		if f := form(p); !p.contains(f) && !p.countForm(q.counts, len(f)) {
+			n += len(f)
+		}
+	}
+	return q.addCopy(b, n)
 }
 
 // take passes what is pending to the writer, or nil if nothing is.
@@ -240,7 +257,7 @@ func (q *queue) load() (n int) {
 	n = q.waiting
 	for _, b := range []*batch{q.pending, q.taken} {
 		if b != nil {
-			n += b.sum(func(p *Packet) int { return p.Len() / max(1, int(p.queued.Load())) })
+			n += b.sum(func(p *Packet) int { return (p.Len() + int(p.forms.Load())) / max(1, int(p.queued.Load())) })
 		}
 	}
 	return n

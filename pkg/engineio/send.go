@@ -198,6 +198,18 @@ func (c *Conn) announce() {
 	}
 }
 
+// buffers returns what is to be written of a batch that the writer has taken. What it makes beside the
+// frames counts, unless it is little.
+func (c *Conn) buffers(b *batch, form func(*Packet) []byte, between string) *net.Buffers {
+	parts := b.buffers(form, between)
+	if b.bytes > keepJoin {
+		c.mu.Lock()
+		c.spend(c.queue.addForms(b, form), c.queue.bytes)
+		c.mu.Unlock()
+	}
+	return parts
+}
+
 // writeParts writes buffers, as vectors if w is plain TCP. A long batch is written in parts, each of
 // which is progress.
 func (c *Conn) writeParts(w io.Writer, bufs *net.Buffers) error {

@@ -113,7 +113,7 @@ func (t *websocketTransport) write(b *batch) error {
 	counts := &t.c.server.counts
 	counts.packetsOut.Add(uint64(len(b.packets)))
 	counts.bytesOut.Add(uint64(b.bytes))
-	bufs := b.buffers(t.form, "")
+	bufs := t.c.buffers(b, t.form, "")
 	if t.answer != nil {
 		(*bufs)[0], t.answer = append(t.answer, (*bufs)[0]...), nil
 	}

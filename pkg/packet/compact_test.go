@@ -23,6 +23,7 @@ func TestPacketsKeepNoPadding(t *testing.T) {
 		{"space in front", `2` + pad + `["echo"]`, 0, `["echo"]`, false},
 		{"space behind", `2["echo"]` + pad, 0, `["echo"]`, false},
 		{"space around", `21` + pad + `["echo"]` + pad, 0, `["echo"]`, false},
+		{"a long namespace", "2/" + strings.Repeat("x", 3000) + `,["echo"]`, 0, `["echo"]`, false},
 		{"a large payload", `2["echo","` + strings.Repeat("x", 20_000) + `"]`, 5000, "", true},
 		{"a large payload in half of a buffer", `2["echo","` + strings.Repeat("x", 20_000) + `"]`, 19_000, "", false},
 	} {
@@ -79,6 +80,16 @@ func TestLongIDs(t *testing.T) {
 			if p, err := d.Text([]byte(text)); (err == nil) != c.ok {
 				t.Errorf("%.40q, %d bytes: %v, %v", text, len(text), p != nil, err)
 			}
+		}
+	}
+}
+
+// A number of attachments has at most two digits, or there could be any number of zeros.
+func TestZerosBeforeTheNumberOfAttachments(t *testing.T) {
+	for count, ok := range map[string]bool{"1": true, "01": true, "001": false, strings.Repeat("0", 500_000) + "1": false} {
+		var d Decoder
+		if _, err := d.Text([]byte("5" + count + `-["a",{"_placeholder":true,"num":0}]`)); (err == nil) != ok {
+			t.Errorf("%.20q, %d digits: %v", count, len(count), err)
 		}
 	}
 }

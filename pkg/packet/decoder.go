@@ -87,8 +87,9 @@ func (d *Decoder) Pending() int {
 	return d.held
 }
 
-// text decodes b into p and returns how many attachments are due.
-func (d *Decoder) text(p *Packet, b []byte) (due int, err error) {
+// text decodes a message into p and returns how many attachments are due.
+func (d *Decoder) text(p *Packet, message []byte) (due int, err error) {
+	b := message
 	if len(b) == 0 || b[0] < '0' || int(b[0]-'0') >= len(wire) {
 		return 0, &Error{UnknownType}
 	}
@@ -111,7 +112,7 @@ func (d *Decoder) text(p *Packet, b []byte) (due int, err error) {
 	if len(b) == 0 {
 		return due, nil
 	}
-	b = compact(bytes.Trim(b, space), b)
+	b = compact(bytes.Trim(b, space), message)
 	args, found, err := split(b, row.binary)
 	switch {
 	case err != nil:
@@ -145,13 +146,14 @@ func kept(last *string, name []byte) string {
 }
 
 // cutAttachments reads the count and the dash after it. It returns 0 for anything but a count from
-// 1 to MaxAttachments.
+// 1 to MaxAttachments. Unlike the reference it accepts no more than two digits: there could be any number
+// of zeros.
 func cutAttachments(b []byte) (n int, rest []byte) {
 	for i, c := range b {
 		switch {
 		case c == '-':
 			return n, b[i+1:]
-		case c < '0' || c > '9':
+		case c < '0' || c > '9' || i == 2:
 			return 0, nil
 		}
 		if n = n*10 + int(c-'0'); n > MaxAttachments {

@@ -117,7 +117,7 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 	switch p.Type {
 	case packet.Connect:
 		if s != nil {
-			return fmt.Errorf("second CONNECT to %q", p.Namespace)
+			return fmt.Errorf("second CONNECT to %.100q", p.Namespace)
 		}
 		c.connect(p)
 		return nil
@@ -126,7 +126,7 @@ func (c *client) receive(dec *packet.Decoder, m engineio.Message) error {
 		case s == nil && c.hasEnded(p.Namespace):
 			return nil
 		case s == nil:
-			return fmt.Errorf("event for %q, which is not connected", p.Namespace)
+			return fmt.Errorf("event for %.100q, which is not connected", p.Namespace)
 		}
 		return s.receive(p)
 	case packet.Ack:

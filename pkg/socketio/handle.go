@@ -38,7 +38,7 @@ func (s *Socket) handle(e *Event) {
 				if s.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrDisconnected)) {
 					return false // it stopped because the socket has ended, as intended
 				}
-				s.fail(fmt.Errorf("event %q: %w", e.Name, err))
+				s.fail(fmt.Errorf("event %.100q: %w", e.Name, err))
 				return false
 			}
 		}

@@ -560,3 +560,19 @@ func TestConcurrentRecoveriesKeepToTheBudget(t *testing.T) {
 	}
 	eventually(t, "nothing is held", func() bool { return n.Stats().MembershipBytes == 0 })
 }
+
+// Errors do not repeat long names of clients, with escapes that take several bytes each.
+func TestLongNamesAreNotRepeated(t *testing.T) {
+	name := strings.Repeat("\x7f", 100_000)
+	n := start(t, Options{})
+	told := make(chan error, 10)
+	n.OnConnect(func(s *Socket) { s.OnError(func(err error) { told <- err }) })
+	n.OnAny(func(context.Context, *Event) error { return errors.New("refused") })
+	w := n.client(t)
+	for _, text := range []string{`42["` + name + `"]`, `42/` + name + `,["e"]`} {
+		w.write(text)
+		if err := receive(t, told); len(err.Error()) > 1000 {
+			t.Errorf("%.20q: the error has %d bytes", text, len(err.Error()))
+		}
+	}
+}

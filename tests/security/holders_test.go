@@ -1,7 +1,9 @@
 package security
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -23,18 +25,84 @@ var holders = []attack{
 			digits := a.joined()
 			digits.bytes(frames(20, `421["history","h",{"limit":200}]`))
 			digits.send("42" + strings.Repeat("7", len(padding)) + `["echo"]`)
+			zeros := a.joined()
+			zeros.bytes(frames(20, `421["history","h",{"limit":200}]`))
+			zeros.send("45" + strings.Repeat("0", len(padding)) + `1-["echo",{"_placeholder":true,"num":0}]`)
 			for range either(1, 4) {
 				a.pollingSession("", "", strings.Repeat(`421["history","h",{"limit":200}]`+"\x1e", 20)+`42["echo"]`+padding)
 			}
 			a.held[conn] = c
 		},
 		check: func(a *assault) {
-			nodetest.Eventually(a.T, "long ids are accepted", func() error {
-				if n := a.node.Metrics()[`rejoin_connections_closed_total{reason="forced close"}`]; n < float64(either(shortAttackers, attackers)) {
+			nodetest.Eventually(a.T, "long ids, or long numbers of attachments, are accepted", func() error {
+				if n := a.node.Metrics()[`rejoin_connections_closed_total{reason="forced close"}`]; n < float64(2*either(shortAttackers, attackers)) {
 					return fmt.Errorf("%v connections were closed", n)
 				}
 				return nil
 			})
+		},
+	},
+	{
+		name: "unknown events whose names take five times as much in a quoted form",
+		hold: func(a *assault, conn int) {
+			c := a.connect(mute, "")
+			for range 3 {
+				c.send(`421["` + strings.Repeat("\x7f", len(padding)) + `"]`)
+			}
+			a.held[conn] = c
+		},
+		work: func(a *assault, conn int) {
+			for range a.each {
+				if !a.held[conn].send(`421["` + strings.Repeat("\x7f", len(padding)) + `"]`) {
+					return
+				}
+			}
+		},
+		check: func(a *assault) {
+			if n := a.node.Metrics()["rejoin_send_queue_bytes"]; n > 1<<20 {
+				a.Errorf("%v bytes are queued for clients that read nothing", n)
+			}
+		},
+	},
+	{
+		name: "half-sent messages that are held back and keep out those of others",
+		hold: func(a *assault, conn int) {
+			for range either(6, 1) { // together all that may be incomplete
+				a.connect(mute, "").bytes("\x81\xff\x00\x00\x00\x00\x00\x0f\x42\x3f\x00\x00\x00\x00" + strings.Repeat("x", 530_000))
+			}
+		},
+		check: func(a *assault) {
+			nodetest.Eventually(a.T, "a message of 20 KB is not accepted", func() error {
+				c := a.connect(listens, "")
+				defer c.close()
+				c.send(`421["echo","` + endless[:20_000] + `"]`)
+				if _, answered := c.await("431"); !answered {
+					return errors.New("its connection is closed")
+				}
+				return nil
+			})
+		},
+	},
+	{
+		name:      "handshakes with large headers of one address",
+		variables: []string{"REJOIN_TRUSTED_PROXIES=127.0.0.1"},
+		hold: func(a *assault, conn int) {
+			for range either(400, 40) { // together all that headers may take
+				if c := a.raw(largeHandshake("192.0.2.1", 14_000)); c != nil {
+					_, _ = io.Copy(io.Discard, c)
+					c.Close()
+				}
+			}
+		},
+		check: func(a *assault) {
+			c := a.raw(largeHandshake("198.51.100.1", 4000))
+			defer c.Close()
+			if answer, _ := io.ReadAll(c); !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+				a.Errorf("another address is answered %.100q", answer)
+			}
+			if n := a.node.Metrics()[`rejoin_limited_total{limit="header_bytes"}`]; n == 0 {
+				a.Error("the limit is not reached")
+			}
 		},
 	},
 	{
@@ -97,3 +165,9 @@ var holders = []attack{
 
 // padding is white space that JSON allows.
 var padding = strings.Repeat("\t", either(300_000, 990_000))
+
+// largeHandshake returns a handshake of an address behind a proxy, with a cookie.
+func largeHandshake(addr string, cookie int) string {
+	return "GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Forwarded-For: " + addr +
+		"\r\nCookie: c=" + endless[:cookie] + "\r\n\r\n"
+}
