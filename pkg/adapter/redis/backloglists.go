@@ -26,7 +26,8 @@ const mostLists = 8 << 20
 // readLists completes the events of backlogs whose lists are stored separately. Lists can be much
 // larger than the events, so each call reads a few, or more if they are small. If they are too
 // large, a catch-up does not read those of the rooms with most of them, and other reads fail.
-func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog) error {
+func (p *partition) readLists(ctx context.Context, epoch string, paced *pacedRead, all []*backlog) error {
+	batch := paced.batch
 	most, had := p.replay, new(atomic.Int64)
 	if one := batch[0]; one.lists != nil {
 		most = min(most, mostLists)
@@ -58,29 +59,38 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 			b.listed = nil
 		}
 	}()
-	for step, bytes := fewRead, 0; len(order) > 0; {
-		tooMany := had.Load() > int64(most)
-		switch {
-		case !awaited(batch):
-			return context.Canceled
-		case tooMany && batch[0].lists != nil:
+	for size, bytes := 0, 0; len(order) > 0; {
+		if had.Load() > int64(most) {
+			if batch[0].lists == nil {
+				break
+			}
 			if !batch[0].alone { // it will be read again
 				had.Add(-int64(bytes))
 			}
 			return errManyEntries
 		}
-		if tooMany {
-			break
-		}
-		chunk := order[:min(len(order), step)]
-		order = order[len(chunk):]
-		read, err := p.readListings(ctx, epoch, chunk, found, copies)
+		var chunk []adapter.Position
+		read, calls := 0, 0
+		err := paced.call(ctx, func(page int) (err error) {
+			n := fewRead
+			switch {
+			case size > 0:
+				n = min(readRooms, min(page, readBytes)/size)
+			case page < sharedBytes: // one may be larger than a page
+				n = 1
+			}
+			n = max(1, n>>(3*calls)) // other lists may be larger than those that were read
+			chunk, calls = order[:min(len(order), n)], calls+1
+			read, err = p.readListings(ctx, epoch, chunk, found, copies)
+			return err
+		})
 		if err != nil {
 			return err
 		}
+		order = order[len(chunk):]
 		bytes += read
 		had.Add(int64(read))
-		step = max(1, min(readRooms, len(chunk)*readBytes/max(read, 1)))
+		size = max(1, read/len(chunk))
 	}
 	for _, b := range all {
 		for _, e := range b.listed {

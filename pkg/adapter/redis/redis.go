@@ -87,6 +87,7 @@ type Adapter struct {
 	queue      *queue.Queue[feed.Item]
 	inbox      *queue.Queue[adapter.Message]
 	large      chan struct{} // holds a token while a replay holds many events
+	slow       chan struct{} // holds a token while a partition on a slow line reads backlogs
 	onProgress func(adapter.Cursor)
 
 	ctx     context.Context // its cause wraps adapter.ErrClosed
@@ -125,6 +126,7 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 		node:   o.Node,
 		queue:  queue.New[feed.Item](feedItems, feedBytes),
 		large:  make(chan struct{}, 1),
+		slow:   make(chan struct{}, 1),
 		inbox:  queue.New[adapter.Message](inboxItems, inboxBytes),
 		closed: make(chan struct{}),
 	}
