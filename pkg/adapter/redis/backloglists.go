@@ -4,20 +4,27 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 
 	goredis "github.com/redis/go-redis/v9"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
 // A listing holds the lists of an event that are stored separately.
 type listing struct {
-	adapter.Event
-	err  error
-	size int // as sent by Redis, for each of the copies
+	except  []rooms.Room
+	earlier []adapter.Copy
+	err     error
+	size    int // as sent by Redis, for each of the copies; 0 once it is charged
 }
+
+// listings are lists that have been read for one replay or catch-up, which reads each once. The
+// requester and the reader of its request use them in turns.
+type listings map[adapter.Position]*listing
 
 // mostLists bounds the lists that are read for one replay, in all partitions, and for several in one
 // read, in bytes.
@@ -26,14 +33,24 @@ const mostLists = 8 << 20
 // readLists completes the events of backlogs whose lists are stored separately. Lists can be much
 // larger than the events, so each call reads a few, or more if they are small. If they are too
 // large, a catch-up does not read those of the rooms with most of them, and other reads fail.
-func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog) error {
-	most, had := p.replay, new(atomic.Int64)
+func (p *partition) readLists(ctx context.Context, epoch string, paced *pacedRead, all []*backlog) error {
+	batch := paced.batch
+	most, had, waits := p.replay, new(atomic.Int64), false
 	if one := batch[0]; one.lists != nil {
 		most = min(most, mostLists)
 		if len(batch) == 1 {
 			had = one.lists
-			if !one.alone {
+			if waits = !one.alone; waits {
 				most = min(most, mostLists/4)
+			}
+		}
+	}
+	found := batch[0].kept
+	if len(batch) > 1 || found == nil {
+		found = make(listings)
+		for _, r := range batch {
+			if r.epoch == epoch {
+				maps.Copy(found, r.kept)
 			}
 		}
 	}
@@ -42,12 +59,11 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 	slices.SortFunc(all, func(a, b *backlog) int { return cmp.Compare(len(a.listed), len(b.listed)) })
 	for _, b := range all {
 		for _, e := range b.listed {
-			if copies[e.Position]++; copies[e.Position] == 1 {
+			if copies[e.Position]++; copies[e.Position] == 1 && found[e.Position] == nil {
 				order = append(order, e.Position)
 			}
 		}
 	}
-	found := make(map[adapter.Position]*listing, len(order))
 	defer func() { // also if not all could be read
 		for _, b := range all {
 			for _, e := range b.listed {
@@ -57,30 +73,41 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 			}
 			b.listed = nil
 		}
+		for _, l := range found {
+			l.size = 0
+		}
 	}()
-	for step, bytes := fewRead, 0; len(order) > 0; {
-		tooMany := had.Load() > int64(most)
-		switch {
-		case !awaited(batch):
-			return context.Canceled
-		case tooMany && batch[0].lists != nil:
-			if !batch[0].alone { // it will be read again
-				had.Add(-int64(bytes))
+	for size := 0; len(order) > 0; {
+		if waits { // for its turn, rather than read slowly beside others
+			most = min(most, paced.page())
+		}
+		if had.Load() > int64(most) {
+			if batch[0].lists == nil {
+				break
 			}
 			return errManyEntries
 		}
-		if tooMany {
-			break
-		}
-		chunk := order[:min(len(order), step)]
-		order = order[len(chunk):]
-		read, err := p.readListings(ctx, epoch, chunk, found, copies)
+		var chunk []adapter.Position
+		read, calls := 0, 0
+		err := paced.call(ctx, func(page int) (err error) {
+			n := fewRead
+			switch {
+			case size > 0:
+				n = min(readRooms, min(page, readBytes)/size)
+			case page < sharedBytes: // one may be larger than a page
+				n = 1
+			}
+			n = max(1, n>>(3*calls)) // other lists may be larger than those that were read
+			chunk, calls = order[:min(len(order), n)], calls+1
+			read, err = p.readListings(ctx, epoch, chunk, found, copies)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		bytes += read
+		order = order[len(chunk):]
 		had.Add(int64(read))
-		step = max(1, min(readRooms, len(chunk)*readBytes/max(read, 1)))
+		size = max(1, read/len(chunk))
 	}
 	for _, b := range all {
 		for _, e := range b.listed {
@@ -89,7 +116,7 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 				b.broken = append(b.broken, broken{e.Position, tooMuch(p.replay)})
 				continue
 			}
-			e.Target.Except, e.Earlier = l.Target.Except, l.Earlier
+			e.Target.Except, e.Earlier = l.except, l.earlier
 			if l.err != nil {
 				b.broken = append(b.broken, broken{e.Position, l.err})
 			}
@@ -99,7 +126,7 @@ func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlo
 }
 
 // readListings reads the lists of some events, and returns their size.
-func (p *partition) readListings(ctx context.Context, epoch string, list []adapter.Position, found map[adapter.Position]*listing, copies map[adapter.Position]int) (bytes int, err error) {
+func (p *partition) readListings(ctx context.Context, epoch string, list []adapter.Position, found listings, copies map[adapter.Position]int) (bytes int, err error) {
 	key := p.names.in(epoch) + listsName
 	asked := make([]*goredis.XMessageSliceCmd, len(list))
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
@@ -128,7 +155,9 @@ func (p *partition) readListings(ctx context.Context, epoch string, list []adapt
 			l.err = fmt.Errorf("%w: the lists of the event at %s", adapter.ErrTrimmed, formatPosition(at))
 		default:
 			s, _ := read[0].Values["e"].(string)
-			l.err = decodeLists(s, &l.Event)
+			var e adapter.Event
+			l.err = decodeLists(s, &e)
+			l.except, l.earlier = e.Target.Except, e.Earlier
 			bytes += len(s)
 			l.size = len(s) / copies[at]
 		}

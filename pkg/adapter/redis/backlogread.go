@@ -44,6 +44,8 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		unread, found.rooms[at], parsed[at.epoch] = append(unread, b), b, append(parsed[at.epoch], b)
 	}
 	defer found.weigh(batch)
+	paced := pacedRead{pace: &p.pace, batch: batch}
+	defer paced.end()
 	hold, largest, most := 0, 0, 0
 	for _, r := range batch {
 		hold, largest = hold+r.hold, max(largest, r.hold)
@@ -54,10 +56,11 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 	hold = max(min(hold, sharedBytes), largest)
 	count := min(usuallyRead, (most-1)/max(len(unread), 1)+1)
 	for first := true; first || len(unread) > 0; first = false {
-		if !awaited(batch) {
-			return found, context.Canceled
-		}
-		read, err := p.readPart(ctx, batch, found, unread, p.rangeable(len(unread), count, hold, first), hold)
+		var read piece
+		err := paced.call(ctx, func(page int) (err error) {
+			read, err = p.readPart(ctx, batch, found, unread, p.rangeable(len(unread), count, hold, page, first), hold, page)
+			return err
+		})
 		if err != nil {
 			return found, err
 		}
@@ -74,7 +77,7 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 		b.whole = len(b.events)+len(b.broken) <= p.limit
 	}
 	for epoch, all := range parsed {
-		if err := p.readLists(ctx, epoch, batch, all); err != nil {
+		if err := p.readLists(ctx, epoch, &paced, all); err != nil {
 			return found, err
 		}
 	}
@@ -98,20 +101,18 @@ const (
 
 // rangeable returns how many entries of each backlog, at most count, can be read with XRANGE: it
 // costs Redis less than a script, but is not bounded in bytes. The result is 0 if the entries may
-// take much more than is held; at first, when there are few, the read may be wasted.
-func (p *partition) rangeable(backlogs, count, hold int, first bool) int {
+// take much more than is held, or than a page; at first, when there are few, the read may be wasted.
+func (p *partition) rangeable(backlogs, count, hold, page int, first bool) int {
 	largest := p.sizes.largest(p.life)
 	if largest == 0 || backlogs == 0 { // their size is unknown
 		return 0
 	}
 	count = min(count, p.limit+1)
-	bytes := min(sharedBytes, 4*max(hold, 0))
-	if p.smallReads.Load() {
-		bytes = min(bytes, readBytes)
-	}
+	bytes := 4 * max(hold, 0)
 	if first {
 		bytes = max(bytes, p.tried)
 	}
+	bytes = min(bytes, page)
 	if fit := bytes / backlogs / largest; fit < count {
 		if count = fit; fit < fewRead {
 			count = 0
@@ -121,8 +122,8 @@ func (p *partition) rangeable(backlogs, count, hold int, first bool) int {
 }
 
 // readPart reads as much of rooms as fits in one call: count entries of each, or, if that is 0, as
-// many as may be large. It notes the state of the histories afterwards.
-func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, unread []*backlog, count, hold int) (read piece, err error) {
+// many as may be large and fit in a page. It notes the state of the histories afterwards.
+func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, unread []*backlog, count, hold, page int) (read piece, err error) {
 	clocks := make(map[string]*goredis.IntCmd, 1)
 	var script, role *goredis.Cmd
 	var epoch *goredis.StringCmd
@@ -138,7 +139,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 					read.ranges = append(read.ranges, pipe.XRangeN(ctx, b.key, "("+b.last, "+", int64(count)))
 				}
 			default:
-				keys, args := p.scriptArgs(unread, hold)
+				keys, args := p.scriptArgs(unread, hold, page)
 				script = run(ctx, pipe, keys, args...)
 			}
 			role = p.askRole(ctx, pipe)
@@ -192,11 +193,12 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 	return read, nil
 }
 
-// scriptArgs returns the keys and arguments of the script for the rest of backlogs.
-func (p *partition) scriptArgs(unread []*backlog, hold int) (keys []string, args []any) {
+// scriptArgs returns the keys and arguments of the script for a page of the rest of backlogs.
+func (p *partition) scriptArgs(unread []*backlog, hold, page int) (keys []string, args []any) {
 	largest := cmp.Or(p.sizes.largest(p.life), readBytes)
 	keys, args = make([]string, 0, len(unread)), make([]any, 0, 4+2*len(unread))
-	args = append(args, readBytes, max(hold, 0), max(1, min(usuallyRead, 4*readBytes/largest)), maxListed)
+	page = min(page, readBytes)
+	args = append(args, page, max(hold, 0), max(1, min(usuallyRead, 4*page/largest)), maxListed)
 	for _, b := range unread {
 		keys = append(keys, b.key)
 		args = append(args, p.limit+1-len(b.events)-len(b.broken), b.last)

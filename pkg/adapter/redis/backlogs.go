@@ -27,6 +27,7 @@ type backlogRequest struct {
 	most  int           // maximum number of entries for the requester
 	alone bool          // the read is not shared
 	lists *atomic.Int64 // bytes of lists that were read for the requester alone; nil for a catch-up
+	kept  listings      // of the requester; nil if none are
 }
 
 // A sharedRequest is one that is not alone.

@@ -589,7 +589,7 @@ func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	if err := server.Client().ConfigResetStat(t.Context()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	keys, args := p.scriptArgs([]*backlog{{key: p.names.room(p.history(), name(room("r"))), last: "0-0"}}, 0)
+	keys, args := p.scriptArgs([]*backlog{{key: p.names.room(p.history(), name(room("r"))), last: "0-0"}}, 0, readBytes)
 	reply, err := missedScript.Run(t.Context(), server.Client(), keys, args...).Slice()
 	if err != nil {
 		t.Fatal(err)
@@ -626,7 +626,7 @@ func TestTheScriptDoesNotCountForever(t *testing.T) {
 		if err := server.Client().XAdd(t.Context(), &goredis.XAddArgs{Stream: key, ID: "1-1", Values: []any{"e", entry}}).Err(); err != nil {
 			t.Fatal(err)
 		}
-		keys, args := p.scriptArgs([]*backlog{{key: key, last: "0-0"}}, 0)
+		keys, args := p.scriptArgs([]*backlog{{key: key, last: "0-0"}}, 0, readBytes)
 		before := scriptTime(t, server)
 		reply, err := missedScript.Run(t.Context(), server.Client(), keys, args...).Slice()
 		if err != nil {

@@ -34,11 +34,7 @@ func (g *generation) keepUp() {
 		return
 	}
 	for {
-		err := g.catchUp()
-		if err == nil || errors.Is(err, context.DeadlineExceeded) {
-			g.p.smallReads.Store(err != nil) // for the next one
-		}
-		if err != nil {
+		if err := g.catchUp(); err != nil {
 			g.stop(err)
 			return
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -85,37 +84,6 @@ func TestCutSubscriberMissesNothing(t *testing.T) {
 	}
 	publish(t, b, event("live", list[0]))
 	expect(t, a, "live")
-}
-
-// A catch-up may take longer than a call to Redis may, as long as the calls do not: what is to be read
-// does not depend on the line.
-func TestCatchUpOnANarrowLine(t *testing.T) {
-	const size, rate = 200 << 10, 8 << 20 // 30 MB take four seconds; a call may take one
-	server := redistest.Start(t)
-	relay := newRelay(t, server.Addr)
-	a := start(t, relay.url(), "a", Options{Timeout: time.Second})
-	b := start(t, server.URL(), "b", Options{})
-	var list []rooms.Room
-	for i := range 10 {
-		list = append(list, room(fmt.Sprint("r", i)))
-	}
-	subscribe(t, a, list...)
-	fill := relay.hole(subscriber)
-	relay.cut(subscriber)
-	var want []string
-	for i := range 15 {
-		for _, r := range list {
-			data := fmt.Sprint(i, r.Name, strings.Repeat("x", size))
-			publish(t, b, event(data, r))
-			want = append(want, data)
-		}
-	}
-	relay.narrow(rate)
-	fill()
-	expect(t, a, want...)
-	if s := a.Stats(); s.Losses > 0 || s.Repaired != uint64(len(want)) {
-		t.Errorf("%+v", s)
-	}
 }
 
 // TCP says nothing is wrong, but nothing comes.

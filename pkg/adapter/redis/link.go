@@ -113,7 +113,7 @@ func (p *partition) alive(o *goredis.Options) *goredis.Options {
 			return nil, err
 		}
 		unbind := context.AfterFunc(p.ctx, func() { _ = conn.Close() })
-		bound := boundConn{conn, unbind}
+		bound := boundConn{conn, unbind, &p.pace.received}
 		if raw, ok := conn.(syscall.Conn); ok {
 			return &checkedConn{bound, raw}, nil
 		}
@@ -124,7 +124,14 @@ func (p *partition) alive(o *goredis.Options) *goredis.Options {
 
 type boundConn struct {
 	net.Conn
-	unbind func() bool
+	unbind   func() bool
+	received *atomic.Int64 // bytes
+}
+
+func (c *boundConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.received.Add(int64(n))
+	return n, err
 }
 
 func (c *boundConn) Close() error {

@@ -50,8 +50,7 @@ type partition struct {
 	linkErr  error
 	explored sync.Once   // reports missing rights
 	roleless atomic.Bool // the server does not report whether it is the primary
-	// smallReads is set from a catch-up whose reads took too long to the next one that succeeds.
-	smallReads atomic.Bool
+	pace     pace        // of reads of backlogs
 
 	outbox    *batch.Queue[content, outcome]
 	abandoned *identity // the publisher's: a connection whose last call may still be executed
@@ -121,6 +120,7 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	p.outbox = batch.New[content, outcome](p.ctx, batch.Options{MaxItems: outboxItems, MaxBytes: outboxBytes, Patience: p.timeout})
 	p.heads = batch.New[[]adapter.Position, adapter.Cursor](p.ctx, batch.Options{})
 	p.backlogs = batch.New[*backlogRequest, map[backlogID]*backlog](p.ctx, batch.Options{})
+	p.pace.timeout, p.pace.turns = p.timeout, a.slow
 	key := p.names.epoch()
 	p.primary = func(ctx context.Context) (*goredis.Options, error) { return o.Redis.Primary(ctx, key) }
 	p.feed = p.newFeed()

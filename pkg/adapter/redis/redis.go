@@ -88,6 +88,7 @@ type Adapter struct {
 	inbox      *queue.Queue[adapter.Message]
 	onLost     atomic.Pointer[func()] // called when messages may have been lost
 	large      chan struct{}          // holds a token while a replay holds many events
+	slow       chan struct{}          // holds a token while a partition on a slow line reads backlogs
 	counters   *counters              // of all partitions
 
 	ctx     context.Context // its cause wraps adapter.ErrClosed
@@ -125,6 +126,7 @@ func New(ctx context.Context, o Options) (*Adapter, error) {
 	a := &Adapter{
 		queue:    queue.New[adapter.Item](feedItems, feedBytes),
 		large:    make(chan struct{}, 1),
+		slow:     make(chan struct{}, 1),
 		counters: newCounters(),
 		inbox:    queue.New[adapter.Message](inboxItems, inboxBytes),
 		closed:   make(chan struct{}),

@@ -22,7 +22,8 @@ type relay struct {
 	holes  map[role]chan struct{} // what is sent on such links waits until it is closed
 	delay  time.Duration          // of what publishers say
 	mute   bool                   // what publishers are answered is lost
-	rate   int                    // bytes per second of what readers are answered; 0 for no limit
+	rate   int                    // bytes per second of what all readers are answered; 0 for no limit
+	next   time.Time              // when the next answer may pass
 	said   func(w *wire, what []byte)
 }
 
@@ -89,7 +90,7 @@ func (r *relay) accept() {
 
 // pump carries one direction until it ends.
 func (r *relay) pump(w *wire, to, from net.Conn, asking bool) {
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
@@ -152,7 +153,12 @@ func (r *relay) wait(w *wire, asking bool, n int) {
 	case asking && w.role == publisher:
 		delay = r.delay
 	case !asking && w.role == unknown && r.rate > 0:
-		delay = time.Duration(n) * time.Second / time.Duration(r.rate)
+		now := time.Now()
+		if r.next.Before(now) {
+			r.next = now
+		}
+		r.next = r.next.Add(time.Duration(n) * time.Second / time.Duration(r.rate))
+		delay = r.next.Sub(now)
 	}
 	r.mu.Unlock()
 	if hole != nil {
@@ -169,7 +175,7 @@ func (r *relay) wait(w *wire, asking bool, n int) {
 	}
 }
 
-// narrow limits what readers are answered to some bytes per second.
+// narrow limits what readers are answered to some bytes per second, which they share.
 func (r *relay) narrow(rate int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -83,8 +84,9 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 	if payload > 0 && len(names) > 1 {
 		kept = make(map[adapter.Position]bool)
 	}
-	read := reread{most: hold}                                  // of a catch-up
-	var listed map[adapter.Position]bool                        // nil in most cases
+	read := reread{most: hold}           // of a catch-up
+	var listed map[adapter.Position]bool // nil in most cases
+	lists := make(listings)
 	for first := true; first || len(names) > 0; first = false { // even without rooms to read, the history must exist
 		chunk := names[:min(len(names), readRooms)]
 		names = names[len(chunk):]
@@ -94,17 +96,17 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 		} else {
 			left = max(hold-read.bytes, hold/4) // rooms are given up down to three quarters
 		}
-		found, err := p.inTurn(ctx, turn, entries, backlogRequest{epoch: epoch, names: chunk, after: after, hold: left})
+		found, err := p.inTurn(ctx, turn, entries, backlogRequest{epoch: epoch, names: chunk, after: after, hold: left, kept: lists})
 		if err != nil {
 			return all, err
 		}
 		for _, name := range chunk {
 			events, known, err := found[backlogID{epoch, name}].missedBy(after[name], upTo, p.limit)
 			if !known {
-				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left)
+				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left, lists)
 			}
 			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted for lack of space beside other rooms
-				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold); err == nil && slices.ContainsFunc(events, omitted) {
+				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold, lists); err == nil && slices.ContainsFunc(events, omitted) {
 					err = tooMuch(hold)
 				}
 			}
@@ -145,6 +147,9 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 					}
 					listed[e.Position] = true
 					bytes += size
+					if lists[e.Position] == nil { // read for others as well
+						lists[e.Position] = &listing{except: e.Target.Except, earlier: e.Earlier}
+					}
 				}
 				if bytes += eventSize(e); bytes > p.replay {
 					return all, tooMuch(p.replay)
@@ -155,6 +160,9 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			if turn.count(len(events)) > p.entries {
 				return all, p.tooMany()
 			}
+		}
+		if turn == nil { // those of rooms that were given up are not held
+			maps.DeleteFunc(lists, func(at adapter.Position, _ *listing) bool { return read.shared[at] == nil })
 		}
 		if bytes > manyEntries*eventOverhead {
 			if err := turn.take(ctx, p.ctx); err != nil {
@@ -212,8 +220,8 @@ func omit(e *adapter.Event) *adapter.Event {
 }
 
 // missedAlone reads one room for one request.
-func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int) ([]*adapter.Event, error) {
-	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt})
+func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int, lists listings) ([]*adapter.Event, error) {
+	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt, kept: lists})
 	if err != nil {
 		return nil, err
 	}

@@ -245,3 +245,60 @@ func TestListedRoomsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// Lists are read once for a catch-up, and for a replay, however many rooms their events went to.
+func TestListsAreReadOnce(t *testing.T) {
+	const roomCount, events = 6 * readRooms, 10 // with lists of 200 kB
+	server := redistest.Start(t)
+	relay := newRelay(t, server.Addr)
+	a, b := start(t, relay.url(), "a", Options{}), start(t, server.URL(), "b", Options{})
+	list, after := make([]rooms.Room, roomCount), make(map[rooms.Room]adapter.Cursor)
+	for i := range list {
+		list[i] = room(fmt.Sprint("r", i))
+	}
+	begin := subscribe(t, a, list...)
+	for _, r := range list {
+		after[r] = begin
+	}
+	fill := relay.hole(subscriber) // also for the next connection
+	relay.cut(subscriber)
+	for i := range events {
+		publish(t, b, listed(fmt.Sprint(i), list...))
+	}
+	end, err := b.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const entries = roomCount * events * 150
+	before := netOutput(t, server)
+	fill()
+	for i := range events {
+		e, err := a.Next(deadline(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(e.Data) != fmt.Sprint(i) || len(e.Target.To) != roomCount || len(e.Target.Except) != 1000 {
+			t.Errorf("%q to %d rooms, except %d", e.Data, len(e.Target.To), len(e.Target.Except))
+		}
+	}
+	if read := netOutput(t, server) - before; read > entries+events*300_000 {
+		t.Errorf("%d bytes are read for a catch-up", read)
+	}
+	before = netOutput(t, server)
+	n := 0
+	for e, err := range a.Replay(deadline(t), after, end, 1000) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(e.Target.Except) != 1000 {
+			t.Errorf("%q except %d", e.Data, len(e.Target.Except))
+		}
+		n++
+	}
+	if n != events {
+		t.Errorf("%d events", n)
+	}
+	if read := netOutput(t, server) - before; read > entries+events*300_000 {
+		t.Errorf("%d bytes are read for a replay", read)
+	}
+}

@@ -56,7 +56,7 @@ func TestRangeable(t *testing.T) {
 		if tt.largest > 0 {
 			p.sizes.saw(tt.largest)
 		}
-		if n := p.rangeable(tt.keys, tt.count, tt.hold, tt.first); n != tt.want {
+		if n := p.rangeable(tt.keys, tt.count, tt.hold, sharedBytes, tt.first); n != tt.want {
 			t.Errorf("%+v: %d", tt, n)
 		}
 	}
