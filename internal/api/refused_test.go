@@ -34,6 +34,7 @@ func TestRefused(t *testing.T) {
 		{"POST", "emit", `{"everyone":true,"event":"e","Rooms":["r"]}`, badRequest, `"Rooms"`, nil},
 		{"POST", "emit", `{"Everyone":true,"event":"e"}`, badRequest, `"Everyone"`, nil},
 		{"POST", "emit", `{"rooms":["r"],"event":"e","rooms":["s"]}`, badRequest, "duplicate", nil},
+		{"POST", "emit", `{"everyone":true,"event":"e","args":` + strings.Repeat("[", 600) + strings.Repeat("]", 600) + `,"args":[1]}`, badRequest, "duplicate", nil},
 		{"POST", "emit", `{"":1,"everyone":true,"event":"e"}`, badRequest, "unknown field", nil},
 		{"POST", "emit", `{"everyone":true,"event":"e","args":1}`, badRequest, "args", nil},
 		{"POST", "emit", `{"everyone":true,"event":1}`, badRequest, "event", nil},

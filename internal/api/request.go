@@ -16,8 +16,6 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
-
-	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
 // Limits of requests.
@@ -74,18 +72,30 @@ func decode(body []byte, v any) error {
 // exact refuses what encoding/json accepts: duplicate fields, of which it takes the last, and names
 // that match a field only if case is ignored. The body must decode into v.
 func exact(body []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if first, _ := d.Token(); first != json.Delim('{') {
+		return nil
+	}
 	known := make(map[string]bool)
 	for _, field := range reflect.VisibleFields(reflect.TypeOf(v).Elem()) {
 		known[field.Tag.Get("json")] = true
 	}
-	for name := range packet.Members(bytes.TrimSpace(body)) {
-		switch fresh, allowed := known[string(name)]; {
+	for d.More() { // not packet.Members, which end at a value that is nested deeper than a packet's
+		token, err := d.Token()
+		if err != nil {
+			return err
+		}
+		name, _ := token.(string)
+		switch fresh, allowed := known[name]; {
 		case !allowed:
 			return fmt.Errorf("unknown field %q", name)
 		case !fresh:
 			return fmt.Errorf("duplicate field %q", name)
 		}
-		known[string(name)] = false
+		known[name] = false
+		if err := d.Decode(new(json.RawMessage)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package limit
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -235,3 +236,25 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 }
 
 var errLeft = errors.New("left")
+
+// Without a limit nothing is delayed or counted, however many sockets of a user write concurrently.
+func TestNoCopyRate(t *testing.T) {
+	tally := NewTally(zap.NewNop())
+	all := NewClients(ClientOptions{Tally: tally})
+	var writes sync.WaitGroup
+	for range 8 {
+		writes.Go(func() {
+			c := all.Client("alice", "192.0.2.1")
+			for range 5000 {
+				if err := c.Write(t.Context()); err != nil {
+					t.Error(err)
+				}
+				c.Wrote(100)
+			}
+		})
+	}
+	writes.Wait()
+	if n := tally.Refused()[CopyRate]; n != 0 {
+		t.Errorf("%d writes are counted, want 0", n)
+	}
+}

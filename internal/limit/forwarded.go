@@ -49,12 +49,16 @@ func (f *Forwarded) Enter(r *http.Request) bool {
 	case r.Method == http.MethodGet:
 		most -= reserve
 	}
-	if f.open.Add(1) > int64(most) && f.o.Max > 0 {
-		f.Leave()
-		f.o.Tally.refuse(f.o.Name, "too many forwarded requests", zap.Int("connections", f.o.Max))
-		return false
+	for {
+		open := f.open.Load()
+		if f.o.Max > 0 && open >= int64(most) {
+			f.o.Tally.refuse(f.o.Name, "too many forwarded requests", zap.Int("connections", f.o.Max))
+			return false
+		}
+		if f.open.CompareAndSwap(open, open+1) { // those that are refused never count: they would refuse others
+			return true
+		}
 	}
-	return true
 }
 
 // Leave undoes one Enter.

@@ -60,5 +60,8 @@ func (p pace) charge(d *due, n int) { *d = max(0, *d+due(p.cost(n))) }
 
 // wait returns the time until n units can be taken.
 func (p pace) wait(d due, now int64, n int) time.Duration {
+	if p.unit == 0 {
+		return 0 // d may be a later now of another goroutine
+	}
 	return time.Duration(max(0, int64(d)-now+min(p.cost(n), p.ahead)-p.ahead))
 }

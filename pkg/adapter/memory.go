@@ -123,19 +123,23 @@ func (m *Memory) Node(id NodeID) (Adapter, error) {
 	}
 	c := Composition{
 		Node: id,
-		Key:  func(r rooms.Room) string { return fmt.Sprint(r.Kind, r.Namespace, ",", r.Name) },
+		Key:  memoryKey,
 		Next: func(ctx context.Context) (Item, error) { return n.feed.Take(ctx, n.ctx) },
 	}
 	for _, p := range n.parts {
 		c.Partitions = append(c.Partitions, p)
 	}
 	var err error
-	if n.Partitions, err = Compose(context.Background(), c); err == nil {
-		_, err = n.Subscribe(context.Background(), rooms.InNodes())
+	if n.Partitions, err = Compose(context.Background(), c); err != nil {
+		return nil, err
 	}
-	return n, err
+	return n, nil
 }
 
+// memoryKey is the Key of a Composition.
+func memoryKey(r rooms.Room) string { return fmt.Sprint(r.Kind, r.Namespace, ",", r.Name) }
+
+// join makes n a member that receives what is for all nodes.
 func (m *Memory) join(n *memoryNode) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -146,6 +150,7 @@ func (m *Memory) join(n *memoryNode) error {
 	for _, l := range m.logs {
 		n.parts = append(n.parts, &memoryPartition{node: n, log: l, subscriptions: make(map[rooms.Room]int), passed: l.newest})
 	}
+	n.parts[Home(memoryKey(rooms.InNodes()), len(n.parts))].subscribe(rooms.InNodes())
 	return nil
 }
 

@@ -558,3 +558,46 @@ func TestPublishAllocatesOnlyTheEvent(t *testing.T) {
 		t.Errorf("publishing to a room of 4 nodes and reading it allocates %v times, want 1", allocs)
 	}
 }
+
+// A node that is listed receives what is for all nodes.
+func TestListedNodesAreSubscribed(t *testing.T) {
+	m := NewMemory(MemoryOptions{})
+	a := mustJoin(t, m, "a")
+	joined := make(chan struct{})
+	go func() {
+		defer close(joined)
+		for range 300 {
+			b, err := m.Node("b")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = b.Close()
+		}
+	}()
+	for {
+		before, err := a.Nodes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := a.Publish(t.Context(), Event{Target: rooms.Target{To: []rooms.Room{rooms.InNodes()}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		after, err := a.Nodes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(before) == 2 && len(after) == 2 && before[1].Generation == after[1].Generation && r.Receivers < 2 {
+			t.Errorf("%d nodes received the event, of %d", r.Receivers, len(before))
+		}
+		select {
+		case <-joined:
+			return
+		default:
+		}
+	}
+}

@@ -53,12 +53,17 @@ func (p *memoryPartition) Subscribe(ctx context.Context, rooms ...rooms.Room) (C
 	}
 	defer p.node.memory.mu.Unlock()
 	for _, room := range rooms {
-		if p.subscriptions[room]++; p.subscriptions[room] == 1 {
-			p.log.subscribers[room] = append(p.log.subscribers[room], p)
-			p.log.backlogs.await(room)
-		}
+		p.subscribe(room)
 	}
 	return p.promise(), nil
+}
+
+// subscribe counts a subscription. memory.mu is held.
+func (p *memoryPartition) subscribe(room rooms.Room) {
+	if p.subscriptions[room]++; p.subscriptions[room] == 1 {
+		p.log.subscribers[room] = append(p.log.subscribers[room], p)
+		p.log.backlogs.await(room)
+	}
 }
 
 // promise returns the log's newest position, which the feed will report. memory.mu is held.

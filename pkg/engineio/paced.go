@@ -18,22 +18,29 @@ const (
 )
 
 // SendPaced queues packets like [Conn.Send], but they do not count in [Options.SendQueueBytes]. They
-// do in [Options.QueueBudget]. It never waits: call [Conn.WaitPaced] before it.
+// do in [Options.QueueBudget]. It never waits: call [Conn.WaitPaced] before it. At 16 times the limit of
+// the send queue the client is too slow, as in Send.
 func (c *Conn) SendPaced(ps ...*Packet) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed == nil && len(ps) > 0 {
-		c.enqueuePaced(ps)
+		if c.queue.paced > waitingQueues*c.server.o.SendQueueBytes {
+			c.tooSlow()
+		} else {
+			c.enqueuePaced(ps)
+		}
 	}
 	return c.err()
 }
 
 // TrySendPaced queues packets like SendPaced if there is space for them: then at most ahead bytes of
-// paced packets of their kind, small or large, are queued, or these alone, with little else. It reports whether it queued them.
+// paced packets of their kind, small or large, are queued, or these alone, with little else. It reports
+// whether it queued them.
 func (c *Conn) TrySendPaced(ahead int, ps ...*Packet) bool {
+	n := length(ps)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed != nil || !c.queue.paces(ahead, memory(ps)) {
+	if c.closed != nil || !c.queue.paces(ahead, n) || n > ahead && c.queue.bytes > 4*ahead {
 		return false
 	}
 	c.enqueuePaced(ps)
@@ -49,11 +56,10 @@ func (c *Conn) enqueuePaced(ps []*Packet) {
 	c.spend(all, had)
 }
 
-// paces reports whether some more paced bytes may be queued. A very large packet waits for other
-// packets, too: behind it and them, more will be queued before the client has taken all.
+// paces reports whether some more bytes of paced packets may be queued.
 func (q *queue) paces(ahead, bytes int) bool {
-	queued := q.paced[paceOf(bytes)]
-	return queued+bytes <= ahead || queued == 0 && q.bytes <= 4*ahead
+	queued := q.answers[paceOf(bytes)]
+	return queued == 0 || queued+bytes <= ahead
 }
 
 func paceOf(bytes int) int {
@@ -64,16 +70,23 @@ func paceOf(bytes int) int {
 }
 
 // IsSmallPaced reports whether paced packets count as small ones.
-func IsSmallPaced(ps ...*Packet) bool { return paceOf(memory(ps)) == small }
+func IsSmallPaced(ps ...*Packet) bool { return paceOf(length(ps)) == small }
 
-// WaitPaced waits until there is space as TrySendPaced needs it. It returns early as WaitQueue does.
+// WaitPaced waits until there is space among the paced packets of the same kind: at most ahead bytes are
+// queued with these, or these alone. It returns early as WaitQueue does.
 func (c *Conn) WaitPaced(ctx context.Context, ahead int, ps ...*Packet) error {
-	bytes := memory(ps)
-	return c.wait(ctx, func() bool { return c.queue.paces(ahead, bytes) })
+	n := length(ps)
+	return c.wait(ctx, func() bool { return c.queue.paces(ahead, n) })
+}
+
+// WaitAnswered waits until paced packets take at most max bytes of memory. It returns early as WaitQueue
+// does.
+func (c *Conn) WaitAnswered(ctx context.Context, max int) error {
+	return c.wait(ctx, func() bool { return c.queue.paced <= max })
 }
 
 // HoldPaced counts packets that wait to be queued in [Options.QueueBudget], until release is called
-// once. If too much waits for the connection its client is too slow, as in [Conn.Send].
+// once. If too much waits behind others for the connection its client is too slow, as in [Conn.Send].
 func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
 	bytes := memory(ps) + waiterBytes
 	c.mu.Lock()
@@ -83,7 +96,7 @@ func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
 	}
 	had := c.queue.bytes
 	c.spend(c.queue.wait(bytes), had)
-	if c.queue.waiting > waitingQueues*c.server.o.SendQueueBytes {
+	if waiting := c.queue.waiting; waiting > bytes && waiting > waitingQueues*c.server.o.SendQueueBytes {
 		c.tooSlow()
 	}
 	return func() {
@@ -101,10 +114,12 @@ func (c *Conn) Held() int {
 	return c.queue.bytes + c.queue.waiting
 }
 
-// memory returns the memory of queued packets.
-func memory(ps []*Packet) (bytes int) {
+// length returns the size of the frames of packets, and memory that of the packets in a queue.
+func length(ps []*Packet) (bytes int) {
 	for _, p := range ps {
-		bytes += p.Len() + packetOverhead
+		bytes += p.Len()
 	}
 	return bytes
 }
+
+func memory(ps []*Packet) int { return length(ps) + len(ps)*packetOverhead }

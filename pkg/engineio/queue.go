@@ -16,7 +16,8 @@ type batch struct {
 	pong    int    // 1 + the index of the pong, of which there is at most one; 0 without
 	shared  int    // of the bytes, those of packets that count once on all connections
 	copied  int    // bytes of other forms of the packets, which no other connection shares
-	paced   [2]int // memory of the packets that SendPaced queued, small and large ones
+	paced   int    // memory of the packets that SendPaced queued
+	answers [2]int // bytes of their frames, of small and of large ones
 
 	response *http.ResponseController // of the GET that is answered with the batch; or nil
 
@@ -110,7 +111,8 @@ type queue struct {
 	pending *batch
 	taken   *batch    // by the writer
 	bytes   int       // the memory of both, not counting copies; see Conn.Queued
-	paced   [2]int    // of bytes, those that SendPaced queued: small and large ones
+	paced   int       // of bytes, those that SendPaced queued
+	answers [2]int    // bytes of their frames, of small and of large ones
 	waiting int       // memory of paced packets that are not queued yet
 	off     bool      // the queue no longer counts
 	moved   time.Time // when bytes was last 0, or something was written since; only if bytes is not 0
@@ -217,8 +219,9 @@ func (q *queue) uncount(b *batch) {
 	if q.bytes -= b.bytes + b.overhead(); q.bytes > 0 { // otherwise the next add notes the time
 		q.moved = time.Now()
 	}
-	q.paced[small] -= b.paced[small]
-	q.paced[large] -= b.paced[large]
+	q.paced -= b.paced
+	q.answers[small] -= b.answers[small]
+	q.answers[large] -= b.answers[large]
 	n := b.sum(func(p *Packet) int { return p.letGo(q.counts) })
 	q.counts.queued.Add(int64(-n))
 }
@@ -226,9 +229,11 @@ func (q *queue) uncount(b *batch) {
 // notePaced notes that the packets that were just added do not count in the limit of the queue.
 func (q *queue) notePaced(ps []*Packet) {
 	if !q.off {
-		n := memory(ps)
-		q.pending.paced[paceOf(n)] += n
-		q.paced[paceOf(n)] += n
+		n, all := length(ps), memory(ps)
+		q.pending.paced += all
+		q.paced += all
+		q.pending.answers[paceOf(n)] += n
+		q.answers[paceOf(n)] += n
 	}
 }
 
@@ -249,7 +254,7 @@ func (q *queue) stopCounting() {
 	if q.taken != nil {
 		q.uncount(q.taken)
 	}
-	q.off, q.bytes, q.paced = true, 0, [2]int{}
+	q.off, q.bytes, q.paced, q.answers = true, 0, 0, [2]int{}
 }
 
 // load returns how many bytes are held for the connection; of packets shared with others, its part.

@@ -30,7 +30,7 @@ func (c *Conn) Send(ps ...*Packet) error {
 	defer c.mu.Unlock()
 	switch {
 	case c.closed != nil || len(ps) == 0:
-	case c.queue.bytes-c.queue.paced[small]-c.queue.paced[large] >= c.server.o.SendQueueBytes:
+	case c.queue.bytes-c.queue.paced >= c.server.o.SendQueueBytes:
 		c.tooSlow()
 	default:
 		c.enqueue(ps)

@@ -206,10 +206,7 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-cha
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
 		return false, nil
 	}
-	n := eventOverhead
-	for _, p := range ps {
-		n += p.Len()
-	}
+	n := eventOverhead + length(ps)
 	switch {
 	case srv.held.refuses(o.bytes + n):
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)

@@ -90,13 +90,23 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 	ps := enginePackets(&packet.Packet{
 		Type: packet.Ack, Namespace: s.nsName, ID: id, Data: data, Attachments: attachments,
 	}, false)
-	if s.holdAck(ps) {
+	switch {
+	case s.holdAck(ps):
+		s.client.awaitAnswered(s.ctx) // so that no more acks are held than the client takes
 		return nil
-	}
-	if s.client.answer(ps) || s.awaitAnswer(ps) {
+	case s.client.answer(ps), s.awaitAnswer(ps):
 		return nil
 	}
 	return ErrDisconnected
+}
+
+// awaitAnswered waits while answers fill half of the send queue.
+func (c *client) awaitAnswered(ctx context.Context) {
+	half := c.srv.opts.Engine.SendQueueBytes / 2
+	if c.conn.Held() <= half {
+		return
+	}
+	_ = c.whileTaking(ctx, func(ctx context.Context) error { return c.conn.WaitAnswered(ctx, half) })
 }
 
 // answer queues an answer if no other one waits and there is space for it.
@@ -131,8 +141,32 @@ func (s *Socket) awaitAnswer(ps []*engineio.Packet) bool {
 	case <-s.ctx.Done(): // while the answers of another namespace wait
 		return false
 	}
-	space := func(ctx context.Context) error { return c.conn.WaitPaced(ctx, c.srv.aheadAnswers(), ps...) }
-	return c.whileTaking(s.ctx, space) == nil && c.conn.SendPaced(ps...) == nil
+	ahead := c.srv.aheadAnswers()
+	space := func(ctx context.Context) error { return c.conn.WaitPaced(ctx, ahead, ps...) }
+	if c.whileTaking(s.ctx, space) != nil {
+		return false
+	}
+	if length(ps) > ahead {
+		c.awaitCalm(s.ctx, 4*ahead)
+	}
+	return c.conn.SendPaced(ps...) == nil
+}
+
+// length returns the size of the frames of packets.
+func length(ps []*engineio.Packet) (bytes int) {
+	for _, p := range ps {
+		bytes += p.Len()
+	}
+	return bytes
+}
+
+// awaitCalm waits, in front of a large answer, until little else is queued: more will be, before the
+// client has taken both. It does not wait for long, because the client's next event can be what makes
+// it less: it leaves a busy room.
+func (c *client) awaitCalm(ctx context.Context, most int) {
+	ctx, cancel := context.WithTimeout(ctx, c.srv.opts.Engine.PingTimeout/2)
+	defer cancel()
+	_ = c.whileTaking(ctx, func(ctx context.Context) error { return c.conn.WaitQueue(ctx, most) })
 }
 
 // whileTaking waits with wait as long as the client takes something. A slow client may take its

@@ -165,7 +165,7 @@ type leaving struct {
 	names  []string
 }
 
-// beginLeave unlists the socket from rooms that it has left because of a command, unless it lingers
+// beginLeave unlists the socket from rooms that it has left, unless it lingers
 // there until endLeave. s.mu is held.
 func (s *Socket) beginLeave(c *command, names []string, lingers bool) leaving {
 	if !lingers {

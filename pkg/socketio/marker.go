@@ -2,7 +2,9 @@ package socketio
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -18,9 +20,10 @@ type marker struct {
 	ns      *Namespace
 	command *command
 	rooms   []rooms.Room
-	passed  chan struct{}      // closed when the feed has passed it
-	at      []adapter.Position // valid then
-	cancel  context.CancelFunc // called by the last user
+	passed  chan struct{}         // closed when the feed has passed it
+	at      []adapter.Position    // valid then
+	cancel  context.CancelFunc    // called by the last user
+	failed  atomic.Pointer[error] // of the last attempt to publish it that failed; nil if none
 
 	// Guarded by the command's lock.
 	users  int
@@ -62,7 +65,11 @@ func (m *marker) await(ctx context.Context, s *Socket) ([]adapter.Position, erro
 	case <-s.ctx.Done():
 		return nil, ErrDisconnected
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		err := context.Cause(ctx)
+		if failed := m.failed.Load(); failed != nil {
+			err = fmt.Errorf("%w: %w", err, *failed)
+		}
+		return nil, err
 	}
 }
 
@@ -74,9 +81,9 @@ const markerAgain = time.Second
 // subscribed to the rooms, so that each user has time to subscribe.
 func (m *marker) run(ctx context.Context) {
 	a := m.ns.srv.adapter
-	again := time.NewTicker(markerAgain)
-	defer again.Stop()
 	wait := func(came <-chan struct{}) (arrived bool) {
+		again := time.NewTimer(markerAgain)
+		defer again.Stop()
 		select {
 		case <-came:
 			return true
@@ -86,7 +93,8 @@ func (m *marker) run(ctx context.Context) {
 		return false
 	}
 	try := func(f func() error) (done bool) {
-		for f() != nil {
+		for err := f(); err != nil; err = f() {
+			m.failed.Store(&err)
 			if wait(nil); ctx.Err() != nil {
 				return false
 			}

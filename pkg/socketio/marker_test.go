@@ -3,9 +3,13 @@ package socketio
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -16,6 +20,7 @@ type markingAdapter struct {
 	adapter.Adapter
 	markers atomic.Int64
 	fails   atomic.Int64 // how many of them
+	slow    atomic.Bool  // publishing one takes longer than a marker waits for it
 	loses   atomic.Int64 // how many of the first ones do not come back, although they have been published
 }
 
@@ -33,7 +38,10 @@ func (a *markingAdapter) Publish(ctx context.Context, e adapter.Event) (adapter.
 	if e.Kind == kindMarker {
 		a.markers.Add(1)
 		if a.fails.Add(-1) >= 0 {
-			return adapter.Receipt{}, adapter.ErrUnavailable
+			return adapter.Receipt{}, fmt.Errorf("%w: the test's cause", adapter.ErrUnavailable)
+		}
+		if a.slow.Load() {
+			defer time.Sleep(markerAgain + markerAgain/10)
 		}
 	}
 	return a.Adapter.Publish(ctx, e)
@@ -232,4 +240,39 @@ func TestAMarkerThatIsLostIsPublishedAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A marker whose publication takes long is not published again immediately.
+func TestASlowMarkerIsPublishedOnce(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{Partitions: 4})
+	n, a := c.marking(t, "aaaa", Options{})
+	a.slow.Store(true)
+	w := n.client(t)
+	must(t, n.SocketsJoin(t.Context(), "r", "r2", "r3"))
+	must(t, n.To("r").Emit(t.Context(), "n", 1))
+	w.want(numbered(1))
+	if got := a.markers.Load(); got != 1 {
+		t.Errorf("got %d markers, want 1", got)
+	}
+}
+
+// If a marker cannot be published in time, the log says why.
+func TestTheCauseOfAMarkerThatFailsIsLogged(t *testing.T) {
+	core, logs := observer.New(zap.InfoLevel)
+	c := newCluster(adapter.MemoryOptions{})
+	n, a := c.marking(t, "aaaa", Options{Logger: zap.New(core)})
+	a.fails.Store(1000)
+	w := n.client(t)
+	must(t, n.SocketsJoin(t.Context(), "r"))
+	select {
+	case <-w.closed:
+	case <-time.After(patience):
+		t.Fatal("the client is not cut")
+	}
+	for _, line := range logs.FilterMessage("client cut; it can reconnect").All() {
+		if strings.Contains(fmt.Sprint(line.ContextMap()["error"]), "the test's cause") {
+			return
+		}
+	}
+	t.Errorf("the cause is not logged: %v", logs.All())
 }

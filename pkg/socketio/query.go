@@ -1,6 +1,7 @@
 package socketio
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -204,11 +205,8 @@ func (s *Server) members(ctx context.Context) ([]adapter.Member, error) {
 func (s *Server) newQuery(ctx context.Context, timeout time.Duration) *query {
 	q := newQuery()
 	q.srv = s
-	if _, bounded := ctx.Deadline(); timeout == 0 && !bounded {
-		timeout = s.opts.AckTimeout
-	}
-	if timeout > 0 {
-		q.ctx, q.cancel = context.WithTimeout(ctx, timeout)
+	if _, bounded := ctx.Deadline(); timeout > 0 || !bounded {
+		q.ctx, q.cancel = context.WithTimeout(ctx, cmp.Or(timeout, s.opts.AckTimeout))
 	} else {
 		q.ctx, q.cancel = context.WithCancel(ctx)
 	}

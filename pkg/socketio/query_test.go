@@ -625,3 +625,18 @@ func TestAnswersToFormerNodes(t *testing.T) {
 		}
 	}
 }
+
+// A broadcast whose time is up does not wait for answers.
+func TestQueryWithoutTime(t *testing.T) {
+	n := start(t, Options{AckTimeout: time.Hour})
+	n.client(t)
+	answers, err := n.Timeout(-time.Second).EmitWithAck(t.Context(), "question")
+	if err != nil {
+		return // it was not even sent
+	}
+	for _, err := range answers.All() {
+		if err == nil {
+			t.Error("an answer came in no time")
+		}
+	}
+}

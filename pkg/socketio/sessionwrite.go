@@ -14,6 +14,9 @@ func (s *Socket) save(ctx context.Context) error {
 	srv := s.ns.srv
 	s.mu.Lock()
 	n := int(s.rooms.count)
+	if s.pid == "" || s.fence == 0 {
+		n = 0 // nothing is written, so it does not wait for those who write
+	}
 	s.mu.Unlock()
 	ended, err := srv.writes.take(ctx, n)
 	if err != nil {

@@ -196,3 +196,25 @@ func TestTurnsEndBeforeReads(t *testing.T) {
 	close(goOn)
 	eventually(t, "they are back", func() bool { return n.Len() == len(clients) })
 }
+
+// A socket without a session does not wait for those that write theirs.
+func TestLeaveWithoutASessionTakesNoTurn(t *testing.T) {
+	n := start(t, Options{})
+	joining(n.Namespace)
+	w := n.dial(t).connect("/", `{"recovery":false}`)
+	s := n.Socket(w.sid)
+	names := make([]string, turnRooms+10)
+	for i := range names {
+		names[i] = fmt.Sprint("r", i)
+	}
+	must(t, s.Join(t.Context(), names...))
+	for range cap(n.writes) {
+		n.writes <- struct{}{}
+	}
+	must(t, s.Leave(t.Context(), "r0"))
+	must(t, n.Emit(t.Context(), "n", 1))
+	w.want(`["n",1]`)
+	for range cap(n.writes) {
+		<-n.writes
+	}
+}

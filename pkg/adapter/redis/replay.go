@@ -263,12 +263,16 @@ var pageScript = goredis.NewScript(pageSource)
 
 // History returns a page of the newest kept events of a room, oldest first, and whether there are
 // older ones. Redis sends only what is returned.
-func (p *partition) History(ctx context.Context, room rooms.Room, page adapter.Page) (events []*adapter.Event, more bool, err error) {
-	events, err = await(ctx, p, func() (events []*adapter.Event, err error) {
-		events, more, err = p.recent(ctx, room, page)
-		return events, err
+func (p *partition) History(ctx context.Context, room rooms.Room, page adapter.Page) ([]*adapter.Event, bool, error) {
+	type past struct {
+		events []*adapter.Event
+		more   bool
+	}
+	read, err := await(ctx, p, func() (read past, err error) {
+		read.events, read.more, err = p.recent(ctx, room, page)
+		return read, err
 	})
-	return events, err == nil && more, err
+	return read.events, read.more, err
 }
 
 func (p *partition) recent(ctx context.Context, room rooms.Room, page adapter.Page) (events []*adapter.Event, more bool, err error) {
