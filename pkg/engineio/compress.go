@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // A compressor is the common interface of flate, gzip and zlib writers.
@@ -53,6 +55,9 @@ func (s *Server) compressible(n int) bool {
 		return true
 	}
 	s.counts.uncompressed.Add(1)
+	if skipped, allowed := s.notCompressed.allow(); allowed {
+		s.log.Info("polling response not compressed", zap.String("limit", "compression"), zap.Int("bytes", n), zap.Int("not_logged", skipped))
+	}
 	return false
 }
 
