@@ -106,7 +106,7 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	goesOn := !a.givenUp
 	all.mu.Unlock()
 	if cut != nil {
-		all.logged.warn(all.log, "receive budget exceeded: connection with an incomplete or pending message closed",
+		all.logged.write(all.log, zap.WarnLevel, "receive budget exceeded: connection with an incomplete or pending message closed",
 			zap.Int("receive_budget", all.budget), zap.Int("bytes", cut.bytes), zap.String("remote", cut.remote))
 	}
 	return goesOn

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // A compressor is the common interface of flate, gzip and zlib writers.
@@ -53,6 +55,7 @@ func (s *Server) compressible(n int) bool {
 		return true
 	}
 	s.counts.uncompressed.Add(1)
+	s.notCompressed.write(s.log, zap.InfoLevel, "polling response not compressed", zap.String("limit", "compression"), zap.Int("bytes", n))
 	return false
 }
 

@@ -3,12 +3,16 @@ package engineio
 import (
 	"strings"
 	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // Sessions compress the same event again, each for itself: large responses have a budget, and are sent
 // as they are beyond it. Small ones are always compressed.
 func TestCompressionHasABudget(t *testing.T) {
-	b := setUp(t, Options{SendQueueBytes: 4 << 20})
+	seen, logs := observer.New(zap.InfoLevel)
+	b := setUp(t, Options{SendQueueBytes: 4 << 20, Logger: zap.New(seen)})
 	b.compressed.SetLimit(1) // as if no time passed
 	var sids []string
 	for range 30 {
@@ -40,5 +44,8 @@ func TestCompressionHasABudget(t *testing.T) {
 	}
 	if n := b.Stats().Uncompressed; n != 80 {
 		t.Errorf("%d are counted as not compressed", n)
+	}
+	if n := logs.FilterField(zap.String("limit", "compression")).Len(); n == 0 || n > 20 {
+		t.Errorf("%d lines are logged", n)
 	}
 }

@@ -26,19 +26,20 @@ import (
 // A Server accepts connections. It is an http.Handler, to be mounted at its path. All its methods
 // are safe for concurrent use.
 type Server struct {
-	o          Options
-	serve      func(*Conn)
-	log        *zap.Logger
-	shed       chan struct{} // capacity 1: the queue budget is exceeded
-	origins    *Origins
-	badOrigins refusedOrigins
-	oversize   logLimit
-	arriving   arrivals
-	compressed *rate.Limiter // bytes of polling responses
-	hijackOnce sync.Once     // logs that a WebSocket is impossible
-	handler    http.Handler
-	parameters string // in the packet that begins a session
-	counts     counts
+	o             Options
+	serve         func(*Conn)
+	log           *zap.Logger
+	shed          chan struct{} // capacity 1: the queue budget is exceeded
+	origins       *Origins
+	badOrigins    refusedOrigins
+	oversize      logLimit
+	notCompressed logLimit
+	arriving      arrivals
+	compressed    *rate.Limiter // bytes of polling responses
+	hijackOnce    sync.Once     // logs that a WebSocket is impossible
+	handler       http.Handler
+	parameters    string // in the packet that begins a session
+	counts        counts
 
 	// Set with mu held.
 	refusing atomic.Bool // new connections

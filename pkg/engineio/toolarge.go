@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // A logLimit lets a line be logged once in ten seconds.
@@ -14,8 +15,8 @@ type logLimit struct {
 	skipped int
 }
 
-// warn logs the line if it may be logged now, with the number of those that were not since the last.
-func (l *logLimit) warn(log *zap.Logger, text string, fields ...zap.Field) {
+// write logs the line if it may be logged now, with the number of those that were not since the last.
+func (l *logLimit) write(log *zap.Logger, level zapcore.Level, text string, fields ...zap.Field) {
 	l.mu.Lock()
 	now, skipped := time.Now(), l.skipped
 	quiet := now.Before(l.next)
@@ -26,7 +27,7 @@ func (l *logLimit) warn(log *zap.Logger, text string, fields ...zap.Field) {
 	}
 	l.mu.Unlock()
 	if !quiet {
-		log.Warn(text, append(fields, zap.Int("not_logged", skipped))...)
+		log.Log(level, text, append(fields, zap.Int("not_logged", skipped))...)
 	}
 }
 
@@ -34,6 +35,6 @@ func (l *logLimit) warn(log *zap.Logger, text string, fields ...zap.Field) {
 // if known, otherwise one more than the limit.
 func (s *Server) tooLarge(transport, remote string, size int64) {
 	s.counts.tooLarge.Add(1)
-	s.oversize.warn(s.log, "message exceeds the maximum payload", zap.String("transport", transport), zap.String("remote", remote),
+	s.oversize.write(s.log, zap.WarnLevel, "message exceeds the maximum payload", zap.String("transport", transport), zap.String("remote", remote),
 		zap.Int64("at_least_bytes", size), zap.Int("max_payload", s.o.MaxPayload))
 }

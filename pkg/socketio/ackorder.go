@@ -208,7 +208,7 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-cha
 	}
 	n := eventOverhead + length(ps)
 	switch {
-	case srv.held.refuses(o.bytes + n):
+	case srv.held.refuses(o.bytes+n, true):
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
 		return false, nil

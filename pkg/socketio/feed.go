@@ -217,6 +217,7 @@ func (s *Socket) offer(d *delivery) {
 	}
 	s.gate.commanded = s.gate.commanded || d.command != nil
 	spilled, held := s.gate.spilled, s.gate.held
+	s.gate.rereads = s.stage.catchingUp()
 	if s.gate.hold(d, s.mayHold()) {
 		switch {
 		case !s.gate.spilled:

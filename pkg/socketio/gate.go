@@ -23,6 +23,7 @@ type gate struct {
 	// commanded means that a command that changes rooms was held, or may have been lost, so that
 	// the socket's rooms are unknown until it is executed.
 	commanded bool
+	rereads   bool // it is shut for a replay, which reads again what is dropped
 	held      []*delivery
 	bytes     int
 	// floor is the end of a replay that reached further than the node's feed had. Until the feed
@@ -43,7 +44,7 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	if g.spilled {
 		return true
 	}
-	if bytes := g.bytes + d.size(); bytes > limit && len(g.held) > 0 || d.ns.srv.held.refuses(bytes) {
+	if bytes := g.bytes + d.size(); bytes > limit && len(g.held) > 0 || d.ns.srv.held.refuses(bytes, g.rereads) {
 		g.drop()
 		g.spilled = true
 		return true

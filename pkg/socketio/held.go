@@ -19,9 +19,15 @@ type heldBudget struct {
 	most  int64 // 0 is no limit
 }
 
-// refuses reports whether a socket that would hold some bytes must not.
-func (b *heldBudget) refuses(bytes int) bool {
-	return b.most > 0 && bytes > smallHeld && b.bytes.Load() > b.most
+// refuses reports whether a socket that would hold some bytes must not. What need not be held, because a
+// replay reads it again or an ack can be sent early, takes at most half of the budget: clients that take
+// their replays slowly hold it for minutes, and a socket that must hold an event would be cut.
+func (b *heldBudget) refuses(bytes int, spare bool) bool {
+	most := b.most
+	if spare {
+		most /= 2
+	}
+	return most > 0 && bytes > smallHeld && b.bytes.Load() > most
 }
 
 // keep counts that one more gate holds a delivery.

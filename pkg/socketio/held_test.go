@@ -53,6 +53,31 @@ func TestHeldDeliveriesCountOnce(t *testing.T) {
 	wants("one has lost its events", 0)
 }
 
+// Gates whose replays read again what they drop use at most half of the budget, and leave the rest to
+// those that would have to be cut.
+func TestHeldByRecoveriesLeavesHalf(t *testing.T) {
+	n := &Namespace{srv: new(Server)}
+	n.srv.held.most = 100_000
+	event := func(size int) *delivery { return n.newDelivery(&adapter.Event{Data: make([]byte, size)}) }
+	recovering, joining := make([]gate, 10), make([]gate, 4)
+	held := 0
+	for i := range recovering {
+		recovering[i].shut, recovering[i].rereads = 1, true
+		if recovering[i].hold(event(30_000), 1<<20); !recovering[i].spilled {
+			held++
+		}
+	}
+	if held != 2 {
+		t.Errorf("%d hold, want 2", held)
+	}
+	for i := range joining {
+		joining[i].shut = 1
+		if joining[i].hold(event(8000), 1<<20); joining[i].spilled {
+			t.Errorf("join %d is cut", i)
+		}
+	}
+}
+
 // Recoveries hold within the budget of a node what comes while their clients read nothing. Beyond it
 // they read it again, and nothing is lost.
 func TestHeldByRecoveriesIsBounded(t *testing.T) {
@@ -130,7 +155,7 @@ func TestHeldByOthersIsBounded(t *testing.T) {
 
 // Acks that wait for events of their handlers are sent early if the budget is used up.
 func TestHeldAcksAreBounded(t *testing.T) {
-	n, feed := startDelayed(t, Options{AckTimeout: time.Hour, Engine: engineio.Options{QueueBudget: 80 << 10}})
+	n, feed := startDelayed(t, Options{AckTimeout: time.Hour, Engine: engineio.Options{QueueBudget: 160 << 10}})
 	n.On("state", func(ctx context.Context, e *Event) error {
 		if err := e.Socket().Emit(ctx, "state"); err != nil {
 			return err

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,10 +16,11 @@ const (
 	// replayPage bounds the payloads that one recovery holds: what most clients miss is read once.
 	// What does not fit is read again, in parts, as its client takes it.
 	replayPage = 256 << 10
-	// replayBudget bounds all recoveries together. Beyond half of it a page has a quarter of a
+	// replayBudget bounds all recoveries together, and so does half of the queue budget. Beyond half of it a page has a quarter of a
 	// smallReplay, because payloads that do not fit were read for nothing. Beyond three quarters
-	// none holds payloads. Beyond all of it, recoveries that would hold more than a smallReplay are
-	// postponed.
+	// none holds payloads. Beyond all of it, a replay that holds much more than a recovery would, and
+	// whose client takes it slowly, gives way; without one, recoveries that would hold more than a
+	// smallReplay are postponed.
 	replayBudget = 64 << 20
 	smallReplay  = 16 << 10
 )
@@ -37,6 +39,54 @@ type replays struct {
 	held                atomic.Int64
 	page, budget, small int
 	patience            time.Duration
+
+	mu   sync.Mutex
+	sent map[*missed]*recovery // those that are being sent; their reservations change with mu held
+}
+
+// muchMore is how many times as much as a recovery would hold a replay must hold to give way to it. So
+// the recoveries of many clients that missed about as much do not push each other out.
+const muchMore = 4
+
+// begin notes that a replay is being sent, until end is called.
+func (r *replays) begin(m *missed, by *recovery) (end func()) {
+	by.moved.Store(time.Now().UnixNano())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sent == nil {
+		r.sent = make(map[*missed]*recovery)
+	}
+	r.sent[m] = by
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.sent, m)
+	}
+}
+
+// giveWay closes the client of a replay that holds much more than some bytes, and frees what it holds: the
+// one for which the most has been held for the longest since its client has taken a part of it. It reports
+// whether there is one.
+func (r *replays) giveWay(bytes int) bool {
+	r.mu.Lock()
+	var slowest *missed
+	now, most := time.Now().UnixNano(), 0.0
+	for m, by := range r.sent {
+		if cost := float64(m.held) * float64(now-by.moved.Load()); m.held >= muchMore*bytes && cost > most {
+			slowest, most = m, cost
+		}
+	}
+	if slowest == nil {
+		r.mu.Unlock()
+		return false
+	}
+	s := r.sent[slowest].socket
+	delete(r.sent, slowest)
+	slowest.release()
+	r.mu.Unlock()
+	s.client.limited(limitReplayBudget, r.budget, "bytes")
+	s.cut(errReplayBudget)
+	return true
 }
 
 // A reservation is a part of what recoveries may hold. Its zero value is nothing.
@@ -104,6 +154,10 @@ func (r *replay) found(end adapter.Cursor) (*missedEvents, error) {
 	}
 	kept, ok := srv.replays.keep(bytes + laterOverhead*(len(r.missed)-held))
 	if !ok && held < len(r.missed) { // there may be space for less
+		held = 0
+		kept, ok = srv.replays.keep(laterOverhead * len(r.missed))
+	}
+	for !ok && srv.replays.giveWay(laterOverhead*len(r.missed)) {
 		held = 0
 		kept, ok = srv.replays.keep(laterOverhead * len(r.missed))
 	}
@@ -175,6 +229,7 @@ func (r *recovery) finish(end adapter.Cursor) (done bool, err error) {
 // as a part of its queue.
 func (r *recovery) resend(m *missedEvents) error {
 	s := r.socket
+	defer s.ns.srv.replays.begin(m, r)()
 	ahead := s.ahead()
 	for _, ev := range m.events {
 		if err := r.send(ahead, ev); err != nil {
@@ -256,6 +311,7 @@ func (r *recovery) send(limit int, ev *adapter.Event) error {
 	}
 	srv.stats.deliveries.Add(1)
 	srv.stats.replayed.Add(1)
+	r.moved.Store(time.Now().UnixNano())
 	return nil
 }
 

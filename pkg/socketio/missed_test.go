@@ -264,6 +264,52 @@ func TestReplayBudget(t *testing.T) {
 	}
 }
 
+// Where replays that are taken slowly hold all that may be held, one that holds at least four times as
+// much gives way to a recovery. Its client is closed, and recovers later; what it held does not count
+// meanwhile.
+func TestSlowReplaysGiveWay(t *testing.T) {
+	n := start(t, Options{})
+	n.replays.page, n.replays.budget, n.replays.small = 1, 65*laterOverhead, 100 // nothing is held but places
+	joining(n.Namespace)
+	missing := func(room string, events int, args func(int) []any) *wire {
+		w := n.client(t)
+		w.call(`["join","` + room + `"]`)
+		must(t, n.To(room).Emit(t.Context(), "first"))
+		w.want(`["first"]`)
+		w.cut()
+		eventually(t, "gone", func() bool { return n.Len() == 0 })
+		for i := range events {
+			must(t, n.To(room).Emit(t.Context(), "n", args(i)...))
+		}
+		return w
+	}
+	number := func(i int) []any { return []any{i} }
+	slow, small, half := missing("slow", largeEvents, large), missing("small", 10, number), missing("half", largeEvents/2, number)
+	taking := n.backSlow(t, slow)
+	eventually(t, "it waits for its client", func() bool { return n.Stats().Replayed > 0 && n.Stats().ReplayBytes > 0 })
+	w := n.dial(t)
+	w.write(fmt.Sprintf(`40{"pid":%q,"offset":%q}`, half.pid, half.offset))
+	<-w.closed
+	if limited := n.Stats().Limited[limitReplayBudget]; limited != 1 {
+		t.Errorf("limited %v: one that is not much smaller", n.Stats().Limited)
+	}
+	b := n.back(t, small)
+	if b.sid != small.sid {
+		t.Errorf("not recovered: %v", n.Stats().Recoveries)
+	}
+	for i := range 10 {
+		b.want(numbered(i))
+	}
+	_ = taking.ws.NetConn().Close()
+	if limited := n.Stats().Limited[limitReplayBudget]; limited != 2 {
+		t.Errorf("limited %v", n.Stats().Limited)
+	}
+	eventually(t, "nothing is held", func() bool { return n.Stats().ReplayBytes == 0 })
+	if again := n.back(t, slow); again.sid != slow.sid {
+		t.Errorf("not recovered later: %v", n.Stats().Recoveries)
+	}
+}
+
 // Where recoveries hold too much, the part of a large replay that fits in a page is not held either.
 func TestAPageThatDoesNotFit(t *testing.T) {
 	n := start(t, Options{})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,6 +44,7 @@ type recovery struct {
 	limit    RecoveryLimit  // of what it reads; nil for none
 	patience time.Duration  // how much longer it may wait for that limit
 	back     time.Duration  // of the session's debt, what will be given back
+	moved    atomic.Int64   // when its client has taken a part of its replay, in nanoseconds
 }
 
 func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {

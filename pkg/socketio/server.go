@@ -86,6 +86,9 @@ func NewServer(o Options) (*Server, error) {
 		replays:    replays{page: replayPage, budget: replayBudget, small: smallReplay, patience: readPatience},
 	}
 	s.held.most = int64(o.Engine.QueueBudget) / heldPart
+	if budget := o.Engine.QueueBudget; budget > 0 {
+		s.replays.budget = min(replayBudget, budget/2)
+	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.stats.init()
 	s.tasks.init()
