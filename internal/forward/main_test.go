@@ -116,7 +116,12 @@ func (c *cluster) start(id string, change func(*engineio.Options, *Options)) *no
 	if n.engine, err = engineio.NewServer(eo, n.echo); err != nil {
 		c.Fatal(err)
 	}
-	n.public = httptest.NewServer(n.engine)
+	n.public = httptest.NewUnstartedServer(n.engine)
+	n.public.Config.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		_ = conn.(*net.TCPConn).SetWriteBuffer(256 << 10) // as cmd/node does
+		return ctx
+	}
+	n.public.Start()
 	mux := http.NewServeMux()
 	mux.Handle(Prefix+"/", n.Handler(n.engine))
 	mux.Handle("POST "+LeavePath, n.Leaving(n.sendAway))

@@ -3,6 +3,7 @@ package forward
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -73,11 +74,22 @@ func newTransport(timeout, dialTimeout time.Duration) *http.Transport {
 	}
 }
 
+// hopBuffer is the size, in bytes, of the kernel's receive buffer of a connection to another node.
+// Without a limit it grows to megabytes while the client is fast; if the client is slow, the owner's
+// pings are behind them. It has to be set before the owner sends anything.
+const hopBuffer = 64 << 10
+
+// clientBuffer is that of the send buffer of a client's connection, for the same reason.
+const clientBuffer = 128 << 10
+
 // dial connects to another node. It retries until ctx ends, unless the connection is refused.
 func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var dialer net.Dialer
 	for {
 		c, err := dialer.DialContext(ctx, network, addr)
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetReadBuffer(hopBuffer) // fails on a connection that has ended
+		}
 		if err == nil || errors.Is(err, syscall.ECONNREFUSED) {
 			return c, err
 		}
@@ -326,6 +338,13 @@ func (p *passage) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, buffered, err := http.NewResponseController(p.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
+	}
+	raw := c
+	if secure, ok := c.(*tls.Conn); ok {
+		raw = secure.NetConn()
+	}
+	if tcp, ok := raw.(interface{ SetWriteBuffer(bytes int) error }); ok {
+		_ = tcp.SetWriteBuffer(clientBuffer) // fails on a connection that has ended
 	}
 	p.client = &wire{c, p.f.o.Timeout}
 	context.AfterFunc(p.ctx, func() { _ = c.Close() }) // it is closed in any case

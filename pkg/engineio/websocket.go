@@ -67,7 +67,11 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		base64:  r.query.Get("b64") != "",
 	}
 	if tcp, ok := t.raw().(interface{ SetWriteBuffer(bytes int) error }); ok {
-		_ = tcp.SetWriteBuffer(kernelBuffer) // fails on a connection that has ended
+		size := kernelBuffer
+		if r.forwarded {
+			size = hopBuffer
+		}
+		_ = tcp.SetWriteBuffer(size) // fails on a connection that has ended
 	}
 	t.answer, wrapped.conn.answer = wrapped.conn.answer, nil
 	wrapped.reader.Reset(t.wire) // without a detour, which would need more stack on each idle connection
@@ -80,6 +84,9 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 // megabytes: on a slow line nothing would be written for longer than PingTimeout, as if the client
 // took nothing, and pings would be queued behind what the buffer holds.
 const kernelBuffer = 256 << 10
+
+// hopBuffer is that of a WebSocket that another node forwards, which has a buffer of its own.
+const hopBuffer = 64 << 10
 
 // raw returns the connection below TLS.
 func (t *websocketTransport) raw() net.Conn {
