@@ -35,7 +35,8 @@ func (s *Socket) handle(e *Event) {
 	run := func(hs []Handler) bool {
 		for _, h := range hs {
 			if err := h(s.ctx, e); err != nil {
-				if s.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, ErrDisconnected)) {
+				ended := s.ctx.Err() != nil || s.client.conn.Context().Err() != nil
+				if ended && (errors.Is(err, context.Canceled) || errors.Is(err, ErrDisconnected)) {
 					return false // it stopped because the socket has ended, as intended
 				}
 				s.fail(fmt.Errorf("event %.100q: %w", e.Name, err))
