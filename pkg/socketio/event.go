@@ -164,7 +164,8 @@ func (e *Event) CanAck() bool {
 // Ack answers the sender. It queues the answer, and waits before that while 32 KiB of answers, or an
 // eighth of Engine.SendQueueBytes if that is less, are queued for the client: as long as the client takes
 // anything, and at the latest until the socket ends. A larger answer also waits, for half of
-// Engine.PingTimeout at most, while four times as much of other packets is queued. Answers do not count
+// Engine.PingTimeout at most, until it fits in three quarters of Engine.SendQueueBytes beside what else
+// is queued. Answers do not count
 // in Engine.SendQueueBytes, but a client for which 16 times as much waits is cut. Only the first call
 // answers; later calls, and calls for an event that requests no ack, return ErrNoAck. If the values
 // cannot be encoded it returns an error, and Ack can be called again.

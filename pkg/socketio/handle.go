@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -134,7 +135,7 @@ func (c *client) turn(ps []*engineio.Packet) chan struct{} {
 func (s *Socket) awaitAnswer(ps []*engineio.Packet) bool {
 	c := s.client
 	turn := c.turn(ps)
-	release := c.conn.HoldPaced(ps...)
+	release := sync.OnceFunc(c.conn.HoldPaced(ps...))
 	defer release()
 	select {
 	case turn <- struct{}{}:
@@ -147,9 +148,10 @@ func (s *Socket) awaitAnswer(ps []*engineio.Packet) bool {
 	if c.whileTaking(s.ctx, space) != nil {
 		return false
 	}
-	if length(ps) > ahead {
-		c.awaitCalm(s.ctx, 4*ahead)
+	if n := length(ps); n > ahead {
+		c.awaitCalm(s.ctx, max(4*ahead, c.srv.opts.Engine.SendQueueBytes/4*3-n))
 	}
+	release()
 	return c.conn.SendPaced(ps...) == nil
 }
 
@@ -161,7 +163,7 @@ func length(ps []*engineio.Packet) (bytes int) {
 	return bytes
 }
 
-// awaitCalm waits, in front of a large answer, until little else is queued: more will be, before the
+// awaitCalm waits, in front of a large answer, until not much else is queued: more will be, before the
 // client has taken both. It does not wait for long, because the client's next event can be what makes
 // it less: it leaves a busy room.
 func (c *client) awaitCalm(ctx context.Context, most int) {

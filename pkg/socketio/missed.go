@@ -16,9 +16,9 @@ const (
 	// replayPage bounds the payloads that one recovery holds: what most clients miss is read once.
 	// What does not fit is read again, in parts, as its client takes it.
 	replayPage = 256 << 10
-	// replayBudget bounds all recoveries together, and so does half of the queue budget. Beyond half of it a page has a quarter of a
-	// smallReplay, because payloads that do not fit were read for nothing. Beyond three quarters
-	// none holds payloads. Beyond all of it, a replay that holds much more than a recovery would, and
+	// replayBudget bounds all recoveries together, and so does half of the queue budget. Beyond half
+	// of it a page has a quarter of a smallReplay, because payloads that do not fit were read for
+	// nothing. Beyond three quarters none holds payloads. Beyond all of it, a replay that holds much more than a recovery would, and
 	// whose client takes it slowly, gives way; without one, recoveries that would hold more than a
 	// smallReplay are postponed.
 	replayBudget = 64 << 20
@@ -41,7 +41,7 @@ type replays struct {
 	patience            time.Duration
 
 	mu   sync.Mutex
-	sent map[*missed]*recovery // those that are being sent; their reservations change with mu held
+	sent map[*missedEvents]*recovery // those that are being sent; their reservations change with mu held
 }
 
 // muchMore is how many times as much as a recovery would hold a replay must hold to give way to it. So
@@ -49,12 +49,12 @@ type replays struct {
 const muchMore = 4
 
 // begin notes that a replay is being sent, until end is called.
-func (r *replays) begin(m *missed, by *recovery) (end func()) {
+func (r *replays) begin(m *missedEvents, by *recovery) (end func()) {
 	by.moved.Store(time.Now().UnixNano())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.sent == nil {
-		r.sent = make(map[*missed]*recovery)
+		r.sent = make(map[*missedEvents]*recovery)
 	}
 	r.sent[m] = by
 	return func() {
@@ -69,7 +69,7 @@ func (r *replays) begin(m *missed, by *recovery) (end func()) {
 // whether there is one.
 func (r *replays) giveWay(bytes int) bool {
 	r.mu.Lock()
-	var slowest *missed
+	var slowest *missedEvents
 	now, most := time.Now().UnixNano(), 0.0
 	for m, by := range r.sent {
 		if cost := float64(m.held) * float64(now-by.moved.Load()); m.held >= muchMore*bytes && cost > most {

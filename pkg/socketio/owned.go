@@ -251,6 +251,9 @@ func (o *ownership) alive(since time.Time) []session.Ref {
 	return refs
 }
 
+// lostPause is the time from a loss of messages to the look for what was lost.
+const lostPause = 100 * time.Millisecond
+
 // runRefresh extends the expiry of the sessions of the sockets that are alive, periodically and as soon
 // as evictions may have been lost.
 func (s *Server) runRefresh(ctx context.Context) {
@@ -270,6 +273,11 @@ func (s *Server) runRefresh(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-lost:
+			select { // more may follow
+			case <-time.After(lostPause):
+			case <-ctx.Done():
+				return
+			}
 		case <-tick.C:
 		}
 		s.refresh()
