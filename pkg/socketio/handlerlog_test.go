@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 
 	"go.uber.org/zap"
@@ -19,9 +18,12 @@ func TestAnswersThatAreCutAreNotLogged(t *testing.T) {
 	const size, waiting = 12 << 10, 4
 	core, logs := observer.New(zapcore.WarnLevel)
 	n := start(t, Options{Logger: zap.New(core), Engine: engineio.Options{SendQueueBytes: 16 << 10}})
-	var returned sync.WaitGroup
+	returned := make(chan struct{}, waiting)
 	n.On("e", func(_ context.Context, e *Event) error {
-		returned.Go(func() { e.Socket().handle(&Event{Name: "ack", socket: e.Socket(), ackID: "1"}) })
+		go func() {
+			e.Socket().handle(&Event{Name: "ack", socket: e.Socket(), ackID: "1"})
+			returned <- struct{}{}
+		}()
 		return nil
 	})
 	n.On("ack", func(_ context.Context, e *Event) error {
@@ -41,7 +43,9 @@ func TestAnswersThatAreCutAreNotLogged(t *testing.T) {
 		for c := range n.Server.engine.Conns() {
 			c.Close(engineio.ForcedClose)
 		}
-		returned.Wait()
+		for range waiting {
+			receive(t, returned)
+		}
 	}
 	if list := logs.FilterMessage("socket error").All(); len(list) > 0 {
 		t.Errorf("%d lines, the first: %v", len(list), list[0].ContextMap())
