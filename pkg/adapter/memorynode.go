@@ -51,6 +51,9 @@ func (n *memoryNode) enter(ctx context.Context) error {
 
 func (n *memoryNode) Node() NodeID { return n.id }
 
+// CursorTTL implements [CursorExpirer]. Older cursors may be refused.
+func (n *memoryNode) CursorTTL() time.Duration { return n.memory.ttl }
+
 func (n *memoryNode) Nodes(ctx context.Context) ([]Member, error) {
 	if err := n.enter(ctx); err != nil {
 		return nil, err
