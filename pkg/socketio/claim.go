@@ -108,6 +108,9 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	if !was.given.SameHistory(head) || !head.Includes(was.given) {
 		was = receipt{} // from a history that has lost something
 	}
+	if f := was.former; f != nil && (!f.given.SameHistory(was.given) || !was.given.Includes(f.given)) {
+		was.former = nil
+	}
 	r.from = was.from(r.seen)
 	stays.keep(r.request.keeps, r.from)
 	s.mu.Lock()
@@ -115,6 +118,9 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: r.seen, given: was.given}
+	if !r.from.IsZero() && s.isSilence(r.from) {
+		s.receipt.former = &receipt{sent: r.seen, given: r.from}
+	}
 	s.newestJoin = s.rooms.newestJoin()
 	s.stage.become(stageRecovering)
 	s.gate.shut++

@@ -146,7 +146,7 @@ func (s *Socket) complete(ctx context.Context, names []string, command *place) e
 			}
 			s.owe(command.seen, missed.owed...)
 			if s.receipt != nil && len(missed.late) > 0 {
-				s.receipt.sent = s.receipt.sent.Max(command.seen) // nothing else records that they were received
+				s.sends(s.receipt.sent.Max(command.seen)) // nothing else records that they were received
 			}
 			s.gate.insert(missed.events, command.cursor)
 			s.gate.insertLate(missed.late, command.before, command.cursor, command.due)

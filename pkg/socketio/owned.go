@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -244,17 +245,17 @@ func (o *ownership) holder(ref session.Ref) *Socket {
 	return nil
 }
 
-// alive returns the sessions of the sockets whose clients have answered since a time.
-func (o *ownership) alive(since time.Time) []session.Ref {
+// alive returns the sessions of the sockets whose clients have answered since a time, and all sockets.
+func (o *ownership) alive(since time.Time) (refs []session.Ref, served []*Socket) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	refs := make([]session.Ref, 0, len(o.served))
+	refs, served = make([]session.Ref, 0, len(o.served)), slices.Collect(maps.Values(o.served))
 	for pid, s := range o.served {
 		if !s.client.conn.Alive().Before(since) {
 			refs = append(refs, session.Ref{PID: pid, Fence: s.fence})
 		}
 	}
-	return refs
+	return refs, served
 }
 
 // runRefresh extends the expiry of the sessions of the sockets that are alive, periodically and as soon
@@ -286,7 +287,7 @@ func (s *Server) runRefresh(ctx context.Context) {
 // whose session no longer exists, and evicts those that moved.
 func (s *Server) refresh() {
 	alive := s.opts.Engine.PingInterval + s.opts.Engine.PingTimeout/2
-	refs := s.owned.alive(time.Now().Add(-alive))
+	refs, served := s.owned.alive(time.Now().Add(-alive))
 	ctx, cancel := s.store()
 	defer cancel()
 	gone, err := s.sessions.Refresh(ctx, refs, s.opts.sessionLife())
@@ -299,4 +300,5 @@ func (s *Server) refresh() {
 			sock.background(sock.save, nil) // the write finds out what became of it
 		}
 	}
+	s.renew(served)
 }
