@@ -140,6 +140,9 @@ func (r *recovery) resign(ctx context.Context) {
 	s.answerGone() // what was held
 	s.mu.Lock()
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
+	if o := s.order.Load(); o != nil {
+		o.owed = nil
+	}
 	s.stage.become(stageConnecting)
 	s.gate.drop()
 	s.gate = gate{ended: s.gate.ended}

@@ -44,6 +44,7 @@ type claims struct {
 	answered []uint64     // the fences of those that have been answered
 	failed   []uint64     // the fences of claims that are known to have failed
 	unknown  []*lostClaim // claims with an unknown outcome, to be settled
+	owed     []owedCopy   // what former sockets were owed; their last write may have been refused
 }
 
 func (o *ownership) init() {
@@ -126,10 +127,25 @@ func (o *ownership) enter(s *Socket) bool {
 	}
 	if former := o.served[s.pid]; former != nil {
 		former.evict()
+		o.owes(former)
 		o.keep(former.lostClaim())
 	}
 	o.served[s.pid] = s
+	if c := o.claims[s.pid]; c != nil {
+		s.mu.Lock()
+		s.owe(adapter.Cursor{}, c.owed...)
+		s.mu.Unlock()
+	}
 	return true
+}
+
+// owes notes, for claims in flight, what a socket is owed that has ended. o.mu is held.
+func (o *ownership) owes(former *Socket) {
+	if c := o.claims[former.pid]; c != nil {
+		former.mu.Lock()
+		c.owed = append(c.owed, former.owed()...)
+		former.mu.Unlock()
+	}
 }
 
 // overtaken notes that a session has been claimed with a fence, by another node or
@@ -143,6 +159,7 @@ func (o *ownership) overtaken(ref session.Ref) {
 	if s := o.served[ref.PID]; s != nil && s.fence < ref.Fence {
 		delete(o.served, ref.PID)
 		s.evict()
+		o.owes(s)
 		o.keep(s.lostClaim())
 	}
 }
@@ -218,6 +235,7 @@ func (o *ownership) leave(s *Socket) {
 	defer o.mu.Unlock()
 	if o.served[s.pid] == s {
 		delete(o.served, s.pid)
+		o.owes(s)
 	}
 }
 
