@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	redisadapter "github.com/rejoin-io/rejoin/pkg/adapter/redis"
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // withExpiry calls a test with clusters whose backlogs expire after ttl. node runs a server of the cluster.
@@ -152,4 +154,36 @@ func TestLongSilence(t *testing.T) {
 			recovered(m).quiet()
 		}
 	})
+}
+
+// The receipt of the last long silence says where to begin if the newest one does not apply. It does not
+// change what an older node reads, which takes the last receipt.
+func TestFormerReceipts(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		at := func(ms uint64) adapter.Cursor {
+			if ms == 0 {
+				return adapter.Cursor{}
+			}
+			return adapter.NewCursor("E", 0, slices.Repeat([]adapter.Position{{Ms: ms}}, partitions))
+		}
+		saved := []session.Membership{{Join: at(1).String()}}
+		for _, r := range []receipt{{sent: at(10), given: at(50)}, {sent: at(60), given: at(70)}} {
+			saved = append(saved, r.save())
+		}
+		_, r, err := restore(saved)
+		if want := (receipt{sent: at(60), given: at(70)}); err != nil || r.former == nil || r.sent != want.sent || r.given != want.given {
+			t.Fatalf("restored %+v, %v", r, err)
+		}
+		for offset, want := range map[uint64]uint64{0: 0, 5: 5, 10: 50, 40: 50, 50: 50, 55: 55, 60: 70, 70: 70, 75: 75} {
+			if got := r.from(at(offset)); got != at(want) {
+				t.Errorf("%d partitions: a client at %d is recovered from %v, want %d", partitions, offset, got, want)
+			}
+		}
+		r.former = &receipt{given: at(40)} // before anything was sent
+		for offset, want := range map[uint64]uint64{0: 40, 10: 40, 45: 45, 60: 70} {
+			if got := r.from(at(offset)); got != at(want) {
+				t.Errorf("%d partitions: a client at %d is recovered from %v, want %d", partitions, offset, got, want)
+			}
+		}
+	}
 }
