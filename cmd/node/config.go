@@ -194,9 +194,8 @@ func (c *config) validateAuthentication(r *report) {
 	}
 }
 
-// validateRecovery checks the settings of recovery. A backlog that expired
-// before the sessions that need it would look like a room in which nothing was
-// missed.
+// validateRecovery checks the settings of recovery. If backlogs expired before the sessions that need
+// them, clients that come back within the window would not be recovered.
 func (c *config) validateRecovery(r *report) {
 	if c.RecoveryWindow == 0 {
 		return

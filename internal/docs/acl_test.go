@@ -107,7 +107,7 @@ func underACL(t *testing.T, u user, at string, servers []*redistest.Server, more
 	}
 	t.Run("Adapter", func(t *testing.T) {
 		adaptertest.Run(t, func(t *testing.T, o adaptertest.Options) adaptertest.Cluster {
-			return &cluster{t, servers, redis.Options{Redis: target, Prefix: prefix(t), BacklogLimit: o.BacklogLimit}}
+			return &cluster{t, servers, redis.Options{Redis: target, Prefix: prefix(t), BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL}}
 		})
 	})
 	t.Run("Sessions", func(t *testing.T) {

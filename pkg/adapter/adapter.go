@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
@@ -180,6 +181,13 @@ type ProgressReporter interface {
 	OnProgress(f func(Cursor))
 }
 
+// A CursorExpirer is an adapter whose backlogs expire.
+type CursorExpirer interface {
+	// CursorTTL returns the age of a cursor up to which Replay can read after it: an event that is
+	// younger is in its backlogs, unless these have been trimmed.
+	CursorTTL() time.Duration
+}
+
 // A LossReporter is an adapter that may lose messages of Send without an error to their sender.
 type LossReporter interface {
 	// OnMessagesLost makes the adapter call f whenever messages to this node may have been lost. Later
@@ -248,7 +256,7 @@ type Adapter interface {
 	// Replay yields the stored events of some rooms, each room's after its own cursor, all up to
 	// and including upTo, merged in the order of positions, each event once. An error comes first,
 	// before any event: ErrTrimmed if more events than the backlog limit are missing in a room, or
-	// if that can't be ruled out; ErrTooMany if they are more than it reads; ErrUndecodable if an
+	// some after its cursor may have expired, or if one of these can't be ruled out; ErrTooMany if they are more than it reads; ErrUndecodable if an
 	// event cannot be decoded; ErrHistoryLost if upTo is not of the current history, or a cursor, such
 	// as the zero one, is not of the same history. The rooms are read when the iteration starts, all
 	// before the first event, and the cost depends only on the requested rooms and events.

@@ -75,8 +75,9 @@ type backlogs struct {
 	// dropped counts the backlogs that were dropped because of the memory limit.
 	dropped uint64
 
-	// forgotten is, by bucket of rooms, the newest position that was dropped because of the memory
-	// limit; nil if none was. A room without a backlog may have lost events up to there.
+	// forgotten is, by bucket of rooms, the newest position that was dropped with a backlog; nil if
+	// none was. A room may have lost the events up to there that were published before its backlog
+	// began.
 	forgotten []Position
 }
 
@@ -137,13 +138,7 @@ func (bs *backlogs) add(room rooms.Room, e *Event, now time.Time) {
 		if from.Len() == 0 {
 			from = &bs.quiet
 		}
-		b := bs.drop(from)
-		if bs.forgotten == nil {
-			bs.forgotten = make([]Position, buckets)
-		}
-		if lost := &bs.forgotten[bucket(b.room)]; b.trimmed.Compare(*lost) > 0 {
-			*lost = b.trimmed
-		}
+		bs.drop(from)
 	}
 }
 
@@ -216,16 +211,19 @@ func (bs *backlogs) sweep(now time.Time) {
 	}
 }
 
-// drop drops the backlog of the list's longest silent room, and returns it with everything trimmed.
-func (bs *backlogs) drop(from *list.List) *backlog {
+// drop drops the backlog of the list's longest silent room.
+func (bs *backlogs) drop(from *list.List) {
 	b := from.Remove(from.Front()).(*backlog)
 	delete(bs.byRoom, b.room)
 	bs.bytes -= b.bytes
 	bs.release(b.events)
-	if n := len(b.events); n > 0 {
-		b.trimmed = b.events[n-1].Position
+	last := b.events[len(b.events)-1].Position
+	if bs.forgotten == nil {
+		bs.forgotten = make([]Position, buckets)
 	}
-	return b
+	if lost := &bs.forgotten[bucket(b.room)]; last.Compare(*lost) > 0 {
+		*lost = last
+	}
 }
 
 // between returns a room's events after one position and up to another, or ErrTrimmed if some of

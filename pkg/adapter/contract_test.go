@@ -9,13 +9,13 @@ import (
 
 func TestContract(t *testing.T) {
 	adaptertest.Run(t, func(_ *testing.T, o adaptertest.Options) adaptertest.Cluster {
-		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit})
+		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL})
 	})
 }
 
 // Several partitions differ in what the order is, and in nothing else.
 func TestContractInPartitions(t *testing.T) {
 	adaptertest.RunPartitions(t, func(_ *testing.T, o adaptertest.Options) adaptertest.Cluster {
-		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, Partitions: 3})
+		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL, Partitions: 3})
 	})
 }

@@ -29,9 +29,9 @@ type MemoryOptions struct {
 	BacklogLimit int
 
 	// BacklogTTL is how long a room may be silent before its backlog is dropped, one hour by
-	// default. The room is forgotten with it, and a later Replay does not notice that its events
-	// are missing. So the TTL must exceed the age of any cursor in use: it must be longer than
-	// sessions outlive their connections.
+	// default. A later Replay that might need one of its events returns ErrTrimmed. So the TTL should
+	// exceed the age of any cursor in use: it should be longer than sessions outlive their
+	// connections.
 	BacklogTTL time.Duration
 
 	// BacklogBytes bounds the memory of all backlogs, including Go's overhead for them: a quarter

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/rejoin-io/rejoin/internal/queue"
 )
@@ -34,6 +35,9 @@ func (n *memoryNode) enter(ctx context.Context) error {
 	}
 	return nil
 }
+
+// CursorTTL implements [CursorExpirer]. Older cursors may be refused.
+func (n *memoryNode) CursorTTL() time.Duration { return n.memory.logs[0].backlogs.ttl }
 
 func (n *memoryNode) Nodes(ctx context.Context) ([]Member, error) {
 	if err := n.enter(ctx); err != nil {

@@ -107,12 +107,18 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	if !was.given.SameHistory(head) || !head.Includes(was.given) {
 		was = receipt{} // from a history that has lost something
 	}
+	if f := was.former; f != nil && (!f.given.SameHistory(was.given) || !was.given.Includes(f.given)) {
+		was.former = nil
+	}
 	r.from = was.from(r.seen)
 	stays.keep(r.request.keeps, r.from)
 	s.mu.Lock()
 	stays.uncharged += s.rooms.uncharged // less what is reserved for them
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: r.seen, given: was.given}
+	if !r.from.IsZero() && s.isSilence(r.from) {
+		s.receipt.former = &receipt{sent: r.seen, given: r.from}
+	}
 	s.newestJoin = s.rooms.newestJoin()
 	s.stage.become(stageRecovering)
 	s.gate.shut++
@@ -132,6 +138,9 @@ func (r *recovery) resign() {
 	s.mu.Lock()
 	s.former = ""
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
+	if o := s.order.Load(); o != nil {
+		o.owed = nil
+	}
 	s.stage.become(stageConnecting)
 	s.gate.drop()
 	s.gate = gate{}

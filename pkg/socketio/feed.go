@@ -322,8 +322,8 @@ func (s *Socket) write(d *delivery) {
 		}
 		return
 	}
-	if r := s.receipt; r != nil && !d.local && !d.late && d.hasOffset() {
-		r.sent, r.overlooked = *at, 0
+	if s.receipt != nil && !d.local && !d.late && d.hasOffset() {
+		s.sends(*at)
 	}
 	if s.client.conn.Send(ps...) == nil {
 		s.ns.srv.stats.deliveries.Add(1)

@@ -134,7 +134,7 @@ func (s *Socket) complete(ctx context.Context, names []string, by *place) error 
 			}
 			s.owe(by.seen, missed.owed...)
 			if s.receipt != nil && len(missed.late) > 0 {
-				s.receipt.sent = s.receipt.sent.Max(by.seen) // nothing else records that they were received
+				s.sends(s.receipt.sent.Max(by.seen)) // nothing else records that they were received
 			}
 			if !s.stage.gone() { // nothing is held for one that has ended
 				s.gate.insert(missed.events, by.cursor)

@@ -41,7 +41,7 @@ func (l *lastCursor) format(c adapter.Cursor) string {
 // save returns the stays in the form of a session. Pending ones are omitted: they begin when the
 // session that names them is stored.
 func (m *memberships) save() []session.Membership {
-	list := make([]session.Membership, 0, int(m.count)+len(m.apart)+2) // the receipt follows
+	list := make([]session.Membership, 0, int(m.count)+len(m.apart)+3) // receipts follow
 	list = append(list, session.Membership{Kind: uint8(rooms.Everyone), Join: m.born.String()})
 	names := maps.Keys(m.named)
 	if m.count >= manyStays {
@@ -91,13 +91,13 @@ func never(epoch string) string {
 	return adapter.Cursor{Epoch: epoch, At: adapter.Position{Ms: math.MaxUint64}}.String()
 }
 
-// restore reads what save wrote, and the receipt, if there is one.
+// restore reads what save wrote, and the receipts, if there are any.
 func restore(list []session.Membership) (m memberships, r receipt, err error) {
 	var order []string // of many rooms
 	var last []stay    // of the room that was read last
 	for _, s := range list {
 		if s.Kind&isReceipt != 0 {
-			if r, err = restoreReceipt(s); err != nil {
+			if err = r.add(s); err != nil {
 				return m, r, err
 			}
 			continue

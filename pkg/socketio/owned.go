@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ type claims struct {
 	answered []uint64     // the fences of those that have been answered
 	failed   []uint64     // the fences of claims that are known to have failed
 	unknown  []*lostClaim // claims with an unknown outcome, to be settled
+	owed     []owedCopy   // what former sockets were owed; their last write may have been refused
 }
 
 // claim announces a claim before the store can answer it. done withdraws it, after the socket has
@@ -119,10 +121,25 @@ func (o *ownership) enter(s *Socket) bool {
 	}
 	if former := o.served[s.pid]; former != nil {
 		former.evict()
+		o.owes(former)
 		o.keep(former.lostClaim())
 	}
 	put(&o.served, s.pid, s)
+	if c := o.claims[s.pid]; c != nil {
+		s.mu.Lock()
+		s.owe(adapter.Cursor{}, c.owed...)
+		s.mu.Unlock()
+	}
 	return true
+}
+
+// owes notes, for claims in flight, what a socket is owed that has ended. o.mu is held.
+func (o *ownership) owes(former *Socket) {
+	if c := o.claims[former.pid]; c != nil {
+		former.mu.Lock()
+		c.owed = append(c.owed, former.owed()...)
+		former.mu.Unlock()
+	}
 }
 
 // overtaken notes that a session has been claimed with a fence, by another node or
@@ -136,6 +153,7 @@ func (o *ownership) overtaken(ref session.Ref) {
 	if s := o.served[ref.PID]; s != nil && s.fence < ref.Fence {
 		delete(o.served, ref.PID)
 		s.evict()
+		o.owes(s)
 		o.keep(s.lostClaim())
 	}
 }
@@ -211,6 +229,7 @@ func (o *ownership) leave(s *Socket) {
 	defer o.mu.Unlock()
 	if o.served[s.pid] == s {
 		delete(o.served, s.pid)
+		o.owes(s)
 	}
 }
 
@@ -238,17 +257,17 @@ func (o *ownership) holder(ref session.Ref) *Socket {
 	return nil
 }
 
-// alive returns the sessions of the sockets whose clients have answered since a time.
-func (o *ownership) alive(since time.Time) []session.Ref {
+// alive returns the sessions of the sockets whose clients have answered since a time, and all sockets.
+func (o *ownership) alive(since time.Time) (refs []session.Ref, served []*Socket) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	refs := make([]session.Ref, 0, len(o.served))
+	refs, served = make([]session.Ref, 0, len(o.served)), slices.Collect(maps.Values(o.served))
 	for pid, s := range o.served {
 		if !s.client.conn.Alive().Before(since) {
 			refs = append(refs, session.Ref{PID: pid, Fence: s.fence})
 		}
 	}
-	return refs
+	return refs, served
 }
 
 // lostPause is the time from a loss of messages to the look for what was lost.
@@ -288,7 +307,7 @@ func (s *Server) runRefresh(ctx context.Context) {
 // whose session no longer exists, and evicts those that moved.
 func (s *Server) refresh() {
 	alive := s.opts.Engine.PingInterval + s.opts.Engine.PingTimeout/2
-	refs := s.owned.alive(time.Now().Add(-alive))
+	refs, served := s.owned.alive(time.Now().Add(-alive))
 	ctx, cancel := s.store()
 	defer cancel()
 	gone, err := s.sessions.Refresh(ctx, refs, s.opts.sessionLife())
@@ -301,4 +320,5 @@ func (s *Server) refresh() {
 			sock.background(sock.save, nil) // the write finds out what became of it
 		}
 	}
+	s.renew(served)
 }

@@ -1,7 +1,9 @@
 package socketio
 
 import (
+	"math"
 	"strings"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -31,6 +33,10 @@ type receipt struct {
 	// overlooked counts the stored events that have left sent unchanged since it changed or the
 	// session was written.
 	overlooked int
+	// former is the receipt of the last long silence: a client that has received nothing since is
+	// recovered from its end, because what followed an older position may have expired. It holds as
+	// every older receipt does. nil for none.
+	former *receipt
 }
 
 // isReceipt is the bit in the kind of a membership that is a receipt.
@@ -46,6 +52,16 @@ func (r *receipt) save() session.Membership {
 	}
 }
 
+// add adds what save wrote to the receipts that precede it in the session, of which the last is r.
+func (r *receipt) add(m session.Membership) error {
+	next, err := restoreReceipt(m)
+	if err == nil && !r.given.IsZero() {
+		next.former = &receipt{sent: r.sent, given: r.given}
+	}
+	*r = next
+	return err
+}
+
 // restoreReceipt reads what save wrote.
 func restoreReceipt(m session.Membership) (r receipt, err error) {
 	sent, given, _ := strings.Cut(m.Name, " ")
@@ -59,16 +75,78 @@ func restoreReceipt(m session.Membership) (r receipt, err error) {
 // that given does not include comes from another connection, or is newer.
 func (r *receipt) from(offset adapter.Cursor) adapter.Cursor {
 	switch {
-	case r.given.IsZero():
-		return offset
-	case offset.IsZero():
-		if !r.sent.IsZero() {
-			return offset
-		}
-	case !r.given.Includes(offset), !r.sent.IsZero() && !offset.Includes(r.sent):
-		return offset
+	case r.holds(offset):
+		return r.given
+	case r.former != nil && r.former.holds(offset):
+		return r.former.given
 	}
-	return r.given
+	return offset
+}
+
+// holds reports whether a client that shows an offset, or none, has received what given covers.
+func (r *receipt) holds(offset adapter.Cursor) bool {
+	switch {
+	case r.given.IsZero():
+		return false
+	case offset.IsZero():
+		return r.sent.IsZero()
+	}
+	return r.given.Includes(offset) && (r.sent.IsZero() || offset.Includes(r.sent))
+}
+
+// sends notes the offset of an event that the client is sent. s.mu is held.
+func (s *Socket) sends(at adapter.Cursor) {
+	r := s.receipt
+	if s.isSilence(r.given) {
+		r.former = &receipt{sent: r.sent, given: r.given}
+	}
+	r.sent, r.overlooked = at, 0
+}
+
+// isSilence reports whether a position is long after the last event that the client was sent. s.mu is held.
+func (s *Socket) isSilence(at adapter.Cursor) bool {
+	return at.At.Time().Sub(s.lastSent()) > s.ns.srv.silence
+}
+
+// lastSent returns when the client was sent an event, or began. s.mu is held.
+func (s *Socket) lastSent() time.Time {
+	if last := s.receipt.sent; !last.IsZero() {
+		return last.At.Time()
+	}
+	return s.rooms.born.At.Time()
+}
+
+// newSilence returns how long a client may be sent nothing until its session is written, so that the
+// position from which it is recovered is younger than what expires; the maximum if nothing does.
+func newSilence(a adapter.Adapter, sessionLife time.Duration) time.Duration {
+	if a, ok := a.(adapter.CursorExpirer); ok {
+		return max((a.CursorTTL()-sessionLife)/4, time.Second)
+	}
+	return math.MaxInt64
+}
+
+// renew writes the sessions of sockets whose clients have been sent nothing for a long time.
+func (s *Server) renew(served []*Socket) {
+	at := s.feed.now()
+	now := at.At.Time()
+	if local := time.Now(); now.Before(local) { // a clock of positions may stand still without events
+		now = local
+	}
+	most := 1 + int(2*float64(len(served))*RefreshPeriod(s.opts.RecoveryWindow).Seconds()/s.silence.Seconds())
+	for _, sock := range served {
+		sock.mu.Lock()
+		r := sock.receipt
+		due := r != nil && sock.stage.served() && !sock.gate.closed() && !r.given.Includes(at) &&
+			now.Sub(sock.lastSent()) > s.silence && now.Sub(r.given.At.Time()) > s.silence
+		sock.mu.Unlock()
+		if !due {
+			continue
+		}
+		sock.rewrite()
+		if most--; most == 0 { // the others have to wait
+			return
+		}
+	}
 }
 
 // observe notes what the client has been given when the feed had reached a cursor, or a later one.
@@ -95,6 +173,11 @@ func (s *Socket) overlook(d *delivery) {
 		return
 	}
 	r.overlooked = 0
+	s.rewrite()
+}
+
+// rewrite writes the session because of its receipt. It does not wait.
+func (s *Socket) rewrite() {
 	srv := s.ns.srv
 	srv.spawn(func() {
 		ctx, cancel := srv.store()

@@ -31,7 +31,8 @@ type Server struct {
 	engine     *engineio.Server
 	files      http.Handler // the client's files; nil for none
 	adapter    adapter.Adapter
-	ownsIt     bool // the server created the adapter
+	ownsIt     bool          // the server created the adapter
+	silence    time.Duration // see newSilence
 	sessions   session.Store
 	offsets    offsets
 	feed       feed
@@ -102,6 +103,7 @@ func NewServer(o Options) (*Server, error) {
 		}
 		s.adapter, s.ownsIt = a, true
 	}
+	s.silence = newSilence(s.adapter, o.sessionLife())
 	if o.Engine.OnPanic == nil {
 		o.Engine.OnPanic = func(hook string, value any, stack []byte) {
 			s.reportPanic(&PanicError{Callback: "Engine." + hook, Value: value, Stack: stack})

@@ -54,6 +54,9 @@ func (s *Socket) snapshot() session.Session {
 		Rooms: s.rooms.save(), Owner: string(s.ns.srv.adapter.Node()), Fence: s.fence,
 	}
 	if s.receipt != nil {
+		if f := s.receipt.former; f != nil { // nodes that know only one take the last
+			snapshot.Rooms = append(snapshot.Rooms, f.save())
+		}
 		snapshot.Rooms = append(snapshot.Rooms, s.receipt.save())
 	}
 	return snapshot

@@ -4,7 +4,7 @@
 //
 //	func TestContract(t *testing.T) {
 //		adaptertest.Run(t, func(t *testing.T, o adaptertest.Options) adaptertest.Cluster {
-//			return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit})
+//			return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL})
 //		})
 //	}
 //
@@ -36,7 +36,8 @@ type Cluster interface {
 
 // Options are a test's requirements on its cluster.
 type Options struct {
-	BacklogLimit int // as in adapter.MemoryOptions
+	BacklogLimit int           // as in adapter.MemoryOptions
+	BacklogTTL   time.Duration // as in adapter.MemoryOptions
 }
 
 // A Maker makes a cluster for one test, and cleans up after it with t.Cleanup.
@@ -95,6 +96,7 @@ var rules = []struct {
 	{"ReplaySaysErrorsFirst", replaySaysErrorsFirst, false},
 	{"ReplayKeepsToOneHistory", replayKeepsToOneHistory, false},
 	{"ReplayWithoutBacklogs", replayWithoutBacklogs, false},
+	{"ReplayRefusesExpiredCursors", replayRefusesExpiredCursors, false},
 	{"ReplayCanBeStopped", replayCanBeStopped, false},
 	{"ReplayBoundsPayloads", replayBoundsPayloads, false},
 	{"FetchSaysWhatIsGone", fetchSaysWhatIsGone, false},

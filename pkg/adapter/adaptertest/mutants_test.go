@@ -30,7 +30,7 @@ func TestMutants(t *testing.T) {
 	if name := os.Getenv(mutantVar); name != "" {
 		patience = 2 * time.Second
 		Run(t, func(t *testing.T, o Options) Cluster {
-			m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit})
+			m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL})
 			return mutantCluster{m, all[name].mutate}
 		})
 		return

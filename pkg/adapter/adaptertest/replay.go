@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/rooms"
@@ -163,6 +164,26 @@ func replayWithoutBacklogs(t *testing.T, newCluster Maker) {
 	n.expectReplay(map[rooms.Room]adapter.Cursor{r: end}, end)
 	if kept, more, err := n.History(deadline(t), r, adapter.Page{Events: 10}); err != nil || len(kept) > 0 || more {
 		t.Errorf("History: %q, %v, %v", payloads(kept), more, err)
+	}
+}
+
+// A room whose backlog has expired looks like one without events. So a cursor from before that must
+// not be taken for proof that nothing was missed, also if the backlog has begun anew.
+func replayRefusesExpiredCursors(t *testing.T, newCluster Maker) {
+	const ttl = 2 * time.Second
+	n := one(t, newCluster, Options{BacklogTTL: ttl})
+	r, silent := room("r"), room("silent")
+	before := map[rooms.Room]adapter.Cursor{r: n.head()}
+	n.publish(event("1", r))
+	n.expectReplay(before, n.head(), "1")
+	time.Sleep(ttl + ttl/4)
+	n.expectNoReplay(before, n.head(), adapter.ErrTrimmed)
+	now := n.publish(event("2", r))
+	n.expectNoReplay(before, n.head(), adapter.ErrTrimmed)
+	n.publish(event("3", r))
+	n.expectReplay(map[rooms.Room]adapter.Cursor{r: now, silent: now}, n.head(), "3")
+	if a, ok := n.Adapter.(adapter.CursorExpirer); ok && (a.CursorTTL() > ttl || a.CursorTTL() < ttl/2) {
+		t.Errorf("CursorTTL is %v, want at most %v", a.CursorTTL(), ttl)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // last such events count, too.
 func TestPublishersMayHearLate(t *testing.T) {
 	replayAndFeedMeet(t, func(_ *testing.T, o Options) Cluster {
-		return mutantCluster{adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit}), func(n *mutantNode) {
+		return mutantCluster{adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL}), func(n *mutantNode) {
 			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
 				r, err := n.Adapter.Publish(ctx, e)
 				if e.Stored { // no marker of a member

@@ -35,7 +35,7 @@ var missedScript = goredis.NewScript(missedSource)
 // little is held that is not returned. If a backlog is trimmed between two parts, more entries than
 // can be replayed follow the gap, because trimming leaves more.
 func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[backlogID]adapter.Position) (*reading, error) {
-	found := &reading{make(map[backlogID]*backlog, len(from)), "", make(map[string]bool, 1)}
+	found := &reading{rooms: make(map[backlogID]*backlog, len(from)), clocks: make(map[string]bool, 1)}
 	unread := make([]*backlog, 0, len(from))
 	parsed := make(map[string][]*backlog, 1) // by epoch
 	for at, after := range from {
@@ -122,11 +122,12 @@ func (p *partition) rangeable(backlogs, count, hold, page int, first bool) int {
 }
 
 // readPart reads as much of rooms as fits in one call: count entries of each, or, if that is 0, as
-// many as may be large and fit in a page. It notes the state of the histories afterwards.
+// many as may be large and fit in a page. It notes the state of the histories, and the time, afterwards.
 func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found *reading, unread []*backlog, count, hold, page int) (read piece, err error) {
 	clocks := make(map[string]*goredis.IntCmd, 1)
 	var script, role *goredis.Cmd
 	var epoch *goredis.StringCmd
+	var now *goredis.TimeCmd
 	run := missedScript.EvalSha
 	once := func(ctx context.Context, c goredis.Cmdable) error {
 		// In this order, but not in a transaction: that would delay all other clients.
@@ -144,6 +145,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 			}
 			role = p.askRole(ctx, pipe)
 			epoch = pipe.Get(ctx, p.names.epoch())
+			now = pipe.Time(ctx)
 			for _, r := range batch {
 				clocks[r.epoch] = pipe.Exists(ctx, p.names.clock(r.epoch))
 			}
@@ -168,7 +170,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 		if err := epoch.Err(); err != nil && !errors.Is(err, goredis.Nil) {
 			return atKey(p.names.epoch(), err)
 		}
-		return nil
+		return now.Err()
 	}
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
 		err := once(ctx, c)
@@ -186,7 +188,7 @@ func (p *partition) readPart(ctx context.Context, batch []*backlogRequest, found
 			read.rest = append(read.rest, b)
 		}
 	}
-	found.epoch = epoch.Val()
+	found.epoch, found.kept = epoch.Val(), now.Val().Add(-p.cursorTTL())
 	for e, clock := range clocks {
 		found.clocks[e] = clock.Val() > 0
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -138,6 +139,7 @@ type reading struct {
 	rooms  map[backlogID]*backlog
 	epoch  string          // the current one, after the reads
 	clocks map[string]bool // by epoch: whether its clock exists
+	kept   time.Time       // later events have not expired
 }
 
 // stillThere makes sure, after a read, that entries are not missing because the whole history is
@@ -154,10 +156,24 @@ func (r *reading) judge(of *backlogRequest, err error) (map[backlogID]*backlog, 
 	if err == nil {
 		err = r.stillThere(of.epoch)
 	}
+	if err == nil && of.lists != nil { // the feed itself judges a catch-up
+		err = r.expired(of)
+	}
 	if err == nil && r.entriesOf(of) > of.most {
 		err = errManyEntries
 	}
 	return r.rooms, err
+}
+
+// expired returns an error if events that a request needs may have expired: a room without a backlog, or
+// whose backlog has begun anew, then looks like one without events.
+func (r *reading) expired(of *backlogRequest) error {
+	for _, name := range of.names {
+		if at := of.after[name].Time(); at.Before(r.kept) {
+			return fmt.Errorf("%w: events up to %v after the position may have expired in %s", adapter.ErrTrimmed, r.kept.Sub(at), name)
+		}
+	}
+	return nil
 }
 
 // share returns a request's part of what was read, in bytes. Requests share a room by the numbers of

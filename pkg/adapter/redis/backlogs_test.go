@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	goredis "github.com/redis/go-redis/v9"
 
@@ -438,11 +439,12 @@ func TestReadingsEnd(t *testing.T) {
 	}
 }
 
-// request asks for rooms from the beginning of the history, for a batch.
+// request asks for rooms from before the test, for a batch.
 func request(t *testing.T, p *partition, most int, names ...string) *backlogRequest {
 	r := &backlogRequest{ctx: t.Context(), epoch: p.history(), after: make(map[string]adapter.Position), hold: 64 << 10, most: most, lists: new(atomic.Int64)}
 	for _, n := range names {
 		r.names = append(r.names, name(room(n)))
+		r.after[name(room(n))] = ms(uint64(time.Now().Add(-10 * time.Minute).UnixMilli()))
 	}
 	return r
 }

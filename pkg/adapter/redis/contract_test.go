@@ -49,13 +49,13 @@ func TestContractInPartitions(t *testing.T) {
 	server := redistest.Start(t)
 	servers := func() []*redistest.Server { return []*redistest.Server{server} }
 	adaptertest.RunPartitions(t, func(t *testing.T, ao adaptertest.Options) adaptertest.Cluster {
-		return newCluster(t, server.URL(), servers, Options{Partitions: 3, BacklogLimit: ao.BacklogLimit})
+		return newCluster(t, server.URL(), servers, Options{Partitions: 3, BacklogLimit: ao.BacklogLimit, BacklogTTL: ao.BacklogTTL})
 	})
 }
 
 func contract(t *testing.T, url string, o Options, servers func() []*redistest.Server) {
 	adaptertest.Run(t, func(t *testing.T, ao adaptertest.Options) adaptertest.Cluster {
-		o.BacklogLimit = ao.BacklogLimit
+		o.BacklogLimit, o.BacklogTTL = ao.BacklogLimit, ao.BacklogTTL
 		return newCluster(t, url, servers, o)
 	})
 	t.Run("newcomers", func(t *testing.T) { findNewcomers(t, newCluster(t, url, servers, o)) })

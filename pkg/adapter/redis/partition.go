@@ -136,6 +136,14 @@ func (a *Adapter) newPartition(o Options, number uint16, tag string) *partition 
 	return p
 }
 
+// mostSkew is how far the clocks of a primary and of the one before it may differ: positions never go
+// back, but events expire by the clock of the server that stored them.
+const mostSkew = 5 * time.Second
+
+// cursorTTL is the age by the clock of Redis up to which a position proves something: an event behind
+// it has not expired.
+func (p *partition) cursorTTL() time.Duration { return p.life - min(p.life/10, mostSkew) }
+
 // failed notes that a call that began at some time failed because Redis was unavailable.
 func (p *partition) failed(err error, began time.Time) {
 	if p.ctx.Err() != nil {

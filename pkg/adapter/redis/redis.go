@@ -53,9 +53,10 @@ type Options struct {
 	// an event counts once for each of the replay's rooms that it was published to. A larger replay
 	// fails with adapter.ErrTooMany.
 	ReplayEntries int
-	// BacklogTTL is how long a silent room's backlog is kept, one hour by default. It must exceed
-	// the age of any cursor in use. A feed that was interrupted for longer is not repaired: all its
-	// members are cut.
+	// BacklogTTL is how long a silent room's backlog is kept, one hour by default. It should exceed
+	// the age of any cursor in use, because a replay after one that is older, less a tenth or 5 s for
+	// clocks that differ, fails with adapter.ErrTrimmed. A feed that was interrupted for longer is not
+	// repaired: all its members are cut.
 	BacklogTTL time.Duration
 	// ClockTTL is how long the clock keeps its entries, ten minutes by default. A lost history is
 	// detected by cursors that are younger.
@@ -105,6 +106,7 @@ var (
 	_ adapter.Fallible         = (*Adapter)(nil)
 	_ adapter.Refresher        = (*Adapter)(nil)
 	_ adapter.ProgressReporter = (*Adapter)(nil)
+	_ adapter.CursorExpirer    = (*Adapter)(nil)
 	_ adapter.LossReporter     = (*Adapter)(nil)
 )
 
@@ -236,6 +238,9 @@ func (a *Adapter) Address(ctx context.Context, node adapter.NodeID, stale string
 	}
 	return a.registry.address(ctx, node, stale)
 }
+
+// CursorTTL implements [adapter.CursorExpirer]. Older cursors are refused.
+func (a *Adapter) CursorTTL() time.Duration { return a.partitions[0].cursorTTL() }
 
 // Nodes implements [adapter.Adapter].
 func (a *Adapter) Nodes(ctx context.Context) ([]adapter.Member, error) {
