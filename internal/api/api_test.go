@@ -152,8 +152,8 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestConnectionGoesOn: the deadlines of an answer end with it.
-func TestConnectionGoesOn(t *testing.T) {
+// TestConnectionIsUsableAfterAnAnswer: the deadlines of an answer end with it.
+func TestConnectionIsUsableAfterAnAnswer(t *testing.T) {
 	a, _ := start(t, Options{})
 	server := httptest.NewServer(a)
 	defer server.Close()

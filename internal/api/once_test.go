@@ -103,8 +103,8 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
-// TestAgain: what a second call is told depends on what is known of the first.
-func TestAgain(t *testing.T) {
+// TestRepeatedCalls: what a second call is told depends on what is known of the first.
+func TestRepeatedCalls(t *testing.T) {
 	c := idempotency.NewClaim("key", "call")
 	kept := &idempotency.Response{Status: 503, Body: []byte(`{"status":503}`)}
 	for _, tt := range []struct {
@@ -141,8 +141,8 @@ func TestLargeAnswersAreNotKept(t *testing.T) {
 	}
 }
 
-// TestGoesOn: a call whose client has gone is ended all the same.
-func TestGoesOn(t *testing.T) {
+// TestCallEndsWithoutItsClient: a call whose client has gone is ended all the same.
+func TestCallEndsWithoutItsClient(t *testing.T) {
 	a, f := start(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -304,7 +304,7 @@ func TestParsePermissions(t *testing.T) {
 	}
 }
 
-func TestKeysThatAreNone(t *testing.T) {
+func TestInvalidKeys(t *testing.T) {
 	private, _ := Sign(Options{Secret: secret}, `{"sub":"x"}`)
 	for name, o := range map[string]Options{
 		"nothing":              {},

@@ -121,7 +121,7 @@ func TestBatches(t *testing.T) {
 }
 
 // What does not fit wakes another goroutine that serves, while the first one executes.
-func TestTheRestWakesAnother(t *testing.T) {
+func TestRemainingRequestsWakeAnotherCaller(t *testing.T) {
 	q, _ := newQueue(t, Options{})
 	put(t, q, 1, 0)
 	put(t, q, 2, 0)

@@ -206,7 +206,7 @@ func TestDrainWithBusyOwner(t *testing.T) {
 
 // Nodes before 0.4 pass informational responses on to clients, so only a node that asks
 // for signs of life gets them.
-func TestSignsOfLifeAreAskedFor(t *testing.T) {
+func TestProgressResponsesAreRequested(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
 	c.expect(near, "POST", sid, fill, "ok")

@@ -59,7 +59,7 @@ func (p *starvedPort) relieve() {
 // A node that takes no connection for a while keeps its sessions: requests wait for it,
 // and afterwards are not declared to be of unknown sessions as long as the cluster has
 // the node.
-func TestStarvedOwner(t *testing.T) {
+func TestOwnerThatAcceptsNoConnections(t *testing.T) {
 	t.Parallel()
 	c := setUp(t, 2, nil)
 	near, owner := c.nodes[0], c.nodes[1]

@@ -131,7 +131,7 @@ func TestReplayAtAnotherNode(t *testing.T) {
 	}
 }
 
-func TestTheSecretStays(t *testing.T) {
+func TestSecretIsNotSent(t *testing.T) {
 	r := httptest.NewRequest("GET", signedURI, nil)
 	newForwarder(t, "n000", secret).sign(r, "n001", "10.0.0.1:1")
 	for name, values := range r.Header {

@@ -76,7 +76,7 @@ func TestCluster(t *testing.T) {
 }
 
 // A server that is too slow for a handshake is met again.
-func TestMeetingAgain(t *testing.T) {
+func TestClusterJoinIsRetried(t *testing.T) {
 	c := []string{"cluster-enabled yes", "cluster-node-timeout 1000"}
 	a, b := Start(t, c...), Start(t, c...)
 	known := func(n int) error {

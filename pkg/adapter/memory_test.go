@@ -312,9 +312,9 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	}
 }
 
-// TestMadeUpRoomsGoFirst: events to rooms that nobody was in for a long time do not cost the
+// TestRoomsWithoutMembersAreForgottenFirst: events to rooms that nobody was in for a long time do not cost the
 // members of other rooms theirs, also while these are away.
-func TestMadeUpRoomsGoFirst(t *testing.T) {
+func TestRoomsWithoutMembersAreForgottenFirst(t *testing.T) {
 	const budget = 200_000
 	m := NewMemory(MemoryOptions{BacklogBytes: budget})
 	a := mustJoin(t, m, "a")
@@ -428,7 +428,7 @@ func TestPublishWaitsForSlowNodes(t *testing.T) {
 	})
 }
 
-func TestWhoWaitsForANodeIsFreed(t *testing.T) {
+func TestPublishEndsWithTheNodeThatItWaitsFor(t *testing.T) {
 	for name, free := range map[string]struct {
 		by   func(m *Memory, publisher, slow Adapter)
 		want error
@@ -479,7 +479,7 @@ func TestFeedsCountBytes(t *testing.T) {
 	})
 }
 
-func TestResetReplacesWhatWaits(t *testing.T) {
+func TestResetReplacesQueuedEvents(t *testing.T) {
 	m := NewMemory(MemoryOptions{})
 	a := mustJoin(t, m, "a")
 	mustSubscribe(t, a, room("r"))

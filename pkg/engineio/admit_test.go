@@ -65,7 +65,7 @@ func TestAdmitRefuses(t *testing.T) {
 
 // What Admit returns is called once for each session, however it ends, and for
 // each one that does not come about. Requests of a session are not asked about.
-func TestAdmitHearsOfTheEnd(t *testing.T) {
+func TestAdmitReleasesOncePerSession(t *testing.T) {
 	var begun, ended atomic.Int64
 	b := setUp(t, Options{
 		Admit: func(*http.Request) (func(), error) {

@@ -91,7 +91,7 @@ func TestSmallIncompleteMessagesCount(t *testing.T) {
 
 // A message that is larger than everything that is incomplete may take is given up itself, and one that
 // is complete counts no longer.
-func TestTheIncompleteMessageItselfIsGivenUp(t *testing.T) {
+func TestIncompleteMessageAboveTheBudgetIsGivenUp(t *testing.T) {
 	b := setUp(t, Options{ReceiveBudget: 100_000, MaxPayload: 1_000_000})
 	ws, _ := b.dialOpen()
 	for range 3 { // each has its turn

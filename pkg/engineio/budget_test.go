@@ -43,7 +43,7 @@ func isCut(c *Conn) bool {
 	return cause != nil && errors.Is(cause, ErrQueueBudget)
 }
 
-func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
+func TestQueueBudgetCutsTheLargestQueue(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 600_000, SendQueueBytes: 500_000, shedAfter: 50 * time.Millisecond})
 	var conns []*Conn
 	var sids []string
@@ -174,7 +174,7 @@ func TestALargePacketOnTwoServers(t *testing.T) {
 }
 
 // Who takes what is queued is spared, however much that is.
-func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
+func TestQueueBudgetCutsStalledReaders(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 1_000_000, SendQueueBytes: 1 << 20, shedAfter: 50 * time.Millisecond})
 	b.open()
 	stalled := receive(t, b.conns)
@@ -195,7 +195,7 @@ func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
 
 // Of those that take what is queued, who shares it with others is spared: to cut one of
 // them would make nothing free.
-func TestQueueBudgetSparesWhoShares(t *testing.T) {
+func TestQueueBudgetSparesSharersOfPackets(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 1_000_000})
 	var sharing, alone []*Conn
 	for range 10 {
@@ -373,7 +373,7 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 
 // Whatever ends connections of all kinds while everybody sends, each byte is counted
 // once and taken back once.
-func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
+func TestQueueBudgetUnderConcurrentUse(t *testing.T) {
 	const senders, rounds, packet = 8, 400, 60_000
 	b := setUp(t, Options{QueueBudget: 1 << 20, SendQueueBytes: 300_000})
 	var conns []*Conn

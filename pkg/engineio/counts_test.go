@@ -73,7 +73,7 @@ func (b *bench) spy() *spyListener {
 	return l
 }
 
-func TestWhatIsQueuedLeavesInOneWrite(t *testing.T) {
+func TestQueuedPacketsLeaveInOneWrite(t *testing.T) {
 	b := setUp(t, Options{})
 	ws, c, spy := b.spied(b.spy())
 	packets := make([]*Packet, 16)
@@ -94,7 +94,7 @@ func TestWhatIsQueuedLeavesInOneWrite(t *testing.T) {
 }
 
 // What is queued while a write is under way leaves in the next one.
-func TestWriterTakesAllThatHasGathered(t *testing.T) {
+func TestPacketsQueuedDuringAWriteLeaveTogether(t *testing.T) {
 	b := setUp(t, Options{})
 	l := b.spy()
 	ws, c, spy := b.spied(l)

@@ -30,7 +30,7 @@ func setUpPair(t *testing.T, o Options) (near, far *bench) {
 	return setUp(t, o), far
 }
 
-func TestAnotherNodesSession(t *testing.T) {
+func TestSessionOfAnotherNode(t *testing.T) {
 	near, far := setUpPair(t, Options{})
 	sid := far.open()
 	c := receive(t, far.conns)
@@ -56,7 +56,7 @@ func TestAnotherNodesSession(t *testing.T) {
 	}
 }
 
-func TestWhoIsNobodysSession(t *testing.T) {
+func TestUnknownSession(t *testing.T) {
 	near, far := setUpPair(t, Options{})
 	for _, sid := range []string{
 		"far1" + strings.Repeat("x", 16), // the owner does not know it
@@ -73,7 +73,7 @@ func TestWhoIsNobodysSession(t *testing.T) {
 
 // While it is not known whether a session exists, its client must not hear that it
 // does not: a poll is answered by a packet that says nothing.
-func TestUndecidedSession(t *testing.T) {
+func TestSessionThatCannotBeLookedUp(t *testing.T) {
 	near, _ := setUpPair(t, Options{Headers: func(h http.Header, _ *http.Request) { h.Add("X-Hook", "1") }})
 	sid := "who_" + strings.Repeat("x", 16)
 	res, body := near.do("GET", sid, "")

@@ -209,7 +209,7 @@ func toJSON(t *testing.T, v any) string {
 	return string(data)
 }
 
-func TestTransportsThatAreOff(t *testing.T) {
+func TestDisabledTransports(t *testing.T) {
 	b := setUp(t, Options{Transports: []string{"websocket"}})
 	if res, body := b.do("GET", "", ""); res.StatusCode != 400 || body != `{"code":0,"message":"Transport unknown"}` {
 		t.Errorf("polling: %s %s", res.Status, body)

@@ -193,7 +193,7 @@ func TestHeartbeat(t *testing.T) {
 }
 
 // A timer whose firing was overtaken by a pong must not close the connection.
-func TestHeartbeatThatIsOvertaken(t *testing.T) {
+func TestHeartbeatTimerOvertakenByAPong(t *testing.T) {
 	onTape(t, func(c *Conn) {
 		after(44 * time.Second)
 		c.hear(typePong, 1, nil)

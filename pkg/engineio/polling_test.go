@@ -553,7 +553,7 @@ func TestInternetExplorer(t *testing.T) {
 }
 
 // A client that takes no response is cut off, and holds up nobody who closes.
-func TestPollThatIsNotTaken(t *testing.T) {
+func TestPollThatIsNotRead(t *testing.T) {
 	t.Parallel() // it waits
 	b := setUp(t, Options{PingInterval: time.Second, PingTimeout: 500 * time.Millisecond, SendQueueBytes: 64 << 20})
 	big := Text(make([]byte, 32<<20))

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestRefuseKeepsWhoIsThere(t *testing.T) {
+func TestRefuseKeepsExistingSessions(t *testing.T) {
 	codes := make(chan int, 10)
 	b := setUp(t, Options{OnRefused: func(_ *http.Request, code int, _ string) { codes <- code }})
 	polled, upgraded := b.open(), b.open()

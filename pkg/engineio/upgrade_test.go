@@ -149,7 +149,7 @@ func (w *slowWriter) Flush() {
 	<-w.flushed
 }
 
-func TestUpgradeThatIsNotOne(t *testing.T) {
+func TestUpgradeWithWrongPackets(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		write []string
@@ -505,7 +505,7 @@ func TestNoUpgradeHangs(t *testing.T) {
 }
 
 // Everybody ends the same connections at once, on either transport.
-func TestEndsRaceWithEverything(t *testing.T) {
+func TestConcurrentEndsOfConnections(t *testing.T) {
 	b := setUpEcho(t, Options{PingInterval: 5 * time.Millisecond, PingTimeout: 5 * time.Millisecond})
 	for i := range 100 {
 		// On a machine under load its ping times out before it is answered, or right after.

@@ -139,7 +139,7 @@ func TestBinaryAsText(t *testing.T) {
 	}
 }
 
-func TestPeerGoesAway(t *testing.T) {
+func TestPeerDisconnects(t *testing.T) {
 	b := setUp(t, Options{})
 	ws, _ := b.dialOpen()
 	_ = ws.NetConn().Close()
@@ -315,7 +315,7 @@ func TestCloseOfAStuckConnection(t *testing.T) {
 	b.until(func() bool { return c.Queued() == 0 }) // the timer cuts
 }
 
-func TestServerCloseCutsWhenItsTimeIsUp(t *testing.T) {
+func TestServerCloseEndsWithItsContext(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	_, c := b.dialOpen()
 	if err := c.Send(Text(make([]byte, 32<<20))); err != nil {
@@ -331,7 +331,7 @@ func TestServerCloseCutsWhenItsTimeIsUp(t *testing.T) {
 
 // Close ends soon whatever the WebSockets do: their peers do not read, do not close
 // their side, or ask for an upgrade and say no more.
-func TestServerCloseCutsWhatLingers(t *testing.T) {
+func TestServerCloseCutsRemainingConnections(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	_, open := b.dialOpen()
 	b.clog(open)

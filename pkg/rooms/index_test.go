@@ -17,7 +17,7 @@ var (
 	game  = rooms.InNamed("/", "game")
 )
 
-func TestIndexKnowsWhoIsWhere(t *testing.T) {
+func TestIndexHoldsMemberships(t *testing.T) {
 	var x rooms.Index[string]
 	if !x.Add(lobby, "ann") || x.Add(lobby, "ann") {
 		t.Error("Add must say yes the first time and no the second")
@@ -132,7 +132,7 @@ func TestIndexAgreesWithAMap(t *testing.T) {
 // The last member leaves while another joins, over and over: the joiner must be
 // found, however the two are interleaved. Each round lets both go at once, one a
 // little ahead of the other.
-func TestBirthAndDeathOfARoomLoseNobody(t *testing.T) {
+func TestConcurrentCreationAndRemovalOfARoom(t *testing.T) {
 	const rounds = 50_000
 	var x rooms.Index[string]
 	var started, left atomic.Int64
@@ -179,7 +179,7 @@ func spin(n int) {
 }
 
 // The same in a crowd, with the scheduler asked to switch at the worst moments.
-func TestACrowdAtTheDoorLosesNobody(t *testing.T) {
+func TestConcurrentAddsToARoom(t *testing.T) {
 	const workers, rounds = 8, 3_000
 	var x rooms.Index[int]
 	var lost atomic.Int64

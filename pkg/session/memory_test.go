@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestSessionsLiveExactlyTheirTime(t *testing.T) {
+func TestSessionsExpireAfterTheirTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMemory()
 		s := Session{PID: "p", Fence: 1}

@@ -381,7 +381,7 @@ func (w *wire) joinedByCommand(n *testNode, room string) {
 // What is published after SocketsJoin has returned reaches a client that has meanwhile
 // joined the room by itself, or by another command, while its node did not know of the
 // first one.
-func TestACommandThatTheSocketHasForestalled(t *testing.T) {
+func TestAJoinOvertakenByAnotherJoin(t *testing.T) {
 	for _, by := range []string{"itself", "a command"} {
 		for _, cut := range []bool{false, true} {
 			t.Run(fmt.Sprintf("joined by %s, cut %v", by, cut), func(t *testing.T) {

@@ -70,7 +70,7 @@ func TestLeaveAndJoinAgainIsANewSession(t *testing.T) {
 
 // A socket that was evicted by a claim is disconnected if the claim comes to nothing,
 // because its client is not connected any more then: OnDisconnect is called, once.
-func TestClaimThatComesToNothing(t *testing.T) {
+func TestFailedClaim(t *testing.T) {
 	for _, where := range []string{"same node", "other node"} {
 		for _, how := range []string{"refused", "cut", "cut before the answer", "two claims"} {
 			t.Run(where+", "+how, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestClaimThatComesToNothing(t *testing.T) {
 // A former socket that learns of a claim from the store, before the claim is answered,
 // is told as well if the claim comes to nothing; and a claim that learns of a later one
 // in this way leaves that to it.
-func TestClaimThatComesToNothingBeforeItIsAnswered(t *testing.T) {
+func TestClaimThatFailsBeforeItIsAnswered(t *testing.T) {
 	for _, claims := range []int{1, 2} {
 		t.Run(fmt.Sprint(claims, " claims"), func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})
@@ -196,7 +196,7 @@ func TestClaimThatComesToNothingBeforeItIsAnswered(t *testing.T) {
 // Claims on several nodes overlap, each made while the one before is pending, and all
 // come to nothing: in whatever order they end, OnDisconnect is called once, for the
 // socket that was connected.
-func TestClaimsOnSeveralNodesThatComeToNothing(t *testing.T) {
+func TestFailedClaimsOnSeveralNodes(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})
@@ -243,7 +243,7 @@ func TestClaimsOnSeveralNodesThatComeToNothing(t *testing.T) {
 
 // If a claim comes to nothing whose former socket had itself recovered the session from
 // another node, OnDisconnect is called for that former socket only.
-func TestClaimAfterARecoveryThatComesToNothing(t *testing.T) {
+func TestFailedClaimAfterARecovery(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	told := make(chan adapter.NodeID, 10)
 	tell := func(n *testNode) {

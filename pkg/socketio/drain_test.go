@@ -233,7 +233,7 @@ func TestDrainRefusesNewClients(t *testing.T) {
 
 // A client whose way here goes away leaves as in a Drain. The others stay, and new
 // ones come.
-func TestSendAway(t *testing.T) {
+func TestCloseForAnotherNode(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	handling, finish := make(chan struct{}), make(chan struct{})

@@ -10,7 +10,7 @@ import (
 // A polling client that closes the connection behind more events than its mailbox holds, all
 // of them in answered POSTs, has them all handled, as on a WebSocket, also if it goes away
 // immediately. With 5 events its reader has the last one in its hand.
-func TestEventsBeforeAGoodbyeByPolling(t *testing.T) {
+func TestEventsBeforeACloseByPolling(t *testing.T) {
 	for name, bodies := range map[string]func(events string) []string{
 		"one body":       func(events string) []string { return []string{events + "\x1e41\x1e1"} },
 		"several bodies": func(events string) []string { return []string{events, "41", "1"} },

@@ -70,7 +70,7 @@ func TestEventBeforeConnectIsCleanWithoutRecovery(t *testing.T) {
 
 // An offset that no node has given out says nothing about what the client has: it
 // gets a new session, and no event of the old one.
-func TestMalformedOffsetIsARefusal(t *testing.T) {
+func TestMalformedOffsetIsRefused(t *testing.T) {
 	for _, offset := range []any{
 		"a string of the application", "", "hello", "a.b", "a.b.c.d.e", "E.-1.0", 7, true,
 		map[string]int{}, []string{"a"},

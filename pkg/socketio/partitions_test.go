@@ -261,7 +261,7 @@ func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
 
 // A handler joins its client to a room by a command that waits in the gate, and asks the
 // room and another one: the query precedes the handler's ack.
-func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {
+func TestAckFollowsAQueryToARoomThatIsBeingJoined(t *testing.T) {
 	c := newSlowCluster(t)
 	n, slow := c.node(t, "aaaa", Options{})
 	partition := func(kind uint8, to rooms.Room) uint16 {

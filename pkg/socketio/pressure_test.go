@@ -315,7 +315,7 @@ func TestMovingFromAConnectionThatIsNotRead(t *testing.T) {
 }
 
 // Queries to the client, which may let its connection be read further, are no progress.
-func TestQuestionsDoNotProlongAPause(t *testing.T) {
+func TestQueriesDoNotProlongAPause(t *testing.T) {
 	t.Parallel()
 	o := Options{MailboxEvents: 5}
 	o.Engine.PauseTimeout = 200 * time.Millisecond
@@ -921,7 +921,7 @@ func TestAParkedEventCountsOnce(t *testing.T) {
 
 // From half of the budget on, connections whose events wait are not read, and are not
 // closed for it. Others are read.
-func TestCrowdedEventsAreNotRead(t *testing.T) {
+func TestEventsAreNotReadNearTheBudget(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10, Logger: zap.New(core)})
 	n.On("echo", func(_ context.Context, e *Event) error { return e.Ack() })
@@ -956,7 +956,7 @@ func TestCrowdedEventsAreNotRead(t *testing.T) {
 
 // A client that sends many events before it reads anything gets all their acks, however small its send
 // queue is.
-func TestAcksOfAFlood(t *testing.T) {
+func TestAcksOfManyEvents(t *testing.T) {
 	const events = 3000
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 32 << 10}})
 	n.On("e", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", 100)) })

@@ -143,7 +143,7 @@ func collect(answers *Answers, err error) (got []Answer, _ error) {
 }
 
 // A node without the namespace, or without members, says so.
-func TestNodesWithNobodyAnswer(t *testing.T) {
+func TestNodesWithoutSocketsAnswer(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{})
 	n2 := c.node(t, "bbbb", Options{})
@@ -441,9 +441,9 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestQuestionsToANodeThatHasJustStarted: it may be listed as interrupted for up to a second. It is
+// TestQueriesToANodeThatHasJustStarted: it may be listed as interrupted for up to a second. It is
 // not reported as one that may have missed the query.
-func TestQuestionsToANodeThatHasJustStarted(t *testing.T) {
+func TestQueriesToANodeThatHasJustStarted(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("aaaa")
 	must(t, err)
@@ -488,9 +488,9 @@ func TestANewNodeIsNamed(t *testing.T) {
 	}
 }
 
-// TestTheAskerIsNotWaitedFor: who asks the other nodes is none of those who answer,
+// TestTheQueryingNodeIsNotWaitedFor: who asks the other nodes is none of those who answer,
 // so the last answer of the others completes the query, without another look.
-func TestTheAskerIsNotWaitedFor(t *testing.T) {
+func TestTheQueryingNodeIsNotWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
 	of := audience{members: members, all: true, receivers: 2}.without("asker")
 	var queries queries
@@ -512,7 +512,7 @@ func TestTheAskerIsNotWaitedFor(t *testing.T) {
 
 // A query that is pushed out of the gate of a recovering socket, by more events than may be
 // held or by a loss, is not waited for.
-func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
+func TestAQueryBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 	for _, when := range []string{"it is behind them", "it is before them", "the node has lost events behind it"} {
 		t.Run(when, func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})

@@ -160,7 +160,7 @@ func TestNodesAreKilledRightAfterRecoveries(t *testing.T) {
 
 // What had been queued for a client when its connection ended, and has not reached it, is
 // sent again, although its node had given it that.
-func TestWhatWasOnItsWay(t *testing.T) {
+func TestEventsInFlightAtACut(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		for received := range 4 {
 			t.Run(fmt.Sprint(received, " of 3, ", partitions, " partitions"), func(t *testing.T) {

@@ -193,7 +193,7 @@ func TestSessionOfAnotherNamespace(t *testing.T) {
 	b.quiet()
 }
 
-func TestCommandsReachThoseWhoAreAway(t *testing.T) {
+func TestCommandsReachDisconnectedClients(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a := n.client(t)
@@ -223,7 +223,7 @@ func TestCommandsReachThoseWhoAreAway(t *testing.T) {
 	d.quiet()
 }
 
-func TestLeavingEndsAtOnceAndIsRemembered(t *testing.T) {
+func TestLeaveIsImmediateAndStored(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a := n.client(t)

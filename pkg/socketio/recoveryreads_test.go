@@ -186,7 +186,7 @@ func TestReplaysThatAreReadAgain(t *testing.T) {
 
 // A recovery that its session may just begin holds a little, so that few missed events are not
 // read twice.
-func TestTheLastRecoveryOfABurstHoldsALittle(t *testing.T) {
+func TestTheLastRecoveryOfABurstHoldsLittle(t *testing.T) {
 	n, shared := startRemote(t, 1)
 	n.replays.patience = time.Hour
 	shared.waits.Store(true)

@@ -232,7 +232,7 @@ func TestValuesAreOfOneConnection(t *testing.T) {
 	}
 }
 
-func TestCutIsComeBackFrom(t *testing.T) {
+func TestSocketRecoversAfterACut(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a := n.client(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-func TestEventsGoWhereTheyAreSent(t *testing.T) {
+func TestEventsReachTheirTargets(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a, b, c := n.client(t), n.client(t), n.client(t)
@@ -36,7 +36,7 @@ func TestEventsGoWhereTheyAreSent(t *testing.T) {
 	}
 }
 
-func TestARoomCalledLikeASocketIsNotItsOwn(t *testing.T) {
+func TestARoomNamedLikeASocketIsNotItsOwn(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a, spy := n.client(t), n.client(t)
@@ -113,7 +113,7 @@ func TestAckEndsWithTheSocket(t *testing.T) {
 	}
 }
 
-func TestAckNamesWhoWasSilent(t *testing.T) {
+func TestAckErrorNamesSilentSockets(t *testing.T) {
 	n := start(t, Options{})
 	a, b := n.client(t), n.client(t)
 	go func() {
@@ -168,7 +168,7 @@ func TestMiddlewareRefuses(t *testing.T) {
 	}
 }
 
-func TestDisconnectTellsInOrder(t *testing.T) {
+func TestDisconnectEventsAreOrdered(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	told := make(chan string, 10)
@@ -219,7 +219,7 @@ func TestAnEventCanComeWithItsConnect(t *testing.T) {
 	}
 }
 
-func TestTwoConnectsAtOnceMakeNoSocket(t *testing.T) {
+func TestConcurrentConnectsMakeNoSocket(t *testing.T) {
 	n := start(t, Options{})
 	hold := make(chan struct{})
 	n.Use(func(ctx context.Context, _ *ConnectRequest) error {
@@ -241,7 +241,7 @@ func TestTwoConnectsAtOnceMakeNoSocket(t *testing.T) {
 	eventually(t, "nobody is connected", func() bool { return n.Len() == 0 })
 }
 
-func TestDynamicNamespacesComeAndGo(t *testing.T) {
+func TestDynamicNamespacesAreCreatedAndRemoved(t *testing.T) {
 	n := start(t, Options{})
 	p := n.OfFunc(func(_ context.Context, name string, auth json.RawMessage) (bool, error) {
 		return strings.HasPrefix(name, "/room-"), nil
@@ -263,7 +263,7 @@ func TestDynamicNamespacesComeAndGo(t *testing.T) {
 	}
 }
 
-func TestCatchAllsComeAndGo(t *testing.T) {
+func TestCatchAllsAreAddedAndRemoved(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	var mu sync.Mutex
@@ -307,7 +307,7 @@ func TestReservedEventsAreRefused(t *testing.T) {
 	}
 }
 
-func TestTwoNodesAreOne(t *testing.T) {
+func TestTwoNodesActAsOne(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
 	joining(n1.Namespace)

@@ -168,7 +168,7 @@ func TestNothingReachesAClientThatIsNotConnected(t *testing.T) {
 }
 
 // A query does not wait for a socket that was not connected after all.
-func TestAQuestionToAClientThatIsNotConnected(t *testing.T) {
+func TestAQueryToAClientThatIsNotConnected(t *testing.T) {
 	for what, cause := range map[string]error{"postponed": errors.New("unavailable"), "refused": session.ErrTooLarge} {
 		t.Run(what, func(t *testing.T) {
 			store := &creating{Store: session.NewMemory(), asked: make(chan struct{}), goOn: make(chan error)}

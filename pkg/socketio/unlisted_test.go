@@ -190,7 +190,7 @@ func TestRefusalWhileAnEventIsHandedOut(t *testing.T) {
 
 // A query that a recovering socket holds does not wait for it once the recovery is
 // refused.
-func TestQuestionDuringARefusedRecovery(t *testing.T) {
+func TestQueryDuringARefusedRecovery(t *testing.T) {
 	n, held := startHoldable(t, Options{ReplayLimit: 1})
 	w := n.client(t)
 	release := lostBy(t, n, held, w)

@@ -41,7 +41,7 @@ func headIsTheEnd(t *testing.T, newCluster Maker) {
 }
 
 // The feed's position includes the partitions in which the node is not subscribed.
-func theFeedPassesWhatItDoesNotHear(t *testing.T, newCluster Maker) {
+func theFeedPassesRoomsWithoutSubscription(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	b.subscribe(room("heard"))
 	for i := range 20 { // enough for every partition
@@ -92,7 +92,7 @@ func progressIsReported(t *testing.T, newCluster Maker) {
 	}
 }
 
-func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {
+func headRefusesForeignCursors(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	published := a.publish(event("x", room("r")))
 	joined := b.subscribe(room("r"))
@@ -108,7 +108,7 @@ func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {
 	b.head(published) // a query has no consequences
 }
 
-func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
+func aLostHistoryIsReported(t *testing.T, newCluster Maker) {
 	c := newCluster(t, Options{})
 	nodes := join(t, c, "a", "b")
 	r := room("r")

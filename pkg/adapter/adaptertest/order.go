@@ -150,7 +150,7 @@ func anEventComesOncePerNode(t *testing.T, newCluster Maker) {
 	}
 }
 
-func nobodysEventIsNotPublished(t *testing.T, newCluster Maker) {
+func eventWithoutTargetIsNotPublished(t *testing.T, newCluster Maker) {
 	n := one(t, newCluster, Options{})
 	n.subscribe(room("r"))
 	receipt, err := n.Publish(deadline(t), adapter.Event{

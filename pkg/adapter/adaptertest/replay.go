@@ -80,7 +80,7 @@ func replayLeavesOutWhatIsNotStored(t *testing.T, newCluster Maker) {
 	b.expectReplay(map[rooms.Room]adapter.Cursor{r: start}, b.head(), "1", "2")
 }
 
-func replayMindsTheLimit(t *testing.T, newCluster Maker) {
+func replayRespectsTheLimit(t *testing.T, newCluster Maker) {
 	const limit, events = 10, 45
 	a, b := two(t, newCluster, Options{BacklogLimit: limit})
 	r := room("r")
@@ -111,7 +111,7 @@ func replayMindsTheLimit(t *testing.T, newCluster Maker) {
 }
 
 // A room with few events keeps all of them, whatever happens in other rooms.
-func replayDoesNotMindOtherRooms(t *testing.T, newCluster Maker) {
+func replayIgnoresOtherRooms(t *testing.T, newCluster Maker) {
 	const limit = 10
 	a, b := two(t, newCluster, Options{BacklogLimit: limit})
 	quiet, busy := room("quiet"), room("busy")
@@ -126,7 +126,7 @@ func replayDoesNotMindOtherRooms(t *testing.T, newCluster Maker) {
 	b.expectNoReplay(map[rooms.Room]adapter.Cursor{busy: start}, b.head(), adapter.ErrTrimmed)
 }
 
-func replaySaysErrorsFirst(t *testing.T, newCluster Maker) {
+func replayReturnsErrorsFirst(t *testing.T, newCluster Maker) {
 	const limit = 5
 	n := one(t, newCluster, Options{BacklogLimit: limit})
 	start := n.head()
@@ -264,7 +264,7 @@ func replayBoundsPayloads(t *testing.T, newCluster Maker) {
 	}
 }
 
-func fetchSaysWhatIsGone(t *testing.T, newCluster Maker) {
+func fetchReportsMissingEvents(t *testing.T, newCluster Maker) {
 	const limit = 5
 	n := one(t, newCluster, Options{BacklogLimit: limit})
 	r, quiet := room("r"), room("quiet")

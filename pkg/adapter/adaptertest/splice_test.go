@@ -10,7 +10,7 @@ import (
 
 // A member may get an event before its publisher hears that it is published. The
 // last such events count, too.
-func TestPublishersMayHearLate(t *testing.T) {
+func TestEventsMayPrecedeTheirReceipts(t *testing.T) {
 	replayAndFeedMeet(t, func(_ *testing.T, o Options) Cluster {
 		return mutantCluster{adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit}), func(n *mutantNode) {
 			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {

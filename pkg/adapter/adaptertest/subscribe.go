@@ -15,7 +15,7 @@ import (
 // A join position covers what was published before, also in a room that the node has been
 // subscribed to for long and whose feed it has not read, and in other rooms, whose partition may be
 // another one; and nothing later.
-func joinPositionsDivideBeforeFromAfter(t *testing.T, newCluster Maker) {
+func joinPositionsSeparateEarlierFromLaterEvents(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	r := room("r")
 	for i := range 40 {
@@ -141,7 +141,7 @@ func aFailedSubscribeLeavesNothing(t *testing.T, newCluster Maker) {
 	eventuallyUnheard(n, room("s"))
 }
 
-func everyNodeHearsNodes(t *testing.T, newCluster Maker) {
+func nodeRoomReachesEveryNode(t *testing.T, newCluster Maker) {
 	nodes := join(t, newCluster(t, Options{}), "a", "b", "c")
 	nodes[1].publish(event("all", rooms.InNodes()))
 	for _, n := range nodes {

@@ -170,7 +170,7 @@ func TestAnnouncementsShareSearches(t *testing.T) {
 }
 
 // What other programs send is counted, and sampled in the log.
-func TestStrangeMessagesAreSampledInTheLog(t *testing.T) {
+func TestMalformedMessagesAreSampledInTheLog(t *testing.T) {
 	const n = 2000
 	server := redistest.Start(t)
 	core, logs := observer.New(zap.WarnLevel)

@@ -76,7 +76,7 @@ func TestSharedBacklog(t *testing.T) {
 
 // What waits goes into one pipeline: a room once, from the smallest position; and
 // not what nobody waits for any more.
-func TestReadsThatWaitAreOne(t *testing.T) {
+func TestQueuedReadsAreMerged(t *testing.T) {
 	owner, end := context.WithCancel(t.Context())
 	q := batch.New[*backlogRequest, map[backlogID]*backlog](owner, batch.Options{})
 	gone, leave := context.WithCancel(t.Context())
@@ -403,7 +403,7 @@ func (c *endsAfter) Err() error {
 
 // A reading ends between two calls if nobody waits for it any more, or if there are more
 // entries than somebody may have. What was read is shared among those who have asked for it.
-func TestReadingsEnd(t *testing.T) {
+func TestSharedReadEndsWithItsCallers(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
 	p := a.partitions[0]

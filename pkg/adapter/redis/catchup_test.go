@@ -119,7 +119,7 @@ func TestCatchUpOnANarrowLine(t *testing.T) {
 }
 
 // TCP says nothing is wrong, but nothing comes.
-func TestDeafSubscriberIsNoticed(t *testing.T) {
+func TestSilentSubscriberIsDetected(t *testing.T) {
 	const probing = 200 * time.Millisecond
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
@@ -248,7 +248,7 @@ func TestFeedOverflow(t *testing.T) {
 
 // Backlogs are longer than the limit, or a replay of a trimmed one would look
 // whole.
-func TestTrimmedIsNotWhole(t *testing.T) {
+func TestReplayOfATrimmedBacklogFails(t *testing.T) {
 	const limit = 10
 	server := redistest.Start(t, "stream-node-max-entries 1") // so trimming is exact
 	a := start(t, server.URL(), "a", Options{BacklogLimit: limit})

@@ -114,7 +114,7 @@ func TestRoomNamesCountInTheOutbox(t *testing.T) {
 }
 
 // Names are no more than names.
-func TestStrangeNames(t *testing.T) {
+func TestNamesWithSpecialCharacters(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
 	strange := []rooms.Room{

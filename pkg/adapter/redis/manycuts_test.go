@@ -141,7 +141,7 @@ func TestManyRoomsUnderCuts(t *testing.T) {
 
 // Where the lists of an event are gone before its copies, which an active room keeps
 // for longer, a replay is refused and a catch-up is a loss. A history does not need them.
-func TestLostListsAreARefusal(t *testing.T) {
+func TestLostListsFailTheReplay(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
 	a, b := start(t, relay.url(), "a", Options{}), start(t, server.URL(), "b", Options{})

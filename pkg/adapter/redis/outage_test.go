@@ -17,7 +17,7 @@ import (
 // that the tests look for would add.
 const slack = 4 * time.Second
 
-func TestPublishWhileRedisStandsStill(t *testing.T) {
+func TestPublishWhileRedisIsPaused(t *testing.T) {
 	const timeout = 1500 * time.Millisecond
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{Timeout: timeout, ProbeInterval: 100 * time.Millisecond})
@@ -62,7 +62,7 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 }
 
 // Every call ends with its context, and with the adapter, whatever Redis does.
-func TestNothingWaitsForRedis(t *testing.T) {
+func TestCallsEndWithTheirContextWhileRedisIsDown(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{Timeout: 10 * time.Second, ProbeInterval: 100 * time.Millisecond})
 	joined := subscribe(t, a, room("r"))

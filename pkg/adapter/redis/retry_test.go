@@ -149,9 +149,9 @@ func retryEndsWithTheHistory(t *testing.T, server *redistest.Server) {
 }
 
 // The connection that should bury the first attempt breaks before it has.
-func TestRetryBuriesTheFirstAttempt(t *testing.T) { eachWay(t, retryBuriesTheFirstAttempt) }
+func TestRetryPreventsTheFirstAttempt(t *testing.T) { eachWay(t, retryPreventsTheFirstAttempt) }
 
-func retryBuriesTheFirstAttempt(t *testing.T, server *redistest.Server) {
+func retryPreventsTheFirstAttempt(t *testing.T, server *redistest.Server) {
 	relay := newRelay(t, server.Addr)
 	a := start(t, relay.url(), "a", Options{Timeout: 10 * time.Second})
 	b := start(t, server.URL(), "b", Options{})
@@ -242,9 +242,9 @@ func unknownOutcomesStayInOrder(t *testing.T, server *redistest.Server) {
 
 // A call is given up while its first attempt is late: the next one makes sure that it
 // does not arrive behind it.
-func TestNextCallBuriesTheFirst(t *testing.T) { eachWay(t, nextCallBuriesTheFirst) }
+func TestNextCallPreventsTheAbandonedOne(t *testing.T) { eachWay(t, nextCallPreventsTheAbandonedOne) }
 
-func nextCallBuriesTheFirst(t *testing.T, server *redistest.Server) {
+func nextCallPreventsTheAbandonedOne(t *testing.T, server *redistest.Server) {
 	relay := newRelay(t, server.Addr)
 	a := start(t, relay.url(), "a", Options{Timeout: time.Second, ProbeInterval: time.Hour})
 	b := start(t, server.URL(), "b", Options{})

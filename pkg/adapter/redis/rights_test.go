@@ -61,7 +61,7 @@ func TestRightsAreCheckedAtJoin(t *testing.T) {
 
 // A right that is taken away later is reported, by readiness and by the error, and
 // an event that Redis refused was not published.
-func TestRightsThatAreTakenAway(t *testing.T) {
+func TestRevokedRights(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, setUser(t, server), "a", Options{})
 	setUser(t, server, "-evalsha")

@@ -181,7 +181,7 @@ func TestUnusableListsFailAlone(t *testing.T) {
 
 // A call whose answer was lost, and which is found in the clock, tells which of its
 // events could not be stored.
-func TestFoundCallTellsWhatIsNotStored(t *testing.T) {
+func TestFoundCallReportsEventsThatAreNotStored(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Minute})
 	p := a.partitions[0]

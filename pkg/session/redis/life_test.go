@@ -64,7 +64,7 @@ func ends(t *testing.T, s *Store, server *redistest.Server, pid string) time.Tim
 
 // A write that is carried out late gives the life that was asked for then, and
 // no longer one, whether its connection stood still or Redis.
-func TestALateWriteDoesNotLengthenALife(t *testing.T) {
+func TestALateWriteDoesNotExtendTheTTL(t *testing.T) {
 	for name, give := range givers {
 		for what, still := range map[string]func(*redistest.Server, *relay) (goOn func()){
 			"connection": func(_ *redistest.Server, r *relay) func() {
@@ -121,7 +121,7 @@ func TestALateWriteDoesNotLengthenALife(t *testing.T) {
 // A clock that is wrong, because the server's has jumped or another server has
 // taken its place, gives no life that is too long, deletes nothing, and is right
 // after one call.
-func TestAnotherTime(t *testing.T) {
+func TestWrongClock(t *testing.T) {
 	server := redistest.Start(t)
 	for name, give := range givers {
 		for _, wrong := range []time.Duration{time.Hour, -time.Hour, -lasting / 2} {

@@ -165,7 +165,7 @@ func TestClusterInMotion(t *testing.T) {
 }
 
 // A slow server holds up no other.
-func TestOneServerOfAClusterStandsStill(t *testing.T) {
+func TestOneServerOfAClusterIsPaused(t *testing.T) {
 	cluster := redistest.StartCluster(t, "cluster-node-timeout 60000")
 	s := open(t, cluster.URL(), Options{Timeout: 10 * time.Second})
 	still := cluster.Servers[0]

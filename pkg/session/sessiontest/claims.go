@@ -59,7 +59,7 @@ func aRefusedClaimChangesNothing(s *store) {
 
 // Many concurrent claims, while the former owner saves continuously: every fence is issued once,
 // they grow without a gap, and the last one wins.
-func claimsAtOnceGetDifferentFences(s *store) {
+func concurrentClaimsGetDifferentFences(s *store) {
 	const claimers, each = 8, 10
 	first := s.create("p", long)
 	ctx := s.deadline()

@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-func refreshTellsWhoIsGone(s *store) {
+func refreshReportsExpiredSessions(s *store) {
 	s.create("lives", long)
 	s.create("moved", long)
 	dropped := s.create("dropped", long)

@@ -154,7 +154,7 @@ var mutants = map[string]mutant{
 			return sn, former, err
 		}
 	}},
-	"claims read, then write": {"ClaimsAtOnceGetDifferentFences", func(s *mutantStore) {
+	"claims read, then write": {"ConcurrentClaimsGetDifferentFences", func(s *mutantStore) {
 		s.claim = func(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
 			if check == nil {
 				check = func(session.Session) error { return nil }
@@ -185,7 +185,7 @@ var mutants = map[string]mutant{
 	"drop forgets to": {"DropDeletes", func(s *mutantStore) {
 		s.drop = func(context.Context, session.Ref) error { return nil }
 	}},
-	"refresh creates": {"RefreshTellsWhoIsGone", func(s *mutantStore) {
+	"refresh creates": {"RefreshReportsExpiredSessions", func(s *mutantStore) {
 		s.refresh = func(ctx context.Context, live []session.Ref, ttl time.Duration) ([]session.Ref, error) {
 			gone, err := s.good.Refresh(ctx, live, ttl)
 			for _, ref := range gone {

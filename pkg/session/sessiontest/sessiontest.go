@@ -34,10 +34,10 @@ func Run(t *testing.T, newStore Maker) {
 		{"AClaimFencesOff", aClaimFencesOff},
 		{"AClaimCanBeRepeated", aClaimCanBeRepeated},
 		{"ARefusedClaimChangesNothing", aRefusedClaimChangesNothing},
-		{"ClaimsAtOnceGetDifferentFences", claimsAtOnceGetDifferentFences},
+		{"ConcurrentClaimsGetDifferentFences", concurrentClaimsGetDifferentFences},
 		{"ClaimsSeeWhatTheyClaim", claimsSeeWhatTheyClaim},
 		{"DropDeletes", dropDeletes},
-		{"RefreshTellsWhoIsGone", refreshTellsWhoIsGone},
+		{"RefreshReportsExpiredSessions", refreshReportsExpiredSessions},
 		{"SessionsExpire", sessionsExpire},
 		{"ContextsEndCalls", contextsEndCalls},
 	} {

@@ -64,8 +64,8 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotOurs: a value that somebody else has written is an error.
-func TestWhatIsNotOurs(t *testing.T) {
+// TestForeignValues: a value that somebody else has written is an error.
+func TestForeignValues(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})
 	c := idempotency.NewClaim("key", "call")
