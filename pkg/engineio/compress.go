@@ -39,8 +39,9 @@ func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func
 	_ = finish(c)
 }
 
-// Each polling session compresses what it gets, also an event that thousands get: 5 ms of a processor for
-// 900 KB. So responses that are not small share a budget, beyond which they are sent as they are.
+// Each polling session compresses its responses separately, even an event that thousands of sessions
+// receive: 5 ms of a processor for 900 KB. So responses that are not small share a budget, beyond which
+// they are sent uncompressed.
 const (
 	smallResponse    = 8 << 10 // always compressed: it costs no more than the rest of the request
 	compressionRate  = 8 << 20 // bytes per second, on all connections together
@@ -56,12 +57,12 @@ func (s *Server) compressible(n int) bool {
 	return false
 }
 
-// A byteRate is used by some bytes per second, and by burst bytes at any moment.
+// A byteRate allows some bytes per second, and bursts of some bytes.
 type byteRate struct {
 	perSecond, burst int
 
 	mu  sync.Mutex
-	due time.Time // when what was taken is used up
+	due time.Time // when the bytes taken so far are paid off
 }
 
 // take reports whether n more bytes can be taken.

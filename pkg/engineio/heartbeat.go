@@ -93,7 +93,7 @@ func (h *heartbeat) ping() {
 	h.arm(phaseWaiting, h.o.PingTimeout)
 }
 
-// A verdict is what is to be done now that the timer has fired.
+// A verdict is the action to take after the timer has fired.
 type verdict uint8
 
 const (

@@ -8,8 +8,8 @@ import (
 )
 
 // volatileQueueBytes is the queue length from which TrySend drops: a connection with this much
-// queued is behind. It is a second's worth of a fast stream, and little enough that late deliveries
-// are not very old.
+// queued is behind. It holds about one second of a fast stream, so late deliveries are not very
+// old.
 const volatileQueueBytes = 64 << 10
 
 // writePart is the size of the parts in which a long batch is written; each part counts as
@@ -67,8 +67,8 @@ func (c *Conn) WaitQueue(ctx context.Context, max int) error {
 	return c.wait(ctx, func() bool { return c.queue.bytes <= max })
 }
 
-// WaitSent waits until everything that is queued now has been written, whatever is queued later. It
-// returns early as WaitQueue does.
+// WaitSent waits until everything that is queued now has been written. It does not wait for packets
+// queued later. It returns early as WaitQueue does.
 func (c *Conn) WaitSent(ctx context.Context) error {
 	c.mu.Lock()
 	end := c.queue.sent + uint64(c.queue.bytes)
@@ -76,7 +76,7 @@ func (c *Conn) WaitSent(ctx context.Context) error {
 	return c.wait(ctx, func() bool { return c.queue.sent >= end })
 }
 
-// wait waits until a condition holds, which is called with c.mu held and depends on what has been
+// wait waits until a condition holds, which is called with c.mu held and depends on the packets
 // written.
 func (c *Conn) wait(ctx context.Context, holds func() bool) error {
 	for {
@@ -106,8 +106,8 @@ func (c *Conn) Stalled(d time.Duration) bool {
 }
 
 // enqueue queues packets within the budget: it wakes the shedder if they exceed it. If the
-// shedder has fallen a quarter of the budget behind, and c had its share of the budget
-// queued before, it closes c. c.mu is held.
+// budget is exceeded by a quarter in spite of the shedder, and c had its share of the
+// budget queued before, it closes c. c.mu is held.
 func (c *Conn) enqueue(ps []*Packet) {
 	had := c.queue.bytes
 	all := c.push(ps...)
@@ -146,7 +146,7 @@ func (c *Conn) push(ps ...*Packet) (all int64) {
 	return all
 }
 
-// kick starts a writer for what is pending. c.mu is held.
+// kick starts a writer for the pending packets. c.mu is held.
 func (c *Conn) kick() {
 	switch {
 	case c.queue.pending == nil || c.writing:
@@ -158,7 +158,7 @@ func (c *Conn) kick() {
 	}
 }
 
-// done removes a batch from the queue; nil is none. c.mu is held.
+// done removes a batch from the queue; b may be nil. c.mu is held.
 func (c *Conn) done(b *batch) {
 	if b == nil {
 		return

@@ -7,14 +7,15 @@ import (
 	"go.uber.org/zap"
 )
 
-// A logLimit lets a line be logged once in ten seconds.
+// A logLimit limits a log line to one in ten seconds.
 type logLimit struct {
 	mu      sync.Mutex
 	next    time.Time
 	skipped int
 }
 
-// allow reports whether the line may be logged now, and how many were not since the last one.
+// allow reports whether the line may be logged now, and how many lines were suppressed since
+// the last one.
 func (l *logLimit) allow() (skipped int, allowed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -65,8 +65,8 @@ func AppendArgs(b []byte, args ...any) (_ []byte, attachments [][]byte, err erro
 	return e.b, e.attachments, nil
 }
 
-// An encoder collects the JSON and the attachments of one list of arguments. What it appends is
-// valid: text from elsewhere is checked before.
+// An encoder collects the JSON and the attachments of one list of arguments. All appended text
+// is valid: text from callers is checked before.
 type encoder struct {
 	b           []byte
 	attachments [][]byte
