@@ -25,8 +25,8 @@ const (
 // MemoryOptions configure a [Memory]. Zero fields mean the defaults.
 type MemoryOptions struct {
 	// BacklogLimit is the number of a room's newest events that can be replayed: 1000 by default,
-	// none if negative. Up to twice as many are kept. Without any, sockets that a command joins to
-	// a room may miss events published right after it, and are cut if they do.
+	// none if negative. Up to twice as many are kept. Without backlogs, sockets that a command
+	// joins to a room may miss events published right after the command, and are cut if they do.
 	BacklogLimit int
 
 	// BacklogTTL is how long a room may be silent before its backlog is dropped, one hour by
@@ -38,8 +38,8 @@ type MemoryOptions struct {
 	// BacklogBytes bounds the memory of all backlogs, including Go's overhead for them: a quarter
 	// of the runtime's memory limit (GOMEMLIMIT) by default, or 256 MiB if that is not set. Beyond
 	// it rooms lose their backlogs: first those without subscribers for BacklogTTL, and within each
-	// group the ones that were silent for the longest time. The Memory remembers this: a Replay
-	// that might need one of them returns ErrTrimmed.
+	// group the ones that were silent for the longest time. A Replay that might need a dropped
+	// backlog returns ErrTrimmed.
 	BacklogBytes int
 
 	// Partitions is the number of orders that the rooms are spread over, 1 by default and at most
@@ -198,7 +198,8 @@ func (m *Memory) Reset() {
 
 // m.mu is held in all of the following.
 
-// tick issues the next position of a partition. It follows the wall clock, but never goes back.
+// tick issues the next position of a partition. Positions follow the wall clock, but never go
+// back.
 func (m *Memory) tick(partition uint16, now time.Time) Position {
 	newest := &m.newest[partition]
 	if ms := uint64(now.UnixMilli()); ms > newest.Ms {
@@ -241,8 +242,8 @@ func (m *Memory) check(c Cursor) error {
 }
 
 // publish gives e its position, stores it and delivers it: in each partition of its rooms, in
-// ascending order, one copy. If a receiver's feed is full it does none of that, and returns a
-// channel that is closed when a retry may succeed.
+// ascending order, one copy. If a receiver's feed is full, publish does none of that and
+// returns a channel that is closed when a retry may succeed.
 func (m *Memory) publish(e *Event) (Receipt, <-chan struct{}) {
 	m.receivers = m.receivers[:0]
 	m.publishes++
@@ -308,7 +309,7 @@ func (m *Memory) split(list []rooms.Room) [][]rooms.Room {
 }
 
 // place gives e, whose rooms are in one partition, its position there, stores it, and delivers it
-// to the receivers. Each backlog and each receiver gets what its own rooms need.
+// to the receivers. Each backlog and each receiver gets the copy for its own rooms.
 func (m *Memory) place(e *Event, now time.Time) {
 	at := m.home(e.Target.To[0])
 	e.Position = m.tick(at, now)

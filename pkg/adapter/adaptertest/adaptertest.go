@@ -8,9 +8,9 @@
 //		})
 //	}
 //
-// The tests do not depend on how an implementation works. They allow what the contract allows: that
-// nodes stay subscribed to rooms longer than they need to, that backlogs hold more than they must,
-// that departed nodes are noticed late.
+// The tests do not depend on how an implementation works. They allow everything that the contract
+// allows: nodes may stay subscribed to rooms longer than needed, backlogs may hold more events than
+// required, and departed nodes may be detected late.
 package adaptertest
 
 import (

@@ -12,9 +12,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A join position covers what was published before, also in a room that the node has been
-// subscribed to for long and whose feed it has not read, and in other rooms, whose partition may be
-// another one; and nothing later.
+// A join position covers the events published before it, and nothing later. That includes a room
+// that the node has been subscribed to for long and whose feed it has not read, and other rooms,
+// which may be in another partition.
 func joinPositionsSeparateEarlierFromLaterEvents(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	r := room("r")
@@ -35,7 +35,7 @@ func joinPositionsSeparateEarlierFromLaterEvents(t *testing.T, newCluster Maker)
 	}
 }
 
-// While others publish without pause, a node subscribes: it must receive everything after its join
+// A node that subscribes while others publish without pause must receive everything after its join
 // position.
 func nothingIsMissedAfterSubscribe(t *testing.T, newCluster Maker) {
 	const publishers, rounds = 3, 10
@@ -147,7 +147,7 @@ func nodeRoomReachesEveryNode(t *testing.T, newCluster Maker) {
 	for _, n := range nodes {
 		n.expect("all")
 	}
-	// Subscribing it as well changes nothing.
+	// An additional subscription to the room changes nothing.
 	nodes[0].subscribe(rooms.InNodes())
 	nodes[0].Unsubscribe(rooms.InNodes())
 	expectNothingElse(nodes...)

@@ -25,7 +25,7 @@ const mostLists = 8 << 20
 
 // readLists completes the events of backlogs whose lists are stored separately. Lists can be much
 // larger than the events, so each call reads a few, or more if they are small. If they are too
-// large, a catch-up does not read those of the rooms with most of them, and other reads fail.
+// large, a catch-up skips the lists of the rooms with the most of them, and other reads fail.
 func (p *partition) readLists(ctx context.Context, epoch string, batch []*backlogRequest, all []*backlog) error {
 	most, had := p.replay, new(atomic.Int64)
 	if one := batch[0]; one.lists != nil {

@@ -22,14 +22,14 @@ const readRooms = 256
 // copies share them, but remembering which events have been counted costs more.
 const smallLists = 4 * roomSize
 
-// missed is what was read of rooms: their events, room by room, and the errors of rooms whose
-// events can't be returned.
+// missed is the result of reading rooms: their events, room by room, and the errors of rooms
+// whose events can't be returned.
 type missed struct {
 	events [][]*adapter.Event
 	broken map[string]error // by the room's name
 }
 
-// gaps returns why some events are missing, or nil.
+// gaps returns the reason if some events are missing, or nil.
 func (m *missed) gaps() error {
 	for name, err := range m.broken {
 		return fmt.Errorf("%w in %s", err, name)
@@ -61,8 +61,8 @@ func (m *missed) lose(names []string, most int) {
 // trimmed by their length only, and kept longer than the limit, so no more than the limit after a
 // position proves that none after it is lost.
 //
-// payload bounds the payloads that are held, in bytes, and events beyond it come without theirs; 0
-// means that all are needed. If there are many events it waits for its turn.
+// payload is the maximum total size of the payloads, in bytes. Events beyond it come without
+// theirs; 0 means no maximum. If there are many events it waits for its turn.
 func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position, payload int, turn *turn) (all missed, err error) {
 	names := make([]string, 0, len(after))
 	for name, at := range after {
@@ -103,7 +103,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			if !known {
 				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left)
 			}
-			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted for lack of space beside other rooms
+			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted because other rooms have taken the space
 				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold); err == nil && slices.ContainsFunc(events, omitted) {
 					err = tooMuch(hold)
 				}
@@ -254,7 +254,7 @@ var pageSource string
 var pageScript = goredis.NewScript(pageSource)
 
 // recent returns a page of the newest kept events of a room, before a position unless that is the
-// first, oldest first, and whether there are older ones. Redis sends only what is returned.
+// first, oldest first, and whether there are older ones. Redis sends only the events of the page.
 func (p *partition) recent(ctx context.Context, epoch, name string, before adapter.Position, page adapter.Page) (events []*adapter.Event, more bool, err error) {
 	end := "+"
 	if before.Ms > 0 {
