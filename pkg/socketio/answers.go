@@ -13,7 +13,7 @@ type Answers struct {
 	got  []Answer
 	err  error
 	done bool
-	more chan struct{} // closed when an answer has arrived since
+	more chan struct{} // closed when the next answer arrives
 }
 
 func newAnswers() *Answers { return &Answers{more: make(chan struct{})} }
@@ -74,7 +74,7 @@ func (s *Server) gather(q *query, err error) (*Answers, error) {
 		return nil, err
 	}
 	a := newAnswers()
-	if q == nil { // no node was asked
+	if q == nil { // the query was sent to no node
 		a.end()
 		return a, nil
 	}

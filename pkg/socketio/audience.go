@@ -10,7 +10,7 @@ import (
 type audience struct {
 	// members are the cluster's nodes as read before the query was published.
 	members []adapter.Member
-	// but is the member that is not asked, if any.
+	// but is the member that receives no query, if any.
 	but adapter.NodeID
 	// all means that every member must answer. Otherwise as many nodes must answer as the query
 	// was handed to. That number is a hint: it counts connections that their node has abandoned.
@@ -28,7 +28,7 @@ func (of audience) without(id adapter.NodeID) audience {
 }
 
 // mayAnswer reports whether a node that has not answered at all may still do so, given the membership
-// as it was read after the query was published. A node that has left, or whose feed was
+// as it was read after the query was published. A node that has left the cluster, or whose feed was
 // interrupted, may never have received the query.
 func mayAnswer(m adapter.Member, now []adapter.Member) bool {
 	return slices.ContainsFunc(now, func(n adapter.Member) bool {

@@ -15,11 +15,11 @@ import (
 // A Broadcast holds an event's receivers and delivery options. It is a value: each method returns a
 // changed copy, so a Broadcast can be kept and reused, by any number of goroutines.
 //
-// Without To it addresses every socket of the namespace. An empty To addresses none, unlike in the
-// reference, where it addresses all.
+// Without To it addresses every socket of the namespace. An empty To addresses no socket, unlike
+// in the reference implementation, where it addresses all.
 type Broadcast struct {
 	ns      *Namespace
-	by      *Socket // the socket that it began with; nil if a namespace
+	by      *Socket // the socket that it began with; nil if it began with a namespace
 	to      roomList
 	self    bool // addresses by alone
 	aimed   bool // To or ToSocket was called
@@ -62,8 +62,8 @@ func (b Broadcast) ExceptSocket(ids ...string) Broadcast {
 
 // Local keeps the event on this node: it goes to this node's sockets immediately, has no place in
 // the order and is not kept for clients that reconnect. A local SocketsJoin begins at the current
-// position of this node's feed: events published shortly before may still arrive. A client that just
-// reconnects when a local DisconnectSockets disconnects it may be recovered.
+// position of this node's feed: events published shortly before may still arrive. A client that is
+// reconnecting during a local DisconnectSockets may be recovered afterwards.
 func (b Broadcast) Local() Broadcast { b.local = true; return b }
 
 // Volatile allows the event to be lost: it is not kept, and it is dropped for a client that has 64
@@ -119,7 +119,7 @@ type Placed struct {
 	NewRooms int
 }
 
-// Place is Publish with more detail in its result.
+// Place is Publish with more details in its result.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
 	if err := b.reachable(); err != nil {
 		return Placed{}, err
@@ -261,24 +261,25 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 
 // SocketsJoin makes the target's members join rooms. It returns when the command has its place in
 // the order and this node has reached it, for which it waits at most a second: a later Join or
-// Leave of a socket of this node takes effect after the command. The members get nothing that was
-// published to these rooms before the command, and everything after it except volatile events, even
-// if they join a little later on their nodes. This does not depend on recovery: the nodes read what
-// was published meanwhile from the rooms' backlogs. A socket that can't be given all of it is cut.
-// A socket whose session would exceed 1 MiB, some 5,000 rooms with the longest names, is cut and
-// begins a new session.
+// Leave of a socket of this node takes effect after the command. The members get no event that was
+// published to these rooms before the command, and every event after it except volatile ones, even
+// if they join a little later on their nodes. This does not depend on recovery: the nodes read the
+// events published meanwhile from the rooms' backlogs. A socket that can't be given all of them is
+// cut. A socket whose session would exceed 1 MiB, some 5,000 rooms with the longest names, is cut
+// and begins a new session.
 //
-// With several partitions this takes two more round trips, "before" means before the call, "after"
-// means after its return, and a socket may get these events after later events of other rooms. Until
-// its node has the command, it does not count as a member where the rooms are excepted.
+// With several partitions SocketsJoin takes two more round trips, "before" means before the call,
+// "after" means after its return, and a socket may get these events after later events of other
+// rooms. Until its node has the command, the socket does not count as a member where the rooms are
+// excepted.
 func (b Broadcast) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }
 
 // SocketsLeave makes the target's members leave rooms, ordered like SocketsJoin. With several
-// partitions they get everything that was published to the rooms before the call, and may get later
-// events until their nodes have the command. Until then they count as members also where the rooms
-// are excepted.
+// partitions the members get every event that was published to the rooms before the call, and may
+// get later events until their nodes have the command. Until then they also count as members where
+// the rooms are excepted.
 func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindLeave, 0, names)
 }
@@ -286,8 +287,8 @@ func (b Broadcast) SocketsLeave(ctx context.Context, names ...string) error {
 // DisconnectSockets disconnects the target's members, as Socket.Disconnect does, ordered like
 // SocketsJoin. A client that is between two connections reconnects as a new socket. With several
 // partitions a member may get events published after the return until its node has the command, and
-// may not get events to other rooms that were published shortly before the call. It is not recovered
-// either.
+// may miss events to other rooms that were published shortly before the call. It cannot recover
+// them.
 func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error {
 	var flags uint8
 	if closeConn {
@@ -297,8 +298,8 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 }
 
 // EmitWithAck publishes an event that requests an ack from every member. When it returns without
-// error the event has been published, and the acks are collected until the time set by Timeout, the
-// context or Options.AckTimeout; the context must not end before. After an error that wraps
+// error the event has been published, and the acks are collected until the timeout set by Timeout,
+// the context or Options.AckTimeout; the context must not end before. After an error that wraps
 // ErrUnavailable, or the end of the context, the event may have been published. The event is not
 // stored, so clients that recover do not get it.
 func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {

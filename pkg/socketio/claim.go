@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// errOvertaken ends the connection of a socket that has lost to a concurrent claim. Its client may
-// retry.
+// errOvertaken ends the connection of a socket that has lost against a concurrent claim. Its
+// client may retry.
 var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection", ErrDisconnected)
 
 // claim takes the session over from the socket that serves it, on this node or another. It is
@@ -41,13 +41,13 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 			}
 		}
 		// Joins leave recoveries a quarter: a client that was cut has released its memberships'
-		// share, and would otherwise lose all that it missed.
+		// share, and would otherwise lose all missed events.
 		s.mu.Lock()
 		s.unreserve() // of an earlier check
 		err := s.reserve(len(names), slices.Values(names), int64(srv.opts.MembershipBudget))
 		s.mu.Unlock()
 		if err != nil {
-			last = session.Session{} // nothing is executed
+			last = session.Session{} // nothing was executed
 			s.client.limited(limitMemberships, srv.opts.MembershipBudget, "bytes")
 			return err
 		}
@@ -131,7 +131,7 @@ func (r *recovery) resign(ctx context.Context) {
 	s.mu.Unlock()
 	s.dropRefused(ctx, ref)
 	srv.owned.leave(s)
-	s.answerGone() // what was held
+	s.answerGone() // the held deliveries
 	s.mu.Lock()
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
 	s.stage.become(stageConnecting)

@@ -30,8 +30,8 @@ type client struct {
 	// sockets in other namespaces must not use the same space.
 	filling sync.Mutex
 
-	answering chan struct{} // has a value while an ack waits and is queued: those of all namespaces take turns
-	answers   int           // bytes of acks since everything queued had been taken; guarded by answering
+	answering chan struct{} // has a value while an ack waits and is queued: acks of all namespaces take turns
+	answers   int           // bytes of acks since the queue was last empty; guarded by answering
 
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice
@@ -152,8 +152,9 @@ func (c *client) refuseMsgpack(namespace string) error {
 	return c.conn.Send(engineio.Binary(msgpackRefusal(namespace)))
 }
 
-// connect begins to connect a socket. Its events may arrive immediately; they wait. A connection
-// that exceeds the CONNECT rate is closed, so that the client reconnects.
+// connect begins to connect a socket. The client's events may arrive immediately; they wait in
+// the mailbox. A connection that exceeds the CONNECT rate is closed, so that the client
+// reconnects.
 func (c *client) connect(p *packet.Packet) {
 	pace := pace{c.srv.connectable() + connectsAgain, connectInterval}
 	due, ok := pace.after(c.connects, time.Now())
@@ -216,8 +217,8 @@ func (c *client) attach(s *Socket) bool {
 }
 
 // closeForRetry closes the connection, so that stock clients reconnect. This disconnects the
-// client's sockets in other namespaces. If there are any it waits first: they must stay usable
-// while one namespace is unavailable for minutes.
+// client's sockets in other namespaces. If there are any, closeForRetry waits first, because
+// they must stay usable while one namespace is unavailable for minutes.
 func (c *client) closeForRetry() {
 	c.mu.Lock()
 	alone := len(c.sockets) == 0
@@ -262,7 +263,7 @@ func (c *client) count() int {
 // newest ones.
 const maxEnded = 100
 
-// bar notes that the client is disconnected from a namespace and may not know it yet.
+// bar records that the client is disconnected from a namespace and may not know it yet.
 func (c *client) bar(namespace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 )
 
 // recovers reports whether a client gets a private ID and offsets. The client's choice takes
-// precedence over what the application concludes from its handshake, and the choice for one
+// precedence over the application's conclusion from the handshake, and the choice for one
 // namespace over that for the connection.
 func (s *Server) recovers(namespace string, recovery json.RawMessage, pid string, h *engineio.Handshake) bool {
 	if !s.opts.recovery() {
@@ -29,7 +29,8 @@ func (s *Server) recovers(namespace string, recovery json.RawMessage, pid string
 	return recovers
 }
 
-// choiceInAuth returns the choice in the field of a CONNECT payload; nil is none.
+// choiceInAuth returns the choice in the field of a CONNECT payload; nil means that there
+// is none.
 func choiceInAuth(recovery json.RawMessage) (recovers, ok bool) {
 	if recovery == nil {
 		return false, false

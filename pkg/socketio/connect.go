@@ -68,7 +68,7 @@ func (s *Socket) refuse(err error) {
 	s.answerGone()
 }
 
-// answerGone tells requesters that a socket that has ended, or is in no room any more, will not
+// answerGone tells requesters that a socket that has ended, or has left all its rooms, will not
 // answer.
 func (s *Socket) answerGone() {
 	s.mu.Lock()
@@ -93,7 +93,7 @@ func (s *Socket) connectErrorBody(err error) (body []byte) {
 func (s *Socket) postpone(cause error) {
 	srv := s.client.srv
 	s.mu.Lock()
-	left := s.stage.gone() && s.session != sessionMoved // the client itself has left the namespace or disconnected
+	left := s.stage.gone() && s.session != sessionMoved // the client has left the namespace or disconnected
 	s.endDelivery()
 	s.wake()
 	s.mu.Unlock()
@@ -175,7 +175,7 @@ func (r *ConnectRequest) begin(ctx context.Context) error {
 	s.openGate()
 	s.mu.Unlock()
 	if err != nil {
-		s.endSession(ClientDisconnect) // the client has not been told of it
+		s.endSession(ClientDisconnect) // the client does not know the session yet
 		return err
 	}
 	s.ns.tellRooms(s.ID(), true, r.rooms...)

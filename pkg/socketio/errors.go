@@ -29,7 +29,7 @@ var (
 	// ErrOffset: a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")
 	// ErrTemporary: a client cannot be connected now for a reason outside the client, such as an
-	// unreachable database. A middleware wraps it in its error; see [Namespace.Use].
+	// unreachable database. A middleware returns an error that wraps it; see [Namespace.Use].
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
 	// ErrNoAck: the event did not request an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack requested")
@@ -86,12 +86,12 @@ func (e *DisconnectError) Is(target error) bool { return target == ErrDisconnect
 // client does not retry automatically: [ErrTemporary] is for temporary reasons.
 type ConnectError struct {
 	Message string
-	Data    any // encoded as JSON; nil for none
+	Data    any // encoded as JSON; nil means no data
 }
 
 func (e *ConnectError) Error() string { return e.Message }
 
-// connectErrorBody is what CONNECT_ERROR carries for an error.
+// connectErrorBody is the payload of CONNECT_ERROR for an error.
 func connectErrorBody(err error) []byte {
 	body := struct {
 		Message string `json:"message"`
@@ -112,7 +112,7 @@ func connectErrorBody(err error) []byte {
 type UnansweredError struct {
 	Sockets []string         // the sockets that the event reached, or should have reached, and that sent no ack
 	Nodes   []adapter.NodeID // the nodes that are silent, or were cut off from events and may have more answers
-	Err     error            // why it ended: a context's error, or nil if no more answers were possible
+	Err     error            // the cause: a context's error, or nil if no more answers were possible
 }
 
 func (e *UnansweredError) Error() string {

@@ -150,9 +150,9 @@ func (e *Event) Size() int { return e.size }
 // HasAck reports whether the sender requests an ack.
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
 
-// CanAck reports whether an ack would be sent: the sender requests one, has not got it, and is
-// still connected. A handler that only reads data for the ack can skip the work otherwise, as for
-// requests that were queued when their connection closed.
+// CanAck reports whether an ack would be sent: the sender requests one, has not received it, and
+// is still connected. If it returns false, a handler that only reads data for the ack can skip
+// the work, for example for requests that were queued when their connection closed.
 func (e *Event) CanAck() bool {
 	if !e.HasAck() || e.acked.Load() {
 		return false
@@ -165,19 +165,18 @@ func (e *Event) CanAck() bool {
 	return !e.socket.stage.gone()
 }
 
-// Ack answers the sender. It queues the answer, and waits before that while 64 KiB of answers, or a
-// quarter of Engine.SendQueueBytes if that is less, wait for the client: as long as the client takes
-// anything, and at the latest until the socket ends. Only the first call answers; later calls, and calls
-// for an event that requests no ack, return ErrNoAck. If the values cannot be encoded it returns an
-// error, and Ack can be called again.
+// Ack answers the sender. It queues the answer. Before that it waits while 64 KiB of answers, or a
+// quarter of Engine.SendQueueBytes if that is less, are queued for the client. It waits as long as the
+// client reads, and at the latest until the socket ends. Only the first call answers; later calls, and
+// calls for an event that requests no ack, return ErrNoAck. If the values cannot be encoded it returns
+// an error, and Ack can be called again.
 //
-// The client receives the ack after every event that the socket receives and that was published
-// before with the handler's context, or one derived from it, or through the socket (Emit, Self, To,
-// …), with any context. An ack waits for such events for at most Options.AckTimeout. It is sent
-// without them after that, when the socket ends, or when the waiting acks reach half of
-// the limit of the send queue. It does not wait for an event to rooms that the socket was not in when the
-// event was published, as far as its node knew: if another SocketsJoin to them was in flight, the
-// event may follow the ack.
+// The client receives the ack after every event that the socket receives and that was published before
+// with the handler's context, or one derived from it, or through the socket (Emit, Self, To, …), with any
+// context. An ack waits for such events for at most Options.AckTimeout. It is sent without them after
+// that, when the socket ends, or when the waiting acks reach half of the limit of the send queue. It does
+// not wait for an event to rooms that the socket, as its node knew it, was not in when the event was
+// published. If a SocketsJoin to them was in flight, the event may follow the ack.
 func (e *Event) Ack(args ...any) error {
 	if !e.HasAck() || e.acked.Load() {
 		return ErrNoAck

@@ -26,8 +26,8 @@ const (
 	maxEvictions = 10_000
 )
 
-// evictions are those that could not be sent, by node. While some wait for a node, later ones wait
-// behind them: after a crash, thousands of clients come from the same node.
+// evictions holds the evictions that could not be sent, by node. While some wait for a node, later
+// ones wait behind them, because after a crash thousands of clients come from the same node.
 type evictions struct {
 	mu      sync.Mutex
 	waiting map[string][]eviction
@@ -58,7 +58,8 @@ func (w *evictions) begin(owner string, e eviction) (first bool) {
 	return !waits
 }
 
-// next returns the first eviction that waits for a node. Without one, nothing waits any more.
+// next returns the first eviction that waits for a node, and forgets the node if there is
+// none.
 func (w *evictions) next(owner string) (e eviction, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -120,9 +120,9 @@ func (s *Socket) sendAck(id string, data []byte, attachments [][]byte) error {
 }
 
 // awaitAnswers waits, before an ack is queued, until at most some bytes of acks are queued, or this
-// one alone: a client that requests more than its line carries must not be cut for that. What the
-// client has not requested does not count, so an ack waits only for the queue in front of it.
-// c.answering has a value.
+// one alone: a client that requests more than its connection carries must not be cut for that.
+// Events do not count, because the client has not requested them, so an ack waits only for the
+// queue in front of it. c.answering has a value.
 func (c *client) awaitAnswers(ctx context.Context, size, most int) {
 	if c.answers += size; c.answers <= most || c.answers == size {
 		return
@@ -131,9 +131,8 @@ func (c *client) awaitAnswers(ctx context.Context, size, most int) {
 	_ = c.whileTaking(ctx, c.conn.WaitSent) // if it fails the ack can't be sent either
 }
 
-// whileTaking waits with wait as long as the client takes something. A slow client may take its
-// time: handlers that wait for it are not stuck. One that takes nothing for the ping timeout is cut, and
-// can reconnect.
+// whileTaking calls wait as long as the client reads. Handlers that wait for a slow client are not
+// stuck. A client that reads nothing for the ping timeout is cut, and can reconnect.
 func (c *client) whileTaking(ctx context.Context, wait func(context.Context) error) error {
 	timeout := c.srv.opts.Engine.PingTimeout
 	for {
@@ -165,10 +164,10 @@ const (
 	goneLook = 20 * time.Millisecond
 )
 
-// awaitQueueSpace waits for a client that has yet to take half of its send queue: one that sends many
-// events before it reads their acks must not be cut for that. It does not wait for long, because an
-// event can be what makes space: a slow client leaves a busy room. A client that has taken nothing for
-// the ping timeout is cut.
+// awaitQueueSpace waits until a client has read all but half of its send queue: a client that sends
+// many events before it reads their acks must not be cut for that. The wait is short, because the
+// event itself can make space, such as a slow client's leave of a busy room. A client that has read
+// nothing for the ping timeout is cut.
 func (s *Socket) awaitQueueSpace() {
 	conn, half := s.client.conn, s.client.srv.opts.Engine.SendQueueBytes/2
 	if conn.Queued() <= half {

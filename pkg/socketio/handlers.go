@@ -116,7 +116,7 @@ func (s *Socket) OnDisconnecting(f func(Reason)) {
 // there is no disconnect to report; Context ends in any case. If the client is then not connected
 // after all, because its session cannot be recovered or its new connection is cut before that,
 // OnDisconnecting and OnDisconnect are called late, when the socket has left its rooms. A node that
-// cannot reach the session store when a connection ends may call it although the client is already
+// cannot reach the session store when a connection ends may call f although the client is already
 // connected to another node.
 func (s *Socket) OnDisconnect(f func(Reason)) {
 	checkFunc("OnDisconnect", f)

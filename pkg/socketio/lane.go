@@ -36,7 +36,7 @@ func queue(lanes []*lane, ev *adapter.Event) []*lane {
 // standIn puts a marker in the place of a command that a suspended stay is due to, just before the
 // command itself: the command may not be read, or may no longer be for the client, for example
 // because the client may not keep the room that it was addressed to. Behind the command the client's
-// position would cover it already, and with it what the stay gives.
+// position would already cover it and the events that the stay gives.
 func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
 	lanes, l := of(lanes, due.Partition)
 	i := 0
@@ -64,9 +64,9 @@ func (l *lane) take() adapter.Event {
 	return ev
 }
 
-// next returns the lane with the next event. A command follows what was published before it and
-// precedes everything else, as for a caller that waits for its return; apart from that, the oldest
-// event is next.
+// next returns the lane with the next event. A command follows the events that were published
+// before it and precedes all others, as it does for a caller that waits for its return. Otherwise
+// the oldest event is next.
 func next(lanes []*lane) int {
 	oldest, free := -1, -1
 	for i, l := range lanes {

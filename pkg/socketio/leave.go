@@ -41,7 +41,7 @@ func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) erro
 	})
 }
 
-// leaveThose is Leave for the rooms that those returns. The caller holds s.mu.
+// leaveThose is Leave for the rooms that the function those returns. The caller holds s.mu.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	f := &s.client.srv.feed
 	wait, cancel := context.WithTimeout(ctx, commandWait)
@@ -69,7 +69,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		f.mu.Unlock()
 		return ErrDisconnected
 	}
-	reached := s.gate.given(f.cursor, s.rooms.born) // what a replay gave counts as well
+	reached := s.gate.given(f.cursor, s.rooms.born) // events that a replay gave count as well
 	left := s.leave(those(), reached)
 	var m *marker
 	if len(left) > 0 && s.rooms.owe(s.owed(), reached) {
@@ -177,8 +177,8 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	}, func() { s.endLeave(m, left) })
 }
 
-// A leaving is a leave of rooms in which a socket lingers, listed and subscribed, because there is
-// more to come for it than its node or a replay has reached.
+// A leaving is a leave of rooms in which a socket lingers, listed and subscribed, because events
+// for it are left that its node or a replay has not reached yet.
 type leaving struct {
 	marker *marker
 	names  []string

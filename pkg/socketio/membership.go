@@ -269,8 +269,8 @@ func (m *memberships) replace(name string, kept []stay) {
 	}
 }
 
-// names returns the rooms that the socket is in, in no order: sorting a thousand long names takes
-// as long as everything else that is done with them.
+// names returns the rooms that the socket is in, in no order, because sorting a thousand long
+// names takes as long as all other work with them.
 func (m *memberships) names() []string {
 	names := slices.Grow([]string(nil), int(m.open))
 	for name := range m.named {
@@ -301,8 +301,8 @@ func (m *memberships) confirmed() (names []string) {
 }
 
 // since returns, for every room of any stay, the position after which its member has not seen it:
-// the larger of the stay's beginning and seen. If what the member has seen is needed as well, prior
-// is the position to start from; otherwise it is zero.
+// the larger of the stay's beginning and seen. If the events that the member has seen are needed as
+// well, prior is the position to start from; otherwise it is zero.
 func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) map[rooms.Room]adapter.Cursor {
 	low := seen
 	if !prior.IsZero() {

@@ -91,7 +91,7 @@ func never(epoch string) string {
 	return adapter.Cursor{Epoch: epoch, At: adapter.Position{Ms: math.MaxUint64}}.String()
 }
 
-// restore reads what save wrote, and the receipt, if there is one.
+// restore reads the result of save, and the receipt, if there is one.
 func restore(list []session.Membership) (m memberships, r receipt, err error) {
 	var order []string // of many rooms
 	var last []stay    // of the room that was read last

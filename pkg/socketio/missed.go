@@ -12,8 +12,8 @@ import (
 // Limits, in bytes, of the missed events that recoveries hold until they are queued to their
 // clients.
 const (
-	// replayPage bounds the payloads that one recovery holds: what most clients miss is read once.
-	// What does not fit is read again, in parts, as its client takes it.
+	// replayPage bounds the payloads that one recovery holds. The missed events of most clients
+	// fit and are read once. Other events are read again, in parts, as their client receives them.
 	replayPage = 256 << 10
 	// replayBudget bounds all recoveries together. Beyond half of it a page has a quarter of a
 	// smallReplay, because payloads that do not fit were read for nothing. Beyond three quarters
@@ -32,14 +32,15 @@ const (
 // fetchEvents is the maximum number of events that are read again in one call.
 const fetchEvents = 256
 
-// replays counts what recoveries hold.
+// replays counts the bytes that recoveries hold.
 type replays struct {
 	held                atomic.Int64
 	page, budget, small int
 	patience            time.Duration
 }
 
-// A reservation is a part of what recoveries may hold. Its zero value is nothing.
+// A reservation is a part of the bytes that recoveries may hold. The zero value reserves
+// none.
 type reservation struct {
 	of   *replays
 	held int
@@ -65,7 +66,8 @@ func (r *replays) reserve() (page reservation) {
 	return page
 }
 
-// keep counts what a recovery holds, unless it is not small and there is no room.
+// keep counts the bytes that a recovery holds. It fails if they are not small and there is
+// no space.
 func (r *replays) keep(bytes int) (kept reservation, ok bool) {
 	if r.held.Add(int64(bytes)) > int64(r.budget) && bytes > r.small {
 		r.held.Add(-int64(bytes))
@@ -74,8 +76,8 @@ func (r *replays) keep(bytes int) (kept reservation, ok bool) {
 	return reservation{r, bytes}, true
 }
 
-// A missed holds what a client is to receive in a replay, in order and up to an end: the events that
-// fit in a page, followed by the places of the others.
+// A missed holds the events that a client receives in a replay, in order and up to an end: the
+// events that fit in a page, followed by the places of the others.
 type missed struct {
 	reservation
 	end    adapter.Cursor
@@ -128,9 +130,9 @@ func payloadSize(ev *adapter.Event) int {
 }
 
 // replay sends the missed events, each stamped with the cursor of the replay so that a cut in the
-// middle resumes in the middle, and then opens the gate. It waits for the client: a replay is never
-// queued whole. If more was held meanwhile than may be, it continues from the end that it has
-// reached.
+// middle resumes in the middle, and then opens the gate. It waits for the client, so a large replay
+// is never queued whole. If the gate has held more than it may meanwhile, the replay continues from
+// the end that it has reached.
 func (r *recovery) replay(m *missed) error {
 	s := r.socket
 	for range replayTries {
@@ -153,8 +155,9 @@ func (r *recovery) replay(m *missed) error {
 	return errQueueFull
 }
 
-// finish opens the gate after a replay up to end, unless more was held than may be: then it holds
-// anew. What was held is queued on top of what the client has yet to take.
+// finish opens the gate after a replay up to end, unless the gate has held more than it may: then
+// the gate begins to hold again. The held events are queued in addition to those that the client
+// has yet to receive.
 func (r *recovery) finish(end adapter.Cursor) (done bool, err error) {
 	s := r.socket
 	s.client.filling.Lock()
@@ -174,9 +177,9 @@ func (r *recovery) finish(end adapter.Cursor) (done bool, err error) {
 	return true, nil
 }
 
-// resend queues the missed events as the client takes them. Events that are not held are read when
-// the client has taken most of the earlier ones. None of them is held during the wait: they count
-// as a part of its queue.
+// resend queues the missed events as the client receives them. Events that are not held are read
+// when the client has received most of the earlier ones. They are queued immediately and count as
+// a part of the client's queue.
 func (r *recovery) resend(m *missed) error {
 	s := r.socket
 	ahead := s.ahead()
@@ -206,7 +209,7 @@ func (r *recovery) resend(m *missed) error {
 	return nil
 }
 
-// ahead is how many bytes of a replay are queued before its client has taken them: enough to keep the
+// ahead is the number of bytes of a replay that are queued for its client: enough to keep the
 // connection busy.
 func (s *Socket) ahead() int { return min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A pace bounds how often something happens: a burst, and after that once per interval. The zero
-// due time stands for a key without use so far.
+// A pace bounds the rate of an action: a burst, and after that one per interval. The zero due
+// time belongs to a key that has not been used.
 type pace struct {
 	burst    int
 	interval time.Duration
@@ -27,8 +27,8 @@ const (
 	maxRecoveryWeight = 10
 	roomBytes         = 180
 
-	// maxRecoveryDebt bounds how long a session waits beyond its burst, whatever its recoveries
-	// have cost: a client must be able to recover before its session expires.
+	// maxRecoveryDebt bounds the time that a session waits beyond its burst, because a client
+	// must be able to recover before its session expires.
 	maxRecoveryDebt = 30 * time.Second
 
 	// connectInterval is the interval for CONNECT packets on one connection. Their burst is one for each

@@ -40,10 +40,10 @@ type query struct {
 	cancel context.CancelFunc
 
 	mu      sync.Mutex
-	news    chan struct{}                      // has a value if something arrived
+	news    chan struct{}                      // has a value if a message has arrived
 	nodes   map[adapter.NodeID]map[string]bool // pending sockets of each node that has listed its sockets
 	answers []Answer                           // not yet taken
-	missing []string                           // sockets that can't answer any more
+	missing []string                           // sockets that can no longer answer
 	left    map[adapter.NodeID]bool            // nodes that have answered, and are no longer in the cluster
 }
 
@@ -51,7 +51,7 @@ func newQuery() *query {
 	return &query{id: newID(), news: make(chan struct{}, 1), nodes: make(map[adapter.NodeID]map[string]bool)}
 }
 
-// A look is what became known of the cluster while a query was open.
+// A look records the state of the cluster during an open query.
 type look struct {
 	heard   []adapter.NodeID // nodes that had answered when it began
 	members []adapter.Member // of the cluster since
@@ -112,7 +112,7 @@ func (q *queries) remove(id string) {
 	delete(q.open, id)
 }
 
-// take records what another node sent.
+// take records a message of another node.
 func (q *queries) take(m adapter.Message) {
 	var got response
 	if q.get(m.ID) != nil && json.Unmarshal(m.Data, &got) == nil {

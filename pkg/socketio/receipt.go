@@ -8,8 +8,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A receipt says what a client has been given, as its node knows it. The client's offset does not
-// say all of that: it stands still while its rooms continue with events that are not for it.
+// A receipt records which events a client has been given, as its node knows it. The client's
+// offset does not say all of that: it does not change while its rooms have events that are not
+// for it.
 //
 // It is stored with the memberships, always in one write. Its invariants:
 //
@@ -46,7 +47,7 @@ func (r *receipt) save() session.Membership {
 	}
 }
 
-// restoreReceipt reads what save wrote.
+// restoreReceipt reads the result of save.
 func restoreReceipt(m session.Membership) (r receipt, err error) {
 	sent, given, _ := strings.Cut(m.Name, " ")
 	if r.given, err = adapter.ParseCursor(given); err == nil && sent != "" {
@@ -71,9 +72,9 @@ func (r *receipt) from(offset adapter.Cursor) adapter.Cursor {
 	return r.given
 }
 
-// observe notes what the client has been given when the feed had reached a cursor, or a later one.
-// Everything up to it must have been offered to the socket. Held events have not been given. s.mu
-// is held.
+// observe records which events the client has been given when the feed had reached a cursor, or a
+// later one. Everything up to it must have been offered to the socket. Held events have not been
+// given. s.mu is held.
 func (s *Socket) observe(at adapter.Cursor) {
 	if r := s.receipt; r != nil && !s.gate.closed() {
 		r.given = r.given.Max(s.gate.given(at, s.rooms.born))

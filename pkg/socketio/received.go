@@ -16,8 +16,8 @@ const (
 	receivedStep = 1 << 10
 )
 
-// receivedPatience is how long a packet may wait for attachments. After that its connection is
-// closed before any other, however much the others hold.
+// receivedPatience is the time that a packet may wait for attachments. After that its
+// connection is closed before any other, however much the others hold.
 const receivedPatience = time.Second
 
 // A receiveBudget counts the memory of clients' events until they are handled: packets that wait

@@ -117,7 +117,7 @@ func (a *responder) gone(s *Socket, id string) {
 	a.add(ack{Who: id, Gone: true})
 }
 
-// unasked records that a held event turned out not to be for a socket.
+// unasked records that a held event is not for a socket.
 func (a *responder) unasked(s *Socket, id string) {
 	a.settled(s)
 	a.add(ack{Who: id, Unasked: true})

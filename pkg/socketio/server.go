@@ -40,7 +40,7 @@ type Server struct {
 	owned      ownership // the sessions that this node serves
 	evictions  evictions
 	recoveries paces   // by private id
-	replays    replays // what recoveries hold
+	replays    replays // the bytes that recoveries hold
 	held       heldBudget
 
 	memberships atomic.Int64 // cost of the memberships of all sockets
@@ -69,11 +69,11 @@ type Server struct {
 
 	ctx   context.Context // ends when Close stops the loops
 	stop  context.CancelFunc
-	tasks tasks // everything that this server started
+	tasks tasks // all goroutines of this server
 }
 
-// NewServer creates a server and starts its feed. Close ends it. The error for invalid options says
-// what is allowed.
+// NewServer creates a server and starts its feed. End the server with Close. The error for invalid
+// options says what is allowed.
 func NewServer(o Options) (*Server, error) {
 	if err := o.check(); err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func sessionsExpire(s *store) {
 	if gone, err := s.Refresh(s.deadline(), []session.Ref{{PID: "refreshed", Fence: 1}}, long); err != nil || len(gone) > 0 {
 		s.t.Fatalf("Refresh: %v are gone, %v", gone, err)
 	}
-	// And calls that shorten the expiry.
+	// Calls that shorten the expiry are tested as well.
 	shortened := s.create("shortened", long)
 	if err := s.Save(s.deadline(), shortened, short); err != nil {
 		s.t.Fatalf("Save: %v", err)
