@@ -49,14 +49,14 @@ type config struct {
 	PingTimeout    time.Duration `split_words:"true" default:"20s" within:"50ms 1h" desc:"time in which a client must answer a ping"`
 	UpgradeTimeout time.Duration `split_words:"true" default:"10s" within:"50ms 1h" desc:"time in which a client must upgrade from polling to websocket"`
 	ConnectTimeout time.Duration `split_words:"true" default:"45s" within:"50ms 1h" desc:"time in which a connection must connect to a namespace"`
-	KeepAlive      time.Duration `split_words:"true" default:"620s" within:"1s 24h" desc:"how long an idle TCP connection is kept open between two requests; must be longer than the balancer's own, which otherwise sends requests on connections that are being closed"`
-	HealthPath     healthPath    `split_words:"true" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, otherwise 503, for balancers that cannot reach the internal address; none if not set"`
+	KeepAlive      time.Duration `split_words:"true" default:"620s" within:"1s 24h" desc:"how long an idle TCP connection is kept open between two requests; must be longer than the load balancer's idle timeout, which otherwise sends requests on connections that are being closed"`
+	HealthPath     healthPath    `split_words:"true" allowed:"a path such as /healthz, outside REJOIN_PATH and the demo page's" desc:"path at the public address that answers 200 if the node is ready, otherwise 503, for load balancers that cannot reach the internal address; none if not set"`
 	MaxPayload     size          `split_words:"true" default:"1000000" within:"128 256MiB" desc:"maximum size of a message, or of a polling request, from a client"`
 	SendQueueBytes size          `split_words:"true" default:"1MiB" within:"1KiB 1GiB" desc:"send queue limit of one connection; each packet counts as its frame and 144 bytes. Beyond it the connection is closed and can recover. Volatile events are dropped from 64KiB on"`
 
 	HandshakeRate           int        `section:"Limits" split_words:"true" default:"2000" within:"0 1000000" desc:"new connections per second; beyond it they are answered 503; 0 is no limit"`
 	RoomsPerSocket          int        `split_words:"true" default:"1000" within:"1 100000" desc:"maximum number of rooms of a socket"`
-	MembershipBudget        size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the room memberships of all sockets together; one counts 640 bytes and 16 for each byte of the room's name. From three quarters of it on a socket can have its share of the rest, and always 16 memberships, or as many as take 16KiB. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
+	MembershipBudget        size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of the room memberships of all sockets together; one counts 640 bytes and 16 for each byte of the room's name. From three quarters of it on a socket can have its share of the rest, and always 16 memberships of 16KiB together. 0 stands for a quarter of GOMEMLIMIT, or 512MiB if that is not set"`
 	SessionRecoveries       int        `split_words:"true" default:"30" within:"1 1000000" desc:"burst of recoveries of one session on this node; then one per second. A recovery with many rooms counts as up to ten, and one that reads many missed events once more for each 10 KiB"`
 	NamespacesPerConnection int        `split_words:"true" default:"16" within:"1 10000" desc:"maximum number of concurrent namespaces of one connection"`
 	MailboxEvents           int        `split_words:"true" default:"2048" within:"1 1000000" desc:"received events of one socket that may be queued for their handlers; beyond it the connection is not read until half of them are handled"`
@@ -65,7 +65,7 @@ type config struct {
 	Connections             int        `split_words:"true" default:"0" within:"0 10000000" desc:"TCP connections at the public address; beyond it the one that has waited longest for its client is closed or, if none waits, the new one. 0 stands for three quarters of the descriptors that the process may open (ulimit -n), shared with forwarded requests and WebSockets"`
 	Sessions                int        `split_words:"true" default:"0" within:"0 10000000" desc:"open connections of any transport, each of which takes 16 KiB or less while it is idle; beyond it new ones are answered 503. 0 stands for as many as fit in three eighths of GOMEMLIMIT, or no limit if that is not set"`
 	UnconnectedSessions     int        `split_words:"true" default:"5000" within:"10 10000000" desc:"connections that have not connected to a namespace yet and are not doing so; beyond it the oldest is closed"`
-	ReceiveBudget           size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of all clients' events until they are handled, including packets that wait for binary attachments; and of half as much again for messages that have not arrived completely. From half of it on, connections whose events are queued for handlers are not read; beyond it the connection that holds the most is closed. 0 stands for an eighth of GOMEMLIMIT, or 128MiB if that is not set, or twice REJOIN_MAX_PAYLOAD if that is more"`
+	ReceiveBudget           size       `split_words:"true" default:"0" within:"0 1024GiB" desc:"memory limit of all clients' events until they are handled, including packets that wait for binary attachments. Messages that have not arrived completely have an additional budget of half as much. From half of it on, connections whose events are queued for handlers are not read; beyond it the connection that holds the most is closed. 0 stands for an eighth of GOMEMLIMIT, or 128MiB if that is not set, or twice REJOIN_MAX_PAYLOAD if that is more"`
 	IdleConnections         int        `split_words:"true" default:"10000" within:"10 10000000" desc:"TCP connections with no pending request, or with one whose body is incomplete; beyond it the one that has waited longest is closed"`
 	SocketEventRate         int        `split_words:"true" default:"1000" within:"0 1000000" desc:"events of one socket per second, with a burst of ten times as many; beyond it they are dropped and acked with rate_limited; 0 is no limit, here and for the rates below"`
 	SocketByteRate          size       `split_words:"true" default:"4MiB" within:"0 16GiB" desc:"bytes of events of one socket per second, with a burst of ten times as many; the burst always allows one event of REJOIN_MAX_PAYLOAD"`
@@ -73,9 +73,9 @@ type config struct {
 	UserByteRate            size       `split_words:"true" default:"16MiB" within:"0 16GiB" desc:"bytes of events of all sockets that a user has on this node per second, with a burst of ten times as many; an IP address whose clients have no user has ten times that"`
 	ReadRate                size       `split_words:"true" default:"1MiB" within:"0 16GiB" desc:"bytes that history and members read per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many; beyond it they are delayed, or acked with rate_limited if the delay would exceed 3 seconds. Also limits what recoveries read beyond what REJOIN_SESSION_RECOVERIES allows their sessions, which delays large replays"`
 	CopyRate                size       `split_words:"true" default:"512KiB" within:"0 16GiB" desc:"bytes that events and joins to several rooms may take in Redis per second for a user, or for an IP address whose clients have no user, with a burst of ten times as many: for each room after the first the event and 256 bytes, and 8KiB for a room without members and events; and for each join and leave the bytes that it writes of the session. One event may become REJOIN_MAX_PAYLOAD bytes in its rooms together"`
-	IPHandshakeRate         int        `split_words:"true" default:"100" within:"0 1000000" desc:"new connections of one IP address per second, with a burst of ten times as many; beyond it they are answered 429. An IPv6 network of 64 bits is one address. Loopback is not limited, nor are private networks, because a balancer may be there, unless REJOIN_TRUSTED_PROXIES is set"`
+	IPHandshakeRate         int        `split_words:"true" default:"100" within:"0 1000000" desc:"new connections of one IP address per second, with a burst of ten times as many; beyond it they are answered 429. An IPv6 network of 64 bits is one address. Loopback is not limited, nor are private networks, because a load balancer may be there, unless REJOIN_TRUSTED_PROXIES is set"`
 	IPConnections           int        `split_words:"true" default:"5000" within:"0 10000000" desc:"open connections of one such IP address; beyond it new ones are answered 429. It may also have at most as many as REJOIN_SESSIONS leaves to others. TCP connections are limited to 6 times as many, except those of trusted proxies; 0 is no limit"`
-	TrustedProxies          networks   `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose headers state the client's address and the host and scheme that it requested; without it, limits of IP addresses take the proxies for clients"`
+	TrustedProxies          networks   `split_words:"true" allowed:"a list of IP addresses or networks such as 10.0.0.0/8, separated by commas" desc:"proxies whose headers state the client's address and the host and scheme that it requested; without it, limits of IP addresses apply to the proxies as if they were clients"`
 	ClientIPHeader          headerName `split_words:"true" default:"X-Forwarded-For" allowed:"the name of a header, such as Forwarded, CF-Connecting-IP or X-Real-IP" desc:"header in which trusted proxies send the client's address; with Forwarded (RFC 7239) also the host and scheme, which are otherwise in X-Forwarded-Host and X-Forwarded-Proto"`
 
 	TLSCert string `section:"TLS" split_words:"true" allowed:"a PEM file, together with REJOIN_TLS_KEY" desc:"certificate, with its chain, for TLS on the public address; read again when the file changes"`
@@ -216,8 +216,8 @@ func (c *config) validateRecovery(r *report) {
 // recovers reports whether clients can recover.
 func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit > 0 }
 
-// Events of a room that are stored without recovery: a socket that a command joins
-// to the room reads from them what was published before its node had subscribed.
+// Events of a room that are stored without recovery: a socket that a command joins to the
+// room reads from them the events that were published before its node had subscribed.
 const (
 	joinBacklogLimit = 1000
 	joinBacklogTTL   = time.Minute
@@ -231,8 +231,8 @@ func (c *config) backlogs() (limit int, ttl time.Duration) {
 	return c.BacklogLimit, c.BacklogTTL
 }
 
-// clockTTL is how long a client's offset can be checked against the clock: longer
-// than its session can live.
+// clockTTL is the time for which a client's offset can be checked against the clock: longer
+// than its session can exist.
 func (c *config) clockTTL() time.Duration {
 	return c.RecoveryWindow + c.PingInterval + c.PingTimeout + socketio.RefreshPeriod(c.RecoveryWindow) + time.Minute
 }

@@ -29,7 +29,7 @@ var revision = "unknown"
 const (
 	// stopTimeout is the time limit of a clean stop.
 	stopTimeout = 10 * time.Second
-	// stopGrace is how long a stop waits for clients' requests in progress. After a
+	// stopGrace is the time that a stop waits for clients' requests in progress. After a
 	// drain, which waits for clients itself, drainedGrace applies.
 	stopGrace    = time.Second
 	drainedGrace = stopReserve / 2
@@ -162,7 +162,7 @@ func unless(ctx context.Context, stop <-chan struct{}) (_ context.Context, done 
 
 func writeHelp(w io.Writer) {
 	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by
-environment variables. Without arguments it runs a node; with one of these it does not:
+environment variables. Without arguments it runs a node. With one of these arguments it does not run a node:
 
   -check      check the configuration and exit: 0 if it is valid, else 2
   -probe URL  request a node's /readyz or /healthz and exit: 0 if it answers 200 within 3 s, else 1

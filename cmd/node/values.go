@@ -250,7 +250,8 @@ func (u jwksURL) text() string {
 	return u.url.String()
 }
 
-// plain reports whether the answer can be changed in transit.
+// plain reports whether the key set is fetched from another host without TLS, so that it can be changed in
+// transit.
 func (u jwksURL) plain() bool {
 	if u.url == nil || u.url.Scheme == "https" {
 		return false

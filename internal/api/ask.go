@@ -24,7 +24,7 @@ type answer struct {
 	arguments
 }
 
-// arguments are what a client has sent: JSON, and the attachments of its placeholders.
+// arguments are sent by a client: JSON, and the attachments of its placeholders.
 type arguments struct {
 	Args        json.RawMessage `json:"args"`
 	Attachments [][]byte        `json:"attachments,omitempty"`

@@ -20,8 +20,8 @@ import (
 // does, and shorter than an event may take.
 const verifyTimeout = Timeout * 9 / 10
 
-// longestWait is the maximum interval between two checks of an expiry: it is a wall-clock time, and
-// the clock can be set.
+// longestWait is the maximum interval between two checks of an expiry. An expiry is a wall-clock
+// time, and the clock can be changed.
 const longestWait = time.Hour
 
 // A client is one socket that has sent a token.
@@ -167,7 +167,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 	return reply{true, &expires}, nil
 }
 
-// be gives a connected client the identity of its token. It is called for one token after another. If it
+// be gives a connected client the identity of its token. It is called for one token at a time. If it
 // fails the client has the identity, but lacks some of its rooms.
 func (c *client) be(ctx context.Context, id auth.Identity) error {
 	c.mu.Lock()

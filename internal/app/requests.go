@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// membersTimeout bounds the wait for a silent node, so that the other nodes' answers are still of
-// use.
+// membersTimeout bounds the wait for a silent node, so that the other nodes' answers are still
+// useful.
 const membersTimeout = Timeout / 2
 
 // Limits of history.
@@ -269,8 +269,8 @@ func nests(args socketio.Args) bool {
 	return err == nil
 }
 
-// Costs of a read of members beside the members listed, which are sent to Redis and back: the
-// question, and the work for each member that is only counted.
+// Costs of a read of members in addition to the members listed: the query, which is sent to
+// Redis and back, and the work for each member that is only counted.
 const (
 	questionBytes = 1 << 10
 	countedBytes  = 16

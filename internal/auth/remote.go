@@ -259,7 +259,7 @@ func publicKey(raw json.RawMessage) (jwkset.JWK, error) {
 		return key, err
 	}
 	if use := key.Marshal().USE; use != "" && use != jwkset.UseSig {
-		return key, errors.New("it is not for signatures")
+		return key, errors.New("the key is not for signatures")
 	}
 	var check keyring
 	return key, check.add(key.Key())

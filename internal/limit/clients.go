@@ -10,8 +10,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// ClientOptions configure [Clients]: how much a socket, and all sockets of a user together, may
-// send per second, and how much may be read for a user. Zero means no limit.
+// ClientOptions configure [Clients]: the rates at which a socket, and all sockets of a user
+// together, may send, and the rate of reads for a user. Zero means no limit.
 type ClientOptions struct {
 	SocketEvents, SocketBytes int
 	UserEvents, UserBytes     int
@@ -30,8 +30,8 @@ type ClientOptions struct {
 	Log     *zap.Logger
 }
 
-// Clients limit what sockets and users send and read. The methods are safe for concurrent use; a
-// [Client] must be used by one goroutine at a time.
+// Clients limits the rates at which sockets and users send and read. The methods are safe for
+// concurrent use; a [Client] must be used by one goroutine at a time.
 type Clients struct {
 	clock
 	socket    senders
@@ -132,7 +132,8 @@ func NewClients(o ClientOptions) *Clients {
 	return c
 }
 
-// idle reports whether a user or an address has no use left to remember, and can be forgotten.
+// idle reports whether the limits of a user or an address are unused, so that it can be
+// forgotten.
 func (c *Clients) idle(h *holder) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -192,9 +193,9 @@ func (c *Client) Allow(bytes int) error {
 	return c.allow(of, &h.sent, now, bytes)
 }
 
-// Token takes one token that the socket has sent: one per second, because clients renew theirs once
-// before it expires, and the signature of one can take milliseconds to verify. If it returns an
-// [*ExceededError] the caller should not verify the token.
+// Token counts one token that the socket has sent. One per second is allowed, because clients renew
+// a token once before it expires, and the signature of a token can take milliseconds to verify. If
+// it returns an [*ExceededError] the caller should not verify the token.
 func (c *Client) Token() error {
 	if !c.all.tokens.take(&c.tokens, c.all.now(), 1) {
 		return c.exceeded(&c.all.tokenRate, "too many tokens of this socket")
@@ -232,18 +233,19 @@ func (c *Clients) Refused() map[string]uint64 {
 }
 
 const (
-	// readWait is how long a read waits at most until the rate allows it, and then for its turn:
-	// both together are less than the time limit of an event.
+	// readWait is the maximum wait of a read until the rate allows it, and the maximum wait for
+	// its turn. Both together are less than the time limit of an event.
 	readWait = 3 * time.Second
 
-	// readPage is what a read takes from the rate until the size of its result is known.
+	// readPage is the number of bytes that a read takes from the rate until the size of its
+	// result is known.
 	readPage = 256 << 10
 
 	// readCost is the cost of a read beside the bytes of its result.
 	readCost = 512
 )
 
-// Read waits until the socket may read once more: until the rate allows a page, and few other reads
+// Read waits until the socket may read once more: until the rate allows a page and few other reads
 // run concurrently. done ends the read and reports the size of its result. The error is an
 // [*ExceededError] if the rate allows none for some seconds, [ErrBusy], or the cause of the
 // context's end.
@@ -329,8 +331,8 @@ func (c *Clients) Recovery(user, address string) *Recovery {
 	return &Recovery{client: c.Client(user, address)}
 }
 
-// Charge counts bytes that were read, whether the rate allows them or not: up to another ten
-// seconds' worth, so that others that share the rate do not wait longer.
+// Charge counts bytes that were read, whether the rate allows them or not. Its debt is at
+// most another ten seconds' worth, so that clients that share the rate do not wait longer.
 func (r *Recovery) Charge(bytes int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -37,7 +37,7 @@ func NewForwarded(o ForwardedOptions) *Forwarded {
 }
 
 // Enter reports whether a request may be forwarded, and counts it until Leave. It reserves space
-// for requests that clients depend on: a client whose upgrade is refused continues to poll, and one
+// for more important requests: a client whose upgrade is refused continues to poll, and a client
 // whose poll is refused polls again, but a refused POST ends its session.
 func (f *Forwarded) Enter(r *http.Request) bool {
 	most := f.o.Max

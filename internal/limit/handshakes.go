@@ -16,14 +16,15 @@ import (
 type HandshakeOptions struct {
 	// Rate is the number of connections that may begin per second on this node.
 	Rate int
-	// IPRate is the number of them that one address may begin per second, and IPConnections the
-	// number that it may have open: but at most as many as Sessions leaves to others. All of an IPv6
-	// network of 64 bits counts as one address. Addresses that may belong to a proxy are not limited;
-	// see [Proxies].
+	// IPRate is the number of connections that one address may begin per second. IPConnections is the
+	// number that it may have open, but never more than Sessions leaves to others. An IPv6 network of
+	// 64 bits counts as one address. Addresses that may belong to a proxy are not limited; see
+	// [Proxies].
 	IPRate, IPConnections int
 	// Sessions is the number of connections that may be open on this node.
 	Sessions int
-	// HeaderBytes is the memory of their requests' URLs and headers, which are kept, beyond 2 KiB each.
+	// HeaderBytes is the maximum memory of the connections' stored URLs and headers. 2 KiB of each are
+	// not counted.
 	HeaderBytes int
 	Proxies     Proxies
 	Log         *zap.Logger
@@ -155,9 +156,9 @@ func (h *Handshakes) admitPeer(remote string) (left func(), err error) {
 	return func() { h.peers.with(addr, func(p *peer) { p.open-- }) }, nil
 }
 
-// crowds reports whether an address with some connections has as many as others can still have. So
-// a few addresses cannot use up the connections of a node, and an address without any is always
-// accepted while there is space.
+// crowds reports whether an address with some connections has as many as other addresses can still
+// open. So a few addresses cannot use up the connections of a node, and an address without
+// connections is always accepted while there is space.
 func (h *Handshakes) crowds(open int) bool {
 	return h.o.Sessions > 0 && int64(open) >= int64(h.o.Sessions)-h.sessions.Load()
 }

@@ -37,7 +37,7 @@ func (p Proxies) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// A hop is what one proxy says about the request that it received.
+// A hop is one proxy's description of the request that it received.
 type hop struct{ client, host, scheme string }
 
 // original returns a changed copy of a request that a proxy has forwarded.

@@ -6,8 +6,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// perSecond returns a limiter of n per second, with a burst of n; one that allows everything if n
-// is 0.
+// perSecond returns a limiter of n per second, with a burst of n. If n is 0 it allows everything.
 func perSecond(n int) *rate.Limiter {
 	if n == 0 {
 		return rate.NewLimiter(rate.Inf, 0)
@@ -19,8 +18,8 @@ func perSecond(n int) *rate.Limiter {
 const leastSweep = 1024
 
 // A table holds the state of keys that have used some of their limits. Unused keys are forgotten,
-// in sweeps whose cost is spread over the entries that were added since the last: so it has at most
-// twice as many entries as are in use, plus leastSweep.
+// in sweeps whose cost is spread over the entries that were added since the last sweep. So the
+// table has at most twice as many entries as are in use, plus leastSweep.
 type table[K comparable, V any] struct {
 	fresh func() V
 	idle  func(v V) bool // equivalent to a new one

@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	refusals      = describe("refusals_total", "Events of clients refused for lack of permission, by event.", "event")
+	refusals      = describe("refusals_total", "Events of clients refused because of missing permissions, by event.", "event")
 	tokensRefused = describe("tokens_refused_total", "Tokens refused, at CONNECT or of connected clients, by the code that the client gets.", "code")
 )
 

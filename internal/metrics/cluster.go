@@ -18,7 +18,7 @@ type Cluster struct {
 }
 
 var (
-	ready           = describe("redis_ready", "1 while this node's feed through Redis works, else 0: /readyz says why.")
+	ready           = describe("redis_ready", "1 while this node's feed through Redis works, else 0; /readyz returns the reason.")
 	probeAge        = describe("redis_probe_age_seconds", "Time since a probe last returned through Redis and the feed.")
 	roundTrip       = describe("redis_round_trip_seconds", "Round-trip time of the last probe: publisher, Redis, feed.")
 	epochInfo       = describe("redis_epoch_info", "Always 1; the label is the epoch of this node's history.", "epoch")

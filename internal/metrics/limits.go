@@ -21,7 +21,7 @@ type Limits struct {
 type Backlogs struct {
 	BacklogBytes    int
 	BacklogLimit    int    // of BacklogBytes
-	BacklogsDropped uint64 // rooms that have lost theirs because of the limit
+	BacklogsDropped uint64 // rooms that have lost their backlogs because of the limit
 }
 
 // A Port has the metrics of a node's port.

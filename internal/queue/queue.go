@@ -18,7 +18,7 @@ var ErrDone = errors.New("queue: done")
 type Queue[T any] struct {
 	maxItems, maxBytes int
 
-	ready chan struct{} // holds a token if something was put since the reader looked
+	ready chan struct{} // holds a token if an item was put since the reader last looked
 
 	mu      sync.Mutex
 	waiting []T

@@ -105,7 +105,7 @@ const (
 )
 
 // expired returns the verdict, and sets the timer again unless that ends the connection. stalled says
-// that the client has taken nothing for the ping timeout.
+// that the client has read nothing for the ping timeout.
 //
 // A client that sends without pause is not silent: its pong may be queued behind what it sends, for as
 // long as it sends. If it has stalled, it cannot have the ping yet. No client is silent for longer than

@@ -38,11 +38,11 @@ var (
 )
 
 var (
-	errQueueFull = errors.New("socketio: more events arrived than may wait for the socket")
+	errQueueFull = errors.New("socketio: too many events held for the socket")
 	errTooEarly  = errors.New("socketio: too many events before the answer to CONNECT")
 )
 
-// A Reason says why a socket was disconnected.
+// A Reason is the reason why a socket was disconnected.
 type Reason string
 
 // The reasons that a server sees. After the first two and after ParseError the socket's session has

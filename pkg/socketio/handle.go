@@ -146,7 +146,7 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		case c.conn.Stalled(timeout): // its pongs may be unread
 			c.limited(limitReadProgress, int(timeout/time.Second), "seconds")
 			c.cut()
-			return fmt.Errorf("the client has taken nothing for %v", timeout)
+			return fmt.Errorf("the client has read nothing for %v", timeout)
 		}
 		if m := c.parked.Load(); m != nil {
 			m.prolong()

@@ -54,7 +54,7 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 		if heard, err = r.hear(ctx, p.joined, heard); err != nil {
 			break
 		}
-		err = &refusal{refusedRooms, errors.New("commands joined further rooms, again and again")}
+		err = &refusal{refusedRooms, errors.New("commands repeatedly joined further rooms")}
 	}
 	s.mu.Lock()
 	for _, name := range heard {

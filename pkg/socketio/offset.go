@@ -94,7 +94,7 @@ func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter
 func (o offsets) parse(s string) (c adapter.Cursor, genuine bool, err error) {
 	s, tag, tagged := strings.Cut(s, "~")
 	if tagged && !isTag(tag) {
-		return c, false, errors.New("the offset ends with something else than a tag")
+		return c, false, errors.New("the offset does not end with a tag")
 	}
 	if c, err = adapter.ParseCursor(s); err != nil {
 		return c, false, err

@@ -24,7 +24,7 @@ const (
 	refusedCoding  = "undecodable"      // this node cannot decode events that the client missed
 	refusedLimit   = "too_many_events"
 	refusedJoin    = "unfinished_join" // the connection ended in the middle of the events that a command's join gave the client
-	refusedRooms   = "too_many_rooms"  // joined by the middlewares and left, again and again
+	refusedRooms   = "too_many_rooms"  // repeatedly joined by the middlewares and left
 	refusedRemoved = "removed"         // disconnected by the server while its client was disconnected
 	recoveredWell  = "recovered"
 )

@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// missedSlab is the number of events allocated together: an Event is large, and a growing slice of
-// them copies them again and again.
+// missedSlab is the number of events allocated together: an Event is large, and a growing slice
+// copies its events repeatedly.
 const missedSlab = 8
 
 // A replay determines which events a client has missed, from the backlogs of its rooms. It
