@@ -82,10 +82,10 @@ func (b Broadcast) Compress(on bool) Broadcast {
 // Timeout bounds the wait for answers and replaces Options.AckTimeout.
 func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b }
 
-// Emit sends an event. When it returns without error the event has its place in the order and,
-// unless volatile or local, is in the backlog. After an error that wraps adapter.ErrUnavailable the
-// event may or may not have been sent; after any other error it was not. adapter.ErrNotPublished
-// means that a retry may succeed.
+// Emit sends an event. It blocks until the adapter has answered, at most until ctx ends. When it
+// returns without error the event has its place in the order and, unless volatile or local, is in
+// the backlog. After an error that wraps adapter.ErrUnavailable the event may or may not have been
+// sent; after any other error it was not. adapter.ErrNotPublished means that a retry may succeed.
 //
 // A broadcast may name at most 10,000 rooms and sockets, including those of Except, and the size of
 // the event times the number of its target rooms and sockets may be at most 32 MiB: beyond that the
@@ -115,7 +115,7 @@ func (b Broadcast) Publish(ctx context.Context, event string, args ...any) (offs
 type Placed struct {
 	Offset string // empty if the event has none: it is local or has no receivers
 	// NewRooms counts the rooms that had no member on any node and no kept event: a key in Redis
-	// was made for each. It is a hint, for limits on what a client may cause.
+	// was made for each. It is a hint, for limits on the memory that a client may use.
 	NewRooms int
 }
 
@@ -298,8 +298,9 @@ func (b Broadcast) DisconnectSockets(ctx context.Context, closeConn bool) error 
 }
 
 // EmitWithAck publishes an event that requests an ack from every member. When it returns without
-// error the event has been published, and the acks are collected until the timeout set by Timeout,
-// the context or Options.AckTimeout; the context must not end before. After an error that wraps
+// error the event has been published, and the acks are collected until ctx ends or the timeout set
+// by Timeout has passed. If there is no timeout and ctx has no deadline, Options.AckTimeout
+// applies. The caller must not cancel ctx before it has the acks. After an error that wraps
 // ErrUnavailable, or the end of the context, the event may have been published. The event is not
 // stored, so clients that recover do not get it.
 func (b Broadcast) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
@@ -319,10 +320,11 @@ func (b Broadcast) query(ctx context.Context, event string, args []any) (*query,
 	return b.ns.ask(ctx, b.by, ev, queryHeader{}, b.timeout, b.local)
 }
 
-// FetchSockets describes the target's members, on any node of the cluster. If a node is silent, or
-// can't have received the query, it returns the other nodes' answers and an *UnansweredError. A
-// socket that a command is adding to a room, as right after SocketsJoin has returned, may be
-// missing, because its node may not be subscribed to the room yet.
+// FetchSockets describes the target's members, on any node of the cluster. It waits for the
+// answers of the nodes, for as long as EmitWithAck does. If a node is silent, or can't have
+// received the query, it returns the other nodes' answers and an *UnansweredError. A socket that a
+// command is adding to a room, as right after SocketsJoin has returned, may be missing, because
+// its node may not be subscribed to the room yet.
 func (b Broadcast) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
 	target, err := b.target(0)
 	if err != nil {

@@ -33,7 +33,7 @@ var (
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
 	// ErrNoAck: the event did not request an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack requested")
-	// ErrMissingArgument means that fewer arguments arrived than [Args.Bind] was given.
+	// ErrMissingArgument: fewer arguments arrived than the values passed to [Args.Bind].
 	ErrMissingArgument = errors.New("socketio: missing argument")
 )
 
@@ -82,8 +82,8 @@ func (e *DisconnectError) Error() string {
 func (e *DisconnectError) Is(target error) bool { return target == ErrDisconnected }
 
 // A ConnectError refuses a client: returned by a namespace's middleware, it becomes the
-// connect_error that the client sees. Of other errors the client sees only the text. A refused
-// client does not retry automatically: [ErrTemporary] is for temporary reasons.
+// connect_error that the client receives. Of other errors the client receives only the text. A
+// refused client does not retry automatically: [ErrTemporary] is for temporary reasons.
 type ConnectError struct {
 	Message string
 	Data    any // encoded as JSON; nil means no data

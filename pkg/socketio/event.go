@@ -11,7 +11,7 @@ import (
 
 // A Handler handles one received event. The context is the socket's: see [Socket.Context]. A
 // returned error goes to the socket's OnError handlers, unless it only says that this context has
-// ended; the client does not see it.
+// ended. The client does not receive it.
 type Handler func(ctx context.Context, e *Event) error
 
 // Args are the arguments of an event or an ack, kept as raw JSON until decoded. They are read-only
@@ -167,9 +167,9 @@ func (e *Event) CanAck() bool {
 
 // Ack answers the sender. It queues the answer. Before that it waits while 64 KiB of answers, or a
 // quarter of Engine.SendQueueBytes if that is less, are queued for the client. It waits as long as the
-// client reads, and at the latest until the socket ends. Only the first call answers; later calls, and
-// calls for an event that requests no ack, return ErrNoAck. If the values cannot be encoded it returns
-// an error, and Ack can be called again.
+// client reads, and at the latest until the socket ends. Ack is safe for concurrent use. Only the
+// first call answers; later calls, and calls for an event that requests no ack, return ErrNoAck. If
+// the values cannot be encoded it returns an error, and Ack can be called again.
 //
 // The client receives the ack after every event that the socket receives and that was published before
 // with the handler's context, or one derived from it, or through the socket (Emit, Self, To, …), with any

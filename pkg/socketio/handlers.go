@@ -1,7 +1,7 @@
 package socketio
 
-// On registers a handler of an event of this socket. Handlers of the same event run in the order of
-// registration, before those of the namespace. On panics if h is nil or the event's name is
+// On registers a handler of an event for this socket. Handlers of the same event run in the order
+// of registration, before those of the namespace. On panics if h is nil or the event's name is
 // reserved.
 func (s *Socket) On(event string, h Handler) {
 	checkHandler("On", event, h)
@@ -46,8 +46,8 @@ func (s *Socket) OnAny(h Handler) {
 //
 // f is called on a separate goroutine, for one event after the other in their order, concurrently
 // with the socket's handlers, and may use the socket. Delivery does not wait for it: if it falls
-// more than 1 MiB or 8,192 events behind, further calls are skipped, which is logged. A panic is
-// reported and does not affect the connection.
+// more than 1 MiB or 8,192 events behind, further calls are skipped and this is logged. A panic
+// is reported and does not affect the connection.
 func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
 	checkFunc("OnAnyOutgoing", f)
 	s.mu.Lock()
@@ -112,12 +112,12 @@ func (s *Socket) OnDisconnecting(f func(Reason)) {
 }
 
 // OnDisconnect calls f when the socket has been disconnected and has left its rooms. It is not
-// called for a socket whose client reconnected before its connection was found dead, because then
-// there is no disconnect to report; Context ends in any case. If the client is then not connected
-// after all, because its session cannot be recovered or its new connection is cut before that,
-// OnDisconnecting and OnDisconnect are called late, when the socket has left its rooms. A node that
-// cannot reach the session store when a connection ends may call f although the client is already
-// connected to another node.
+// called for a socket whose client reconnected before the server detected the end of its
+// connection, because then there is no disconnect to report; Context ends in any case. If that
+// reconnect fails, because the session cannot be recovered or the new connection is cut,
+// OnDisconnecting and OnDisconnect are called late, after the socket has left its rooms. A node
+// that cannot reach the session store when a connection ends may call f although the client is
+// already connected to another node.
 func (s *Socket) OnDisconnect(f func(Reason)) {
 	checkFunc("OnDisconnect", f)
 	s.mu.Lock()

@@ -9,14 +9,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Leave takes the socket out of rooms. Once it has returned none of their events reach the client,
-// except those that the socket's own handlers published to them before, if this node reaches these
-// within a second; and, with several partitions, those that were published before and are for
-// several rooms of the socket. Rooms that it is not in are not an error. The context bounds the
-// wait for that and for other changes of the socket; the session store has its own timeout of some
-// seconds. If Leave returns an error of the store, the connection is closed: when its client is
-// recovered it may still be in the rooms, with all their events. Leave returns ErrDisconnected once
-// the socket has ended, as in OnDisconnecting and OnDisconnect.
+// Leave takes the socket out of rooms. Rooms that it is not in are not an error. After Leave has
+// returned the client receives no event of these rooms, with two exceptions: events that the
+// socket's own handlers published to them before, if this node reaches these within a second; and,
+// with several partitions, events that were published before and are for several rooms of the
+// socket. The context bounds the waits for these events and for other changes of the socket; the
+// session store has its own timeout of some seconds. If Leave returns an error of the store, the
+// connection is closed: when its client is recovered it may still be in the rooms, with all their
+// events. Leave returns ErrDisconnected once the socket has ended, as in OnDisconnecting and
+// OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // A Namespace is a separate part of a server with its own sockets, rooms, handlers and middlewares.
-// Its connections are shared with the other namespaces.
+// Its connections are shared with the other namespaces. Its methods are safe for concurrent use.
 type Namespace struct {
 	srv    *Server
 	name   string
@@ -63,10 +63,11 @@ func (n *Namespace) Name() string { return n.name }
 func (n *Namespace) recovery() bool { return n.srv.opts.recovery() }
 
 // Use adds a middleware, which is called for every client that requests to connect, in the order of
-// registration. An error refuses the client, which sees a connect_error and does not retry
-// automatically. An error that wraps [ErrTemporary] closes the connection instead, so that stock
-// clients reconnect and retry: immediately, or after 5 to 10 seconds if the connection has sockets
-// in other namespaces, because these are disconnected as well.
+// registration. f may block, and may be called concurrently for different clients. An error refuses
+// the client, which receives a connect_error and does not retry automatically. An error that wraps
+// [ErrTemporary] closes the connection instead, so that stock clients reconnect and retry:
+// immediately, or after 5 to 10 seconds if the connection has sockets in other namespaces, because
+// these are disconnected as well.
 //
 // The context is that of the socket, [Socket.Context]. It ends when the client disconnects; for a
 // client that is refused, [context.Cause] then returns the error.
@@ -86,8 +87,8 @@ func (n *Namespace) OnConnect(f func(*Socket)) {
 	n.onConnect = append(n.onConnect[:len(n.onConnect):len(n.onConnect)], f)
 }
 
-// On registers a handler of an event of every socket of the namespace. A socket's own handlers of
-// the event run first. On panics if h is nil or the event's name is reserved.
+// On registers a handler of an event for every socket of the namespace. A socket's own handlers
+// of the event run first. On panics if h is nil or the event's name is reserved.
 func (n *Namespace) On(event string, h Handler) {
 	checkHandler("On", event, h)
 	n.mu.Lock()
@@ -170,10 +171,10 @@ type RoomEventKind string
 
 // Kinds of room events, in the order in which they occur.
 const (
-	RoomCreated RoomEventKind = "create-room" // before its first member is in it
+	RoomCreated RoomEventKind = "create-room" // before the first member joins
 	RoomJoined  RoomEventKind = "join-room"
 	RoomLeft    RoomEventKind = "leave-room"
-	RoomDeleted RoomEventKind = "delete-room" // after its last member left
+	RoomDeleted RoomEventKind = "delete-room" // after the last member has left
 )
 
 // OnRoom calls f with changes of the named rooms on this node. It counts from its registration on,

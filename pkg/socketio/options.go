@@ -35,9 +35,9 @@ type Options struct {
 	// genuine offset proves the loss. Without a key no offset is genuine.
 	OffsetKey []byte
 
-	// RecoveryWindow is how long a client may be disconnected and still be recovered as the same
-	// socket with the events it missed: 2 minutes by default. A negative window disables recovery:
-	// clients get no private id and events no offset.
+	// RecoveryWindow is the time for which a client may be disconnected and still be recovered as
+	// the same socket with the events it missed: 2 minutes by default. A negative window disables
+	// recovery: clients get no private id and events no offset.
 	RecoveryWindow time.Duration
 
 	// Recovers decides whether a client can use recovery: whether it gets a private id and offsets.
@@ -56,8 +56,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 
 	// AckTimeout is the maximum wait for acks and answers if neither the context nor Timeout sets
-	// one: 10 seconds by default. It also bounds how long an ack to a client is held for the events
-	// that precede it; see [Event.Ack].
+	// one: 10 seconds by default. It also bounds the time that an ack to a client is held for the
+	// events that precede it; see [Event.Ack].
 	AckTimeout time.Duration
 
 	// RoomsPerSocket bounds the rooms that one socket can join: 1,000 by default. Ten times as many
@@ -193,8 +193,8 @@ const (
 
 // RefreshPeriod returns how often a server extends the expiry of the sessions that it serves, given
 // its recovery window. A session expires one window and one period after its last refresh, so
-// backlogs must be kept longer than the sum of the window, the time in which a dead connection is
-// noticed, and this.
+// backlogs must be kept longer than the sum of the window, this period, and the time in which a
+// dead connection is detected.
 func RefreshPeriod(window time.Duration) time.Duration {
 	return min(max(window/4, time.Second), 30*time.Second)
 }

@@ -156,8 +156,8 @@ func (s *Server) cutAll() {
 
 // Close ends the server: it refuses new clients, gives every socket's handlers the reason "server
 // shutting down", closes the connections in a way that makes clients reconnect elsewhere, and waits
-// for everything that it started. If the context ends first it stops waiting and returns the
-// context's error.
+// until all its goroutines have ended. If the context ends first, Close stops waiting and returns
+// the context's error.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	already := s.closing
