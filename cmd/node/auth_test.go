@@ -148,7 +148,7 @@ func TestToken(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_JWT_SECRET": testSecret, "REJOIN_JWT_AUDIENCE": "here"})
 	code, stdout, stderr := execute(t, "-token", `{"sub": "alice"}`)
 	if code != exitOK || stderr != "" {
-		t.Fatalf("exit code %d, stderr %q", code, stderr)
+		t.Fatalf(`exit code %d, stderr %q, want %d, ""`, code, stderr, exitOK)
 	}
 	v, err := auth.New(auth.Options{Secret: []byte(testSecret), Audience: "here"})
 	if err != nil {
@@ -168,6 +168,6 @@ func TestToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, _, stderr := execute(t, "-token", `{"sub": "alice"}`); code != exitUsage || !strings.Contains(stderr, "REJOIN_JWT_SECRET") {
-		t.Errorf("without a secret: %d, %q", code, stderr)
+		t.Errorf(`without a secret: %d, %q, want %d, text with "REJOIN_JWT_SECRET"`, code, stderr, exitUsage)
 	}
 }

@@ -189,7 +189,7 @@ func TestAllProblemsAreReported(t *testing.T) {
 	})
 	code, stdout, stderr := execute(t)
 	if code != 2 || stdout != "" {
-		t.Errorf("exit code %d, stdout %q", code, stdout)
+		t.Errorf(`exit code %d, stdout %q, want 2, ""`, code, stdout)
 	}
 	for _, want := range []string{
 		"REJOIN_ADDR=0.0.0.0:3000: must be",
@@ -288,7 +288,7 @@ func TestHelp(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_PING_INTERVAL": "bad"})
 	code, stdout, stderr := execute(t, "-h")
 	if code != 0 || stderr != "" {
-		t.Errorf("exit code %d, stderr %q", code, stderr)
+		t.Errorf(`exit code %d, stderr %q, want 0, ""`, code, stderr)
 	}
 	for _, v := range variables() {
 		i := strings.Index(stdout, "\n"+v.name+" ")
@@ -310,7 +310,7 @@ func TestCheck(t *testing.T) {
 	}
 	environment(t, map[string]string{"REJOIN_PING_INTERVAL": "bad"})
 	if code, stdout, stderr := execute(t, "-check"); code != 2 || stdout != "" || !strings.Contains(stderr, "REJOIN_PING_INTERVAL=bad") {
-		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+		t.Errorf(`exit code %d, stdout %q, stderr %q, want 2, "", text with "REJOIN_PING_INTERVAL=bad"`, code, stdout, stderr)
 	}
 }
 
@@ -338,7 +338,7 @@ func TestVersionIsTheChangelogs(t *testing.T) {
 func TestArgumentsAreRefused(t *testing.T) {
 	for _, args := range [][]string{{"start"}, {"-x"}, {"-check", "now"}, {"--addr=:80"}} {
 		if code, stdout, stderr := execute(t, args...); code != 2 || stdout != "" || !strings.Contains(stderr, "-h") {
-			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
+			t.Errorf(`%q: exit code %d, stdout %q, stderr %q, want 2, "", text with "-h"`, args, code, stdout, stderr)
 		}
 	}
 }

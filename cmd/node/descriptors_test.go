@@ -61,18 +61,18 @@ func TestForwardedClientsLeaveRoom(t *testing.T) {
 			t.Fatalf("upgrade %d: %v %v, want 503", i, err, answer)
 		}
 		if status, body := exchange(t, http.MethodPost, "http://"+at, "40"); status != 200 || body != "ok" {
-			t.Fatalf("POST: %d %s", status, body)
+			t.Fatalf("POST: %d %s, want 200, ok", status, body)
 		}
 		if status, body := fetch(t, "http://"+at); status != 200 || !strings.HasPrefix(body, `40{"sid":`) {
 			t.Fatalf("GET: %d %s", status, body)
 		}
 	}
 	if refused < 10 || refused > 20 {
-		t.Errorf("%d upgrades were refused", refused)
+		t.Errorf("%d upgrades were refused, want at least 10, at most 20", refused)
 	}
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if status, body := fetch(t, "http://"+owner.Internal+path); status != 200 {
-			t.Errorf("%s: %d %s", path, status, body)
+			t.Errorf("%s: %d %s, want 200", path, status, body)
 		}
 	}
 	_, metrics := fetch(t, "http://"+owner.Internal+"/metrics")

@@ -59,7 +59,7 @@ func (n *drainable) drain() time.Duration {
 	select {
 	case code := <-n.code:
 		if code != 0 {
-			n.Errorf("exit code %d", code)
+			n.Errorf("exit code %d, want 0", code)
 		}
 	case <-time.After(time.Minute):
 		n.Fatal("the node does not end")
@@ -77,10 +77,10 @@ func (n *drainable) poller() (url string) {
 	sid, _, _ := strings.Cut(rest, `"`)
 	url += "&sid=" + sid
 	if status, body := exchange(n.T, http.MethodPost, url, "40"); status != 200 {
-		n.Fatalf("CONNECT: %d %s", status, body)
+		n.Fatalf("CONNECT: %d %s, want 200", status, body)
 	}
 	if status, body := fetch(n.T, url); status != 200 {
-		n.Fatalf("poll: %d %s", status, body)
+		n.Fatalf("poll: %d %s, want 200", status, body)
 	}
 	return url
 }
@@ -180,6 +180,6 @@ func TestDrainWithoutBudget(t *testing.T) {
 	n.poller()
 	n.dial()
 	if took := n.drain(); took > time.Second {
-		t.Errorf("the node took %v to end", took)
+		t.Errorf("the node took %v to end, want at most %v", took, time.Second)
 	}
 }

@@ -74,7 +74,7 @@ func TestAdvertised(t *testing.T) {
 			continue
 		}
 		if err != nil || got != test.want {
-			t.Errorf("%+v: %s, %v", test, got, err)
+			t.Errorf("%+v: %s, %v, want %s", test, got, err, test.want)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func TestReachable(t *testing.T) {
 			all = append(all, &net.IPNet{IP: ip, Mask: network.Mask})
 		}
 		if got := reachable(all); got != test.want {
-			t.Errorf("of %q %q was chosen", test.all, got)
+			t.Errorf("of %q %q was chosen, want %q", test.all, got, test.want)
 		}
 	}
 }
@@ -128,7 +128,7 @@ func TestNodesAnswerForEachOther(t *testing.T) {
 	sid, _, _ := strings.Cut(rest, `"`)
 	session += "&sid=" + sid
 	if status, body := exchange(t, http.MethodPost, "http://"+near.Addr+session, "40"); status != 200 || body != "ok" {
-		t.Errorf("POST at another node: %d %s", status, body)
+		t.Errorf("POST at another node: %d %s, want 200, ok", status, body)
 	}
 	if status, body := fetch(t, "http://"+near.Addr+session); status != 200 || !strings.HasPrefix(body, `40{"sid":`) {
 		t.Errorf("GET at another node: %d %s", status, body)

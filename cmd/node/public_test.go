@@ -152,7 +152,7 @@ func TestForeignHost(t *testing.T) {
 			w := httptest.NewRecorder()
 			n.newPublicServer(c, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).Handler.ServeHTTP(w, r)
 			if w.Code != test.want {
-				t.Errorf("%d %s", w.Code, w.Body)
+				t.Errorf("got %d %s, want %d", w.Code, w.Body, test.want)
 			}
 		})
 	}
@@ -174,15 +174,15 @@ func TestNodeWithoutTrailingSlash(t *testing.T) {
 func TestHealthPath(t *testing.T) {
 	at, stop := startNode(t, map[string]string{"REJOIN_HEALTH_PATH": "/up"})
 	if status, body := fetch(t, "http://"+at.Addr+"/up"); status != 200 || body != "ready\n" {
-		t.Errorf("%d %q", status, body)
+		t.Errorf(`got %d %q, want 200, "ready\n"`, status, body)
 	}
 	if status, _ := fetch(t, "http://"+at.Addr+"/up/"); status != 404 {
-		t.Errorf("another path: %d", status)
+		t.Errorf("another path: %d, want 404", status)
 	}
 	stop()
 	at, stop = startNode(t, map[string]string{"REJOIN_HEALTH_PATH": ""})
 	if status, _ := fetch(t, "http://"+at.Addr+"/up"); status != 404 {
-		t.Errorf("though off: %d", status)
+		t.Errorf("though off: %d, want 404", status)
 	}
 	stop()
 }
@@ -193,7 +193,7 @@ func TestKeepAlive(t *testing.T) {
 	c, _ := load()
 	n := &node{log: zap.NewNop(), limits: newLimits(c, zap.NewNop())}
 	if d := n.newPublicServer(c, http.NotFoundHandler()).IdleTimeout; d <= 600*time.Second {
-		t.Errorf("kept for %v", d)
+		t.Errorf("kept for %v, want more than %v", d, 600*time.Second)
 	}
 	environment(t, map[string]string{"REJOIN_KEEP_ALIVE": "90s"})
 	if c, _ = load(); n.newPublicServer(c, http.NotFoundHandler()).IdleTimeout != 90*time.Second {

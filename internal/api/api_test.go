@@ -137,7 +137,7 @@ func TestLog(t *testing.T) {
 		call(a, "POST", "emit", emitted, "X-API-Key: ", "X-API-Key: a guess")
 	}
 	if n := logs.Len(); n < 1 || n > 30 {
-		t.Errorf("%d lines", n)
+		t.Errorf("got %d lines, want at least 1, at most 30", n)
 	}
 	f.fail = fmt.Errorf("%w: the cause", adapter.ErrUnavailable)
 	call(a, "POST", "emit", emitted)

@@ -95,7 +95,7 @@ func TestStoreFails(t *testing.T) {
 	}
 	store.finish = errors.New("silence")
 	if w := call(a, "POST", "emit", emitted, "Idempotency-Key: new"); w.Code != 200 {
-		t.Errorf("%d %s", w.Code, w.Body)
+		t.Errorf("got %d %s, want 200", w.Code, w.Body)
 	}
 	w := call(a, "POST", "emit", emitted, "Idempotency-Key: new")
 	if p := problemOf(t, w); p.Code != underWay || !p.Open || w.Header().Get("Retry-After") == "" || f.count != 1 {
@@ -151,6 +151,6 @@ func TestCallEndsWithoutItsClient(t *testing.T) {
 	r.Header.Set("Content-Type", "application/json; charset=utf-8")
 	w := httptest.NewRecorder()
 	if a.ServeHTTP(w, r); w.Code != 200 || f.count != 1 {
-		t.Errorf("%d %s, %d published", w.Code, w.Body, f.count)
+		t.Errorf("got %d %s, %d published, want 200, 1", w.Code, w.Body, f.count)
 	}
 }

@@ -96,7 +96,7 @@ func TestRefused(t *testing.T) {
 	} {
 		w := call(a, tt.method, tt.path, tt.body, tt.headers...)
 		if w.Body.Len() > 2000 {
-			t.Errorf("%s %s %.100s: the answer has %d bytes", tt.method, tt.path, tt.body, w.Body.Len())
+			t.Errorf("%s %s %.100s: the answer has %d bytes, want at most 2000", tt.method, tt.path, tt.body, w.Body.Len())
 		}
 		if p := problemOf(t, w); p.Code != tt.code || p.Open || !strings.Contains(p.Detail, tt.says) {
 			t.Errorf("%s %s %.100s: %d %s, want %s with %q", tt.method, tt.path, tt.body, w.Code, w.Body, tt.code, tt.says)
@@ -106,6 +106,6 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	if f.count > 0 {
-		t.Errorf("%d events were published", f.count)
+		t.Errorf("%d events were published, want 0", f.count)
 	}
 }

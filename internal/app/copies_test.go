@@ -134,10 +134,10 @@ func TestSessionWritesAreLimited(t *testing.T) {
 				}
 			}
 			if done != 0 || sessions.saves.Load() != 1 {
-				t.Errorf("%d more may, %d writes", done, sessions.saves.Load())
+				t.Errorf("%d more may, %d writes, want 0, 1", done, sessions.saves.Load())
 			}
 			if n := limits.Refused()[limit.CopyRate]; n != 1 {
-				t.Errorf("%d are counted", n)
+				t.Errorf("%d are counted, want 1", n)
 			}
 		})
 	}

@@ -312,7 +312,7 @@ func TestReadsThatNobodyWaitsFor(t *testing.T) {
 	}
 	c.call(`["join","x"]`) // handled after these
 	if n := counted.reads.Load(); n != 0 {
-		t.Errorf("%d reads without an ack", n)
+		t.Errorf("got %d reads without an ack, want 0", n)
 	}
 
 	counted.held = make(chan struct{})
@@ -345,10 +345,10 @@ func TestRefusedReads(t *testing.T) {
 		}
 	}
 	if n := counted.reads.Load(); n != 1 {
-		t.Errorf("%d reads", n)
+		t.Errorf("got %d reads, want 1", n)
 	}
 	if n := limits.Refused()[limit.ReadRate]; n != 2 {
-		t.Errorf("%d are counted", n)
+		t.Errorf("%d are counted, want 2", n)
 	}
 }
 
@@ -374,7 +374,7 @@ func TestReadsCostWhatTheyReturn(t *testing.T) {
 		}
 	}
 	if all < 4 || all > 7 {
-		t.Errorf("%d pages of 200 kB", all)
+		t.Errorf("got %d pages of 200 kB, want at least 4, at most 7", all)
 	}
 }
 

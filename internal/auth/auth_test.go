@@ -234,7 +234,7 @@ func TestSameRooms(t *testing.T) {
 		"everything":     {func(id *Identity) { id.Can.unbounded = true }, false},
 	} {
 		if got := id(tt.change).SameRooms(same); got != tt.want {
-			t.Errorf("%s: %v", name, got)
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
 }
@@ -277,7 +277,7 @@ func TestWorkOfPatterns(t *testing.T) {
 	took := quickest(func() bool { return Permissions{Join: []string{pattern}}.MayJoin(room) })
 	product := quickest(func() bool { matched, _ := path.Match(pattern, room); return matched })
 	if took > product/4 {
-		t.Errorf("%v, and path.Match takes %v", took, product)
+		t.Errorf("%v, and path.Match takes %v, want at most %v", took, product, product/4)
 	}
 	list := make([]string, maxSpecial/maxRoomName)
 	for i := range list {

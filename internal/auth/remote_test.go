@@ -107,14 +107,14 @@ func TestJWKS(t *testing.T) {
 		}
 	}
 	if n := s.requests(); n != 1 {
-		t.Errorf("asked %d times for keys that are known", n)
+		t.Errorf("asked %d times for keys that are known, want 1", n)
 	}
 	for name, token := range map[string]string{
 		"not for signatures": sign(t, "RS256", otherRSA, nil, "kid", "enc"),
 		"too short":          sign(t, "RS256", shortRSA, nil, "kid", "short"),
 	} {
 		if got := judge(t, v, token); got != TokenInvalid {
-			t.Errorf("%s: %q", name, got)
+			t.Errorf("%s: %q, want %q", name, got, TokenInvalid)
 		}
 	}
 }
@@ -132,27 +132,27 @@ func TestRotation(t *testing.T) {
 		t.Fatal(got)
 	}
 	if got := judge(t, v, sign(t, "EdDSA", edKey, nil, "kid", "of the PEM key")); got != "" || s.requests() != 1 {
-		t.Errorf("a configured key beside the server's: %q after %d requests", got, s.requests())
+		t.Errorf(`a configured key beside the server's: %q after %d requests, want "", 1`, got, s.requests())
 	}
 	var strangers sync.WaitGroup
 	began := time.Now()
 	for i := range 100 {
 		strangers.Go(func() {
 			if got := judge(t, v, sign(t, "ES256", otherEC, nil, "kid", fmt.Sprint("stranger ", i))); got != TokenInvalid {
-				t.Errorf("a stranger's: %q", got)
+				t.Errorf("a stranger's: %q, want %q", got, TokenInvalid)
 			}
 		})
 	}
 	s.shows(jwk(t, "2", otherEC))
 	if got := judge(t, v, second); got != "" {
-		t.Errorf("the new key's: %q", got)
+		t.Errorf(`the new key's: %q, want ""`, got)
 	}
 	strangers.Wait()
 	if n, most := s.requests(), 2+int(time.Since(began)/refreshLeast); n > most {
-		t.Errorf("%d requests in %v", n, time.Since(began))
+		t.Errorf("got %d requests in %v, want at most %d", n, time.Since(began), most)
 	}
 	if got := judge(t, v, first); got != TokenInvalid {
-		t.Errorf("the withdrawn key's: %q", got)
+		t.Errorf("the withdrawn key's: %q, want %q", got, TokenInvalid)
 	}
 }
 
@@ -170,7 +170,7 @@ func TestServerIsDown(t *testing.T) {
 	s.fails()
 	for range 2 {
 		if got := judge(t, v, unknown); got != Unavailable {
-			t.Errorf("an unknown key's: %q", got)
+			t.Errorf("an unknown key's: %q, want %q", got, Unavailable)
 		}
 	}
 	if got := judge(t, v, known); got != "" || v.Ready() != nil {
@@ -182,7 +182,7 @@ func TestServerIsDown(t *testing.T) {
 		t.Errorf("with a context that ends: %v", err)
 	}
 	if n := logs.FilterMessageSnippet("JWKS not fetched").Len(); n != 1 {
-		t.Errorf("%d lines for one outage", n)
+		t.Errorf("got %d lines for one outage, want 1", n)
 	}
 	noSecrets(t, v, logs)
 }
@@ -195,7 +195,7 @@ func TestNoServer(t *testing.T) {
 	seen, logs := observer.New(zap.DebugLevel)
 	v := verifier(t, Options{JWKSURL: withSecrets(s.URL), Logger: zap.New(seen)})
 	if got := judge(t, v, sign(t, "ES256", ecKey, nil)); got != Unavailable {
-		t.Errorf("with no keys: %q", got)
+		t.Errorf("with no keys: %q, want %q", got, Unavailable)
 	}
 	noSecrets(t, v, logs)
 }
@@ -249,13 +249,13 @@ func TestBadAnswers(t *testing.T) {
 			s.does(serve)
 			v := verifier(t, Options{JWKSURL: s.URL, Secret: secret})
 			if got := judge(t, v, token); got != Unavailable {
-				t.Errorf("%q", got)
+				t.Errorf("got %q, want %q", got, Unavailable)
 			}
 			if v.Ready() == nil {
 				t.Error("is ready without keys")
 			}
 			if got := judge(t, v, sign(t, "HS256", secret, nil)); got != "" {
-				t.Errorf("a token by the secret: %q", got)
+				t.Errorf(`a token by the secret: %q, want ""`, got)
 			}
 			s.shows(jwk(t, "1", ecKey))
 			if got := judge(t, v, token); got != "" || v.Ready() != nil {

@@ -71,7 +71,7 @@ func TestConcurrentCallers(t *testing.T) {
 	end()
 	serving.Wait()
 	if items, bytes := q.Waiting(); items != 0 || bytes != 0 {
-		t.Errorf("%d requests of %d bytes are left", items, bytes)
+		t.Errorf("%d requests of %d bytes are left, want 0, 0", items, bytes)
 	}
 }
 
@@ -158,7 +158,7 @@ func TestUnansweredRequestsFail(t *testing.T) {
 				})
 			}()
 			if a, err := answered.Wait(); a != 7 || err != nil {
-				t.Errorf("the answered request: %d, %v", a, err)
+				t.Errorf("the answered request: %d, %v, want 7", a, err)
 			}
 			if _, err := forgotten.Wait(); !errors.Is(err, errUnanswered) || !Begun(err) {
 				t.Errorf("the forgotten request: %v", err)
@@ -184,10 +184,10 @@ func TestLimits(t *testing.T) {
 				all = append(all, put(t, q, i, size))
 			}
 			if _, err := q.Put(t.Context(), 0, 0); !errors.Is(err, ErrFull) {
-				t.Errorf("Put into a full queue: %v", err)
+				t.Errorf("Put into a full queue: %v, want ErrFull", err)
 			}
 			if _, err := q.Do(t.Context(), 0, 0); !errors.Is(err, ErrFull) {
-				t.Errorf("Do with a full queue: %v", err)
+				t.Errorf("Do with a full queue: %v, want ErrFull", err)
 			}
 			q.leave(all[0])
 			put(t, q, 0, 1)
@@ -210,11 +210,11 @@ func TestWithdrawnRequestsTakeNoSpace(t *testing.T) {
 			t.Fatalf("Wait: %v", err)
 		}
 		if len(q.waiting) > 4 {
-			t.Fatalf("%d requests are kept for one that waits", len(q.waiting))
+			t.Fatalf("%d requests are kept for one that waits, want at most 4", len(q.waiting))
 		}
 	}
 	if items, bytes := q.Waiting(); items != 1 || bytes != 1 {
-		t.Errorf("%d requests of %d bytes wait", items, bytes)
+		t.Errorf("%d requests of %d bytes wait, want 1, 1", items, bytes)
 	}
 	if all := q.next(nil); len(all) != 1 || all[0] != kept {
 		t.Errorf("%d requests are taken", len(all))
@@ -247,7 +247,7 @@ func TestEndedRequests(t *testing.T) {
 		}
 	}
 	if items, bytes := q.Waiting(); items != 0 || bytes != 0 {
-		t.Errorf("%d requests of %d bytes wait", items, bytes)
+		t.Errorf("%d requests of %d bytes wait, want 0, 0", items, bytes)
 	}
 }
 
@@ -266,7 +266,7 @@ func TestPatience(t *testing.T) {
 					}
 					_, err := r.Wait()
 					if took := time.Since(began); !errors.Is(err, ErrLate) || Begun(err) != begins || took != time.Second {
-						t.Errorf("Wait: %v after %v, begun: %v", err, took, Begun(err))
+						t.Errorf("Wait: %v after %v, begun: %v, want ErrLate, %v, %v", err, took, Begun(err), time.Second, begins)
 					}
 					if r.Begin() != begins {
 						t.Errorf("the request of a caller that has gone begins: %v", !begins)
@@ -310,11 +310,11 @@ func TestOwnerEnds(t *testing.T) {
 			}
 		}
 		if _, err := q.Put(t.Context(), 4, 1); !errors.Is(err, errEnded) {
-			t.Errorf("Put: %v", err)
+			t.Errorf("Put: %v, want errEnded", err)
 		}
 		close(release)
 		if a, err := begun.Wait(); a != 10 || err != nil {
-			t.Errorf("Wait of the request that has begun: %d, %v", a, err)
+			t.Errorf("Wait of the request that has begun: %d, %v, want 10", a, err)
 		}
 		serving.Wait()
 	})
@@ -334,7 +334,7 @@ func TestAnswerPrecedesTheEnd(t *testing.T) {
 		cancel()
 		end()
 		if a, err := r.Wait(); a != 5 || err != nil {
-			t.Fatalf("Wait: %d, %v", a, err)
+			t.Fatalf("Wait: %d, %v, want 5", a, err)
 		}
 	}
 }

@@ -76,7 +76,7 @@ func model(t *rapid.T) {
 			switch {
 			case owner.Err() != nil:
 				if !errors.Is(err, errEnded) {
-					t.Fatalf("Put after the owner's end: %v", err)
+					t.Fatalf("Put after the owner's end: %v, want errEnded", err)
 				}
 			case items >= maxItems || bytes >= maxBytes:
 				if !errors.Is(err, ErrFull) {

@@ -57,7 +57,7 @@ func users(t *testing.T) []user {
 		all = append(all, u)
 	}
 	if len(all) != 2 {
-		t.Fatalf("%d users in the document", len(all))
+		t.Fatalf("got %d users in the document, want 2", len(all))
 	}
 	return all
 }

@@ -40,7 +40,7 @@ func TestNamedTestsExist(t *testing.T) {
 		}
 	}
 	if rows < 30 {
-		t.Errorf("%d rows", rows)
+		t.Errorf("got %d rows, want at least 30", rows)
 	}
 }
 
@@ -110,7 +110,7 @@ func TestMetricsAndLinesExist(t *testing.T) {
 		}
 	}
 	if names < 25 {
-		t.Errorf("%d names", names)
+		t.Errorf("got %d names, want at least 25", names)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestEveryMetricIsExplained(t *testing.T) {
 		}
 	}
 	if names < 40 {
-		t.Errorf("%d metrics", names)
+		t.Errorf("got %d metrics, want at least 40", names)
 	}
 }
 

@@ -52,7 +52,7 @@ func TestSizes(t *testing.T) {
 	for what, got := range measured {
 		t.Logf("%s: %.1f bytes", what, got)
 		if want := documented[what]; got < 0.8*want || got > 1.2*want {
-			t.Errorf("%s has %.1f bytes, the document says %.0f", what, got, want)
+			t.Errorf("%s has %.1f bytes, the document says %.0f, want at least %.1f, at most %.1f", what, got, want, 0.8*want, 1.2*want)
 		}
 		delete(documented, what)
 	}

@@ -69,7 +69,7 @@ func TestBusyOwnerDoesNotCutItsWebSocket(t *testing.T) {
 	case <-time.After(held):
 	}
 	if n := owner.engine.Stats().WebSocket; n != 1 {
-		t.Errorf("the owner has %d WebSockets", n)
+		t.Errorf("the owner has %d WebSockets, want 1", n)
 	}
 	ws.Close()
 	close(owner.mayRead)
@@ -107,7 +107,7 @@ func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
 	}
 	close(owner.mayRead)
 	if got := receive(t, answered); got != "200 ok ["+near.id+"]" {
-		t.Errorf("answered %s", got)
+		t.Errorf("answered %s, want %s", got, "200 ok ["+near.id+"]")
 	}
 }
 
@@ -159,7 +159,7 @@ func TestSilentOwner(t *testing.T) {
 		t.Errorf("%v, want one failed and one ok", n)
 	}
 	if took := time.Since(begun); took > patience/2 {
-		t.Errorf("noticed after %v", took)
+		t.Errorf("noticed after %v, want at most %v", took, patience/2)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestDrainWithBusyOwner(t *testing.T) {
 				t.Error(err)
 			}
 			if took := time.Since(begun); took > patience/4 {
-				t.Errorf("took %v", took)
+				t.Errorf("took %v, want at most %v", took, patience/4)
 			}
 			ws.Close()
 			receive(t, sent)
@@ -244,6 +244,6 @@ func TestProgressResponsesAreRequested(t *testing.T) {
 		t.Error(err)
 	}
 	if n := len(silent); n != 0 {
-		t.Errorf("%d signs of life for a node that did not ask", n)
+		t.Errorf("got %d signs of life for a node that did not ask, want 0", n)
 	}
 }

@@ -22,7 +22,7 @@ func TestOwnerClosesWebSocket(t *testing.T) {
 	}
 	conn.Close(engineio.ForcedClose)
 	if got := read(t, ws); got != "4goodbye" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4goodbye"`, got)
 	}
 	closedWell(t, ws)
 	// The client keeps its side open, and is not waited for.
@@ -114,7 +114,7 @@ func TestCloseDoesNotWaitForEver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := f.Close(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("close: %v", err)
+		t.Errorf("close: %v, want context.Canceled", err)
 	}
 	f.leave(p)
 	if err := f.Close(t.Context()); err != nil {

@@ -36,7 +36,7 @@ func TestDrainWaitsForPolls(t *testing.T) {
 	}
 	c.expect(owner, "POST", sid, "4answered", "ok")
 	if got := receive(t, polled); got != "4answered<nil>" {
-		t.Errorf("polled %s", got)
+		t.Errorf("polled %s, want 4answered<nil>", got)
 	}
 	if err := receive(t, drained); err != nil {
 		t.Error(err)
@@ -58,12 +58,12 @@ func TestDrain(t *testing.T) {
 	}
 	for _, ws := range sockets {
 		if got := read(t, ws); got != "4last words" {
-			t.Errorf("got %q before the end", got)
+			t.Errorf(`got %q before the end, want "4last words"`, got)
 		}
 		closedWell(t, ws)
 	}
 	if n := len(owner.asked); n != len(sockets) {
-		t.Errorf("the owner was asked %d times", n)
+		t.Errorf("the owner was asked %d times, want %d", n, len(sockets))
 	}
 	until(t, func() bool { return near.Stats().Open == 0 })
 	c.expect(near, "POST", polled, "4still here", "ok")
@@ -84,7 +84,7 @@ func TestDrain(t *testing.T) {
 	near.mu.Unlock()
 	cancel(errClosed)
 	if err := near.Drain(ctx, time.Hour); !errors.Is(err, errClosed) {
-		t.Errorf("drain: %v", err)
+		t.Errorf("drain: %v, want errClosed", err)
 	}
 	near.mu.Lock()
 	delete(near.passages, held)
@@ -106,11 +106,11 @@ func TestDrainWaitsForTheOwner(t *testing.T) {
 	}
 	write(t, ws, "4still served")
 	if got := read(t, ws); got != "4still served" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4still served"`, got)
 	}
 	close(owner.mayLeave)
 	if got := read(t, ws); got != "4last words" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4last words"`, got)
 	}
 	closedWell(t, ws)
 	if err := receive(t, drained); err != nil {

@@ -26,11 +26,11 @@ func TestEachRequestAtAnotherNode(t *testing.T) {
 	ws := c.move(b, sid)
 	write(t, ws, "4by WebSocket")
 	if got := read(t, ws); got != "4by WebSocket" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4by WebSocket"`, got)
 	}
 	until(t, func() bool { return b.Stats().Open == 1 }) // requests leave after their answers
 	if n := b.Stats().Forwarded[OK]; n != 2 {
-		t.Errorf("forwarded %d", n)
+		t.Errorf("forwarded %d, want 2", n)
 	}
 	if n := a.engine.Stats(); n.Upgrades != 1 || n.WebSocket != 1 {
 		t.Errorf("%+v", n)
@@ -85,7 +85,7 @@ func TestRandomBalancer(t *testing.T) {
 		}
 		for why, count := range n.Stats().Refused {
 			if count > 0 {
-				t.Errorf("%s has refused %d as %s", n.id, count, why)
+				t.Errorf("%s has refused %d as %s, want 0", n.id, count, why)
 			}
 		}
 	}
@@ -113,7 +113,7 @@ func TestClientsAddress(t *testing.T) {
 	res, body := c.do(c.nodes[1], "POST", sid, "4hi",
 		"X-Rejoin-Client", "6.6.6.6:666", "X-Rejoin-From", "n000", "X-Rejoin-Something", "else", "Connection", "X-Rejoin-Signature")
 	if body != "ok" {
-		t.Fatalf("%s %s", res.Status, body)
+		t.Fatalf("%s %s, want ok", res.Status, body)
 	}
 	saw := res.Header.Values("X-Owner-Saw")
 	if len(saw) != 1 || saw[0] == "" || saw[0] != res.Header.Get("X-Node-Saw") {
@@ -155,7 +155,7 @@ func TestOwnerGone(t *testing.T) {
 		}
 	}
 	if n := b.Stats().Refused[Misdirected]; n != 1 {
-		t.Errorf("a node that has another's address has refused %d requests", n)
+		t.Errorf("a node that has another's address has refused %d requests, want 1", n)
 	}
 	if res, body := c.do(a, "POST", "dead"+strings.Repeat("x", 16), "4hi"); res.StatusCode != 400 || !strings.HasPrefix(body, `{"code":1,`) {
 		t.Errorf("POST: %s %s", res.Status, body)

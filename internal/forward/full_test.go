@@ -78,7 +78,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 			}
 			for range 8 { // more than the port has connections beside
 				if status := health(t, c, owner); status != http.StatusOK {
-					t.Fatalf("health check: %d", status)
+					t.Fatalf("health check: %d, want %d", status, http.StatusOK)
 				}
 			}
 			if n := l.Refused()[name]; n != refused {
@@ -101,7 +101,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 			}
 			c.expect(near, "POST", polling[0], "4hi", "ok")
 			if got := receive(t, waiting); got != "4hi<nil>" {
-				t.Errorf("the poll within the bound: %s", got)
+				t.Errorf("the poll within the bound: %s, want 4hi<nil>", got)
 			}
 			for _, sid := range polling[1:] {
 				c.expect(near, "GET", sid, "", "4hi")
@@ -142,7 +142,7 @@ func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	until(t, func() bool { return l.Refused()[limit.ForwardedFromNodes] > 1 })
 	l.Leave()
 	if got := receive(t, posted); got != "ok<nil>" {
-		t.Errorf("POST: %s", got)
+		t.Errorf("POST: %s, want ok<nil>", got)
 	}
 	polled := make(chan string, 1)
 	before := l.Refused()[limit.ForwardedFromNodes]
@@ -155,7 +155,7 @@ func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	until(t, func() bool { return l.Open() == most-1 })
 	c.expect(near, "POST", sid, "4hi", "ok")
 	if got := receive(t, polled); got != "4hi<nil>" {
-		t.Errorf("poll: %s", got)
+		t.Errorf("poll: %s, want 4hi<nil>", got)
 	}
 }
 

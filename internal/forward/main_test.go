@@ -240,7 +240,7 @@ func (c *cluster) upgrade(at *node, sid string) *websocket.Conn {
 	_ = ws.SetReadDeadline(time.Now().Add(patience))
 	write(c.T, ws, "2probe")
 	if got := read(c.T, ws); got != "3probe" {
-		c.Fatalf("probe answered by %q", got)
+		c.Fatalf(`probe answered by %q, want "3probe"`, got)
 	}
 	return ws
 }
@@ -252,7 +252,7 @@ func (c *cluster) move(at *node, sid string) *websocket.Conn {
 	write(c.T, ws, "5")
 	write(c.T, ws, "4moved")
 	if got := read(c.T, ws); got != "4moved" {
-		c.Fatalf("first message %q", got)
+		c.Fatalf(`first message %q, want "4moved"`, got)
 	}
 	return ws
 }

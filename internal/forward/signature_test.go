@@ -91,7 +91,7 @@ func TestSignature(t *testing.T) {
 			})).ServeHTTP(w, received(r))
 			if test.want == "" {
 				if served != 1 || w.Code != http.StatusOK {
-					t.Errorf("status %d %s, served %d times", w.Code, w.Body, served)
+					t.Errorf("status %d %s, served %d times, want %d, 1", w.Code, w.Body, served, http.StatusOK)
 				}
 				return
 			}
@@ -100,10 +100,10 @@ func TestSignature(t *testing.T) {
 				t.Errorf("%v: %s, want %s", err, w.Body, test.want)
 			}
 			if served != 0 || w.Code != http.StatusForbidden {
-				t.Errorf("status %d, served %d times", w.Code, served)
+				t.Errorf("status %d, served %d times, want %d, 0", w.Code, served, http.StatusForbidden)
 			}
 			if n := to.Stats().Refused[test.want] - before[test.want]; n != 1 {
-				t.Errorf("counted %d times", n)
+				t.Errorf("counted %d times, want 1", n)
 			}
 		})
 	}

@@ -53,18 +53,18 @@ func TestEventRates(t *testing.T) {
 					return
 				}
 				if n := all.Refused()[test.name]; n != uint64(400-first-same-other-on) {
-					t.Errorf("%d are counted", n)
+					t.Errorf("%d are counted, want %d", n, uint64(400-first-same-other-on))
 				}
 				if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != test.name || logged[0].ContextMap()["user"] != "ann" {
 					t.Errorf("logged %v", logged)
 				}
 				time.Sleep(time.Second)
 				if again := allowed(a, 100, test.bytes); again != test.first/10 {
-					t.Errorf("%d a second later", again)
+					t.Errorf("got %d a second later, want %d", again, test.first/10)
 				}
 				time.Sleep(10 * time.Second)
 				if again := allowed(a, 100, test.bytes); again != test.first {
-					t.Errorf("%d when all has been paid", again)
+					t.Errorf("%d when all has been paid, want %d", again, test.first)
 				}
 			})
 		})
@@ -94,7 +94,7 @@ func TestAddressesHaveEventRates(t *testing.T) {
 				t.Errorf("%s of %s: %d may, and %d are counted, want %d", test.limit, test.address, sent, n, test.want)
 			}
 			if n := allowed(all.Client("", "192.0.2.2:1"), 10, 50); n != 10 {
-				t.Errorf("%d of another address", n)
+				t.Errorf("got %d of another address, want 10", n)
 			}
 		})
 	}
@@ -125,7 +125,7 @@ func TestTablesStaySmall(t *testing.T) {
 		all := NewClients(ClientOptions{UserEvents: 1, ReadBytes: 1000})
 		a, b := all.Client("ann", ""), all.Client("ann", "")
 		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
-			t.Errorf("%d events", n)
+			t.Errorf("got %d events, want 10", n)
 		}
 		for i := range 20_000 {
 			address := fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff)
@@ -140,13 +140,13 @@ func TestTablesStaySmall(t *testing.T) {
 			}
 		}
 		if len(all.users.entries) > 3*leastSweep || len(all.addresses.entries) > 3*leastSweep {
-			t.Errorf("%d users, %d addresses", len(all.users.entries), len(all.addresses.entries))
+			t.Errorf("got %d users, %d addresses, want at most %d, at most %d", len(all.users.entries), len(all.addresses.entries), 3*leastSweep, 3*leastSweep)
 		}
 		if !a.held.forgotten {
 			t.Error("a silent user is remembered")
 		}
 		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
-			t.Errorf("%d events after the user was forgotten", n)
+			t.Errorf("%d events after the user was forgotten, want 10", n)
 		}
 	})
 }
@@ -159,7 +159,7 @@ func TestAllowAllocatesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("got %v allocations, want 0", n)
 	}
 	c.all.users.mu.Lock()
 	defer c.all.users.mu.Unlock()
@@ -247,7 +247,7 @@ func TestReadsOfAllSizes(t *testing.T) {
 			read(0)
 		}
 		if waited := time.Since(begun); waited != 0 {
-			t.Errorf("%v for six seconds' worth", waited)
+			t.Errorf("got %v for six seconds' worth, want 0", waited)
 		}
 		read(5 << 20)
 		begun = time.Now()
@@ -267,7 +267,7 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 		r := all.Recovery("", "192.0.2.1:1")
 		r.Charge(9 << 20)
 		if wait := r.Wait(); wait != 0 {
-			t.Errorf("%v within the rate", wait)
+			t.Errorf("got %v within the rate, want 0", wait)
 		}
 		r.Charge(3 << 20)
 		if wait := all.Recovery("", "192.0.2.1:2").Wait().Round(time.Second / 4); wait != 2250*time.Millisecond {
@@ -281,11 +281,11 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 			t.Errorf("%d are delayed, want 2", got)
 		}
 		if wait := all.Recovery("ann", "192.0.2.1:1").Wait(); wait != 0 {
-			t.Errorf("%v for a user", wait)
+			t.Errorf("got %v for a user, want 0", wait)
 		}
 		time.Sleep(11 * time.Second)
 		if wait := r.Wait(); wait != 0 {
-			t.Errorf("%v later", wait)
+			t.Errorf("got %v later, want 0", wait)
 		}
 		none := NewClients(ClientOptions{}).Recovery("", "")
 		if none.Charge(1 << 30); none.Wait() != 0 {
@@ -364,14 +364,14 @@ func TestTokenRate(t *testing.T) {
 			return n
 		}
 		if n, m := verified(one), verified(other); n != 10 || m != 10 {
-			t.Errorf("%d and %d tokens are verified", n, m)
+			t.Errorf("%d and %d tokens are verified, want 10, 10", n, m)
 		}
 		time.Sleep(3 * time.Second)
 		if n := verified(one); n != 3 {
-			t.Errorf("%d tokens are verified after three seconds", n)
+			t.Errorf("%d tokens are verified after three seconds, want 3", n)
 		}
 		if n := all.Refused()[TokenRate]; n != 20+20+27 {
-			t.Errorf("%d are counted", n)
+			t.Errorf("%d are counted, want %d", n, 20+20+27)
 		}
 	})
 }

@@ -50,7 +50,7 @@ func TestCopyRate(t *testing.T) {
 						t.Error("another socket may")
 					}
 					if n := all.Refused()[CopyRate]; n != 2 {
-						t.Errorf("%d are counted", n)
+						t.Errorf("%d are counted, want 2", n)
 					}
 					if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != CopyRate {
 						t.Errorf("logged %v", logged)
@@ -142,7 +142,7 @@ func TestJoinsLogWithoutTheLock(t *testing.T) {
 		_ = c.Join(1000)
 	}
 	if logs.Len() != 1 {
-		t.Errorf("%d lines", logs.Len())
+		t.Errorf("got %d lines, want 1", logs.Len())
 	}
 }
 
@@ -161,7 +161,7 @@ func TestJoinsHaveTheRateOfCopies(t *testing.T) {
 		}
 		one, other := all.Client(test.user, test.address), all.Client(test.user, test.address)
 		if n := join(one, 1); n != 1000 {
-			t.Errorf("%+v: %d joins of one room", test, n)
+			t.Errorf("%+v: %d joins of one room, want 1000", test, n)
 		}
 		if n := join(one, 129); n != 10 {
 			t.Errorf("%+v: %d joins of 129 rooms, want 10", test, n)
@@ -195,7 +195,7 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 			}
 			for range burst { // of which the last one may be larger
 				if d := write(one, test.rate); d != 0 {
-					t.Errorf("%+v: a write within the burst waits %v", test, d)
+					t.Errorf("%+v: a write within the burst waits %v, want 0", test, d)
 				}
 			}
 			if d := write(one, 2*test.rate); d == 0 || d > time.Second {
@@ -205,7 +205,7 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 				t.Errorf("%+v: one of another socket waits %v", test, d)
 			}
 			if d := write(one, 10*test.rate); d > 2*time.Second+time.Millisecond {
-				t.Errorf("%+v: the next waits %v", test, d)
+				t.Errorf("%+v: the next waits %v, want at most %v", test, d, 2*time.Second+time.Millisecond)
 			}
 			begun := time.Now()
 			err := one.Write(t.Context())
@@ -219,11 +219,11 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(errLeft)
 			if err := one.Write(ctx); !errors.Is(err, errLeft) {
-				t.Errorf("%+v: with a context that has ended: %v", test, err)
+				t.Errorf("%+v: with a context that has ended: %v, want errLeft", test, err)
 			}
 			time.Sleep(time.Minute)
 			if d := write(one, 1); d != 0 {
-				t.Errorf("%+v: a minute later it waits %v", test, d)
+				t.Errorf("%+v: a minute later it waits %v, want 0", test, d)
 			}
 		})
 	}

@@ -41,17 +41,17 @@ func TestHandshakeRate(t *testing.T) {
 		}
 		time.Sleep(500 * time.Millisecond)
 		if yes, _ := admitted(h, 100, "127.0.0.1:1"); yes != 50 {
-			t.Errorf("%d are admitted half a second later", yes)
+			t.Errorf("%d are admitted half a second later, want 50", yes)
 		}
 		if n := h.Refused()[HandshakeRate]; n != 200 {
-			t.Errorf("%d are counted", n)
+			t.Errorf("%d are counted, want 200", n)
 		}
 	})
 }
 
 func TestNoHandshakeRate(t *testing.T) {
 	if yes, _ := admitted(NewHandshakes(HandshakeOptions{}), 100_000, "127.0.0.1:1"); yes != 100_000 {
-		t.Errorf("%d are admitted", yes)
+		t.Errorf("%d are admitted, want 100_000", yes)
 	}
 }
 
@@ -84,14 +84,14 @@ func TestIPLimits(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if yes, _ := admitted(h, 10, "192.0.2.1:1"); yes != 1 {
-			t.Errorf("%d a second later", yes)
+			t.Errorf("got %d a second later, want 1", yes)
 		}
 		h = NewHandshakes(HandshakeOptions{IPRate: 1, Proxies: Proxies{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
 		if yes, _ := admitted(h, 20, "192.168.1.1:1"); yes != 10 {
-			t.Errorf("%d of a private network, where the proxies are known", yes)
+			t.Errorf("%d of a private network, where the proxies are known, want 10", yes)
 		}
 		if yes, _ := admitted(h, 20, "127.0.0.1:1"); yes != 20 {
-			t.Errorf("%d of loopback, where the proxies are known", yes)
+			t.Errorf("%d of loopback, where the proxies are known, want 20", yes)
 		}
 	})
 }
@@ -117,11 +117,11 @@ func TestIPConnections(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if yes, _ := admitted(h, 2, "192.0.2.2:1"); yes != 1 {
-			t.Errorf("%d: what the node refused counts as open", yes)
+			t.Errorf("got %d: what the node refused counts as open, want 1", yes)
 		}
 		ends[0]()
 		if yes, _ := admitted(h, 2, "192.0.2.1:1"); yes != 1 {
-			t.Errorf("%d after one has ended", yes)
+			t.Errorf("%d after one has ended, want 1", yes)
 		}
 		if n := h.Refused(); n[IPConnections] != 3 || n[HandshakeRate] != 1 {
 			t.Errorf("%v", n)
@@ -206,7 +206,7 @@ func TestHeaderBytes(t *testing.T) {
 		ends = append(ends, ended)
 	}
 	if len(ends) != 2 {
-		t.Errorf("%d connections", len(ends))
+		t.Errorf("got %d connections, want 2", len(ends))
 	}
 	for range 100 {
 		if _, err := admit(freeHeaders - 100); err != nil {

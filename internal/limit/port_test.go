@@ -32,7 +32,7 @@ func serve(t *testing.T, p *Port, h http.HandlerFunc) (open func(text string) ne
 		s.Close()
 		<-done
 		if open := p.Stats().Open; open != 0 || p.waiting != 0 {
-			t.Errorf("in the end %d are open, and %d wait", open, p.waiting)
+			t.Errorf("in the end %d are open, and %d wait, want 0, 0", open, p.waiting)
 		}
 	})
 	return func(text string) net.Conn {
@@ -95,10 +95,10 @@ func TestFullPortTakesClients(t *testing.T) {
 			}
 			waits(t, p, 3)
 			if got := said(open(whole)); got != "HTTP/1.1 200 OK" {
-				t.Errorf("a whole request got %q", got)
+				t.Errorf(`a whole request got %q, want "HTTP/1.1 200 OK"`, got)
 			}
 			if got := said(first); got != "" {
-				t.Errorf("the one that had waited longest got %q", got)
+				t.Errorf(`the one that had waited longest got %q, want ""`, got)
 			}
 			if n := p.Refused()[Connections]; n != 1 || logs.FilterMessage("too many connections").Len() != 1 {
 				t.Errorf("counted %d, logged %v", n, logs.All())
@@ -121,12 +121,12 @@ func TestFullPortKeepsRequests(t *testing.T) {
 	}
 	waits(t, p, 0)
 	if got := said(open(whole)); got != "" {
-		t.Errorf("one too many got %q", got)
+		t.Errorf(`one too many got %q, want ""`, got)
 	}
 	close(proceed)
 	for _, c := range busy {
 		if got := said(c); got != "HTTP/1.1 200 OK" {
-			t.Errorf("a request that was being answered got %q", got)
+			t.Errorf(`a request that was being answered got %q, want "HTTP/1.1 200 OK"`, got)
 		}
 	}
 }
@@ -137,7 +137,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
 	first := open(whole)
 	if got := said(first); got != "HTTP/1.1 200 OK" {
-		t.Fatalf("got %q", got)
+		t.Fatalf(`got %q, want "HTTP/1.1 200 OK"`, got)
 	}
 	waits(t, p, 1)
 	open("")
@@ -148,7 +148,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	}
 	waits(t, p, 2)
 	if n := p.Refused()[IdleConnections]; n != 1 {
-		t.Errorf("%d were closed", n)
+		t.Errorf("%d were closed, want 1", n)
 	}
 }
 
@@ -160,7 +160,7 @@ func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
 	begun := time.Now()
 	c := open(half)
 	if _, err := io.Copy(io.Discard, c); err != nil || time.Since(begun) > 10*time.Second {
-		t.Errorf("closed after %v: %v", time.Since(begun), err)
+		t.Errorf("closed after %v: %v, want at most %v", time.Since(begun), err, 10*time.Second)
 	}
 }
 
@@ -255,6 +255,6 @@ func TestWaitingAllocatesNothing(t *testing.T) {
 		p.arrives(c, true)
 		p.ConnState(c, http.StateIdle)
 	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("got %v allocations, want 0", n)
 	}
 }

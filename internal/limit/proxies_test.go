@@ -78,7 +78,7 @@ func TestClientAddressHeader(t *testing.T) {
 		}
 		r.RemoteAddr = "192.0.2.1:99"
 		if got := seen(Proxies{testProxies, header}, r); got.RemoteAddr != r.RemoteAddr || got.Host != r.Host || got.URL.Scheme != "" {
-			t.Errorf("%s: believed from a stranger: %s %s %s", header, got.RemoteAddr, got.Host, got.URL.Scheme)
+			t.Errorf("%s: believed from a stranger: %s %s %s, want %s, %s, nothing", header, got.RemoteAddr, got.Host, got.URL.Scheme, r.RemoteAddr, r.Host)
 		}
 	}
 }
@@ -137,7 +137,7 @@ func TestForwardedHostAndProto(t *testing.T) {
 				wantHost, wantScheme = test.wantHost, test.wantScheme
 			}
 			if got.Host != wantHost || got.URL.Scheme != wantScheme {
-				t.Errorf("%q, %q from %s: %s, %s", test.host, test.proto, remote, got.Host, got.URL.Scheme)
+				t.Errorf("%q, %q from %s: %s, %s, want %s, %s", test.host, test.proto, remote, got.Host, got.URL.Scheme, wantHost, wantScheme)
 			}
 		}
 	}

@@ -90,7 +90,7 @@ func TestModel(t *testing.T) {
 					space = append(space, c)
 				}
 				if items, size := q.Space(); items != maxItems-len(waiting) || size != maxBytes-bytes {
-					t.Fatalf("space for %d items and %d bytes, with %d and %d queued", items, size, len(waiting), bytes)
+					t.Fatalf("space for %d items and %d bytes, with %d and %d queued, want %d, %d", items, size, len(waiting), bytes, maxItems-len(waiting), maxBytes-bytes)
 				}
 			},
 		})

@@ -21,12 +21,12 @@ func TestServer(t *testing.T) {
 		t.Fatalf("%s: %v", s.URL(), err)
 	}
 	if got := s.must("CONFIG", "GET", "maxmemory").([]any)[1]; got != "10485760" {
-		t.Errorf("maxmemory is %v", got)
+		t.Errorf("maxmemory is %v, want 10485760", got)
 	}
 	s.must("SET", "k", "v")
 	s.Restart()
 	if _, err := s.do("GET", "k"); !errors.Is(err, goredis.Nil) {
-		t.Errorf("after a restart without persistence: %v", err)
+		t.Errorf("after a restart without persistence: %v, want %v", err, goredis.Nil)
 	}
 	s.Kill()
 	if _, err := s.do("PING"); err == nil {
@@ -42,7 +42,7 @@ func TestPersistence(t *testing.T) {
 	s.must("SET", "k", "v")
 	s.Restart()
 	if got := s.must("GET", "k"); got != "v" {
-		t.Errorf("got %v", got)
+		t.Errorf("got %v, want v", got)
 	}
 }
 

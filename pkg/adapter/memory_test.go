@@ -272,7 +272,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	for i := range 1000 {
 		last = mustPublish(t, a, stored("x", room(fmt.Sprint(i))))
 		if m.backlogs.bytes > budget {
-			t.Fatalf("the backlogs take %d bytes of %d", m.backlogs.bytes, budget)
+			t.Fatalf("the backlogs take %d bytes of %d, want at most %d", m.backlogs.bytes, budget, budget)
 		}
 	}
 	if _, err := replayed(t, a, room("0"), start); !errors.Is(err, ErrTrimmed) {
@@ -288,7 +288,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 		}
 	}
 	if known < 50 {
-		t.Errorf("%d of 100 rooms that were never used are known to have lost nothing", known)
+		t.Errorf("%d of 100 rooms that were never used are known to have lost nothing, want at least 50", known)
 	}
 	if got, err := replayed(t, a, room("0"), last); err != nil || len(got) > 0 {
 		t.Errorf("replay from after the loss: %q, %v", got, err)
@@ -308,7 +308,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	huge := Event{Target: rooms.Target{To: []rooms.Room{room("huge")}}, Stored: true, Attachments: [][]byte{make([]byte, budget)}}
 	mustPublish(t, a, huge)
 	if m.backlogs.bytes != 0 || len(m.backlogs.byRoom) != 0 {
-		t.Errorf("%d bytes are kept in %d rooms", m.backlogs.bytes, len(m.backlogs.byRoom))
+		t.Errorf("%d bytes are kept in %d rooms, want 0, 0", m.backlogs.bytes, len(m.backlogs.byRoom))
 	}
 }
 
@@ -363,7 +363,7 @@ func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 			events += len(b.events)
 		}
 		if got, least := m.backlogs.bytes, payloads*size; got < least || got > least+size/2+events*1000 {
-			t.Errorf("%d events and %d payloads count as %d bytes", events, payloads, got)
+			t.Errorf("%d events and %d payloads count as %d bytes, want at least %d, at most %d", events, payloads, got, least, least+size/2+events*1000)
 		}
 	}
 	mustPublish(t, a, e)
@@ -377,7 +377,7 @@ func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 	mustPublish(t, a, stored("x", e.Target.To[n-1]))
 	expect(0)
 	if len(m.backlogs.shares) != 0 {
-		t.Errorf("%d shares are kept", len(m.backlogs.shares))
+		t.Errorf("%d shares are kept, want 0", len(m.backlogs.shares))
 	}
 }
 

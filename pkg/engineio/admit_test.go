@@ -59,7 +59,7 @@ func TestAdmitRefuses(t *testing.T) {
 		t.Error("AllowRequest was asked")
 	}
 	if n := b.Stats().Refused[-2]; n != 4 {
-		t.Errorf("%d are counted as refused by Admit", n)
+		t.Errorf("%d are counted as refused by Admit, want 4", n)
 	}
 }
 

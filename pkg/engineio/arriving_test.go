@@ -97,7 +97,7 @@ func TestIncompleteMessageAboveTheBudgetIsGivenUp(t *testing.T) {
 	for range 3 { // each has its turn
 		b.write(ws, "4"+strings.Repeat("x", 50_000))
 		if m := receive(t, b.got); len(m.Data) != 50_000 {
-			t.Fatalf("%d bytes arrive", len(m.Data))
+			t.Fatalf("%d bytes arrive, want 50_000", len(m.Data))
 		}
 	}
 	wire, other := b.dialStalled()
@@ -166,7 +166,7 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 				}
 			}
 			if n := all.bytes.Load(); n != 0 {
-				t.Errorf("%d bytes are still counted", n)
+				t.Errorf("%d bytes are still counted, want 0", n)
 			}
 		})
 	}
@@ -238,7 +238,7 @@ func TestPendingBodiesHaveABudget(t *testing.T) {
 			goOn <- struct{}{}
 			receive(t, far.got)
 			if status := receive(t, posted); status != http.StatusOK {
-				t.Errorf("answered %d", status)
+				t.Errorf("answered %d, want %d", status, http.StatusOK)
 			}
 			counts(0)
 
@@ -255,14 +255,14 @@ func TestPendingBodiesHaveABudget(t *testing.T) {
 			client.arriving.shed()
 			client.arriving.mu.Unlock()
 			if status := receive(t, posted); status != http.StatusBadRequest {
-				t.Errorf("given up, and answered %d", status)
+				t.Errorf("given up, and answered %d, want %d", status, http.StatusBadRequest)
 			}
 			far.until(func() bool { return c.cause() != nil })
 			if !test.forward && !givenUp(c) {
 				t.Errorf("it ends with %v", c.cause())
 			}
 			if n := client.Stats().ReceiveCuts; n != 1 {
-				t.Errorf("%d are counted as given up", n)
+				t.Errorf("%d are counted as given up, want 1", n)
 			}
 			counts(0)
 		})
@@ -295,7 +295,7 @@ func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 			b.post(sid, "4"+strings.Repeat("x", 100_000))
 		}
 		if n := b.Stats().ReceivingBytes; n != upgradePosts*128<<10 {
-			t.Errorf("%d bytes are counted", n)
+			t.Errorf("%d bytes are counted, want %d", n, upgradePosts*128<<10)
 		}
 		if spent {
 			b.arriving.mu.Lock()
@@ -333,7 +333,7 @@ func TestClosedSessionHoldsNoRequests(t *testing.T) {
 	b.until(func() bool { return held() == 0 })
 	b.post(sid, "4"+strings.Repeat("c", 100_000))
 	if n := held(); n != 0 {
-		t.Errorf("%d bytes are held", n)
+		t.Errorf("%d bytes are held, want 0", n)
 	}
 	b.poll(sid)
 }

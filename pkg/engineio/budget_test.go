@@ -78,7 +78,7 @@ func TestQueueBudgetCutsTheLargestQueue(t *testing.T) {
 		t.Errorf("%d bytes", len(body))
 	}
 	if body := b.poll(sids[2]); len(body) != 190_001 {
-		t.Errorf("%d bytes", len(body))
+		t.Errorf("got %d bytes, want 190_001", len(body))
 	}
 }
 
@@ -86,7 +86,7 @@ func TestQueueBudgetCutsTheLargestQueue(t *testing.T) {
 func TestQueuedPacketsCountTheirMemory(t *testing.T) {
 	const packets = 100_000
 	if n := int(unsafe.Sizeof(Packet{})) + 16; n != packetOverhead {
-		t.Errorf("a packet has %d bytes beside its frame", n)
+		t.Errorf("a packet has %d bytes beside its frame, want %d", n, packetOverhead)
 	}
 	heap := func() int64 {
 		var m runtime.MemStats
@@ -103,10 +103,10 @@ func TestQueuedPacketsCountTheirMemory(t *testing.T) {
 	}
 	held, counted := heap()-before, int64(c.Queued())
 	if held > counted+counted/5 || counted > 2*held {
-		t.Errorf("%d bytes are held, %d counted", held, counted)
+		t.Errorf("%d bytes are held, %d counted, want at most %d, at most %d", held, counted, counted+counted/5, 2*held)
 	}
 	if n := b.Stats().QueuedBytes; n != counted {
-		t.Errorf("%d bytes are queued of all, %d on the connection", n, counted)
+		t.Errorf("%d bytes are queued of all, %d on the connection, want %d", n, counted, counted)
 	}
 	b.poll(sid)
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
@@ -132,15 +132,15 @@ func TestALargePacketCountsOnce(t *testing.T) {
 		must(t, c.Send(p, Text([]byte("and a small one"))))
 	}
 	if n := b.Stats().QueuedBytes; n > size+members*(100+2*packetOverhead) {
-		t.Errorf("%d bytes are queued", n)
+		t.Errorf("%d bytes are queued, want at most %d", n, size+members*(100+2*packetOverhead))
 	}
 	for _, sid := range sids {
 		if body := b.poll(sid); len(body) != 1+size+1+1+15 {
-			t.Errorf("%d bytes", len(body))
+			t.Errorf("got %d bytes, want %d", len(body), 1+size+1+1+15)
 		}
 	}
 	if n := b.Stats().BudgetCuts; n != 0 {
-		t.Errorf("%d connections are cut", n)
+		t.Errorf("%d connections are cut, want 0", n)
 	}
 	for _, c := range conns {
 		c.close(&CloseError{Reason: ForcedClose}, closeCut)
@@ -163,7 +163,7 @@ func TestALargePacketOnTwoServers(t *testing.T) {
 		servers = append(servers, b)
 	}
 	if a, b := servers[0].Stats().QueuedBytes, servers[1].Stats().QueuedBytes; a < size || a > 2*size || b < size {
-		t.Errorf("%d and %d bytes are queued", a, b)
+		t.Errorf("%d and %d bytes are queued, want at least %d, at most %d, at least %d", a, b, size, 2*size, size)
 	}
 	for i, sid := range sids {
 		servers[i/2].poll(sid)
@@ -247,7 +247,7 @@ func TestQueueBudgetOfACompressedResponse(t *testing.T) {
 	c.unload()
 	c.mu.Unlock()
 	if n := b.Stats().QueuedBytes; n != 0 {
-		t.Errorf("%d bytes count although the connection is cut", n)
+		t.Errorf("%d bytes count although the connection is cut, want 0", n)
 	}
 }
 
@@ -295,7 +295,7 @@ func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 		}
 	}
 	if n := b.Stats().BudgetCuts; n != stalled {
-		t.Errorf("%d cuts are counted", n)
+		t.Errorf("%d cuts are counted, want %d", n, stalled)
 	}
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
@@ -350,7 +350,7 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 		t.Errorf("the open one is closed by %v, %d bytes are left of the closed one, %d cuts", c.cause(), stuck.Queued(), st.BudgetCuts)
 	}
 	if body := b.poll(sid); len(body) != 16<<20+1 {
-		t.Errorf("%d bytes", len(body))
+		t.Errorf("got %d bytes, want %d", len(body), 16<<20+1)
 	}
 	// One whose close is yet to be fetched.
 	_ = c.Send(Text(make([]byte, 20<<20)))
@@ -362,7 +362,7 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 		t.Errorf("%d bytes, want the close", len(body))
 	}
 	if body := b.poll(other); len(body) != 16<<20+1 {
-		t.Errorf("%d bytes", len(body))
+		t.Errorf("got %d bytes, want %d", len(body), 16<<20+1)
 	}
 	b.until(func() bool {
 		b.mu.Lock()
@@ -402,7 +402,7 @@ func TestQueueBudgetUnderConcurrentUse(t *testing.T) {
 					_ = c.Send(p) // some are closed
 				}
 				if n := b.Stats().QueuedBytes; n < 0 || n > int64(2*b.o.QueueBudget+len(conns)*packet) {
-					t.Errorf("%d bytes are queued", n)
+					t.Errorf("%d bytes are queued, want at least 0, at most %d", n, int64(2*b.o.QueueBudget+len(conns)*packet))
 				}
 			}
 		})

@@ -40,7 +40,7 @@ func TestCompressionHasABudget(t *testing.T) {
 		}
 	}
 	if n := b.Stats().Uncompressed; n != 80 {
-		t.Errorf("%d are counted as not compressed", n)
+		t.Errorf("%d are counted as not compressed, want 80", n)
 	}
 }
 
@@ -57,7 +57,7 @@ func TestByteRate(t *testing.T) {
 		{time.Hour, 500, true}, {time.Hour, 1, false},
 	} {
 		if got := r.take(begun.Add(step.at), step.bytes); got != step.want {
-			t.Errorf("%d bytes after %v: %v", step.bytes, step.at, got)
+			t.Errorf("%d bytes after %v: %v, want %v", step.bytes, step.at, got, step.want)
 		}
 	}
 }

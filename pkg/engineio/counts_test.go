@@ -89,7 +89,7 @@ func TestQueuedPacketsLeaveInOneWrite(t *testing.T) {
 		}
 	}
 	if n := len(spy.takeWrites()); n != 1 {
-		t.Errorf("16 packets left in %d writes", n)
+		t.Errorf("16 packets left in %d writes, want 1", n)
 	}
 }
 
@@ -117,7 +117,7 @@ func TestPacketsQueuedDuringAWriteLeaveTogether(t *testing.T) {
 		b.read(ws)
 	}
 	if n := len(spy.takeWrites()); n != 2 {
-		t.Errorf("left in %d writes", n)
+		t.Errorf("left in %d writes, want 2", n)
 	}
 }
 
@@ -139,7 +139,7 @@ func TestBroadcastIsEncodedOnce(t *testing.T) {
 	}
 	for i, ws := range clients {
 		if got := b.read(ws); got != "4to all" {
-			t.Fatalf("client %d read %q", i, got)
+			t.Fatalf(`client %d read %q, want "4to all"`, i, got)
 		}
 		writes := spies[i].takeWrites()
 		if len(writes) != 1 || unsafe.SliceData(writes[0]) != unsafe.SliceData(p.frame) {
@@ -158,7 +158,7 @@ func TestIdleWebSocketHoldsOneGoroutine(t *testing.T) {
 		b.dialOpen()
 	}
 	if open := b.Stats().WebSocket; open != n+1 {
-		t.Errorf("%d are open", open)
+		t.Errorf("%d are open, want %d", open, n+1)
 	}
 	b.until(func() bool { return runtime.NumGoroutine()-before <= n })
 }
@@ -172,7 +172,7 @@ func TestPollingSessionHoldsOneGoroutine(t *testing.T) {
 		b.open()
 	}
 	if open := b.Stats().Polling; open != n+1 {
-		t.Errorf("%d are open", open)
+		t.Errorf("%d are open, want %d", open, n+1)
 	}
 	b.until(func() bool { return runtime.NumGoroutine()-before <= n })
 }
@@ -197,7 +197,7 @@ func TestAllocationsPerDelivery(t *testing.T) {
 	deliver := b.deliverer()
 	p := Text([]byte("a message of usual length"))
 	if n := testing.AllocsPerRun(2000, func() { deliver(p) }); n > 2 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("got %v allocations, want at most 2", n)
 	}
 }
 

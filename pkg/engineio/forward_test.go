@@ -40,19 +40,19 @@ func TestSessionOfAnotherNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := near.poll(sid); got != "4and back" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4and back"`, got)
 	}
 
 	ws := near.dial("&sid=" + sid)
 	near.write(ws, "2probe")
 	if got := near.read(ws); got != "3probe" {
-		t.Fatalf("probe answered by %q", got)
+		t.Fatalf(`probe answered by %q, want "3probe"`, got)
 	}
 	near.write(ws, "5")
 	near.write(ws, "4upgraded")
 	far.gets("upgraded", false)
 	if n := near.Stats(); n.Opened != 0 {
-		t.Errorf("the server in between has opened %d connections", n.Opened)
+		t.Errorf("the server in between has opened %d connections, want 0", n.Opened)
 	}
 }
 
@@ -67,7 +67,7 @@ func TestUnknownSession(t *testing.T) {
 		near.unknown(sid)
 	}
 	if n := far.Stats(); n.Opened != 0 {
-		t.Errorf("the owner has opened %d connections", n.Opened)
+		t.Errorf("the owner has opened %d connections, want 0", n.Opened)
 	}
 }
 
@@ -100,7 +100,7 @@ func TestForwardedOnlyOnce(t *testing.T) {
 	}})
 	near.unknown("far1" + strings.Repeat("x", 16))
 	if n := times.Load(); n != 1 {
-		t.Errorf("forwarded %d times", n)
+		t.Errorf("forwarded %d times, want 1", n)
 	}
 }
 

@@ -148,7 +148,7 @@ func FuzzWebSocket(f *testing.F) {
 			f.Error(err)
 		}
 		if n := s.Stats().QueuedBytes; n != 0 {
-			f.Errorf("%d bytes are still counted as queued", n)
+			f.Errorf("%d bytes are still counted as queued, want 0", n)
 		}
 	})
 	play := func(t *testing.T, frames []byte, deflate bool) (messages []Message) {

@@ -89,7 +89,7 @@ func TestRefusals(t *testing.T) {
 				return
 			}
 			if res.Header.Get("Content-Type") != "application/json" {
-				t.Errorf("content type %q", res.Header.Get("Content-Type"))
+				t.Errorf(`content type %q, want "application/json"`, res.Header.Get("Content-Type"))
 			}
 			var want told
 			if err := json.Unmarshal([]byte(body), &want); err != nil {
@@ -99,7 +99,7 @@ func TestRefusals(t *testing.T) {
 				return
 			}
 			if got := <-refused; got != want {
-				t.Errorf("OnRefused was told of %+v", got)
+				t.Errorf("OnRefused was told of %+v, want %+v", got, want)
 			}
 			count[want.Code]++
 		})
@@ -179,7 +179,7 @@ func TestHandshakePacket(t *testing.T) {
 			}
 			for k, v := range map[string]string{"Content-Type": "text/plain; charset=UTF-8", "Cache-Control": "no-store"} {
 				if res.Header.Get(k) != v {
-					t.Errorf("%s is %q", k, res.Header.Get(k))
+					t.Errorf("%s is %q, want %q", k, res.Header.Get(k), v)
 				}
 			}
 			if res.ContentLength != int64(len(body)) || len(res.TransferEncoding) > 0 {
@@ -195,7 +195,7 @@ func TestHandshakePacket(t *testing.T) {
 			t.Errorf("got %q", first)
 		}
 		if second := b.read(ws); second != "4hi" {
-			t.Errorf("then %q", second)
+			t.Errorf(`then %q, want "4hi"`, second)
 		}
 	})
 }
@@ -238,7 +238,7 @@ func TestAllowRequestIsAskedOncePerSession(t *testing.T) {
 	b.gets("a", false)
 	b.upgrade(sid)
 	if asked != 1 {
-		t.Errorf("asked %d times", asked)
+		t.Errorf("asked %d times, want 1", asked)
 	}
 }
 
@@ -382,7 +382,7 @@ func TestIDsAreUnique(t *testing.T) {
 		return res.StatusCode
 	}
 	if first, second := get(), get(); first != 200 || second != 400 {
-		t.Errorf("the first got %d, the second %d", first, second)
+		t.Errorf("the first got %d, the second %d, want 200, 400", first, second)
 	}
 }
 

@@ -74,7 +74,7 @@ func TestHeartbeat(t *testing.T) {
 			}
 			c.hear(typePong, 1, nil) // at 30 s
 			if got := c.Alive().Sub(opened); got != 30*time.Second {
-				t.Errorf("alive at %v", got)
+				t.Errorf("alive at %v, want %v", got, 30*time.Second)
 			}
 			after(30 * time.Second)
 			c.hear(typePong, 1, nil) // at 60 s
@@ -163,7 +163,7 @@ func TestHeartbeat(t *testing.T) {
 			c.Pause()
 			after(time.Hour)
 			if !errors.Is(c.cause(), ErrPaused) {
-				t.Errorf("closed by %v", c.cause())
+				t.Errorf("closed by %v, want ErrPaused", c.cause())
 			}
 		}, "25s 2", "45s 2", "1m5s 2", "1m25s 2", "1m45s 2", "2m5s 2", "2m25s 2", "2m45s transport error")
 	})
@@ -236,13 +236,13 @@ func TestHeartbeatByPolling(t *testing.T) {
 	sid := b.open()
 	for range 3 {
 		if got := b.poll(sid); got != "2" {
-			t.Fatalf("polled %q", got)
+			t.Fatalf(`polled %q, want "2"`, got)
 		}
 		b.post(sid, "3")
 	}
 	b.poll(sid)
 	if got := b.poll(sid); got != "1" { // the ping was not answered
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "1"`, got)
 	}
 	b.endsBy(PingTimeout)
 	b.unknown(sid)
@@ -254,12 +254,12 @@ func TestHeartbeatByWebSocket(t *testing.T) {
 	ws, _ := b.dialOpen()
 	for range 3 {
 		if got := b.read(ws); got != "2" {
-			t.Fatalf("read %q", got)
+			t.Fatalf(`read %q, want "2"`, got)
 		}
 		b.write(ws, "3")
 	}
 	if code := b.closedWith(ws); code != 1005 {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want 1005", code)
 	}
 	b.endsBy(PingTimeout)
 }
@@ -270,16 +270,16 @@ func TestUpgradeRepeatsAPing(t *testing.T) {
 	b := setUp(t, Options{PingInterval: 300 * time.Millisecond, PingTimeout: time.Minute})
 	sid := b.open()
 	if got := b.poll(sid); got != "2" {
-		t.Fatalf("polled %q", got)
+		t.Fatalf(`polled %q, want "2"`, got)
 	}
 	ws := b.upgrade(sid)
 	if got := b.read(ws); got != "2" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "2"`, got)
 	}
 	b.write(ws, "3")
 	b.write(ws, "3") // and the answer to the first, which is late
 	if got := b.read(ws); got != "2" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "2"`, got)
 	}
 }
 
@@ -308,15 +308,15 @@ func TestTimersFireTogether(t *testing.T) {
 			now := time.Now()
 			d := untilTick(now, 25*time.Second)
 			if late := d - 25*time.Second; late < 0 || late >= 100*time.Millisecond {
-				t.Errorf("fires %v late", late)
+				t.Errorf("fires %v late, want at least 0, less than %v", late, 100*time.Millisecond)
 			}
 			moments[now.Add(d)] = true
 		}
 		if n := len(moments); n > 11 {
-			t.Errorf("1000 timers set within a second fire at %d moments", n)
+			t.Errorf("1000 timers set within a second fire at %d moments, want at most 11", n)
 		}
 	})
 	if d := untilTick(time.Now(), time.Millisecond); d < time.Millisecond || d >= 2*time.Millisecond {
-		t.Errorf("a short one takes %v", d)
+		t.Errorf("a short one takes %v, want at least %v, less than %v", d, time.Millisecond, 2*time.Millisecond)
 	}
 }

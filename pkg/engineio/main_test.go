@@ -80,7 +80,7 @@ func (b *bench) serve(o Options, serve func(*Conn)) *bench {
 		b.client.CloseIdleConnections()
 		b.http.Close()
 		if n := s.Stats().QueuedBytes; n != 0 {
-			b.Errorf("%d bytes are still counted as queued", n)
+			b.Errorf("%d bytes are still counted as queued, want 0", n)
 		}
 	})
 	return b
@@ -224,7 +224,7 @@ func (b *bench) dialOpen() (*websocket.Conn, *Conn) {
 	b.Helper()
 	ws := b.dial("")
 	if first := b.read(ws); !strings.HasPrefix(first, "0{") {
-		b.Fatalf("handshake: %q", first)
+		b.Fatalf(`handshake: %q, want text that begins with "0{"`, first)
 	}
 	return ws, receive(b.T, b.conns)
 }

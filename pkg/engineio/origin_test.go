@@ -125,7 +125,7 @@ func TestCORSForOtherHandlers(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		if got := w.Header().Get("Access-Control-Allow-Origin"); w.Code != http.StatusTeapot || got != allowed {
-			t.Errorf("%s: %d, %q", origin, w.Code, got)
+			t.Errorf("%s: %d, %q, want %d, %q", origin, w.Code, got, http.StatusTeapot, allowed)
 		}
 	}
 }
@@ -302,7 +302,7 @@ func TestRefusedOriginIsLoggedOnce(t *testing.T) {
 	}
 	for _, line := range logs.All() {
 		if s, _ := line.ContextMap()["origin"].(string); len(s) > maxLoggedOrigin {
-			t.Fatalf("logged %d bytes", len(s))
+			t.Fatalf("logged %d bytes, want at most %d", len(s), maxLoggedOrigin)
 		}
 	}
 }

@@ -52,7 +52,7 @@ func TestPollingStateHistories(t *testing.T) {
 			}
 		}
 		if upgrades > 1 {
-			t.Fatalf("%d upgrades", upgrades)
+			t.Fatalf("got %d upgrades, want at most 1", upgrades)
 		}
 	})
 }

@@ -27,7 +27,7 @@ func TestPollingCarriesMessages(t *testing.T) {
 	sid := b.open()
 	c := receive(t, b.conns)
 	if c.ID() != sid || c.Transport() != Polling {
-		t.Errorf("the connection is %s by %s", c.ID(), c.Transport())
+		t.Errorf("the connection is %s by %s, want %s, %s", c.ID(), c.Transport(), sid, Polling)
 	}
 
 	res, body := b.do("POST", sid, "4héllo\x1e4\x1ebAQL/\x1e4bye")
@@ -43,7 +43,7 @@ func TestPollingCarriesMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := b.poll(sid); got != "4a\x1ebAQL/\x1e4" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4a\x1ebAQL/\x1e4"`, got)
 	}
 
 	later := b.pollLater(sid)
@@ -98,10 +98,10 @@ func TestPollingFaults(t *testing.T) {
 			b.endsBy(test.reason)
 			b.unknown(sid)
 			if n := len(b.got); n != 0 {
-				t.Errorf("%d more messages", n)
+				t.Errorf("got %d more messages, want 0", n)
 			}
 			if n := b.Stats().Closed[test.reason]; n != 1 {
-				t.Errorf("%d closed by %s", n, test.reason)
+				t.Errorf("got %d closed by %s, want 1", n, test.reason)
 			}
 		})
 	}
@@ -149,7 +149,7 @@ func TestTwoPOSTs(t *testing.T) {
 	_, _ = io.WriteString(send, "4a")
 	_ = send.Close()
 	if status := receive(t, first); status != 400 {
-		t.Errorf("the first: %d", status)
+		t.Errorf("the first: %d, want 400", status)
 	}
 	b.unknown(sid)
 	if len(b.got) != 0 {
@@ -293,13 +293,13 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	// The close is never in one response with messages: a stock client would act on
 	// it first.
 	if got := b.poll(sid); got != "4last words" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4last words"`, got)
 	}
 	if len(fetched) > 0 {
 		t.Error("fetched, though the close is not")
 	}
 	if got := b.poll(sid); got != "1" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "1"`, got)
 	}
 	b.unknown(sid)
 	if err := receive(t, fetched); err != nil {
@@ -339,7 +339,7 @@ func TestFinishEndsWithItsContext(t *testing.T) {
 		t.Errorf("a WebSocket that nobody reads: %v, want the cause", err)
 	}
 	if err := c.Finish(t.Context()); err != nil || c.Queued() > 0 {
-		t.Errorf("after the cut: %v, %d bytes are queued", err, c.Queued())
+		t.Errorf("after the cut: %v, %d bytes are queued, want 0", err, c.Queued())
 	}
 
 	ws, c := b.dialOpen()
@@ -508,7 +508,7 @@ func TestPollingCompression(t *testing.T) {
 				t.Errorf("encoded as %q, want %q", got, test.encoding)
 			}
 			if res.ContentLength != int64(len(body)) {
-				t.Errorf("length %d of %d", res.ContentLength, len(body))
+				t.Errorf("length %d of %d, want %d", res.ContentLength, len(body), int64(len(body)))
 			}
 			var r io.Reader = strings.NewReader(body)
 			var err error
@@ -585,7 +585,7 @@ func TestTooLargeIsLogged(t *testing.T) {
 	b.write(ws, "4"+strings.Repeat("a", 1000))
 	b.closedWith(ws)
 	if n := b.Stats().TooLarge; n != 4 {
-		t.Errorf("%d are counted", n)
+		t.Errorf("%d are counted, want 4", n)
 	}
 	lines := logs.All()
 	if len(lines) != 1 {
@@ -648,7 +648,7 @@ func TestMessagesDoNotHoldTheirPOST(t *testing.T) {
 		kept = append(kept, receive(t, b.got))
 	}
 	if more := heap() - before; more > posts*size/4 {
-		t.Errorf("%d messages hold %d bytes", len(kept), more)
+		t.Errorf("%d messages hold %d bytes, want at most %d", len(kept), more, posts*size/4)
 	}
 	runtime.KeepAlive(kept)
 }
@@ -689,7 +689,7 @@ func TestPollingRequestsWaitForTheEndOfAPause(t *testing.T) {
 	must(t, receive(t, answered)) // it had been taken in
 	goOn <- struct{}{}
 	if n := receive(t, paused); n != 0 {
-		t.Errorf("%d bytes are unread", n)
+		t.Errorf("%d bytes are unread, want 0", n)
 	}
 	b.post(sid, "4c")
 	later("4" + strings.Repeat("d", addedInPause))

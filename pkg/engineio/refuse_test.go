@@ -49,7 +49,7 @@ func TestRefuseFreesTheTCPConnection(t *testing.T) {
 	_ = c.Send(Text([]byte("b")))
 	_ = c.Close(ForcedClose)
 	if body := b.poll(sid); body != "4b" {
-		t.Errorf("what is left: %q", body)
+		t.Errorf(`what is left: %q, want "4b"`, body)
 	}
 	if res, body := b.do("GET", sid, ""); body != "1" || !res.Close {
 		t.Errorf("the last poll: %q, the TCP connection is closed: %v", body, res.Close)

@@ -34,7 +34,7 @@ func (b *bench) probe(sid string) *websocket.Conn {
 	ws := b.dial("&sid=" + sid)
 	b.write(ws, "2probe")
 	if got := b.read(ws); got != "3probe" {
-		b.Fatalf("probe answered by %q", got)
+		b.Fatalf(`probe answered by %q, want "3probe"`, got)
 	}
 	return ws
 }
@@ -51,16 +51,16 @@ func TestUpgrade(t *testing.T) {
 	// Each GET that follows is answered, not only the first.
 	for range 5 {
 		if got := b.poll(sid); got != "6" {
-			t.Errorf("polled %q", got)
+			t.Errorf(`polled %q, want "6"`, got)
 		}
 	}
 	// Until the client goes through with it everything stays on polling.
 	if c.Transport() != Polling {
-		t.Errorf("by %s", c.Transport())
+		t.Errorf("by %s, want %s", c.Transport(), Polling)
 	}
 	_ = c.Send(Text([]byte("polled")))
 	if got := b.poll(sid); got != "4polled" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4polled"`, got)
 	}
 	b.post(sid, "4posted")
 	b.gets("posted", false)
@@ -68,12 +68,12 @@ func TestUpgrade(t *testing.T) {
 
 	b.write(ws, "5")
 	if got := b.read(ws); got != "4queued" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "4queued"`, got)
 	}
 	b.write(ws, "4sent")
 	b.gets("sent", false)
 	if c.Transport() != WebSocket {
-		t.Errorf("by %s", c.Transport())
+		t.Errorf("by %s, want %s", c.Transport(), WebSocket)
 	}
 	for _, method := range []string{"GET", "POST"} {
 		if res, body := b.do(method, sid, ""); res.StatusCode != 400 || body != `{"code":3,"message":"Bad request"}` {
@@ -111,7 +111,7 @@ func TestUpgradeClosesTheGETThatWaits(t *testing.T) {
 	}
 	_ = c.Send(Text([]byte("a")))
 	if got := b.read(ws); got != "4a" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "4a"`, got)
 	}
 }
 
@@ -131,7 +131,7 @@ func TestUpgradeAnswersTheGETBehindASlowAnswer(t *testing.T) {
 	close(w.flushed)
 	first.Wait()
 	if got := w.Body.String(); got != "6" {
-		t.Errorf("the first GET: %q", got)
+		t.Errorf(`the first GET: %q, want "6"`, got)
 	}
 	if got := receive(t, pending); got.body != "6" {
 		t.Errorf("the GET behind it: %+v", got)
@@ -173,7 +173,7 @@ func TestUpgradeWithWrongPackets(t *testing.T) {
 				b.write(ws, packet)
 			}
 			if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-				t.Errorf("closed with %d", code)
+				t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 			}
 			b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.polling.state == pollingOpen })
 			pending := b.pollLater(sid) // polls wait again
@@ -193,7 +193,7 @@ func TestSecondUpgradeIsClosed(t *testing.T) {
 	refused := func(when string) {
 		t.Helper()
 		if code := b.closedWith(b.dial("&sid=" + sid)); code != websocket.CloseNoStatusReceived {
-			t.Errorf("%s: closed with %d", when, code)
+			t.Errorf("%s: closed with %d, want %d", when, code, websocket.CloseNoStatusReceived)
 		}
 	}
 	refused("while upgrading")
@@ -214,7 +214,7 @@ func TestWebSocketThatAsksForPolling(t *testing.T) {
 		}
 		_ = ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(patience))
 		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-			t.Errorf("closed with %d", code)
+			t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 		}
 	}
 	b.post(sid, "4a")
@@ -234,7 +234,7 @@ func TestClosingTheSessionClosesItsProbe(t *testing.T) {
 		b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.polling.probing != nil })
 		_ = c.Close(ForcedClose)
 		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-			t.Errorf("closed with %d", code)
+			t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 		}
 		b.endsBy(ForcedClose)
 	}
@@ -250,7 +250,7 @@ func TestPingFrameOnAProbe(t *testing.T) {
 	b.write(ws, "2probe")
 	b.read(ws)
 	if got := receive(t, pongs); got != "x" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "x"`, got)
 	}
 }
 
@@ -369,7 +369,7 @@ func TestUpgradeIsBoundedAfterThePOST(t *testing.T) {
 	ws := b.probe(sid)
 	b.post(sid, "4a")
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 	b.post(sid, "4b") // the session stays
 }
@@ -397,7 +397,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		sender.Wait()
 
 		if len(client.got) != packets {
-			t.Fatalf("the client got %d packets", len(client.got))
+			t.Fatalf("the client got %d packets, want %d", len(client.got), packets)
 		}
 		for i, p := range client.got {
 			if p != fmt.Sprintf("4%d", i) {
@@ -545,7 +545,7 @@ func TestConcurrentEndsOfConnections(t *testing.T) {
 	}
 	b.until(func() bool { s := b.Stats(); return s.Polling == 0 && s.WebSocket == 0 })
 	if n := len(slices.Collect(b.Conns())); n != 0 {
-		t.Errorf("%d connections are left", n)
+		t.Errorf("%d connections are left, want 0", n)
 	}
 }
 
@@ -557,7 +557,7 @@ func TestBinaryProbe(t *testing.T) {
 		if text {
 			b.write(ws, "2probe")
 			if got := b.read(ws); got != "3probe" {
-				t.Fatalf("probe answered by %q", got)
+				t.Fatalf(`probe answered by %q, want "3probe"`, got)
 			}
 		}
 		packet := map[bool]string{false: "2probe", true: "5"}[text]
@@ -565,11 +565,11 @@ func TestBinaryProbe(t *testing.T) {
 			t.Fatal(err)
 		}
 		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-			t.Errorf("binary %q: closed with %d", packet, code)
+			t.Errorf("binary %q: closed with %d, want %d", packet, code, websocket.CloseNoStatusReceived)
 		}
 	}
 	if n := b.Stats().Upgrades; n != 0 {
-		t.Errorf("%d upgrades", n)
+		t.Errorf("got %d upgrades, want 0", n)
 	}
 }
 

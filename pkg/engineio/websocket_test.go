@@ -21,7 +21,7 @@ func TestWebSocketCarriesMessages(t *testing.T) {
 	b := setUp(t, Options{})
 	ws, c := b.dialOpen()
 	if c.Transport() != WebSocket {
-		t.Errorf("by %s", c.Transport())
+		t.Errorf("by %s, want %s", c.Transport(), WebSocket)
 	}
 	b.carries(ws, c)
 }
@@ -43,7 +43,7 @@ func TestWebSocketOverTLS(t *testing.T) {
 	b.carries(ws, c)
 	_ = c.Close(ForcedClose)
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 	b.endsBy(ForcedClose)
 }
@@ -205,7 +205,7 @@ func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
 	b.write(ws, "4behind the pings")
 	b.gets("behind the pings", false)
 	if n, all := c.Queued(), b.Stats().QueuedBytes; n > size+1000 || all != int64(n) {
-		t.Errorf("%d bytes are queued, %d of all", n, all)
+		t.Errorf("%d bytes are queued, %d of all, want at most %d, %d", n, all, size+1000, int64(n))
 	}
 	pongs := make(chan string, pings)
 	ws.SetPongHandler(func(data string) error { pongs <- data; return nil })
@@ -217,7 +217,7 @@ func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
 	}
 	must(t, c.WaitQueue(t.Context(), 0))
 	if n := b.Stats().QueuedBytes; n != 0 {
-		t.Errorf("%d bytes are left", n)
+		t.Errorf("%d bytes are left, want 0", n)
 	}
 }
 
@@ -260,7 +260,7 @@ func TestPerMessageDeflate(t *testing.T) {
 		// A small frame that is a large message.
 		b.write(ws, "4"+strings.Repeat("a", 1_000_000))
 		if code := b.closedWith(ws); code != websocket.CloseMessageTooBig {
-			t.Errorf("closed with %d", code)
+			t.Errorf("closed with %d, want %d", code, websocket.CloseMessageTooBig)
 		}
 		b.endsBy(TransportError)
 	}
@@ -278,11 +278,11 @@ func TestCloseFlushes(t *testing.T) {
 	_ = c.Close(ForcedClose)
 	for range 100 {
 		if got := b.read(ws); len(got) != 5001 {
-			t.Fatalf("%d bytes", len(got))
+			t.Fatalf("got %d bytes, want 5001", len(got))
 		}
 	}
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 	b.endsBy(ForcedClose)
 	b.unknown(c.ID())
@@ -293,10 +293,10 @@ func TestServeThatReturnsCloses(t *testing.T) {
 	ws := b.dial("")
 	b.read(ws)
 	if got := b.read(ws); got != "4bye" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4bye"`, got)
 	}
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 }
 
@@ -346,10 +346,10 @@ func TestServerCloseCutsRemainingConnections(t *testing.T) {
 		t.Error(err)
 	}
 	if took := time.Since(began); took > patience/2 { // they would linger for longer
-		t.Errorf("Close took %v", took)
+		t.Errorf("Close took %v, want at most %v", took, patience/2)
 	}
 	if n := len(b.probes); n > 0 {
-		t.Errorf("%d WebSockets are left", n)
+		t.Errorf("%d WebSockets are left, want 0", n)
 	}
 }
 
@@ -374,7 +374,7 @@ func TestRecvAfterTheEnd(t *testing.T) {
 	first := receive(t, ends)
 	for range cap(ends) - 1 {
 		if err := receive(t, ends); !errors.Is(err, first) {
-			t.Fatalf("first %v, then %v", first, err)
+			t.Fatalf("first %v, then %v, want %v", first, err, first)
 		}
 	}
 }

@@ -206,7 +206,7 @@ func TestMarkCannotBeForged(t *testing.T) {
 	}
 	var s string
 	if err := json.Unmarshal(elems[0], &s); err != nil || s != content {
-		t.Errorf("%q, %v", s, err)
+		t.Errorf("got %q, %v, want %q", s, err, content)
 	}
 
 	inside := struct{ A json.RawMessage }{json.RawMessage(`"a\` + markText + `eA=="`)}

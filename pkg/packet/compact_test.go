@@ -39,7 +39,7 @@ func TestPacketsKeepNoPadding(t *testing.T) {
 			}
 			clear(message)
 			if aliases := !bytes.Equal(p.Data, want); aliases != c.aliases {
-				t.Errorf("the message is kept: %v", aliases)
+				t.Errorf("the message is kept: %v, want %v", aliases, c.aliases)
 			}
 		})
 	}
@@ -56,7 +56,7 @@ func TestPacketsKeepNoPadding(t *testing.T) {
 		}
 		p, err := d.Binary(make([]byte, 1000, 5000))
 		if err != nil || cap(p.Attachments[0]) > 2000 {
-			t.Errorf("%v, %d bytes are kept", err, cap(p.Attachments[0]))
+			t.Errorf("%v, %d bytes are kept, want at most 2000", err, cap(p.Attachments[0]))
 		}
 	})
 }

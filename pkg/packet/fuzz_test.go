@@ -76,7 +76,7 @@ func FuzzScanner(f *testing.F) {
 			return
 		}
 		if valid := json.Valid([]byte(text)) && utf8.ValidString(text); valid != (err == nil) {
-			t.Fatalf("%q: valid is %v, but the scanner says %v", text, valid, err)
+			t.Fatalf("%q: valid is %v, but the scanner says %v, want %v", text, valid, err, err == nil)
 		}
 		var v any
 		if err != nil || json.Unmarshal(value, &v) != nil { // a number out of range
@@ -236,7 +236,7 @@ func FuzzAttachments(f *testing.F) {
 				}
 			case p == nil:
 				if held := waits + argBytes*len(d.pending.Args); d.Pending() != held {
-					t.Fatalf("%d bytes are held, but %d counted", held, d.Pending())
+					t.Fatalf("%d bytes are held, but %d counted, want %d", held, d.Pending(), held)
 				}
 			default:
 				if d.Pending() != 0 || !reflect.DeepEqual(p.Attachments, sent) && len(p.Attachments)+len(sent) > 0 {

@@ -49,7 +49,7 @@ func TestSplitArrayRefuses(t *testing.T) {
 func TestSplitArrayBoundsElements(t *testing.T) {
 	most := "[" + strings.Repeat("1,", MaxElements-1) + "[" + strings.Repeat("1,", MaxElements) + "1]]"
 	if elems, err := SplitArray([]byte(most)); err != nil || len(elems) != MaxElements {
-		t.Errorf("%d elements, %v", len(elems), err)
+		t.Errorf("got %d elements, %v, want %d", len(elems), err, MaxElements)
 	}
 	var e *Error
 	if elems, err := SplitArray([]byte("[1," + most[1:])); !errors.As(err, &e) || e.Reason != TooManyElements || elems != nil {
@@ -86,7 +86,7 @@ func TestSplitEvent(t *testing.T) {
 			got += string(a)
 		}
 		if err != nil || name != test.name || got != test.args {
-			t.Errorf("%s: got %q, %s, %v", test.data, name, got, err)
+			t.Errorf("%s: got %q, %s, %v, want %q, %s", test.data, name, got, err, test.name, test.args)
 		}
 	}
 }

@@ -101,7 +101,7 @@ func TestUnmarshalWithoutAttachments(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := (map[string]any{"_placeholder": true, "num": 0.0}); !reflect.DeepEqual(v, want) {
-		t.Errorf("got %v", v)
+		t.Errorf("got %v, want %v", v, want)
 	}
 }
 

@@ -242,7 +242,7 @@ func TestDecoderRepeatsNames(t *testing.T) {
 			t.Fatalf("got %.20q, %v, want %.20q", p.Event, err, name)
 		}
 		if len(d.event) > maxKeptName {
-			t.Fatalf("a name of %d bytes is kept", len(d.event))
+			t.Fatalf("a name of %d bytes is kept, want at most %d", len(d.event), maxKeptName)
 		}
 	}
 }
@@ -271,7 +271,7 @@ func TestWireRows(t *testing.T) {
 			t.Errorf("%s: type %v, want %v", text, p.Type, row)
 		}
 		if got := string(p.AppendText([]byte("4"))); got != "4"+text {
-			t.Errorf("%s: encoded as %s", text, got)
+			t.Errorf("%s: encoded as %s, want %s", text, got, "4"+text)
 		}
 	}
 }

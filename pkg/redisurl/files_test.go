@@ -111,7 +111,7 @@ func TestPasswordFileWithSentinels(t *testing.T) {
 	client := target.Client()
 	defer client.Close()
 	if who, err := client.Do(t.Context(), "ACL", "WHOAMI").Text(); err != nil || who != "app" {
-		t.Errorf("the client is %q: %v", who, err)
+		t.Errorf(`the client is %q: %v, want "app"`, who, err)
 	}
 	set(t, target, "k")
 }

@@ -60,7 +60,7 @@ func set(t *testing.T, target *Target, key string) {
 	all := target.Client()
 	defer all.Close()
 	if v, err := all.Get(ctx, key).Result(); err != nil || v != "v" {
-		t.Errorf("GET: %q, %v", v, err)
+		t.Errorf(`GET: %q, %v, want "v"`, v, err)
 	}
 }
 
@@ -105,7 +105,7 @@ func TestAbsent(t *testing.T) {
 		t.Errorf("Check: %v", err)
 	}
 	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %v", took)
+		t.Errorf("it took %v, want at most %v", took, 5*time.Second)
 	}
 }
 
@@ -124,7 +124,7 @@ func TestSentinels(t *testing.T) {
 	began := time.Now()
 	awaitPrimary(t, target, "k", primary)
 	if took := time.Since(began); took > patience/2 {
-		t.Errorf("with a silent Sentinel it took %v", took)
+		t.Errorf("with a silent Sentinel it took %v, want at most %v", took, patience/2)
 	}
 	s.Sentinels[0].Resume()
 

@@ -46,7 +46,7 @@ func TestSentinelsHaveCredentialsOfTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o := target.ask; o.Username != "su" || o.Password != "sp" || o.DB != 0 {
-		t.Errorf("Sentinels are asked as %q with %q, db %d", o.Username, o.Password, o.DB)
+		t.Errorf(`Sentinels are asked as %q with %q, db %d, want "su", "sp", 0`, o.Username, o.Password, o.DB)
 	}
 }
 
@@ -68,7 +68,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("%s: %+v", url, o)
 		}
 		if o.ReadTimeout != 7*time.Second || o.PoolSize != 3 {
-			t.Errorf("%s: the read timeout is %v, the pool size %d", url, o.ReadTimeout, o.PoolSize)
+			t.Errorf("%s: the read timeout is %v, the pool size %d, want %v, 3", url, o.ReadTimeout, o.PoolSize, 7*time.Second)
 		}
 	}
 }

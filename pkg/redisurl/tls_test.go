@@ -62,9 +62,9 @@ func TestTLSHeedsTheContext(t *testing.T) {
 	began := time.Now()
 	o := parse(t, "rediss://"+silent.Addr().String()).at(silent.Addr().String())
 	if _, err := o.Dialer(ctx, "tcp", o.Addr); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Dial: %v", err)
+		t.Errorf("Dial: %v, want context.DeadlineExceeded", err)
 	}
 	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("it took %v", took)
+		t.Errorf("it took %v, want at most %v", took, 3*time.Second)
 	}
 }

@@ -205,7 +205,7 @@ func TestConcurrentAddsToARoom(t *testing.T) {
 	}
 	wg.Wait()
 	if n := lost.Load(); n > 0 {
-		t.Errorf("%d times a member was not in the room that it had joined", n)
+		t.Errorf("%d times a member was not in the room that it had joined, want 0", n)
 	}
 }
 
@@ -250,7 +250,7 @@ func TestWalksSeeEveryStayerOnce(t *testing.T) {
 			}
 			for m, n := range count {
 				if n != 1 {
-					t.Fatalf("member %d was seen %d times", m, n)
+					t.Fatalf("member %d was seen %d times, want 1", m, n)
 				}
 			}
 			for m := range stayers {
@@ -288,7 +288,7 @@ func TestWalkAllocatesNothingPerMember(t *testing.T) {
 		}
 	})
 	if allocs > 4 {
-		t.Errorf("a walk over 10,000 members allocates %v times", allocs)
+		t.Errorf("a walk over 10,000 members allocates %v times, want at most 4", allocs)
 	}
 }
 
@@ -308,7 +308,7 @@ func TestJoinCopiesLittle(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	if perJoin := (after.TotalAlloc - before.TotalAlloc) / joins; perJoin > 20_000 {
-		t.Errorf("a join into a room of 100,000 allocates %d bytes", perJoin)
+		t.Errorf("a join into a room of 100,000 allocates %d bytes, want at most 20_000", perJoin)
 	}
 }
 

@@ -46,7 +46,7 @@ func TestExpiredSessionsAreSwept(t *testing.T) {
 				}
 			}
 			if n := len(m.all); n > 2*alive+2 || n != len(m.byPID) {
-				t.Fatalf("after %d sessions %d are held, and %d by their id", i+1, n, len(m.byPID))
+				t.Fatalf("after %d sessions %d are held, and %d by their id, want at most %d, %d", i+1, n, len(m.byPID), 2*alive+2, len(m.byPID))
 			}
 			time.Sleep(time.Millisecond)
 		}

@@ -416,11 +416,11 @@ func TestWaitQueue(t *testing.T) {
 			next++
 		}
 		if next != upTo+1 {
-			t.Fatalf("released %d up to %d", next, upTo)
+			t.Fatalf("released %d up to %d, want %d", next, upTo, upTo+1)
 		}
 	}
 	if cap(q.waits) > keepWaits || q.head != 0 {
-		t.Errorf("kept: capacity %d, head %d", cap(q.waits), q.head)
+		t.Errorf("kept: capacity %d, head %d, want at most %d, 0", cap(q.waits), q.head, keepWaits)
 	}
 }
 
@@ -537,7 +537,7 @@ func TestAckDoesNotWaitForAnotherServersEvent(t *testing.T) {
 	other.want(`["told"]`)
 	w.wantAck(ack)
 	if late := a.Stats().AcksLate; late != 0 {
-		t.Errorf("%d acks were late", late)
+		t.Errorf("%d acks were late, want 0", late)
 	}
 }
 

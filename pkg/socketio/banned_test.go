@@ -176,7 +176,7 @@ func TestDisconnectedFromManyNamespaces(t *testing.T) {
 		n.Of(ns).Socket(w.sid).Disconnect(false)
 		w.write("42" + ns + `,["move"]`) // before it has read that
 		if m := w.next(); m != "41"+ns+"," {
-			t.Fatalf("%d: got %q", i, m)
+			t.Fatalf("%d: got %q, want %q", i, m, "41"+ns+",")
 		}
 	}
 }

@@ -363,7 +363,7 @@ func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
 			<-st.called
 			if site.name != "Options.OnPanic" {
 				if err := <-st.panics; err.Value != errGoexit {
-					t.Errorf("reported %v", err.Value)
+					t.Errorf("reported %v, want %v", err.Value, errGoexit)
 				}
 			}
 			if site.effect == "closed" {

@@ -68,7 +68,7 @@ func (p *presence) online(t *testing.T, closed *testNode) bool {
 	defer p.mu.Unlock()
 	for fence, n := range p.connected {
 		if n > 1 || p.disconnected[fence] > 1 {
-			t.Fatalf("fence %d: OnConnect was called %d times, OnDisconnect %d times", fence, n, p.disconnected[fence])
+			t.Fatalf("fence %d: OnConnect was called %d times, OnDisconnect %d times, want at most 1, at most 1", fence, n, p.disconnected[fence])
 		}
 	}
 	return p.disconnected[p.highest] == 0 && p.last != closed

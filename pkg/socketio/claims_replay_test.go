@@ -86,7 +86,7 @@ func TestEvictionEndsTheReplay(t *testing.T) {
 			}
 		}
 		if received > events/2 {
-			t.Errorf("the evicted socket sent %d of %d events", received, events)
+			t.Errorf("the evicted socket sent %d of %d events, want at most %d", received, events, events/2)
 		}
 		if took := time.Since(begun); took != recoverTimeout {
 			t.Errorf("its connection was closed after %v, want %v", took, recoverTimeout)

@@ -98,7 +98,7 @@ func claimConcurrently(t *testing.T, nodes []*testNode, round int, told *atomic.
 		return left == 0
 	})
 	if got := told.Load(); got > 0 {
-		t.Errorf("round %d: OnDisconnect was called %d times for a client that is served", round, got)
+		t.Errorf("round %d: OnDisconnect was called %d times for a client that is served, want 0", round, got)
 	}
 	survivor.cut()
 	eventually(t, "OnDisconnect of the survivor", func() bool { return told.CompareAndSwap(1, 0) })

@@ -53,7 +53,7 @@ func (n *testNode) handshakeOf(t *testing.T, query, headers string) *rawClient {
 	res, err := http.ReadResponse(c.in, nil)
 	must(t, err)
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("status %d", res.StatusCode)
+		t.Fatalf("status %d, want %d", res.StatusCode, http.StatusSwitchingProtocols)
 	}
 	c.next() // the open packet
 	return c
@@ -74,7 +74,7 @@ func (c *rawClient) exchange(request string) string {
 	body, err := io.ReadAll(res.Body)
 	must(c.t, err)
 	if res.StatusCode != http.StatusOK {
-		c.t.Fatalf("status %d: %s", res.StatusCode, body)
+		c.t.Fatalf("status %d: %s, want %d", res.StatusCode, body, http.StatusOK)
 	}
 	return string(body)
 }
@@ -328,7 +328,7 @@ func TestClientWithoutRecovery(t *testing.T) {
 	}
 	a := open()
 	if got := a.call(`["join","r"]`); got != `["ok"]` {
-		t.Fatalf("join was acked %s", got)
+		t.Fatalf("join was acked %s, want %s", got, `["ok"]`)
 	}
 	for i := range 3 {
 		must(t, n.To("r").Emit(t.Context(), "n", i))
@@ -356,7 +356,7 @@ func TestClientWithoutRecovery(t *testing.T) {
 		t.Error("it was recovered")
 	}
 	if store.created != 0 {
-		t.Errorf("%d sessions were stored", store.created)
+		t.Errorf("%d sessions were stored, want 0", store.created)
 	}
 }
 

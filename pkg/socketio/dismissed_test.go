@@ -74,7 +74,7 @@ func TestDismissedWhileConnecting(t *testing.T) {
 				t.Fatalf("got %q behind the answer to CONNECT, want a DISCONNECT", m)
 			}
 			if r := <-ended; r != ServerDisconnect {
-				t.Errorf("OnDisconnect: %q", r)
+				t.Errorf("OnDisconnect: %q, want %q", r, ServerDisconnect)
 			}
 			w.gone()
 			active.Store(false)
@@ -274,7 +274,7 @@ func TestConnectionEndsBeforeADismissedSocketIsDisconnected(t *testing.T) {
 	s.dismiss() // and what CONNECT has started has not come to it
 	w.cut()
 	if got := receive(t, reasons); got != ServerDisconnect {
-		t.Errorf("disconnected by %q", got)
+		t.Errorf("disconnected by %q, want %q", got, ServerDisconnect)
 	}
 	eventually(t, "gone", func() bool { return n.Len() == 0 })
 	if n.back(t, w).sid == w.sid {

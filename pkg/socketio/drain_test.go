@@ -104,10 +104,10 @@ func TestDrainLosesNothing(t *testing.T) {
 	<-w.closed
 	awaitDrain(t, drained, nil)
 	if r := <-reasons; r != ServerShutdown {
-		t.Errorf("disconnected by %q", r)
+		t.Errorf("disconnected by %q, want %q", r, ServerShutdown)
 	}
 	if len(w.in) > 0 || len(late) > 0 {
-		t.Errorf("%d more messages; %d late events were handled", len(w.in), len(late))
+		t.Errorf("%d more messages; %d late events were handled, want 0, 0", len(w.in), len(late))
 	}
 	if st := n1.Stats(); st.Drained != 1 || st.Sockets != 0 || st.Engine.WebSocket != 0 {
 		t.Errorf("%+v", st)
@@ -148,7 +148,7 @@ func TestDrainStoresBeforeItCloses(t *testing.T) {
 	drained := n.drain(t.Context(), 0)
 	<-store.writing
 	if n := n.Stats().Engine.WebSocket; n != 1 {
-		t.Errorf("%d connections, though the session has not been stored yet", n)
+		t.Errorf("%d connections, though the session has not been stored yet, want 1", n)
 	}
 	close(store.finish)
 	<-w.closed
@@ -164,7 +164,7 @@ func TestDrainEndsWithItsClients(t *testing.T) {
 	awaitDrain(t, drained, nil)
 	awaitDrain(t, n.drain(t.Context(), 24*time.Hour), nil)
 	if d := n.Stats().Drained; d != 0 {
-		t.Errorf("%d were closed", d)
+		t.Errorf("%d were closed, want 0", d)
 	}
 }
 

@@ -25,10 +25,10 @@ func TestMissingArguments(t *testing.T) {
 		t.Errorf("got error %v, want ErrMissingArgument with the index", err)
 	}
 	if x != "x" {
-		t.Errorf("Bind decoded %q before it failed", x)
+		t.Errorf(`Bind decoded %q before it failed, want "x"`, x)
 	}
 	if err := args.Arg(2, &z); err != nil || z != "z" {
-		t.Errorf("Arg made it %q, error %v", z, err)
+		t.Errorf(`Arg made it %q, error %v, want "z"`, z, err)
 	}
 	if err := (Args{}).Bind(); err != nil {
 		t.Errorf("nothing asked for: %v", err)
@@ -62,7 +62,7 @@ func TestTextIsNotBinary(t *testing.T) {
 	})
 	w := n.client(t)
 	if got := w.call(`["bytes","abcd"]`); got != `["false false",null]` {
-		t.Errorf("a string: acked %s", got)
+		t.Errorf("a string: acked %s, want %s", got, `["false false",null]`)
 	}
 	w.write(`451-7["bytes",{"_placeholder":true,"num":0}]`)
 	w.mu.Lock()
@@ -70,7 +70,7 @@ func TestTextIsNotBinary(t *testing.T) {
 	w.mu.Unlock()
 	must(t, err)
 	if got := w.next(); got != `461-7["true true",{"_placeholder":true,"num":0}]` {
-		t.Errorf("binary data: acked %s", got)
+		t.Errorf("binary data: acked %s, want %s", got, `461-7["true true",{"_placeholder":true,"num":0}]`)
 	}
 }
 

@@ -85,7 +85,7 @@ func TestEvictionsEndWithTheNode(t *testing.T) {
 		return len(deaf.evictions.waiting) == 0
 	})
 	if tried := always - a.failures.Load(); tried > 100 {
-		t.Errorf("%d attempts", tried)
+		t.Errorf("got %d attempts, want at most 100", tried)
 	}
 }
 
@@ -96,7 +96,7 @@ func TestWaitingEvictionsAreBounded(t *testing.T) {
 		w.begin("a", eviction{})
 	}
 	if n := w.giveUp("a"); n != maxEvictions {
-		t.Errorf("%d wait", n)
+		t.Errorf("%d wait, want %d", n, maxEvictions)
 	}
 	if w.queue("a", eviction{}) {
 		t.Error("one waits behind none")

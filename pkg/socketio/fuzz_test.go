@@ -62,7 +62,7 @@ func FuzzMsgpackConnect(f *testing.F) {
 		namespace, ok := msgpackConnect(message)
 		if !ok {
 			if namespace != "" {
-				t.Errorf("%q: not one, and yet %q", message, namespace)
+				t.Errorf(`%q: not one, and yet %q, want ""`, message, namespace)
 			}
 			return
 		}
@@ -117,7 +117,7 @@ func FuzzNodeMessages(f *testing.F) {
 			t.Errorf("%q, %q: %d acks of %d sockets", first, then, acks, len(named))
 		}
 		if _, wait := parseQueryHeader(string(first)); wait <= 0 || wait > maxWait {
-			t.Errorf("%q is waited for %v", first, wait)
+			t.Errorf("%q is waited for %v, want more than 0, at most %v", first, wait, maxWait)
 		}
 		for _, kind := range []uint8{kindJoin, kindLeave} {
 			newCommand(&adapter.Event{Kind: kind, Data: first, Attachments: [][]byte{first, then}})

@@ -53,7 +53,7 @@ func TestEventsBeforeACloseByPolling(t *testing.T) {
 						t.Errorf("ended by %q, want %q", got, want)
 					}
 					if handled != events {
-						t.Errorf("handled %d of %d events", handled, events)
+						t.Errorf("handled %d of %d events, want %d", handled, events, events)
 					}
 				})
 			}

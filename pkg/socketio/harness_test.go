@@ -49,7 +49,7 @@ func start(t testing.TB, o Options) *testNode {
 		}
 		web.Close()
 		if held := srv.held.bytes.Load(); held != 0 {
-			t.Errorf("%d bytes count as held by sockets that have ended", held)
+			t.Errorf("%d bytes count as held by sockets that have ended, want 0", held)
 		}
 	})
 	return &testNode{srv, "ws" + strings.TrimPrefix(web.URL, "http")}
@@ -106,7 +106,7 @@ func (n *testNode) dial(t testing.TB) *wire {
 	go w.read()
 	t.Cleanup(w.cut)
 	if first := w.next(); !strings.HasPrefix(first, "0{") {
-		t.Fatalf("handshake %q", first)
+		t.Fatalf(`handshake %q, want text that begins with "0{"`, first)
 	}
 	return w
 }

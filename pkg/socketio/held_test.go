@@ -156,7 +156,7 @@ func TestHeldAcksAreBounded(t *testing.T) {
 	}
 	all[2].wantAck(acks[2])
 	if late := n.Stats().AcksLate; late != 1 {
-		t.Errorf("%d acks count as early", late)
+		t.Errorf("got %d acks count as early, want 1", late)
 	}
 	release()
 	for i, w := range all {

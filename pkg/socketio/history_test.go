@@ -69,7 +69,7 @@ func TestHistoryOfOtherEntries(t *testing.T) {
 				t.Errorf("the last event is %s", past[len(past)-1].Raw(0))
 			}
 			if reads := counted.reads.Load(); reads > historyReads {
-				t.Errorf("%d reads", reads)
+				t.Errorf("got %d reads, want at most %d", reads, historyReads)
 			}
 			if least := min(c.entries, historyEntries) * (pastBytes + len(c.data)); bytes < min(least, HistoryBytes) || bytes > 4*HistoryBytes {
 				t.Errorf("%d bytes reported", bytes)

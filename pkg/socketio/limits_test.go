@@ -30,7 +30,7 @@ func TestRoomsPerSocket(t *testing.T) {
 	call := func(event, room, want string) {
 		t.Helper()
 		if got := w.call(fmt.Sprintf("[%q,%q]", event, room)); got != want {
-			t.Fatalf("%s %s: %s", event, room, got)
+			t.Fatalf("%s %s: %s, want %s", event, room, got, want)
 		}
 	}
 	for i := range 3 {
@@ -45,7 +45,7 @@ func TestRoomsPerSocket(t *testing.T) {
 	call("leave", "0", `["ok"]`)
 	call("join", "0", `["socketio: too many rooms: too many were left within the last minutes"]`)
 	if got := n.Stats().TooManyRooms; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 }
 
@@ -60,10 +60,10 @@ func TestRoomsPerSocketAfterARecovery(t *testing.T) {
 	w.cut()
 	w = n.back(t, w)
 	if got := w.call(`["join","3"]`); got != `["ok"]` {
-		t.Errorf("the third: %s", got)
+		t.Errorf("the third: %s, want %s", got, `["ok"]`)
 	}
 	if got := w.call(`["join","4"]`); got != tooManyRooms {
-		t.Errorf("the fourth: %s", got)
+		t.Errorf("the fourth: %s, want %s", got, tooManyRooms)
 	}
 }
 
@@ -77,7 +77,7 @@ func TestCommandsJoinBeyondTheLimit(t *testing.T) {
 	must(t, n.To("e").Emit(t.Context(), "n", 1))
 	w.want(numbered(1))
 	if got := w.call(`["join","f"]`); got != tooManyRooms {
-		t.Errorf("the client's own: %s", got)
+		t.Errorf("the client's own: %s, want %s", got, tooManyRooms)
 	}
 }
 
@@ -90,7 +90,7 @@ func TestMembershipsAreBounded(t *testing.T) {
 		t.Helper()
 		for i := from; i < to; i++ {
 			if got := w.call(fmt.Sprintf(`["join","%02d"]`, i)); got != want {
-				t.Fatalf("room %d: %s", i, got)
+				t.Fatalf("room %d: %s, want %s", i, got, want)
 			}
 		}
 	}
@@ -115,7 +115,7 @@ func TestMembershipsAreBounded(t *testing.T) {
 		t.Errorf("the recovered socket takes %d", got)
 	}
 	if got := n.Stats().Limited[limitMemberships]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 }
 
@@ -146,11 +146,11 @@ func TestMembershipsAreShared(t *testing.T) {
 	first.cut()
 	eventually(t, "its memberships count no more", func() bool { return n.Stats().MembershipBytes < 1000*unit })
 	if got := greedy(n.client(t)); got < 2000 {
-		t.Errorf("joined %d rooms of those that are free again", got)
+		t.Errorf("joined %d rooms of those that are free again, want at least 2000", got)
 	}
 	n.back(t, second)
 	if got := greedy(n.client(t)); got < 2*roomsBeyondBudget {
-		t.Errorf("joined %d rooms beside a recovered socket", got)
+		t.Errorf("joined %d rooms beside a recovered socket, want at least %d", got, 2*roomsBeyondBudget)
 	}
 	if got := n.Stats().MembershipBytes; got > 4500*unit {
 		t.Errorf("all have %d memberships", got/unit)
@@ -180,12 +180,12 @@ func TestLeftRoomsCountInTheBudget(t *testing.T) {
 	for i := range roomsBeyondBudget {
 		for _, event := range []string{"join", "leave"} {
 			if got := w.call(fmt.Sprintf(`[%q,"%02d"]`, event, i)); got != `["ok"]` {
-				t.Fatalf("%s %d: %s", event, i, got)
+				t.Fatalf("%s %d: %s, want %s", event, i, got, `["ok"]`)
 			}
 		}
 	}
 	if got, full := w.call(`["join","16"]`), fmt.Sprintf("[%q]", errMemberships.Error()); got != full {
-		t.Errorf("one more: %s", got)
+		t.Errorf("one more: %s, want %s", got, full)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestForgottenRoomsDoNotCountInTheBudget(t *testing.T) {
 	}
 	s.charge()
 	if err := s.tooMany([]string{"16"}); !errors.Is(err, errMemberships) {
-		t.Fatalf("beyond the budget: %v", err)
+		t.Fatalf("beyond the budget: %v, want errMemberships", err)
 	}
 	s.rooms.leave("00", adapter.Cursor{}) // in 1970
 	if err := s.tooMany([]string{"16"}); err != nil {
@@ -216,7 +216,7 @@ func TestRecoveriesHaveBudgetLeft(t *testing.T) {
 		t.Helper()
 		for i := range rooms {
 			if got := w.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
-				t.Fatalf("room %d: %s", i, got)
+				t.Fatalf("room %d: %s, want %s", i, got, `["ok"]`)
 			}
 		}
 	}
@@ -239,7 +239,7 @@ func TestMembershipCostDoesNotOverflow(t *testing.T) {
 	m := memberships{uncharged: math.MaxInt32}
 	m.enter("a")
 	if m.uncharged < math.MaxInt32 {
-		t.Errorf("it costs %d", m.uncharged)
+		t.Errorf("it costs %d, want at least %d", m.uncharged, math.MaxInt32)
 	}
 }
 
@@ -292,14 +292,14 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		return s.mail.full != nil
 	})
 	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is on its way
-		t.Errorf("%d events were taken in", got)
+		t.Errorf("%d events were taken in, want at most 5", got)
 	}
 	letGo()
 	for range events {
 		select {
 		case got := <-handled:
 			if got != size+len(`["e",""]`) {
-				t.Errorf("its size is %d", got)
+				t.Errorf("its size is %d, want %d", got, size+len(`["e",""]`))
 			}
 		case <-time.After(patience):
 			t.Fatal("an event is not handled")
@@ -320,7 +320,7 @@ func TestConnectPayloadIsBounded(t *testing.T) {
 		}
 	}
 	if got := n.Stats().Limited[limitConnectPayload]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	w.connect("/", payload(maxConnectPayload))
 }
@@ -361,7 +361,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	refused := n.dial(t)
 	refused.write(`40{"bad":true}`)
 	if got := refused.next(); got != `44{"message":"bad"}` {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want %s", got, `44{"message":"bad"}`)
 	}
 	n.unconnectedAre(t, 1)
 	silent := n.dial(t)
@@ -369,7 +369,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	newest := n.dial(t)
 	refused.gone()
 	if got := n.Stats().Limited[limitUnconnected]; got != 1 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 1", got)
 	}
 	response, err := http.Get("http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling")
 	if err != nil {
@@ -383,7 +383,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	last := n.dial(t) // closes nobody: only the polling one waits beside it
 	last.connect("/", "")
 	if got := n.Stats().Limited[limitUnconnected]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	n.dial(t)
 	n.dial(t)
@@ -426,7 +426,7 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 	eventually(t, "the second is held", func() bool { return n.heldBy(45 << 10) })
 	middle.writeBinary(make([]byte, 5<<10)) // makes it complete, and it counts no more
 	if got := middle.next(); got != "437[3]" {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want 437[3]", got)
 	}
 	another := begin(40 << 10)
 	another.writeBinary(make([]byte, 20<<10)) // more than the other
@@ -443,11 +443,11 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 		w.writeBinary(nil)
 		w.writeBinary(nil)
 		if got := w.next(); got != "437[3]" {
-			t.Errorf("got %s", got)
+			t.Errorf("got %s, want 437[3]", got)
 		}
 	}
 	if got := n.Stats().Limited[limitReceiveBudget]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	eventually(t, "nothing is held", func() bool {
 		n.received.mu.Lock()
@@ -485,7 +485,7 @@ func TestArgumentsAreBounded(t *testing.T) {
 		w.gone()
 	}
 	if got := n.Stats().Limited[limitArguments]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	if err := n.Of("/").Emit(t.Context(), "x", make([]any, packet.MaxElements)...); err == nil {
 		t.Error("an event with too many arguments is sent")
@@ -502,7 +502,7 @@ func TestAttachmentsHaveADeadline(t *testing.T) {
 		w.writeBinary(make([]byte, size))
 		w.gone()
 		if got := n.Stats().Limited[limitAttachmentDeadline]; got != uint64(i)+1 {
-			t.Errorf("%d are counted", got)
+			t.Errorf("%d are counted, want %d", got, uint64(i)+1)
 		}
 	}
 }
@@ -534,7 +534,7 @@ func TestConcurrentRecoveriesKeepToTheBudget(t *testing.T) {
 		c := n.client(t)
 		for i := range each {
 			if got := c.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
-				t.Fatalf("room %d: %s", i, got)
+				t.Fatalf("room %d: %s, want %s", i, got, `["ok"]`)
 			}
 		}
 		payloads = append(payloads, fmt.Sprintf(`40{"pid":%q}`, c.pid))

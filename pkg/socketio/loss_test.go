@@ -166,7 +166,7 @@ func TestLongNamesInOneCall(t *testing.T) {
 		"Local":        func(name string) Broadcast { return n.ToSocket(name).Local() },
 	} {
 		if err := b(long).Emit(ctx, "n"); !errors.Is(err, ErrRoomName) {
-			t.Errorf("%s: %v", call, err)
+			t.Errorf("%s: %v, want ErrRoomName", call, err)
 		}
 		if err := b(longest).Emit(ctx, "n"); err != nil {
 			t.Errorf("%s of the longest name: %v", call, err)
@@ -177,7 +177,7 @@ func TestLongNamesInOneCall(t *testing.T) {
 			"FetchSockets": err, "Members": listed, "SocketsJoin": b(long).SocketsJoin(ctx, "q"), "DisconnectSockets": b(long).DisconnectSockets(ctx, false),
 		} {
 			if !errors.Is(err, ErrRoomName) {
-				t.Errorf("%s, %s: %v", call, operation, err)
+				t.Errorf("%s, %s: %v, want ErrRoomName", call, operation, err)
 			}
 		}
 	}

@@ -126,10 +126,10 @@ func TestNamesOfNamespacesAreBounded(t *testing.T) {
 	long := "/" + strings.Repeat("a", maxNamespaceName-1)
 	w.write("40" + long + "b,")
 	if got, want := w.next(), "44"+long+`b,{"message":"Invalid namespace"}`; got != want || asked.Load() != 0 {
-		t.Errorf("got %s; asked %d times", got, asked.Load())
+		t.Errorf("got %s; asked %d times, want %s, 0", got, asked.Load(), want)
 	}
 	w.connect(long, "")
 	if asked.Load() != 1 {
-		t.Errorf("asked %d times", asked.Load())
+		t.Errorf("asked %d times, want 1", asked.Load())
 	}
 }

@@ -57,7 +57,7 @@ func TestSocketsJoinOfManyRooms(t *testing.T) {
 			a.want(numbered(-1))
 			a.quiet()
 			if made := counting.published.Load(); made > int64(len(want))+10 {
-				t.Errorf("%d events were published for one join", made)
+				t.Errorf("%d events were published for one join, want at most %d", made, int64(len(want))+10)
 			}
 		})
 	}

@@ -96,7 +96,7 @@ func TestMembersInPages(t *testing.T) {
 					t.Errorf("another node has sent %d bytes", bytes)
 				}
 				if len(all.Page) > 8 {
-					t.Errorf("a page of %d members", len(all.Page))
+					t.Errorf("a page of %d members, want at most 8", len(all.Page))
 				}
 				for _, m := range all.Page {
 					got = append(got, m.ID)

@@ -42,7 +42,7 @@ func (n *testNode) dialSlow(t *testing.T) *wire {
 		}
 	})
 	if first := w.next(); !strings.HasPrefix(first, "0{") {
-		t.Fatalf("handshake %q", first)
+		t.Fatalf(`handshake %q, want text that begins with "0{"`, first)
 	}
 	return w
 }
@@ -113,7 +113,7 @@ func TestLargeReplay(t *testing.T) {
 					t.Fatalf("not recovered: %v", nodes[0].Stats().Recoveries)
 				}
 				if held := nodes[0].Stats().ReplayBytes; held > replayPage+largeEvents*laterOverhead {
-					t.Errorf("%d bytes are held", held)
+					t.Errorf("%d bytes are held, want at most %d", held, replayPage+largeEvents*laterOverhead)
 				}
 				for i := 0; i < published; i++ {
 					if i < largeEvents/2 {
@@ -163,7 +163,7 @@ func TestReplayThatIsTrimmedMeanwhile(t *testing.T) {
 		received := 0
 		next := func() {
 			if _, number := numberOf(b); number != received {
-				t.Fatalf("event %d is %d", received, number)
+				t.Fatalf("event %d is %d, want %d", received, number, received)
 			}
 			received++
 		}
@@ -183,7 +183,7 @@ func TestReplayThatIsTrimmedMeanwhile(t *testing.T) {
 			}
 		}
 		if received >= largeEvents {
-			t.Errorf("all %d events have come", received)
+			t.Errorf("all %d events have come, want less than %d", received, largeEvents)
 		}
 		d := n.back(t, b)
 		if d.sid == b.sid || n.Stats().Recoveries[refusedTrimmed] != 1 {
@@ -277,7 +277,7 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 		m, err := r.found(adapter.Cursor{})
 		must(t, err)
 		if len(m.events) != tt.events || len(m.later) != tt.later {
-			t.Errorf("with %d bytes held: %d events, %d later", tt.held, len(m.events), len(m.later))
+			t.Errorf("with %d bytes held: %d events, %d later, want %d, %d", tt.held, len(m.events), len(m.later), tt.events, tt.later)
 		}
 		m.release()
 		if held := n.replays.held.Load(); held != int64(tt.held) {
@@ -395,7 +395,7 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 	next := make([]int, namespaces)
 	for received := 0; received < namespaces*live; {
 		if queued := n.Stats().Engine.QueuedBytes; queued > queue/4*3 {
-			t.Fatalf("%d bytes are queued", queued)
+			t.Fatalf("%d bytes are queued, want at most %d", queued, queue/4*3)
 		}
 		for _, packet := range strings.Split(poll(), "\x1e") {
 			var of, number int

@@ -97,7 +97,7 @@ func FuzzOffsets(f *testing.F) {
 			return
 		}
 		if given := keyed.format(c); genuine != (s == given) {
-			t.Errorf("%q: genuine %v, but %q is given out", s, genuine, given)
+			t.Errorf("%q: genuine %v, but %q is given out, want %v", s, genuine, given, s == given)
 		}
 	})
 }

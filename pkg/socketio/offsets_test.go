@@ -28,7 +28,7 @@ func TestEventBeforeConnectLeavesTheOffset(t *testing.T) {
 			n.Use(func(_ context.Context, r *ConnectRequest) error { return r.Emit("hello", tc.args...) })
 			a := n.client(t)
 			if a.offset != "" {
-				t.Errorf("the event before CONNECT made the offset %q", a.offset)
+				t.Errorf(`the event before CONNECT made the offset %q, want ""`, a.offset)
 			}
 			a.cut()
 			must(t, n.Emit(t.Context(), "n", 1))
@@ -272,7 +272,7 @@ func TestRecoveryBesideFieldsOfTheApplication(t *testing.T) {
 			b.want(numbered(2))
 			b.quiet()
 			if got := n.Stats().Recoveries["unknown_session"]; got != 0 {
-				t.Errorf("%d sessions were looked for in vain", got)
+				t.Errorf("%d sessions were looked for in vain, want 0", got)
 			}
 		})
 	}

@@ -34,7 +34,7 @@ func TestPaces(t *testing.T) {
 		t.Error("no new burst after a pause")
 	}
 	if len(p.due)+len(p.former) != 1 {
-		t.Errorf("keys are kept: %d", len(p.due)+len(p.former))
+		t.Errorf("keys are kept: %d, want 1", len(p.due)+len(p.former))
 	}
 	if p.take("c", now, 2); take("c") != 1 {
 		t.Error("what weighs two does not count as two")
@@ -88,10 +88,10 @@ func TestRecoveriesOfASessionAreLimited(t *testing.T) {
 	}
 	claims := store.claims
 	if claims > 5+20/2 {
-		t.Errorf("%d claims", claims)
+		t.Errorf("got %d claims, want at most %d", claims, 5+20/2)
 	}
 	if got := n.Stats().Limited[limitRecoveries]; got < 10 {
-		t.Errorf("%d counted", got)
+		t.Errorf("got %d counted, want at least 10", got)
 	}
 	eventually(t, "the client recovers", func() bool {
 		next := n.dial(t)
@@ -179,7 +179,7 @@ func TestMadeUpPrivateIDsAreNotKept(t *testing.T) {
 		t.Errorf("%d are refused as unknown, want 5", got)
 	}
 	if kept := len(n.recoveries.due) + len(n.recoveries.former); kept > 0 {
-		t.Errorf("%d ids are kept", kept)
+		t.Errorf("%d ids are kept, want 0", kept)
 	}
 }
 

@@ -38,7 +38,7 @@ func TestOfMakesAChildOfThePattern(t *testing.T) {
 		t.Errorf("children %v, want the one that Of made", got)
 	}
 	if got := n.dial(t).answer("/tenant-1"); !strings.HasPrefix(got, "44/tenant-1,") {
-		t.Errorf("a client passes the guard: %s", got)
+		t.Errorf(`a client passes the guard: %s, want text that begins with "44/tenant-1,"`, got)
 	}
 	if len(slices.Collect(second.Children())) != 0 {
 		t.Error("the second pattern that matches has a child")
@@ -53,7 +53,7 @@ func TestOfMakesAChildOfThePattern(t *testing.T) {
 	for range 2 {
 		w := n.dial(t).connect("/open", "")
 		if got := w.call(`["q"]`); got != `["a"]` {
-			t.Errorf("acked %s", got)
+			t.Errorf("acked %s, want %s", got, `["a"]`)
 		}
 		w.write("41/open,")
 		eventually(t, "it is empty", func() bool { return n.Of("/open").Len() == 0 })
@@ -99,7 +99,7 @@ func TestConcurrentCreationOfAChild(t *testing.T) {
 			return ns.clients == entering
 		})
 		if got := late.next(); !strings.HasPrefix(got, "40{") {
-			t.Errorf("a client enters %s before OnNamespace has returned: %s", name, got)
+			t.Errorf(`a client enters %s before OnNamespace has returned: %s, want text that begins with "40{"`, name, got)
 		}
 		release <- struct{}{}
 		if got := late.next(); !strings.HasPrefix(got, "44"+name) {

@@ -104,7 +104,7 @@ func TestACutAmidWhatSocketsJoinGivesLate(t *testing.T) {
 				a.cut()
 				b := n1.back(t, a)
 				if recovered := b.sid == a.sid; recovered != (late == 1 || read == late) {
-					t.Fatalf("recovered: %v", recovered)
+					t.Fatalf("recovered: %v, want %v", recovered, late == 1 || read == late)
 				} else if recovered {
 					b.want(want[read:]...)
 				}
@@ -461,7 +461,7 @@ func TestDisconnectFollowsEventsInOtherPartitions(t *testing.T) {
 		slow.release(p)
 		w.want(numbered(int(p)))
 		if m := w.next(); m != "41" {
-			t.Errorf("partition %d: got %q after it", p, m)
+			t.Errorf(`partition %d: got %q after it, want "41"`, p, m)
 		}
 		<-ended
 	}
@@ -792,7 +792,7 @@ func TestOwedCopies(t *testing.T) {
 		for name, m := range map[string]*memberships{"itself": &m, "restored": &again} {
 			for _, p := range []adapter.Position{before(at), at, {Ms: at.Ms, Seq: at.Seq + 1, Partition: 1}} {
 				if got := m.in(rooms.InNamed("/", "a"), "id", p); got != (p == at) {
-					t.Errorf("%v, %s: %v is held: %v", at, name, p, got)
+					t.Errorf("%v, %s: %v is held: %v, want %v", at, name, p, got, p == at)
 				}
 			}
 			if !m.named["a"][0].commanded {

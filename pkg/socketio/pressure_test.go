@@ -351,7 +351,7 @@ func TestMailboxBytesCountStructures(t *testing.T) {
 	}
 	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["bytes"] > 0 })
 	if got := n.Stats().EventsIn; got > 7 { // 26 kB each
-		t.Errorf("%d events taken in", got)
+		t.Errorf("got %d events taken in, want at most 7", got)
 	}
 	release()
 	for range 20 {
@@ -618,7 +618,7 @@ func TestEventsHaveNoGapAfterAPause(t *testing.T) {
 	want := 0
 	for got := range handled {
 		if got != want {
-			t.Fatalf("handled %d after %d events", got, want)
+			t.Fatalf("handled %d after %d events, want %d", got, want, want)
 		}
 		want++
 	}
@@ -659,12 +659,12 @@ func TestDisconnectOfASocketWithAFullMailbox(t *testing.T) {
 	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
 	n.Socket(w.sid).Disconnect(false)
 	if m := w.next(); m != "41" {
-		t.Errorf("got %s", m)
+		t.Errorf("got %s, want 41", m)
 	}
 	release()
 	w.connect("/other", "") // behind the events
 	if got := w.call(`["ping me"]`); got != `[]` {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want %s", got, `[]`)
 	}
 }
 
@@ -739,7 +739,7 @@ func TestEventsBehindHandlersAreBounded(t *testing.T) {
 	n.received.mu.Lock()
 	defer n.received.mu.Unlock()
 	if len(n.received.clients) > 0 {
-		t.Errorf("%d clients are counted", len(n.received.clients))
+		t.Errorf("%d clients are counted, want 0", len(n.received.clients))
 	}
 }
 
@@ -811,7 +811,7 @@ func TestOthersAreNotClosedForWhatAHandlerHolds(t *testing.T) {
 			release()
 			eventually(t, "nothing is held", func() bool { return n.Stats().ReceivedBytes == 0 && n.received.closing.Load() == 0 })
 			if got := n.Stats().Limited[limitReceiveBudget]; got != 1 {
-				t.Errorf("%d connections are closed", got)
+				t.Errorf("%d connections are closed, want 1", got)
 			}
 		})
 	}
@@ -841,7 +841,7 @@ func TestClientsOfSlowHandlersAreNotClosedFirst(t *testing.T) {
 	n.outlast(t)
 	release()
 	if got := n.Stats().Limited[limitReceiveBudget]; got != 1 {
-		t.Errorf("%d connections are closed", got)
+		t.Errorf("%d connections are closed, want 1", got)
 	}
 }
 
@@ -942,7 +942,7 @@ func TestEventsAreNotReadNearTheBudget(t *testing.T) {
 	another := n.client(t)
 	another.write(`420["echo"]`)
 	if got := another.next(); got != "430[]" {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want 430[]", got)
 	}
 	release()
 	for range 18 {
@@ -1077,10 +1077,10 @@ func TestAckOfASocketThatHasEnded(t *testing.T) {
 	receive(t, handling)
 	post("41/b,")
 	if err := receive(t, acked); !errors.Is(err, ErrDisconnected) {
-		t.Errorf("Ack returned %v", err)
+		t.Errorf("Ack returned %v, want ErrDisconnected", err)
 	}
 	if r := receive(t, ended); r != ClientDisconnect {
-		t.Errorf("ended for %q", r)
+		t.Errorf("ended for %q, want %q", r, ClientDisconnect)
 	}
 	poll()
 }
@@ -1157,7 +1157,7 @@ func TestFullSendQueueIsLogged(t *testing.T) {
 		return logs.FilterMessage("connection limit reached").FilterField(zap.String("limit", "send_queue")).Len() == 1
 	})
 	if cut := n.Stats().Engine.SlowClients; cut != 1 {
-		t.Errorf("%d clients were cut", cut)
+		t.Errorf("%d clients were cut, want 1", cut)
 	}
 }
 

@@ -94,7 +94,7 @@ func TestOwnAnswersAreNotSent(t *testing.T) {
 		}
 	}
 	if n := m.sent.Load(); n != 0 {
-		t.Errorf("%d messages", n)
+		t.Errorf("got %d messages, want 0", n)
 	}
 }
 
@@ -605,7 +605,7 @@ func TestAnswersToFormerNodes(t *testing.T) {
 	v.write("43" + former + `["late"]`)
 	v.write("43" + now + `["good"]`)
 	if r := <-got; r.answer != `"good"` || r.err != nil {
-		t.Errorf("the answer is %s, %v", r.answer, r.err)
+		t.Errorf("the answer is %s, %v, want %s", r.answer, r.err, `"good"`)
 	}
 	for _, id := range []string{former, now} {
 		if n, err := strconv.ParseInt(id, 10, 32); err != nil || n < 0 {

@@ -264,7 +264,7 @@ func TestReceiptInMixedClusters(t *testing.T) {
 		} {
 			got, err := restoreReceipt(r.save())
 			if err != nil || got != r {
-				t.Errorf("%+v became %+v, %v", r, got, err)
+				t.Errorf("%+v became %+v, %v, want %+v", r, got, err, r)
 			}
 			older := r.save()
 			older.Kind &^= isReceipt
@@ -366,7 +366,7 @@ func TestEndThatCannotBeWritten(t *testing.T) {
 	a.cut()
 	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
 	if n := store.prolonged.Load(); n != 1 {
-		t.Errorf("the session was prolonged %d times", n)
+		t.Errorf("the session was prolonged %d times, want 1", n)
 	}
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	b := n.back(t, a)

@@ -32,7 +32,7 @@ func TestAClientComesBackWithWhatItMissed(t *testing.T) {
 	must(t, n1.To("other").Emit(t.Context(), "n", 99))
 	b := n2.back(t, a)
 	if b.sid != a.sid || b.pid != a.pid {
-		t.Fatalf("came back as %s/%s, was %s/%s", b.sid, b.pid, a.sid, a.pid)
+		t.Fatalf("came back as %s/%s, was %s/%s, want %s, %s", b.sid, b.pid, a.sid, a.pid, a.sid, a.pid)
 	}
 	b.want(numbered(2), numbered(3), numbered(4))
 	must(t, n2.To("r").Emit(t.Context(), "n", 5))
@@ -147,7 +147,7 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 			}
 			for _, former := range []rooms.Room{rooms.InNamed("/", "r"), rooms.InOwn("/", a.sid)} {
 				if members := n.index.Len(former); members > 0 {
-					t.Errorf("%d members are left in the former room %v", members, former)
+					t.Errorf("%d members are left in the former room %v, want 0", members, former)
 				}
 			}
 			must(t, n.Emit(t.Context(), "n", 100))

@@ -108,7 +108,7 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 		t.Errorf("%d recoveries of 200 kB, want 2", recovered)
 	}
 	if charged := shared.charged.Load(); charged > recoveryRead {
-		t.Errorf("%d bytes are charged to others", charged)
+		t.Errorf("%d bytes are charged to others, want at most %d", charged, recoveryRead)
 	}
 }
 
@@ -147,7 +147,7 @@ func largeReplay(t *testing.T, patient time.Duration) {
 	for i := range events {
 		var number int
 		if _, err := fmt.Sscanf(back.event(), `["n",%d`, &number); err != nil || number != i {
-			t.Fatalf("event %d is %d: %v", i, number, err)
+			t.Fatalf("event %d is %d: %v, want %d", i, number, err, i)
 		}
 	}
 	back.wantAck("431")

@@ -86,7 +86,7 @@ func TestConnectionFromClient(t *testing.T) {
 	w := n.client(t)
 	w.write(`42["connection"]`)
 	if got := <-seen; got != "connection" {
-		t.Errorf("saw %q", got)
+		t.Errorf(`saw %q, want "connection"`, got)
 	}
 	w.quiet()
 }

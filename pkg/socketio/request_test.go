@@ -51,15 +51,15 @@ func TestDecisions(t *testing.T) {
 	late := func(when string) {
 		for method, err := range decide(request, "late") {
 			if !errors.Is(err, ErrDisconnected) {
-				t.Errorf("%s %s: %v", method, when, err)
+				t.Errorf("%s %s: %v, want ErrDisconnected", method, when, err)
 			}
 		}
 		var auth struct{ Name string }
 		if err := request.Auth(&auth); err != nil || auth.Name != "ann" {
-			t.Errorf("Auth %s: %q, %v", when, auth.Name, err)
+			t.Errorf(`Auth %s: %q, %v, want "ann"`, when, auth.Name, err)
 		}
 		if request.User() != "early" || request.Value(testKey{}) != "early" {
-			t.Errorf("%s: user %q, value %v", when, request.User(), request.Value(testKey{}))
+			t.Errorf(`%s: user %q, value %v, want "early", early`, when, request.User(), request.Value(testKey{}))
 		}
 	}
 	n.Use(func(_ context.Context, r *ConnectRequest) error {
@@ -84,7 +84,7 @@ func TestDecisions(t *testing.T) {
 		t.Errorf("user %q, value %v, data %q, rooms %q", s.User(), s.Value(testKey{}), data, s.Rooms())
 	}
 	if request.ID() != w.sid {
-		t.Errorf("the request has the id %q, the socket %q", request.ID(), w.sid)
+		t.Errorf("the request has the id %q, the socket %q, want %q", request.ID(), w.sid, w.sid)
 	}
 	w.quiet()
 	w.cut()
@@ -109,7 +109,7 @@ func TestDecisionsAfterTheClientHasDisconnected(t *testing.T) {
 	w.cut()
 	for method, err := range receive(t, errs) {
 		if !errors.Is(err, ErrDisconnected) {
-			t.Errorf("%s: %v", method, err)
+			t.Errorf("%s: %v, want ErrDisconnected", method, err)
 		}
 	}
 }
@@ -139,7 +139,7 @@ func TestDecisionsAboutARecoveredSocket(t *testing.T) {
 	store.claimed = func() { // too late, also for the rooms that it keeps
 		for method, err := range decide(requests[1], "late") {
 			if !errors.Is(err, ErrDisconnected) {
-				t.Errorf("%s: %v", method, err)
+				t.Errorf("%s: %v, want ErrDisconnected", method, err)
 			}
 		}
 	}
@@ -167,7 +167,7 @@ func TestDecisionsAboutARecoveredSocket(t *testing.T) {
 	var data string
 	must(t, n.Socket(back.sid).Data(&data))
 	if data != "data 1" {
-		t.Errorf("the data is %q", data)
+		t.Errorf(`the data is %q, want "data 1"`, data)
 	}
 	if id := requests[1].ID(); id == "" || id == back.sid {
 		t.Errorf("the request of the recovered socket has the id %q", id)
@@ -191,7 +191,7 @@ func TestNewIDAfterARefusal(t *testing.T) {
 		must(t, n.Emit(t.Context(), "n", i))
 	}
 	if back := n.back(t, w); w.sid != "made 1" || back.sid != "made 2" {
-		t.Errorf("first %q, then %q", w.sid, back.sid)
+		t.Errorf(`first %q, then %q, want "made 1", "made 2"`, w.sid, back.sid)
 	}
 	must(t, n.ToSocket("made 2").Emit(t.Context(), "n", 1))
 }

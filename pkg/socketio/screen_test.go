@@ -100,7 +100,7 @@ func TestAMiddlewareJoins(t *testing.T) {
 		t.Errorf("more rooms than allowed: %s", m)
 	}
 	if got := n1.Stats().TooManyRooms; got != 1 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 1", got)
 	}
 }
 

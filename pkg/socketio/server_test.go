@@ -91,7 +91,7 @@ func TestAcksOfOneAndOfMany(t *testing.T) {
 		var s string
 		done <- errors.Join(err, args.Bind(&s))
 		if s != "again" {
-			t.Errorf("acked %q", s)
+			t.Errorf(`acked %q, want "again"`, s)
 		}
 	}()
 	ask(`["again"]`, a)
@@ -137,7 +137,7 @@ func TestAckErrorNamesSilentSockets(t *testing.T) {
 		t.Errorf("answered %v, silent %+v", answered, silent)
 	}
 	if !errors.Is(silent, context.DeadlineExceeded) {
-		t.Errorf("%v does not say that time ran out", silent)
+		t.Errorf("got %v, want context.DeadlineExceeded", silent)
 	}
 }
 
@@ -153,18 +153,18 @@ func TestMiddlewareRefuses(t *testing.T) {
 	w := n.dial(t)
 	w.write("40")
 	if m := w.next(); m != `44{"message":"not you","data":{"code":7}}` {
-		t.Fatalf("got %q", m)
+		t.Fatalf("got %q, want %q", m, `44{"message":"not you","data":{"code":7}}`)
 	}
 	w.write(`40{"token":"good"}`)
 	if m := w.next(); m != `42["early",null]` {
-		t.Fatalf("got %q before CONNECT", m)
+		t.Fatalf("got %q before CONNECT, want %q", m, `42["early",null]`)
 	}
 	if m := w.next(); !strings.HasPrefix(m, `40{"sid":`) {
 		t.Fatalf("got %q", m)
 	}
 	w.write("40/nope,")
 	if m := w.next(); m != `44/nope,{"message":"Invalid namespace"}` {
-		t.Fatalf("got %q", m)
+		t.Fatalf("got %q, want %q", m, `44/nope,{"message":"Invalid namespace"}`)
 	}
 }
 
@@ -212,10 +212,10 @@ func TestAnEventCanComeWithItsConnect(t *testing.T) {
 	w.write(`420["ping me"]`)
 	close(hold)
 	if m := w.next(); !strings.HasPrefix(m, "40") {
-		t.Fatalf("got %q", m)
+		t.Fatalf(`got %q, want text that begins with "40"`, m)
 	}
 	if m := w.next(); m != "430[]" {
-		t.Fatalf("got %q", m)
+		t.Fatalf(`got %q, want "430[]"`, m)
 	}
 }
 
@@ -252,7 +252,7 @@ func TestDynamicNamespacesAreCreatedAndRemoved(t *testing.T) {
 	p.On("where", joining2)
 	w := n.dial(t).connect("/room-7", "")
 	if got := w.call(`["where"]`); got != `["/room-7"]` {
-		t.Errorf("acked %s", got)
+		t.Errorf("acked %s, want %s", got, `["/room-7"]`)
 	}
 	must(t, p.Emit(t.Context(), "hi"))
 	w.want(`["hi"]`)
@@ -296,14 +296,14 @@ func TestCatchAllsAreAddedAndRemoved(t *testing.T) {
 		w.call(`["stop"]`)
 	}
 	if got := heardNow(); got != "[in ping me out news in stop]" {
-		t.Errorf("heard %s", got)
+		t.Errorf("heard %s, want [in ping me out news in stop]", got)
 	}
 }
 
 func TestReservedEventsAreRefused(t *testing.T) {
 	n := start(t, Options{})
 	if err := n.Emit(t.Context(), "disconnect"); !errors.Is(err, ErrReserved) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want ErrReserved", err)
 	}
 }
 

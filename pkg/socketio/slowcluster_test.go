@@ -62,7 +62,7 @@ func (a *slowAdapter) readAmid(t *testing.T, happens func(), late ...uint16) {
 	var reads atomic.Int64
 	t.Cleanup(func() {
 		if n := reads.Load(); n < 2 {
-			t.Errorf("the clocks were read %d times", n)
+			t.Errorf("the clocks were read %d times, want at least 2", n)
 		}
 	})
 	a.setHead(func(ctx context.Context) (adapter.Cursor, error) {

@@ -66,7 +66,7 @@ func TestNothingComesBehindALeaveByCommandBeforeItIsStored(t *testing.T) {
 	<-store.saving
 	store.goOn <- struct{}{}
 	if got := a.next(); got != `43100["ok"]` {
-		t.Fatalf("got %q", got)
+		t.Fatalf("got %q, want %q", got, `43100["ok"]`)
 	}
 	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "r"))
 	<-store.saving
@@ -253,10 +253,10 @@ func TestMiddlewaresMakeASessionTooLarge(t *testing.T) {
 	w := n.dial(t)
 	w.write("40")
 	if m := w.next(); m != `44{"message":"Session too large"}` {
-		t.Errorf("got %s", m)
+		t.Errorf("got %s, want %s", m, `44{"message":"Session too large"}`)
 	}
 	if n.Len() != 0 {
-		t.Errorf("%d sockets", n.Len())
+		t.Errorf("got %d sockets, want 0", n.Len())
 	}
 }
 
@@ -267,11 +267,11 @@ func TestDataThatIsTooLarge(t *testing.T) {
 	s := n.Socket(a.sid)
 	must(t, s.SetData(t.Context(), "small"))
 	if err := s.SetData(t.Context(), "0123456789"); !errors.Is(err, session.ErrTooLarge) {
-		t.Errorf("SetData: %v", err)
+		t.Errorf("SetData: %v, want session.ErrTooLarge", err)
 	}
 	var got string
 	if must(t, s.Data(&got)); got != "small" {
-		t.Errorf("the data is %q", got)
+		t.Errorf(`the data is %q, want "small"`, got)
 	}
 	must(t, s.Join(t.Context(), "r"))
 }
@@ -294,7 +294,7 @@ func TestDataOfAMiddlewareAfterARefusal(t *testing.T) {
 	}
 	var got string
 	if must(t, n.Socket(b.sid).Data(&got)); got != "set" {
-		t.Errorf("the data is %q", got)
+		t.Errorf(`the data is %q, want "set"`, got)
 	}
 }
 

@@ -45,7 +45,7 @@ func TestTemporaryRefusal(t *testing.T) {
 	w.write("40")
 	w.closes()
 	if got := n.Stats().ConnectsPostponed; got != 1 {
-		t.Errorf("%d connects were counted as postponed", got)
+		t.Errorf("%d connects were counted as postponed, want 1", got)
 	}
 	down.Store(false)
 	n.client(t)

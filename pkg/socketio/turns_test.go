@@ -102,7 +102,7 @@ func TestWritesTakeTurns(t *testing.T) {
 	close(store.goOn)
 	for _, w := range all {
 		if m := w.next(); m != `43100["ok"]` {
-			t.Errorf("got %q", m)
+			t.Errorf("got %q, want %q", m, `43100["ok"]`)
 		}
 	}
 	if store.busier.Load() {

@@ -240,7 +240,7 @@ func (n *node) replay(after map[rooms.Room]adapter.Cursor, upTo adapter.Cursor) 
 	for e, err := range n.Replay(deadline(n.t), after, upTo, 0) {
 		if err != nil {
 			if len(events) > 0 {
-				n.t.Errorf("%s: Replay failed after %d events: %v", n.Node(), len(events), err)
+				n.t.Errorf("%s: Replay failed after %d events: %v, want 0", n.Node(), len(events), err)
 			}
 			return nil, err
 		}

@@ -32,11 +32,11 @@ func headIsTheEnd(t *testing.T, newCluster Maker) {
 		}
 		parsed, err := adapter.ParseCursor(head.String())
 		if err != nil || parsed != head {
-			t.Fatalf("the head %v was parsed from its string as %v, %v", head, parsed, err)
+			t.Fatalf("the head %v was parsed from its string as %v, %v, want %v", head, parsed, err, head)
 		}
 	}
 	if age := time.Since(first.At.Time()).Abs(); age > 24*time.Hour {
-		t.Errorf("positions are not times: the first is %v off", age)
+		t.Errorf("positions are not times: the first is %v off, want at most %v", age, 24*time.Hour)
 	}
 }
 

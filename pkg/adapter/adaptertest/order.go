@@ -49,7 +49,7 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 		if sent.Stored {
 			kept, _, err := b.History(deadline(t), r, adapter.Page{Events: 1})
 			if err != nil || len(kept) != 1 {
-				t.Fatalf("History: %d events, %v", len(kept), err)
+				t.Fatalf("History: %d events, %v, want 1", len(kept), err)
 			}
 			expectSame(t, kept[0], want)
 		}

@@ -231,7 +231,7 @@ func replayBoundsPayloads(t *testing.T, newCluster Maker) {
 		switch payload {
 		case 0, 100 * size:
 			if len(omitted) > 0 {
-				t.Errorf("with %d bytes: %d events without payload", payload, len(omitted))
+				t.Errorf("with %d bytes: %d events without payload, want 0", payload, len(omitted))
 			}
 		default:
 			if held > payload || len(omitted) == 0 || payload > size && held < payload/2 {
@@ -295,7 +295,7 @@ func fetchReportsMissingEvents(t *testing.T, newCluster Maker) {
 		"unknown history": {adapter.Cursor{}, []adapter.Place{place(quiet, there)}, adapter.ErrHistoryLost},
 	} {
 		if fetched, err := n.Fetch(deadline(t), tt.history, tt.places); !errors.Is(err, tt.want) {
-			t.Errorf("%s: Fetch gave %q, %v", name, payloads(fetched), err)
+			t.Errorf("%s: Fetch gave %q, %v, want %v", name, payloads(fetched), err, tt.want)
 		}
 	}
 }

@@ -135,7 +135,7 @@ func aFailedSubscribeLeavesNothing(t *testing.T, newCluster Maker) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := n.Subscribe(ended, room("r"), room("s")); !errors.Is(err, context.Canceled) {
-		t.Errorf("Subscribe with an ended context: %v", err)
+		t.Errorf("Subscribe with an ended context: %v, want context.Canceled", err)
 	}
 	eventuallyUnheard(n, room("r"))
 	eventuallyUnheard(n, room("s"))

@@ -162,7 +162,7 @@ func TestAnnouncementsShareSearches(t *testing.T) {
 	publish(t, a, event("after them", room("r")))
 	expect(t, a, "after them")
 	if most = max(most, runtime.NumGoroutine()); most > before+20 {
-		t.Errorf("%d goroutines, and %d before", most, before)
+		t.Errorf("got %d goroutines, and %d before, want at most %d", most, before, before+20)
 	}
 	if got := a.Stats(); got.Epochs > 0 || a.Ready() != nil {
 		t.Errorf("%+v, %v", got, a.Ready())

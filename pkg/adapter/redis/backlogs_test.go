@@ -109,10 +109,10 @@ func TestQueuedReadsAreMerged(t *testing.T) {
 	})
 	want := origins{{"e", "a"}: ms(7), {"e", "b"}: ms(5), {"e", "c"}: ms(5)}
 	if requests[0] != 2 || !maps.Equal(read[0], want) {
-		t.Errorf("the first pipeline answers %d requests, from %v", requests[0], read[0])
+		t.Errorf("the first pipeline answers %d requests, from %v, want 2, %v", requests[0], read[0], want)
 	}
 	if requests[1] != 1 || len(read[1]) != readRooms {
-		t.Errorf("the second pipeline answers %d requests in %d rooms", requests[1], len(read[1]))
+		t.Errorf("the second pipeline answers %d requests in %d rooms, want 1, %d", requests[1], len(read[1]), readRooms)
 	}
 }
 
@@ -151,7 +151,7 @@ func TestReplaysShareReads(t *testing.T) {
 				next++
 			}
 			if next != events {
-				t.Errorf("after event %d: %d was not replayed", first, next)
+				t.Errorf("after event %d: %d was not replayed, want %d", first, next, events)
 			}
 		})
 	}
@@ -268,7 +268,7 @@ func TestManyEvents(t *testing.T) {
 				n++
 			}
 			if n != limit+1 {
-				t.Errorf("%d events", n)
+				t.Errorf("got %d events, want %d", n, limit+1)
 			}
 		})
 		replays.Go(func() {
@@ -280,7 +280,7 @@ func TestManyEvents(t *testing.T) {
 				n++
 			}
 			if n != 1 {
-				t.Errorf("%d events", n)
+				t.Errorf("got %d events, want 1", n)
 			}
 		})
 	}
@@ -298,7 +298,7 @@ func TestManyEvents(t *testing.T) {
 	}()
 	for _, err := range a.Replay(ctx, after, end, 1000) {
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("with an ended context: %v", err)
+			t.Errorf("with an ended context: %v, want context.Canceled", err)
 		}
 	}
 	<-a.large
@@ -377,14 +377,14 @@ func TestPayloadsThatAreNotHeldAreNotRead(t *testing.T) {
 		t.Errorf("Redis has sent %d bytes, want %d at most", sent, most)
 	}
 	if told < sent/2 || told > 2*sent {
-		t.Errorf("%d bytes are reported, %d were sent", told, sent)
+		t.Errorf("%d bytes are reported, %d were sent, want at least %d, at most %d", told, sent, sent/2, 2*sent)
 	}
 	reported.Store(0)
 	if _, err := a.Fetch(ctx, end, places); err != nil {
 		t.Fatal(err)
 	}
 	if got := reported.Load(); got < events*size || got > events*(size+200) {
-		t.Errorf("%d bytes are reported of %d fetched", got, events*size)
+		t.Errorf("%d bytes are reported of %d fetched, want at least %d, at most %d", got, events*size, events*size, events*(size+200))
 	}
 }
 
@@ -430,7 +430,7 @@ func TestSharedReadEndsWithItsCallers(t *testing.T) {
 	}
 	alone, r, err := read(t.Context(), 40, 1)
 	if err != nil || alone.entries() != 40 {
-		t.Fatalf("%d entries are read: %v", alone.entries(), err)
+		t.Fatalf("%d entries are read: %v, want 40", alone.entries(), err)
 	}
 	shared, _, err := read(t.Context(), 40, 4)
 	if one, part := alone.share(r), shared.share(r); err != nil || part < one/5 || part > one/4 {
@@ -462,7 +462,7 @@ func answered(t *testing.T, p *partition, requests ...*backlogRequest) (found []
 	var from origins
 	q.Serve(from.fits, func(all []*sharedRequest) {
 		if end(); len(all) != len(requests) {
-			t.Errorf("%d of %d requests are read together", len(all), len(requests))
+			t.Errorf("%d of %d requests are read together, want %d", len(all), len(requests), len(requests))
 		}
 		p.answerReads(all, from)
 	})
@@ -547,7 +547,7 @@ func TestLargeListsRefuseNobodyElse(t *testing.T) {
 		t.Errorf("the request with large lists: %v, the other: %v", errs[0], errs[1])
 	}
 	if charged < 2<<20 { // it was read with the other and alone
-		t.Errorf("%d bytes are charged", charged)
+		t.Errorf("%d bytes are charged, want at least %d", charged, 2<<20)
 	}
 	for r, want := range map[rooms.Room]error{loud: adapter.ErrTooMany, quiet: nil} {
 		var got error
@@ -633,7 +633,7 @@ func TestTheScriptDoesNotCountForever(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := scriptTime(t, server) - before; took > n/20 {
-			t.Errorf("%s: Redis took %d µs, as if it had counted them", name, took)
+			t.Errorf("%s: Redis took %d µs, as if it had counted them, want at most %d", name, took, n/20)
 		}
 		list, _ := reply[1].([]any)
 		if got := fmt.Sprint(list); got != fmt.Sprintf("[1-1 [%s %d]]", entry[:4], len(entry)) {

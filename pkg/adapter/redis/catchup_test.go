@@ -141,7 +141,7 @@ func TestSilentSubscriberIsDetected(t *testing.T) {
 	}
 	// The machine may be busy, but hardly three times.
 	if most := 3*probing + probing/2; quickest > most {
-		t.Errorf("it took %v or more, with probes every %v", quickest, probing)
+		t.Errorf("it took %v or more, with probes every %v, want at most %v", quickest, probing, most)
 	}
 }
 
@@ -232,7 +232,7 @@ func TestFeedOverflow(t *testing.T) {
 			} else {
 				before := expectLoss(t, a)
 				if len(before) < feedItems-100 { // probes take places as well
-					t.Errorf("the loss is said after %d events of %d", len(before), n)
+					t.Errorf("the loss is said after %d events of %d, want at least %d", len(before), n, feedItems-100)
 				}
 			}
 			end := publish(t, b, event("end", r))

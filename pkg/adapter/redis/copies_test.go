@@ -169,7 +169,7 @@ func TestUndecodableEventsAreGaps(t *testing.T) {
 				}
 			}
 			if kept, _, err := a.History(deadline(t), r, adapter.Page{Events: 5}); !errors.Is(err, adapter.ErrUndecodable) {
-				t.Errorf("History: %d events, %v", len(kept), err)
+				t.Errorf("History: %d events, %v, want adapter.ErrUndecodable", len(kept), err)
 			}
 
 			fill := relay.hole(subscriber)

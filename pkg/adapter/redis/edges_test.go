@@ -60,7 +60,7 @@ func TestFullCalls(t *testing.T) {
 			fill()
 			all.Wait()
 			if len(want) != of.events {
-				t.Fatalf("%d events have %d positions", of.events, len(want))
+				t.Fatalf("%d events have %d positions, want %d", of.events, len(want), of.events)
 			}
 			expectAll(t, a, want)
 			n := 0
@@ -71,7 +71,7 @@ func TestFullCalls(t *testing.T) {
 				}
 			}
 			if n != of.events {
-				t.Errorf("%d events in the replay", n)
+				t.Errorf("got %d events in the replay, want %d", n, of.events)
 			}
 		})
 	}
@@ -158,6 +158,6 @@ func TestHistoryReadsAPageOnly(t *testing.T) {
 		t.Fatalf("%d events, more %v, %v", len(kept), more, err)
 	}
 	if n := sent() - before; n > 4*size {
-		t.Errorf("Redis sent %d bytes for a page of %d", n, 3*size)
+		t.Errorf("Redis sent %d bytes for a page of %d, want at most %d", n, 3*size, 4*size)
 	}
 }

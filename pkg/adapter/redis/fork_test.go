@@ -134,7 +134,7 @@ func TestNewHistoryIsAnnounced(t *testing.T) {
 		expectLoss(t, n)
 	}
 	if _, err := b.Head(deadline(t), old); !errors.Is(err, adapter.ErrHistoryLost) {
-		t.Errorf("Head of a cursor of the lost history: %v", err)
+		t.Errorf("Head of a cursor of the lost history: %v, want adapter.ErrHistoryLost", err)
 	}
 }
 
@@ -174,6 +174,6 @@ func TestAFormerHistoryDoesNotComeBack(t *testing.T) {
 		t.Errorf("it goes on in %s, after %s and %s", third.Epoch, first.Epoch, second.Epoch)
 	}
 	if now, err := redis.Get(ctx, names.epoch()).Result(); err != nil || now != third.Epoch {
-		t.Errorf("Redis is in %s, %v", now, err)
+		t.Errorf("Redis is in %s, %v, want %s", now, err, third.Epoch)
 	}
 }

@@ -50,12 +50,12 @@ func FuzzDecodeEvent(f *testing.F) {
 			return
 		}
 		if size := memory(e); size > 24*(len(payload)+len(lists))+512 {
-			t.Errorf("%d bytes take %d", len(payload)+len(lists), size)
+			t.Errorf("%d bytes take %d, want at most %d", len(payload)+len(lists), size, 24*(len(payload)+len(lists))+512)
 		}
 		e.Target.To = to // version 1 has its own
 		for copies := range 3 {
 			if again, err := decode(encodeEvent(e, copies)); err != nil || !reflect.DeepEqual(again, e) {
-				t.Errorf("%+v is read as %+v, %v", e, again, err)
+				t.Errorf("%+v is read as %+v, %v, want %+v", e, again, err, e)
 			}
 		}
 	})
@@ -91,7 +91,7 @@ func FuzzDecodeMessage(f *testing.F) {
 			return
 		}
 		if again, err := decodeMessage(string(encodeMessage(m))); err != nil || !reflect.DeepEqual(again, m) {
-			t.Errorf("%+v is read as %+v, %v", m, again, err)
+			t.Errorf("%+v is read as %+v, %v, want %+v", m, again, err, m)
 		}
 	})
 }
@@ -144,7 +144,7 @@ func FuzzStreamEntries(f *testing.F) {
 		if e := new(adapter.Event); decodeLists(lists, e) == nil {
 			again := new(adapter.Event)
 			if err := decodeLists(string(appendLists([]byte{version}, e)), again); err != nil || !reflect.DeepEqual(e, again) {
-				t.Errorf("%+v is read as %+v, %v", e, again, err)
+				t.Errorf("%+v is read as %+v, %v, want %+v", e, again, err, again)
 			}
 		}
 		if e, err := parseEntry(goredis.XMessage{ID: id, Values: map[string]any{"c": payload}}); err == nil {

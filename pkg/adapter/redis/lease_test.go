@@ -79,7 +79,7 @@ func TestLease(t *testing.T) {
 	began := time.Now()
 	a := start(t, server.URL(), "a", Options{})
 	if took := time.Since(began); took > leaseLife+leaseBeat+slack {
-		t.Errorf("the id was free after %v", took)
+		t.Errorf("the id was free after %v, want at most %v", took, leaseLife+leaseBeat+slack)
 	}
 	signal(syscall.SIGCONT)
 	late := time.AfterFunc(patience, func() { _ = holder.Process.Kill() })

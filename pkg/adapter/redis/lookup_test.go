@@ -64,7 +64,7 @@ func findNewcomers(t *testing.T, c *cluster) {
 		// It comes back with the same id elsewhere: peers know where it was.
 		moved := c.addressed(t, string(id), addr+"0")
 		if got, err := peers[0].Address(deadline(t), id, addr); got != addr+"0" || err != nil {
-			t.Errorf("%s is found at %q, %v, after it has moved to %q", id, got, err, addr+"0")
+			t.Errorf("%s is found at %q, %v, after it has moved to %q, want %q", id, got, err, addr+"0", addr+"0")
 		}
 		if err := moved.Close(); err != nil {
 			t.Fatal(err)
@@ -149,12 +149,12 @@ func TestLookupWithoutRedis(t *testing.T) {
 	a := start(t, server.URL(), "a", Options{})
 	b := start(t, server.URL(), "b", Options{Address: "10.0.0.2:1"})
 	if addr, err := a.Address(deadline(t), b.Node(), ""); addr != "10.0.0.2:1" || err != nil {
-		t.Fatalf("%q, %v", addr, err)
+		t.Fatalf(`got %q, %v, want "10.0.0.2:1"`, addr, err)
 	}
 	server.Pause()
 	defer server.Resume()
 	if addr, err := a.Address(deadline(t), b.Node(), ""); addr != "10.0.0.2:1" || err != nil {
-		t.Errorf("a known node: %q, %v", addr, err)
+		t.Errorf(`a known node: %q, %v, want "10.0.0.2:1"`, addr, err)
 	}
 	for name, node := range map[string]string{"unknown": "c", "moved": "b"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -164,7 +164,7 @@ func TestLostListsFailTheReplay(t *testing.T) {
 		got = err
 	}
 	if !errors.Is(got, adapter.ErrTrimmed) {
-		t.Errorf("Replay: %v", got)
+		t.Errorf("Replay: %v, want adapter.ErrTrimmed", got)
 	}
 	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("t"): other}, end, 0) {
 		t.Errorf("Replay of another room: %v", err)

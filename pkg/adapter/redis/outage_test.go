@@ -124,7 +124,7 @@ func TestCallsEndWithTheirContextWhileRedisIsDown(t *testing.T) {
 	began := time.Now()
 	call(t.Context(), "the adapter was closed", func() { _ = a.Close() }, adapter.ErrClosed)
 	if took := time.Since(began); took > time.Second+200*time.Millisecond+slack {
-		t.Errorf("Close took %v", took)
+		t.Errorf("Close took %v, want at most %v", took, time.Second+200*time.Millisecond+slack)
 	}
 }
 
@@ -203,6 +203,6 @@ func TestMemoryLimit(t *testing.T) {
 		}
 	}
 	if n != 2 {
-		t.Errorf("%d events in the replay", n)
+		t.Errorf("got %d events in the replay, want 2", n)
 	}
 }

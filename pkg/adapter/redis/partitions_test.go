@@ -20,7 +20,7 @@ import (
 
 func TestTagsShareTheSlotsEvenly(t *testing.T) {
 	if s := slot("123456789"); s != 0x31c3%slots { // the check value of CRC-16/XMODEM
-		t.Fatalf("the slot of 123456789 is %d", s)
+		t.Fatalf("the slot of 123456789 is %d, want %d", s, 0x31c3%slots)
 	}
 	for _, partitions := range []int{1, 2, 3, 6, 12, 64} {
 		list := tags(partitions)
@@ -251,7 +251,7 @@ func (w *witness) check(t *testing.T, published [][]sent) {
 		t.Errorf("%s got %d events, %d of them doubled, and missed %d", w.Node(), len(w.got), doubled, missed)
 	}
 	if len(w.got) < 100 {
-		t.Errorf("%s: only %d events: this proves little", w.Node(), len(w.got))
+		t.Errorf("%s: only %d events: this proves little, want at least 100", w.Node(), len(w.got))
 	}
 }
 
@@ -265,7 +265,7 @@ func TestPartitionsAgree(t *testing.T) {
 	defer a.Close()
 	c.o.Partitions = 2
 	if _, err := c.Node("b"); !errors.Is(err, ErrPartitions) {
-		t.Errorf("a node with another number of partitions: %v", err)
+		t.Errorf("a node with another number of partitions: %v, want ErrPartitions", err)
 	}
 }
 
@@ -331,6 +331,6 @@ func TestReplayBytesAreDivided(t *testing.T) {
 		got = err
 	}
 	if !errors.Is(got, adapter.ErrTrimmed) {
-		t.Errorf("a replay of twice the limit: %v", got)
+		t.Errorf("a replay of twice the limit: %v, want adapter.ErrTrimmed", got)
 	}
 }

@@ -9,7 +9,7 @@ func TestSizes(t *testing.T) {
 	var s sizes
 	const life = time.Hour
 	if n := s.largest(life); n != 0 {
-		t.Errorf("at first %d", n)
+		t.Errorf("at first %d, want 0", n)
 	}
 	for _, size := range []int{1, 5000, 3000} {
 		s.saw(size)
@@ -57,7 +57,7 @@ func TestRangeable(t *testing.T) {
 			p.sizes.saw(tt.largest)
 		}
 		if n := p.rangeable(tt.keys, tt.count, tt.hold, tt.first); n != tt.want {
-			t.Errorf("%+v: %d", tt, n)
+			t.Errorf("%+v: %d, want %d", tt, n, tt.want)
 		}
 	}
 }

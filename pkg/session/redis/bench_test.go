@@ -40,7 +40,7 @@ func TestSavesShareRoundTrips(t *testing.T) {
 	saves.Wait()
 	after := s.Stats()
 	if pipelines := after.Pipelines - before.Pipelines; pipelines > n/10 {
-		t.Errorf("%d saves took %d pipelines", n, pipelines)
+		t.Errorf("%d saves took %d pipelines, want at most %d", n, pipelines, n/10)
 	} else {
 		t.Logf("%d saves took %d pipelines", n, pipelines)
 	}
@@ -121,7 +121,7 @@ func BenchmarkRefresh(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if gone, err := s.Refresh(b.Context(), refs, long); err != nil || len(gone) > 0 {
-			b.Fatalf("Refresh: %d gone, %v", len(gone), err)
+			b.Fatalf("Refresh: %d gone, %v, want 0", len(gone), err)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(refs)), "ns/session")

@@ -90,7 +90,7 @@ func TestALateWriteDoesNotUndoANewerOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := late(within(t, 100*time.Millisecond), s, sn, relay.hold); !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatalf("the held call: %v", err)
+				t.Fatalf("the held call: %v, want context.DeadlineExceeded", err)
 			}
 			sn.User = "newer"
 			if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
@@ -201,13 +201,13 @@ func TestPause(t *testing.T) {
 			if errors.Is(err, ErrFull) {
 				full <- err
 			} else if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Save: %v", err)
+				t.Errorf("Save: %v, want context.DeadlineExceeded", err)
 			}
 		})
 	}
 	calls.Wait()
 	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("calls with a deadline of 100 ms took %v", took)
+		t.Errorf("calls with a deadline of 100 ms took %v, want at most %v", took, 3*time.Second)
 	}
 	if len(full) == 0 || s.Stats().Waiting > 50 {
 		t.Errorf("%d calls were refused, and %d wait", len(full), s.Stats().Waiting)
@@ -239,7 +239,7 @@ func TestEndedCallsAreNotSent(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	if err := s.Drop(within(t, 20*time.Millisecond), session.Ref{PID: second.PID, Fence: 1}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Drop: %v", err)
+		t.Errorf("Drop: %v, want context.DeadlineExceeded", err)
 	}
 	sent.Wait()
 	server.Resume()
@@ -258,7 +258,7 @@ func TestClaimGivenUp(t *testing.T) {
 	_, _, err := s.Claim(within(t, 50*time.Millisecond), "p", "node", long, nil)
 	server.Resume()
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Claim: %v", err)
+		t.Errorf("Claim: %v, want context.DeadlineExceeded", err)
 	}
 	if got, err := peek(t, s, "p"); err != nil || got.Owner == "node" {
 		t.Errorf("the session is %+v, %v", got, err)

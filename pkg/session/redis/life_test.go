@@ -57,7 +57,7 @@ func ends(t *testing.T, s *Store, server *redistest.Server, pid string) time.Tim
 	t.Helper()
 	at, err := server.Client().PExpireTime(t.Context(), s.key(pid)).Result()
 	if err != nil || at <= 0 {
-		t.Fatalf("PEXPIRETIME: %v, %v", at, err)
+		t.Fatalf("PEXPIRETIME: %v, %v, want more than 0", at, err)
 	}
 	return time.UnixMilli(at.Milliseconds())
 }
@@ -98,7 +98,7 @@ func TestALateWriteDoesNotExtendTheTTL(t *testing.T) {
 					time.AfterFunc(100*time.Millisecond, cancel)
 				})
 				if !errors.Is(err, context.Canceled) {
-					t.Fatalf("the call: %v", err)
+					t.Fatalf("the call: %v, want context.Canceled", err)
 				}
 				given := time.Now()
 				time.Sleep(time.Until(given.Add(stall))) // it is what happens here

@@ -115,7 +115,7 @@ func TestJoinsOfASocketWithManyRooms(t *testing.T) {
 			n := (received() - before) / writes
 			t.Logf("a write of %d bytes", n)
 			if n > row.most {
-				t.Errorf("a join or leave costs Redis %d bytes", n)
+				t.Errorf("a join or leave costs Redis %d bytes, want at most %d", n, row.most)
 			}
 			other := open(t, server.URL(), Options{})
 			if got, err := peek(t, other, row.name); err != nil || !reflect.DeepEqual(got.Rooms, sn.Rooms) {
@@ -200,7 +200,7 @@ func TestDifference(t *testing.T) {
 			t.Errorf("%d changes of %d rooms carry %d bytes", changes, len(sn.Rooms), size)
 		}
 		if size > len(value)/2 {
-			t.Errorf("a difference of %d bytes of %d", size, len(value))
+			t.Errorf("a difference of %d bytes of %d, want at most %d", size, len(value), len(value)/2)
 		}
 	}
 }
@@ -296,7 +296,7 @@ func TestLateWritesOfLargeSessions(t *testing.T) {
 		t.Errorf("the former socket's Save: %v, want ErrFenced", err)
 	}
 	if claimed, _, err = s.Claim(t.Context(), "p", "a", long, nil); err != nil || claimed.Fence != 3 {
-		t.Fatalf("the next claim has the fence %d: %v", claimed.Fence, err)
+		t.Fatalf("the next claim has the fence %d: %v, want 3", claimed.Fence, err)
 	}
 
 	late, err := s.encode(claimed)

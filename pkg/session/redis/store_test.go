@@ -35,7 +35,7 @@ func TestLayout(t *testing.T) {
 		t.Errorf("the value is %q, %v", value, err)
 	}
 	if ttl := c.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > long {
-		t.Errorf("it lives for %v", ttl)
+		t.Errorf("it lives for %v, want more than 0, at most %v", ttl, long)
 	}
 }
 
@@ -67,7 +67,7 @@ func TestTwoStoresRace(t *testing.T) {
 		}
 		for _, old := range []session.Session{sn, claims[1-winner]} {
 			if err := stores[1-winner].Save(within(t, 20*time.Second), old, long); !errors.Is(err, session.ErrFenced) {
-				t.Errorf("Save with the fence %d: %v", old.Fence, err)
+				t.Errorf("Save with the fence %d: %v, want session.ErrFenced", old.Fence, err)
 			}
 		}
 		if err := stores[winner].Save(within(t, 20*time.Second), claims[winner], long); err != nil {
@@ -212,7 +212,7 @@ func TestDecodeUndoesEncode(t *testing.T) {
 		}
 		got, err := decode(value)
 		if err != nil || !reflect.DeepEqual(got, sn) {
-			t.Errorf("%+v became %+v, %v", sn, got, err)
+			t.Errorf("%+v became %+v, %v, want %+v", sn, got, err, sn)
 		}
 		for n := range value {
 			if _, err := decode(value[:n]); err == nil {
@@ -243,10 +243,10 @@ func TestClaimOfANewerSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, _, err := s.Claim(within(t, long), sn.PID, "b", long, nil); !errors.Is(err, session.ErrUndecodable) {
-			t.Errorf("claimed %+v, %v", got, err)
+			t.Errorf("claimed %+v, %v, want session.ErrUndecodable", got, err)
 		}
 		if after, err := client.Get(t.Context(), key).Result(); err != nil || after != stored {
-			t.Errorf("the session has changed to %q, %v", after, err)
+			t.Errorf("the session has changed to %q, %v, want %q", after, err, stored)
 		}
 	}
 }
@@ -291,7 +291,7 @@ func TestDecodedValuesAreBounded(t *testing.T) {
 		}
 		sn.Data = bytes.Repeat([]byte("x"), size-len(value)+len(sn.Data)-1) // its length takes one byte more
 		if value, err = New(nil, Options{}).encode(sn); err != nil || len(value) != size {
-			t.Fatalf("a value of %d bytes: %v", len(value), err)
+			t.Fatalf("a value of %d bytes: %v, want %d", len(value), err, size)
 		}
 		if err := server.Client().Set(t.Context(), s.key("pid"), value, time.Hour).Err(); err != nil {
 			t.Fatal(err)
@@ -304,7 +304,7 @@ func TestDecodedValuesAreBounded(t *testing.T) {
 	sn := full()
 	sn.Rooms[0].Join = strings.Repeat("x", maxPosition+1)
 	if _, err := s.encode(sn); !errors.Is(err, session.ErrTooLarge) {
-		t.Errorf("a long position: %v", err)
+		t.Errorf("a long position: %v, want session.ErrTooLarge", err)
 	}
 }
 
@@ -326,14 +326,14 @@ func FuzzDecode(f *testing.F) {
 			size += len(m.Name) + len(m.Join) + len(m.Leave)
 		}
 		if size > len(value)*maxPosition/5 || size > len(value)+maxPositions { // a membership takes five bytes
-			t.Errorf("%d bytes make %d", len(value), size)
+			t.Errorf("%d bytes make %d, want at most %d, at most %d", len(value), size, len(value)*maxPosition/5, len(value)+maxPositions)
 		}
 		again, err := New(nil, Options{MaxSize: 1 << 30}).encode(sn)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got, err := decode(again); err != nil || !reflect.DeepEqual(got, sn) {
-			t.Errorf("%+v became %+v, %v", sn, got, err)
+			t.Errorf("%+v became %+v, %v, want %+v", sn, got, err, sn)
 		}
 	})
 }

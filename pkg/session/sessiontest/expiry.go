@@ -85,7 +85,7 @@ func sessionsExpire(s *store) {
 	}
 	refs := []session.Ref{{PID: "left alone", Fence: 1}}
 	if gone, err := s.Refresh(s.deadline(), refs, long); err != nil || !slices.Equal(gone, refs) {
-		s.t.Errorf("Refresh of an expired session: %v are gone, %v", gone, err)
+		s.t.Errorf("Refresh of an expired session: %v are gone, %v, want %v", gone, err, refs)
 	}
 	if err := s.Drop(s.deadline(), refs[0]); err != nil {
 		s.t.Errorf("Drop of an expired session: %v", err)

@@ -111,7 +111,7 @@ func (s *store) expect(want session.Session) {
 func (s *store) expectGone(pid string) {
 	s.t.Helper()
 	if sn, err := s.peek(pid); !errors.Is(err, session.ErrNotFound) {
-		s.t.Fatalf("the session is still there: %+v, %v", sn, err)
+		s.t.Fatalf("the session is still there: %+v, %v, want session.ErrNotFound", sn, err)
 	}
 }
 

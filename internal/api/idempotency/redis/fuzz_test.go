@@ -35,7 +35,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatal(err)
 		}
 		if again, err := s.record([]any{id + string(b), left}); err != nil || !reflect.DeepEqual(r, again) {
-			t.Errorf("%q is read as %+v, and written again as %+v, %v", text, r, again, err)
+			t.Errorf("%q is read as %+v, and written again as %+v, %v, want %+v", text, r, again, err, again)
 		}
 	})
 }

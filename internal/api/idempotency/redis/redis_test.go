@@ -74,10 +74,10 @@ func TestForeignValues(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r, err := s.Claim(t.Context(), c); !errors.Is(err, errValue) {
-			t.Errorf("Claim: %+v, %v", r, err)
+			t.Errorf("Claim: %+v, %v, want errValue", r, err)
 		}
 		if err := s.Finish(t.Context(), c, idempotency.Response{}); !errors.Is(err, idempotency.ErrLost) {
-			t.Errorf("Finish: %v", err)
+			t.Errorf("Finish: %v, want idempotency.ErrLost", err)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func TestTrail(t *testing.T) {
 		t.Errorf("it remembers %d events", len(tr.got))
 	}
 	if tr.swear("s", p(1<<20)); len(tr.got) > 0 {
-		t.Errorf("it remembers %d events of before", len(tr.got))
+		t.Errorf("it remembers %d events of before, want 0", len(tr.got))
 	}
 }
 
@@ -220,9 +220,9 @@ func TestArrivedDoesNotAllocate(t *testing.T) {
 		events = append(events, &adapter.Event{Position: at})
 	}
 	if out := f.Release(Reading{Events: [][]*adapter.Event{events}}); len(out.Items) != len(events) {
-		t.Fatalf("%d events are released", len(out.Items))
+		t.Fatalf("%d events are released, want %d", len(out.Items), len(events))
 	}
 	if out := f.Pong(space); cap(out.Items) > 1024 {
-		t.Errorf("space for %d items is kept", cap(out.Items))
+		t.Errorf("space for %d items is kept, want at most 1024", cap(out.Items))
 	}
 }
