@@ -216,7 +216,7 @@ func TestUnknownVariables(t *testing.T) {
 	} {
 		environment(t, map[string]string{name: "1"})
 		if _, r := load(); len(r.problems) != 1 || !strings.Contains(r.problems[0], name+"=1: is not a variable") || !strings.Contains(r.problems[0], want) {
-			t.Errorf("%s: %q", name, r.problems)
+			t.Errorf("%s: got problems %q, want one that suggests %q", name, r.problems, want)
 		}
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)
@@ -349,20 +349,20 @@ func TestAPIKeys(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_API_KEYS": "0123456789abcdef, the-second-key-is-good", "REJOIN_INTERNAL_ADDR": ":3001"})
 	c, r := load()
 	if len(r.problems)+len(r.warnings) > 0 || !slices.Equal(c.APIKeys, apiKeys{"0123456789abcdef", "the-second-key-is-good"}) {
-		t.Errorf("%+v", r)
+		t.Errorf("got %+v, want two keys and no problems", r)
 	}
 	for keys, what := range map[string]string{
 		"0123456789abcde": "key 1 of REJOIN_API_KEYS has only 15 characters", "0123456789abcdef,short": "key 2",
 	} {
 		environment(t, map[string]string{"REJOIN_API_KEYS": keys})
 		if _, r := load(); len(r.problems) > 0 || len(r.warnings) != 1 || !strings.Contains(r.warnings[0], what) || strings.Contains(r.warnings[0], keys) {
-			t.Errorf("%s: %+v", keys, r)
+			t.Errorf("%s: got %+v, want one warning with %q and without the key", keys, r, what)
 		}
 	}
 	for _, keys := range []string{",", "0123456789abcdef,", "0123456789abcdef,0123456789abcdef", "0123456789 abcdef", "0123456789abcdeé"} {
 		environment(t, map[string]string{"REJOIN_API_KEYS": keys})
 		if _, r := load(); len(r.problems) != 1 || strings.Contains(r.problems[0], "0123") || !strings.Contains(r.problems[0], "(not shown)") {
-			t.Errorf("%q: %+v", keys, r)
+			t.Errorf("%q: got %+v, want one problem that does not show the keys", keys, r)
 		}
 	}
 	if text := fmt.Sprintf("%v %+v", c.APIKeys, c); strings.Contains(text, "0123456789abcdef") {

@@ -94,7 +94,7 @@ func TestShares(t *testing.T) {
 		var c config
 		s := c.shares(n)
 		if s.clients != n/4*3 || s.forwarded <= s.clients || s.internal != n/8 || s.forwarded+s.internal > n-n/16 {
-			t.Errorf("%d: %+v", n, s)
+			t.Errorf("%d descriptors: got shares %+v, want three quarters for clients and an eighth for the internal port", n, s)
 		}
 		c.Connections = 100
 		if set := c.shares(n); set.clients != 100 || set.forwarded != s.forwarded || set.internal != s.internal {

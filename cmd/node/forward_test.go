@@ -33,7 +33,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	for name, args := range map[string][]string{"REJOIN_CLUSTER_SECRET": {"-check"}, "REJOIN_CLUSTER_SECRETE": {"-check"}, "REJOIN_CLUSTER_SECRE": {"-h"}} {
 		environment(t, map[string]string{name: hidden})
 		if _, stdout, stderr := execute(t, args...); strings.Contains(stdout+stderr, hidden) {
-			t.Errorf("%s %q: %s%s", name, args, stdout, stderr)
+			t.Errorf("%s %q: the output shows the secret: %s%s", name, args, stdout, stderr)
 		}
 	}
 	environment(t, map[string]string{"REJOIN_CLUSTER_SECRET": hidden, "REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0", "REJOIN_LOG_LEVEL": "debug"})
@@ -111,7 +111,7 @@ func TestSingleNodeForwardsNothing(t *testing.T) {
 	}
 	defer cl.close()
 	if f, err := newForwarder(config{NodeID: "n001", ClusterSecret: "0123456789abcdef"}, cl.adapter, &limits{}, zap.NewNop()); f != nil || err != nil {
-		t.Errorf("%v, %v", f, err)
+		t.Errorf("newForwarder: got %v, %v, want nil for a single node", f, err)
 	}
 }
 

@@ -103,7 +103,7 @@ func TestNodeServesAndStops(t *testing.T) {
 	} {
 		status, body := fetch(t, test.url)
 		if status != test.status || !strings.Contains(strings.ToLower(body), strings.ToLower(test.says)) {
-			t.Errorf("%s: %d %.200s", test.url, status, body)
+			t.Errorf("%s: got %d %.200s, want %d with %q", test.url, status, body, test.status, test.says)
 		}
 	}
 	if code := stop(); code != 0 {
@@ -179,7 +179,7 @@ func TestLogLevel(t *testing.T) {
 	log.Warn("loud")
 	var line struct{ Level, Msg, Time string }
 	if err := json.Unmarshal(b.Bytes(), &line); err != nil || line.Level != "warn" || line.Msg != "loud" || line.Time == "" {
-		t.Errorf("%v %+v: %s", err, line, fmt.Sprint(&b))
+		t.Errorf("logged %s, parsed as %+v, %v, want level warn and message loud", fmt.Sprint(&b), line, err)
 	}
 }
 

@@ -124,7 +124,7 @@ func TestBatchStops(t *testing.T) {
 func TestNotReady(t *testing.T) {
 	w := call(New(Options{Keys: []string{key}}), "POST", "emit", emitted)
 	if p := problemOf(t, w); p.Code != unavailable || p.Open || w.Header().Get("Retry-After") == "" {
-		t.Errorf("%d %s", w.Code, w.Body)
+		t.Errorf("got %d %s, want %s with Retry-After", w.Code, w.Body, unavailable)
 	}
 }
 
@@ -143,7 +143,7 @@ func TestLog(t *testing.T) {
 	call(a, "POST", "emit", emitted)
 	last := logs.FilterLevelExact(zap.WarnLevel).All()
 	if len(last) != 1 || !strings.Contains(fmt.Sprint(last[0].ContextMap()), "the cause") {
-		t.Errorf("%v", last)
+		t.Errorf("logged %v, want one warning with the cause", last)
 	}
 	for _, line := range logs.All() {
 		if text := fmt.Sprint(line.Message, line.ContextMap()); strings.Contains(text, key) || strings.Contains(text, "a guess") {
@@ -172,7 +172,7 @@ func TestConnectionIsUsableAfterAnAnswer(t *testing.T) {
 		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
 		if err != nil || res.StatusCode != 200 || res.ContentLength != int64(len(body)) {
-			t.Errorf("%d %s %v", res.StatusCode, body, err)
+			t.Errorf("got %d, %d bytes of %d, %v, want the whole answer", res.StatusCode, len(body), res.ContentLength, err)
 		}
 	}
 }

@@ -34,11 +34,11 @@ func FuzzBodies(f *testing.F) {
 		switch {
 		case w.Code == http.StatusGatewayTimeout && paths[int(path)%len(paths)] == "ask": // as the body asks for
 		case w.Code >= http.StatusInternalServerError:
-			t.Errorf("%q: %d %s", body, w.Code, w.Body)
+			t.Errorf("%q: got %d %s, want no server error", body, w.Code, w.Body)
 		case w.Code >= http.StatusBadRequest:
 			problemOf(t, w)
 		case w.Body.Len() > 0 && !json.Valid(w.Body.Bytes()) || w.Body.Len() == 0 && w.Code != http.StatusNoContent:
-			t.Errorf("%q: %d %q", body, w.Code, w.Body)
+			t.Errorf("%q: got %d %q, want JSON, or 204 and no body", body, w.Code, w.Body)
 		default:
 			names := make(map[string]json.RawMessage)
 			if err := json.Unmarshal([]byte(body), &names); err != nil || len(names) == 0 {

@@ -47,7 +47,7 @@ func TestFailureSaysWhetherItMayHaveHappened(t *testing.T) {
 	for err, may := range map[error]bool{adapter.ErrUnavailable: true, adapter.ErrNotPublished: false} {
 		f := failure(t.Context(), fmt.Errorf("socketio: publish: %w: the cause", err))
 		if f.Code != unavailable || strings.Contains(f.Message, "may have") != may || f.MayHave != may {
-			t.Errorf("%v: %+v", err, f)
+			t.Errorf("%v: got %+v, want %s, may have happened: %v", err, f, unavailable, may)
 		}
 	}
 }

@@ -75,7 +75,7 @@ func TestCopiesAreLimited(t *testing.T) {
 			for ; sent < 100; sent++ {
 				if r, _ := c.call(event(sent)); !r.OK {
 					if r.Code != rateLimited {
-						t.Errorf("%+v", r)
+						t.Errorf("got %+v, want %s", r, rateLimited)
 					}
 					break
 				}
@@ -128,7 +128,7 @@ func TestSessionWritesAreLimited(t *testing.T) {
 			for ; done < 5; done++ {
 				if r, _ := c.call(change(done)); !r.OK {
 					if r.Code != rateLimited || !strings.Contains(r.Message, "try again in ") {
-						t.Errorf("%+v", r)
+						t.Errorf("got %+v, want %s", r, rateLimited)
 					}
 					break
 				}

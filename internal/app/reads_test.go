@@ -341,7 +341,7 @@ func TestRefusedReads(t *testing.T) {
 	}
 	for _, event := range []string{"history", "members"} {
 		if r, _ := c.call(fmt.Sprintf(`[%q,"x"]`, event)); r.OK || r.Code != rateLimited {
-			t.Errorf("%s: %+v", event, r)
+			t.Errorf("%s: got %+v, want %s", event, r, rateLimited)
 		}
 	}
 	if n := counted.reads.Load(); n != 1 {
@@ -397,13 +397,13 @@ func TestMembersAreAnswered(t *testing.T) {
 			want = 2
 		}
 		if !r.OK || len(r.Members) != want || r.More || r.Partial || r.Count != 3 {
-			t.Fatalf("%s: %+v", args, r)
+			t.Fatalf("%s: got %+v, want %d of 3 members", args, r, want)
 		}
 		after = r.Members[0].ID
 	}
 	for _, args := range []string{`,"a"`, `,{"after":1}`, `,{"after":"` + strings.Repeat("x", 201) + `"}`} {
 		if r, _ := c.call(`["members","x"` + args + `]`); r.OK || r.Code != badRequest {
-			t.Errorf("%.50s: %+v", args, r)
+			t.Errorf("%.50s: got %+v, want %s", args, r, badRequest)
 		}
 	}
 }
@@ -445,6 +445,6 @@ func TestUndecodableHistory(t *testing.T) {
 	c := dialApp(t, url)
 	c.call(`["join","r"]`)
 	if r, _ := c.call(`["history","r"]`); r.OK || r.Code != unavailable || !strings.Contains(r.Message, "cannot decode") || r.MayHave {
-		t.Errorf("%+v", r)
+		t.Errorf("got %+v, want %s with a message", r, unavailable)
 	}
 }

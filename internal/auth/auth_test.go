@@ -141,7 +141,7 @@ func TestBadTokens(t *testing.T) {
 	}
 	// No answer repeats what it was sent.
 	if _, err := v.Verify(t.Context(), but("rejoin", map[string]any{"rooms": []string{"user:confidential"}})); err == nil || strings.Contains(err.Error(), "confidential") {
-		t.Errorf("%v", err)
+		t.Errorf("got %v, want an error without the name of the room", err)
 	}
 }
 
@@ -199,7 +199,7 @@ func TestPatterns(t *testing.T) {
 	p := Permissions{Join: []string{"chat:*", "a/?", `lit\*`}}
 	for room, want := range map[string]bool{"chat:": true, "chat:x": true, "chat:x/y": false, "a/b": true, "a/bc": false, "lit*": true, "lits": false, "": false} {
 		if p.MayJoin(room) != want {
-			t.Errorf("%q: %v", room, !want)
+			t.Errorf("MayJoin(%q) = %v, want %v", room, !want, want)
 		}
 	}
 	all := Everything()
@@ -295,7 +295,7 @@ func TestWorkOfPatterns(t *testing.T) {
 func TestParsePermissions(t *testing.T) {
 	p, err := ParsePermissions(` {"join": ["a"], "all": true} `)
 	if err != nil || !reflect.DeepEqual(p, Permissions{Join: []string{"a"}, All: true}) {
-		t.Errorf("%+v, %v", p, err)
+		t.Errorf("got %+v, %v, want join a and all", p, err)
 	}
 	for _, bad := range []string{"", "null", "[]", "{} {}", `{"joins":["a"]}`, `{"join":"a"}`, `{"join":["["]}`, `{"join":[""]}`, `{"Join":["a"]}`, `{"join":["a"],"join":[]}`} {
 		if _, err := ParsePermissions(bad); err == nil {
@@ -317,7 +317,7 @@ func TestInvalidKeys(t *testing.T) {
 		"no URL":               {JWKSURL: "keys.example"},
 	} {
 		if v, err := New(o); err == nil || !strings.HasPrefix(err.Error(), "auth: ") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want an error that begins with auth:", name, err)
 			if v != nil {
 				v.Close()
 			}
@@ -330,7 +330,7 @@ func TestSign(t *testing.T) {
 	v := verifier(t, o)
 	token, err := Sign(o, `{"sub": "ann"}`)
 	if err != nil || judge(t, v, token) != "" {
-		t.Errorf("%v, %s", err, token)
+		t.Errorf("Sign: got %s, %v, want a valid token", token, err)
 	}
 	for _, claims := range []string{"", "x", "[]", "null", "{} {}", "{}", `{"sub":"ann","exp":1}`, `{"sub":"ann","aud":"there"}`} {
 		if _, err := Sign(o, claims); err == nil {

@@ -98,7 +98,7 @@ func TestClose(t *testing.T) {
 		t.Errorf("the poll is answered %q", body)
 	}
 	if n := near.Stats(); n.Open != 0 || n.Forwarded[Failed] != 1 {
-		t.Errorf("%+v", n)
+		t.Errorf("got %+v, want none open and one failed", n)
 	}
 	c.expect(near, "GET", c.open(owner), "", "6") // the session lives: another node is to be asked
 }

@@ -33,7 +33,7 @@ func TestEachRequestAtAnotherNode(t *testing.T) {
 		t.Errorf("forwarded %d, want 2", n)
 	}
 	if n := a.engine.Stats(); n.Upgrades != 1 || n.WebSocket != 1 {
-		t.Errorf("%+v", n)
+		t.Errorf("got %+v, want one upgrade and one WebSocket", n)
 	}
 }
 
@@ -81,7 +81,7 @@ func TestRandomBalancer(t *testing.T) {
 	clients.Wait()
 	for _, n := range c.nodes {
 		if s := n.Stats(); s.Forwarded[OK] == 0 || s.Forwarded[NoOwner]+s.Forwarded[Failed]+s.Forwarded[Gone] > 0 {
-			t.Errorf("%s: %+v", n.id, s)
+			t.Errorf("%s: got %+v, want requests forwarded without a failure", n.id, s)
 		}
 		for why, count := range n.Stats().Refused {
 			if count > 0 {
@@ -270,7 +270,7 @@ func TestSlowAnswersStream(t *testing.T) {
 	b := make([]byte, 64)
 	n, err := res.Body.Read(b)
 	if err != nil || string(b[:n]) != "at once, " {
-		t.Errorf("%v: %q", err, b[:n])
+		t.Errorf("read %q, %v, want the first part of the answer", b[:n], err)
 	}
 	close(rest)
 	if n, _ := res.Body.Read(b); string(b[:n]) != "and later" {

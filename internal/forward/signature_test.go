@@ -136,7 +136,7 @@ func TestSecretIsNotSent(t *testing.T) {
 	newForwarder(t, "n000", secret).sign(r, "n001", "10.0.0.1:1")
 	for name, values := range r.Header {
 		if strings.Contains(strings.Join(values, ""), secret) {
-			t.Errorf("%s: %q", name, values)
+			t.Errorf("the header %s contains the secret: %q", name, values)
 		}
 	}
 }

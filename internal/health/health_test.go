@@ -58,7 +58,7 @@ func TestAnswersNameTheNode(t *testing.T) {
 		s := New("n001", "1.2.3")
 		time.Sleep(90 * time.Second)
 		if _, a := get(t, s.Live()); a.Node != "n001" || a.Version != "1.2.3" || a.UptimeSeconds != 90 {
-			t.Errorf("%+v", a)
+			t.Errorf("got %+v, want node n001, version 1.2.3 and 90 seconds", a)
 		}
 	})
 }

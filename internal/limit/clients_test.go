@@ -47,7 +47,7 @@ func TestEventRates(t *testing.T) {
 				first, same := allowed(a, 100, test.bytes), allowed(a, 100, test.bytes)
 				other, on := allowed(b, 100, test.bytes), allowed(nobody, 100, test.bytes)
 				if first != test.first || same != test.same || other != test.other || on != test.on {
-					t.Errorf("%d, %d, %d, %d", first, same, other, on)
+					t.Errorf("allowed %d, %d, %d, %d, want %d, %d, %d, %d", first, same, other, on, test.first, test.same, test.other, test.on)
 				}
 				if test.name == "" {
 					return

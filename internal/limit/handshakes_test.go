@@ -110,10 +110,10 @@ func TestIPConnections(t *testing.T) {
 			ends = append(ends, ended)
 		}
 		if yes, no := admitted(h, 1, "192.0.2.1:1"); yes != 0 || no.Status != http.StatusTooManyRequests {
-			t.Errorf("%d, %+v", yes, no)
+			t.Errorf("admitted %d, refused with %+v, want 0 and 429", yes, no)
 		}
 		if yes, no := admitted(h, 2, "192.0.2.2:1"); yes != 1 || no.Status != 0 {
-			t.Errorf("%d, %+v", yes, no)
+			t.Errorf("admitted %d, refused with %+v, want 1 and 503", yes, no)
 		}
 		time.Sleep(time.Second)
 		if yes, _ := admitted(h, 2, "192.0.2.2:1"); yes != 1 {
@@ -124,7 +124,7 @@ func TestIPConnections(t *testing.T) {
 			t.Errorf("%d after one has ended, want 1", yes)
 		}
 		if n := h.Refused(); n[IPConnections] != 3 || n[HandshakeRate] != 1 {
-			t.Errorf("%v", n)
+			t.Errorf("refused %v, want 3 of IPConnections and 1 of HandshakeRate", n)
 		}
 	})
 }
@@ -142,7 +142,7 @@ func TestSessions(t *testing.T) {
 	}
 	for range 3 {
 		if yes, no := admitted(h, 1, "192.0.2.1:1"); yes != 0 || no.Status != 0 || no.RetryAfter != time.Second {
-			t.Errorf("%d, %+v", yes, no)
+			t.Errorf("admitted %d, refused with %+v, want 0 and 503 after a second", yes, no)
 		}
 	}
 	ends[0]()
@@ -150,7 +150,7 @@ func TestSessions(t *testing.T) {
 		t.Errorf("%d after one has ended, then %+v", yes, no)
 	}
 	if n := h.Refused(); n[Sessions] != 3 || n[IPConnections] != 1 {
-		t.Errorf("%v", n)
+		t.Errorf("refused %v, want 3 of Sessions and 1 of IPConnections", n)
 	}
 }
 
@@ -218,6 +218,6 @@ func TestHeaderBytes(t *testing.T) {
 		t.Errorf("after one has ended: %v", err)
 	}
 	if n := h.Refused(); n[HeaderBytes] != 1 {
-		t.Errorf("%v", n)
+		t.Errorf("refused %v, want 1 of HeaderBytes", n)
 	}
 }

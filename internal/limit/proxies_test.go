@@ -110,7 +110,7 @@ func TestForwarded(t *testing.T) {
 		r.Header["Forwarded"] = test.headers
 		got := seen(Proxies{testProxies, "Forwarded"}, r)
 		if got.RemoteAddr != test.client || got.Host != test.host || got.URL.Scheme != test.scheme || got.URL.RequestURI() != "/socket.io/?a=1" {
-			t.Errorf("%q: %s, %s, %s, %s", test.headers, got.RemoteAddr, got.Host, got.URL.Scheme, got.URL.RequestURI())
+			t.Errorf("%q: got %s, %s, %s, %s, want %s, %s, %s and the same URI", test.headers, got.RemoteAddr, got.Host, got.URL.Scheme, got.URL.RequestURI(), test.client, test.host, test.scheme)
 		}
 		if r.RemoteAddr != "10.0.0.1:99" || r.Host != "node" || r.URL.Scheme != "" {
 			t.Error("the caller's request is changed")

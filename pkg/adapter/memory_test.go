@@ -302,7 +302,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 		t.Errorf("replay from after the loss: %q, %v", got, err)
 	}
 	if stats := m.Stats(); stats.BacklogsDropped == 0 || stats.BacklogBytes > budget || stats.BacklogLimit != budget {
-		t.Errorf("%+v", stats)
+		t.Errorf("got %+v, want dropped backlogs and at most %d bytes", stats, budget)
 	}
 	// One event larger than the budget is not kept at all.
 	huge := Event{Target: rooms.Target{To: []rooms.Room{room("huge")}}, Stored: true, Attachments: [][]byte{make([]byte, budget)}}

@@ -134,7 +134,7 @@ func TestCheckSize(t *testing.T) {
 	} {
 		e := Event{Target: rooms.Target{To: many(tt.to), Except: many(tt.except)}, Attachments: [][]byte{make([]byte, tt.bytes)}}
 		if err := e.CheckSize(); errors.Is(err, ErrTooLarge) != tt.refused || tt.refused != (err != nil) {
-			t.Errorf("%+v: %v", tt, err)
+			t.Errorf("%+v: got %v", tt, err)
 		}
 	}
 }

@@ -103,13 +103,13 @@ func TestAdmitReleasesOncePerSession(t *testing.T) {
 
 	for _, query := range []string{"?EIO=4&transport=polling&stranger", "?EIO=3&transport=polling"} {
 		if res, _, err := b.raw("GET", "/engine.io/"+query, ""); err != nil || res.StatusCode < 400 {
-			t.Errorf("%s: %v %v", query, res.Status, err)
+			t.Errorf("%s: got %v, %v, want a refusal", query, res.Status, err)
 		}
 	}
 	counts(5, 4)
 	if res, _, err := b.raw("GET", "/engine.io/?EIO=4&transport=websocket", "", // a handshake without a key
 		"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13"); err != nil || res.StatusCode != 400 {
-		t.Errorf("%v %v", res.Status, err)
+		t.Errorf("got %v, %v, want 400", res.Status, err)
 	}
 	counts(6, 5)
 	b.Refuse() // asked first, and then turned away

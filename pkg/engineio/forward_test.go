@@ -110,7 +110,7 @@ func TestForwardedHandshakeIsRefused(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { far.ServeHTTP(w, Forwarded(r)) })
 	}}})
 	if res, body := near.do("GET", "", ""); res.StatusCode != http.StatusBadRequest || !strings.HasPrefix(body, `{"code":3,`) {
-		t.Errorf("%s %s", res.Status, body)
+		t.Errorf("got %s %s, want 400 with code 3", res.Status, body)
 	}
 }
 

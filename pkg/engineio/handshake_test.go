@@ -331,7 +331,7 @@ func TestHandshakeIsKept(t *testing.T) {
 	}
 	if h.URL != "/engine.io/?EIO=4&transport=websocket&room=a&room=b" || h.TLS ||
 		!strings.HasPrefix(h.RemoteAddr, "127.0.0.1:") || time.Since(h.Time) > patience {
-		t.Errorf("%+v", h)
+		t.Errorf("got %+v, want the URL, address and time of the request", h)
 	}
 }
 
@@ -420,7 +420,7 @@ func TestPathWithoutTrailingSlash(t *testing.T) {
 	b.gets("a", false)
 	for _, path := range []string{"/engine.iox", "/engine.io.js", "/engine", "/"} {
 		if res, _, err := b.raw("GET", path+"?EIO=4&transport=polling", ""); err != nil || res.StatusCode != 404 {
-			t.Errorf("%s: %v, %v", path, res, err)
+			t.Errorf("%s: got %v, %v, want 404", path, res, err)
 		}
 	}
 }

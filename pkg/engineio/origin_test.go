@@ -259,7 +259,7 @@ func TestAllowOrigin(t *testing.T) {
 		res, _ := b.do("GET", "", "", "Origin", origin)
 		cors := res.Header.Get("Access-Control-Allow-Origin") == origin && res.Header.Get("Access-Control-Allow-Credentials") == "true"
 		if (res.StatusCode == 200) != want || cors != want {
-			t.Errorf("%s: %s, %v", origin, res.Status, res.Header)
+			t.Errorf("%s: got %s, %v, want allowed: %v", origin, res.Status, res.Header, want)
 		}
 		if _, _, err := b.tryDial("?EIO=4&transport=websocket", "Origin", origin); (err == nil) != want {
 			t.Errorf("%s: WebSocket: %v", origin, err)
@@ -343,7 +343,7 @@ func TestRefusalsHaveCORSHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res.StatusCode != status || res.Header.Get("Access-Control-Allow-Origin") != page {
-			t.Errorf("%s: %s, %v", name, res.Status, res.Header)
+			t.Errorf("%s: got %s, %v, want %d with CORS headers", name, res.Status, res.Header, status)
 		}
 	}
 	check("unknown session", "GET", "?EIO=4&transport=polling&sid="+anOldSession, "", 400)

@@ -161,7 +161,7 @@ func TestOversizePOST(t *testing.T) {
 	b := setUp(t, Options{MaxPayload: 1000})
 	sid := b.open()
 	if res, body := b.do("POST", sid, "4"+strings.Repeat("a", 1000)); res.StatusCode != 413 || body != "" {
-		t.Errorf("%s %q", res.Status, body)
+		t.Errorf("got %s %q, want 413 without a body", res.Status, body)
 	}
 	// Without a length it is noticed while reading.
 	r, _ := http.NewRequest("POST", b.http.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid,
@@ -282,7 +282,7 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	_ = c.Close(ForcedClose)
 	b.endsBy(ForcedClose) // the application does not wait
 	if s := b.Stats(); s.Polling != 0 || s.Closed[ForcedClose] != 1 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want no polling connection and one close", s)
 	}
 	for range b.Conns() {
 		t.Error("a closed connection is listed")

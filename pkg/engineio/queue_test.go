@@ -34,7 +34,7 @@ func TestSlowClientIsCut(t *testing.T) {
 	b.endsBy(TransportError)
 	b.unknown(sid)
 	if s := b.Stats(); s.SlowClients != 1 || s.QueuedBytes != 0 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want one slow client and an empty queue", s)
 	}
 }
 

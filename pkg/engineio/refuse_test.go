@@ -31,7 +31,7 @@ func TestRefuseKeepsExistingSessions(t *testing.T) {
 	b.write(ws, "4b")
 	b.gets("b", false)
 	if st := b.Stats(); st.Opened != 2 || st.Polling != 1 || st.WebSocket != 1 {
-		t.Errorf("%+v", st)
+		t.Errorf("got %+v, want 2 opened, one of each transport", st)
 	}
 }
 

@@ -81,7 +81,7 @@ func TestUpgrade(t *testing.T) {
 		}
 	}
 	if s := b.Stats(); s.Polling != 0 || s.WebSocket != 1 || s.Upgrades != 1 || s.Opened != 1 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want one upgraded WebSocket", s)
 	}
 	_ = ws.Close()
 	b.endsBy(TransportClose)

@@ -198,7 +198,7 @@ func TestMarkCannotBeForged(t *testing.T) {
 	content := markValue + base64.StdEncoding.EncodeToString([]byte("x"))
 	text, attachments, err := AppendArgs(nil, content, []string{content, `"` + content}, map[string]string{content: content}, file{Name: content})
 	if err != nil || len(attachments) != 0 {
-		t.Fatalf("%q, %v", attachments, err)
+		t.Fatalf("got attachments %q, %v, want none", attachments, err)
 	}
 	elems, err := SplitArray(append(append([]byte{'['}, text...), ']'))
 	if err != nil {
@@ -213,7 +213,7 @@ func TestMarkCannotBeForged(t *testing.T) {
 	text, _, err = AppendArgs(nil, inside)
 	var e *Error
 	if !errors.As(err, &e) || e.Reason != InvalidJSON {
-		t.Errorf("%s, %v", text, err)
+		t.Errorf("got %s, %v, want InvalidJSON", text, err)
 	}
 }
 
@@ -240,7 +240,7 @@ func TestAppendString(t *testing.T) {
 		got := AppendString([]byte("x"), s)
 		var back string
 		if err := json.Unmarshal(got[1:], &back); err != nil || back != strings.ToValidUTF8(s, "\ufffd") {
-			t.Errorf("%q: %s, %v", s, got, err)
+			t.Errorf("%q: encoded as %s, %v", s, got, err)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func TestSettings(t *testing.T) {
 		o := target.at("x:1")
 		if o.MaxRetries != -1 || o.Protocol != 2 || !o.ContextTimeoutEnabled || !o.DisableIdentity || o.DialerRetries != 1 ||
 			o.MaintNotificationsConfig.Mode != maintnotifications.ModeDisabled {
-			t.Errorf("%s: %+v", url, o)
+			t.Errorf("%s: got options %+v", url, o)
 		}
 		if o.ReadTimeout != 7*time.Second || o.PoolSize != 3 {
 			t.Errorf("%s: the read timeout is %v, the pool size %d, want %v, 3", url, o.ReadTimeout, o.PoolSize, 7*time.Second)

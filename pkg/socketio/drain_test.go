@@ -110,7 +110,7 @@ func TestDrainLosesNothing(t *testing.T) {
 		t.Errorf("%d more messages; %d late events were handled, want 0, 0", len(w.in), len(late))
 	}
 	if st := n1.Stats(); st.Drained != 1 || st.Sockets != 0 || st.Engine.WebSocket != 0 {
-		t.Errorf("%+v", st)
+		t.Errorf("got %+v, want one drained and none left", st)
 	}
 
 	must(t, n2.To("r").Emit(t.Context(), "n", 2))
@@ -269,6 +269,6 @@ func TestCloseForAnotherNode(t *testing.T) {
 	other.call(`["join","r"]`)
 	n.back(t, w)
 	if st := n.Stats(); st.Drained != 1 || st.Sockets != 2 {
-		t.Errorf("%+v", st)
+		t.Errorf("got %+v, want one drained and 2 sockets", st)
 	}
 }

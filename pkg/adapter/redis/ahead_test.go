@@ -50,7 +50,7 @@ func TestMessageAheadOfTheClockIsRefused(t *testing.T) {
 				eventually(t, "the message is refused", func() bool { return a.Stats().Ahead == uint64(i)+1 })
 			}
 			if got := a.Stats(); a.Ready() != nil || got.Losses+got.Gaps+got.Generations+got.Epochs > 0 {
-				t.Errorf("%v, %+v", a.Ready(), got)
+				t.Errorf("got %+v, ready: %v, want no loss, and ready", got, a.Ready())
 			}
 		})
 	}
@@ -80,7 +80,7 @@ func TestClockThatJumps(t *testing.T) {
 		}
 	}
 	if got := a.Stats(); got.Ahead+got.Losses+got.Gaps+got.Generations+got.Epochs > 0 {
-		t.Errorf("%+v", got)
+		t.Errorf("got %+v, want no loss", got)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestManyMessagesAheadOfTheClock(t *testing.T) {
 		expect(t, a, fmt.Sprint(i))
 	}
 	if got := a.Stats(); got.Losses+got.Epochs > 0 {
-		t.Errorf("%+v", got)
+		t.Errorf("got %+v, want no loss", got)
 	}
 }
 
@@ -165,7 +165,7 @@ func TestAnnouncementsShareSearches(t *testing.T) {
 		t.Errorf("got %d goroutines, and %d before, want at most %d", most, before, before+20)
 	}
 	if got := a.Stats(); got.Epochs > 0 || a.Ready() != nil {
-		t.Errorf("%+v, %v", got, a.Ready())
+		t.Errorf("got %+v, ready: %v, want the same history, and ready", got, a.Ready())
 	}
 }
 

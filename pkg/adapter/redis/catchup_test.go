@@ -81,7 +81,7 @@ func TestCutSubscriberMissesNothing(t *testing.T) {
 	t.Logf("%d rooms caught up in %v", all, time.Since(began))
 	expectAll(t, a, want)
 	if s := a.Stats(); s.Losses > 0 || s.Epochs > 0 || s.Generations == 0 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want catch-ups and no loss", s)
 	}
 	publish(t, b, event("live", list[0]))
 	expect(t, a, "live")
@@ -114,7 +114,7 @@ func TestCatchUpOnANarrowLine(t *testing.T) {
 	fill()
 	expect(t, a, want...)
 	if s := a.Stats(); s.Losses > 0 || s.Repaired != uint64(len(want)) {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want catch-ups and no loss", s)
 	}
 }
 

@@ -111,7 +111,7 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 		case string(e.Data) == "behind the hole":
 			t.Log("it has come behind the hole")
 			if before := expectLoss(t, a); len(before) > 0 {
-				t.Errorf("%q", before)
+				t.Errorf("got %q before the loss, want nothing", before)
 			}
 			return
 		}

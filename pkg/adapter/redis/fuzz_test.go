@@ -133,7 +133,7 @@ func FuzzStreamEntries(f *testing.F) {
 		for _, e := range b.events {
 			at, err := p.parsePosition(formatPosition(e.Position))
 			if err != nil || at != e.Position || at.Partition != 3 || len(e.Target.To) == 0 {
-				t.Errorf("%+v: %v", e, err)
+				t.Errorf("got %+v, %v, want a position of partition 3 and rooms", e, err)
 			}
 		}
 		for _, missing := range b.broken {

@@ -207,7 +207,7 @@ func TestArrivedDoesNotAllocate(t *testing.T) {
 	got := testing.AllocsPerRun(100, func() {
 		at.Seq++
 		if out := f.Arrived(Message{Name: "a", At: at, Payload: "hello"}, start, space); len(out.Items) != 1 {
-			t.Fatalf("%+v", out)
+			t.Fatalf("got %+v, want one item", out)
 		}
 	})
 	if got != 1 {
