@@ -39,7 +39,7 @@ func holding(t *testing.T, text string) string {
 	return name
 }
 
-// With a key of any kind the node may listen on addresses other than loopback.
+// With a key of any kind the node may listen on non-loopback addresses.
 func TestAuthenticationAllowsAddresses(t *testing.T) {
 	for name, value := range map[string]string{
 		"REJOIN_JWT_SECRET":     testSecret,

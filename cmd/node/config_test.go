@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// environment replaces all REJOIN_ variables for the time of a test.
+// environment replaces all REJOIN_ variables until the end of a test.
 func environment(t *testing.T, variables map[string]string) {
 	t.Helper()
 	for _, entry := range os.Environ() {
@@ -343,8 +343,7 @@ func TestArgumentsAreRefused(t *testing.T) {
 	}
 }
 
-// TestAPIKeys: keys are checked, open the internal port to other addresses, and are
-// shown nowhere.
+// TestAPIKeys: keys are checked, allow a non-loopback internal port, and are never shown.
 func TestAPIKeys(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_API_KEYS": "0123456789abcdef, the-second-key-is-good", "REJOIN_INTERNAL_ADDR": ":3001"})
 	c, r := load()

@@ -15,7 +15,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/redistest"
 )
 
-// startWithDescriptors starts a node that takes a number for its limit of descriptors.
+// startWithDescriptors starts a node with a limit of descriptors.
 func startWithDescriptors(t *testing.T, n uint64, variables map[string]string) (at listening, stop func() int) {
 	t.Helper()
 	var limit syscall.Rlimit

@@ -117,8 +117,7 @@ func (n *drainable) webSocket(sid string) *websocket.Conn {
 	return ws
 }
 
-// stalled opens a WebSocket whose client reads nothing of the megabytes that it is
-// sent.
+// stalled opens a WebSocket whose client reads none of the megabytes sent to it.
 func (n *drainable) stalled(sid string) {
 	n.Helper()
 	ws := n.webSocket(sid)
@@ -144,8 +143,8 @@ func (n *drainable) stalled(sid string) {
 	}
 }
 
-// TestDrainEndsWithinItsBudget: whatever the connections do, a node that is drained
-// ends within its budget.
+// TestDrainEndsWithinItsBudget: a drained node ends within its budget, in spite of
+// connections that do not cooperate.
 func TestDrainEndsWithinItsBudget(t *testing.T) {
 	redis := redistest.Start(t)
 	const budget = 4 * time.Second
@@ -173,8 +172,8 @@ func TestDrainEndsWithinItsBudget(t *testing.T) {
 	far.drain()
 }
 
-// TestDrainWithoutBudget: a node that has no time for its clients does not wait for
-// their polls, or for connections without a request.
+// TestDrainWithoutBudget: a node without a drain budget does not wait for clients' polls,
+// or for connections without a request.
 func TestDrainWithoutBudget(t *testing.T) {
 	n := startDrainable(t, map[string]string{"REJOIN_DRAIN_BUDGET": "0s"})
 	n.poller()

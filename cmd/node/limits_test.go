@@ -12,9 +12,9 @@ import (
 	"github.com/rejoin-io/rejoin/internal/limit"
 )
 
-// TestDefaultRates: the default limits let honest clients do the most that was measured of
-// them, in one instant, and no more than some times that: see decision 62. The
-// measurement itself is TestHonestClientsMeetNoLimit.
+// TestDefaultRates: the default limits allow the maximum that was measured of honest
+// clients, in one instant, but only a small multiple of it: see decision 62. The
+// measurement is TestHonestClientsMeetNoLimit.
 func TestDefaultRates(t *testing.T) {
 	c, _ := load()
 	l := newLimits(c, zap.NewNop())

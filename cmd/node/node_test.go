@@ -183,8 +183,8 @@ func TestLogLevel(t *testing.T) {
 	}
 }
 
-// A message that is logged again and again is sampled, and others are not; texts
-// that clients may have sent are cut, and stacks are not.
+// Only a message that is logged repeatedly is sampled. Texts that may come from clients are
+// shortened, and stacks are not.
 func TestLogIsBounded(t *testing.T) {
 	var b bytes.Buffer
 	log := newLogger(config{LogLevel: "info", LogFormat: "json"}, &b)

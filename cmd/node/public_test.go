@@ -33,7 +33,7 @@ func ask(t *testing.T, method, url string, header ...string) *http.Response {
 	return res
 }
 
-// The host and scheme that a trusted proxy names are the node's own origin.
+// The host and scheme from a trusted proxy are the node's own origin.
 func TestOwnOriginBehindAProxy(t *testing.T) {
 	for _, test := range []struct {
 		proxies, header string
@@ -80,7 +80,7 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 	}
 	redis.Kill()
 	for ask(t, "GET", "http://"+at.Internal+"/readyz").StatusCode == 200 {
-		time.Sleep(10 * time.Millisecond) // nothing announces it
+		time.Sleep(10 * time.Millisecond) // there is no event to wait for
 	}
 	if res := ask(t, "GET", "http://"+at.Addr+handshake, "Origin", page); res.StatusCode != 503 || !readable(res) || res.Header.Get("Retry-After") == "" {
 		t.Errorf("not ready: %s, %v", res.Status, res.Header)
@@ -91,7 +91,7 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 	}
 	stop()
 
-	// A node that waits for its cluster has no server yet.
+	// A node that waits for its cluster does not serve sockets yet.
 	port, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 			c.Close()
 			break
 		}
-		time.Sleep(10 * time.Millisecond) // nothing announces it
+		time.Sleep(10 * time.Millisecond) // there is no event to wait for
 	}
 	if res := ask(t, "GET", "http://"+addr+handshake, "Origin", page); res.StatusCode != 503 || !readable(res) {
 		t.Errorf("starting: %s, %v", res.Status, res.Header)
@@ -170,7 +170,7 @@ func TestNodeWithoutTrailingSlash(t *testing.T) {
 	}
 }
 
-// The health path of the public address is off until it is named.
+// The health path of the public address is disabled unless it is configured.
 func TestHealthPath(t *testing.T) {
 	at, stop := startNode(t, map[string]string{"REJOIN_HEALTH_PATH": "/up"})
 	if status, body := fetch(t, "http://"+at.Addr+"/up"); status != 200 || body != "ready\n" {

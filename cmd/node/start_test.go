@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 )
 
-// A node that has rolled the id of another rolls again.
+// A node whose random id is in use takes another one.
 func TestRandomNodeIDs(t *testing.T) {
 	server := redistest.Start(t)
 	other, stop := startNode(t, map[string]string{"REJOIN_REDIS_URL": server.URL(), "REJOIN_CLUSTER_SECRET": "that of the test's cluster"})
@@ -56,7 +56,7 @@ func TestTakenNodeID(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx, nil, c, metrics.Build{}, silent()) }()
-	// What the other one's registration leaves in Redis, as soon as this one is live.
+	// The keys that the other node's registration leaves in Redis.
 	about := "rejoin:{0}about"
 	for {
 		said, err := server.Client().HGet(ctx, about, "mine").Result()

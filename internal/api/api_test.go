@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const key = "a key that nobody guesses"
 
-// A flaky adapter publishes, and where fail is set does not say so.
+// A flaky adapter publishes, and returns fail as the error if it is set.
 type flaky struct {
 	adapter.Adapter
 	fail  error
@@ -88,7 +88,7 @@ func call(h http.Handler, method, path, body string, headers ...string) *httptes
 	return w
 }
 
-// problemOf returns the problem that an answer is, which must be a good one.
+// problemOf returns the problem document in an answer, which must be well-formed.
 func problemOf(t testing.TB, w *httptest.ResponseRecorder) problem {
 	t.Helper()
 	var p problem
@@ -128,7 +128,7 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
-// TestLog: each failure is a line, none shows a key, and who tries keys can't fill
+// TestLog: each failure is one line without keys, and attempts with wrong keys cannot fill
 // the log.
 func TestLog(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzBodies: a body is answered by JSON or by nothing, or is the caller's fault, which a
-// problem document says; what is taken has each name once, as the contract spells it.
+// FuzzBodies: the answer to a body is JSON, empty, or a problem document. An accepted body
+// has each name at most once, spelled as in the contract.
 func FuzzBodies(f *testing.F) {
 	paths := []string{"emit", "batch", "join", "leave", "disconnect", "ask"}
 	for i, bodies := range [][]string{
@@ -32,7 +32,7 @@ func FuzzBodies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path uint8, body string) {
 		w := call(a, http.MethodPost, paths[int(path)%len(paths)], body)
 		switch {
-		case w.Code == http.StatusGatewayTimeout && paths[int(path)%len(paths)] == "ask": // as the body asks for
+		case w.Code == http.StatusGatewayTimeout && paths[int(path)%len(paths)] == "ask": // as requested by the body
 		case w.Code >= http.StatusInternalServerError:
 			t.Errorf("%q: got %d %s, want no server error", body, w.Code, w.Body)
 		case w.Code >= http.StatusBadRequest:

@@ -37,7 +37,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%q: got headers %s, want code %s and WWW-Authenticate", headers, w.Header(), unauthorized)
 		}
 	}
-	for _, path := range []string{"nothing", "emit/", "sockets"} { // nobody learns what there is
+	for _, path := range []string{"nothing", "emit/", "sockets"} { // callers cannot find out which paths exist
 		if w := call(a, "GET", path, "", "X-API-Key: "); w.Code != 401 {
 			t.Errorf("%s: %d, want 401", path, w.Code)
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// TestOpen: a failure that leaves the outcome open says so, and is what its key
-// answers for good. One that did nothing frees the key.
+// TestOpen: a failure with an unknown outcome states that, and is the permanent answer for
+// its key. A failure without an effect frees the key.
 func TestOpen(t *testing.T) {
 	a, f := start(t, Options{})
 	for i, tt := range []struct {
@@ -49,7 +49,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// A failing store can't be reached for some of its calls.
+// A failing store is unreachable for some of its calls.
 type failing struct {
 	idempotency.Store
 	claim, finish error
@@ -59,7 +59,7 @@ func (f *failing) Claim(ctx context.Context, c idempotency.Claim) (*idempotency.
 	if errors.Is(f.claim, idempotency.ErrFull) {
 		return nil, f.claim
 	}
-	r, err := f.Store.Claim(ctx, c) // which may have been heard
+	r, err := f.Store.Claim(ctx, c) // which Redis may have received
 	if f.claim != nil {
 		return nil, f.claim
 	}
@@ -73,8 +73,8 @@ func (f *failing) Finish(ctx context.Context, c idempotency.Claim, r idempotency
 	return f.Store.Finish(ctx, c, r)
 }
 
-// TestStoreFails: without the store nothing is done under a key. A call whose end
-// could not be noted is not made again.
+// TestStoreFails: without the store a call with a key is not executed. A call whose end
+// could not be stored is not repeated.
 func TestStoreFails(t *testing.T) {
 	store := &failing{Store: idempotency.NewMemory(idempotency.MemoryOptions{})}
 	a, f := start(t, Options{Calls: store})
@@ -103,7 +103,7 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
-// TestRepeatedCalls: what a second call is told depends on what is known of the first.
+// TestRepeatedCalls: the answer to a repeated call depends on the record of the first one.
 func TestRepeatedCalls(t *testing.T) {
 	c := idempotency.NewClaim("key", "call")
 	kept := &idempotency.Response{Status: 503, Body: []byte(`{"status":503}`)}
@@ -125,7 +125,7 @@ func TestRepeatedCalls(t *testing.T) {
 	}
 }
 
-// TestLargeAnswersAreNotKept: the call happened, and that is what is remembered.
+// TestLargeAnswersAreNotKept: of a call with a large answer only its completion is stored.
 func TestLargeAnswersAreNotKept(t *testing.T) {
 	a, _ := start(t, Options{})
 	r := httptest.NewRequest("POST", Prefix+"ask", nil)
@@ -141,7 +141,7 @@ func TestLargeAnswersAreNotKept(t *testing.T) {
 	}
 }
 
-// TestCallEndsWithoutItsClient: a call whose client has gone is ended all the same.
+// TestCallEndsWithoutItsClient: a call completes even if its client has disconnected.
 func TestCallEndsWithoutItsClient(t *testing.T) {
 	a, f := start(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestRefused: what makes no sense does nothing, and is told why.
+// TestRefused: an invalid request has no effect, and its answer states the reason.
 func TestRefused(t *testing.T) {
 	a, f := start(t, Options{})
 	many := `["r"` + strings.Repeat(`,"r"`, maxNames) + `]`

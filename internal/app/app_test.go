@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// TestOnlyTheRequestsOwnDeadlineIsATimeout: a call to Redis that ran out of its
-// time, long before the request does, leaves the cluster unavailable.
+// TestOnlyTheRequestsOwnDeadlineIsATimeout: a call to Redis that times out before the
+// request means that the cluster is unavailable.
 func TestOnlyTheRequestsOwnDeadlineIsATimeout(t *testing.T) {
 	under, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()

@@ -43,8 +43,8 @@ func TestCopiesOfUnknownOutcome(t *testing.T) {
 	}
 }
 
-// TestCopiesAreLimited: events and joins to several rooms, and events to rooms that nobody is
-// in, have a rate; what a client sends to its own room, or to a socket, has not.
+// TestCopiesAreLimited: events and joins to several rooms, and events to rooms without
+// members, have a rate. Events to the client's own room, or to a socket, do not.
 func TestCopiesAreLimited(t *testing.T) {
 	list := func(n int, of string) string {
 		names := make([]string, n)

@@ -25,7 +25,7 @@ import (
 type countedReads struct {
 	adapter.Adapter
 	reads atomic.Int32
-	begun chan struct{} // gets a value of each that is held
+	begun chan struct{} // receives a value for each held read
 	held  chan struct{} // nil, or closed to release them
 	fails error         // of each Publish; set before the first one
 	bad   error         // of each History; likewise
@@ -92,11 +92,11 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
-		time.Sleep(time.Millisecond) // between two looks, not in place of one
+		time.Sleep(time.Millisecond) // between two checks, not in place of one
 	}
 }
 
-// A rawClient writes packets as they are.
+// A rawClient writes packets unchanged.
 type rawClient struct {
 	*testing.T
 	*websocket.Conn
@@ -284,7 +284,7 @@ func TestHistoryOfLargeEvents(t *testing.T) {
 	}
 }
 
-// What cannot be encoded as an ack is answered with a failure.
+// A result that cannot be encoded as an ack is answered with a failure.
 func TestEveryRequestIsAnswered(t *testing.T) {
 	_, srv, url := serveApp(t, Options{})
 	srv.Of("/chan").On("ask", func(_ context.Context, e *socketio.Event) error { return answer(e, make(chan int)) })
@@ -297,7 +297,7 @@ func TestEveryRequestIsAnswered(t *testing.T) {
 	}
 }
 
-// Nothing is read for a client that does not ask for an ack, or is gone.
+// Nothing is read for a client that does not request an ack, or has disconnected.
 func TestReadsThatNobodyWaitsFor(t *testing.T) {
 	var seen atomic.Pointer[socketio.Event] // the last
 	counted, srv, url := serveApp(t, Options{}, func(_ context.Context, e *socketio.Event) error {
@@ -352,9 +352,9 @@ func TestRefusedReads(t *testing.T) {
 	}
 }
 
-// A read costs what it returns, of whichever socket of the user, and no more.
+// A read of any socket of a user costs the bytes that it returns, and no more.
 func TestReadsCostWhatTheyReturn(t *testing.T) {
-	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000}) // a million at once
+	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000}) // a burst of a million
 	_, _, url := serveApp(t, Options{Limits: limits})
 	c := dialApp(t, url)
 	c.call(`["join","x"]`)
@@ -378,7 +378,7 @@ func TestReadsCostWhatTheyReturn(t *testing.T) {
 	}
 }
 
-// Members are answered to clients that name no page, and to those that do.
+// Members are returned to clients that request a page, and to those that do not.
 func TestMembersAreAnswered(t *testing.T) {
 	_, _, url := serveApp(t, Options{})
 	var c *rawClient
@@ -408,7 +408,7 @@ func TestMembersAreAnswered(t *testing.T) {
 	}
 }
 
-// The ack of a join or a leave is short, however many rooms the socket is in.
+// The ack of a join or a leave is short even if the socket is in many rooms.
 func TestManyRoomsAreNotListed(t *testing.T) {
 	_, _, url := serveApp(t, Options{})
 	c := dialApp(t, url)
@@ -426,19 +426,19 @@ func TestManyRoomsAreNotListed(t *testing.T) {
 	}
 }
 
-// A list of members counts in the rate of reads: other nodes are asked for it.
+// A list of members counts in the rate of reads, because other nodes are queried for it.
 func TestMembersAreCharged(t *testing.T) {
 	_, _, url := serveApp(t, Options{Limits: limit.NewClients(limit.ClientOptions{ReadBytes: questionBytes / 4})})
 	c := dialApp(t, url)
 	c.call(`["join","r"]`)
-	for i, want := range []code{"", rateLimited} { // the question takes 4 seconds' worth
+	for i, want := range []code{"", rateLimited} { // the query costs 4 seconds' worth
 		if r, _ := c.call(`["members","r"]`); r.Code != want {
 			t.Errorf("call %d: %+v", i, r)
 		}
 	}
 }
 
-// A history that cannot be decoded is refused as such: nothing may have happened.
+// A history that cannot be decoded is refused with its own code.
 func TestUndecodableHistory(t *testing.T) {
 	node, _, url := serveApp(t, Options{})
 	node.bad = fmt.Errorf("read: %w", adapter.ErrUndecodable)

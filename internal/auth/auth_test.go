@@ -18,8 +18,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// TestAlgorithms: each key serves its own algorithms, and no other key's token is
-// taken.
+// TestAlgorithms: each key verifies its own algorithms, and tokens of other keys are
+// refused.
 func TestAlgorithms(t *testing.T) {
 	var signers = map[string]struct{ key, other any }{
 		"HS256": {secret, []byte("another secret, which is long, too")}, "HS512": {secret, []byte("x")},
@@ -139,7 +139,7 @@ func TestBadTokens(t *testing.T) {
 	if _, err := v.Verify(t.Context(), but("sub", 7)); err == nil || !strings.Contains(err.Error(), "another type") {
 		t.Errorf("a sub that is a number: %v", err)
 	}
-	// No answer repeats what it was sent.
+	// Errors do not repeat values from a token.
 	if _, err := v.Verify(t.Context(), but("rejoin", map[string]any{"rooms": []string{"user:confidential"}})); err == nil || strings.Contains(err.Error(), "confidential") {
 		t.Errorf("got %v, want an error without the name of the room", err)
 	}
@@ -182,7 +182,7 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %+v", claims, got, err, want)
 		}
 	}
-	for _, exp := range []string{"99999999999999", "9e18", "1e300"} { // as far as can be reckoned with
+	for _, exp := range []string{"99999999999999", "9e18", "1e300"} { // the last valid time
 		claims := jwt.MapClaims{"exp": jwtNumber(exp)}
 		got, err := v.Verify(t.Context(), sign(t, "HS256", secret, claims))
 		if err != nil || !got.Expires.Equal(lastDate.Add(Leeway)) {
@@ -239,7 +239,7 @@ func TestSameRooms(t *testing.T) {
 	}
 }
 
-// A pattern matches what path.Match says.
+// A pattern matches the same rooms as path.Match.
 func FuzzMatch(f *testing.F) {
 	for _, pattern := range []string{"chat:*", "*-7-*", "*", "**", "a*/b*c", "*a/*", "*ab", "", "a/?", `\*x*`, "[a-c]*", "*é*"} {
 		for _, room := range []string{"", "chat:", "chat:x/y", "a-7-b", "a/-7-", "-7--7-/", "ab", "aab", "ax/by/c", "ax/bc", "xa/a", "a/a/", "é", "*x"} {
@@ -257,8 +257,9 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
-// Patterns of text and asterisks take time that grows with the lengths of pattern and
-// room, where path.Match takes their product. The other ones are bounded together.
+// Patterns of text and asterisks take time proportional to the sum of the lengths of
+// pattern and room, whereas path.Match takes their product. The total length of other
+// patterns is bounded.
 func TestWorkOfPatterns(t *testing.T) {
 	pattern, room := "*"+strings.Repeat("-7", 50)+"8*", strings.Repeat("-7", maxRoomName/2)
 	quickest := func(match func() bool) time.Duration { // the machine may be busy, but hardly each time
@@ -342,8 +343,8 @@ func TestSign(t *testing.T) {
 	}
 }
 
-// Few tokens are verified concurrently, however many come, and one that gets no turn in time may be
-// valid.
+// The number of concurrent verifications is bounded, and a token that gets no turn in time may
+// still be valid.
 func TestVerificationsTakeTurns(t *testing.T) {
 	v := verifier(t, Options{PublicKeys: public(t, ecKey)})
 	token := sign(t, "ES256", ecKey, nil)

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzClaims: what a token says is read under its exact names, once each, and who
-// it lets in has a name and rooms within the limits.
+// FuzzClaims: claims are read under their exact names, once each, and an accepted identity
+// has a user and rooms within the limits.
 func FuzzClaims(f *testing.F) {
 	for _, text := range []string{
 		`{"sub":"ada","exp":1795557600}`,

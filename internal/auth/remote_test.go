@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// A jwksServer shows keys over HTTP. What it does can be changed at any time.
+// A jwksServer serves keys over HTTP. Its behavior can be changed at any time.
 type jwksServer struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -45,7 +45,7 @@ func (s *jwksServer) does(serve http.HandlerFunc) {
 	s.serve = serve
 }
 
-// shows has the server show a set of keys.
+// shows makes the server return a set of keys.
 func (s *jwksServer) shows(keys ...json.RawMessage) {
 	body, _ := json.Marshal(map[string]any{"keys": keys})
 	s.does(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
@@ -61,7 +61,7 @@ func (s *jwksServer) requests() int {
 	return s.asked
 }
 
-// jwk returns a public key as a JWKS server shows it.
+// jwk returns a public key in the form of a JWKS server.
 func jwk(t *testing.T, kid string, key crypto.Signer, more ...string) json.RawMessage {
 	t.Helper()
 	j, err := jwkset.NewJWKFromKey(key.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: kid}})
@@ -119,9 +119,8 @@ func TestJWKS(t *testing.T) {
 	}
 }
 
-// TestRotation: a new key is found when its first token comes, however many
-// strangers show unknown ones, who cause few requests; an old key is forgotten
-// with it.
+// TestRotation: a new key is found when its first token arrives, and an old key is then
+// forgotten. Tokens with unknown keys cause few requests.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	s := startJWKS(t)
@@ -156,7 +155,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestServerIsDown: the keys that are known stay good; of others nobody knows.
+// TestServerIsDown: known keys stay valid, and tokens of other keys are unavailable.
 func TestServerIsDown(t *testing.T) {
 	t.Parallel()
 	s := startJWKS(t)
@@ -187,7 +186,7 @@ func TestServerIsDown(t *testing.T) {
 	noSecrets(t, v, logs)
 }
 
-// TestNoServer: what can't be reached is said without what its URL may hold.
+// TestNoServer: an unreachable server is reported without secrets from its URL.
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	s := startJWKS(t)
@@ -200,13 +199,13 @@ func TestNoServer(t *testing.T) {
 	noSecrets(t, v, logs)
 }
 
-// withSecrets returns a URL with what is nobody's business wherever it may be.
+// withSecrets returns a URL with secrets in every part that may have them.
 func withSecrets(address string) string {
 	return strings.Replace(address, "http://", "http://s3cret:s3cret@", 1) + "/keys?key=s3cret#s3cret"
 }
 
-// noSecrets checks that the logs, which say where the keys are from, and what keeps
-// a verifier from being ready have nothing of it.
+// noSecrets checks that neither the logs nor the reason why a verifier is not ready contain
+// these secrets.
 func noSecrets(t *testing.T, v *Verifier, logs *observer.ObservedLogs) {
 	t.Helper()
 	if text := fmt.Sprint(v.Ready()); strings.Contains(text, "s3cret") {
@@ -222,8 +221,8 @@ func noSecrets(t *testing.T, v *Verifier, logs *observer.ObservedLogs) {
 	}
 }
 
-// TestBadAnswers: whatever the server answers, there are no keys then, and the
-// verifier says so.
+// TestBadAnswers: after an invalid answer of the server there are no keys, and the verifier
+// is not ready.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
 	other := startJWKS(t)
@@ -274,7 +273,7 @@ func drip(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-r.Context().Done():
-		case <-time.After(50 * time.Millisecond): // its slowness is what is tested
+		case <-time.After(50 * time.Millisecond): // the test needs a slow answer
 		}
 	}
 }

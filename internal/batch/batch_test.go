@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errEnded = errors.New("the owner has ended")
 
-// newQueue returns a queue and what ends its owner.
+// newQueue returns a queue and a function that ends its owner.
 func newQueue(t *testing.T, o Options) (*Queue[int, int], context.CancelFunc) {
 	t.Helper()
 	owner, end := context.WithCancelCause(t.Context())
@@ -34,7 +34,8 @@ func put(t *testing.T, q *Queue[int, int], v, size int) *Request[int, int] {
 	return r
 }
 
-// Each caller gets the answer to its own request, whichever goroutine executes it.
+// Each caller gets the answer to its own request, regardless of the goroutine that executes
+// it.
 func TestConcurrentCallers(t *testing.T) {
 	const callers, each, servers = 32, 200, 3
 	q, end := newQueue(t, Options{Patience: time.Minute})
@@ -75,7 +76,8 @@ func TestConcurrentCallers(t *testing.T) {
 	}
 }
 
-// One batch at a time, in the order of arrival: what fits, or one request that fits in none.
+// One batch at a time, in the order of arrival: the requests that fit, or one request that
+// fits in no batch.
 func TestBatches(t *testing.T) {
 	for name, tt := range map[string]struct {
 		sizes []int
@@ -120,7 +122,7 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// What does not fit wakes another goroutine that serves, while the first one executes.
+// Requests that do not fit wake another serving goroutine while the first one executes.
 func TestRemainingRequestsWakeAnotherCaller(t *testing.T) {
 	q, _ := newQueue(t, Options{})
 	put(t, q, 1, 0)
@@ -133,7 +135,7 @@ func TestRemainingRequestsWakeAnotherCaller(t *testing.T) {
 	}
 }
 
-// Nobody is left without an answer, whether its request is forgotten or the execution panics.
+// Every caller gets an answer, even if its request is not answered or the execution panics.
 func TestUnansweredRequestsFail(t *testing.T) {
 	for name, execute := range map[string]func([]*Request[int, int]){
 		"Forgotten": func(all []*Request[int, int]) { all[0].Answer(7, nil) },
@@ -195,7 +197,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// What its callers have given up does not occupy the queue, however many they are.
+// Withdrawn requests do not occupy the queue.
 func TestWithdrawnRequestsTakeNoSpace(t *testing.T) {
 	q, _ := newQueue(t, Options{MaxItems: 10})
 	kept := put(t, q, 7, 1)
@@ -221,7 +223,7 @@ func TestWithdrawnRequestsTakeNoSpace(t *testing.T) {
 	}
 }
 
-// What is given up is neither taken nor begun, even if its caller has not noticed yet.
+// An ended request is neither taken nor begun, even if its caller has not noticed yet.
 func TestEndedRequests(t *testing.T) {
 	q, _ := newQueue(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -284,7 +286,8 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// When the owner ends, what waits is refused, and what is being executed gets its answer.
+// When the owner ends, waiting requests are refused, and requests in execution get their
+// answers.
 func TestOwnerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, end := newQueue(t, Options{})
@@ -320,7 +323,7 @@ func TestOwnerEnds(t *testing.T) {
 	})
 }
 
-// An answer that is there counts, although the caller could stop waiting as well.
+// An existing answer takes precedence over the end of the wait.
 func TestAnswerPrecedesTheEnd(t *testing.T) {
 	for range 100 {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -360,8 +363,8 @@ func BenchmarkDo(b *testing.B) {
 	serving.Wait()
 }
 
-// What is answered without an error was executed, also if the owner ends at that moment: requests that
-// have begun are executed, and then all are answered.
+// A request that is answered without an error was executed, even if the owner ends at that moment.
+// Requests that have begun are executed before all are answered.
 func TestNoAnswerWithoutExecution(t *testing.T) {
 	for range 3000 {
 		q, end := newQueue(t, Options{})

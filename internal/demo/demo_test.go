@@ -139,7 +139,7 @@ func TestPageLoadsTheClientFromTheNodesPath(t *testing.T) {
 	}
 }
 
-// A browser would refuse, silently for the reader, what the policy forbids.
+// A browser silently refuses parts that the policy forbids.
 func TestPageKeepsItsOwnPolicy(t *testing.T) {
 	h := Handler("/socket.io/", false)
 	index := body(t, get(t, h, http.MethodGet, "/"))

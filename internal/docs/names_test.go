@@ -15,8 +15,8 @@ var (
 	plainNames = regexp.MustCompile("`(Test\\w+)`")
 )
 
-// TestNamedTestsExist: each line of the tables of guarantees names tests, and
-// they are where they are said to be, with the part that is named.
+// TestNamedTestsExist: each row of the tables of guarantees names tests, and the named
+// files contain them and the named parts.
 func TestNamedTestsExist(t *testing.T) {
 	rows := 0
 	for _, row := range tableRow.FindAllStringSubmatch(read(t, "guarantees.md"), -1) {
@@ -44,7 +44,7 @@ func TestNamedTestsExist(t *testing.T) {
 	}
 }
 
-// TestOtherNamesExist: so are the tests that other documents name in passing.
+// TestOtherNamesExist: tests that other documents name exist as well.
 func TestOtherNamesExist(t *testing.T) {
 	known := make(map[string]bool)
 	for _, source := range sources(t, "_test.go") {
@@ -71,7 +71,7 @@ func TestOtherNamesExist(t *testing.T) {
 	}
 }
 
-// sources returns what is in the files whose names end so.
+// sources returns the contents of all files with a suffix.
 func sources(t *testing.T, suffix string) (all []string) {
 	t.Helper()
 	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
@@ -114,8 +114,8 @@ func TestMetricsAndLinesExist(t *testing.T) {
 	}
 }
 
-// TestEveryMetricIsExplained: what a node counts is in the tables of operations.md or
-// of redis.md.
+// TestEveryMetricIsExplained: every metric is in the tables of operations.md or of
+// redis.md.
 func TestEveryMetricIsExplained(t *testing.T) {
 	tables := read(t, "operations.md") + read(t, "redis.md")
 	names := 0
@@ -139,8 +139,8 @@ func TestEveryMetricIsExplained(t *testing.T) {
 
 var link = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]+))?\)`)
 
-// TestLinks: what the documents link to in this repository is there, headings
-// included.
+// TestLinks: the targets of the documents' links in this repository exist, including
+// headings.
 func TestLinks(t *testing.T) {
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
 		files, err := filepath.Glob(pattern)

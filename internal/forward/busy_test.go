@@ -21,7 +21,7 @@ const (
 	held        = 2 * time.Second         // how long the owners read nothing: longer than that
 )
 
-// fill is as much as the owner takes of a client that it does not read.
+// fill is the number of bytes that the owner accepts from a client that it does not read.
 var fill = "4" + strings.Repeat("x", 8<<10-1)
 
 // setUpBusy runs two nodes, of which the first owns a session and reads nothing.
@@ -43,8 +43,8 @@ func setUpBusy(t *testing.T) (c *cluster, owner, near *node, sid string) {
 	return c, owner, near, c.open(owner)
 }
 
-// A client whose WebSocket came to another node is not cut while the owner does not read
-// it, however much it sends.
+// A client whose WebSocket runs through another node is not cut while the owner does not
+// read it, even if it sends much.
 func TestBusyOwnerDoesNotCutItsWebSocket(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
@@ -111,8 +111,7 @@ func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
 	}
 }
 
-// An owner that is not heard any more is noticed, also while a client's bytes or a POST
-// wait for it.
+// A silent owner is detected, also while a client's bytes or a POST wait for it.
 func TestSilentOwner(t *testing.T) {
 	t.Parallel()
 	c := setUp(t, 1, func(_ *engineio.Options, o *Options) { o.Timeout = busyTimeout / 4 })
@@ -163,7 +162,7 @@ func TestSilentOwner(t *testing.T) {
 	}
 }
 
-// Neither node waits for a client that is not read when it goes away.
+// When a client that is not read disconnects, neither node waits for it.
 func TestDrainWithBusyOwner(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(owner, near *node) error{
@@ -204,8 +203,8 @@ func TestDrainWithBusyOwner(t *testing.T) {
 	}
 }
 
-// Nodes before 0.4 pass informational responses on to clients, so only a node that asks
-// for signs of life gets them.
+// Nodes before 0.4 pass informational responses on to clients, so only a node that requests
+// them gets them.
 func TestProgressResponsesAreRequested(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)

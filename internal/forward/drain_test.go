@@ -13,7 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Draining waits for the polls under way, whose sessions it would end otherwise.
+// A drain waits for the polls in flight, because cutting them would end their sessions.
 func TestDrainWaitsForPolls(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -43,8 +43,7 @@ func TestDrainWaitsForPolls(t *testing.T) {
 	}
 }
 
-// Draining has the WebSockets closed by their owners and lets polls end by
-// themselves.
+// A drain makes the owners close their WebSockets, and waits for the end of polls.
 func TestDrain(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -91,8 +90,8 @@ func TestDrain(t *testing.T) {
 	near.mu.Unlock()
 }
 
-// What is behind in being handled at the owner gets its time, and its answer
-// through. Only then the WebSocket ends.
+// Events that the owner is still handling are completed and their answers delivered. Only
+// then does the WebSocket end.
 func TestDrainWaitsForTheOwner(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -118,8 +117,8 @@ func TestDrainWaitsForTheOwner(t *testing.T) {
 	}
 }
 
-// An owner that does not send its client away in time, cannot be asked or does not
-// know what it is asked for: the WebSocket is cut.
+// The WebSocket is cut if its owner does not disconnect the client in time, is unreachable,
+// or does not know the request.
 func TestDrainCutsWhatItsOwnerKeeps(t *testing.T) {
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	defer stranger.Close()
@@ -153,7 +152,7 @@ func TestDrainCutsWhatItsOwnerKeeps(t *testing.T) {
 	}
 }
 
-// Only nodes of the cluster send clients away.
+// Only nodes of the cluster can disconnect clients.
 func TestLeavingIsSigned(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -188,8 +187,8 @@ func TestLeavingIsSigned(t *testing.T) {
 	}
 }
 
-// A request for two sessions is one for the second, as in engineio: a client must not name the session
-// of another one as that which is to be sent away.
+// A request that names two sessions is for the second, as in engineio, so that a client cannot
+// disconnect the session of another client.
 func TestSessionID(t *testing.T) {
 	for query, want := range map[string]string{"": "", "sid=a": "a", "sid=victim&sid=own": "own"} {
 		if got := sessionID(httptest.NewRequest(http.MethodGet, "/socket.io/?"+query, nil)); got != want {

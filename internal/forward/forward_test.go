@@ -37,7 +37,7 @@ func TestEachRequestAtAnotherNode(t *testing.T) {
 	}
 }
 
-// Clients behind a balancer without affinity: each request goes anywhere.
+// Clients behind a load balancer without affinity: each request reaches a random node.
 func TestRandomBalancer(t *testing.T) {
 	c := setUp(t, 3, nil)
 	anywhere := func() *node { return c.nodes[rand.IntN(len(c.nodes))] }
@@ -91,7 +91,7 @@ func TestRandomBalancer(t *testing.T) {
 	}
 }
 
-// The owner sees the client's address, and the client nothing of the nodes.
+// The owner sees the client's address, and the client sees no headers of the nodes.
 func TestClientsAddress(t *testing.T) {
 	c := setUp(t, 2, func(o *engineio.Options, _ *Options) {
 		o.Headers = func(h http.Header, r *http.Request) {
@@ -167,8 +167,8 @@ func TestOwnerGone(t *testing.T) {
 	}
 }
 
-// A node that was replaced by one with its id at another address is found there, and
-// gets each request once, whatever is at the former address now.
+// A node that was replaced by one with the same id at another address is found there, and
+// gets each request once, even if another node has the former address.
 func TestOwnerMoved(t *testing.T) {
 	c := setUp(t, 3, nil)
 	a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
@@ -192,7 +192,7 @@ func TestOwnerMoved(t *testing.T) {
 	}
 }
 
-// As long as the directory says nothing, a session is not declared unknown.
+// While the directory is unavailable, a session is not declared unknown.
 func TestDirectoryUnavailable(t *testing.T) {
 	c := setUp(t, 2, nil)
 	a, b := c.nodes[0], c.nodes[1]
@@ -218,7 +218,7 @@ func TestDirectoryUnavailable(t *testing.T) {
 	}
 }
 
-// A client that goes away ends its poll, and so its session, at the owner too.
+// A client that disconnects ends its poll, and so its session, at the owner, too.
 func TestClientGone(t *testing.T) {
 	c := setUp(t, 2, nil)
 	sid := c.open(c.nodes[0])

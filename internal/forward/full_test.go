@@ -52,9 +52,9 @@ func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *lim
 	return c, owner, near, l, logs
 }
 
-// However many clients are forwarded to a node, its internal port answers others. Clients
-// beyond the bound keep their sessions: they stay on polling, and come to it when there is
-// room. Nothing is counted any more when they have gone.
+// Even if many clients are forwarded to a node, its internal port answers other requests.
+// Clients beyond the bound keep their sessions: they stay on polling, and upgrade when
+// there is space. After they have disconnected nothing is counted.
 func TestForwardedRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{limit.ForwardedFromNodes, limit.ForwardedToNodes} {
@@ -88,7 +88,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 				t.Errorf("%d log lines, want 1: %v", n, logs.All())
 			}
 			waiting := make(chan string, 1)
-			go func() { // takes the place that WebSockets leave to polls
+			go func() { // takes the place reserved for polls
 				_, body, err := c.try(near, "GET", polling[0], "")
 				waiting <- fmt.Sprint(body, err)
 			}()
@@ -120,7 +120,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 	}
 }
 
-// A request that finds no room waits for it.
+// A request without a free place waits for one.
 func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	t.Parallel()
 	c, owner, near, l, _ := setUpFull(t, limit.ForwardedFromNodes)
@@ -133,7 +133,7 @@ func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	for range most {
 		l.Enter(post)
 	}
-	body := "4" + strings.Repeat("x", 300_000) // more than a server reads of its own accord, and not echoed
+	body := "4" + strings.Repeat("x", 300_000) // more than a server reads by itself, and not echoed
 	posted := make(chan string, 1)
 	go func() {
 		_, answer, err := c.try(near, "POST", sid, body)
@@ -175,8 +175,8 @@ func health(t *testing.T, c *cluster, n *node) int {
 	return res.StatusCode
 }
 
-// An owner that closes connections without an answer, as one whose port is full does,
-// still has its sessions. One that refuses connections has not.
+// An owner that closes connections without an answer, because its port is full, still has
+// its sessions. One that refuses connections does not.
 func TestOwnerClosesConnections(t *testing.T) {
 	t.Parallel()
 	c := setUp(t, 2, nil)

@@ -21,7 +21,7 @@ func newForwarder(t *testing.T, node, secret string) *Forwarder {
 	return f
 }
 
-// received turns a request that was to be sent into what arrives.
+// received turns a client's request into the form in which a server receives it.
 func received(r *http.Request) *http.Request {
 	in := httptest.NewRequest(r.Method, r.URL.RequestURI(), nil)
 	in.Header = r.Header.Clone()
@@ -119,7 +119,7 @@ func hexMAC(f *Forwarder, r *http.Request) string {
 	return b.String()
 }
 
-// What one node was sent is of no use at another.
+// A request that was signed for one node is refused by another.
 func TestReplayAtAnotherNode(t *testing.T) {
 	from := newForwarder(t, "n000", secret)
 	r := httptest.NewRequest("GET", signedURI, nil)

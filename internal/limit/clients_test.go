@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// allowed sends n events and returns how many may.
+// allowed sends n events and returns how many are allowed.
 func allowed(c *Client, n, bytes int) (yes int) {
 	for range n {
 		switch err := c.Allow(bytes); {
@@ -30,7 +30,7 @@ func TestEventRates(t *testing.T) {
 		name                   string
 		o                      ClientOptions
 		bytes                  int
-		first, same, other, on int // what one socket, it again, another of the user and one of nobody may of 100
+		first, same, other, on int // the allowed events of 100: of a socket, of the same one again, of another socket of the user, and of one without a user
 	}{
 		{SocketEventRate, ClientOptions{SocketEvents: 1}, 5, 10, 0, 10, 10},
 		{SocketByteRate, ClientOptions{SocketBytes: 100}, 50, 20, 0, 20, 20},
@@ -71,8 +71,8 @@ func TestEventRates(t *testing.T) {
 	}
 }
 
-// TestAddressesHaveEventRates: clients without a user have ten times the rates of a user
-// together, however many connections they make, unless a proxy may be in front of them.
+// TestAddressesHaveEventRates: all clients without a user at one address have ten times the
+// rates of a user, unless a proxy may be in front of them.
 func TestAddressesHaveEventRates(t *testing.T) {
 	for _, test := range []struct {
 		limit, address string
@@ -100,7 +100,7 @@ func TestAddressesHaveEventRates(t *testing.T) {
 	}
 }
 
-// The largest event comes through however small the rate, and takes its time.
+// The largest event is allowed by any rate, and uses it for its time.
 func TestTheLargestEventComesThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewClients(ClientOptions{SocketBytes: 10, LargestEvent: 1000}).Client("", "")
@@ -118,8 +118,7 @@ func TestTheLargestEventComesThrough(t *testing.T) {
 	})
 }
 
-// Users and addresses that are silent are not remembered, and their sockets go on with one
-// limit together.
+// Silent users and addresses are forgotten, and their sockets continue to share one limit.
 func TestTablesStaySmall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{UserEvents: 1, ReadBytes: 1000})
@@ -151,7 +150,7 @@ func TestTablesStaySmall(t *testing.T) {
 	})
 }
 
-// An event of a user who is known takes no memory and waits for no other user.
+// An event of a known user allocates nothing and waits for no other user.
 func TestAllowAllocatesNothing(t *testing.T) {
 	c := NewClients(ClientOptions{SocketEvents: 1e6, SocketBytes: 1e9, UserEvents: 1e6, UserBytes: 1e9}).Client("ann", "192.0.2.1:1")
 	if n := testing.AllocsPerRun(100, func() {
@@ -168,8 +167,8 @@ func TestAllowAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Reads wait until the rate allows a page: in the long run a user, or an address, reads no
-// more than that, with however many sockets.
+// Reads wait until the rate allows a page, so that all sockets of a user or an address
+// together read no more than the rate.
 func TestReadRate(t *testing.T) {
 	const rate, page = 1 << 20, 250_000
 	for _, user := range []string{"ann", ""} {
@@ -227,7 +226,7 @@ func TestReadRate(t *testing.T) {
 	}
 }
 
-// A page that is larger than others is paid for behind it, and small reads are not for free.
+// A large page delays the next read, and small reads have a cost.
 func TestReadsOfAllSizes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewClients(ClientOptions{ReadBytes: 1 << 20}).Client("ann", "")
@@ -258,12 +257,12 @@ func TestReadsOfAllSizes(t *testing.T) {
 	})
 }
 
-// What recoveries read uses the same rate. It is counted in any case, but not for longer than
-// ten seconds more, and says how long to wait.
+// Recoveries use the same rate. Their bytes are always counted, but their debt is at most ten
+// seconds more, and Wait returns the time to wait.
 func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{ReadBytes: 1 << 20})
-		time.Sleep(time.Minute) // what was not used before is not saved
+		time.Sleep(time.Minute) // unused time is not saved
 		r := all.Recovery("", "192.0.2.1:1")
 		r.Charge(9 << 20)
 		if wait := r.Wait(); wait != 0 {
@@ -350,7 +349,7 @@ func TestConcurrentReads(t *testing.T) {
 	}
 }
 
-// A socket renews its token often if it must, and not as often as signatures take to verify.
+// A socket may renew its token often, but not so often that verifying signatures costs much.
 func TestTokenRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{})

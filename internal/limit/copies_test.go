@@ -12,8 +12,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// TestCopyRate: whatever its sockets send to several rooms or to new ones, a user, or an
-// address, has no more copied than the rate allows.
+// TestCopyRate: events to several rooms or to new ones cannot exceed the rate of copies of
+// their user or address.
 func TestCopyRate(t *testing.T) {
 	const rate = 64 << 10
 	for _, user := range []string{"ann", ""} {
@@ -68,8 +68,8 @@ func TestCopyRate(t *testing.T) {
 	}
 }
 
-// TestCopiesOfOneEvent: one event to several rooms is no more than the largest event, and one
-// to a room that its sender is in costs nothing.
+// TestCopiesOfOneEvent: the copies of one event are bounded by the largest event, and an
+// event to a room of its sender costs nothing.
 func TestCopiesOfOneEvent(t *testing.T) {
 	c := NewClients(ClientOptions{CopyBytes: 100, LargestEvent: 1000}).Client("ann", "")
 	if _, err := c.Copy(10, 101, 0); !errors.As(err, new(*TooManyCopiesError)) {
@@ -95,8 +95,8 @@ func TestCopiesOfOneEvent(t *testing.T) {
 	}
 }
 
-// TestCopiesToManyRoomsInARow: what an event to rooms of others takes until it is known that
-// none is new leaves room for the next one, also concurrently; three must not pass together.
+// TestCopiesToManyRoomsInARow: two events to rooms of others can pass concurrently while it
+// is unknown whether the rooms are new, and three cannot.
 func TestCopiesToManyRoomsInARow(t *testing.T) {
 	c := NewClients(ClientOptions{CopyBytes: 512 << 10, LargestEvent: 1_000_000}).Client("ann", "")
 	var sent []Copies
@@ -125,7 +125,8 @@ func TestCopiesToManyRoomsInARow(t *testing.T) {
 	}
 }
 
-// TestJoinsLogWithoutTheLock: the line that tells of the limit is written while nobody waits.
+// TestJoinsLogWithoutTheLock: the log line about the limit is written without the lock of the
+// user.
 func TestJoinsLogWithoutTheLock(t *testing.T) {
 	var c *Client
 	hook := zap.Hooks(func(zapcore.Entry) error {
@@ -146,8 +147,8 @@ func TestJoinsLogWithoutTheLock(t *testing.T) {
 	}
 }
 
-// TestJoinsHaveTheRateOfCopies: joins of many rooms at a time are limited by user or
-// address, or by socket where many may share an address.
+// TestJoinsHaveTheRateOfCopies: joins of many rooms are limited by user or address, or by
+// socket if many may share an address.
 func TestJoinsHaveTheRateOfCopies(t *testing.T) {
 	for _, test := range []struct {
 		user, address string
@@ -172,9 +173,9 @@ func TestJoinsHaveTheRateOfCopies(t *testing.T) {
 	}
 }
 
-// TestSessionWritesHaveTheRateOfCopies: what joins and leaves write to Redis delays the next ones of
-// the user or the address, or of the socket where many may share an address, and for no longer than a
-// client waits for an ack.
+// TestSessionWritesHaveTheRateOfCopies: session writes delay the next joins and leaves of the user or
+// the address, or of the socket if many may share an address, for at most the time that a client
+// waits for an ack.
 func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 	const rate = 64 << 10
 	for _, test := range []struct {

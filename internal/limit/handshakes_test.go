@@ -19,8 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func request(addr string) *http.Request { return &http.Request{RemoteAddr: addr} }
 
-// admitted asks n times, and returns how often the answer was yes and the last
-// refusal.
+// admitted calls Admit n times, and returns the number of admissions and the last refusal.
 func admitted(h *Handshakes, n int, addr string) (yes int, no *engineio.BusyError) {
 	for range n {
 		_, err := h.Admit(request(addr))
@@ -74,7 +73,7 @@ func TestIPLimits(t *testing.T) {
 			{"[2001:db8:0:1::1]:1", 10},
 			{"127.0.0.1:1", 20},
 			{"[::1]:1", 20},
-			{"10.1.2.3:1", 20}, // a balancer may be there
+			{"10.1.2.3:1", 20}, // a load balancer may have it
 			{"100.64.0.1:1", 20},
 			{"[fd00::1]:1", 20},
 		} {
@@ -154,8 +153,8 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// However many connections an address may have, it leaves as many to others as it has. Addresses
-// that are not limited can use up all of them.
+// An address can have at most as many connections as are left to others, regardless of its own
+// limit. Addresses that are not limited can use all of them.
 func TestAddressesLeaveConnections(t *testing.T) {
 	h := NewHandshakes(HandshakeOptions{Sessions: 1000, IPConnections: 5000})
 	for i, want := range []int{500, 250, 125, 63, 31} { // 63: 62 leave 63
@@ -172,7 +171,7 @@ func TestAddressesLeaveConnections(t *testing.T) {
 	}
 }
 
-// A handshake keeps its URL, too.
+// The URL of a handshake counts, too.
 func TestURLBytes(t *testing.T) {
 	h := NewHandshakes(HandshakeOptions{HeaderBytes: 20 << 10})
 	r := request("127.0.0.1:1")

@@ -17,8 +17,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// serve serves a port's connections with a handler, and returns how to open one and to
-// send something on it.
+// serve serves a port's connections with a handler, and returns a function that opens one
+// and sends data on it.
 func serve(t *testing.T, p *Port, h http.HandlerFunc) (open func(text string) net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +58,7 @@ const (
 	half  = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4"
 )
 
-// said returns the status line that comes on a connection, "" if it is closed without one.
+// said returns the status line received on a connection, or "" if it is closed without one.
 func said(c net.Conn) string {
 	line, _ := bufio.NewReader(c).ReadString('\n')
 	return strings.TrimSpace(line)
@@ -80,8 +80,8 @@ func waits(t *testing.T, p *Port, n int) {
 	}
 }
 
-// A port that is full of connections that wait for their clients takes a new one all the
-// same: the one that has waited longest makes room, whatever it has sent.
+// A port that is full of connections that wait for their clients still accepts a new one:
+// the one that has waited longest is closed, regardless of the data it has sent.
 func TestFullPortTakesClients(t *testing.T) {
 	for name, text := range map[string]string{"nothing": "", "half a request": whole[:20], "half a body": half} {
 		t.Run(name, func(t *testing.T) {
@@ -152,8 +152,8 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// A body that its handler does not read is waited for a second, not as long as one that
-// is read.
+// The server waits a second for a body that its handler does not read, and longer for one
+// that is read.
 func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
 	p := NewPort(PortOptions{Name: Connections, Log: zap.NewNop()})
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
@@ -164,7 +164,7 @@ func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A body that is read has its time, and the connection serves the next request.
+// A body that is read gets its full time, and the connection serves the next request.
 func TestReadBodyKeepsItsConnection(t *testing.T) {
 	p := NewPort(PortOptions{Name: Connections, Log: zap.NewNop()})
 	open := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
@@ -244,8 +244,8 @@ func TestAcceptErrors(t *testing.T) {
 	}
 }
 
-// A port costs a connection and a request no memory that is not freed with it: nothing
-// is allocated when a connection begins or ends to wait.
+// A port keeps no memory after a connection or a request ends: nothing is allocated when a
+// connection begins or ends to wait.
 func TestWaitingAllocatesNothing(t *testing.T) {
 	p := NewPort(PortOptions{Name: Connections, Waiting: 10, Log: zap.NewNop()})
 	c := p.admit(new(net.TCPConn), "198.51.100.1:1")

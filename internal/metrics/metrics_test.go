@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// snapshot has a different number everywhere, so that mixed-up metrics show.
+// snapshot has a different number in each field, so that mixed-up metrics are detected.
 func snapshot() socketio.Stats {
 	return socketio.Stats{
 		Engine: engineio.Stats{

@@ -75,7 +75,7 @@ func TestCluster(t *testing.T) {
 	c.AwaitHealthy()
 }
 
-// A server that is too slow for a handshake is met again.
+// The handshake with a slow server is repeated.
 func TestClusterJoinIsRetried(t *testing.T) {
 	c := []string{"cluster-enabled yes", "cluster-node-timeout 1000"}
 	a, b := Start(t, c...), Start(t, c...)

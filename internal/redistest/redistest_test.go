@@ -66,7 +66,7 @@ func TestPassword(t *testing.T) {
 	}
 }
 
-// A port belongs to one test until that has ended, also while nobody listens on it.
+// A port belongs to one test until the test has ended, even while it has no listener.
 func TestFreePortIsGivenOnce(t *testing.T) {
 	given := make(map[string]bool)
 	for range 600 {

@@ -88,9 +88,8 @@ func FuzzParseCursor(f *testing.F) {
 	})
 }
 
-// Two cursors of as many partitions as the bytes are enough for: each survives
-// being written, and the larger of them is the same from either side and includes
-// both.
+// Two cursors with as many partitions as the bytes allow: each can be written and parsed,
+// and Max is symmetric and includes both.
 func FuzzCursors(f *testing.F) {
 	f.Add([]byte{1}, uint16(0), uint16(0))
 	f.Add([]byte("two partitions in two cursors take four positions at least, 64 bytes"), uint16(0), uint16(1))
@@ -120,7 +119,7 @@ func FuzzCursors(f *testing.F) {
 	})
 }
 
-// cursor makes one of three partitions.
+// cursor makes a cursor of three partitions.
 func cursor(at uint16, a, b, c uint64) adapter.Cursor {
 	return adapter.NewCursor("EPOCH", at, []adapter.Position{{Ms: a, Seq: 1}, {Ms: b, Seq: 2, Partition: 1}, {Ms: c, Seq: 3, Partition: 2}})
 }
@@ -164,7 +163,7 @@ func TestCursorsOfSeveralPartitions(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	p := adapter.NewProgress(cursor(0, 50, 70, 60))
-	got := p.To(adapter.Position{Ms: 55, Partition: 2}) // it has been further
+	got := p.To(adapter.Position{Ms: 55, Partition: 2}) // it was further before
 	if got.At != (adapter.Position{Ms: 60, Seq: 3, Partition: 2}) {
 		t.Errorf("it went back to %v", got)
 	}

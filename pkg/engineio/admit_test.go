@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A session that Admit refuses is refused on both transports with a status that
-// says so, and nobody else is asked.
+// A session that Admit refuses is refused on both transports with its status, and no other
+// hook is called.
 func TestAdmitRefuses(t *testing.T) {
 	busy := &BusyError{RetryAfter: 1500 * time.Millisecond, Message: "too many new connections"}
 	var answer atomic.Pointer[error]
@@ -63,8 +63,9 @@ func TestAdmitRefuses(t *testing.T) {
 	}
 }
 
-// What Admit returns is called once for each session, however it ends, and for
-// each one that does not come about. Requests of a session are not asked about.
+// The function that Admit returns is called once for each session, for every kind of end,
+// and for each session that is not created. Admit is not called for later requests of a
+// session.
 func TestAdmitReleasesOncePerSession(t *testing.T) {
 	var begun, ended atomic.Int64
 	b := setUp(t, Options{
@@ -112,7 +113,7 @@ func TestAdmitReleasesOncePerSession(t *testing.T) {
 		t.Errorf("got %v, %v, want 400", res.Status, err)
 	}
 	counts(6, 5)
-	b.Refuse() // asked first, and then turned away
+	b.Refuse() // Admit is called first, and then the session is refused
 	b.do("GET", "", "")
 	counts(7, 6)
 }

@@ -23,7 +23,7 @@ func givenUp(c *Conn) bool {
 	return cause != nil && errors.Is(cause, ErrReceiveBudget)
 }
 
-// Messages and bodies whose end does not arrive have a common budget.
+// Incomplete messages and bodies have a common budget.
 func TestIncompleteMessagesHaveABudget(t *testing.T) {
 	b := setUp(t, Options{ReceiveBudget: 1 << 20, MaxPayload: 1_000_000, PingInterval: time.Minute})
 	receiving := func(n int64) {
@@ -49,7 +49,7 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 	if b.Stats().ReceiveCuts != 0 {
 		t.Fatal("one is given up within the budget")
 	}
-	for i := range 30 { // the later ones are about as fast, so they give way, and those before them get slower
+	for i := range 30 { // the later ones are about as fast, so they are given up, and the earlier ones get slower
 		dial(200 << 10)
 		b.until(func() bool { return b.Stats().ReceiveCuts > uint64(i) && b.Stats().ReceivingBytes <= 1<<20 })
 	}
@@ -89,8 +89,7 @@ func TestSmallIncompleteMessagesCount(t *testing.T) {
 	b.until(func() bool { return b.Stats().ReceivingBytes == 10*8<<10 })
 }
 
-// A message that is larger than everything that is incomplete may take is given up itself, and one that
-// is complete counts no longer.
+// An incomplete message that alone exceeds the budget is given up, and a complete one no longer counts.
 func TestIncompleteMessageAboveTheBudgetIsGivenUp(t *testing.T) {
 	b := setUp(t, Options{ReceiveBudget: 100_000, MaxPayload: 1_000_000})
 	ws, _ := b.dialOpen()
@@ -115,8 +114,8 @@ func (silent) interrupt() {}
 
 func (silent) progress() {}
 
-// Which messages are given up: what was sent fast and is held back after that gives way to what comes
-// steadily, and of steady ones those that have begun last give way.
+// Messages that were sent fast and are then held back are given up before steady ones. Of steady ones
+// those that have begun last are given up.
 func TestWhichMessagesAreGivenUp(t *testing.T) {
 	type message struct {
 		bytes int
@@ -172,8 +171,8 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 	}
 }
 
-// A body that is complete counts until Recv has taken what is before it, also on the node that forwards
-// it. Large bodies of a paused connection are not even read, unless another node forwards them.
+// A complete body counts until Recv has taken the earlier ones, also on the node that forwards it.
+// Large bodies of a paused connection are not even read, unless another node forwards them.
 func TestPendingBodiesHaveABudget(t *testing.T) {
 	for name, test := range map[string]struct {
 		pause, forward bool
@@ -230,7 +229,7 @@ func TestPendingBodiesHaveABudget(t *testing.T) {
 			counts(0)
 			go post()
 			if test.want == 0 {
-				time.Sleep(50 * time.Millisecond) // nothing announces that nothing happens
+				time.Sleep(50 * time.Millisecond) // there is no event to wait for
 			}
 			counts(test.want)
 			goOn <- struct{}{}
@@ -269,7 +268,7 @@ func TestPendingBodiesHaveABudget(t *testing.T) {
 	}
 }
 
-// During an upgrade two bodies are accepted although Recv has not taken what is before them. They count
+// During an upgrade two bodies are accepted although Recv has not taken the earlier ones. They count
 // until it has.
 func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 	for _, spent := range []bool{false, true} {
@@ -314,7 +313,7 @@ func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 	}
 }
 
-// A closed session holds no requests while its client has yet to take the close.
+// A closed session holds no requests while its client has yet to fetch the close.
 func TestClosedSessionHoldsNoRequests(t *testing.T) {
 	b := &bench{T: t, conns: make(chan *Conn, 1)}
 	b.serve(Options{}, func(c *Conn) {

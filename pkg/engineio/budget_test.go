@@ -18,8 +18,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// dialStalled opens a WebSocket whose client reads nothing but the 101, and takes
-// little into its kernel.
+// dialStalled opens a WebSocket whose client reads only the 101, and has a small receive
+// buffer.
 func (b *bench) dialStalled() (net.Conn, *Conn) {
 	b.Helper()
 	wire, err := net.Dial("tcp", b.http.Listener.Addr().String())
@@ -47,7 +47,7 @@ func TestQueueBudgetCutsTheLargestQueue(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 600_000, SendQueueBytes: 500_000, shedAfter: 50 * time.Millisecond})
 	var conns []*Conn
 	var sids []string
-	for _, n := range []int{100_000, 290_000, 190_000} { // polling clients that do not ask
+	for _, n := range []int{100_000, 290_000, 190_000} { // polling clients that do not poll
 		sids = append(sids, b.open())
 		c := receive(t, b.conns)
 		if err := c.Send(Text(bytes.Repeat([]byte("x"), n))); err != nil {
@@ -82,7 +82,7 @@ func TestQueueBudgetCutsTheLargestQueue(t *testing.T) {
 	}
 }
 
-// What is counted of packets is what they hold, also of tiny ones.
+// The counted bytes of packets match their memory, also for tiny ones.
 func TestQueuedPacketsCountTheirMemory(t *testing.T) {
 	const packets = 100_000
 	if n := int(unsafe.Sizeof(Packet{})) + 16; n != packetOverhead {
@@ -173,7 +173,7 @@ func TestALargePacketOnTwoServers(t *testing.T) {
 	}
 }
 
-// Who takes what is queued is spared, however much that is.
+// A client that reads its queue is spared, even if the queue is large.
 func TestQueueBudgetCutsStalledReaders(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 1_000_000, SendQueueBytes: 1 << 20, shedAfter: 50 * time.Millisecond})
 	b.open()
@@ -193,8 +193,8 @@ func TestQueueBudgetCutsStalledReaders(t *testing.T) {
 	}
 }
 
-// Of those that take what is queued, who shares it with others is spared: to cut one of
-// them would make nothing free.
+// Of reading clients, those that share their packets with others are spared: cutting one of
+// them would free nothing.
 func TestQueueBudgetSparesSharersOfPackets(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 1_000_000})
 	var sharing, alone []*Conn
@@ -251,8 +251,8 @@ func TestQueueBudgetOfACompressedResponse(t *testing.T) {
 	}
 }
 
-// However many clients read nothing, the sum stays within the budget, and who reads
-// gets everything.
+// With many clients that read nothing the sum stays within the budget, and clients that
+// read get everything.
 func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 	const stalled, rounds = 30, 200
 	b := setUp(t, Options{QueueBudget: 4 << 20, SendQueueBytes: 64 << 20})
@@ -282,7 +282,7 @@ func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 			_ = c.Send(p) // some are closed
 		}
 		b.withinBudget()
-		if err := reader.WaitQueue(t.Context(), 0); err != nil { // it is given the time to read
+		if err := reader.WaitQueue(t.Context(), 0); err != nil { // it gets the time to read
 			t.Fatal(err)
 		}
 	}
@@ -300,8 +300,7 @@ func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
 
-// A response that its client does not take is given up with the connection, not
-// when its time is up.
+// A response that its client does not read is cut with the connection, not at its deadline.
 func TestQueueBudgetStopsAResponse(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 32 << 20, SendQueueBytes: 64 << 20})
 	sid := b.open()
@@ -331,8 +330,7 @@ func TestQueueBudgetStopsAResponse(t *testing.T) {
 	}
 }
 
-// What closed connections have yet to bring to their peers counts, and is what is
-// given up first where it is the most.
+// Queued packets of closed connections count, and are given up first if they are the most.
 func TestQueueBudgetOfClosedConnections(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 32 << 20, SendQueueBytes: 64 << 20})
 	_, stuck := b.dialStalled()
@@ -352,7 +350,7 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 	if body := b.poll(sid); len(body) != 16<<20+1 {
 		t.Errorf("got %d bytes, want %d", len(body), 16<<20+1)
 	}
-	// One whose close is yet to be fetched.
+	// A connection whose close is yet to be fetched.
 	_ = c.Send(Text(make([]byte, 20<<20)))
 	_ = c.Close(ForcedClose)
 	other := b.open()
@@ -371,8 +369,8 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 	})
 }
 
-// Whatever ends connections of all kinds while everybody sends, each byte is counted
-// once and taken back once.
+// When connections of all kinds end in all ways during concurrent sends, each byte is
+// counted once and uncounted once.
 func TestQueueBudgetUnderConcurrentUse(t *testing.T) {
 	const senders, rounds, packet = 8, 400, 60_000
 	b := setUp(t, Options{QueueBudget: 1 << 20, SendQueueBytes: 300_000})
@@ -436,7 +434,7 @@ func TestQueueBudgetUnderConcurrentUse(t *testing.T) {
 	})
 }
 
-// Nobody who queues packets waits until connections are sorted and closed, also where
+// Callers that queue packets do not wait until connections are sorted and closed, even if
 // closing one takes long.
 func TestQueueBudgetIsKeptByAnotherGoroutine(t *testing.T) {
 	closing, finish := make(chan struct{}), make(chan struct{})
@@ -462,8 +460,8 @@ func TestQueueBudgetIsKeptByAnotherGoroutine(t *testing.T) {
 	}
 }
 
-// While the shedder is stuck the sum stays bounded: connections with more than their
-// share are closed as they get more, those with less are not.
+// While the shedder is stuck the sum stays bounded: connections with more than their share
+// are closed when they get more, and those with less are not.
 func TestQueueBudgetWithoutShedder(t *testing.T) {
 	const conns, packet = 10, 10_000
 	stuck, finish := make(chan struct{}), make(chan struct{})

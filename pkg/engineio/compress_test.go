@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Sessions compress the same event again, each for itself: large responses have a budget, and are sent
-// as they are beyond it. Small ones are always compressed.
+// Each session compresses the same event again, so large responses have a budget, and are sent
+// uncompressed beyond it. Small ones are always compressed.
 func TestCompressionHasABudget(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 4 << 20})
-	b.compressed.perSecond = 1 // as if no time passed
+	b.compressed.perSecond = 1 // with the clock stopped
 	var sids []string
 	for range 30 {
 		sids = append(sids, b.open())

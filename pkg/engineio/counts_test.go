@@ -93,7 +93,7 @@ func TestQueuedPacketsLeaveInOneWrite(t *testing.T) {
 	}
 }
 
-// What is queued while a write is under way leaves in the next one.
+// Packets queued during a write leave in the next one.
 func TestPacketsQueuedDuringAWriteLeaveTogether(t *testing.T) {
 	b := setUp(t, Options{})
 	l := b.spy()
@@ -121,7 +121,7 @@ func TestPacketsQueuedDuringAWriteLeaveTogether(t *testing.T) {
 	}
 }
 
-// A broadcast is encoded once: each connection writes the very same bytes.
+// A broadcast is encoded once: all connections write the same bytes.
 func TestBroadcastIsEncodedOnce(t *testing.T) {
 	b := setUp(t, Options{})
 	l := b.spy()
@@ -151,7 +151,7 @@ func TestBroadcastIsEncodedOnce(t *testing.T) {
 func TestIdleWebSocketHoldsOneGoroutine(t *testing.T) {
 	const n = 1000
 	b := setUp(t, Options{})
-	b.dialOpen() // what the process starts once is running
+	b.dialOpen() // goroutines that the process starts once are running
 	b.client.CloseIdleConnections()
 	before := runtime.NumGoroutine()
 	for range n {
@@ -177,7 +177,8 @@ func TestPollingSessionHoldsOneGoroutine(t *testing.T) {
 	b.until(func() bool { return runtime.NumGoroutine()-before <= n })
 }
 
-// deliverer returns a function that sends to a client that reads, and waits until it is written.
+// deliverer returns a function that sends to a client that reads, and waits until the packet is
+// written.
 func (b *bench) deliverer() func(p *Packet) {
 	b.Helper()
 	ws, c := b.dialOpen()

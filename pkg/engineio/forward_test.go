@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// setUpPair runs two servers, of which the first hands the requests of the
-// second's sessions over.
+// setUpPair runs two servers. The first forwards requests of the second's sessions.
 func setUpPair(t *testing.T, o Options) (near, far *bench) {
 	t.Helper()
 	o.NodeID = "far1"
@@ -71,8 +70,8 @@ func TestUnknownSession(t *testing.T) {
 	}
 }
 
-// While it is not known whether a session exists, its client must not hear that it
-// does not: a poll is answered by a packet that says nothing.
+// While it is unknown whether a session exists, its client must not be told that it does
+// not: a poll is answered by a packet without content.
 func TestSessionThatCannotBeLookedUp(t *testing.T) {
 	near, _ := setUpPair(t, Options{Headers: func(h http.Header, _ *http.Request) { h.Add("X-Hook", "1") }})
 	sid := "who_" + strings.Repeat("x", 16)
@@ -88,8 +87,8 @@ func TestSessionThatCannotBeLookedUp(t *testing.T) {
 	}
 }
 
-// A request that was forwarded is never forwarded again, even where two nodes
-// each take the other for the owner.
+// A forwarded request is never forwarded again, even if two nodes consider each other the
+// owner.
 func TestForwardedOnlyOnce(t *testing.T) {
 	var times atomic.Int32
 	var near *bench
@@ -114,7 +113,7 @@ func TestForwardedHandshakeIsRefused(t *testing.T) {
 	}
 }
 
-// What a node adds to a response, or asks of a request, counts once.
+// Headers and checks of a forwarded request are applied once.
 func TestOriginsOfForwardedRequests(t *testing.T) {
 	var used atomic.Int32
 	near, far := setUpPair(t, Options{

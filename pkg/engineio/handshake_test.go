@@ -17,7 +17,7 @@ import (
 
 const anOldSession = "AAAAAAAAAAAAAAAAAAAA"
 
-// Section 1.1 of the protocol: each refusal as the client sees it.
+// Section 1.1 of the protocol: the answer of each refusal.
 func TestRefusals(t *testing.T) {
 	type told struct {
 		Code    int    `json:"code"`
@@ -148,7 +148,7 @@ func TestRefusals(t *testing.T) {
 func TestIllegalOriginIsABadRequest(t *testing.T) {
 	b := setUp(t, Options{Origins: []string{"*"}})
 	r := httptest.NewRequest("GET", "/engine.io/?EIO=4&transport=polling", nil)
-	r.Header["Origin"] = []string{"https://a\x01b"} // net/http would not let it through
+	r.Header["Origin"] = []string{"https://a\x01b"} // net/http would refuse it
 	w := httptest.NewRecorder()
 	b.ServeHTTP(w, r)
 	if w.Code != 400 || w.Body.String() != `{"code":3,"message":"Bad request"}` {
@@ -335,8 +335,8 @@ func TestHandshakeIsKept(t *testing.T) {
 	}
 }
 
-// TestHandshakeKeepsSomeHeaders: neither many headers nor long ones are kept as long as
-// the connection; those that are short are.
+// TestHandshakeKeepsSomeHeaders: a handshake keeps short headers, and neither too many nor
+// long ones.
 func TestHandshakeKeepsSomeHeaders(t *testing.T) {
 	long := make(http.Header)
 	long.Set("Authorization", "Bearer x")

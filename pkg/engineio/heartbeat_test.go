@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A tape is the wire of a WebSocket. It records what is written, and when.
+// A tape is the wire of a WebSocket. It records written data with the time.
 type tape struct {
 	script
 	c     *Conn
@@ -29,8 +29,8 @@ func (t *tape) Write(frame []byte) (int, error) {
 	return len(frame), nil
 }
 
-// onTape runs a script against a connection with the default times, in a time of
-// its own, and compares what it said.
+// onTape runs a script against a connection with the default times, in synthetic time, and
+// compares the written data.
 func onTape(t *testing.T, script func(c *Conn), want ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -264,8 +264,8 @@ func TestHeartbeatByWebSocket(t *testing.T) {
 	b.endsBy(PingTimeout)
 }
 
-// A ping went out by polling, and its answer may be lost with that transport: it
-// is asked anew, and has its full time.
+// A ping was sent by polling, and its answer may be lost with that transport. The ping is
+// sent again with its full timeout.
 func TestUpgradeRepeatsAPing(t *testing.T) {
 	b := setUp(t, Options{PingInterval: 300 * time.Millisecond, PingTimeout: time.Minute})
 	sid := b.open()
@@ -283,7 +283,7 @@ func TestUpgradeRepeatsAPing(t *testing.T) {
 	}
 }
 
-// The client counts from its handshake, so an upgrade must not put a ping off.
+// The client counts from its handshake, so an upgrade must not postpone a ping.
 func TestUpgradeDoesNotPutOffThePing(t *testing.T) {
 	b := setUp(t, Options{PingInterval: time.Hour})
 	sid := b.open()

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// One list, the same answer on every transport.
+// A list of origins has the same answer on every transport.
 func TestOrigins(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -130,7 +130,7 @@ func TestCORSForOtherHandlers(t *testing.T) {
 	}
 }
 
-// The server's own origin, as far as a request tells it.
+// The server's own origin, as far as it follows from a request.
 func TestOwnOrigin(t *testing.T) {
 	none, err := ParseOrigins(nil)
 	if err != nil {
@@ -235,8 +235,8 @@ func TestMalformedOrigins(t *testing.T) {
 	}
 }
 
-// AllowOrigin is asked about origins that are not listed; one that panics allows
-// nothing.
+// AllowOrigin is called for origins that are not listed. If it panics the origin is
+// refused.
 func TestAllowOrigin(t *testing.T) {
 	seen, logs := observer.New(zap.ErrorLevel)
 	b := setUp(t, Options{
@@ -270,7 +270,8 @@ func TestAllowOrigin(t *testing.T) {
 	}
 }
 
-// Each refused origin is logged once, with what is allowed; the log is bounded.
+// Each refused origin is logged once, with the allowed ones; the number of lines is
+// bounded.
 func TestRefusedOriginIsLoggedOnce(t *testing.T) {
 	seen, logs := observer.New(zap.WarnLevel)
 	b := setUp(t, Options{Origins: []string{"https://a.example"}, Logger: zap.New(seen)})

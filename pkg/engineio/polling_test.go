@@ -62,7 +62,7 @@ func TestPollingIgnoresWhatAClientMustNotSend(t *testing.T) {
 	b.gets("a", false)
 }
 
-// Section 1.2 of the protocol: what ends a polling session, and how.
+// Section 1.2 of the protocol: the events that end a polling session, and its reasons.
 func TestPollingFaults(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -163,7 +163,7 @@ func TestOversizePOST(t *testing.T) {
 	if res, body := b.do("POST", sid, "4"+strings.Repeat("a", 1000)); res.StatusCode != 413 || body != "" {
 		t.Errorf("got %s %q, want 413 without a body", res.Status, body)
 	}
-	// Without a length it is noticed while reading.
+	// Without a length the server detects it while reading.
 	r, _ := http.NewRequest("POST", b.http.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid,
 		io.MultiReader(strings.NewReader("4"), strings.NewReader(strings.Repeat("a", 1000))))
 	res, err := b.client.Do(r)
@@ -193,8 +193,8 @@ func (b *bench) wire(request string) net.Conn {
 	return conn
 }
 
-// A client closes while a GET of its reads nothing and another one waits, and disconnects both. Nothing is
-// left of the connection.
+// A client closes while it reads nothing of one GET and another one waits, and disconnects both. Nothing
+// is left of the connection.
 func TestDroppedGETsOfAClosedConnection(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	sid := b.open()
@@ -260,7 +260,7 @@ func TestCloseReachesAPollThatWaits(t *testing.T) {
 	}
 }
 
-// A server may say that the transport closed; the client must still hear of it.
+// A server may close with the reason TransportClose; the client must still get the close.
 func TestCloseTellsTheClientWhateverTheReason(t *testing.T) {
 	b := setUp(t, Options{})
 	for _, reason := range []Reason{TransportClose, TransportError, PingTimeout, ParseError} {
@@ -290,8 +290,8 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	fetched := make(chan error, 1)
 	go func() { fetched <- c.Finish(t.Context()) }()
 	b.post(sid, "4ignored")
-	// The close is never in one response with messages: a stock client would act on
-	// it first.
+	// The close is never in one response with messages, because a stock client would act on
+	// the close first.
 	if got := b.poll(sid); got != "4last words" {
 		t.Errorf(`polled %q, want "4last words"`, got)
 	}
@@ -310,8 +310,8 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	}
 }
 
-// What a client does not take, whatever its connection does, is cut when the context
-// of Finish ends.
+// A client that has not received everything is cut when the context of Finish ends, in any
+// state of its connection.
 func TestFinishEndsWithItsContext(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	enough := errors.New("enough")
@@ -354,7 +354,7 @@ func TestFinishEndsWithItsContext(t *testing.T) {
 }
 
 // A closed connection is known until its last response is written, so that the queue budget and
-// Finish can find it; its client finds nothing any more.
+// Finish can find it; its client gets nothing more.
 func TestClosedConnectionIsKnownWhileItWrites(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()
@@ -416,7 +416,7 @@ func TestServerCloseDoesNotWaitForPolls(t *testing.T) {
 	}
 }
 
-// A POST is answered when there is space for what it brings, and no sooner.
+// A POST is answered only when there is space for its messages.
 func TestBackPressure(t *testing.T) {
 	conns, step := make(chan *Conn, 1), make(chan struct{})
 	b := (&bench{T: t}).serve(Options{MaxPayload: 7}, func(c *Conn) {
@@ -552,7 +552,7 @@ func TestInternetExplorer(t *testing.T) {
 	}
 }
 
-// A client that takes no response is cut off, and holds up nobody who closes.
+// A client that reads no response is cut, and does not delay a close.
 func TestPollThatIsNotRead(t *testing.T) {
 	t.Parallel() // it waits
 	b := setUp(t, Options{PingInterval: time.Second, PingTimeout: 500 * time.Millisecond, SendQueueBytes: 64 << 20})
@@ -572,7 +572,8 @@ func TestPollThatIsNotRead(t *testing.T) {
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
 
-// What is too large is counted on every transport, and logged now and then.
+// Messages that are too large are counted on every transport, and logged with a limited
+// rate.
 func TestTooLargeIsLogged(t *testing.T) {
 	seen, logs := observer.New(zap.WarnLevel)
 	b := setUp(t, Options{MaxPayload: 1000, Logger: zap.New(seen)})
@@ -604,8 +605,8 @@ func TestTooLargeIsLogged(t *testing.T) {
 	}
 }
 
-// Small POSTs are answered although nothing before them has been taken, as far as there
-// is space: some clients wait for five seconds only.
+// Small POSTs are answered although Recv has not taken the earlier ones, as far as there is
+// space, because some clients wait only five seconds.
 func TestPOSTsAreAnsweredWhileThereIsSpace(t *testing.T) {
 	start, got := make(chan struct{}), make(chan string, 100)
 	b := (&bench{T: t}).serve(Options{MaxPayload: 300}, func(c *Conn) {
@@ -653,8 +654,8 @@ func TestMessagesDoNotHoldTheirPOST(t *testing.T) {
 	runtime.KeepAlive(kept)
 }
 
-// A paused connection takes in small polling requests only: others hold their body until
-// the pause ends. What had come before is told by Unread.
+// A paused connection accepts small polling requests only. The bodies of others are not
+// read until the pause ends. Unread returns the size of earlier ones.
 func TestPollingRequestsWaitForTheEndOfAPause(t *testing.T) {
 	paused, goOn := make(chan int), make(chan struct{})
 	b := &bench{T: t, got: make(chan Message, 10)}

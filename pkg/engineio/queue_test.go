@@ -76,8 +76,8 @@ func TestTrySendToReadingClient(t *testing.T) {
 	}
 }
 
-// A client that stops reading gets drops, and its queue stays within the limit and one
-// packet.
+// Packets to a client that stops reading are dropped, and its queue exceeds the limit by at
+// most one packet.
 func TestTrySendToStalledClient(t *testing.T) {
 	b := setUp(t, Options{})
 	_, c := b.dialStalled()
@@ -252,8 +252,8 @@ func TestCloseErrorText(t *testing.T) {
 	}
 }
 
-// What WaitSent waits for has been sent when nothing is queued any more, also if a pong was replaced by a
-// shorter or longer one.
+// WaitSent returns when nothing is queued any more, also if a pong was replaced by a shorter or longer
+// one.
 func TestSentWithReplacedPongs(t *testing.T) {
 	pong := func(n int) *Packet { return Text(make([]byte, n)) }
 	q := queue{counts: new(counts)}

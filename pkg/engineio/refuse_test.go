@@ -35,8 +35,8 @@ func TestRefuseKeepsExistingSessions(t *testing.T) {
 	}
 }
 
-// A polling client that is told to come back uses another TCP connection, which a
-// balancer can bring to another server.
+// A polling client that is told to retry uses another TCP connection, which a load balancer
+// can send to another server.
 func TestRefuseFreesTheTCPConnection(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()

@@ -54,7 +54,7 @@ func TestUpgrade(t *testing.T) {
 			t.Errorf(`polled %q, want "6"`, got)
 		}
 	}
-	// Until the client goes through with it everything stays on polling.
+	// Until the client completes the upgrade everything stays on polling.
 	if c.Transport() != Polling {
 		t.Errorf("by %s, want %s", c.Transport(), Polling)
 	}
@@ -115,8 +115,7 @@ func TestUpgradeClosesTheGETThatWaits(t *testing.T) {
 	}
 }
 
-// The client has read an answer and asks again before the server is through with
-// writing it.
+// The client has read an answer and polls again before the server has finished writing it.
 func TestUpgradeAnswersTheGETBehindASlowAnswer(t *testing.T) {
 	b := setUp(t, Options{PingInterval: time.Hour}) // a ping would answer it, too
 	sid := b.open()
@@ -254,8 +253,8 @@ func TestPingFrameOnAProbe(t *testing.T) {
 	}
 }
 
-// A message that was posted before the upgrade comes before what is sent after
-// it, even if Recv has not asked for it yet.
+// A message that was posted before the upgrade comes before what is sent after it, even if
+// Recv has not taken it yet.
 func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 	start := make(chan struct{})
 	got := make(chan string, 10)
@@ -289,8 +288,8 @@ func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 	receive(t, late)
 }
 
-// A stock client goes on with its upgrade when its POST is answered. If its probe is
-// closed while the server holds the POST, it never polls again.
+// A stock client continues its upgrade when its POST is answered. If its probe is closed
+// while the server holds the POST, it never polls again.
 func TestUpgradeWaitsForThePOST(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	step := make(chan struct{})
@@ -324,8 +323,8 @@ func TestUpgradeWaitsForThePOST(t *testing.T) {
 	b.until(func() bool { return c.Transport() == WebSocket })
 }
 
-// A stock client that has the answer to its probe hears no ping before it has the answer
-// to its POST, so that does not wait for the messages before it.
+// A stock client that has the answer to its probe gets no ping before it has the answer to
+// its POST. So that answer does not wait for the earlier messages.
 func TestUpgradeAnswersThePOST(t *testing.T) {
 	step, got := make(chan struct{}), make(chan string, 10)
 	b := (&bench{T: t}).serve(Options{MaxPayload: 7}, func(c *Conn) {
@@ -350,7 +349,7 @@ func TestUpgradeAnswersThePOST(t *testing.T) {
 	})
 	ws := b.probe(sid)
 	receive(t, posted)
-	b.post(sid, "4e") // on its way when the probe was answered
+	b.post(sid, "4e") // in flight when the probe was answered
 	b.write(ws, "5")
 	b.until(func() bool { return c.Transport() == WebSocket })
 	b.write(ws, "4f")
@@ -362,7 +361,7 @@ func TestUpgradeAnswersThePOST(t *testing.T) {
 	}
 }
 
-// A peer that posts cannot keep its probe for longer than a request takes.
+// A peer that posts cannot keep its probe open for longer than the time limit of a request.
 func TestUpgradeIsBoundedAfterThePOST(t *testing.T) {
 	b := setUp(t, Options{UpgradeTimeout: 50 * time.Millisecond})
 	sid := b.open()
@@ -374,8 +373,8 @@ func TestUpgradeIsBoundedAfterThePOST(t *testing.T) {
 	b.post(sid, "4b") // the session stays
 }
 
-// Numbered packets go both ways while the client upgrades, as the stock client
-// does it: nothing is lost, doubled or out of order.
+// Numbered packets go both ways while the client upgrades, as the stock client does it:
+// nothing is lost, duplicated or out of order.
 func TestUpgradeUnderLoad(t *testing.T) {
 	const rounds, packets = 20, 2000
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
@@ -475,8 +474,8 @@ func (u *upgrader) run(packets int) {
 	}
 }
 
-// The client is at the server's mercy for the first packets: whatever comes at
-// once with the handshake must find somebody who listens.
+// The server may send packets immediately with the handshake, so the client must be ready
+// to read them.
 func TestNoConnectHangs(t *testing.T) {
 	b := setUpEcho(t, Options{})
 	for i := range 2000 {
@@ -504,11 +503,11 @@ func TestNoUpgradeHangs(t *testing.T) {
 	}
 }
 
-// Everybody ends the same connections at once, on either transport.
+// All kinds of ends happen concurrently to the same connections, on either transport.
 func TestConcurrentEndsOfConnections(t *testing.T) {
 	b := setUpEcho(t, Options{PingInterval: 5 * time.Millisecond, PingTimeout: 5 * time.Millisecond})
 	for i := range 100 {
-		// On a machine under load its ping times out before it is answered, or right after.
+		// On a busy machine its ping times out before it is answered, or right after.
 		res, body := b.do("GET", "", "")
 		if res.StatusCode != http.StatusOK {
 			continue
@@ -594,8 +593,8 @@ func TestUpgradeThroughAWrapper(t *testing.T) {
 	b.upgrade(b.open())
 }
 
-// Where a connection cannot be taken over the answer says that it is this side's
-// fault, and the log says why, once. Polling works.
+// If a connection cannot be hijacked the answer is a server error, and the reason is logged
+// once. Polling works.
 func TestUpgradeImpossible(t *testing.T) {
 	for name, use := range map[string][]func(http.Handler) http.Handler{
 		"a writer that can't be unwrapped": behind(func(w http.ResponseWriter) http.ResponseWriter { return bare{w} }),

@@ -74,7 +74,7 @@ func (b *bench) carries(ws *websocket.Conn, c *Conn) {
 	}
 }
 
-// Section 1.3 of the protocol, but that a close packet closes.
+// Section 1.3 of the protocol, except for the effect of a close packet.
 func TestWebSocketFaults(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -300,7 +300,7 @@ func TestServeThatReturnsCloses(t *testing.T) {
 	}
 }
 
-// A peer that does not read cannot hold up a close.
+// A peer that does not read cannot delay a close.
 func TestCloseOfAStuckConnection(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	_, c := b.dialOpen()
@@ -308,7 +308,7 @@ func TestCloseOfAStuckConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Close(ForcedClose)
-	b.endsBy(ForcedClose) // at once, though the writer is stuck
+	b.endsBy(ForcedClose) // immediately, although the writer is stuck
 	if c.Queued() == 0 {
 		t.Fatal("the kernel took 32 MiB, so nothing is stuck")
 	}
@@ -329,8 +329,8 @@ func TestServerCloseEndsWithItsContext(t *testing.T) {
 	b.until(func() bool { return c.Queued() == 0 })
 }
 
-// Close ends soon whatever the WebSockets do: their peers do not read, do not close
-// their side, or ask for an upgrade and say no more.
+// Close ends soon in all states of WebSockets: their peers do not read, do not close their
+// side, or request an upgrade and send nothing more.
 func TestServerCloseCutsRemainingConnections(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	_, open := b.dialOpen()
@@ -353,7 +353,7 @@ func TestServerCloseCutsRemainingConnections(t *testing.T) {
 	}
 }
 
-// clog queues more for a WebSocket than the kernel takes.
+// clog queues more for a WebSocket than the kernel buffers.
 func (b *bench) clog(c *Conn) {
 	b.Helper()
 	if err := c.Send(Text(make([]byte, 32<<20))); err != nil {
@@ -379,7 +379,7 @@ func TestRecvAfterTheEnd(t *testing.T) {
 	}
 }
 
-// A client that takes nothing cannot have the ping that it answers.
+// A client that reads nothing cannot have received the ping.
 func TestPongWithoutReading(t *testing.T) {
 	large := Binary(make([]byte, 32<<20)) // takes its time
 	b := setUp(t, Options{PingInterval: 2 * time.Second, PingTimeout: time.Second, SendQueueBytes: 64 << 20})
@@ -399,7 +399,7 @@ func TestPongWithoutReading(t *testing.T) {
 	b.endsBy(PingTimeout)
 }
 
-// Each part of a long write that the client takes is a sign of life.
+// Each part of a long write that the client reads counts as progress.
 func TestProgressOfALongWrite(t *testing.T) {
 	const size = 64 << 20
 	b := setUp(t, Options{SendQueueBytes: 2 * size})

@@ -114,7 +114,7 @@ func nested(levels int, v any) any {
 	return v
 }
 
-// TestAppendArgsDepth: what is as deep as may be can be decoded, in whichever form it is given.
+// TestAppendArgsDepth: arguments of the maximum depth can be decoded, in every form.
 func TestAppendArgsDepth(t *testing.T) {
 	raw := nest(MaxDepth - 1)[1:]
 	for _, arg := range []any{
@@ -189,8 +189,8 @@ func TestAppendArgsRefuses(t *testing.T) {
 	}
 }
 
-// No string, not even one that knows the mark, becomes an attachment; and JSON
-// that knows it is refused where it would break out of its string.
+// No string becomes an attachment, even if it contains the mark; and JSON with the mark is
+// refused if it would end its string.
 func TestMarkCannotBeForged(t *testing.T) {
 	if len(markValue) != 1+64 || strings.Trim(markValue, "\r\n") != "" {
 		t.Errorf("the mark is %q, want 64 random line breaks after the first", markValue)
@@ -217,7 +217,7 @@ func TestMarkCannotBeForged(t *testing.T) {
 	}
 }
 
-// To those who do not know about attachments, Binary is what []byte is.
+// For code that does not know attachments, a Binary is the same as a []byte.
 func TestBinaryInJSON(t *testing.T) {
 	for _, data := range [][]byte{nil, {}, {0}, []byte("hello, world")} {
 		text, err := json.Marshal(file{Content: data})

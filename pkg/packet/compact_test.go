@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A packet keeps hardly more memory than its payload has: a message may be padded, and its buffer may
-// be larger than it is.
+// A packet keeps little more memory than its payload, even if its message is padded or has a larger
+// buffer.
 func TestPacketsKeepNoPadding(t *testing.T) {
 	pad := strings.Repeat(" \t\r\n", 1000)
 	for _, c := range []struct {

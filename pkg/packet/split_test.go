@@ -44,8 +44,8 @@ func TestSplitArrayRefuses(t *testing.T) {
 	}
 }
 
-// TestSplitArrayBoundsElements: what is not from a client, such as an event in Redis, is
-// bounded, too. Nested arrays are not split.
+// TestSplitArrayBoundsElements: data that is not from a client, such as an event in Redis,
+// is bounded, too. Nested arrays are not split.
 func TestSplitArrayBoundsElements(t *testing.T) {
 	most := "[" + strings.Repeat("1,", MaxElements-1) + "[" + strings.Repeat("1,", MaxElements) + "1]]"
 	if elems, err := SplitArray([]byte(most)); err != nil || len(elems) != MaxElements {
@@ -65,7 +65,7 @@ func TestSplitEvent(t *testing.T) {
 		{` [ "a" , 1 ]`, `a`, `1`},
 		{`["\u0061\n\"",1]`, "a\n\"", `1`},
 		{`["",1]`, ``, `1`},
-		// Numbers are named as JavaScript's String does it.
+		// Names of numbers are those of JavaScript's String.
 		{`[7]`, `7`, ``},
 		{`[-7.50]`, `-7.5`, ``},
 		{`[-0]`, `0`, ``},

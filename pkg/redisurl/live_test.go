@@ -29,7 +29,7 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// primary asks until the answer is the one that is waited for.
+// primary calls Primary until it returns the expected server.
 func awaitPrimary(t *testing.T, target *Target, key, want string) {
 	t.Helper()
 	ctx := deadline(t, 20*time.Second)
@@ -44,7 +44,7 @@ func awaitPrimary(t *testing.T, target *Target, key, want string) {
 	}
 }
 
-// set writes through what Primary says.
+// set writes to the server that Primary returns.
 func set(t *testing.T, target *Target, key string) {
 	t.Helper()
 	ctx := deadline(t, 20*time.Second)
@@ -84,7 +84,7 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// The right to say INFO is all that Check needs.
+// Check needs only the right to run INFO.
 func TestCheckByAUserWithFewRights(t *testing.T) {
 	s := redistest.Start(t, "user few on >pass -@all +info +hello +auth", "user none on >pass -@all +hello +auth +get")
 	if err := parse(t, strings.Replace(s.URL(), "redis://", "redis://few:pass@", 1)).Check(deadline(t, 20*time.Second)); err != nil {
@@ -118,7 +118,7 @@ func TestSentinels(t *testing.T) {
 		t.Errorf("Check: %v", err)
 	}
 
-	// One that stands still holds nobody up: the others agree.
+	// A paused Sentinel delays nothing, because the others agree.
 	primary := s.Primary().Addr
 	s.Sentinels[0].Pause()
 	began := time.Now()
@@ -149,7 +149,7 @@ func TestCluster(t *testing.T) {
 	if err := target.Check(deadline(t, 20*time.Second)); err != nil {
 		t.Errorf("Check: %v", err)
 	}
-	// The other nodes are known by now: the one that the URL names may be away.
+	// The other nodes are known by now, so the one in the URL may be unreachable.
 	key := "1"
 	for i := 2; c.Owner(c.Slot(key)) != seed; i++ {
 		key = strconv.Itoa(i)

@@ -50,7 +50,7 @@ func TestSentinelsHaveCredentialsOfTheirOwn(t *testing.T) {
 	}
 }
 
-// What is fixed stays so whatever the URL says; the rest passes through.
+// A URL cannot change fixed options; the others are passed through.
 func TestSettings(t *testing.T) {
 	for _, url := range []string{
 		"redis://h?max_retries=9&protocol=3&read_timeout=7s&pool_size=3",
@@ -112,8 +112,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Passwords that somebody forgot to encode are cut in two by their special
-// characters, and neither half may be shown.
+// An unencoded password is split at its special characters, and neither part may be shown.
 func TestErrorsShowNoPassword(t *testing.T) {
 	for _, password := range []string{"xyz%zzqqq", "xyz/qqq", "xyz#qqq", "xyz?qqq", "12#xyz", "12/xyz", "12?xyz", "xyz qqq", "xyz@qqq", "xyz[qqq", "\x7fxyz"} {
 		for _, scheme := range []string{"redis", "redis+sentinel", "redis+cluster", "nope"} {

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/redistest"
 )
 
-// startTLS starts a server that speaks TLS too, and returns where.
+// startTLS starts a server that also accepts TLS, and returns its TLS address.
 func startTLS(t *testing.T, certificate, key string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,7 @@ func TestServersProveTheirName(t *testing.T) {
 	}
 }
 
-// A server that accepts and says nothing: the handshake ends with the context.
+// With a server that accepts and sends nothing, the handshake ends with the context.
 func TestTLSHeedsTheContext(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -22,8 +22,8 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// TestMemoryIsBounded: a store that is full takes no more keys until some have
-// expired or were freed, and forgets none before its time.
+// TestMemoryIsBounded: a full store accepts no more keys until some have expired or were
+// freed, and keeps each key until it expires.
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idempotency.NewMemory(idempotency.MemoryOptions{MaxBytes: 10 << 10})
@@ -68,8 +68,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// TestFreedKeysTakeNoMemory: calls that fail again and again, each with a key of its
-// own, leave nothing behind, though an older key is still remembered.
+// TestFreedKeysTakeNoMemory: repeated failing calls, each with a new key, use no memory
+// afterwards, even if an older key is still stored.
 func TestFreedKeysTakeNoMemory(t *testing.T) {
 	s := idempotency.NewMemory(idempotency.MemoryOptions{})
 	if r, err := s.Claim(t.Context(), idempotency.NewClaim("key", "call")); r != nil || err != nil {

@@ -20,11 +20,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// mutantVar names the mutant that a child process tries.
+// mutantVar names the mutant that a child process runs.
 const mutantVar = "ADAPTERTEST_MUTANT"
 
-// The rules can fail: each mutant breaks one, and a child process that runs this
-// very test with the mutant must fail in that rule.
+// Every rule can fail: each mutant breaks one, and a child process that runs this test with
+// the mutant must fail in that rule.
 func TestMutants(t *testing.T) {
 	all := mutants()
 	if name := os.Getenv(mutantVar); name != "" {
@@ -72,7 +72,7 @@ func (c mutantCluster) Node(id adapter.NodeID) (adapter.Adapter, error) {
 	return n, nil
 }
 
-// A mutantNode is a good adapter with some methods replaced.
+// A mutantNode is a correct adapter with some methods replaced.
 type mutantNode struct {
 	adapter.Adapter
 	publish     func(context.Context, adapter.Event) (adapter.Receipt, error)
@@ -150,7 +150,7 @@ func mutants() map[string]mutant {
 	endlessReplay := func(n *mutantNode) {
 		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 			end := upTo
-			for range 50 { // widens the window: until something was published, if anything is
+			for range 50 { // widens the window until an event is published, if one is
 				if end, _ = n.Adapter.Head(ctx); end != upTo {
 					break
 				}

@@ -25,7 +25,7 @@ import (
 
 func ms(n uint64) adapter.Position { return adapter.Position{Ms: n} }
 
-// One read serves readers at different positions, each by its own count.
+// One read serves requesters at different positions, each with its own limit.
 func TestSharedBacklog(t *testing.T) {
 	const limit = 5
 	backlogOf := func(after uint64, events ...uint64) *backlog {
@@ -74,8 +74,8 @@ func TestSharedBacklog(t *testing.T) {
 	}
 }
 
-// What waits goes into one pipeline: a room once, from the smallest position; and
-// not what nobody waits for any more.
+// Waiting requests share one pipeline: it reads a room once, from the smallest position,
+// and skips requests that are no longer awaited.
 func TestQueuedReadsAreMerged(t *testing.T) {
 	owner, end := context.WithCancel(t.Context())
 	q := batch.New[*backlogRequest, map[backlogID]*backlog](owner, batch.Options{})
@@ -116,12 +116,12 @@ func TestQueuedReadsAreMerged(t *testing.T) {
 	}
 }
 
-// Many replay the same rooms at once, as when a node has died: each gets what it
-// missed, judged by its own position.
+// Many clients replay the same rooms concurrently, as after a node's death: each gets its
+// own missed events.
 func TestReplaysShareReads(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{BacklogLimit: 30})
-	const events, readers = 40, 400 // more than the limit, so the earliest are refused
+	const events, readers = 40, 400 // more than the limit, so requests from the earliest positions are refused
 	cursors := make([]adapter.Cursor, events)
 	for i := range cursors {
 		r, err := a.Publish(deadline(t), event(fmt.Sprint(i), room("shared")))
@@ -135,7 +135,7 @@ func TestReplaysShareReads(t *testing.T) {
 	for i := range readers {
 		all.Go(func() {
 			<-begin
-			first := i % events // the last that this one has seen
+			first := i % events // the last event that this requester has seen
 			next := first + 1
 			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("shared"): cursors[first]}, cursors[events-1], 0) {
 				if refused := events-1-first > 30; refused || err != nil {
@@ -159,8 +159,8 @@ func TestReplaysShareReads(t *testing.T) {
 	all.Wait()
 }
 
-// What does not fit in one call is read in several: every event comes, whatever the sizes,
-// with its payload or without.
+// Backlogs that do not fit in one call are read in several: every event arrives, with or
+// without its payload.
 func TestBacklogsAreReadInParts(t *testing.T) {
 	const limit = 60
 	server := redistest.Start(t)
@@ -177,7 +177,7 @@ func TestBacklogsAreReadInParts(t *testing.T) {
 		after[r] = begin
 		size := []int{10, 1000, 30_000, readBytes / 3}[random.IntN(4)]
 		if i%5 == 4 {
-			size = 1 + i // the last room has small ones only
+			size = 1 + i // the last room has small events only
 		}
 		data := fmt.Sprintf("%d %s", i, strings.Repeat("x", size))
 		if _, err := a.Publish(deadline(t), event(data, r)); err != nil {
@@ -226,7 +226,7 @@ func TestBacklogsAreReadInParts(t *testing.T) {
 	}
 }
 
-// Replays of many events are read one after the other, and small ones beside them.
+// Replays of many events are read one after the other, and small ones concurrently.
 func TestManyEvents(t *testing.T) {
 	const roomCount, limit = 60, 300 // more than manyEntries
 	server := redistest.Start(t)
@@ -318,8 +318,9 @@ func netOutput(t *testing.T, server *redistest.Server) (n int) {
 	return n
 }
 
-// Redis sends the payloads that are held, and those of the copies of an event once. Of the
-// others it sends what decides for whom they are. What is read is reported.
+// Redis sends the payloads that are held, and that of an event's copies once. Of other
+// events it sends only the fields that determine the receivers. The bytes read are
+// reported.
 func TestPayloadsThatAreNotHeldAreNotRead(t *testing.T) {
 	const events, size, hold = 25, 8000, 64 << 10
 	server := redistest.Start(t)
@@ -388,7 +389,7 @@ func TestPayloadsThatAreNotHeldAreNotRead(t *testing.T) {
 	}
 }
 
-// endsAfter is a context that ends once it has been looked at so often.
+// endsAfter is a context that ends after a number of calls of Err.
 type endsAfter struct {
 	context.Context
 	looks int
@@ -401,8 +402,8 @@ func (c *endsAfter) Err() error {
 	return nil
 }
 
-// A reading ends between two calls if nobody waits for it any more, or if there are more
-// entries than somebody may have. What was read is shared among those who have asked for it.
+// A shared read ends between two calls if no requester waits any more, or if there are too
+// many entries. The bytes read are shared among the requesters.
 func TestSharedReadEndsWithItsCallers(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -438,7 +439,7 @@ func TestSharedReadEndsWithItsCallers(t *testing.T) {
 	}
 }
 
-// request asks for rooms from the beginning of the history, for a batch.
+// request makes a request for rooms from the beginning of the history.
 func request(t *testing.T, p *partition, most int, names ...string) *backlogRequest {
 	r := &backlogRequest{ctx: t.Context(), epoch: p.history(), after: make(map[string]adapter.Position), hold: 64 << 10, most: most, lists: new(atomic.Int64)}
 	for _, n := range names {
@@ -473,8 +474,8 @@ func answered(t *testing.T, p *partition, requests ...*backlogRequest) (found []
 	return found, errs
 }
 
-// Of requests that are read together each is judged by its own entries, and each is answered
-// if all of them together are too many.
+// Each of several requests that are read together is judged by its own entries, and each is
+// answered if all of them together have too many.
 func TestManyEntriesTogether(t *testing.T) {
 	const requests, roomsOfEach = 16, readRooms / 16
 	server := redistest.Start(t)
@@ -514,7 +515,7 @@ func TestManyEntriesTogether(t *testing.T) {
 	}
 }
 
-// listed is an event whose lists, of about 200 kB, are stored apart.
+// listed is an event whose lists, of about 200 kB, are stored separately.
 func listed(data string, to ...rooms.Room) adapter.Event {
 	e := event(data, to...)
 	for i := range 1000 {
@@ -523,9 +524,8 @@ func listed(data string, to ...rooms.Room) adapter.Event {
 	return e
 }
 
-// Lists that are too large refuse the request that they are for, and no other: neither of
-// those that are read together, nor of the rooms of a catch-up. They are charged also if the
-// reading ends because of them.
+// Lists that are too large fail only their own request: no other request of the same read,
+// and no other room of a catch-up. They are charged even if the read ends because of them.
 func TestLargeListsRefuseNobodyElse(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
@@ -563,7 +563,7 @@ func TestLargeListsRefuseNobodyElse(t *testing.T) {
 	expect(t, a, "quiet")
 }
 
-// A copy of an event that could not be decoded is not decodable for the same reason.
+// A copy of an undecodable event is undecodable for the same reason.
 func TestCopiesOfNewerEvents(t *testing.T) {
 	if d := (decoded{err: adapter.ErrNewerVersion}).in(&backlog{}); !errors.Is(d.err, adapter.ErrNewerVersion) {
 		t.Error(d.err)
@@ -573,8 +573,8 @@ func TestCopiesOfNewerEvents(t *testing.T) {
 	}
 }
 
-// The script does not read many entries at a time where the node knows of large ones, as
-// these can follow many small ones.
+// The script reads few entries at a time if the node knows large ones, because these can
+// follow many small ones.
 func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	const small, large, size = 84, 40, readBytes / 2
 	server := redistest.Start(t)
@@ -610,8 +610,8 @@ func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	}
 }
 
-// An entry that lists millions of rooms or attachments is malformed. Redis must not go through all of
-// them, and sends only what says so.
+// An entry that lists millions of rooms or attachments is malformed. Redis must not iterate over all
+// of them, and sends only their number.
 func TestTheScriptDoesNotCountForever(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})

@@ -42,7 +42,7 @@ func crowd(t *testing.T, a *Adapter, n int, to []rooms.Room) map[adapter.Positio
 	return at
 }
 
-// expectAll reads events until all are there, each once, in order.
+// expectAll reads events until all have arrived, each once and in order.
 func expectAll(t *testing.T, a *Adapter, want map[adapter.Position]string) {
 	t.Helper()
 	ctx := deadline(t)
@@ -87,8 +87,8 @@ func TestCutSubscriberMissesNothing(t *testing.T) {
 	expect(t, a, "live")
 }
 
-// A catch-up may take longer than a call to Redis may, as long as the calls do not: what is to be read
-// does not depend on the line.
+// A catch-up may take longer than one call to Redis, because the amount to read does not depend on the
+// speed of the connection.
 func TestCatchUpOnANarrowLine(t *testing.T) {
 	const size, rate = 200 << 10, 8 << 20 // 30 MB take four seconds; a call may take one
 	server := redistest.Start(t)
@@ -118,7 +118,7 @@ func TestCatchUpOnANarrowLine(t *testing.T) {
 	}
 }
 
-// TCP says nothing is wrong, but nothing comes.
+// TCP reports no error, but no data arrives.
 func TestSilentSubscriberIsDetected(t *testing.T) {
 	const probing = 200 * time.Millisecond
 	server := redistest.Start(t)
@@ -134,19 +134,19 @@ func TestSilentSubscriberIsDetected(t *testing.T) {
 		publish(t, b, event("missed", room("r")))
 		eventually(t, "the connection is given up", func() bool { return a.Stats().Generations > before })
 		quickest = min(quickest, time.Since(began))
-		relay.cut(subscriber) // what is in the hole does not come late
+		relay.cut(subscriber) // data in the black hole does not arrive late
 		fill()
 		expect(t, a, "missed")
 		eventually(t, "the feed is live", func() bool { return a.Ready() == nil })
 	}
-	// The machine may be busy, but hardly three times.
+	// The machine may be busy once or twice.
 	if most := 3*probing + probing/2; quickest > most {
 		t.Errorf("it took %v or more, with probes every %v, want at most %v", quickest, probing, most)
 	}
 }
 
-// The hole in the rule for join positions that a model of this has had: a room
-// without a member is joined while its node catches up.
+// A gap in the rule for join positions that a model once had: a room without a member is
+// joined while its node catches up.
 func TestJoinDuringCatchUp(t *testing.T) {
 	var armed atomic.Bool
 	fixed, release := make(chan struct{}), make(chan struct{})
@@ -189,7 +189,7 @@ func TestJoinDuringCatchUp(t *testing.T) {
 	expect(t, a, "141")
 }
 
-// Until all that was heard is subscribed again, nothing is released.
+// Nothing is released until all channels are subscribed again.
 func TestCatchUpWaitsForItsRooms(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
@@ -214,8 +214,8 @@ func TestCatchUpWaitsForItsRooms(t *testing.T) {
 	expect(t, a, "between")
 }
 
-// A node that does not take its events has them later, or is told, and does not
-// keep them meanwhile.
+// A node that does not read its events gets them later, or gets a loss, and does not hold
+// them meanwhile.
 func TestFeedOverflow(t *testing.T) {
 	for name, limit := range map[string]int{"Repaired": 100_000, "Lost": 10} {
 		t.Run(name, func(t *testing.T) {
@@ -231,7 +231,7 @@ func TestFeedOverflow(t *testing.T) {
 				expectAll(t, a, want)
 			} else {
 				before := expectLoss(t, a)
-				if len(before) < feedItems-100 { // probes take places as well
+				if len(before) < feedItems-100 { // probes take space as well
 					t.Errorf("the loss is said after %d events of %d, want at least %d", len(before), n, feedItems-100)
 				}
 			}
@@ -246,8 +246,8 @@ func TestFeedOverflow(t *testing.T) {
 	}
 }
 
-// Backlogs are longer than the limit, or a replay of a trimmed one would look
-// whole.
+// Backlogs are longer than the limit, because otherwise a replay of a trimmed one would
+// look complete.
 func TestReplayOfATrimmedBacklogFails(t *testing.T) {
 	const limit = 10
 	server := redistest.Start(t, "stream-node-max-entries 1") // so trimming is exact
@@ -274,8 +274,8 @@ func TestReplayOfATrimmedBacklogFails(t *testing.T) {
 	}
 }
 
-// When Redis has lost everything, a replay does not take the rooms for empty, even
-// before the node has noticed: it reads the history's clock behind the rooms.
+// When Redis has lost everything, a replay does not consider the rooms empty, even before
+// the node has detected the loss: it reads the history's clock after the rooms.
 func TestReplayOfALostHistory(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Minute})
@@ -294,9 +294,9 @@ func TestReplayOfALostHistory(t *testing.T) {
 	t.Error("the replay is empty, want ErrHistoryLost")
 }
 
-// A backlog that expired while its room's events were missed looks like one to
-// which nothing was added. How much time has passed is Redis' own time: the clock
-// tells it only where something is published meanwhile, as by frequent probes.
+// A backlog that expired while its room's events were missed looks like one without new
+// events. The passed time is measured by Redis' own time, because the clock's entries show
+// it only if events or probes are published meanwhile.
 func TestGapOlderThanBacklogsIsALoss(t *testing.T) {
 	for _, probing := range []time.Duration{50 * time.Millisecond, time.Minute} {
 		t.Run(fmt.Sprint("probes every ", probing), func(t *testing.T) {
@@ -321,8 +321,8 @@ func TestGapOlderThanBacklogsIsALoss(t *testing.T) {
 	}
 }
 
-// An event that can't be decoded and arrives while its node catches up, after what
-// the catch-up reads, is a gap in its room.
+// An undecodable event that arrives during a catch-up, after the events that the catch-up
+// reads, is a gap in its room.
 func TestUndecodableDuringCatchUp(t *testing.T) {
 	var armed atomic.Bool
 	fixed, release := make(chan struct{}), make(chan struct{})

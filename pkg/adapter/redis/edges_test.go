@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What waits behind a slow call goes into full ones: of as many events as a call
-// has positions, and of about as many bytes as it may have.
+// Events that wait behind a slow call are sent in full calls: with as many events as a call
+// has positions, and about the maximum number of bytes.
 func TestFullCalls(t *testing.T) {
 	for name, of := range map[string]struct{ events, bytes int }{
 		"Events": {2*feed.PerCall + 1, 10},
@@ -77,7 +77,7 @@ func TestFullCalls(t *testing.T) {
 	}
 }
 
-// A clock that has forgotten a position proves nothing by that.
+// A clock that no longer contains an old position proves nothing.
 func TestTrimmedClock(t *testing.T) {
 	server := redistest.Start(t, "stream-node-max-entries 1") // so trimming is exact
 	relay := newRelay(t, server.Addr)
@@ -105,7 +105,7 @@ func TestTrimmedClock(t *testing.T) {
 	}
 }
 
-// The rooms of an event are sent with it, and count as what waits to be sent.
+// The rooms of an event are sent with it, and count in the outbox.
 func TestRoomNamesCountInTheOutbox(t *testing.T) {
 	it := &content{rooms: []string{strings.Repeat("x", 200), strings.Repeat("y", 200)}, payload: []byte("payload")}
 	if n := it.size(); n != 407 {
@@ -113,7 +113,7 @@ func TestRoomNamesCountInTheOutbox(t *testing.T) {
 	}
 }
 
-// Names are no more than names.
+// Special characters in names have no meaning.
 func TestNamesWithSpecialCharacters(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -133,8 +133,8 @@ func TestNamesWithSpecialCharacters(t *testing.T) {
 	}
 }
 
-// A page that is bounded in bytes costs Redis and the node no more than it has, however
-// large the backlog is.
+// A page that is bounded in bytes costs Redis and the node only its own bytes, even if the
+// backlog is large.
 func TestHistoryReadsAPageOnly(t *testing.T) {
 	const size, events = 100_000, 40
 	server := redistest.Start(t)

@@ -15,8 +15,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What comes from Redis may be anybody's who can write there. What can be read
-// means the same when it is written again.
+// Any program with access may write data to Redis. Decoded data has the same meaning when
+// it is encoded again.
 func FuzzDecodeEvent(f *testing.F) {
 	lobby := rooms.Room{Namespace: "/", Name: "lobby"}
 	for _, e := range []adapter.Event{
@@ -61,7 +61,7 @@ func FuzzDecodeEvent(f *testing.F) {
 	})
 }
 
-// memory returns what an event takes in memory, about.
+// memory returns the approximate memory of an event.
 func memory(e *adapter.Event) int {
 	size := listsSize(e) + payloadSize(e) + len(e.From) + len(e.Ask) + roomsSize(e.Target.To)
 	return size + len(e.Earlier)*int(unsafe.Sizeof(adapter.Copy{})) + len(e.Attachments)*int(unsafe.Sizeof([]byte{}))

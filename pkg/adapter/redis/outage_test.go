@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// slack is what a busy machine may add to a deadline. It is less than what the faults
-// that the tests look for would add.
+// slack is the delay that a busy machine may add to a deadline. It is less than the delay
+// of the faults that the tests detect.
 const slack = 4 * time.Second
 
 func TestPublishWhileRedisIsPaused(t *testing.T) {
@@ -26,8 +26,8 @@ func TestPublishWhileRedisIsPaused(t *testing.T) {
 
 	server.Pause()
 	defer server.Resume()
-	// Those that come while a call is under way wait no longer than that one. A second
-	// time-out would make twice of it.
+	// Calls that arrive while one is in flight wait no longer than that one. A second
+	// timeout would double the wait.
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
@@ -42,7 +42,7 @@ func TestPublishWhileRedisIsPaused(t *testing.T) {
 		})
 	}
 	all.Wait()
-	// By now Redis has been away for longer than that.
+	// By now Redis has been unavailable for longer than that.
 	began := time.Now()
 	if _, err := a.Publish(deadline(t), event("lost", room("r"))); !errors.Is(err, adapter.ErrNotPublished) || time.Since(began) > timeout*4/5 {
 		t.Errorf("Publish once Redis is known to be away: %v after %v, want ErrNotPublished", err, time.Since(began))
@@ -128,7 +128,7 @@ func TestCallsEndWithTheirContextWhileRedisIsDown(t *testing.T) {
 	}
 }
 
-// Close at any moment leaves nothing behind; goleak looks.
+// Close at any moment leaves no goroutine; goleak checks that.
 func TestCloseWhileConnecting(t *testing.T) {
 	server := redistest.Start(t)
 	for _, pause := range []bool{false, true} {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A relay stands between nodes and Redis, and does to their connections what
-// networks do. It tells them apart by what they say.
+// A relay is a proxy between nodes and Redis that injects network faults. It distinguishes
+// connections by their commands.
 type relay struct {
 	t      *testing.T
 	l      net.Listener
@@ -19,14 +19,14 @@ type relay struct {
 	mu     sync.Mutex
 	target string // of new connections
 	links  map[*wire]struct{}
-	holes  map[role]chan struct{} // what is sent on such links waits until it is closed
-	delay  time.Duration          // of what publishers say
-	mute   bool                   // what publishers are answered is lost
-	rate   int                    // bytes per second of what readers are answered; 0 for no limit
+	holes  map[role]chan struct{} // data on such links waits until it is closed
+	delay  time.Duration          // of the publishers' commands
+	mute   bool                   // answers to publishers are lost
+	rate   int                    // bytes per second of answers to readers; 0 means no limit
 	said   func(w *wire, what []byte)
 }
 
-// role is what a connection is for.
+// role is the purpose of a connection.
 type role int
 
 const (
@@ -124,7 +124,7 @@ func (r *relay) drops(w *wire) bool {
 	return r.mute && w.role == publisher
 }
 
-// answers says whether what Redis answers to publishers gets through.
+// answers sets whether Redis' answers to publishers arrive.
 func (r *relay) answers(do bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,7 +169,7 @@ func (r *relay) wait(w *wire, asking bool, n int) {
 	}
 }
 
-// narrow limits what readers are answered to some bytes per second.
+// narrow limits answers to readers to some bytes per second.
 func (r *relay) narrow(rate int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -183,22 +183,22 @@ func (r *relay) move(target string) {
 	r.target = target
 }
 
-// slow delays what publishers say from now on.
+// slow delays the publishers' commands from now on.
 func (r *relay) slow(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.delay = d
 }
 
-// watch has said called with all that clients say, before it is passed on.
+// watch makes the relay call said with all data from clients before passing it on.
 func (r *relay) watch(said func(w *wire, what []byte)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.said = said
 }
 
-// hole swallows all that goes over some links, in both directions, until it is
-// filled: then it arrives late.
+// hole holds all data on some links, in both directions, until it is filled: then the data
+// arrives late.
 func (r *relay) hole(of role) (fill func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -226,5 +226,5 @@ func (r *relay) cut(of ...role) {
 	}
 }
 
-// sever ends a connection for the client only: what it has said still arrives.
+// sever ends a connection for the client only: data that it has sent still arrives.
 func (w *wire) sever() { _ = w.client.Close() }

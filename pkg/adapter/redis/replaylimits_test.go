@@ -103,7 +103,7 @@ func TestReplayLists(t *testing.T) {
 	}
 }
 
-// Events with long exceptions count by their lists, and what was read in vain does not.
+// Events with long exceptions count by their lists, and useless reads do not count.
 func TestReplayListsUpToTheLimit(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -177,7 +177,8 @@ func TestReplayPayloadIsDivided(t *testing.T) {
 	}
 }
 
-// Who misses little of a room pays little, also beside others that miss much of it.
+// A client that misses little of a room is charged little, even if others in the same read
+// miss much.
 func TestSharesFollowWhatIsMissed(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})

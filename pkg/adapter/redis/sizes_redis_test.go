@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A node that has come across small events only reads no large ones by their number, which
-// have been published to rooms that nobody on it is in.
+// A node that has seen only small events does not read large ones by their number if they
+// were published to rooms without members on the node.
 func TestLargeEventsOfOtherRooms(t *testing.T) {
 	server := redistest.Start(t)
 	a, b := start(t, server.URL(), "a", Options{}), start(t, server.URL(), "b", Options{})
@@ -66,8 +66,8 @@ func TestLargeEventsOfOtherRooms(t *testing.T) {
 	}
 }
 
-// What Redis keeps of the sizes covers each event for the life of a backlog, and is forgotten
-// after another one.
+// The sizes in Redis cover each event for the lifetime of a backlog, and expire after another
+// lifetime.
 func TestSizesInRedis(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{BacklogTTL: time.Hour})

@@ -10,7 +10,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/api/idempotency"
 )
 
-// FuzzRecord: what is kept of a call is read as it was written, or refused.
+// FuzzRecord: a stored record is read as it was written, or refused.
 func FuzzRecord(f *testing.F) {
 	id := strings.Repeat("i", idempotency.IDLength)
 	written, err := encode(idempotency.Claim{}, &idempotency.Response{})

@@ -46,8 +46,7 @@ func contract(t *testing.T, url string) {
 	})
 }
 
-// TestDeadline: a Redis that is silent is given up, and a key that it holds is not
-// taken for free.
+// TestDeadline: calls to a silent Redis time out, and a key in it does not count as free.
 func TestDeadline(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{Timeout: 200 * time.Millisecond})
@@ -64,7 +63,7 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestForeignValues: a value that somebody else has written is an error.
+// TestForeignValues: a value written by another program is an error.
 func TestForeignValues(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})
@@ -82,8 +81,8 @@ func TestForeignValues(t *testing.T) {
 	}
 }
 
-// TestKeyOfTheWrongType: a key that another program has overwritten fails by itself, and
-// is not taken for free.
+// TestKeyOfTheWrongType: a key that another program has overwritten fails alone, and does
+// not count as free.
 func TestKeyOfTheWrongType(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})

@@ -90,7 +90,7 @@ func TestTrail(t *testing.T) {
 		want   uint64
 	}{
 		{"s", p(0), 20}, {"s", p(15), 20}, // its own feed
-		{"other", p(0), 10}, {"other", p(15), 15}, {"other", p(20), 20}, // since then
+		{"other", p(0), 10}, {"other", p(15), 15}, {"other", p(20), 20}, // events since then
 		{"other", p(21), 20}, {"other", never, 20}, // after the tail
 	} {
 		if got := tr.from(tt.server, tt.heard, p(20)); got != p(tt.want) {
@@ -105,7 +105,7 @@ func TestTrail(t *testing.T) {
 	if tr.lacks("other", &adapter.Event{Position: p(11)}) || tr.lacks("s", stored(11)) {
 		t.Error("it lacks what is not stored, or what the same server has")
 	}
-	// What does not fit counts as not seen.
+	// Events that do not fit count as not seen.
 	for ms := uint64(20); ms < 20+trailed; ms++ {
 		tr.note(stored(ms))
 	}
@@ -132,7 +132,8 @@ func live() *Feed {
 
 var space = Space{1 << 20, 1 << 30}
 
-// More than may be held ahead of the clock is read again: as many messages, or as many bytes.
+// Messages ahead of the clock beyond the limits are read again: too many messages, or too
+// many bytes.
 func TestAheadIsBounded(t *testing.T) {
 	for _, tt := range []struct{ messages, bytes int }{{AheadMessages, 1}, {16, aheadBytes / 16}} {
 		f := live()
@@ -154,7 +155,7 @@ func TestAheadIsBounded(t *testing.T) {
 	}
 }
 
-// The horizon does not overflow, and does not go back with a clock that does.
+// The horizon does not overflow, and does not go back when the clock does.
 func TestHorizon(t *testing.T) {
 	f := live()
 	for _, tt := range []struct {
@@ -198,7 +199,7 @@ func TestNothingIsStored(t *testing.T) {
 	}
 }
 
-// What a message costs is the decoding of its event; the output is reused, unless it was large.
+// A message costs only the decoding of its event; the output is reused unless it was large.
 func TestArrivedDoesNotAllocate(t *testing.T) {
 	f := live()
 	f.config.Decode = func(string, []rooms.Room) (*adapter.Event, bool, error) { return &adapter.Event{}, false, nil }

@@ -6,8 +6,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// do executes an output, and gives members what it delivers. Members that lose something join again
-// where the feed goes on.
+// do executes an output, and gives the delivered events to members. Members with a loss join again
+// where the feed continues.
 func (n *node) do(out *Output) {
 	for _, it := range out.Items {
 		switch {
@@ -91,7 +91,7 @@ func (n *node) known(at adapter.Position) adapter.Position {
 	return at
 }
 
-// check makes sure that members have what the feed is past.
+// check makes sure that members have all events up to the feed's position.
 func (n *node) check() {
 	if n.suspect || n.world.primary.epoch != n.feed.Epoch() {
 		return
@@ -112,8 +112,8 @@ func (n *node) check() {
 	}
 }
 
-// checkLost makes sure that members have nothing that the history has lost. What a former primary
-// lost is noticed only if its feed has brought nothing else since.
+// checkLost makes sure that members have no event that the history has lost. A loss of a former
+// primary is detected only if its feed has delivered nothing else since.
 func (n *node) checkLost() {
 	if n.world.primary.epoch != n.feed.Epoch() {
 		return
@@ -127,7 +127,7 @@ func (n *node) checkLost() {
 	}
 }
 
-// heal ends all faults and lets everything happen that is under way. Afterwards all events come.
+// heal ends all faults and completes everything in flight. Afterwards all events arrive.
 func (n *node) heal() {
 	n.say("heal")
 	n.cut()
