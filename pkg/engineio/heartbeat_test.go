@@ -187,7 +187,7 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			_ = c.Close(ForcedClose)
 			after(time.Hour)
-			c.expire() // as if it had been on its way
+			c.expire() // as if it had been in flight
 		}, "10s forced close")
 	})
 }
@@ -197,7 +197,7 @@ func TestHeartbeatTimerOvertakenByAPong(t *testing.T) {
 	onTape(t, func(c *Conn) {
 		after(44 * time.Second)
 		c.hear(typePong, 1, nil)
-		c.expire() // as if it had been on its way
+		c.expire() // as if it had been in flight
 		after(time.Second)
 	}, "25s 2")
 }

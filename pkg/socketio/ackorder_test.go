@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A delayed adapter hands out events only while it is open.
+// A delayed adapter delivers events only while it is open.
 type delayed struct {
 	adapter.Adapter
 	open chan chan struct{} // holds a channel that is closed when it is open
@@ -58,7 +58,7 @@ func startDelayed(t *testing.T, o Options) (*testNode, *delayed) {
 	return start(t, o), d
 }
 
-// ask sends an event that asks for an ack, and returns how the ack begins.
+// ask sends an event that requests an ack, and returns the beginning of the ack.
 func (w *wire) ask(array string) (ack string) {
 	w.acks++
 	ack = fmt.Sprintf("43%s%d", w.prefix(), w.acks)
@@ -73,8 +73,8 @@ func (w *wire) wantAck(ack string) {
 	}
 }
 
-// However a handler publishes an event that its own client receives, the client gets
-// it before the handler's ack.
+// If a handler publishes an event that its own client receives, by any method, the client
+// gets it before the handler's ack.
 func TestAckFollowsEventsOfItsHandler(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -117,7 +117,7 @@ func TestAckFollowsEventsOfItsHandler(t *testing.T) {
 	}
 }
 
-// A joinLater adapter subscribes to the room "later" once something has been published to it.
+// A joinLater adapter subscribes to the room "later" after the first event to it.
 type joinLater struct {
 	adapter.Adapter
 	adapter.ProgressReporter
@@ -132,8 +132,8 @@ func (a *joinLater) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.
 	return a.Adapter.Subscribe(ctx, list...)
 }
 
-// What a handler publishes to a room that somebody else is joining the client to comes
-// before the client is in the room: it holds no ack back, also where no other event follows.
+// An event that a handler publishes to a room while another caller joins the client to it
+// precedes the join: it does not hold back the ack, also if no other event follows.
 func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
@@ -161,8 +161,8 @@ func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
 	}
 }
 
-// Events that its own client does not receive hold no ack back, nor do events of other
-// publishers.
+// Events that the handler's own client does not receive do not hold back acks, nor do
+// events of other publishers.
 func TestAckDoesNotWaitForOthersEvents(t *testing.T) {
 	n, feed := startDelayed(t, Options{})
 	n.On("others", func(ctx context.Context, e *Event) error {
@@ -184,8 +184,8 @@ func TestAckDoesNotWaitForOthersEvents(t *testing.T) {
 	w.call(`["others"]`)
 }
 
-// An ack waits until the feed has come to the event, then while the gate of its socket
-// is shut, and does not hold later events back.
+// An ack waits until the feed has reached the event, then while the gate of its socket is
+// shut, and does not hold back later events.
 func TestAckWaitsForFeedAndGate(t *testing.T) {
 	n, feed := startDelayed(t, Options{})
 	published := make(chan struct{})
@@ -331,7 +331,7 @@ func TestHeldAcksAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// One ack is held, however large it is.
+// One ack of any size is held.
 func TestALargeAckFollowsItsEvent(t *testing.T) {
 	o := Options{AckTimeout: time.Hour}
 	o.Engine.SendQueueBytes = 1000
@@ -353,8 +353,8 @@ func TestALargeAckFollowsItsEvent(t *testing.T) {
 	w.wantAck(ack)
 }
 
-// A drain does not end before what is held has been sent, and the end of a socket
-// loses no ack.
+// A drain does not end before held acks have been sent, and the end of a socket loses no
+// ack.
 func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
 	ends := map[string]func(n *testNode, s *Socket){
 		"drain":      func(n *testNode, s *Socket) { _ = n.Drain(context.Background(), 0) },
@@ -397,8 +397,8 @@ func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
 	}
 }
 
-// The queue of a partition releases in the order of positions, whatever the order in
-// which they were added, and keeps no memory of a burst.
+// The queue of a partition releases waits in the order of positions, for any order in which
+// they were added, and keeps no memory of a burst.
 func TestWaitQueue(t *testing.T) {
 	var q waitQueue
 	at := func(i int) adapter.Position { return adapter.Position{Ms: 1, Seq: uint64(i)} }
@@ -424,9 +424,9 @@ func TestWaitQueue(t *testing.T) {
 	}
 }
 
-// Of an event in several partitions a socket's acks wait for the copies in which the socket
-// is meant: the others may not come to its node at all. Of two such copies the second is
-// delivered if the socket leaves the room of the first before that comes.
+// A socket's acks wait for those copies of an event that are for the socket: the others may
+// never reach its node. Of two such copies the second is delivered if the socket leaves the
+// room of the first before that arrives.
 func TestAckWaitsForItsOwnCopy(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -480,8 +480,8 @@ func TestAckFollowsLocalEventThatIsHeld(t *testing.T) {
 	w.wantAck(ack)
 }
 
-// A handler may leave a room that the event excepted: then its client receives the event
-// if that comes later.
+// A handler may leave a room that the event excepted: then its client receives the event if
+// it arrives later.
 func TestAckAfterLeavingAnExceptedRoom(t *testing.T) {
 	for way, leave := range map[string]func(context.Context, *testNode, *Socket) error{
 		"itself": func(ctx context.Context, _ *testNode, s *Socket) error { return s.Leave(ctx, "x") },
@@ -541,7 +541,8 @@ func TestAckDoesNotWaitForAnotherServersEvent(t *testing.T) {
 	}
 }
 
-// What a handler publishes to a room before it makes its socket leave it reaches its client.
+// An event that a handler publishes to a room before its socket leaves the room reaches its
+// client.
 func TestLeaveFollowsEventsOfItsHandler(t *testing.T) {
 	for what, leave := range map[string]func(ctx context.Context, s *Socket) error{
 		"Leave": func(ctx context.Context, s *Socket) error { return s.Leave(ctx, "r") },
@@ -579,7 +580,7 @@ func TestLeaveFollowsEventsOfItsHandler(t *testing.T) {
 	}
 }
 
-// A socket that is gone leaves no room, so its Leave, as in OnDisconnecting, does not wait.
+// A Leave of a socket that has ended, as in OnDisconnecting, does not wait.
 func TestLeaveOfASocketThatIsGoneDoesNotWait(t *testing.T) {
 	n, d := startDelayed(t, Options{})
 	n.On("emit", func(ctx context.Context, e *Event) error { return n.Emit(ctx, "n") })

@@ -10,8 +10,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// EmitWithAck sends whether or not anybody ranges over its answers, and they can be
-// ranged over again.
+// EmitWithAck sends even if its answers are not read, and they can be read again.
 func TestEmitWithAckSendsBeforeItReturns(t *testing.T) {
 	n := start(t, Options{})
 	a, b := n.client(t), n.client(t)
@@ -78,7 +77,7 @@ func TestEmitWithAckReturnsWhyItIsNotSent(t *testing.T) {
 	}
 }
 
-// An ack whose values cannot be encoded does not use the ack up.
+// An ack whose values cannot be encoded can be repeated.
 func TestFailedAckCanBeRepeated(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "1", Options{}), c.node(t, "2", Options{})

@@ -17,8 +17,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// An absent is a client whose rooms are changed by commands, also while it is away,
-// and what it should have received.
+// An absent is a client whose rooms are changed by commands, also while it is disconnected,
+// with the events that it should receive.
 type absent struct {
 	t       *testing.T
 	random  *rand.Rand
@@ -33,8 +33,8 @@ var awayRooms = []string{"a", "b", "c", "d", "e"}
 
 func (a *absent) room() string { return awayRooms[a.random.IntN(len(awayRooms))] }
 
-// step publishes an event, or has a room joined or left by a command to the client's own
-// room, to everyone or to a room.
+// step publishes an event, or a command to join or leave a room, to the client's own room,
+// to everyone or to a room.
 func (a *absent) step() {
 	ctx, room := a.t.Context(), a.room()
 	target, reached, name := a.node.ToSocket(a.wire.sid), true, "itself"
@@ -77,9 +77,9 @@ func (a *absent) receive(n int) {
 	}
 }
 
-// A client that commands take into rooms and out of them while it is connected and
-// while it is away receives what is published to its rooms, once, however often it is
-// cut, and in whichever replay.
+// A client that commands join to rooms and remove from them, while it is connected and
+// while it is disconnected, receives the events of its rooms once, after any number of cuts
+// and in any replay.
 func TestCommandsWhileAway(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		for seed := range uint64(80) {
@@ -115,7 +115,7 @@ func TestCommandsWhileAway(t *testing.T) {
 					was := a.wire
 					if a.wire = a.node.back(t, was); a.wire.sid != was.sid {
 						if partitions > 1 && a.node.Stats().Recoveries[refusedJoin] == 1 {
-							return // it was cut amid what a command had given it
+							return // it was cut in the middle of a command's late events
 						}
 						t.Fatalf("refused: %v", a.node.Stats().Recoveries)
 					}
@@ -158,8 +158,8 @@ func TestCommandsOfOneMillisecond(t *testing.T) {
 	}
 }
 
-// A room that a command has joined stays, and what it got comes once, although the room
-// to which the command was addressed is not kept, so that no replay reads the command.
+// A room that a command has joined stays, and its events come once, although the room to
+// which the command was addressed is not kept, so that no replay reads the command.
 func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 	for _, left := range []bool{false, true} {
 		t.Run(fmt.Sprint("left by command: ", left), func(t *testing.T) {
@@ -201,9 +201,9 @@ func nextMillisecond() {
 	}
 }
 
-// A client that is cut amid several events which a command has given it late is told
-// that it can't be recovered, also if further events came to the room before the
-// command, because the clocks of the partitions were not read at one instant.
+// A client that is cut in the middle of several late events of a command is not recovered,
+// also if further events came to the room before the command, because the clocks of the
+// partitions were not read at one instant.
 func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, sender, slow := c.two(t)
@@ -227,16 +227,16 @@ func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 	eventually(t, "joining", func() bool { return n2.Socket(a.sid).InRoom(room) })
 	slow.release(2)
 	a.want(numbered(0))
-	a.next() // lost on its way
+	a.next() // lost in flight
 	a.cut()
 	if b := n1.back(t, a); b.sid == a.sid || n1.Stats().Recoveries[refusedJoin] != 1 {
 		t.Errorf("recovered: %v (%v)", b.sid == a.sid, n1.Stats().Recoveries)
 	}
 }
 
-// What a command gives a client late bears the offset from before the command, but for the
-// last event. If that does not come, because a leave precedes it, the client's offset does not
-// say what it has received: it is given that again, or told so.
+// Late events of a command have the offset from before the command, except for the last one.
+// If the last one does not come, because a leave precedes it, the client's offset does not say
+// what it has received: it gets these events again, or is not recovered.
 func TestLateEventsBeforeALeave(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, _, slow := c.two(t)
@@ -263,9 +263,9 @@ func TestLateEventsBeforeALeave(t *testing.T) {
 	}
 }
 
-// A command to a room that another one has just joined gives a client what came to its
-// rooms, although its node has come to it before it came to the other one, if it is cut
-// before, amid it or afterwards, and if it is not.
+// A command to a room that another command has just joined gives a client the events of its
+// rooms, although its node has reached it before the other one: if the client is cut
+// before, during or after it, and if it is not.
 func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 	for _, cut := range []string{"before", "amid it", "behind the events", "never"} {
 		t.Run("cut "+cut, func(t *testing.T) {
@@ -314,8 +314,8 @@ func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 	}
 }
 
-// A copy of an event that the client has received comes to it no more, also if it is
-// not let into the room any more of which it had it.
+// A copy of an event that the client has received does not come again, also if the client
+// may no longer be in the room of the received copy.
 func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, _, slow := c.two(t)
@@ -337,7 +337,7 @@ func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
 	slow.release(3)
 }
 
-// A leave that is older than a stay does not make the stay count before its time.
+// A leave that is older than a stay does not make the stay count earlier.
 func TestLeaveBeforeAJoinInAReplay(t *testing.T) {
 	c := newSlowCluster(t)
 	n, _ := c.node(t, "a", Options{})
@@ -378,9 +378,8 @@ func (w *wire) joinedByCommand(n *testNode, room string) {
 	})
 }
 
-// What is published after SocketsJoin has returned reaches a client that has meanwhile
-// joined the room by itself, or by another command, while its node did not know of the
-// first one.
+// Events published after SocketsJoin has returned reach a client that has meanwhile joined
+// the room by itself, or by another command, while its node had not received the first one.
 func TestAJoinOvertakenByAnotherJoin(t *testing.T) {
 	for _, by := range []string{"itself", "a command"} {
 		for _, cut := range []bool{false, true} {
@@ -416,7 +415,7 @@ func TestAJoinOvertakenByAnotherJoin(t *testing.T) {
 	}
 }
 
-// unsubscribing keeps what its server unsubscribes.
+// unsubscribing records the rooms that its server unsubscribes.
 type unsubscribing struct {
 	adapter.Adapter
 	mu    sync.Mutex
@@ -436,8 +435,8 @@ func (a *unsubscribing) has(r rooms.Room) bool {
 	return slices.Contains(a.rooms, r)
 }
 
-// A socket that ends while a command's join waits for its turn unsubscribes none of the
-// rooms that it has not subscribed: they may be others'.
+// A socket that ends while a command's join waits for its turn does not unsubscribe rooms
+// that it has not subscribed, because other sockets may use them.
 func TestASocketThatEndsAmidAJoinUnsubscribesOnlyItsOwnRooms(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	inner, err := c.memory.Node("a")
@@ -478,8 +477,8 @@ func (s *slowSaves) Save(ctx context.Context, v session.Session, ttl time.Durati
 	return s.Store.Save(ctx, v, ttl)
 }
 
-// Nothing is delivered behind a command that joins a room in which the socket is already,
-// before the session says so: an offset would hide the command from a recovery.
+// Nothing is delivered behind a command that joins a room in which the socket already is,
+// before the session contains that: an offset would hide the command from a recovery.
 func TestNothingPassesACommandThatIsNotStored(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("a")
@@ -530,8 +529,8 @@ func TestLeavingARoomThatACommandJoinedEarlier(t *testing.T) {
 	w.want(numbered(1))
 }
 
-// Commands may take a client into one room and out of it any number of times while it is
-// away: two passes find out where the room is to be read from.
+// Commands may join a client to one room and remove it any number of times while it is
+// disconnected: two passes determine the position from which the room must be read.
 func TestManyCommandsOfOneRoomWhileAway(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
@@ -592,8 +591,8 @@ func TestCommandsThatAreNotHeldAreReadTogether(t *testing.T) {
 	}
 }
 
-// While a client is away, each command is addressed to the room that the one before has
-// joined.
+// While a client is disconnected, each command is addressed to the room that the previous
+// one has joined.
 func TestCommandsFromRoomToRoomWhileAway(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n := c.node(t, "a", Options{})
@@ -615,8 +614,8 @@ func TestCommandsFromRoomToRoomWhileAway(t *testing.T) {
 	b.inRooms(n, fmt.Sprint("r", rounds))
 }
 
-// Commands to rooms that commands have joined are not known to a replay when it first comes
-// to what follows them. It refuses nothing before it knows them.
+// A replay does not know commands to rooms that commands have joined when it first reaches
+// later events. It refuses nothing before it knows them.
 func TestRefusalDependsOnCommandsNotYetRead(t *testing.T) {
 	disconnect := func(b Broadcast) func(*testing.T) {
 		return func(t *testing.T) { must(t, b.DisconnectSockets(t.Context(), false)) }

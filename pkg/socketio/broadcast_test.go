@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Each method returns a changed copy, whatever other copies were made before and after.
+// Each method returns a changed copy that is independent of other copies.
 func TestBroadcastsAreValues(t *testing.T) {
 	n := start(t, Options{}).Namespace
 	type value struct {

@@ -64,7 +64,7 @@ func TestEvictionEndsTheReplay(t *testing.T) {
 		write(loser, "40/other,")
 		next(loser, "40/other,")
 		write(loser, fmt.Sprintf(`40{"pid":%q}`, pid))
-		next(loser, "40{") // and reads no further: the replay waits for it
+		next(loser, "40{") // and stops reading: the replay waits for it
 		winner := dial()
 		next(winner, "0")
 		write(winner, fmt.Sprintf(`40{"pid":%q}`, pid))

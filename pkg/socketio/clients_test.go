@@ -143,9 +143,8 @@ func (c *rawClient) wantRecovery(n *testNode, auth string, want bool) {
 	}
 }
 
-// The handshakes of client libraries: the query and the headers as they send
-// them. docs/clients.md says which were recorded and which were read in the
-// library's source.
+// The handshakes of client libraries: the query and the headers as they send them.
+// docs/clients.md says which were recorded and which were taken from the library's source.
 var handshakes = []struct {
 	client         string
 	query, headers string
@@ -230,8 +229,8 @@ func TestRecoveryByClient(t *testing.T) {
 	}
 }
 
-// The client's own choice has precedence over what the server concludes; that of
-// the namespace over that of the connection.
+// The client's own choice has precedence over the server's conclusion, and that for the
+// namespace over that for the connection.
 func TestRecoveryByChoice(t *testing.T) {
 	n := start(t, Options{})
 	for _, test := range []struct {
@@ -296,7 +295,7 @@ func TestRecoveryByNamespace(t *testing.T) {
 	}
 }
 
-// No recovery, however clients choose, where it is switched off.
+// If recovery is disabled, no client can choose it.
 func TestRecoveryOffForAll(t *testing.T) {
 	n := start(t, Options{RecoveryWindow: -1})
 	c := n.handshakeOf(t, "recovery=true&EIO=4&transport=websocket", "User-Agent: Mozilla/5.0\n")

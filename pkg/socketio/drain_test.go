@@ -36,14 +36,14 @@ func TestSpreadFillsTheWholeTimeEvenly(t *testing.T) {
 	}
 }
 
-// drain starts a Drain and returns its error to come.
+// drain starts a Drain and returns a channel for its error.
 func (n *testNode) drain(ctx context.Context, over time.Duration) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- n.Drain(ctx, over) }()
 	return done
 }
 
-// awaitDrain fails if the Drain does not end, or not as wanted.
+// awaitDrain fails if the Drain does not end, or not with the wanted error.
 func awaitDrain(t *testing.T, done <-chan error, want error) {
 	t.Helper()
 	select {
@@ -56,8 +56,8 @@ func awaitDrain(t *testing.T, done <-chan error, want error) {
 	}
 }
 
-// What a client has sent is handled and acked before it has to go; what it sends
-// after is as if it had not been sent. It misses nothing.
+// Events that a client has sent are handled and acked before it is disconnected; later ones
+// are dropped as if not sent. The client misses nothing.
 func TestDrainLosesNothing(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
@@ -124,7 +124,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	}
 }
 
-// A slowStore lets the last write of a session wait.
+// A slowStore delays the last write of a session.
 type slowStore struct {
 	session.Store
 	writing, finish chan struct{}
@@ -225,14 +225,14 @@ func TestDrainRefusesNewClients(t *testing.T) {
 		return res != nil && res.StatusCode == 503
 	})
 	for i, w := range clients {
-		w.call(fmt.Sprintf(`["join","r%d"]`, i)) // the old ones are served on
+		w.call(fmt.Sprintf(`["join","r%d"]`, i)) // existing clients are still served
 	}
 	cancel()
 	awaitDrain(t, drained, context.Canceled)
 }
 
-// A client whose way here goes away leaves as in a Drain. The others stay, and new
-// ones come.
+// A client whose route shuts down is disconnected as in a Drain. Other clients stay, and
+// new ones can connect.
 func TestCloseForAnotherNode(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)

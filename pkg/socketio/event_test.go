@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// Bind needs all arguments that it is asked for, and Arg none.
+// Bind requires all requested arguments, and Arg none.
 func TestMissingArguments(t *testing.T) {
 	args := Args{raw: []json.RawMessage{[]byte(`"a"`), []byte(`null`)}}
 	x, y, z := "x", "y", "z"
@@ -35,7 +35,7 @@ func TestMissingArguments(t *testing.T) {
 	}
 }
 
-// All arguments can be passed on as one array, with their binary parts.
+// All arguments can be forwarded as one array, with their binary parts.
 func TestArgumentsAsAnArray(t *testing.T) {
 	for want, args := range map[string]Args{
 		`[]`:        {},
@@ -74,8 +74,8 @@ func TestTextIsNotBinary(t *testing.T) {
 	}
 }
 
-// Middlewares that rename an event decide by which handlers it is handled: those of
-// the socket, once or always, and those of the namespace.
+// The name set by middlewares determines the handlers of an event: those of the socket,
+// once or always, and those of the namespace.
 func TestRenamedEvent(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)

@@ -46,7 +46,8 @@ func startDeaf(t *testing.T, failures int32) (n *testNode, deaf *testNode, a *de
 	return n, deaf, a, func() { _ = first.Close() }, clients
 }
 
-// The former connection of a client ends soon also if its node could not be told at first.
+// The former connection of a client ends soon also if its node could not be notified at
+// first.
 func TestEvictionsAreRepeated(t *testing.T) {
 	n, deaf, a, _, clients := startDeaf(t, 3)
 	for _, w := range clients {

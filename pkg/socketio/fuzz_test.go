@@ -10,9 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// FuzzConnectPayload: the fields of a CONNECT payload that belong to the protocol are
-// those with these very names; whatever else the application puts there, under
-// however similar a name, is none of them.
+// FuzzConnectPayload: only fields of a CONNECT payload with the exact names belong to the
+// protocol; fields of the application with similar names do not.
 func FuzzConnectPayload(f *testing.F) {
 	for _, auth := range []string{
 		`{}`, `{"pid":"p","offset":"o"}`, `{"PID":"p","offset":"o"}`, `{"pid":"p","Offset":"o"}`, `{"pid":"p","pid":"q"}`,
@@ -78,8 +77,8 @@ func FuzzMsgpackConnect(f *testing.F) {
 	})
 }
 
-// FuzzNodeMessages: what other nodes say comes by way of Redis. Nobody answers a query
-// but the sockets that their node has named, each once, and no waiting is without end.
+// FuzzNodeMessages: messages of other nodes come through Redis and may be invalid. Only
+// sockets that their node has named answer a query, each once, and every wait ends.
 func FuzzNodeMessages(f *testing.F) {
 	for _, data := range []string{
 		`{"first":true,"who":["a","b"],"acks":[{"who":"a","args":"WzFd"}]}`, `{"acks":[{"who":"a","gone":true},{"who":"c"}]}`,

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A polling client that closes the connection behind more events than its mailbox holds, all
-// of them in answered POSTs, has them all handled, as on a WebSocket, also if it goes away
-// immediately. With 5 events its reader has the last one in its hand.
+// A polling client closes the connection behind more events than its mailbox holds, all of
+// them in answered POSTs. All are handled, as on a WebSocket, also if the client disconnects
+// immediately. With 5 events its reader holds the last one.
 func TestEventsBeforeACloseByPolling(t *testing.T) {
 	for name, bodies := range map[string]func(events string) []string{
 		"one body":       func(events string) []string { return []string{events + "\x1e41\x1e1"} },

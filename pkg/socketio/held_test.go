@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// What gates hold counts once however many hold it, and until the last of them has let go of it.
+// A held delivery counts once for any number of gates, until the last of them has dropped it.
 func TestHeldDeliveriesCountOnce(t *testing.T) {
 	n := &Namespace{srv: new(Server)}
 	budget := &n.srv.held
@@ -57,8 +57,8 @@ func TestHeldDeliveriesCountOnce(t *testing.T) {
 	wants("its socket has ended", 0)
 }
 
-// Recoveries hold within the budget of a node what comes while their clients read nothing. Beyond it
-// they read it again, and nothing is lost.
+// Recoveries hold events within the budget of a node while their clients read nothing. Beyond it
+// they read the events again, and nothing is lost.
 func TestHeldByRecoveriesIsBounded(t *testing.T) {
 	const clients, missed, size = 12, 20, 10 << 10
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 64 << 10, QueueBudget: 280 << 10}})

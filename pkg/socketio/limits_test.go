@@ -21,8 +21,8 @@ import (
 
 const tooManyRooms = `["socketio: too many rooms: at most 3"]`
 
-// A client joins as many rooms as it may, and a room that it leaves makes place
-// for another, until more have been left than can be remembered.
+// A client joins the maximum number of rooms, and a room that it leaves makes space for
+// another, until it has left more than can be remembered.
 func TestRoomsPerSocket(t *testing.T) {
 	n := start(t, Options{RoomsPerSocket: 3})
 	joining(n.Of("/"))
@@ -37,7 +37,7 @@ func TestRoomsPerSocket(t *testing.T) {
 		call("join", fmt.Sprint(i), `["ok"]`)
 	}
 	call("join", "3", tooManyRooms)
-	call("join", "2", `["ok"]`) // it is there already
+	call("join", "2", `["ok"]`) // it is already a member
 	for i := range 3*staysPerRoom - 3 {
 		call("leave", fmt.Sprint(i%3), `["ok"]`)
 		call("join", fmt.Sprint(i%3), `["ok"]`)
@@ -49,7 +49,7 @@ func TestRoomsPerSocket(t *testing.T) {
 	}
 }
 
-// The limit comes back with the session, and with those of its rooms that it has left.
+// The limit applies to a recovered session, including the rooms that it has left.
 func TestRoomsPerSocketAfterARecovery(t *testing.T) {
 	n := start(t, Options{RoomsPerSocket: 3})
 	joining(n.Of("/"))
@@ -67,8 +67,8 @@ func TestRoomsPerSocketAfterARecovery(t *testing.T) {
 	}
 }
 
-// What the application commands is not bound by what clients may: nobody would
-// hear of it.
+// The limit does not apply to commands of the application, because a refusal could not be
+// reported.
 func TestCommandsJoinBeyondTheLimit(t *testing.T) {
 	n := start(t, Options{RoomsPerSocket: 3})
 	joining(n.Of("/"))
@@ -81,8 +81,8 @@ func TestCommandsJoinBeyondTheLimit(t *testing.T) {
 	}
 }
 
-// What the memberships of all sockets take is bounded. Beyond that sockets join few rooms,
-// sessions with many are recovered later, and what ends is given back.
+// The memory of the memberships of all sockets is bounded. Beyond it sockets can join few
+// rooms, sessions with many are recovered later, and ended memberships free memory.
 func TestMembershipsAreBounded(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 30 * int(stayCost("00"))})
 	joining(n.Of("/"))
@@ -119,8 +119,8 @@ func TestMembershipsAreBounded(t *testing.T) {
 	}
 }
 
-// Sockets that join all that they can leave others more than the minimum, also if they come back with
-// all of it.
+// Sockets that join as many rooms as possible leave others more than the minimum, also after they
+// have recovered them.
 func TestMembershipsAreShared(t *testing.T) {
 	unit := int(stayCost("0000"))
 	n := start(t, Options{MembershipBudget: 4000 * unit, RoomsPerSocket: 4000})
@@ -171,8 +171,8 @@ func TestLongNamesBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// Rooms that were left count as well within the recovery window, so that nobody gets round
-// the budget by joins and leaves.
+// Rooms that were left also count within the recovery window, so that joins and leaves
+// cannot evade the budget.
 func TestLeftRoomsCountInTheBudget(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 10 * int(stayCost("00"))})
 	joining(n.Of("/"))
@@ -208,7 +208,7 @@ func TestForgottenRoomsDoNotCountInTheBudget(t *testing.T) {
 	}
 }
 
-// Joins do not use up the whole budget: a client that was cut finds room for its session.
+// Joins do not use the whole budget: a client that was cut finds space for its session.
 func TestRecoveriesHaveBudgetLeft(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 40 * int(stayCost("00"))})
 	joining(n.Of("/"))
@@ -231,10 +231,10 @@ func TestRecoveriesHaveBudgetLeft(t *testing.T) {
 	if got := n.Stats().MembershipBytes; got != 45*int(stayCost("00")) {
 		t.Errorf("the memberships take %d", got)
 	}
-	n.back(t, small) // whatever the others take
+	n.back(t, small) // in spite of the others
 }
 
-// What memberships cost does not overflow, however many a socket may have.
+// The cost of memberships does not overflow, even for many memberships of a socket.
 func TestMembershipCostDoesNotOverflow(t *testing.T) {
 	m := memberships{uncharged: math.MaxInt32}
 	m.enter("a")
@@ -243,7 +243,7 @@ func TestMembershipCostDoesNotOverflow(t *testing.T) {
 	}
 }
 
-// One namespace too many is refused with words, and the connection goes on.
+// One namespace too many is refused with a message, and the connection continues.
 func TestNamespacesPerConnection(t *testing.T) {
 	n := start(t, Options{NamespacesPerConnection: 2})
 	for _, name := range []string{"/", "/a", "/b"} {
@@ -291,7 +291,7 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		defer s.mail.mu.Unlock()
 		return s.mail.full != nil
 	})
-	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is on its way
+	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is in flight
 		t.Errorf("%d events were taken in, want at most 5", got)
 	}
 	letGo()
@@ -342,7 +342,7 @@ func (w *wire) gone() {
 }
 
 // Connections that never connect to a namespace, or are refused there, are bounded in
-// number: one too many closes the oldest. Those with a socket are not affected.
+// number: one more closes the oldest. Those with a socket are not affected.
 func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	n := start(t, Options{UnconnectedSessions: 2, Engine: engineio.Options{PingInterval: time.Minute}})
 	n.Use(func(_ context.Context, r *ConnectRequest) error {
@@ -380,7 +380,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	newest.connect("/", "")
 	connected.call(`["hello"]`)
 	left.connect("/", "")
-	last := n.dial(t) // closes nobody: only the polling one waits beside it
+	last := n.dial(t) // closes no other connection: only the polling one is in the list
 	last.connect("/", "")
 	if got := n.Stats().Limited[limitUnconnected]; got != 2 {
 		t.Errorf("%d are counted, want 2", got)
@@ -391,7 +391,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	eventually(t, "nothing is kept of the polling session", func() bool { return n.clientCount() == 6 })
 }
 
-// unconnectedAre waits until so many connections have no namespace.
+// unconnectedAre waits until a number of connections have no namespace.
 func (n *testNode) unconnectedAre(t *testing.T, want int) {
 	t.Helper()
 	eventually(t, "unconnected", func() bool {
@@ -424,7 +424,7 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 	large := begin(50 << 10)
 	middle.writeBinary(make([]byte, 5<<10))
 	eventually(t, "the second is held", func() bool { return n.heldBy(45 << 10) })
-	middle.writeBinary(make([]byte, 5<<10)) // makes it complete, and it counts no more
+	middle.writeBinary(make([]byte, 5<<10)) // completes it, and it no longer counts
 	if got := middle.next(); got != "437[3]" {
 		t.Errorf("got %s, want 437[3]", got)
 	}
@@ -437,7 +437,7 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 		n.received.clients[c] = held
 	}
 	n.received.mu.Unlock()
-	fresh := begin(70 << 10) // larger, but not waited for yet
+	fresh := begin(70 << 10) // larger, but has not waited long yet
 	large.gone()
 	for _, w := range []*wire{small, fresh} {
 		w.writeBinary(nil)
@@ -469,7 +469,7 @@ func (n *testNode) heldBy(size int) bool {
 }
 
 // A client that sends many arguments, each of which takes far more memory than its bytes,
-// is disconnected: be it in an event or in an ack.
+// is disconnected, for an event and for an ack.
 func TestArgumentsAreBounded(t *testing.T) {
 	n := start(t, Options{})
 	n.On("count", func(_ context.Context, e *Event) error { return e.Ack(e.Args.Len()) })
@@ -492,7 +492,8 @@ func TestArgumentsAreBounded(t *testing.T) {
 	}
 }
 
-// An attachment that does not come is not waited for as long as the client answers pings.
+// The server does not wait for a missing attachment for as long as the client answers
+// pings.
 func TestAttachmentsHaveADeadline(t *testing.T) {
 	n := start(t, Options{Engine: engineio.Options{PingInterval: 200 * time.Millisecond, PingTimeout: 400 * time.Millisecond}})
 	n.Of("/")
@@ -507,7 +508,7 @@ func TestAttachmentsHaveADeadline(t *testing.T) {
 	}
 }
 
-// A slowlyClaimed store answers claims when as many as are expected have been checked.
+// A slowlyClaimed store answers claims when the expected number of them have been checked.
 type slowlyClaimed struct {
 	session.Store
 	checked sync.WaitGroup
@@ -522,8 +523,8 @@ func (s *slowlyClaimed) Claim(ctx context.Context, pid, by string, ttl time.Dura
 	})
 }
 
-// Concurrent recoveries do not all find room for their memberships before one of them is
-// counted, and those that are refused leave nothing behind.
+// Concurrent recoveries do not all find space for their memberships before one of them is
+// counted, and refused ones leave nothing behind.
 func TestConcurrentRecoveriesKeepToTheBudget(t *testing.T) {
 	store := &slowlyClaimed{Store: session.NewMemory()}
 	n := start(t, Options{MembershipBudget: 40 * int(stayCost("00")), Sessions: store})

@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// dialSlow opens a connection of which nothing is read that the test does not take.
+// dialSlow opens a connection from which only the test reads.
 func (n *testNode) dialSlow(t *testing.T) *wire {
 	t.Helper()
 	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -55,8 +55,8 @@ func (n *testNode) backSlow(t *testing.T, was *wire) *wire {
 	return w.connect(was.ns, fmt.Sprintf(`{"pid":%q,"offset":%q}`, was.pid, was.offset))
 }
 
-// large is more than waits in the buffers of a connection that is not read, in this many
-// events.
+// large is the total size of a number of events that exceed the buffers of an unread
+// connection.
 const (
 	largeEvents = 60
 	largeSize   = 100 << 10
@@ -74,14 +74,14 @@ func numberOf(w *wire) (room string, number int) {
 	return room, number
 }
 
-// A client that takes a large replay slowly receives it all, once and in order, and what is
-// published meanwhile after it; also if it is cut in the middle and comes back to another node.
+// A client that reads a large replay slowly receives all of it, once and in order, and then the
+// events published meanwhile; also if it is cut in the middle and reconnects to another node.
 func TestLargeReplay(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		for _, cuts := range []bool{false, true} {
 			t.Run(fmt.Sprint(partitions, " partitions, cut ", cuts), func(t *testing.T) {
 				c := newCluster(adapter.MemoryOptions{Partitions: partitions})
-				o := Options{Engine: engineio.Options{SendQueueBytes: 256 << 10}} // what is held for it meanwhile does not fit
+				o := Options{Engine: engineio.Options{SendQueueBytes: 256 << 10}} // the events held for it meanwhile do not fit
 				nodes := []*testNode{c.node(t, "a", o), c.node(t, "b", o)}
 				var list []string
 				for i := range 5 {
@@ -143,8 +143,8 @@ func TestLargeReplay(t *testing.T) {
 	}
 }
 
-// A client that has not yet been sent events of a replay that are gone from the backlog is
-// cut, and told that it cannot be recovered.
+// A client is cut, and not recovered, if events of its replay are trimmed from the backlog
+// before they are sent.
 func TestReplayThatIsTrimmedMeanwhile(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		c := newCluster(adapter.MemoryOptions{Partitions: partitions, BacklogLimit: largeEvents})
@@ -203,10 +203,9 @@ func (a *fetchingAdapter) Fetch(ctx context.Context, history adapter.Cursor, pla
 	return a.Adapter.Fetch(ctx, history, places)
 }
 
-// What fits in a page is read once, also in a small one, which there is where others hold the
-// large ones. What does not is read a second time, and so is what is missed while other
-// recoveries hold too much; and a recovery that would hold too many
-// places is postponed.
+// Events that fit in a page are read once, also in a small page, which a recovery gets while
+// others hold the large ones. Other events are read a second time, as are events missed while
+// other recoveries hold too much. A recovery that would hold too many places is postponed.
 func TestReplayBudget(t *testing.T) {
 	for name, tt := range map[string]struct {
 		page, budget, small int
@@ -264,7 +263,7 @@ func TestReplayBudget(t *testing.T) {
 	}
 }
 
-// Where recoveries hold too much, the part of a large replay that fits in a page is not held either.
+// If recoveries hold too much, the part of a large replay that fits in a page is not held either.
 func TestAPageThatDoesNotFit(t *testing.T) {
 	n := start(t, Options{})
 	s := n.Socket(n.client(t).sid)
@@ -290,7 +289,7 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 // Sockets in several namespaces of one connection are recovered concurrently. Their replays share its
 // send queue.
 func TestReplaysOfOneConnection(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16)) // so that they meet
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16)) // so that they run concurrently
 	const namespaces, size = 8, 450_000
 	n := start(t, Options{})
 	names := make([]string, namespaces)
@@ -324,7 +323,7 @@ func TestReplaysOfOneConnection(t *testing.T) {
 	}
 }
 
-// A large event that arrives while a join is in flight is held, whatever the limit is.
+// A large event that arrives while a join is in flight is held in spite of the limit.
 func TestLargeEventDuringAJoin(t *testing.T) {
 	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
 	defer close(store.goOn)
@@ -353,8 +352,8 @@ func TestLargeEventDuringAJoin(t *testing.T) {
 	received(w)
 }
 
-// What is published during the replays of several namespaces fits in the send queue when they end, and
-// leaves space for what follows.
+// Events published during the replays of several namespaces fit in the send queue when the replays
+// end, and leave space for later events.
 func TestGatesOfOneConnectionOpen(t *testing.T) {
 	for _, c := range []struct{ missed, live, size int }{{20, 40, 2 << 10}, {120, 300, 50}} {
 		t.Run(fmt.Sprint(c.size), func(t *testing.T) { gatesOpen(t, 4, c.missed, c.live, c.size) })
@@ -411,8 +410,8 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 	}
 }
 
-// What requests acks, or is local, is held during a replay as stored events are, however many namespaces
-// the connection has: it is not read again.
+// Queries and local events are held during a replay like stored events, in any number of namespaces of
+// the connection, because they are not read again.
 func TestQueryDuringAReplay(t *testing.T) {
 	const namespaces = 8
 	n := start(t, Options{})

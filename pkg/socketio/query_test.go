@@ -16,11 +16,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A viewed adapter sees the cluster as a test wants it to.
+// A viewed adapter has the view of the cluster that a test sets.
 type viewed struct {
 	adapter.Adapter
 	view  func([]adapter.Member) []adapter.Member
-	extra int // receivers that are counted and are none
+	extra int // counted receivers that do not exist
 }
 
 func (v viewed) Nodes(ctx context.Context) ([]adapter.Member, error) {
@@ -37,8 +37,7 @@ func (v viewed) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, 
 	return r, err
 }
 
-// A stale adapter lists the other nodes as they were when their feeds had not begun, unless the list is
-// read anew.
+// A stale adapter lists the other nodes as if their feeds had not begun, until the list is read again.
 type stale struct{ adapter.Adapter }
 
 func (s stale) Nodes(ctx context.Context) ([]adapter.Member, error) {
@@ -62,8 +61,8 @@ func (m *mute) Send(context.Context, adapter.NodeID, adapter.Message) error {
 	return adapter.ErrUnavailable
 }
 
-// What a node asks itself it answers without Redis: the members of a room, and the acks
-// of its sockets.
+// A node answers its own queries without Redis: the members of a room, and the acks of its
+// sockets.
 func TestOwnAnswersAreNotSent(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("a")
@@ -98,18 +97,18 @@ func TestOwnAnswersAreNotSent(t *testing.T) {
 	}
 }
 
-// viewing runs a server that sees the cluster in its own way.
+// viewing runs a server with its own view of the cluster.
 func (c *testCluster) viewing(t *testing.T, id adapter.NodeID, v viewed) *testNode {
 	t.Helper()
 	a, err := c.memory.Node(id)
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	v.Adapter = a
-	// Nothing may wait for the time-out.
+	// No test may wait for the timeout.
 	return start(t, Options{Adapter: v, Sessions: c.sessions, AckTimeout: time.Hour})
 }
 
-// deaf joins a node that never answers anything.
+// deaf adds a node that never answers.
 func (c *testCluster) deaf(t *testing.T, id adapter.NodeID, hears ...rooms.Room) adapter.Adapter {
 	t.Helper()
 	a, err := c.memory.Node(id)
@@ -120,7 +119,7 @@ func (c *testCluster) deaf(t *testing.T, id adapter.NodeID, hears ...rooms.Room)
 	return a
 }
 
-// wantPartial checks the end of a query that could not be complete.
+// wantPartial checks the end of an incomplete query.
 func wantPartial(t *testing.T, err error, cause error, nodes ...adapter.NodeID) {
 	t.Helper()
 	var silent *UnansweredError
@@ -142,7 +141,7 @@ func collect(answers *Answers, err error) (got []Answer, _ error) {
 	return got, nil
 }
 
-// A node without the namespace, or without members, says so.
+// A node without the namespace, or without members, answers.
 func TestNodesWithoutSocketsAnswer(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{})
@@ -165,8 +164,8 @@ func TestNodesWithoutSocketsAnswer(t *testing.T) {
 	}
 }
 
-// Who is counted as a receiver and is none keeps nobody waiting once all nodes
-// have answered.
+// A query does not wait for a counted receiver that does not exist once all nodes have
+// answered.
 func TestAnAbandonedConnectionIsNotWaitedFor(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{extra: 3})
@@ -180,8 +179,8 @@ func TestAnAbandonedConnectionIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A node that is catching up makes a result partial at once: it may have members
-// and may not have heard the query.
+// A node that is catching up makes a result partial immediately: it may have members and
+// may not have received the query.
 func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
@@ -211,8 +210,8 @@ func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A node that leaves, or whose feed is interrupted, while its answer is waited for
-// ends the wait.
+// The wait for a node's answer ends when the node leaves the cluster or its feed is
+// interrupted.
 func TestANodeThatIsLostEndsTheWait(t *testing.T) {
 	for name, lose := range map[string]func(deaf adapter.Adapter, generation *atomic.Uint64){
 		"it leaves":           func(deaf adapter.Adapter, _ *atomic.Uint64) { _ = deaf.Close() },
@@ -267,7 +266,7 @@ func TestANodeThatIsLostEndsTheWait(t *testing.T) {
 	}
 }
 
-// A node whose sockets have yet to ack is lost with their acks.
+// If a node is lost whose sockets have yet to ack, their acks are missing.
 func TestSocketsOfANodeThatIsLostAreNamed(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{})
@@ -290,8 +289,8 @@ func TestSocketsOfANodeThatIsLostAreNamed(t *testing.T) {
 	}
 }
 
-// TestSocketsOfANewNodeThatIsLostAreNamed: the same of a node that the asker had not
-// heard of when it asked, so that the node has never been among the members it knows.
+// TestSocketsOfANewNodeThatIsLostAreNamed: the same for a node that the querying node did
+// not know when it sent the query, so that the node was never among the known members.
 func TestSocketsOfANewNodeThatIsLostAreNamed(t *testing.T) {
 	for name, ask := range map[string]func(*testNode, context.Context) error{
 		"room": func(n *testNode, ctx context.Context) error {
@@ -327,7 +326,7 @@ func TestSocketsOfANewNodeThatIsLostAreNamed(t *testing.T) {
 	}
 }
 
-// What takes too long comes back as far as it is known.
+// A query that times out returns the answers that have arrived.
 func TestSilentNodesAreNamed(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.viewing(t, "aaaa", viewed{}), c.node(t, "bbbb", Options{})
@@ -339,7 +338,7 @@ func TestSilentNodesAreNamed(t *testing.T) {
 		if len(found) != 1 || found[0].Node != "bbbb" {
 			t.Errorf("found %+v", found)
 		}
-		if b.aimed { // the asker hears the room no more than anybody else
+		if b.aimed { // the querying node is not subscribed to the room either
 			wantPartial(t, err, context.DeadlineExceeded, "aaaa", "deaf")
 		} else {
 			wantPartial(t, err, context.DeadlineExceeded, "deaf")
@@ -347,8 +346,7 @@ func TestSilentNodesAreNamed(t *testing.T) {
 	}
 }
 
-// Answers that repeat, that come too late, or from those who were not asked, are
-// dropped.
+// Answers that are duplicate, late or unrequested are dropped.
 func TestAnswersCountOnce(t *testing.T) {
 	var all queries
 	all.init()
@@ -359,7 +357,7 @@ func TestAnswersCountOnce(t *testing.T) {
 	take := func(from adapter.NodeID, data string) {
 		all.take(adapter.Message{ID: id, From: from, Data: []byte(data)})
 	}
-	take("a", `{"acks":[{"who":"x","args":[0]}]}`) // before it said who will answer
+	take("a", `{"acks":[{"who":"x","args":[0]}]}`) // before it listed its sockets
 	take("a", `{"first":true,"who":["x","y"]}`)
 	take("a", `{"first":true,"who":["z"],"described":[{"id":"z"}]}`)
 	take("b", `{"acks":[{"who":"x","args":[0]}]}`)
@@ -382,9 +380,9 @@ func TestAnswersCountOnce(t *testing.T) {
 	}
 }
 
-// A node that has just joined is not among the members that the asker knows, but
-// it was counted when it got the query: its answer is waited for until the
-// members have been heard anew.
+// A node that has just joined is not among the members that the querying node knows, but it
+// was counted when it got the query. The query waits for its answer until the members have
+// been read again.
 func TestANewNodeIsWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	for _, everyone := range []bool{true, false} {
@@ -409,7 +407,7 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 }
 
 // TestAResumedNodeIsWaitedFor: a node whose feed was interrupted when it was listed may be live when
-// the query is published. The number of receivers tells.
+// the query is published. The number of receivers shows it.
 func TestAResumedNodeIsWaitedFor(t *testing.T) {
 	listed := []adapter.Member{{ID: "known"}, {ID: "resumed", CatchingUp: true}}
 	live := []adapter.Member{{ID: "known"}, {ID: "resumed"}}
@@ -457,8 +455,8 @@ func TestQueriesToANodeThatHasJustStarted(t *testing.T) {
 	}
 }
 
-// TestANewNodeIsNamed: one that was not among the members yet, got the query and
-// stays silent is waited for, and then named.
+// TestANewNodeIsNamed: a node that was not among the members yet, got the query and stays
+// silent is waited for, and then named.
 func TestANewNodeIsNamed(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	now := append(members, adapter.Member{ID: "new"})
@@ -477,7 +475,8 @@ func TestANewNodeIsNamed(t *testing.T) {
 		if err := asked.unanswered(of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
 			t.Errorf("all %v: %v", everyone, err)
 		}
-		// A socket that has entered later has not received the query, and no requester counts on it.
+		// A socket that has entered later has not received the query, and the requester does not
+		// wait for it.
 		of.receivers = 1
 		if _, complete := asked.progress(of, now, true); !complete {
 			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
@@ -488,8 +487,8 @@ func TestANewNodeIsNamed(t *testing.T) {
 	}
 }
 
-// TestTheQueryingNodeIsNotWaitedFor: who asks the other nodes is none of those who answer,
-// so the last answer of the others completes the query, without another look.
+// TestTheQueryingNodeIsNotWaitedFor: the querying node does not answer itself, so the last
+// answer of the others completes the query without another look.
 func TestTheQueryingNodeIsNotWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
 	of := audience{members: members, all: true, receivers: 2}.without("asker")
@@ -510,8 +509,8 @@ func TestTheQueryingNodeIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A query that is pushed out of the gate of a recovering socket, by more events than may be
-// held or by a loss, is not waited for.
+// A query that is dropped from the gate of a recovering socket, because too many events are
+// held or events were lost, does not wait for that socket.
 func TestAQueryBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 	for _, when := range []string{"it is behind them", "it is before them", "the node has lost events behind it"} {
 		t.Run(when, func(t *testing.T) {
@@ -571,8 +570,8 @@ func TestAQueryBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A client that has moved to another node may answer what the former node asked. That is not taken for
-// the answer to a query of the new node.
+// A client that has moved to another node may answer a query of the former node. That does not count
+// as the answer to a query of the new node.
 func TestAnswersToFormerNodes(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, b := c.node(t, "a", Options{}), c.node(t, "b", Options{})

@@ -65,7 +65,7 @@ func TestAHalfOpenSocketIsTakenOver(t *testing.T) {
 		a := n1.client(t)
 		old := n1.Socket(a.sid)
 		old.OnDisconnect(func(r Reason) { gone = append(gone, r) })
-		b := other.back(t, a) // while a is still there, for all that n1 knows
+		b := other.back(t, a) // while a is still connected, as far as n1 knows
 		if b.sid != a.sid {
 			t.Fatal("not recovered")
 		}
@@ -216,7 +216,7 @@ func TestCommandsReachDisconnectedClients(t *testing.T) {
 	if rooms := n.Socket(b.sid).Rooms(); len(rooms) != 1 || rooms[0] != "new" {
 		t.Errorf("rooms %v", rooms)
 	}
-	b.cut() // and again: what was executed once is not executed twice
+	b.cut() // and again: a command is executed once
 	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
 	d := n.back(t, a)
 	d.want(numbered(1), numbered(3), numbered(5))
@@ -231,7 +231,7 @@ func TestLeaveIsImmediateAndStored(t *testing.T) {
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	a.want(numbered(1))
 	must(t, n.To("r").Emit(t.Context(), "n", 2))
-	if m := a.next(); m == "" { // 2 comes, and is lost on the way to the client's handlers
+	if m := a.next(); m == "" { // 2 arrives, and does not reach the client's handlers
 		t.Fatal(m)
 	}
 	a.call(`["leave","r"]`)
@@ -243,7 +243,7 @@ func TestLeaveIsImmediateAndStored(t *testing.T) {
 	b.quiet()
 }
 
-// Every client sees every number once and in order, whatever is cut.
+// Every client sees every number once and in order, in spite of cuts.
 func TestContinuityUnderCuts(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{BacklogLimit: 100_000})
 	nodes := []*testNode{
@@ -295,7 +295,7 @@ func TestContinuityUnderCuts(t *testing.T) {
 	wg.Wait()
 }
 
-// What is published after SocketsJoin reaches who was joined by it, wherever.
+// Events published after SocketsJoin reach the joined sockets, on any node.
 func TestAnEventRightAfterSocketsJoinIsNotMissed(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
@@ -317,8 +317,8 @@ func TestAnEventRightAfterSocketsJoinIsNotMissed(t *testing.T) {
 	b.quiet()
 }
 
-// The promise of SocketsJoin does not depend on recovery: whatever is published
-// after the command has its position reaches the sockets that it joined.
+// The guarantee of SocketsJoin does not depend on recovery: events published after the
+// command has its position reach the joined sockets.
 func TestEventsRightAfterSocketsJoinWithoutRecovery(t *testing.T) {
 	for _, nodes := range []int{1, 2} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
@@ -360,8 +360,8 @@ func (a *reluctantAdapter) Subscribe(ctx context.Context, list ...rooms.Room) (a
 	return a.Adapter.Subscribe(ctx, list...)
 }
 
-// Who can't be recovered, because a room that a command gave can't be subscribed,
-// takes nothing from those who are in that room.
+// A client that can't be recovered, because the node can't subscribe to a room that a
+// command joined, does not affect the members of that room.
 func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
 	memory := adapter.NewMemory(adapter.MemoryOptions{})
 	inner, err := memory.Node("aaaa")
@@ -385,7 +385,7 @@ func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
 	b.quiet()
 }
 
-// A busyAdapter has something happen in the middle of a recovery.
+// A busyAdapter calls a function in the middle of a recovery.
 type busyAdapter struct {
 	adapter.Adapter
 	subscribed, replays func()
@@ -401,8 +401,8 @@ func (a *busyAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.C
 	return a.Adapter.Replay(ctx, after, upTo, payload)
 }
 
-// What is handed out while a client is being recovered waits for CONNECT, and comes
-// once, whether the replay has it or not.
+// Events delivered while a client is being recovered wait for CONNECT, and come once, even
+// if the replay contains them.
 func TestEventsDuringARecoveryComeAfterConnectAndOnce(t *testing.T) {
 	memory := adapter.NewMemory(adapter.MemoryOptions{})
 	inner, err := memory.Node("aaaa")
@@ -417,7 +417,7 @@ func TestEventsDuringARecoveryComeAfterConnectAndOnce(t *testing.T) {
 	happens := func(i int) func() {
 		return func() {
 			must(t, n.Emit(t.Context(), "n", i))
-			witness.want(numbered(i)) // so it has been handed out
+			witness.want(numbered(i)) // so it has been delivered
 		}
 	}
 	busy.subscribed, busy.replays = happens(1), happens(2)

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A remoteAdapter reads what is missed outside of the process.
+// A remoteAdapter reads missed events from outside the process.
 type remoteAdapter struct {
 	adapter.Adapter
 	reading func() // called by each Replay
@@ -41,11 +41,11 @@ func (a *remoteAdapter) Fetch(ctx context.Context, history adapter.Cursor, place
 	return events, err
 }
 
-// A sharedLimit is one of clients that share it.
+// A sharedLimit is a limit that several clients share.
 type sharedLimit struct {
 	charged atomic.Int64
 	waits   atomic.Bool
-	waiting chan struct{} // gets a value when somebody waits
+	waiting chan struct{} // gets a value when a recovery waits
 }
 
 func (l *sharedLimit) Charge(bytes int) { l.charged.Add(int64(bytes)) }
@@ -74,8 +74,8 @@ func startRemote(t *testing.T, burst int) (*testNode, *sharedLimit) {
 	return n, shared
 }
 
-// A recovery counts for what it reads, by the pace of its session. Before its client is told
-// that it is connected, it reads no more than the session may.
+// A recovery is charged for the bytes that it reads, in the pace of its session. Before its
+// client is told that it is connected, it reads no more than the session may.
 func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 	n, shared := startRemote(t, 30)
 	n.replays.patience = time.Hour
@@ -95,7 +95,7 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 			if !strings.Contains(m, w.pid) {
 				t.Fatalf("connected as %s", m)
 			}
-			if first := next.event(); !strings.HasPrefix(first, `["n",0,`) { // what it may read comes immediately
+			if first := next.event(); !strings.HasPrefix(first, `["n",0,`) { // the events that it may read come immediately
 				t.Errorf("at first %.20s", first)
 			}
 			recovered++
@@ -112,9 +112,9 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 	}
 }
 
-// A replay that is not held waits for the limit, but not for long in all, because its client
-// can join nothing meanwhile. It is connected, and receives all of it later. Those who share a
-// limit with it pay for what is beyond the session's pace.
+// A replay that is not held waits for the limit, but not for long in total, because its client
+// cannot join rooms meanwhile. The client is connected, and receives all events later. Bytes
+// beyond the session's pace are charged to the shared limit.
 func TestLargeReplaysWaitForTheirLimit(t *testing.T) {
 	t.Run("the limit allows it later", func(t *testing.T) { largeReplay(t, time.Hour) })
 	t.Run("the limit never allows it", func(t *testing.T) { largeReplay(t, 100*time.Millisecond) })
@@ -156,8 +156,8 @@ func largeReplay(t *testing.T, patient time.Duration) {
 	}
 }
 
-// A replay that is read again and again, because commands join the client to further rooms, reads
-// no more than the session may each time.
+// A replay that is read repeatedly, because commands join the client to further rooms, reads no
+// more than the session may each time.
 func TestReplaysThatAreReadAgain(t *testing.T) {
 	n, shared := startRemote(t, 30)
 	w := n.client(t)
@@ -184,8 +184,8 @@ func TestReplaysThatAreReadAgain(t *testing.T) {
 	}
 }
 
-// A recovery that its session may just begin holds a little, so that few missed events are not
-// read twice.
+// A recovery with little allowance left still holds a little, so that few missed events are
+// not read twice.
 func TestTheLastRecoveryOfABurstHoldsLittle(t *testing.T) {
 	n, shared := startRemote(t, 1)
 	n.replays.patience = time.Hour

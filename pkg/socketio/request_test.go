@@ -38,8 +38,8 @@ func TestMethodsThatDecide(t *testing.T) {
 	}
 }
 
-// Decisions of middlewares hold, and later ones have no effect: neither while the socket is being
-// connected, nor when it is connected, nor after it has ended.
+// Decisions of middlewares take effect, and later ones do not: while the socket is being
+// connected, when it is connected, and after it has ended.
 func TestDecisions(t *testing.T) {
 	inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
 	must(t, err)
@@ -92,7 +92,8 @@ func TestDecisions(t *testing.T) {
 	late("when the socket has ended")
 }
 
-// When the client has disconnected it is too late, too, although the middlewares have not returned.
+// Decisions after the client has disconnected have no effect either, although the middlewares have
+// not returned.
 func TestDecisionsAfterTheClientHasDisconnected(t *testing.T) {
 	n := start(t, Options{})
 	errs := make(chan map[string]error, 1)
@@ -129,8 +130,8 @@ func TestRefusedJoinOfARequest(t *testing.T) {
 	n.client(t).inRooms(n, "a", "b")
 }
 
-// Several functions must all allow a room, but one that a middleware joins stays, with its missed
-// events. A recovered socket has the data of its session whatever the middlewares set.
+// Several functions must all allow a room, but a room that a middleware joins stays, with its
+// missed events. A recovered socket has the data of its session, not that of the middlewares.
 func TestDecisionsAboutARecoveredSocket(t *testing.T) {
 	store := &claiming{Store: session.NewMemory(), dropped: make(chan string, 10)}
 	n := start(t, Options{Sessions: store})
@@ -234,8 +235,8 @@ func TestConnectPayloadIsDropped(t *testing.T) {
 	back.cut()
 }
 
-// Whenever decisions are taken concurrently with the end of the middlewares, those that were accepted
-// hold: an event has been sent before CONNECT, and the socket is in the room.
+// If decisions are made concurrently with the end of the middlewares, accepted ones take effect: an
+// event has been sent before CONNECT, and the socket is in the room.
 func TestConcurrentDecisions(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)

@@ -54,7 +54,7 @@ func TestAcksOfOneAndOfMany(t *testing.T) {
 	joining(n.Namespace)
 	a, b := n.client(t), n.client(t)
 	ask := func(reply string, w *wire) {
-		m := w.next() // 42<id>["q"]: no offset, for it would stand before the ack function
+		m := w.next() // 42<id>["q"]: no offset, because it would precede the ack function
 		id, body, _ := strings.Cut(strings.TrimPrefix(m, "42"), "[")
 		if body != `"q"]` {
 			t.Errorf("asked %q", m)

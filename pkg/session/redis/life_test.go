@@ -15,7 +15,7 @@ const (
 	stall   = 2 * time.Second // by which they are late
 )
 
-// givers are the calls that give a life. They call now before they do it.
+// givers are the calls that set a TTL. They call now before that.
 var givers = map[string]func(ctx context.Context, s *Store, sn session.Session, now func()) error{
 	"create": func(ctx context.Context, s *Store, sn session.Session, now func()) error {
 		if err := s.Drop(ctx, session.Ref{PID: sn.PID, Fence: sn.Fence}); err != nil {
@@ -52,7 +52,7 @@ func load(t *testing.T, server *redistest.Server) {
 	}
 }
 
-// ends returns when a session does, by the server's time, which is ours.
+// ends returns the expiry of a session by the server's time, which is that of this machine.
 func ends(t *testing.T, s *Store, server *redistest.Server, pid string) time.Time {
 	t.Helper()
 	at, err := server.Client().PExpireTime(t.Context(), s.key(pid)).Result()
@@ -62,8 +62,8 @@ func ends(t *testing.T, s *Store, server *redistest.Server, pid string) time.Tim
 	return time.UnixMilli(at.Milliseconds())
 }
 
-// A write that is carried out late gives the life that was asked for then, and
-// no longer one, whether its connection stood still or Redis.
+// A late write sets the TTL from the time of its request, and not a longer one, whether its
+// connection or Redis was paused.
 func TestALateWriteDoesNotExtendTheTTL(t *testing.T) {
 	for name, give := range givers {
 		for what, still := range map[string]func(*redistest.Server, *relay) (goOn func()){
@@ -101,7 +101,7 @@ func TestALateWriteDoesNotExtendTheTTL(t *testing.T) {
 					t.Fatalf("the call: %v, want context.Canceled", err)
 				}
 				given := time.Now()
-				time.Sleep(time.Until(given.Add(stall))) // it is what happens here
+				time.Sleep(time.Until(given.Add(stall))) // this case happens here
 				goOn()
 				ctx = within(t, 20*time.Second)
 				for calls(t, server, "evalsha") == before {
@@ -118,9 +118,8 @@ func TestALateWriteDoesNotExtendTheTTL(t *testing.T) {
 	}
 }
 
-// A clock that is wrong, because the server's has jumped or another server has
-// taken its place, gives no life that is too long, deletes nothing, and is right
-// after one call.
+// A wrong clock, because the server's clock has jumped or another server has taken its
+// place, sets no TTL that is too long, deletes nothing, and is right after one call.
 func TestWrongClock(t *testing.T) {
 	server := redistest.Start(t)
 	for name, give := range givers {

@@ -16,7 +16,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// No key shows a private id, and what the package comment says is there.
+// No key contains a private id, and the keys are those of the package comment.
 func TestLayout(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{Prefix: "test:"})
@@ -90,11 +90,11 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// Slots move and masters change while sessions are written. Calls may fail then,
-// but never twice over, and none that succeeded is undone.
+// Slots move and masters change while sessions are written. Calls may fail then, but not
+// twice in a row, and no successful call is undone.
 func TestClusterInMotion(t *testing.T) {
-	// No server takes another's place by itself, which may lose what was written, because
-	// a busy machine let that fall silent.
+	// A server must not fail over by itself on a busy machine, because that may lose
+	// writes.
 	cluster := redistest.StartCluster(t, "cluster-node-timeout 60000")
 	s := open(t, cluster.URL(), Options{Timeout: time.Second})
 	save := func(sn session.Session) error {
@@ -112,7 +112,7 @@ func TestClusterInMotion(t *testing.T) {
 		close(stop)
 		owners.Wait()
 	})
-	defer finish() // also where the cluster fails the test
+	defer finish() // also if the cluster fails the test
 	for _, sn := range sessions {
 		owners.Go(func() {
 			saved := 0
@@ -120,7 +120,7 @@ func TestClusterInMotion(t *testing.T) {
 				sn.User = fmt.Sprint(n)
 				select {
 				case <-stop:
-					// The last word has to arrive.
+					// The last write must succeed.
 					err := save(sn)
 					for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); err = save(sn) {
 						time.Sleep(time.Millisecond)
@@ -159,12 +159,12 @@ func TestClusterInMotion(t *testing.T) {
 			}
 		}
 	}
-	// In an orderly failover nothing is lost.
+	// A planned failover loses nothing.
 	cluster.Failover(cluster.Replica(cluster.Servers[0]))
 	finish()
 }
 
-// A slow server holds up no other.
+// A slow server does not delay others.
 func TestOneServerOfAClusterIsPaused(t *testing.T) {
 	cluster := redistest.StartCluster(t, "cluster-node-timeout 60000")
 	s := open(t, cluster.URL(), Options{Timeout: 10 * time.Second})
@@ -225,7 +225,7 @@ func TestDecodeUndoesEncode(t *testing.T) {
 	}
 }
 
-// A session that a newer version has stored is not claimed, and stays as it is.
+// A session that a newer version has stored is not claimed, and is unchanged.
 func TestClaimOfANewerSession(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})
@@ -251,8 +251,8 @@ func TestClaimOfANewerSession(t *testing.T) {
 	}
 }
 
-// bomb returns a value in which the positions of rooms say that each is as long as the one
-// before and a byte longer, from a first one of some bytes on.
+// bomb returns a value in which each room's position is encoded as one byte longer than the
+// previous one, beginning with some bytes.
 func bomb(first, rooms int) []byte {
 	b := append(make([]byte, headSize), version)
 	copy(b, "0000000000000001")
@@ -270,7 +270,7 @@ func bomb(first, rooms int) []byte {
 	return b
 }
 
-// A value takes memory in proportion to its size, whatever it says.
+// Decoding a value takes memory in proportion to its size, for any content.
 func TestDecodedValuesAreBounded(t *testing.T) {
 	for _, tt := range []struct {
 		first, rooms int

@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A session whose key another program has overwritten is gone, and no other: a refresh
-// prolongs the rest.
+// A session whose key another program has overwritten is lost, and no other: a refresh
+// extends the rest.
 func TestKeyOfTheWrongType(t *testing.T) {
 	server := redistest.Start(t)
 	s := New(server.Client(), Options{})
