@@ -286,35 +286,45 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 	n.replays.held.Store(0)
 }
 
+// cutIn connects a client to a number of namespaces, and cuts it. It returns their names and the
+// client's private ids.
+func (n *testNode) cutIn(t *testing.T, namespaces int) (names, pids []string) {
+	w := n.dial(t)
+	for i := range namespaces {
+		name := fmt.Sprintf("/%d", i)
+		n.Of(name)
+		w.connect(name, "")
+		names, pids = append(names, name), append(pids, w.pid)
+	}
+	w.cut()
+	eventually(t, "the client is disconnected", func() bool { return n.Stats().Sockets == 0 })
+	return names, pids
+}
+
+// claimIn claims the sessions of private ids in namespaces by polling, and returns functions to poll
+// and to post.
+func (n *testNode) claimIn(t *testing.T, names, pids []string) (poll func() string, post func(body string)) {
+	poll, post = n.polling(t)
+	for i, name := range names {
+		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
+	}
+	return poll, post
+}
+
 // Sockets in several namespaces of one connection are recovered concurrently. Their replays share its
 // send queue.
 func TestReplaysOfOneConnection(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16)) // so that they run concurrently
 	const namespaces, size = 8, 450_000
 	n := start(t, Options{})
-	names := make([]string, namespaces)
-	for i := range names {
-		names[i] = fmt.Sprintf("/%d", i)
-		joining(n.Of(names[i]))
-	}
 	for range 3 {
-		w := n.dial(t)
-		pids := make([]string, namespaces)
-		for i, name := range names {
-			w.connect(name, "")
-			pids[i] = w.pid
-		}
-		w.cut()
-		eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+		names, pids := n.cutIn(t, namespaces)
 		for i := range 2 {
 			for _, name := range names {
 				must(t, n.Of(name).Emit(t.Context(), "n", i, strings.Repeat("x", size)))
 			}
 		}
-		poll, post := n.polling(t)
-		for i, name := range names {
-			post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
-		}
+		poll, post := n.claimIn(t, names, pids)
 		for events := 0; events < 2*namespaces; {
 			events += strings.Count(poll(), `["n",`)
 		}
@@ -364,19 +374,7 @@ func TestGatesOfOneConnectionOpen(t *testing.T) {
 func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 	const queue = 64 << 10
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: queue}})
-	names := make([]string, namespaces)
-	for i := range names {
-		names[i] = fmt.Sprintf("/%d", i)
-		joining(n.Of(names[i]))
-	}
-	w := n.dial(t)
-	pids := make([]string, namespaces)
-	for i, name := range names {
-		w.connect(name, "")
-		pids[i] = w.pid
-	}
-	w.cut()
-	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	names, pids := n.cutIn(t, namespaces)
 	emit := func(from, to int) {
 		for i := from; i < to; i++ {
 			for _, name := range names {
@@ -385,10 +383,7 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 		}
 	}
 	emit(0, missed)
-	poll, post := n.polling(t)
-	for i, name := range names {
-		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
-	}
+	poll, _ := n.claimIn(t, names, pids)
 	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
 	emit(missed, live) // while it reads nothing
 	next := make([]int, namespaces)
@@ -415,28 +410,17 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 func TestQueryDuringAReplay(t *testing.T) {
 	const namespaces = 8
 	n := start(t, Options{})
-	recovered := make(chan *Socket, namespaces)
-	names, pids := make([]string, namespaces), make([]string, namespaces)
-	w := n.dial(t)
-	for i := range names {
-		names[i] = fmt.Sprintf("/%d", i)
-		n.Of(names[i]).OnConnect(func(s *Socket) {
-			if s.Recovered() && i == 0 {
-				recovered <- s
-			}
-		})
-		w.connect(names[i], "")
-		pids[i] = w.pid
-	}
-	w.cut()
-	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	recovered := make(chan *Socket, 1)
+	n.Of("/0").OnConnect(func(s *Socket) {
+		if s.Recovered() {
+			recovered <- s
+		}
+	})
+	names, pids := n.cutIn(t, namespaces)
 	for i := range 10 {
 		must(t, n.Of(names[0]).Emit(t.Context(), "n", i, strings.Repeat("x", 20<<10)))
 	}
-	poll, post := n.polling(t)
-	for i, name := range names {
-		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
-	}
+	poll, post := n.claimIn(t, names, pids)
 	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
 	s := receive(t, recovered)
 	answered := make(chan error, 1)

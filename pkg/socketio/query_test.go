@@ -266,63 +266,40 @@ func TestANodeThatIsLostEndsTheWait(t *testing.T) {
 	}
 }
 
-// If a node is lost whose sockets have yet to ack, their acks are missing.
+// If a node is lost whose sockets have yet to ack, their acks are missing, also if the querying node did
+// not know it when it sent the query, so that it was never among the known members.
 func TestSocketsOfANodeThatIsLostAreNamed(t *testing.T) {
-	c := newCluster(adapter.MemoryOptions{})
-	n1 := c.viewing(t, "aaaa", viewed{})
-	deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"))
-	results := make(chan error, 1)
-	go func() {
-		_, err := collect(n1.To("r").EmitWithAck(t.Context(), "well?"))
-		results <- err
-	}()
-	ev, err := deaf.Next(t.Context())
-	must(t, err)
-	header, _ := parseQueryHeader(ev.Ask)
-	must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
-		Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
-	}))
-	must(t, deaf.Close())
-	var silent *UnansweredError
-	if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
-		t.Errorf("got %v", err)
-	}
-}
-
-// TestSocketsOfANewNodeThatIsLostAreNamed: the same for a node that the querying node did
-// not know when it sent the query, so that the node was never among the known members.
-func TestSocketsOfANewNodeThatIsLostAreNamed(t *testing.T) {
-	for name, ask := range map[string]func(*testNode, context.Context) error{
-		"room": func(n *testNode, ctx context.Context) error {
-			_, err := collect(n.To("r").Timeout(patience).EmitWithAck(ctx, "well?"))
-			return err
-		},
-		"everyone": func(n *testNode, ctx context.Context) error {
-			_, err := collect(n.Everyone().Timeout(patience).EmitWithAck(ctx, "well?"))
-			return err
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := newCluster(adapter.MemoryOptions{})
-			n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
-				return slices.DeleteFunc(members, func(m adapter.Member) bool { return m.ID == "deaf" })
-			}})
-			deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"), rooms.InNodes())
-			results := make(chan error, 1)
-			go func() { results <- ask(n1, t.Context()) }()
-			ev, err := deaf.Next(t.Context())
-			must(t, err)
-			header, _ := parseQueryHeader(ev.Ask)
-			must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
-				Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
-			}))
-			must(t, deaf.Close())
-			var silent *UnansweredError
-			if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
-				t.Errorf("got %v", err)
-			}
-		})
+	for _, known := range []bool{true, false} {
+		for _, to := range []string{"room", "everyone"} {
+			t.Run(fmt.Sprintf("known %v, to %s", known, to), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(adapter.MemoryOptions{})
+				n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
+					return slices.DeleteFunc(members, func(m adapter.Member) bool { return m.ID == "deaf" && !known })
+				}})
+				target := n1.Everyone()
+				if to == "room" {
+					target = n1.To("r")
+				}
+				deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"), rooms.InNodes())
+				results := make(chan error, 1)
+				go func() {
+					_, err := collect(target.Timeout(patience).EmitWithAck(t.Context(), "well?"))
+					results <- err
+				}()
+				ev, err := deaf.Next(t.Context())
+				must(t, err)
+				header, _ := parseQueryHeader(ev.Ask)
+				must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
+					Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
+				}))
+				must(t, deaf.Close())
+				var silent *UnansweredError
+				if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
+					t.Errorf("got %v, want sockets one and two to be named", err)
+				}
+			})
+		}
 	}
 }
 
