@@ -52,6 +52,19 @@ func TestOtherNamesExist(t *testing.T) {
 			known[m[1]] = true
 		}
 	}
+	for file, text := range documents(t) {
+		for _, m := range plainNames.FindAllStringSubmatch(text, -1) {
+			if !known[m[1]] {
+				t.Errorf("%s names %s, which does not exist", file, m[1])
+			}
+		}
+	}
+}
+
+// documents returns the texts of the documents, by file.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
@@ -62,13 +75,10 @@ func TestOtherNamesExist(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, m := range plainNames.FindAllStringSubmatch(string(text), -1) {
-				if !known[m[1]] {
-					t.Errorf("%s names %s, which does not exist", file, m[1])
-				}
-			}
+			all[file] = string(text)
 		}
 	}
+	return all
 }
 
 // sources returns the contents of all files with a suffix.
@@ -142,23 +152,13 @@ var link = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]+))?\)`)
 // TestLinks: the targets of the documents' links in this repository exist, including
 // headings.
 func TestLinks(t *testing.T) {
-	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, m := range link.FindAllStringSubmatch(string(text), -1) {
-				target := filepath.Join(filepath.Dir(file), m[1])
-				if _, err := os.Stat(target); err != nil {
-					t.Errorf("%s: %v", file, err)
-				} else if m[2] != "" && !hasHeading(t, target, m[2]) {
-					t.Errorf("%s: %s has no heading #%s", file, target, m[2])
-				}
+	for file, text := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			target := filepath.Join(filepath.Dir(file), m[1])
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %v", file, err)
+			} else if m[2] != "" && !hasHeading(t, target, m[2]) {
+				t.Errorf("%s: %s has no heading #%s", file, target, m[2])
 			}
 		}
 	}
