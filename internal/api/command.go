@@ -50,7 +50,7 @@ func named(field string, rooms []string) error {
 	}
 	for _, room := range rooms {
 		if auth.OfUser(room) {
-			return fail(badRequest, "%s: a room that begins with %s is its user's own", field, auth.UserRoom(""))
+			return fail(badRequest, "%s: rooms with the prefix %s are reserved for users", field, auth.UserRoom(""))
 		}
 	}
 	return checkNames(field, rooms)

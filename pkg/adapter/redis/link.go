@@ -300,7 +300,8 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 // relinkPause is the minimum interval between two attempts to connect.
 const relinkPause = 50 * time.Millisecond
 
-// unlink closes a link after a failed call that began at some time. Concurrent calls on it fail.
+// unlink closes a link after a failed call. began is the time at which the call began.
+// Concurrent calls on the link fail.
 func (p *partition) unlink(l *link, cause error, began time.Time) {
 	if p.link.CompareAndSwap(l, nil) {
 		p.failed(cause, began)
