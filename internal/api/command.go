@@ -46,7 +46,7 @@ func (a *API) leave(ctx context.Context, body []byte) (any, error) {
 // cannot be joined or left.
 func named(field string, rooms []string) error {
 	if len(rooms) == 0 {
-		return fail(badRequest, "%s is a list of rooms", field)
+		return fail(badRequest, "%s must be a list of rooms", field)
 	}
 	for _, room := range rooms {
 		if auth.OfUser(room) {

@@ -137,7 +137,7 @@ func (q query) number(name string, least, most, otherwise int) (int, error) {
 	}
 	n, err := strconv.Atoi(q.get(name))
 	if err != nil || n < least || n > most {
-		return 0, fail(badRequest, "%s is a number from %d to %d", name, least, most)
+		return 0, fail(badRequest, "%s must be a number from %d to %d", name, least, most)
 	}
 	return n, nil
 }

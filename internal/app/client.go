@@ -158,7 +158,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	if id.User != r.Socket().User() {
-		return nil, fail(forbidden, "the token is another user's; connect anew with it")
+		return nil, fail(forbidden, "the token belongs to another user; reconnect with it")
 	}
 	if err := c.be(ctx, id); err != nil {
 		return nil, err
