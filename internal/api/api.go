@@ -3,7 +3,7 @@
 // manual and openapi.yaml its contract.
 //
 // Every answer is JSON; every failure is a problem document, which states whether the requested
-// operation may have completed. A call ends in bounded time, whatever the state of the cluster, and
+// operation may have completed. A call ends in bounded time, in any state of the cluster, and
 // continues if its client disconnects.
 package api
 

@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// Timeout bounds the handling of one event, whatever the state of the cluster.
+// Timeout bounds the handling of one event, in any state of the cluster.
 const Timeout = 10 * time.Second
 
 // Options configure an [App].

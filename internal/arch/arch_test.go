@@ -87,7 +87,7 @@ var testArrows = map[string][]string{
 	},
 }
 
-// outermost reports whether a package may use what is global to a process.
+// outermost reports whether a package may use globals of the process.
 func outermost(pkg string) bool {
 	return strings.HasPrefix(pkg, "cmd/") || strings.HasPrefix(pkg, "internal/")
 }
@@ -153,7 +153,7 @@ func TestNoMetricsInTheLibrary(t *testing.T) {
 	}
 }
 
-// globals are functions that use what is global to a process.
+// globals are functions that use globals of the process.
 var globals = map[string][]string{
 	"os":              {"Getenv", "LookupEnv", "Environ", "Setenv", "Exit"},
 	"go.uber.org/zap": {"L", "S", "ReplaceGlobals"},

@@ -21,7 +21,7 @@ import (
 const (
 	refreshEvery = 5 * time.Minute  // so that withdrawn keys are forgotten
 	retryEvery   = 10 * time.Second // after a failure
-	refreshLeast = 3 * time.Second  // minimum interval, however many unknown keys clients send
+	refreshLeast = 3 * time.Second  // minimum interval, also if clients send many unknown keys
 	fetchTimeout = 3 * time.Second
 	maxJWKS      = 1 << 20 // bytes
 )

@@ -16,7 +16,7 @@ import (
 const (
 	// departTimeout bounds the time from the request to an owner to disconnect a client to the
 	// end of its WebSocket. The owner takes at most half of it for handlers, and as much again
-	// for a client that is slow to read what is queued.
+	// for a client that reads its queued packets slowly.
 	departTimeout = 10 * time.Second
 	// leastPolling is the minimum time to wait for the answers to polls.
 	leastPolling = 250 * time.Millisecond

@@ -287,7 +287,7 @@ func (c *Client) pace(ctx context.Context) error {
 	})
 }
 
-// await waits until try reports that a rate allows what is requested, for some seconds. Otherwise try
+// await waits, for some seconds, until try reports that a rate allows the request. Otherwise try
 // returns the time until it may.
 func (c *Client) await(ctx context.Context, limit *counter, message string, try func(now int64) (bool, time.Duration)) error {
 	for waited := time.Duration(0); ; {

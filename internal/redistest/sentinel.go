@@ -15,7 +15,7 @@ const masterName = "rejoin"
 // Sentinels are a primary, its replica and the three Sentinels that monitor them and promote the
 // replica half a second after the primary has fallen silent.
 type Sentinels struct {
-	Servers   []*Server // the two data servers, whichever is the primary
+	Servers   []*Server // the two data servers, the primary and the replica
 	Sentinels []*Server
 
 	t testing.TB

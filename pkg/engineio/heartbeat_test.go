@@ -105,7 +105,7 @@ func TestHeartbeat(t *testing.T) {
 			after(30 * time.Second)
 			c.Pause()
 			after(10 * time.Second)
-			c.Resume() // at 40 s; the pong lies behind what was not read
+			c.Resume() // at 40 s; the pong is behind unread data
 			for range 3 {
 				after(15 * time.Second)
 				c.hear(typeMessage, 1, nil)
@@ -170,7 +170,7 @@ func TestHeartbeat(t *testing.T) {
 	t.Run("pauses that follow each other", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
 			after(30 * time.Second)
-			for range 10 { // the answers are behind what is not read
+			for range 10 { // the answers are behind unread data
 				c.Pause()
 				after(10 * time.Second)
 				c.Resume()

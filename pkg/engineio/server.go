@@ -100,8 +100,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 }
 
 // CORS allows the origins that may use the server to use another handler: it adds the CORS headers,
-// and answers browsers' preflights. The handler is called for every other request, whatever its
-// origin.
+// and answers browsers' preflights. The handler is called for every other request, of any origin.
 func (s *Server) CORS(next http.Handler) http.Handler { return s.origins.CORS(next) }
 
 func (s *Server) lookup(id string) *Conn {

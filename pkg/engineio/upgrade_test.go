@@ -253,7 +253,7 @@ func TestPingFrameOnAProbe(t *testing.T) {
 	}
 }
 
-// A message that was posted before the upgrade comes before what is sent after it, even if
+// A message that was posted before the upgrade comes before messages sent after it, even if
 // Recv has not taken it yet.
 func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 	start := make(chan struct{})

@@ -51,8 +51,8 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		}
 		badRequest.answer(w, true)
 	}
-	// Browsers fail a connection if none of their subprotocols is selected, so the first one
-	// offered is taken, whatever it is.
+	// Browsers fail a connection if none of their subprotocols is selected, so the first
+	// offered one is taken.
 	if offered := websocket.Subprotocols(r.Request); len(offered) > 0 {
 		h.Set("Sec-Websocket-Protocol", offered[0])
 	}

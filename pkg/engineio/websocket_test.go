@@ -248,7 +248,7 @@ func TestPerMessageDeflate(t *testing.T) {
 				t.Fatalf("message %d: %d bytes, want %d", i, len(got), len(want))
 			}
 		}
-		if err := c.WaitQueue(t.Context(), 0); err != nil { // and what the writer did is seen
+		if err := c.WaitQueue(t.Context(), 0); err != nil { // and the writer's result is visible
 			t.Fatal(err)
 		}
 		if compressed := text.deflated.frame != nil; compressed != on || short.deflated.frame != nil {

@@ -13,7 +13,7 @@ import (
 // TestConversations plays testdata/conversations. Each file is one connection: "> text" and
 // ">> hex" are messages that arrive, and the line after each is the decoder's result: "..."
 // if it waits, "! reason", or a packet as type, namespace, id, data and attachments, with
-// "-" for what is empty.
+// "-" for empty parts.
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/conversations/*.txt")
 	if err != nil || len(files) == 0 {

@@ -91,9 +91,9 @@ func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b 
 // the event times the number of its target rooms and sockets may be at most 32 MiB: beyond that the
 // error wraps ErrTooLarge.
 //
-// An event is stored and published once for each of its rooms. The server does not limit what
-// handlers do: a handler that lets clients name rooms must bound how many, and how often.
-// [Broadcast.Place] reports what made-up rooms cost.
+// An event is stored and published once for each of its rooms. The server does not limit
+// handlers: a handler that lets clients name rooms must bound their number and rate.
+// [Broadcast.Place] reports how many rooms were new.
 func (b Broadcast) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := b.Publish(ctx, event, args...)
 	return err

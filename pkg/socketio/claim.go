@@ -19,7 +19,7 @@ var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection
 // claim takes the session over from the socket that serves it, on this node or another. It is
 // announced before it is sent to the store. When it returns without error this socket is the only
 // one of the session on this node; see [ownership]. Of concurrent claims the one that the store
-// executes last succeeds, whatever the order of the answers.
+// executes last succeeds, in any order of the answers.
 func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, error) {
 	s, pid, srv := r.socket, r.pid, r.socket.ns.srv
 	s.mu.Lock()
@@ -112,7 +112,7 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	stays.keep(r.request.keeps, r.from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	stays.uncharged += s.rooms.uncharged // less what is reserved for them
+	stays.uncharged += s.rooms.uncharged // less the part reserved for them
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: r.seen, given: was.given}
 	s.newestJoin = s.rooms.newestJoin()

@@ -90,7 +90,7 @@ func IsJavaScriptClient(h *engineio.Handshake) bool {
 		native = native || strings.Contains(agent, " CFNetwork/")
 		return agent == "node-XMLHttpRequest" || native && isTimestamp(more)
 	case transport == engineio.WebSocket && (agent == "" || native):
-		// Node.js offers this extension, whatever the user's options for it. React Native
+		// Node.js always offers this extension; users' options for it differ. React Native
 		// sends an Origin, which the clients of Java, .NET, Rust and Go do not.
 		offer := h.Header.Get("Sec-Websocket-Extensions")
 		return agent == "" && strings.HasPrefix(offer, "permessage-deflate; ") && strings.Contains(offer, "client_max_window_bits") ||

@@ -10,7 +10,7 @@ import (
 )
 
 // leaveTimeout bounds how long closing a connection waits for handlers and the sessions' last
-// write, and then for its client to take what is queued and the close.
+// write, and then for its client to receive its queued packets and the close.
 const leaveTimeout = storeTimeout
 
 // leastTaking is the minimum time for a client to receive the close. The next poll of a polling

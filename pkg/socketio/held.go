@@ -13,7 +13,7 @@ const (
 )
 
 // A heldBudget counts the deliveries that the gates of a node hold, and the acks that wait. A
-// delivery counts once, however many gates hold it. The budget takes no lock, because the fan-out
+// delivery counts once for any number of gates. The budget takes no lock, because the fan-out
 // updates it.
 type heldBudget struct {
 	bytes atomic.Int64

@@ -121,7 +121,7 @@ func TestHeldByOthersIsBounded(t *testing.T) {
 	}
 	all[2].gone()
 	all[3].gone()
-	all[0].cut() // what it holds counts no longer
+	all[0].cut() // its held deliveries no longer count
 	eventually(t, "one is held", func() bool { return n.held.bytes.Load() < 12<<10 })
 	s := n.Socket(all[1].sid)
 	s.mu.Lock()

@@ -23,7 +23,7 @@ func (c *countedHistory) History(ctx context.Context, room rooms.Room, page adap
 }
 
 // A call of History reads a bounded number of entries, although a backlog may have any number that
-// are not events, and reports what it has read.
+// are not events, and reports the bytes that it has read.
 func TestHistoryOfOtherEntries(t *testing.T) {
 	garbage := "[x" + strings.Repeat("y", 100) + "]"
 	for _, c := range []struct {

@@ -13,7 +13,7 @@ import (
 // A stay is one membership of a room as an interval of positions: its member receives the events
 // after join, up to and including leave. An open stay has not been left. A pending stay's join
 // position is not known yet, so it says nothing about any event. A commanded stay was made by the
-// server's application, whatever the client itself may join.
+// server's application, and does not depend on the client's permissions.
 type stay struct {
 	join, leave adapter.Cursor
 	pending     bool
@@ -51,7 +51,7 @@ type memberships struct {
 	banned map[string][]stay
 	count  int32 // of all stays in named
 	open   int32 // of those that are open
-	// uncharged is how far the cost of all stays in named exceeds what is counted in the server's
+	// uncharged is the part of the cost of all stays in named that is not counted in the server's
 	// total: negative if some is reserved for future stays.
 	uncharged int64
 	// unsaved means that the stays differ from those that restore has read.
@@ -116,7 +116,7 @@ func (m *memberships) enter(name string) {
 	m.uncharged += stayCost(name)
 }
 
-// stayCost is the approximate memory of a stay in bytes, including what the node keeps for its room
+// stayCost is the approximate memory of a stay in bytes, including the node's memory for its room
 // if it has no other members.
 func stayCost(name string) int64 { return 640 + 16*int64(len(name)) }
 

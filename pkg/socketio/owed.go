@@ -77,7 +77,7 @@ func (m *memberships) endsBehind(name string, c adapter.Cursor) bool {
 
 // owe keeps the copies that the member is to be given, although it has left their rooms at positions
 // before them: each as a stay that holds this position alone, in front of the newest one. It reports
-// whether there are any beyond what the member's node has reached.
+// whether there are any that the member's node has not reached.
 func (m *memberships) owe(list []owedCopy, reached adapter.Cursor) (owed bool) {
 	for _, c := range list {
 		if !reached.Covers(c.at) && m.owes(c) {

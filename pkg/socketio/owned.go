@@ -285,7 +285,7 @@ func (s *Server) refresh() {
 	}
 	for _, ref := range gone {
 		if sock := s.owned.holder(ref); sock != nil {
-			sock.background(sock.save, nil) // the write finds out what became of it
+			sock.background(sock.save, nil) // the write detects its new state
 		}
 	}
 }

@@ -76,8 +76,8 @@ func (p *paces) take(key string, now time.Time, weight int) bool {
 	return ok
 }
 
-// add changes what a key owes by more. It returns how much of that exceeds the burst, not counting
-// what will be given back.
+// add changes the debt of a key by more. It returns the part of it that exceeds the burst, not
+// counting the part that will be given back.
 func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +94,8 @@ func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond
 	return beyond
 }
 
-// left returns the rest of a key's burst, not counting what is taken and will be given back.
+// left returns the rest of a key's burst, not counting the part that is taken and will be
+// given back.
 func (p *paces) left(key string, now time.Time, back time.Duration) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

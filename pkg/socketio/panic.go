@@ -46,7 +46,8 @@ func (s *Server) guard(callback string, f func()) (failed *PanicError) {
 	return nil
 }
 
-// failure returns the value to report of a function that did not return, given what was recovered.
+// failure returns the value to report of a function that did not return, given the recovered
+// value.
 func failure(returned bool, recovered any) any {
 	if recovered == nil && !returned {
 		return errGoexit

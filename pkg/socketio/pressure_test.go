@@ -955,8 +955,8 @@ func TestEventsAreNotReadNearTheBudget(t *testing.T) {
 	}
 }
 
-// A client that sends many events before it reads anything gets all their acks, however small its send
-// queue is.
+// A client that sends many events before it reads anything gets all their acks, even with a small send
+// queue.
 func TestAcksOfManyEvents(t *testing.T) {
 	const events = 3000
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 32 << 10}})

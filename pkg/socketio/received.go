@@ -17,7 +17,7 @@ const (
 )
 
 // receivedPatience is the time that a packet may wait for attachments. After that its
-// connection is closed before any other, however much the others hold.
+// connection is closed before any other, even if others hold more.
 const receivedPatience = time.Second
 
 // A receiveBudget counts the memory of clients' events until they are handled: packets that wait
@@ -119,7 +119,7 @@ func (s *Server) relieve() {
 	}
 }
 
-// shed returns the connection to close, or nil, and uncounts what its reader held.
+// shed returns the connection to close, or nil, and stops counting the bytes of its reader.
 func (b *receiveBudget) shed() (largest *client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -140,8 +140,8 @@ func (b *receiveBudget) shed() (largest *client) {
 	return largest
 }
 
-// hold counts what the connection's decoder holds, and sets a deadline for the next attachment. The
-// reader calls it.
+// hold counts the bytes that the connection's decoder holds, and sets a deadline for the next
+// attachment. The reader calls it.
 func (c *client) hold(bytes int) {
 	c.holds = true
 	within := c.srv.opts.Engine.PingInterval + c.srv.opts.Engine.PingTimeout

@@ -66,7 +66,7 @@ type recovery struct {
 	genuine  bool           // a node of this cluster has issued it
 	from     adapter.Cursor // the position that the client has received
 	weight   int            // of the session, also if it could not be claimed
-	limit    RecoveryLimit  // of what it reads; nil for none
+	limit    RecoveryLimit  // of its reads; nil means no limit
 	patience time.Duration  // how much longer it may wait for that limit
 	back     time.Duration  // the part of the session's debt that will be given back
 }
@@ -77,7 +77,7 @@ func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
 		return &refusal{refusedUnknown, errors.New("not a private id")}
 	}
 	// Concurrent recoveries must not all pass before any of them is counted: each takes the maximum
-	// weight, and gives back what it does not need.
+	// weight, and gives back the unused part.
 	if !srv.recoveries.take(r.pid, time.Now(), maxRecoveryWeight) {
 		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
 		return errTooOften // before anything is read

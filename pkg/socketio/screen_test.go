@@ -130,7 +130,7 @@ func TestRoomsThatAreNotKept(t *testing.T) {
 	a.offset = "" // it has not received them
 	must(t, n2.ToSocket(a.sid).SocketsJoin(t.Context(), "given", "commanded"))
 	a.inRooms(n1, "commanded", "given", "granted", "left", "open", "secret")
-	a.call(`["leave","left"]`) // stores what the command has changed, too
+	a.call(`["leave","left"]`) // stores the command's changes, too
 	a.cut()
 	emitAll(2)
 	b := n2.reenter(t, a, pass{May: []string{"open"}})

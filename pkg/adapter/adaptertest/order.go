@@ -143,7 +143,7 @@ func anEventComesOncePerNode(t *testing.T, newCluster Maker) {
 	first.expect("several", "first")
 	expectNothingElse(nodes...)
 
-	// And once in each backlog, however often the room is named.
+	// An event is once in each backlog, even if a room is named several times.
 	kept, _, err := none.History(deadline(t), r, adapter.Page{Events: 10})
 	if got := payloads(kept); err != nil || !slices.Equal(got, []string{"several", "first"}) {
 		t.Errorf("History: %q, %v", got, err)

@@ -110,7 +110,7 @@ func replayRespectsTheLimit(t *testing.T, newCluster Maker) {
 	}
 }
 
-// A room with few events keeps all of them, whatever happens in other rooms.
+// A room with few events keeps all of them, regardless of other rooms.
 func replayIgnoresOtherRooms(t *testing.T, newCluster Maker) {
 	const limit = 10
 	a, b := two(t, newCluster, Options{BacklogLimit: limit})

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// A callState summarizes what is known of a call's attempts. It determines the next action.
+// A callState summarizes the knowledge of a call's attempts. It determines the next action.
 type callState uint8
 
 const (

@@ -61,7 +61,7 @@ func TestPublishWhileRedisIsPaused(t *testing.T) {
 	}
 }
 
-// Every call ends with its context, and with the adapter, whatever Redis does.
+// Every call ends with its context, and with the adapter, in any state of Redis.
 func TestCallsEndWithTheirContextWhileRedisIsDown(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{Timeout: 10 * time.Second, ProbeInterval: 100 * time.Millisecond})

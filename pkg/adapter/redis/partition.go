@@ -63,7 +63,7 @@ type partition struct {
 	news     chan struct{} // holds a token if a search for the history is wanted
 
 	mu    sync.Mutex
-	feed  *feed.Feed        // what is delivered
+	feed  *feed.Feed        // delivered items
 	rooms map[string]*heard // subscriptions, by name within the epoch
 	gen   *generation       // nil between two
 	// The condition of Redis.

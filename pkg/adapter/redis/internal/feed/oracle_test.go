@@ -83,7 +83,8 @@ func (n *node) lose(it Item, at adapter.Position) {
 	}
 }
 
-// known returns a position, or the newest of the clock if that is earlier: nobody joins later.
+// known returns a position, or the newest of the clock if that is earlier, because no member
+// joins later.
 func (n *node) known(at adapter.Position) adapter.Position {
 	if end := n.world.primary.newest().End(0); end.Compare(at) < 0 {
 		return end
