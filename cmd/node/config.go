@@ -99,7 +99,7 @@ type config struct {
 	APIKeys apiKeys `section:"Backends" split_words:"true" secret:"true" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both are closed"`
 
 	DrainDelay  time.Duration `section:"Draining" split_words:"true" default:"5s" within:"0s 10m" desc:"how long the node serves after SIGTERM, though not ready, until its balancer sends new clients elsewhere"`
-	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all immediately, as SIGINT does without any delay"`
+	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after the delay; 0s closes all immediately, as SIGINT does without any delay"`
 
 	ClientDir string `section:"Client files, logs and node ID" split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, instead of the built-in one"`
 	Demo      bool   `split_words:"true" default:"true" desc:"serve the demo page at /"`

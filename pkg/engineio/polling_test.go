@@ -448,7 +448,7 @@ func TestBackPressure(t *testing.T) {
 	receive(t, done)
 }
 
-// A POST that is held for longer than the HTTP server's write time-out is answered.
+// A POST that is held for longer than the HTTP server's write timeout is answered.
 func TestHeldPOSTIsAnswered(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	step := make(chan struct{})

@@ -176,7 +176,7 @@ func TestAnotherUserGetsNothing(t *testing.T) {
 	a.quiet() // and ann was not disturbed
 }
 
-// A private ID is good for the namespace in which the client got it.
+// A private ID is valid only in the namespace in which the client got it.
 func TestSessionOfAnotherNamespace(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
