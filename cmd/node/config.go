@@ -86,7 +86,7 @@ type config struct {
 	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"number of a room's newest events that can be replayed; up to about twice as many are stored. 0 disables recovery, and events are stored for a minute only"`
 	BacklogBytes    size          `split_words:"true" default:"0" within:"0 1024GiB" desc:"without Redis, memory limit of the stored events of all rooms; beyond it those of the rooms that were silent the longest are dropped. 0 stands for a quarter of GOMEMLIMIT, or 256MiB if that is not set"`
 	BacklogTTL      time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are stored after its last one"`
-	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"maximum number of missed events that a client can recover in all its rooms together. An event counts at least once, and half for each further room of the client that it went to"`
+	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"maximum number of missed events that a client can recover in all its rooms together. A second limit, twice as high, counts an event once for each of the client's rooms that it went to"`
 
 	RedisURL      redisURL      `section:"Cluster" split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this is a single node"`
 	RedisPrefix   keyPrefix     `split_words:"true" default:"rejoin:" allowed:"up to 64 letters, digits and : . _ -" desc:"prefix of the names of all keys and channels in Redis; the same on all nodes"`

@@ -1,4 +1,4 @@
-// Package adapter defines the contract between the nodes of a cluster: an adapter puts events into
+// Package adapter defines the contract between the nodes of a cluster. An adapter puts events into
 // one order, keeps the recent events of each room, delivers to every node the events of its
 // subscribed rooms, and carries queries and answers.
 //
@@ -152,9 +152,9 @@ type Message struct {
 	Data []byte
 }
 
-// A LostError is returned by Next if events may be missing from the feed and cannot be recovered:
-// every member of Rooms, or of any subscribed room if Rooms is empty, may have missed something,
-// and must be cut before it gets another event. The feed continues with the next call.
+// A LostError is returned by Next if events may be missing from the feed and cannot be recovered.
+// Every member of Rooms, or of any subscribed room if Rooms is empty, may have missed events, and
+// must be cut before it gets another one. The feed continues with the next call.
 type LostError struct {
 	Reason string
 	Rooms  []rooms.Room

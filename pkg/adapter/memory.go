@@ -52,8 +52,8 @@ type MemoryOptions struct {
 // has no goroutines and needs no Close.
 //
 // No event is lost in flight to a node. While 16,384 events or 64 MiB are queued for a node that
-// does not call Next, Publish to a room that it subscribed to waits for it, as long as its context
-// allows, and so publishes at the pace of the slowest node. A goroutine that calls Next should
+// does not call Next, Publish to one of its rooms waits for the node, as long as its context
+// allows. So publishers run at the pace of the slowest node. A goroutine that calls Next should
 // therefore not publish.
 type Memory struct {
 	mu     sync.Mutex

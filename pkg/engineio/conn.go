@@ -132,8 +132,8 @@ func (c *Conn) transport() string {
 func (c *Conn) Context() context.Context { return c.ctx }
 
 // Recv returns the client's next message, and waits for it. Only one goroutine at a time may call
-// it, and it should be in Recv most of the time, because on a WebSocket Recv reads the wire on its
-// caller's goroutine: this is how pings are answered and a disconnect is noticed. It follows an
+// it. It should be in Recv most of the time, because on a WebSocket Recv reads the wire on its
+// caller's goroutine. Only then are pings answered and a disconnect is detected. It follows an
 // upgrade.
 //
 // Once the connection is closed, and the messages that a polling client had sent before are

@@ -100,10 +100,10 @@ type Options struct {
 	// one. The text of its error is sent to the client.
 	AllowRequest func(*http.Request) error
 	// Admit is optional. It is called for each new session before AllowRequest, and before anything
-	// that costs time or memory. An error refuses the session; a *[BusyError] sets the status and
-	// the time to retry. If Admit returns a function, that is called once: when the connection is
-	// closed, its serve function has returned and nothing is left to write, for which a polling client
-	// has 30 seconds; or when no connection was created. Neither may block.
+	// that costs time or memory. An error refuses the session; a *[BusyError] sets the status and the
+	// time to retry. If Admit returns a function, that is called once: if no connection was created,
+	// or when the connection is closed, its serve function has returned and nothing is left to write.
+	// A polling client has 30 seconds to fetch the rest. Neither may block.
 	Admit func(*http.Request) (ended func(), err error)
 	// OnRefused is called for each request that is refused before it reaches a connection, with the
 	// protocol's code and message: 0 to 5, -1 while the server refuses new connections, and -2 if

@@ -112,9 +112,9 @@ func TestACopyApartThatWasNotReceived(t *testing.T) {
 	}
 }
 
-// A client that is cut repeatedly, each time after one of its missed events, and whose token
-// becomes weaker after its first recovery, gets every event of the room that a command had
-// joined it to, once and in order, although the command is no longer for it.
+// A client is cut repeatedly, each time after one of its missed events, and its token
+// becomes weaker after its first recovery. It gets every event of the room that a command
+// had joined it to, once and in order, although the command is no longer for it.
 func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
 	for _, tokens := range []string{"strong", "then weak"} {
 		for _, in := range [][3]uint16{{0, 1, 1}, {0, 1, 2}, {1, 0, 0}, {0, 0, 1}, {0, 1, 0}, {0, 0, 0}} {

@@ -87,8 +87,8 @@ func (b Broadcast) Timeout(d time.Duration) Broadcast { b.timeout = d; return b 
 // the backlog. After an error that wraps adapter.ErrUnavailable the event may or may not have been
 // sent; after any other error it was not. adapter.ErrNotPublished means that a retry may succeed.
 //
-// A broadcast may name at most 10,000 rooms and sockets, including those of Except, and the size of
-// the event times the number of its target rooms and sockets may be at most 32 MiB: beyond that the
+// A broadcast may name at most 10,000 rooms and sockets, including those of Except. The size of the
+// event times the number of its target rooms and sockets may be at most 32 MiB. Beyond that the
 // error wraps ErrTooLarge.
 //
 // An event is stored and published once for each of its rooms. The server does not limit
@@ -260,7 +260,7 @@ func (b Broadcast) command(ctx context.Context, kind, flags uint8, names []strin
 }
 
 // SocketsJoin makes the target's members join rooms. It returns when the command has its place in
-// the order and this node has reached it, for which it waits at most a second: a later Join or
+// the order and this node has reached it, for which it waits at most a second. So a later Join or
 // Leave of a socket of this node takes effect after the command. The members get no event that was
 // published to these rooms before the command, and every event after it except volatile ones, even
 // if they join a little later on their nodes. This does not depend on recovery: the nodes read the

@@ -34,9 +34,9 @@ func queue(lanes []*lane, ev *adapter.Event) []*lane {
 }
 
 // standIn puts a marker in the place of a command that a suspended stay is due to, just before the
-// command itself: the command may not be read, or may no longer be for the client, for example
-// because the client may not keep the room that it was addressed to. Behind the command the client's
-// position would already cover it and the events that the stay gives.
+// command itself. The command may not be read, or may no longer be for the client, for example
+// because the client may not keep the room that the command was addressed to. Behind the command the
+// client's position would already cover it and the events that the stay gives.
 func standIn(lanes []*lane, due adapter.Position, join adapter.Cursor) []*lane {
 	lanes, l := of(lanes, due.Partition)
 	i := 0

@@ -42,8 +42,8 @@ type memberships struct {
 	// needed.
 	order *[]string
 	// apart are the positions of copies that are not for the member, although a command has joined
-	// it to a room of theirs before them: by then it had been given a later copy of the same event,
-	// at the position that is the value here. May be nil.
+	// it to their room at an earlier position. By then the member had been given a later copy of
+	// the same event, at the position that is the value here. May be nil.
 	apart map[adapter.Position]adapter.Position
 	// banned are stays in rooms that a recovered member may not keep. Until the replay has ended,
 	// commands that remove or disconnect the member find it there: they were published while it was

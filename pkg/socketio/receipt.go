@@ -19,9 +19,9 @@ import (
 //   - Every command that given covers has been executed, or was not for the socket: the memberships
 //     reflect it.
 //
-// An older receipt holds as well, because it only says less. given is an offset that the node could
-// have sent to the client after the last one, so a recovery that begins with it is equivalent to
-// one with such an offset.
+// An older receipt is valid as well, because it only contains less. given is an offset that the
+// node could have sent to the client after the last one, so a recovery that begins with it is
+// equivalent to one with such an offset.
 type receipt struct {
 	// sent is the last offset that the client was sent with an event that it must not miss, also if
 	// it could not be queued, or else the one that it has shown. It is set before late events are

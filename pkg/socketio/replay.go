@@ -18,9 +18,9 @@ const missedSlab = 8
 // processes the events in the order of the replay and executes the commands among them.
 //
 // With several partitions, a room that a command has joined counts from the command on, as for a
-// connected client: the room's events before that in the order of the replay, and after the join
-// position, are sent with the command. So an offset that does not cover a command says that no
-// event of the rooms that it joined has been received.
+// connected client. The room's events after the join position that precede the command in the
+// order of the replay are sent with the command. So an offset that does not cover a command says
+// that no event of the rooms that it joined has been received.
 type replay struct {
 	socket *Socket
 	seen   adapter.Cursor // the position that the client has received; zero if it has received nothing

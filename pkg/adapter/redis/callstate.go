@@ -114,10 +114,10 @@ func elsewhere(err error) bool {
 }
 
 // refused reports whether a reply says that a script was ended before it changed anything: after
-// other errors of a script, a part of it may have been executed. The key of the wrong type is the
-// clock, which is written first, because those of rooms fail alone. The right to run a script at
-// all is checked first; the rights to run its commands are not, and that error begins with other
-// words.
+// other errors of a script, a part of it may have been executed. A key of the wrong type can only
+// be the clock, which is written first, because the keys of rooms fail alone. The right to run a
+// script at all is checked first; the rights to run its commands are not, and that error begins
+// with other words.
 func refused(err error) bool {
 	return says(err, "OOM", "NOREPLICAS", "MISCONF", "WRONGTYPE") || strings.HasPrefix(err.Error(), "NOPERM")
 }

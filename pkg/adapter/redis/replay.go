@@ -57,9 +57,9 @@ func (m *missed) lose(names []string, most int) {
 // can't be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
 // the current one.
 //
-// A read requests one more event than can be replayed, and does not stop at the end: backlogs are
-// trimmed by their length only, and kept longer than the limit, so no more than the limit after a
-// position proves that none after it is lost.
+// A read requests one more event than can be replayed, and does not stop at the end. Backlogs are
+// trimmed by their length only, and kept longer than the limit. So at most limit events after a
+// position prove that none after it is lost.
 //
 // payload is the maximum total size of the payloads, in bytes. Events beyond it come without
 // theirs; 0 means no maximum. If there are many events it waits for its turn.
