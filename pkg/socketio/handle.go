@@ -148,12 +148,17 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 			c.cut()
 			return fmt.Errorf("the client has read nothing for %v", timeout)
 		}
-		if m := c.parked.Load(); m != nil {
-			m.prolong()
-		}
+		c.prolong()
 		if err == nil {
 			return nil
 		}
+	}
+}
+
+// prolong notes that the client has taken something: a full mailbox may keep it paused for longer.
+func (c *client) prolong() {
+	if m := c.parked.Load(); m != nil {
+		m.prolong()
 	}
 }
 

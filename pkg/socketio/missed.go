@@ -265,5 +265,9 @@ func (r *recovery) send(limit int, ev *adapter.Event) error {
 // awaitQueue waits until at most limit bytes are queued.
 func (s *Socket) awaitQueue(limit int) error {
 	conn := s.client.conn
+	if conn.Queued() <= limit { // mostly; it costs neither a context nor a timer
+		s.client.prolong()
+		return nil
+	}
 	return s.client.whileTaking(conn.Context(), func(ctx context.Context) error { return conn.WaitQueue(ctx, limit) })
 }
