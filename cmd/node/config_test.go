@@ -269,7 +269,7 @@ func TestClientDir(t *testing.T) {
 	}
 	environment(t, map[string]string{"REJOIN_CLIENT_DIR": dir})
 	if _, r := load(); len(r.problems) != 1 || !strings.Contains(r.problems[0], "missing socket.io.js.map, socket.io.min.js,") {
-		t.Errorf("problems %q do not name what is missing", r.problems)
+		t.Errorf("problems %q do not name the missing part", r.problems)
 	}
 }
 

@@ -82,7 +82,7 @@ func TestForwardedClientsLeaveRoom(t *testing.T) {
 		}
 	}
 	if strings.Contains(metrics, `rejoin_limited_total{limit="forwarded_from_nodes"} 0`) || !regexp.MustCompile("\nrejoin_forward_received (4.|50)\n").MatchString(metrics) {
-		t.Error("what was refused and received is not counted")
+		t.Error("the owner's metrics do not count refused and received requests")
 	}
 	if codes := []int{stopNear(), stopOwner()}; !slices.Equal(codes, []int{0, 0}) {
 		t.Errorf("exit codes %d", codes)

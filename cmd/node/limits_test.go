@@ -30,7 +30,7 @@ func TestDefaultRates(t *testing.T) {
 		t.Errorf("got %d handshakes of an office, want at least 900, at most 1050", n)
 	}
 	if n := admitted("10.0.0.1", 900); n != 900 {
-		t.Errorf("%d handshakes of what may be a balancer, want 900", n)
+		t.Errorf("admitted %d handshakes of a possible load balancer, want 900", n)
 	}
 	for _, model := range []struct {
 		name         string

@@ -51,7 +51,7 @@ func FuzzClaims(f *testing.F) {
 		id, err := c.identity(defaults)
 		if err != nil {
 			if !utf8.ValidString(err.Error()) || len(err.Error()) > 200 {
-				t.Errorf("the error repeats what a stranger sent: %q", err)
+				t.Errorf("the error repeats text from the token: %q", err)
 			}
 			return
 		}

@@ -167,7 +167,7 @@ func silence(t *testing.T, target *redisurl.Target, servers []*redistest.Server)
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			t.Fatal("the room is still heard")
+			t.Fatal("the room is still subscribed")
 		}
 	}
 	e := adapter.Event{Target: rooms.Target{To: []rooms.Room{room}}, Stored: true}

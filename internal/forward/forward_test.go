@@ -284,7 +284,7 @@ func TestOptions(t *testing.T) {
 		"no secret":    func(o *Options) { o.Secret = "" },
 		"no node":      func(o *Options) { o.Node = "" },
 		"no directory": func(o *Options) { o.Directory = nil },
-		"no timeout":  func(o *Options) { o.Timeout = 0 },
+		"no timeout":   func(o *Options) { o.Timeout = 0 },
 	} {
 		o := good
 		change(&o)

@@ -47,7 +47,7 @@ func TestReadyFollowsTheNodesLife(t *testing.T) {
 	s.Stopping()
 	expect(503, "stopping")
 	if _, a := get(t, s.Ready()); a.Connections != nil {
-		t.Errorf("%+v, though it does not drain any more", a)
+		t.Errorf("got %+v, want no connections after the drain", a)
 	}
 	s.Serving() // a late start does not make it ready again
 	expect(503, "stopping")

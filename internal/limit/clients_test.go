@@ -109,7 +109,7 @@ func TestTheLargestEventComesThrough(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		if allowed(c, 2, 100) != 1 {
-			t.Error("what is left is not ten seconds' worth")
+			t.Error("the rest of the burst is not ten seconds' worth")
 		}
 		time.Sleep(90 * time.Second)
 		if allowed(c, 2, 1000) != 0 {

@@ -44,7 +44,7 @@ func TestCopyRate(t *testing.T) {
 					}
 					reserved := (test.rooms-1)*(test.bytes+copyCost) + test.strangers*newRoomCost
 					if most, least := rate*burst/test.cost, (rate*burst-reserved)/test.cost; sent > most || sent < least {
-						t.Errorf("%d are sent at once, want %d to %d", sent, least, most)
+						t.Errorf("got %d in a burst, want %d to %d", sent, least, most)
 					}
 					if send(all.Client(user, "192.0.2.1:2")) {
 						t.Error("another socket may")
@@ -108,7 +108,7 @@ func TestCopiesToManyRoomsInARow(t *testing.T) {
 		sent = append(sent, k)
 	}
 	if _, err := c.Copy(1000, 100, 1000); err == nil {
-		t.Error("a third passes, before it is known what the two have made")
+		t.Error("a third event passes before the new rooms of the first two are known")
 	}
 	for _, k := range sent {
 		k.Done(0)

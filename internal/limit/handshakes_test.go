@@ -36,7 +36,7 @@ func TestHandshakeRate(t *testing.T) {
 		h := NewHandshakes(HandshakeOptions{Rate: 100})
 		yes, no := admitted(h, 250, "127.0.0.1:1")
 		if yes != 100 || no == nil || no.Status != 0 || no.RetryAfter != time.Second {
-			t.Errorf("%d are admitted at once, the others %+v", yes, no)
+			t.Errorf("admitted %d in a burst, the others %+v", yes, no)
 		}
 		time.Sleep(500 * time.Millisecond)
 		if yes, _ := admitted(h, 100, "127.0.0.1:1"); yes != 50 {
@@ -116,7 +116,7 @@ func TestIPConnections(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if yes, _ := admitted(h, 2, "192.0.2.2:1"); yes != 1 {
-			t.Errorf("got %d: what the node refused counts as open, want 1", yes)
+			t.Errorf("admitted %d, want 1: a refused connection counts as open", yes)
 		}
 		ends[0]()
 		if yes, _ := admitted(h, 2, "192.0.2.1:1"); yes != 1 {

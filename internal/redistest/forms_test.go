@@ -69,7 +69,7 @@ func TestCluster(t *testing.T) {
 	to.must("WAIT", 1, patience.Milliseconds())
 	c.LoseTail(to, func() { to.must("SET", "{tag}0", "lost") })
 	if got := replica.must("GET", "{tag}0"); got != "kept" {
-		t.Errorf("the failover has kept what was %v, want kept", got)
+		t.Errorf("after the failover got %v, want kept", got)
 	}
 	to.Restart()
 	c.AwaitHealthy()

@@ -53,7 +53,7 @@ func TestPause(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := s.Client().Ping(ctx).Err(); err == nil {
-		t.Error("it answers while it stands still")
+		t.Error("the server answers while it is paused")
 	}
 	s.Resume()
 	s.must("PING")

@@ -302,7 +302,7 @@ func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 			b.arriving.shed()
 			b.arriving.mu.Unlock()
 			if c.Unread() != 0 || !givenUp(c) {
-				t.Error("what exceeds the budget is kept")
+				t.Error("a message that exceeds the budget is kept")
 			}
 		}
 		close(goOn)

@@ -65,7 +65,7 @@ func TestQueueBudgetCutsTheLargestQueue(t *testing.T) {
 		c.mu.Unlock()
 	}
 	if err := conns[0].Send(Text(bytes.Repeat([]byte("y"), 50_000))); err != nil {
-		t.Errorf("who has little is refused: %v", err)
+		t.Errorf("a connection with a short queue is refused: %v", err)
 	}
 	b.until(func() bool { return b.Stats().BudgetCuts > 0 })
 	b.withinBudget()

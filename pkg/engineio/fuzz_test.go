@@ -166,7 +166,7 @@ func FuzzWebSocket(f *testing.F) {
 		select {
 		case <-ends:
 		case <-time.After(patience):
-			t.Fatalf("%q: the connection goes on (%d)", frames, w.Code)
+			t.Fatalf("%q: the connection is still open (%d)", frames, w.Code)
 		}
 		for len(got) > 0 {
 			messages = append(messages, <-got)

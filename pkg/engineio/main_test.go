@@ -187,7 +187,7 @@ func (b *bench) until(is func() bool) {
 	b.Helper()
 	for end := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			b.Fatal("waited in vain")
+			b.Fatal("timed out")
 		}
 	}
 }
@@ -267,7 +267,7 @@ func receive[T any](t *testing.T, from <-chan T) T {
 	case v := <-from:
 		return v
 	case <-time.After(patience):
-		t.Fatal("waited in vain")
+		t.Fatal("timed out")
 		panic("unreachable")
 	}
 }

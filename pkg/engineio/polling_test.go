@@ -336,7 +336,7 @@ func TestFinishEndsWithItsContext(t *testing.T) {
 	b.clog(c)
 	_ = c.Close(ForcedClose)
 	if err := c.Finish(over); err != enough {
-		t.Errorf("a WebSocket that nobody reads: %v, want the cause", err)
+		t.Errorf("a WebSocket whose client does not read: %v, want the cause", err)
 	}
 	if err := c.Finish(t.Context()); err != nil || c.Queued() > 0 {
 		t.Errorf("after the cut: %v, %d bytes are queued, want 0", err, c.Queued())

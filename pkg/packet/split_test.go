@@ -25,7 +25,7 @@ func TestSplitArray(t *testing.T) {
 		for _, e := range elems {
 			got = append(got, string(e))
 			if cap(e) != len(e) {
-				t.Errorf("%s: appending to %s would overwrite what follows it", test.data, e)
+				t.Errorf("%s: appending to %s would overwrite the bytes after it", test.data, e)
 			}
 		}
 		if err != nil || !slices.Equal(got, test.want) {

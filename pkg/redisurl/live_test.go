@@ -80,7 +80,7 @@ func TestSingle(t *testing.T) {
 func TestEviction(t *testing.T) {
 	s := redistest.Start(t, "maxmemory-policy allkeys-lru")
 	if err := parse(t, s.URL()).Check(deadline(t, 20*time.Second)); !errors.Is(err, ErrEvicts) || !strings.Contains(err.Error(), "allkeys-lru") || !strings.Contains(err.Error(), s.Addr) {
-		t.Errorf("Check: %v, want ErrEvicts with the address and what it has", err)
+		t.Errorf("Check: %v, want ErrEvicts with the address and the policy", err)
 	}
 }
 
@@ -92,7 +92,7 @@ func TestCheckByAUserWithFewRights(t *testing.T) {
 	}
 	err := parse(t, strings.Replace(s.URL(), "redis://", "redis://none:pass@", 1)).Check(deadline(t, 20*time.Second))
 	if err == nil || !strings.Contains(err.Error(), "NOPERM") {
-		t.Errorf("Check without INFO: %v, want what is missing", err)
+		t.Errorf("Check without INFO: %v, want the missing right", err)
 	}
 }
 

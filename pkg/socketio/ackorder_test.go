@@ -596,7 +596,7 @@ func TestLeaveOfASocketThatIsGoneDoesNotWait(t *testing.T) {
 		return o != nil && len(o.published) > 0
 	})
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	left := make(chan error, 1)
 	go func() { left <- s.Leave(context.Background(), "r") }()
 	eventually(t, "it has returned", func() bool {

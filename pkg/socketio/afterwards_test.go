@@ -101,7 +101,7 @@ func TestNothingPassesADisconnect(t *testing.T) {
 	if m := w.next(); m != "41" {
 		t.Errorf("got %q, want a disconnect", m)
 	}
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	w.cut()
 	if n.back(t, w).sid == w.sid {
 		t.Error("recovered")

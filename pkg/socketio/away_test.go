@@ -107,7 +107,7 @@ func TestCommandsWhileAway(t *testing.T) {
 					}
 					t.Log("cut; not received:", a.awaited)
 					a.wire.cut()
-					eventually(t, "gone", func() bool { return a.node.Len() == 0 })
+					eventually(t, "it has ended", func() bool { return a.node.Len() == 0 })
 					for range a.random.IntN(12) {
 						a.step()
 					}
@@ -141,7 +141,7 @@ func TestCommandsOfOneMillisecond(t *testing.T) {
 	group, room := c.room(0, 0), c.room(2, 0)
 	a := n.member(t, group)
 	a.cut()
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	var want []string
 	for i := range 5 {
 		must(t, n.To(group).Emit(t.Context(), "n", i))
@@ -173,7 +173,7 @@ func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 			must(t, n.To(group).SocketsJoin(t.Context(), room))
 			a.joinedByCommand(n, room)
 			a.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			for i := range 3 {
 				must(t, n.To(room).Emit(t.Context(), "n", i+1))
 			}
@@ -184,7 +184,7 @@ func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 			b := n.back(t, a)
 			b.want(numbered(1), numbered(2), numbered(3))
 			b.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			d := n.back(t, b)
 			d.quiet()
 			if d.sid != a.sid || n.Socket(d.sid).InRoom(room) == left {
@@ -256,7 +256,7 @@ func TestLateEventsBeforeALeave(t *testing.T) {
 	eventually(t, "the client has left", func() bool { return !n2.Socket(a.sid).InRoom(room) })
 	must(t, n2.Socket(a.sid).SetData(t.Context(), 1))
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n2.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n2.Len() == 0 })
 	b := n1.back(t, a)
 	if n1.Stats().Recoveries[refusedJoin] == 0 {
 		b.want(numbered(1))
@@ -299,7 +299,7 @@ func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 				if cut == "amid it" {
 					close(store.release)
 				}
-				eventually(t, "the client is away", func() bool { return n2.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n2.Len() == 0 })
 				a = n1.back(t, a)
 			}
 			if cut == "before" || cut == "amid it" {
@@ -455,7 +455,7 @@ func TestASocketThatEndsAmidAJoinUnsubscribesOnlyItsOwnRooms(t *testing.T) {
 	eventually(t, "joining", func() bool { return s.InRoom("room") })
 	s.unplace()
 	if r := rooms.InNamed("/", "room"); a.has(r) {
-		t.Error("unsubscribed what it had not subscribed")
+		t.Error("unsubscribed a room that it had not subscribed")
 	}
 	if r := rooms.InNamed("/", "own"); !a.has(r) {
 		t.Error("its own room stays subscribed")
@@ -537,7 +537,7 @@ func TestManyCommandsOfOneRoomWhileAway(t *testing.T) {
 			n := newCluster(adapter.MemoryOptions{Partitions: partitions}).node(t, "a", Options{})
 			w := n.client(t)
 			w.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			const pairs = 50
 			var want []string
 			for i := range pairs {
@@ -578,7 +578,7 @@ func TestCommandsThatAreNotHeldAreReadTogether(t *testing.T) {
 	n.replays.page = 1 // nothing is held
 	w := n.client(t)
 	w.cut()
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	const rooms = 400
 	for i := range rooms {
 		must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), fmt.Sprint(i)))
@@ -664,7 +664,7 @@ func TestRefusalDependsOnCommandsNotYetRead(t *testing.T) {
 				w := n.client(t)
 				w.call(`["join","a"]`)
 				w.cut()
-				eventually(t, "gone", func() bool { return n.Len() == 0 })
+				eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 				for _, command := range tt.commands(n) {
 					command(t)
 				}

@@ -54,7 +54,7 @@ func TestCommandsByARoomThatIsNotKept(t *testing.T) {
 				a.event()
 				a.event()
 				a.cut()
-				eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 				must(t, n.To("team").Emit(t.Context(), "n", 3))
 				for _, command := range tt.commands {
 					must(t, command(t, n))
@@ -132,7 +132,7 @@ func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
 				w.want(numbered(0))
 				cut := func() {
 					w.cut()
-					eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+					eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 				}
 				cut()
 				must(t, n.To(secret).Emit(t.Context(), "n", 1))

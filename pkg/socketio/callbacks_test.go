@@ -274,7 +274,7 @@ func TestSitesAreComplete(t *testing.T) {
 	}
 	check := func(name string) {
 		if !known[name] {
-			t.Errorf("%s takes a function, but no site tests what happens in it", name)
+			t.Errorf("%s takes a function, but no site tests it", name)
 		}
 		delete(known, name)
 	}

@@ -32,10 +32,10 @@ import (
 // start and the answer of each call of the session store, each message between nodes (which
 // may also get lost), cuts, refused recoveries, timeouts, events, joins and refreshes.
 // After each step at most one socket per node may deliver, with the highest fence that its
-// node has learned of, and OnDisconnect has not been called for a client that is served by
-// the next claim, unless its node could not learn of that. In the end one socket is left,
-// which has and gets every event once, and can be recovered; or OnDisconnect has been
-// called exactly once for the last one that was connected.
+// node has learned of. OnDisconnect has not been called for a client that is served by the
+// next claim, unless its node could not learn of that. In the end one socket is left, which
+// has and gets every event once, and can be recovered; or OnDisconnect has been called
+// exactly once for the last one that was connected.
 func TestClaimsModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		nodes := rapid.IntRange(1, 3).Draw(rt, "nodes")

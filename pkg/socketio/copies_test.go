@@ -159,7 +159,7 @@ func TestCopiesOnceWhereTheClientIsJoinedAgain(t *testing.T) {
 			a.call(`["leave","` + second + `"]`)
 			if away {
 				a.cut()
-				eventually(t, "it is gone", func() bool { return n2.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n2.Len() == 0 })
 			}
 			must(t, n1.To(group).SocketsJoin(t.Context(), second))
 			if !away {
@@ -207,7 +207,7 @@ func TestCopiesOnceWhereTheEndOfARecoveryIsReadApart(t *testing.T) {
 	other := n2.member(t, first)
 	a := n1.member(t, group, second)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n1.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n1.Len() == 0 })
 	slow.hold(1)
 	early, err := sender.Adapter.Head(t.Context())
 	must(t, err)

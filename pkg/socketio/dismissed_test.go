@@ -136,7 +136,7 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 			n.Of("/b")
 			was := n.dial(t).connect("/b", "")
 			was.cut()
-			eventually(t, "it is gone", func() bool { return n.Of("/b").Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Of("/b").Len() == 0 })
 			w := n.client(t)
 			s := n.Socket(w.sid)
 			disconnect := func() {
@@ -276,7 +276,7 @@ func TestConnectionEndsBeforeADismissedSocketIsDisconnected(t *testing.T) {
 	if got := receive(t, reasons); got != ServerDisconnect {
 		t.Errorf("disconnected by %q, want %q", got, ServerDisconnect)
 	}
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	if n.back(t, w).sid == w.sid {
 		t.Error("recovered")
 	}

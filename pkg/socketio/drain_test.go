@@ -32,7 +32,7 @@ func TestSpreadFillsTheWholeTimeEvenly(t *testing.T) {
 		t.Errorf("in no time: %v", got)
 	}
 	if got := spread(0, over); len(got) != 0 {
-		t.Errorf("nobody: %v", got)
+		t.Errorf("without clients: %v", got)
 	}
 }
 
@@ -96,7 +96,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	w.want(numbered(1))
 	close(finish)
 	if got := w.next(); got != "437[true]" {
-		t.Errorf("got %s, want the ack of what arrived before", got)
+		t.Errorf("got %s, want the ack of the earlier event", got)
 	}
 	if got := w.next(); got != `438["ok"]` {
 		t.Errorf("got %s, want the ack of the join that arrived before", got)
@@ -257,7 +257,7 @@ func TestCloseForAnotherNode(t *testing.T) {
 	go func() { n.SendAway(t.Context(), id); close(left) }()
 	close(finish)
 	if got := w.next(); got != `437["done"]` {
-		t.Errorf("got %s, want the ack of what arrived before", got)
+		t.Errorf("got %s, want the ack of the earlier event", got)
 	}
 	select {
 	case <-left:

@@ -17,7 +17,7 @@ func TestMissingArguments(t *testing.T) {
 	args := Args{raw: []json.RawMessage{[]byte(`"a"`), []byte(`null`)}}
 	x, y, z := "x", "y", "z"
 	if err := args.Bind(&x, &y); err != nil || x != "a" || y != "y" {
-		t.Errorf("got %q, %q and error %v, want the argument and what was there before null", x, y, err)
+		t.Errorf("got %q, %q and error %v, want the argument and the former value for null", x, y, err)
 	}
 	x = "x"
 	err := args.Bind(&x, &y, &z)

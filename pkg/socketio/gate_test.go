@@ -17,10 +17,10 @@ func TestASpilledGateStaysClosed(t *testing.T) {
 	}
 	g.open(func(*delivery) { t.Error("an event has passed") })
 	if !g.hold(event(), 500) {
-		t.Error("an event passes behind what was lost")
+		t.Error("an event passes behind a loss")
 	}
 	g.restart()
 	if g.hold(event(), 500) {
-		t.Error("closed after a recovery has read what was lost")
+		t.Error("closed after a recovery has read the lost events")
 	}
 }

@@ -69,7 +69,7 @@ func TestHeldByRecoveriesIsBounded(t *testing.T) {
 		sids, pids = append(sids, w.sid), append(pids, w.pid)
 		w.cut()
 	}
-	eventually(t, "all are away", func() bool { return n.Stats().Sockets == 0 })
+	eventually(t, "all are disconnected", func() bool { return n.Stats().Sockets == 0 })
 	for i := range missed {
 		must(t, n.Emit(t.Context(), "n", i, strings.Repeat("x", 2<<10)))
 	}

@@ -23,7 +23,7 @@ func newHistory(t *testing.T) (*testNode, *wire) {
 	w := n.client(t)
 	w.call(`["join","r"]`)
 	w.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	for i := 1; i < 4; i++ {
 		must(t, n.To("r").Emit(t.Context(), "n", i)) // which the node is not subscribed to
 	}
@@ -34,7 +34,7 @@ func newHistory(t *testing.T) (*testNode, *wire) {
 func (n *testNode) backAgain(t *testing.T, w *wire) (events []string) {
 	t.Helper()
 	w.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := n.back(t, w)
 	if back.sid != w.sid {
 		t.Errorf("not recovered: %v", n.Stats().Recoveries)

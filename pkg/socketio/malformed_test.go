@@ -44,7 +44,7 @@ func TestMalformedEventsAreGaps(t *testing.T) {
 				} else {
 					w.cut()
 				}
-				eventually(t, "the member has gone", func() bool { return n.Len() == 1 })
+				eventually(t, "the member has left", func() bool { return n.Len() == 1 })
 				if how == "away" {
 					forge()
 				}
@@ -56,7 +56,7 @@ func TestMalformedEventsAreGaps(t *testing.T) {
 				other.want(numbered(1))
 				back.want(numbered(1))
 				back.cut()
-				eventually(t, "the member has gone again", func() bool { return n.Len() == 1 })
+				eventually(t, "the member has left again", func() bool { return n.Len() == 1 })
 			}
 		})
 	}

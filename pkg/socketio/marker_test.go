@@ -107,7 +107,7 @@ func TestSocketsLeaveOfManySocketsSharesAMarker(t *testing.T) {
 	for _, w := range clients {
 		w.want(numbered(1))
 	}
-	eventually(t, "nobody is in the room's index", func() bool { return n.index.Len(rooms.InNamed("/", room)) == 0 })
+	eventually(t, "the room has no members", func() bool { return n.index.Len(rooms.InNamed("/", room)) == 0 })
 	if got := slow.markers.Load(); got != 1 {
 		t.Errorf("got %d markers for %d sockets, want 1", got, sockets)
 	}

@@ -97,7 +97,7 @@ func TestLargeReplay(t *testing.T) {
 				must(t, nodes[0].Emit(t.Context(), "first"))
 				a.want(`["first"]`)
 				a.cut()
-				eventually(t, "gone", func() bool { return nodes[0].Len() == 0 })
+				eventually(t, "it has ended", func() bool { return nodes[0].Len() == 0 })
 				published := 0
 				publish := func() {
 					room := list[published%len(list)]
@@ -329,7 +329,7 @@ func TestReplaysOfOneConnection(t *testing.T) {
 			events += strings.Count(poll(), `["n",`)
 		}
 		post("1")
-		eventually(t, "it is away again", func() bool { return n.Stats().Sockets == 0 })
+		eventually(t, "the client is disconnected again", func() bool { return n.Stats().Sockets == 0 })
 	}
 }
 
@@ -450,7 +450,7 @@ func TestGateWaitsForItsTurn(t *testing.T) {
 	n := start(t, Options{})
 	w := n.client(t)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Stats().Sockets == 0 })
 	back := n.dial(t)
 	n.Server.mu.Lock()
 	var c *client

@@ -129,7 +129,7 @@ func TestNoOffsetGoesBackWhileTheFeedLags(t *testing.T) {
 	a := n.client(t)
 	n.client(t) // because of which the node's feed gets all events
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 1 })
 	must(t, n.Emit(t.Context(), "n", 1))
 	b := n.back(t, a)
 	if b.sid != a.sid {

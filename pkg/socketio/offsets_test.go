@@ -184,7 +184,7 @@ func presentForeignOffset(t *testing.T, partitions int, key, presented string) {
 	publish(1)
 	offsets["own"] = want(client, 1)
 	client.cut()
-	eventually(t, "the client is gone", func() bool { return one.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return one.Len() == 1 })
 	publish(2)
 	emit("other", 2)
 	offsets["newer"] = want(other, 2)
@@ -272,7 +272,7 @@ func TestRecoveryBesideFieldsOfTheApplication(t *testing.T) {
 			b.want(numbered(2))
 			b.quiet()
 			if got := n.Stats().Recoveries["unknown_session"]; got != 0 {
-				t.Errorf("%d sessions were looked for in vain, want 0", got)
+				t.Errorf("%d unknown sessions were requested, want 0", got)
 			}
 		})
 	}

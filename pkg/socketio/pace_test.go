@@ -37,7 +37,7 @@ func TestPaces(t *testing.T) {
 		t.Errorf("keys are kept: %d, want 1", len(p.due)+len(p.former))
 	}
 	if p.take("c", now, 2); take("c") != 1 {
-		t.Error("what weighs two does not count as two")
+		t.Error("an action of weight two does not count as two")
 	}
 	if p.add("c", now, -3*time.Second, 0); p.due["c"].After(now) || len(p.due) != 1 {
 		t.Errorf("keys are kept without anything used: %v", p.due)

@@ -152,7 +152,7 @@ func TestRecoveryAfterSocketsLeave(t *testing.T) {
 		must(t, n.To(room).Emit(t.Context(), "n", 1))
 		a.want(numbered(1))
 		a.cut()
-		eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		must(t, n.To(room).Emit(t.Context(), "n", 2))
 		must(t, n.To(group).SocketsLeave(t.Context(), room))
 		must(t, n.To(room).Emit(t.Context(), "n", 3))
@@ -160,7 +160,7 @@ func TestRecoveryAfterSocketsLeave(t *testing.T) {
 		b.want(numbered(2))
 		b.quiet()
 		b.cut()
-		eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	}
 }
 
@@ -526,7 +526,7 @@ func TestSocketsLeaveBetweenTwoCopiesOfAMissedEvent(t *testing.T) {
 	first, second := c.room(0, 0), c.room(1, 0)
 	w := n.member(t, first, second)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	before, err := others.Head(t.Context())
 	must(t, err)
 	others.fixHead(before)
@@ -584,7 +584,7 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 			first, second := c.room(0, 0), c.room(1, 0)
 			w := n.member(t, first, second)
 			w.cut()
-			eventually(t, "it is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			var before adapter.Cursor
 			back := n.backAmid(t, slow, w, func() {
 				var err error
@@ -622,7 +622,7 @@ func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
 	group, room := c.room(0, 0), c.room(1, 0)
 	w := n.member(t, group, room)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := n.backAmid(t, slow, w, func() {
 		must(t, other.To(room).Emit(t.Context(), "n", 1))
 		must(t, other.To(group).SocketsLeave(t.Context(), room))
@@ -741,7 +741,7 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 			must(t, other.To(own).Emit(t.Context(), "n", owed))
 			w.want(numbered(owed)) // its offset covers the later copies
 			w.cut()
-			eventually(t, "it is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			others.fixHead(before) // it was called then
 			must(t, other.To(second).SocketsLeave(t.Context(), first))
 			others.setHead(nil)
@@ -762,7 +762,7 @@ func TestReplayedSocketsLeaveBetweenTwoCopies(t *testing.T) {
 	first, second, group := c.room(0, 0), c.room(1, 0), c.room(1, 1)
 	w := n.member(t, first, second, group)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := n.backAmid(t, slow, w, func() {
 		before, err := others.Adapter.Head(t.Context())
 		must(t, err)
@@ -843,7 +843,7 @@ func TestSocketsJoinBeforeACopyThatIsOwed(t *testing.T) {
 	must(t, other.To(own).Emit(t.Context(), "n", 3))
 	w.want(numbered(3)) // its offset covers the later copy
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := other.recovered(t, w)
 	back.want(numbered(1), numbered(2))
 	back.quiet()
@@ -889,7 +889,7 @@ func TestOwedCopiesEndWithTheRecovery(t *testing.T) {
 	must(t, other.To(own).Emit(t.Context(), "n", 20))
 	w.want(numbered(20))
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := other.back(t, w)
 	for i := range 20 {
 		back.want(numbered(i))

@@ -203,7 +203,7 @@ func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	_, err := collect(n1.ServerSideEmitWithAck(t.Context(), "who?"))
 	wantPartial(t, err, nil, "deaf")
 	if found, err := n1.To().FetchSockets(t.Context()); err != nil || len(found) > 0 {
-		t.Errorf("nobody was asked, and %+v found: %v", found, err)
+		t.Errorf("no node was queried, and got %+v, %v", found, err)
 	}
 	if _, err := one(n1.ToSocket("elsewhere").query(t.Context(), "who?", nil)); errors.Is(err, ErrDisconnected) {
 		t.Errorf("got %v of a socket that may be connected", err)
@@ -353,7 +353,7 @@ func TestAnswersCountOnce(t *testing.T) {
 	all.remove(id)
 	take("c", `{"first":true}`)
 	if len(asked.nodes) != 1 {
-		t.Error("who was not waited for any more is counted")
+		t.Error("a node that is no longer awaited is counted")
 	}
 }
 
@@ -374,7 +374,7 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
 		if _, complete := asked.progress(of, members, true); !complete {
-			t.Errorf("all %v: a connection that nobody holds any more is waited for", everyone)
+			t.Errorf("all %v: the query waits for an abandoned connection", everyone)
 		}
 		queries.take(adapter.Message{ID: id, From: "new", Data: []byte(`{"first":true}`)})
 		if _, complete := asked.progress(of, members, false); !complete {
@@ -497,7 +497,7 @@ func TestAQueryBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 			must(t, n.Emit(t.Context(), "first"))
 			w.want(`["first"]`)
 			w.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			for i := range largeEvents {
 				must(t, n.ToSocket(w.sid).Emit(t.Context(), "r00", large(i)...))
 			}

@@ -72,7 +72,7 @@ func TestSenderThatReceivesNothing(t *testing.T) {
 						}
 					}
 					if end != "half-open" {
-						eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+						eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 					}
 					b := other.back(t, a)
 					if b.sid != a.sid {
@@ -107,7 +107,7 @@ func TestSenderWhoseNodesAreKilled(t *testing.T) {
 			must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has reached this
 			store.crashes.Store(true)
 			a.cut()
-			eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			store.crashes.Store(false)
 			if b := other.back(t, a); b.sid != a.sid {
 				t.Fatalf("not recovered: %v", other.Stats().Recoveries)
@@ -138,7 +138,7 @@ func TestNodesAreKilledRightAfterRecoveries(t *testing.T) {
 		t.Helper()
 		store.crashes.Store(true)
 		a.cut()
-		eventually(t, "the client is away", func() bool { return at.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return at.Len() == 0 })
 		store.crashes.Store(false)
 	}
 	for range overlookedEvents - 10 {
@@ -181,7 +181,7 @@ func TestEventsInFlightAtACut(t *testing.T) {
 				}
 				for range 3 { // the offset stays, and each recovery begins there
 					a.cut()
-					eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+					eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 					b := n.back(t, a)
 					if b.sid != a.sid {
 						t.Fatalf("not recovered: %v", n.Stats().Recoveries)
@@ -221,7 +221,7 @@ func TestCommandsAreExecutedOnce(t *testing.T) {
 					must(t, n.To("team").Emit(t.Context(), "n", 0))
 					a.want(numbered(0))
 					a.cut()
-					away := func() { eventually(t, "the client is away", func() bool { return n.Len() == 0 }) }
+					away := func() { eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 }) }
 					away()
 					must(t, command(n))
 					want := []string{"secret"}
@@ -290,7 +290,7 @@ func TestReceiptInMixedClusters(t *testing.T) {
 		must(t, n.To("r").Emit(t.Context(), "n", 10*i))
 		a.want(numbered(10 * i))
 		a.cut()
-		eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		must(t, n.To("r").Emit(t.Context(), "n", 10*i+1))
 		b := n.back(t, a)
 		if b.sid != a.sid {
@@ -322,7 +322,7 @@ func TestReceiptAheadOfTheHistory(t *testing.T) {
 	s.receipt.given = adapter.NewCursor(s.receipt.given.Epoch, 0, []adapter.Position{{Ms: uint64(time.Now().Add(time.Hour).UnixMilli())}})
 	s.mu.Unlock()
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	b := n.back(t, a)
 	if b.sid != a.sid {
@@ -366,7 +366,7 @@ func TestEndThatCannotBeWritten(t *testing.T) {
 	a.want(numbered(0))
 	store.full.Store(true)
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	if n := store.prolonged.Load(); n != 1 {
 		t.Errorf("the session was prolonged %d times, want 1", n)
 	}
@@ -392,7 +392,7 @@ func TestAnOlderOffset(t *testing.T) {
 		a.want(numbered(1))
 		for range 2 { // the second time a recovery has nothing to send
 			a.cut()
-			eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			b := n.back(t, a)
 			if b.sid != a.sid {
 				t.Fatalf("not recovered: %v", n.Stats().Recoveries)
@@ -400,7 +400,7 @@ func TestAnOlderOffset(t *testing.T) {
 			a = b
 		}
 		a.cut()
-		eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		a.offset = older
 		n.back(t, a).want(numbered(1))
 	}
@@ -422,7 +422,7 @@ func TestDisconnectThatSparedComesDuringAReplay(t *testing.T) {
 	must(t, n1.ToSocket(a.sid).Emit(t.Context(), "spared"))
 	a.want(`["spared"]`)
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n1.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n1.Len() == 0 })
 	for i := range largeEvents {
 		must(t, n1.ToSocket(a.sid).Emit(t.Context(), "r00", large(i)...))
 	}

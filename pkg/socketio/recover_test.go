@@ -102,7 +102,7 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 		"left by itself": {refusedUnknown, adapter.MemoryOptions{}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, a *wire) {
 			b := n.back(t, a)
 			b.write("41")
-			eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		}},
 		"trimmed": {refusedTrimmed, adapter.MemoryOptions{BacklogLimit: 5}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, _ *wire) {
 			for i := range 6 {
@@ -136,7 +136,7 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 			must(t, n.Emit(t.Context(), "first"))
 			a.want(`["first"]`)
 			a.cut()
-			eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			tc.do(t, c, n, a)
 			b := n.back(t, a)
 			if b.sid == a.sid || b.pid == a.pid {
@@ -199,7 +199,7 @@ func TestCommandsReachDisconnectedClients(t *testing.T) {
 	a := n.client(t)
 	a.call(`["join","old"]`)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	must(t, n.In("old").SocketsJoin(t.Context(), "new"))
 	must(t, n.To("new").Emit(t.Context(), "n", 1))
 	must(t, n.In("new").SocketsLeave(t.Context(), "old"))
@@ -217,7 +217,7 @@ func TestCommandsReachDisconnectedClients(t *testing.T) {
 		t.Errorf("rooms %v", rooms)
 	}
 	b.cut() // and again: a command is executed once
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	d := n.back(t, a)
 	d.want(numbered(1), numbered(3), numbered(5))
 	d.quiet()
@@ -374,7 +374,7 @@ func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
 	b.call(`["join","r"]`)
 	a := n.client(t)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 1 })
 	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "r"))
 	reluctant.room = rooms.InNamed("/", "r")
 	failed := n.dial(t)
@@ -413,7 +413,7 @@ func TestEventsDuringARecoveryComeAfterConnectAndOnce(t *testing.T) {
 	joining(n.Namespace)
 	a, witness := n.client(t), n.client(t)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 1 })
 	happens := func(i int) func() {
 		return func() {
 			must(t, n.Emit(t.Context(), "n", i))

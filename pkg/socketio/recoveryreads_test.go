@@ -164,7 +164,7 @@ func TestReplaysThatAreReadAgain(t *testing.T) {
 	w.call(`["join","r"]`)
 	w.call(`["join","group 0"]`)
 	w.cut()
-	eventually(t, "it has gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	const again, events, size = 60, 200, 1000
 	for i := range again {
 		must(t, n.To(fmt.Sprint("group ", i)).SocketsJoin(t.Context(), fmt.Sprint("group ", i+1)))

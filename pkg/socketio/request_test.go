@@ -33,7 +33,7 @@ func TestMethodsThatDecide(t *testing.T) {
 	for i := range typ.NumMethod() {
 		m := typ.Method(i)
 		if out := m.Type.NumOut(); out > 0 && m.Type.Out(out-1) == reflect.TypeFor[error]() && !slices.Contains(known, m.Name) {
-			t.Errorf("no test knows what %s returns when it is too late", m.Name)
+			t.Errorf("no test covers a late call of %s", m.Name)
 		}
 	}
 }
@@ -187,7 +187,7 @@ func TestNewIDAfterARefusal(t *testing.T) {
 	must(t, n.Emit(t.Context(), "n", 0))
 	w.want(numbered(0))
 	w.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	for i := range 20 {
 		must(t, n.Emit(t.Context(), "n", i))
 	}

@@ -238,7 +238,7 @@ func TestConcurrentConnectsMakeNoSocket(t *testing.T) {
 		t.Fatal("the connection lives")
 	}
 	close(hold)
-	eventually(t, "nobody is connected", func() bool { return n.Len() == 0 })
+	eventually(t, "no client is connected", func() bool { return n.Len() == 0 })
 }
 
 func TestDynamicNamespacesAreCreatedAndRemoved(t *testing.T) {
@@ -292,11 +292,11 @@ func TestCatchAllsAreAddedAndRemoved(t *testing.T) {
 		w.call(`["ping me"]`)
 		must(t, n.Emit(t.Context(), "news"))
 		w.want(`["news"]`)
-		eventually(t, "it is heard", func() bool { return strings.HasPrefix(heardNow(), "[in ping me out news") })
+		eventually(t, "it is received", func() bool { return strings.HasPrefix(heardNow(), "[in ping me out news") })
 		w.call(`["stop"]`)
 	}
 	if got := heardNow(); got != "[in ping me out news in stop]" {
-		t.Errorf("heard %s, want [in ping me out news in stop]", got)
+		t.Errorf("got events %s, want [in ping me out news in stop]", got)
 	}
 }
 

@@ -224,7 +224,7 @@ func TestCommandsMakeASessionTooLarge(t *testing.T) {
 			a := n.client(t)
 			if away {
 				a.cut()
-				eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			}
 			var names []string
 			for i := range 20 {
@@ -284,7 +284,7 @@ func TestDataOfAMiddlewareAfterARefusal(t *testing.T) {
 	must(t, n.Emit(t.Context(), "n", 0))
 	a.want(numbered(0))
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	for i := range 20 {
 		must(t, n.Emit(t.Context(), "n", i))
 	}
@@ -310,7 +310,7 @@ func TestAClaimThatIsTooLarge(t *testing.T) {
 	n := start(t, Options{Sessions: largeClaim{session.NewMemory()}})
 	a := n.client(t)
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	if b := n.back(t, a); b.sid == a.sid || n.Stats().Recoveries[refusedRooms] != 1 {
 		t.Errorf("%s, before %s: %v", b.sid, a.sid, n.Stats().Recoveries)
 	}

@@ -131,7 +131,7 @@ func TestConnectedCanBeUndone(t *testing.T) {
 	}
 	undo()
 	if left() != 1 {
-		t.Error("it is not owed any more")
+		t.Error("it is no longer owed")
 	}
 	o.mu.Lock()
 	o.forget(s.pid, func(*lostClaim) bool { return true })
@@ -156,7 +156,7 @@ func TestTurnOfARecoveryThatIsEnded(t *testing.T) {
 	w := n.client(t)
 	w.call(`["join many",250]`)
 	w.cut()
-	eventually(t, "it has gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	close(ends)
 	n.dial(t).write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
 	select {
@@ -184,7 +184,7 @@ func TestTurnsEndBeforeReads(t *testing.T) {
 		w.call(fmt.Sprintf(`["join many",%d]`, turnRooms))
 		w.cut()
 	}
-	eventually(t, "they have gone", func() bool { return n.Len() == 0 })
+	eventually(t, "they have ended", func() bool { return n.Len() == 0 })
 	for _, w := range clients {
 		n.dial(t).write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
 	}

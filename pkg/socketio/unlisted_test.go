@@ -234,7 +234,7 @@ func lostBy(t *testing.T, n *testNode, held *holdable, w *wire) (release func(er
 	w.want(`["first"]`)
 	w.cut()
 	id := w.sid
-	eventually(t, "the client is gone", func() bool {
+	eventually(t, "the client is disconnected", func() bool {
 		n.Namespace.mu.Lock()
 		defer n.Namespace.mu.Unlock()
 		return n.Namespace.sockets[id] == nil

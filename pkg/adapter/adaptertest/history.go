@@ -87,7 +87,7 @@ func progressIsReported(t *testing.T, newCluster Maker) {
 		select {
 		case c = <-reported:
 		case <-ctx.Done():
-			t.Fatalf("%s: the feed has reported %v, want what includes %v", b.Node(), c, head)
+			t.Fatalf("%s: the feed has reported %v, want a cursor that includes %v", b.Node(), c, head)
 		}
 	}
 }

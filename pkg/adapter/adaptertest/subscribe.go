@@ -81,7 +81,7 @@ func nothingIsMissedAfterSubscribe(t *testing.T, newCluster Maker) {
 			}
 		}
 		if !slices.Equal(got, want) {
-			t.Fatalf("round %d: after its join at %v the node heard %d events, of %d", round, joined, len(got), len(want))
+			t.Fatalf("round %d: after its join at %v the node got %d events, want %d", round, joined, len(got), len(want))
 		}
 	}
 }
@@ -123,7 +123,7 @@ func aRoomCanBeLeftAndJoinedAgain(t *testing.T, newCluster Maker) {
 		end := a.publish(event(fmt.Sprint(i), r))
 		heard := slices.DeleteFunc(b.upTo(end), func(e adapter.Event) bool { return joined.Covers(e.Position) })
 		if got := payloads(heard); !slices.Equal(got, []string{fmt.Sprint(i)}) {
-			t.Fatalf("round %d: heard %q", i, got)
+			t.Fatalf("round %d: got %q", i, got)
 		}
 		b.Unsubscribe(r)
 		a.publish(event("while away", r))

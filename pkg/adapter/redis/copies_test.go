@@ -164,7 +164,7 @@ func TestUndecodableEventsAreGaps(t *testing.T) {
 			}
 			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: end, s: begin}, end, 0) {
 				if err != nil {
-					t.Errorf("Replay of what can be decoded: %q, %v", e.Data, err)
+					t.Errorf("Replay of decodable events: %q, %v", e.Data, err)
 				}
 			}
 			if kept, _, err := a.History(deadline(t), r, adapter.Page{Events: 5}); !errors.Is(err, adapter.ErrUndecodable) {

@@ -109,7 +109,7 @@ func TestLostTailThatOnlyClientsKnow(t *testing.T) {
 	}
 	expectLoss(t, b)
 	if now := publish(t, b, event("end", room("r"))); now.SameHistory(offset) {
-		t.Error("the lost history goes on")
+		t.Error("the lost history continues")
 	}
 }
 
@@ -170,7 +170,7 @@ func TestAFormerHistoryDoesNotComeBack(t *testing.T) {
 	expectLoss(t, a)
 	third := publish(t, a, event("third", room("r")))
 	if third.Epoch == first.Epoch || third.Epoch == second.Epoch {
-		t.Errorf("it goes on in %s, after %s and %s", third.Epoch, first.Epoch, second.Epoch)
+		t.Errorf("the node continues in %s, after %s and %s", third.Epoch, first.Epoch, second.Epoch)
 	}
 	if now, err := redis.Get(ctx, names.epoch()).Result(); err != nil || now != third.Epoch {
 		t.Errorf("Redis is in %s, %v, want %s", now, err, third.Epoch)

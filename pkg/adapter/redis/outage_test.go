@@ -37,7 +37,7 @@ func TestPublishWhileRedisIsPaused(t *testing.T) {
 			// The first call is sent, those after it wait for its outcome.
 			known := errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)
 			if took := time.Since(began); !known || took > timeout*9/5 {
-				t.Errorf("Publish %d while Redis stands still: %v after %v, want ErrUnavailable or ErrNotPublished after %v", i, err, took, timeout)
+				t.Errorf("Publish %d while Redis is paused: %v after %v, want ErrUnavailable or ErrNotPublished after %v", i, err, took, timeout)
 			}
 		})
 	}
@@ -48,7 +48,7 @@ func TestPublishWhileRedisIsPaused(t *testing.T) {
 		t.Errorf("Publish once Redis is known to be away: %v after %v, want ErrNotPublished", err, time.Since(began))
 	}
 	if a.Ready() == nil {
-		t.Error("the node is ready though Redis stands still")
+		t.Error("the node is ready although Redis is paused")
 	}
 	server.Resume()
 	eventually(t, "the node is ready", func() bool { return a.Ready() == nil })
@@ -167,7 +167,7 @@ func TestStartWithoutRedis(t *testing.T) {
 	}()
 	select {
 	case err := <-joined:
-		t.Fatalf("New without Redis: %v, though its context goes on", err)
+		t.Fatalf("New without Redis: %v, although its context has not ended", err)
 	case <-time.After(600 * time.Millisecond):
 	}
 	server.Restart()

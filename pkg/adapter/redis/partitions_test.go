@@ -244,7 +244,7 @@ func (w *witness) check(t *testing.T, published [][]sent) {
 		}
 	}
 	if len(times) > 0 {
-		t.Errorf("%s got what nobody has published: %v", w.Node(), times)
+		t.Errorf("%s got an event that was not published: %v", w.Node(), times)
 	}
 	if missed+doubled > 0 {
 		t.Errorf("%s got %d events, %d of them doubled, and missed %d", w.Node(), len(w.got), doubled, missed)

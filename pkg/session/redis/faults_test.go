@@ -214,7 +214,7 @@ func TestPause(t *testing.T) {
 	}
 	// The pipeline's own deadline applies to callers without one.
 	if err := s.Save(t.Context(), sn, long); err == nil {
-		t.Error("a save to a server that stands still succeeds")
+		t.Error("a save to a paused server succeeds")
 	}
 	server.Resume()
 	sn.User = "after"

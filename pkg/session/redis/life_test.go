@@ -163,11 +163,11 @@ func TestClock(t *testing.T) {
 	}
 	c.learn(9000, now.Add(-time.Second))
 	if c.server != 5000 {
-		t.Error("what came late is learnt, though nothing is wrong with what it knows")
+		t.Error("a late answer is used although the known time is recent")
 	}
 	c.learn(7000, time.Now())
 	if c.server != 7000 {
-		t.Error("what came promptly is not learnt")
+		t.Error("a prompt answer is not used")
 	}
 	c.came = c.came.Add(-fresh)
 	if c.fresh() {
@@ -175,6 +175,6 @@ func TestClock(t *testing.T) {
 	}
 	c.learn(8000, now.Add(-time.Second))
 	if c.server != 8000 {
-		t.Error("what came late is not learnt, though what it knows is old")
+		t.Error("a late answer is not used although the known time is old")
 	}
 }

@@ -190,12 +190,12 @@ func TestOneServerOfAClusterIsPaused(t *testing.T) {
 		t.Errorf("Save: %v", err)
 	}
 	if len(stuck) > 0 {
-		t.Errorf("a save at another server has waited for the one that stands still: %v", <-stuck)
+		t.Errorf("a save at another server has waited for the paused one: %v", <-stuck)
 		return
 	}
 	still.Resume()
 	if err := <-stuck; err != nil {
-		t.Errorf("Save, once its server goes on: %v", err)
+		t.Errorf("Save after its server has resumed: %v", err)
 	}
 }
 

@@ -94,7 +94,7 @@ func TestTrail(t *testing.T) {
 		{"other", p(21), 20}, {"other", never, 20}, // after the tail
 	} {
 		if got := tr.from(tt.server, tt.heard, p(20)); got != p(tt.want) {
-			t.Errorf("a room heard from %v is read with %s from %v, want %d", tt.heard, tt.server, got, tt.want)
+			t.Errorf("a room subscribed from %v is read with %s from %v, want %d", tt.heard, tt.server, got, tt.want)
 		}
 	}
 	for ms, lacks := range map[uint64]bool{11: true, 12: false, 13: true, 14: false, 15: true} {
@@ -103,7 +103,7 @@ func TestTrail(t *testing.T) {
 		}
 	}
 	if tr.lacks("other", &adapter.Event{Position: p(11)}) || tr.lacks("s", stored(11)) {
-		t.Error("it lacks what is not stored, or what the same server has")
+		t.Error("it lacks an event that is not stored, or one of the same server")
 	}
 	// Events that do not fit count as not seen.
 	for ms := uint64(20); ms < 20+trailed; ms++ {
