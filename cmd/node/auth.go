@@ -21,8 +21,7 @@ func authOptions(c config) auth.Options {
 	}
 }
 
-// newVerifier returns the verifier of the clients' tokens, or nil if they need
-// none.
+// newVerifier returns the verifier of the clients' tokens, or nil if clients need no token.
 func newVerifier(c config, log *zap.Logger) (*auth.Verifier, error) {
 	if !c.authenticates() {
 		return nil, nil

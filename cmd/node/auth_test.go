@@ -39,7 +39,7 @@ func holding(t *testing.T, text string) string {
 	return name
 }
 
-// With a key of any kind the node may listen on addresses other than loopback.
+// With a key of any kind the node may listen on non-loopback addresses.
 func TestAuthenticationAllowsAddresses(t *testing.T) {
 	for name, value := range map[string]string{
 		"REJOIN_JWT_SECRET":     testSecret,
@@ -49,7 +49,7 @@ func TestAuthenticationAllowsAddresses(t *testing.T) {
 		environment(t, map[string]string{"REJOIN_ADDR": ":3000", name: value, "REJOIN_JWT_AUDIENCE": "here"})
 		c, r := load()
 		if len(r.problems)+len(r.warnings) > 0 || !c.authenticates() {
-			t.Errorf("%s: %+v", name, r)
+			t.Errorf("%s: got %+v, want no problems and authentication", name, r)
 		}
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)
@@ -126,7 +126,7 @@ func TestValuesFromFiles(t *testing.T) {
 		c, r := load()
 		if len(r.problems)+len(r.warnings) > 0 || c.JWTSecret != testSecret || c.ClusterSecret != "that of the cluster, with a space at the end " ||
 			strings.TrimSpace(string(c.JWTPublicKey)) != strings.TrimSpace(key) || c.RedisURL.target == nil {
-			t.Errorf("%+v", r)
+			t.Errorf("got %+v, want the values of the files and no problems", r)
 		}
 	}
 	t.Setenv("REJOIN_JWT_SECRET", testSecret)
@@ -140,7 +140,7 @@ func TestValuesFromFiles(t *testing.T) {
 	}
 	environment(t, map[string]string{"REJOIN_ADDR_FILE": "x"})
 	if _, r := load(); !strings.Contains(strings.Join(r.problems, ""), "REJOIN_ADDR_FILE=x: is not a variable") {
-		t.Errorf("%q", r.problems)
+		t.Errorf("got problems %q, want REJOIN_ADDR_FILE to be unknown", r.problems)
 	}
 }
 
@@ -148,7 +148,7 @@ func TestToken(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_JWT_SECRET": testSecret, "REJOIN_JWT_AUDIENCE": "here"})
 	code, stdout, stderr := execute(t, "-token", `{"sub": "alice"}`)
 	if code != exitOK || stderr != "" {
-		t.Fatalf("exit code %d, stderr %q", code, stderr)
+		t.Fatalf(`exit code %d, stderr %q, want %d, ""`, code, stderr, exitOK)
 	}
 	v, err := auth.New(auth.Options{Secret: []byte(testSecret), Audience: "here"})
 	if err != nil {
@@ -156,7 +156,7 @@ func TestToken(t *testing.T) {
 	}
 	defer v.Close()
 	if id, err := v.Verify(t.Context(), strings.TrimSpace(stdout)); err != nil || id.User != "alice" {
-		t.Errorf("%+v, %v", id, err)
+		t.Errorf("the printed token verifies as %+v, %v, want user alice", id, err)
 	}
 	for claims, says := range map[string]string{"alice": "JSON object", `{}`: "user", `{"sub":"a","exp":1}`: "expired"} {
 		if code, stdout, stderr := execute(t, "-token", claims); code != exitUsage || stdout != "" || !strings.Contains(stderr, says) {
@@ -168,6 +168,6 @@ func TestToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, _, stderr := execute(t, "-token", `{"sub": "alice"}`); code != exitUsage || !strings.Contains(stderr, "REJOIN_JWT_SECRET") {
-		t.Errorf("without a secret: %d, %q", code, stderr)
+		t.Errorf(`without a secret: %d, %q, want %d, text with "REJOIN_JWT_SECRET"`, code, stderr, exitUsage)
 	}
 }

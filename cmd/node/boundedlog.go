@@ -7,8 +7,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// Limits of what clients can make a node log: the size of an entry, because an
-// error may quote data from a client, and the number of entries.
+// Limits of the log entries that clients can cause: the size of an entry, because an error
+// may quote data from a client, and the number of entries.
 const (
 	maxLogText = 1000 // bytes of one field, other than a stack
 

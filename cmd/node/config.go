@@ -36,7 +36,7 @@ type config struct {
 
 	JWTSecret    secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
 	JWTPublicKey publicKeys  `split_words:"true" secret:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
-	JwksURL      jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server that such keys are fetched from: at startup, every 5 minutes, and when a token names an unknown key"`
+	JwksURL      jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server from which such keys are fetched: at startup, every 5 minutes, and when a token names an unknown key"`
 	JWTIssuer    string      `split_words:"true" allowed:"any text" desc:"required value of a token's iss; any if not set"`
 	JWTAudience  string      `split_words:"true" allowed:"any text" desc:"value that a token's aud must contain; any if not set"`
 	DefaultCan   permissions `split_words:"true" allowed:"a JSON object with join, to, history and members, each a list of at most 100 patterns of rooms, and broadcast, all and private, each true or false" desc:"permissions of clients whose tokens do not state any; none if not set. Without authentication, permissions of all clients; everything if not set"`
@@ -84,9 +84,9 @@ type config struct {
 	RecoveryWindow  time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be disconnected and still recover; 0s disables recovery"`
 	RecoveryClients string        `split_words:"true" default:"recognized" pattern:"recognized|requested|all" allowed:"recognized, requested, all" desc:"clients that can recover if they do not choose it themselves: those recognized as the JavaScript client, none, or all; see docs/clients.md"`
 	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"number of a room's newest events that can be replayed; up to about twice as many are stored. 0 disables recovery, and events are stored for a minute only"`
-	BacklogBytes    size          `split_words:"true" default:"0" within:"0 1024GiB" desc:"without Redis, memory limit of the stored events of all rooms; beyond it the rooms that were silent the longest lose theirs. 0 stands for a quarter of GOMEMLIMIT, or 256MiB if that is not set"`
+	BacklogBytes    size          `split_words:"true" default:"0" within:"0 1024GiB" desc:"without Redis, memory limit of the stored events of all rooms; beyond it those of the rooms that were silent the longest are dropped. 0 stands for a quarter of GOMEMLIMIT, or 256MiB if that is not set"`
 	BacklogTTL      time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are stored after its last one"`
-	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"maximum number of missed events that a client can recover in all its rooms together. An event counts at least once, and half for each further room of the client that it went to"`
+	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"maximum number of missed events that a client can recover in all its rooms together. A second limit, twice as high, counts an event once for each of the client's rooms that it went to"`
 
 	RedisURL      redisURL      `section:"Cluster" split_words:"true" secret:"true" allowed:"redis://, rediss://, redis+sentinel:// or redis+cluster:// with host and port" desc:"Redis that the nodes of a cluster share; without it this is a single node"`
 	RedisPrefix   string        `split_words:"true" default:"rejoin:" pattern:"[A-Za-z0-9:._-]{0,64}" allowed:"up to 64 letters, digits and : . _ -" desc:"prefix of the names of all keys and channels in Redis; the same on all nodes"`
@@ -99,7 +99,7 @@ type config struct {
 	APIKeys apiKeys `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several while one replaces another; without any both are closed"`
 
 	DrainDelay  time.Duration `section:"Draining" split_words:"true" default:"5s" within:"0s 10m" desc:"how long the node serves after SIGTERM, though not ready, until its balancer sends new clients elsewhere"`
-	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after that; 0s closes all immediately, as SIGINT does without any delay"`
+	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after the delay; 0s closes all immediately, as SIGINT does without any delay"`
 
 	ClientDir string `section:"Client files, logs and node ID" split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, instead of the built-in one"`
 	Demo      bool   `split_words:"true" default:"true" desc:"serve the demo page at /"`
@@ -215,8 +215,8 @@ func (c *config) validateRecovery(r *report) {
 // recovers reports whether clients can recover.
 func (c *config) recovers() bool { return c.RecoveryWindow > 0 && c.BacklogLimit > 0 }
 
-// Events of a room that are stored without recovery: a socket that a command joins
-// to the room reads from them what was published before its node had subscribed.
+// Events of a room that are stored without recovery: a socket that a command joins to the
+// room reads from them the events that were published before its node had subscribed.
 const (
 	joinBacklogLimit = 1000
 	joinBacklogTTL   = time.Minute
@@ -230,8 +230,8 @@ func (c *config) backlogs() (limit int, ttl time.Duration) {
 	return c.BacklogLimit, c.BacklogTTL
 }
 
-// clockTTL is how long a client's offset can be checked against the clock: longer
-// than its session can live.
+// clockTTL is the time for which a client's offset can be checked against the clock: longer
+// than its session can exist.
 func (c *config) clockTTL() time.Duration {
 	return c.RecoveryWindow + c.PingInterval + c.PingTimeout + socketio.RefreshPeriod(c.RecoveryWindow) + time.Minute
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// environment replaces all REJOIN_ variables for the time of a test.
+// environment replaces all REJOIN_ variables until the end of a test.
 func environment(t *testing.T, variables map[string]string) {
 	t.Helper()
 	for _, entry := range os.Environ() {
@@ -194,7 +194,7 @@ func TestAllProblemsAreReported(t *testing.T) {
 	})
 	code, stdout, stderr := execute(t)
 	if code != 2 || stdout != "" {
-		t.Errorf("exit code %d, stdout %q", code, stdout)
+		t.Errorf(`exit code %d, stdout %q, want 2, ""`, code, stdout)
 	}
 	for _, want := range []string{
 		"REJOIN_ADDR=0.0.0.0:3000: must be",
@@ -221,7 +221,7 @@ func TestUnknownVariables(t *testing.T) {
 	} {
 		environment(t, map[string]string{name: "1"})
 		if _, r := load(); len(r.problems) != 1 || !strings.Contains(r.problems[0], name+"=1: is not a variable") || !strings.Contains(r.problems[0], want) {
-			t.Errorf("%s: %q", name, r.problems)
+			t.Errorf("%s: got problems %q, want one that suggests %q", name, r.problems, want)
 		}
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)
@@ -274,7 +274,7 @@ func TestClientDir(t *testing.T) {
 	}
 	environment(t, map[string]string{"REJOIN_CLIENT_DIR": dir})
 	if _, r := load(); len(r.problems) != 1 || !strings.Contains(r.problems[0], "missing socket.io.js.map, socket.io.min.js,") {
-		t.Errorf("problems %q do not name what is missing", r.problems)
+		t.Errorf("problems %q do not name the missing part", r.problems)
 	}
 }
 
@@ -293,7 +293,7 @@ func TestHelp(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_PING_INTERVAL": "bad"})
 	code, stdout, stderr := execute(t, "-h")
 	if code != 0 || stderr != "" {
-		t.Errorf("exit code %d, stderr %q", code, stderr)
+		t.Errorf(`exit code %d, stderr %q, want 0, ""`, code, stderr)
 	}
 	for _, v := range variables() {
 		i := strings.Index(stdout, "\n"+v.name+" ")
@@ -315,7 +315,7 @@ func TestCheck(t *testing.T) {
 	}
 	environment(t, map[string]string{"REJOIN_PING_INTERVAL": "bad"})
 	if code, stdout, stderr := execute(t, "-check"); code != 2 || stdout != "" || !strings.Contains(stderr, "REJOIN_PING_INTERVAL=bad") {
-		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+		t.Errorf(`exit code %d, stdout %q, stderr %q, want 2, "", text with "REJOIN_PING_INTERVAL=bad"`, code, stdout, stderr)
 	}
 }
 
@@ -343,13 +343,12 @@ func TestVersionIsTheChangelogs(t *testing.T) {
 func TestArgumentsAreRefused(t *testing.T) {
 	for _, args := range [][]string{{"start"}, {"-x"}, {"-check", "now"}, {"--addr=:80"}} {
 		if code, stdout, stderr := execute(t, args...); code != 2 || stdout != "" || !strings.Contains(stderr, "-h") {
-			t.Errorf("%q: exit code %d, stdout %q, stderr %q", args, code, stdout, stderr)
+			t.Errorf(`%q: exit code %d, stdout %q, stderr %q, want 2, "", text with "-h"`, args, code, stdout, stderr)
 		}
 	}
 }
 
-// TestAPIKeys: keys are checked, open the internal port to other addresses, and are
-// shown nowhere.
+// TestAPIKeys: keys are checked, allow a non-loopback internal port, and are never shown.
 func TestAPIKeys(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_API_KEYS": "0123456789abcdef, the-second-key-is-good", "REJOIN_INTERNAL_ADDR": ":3001"})
 	c, r := load()
@@ -361,13 +360,13 @@ func TestAPIKeys(t *testing.T) {
 	} {
 		environment(t, map[string]string{"REJOIN_API_KEYS": keys})
 		if _, r := load(); len(r.problems) > 0 || len(r.warnings) != 1 || !strings.Contains(r.warnings[0], what) || strings.Contains(r.warnings[0], keys) {
-			t.Errorf("%s: %+v", keys, r)
+			t.Errorf("%s: got %+v, want one warning with %q and without the key", keys, r, what)
 		}
 	}
 	for _, keys := range []string{",", "0123456789abcdef,", "0123456789abcdef,0123456789abcdef", "0123456789 abcdef", "0123456789abcdeé"} {
 		environment(t, map[string]string{"REJOIN_API_KEYS": keys})
 		if _, r := load(); len(r.problems) != 1 || strings.Contains(r.problems[0], "0123") || !strings.Contains(r.problems[0], "(not shown)") {
-			t.Errorf("%q: %+v", keys, r)
+			t.Errorf("%q: got %+v, want one problem that does not show the keys", keys, r)
 		}
 	}
 	if text := fmt.Sprintf("%v %+v", c.APIKeys, c); strings.Contains(text, "0123456789abcdef") {

@@ -15,7 +15,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/redistest"
 )
 
-// startWithDescriptors starts a node that takes a number for its limit of descriptors.
+// startWithDescriptors starts a node with a limit of descriptors.
 func startWithDescriptors(t *testing.T, n uint64, variables map[string]string) (at listening, stop func() int) {
 	t.Helper()
 	var limit syscall.Rlimit
@@ -61,18 +61,18 @@ func TestForwardedClientsLeaveRoom(t *testing.T) {
 			t.Fatalf("upgrade %d: %v %v, want 503", i, err, answer)
 		}
 		if status, body := exchange(t, http.MethodPost, "http://"+at, "40"); status != 200 || body != "ok" {
-			t.Fatalf("POST: %d %s", status, body)
+			t.Fatalf("POST: %d %s, want 200, ok", status, body)
 		}
 		if status, body := fetch(t, "http://"+at); status != 200 || !strings.HasPrefix(body, `40{"sid":`) {
 			t.Fatalf("GET: %d %s", status, body)
 		}
 	}
 	if refused < 10 || refused > 20 {
-		t.Errorf("%d upgrades were refused", refused)
+		t.Errorf("%d upgrades were refused, want at least 10, at most 20", refused)
 	}
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if status, body := fetch(t, "http://"+owner.Internal+path); status != 200 {
-			t.Errorf("%s: %d %s", path, status, body)
+			t.Errorf("%s: %d %s, want 200", path, status, body)
 		}
 	}
 	_, metrics := fetch(t, "http://"+owner.Internal+"/metrics")
@@ -82,7 +82,7 @@ func TestForwardedClientsLeaveRoom(t *testing.T) {
 		}
 	}
 	if strings.Contains(metrics, `rejoin_limited_total{limit="forwarded_from_nodes"} 0`) || !regexp.MustCompile("\nrejoin_forward_received (4.|50)\n").MatchString(metrics) {
-		t.Error("what was refused and received is not counted")
+		t.Error("the owner's metrics do not count refused and received requests")
 	}
 	if codes := []int{stopNear(), stopOwner()}; !slices.Equal(codes, []int{0, 0}) {
 		t.Errorf("exit codes %d", codes)
@@ -94,7 +94,7 @@ func TestShares(t *testing.T) {
 		var c config
 		s := c.shares(n)
 		if s.clients != n/4*3 || s.forwarded <= s.clients || s.internal != n/8 || s.forwarded+s.internal > n-n/16 {
-			t.Errorf("%d: %+v", n, s)
+			t.Errorf("%d descriptors: got shares %+v, want three quarters for clients and an eighth for the internal port", n, s)
 		}
 		c.Connections = 100
 		if set := c.shares(n); set.clients != 100 || set.forwarded != s.forwarded || set.internal != s.internal {

@@ -52,7 +52,7 @@ func TestConfigurationDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want.Bytes()) {
-		t.Errorf("%s is not what the variables are; -update writes it", file)
+		t.Errorf("%s does not match the variables; -update writes it", file)
 	}
 }
 

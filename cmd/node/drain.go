@@ -17,13 +17,12 @@ const stopReserve = 500 * time.Millisecond
 // handlerTime is the time for running handlers without a budget.
 const handlerTime = 5 * time.Second
 
-// drain closes the connections at the pace that the configuration sets, or until ctx
-// ends. The node is not ready any more. It serves as before for the delay, in which
-// its balancer notices; then it refuses new clients and closes its connections one by
-// one. The last is closed after three quarters of the time, so that slow clients have
-// received everything by the end of the budget. The remaining connections are then
-// cut. Without a budget all are closed immediately, and drain waits only for
-// handlers.
+// drain closes the connections at the pace that the configuration sets, or until ctx ends.
+// The node is no longer ready. It serves as before for the delay, in which its load
+// balancer detects that; then it refuses new clients and closes its connections one by one.
+// The last is closed after three quarters of the time, so that slow clients have received
+// everything by the end of the budget. The remaining connections are then cut. Without a
+// budget all are closed immediately, and drain waits only for handlers.
 func (n *node) drain(ctx context.Context, delay, budget time.Duration) {
 	n.health.Draining(n.connections)
 	n.log.Info("draining: no longer ready", zap.Duration("serving_for", delay), zap.Int("connections", n.connections()))

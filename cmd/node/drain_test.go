@@ -60,7 +60,7 @@ func (n *drainable) drain() time.Duration {
 	select {
 	case code := <-n.code:
 		if code != 0 {
-			n.Errorf("exit code %d", code)
+			n.Errorf("exit code %d, want 0", code)
 		}
 	case <-time.After(time.Minute):
 		n.Fatal("the node does not end")
@@ -78,10 +78,10 @@ func (n *drainable) poller() (url string) {
 	sid, _, _ := strings.Cut(rest, `"`)
 	url += "&sid=" + sid
 	if status, body := exchange(n.T, http.MethodPost, url, "40"); status != 200 {
-		n.Fatalf("CONNECT: %d %s", status, body)
+		n.Fatalf("CONNECT: %d %s, want 200", status, body)
 	}
 	if status, body := fetch(n.T, url); status != 200 {
-		n.Fatalf("poll: %d %s", status, body)
+		n.Fatalf("poll: %d %s, want 200", status, body)
 	}
 	return url
 }
@@ -118,8 +118,7 @@ func (n *drainable) webSocket(sid string) *websocket.Conn {
 	return ws
 }
 
-// stalled opens a WebSocket whose client reads nothing of the megabytes that it is
-// sent.
+// stalled opens a WebSocket whose client reads none of the megabytes sent to it.
 func (n *drainable) stalled(sid string) {
 	n.Helper()
 	ws := n.webSocket(sid)
@@ -145,8 +144,8 @@ func (n *drainable) stalled(sid string) {
 	}
 }
 
-// TestDrainEndsWithinItsBudget: whatever the connections do, a node that is drained
-// ends within its budget.
+// TestDrainEndsWithinItsBudget: a drained node ends within its budget, in spite of
+// connections that do not cooperate.
 func TestDrainEndsWithinItsBudget(t *testing.T) {
 	redis := redistest.Start(t)
 	const budget = 4 * time.Second
@@ -174,13 +173,13 @@ func TestDrainEndsWithinItsBudget(t *testing.T) {
 	far.drain()
 }
 
-// TestDrainWithoutBudget: a node that has no time for its clients does not wait for
-// their polls, or for connections without a request.
+// TestDrainWithoutBudget: a node without a drain budget does not wait for clients' polls,
+// or for connections without a request.
 func TestDrainWithoutBudget(t *testing.T) {
 	n := startDrainable(t, map[string]string{"REJOIN_DRAIN_BUDGET": "0s"})
 	n.poller()
 	n.dial()
 	if took := n.drain(); took > time.Second {
-		t.Errorf("the node took %v to end", took)
+		t.Errorf("the node took %v to end, want at most %v", took, time.Second)
 	}
 }

@@ -33,7 +33,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	for name, args := range map[string][]string{"REJOIN_CLUSTER_SECRET": {"-check"}, "REJOIN_CLUSTER_SECRETE": {"-check"}, "REJOIN_CLUSTER_SECRE": {"-h"}} {
 		environment(t, map[string]string{name: hidden})
 		if _, stdout, stderr := execute(t, args...); strings.Contains(stdout+stderr, hidden) {
-			t.Errorf("%s %q: %s%s", name, args, stdout, stderr)
+			t.Errorf("%s %q: the output shows the secret: %s%s", name, args, stdout, stderr)
 		}
 	}
 	environment(t, map[string]string{"REJOIN_CLUSTER_SECRET": hidden, "REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0", "REJOIN_LOG_LEVEL": "debug"})
@@ -74,7 +74,7 @@ func TestAdvertised(t *testing.T) {
 			continue
 		}
 		if err != nil || got != test.want {
-			t.Errorf("%+v: %s, %v", test, got, err)
+			t.Errorf("%+v: %s, %v, want %s", test, got, err, test.want)
 		}
 	}
 }
@@ -99,7 +99,7 @@ func TestReachable(t *testing.T) {
 			all = append(all, &net.IPNet{IP: ip, Mask: network.Mask})
 		}
 		if got := reachable(all); got != test.want {
-			t.Errorf("of %q %q was chosen", test.all, got)
+			t.Errorf("of %q %q was chosen, want %q", test.all, got, test.want)
 		}
 	}
 }
@@ -111,7 +111,7 @@ func TestSingleNodeForwardsNothing(t *testing.T) {
 	}
 	defer cl.close()
 	if f, err := newForwarder(config{NodeID: "n001", ClusterSecret: "0123456789abcdef"}, cl.adapter, &limits{}, zap.NewNop()); f != nil || err != nil {
-		t.Errorf("%v, %v", f, err)
+		t.Errorf("newForwarder: got %v, %v, want nil for a single node", f, err)
 	}
 }
 
@@ -128,7 +128,7 @@ func TestNodesAnswerForEachOther(t *testing.T) {
 	sid, _, _ := strings.Cut(rest, `"`)
 	session += "&sid=" + sid
 	if status, body := exchange(t, http.MethodPost, "http://"+near.Addr+session, "40"); status != 200 || body != "ok" {
-		t.Errorf("POST at another node: %d %s", status, body)
+		t.Errorf("POST at another node: %d %s, want 200, ok", status, body)
 	}
 	if status, body := fetch(t, "http://"+near.Addr+session); status != 200 || !strings.HasPrefix(body, `40{"sid":`) {
 		t.Errorf("GET at another node: %d %s", status, body)

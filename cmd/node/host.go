@@ -10,12 +10,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// onlyOwnNames keeps web pages out that reach a node without authentication at a
-// loopback address under a name of their own (DNS rebinding): their owner has the
-// name resolve to 127.0.0.1, so that the page's origin is that of the node. Such a
-// node answers to the names of loopback and to the hosts of REJOIN_ORIGINS only. It
-// answers to all names if REJOIN_ALLOW_ANONYMOUS or REJOIN_TRUSTED_PROXIES says that
-// it serves others than the browsers of this machine.
+// onlyOwnNames protects a node without authentication at a loopback address against DNS
+// rebinding: the owner of a web page makes the page's name resolve to 127.0.0.1, so that
+// the page's origin is that of the node. Such a node answers only to the names of loopback
+// and to the hosts of REJOIN_ORIGINS. It answers to all names if REJOIN_ALLOW_ANONYMOUS or
+// REJOIN_TRUSTED_PROXIES says that it serves clients on other machines.
 func (n *node) onlyOwnNames(c config, next http.Handler) http.Handler {
 	if c.AllowAnonymous || c.authenticates() || !c.Addr.loopback() || len(c.TrustedProxies) > 0 || slices.Contains(c.Origins, "*") {
 		return next

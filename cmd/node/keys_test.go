@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The expected values were computed with another implementation, from the two HMACs of RFC 5869: nodes
-// of all versions must agree on them.
+// The expected values were computed with another implementation of RFC 5869. Nodes of all versions
+// must agree on them.
 func TestEachPurposeHasItsKey(t *testing.T) {
 	const s = secret("that of the tests' clusters")
 	offsets, forwarding := derive(s, forOffsets), derive(s, forForwarding)

@@ -73,16 +73,16 @@ type shares struct {
 }
 
 // shares divides descriptors, of which 0 is an unknown number. A client takes one at the
-// public port. If the session belongs to another node, it takes two more: one of this
-// node, to the owner, and one at the internal port of the owner. So with n nodes and no
-// affinity a node with c clients takes c + 2c(n-1)/n, which only the number of nodes and
-// the kind of the clients decide. All of it is therefore one share of three quarters,
-// all of which a single node has for public connections.
+// public port. If the session belongs to another node, it takes two more: one of this node,
+// to the owner, and one at the internal port of the owner. So with n nodes and no affinity
+// a node with c clients takes c + 2c(n-1)/n, which depends only on the number of nodes and
+// the kind of clients. All of it is therefore one share of three quarters. A single node
+// has the whole share for public connections.
 //
-// New connections must not use up the descriptors that connected clients need: forwarded
-// requests have a sixteenth more. An eighth is for the rest of the internal port, which is
-// health checks, metrics, backends and calls between nodes, and a sixteenth for Redis,
-// idle connections to other nodes and files.
+// New connections must not use up the descriptors that connected clients need, so forwarded
+// requests have a sixteenth more. An eighth is for the other uses of the internal port:
+// health checks, metrics, backends and calls between nodes. A sixteenth is for Redis, idle
+// connections to other nodes and files.
 func (c *config) shares(descriptors int) shares {
 	return shares{clients: cmp.Or(c.Connections, descriptors/4*3), forwarded: descriptors / 16 * 13, internal: descriptors / 8}
 }

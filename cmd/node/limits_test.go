@@ -12,9 +12,9 @@ import (
 	"github.com/rejoin-io/rejoin/internal/limit"
 )
 
-// TestDefaultRates: the default limits let honest clients do the most that was measured of
-// them, in one instant, and no more than some times that: see decision 62. The
-// measurement itself is TestHonestClientsMeetNoLimit.
+// TestDefaultRates: the default limits allow the maximum that was measured of honest
+// clients, in one instant, but only a small multiple of it: see decision 62. The
+// measurement is TestHonestClientsMeetNoLimit.
 func TestDefaultRates(t *testing.T) {
 	c, _ := load()
 	l := newLimits(c, zap.NewNop())
@@ -27,10 +27,10 @@ func TestDefaultRates(t *testing.T) {
 		return yes
 	}
 	if n := admitted("192.0.2.1", 1100); n < 900 || n > 1050 {
-		t.Errorf("%d handshakes of an office", n)
+		t.Errorf("got %d handshakes of an office, want at least 900, at most 1050", n)
 	}
 	if n := admitted("10.0.0.1", 900); n != 900 {
-		t.Errorf("%d handshakes of what may be a balancer", n)
+		t.Errorf("admitted %d handshakes of a possible load balancer, want 900", n)
 	}
 	for _, model := range []struct {
 		name         string
@@ -86,11 +86,11 @@ func TestConnectionsAreLimited(t *testing.T) {
 		t.Errorf("%d TCP connections of an address, want %d", got, want)
 	}
 	if got := c.sessions(); got != 0 {
-		t.Errorf("%d connections without GOMEMLIMIT", got)
+		t.Errorf("got %d connections without GOMEMLIMIT, want 0", got)
 	}
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(256 << 20))
 	if got := c.sessions(); got != 6144 {
-		t.Errorf("%d connections with 256 MiB", got)
+		t.Errorf("got %d connections with 256 MiB, want 6144", got)
 	}
 	l, admitted := newLimits(c, zap.NewNop()), 0
 	large := &http.Request{RemoteAddr: "127.0.0.1:1", Header: http.Header{"Cookie": {strings.Repeat("c", 15<<10)}}}

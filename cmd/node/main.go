@@ -29,7 +29,7 @@ var revision = "unknown"
 const (
 	// stopTimeout is the time limit of a clean stop.
 	stopTimeout = 10 * time.Second
-	// stopGrace is how long a stop waits for clients' requests in progress. After a
+	// stopGrace is the time that a stop waits for clients' requests in progress. After a
 	// drain, which waits for clients itself, drainedGrace applies.
 	stopGrace    = time.Second
 	drainedGrace = stopReserve / 2
@@ -146,7 +146,7 @@ func serve(ctx, draining context.Context, c config, build metrics.Build, log log
 
 func writeHelp(w io.Writer, flags *flag.FlagSet) {
 	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by
-environment variables. Without arguments it runs a node; with one of these it does not:
+environment variables. Without arguments it runs a node. With one of these arguments it does not run a node:
 
 `)
 	flags.SetOutput(w)

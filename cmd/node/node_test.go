@@ -103,24 +103,24 @@ func TestNodeServesAndStops(t *testing.T) {
 	} {
 		status, body := fetch(t, test.url)
 		if status != test.status || !strings.Contains(strings.ToLower(body), strings.ToLower(test.says)) {
-			t.Errorf("%s: %d %.200s", test.url, status, body)
+			t.Errorf("%s: got %d %.200s, want %d with %q", test.url, status, body, test.status, test.says)
 		}
 	}
 	if code := stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("exit code %d, want 0", code)
 	}
 }
 
 func TestNodeWithoutDemo(t *testing.T) {
 	at, stop := startNode(t, map[string]string{"REJOIN_DEMO": "false", "REJOIN_PATH": "/a/b/"})
 	if status, _ := fetch(t, "http://"+at.Addr+"/"); status != 404 {
-		t.Errorf("/: status %d", status)
+		t.Errorf("/: status %d, want 404", status)
 	}
 	if status, body := fetch(t, "http://"+at.Addr+"/a/b/?EIO=4&transport=polling"); status != 200 || !strings.Contains(body, `"sid":"`+at.Node) {
 		t.Errorf("status %d: %s; the session id does not begin with the node's %s", status, body, at.Node)
 	}
 	if code := stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("exit code %d, want 0", code)
 	}
 }
 
@@ -137,14 +137,14 @@ func TestWithoutMainNamespace(t *testing.T) {
 		"40/chat,": `40/chat,{"sid":`,
 	} {
 		if status, body := exchange(t, http.MethodPost, session, connect); status != 200 {
-			t.Fatalf("%s: %d %s", connect, status, body)
+			t.Fatalf("%s: %d %s, want 200", connect, status, body)
 		}
 		if _, body := fetch(t, session); !strings.HasPrefix(body, want) {
 			t.Errorf("%s is answered by %s, want %s", connect, body, want)
 		}
 	}
 	if code := stop(); code != 0 {
-		t.Errorf("exit code %d", code)
+		t.Errorf("exit code %d, want 0", code)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestConsoleNamesTheDemo(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_ADDR": "127.0.0.1:0", "REJOIN_INTERNAL_ADDR": "127.0.0.1:0", "REJOIN_LOG_FORMAT": "console"})
 	code, _, stderr := execute(t)
 	if code != 0 || !strings.Contains(stderr, "open http://127.0.0.1:") {
-		t.Errorf("exit code %d, stderr %s", code, stderr)
+		t.Errorf(`exit code %d, stderr %s, want 0, text with "open http://127.0.0.1:"`, code, stderr)
 	}
 }
 
@@ -179,12 +179,12 @@ func TestLogLevel(t *testing.T) {
 	log.Warn("loud")
 	var line struct{ Level, Msg, Time string }
 	if err := json.Unmarshal(b.Bytes(), &line); err != nil || line.Level != "warn" || line.Msg != "loud" || line.Time == "" {
-		t.Errorf("%v %+v: %s", err, line, fmt.Sprint(&b))
+		t.Errorf("logged %s, parsed as %+v, %v, want level warn and message loud", fmt.Sprint(&b), line, err)
 	}
 }
 
-// A message that is logged again and again is sampled, and others are not; texts
-// that clients may have sent are cut, and stacks are not.
+// Only a message that is logged repeatedly is sampled. Texts that may come from clients are
+// shortened, and stacks are not.
 func TestLogIsBounded(t *testing.T) {
 	var b bytes.Buffer
 	log := newLogger(config{LogLevel: "info", LogFormat: "json"}, &b)
@@ -196,7 +196,7 @@ func TestLogIsBounded(t *testing.T) {
 	log.With(zap.String("event", long)).Warn("again")
 	text := b.String()
 	if n := strings.Count(text, `"msg":"again"`); n < logFirst || n > 10_000/10 {
-		t.Errorf("%d entries of 10,000", n)
+		t.Errorf("got %d entries of 10,000, want at least %d, at most %d", n, logFirst, 10_000/10)
 	}
 	if len(text) > 3*(maxLogText+100)*(10_000/10) || strings.Contains(text, strings.Repeat("x", maxLogText+1)) {
 		t.Errorf("%d bytes", len(text))
@@ -206,7 +206,7 @@ func TestLogIsBounded(t *testing.T) {
 	}
 	written := strings.Count(text, "\n")
 	if dropped := int(testutil.ToFloat64(log.dropped)); dropped != 10_002-written {
-		t.Errorf("%d dropped and %d written", dropped, written)
+		t.Errorf("got %d dropped and %d written, want %d", dropped, written, 10_002-written)
 	}
 	b.Reset()
 	log = newLogger(config{LogLevel: "debug", LogFormat: "json"}, &b)
@@ -214,6 +214,6 @@ func TestLogIsBounded(t *testing.T) {
 		log.Debug("again")
 	}
 	if n := strings.Count(b.String(), "\n"); n != 1000 {
-		t.Errorf("debug: %d entries of 1,000", n)
+		t.Errorf("debug: %d entries of 1,000, want 1000", n)
 	}
 }

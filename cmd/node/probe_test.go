@@ -51,7 +51,7 @@ func TestProbe(t *testing.T) {
 			t.Errorf("%s: exit code %d, %q", test.url, code, said)
 		}
 		if lines := strings.Count(said, "\n"); lines != code { // nothing, or one line
-			t.Errorf("%s: %d lines: %q", test.url, lines, said)
+			t.Errorf("%s: %d lines: %q, want %d", test.url, lines, said, code)
 		}
 	}
 }
@@ -65,16 +65,16 @@ func TestProbeOfASilentNode(t *testing.T) {
 	}
 	defer silent.Close()
 	if code, said := executeProbe(t, "http://"+silent.Addr().String()); code != exitFailure || !strings.Contains(said, "deadline exceeded") {
-		t.Errorf("exit code %d, %q", code, said)
+		t.Errorf(`exit code %d, %q, want %d, text with "deadline exceeded"`, code, said, exitFailure)
 	}
 }
 
 func TestProbeOfANode(t *testing.T) {
 	at, stop := startNode(t, nil)
 	if code, said := executeProbe(t, "http://"+at.Internal+"/readyz"); code != exitOK {
-		t.Errorf("exit code %d, %q", code, said)
+		t.Errorf("exit code %d, %q, want %d", code, said, exitOK)
 	}
 	if code := stop(); code != exitOK {
-		t.Errorf("exit code %d", code)
+		t.Errorf("exit code %d, want %d", code, exitOK)
 	}
 }

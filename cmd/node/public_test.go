@@ -33,7 +33,7 @@ func ask(t *testing.T, method, url string, header ...string) *http.Response {
 	return res
 }
 
-// The host and scheme that a trusted proxy names are the node's own origin.
+// The host and scheme from a trusted proxy are the node's own origin.
 func TestOwnOriginBehindAProxy(t *testing.T) {
 	for _, test := range []struct {
 		proxies, header string
@@ -80,7 +80,7 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 	}
 	redis.Kill()
 	for ask(t, "GET", "http://"+at.Internal+"/readyz").StatusCode == 200 {
-		time.Sleep(10 * time.Millisecond) // nothing announces it
+		time.Sleep(10 * time.Millisecond) // there is no event to wait for
 	}
 	if res := ask(t, "GET", "http://"+at.Addr+handshake, "Origin", page); res.StatusCode != 503 || !readable(res) || res.Header.Get("Retry-After") == "" {
 		t.Errorf("not ready: %s, %v", res.Status, res.Header)
@@ -91,7 +91,7 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 	}
 	stop()
 
-	// A node that waits for its cluster has no server yet.
+	// A node that waits for its cluster does not serve sockets yet.
 	port, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestUnreadyAnswersHaveCORSHeaders(t *testing.T) {
 			c.Close()
 			break
 		}
-		time.Sleep(10 * time.Millisecond) // nothing announces it
+		time.Sleep(10 * time.Millisecond) // there is no event to wait for
 	}
 	if res := ask(t, "GET", "http://"+addr+handshake, "Origin", page); res.StatusCode != 503 || !readable(res) {
 		t.Errorf("starting: %s, %v", res.Status, res.Header)
@@ -152,7 +152,7 @@ func TestForeignHost(t *testing.T) {
 			w := httptest.NewRecorder()
 			n.newPublicServer(c, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).Handler.ServeHTTP(w, r)
 			if w.Code != test.want {
-				t.Errorf("%d %s", w.Code, w.Body)
+				t.Errorf("got %d %s, want %d", w.Code, w.Body, test.want)
 			}
 		})
 	}
@@ -170,19 +170,19 @@ func TestNodeWithoutTrailingSlash(t *testing.T) {
 	}
 }
 
-// The health path of the public address is off until it is named.
+// The health path of the public address is disabled unless it is configured.
 func TestHealthPath(t *testing.T) {
 	at, stop := startNode(t, map[string]string{"REJOIN_HEALTH_PATH": "/up"})
 	if status, body := fetch(t, "http://"+at.Addr+"/up"); status != 200 || body != "ready\n" {
-		t.Errorf("%d %q", status, body)
+		t.Errorf(`got %d %q, want 200, "ready\n"`, status, body)
 	}
 	if status, _ := fetch(t, "http://"+at.Addr+"/up/"); status != 404 {
-		t.Errorf("another path: %d", status)
+		t.Errorf("another path: %d, want 404", status)
 	}
 	stop()
 	at, stop = startNode(t, map[string]string{"REJOIN_HEALTH_PATH": ""})
 	if status, _ := fetch(t, "http://"+at.Addr+"/up"); status != 404 {
-		t.Errorf("though off: %d", status)
+		t.Errorf("though off: %d, want 404", status)
 	}
 	stop()
 }
@@ -193,7 +193,7 @@ func TestKeepAlive(t *testing.T) {
 	c, _ := load()
 	n := &node{log: zap.NewNop(), limits: newLimits(c, zap.NewNop())}
 	if d := n.newPublicServer(c, http.NotFoundHandler()).IdleTimeout; d <= 600*time.Second {
-		t.Errorf("kept for %v", d)
+		t.Errorf("kept for %v, want more than %v", d, 600*time.Second)
 	}
 	environment(t, map[string]string{"REJOIN_KEEP_ALIVE": "90s"})
 	if c, _ = load(); n.newPublicServer(c, http.NotFoundHandler()).IdleTimeout != 90*time.Second {

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis"
 )
 
-// A node that has rolled the id of another rolls again.
+// A node whose random id is in use takes another one.
 func TestRandomNodeIDs(t *testing.T) {
 	server := redistest.Start(t)
 	other, stop := startNode(t, map[string]string{"REJOIN_REDIS_URL": server.URL(), "REJOIN_CLUSTER_SECRET": "that of the test's cluster"})
@@ -34,7 +34,7 @@ func TestRandomNodeIDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if id := n.cluster.adapter.Node(); id != "free" {
-		t.Errorf("the node is %s", id)
+		t.Errorf("the node is %s, want free", id)
 	}
 	if err := n.stop(ctx, stopGrace); err != nil {
 		t.Error(err)
@@ -103,7 +103,7 @@ func TestComplaints(t *testing.T) {
 	} {
 		now = now.Add(step.after)
 		if due := c.due(step.err, now); due != step.due {
-			t.Errorf("%v after the one before, %v: due is %v", step.after, step.err, due)
+			t.Errorf("%v after the one before, %v: due is %v, want %v", step.after, step.err, due, step.due)
 		}
 	}
 }

@@ -92,8 +92,8 @@ func (v variable) mayBeFile() bool {
 
 func (v variable) fileName() string { return v.name + "_FILE" }
 
-// readFile returns the value in a file, without trailing newlines. An error states
-// what the file must be.
+// readFile returns the value in a file, without trailing newlines. An error states the
+// requirements on the file.
 func (v variable) readFile(path string) (reflect.Value, error) {
 	if os.Getenv(v.name) != "" {
 		return reflect.Value{}, fmt.Errorf("the only one: %s is set, too", v.name)

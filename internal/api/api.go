@@ -3,7 +3,7 @@
 // manual and openapi.yaml its contract.
 //
 // Every answer is JSON; every failure is a problem document, which states whether the requested
-// operation may have completed. A call ends in bounded time, whatever the state of the cluster, and
+// operation may have completed. A call ends in bounded time, in any state of the cluster, and
 // continues if its client disconnects.
 package api
 
@@ -33,8 +33,8 @@ const Prefix = "/api/v1/"
 type Options struct {
 	// Keys authenticate callers of the API; without any it is closed.
 	Keys []string
-	// Namespaces are the available namespaces, by name. While there are none every call is answered
-	// that the node is not ready.
+	// Namespaces are the available namespaces, by name. While there are none the answer to every
+	// call is that the node is not ready.
 	Namespaces map[string]*socketio.Namespace
 	// Calls remembers calls with an Idempotency-Key. It is required with Namespaces.
 	Calls idempotency.Store
@@ -88,8 +88,8 @@ const (
 	askTimeout   = maxAsk + timeout
 )
 
-// A route is an operation at a path. A writing route has a body and accepts an Idempotency-Key; a
-// reading route has a query; the only other route is the contract, which needs no key.
+// A route is an operation at a path. A writing route has a body and accepts an Idempotency-Key. A
+// reading route has a query. The only other route is the contract, which needs no key.
 type route struct {
 	method  string
 	timeout time.Duration
@@ -207,7 +207,8 @@ type response struct {
 	replayed    bool
 }
 
-// answered returns the response of a call. may is the text to add if its outcome is unknown.
+// answered returns the response of a call. may is the text to add if the outcome of the call
+// is unknown.
 func answered(v any, err error, may string) response {
 	switch {
 	case err != nil:
@@ -228,7 +229,7 @@ const (
 	contentProblem = "application/problem+json"
 )
 
-// writeTimeout is how long a client may take to read an answer.
+// writeTimeout is the time that a client may take to read an answer.
 const writeTimeout = 10 * time.Second
 
 func (res response) write(w http.ResponseWriter) {

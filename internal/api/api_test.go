@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const key = "a key that nobody guesses"
 
-// A flaky adapter publishes, and where fail is set does not say so.
+// A flaky adapter publishes, and returns fail as the error if it is set.
 type flaky struct {
 	adapter.Adapter
 	fail  error
@@ -88,7 +88,7 @@ func call(h http.Handler, method, path, body string, headers ...string) *httptes
 	return w
 }
 
-// problemOf returns the problem that an answer is, which must be a good one.
+// problemOf returns the problem document in an answer, which must be well-formed.
 func problemOf(t testing.TB, w *httptest.ResponseRecorder) problem {
 	t.Helper()
 	var p problem
@@ -128,7 +128,7 @@ func TestNotReady(t *testing.T) {
 	}
 }
 
-// TestLog: each failure is a line, none shows a key, and who tries keys can't fill
+// TestLog: each failure is one line without keys, and attempts with wrong keys cannot fill
 // the log.
 func TestLog(t *testing.T) {
 	core, logs := observer.New(zap.DebugLevel)
@@ -137,13 +137,13 @@ func TestLog(t *testing.T) {
 		call(a, "POST", "emit", emitted, "X-API-Key: ", "X-API-Key: a guess")
 	}
 	if n := logs.Len(); n < 1 || n > 30 {
-		t.Errorf("%d lines", n)
+		t.Errorf("got %d lines, want at least 1, at most 30", n)
 	}
 	f.fail = fmt.Errorf("%w: the cause", adapter.ErrUnavailable)
 	call(a, "POST", "emit", emitted)
 	last := logs.FilterLevelExact(zap.WarnLevel).All()
 	if len(last) != 1 || !strings.Contains(fmt.Sprint(last[0].ContextMap()), "the cause") {
-		t.Errorf("%v", last)
+		t.Errorf("logged %v, want one warning with the cause", last)
 	}
 	for _, line := range logs.All() {
 		if text := fmt.Sprint(line.Message, line.ContextMap()); strings.Contains(text, key) || strings.Contains(text, "a guess") {
@@ -152,8 +152,8 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestConnectionGoesOn: the deadlines of an answer end with it.
-func TestConnectionGoesOn(t *testing.T) {
+// TestConnectionIsUsableAfterAnAnswer: the deadlines of an answer end with it.
+func TestConnectionIsUsableAfterAnAnswer(t *testing.T) {
 	a, _ := start(t, Options{})
 	server := httptest.NewServer(a)
 	defer server.Close()
@@ -172,7 +172,7 @@ func TestConnectionGoesOn(t *testing.T) {
 		body, err := io.ReadAll(res.Body)
 		res.Body.Close()
 		if err != nil || res.StatusCode != 200 || res.ContentLength != int64(len(body)) {
-			t.Errorf("%d %s %v", res.StatusCode, body, err)
+			t.Errorf("got %d, %d bytes of %d, %v, want the whole answer", res.StatusCode, len(body), res.ContentLength, err)
 		}
 	}
 }

@@ -24,7 +24,7 @@ type answer struct {
 	arguments
 }
 
-// arguments are what a client has sent: JSON, and the attachments of its placeholders.
+// arguments are sent by a client: JSON, and the attachments of its placeholders.
 type arguments struct {
 	Args        json.RawMessage `json:"args"`
 	Attachments [][]byte        `json:"attachments,omitempty"`
@@ -75,7 +75,7 @@ func (a *API) ask(ctx context.Context, body []byte) (any, error) {
 	wait := defaultAsk
 	if q.Timeout != nil {
 		if *q.Timeout < 1 || int64(*q.Timeout) > maxAsk.Milliseconds() {
-			return nil, fail(badRequest, "timeout is 1 to %d milliseconds", maxAsk.Milliseconds())
+			return nil, fail(badRequest, "timeout must be 1 to %d milliseconds", maxAsk.Milliseconds())
 		}
 		wait = time.Duration(*q.Timeout) * time.Millisecond
 	}
@@ -109,7 +109,7 @@ func (a *API) ask(ctx context.Context, body []byte) (any, error) {
 			return nil, err
 		}
 		if size += args.size(); size > maxAnswers {
-			return nil, open(tooMany, "the event was sent, but its answers are too large: ask fewer sockets")
+			return nil, open(tooMany, "the event was sent, but its answers are too large: request acks from fewer sockets")
 		}
 		found.Answers = append(found.Answers, answer{got.SocketID, string(got.Node), args})
 	}

@@ -20,8 +20,8 @@ type batchResult struct {
 }
 
 // batch emits one event after the other, so they are in the order of the list. Invalid ones are
-// skipped. After one that could not be sent, the rest are not tried: they would precede it, or fail
-// like it.
+// skipped. After an emit that could not be sent the rest are not tried, because they would precede
+// it or also fail.
 func (a *API) batch(ctx context.Context, body []byte) (any, error) {
 	var list struct {
 		Emits []json.RawMessage `json:"emits"`

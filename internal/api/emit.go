@@ -20,9 +20,9 @@ type event struct {
 func (e event) values() ([]any, error) {
 	switch {
 	case e.Event == "":
-		return nil, fail(badRequest, "event is the name of an event")
+		return nil, fail(badRequest, "event must be the name of an event")
 	case packet.Reserved(e.Event):
-		return nil, fail(reservedEvent, "%q is an event of the client itself", e.Event)
+		return nil, fail(reservedEvent, "%q is reserved for the client", e.Event)
 	}
 	values := make([]any, len(e.Args))
 	for i, arg := range e.Args {

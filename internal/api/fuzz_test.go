@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzBodies: a body is answered by JSON or by nothing, or is the caller's fault, which a
-// problem document says; what is taken has each name once, as the contract spells it.
+// FuzzBodies: the answer to a body is JSON, empty, or a problem document. An accepted body
+// has each name at most once, spelled as in the contract.
 func FuzzBodies(f *testing.F) {
 	paths := []string{"emit", "batch", "join", "leave", "disconnect", "ask"}
 	for i, bodies := range [][]string{
@@ -32,13 +32,13 @@ func FuzzBodies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, path uint8, body string) {
 		w := call(a, http.MethodPost, paths[int(path)%len(paths)], body)
 		switch {
-		case w.Code == http.StatusGatewayTimeout && paths[int(path)%len(paths)] == "ask": // as the body asks for
+		case w.Code == http.StatusGatewayTimeout && paths[int(path)%len(paths)] == "ask": // as requested by the body
 		case w.Code >= http.StatusInternalServerError:
-			t.Errorf("%q: %d %s", body, w.Code, w.Body)
+			t.Errorf("%q: got %d %s, want no server error", body, w.Code, w.Body)
 		case w.Code >= http.StatusBadRequest:
 			problemOf(t, w)
 		case w.Body.Len() > 0 && !json.Valid(w.Body.Bytes()) || w.Body.Len() == 0 && w.Code != http.StatusNoContent:
-			t.Errorf("%q: %d %q", body, w.Code, w.Body)
+			t.Errorf("%q: got %d %q, want JSON, or 204 and no body", body, w.Code, w.Body)
 		default:
 			names := make(map[string]json.RawMessage)
 			if err := json.Unmarshal([]byte(body), &names); err != nil || len(names) == 0 {

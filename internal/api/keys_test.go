@@ -31,15 +31,15 @@ func TestKeys(t *testing.T) {
 		}
 		w := call(a, "POST", "emit", emitted, headers...)
 		if w.Code != tt.status {
-			t.Errorf("%q: %d %s", headers, w.Code, w.Body)
+			t.Errorf("%q: %d %s, want %d", headers, w.Code, w.Body, tt.status)
 		}
 		if w.Code == 401 && (problemOf(t, w).Code != unauthorized.name || w.Header().Get("WWW-Authenticate") == "") {
 			t.Errorf("%q: %s", headers, w.Header())
 		}
 	}
-	for _, path := range []string{"nothing", "emit/", "sockets"} { // nobody learns what there is
+	for _, path := range []string{"nothing", "emit/", "sockets"} { // callers cannot find out which paths exist
 		if w := call(a, "GET", path, "", "X-API-Key: "); w.Code != 401 {
-			t.Errorf("%s: %d", path, w.Code)
+			t.Errorf("%s: %d, want 401", path, w.Code)
 		}
 	}
 	closed, _ := start(t, Options{Keys: []string{}})

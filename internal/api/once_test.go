@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// TestOpen: a failure that leaves the outcome open says so, and is what its key
-// answers for good. One that did nothing frees the key.
+// TestOpen: a failure with an unknown outcome states that, and is the permanent answer for
+// its key. A failure without an effect frees the key.
 func TestOpen(t *testing.T) {
 	a, f := start(t, Options{})
 	for i, tt := range []struct {
@@ -35,7 +35,7 @@ func TestOpen(t *testing.T) {
 		w := call(a, "POST", "emit", emitted, key)
 		if p := problemOf(t, w); p.Code != tt.code.name || p.Open != tt.open || strings.Contains(w.Body.String(), "silence") ||
 			strings.Contains(p.Detail, "may have happened") != tt.open {
-			t.Errorf("%v: %s", tt.err, w.Body)
+			t.Errorf("%v: got %s, want code %s, open %v", tt.err, w.Body, tt.code, tt.open)
 		}
 		f.fail = nil
 		before := f.count
@@ -49,7 +49,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// A failing store can't be reached for some of its calls.
+// A failing store is unreachable for some of its calls.
 type failing struct {
 	idempotency.Store
 	claim, finish error
@@ -59,7 +59,7 @@ func (f *failing) Claim(ctx context.Context, c idempotency.Claim) (*idempotency.
 	if errors.Is(f.claim, idempotency.ErrFull) {
 		return nil, f.claim
 	}
-	r, err := f.Store.Claim(ctx, c) // which may have been heard
+	r, err := f.Store.Claim(ctx, c) // which Redis may have received
 	if f.claim != nil {
 		return nil, f.claim
 	}
@@ -73,8 +73,8 @@ func (f *failing) Finish(ctx context.Context, c idempotency.Claim, r idempotency
 	return f.Store.Finish(ctx, c, r)
 }
 
-// TestStoreFails: without the store nothing is done under a key. A call whose end
-// could not be noted is not made again.
+// TestStoreFails: without the store a call with a key is not executed. A call whose end
+// could not be stored is not repeated.
 func TestStoreFails(t *testing.T) {
 	store := &failing{Store: idempotency.NewMemory(idempotency.MemoryOptions{})}
 	a, f := start(t, Options{Calls: store})
@@ -95,7 +95,7 @@ func TestStoreFails(t *testing.T) {
 	}
 	store.finish = errors.New("silence")
 	if w := call(a, "POST", "emit", emitted, "Idempotency-Key: new"); w.Code != 200 {
-		t.Errorf("%d %s", w.Code, w.Body)
+		t.Errorf("got %d %s, want 200", w.Code, w.Body)
 	}
 	w := call(a, "POST", "emit", emitted, "Idempotency-Key: new")
 	if p := problemOf(t, w); p.Code != underWay.name || !p.Open || w.Header().Get("Retry-After") == "" || f.count != 1 {
@@ -103,8 +103,8 @@ func TestStoreFails(t *testing.T) {
 	}
 }
 
-// TestAgain: what a second call is told depends on what is known of the first.
-func TestAgain(t *testing.T) {
+// TestRepeatedCalls: the answer to a repeated call depends on the record of the first one.
+func TestRepeatedCalls(t *testing.T) {
 	c := idempotency.NewClaim("key", "call")
 	kept := &idempotency.Response{Status: 503, Body: []byte(`{"status":503}`)}
 	for _, tt := range []struct {
@@ -125,7 +125,7 @@ func TestAgain(t *testing.T) {
 	}
 }
 
-// TestLargeAnswersAreNotKept: the call happened, and that is what is remembered.
+// TestLargeAnswersAreNotKept: of a call with a large answer only its completion is stored.
 func TestLargeAnswersAreNotKept(t *testing.T) {
 	a, _ := start(t, Options{})
 	r := httptest.NewRequest("POST", Prefix+"ask", nil)
@@ -133,16 +133,16 @@ func TestLargeAnswersAreNotKept(t *testing.T) {
 		return answered(strings.Repeat("x", maxAnswer), nil, mayHave)
 	}
 	if res := a.once(t.Context(), r, "key", nil, timeout, large); res.status != 200 {
-		t.Errorf("%+v", res.failure)
+		t.Errorf("the first call: got failure %+v, want none", res.failure)
 	}
 	res := a.once(t.Context(), r, "key", nil, timeout, large)
 	if res.status != 409 || !res.replayed || !strings.Contains(string(res.body), `"answer_not_kept"`) {
-		t.Errorf("%d %.200s", res.status, res.body)
+		t.Errorf("the second call: got %d %.200s, want 409 answer_not_kept", res.status, res.body)
 	}
 }
 
-// TestGoesOn: a call whose client has gone is ended all the same.
-func TestGoesOn(t *testing.T) {
+// TestCallEndsWithoutItsClient: a call completes even if its client has disconnected.
+func TestCallEndsWithoutItsClient(t *testing.T) {
 	a, f := start(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -151,6 +151,6 @@ func TestGoesOn(t *testing.T) {
 	r.Header.Set("Content-Type", "application/json; charset=utf-8")
 	w := httptest.NewRecorder()
 	if a.ServeHTTP(w, r); w.Code != 200 || f.count != 1 {
-		t.Errorf("%d %s, %d published", w.Code, w.Body, f.count)
+		t.Errorf("got %d %s, %d published, want 200, 1", w.Code, w.Body, f.count)
 	}
 }

@@ -149,9 +149,9 @@ func (a *API) history(ctx context.Context, q query) (any, error) {
 	past, more, err := ns.History(ctx, room, q.get("before"), limit)
 	switch {
 	case errors.Is(err, socketio.ErrOffset):
-		return nil, fail(badRequest, "before is the offset of an event")
+		return nil, fail(badRequest, "before must be the offset of an event")
 	case errors.Is(err, adapter.ErrHistoryLost):
-		return nil, fail(badRequest, "before is an offset of a history that no longer exists")
+		return nil, fail(badRequest, "before belongs to a history that no longer exists")
 	case err != nil:
 		return nil, err
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestRefused: what makes no sense does nothing, and is told why.
+// TestRefused: an invalid request has no effect, and its answer states the reason.
 func TestRefused(t *testing.T) {
 	a, f := start(t, Options{})
 	many := `["r"` + strings.Repeat(`,"r"`, maxNames) + `]`
@@ -77,8 +77,8 @@ func TestRefused(t *testing.T) {
 		{"POST", "join", `{"everyone":true}`, badRequest, "join", nil},
 		{"POST", "join", `{"everyone":true,"join":[]}`, badRequest, "join", nil},
 		{"POST", "join", `{"everyone":true,"join":[""]}`, badRequest, "join", nil},
-		{"POST", "join", `{"everyone":true,"join":["r","user:ann"]}`, badRequest, "user's own", nil},
-		{"POST", "leave", `{"users":["ann"],"leave":["user:ann"]}`, badRequest, "user's own", nil},
+		{"POST", "join", `{"everyone":true,"join":["r","user:ann"]}`, badRequest, "reserved for users", nil},
+		{"POST", "leave", `{"users":["ann"],"leave":["user:ann"]}`, badRequest, "reserved for users", nil},
 		{"POST", "join", `{"join":["r"]}`, badRequest, "no target", nil},
 		{"POST", "leave", `{"everyone":true,"leave":` + many + `}`, tooMany, "leave", nil},
 		{"POST", "leave", `{"leave":["r"]}`, badRequest, "no target", nil},
@@ -97,7 +97,7 @@ func TestRefused(t *testing.T) {
 	} {
 		w := call(a, tt.method, tt.path, tt.body, tt.headers...)
 		if w.Body.Len() > 2000 {
-			t.Errorf("%s %s %.100s: the answer has %d bytes", tt.method, tt.path, tt.body, w.Body.Len())
+			t.Errorf("%s %s %.100s: the answer has %d bytes, want at most 2000", tt.method, tt.path, tt.body, w.Body.Len())
 		}
 		if p := problemOf(t, w); p.Code != tt.code.name || p.Open || !strings.Contains(p.Detail, tt.says) {
 			t.Errorf("%s %s %.100s: %d %s, want %s with %q", tt.method, tt.path, tt.body, w.Code, w.Body, tt.code.name, tt.says)
@@ -107,6 +107,6 @@ func TestRefused(t *testing.T) {
 		}
 	}
 	if f.count > 0 {
-		t.Errorf("%d events were published", f.count)
+		t.Errorf("%d events were published, want 0", f.count)
 	}
 }

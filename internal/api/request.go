@@ -69,8 +69,8 @@ func decode(body []byte, v any) error {
 	return nil
 }
 
-// exact refuses what encoding/json accepts: duplicate fields, of which it takes the last, and names
-// that match a field only if case is ignored. The body must decode into v.
+// exact refuses two things that encoding/json accepts: duplicate fields, of which it takes the
+// last, and names that match a field only if case is ignored. The body must decode into v.
 func exact(body []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(body))
 	if first, _ := d.Token(); first != json.Delim('{') {
@@ -114,7 +114,7 @@ func encode(v any) []byte {
 // A query holds the parameters of a reading call.
 type query url.Values
 
-// only refuses unknown parameters, and duplicate ones that are not lists.
+// only refuses parameters that are unknown, or duplicate and not lists.
 func (q query) only(single []string, lists ...string) error {
 	for name, values := range q {
 		switch {
@@ -137,7 +137,7 @@ func (q query) number(name string, least, most, otherwise int) (int, error) {
 	}
 	n, err := strconv.Atoi(q.get(name))
 	if err != nil || n < least || n > most {
-		return 0, fail(badRequest, "%s is a number from %d to %d", name, least, most)
+		return 0, fail(badRequest, "%s must be a number from %d to %d", name, least, most)
 	}
 	return n, nil
 }

@@ -1,4 +1,4 @@
-// Package app is the built-in application: what clients can do on a node without server code. They
+// Package app is the built-in application, with which clients use a node without server code. They
 // join rooms, send events to rooms, to everyone or to one another, and read a room's history and
 // members. docs/protocol.md lists the events and the permissions that they require.
 package app
@@ -18,7 +18,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// Timeout bounds the handling of one event, whatever the state of the cluster.
+// Timeout bounds the handling of one event, in any state of the cluster.
 const Timeout = 10 * time.Second
 
 // Options configure an [App].
@@ -30,8 +30,8 @@ type Options struct {
 	// Anonymous are the permissions of clients if there is no Verifier.
 	Anonymous auth.Permissions
 
-	// Limits bound what sockets and users may do. By default only the number of concurrent reads is
-	// bounded.
+	// Limits bound the use of the node by sockets and users. By default only the number of
+	// concurrent reads is bounded.
 	Limits *limit.Clients
 
 	// Logger receives the application's logs. By default nothing is logged.
@@ -164,7 +164,7 @@ func read(f func(context.Context, *request) (any, error)) func(context.Context, 
 			return nil, fail(rateLimited, "%v", err)
 		}
 		defer func() { done(r.read) }()
-		if !r.CanAck() { // any more
+		if !r.CanAck() { // no longer
 			return nil, errNobodyWaits
 		}
 		return f(ctx, r)

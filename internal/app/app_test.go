@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// TestOnlyTheRequestsOwnDeadlineIsATimeout: a call to Redis that ran out of its
-// time, long before the request does, leaves the cluster unavailable.
+// TestOnlyTheRequestsOwnDeadlineIsATimeout: a call to Redis that times out before the
+// request means that the cluster is unavailable.
 func TestOnlyTheRequestsOwnDeadlineIsATimeout(t *testing.T) {
 	under, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
@@ -47,7 +47,7 @@ func TestFailureSaysWhetherItMayHaveHappened(t *testing.T) {
 	for err, may := range map[error]bool{adapter.ErrUnavailable: true, adapter.ErrNotPublished: false} {
 		f := failure(t.Context(), fmt.Errorf("socketio: publish: %w: the cause", err))
 		if f.Code != unavailable || strings.Contains(f.Message, "may have") != may || f.MayHave != may {
-			t.Errorf("%v: %+v", err, f)
+			t.Errorf("%v: got %+v, want %s, may have happened: %v", err, f, unavailable, may)
 		}
 	}
 }

@@ -20,8 +20,8 @@ import (
 // does, and shorter than an event may take.
 const verifyTimeout = Timeout * 9 / 10
 
-// longestWait is the maximum interval between two checks of an expiry: it is a wall-clock time, and
-// the clock can be set.
+// longestWait is the maximum interval between two checks of an expiry. An expiry is a wall-clock
+// time, and the clock can be changed.
 const longestWait = time.Hour
 
 // A client is one socket that has sent a token.
@@ -155,7 +155,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	if id.User != r.Socket().User() {
-		return nil, fail(forbidden, "the token is another user's; connect anew with it")
+		return nil, fail(forbidden, "the token belongs to another user; reconnect with it")
 	}
 	if err := c.be(ctx, id); err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func renew(ctx context.Context, r *request) (any, error) {
 	return reply{true, &expires}, nil
 }
 
-// be gives a connected client the identity of its token. It is called for one token after another. If it
+// be gives a connected client the identity of its token. It is called for one token at a time. If it
 // fails the client has the identity, but lacks some of its rooms.
 func (c *client) be(ctx context.Context, id auth.Identity) error {
 	c.mu.Lock()

@@ -45,8 +45,8 @@ func TestCopiesOfUnknownOutcome(t *testing.T) {
 	}
 }
 
-// TestCopiesAreLimited: events and joins to several rooms, and events to rooms that nobody is
-// in, have a rate; what a client sends to its own room, or to a socket, has not.
+// TestCopiesAreLimited: events and joins to several rooms, and events to rooms without
+// members, have a rate. Events to the client's own room, or to a socket, do not.
 func TestCopiesAreLimited(t *testing.T) {
 	list := func(n int, of string) string {
 		names := make([]string, n)
@@ -78,7 +78,7 @@ func TestCopiesAreLimited(t *testing.T) {
 			for ; sent < 100; sent++ {
 				if r, _ := c.call(event(sent)); !r.OK {
 					if r.Code != rateLimited {
-						t.Errorf("%+v", r)
+						t.Errorf("got %+v, want %s", r, rateLimited)
 					}
 					break
 				}
@@ -132,13 +132,13 @@ func TestSessionWritesAreLimited(t *testing.T) {
 			for ; done < 5; done++ {
 				if r, _ := c.call(change(done)); !r.OK {
 					if r.Code != rateLimited || !strings.Contains(r.Message, "try again in ") {
-						t.Errorf("%+v", r)
+						t.Errorf("got %+v, want %s", r, rateLimited)
 					}
 					break
 				}
 			}
 			if done != 0 || sessions.saves.Load() != 1 {
-				t.Errorf("%d more may, %d writes", done, sessions.saves.Load())
+				t.Errorf("%d more may, %d writes, want 0, 1", done, sessions.saves.Load())
 			}
 			if n := tally.Refused()[limit.CopyRate]; n != 1 {
 				t.Errorf("%d are counted", n)

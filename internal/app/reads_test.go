@@ -26,7 +26,7 @@ import (
 type countedReads struct {
 	adapter.Adapter
 	reads atomic.Int32
-	begun chan struct{} // gets a value of each that is held
+	begun chan struct{} // receives a value for each held read
 	held  chan struct{} // nil, or closed to release them
 	fails error         // of each Publish; set before the first one
 	bad   error         // of each History; likewise
@@ -93,11 +93,11 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
-		time.Sleep(time.Millisecond) // between two looks, not in place of one
+		time.Sleep(time.Millisecond) // between two checks, not in place of one
 	}
 }
 
-// A rawClient writes packets as they are.
+// A rawClient writes packets unchanged.
 type rawClient struct {
 	*testing.T
 	*websocket.Conn
@@ -285,7 +285,7 @@ func TestHistoryOfLargeEvents(t *testing.T) {
 	}
 }
 
-// What cannot be encoded as an ack is answered with a failure.
+// A result that cannot be encoded as an ack is answered with a failure.
 func TestEveryRequestIsAnswered(t *testing.T) {
 	_, srv, url := serveApp(t, Options{})
 	srv.Of("/chan").On("ask", func(_ context.Context, e *socketio.Event) error { return answer(e, make(chan int)) })
@@ -322,7 +322,7 @@ func TestReadsThatNobodyWaitsFor(t *testing.T) {
 	}
 	c.call(`["join","x"]`) // handled after these
 	if n := counted.reads.Load(); n != 0 {
-		t.Errorf("%d reads without an ack", n)
+		t.Errorf("got %d reads without an ack, want 0", n)
 	}
 
 	counted.held = make(chan struct{})
@@ -352,18 +352,18 @@ func TestRefusedReads(t *testing.T) {
 	}
 	for _, event := range []string{"history", "members"} {
 		if r, _ := c.call(fmt.Sprintf(`[%q,"x"]`, event)); r.OK || r.Code != rateLimited {
-			t.Errorf("%s: %+v", event, r)
+			t.Errorf("%s: got %+v, want %s", event, r, rateLimited)
 		}
 	}
 	if n := counted.reads.Load(); n != 1 {
-		t.Errorf("%d reads", n)
+		t.Errorf("got %d reads, want 1", n)
 	}
 	if n := tally.Refused()[limit.ReadRate]; n != 2 {
 		t.Errorf("%d are counted", n)
 	}
 }
 
-// A read costs what it returns, of whichever socket of the user, and no more.
+// A read of any socket of a user costs the bytes that it returns, and no more.
 func TestReadsCostWhatTheyReturn(t *testing.T) {
 	tally := limit.NewTally(zap.NewNop())
 	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000, Tally: tally}) // a million at once
@@ -386,11 +386,11 @@ func TestReadsCostWhatTheyReturn(t *testing.T) {
 		}
 	}
 	if all < 4 || all > 7 {
-		t.Errorf("%d pages of 200 kB", all)
+		t.Errorf("got %d pages of 200 kB, want at least 4, at most 7", all)
 	}
 }
 
-// Members are answered to clients that name no page, and to those that do.
+// Members are returned to clients that request a page, and to those that do not.
 func TestMembersAreAnswered(t *testing.T) {
 	_, _, url := serveApp(t, Options{})
 	var c *rawClient
@@ -409,18 +409,18 @@ func TestMembersAreAnswered(t *testing.T) {
 			want = 2
 		}
 		if !r.OK || len(r.Members) != want || r.More || r.Partial || r.Count != 3 {
-			t.Fatalf("%s: %+v", args, r)
+			t.Fatalf("%s: got %+v, want %d of 3 members", args, r, want)
 		}
 		after = r.Members[0].ID
 	}
 	for _, args := range []string{`,"a"`, `,{"after":1}`, `,{"after":"` + strings.Repeat("x", 201) + `"}`} {
 		if r, _ := c.call(`["members","x"` + args + `]`); r.OK || r.Code != badRequest {
-			t.Errorf("%.50s: %+v", args, r)
+			t.Errorf("%.50s: got %+v, want %s", args, r, badRequest)
 		}
 	}
 }
 
-// The ack of a join or a leave is short, however many rooms the socket is in.
+// The ack of a join or a leave is short even if the socket is in many rooms.
 func TestManyRoomsAreNotListed(t *testing.T) {
 	_, _, url := serveApp(t, Options{})
 	c := dialApp(t, url)
@@ -438,25 +438,25 @@ func TestManyRoomsAreNotListed(t *testing.T) {
 	}
 }
 
-// A list of members counts in the rate of reads: other nodes are asked for it.
+// A list of members counts in the rate of reads, because other nodes are queried for it.
 func TestMembersAreCharged(t *testing.T) {
 	_, _, url := serveApp(t, Options{Limits: limit.NewClients(limit.ClientOptions{ReadBytes: questionBytes / 4})})
 	c := dialApp(t, url)
 	c.call(`["join","r"]`)
-	for i, want := range []code{"", rateLimited} { // the question takes 4 seconds' worth
+	for i, want := range []code{"", rateLimited} { // the query costs 4 seconds' worth
 		if r, _ := c.call(`["members","r"]`); r.Code != want {
 			t.Errorf("call %d: %+v", i, r)
 		}
 	}
 }
 
-// A history that cannot be decoded is refused as such: nothing may have happened.
+// A history that cannot be decoded is refused with its own code.
 func TestUndecodableHistory(t *testing.T) {
 	node, _, url := serveApp(t, Options{})
 	node.bad = fmt.Errorf("read: %w", adapter.ErrUndecodable)
 	c := dialApp(t, url)
 	c.call(`["join","r"]`)
 	if r, _ := c.call(`["history","r"]`); r.OK || r.Code != unavailable || !strings.Contains(r.Message, "cannot decode") || r.MayHave {
-		t.Errorf("%+v", r)
+		t.Errorf("got %+v, want %s with a message", r, unavailable)
 	}
 }

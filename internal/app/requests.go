@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// membersTimeout bounds the wait for a silent node, so that the other nodes' answers are still of
-// use.
+// membersTimeout bounds the wait for a silent node, so that the other nodes' answers are still
+// useful.
 const membersTimeout = Timeout / 2
 
 // Limits of history.
@@ -92,7 +92,7 @@ func emit(ctx context.Context, r *request, i int, b socketio.Broadcast, copies l
 		return nil, err
 	}
 	if packet.Reserved(name) {
-		return nil, fail(reservedEvent, "%q is an event of the client itself", name)
+		return nil, fail(reservedEvent, "%q is reserved for the client", name)
 	}
 	placed, err := b.Place(ctx, name, r.Rest(i+1)...)
 	if err != nil {
@@ -183,22 +183,22 @@ func history(ctx context.Context, r *request) (any, error) {
 		Before string `json:"before"`
 	}
 	if err := r.Arg(1, &query); err != nil {
-		return nil, fail(badRequest, "the second argument is an object with limit and before")
+		return nil, fail(badRequest, "the second argument must be an object with the fields limit and before")
 	}
 	limit := defaultHistory
 	if query.Limit != nil {
 		limit = *query.Limit
 	}
 	if limit < 1 || limit > maxHistory {
-		return nil, fail(badRequest, "limit is 1 to %d", maxHistory)
+		return nil, fail(badRequest, "limit must be 1 to %d", maxHistory)
 	}
 	counted := adapter.OnRead(ctx, func(bytes int) { r.read += bytes })
 	past, more, err := r.Socket().Namespace().History(counted, room, query.Before, limit)
 	if errors.Is(err, socketio.ErrOffset) {
-		return nil, fail(badRequest, "before is the offset of an event")
+		return nil, fail(badRequest, "before must be the offset of an event")
 	}
 	if errors.Is(err, adapter.ErrHistoryLost) {
-		return nil, fail(badRequest, "before is an offset of a history that no longer exists")
+		return nil, fail(badRequest, "before belongs to a history that no longer exists")
 	}
 	if err != nil {
 		return nil, err
@@ -244,8 +244,8 @@ func nests(args socketio.Args) bool {
 	return err == nil
 }
 
-// Costs of a read of members beside the members listed, which are sent to Redis and back: the
-// question, and the work for each member that is only counted.
+// Costs of a read of members in addition to the members listed: the query, which is sent to
+// Redis and back, and the work for each member that is only counted.
 const (
 	questionBytes = 1 << 10
 	countedBytes  = 16
@@ -260,7 +260,7 @@ func members(ctx context.Context, r *request) (any, error) {
 		After string `json:"after"`
 	}
 	if err := r.Arg(1, &query); err != nil {
-		return nil, fail(badRequest, "the second argument is an object with after")
+		return nil, fail(badRequest, "the second argument must be an object with the field after")
 	}
 	if len(query.After) > maxRoomName {
 		return nil, fail(badRequest, "socket ids have at most %d bytes", maxRoomName)

@@ -1,5 +1,5 @@
-// Package arch is the layout of the project as a test: who may import whom, and
-// what only the outermost packages may touch.
+// Package arch is the layout of the project as a test: the allowed imports, and the globals
+// that only the outermost packages may use.
 package arch
 
 import (
@@ -17,8 +17,8 @@ import (
 
 const module = "github.com/rejoin-io/rejoin/"
 
-// arrows lists, for each package, the packages of this module that it may
-// import. A package that is not here may not be: a new one is a decision.
+// arrows lists, for each package, the packages of this module that it may import. Every
+// package must be in the list, so that adding one is a decision.
 var arrows = map[string][]string{
 	"pkg/packet":   {},
 	"pkg/engineio": {},
@@ -64,7 +64,7 @@ var arrows = map[string][]string{
 	},
 }
 
-// testArrows are what tests may import beside that.
+// testArrows are additional imports allowed in tests.
 var testArrows = map[string][]string{
 	"internal/api/idempotency": {"internal/api/idempotency/idempotencytest", "internal/redistest", "pkg/redisurl"},
 
@@ -84,7 +84,7 @@ var testArrows = map[string][]string{
 	},
 }
 
-// outermost reports whether a package may use what is global to a process.
+// outermost reports whether a package may use globals of the process.
 func outermost(pkg string) bool {
 	return strings.HasPrefix(pkg, "cmd/") || strings.HasPrefix(pkg, "internal/")
 }
@@ -139,7 +139,7 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// Metrics are the outermost packages' business; the others offer snapshots.
+// Only the outermost packages export metrics; the others offer snapshots.
 func TestNoMetricsInTheLibrary(t *testing.T) {
 	for name, p := range list(t) {
 		for _, path := range p.Imports {
@@ -150,7 +150,7 @@ func TestNoMetricsInTheLibrary(t *testing.T) {
 	}
 }
 
-// globals are functions that use what is global to a process.
+// globals are functions that use globals of the process.
 var globals = map[string][]string{
 	"os":              {"Getenv", "LookupEnv", "Environ", "Setenv", "Exit"},
 	"go.uber.org/zap": {"L", "S", "ReplaceGlobals"},
@@ -158,8 +158,8 @@ var globals = map[string][]string{
 	"log/slog":        {"Debug", "Info", "Warn", "Error", "Default", "SetDefault"},
 }
 
-// The library's packages take what they need; the environment is read in the
-// command alone, and nothing logs to where nobody told it to.
+// The library's packages receive their dependencies. Only the command reads the
+// environment, and there is no global logger.
 func TestNoGlobals(t *testing.T) {
 	for name, p := range list(t) {
 		if name == "cmd/node" {
@@ -173,7 +173,7 @@ func TestNoGlobals(t *testing.T) {
 	}
 }
 
-// The scan sees what it looks for, under whatever name it was imported.
+// The scan finds globals under any import name.
 func TestGlobalUsesAreFound(t *testing.T) {
 	source := `package p
 		import ("os"; z "go.uber.org/zap"; "log")

@@ -22,7 +22,7 @@ import (
 )
 
 // Leeway is the maximum difference between the clocks of the token's issuer and of the nodes: a
-// token is valid for that much longer, and from that much earlier, than its claims state.
+// token is valid longer by that time, and from a time that much earlier, than its claims state.
 const Leeway = 10 * time.Second
 
 // maxToken bounds the size of a token, in bytes, before any of it is parsed.
@@ -182,8 +182,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	return id, nil
 }
 
-// parse checks a token with the current keys. stranger means that none of them has signed it, and
-// the server may have the key that did.
+// parse checks a token with the current keys. stranger means that none of these keys has signed
+// the token, but the server may have the key that has.
 func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger bool, err error) {
 	unknown, turn := false, false
 	defer func() {
@@ -238,8 +238,8 @@ var reasons = []struct {
 	{jwt.ErrTokenExpired, TokenExpired, ""}, // last: only for a token that is otherwise valid
 }
 
-// refusal describes an invalid token in fixed words, because the parser's could contain parts of
-// it.
+// refusal describes an invalid token in fixed words, because the parser's message could contain
+// parts of the token.
 func refusal(err error) *Error {
 	for _, r := range reasons {
 		switch {
@@ -355,7 +355,8 @@ func (d *date) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// identity checks what the parser can't. Its errors contain nothing of the token.
+// identity checks the claims that the parser can't check. Its errors contain nothing of the
+// token.
 func (c *claims) identity(defaults Permissions) (Identity, error) {
 	id := Identity{User: c.Subject, Rooms: c.Rejoin.Rooms, Can: defaults, Expires: c.ExpiresAt.Add(Leeway)}
 	if c.Rejoin.User != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// TestAlgorithms: each key serves its own algorithms, and no other key's token is
-// taken.
+// TestAlgorithms: each key verifies its own algorithms, and tokens of other keys are
+// refused.
 func TestAlgorithms(t *testing.T) {
 	var signers = map[string]struct{ key, other any }{
 		"HS256": {secret, []byte("another secret, which is long, too")}, "HS512": {secret, []byte("x")},
@@ -139,9 +139,9 @@ func TestBadTokens(t *testing.T) {
 	if _, err := v.Verify(t.Context(), but("sub", 7)); err == nil || !strings.Contains(err.Error(), "another type") {
 		t.Errorf("a sub that is a number: %v", err)
 	}
-	// No answer repeats what it was sent.
+	// Errors do not repeat values from a token.
 	if _, err := v.Verify(t.Context(), but("rejoin", map[string]any{"rooms": []string{"user:confidential"}})); err == nil || strings.Contains(err.Error(), "confidential") {
-		t.Errorf("%v", err)
+		t.Errorf("got %v, want an error without the name of the room", err)
 	}
 }
 
@@ -182,7 +182,7 @@ func TestIdentity(t *testing.T) {
 			t.Errorf("%s: %+v, %v, want %+v", claims, got, err, want)
 		}
 	}
-	for _, exp := range []string{"99999999999999", "9e18", "1e300"} { // as far as can be reckoned with
+	for _, exp := range []string{"99999999999999", "9e18", "1e300"} { // the last valid time
 		claims := jwt.MapClaims{"exp": jwtNumber(exp)}
 		got, err := v.Verify(t.Context(), sign(t, "HS256", secret, claims))
 		if err != nil || !got.Expires.Equal(lastDate.Add(Leeway)) {
@@ -199,7 +199,7 @@ func TestPatterns(t *testing.T) {
 	p := Permissions{Join: []string{"chat:*", "a/?", `lit\*`}}
 	for room, want := range map[string]bool{"chat:": true, "chat:x": true, "chat:x/y": false, "a/b": true, "a/bc": false, "lit*": true, "lits": false, "": false} {
 		if p.MayJoin(room) != want {
-			t.Errorf("%q: %v", room, !want)
+			t.Errorf("MayJoin(%q) = %v, want %v", room, !want, want)
 		}
 	}
 	all := Everything()
@@ -234,12 +234,12 @@ func TestSameRooms(t *testing.T) {
 		"everything":     {func(id *Identity) { id.Can.unbounded = true }, false},
 	} {
 		if got := id(tt.change).SameRooms(same); got != tt.want {
-			t.Errorf("%s: %v", name, got)
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
 	}
 }
 
-// A pattern matches what path.Match says.
+// A pattern matches the same rooms as path.Match.
 func FuzzMatch(f *testing.F) {
 	for _, pattern := range []string{"chat:*", "*-7-*", "*", "**", "a*/b*c", "*a/*", "*ab", "", "a/?", `\*x*`, "[a-c]*", "*é*"} {
 		for _, room := range []string{"", "chat:", "chat:x/y", "a-7-b", "a/-7-", "-7--7-/", "ab", "aab", "ax/by/c", "ax/bc", "xa/a", "a/a/", "é", "*x"} {
@@ -257,8 +257,9 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
-// Patterns of text and asterisks take time that grows with the lengths of pattern and
-// room, where path.Match takes their product. The other ones are bounded together.
+// Patterns of text and asterisks take time proportional to the sum of the lengths of
+// pattern and room, whereas path.Match takes their product. The total length of other
+// patterns is bounded.
 func TestWorkOfPatterns(t *testing.T) {
 	pattern, room := "*"+strings.Repeat("-7", 50)+"8*", strings.Repeat("-7", maxRoomName/2)
 	quickest := func(match func() bool) time.Duration { // the machine may be busy, but hardly each time
@@ -277,7 +278,7 @@ func TestWorkOfPatterns(t *testing.T) {
 	took := quickest(func() bool { return Permissions{Join: []string{pattern}}.MayJoin(room) })
 	product := quickest(func() bool { matched, _ := path.Match(pattern, room); return matched })
 	if took > product/4 {
-		t.Errorf("%v, and path.Match takes %v", took, product)
+		t.Errorf("%v, and path.Match takes %v, want at most %v", took, product, product/4)
 	}
 	list := make([]string, maxSpecial/maxRoomName)
 	for i := range list {
@@ -295,7 +296,7 @@ func TestWorkOfPatterns(t *testing.T) {
 func TestParsePermissions(t *testing.T) {
 	p, err := ParsePermissions(` {"join": ["a"], "all": true} `)
 	if err != nil || !reflect.DeepEqual(p, Permissions{Join: []string{"a"}, All: true}) {
-		t.Errorf("%+v, %v", p, err)
+		t.Errorf("got %+v, %v, want join a and all", p, err)
 	}
 	for _, bad := range []string{"", "null", "[]", "{} {}", `{"joins":["a"]}`, `{"join":"a"}`, `{"join":["["]}`, `{"join":[""]}`, `{"Join":["a"]}`, `{"join":["a"],"join":[]}`} {
 		if _, err := ParsePermissions(bad); err == nil {
@@ -304,7 +305,7 @@ func TestParsePermissions(t *testing.T) {
 	}
 }
 
-func TestKeysThatAreNone(t *testing.T) {
+func TestInvalidKeys(t *testing.T) {
 	private, _ := Sign(Options{Secret: secret}, `{"sub":"x"}`)
 	for name, o := range map[string]Options{
 		"nothing":              {},
@@ -317,7 +318,7 @@ func TestKeysThatAreNone(t *testing.T) {
 		"no URL":               {JWKSURL: "keys.example"},
 	} {
 		if v, err := New(o); err == nil || !strings.HasPrefix(err.Error(), "auth: ") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want an error that begins with auth:", name, err)
 			if v != nil {
 				v.Close()
 			}
@@ -330,7 +331,7 @@ func TestSign(t *testing.T) {
 	v := verifier(t, o)
 	token, err := Sign(o, `{"sub": "ann"}`)
 	if err != nil || judge(t, v, token) != "" {
-		t.Errorf("%v, %s", err, token)
+		t.Errorf("Sign: got %s, %v, want a valid token", token, err)
 	}
 	for _, claims := range []string{"", "x", "[]", "null", "{} {}", "{}", `{"sub":"ann","exp":1}`, `{"sub":"ann","aud":"there"}`} {
 		if _, err := Sign(o, claims); err == nil {
@@ -342,8 +343,8 @@ func TestSign(t *testing.T) {
 	}
 }
 
-// Few tokens are verified concurrently, however many come, and one that gets no turn in time may be
-// valid.
+// The number of concurrent verifications is bounded, and a token that gets no turn in time may
+// still be valid.
 func TestVerificationsTakeTurns(t *testing.T) {
 	v := verifier(t, Options{PublicKeys: public(t, ecKey)})
 	token := sign(t, "ES256", ecKey, nil)

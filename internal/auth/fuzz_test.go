@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzClaims: what a token says is read under its exact names, once each, and who
-// it lets in has a name and rooms within the limits.
+// FuzzClaims: claims are read under their exact names, once each, and an accepted identity
+// has a user and rooms within the limits.
 func FuzzClaims(f *testing.F) {
 	for _, text := range []string{
 		`{"sub":"ada","exp":1795557600}`,
@@ -51,7 +51,7 @@ func FuzzClaims(f *testing.F) {
 		id, err := c.identity(defaults)
 		if err != nil {
 			if !utf8.ValidString(err.Error()) || len(err.Error()) > 200 {
-				t.Errorf("the error repeats what a stranger sent: %q", err)
+				t.Errorf("the error repeats text from the token: %q", err)
 			}
 			return
 		}

@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { http.DefaultTransport.(*http.Transport).CloseIdleConnections() }))
 }
 
-// patience is how long a test waits for what must come.
+// patience bounds every wait of a test.
 const patience = 20 * time.Second
 
 var secret = []byte("a secret of thirty-two characters")
@@ -74,7 +74,7 @@ func public(t *testing.T, keys ...crypto.Signer) (text []byte) {
 	return text
 }
 
-// sign returns a token. Claims that are not said are those of a good one.
+// sign returns a token. Claims that are not given are valid.
 func sign(t *testing.T, alg string, key any, claims jwt.MapClaims, header ...string) string {
 	t.Helper()
 	all := jwt.MapClaims{"sub": "ann", "exp": time.Now().Add(time.Hour).Unix()}
@@ -104,7 +104,7 @@ func verifier(t *testing.T, o Options) *Verifier {
 	return v
 }
 
-// judge returns the code that a token is refused with, "" for a good one.
+// judge returns the code with which a token is refused, or "" if it is valid.
 func judge(t *testing.T, v *Verifier, token string) Code {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)

@@ -9,8 +9,9 @@ import (
 const special = `?[\`
 
 // match reports whether a well-formed pattern matches a room, as [path.Match] does. Most
-// patterns are text and asterisks, and take time that grows with the lengths of pattern
-// and room. The others may take their product, so checkPatterns bounds their length.
+// patterns are text and asterisks, and take time proportional to the sum of the lengths of
+// pattern and room. The others may take time proportional to the product, so checkPatterns
+// bounds their length.
 func match(pattern, room string) bool {
 	if strings.ContainsAny(pattern, special) {
 		matched, _ := path.Match(pattern, room) // checkPatterns has validated the pattern

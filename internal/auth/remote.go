@@ -21,7 +21,7 @@ import (
 const (
 	refreshEvery = 5 * time.Minute  // so that withdrawn keys are forgotten
 	retryEvery   = 10 * time.Second // after a failure
-	refreshLeast = 3 * time.Second  // minimum interval, however many unknown keys clients send
+	refreshLeast = 3 * time.Second  // minimum interval, also if clients send many unknown keys
 	fetchTimeout = 3 * time.Second
 	maxJWKS      = 1 << 20 // bytes
 )
@@ -259,7 +259,7 @@ func publicKey(raw json.RawMessage) (jwkset.JWK, error) {
 		return key, err
 	}
 	if use := key.Marshal().USE; use != "" && use != jwkset.UseSig {
-		return key, errors.New("it is not for signatures")
+		return key, errors.New("the key is not for signatures")
 	}
 	var check keyring
 	return key, check.add(key.Key())

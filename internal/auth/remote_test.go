@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// A jwksServer shows keys over HTTP. What it does can be changed at any time.
+// A jwksServer serves keys over HTTP. Its behavior can be changed at any time.
 type jwksServer struct {
 	*httptest.Server
 	mu    sync.Mutex
@@ -45,7 +45,7 @@ func (s *jwksServer) does(serve http.HandlerFunc) {
 	s.serve = serve
 }
 
-// shows has the server show a set of keys.
+// shows makes the server return a set of keys.
 func (s *jwksServer) shows(keys ...json.RawMessage) {
 	body, _ := json.Marshal(map[string]any{"keys": keys})
 	s.does(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
@@ -61,7 +61,7 @@ func (s *jwksServer) requests() int {
 	return s.asked
 }
 
-// jwk returns a public key as a JWKS server shows it.
+// jwk returns a public key in the form of a JWKS server.
 func jwk(t *testing.T, kid string, key crypto.Signer, more ...string) json.RawMessage {
 	t.Helper()
 	j, err := jwkset.NewJWKFromKey(key.Public(), jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: kid}})
@@ -107,21 +107,20 @@ func TestJWKS(t *testing.T) {
 		}
 	}
 	if n := s.requests(); n != 1 {
-		t.Errorf("asked %d times for keys that are known", n)
+		t.Errorf("asked %d times for keys that are known, want 1", n)
 	}
 	for name, token := range map[string]string{
 		"not for signatures": sign(t, "RS256", otherRSA, nil, "kid", "enc"),
 		"too short":          sign(t, "RS256", shortRSA, nil, "kid", "short"),
 	} {
 		if got := judge(t, v, token); got != TokenInvalid {
-			t.Errorf("%s: %q", name, got)
+			t.Errorf("%s: %q, want %q", name, got, TokenInvalid)
 		}
 	}
 }
 
-// TestRotation: a new key is found when its first token comes, however many
-// strangers show unknown ones, who cause few requests; an old key is forgotten
-// with it.
+// TestRotation: a new key is found when its first token arrives, and an old key is then
+// forgotten. Tokens with unknown keys cause few requests.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	s := startJWKS(t)
@@ -132,31 +131,31 @@ func TestRotation(t *testing.T) {
 		t.Fatal(got)
 	}
 	if got := judge(t, v, sign(t, "EdDSA", edKey, nil, "kid", "of the PEM key")); got != "" || s.requests() != 1 {
-		t.Errorf("a configured key beside the server's: %q after %d requests", got, s.requests())
+		t.Errorf(`a configured key beside the server's: %q after %d requests, want "", 1`, got, s.requests())
 	}
 	var strangers sync.WaitGroup
 	began := time.Now()
 	for i := range 100 {
 		strangers.Go(func() {
 			if got := judge(t, v, sign(t, "ES256", otherEC, nil, "kid", fmt.Sprint("stranger ", i))); got != TokenInvalid {
-				t.Errorf("a stranger's: %q", got)
+				t.Errorf("a stranger's: %q, want %q", got, TokenInvalid)
 			}
 		})
 	}
 	s.shows(jwk(t, "2", otherEC))
 	if got := judge(t, v, second); got != "" {
-		t.Errorf("the new key's: %q", got)
+		t.Errorf(`the new key's: %q, want ""`, got)
 	}
 	strangers.Wait()
 	if n, most := s.requests(), 2+int(time.Since(began)/refreshLeast); n > most {
-		t.Errorf("%d requests in %v", n, time.Since(began))
+		t.Errorf("got %d requests in %v, want at most %d", n, time.Since(began), most)
 	}
 	if got := judge(t, v, first); got != TokenInvalid {
-		t.Errorf("the withdrawn key's: %q", got)
+		t.Errorf("the withdrawn key's: %q, want %q", got, TokenInvalid)
 	}
 }
 
-// TestServerIsDown: the keys that are known stay good; of others nobody knows.
+// TestServerIsDown: known keys stay valid, and tokens of other keys are unavailable.
 func TestServerIsDown(t *testing.T) {
 	t.Parallel()
 	s := startJWKS(t)
@@ -170,7 +169,7 @@ func TestServerIsDown(t *testing.T) {
 	s.fails()
 	for range 2 {
 		if got := judge(t, v, unknown); got != Unavailable {
-			t.Errorf("an unknown key's: %q", got)
+			t.Errorf("an unknown key's: %q, want %q", got, Unavailable)
 		}
 	}
 	if got := judge(t, v, known); got != "" || v.Ready() != nil {
@@ -182,12 +181,12 @@ func TestServerIsDown(t *testing.T) {
 		t.Errorf("with a context that ends: %v", err)
 	}
 	if n := logs.FilterMessageSnippet("JWKS not fetched").Len(); n != 1 {
-		t.Errorf("%d lines for one outage", n)
+		t.Errorf("got %d lines for one outage, want 1", n)
 	}
 	noSecrets(t, v, logs)
 }
 
-// TestNoServer: what can't be reached is said without what its URL may hold.
+// TestNoServer: an unreachable server is reported without secrets from its URL.
 func TestNoServer(t *testing.T) {
 	t.Parallel()
 	s := startJWKS(t)
@@ -195,18 +194,18 @@ func TestNoServer(t *testing.T) {
 	seen, logs := observer.New(zap.DebugLevel)
 	v := verifier(t, Options{JWKSURL: withSecrets(s.URL), Logger: zap.New(seen)})
 	if got := judge(t, v, sign(t, "ES256", ecKey, nil)); got != Unavailable {
-		t.Errorf("with no keys: %q", got)
+		t.Errorf("with no keys: %q, want %q", got, Unavailable)
 	}
 	noSecrets(t, v, logs)
 }
 
-// withSecrets returns a URL with what is nobody's business wherever it may be.
+// withSecrets returns a URL with secrets in every part that may have them.
 func withSecrets(address string) string {
 	return strings.Replace(address, "http://", "http://s3cret:s3cret@", 1) + "/keys?key=s3cret#s3cret"
 }
 
-// noSecrets checks that the logs, which say where the keys are from, and what keeps
-// a verifier from being ready have nothing of it.
+// noSecrets checks that neither the logs nor the reason why a verifier is not ready contain
+// these secrets.
 func noSecrets(t *testing.T, v *Verifier, logs *observer.ObservedLogs) {
 	t.Helper()
 	if text := fmt.Sprint(v.Ready()); strings.Contains(text, "s3cret") {
@@ -222,8 +221,8 @@ func noSecrets(t *testing.T, v *Verifier, logs *observer.ObservedLogs) {
 	}
 }
 
-// TestBadAnswers: whatever the server answers, there are no keys then, and the
-// verifier says so.
+// TestBadAnswers: after an invalid answer of the server there are no keys, and the verifier
+// is not ready.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
 	other := startJWKS(t)
@@ -249,13 +248,13 @@ func TestBadAnswers(t *testing.T) {
 			s.does(serve)
 			v := verifier(t, Options{JWKSURL: s.URL, Secret: secret})
 			if got := judge(t, v, token); got != Unavailable {
-				t.Errorf("%q", got)
+				t.Errorf("got %q, want %q", got, Unavailable)
 			}
 			if v.Ready() == nil {
 				t.Error("is ready without keys")
 			}
 			if got := judge(t, v, sign(t, "HS256", secret, nil)); got != "" {
-				t.Errorf("a token by the secret: %q", got)
+				t.Errorf(`a token by the secret: %q, want ""`, got)
 			}
 			s.shows(jwk(t, "1", ecKey))
 			if got := judge(t, v, token); got != "" || v.Ready() != nil {
@@ -274,7 +273,7 @@ func drip(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-r.Context().Done():
-		case <-time.After(50 * time.Millisecond): // its slowness is what is tested
+		case <-time.After(50 * time.Millisecond): // the test needs a slow answer
 		}
 	}
 }

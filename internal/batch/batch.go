@@ -1,5 +1,5 @@
-// Package batch collects the requests of many callers, so that one goroutine executes together what
-// arrived while it executed the requests before (group commit).
+// Package batch collects the requests of many callers, so that one goroutine executes together all
+// requests that arrived while it executed the previous ones (group commit).
 package batch
 
 import (
@@ -14,20 +14,20 @@ import (
 type Options struct {
 	MaxItems int           // maximum number of waiting requests
 	MaxBytes int           // from this total size of waiting requests on, the queue is full
-	Patience time.Duration // how long a caller waits for its answer
+	Patience time.Duration // maximum time that a caller waits for its answer
 }
 
 var (
 	// ErrFull means that too many requests wait. This one was not queued.
-	ErrFull = errors.New("too many requests wait")
+	ErrFull = errors.New("too many waiting requests")
 	// ErrLate means that the caller has waited for [Options].Patience.
 	ErrLate = errors.New("no answer")
 
 	errUnanswered = errors.New("batch: the request was not answered")
 )
 
-// A Queue holds requests until a goroutine in [Queue.Serve] takes them. V is what is requested, and
-// A the answer. All methods are safe for concurrent use.
+// A Queue holds requests until a goroutine in [Queue.Serve] takes them. V is the type of requests
+// and A that of answers. All methods are safe for concurrent use.
 type Queue[V, A any] struct {
 	owner   context.Context
 	options Options
@@ -36,8 +36,8 @@ type Queue[V, A any] struct {
 
 	mu      sync.Mutex
 	waiting []*Request[V, A] // in the order of arrival
-	gone    int              // of waiting: those that are not queued any more
-	bytes   int              // the size of those that are
+	gone    int              // the number of waiting requests that are no longer queued
+	bytes   int              // the size of those that are queued
 }
 
 // New returns a queue whose requests are executed until owner ends.

@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var errEnded = errors.New("the owner has ended")
 
-// newQueue returns a queue and what ends its owner.
+// newQueue returns a queue and a function that ends its owner.
 func newQueue(t *testing.T, o Options) (*Queue[int, int], context.CancelFunc) {
 	t.Helper()
 	owner, end := context.WithCancelCause(t.Context())
@@ -34,7 +34,8 @@ func put(t *testing.T, q *Queue[int, int], v, size int) *Request[int, int] {
 	return r
 }
 
-// Each caller gets the answer to its own request, whichever goroutine executes it.
+// Each caller gets the answer to its own request, regardless of the goroutine that executes
+// it.
 func TestConcurrentCallers(t *testing.T) {
 	const callers, each, servers = 32, 200, 3
 	q, end := newQueue(t, Options{Patience: time.Minute})
@@ -71,11 +72,12 @@ func TestConcurrentCallers(t *testing.T) {
 	end()
 	serving.Wait()
 	if items, bytes := q.Waiting(); items != 0 || bytes != 0 {
-		t.Errorf("%d requests of %d bytes are left", items, bytes)
+		t.Errorf("%d requests of %d bytes are left, want 0, 0", items, bytes)
 	}
 }
 
-// One batch at a time, in the order of arrival: what fits, or one request that fits in none.
+// One batch at a time, in the order of arrival: the requests that fit, or one request that
+// fits in no batch.
 func TestBatches(t *testing.T) {
 	for name, tt := range map[string]struct {
 		sizes []int
@@ -120,8 +122,8 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// What does not fit wakes another goroutine that serves, while the first one executes.
-func TestTheRestWakesAnother(t *testing.T) {
+// Requests that do not fit wake another serving goroutine while the first one executes.
+func TestRemainingRequestsWakeAnotherCaller(t *testing.T) {
 	q, _ := newQueue(t, Options{})
 	put(t, q, 1, 0)
 	put(t, q, 2, 0)
@@ -133,7 +135,7 @@ func TestTheRestWakesAnother(t *testing.T) {
 	}
 }
 
-// Nobody is left without an answer, whether its request is forgotten or the execution panics.
+// Every caller gets an answer, even if its request is not answered or the execution panics.
 func TestUnansweredRequestsFail(t *testing.T) {
 	for name, execute := range map[string]func([]*Request[int, int]){
 		"Forgotten": func(all []*Request[int, int]) { all[0].Answer(7, nil) },
@@ -158,7 +160,7 @@ func TestUnansweredRequestsFail(t *testing.T) {
 				})
 			}()
 			if a, err := answered.Wait(); a != 7 || err != nil {
-				t.Errorf("the answered request: %d, %v", a, err)
+				t.Errorf("the answered request: %d, %v, want 7", a, err)
 			}
 			if _, err := forgotten.Wait(); !errors.Is(err, errUnanswered) || !Begun(err) {
 				t.Errorf("the forgotten request: %v", err)
@@ -184,10 +186,10 @@ func TestLimits(t *testing.T) {
 				all = append(all, put(t, q, i, size))
 			}
 			if _, err := q.Put(t.Context(), 0, 0); !errors.Is(err, ErrFull) {
-				t.Errorf("Put into a full queue: %v", err)
+				t.Errorf("Put into a full queue: %v, want ErrFull", err)
 			}
 			if _, err := q.Do(t.Context(), 0, 0); !errors.Is(err, ErrFull) {
-				t.Errorf("Do with a full queue: %v", err)
+				t.Errorf("Do with a full queue: %v, want ErrFull", err)
 			}
 			q.leave(all[0])
 			put(t, q, 0, 1)
@@ -195,7 +197,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// What its callers have given up does not occupy the queue, however many they are.
+// Withdrawn requests do not occupy the queue.
 func TestWithdrawnRequestsTakeNoSpace(t *testing.T) {
 	q, _ := newQueue(t, Options{MaxItems: 10})
 	kept := put(t, q, 7, 1)
@@ -210,18 +212,18 @@ func TestWithdrawnRequestsTakeNoSpace(t *testing.T) {
 			t.Fatalf("Wait: %v", err)
 		}
 		if len(q.waiting) > 4 {
-			t.Fatalf("%d requests are kept for one that waits", len(q.waiting))
+			t.Fatalf("%d requests are kept for one that waits, want at most 4", len(q.waiting))
 		}
 	}
 	if items, bytes := q.Waiting(); items != 1 || bytes != 1 {
-		t.Errorf("%d requests of %d bytes wait", items, bytes)
+		t.Errorf("%d requests of %d bytes wait, want 1, 1", items, bytes)
 	}
 	if all := q.next(nil); len(all) != 1 || all[0] != kept {
 		t.Errorf("%d requests are taken", len(all))
 	}
 }
 
-// What is given up is neither taken nor begun, even if its caller has not noticed yet.
+// An ended request is neither taken nor begun, even if its caller has not noticed yet.
 func TestEndedRequests(t *testing.T) {
 	q, _ := newQueue(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -247,7 +249,7 @@ func TestEndedRequests(t *testing.T) {
 		}
 	}
 	if items, bytes := q.Waiting(); items != 0 || bytes != 0 {
-		t.Errorf("%d requests of %d bytes wait", items, bytes)
+		t.Errorf("%d requests of %d bytes wait, want 0, 0", items, bytes)
 	}
 }
 
@@ -266,7 +268,7 @@ func TestPatience(t *testing.T) {
 					}
 					_, err := r.Wait()
 					if took := time.Since(began); !errors.Is(err, ErrLate) || Begun(err) != begins || took != time.Second {
-						t.Errorf("Wait: %v after %v, begun: %v", err, took, Begun(err))
+						t.Errorf("Wait: %v after %v, begun: %v, want ErrLate, %v, %v", err, took, Begun(err), time.Second, begins)
 					}
 					if r.Begin() != begins {
 						t.Errorf("the request of a caller that has gone begins: %v", !begins)
@@ -284,7 +286,8 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// When the owner ends, what waits is refused, and what is being executed gets its answer.
+// When the owner ends, waiting requests are refused, and requests in execution get their
+// answers.
 func TestOwnerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, end := newQueue(t, Options{})
@@ -310,17 +313,17 @@ func TestOwnerEnds(t *testing.T) {
 			}
 		}
 		if _, err := q.Put(t.Context(), 4, 1); !errors.Is(err, errEnded) {
-			t.Errorf("Put: %v", err)
+			t.Errorf("Put: %v, want errEnded", err)
 		}
 		close(release)
 		if a, err := begun.Wait(); a != 10 || err != nil {
-			t.Errorf("Wait of the request that has begun: %d, %v", a, err)
+			t.Errorf("Wait of the request that has begun: %d, %v, want 10", a, err)
 		}
 		serving.Wait()
 	})
 }
 
-// An answer that is there counts, although the caller could stop waiting as well.
+// An existing answer takes precedence over the end of the wait.
 func TestAnswerPrecedesTheEnd(t *testing.T) {
 	for range 100 {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -334,7 +337,7 @@ func TestAnswerPrecedesTheEnd(t *testing.T) {
 		cancel()
 		end()
 		if a, err := r.Wait(); a != 5 || err != nil {
-			t.Fatalf("Wait: %d, %v", a, err)
+			t.Fatalf("Wait: %d, %v, want 5", a, err)
 		}
 	}
 }
@@ -360,8 +363,8 @@ func BenchmarkDo(b *testing.B) {
 	serving.Wait()
 }
 
-// What is answered without an error was executed, also if the owner ends at that moment: requests that
-// have begun are executed, and then all are answered.
+// A request that is answered without an error was executed, even if the owner ends at that moment.
+// Requests that have begun are executed before all are answered.
 func TestNoAnswerWithoutExecution(t *testing.T) {
 	for range 3000 {
 		q, end := newQueue(t, Options{})

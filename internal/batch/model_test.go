@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A known is what the model knows of one request.
+// A known is the model's state of one request.
 type known struct {
 	r      *Request[int, int]
 	cancel context.CancelFunc
@@ -22,8 +22,8 @@ type known struct {
 	returned             bool // from Wait
 }
 
-// TestModel compares a queue with its model: which requests are taken, in which order, what may begin, and
-// what each caller is told, exactly once.
+// TestModel compares a queue with its model: which requests are taken, in which order, which may begin,
+// and which single result each caller gets.
 func TestModel(t *testing.T) {
 	rapid.Check(t, model)
 }
@@ -76,7 +76,7 @@ func model(t *rapid.T) {
 			switch {
 			case owner.Err() != nil:
 				if !errors.Is(err, errEnded) {
-					t.Fatalf("Put after the owner's end: %v", err)
+					t.Fatalf("Put after the owner's end: %v, want errEnded", err)
 				}
 			case items >= maxItems || bytes >= maxBytes:
 				if !errors.Is(err, ErrFull) {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A Request is what one caller wants, and the answer it gets. The caller calls Wait, and the
-// goroutine that has taken it calls the other methods.
+// A Request is a caller's request and its answer. The caller calls Wait, and the goroutine
+// that has taken the request calls the other methods.
 //
 // A caller that stops waiting withdraws its request, unless the request has begun. So it knows
 // whether the request may be executed nevertheless: see [Begun].
@@ -31,11 +31,11 @@ type Request[V, A any] struct {
 const (
 	open      int32 = iota // neither of these
 	begun                  // it may have been executed
-	withdrawn              // it must not be executed any more
+	withdrawn              // it must no longer be executed
 )
 
-// Begin reports whether the request may be executed, and must precede that: false means that its
-// caller no longer waits.
+// Begin reports whether the request may be executed, and must be called before that: false means
+// that the caller no longer waits.
 func (r *Request[V, A]) Begin() bool {
 	switch {
 	case r.state.Load() == begun:
@@ -58,7 +58,7 @@ func (r *Request[V, A]) Answer(a A, err error) {
 	}
 }
 
-// Fail answers with an error. It says whether the request has begun.
+// Fail answers with an error, which says whether the request has begun.
 func (r *Request[V, A]) Fail(err error) {
 	if r.answered {
 		return
@@ -108,7 +108,7 @@ func (r *Request[V, A]) Wait() (A, error) {
 				return r.answer, r.err
 			default:
 			}
-			if r.withdraw() { // an answer that comes now is that of a request that was not executed
+			if r.withdraw() { // an answer that arrives now belongs to a request that was not executed
 				r.queue.leave(r)
 				var none A
 				return none, context.Cause(r.queue.owner)
@@ -118,7 +118,7 @@ func (r *Request[V, A]) Wait() (A, error) {
 	}
 }
 
-// leave returns what the caller knows when it stops waiting.
+// leave returns the result for a caller that stops waiting.
 func (r *Request[V, A]) leave(cause error) (none A, err error) {
 	r.queue.leave(r)
 	select {
@@ -132,7 +132,7 @@ func (r *Request[V, A]) leave(cause error) (none A, err error) {
 	return none, cause
 }
 
-// withdraw reports whether the request has not begun. Then it does not begin any more.
+// withdraw reports whether the request has not begun. Then it cannot begin any more.
 func (r *Request[V, A]) withdraw() bool {
 	return r.state.CompareAndSwap(open, withdrawn) || r.state.Load() == withdrawn
 }

@@ -25,7 +25,7 @@ type Pair struct {
 	mu     sync.Mutex
 	cert   *tls.Certificate
 	read   [sha256.Size]byte // of the files at the last check
-	reason string            // why they are invalid; "" if they are in use
+	reason string            // the reason if they are invalid; "" if they are in use
 	looked time.Time
 }
 

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// bundle writes a bundle into a new folder, without the files named.
+// bundle writes a bundle without some files into a new folder.
 func bundle(t *testing.T, without ...string) string {
 	t.Helper()
 	dir := t.TempDir()

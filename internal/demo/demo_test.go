@@ -38,7 +38,7 @@ func TestEveryFileHasItsHeaders(t *testing.T) {
 	h := Handler("/socket.io/", false)
 	files := load("/socket.io/", false)
 	if len(files) < 5 {
-		t.Fatalf("only %d files embedded", len(files))
+		t.Fatalf("only %d files embedded, want at least 5", len(files))
 	}
 	for url := range files {
 		want := contentTypes[path.Ext(url)]
@@ -139,7 +139,7 @@ func TestPageLoadsTheClientFromTheNodesPath(t *testing.T) {
 	}
 }
 
-// A browser would refuse, silently for the reader, what the policy forbids.
+// A browser silently refuses parts that the policy forbids.
 func TestPageKeepsItsOwnPolicy(t *testing.T) {
 	h := Handler("/socket.io/", false)
 	index := body(t, get(t, h, http.MethodGet, "/"))
@@ -150,7 +150,7 @@ func TestPageKeepsItsOwnPolicy(t *testing.T) {
 		"a foreign host":    `(src|href)="(https?:)?//`,
 	} {
 		if found := regexp.MustCompile(inline).FindString(index); found != "" {
-			t.Errorf("the page has %s: %s", what, found)
+			t.Errorf("the page has %s: %s, want nothing", what, found)
 		}
 	}
 	for _, ref := range regexp.MustCompile(`(?:src|href)="(/demo/[^"]+)"`).FindAllStringSubmatch(index, -1) {

@@ -28,7 +28,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session/sessiontest"
 )
 
-// A user is one that the document tells to set up.
+// A user is a Redis user that the document describes.
 type user struct {
 	name, password string
 	commands       []string
@@ -37,7 +37,7 @@ type user struct {
 
 var setUser = regexp.MustCompile(`(?m)^    (ACL SETUSER \S+ .*)$`)
 
-// users returns those of the document: for one server, and for a Cluster.
+// users returns the users in the document: for one server, and for a Cluster.
 func users(t *testing.T) []user {
 	t.Helper()
 	var all []user
@@ -56,7 +56,7 @@ func users(t *testing.T) []user {
 		all = append(all, u)
 	}
 	if len(all) != 2 {
-		t.Fatalf("%d users in the document", len(all))
+		t.Fatalf("got %d users in the document, want 2", len(all))
 	}
 	return all
 }
@@ -148,9 +148,8 @@ func underACL(t *testing.T, u user, at string, servers []*redistest.Server, more
 	}
 }
 
-// silence has a call whose outcome is not known: before the next one the
-// connection that it went out on is killed. A room without members is not heard
-// any more after a while.
+// silence makes a call whose outcome is unknown: its connection is killed before the next
+// call. A room without members is unsubscribed after a while.
 func silence(t *testing.T, target *redisurl.Target, servers []*redistest.Server) {
 	a, err := redis.New(deadline(t), redis.Options{Redis: target, Node: "a", Prefix: prefix(t), Timeout: time.Second})
 	if err != nil {
@@ -167,11 +166,11 @@ func silence(t *testing.T, target *redisurl.Target, servers []*redistest.Server)
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			t.Fatal("the room is still heard")
+			t.Fatal("the room is still subscribed")
 		}
 	}
 	e := adapter.Event{Target: rooms.Target{To: []rooms.Room{room}}, Stored: true}
-	for _, s := range servers { // silent to clients, but not to one another
+	for _, s := range servers { // paused for clients, but not for other servers
 		if err := s.Client().Do(t.Context(), "CLIENT", "PAUSE", 3000, "ALL").Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +189,7 @@ func silence(t *testing.T, target *redisurl.Target, servers []*redistest.Server)
 	}
 }
 
-// onTheMove writes a session whose slot is on its way from one server to another.
+// onTheMove writes a session whose slot is being moved from one server to another.
 func onTheMove(t *testing.T, c *redistest.Cluster, s *sessions.Store) {
 	sum := sha256.Sum256([]byte("pid"))
 	slot := c.Slot(prefix(t) + "s:" + base64.RawURLEncoding.EncodeToString(sum[:]))
@@ -213,7 +212,7 @@ func onTheMove(t *testing.T, c *redistest.Cluster, s *sessions.Store) {
 	c.MoveSlot(slot, to)
 }
 
-// prefix is one of the test's own that the users may use.
+// prefix returns a prefix of this test that the users may use.
 func prefix(t *testing.T) string { return "rejoin:" + t.Name() + ":" }
 
 func deadline(t *testing.T) context.Context {
@@ -222,7 +221,7 @@ func deadline(t *testing.T) context.Context {
 	return ctx
 }
 
-// A cluster is one of nodes that are such a user.
+// A cluster is a cluster whose nodes use such a user.
 type cluster struct {
 	t       *testing.T
 	servers []*redistest.Server

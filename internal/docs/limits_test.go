@@ -85,6 +85,6 @@ func TestLimitsTable(t *testing.T) {
 		}
 	}
 	if rows < 30 {
-		t.Errorf("%d rows", rows)
+		t.Errorf("got %d rows, want at least 30", rows)
 	}
 }

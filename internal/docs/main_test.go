@@ -1,6 +1,6 @@
-// Package docs holds the documents to what they say: that the rights they list
-// are those that nodes need, that the sizes are right, and that the tests they
-// name exist. The programs that they show are run by tests/integration.
+// Package docs tests statements of the documents: the listed rights are those that nodes
+// need, the sizes are right, and the named tests exist. tests/integration runs the programs
+// in the documents.
 package docs
 
 import (

@@ -15,8 +15,8 @@ var (
 	plainNames = regexp.MustCompile("`(Test\\w+)`")
 )
 
-// TestNamedTestsExist: each line of the tables of guarantees names tests, and
-// they are where they are said to be, with the part that is named.
+// TestNamedTestsExist: each row of the tables of guarantees names tests, and the named
+// files contain them and the named parts.
 func TestNamedTestsExist(t *testing.T) {
 	rows := 0
 	for _, row := range tableRow.FindAllStringSubmatch(read(t, "guarantees.md"), -1) {
@@ -40,11 +40,11 @@ func TestNamedTestsExist(t *testing.T) {
 		}
 	}
 	if rows < 30 {
-		t.Errorf("%d rows", rows)
+		t.Errorf("got %d rows, want at least 30", rows)
 	}
 }
 
-// TestOtherNamesExist: so are the tests that other documents name in passing.
+// TestOtherNamesExist: tests that other documents name exist as well.
 func TestOtherNamesExist(t *testing.T) {
 	known := make(map[string]bool)
 	for _, source := range sources(t, "_test.go") {
@@ -52,6 +52,19 @@ func TestOtherNamesExist(t *testing.T) {
 			known[m[1]] = true
 		}
 	}
+	for file, text := range documents(t) {
+		for _, m := range plainNames.FindAllStringSubmatch(text, -1) {
+			if !known[m[1]] {
+				t.Errorf("%s names %s, which does not exist", file, m[1])
+			}
+		}
+	}
+}
+
+// documents returns the texts of the documents, by file.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
@@ -62,16 +75,13 @@ func TestOtherNamesExist(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, m := range plainNames.FindAllStringSubmatch(string(text), -1) {
-				if !known[m[1]] {
-					t.Errorf("%s names %s, which does not exist", file, m[1])
-				}
-			}
+			all[file] = string(text)
 		}
 	}
+	return all
 }
 
-// sources returns what is in the files whose names end so.
+// sources returns the contents of all files with a suffix.
 func sources(t *testing.T, suffix string) (all []string) {
 	t.Helper()
 	err := filepath.WalkDir("../..", func(path string, d os.DirEntry, err error) error {
@@ -98,7 +108,7 @@ func sources(t *testing.T, suffix string) (all []string) {
 func TestMetricsAndLinesExist(t *testing.T) {
 	_, tables, ok := strings.Cut(read(t, "redis.md"), "## Troubleshooting")
 	if !ok {
-		t.Fatal("redis.md does not say what to look at")
+		t.Fatal("redis.md has no section Troubleshooting")
 	}
 	code := strings.Join(sources(t, ".go"), "")
 	names := 0
@@ -110,12 +120,12 @@ func TestMetricsAndLinesExist(t *testing.T) {
 		}
 	}
 	if names < 25 {
-		t.Errorf("%d names", names)
+		t.Errorf("got %d names, want at least 25", names)
 	}
 }
 
-// TestEveryMetricIsExplained: what a node counts is in the tables of operations.md or
-// of redis.md.
+// TestEveryMetricIsExplained: every metric is in the tables of operations.md or of
+// redis.md.
 func TestEveryMetricIsExplained(t *testing.T) {
 	tables := read(t, "operations.md") + read(t, "redis.md")
 	names := 0
@@ -124,38 +134,28 @@ func TestEveryMetricIsExplained(t *testing.T) {
 		for line := range strings.Lines(source) {
 			for _, m := range metric.FindAllStringSubmatch(line, -1) {
 				if names++; !strings.Contains(tables, "`"+m[1]) {
-					t.Errorf("nothing says what to do about %s", m[1])
+					t.Errorf("no document explains the metric %s", m[1])
 				}
 			}
 		}
 	}
 	if names < 40 {
-		t.Errorf("%d metrics", names)
+		t.Errorf("got %d metrics, want at least 40", names)
 	}
 }
 
 var link = regexp.MustCompile(`\]\(([^)#:]+)(?:#([^)]+))?\)`)
 
-// TestLinks: what the documents link to in this repository is there, headings
-// included.
+// TestLinks: the targets of the documents' links in this repository exist, including
+// headings.
 func TestLinks(t *testing.T) {
-	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/decisions/*.md"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, m := range link.FindAllStringSubmatch(string(text), -1) {
-				target := filepath.Join(filepath.Dir(file), m[1])
-				if _, err := os.Stat(target); err != nil {
-					t.Errorf("%s: %v", file, err)
-				} else if m[2] != "" && !hasHeading(t, target, m[2]) {
-					t.Errorf("%s: %s has no heading #%s", file, target, m[2])
-				}
+	for file, text := range documents(t) {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			target := filepath.Join(filepath.Dir(file), m[1])
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: %v", file, err)
+			} else if m[2] != "" && !hasHeading(t, target, m[2]) {
+				t.Errorf("%s: %s has no heading #%s", file, target, m[2])
 			}
 		}
 	}

@@ -22,10 +22,10 @@ import (
 	sessions "github.com/rejoin-io/rejoin/pkg/session/redis"
 )
 
-// sizeRow is a row of the document's table of sizes: what, and bytes.
+// sizeRow matches a row of the document's table of sizes: a name, and bytes.
 var sizeRow = regexp.MustCompile(`(?m)^\| ([^|]+?) \| about ([\d,]+) bytes \|`)
 
-// TestSizes measures what the document's table says of memory in Redis.
+// TestSizes measures the sizes in the document's table of memory in Redis.
 func TestSizes(t *testing.T) {
 	server := redistest.Start(t)
 	c := server.Client()
@@ -51,7 +51,7 @@ func TestSizes(t *testing.T) {
 	for what, got := range measured {
 		t.Logf("%s: %.1f bytes", what, got)
 		if want := documented[what]; got < 0.8*want || got > 1.2*want {
-			t.Errorf("%s has %.1f bytes, the document says %.0f", what, got, want)
+			t.Errorf("%s has %.1f bytes, the document says %.0f, want at least %.1f, at most %.1f", what, got, want, 0.8*want, 1.2*want)
 		}
 		delete(documented, what)
 	}
@@ -70,7 +70,7 @@ func used(t *testing.T, c *goredis.Client, key string) float64 {
 	return float64(n)
 }
 
-// only returns the one key with such a name.
+// only returns the only key that matches a pattern.
 func only(t *testing.T, c *goredis.Client, pattern string) string {
 	t.Helper()
 	keys, err := c.Keys(t.Context(), pattern).Result()
@@ -95,7 +95,7 @@ func node(t *testing.T, server *redistest.Server, o redis.Options) *redis.Adapte
 	return a
 }
 
-// publish sends events of so many bytes to a room.
+// publish sends events of a size to a room.
 func publish(t *testing.T, a *redis.Adapter, events, size int) {
 	t.Helper()
 	e := adapter.Event{Target: rooms.Target{To: []rooms.Room{rooms.InNamed("/", "lobby")}}, Stored: true, Data: make([]byte, size)}
@@ -185,7 +185,7 @@ func channel(t *testing.T, c *goredis.Client) float64 {
 	return (memory() - before) / n
 }
 
-// remembered is the size of a call whose answer is that of an emit.
+// remembered is the size of a stored call with the answer of an emit.
 func remembered(t *testing.T, server *redistest.Server) float64 {
 	t.Helper()
 	s := idempotency.NewRedis(server.Client(), idempotency.RedisOptions{Prefix: "remembered:"})

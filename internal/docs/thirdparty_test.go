@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestThirdParty: THIRD_PARTY.md names every module that is in the node's binary,
-// and no other as being there.
+// TestThirdParty: THIRD_PARTY.md names every module that is in the node's binary, and no
+// other module.
 func TestThirdParty(t *testing.T) {
 	root := filepath.Join("..", "..")
 	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/node")

@@ -21,7 +21,7 @@ const (
 	held        = 2 * time.Second         // how long the owners read nothing: longer than that
 )
 
-// fill is as much as the owner takes of a client that it does not read.
+// fill is the number of bytes that the owner accepts from a client that it does not read.
 var fill = "4" + strings.Repeat("x", 8<<10-1)
 
 // setUpBusy runs two nodes, of which the first owns a session and reads nothing.
@@ -43,8 +43,8 @@ func setUpBusy(t *testing.T) (c *cluster, owner, near *node, sid string) {
 	return c, owner, near, c.open(owner)
 }
 
-// A client whose WebSocket came to another node is not cut while the owner does not read
-// it, however much it sends.
+// A client whose WebSocket runs through another node is not cut while the owner does not
+// read it, even if it sends much.
 func TestBusyOwnerDoesNotCutItsWebSocket(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
@@ -69,7 +69,7 @@ func TestBusyOwnerDoesNotCutItsWebSocket(t *testing.T) {
 	case <-time.After(held):
 	}
 	if n := owner.engine.Stats().WebSocket; n != 1 {
-		t.Errorf("the owner has %d WebSockets", n)
+		t.Errorf("the owner has %d WebSockets, want 1", n)
 	}
 	ws.Close()
 	close(owner.mayRead)
@@ -107,12 +107,11 @@ func TestBusyOwnerDoesNotCutItsPOST(t *testing.T) {
 	}
 	close(owner.mayRead)
 	if got := receive(t, answered); got != "200 ok ["+near.id+"]" {
-		t.Errorf("answered %s", got)
+		t.Errorf("answered %s, want %s", got, "200 ok ["+near.id+"]")
 	}
 }
 
-// An owner that is not heard any more is noticed, also while a client's bytes or a POST
-// wait for it.
+// A silent owner is detected, also while a client's bytes or a POST wait for it.
 func TestSilentOwner(t *testing.T) {
 	t.Parallel()
 	c := setUp(t, 1, func(_ *engineio.Options, o *Options) { o.Timeout = busyTimeout / 4 })
@@ -159,11 +158,11 @@ func TestSilentOwner(t *testing.T) {
 		t.Errorf("%v, want one failed and one ok", n)
 	}
 	if took := time.Since(begun); took > patience/2 {
-		t.Errorf("noticed after %v", took)
+		t.Errorf("noticed after %v, want at most %v", took, patience/2)
 	}
 }
 
-// Neither node waits for a client that is not read when it goes away.
+// When a client that is not read disconnects, neither node waits for it.
 func TestDrainWithBusyOwner(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(owner, near *node) error{
@@ -191,7 +190,7 @@ func TestDrainWithBusyOwner(t *testing.T) {
 				t.Error(err)
 			}
 			if took := time.Since(begun); took > patience/4 {
-				t.Errorf("took %v", took)
+				t.Errorf("took %v, want at most %v", took, patience/4)
 			}
 			ws.Close()
 			receive(t, sent)
@@ -204,9 +203,9 @@ func TestDrainWithBusyOwner(t *testing.T) {
 	}
 }
 
-// Nodes before 0.4 pass informational responses on to clients, so only a node that asks
-// for signs of life gets them.
-func TestSignsOfLifeAreAskedFor(t *testing.T) {
+// Nodes before 0.4 pass informational responses on to clients, so only a node that requests
+// them gets them.
+func TestProgressResponsesAreRequested(t *testing.T) {
 	t.Parallel()
 	c, owner, near, sid := setUpBusy(t)
 	c.expect(near, "POST", sid, fill, "ok")
@@ -244,6 +243,6 @@ func TestSignsOfLifeAreAskedFor(t *testing.T) {
 		t.Error(err)
 	}
 	if n := len(silent); n != 0 {
-		t.Errorf("%d signs of life for a node that did not ask", n)
+		t.Errorf("got %d signs of life for a node that did not ask, want 0", n)
 	}
 }

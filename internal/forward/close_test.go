@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// What the owner says before it closes arrives, and so does the close.
+// Messages that the owner sends before it closes arrive, and so does the close.
 func TestOwnerClosesWebSocket(t *testing.T) {
 	c := setUp(t, 2, nil)
 	ws := c.move(c.nodes[1], c.open(c.nodes[0]))
@@ -22,10 +22,10 @@ func TestOwnerClosesWebSocket(t *testing.T) {
 	}
 	conn.Close(engineio.ForcedClose)
 	if got := read(t, ws); got != "4goodbye" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4goodbye"`, got)
 	}
 	closedWell(t, ws)
-	// The client keeps its side open, and is not waited for.
+	// A client that keeps its side open is not waited for.
 	until(t, func() bool { return c.nodes[1].Stats().Open == 0 })
 }
 
@@ -52,7 +52,7 @@ func TestClientClosesWebSocket(t *testing.T) {
 	until(t, func() bool { return c.nodes[1].Stats().Open == 0 })
 }
 
-// A client that takes nothing holds neither the owner nor the node in between.
+// A client that reads nothing blocks neither the owner nor the forwarding node.
 func TestClientStopsReading(t *testing.T) {
 	c := setUp(t, 2, func(e *engineio.Options, o *Options) {
 		e.SendQueueBytes = 64 << 20
@@ -98,9 +98,9 @@ func TestClose(t *testing.T) {
 		t.Errorf("the poll is answered %q", body)
 	}
 	if n := near.Stats(); n.Open != 0 || n.Forwarded[Failed] != 1 {
-		t.Errorf("%+v", n)
+		t.Errorf("got %+v, want none open and one failed", n)
 	}
-	c.expect(near, "GET", c.open(owner), "", "6") // the session lives: another node is to be asked
+	c.expect(near, "GET", c.open(owner), "", "6") // the session still exists: another node must be queried
 }
 
 func TestCloseDoesNotWaitForEver(t *testing.T) {
@@ -114,7 +114,7 @@ func TestCloseDoesNotWaitForEver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := f.Close(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("close: %v", err)
+		t.Errorf("close: %v, want context.Canceled", err)
 	}
 	f.leave(p)
 	if err := f.Close(t.Context()); err != nil {

@@ -12,10 +12,10 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// A starvedPort is one whose node takes no connections: the next one waits.
+// A starvedPort is a port whose node accepts no connections: the next one waits.
 type starvedPort struct {
 	net.Listener
-	full []net.Conn // as many as the system accepts for the node
+	full []net.Conn // as many as the kernel queues for the node
 }
 
 func starve(t *testing.T) *starvedPort {
@@ -49,17 +49,16 @@ func starve(t *testing.T) *starvedPort {
 	}
 }
 
-// relieve makes room for connections.
+// relieve makes space for connections.
 func (p *starvedPort) relieve() {
 	for _, c := range p.full {
 		c.Close()
 	}
 }
 
-// A node that takes no connection for a while keeps its sessions: requests wait for it,
-// and afterwards are not declared to be of unknown sessions as long as the cluster has
-// the node.
-func TestStarvedOwner(t *testing.T) {
+// A node that accepts no connections for a while keeps its sessions: requests wait for it,
+// and their sessions are not declared unknown while the node is in the cluster.
+func TestOwnerThatAcceptsNoConnections(t *testing.T) {
 	t.Parallel()
 	c := setUp(t, 2, nil)
 	near, owner := c.nodes[0], c.nodes[1]

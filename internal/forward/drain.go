@@ -16,9 +16,9 @@ import (
 const (
 	// departTimeout bounds the time from the request to an owner to disconnect a client to the
 	// end of its WebSocket. The owner takes at most half of it for handlers, and as much again
-	// for a client that is slow to read what is queued.
+	// for a client that reads its queued packets slowly.
 	departTimeout = 10 * time.Second
-	// leastPolling is the minimum time for polls to be answered.
+	// leastPolling is the minimum time to wait for the answers to polls.
 	leastPolling = 250 * time.Millisecond
 	// asking bounds the concurrent requests to one owner.
 	asking = 128
@@ -27,9 +27,9 @@ const (
 // Drain ends the WebSockets that run through this node, each at a random moment of the given time,
 // and accepts no new ones. It asks their owners to disconnect the clients as a draining node does,
 // so that nothing in flight is lost or duplicated. WebSockets that an owner does not end in time
-// are cut. The clients reconnect elsewhere. Polls are left to be answered, because a cut poll ends
-// its session. Drain returns when nothing is in flight; when the WebSockets have ended and polls
-// have had the given time again; or, with the cause of ctx, when ctx ends.
+// are cut. The clients reconnect elsewhere. Polls are not cut, because a cut poll ends its
+// session. Drain returns when nothing is in flight, or when the WebSockets have ended and polls
+// have had the given time again. When ctx ends it returns the cause of ctx.
 func (f *Forwarder) Drain(ctx context.Context, over time.Duration) error {
 	f.mu.Lock()
 	f.draining = true
@@ -86,7 +86,7 @@ func (f *Forwarder) depart(ctx context.Context, transport *http.Transport, p *pa
 	}
 }
 
-// askToLeave asks the owner of a WebSocket's session to disconnect its client.
+// askToLeave requests the owner of a WebSocket's session to disconnect its client.
 func (f *Forwarder) askToLeave(ctx context.Context, transport *http.Transport, p *passage) error {
 	addr, err := f.locate(ctx, p.owner, "")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Draining waits for the polls under way, whose sessions it would end otherwise.
+// A drain waits for the polls in flight, because cutting them would end their sessions.
 func TestDrainWaitsForPolls(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -36,15 +36,14 @@ func TestDrainWaitsForPolls(t *testing.T) {
 	}
 	c.expect(owner, "POST", sid, "4answered", "ok")
 	if got := receive(t, polled); got != "4answered<nil>" {
-		t.Errorf("polled %s", got)
+		t.Errorf("polled %s, want 4answered<nil>", got)
 	}
 	if err := receive(t, drained); err != nil {
 		t.Error(err)
 	}
 }
 
-// Draining has the WebSockets closed by their owners and lets polls end by
-// themselves.
+// A drain makes the owners close their WebSockets, and waits for the end of polls.
 func TestDrain(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -58,12 +57,12 @@ func TestDrain(t *testing.T) {
 	}
 	for _, ws := range sockets {
 		if got := read(t, ws); got != "4last words" {
-			t.Errorf("got %q before the end", got)
+			t.Errorf(`got %q before the end, want "4last words"`, got)
 		}
 		closedWell(t, ws)
 	}
 	if n := len(owner.asked); n != len(sockets) {
-		t.Errorf("the owner was asked %d times", n)
+		t.Errorf("the owner was asked %d times, want %d", n, len(sockets))
 	}
 	until(t, func() bool { return near.Stats().Open == 0 })
 	c.expect(near, "POST", polled, "4still here", "ok")
@@ -84,15 +83,15 @@ func TestDrain(t *testing.T) {
 	near.mu.Unlock()
 	cancel(errClosed)
 	if err := near.Drain(ctx, time.Hour); !errors.Is(err, errClosed) {
-		t.Errorf("drain: %v", err)
+		t.Errorf("drain: %v, want errClosed", err)
 	}
 	near.mu.Lock()
 	delete(near.passages, held)
 	near.mu.Unlock()
 }
 
-// What is behind in being handled at the owner gets its time, and its answer
-// through. Only then the WebSocket ends.
+// Events that the owner is still handling are completed and their answers delivered. Only
+// then does the WebSocket end.
 func TestDrainWaitsForTheOwner(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -106,11 +105,11 @@ func TestDrainWaitsForTheOwner(t *testing.T) {
 	}
 	write(t, ws, "4still served")
 	if got := read(t, ws); got != "4still served" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4still served"`, got)
 	}
 	close(owner.mayLeave)
 	if got := read(t, ws); got != "4last words" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4last words"`, got)
 	}
 	closedWell(t, ws)
 	if err := receive(t, drained); err != nil {
@@ -118,8 +117,8 @@ func TestDrainWaitsForTheOwner(t *testing.T) {
 	}
 }
 
-// An owner that does not send its client away in time, cannot be asked or does not
-// know what it is asked for: the WebSocket is cut.
+// The WebSocket is cut if its owner does not disconnect the client in time, is unreachable,
+// or does not know the request.
 func TestDrainCutsWhatItsOwnerKeeps(t *testing.T) {
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	defer stranger.Close()
@@ -153,7 +152,7 @@ func TestDrainCutsWhatItsOwnerKeeps(t *testing.T) {
 	}
 }
 
-// Only nodes of the cluster send clients away.
+// Only nodes of the cluster can disconnect clients.
 func TestLeavingIsSigned(t *testing.T) {
 	c := setUp(t, 2, nil)
 	owner, near := c.nodes[0], c.nodes[1]
@@ -188,8 +187,8 @@ func TestLeavingIsSigned(t *testing.T) {
 	}
 }
 
-// A request for two sessions is one for the second, as in engineio: a client must not name the session
-// of another one as that which is to be sent away.
+// A request that names two sessions is for the second, as in engineio, so that a client cannot
+// disconnect the session of another client.
 func TestSessionID(t *testing.T) {
 	for query, want := range map[string]string{"": "", "sid=a": "a", "sid=victim&sid=own": "own"} {
 		if got := sessionID(httptest.NewRequest(http.MethodGet, "/socket.io/?"+query, nil)); got != want {

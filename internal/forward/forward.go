@@ -10,8 +10,8 @@
 // within the last seconds, for the client that it names; none of that can be altered.
 //
 // It does not cover bodies, and a request that is replayed to the same node within those seconds is
-// not detected. Neither would help an attacker: anyone who can read or change the traffic between
-// the nodes sees session ids, and with a session id can act as the client at the public port. The
+// not detected. Neither would help an attacker: with access to the traffic between the nodes an
+// attacker sees session ids, and with a session id it can act as the client at the public port. The
 // internal port needs a trusted network on which its traffic cannot be read.
 package forward
 
@@ -48,10 +48,10 @@ type Options struct {
 	Secret string
 	// Directory resolves the nodes' internal addresses.
 	Directory Directory
-	// Timeout is how long an owner may be silent while a request or WebSocket data waits for it,
-	// and how long a client may take to read what it is sent. A poll is answered and a WebSocket is
-	// pinged at the latest after ping interval and ping timeout, so Timeout must be longer. It is
-	// the same on all nodes of the cluster.
+	// Timeout is the maximum time that an owner may be silent while a request or WebSocket data
+	// waits for it, and the maximum time for a client to read data. A poll is answered and a
+	// WebSocket is pinged at the latest after ping interval and ping timeout, so Timeout must be
+	// longer. It is the same on all nodes of the cluster.
 	Timeout time.Duration
 	// Outgoing bounds the requests that this node forwards, and Incoming those that it receives.
 	// Nil means no bound. The server of Handler must listen on a [limit.Port], which sees the end

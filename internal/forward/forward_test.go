@@ -26,18 +26,18 @@ func TestEachRequestAtAnotherNode(t *testing.T) {
 	ws := c.move(b, sid)
 	write(t, ws, "4by WebSocket")
 	if got := read(t, ws); got != "4by WebSocket" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4by WebSocket"`, got)
 	}
 	until(t, func() bool { return b.Stats().Open == 1 }) // requests leave after their answers
 	if n := b.Stats().Forwarded[OK]; n != 2 {
-		t.Errorf("forwarded %d", n)
+		t.Errorf("forwarded %d, want 2", n)
 	}
 	if n := a.engine.Stats(); n.Upgrades != 1 || n.WebSocket != 1 {
-		t.Errorf("%+v", n)
+		t.Errorf("got %+v, want one upgrade and one WebSocket", n)
 	}
 }
 
-// Clients behind a balancer without affinity: each request goes anywhere.
+// Clients behind a load balancer without affinity: each request reaches a random node.
 func TestRandomBalancer(t *testing.T) {
 	c := setUp(t, 3, nil)
 	anywhere := func() *node { return c.nodes[rand.IntN(len(c.nodes))] }
@@ -81,17 +81,17 @@ func TestRandomBalancer(t *testing.T) {
 	clients.Wait()
 	for _, n := range c.nodes {
 		if s := n.Stats(); s.Forwarded[OK] == 0 || s.Forwarded[NoOwner]+s.Forwarded[Failed]+s.Forwarded[Gone] > 0 {
-			t.Errorf("%s: %+v", n.id, s)
+			t.Errorf("%s: got %+v, want requests forwarded without a failure", n.id, s)
 		}
 		for why, count := range n.Stats().Refused {
 			if count > 0 {
-				t.Errorf("%s has refused %d as %s", n.id, count, why)
+				t.Errorf("%s has refused %d as %s, want 0", n.id, count, why)
 			}
 		}
 	}
 }
 
-// The owner sees the client's address, and the client nothing of the nodes.
+// The owner sees the client's address, and the client sees no headers of the nodes.
 func TestClientsAddress(t *testing.T) {
 	c := setUp(t, 2, func(o *engineio.Options, _ *Options) {
 		o.Headers = func(h http.Header, r *http.Request) {
@@ -113,7 +113,7 @@ func TestClientsAddress(t *testing.T) {
 	res, body := c.do(c.nodes[1], "POST", sid, "4hi",
 		"X-Rejoin-Client", "6.6.6.6:666", "X-Rejoin-From", "n000", "X-Rejoin-Something", "else", "Connection", "X-Rejoin-Signature")
 	if body != "ok" {
-		t.Fatalf("%s %s", res.Status, body)
+		t.Fatalf("%s %s, want ok", res.Status, body)
 	}
 	saw := res.Header.Values("X-Owner-Saw")
 	if len(saw) != 1 || saw[0] == "" || saw[0] != res.Header.Get("X-Node-Saw") {
@@ -155,7 +155,7 @@ func TestOwnerGone(t *testing.T) {
 		}
 	}
 	if n := b.Stats().Refused[Misdirected]; n != 1 {
-		t.Errorf("a node that has another's address has refused %d requests", n)
+		t.Errorf("a node that has another's address has refused %d requests, want 1", n)
 	}
 	if res, body := c.do(a, "POST", "dead"+strings.Repeat("x", 16), "4hi"); res.StatusCode != 400 || !strings.HasPrefix(body, `{"code":1,`) {
 		t.Errorf("POST: %s %s", res.Status, body)
@@ -167,8 +167,8 @@ func TestOwnerGone(t *testing.T) {
 	}
 }
 
-// A node that was replaced by one with its id at another address is found there, and
-// gets each request once, whatever is at the former address now.
+// A node that was replaced by one with the same id at another address is found there, and
+// gets each request once, even if another node has the former address.
 func TestOwnerMoved(t *testing.T) {
 	c := setUp(t, 3, nil)
 	a, b, d := c.nodes[0], c.nodes[1], c.nodes[2]
@@ -192,7 +192,7 @@ func TestOwnerMoved(t *testing.T) {
 	}
 }
 
-// As long as the directory says nothing, a session is not declared unknown.
+// While the directory is unavailable, a session is not declared unknown.
 func TestDirectoryUnavailable(t *testing.T) {
 	c := setUp(t, 2, nil)
 	a, b := c.nodes[0], c.nodes[1]
@@ -218,7 +218,7 @@ func TestDirectoryUnavailable(t *testing.T) {
 	}
 }
 
-// A client that goes away ends its poll, and so its session, at the owner too.
+// A client that disconnects ends its poll, and so its session, at the owner, too.
 func TestClientGone(t *testing.T) {
 	c := setUp(t, 2, nil)
 	sid := c.open(c.nodes[0])
@@ -270,7 +270,7 @@ func TestSlowAnswersStream(t *testing.T) {
 	b := make([]byte, 64)
 	n, err := res.Body.Read(b)
 	if err != nil || string(b[:n]) != "at once, " {
-		t.Errorf("%v: %q", err, b[:n])
+		t.Errorf("read %q, %v, want the first part of the answer", b[:n], err)
 	}
 	close(rest)
 	if n, _ := res.Body.Read(b); string(b[:n]) != "and later" {
@@ -284,7 +284,7 @@ func TestOptions(t *testing.T) {
 		"no secret":    func(o *Options) { o.Secret = "" },
 		"no node":      func(o *Options) { o.Node = "" },
 		"no directory": func(o *Options) { o.Directory = nil },
-		"no time-out":  func(o *Options) { o.Timeout = 0 },
+		"no timeout":   func(o *Options) { o.Timeout = 0 },
 	} {
 		o := good
 		change(&o)

@@ -53,9 +53,9 @@ func setUpFull(t *testing.T, name string) (c *cluster, owner, near *node, l *lim
 	return c, owner, near, l, tally, logs
 }
 
-// However many clients are forwarded to a node, its internal port answers others. Clients
-// beyond the bound keep their sessions: they stay on polling, and come to it when there is
-// room. Nothing is counted any more when they have gone.
+// Even if many clients are forwarded to a node, its internal port answers other requests.
+// Clients beyond the bound keep their sessions: they stay on polling, and upgrade when
+// there is space. After they have disconnected nothing is counted.
 func TestForwardedRequestsAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{limit.ForwardedFromNodes, limit.ForwardedToNodes} {
@@ -79,7 +79,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 			}
 			for range 8 { // more than the port has connections beside
 				if status := health(t, c, owner); status != http.StatusOK {
-					t.Fatalf("health check: %d", status)
+					t.Fatalf("health check: %d, want %d", status, http.StatusOK)
 				}
 			}
 			if n := tally.Refused()[name]; n != refused {
@@ -89,7 +89,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 				t.Errorf("%d log lines, want 1: %v", n, logs.All())
 			}
 			waiting := make(chan string, 1)
-			go func() { // takes the place that WebSockets leave to polls
+			go func() { // takes the place reserved for polls
 				_, body, err := c.try(near, "GET", polling[0], "")
 				waiting <- fmt.Sprint(body, err)
 			}()
@@ -102,7 +102,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 			}
 			c.expect(near, "POST", polling[0], "4hi", "ok")
 			if got := receive(t, waiting); got != "4hi<nil>" {
-				t.Errorf("the poll within the bound: %s", got)
+				t.Errorf("the poll within the bound: %s, want 4hi<nil>", got)
 			}
 			for _, sid := range polling[1:] {
 				c.expect(near, "GET", sid, "", "4hi")
@@ -121,7 +121,7 @@ func TestForwardedRequestsAreBounded(t *testing.T) {
 	}
 }
 
-// A request that finds no room waits for it.
+// A request without a free place waits for one.
 func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	t.Parallel()
 	c, owner, near, l, tally, _ := setUpFull(t, limit.ForwardedFromNodes)
@@ -134,7 +134,7 @@ func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	for range most {
 		l.Enter(post)
 	}
-	body := "4" + strings.Repeat("x", 300_000) // more than a server reads of its own accord, and not echoed
+	body := "4" + strings.Repeat("x", 300_000) // more than a server reads by itself, and not echoed
 	posted := make(chan string, 1)
 	go func() {
 		_, answer, err := c.try(near, "POST", sid, body)
@@ -143,7 +143,7 @@ func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	until(t, func() bool { return tally.Refused()[limit.ForwardedFromNodes] > 1 })
 	l.Leave()
 	if got := receive(t, posted); got != "ok<nil>" {
-		t.Errorf("POST: %s", got)
+		t.Errorf("POST: %s, want ok<nil>", got)
 	}
 	polled := make(chan string, 1)
 	before := tally.Refused()[limit.ForwardedFromNodes]
@@ -156,7 +156,7 @@ func TestForwardedRequestWaitsForRoom(t *testing.T) {
 	until(t, func() bool { return l.Open() == most-1 })
 	c.expect(near, "POST", sid, "4hi", "ok")
 	if got := receive(t, polled); got != "4hi<nil>" {
-		t.Errorf("poll: %s", got)
+		t.Errorf("poll: %s, want 4hi<nil>", got)
 	}
 }
 
@@ -176,8 +176,8 @@ func health(t *testing.T, c *cluster, n *node) int {
 	return res.StatusCode
 }
 
-// An owner that closes connections without an answer, as one whose port is full does,
-// still has its sessions. One that refuses connections has not.
+// An owner that closes connections without an answer, because its port is full, still has
+// its sessions. One that refuses connections does not.
 func TestOwnerClosesConnections(t *testing.T) {
 	t.Parallel()
 	c := setUp(t, 2, nil)

@@ -23,7 +23,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait of the tests; none takes nearly as long.
+// patience bounds every wait of the tests. Successful waits are much shorter.
 const patience = 20 * time.Second
 
 // large is the size of messages that are not echoed.
@@ -35,7 +35,7 @@ const secret = "a secret of the test's cluster"
 type book struct {
 	mu        sync.Mutex
 	addresses map[string]string
-	known     map[string]string // what it has read of addresses, which is all until there is some
+	known     map[string]string // the addresses that it has read; until it has read some, all are known
 	fault     error             // why it cannot be read
 }
 
@@ -64,7 +64,7 @@ func (b *book) set(node, addr string) {
 	b.addresses[node] = addr
 }
 
-// A node has a public and an internal port. Its clients hear what they say.
+// A node has a public and an internal port. It echoes its clients' messages.
 type node struct {
 	*Forwarder
 	id       string
@@ -72,14 +72,14 @@ type node struct {
 	public   *httptest.Server
 	internal *httptest.Server
 	conns    chan *engineio.Conn // each new connection
-	ends     chan error          // what their Recv ended with
+	ends     chan error          // the errors with which their Recv ended
 	asked    chan string         // sessions whose clients other nodes want to leave
 	mayLeave chan struct{}       // closed; a test may put an open one here
 	busy     bool                // connections begin with a pause, as a full mailbox makes one
 	mayRead  chan struct{}       // ends that
 }
 
-// A cluster is some nodes, and a client without preferences among them.
+// A cluster is some nodes, and a client that uses any of them.
 type cluster struct {
 	*testing.T
 	book   *book
@@ -103,7 +103,7 @@ func (c *cluster) start(id string, change func(*engineio.Options, *Options)) *no
 	c.Helper()
 	n := &node{id: id, conns: make(chan *engineio.Conn, 1024), ends: make(chan error, 1024), asked: make(chan string, 1024), mayLeave: make(chan struct{}), mayRead: make(chan struct{})}
 	close(n.mayLeave)
-	eo := engineio.Options{NodeID: id, PingInterval: time.Hour} // however slow the machine is, no ping comes between
+	eo := engineio.Options{NodeID: id, PingInterval: time.Hour} // long enough that no ping is sent, even on a slow machine
 	fo := Options{Node: id, Secret: secret, Directory: c.book, Timeout: patience}
 	if change != nil {
 		change(&eo, &fo)
@@ -161,13 +161,13 @@ func (n *node) echo(c *engineio.Conn) {
 	}
 }
 
-// sendAway closes a session's connection behind some last words, when it may.
+// sendAway closes a session's connection after a last message, once leave allows it.
 func (n *node) sendAway(ctx context.Context, sid string) {
 	n.asked <- sid
 	select {
 	case <-n.mayLeave:
 	case <-ctx.Done():
-		return // nobody waits for it any more: whoever asked cuts the client
+		return // no longer awaited: the requesting node cuts the client
 	}
 	for c := range n.engine.Conns() {
 		if c.ID() == sid {
@@ -216,7 +216,7 @@ func (c *cluster) open(at *node) (sid string) {
 	return body[9:29]
 }
 
-// expect checks what a request is answered.
+// expect checks the answer to a request.
 func (c *cluster) expect(at *node, method, sid, body, want string) {
 	c.Helper()
 	if res, text := c.do(at, method, sid, body); res.StatusCode != http.StatusOK || text != want {
@@ -224,7 +224,7 @@ func (c *cluster) expect(at *node, method, sid, body, want string) {
 	}
 }
 
-// unknown checks that a session is nobody's, from the view of a node.
+// unknown checks that a session is unknown to a node.
 func (c *cluster) unknown(at *node, sid string) {
 	c.Helper()
 	if res, body := c.do(at, "GET", sid, ""); res.StatusCode != http.StatusBadRequest || body != `{"code":1,"message":"Session ID unknown"}` {
@@ -245,7 +245,7 @@ func (c *cluster) upgrade(at *node, sid string) *websocket.Conn {
 	_ = ws.SetReadDeadline(time.Now().Add(patience))
 	write(c.T, ws, "2probe")
 	if got := read(c.T, ws); got != "3probe" {
-		c.Fatalf("probe answered by %q", got)
+		c.Fatalf(`probe answered by %q, want "3probe"`, got)
 	}
 	return ws
 }
@@ -257,7 +257,7 @@ func (c *cluster) move(at *node, sid string) *websocket.Conn {
 	write(c.T, ws, "5")
 	write(c.T, ws, "4moved")
 	if got := read(c.T, ws); got != "4moved" {
-		c.Fatalf("first message %q", got)
+		c.Fatalf(`first message %q, want "4moved"`, got)
 	}
 	return ws
 }
@@ -285,22 +285,22 @@ func receive[T any](t *testing.T, from <-chan T) T {
 	case v := <-from:
 		return v
 	case <-time.After(patience):
-		t.Fatal("waited in vain")
+		t.Fatal("timed out")
 		panic("unreachable")
 	}
 }
 
-// until waits for a condition that nothing announces.
+// until polls until a condition holds.
 func until(t *testing.T, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("waited in vain")
+			t.Fatal("timed out")
 		}
 	}
 }
 
-// closedPort returns an address at which nobody listens.
+// closedPort returns an address without a listener.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -311,7 +311,7 @@ func closedPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// tryUpgrade returns the status that an upgrade is refused with.
+// tryUpgrade returns the status with which an upgrade is refused.
 func (c *cluster) tryUpgrade(at *node, sid string) int {
 	c.Helper()
 	ws, res, err := (&websocket.Dialer{HandshakeTimeout: patience}).DialContext(c.Context(),

@@ -28,10 +28,9 @@ import (
 const (
 	// dialTimeout is long enough for two lost packets: TCP retries after one and three seconds.
 	dialTimeout = 5 * time.Second
-	// dialPause is how long the next attempt waits after one that failed immediately.
+	// dialPause is the pause after an attempt that failed immediately.
 	dialPause = 100 * time.Millisecond
-	// closeTimeout is how long a client may take to close a WebSocket that its
-	// owner has closed.
+	// closeTimeout is the time for a client to close a WebSocket that its owner has closed.
 	closeTimeout = time.Second
 	// idleTimeout is shorter than that of the nodes' servers, so that no request is sent on a
 	// connection that the owner is closing.
@@ -42,8 +41,8 @@ const (
 )
 
 const (
-	// retryTimeout is how long a request is retried while there are too many forwarded
-	// requests. Then a poll is answered without content.
+	// retryTimeout is the maximum time for retries while there are too many forwarded
+	// requests. After it a poll is answered without content.
 	retryTimeout = 5 * time.Second
 	// The pauses between the attempts double, and vary by half.
 	leastPause   = 50 * time.Millisecond
@@ -112,7 +111,7 @@ type passage struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	client  *wire // set once the client's connection has been hijacked
-	err     error // why the last node gave no answer
+	err     error // the reason why the last node gave no answer
 }
 
 // Forward forwards a request to the session's owner, another node, and returns its answer. It
@@ -146,7 +145,8 @@ func sessionID(r *http.Request) string {
 	return ""
 }
 
-// try locates the owner and sends the request to it. It returns why there is no answer.
+// try locates the owner and sends the request to it. It returns the reason if there is no
+// answer.
 func (p *passage) try(r *http.Request) error {
 	f := p.f
 	if !f.o.Outgoing.Enter(r) {
@@ -192,7 +192,8 @@ func (p *passage) wait(pause time.Duration) bool {
 	}
 }
 
-// pass sends the request to the node at an address. It returns why there is no answer.
+// pass sends the request to the node at an address. It returns the reason if there is no
+// answer.
 func (p *passage) pass(r *http.Request, addr string) error {
 	p.err = nil
 	if r.GetBody != nil { // another attempt may have read it
@@ -272,7 +273,7 @@ func (f *Forwarder) address(pr *httputil.ProxyRequest, owner, addr string) {
 	f.sign(out, owner, in.RemoteAddr)
 }
 
-// answered returns why a response is not an answer of the intended node.
+// answered returns the reason if a response is not an answer of the intended node.
 func answered(res *http.Response, node string) error {
 	switch reason, from := res.Header.Get(headerRefused), res.Header.Get(headerFrom); {
 	case reason == busy && from == node:
@@ -351,7 +352,7 @@ func (p *passage) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return p.client, buffered, nil
 }
 
-// A wire is a connection whose peer has a bounded time to read what is written.
+// A wire is a connection whose peer has a bounded time to read written data.
 type wire struct {
 	net.Conn
 	timeout time.Duration

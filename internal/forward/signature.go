@@ -19,7 +19,7 @@ const (
 	headerTime      = headerPrefix + "Time"      // when it was signed, in Unix milliseconds
 	headerSignature = headerPrefix + "Signature" // HMAC-SHA256, in hexadecimal digits
 	headerSigns     = headerPrefix + "Signs"     // set if the node understands informational responses, which some before 0.4 forward
-	headerRefused   = headerPrefix + "Refused"   // in an answer: why the request was refused
+	headerRefused   = headerPrefix + "Refused"   // in an answer: the reason why the request was refused
 )
 
 // busy is the value of headerRefused if the owner receives too many requests. It has not processed
@@ -53,7 +53,7 @@ func (f *Forwarder) mac(method, uri string, h http.Header) []byte {
 	return m.Sum(nil)
 }
 
-// verify returns why a request must not be served, or "" if it may be.
+// verify returns the reason if a request must not be served, or "" if it may be.
 func (f *Forwarder) verify(r *http.Request) Refusal {
 	signature, err := hex.DecodeString(r.Header.Get(headerSignature))
 	switch {

@@ -21,7 +21,7 @@ func newForwarder(t *testing.T, node, secret string) *Forwarder {
 	return f
 }
 
-// received turns a request that was to be sent into what arrives.
+// received turns a client's request into the form in which a server receives it.
 func received(r *http.Request) *http.Request {
 	in := httptest.NewRequest(r.Method, r.URL.RequestURI(), nil)
 	in.Header = r.Header.Clone()
@@ -91,7 +91,7 @@ func TestSignature(t *testing.T) {
 			})).ServeHTTP(w, received(r))
 			if test.want == "" {
 				if served != 1 || w.Code != http.StatusOK {
-					t.Errorf("status %d %s, served %d times", w.Code, w.Body, served)
+					t.Errorf("status %d %s, served %d times, want %d, 1", w.Code, w.Body, served, http.StatusOK)
 				}
 				return
 			}
@@ -100,10 +100,10 @@ func TestSignature(t *testing.T) {
 				t.Errorf("%v: %s, want %s", err, w.Body, test.want)
 			}
 			if served != 0 || w.Code != http.StatusForbidden {
-				t.Errorf("status %d, served %d times", w.Code, served)
+				t.Errorf("status %d, served %d times, want %d, 0", w.Code, served, http.StatusForbidden)
 			}
 			if n := to.Stats().Refused[test.want] - before[test.want]; n != 1 {
-				t.Errorf("counted %d times", n)
+				t.Errorf("counted %d times, want 1", n)
 			}
 		})
 	}
@@ -119,7 +119,7 @@ func hexMAC(f *Forwarder, r *http.Request) string {
 	return b.String()
 }
 
-// What one node was sent is of no use at another.
+// A request that was signed for one node is refused by another.
 func TestReplayAtAnotherNode(t *testing.T) {
 	from := newForwarder(t, "n000", secret)
 	r := httptest.NewRequest("GET", signedURI, nil)
@@ -131,12 +131,12 @@ func TestReplayAtAnotherNode(t *testing.T) {
 	}
 }
 
-func TestTheSecretStays(t *testing.T) {
+func TestSecretIsNotSent(t *testing.T) {
 	r := httptest.NewRequest("GET", signedURI, nil)
 	newForwarder(t, "n000", secret).sign(r, "n001", "10.0.0.1:1")
 	for name, values := range r.Header {
 		if strings.Contains(strings.Join(values, ""), secret) {
-			t.Errorf("%s: %q", name, values)
+			t.Errorf("the header %s contains the secret: %q", name, values)
 		}
 	}
 }

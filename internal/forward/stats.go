@@ -11,9 +11,9 @@ const (
 	NoOwner Outcome = "no_owner" // the owner is not in the directory, or its address refuses connections
 	Failed  Outcome = "failed"   // the owner did not answer in time, or not as an owner does; or this node closed
 	Gone    Outcome = "gone"     // the client disconnected before there was an answer
-	// Undecided: the directory did not answer in time whether there is an owner; or it names one to
-	// which no connection could be made in time, or which has closed the connection without an
-	// answer; or one of the two nodes has too many forwarded requests.
+	// Undecided: the directory did not answer in time; or no connection to the owner could be made
+	// in time; or the owner has closed the connection without an answer; or one of the two nodes
+	// has too many forwarded requests.
 	Undecided Outcome = "undecided"
 )
 

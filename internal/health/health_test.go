@@ -49,7 +49,7 @@ func TestReadyFollowsTheNodesLife(t *testing.T) {
 	if _, a := get(t, s.Ready); a.Connections != nil {
 		t.Errorf("%+v, though it does not drain any more", a)
 	}
-	s.Serving() // a late start does not bring it back
+	s.Serving() // a late start does not make it ready again
 	expect(503, "stopping")
 }
 
@@ -63,7 +63,7 @@ func TestAnswersNameTheNode(t *testing.T) {
 	})
 }
 
-// Strangers learn whether the node is ready, and nothing else.
+// The public answer says only whether the node is ready.
 func TestPublic(t *testing.T) {
 	s := New("n001", "1.2.3")
 	expect := func(code int, text string) {

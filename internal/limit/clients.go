@@ -12,8 +12,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// ClientOptions configure [Clients]: how much a socket, and all sockets of a user together, may
-// send per second, and how much may be read for a user. Zero means no limit.
+// ClientOptions configure [Clients]: the rates at which a socket, and all sockets of a user
+// together, may send, and the rate of reads for a user. Zero means no limit.
 type ClientOptions struct {
 	SocketEvents, SocketBytes int
 	UserEvents, UserBytes     int
@@ -122,7 +122,8 @@ func NewClients(o ClientOptions) *Clients {
 	return c
 }
 
-// idle reports whether a user or an address has no use left to remember, and can be forgotten.
+// idle reports whether the limits of a user or an address are unused, so that it can be
+// forgotten.
 func (c *Clients) idle(h *holder) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -179,9 +180,9 @@ func (c *Client) Allow(bytes int) error {
 	return c.allow(of, &h.sent, now, bytes)
 }
 
-// Token takes one token that the socket has sent: one per second, because clients renew theirs once
-// before it expires, and the signature of one can take milliseconds to verify. If it returns an
-// [*ExceededError] the caller should not verify the token.
+// Token counts one token that the socket has sent. One per second is allowed, because clients renew
+// a token once before it expires, and the signature of a token can take milliseconds to verify. If
+// it returns an [*ExceededError] the caller should not verify the token.
 func (c *Client) Token() error {
 	if !c.all.tokens.take(&c.tokens, c.all.now(), 1) {
 		return c.exceeded(TokenRate, "too many tokens of this socket")
@@ -211,18 +212,19 @@ func (c *Client) reached(limit, outcome string) {
 }
 
 const (
-	// readWait is how long a read waits at most until the rate allows it, and then for its turn:
-	// both together are less than the time limit of an event.
+	// readWait is the maximum wait of a read until the rate allows it, and the maximum wait for
+	// its turn. Both together are less than the time limit of an event.
 	readWait = 3 * time.Second
 
-	// readPage is what a read takes from the rate until the size of its result is known.
+	// readPage is the number of bytes that a read takes from the rate until the size of its
+	// result is known.
 	readPage = 256 << 10
 
 	// readCost is the cost of a read beside the bytes of its result.
 	readCost = 512
 )
 
-// Read waits until the socket may read once more: until the rate allows a page, and few other reads
+// Read waits until the socket may read once more: until the rate allows a page and few other reads
 // run concurrently. done ends the read and reports the size of its result. The error is an
 // [*ExceededError] if the rate allows none for some seconds, [ErrBusy], or the cause of the
 // context's end.
@@ -258,7 +260,7 @@ func (c *Client) pace(ctx context.Context) error {
 	})
 }
 
-// await waits until try reports that a rate allows what is requested, for some seconds. Otherwise try
+// await waits, for some seconds, until try reports that a rate allows the request. Otherwise try
 // returns the time until it may.
 func (c *Client) await(ctx context.Context, limit, message string, try func(now int64) (bool, time.Duration)) error {
 	for waited := time.Duration(0); ; {

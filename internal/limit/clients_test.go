@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// allowed sends n events and returns how many may.
+// allowed sends n events and returns how many are allowed.
 func allowed(c *Client, n, bytes int) (yes int) {
 	for range n {
 		switch err := c.Allow(bytes); {
@@ -30,7 +30,7 @@ func TestEventRates(t *testing.T) {
 		name                   string
 		o                      ClientOptions
 		bytes                  int
-		first, same, other, on int // what one socket, it again, another of the user and one of nobody may of 100
+		first, same, other, on int // the allowed events of 100: of a socket, of the same one again, of another socket of the user, and of one without a user
 	}{
 		{SocketEventRate, ClientOptions{SocketEvents: 1}, 5, 10, 0, 10, 10},
 		{SocketByteRate, ClientOptions{SocketBytes: 100}, 50, 20, 0, 20, 20},
@@ -47,7 +47,7 @@ func TestEventRates(t *testing.T) {
 				first, same := allowed(a, 100, test.bytes), allowed(a, 100, test.bytes)
 				other, on := allowed(b, 100, test.bytes), allowed(nobody, 100, test.bytes)
 				if first != test.first || same != test.same || other != test.other || on != test.on {
-					t.Errorf("%d, %d, %d, %d", first, same, other, on)
+					t.Errorf("allowed %d, %d, %d, %d, want %d, %d, %d, %d", first, same, other, on, test.first, test.same, test.other, test.on)
 				}
 				if test.name == "" {
 					return
@@ -60,19 +60,19 @@ func TestEventRates(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				if again := allowed(a, 100, test.bytes); again != test.first/10 {
-					t.Errorf("%d a second later", again)
+					t.Errorf("got %d a second later, want %d", again, test.first/10)
 				}
 				time.Sleep(10 * time.Second)
 				if again := allowed(a, 100, test.bytes); again != test.first {
-					t.Errorf("%d when all has been paid", again)
+					t.Errorf("%d when all has been paid, want %d", again, test.first)
 				}
 			})
 		})
 	}
 }
 
-// TestAddressesHaveEventRates: clients without a user have ten times the rates of a user
-// together, however many connections they make, unless a proxy may be in front of them.
+// TestAddressesHaveEventRates: all clients without a user at one address have ten times the
+// rates of a user, unless a proxy may be in front of them.
 func TestAddressesHaveEventRates(t *testing.T) {
 	for _, test := range []struct {
 		limit, address string
@@ -94,13 +94,13 @@ func TestAddressesHaveEventRates(t *testing.T) {
 				t.Errorf("%s of %s: %d may, and %d are counted, want %d", test.limit, test.address, sent, n, test.want)
 			}
 			if n := allowed(all.Client("", "192.0.2.2:1"), 10, 50); n != 10 {
-				t.Errorf("%d of another address", n)
+				t.Errorf("got %d of another address, want 10", n)
 			}
 		})
 	}
 }
 
-// The largest event comes through however small the rate, and takes its time.
+// The largest event is allowed by any rate, and uses it for its time.
 func TestTheLargestEventComesThrough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewClients(ClientOptions{SocketBytes: 10, LargestEvent: 1000}).Client("", "")
@@ -109,7 +109,7 @@ func TestTheLargestEventComesThrough(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second)
 		if allowed(c, 2, 100) != 1 {
-			t.Error("what is left is not ten seconds' worth")
+			t.Error("the rest of the burst is not ten seconds' worth")
 		}
 		time.Sleep(90 * time.Second)
 		if allowed(c, 2, 1000) != 0 {
@@ -118,14 +118,13 @@ func TestTheLargestEventComesThrough(t *testing.T) {
 	})
 }
 
-// Users and addresses that are silent are not remembered, and their sockets go on with one
-// limit together.
+// Silent users and addresses are forgotten, and their sockets continue to share one limit.
 func TestTablesStaySmall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{UserEvents: 1, ReadBytes: 1000})
 		a, b := all.Client("ann", ""), all.Client("ann", "")
 		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
-			t.Errorf("%d events", n)
+			t.Errorf("got %d events, want 10", n)
 		}
 		for i := range 20_000 {
 			address := fmt.Sprintf("2001:db8:%x:%x::1", i>>16, i&0xffff)
@@ -146,12 +145,12 @@ func TestTablesStaySmall(t *testing.T) {
 			t.Error("a silent user is remembered")
 		}
 		if n := allowed(a, 20, 1) + allowed(b, 20, 1); n != 10 {
-			t.Errorf("%d events after the user was forgotten", n)
+			t.Errorf("%d events after the user was forgotten, want 10", n)
 		}
 	})
 }
 
-// An event of a user who is known takes no memory and waits for no other user.
+// An event of a known user allocates nothing and waits for no other user.
 func TestAllowAllocatesNothing(t *testing.T) {
 	c := NewClients(ClientOptions{SocketEvents: 1e6, SocketBytes: 1e9, UserEvents: 1e6, UserBytes: 1e9}).Client("ann", "192.0.2.1:1")
 	if n := testing.AllocsPerRun(100, func() {
@@ -159,7 +158,7 @@ func TestAllowAllocatesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("got %v allocations, want 0", n)
 	}
 	c.all.holders.mu.Lock()
 	defer c.all.holders.mu.Unlock()
@@ -168,8 +167,8 @@ func TestAllowAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Reads wait until the rate allows a page: in the long run a user, or an address, reads no
-// more than that, with however many sockets.
+// Reads wait until the rate allows a page, so that all sockets of a user or an address
+// together read no more than the rate.
 func TestReadRate(t *testing.T) {
 	const rate, page = 1 << 20, 250_000
 	for _, user := range []string{"ann", ""} {
@@ -227,7 +226,7 @@ func TestReadRate(t *testing.T) {
 	}
 }
 
-// A page that is larger than others is paid for behind it, and small reads are not for free.
+// A large page delays the next read, and small reads have a cost.
 func TestReadsOfAllSizes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := NewClients(ClientOptions{ReadBytes: 1 << 20}).Client("ann", "")
@@ -247,7 +246,7 @@ func TestReadsOfAllSizes(t *testing.T) {
 			read(0)
 		}
 		if waited := time.Since(begun); waited != 0 {
-			t.Errorf("%v for six seconds' worth", waited)
+			t.Errorf("got %v for six seconds' worth, want 0", waited)
 		}
 		read(5 << 20)
 		begun = time.Now()
@@ -258,8 +257,8 @@ func TestReadsOfAllSizes(t *testing.T) {
 	})
 }
 
-// What recoveries read uses the same rate. It is counted in any case, but not for longer than
-// ten seconds more, and says how long to wait.
+// Recoveries use the same rate. Their bytes are always counted, but their debt is at most ten
+// seconds more, and Wait returns the time to wait.
 func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{ReadBytes: 1 << 20})
@@ -267,7 +266,7 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 		r := all.Client("", "192.0.2.1:1")
 		r.Charge(9 << 20)
 		if wait := r.Wait(); wait != 0 {
-			t.Errorf("%v within the rate", wait)
+			t.Errorf("got %v within the rate, want 0", wait)
 		}
 		r.Charge(3 << 20)
 		if wait := all.Client("", "192.0.2.1:2").Wait().Round(time.Second / 4); wait != 2250*time.Millisecond {
@@ -285,7 +284,7 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 		}
 		time.Sleep(11 * time.Second)
 		if wait := r.Wait(); wait != 0 {
-			t.Errorf("%v later", wait)
+			t.Errorf("got %v later, want 0", wait)
 		}
 		none := NewClients(ClientOptions{}).Client("", "")
 		if none.Charge(1 << 30); none.Wait() != 0 {
@@ -350,7 +349,7 @@ func TestConcurrentReads(t *testing.T) {
 	}
 }
 
-// A socket renews its token often if it must, and not as often as signatures take to verify.
+// A socket may renew its token often, but not so often that verifying signatures costs much.
 func TestTokenRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{})
@@ -364,11 +363,11 @@ func TestTokenRate(t *testing.T) {
 			return n
 		}
 		if n, m := verified(one), verified(other); n != 10 || m != 10 {
-			t.Errorf("%d and %d tokens are verified", n, m)
+			t.Errorf("%d and %d tokens are verified, want 10, 10", n, m)
 		}
 		time.Sleep(3 * time.Second)
 		if n := verified(one); n != 3 {
-			t.Errorf("%d tokens are verified after three seconds", n)
+			t.Errorf("%d tokens are verified after three seconds, want 3", n)
 		}
 		if n := all.tally.Refused()[TokenRate]; n != 20+20+27 {
 			t.Errorf("%d are counted", n)

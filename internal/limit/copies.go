@@ -26,7 +26,7 @@ type TooManyCopiesError struct{ message string }
 
 func (e *TooManyCopiesError) Error() string { return e.message }
 
-// Copies are what was taken from the rate of copies for one event.
+// Copies are the bytes taken from the rate of copies for one event.
 type Copies struct {
 	of         *Client
 	taken, due int // bytes
@@ -82,9 +82,9 @@ func (c *Client) Join(rooms int) error {
 	return nil
 }
 
-// Write waits until the socket may join or leave rooms once more: each time its session is written to
-// Redis, which can be many times the bytes of the request. The bytes are part of the rate of copies;
-// if many clients may share the address, of a smaller one of the socket's own. The error is an
+// Write waits until the socket may join or leave rooms once more. Each time its session is written to
+// Redis, which can be many times the bytes of the request. The bytes are part of the rate of copies
+// or, if many clients may share the address, of a smaller rate of the socket's own. The error is an
 // [*ExceededError] if the rate allows none for some seconds, or the cause of the context's end.
 func (c *Client) Write(ctx context.Context) error {
 	return c.await(ctx, CopyRate, "too many changes of rooms of "+c.whose(), func(now int64) (bool, time.Duration) {
@@ -94,7 +94,8 @@ func (c *Client) Write(ctx context.Context) error {
 	})
 }
 
-// Wrote takes the bytes of a session's write from the rate, whether that allows them or not.
+// Wrote takes the bytes of a session's write from the rate, whether the rate allows them or
+// not.
 func (c *Client) Wrote(bytes int) {
 	now := due(c.all.now())
 	c.useCopies(c.all.ownWrites, &c.writes, func(p pace, used *due) {

@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// TestCopyRate: whatever its sockets send to several rooms or to new ones, a user, or an
-// address, has no more copied than the rate allows.
+// TestCopyRate: events to several rooms or to new ones cannot exceed the rate of copies of
+// their user or address.
 func TestCopyRate(t *testing.T) {
 	const rate = 64 << 10
 	for _, user := range []string{"ann", ""} {
@@ -45,7 +45,7 @@ func TestCopyRate(t *testing.T) {
 					}
 					reserved := (test.rooms-1)*(test.bytes+copyCost) + test.strangers*newRoomCost
 					if most, least := rate*burst/test.cost, (rate*burst-reserved)/test.cost; sent > most || sent < least {
-						t.Errorf("%d are sent at once, want %d to %d", sent, least, most)
+						t.Errorf("got %d in a burst, want %d to %d", sent, least, most)
 					}
 					if send(all.Client(user, "192.0.2.1:2")) {
 						t.Error("another socket may")
@@ -69,8 +69,8 @@ func TestCopyRate(t *testing.T) {
 	}
 }
 
-// TestCopiesOfOneEvent: one event to several rooms is no more than the largest event, and one
-// to a room that its sender is in costs nothing.
+// TestCopiesOfOneEvent: the copies of one event are bounded by the largest event, and an
+// event to a room of its sender costs nothing.
 func TestCopiesOfOneEvent(t *testing.T) {
 	c := NewClients(ClientOptions{CopyBytes: 100, LargestEvent: 1000}).Client("ann", "")
 	if _, err := c.Copy(10, 101, 0); !errors.As(err, new(*TooManyCopiesError)) {
@@ -96,8 +96,8 @@ func TestCopiesOfOneEvent(t *testing.T) {
 	}
 }
 
-// TestCopiesToManyRoomsInARow: what an event to rooms of others takes until it is known that
-// none is new leaves room for the next one, also concurrently; three must not pass together.
+// TestCopiesToManyRoomsInARow: two events to rooms of others can pass concurrently while it
+// is unknown whether the rooms are new, and three cannot.
 func TestCopiesToManyRoomsInARow(t *testing.T) {
 	c := NewClients(ClientOptions{CopyBytes: 512 << 10, LargestEvent: 1_000_000}).Client("ann", "")
 	var sent []Copies
@@ -109,7 +109,7 @@ func TestCopiesToManyRoomsInARow(t *testing.T) {
 		sent = append(sent, k)
 	}
 	if _, err := c.Copy(1000, 100, 1000); err == nil {
-		t.Error("a third passes, before it is known what the two have made")
+		t.Error("a third event passes before the new rooms of the first two are known")
 	}
 	for _, k := range sent {
 		k.Done(0)
@@ -126,7 +126,8 @@ func TestCopiesToManyRoomsInARow(t *testing.T) {
 	}
 }
 
-// TestJoinsLogWithoutTheLock: the line that tells of the limit is written while nobody waits.
+// TestJoinsLogWithoutTheLock: the log line about the limit is written without the lock of the
+// user.
 func TestJoinsLogWithoutTheLock(t *testing.T) {
 	var c *Client
 	hook := zap.Hooks(func(zapcore.Entry) error {
@@ -143,12 +144,12 @@ func TestJoinsLogWithoutTheLock(t *testing.T) {
 		_ = c.Join(1000)
 	}
 	if logs.Len() != 1 {
-		t.Errorf("%d lines", logs.Len())
+		t.Errorf("got %d lines, want 1", logs.Len())
 	}
 }
 
-// TestJoinsHaveTheRateOfCopies: joins of many rooms at a time are limited by user or
-// address, or by socket where many may share an address.
+// TestJoinsHaveTheRateOfCopies: joins of many rooms are limited by user or address, or by
+// socket if many may share an address.
 func TestJoinsHaveTheRateOfCopies(t *testing.T) {
 	for _, test := range []struct {
 		user, address string
@@ -162,7 +163,7 @@ func TestJoinsHaveTheRateOfCopies(t *testing.T) {
 		}
 		one, other := all.Client(test.user, test.address), all.Client(test.user, test.address)
 		if n := join(one, 1); n != 1000 {
-			t.Errorf("%+v: %d joins of one room", test, n)
+			t.Errorf("%+v: %d joins of one room, want 1000", test, n)
 		}
 		if n := join(one, 129); n != 10 {
 			t.Errorf("%+v: %d joins of 129 rooms, want 10", test, n)
@@ -173,9 +174,9 @@ func TestJoinsHaveTheRateOfCopies(t *testing.T) {
 	}
 }
 
-// TestSessionWritesHaveTheRateOfCopies: what joins and leaves write to Redis delays the next ones of
-// the user or the address, or of the socket where many may share an address, and for no longer than a
-// client waits for an ack.
+// TestSessionWritesHaveTheRateOfCopies: session writes delay the next joins and leaves of the user or
+// the address, or of the socket if many may share an address, for at most the time that a client
+// waits for an ack.
 func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 	const rate = 64 << 10
 	for _, test := range []struct {
@@ -196,7 +197,7 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 			}
 			for range burst { // of which the last one may be larger
 				if d := write(one, test.rate); d != 0 {
-					t.Errorf("%+v: a write within the burst waits %v", test, d)
+					t.Errorf("%+v: a write within the burst waits %v, want 0", test, d)
 				}
 			}
 			if d := write(one, 2*test.rate); d == 0 || d > time.Second {
@@ -206,7 +207,7 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 				t.Errorf("%+v: one of another socket waits %v", test, d)
 			}
 			if d := write(one, 10*test.rate); d > 2*time.Second+time.Millisecond {
-				t.Errorf("%+v: the next waits %v", test, d)
+				t.Errorf("%+v: the next waits %v, want at most %v", test, d, 2*time.Second+time.Millisecond)
 			}
 			begun := time.Now()
 			err := one.Write(t.Context())
@@ -220,11 +221,11 @@ func TestSessionWritesHaveTheRateOfCopies(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			cancel(errLeft)
 			if err := one.Write(ctx); !errors.Is(err, errLeft) {
-				t.Errorf("%+v: with a context that has ended: %v", test, err)
+				t.Errorf("%+v: with a context that has ended: %v, want errLeft", test, err)
 			}
 			time.Sleep(time.Minute)
 			if d := write(one, 1); d != 0 {
-				t.Errorf("%+v: a minute later it waits %v", test, d)
+				t.Errorf("%+v: a minute later it waits %v, want 0", test, d)
 			}
 		})
 	}

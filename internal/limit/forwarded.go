@@ -39,7 +39,7 @@ type Forwarded struct {
 func NewForwarded(o Quota) *Forwarded { return &Forwarded{o: o} }
 
 // Enter reports whether a request may be forwarded, and counts it until Leave. It reserves space
-// for requests that clients depend on: a client whose upgrade is refused continues to poll, and one
+// for more important requests: a client whose upgrade is refused continues to poll, and a client
 // whose poll is refused polls again, but a refused POST ends its session.
 func (f *Forwarded) Enter(r *http.Request) bool {
 	most, reserve := f.o.left(), (f.o.Max+63)/64

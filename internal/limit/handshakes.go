@@ -17,10 +17,10 @@ import (
 type HandshakeOptions struct {
 	// Rate is the number of connections that may begin per second on this node.
 	Rate int
-	// IPRate is the number of them that one address may begin per second, and IPConnections the
-	// number that it may have open: but at most as many as Sessions leaves to others. All of an IPv6
-	// network of 64 bits counts as one address. Addresses that may belong to a proxy are not limited;
-	// see [Proxies].
+	// IPRate is the number of connections that one address may begin per second. IPConnections is the
+	// number that it may have open, but never more than Sessions leaves to others. An IPv6 network of
+	// 64 bits counts as one address. Addresses that may belong to a proxy are not limited; see
+	// [Proxies].
 	IPRate, IPConnections int
 	// Sessions is the number of connections that may be open on this node.
 	Sessions int

@@ -19,8 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func request(addr string) *http.Request { return &http.Request{RemoteAddr: addr} }
 
-// admitted asks n times, and returns how often the answer was yes and the last
-// refusal.
+// admitted calls Admit n times, and returns the number of admissions and the last refusal.
 func admitted(h *Handshakes, n int, addr string) (yes int, no *engineio.BusyError) {
 	for range n {
 		_, err := h.Admit(request(addr))
@@ -37,11 +36,11 @@ func TestHandshakeRate(t *testing.T) {
 		h := NewHandshakes(HandshakeOptions{Rate: 100})
 		yes, no := admitted(h, 250, "127.0.0.1:1")
 		if yes != 100 || no == nil || no.Status != 0 || no.RetryAfter != time.Second {
-			t.Errorf("%d are admitted at once, the others %+v", yes, no)
+			t.Errorf("admitted %d in a burst, the others %+v", yes, no)
 		}
 		time.Sleep(500 * time.Millisecond)
 		if yes, _ := admitted(h, 100, "127.0.0.1:1"); yes != 50 {
-			t.Errorf("%d are admitted half a second later", yes)
+			t.Errorf("%d are admitted half a second later, want 50", yes)
 		}
 		if n := h.o.Tally.Refused()[HandshakeRate]; n != 200 {
 			t.Errorf("%d are counted", n)
@@ -51,7 +50,7 @@ func TestHandshakeRate(t *testing.T) {
 
 func TestNoHandshakeRate(t *testing.T) {
 	if yes, _ := admitted(NewHandshakes(HandshakeOptions{}), 100_000, "127.0.0.1:1"); yes != 100_000 {
-		t.Errorf("%d are admitted", yes)
+		t.Errorf("%d are admitted, want 100_000", yes)
 	}
 }
 
@@ -74,7 +73,7 @@ func TestIPLimits(t *testing.T) {
 			{"[2001:db8:0:1::1]:1", 10},
 			{"127.0.0.1:1", 20},
 			{"[::1]:1", 20},
-			{"10.1.2.3:1", 20}, // a balancer may be there
+			{"10.1.2.3:1", 20}, // a load balancer may have it
 			{"100.64.0.1:1", 20},
 			{"[fd00::1]:1", 20},
 		} {
@@ -84,14 +83,14 @@ func TestIPLimits(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		if yes, _ := admitted(h, 10, "192.0.2.1:1"); yes != 1 {
-			t.Errorf("%d a second later", yes)
+			t.Errorf("got %d a second later, want 1", yes)
 		}
 		h = NewHandshakes(HandshakeOptions{IPRate: 1, Proxies: Proxies{Networks: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}})
 		if yes, _ := admitted(h, 20, "192.168.1.1:1"); yes != 10 {
-			t.Errorf("%d of a private network, where the proxies are known", yes)
+			t.Errorf("%d of a private network, where the proxies are known, want 10", yes)
 		}
 		if yes, _ := admitted(h, 20, "127.0.0.1:1"); yes != 20 {
-			t.Errorf("%d of loopback, where the proxies are known", yes)
+			t.Errorf("%d of loopback, where the proxies are known, want 20", yes)
 		}
 	})
 }
@@ -110,18 +109,18 @@ func TestIPConnections(t *testing.T) {
 			ends = append(ends, ended)
 		}
 		if yes, no := admitted(h, 1, "192.0.2.1:1"); yes != 0 || no.Status != http.StatusTooManyRequests {
-			t.Errorf("%d, %+v", yes, no)
+			t.Errorf("admitted %d, refused with %+v, want 0 and 429", yes, no)
 		}
 		if yes, no := admitted(h, 2, "192.0.2.2:1"); yes != 1 || no.Status != 0 {
-			t.Errorf("%d, %+v", yes, no)
+			t.Errorf("admitted %d, refused with %+v, want 1 and 503", yes, no)
 		}
 		time.Sleep(time.Second)
 		if yes, _ := admitted(h, 2, "192.0.2.2:1"); yes != 1 {
-			t.Errorf("%d: what the node refused counts as open", yes)
+			t.Errorf("admitted %d, want 1: a refused connection counts as open", yes)
 		}
 		ends[0]()
 		if yes, _ := admitted(h, 2, "192.0.2.1:1"); yes != 1 {
-			t.Errorf("%d after one has ended", yes)
+			t.Errorf("%d after one has ended, want 1", yes)
 		}
 		if n := h.o.Tally.Refused(); n[IPConnections] != 3 || n[HandshakeRate] != 1 {
 			t.Errorf("%v", n)
@@ -142,7 +141,7 @@ func TestSessions(t *testing.T) {
 	}
 	for range 3 {
 		if yes, no := admitted(h, 1, "192.0.2.1:1"); yes != 0 || no.Status != 0 || no.RetryAfter != time.Second {
-			t.Errorf("%d, %+v", yes, no)
+			t.Errorf("admitted %d, refused with %+v, want 0 and 503 after a second", yes, no)
 		}
 	}
 	ends[0]()
@@ -154,8 +153,8 @@ func TestSessions(t *testing.T) {
 	}
 }
 
-// However many connections an address may have, it leaves as many to others as it has. Addresses
-// that are not limited can use up all of them.
+// An address can have at most as many connections as are left to others, regardless of its own
+// limit. Addresses that are not limited can use all of them.
 func TestAddressesLeaveConnections(t *testing.T) {
 	h := NewHandshakes(HandshakeOptions{Sessions: 1000, IPConnections: 5000})
 	for i, want := range []int{500, 250, 125, 63, 31} { // 63: 62 leave 63
@@ -172,7 +171,7 @@ func TestAddressesLeaveConnections(t *testing.T) {
 	}
 }
 
-// A handshake keeps its URL, too.
+// The URL of a handshake counts, too.
 func TestURLBytes(t *testing.T) {
 	h := NewHandshakes(HandshakeOptions{HeaderBytes: 20 << 10})
 	r := request("127.0.0.1:1")
@@ -206,7 +205,7 @@ func TestHeaderBytes(t *testing.T) {
 		ends = append(ends, ended)
 	}
 	if len(ends) != 2 {
-		t.Errorf("%d connections", len(ends))
+		t.Errorf("got %d connections, want 2", len(ends))
 	}
 	for range 100 {
 		if _, err := admit(freeHeaders - 100); err != nil {

@@ -8,7 +8,7 @@ import (
 
 const (
 	// headerLines is the maximum number of header lines of a request: browsers send about 20, and
-	// proxies add some. The HTTP server takes about 100 bytes for each, however short it is.
+	// proxies add some. The HTTP server takes about 100 bytes for each, even for short ones.
 	headerLines = 100
 	// forwardedLines is the number of additional lines for a request of another node, which adds
 	// its own.

@@ -1,5 +1,5 @@
-// Package limit limits how much of a node its clients may use: new connections, those of one
-// address, what sockets and users send, and what is read for them. All limits count on this node
+// Package limit bounds the use of a node by its clients: new connections, connections of one
+// address, sending by sockets and users, and reads for them. All limits count on this node
 // alone.
 package limit
 

@@ -2,8 +2,8 @@ package limit
 
 import "time"
 
-// burst is the number of seconds' worth of a rate that can be used in a burst: as much as clients
-// send after a disconnect from what they have buffered.
+// burst is the number of seconds' worth of a rate that can be used in a burst: clients that
+// reconnect send buffered events.
 const burst = 10
 
 // A clock counts nanoseconds from its beginning.
@@ -20,7 +20,7 @@ type pace struct {
 	ahead int64   // nanoseconds
 }
 
-// A due is the time at which the used units of a pace have been worked off, in nanoseconds of a
+// A due is the time at which the used units of a pace are available again, in nanoseconds of a
 // [clock]. The zero value means no use.
 type due int64
 

@@ -28,10 +28,10 @@ type PortOptions struct {
 }
 
 // A Port bounds the TCP connections of one [http.Server], which uses its Listener, ConnState,
-// ConnContext and Body. A connection waits for its client if it has brought no request yet, is
-// between two, or has brought only a part of a body. If there are too many of those, the one that
-// has waited longest is closed. The same makes room for a new connection when the port is full; if
-// none waits, the new one is closed.
+// ConnContext and Body. A connection waits for its client if no request has arrived on it yet, if
+// it is between two requests, or if only a part of a body has arrived. If too many connections
+// wait, the one that has waited longest is closed. The same makes space for a new connection when
+// the port is full; if no connection waits, the new one is closed.
 type Port struct {
 	o         PortOptions
 	peers     *table[netip.Addr, int]
@@ -257,8 +257,8 @@ func ofPort(conn net.Conn) *Conn {
 // server reads it, to keep the connection for the next request.
 const unreadTimeout = time.Second
 
-// Body gives each body a time limit for its arrival, and its rest unreadTimeout once the handler
-// has returned. Until it has arrived its connection waits for its client.
+// Body gives each body a time limit for its arrival. After the handler has returned, the rest of
+// the body has unreadTimeout. Until the body has arrived, its connection waits for its client.
 func (p *Port) Body(next http.Handler, within time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, ok := r.Context().Value(connKey{}).(*Conn)
@@ -267,8 +267,8 @@ func (p *Port) Body(next http.Handler, within time.Duration) http.Handler {
 			return
 		}
 		control := http.NewResponseController(w)
-		// The deadline stays until the next request, because the server reads what the handler has
-		// left.
+		// The deadline stays until the next request, because the server reads the rest of the
+		// body.
 		_ = control.SetReadDeadline(time.Now().Add(within)) // fails on a connection that has ended
 		body := r.Body
 		c.body = arriving{body, c} // a connection carries one request at a time

@@ -17,8 +17,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// serve serves a port's connections with a handler, and returns how to open one and to
-// send something on it.
+// serve serves a port's connections with a handler, and returns a function that opens one
+// and sends data on it.
 func serve(t *testing.T, p *Port, h http.HandlerFunc) (open func(text string) net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +58,7 @@ const (
 	half  = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n4"
 )
 
-// said returns the status line that comes on a connection, "" if it is closed without one.
+// said returns the status line received on a connection, or "" if it is closed without one.
 func said(c net.Conn) string {
 	line, _ := bufio.NewReader(c).ReadString('\n')
 	return strings.TrimSpace(line)
@@ -80,8 +80,8 @@ func waits(t *testing.T, p *Port, n int) {
 	}
 }
 
-// A port that is full of connections that wait for their clients takes a new one all the
-// same: the one that has waited longest makes room, whatever it has sent.
+// A port that is full of connections that wait for their clients still accepts a new one:
+// the one that has waited longest is closed, regardless of the data it has sent.
 func TestFullPortTakesClients(t *testing.T) {
 	for name, text := range map[string]string{"nothing": "", "half a request": whole[:20], "half a body": half} {
 		t.Run(name, func(t *testing.T) {
@@ -95,10 +95,10 @@ func TestFullPortTakesClients(t *testing.T) {
 			}
 			waits(t, p, 3)
 			if got := said(open(whole)); got != "HTTP/1.1 200 OK" {
-				t.Errorf("a whole request got %q", got)
+				t.Errorf(`a whole request got %q, want "HTTP/1.1 200 OK"`, got)
 			}
 			if got := said(first); got != "" {
-				t.Errorf("the one that had waited longest got %q", got)
+				t.Errorf(`the one that had waited longest got %q, want ""`, got)
 			}
 			if n := p.o.Tally.Refused()[Connections]; n != 1 || logs.FilterMessage("too many connections").Len() != 1 {
 				t.Errorf("counted %d, logged %v", n, logs.All())
@@ -121,12 +121,12 @@ func TestFullPortKeepsRequests(t *testing.T) {
 	}
 	waits(t, p, 0)
 	if got := said(open(whole)); got != "" {
-		t.Errorf("one too many got %q", got)
+		t.Errorf(`one too many got %q, want ""`, got)
 	}
 	close(proceed)
 	for _, c := range busy {
 		if got := said(c); got != "HTTP/1.1 200 OK" {
-			t.Errorf("a request that was being answered got %q", got)
+			t.Errorf(`a request that was being answered got %q, want "HTTP/1.1 200 OK"`, got)
 		}
 	}
 }
@@ -137,7 +137,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
 	first := open(whole)
 	if got := said(first); got != "HTTP/1.1 200 OK" {
-		t.Fatalf("got %q", got)
+		t.Fatalf(`got %q, want "HTTP/1.1 200 OK"`, got)
 	}
 	waits(t, p, 1)
 	open("")
@@ -152,19 +152,19 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// A body that its handler does not read is waited for a second, not as long as one that
-// is read.
+// The server waits a second for a body that its handler does not read, and longer for one
+// that is read.
 func TestUnreadBodyIsNotWaitedFor(t *testing.T) {
 	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}})
 	open := serve(t, p, func(http.ResponseWriter, *http.Request) {})
 	begun := time.Now()
 	c := open(half)
 	if _, err := io.Copy(io.Discard, c); err != nil || time.Since(begun) > 10*time.Second {
-		t.Errorf("closed after %v: %v", time.Since(begun), err)
+		t.Errorf("closed after %v: %v, want at most %v", time.Since(begun), err, 10*time.Second)
 	}
 }
 
-// A body that is read has its time, and the connection serves the next request.
+// A body that is read gets its full time, and the connection serves the next request.
 func TestReadBodyKeepsItsConnection(t *testing.T) {
 	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}})
 	open := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
@@ -244,8 +244,8 @@ func TestAcceptErrors(t *testing.T) {
 	}
 }
 
-// A port costs a connection and a request no memory that is not freed with it: nothing
-// is allocated when a connection begins or ends to wait.
+// A port keeps no memory after a connection or a request ends: nothing is allocated when a
+// connection begins or ends to wait.
 func TestWaitingAllocatesNothing(t *testing.T) {
 	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}, Waiting: 10})
 	c := p.admit(new(net.TCPConn), address("198.51.100.1:1"))
@@ -255,6 +255,6 @@ func TestWaitingAllocatesNothing(t *testing.T) {
 		c.arrives(true)
 		p.ConnState(c, http.StateIdle)
 	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("got %v allocations, want 0", n)
 	}
 }

@@ -38,7 +38,7 @@ func (p Proxies) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// A hop is what one proxy says about the request that it received.
+// A hop is one proxy's description of the request that it received.
 type hop struct{ client, host, scheme string }
 
 // original returns a changed copy of a request that a proxy has forwarded.
@@ -61,9 +61,9 @@ func (p Proxies) original(r *http.Request) *http.Request {
 	}
 	r.RemoteAddr = last.client
 	if !p.forwarded() {
-		// The leftmost is what the client requested. The client itself may have written it, which
-		// is harmless: a client that is not a web page can send any Host, and web pages cannot send
-		// these headers before a preflight has allowed them.
+		// The leftmost value is the one that the client requested. The client itself may have
+		// written it, which is harmless: a client that is not a web page can send any Host, and web
+		// pages cannot send these headers before a preflight has allowed them.
 		last.host, last.scheme = first(r.Header, "X-Forwarded-Host"), first(r.Header, "X-Forwarded-Proto")
 	}
 	if last.host != "" {

@@ -25,7 +25,7 @@ func TestProxies(t *testing.T) {
 		{"192.0.2.1:99", []string{"203.0.113.5"}, "192.0.2.1:99"}, // no proxy
 		{"10.0.0.1:99", nil, "10.0.0.1:99"},
 		{"10.0.0.1:99", []string{"203.0.113.5"}, "203.0.113.5"},
-		{"10.0.0.1:99", []string{"198.51.100.7, 203.0.113.5"}, "203.0.113.5"}, // the left one may be made up
+		{"10.0.0.1:99", []string{"198.51.100.7, 203.0.113.5"}, "203.0.113.5"}, // the left one may be invented
 		{"10.0.0.1:99", []string{"198.51.100.7", "203.0.113.5,10.2.3.4"}, "203.0.113.5"},
 		{"10.0.0.1:99", []string{"203.0.113.5:4711"}, "203.0.113.5"},
 		{"10.0.0.1:99", []string{"nonsense"}, "10.0.0.1:99"},
@@ -37,7 +37,7 @@ func TestProxies(t *testing.T) {
 		{"[fd00::1]:99", []string{"2001:db8::5"}, "2001:db8::5"},
 		{"[fd00::1]:99", []string{"[2001:db8::5]:80"}, "2001:db8::5"},
 		{"[fd00::1]:99", []string{"[2001:db8::5]"}, "2001:db8::5"},
-		{"10.0.0.1:99", []string{"203.0.113.5", ""}, "10.0.0.1:99"}, // whoever did not say who it was
+		{"10.0.0.1:99", []string{"203.0.113.5", ""}, "10.0.0.1:99"}, // an address that is not known
 		{"10.0.0.1:99", []string{"127.0.0.1, 203.0.113.5"}, "203.0.113.5"},
 		{"[fe80::1%eth0]:99", []string{"203.0.113.5"}, "[fe80::1%eth0]:99"},
 		{"[::ffff:10.0.0.1]:99", []string{"::ffff:203.0.113.5"}, "203.0.113.5"},
@@ -52,7 +52,7 @@ func TestProxies(t *testing.T) {
 	}
 }
 
-// The header that has the client's address is a choice; the others do not count.
+// The header with the client's address is configurable; the other headers do not count.
 func TestClientAddressHeader(t *testing.T) {
 	all := http.Header{
 		"X-Forwarded-For":  {"203.0.113.1"},
@@ -78,7 +78,7 @@ func TestClientAddressHeader(t *testing.T) {
 		}
 		r.RemoteAddr = "192.0.2.1:99"
 		if got := seen(Proxies{testProxies, header}, r); got.RemoteAddr != r.RemoteAddr || got.Host != r.Host || got.URL.Scheme != "" {
-			t.Errorf("%s: believed from a stranger: %s %s %s", header, got.RemoteAddr, got.Host, got.URL.Scheme)
+			t.Errorf("%s: believed from a stranger: %s %s %s, want %s, %s, nothing", header, got.RemoteAddr, got.Host, got.URL.Scheme, r.RemoteAddr, r.Host)
 		}
 	}
 }
@@ -110,7 +110,7 @@ func TestForwarded(t *testing.T) {
 		r.Header["Forwarded"] = test.headers
 		got := seen(Proxies{testProxies, "Forwarded"}, r)
 		if got.RemoteAddr != test.client || got.Host != test.host || got.URL.Scheme != test.scheme || got.URL.RequestURI() != "/socket.io/?a=1" {
-			t.Errorf("%q: %s, %s, %s, %s", test.headers, got.RemoteAddr, got.Host, got.URL.Scheme, got.URL.RequestURI())
+			t.Errorf("%q: got %s, %s, %s, %s, want %s, %s, %s and the same URI", test.headers, got.RemoteAddr, got.Host, got.URL.Scheme, got.URL.RequestURI(), test.client, test.host, test.scheme)
 		}
 		if r.RemoteAddr != "10.0.0.1:99" || r.Host != "node" || r.URL.Scheme != "" {
 			t.Error("the caller's request is changed")
@@ -137,7 +137,7 @@ func TestForwardedHostAndProto(t *testing.T) {
 				wantHost, wantScheme = test.wantHost, test.wantScheme
 			}
 			if got.Host != wantHost || got.URL.Scheme != wantScheme {
-				t.Errorf("%q, %q from %s: %s, %s", test.host, test.proto, remote, got.Host, got.URL.Scheme)
+				t.Errorf("%q, %q from %s: %s, %s, want %s, %s", test.host, test.proto, remote, got.Host, got.URL.Scheme, wantHost, wantScheme)
 			}
 		}
 	}

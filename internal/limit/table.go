@@ -6,8 +6,8 @@ import "sync"
 const leastSweep = 1024
 
 // A table holds the state of keys that have used some of their limits. Unused keys are forgotten,
-// in sweeps whose cost is spread over the entries that were added since the last: so it has at most
-// twice as many entries as are in use, plus leastSweep.
+// in sweeps whose cost is spread over the entries that were added since the last sweep. So the
+// table has at most twice as many entries as are in use, plus leastSweep.
 type table[K comparable, V any] struct {
 	idle func(*V) bool // equivalent to a new one
 

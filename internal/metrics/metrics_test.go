@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// snapshot has a different number everywhere, so that mixed-up metrics show.
+// snapshot has a different number in each field, so that mixed-up metrics are detected.
 func snapshot() socketio.Stats {
 	return socketio.Stats{
 		Engine: engineio.Stats{
@@ -35,7 +35,7 @@ func TestScrape(t *testing.T) {
 	w := httptest.NewRecorder()
 	Handler(Build{"1.2.3", "abc"}, snapshot).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 200 {
-		t.Fatalf("status %d: %s", w.Code, w.Body)
+		t.Fatalf("status %d: %s, want 200", w.Code, w.Body)
 	}
 	lines := strings.Split(w.Body.String(), "\n")
 	for _, want := range []string{

@@ -9,12 +9,12 @@ import (
 // A Queue is a first-in, first-out queue with any number of writers and one reader. The reader
 // takes all queued items together and returns them from there, so most reads take no lock.
 //
-// Put itself has no limit: writers check Full or Space first. They must do both under a lock of their own,
-// so that a queue that was not full still is not.
+// Put itself has no limit: writers check Full or Space first. They must check and Put under one lock of
+// their own, so that the queue cannot fill up in between.
 type Queue[T any] struct {
 	maxItems, maxBytes int
 
-	ready chan struct{} // holds a token if something was put since the reader looked
+	ready chan struct{} // holds a token if an item was put since the reader last looked
 
 	mu      sync.Mutex
 	waiting []T

@@ -36,13 +36,13 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 }
 
-// Take returns each item that was put and not discarded, in order, and Full and Space
-// report how far what has not been taken from the writers is from the limits.
+// Take returns each item that was put and not discarded, in order. Full and Space report
+// the distance of the items in the queue from the limits.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		maxItems, maxBytes := rapid.IntRange(1, 5).Draw(t, "items"), rapid.IntRange(1, 20).Draw(t, "bytes")
 		q := New[int](maxItems, maxBytes)
-		var waiting, taken []int // what the writers have put, and what the reader has of it
+		var waiting, taken []int // the items of the writers, and the part of them that the reader has taken
 		var space []<-chan struct{}
 		put, bytes := 0, 0
 		emptied := func() {
@@ -90,15 +90,15 @@ func TestModel(t *testing.T) {
 					space = append(space, c)
 				}
 				if items, size := q.Space(); items != maxItems-len(waiting) || size != maxBytes-bytes {
-					t.Fatalf("space for %d items and %d bytes, with %d and %d queued", items, size, len(waiting), bytes)
+					t.Fatalf("space for %d items and %d bytes, with %d and %d queued, want %d, %d", items, size, len(waiting), bytes, maxItems-len(waiting), maxBytes-bytes)
 				}
 			},
 		})
 	})
 }
 
-// A reader that waits is woken by an item, by the end of its context, and by the owner, and
-// takes nothing once one of the latter two has happened.
+// A reader that waits is woken by an item, by the end of its context, and by the owner.
+// After one of the latter two it takes nothing.
 func TestTakeWaits(t *testing.T) {
 	cause, closed := errors.New("the cause"), errors.New("closed")
 	for name, tt := range map[string]struct {

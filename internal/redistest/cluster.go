@@ -241,8 +241,7 @@ func (c *Cluster) MoveSlot(slot int, to *Server) {
 }
 
 // awaitAgreement returns once all running servers agree on the masters of all slots. A replica that
-// takes over before it knows of a slot that was moved to its master leaves that slot without an
-// owner.
+// takes over before it knows that a slot was moved to its master leaves that slot without an owner.
 func (c *Cluster) awaitAgreement() {
 	c.t.Helper()
 	eventually(c.t, "agreement on the slots", func() error {
@@ -279,10 +278,10 @@ func (c *Cluster) Failover(replica *Server) {
 	c.awaitAgreement()
 }
 
-// LoseTail separates a master's replica from it while during runs, so that it gets nothing that is
-// written then, kills the master and returns once the replica has taken over. The master stays
-// down; Restart restarts it as a replica. The others notice within a second that the replica is
-// stopped, so during must be short.
+// LoseTail separates a replica from its master while during runs, so that the replica gets none of
+// the writes meanwhile. Then it kills the master and returns once the replica has taken over. The
+// master stays down; Restart restarts it as a replica. The others notice within a second that the
+// replica is stopped, so during must be short.
 func (c *Cluster) LoseTail(master *Server, during func()) {
 	c.t.Helper()
 	replica := c.Replica(master)

@@ -38,7 +38,7 @@ func TestSentinels(t *testing.T) {
 func TestCluster(t *testing.T) {
 	c := StartCluster(t)
 	if masters := c.Masters(); len(masters) != 3 {
-		t.Fatalf("%d masters", len(masters))
+		t.Fatalf("got %d masters, want 3", len(masters))
 	}
 	slot := c.Slot("{tag}")
 	from := c.Owner(slot)
@@ -69,14 +69,14 @@ func TestCluster(t *testing.T) {
 	to.must("WAIT", 1, patience.Milliseconds())
 	c.LoseTail(to, func() { to.must("SET", "{tag}0", "lost") })
 	if got := replica.must("GET", "{tag}0"); got != "kept" {
-		t.Errorf("the failover has kept what was %v", got)
+		t.Errorf("after the failover got %v, want kept", got)
 	}
 	to.Restart()
 	c.AwaitHealthy()
 }
 
-// A server that is too slow for a handshake is met again.
-func TestMeetingAgain(t *testing.T) {
+// The handshake with a slow server is repeated.
+func TestClusterJoinIsRetried(t *testing.T) {
 	c := []string{"cluster-enabled yes", "cluster-node-timeout 1000"}
 	a, b := Start(t, c...), Start(t, c...)
 	known := func(n int) error {

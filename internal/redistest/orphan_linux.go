@@ -2,5 +2,5 @@ package redistest
 
 import "syscall"
 
-// withUs makes a process die with the test binary, which has no chance to end it when it times out.
+// withUs makes a process end with the test binary, which cannot end it itself after a timeout.
 func withUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

@@ -41,9 +41,9 @@ type Host interface {
 	Run() error                  // starts it, for the first time or after Kill
 	Running() bool               // last known
 	Kill() error                 // ends it with SIGKILL and waits until it has ended; it may have ended already
-	Signal(syscall.Signal) error // sends it one
+	Signal(syscall.Signal) error // sends it a signal
 	Pid() int                    // of its process
-	Log() string                 // what it has logged
+	Log() string                 // its log
 }
 
 // Start starts a server without persistence, unless the given lines of redis.conf enable it. It

@@ -21,12 +21,12 @@ func TestServer(t *testing.T) {
 		t.Fatalf("%s: %v", s.URL(), err)
 	}
 	if got := s.must("CONFIG", "GET", "maxmemory").([]any)[1]; got != "10485760" {
-		t.Errorf("maxmemory is %v", got)
+		t.Errorf("maxmemory is %v, want 10485760", got)
 	}
 	s.must("SET", "k", "v")
 	s.Restart()
 	if _, err := s.do("GET", "k"); !errors.Is(err, goredis.Nil) {
-		t.Errorf("after a restart without persistence: %v", err)
+		t.Errorf("after a restart without persistence: %v, want %v", err, goredis.Nil)
 	}
 	s.Kill()
 	if _, err := s.do("PING"); err == nil {
@@ -42,7 +42,7 @@ func TestPersistence(t *testing.T) {
 	s.must("SET", "k", "v")
 	s.Restart()
 	if got := s.must("GET", "k"); got != "v" {
-		t.Errorf("got %v", got)
+		t.Errorf("got %v, want v", got)
 	}
 }
 
@@ -53,7 +53,7 @@ func TestPause(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if err := s.Client().Ping(ctx).Err(); err == nil {
-		t.Error("it answers while it stands still")
+		t.Error("the server answers while it is paused")
 	}
 	s.Resume()
 	s.must("PING")
@@ -66,7 +66,7 @@ func TestPassword(t *testing.T) {
 	}
 }
 
-// A port belongs to one test until that has ended, also while nobody listens on it.
+// A port belongs to one test until the test has ended, even while it has no listener.
 func TestFreePortIsGivenOnce(t *testing.T) {
 	given := make(map[string]bool)
 	for range 600 {

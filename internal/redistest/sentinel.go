@@ -15,7 +15,7 @@ const masterName = "rejoin"
 // Sentinels are a primary, its replica and the three Sentinels that monitor them and promote the
 // replica half a second after the primary has fallen silent.
 type Sentinels struct {
-	Servers   []*Server // the two data servers, whichever is the primary
+	Servers   []*Server // the two data servers, the primary and the replica
 	Sentinels []*Server
 
 	t testing.TB
@@ -36,12 +36,13 @@ func StartSentinels(t testing.TB, config ...string) *Sentinels {
 			"sentinel down-after-milliseconds " + masterName + " " + fmt.Sprint(silence),
 			"sentinel failover-timeout " + masterName + " 1000",
 		})
-		// By default Sentinels ping once a second at most, so a server that they have just learned
-		// of would count as down before its first ping. While a primary is down they query its
-		// replicas once a second whatever is set here, and promote none that has not answered for
-		// five times the first of these. So the one that leads a failover may notice only after a
-		// second that its replica is the primary, and tells the others then. One that has not been
-		// told for four times the last of these makes the new primary a replica again.
+		// By default Sentinels ping once a second at most, so a server that they have just
+		// discovered would count as down before its first ping. While a primary is down they query
+		// its replicas once a second, regardless of these settings, and promote none that has not
+		// answered for five times the first of these. So the Sentinel that leads a failover may
+		// detect only after a second that its replica is the primary, and tells the others then. A
+		// Sentinel that has not been told for four times the last of these makes the new primary a
+		// replica again.
 		sentinel.must("SENTINEL", "DEBUG", "PING-PERIOD", 250, "ASK-PERIOD", 100, "INFO-PERIOD", 200, "PUBLISH-PERIOD", 400)
 		s.Sentinels = append(s.Sentinels, sentinel)
 	}
@@ -127,10 +128,10 @@ func (s *Sentinels) patient(milliseconds int) {
 	}
 }
 
-// LoseTail separates the replica from its primary while during runs, so that it gets nothing that
-// is written then, kills the primary and returns once the replica has taken over. The old primary
-// stays down; Restart restarts it as the new one's replica. The Sentinels repair what they see
-// within seconds, so during must be short.
+// LoseTail separates the replica from its primary while during runs, so that the replica gets
+// none of the writes meanwhile. Then it kills the primary and returns once the replica has taken
+// over. The old primary stays down; Restart restarts it as the new one's replica. The Sentinels
+// undo the separation within seconds, so during must be short.
 func (s *Sentinels) LoseTail(during func()) {
 	s.t.Helper()
 	primary := s.Primary()

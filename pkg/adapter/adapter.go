@@ -1,6 +1,6 @@
-// Package adapter defines the contract between the nodes of a cluster: an adapter puts events into
-// one order, keeps each room's recent ones, delivers to every node the events of the rooms that it
-// subscribed to, and carries queries and answers.
+// Package adapter defines the contract between the nodes of a cluster. An adapter puts events into
+// one order, keeps the recent events of each room, delivers to every node the events of its
+// subscribed rooms, and carries queries and answers.
 //
 // An [Adapter] moves bytes. It knows rooms, but not sockets. [Memory] is the implementation for
 // nodes that share a process, and the reference for the contract; package adaptertest tests other
@@ -71,15 +71,15 @@ const (
 	MaxAttachments = 10
 )
 
-// An Event is what one call of Publish delivers to every subscribed node.
+// An Event is delivered to every subscribed node by one call of Publish.
 //
 // Events are shared: by the nodes of a process, by the backlog and by every reader of it. Once
 // published, an event and its bytes must not be changed.
 type Event struct {
 	// Target is the event's receivers. All its rooms are in one namespace. On an event from Next,
-	// Target.To holds only those of the rooms that the node is subscribed to, from Replay those
-	// requested; it may hold more, and duplicates. That is enough for [Event.For]. From History it
-	// holds the one room, and Except and Earlier may be missing.
+	// Target.To holds at least those of its rooms that the node is subscribed to, and from Replay
+	// at least those requested; it may hold duplicates. That is enough for [Event.For]. From
+	// History it holds the one room, and Except and Earlier may be missing.
 	Target rooms.Target
 	// Stored events enter the backlog of each room of Target.To.
 	Stored bool
@@ -101,17 +101,17 @@ type Event struct {
 	From NodeID
 	// Position is the event's place in the order.
 	Position Position
-	// Earlier lists the copies of the event in other partitions that were published
-	// before this one. Unlike Target.To each lists all its rooms. A member takes the
-	// first copy that is for it, at that copy's position, and none behind a copy at which
-	// it was in a room of Target.Except.
+	// Earlier lists the copies of the event in other partitions that were published before
+	// this one. Each lists all its rooms, unlike Target.To. A member takes the first copy
+	// that is for it, at that copy's position. It takes no copy behind one at which it was
+	// in a room of Target.Except.
 	Earlier []Copy
 	// Cursor is, on an event from Next, the node's cursor after it, and on one
 	// from Replay or History, the cursor that covers everything up to it. As a
 	// string it is the offset that clients send back.
 	Cursor Cursor
-	// Omitted is the size of the payload on an event from Replay that comes without it,
-	// and otherwise 0.
+	// Omitted is the size of the payload, in bytes, if an event from Replay comes without
+	// it, and otherwise 0.
 	Omitted uint32
 }
 
@@ -121,7 +121,7 @@ type Place struct {
 	At   Position
 }
 
-// A Page bounds what History returns.
+// A Page bounds the result of History.
 type Page struct {
 	Before Cursor // only events before it; zero for the newest
 	Events int    // the maximum number of events
@@ -153,9 +153,9 @@ type Message struct {
 	Data []byte
 }
 
-// A LostError is returned by Next if events may be missing from the feed and cannot be recovered:
-// every member of Rooms, or of any subscribed room if Rooms is empty, may have missed something,
-// and must be cut before it gets another event. The feed continues with the next call.
+// A LostError is returned by Next if events may be missing from the feed and cannot be recovered.
+// Every member of Rooms, or of any subscribed room if Rooms is empty, may have missed events, and
+// must be cut before it gets another one. The feed continues with the next call.
 type LostError struct {
 	Reason string
 	Rooms  []rooms.Room
@@ -168,16 +168,16 @@ func (e *LostError) Error() string { return "adapter: events lost: " + e.Reason 
 // A Fallible adapter is one whose history can be lost in part, as by a failover, without any node
 // noticing.
 type Fallible interface {
-	// Condemn begins a new history if the current one is proved to lack seen. The caller knows that
-	// seen was issued in it. All nodes are notified as for any lost history.
+	// Condemn begins a new history if the current one is proved to lack seen. The caller must know
+	// that seen was issued in the current history. All nodes are notified as for any lost history.
 	Condemn(ctx context.Context, seen Cursor) error
 }
 
 // A ProgressReporter is an adapter that reports the progress of its feed also if no event is for
 // the node, so that waits for a position end without one.
 type ProgressReporter interface {
-	// OnProgress makes Next call f with the node's cursor, before it returns or while it waits.
-	// OnProgress is called before the first Next. f must not call the adapter.
+	// OnProgress makes Next call f with the node's cursor, before Next returns or while it
+	// waits. OnProgress must be called before the first Next. f must not call the adapter.
 	OnProgress(f func(Cursor))
 }
 
@@ -202,8 +202,8 @@ type Refresher interface {
 	FreshNodes(ctx context.Context) ([]Member, error)
 }
 
-// FreshNodes returns a's nodes as of a moment after the call, if a is a [Refresher],
-// and otherwise what Nodes returns.
+// FreshNodes returns a's nodes as of a moment after the call if a is a [Refresher], and
+// otherwise the result of Nodes.
 func FreshNodes(ctx context.Context, a Adapter) ([]Member, error) {
 	if r, ok := a.(Refresher); ok {
 		return r.FreshNodes(ctx)
@@ -233,9 +233,9 @@ type Adapter interface {
 
 	// Subscribe subscribes the node to rooms, and returns once no later event can be missed. The
 	// cursor is the join position: it covers every event that a member joining with this call must
-	// not receive. It covers everything that was published before the call, and nothing that is
-	// published after its return. Subscriptions are counted: each room needs one Unsubscribe for
-	// every Subscribe. On error no room is subscribed.
+	// not receive. It covers everything published before the call, and nothing published after its
+	// return. Subscriptions are counted: each room needs one Unsubscribe for every Subscribe. On
+	// error no room is subscribed.
 	Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error)
 
 	// Unsubscribe undoes one Subscribe of each room. It does not wait. The node may continue to
@@ -266,12 +266,12 @@ type Adapter interface {
 	// later.
 	Replay(ctx context.Context, after map[rooms.Room]Cursor, upTo Cursor, payload int) iter.Seq2[Event, error]
 
-	// Fetch returns the stored events at some places, in this order, of the history to which a
-	// cursor belongs. Of the fields that the adapter sets, events have From and Position; the list
-	// To holds the place's room, and Except may be missing. Fetch returns ErrTrimmed if a backlog
-	// no longer holds one of them, ErrHistoryLost if the history is not the current one, and
-	// ErrUndecodable if one of them cannot be decoded. It holds in memory what it returns, so the
-	// caller bounds it by the sizes that Replay has reported.
+	// Fetch returns the stored events at places, in this order, from the history of the cursor. Of
+	// the fields that the adapter sets, the events have From and Position; To holds the place's
+	// room, and Except may be missing. Fetch returns ErrTrimmed if a backlog no longer holds one
+	// of the events, ErrHistoryLost if the history is not the current one, and ErrUndecodable if
+	// an event cannot be decoded. All events are in memory, so the caller should bound them by the
+	// sizes that Replay has reported.
 	Fetch(ctx context.Context, history Cursor, places []Place) ([]Event, error)
 
 	// History returns a page of a room's newest stored events, oldest first, and whether older ones
@@ -280,9 +280,9 @@ type Adapter interface {
 	History(ctx context.Context, room rooms.Room, page Page) (events []Event, more bool, err error)
 
 	// Send sends m to one node, which may be this one. It does not wait for the node to receive it,
-	// and nil does not guarantee delivery: a receiver that is full, or leaving, loses the message.
-	// If the sender learns of that, the error wraps ErrUnavailable or ErrNoNode. Messages of one
-	// sender keep their order.
+	// and nil does not guarantee delivery: a receiver that is full or is leaving the cluster loses
+	// the message. If the sender detects that, the error wraps ErrUnavailable or ErrNoNode.
+	// Messages of one sender keep their order.
 	Send(ctx context.Context, to NodeID, m Message) error
 
 	// Receive returns the next message sent to this node.

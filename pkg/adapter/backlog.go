@@ -19,7 +19,8 @@ const (
 	shareOverhead      = 80  // of an event that several backlogs share
 )
 
-// size returns the memory of e, in bytes, without what it shares with its copies.
+// size returns the memory of e, in bytes, without the memory that it shares with its
+// copies.
 func (e *Event) size() int {
 	n := eventOverhead + roomsSize(e.Target.To)
 	if e.copies <= 1 {
@@ -28,8 +29,8 @@ func (e *Event) size() int {
 	return n
 }
 
-// sharedSize returns the size of what the copies of e share. Spare capacity counts, because it is
-// held.
+// sharedSize returns the memory, in bytes, that the copies of e share. Spare capacity counts,
+// because it is held.
 func (e *Event) sharedSize() int {
 	n := len(e.Ask) + cap(e.Data) + roomsSize(e.Target.Except)
 	for _, a := range e.Attachments {
@@ -63,14 +64,14 @@ type backlogs struct {
 	maxBytes int // over all rooms
 	ttl      time.Duration
 
-	// awaited reports whether a room has members, or may have disconnected ones.
+	// awaited reports whether a room has members, or may have disconnected members.
 	awaited func(rooms.Room) bool
 
 	byRoom map[rooms.Room]*backlog
 	// Lists of *backlog, the longest silent one first: of rooms that are not awaited, which are
 	// dropped first, and of the others.
 	idle, quiet list.List
-	bytes       int // of all backlogs, including what they share
+	bytes       int // of all backlogs, including shared memory
 	shares      map[Position]*share
 	// dropped counts the backlogs that were dropped because of the memory limit.
 	dropped uint64
@@ -202,7 +203,7 @@ func (bs *backlogs) grow(b *backlog, bytes int) {
 }
 
 // sweep drops the backlogs of rooms that have been silent for the ttl. Its cost is proportional to
-// what it drops.
+// the number of backlogs and events that it drops.
 func (bs *backlogs) sweep(now time.Time) {
 	for _, all := range [...]*list.List{&bs.idle, &bs.quiet} {
 		for f := all.Front(); f != nil && now.Sub(f.Value.(*backlog).last) >= bs.ttl; f = all.Front() {

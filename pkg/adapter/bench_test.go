@@ -7,7 +7,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// One event, from Publish to Next on every node that hears the room.
+// One event, from Publish to Next on every node that is subscribed to the room.
 func BenchmarkPublish(b *testing.B) {
 	for _, nodes := range []int{1, 8} {
 		for _, kept := range []bool{false, true} {

@@ -13,7 +13,7 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// Several partitions differ in what the order is, and in nothing else.
+// Several partitions differ in the order of events, and in nothing else.
 func TestContractInPartitions(t *testing.T) {
 	adaptertest.RunPartitions(t, func(_ *testing.T, o adaptertest.Options) adaptertest.Cluster {
 		return adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL, Partitions: 3})

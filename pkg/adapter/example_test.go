@@ -9,7 +9,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Two nodes of one process: what one publishes the other hears from its feed.
+// Two nodes of one process: one publishes an event, and the other receives it from its
+// feed.
 func ExampleMemory() {
 	ctx := context.Background()
 	cluster := adapter.NewMemory(adapter.MemoryOptions{})
@@ -40,8 +41,8 @@ func ExampleMemory() {
 	// Output: hello from a, true
 }
 
-// A member that was away fixes the end first and then reads what it missed. Its
-// feed, which it has held back since it subscribed, goes on after that end.
+// A member that was disconnected first fixes the end and then reads the missed events. Its
+// feed, which it has held back since it subscribed, continues after that end.
 func ExampleAdapter_recovery() {
 	ctx := context.Background()
 	node, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
@@ -58,7 +59,7 @@ func ExampleAdapter_recovery() {
 		return r.Cursor
 	}
 
-	offset := say("seen") // the last that the member got
+	offset := say("seen") // the last event that the member received
 	say("missed")
 	say("missed, too")
 
@@ -71,7 +72,7 @@ func ExampleAdapter_recovery() {
 	}
 	for e, err := range node.Replay(ctx, map[rooms.Room]adapter.Cursor{lobby: offset}, end, 0) {
 		if err != nil {
-			log.Fatal(err) // honest: something is missing and cannot be had
+			log.Fatal(err) // events are missing and cannot be recovered
 		}
 		fmt.Printf("%s\n", e.Data)
 	}

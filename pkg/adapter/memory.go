@@ -24,8 +24,8 @@ const (
 // MemoryOptions configure a [Memory]. Zero fields mean the defaults.
 type MemoryOptions struct {
 	// BacklogLimit is the number of a room's newest events that can be replayed: 1000 by default,
-	// none if negative. Up to twice as many are kept. Without any, sockets that a command joins to
-	// a room may miss events published right after it, and are cut if they do.
+	// none if negative. Up to twice as many are kept. Without backlogs, sockets that a command
+	// joins to a room may miss events published right after the command, and are cut if they do.
 	BacklogLimit int
 
 	// BacklogTTL is how long a room may be silent before its backlog is dropped, one hour by
@@ -37,8 +37,8 @@ type MemoryOptions struct {
 	// BacklogBytes bounds the memory of all backlogs, including Go's overhead for them: a quarter
 	// of the runtime's memory limit (GOMEMLIMIT) by default, or 256 MiB if that is not set. Beyond
 	// it rooms lose their backlogs: first those without subscribers for BacklogTTL, and within each
-	// group the ones that were silent for the longest time. The Memory remembers this: a Replay
-	// that might need one of them returns ErrTrimmed.
+	// group the ones that were silent for the longest time. A Replay that might need a dropped
+	// backlog returns ErrTrimmed.
 	BacklogBytes int
 
 	// Partitions is the number of orders that the rooms are spread over, 1 by default and at most
@@ -51,8 +51,8 @@ type MemoryOptions struct {
 // has no goroutines and needs no Close.
 //
 // No event is lost in flight to a node. While 16,384 events or 64 MiB are queued for a node that
-// does not call Next, Publish to a room that it subscribed to waits for it, as long as its context
-// allows, and so publishes at the pace of the slowest node. A goroutine that calls Next should
+// does not call Next, Publish to one of its rooms waits for the node, as long as its context
+// allows. So publishers run at the pace of the slowest node. A goroutine that calls Next should
 // therefore not publish.
 type Memory struct {
 	mu    sync.Mutex

@@ -56,7 +56,7 @@ func mustSubscribe(t testing.TB, a Adapter, to ...rooms.Room) Cursor {
 	return c
 }
 
-// replayed returns what a room lacks after a cursor.
+// replayed returns the events of a room after a cursor.
 func replayed(t testing.TB, a Adapter, r rooms.Room, after Cursor) ([]string, error) {
 	t.Helper()
 	head, err := a.Head(t.Context())
@@ -107,7 +107,7 @@ func TestSilentRoomsAreForgotten(t *testing.T) {
 		mustPublish(t, a, stored("1", room("r")))
 		mustPublish(t, a, stored("1", room("s")))
 		time.Sleep(40 * time.Second)
-		mustPublish(t, a, stored("2", room("r"))) // r lives on as a whole
+		mustPublish(t, a, stored("2", room("r"))) // r keeps all its events
 		time.Sleep(20 * time.Second)
 		if got, err := replayed(t, a, room("s"), start); !errors.Is(err, ErrTrimmed) {
 			t.Errorf("after its time the room s has %q, %v, want ErrTrimmed", got, err)
@@ -119,7 +119,7 @@ func TestSilentRoomsAreForgotten(t *testing.T) {
 			t.Error("the room s has a history")
 		}
 
-		// Publishing sweeps, so the rooms that nobody asks for go, too.
+		// Publishing sweeps, so rooms that are never read are dropped, too.
 		for i := range 1000 {
 			mustPublish(t, a, stored("x", room(fmt.Sprint(i))))
 		}
@@ -147,7 +147,7 @@ func TestBacklogsAreTrimmed(t *testing.T) {
 	}
 }
 
-// Slices of a backlog that were handed out stay as they are.
+// Slices of a backlog that were returned do not change.
 func TestTrimmingDoesNotDisturbReplays(t *testing.T) {
 	m := NewMemory(MemoryOptions{BacklogLimit: 4})
 	a := mustJoin(t, m, "a")
@@ -171,7 +171,7 @@ func TestTrimmingDoesNotDisturbReplays(t *testing.T) {
 	}
 }
 
-// The rooms that an event names count as well, those that its copies share once.
+// The rooms that an event names count as well. Rooms that its copies share count once.
 func TestTargetsCountInBacklogs(t *testing.T) {
 	const names, size = 1000, 200
 	spared := make([]rooms.Room, names)
@@ -192,8 +192,8 @@ func TestTargetsCountInBacklogs(t *testing.T) {
 	}
 }
 
-// TestBacklogsCountStructures: what is counted is what the events take on the heap, however
-// small they are. It is not less, and not several times more.
+// TestBacklogsCountStructures: the counted bytes match the heap memory of the events, even
+// of small ones. They are not less, and not several times more.
 func TestBacklogsCountStructures(t *testing.T) {
 	const n = 4000
 	long := strings.Repeat("n", 180)
@@ -241,7 +241,8 @@ func TestBacklogsCountStructures(t *testing.T) {
 	}
 }
 
-// TestBacklogsKeepToTheMemoryLimit: by default they take a part of what the process may use.
+// TestBacklogsKeepToTheMemoryLimit: by default backlogs use a part of the process' memory
+// limit.
 func TestBacklogsKeepToTheMemoryLimit(t *testing.T) {
 	for limit, want := range map[int64]int{math.MaxInt64: 256 << 20, 256 << 20: 64 << 20} {
 		before := debug.SetMemoryLimit(limit)
@@ -256,17 +257,17 @@ func TestBacklogsKeepToTheMemoryLimit(t *testing.T) {
 	}
 }
 
-// heapBytes returns the bytes of all that is reachable.
+// heapBytes returns the bytes of all reachable memory.
 func heapBytes() int {
 	var s runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what had a finalizer
+	runtime.GC() // objects that had a finalizer
 	runtime.ReadMemStats(&s)
 	return int(s.HeapAlloc)
 }
 
-// Backlogs that would need too much memory go, the longest silent first, and
-// what might have been in them is not claimed to be known.
+// Backlogs that need too much memory are dropped, the longest silent first, and a replay of
+// their events fails.
 func TestBacklogBytesAreBounded(t *testing.T) {
 	const budget = 100_000
 	m := NewMemory(MemoryOptions{BacklogBytes: budget})
@@ -292,12 +293,12 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 		}
 	}
 	if known < 50 {
-		t.Errorf("%d of 100 rooms that were never used are known to have lost nothing", known)
+		t.Errorf("%d of 100 rooms that were never used are known to have lost nothing, want at least 50", known)
 	}
 	if got, err := replayed(t, a, room("0"), last); err != nil || len(got) > 0 {
 		t.Errorf("replay from after the loss: %q, %v", got, err)
 	}
-	// Born again, the room still does not know what it was.
+	// A new backlog of the room does not hide the loss.
 	mustPublish(t, a, stored("again", room("0")))
 	if _, err := replayed(t, a, room("0"), start); !errors.Is(err, ErrTrimmed) {
 		t.Errorf("replay of a room that was given up and came back: %v, want ErrTrimmed", err)
@@ -306,7 +307,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 		t.Errorf("replay from after the loss: %q, %v", got, err)
 	}
 	if stats := m.Stats(); stats.BacklogsDropped == 0 || stats.BacklogBytes > budget || stats.BacklogLimit != budget {
-		t.Errorf("%+v", stats)
+		t.Errorf("got %+v, want dropped backlogs and at most %d bytes", stats, budget)
 	}
 	// One event larger than the budget is not kept at all.
 	huge := Event{Target: rooms.Target{To: []rooms.Room{room("huge")}}, Stored: true, Attachments: [][]byte{make([]byte, budget)}}
@@ -316,9 +317,9 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	}
 }
 
-// TestMadeUpRoomsGoFirst: events to rooms that nobody was in for a long time do not cost the
-// members of other rooms theirs, also while these are away.
-func TestMadeUpRoomsGoFirst(t *testing.T) {
+// TestRoomsWithoutMembersAreForgottenFirst: events to rooms without members for a long time do not displace
+// those of rooms whose members are connected or were recently.
+func TestRoomsWithoutMembersAreForgottenFirst(t *testing.T) {
 	const budget = 200_000
 	m := NewMemory(MemoryOptions{BacklogBytes: budget})
 	a := mustJoin(t, m, "a")
@@ -351,7 +352,8 @@ func TestMadeUpRoomsGoFirst(t *testing.T) {
 	}
 }
 
-// TestCopiesCountTheirPayloadOnce: and until the last of the backlogs that share it is gone.
+// TestCopiesCountTheirPayloadOnce: the payload counts until the last of the backlogs that
+// share it is dropped.
 func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 	const n, size = 100, 10_000
 	m := NewMemory(MemoryOptions{BacklogLimit: 1})
@@ -385,7 +387,7 @@ func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 	}
 }
 
-// fill publishes to a room until the feed of the node that hears it is full.
+// fill publishes to a room until the feed of the subscribed node is full.
 func fill(t *testing.T, a Adapter, r rooms.Room) {
 	t.Helper()
 	for range feedItems {
@@ -432,7 +434,7 @@ func TestPublishWaitsForSlowNodes(t *testing.T) {
 	})
 }
 
-func TestWhoWaitsForANodeIsFreed(t *testing.T) {
+func TestPublishEndsWithTheNodeThatItWaitsFor(t *testing.T) {
 	for name, free := range map[string]struct {
 		by   func(m *Memory, publisher, slow Adapter)
 		want error
@@ -483,7 +485,7 @@ func TestFeedsCountBytes(t *testing.T) {
 	})
 }
 
-func TestResetReplacesWhatWaits(t *testing.T) {
+func TestResetReplacesQueuedEvents(t *testing.T) {
 	m := NewMemory(MemoryOptions{})
 	a := mustJoin(t, m, "a")
 	mustSubscribe(t, a, room("r"))
@@ -521,7 +523,7 @@ func TestInboxesAreBounded(t *testing.T) {
 	}
 }
 
-// A node that left leaves nothing behind.
+// A closed node leaves no state in the Memory.
 func TestCloseFreesTheRooms(t *testing.T) {
 	m := NewMemory(MemoryOptions{})
 	a, b := mustJoin(t, m, "a"), mustJoin(t, m, "b")

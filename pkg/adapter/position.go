@@ -37,8 +37,8 @@ func (p Position) Compare(q Position) int {
 func (p Position) Time() time.Time { return time.UnixMilli(int64(p.Ms)) }
 
 // A Cursor states how much of a history has been seen: in each partition everything up to a
-// position, in the history that the epoch names. The zero Cursor has seen nothing and names no
-// history. Cursors are values; use the methods, not the fields, to compare them.
+// position, in the history that the epoch names. The zero Cursor has seen nothing and does not
+// name a history. Cursors are values; use the methods, not the fields, to compare them.
 //
 // As a string a cursor is the offset carried by events: opaque to clients, which send it back
 // unchanged.
@@ -106,8 +106,8 @@ func (c Cursor) Includes(d Cursor) bool { return c.Max(d).all == c.all && c.Cove
 // SameHistory reports whether the two cursors can be compared.
 func (c Cursor) SameHistory(d Cursor) bool { return c.Epoch == d.Epoch && len(c.all) == len(d.all) }
 
-// Max returns the union of two cursors of the same history: it has seen what either has. If their
-// histories differ it returns d.
+// Max returns the union of two cursors of the same history: it has seen everything that either
+// has seen. If their histories differ it returns d.
 func (c Cursor) Max(d Cursor) Cursor {
 	switch {
 	case !c.SameHistory(d):
@@ -131,8 +131,8 @@ func (c Cursor) Max(d Cursor) Cursor {
 	return NewCursor(c.Epoch, newest, positions)
 }
 
-// Min returns the intersection of two cursors of the same history: it has seen what both have. If
-// their histories differ it returns d.
+// Min returns the intersection of two cursors of the same history: it has seen everything that
+// both have seen. If their histories differ it returns d.
 func (c Cursor) Min(d Cursor) Cursor {
 	if !c.SameHistory(d) {
 		return d
@@ -154,7 +154,7 @@ func (c Cursor) String() string {
 	return string(c.AppendTo(make([]byte, 0, 96))) // usually on the stack
 }
 
-// AppendTo appends what String returns to b and returns the result.
+// AppendTo appends the result of String to b and returns the extended slice.
 func (c Cursor) AppendTo(b []byte) []byte {
 	if c.IsZero() {
 		return b

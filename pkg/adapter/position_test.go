@@ -24,7 +24,7 @@ func TestPositionsCompare(t *testing.T) {
 				t.Errorf("%v.Compare(%v) = %d, want %d", p, q, got, want)
 			}
 			if got := (adapter.Cursor{At: p}).Covers(q); got != (want >= 0) {
-				t.Errorf("a cursor at %v covers %v: %v", p, q, got)
+				t.Errorf("a cursor at %v covers %v: %v, want %v", p, q, got, want >= 0)
 			}
 		}
 	}
@@ -88,9 +88,8 @@ func FuzzParseCursor(f *testing.F) {
 	})
 }
 
-// Two cursors of as many partitions as the bytes are enough for: each survives
-// being written, and the larger of them is the same from either side and includes
-// both.
+// Two cursors with as many partitions as the bytes allow: each can be written and parsed,
+// and Max is symmetric and includes both.
 func FuzzCursors(f *testing.F) {
 	f.Add([]byte{1}, uint16(0), uint16(0))
 	f.Add([]byte("two partitions in two cursors take four positions at least, 64 bytes"), uint16(0), uint16(1))
@@ -110,7 +109,7 @@ func FuzzCursors(f *testing.F) {
 		c, d := adapter.NewCursor("EPOCH", at%uint16(n), take()), adapter.NewCursor("EPOCH", other%uint16(n), take())
 		for _, c := range []adapter.Cursor{c, d} {
 			if got, err := adapter.ParseCursor(c.String()); err != nil || got != c {
-				t.Errorf("%q comes back as %v, %v", c.String(), got, err)
+				t.Errorf("%q comes back as %v, %v, want %v", c.String(), got, err, c)
 			}
 		}
 		most, same := c.Max(d), d.Max(c)
@@ -120,7 +119,7 @@ func FuzzCursors(f *testing.F) {
 	})
 }
 
-// cursor makes one of three partitions.
+// cursor makes a cursor of three partitions.
 func cursor(at uint16, a, b, c uint64) adapter.Cursor {
 	return adapter.NewCursor("EPOCH", at, []adapter.Position{{Ms: a, Seq: 1}, {Ms: b, Seq: 2, Partition: 1}, {Ms: c, Seq: 3, Partition: 2}})
 }
@@ -164,7 +163,7 @@ func TestCursorsOfSeveralPartitions(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	p := adapter.NewProgress(cursor(0, 50, 70, 60))
-	got := p.To(adapter.Position{Ms: 55, Partition: 2}) // it has been further
+	got := p.To(adapter.Position{Ms: 55, Partition: 2}) // it was further before
 	if got.At != (adapter.Position{Ms: 60, Seq: 3, Partition: 2}) {
 		t.Errorf("it went back to %v", got)
 	}
@@ -182,7 +181,7 @@ func TestOffsetsOfSeveralPartitions(t *testing.T) {
 	for _, c := range []adapter.Cursor{cursor(0, 1, 2, 3), cursor(1, 1_700_000_000_000, 1_700_000_000_001, 0), cursor(2, math.MaxUint64, 0, 1<<63)} {
 		got, err := adapter.ParseCursor(c.String())
 		if err != nil || got != c {
-			t.Errorf("%q comes back as %v, %v", c.String(), got, err)
+			t.Errorf("%q comes back as %v, %v, want %v", c.String(), got, err, c)
 		}
 	}
 	good := cursor(1, 10, 20, 30).String()

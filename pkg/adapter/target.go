@@ -14,9 +14,9 @@ type Copy struct {
 	To []rooms.Room
 }
 
-// For reports whether the event is for a member, and none of its earlier copies is. in reports
+// For reports whether the event is for a member and none of its earlier copies is. in reports
 // whether the member was in a room at a position. Live delivery, replay and remote commands all use
-// it.
+// For.
 func (e *Event) For(in func(rooms.Room, Position) bool) bool { return e.taken(in) == len(e.Earlier) }
 
 // Instead returns the position of the earlier copy of the event that the member takes instead of this
@@ -25,10 +25,10 @@ func (e *Event) Instead(in func(rooms.Room, Position) bool) (at Position, found 
 	return e.earlier(e.taken(in))
 }
 
-// taken returns the index of the copy that the member takes, or -1. It takes none behind a copy at
-// which it was in an excepted room: otherwise a command that joins it to that room, and by whose
-// positions it was there at the first copy only, would make it take the second one, although it may
-// have been given the first before the command.
+// taken returns the index of the copy that the member takes, or -1. The member takes no copy behind
+// one at which it was in an excepted room. Otherwise a command that joins it to the excepted room,
+// at positions that cover only the first copy, would make it take the second copy. But the member
+// may have received the first one before the command.
 func (e *Event) taken(in func(rooms.Room, Position) bool) int {
 	for i := range len(e.Earlier) + 1 {
 		c := e.copy(i)
@@ -43,7 +43,7 @@ func (e *Event) taken(in func(rooms.Room, Position) bool) int {
 	return -1
 }
 
-// copy returns the i-th copy of those that are known: the earlier ones, and this one.
+// copy returns the i-th known copy: the earlier ones come first, then this one.
 func (e *Event) copy(i int) Copy {
 	if i < len(e.Earlier) {
 		return e.Earlier[i]
@@ -58,7 +58,7 @@ func (e *Event) earlier(i int) (at Position, found bool) {
 	return e.Earlier[i].At, true
 }
 
-// fewRooms is the number of an event's rooms up to which a TargetIndex does not pay off.
+// fewRooms is the number of an event's rooms up to which a TargetIndex saves no work.
 const fewRooms = 32
 
 // A TargetIndex decides as [Event.For] does, at a cost that depends on the rooms

@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// An index of a target decides as the target itself does.
+// An index of a target decides as the target does.
 func TestTargetIndexDecidesAsTheEvent(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	pick := func(most int) (list []rooms.Room) {
@@ -49,7 +49,7 @@ func TestTargetIndexDecidesAsTheEvent(t *testing.T) {
 }
 
 // A member takes one copy of an event, and none at which it was in an excepted room. Once commands have
-// joined it to further rooms, at positions before some of the copies, it is not to take a later one.
+// joined it to further rooms, at positions before some of the copies, it must not take a later one.
 func TestJoinsTakeNoLaterCopy(t *testing.T) {
 	const n = 3
 	copies := make([]*Event, n)
@@ -134,7 +134,7 @@ func TestCheckSize(t *testing.T) {
 	} {
 		e := Event{Target: rooms.Target{To: many(tt.to), Except: many(tt.except)}, Attachments: [][]byte{make([]byte, tt.bytes)}}
 		if err := e.CheckSize(); errors.Is(err, ErrTooLarge) != tt.refused || tt.refused != (err != nil) {
-			t.Errorf("%+v: %v", tt, err)
+			t.Errorf("%+v: got %v", tt, err)
 		}
 	}
 }

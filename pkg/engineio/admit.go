@@ -45,7 +45,8 @@ func (s *Server) askAdmit(r *request) *refusal {
 	return nil
 }
 
-// tellEnded calls what Admit returned, which may be nil: the session has ended, or was not created.
+// tellEnded calls the function that Admit returned, which may be nil, because the session has ended
+// or was not created.
 func (s *Server) tellEnded(ended func()) {
 	if ended != nil {
 		s.o.guard("Admit", ended)

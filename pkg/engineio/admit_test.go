@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A session that Admit refuses is refused on both transports with a status that
-// says so, and nobody else is asked.
+// A session that Admit refuses is refused on both transports with its status, and no other
+// hook is called.
 func TestAdmitRefuses(t *testing.T) {
 	busy := &BusyError{RetryAfter: 1500 * time.Millisecond, Message: "too many new connections"}
 	var answer atomic.Pointer[error]
@@ -59,13 +59,14 @@ func TestAdmitRefuses(t *testing.T) {
 		t.Error("AllowRequest was asked")
 	}
 	if n := b.Stats().Refused[-2]; n != 4 {
-		t.Errorf("%d are counted as refused by Admit", n)
+		t.Errorf("%d are counted as refused by Admit, want 4", n)
 	}
 }
 
-// What Admit returns is called once for each session, however it ends, and for
-// each one that does not come about. Requests of a session are not asked about.
-func TestAdmitHearsOfTheEnd(t *testing.T) {
+// The function that Admit returns is called once for each session, for every kind of end,
+// and for each session that is not created. Admit is not called for later requests of a
+// session.
+func TestAdmitReleasesOncePerSession(t *testing.T) {
 	var begun, ended atomic.Int64
 	b := setUp(t, Options{
 		Admit: func(*http.Request) (func(), error) {
@@ -103,16 +104,16 @@ func TestAdmitHearsOfTheEnd(t *testing.T) {
 
 	for _, query := range []string{"?EIO=4&transport=polling&stranger", "?EIO=3&transport=polling"} {
 		if res, _, err := b.raw("GET", "/engine.io/"+query, ""); err != nil || res.StatusCode < 400 {
-			t.Errorf("%s: %v %v", query, res.Status, err)
+			t.Errorf("%s: got %v, %v, want a refusal", query, res.Status, err)
 		}
 	}
 	counts(5, 4)
 	if res, _, err := b.raw("GET", "/engine.io/?EIO=4&transport=websocket", "", // a handshake without a key
 		"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13"); err != nil || res.StatusCode != 400 {
-		t.Errorf("%v %v", res.Status, err)
+		t.Errorf("got %v, %v, want 400", res.Status, err)
 	}
 	counts(6, 5)
-	b.Refuse() // asked first, and then turned away
+	b.Refuse() // Admit is called first, and then the session is refused
 	b.do("GET", "", "")
 	counts(7, 6)
 }

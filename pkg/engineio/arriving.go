@@ -13,8 +13,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// smallArrival is how much of a message is not counted, in bytes: little beside the memory of its
-// connection.
+// smallArrival is the part of a message that is not counted, in bytes. It is small compared with
+// the memory of a connection.
 const smallArrival = 4 << 10
 
 // arrivals count the memory of messages and bodies whose end has not arrived, and of bodies that have
@@ -45,13 +45,13 @@ type arrival struct {
 
 // A receiver reads messages. Its methods must not block.
 type receiver interface {
-	interrupt() // makes its read fail, or passing on what it has read
+	interrupt() // makes its read, or the passing on of its message, fail
 	progress()  // called when a part of a message has arrived
 }
 
-// read reads a message, at most limit bytes, to the end of r, into b and beyond. If the message is to
-// be given up, interrupt of from makes r fail. The message counts until done is called with the arrival,
-// unless an error is returned.
+// read reads a message, at most limit bytes, to the end of r, into b, which grows as needed. If the
+// message is given up, from.interrupt makes r fail. The message counts until done is called with the
+// arrival, unless read returns an error.
 func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remote string) (_ []byte, a *arrival, _ error) {
 	for {
 		n, err := r.Read(b[len(b):cap(b)])
@@ -91,8 +91,8 @@ func (all *arrivals) read(r io.Reader, b []byte, limit int, from receiver, remot
 	}
 }
 
-// grow counts that a message takes some bytes now, and gives up messages until all others fit in the
-// budget. It reports whether this one may go on.
+// grow records the present size of a message, and gives up messages until all others fit in the
+// budget. It reports whether this message may continue.
 func (all *arrivals) grow(a *arrival, bytes int) bool {
 	all.mu.Lock()
 	if a.givenUp {
@@ -112,8 +112,8 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 	return goesOn
 }
 
-// shed gives up messages until the others fit in the budget, and returns the last of them, if any.
-// all.mu is held, so that interrupt does not meet a later request of a connection.
+// shed gives up messages until the others fit in the budget, and returns the last one given up, if
+// any. all.mu is held, so that interrupt cannot affect a later request of a connection.
 func (all *arrivals) shed() (cut *arrival) {
 	if all.bytes.Load() <= int64(all.budget) {
 		return nil
@@ -149,7 +149,8 @@ func (a *arrival) speed(now time.Time) int {
 	return int(math.Round(math.Float64frombits(a.fades.Load()) - now.Sub(a.began).Seconds()))
 }
 
-// done uncounts messages, of which nil ones are small, and reports whether one was given up.
+// done stops counting messages, of which nil ones are small, and reports whether one was
+// given up.
 func (all *arrivals) done(messages ...*arrival) (givenUp bool) {
 	for _, a := range messages {
 		if a == nil {
@@ -166,8 +167,8 @@ func (all *arrivals) done(messages ...*arrival) (givenUp bool) {
 	return givenUp
 }
 
-// handOver has interrupt of another receiver give up a message from now on. It reports whether it was
-// given up before.
+// handOver makes another receiver the one to interrupt if the message is given up. It reports whether
+// the message was given up before.
 func (all *arrivals) handOver(a *arrival, to receiver) (givenUp bool) {
 	all.mu.Lock()
 	defer all.mu.Unlock()

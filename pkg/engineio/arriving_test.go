@@ -33,7 +33,7 @@ func givenUp(c *Conn) bool {
 	return cause != nil && errors.Is(cause, ErrReceiveBudget)
 }
 
-// Messages and bodies whose end does not arrive have a common budget.
+// Incomplete messages and bodies have a common budget.
 func TestIncompleteMessagesHaveABudget(t *testing.T) {
 	b := setUp(t, Options{ReceiveBudget: 1 << 20, MaxPayload: 1_000_000, PingInterval: time.Minute})
 	receiving := func(n int64) {
@@ -59,7 +59,7 @@ func TestIncompleteMessagesHaveABudget(t *testing.T) {
 	if b.Stats().ReceiveCuts != 0 {
 		t.Fatal("one is given up within the budget")
 	}
-	for i := range 30 { // the later ones are about as fast, so they give way, and those before them get slower
+	for i := range 30 { // the later ones are about as fast, so they are given up, and the earlier ones get slower
 		dial(200 << 10)
 		b.until(func() bool { return b.Stats().ReceiveCuts > uint64(i) && b.Stats().ReceivingBytes <= 1<<20 })
 	}
@@ -120,15 +120,14 @@ func TestSmallIncompleteMessagesCount(t *testing.T) {
 	b.until(func() bool { return b.Stats().ReceivingBytes == 10*8<<10 })
 }
 
-// A message that is larger than everything that is incomplete may take is given up itself, and one that
-// is complete counts no longer.
-func TestTheIncompleteMessageItselfIsGivenUp(t *testing.T) {
+// An incomplete message that alone exceeds the budget is given up, and a complete one no longer counts.
+func TestIncompleteMessageAboveTheBudgetIsGivenUp(t *testing.T) {
 	b := setUp(t, Options{ReceiveBudget: 100_000, MaxPayload: 1_000_000})
 	ws, _ := b.dialOpen()
 	for range 3 { // each has its turn
 		b.write(ws, "4"+strings.Repeat("x", 50_000))
 		if m := receive(t, b.got); len(m.Data) != 50_000 {
-			t.Fatalf("%d bytes arrive", len(m.Data))
+			t.Fatalf("%d bytes arrive, want 50_000", len(m.Data))
 		}
 	}
 	wire, other := b.dialStalled()
@@ -146,8 +145,8 @@ func (silent) interrupt() {}
 
 func (silent) progress() {}
 
-// Which messages are given up: what was sent fast and is held back after that gives way to what comes
-// steadily, and of steady ones those that have begun last give way.
+// Messages that were sent fast and are then held back are given up before steady ones. Of steady ones
+// those that have begun last are given up.
 func TestWhichMessagesAreGivenUp(t *testing.T) {
 	type message struct {
 		bytes    int
@@ -201,14 +200,14 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 				}
 			}
 			if n := all.bytes.Load(); n != 0 {
-				t.Errorf("%d bytes are still counted", n)
+				t.Errorf("%d bytes are still counted, want 0", n)
 			}
 		})
 	}
 }
 
-// A body that is complete counts until Recv has taken what is before it, also on the node that forwards
-// it. Large bodies of a paused connection are not even read, unless another node forwards them.
+// A complete body counts until Recv has taken the earlier ones, also on the node that forwards it.
+// Large bodies of a paused connection are not even read, unless another node forwards them.
 func TestPendingBodiesHaveABudget(t *testing.T) {
 	for name, test := range map[string]struct {
 		pause, forward bool
@@ -265,7 +264,7 @@ func TestPendingBodiesHaveABudget(t *testing.T) {
 			counts(0)
 			go post()
 			if test.want == 0 {
-				time.Sleep(50 * time.Millisecond) // nothing announces that nothing happens
+				time.Sleep(50 * time.Millisecond) // there is no event to wait for
 			}
 			counts(test.want)
 			goOn <- struct{}{}
@@ -273,7 +272,7 @@ func TestPendingBodiesHaveABudget(t *testing.T) {
 			goOn <- struct{}{}
 			receive(t, far.got)
 			if status := receive(t, posted); status != http.StatusOK {
-				t.Errorf("answered %d", status)
+				t.Errorf("answered %d, want %d", status, http.StatusOK)
 			}
 			counts(0)
 
@@ -290,21 +289,21 @@ func TestPendingBodiesHaveABudget(t *testing.T) {
 			client.arriving.shed()
 			client.arriving.mu.Unlock()
 			if status := receive(t, posted); status != http.StatusBadRequest {
-				t.Errorf("given up, and answered %d", status)
+				t.Errorf("given up, and answered %d, want %d", status, http.StatusBadRequest)
 			}
 			far.until(func() bool { return c.cause() != nil })
 			if !test.forward && !givenUp(c) {
 				t.Errorf("it ends with %v", c.cause())
 			}
 			if n := client.Stats().ReceiveCuts; n != 1 {
-				t.Errorf("%d are counted as given up", n)
+				t.Errorf("%d are counted as given up, want 1", n)
 			}
 			counts(0)
 		})
 	}
 }
 
-// During an upgrade two bodies are accepted although Recv has not taken what is before them. They count
+// During an upgrade two bodies are accepted although Recv has not taken the earlier ones. They count
 // until it has.
 func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 	for _, spent := range []bool{false, true} {
@@ -330,7 +329,7 @@ func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 			b.post(sid, "4"+strings.Repeat("x", 100_000))
 		}
 		if n := b.Stats().ReceivingBytes; n != upgradePosts*128<<10 {
-			t.Errorf("%d bytes are counted", n)
+			t.Errorf("%d bytes are counted, want %d", n, upgradePosts*128<<10)
 		}
 		if spent {
 			b.arriving.mu.Lock()
@@ -338,7 +337,7 @@ func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 			b.arriving.shed()
 			b.arriving.mu.Unlock()
 			if c.Unread() != 0 || !givenUp(c) {
-				t.Error("what exceeds the budget is kept")
+				t.Error("a message that exceeds the budget is kept")
 			}
 		}
 		close(goOn)
@@ -349,7 +348,7 @@ func TestBodiesThatExceedTheInboxHaveABudget(t *testing.T) {
 	}
 }
 
-// A closed session holds no requests while its client has yet to take the close.
+// A closed session holds no requests while its client has yet to fetch the close.
 func TestClosedSessionHoldsNoRequests(t *testing.T) {
 	b := &bench{T: t, conns: make(chan *Conn, 1)}
 	b.serve(Options{}, func(c *Conn) {
@@ -368,7 +367,7 @@ func TestClosedSessionHoldsNoRequests(t *testing.T) {
 	b.until(func() bool { return held() == 0 })
 	b.post(sid, "4"+strings.Repeat("c", 100_000))
 	if n := held(); n != 0 {
-		t.Errorf("%d bytes are held", n)
+		t.Errorf("%d bytes are held, want 0", n)
 	}
 	b.poll(sid)
 }

@@ -34,9 +34,9 @@ func (s *Server) shedAll() {
 }
 
 // shedOnce closes connections if more than the budget is queued: first those that have stalled, then,
-// if the budget is still exceeded by an eighth, others; of both, those for which the most is held
-// come first. It frees an eighth of the budget, so that the search is not repeated for each packet.
-// It reports whether more than the budget is still queued.
+// if the budget is still exceeded by an eighth, others. In both groups those that hold the most come
+// first. It frees an eighth of the budget, so that the search is not repeated for each packet. It
+// reports whether more than the budget is still queued.
 func (s *Server) shedOnce(budget int64) bool {
 	if s.counts.queued.Load() <= budget {
 		return false // it has shrunk since

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// dialStalled opens a WebSocket whose client reads nothing but the 101, and takes
-// little into its kernel.
+// dialStalled opens a WebSocket whose client reads only the 101, and has a small receive
+// buffer.
 func (b *bench) dialStalled() (net.Conn, *Conn) {
 	b.Helper()
 	wire, err := net.Dial("tcp", b.http.Listener.Addr().String())
@@ -44,11 +44,11 @@ func isCut(c *Conn) bool {
 	return cause != nil && errors.Is(cause, ErrQueueBudget)
 }
 
-func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
+func TestQueueBudgetCutsTheLargestQueue(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 600_000, SendQueueBytes: 500_000, shedAfter: 50 * time.Millisecond})
 	var conns []*Conn
 	var sids []string
-	for _, n := range []int{100_000, 290_000, 190_000} { // polling clients that do not ask
+	for _, n := range []int{100_000, 290_000, 190_000} { // polling clients that do not poll
 		sids = append(sids, b.open())
 		c := receive(t, b.conns)
 		if err := c.Send(Text(bytes.Repeat([]byte("x"), n))); err != nil {
@@ -66,7 +66,7 @@ func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
 		c.mu.Unlock()
 	}
 	if err := conns[0].Send(Text(bytes.Repeat([]byte("y"), 50_000))); err != nil {
-		t.Errorf("who has little is refused: %v", err)
+		t.Errorf("a connection with a short queue is refused: %v", err)
 	}
 	b.until(func() bool { return b.Stats().BudgetCuts > 0 })
 	b.withinBudget()
@@ -79,15 +79,15 @@ func TestQueueBudgetCutsWhoHasMost(t *testing.T) {
 		t.Errorf("%d bytes", len(body))
 	}
 	if body := b.poll(sids[2]); len(body) != 190_001 {
-		t.Errorf("%d bytes", len(body))
+		t.Errorf("got %d bytes, want 190_001", len(body))
 	}
 }
 
-// What is counted of packets is what they hold, also of tiny ones.
+// The counted bytes of packets match their memory, also for tiny ones.
 func TestQueuedPacketsCountTheirMemory(t *testing.T) {
 	const packets = 100_000
 	if n := int(unsafe.Sizeof(Packet{})) + 16; n != packetOverhead {
-		t.Errorf("a packet has %d bytes beside its frame", n)
+		t.Errorf("a packet has %d bytes beside its frame, want %d", n, packetOverhead)
 	}
 	heap := func() int64 {
 		var m runtime.MemStats
@@ -104,10 +104,10 @@ func TestQueuedPacketsCountTheirMemory(t *testing.T) {
 	}
 	held, counted := heap()-before, int64(c.Queued())
 	if held > counted+counted/5 || counted > 2*held {
-		t.Errorf("%d bytes are held, %d counted", held, counted)
+		t.Errorf("%d bytes are held, %d counted, want at most %d, at most %d", held, counted, counted+counted/5, 2*held)
 	}
 	if n := b.Stats().QueuedBytes; n != counted {
-		t.Errorf("%d bytes are queued of all, %d on the connection", n, counted)
+		t.Errorf("%d bytes are queued of all, %d on the connection, want %d", n, counted, counted)
 	}
 	b.poll(sid)
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
@@ -133,15 +133,15 @@ func TestALargePacketCountsOnce(t *testing.T) {
 		must(t, c.Send(p, Text([]byte("and a small one"))))
 	}
 	if n := b.Stats().QueuedBytes; n > size+members*(100+2*packetOverhead) {
-		t.Errorf("%d bytes are queued", n)
+		t.Errorf("%d bytes are queued, want at most %d", n, size+members*(100+2*packetOverhead))
 	}
 	for _, sid := range sids {
 		if body := b.poll(sid); len(body) != 1+size+1+1+15 {
-			t.Errorf("%d bytes", len(body))
+			t.Errorf("got %d bytes, want %d", len(body), 1+size+1+1+15)
 		}
 	}
 	if n := b.Stats().BudgetCuts; n != 0 {
-		t.Errorf("%d connections are cut", n)
+		t.Errorf("%d connections are cut, want 0", n)
 	}
 	for _, c := range conns {
 		c.close(&CloseError{Reason: ForcedClose}, closeCut)
@@ -164,7 +164,7 @@ func TestALargePacketOnTwoServers(t *testing.T) {
 		servers = append(servers, b)
 	}
 	if a, b := servers[0].Stats().QueuedBytes, servers[1].Stats().QueuedBytes; a < size || a > 2*size || b < size {
-		t.Errorf("%d and %d bytes are queued", a, b)
+		t.Errorf("%d and %d bytes are queued, want at least %d, at most %d, at least %d", a, b, size, 2*size, size)
 	}
 	for i, sid := range sids {
 		servers[i/2].poll(sid)
@@ -174,8 +174,8 @@ func TestALargePacketOnTwoServers(t *testing.T) {
 	}
 }
 
-// Who takes what is queued is spared, however much that is.
-func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
+// A client that reads its queue is spared, even if the queue is large.
+func TestQueueBudgetCutsStalledReaders(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 1_000_000, SendQueueBytes: 1 << 20, shedAfter: 50 * time.Millisecond})
 	b.open()
 	stalled := receive(t, b.conns)
@@ -194,9 +194,9 @@ func TestQueueBudgetCutsWhoTakesNothing(t *testing.T) {
 	}
 }
 
-// Of those that take what is queued, who shares it with others is spared: to cut one of
-// them would make nothing free.
-func TestQueueBudgetSparesWhoShares(t *testing.T) {
+// Of reading clients, those that share their packets with others are spared: cutting one of
+// them would free nothing.
+func TestQueueBudgetSparesSharersOfPackets(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 1_000_000})
 	var sharing, alone []*Conn
 	for range 10 {
@@ -248,12 +248,12 @@ func TestQueueBudgetOfACompressedResponse(t *testing.T) {
 	c.unload()
 	c.mu.Unlock()
 	if n := b.Stats().QueuedBytes; n != 0 {
-		t.Errorf("%d bytes count although the connection is cut", n)
+		t.Errorf("%d bytes count although the connection is cut, want 0", n)
 	}
 }
 
-// However many clients read nothing, the sum stays within the budget, and who reads
-// gets everything.
+// With many clients that read nothing the sum stays within the budget, and clients that
+// read get everything.
 func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 	const stalled, rounds = 30, 200
 	b := setUp(t, Options{QueueBudget: 4 << 20, SendQueueBytes: 64 << 20})
@@ -283,7 +283,7 @@ func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 			_ = c.Send(p) // some are closed
 		}
 		b.withinBudget()
-		if err := reader.WaitQueue(t.Context(), 0); err != nil { // it is given the time to read
+		if err := reader.WaitQueue(t.Context(), 0); err != nil { // it gets the time to read
 			t.Fatal(err)
 		}
 	}
@@ -296,13 +296,12 @@ func TestQueueBudgetOfManyStalledReaders(t *testing.T) {
 		}
 	}
 	if n := b.Stats().BudgetCuts; n != stalled {
-		t.Errorf("%d cuts are counted", n)
+		t.Errorf("%d cuts are counted, want %d", n, stalled)
 	}
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
 
-// A response that its client does not take is given up with the connection, not
-// when its time is up.
+// A response that its client does not read is cut with the connection, not at its deadline.
 func TestQueueBudgetStopsAResponse(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 32 << 20, SendQueueBytes: 64 << 20})
 	sid := b.open()
@@ -392,9 +391,9 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 		t.Errorf("the open one is closed by %v, %d bytes are left of the closed one, %d cuts", c.cause(), stuck.Queued(), st.BudgetCuts)
 	}
 	if body := b.poll(sid); len(body) != 16<<20+1 {
-		t.Errorf("%d bytes", len(body))
+		t.Errorf("got %d bytes, want %d", len(body), 16<<20+1)
 	}
-	// One whose close is yet to be fetched.
+	// A connection whose close is yet to be fetched.
 	_ = c.Send(Text(make([]byte, 20<<20)))
 	_ = c.Close(ForcedClose)
 	other := b.open()
@@ -404,7 +403,7 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 		t.Errorf("%d bytes, want the close", len(body))
 	}
 	if body := b.poll(other); len(body) != 16<<20+1 {
-		t.Errorf("%d bytes", len(body))
+		t.Errorf("got %d bytes, want %d", len(body), 16<<20+1)
 	}
 	b.until(func() bool {
 		b.mu.Lock()
@@ -413,9 +412,9 @@ func TestQueueBudgetOfClosedConnections(t *testing.T) {
 	})
 }
 
-// Whatever ends connections of all kinds while everybody sends, each byte is counted
-// once and taken back once.
-func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
+// When connections of all kinds end in all ways during concurrent sends, each byte is
+// counted once and uncounted once.
+func TestQueueBudgetUnderConcurrentUse(t *testing.T) {
 	const senders, rounds, packet = 8, 400, 60_000
 	b := setUp(t, Options{QueueBudget: 1 << 20, SendQueueBytes: 300_000})
 	var conns []*Conn
@@ -444,7 +443,7 @@ func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
 					_ = c.Send(p) // some are closed
 				}
 				if n := b.Stats().QueuedBytes; n < 0 || n > int64(2*b.o.QueueBudget+len(conns)*packet) {
-					t.Errorf("%d bytes are queued", n)
+					t.Errorf("%d bytes are queued, want at least 0, at most %d", n, int64(2*b.o.QueueBudget+len(conns)*packet))
 				}
 			}
 		})
@@ -478,7 +477,7 @@ func TestQueueBudgetWhileEverythingHappens(t *testing.T) {
 	})
 }
 
-// Nobody who queues packets waits until connections are sorted and closed, also where
+// Callers that queue packets do not wait until connections are sorted and closed, even if
 // closing one takes long.
 func TestQueueBudgetIsKeptByAnotherGoroutine(t *testing.T) {
 	closing, finish := make(chan struct{}), make(chan struct{})
@@ -504,8 +503,8 @@ func TestQueueBudgetIsKeptByAnotherGoroutine(t *testing.T) {
 	}
 }
 
-// While the shedder is stuck the sum stays bounded: connections with more than their
-// share are closed as they get more, those with less are not.
+// While the shedder is stuck the sum stays bounded: connections with more than their share
+// are closed when they get more, and those with less are not.
 func TestQueueBudgetWithoutShedder(t *testing.T) {
 	const conns, packet = 10, 10_000
 	stuck, finish := make(chan struct{}), make(chan struct{})

@@ -41,8 +41,9 @@ func compress(pool *sync.Pool, dst *bytes.Buffer, data *net.Buffers, finish func
 	_ = finish(c)
 }
 
-// Each polling session compresses what it gets, also an event that thousands get: 5 ms of a processor for
-// 900 KB. So responses that are not small share a budget, beyond which they are sent as they are.
+// Each polling session compresses its responses separately, even an event that thousands of sessions
+// receive: 5 ms of a processor for 900 KB. So responses that are not small share a budget, beyond which
+// they are sent uncompressed.
 const (
 	smallResponse    = 8 << 10 // always compressed: it costs no more than the rest of the request
 	compressionRate  = 8 << 20 // bytes per second, on all connections together

@@ -8,8 +8,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// Sessions compress the same event again, each for itself: large responses have a budget, and are sent
-// as they are beyond it. Small ones are always compressed.
+// Each session compresses the same event again, so large responses have a budget, and are sent
+// uncompressed beyond it. Small ones are always compressed.
 func TestCompressionHasABudget(t *testing.T) {
 	seen, logs := observer.New(zap.InfoLevel)
 	b := setUp(t, Options{SendQueueBytes: 4 << 20, Logger: zap.New(seen)})
@@ -43,7 +43,7 @@ func TestCompressionHasABudget(t *testing.T) {
 		}
 	}
 	if n := b.Stats().Uncompressed; n != 80 {
-		t.Errorf("%d are counted as not compressed", n)
+		t.Errorf("%d are counted as not compressed, want 80", n)
 	}
 	if n := logs.FilterField(zap.String("limit", "compression")).Len(); n == 0 || n > 20 {
 		t.Errorf("%d lines are logged", n)

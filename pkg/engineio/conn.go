@@ -36,7 +36,7 @@ type Conn struct {
 	ws      *websocketTransport
 
 	// Invariant: if something is pending and the transport can write, writing is true. The writer
-	// takes what is pending until there is nothing.
+	// takes pending packets until there are none.
 	queue   queue
 	writing bool
 	change  chan struct{} // closed when less is queued or writing ends; nil unless awaited
@@ -44,11 +44,11 @@ type Conn struct {
 	heart heartbeat
 }
 
-// A closeMode says what a closed connection's client still gets.
+// A closeMode says what the client of a closed connection still receives.
 type closeMode uint8
 
 const (
-	closeFlush   closeMode = iota // what is queued, and a close
+	closeFlush   closeMode = iota // the queued packets, and a close
 	closeDiscard                  // a close only
 	closeCut                      // nothing: the peer has disconnected or does not read
 )
@@ -67,9 +67,9 @@ func (c *Conn) run() {
 	c.server.serve(c)
 }
 
-// served closes the connection after its serve function has returned or panicked, delivers the
-// close, and waits until the server has forgotten the connection: as long as its memory is held, what
-// Admit counts is. It is deferred.
+// served closes the connection after its serve function has returned or panicked, delivers the close,
+// and waits until the server has forgotten the connection: Admit's count must include it while its
+// memory is held. served is deferred.
 func (c *Conn) served() {
 	defer c.server.tasks.Done()
 	if v := recover(); v != nil {
@@ -130,8 +130,8 @@ func (c *Conn) transport() string {
 func (c *Conn) Context() context.Context { return c.ctx }
 
 // Recv returns the client's next message, and waits for it. Only one goroutine at a time may call
-// it, and it should be in Recv most of the time, because on a WebSocket Recv reads the wire on its
-// caller's goroutine: this is how pings are answered and a disconnect is noticed. It follows an
+// it. It should be in Recv most of the time, because on a WebSocket Recv reads the wire on its
+// caller's goroutine. Only then are pings answered and a disconnect is detected. It follows an
 // upgrade.
 //
 // Once the connection is closed, and the messages that a polling client had sent before are
@@ -155,10 +155,10 @@ func (c *Conn) Unread() int {
 	return 0
 }
 
-// Close closes the connection. It does not wait: what is queued and the close itself follow on the
-// transport for a bounded time, 5 seconds on a WebSocket and 30 for a polling client to fetch it.
-// Only the first close of a connection counts: if there was one before, Close does nothing and
-// returns that one's error.
+// Close closes the connection. It does not wait: queued packets and the close itself are still
+// sent for a bounded time, 5 seconds on a WebSocket and 30 seconds for a polling client to fetch
+// them. Only the first close of a connection counts: after it Close does nothing and returns the
+// first one's error.
 func (c *Conn) Close(reason Reason) error {
 	mine := &CloseError{Reason: reason}
 	c.close(mine, closeFlush)
@@ -242,7 +242,7 @@ func (c *Conn) shutDown() {
 	}
 }
 
-// cut gives up a closed connection: its client gets nothing more. c.mu is held.
+// cut gives up a closed connection: its client receives nothing more. c.mu is held.
 func (c *Conn) cut() {
 	if c.ws == nil {
 		c.polling.state.next(pollingGone)
@@ -250,7 +250,7 @@ func (c *Conn) cut() {
 	c.interrupt()
 }
 
-// interrupt discards what is queued and makes pending writes of a closed connection fail. c.mu is
+// interrupt discards queued packets and makes pending writes of a closed connection fail. c.mu is
 // held.
 func (c *Conn) interrupt() {
 	c.discard()
@@ -266,13 +266,14 @@ func (c *Conn) interrupt() {
 	c.settle()
 }
 
-// gone reports whether the client can get nothing more than what is being written. c.mu is held.
+// gone reports whether the client can receive nothing more than the batch that is being written.
+// c.mu is held.
 func (c *Conn) gone() bool {
 	return c.closed != nil && (c.ws != nil || c.polling.state == pollingGone)
 }
 
-// serving returns what serves polling requests of the connection, nil if it has a WebSocket. known is
-// false if the client can get nothing more.
+// serving returns the transport that serves polling requests of the connection, nil if it has a
+// WebSocket. known is false if the client can get nothing more.
 func (c *Conn) serving() (p *pollingTransport, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

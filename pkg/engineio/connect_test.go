@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// BenchmarkConnect counts what a connection costs from its handshake to its end, without
+// BenchmarkConnect measures the cost of a connection from its handshake to its end, without
 // the network.
 func BenchmarkConnect(b *testing.B) {
 	run := func(b *testing.B, connect func(s *Server, ended <-chan struct{})) {

@@ -74,7 +74,7 @@ func (b *bench) spy() *spyListener {
 	return l
 }
 
-func TestWhatIsQueuedLeavesInOneWrite(t *testing.T) {
+func TestQueuedPacketsLeaveInOneWrite(t *testing.T) {
 	b := setUp(t, Options{})
 	ws, c, spy := b.spied(b.spy())
 	packets := make([]*Packet, 16)
@@ -90,7 +90,7 @@ func TestWhatIsQueuedLeavesInOneWrite(t *testing.T) {
 		}
 	}
 	if n := len(spy.takeWrites()); n != 1 {
-		t.Errorf("16 packets left in %d writes", n)
+		t.Errorf("16 packets left in %d writes, want 1", n)
 	}
 }
 
@@ -139,11 +139,11 @@ func TestWriterTakesAllThatHasGathered(t *testing.T) {
 		b.read(ws)
 	}
 	if n := len(spy.takeWrites()); n != 2 {
-		t.Errorf("left in %d writes", n)
+		t.Errorf("left in %d writes, want 2", n)
 	}
 }
 
-// A broadcast is encoded once: each connection writes the very same bytes.
+// A broadcast is encoded once: all connections write the same bytes.
 func TestBroadcastIsEncodedOnce(t *testing.T) {
 	b := setUp(t, Options{})
 	l := b.spy()
@@ -161,7 +161,7 @@ func TestBroadcastIsEncodedOnce(t *testing.T) {
 	}
 	for i, ws := range clients {
 		if got := b.read(ws); got != "4to all" {
-			t.Fatalf("client %d read %q", i, got)
+			t.Fatalf(`client %d read %q, want "4to all"`, i, got)
 		}
 		writes := spies[i].takeWrites()
 		if len(writes) != 1 || unsafe.SliceData(writes[0]) != unsafe.SliceData(p.frame) {
@@ -173,14 +173,14 @@ func TestBroadcastIsEncodedOnce(t *testing.T) {
 func TestIdleWebSocketHoldsOneGoroutine(t *testing.T) {
 	const n = 1000
 	b := setUp(t, Options{})
-	b.dialOpen() // what the process starts once is running
+	b.dialOpen() // goroutines that the process starts once are running
 	b.client.CloseIdleConnections()
 	before := runtime.NumGoroutine()
 	for range n {
 		b.dialOpen()
 	}
 	if open := b.Stats().WebSocket; open != n+1 {
-		t.Errorf("%d are open", open)
+		t.Errorf("%d are open, want %d", open, n+1)
 	}
 	b.until(func() bool { return runtime.NumGoroutine()-before <= n })
 }
@@ -194,12 +194,13 @@ func TestPollingSessionHoldsOneGoroutine(t *testing.T) {
 		b.open()
 	}
 	if open := b.Stats().Polling; open != n+1 {
-		t.Errorf("%d are open", open)
+		t.Errorf("%d are open, want %d", open, n+1)
 	}
 	b.until(func() bool { return runtime.NumGoroutine()-before <= n })
 }
 
-// deliverer returns a function that sends to a client that reads, and waits until it is written.
+// deliverer returns a function that sends to a client that reads, and waits until the packet is
+// written.
 func (b *bench) deliverer() func(p *Packet) {
 	b.Helper()
 	ws, c := b.dialOpen()
@@ -219,7 +220,7 @@ func TestAllocationsPerDelivery(t *testing.T) {
 	deliver := b.deliverer()
 	p := Text([]byte("a message of usual length"))
 	if n := testing.AllocsPerRun(2000, func() { deliver(p) }); n > 2 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("got %v allocations, want at most 2", n)
 	}
 }
 

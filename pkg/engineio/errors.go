@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// A Reason says why a connection ended, in the protocol's terms.
+// A Reason is the reason why a connection ended, in the protocol's terms.
 type Reason string
 
 // The reasons.
@@ -51,11 +51,11 @@ var (
 	ErrSlowClient = errors.New("send queue is full")
 	// ErrQueueBudget: the queues of all connections together exceeded the budget, and this
 	// connection was not reading or had the most queued. It is wrapped likewise.
-	ErrQueueBudget = errors.New("queue budget is spent")
+	ErrQueueBudget = errors.New("queue budget exceeded")
 	// ErrReceiveBudget: the messages of all connections that had not arrived completely, or were
 	// pending, exceeded the budget, and this connection's was the slowest or had begun last. It is
 	// wrapped likewise.
-	ErrReceiveBudget = errors.New("receive budget is spent")
+	ErrReceiveBudget = errors.New("receive budget exceeded")
 	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
 	// wrapped likewise.
 	ErrPaused = errors.New("reading was paused for too long")

@@ -14,13 +14,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// A server that sends back what it gets.
+// A server that echoes messages.
 func ExampleNewServer() {
 	srv, err := engineio.NewServer(engineio.Options{}, func(c *engineio.Conn) {
 		for {
 			m, err := c.Recv()
 			if err != nil {
-				return // the connection has ended, and err says why
+				return // the connection has ended, and err has the reason
 			}
 			if err := c.Send(engineio.Text(m.Data)); err != nil {
 				return
@@ -87,19 +87,19 @@ func ExampleServer_ServeHTTP() {
 	// 0{"sid":
 }
 
-// One packet is encoded once, however many get it.
+// One packet is encoded once for many connections.
 func ExampleConn_Send() {
 	var srv *engineio.Server // from NewServer
 	broadcast := func(data []byte) {
 		p := engineio.Text(data)
 		for c := range srv.Conns() {
-			_ = c.Send(p) // whoever reads c learns that it has ended
+			_ = c.Send(p) // Recv on c returns the error
 		}
 	}
 	_ = broadcast
 }
 
-// Origins that can never match are refused with what to write instead.
+// Origins that can never match are refused, and the error suggests a correction.
 func ExampleParseOrigins() {
 	for _, origin := range []string{"https://*.app.example", "app.example", "https://app.example/"} {
 		_, err := engineio.ParseOrigins([]string{origin})

@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// setUpPair runs two servers, of which the first hands the requests of the
-// second's sessions over.
+// setUpPair runs two servers. The first forwards requests of the second's sessions.
 func setUpPair(t *testing.T, o Options) (near, far *bench) {
 	t.Helper()
 	o.NodeID = "far1"
@@ -30,7 +29,7 @@ func setUpPair(t *testing.T, o Options) (near, far *bench) {
 	return setUp(t, o), far
 }
 
-func TestAnotherNodesSession(t *testing.T) {
+func TestSessionOfAnotherNode(t *testing.T) {
 	near, far := setUpPair(t, Options{})
 	sid := far.open()
 	c := receive(t, far.conns)
@@ -40,23 +39,23 @@ func TestAnotherNodesSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := near.poll(sid); got != "4and back" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4and back"`, got)
 	}
 
 	ws := near.dial("&sid=" + sid)
 	near.write(ws, "2probe")
 	if got := near.read(ws); got != "3probe" {
-		t.Fatalf("probe answered by %q", got)
+		t.Fatalf(`probe answered by %q, want "3probe"`, got)
 	}
 	near.write(ws, "5")
 	near.write(ws, "4upgraded")
 	far.gets("upgraded", false)
 	if n := near.Stats(); n.Opened != 0 {
-		t.Errorf("the server in between has opened %d connections", n.Opened)
+		t.Errorf("the server in between has opened %d connections, want 0", n.Opened)
 	}
 }
 
-func TestWhoIsNobodysSession(t *testing.T) {
+func TestUnknownSession(t *testing.T) {
 	near, far := setUpPair(t, Options{})
 	for _, sid := range []string{
 		"far1" + strings.Repeat("x", 16), // the owner does not know it
@@ -67,13 +66,13 @@ func TestWhoIsNobodysSession(t *testing.T) {
 		near.unknown(sid)
 	}
 	if n := far.Stats(); n.Opened != 0 {
-		t.Errorf("the owner has opened %d connections", n.Opened)
+		t.Errorf("the owner has opened %d connections, want 0", n.Opened)
 	}
 }
 
-// While it is not known whether a session exists, its client must not hear that it
-// does not: a poll is answered by a packet that says nothing.
-func TestUndecidedSession(t *testing.T) {
+// While it is unknown whether a session exists, its client must not be told that it does
+// not: a poll is answered by a packet without content.
+func TestSessionThatCannotBeLookedUp(t *testing.T) {
 	near, _ := setUpPair(t, Options{Headers: func(h http.Header, _ *http.Request) { h.Add("X-Hook", "1") }})
 	sid := "who_" + strings.Repeat("x", 16)
 	res, body := near.do("GET", sid, "")
@@ -88,8 +87,8 @@ func TestUndecidedSession(t *testing.T) {
 	}
 }
 
-// A request that was forwarded is never forwarded again, even where two nodes
-// each take the other for the owner.
+// A forwarded request is never forwarded again, even if two nodes consider each other the
+// owner.
 func TestForwardedOnlyOnce(t *testing.T) {
 	var times atomic.Int32
 	var near *bench
@@ -100,7 +99,7 @@ func TestForwardedOnlyOnce(t *testing.T) {
 	}})
 	near.unknown("far1" + strings.Repeat("x", 16))
 	if n := times.Load(); n != 1 {
-		t.Errorf("forwarded %d times", n)
+		t.Errorf("forwarded %d times, want 1", n)
 	}
 }
 
@@ -110,11 +109,11 @@ func TestForwardedHandshakeIsRefused(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { far.ServeHTTP(w, Forwarded(r)) })
 	}}})
 	if res, body := near.do("GET", "", ""); res.StatusCode != http.StatusBadRequest || !strings.HasPrefix(body, `{"code":3,`) {
-		t.Errorf("%s %s", res.Status, body)
+		t.Errorf("got %s %s, want 400 with code 3", res.Status, body)
 	}
 }
 
-// What a node adds to a response, or asks of a request, counts once.
+// Headers and checks of a forwarded request are applied once.
 func TestOriginsOfForwardedRequests(t *testing.T) {
 	var used atomic.Int32
 	near, far := setUpPair(t, Options{

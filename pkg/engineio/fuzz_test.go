@@ -16,10 +16,10 @@ import (
 	"unicode/utf8"
 )
 
-// A script is the wire of a peer that has sent everything already, and ignores what
-// it gets.
+// A script is the wire of a peer that has sent everything already, and ignores received
+// data.
 type script struct {
-	net.Conn // nil: everything that is used is below
+	net.Conn // nil: all methods in use are below
 
 	mu     sync.Mutex
 	rest   *bytes.Reader
@@ -67,7 +67,7 @@ func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
 func (s *script) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 
-// A hijackable response hands out a script.
+// The connection of a hijackable response is a script.
 type hijackable struct {
 	*httptest.ResponseRecorder
 	wire *script
@@ -98,9 +98,9 @@ func frame(first byte, payload []byte) []byte {
 	return b
 }
 
-// FuzzWebSocket: whatever a peer writes after the handshake, the connection ends by
-// itself, and what arrives is within the limit and UTF-8. A message arrives as it
-// was sent, in however many frames.
+// FuzzWebSocket: after any data from a peer the connection ends by itself, and received
+// messages are within the limit and UTF-8. A message arrives unchanged in any number of
+// frames.
 func FuzzWebSocket(f *testing.F) {
 
 	for _, frames := range [][]byte{
@@ -148,7 +148,7 @@ func FuzzWebSocket(f *testing.F) {
 			f.Error(err)
 		}
 		if n := s.Stats().QueuedBytes; n != 0 {
-			f.Errorf("%d bytes are still counted as queued", n)
+			f.Errorf("%d bytes are still counted as queued, want 0", n)
 		}
 	})
 	play := func(t *testing.T, frames []byte, deflate bool) (messages []Message) {
@@ -166,7 +166,7 @@ func FuzzWebSocket(f *testing.F) {
 		select {
 		case <-ends:
 		case <-time.After(patience):
-			t.Fatalf("%q: the connection goes on (%d)", frames, w.Code)
+			t.Fatalf("%q: the connection is still open (%d)", frames, w.Code)
 		}
 		for len(got) > 0 {
 			messages = append(messages, <-got)

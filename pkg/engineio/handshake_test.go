@@ -17,7 +17,7 @@ import (
 
 const anOldSession = "AAAAAAAAAAAAAAAAAAAA"
 
-// Section 1.1 of the protocol: each refusal as the client sees it.
+// Section 1.1 of the protocol: the answer of each refusal.
 func TestRefusals(t *testing.T) {
 	type told struct {
 		Code    int    `json:"code"`
@@ -89,7 +89,7 @@ func TestRefusals(t *testing.T) {
 				return
 			}
 			if res.Header.Get("Content-Type") != "application/json" {
-				t.Errorf("content type %q", res.Header.Get("Content-Type"))
+				t.Errorf(`content type %q, want "application/json"`, res.Header.Get("Content-Type"))
 			}
 			var want told
 			if err := json.Unmarshal([]byte(body), &want); err != nil {
@@ -99,7 +99,7 @@ func TestRefusals(t *testing.T) {
 				return
 			}
 			if got := <-refused; got != want {
-				t.Errorf("OnRefused was told of %+v", got)
+				t.Errorf("OnRefused was told of %+v, want %+v", got, want)
 			}
 			count[want.Code]++
 		})
@@ -148,7 +148,7 @@ func TestRefusals(t *testing.T) {
 func TestIllegalOriginIsABadRequest(t *testing.T) {
 	b := setUp(t, Options{Origins: []string{"*"}})
 	r := httptest.NewRequest("GET", "/engine.io/?EIO=4&transport=polling", nil)
-	r.Header["Origin"] = []string{"https://a\x01b"} // net/http would not let it through
+	r.Header["Origin"] = []string{"https://a\x01b"} // net/http would refuse it
 	w := httptest.NewRecorder()
 	b.ServeHTTP(w, r)
 	if w.Code != 400 || w.Body.String() != `{"code":3,"message":"Bad request"}` {
@@ -179,7 +179,7 @@ func TestHandshakePacket(t *testing.T) {
 			}
 			for k, v := range map[string]string{"Content-Type": "text/plain; charset=UTF-8", "Cache-Control": "no-store"} {
 				if res.Header.Get(k) != v {
-					t.Errorf("%s is %q", k, res.Header.Get(k))
+					t.Errorf("%s is %q, want %q", k, res.Header.Get(k), v)
 				}
 			}
 			if res.ContentLength != int64(len(body)) || len(res.TransferEncoding) > 0 {
@@ -195,7 +195,7 @@ func TestHandshakePacket(t *testing.T) {
 			t.Errorf("got %q", first)
 		}
 		if second := b.read(ws); second != "4hi" {
-			t.Errorf("then %q", second)
+			t.Errorf(`then %q, want "4hi"`, second)
 		}
 	})
 }
@@ -209,7 +209,7 @@ func toJSON(t *testing.T, v any) string {
 	return string(data)
 }
 
-func TestTransportsThatAreOff(t *testing.T) {
+func TestDisabledTransports(t *testing.T) {
 	b := setUp(t, Options{Transports: []string{"websocket"}})
 	if res, body := b.do("GET", "", ""); res.StatusCode != 400 || body != `{"code":0,"message":"Transport unknown"}` {
 		t.Errorf("polling: %s %s", res.Status, body)
@@ -238,7 +238,7 @@ func TestAllowRequestIsAskedOncePerSession(t *testing.T) {
 	b.gets("a", false)
 	b.upgrade(sid)
 	if asked != 1 {
-		t.Errorf("asked %d times", asked)
+		t.Errorf("asked %d times, want 1", asked)
 	}
 }
 
@@ -331,12 +331,12 @@ func TestHandshakeIsKept(t *testing.T) {
 	}
 	if h.URL != "/engine.io/?EIO=4&transport=websocket&room=a&room=b" || h.TLS ||
 		!strings.HasPrefix(h.RemoteAddr, "127.0.0.1:") || time.Since(h.Time) > patience {
-		t.Errorf("%+v", h)
+		t.Errorf("got %+v, want the URL, address and time of the request", h)
 	}
 }
 
-// TestHandshakeKeepsSomeHeaders: neither many headers nor long ones are kept as long as
-// the connection; those that are short are.
+// TestHandshakeKeepsSomeHeaders: a handshake keeps short headers, and neither too many nor
+// long ones.
 func TestHandshakeKeepsSomeHeaders(t *testing.T) {
 	long := make(http.Header)
 	long.Set("Authorization", "Bearer x")
@@ -382,7 +382,7 @@ func TestIDsAreUnique(t *testing.T) {
 		return res.StatusCode
 	}
 	if first, second := get(), get(); first != 200 || second != 400 {
-		t.Errorf("the first got %d, the second %d", first, second)
+		t.Errorf("the first got %d, the second %d, want 200, 400", first, second)
 	}
 }
 
@@ -420,7 +420,7 @@ func TestPathWithoutTrailingSlash(t *testing.T) {
 	b.gets("a", false)
 	for _, path := range []string{"/engine.iox", "/engine.io.js", "/engine", "/"} {
 		if res, _, err := b.raw("GET", path+"?EIO=4&transport=polling", ""); err != nil || res.StatusCode != 404 {
-			t.Errorf("%s: %v, %v", path, res, err)
+			t.Errorf("%s: got %v, %v, want 404", path, res, err)
 		}
 	}
 }

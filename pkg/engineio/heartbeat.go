@@ -33,17 +33,17 @@ type heartbeat struct {
 	phase   phase
 	due     time.Time // when the phase ends
 	pinged  time.Time // when the last ping was queued
-	alive   time.Time // when the client last answered a ping, was found sending instead, or connected
-	paused  time.Time // since when the connection is not read; zero if it is
+	alive   time.Time // when the client last answered a ping, sent data instead, or connected
+	paused  time.Time // since when the connection is not read; zero if it is read
 	resumed bool      // after a pause, until the client has answered a ping
 
 	opened time.Time // constant
-	// heard is when something arrived last, or a part of it, since the opening. It is cleared with the
-	// ping whose answer is awaited. It needs no lock.
+	// heard is the time, since the opening, at which data last arrived. It is cleared with the ping
+	// whose answer is awaited. It needs no lock.
 	heard atomic.Int64
 }
 
-// hears notes that something arrives. It needs no lock.
+// hears records that data arrives. It needs no lock.
 func (h *heartbeat) hears() { h.heard.Store(int64(time.Since(h.opened))) }
 
 // start sets the timer for the first ping.
@@ -93,7 +93,7 @@ func (h *heartbeat) ping() {
 	h.arm(phaseWaiting, h.o.PingTimeout)
 }
 
-// A verdict is what is to be done now that the timer has fired.
+// A verdict is the action to take after the timer has fired.
 type verdict uint8
 
 const (
@@ -105,9 +105,9 @@ const (
 )
 
 // expired returns the verdict, and sets the timer again unless that ends the connection. stalled says
-// that the client has taken nothing for the ping timeout.
+// that the client has read nothing for the ping timeout.
 //
-// A client that sends without pause is not silent: its pong may be queued behind what it sends, for as
+// A client that sends without pause is not silent: its pong may be queued behind other messages for as
 // long as it sends. If it has stalled, it cannot have the ping yet. No client is silent for longer than
 // the ping interval and timeout: how long sessions and backlogs are kept depends on that.
 func (h *heartbeat) expired(stalled bool) verdict {

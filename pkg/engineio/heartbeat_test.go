@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A tape is the wire of a WebSocket. It records what is written, and when.
+// A tape is the wire of a WebSocket. It records written data with the time.
 type tape struct {
 	script
 	c     *Conn
@@ -29,8 +29,8 @@ func (t *tape) Write(frame []byte) (int, error) {
 	return len(frame), nil
 }
 
-// onTape runs a script against a connection with the default times, in a time of
-// its own, and compares what it said.
+// onTape runs a script against a connection with the default times, in synthetic time, and
+// compares the written data.
 func onTape(t *testing.T, script func(c *Conn), want ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestHeartbeat(t *testing.T) {
 			}
 			c.hear(typePong, 1, nil) // at 30 s
 			if got := c.Alive().Sub(opened); got != 30*time.Second {
-				t.Errorf("alive at %v", got)
+				t.Errorf("alive at %v, want %v", got, 30*time.Second)
 			}
 			after(30 * time.Second)
 			c.hear(typePong, 1, nil) // at 60 s
@@ -105,7 +105,7 @@ func TestHeartbeat(t *testing.T) {
 			after(30 * time.Second)
 			c.Pause()
 			after(10 * time.Second)
-			c.Resume() // at 40 s; the pong lies behind what was not read
+			c.Resume() // at 40 s; the pong is behind unread data
 			for range 3 {
 				after(15 * time.Second)
 				c.hear(typeMessage, 1, nil)
@@ -163,14 +163,14 @@ func TestHeartbeat(t *testing.T) {
 			c.Pause()
 			after(time.Hour)
 			if !errors.Is(c.cause(), ErrPaused) {
-				t.Errorf("closed by %v", c.cause())
+				t.Errorf("closed by %v, want ErrPaused", c.cause())
 			}
 		}, "25s 2", "45s 2", "1m5s 2", "1m25s 2", "1m45s 2", "2m5s 2", "2m25s 2", "2m45s transport error")
 	})
 	t.Run("pauses that follow each other", func(t *testing.T) {
 		onTape(t, func(c *Conn) {
 			after(30 * time.Second)
-			for range 10 { // the answers are behind what is not read
+			for range 10 { // the answers are behind unread data
 				c.Pause()
 				after(10 * time.Second)
 				c.Resume()
@@ -187,17 +187,17 @@ func TestHeartbeat(t *testing.T) {
 			after(10 * time.Second)
 			_ = c.Close(ForcedClose)
 			after(time.Hour)
-			c.expire() // as if it had been on its way
+			c.expire() // as if it had been in flight
 		}, "10s forced close")
 	})
 }
 
 // A timer whose firing was overtaken by a pong must not close the connection.
-func TestHeartbeatThatIsOvertaken(t *testing.T) {
+func TestHeartbeatTimerOvertakenByAPong(t *testing.T) {
 	onTape(t, func(c *Conn) {
 		after(44 * time.Second)
 		c.hear(typePong, 1, nil)
-		c.expire() // as if it had been on its way
+		c.expire() // as if it had been in flight
 		after(time.Second)
 	}, "25s 2")
 }
@@ -236,13 +236,13 @@ func TestHeartbeatByPolling(t *testing.T) {
 	sid := b.open()
 	for range 3 {
 		if got := b.poll(sid); got != "2" {
-			t.Fatalf("polled %q", got)
+			t.Fatalf(`polled %q, want "2"`, got)
 		}
 		b.post(sid, "3")
 	}
 	b.poll(sid)
 	if got := b.poll(sid); got != "1" { // the ping was not answered
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "1"`, got)
 	}
 	b.endsBy(PingTimeout)
 	b.unknown(sid)
@@ -254,36 +254,36 @@ func TestHeartbeatByWebSocket(t *testing.T) {
 	ws, _ := b.dialOpen()
 	for range 3 {
 		if got := b.read(ws); got != "2" {
-			t.Fatalf("read %q", got)
+			t.Fatalf(`read %q, want "2"`, got)
 		}
 		b.write(ws, "3")
 	}
 	if code := b.closedWith(ws); code != 1005 {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want 1005", code)
 	}
 	b.endsBy(PingTimeout)
 }
 
-// A ping went out by polling, and its answer may be lost with that transport: it
-// is asked anew, and has its full time.
+// A ping was sent by polling, and its answer may be lost with that transport. The ping is
+// sent again with its full timeout.
 func TestUpgradeRepeatsAPing(t *testing.T) {
 	b := setUp(t, Options{PingInterval: 300 * time.Millisecond, PingTimeout: time.Minute})
 	sid := b.open()
 	if got := b.poll(sid); got != "2" {
-		t.Fatalf("polled %q", got)
+		t.Fatalf(`polled %q, want "2"`, got)
 	}
 	ws := b.upgrade(sid)
 	if got := b.read(ws); got != "2" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "2"`, got)
 	}
 	b.write(ws, "3")
 	b.write(ws, "3") // and the answer to the first, which is late
 	if got := b.read(ws); got != "2" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "2"`, got)
 	}
 }
 
-// The client counts from its handshake, so an upgrade must not put a ping off.
+// The client counts from its handshake, so an upgrade must not postpone a ping.
 func TestUpgradeDoesNotPutOffThePing(t *testing.T) {
 	b := setUp(t, Options{PingInterval: time.Hour})
 	sid := b.open()
@@ -308,15 +308,15 @@ func TestTimersFireTogether(t *testing.T) {
 			now := time.Now()
 			d := untilTick(now, 25*time.Second)
 			if late := d - 25*time.Second; late < 0 || late >= 100*time.Millisecond {
-				t.Errorf("fires %v late", late)
+				t.Errorf("fires %v late, want at least 0, less than %v", late, 100*time.Millisecond)
 			}
 			moments[now.Add(d)] = true
 		}
 		if n := len(moments); n > 11 {
-			t.Errorf("1000 timers set within a second fire at %d moments", n)
+			t.Errorf("1000 timers set within a second fire at %d moments, want at most 11", n)
 		}
 	})
 	if d := untilTick(time.Now(), time.Millisecond); d < time.Millisecond || d >= 2*time.Millisecond {
-		t.Errorf("a short one takes %v", d)
+		t.Errorf("a short one takes %v, want at least %v, less than %v", d, time.Millisecond, 2*time.Millisecond)
 	}
 }

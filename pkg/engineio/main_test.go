@@ -17,21 +17,21 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait of the tests; none takes nearly as long.
+// patience bounds every wait of the tests. Successful waits are much shorter.
 const patience = 20 * time.Second
 
-// A bench is a server under test, with what its connections do.
+// A bench is a server under test, and records the actions of its connections.
 type bench struct {
 	*testing.T
 	*Server
 	http   *httptest.Server
 	client *http.Client
 	conns  chan *Conn   // each new connection
-	got    chan Message // what they received
-	ends   chan error   // what their Recv ended with
+	got    chan Message // their received messages
+	ends   chan error   // the errors with which their Recv ended
 }
 
-// setUp runs a server that reports what its connections do.
+// setUp runs a server that records the actions of its connections.
 func setUp(t *testing.T, o Options) *bench {
 	t.Helper()
 	b := &bench{T: t, conns: make(chan *Conn, 2048), got: make(chan Message, 2048), ends: make(chan error, 2048)}
@@ -48,7 +48,7 @@ func setUp(t *testing.T, o Options) *bench {
 	})
 }
 
-// setUpEcho runs a server that sends back what it gets.
+// setUpEcho runs a server that echoes messages.
 func setUpEcho(t *testing.T, o Options) *bench {
 	t.Helper()
 	return (&bench{T: t}).serve(o, func(c *Conn) {
@@ -80,7 +80,7 @@ func (b *bench) serve(o Options, serve func(*Conn)) *bench {
 		b.client.CloseIdleConnections()
 		b.http.Close()
 		if n := s.Stats().QueuedBytes; n != 0 {
-			b.Errorf("%d bytes are still counted as queued", n)
+			b.Errorf("%d bytes are still counted as queued, want 0", n)
 		}
 	})
 	return b
@@ -147,15 +147,15 @@ func (b *bench) post(sid, body string) {
 	}
 }
 
-// An answer is what a request of another goroutine came to.
+// An answer is the result of a request of another goroutine.
 type answer struct {
 	status int
 	body   string
 	err    error
 }
 
-// pollLater sends a GET, returns when it waits at the server, and hands over its
-// answer when there is one.
+// pollLater sends a GET, returns when it waits at the server, and delivers its answer
+// later.
 func (b *bench) pollLater(sid string) <-chan answer {
 	b.Helper()
 	answers := make(chan answer, 1)
@@ -182,12 +182,12 @@ func (b *bench) polling(sid string) bool {
 	return c.ws == nil && c.polling.get != getNone
 }
 
-// until waits for a condition that nothing announces.
+// until polls until a condition holds.
 func (b *bench) until(is func() bool) {
 	b.Helper()
 	for end := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			b.Fatal("waited in vain")
+			b.Fatal("timed out")
 		}
 	}
 }
@@ -224,7 +224,7 @@ func (b *bench) dialOpen() (*websocket.Conn, *Conn) {
 	b.Helper()
 	ws := b.dial("")
 	if first := b.read(ws); !strings.HasPrefix(first, "0{") {
-		b.Fatalf("handshake: %q", first)
+		b.Fatalf(`handshake: %q, want text that begins with "0{"`, first)
 	}
 	return ws, receive(b.T, b.conns)
 }
@@ -267,7 +267,7 @@ func receive[T any](t *testing.T, from <-chan T) T {
 	case v := <-from:
 		return v
 	case <-time.After(patience):
-		t.Fatal("waited in vain")
+		t.Fatal("timed out")
 		panic("unreachable")
 	}
 }
@@ -289,7 +289,7 @@ func (b *bench) gets(want string, binary bool) {
 	}
 }
 
-// unknown checks that the server does not know a session any more.
+// unknown checks that the server no longer knows a session.
 func (b *bench) unknown(sid string) {
 	b.Helper()
 	if res, body := b.do("GET", sid, ""); res.StatusCode != http.StatusBadRequest || !strings.HasPrefix(body, `{"code":1,`) {

@@ -40,10 +40,10 @@ type Options struct {
 	// PingTimeout is 20 seconds: the maximum time until a ping is answered.
 	PingTimeout time.Duration
 	// PauseTimeout is 2 minutes: the maximum duration of a [Conn.Pause], after which the connection
-	// is closed. It may take a ping interval or timeout longer.
+	// is closed. Closing may take a ping interval or timeout longer.
 	PauseTimeout time.Duration
 	// UpgradeTimeout is 10 seconds: the maximum time for a client to upgrade to a WebSocket, not
-	// counting the time in which a POST of it is unanswered.
+	// counting the time in which one of its POSTs is unanswered.
 	UpgradeTimeout time.Duration
 	// MaxPayload is 1,000,000: the maximum size in bytes of a POST and of a message received on a
 	// WebSocket. A longer message closes a WebSocket with code 1009 and [TransportError]. A longer
@@ -57,17 +57,17 @@ type Options struct {
 	// QueueBudget is unlimited: the maximum number of bytes queued on all connections together. If
 	// it is exceeded, connections to which nothing was written for 3 seconds are closed, those for
 	// which the most is held first, until an eighth of the budget is free. If the budget is still
-	// exceeded by an eighth, others are closed as well; see [Conn.Send]. That takes a moment, in
-	// which a connection that gets more is closed if the budget is exceeded by a quarter and the
-	// connection holds its equal share. A packet of more than 2 KiB counts once, because
-	// connections share its memory, a smaller one for each connection.
+	// exceeded by an eighth, others are closed as well; see [Conn.Send]. Closing takes a moment.
+	// Meanwhile Send closes its connection if the budget is exceeded by a quarter and the
+	// connection holds at least an equal share of it. A packet of more than 2 KiB counts once,
+	// because connections share its memory. A smaller packet counts for each connection.
 	QueueBudget int
 	shedAfter   time.Duration // the 3 seconds; shorter in tests
 	// ReceiveBudget is 64 MiB, or twice MaxPayload if that is more: the maximum number of bytes of
 	// messages and polling requests whose end has not arrived, and of polling requests that have not
 	// been forwarded or passed to Recv, on all connections together. 4 KiB of each are not counted. If
-	// it is exceeded, connections are closed whose message has come the slowest; of those that are
-	// about as fast, the ones whose message has begun last.
+	// it is exceeded, the connections with the slowest messages are closed; of those that are about
+	// equally fast, the ones whose message has begun last.
 	ReceiveBudget int
 	// Transports is polling and websocket: the transports that are served. NewServer refuses an
 	// empty list, duplicates and unknown names.
@@ -100,10 +100,10 @@ type Options struct {
 	// one. The text of its error is sent to the client.
 	AllowRequest func(*http.Request) error
 	// Admit is optional. It is called for each new session before AllowRequest, and before anything
-	// that costs time or memory. An error refuses the session; a *[BusyError] sets the status and
-	// the time to retry. If Admit returns a function, that is called once: when the connection is
-	// closed, its serve function has returned and nothing is left to write, for which a polling client
-	// has 30 seconds; or when no connection was created. Neither may block.
+	// that costs time or memory. An error refuses the session; a *[BusyError] sets the status and the
+	// time to retry. If Admit returns a function, that is called once: if no connection was created,
+	// or when the connection is closed, its serve function has returned and nothing is left to write.
+	// A polling client has 30 seconds to fetch the rest. Neither may block.
 	Admit func(*http.Request) (ended func(), err error)
 	// OnRefused is called for each request that is refused before it reaches a connection, with the
 	// protocol's code and message: 0 to 5, -1 while the server refuses new connections, and -2 if
@@ -153,8 +153,8 @@ type Options struct {
 
 var nodeIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{4}$`)
 
-// WithDefaults returns the options with their defaults in place of zero fields. It returns an error,
-// which says what is allowed, for invalid options.
+// WithDefaults returns the options with their defaults in place of zero fields. For invalid options
+// it returns an error that says what is allowed.
 func (o Options) WithDefaults() (Options, error) {
 	o.Path = cmp.Or(o.Path, "/engine.io/")
 	o.NodeID = cmp.Or(o.NodeID, randomString(nodeIDLen))
@@ -192,7 +192,7 @@ func (o Options) WithDefaults() (Options, error) {
 	return o, nil
 }
 
-// check returns an error for invalid options, which says what is allowed.
+// check returns an error that says what is allowed if options are invalid.
 func (o *Options) check() error {
 	if !strings.HasPrefix(o.Path, "/") {
 		return fmt.Errorf("engineio: Path %q: write %q", o.Path, "/"+o.Path)

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// One list, the same answer on every transport.
+// A list of origins has the same answer on every transport.
 func TestOrigins(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -125,12 +125,12 @@ func TestCORSForOtherHandlers(t *testing.T) {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		if got := w.Header().Get("Access-Control-Allow-Origin"); w.Code != http.StatusTeapot || got != allowed {
-			t.Errorf("%s: %d, %q", origin, w.Code, got)
+			t.Errorf("%s: %d, %q, want %d, %q", origin, w.Code, got, http.StatusTeapot, allowed)
 		}
 	}
 }
 
-// The server's own origin, as far as a request tells it.
+// The server's own origin, as far as it follows from a request.
 func TestOwnOrigin(t *testing.T) {
 	none, err := ParseOrigins(nil)
 	if err != nil {
@@ -235,8 +235,8 @@ func TestMalformedOrigins(t *testing.T) {
 	}
 }
 
-// AllowOrigin is asked about origins that are not listed; one that panics allows
-// nothing.
+// AllowOrigin is called for origins that are not listed. If it panics the origin is
+// refused.
 func TestAllowOrigin(t *testing.T) {
 	seen, logs := observer.New(zap.ErrorLevel)
 	b := setUp(t, Options{
@@ -259,7 +259,7 @@ func TestAllowOrigin(t *testing.T) {
 		res, _ := b.do("GET", "", "", "Origin", origin)
 		cors := res.Header.Get("Access-Control-Allow-Origin") == origin && res.Header.Get("Access-Control-Allow-Credentials") == "true"
 		if (res.StatusCode == 200) != want || cors != want {
-			t.Errorf("%s: %s, %v", origin, res.Status, res.Header)
+			t.Errorf("%s: got %s, %v, want allowed: %v", origin, res.Status, res.Header, want)
 		}
 		if _, _, err := b.tryDial("?EIO=4&transport=websocket", "Origin", origin); (err == nil) != want {
 			t.Errorf("%s: WebSocket: %v", origin, err)
@@ -270,7 +270,8 @@ func TestAllowOrigin(t *testing.T) {
 	}
 }
 
-// Each refused origin is logged once, with what is allowed; the log is bounded.
+// Each refused origin is logged once, with the allowed ones; the number of lines is
+// bounded.
 func TestRefusedOriginIsLoggedOnce(t *testing.T) {
 	seen, logs := observer.New(zap.WarnLevel)
 	b := setUp(t, Options{Origins: []string{"https://a.example"}, Logger: zap.New(seen)})
@@ -302,7 +303,7 @@ func TestRefusedOriginIsLoggedOnce(t *testing.T) {
 	}
 	for _, line := range logs.All() {
 		if s, _ := line.ContextMap()["origin"].(string); len(s) > maxLoggedOrigin {
-			t.Fatalf("logged %d bytes", len(s))
+			t.Fatalf("logged %d bytes, want at most %d", len(s), maxLoggedOrigin)
 		}
 	}
 }
@@ -343,7 +344,7 @@ func TestRefusalsHaveCORSHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res.StatusCode != status || res.Header.Get("Access-Control-Allow-Origin") != page {
-			t.Errorf("%s: %s, %v", name, res.Status, res.Header)
+			t.Errorf("%s: got %s, %v, want %d with CORS headers", name, res.Status, res.Header, status)
 		}
 	}
 	check("unknown session", "GET", "?EIO=4&transport=polling&sid="+anOldSession, "", 400)

@@ -35,7 +35,7 @@ const (
 )
 
 // packetOverhead is the memory of a queued packet beside its frame, in bytes: the Packet itself,
-// its pointer in the queue, and what the allocator adds to a small frame.
+// its pointer in the queue, and the allocator's overhead for a small frame.
 const packetOverhead = 144
 
 // A Packet is a message to send: encoded once, immutable, and safe to share by pointer between any
@@ -76,7 +76,7 @@ func Text(data []byte) *Packet { return newPacket(opText, []byte{typeMessage}, d
 func Binary(data []byte) *Packet { return newPacket(opBinary, nil, data) }
 
 // NoCompress returns the same packet, marked not to be compressed: neither by permessage-deflate,
-// nor by HTTP unless it shares a response with others that are.
+// nor by HTTP unless it shares a response with packets that may be compressed.
 func (p *Packet) NoCompress() *Packet {
 	return &Packet{frame: p.frame, header: p.header, noCompress: true}
 }
@@ -85,8 +85,8 @@ func (p *Packet) NoCompress() *Packet {
 // overhead in memory.
 func (p *Packet) Len() int { return len(p.frame) }
 
-// hold returns by how many bytes the held memory of a server grows now that the packet, a large one,
-// is queued on another of its connections.
+// hold records that a large packet is queued on one more connection of a server. It returns the
+// number of bytes by which the server's memory for packets grows.
 func (p *Packet) hold(s *counts) int {
 	if !p.countedBy.CompareAndSwap(nil, s) && p.countedBy.Load() != s || p.queued.Add(1) == 1 {
 		return p.Len()
@@ -94,7 +94,7 @@ func (p *Packet) hold(s *counts) int {
 	return 0
 }
 
-// letGo returns by how many bytes it shrinks now that a connection has written the packet.
+// letGo undoes hold after a connection has written the packet.
 func (p *Packet) letGo(s *counts) int {
 	if p.countedBy.Load() != s {
 		return p.Len()

@@ -132,8 +132,8 @@ func TestPanicsOfHooks(t *testing.T) {
 	}
 }
 
-// A panic of the function that Admit returned, or of the one that serves, ends the
-// connection only, and the former runs without a lock.
+// A panic of the function that Admit returned, or of the serve function, ends only the
+// connection. The former runs without a lock.
 func TestPanicsAtTheEnd(t *testing.T) {
 	reported := make(chan string, 10)
 	b := &bench{T: t}

@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzPayload feeds polling bodies from anybody: what is let in can be taken
-// apart again without loss, and what Recv will see was checked.
+// FuzzPayload decodes arbitrary polling bodies: an accepted body can be split without loss,
+// and its messages were checked.
 func FuzzPayload(f *testing.F) {
 	for _, seed := range []string{
 		"", "4", "4hello", "4a\x1e4b", "bAQL/", "4a\x1ebAQI=\x1e2", "0{}\x1e1\x1e3probe\x1e5\x1e6", "\x1e", "4a\x1e", "\x1e4a",

@@ -12,8 +12,8 @@ const (
 	pollingOpen      pollingState = iota // a GET waits for packets
 	pollingUpgrading                     // the same, but a WebSocket was opened that has yet to send its probe
 	pollingProbed                        // a GET does not wait, so that the client can stop polling
-	pollingUpgraded                      // the connection has a WebSocket; Recv returns what was posted before
-	pollingLeaving                       // the client has closed: Recv closes when it has returned what was posted before
+	pollingUpgraded                      // the connection has a WebSocket; Recv returns the messages posted before
+	pollingLeaving                       // the client has closed: Recv closes after it has returned the messages posted before
 	pollingClosing                       // the connection is closed, and a GET has yet to fetch the close
 	pollingGone                          // the connection is closed, and no further GET is served
 )
@@ -74,7 +74,7 @@ func newPollingTransport(c *Conn) *pollingTransport {
 	return &pollingTransport{c: c, arrived: make(chan struct{}, 1)}
 }
 
-// wake makes a waiting GET go on. It returns false if none waits.
+// wake makes a waiting GET continue. It returns false if none waits.
 func (p *pollingTransport) wake(get getState) bool {
 	if p.get != getWaits {
 		return false

@@ -50,7 +50,7 @@ func (p *pollingTransport) serveGet(w http.ResponseWriter, r *http.Request) {
 	p.get, p.woken = getNone, nil // before the answer is sent: the next GET may arrive immediately
 	if get == getWaits {
 		p.broken(context.Cause(r.Context()))
-		if p.state == pollingGone { // no GET fetches what is queued
+		if p.state == pollingGone { // no GET fetches the queued packets
 			c.discard()
 		}
 		c.mu.Unlock()

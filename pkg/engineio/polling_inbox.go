@@ -6,16 +6,16 @@ import (
 	"net/http"
 )
 
-// upgradePosts is how many POSTs are answered during an upgrade although Recv has not taken as much
-// as is usually required. A stock client that has the answer to its probe does not poll any more,
-// gets no ping, and waits for the answer to its POST. It may have begun one more before.
+// upgradePosts is the number of POSTs that are answered during an upgrade although Recv has not
+// taken the earlier ones. A stock client that has the answer to its probe no longer polls, receives
+// no ping, and waits for the answer to its POST. It may have begun one more POST before.
 const upgradePosts = 2
 
-// addedInPause is how many bytes of POSTs are answered during a pause.
+// addedInPause is the number of bytes of POSTs that are answered during a pause.
 const addedInPause = 8 << 10
 
-// awaitResume waits for the end of a pause before a large body is read, which takes memory. Another node
-// would take the owner for dead if its request was not read.
+// awaitResume waits for the end of a pause before a large body is read, which takes memory. A request of
+// another node is read immediately, because that node would otherwise consider this one dead.
 func (p *pollingTransport) awaitResume(ctx context.Context, r *http.Request) error {
 	if r.ContentLength > int64(p.c.server.o.MaxPayload) || isForwarded(r) {
 		return nil
@@ -25,9 +25,9 @@ func (p *pollingTransport) awaitResume(ctx context.Context, r *http.Request) err
 	})
 }
 
-// deliver passes a checked body to Recv, once the earlier ones are taken as far as there is space
-// for it. Clients and proxies wait some seconds for the answer to a POST. A body counts until then; one
-// that exceeds the space, until Recv has taken it.
+// deliver passes a checked body to Recv. It waits until Recv has taken enough of the earlier ones to
+// make space for it, but clients and proxies wait only some seconds for the answer to a POST. A body
+// counts until deliver returns; a body that exceeds the space counts until Recv has taken it.
 func (p *pollingTransport) deliver(ctx context.Context, body []byte, arrived *arrival) error {
 	arriving := &p.c.server.arriving
 	exceeds := false
@@ -78,7 +78,7 @@ func (p inboxReceiver) interrupt() {
 
 func (inboxReceiver) progress() {}
 
-// drop frees what Recv has not taken, because it is not called any more.
+// drop frees the bodies that Recv has not taken, because it is no longer called.
 func (p *pollingTransport) drop() {
 	p.c.mu.Lock()
 	p.inbox = nil
@@ -89,8 +89,9 @@ func (p *pollingTransport) drop() {
 }
 
 // fits reports whether there is space for a body of n bytes: together with those that Recv has not taken
-// it may be as large as one. A paused connection accepts little, such as a close: more of its client is
-// held only as long as the client keeps a TCP connection open for it. c.mu is held.
+// it may have the maximum size of one body. A paused connection accepts little, such as a close. A
+// larger body waits outside the session, and only while the client keeps a TCP connection open for it.
+// c.mu is held.
 func (p *pollingTransport) fits(n int) bool {
 	if !p.c.heart.paused.IsZero() && p.added+n > addedInPause {
 		return false
@@ -103,8 +104,8 @@ func (p *pollingTransport) mayExceed() bool {
 	return (p.state == pollingProbed || p.state == pollingUpgraded) && p.ahead < upgradePosts
 }
 
-// await waits until a condition holds, which is called with c.mu held and depends on what Recv has taken.
-// It returns nil when the connection closes, and an error when ctx ends.
+// await waits until a condition holds, which is called with c.mu held and depends on the bodies that Recv
+// has taken. It returns nil when the connection closes, and an error when ctx ends.
 func (p *pollingTransport) await(ctx context.Context, holds func() bool) error {
 	for {
 		p.c.mu.Lock()

@@ -112,7 +112,8 @@ func (p *pollingTransport) leaves(end *CloseError) bool {
 // done with the arrival; giveUp is called if there is no memory for it. c is nil if another node serves
 // the connection.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request, c *Conn, giveUp context.CancelCauseFunc) ([]byte, *arrival, error) {
-	// The deadline stays if not everything is read, because the HTTP server reads on.
+	// The deadline stays if not everything is read, because the HTTP server continues to
+	// read.
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(s.requestTimeout()))
 	limit := int64(s.o.MaxPayload)

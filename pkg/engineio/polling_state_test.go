@@ -28,8 +28,8 @@ func TestPollingStates(t *testing.T) {
 	}
 }
 
-// Whatever is attempted in whatever order: one upgrade succeeds at most, only after its probe, and
-// neither one that closes nor one that is closed opens again.
+// In any order of attempts at most one upgrade succeeds, only after its probe, and a closing or
+// closed connection is never opened again.
 func TestPollingStateHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		state, left, upgrades := pollingOpen, false, 0
@@ -52,7 +52,7 @@ func TestPollingStateHistories(t *testing.T) {
 			}
 		}
 		if upgrades > 1 {
-			t.Fatalf("%d upgrades", upgrades)
+			t.Fatalf("got %d upgrades, want at most 1", upgrades)
 		}
 	})
 }

@@ -27,7 +27,7 @@ func TestPollingCarriesMessages(t *testing.T) {
 	sid := b.open()
 	c := receive(t, b.conns)
 	if c.ID() != sid || c.Transport() != Polling {
-		t.Errorf("the connection is %s by %s", c.ID(), c.Transport())
+		t.Errorf("the connection is %s by %s, want %s, %s", c.ID(), c.Transport(), sid, Polling)
 	}
 
 	res, body := b.do("POST", sid, "4héllo\x1e4\x1ebAQL/\x1e4bye")
@@ -43,7 +43,7 @@ func TestPollingCarriesMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := b.poll(sid); got != "4a\x1ebAQL/\x1e4" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4a\x1ebAQL/\x1e4"`, got)
 	}
 
 	later := b.pollLater(sid)
@@ -62,7 +62,7 @@ func TestPollingIgnoresWhatAClientMustNotSend(t *testing.T) {
 	b.gets("a", false)
 }
 
-// Section 1.2 of the protocol: what ends a polling session, and how.
+// Section 1.2 of the protocol: the events that end a polling session, and its reasons.
 func TestPollingFaults(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -98,10 +98,10 @@ func TestPollingFaults(t *testing.T) {
 			b.endsBy(test.reason)
 			b.unknown(sid)
 			if n := len(b.got); n != 0 {
-				t.Errorf("%d more messages", n)
+				t.Errorf("got %d more messages, want 0", n)
 			}
 			if n := b.Stats().Closed[test.reason]; n != 1 {
-				t.Errorf("%d closed by %s", n, test.reason)
+				t.Errorf("got %d closed by %s, want 1", n, test.reason)
 			}
 		})
 	}
@@ -149,7 +149,7 @@ func TestTwoPOSTs(t *testing.T) {
 	_, _ = io.WriteString(send, "4a")
 	_ = send.Close()
 	if status := receive(t, first); status != 400 {
-		t.Errorf("the first: %d", status)
+		t.Errorf("the first: %d, want 400", status)
 	}
 	b.unknown(sid)
 	if len(b.got) != 0 {
@@ -161,9 +161,9 @@ func TestOversizePOST(t *testing.T) {
 	b := setUp(t, Options{MaxPayload: 1000})
 	sid := b.open()
 	if res, body := b.do("POST", sid, "4"+strings.Repeat("a", 1000)); res.StatusCode != 413 || body != "" {
-		t.Errorf("%s %q", res.Status, body)
+		t.Errorf("got %s %q, want 413 without a body", res.Status, body)
 	}
-	// Without a length it is noticed while reading.
+	// Without a length the server detects it while reading.
 	r, _ := http.NewRequest("POST", b.http.URL+"/engine.io/?EIO=4&transport=polling&sid="+sid,
 		io.MultiReader(strings.NewReader("4"), strings.NewReader(strings.Repeat("a", 1000))))
 	res, err := b.client.Do(r)
@@ -193,8 +193,8 @@ func (b *bench) wire(request string) net.Conn {
 	return conn
 }
 
-// A client closes while a GET of its reads nothing and another one waits, and disconnects both. Nothing is
-// left of the connection.
+// A client closes while it reads nothing of one GET and another one waits, and disconnects both. Nothing
+// is left of the connection.
 func TestDroppedGETsOfAClosedConnection(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	sid := b.open()
@@ -260,7 +260,7 @@ func TestCloseReachesAPollThatWaits(t *testing.T) {
 	}
 }
 
-// A server may say that the transport closed; the client must still hear of it.
+// A server may close with the reason TransportClose; the client must still get the close.
 func TestCloseTellsTheClientWhateverTheReason(t *testing.T) {
 	b := setUp(t, Options{})
 	for _, reason := range []Reason{TransportClose, TransportError, PingTimeout, ParseError} {
@@ -282,7 +282,7 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	_ = c.Close(ForcedClose)
 	b.endsBy(ForcedClose) // the application does not wait
 	if s := b.Stats(); s.Polling != 0 || s.Closed[ForcedClose] != 1 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want no polling connection and one close", s)
 	}
 	for range b.Conns() {
 		t.Error("a closed connection is listed")
@@ -290,16 +290,16 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	fetched := make(chan error, 1)
 	go func() { fetched <- c.Finish(t.Context()) }()
 	b.post(sid, "4ignored")
-	// The close is never in one response with messages: a stock client would act on
-	// it first.
+	// The close is never in one response with messages, because a stock client would act on
+	// the close first.
 	if got := b.poll(sid); got != "4last words" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4last words"`, got)
 	}
 	if len(fetched) > 0 {
 		t.Error("fetched, though the close is not")
 	}
 	if got := b.poll(sid); got != "1" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "1"`, got)
 	}
 	b.unknown(sid)
 	if err := receive(t, fetched); err != nil {
@@ -310,8 +310,8 @@ func TestCloseWaitsForTheNextPoll(t *testing.T) {
 	}
 }
 
-// What a client does not take, whatever its connection does, is cut when the context
-// of Finish ends.
+// A client that has not received everything is cut when the context of Finish ends, in any
+// state of its connection.
 func TestFinishEndsWithItsContext(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	enough := errors.New("enough")
@@ -336,10 +336,10 @@ func TestFinishEndsWithItsContext(t *testing.T) {
 	b.clog(c)
 	_ = c.Close(ForcedClose)
 	if err := c.Finish(over); err != enough {
-		t.Errorf("a WebSocket that nobody reads: %v, want the cause", err)
+		t.Errorf("a WebSocket whose client does not read: %v, want the cause", err)
 	}
 	if err := c.Finish(t.Context()); err != nil || c.Queued() > 0 {
-		t.Errorf("after the cut: %v, %d bytes are queued", err, c.Queued())
+		t.Errorf("after the cut: %v, %d bytes are queued, want 0", err, c.Queued())
 	}
 
 	ws, c := b.dialOpen()
@@ -354,7 +354,7 @@ func TestFinishEndsWithItsContext(t *testing.T) {
 }
 
 // A closed connection is known until its last response is written, so that the queue budget and
-// Finish can find it; its client finds nothing any more.
+// Finish can find it; its client gets nothing more.
 func TestClosedConnectionIsKnownWhileItWrites(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()
@@ -416,7 +416,7 @@ func TestServerCloseDoesNotWaitForPolls(t *testing.T) {
 	}
 }
 
-// A POST is answered when there is space for what it brings, and no sooner.
+// A POST is answered only when there is space for its messages.
 func TestBackPressure(t *testing.T) {
 	conns, step := make(chan *Conn, 1), make(chan struct{})
 	b := (&bench{T: t}).serve(Options{MaxPayload: 7}, func(c *Conn) {
@@ -448,7 +448,7 @@ func TestBackPressure(t *testing.T) {
 	receive(t, done)
 }
 
-// A POST that is held for longer than the HTTP server's write time-out is answered.
+// A POST that is held for longer than the HTTP server's write timeout is answered.
 func TestHeldPOSTIsAnswered(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	step := make(chan struct{})
@@ -508,7 +508,7 @@ func TestPollingCompression(t *testing.T) {
 				t.Errorf("encoded as %q, want %q", got, test.encoding)
 			}
 			if res.ContentLength != int64(len(body)) {
-				t.Errorf("length %d of %d", res.ContentLength, len(body))
+				t.Errorf("length %d of %d, want %d", res.ContentLength, len(body), int64(len(body)))
 			}
 			var r io.Reader = strings.NewReader(body)
 			var err error
@@ -552,8 +552,8 @@ func TestInternetExplorer(t *testing.T) {
 	}
 }
 
-// A client that takes no response is cut off, and holds up nobody who closes.
-func TestPollThatIsNotTaken(t *testing.T) {
+// A client that reads no response is cut, and does not delay a close.
+func TestPollThatIsNotRead(t *testing.T) {
 	t.Parallel() // it waits
 	b := setUp(t, Options{PingInterval: time.Second, PingTimeout: 500 * time.Millisecond, SendQueueBytes: 64 << 20})
 	big := Text(make([]byte, 32<<20))
@@ -572,7 +572,8 @@ func TestPollThatIsNotTaken(t *testing.T) {
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
 
-// What is too large is counted on every transport, and logged now and then.
+// Messages that are too large are counted on every transport, and logged with a limited
+// rate.
 func TestTooLargeIsLogged(t *testing.T) {
 	seen, logs := observer.New(zap.WarnLevel)
 	b := setUp(t, Options{MaxPayload: 1000, Logger: zap.New(seen)})
@@ -585,7 +586,7 @@ func TestTooLargeIsLogged(t *testing.T) {
 	b.write(ws, "4"+strings.Repeat("a", 1000))
 	b.closedWith(ws)
 	if n := b.Stats().TooLarge; n != 4 {
-		t.Errorf("%d are counted", n)
+		t.Errorf("%d are counted, want 4", n)
 	}
 	lines := logs.All()
 	if len(lines) != 1 {
@@ -604,8 +605,8 @@ func TestTooLargeIsLogged(t *testing.T) {
 	}
 }
 
-// Small POSTs are answered although nothing before them has been taken, as far as there
-// is space: some clients wait for five seconds only.
+// Small POSTs are answered although Recv has not taken the earlier ones, as far as there is
+// space, because some clients wait only five seconds.
 func TestPOSTsAreAnsweredWhileThereIsSpace(t *testing.T) {
 	start, got := make(chan struct{}), make(chan string, 100)
 	b := (&bench{T: t}).serve(Options{MaxPayload: 300}, func(c *Conn) {
@@ -648,13 +649,13 @@ func TestMessagesDoNotHoldTheirPOST(t *testing.T) {
 		kept = append(kept, receive(t, b.got))
 	}
 	if more := heap() - before; more > posts*size/4 {
-		t.Errorf("%d messages hold %d bytes", len(kept), more)
+		t.Errorf("%d messages hold %d bytes, want at most %d", len(kept), more, posts*size/4)
 	}
 	runtime.KeepAlive(kept)
 }
 
-// A paused connection takes in small polling requests only: others hold their body until
-// the pause ends. What had come before is told by Unread.
+// A paused connection accepts small polling requests only. The bodies of others are not
+// read until the pause ends. Unread returns the size of earlier ones.
 func TestPollingRequestsWaitForTheEndOfAPause(t *testing.T) {
 	paused, goOn := make(chan int), make(chan struct{})
 	b := &bench{T: t, got: make(chan Message, 10)}
@@ -689,7 +690,7 @@ func TestPollingRequestsWaitForTheEndOfAPause(t *testing.T) {
 	must(t, receive(t, answered)) // it had been taken in
 	goOn <- struct{}{}
 	if n := receive(t, paused); n != 0 {
-		t.Errorf("%d bytes are unread", n)
+		t.Errorf("%d bytes are unread, want 0", n)
 	}
 	b.post(sid, "4c")
 	later("4" + strings.Repeat("d", addedInPause))

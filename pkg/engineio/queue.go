@@ -22,13 +22,14 @@ type batch struct {
 	response *http.ResponseController // of the GET that is answered with the batch; or nil
 
 	join   []byte      // small frames, concatenated
-	vector net.Buffers // what is to be written: parts of join, and large frames
+	vector net.Buffers // the buffers to write: parts of join, and large frames
 	left   net.Buffers // the rest of vector while it is being written
 }
 
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
-// Limits of what a batch keeps in the pool; a burst's memory is left to the garbage collector.
+// Limits of the memory that a batch keeps in the pool. The garbage collector frees the memory
+// of a burst.
 const (
 	keepPackets = 1024
 	keepJoin    = 64 << 10
@@ -48,8 +49,8 @@ func (b *batch) recycle() {
 // overhead returns the memory of the batch's packets beside their frames.
 func (b *batch) overhead() int { return len(b.packets) * packetOverhead }
 
-// sum returns the memory of the batch, with what shared returns for each packet that connections
-// share.
+// sum returns the memory of the batch. It calls shared for the memory of each packet that
+// connections share.
 func (b *batch) sum(shared func(*Packet) int) int {
 	n := b.bytes - b.shared + b.overhead() + b.copied
 	if b.shared > 0 {
@@ -194,7 +195,7 @@ func (q *queue) addForms(b *batch, form func(*Packet) []byte) (all int64) {
 	return q.addCopy(b, n)
 }
 
-// take passes what is pending to the writer, or nil if nothing is.
+// take passes the pending batch to the writer, or nil if there is none.
 func (q *queue) take() *batch {
 	q.taken, q.pending = q.pending, nil
 	return q.taken

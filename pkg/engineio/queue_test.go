@@ -29,12 +29,12 @@ func TestSlowClientIsCut(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if cause := context.Cause(c.Context()); !errors.Is(cause, ErrSlowClient) {
-		t.Errorf("the cause is %v", cause)
+		t.Errorf("the cause is %v, want ErrSlowClient", cause)
 	}
 	b.endsBy(TransportError)
 	b.unknown(sid)
 	if s := b.Stats(); s.SlowClients != 1 || s.QueuedBytes != 0 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want one slow client and an empty queue", s)
 	}
 }
 
@@ -49,7 +49,7 @@ func TestOneLargePacketIsNotASlowClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := b.poll(sid); len(got) != len("4small\x1e4")+5000 {
-		t.Errorf("polled %d bytes", len(got))
+		t.Errorf("polled %d bytes, want %d", len(got), len("4small\x1e4")+5000)
 	}
 }
 
@@ -76,8 +76,8 @@ func TestTrySendToReadingClient(t *testing.T) {
 	}
 }
 
-// A client that stops reading gets drops, and its queue stays within the limit and one
-// packet.
+// Packets to a client that stops reading are dropped, and its queue exceeds the limit by at
+// most one packet.
 func TestTrySendToStalledClient(t *testing.T) {
 	b := setUp(t, Options{})
 	_, c := b.dialStalled()
@@ -89,7 +89,7 @@ func TestTrySendToStalledClient(t *testing.T) {
 			dropped++
 		}
 		if q := c.Queued(); q > most {
-			t.Fatalf("%d bytes queued", q)
+			t.Fatalf("got %d bytes queued, want at most %d", q, most)
 		}
 		if n > 100_000 {
 			t.Fatal("nothing dropped")
@@ -110,7 +110,7 @@ func TestTrySendBetweenPolls(t *testing.T) {
 		t.Error("dropped although little is queued")
 	}
 	if got := b.poll(sid); got != "4a\x1e4a\x1e4a" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4a\x1e4a\x1e4a"`, got)
 	}
 	large := Text(make([]byte, volatileQueueBytes))
 	if !c.TrySend(large) {
@@ -162,7 +162,7 @@ func TestWaitQueue(t *testing.T) {
 	why := errors.New("enough")
 	cancel(why)
 	if err := c.WaitQueue(ctx, 0); !errors.Is(err, why) {
-		t.Errorf("its context ended: %v", err)
+		t.Errorf("its context ended: %v, want %v", err, why)
 	}
 	waited := make(chan error, 2)
 	for range 2 {

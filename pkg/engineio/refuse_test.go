@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestRefuseKeepsWhoIsThere(t *testing.T) {
+func TestRefuseKeepsExistingSessions(t *testing.T) {
 	codes := make(chan int, 10)
 	b := setUp(t, Options{OnRefused: func(_ *http.Request, code int, _ string) { codes <- code }})
 	polled, upgraded := b.open(), b.open()
@@ -31,12 +31,12 @@ func TestRefuseKeepsWhoIsThere(t *testing.T) {
 	b.write(ws, "4b")
 	b.gets("b", false)
 	if st := b.Stats(); st.Opened != 2 || st.Polling != 1 || st.WebSocket != 1 {
-		t.Errorf("%+v", st)
+		t.Errorf("got %+v, want 2 opened, one of each transport", st)
 	}
 }
 
-// A polling client that is told to come back uses another TCP connection, which a
-// balancer can bring to another server.
+// A polling client that is told to retry uses another TCP connection, which a load balancer
+// can send to another server.
 func TestRefuseFreesTheTCPConnection(t *testing.T) {
 	b := setUp(t, Options{})
 	sid := b.open()
@@ -49,7 +49,7 @@ func TestRefuseFreesTheTCPConnection(t *testing.T) {
 	_ = c.Send(Text([]byte("b")))
 	_ = c.Close(ForcedClose)
 	if body := b.poll(sid); body != "4b" {
-		t.Errorf("what is left: %q", body)
+		t.Errorf(`what is left: %q, want "4b"`, body)
 	}
 	if res, body := b.do("GET", sid, ""); body != "1" || !res.Close {
 		t.Errorf("the last poll: %q, the TCP connection is closed: %v", body, res.Close)

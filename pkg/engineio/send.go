@@ -8,8 +8,8 @@ import (
 )
 
 // volatileQueueBytes is the queue length from which TrySend drops: a connection with this much
-// queued is behind. It is a second's worth of a fast stream, and little enough that late deliveries
-// are not very old.
+// queued is behind. It holds about one second of a fast stream, so late deliveries are not very
+// old.
 const volatileQueueBytes = 64 << 10
 
 // writePart is the size of the parts in which a long batch is written; each part counts as
@@ -102,8 +102,8 @@ func (c *Conn) Stalled(d time.Duration) bool {
 }
 
 // enqueue queues packets within the budget: it wakes the shedder if they exceed it. If the
-// shedder has fallen a quarter of the budget behind, and c had its share of the budget
-// queued before, it closes c. c.mu is held.
+// budget is exceeded by a quarter in spite of the shedder, and c had its share of the
+// budget queued before, it closes c. c.mu is held.
 func (c *Conn) enqueue(ps []*Packet) {
 	had := c.queue.bytes
 	c.spend(c.push(ps...), had)
@@ -147,7 +147,7 @@ func (c *Conn) push(ps ...*Packet) (all int64) {
 	return all
 }
 
-// kick starts a writer for what is pending. c.mu is held.
+// kick starts a writer for the pending packets. c.mu is held.
 func (c *Conn) kick() {
 	switch {
 	case c.queue.pending == nil || c.writing:
@@ -159,7 +159,7 @@ func (c *Conn) kick() {
 	}
 }
 
-// done removes a batch from the queue; nil is none. c.mu is held.
+// done removes a batch from the queue; b may be nil. c.mu is held.
 func (c *Conn) done(b *batch) {
 	if b == nil {
 		return

@@ -102,8 +102,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 }
 
 // CORS allows the origins that may use the server to use another handler: it adds the CORS headers,
-// and answers browsers' preflights. The handler is called for every other request, whatever its
-// origin.
+// and answers browsers' preflights. The handler is called for every other request, of any origin.
 func (s *Server) CORS(next http.Handler) http.Handler { return s.origins.CORS(next) }
 
 func (s *Server) lookup(id string) *Conn {
@@ -218,14 +217,15 @@ func (s *Server) Conns() iter.Seq[*Conn] {
 	}
 }
 
-// closeGrace is how long Server.Close lets clients take what is queued for them and the close.
+// closeGrace is the time that Server.Close gives clients to receive their queued packets and
+// the close.
 const closeGrace = time.Second
 
 // Close refuses new connections from now on, closes all existing ones with [ForcedClose], and waits
-// for all their goroutines. Clients get what was queued, and the close, except polling clients
-// without a pending poll. What a client has not taken within a second, or when ctx ends, is cut, so
-// that only serve functions can delay Close further. When ctx ends Close returns the cause, and
-// does not wait for them.
+// for all their goroutines. Clients receive their queued packets and the close, except polling
+// clients without a pending poll. Connections that have not finished within a second, or when ctx
+// ends, are cut, so that only serve functions can delay Close further. When ctx ends Close returns
+// the cause, and does not wait for them.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	first := s.closing.CompareAndSwap(false, true)

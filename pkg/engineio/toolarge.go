@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// A logLimit lets a line be logged once in ten seconds.
+// A logLimit limits a log line to one in ten seconds.
 type logLimit struct {
 	mu      sync.Mutex
 	next    time.Time

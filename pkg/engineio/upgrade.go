@@ -82,8 +82,8 @@ func (p *pollingTransport) upgrade(t *websocketTransport) error {
 }
 
 // limitUpgrade bounds the time that the peer takes for its upgrade. There is no limit while one of
-// its POSTs is unanswered, because clients do not continue before that. A stock client whose probe
-// is closed meanwhile never polls again. c.mu is held.
+// its POSTs is unanswered, because clients wait for the answer before they continue. A stock
+// client whose probe is closed meanwhile never polls again. c.mu is held.
 func (p *pollingTransport) limitUpgrade() {
 	if p.probing == nil || p.c.closed != nil {
 		return
@@ -95,8 +95,8 @@ func (p *pollingTransport) limitUpgrade() {
 	_ = p.probing.wire.SetReadDeadline(deadline) // a closed wire fails the read
 }
 
-// expect reads one packet, which must be the given one: a binary message is always data, whatever
-// its content.
+// expect reads one packet, which must be the given one. A binary message is always data and never
+// matches.
 func (t *websocketTransport) expect(kind byte, data string) error {
 	binary, b, err := t.read()
 	if err != nil {

@@ -34,7 +34,7 @@ func (b *bench) probe(sid string) *websocket.Conn {
 	ws := b.dial("&sid=" + sid)
 	b.write(ws, "2probe")
 	if got := b.read(ws); got != "3probe" {
-		b.Fatalf("probe answered by %q", got)
+		b.Fatalf(`probe answered by %q, want "3probe"`, got)
 	}
 	return ws
 }
@@ -51,16 +51,16 @@ func TestUpgrade(t *testing.T) {
 	// Each GET that follows is answered, not only the first.
 	for range 5 {
 		if got := b.poll(sid); got != "6" {
-			t.Errorf("polled %q", got)
+			t.Errorf(`polled %q, want "6"`, got)
 		}
 	}
-	// Until the client goes through with it everything stays on polling.
+	// Until the client completes the upgrade everything stays on polling.
 	if c.Transport() != Polling {
-		t.Errorf("by %s", c.Transport())
+		t.Errorf("by %s, want %s", c.Transport(), Polling)
 	}
 	_ = c.Send(Text([]byte("polled")))
 	if got := b.poll(sid); got != "4polled" {
-		t.Errorf("polled %q", got)
+		t.Errorf(`polled %q, want "4polled"`, got)
 	}
 	b.post(sid, "4posted")
 	b.gets("posted", false)
@@ -68,12 +68,12 @@ func TestUpgrade(t *testing.T) {
 
 	b.write(ws, "5")
 	if got := b.read(ws); got != "4queued" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "4queued"`, got)
 	}
 	b.write(ws, "4sent")
 	b.gets("sent", false)
 	if c.Transport() != WebSocket {
-		t.Errorf("by %s", c.Transport())
+		t.Errorf("by %s, want %s", c.Transport(), WebSocket)
 	}
 	for _, method := range []string{"GET", "POST"} {
 		if res, body := b.do(method, sid, ""); res.StatusCode != 400 || body != `{"code":3,"message":"Bad request"}` {
@@ -81,7 +81,7 @@ func TestUpgrade(t *testing.T) {
 		}
 	}
 	if s := b.Stats(); s.Polling != 0 || s.WebSocket != 1 || s.Upgrades != 1 || s.Opened != 1 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want one upgraded WebSocket", s)
 	}
 	_ = ws.Close()
 	b.endsBy(TransportClose)
@@ -111,12 +111,11 @@ func TestUpgradeClosesTheGETThatWaits(t *testing.T) {
 	}
 	_ = c.Send(Text([]byte("a")))
 	if got := b.read(ws); got != "4a" {
-		t.Errorf("read %q", got)
+		t.Errorf(`read %q, want "4a"`, got)
 	}
 }
 
-// The client has read an answer and asks again before the server is through with
-// writing it.
+// The client has read an answer and polls again before the server has finished writing it.
 func TestUpgradeAnswersTheGETBehindASlowAnswer(t *testing.T) {
 	b := setUp(t, Options{PingInterval: time.Hour}) // a ping would answer it, too
 	sid := b.open()
@@ -131,7 +130,7 @@ func TestUpgradeAnswersTheGETBehindASlowAnswer(t *testing.T) {
 	close(w.flushed)
 	first.Wait()
 	if got := w.Body.String(); got != "6" {
-		t.Errorf("the first GET: %q", got)
+		t.Errorf(`the first GET: %q, want "6"`, got)
 	}
 	if got := receive(t, pending); got.body != "6" {
 		t.Errorf("the GET behind it: %+v", got)
@@ -149,7 +148,7 @@ func (w *slowWriter) Flush() {
 	<-w.flushed
 }
 
-func TestUpgradeThatIsNotOne(t *testing.T) {
+func TestUpgradeWithWrongPackets(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		write []string
@@ -173,7 +172,7 @@ func TestUpgradeThatIsNotOne(t *testing.T) {
 				b.write(ws, packet)
 			}
 			if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-				t.Errorf("closed with %d", code)
+				t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 			}
 			b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.polling.state == pollingOpen })
 			pending := b.pollLater(sid) // polls wait again
@@ -193,7 +192,7 @@ func TestSecondUpgradeIsClosed(t *testing.T) {
 	refused := func(when string) {
 		t.Helper()
 		if code := b.closedWith(b.dial("&sid=" + sid)); code != websocket.CloseNoStatusReceived {
-			t.Errorf("%s: closed with %d", when, code)
+			t.Errorf("%s: closed with %d, want %d", when, code, websocket.CloseNoStatusReceived)
 		}
 	}
 	refused("while upgrading")
@@ -214,7 +213,7 @@ func TestWebSocketThatAsksForPolling(t *testing.T) {
 		}
 		_ = ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(patience))
 		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-			t.Errorf("closed with %d", code)
+			t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 		}
 	}
 	b.post(sid, "4a")
@@ -234,7 +233,7 @@ func TestClosingTheSessionClosesItsProbe(t *testing.T) {
 		b.until(func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.polling.probing != nil })
 		_ = c.Close(ForcedClose)
 		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-			t.Errorf("closed with %d", code)
+			t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 		}
 		b.endsBy(ForcedClose)
 	}
@@ -250,12 +249,12 @@ func TestPingFrameOnAProbe(t *testing.T) {
 	b.write(ws, "2probe")
 	b.read(ws)
 	if got := receive(t, pongs); got != "x" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "x"`, got)
 	}
 }
 
-// A message that was posted before the upgrade comes before what is sent after
-// it, even if Recv has not asked for it yet.
+// A message that was posted before the upgrade comes before messages sent after it, even if
+// Recv has not taken it yet.
 func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 	start := make(chan struct{})
 	got := make(chan string, 10)
@@ -289,8 +288,8 @@ func TestUpgradeKeepsTheOrderOfWhatIsReceived(t *testing.T) {
 	receive(t, late)
 }
 
-// A stock client goes on with its upgrade when its POST is answered. If its probe is
-// closed while the server holds the POST, it never polls again.
+// A stock client continues its upgrade when its POST is answered. If its probe is closed
+// while the server holds the POST, it never polls again.
 func TestUpgradeWaitsForThePOST(t *testing.T) {
 	const limit = 100 * time.Millisecond
 	step := make(chan struct{})
@@ -324,8 +323,8 @@ func TestUpgradeWaitsForThePOST(t *testing.T) {
 	b.until(func() bool { return c.Transport() == WebSocket })
 }
 
-// A stock client that has the answer to its probe hears no ping before it has the answer
-// to its POST, so that does not wait for the messages before it.
+// A stock client that has the answer to its probe gets no ping before it has the answer to
+// its POST. So that answer does not wait for the earlier messages.
 func TestUpgradeAnswersThePOST(t *testing.T) {
 	step, got := make(chan struct{}), make(chan string, 10)
 	b := (&bench{T: t}).serve(Options{MaxPayload: 7}, func(c *Conn) {
@@ -350,7 +349,7 @@ func TestUpgradeAnswersThePOST(t *testing.T) {
 	})
 	ws := b.probe(sid)
 	receive(t, posted)
-	b.post(sid, "4e") // on its way when the probe was answered
+	b.post(sid, "4e") // in flight when the probe was answered
 	b.write(ws, "5")
 	b.until(func() bool { return c.Transport() == WebSocket })
 	b.write(ws, "4f")
@@ -362,20 +361,20 @@ func TestUpgradeAnswersThePOST(t *testing.T) {
 	}
 }
 
-// A peer that posts cannot keep its probe for longer than a request takes.
+// A peer that posts cannot keep its probe open for longer than the time limit of a request.
 func TestUpgradeIsBoundedAfterThePOST(t *testing.T) {
 	b := setUp(t, Options{UpgradeTimeout: 50 * time.Millisecond})
 	sid := b.open()
 	ws := b.probe(sid)
 	b.post(sid, "4a")
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 	b.post(sid, "4b") // the session stays
 }
 
-// Numbered packets go both ways while the client upgrades, as the stock client
-// does it: nothing is lost, doubled or out of order.
+// Numbered packets go both ways while the client upgrades, as the stock client does it:
+// nothing is lost, duplicated or out of order.
 func TestUpgradeUnderLoad(t *testing.T) {
 	const rounds, packets = 20, 2000
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
@@ -397,7 +396,7 @@ func TestUpgradeUnderLoad(t *testing.T) {
 		sender.Wait()
 
 		if len(client.got) != packets {
-			t.Fatalf("the client got %d packets", len(client.got))
+			t.Fatalf("the client got %d packets, want %d", len(client.got), packets)
 		}
 		for i, p := range client.got {
 			if p != fmt.Sprintf("4%d", i) {
@@ -475,8 +474,8 @@ func (u *upgrader) run(packets int) {
 	}
 }
 
-// The client is at the server's mercy for the first packets: whatever comes at
-// once with the handshake must find somebody who listens.
+// The server may send packets immediately with the handshake, so the client must be ready
+// to read them.
 func TestNoConnectHangs(t *testing.T) {
 	b := setUpEcho(t, Options{})
 	for i := range 2000 {
@@ -504,11 +503,11 @@ func TestNoUpgradeHangs(t *testing.T) {
 	}
 }
 
-// Everybody ends the same connections at once, on either transport.
-func TestEndsRaceWithEverything(t *testing.T) {
+// All kinds of ends happen concurrently to the same connections, on either transport.
+func TestConcurrentEndsOfConnections(t *testing.T) {
 	b := setUpEcho(t, Options{PingInterval: 5 * time.Millisecond, PingTimeout: 5 * time.Millisecond})
 	for i := range 100 {
-		// On a machine under load its ping times out before it is answered, or right after.
+		// On a busy machine its ping times out before it is answered, or right after.
 		res, body := b.do("GET", "", "")
 		if res.StatusCode != http.StatusOK {
 			continue
@@ -545,7 +544,7 @@ func TestEndsRaceWithEverything(t *testing.T) {
 	}
 	b.until(func() bool { s := b.Stats(); return s.Polling == 0 && s.WebSocket == 0 })
 	if n := len(slices.Collect(b.Conns())); n != 0 {
-		t.Errorf("%d connections are left", n)
+		t.Errorf("%d connections are left, want 0", n)
 	}
 }
 
@@ -557,7 +556,7 @@ func TestBinaryProbe(t *testing.T) {
 		if text {
 			b.write(ws, "2probe")
 			if got := b.read(ws); got != "3probe" {
-				t.Fatalf("probe answered by %q", got)
+				t.Fatalf(`probe answered by %q, want "3probe"`, got)
 			}
 		}
 		packet := map[bool]string{false: "2probe", true: "5"}[text]
@@ -565,11 +564,11 @@ func TestBinaryProbe(t *testing.T) {
 			t.Fatal(err)
 		}
 		if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-			t.Errorf("binary %q: closed with %d", packet, code)
+			t.Errorf("binary %q: closed with %d, want %d", packet, code, websocket.CloseNoStatusReceived)
 		}
 	}
 	if n := b.Stats().Upgrades; n != 0 {
-		t.Errorf("%d upgrades", n)
+		t.Errorf("got %d upgrades, want 0", n)
 	}
 }
 
@@ -594,8 +593,8 @@ func TestUpgradeThroughAWrapper(t *testing.T) {
 	b.upgrade(b.open())
 }
 
-// Where a connection cannot be taken over the answer says that it is this side's
-// fault, and the log says why, once. Polling works.
+// If a connection cannot be hijacked the answer is a server error, and the reason is logged
+// once. Polling works.
 func TestUpgradeImpossible(t *testing.T) {
 	for name, use := range map[string][]func(http.Handler) http.Handler{
 		"a writer that can't be unwrapped": behind(func(w http.ResponseWriter) http.ResponseWriter { return bare{w} }),

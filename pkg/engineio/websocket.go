@@ -50,8 +50,8 @@ func (s *Server) accept(c *Conn, w http.ResponseWriter, r *request, h http.Heade
 		}
 		badRequest.answer(w, true)
 	}
-	// Browsers fail a connection if none of their subprotocols is selected, so the first one
-	// offered is taken, whatever it is.
+	// Browsers fail a connection if none of their subprotocols is selected, so the first
+	// offered one is taken.
 	if offered := websocket.Subprotocols(r.Request); len(offered) > 0 {
 		h.Set("Sec-Websocket-Protocol", offered[0])
 	}
@@ -175,7 +175,7 @@ func (t *websocketTransport) close() {
 	t.interruptRead()
 }
 
-// farewell returns the close frame that tells the peer of an end: an empty one, unless the
+// farewell returns the close frame for the reason of an end: an empty one, unless the
 // WebSocket protocol requires a code.
 func farewell(cause *CloseError) *Packet {
 	closed, isClosed := errors.AsType[*websocket.CloseError](cause)
@@ -194,7 +194,7 @@ func farewell(cause *CloseError) *Packet {
 // past is a deadline that interrupts a read or a write.
 var past = time.Unix(1, 0)
 
-// interruptRead makes a read return. The effect is temporary: hangUp reads on.
+// interruptRead makes a read return. The effect is temporary: hangUp continues to read.
 func (t *websocketTransport) interruptRead() {
 	_ = t.wire.SetReadDeadline(past) // fails on a closed wire only
 }
@@ -206,8 +206,8 @@ func (t *websocketTransport) cut() {
 }
 
 // hangUp closes the wire after the last write so that the peer gets it: closing with unread input
-// would discard data in flight. It reads until the peer closes, too, the wire is cut, or the time
-// is up.
+// would discard data in flight. It reads until the peer closes its side, the wire is cut, or the
+// time is up.
 func (t *websocketTransport) hangUp() {
 	half, ok := t.wire.(interface{ CloseWrite() error })
 	if ok && t.wire.SetReadDeadline(time.Now().Add(hangUpTimeout)) == nil && half.CloseWrite() == nil {
@@ -240,7 +240,7 @@ func (t *websocketTransport) recv() (Message, error) {
 	return Message{}, t.c.cause()
 }
 
-// closeOf returns what a failed read means for the connection.
+// closeOf returns the end of the connection that a failed read means.
 func closeOf(err error) (*CloseError, closeMode) {
 	closed, isClosed := errors.AsType[*websocket.CloseError](err)
 	_, isNetwork := errors.AsType[net.Error](err)

@@ -21,7 +21,7 @@ func TestWebSocketCarriesMessages(t *testing.T) {
 	b := setUp(t, Options{})
 	ws, c := b.dialOpen()
 	if c.Transport() != WebSocket {
-		t.Errorf("by %s", c.Transport())
+		t.Errorf("by %s, want %s", c.Transport(), WebSocket)
 	}
 	b.carries(ws, c)
 }
@@ -43,7 +43,7 @@ func TestWebSocketOverTLS(t *testing.T) {
 	b.carries(ws, c)
 	_ = c.Close(ForcedClose)
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 	b.endsBy(ForcedClose)
 }
@@ -74,7 +74,7 @@ func (b *bench) carries(ws *websocket.Conn, c *Conn) {
 	}
 }
 
-// Section 1.3 of the protocol, but that a close packet closes.
+// Section 1.3 of the protocol, except for the effect of a close packet.
 func TestWebSocketFaults(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -139,7 +139,7 @@ func TestBinaryAsText(t *testing.T) {
 	}
 }
 
-func TestPeerGoesAway(t *testing.T) {
+func TestPeerDisconnects(t *testing.T) {
 	b := setUp(t, Options{})
 	ws, _ := b.dialOpen()
 	_ = ws.NetConn().Close()
@@ -205,7 +205,7 @@ func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
 	b.write(ws, "4behind the pings")
 	b.gets("behind the pings", false)
 	if n, all := c.Queued(), b.Stats().QueuedBytes; n > size+1000 || all != int64(n) {
-		t.Errorf("%d bytes are queued, %d of all", n, all)
+		t.Errorf("%d bytes are queued, %d of all, want at most %d, %d", n, all, size+1000, int64(n))
 	}
 	pongs := make(chan string, pings)
 	ws.SetPongHandler(func(data string) error { pongs <- data; return nil })
@@ -217,7 +217,7 @@ func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
 	}
 	must(t, c.WaitQueue(t.Context(), 0))
 	if n := b.Stats().QueuedBytes; n != 0 {
-		t.Errorf("%d bytes are left", n)
+		t.Errorf("%d bytes are left, want 0", n)
 	}
 }
 
@@ -248,7 +248,7 @@ func TestPerMessageDeflate(t *testing.T) {
 				t.Fatalf("message %d: %d bytes, want %d", i, len(got), len(want))
 			}
 		}
-		if err := c.WaitQueue(t.Context(), 0); err != nil { // and what the writer did is seen
+		if err := c.WaitQueue(t.Context(), 0); err != nil { // and the writer's result is visible
 			t.Fatal(err)
 		}
 		if compressed := text.deflated.frame != nil; compressed != on || short.deflated.frame != nil {
@@ -260,7 +260,7 @@ func TestPerMessageDeflate(t *testing.T) {
 		// A small frame that is a large message.
 		b.write(ws, "4"+strings.Repeat("a", 1_000_000))
 		if code := b.closedWith(ws); code != websocket.CloseMessageTooBig {
-			t.Errorf("closed with %d", code)
+			t.Errorf("closed with %d, want %d", code, websocket.CloseMessageTooBig)
 		}
 		b.endsBy(TransportError)
 	}
@@ -278,11 +278,11 @@ func TestCloseFlushes(t *testing.T) {
 	_ = c.Close(ForcedClose)
 	for range 100 {
 		if got := b.read(ws); len(got) != 5001 {
-			t.Fatalf("%d bytes", len(got))
+			t.Fatalf("got %d bytes, want 5001", len(got))
 		}
 	}
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 	b.endsBy(ForcedClose)
 	b.unknown(c.ID())
@@ -293,14 +293,14 @@ func TestServeThatReturnsCloses(t *testing.T) {
 	ws := b.dial("")
 	b.read(ws)
 	if got := b.read(ws); got != "4bye" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4bye"`, got)
 	}
 	if code := b.closedWith(ws); code != websocket.CloseNoStatusReceived {
-		t.Errorf("closed with %d", code)
+		t.Errorf("closed with %d, want %d", code, websocket.CloseNoStatusReceived)
 	}
 }
 
-// A peer that does not read cannot hold up a close.
+// A peer that does not read cannot delay a close.
 func TestCloseOfAStuckConnection(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	_, c := b.dialOpen()
@@ -308,14 +308,14 @@ func TestCloseOfAStuckConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = c.Close(ForcedClose)
-	b.endsBy(ForcedClose) // at once, though the writer is stuck
+	b.endsBy(ForcedClose) // immediately, although the writer is stuck
 	if c.Queued() == 0 {
 		t.Fatal("the kernel took 32 MiB, so nothing is stuck")
 	}
 	b.until(func() bool { return c.Queued() == 0 }) // the timer cuts
 }
 
-func TestServerCloseCutsWhenItsTimeIsUp(t *testing.T) {
+func TestServerCloseEndsWithItsContext(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	_, c := b.dialOpen()
 	if err := c.Send(Text(make([]byte, 32<<20))); err != nil {
@@ -329,9 +329,9 @@ func TestServerCloseCutsWhenItsTimeIsUp(t *testing.T) {
 	b.until(func() bool { return c.Queued() == 0 })
 }
 
-// Close ends soon whatever the WebSockets do: their peers do not read, do not close
-// their side, or ask for an upgrade and say no more.
-func TestServerCloseCutsWhatLingers(t *testing.T) {
+// Close ends soon in all states of WebSockets: their peers do not read, do not close their
+// side, or request an upgrade and send nothing more.
+func TestServerCloseCutsRemainingConnections(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 64 << 20})
 	_, open := b.dialOpen()
 	b.clog(open)
@@ -346,14 +346,14 @@ func TestServerCloseCutsWhatLingers(t *testing.T) {
 		t.Error(err)
 	}
 	if took := time.Since(began); took > patience/2 { // they would linger for longer
-		t.Errorf("Close took %v", took)
+		t.Errorf("Close took %v, want at most %v", took, patience/2)
 	}
 	if n := len(b.probes); n > 0 {
-		t.Errorf("%d WebSockets are left", n)
+		t.Errorf("%d WebSockets are left, want 0", n)
 	}
 }
 
-// clog queues more for a WebSocket than the kernel takes.
+// clog queues more for a WebSocket than the kernel buffers.
 func (b *bench) clog(c *Conn) {
 	b.Helper()
 	if err := c.Send(Text(make([]byte, 32<<20))); err != nil {
@@ -374,12 +374,12 @@ func TestRecvAfterTheEnd(t *testing.T) {
 	first := receive(t, ends)
 	for range cap(ends) - 1 {
 		if err := receive(t, ends); !errors.Is(err, first) {
-			t.Fatalf("first %v, then %v", first, err)
+			t.Fatalf("first %v, then %v, want %v", first, err, first)
 		}
 	}
 }
 
-// A client that takes nothing cannot have the ping that it answers.
+// A client that reads nothing cannot have received the ping.
 func TestPongWithoutReading(t *testing.T) {
 	large := Binary(make([]byte, 32<<20)) // takes its time
 	b := setUp(t, Options{PingInterval: 2 * time.Second, PingTimeout: time.Second, SendQueueBytes: 64 << 20})
@@ -399,7 +399,7 @@ func TestPongWithoutReading(t *testing.T) {
 	b.endsBy(PingTimeout)
 }
 
-// Each part of a long write that the client takes is a sign of life.
+// Each part of a long write that the client reads counts as progress.
 func TestProgressOfALongWrite(t *testing.T) {
 	const size = 64 << 20
 	b := setUp(t, Options{SendQueueBytes: 2 * size})

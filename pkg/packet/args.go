@@ -39,7 +39,7 @@ func (c Checked) MarshalJSON() ([]byte, error) { return json.RawMessage(c).Marsh
 // base64. A nil one is null. A json.RawMessage is checked and copied. Everything else is as in
 // encoding/json.
 //
-// The attachments share their memory with args. On error b must not be used any more; the error is
+// The attachments share their memory with args. On error b must not be used any more. The error is
 // an *[Error] if args violate the protocol: more than MaxAttachments or MaxElements, JSON that is
 // invalid or nested deeper than MaxDepth, invalid UTF-8 in it, or, beside attachments, an object
 // that looks like a placeholder but is not one.
@@ -65,8 +65,8 @@ func AppendArgs(b []byte, args ...any) (_ []byte, attachments [][]byte, err erro
 	return e.b, e.attachments, nil
 }
 
-// An encoder collects the JSON and the attachments of one list of arguments. What it appends is
-// valid: text from elsewhere is checked before.
+// An encoder collects the JSON and the attachments of one list of arguments. All appended text
+// is valid: text from callers is checked before.
 type encoder struct {
 	b           []byte
 	attachments [][]byte

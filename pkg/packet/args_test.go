@@ -114,7 +114,7 @@ func nested(levels int, v any) any {
 	return v
 }
 
-// TestAppendArgsDepth: what is as deep as may be can be decoded, in whichever form it is given.
+// TestAppendArgsDepth: arguments of the maximum depth can be decoded, in every form.
 func TestAppendArgsDepth(t *testing.T) {
 	raw := nest(MaxDepth - 1)[1:]
 	for _, arg := range []any{
@@ -189,8 +189,8 @@ func TestAppendArgsRefuses(t *testing.T) {
 	}
 }
 
-// No string, not even one that knows the mark, becomes an attachment; and JSON
-// that knows it is refused where it would break out of its string.
+// No string becomes an attachment, even if it contains the mark; and JSON with the mark is
+// refused if it would end its string.
 func TestMarkCannotBeForged(t *testing.T) {
 	if len(markValue) != 1+64 || strings.Trim(markValue, "\r\n") != "" {
 		t.Errorf("the mark is %q, want 64 random line breaks after the first", markValue)
@@ -198,7 +198,7 @@ func TestMarkCannotBeForged(t *testing.T) {
 	content := markValue + base64.StdEncoding.EncodeToString([]byte("x"))
 	text, attachments, err := AppendArgs(nil, content, []string{content, `"` + content}, map[string]string{content: content}, file{Name: content})
 	if err != nil || len(attachments) != 0 {
-		t.Fatalf("%q, %v", attachments, err)
+		t.Fatalf("got attachments %q, %v, want none", attachments, err)
 	}
 	elems, err := SplitArray(append(append([]byte{'['}, text...), ']'))
 	if err != nil {
@@ -206,18 +206,18 @@ func TestMarkCannotBeForged(t *testing.T) {
 	}
 	var s string
 	if err := json.Unmarshal(elems[0], &s); err != nil || s != content {
-		t.Errorf("%q, %v", s, err)
+		t.Errorf("got %q, %v, want %q", s, err, content)
 	}
 
 	inside := struct{ A json.RawMessage }{json.RawMessage(`"a\` + markText + `eA=="`)}
 	text, _, err = AppendArgs(nil, inside)
 	var e *Error
 	if !errors.As(err, &e) || e.Reason != InvalidJSON {
-		t.Errorf("%s, %v", text, err)
+		t.Errorf("got %s, %v, want InvalidJSON", text, err)
 	}
 }
 
-// To those who do not know about attachments, Binary is what []byte is.
+// For code that does not know attachments, a Binary is the same as a []byte.
 func TestBinaryInJSON(t *testing.T) {
 	for _, data := range [][]byte{nil, {}, {0}, []byte("hello, world")} {
 		text, err := json.Marshal(file{Content: data})
@@ -240,7 +240,7 @@ func TestAppendString(t *testing.T) {
 		got := AppendString([]byte("x"), s)
 		var back string
 		if err := json.Unmarshal(got[1:], &back); err != nil || back != strings.ToValidUTF8(s, "\ufffd") {
-			t.Errorf("%q: %s, %v", s, got, err)
+			t.Errorf("%q: encoded as %s, %v", s, got, err)
 		}
 	}
 }

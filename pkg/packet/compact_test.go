@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A packet keeps hardly more memory than its payload has: a message may be padded, and its buffer may
-// be larger than it is.
+// A packet keeps little more memory than its payload, even if its message is padded or has a larger
+// buffer.
 func TestPacketsKeepNoPadding(t *testing.T) {
 	pad := strings.Repeat(" \t\r\n", 1000)
 	for _, c := range []struct {
@@ -40,7 +40,7 @@ func TestPacketsKeepNoPadding(t *testing.T) {
 			}
 			clear(message)
 			if aliases := !bytes.Equal(p.Data, want); aliases != c.aliases {
-				t.Errorf("the message is kept: %v", aliases)
+				t.Errorf("the message is kept: %v, want %v", aliases, c.aliases)
 			}
 		})
 	}
@@ -57,7 +57,7 @@ func TestPacketsKeepNoPadding(t *testing.T) {
 		}
 		p, err := d.Binary(make([]byte, 1000, 5000))
 		if err != nil || cap(p.Attachments[0]) > 2000 {
-			t.Errorf("%v, %d bytes are kept", err, cap(p.Attachments[0]))
+			t.Errorf("%v, %d bytes are kept, want at most 2000", err, cap(p.Attachments[0]))
 		}
 	})
 }

@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// TestConversations plays testdata/conversations. Each file is one connection:
-// "> text" and ">> hex" are messages that arrive, and the line after each says
-// what the decoder makes of it: "..." if it waits, "! reason", or a packet as
-// type, namespace, id, data and attachments, with "-" for what is empty.
+// TestConversations plays testdata/conversations. Each file is one connection: "> text" and
+// ">> hex" are messages that arrive, and the line after each is the decoder's result: "..."
+// if it waits, "! reason", or a packet as type, namespace, id, data and attachments, with
+// "-" for empty parts.
 func TestConversations(t *testing.T) {
 	files, err := filepath.Glob("testdata/conversations/*.txt")
 	if err != nil || len(files) == 0 {
@@ -32,7 +32,7 @@ func TestConversations(t *testing.T) {
 
 func play(t *testing.T, conversation string) {
 	var d Decoder
-	heard := "" // what the decoder made of the last message
+	heard := "" // the decoder's result for the last message
 	n := 0
 	for line := range strings.Lines(conversation) {
 		n++

@@ -22,11 +22,11 @@ const (
 // A Decoder assembles the packets of one connection from the messages that arrive on it, in their
 // order. The zero value is ready for use. It is not safe for concurrent use.
 //
-// A packet that waits for attachments is held, so a peer can make the decoder keep MaxAttachments+1
-// messages of the transport's maximum size: see [Decoder.Pending].
+// A packet that waits for attachments is held in memory. So a peer can make the decoder keep
+// MaxAttachments+1 messages of the transport's maximum size; see [Decoder.Pending].
 //
-// Every error is an *[Error], and after one the connection should be closed:
-// what follows may belong to the packet that was refused.
+// Every error is an *[Error], and after one the connection should be closed: later messages
+// may belong to the packet that was refused.
 type Decoder struct {
 	pending   *Packet // waits for attachments; nil if none are due
 	due       int     // their number
@@ -175,7 +175,7 @@ func cutID(b []byte) (id string, rest []byte) {
 		}
 	}
 	switch {
-	case end == 0, end > maxID: // what is too long will be refused as a payload
+	case end == 0, end > maxID: // a longer id will be refused as a payload
 		return "", b
 	case spaces == 0:
 		return string(b[:end]), b[end:]

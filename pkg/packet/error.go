@@ -1,6 +1,6 @@
 package packet
 
-// A Reason says why data is not a packet, or not valid in one.
+// A Reason is the reason why data is not a packet, or not valid in a packet.
 type Reason string
 
 // The reasons. If a message has several faults, the first one found counts.

@@ -45,7 +45,7 @@ func ExampleAppendArgs() {
 	// [[255]] <nil>
 }
 
-// What a client sent is passed on as it is, attachments and all.
+// Arguments from a client are forwarded unchanged, with attachments.
 func ExampleRaw() {
 	received := packet.Packet{
 		Data:        []byte(`["photo",{"_placeholder":true,"num":0}]`),

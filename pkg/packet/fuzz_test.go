@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzDecoder: decoding never panics, and what decodes is the same packet after
-// it was encoded and decoded again.
+// FuzzDecoder: decoding never panics, and a decoded packet is the same after it was encoded
+// and decoded again.
 func FuzzDecoder(f *testing.F) {
 	for text := range wireTexts() {
 		f.Add(text)
@@ -59,8 +59,8 @@ func FuzzDecoder(f *testing.F) {
 	})
 }
 
-// FuzzScanner: the scanner takes for JSON what encoding/json does, and for
-// placeholders what is found in the decoded value.
+// FuzzScanner: the scanner accepts the same JSON as encoding/json, and finds the same
+// placeholders as in the decoded value.
 func FuzzScanner(f *testing.F) {
 	for _, test := range accepted {
 		f.Add(string(test.want.Data))
@@ -76,7 +76,7 @@ func FuzzScanner(f *testing.F) {
 			return
 		}
 		if valid := json.Valid([]byte(text)) && utf8.ValidString(text); valid != (err == nil) {
-			t.Fatalf("%q: valid is %v, but the scanner says %v", text, valid, err)
+			t.Fatalf("%q: valid is %v, but the scanner says %v, want %v", text, valid, err, err == nil)
 		}
 		var v any
 		if err != nil || json.Unmarshal(value, &v) != nil { // a number out of range
@@ -116,7 +116,7 @@ func countPlaceholders(v any) int {
 	return n
 }
 
-// FuzzArgs: arguments come out as they went in, by whichever way they went.
+// FuzzArgs: arguments are the same after encoding and decoding, in every way.
 func FuzzArgs(f *testing.F) {
 	for _, test := range accepted {
 		f.Add(string(test.want.Data), "name", []byte{1, 2, 3})
@@ -185,10 +185,10 @@ func FuzzArgs(f *testing.F) {
 	})
 }
 
-// FuzzAttachments: whatever order messages come in, a packet has the attachments
-// that followed it and no others, what waits is counted, and nothing is kept after
-// a packet or an error. The script's first byte of each message says what it is,
-// and how long: with the lowest bit an attachment, else text.
+// FuzzAttachments: in any order of messages, a packet has exactly the attachments that
+// followed it, pending bytes are counted, and nothing is kept after a packet or an error.
+// The first byte of each message in the script gives its type and length: with the lowest
+// bit set an attachment, otherwise text.
 func FuzzAttachments(f *testing.F) {
 	message := func(binary bool, s string) string {
 		kind := byte(len(s)) << 1
@@ -236,7 +236,7 @@ func FuzzAttachments(f *testing.F) {
 				}
 			case p == nil:
 				if held := waits + argBytes*len(d.pending.Args); d.Pending() != held {
-					t.Fatalf("%d bytes are held, but %d counted", held, d.Pending())
+					t.Fatalf("%d bytes are held, but %d counted, want %d", held, d.Pending(), held)
 				}
 			default:
 				if d.Pending() != 0 || !reflect.DeepEqual(p.Attachments, sent) && len(p.Attachments)+len(sent) > 0 {
@@ -249,7 +249,7 @@ func FuzzAttachments(f *testing.F) {
 	})
 }
 
-// check sends a packet on: each attachment is sent once at most.
+// check forwards a packet: each attachment is sent at most once.
 func check(t *testing.T, p *Packet) {
 	if p.Data == nil || p.Type != Event && p.Type != Ack {
 		return

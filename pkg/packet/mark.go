@@ -72,8 +72,8 @@ func appendMarked(b, data []byte) []byte {
 	return append(b, '"')
 }
 
-// cutMarked returns what is before the first marked string in JSON, the data in that string, and
-// what is after it. Without one, before is everything.
+// cutMarked returns the JSON before the first marked string, the data in that string, and the
+// JSON after it. If there is no marked string, before is all of it.
 func cutMarked(text []byte) (before, data, after []byte, ok bool) {
 	before, after, ok = bytes.Cut(text, []byte(markText))
 	if !ok {

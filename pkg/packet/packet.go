@@ -68,8 +68,8 @@ type Packet struct {
 	// Data is the payload as raw JSON; nil means none. An Event's is an array
 	// whose first element is the event's name.
 	Data []byte
-	// Event and Args are what a Decoder has found in Data: the name of an Event, and the arguments
-	// of an Event or an Ack, as sub-slices of Data. AppendText ignores them.
+	// Event and Args are set by a Decoder: the name of an Event, and the arguments of an Event or
+	// an Ack, as sub-slices of Data. AppendText ignores them.
 	Event string
 	Args  []json.RawMessage
 	// Attachments are the binary values that placeholders in Data refer to. Only an Event and an

@@ -6,7 +6,7 @@ import (
 )
 
 // A placeholder is an object that stands for an attachment. As in the reference it is an object
-// whose member "_placeholder" is true, whatever its other members.
+// whose member "_placeholder" is true. Its other members do not matter.
 type placeholder struct {
 	start, end int // its extent
 	num        int // the attachment's index; -1 if it has no valid one

@@ -7,8 +7,8 @@ import (
 )
 
 // A scanner walks over JSON once, checking it (RFC 8259) and its UTF-8 and decoding nothing. Its
-// methods return the reason why the JSON is refused, or "". They expect to be at the first byte of
-// what they read and leave s.i after its last.
+// methods return the reason why the JSON is refused, or "". They expect s.i at the first byte of
+// the value and leave it after the last one.
 type scanner struct {
 	b     []byte
 	i     int
@@ -21,7 +21,7 @@ type scanner struct {
 // space are the bytes that JSON allows around values.
 const space = " \t\r\n"
 
-// split is checkJSON that returns the elements too if b is an array, as sub-slices of it.
+// split is checkJSON that also returns the elements if b is an array, as sub-slices of it.
 func split(b []byte, collect bool) (elems []json.RawMessage, found []placeholder, err error) {
 	// Most events have few arguments: collected on the stack, they cost one allocation of the right
 	// size.

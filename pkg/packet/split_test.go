@@ -25,7 +25,7 @@ func TestSplitArray(t *testing.T) {
 		for _, e := range elems {
 			got = append(got, string(e))
 			if cap(e) != len(e) {
-				t.Errorf("%s: appending to %s would overwrite what follows it", test.data, e)
+				t.Errorf("%s: appending to %s would overwrite the bytes after it", test.data, e)
 			}
 		}
 		if err != nil || !slices.Equal(got, test.want) {
@@ -44,12 +44,12 @@ func TestSplitArrayRefuses(t *testing.T) {
 	}
 }
 
-// TestSplitArrayBoundsElements: what is not from a client, such as an event in Redis, is
-// bounded, too. Nested arrays are not split.
+// TestSplitArrayBoundsElements: data that is not from a client, such as an event in Redis,
+// is bounded, too. Nested arrays are not split.
 func TestSplitArrayBoundsElements(t *testing.T) {
 	most := "[" + strings.Repeat("1,", MaxElements-1) + "[" + strings.Repeat("1,", MaxElements) + "1]]"
 	if elems, err := SplitArray([]byte(most)); err != nil || len(elems) != MaxElements {
-		t.Errorf("%d elements, %v", len(elems), err)
+		t.Errorf("got %d elements, %v, want %d", len(elems), err, MaxElements)
 	}
 	var e *Error
 	if elems, err := SplitArray([]byte("[1," + most[1:])); !errors.As(err, &e) || e.Reason != TooManyElements || elems != nil {
@@ -65,7 +65,7 @@ func TestSplitEvent(t *testing.T) {
 		{` [ "a" , 1 ]`, `a`, `1`},
 		{`["\u0061\n\"",1]`, "a\n\"", `1`},
 		{`["",1]`, ``, `1`},
-		// Numbers are named as JavaScript's String does it.
+		// Names of numbers are those of JavaScript's String.
 		{`[7]`, `7`, ``},
 		{`[-7.50]`, `-7.5`, ``},
 		{`[-0]`, `0`, ``},
@@ -86,7 +86,7 @@ func TestSplitEvent(t *testing.T) {
 			got += string(a)
 		}
 		if err != nil || name != test.name || got != test.args {
-			t.Errorf("%s: got %q, %s, %v", test.data, name, got, err)
+			t.Errorf("%s: got %q, %s, %v, want %q, %s", test.data, name, got, err, test.name, test.args)
 		}
 	}
 }

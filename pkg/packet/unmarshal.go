@@ -8,11 +8,10 @@ import (
 	"reflect"
 )
 
-// Unmarshal decodes raw, an argument of a packet with these attachments, into
-// what v points to. It works as json.Unmarshal does, and a placeholder decodes
-// into a Binary, a []byte, or as a []byte into an interface. What v receives
-// shares no memory with raw and attachments. The error is an *[Error] if a
-// placeholder has no attachment.
+// Unmarshal decodes raw, an argument of a packet with these attachments, into the value
+// that v points to. It works as json.Unmarshal does, and a placeholder decodes into a
+// Binary, a []byte, or as a []byte into an interface. The result shares no memory with raw
+// and attachments. The error is an *[Error] if a placeholder has no attachment.
 //
 // Unlike json.Unmarshal it decodes no string into a slice of bytes, because binary
 // arguments are attachments and a string is text. In the fields and elements of v a
@@ -79,7 +78,7 @@ func assign(v any, data []byte) bool {
 			return true
 		}
 	case *any:
-		if v != nil && *v == nil { // otherwise it may hold a pointer, to be followed
+		if v != nil && *v == nil { // otherwise it may hold a pointer, which must be followed
 			*v = bytes.Clone(data)
 			return true
 		}

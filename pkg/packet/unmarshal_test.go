@@ -25,7 +25,7 @@ type target struct {
 
 type named []byte
 
-// upper are bytes that read text by themselves.
+// upper are bytes with their own UnmarshalText.
 type upper []byte
 
 func (u *upper) UnmarshalText(text []byte) error { *u = bytes.ToUpper(text); return nil }
@@ -77,7 +77,8 @@ func TestUnmarshal(t *testing.T) {
 	}
 }
 
-// TestUnmarshalString: a string decodes as by json.Unmarshal, and what is not one is refused.
+// TestUnmarshalString: a string decodes as by json.Unmarshal, and invalid strings are
+// refused.
 func TestUnmarshalString(t *testing.T) {
 	for _, raw := range []string{
 		`"a"`, `""`, ` "a" `, `"\u0061\n\ud83d\ude00\ud83d"`, `"ü"`, "\"\xff\"", `null`,
@@ -101,7 +102,7 @@ func TestUnmarshalWithoutAttachments(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := (map[string]any{"_placeholder": true, "num": 0.0}); !reflect.DeepEqual(v, want) {
-		t.Errorf("got %v", v)
+		t.Errorf("got %v, want %v", v, want)
 	}
 }
 
@@ -122,7 +123,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", raw, err, reason)
 		}
 	}
-	// An attachment fits no other type, just as an array would not.
+	// An attachment cannot be decoded into other types, like an array.
 	for _, into := range []any{new(string), new(int), new([]string), new(struct{ A int })} {
 		if err := Unmarshal(json.RawMessage(ph(0)), attachments, into); err == nil {
 			t.Errorf("an attachment was decoded into %T", into)
@@ -146,7 +147,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 	}
 }
 
-// What comes out belongs to the caller.
+// Decoded values belong to the caller.
 func TestUnmarshalCopies(t *testing.T) {
 	attachments := [][]byte{[]byte("a")}
 	for _, into := range []any{new([]byte), new(Binary), new(any)} {
@@ -164,8 +165,8 @@ func TestUnmarshalCopies(t *testing.T) {
 	}
 }
 
-// What the caller's value pointed to before is used, as in json.Unmarshal, even
-// if it forms circles.
+// Values that the caller's value pointed to before are reused, as in json.Unmarshal, even
+// if they form cycles.
 func TestUnmarshalIntoPointers(t *testing.T) {
 	type node struct {
 		Any   any

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// decode feeds a decoder with text and as many attachments as it asks for.
+// decode passes text and the attachments that it requires to a decoder.
 func decode(text string) (*Packet, error) {
 	var d Decoder
 	p, err := d.Text([]byte(text))
@@ -19,7 +19,7 @@ func decode(text string) (*Packet, error) {
 	return p, err
 }
 
-// accepted are texts that decode, and what they are.
+// accepted are valid texts, with their packets.
 var accepted = []struct {
 	text string
 	want Packet // without Attachments
@@ -66,7 +66,7 @@ var accepted = []struct {
 	{`61-/a,7[{"_placeholder":true,"num":0}]`, Packet{Type: Ack, Namespace: "/a", ID: "7", Data: []byte(`[{"_placeholder":true,"num":0}]`)}},
 }
 
-// refused are texts that do not decode, and why.
+// refused are invalid texts, with the reasons.
 var refused = []struct {
 	text   string
 	reason Reason
@@ -242,7 +242,7 @@ func TestDecoderRepeatsNames(t *testing.T) {
 			t.Fatalf("got %.20q, %v, want %.20q", p.Event, err, name)
 		}
 		if len(d.event) > maxKeptName {
-			t.Fatalf("a name of %d bytes is kept", len(d.event))
+			t.Fatalf("a name of %d bytes is kept, want at most %d", len(d.event), maxKeptName)
 		}
 	}
 }
@@ -259,7 +259,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Every row of the wire table goes there and back, with and without each part.
+// Every row of the wire table is encoded and decoded, with and without each part.
 func TestWireRows(t *testing.T) {
 	for text, row := range wireTexts() {
 		p, err := decode(text)
@@ -271,7 +271,7 @@ func TestWireRows(t *testing.T) {
 			t.Errorf("%s: type %v, want %v", text, p.Type, row)
 		}
 		if got := string(p.AppendText([]byte("4"))); got != "4"+text {
-			t.Errorf("%s: encoded as %s", text, got)
+			t.Errorf("%s: encoded as %s, want %s", text, got, "4"+text)
 		}
 	}
 }
@@ -323,7 +323,7 @@ func same(p, q *Packet) bool {
 	return p.Type == q.Type && p.Namespace == q.Namespace && p.ID == q.ID && bytes.Equal(p.Data, q.Data)
 }
 
-// TestDecoderKeepsNoLongName: of the packets that have been taken nothing large is kept.
+// TestDecoderKeepsNoLongName: the decoder keeps nothing large of returned packets.
 func TestDecoderKeepsNoLongName(t *testing.T) {
 	var d Decoder
 	name := "/" + strings.Repeat("n", 1<<20)
@@ -338,7 +338,8 @@ func TestDecoderKeepsNoLongName(t *testing.T) {
 	}
 }
 
-// TestDecoderPending: what waits for attachments is counted until they have come.
+// TestDecoderPending: a packet that waits for attachments is counted until they have
+// arrived.
 func TestDecoderPending(t *testing.T) {
 	var d Decoder
 	text := []byte(`52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]`)

@@ -61,7 +61,7 @@ func TestClientCertificate(t *testing.T) {
 	}
 }
 
-// A password that is changed is read for the next connection.
+// A changed password is read for the next connection.
 func TestPasswordFile(t *testing.T) {
 	server := redistest.Start(t, "user app on >first ~* &* +@all")
 	file := filepath.Join(t.TempDir(), "password")
@@ -111,12 +111,12 @@ func TestPasswordFileWithSentinels(t *testing.T) {
 	client := target.Client()
 	defer client.Close()
 	if who, err := client.Do(t.Context(), "ACL", "WHOAMI").Text(); err != nil || who != "app" {
-		t.Errorf("the client is %q: %v", who, err)
+		t.Errorf(`the client is %q: %v, want "app"`, who, err)
 	}
 	set(t, target, "k")
 }
 
-// A server closes idle connections. The next call does not find that out by failing.
+// A server closes idle connections. The next call does not fail because of that.
 func TestIdleTLSConnection(t *testing.T) {
 	server, addr, dir := startPrivate(t, x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
 	target := parse(t, "rediss://"+addr+"?ca_file="+url.QueryEscape(filepath.Join(dir, "cert.pem")))

@@ -29,7 +29,7 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// primary asks until the answer is the one that is waited for.
+// primary calls Primary until it returns the expected server.
 func awaitPrimary(t *testing.T, target *Target, key, want string) {
 	t.Helper()
 	ctx := deadline(t, 20*time.Second)
@@ -44,7 +44,7 @@ func awaitPrimary(t *testing.T, target *Target, key, want string) {
 	}
 }
 
-// set writes through what Primary says.
+// set writes to the server that Primary returns.
 func set(t *testing.T, target *Target, key string) {
 	t.Helper()
 	ctx := deadline(t, 20*time.Second)
@@ -60,7 +60,7 @@ func set(t *testing.T, target *Target, key string) {
 	all := target.Client()
 	defer all.Close()
 	if v, err := all.Get(ctx, key).Result(); err != nil || v != "v" {
-		t.Errorf("GET: %q, %v", v, err)
+		t.Errorf(`GET: %q, %v, want "v"`, v, err)
 	}
 }
 
@@ -80,11 +80,11 @@ func TestSingle(t *testing.T) {
 func TestEviction(t *testing.T) {
 	s := redistest.Start(t, "maxmemory-policy allkeys-lru")
 	if err := parse(t, s.URL()).Check(deadline(t, 20*time.Second)); !errors.Is(err, ErrEvicts) || !strings.Contains(err.Error(), "allkeys-lru") || !strings.Contains(err.Error(), s.Addr) {
-		t.Errorf("Check: %v, want ErrEvicts with the address and what it has", err)
+		t.Errorf("Check: %v, want ErrEvicts with the address and the policy", err)
 	}
 }
 
-// The right to say INFO is all that Check needs.
+// Check needs only the right to run INFO.
 func TestCheckByAUserWithFewRights(t *testing.T) {
 	s := redistest.Start(t, "user few on >pass -@all +info +hello +auth", "user none on >pass -@all +hello +auth +get")
 	if err := parse(t, strings.Replace(s.URL(), "redis://", "redis://few:pass@", 1)).Check(deadline(t, 20*time.Second)); err != nil {
@@ -92,7 +92,7 @@ func TestCheckByAUserWithFewRights(t *testing.T) {
 	}
 	err := parse(t, strings.Replace(s.URL(), "redis://", "redis://none:pass@", 1)).Check(deadline(t, 20*time.Second))
 	if err == nil || !strings.Contains(err.Error(), "NOPERM") {
-		t.Errorf("Check without INFO: %v, want what is missing", err)
+		t.Errorf("Check without INFO: %v, want the missing right", err)
 	}
 }
 
@@ -105,7 +105,7 @@ func TestAbsent(t *testing.T) {
 		t.Errorf("Check: %v", err)
 	}
 	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %v", took)
+		t.Errorf("it took %v, want at most %v", took, 5*time.Second)
 	}
 }
 
@@ -118,13 +118,13 @@ func TestSentinels(t *testing.T) {
 		t.Errorf("Check: %v", err)
 	}
 
-	// One that stands still holds nobody up: the others agree.
+	// A paused Sentinel delays nothing, because the others agree.
 	primary := s.Primary().Addr
 	s.Sentinels[0].Pause()
 	began := time.Now()
 	awaitPrimary(t, target, "k", primary)
 	if took := time.Since(began); took > patience/2 {
-		t.Errorf("with a silent Sentinel it took %v", took)
+		t.Errorf("with a silent Sentinel it took %v, want at most %v", took, patience/2)
 	}
 	s.Sentinels[0].Resume()
 
@@ -149,7 +149,7 @@ func TestCluster(t *testing.T) {
 	if err := target.Check(deadline(t, 20*time.Second)); err != nil {
 		t.Errorf("Check: %v", err)
 	}
-	// The other nodes are known by now: the one that the URL names may be away.
+	// The other nodes are known by now, so the one in the URL may be unreachable.
 	key := "1"
 	for i := 2; c.Owner(c.Slot(key)) != seed; i++ {
 		key = strconv.Itoa(i)

@@ -46,11 +46,11 @@ func TestSentinelsHaveCredentialsOfTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o := target.ask; o.Username != "su" || o.Password != "sp" || o.DB != 0 {
-		t.Errorf("Sentinels are asked as %q with %q, db %d", o.Username, o.Password, o.DB)
+		t.Errorf(`Sentinels are asked as %q with %q, db %d, want "su", "sp", 0`, o.Username, o.Password, o.DB)
 	}
 }
 
-// What is fixed stays so whatever the URL says; the rest passes through.
+// A URL cannot change fixed options; the others are passed through.
 func TestSettings(t *testing.T) {
 	for _, url := range []string{
 		"redis://h?max_retries=9&protocol=3&read_timeout=7s&pool_size=3",
@@ -65,10 +65,10 @@ func TestSettings(t *testing.T) {
 		o := target.at("x:1")
 		if o.MaxRetries != -1 || o.Protocol != 2 || !o.ContextTimeoutEnabled || !o.DisableIdentity || o.DialerRetries != 1 ||
 			o.MaintNotificationsConfig.Mode != maintnotifications.ModeDisabled {
-			t.Errorf("%s: %+v", url, o)
+			t.Errorf("%s: got options %+v", url, o)
 		}
 		if o.ReadTimeout != 7*time.Second || o.PoolSize != 3 {
-			t.Errorf("%s: the read timeout is %v, the pool size %d", url, o.ReadTimeout, o.PoolSize)
+			t.Errorf("%s: the read timeout is %v, the pool size %d, want %v, 3", url, o.ReadTimeout, o.PoolSize, 7*time.Second)
 		}
 	}
 }
@@ -112,8 +112,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Passwords that somebody forgot to encode are cut in two by their special
-// characters, and neither half may be shown.
+// An unencoded password is split at its special characters, and neither part may be shown.
 func TestErrorsShowNoPassword(t *testing.T) {
 	for _, password := range []string{"xyz%zzqqq", "xyz/qqq", "xyz#qqq", "xyz?qqq", "12#xyz", "12/xyz", "12?xyz", "xyz qqq", "xyz@qqq", "xyz[qqq", "\x7fxyz"} {
 		for _, scheme := range []string{"redis", "redis+sentinel", "redis+cluster", "nope"} {

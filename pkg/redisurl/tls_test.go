@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/redistest"
 )
 
-// startTLS starts a server that speaks TLS too, and returns where.
+// startTLS starts a server that also accepts TLS, and returns its TLS address.
 func startTLS(t *testing.T, certificate, key string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,7 +50,7 @@ func TestServersProveTheirName(t *testing.T) {
 	}
 }
 
-// A server that accepts and says nothing: the handshake ends with the context.
+// With a server that accepts and sends nothing, the handshake ends with the context.
 func TestTLSHeedsTheContext(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -62,9 +62,9 @@ func TestTLSHeedsTheContext(t *testing.T) {
 	began := time.Now()
 	o := parse(t, "rediss://"+silent.Addr().String()).at(silent.Addr().String())
 	if _, err := o.Dialer(ctx, "tcp", o.Addr); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Dial: %v", err)
+		t.Errorf("Dial: %v, want context.DeadlineExceeded", err)
 	}
 	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("it took %v", took)
+		t.Errorf("it took %v, want at most %v", took, 3*time.Second)
 	}
 }

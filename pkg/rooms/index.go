@@ -12,10 +12,9 @@ const shards = 64
 // An Index holds the members of every room of one node. The zero Index is empty and ready to use;
 // it must not be copied. All methods are safe for concurrent use.
 //
-// Reads use a snapshot: iterating over it holds no lock, however long it takes, so joins and leaves
-// never wait for a fan-out. A member that is in the room throughout is seen once; one that joins or
-// leaves meanwhile may or may not be seen. A room exists while it has members, and costs nothing
-// afterwards.
+// Reads use a snapshot: iterating over it holds no lock, so joins and leaves never wait for a
+// fan-out. A member that is in the room throughout is seen once; one that joins or leaves meanwhile
+// may or may not be seen. A room exists while it has members, and costs nothing afterwards.
 type Index[M comparable] struct {
 	shards [shards]shard[M]
 }

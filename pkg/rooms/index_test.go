@@ -17,7 +17,7 @@ var (
 	game  = rooms.InNamed("/", "game")
 )
 
-func TestIndexKnowsWhoIsWhere(t *testing.T) {
+func TestIndexHoldsMemberships(t *testing.T) {
 	var x rooms.Index[string]
 	if !x.Add(lobby, "ann") || x.Add(lobby, "ann") {
 		t.Error("Add must say yes the first time and no the second")
@@ -45,7 +45,7 @@ func TestIndexKnowsWhoIsWhere(t *testing.T) {
 	}
 }
 
-// A room is what its kind makes it: the name alone proves nothing.
+// Rooms of different kinds with the same name are different.
 func TestRoomsOfDifferentKindsAreDifferent(t *testing.T) {
 	var x rooms.Index[string]
 	x.Add(rooms.InOwn("/", "id-1"), "victim")
@@ -71,17 +71,17 @@ func TestCandidatesComeOnce(t *testing.T) {
 		{[]rooms.Room{lobby, lobby}, []string{"ann", "bob"}},
 		{[]rooms.Room{lobby, empty, game}, []string{"ann", "bob", "cat"}},
 	} {
-		// Except is not looked at here: only Match decides.
+		// Except is not applied here: only Match decides.
 		target := rooms.Target{To: c.to, Except: []rooms.Room{game}}
 		expectMembers(t, x.Candidates(target), c.want...)
 	}
 	for range x.Candidates(rooms.Target{To: []rooms.Room{lobby, game}}) {
-		break // stops without a word
+		break // stops early
 	}
 }
 
-// The index is held against a plain map through growth, shrinking and walks in
-// between; every view must go on showing the moment at which it was taken.
+// The index is compared with a plain map during growth, shrinking and walks. Every view
+// must keep the state at which it was taken.
 func TestIndexAgreesWithAMap(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -96,7 +96,7 @@ func TestIndexAgreesWithAMap(t *testing.T) {
 		views []view
 	)
 	for step := range 60_000 {
-		// The room swells and shrinks: up to 5,000 of 10,000 possible members.
+		// The room grows and shrinks: up to 5,000 of 10,000 possible members.
 		m := rng.IntN(10_000)
 		joins := rng.IntN(100) < 70
 		if step/15_000%2 == 1 {
@@ -129,10 +129,9 @@ func TestIndexAgreesWithAMap(t *testing.T) {
 	}
 }
 
-// The last member leaves while another joins, over and over: the joiner must be
-// found, however the two are interleaved. Each round lets both go at once, one a
-// little ahead of the other.
-func TestBirthAndDeathOfARoomLoseNobody(t *testing.T) {
+// The last member leaves while another joins, repeatedly: the joining member must be found
+// in every interleaving. Each round starts both together, one a little ahead of the other.
+func TestConcurrentCreationAndRemovalOfARoom(t *testing.T) {
 	const rounds = 50_000
 	var x rooms.Index[string]
 	var started, left atomic.Int64
@@ -147,7 +146,7 @@ func TestBirthAndDeathOfARoomLoseNobody(t *testing.T) {
 		}
 	})
 	defer wg.Wait()
-	defer started.Store(rounds) // sends the leaver through if this fails
+	defer started.Store(rounds) // releases the leaving goroutine if this fails
 	for round := range int64(rounds) {
 		started.Store(round + 1)
 		spin(int(round) % 16)
@@ -178,8 +177,8 @@ func spin(n int) {
 	}
 }
 
-// The same in a crowd, with the scheduler asked to switch at the worst moments.
-func TestACrowdAtTheDoorLosesNobody(t *testing.T) {
+// The same with many goroutines that yield to the scheduler at critical moments.
+func TestConcurrentAddsToARoom(t *testing.T) {
 	const workers, rounds = 8, 3_000
 	var x rooms.Index[int]
 	var lost atomic.Int64
@@ -205,12 +204,12 @@ func TestACrowdAtTheDoorLosesNobody(t *testing.T) {
 	}
 	wg.Wait()
 	if n := lost.Load(); n > 0 {
-		t.Errorf("%d times a member was not in the room that it had joined", n)
+		t.Errorf("%d times a member was not in the room that it had joined, want 0", n)
 	}
 }
 
-// Walks see those who are there all the while exactly once, whatever the others
-// do: enough of them to make the table grow and shrink under the walk.
+// Walks see members that are present throughout exactly once, while enough others join and
+// leave to make the table grow and shrink during the walk.
 func TestWalksSeeEveryStayerOnce(t *testing.T) {
 	const stayers, movers, walks = 1_000, 4_000, 50
 	var x rooms.Index[int]
@@ -250,7 +249,7 @@ func TestWalksSeeEveryStayerOnce(t *testing.T) {
 			}
 			for m, n := range count {
 				if n != 1 {
-					t.Fatalf("member %d was seen %d times", m, n)
+					t.Fatalf("member %d was seen %d times, want 1", m, n)
 				}
 			}
 			for m := range stayers {
@@ -262,7 +261,7 @@ func TestWalksSeeEveryStayerOnce(t *testing.T) {
 	}
 }
 
-// Nobody waits for a walk: its own goroutine joins and leaves from inside it.
+// Joins and leaves do not wait for a walk: its own goroutine joins and leaves during it.
 func TestWalksHoldNoLock(t *testing.T) {
 	var x rooms.Index[int]
 	for m := range 1_000 {
@@ -288,11 +287,11 @@ func TestWalkAllocatesNothingPerMember(t *testing.T) {
 		}
 	})
 	if allocs > 4 {
-		t.Errorf("a walk over 10,000 members allocates %v times", allocs)
+		t.Errorf("a walk over 10,000 members allocates %v times, want at most 4", allocs)
 	}
 }
 
-// A join into a large room that is being walked copies a part of it.
+// A join into a large room during a walk copies a part of the room.
 func TestJoinCopiesLittle(t *testing.T) {
 	var x rooms.Index[*int]
 	for range 100_000 {
@@ -308,7 +307,7 @@ func TestJoinCopiesLittle(t *testing.T) {
 	}
 	runtime.ReadMemStats(&after)
 	if perJoin := (after.TotalAlloc - before.TotalAlloc) / joins; perJoin > 20_000 {
-		t.Errorf("a join into a room of 100,000 allocates %d bytes", perJoin)
+		t.Errorf("a join into a room of 100,000 allocates %d bytes, want at most 20_000", perJoin)
 	}
 }
 

@@ -28,7 +28,7 @@ func TestMatch(t *testing.T) {
 	} {
 		in := func(r rooms.Room) bool { return slices.Contains(c.in, r) }
 		if got := c.target.Match(in); got != c.want {
-			t.Errorf("%s: Match = %v", c.name, got)
+			t.Errorf("%s: Match = %v, want %v", c.name, got, c.want)
 		}
 	}
 }

@@ -13,10 +13,10 @@ const load = 128
 
 var seed = maphash.MakeSeed()
 
-// A set is one room's members, as a hash table that can be iterated while it changes: view returns
-// the table itself, and later changes copy the parts that they touch, once for each view, instead
-// of changing them in place. The table grows and shrinks by one bucket at a time (linear hashing),
-// so that no single join ever moves more than a bucket.
+// A set is one room's members, as a hash table that can be iterated while it changes. view returns
+// the table itself. Later changes copy the parts that they touch, once for each view, instead of
+// changing them in place. The table grows and shrinks by one bucket at a time (linear hashing), so
+// that no single join ever moves more than a bucket.
 //
 // A set is not safe for concurrent use; its views are.
 type set[M comparable] struct {

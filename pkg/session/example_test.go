@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A client comes back on another node: its session is claimed, and the node that
-// had it can change nothing more.
+// A client reconnects to another node: its session is claimed, and the former owner can no
+// longer change it.
 func ExampleStore() {
 	ctx := context.Background()
 	const window = 2 * time.Minute
@@ -40,11 +40,11 @@ func ExampleStore() {
 	// true
 }
 
-// A store's writes can be counted where they are caused.
+// A caller can count the bytes that its writes cause.
 func ExampleOnWrite() {
 	sent := 0
 	ctx := session.OnWrite(context.Background(), func(bytes int) { sent += bytes })
-	session.CountWrite(ctx, 300) // a store's Save does so before it sends something
+	session.CountWrite(ctx, 300) // a store's Save does so before it sends bytes
 	fmt.Println(sent)
 	// Output: 300
 }

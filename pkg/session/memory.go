@@ -64,8 +64,8 @@ func (m *Memory) Save(ctx context.Context, s Session, ttl time.Duration) error {
 	return nil
 }
 
-// Claim implements [Store]. It calls check without a lock, and once more if the
-// session has changed meanwhile.
+// Claim implements [Store]. It calls check without a lock, and again if the session has
+// changed meanwhile.
 func (m *Memory) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(Session) error) (Session, string, error) {
 	for {
 		if err := context.Cause(ctx); err != nil {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestSessionsLiveExactlyTheirTime(t *testing.T) {
+func TestSessionsExpireAfterTheirTTL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMemory()
 		s := Session{PID: "p", Fence: 1}
@@ -30,8 +30,8 @@ func TestSessionsLiveExactlyTheirTime(t *testing.T) {
 	})
 }
 
-// Sessions that nobody asks for any more go, too: at a steady rate of new ones
-// the store holds at most about twice those that are alive.
+// Expired sessions that are never requested are removed, too: at a steady rate of new ones
+// the store holds at most about twice the live sessions.
 func TestExpiredSessionsAreSwept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const alive = 1000
@@ -46,7 +46,7 @@ func TestExpiredSessionsAreSwept(t *testing.T) {
 				}
 			}
 			if n := len(m.all); n > 2*alive+2 || n != len(m.byPID) {
-				t.Fatalf("after %d sessions %d are held, and %d by their id", i+1, n, len(m.byPID))
+				t.Fatalf("after %d sessions %d are held, and %d by their id, want at most %d, %d", i+1, n, len(m.byPID), 2*alive+2, len(m.byPID))
 			}
 			time.Sleep(time.Millisecond)
 		}
@@ -55,7 +55,7 @@ func TestExpiredSessionsAreSwept(t *testing.T) {
 				t.Fatalf("session %d is not where it should be", i)
 			}
 		}
-		// After a rush the few that come later clear up.
+		// After a burst a few later sessions remove the expired ones.
 		time.Sleep(time.Hour)
 		const late = 3 * alive
 		for i := range late {

@@ -28,8 +28,8 @@ var (
 	ErrTooLarge = errors.New("session: too large")
 )
 
-// A Session is the state needed to continue a socket. It is a value: stores copy what they are
-// given and what they return.
+// A Session is the state needed to continue a socket. It is a value: stores copy their
+// arguments and results.
 type Session struct {
 	PID       string // the private id that authenticates the client; a secret
 	ID        string // the public socket id
@@ -63,20 +63,21 @@ type Ref struct {
 // serializes the writes of one session. After any error other than those above, or that of check,
 // it is unknown whether the call had an effect.
 type Store interface {
-	// Create stores a new session with the fence 1, whatever s says. The session expires after ttl
-	// unless that is extended. Create returns ErrExists if its PID is in use, or ErrTooLarge.
+	// Create stores a new session with the fence 1, ignoring s.Fence. The session expires after
+	// ttl unless its expiry is extended. Create returns ErrExists if its PID is in use, or
+	// ErrTooLarge.
 	Create(ctx context.Context, s Session, ttl time.Duration) error
 
 	// Save replaces a session and sets its expiry to ttl from now. It never creates one: it returns
 	// ErrNotFound if the session no longer exists, ErrFenced if its fence is not that of the last
-	// claim, or ErrTooLarge. It reports what it sends to the function of [OnWrite].
+	// claim, or ErrTooLarge. It reports the bytes that it sends to the function of [OnWrite].
 	Save(ctx context.Context, s Session, ttl time.Duration) error
 
 	// Claim makes a node the owner, adds one to the fence, sets the expiry to ttl from now, and
 	// returns the session in its new state, with Owner set to by. It also returns the former
 	// owner's name. check, unless nil, is called with the session first, possibly more than once;
 	// if it returns an error Claim returns that, and nothing has changed. Concurrent claims get
-	// different fences. A claim never deletes, so one that was lost in flight can be repeated.
+	// different fences. A claim never deletes, so a claim whose answer was lost can be repeated.
 	// Claim returns ErrNotFound if the session no longer exists, and ErrUndecodable if it cannot be
 	// decoded.
 	Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(Session) error) (s Session, former string, err error)

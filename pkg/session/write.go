@@ -4,8 +4,8 @@ import "context"
 
 type writeKey struct{}
 
-// OnWrite returns a context with which Save reports how many bytes it sends outside of the process,
-// if it sends any. The function is called on Save's goroutine.
+// OnWrite returns a context with which Save calls report with the number of bytes that it sends out
+// of the process, if it sends any. report is called on Save's goroutine.
 func OnWrite(ctx context.Context, report func(bytes int)) context.Context {
 	return context.WithValue(ctx, writeKey{}, report)
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // An ackOrder holds the acks of one socket until the socket has been given the events that its own
-// handlers published and that it receives: events go through the feed, acks do not. It is nil for a
-// socket whose handlers publish nothing. The socket's lock guards it.
+// handlers published and that it receives, because events pass through the feed and acks do not. It
+// is nil for a socket whose handlers publish nothing. The socket's lock guards it.
 type ackOrder struct {
 	// published are the newest positions of such events, at most one in each
 	// partition. Positions that the feed has passed are removed by the next ack.
@@ -35,8 +35,8 @@ type heldAck struct {
 	until   time.Time
 }
 
-// A socketContext is the root of its socket's context, by which the socket is known to
-// what a handler calls.
+// A socketContext is the root of its socket's context. It identifies the socket to
+// functions that a handler calls.
 type socketContext Socket
 
 type socketKey struct{}
@@ -62,7 +62,8 @@ func (f *feed) brings(r adapter.Receipt) bool {
 // published notes the position of an event that the socket is expected to receive. Until the event
 // arrives, the socket may leave an excepted room and so receive it, or leave the room that the
 // first of several copies is for and so receive the next copy: both positions are noted. A room
-// that a held command may join counts as joined, and so does one that it has left behind the event.
+// that a held command may join counts as joined. So does a room that the socket has left at a
+// position behind the event.
 func (s *Socket) published(target rooms.Target, r adapter.Receipt) {
 	if len(target.To) == 0 || target.To[0].Namespace != s.nsName {
 		return
@@ -256,7 +257,7 @@ func (s *Socket) expireAcks() {
 	}
 }
 
-// releaseAcks sends the acks that need not be held any longer. s.mu is held.
+// releaseAcks sends the acks that no longer need to be held. s.mu is held.
 func (s *Socket) releaseAcks() {
 	o := s.order.Load()
 	if o == nil || s.gate.closed() {
@@ -311,8 +312,8 @@ func (s *Socket) afterAcks(f func()) {
 	f()
 }
 
-// openGate removes one reason for the gate to be shut, passes what was held, and then sends the
-// acks that waited for the gate. s.mu is held.
+// openGate removes one reason for the gate to be shut, passes the held deliveries, and then
+// sends the acks that waited for the gate. s.mu is held.
 func (s *Socket) openGate() {
 	s.gate.open(s.pass)
 	if s.gate.shut == 0 {

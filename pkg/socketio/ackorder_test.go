@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A delayed adapter hands out events only while it is open.
+// A delayed adapter delivers events only while it is open.
 type delayed struct {
 	adapter.Adapter
 	open chan chan struct{} // holds a channel that is closed when it is open
@@ -59,7 +59,7 @@ func startDelayed(t *testing.T, o Options) (*testNode, *delayed) {
 	return start(t, o), d
 }
 
-// ask sends an event that asks for an ack, and returns how the ack begins.
+// ask sends an event that requests an ack, and returns the beginning of the ack.
 func (w *wire) ask(array string) (ack string) {
 	w.acks++
 	ack = fmt.Sprintf("43%s%d", w.prefix(), w.acks)
@@ -74,8 +74,8 @@ func (w *wire) wantAck(ack string) {
 	}
 }
 
-// However a handler publishes an event that its own client receives, the client gets
-// it before the handler's ack.
+// If a handler publishes an event that its own client receives, by any method, the client
+// gets it before the handler's ack.
 func TestAckFollowsEventsOfItsHandler(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -118,7 +118,7 @@ func TestAckFollowsEventsOfItsHandler(t *testing.T) {
 	}
 }
 
-// A joinLater adapter subscribes to the room "later" once something has been published to it.
+// A joinLater adapter subscribes to the room "later" after the first event to it.
 type joinLater struct {
 	adapter.Adapter
 	adapter.ProgressReporter
@@ -133,8 +133,8 @@ func (a *joinLater) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.
 	return a.Adapter.Subscribe(ctx, list...)
 }
 
-// What a handler publishes to a room that somebody else is joining the client to comes
-// before the client is in the room: it holds no ack back, also where no other event follows.
+// An event that a handler publishes to a room while another caller joins the client to it
+// precedes the join: it does not hold back the ack, also if no other event follows.
 func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
@@ -162,8 +162,8 @@ func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
 	}
 }
 
-// Events that its own client does not receive hold no ack back, nor do events of other
-// publishers.
+// Events that the handler's own client does not receive do not hold back acks, nor do
+// events of other publishers.
 func TestAckDoesNotWaitForOthersEvents(t *testing.T) {
 	n, feed := startDelayed(t, Options{})
 	n.On("others", func(ctx context.Context, e *Event) error {
@@ -185,8 +185,8 @@ func TestAckDoesNotWaitForOthersEvents(t *testing.T) {
 	w.call(`["others"]`)
 }
 
-// An ack waits until the feed has come to the event, then while the gate of its socket
-// is shut, and does not hold later events back.
+// An ack waits until the feed has reached the event, then while the gate of its socket is
+// shut, and does not hold back later events.
 func TestAckWaitsForFeedAndGate(t *testing.T) {
 	n, feed := startDelayed(t, Options{})
 	published := make(chan struct{})
@@ -363,7 +363,7 @@ func TestHeldAcksAreBoundedInBytes(t *testing.T) {
 	}
 }
 
-// One ack is held, however large it is.
+// One ack of any size is held.
 func TestALargeAckFollowsItsEvent(t *testing.T) {
 	o := Options{AckTimeout: time.Hour}
 	o.Engine.SendQueueBytes = 1000
@@ -385,8 +385,8 @@ func TestALargeAckFollowsItsEvent(t *testing.T) {
 	w.wantAck(ack)
 }
 
-// A drain does not end before what is held has been sent, and the end of a socket
-// loses no ack.
+// A drain does not end before held acks have been sent, and the end of a socket loses no
+// ack.
 func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
 	ends := map[string]func(n *testNode, s *Socket){
 		"drain":      func(n *testNode, s *Socket) { _ = n.Drain(context.Background(), 0) },
@@ -429,8 +429,8 @@ func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
 	}
 }
 
-// The queue of a partition releases in the order of positions, whatever the order in
-// which they were added, and keeps no memory of a burst.
+// The queue of a partition releases waits in the order of positions, for any order in which
+// they were added, and keeps no memory of a burst.
 func TestWaitQueue(t *testing.T) {
 	var q waitQueue
 	at := func(i int) adapter.Position { return adapter.Position{Ms: 1, Seq: uint64(i)} }
@@ -448,17 +448,17 @@ func TestWaitQueue(t *testing.T) {
 			next++
 		}
 		if next != upTo+1 {
-			t.Fatalf("released %d up to %d", next, upTo)
+			t.Fatalf("released %d up to %d, want %d", next, upTo, upTo+1)
 		}
 	}
 	if cap(q.waits) > keepWaits || q.head != 0 {
-		t.Errorf("kept: capacity %d, head %d", cap(q.waits), q.head)
+		t.Errorf("kept: capacity %d, head %d, want at most %d, 0", cap(q.waits), q.head, keepWaits)
 	}
 }
 
-// Of an event in several partitions a socket's acks wait for the copies in which the socket
-// is meant: the others may not come to its node at all. Of two such copies the second is
-// delivered if the socket leaves the room of the first before that comes.
+// A socket's acks wait for those copies of an event that are for the socket: the others may
+// never reach its node. Of two such copies the second is delivered if the socket leaves the
+// room of the first before that arrives.
 func TestAckWaitsForItsOwnCopy(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -512,8 +512,8 @@ func TestAckFollowsLocalEventThatIsHeld(t *testing.T) {
 	w.wantAck(ack)
 }
 
-// A handler may leave a room that the event excepted: then its client receives the event
-// if that comes later.
+// A handler may leave a room that the event excepted: then its client receives the event if
+// it arrives later.
 func TestAckAfterLeavingAnExceptedRoom(t *testing.T) {
 	for way, leave := range map[string]func(context.Context, *testNode, *Socket) error{
 		"itself": func(ctx context.Context, _ *testNode, s *Socket) error { return s.Leave(ctx, "x") },
@@ -569,11 +569,12 @@ func TestAckDoesNotWaitForAnotherServersEvent(t *testing.T) {
 	other.want(`["told"]`)
 	w.wantAck(ack)
 	if late := a.Stats().AcksLate; late != 0 {
-		t.Errorf("%d acks were late", late)
+		t.Errorf("%d acks were late, want 0", late)
 	}
 }
 
-// What a handler publishes to a room before it makes its socket leave it reaches its client.
+// An event that a handler publishes to a room before its socket leaves the room reaches its
+// client.
 func TestLeaveFollowsEventsOfItsHandler(t *testing.T) {
 	for what, leave := range map[string]func(ctx context.Context, s *Socket) error{
 		"Leave": func(ctx context.Context, s *Socket) error { return s.Leave(ctx, "r") },
@@ -611,7 +612,7 @@ func TestLeaveFollowsEventsOfItsHandler(t *testing.T) {
 	}
 }
 
-// A socket that is gone leaves no room, so its Leave, as in OnDisconnecting, does not wait.
+// A Leave of a socket that has ended, as in OnDisconnecting, does not wait.
 func TestLeaveOfASocketThatIsGoneDoesNotWait(t *testing.T) {
 	n, d := startDelayed(t, Options{})
 	n.On("emit", func(ctx context.Context, e *Event) error { return n.Emit(ctx, "n") })
@@ -627,7 +628,7 @@ func TestLeaveOfASocketThatIsGoneDoesNotWait(t *testing.T) {
 		return o != nil && len(o.published) > 0
 	})
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	left := make(chan error, 1)
 	go func() { left <- s.Leave(context.Background(), "r") }()
 	eventually(t, "it has returned", func() bool {

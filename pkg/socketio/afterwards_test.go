@@ -10,7 +10,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// What a caller does with a socket after a command comes after the command.
+// A caller's change of a socket after a command takes effect after the command.
 func TestJoinAndLeaveAfterCommands(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -29,7 +29,8 @@ func TestJoinAndLeaveAfterCommands(t *testing.T) {
 	w.quiet()
 }
 
-// A change waits until commands that have come are stored, and ends with the socket.
+// A change waits until commands that the feed has reached are stored, and ends with the
+// socket.
 func TestAChangeWaitsForCommands(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("a")
@@ -78,8 +79,8 @@ type droplessSessions struct{ session.Store }
 
 func (droplessSessions) Drop(context.Context, session.Ref) error { return context.DeadlineExceeded }
 
-// Nothing passes a disconnect: a client whose session could not be ended has no offset
-// behind it, and a recovery comes to it.
+// No event passes a disconnect: a client whose session could not be ended has no offset
+// behind the disconnect, and a recovery reaches it.
 func TestNothingPassesADisconnect(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	c.sessions = droplessSessions{c.sessions}
@@ -100,7 +101,7 @@ func TestNothingPassesADisconnect(t *testing.T) {
 	if m := w.next(); m != "41" {
 		t.Errorf("got %q, want a disconnect", m)
 	}
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	w.cut()
 	if n.back(t, w).sid == w.sid {
 		t.Error("recovered")
@@ -121,8 +122,8 @@ func behindCluster(t *testing.T) (n1, n2 *testNode, feed *delayed) {
 	return n1, n2, feed
 }
 
-// SocketsLeave ends what an older SocketsJoin gives a socket that has joined the room by
-// itself meanwhile, on a node that has come to neither.
+// SocketsLeave ends the membership by an older SocketsJoin of a socket that has joined the
+// room by itself meanwhile, on a node that has reached neither command.
 func TestSocketsLeaveBeforeAJoinThatTheNodeHasNotComeTo(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		n1, n2, feed := behindCluster(t)
@@ -149,8 +150,8 @@ func TestSocketsLeaveBeforeAJoinThatTheNodeHasNotComeTo(t *testing.T) {
 	}
 }
 
-// A room that a client has left right behind a command is not given back for the time
-// until the client joins it again.
+// A client that leaves a room right behind a command does not get the room's events up to
+// its next join.
 func TestLeaveRightBehindSocketsJoin(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -171,8 +172,8 @@ func TestLeaveRightBehindSocketsJoin(t *testing.T) {
 	}
 }
 
-// A command waits for the feed also if its only target is still being put into the room
-// by the command before it.
+// A command waits for the feed also if its only target is still being joined to the room by
+// the previous command.
 func TestACommandIsAwaitedForAJoiningMember(t *testing.T) {
 	n, feed := startDelayed(t, Options{})
 	w := n.client(t)
@@ -206,7 +207,7 @@ func TestAChangeEndsWithASocketThatIsNotConnected(t *testing.T) {
 		entering <- r.socket
 		return nil
 	})
-	for range 30 { // which of the two is first is open
+	for range 30 { // either of the two may be first
 		n.dial(t).write("40")
 		s := <-entering
 		eventually(t, "it is placed", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.placed })
@@ -224,7 +225,7 @@ func TestAChangeEndsWithASocketThatIsNotConnected(t *testing.T) {
 	}
 }
 
-// failingCreates is a store that can't create sessions, which it says when fail does.
+// failingCreates is a store that cannot create sessions, and returns when fail does.
 type failingCreates struct {
 	session.Store
 	fail chan struct{}

@@ -13,7 +13,7 @@ type Answers struct {
 	got  []Answer
 	err  error
 	done bool
-	more chan struct{} // closed when an answer has arrived since
+	more chan struct{} // closed when the next answer arrives
 }
 
 // All yields the answers in order of arrival and waits for pending ones. If an answer is missing,

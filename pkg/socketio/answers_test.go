@@ -10,8 +10,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// EmitWithAck sends whether or not anybody ranges over its answers, and they can be
-// ranged over again.
+// EmitWithAck sends even if its answers are not read, and they can be read again.
 func TestEmitWithAckSendsBeforeItReturns(t *testing.T) {
 	n := start(t, Options{})
 	a, b := n.client(t), n.client(t)
@@ -68,17 +67,17 @@ func TestEmitWithAckReturnsWhyItIsNotSent(t *testing.T) {
 			t.Errorf("%s: no error for a value that cannot be encoded", name)
 		}
 		if err := ask(ended); !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: got %v for a context that has ended", name, err)
+			t.Errorf("%s: got %v for a context that has ended, want context.Canceled", name, err)
 		}
 	}
 	n.queries.mu.Lock()
 	defer n.queries.mu.Unlock()
 	if len(n.queries.open) > 0 {
-		t.Errorf("%d questions are left", len(n.queries.open))
+		t.Errorf("%d questions are left, want 0", len(n.queries.open))
 	}
 }
 
-// An ack whose values cannot be encoded does not use the ack up.
+// An ack whose values cannot be encoded can be repeated.
 func TestFailedAckCanBeRepeated(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "1", Options{}), c.node(t, "2", Options{})
@@ -91,13 +90,13 @@ func TestFailedAckCanBeRepeated(t *testing.T) {
 	n2.OnServerSide("q", handler)
 	w := n1.client(t)
 	if got := w.call(`["q"]`); got != `["well"]` {
-		t.Errorf("acked %s", got)
+		t.Errorf("acked %s, want %s", got, `["well"]`)
 	}
 	answers, err := n1.ServerSideEmitWithAck(t.Context(), "q")
 	must(t, err)
 	for answer, err := range answers.All() {
 		if got := fmt.Sprintf("%s %v", answer.Raw(0), err); got != `"well" <nil>` {
-			t.Errorf("answered %s", got)
+			t.Errorf("answered %s, want %s", got, `"well" <nil>`)
 		}
 	}
 	for range 2 {

@@ -19,7 +19,7 @@ type audience struct {
 }
 
 // mayAnswer reports whether a node that has not answered at all may still do so, given the membership
-// as it was read after the query was published. A node that has left, or whose feed was
+// as it was read after the query was published. A node that has left the cluster, or whose feed was
 // interrupted, may never have received the query.
 func mayAnswer(m adapter.Member, now []adapter.Member) bool {
 	return slices.ContainsFunc(now, func(n adapter.Member) bool {

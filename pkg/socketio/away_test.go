@@ -17,8 +17,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// An absent is a client whose rooms are changed by commands, also while it is away,
-// and what it should have received.
+// An absent is a client whose rooms are changed by commands, also while it is disconnected,
+// with the events that it should receive.
 type absent struct {
 	t       *testing.T
 	random  *rand.Rand
@@ -33,8 +33,8 @@ var awayRooms = []string{"a", "b", "c", "d", "e"}
 
 func (a *absent) room() string { return awayRooms[a.random.IntN(len(awayRooms))] }
 
-// step publishes an event, or has a room joined or left by a command to the client's own
-// room, to everyone or to a room.
+// step publishes an event, or a command to join or leave a room, to the client's own room,
+// to everyone or to a room.
 func (a *absent) step() {
 	ctx, room := a.t.Context(), a.room()
 	target, reached, name := a.node.ToSocket(a.wire.sid), true, "itself"
@@ -77,9 +77,9 @@ func (a *absent) receive(n int) {
 	}
 }
 
-// A client that commands take into rooms and out of them while it is connected and
-// while it is away receives what is published to its rooms, once, however often it is
-// cut, and in whichever replay.
+// A client that commands join to rooms and remove from them, while it is connected and
+// while it is disconnected, receives the events of its rooms once, after any number of cuts
+// and in any replay.
 func TestCommandsWhileAway(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		for seed := range uint64(80) {
@@ -107,7 +107,7 @@ func TestCommandsWhileAway(t *testing.T) {
 					}
 					t.Log("cut; not received:", a.awaited)
 					a.wire.cut()
-					eventually(t, "gone", func() bool { return a.node.Len() == 0 })
+					eventually(t, "it has ended", func() bool { return a.node.Len() == 0 })
 					for range a.random.IntN(12) {
 						a.step()
 					}
@@ -115,7 +115,7 @@ func TestCommandsWhileAway(t *testing.T) {
 					was := a.wire
 					if a.wire = a.node.back(t, was); a.wire.sid != was.sid {
 						if partitions > 1 && a.node.Stats().Recoveries[refusedJoin] == 1 {
-							return // it was cut amid what a command had given it
+							return // it was cut in the middle of a command's late events
 						}
 						t.Fatalf("refused: %v", a.node.Stats().Recoveries)
 					}
@@ -141,7 +141,7 @@ func TestCommandsOfOneMillisecond(t *testing.T) {
 	group, room := c.room(0, 0), c.room(2, 0)
 	a := n.member(t, group)
 	a.cut()
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	var want []string
 	for i := range 5 {
 		must(t, n.To(group).Emit(t.Context(), "n", i))
@@ -158,8 +158,8 @@ func TestCommandsOfOneMillisecond(t *testing.T) {
 	}
 }
 
-// A room that a command has joined stays, and what it got comes once, although the room
-// to which the command was addressed is not kept, so that no replay reads the command.
+// A room that a command has joined stays, and its events come once, although the room to
+// which the command was addressed is not kept, so that no replay reads the command.
 func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 	for _, left := range []bool{false, true} {
 		t.Run(fmt.Sprint("left by command: ", left), func(t *testing.T) {
@@ -173,7 +173,7 @@ func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 			must(t, n.To(group).SocketsJoin(t.Context(), room))
 			a.joinedByCommand(n, room)
 			a.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			for i := range 3 {
 				must(t, n.To(room).Emit(t.Context(), "n", i+1))
 			}
@@ -184,7 +184,7 @@ func TestRoomOfACommandThatIsNotRead(t *testing.T) {
 			b := n.back(t, a)
 			b.want(numbered(1), numbered(2), numbered(3))
 			b.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			d := n.back(t, b)
 			d.quiet()
 			if d.sid != a.sid || n.Socket(d.sid).InRoom(room) == left {
@@ -201,9 +201,9 @@ func nextMillisecond() {
 	}
 }
 
-// A client that is cut amid several events which a command has given it late is told
-// that it can't be recovered, also if further events came to the room before the
-// command, because the clocks of the partitions were not read at one instant.
+// A client that is cut in the middle of several late events of a command is not recovered,
+// also if further events came to the room before the command, because the clocks of the
+// partitions were not read at one instant.
 func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, sender, slow := c.two(t)
@@ -227,16 +227,16 @@ func TestACutAmidLateEventsWhereTheClocksAreReadApart(t *testing.T) {
 	eventually(t, "joining", func() bool { return n2.Socket(a.sid).InRoom(room) })
 	slow.release(2)
 	a.want(numbered(0))
-	a.next() // lost on its way
+	a.next() // lost in flight
 	a.cut()
 	if b := n1.back(t, a); b.sid == a.sid || n1.Stats().Recoveries[refusedJoin] != 1 {
 		t.Errorf("recovered: %v (%v)", b.sid == a.sid, n1.Stats().Recoveries)
 	}
 }
 
-// What a command gives a client late bears the offset from before the command, but for the
-// last event. If that does not come, because a leave precedes it, the client's offset does not
-// say what it has received: it is given that again, or told so.
+// Late events of a command have the offset from before the command, except for the last one.
+// If the last one does not come, because a leave precedes it, the client's offset does not say
+// what it has received: it gets these events again, or is not recovered.
 func TestLateEventsBeforeALeave(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, _, slow := c.two(t)
@@ -256,16 +256,16 @@ func TestLateEventsBeforeALeave(t *testing.T) {
 	eventually(t, "the client has left", func() bool { return !n2.Socket(a.sid).InRoom(room) })
 	must(t, n2.Socket(a.sid).SetData(t.Context(), 1))
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n2.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n2.Len() == 0 })
 	b := n1.back(t, a)
 	if n1.Stats().Recoveries[refusedJoin] == 0 {
 		b.want(numbered(1))
 	}
 }
 
-// A command to a room that another one has just joined gives a client what came to its
-// rooms, although its node has come to it before it came to the other one, if it is cut
-// before, amid it or afterwards, and if it is not.
+// A command to a room that another command has just joined gives a client the events of its
+// rooms, although its node has reached it before the other one: if the client is cut
+// before, during or after it, and if it is not.
 func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 	for _, cut := range []string{"before", "amid it", "behind the events", "never"} {
 		t.Run("cut "+cut, func(t *testing.T) {
@@ -299,7 +299,7 @@ func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 				if cut == "amid it" {
 					close(store.release)
 				}
-				eventually(t, "the client is away", func() bool { return n2.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n2.Len() == 0 })
 				a = n1.back(t, a)
 			}
 			if cut == "before" || cut == "amid it" {
@@ -314,8 +314,8 @@ func TestACommandToARoomThatIsJoinedLate(t *testing.T) {
 	}
 }
 
-// A copy of an event that the client has received comes to it no more, also if it is
-// not let into the room any more of which it had it.
+// A copy of an event that the client has received does not come again, also if the client
+// may no longer be in the room of the received copy.
 func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, _, slow := c.two(t)
@@ -337,7 +337,7 @@ func TestCopyOfAnEventInARoomThatIsNotKept(t *testing.T) {
 	slow.release(3)
 }
 
-// A leave that is older than a stay does not make the stay count before its time.
+// A leave that is older than a stay does not make the stay count earlier.
 func TestLeaveBeforeAJoinInAReplay(t *testing.T) {
 	c := newSlowCluster(t)
 	n, _ := c.node(t, "a", Options{})
@@ -378,10 +378,9 @@ func (w *wire) joinedByCommand(n *testNode, room string) {
 	})
 }
 
-// What is published after SocketsJoin has returned reaches a client that has meanwhile
-// joined the room by itself, or by another command, while its node did not know of the
-// first one.
-func TestACommandThatTheSocketHasForestalled(t *testing.T) {
+// Events published after SocketsJoin has returned reach a client that has meanwhile joined
+// the room by itself, or by another command, while its node had not received the first one.
+func TestAJoinOvertakenByAnotherJoin(t *testing.T) {
 	for _, by := range []string{"itself", "a command"} {
 		for _, cut := range []bool{false, true} {
 			t.Run(fmt.Sprintf("joined by %s, cut %v", by, cut), func(t *testing.T) {
@@ -416,7 +415,7 @@ func TestACommandThatTheSocketHasForestalled(t *testing.T) {
 	}
 }
 
-// unsubscribing keeps what its server unsubscribes.
+// unsubscribing records the rooms that its server unsubscribes.
 type unsubscribing struct {
 	adapter.Adapter
 	mu    sync.Mutex
@@ -436,8 +435,8 @@ func (a *unsubscribing) has(r rooms.Room) bool {
 	return slices.Contains(a.rooms, r)
 }
 
-// A socket that ends while a command's join waits for its turn unsubscribes none of the
-// rooms that it has not subscribed: they may be others'.
+// A socket that ends while a command's join waits for its turn does not unsubscribe rooms
+// that it has not subscribed, because other sockets may use them.
 func TestASocketThatEndsAmidAJoinUnsubscribesOnlyItsOwnRooms(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	inner, err := c.memory.Node("a")
@@ -456,7 +455,7 @@ func TestASocketThatEndsAmidAJoinUnsubscribesOnlyItsOwnRooms(t *testing.T) {
 	eventually(t, "joining", func() bool { return s.InRoom("room") })
 	s.unplace()
 	if r := rooms.InNamed("/", "room"); a.has(r) {
-		t.Error("unsubscribed what it had not subscribed")
+		t.Error("unsubscribed a room that it had not subscribed")
 	}
 	if r := rooms.InNamed("/", "own"); !a.has(r) {
 		t.Error("its own room stays subscribed")
@@ -478,8 +477,8 @@ func (s *slowSaves) Save(ctx context.Context, v session.Session, ttl time.Durati
 	return s.Store.Save(ctx, v, ttl)
 }
 
-// Nothing is delivered behind a command that joins a room in which the socket is already,
-// before the session says so: an offset would hide the command from a recovery.
+// Nothing is delivered behind a command that joins a room in which the socket already is,
+// before the session contains that: an offset would hide the command from a recovery.
 func TestNothingPassesACommandThatIsNotStored(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("a")
@@ -530,15 +529,15 @@ func TestLeavingARoomThatACommandJoinedEarlier(t *testing.T) {
 	w.want(numbered(1))
 }
 
-// Commands may take a client into one room and out of it any number of times while it is
-// away: two passes find out where the room is to be read from.
+// Commands may join a client to one room and remove it any number of times while it is
+// disconnected: two passes determine the position from which the room must be read.
 func TestManyCommandsOfOneRoomWhileAway(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		t.Run(fmt.Sprint(partitions), func(t *testing.T) {
 			n := newCluster(adapter.MemoryOptions{Partitions: partitions}).node(t, "a", Options{})
 			w := n.client(t)
 			w.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			const pairs = 50
 			var want []string
 			for i := range pairs {
@@ -579,7 +578,7 @@ func TestCommandsThatAreNotHeldAreReadTogether(t *testing.T) {
 	n.replays.page = 1 // nothing is held
 	w := n.client(t)
 	w.cut()
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	const rooms = 400
 	for i := range rooms {
 		must(t, n.ToSocket(w.sid).SocketsJoin(t.Context(), fmt.Sprint(i)))
@@ -592,8 +591,8 @@ func TestCommandsThatAreNotHeldAreReadTogether(t *testing.T) {
 	}
 }
 
-// While a client is away, each command is addressed to the room that the one before has
-// joined.
+// While a client is disconnected, each command is addressed to the room that the previous
+// one has joined.
 func TestCommandsFromRoomToRoomWhileAway(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n := c.node(t, "a", Options{})
@@ -615,8 +614,8 @@ func TestCommandsFromRoomToRoomWhileAway(t *testing.T) {
 	b.inRooms(n, fmt.Sprint("r", rounds))
 }
 
-// Commands to rooms that commands have joined are not known to a replay when it first comes
-// to what follows them. It refuses nothing before it knows them.
+// A replay does not know commands to rooms that commands have joined when it first reaches
+// later events. It refuses nothing before it knows them.
 func TestRefusalDependsOnCommandsNotYetRead(t *testing.T) {
 	disconnect := func(b Broadcast) func(*testing.T) {
 		return func(t *testing.T) { must(t, b.DisconnectSockets(t.Context(), false)) }
@@ -665,7 +664,7 @@ func TestRefusalDependsOnCommandsNotYetRead(t *testing.T) {
 				w := n.client(t)
 				w.call(`["join","a"]`)
 				w.cut()
-				eventually(t, "gone", func() bool { return n.Len() == 0 })
+				eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 				for _, command := range tt.commands(n) {
 					command(t)
 				}

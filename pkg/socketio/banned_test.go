@@ -10,9 +10,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A command that takes something away and came while a client was away finds it in the
-// rooms that it was in then, although it may not keep them: who shows a weaker token must
-// not evade the command. What it may not keep gives it nothing.
+// A command that removes or disconnects a client, and came while the client was
+// disconnected, finds it in its rooms at that time, although it may not keep them: a weaker
+// token must not evade the command. Rooms that it may not keep give it no events.
 func TestCommandsByARoomThatIsNotKept(t *testing.T) {
 	type command func(t *testing.T, n *testNode) error
 	disconnect := func(t *testing.T, n *testNode) error { return n.To("team").DisconnectSockets(t.Context(), false) }
@@ -54,7 +54,7 @@ func TestCommandsByARoomThatIsNotKept(t *testing.T) {
 				a.event()
 				a.event()
 				a.cut()
-				eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 				must(t, n.To("team").Emit(t.Context(), "n", 3))
 				for _, command := range tt.commands {
 					must(t, command(t, n))
@@ -74,8 +74,8 @@ func TestCommandsByARoomThatIsNotKept(t *testing.T) {
 }
 
 // A client that was cut before it received the later copy of an event, because of which it
-// was not given an earlier one, is given the earlier one if it may not keep the later
-// one's room.
+// was not given an earlier one, gets the earlier one if it may not keep the later one's
+// room.
 func TestACopyApartThatWasNotReceived(t *testing.T) {
 	for _, keep := range []bool{true, false} {
 		t.Run(fmt.Sprint("keep ", keep), func(t *testing.T) {
@@ -112,9 +112,9 @@ func TestACopyApartThatWasNotReceived(t *testing.T) {
 	}
 }
 
-// A client that is cut again and again, each time after one event of what it missed, and
-// whose token becomes weaker after its first recovery, gets everything of the room that a
-// command had joined it to then, once and in order, although the command is not for it any more.
+// A client is cut repeatedly, each time after one of its missed events, and its token
+// becomes weaker after its first recovery. It gets every event of the room that a command
+// had joined it to, once and in order, although the command is no longer for it.
 func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
 	for _, tokens := range []string{"strong", "then weak"} {
 		for _, in := range [][3]uint16{{0, 1, 1}, {0, 1, 2}, {1, 0, 0}, {0, 0, 1}, {0, 1, 0}, {0, 0, 0}} {
@@ -132,7 +132,7 @@ func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
 				w.want(numbered(0))
 				cut := func() {
 					w.cut()
-					eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+					eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 				}
 				cut()
 				must(t, n.To(secret).Emit(t.Context(), "n", 1))
@@ -164,8 +164,8 @@ func TestRecoveriesBehindACommandThatIsForgotten(t *testing.T) {
 	}
 }
 
-// What was on its way when the server disconnected a client from a namespace is no breach
-// of the protocol, in however many namespaces that has happened before.
+// Packets in flight when the server disconnects a client from a namespace do not violate
+// the protocol, even if that has happened in many namespaces before.
 func TestDisconnectedFromManyNamespaces(t *testing.T) {
 	n := start(t, Options{NamespacesPerConnection: 2 * maxEnded})
 	n.OfFunc(func(context.Context, string, json.RawMessage) (bool, error) { return true, nil })
@@ -176,7 +176,7 @@ func TestDisconnectedFromManyNamespaces(t *testing.T) {
 		n.Of(ns).Socket(w.sid).Disconnect(false)
 		w.write("42" + ns + `,["move"]`) // before it has read that
 		if m := w.next(); m != "41"+ns+"," {
-			t.Fatalf("%d: got %q", i, m)
+			t.Fatalf("%d: got %q, want %q", i, m, "41"+ns+",")
 		}
 	}
 }

@@ -23,7 +23,7 @@ type Broadcast struct{ emitter }
 // An emitter has the methods that a Broadcast shares with a Namespace.
 type emitter struct {
 	ns      *Namespace
-	by      *Socket // the socket that it began with; nil if a namespace
+	by      *Socket // the socket that it began with; nil if it began with a namespace
 	to      roomList
 	self    bool // addresses by alone
 	aimed   bool // To or ToSocket was called
@@ -89,13 +89,13 @@ func (b emitter) Compress(on bool) Broadcast {
 // Timeout bounds the wait for answers and replaces Options.AckTimeout.
 func (b emitter) Timeout(d time.Duration) Broadcast { b.timeout = d; return Broadcast{b} }
 
-// Emit sends an event. When it returns without error the event has its place in the order and,
-// unless volatile or local, is in the backlog. After an error that wraps adapter.ErrUnavailable the
-// event may or may not have been sent; after any other error it was not. adapter.ErrNotPublished
-// means that a retry may succeed.
+// Emit sends an event. It blocks until the adapter has answered, at most until ctx ends. When it
+// returns without error the event has its place in the order and, unless volatile or local, is in
+// the backlog. After an error that wraps adapter.ErrUnavailable the event may or may not have been
+// sent; after any other error it was not. adapter.ErrNotPublished means that a retry may succeed.
 //
-// A broadcast may name at most 10,000 rooms and sockets, including those of Except, and the size of
-// the event times the number of its target rooms and sockets may be at most 32 MiB: beyond that the
+// A broadcast may name at most 10,000 rooms and sockets, including those of Except. The size of the
+// event times the number of its target rooms and sockets may be at most 32 MiB. Beyond that the
 // error wraps ErrTooLarge.
 //
 // An event is stored and published once for each of its rooms. The server does not limit what
@@ -122,11 +122,11 @@ func (b emitter) Publish(ctx context.Context, event string, args ...any) (offset
 type Placed struct {
 	Offset string // empty if the event has none: it is local or has no receivers
 	// NewRooms counts the rooms that had no member on any node and no kept event: a key in Redis
-	// was made for each. It is a hint, for limits on what a client may cause.
+	// was made for each. It is a hint, for limits on the memory that a client may use.
 	NewRooms int
 }
 
-// Place is Publish with more detail in its result.
+// Place is Publish with more details in its result.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
 	var ev adapter.Event
 	if err := b.event(&ev, event, args); err != nil {
@@ -255,13 +255,13 @@ func (b emitter) command(ctx context.Context, kind, flags uint8, names []string)
 }
 
 // SocketsJoin makes the target's members join rooms. It returns when the command has its place in
-// the order and this node has reached it, for which it waits at most a second: a later Join or
-// Leave of a socket of this node takes effect after the command. The members get nothing that was
-// published to these rooms before the command, and everything after it except volatile events, even
-// if they join a little later on their nodes. This does not depend on recovery: the nodes read what
-// was published meanwhile from the rooms' backlogs. A socket that can't be given all of it is cut.
-// A socket whose session would exceed 1 MiB, some 5,000 rooms with the longest names, is cut and
-// begins a new session.
+// the order and this node has reached it, for which it waits at most a second. So a later Join or
+// Leave of a socket of this node takes effect after the command. The members get no event that was
+// published to these rooms before the command, and every event after it except volatile ones, even
+// if they join a little later on their nodes. This does not depend on recovery: the nodes read the
+// events published meanwhile from the rooms' backlogs. A socket that can't be given all of them is
+// cut. A socket whose session would exceed 1 MiB, some 5,000 rooms with the longest names, is cut
+// and begins a new session.
 //
 // With several partitions this takes two more round trips, "before" means before the call, "after"
 // means after its return, and a socket may get these events after later events of other rooms. Until
@@ -292,8 +292,9 @@ func (b emitter) DisconnectSockets(ctx context.Context, closeConn bool) error {
 }
 
 // EmitWithAck publishes an event that requests an ack from every member. When it returns without
-// error the event has been published, and the acks are collected until the time set by Timeout, the
-// context or Options.AckTimeout; the context must not end before. After an error that wraps
+// error the event has been published, and the acks are collected until ctx ends or the timeout set
+// by Timeout has passed. If there is no timeout and ctx has no deadline, Options.AckTimeout
+// applies. The caller must not cancel ctx before it has the acks. After an error that wraps
 // ErrUnavailable, or the end of the context, the event may have been published. The event is not
 // stored, so clients that recover do not get it.
 func (b emitter) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {

@@ -17,13 +17,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// A probe is where one callback of one test runs.
+// A probe holds the state for one callback of one test.
 type probe struct {
 	*testing.T
 	c      *testCluster
 	n      *testNode
 	w      *wire
-	f      func(*Socket) // what the callback does, once
+	f      func(*Socket) // the action of the callback, once
 	begun  atomic.Bool
 	latest atomic.Pointer[ConnectRequest]
 	called chan struct{}
@@ -57,7 +57,7 @@ func newProbe(t *testing.T, o Options, f func(*Socket)) *probe {
 	return st
 }
 
-// listen hears of the errors of all sockets, and knows the latest request.
+// listen records the errors of all sockets, and the latest request.
 func (st *probe) listen(n *Namespace) {
 	n.Use(func(_ context.Context, r *ConnectRequest) error {
 		st.latest.Store(r)
@@ -66,7 +66,7 @@ func (st *probe) listen(n *Namespace) {
 	n.OnConnect(func(s *Socket) { s.OnError(func(err error) { st.told <- err }) })
 }
 
-// call is what each callback calls.
+// call is called by each callback.
 func (st *probe) call(s *Socket) {
 	if !st.begun.Swap(true) {
 		defer close(st.called)
@@ -76,7 +76,7 @@ func (st *probe) call(s *Socket) {
 
 func (st *probe) handler(_ context.Context, e *Event) error { st.call(e.Socket()); return nil }
 
-// connected connects a client, and lets do register with its socket.
+// connected connects a client, and calls do to register functions with its socket.
 func (st *probe) connected(do func(*Socket)) {
 	st.n.OnConnect(do)
 	st.w = st.n.client(st.T)
@@ -88,7 +88,7 @@ type site struct {
 	name     string // the method or option that takes the function
 	callback string // how a PanicError names it; the last part of name by default
 	effect   string // of a panic on the connection: "closed", "refused" or "none"
-	told     bool   // OnError hears of a panic
+	told     bool   // OnError receives a panic
 	options  Options
 	run      func(st *probe) // makes the callback be called
 }
@@ -274,7 +274,7 @@ func TestSitesAreComplete(t *testing.T) {
 	}
 	check := func(name string) {
 		if !known[name] {
-			t.Errorf("%s takes a function, but no site tests what happens in it", name)
+			t.Errorf("%s takes a function, but no site tests it", name)
 		}
 		delete(known, name)
 	}
@@ -306,8 +306,8 @@ func TestSitesAreComplete(t *testing.T) {
 	}
 }
 
-// A panic of any function of the application is reported and has the effect on
-// the connection that is documented. Others are served on.
+// A panic of any function of the application is reported and has the documented effect on
+// the connection. Other connections are not affected.
 func TestPanicsOfCallbacks(t *testing.T) {
 	for _, site := range sites {
 		t.Run(site.name, func(t *testing.T) {
@@ -348,7 +348,8 @@ func TestPanicsOfCallbacks(t *testing.T) {
 }
 
 // A function of the application that ends its goroutine, as testing.T.FailNow does, is reported like
-// a panic. Others are served on, its socket ends with its connection, and so does the server.
+// a panic. Other sockets are not affected, its socket ends with its connection, and the server can
+// be closed.
 func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
 	for _, site := range sites {
 		t.Run(site.name, func(t *testing.T) {
@@ -363,7 +364,7 @@ func TestCallbacksThatEndTheirGoroutine(t *testing.T) {
 			<-st.called
 			if site.name != "Options.OnPanic" {
 				if err := <-st.panics; err.Value != errGoexit {
-					t.Errorf("reported %v", err.Value)
+					t.Errorf("reported %v, want %v", err.Value, errGoexit)
 				}
 			}
 			if site.told && site.name != "Socket.OnError" {
@@ -427,12 +428,12 @@ func TestNamespaceFunctionsThatEndTheirGoroutine(t *testing.T) {
 	}
 }
 
-// limit is how long a method may take in a callback. It says a second, and the
-// machine may be slow.
+// limit is the maximum time of a method in a callback: a second, and more for a slow
+// machine.
 const limit = 5 * time.Second
 
-// waiting are the methods that wait for something that may need the callback to
-// return. They end with their context.
+// waiting are the methods whose wait may depend on the return of the callback. They end
+// with their context.
 var waiting = map[string]bool{
 	"EmitWithAck": true, "ServerSideEmitWithAck": true, "FetchSockets": true, "Members": true, "Close": true, "Drain": true, "SendAway": true,
 }

@@ -53,8 +53,8 @@ func (s *Socket) changeLive(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// behind reports whether commands that wait for the right to change, which the caller holds, keep
-// the gate shut. s.mu is held.
+// behind reports whether commands keep the gate shut while they wait for the right to change,
+// which the caller holds. s.mu is held.
 func (s *Socket) behind() bool { return s.gate.shut > 0 && s.placed && !s.stage.gone() }
 
 // wake ends the waits for the gate. s.mu is held.

@@ -12,14 +12,14 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// errOvertaken ends the connection of a socket that has lost to a concurrent claim. Its client may
-// retry.
+// errOvertaken ends the connection of a socket that has lost against a concurrent claim. Its
+// client may retry.
 var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection", ErrDisconnected)
 
 // claim takes the session over from the socket that serves it, on this node or another. It is
 // announced before it is sent to the store. When it returns without error this socket is the only
 // one of the session on this node; see [ownership]. Of concurrent claims the one that the store
-// executes last succeeds, whatever the order of the answers.
+// executes last succeeds, in any order of the answers.
 func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, error) {
 	s, pid, srv := r.socket, r.pid, r.socket.ns.srv
 	s.mu.Lock()
@@ -41,13 +41,13 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 			}
 		}
 		// Joins leave recoveries a quarter: a client that was cut has released its memberships'
-		// share, and would otherwise lose all that it missed.
+		// share, and would otherwise lose all missed events.
 		s.mu.Lock()
 		s.unreserve() // of an earlier check
 		err := s.reserve(len(names), slices.Values(names), int64(srv.opts.MembershipBudget))
 		s.mu.Unlock()
 		if err != nil {
-			last = session.Session{} // nothing is executed
+			last = session.Session{} // nothing was executed
 			s.client.limited(limitMemberships, srv.opts.MembershipBudget, "bytes")
 			return err
 		}

@@ -12,11 +12,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// Connections present a private id while the node that serves its session drains or
-// closes. At most one of them is served in the end; if none is, OnDisconnect has been
-// called exactly once for the last one that was, unless that was on the node that closed:
-// it cannot be notified any more of a claim on another node that has come to nothing.
-// The session can be recovered elsewhere in all cases, with every event once.
+// Connections present a private id while the node that serves its session drains or closes.
+// At most one of them is served in the end. If none is, OnDisconnect has been called
+// exactly once for the last one that was, unless that was on the node that closed, which
+// can no longer be notified of a failed claim on another node. In all cases the session can
+// be recovered on another node, with every event once.
 func TestClaimsDuringADrain(t *testing.T) {
 	for _, how := range []string{"drain", "close"} {
 		for _, nodes := range []int{1, 2, 3} {
@@ -29,7 +29,7 @@ func TestClaimsDuringADrain(t *testing.T) {
 	}
 }
 
-// presence is what an application knows of one session.
+// presence is an application's knowledge of one session.
 type presence struct {
 	mu           sync.Mutex
 	connected    map[uint64]int // calls of OnConnect by fence
@@ -68,7 +68,7 @@ func (p *presence) online(t *testing.T, closed *testNode) bool {
 	defer p.mu.Unlock()
 	for fence, n := range p.connected {
 		if n > 1 || p.disconnected[fence] > 1 {
-			t.Fatalf("fence %d: OnConnect was called %d times, OnDisconnect %d times", fence, n, p.disconnected[fence])
+			t.Fatalf("fence %d: OnConnect was called %d times, OnDisconnect %d times, want at most 1, at most 1", fence, n, p.disconnected[fence])
 		}
 	}
 	return p.disconnected[p.highest] == 0 && p.last != closed
@@ -164,7 +164,7 @@ func claimDuringADrain(t *testing.T, how string, nodes, round int) {
 	back.quiet()
 }
 
-// pause varies the order of what happens concurrently.
+// pause varies the order of concurrent actions.
 func pause(round int) {
 	if round%4 > 0 {
 		time.Sleep(time.Duration(rand.IntN(300*(round%4))) * time.Microsecond)

@@ -68,9 +68,9 @@ func TestLeaveAndJoinAgainIsANewSession(t *testing.T) {
 	}
 }
 
-// A socket that was evicted by a claim is disconnected if the claim comes to nothing,
-// because its client is not connected any more then: OnDisconnect is called, once.
-func TestClaimThatComesToNothing(t *testing.T) {
+// A socket that was evicted by a claim is disconnected if the claim fails, because its
+// client is then no longer connected: OnDisconnect is called, once.
+func TestFailedClaim(t *testing.T) {
 	for _, where := range []string{"same node", "other node"} {
 		for _, how := range []string{"refused", "cut", "cut before the answer", "two claims"} {
 			t.Run(where+", "+how, func(t *testing.T) {
@@ -90,7 +90,7 @@ func TestClaimThatComesToNothing(t *testing.T) {
 					at, hold = c.holdingNode(t, "b", limit)
 				}
 				joining(at.Namespace)
-				a := n.client(t) // stays open, like a connection of which the network is gone
+				a := n.client(t) // stays open, like a connection after a network failure
 				must(t, n.Emit(t.Context(), "n", 1))
 				must(t, n.Emit(t.Context(), "n", 2))
 				hold.claims.Store(how == "cut before the answer")
@@ -127,7 +127,7 @@ func TestClaimThatComesToNothing(t *testing.T) {
 				eventually(t, "the sockets have ended", func() bool { return how == "refused" || n.Len()+at.Len() == 0 })
 				hold.claims.Store(false)
 				hold.subscriptions.Store(false)
-				if how != "refused" { // the client can still come back
+				if how != "refused" { // the client can still recover
 					if back := at.back(t, a); back.sid != a.sid {
 						t.Errorf("not recovered: %v", at.Stats().Recoveries)
 					}
@@ -140,10 +140,10 @@ func TestClaimThatComesToNothing(t *testing.T) {
 	}
 }
 
-// A former socket that learns of a claim from the store, before the claim is answered,
-// is told as well if the claim comes to nothing; and a claim that learns of a later one
-// in this way leaves that to it.
-func TestClaimThatComesToNothingBeforeItIsAnswered(t *testing.T) {
+// A former socket that learns of a claim from the store, before the claim is answered, is
+// also notified if the claim fails; and a claim that learns of a later one in this way
+// leaves the notification to it.
+func TestClaimThatFailsBeforeItIsAnswered(t *testing.T) {
 	for _, claims := range []int{1, 2} {
 		t.Run(fmt.Sprint(claims, " claims"), func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})
@@ -193,10 +193,10 @@ func TestClaimThatComesToNothingBeforeItIsAnswered(t *testing.T) {
 	}
 }
 
-// Claims on several nodes overlap, each made while the one before is pending, and all
-// come to nothing: in whatever order they end, OnDisconnect is called once, for the
-// socket that was connected.
-func TestClaimsOnSeveralNodesThatComeToNothing(t *testing.T) {
+// Claims on several nodes overlap, each made while the previous one is pending, and all
+// fail: in any order of their ends, OnDisconnect is called once, for the socket that was
+// connected.
+func TestFailedClaimsOnSeveralNodes(t *testing.T) {
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		t.Run(fmt.Sprint(order), func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})
@@ -241,9 +241,9 @@ func TestClaimsOnSeveralNodesThatComeToNothing(t *testing.T) {
 	}
 }
 
-// If a claim comes to nothing whose former socket had itself recovered the session from
-// another node, OnDisconnect is called for that former socket only.
-func TestClaimAfterARecoveryThatComesToNothing(t *testing.T) {
+// If a claim fails, and the former socket had itself recovered the session from another
+// node, OnDisconnect is called for that former socket only.
+func TestFailedClaimAfterARecovery(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	told := make(chan adapter.NodeID, 10)
 	tell := func(n *testNode) {
@@ -281,8 +281,8 @@ func TestClaimAfterARecoveryThatComesToNothing(t *testing.T) {
 	}
 }
 
-// A claim of another node has come to nothing, and the client has been recovered since:
-// the notification is late, and OnDisconnect is not called any more.
+// A claim of another node has failed, and the client has been recovered since: the
+// notification is late, and OnDisconnect is not called.
 func TestNotificationAfterARecovery(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n := c.node(t, "a", Options{})
@@ -303,7 +303,7 @@ func TestNotificationAfterARecovery(t *testing.T) {
 	}
 }
 
-// A hold is what its node does not get an answer to.
+// A hold selects the calls whose answers a node does not get.
 type hold struct {
 	session.Store
 	adapter.Adapter

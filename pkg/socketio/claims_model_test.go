@@ -28,14 +28,14 @@ import (
 )
 
 // TestClaimsModel runs one session on up to three nodes, and decides the order of
-// everything that concerns its ownership: connections that present its private id,
-// the start and the answer of each call of the session store, each message between
-// nodes, which may also get lost, cuts, refused recoveries, timeouts, events, joins and
-// refreshes. After each step at most one socket per node may deliver, with the highest
-// fence that its node has learned of, and OnDisconnect has not been called for a client
-// that is served by the next claim, unless its node could not learn of that. In the end
-// one socket is left, which has and gets every event once, and can be recovered; or
-// OnDisconnect has been called exactly once for the last one that was connected.
+// everything that concerns its ownership: connections that present its private id, the
+// start and the answer of each call of the session store, each message between nodes (which
+// may also get lost), cuts, refused recoveries, timeouts, events, joins and refreshes.
+// After each step at most one socket per node may deliver, with the highest fence that its
+// node has learned of. OnDisconnect has not been called for a client that is served by the
+// next claim, unless its node could not learn of that. In the end one socket is left, which
+// has and gets every event once, and can be recovered; or OnDisconnect has been called
+// exactly once for the last one that was connected.
 func TestClaimsModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		nodes := rapid.IntRange(1, 3).Draw(rt, "nodes")
@@ -65,7 +65,7 @@ type claimsModel struct {
 	log      []string
 
 	mu      sync.Mutex
-	free    bool // nothing waits for a step any more
+	free    bool // no call waits for a step any more
 	waiting []*modelStep
 	ended   []modelEnd
 	claimed uint64 // the highest fence that a claim may have
@@ -91,8 +91,8 @@ type modelEnd struct {
 	unaware bool
 }
 
-// A modelStep is something that happens when the script says so: a call goes on, or
-// a message is delivered.
+// A modelStep is an action that the script triggers: a call continues, or a message is
+// delivered.
 type modelStep struct {
 	name    string
 	deliver func()        // of a message; nil for a call
@@ -127,7 +127,7 @@ func newClaimsModel(t *testing.T, nodes int) *claimsModel {
 		inner, err := m.memory.Node(adapter.NodeID(fmt.Sprint("node", i)))
 		must(t, err)
 		n := &modelNode{}
-		engine := engineio.Options{PingInterval: time.Hour} // nobody answers pings
+		engine := engineio.Options{PingInterval: time.Hour} // pings are not answered
 		n.Server, err = NewServer(Options{Adapter: &modelAdapter{inner, m}, Sessions: &modelStore{m.store, m, i}, Engine: engine})
 		must(t, err)
 		joining(n.Namespace)
@@ -203,7 +203,7 @@ func (m *claimsModel) take(st *modelStep) {
 	m.waiting = slices.DeleteFunc(m.waiting, func(other *modelStep) bool { return other == st })
 }
 
-// later adds a step that nobody waits for.
+// later adds a step that no goroutine waits for.
 func (m *claimsModel) later(name string, f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -218,7 +218,7 @@ func (m *claimsModel) learn(node int, fence uint64) {
 	m.nodes[node].learned = max(m.nodes[node].learned, fence)
 }
 
-// A modelStore has each call of a node wait before and after it is executed.
+// A modelStore makes each call of a node wait before and after its execution.
 type modelStore struct {
 	session.Store
 	m    *claimsModel
@@ -229,8 +229,8 @@ func (s *modelStore) name(what string, fence uint64) string {
 	return fmt.Sprintf("node %d: %s %d", s.node, what, fence)
 }
 
-// Claim reads the session and then replaces what it has read, as one in Redis does. A
-// claim that its caller gives up may still be executed, late.
+// Claim reads the session and then replaces the read value, as one in Redis does. A claim
+// that its caller abandons may still be executed, late.
 func (s *modelStore) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
 	for {
 		var seen session.Session
@@ -456,7 +456,7 @@ func (c *modelConn) fences() (fence uint64, delivers bool) {
 	return s.fence, s.placed && !s.stage.gone()
 }
 
-// check verifies what holds after every step.
+// check verifies the invariants after every step.
 func (m *claimsModel) check() {
 	synctest.Wait()
 	delivering := map[int]int{} // connection by node
@@ -531,7 +531,7 @@ func (m *claimsModel) told() {
 	}
 }
 
-// steps returns what is waiting, in an order that does not depend on the scheduler.
+// steps returns the waiting steps, in an order that does not depend on the scheduler.
 func (m *claimsModel) steps() []*modelStep {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -549,7 +549,7 @@ func (m *claimsModel) release(st *modelStep) {
 	}
 }
 
-// drain lets everything happen that is waiting.
+// drain executes all waiting steps.
 func (m *claimsModel) drain() {
 	for synctest.Wait(); ; synctest.Wait() {
 		all := m.steps()
@@ -569,8 +569,8 @@ func (m *claimsModel) openConns() (open []*modelConn) {
 	return open
 }
 
-// run plays a script: each number chooses among what is possible. It returns what
-// was wrong, or nothing.
+// run plays a script: each number chooses among the possible steps. It returns the error,
+// or nothing.
 func (m *claimsModel) run(script []int) (failure string) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -644,8 +644,7 @@ func (m *claimsModel) act(choice int) {
 	}
 }
 
-// settle lets everything end and checks that one socket is left, which can be
-// recovered.
+// settle executes everything and checks that one socket is left, which can be recovered.
 func (m *claimsModel) settle() {
 	for range 3 {
 		m.drain()
@@ -657,7 +656,7 @@ func (m *claimsModel) settle() {
 		m.told()
 	}
 	for _, n := range m.nodes {
-		go n.refresh() // finds what lost messages would have told
+		go n.refresh() // detects the changes that lost messages announced
 		m.drain()
 		m.check()
 	}
@@ -669,7 +668,7 @@ func (m *claimsModel) settle() {
 	if refused {
 		return
 	}
-	for range 2 { // whatever has become of it, the client comes back
+	for range 2 { // the client reconnects in any case
 		for _, c := range m.openConns() {
 			c.cut = true
 			_ = c.ws.NetConn().Close()

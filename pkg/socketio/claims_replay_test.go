@@ -64,7 +64,7 @@ func TestEvictionEndsTheReplay(t *testing.T) {
 		write(loser, "40/other,")
 		next(loser, "40/other,")
 		write(loser, fmt.Sprintf(`40{"pid":%q}`, pid))
-		next(loser, "40{") // and reads no further: the replay waits for it
+		next(loser, "40{") // and stops reading: the replay waits for it
 		winner := dial()
 		next(winner, "0")
 		write(winner, fmt.Sprintf(`40{"pid":%q}`, pid))
@@ -86,7 +86,7 @@ func TestEvictionEndsTheReplay(t *testing.T) {
 			}
 		}
 		if received > events/2 {
-			t.Errorf("the evicted socket sent %d of %d events", received, events)
+			t.Errorf("the evicted socket sent %d of %d events, want at most %d", received, events, events/2)
 		}
 		if took := time.Since(begun); took != recoverTimeout {
 			t.Errorf("its connection was closed after %v, want %v", took, recoverTimeout)

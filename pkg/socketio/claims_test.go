@@ -9,9 +9,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// Several connections present one private id concurrently. One of them becomes the
-// socket, the others are closed, whatever the order in which their claims are
-// answered and their nodes learn of them. Nobody is told that the client has left.
+// Several connections present one private id concurrently. One of them becomes the socket,
+// and the others are closed, in any order in which their claims are answered and their
+// nodes learn of them. OnDisconnect is not called.
 func TestConcurrentClaims(t *testing.T) {
 	for _, nodes := range []int{1, 2, 3} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
@@ -98,7 +98,7 @@ func claimConcurrently(t *testing.T, nodes []*testNode, round int, told *atomic.
 		return left == 0
 	})
 	if got := told.Load(); got > 0 {
-		t.Errorf("round %d: OnDisconnect was called %d times for a client that is served", round, got)
+		t.Errorf("round %d: OnDisconnect was called %d times for a client that is served, want 0", round, got)
 	}
 	survivor.cut()
 	eventually(t, "OnDisconnect of the survivor", func() bool { return told.CompareAndSwap(1, 0) })

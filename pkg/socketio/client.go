@@ -153,8 +153,9 @@ func (c *client) refuseMsgpack(namespace string) error {
 	return c.conn.Send(engineio.Binary(msgpackRefusal(namespace)))
 }
 
-// connect begins to connect a socket. Its events may arrive immediately; they wait. A connection
-// that exceeds the CONNECT rate is closed, so that the client reconnects.
+// connect begins to connect a socket. The client's events may arrive immediately; they wait in
+// the mailbox. A connection that exceeds the CONNECT rate is closed, so that the client
+// reconnects.
 func (c *client) connect(p *packet.Packet) {
 	pace := pace{c.srv.connectable() + connectsAgain, connectInterval}
 	due, ok := pace.after(c.connects, time.Now())
@@ -217,8 +218,8 @@ func (c *client) attach(s *Socket) bool {
 }
 
 // closeForRetry closes the connection, so that stock clients reconnect. This disconnects the
-// client's sockets in other namespaces. If there are any it waits first: they must stay usable
-// while one namespace is unavailable for minutes.
+// client's sockets in other namespaces. If there are any, closeForRetry waits first, because
+// they must stay usable while one namespace is unavailable for minutes.
 func (c *client) closeForRetry() {
 	c.mu.Lock()
 	alone := len(c.sockets) == 0
@@ -257,7 +258,7 @@ func (c *client) socket(namespace string) *Socket {
 // newest ones.
 const maxEnded = 100
 
-// bar notes that the client is disconnected from a namespace and may not know it yet.
+// bar records that the client is disconnected from a namespace and may not know it yet.
 func (c *client) bar(namespace string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

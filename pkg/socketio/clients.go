@@ -9,7 +9,7 @@ import (
 )
 
 // recovers reports whether a client gets a private ID and offsets. The client's choice takes
-// precedence over what the application concludes from its handshake, and the choice for one
+// precedence over the application's conclusion from the handshake, and the choice for one
 // namespace over that for the connection.
 func (s *Server) recovers(namespace string, recovery json.RawMessage, pid string, h *engineio.Handshake) bool {
 	if !s.opts.recovery() {
@@ -29,7 +29,8 @@ func (s *Server) recovers(namespace string, recovery json.RawMessage, pid string
 	return recovers
 }
 
-// choiceInAuth returns the choice in the field of a CONNECT payload; nil is none.
+// choiceInAuth returns the choice in the field of a CONNECT payload; nil means that there
+// is none.
 func choiceInAuth(recovery json.RawMessage) (recovers, ok bool) {
 	if recovery == nil {
 		return false, false
@@ -89,7 +90,7 @@ func IsJavaScriptClient(h *engineio.Handshake) bool {
 		native = native || strings.Contains(agent, " CFNetwork/")
 		return agent == "node-XMLHttpRequest" || native && isTimestamp(more)
 	case transport == engineio.WebSocket && (agent == "" || native):
-		// Node.js offers this extension, whatever the user's options for it. React Native
+		// Node.js always offers this extension; users' options for it differ. React Native
 		// sends an Origin, which the clients of Java, .NET, Rust and Go do not.
 		offer := h.Header.Get("Sec-Websocket-Extensions")
 		return agent == "" && strings.HasPrefix(offer, "permessage-deflate; ") && strings.Contains(offer, "client_max_window_bits") ||

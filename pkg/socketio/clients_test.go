@@ -53,7 +53,7 @@ func (n *testNode) handshakeOf(t *testing.T, query, headers string) *rawClient {
 	res, err := http.ReadResponse(c.in, nil)
 	must(t, err)
 	if res.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("status %d", res.StatusCode)
+		t.Fatalf("status %d, want %d", res.StatusCode, http.StatusSwitchingProtocols)
 	}
 	c.next() // the open packet
 	return c
@@ -74,7 +74,7 @@ func (c *rawClient) exchange(request string) string {
 	body, err := io.ReadAll(res.Body)
 	must(c.t, err)
 	if res.StatusCode != http.StatusOK {
-		c.t.Fatalf("status %d: %s", res.StatusCode, body)
+		c.t.Fatalf("status %d: %s, want %d", res.StatusCode, body, http.StatusOK)
 	}
 	return string(body)
 }
@@ -143,9 +143,8 @@ func (c *rawClient) wantRecovery(n *testNode, auth string, want bool) {
 	}
 }
 
-// The handshakes of client libraries: the query and the headers as they send
-// them. docs/clients.md says which were recorded and which were read in the
-// library's source.
+// The handshakes of client libraries: the query and the headers as they send them.
+// docs/clients.md says which were recorded and which were taken from the library's source.
 var handshakes = []struct {
 	client         string
 	query, headers string
@@ -230,8 +229,8 @@ func TestRecoveryByClient(t *testing.T) {
 	}
 }
 
-// The client's own choice has precedence over what the server concludes; that of
-// the namespace over that of the connection.
+// The client's own choice has precedence over the server's conclusion, and that for the
+// namespace over that for the connection.
 func TestRecoveryByChoice(t *testing.T) {
 	n := start(t, Options{})
 	for _, test := range []struct {
@@ -296,7 +295,7 @@ func TestRecoveryByNamespace(t *testing.T) {
 	}
 }
 
-// No recovery, however clients choose, where it is switched off.
+// If recovery is disabled, no client can choose it.
 func TestRecoveryOffForAll(t *testing.T) {
 	n := start(t, Options{RecoveryWindow: -1})
 	c := n.handshakeOf(t, "recovery=true&EIO=4&transport=websocket", "User-Agent: Mozilla/5.0\n")
@@ -328,7 +327,7 @@ func TestClientWithoutRecovery(t *testing.T) {
 	}
 	a := open()
 	if got := a.call(`["join","r"]`); got != `["ok"]` {
-		t.Fatalf("join was acked %s", got)
+		t.Fatalf("join was acked %s, want %s", got, `["ok"]`)
 	}
 	for i := range 3 {
 		must(t, n.To("r").Emit(t.Context(), "n", i))
@@ -356,7 +355,7 @@ func TestClientWithoutRecovery(t *testing.T) {
 		t.Error("it was recovered")
 	}
 	if store.created != 0 {
-		t.Errorf("%d sessions were stored", store.created)
+		t.Errorf("%d sessions were stored, want 0", store.created)
 	}
 }
 

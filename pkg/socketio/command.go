@@ -14,7 +14,7 @@ import (
 // It has a position in one partition, that of its target. With several partitions it also carries,
 // as attachments, the newest position of each of them when it was published. Nodes receive the
 // partitions at different paces, so a node's own position when it executes the command does not say
-// what was published after the command. Nodes before 0.4 ignore the attachments.
+// which events were published after the command. Nodes before 0.4 ignore the attachments.
 type command struct {
 	names []string
 	at    adapter.Position
@@ -26,8 +26,9 @@ type command struct {
 	prior adapter.Cursor
 	// before is the node's cursor before the command.
 	before adapter.Cursor
-	// due is the position of the command that has joined the socket to a room in which this one was
-	// found late; zero for none. Such a copy of a command belongs to one socket.
+	// due is the position of the earlier command that joined the socket to the room in which this
+	// command was found late; zero if there is none. Such a copy of a command belongs to one
+	// socket.
 	due adapter.Position
 
 	mu     sync.Mutex
@@ -65,7 +66,7 @@ func (c *command) begins(ev *adapter.Event) (at adapter.Cursor, due adapter.Posi
 	progress := adapter.NewProgress(c.head)
 	at = progress.To(ev.Position)
 	if c.due != (adapter.Position{}) {
-		return progress.To(c.due), c.due // of which head may cover more
+		return progress.To(c.due), c.due // head may cover more of it
 	}
 	return at, ev.Position
 }

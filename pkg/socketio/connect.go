@@ -163,7 +163,7 @@ func (r *ConnectRequest) begin(ctx context.Context) error {
 	s.openGate()
 	s.mu.Unlock()
 	if err != nil {
-		s.endSession(ClientDisconnect) // the client has not been told of it
+		s.endSession(ClientDisconnect) // the client does not know the session yet
 		return err
 	}
 	s.ns.tellRooms(s.ID(), true, r.rooms...)

@@ -9,8 +9,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// The context of a handler ends while the handler runs, whatever ended the
-// socket, and says why. OnDisconnect runs once the handler has returned.
+// The context of a handler ends while the handler runs, for any end of the socket, with the
+// reason as its cause. OnDisconnect runs once the handler has returned.
 func TestHandlerContextEndsWithTheSocket(t *testing.T) {
 	for name, test := range map[string]struct {
 		end    func(t *testing.T, n *testNode, w *wire)
@@ -58,8 +58,8 @@ func TestHandlerContextEndsWithTheSocket(t *testing.T) {
 	}
 }
 
-// The context of a socket whose client reconnected ends as well. OnDisconnect
-// does not run, so the cause is the only one to say it.
+// The context of a socket whose client reconnected ends as well. OnDisconnect does not run,
+// so only the cause reports it.
 func TestHandlerContextEndsWhenTheClientMoves(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
@@ -83,7 +83,7 @@ func TestHandlerContextEndsWhenTheClientMoves(t *testing.T) {
 	}
 }
 
-// A middleware's context ends at once when its client leaves.
+// A middleware's context ends immediately when its client leaves.
 func TestMiddlewareContextEndsWithTheConnection(t *testing.T) {
 	n := start(t, Options{})
 	began, cause := make(chan struct{}), make(chan error, 1)
@@ -103,8 +103,8 @@ func TestMiddlewareContextEndsWithTheConnection(t *testing.T) {
 	}
 }
 
-// What a client sends right before it disconnects is handled with a context that
-// still serves: the last message of a client that leaves is not lost.
+// An event that a client sends right before it disconnects is handled with a context that
+// can still be used: the last message of a client that leaves is not lost.
 func TestLastEventsOfALeavingClient(t *testing.T) {
 	n := start(t, Options{})
 	n.On("chat", func(ctx context.Context, e *Event) error {

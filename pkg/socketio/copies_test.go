@@ -6,7 +6,7 @@ import (
 )
 
 // The clocks of the partitions are not read at one instant. An event whose first copy is
-// not covered by what was read, and whose second copy is, reaches a client once.
+// not covered by the positions read, and whose second copy is, reaches a client once.
 func TestCopiesOnceWhereTheClocksAreReadApart(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, sender, slow := c.two(t)
@@ -64,9 +64,9 @@ func TestCopiesOnceAroundSocketsJoin(t *testing.T) {
 	}
 }
 
-// A copy that a client was not given, because it had got another one before a command
-// joined it to the room, is not given to it in a recovery either, which begins between
-// the command and that copy.
+// A copy that a client did not get, because it had received another one before a command
+// joined it to the room, is not in a recovery either that begins between the command and
+// that copy.
 func TestCopiesOnceIfTheClientIsCutBehindSocketsJoin(t *testing.T) {
 	t.Run("live", func(t *testing.T) {
 		c := newSlowCluster(t)
@@ -116,8 +116,8 @@ func TestCopiesOnceIfTheClientIsCutBehindSocketsJoin(t *testing.T) {
 	})
 }
 
-// A copy that a recovery gave to a client counts although the node has not come to it,
-// also if the socket has left the room meanwhile.
+// A copy that a recovery gave to a client counts although the node has not reached it, also
+// if the socket has left the room meanwhile.
 func TestCopiesOnceAroundLeaveRightAfterARecovery(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, fast, slow := c.two(t)
@@ -142,8 +142,9 @@ func TestCopiesOnceAroundLeaveRightAfterARecovery(t *testing.T) {
 	b.quiet()
 }
 
-// A command joins the client again to a room that it has left, and an earlier one to a
-// room with other copies of what it received there: it does not receive them twice.
+// A command joins the client again to a room that it has left, and an earlier command joins
+// it to a room with other copies of the events received there: it does not receive them
+// twice.
 func TestCopiesOnceWhereTheClientIsJoinedAgain(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		t.Run(fmt.Sprint("away=", away), func(t *testing.T) {
@@ -158,7 +159,7 @@ func TestCopiesOnceWhereTheClientIsJoinedAgain(t *testing.T) {
 			a.call(`["leave","` + second + `"]`)
 			if away {
 				a.cut()
-				eventually(t, "it is gone", func() bool { return n2.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n2.Len() == 0 })
 			}
 			must(t, n1.To(group).SocketsJoin(t.Context(), second))
 			if !away {
@@ -175,8 +176,8 @@ func TestCopiesOnceWhereTheClientIsJoinedAgain(t *testing.T) {
 	}
 }
 
-// The client has joined a room and left it again before its node has come to an earlier
-// command that joins it there. What that one gives it counts, with its other copies, for the next command.
+// The client has joined a room and left it again before its node has reached an earlier command that joins
+// it there. Events from that command count, with their other copies, for the next command.
 func TestCopiesOnceWhereACommandIsOlderThanAStay(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, _, slow := c.two(t)
@@ -197,8 +198,8 @@ func TestCopiesOnceWhereACommandIsOlderThanAStay(t *testing.T) {
 	a.quiet()
 }
 
-// The end of a recovery covers the second copy of an event and not the first one, as does what
-// the command has read that joins the client to the room of the first copy.
+// The end of a recovery covers the second copy of an event and not the first one. So do the
+// positions of the command that joins the client to the room of the first copy.
 func TestCopiesOnceWhereTheEndOfARecoveryIsReadApart(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, sender, slow := c.two(t)
@@ -206,7 +207,7 @@ func TestCopiesOnceWhereTheEndOfARecoveryIsReadApart(t *testing.T) {
 	other := n2.member(t, first)
 	a := n1.member(t, group, second)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n1.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n1.Len() == 0 })
 	slow.hold(1)
 	early, err := sender.Adapter.Head(t.Context())
 	must(t, err)

@@ -19,8 +19,8 @@ import (
 const (
 	kindEmit       uint8 = iota // an event for clients
 	kindJoin                    // its target's members join the rooms in Data
-	kindLeave                   // … leave them
-	kindDisconnect              // … are disconnected
+	kindLeave                   // its target's members leave the rooms in Data
+	kindDisconnect              // its target's members are disconnected
 	kindFetch                   // asks every node to describe the target's members
 	kindServerSide              // an event for the handlers of other nodes
 	kindMarker                  // has no receiver: published for its position, see marker
@@ -33,8 +33,8 @@ const (
 	flagCloseConn                    // a disconnect that closes the whole connection
 )
 
-// A delivery is one event in flight to this node's members. All of them share it, and its packets,
-// which are encoded when the first member needs them.
+// A delivery is one event in flight to this node's members. All of them share it and its packets.
+// A packet is encoded when the first member needs it.
 type delivery struct {
 	ns *Namespace
 	ev *adapter.Event
@@ -94,8 +94,8 @@ func (d *delivery) with(o *delivery) *delivery {
 	return both
 }
 
-// deliveryOverhead is the memory of a held or queued delivery beside its payload: its offset, and what
-// a connection counts for a packet.
+// deliveryOverhead is the memory of a held or queued delivery beside its payload: its offset, and the
+// overhead that a connection counts for a packet.
 const deliveryOverhead = 192
 
 func (d *delivery) size() int {
@@ -132,8 +132,8 @@ const _ = uint(adapter.MaxAttachments-packet.MaxAttachments) + uint(packet.MaxAt
 
 // wellFormed returns an error that wraps [adapter.ErrUndecodable] for an event that no node
 // publishes: its data are not a list of arguments (only the ends are checked), or it is a command
-// that does not name its rooms. If sent on, the former would end the process or the connections of
-// its members.
+// that does not name its rooms. Such data, if sent to clients, would end the process or the
+// connections of its members.
 func wellFormed(ev *adapter.Event) error {
 	switch n := len(ev.Data); {
 	case ev.Omitted > 0:
@@ -168,9 +168,9 @@ func encodeEvent(d *delivery, c adapter.Cursor, offset bool) []*engineio.Packet 
 // offsetRoom is the maximum size of an offset, without its epoch, if there is one partition.
 const offsetRoom = 64
 
-// withoutOffset appends null to an event that is sent before CONNECT, in the place
-// of the offset. Clients take any trailing string for their offset, and theirs must
-// not move: which events the client is to receive is decided after the middlewares.
+// withoutOffset appends null to an event that is sent before CONNECT, in the place of the
+// offset. Clients take any trailing string for their offset, and this client's offset must
+// not change: its events are determined after the middlewares.
 func withoutOffset(data []byte) []byte {
 	return append(data[:len(data)-1], ",null]"...)
 }

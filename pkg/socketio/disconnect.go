@@ -13,11 +13,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// end begins the end of the socket: delivery stops, and when its handlers have processed what had
-// arrived, it is disconnected. Only the first call has an effect.
+// end begins the end of the socket: delivery stops, and when its handlers have processed the
+// events that had arrived, the socket is disconnected. Only the first call has an effect.
 func (s *Socket) end(reason Reason) { s.endAt(reason, s.client.srv.feed.now()) }
 
-// endAt is end with the feed's cursor, which is zero if the session must not be written any more.
+// endAt is end with the feed's cursor, which is zero if the session must no longer be written.
 func (s *Socket) endAt(reason Reason, at adapter.Cursor) {
 	s.mu.Lock()
 	if s.stage.gone() {
@@ -141,9 +141,9 @@ func (s *Socket) awaitEnd(ctx context.Context) error {
 	return waitFor(ctx, ended)
 }
 
-// endSession determines what happens to the session of a socket that has ended: the session ends,
-// or its client has the whole window from now. It reports whether the client has moved, because
-// that message may have been lost: then there is no disconnect to report.
+// endSession ends the session of a socket that has ended, or gives its client the whole recovery
+// window from now. It reports whether the client has moved, because the message about that may
+// have been lost: then there is no disconnect to report.
 func (s *Socket) endSession(reason Reason) (moved bool) {
 	ref := s.ref()
 	if ref.PID == "" {
@@ -174,9 +174,9 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 	case !reason.recoverable():
 		err = srv.sessions.Drop(ctx, ref)
 	case !writes || err != nil && !errors.Is(err, session.ErrFenced) && !errors.Is(err, session.ErrNotFound):
-		var gone []session.Ref // Redis prolongs a session even if it has no memory for a write
+		var gone []session.Ref // Redis extends a session's expiry even if it has no memory for a write
 		gone, err = srv.sessions.Refresh(ctx, []session.Ref{ref}, srv.opts.sessionLife())
-		if len(gone) > 0 { // a write finds out what became of it
+		if len(gone) > 0 { // a write detects its new state
 			err = save()
 		}
 	}
@@ -189,10 +189,10 @@ func (s *Socket) endSession(reason Reason) (moved bool) {
 	return false
 }
 
-// evict ends a socket whose session has been claimed by a later connection of its client. When it
-// returns nothing more is delivered. The session is not touched, and no disconnect is reported. Its
-// connection is closed, whether it is half-open or the loser of two concurrent claims; evict does
-// not wait for that. The caller holds the ownership's lock.
+// evict ends a socket whose session has been claimed by a later connection of its client. After it
+// returns, nothing more is delivered. The session is not touched, and no disconnect is reported.
+// Its connection is closed, whether it is half-open or the loser of two concurrent claims; evict
+// does not wait for that. The caller holds the ownership's lock.
 func (s *Socket) evict() {
 	s.mu.Lock()
 	s.session = sessionMoved
@@ -216,11 +216,11 @@ func (c *client) closeMoved() {
 	c.conn.Close(engineio.TransportClose)
 }
 
-// Disconnect ends the socket and its session, after the events emitted to it before, unless it is
-// still being sent what it has missed: a client may take that as slowly as it likes. With closeConn
+// Disconnect ends the socket and its session, after the events emitted to it before. It does not
+// wait for a replay of missed events, because a client may receive that at any pace. With closeConn
 // the client's sockets in all namespaces are disconnected, and then the connection is closed. Stock
-// clients do not reconnect automatically after either. It returns when the disconnect has its place
-// in the order, at the latest after some seconds.
+// clients do not reconnect automatically after either. Disconnect returns when the disconnect has
+// its place in the order, at the latest after some seconds.
 func (s *Socket) Disconnect(closeConn bool) {
 	if !s.hasGone() {
 		ctx, cancel := s.ns.srv.store()
@@ -259,7 +259,7 @@ func (s *Socket) disconnect(closeConn bool) {
 
 // Cut closes the socket's connection, and with it the client's sockets in other namespaces, in a
 // way that makes stock clients reconnect: they pass the middlewares again and are recovered. It
-// does not wait. A socket that has left its namespace, or was refused, has no connection any more,
+// does not wait. A socket that has left its namespace, or was refused, no longer has a connection,
 // and nothing is closed. Use Disconnect for clients that must not reconnect.
 func (s *Socket) Cut() {
 	s.mu.Lock()

@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A placing adapter tells of each Subscribe, for which a socket has been placed.
+// A placing adapter reports each Subscribe, for which a socket has been placed.
 type placing struct {
 	adapter.Adapter
 	placed func()
@@ -27,17 +27,17 @@ func (a *placing) Subscribe(ctx context.Context, list ...rooms.Room) (adapter.Cu
 	return a.Adapter.Subscribe(ctx, list...)
 }
 
-// dismiss does what a Disconnect(true) of another socket of the connection does to one that is not
-// connected yet, before it closes the connection.
+// dismiss does the same as a Disconnect(true) of another socket of the connection to one that is
+// not connected yet, before it closes the connection.
 func (s *Socket) dismiss() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dismissed = true
 }
 
-// Whenever another socket disconnects the client with its connection while this one connects, the
-// client is disconnected here, too: it is told that it is connected, and then that it is not, and does
-// not come back.
+// If another socket disconnects the client with its connection at any moment while this one connects,
+// the client is disconnected here, too: it is told that it is connected, and then that it is not, and
+// does not reconnect.
 func TestDismissedWhileConnecting(t *testing.T) {
 	for _, when := range []string{"in a middleware", "placed", "placed, recovering"} {
 		t.Run(when, func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestDismissedWhileConnecting(t *testing.T) {
 				t.Fatalf("got %q behind the answer to CONNECT, want a DISCONNECT", m)
 			}
 			if r := <-ended; r != ServerDisconnect {
-				t.Errorf("OnDisconnect: %q", r)
+				t.Errorf("OnDisconnect: %q, want %q", r, ServerDisconnect)
 			}
 			w.gone()
 			active.Store(false)
@@ -139,7 +139,7 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 			n.Of("/b")
 			was := n.dial(t).connect("/b", "")
 			was.cut()
-			eventually(t, "it is gone", func() bool { return n.Of("/b").Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Of("/b").Len() == 0 })
 			w := n.client(t)
 			s := n.Socket(w.sid)
 			disconnect := func() {
@@ -168,7 +168,7 @@ func TestDisconnectOfAllNamespacesWhileRecoveringInOne(t *testing.T) {
 	}
 }
 
-// A claiming store tells of each claim, and of the sessions that are dropped.
+// A claiming store reports each claim, and the sessions that are dropped.
 type claiming struct {
 	session.Store
 	claimed func()
@@ -188,8 +188,8 @@ func (c *claiming) Claim(ctx context.Context, pid, by string, ttl time.Duration,
 	return found, former, err
 }
 
-// A client that takes its replay slowly is disconnected before it has taken all of it, unless
-// it depends on a command that is held whether it is meant.
+// A client that reads its replay slowly is disconnected before the end of the replay, unless
+// a held command decides whether the disconnect is for it.
 func TestDisconnectDuringAReplay(t *testing.T) {
 	for name, disconnect := range map[string]func(n *testNode, sid string) error{
 		"Disconnect": func(n *testNode, sid string) error { n.Socket(sid).Disconnect(true); return nil },
@@ -274,12 +274,12 @@ func TestConnectionEndsBeforeADismissedSocketIsDisconnected(t *testing.T) {
 	n.OnConnect(func(s *Socket) { s.OnDisconnect(func(r Reason) { reasons <- r }) })
 	w := n.client(t)
 	s := n.Socket(w.sid)
-	s.dismiss() // and what CONNECT has started has not come to it
+	s.dismiss() // and the steps after CONNECT have not reached it
 	w.cut()
 	if got := receive(t, reasons); got != ServerDisconnect {
-		t.Errorf("disconnected by %q", got)
+		t.Errorf("disconnected by %q, want %q", got, ServerDisconnect)
 	}
-	eventually(t, "gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	if n.back(t, w).sid == w.sid {
 		t.Error("recovered")
 	}

@@ -18,10 +18,10 @@
 //
 // # Recovery
 //
-// A client that loses its connection, for whatever reason, reconnects, to this node or another, and
-// gets every event that it missed, once and in order; [Socket.Recovered] is then true. If that
-// can't be proved, it is a new socket with a new id. Volatile events, events that request an ack
-// and those of Local are not kept and so not replayed.
+// A client that loses its connection, for any reason, reconnects to this node or another and gets
+// every event that it missed, once and in order; [Socket.Recovered] is then true. If the server
+// cannot prove that, the client gets a new socket with a new id. Volatile events, events that
+// request an ack and local events are not kept and so not replayed.
 //
 // # Callbacks
 //
@@ -31,11 +31,10 @@
 // names the method to use instead, such as OnConnect or [Socket.OnDisconnect].
 //
 // Functions that the application registers are called without any lock of this package, and may
-// call every method. The method then works, does nothing, or returns an error; what its comment
-// says of a socket that has ended holds in OnDisconnecting and OnDisconnect. Methods that wait for
-// clients, other nodes or handlers (EmitWithAck, FetchSockets, Drain, Close) wait as long as their
-// context allows. Close and Drain wait for handlers, so inside a handler they take all of that
-// time.
+// call every method. In OnDisconnecting and OnDisconnect methods behave as their comments say of a
+// socket that has ended. Methods that wait for clients, other nodes or handlers (EmitWithAck,
+// FetchSockets, Drain, Close) wait as long as their context allows. Close and Drain wait for
+// handlers, so a call inside a handler returns only when its context ends.
 //
 // A panic in such a function ends neither the process nor other sockets: see
 // [PanicError]. After a panic in
@@ -52,7 +51,7 @@
 // # Goroutines
 //
 // A socket's handlers run one after another on a goroutine that exists only while the socket has
-// something to handle. They may block; the socket's other events wait, other sockets do not. A
-// Handler's context ends when its socket ends. Every goroutine that this package starts has ended
-// when [Server.Close] returns.
+// something to handle. They may block: the socket's other events wait, but other sockets do not.
+// A Handler's context ends when its socket ends. Every goroutine that this package starts has
+// ended when [Server.Close] returns.
 package socketio

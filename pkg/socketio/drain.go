@@ -10,27 +10,27 @@ import (
 )
 
 // leaveTimeout bounds how long closing a connection waits for handlers and the sessions' last
-// write, and then for its client to take what is queued and the close.
+// write, and then for its client to receive its queued packets and the close.
 const leaveTimeout = storeTimeout
 
-// leastTaking is the minimum time for a client to take the close. The next poll of a polling client
-// may be in flight.
+// leastTaking is the minimum time for a client to receive the close. The next poll of a polling
+// client may be in flight.
 const leastTaking = 250 * time.Millisecond
 
 // Drain disconnects the clients before a Close without loss for any of them. From now on it refuses
 // new clients, so that stock clients retry, and closes each connection at a random moment within
 // the given time, so that they don't reconnect elsewhere in one burst.
 //
-// Events that are in the mailboxes of a connection by then are handled and acked before it is
-// closed. Its sessions have been stored and last for the whole window from then on, and its
-// sockets' handlers receive the reason "server shutting down". Events that arrive later, or that
-// have not been read because a mailbox is full, are dropped as if they had not left the client,
-// which gets no ack for them.
+// Events that are in the mailboxes of a connection at that moment are handled and acked before
+// it is closed. Its sessions are stored before that and last for the whole recovery window from
+// then on, and its sockets' handlers receive the reason "server shutting down". Events that
+// arrive later, or that have not been read because a mailbox is full, are dropped, and the
+// client gets no ack for them.
 //
-// A client has at least a quarter of a second, and then as long as the given time, at most 5
-// seconds, to take what is queued for it and the close. Drain returns when all connections have
-// ended. When ctx ends it cuts those connections that it has closed but whose clients have not
-// taken everything, leaves the others to Close, and returns the cause of ctx.
+// To receive its queued packets and the close, a client has the given time, but at least a
+// quarter of a second and at most 5 seconds. Drain returns when all connections have ended.
+// When ctx ends it cuts the connections that it has closed and whose clients have not received
+// everything, leaves the others to Close, and returns the cause of ctx.
 func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 	s.engine.Refuse()
 	s.mu.Lock()
@@ -61,8 +61,8 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 
 // SendAway closes the connection with this id, that of an [engineio.Conn], as Drain does: for a
 // route that shuts down while the server stays. The client reconnects over another route. SendAway
-// returns when the client has taken the close or its time has expired, and immediately if there is
-// no such connection. When ctx ends it stops waiting for handlers.
+// returns when the client has received the close or its time has expired, and immediately if there
+// is no such connection. When ctx ends it stops waiting for handlers.
 func (s *Server) SendAway(ctx context.Context, id string) {
 	s.mu.Lock()
 	c := s.clients[id]
@@ -102,5 +102,5 @@ func (c *client) leave(ctx context.Context, within time.Duration) {
 	}
 	taking, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	_ = c.conn.Finish(taking) // the next node serves the client, whether or not it learned why
+	_ = c.conn.Finish(taking) // the next node serves the client even if it did not receive the close
 }

@@ -32,18 +32,18 @@ func TestSpreadFillsTheWholeTimeEvenly(t *testing.T) {
 		t.Errorf("in no time: %v", got)
 	}
 	if got := spread(0, over); len(got) != 0 {
-		t.Errorf("nobody: %v", got)
+		t.Errorf("without clients: %v", got)
 	}
 }
 
-// drain starts a Drain and returns its error to come.
+// drain starts a Drain and returns a channel for its error.
 func (n *testNode) drain(ctx context.Context, over time.Duration) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- n.Drain(ctx, over) }()
 	return done
 }
 
-// awaitDrain fails if the Drain does not end, or not as wanted.
+// awaitDrain fails if the Drain does not end, or not with the wanted error.
 func awaitDrain(t *testing.T, done <-chan error, want error) {
 	t.Helper()
 	select {
@@ -56,8 +56,8 @@ func awaitDrain(t *testing.T, done <-chan error, want error) {
 	}
 }
 
-// What a client has sent is handled and acked before it has to go; what it sends
-// after is as if it had not been sent. It misses nothing.
+// Events that a client has sent are handled and acked before it is disconnected; later ones
+// are dropped as if not sent. The client misses nothing.
 func TestDrainLosesNothing(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
@@ -96,7 +96,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	w.want(numbered(1))
 	close(finish)
 	if got := w.next(); got != "437[true]" {
-		t.Errorf("got %s, want the ack of what arrived before", got)
+		t.Errorf("got %s, want the ack of the earlier event", got)
 	}
 	if got := w.next(); got != `438["ok"]` {
 		t.Errorf("got %s, want the ack of the join that arrived before", got)
@@ -104,13 +104,13 @@ func TestDrainLosesNothing(t *testing.T) {
 	<-w.closed
 	awaitDrain(t, drained, nil)
 	if r := <-reasons; r != ServerShutdown {
-		t.Errorf("disconnected by %q", r)
+		t.Errorf("disconnected by %q, want %q", r, ServerShutdown)
 	}
 	if len(w.in) > 0 || len(late) > 0 {
-		t.Errorf("%d more messages; %d late events were handled", len(w.in), len(late))
+		t.Errorf("%d more messages; %d late events were handled, want 0, 0", len(w.in), len(late))
 	}
 	if st := n1.Stats(); st.Drained != 1 || st.Sockets != 0 || st.Engine.WebSocket != 0 {
-		t.Errorf("%+v", st)
+		t.Errorf("got %+v, want one drained and none left", st)
 	}
 
 	must(t, n2.To("r").Emit(t.Context(), "n", 2))
@@ -124,7 +124,7 @@ func TestDrainLosesNothing(t *testing.T) {
 	}
 }
 
-// A slowStore lets the last write of a session wait.
+// A slowStore delays the last write of a session.
 type slowStore struct {
 	session.Store
 	writing, finish chan struct{}
@@ -148,7 +148,7 @@ func TestDrainStoresBeforeItCloses(t *testing.T) {
 	drained := n.drain(t.Context(), 0)
 	<-store.writing
 	if n := n.Stats().Engine.WebSocket; n != 1 {
-		t.Errorf("%d connections, though the session has not been stored yet", n)
+		t.Errorf("%d connections, though the session has not been stored yet, want 1", n)
 	}
 	close(store.finish)
 	<-w.closed
@@ -164,7 +164,7 @@ func TestDrainEndsWithItsClients(t *testing.T) {
 	awaitDrain(t, drained, nil)
 	awaitDrain(t, n.drain(t.Context(), 24*time.Hour), nil)
 	if d := n.Stats().Drained; d != 0 {
-		t.Errorf("%d were closed", d)
+		t.Errorf("%d were closed, want 0", d)
 	}
 }
 
@@ -225,15 +225,15 @@ func TestDrainRefusesNewClients(t *testing.T) {
 		return res != nil && res.StatusCode == 503
 	})
 	for i, w := range clients {
-		w.call(fmt.Sprintf(`["join","r%d"]`, i)) // the old ones are served on
+		w.call(fmt.Sprintf(`["join","r%d"]`, i)) // existing clients are still served
 	}
 	cancel()
 	awaitDrain(t, drained, context.Canceled)
 }
 
-// A client whose way here goes away leaves as in a Drain. The others stay, and new
-// ones come.
-func TestSendAway(t *testing.T) {
+// A client whose route shuts down is disconnected as in a Drain. Other clients stay, and
+// new ones can connect.
+func TestCloseForAnotherNode(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	handling, finish := make(chan struct{}), make(chan struct{})
@@ -257,7 +257,7 @@ func TestSendAway(t *testing.T) {
 	go func() { n.SendAway(t.Context(), id); close(left) }()
 	close(finish)
 	if got := w.next(); got != `437["done"]` {
-		t.Errorf("got %s, want the ack of what arrived before", got)
+		t.Errorf("got %s, want the ack of the earlier event", got)
 	}
 	select {
 	case <-left:
@@ -269,6 +269,6 @@ func TestSendAway(t *testing.T) {
 	other.call(`["join","r"]`)
 	n.back(t, w)
 	if st := n.Stats(); st.Drained != 1 || st.Sockets != 2 {
-		t.Errorf("%+v", st)
+		t.Errorf("got %+v, want one drained and 2 sockets", st)
 	}
 }

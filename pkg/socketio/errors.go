@@ -29,20 +29,20 @@ var (
 	// ErrOffset: a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")
 	// ErrTemporary: a client cannot be connected now for a reason outside the client, such as an
-	// unreachable database. A middleware wraps it in its error; see [Namespace.Use].
+	// unreachable database. A middleware returns an error that wraps it; see [Namespace.Use].
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
 	// ErrNoAck: the event did not request an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack requested")
-	// ErrMissingArgument means that fewer arguments arrived than [Args.Bind] was given.
+	// ErrMissingArgument: fewer arguments arrived than the values passed to [Args.Bind].
 	ErrMissingArgument = errors.New("socketio: missing argument")
 )
 
 var (
-	errQueueFull = errors.New("socketio: more events arrived than may wait for the socket")
+	errQueueFull = errors.New("socketio: too many events held for the socket")
 	errTooEarly  = errors.New("socketio: too many events before the answer to CONNECT")
 )
 
-// A Reason says why a socket was disconnected.
+// A Reason is the reason why a socket was disconnected.
 type Reason string
 
 // The reasons that a server sees. After the first two and after ParseError the socket's session has
@@ -82,16 +82,16 @@ func (e *DisconnectError) Error() string {
 func (e *DisconnectError) Is(target error) bool { return target == ErrDisconnected }
 
 // A ConnectError refuses a client: returned by a namespace's middleware, it becomes the
-// connect_error that the client sees. Of other errors the client sees only the text. A refused
-// client does not retry automatically: [ErrTemporary] is for temporary reasons.
+// connect_error that the client receives. Of other errors the client receives only the text. A
+// refused client does not retry automatically: [ErrTemporary] is for temporary reasons.
 type ConnectError struct {
 	Message string
-	Data    any // encoded as JSON; nil for none
+	Data    any // encoded as JSON; nil means no data
 }
 
 func (e *ConnectError) Error() string { return e.Message }
 
-// connectErrorBody is what CONNECT_ERROR carries for an error.
+// connectErrorBody is the payload of CONNECT_ERROR for an error.
 func connectErrorBody(err error) []byte {
 	body := struct {
 		Message string `json:"message"`
@@ -112,7 +112,7 @@ func connectErrorBody(err error) []byte {
 type UnansweredError struct {
 	Sockets []string         // the sockets that the event reached, or should have reached, and that sent no ack
 	Nodes   []adapter.NodeID // the nodes that are silent, or were cut off from events and may have more answers
-	Err     error            // why it ended: a context's error, or nil if no more answers were possible
+	Err     error            // the cause: a context's error, or nil if no more answers were possible
 }
 
 func (e *UnansweredError) Error() string {

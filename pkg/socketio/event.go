@@ -11,7 +11,7 @@ import (
 
 // A Handler handles one received event. The context is the socket's: see [Socket.Context]. A
 // returned error goes to the socket's OnError handlers, unless it only says that this context has
-// ended; the client does not see it.
+// ended. The client does not receive it.
 type Handler func(ctx context.Context, e *Event) error
 
 // Args are the arguments of an event or an ack, kept as raw JSON until decoded. They are read-only
@@ -146,9 +146,9 @@ func (e *Event) Size() int { return e.size }
 // HasAck reports whether the sender requests an ack.
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
 
-// CanAck reports whether an ack would be sent: the sender requests one, has not got it, and is
-// still connected. A handler that only reads data for the ack can skip the work otherwise, as for
-// requests that were queued when their connection closed.
+// CanAck reports whether an ack would be sent: the sender requests one, has not received it, and
+// is still connected. If it returns false, a handler that only reads data for the ack can skip
+// the work, for example for requests that were queued when their connection closed.
 func (e *Event) CanAck() bool {
 	if !e.HasAck() || e.acked.Load() {
 		return false

@@ -12,12 +12,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// Bind needs all arguments that it is asked for, and Arg none.
+// Bind requires all requested arguments, and Arg none.
 func TestMissingArguments(t *testing.T) {
 	args := Args{raw: []json.RawMessage{[]byte(`"a"`), []byte(`null`)}}
 	x, y, z := "x", "y", "z"
 	if err := args.Bind(&x, &y); err != nil || x != "a" || y != "y" {
-		t.Errorf("got %q, %q and error %v, want the argument and what was there before null", x, y, err)
+		t.Errorf("got %q, %q and error %v, want the argument and the former value for null", x, y, err)
 	}
 	x = "x"
 	err := args.Bind(&x, &y, &z)
@@ -25,17 +25,17 @@ func TestMissingArguments(t *testing.T) {
 		t.Errorf("got error %v, want ErrMissingArgument with the index", err)
 	}
 	if x != "x" {
-		t.Errorf("Bind decoded %q before it failed", x)
+		t.Errorf(`Bind decoded %q before it failed, want "x"`, x)
 	}
 	if err := args.Arg(2, &z); err != nil || z != "z" {
-		t.Errorf("Arg made it %q, error %v", z, err)
+		t.Errorf(`Arg made it %q, error %v, want "z"`, z, err)
 	}
 	if err := (Args{}).Bind(); err != nil {
 		t.Errorf("nothing asked for: %v", err)
 	}
 }
 
-// All arguments can be passed on as one array, with their binary parts.
+// All arguments can be forwarded as one array, with their binary parts.
 func TestArgumentsAsAnArray(t *testing.T) {
 	for want, args := range map[string]Args{
 		`[]`:        {},
@@ -62,7 +62,7 @@ func TestTextIsNotBinary(t *testing.T) {
 	})
 	w := n.client(t)
 	if got := w.call(`["bytes","abcd"]`); got != `["false false",null]` {
-		t.Errorf("a string: acked %s", got)
+		t.Errorf("a string: acked %s, want %s", got, `["false false",null]`)
 	}
 	w.write(`451-7["bytes",{"_placeholder":true,"num":0}]`)
 	w.mu.Lock()
@@ -70,12 +70,12 @@ func TestTextIsNotBinary(t *testing.T) {
 	w.mu.Unlock()
 	must(t, err)
 	if got := w.next(); got != `461-7["true true",{"_placeholder":true,"num":0}]` {
-		t.Errorf("binary data: acked %s", got)
+		t.Errorf("binary data: acked %s, want %s", got, `461-7["true true",{"_placeholder":true,"num":0}]`)
 	}
 }
 
-// Middlewares that rename an event decide by which handlers it is handled: those of
-// the socket, once or always, and those of the namespace.
+// The name set by middlewares determines the handlers of an event: those of the socket,
+// once or always, and those of the namespace.
 func TestRenamedEvent(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)

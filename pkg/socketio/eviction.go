@@ -26,8 +26,8 @@ const (
 	maxEvictions = 10_000
 )
 
-// evictions are those that could not be sent, by node. While some wait for a node, later ones wait
-// behind them: after a crash, thousands of clients come from the same node.
+// evictions holds the evictions that could not be sent, by node. While some wait for a node, later
+// ones wait behind them, because after a crash thousands of clients come from the same node.
 type evictions struct {
 	mu      sync.Mutex
 	waiting map[string][]eviction

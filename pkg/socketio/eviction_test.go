@@ -46,7 +46,8 @@ func startDeaf(t *testing.T, failures int32) (n *testNode, deaf *testNode, a *de
 	return n, deaf, a, func() { _ = first.Close() }, clients
 }
 
-// The former connection of a client ends soon also if its node could not be told at first.
+// The former connection of a client ends soon also if its node could not be notified at
+// first.
 func TestEvictionsAreRepeated(t *testing.T) {
 	n, deaf, a, _, clients := startDeaf(t, 3)
 	for _, w := range clients {
@@ -127,7 +128,7 @@ func TestEvictionsEndWithTheNode(t *testing.T) {
 		return len(deaf.evictions.waiting) == 0
 	})
 	if tried := always - a.failures.Load(); tried > 100 {
-		t.Errorf("%d attempts", tried)
+		t.Errorf("got %d attempts, want at most 100", tried)
 	}
 }
 
@@ -138,7 +139,7 @@ func TestWaitingEvictionsAreBounded(t *testing.T) {
 		w.add("a", eviction{}, true)
 	}
 	if n := w.giveUp("a"); n != maxEvictions {
-		t.Errorf("%d wait", n)
+		t.Errorf("%d wait, want %d", n, maxEvictions)
 	}
 	if w.add("a", eviction{}, false) {
 		t.Error("one waits behind none")

@@ -12,8 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// What the examples need of a client; in earnest that is the npm package
-// socket.io-client.
+// A minimal client for the examples, in place of the npm package socket.io-client.
 
 // A site is a server on a free port, and its guests.
 type site struct {
@@ -43,7 +42,7 @@ func (s *site) connect(namespace string, auth map[string]any) *guest {
 	return g
 }
 
-// try is connect for a client that the server may refuse, and says how it did.
+// try is connect for a client that the server may refuse, and returns the outcome.
 func (s *site) try(namespace string, auth map[string]any) (_ *guest, refusal string) {
 	ws, _, err := websocket.DefaultDialer.Dial("ws://"+s.front.Listener.Addr().String()+"/socket.io/?recovery=true&EIO=4&transport=websocket", nil)
 	if err != nil {
@@ -68,13 +67,13 @@ func (s *site) try(namespace string, auth map[string]any) (_ *guest, refusal str
 	return g, body.Message
 }
 
-// A guest is a client in one namespace. It remembers what it takes to come back,
+// A guest is a client in one namespace. It keeps its private id and offset for a recovery,
 // as the stock client does.
 type guest struct {
 	ws        *websocket.Conn
 	namespace string // as packets have it
 	id        string
-	auth      map[string]any // to connect with, or to come back
+	auth      map[string]any // to connect or to recover
 }
 
 func (g *guest) read() string {
@@ -110,7 +109,7 @@ func (g *guest) hear() string {
 	return encoded(args[:len(args)-1])
 }
 
-// answer acks the next event, which asks for it, with its own arguments.
+// answer acks the next event, which requests it, with its own arguments.
 func (g *guest) answer() {
 	rest := strings.TrimPrefix(g.read(), "42"+g.namespace)
 	id, data, _ := strings.Cut(rest, "[")
@@ -121,7 +120,7 @@ func (g *guest) answer() {
 	g.write("43" + g.namespace + id + encoded(args[1:]))
 }
 
-// cut loses the connection without a goodbye.
+// cut drops the connection without a close.
 func (g *guest) cut() { _ = g.ws.NetConn().Close() }
 
 func encoded(v any) string {

@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// An application that knows its clients by a header of its own, and leaves the
-// others to the default.
+// An application that recognizes its own clients by a header, and uses the default for
+// others.
 func ExampleIsJavaScriptClient() {
 	options := socketio.Options{
 		Recovers: func(namespace string, h *engineio.Handshake) bool {

@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A handler that waits ends with its socket, and can say why.
+// A handler that waits ends with its socket, and can read the reason.
 func ExampleDisconnectError() {
 	wait := func(ctx context.Context) {
 		<-ctx.Done()
@@ -23,7 +23,7 @@ func ExampleDisconnectError() {
 	// Output: true socketio: disconnected: ping timeout
 }
 
-// A server that reports the panics of its handlers beside logging them.
+// A server that reports the panics of its handlers in addition to the log.
 func ExamplePanicError() {
 	report := func(err *socketio.PanicError) {
 		fmt.Println(err)

@@ -15,8 +15,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// A chat server, whole. Its clients are stock Socket.IO clients; one that loses
-// its connection comes back to what was said meanwhile.
+// A complete chat server. Its clients are stock Socket.IO clients. A client that loses its
+// connection reconnects and gets the messages that it missed.
 func Example() {
 	srv, err := socketio.NewServer(socketio.Options{})
 	if err != nil {
@@ -28,7 +28,7 @@ func Example() {
 	log.Fatal(http.ListenAndServe("localhost:8080", srv))
 }
 
-// Who gets an event: a room, or a room but its sender, or …
+// The receivers of an event: a room, a room except its sender, and others.
 func ExampleSocket_To() {
 	srv, err := socketio.NewServer(socketio.Options{})
 	if err != nil {
@@ -77,7 +77,7 @@ func ExampleSocket_To() {
 	// bob: ["to a room but the sender",5]
 }
 
-// A client asks and the server answers.
+// A client sends a request and the server answers.
 func ExampleEvent_Ack() {
 	srv, err := socketio.NewServer(socketio.Options{})
 	if err != nil {
@@ -97,8 +97,8 @@ func ExampleEvent_Ack() {
 	// Output: [5]
 }
 
-// The server asks everybody. Who answers is heard as soon as the answer comes,
-// and who does not is named.
+// The server requests an ack from all clients. Answers are returned as they arrive, and the
+// error names the clients that do not answer.
 func ExampleBroadcast_EmitWithAck() {
 	srv, err := socketio.NewServer(socketio.Options{})
 	if err != nil {
@@ -126,7 +126,7 @@ func ExampleBroadcast_EmitWithAck() {
 	// no answer from bob: true
 }
 
-// A middleware decides who may connect, and as whom.
+// A middleware authenticates clients and sets their users.
 func ExampleNamespace_Use() {
 	srv, err := socketio.NewServer(socketio.Options{})
 	if err != nil {
@@ -160,8 +160,7 @@ func ExampleNamespace_Use() {
 	// refused: who are you?
 }
 
-// What a client may do later, and where it is from the start, follows from what it connects with. What
-// handlers need of that is kept as a value.
+// A middleware sets the rooms of a client from its auth payload, and stores a value for handlers.
 func ExampleConnectRequest() {
 	srv, err := socketio.NewServer(socketio.Options{})
 	if err != nil {
@@ -212,8 +211,8 @@ func ExampleServer_OfPattern() {
 	// refused: Invalid namespace
 }
 
-// A client that was cut off is the same socket when it comes back: its id, its
-// rooms, and what it missed.
+// A client that reconnects after a cut is the same socket, with its id, its rooms and the
+// missed events.
 func ExampleSocket_Recovered() {
 	srv, err := socketio.NewServer(socketio.Options{})
 	if err != nil {
@@ -248,7 +247,7 @@ func ExampleSocket_Recovered() {
 	// ["n",2] ["n",3]
 }
 
-// Two nodes of one cluster ask each other.
+// One node of a cluster queries another.
 func ExampleNamespace_ServerSideEmitWithAck() {
 	cluster, sessions := adapter.NewMemory(adapter.MemoryOptions{}), session.NewMemory()
 	var nodes []*socketio.Server

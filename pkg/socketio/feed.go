@@ -23,7 +23,7 @@ type feed struct {
 	waits  feedWaits
 }
 
-// now returns the feed's cursor: everything up to it has been offered.
+// now returns the feed's cursor: all events up to it have been offered to the sockets.
 func (f *feed) now() adapter.Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,9 +44,9 @@ func (f *feed) reach(c adapter.Cursor, hand func()) {
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
 const commandWait = time.Second
 
-// awaitCommand waits until this node has reached a command, for the copies that it receives: what
-// the caller does next with a socket of this node, such as Join or Leave, must take effect after
-// the command. The command has been published in any case, so the wait is bounded.
+// awaitCommand waits until this node has reached a command, in the copies that it receives. The
+// caller's next change of a socket of this node, such as Join or Leave, must take effect after
+// the command. The wait is bounded, because the command has already been published.
 func (n *Namespace) awaitCommand(ctx context.Context, copies []adapter.Copy) {
 	ctx, cancel := context.WithTimeout(ctx, commandWait)
 	defer cancel()
@@ -69,7 +69,7 @@ func (s *Server) awaitFeed(ctx context.Context, at adapter.Position) {
 }
 
 // hears reports whether a connected socket of this node is in one of the rooms, so that the feed
-// receives what is published to them.
+// receives the rooms' events.
 func (n *Namespace) hears(list []rooms.Room) bool {
 	for s := range n.index.Candidates(rooms.Target{To: list}) {
 		s.mu.Lock()
@@ -106,9 +106,9 @@ func (s *Server) runFeed(ctx context.Context) {
 	}
 }
 
-// lose cuts the clients that may have missed something. They get nothing more on these connections:
-// an offset after the missed events would hide them. So the feed's lock is held until its cursor
-// covers what is lost.
+// lose cuts the clients that may have missed events. They get nothing more on these connections,
+// because an offset after the missed events would hide them. So the feed's lock is held until its
+// cursor covers the lost events.
 func (s *Server) lose(lost *adapter.LostError) {
 	list := lost.Rooms
 	if len(list) > 0 {
@@ -186,7 +186,7 @@ func (n *Namespace) deliver(d *delivery) {
 }
 
 // deliverLocal delivers an event of this node to its own members, without a place in the order. The
-// event carries the cursor of what they have been given so far.
+// event carries the cursor of the events that they have been given so far.
 func (n *Namespace) deliverLocal(ev adapter.Event) {
 	f := &n.srv.feed
 	f.mu.Lock()
@@ -307,7 +307,7 @@ func (s *Socket) take(d *delivery) {
 }
 
 // write queues an event to the client. s.mu is held, so that the cursor in the event covers exactly
-// what is queued.
+// the queued events.
 func (s *Socket) write(d *delivery) {
 	at := s.gate.stamp(&d.cursor, &s.rooms.born)
 	ps := d.encode(at, s.recovers)

@@ -58,7 +58,7 @@ func TestClientFiles(t *testing.T) {
 		}
 		if compressed {
 			if len(body) > len(script)/10 {
-				t.Errorf("%q: %d bytes", accept, len(body))
+				t.Errorf("%q: %d bytes, want at most %d", accept, len(body), len(script)/10)
 			}
 			z, err := gzip.NewReader(bytes.NewReader(body))
 			if err != nil {
@@ -90,6 +90,6 @@ func TestClientFiles(t *testing.T) {
 		t.Errorf("the other form's ETag: %s", res.Status)
 	}
 	if fsys.opened != 1 {
-		t.Errorf("read %d times", fsys.opened)
+		t.Errorf("read %d times, want 1", fsys.opened)
 	}
 }

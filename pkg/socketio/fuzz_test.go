@@ -10,9 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// FuzzConnectPayload: the fields of a CONNECT payload that belong to the protocol are
-// those with these very names; whatever else the application puts there, under
-// however similar a name, is none of them.
+// FuzzConnectPayload: only fields of a CONNECT payload with the exact names belong to the
+// protocol; fields of the application with similar names do not.
 func FuzzConnectPayload(f *testing.F) {
 	for _, auth := range []string{
 		`{}`, `{"pid":"p","offset":"o"}`, `{"PID":"p","offset":"o"}`, `{"pid":"p","Offset":"o"}`, `{"pid":"p","pid":"q"}`,
@@ -62,7 +61,7 @@ func FuzzMsgpackConnect(f *testing.F) {
 		namespace, ok := msgpackConnect(message)
 		if !ok {
 			if namespace != "" {
-				t.Errorf("%q: not one, and yet %q", message, namespace)
+				t.Errorf(`%q: not one, and yet %q, want ""`, message, namespace)
 			}
 			return
 		}
@@ -78,8 +77,8 @@ func FuzzMsgpackConnect(f *testing.F) {
 	})
 }
 
-// FuzzNodeMessages: what other nodes say comes by way of Redis. Nobody answers a query
-// but the sockets that their node has named, each once, and no waiting is without end.
+// FuzzNodeMessages: messages of other nodes come through Redis and may be invalid. Only
+// sockets that their node has named answer a query, each once, and every wait ends.
 func FuzzNodeMessages(f *testing.F) {
 	for _, data := range []string{
 		`{"first":true,"who":["a","b"],"acks":[{"who":"a","args":"WzFd"}]}`, `{"acks":[{"who":"a","gone":true},{"who":"c"}]}`,
@@ -116,7 +115,7 @@ func FuzzNodeMessages(f *testing.F) {
 			t.Errorf("%q, %q: %d acks of %d sockets", first, then, acks, len(named))
 		}
 		if _, wait := parseQueryHeader(string(first)); wait <= 0 || wait > maxWait {
-			t.Errorf("%q is waited for %v", first, wait)
+			t.Errorf("%q is waited for %v, want more than 0, at most %v", first, wait, maxWait)
 		}
 		for _, kind := range []uint8{kindJoin, kindLeave} {
 			newCommand(&adapter.Event{Kind: kind, Data: first, Attachments: [][]byte{first, then}})

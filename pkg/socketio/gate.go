@@ -8,9 +8,9 @@ import (
 )
 
 // A gate stands between the feed and one socket. It is shut while an operation is in flight that
-// decides what the socket may get: its first save, a join, a recovery. Deliveries that arrive
-// meanwhile are held, in order, and judged when the gate opens. The zero gate is open. Its user's
-// lock guards it.
+// decides which events the socket may get: its first save, a join, or a recovery. Deliveries that
+// arrive meanwhile are held, in order, and judged when the gate opens. The zero gate is open. Its
+// user's lock guards it.
 //
 // A held event also holds back all later ones, including those of other rooms: the offset in an
 // event covers everything before it, so no event may overtake another.
@@ -32,7 +32,7 @@ type gate struct {
 	floor adapter.Cursor
 }
 
-// closed reports whether nothing passes.
+// closed reports whether deliveries are held.
 func (g *gate) closed() bool { return g.shut > 0 || g.spilled }
 
 // hold holds d if the gate is closed, up to a limit of bytes, but at least one, and within the node's
@@ -54,19 +54,19 @@ func (g *gate) hold(d *delivery, limit int) (held bool) {
 	return true
 }
 
-// keep counts a delivery that is held from now on.
+// keep counts one more held delivery.
 func (g *gate) keep(d *delivery) {
 	g.bytes += d.size()
 	d.ns.srv.held.keep(d)
 }
 
-// unkeep counts a delivery that is not held any more.
+// unkeep counts one held delivery less.
 func (g *gate) unkeep(d *delivery) {
 	g.bytes -= d.size()
 	d.ns.srv.held.drop(d)
 }
 
-// drop drops what is held.
+// drop drops the held deliveries.
 func (g *gate) drop() {
 	for _, d := range g.held {
 		g.unkeep(d)
@@ -82,7 +82,8 @@ func (g *gate) urgent(d *delivery) bool {
 		(!g.commanded || !slices.ContainsFunc(d.ev.Target.To, named) && !slices.ContainsFunc(d.ev.Target.Except, named))
 }
 
-// joining returns the names of the rooms to which held commands may join the socket; nil for none.
+// joining returns the names of the rooms to which held commands may join the socket; nil if there
+// are none.
 func (g *gate) joining() (names map[string]bool) {
 	for _, d := range g.held {
 		if d.ev.Kind != kindJoin {
@@ -95,14 +96,14 @@ func (g *gate) joining() (names map[string]bool) {
 	return names
 }
 
-// lose drops what is held and all that follows, because the feed has lost something.
+// lose drops the held deliveries and all later ones, because the feed has lost events.
 func (g *gate) lose() {
 	g.drop()
 	g.spilled, g.commanded = true, true
 }
 
-// open removes one reason to be shut, and passes what was held if it was the last. Passing may shut
-// the gate again, which keeps the rest.
+// open removes one reason to be shut, and passes the held deliveries if it was the last reason.
+// Passing may shut the gate again, which keeps the rest.
 func (g *gate) open(pass func(*delivery)) {
 	g.shut--
 	for !g.closed() && len(g.held) > 0 {
@@ -117,7 +118,7 @@ func (g *gate) open(pass func(*delivery)) {
 	}
 }
 
-// discard drops what a replay up to end has covered, and remembers the end.
+// discard drops the deliveries that a replay up to end has covered, and remembers the end.
 func (g *gate) discard(end adapter.Cursor) {
 	kept := g.held[:0]
 	for _, d := range g.held {
@@ -132,7 +133,7 @@ func (g *gate) discard(end adapter.Cursor) {
 	g.floor = end
 }
 
-// given returns the position up to which the client has been given everything, live or in a replay,
+// given returns the position up to which the client has been given all events, live or in a replay,
 // once the feed has reached c. It belongs to the history in which the socket was born, which the
 // feed may not have reached yet.
 func (g *gate) given(c, born adapter.Cursor) adapter.Cursor {
@@ -171,10 +172,10 @@ func (g *gate) insertLate(late []*delivery, before, command adapter.Cursor, due 
 }
 
 // insert puts events that were read after a cursor into their places among the held ones: an event
-// whose cursor covers another one follows it. A held event is not inserted again, but may be for
-// more rooms than was known. Positions are ordered only within a partition, so each has a queue.
-// The cursors of inserted events are made here, because they must cover everything before, and
-// nothing after.
+// whose cursor covers another one follows it. An event that is held already is not inserted again,
+// but its rooms are added. Positions are ordered only within a partition, so each has a queue. The
+// cursors of inserted events are made here, because they must cover everything before, and nothing
+// after.
 func (g *gate) insert(missed []*delivery, after adapter.Cursor) {
 	if len(missed) == 0 {
 		return
@@ -233,7 +234,8 @@ func (g *gate) replayed(ev *adapter.Event) bool {
 	return !g.floor.IsZero() && ev.Cursor.SameHistory(g.floor) && g.floor.Covers(ev.Position)
 }
 
-// restart drops what was held and holds anew, for a replay that will be read again.
+// restart drops the held deliveries and holds new ones, for a replay that will be read
+// again.
 func (g *gate) restart() {
 	g.drop()
 	g.spilled = false

@@ -6,8 +6,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A gate that has lost something stays closed, whatever it was shut for: an event behind
-// it would hide it from a recovery.
+// A gate that has lost events stays closed, for any reason to be shut: a later event would
+// hide the loss from a recovery.
 func TestASpilledGateStaysClosed(t *testing.T) {
 	g := gate{shut: 1}
 	n := &Namespace{srv: new(Server)}
@@ -17,10 +17,10 @@ func TestASpilledGateStaysClosed(t *testing.T) {
 	}
 	g.open(func(*delivery) { t.Error("an event has passed") })
 	if !g.hold(event(), 500) {
-		t.Error("an event passes behind what was lost")
+		t.Error("an event passes behind a loss")
 	}
 	g.restart()
 	if g.hold(event(), 500) {
-		t.Error("closed after a recovery has read what was lost")
+		t.Error("closed after a recovery has read the lost events")
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// A polling client that closes the connection behind more events than its mailbox holds, all
-// of them in answered POSTs, has them all handled, as on a WebSocket, also if it goes away
-// immediately. With 5 events its reader has the last one in its hand.
-func TestEventsBeforeAGoodbyeByPolling(t *testing.T) {
+// A polling client closes the connection behind more events than its mailbox holds, all of
+// them in answered POSTs. All are handled, as on a WebSocket, also if the client disconnects
+// immediately. With 5 events its reader holds the last one.
+func TestEventsBeforeACloseByPolling(t *testing.T) {
 	for name, bodies := range map[string]func(events string) []string{
 		"one body":       func(events string) []string { return []string{events + "\x1e41\x1e1"} },
 		"several bodies": func(events string) []string { return []string{events, "41", "1"} },
@@ -53,7 +53,7 @@ func TestEventsBeforeAGoodbyeByPolling(t *testing.T) {
 						t.Errorf("ended by %q, want %q", got, want)
 					}
 					if handled != events {
-						t.Errorf("handled %d of %d events", handled, events)
+						t.Errorf("handled %d of %d events, want %d", handled, events, events)
 					}
 				})
 			}

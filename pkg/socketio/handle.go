@@ -172,9 +172,8 @@ func (c *client) awaitCalm(ctx context.Context, most int) {
 	_ = c.whileTaking(ctx, func(ctx context.Context) error { return c.conn.WaitQueue(ctx, most) })
 }
 
-// whileTaking waits with wait as long as the client takes something. A slow client may take its
-// time: handlers that wait for it are not stuck. One that takes nothing for the ping timeout is cut, and
-// can reconnect.
+// whileTaking calls wait as long as the client reads. Handlers that wait for a slow client are not
+// stuck. A client that reads nothing for the ping timeout is cut, and can reconnect.
 func (c *client) whileTaking(ctx context.Context, wait func(context.Context) error) error {
 	timeout := c.srv.opts.Engine.PingTimeout
 	for {
@@ -221,10 +220,10 @@ const (
 	goneLook = 20 * time.Millisecond
 )
 
-// awaitQueueSpace waits for a client that has yet to take half of its send queue: one that sends many
-// events before it reads their acks must not be cut for that. It does not wait for long, because an
-// event can be what makes space: a slow client leaves a busy room. A client that has taken nothing for
-// the ping timeout is cut.
+// awaitQueueSpace waits until a client has read all but half of its send queue: a client that sends
+// many events before it reads their acks must not be cut for that. The wait is short, because the
+// event itself can make space, such as a slow client's leave of a busy room. A client that has read
+// nothing for the ping timeout is cut.
 func (s *Socket) awaitQueueSpace() {
 	conn, half := s.client.conn, s.client.srv.opts.Engine.SendQueueBytes/2
 	full := func() bool { return conn.Held() > half }

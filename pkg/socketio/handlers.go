@@ -36,8 +36,8 @@ func (s *Socket) OnAny(h Handler) { register("Socket.OnAny", &s.mu, &s.onAny, h)
 //
 // f is called on a separate goroutine, for one event after the other in their order, concurrently
 // with the socket's handlers, and may use the socket. Delivery does not wait for it: if it falls
-// more than 1 MiB or 8,192 events behind, further calls are skipped, which is logged. A panic is
-// reported and does not affect the connection.
+// more than 1 MiB or 8,192 events behind, further calls are skipped and this is logged. A panic
+// is reported and does not affect the connection.
 func (s *Socket) OnAnyOutgoing(f func(event string, args Args)) {
 	checkFunc("OnAnyOutgoing", f)
 	s.mu.Lock()

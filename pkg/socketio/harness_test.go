@@ -23,10 +23,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience is how long a test waits for what must come.
+// patience bounds every wait of a test.
 const patience = 10 * time.Second
 
-// A testNode is a server and where to reach it.
+// A testNode is a server with its URL.
 type testNode struct {
 	*Server
 	url string
@@ -49,13 +49,13 @@ func start(t testing.TB, o Options) *testNode {
 		}
 		web.Close()
 		if held := srv.held.bytes.Load(); held != 0 {
-			t.Errorf("%d bytes count as held by sockets that have ended", held)
+			t.Errorf("%d bytes count as held by sockets that have ended, want 0", held)
 		}
 	})
 	return &testNode{srv, "ws" + strings.TrimPrefix(web.URL, "http")}
 }
 
-// A testCluster is what several nodes of a test share.
+// A testCluster is the state that several nodes of a test share.
 type testCluster struct {
 	memory   *adapter.Memory
 	sessions session.Store
@@ -106,7 +106,7 @@ func (n *testNode) dial(t testing.TB) *wire {
 	go w.read()
 	t.Cleanup(w.cut)
 	if first := w.next(); !strings.HasPrefix(first, "0{") {
-		t.Fatalf("handshake %q", first)
+		t.Fatalf(`handshake %q, want text that begins with "0{"`, first)
 	}
 	return w
 }
@@ -133,7 +133,7 @@ func (w *wire) write(text string) {
 	_ = w.ws.WriteMessage(websocket.TextMessage, []byte(text))
 }
 
-// cut drops the connection without a word.
+// cut drops the connection without a close.
 func (w *wire) cut() {
 	_ = w.ws.NetConn().Close()
 	<-w.closed
@@ -205,7 +205,7 @@ func (n *testNode) client(t testing.TB) *wire {
 	return n.dial(t).connect("/", "")
 }
 
-// back connects a client that claims to be one that was here before.
+// back connects a client that claims the session of an earlier one.
 func (n *testNode) back(t *testing.T, was *wire) *wire {
 	t.Helper()
 	auth, _ := json.Marshal(map[string]string{"pid": was.pid, "offset": was.offset})
@@ -223,7 +223,7 @@ func (w *wire) event() string {
 	return w.hear(w.next())
 }
 
-// hear takes an event as the client does, and returns its JSON array without the
+// hear processes an event as the client does, and returns its JSON array without the
 // offset.
 func (w *wire) hear(m string) string {
 	w.t.Helper()
@@ -267,13 +267,13 @@ func (w *wire) call(array string) string {
 	return rest
 }
 
-// quiet fails if anything comes before the server has answered a call.
+// quiet fails if a message arrives before the server has answered a call.
 func (w *wire) quiet() {
 	w.t.Helper()
 	w.call(`["ping me"]`)
 }
 
-// joining makes a server answer what the tests call.
+// joining registers the handlers that the tests call.
 func joining(n *Namespace) {
 	n.On("join", func(ctx context.Context, e *Event) error {
 		var room string
@@ -298,7 +298,7 @@ func joining(n *Namespace) {
 	n.On("ping me", func(_ context.Context, e *Event) error { return e.Ack() })
 }
 
-// keepRooms has a namespace call KeepRooms for every client.
+// keepRooms makes a namespace call KeepRooms for every client.
 func keepRooms(n *Namespace, may func(room string) bool) {
 	n.Use(func(_ context.Context, r *ConnectRequest) error {
 		r.KeepRooms(may)
@@ -332,7 +332,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}
-		time.Sleep(time.Millisecond) // between two looks, not in place of one
+		time.Sleep(time.Millisecond) // between two checks, not in place of one
 	}
 }
 

@@ -5,18 +5,19 @@ import "sync/atomic"
 const (
 	// heldPart is the part of the queue budget that may be held: a quarter.
 	heldPart = 4
-	// smallHeld is what a socket may hold in any case, in bytes: others must not make it read a
-	// replay again for a few events.
+	// smallHeld is the number of bytes that a socket may always hold: other sockets must not
+	// make it read a replay again for a few events.
 	smallHeld = 4 << 10
 	// heldSlot is the memory of a held delivery that gates do not share.
 	heldSlot = 16
 )
 
-// A heldBudget counts what the gates of a node hold, and the acks that wait: a delivery once, however
-// many gates hold it. It takes no lock, because the fan-out counts.
+// A heldBudget counts the deliveries that the gates of a node hold, and the acks that wait. A
+// delivery counts once for any number of gates. The budget takes no lock, because the fan-out
+// updates it.
 type heldBudget struct {
 	bytes atomic.Int64
-	most  int64 // 0 is no limit
+	most  int64 // 0 means no limit
 }
 
 // refuses reports whether a socket that would hold some bytes must not. What need not be held, because a

@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// What gates hold counts once however many hold it, and until the last of them has let go of it.
+// A held delivery counts once for any number of gates, until the last of them has dropped it.
 func TestHeldDeliveriesCountOnce(t *testing.T) {
 	n := &Namespace{srv: new(Server)}
 	budget := &n.srv.held
@@ -78,8 +78,8 @@ func TestHeldByRecoveriesLeavesHalf(t *testing.T) {
 	}
 }
 
-// Recoveries hold within the budget of a node what comes while their clients read nothing. Beyond it
-// they read it again, and nothing is lost.
+// Recoveries hold events within the budget of a node while their clients read nothing. Beyond it
+// they read the events again, and nothing is lost.
 func TestHeldByRecoveriesIsBounded(t *testing.T) {
 	const clients, missed, size = 12, 20, 10 << 10
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 64 << 10, QueueBudget: 280 << 10}})
@@ -90,7 +90,7 @@ func TestHeldByRecoveriesIsBounded(t *testing.T) {
 		sids, pids = append(sids, w.sid), append(pids, w.pid)
 		w.cut()
 	}
-	eventually(t, "all are away", func() bool { return n.Stats().Sockets == 0 })
+	eventually(t, "all are disconnected", func() bool { return n.Stats().Sockets == 0 })
 	for i := range missed {
 		must(t, n.Emit(t.Context(), "n", i, strings.Repeat("x", 2<<10)))
 	}
@@ -142,7 +142,7 @@ func TestHeldByOthersIsBounded(t *testing.T) {
 	}
 	all[2].gone()
 	all[3].gone()
-	all[0].cut() // what it holds counts no longer
+	all[0].cut() // its held deliveries no longer count
 	eventually(t, "one is held", func() bool { return n.held.bytes.Load() < 12<<10 })
 	s := n.Socket(all[1].sid)
 	s.mu.Lock()
@@ -177,7 +177,7 @@ func TestHeldAcksAreBounded(t *testing.T) {
 	}
 	all[2].wantAck(acks[2])
 	if late := n.Stats().AcksLate; late != 1 {
-		t.Errorf("%d acks count as early", late)
+		t.Errorf("got %d acks count as early, want 1", late)
 	}
 	release()
 	for i, w := range all {

@@ -30,9 +30,9 @@ const pastBytes = 100
 // returns. A single event may be larger.
 const HistoryBytes = 256 << 10
 
-// Limits of what one call of History reads, because a backlog may have many entries that are not
-// events. After a read without any event the next one is larger: rooms with some thousand commands
-// in front of their events have a history, too.
+// Limits of the entries that one call of History reads, because a backlog may have many entries
+// that are not events. After a read without any event the next one is larger, so that a room with
+// some thousand commands in front of its events has a history, too.
 const (
 	historyReads   = 5
 	historyEntries = 1000 // of one read

@@ -7,8 +7,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// newHistory returns a node whose cluster has lost its history and whose feed has brought
-// no event since. A client of it was cut before events 1 to 3 came to its room r.
+// newHistory returns a node whose cluster has lost its history and whose feed has had no
+// event since. A client of it was cut before events 1 to 3 came to its room r.
 func newHistory(t *testing.T) (*testNode, *wire) {
 	t.Helper()
 	c := newCluster(adapter.MemoryOptions{})
@@ -23,18 +23,18 @@ func newHistory(t *testing.T) (*testNode, *wire) {
 	w := n.client(t)
 	w.call(`["join","r"]`)
 	w.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	for i := 1; i < 4; i++ {
-		must(t, n.To("r").Emit(t.Context(), "n", i)) // which the node does not hear
+		must(t, n.To("r").Emit(t.Context(), "n", i)) // which the node is not subscribed to
 	}
 	return n, w
 }
 
-// backAgain cuts a client, brings it back and returns the events that it is given.
+// backAgain cuts a client, recovers it and returns the events that it gets.
 func (n *testNode) backAgain(t *testing.T, w *wire) (events []string) {
 	t.Helper()
 	w.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := n.back(t, w)
 	if back.sid != w.sid {
 		t.Errorf("not recovered: %v", n.Stats().Recoveries)
@@ -46,8 +46,8 @@ func (n *testNode) backAgain(t *testing.T, w *wire) (events []string) {
 	return events
 }
 
-// An event of its own node has the offset of what the client has been given, although the
-// node's feed has not brought anything of the new history.
+// A local event has the offset of the events that the client has been given, although the
+// node's feed has had no event of the new history.
 func TestLocalEventsInANewHistory(t *testing.T) {
 	n, w := newHistory(t)
 	w = n.back(t, w)
@@ -59,7 +59,7 @@ func TestLocalEventsInANewHistory(t *testing.T) {
 	}
 }
 
-// So does a room end there that a client leaves.
+// A membership ends at the same position if the client leaves the room.
 func TestLeavingInANewHistory(t *testing.T) {
 	n, w := newHistory(t)
 	w = n.back(t, w)
@@ -72,8 +72,8 @@ func TestLeavingInANewHistory(t *testing.T) {
 	}
 }
 
-// A client that connects in a new history, of which its node has not heard yet, has no
-// offset of the old one, and is cut when the node hears of it.
+// A client that connects in a new history that its node does not know yet has no offset of
+// the old one, and is cut when the node detects the new history.
 func TestOffsetsAreOfTheHistoryOfTheirSession(t *testing.T) {
 	old, born := adapter.Cursor{Epoch: "old", At: at(9).At}, adapter.Cursor{Epoch: "new", At: at(5).At}
 	var g gate

@@ -23,7 +23,7 @@ func (c *countedHistory) History(ctx context.Context, room rooms.Room, page adap
 }
 
 // A call of History reads a bounded number of entries, although a backlog may have any number that
-// are not events, and reports what it has read.
+// are not events, and reports the bytes that it has read.
 func TestHistoryOfOtherEntries(t *testing.T) {
 	garbage := "[x" + strings.Repeat("y", 100) + "]"
 	for _, c := range []struct {
@@ -69,7 +69,7 @@ func TestHistoryOfOtherEntries(t *testing.T) {
 				t.Errorf("the last event is %s", past[len(past)-1].Raw(0))
 			}
 			if reads := counted.reads.Load(); reads > historyReads {
-				t.Errorf("%d reads", reads)
+				t.Errorf("got %d reads, want at most %d", reads, historyReads)
 			}
 			if least := min(c.entries, historyEntries) * (pastBytes + len(c.data)); bytes < min(least, HistoryBytes) || bytes > 4*HistoryBytes {
 				t.Errorf("%d bytes reported", bytes)

@@ -6,9 +6,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// incomplete are a few events of a replay, of which the first is a command that came without its
-// payload. The payload decides what is missed, so the events wait until it has been read, together
-// with those of later commands.
+// incomplete holds a few events of a replay. The first is a command that came without its payload.
+// The payload decides which events are missed, so the events wait until it has been read, together
+// with the payloads of later commands.
 type incomplete struct {
 	events []adapter.Event
 	bytes  int // of the payloads to be read

@@ -71,12 +71,11 @@ func (s *Socket) tooMany(news []string) error {
 	return err
 }
 
-// roomsBeyondBudget is how many memberships a socket can have, now and within the recovery window,
-// whatever the memberships of all sockets cost: many sockets in many rooms must not prevent others
-// from joining a few.
+// roomsBeyondBudget is the number of memberships that a socket can always have, now and within the
+// recovery window. Many sockets in many rooms must not prevent others from joining a few.
 const roomsBeyondBudget = 16
 
-// bytesBeyondBudget is how much these memberships can cost: as much as 16 with names of 24 bytes.
+// bytesBeyondBudget is the maximum cost of these memberships: that of 16 with names of 24 bytes.
 const bytesBeyondBudget = 16 << 10
 
 var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)

@@ -14,7 +14,7 @@ type place struct {
 	due    adapter.Position // see begins
 	cursor adapter.Cursor   // the feed's, after the command
 	before adapter.Cursor   // the feed's, before it
-	seen   adapter.Cursor   // what the socket had been given by then, of what was for it
+	seen   adapter.Cursor   // up to which the socket had been given its events by then
 	prior  adapter.Cursor   // see command
 	older  []string         // rooms that the socket is in, but joined after the command
 	marker *marker
@@ -30,8 +30,8 @@ type backlog struct {
 	owed []owedCopy
 }
 
-// since returns what was stored in rooms after a join position, up to the feed's cursor. The gate
-// is shut meanwhile. The caller holds the right to change.
+// since returns the events stored in rooms after a join position, up to the feed's cursor. The
+// gate is shut meanwhile. The caller holds the right to change.
 //
 // With several partitions, the node may have reached events of the rooms before it reached the
 // command. The socket may have received some of them as a member of other rooms; reading these

@@ -8,7 +8,7 @@ import (
 )
 
 // A stand-in precedes its command, and nothing that was published after the command comes between the
-// two: the cursor before the stand-in must not cover what the stand-in makes due.
+// two: the cursor before the stand-in must not cover the events that the stand-in makes due.
 func TestStandInTakesTheTurnOfItsCommand(t *testing.T) {
 	at := func(partition uint16, seq uint64) adapter.Position {
 		return adapter.Position{Ms: 100, Seq: seq, Partition: partition}

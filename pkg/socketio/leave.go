@@ -9,14 +9,15 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Leave takes the socket out of rooms. Once it has returned none of their events reach the client,
-// except those that the socket's own handlers published to them before, if this node reaches these
-// within a second; and, with several partitions, those that were published before and are for
-// several rooms of the socket. Rooms that it is not in are not an error. The context bounds the
-// wait for that and for other changes of the socket; the session store has its own timeout of some
-// seconds. If Leave returns an error of the store, the connection is closed: when its client is
-// recovered it may still be in the rooms, with all their events. Leave returns ErrDisconnected once
-// the socket has ended, as in OnDisconnecting and OnDisconnect.
+// Leave takes the socket out of rooms. Rooms that it is not in are not an error. After Leave has
+// returned the client receives no event of these rooms, with two exceptions: events that the
+// socket's own handlers published to them before, if this node reaches these within a second; and,
+// with several partitions, events that were published before and are for several rooms of the
+// socket. The context bounds the waits for these events and for other changes of the socket; the
+// session store has its own timeout of some seconds. If Leave returns an error of the store, the
+// connection is closed: when its client is recovered it may still be in the rooms, with all their
+// events. Leave returns ErrDisconnected once the socket has ended, as in OnDisconnecting and
+// OnDisconnect.
 func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
 }
@@ -41,7 +42,7 @@ func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) erro
 	})
 }
 
-// leaveThose is Leave for the rooms that those returns. The caller holds s.mu.
+// leaveThose is Leave for the rooms that the function those returns. The caller holds s.mu.
 func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	f := &s.client.srv.feed
 	wait, cancel := context.WithTimeout(ctx, commandWait)
@@ -69,7 +70,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 		f.mu.Unlock()
 		return ErrDisconnected
 	}
-	reached := s.gate.given(f.cursor, s.rooms.born) // what a replay gave counts as well
+	reached := s.gate.given(f.cursor, s.rooms.born) // events that a replay gave count as well
 	left := s.leave(those(), reached)
 	l := s.beginLeave(&command{names: left}, left, len(left) > 0 && s.rooms.owe(s.owed(), reached))
 	// An event after the leave has an offset that covers events of these rooms that the socket has

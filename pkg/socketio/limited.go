@@ -54,8 +54,8 @@ func (c *client) logLimit(limit string, most int, unit string) {
 	}
 }
 
-// cut closes the connection because of a limit. Nothing queued is kept for the client; stock
-// clients reconnect.
+// cut closes the connection because of a limit. The client does not receive its queued
+// packets. Stock clients reconnect.
 func (c *client) cut() {
 	c.conn.Close(engineio.TransportError)
 	_ = c.conn.Finish(ended)

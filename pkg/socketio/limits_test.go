@@ -21,8 +21,8 @@ import (
 
 const tooManyRooms = `["socketio: too many rooms: at most 3"]`
 
-// A client joins as many rooms as it may, and a room that it leaves makes place
-// for another, until more have been left than can be remembered.
+// A client joins the maximum number of rooms, and a room that it leaves makes space for
+// another, until it has left more than can be remembered.
 func TestRoomsPerSocket(t *testing.T) {
 	n := start(t, Options{RoomsPerSocket: 3})
 	joining(n.Of("/"))
@@ -30,14 +30,14 @@ func TestRoomsPerSocket(t *testing.T) {
 	call := func(event, room, want string) {
 		t.Helper()
 		if got := w.call(fmt.Sprintf("[%q,%q]", event, room)); got != want {
-			t.Fatalf("%s %s: %s", event, room, got)
+			t.Fatalf("%s %s: %s, want %s", event, room, got, want)
 		}
 	}
 	for i := range 3 {
 		call("join", fmt.Sprint(i), `["ok"]`)
 	}
 	call("join", "3", tooManyRooms)
-	call("join", "2", `["ok"]`) // it is there already
+	call("join", "2", `["ok"]`) // it is already a member
 	for i := range 3*staysPerRoom - 3 {
 		call("leave", fmt.Sprint(i%3), `["ok"]`)
 		call("join", fmt.Sprint(i%3), `["ok"]`)
@@ -45,11 +45,11 @@ func TestRoomsPerSocket(t *testing.T) {
 	call("leave", "0", `["ok"]`)
 	call("join", "0", `["socketio: too many rooms: too many were left within the last minutes"]`)
 	if got := n.Stats().TooManyRooms; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 }
 
-// The limit comes back with the session, and with those of its rooms that it has left.
+// The limit applies to a recovered session, including the rooms that it has left.
 func TestRoomsPerSocketAfterARecovery(t *testing.T) {
 	n := start(t, Options{RoomsPerSocket: 3})
 	joining(n.Of("/"))
@@ -60,15 +60,15 @@ func TestRoomsPerSocketAfterARecovery(t *testing.T) {
 	w.cut()
 	w = n.back(t, w)
 	if got := w.call(`["join","3"]`); got != `["ok"]` {
-		t.Errorf("the third: %s", got)
+		t.Errorf("the third: %s, want %s", got, `["ok"]`)
 	}
 	if got := w.call(`["join","4"]`); got != tooManyRooms {
-		t.Errorf("the fourth: %s", got)
+		t.Errorf("the fourth: %s, want %s", got, tooManyRooms)
 	}
 }
 
-// What the application commands is not bound by what clients may: nobody would
-// hear of it.
+// The limit does not apply to commands of the application, because a refusal could not be
+// reported.
 func TestCommandsJoinBeyondTheLimit(t *testing.T) {
 	n := start(t, Options{RoomsPerSocket: 3})
 	joining(n.Of("/"))
@@ -77,12 +77,12 @@ func TestCommandsJoinBeyondTheLimit(t *testing.T) {
 	must(t, n.To("e").Emit(t.Context(), "n", 1))
 	w.want(numbered(1))
 	if got := w.call(`["join","f"]`); got != tooManyRooms {
-		t.Errorf("the client's own: %s", got)
+		t.Errorf("the client's own: %s, want %s", got, tooManyRooms)
 	}
 }
 
-// What the memberships of all sockets take is bounded. Beyond that sockets join few rooms,
-// sessions with many are recovered later, and what ends is given back.
+// The memory of the memberships of all sockets is bounded. Beyond it sockets can join few
+// rooms, sessions with many are recovered later, and ended memberships free memory.
 func TestMembershipsAreBounded(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 30 * int(stayCost("00"))})
 	joining(n.Of("/"))
@@ -90,7 +90,7 @@ func TestMembershipsAreBounded(t *testing.T) {
 		t.Helper()
 		for i := from; i < to; i++ {
 			if got := w.call(fmt.Sprintf(`["join","%02d"]`, i)); got != want {
-				t.Fatalf("room %d: %s", i, got)
+				t.Fatalf("room %d: %s, want %s", i, got, want)
 			}
 		}
 	}
@@ -115,12 +115,12 @@ func TestMembershipsAreBounded(t *testing.T) {
 		t.Errorf("the recovered socket takes %d", got)
 	}
 	if got := n.Stats().Limited[limitMemberships]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 }
 
-// Sockets that join all that they can leave others more than the minimum, also if they come back with
-// all of it.
+// Sockets that join as many rooms as possible leave others more than the minimum, also after they
+// have recovered them.
 func TestMembershipsAreShared(t *testing.T) {
 	unit := int(stayCost("0000"))
 	n := start(t, Options{MembershipBudget: 4000 * unit, RoomsPerSocket: 4000})
@@ -146,11 +146,11 @@ func TestMembershipsAreShared(t *testing.T) {
 	first.cut()
 	eventually(t, "its memberships count no more", func() bool { return n.Stats().MembershipBytes < 1000*unit })
 	if got := greedy(n.client(t)); got < 2000 {
-		t.Errorf("joined %d rooms of those that are free again", got)
+		t.Errorf("joined %d rooms of those that are free again, want at least 2000", got)
 	}
 	n.back(t, second)
 	if got := greedy(n.client(t)); got < 2*roomsBeyondBudget {
-		t.Errorf("joined %d rooms beside a recovered socket", got)
+		t.Errorf("joined %d rooms beside a recovered socket, want at least %d", got, 2*roomsBeyondBudget)
 	}
 	if got := n.Stats().MembershipBytes; got > 4500*unit {
 		t.Errorf("all have %d memberships", got/unit)
@@ -171,8 +171,8 @@ func TestLongNamesBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// Rooms that were left count as well within the recovery window, so that nobody gets round
-// the budget by joins and leaves.
+// Rooms that were left also count within the recovery window, so that joins and leaves
+// cannot evade the budget.
 func TestLeftRoomsCountInTheBudget(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 10 * int(stayCost("00"))})
 	joining(n.Of("/"))
@@ -180,12 +180,12 @@ func TestLeftRoomsCountInTheBudget(t *testing.T) {
 	for i := range roomsBeyondBudget {
 		for _, event := range []string{"join", "leave"} {
 			if got := w.call(fmt.Sprintf(`[%q,"%02d"]`, event, i)); got != `["ok"]` {
-				t.Fatalf("%s %d: %s", event, i, got)
+				t.Fatalf("%s %d: %s, want %s", event, i, got, `["ok"]`)
 			}
 		}
 	}
 	if got, full := w.call(`["join","16"]`), fmt.Sprintf("[%q]", errMemberships.Error()); got != full {
-		t.Errorf("one more: %s", got)
+		t.Errorf("one more: %s, want %s", got, full)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestForgottenRoomsDoNotCountInTheBudget(t *testing.T) {
 	}
 	s.charge()
 	if err := s.tooMany([]string{"16"}); !errors.Is(err, errMemberships) {
-		t.Fatalf("beyond the budget: %v", err)
+		t.Fatalf("beyond the budget: %v, want errMemberships", err)
 	}
 	s.rooms.leave("00", adapter.Cursor{}) // in 1970
 	if err := s.tooMany([]string{"16"}); err != nil {
@@ -208,7 +208,7 @@ func TestForgottenRoomsDoNotCountInTheBudget(t *testing.T) {
 	}
 }
 
-// Joins do not use up the whole budget: a client that was cut finds room for its session.
+// Joins do not use the whole budget: a client that was cut finds space for its session.
 func TestRecoveriesHaveBudgetLeft(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 40 * int(stayCost("00"))})
 	joining(n.Of("/"))
@@ -216,7 +216,7 @@ func TestRecoveriesHaveBudgetLeft(t *testing.T) {
 		t.Helper()
 		for i := range rooms {
 			if got := w.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
-				t.Fatalf("room %d: %s", i, got)
+				t.Fatalf("room %d: %s, want %s", i, got, `["ok"]`)
 			}
 		}
 	}
@@ -231,19 +231,19 @@ func TestRecoveriesHaveBudgetLeft(t *testing.T) {
 	if got := n.Stats().MembershipBytes; got != 45*int(stayCost("00")) {
 		t.Errorf("the memberships take %d", got)
 	}
-	n.back(t, small) // whatever the others take
+	n.back(t, small) // in spite of the others
 }
 
-// What memberships cost does not overflow, however many a socket may have.
+// The cost of memberships does not overflow, even for many memberships of a socket.
 func TestMembershipCostDoesNotOverflow(t *testing.T) {
 	m := memberships{uncharged: math.MaxInt32}
 	m.enter("a")
 	if m.uncharged < math.MaxInt32 {
-		t.Errorf("it costs %d", m.uncharged)
+		t.Errorf("it costs %d, want at least %d", m.uncharged, math.MaxInt32)
 	}
 }
 
-// One namespace too many is refused with words, and the connection goes on.
+// One namespace too many is refused with a message, and the connection continues.
 func TestNamespacesPerConnection(t *testing.T) {
 	n := start(t, Options{NamespacesPerConnection: 2})
 	for _, name := range []string{"/", "/a", "/b"} {
@@ -291,15 +291,15 @@ func TestWaitingEventsAreBounded(t *testing.T) {
 		defer s.mail.mu.Unlock()
 		return s.mail.full != nil
 	})
-	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is on its way
-		t.Errorf("%d events were taken in", got)
+	if got := n.Stats().EventsIn; got > 5 { // one is handled, three wait, one is in flight
+		t.Errorf("%d events were taken in, want at most 5", got)
 	}
 	letGo()
 	for range events {
 		select {
 		case got := <-handled:
 			if got != size+len(`["e",""]`) {
-				t.Errorf("its size is %d", got)
+				t.Errorf("its size is %d, want %d", got, size+len(`["e",""]`))
 			}
 		case <-time.After(patience):
 			t.Fatal("an event is not handled")
@@ -320,7 +320,7 @@ func TestConnectPayloadIsBounded(t *testing.T) {
 		}
 	}
 	if got := n.Stats().Limited[limitConnectPayload]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	w.connect("/", payload(maxConnectPayload))
 }
@@ -342,7 +342,7 @@ func (w *wire) gone() {
 }
 
 // Connections that never connect to a namespace, or are refused there, are bounded in
-// number: one too many closes the oldest. Those with a socket are not affected.
+// number: one more closes the oldest. Those with a socket are not affected.
 func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	n := start(t, Options{UnconnectedSessions: 2, Engine: engineio.Options{PingInterval: time.Minute}})
 	n.Use(func(_ context.Context, r *ConnectRequest) error {
@@ -361,7 +361,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	refused := n.dial(t)
 	refused.write(`40{"bad":true}`)
 	if got := refused.next(); got != `44{"message":"bad"}` {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want %s", got, `44{"message":"bad"}`)
 	}
 	n.unconnectedAre(t, 1)
 	silent := n.dial(t)
@@ -369,7 +369,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	newest := n.dial(t)
 	refused.gone()
 	if got := n.Stats().Limited[limitUnconnected]; got != 1 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 1", got)
 	}
 	response, err := http.Get("http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling")
 	if err != nil {
@@ -380,10 +380,10 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	newest.connect("/", "")
 	connected.call(`["hello"]`)
 	left.connect("/", "")
-	last := n.dial(t) // closes nobody: only the polling one waits beside it
+	last := n.dial(t) // closes no other connection: only the polling one is in the list
 	last.connect("/", "")
 	if got := n.Stats().Limited[limitUnconnected]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	n.dial(t)
 	n.dial(t)
@@ -391,7 +391,7 @@ func TestUnconnectedSessionsAreBounded(t *testing.T) {
 	eventually(t, "nothing is kept of the polling session", func() bool { return n.clientCount() == 6 })
 }
 
-// unconnectedAre waits until so many connections have no namespace.
+// unconnectedAre waits until a number of connections have no namespace.
 func (n *testNode) unconnectedAre(t *testing.T, want int) {
 	t.Helper()
 	eventually(t, "unconnected", func() bool {
@@ -424,9 +424,9 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 	large := begin(50 << 10)
 	middle.writeBinary(make([]byte, 5<<10))
 	eventually(t, "the second is held", func() bool { return n.heldBy(45 << 10) })
-	middle.writeBinary(make([]byte, 5<<10)) // makes it complete, and it counts no more
+	middle.writeBinary(make([]byte, 5<<10)) // completes it, and it no longer counts
 	if got := middle.next(); got != "437[3]" {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want 437[3]", got)
 	}
 	another := begin(40 << 10)
 	another.writeBinary(make([]byte, 20<<10)) // more than the other
@@ -437,17 +437,17 @@ func TestPendingAttachmentsAreBounded(t *testing.T) {
 		n.received.clients[c] = held
 	}
 	n.received.mu.Unlock()
-	fresh := begin(70 << 10) // larger, but not waited for yet
+	fresh := begin(70 << 10) // larger, but has not waited long yet
 	large.gone()
 	for _, w := range []*wire{small, fresh} {
 		w.writeBinary(nil)
 		w.writeBinary(nil)
 		if got := w.next(); got != "437[3]" {
-			t.Errorf("got %s", got)
+			t.Errorf("got %s, want 437[3]", got)
 		}
 	}
 	if got := n.Stats().Limited[limitReceiveBudget]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	eventually(t, "nothing is held", func() bool {
 		n.received.mu.Lock()
@@ -469,7 +469,7 @@ func (n *testNode) heldBy(size int) bool {
 }
 
 // A client that sends many arguments, each of which takes far more memory than its bytes,
-// is disconnected: be it in an event or in an ack.
+// is disconnected, for an event and for an ack.
 func TestArgumentsAreBounded(t *testing.T) {
 	n := start(t, Options{})
 	n.On("count", func(_ context.Context, e *Event) error { return e.Ack(e.Args.Len()) })
@@ -485,14 +485,15 @@ func TestArgumentsAreBounded(t *testing.T) {
 		w.gone()
 	}
 	if got := n.Stats().Limited[limitArguments]; got != 2 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 2", got)
 	}
 	if err := n.Of("/").Emit(t.Context(), "x", make([]any, packet.MaxElements)...); err == nil {
 		t.Error("an event with too many arguments is sent")
 	}
 }
 
-// An attachment that does not come is not waited for as long as the client answers pings.
+// The server does not wait for a missing attachment for as long as the client answers
+// pings.
 func TestAttachmentsHaveADeadline(t *testing.T) {
 	n := start(t, Options{Engine: engineio.Options{PingInterval: 200 * time.Millisecond, PingTimeout: 400 * time.Millisecond}})
 	n.Of("/")
@@ -502,12 +503,12 @@ func TestAttachmentsHaveADeadline(t *testing.T) {
 		w.writeBinary(make([]byte, size))
 		w.gone()
 		if got := n.Stats().Limited[limitAttachmentDeadline]; got != uint64(i)+1 {
-			t.Errorf("%d are counted", got)
+			t.Errorf("%d are counted, want %d", got, uint64(i)+1)
 		}
 	}
 }
 
-// A slowlyClaimed store answers claims when as many as are expected have been checked.
+// A slowlyClaimed store answers claims when the expected number of them have been checked.
 type slowlyClaimed struct {
 	session.Store
 	checked sync.WaitGroup
@@ -522,8 +523,8 @@ func (s *slowlyClaimed) Claim(ctx context.Context, pid, by string, ttl time.Dura
 	})
 }
 
-// Concurrent recoveries do not all find room for their memberships before one of them is
-// counted, and those that are refused leave nothing behind.
+// Concurrent recoveries do not all find space for their memberships before one of them is
+// counted, and refused ones leave nothing behind.
 func TestConcurrentRecoveriesKeepToTheBudget(t *testing.T) {
 	store := &slowlyClaimed{Store: session.NewMemory()}
 	n := start(t, Options{MembershipBudget: 40 * int(stayCost("00")), Sessions: store})
@@ -534,7 +535,7 @@ func TestConcurrentRecoveriesKeepToTheBudget(t *testing.T) {
 		c := n.client(t)
 		for i := range each {
 			if got := c.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
-				t.Fatalf("room %d: %s", i, got)
+				t.Fatalf("room %d: %s, want %s", i, got, `["ok"]`)
 			}
 		}
 		payloads = append(payloads, fmt.Sprintf(`40{"pid":%q}`, c.pid))

@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A lossy adapter loses the events of one kind, as one that can't decode them: in
-// their rooms, or with flags in all.
+// A lossy adapter loses the events of one kind, like one that can't decode them: in their
+// rooms, or, if they have flags, in all rooms.
 type lossy struct {
 	adapter.Adapter
 	undecodable bool // so are replays
@@ -51,8 +51,8 @@ func (c *testCluster) lossy(t *testing.T, id adapter.NodeID) (*testNode, *lossy)
 	return n, l
 }
 
-// The members of a room that has lost an event are cut, and get nothing behind it:
-// their offsets would hide the gap. All others go on.
+// The members of a room that has lost an event are cut, and get nothing behind it, because
+// their offsets would hide the gap. Other sockets are not affected.
 func TestMembersOfALossyRoomAreCut(t *testing.T) {
 	for _, all := range []bool{false, true} {
 		t.Run(fmt.Sprint("all: ", all), func(t *testing.T) {
@@ -91,8 +91,7 @@ func TestMembersOfALossyRoomAreCut(t *testing.T) {
 	}
 }
 
-// What a node can't decode is not shown as nothing: the client is told that it was
-// not recovered.
+// An undecodable event is not hidden: the client is not recovered.
 func TestUndecodableRecoveryIsRefused(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n, l := c.lossy(t, "aaaa")
@@ -147,13 +146,13 @@ func TestTooManyRoomsInOneCall(t *testing.T) {
 		}
 	}
 	must(t, n.To("r").To(many[1:]...).Emit(ctx, "n", 1))
-	must(t, n.Except(many...).Emit(ctx, "n", 2)) // to everyone, whom it does not name
+	must(t, n.Except(many...).Emit(ctx, "n", 2)) // to everyone, which it does not name
 	must(t, n.Socket(n.client(t).sid).Except(many...).Emit(ctx, "n", 3))
 	a.want(numbered(1), numbered(2), numbered(3))
 	a.quiet()
 }
 
-// A name becomes a part of keys in Redis, so none is of any length.
+// A name becomes a part of keys in Redis, so its length is bounded.
 func TestLongNamesInOneCall(t *testing.T) {
 	n := start(t, Options{})
 	ctx, longest := t.Context(), strings.Repeat("x", 200)
@@ -166,7 +165,7 @@ func TestLongNamesInOneCall(t *testing.T) {
 		"Local":        func(name string) Broadcast { return n.ToSocket(name).Local() },
 	} {
 		if err := b(long).Emit(ctx, "n"); !errors.Is(err, ErrRoomName) {
-			t.Errorf("%s: %v", call, err)
+			t.Errorf("%s: %v, want ErrRoomName", call, err)
 		}
 		if err := b(longest).Emit(ctx, "n"); err != nil {
 			t.Errorf("%s of the longest name: %v", call, err)
@@ -177,7 +176,7 @@ func TestLongNamesInOneCall(t *testing.T) {
 			"FetchSockets": err, "Members": listed, "SocketsJoin": b(long).SocketsJoin(ctx, "q"), "DisconnectSockets": b(long).DisconnectSockets(ctx, false),
 		} {
 			if !errors.Is(err, ErrRoomName) {
-				t.Errorf("%s, %s: %v", call, operation, err)
+				t.Errorf("%s, %s: %v, want ErrRoomName", call, operation, err)
 			}
 		}
 	}
@@ -202,7 +201,7 @@ func TestManyRoomsAreMatchedQuickly(t *testing.T) {
 	b.want(numbered(2))
 }
 
-// What was read for a room and is held for another is one event for both.
+// An event that was read for one room and is held for another is one event for both.
 func TestInsertUnitesRooms(t *testing.T) {
 	n := start(t, Options{})
 	at := func(ms uint64, name string) *delivery {
@@ -228,8 +227,8 @@ func TestInsertUnitesRooms(t *testing.T) {
 	}
 }
 
-// Between partitions positions are in no order: events come as the cursors of what is
-// held say, none comes twice, and each cursor covers what comes before and no more.
+// Positions of different partitions have no order: events come in the order of the held
+// cursors, none comes twice, and each cursor covers exactly the events before it.
 func TestInsertAcrossPartitions(t *testing.T) {
 	n := start(t, Options{})
 	at := func(ms uint64, partition uint16, name string) *delivery {

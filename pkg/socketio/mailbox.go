@@ -13,7 +13,8 @@ type step func()
 
 func (f step) do() { f() }
 
-// A mailLimit is how much a mailbox may hold before its connection is no longer read.
+// A mailLimit bounds the events in a mailbox. At the limit its connection is no longer
+// read.
 type mailLimit struct{ events, bytes int }
 
 func (l mailLimit) double() mailLimit { return mailLimit{2 * l.events, 2 * l.bytes} }
@@ -66,7 +67,7 @@ func (m *mailbox) putLast(on *tasks, f func()) {
 	m.wakeReader()
 }
 
-// close makes the mailbox drop further events: what it keeps of a client's events is a prefix.
+// close makes the mailbox drop further events, so that it keeps a prefix of a client's events.
 func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,8 +93,8 @@ func (m *mailbox) count(c *client) {
 	}
 }
 
-// expect is called before CONNECT is answered. The client may send all that it has
-// buffered as soon as it has the answer, before start is called.
+// expect is called before CONNECT is answered. The client may send all buffered events as
+// soon as it has the answer, before start is called.
 func (m *mailbox) expect() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -101,9 +102,9 @@ func (m *mailbox) expect() {
 }
 
 // putEvent adds the handling of a received event. Before CONNECT is answered it refuses more than
-// may wait for that. Afterwards, if the limit is reached, it does not add the event and returns
-// what to wait for. If crowded, because the events of all sockets fill half of the budget, the
-// limit is smallReceived bytes: the socket's own handlers make space.
+// may wait for that. Afterwards, if the limit is reached, it does not add the event and returns a
+// fullMail to wait for. If crowded, because the events of all sockets fill half of the budget,
+// the limit is smallReceived bytes: the socket's own handlers make space.
 func (m *mailbox) putEvent(on *tasks, limit mailLimit, crowded bool, e *Event) (*fullMail, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// An event or command that no node has published, as somebody may write it to Redis, is a gap for the
-// members of its room, live and in a replay, and nothing to everybody else.
+// A malformed event or command, written to Redis by another program, is a gap for the members of its
+// room, live and in a replay, and does not affect others.
 func TestMalformedEventsAreGaps(t *testing.T) {
 	malformed := make(map[string]adapter.Event)
 	for _, data := range []string{"", "x", "[", "[]", `["n"`, `{"n":1}`} {
@@ -44,7 +44,7 @@ func TestMalformedEventsAreGaps(t *testing.T) {
 				} else {
 					w.cut()
 				}
-				eventually(t, "the member has gone", func() bool { return n.Len() == 1 })
+				eventually(t, "the member has left", func() bool { return n.Len() == 1 })
 				if how == "away" {
 					forge()
 				}
@@ -56,13 +56,13 @@ func TestMalformedEventsAreGaps(t *testing.T) {
 				other.want(numbered(1))
 				back.want(numbered(1))
 				back.cut()
-				eventually(t, "the member has gone again", func() bool { return n.Len() == 1 })
+				eventually(t, "the member has left again", func() bool { return n.Len() == 1 })
 			}
 		})
 	}
 }
 
-// A replay that is not held finds out what is malformed when it comes to it. Its client is
+// A replay that is not held detects a malformed event when it reaches it. Its client is
 // cut, and not recovered again.
 func TestMalformedEventsInLargeReplays(t *testing.T) {
 	for name, ev := range map[string]adapter.Event{
@@ -117,7 +117,7 @@ func TestUndecodableSessionIsRefused(t *testing.T) {
 	}
 }
 
-// The name of a namespace is bounded before anybody is asked whether it exists.
+// The length of a namespace's name is checked before any function is called with it.
 func TestNamesOfNamespacesAreBounded(t *testing.T) {
 	n := start(t, Options{})
 	var asked atomic.Int32
@@ -126,10 +126,10 @@ func TestNamesOfNamespacesAreBounded(t *testing.T) {
 	long := "/" + strings.Repeat("a", maxNamespaceName-1)
 	w.write("40" + long + "b,")
 	if got, want := w.next(), "44"+long+`b,{"message":"Invalid namespace"}`; got != want || asked.Load() != 0 {
-		t.Errorf("got %s; asked %d times", got, asked.Load())
+		t.Errorf("got %s; asked %d times, want %s, 0", got, asked.Load(), want)
 	}
 	w.connect(long, "")
 	if asked.Load() != 1 {
-		t.Errorf("asked %d times", asked.Load())
+		t.Errorf("asked %d times, want 1", asked.Load())
 	}
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A marker is an event to the rooms that a command names, published for its position: once the feed
-// has passed it in each of their partitions, everything that was published to these rooms before
-// has been delivered or is held. All sockets that executed the command on this node before the
-// marker is published share it, so that their number does not multiply it: usually there is one for
-// each command and node.
+// A marker is an event to the rooms that a command names, published for its position. Once the feed
+// has passed it in each of their partitions, every event published to these rooms before it has
+// been delivered or is held. All sockets that executed the command on this node before the marker
+// is published share it, so that their number does not multiply it: usually there is one for each
+// command and node.
 type marker struct {
 	ns      *Namespace
 	command *command

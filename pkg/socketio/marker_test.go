@@ -59,8 +59,8 @@ func (c *testCluster) marking(t *testing.T, id adapter.NodeID, o Options) (*test
 	return n, a
 }
 
-// A command that joins many sockets costs one marker on each of their nodes, whatever their
-// number, and each of them gets what is published after the command.
+// A command that joins many sockets costs one marker on each of their nodes, and each
+// socket gets the events published after the command.
 func TestSocketsJoinOfManySocketsSharesAMarker(t *testing.T) {
 	const sockets = 40
 	for _, partitions := range []int{1, 4} {
@@ -72,7 +72,7 @@ func TestSocketsJoinOfManySocketsSharesAMarker(t *testing.T) {
 			for range sockets {
 				clients = append(clients, n.client(t))
 			}
-			clients[1].call(`["join","r1"]`) // it joins one room less
+			clients[1].call(`["join","r1"]`) // it joins one room fewer
 			must(t, other.SocketsJoin(t.Context(), "r1", "r2", "r3"))
 			must(t, other.To("r1", "r2").Emit(t.Context(), "n", 1))
 			must(t, other.To("r3").Emit(t.Context(), "n", 2))
@@ -90,7 +90,8 @@ func TestSocketsJoinOfManySocketsSharesAMarker(t *testing.T) {
 	}
 }
 
-// So does one that makes them leave, where its node is behind in the rooms' partition.
+// A command that makes them leave costs one as well, if its node is behind in the rooms'
+// partition.
 func TestSocketsLeaveOfManySocketsSharesAMarker(t *testing.T) {
 	const sockets = 20
 	c := newSlowCluster(t)
@@ -114,13 +115,13 @@ func TestSocketsLeaveOfManySocketsSharesAMarker(t *testing.T) {
 	for _, w := range clients {
 		w.want(numbered(1))
 	}
-	eventually(t, "nobody is in the room's index", func() bool { return n.index.Len(rooms.InNamed("/", room)) == 0 })
+	eventually(t, "the room has no members", func() bool { return n.index.Len(rooms.InNamed("/", room)) == 0 })
 	if got := slow.markers.Load(); got != 1 {
 		t.Errorf("got %d markers for %d sockets, want 1", got, sockets)
 	}
 }
 
-// Markers are for no socket, so the members of the rooms that they go to are not looked at.
+// Markers are for no socket, so the members of their rooms are not examined.
 func TestMarkersAreNotOfferedToMembers(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -143,8 +144,8 @@ func TestMarkersAreNotOfferedToMembers(t *testing.T) {
 	}
 }
 
-// A socket that executes a command when the marker of the others has come already, because
-// its gate was shut, would miss what was published in between if it used that one.
+// A socket that executes a command after the marker of the others has arrived, because its
+// gate was shut, must not use that marker: it would miss the events in between.
 func TestAMarkerIsNotForSocketsThatComeLater(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n, a := c.marking(t, "aaaa", Options{})
@@ -170,8 +171,8 @@ func TestAMarkerIsNotForSocketsThatComeLater(t *testing.T) {
 	}
 }
 
-// The node hears the rooms until the last socket that uses a marker has subscribed to them,
-// although others have left them by then.
+// The node stays subscribed to the rooms until the last socket that uses a marker has
+// subscribed to them, although others have left them by then.
 func TestTheNodeHearsTheRoomsOfAMarker(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n, a := c.marking(t, "aaaa", Options{})
@@ -183,7 +184,7 @@ func TestTheNodeHearsTheRoomsOfAMarker(t *testing.T) {
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	early.want(numbered(1))
 	early.call(`["leave","r"]`)
-	must(t, n.To("r").Emit(t.Context(), "n", 2)) // which only the marker hears
+	must(t, n.To("r").Emit(t.Context(), "n", 2)) // to which only the marker is subscribed
 	done()
 	late.want(numbered(1), numbered(2))
 	late.call(`["leave","r"]`)
@@ -216,8 +217,8 @@ func TestAMarkerThatFailsIsPublishedAgain(t *testing.T) {
 	}
 }
 
-// A marker is not stored, so it does not come if its node is reconnecting to Redis at that
-// moment. On a quiet node nothing else tells that the feed has passed it.
+// A marker is not stored, so it does not arrive if its node is reconnecting to Redis at
+// that moment. On a quiet node no other event shows that the feed has passed it.
 func TestAMarkerThatIsLostIsPublishedAgain(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {

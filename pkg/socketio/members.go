@@ -22,7 +22,7 @@ const memberBytes = 24
 type Members struct {
 	Page  []Member // in the order of their ids
 	More  bool     // there are others after the last one
-	Count int      // of all sockets of the target
+	Count int      // number of all sockets of the target
 	// Answered is the approximate size of the pages of all nodes, in bytes; Page is the beginning
 	// of these pages. It is not encoded.
 	Answered int `json:"-"`
@@ -32,10 +32,10 @@ type Members struct {
 // be larger.
 const MembersBytes = 256 << 10
 
-// Members lists the target's sockets, on any node of the cluster: those whose ids follow a given
-// id, "" for the first ones, up to the size of a page. It transfers less between nodes than
-// FetchSockets, which describes all sockets. If a node is silent, it returns the other nodes'
-// answers and an *UnansweredError.
+// Members lists the target's sockets, on any node of the cluster: those whose ids follow after,
+// "" for the first ones, up to the size of a page. It transfers less between nodes than
+// FetchSockets, which describes all sockets. It waits, and reports silent nodes, as FetchSockets
+// does.
 func (b Broadcast) Members(ctx context.Context, after string) (all Members, err error) {
 	var pages []Members
 	for a, e := range b.fetch(ctx, &membersAfter{after}) {

@@ -59,8 +59,8 @@ func (c *testCluster) measured(t *testing.T, id adapter.NodeID, older bool) (*te
 	return n, m
 }
 
-// Members are listed in pages, each of them once, and an answer of another node has no more
-// than a page, whatever rooms they are in.
+// Members are listed in pages, each member once, and an answer of another node has at most
+// one page, for any rooms.
 func TestMembersInPages(t *testing.T) {
 	for _, older := range []bool{false, true} {
 		t.Run(fmt.Sprintf("older %v", older), func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestMembersInPages(t *testing.T) {
 					t.Errorf("another node has sent %d bytes", bytes)
 				}
 				if len(all.Page) > 8 {
-					t.Errorf("a page of %d members", len(all.Page))
+					t.Errorf("a page of %d members, want at most 8", len(all.Page))
 				}
 				for _, m := range all.Page {
 					got = append(got, m.ID)
@@ -121,7 +121,7 @@ func TestMembersInPages(t *testing.T) {
 	}
 }
 
-// A member that is larger than a page has one of its own.
+// A member that is larger than a page has a page of its own.
 func TestLargeMembers(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -140,7 +140,7 @@ func TestLargeMembers(t *testing.T) {
 	}
 }
 
-// What the others say is listed where a node is silent.
+// If a node is silent, the members of other nodes are listed.
 func TestMembersWithoutANode(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, _ := c.measured(t, "a", false)
@@ -169,7 +169,7 @@ func TestMergeMembers(t *testing.T) {
 		{[]Members{page(false, "b", "d"), page(false, "a", "c")}, "a b c d", false},
 		{[]Members{page(true, "b", "d"), page(false, "a", "c", "e")}, "a b c d", true},
 		{[]Members{page(true, "b", "d"), page(true, "a", "c")}, "a b c", true},
-		{[]Members{page(true), page(false, "a")}, "a", false}, // not of ours
+		{[]Members{page(true), page(false, "a")}, "a", false}, // not from a node of this cluster
 	} {
 		all := mergeMembers(test.pages)
 		var got []string

@@ -13,7 +13,7 @@ import (
 // A stay is one membership of a room as an interval of positions: its member receives the events
 // after join, up to and including leave. An open stay has not been left. A pending stay's join
 // position is not known yet, so it says nothing about any event. A commanded stay was made by the
-// server's application, whatever the client itself may join.
+// server's application, and does not depend on the client's permissions.
 type stay struct {
 	join, leave adapter.Cursor
 	pending     bool
@@ -42,8 +42,8 @@ type memberships struct {
 	// needed.
 	order *[]string
 	// apart are the positions of copies that are not for the member, although a command has joined
-	// it to a room of theirs before them: by then it had been given a later copy of the same event,
-	// at the position that is the value here. May be nil.
+	// it to their room at an earlier position. By then the member had been given a later copy of
+	// the same event, at the position that is the value here. May be nil.
 	apart map[adapter.Position]adapter.Position
 	// banned are stays in rooms that a recovered member may not keep. Until the replay has ended,
 	// commands that remove or disconnect the member find it there: they were published while it was
@@ -51,7 +51,7 @@ type memberships struct {
 	banned map[string][]stay
 	count  int32 // of all stays in named
 	open   int32 // of those that are open
-	// uncharged is how far the cost of all stays in named exceeds what is counted in the server's
+	// uncharged is the part of the cost of all stays in named that is not counted in the server's
 	// total: negative if some is reserved for future stays.
 	uncharged int64
 	// unsaved means that the stays differ from those that restore has read.
@@ -113,7 +113,7 @@ func (m *memberships) enter(name string) {
 	m.uncharged += stayCost(name)
 }
 
-// stayCost is the approximate memory of a stay in bytes, including what the node keeps for its room
+// stayCost is the approximate memory of a stay in bytes, including the node's memory for its room
 // if it has no other members.
 func stayCost(name string) int64 { return 640 + 16*int64(len(name)) }
 
@@ -260,8 +260,8 @@ func (m *memberships) replace(name string, kept []stay) {
 	}
 }
 
-// names returns the rooms that the socket is in, in no order: sorting a thousand long names takes
-// as long as everything else that is done with them.
+// names returns the rooms that the socket is in, in no order, because sorting a thousand long
+// names takes as long as all other work with them.
 func (m *memberships) names() []string {
 	names := slices.Grow([]string(nil), int(m.open))
 	for name := range m.named {
@@ -280,8 +280,8 @@ func (m *memberships) sorted() []string {
 }
 
 // since returns, for every room of any stay, the position after which its member has not seen it:
-// the larger of the stay's beginning and seen. If what the member has seen is needed as well, prior
-// is the position to start from; otherwise it is zero.
+// the larger of the stay's beginning and seen. If the events that the member has seen are needed as
+// well, prior is the position to start from; otherwise it is zero.
 func (m *memberships) since(namespace, id string, seen, prior adapter.Cursor) map[rooms.Room]adapter.Cursor {
 	low := seen
 	if !prior.IsZero() {

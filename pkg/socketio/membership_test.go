@@ -141,7 +141,7 @@ func TestAFullGateSpills(t *testing.T) {
 	}
 }
 
-// A copy that is not apart any more must not be apart in the stored session either.
+// A copy that is no longer apart must not be apart in the stored session either.
 func TestSuspendedCopiesAreStored(t *testing.T) {
 	early, later := at(3).At, at(7).At
 	for _, tt := range []struct {
@@ -158,7 +158,8 @@ func TestSuspendedCopiesAreStored(t *testing.T) {
 	}
 }
 
-// The order in which many rooms are written is kept, whatever is joined, left and forgotten.
+// The order in which many rooms are written is kept through joins, leaves and forgotten
+// rooms.
 func TestOrderOfManyRooms(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := memberships{born: at(1)}
@@ -199,8 +200,8 @@ func TestOrderOfManyRooms(t *testing.T) {
 	})
 }
 
-// Few rooms with many ended stays are written in their order, too: otherwise the difference
-// between two writes is most of a session.
+// Few rooms with many ended stays are written in their order, too. Otherwise the difference
+// between two writes would be most of a session.
 func TestOrderOfManyStays(t *testing.T) {
 	m := memberships{born: at(1)}
 	for i := range manyStays {

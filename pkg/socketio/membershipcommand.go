@@ -6,8 +6,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// suspend disables deferred stays whose command is not covered by what the member has received, and
-// copies in apart whose later copy it has not received.
+// suspend disables deferred stays whose command the member has not received, and copies in apart
+// whose later copy it has not received.
 func (m *memberships) suspend(seen adapter.Cursor) {
 	for p, later := range m.apart {
 		if seen.IsZero() || !seen.Covers(later) {
@@ -65,7 +65,7 @@ func (m *memberships) defers(name string, due adapter.Position) {
 	}
 }
 
-// had notes that a copy is not for the member, which has been given a later one.
+// had records that a copy is not for the member, because it has been given a later one.
 func (m *memberships) had(at, later adapter.Position) {
 	put(&m.apart, at, later)
 	m.unsaved = true

@@ -13,8 +13,8 @@ import (
 // Limits, in bytes, of the missed events that recoveries hold until they are queued to their
 // clients.
 const (
-	// replayPage bounds the payloads that one recovery holds: what most clients miss is read once.
-	// What does not fit is read again, in parts, as its client takes it.
+	// replayPage bounds the payloads that one recovery holds. The missed events of most clients
+	// fit and are read once. Other events are read again, in parts, as their client receives them.
 	replayPage = 256 << 10
 	// replayBudget bounds all recoveries together, and so does half of the queue budget. Beyond half
 	// of it a page has a quarter of a smallReplay, because payloads that do not fit were read for
@@ -34,7 +34,7 @@ const (
 // fetchEvents is the maximum number of events that are read again in one call.
 const fetchEvents = 256
 
-// replays counts what recoveries hold.
+// replays counts the bytes that recoveries hold.
 type replays struct {
 	held                atomic.Int64
 	page, budget, small int
@@ -89,7 +89,8 @@ func (r *replays) giveWay(bytes int) bool {
 	return true
 }
 
-// A reservation is a part of what recoveries may hold. Its zero value is nothing.
+// A reservation is a part of the bytes that recoveries may hold. The zero value reserves
+// none.
 type reservation struct {
 	of   *replays
 	held int
@@ -115,7 +116,8 @@ func (r *replays) reserve() (page reservation) {
 	return page
 }
 
-// keep counts what a recovery holds, unless it is not small and there is no room.
+// keep counts the bytes that a recovery holds. It fails if they are not small and there is
+// no space.
 func (r *replays) keep(bytes int) (kept reservation, ok bool) {
 	if r.held.Add(int64(bytes)) > int64(r.budget) && bytes > r.small {
 		r.held.Add(-int64(bytes))
@@ -203,8 +205,9 @@ func (r *recovery) replay(m *missedEvents) error {
 	return errQueueFull
 }
 
-// finish opens the gate after a replay up to end, unless more was held than may be: then it holds
-// anew. What was held is queued on top of what the client has yet to take.
+// finish opens the gate after a replay up to end, unless the gate has held more than it may: then
+// the gate begins to hold again. The held events are queued in addition to those that the client
+// has yet to receive.
 func (r *recovery) finish(end adapter.Cursor) (done bool, err error) {
 	s := r.socket
 	s.client.filling.Lock()
@@ -257,7 +260,7 @@ func (r *recovery) resend(m *missedEvents) error {
 	return nil
 }
 
-// ahead is how many bytes of a replay are queued before its client has taken them: enough to keep the
+// ahead is the number of bytes of a replay that are queued for its client: enough to keep the
 // connection busy.
 func (s *Socket) ahead() int { return min(s.ns.srv.opts.Engine.SendQueueBytes/4, 64<<10) }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// dialSlow opens a connection of which nothing is read that the test does not take.
+// dialSlow opens a connection from which only the test reads.
 func (n *testNode) dialSlow(t *testing.T) *wire {
 	t.Helper()
 	dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -42,7 +42,7 @@ func (n *testNode) dialSlow(t *testing.T) *wire {
 		}
 	})
 	if first := w.next(); !strings.HasPrefix(first, "0{") {
-		t.Fatalf("handshake %q", first)
+		t.Fatalf(`handshake %q, want text that begins with "0{"`, first)
 	}
 	return w
 }
@@ -55,8 +55,8 @@ func (n *testNode) backSlow(t *testing.T, was *wire) *wire {
 	return w.connect(was.ns, fmt.Sprintf(`{"pid":%q,"offset":%q}`, was.pid, was.offset))
 }
 
-// large is more than waits in the buffers of a connection that is not read, in this many
-// events.
+// large is the total size of a number of events that exceed the buffers of an unread
+// connection.
 const (
 	largeEvents = 60
 	largeSize   = 100 << 10
@@ -74,14 +74,14 @@ func numberOf(w *wire) (room string, number int) {
 	return room, number
 }
 
-// A client that takes a large replay slowly receives it all, once and in order, and what is
-// published meanwhile after it; also if it is cut in the middle and comes back to another node.
+// A client that reads a large replay slowly receives all of it, once and in order, and then the
+// events published meanwhile; also if it is cut in the middle and reconnects to another node.
 func TestLargeReplay(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		for _, cuts := range []bool{false, true} {
 			t.Run(fmt.Sprint(partitions, " partitions, cut ", cuts), func(t *testing.T) {
 				c := newCluster(adapter.MemoryOptions{Partitions: partitions})
-				o := Options{Engine: engineio.Options{SendQueueBytes: 256 << 10}} // what is held for it meanwhile does not fit
+				o := Options{Engine: engineio.Options{SendQueueBytes: 256 << 10}} // the events held for it meanwhile do not fit
 				nodes := []*testNode{c.node(t, "a", o), c.node(t, "b", o)}
 				var list []string
 				for i := range 5 {
@@ -97,7 +97,7 @@ func TestLargeReplay(t *testing.T) {
 				must(t, nodes[0].Emit(t.Context(), "first"))
 				a.want(`["first"]`)
 				a.cut()
-				eventually(t, "gone", func() bool { return nodes[0].Len() == 0 })
+				eventually(t, "it has ended", func() bool { return nodes[0].Len() == 0 })
 				published := 0
 				publish := func() {
 					room := list[published%len(list)]
@@ -113,7 +113,7 @@ func TestLargeReplay(t *testing.T) {
 					t.Fatalf("not recovered: %v", nodes[0].Stats().Recoveries)
 				}
 				if held := nodes[0].Stats().ReplayBytes; held > replayPage+largeEvents*laterOverhead {
-					t.Errorf("%d bytes are held", held)
+					t.Errorf("%d bytes are held, want at most %d", held, replayPage+largeEvents*laterOverhead)
 				}
 				for i := 0; i < published; i++ {
 					if i < largeEvents/2 {
@@ -143,8 +143,8 @@ func TestLargeReplay(t *testing.T) {
 	}
 }
 
-// A client that has not yet been sent events of a replay that are gone from the backlog is
-// cut, and told that it cannot be recovered.
+// A client is cut, and not recovered, if events of its replay are trimmed from the backlog
+// before they are sent.
 func TestReplayThatIsTrimmedMeanwhile(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		c := newCluster(adapter.MemoryOptions{Partitions: partitions, BacklogLimit: largeEvents})
@@ -163,7 +163,7 @@ func TestReplayThatIsTrimmedMeanwhile(t *testing.T) {
 		received := 0
 		next := func() {
 			if _, number := numberOf(b); number != received {
-				t.Fatalf("event %d is %d", received, number)
+				t.Fatalf("event %d is %d, want %d", received, number, received)
 			}
 			received++
 		}
@@ -183,7 +183,7 @@ func TestReplayThatIsTrimmedMeanwhile(t *testing.T) {
 			}
 		}
 		if received >= largeEvents {
-			t.Errorf("all %d events have come", received)
+			t.Errorf("all %d events have come, want less than %d", received, largeEvents)
 		}
 		d := n.back(t, b)
 		if d.sid == b.sid || n.Stats().Recoveries[refusedTrimmed] != 1 {
@@ -203,10 +203,9 @@ func (a *fetchingAdapter) Fetch(ctx context.Context, history adapter.Cursor, pla
 	return a.Adapter.Fetch(ctx, history, places)
 }
 
-// What fits in a page is read once, also in a small one, which there is where others hold the
-// large ones. What does not is read a second time, and so is what is missed while other
-// recoveries hold too much; and a recovery that would hold too many
-// places is postponed.
+// Events that fit in a page are read once, also in a small page, which a recovery gets while
+// others hold the large ones. Other events are read a second time, as are events missed while
+// other recoveries hold too much. A recovery that would hold too many places is postponed.
 func TestReplayBudget(t *testing.T) {
 	for name, tt := range map[string]struct {
 		page, budget, small int
@@ -323,7 +322,7 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 		m, err := r.found(adapter.Cursor{})
 		must(t, err)
 		if len(m.events) != tt.events || len(m.later) != tt.later {
-			t.Errorf("with %d bytes held: %d events, %d later", tt.held, len(m.events), len(m.later))
+			t.Errorf("with %d bytes held: %d events, %d later, want %d, %d", tt.held, len(m.events), len(m.later), tt.events, tt.later)
 		}
 		m.release()
 		if held := n.replays.held.Load(); held != int64(tt.held) {
@@ -333,44 +332,54 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 	n.replays.held.Store(0)
 }
 
+// cutIn connects a client to a number of namespaces, and cuts it. It returns their names and the
+// client's private ids.
+func (n *testNode) cutIn(t *testing.T, namespaces int) (names, pids []string) {
+	w := n.dial(t)
+	for i := range namespaces {
+		name := fmt.Sprintf("/%d", i)
+		n.Of(name)
+		w.connect(name, "")
+		names, pids = append(names, name), append(pids, w.pid)
+	}
+	w.cut()
+	eventually(t, "the client is disconnected", func() bool { return n.Stats().Sockets == 0 })
+	return names, pids
+}
+
+// claimIn claims the sessions of private ids in namespaces by polling, and returns functions to poll
+// and to post.
+func (n *testNode) claimIn(t *testing.T, names, pids []string) (poll func() string, post func(body string)) {
+	poll, post = n.polling(t)
+	for i, name := range names {
+		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
+	}
+	return poll, post
+}
+
 // Sockets in several namespaces of one connection are recovered concurrently. Their replays share its
 // send queue.
 func TestReplaysOfOneConnection(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16)) // so that they meet
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16)) // so that they run concurrently
 	const namespaces, size = 8, 450_000
 	n := start(t, Options{})
-	names := make([]string, namespaces)
-	for i := range names {
-		names[i] = fmt.Sprintf("/%d", i)
-		joining(n.Of(names[i]))
-	}
 	for range 3 {
-		w := n.dial(t)
-		pids := make([]string, namespaces)
-		for i, name := range names {
-			w.connect(name, "")
-			pids[i] = w.pid
-		}
-		w.cut()
-		eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+		names, pids := n.cutIn(t, namespaces)
 		for i := range 2 {
 			for _, name := range names {
 				must(t, n.Of(name).Emit(t.Context(), "n", i, strings.Repeat("x", size)))
 			}
 		}
-		poll, post := n.polling(t)
-		for i, name := range names {
-			post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
-		}
+		poll, post := n.claimIn(t, names, pids)
 		for events := 0; events < 2*namespaces; {
 			events += strings.Count(poll(), `["n",`)
 		}
 		post("1")
-		eventually(t, "it is away again", func() bool { return n.Stats().Sockets == 0 })
+		eventually(t, "the client is disconnected again", func() bool { return n.Stats().Sockets == 0 })
 	}
 }
 
-// A large event that arrives while a join is in flight is held, whatever the limit is.
+// A large event that arrives while a join is in flight is held in spite of the limit.
 func TestLargeEventDuringAJoin(t *testing.T) {
 	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
 	defer close(store.goOn)
@@ -399,8 +408,8 @@ func TestLargeEventDuringAJoin(t *testing.T) {
 	received(w)
 }
 
-// What is published during the replays of several namespaces fits in the send queue when they end, and
-// leaves space for what follows.
+// Events published during the replays of several namespaces fit in the send queue when the replays
+// end, and leave space for later events.
 func TestGatesOfOneConnectionOpen(t *testing.T) {
 	for _, c := range []struct{ missed, live, size int }{{20, 40, 2 << 10}, {120, 300, 50}} {
 		t.Run(fmt.Sprint(c.size), func(t *testing.T) { gatesOpen(t, 4, c.missed, c.live, c.size) })
@@ -411,19 +420,7 @@ func TestGatesOfOneConnectionOpen(t *testing.T) {
 func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 	const queue = 64 << 10
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: queue}})
-	names := make([]string, namespaces)
-	for i := range names {
-		names[i] = fmt.Sprintf("/%d", i)
-		joining(n.Of(names[i]))
-	}
-	w := n.dial(t)
-	pids := make([]string, namespaces)
-	for i, name := range names {
-		w.connect(name, "")
-		pids[i] = w.pid
-	}
-	w.cut()
-	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	names, pids := n.cutIn(t, namespaces)
 	emit := func(from, to int) {
 		for i := from; i < to; i++ {
 			for _, name := range names {
@@ -432,10 +429,7 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 		}
 	}
 	emit(0, missed)
-	poll, post := n.polling(t)
-	for i, name := range names {
-		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
-	}
+	poll, _ := n.claimIn(t, names, pids)
 	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
 	emit(missed, live) // while it reads nothing
 	next := make([]int, namespaces)
@@ -457,33 +451,22 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 	}
 }
 
-// What requests acks, or is local, is held during a replay as stored events are, however many namespaces
-// the connection has: it is not read again.
+// Queries and local events are held during a replay like stored events, in any number of namespaces of
+// the connection, because they are not read again.
 func TestQueryDuringAReplay(t *testing.T) {
 	const namespaces = 8
 	n := start(t, Options{})
-	recovered := make(chan *Socket, namespaces)
-	names, pids := make([]string, namespaces), make([]string, namespaces)
-	w := n.dial(t)
-	for i := range names {
-		names[i] = fmt.Sprintf("/%d", i)
-		n.Of(names[i]).OnConnect(func(s *Socket) {
-			if s.Recovered() && i == 0 {
-				recovered <- s
-			}
-		})
-		w.connect(names[i], "")
-		pids[i] = w.pid
-	}
-	w.cut()
-	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	recovered := make(chan *Socket, 1)
+	n.Of("/0").OnConnect(func(s *Socket) {
+		if s.Recovered() {
+			recovered <- s
+		}
+	})
+	names, pids := n.cutIn(t, namespaces)
 	for i := range 10 {
 		must(t, n.Of(names[0]).Emit(t.Context(), "n", i, strings.Repeat("x", 20<<10)))
 	}
-	poll, post := n.polling(t)
-	for i, name := range names {
-		post(fmt.Sprintf(`40%s,{"pid":%q}`, name, pids[i]))
-	}
+	poll, post := n.claimIn(t, names, pids)
 	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
 	s := receive(t, recovered)
 	answered := make(chan error, 1)
@@ -513,7 +496,7 @@ func TestGateWaitsForItsTurn(t *testing.T) {
 	n := start(t, Options{})
 	w := n.client(t)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Stats().Sockets == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Stats().Sockets == 0 })
 	back := n.dial(t)
 	var c *client
 	eventually(t, "it is served", func() bool {

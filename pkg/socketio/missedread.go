@@ -54,7 +54,7 @@ func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missed
 		if heard, err = r.hear(ctx, p.joined, heard); err != nil {
 			break
 		}
-		err = &refusal{refusedRooms, errors.New("commands joined further rooms, again and again")}
+		err = &refusal{refusedRooms, errors.New("commands repeatedly joined further rooms")}
 	}
 	s.mu.Lock()
 	for _, name := range heard {
@@ -92,7 +92,7 @@ func (r *recovery) hear(ctx context.Context, joined map[string]adapter.Cursor, h
 }
 
 // adopt gives the socket the memberships at the end of a replay, and stores them if they are new,
-// with what the replay gives. Beside its former rooms, the socket is subscribed to some that
+// with the receipt of the replay. Beside its former rooms, the socket is subscribed to some that
 // commands have joined. It stays listed in rooms that commands have left at positions beyond the end,
 // until the replay has been sent.
 func (r *recovery) adopt(ctx context.Context, p *replay, found *missedEvents, heard []string) error {

@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// A client whose parser is MessagePack gets a CONNECT_ERROR that it understands, in
-// each namespace; anything else that is binary still ends the connection.
+// A client whose parser is MessagePack gets a CONNECT_ERROR that it understands, in each
+// namespace; other binary messages still end the connection.
 func TestMessagePackConnect(t *testing.T) {
 	seen, logs := observer.New(zap.WarnLevel)
 	n := start(t, Options{Logger: zap.New(seen)})

@@ -12,7 +12,7 @@ import (
 )
 
 // A Namespace is a separate part of a server with its own sockets, rooms, handlers and middlewares.
-// Its connections are shared with the other namespaces.
+// Its connections are shared with the other namespaces. Its methods are safe for concurrent use.
 type Namespace struct {
 	emitter // to everyone
 	srv     *Server
@@ -97,10 +97,10 @@ type RoomEventKind string
 
 // Kinds of room events, in the order in which they occur.
 const (
-	RoomCreated RoomEventKind = "create-room" // before its first member is in it
+	RoomCreated RoomEventKind = "create-room" // before the first member joins
 	RoomJoined  RoomEventKind = "join-room"
 	RoomLeft    RoomEventKind = "leave-room"
-	RoomDeleted RoomEventKind = "delete-room" // after its last member left
+	RoomDeleted RoomEventKind = "delete-room" // after the last member has left
 )
 
 // OnRoom calls f with changes of the named rooms on this node. It counts from its registration on,

@@ -76,7 +76,7 @@ func (s *Server) lookup(name string) *Namespace {
 }
 
 // open returns the namespace with a name and counts the clients that enter it. A new namespace is a
-// child of what parent returns; parent is called with s.mu held.
+// child of the parent that parent returns; parent is called with s.mu held.
 func (s *Server) open(name string, clients int, parent func() *Parent) *Namespace {
 	s.mu.Lock()
 	n, isNew := s.namespaces[name], false

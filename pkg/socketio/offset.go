@@ -15,8 +15,8 @@ import (
 )
 
 // offsets formats and parses cursors as clients see them. With a key each carries a tag that only
-// nodes can make. A client whose offset is not in the history proves that the history has lost
-// something, and then all clients are cut: so the offset must be one that a node issued.
+// nodes can make. An offset that is not in the history proves that the history has lost events,
+// and then all clients are cut. So the offset must be one that a node has issued.
 type offsets struct{ macs *sync.Pool }
 
 // tagLength is the truncated length of the tag: 48 bits, in 8 characters.
@@ -90,11 +90,11 @@ func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter
 }
 
 // parse reads an offset. genuine reports whether a node issued it. An offset that is not genuine,
-// as after a change of the key, still says where its client believes to be.
+// for example after a change of the key, still says which position its client assumes.
 func (o offsets) parse(s string) (c adapter.Cursor, genuine bool, err error) {
 	s, tag, tagged := strings.Cut(s, "~")
 	if tagged && !isTag(tag) {
-		return c, false, errors.New("the offset ends with something else than a tag")
+		return c, false, errors.New("the offset does not end with a tag")
 	}
 	if c, err = adapter.ParseCursor(s); err != nil {
 		return c, false, err

@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// Only who has the key makes offsets that prove something; all others still say
-// where their client believes to be.
+// Only offsets made with the key prove anything; others still say which position their
+// client assumes.
 func TestOffsets(t *testing.T) {
 	c := adapter.Cursor{Epoch: "EPOCH", At: adapter.Position{Ms: 1_700_000_000_000, Seq: 7}}
 	keyed, other, plain := newOffsets([]byte("a key of the cluster")), newOffsets([]byte("another")), newOffsets(nil)
@@ -38,7 +38,7 @@ func TestOffsets(t *testing.T) {
 	}
 }
 
-// Only an offset of ours says what a client has received.
+// Only an offset of a node says what a client has received.
 func TestReceived(t *testing.T) {
 	at := func(epoch string, seq uint64) adapter.Cursor {
 		return adapter.Cursor{Epoch: epoch, At: adapter.Position{Ms: 1_700_000_000_000, Seq: seq}}
@@ -79,8 +79,8 @@ func TestReceived(t *testing.T) {
 	}
 }
 
-// Offsets come from strangers. One that is genuine is exactly what a node gives
-// out; any other is, at best, a place in a history.
+// Offsets are untrusted. A genuine one is exactly an offset that a node issues; any other
+// is at most a position in a history.
 func FuzzOffsets(f *testing.F) {
 	keyed := newOffsets([]byte("a key of the cluster"))
 	one := adapter.Cursor{Epoch: "EPOCH", At: adapter.Position{Ms: 1_700_000_000_000, Seq: 7}}
@@ -97,15 +97,15 @@ func FuzzOffsets(f *testing.F) {
 			return
 		}
 		if given := keyed.format(c); genuine != (s == given) {
-			t.Errorf("%q: genuine %v, but %q is given out", s, genuine, given)
+			t.Errorf("%q: genuine %v, but %q is given out, want %v", s, genuine, given, s == given)
 		}
 	})
 }
 
-// A laggingAdapter has what its node's feed is to hand out, and keeps it back.
+// A laggingAdapter holds back the events of its node's feed.
 type laggingAdapter struct {
 	adapter.Adapter
-	goOn chan struct{} // closed when it may go on
+	goOn chan struct{} // closed when it may continue
 }
 
 func (a *laggingAdapter) Next(ctx context.Context) (adapter.Event, error) {
@@ -117,8 +117,8 @@ func (a *laggingAdapter) Next(ctx context.Context) (adapter.Event, error) {
 	}
 }
 
-// A replay may reach further than the node's feed has come. What the client is
-// sent then, until the feed has caught up, has no offset below the replay's.
+// A replay may reach further than the node's feed. Until the feed has caught up, events
+// sent to the client have no offset below the replay's.
 func TestNoOffsetGoesBackWhileTheFeedLags(t *testing.T) {
 	memory := adapter.NewMemory(adapter.MemoryOptions{})
 	inner, err := memory.Node("aaaa")
@@ -127,9 +127,9 @@ func TestNoOffsetGoesBackWhileTheFeedLags(t *testing.T) {
 	lagging := &laggingAdapter{inner, make(chan struct{})}
 	n := start(t, Options{Adapter: lagging})
 	a := n.client(t)
-	n.client(t) // for whom the node's feed gets all events
+	n.client(t) // because of which the node's feed gets all events
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 1 })
 	must(t, n.Emit(t.Context(), "n", 1))
 	b := n.back(t, a)
 	if b.sid != a.sid {

@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// An event that a middleware emits must leave the client's offset as it is: the
-// client shows its application what it missed, and nothing that it has seen.
+// An event that a middleware emits must leave the client's offset as it is: the client then
+// delivers the missed events to its application, and no event that it has delivered before.
 func TestEventBeforeConnectLeavesTheOffset(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -28,11 +28,11 @@ func TestEventBeforeConnectLeavesTheOffset(t *testing.T) {
 			n.Use(func(_ context.Context, r *ConnectRequest) error { return r.Emit("hello", tc.args...) })
 			a := n.client(t)
 			if a.offset != "" {
-				t.Errorf("the event before CONNECT made the offset %q", a.offset)
+				t.Errorf(`the event before CONNECT made the offset %q, want ""`, a.offset)
 			}
 			a.cut()
 			must(t, n.Emit(t.Context(), "n", 1))
-			b := n.back(t, a) // has got nothing yet, with an event before CONNECT
+			b := n.back(t, a) // has received nothing yet, with an event before CONNECT
 			if b.sid != a.sid {
 				t.Fatalf("not recovered: %v", n.Stats().Recoveries)
 			}
@@ -55,7 +55,7 @@ func TestEventBeforeConnectLeavesTheOffset(t *testing.T) {
 	}
 }
 
-// An event before CONNECT has no offset and no placeholder where there is none to
+// An event before CONNECT has no offset, and no placeholder if there is no offset to
 // protect.
 func TestEventBeforeConnectIsCleanWithoutRecovery(t *testing.T) {
 	for auth, window := range map[string]time.Duration{``: -1, `{"recovery":false}`: 0} {
@@ -68,9 +68,9 @@ func TestEventBeforeConnectIsCleanWithoutRecovery(t *testing.T) {
 	}
 }
 
-// An offset that no node has given out says nothing about what the client has: it
+// An offset that no node has issued does not say what the client has received: the client
 // gets a new session, and no event of the old one.
-func TestMalformedOffsetIsARefusal(t *testing.T) {
+func TestMalformedOffsetIsRefused(t *testing.T) {
 	for _, offset := range []any{
 		"a string of the application", "", "hello", "a.b", "a.b.c.d.e", "E.-1.0", 7, true,
 		map[string]int{}, []string{"a"},
@@ -111,8 +111,8 @@ func TestMalformedOffsetIsARefusal(t *testing.T) {
 	}
 }
 
-// Clients do not reset their offset when they get a new session: one of an earlier
-// history, or none at all, means that the client has got nothing in this session.
+// Clients do not reset their offset when they get a new session: one of an earlier history,
+// or none at all, means that the client has received nothing in this session.
 func TestOffsetThatPredatesTheSession(t *testing.T) {
 	for name, offset := range map[string]string{
 		"none":            ``,
@@ -136,9 +136,9 @@ func TestOffsetThatPredatesTheSession(t *testing.T) {
 }
 
 // A client presents its own private ID with an offset that is not its own. With one of
-// another client it gets every event of its room that the offset does not cover, once.
-// With one of a position that has not passed, of another history or of another number of
-// partitions it gets a new session. Nobody else is cut, and the history stays.
+// another client it gets every event of its room that the offset does not cover, once. With
+// one of a position that has not been reached, of another history or of another number of
+// partitions it gets a new session. No other client is cut, and the history continues.
 func TestForeignOffsets(t *testing.T) {
 	for _, partitions := range []int{1, 2} {
 		for _, key := range []string{"", "the key of the cluster"} {
@@ -184,7 +184,7 @@ func presentForeignOffset(t *testing.T, partitions int, key, presented string) {
 	publish(1)
 	offsets["own"] = want(client, 1)
 	client.cut()
-	eventually(t, "the client is gone", func() bool { return one.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return one.Len() == 1 })
 	publish(2)
 	emit("other", 2)
 	offsets["newer"] = want(other, 2)
@@ -221,7 +221,7 @@ func presentForeignOffset(t *testing.T, partitions int, key, presented string) {
 	back := two.dial(t).connect("/", fmt.Sprintf(`{"pid":%q,"offset":%q}`, client.pid, offset))
 	recovered := back.sid == client.sid
 	genuine := slices.Contains([]string{"own", "older", "newer", "newest"}, presented)
-	earlier := presented == "history" && key == "" // then nobody can tell that no node has given it out
+	earlier := presented == "history" && key == "" // then it is unknown whether a node has issued it
 	either := presented == "between events"        // which is harmless in a history that cannot lose a part
 	if recovered != (genuine || earlier) && !either {
 		t.Fatalf("recovered is %v: %v", recovered, two.Stats().Recoveries)
@@ -272,7 +272,7 @@ func TestRecoveryBesideFieldsOfTheApplication(t *testing.T) {
 			b.want(numbered(2))
 			b.quiet()
 			if got := n.Stats().Recoveries["unknown_session"]; got != 0 {
-				t.Errorf("%d sessions were looked for in vain", got)
+				t.Errorf("%d unknown sessions were requested, want 0", got)
 			}
 		})
 	}

@@ -16,12 +16,12 @@ import (
 )
 
 // Options configure a [Server]. A zero field means the default in its comment. NewServer refuses
-// negative limits and durations, except for RecoveryWindow, and what Engine refuses.
+// negative limits and durations, except for RecoveryWindow, and options that the engine refuses.
 type Options struct {
-	// Engine configures the connections. Its Path defaults to /socket.io/. Beside what is queued, a
-	// quarter of its QueueBudget bounds the events that are held back during recoveries and joins,
-	// and the acks that wait for events. Beyond it recoveries read the events again, acks are sent
-	// early, and other connections are closed; their clients recover.
+	// Engine configures the connections. Its Path defaults to /socket.io/. In addition to the
+	// queued packets, a quarter of its QueueBudget bounds the events that are held back during
+	// recoveries and joins, and the acks that wait for events. Beyond it recoveries read the events
+	// again, acks are sent early, and other connections are closed; their clients recover.
 	Engine engineio.Options
 
 	// Adapter connects this server to the other nodes. By default the server is alone and keeps its
@@ -33,13 +33,13 @@ type Options struct {
 	Sessions session.Store
 
 	// OffsetKey lets nodes distinguish offsets that they have issued from made-up ones; it is the
-	// same for the whole cluster. It matters if the adapter can lose its history: only a genuine
-	// offset proves that it has. Without a key no offset is genuine.
+	// same for the whole cluster. It matters if the adapter can lose its history, because only a
+	// genuine offset proves the loss. Without a key no offset is genuine.
 	OffsetKey []byte
 
-	// RecoveryWindow is how long a client may be disconnected and still be recovered as the same
-	// socket with the events it missed: 2 minutes by default. A negative window disables recovery:
-	// clients get no private id and events no offset.
+	// RecoveryWindow is the time for which a client may be disconnected and still be recovered as
+	// the same socket with the events it missed: 2 minutes by default. A negative window disables
+	// recovery: clients get no private id and events no offset.
 	RecoveryWindow time.Duration
 
 	// Recovers decides whether a client can use recovery: whether it gets a private id and offsets.
@@ -58,8 +58,8 @@ type Options struct {
 	ConnectTimeout time.Duration
 
 	// AckTimeout is the maximum wait for acks and answers if neither the context nor Timeout sets
-	// one: 10 seconds by default. It also bounds how long an ack to a client is held for the events
-	// that precede it; see [Event.Ack].
+	// one: 10 seconds by default. It also bounds the time that an ack to a client is held for the
+	// events that precede it; see [Event.Ack].
 	AckTimeout time.Duration
 
 	// RoomsPerSocket bounds the rooms that one socket can join: 1,000 by default. Ten times as many
@@ -67,11 +67,11 @@ type Options struct {
 	// does not apply to commands such as [Broadcast.SocketsJoin].
 	RoomsPerSocket int
 
-	// MembershipBudget bounds the memory, in bytes, of the memberships of all sockets, including
-	// those that have ended within the recovery window: 512 MiB by default. A membership counts as
-	// 640 bytes and 16 for each byte of its room's name. From three quarters of the budget on, and
-	// for recoveries beyond all of it, a socket can have an equal share of what is left of the budget
-	// and an eighth; or, if that is more, 16 memberships of 16 KiB together. The recovery of a session
+	// MembershipBudget bounds the memory, in bytes, of the memberships of all sockets, including those
+	// that have ended within the recovery window: 512 MiB by default. A membership counts as 640 bytes
+	// and 16 for each byte of its room's name. From three quarters of the budget on, and for
+	// recoveries beyond all of it, a socket can have an equal share of the rest and of an extra eighth
+	// of the budget; or, if that is more, 16 memberships of 16 KiB together. The recovery of a session
 	// with more is postponed: its client's connection is closed.
 	MembershipBudget int
 
@@ -81,10 +81,10 @@ type Options struct {
 	// event may exceed the bytes.
 	//
 	// When a limit is reached the connection is not read until half of it is free, or, after a
-	// quarter of Engine.PauseTimeout, until one more event has been handled. The client is not cut
-	// for its silence meanwhile, unless no event has been handled for as long as
-	// Engine.PauseTimeout. While the server waits for an ack of the client, it reads on up to twice
-	// the limits, because the ack follows the events.
+	// quarter of Engine.PauseTimeout, until one more event has been handled. Meanwhile the client
+	// is not cut for its silence, unless no event has been handled for Engine.PauseTimeout. While
+	// the server waits for an ack of the client, it continues to read up to twice the limits,
+	// because the ack follows the events.
 	//
 	// An event also waits for its handlers while half of Engine.SendQueueBytes is queued for its
 	// client, so that a client which sends before it reads is not cut for its acks.
@@ -115,20 +115,20 @@ type Options struct {
 	// Messages and polling requests that have not arrived completely have a budget of their own, of
 	// half as much unless Engine.ReceiveBudget is set.
 	//
-	// Whatever the budget, a connection is closed if the next attachment of a packet does not
-	// arrive within Engine.PingInterval and PingTimeout.
+	// In any case a connection is closed if the next attachment of a packet does not arrive
+	// within the sum of Engine.PingInterval and PingTimeout.
 	ReceiveBudget int
 
 	// SessionRecoveries is the number of recoveries of one session that this server allows in a
 	// burst: 30 by default, and after that one a second. A recovery with many rooms counts as up to
-	// ten, and so does each until it has been read. A client beyond that has its connection closed
-	// before anything is read, and is recovered later.
+	// ten. Each recovery counts as ten until it has been read. Beyond the limit the client's
+	// connection is closed before anything is read, and the client is recovered later.
 	SessionRecoveries int
 
 	// RecoveryLimit is optional. It returns the limit that a socket shares with others, such as all
 	// of one user or of one address. Missed events that a recovery reads outside of the process
 	// count for its session, as one more recovery for each 10 KiB, so that they delay the session's
-	// next recovery by up to half a minute. What exceeds the burst of SessionRecoveries counts for
+	// next recovery by up to half a minute. Bytes beyond the burst of SessionRecoveries count for
 	// this limit. If both are used up, a replay of more than 256 KiB, or of more than the rest of
 	// the burst, waits, for at most 5 seconds in total. No recovery is refused because of this
 	// limit. The function is called once for a recovery, when the middlewares have returned.
@@ -164,11 +164,11 @@ const (
 	// maxNamespaceName bounds the names that clients can pass to patterns and functions, and so the
 	// namespaces that they can create.
 	maxNamespaceName = 200
-	// staysPerRoom is how many memberships a socket may have, now and in the
+	// staysPerRoom is the number of memberships that a socket may have, now and in the
 	// recovery window, for each of RoomsPerSocket.
 	staysPerRoom = 10
-	// pendingEvents is how many events may wait for their CONNECT, beside the
-	// bound of MailboxBytes.
+	// pendingEvents is the number of events that may wait for their CONNECT, in addition to
+	// the bound of MailboxBytes.
 	pendingEvents = 100
 	// retryDelay is the default of Server.retryDelay.
 	retryDelay = 5 * time.Second
@@ -181,8 +181,8 @@ const (
 
 // RefreshPeriod returns how often a server extends the expiry of the sessions that it serves, given
 // its recovery window. A session expires one window and one period after its last refresh, so
-// backlogs must be kept longer than the sum of the window, the time in which a dead connection is
-// noticed, and this.
+// backlogs must be kept longer than the sum of the window, this period, and the time in which a
+// dead connection is detected.
 func RefreshPeriod(window time.Duration) time.Duration {
 	return min(max(window/4, time.Second), 30*time.Second)
 }
@@ -240,8 +240,8 @@ func (o *Options) sessionLife() time.Duration {
 	return o.RecoveryWindow + RefreshPeriod(o.RecoveryWindow)
 }
 
-// memory is how long a room that was left is remembered: as long as a client that was cut before,
-// perhaps noticed late, may be recovered.
+// memory is the time for which a room that was left is remembered: as long as a client that was
+// cut before, and perhaps detected late, may be recovered.
 func (o *Options) memory() time.Duration {
 	return o.sessionLife() + o.Engine.PingInterval + o.Engine.PingTimeout + 10*time.Second
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// outcomes says what a socket's methods that can fail return in a handler, in OnDisconnecting and in
-// OnDisconnect: nil or a sentinel.
+// outcomes lists the results of a socket's methods that can fail in a handler, in OnDisconnecting
+// and in OnDisconnect: nil or a sentinel.
 var outcomes = map[string][3]error{
 	"Data":        {nil, nil, nil},
 	"Join":        {nil, ErrDisconnected, ErrDisconnected},
@@ -80,7 +80,7 @@ func TestOutcomesInCallbacks(t *testing.T) {
 	}
 	w.write(`42["try"]`)
 	for {
-		if m := w.next(); m[:2] == "42" && m[2] != '[' { // the query, which asks for an ack
+		if m := w.next(); m[:2] == "42" && m[2] != '[' { // the query, which requests an ack
 			id, _, _ := strings.Cut(m[2:], "[")
 			w.write("43" + id + "[]")
 			break

@@ -12,11 +12,12 @@ import (
 // has to be behind by as many events for one of them to be forgotten.
 const mostOwed = 1024
 
-// An owedCopy is a copy of an event that a member is to be given instead of a later one, which it has
-// passed over. If it left the room before its node has reached the copy, it would get neither.
+// An owedCopy is a copy of an event that a member will be given instead of a later copy, which it has
+// passed over. Without this record, a member that leaves the room before its node has reached the
+// copy would get neither.
 type owedCopy struct {
 	at   adapter.Position
-	room string // for which the copy is; "" if that cannot be left
+	room string // the room of the copy; "" if the room cannot be left
 }
 
 // copyInstead returns the copy that a member takes instead of a later one, given its position.
@@ -33,7 +34,8 @@ func copyInstead(ev *adapter.Event, at adapter.Position, m *memberships, id stri
 	return owedCopy{at: at}
 }
 
-// passOver notes the copy that the socket will be given instead of this later one. s.mu is held.
+// passOver records the copy that the socket will be given instead of this later one. s.mu is
+// held.
 func (s *Socket) passOver(d *delivery) {
 	if len(d.ev.Earlier) == 0 {
 		return
@@ -83,7 +85,7 @@ func (m *memberships) endsBehind(name string, c adapter.Cursor) bool {
 
 // owe keeps the copies that the member is to be given, although it has left their rooms at positions
 // before them: each as a stay that holds this position alone, in front of the newest one. It reports
-// whether there are any beyond what the member's node has reached.
+// whether there are any that the member's node has not reached.
 func (m *memberships) owe(list []owedCopy, reached adapter.Cursor) (owed bool) {
 	for _, c := range list {
 		if !reached.Covers(c.at) && m.owes(c) {

@@ -22,7 +22,7 @@ import (
 //   - That socket has the highest fence that this node has learned of, from the
 //     store's answers to its claims and from the messages of other nodes. A socket
 //     with a lower fence is evicted, or is not entered.
-//   - What is learned of a session is kept while a claim of this node is in flight, because the
+//   - Knowledge of a session is kept while a claim of this node is in flight, because the
 //     success of a later claim may become known before the answer to ours. A claim that begins when
 //     none is in flight gets a higher fence than all known ones, so nothing needs to be kept then.
 //
@@ -86,8 +86,8 @@ func (o *ownership) unanswered(c *lostClaim) {
 	all.unknown = append(all.unknown, c)
 }
 
-// settle ends a claim with an unknown outcome. The store says that a claim of this node has its
-// fence; unless that is another one, this one has failed.
+// settle ends a claim with an unknown outcome. The store says that a claim of this node has
+// its fence; unless that is another one, this one has failed.
 func (o *ownership) settle(c *lostClaim) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -317,7 +317,7 @@ func (s *Server) refresh() {
 	}
 	for _, ref := range gone {
 		if sock := s.owned.holder(ref); sock != nil {
-			sock.background(sock.save, nil) // the write finds out what became of it
+			sock.background(sock.save, nil) // the write detects its new state
 		}
 	}
 	s.renew(served)

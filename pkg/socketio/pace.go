@@ -8,8 +8,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A pace bounds how often something happens: a burst, and after that once per interval. The zero
-// due time stands for a key without use so far.
+// A pace bounds the rate of an action: a burst, and after that one per interval. The zero due
+// time belongs to a key that has not been used.
 type pace struct {
 	burst    int
 	interval time.Duration
@@ -27,8 +27,8 @@ const (
 	maxRecoveryWeight = 10
 	roomBytes         = 180
 
-	// maxRecoveryDebt bounds how long a session waits beyond its burst, whatever its recoveries
-	// have cost: a client must be able to recover before its session expires.
+	// maxRecoveryDebt bounds the time that a session waits beyond its burst, because a client
+	// must be able to recover before its session expires.
 	maxRecoveryDebt = 30 * time.Second
 
 	// connectInterval is the interval for CONNECT packets on one connection. Their burst is one for each
@@ -76,8 +76,8 @@ func (p *paces) take(key string, now time.Time, weight int) bool {
 	return ok
 }
 
-// add changes what a key owes by more. It returns how much of that exceeds the burst, not counting
-// what will be given back.
+// add changes the debt of a key by more. It returns the part of it that exceeds the burst, not
+// counting the part that will be given back.
 func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +94,8 @@ func (p *paces) add(key string, now time.Time, more, back time.Duration) (beyond
 	return beyond
 }
 
-// left returns the rest of a key's burst, not counting what is taken and will be given back.
+// left returns the rest of a key's burst, not counting the part that is taken and will be
+// given back.
 func (p *paces) left(key string, now time.Time, back time.Duration) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -34,10 +34,10 @@ func TestPaces(t *testing.T) {
 		t.Error("no new burst after a pause")
 	}
 	if len(p.due)+len(p.former) != 1 {
-		t.Errorf("keys are kept: %d", len(p.due)+len(p.former))
+		t.Errorf("keys are kept: %d, want 1", len(p.due)+len(p.former))
 	}
 	if p.take("c", now, 2); take("c") != 1 {
-		t.Error("what weighs two does not count as two")
+		t.Error("an action of weight two does not count as two")
 	}
 	if p.add("c", now, -3*time.Second, 0); p.due["c"].After(now) || len(p.due) != 1 {
 		t.Errorf("keys are kept without anything used: %v", p.due)
@@ -61,8 +61,8 @@ func (c *countedClaims) Claim(ctx context.Context, pid, by string, ttl time.Dura
 	return c.Store.Claim(ctx, pid, by, ttl, check)
 }
 
-// A client that recovers again and again, faster than any stock client reconnects, is
-// made to wait: its connection is closed, and it loses nothing.
+// A client that recovers repeatedly, faster than any stock client reconnects, must wait:
+// its connection is closed, and it loses nothing.
 func TestRecoveriesOfASessionAreLimited(t *testing.T) {
 	store := &countedClaims{Store: session.NewMemory()}
 	n := start(t, Options{Sessions: store})
@@ -88,10 +88,10 @@ func TestRecoveriesOfASessionAreLimited(t *testing.T) {
 	}
 	claims := store.claims
 	if claims > 5+20/2 {
-		t.Errorf("%d claims", claims)
+		t.Errorf("got %d claims, want at most %d", claims, 5+20/2)
 	}
 	if got := n.Stats().Limited[limitRecoveries]; got < 10 {
-		t.Errorf("%d counted", got)
+		t.Errorf("got %d counted, want at least 10", got)
 	}
 	eventually(t, "the client recovers", func() bool {
 		next := n.dial(t)
@@ -110,11 +110,11 @@ func TestRecoveriesOfASessionAreLimited(t *testing.T) {
 	}
 }
 
-// heldClaims holds claims of sessions until it is told to go on.
+// heldClaims holds claims of sessions until they are released.
 type heldClaims struct {
 	session.Store
 	begun chan struct{} // gets a value for each claim
-	goOn  chan struct{} // closed to let them go on
+	goOn  chan struct{} // closed to release them
 }
 
 func (h *heldClaims) Claim(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
@@ -123,8 +123,8 @@ func (h *heldClaims) Claim(ctx context.Context, pid, by string, ttl time.Duratio
 	return h.Store.Claim(ctx, pid, by, ttl, check)
 }
 
-// What a recovery may cost is taken before it begins, so connections that claim the same
-// session concurrently cannot all pass.
+// The maximum cost of a recovery is charged before it begins, so connections that claim the
+// same session concurrently cannot all pass.
 func TestConcurrentRecoveriesOfASessionAreLimited(t *testing.T) {
 	store := &heldClaims{session.NewMemory(), make(chan struct{}, 100), make(chan struct{})}
 	n := start(t, Options{Sessions: store})
@@ -148,7 +148,7 @@ func TestConcurrentRecoveriesOfASessionAreLimited(t *testing.T) {
 		t.Errorf("%d concurrent recoveries pass, want %d", claims, most)
 	}
 	close(store.goOn)
-	eventually(t, "the client recovers", func() bool { // what they did not cost is given back
+	eventually(t, "the client recovers", func() bool { // the excess is given back
 		next := n.dial(t)
 		next.write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
 		select {
@@ -160,8 +160,9 @@ func TestConcurrentRecoveriesOfASessionAreLimited(t *testing.T) {
 	})
 }
 
-// A private id that no node can have made is unknown: the store is not asked, and the
-// server keeps nothing of it. Neither does it of one that the store does not know.
+// A private id that no node can have made is unknown: the store is not queried, and the
+// server keeps nothing of it. It keeps nothing either of an id that the store does not
+// know.
 func TestMadeUpPrivateIDsAreNotKept(t *testing.T) {
 	store := &countedClaims{Store: session.NewMemory()}
 	n := start(t, Options{Sessions: store})
@@ -179,7 +180,7 @@ func TestMadeUpPrivateIDsAreNotKept(t *testing.T) {
 		t.Errorf("%d are refused as unknown, want 5", got)
 	}
 	if kept := len(n.recoveries.due) + len(n.recoveries.former); kept > 0 {
-		t.Errorf("%d ids are kept", kept)
+		t.Errorf("%d ids are kept, want 0", kept)
 	}
 }
 
@@ -210,7 +211,7 @@ func TestRecoveriesOfLargeSessionsWeighMore(t *testing.T) {
 	}
 }
 
-// A connection that connects to a namespace and leaves it again and again is closed.
+// A connection that repeatedly connects to a namespace and leaves it is closed.
 func TestConnectsOfAConnectionAreLimited(t *testing.T) {
 	n := start(t, Options{NamespacesPerConnection: 2})
 	n.Of("/a").OnConnect(func(*Socket) {})

@@ -31,7 +31,7 @@ func (e *PanicError) Unwrap() error {
 }
 
 // errGoexit is the value of the PanicError of a function that has ended its goroutine, as
-// testing.T.FailNow does. What follows the call does not run then, except deferred functions.
+// testing.T.FailNow does. Only deferred functions run after that.
 var errGoexit = errors.New("runtime.Goexit was called")
 
 // guard calls f, which calls functions of the application, and reports its panic if there is one.

@@ -10,7 +10,7 @@ import (
 )
 
 // A Parent stands for all dynamic namespaces that one pattern or function accepts: its children.
-// What is registered on it applies to each of them, including existing ones. A child that a client
+// Functions registered on it apply to each of them, including existing ones. A child that a client
 // created is forgotten when its last socket leaves, unless Options.KeepEmptyNamespaces is set.
 type Parent struct {
 	srv     *Server

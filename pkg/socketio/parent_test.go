@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// guarded refuses everybody.
+// guarded refuses all clients.
 func guarded(p *Parent) {
 	p.Use(func(context.Context, *ConnectRequest) error { return errors.New("guarded") })
 }
@@ -23,8 +23,8 @@ func (w *wire) answer(namespace string) string {
 	return w.next()
 }
 
-// Of joins a pattern that matches the name, so it does not open a namespace that
-// the pattern's middlewares guard.
+// A namespace of Of is a child of a pattern that matches its name, so it cannot bypass the
+// pattern's middlewares.
 func TestOfMakesAChildOfThePattern(t *testing.T) {
 	n := start(t, Options{})
 	before := n.Of("/tenant-0")
@@ -38,22 +38,22 @@ func TestOfMakesAChildOfThePattern(t *testing.T) {
 		t.Errorf("children %v, want the one that Of made", got)
 	}
 	if got := n.dial(t).answer("/tenant-1"); !strings.HasPrefix(got, "44/tenant-1,") {
-		t.Errorf("a client passes the guard: %s", got)
+		t.Errorf(`a client passes the guard: %s, want text that begins with "44/tenant-1,"`, got)
 	}
 	if len(slices.Collect(second.Children())) != 0 {
 		t.Error("the second pattern that matches has a child")
 	}
-	// What was made before the pattern was registered stays on its own.
+	// A namespace that was created before the pattern was registered stays independent.
 	if got := n.dial(t).answer("/tenant-0"); n.Of("/tenant-0") != before || !strings.HasPrefix(got, "40/tenant-0,") {
 		t.Errorf("a namespace from before the pattern: %s", got)
 	}
-	// A child that Of has made keeps what is registered on it.
+	// A child that Of has created keeps the functions registered on it.
 	open := n.OfPattern(regexp.MustCompile(`^/open$`))
 	n.Of("/open").On("q", func(_ context.Context, e *Event) error { return e.Ack("a") })
 	for range 2 {
 		w := n.dial(t).connect("/open", "")
 		if got := w.call(`["q"]`); got != `["a"]` {
-			t.Errorf("acked %s", got)
+			t.Errorf("acked %s, want %s", got, `["a"]`)
 		}
 		w.write("41/open,")
 		eventually(t, "it is empty", func() bool { return n.Of("/open").Len() == 0 })
@@ -99,7 +99,7 @@ func TestConcurrentCreationOfAChild(t *testing.T) {
 			return ns.clients == entering
 		})
 		if got := late.next(); !strings.HasPrefix(got, "40{") {
-			t.Errorf("a client enters %s before OnNamespace has returned: %s", name, got)
+			t.Errorf(`a client enters %s before OnNamespace has returned: %s, want text that begins with "40{"`, name, got)
 		}
 		release <- struct{}{}
 		if got := late.next(); !strings.HasPrefix(got, "44"+name) {

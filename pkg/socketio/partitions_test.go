@@ -16,9 +16,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// What is published after SocketsJoin has returned reaches the sockets that it joins,
-// and what was published before does not, also if their node hears of the command
-// after it.
+// Events published after SocketsJoin has returned reach the joined sockets, and earlier
+// ones do not, also if their node receives the command after these events.
 func TestSocketsJoinOnANodeThatHearsOfItLate(t *testing.T) {
 	for _, recovery := range []bool{true, false} {
 		t.Run(fmt.Sprint("recovery ", recovery), func(t *testing.T) {
@@ -30,7 +29,7 @@ func TestSocketsJoinOnANodeThatHearsOfItLate(t *testing.T) {
 			n1, _ := c.node(t, "aaaa", o)
 			n2, slow := c.node(t, "bbbb", o)
 			group, room := c.room(0, 0), c.room(2, 0)
-			other := n2.client(t) // so that the node hears the room in any case
+			other := n2.client(t) // so that the node is subscribed to the room
 			other.call(`["join","` + room + `"]`)
 			a := n2.member(t, group)
 			slow.hold(0)
@@ -48,7 +47,7 @@ func TestSocketsJoinOnANodeThatHearsOfItLate(t *testing.T) {
 	}
 }
 
-// The same holds for a client that is recovered, although its offset covers what was
+// The same holds for a client that is recovered, although its offset covers events
 // published after the command, and not the command.
 func TestRecoveryOfAClientThatHasNotComeToSocketsJoin(t *testing.T) {
 	c := newSlowCluster(t)
@@ -75,8 +74,8 @@ func TestRecoveryOfAClientThatHasNotComeToSocketsJoin(t *testing.T) {
 	slow.release(0)
 }
 
-// A client that is cut amid what SocketsJoin gives it late is recovered if it can be
-// known what it has received, and otherwise refused.
+// A client that is cut in the middle of late events of SocketsJoin is recovered if its
+// received events are known, and otherwise refused.
 func TestACutAmidWhatSocketsJoinGivesLate(t *testing.T) {
 	for _, late := range []int{1, 2} {
 		for read := range late + 1 {
@@ -105,7 +104,7 @@ func TestACutAmidWhatSocketsJoinGivesLate(t *testing.T) {
 				a.cut()
 				b := n1.back(t, a)
 				if recovered := b.sid == a.sid; recovered != (late == 1 || read == late) {
-					t.Fatalf("recovered: %v", recovered)
+					t.Fatalf("recovered: %v, want %v", recovered, late == 1 || read == late)
 				} else if recovered {
 					b.want(want[read:]...)
 				}
@@ -115,8 +114,8 @@ func TestACutAmidWhatSocketsJoinGivesLate(t *testing.T) {
 	}
 }
 
-// What is published before SocketsLeave is called reaches the members, also if their
-// node hears of the command before it, and what is published after does not.
+// Events published before SocketsLeave is called reach the members, also if their node
+// receives the command first, and later ones do not.
 func TestSocketsLeaveOnANodeThatHearsOfItEarly(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, _, slow := c.two(t)
@@ -131,7 +130,7 @@ func TestSocketsLeaveOnANodeThatHearsOfItEarly(t *testing.T) {
 	must(t, n1.To(room, group).Emit(t.Context(), "n", 3))
 	must(t, n1.To(room).Emit(t.Context(), "n", 4))
 	slow.release(2)
-	got := []string{a.event(), a.event()} // in any order, for they are in two partitions
+	got := []string{a.event(), a.event()} // in any order, because they are in two partitions
 	slices.Sort(got)
 	if want := []string{numbered(1), numbered(3)}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -144,7 +143,7 @@ func TestSocketsLeaveOnANodeThatHearsOfItEarly(t *testing.T) {
 	a.quiet()
 }
 
-// The same holds for a client that was away.
+// The same holds for a client that was disconnected.
 func TestRecoveryAfterSocketsLeave(t *testing.T) {
 	c := newSlowCluster(t)
 	n, _ := c.node(t, "aaaa", Options{})
@@ -154,7 +153,7 @@ func TestRecoveryAfterSocketsLeave(t *testing.T) {
 		must(t, n.To(room).Emit(t.Context(), "n", 1))
 		a.want(numbered(1))
 		a.cut()
-		eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		must(t, n.To(room).Emit(t.Context(), "n", 2))
 		must(t, n.To(group).SocketsLeave(t.Context(), room))
 		must(t, n.To(room).Emit(t.Context(), "n", 3))
@@ -162,12 +161,12 @@ func TestRecoveryAfterSocketsLeave(t *testing.T) {
 		b.want(numbered(2))
 		b.quiet()
 		b.cut()
-		eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	}
 }
 
-// A recovery may have given a client what its node has not come to yet. It does not get
-// that again, whatever a command gives it meanwhile.
+// A recovery may have given a client events that its node has not reached yet. The client
+// does not get them again, even if a command gives it late events meanwhile.
 func TestSocketsJoinRightAfterARecovery(t *testing.T) {
 	c := newSlowCluster(t)
 	n1, n2, _, slow := c.two(t)
@@ -191,9 +190,9 @@ func TestSocketsJoinRightAfterARecovery(t *testing.T) {
 	b.quiet()
 }
 
-// A client that is cut amid what a command gives it late is refused, also if the replay joins it by
-// an earlier command, to which the node had not come, to the same room or to another one that
-// has the same events.
+// A client that is cut in the middle of a command's late events is refused, also if an earlier
+// command in the replay, which the node had not reached, joins it to the same room or to another
+// one with the same events.
 func TestACutAmidWhatTwoCommandsGive(t *testing.T) {
 	for _, same := range []bool{true, false} {
 		t.Run(fmt.Sprint("same=", same), func(t *testing.T) {
@@ -226,9 +225,10 @@ func TestACutAmidWhatTwoCommandsGive(t *testing.T) {
 	}
 }
 
-// A command joins a client to a room, and by it a second one, which the node has come to before, to
-// another room. What the second one gives comes with the first one, although the second was
-// published when its clock had moved on: a client with that offset does not get it again.
+// A command joins a client to a room, and through this room a second command, which the node
+// reached earlier, joins it to another room. The late events of the second command come with the
+// first one, although the second was published when its clock had advanced: a client with that
+// offset does not get them again.
 func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		t.Run(fmt.Sprint("again=", again), func(t *testing.T) {
@@ -260,9 +260,9 @@ func TestRecoveryBehindACommandThatCameLate(t *testing.T) {
 	}
 }
 
-// A handler joins its client to a room by a command that waits in the gate, and asks the
+// A handler joins its client to a room by a command that waits in the gate, and queries the
 // room and another one: the query precedes the handler's ack.
-func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {
+func TestAckFollowsAQueryToARoomThatIsBeingJoined(t *testing.T) {
 	c := newSlowCluster(t)
 	n, slow := c.node(t, "aaaa", Options{})
 	partition := func(kind uint8, to rooms.Room) uint16 {
@@ -273,7 +273,7 @@ func TestAckFollowsAQuestionToARoomThatIsBeingJoined(t *testing.T) {
 	nodes := partition(kindMarker, rooms.InNodes())
 	a := n.client(t)
 	own := partition(kindMarker, rooms.InOwn("/", a.sid))
-	for own == nodes { // the one of the query itself has to be another one
+	for own == nodes { // must differ from the query's own ack
 		a = n.client(t)
 		own = partition(kindMarker, rooms.InOwn("/", a.sid))
 	}
@@ -336,7 +336,7 @@ func (s *storing) Save(ctx context.Context, v session.Session, ttl time.Duration
 }
 
 // The connection ends while a Leave is being stored, or because that has failed. If the client
-// is in the room still, it has received all that has come to it, and to others, once.
+// is still in the room, it has received all its events, and those of other rooms, once.
 func TestCutAmidALeave(t *testing.T) {
 	for _, failed := range []bool{false, true} {
 		t.Run(fmt.Sprint("failed=", failed), func(t *testing.T) {
@@ -366,13 +366,13 @@ func TestCutAmidALeave(t *testing.T) {
 			}
 			b := n1.recovered(t, a)
 			must(t, n1.To(first).Emit(t.Context(), "n", 4))
-			for len(a.in) > 0 { // what came before the end
+			for len(a.in) > 0 { // the events before the end
 				if m := <-a.in; strings.Contains(m, `["n"`) {
 					t.Error("received while the leave was being stored")
 				}
 			}
 			if n1.Socket(b.sid).InRoom(first) {
-				got := []string{b.event(), b.event(), b.event()} // in any order, for they are in two partitions
+				got := []string{b.event(), b.event(), b.event()} // in any order, because they are in two partitions
 				slices.Sort(got)
 				if want := []string{numbered(1), numbered(2), numbered(3)}; !slices.Equal(got, want) {
 					t.Errorf("got %v, want %v", got, want)
@@ -387,8 +387,8 @@ func TestCutAmidALeave(t *testing.T) {
 	}
 }
 
-// A client that is to be cut because its node cannot find out where a SocketsLeave stands in
-// another partition is given nothing more: what the room got before the command may be
+// A client that must be cut, because its node cannot determine the place of a SocketsLeave
+// in another partition, gets nothing more: events of the room before the command may be
 // missing.
 func TestLeaveWithoutAMarker(t *testing.T) {
 	c := newSlowCluster(t)
@@ -419,7 +419,7 @@ func TestLeaveWithoutAMarker(t *testing.T) {
 	b.quiet()
 }
 
-// awaited waits until somebody waits for the feed.
+// awaited waits until a caller waits for the feed.
 func (n *testNode) awaited(t *testing.T) {
 	t.Helper()
 	eventually(t, "somebody waits for the feed", func() bool {
@@ -429,8 +429,8 @@ func (n *testNode) awaited(t *testing.T) {
 	})
 }
 
-// A socket that is disconnected gets what its handlers have published to it before, also if its node
-// hears of the disconnect first.
+// A socket that is disconnected gets the events that its handlers have published to it before, also
+// if its node receives the disconnect first.
 func TestDisconnectFollowsEventsInOtherPartitions(t *testing.T) {
 	c := newSlowCluster(t)
 	n, slow := c.node(t, "aaaa", Options{})
@@ -462,14 +462,15 @@ func TestDisconnectFollowsEventsInOtherPartitions(t *testing.T) {
 		slow.release(p)
 		w.want(numbered(int(p)))
 		if m := w.next(); m != "41" {
-			t.Errorf("partition %d: got %q after it", p, m)
+			t.Errorf(`partition %d: got %q after it, want "41"`, p, m)
 		}
 		<-ended
 	}
 }
 
 // A member of two rooms that leaves one of them gets an event to both that was published before, also
-// if its node has heard the copy in the other room only, which it passes over for the earlier one.
+// if its node has received only the copy in the other room, which the member passes over for the
+// earlier one.
 func TestLeaveBetweenTwoCopies(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, slow, _ := c.two(t)
@@ -477,7 +478,7 @@ func TestLeaveBetweenTwoCopies(t *testing.T) {
 	w, witness := n.member(t, first, second), n.member(t, second)
 	slow.hold(0)
 	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
-	witness.want(numbered(1)) // so the node has heard the second copy
+	witness.want(numbered(1)) // so the node has received the second copy
 	left := make(chan error, 1)
 	go func() { left <- n.Socket(w.sid).Leave(t.Context(), first) }()
 	n.awaited(t)
@@ -506,7 +507,7 @@ func TestSocketsLeaveBetweenTwoCopies(t *testing.T) {
 	must(t, other.To(first, second).Emit(t.Context(), "n", 1))
 	must(t, other.To(second).SocketsLeave(t.Context(), first))
 	must(t, other.To(second).Emit(t.Context(), "n", 2))
-	witness.want(numbered(1), numbered(2)) // so the node has heard the second copy and the command
+	witness.want(numbered(1), numbered(2)) // so the node has received the second copy and the command
 	slow.release(0)
 	first1, second1 := w.event(), w.event() // which are in different partitions
 	if want := []string{numbered(1), numbered(2)}; !slices.Contains(want, first1) || !slices.Contains(want, second1) || first1 == second1 {
@@ -519,14 +520,14 @@ func TestSocketsLeaveBetweenTwoCopies(t *testing.T) {
 	back.quiet()
 }
 
-// The same holds for a client that is away when both are published.
+// The same holds for a client that is disconnected when both are published.
 func TestSocketsLeaveBetweenTwoCopiesOfAMissedEvent(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, _, others := c.two(t)
 	first, second := c.room(0, 0), c.room(1, 0)
 	w := n.member(t, first, second)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	before, err := others.Head(t.Context())
 	must(t, err)
 	others.fixHead(before)
@@ -553,8 +554,8 @@ func TestAckOverACopyThatComesLate(t *testing.T) {
 	w.want(numbered(1))
 }
 
-// backAmid brings a client back to a node. The end of its replay is read while something happens: after
-// it in the late partitions, and before it in the others.
+// backAmid recovers a client on a node. The end of its replay is read during an action: after it in the
+// late partitions, and before it in the others.
 func (n *testNode) backAmid(t *testing.T, slow *slowAdapter, w *wire, happens func(), late ...uint16) *wire {
 	t.Helper()
 	slow.readAmid(t, happens, late...) // the second read is the end of the replay
@@ -584,7 +585,7 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 			first, second := c.room(0, 0), c.room(1, 0)
 			w := n.member(t, first, second)
 			w.cut()
-			eventually(t, "it is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			var before adapter.Cursor
 			back := n.backAmid(t, slow, w, func() {
 				var err error
@@ -614,7 +615,7 @@ func TestLeaveBetweenTwoCopiesRightAfterARecovery(t *testing.T) {
 	}
 }
 
-// What was published before SocketsLeave was called reaches the member, also if the end of its replay
+// An event published before SocketsLeave was called reaches the member, also if the end of its replay
 // covers the command and not the event.
 func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
 	c := newSlowCluster(t)
@@ -622,7 +623,7 @@ func TestRecoveryThatEndsBehindSocketsLeave(t *testing.T) {
 	group, room := c.room(0, 0), c.room(1, 0)
 	w := n.member(t, group, room)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := n.backAmid(t, slow, w, func() {
 		must(t, other.To(room).Emit(t.Context(), "n", 1))
 		must(t, other.To(group).SocketsLeave(t.Context(), room))
@@ -709,15 +710,15 @@ func TestAckFollowsAnEventBeforeSocketsLeave(t *testing.T) {
 	}
 }
 
-// A member is owed a copy of an event that its node has not reached, and nothing else that is published
-// to a room behind a SocketsLeave.
+// A member is owed a copy of an event that its node has not reached, and no other event that is
+// published to a room behind a SocketsLeave.
 func TestSocketsLeaveWhileACopyIsOwed(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, slow, _ := c.two(t)
 	group, first := c.room(0, 0), c.room(0, 1)
 	second, own := c.room(1, 0), c.room(1, 1)
 	for _, room := range []string{group, first, second, own} {
-		n.client(t).call(`["join","` + room + `"]`) // so that its node hears everything
+		n.client(t).call(`["join","` + room + `"]`) // so that its node receives every event
 	}
 	w := n.member(t, group, first, second, own)
 	slow.hold(0)
@@ -731,7 +732,7 @@ func TestSocketsLeaveWhileACopyIsOwed(t *testing.T) {
 	w.quiet()
 }
 
-// A member that is joined again to a room is in it, whatever it is owed.
+// A member that is joined again to a room is in it, regardless of owed copies.
 func TestSocketsJoinAfterSocketsLeaveWhileACopyIsOwed(t *testing.T) {
 	for name, first := range map[string]uint16{"in another partition": 2, "in the same partition": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -775,7 +776,7 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 			must(t, other.To(own).Emit(t.Context(), "n", owed))
 			w.want(numbered(owed)) // its offset covers the later copies
 			w.cut()
-			eventually(t, "it is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			others.fixHead(before) // it was called then
 			must(t, other.To(second).SocketsLeave(t.Context(), first))
 			others.setHead(nil)
@@ -789,14 +790,14 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 	}
 }
 
-// The same, where the end of the replay covers the SocketsLeave and not the copy that is owed.
+// The same if the end of the replay covers the SocketsLeave and not the owed copy.
 func TestReplayedSocketsLeaveBetweenTwoCopies(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, slow, others := c.two(t)
 	first, second, group := c.room(0, 0), c.room(1, 0), c.room(1, 1)
 	w := n.member(t, first, second, group)
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := n.backAmid(t, slow, w, func() {
 		before, err := others.Adapter.Head(t.Context())
 		must(t, err)
@@ -827,7 +828,7 @@ func TestOwedCopies(t *testing.T) {
 		for name, m := range map[string]*memberships{"itself": &m, "restored": &again} {
 			for _, p := range []adapter.Position{preceding(at), at, {Ms: at.Ms, Seq: at.Seq + 1, Partition: 1}} {
 				if got := m.in(rooms.InNamed("/", "a"), "id", p); got != (p == at) {
-					t.Errorf("%v, %s: %v is held: %v", at, name, p, got)
+					t.Errorf("%v, %s: %v is held: %v, want %v", at, name, p, got, p == at)
 				}
 			}
 			if !m.named["a"][0].commanded {
@@ -840,13 +841,13 @@ func TestOwedCopies(t *testing.T) {
 	}
 }
 
-// A command that joins a socket to the room of the later copy makes it pass that over as well, after its
-// node has reached it.
+// A command that joins a socket to the room of the later copy, after its node has reached that copy,
+// makes the socket pass it over as well.
 func TestSocketsLeaveAfterSocketsJoinBetweenTwoCopies(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, slow, _ := c.two(t)
 	group, first, second := c.room(0, 0), c.room(1, 0), c.room(2, 0)
-	member := n.member(t, second) // so that its node hears it
+	member := n.member(t, second) // so that its node receives it
 	w := n.member(t, group, first)
 	slow.hold(0, 1)
 	must(t, other.To(group).SocketsJoin(t.Context(), second))
@@ -862,7 +863,7 @@ func TestSocketsLeaveAfterSocketsJoinBetweenTwoCopies(t *testing.T) {
 }
 
 // A copy that a client is owed when it is cut does not hide a SocketsJoin that is older than its own
-// join of the room: what came between the two is for it.
+// join of the room: the events between the two are for it.
 func TestSocketsJoinBeforeACopyThatIsOwed(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, slow, _ := c.two(t)
@@ -877,14 +878,14 @@ func TestSocketsJoinBeforeACopyThatIsOwed(t *testing.T) {
 	must(t, other.To(own).Emit(t.Context(), "n", 3))
 	w.want(numbered(3)) // its offset covers the later copy
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := other.recovered(t, w)
 	back.want(numbered(1), numbered(2))
 	back.quiet()
 	slow.release(0, 1)
 }
 
-// A member leaves a room of a busy pair without a wait, and loses nothing of the other one.
+// A member leaves one of two busy rooms without a wait, and loses nothing of the other one.
 func TestLeaveInAFlow(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, slow, _ := c.two(t)
@@ -901,7 +902,7 @@ func TestLeaveInAFlow(t *testing.T) {
 	n.awaitFeed(t.Context(), head.In(1)) // it has passed over the later copies
 	left := make(chan error, 1)
 	go func() { left <- n.Socket(w.sid).Leave(t.Context(), first) }()
-	must(t, receive(t, left)) // although nothing of the first partition comes
+	must(t, receive(t, left)) // although no event of the first partition arrives
 	slow.release(0)
 	for i := range events {
 		w.want(numbered(i))
@@ -909,7 +910,8 @@ func TestLeaveInAFlow(t *testing.T) {
 	w.quiet()
 }
 
-// What a client has been given does not stay in its session, where it would count as a membership.
+// Copies that a client has received do not stay in its session, where they would count as
+// memberships.
 func TestOwedCopiesEndWithTheRecovery(t *testing.T) {
 	c := newSlowCluster(t)
 	n, other, slow, _ := c.two(t)
@@ -922,7 +924,7 @@ func TestOwedCopiesEndWithTheRecovery(t *testing.T) {
 	must(t, other.To(own).Emit(t.Context(), "n", 20))
 	w.want(numbered(20))
 	w.cut()
-	eventually(t, "it is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	back := other.back(t, w)
 	for i := range 20 {
 		back.want(numbered(i))
@@ -939,7 +941,7 @@ func TestLeaveOfBothCopies(t *testing.T) {
 	n, other, slow, _ := c.two(t)
 	first, second, own := c.room(0, 0), c.room(1, 0), c.room(1, 1)
 	for _, room := range []string{first, second} {
-		n.client(t).call(`["join","` + room + `"]`) // so that its node hears them
+		n.client(t).call(`["join","` + room + `"]`) // so that its node receives them
 	}
 	w := n.member(t, first, second, own)
 	slow.hold(0)

@@ -20,12 +20,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// busyTimeout is the time-out of pings of busy, in which the server reads all that the
+// busyTimeout is the ping timeout of busy. Within it the server reads everything that the
 // clients of the tests send.
 const busyTimeout = 1500 * time.Millisecond
 
-// busy starts a server whose heartbeat is fast and whose handler of "e" waits for
-// release, and counts what it has handled.
+// busy starts a server whose heartbeat is fast and whose handler of "e" waits for release.
+// It counts the handled events.
 func busy(t *testing.T, o Options) (n *testNode, release func(), handled chan int) {
 	t.Helper()
 	o.Engine.PingInterval, o.Engine.PingTimeout = 50*time.Millisecond, busyTimeout
@@ -62,7 +62,7 @@ func receive[T any](t *testing.T, values <-chan T) T {
 	}
 }
 
-// outlast waits for longer than the time-out of pings, some of which are sent meanwhile.
+// outlast waits for longer than the ping timeout, while some pings are sent.
 func (n *testNode) outlast(t *testing.T) {
 	t.Helper()
 	end := time.Now().Add(busyTimeout * 3 / 2)
@@ -70,7 +70,7 @@ func (n *testNode) outlast(t *testing.T) {
 	eventually(t, "the time has passed", func() bool { return time.Now().After(end) })
 }
 
-// pings waits until the server has sent so many more packets.
+// pings waits until the server has sent a number of further packets.
 func (n *testNode) pings(t *testing.T, count uint64) {
 	t.Helper()
 	before := n.Stats().Engine.PacketsOut
@@ -191,8 +191,8 @@ func testHandlerGetsAckBehindEvents(t *testing.T, o Options) {
 	}
 }
 
-// An ack is read, too, if it is asked for when the mailbox is full already, also where
-// the mailbox is that of another namespace.
+// An ack is also read if it is requested when the mailbox is already full, and if the
+// mailbox is that of another namespace.
 func TestAckIsReadWhileTheMailboxIsFull(t *testing.T) {
 	for name, o := range limitsOf100 {
 		t.Run(name, func(t *testing.T) { testAckIsReadWhileTheMailboxIsFull(t, name, o) })
@@ -224,7 +224,7 @@ func testAckIsReadWhileTheMailboxIsFull(t *testing.T, name string, o Options) {
 	}
 }
 
-// query returns the id of the next message, an event "q" that asks for an ack.
+// query returns the id of the next message, an event "q" that requests an ack.
 func (w *wire) query() string {
 	w.t.Helper()
 	m := w.next()
@@ -235,7 +235,7 @@ func (w *wire) query() string {
 	return id
 }
 
-// A client whose handlers make no progress is cut in the end, and the limit is named.
+// A client whose handlers make no progress is cut in the end, and the log names the limit.
 func TestPauseIsBounded(t *testing.T) {
 	core, logs := observer.New(zapcore.WarnLevel)
 	o := Options{MailboxEvents: 5, Logger: zap.New(core)}
@@ -263,8 +263,9 @@ func TestPauseIsBounded(t *testing.T) {
 	}
 }
 
-// A client that hears no ping for the ping interval and timeout gives up. So pings come at
-// their interval during a pause, too: a line may delay them by the ping timeout.
+// A client that gets no ping for the ping interval and timeout disconnects. So pings are
+// sent at their interval during a pause, too, because a connection may delay them by the
+// ping timeout.
 func TestPingsGoOnAtTheirIntervalDuringAPause(t *testing.T) {
 	n := start(t, Options{MailboxEvents: 4, Engine: engineio.Options{PingInterval: 20 * time.Millisecond, PingTimeout: time.Hour}})
 	proceed := make(chan struct{})
@@ -280,8 +281,8 @@ func TestPingsGoOnAtTheirIntervalDuringAPause(t *testing.T) {
 }
 
 // The client of a connection that is not read claims the sessions of its namespaces one
-// after another. Events of those that it has claimed lie in the old connection, and are no
-// breach of the protocol, which would disconnect the others.
+// after another. Events for the claimed ones remain in the old connection. They do not
+// violate the protocol, which would disconnect the others.
 func TestMovingFromAConnectionThatIsNotRead(t *testing.T) {
 	n := start(t, Options{MailboxEvents: 4})
 	proceed := make(chan struct{})
@@ -314,8 +315,9 @@ func TestMovingFromAConnectionThatIsNotRead(t *testing.T) {
 	}
 }
 
-// Queries to the client, which may let its connection be read further, are no progress.
-func TestQuestionsDoNotProlongAPause(t *testing.T) {
+// Queries to the client, which may cause further reads of its connection, do not count as
+// progress.
+func TestQueriesDoNotProlongAPause(t *testing.T) {
 	t.Parallel()
 	o := Options{MailboxEvents: 5}
 	o.Engine.PauseTimeout = 200 * time.Millisecond
@@ -341,7 +343,7 @@ func TestQuestionsDoNotProlongAPause(t *testing.T) {
 	}
 }
 
-// The bytes of a mailbox count what many small arguments take in memory.
+// The bytes of a mailbox include the memory of many small arguments.
 func TestMailboxBytesCountStructures(t *testing.T) {
 	n, release, handled := busy(t, Options{MailboxBytes: 100_000})
 	w := n.client(t)
@@ -351,7 +353,7 @@ func TestMailboxBytesCountStructures(t *testing.T) {
 	}
 	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["bytes"] > 0 })
 	if got := n.Stats().EventsIn; got > 7 { // 26 kB each
-		t.Errorf("%d events taken in", got)
+		t.Errorf("got %d events taken in, want at most 7", got)
 	}
 	release()
 	for range 20 {
@@ -367,8 +369,8 @@ func TestNegativeMailboxLimit(t *testing.T) {
 	}
 }
 
-// poll connects a client by polling that answers pings, and returns how it posts and how it
-// goes away.
+// poll connects a client by polling that answers pings, and returns functions to post and
+// to disconnect.
 func (n *testNode) poll(t *testing.T) (post func(body string), leave func()) {
 	t.Helper()
 	url := "http" + strings.TrimPrefix(n.url, "ws") + "/socket.io/?EIO=4&transport=polling"
@@ -430,8 +432,8 @@ func (n *testNode) poll(t *testing.T) (post func(body string), leave func()) {
 	return post, leave
 }
 
-// Handlers that are slow, but return, do not get their client cut, however long half of
-// the mailbox takes them.
+// Slow handlers that return do not cause a cut of their client, even if half of the mailbox
+// takes them long.
 func TestSlowHandlersDoNotCutTheirClient(t *testing.T) {
 	t.Run("events", func(t *testing.T) { slowHandlers(t, Options{MailboxEvents: 200}, "events", 240, -1) })
 	t.Run("bytes", func(t *testing.T) { // the large event lies above the limit until all before it are handled
@@ -460,7 +462,7 @@ func TestPauseCountsFromTheLastHandledEvent(t *testing.T) {
 	for i := range 20 {
 		data := ""
 		if i == 10 {
-			data = strings.Repeat("x", o.MailboxBytes) // what is handled before it frees no space
+			data = strings.Repeat("x", o.MailboxBytes) // events handled before it free no space
 		}
 		w.write(fmt.Sprintf(`42["e",%d,%q]`, i, data))
 	}
@@ -479,7 +481,7 @@ func TestEventsRightAfterConnect(t *testing.T) {
 	n, release, handled := busy(t, Options{})
 	release()
 	n.Use(func(context.Context, *ConnectRequest) error {
-		n.unconnected.mu.Lock() // so what follows the answer waits
+		n.unconnected.mu.Lock() // so later events wait
 		return nil
 	})
 	goOn := sync.OnceFunc(n.unconnected.mu.Unlock)
@@ -497,7 +499,7 @@ func TestEventsRightAfterConnect(t *testing.T) {
 	}
 }
 
-// slowHandlers has a client send events, of which one is as large as the mailbox.
+// slowHandlers makes a client send events, of which one is as large as the mailbox.
 func slowHandlers(t *testing.T, o Options, limit string, events, large int) {
 	t.Parallel()
 	o.Engine.PingInterval, o.Engine.PingTimeout, o.Engine.PauseTimeout = 20*time.Millisecond, time.Second, time.Second
@@ -585,9 +587,8 @@ func TestNoEventAfterDisconnect(t *testing.T) {
 	}
 }
 
-// A connection that ends while reading is paused loses what has not been read from
-// some event on. No later one is handled, also where the server has received it in the
-// body of a POST.
+// A connection that ends while reading is paused loses all unread events from some event
+// on. No later one is handled, even if the server has received it in the body of a POST.
 func TestEventsHaveNoGapAfterAPause(t *testing.T) {
 	const events = 500
 	n := start(t, Options{MailboxEvents: 4})
@@ -618,14 +619,14 @@ func TestEventsHaveNoGapAfterAPause(t *testing.T) {
 	want := 0
 	for got := range handled {
 		if got != want {
-			t.Fatalf("handled %d after %d events", got, want)
+			t.Fatalf("handled %d after %d events, want %d", got, want, want)
 		}
 		want++
 	}
 }
 
-// A drain reads what waits for space in a mailbox, without handling it, because acks come
-// behind it.
+// A drain reads events that wait for space in a mailbox, without handling them, because
+// acks come behind them.
 func TestDrainReadsAcksBehindAFullMailbox(t *testing.T) {
 	n := start(t, Options{MailboxEvents: 4})
 	answered := make(chan error, 1)
@@ -646,8 +647,8 @@ func TestDrainReadsAcksBehindAFullMailbox(t *testing.T) {
 	must(t, receive(t, answered))
 }
 
-// The server disconnects a client in one namespace, behind whose full mailbox there are
-// events that the client sent before it knew. Its other namespaces are not concerned.
+// The server disconnects a client in one namespace while unread events for it are behind
+// its full mailbox. The client's other namespaces are not affected.
 func TestDisconnectOfASocketWithAFullMailbox(t *testing.T) {
 	t.Parallel()
 	n, release, _ := busy(t, Options{MailboxEvents: 10})
@@ -659,17 +660,17 @@ func TestDisconnectOfASocketWithAFullMailbox(t *testing.T) {
 	eventually(t, "the mailbox is full", func() bool { return n.Stats().MailboxFull["events"] > 0 })
 	n.Socket(w.sid).Disconnect(false)
 	if m := w.next(); m != "41" {
-		t.Errorf("got %s", m)
+		t.Errorf("got %s, want 41", m)
 	}
 	release()
 	w.connect("/other", "") // behind the events
 	if got := w.call(`["ping me"]`); got != `[]` {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want %s", got, `[]`)
 	}
 }
 
-// A client that connects again as soon as it has been disconnected does not break the
-// protocol: when it knows of the end, that is the case.
+// A client may connect again as soon as it has been told of its disconnect: the server has
+// ended the socket by then.
 func TestConnectRightAfterDisconnect(t *testing.T) {
 	n := start(t, Options{})
 	w := n.client(t)
@@ -704,8 +705,8 @@ func TestConnectRightAfterDisconnect(t *testing.T) {
 }
 
 // Events that wait for handlers, and those that are being handled, are bounded for all
-// sockets together: beyond the budget the connection that holds the most is closed, and
-// what waits of it is dropped; others lose nothing.
+// sockets together: beyond the budget the connection that holds the most is closed, and its
+// waiting events are dropped; others lose nothing.
 func TestEventsBehindHandlersAreBounded(t *testing.T) {
 	n, release, handled := busy(t, Options{ReceiveBudget: 150 << 10})
 	received := func(what string, bytes int) {
@@ -739,7 +740,7 @@ func TestEventsBehindHandlersAreBounded(t *testing.T) {
 	n.received.mu.Lock()
 	defer n.received.mu.Unlock()
 	if len(n.received.clients) > 0 {
-		t.Errorf("%d clients are counted", len(n.received.clients))
+		t.Errorf("%d clients are counted, want 0", len(n.received.clients))
 	}
 }
 
@@ -749,8 +750,8 @@ func (w *wire) sendLarge(namespace string, i, size int) {
 	w.writeBinary(make([]byte, size))
 }
 
-// Events that come before CONNECT is answered do not count any more if it is refused, or
-// if the connection ends before.
+// Events that arrive before the answer to CONNECT no longer count if it is refused, or if
+// the connection ends before.
 func TestEventsBeforeCONNECTAreNotCountedForEver(t *testing.T) {
 	for _, cut := range []bool{false, true} {
 		t.Run(fmt.Sprint("cut=", cut), func(t *testing.T) {
@@ -777,9 +778,9 @@ func TestEventsBeforeCONNECTAreNotCountedForEver(t *testing.T) {
 	}
 }
 
-// Where one connection's handler holds nearly the whole budget, closing it is enough,
-// although that frees nothing before the handler returns. So it is if the connection has
-// ended, with events that wait for the handler.
+// If one connection's handler holds nearly the whole budget, closing that connection is
+// enough, although nothing is freed before the handler returns. The same holds if the
+// connection has ended with events that wait for the handler.
 func TestOthersAreNotClosedForWhatAHandlerHolds(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		t.Run(fmt.Sprint("ended=", ended), func(t *testing.T) {
@@ -811,14 +812,14 @@ func TestOthersAreNotClosedForWhatAHandlerHolds(t *testing.T) {
 			release()
 			eventually(t, "nothing is held", func() bool { return n.Stats().ReceivedBytes == 0 && n.received.closing.Load() == 0 })
 			if got := n.Stats().Limited[limitReceiveBudget]; got != 1 {
-				t.Errorf("%d connections are closed", got)
+				t.Errorf("%d connections are closed, want 1", got)
 			}
 		})
 	}
 }
 
-// A client that sends much is closed before clients whose events have been in handlers for
-// long, which is not their fault.
+// A client that sends much is closed before clients whose events have been in slow handlers
+// for long.
 func TestClientsOfSlowHandlersAreNotClosedFirst(t *testing.T) {
 	n, release, _ := busy(t, Options{ReceiveBudget: 200 << 10})
 	for range 6 {
@@ -826,7 +827,7 @@ func TestClientsOfSlowHandlersAreNotClosedFirst(t *testing.T) {
 		n.client(t).sendLarge("", 1, 10<<10)
 		eventually(t, "it has arrived as a whole", func() bool { return n.Stats().ReceivedBytes > before+10<<10 })
 	}
-	n.received.mu.Lock() // as if it had been so for long
+	n.received.mu.Lock() // as if it had waited for long
 	for c, is := range n.received.clients {
 		if !is.since.IsZero() {
 			is.since = is.since.Add(-2 * receivedPatience)
@@ -841,11 +842,11 @@ func TestClientsOfSlowHandlersAreNotClosedFirst(t *testing.T) {
 	n.outlast(t)
 	release()
 	if got := n.Stats().Limited[limitReceiveBudget]; got != 1 {
-		t.Errorf("%d connections are closed", got)
+		t.Errorf("%d connections are closed, want 1", got)
 	}
 }
 
-// What is not counted is little, also if each connection of a node has it in each place.
+// The uncounted bytes are few, even if each connection of a node has them in each place.
 func TestSmallEventsAreCounted(t *testing.T) {
 	const size, clients = 3 << 10, 10
 	for _, place := range []struct {
@@ -885,7 +886,7 @@ func TestReadersThatWaitForHandlersAreNotLate(t *testing.T) {
 	}
 }
 
-// A reader that has put its event waits for nothing, whatever it waited for.
+// A reader that has put its event no longer waits for anything.
 func TestPutEventEndsTheWait(t *testing.T) {
 	m := mailbox{open: true}
 	m.awaitSpace(limitBudget, mailLimit{10, 10})
@@ -894,7 +895,7 @@ func TestPutEventEndsTheWait(t *testing.T) {
 	}
 }
 
-// An event that has waited in the reader's hand counts once when it is put.
+// An event that the reader has held counts once when it is put.
 func TestAParkedEventCountsOnce(t *testing.T) {
 	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10, MailboxBytes: 20 << 10})
 	w := n.client(t)
@@ -921,7 +922,7 @@ func TestAParkedEventCountsOnce(t *testing.T) {
 
 // From half of the budget on, connections whose events wait are not read, and are not
 // closed for it. Others are read.
-func TestCrowdedEventsAreNotRead(t *testing.T) {
+func TestEventsAreNotReadNearTheBudget(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	n, release, handled := busy(t, Options{ReceiveBudget: 200 << 10, Logger: zap.New(core)})
 	n.On("echo", func(_ context.Context, e *Event) error { return e.Ack() })
@@ -942,7 +943,7 @@ func TestCrowdedEventsAreNotRead(t *testing.T) {
 	another := n.client(t)
 	another.write(`420["echo"]`)
 	if got := another.next(); got != "430[]" {
-		t.Errorf("got %s", got)
+		t.Errorf("got %s, want 430[]", got)
 	}
 	release()
 	for range 18 {
@@ -954,9 +955,9 @@ func TestCrowdedEventsAreNotRead(t *testing.T) {
 	}
 }
 
-// A client that sends many events before it reads anything gets all their acks, however small its send
-// queue is.
-func TestAcksOfAFlood(t *testing.T) {
+// A client that sends many events before it reads anything gets all their acks, even with a small send
+// queue.
+func TestAcksOfManyEvents(t *testing.T) {
 	const events = 3000
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 32 << 10}})
 	n.On("e", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", 100)) })
@@ -1016,7 +1017,7 @@ func TestLargeAcksInManyNamespaces(t *testing.T) {
 	}
 }
 
-// Answers of any size, in however many namespaces, wait until the client has taken earlier ones.
+// Answers of any size, in any number of namespaces, wait until the client has read earlier ones.
 func TestSmallAcksInManyNamespaces(t *testing.T) {
 	const namespaces, events, size = 8, 16, 3 << 10
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 64 << 10}})
@@ -1040,7 +1041,7 @@ func TestSmallAcksInManyNamespaces(t *testing.T) {
 		}
 	}
 	var acked sync.WaitGroup
-	for range namespaces * events { // six times what the queue takes
+	for range namespaces * events { // six times the size of the queue
 		e := receive(t, asked)
 		acked.Go(func() {
 			if err := e.Ack(strings.Repeat("a", size)); err != nil {
@@ -1054,7 +1055,7 @@ func TestSmallAcksInManyNamespaces(t *testing.T) {
 	acked.Wait()
 }
 
-// An ack that waits behind those of another namespace does not wait any more when its socket ends.
+// An ack that waits behind those of another namespace stops waiting when its socket ends.
 func TestAckOfASocketThatHasEnded(t *testing.T) {
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 100 << 10}})
 	n.On("large", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", 30<<10)) })
@@ -1077,15 +1078,15 @@ func TestAckOfASocketThatHasEnded(t *testing.T) {
 	receive(t, handling)
 	post("41/b,")
 	if err := receive(t, acked); !errors.Is(err, ErrDisconnected) {
-		t.Errorf("Ack returned %v", err)
+		t.Errorf("Ack returned %v, want ErrDisconnected", err)
 	}
 	if r := receive(t, ended); r != ClientDisconnect {
-		t.Errorf("ended for %q", r)
+		t.Errorf("ended for %q, want %q", r, ClientDisconnect)
 	}
 	poll()
 }
 
-// A handler whose answer waits for a slow client is not stuck, however long that takes.
+// A handler whose answer waits for a slow client is not stuck, even if the wait is long.
 func TestHandlersThatWaitForASlowClient(t *testing.T) {
 	const pause, answers = 2 * time.Second, 8
 	n := start(t, Options{MailboxEvents: 2, Engine: engineio.Options{
@@ -1143,7 +1144,7 @@ func TestHandlersThatWaitForTheirTurn(t *testing.T) {
 	<-posted
 }
 
-// A log line names the limit that a client which reads too slowly has reached.
+// A log line names the limit that a slow client has reached.
 func TestFullSendQueueIsLogged(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	n := start(t, Options{Logger: zap.New(core), Engine: engineio.Options{SendQueueBytes: 10 << 10}})
@@ -1157,7 +1158,7 @@ func TestFullSendQueueIsLogged(t *testing.T) {
 		return logs.FilterMessage("connection limit reached").FilterField(zap.String("limit", "send_queue")).Len() == 1
 	})
 	if cut := n.Stats().Engine.SlowClients; cut != 1 {
-		t.Errorf("%d clients were cut", cut)
+		t.Errorf("%d clients were cut, want 1", cut)
 	}
 }
 
@@ -1186,8 +1187,8 @@ func (n *testNode) polling(t *testing.T) (poll func() string, post func(body str
 	return poll, post
 }
 
-// A client that reads too slowly for a room can leave it, and what it sent before it left its namespace
-// is handled.
+// A client that reads too slowly for a room can leave it, and events that it sent before it left its
+// namespace are handled.
 func TestEventsOfASlowReader(t *testing.T) {
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 100 << 10}})
 	joining(n.Namespace)
@@ -1215,7 +1216,7 @@ func TestEventsOfASlowReader(t *testing.T) {
 	}
 }
 
-// A client that takes nothing while its events wait is cut, although its pongs are not read either.
+// A client that reads nothing while its events wait is cut, although its pongs are not read either.
 func TestClientThatTakesNothing(t *testing.T) {
 	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: 100 << 10, PingTimeout: 200 * time.Millisecond}})
 	joining(n.Namespace)

@@ -40,7 +40,7 @@ type query struct {
 	audience
 
 	mu      sync.Mutex
-	news    chan struct{}                      // has a value if something arrived
+	news    chan struct{}                      // has a value if a message has arrived
 	nodes   map[adapter.NodeID]map[string]bool // pending sockets of each node that has listed its sockets
 	answers []Answer                           // not yet taken
 	missing []string                           // sockets that can't answer any more

@@ -16,11 +16,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A viewed adapter sees the cluster as a test wants it to.
+// A viewed adapter has the view of the cluster that a test sets.
 type viewed struct {
 	adapter.Adapter
 	view  func([]adapter.Member) []adapter.Member
-	extra int // receivers that are counted and are none
+	extra int // counted receivers that do not exist
 }
 
 func (v viewed) Nodes(ctx context.Context) ([]adapter.Member, error) {
@@ -37,8 +37,7 @@ func (v viewed) Publish(ctx context.Context, e adapter.Event) (adapter.Receipt, 
 	return r, err
 }
 
-// A stale adapter lists the other nodes as they were when their feeds had not begun, unless the list is
-// read anew.
+// A stale adapter lists the other nodes as if their feeds had not begun, until the list is read again.
 type stale struct{ adapter.Adapter }
 
 func (s stale) Nodes(ctx context.Context) ([]adapter.Member, error) {
@@ -62,8 +61,8 @@ func (m *mute) Send(context.Context, adapter.NodeID, adapter.Message) error {
 	return adapter.ErrUnavailable
 }
 
-// What a node asks itself it answers without Redis: the members of a room, and the acks
-// of its sockets.
+// A node answers its own queries without Redis: the members of a room, and the acks of its
+// sockets.
 func TestOwnAnswersAreNotSent(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("a")
@@ -94,22 +93,22 @@ func TestOwnAnswersAreNotSent(t *testing.T) {
 		}
 	}
 	if n := m.sent.Load(); n != 0 {
-		t.Errorf("%d messages", n)
+		t.Errorf("got %d messages, want 0", n)
 	}
 }
 
-// viewing runs a server that sees the cluster in its own way.
+// viewing runs a server with its own view of the cluster.
 func (c *testCluster) viewing(t *testing.T, id adapter.NodeID, v viewed) *testNode {
 	t.Helper()
 	a, err := c.memory.Node(id)
 	must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	v.Adapter = a
-	// Nothing may wait for the time-out.
+	// No test may wait for the timeout.
 	return start(t, Options{Adapter: v, Sessions: c.sessions, AckTimeout: time.Hour})
 }
 
-// deaf joins a node that never answers anything.
+// deaf adds a node that never answers.
 func (c *testCluster) deaf(t *testing.T, id adapter.NodeID, hears ...rooms.Room) adapter.Adapter {
 	t.Helper()
 	a, err := c.memory.Node(id)
@@ -120,7 +119,7 @@ func (c *testCluster) deaf(t *testing.T, id adapter.NodeID, hears ...rooms.Room)
 	return a
 }
 
-// wantPartial checks the end of a query that could not be complete.
+// wantPartial checks the end of an incomplete query.
 func wantPartial(t *testing.T, err error, cause error, nodes ...adapter.NodeID) {
 	t.Helper()
 	var silent *UnansweredError
@@ -142,8 +141,8 @@ func collect(answers *Answers, err error) (got []Answer, _ error) {
 	return got, nil
 }
 
-// A node without the namespace, or without members, says so.
-func TestNodesWithNobodyAnswer(t *testing.T) {
+// A node without the namespace, or without members, answers.
+func TestNodesWithoutSocketsAnswer(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{})
 	n2 := c.node(t, "bbbb", Options{})
@@ -165,8 +164,8 @@ func TestNodesWithNobodyAnswer(t *testing.T) {
 	}
 }
 
-// Who is counted as a receiver and is none keeps nobody waiting once all nodes
-// have answered.
+// A query does not wait for a counted receiver that does not exist once all nodes have
+// answered.
 func TestAnAbandonedConnectionIsNotWaitedFor(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{extra: 3})
@@ -180,8 +179,8 @@ func TestAnAbandonedConnectionIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A node that is catching up makes a result partial at once: it may have members
-// and may not have heard the query.
+// A node that is catching up makes a result partial immediately: it may have members and
+// may not have received the query.
 func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
@@ -204,15 +203,15 @@ func TestANodeThatIsCatchingUpIsNotWaitedFor(t *testing.T) {
 	_, err := collect(n1.ServerSideEmitWithAck(t.Context(), "who?"))
 	wantPartial(t, err, nil, "deaf")
 	if found, err := n1.To().FetchSockets(t.Context()); err != nil || len(found) > 0 {
-		t.Errorf("nobody was asked, and %+v found: %v", found, err)
+		t.Errorf("no node was queried, and got %+v, %v", found, err)
 	}
 	if _, err := n1.ToSocket("elsewhere").ackOf(t.Context(), "who?", nil); errors.Is(err, ErrDisconnected) {
 		t.Errorf("got %v of a socket that may be connected", err)
 	}
 }
 
-// A node that leaves, or whose feed is interrupted, while its answer is waited for
-// ends the wait.
+// The wait for a node's answer ends when the node leaves the cluster or its feed is
+// interrupted.
 func TestANodeThatIsLostEndsTheWait(t *testing.T) {
 	for name, lose := range map[string]func(deaf adapter.Adapter, generation *atomic.Uint64){
 		"it leaves":           func(deaf adapter.Adapter, _ *atomic.Uint64) { _ = deaf.Close() },
@@ -267,67 +266,44 @@ func TestANodeThatIsLostEndsTheWait(t *testing.T) {
 	}
 }
 
-// A node whose sockets have yet to ack is lost with their acks.
+// If a node is lost whose sockets have yet to ack, their acks are missing, also if the querying node did
+// not know it when it sent the query, so that it was never among the known members.
 func TestSocketsOfANodeThatIsLostAreNamed(t *testing.T) {
-	c := newCluster(adapter.MemoryOptions{})
-	n1 := c.viewing(t, "aaaa", viewed{})
-	deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"))
-	results := make(chan error, 1)
-	go func() {
-		_, err := collect(n1.To("r").EmitWithAck(t.Context(), "well?"))
-		results <- err
-	}()
-	ev, err := deaf.Next(t.Context())
-	must(t, err)
-	header, _ := parseQueryHeader(ev.Ask)
-	must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
-		Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
-	}))
-	must(t, deaf.Close())
-	var silent *UnansweredError
-	if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
-		t.Errorf("got %v", err)
+	for _, known := range []bool{true, false} {
+		for _, to := range []string{"room", "everyone"} {
+			t.Run(fmt.Sprintf("known %v, to %s", known, to), func(t *testing.T) {
+				t.Parallel()
+				c := newCluster(adapter.MemoryOptions{})
+				n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
+					return slices.DeleteFunc(members, func(m adapter.Member) bool { return m.ID == "deaf" && !known })
+				}})
+				target := n1.Everyone()
+				if to == "room" {
+					target = n1.To("r")
+				}
+				deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"), rooms.InNodes())
+				results := make(chan error, 1)
+				go func() {
+					_, err := collect(target.Timeout(patience).EmitWithAck(t.Context(), "well?"))
+					results <- err
+				}()
+				ev, err := deaf.Next(t.Context())
+				must(t, err)
+				header, _ := parseQueryHeader(ev.Ask)
+				must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
+					Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
+				}))
+				must(t, deaf.Close())
+				var silent *UnansweredError
+				if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
+					t.Errorf("got %v, want sockets one and two to be named", err)
+				}
+			})
+		}
 	}
 }
 
-// TestSocketsOfANewNodeThatIsLostAreNamed: the same of a node that the asker had not
-// heard of when it asked, so that the node has never been among the members it knows.
-func TestSocketsOfANewNodeThatIsLostAreNamed(t *testing.T) {
-	for name, ask := range map[string]func(*testNode, context.Context) error{
-		"room": func(n *testNode, ctx context.Context) error {
-			_, err := collect(n.To("r").Timeout(patience).EmitWithAck(ctx, "well?"))
-			return err
-		},
-		"everyone": func(n *testNode, ctx context.Context) error {
-			_, err := collect(n.Everyone().Timeout(patience).EmitWithAck(ctx, "well?"))
-			return err
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			c := newCluster(adapter.MemoryOptions{})
-			n1 := c.viewing(t, "aaaa", viewed{view: func(members []adapter.Member) []adapter.Member {
-				return slices.DeleteFunc(members, func(m adapter.Member) bool { return m.ID == "deaf" })
-			}})
-			deaf := c.deaf(t, "deaf", rooms.InNamed("/", "r"), rooms.InNodes())
-			results := make(chan error, 1)
-			go func() { results <- ask(n1, t.Context()) }()
-			ev, err := deaf.Next(t.Context())
-			must(t, err)
-			header, _ := parseQueryHeader(ev.Ask)
-			must(t, deaf.Send(t.Context(), "aaaa", adapter.Message{
-				Kind: messageAnswers, ID: header.ID, Data: []byte(`{"first":true,"who":["one","two"]}`),
-			}))
-			must(t, deaf.Close())
-			var silent *UnansweredError
-			if err := <-results; !errors.As(err, &silent) || fmt.Sprint(silent.Sockets, silent.Nodes, silent.Err) != "[one two] [] <nil>" {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-}
-
-// What takes too long comes back as far as it is known.
+// A query that times out returns the answers that have arrived.
 func TestSilentNodesAreNamed(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.viewing(t, "aaaa", viewed{}), c.node(t, "bbbb", Options{})
@@ -339,7 +315,7 @@ func TestSilentNodesAreNamed(t *testing.T) {
 		if len(found) != 1 || found[0].Node != "bbbb" {
 			t.Errorf("found %+v", found)
 		}
-		if b.aimed { // the asker hears the room no more than anybody else
+		if b.aimed { // the querying node is not subscribed to the room either
 			wantPartial(t, err, context.DeadlineExceeded, "aaaa", "deaf")
 		} else {
 			wantPartial(t, err, context.DeadlineExceeded, "deaf")
@@ -374,7 +350,7 @@ func TestAnswersCountOnce(t *testing.T) {
 	take := func(from adapter.NodeID, data string) {
 		all.take(adapter.Message{ID: id, From: from, Data: []byte(data)})
 	}
-	take("a", `{"acks":[{"who":"x","args":[0]}]}`) // before it said who will answer
+	take("a", `{"acks":[{"who":"x","args":[0]}]}`) // before it listed its sockets
 	take("a", `{"first":true,"who":["x","y"]}`)
 	take("a", `{"first":true,"who":["z"],"described":[{"id":"z"}]}`)
 	take("b", `{"acks":[{"who":"x","args":[0]}]}`)
@@ -393,13 +369,13 @@ func TestAnswersCountOnce(t *testing.T) {
 	all.remove(id)
 	take("c", `{"first":true}`)
 	if len(asked.nodes) != 1 {
-		t.Error("who was not waited for any more is counted")
+		t.Error("a node that is no longer awaited is counted")
 	}
 }
 
-// A node that has just joined is not among the members that the asker knows, but
-// it was counted when it got the query: its answer is waited for until the
-// members have been heard anew.
+// A node that has just joined is not among the members that the querying node knows, but it
+// was counted when it got the query. The query waits for its answer until the members have
+// been read again.
 func TestANewNodeIsWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	for _, everyone := range []bool{true, false} {
@@ -423,7 +399,7 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 }
 
 // TestAResumedNodeIsWaitedFor: a node whose feed was interrupted when it was listed may be live when
-// the query is published. The number of receivers tells.
+// the query is published. The number of receivers shows it.
 func TestAResumedNodeIsWaitedFor(t *testing.T) {
 	listed := []adapter.Member{{ID: "known"}, {ID: "resumed", CatchingUp: true}}
 	live := []adapter.Member{{ID: "known"}, {ID: "resumed"}}
@@ -454,9 +430,9 @@ func TestAResumedNodeIsWaitedFor(t *testing.T) {
 	}
 }
 
-// TestQuestionsToANodeThatHasJustStarted: it may be listed as interrupted for up to a second. It is
+// TestQueriesToANodeThatHasJustStarted: it may be listed as interrupted for up to a second. It is
 // not reported as one that may have missed the query.
-func TestQuestionsToANodeThatHasJustStarted(t *testing.T) {
+func TestQueriesToANodeThatHasJustStarted(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, err := c.memory.Node("aaaa")
 	must(t, err)
@@ -470,8 +446,8 @@ func TestQuestionsToANodeThatHasJustStarted(t *testing.T) {
 	}
 }
 
-// TestANewNodeIsNamed: one that was not among the members yet, got the query and
-// stays silent is waited for, and then named.
+// TestANewNodeIsNamed: a node that was not among the members yet, got the query and stays
+// silent is waited for, and then named.
 func TestANewNodeIsNamed(t *testing.T) {
 	members := []adapter.Member{{ID: "known"}}
 	now := append(members, adapter.Member{ID: "new"})
@@ -489,7 +465,8 @@ func TestANewNodeIsNamed(t *testing.T) {
 		if err := unanswered(asked, of, now, context.DeadlineExceeded); !errors.As(err, &silent) || !slices.Equal(silent.Nodes, []adapter.NodeID{"new"}) {
 			t.Errorf("all %v: %v", everyone, err)
 		}
-		// A socket that has entered later has not received the query, and no requester counts on it.
+		// A socket that has entered later has not received the query, and the requester does not
+		// wait for it.
 		of.receivers = 1
 		if _, complete := progress(asked, of, now, true); !complete {
 			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
@@ -500,9 +477,9 @@ func TestANewNodeIsNamed(t *testing.T) {
 	}
 }
 
-// TestTheAskerIsNotWaitedFor: who asks the other nodes is none of those who answer,
-// so the last answer of the others completes the query, without another look.
-func TestTheAskerIsNotWaitedFor(t *testing.T) {
+// TestTheQueryingNodeIsNotWaitedFor: the querying node does not answer itself, so the last
+// answer of the others completes the query without another look.
+func TestTheQueryingNodeIsNotWaitedFor(t *testing.T) {
 	members := []adapter.Member{{ID: "asker"}, {ID: "other"}}
 	of := audience{members: members, all: true, receivers: 2}
 	var queries queries
@@ -522,9 +499,9 @@ func TestTheAskerIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A query that is pushed out of the gate of a recovering socket, by more events than may be
-// held or by a loss, is not waited for.
-func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
+// A query that is dropped from the gate of a recovering socket, because too many events are
+// held or events were lost, does not wait for that socket.
+func TestAQueryBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 	for _, when := range []string{"it is behind them", "it is before them", "the node has lost events behind it"} {
 		t.Run(when, func(t *testing.T) {
 			c := newCluster(adapter.MemoryOptions{})
@@ -533,7 +510,7 @@ func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 			must(t, n.Emit(t.Context(), "first"))
 			w.want(`["first"]`)
 			w.cut()
-			eventually(t, "gone", func() bool { return n.Len() == 0 })
+			eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 			for i := range largeEvents {
 				must(t, n.ToSocket(w.sid).Emit(t.Context(), "r00", large(i)...))
 			}
@@ -583,8 +560,8 @@ func TestAQuestionBehindTooManyEventsIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// A client that has moved to another node may answer what the former node asked. That is not taken for
-// the answer to a query of the new node.
+// A client that has moved to another node may answer a query of the former node. That does not count
+// as the answer to a query of the new node.
 func TestAnswersToFormerNodes(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	a, b := c.node(t, "a", Options{}), c.node(t, "b", Options{})
@@ -617,7 +594,7 @@ func TestAnswersToFormerNodes(t *testing.T) {
 	v.write("43" + former + `["late"]`)
 	v.write("43" + now + `["good"]`)
 	if r := <-got; r.answer != `"good"` || r.err != nil {
-		t.Errorf("the answer is %s, %v", r.answer, r.err)
+		t.Errorf("the answer is %s, %v, want %s", r.answer, r.err, `"good"`)
 	}
 	for _, id := range []string{former, now} {
 		if n, err := strconv.ParseInt(id, 10, 32); err != nil || n < 0 {

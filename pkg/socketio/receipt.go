@@ -10,8 +10,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A receipt says what a client has been given, as its node knows it. The client's offset does not
-// say all of that: it stands still while its rooms continue with events that are not for it.
+// A receipt records which events a client has been given, as its node knows it. The client's
+// offset does not say all of that: it does not change while its rooms have events that are not
+// for it.
 //
 // It is stored with the memberships, always in one write. Its invariants:
 //
@@ -20,9 +21,9 @@ import (
 //   - Every command that given covers has been executed, or was not for the socket: the memberships
 //     reflect it.
 //
-// An older receipt holds as well, because it only says less. given is an offset that the node could
-// have sent to the client after what it had sent, so a recovery that begins with it is equivalent
-// to one with such an offset.
+// An older receipt is valid as well, because it only contains less. given is an offset that the
+// node could have sent to the client after the last one, so a recovery that begins with it is
+// equivalent to one with such an offset.
 type receipt struct {
 	// sent is the last offset that the client was sent with an event that it must not miss, also if
 	// it could not be queued, or else the one that it has shown. It is set before late events are
@@ -149,9 +150,9 @@ func (s *Server) renew(served []*Socket) {
 	}
 }
 
-// observe notes what the client has been given when the feed had reached a cursor, or a later one.
-// Everything up to it must have been offered to the socket. Held events have not been given. s.mu
-// is held.
+// observe records which events the client has been given when the feed had reached a cursor, or a
+// later one. Everything up to it must have been offered to the socket. Held events have not been
+// given. s.mu is held.
 func (s *Socket) observe(at adapter.Cursor) {
 	if r := s.receipt; r != nil && !s.gate.closed() {
 		r.given = r.given.Max(s.gate.given(at, s.rooms.born))

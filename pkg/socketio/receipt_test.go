@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A crashingStore loses what is written while it crashes, as when a node is killed before it
-// has written the end of a connection.
+// A crashingStore loses writes while it crashes, as when a node is killed before it has
+// written the end of a connection.
 type crashingStore struct {
 	session.Store
 	crashes atomic.Bool
@@ -29,8 +29,8 @@ func (s *crashingStore) Save(ctx context.Context, v session.Session, ttl time.Du
 	return s.Store.Save(ctx, v, ttl)
 }
 
-// A client that is not meant by what comes to its rooms has missed nothing of it, however
-// much that is.
+// A client has missed nothing if the events of its rooms are not for it, even if there are
+// many.
 func TestSenderThatReceivesNothing(t *testing.T) {
 	const limit, events = 2 * overlookedEvents, 4*overlookedEvents + 1
 	emits := map[string]func(n *testNode, s *Socket) error{
@@ -58,7 +58,7 @@ func TestSenderThatReceivesNothing(t *testing.T) {
 					for range events {
 						must(t, emit(n, n.Socket(a.sid)))
 					}
-					must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has come here
+					must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has reached this
 					switch end {
 					case "cut":
 						a.cut()
@@ -72,7 +72,7 @@ func TestSenderThatReceivesNothing(t *testing.T) {
 						}
 					}
 					if end != "half-open" {
-						eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+						eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 					}
 					b := other.back(t, a)
 					if b.sid != a.sid {
@@ -87,8 +87,8 @@ func TestSenderThatReceivesNothing(t *testing.T) {
 	}
 }
 
-// What a killed node had not written counts on at the next one: several that were each killed
-// just before they would have written the session must not add up.
+// The count that a killed node had not written continues on the next one: several nodes that
+// were each killed just before a write of the session must not add up.
 func TestSenderWhoseNodesAreKilled(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {
@@ -104,10 +104,10 @@ func TestSenderWhoseNodesAreKilled(t *testing.T) {
 			for range overlookedEvents - 2 { // a command follows
 				must(t, n.Socket(a.sid).To("r").Emit(t.Context(), "n", 1))
 			}
-			must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has come here
+			must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has reached this
 			store.crashes.Store(true)
 			a.cut()
-			eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			store.crashes.Store(false)
 			if b := other.back(t, a); b.sid != a.sid {
 				t.Fatalf("not recovered: %v", other.Stats().Recoveries)
@@ -121,7 +121,8 @@ func TestSenderWhoseNodesAreKilled(t *testing.T) {
 	}
 }
 
-// A node may be killed right after it has recovered a client that many events had passed by.
+// A node may be killed right after it has recovered a client after many events that were not
+// for the client.
 func TestNodesAreKilledRightAfterRecoveries(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{BacklogLimit: 2 * overlookedEvents})
 	store := &crashingStore{Store: c.sessions}
@@ -137,13 +138,13 @@ func TestNodesAreKilledRightAfterRecoveries(t *testing.T) {
 		t.Helper()
 		store.crashes.Store(true)
 		a.cut()
-		eventually(t, "the client is away", func() bool { return at.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return at.Len() == 0 })
 		store.crashes.Store(false)
 	}
 	for range overlookedEvents - 10 {
 		must(t, n.Socket(a.sid).To("r").Emit(t.Context(), "n", 1))
 	}
-	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has come here
+	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "x")) // the feed has reached this
 	for _, next := range []*testNode{other, third} {
 		killed(map[*testNode]*testNode{other: n, third: other}[next])
 		for range overlookedEvents * 3 / 5 {
@@ -158,9 +159,9 @@ func TestNodesAreKilledRightAfterRecoveries(t *testing.T) {
 	}
 }
 
-// What had been queued for a client when its connection ended, and has not reached it, is
-// sent again, although its node had given it that.
-func TestWhatWasOnItsWay(t *testing.T) {
+// Events that were queued for a client when its connection ended, and have not reached it,
+// are sent again, although its node had given them to it.
+func TestEventsInFlightAtACut(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		for received := range 4 {
 			t.Run(fmt.Sprint(received, " of 3, ", partitions, " partitions"), func(t *testing.T) {
@@ -180,7 +181,7 @@ func TestWhatWasOnItsWay(t *testing.T) {
 				}
 				for range 3 { // the offset stays, and each recovery begins there
 					a.cut()
-					eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+					eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 					b := n.back(t, a)
 					if b.sid != a.sid {
 						t.Fatalf("not recovered: %v", n.Stats().Recoveries)
@@ -197,8 +198,8 @@ func TestWhatWasOnItsWay(t *testing.T) {
 	}
 }
 
-// What a recovery has decided of a command is not decided again by the next one, although
-// the client's offset has not moved.
+// A recovery's decision about a command is not repeated by the next recovery, although the
+// client's offset has not changed.
 func TestCommandsAreExecutedOnce(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		for what, command := range map[string]func(n *testNode) error{
@@ -220,11 +221,11 @@ func TestCommandsAreExecutedOnce(t *testing.T) {
 					must(t, n.To("team").Emit(t.Context(), "n", 0))
 					a.want(numbered(0))
 					a.cut()
-					away := func() { eventually(t, "the client is away", func() bool { return n.Len() == 0 }) }
+					away := func() { eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 }) }
 					away()
 					must(t, command(n))
 					want := []string{"secret"}
-					if what == "join" { // a room that is not kept excepts from what takes away
+					if what == "join" { // a room that is not kept still excepts the client from commands
 						want = []string{"outsiders", "secret"}
 					}
 					for i := range 3 {
@@ -264,7 +265,7 @@ func TestReceiptInMixedClusters(t *testing.T) {
 		} {
 			got, err := restoreReceipt(r.save())
 			if err != nil || got != r {
-				t.Errorf("%+v became %+v, %v", r, got, err)
+				t.Errorf("%+v became %+v, %v, want %+v", r, got, err, r)
 			}
 			older := r.save()
 			older.Kind &^= isReceipt
@@ -289,7 +290,7 @@ func TestReceiptInMixedClusters(t *testing.T) {
 		must(t, n.To("r").Emit(t.Context(), "n", 10*i))
 		a.want(numbered(10 * i))
 		a.cut()
-		eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		must(t, n.To("r").Emit(t.Context(), "n", 10*i+1))
 		b := n.back(t, a)
 		if b.sid != a.sid {
@@ -308,7 +309,7 @@ func (s strippingStore) Save(ctx context.Context, v session.Session, ttl time.Du
 	return s.Store.Save(ctx, v, ttl)
 }
 
-// A receipt of a history that has lost something counts for nothing.
+// A receipt of a history that has lost events does not count.
 func TestReceiptAheadOfTheHistory(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -321,7 +322,7 @@ func TestReceiptAheadOfTheHistory(t *testing.T) {
 	s.receipt.given = adapter.NewCursor(s.receipt.given.Epoch, 0, []adapter.Position{{Ms: uint64(time.Now().Add(time.Hour).UnixMilli())}})
 	s.mu.Unlock()
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	b := n.back(t, a)
 	if b.sid != a.sid {
@@ -353,7 +354,8 @@ func (s *fullStore) Refresh(ctx context.Context, live []session.Ref, ttl time.Du
 	return gone, err
 }
 
-// If the end of a connection cannot be written its client has the whole window still.
+// If the end of a connection cannot be written its client still has the whole recovery
+// window.
 func TestEndThatCannotBeWritten(t *testing.T) {
 	store := &fullStore{Store: session.NewMemory()}
 	n := start(t, Options{Sessions: store})
@@ -364,9 +366,9 @@ func TestEndThatCannotBeWritten(t *testing.T) {
 	a.want(numbered(0))
 	store.full.Store(true)
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	if n := store.prolonged.Load(); n != 1 {
-		t.Errorf("the session was prolonged %d times", n)
+		t.Errorf("the session was prolonged %d times, want 1", n)
 	}
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	b := n.back(t, a)
@@ -377,8 +379,8 @@ func TestEndThatCannotBeWritten(t *testing.T) {
 	b.quiet()
 }
 
-// A client that shows an older offset than before is sent again what came since, although its
-// node has given it that.
+// A client that shows an older offset than before gets the later events again, although its
+// node has already given them to it.
 func TestAnOlderOffset(t *testing.T) {
 	for _, partitions := range []int{1, 4} {
 		n := newCluster(adapter.MemoryOptions{Partitions: partitions}).node(t, "aaaa", Options{})
@@ -390,7 +392,7 @@ func TestAnOlderOffset(t *testing.T) {
 		a.want(numbered(1))
 		for range 2 { // the second time a recovery has nothing to send
 			a.cut()
-			eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			b := n.back(t, a)
 			if b.sid != a.sid {
 				t.Fatalf("not recovered: %v", n.Stats().Recoveries)
@@ -398,21 +400,21 @@ func TestAnOlderOffset(t *testing.T) {
 			a = b
 		}
 		a.cut()
-		eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+		eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		a.offset = older
 		n.back(t, a).want(numbered(1))
 	}
 }
 
-// A disconnect that has spared a client, and comes to its new node only while it takes its
-// replay slowly, is not executed after all.
+// A disconnect that excepted a client, and reaches its new node only while the client reads
+// its replay slowly, is not executed.
 func TestDisconnectThatSparedComesDuringAReplay(t *testing.T) {
 	c := newSlowCluster(t)
 	c.memory = adapter.NewMemory(adapter.MemoryOptions{}) // one partition, in which a room that is not kept is forgotten
 	n1, _ := c.node(t, "aaaa", Options{})
 	n2, slow := c.node(t, "bbbb", Options{})
 	keepRooms(n2.Namespace, func(room string) bool { return room != "team" })
-	other := n2.client(t) // so that the node hears what everyone gets
+	other := n2.client(t) // so that the node receives events to everyone
 	a := n1.client(t)
 	a.call(`["join","team"]`)
 	slow.hold(0)
@@ -420,7 +422,7 @@ func TestDisconnectThatSparedComesDuringAReplay(t *testing.T) {
 	must(t, n1.ToSocket(a.sid).Emit(t.Context(), "spared"))
 	a.want(`["spared"]`)
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n1.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n1.Len() == 0 })
 	for i := range largeEvents {
 		must(t, n1.ToSocket(a.sid).Emit(t.Context(), "r00", large(i)...))
 	}
@@ -430,7 +432,7 @@ func TestDisconnectThatSparedComesDuringAReplay(t *testing.T) {
 	}
 	must(t, n1.ToSocket(other.sid).Emit(t.Context(), "passed"))
 	slow.release(0)
-	other.want(`["passed"]`) // the node has come to the disconnect
+	other.want(`["passed"]`) // the node has reached the disconnect
 	for i := range largeEvents {
 		if _, n := numberOf(b); n != i {
 			t.Fatalf("got %d, want %d", n, i)

@@ -16,8 +16,8 @@ const (
 	receivedStep = 1 << 10
 )
 
-// receivedPatience is how long a packet may wait for attachments. After that its connection is
-// closed before any other, however much the others hold.
+// receivedPatience is the time that a packet may wait for attachments. After that its
+// connection is closed before any other, even if others hold more.
 const receivedPatience = time.Second
 
 // A receiveBudget counts the memory of clients' events until they are handled: packets that wait
@@ -116,7 +116,7 @@ func (s *Server) relieve() {
 	}
 }
 
-// shed returns the connection to close, or nil, and uncounts what its reader held.
+// shed returns the connection to close, or nil, and stops counting the bytes of its reader.
 func (b *receiveBudget) shed() (largest *client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -137,8 +137,8 @@ func (b *receiveBudget) shed() (largest *client) {
 	return largest
 }
 
-// hold counts what the connection's decoder holds, and sets a deadline for the next attachment. The
-// reader calls it.
+// hold counts the bytes that the connection's decoder holds, and sets a deadline for the next
+// attachment. The reader calls it.
 func (c *client) hold(bytes int) {
 	c.holds = true
 	within := c.srv.opts.Engine.PingInterval + c.srv.opts.Engine.PingTimeout

@@ -19,17 +19,17 @@ import (
 // time is shorter, unless more is published than the client takes.
 const replayTries = 32
 
-// A recovery makes a socket the one that its client claims. That there are no gaps and no duplicates
-// rests on these steps and their order:
+// A recovery turns a socket into the one that its client claims. These steps and their order prevent
+// gaps and duplicates:
 //
 //   - the middlewares have run, so a refused client gets no backlog;
 //   - claim the session, so that no other socket changes it or delivers its events;
 //   - be placed in its rooms, with everything held;
 //   - only then fix the end of the replay, and read up to it;
 //   - join the rooms that the middlewares requested, now that earlier commands have been executed;
-//   - CONNECT before the missed events: stock clients buffer what precedes it, and a cut does not
-//     clear that buffer, so they would show it twice;
-//   - finally release what was held, without the events that the replay had.
+//   - CONNECT before the missed events: stock clients buffer events that precede it, and a cut
+//     does not clear that buffer, so they would deliver these events twice;
+//   - finally release the held deliveries, without the events that the replay contained.
 //
 // Each step returns before the next one begins, because the deepest one, the replay, just fits in a
 // stack of 8 KiB. Thousands of clients can reconnect in one burst.
@@ -39,9 +39,9 @@ type recovery struct {
 	pid      string
 	seen     adapter.Cursor // the client's offset, which proves a part of the history
 	genuine  bool           // a node of this cluster has issued it
-	from     adapter.Cursor // what the client has received
+	from     adapter.Cursor // the position that the client has received
 	weight   int            // of the session, also if it could not be claimed
-	limit    RecoveryLimit  // of what it reads; nil for none
+	limit    RecoveryLimit  // of its reads; nil means no limit
 	patience time.Duration  // how much longer it may wait for that limit
 	back     time.Duration  // of the session's debt, what will be given back
 	moved    atomic.Int64   // when its client has taken a part of its replay, in nanoseconds
@@ -53,7 +53,7 @@ func (r *recovery) run(ctx context.Context, offset json.RawMessage) error {
 		return &refusal{refusedUnknown, errors.New("not a private id")}
 	}
 	// Concurrent recoveries must not all pass before any of them is counted: each takes the maximum
-	// weight, and gives back what it does not need.
+	// weight, and gives back the unused part.
 	if !srv.recoveries.take(r.pid, time.Now(), maxRecoveryWeight) {
 		s.client.limited(limitRecoveries, srv.opts.SessionRecoveries, "recoveries")
 		return errTooOften // before anything is read
@@ -165,8 +165,8 @@ func (r *recovery) joinRequested(ctx context.Context) error {
 	return s.complete(ctx, news, nil)
 }
 
-// answer tells the client that it is recovered. It also sends what was held for the client and must
-// not wait for the missed events, unless these include it: they reach up to end.
+// answer tells the client that it is recovered. It also sends the urgent held deliveries, which
+// must not wait for the missed events, unless these contain them: they reach up to end.
 func (r *recovery) answer(end adapter.Cursor) error {
 	s := r.socket
 	r.request = nil // and the payload of CONNECT, which need not be kept for the replay
@@ -189,8 +189,8 @@ func (r *recovery) answer(end adapter.Cursor) error {
 	return nil
 }
 
-// condemn tells the adapter of a position that a client has been given and that its history does
-// not hold: then no client's position is reliable.
+// condemn reports a position to the adapter that a client has been given and that the history
+// lacks. Then no client's position is reliable.
 func (s *Server) condemn(ctx context.Context, seen adapter.Cursor) {
 	if a, ok := s.adapter.(adapter.Fallible); ok {
 		if err := a.Condemn(ctx, seen); err != nil {

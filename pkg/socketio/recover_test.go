@@ -32,7 +32,7 @@ func TestAClientComesBackWithWhatItMissed(t *testing.T) {
 	must(t, n1.To("other").Emit(t.Context(), "n", 99))
 	b := n2.back(t, a)
 	if b.sid != a.sid || b.pid != a.pid {
-		t.Fatalf("came back as %s/%s, was %s/%s", b.sid, b.pid, a.sid, a.pid)
+		t.Fatalf("came back as %s/%s, was %s/%s, want %s, %s", b.sid, b.pid, a.sid, a.pid, a.sid, a.pid)
 	}
 	b.want(numbered(2), numbered(3), numbered(4))
 	must(t, n2.To("r").Emit(t.Context(), "n", 5))
@@ -65,7 +65,7 @@ func TestAHalfOpenSocketIsTakenOver(t *testing.T) {
 		a := n1.client(t)
 		old := n1.Socket(a.sid)
 		old.OnDisconnect(func(r Reason) { gone = append(gone, r) })
-		b := other.back(t, a) // while a is still there, for all that n1 knows
+		b := other.back(t, a) // while a is still connected, as far as n1 knows
 		if b.sid != a.sid {
 			t.Fatal("not recovered")
 		}
@@ -102,7 +102,7 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 		"left by itself": {refusedUnknown, adapter.MemoryOptions{}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, a *wire) {
 			b := n.back(t, a)
 			b.write("41")
-			eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 		}},
 		"trimmed": {refusedTrimmed, adapter.MemoryOptions{BacklogLimit: 5}, Options{}, func(t *testing.T, _ *testCluster, n *testNode, _ *wire) {
 			for i := range 6 {
@@ -136,7 +136,7 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 			must(t, n.Emit(t.Context(), "first"))
 			a.want(`["first"]`)
 			a.cut()
-			eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+			eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			tc.do(t, c, n, a)
 			b := n.back(t, a)
 			if b.sid == a.sid || b.pid == a.pid {
@@ -147,7 +147,7 @@ func TestRefusalsGiveANewSocket(t *testing.T) {
 			}
 			for _, former := range []rooms.Room{rooms.InNamed("/", "r"), rooms.InOwn("/", a.sid)} {
 				if members := n.index.Len(former); members > 0 {
-					t.Errorf("%d members are left in the former room %v", members, former)
+					t.Errorf("%d members are left in the former room %v, want 0", members, former)
 				}
 			}
 			must(t, n.Emit(t.Context(), "n", 100))
@@ -176,7 +176,7 @@ func TestAnotherUserGetsNothing(t *testing.T) {
 	a.quiet() // and ann was not disturbed
 }
 
-// A private ID is good for the namespace in which the client got it.
+// A private ID is valid only in the namespace in which the client got it.
 func TestSessionOfAnotherNamespace(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -193,13 +193,13 @@ func TestSessionOfAnotherNamespace(t *testing.T) {
 	b.quiet()
 }
 
-func TestCommandsReachThoseWhoAreAway(t *testing.T) {
+func TestCommandsReachDisconnectedClients(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a := n.client(t)
 	a.call(`["join","old"]`)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	must(t, n.In("old").SocketsJoin(t.Context(), "new"))
 	must(t, n.To("new").Emit(t.Context(), "n", 1))
 	must(t, n.In("new").SocketsLeave(t.Context(), "old"))
@@ -216,14 +216,14 @@ func TestCommandsReachThoseWhoAreAway(t *testing.T) {
 	if rooms := n.Socket(b.sid).Rooms(); len(rooms) != 1 || rooms[0] != "new" {
 		t.Errorf("rooms %v", rooms)
 	}
-	b.cut() // and again: what was executed once is not executed twice
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	b.cut() // and again: a command is executed once
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	d := n.back(t, a)
 	d.want(numbered(1), numbered(3), numbered(5))
 	d.quiet()
 }
 
-func TestLeavingEndsAtOnceAndIsRemembered(t *testing.T) {
+func TestLeaveIsImmediateAndStored(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a := n.client(t)
@@ -231,7 +231,7 @@ func TestLeavingEndsAtOnceAndIsRemembered(t *testing.T) {
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	a.want(numbered(1))
 	must(t, n.To("r").Emit(t.Context(), "n", 2))
-	if m := a.next(); m == "" { // 2 comes, and is lost on the way to the client's handlers
+	if m := a.next(); m == "" { // 2 arrives, and does not reach the client's handlers
 		t.Fatal(m)
 	}
 	a.call(`["leave","r"]`)
@@ -243,7 +243,7 @@ func TestLeavingEndsAtOnceAndIsRemembered(t *testing.T) {
 	b.quiet()
 }
 
-// Every client sees every number once and in order, whatever is cut.
+// Every client sees every number once and in order, in spite of cuts.
 func TestContinuityUnderCuts(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{BacklogLimit: 100_000})
 	nodes := []*testNode{
@@ -295,7 +295,7 @@ func TestContinuityUnderCuts(t *testing.T) {
 	wg.Wait()
 }
 
-// What is published after SocketsJoin reaches who was joined by it, wherever.
+// Events published after SocketsJoin reach the joined sockets, on any node.
 func TestAnEventRightAfterSocketsJoinIsNotMissed(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
@@ -317,8 +317,8 @@ func TestAnEventRightAfterSocketsJoinIsNotMissed(t *testing.T) {
 	b.quiet()
 }
 
-// The promise of SocketsJoin does not depend on recovery: whatever is published
-// after the command has its position reaches the sockets that it joined.
+// The guarantee of SocketsJoin does not depend on recovery: events published after the
+// command has its position reach the joined sockets.
 func TestEventsRightAfterSocketsJoinWithoutRecovery(t *testing.T) {
 	for _, nodes := range []int{1, 2} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
@@ -360,8 +360,8 @@ func (a *reluctantAdapter) Subscribe(ctx context.Context, list ...rooms.Room) (a
 	return a.Adapter.Subscribe(ctx, list...)
 }
 
-// Who can't be recovered, because a room that a command gave can't be subscribed,
-// takes nothing from those who are in that room.
+// A client that can't be recovered, because the node can't subscribe to a room that a
+// command joined, does not affect the members of that room.
 func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
 	memory := adapter.NewMemory(adapter.MemoryOptions{})
 	inner, err := memory.Node("aaaa")
@@ -374,7 +374,7 @@ func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
 	b.call(`["join","r"]`)
 	a := n.client(t)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 1 })
 	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "r"))
 	reluctant.room = rooms.InNamed("/", "r")
 	failed := n.dial(t)
@@ -385,7 +385,7 @@ func TestAFailedRecoveryLeavesOthersTheirRooms(t *testing.T) {
 	b.quiet()
 }
 
-// A busyAdapter has something happen in the middle of a recovery.
+// A busyAdapter calls a function in the middle of a recovery.
 type busyAdapter struct {
 	adapter.Adapter
 	subscribed, replays func()
@@ -401,8 +401,8 @@ func (a *busyAdapter) Replay(ctx context.Context, after map[rooms.Room]adapter.C
 	return a.Adapter.Replay(ctx, after, upTo, payload)
 }
 
-// What is handed out while a client is being recovered waits for CONNECT, and comes
-// once, whether the replay has it or not.
+// Events delivered while a client is being recovered wait for CONNECT, and come once, even
+// if the replay contains them.
 func TestEventsDuringARecoveryComeAfterConnectAndOnce(t *testing.T) {
 	memory := adapter.NewMemory(adapter.MemoryOptions{})
 	inner, err := memory.Node("aaaa")
@@ -413,11 +413,11 @@ func TestEventsDuringARecoveryComeAfterConnectAndOnce(t *testing.T) {
 	joining(n.Namespace)
 	a, witness := n.client(t), n.client(t)
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 1 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 1 })
 	happens := func(i int) func() {
 		return func() {
 			must(t, n.Emit(t.Context(), "n", i))
-			witness.want(numbered(i)) // so it has been handed out
+			witness.want(numbered(i)) // so it has been delivered
 		}
 	}
 	busy.subscribed, busy.replays = happens(1), happens(2)

@@ -7,8 +7,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A RecoveryLimit bounds what the recoveries of several clients read together, beyond the allowance
-// of each session. Its methods are called concurrently and must not block.
+// A RecoveryLimit bounds the bytes that the recoveries of several clients read together, beyond the
+// allowance of each session. Its methods are called concurrently and must not block.
 type RecoveryLimit interface {
 	// Charge counts bytes that have been read, whether the limit allows them or not.
 	Charge(bytes int)

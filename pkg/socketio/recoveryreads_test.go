@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A remoteAdapter reads what is missed outside of the process.
+// A remoteAdapter reads missed events from outside the process.
 type remoteAdapter struct {
 	adapter.Adapter
 	reading func() // called by each Replay
@@ -41,11 +41,11 @@ func (a *remoteAdapter) Fetch(ctx context.Context, history adapter.Cursor, place
 	return events, err
 }
 
-// A sharedLimit is one of clients that share it.
+// A sharedLimit is a limit that several clients share.
 type sharedLimit struct {
 	charged atomic.Int64
 	waits   atomic.Bool
-	waiting chan struct{} // gets a value when somebody waits
+	waiting chan struct{} // gets a value when a recovery waits
 }
 
 func (l *sharedLimit) Charge(bytes int) { l.charged.Add(int64(bytes)) }
@@ -74,8 +74,8 @@ func startRemote(t *testing.T, burst int) (*testNode, *sharedLimit) {
 	return n, shared
 }
 
-// A recovery counts for what it reads, by the pace of its session. Before its client is told
-// that it is connected, it reads no more than the session may.
+// A recovery is charged for the bytes that it reads, in the pace of its session. Before its
+// client is told that it is connected, it reads no more than the session may.
 func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 	n, shared := startRemote(t, 30)
 	n.replays.patience = time.Hour
@@ -95,7 +95,7 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 			if !strings.Contains(m, w.pid) {
 				t.Fatalf("connected as %s", m)
 			}
-			if first := next.event(); !strings.HasPrefix(first, `["n",0,`) { // what it may read comes immediately
+			if first := next.event(); !strings.HasPrefix(first, `["n",0,`) { // the events that it may read come immediately
 				t.Errorf("at first %.20s", first)
 			}
 			recovered++
@@ -108,13 +108,13 @@ func TestRecoveriesPayForWhatTheyRead(t *testing.T) {
 		t.Errorf("%d recoveries of 200 kB, want 2", recovered)
 	}
 	if charged := shared.charged.Load(); charged > recoveryRead {
-		t.Errorf("%d bytes are charged to others", charged)
+		t.Errorf("%d bytes are charged to others, want at most %d", charged, recoveryRead)
 	}
 }
 
-// A replay that is not held waits for the limit, but not for long in all, because its client
-// can join nothing meanwhile. It is connected, and receives all of it later. Those who share a
-// limit with it pay for what is beyond the session's pace.
+// A replay that is not held waits for the limit, but not for long in total, because its client
+// cannot join rooms meanwhile. The client is connected, and receives all events later. Bytes
+// beyond the session's pace are charged to the shared limit.
 func TestLargeReplaysWaitForTheirLimit(t *testing.T) {
 	t.Run("the limit allows it later", func(t *testing.T) { largeReplay(t, time.Hour) })
 	t.Run("the limit never allows it", func(t *testing.T) { largeReplay(t, 100*time.Millisecond) })
@@ -147,7 +147,7 @@ func largeReplay(t *testing.T, patient time.Duration) {
 	for i := range events {
 		var number int
 		if _, err := fmt.Sscanf(back.event(), `["n",%d`, &number); err != nil || number != i {
-			t.Fatalf("event %d is %d: %v", i, number, err)
+			t.Fatalf("event %d is %d: %v, want %d", i, number, err, i)
 		}
 	}
 	back.wantAck("431")
@@ -156,15 +156,15 @@ func largeReplay(t *testing.T, patient time.Duration) {
 	}
 }
 
-// A replay that is read again and again, because commands join the client to further rooms, reads
-// no more than the session may each time.
+// A replay that is read repeatedly, because commands join the client to further rooms, reads no
+// more than the session may each time.
 func TestReplaysThatAreReadAgain(t *testing.T) {
 	n, shared := startRemote(t, 30)
 	w := n.client(t)
 	w.call(`["join","r"]`)
 	w.call(`["join","group 0"]`)
 	w.cut()
-	eventually(t, "it has gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	const again, events, size = 60, 200, 1000
 	for i := range again {
 		must(t, n.To(fmt.Sprint("group ", i)).SocketsJoin(t.Context(), fmt.Sprint("group ", i+1)))
@@ -184,9 +184,9 @@ func TestReplaysThatAreReadAgain(t *testing.T) {
 	}
 }
 
-// A recovery that its session may just begin holds a little, so that few missed events are not
-// read twice.
-func TestTheLastRecoveryOfABurstHoldsALittle(t *testing.T) {
+// A recovery with little allowance left still holds a little, so that few missed events are
+// not read twice.
+func TestTheLastRecoveryOfABurstHoldsLittle(t *testing.T) {
 	n, shared := startRemote(t, 1)
 	n.replays.patience = time.Hour
 	shared.waits.Store(true)

@@ -12,7 +12,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
-// Each registration that cannot work panics, and says what to write instead.
+// Each invalid registration panics, and the message suggests a correction.
 func TestRefusedRegistrations(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -80,7 +80,7 @@ func refused(t *testing.T, what, prefix, part string, f func()) {
 	f()
 }
 
-// A client may send the event "connection", as the protocol has it. Only OnAny sees it.
+// The protocol allows a client to send the event "connection". Only OnAny sees it.
 func TestConnectionFromClient(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
@@ -89,12 +89,12 @@ func TestConnectionFromClient(t *testing.T) {
 	w := n.client(t)
 	w.write(`42["connection"]`)
 	if got := <-seen; got != "connection" {
-		t.Errorf("saw %q", got)
+		t.Errorf(`saw %q, want "connection"`, got)
 	}
 	w.quiet()
 }
 
-// NewServer refuses options that cannot work, and says what to write instead.
+// NewServer refuses invalid options, and the error suggests a correction.
 func TestRefusedOptions(t *testing.T) {
 	for want, o := range map[string]Options{
 		`Path "socket.io": write "/socket.io"`:   {Engine: engineio.Options{Path: "socket.io"}},

@@ -10,20 +10,20 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// missedSlab is the number of events allocated together: an Event is large, and a growing slice of
-// them copies them again and again.
+// missedSlab is the number of events allocated together: an Event is large, and a growing slice
+// copies its events repeatedly.
 const missedSlab = 8
 
-// A replay determines what a client has missed, from the backlogs of its rooms: it goes through the
-// events in the order of the replay and executes the commands among them.
+// A replay determines which events a client has missed, from the backlogs of its rooms. It
+// processes the events in the order of the replay and executes the commands among them.
 //
 // With several partitions, a room that a command has joined counts from the command on, as for a
-// connected client: the room's events before that in the order of the replay, and after the join
-// position, are sent with the command. So an offset that does not cover a command says that no
-// event of the rooms that it joined has been received.
+// connected client. The room's events after the join position that precede the command in the
+// order of the replay are sent with the command. So an offset that does not cover a command says
+// that no event of the rooms that it joined has been received.
 type replay struct {
 	socket *Socket
-	seen   adapter.Cursor // what the client has received; zero for nothing
+	seen   adapter.Cursor // the position that the client has received; zero if it has received nothing
 	stays  memberships    // at the current position of the replay
 	// executed covers the commands that have been executed: stays reflects them.
 	executed adapter.Cursor
@@ -39,7 +39,7 @@ type replay struct {
 	// overlooked counts the events after the last of missed, which leave the client's offset
 	// unchanged.
 	overlooked int
-	again      bool // rooms must be subscribed or read that were not, or not far enough back
+	again      bool // rooms must be subscribed, read, or read from an earlier position
 	// joined are rooms that commands have joined and that the client was not in, with the position
 	// from which each is to be read. They are collected over all passes.
 	joined map[string]adapter.Cursor
@@ -74,8 +74,9 @@ func (r *replay) begin(ctx context.Context, seen adapter.Cursor) (end adapter.Cu
 	return end, nil
 }
 
-// read reads the backlogs up to end. Afterwards the stays are those at the end, and missed is what
-// the client is to receive, unless again is set. In that case it may have stopped with errAgain.
+// read reads the backlogs up to end. Afterwards the stays are those at the end, and missed holds
+// the events that the client must receive, unless again is set. In that case it may have stopped
+// with errAgain.
 func (r *replay) read(ctx context.Context, end adapter.Cursor) error {
 	s := r.socket
 	r.missed, r.slab, r.overlooked, r.again, r.rest, r.waiting, r.taken, r.owed = nil, nil, 0, false, nil, nil, nil, nil
@@ -188,7 +189,7 @@ func (r *replay) look(ev *adapter.Event) error {
 	return nil
 }
 
-// place returns where an event is that was read.
+// place returns the place of an event that was read.
 func (r *replay) place(ev *adapter.Event) adapter.Place {
 	for _, room := range ev.Target.To {
 		if _, read := r.from[room]; read {
@@ -236,14 +237,14 @@ func (r *replay) pass(ev *adapter.Event) error {
 	return nil
 }
 
-// note notes that the client has received an event, of which there are other copies.
+// note records that the client has received an event that has other copies.
 func (r *replay) note(ev *adapter.Event) {
 	for _, c := range ev.Earlier {
 		put(&r.taken, c.At, ev.Position)
 	}
 }
 
-// take executes a command, or adds an event to those that the client is to receive. The cursors are
+// take executes a command, or adds an event to those that the client must receive. The cursors are
 // those before and after it.
 func (r *replay) take(ev *adapter.Event, before, after adapter.Cursor) error {
 	ev.Cursor = after
@@ -348,8 +349,8 @@ func (r *replay) need(name string, at adapter.Cursor) {
 	r.again = true
 }
 
-// resume makes the rooms count that the command at a position has joined, and takes their events.
-// The cursors are those before and after it: the client's position after the last of these events
+// resume enables the rooms that the command at a position has joined, and takes their events. The
+// cursors are those before and after it: the client's position after the last of these events
 // covers the command, or it would be given them again.
 func (r *replay) resume(command adapter.Position, before, after adapter.Cursor) error {
 	names := r.stays.resume(command)

@@ -12,11 +12,12 @@ import (
 )
 
 // A ConnectRequest is a client's request to connect to a namespace. The middlewares of the namespace
-// accept or refuse it, and decide what its socket has from the start; see [Namespace.Use].
+// accept or refuse it, and decide its socket's initial user, data, values and rooms; see
+// [Namespace.Use].
 //
 // Its methods are safe for concurrent use. When the middlewares have returned, or the client has
-// disconnected, it is too late for a decision: SetUser, SetValue and KeepRooms then have no effect,
-// and Join, SetData and Emit return ErrDisconnected. Use the [Socket] that OnConnect gets.
+// disconnected, decisions are final: SetUser, SetValue and KeepRooms have no effect, and Join,
+// SetData and Emit return ErrDisconnected. Use the [Socket] that OnConnect gets.
 type ConnectRequest struct {
 	socket *Socket
 	auth   json.RawMessage
@@ -47,7 +48,7 @@ func (r *ConnectRequest) decide(f func() error) error {
 }
 
 // ID returns the id that the socket gets if it is a new one. A recovered socket gets its former id, so
-// do not keep this one, and do not use it to except the socket from a broadcast.
+// do not store this id, and do not use it to except the socket from a broadcast.
 func (r *ConnectRequest) ID() string {
 	r.socket.mu.Lock()
 	defer r.socket.mu.Unlock()
@@ -112,9 +113,9 @@ func (r *ConnectRequest) SetData(v any) error {
 }
 
 // Join adds rooms to those that the socket is in from the start: before the client is told that it is
-// connected, also if it is recovered. Rooms that a recovered client was in before replay what it
-// missed; others begin then. An error is one of the names or of Options.RoomsPerSocket, and no room
-// is added.
+// connected, also if it is recovered. A recovered client gets the missed events of rooms that it was
+// in before; other rooms begin then. An error is one of the names or of Options.RoomsPerSocket, and
+// no room is added.
 func (r *ConnectRequest) Join(names ...string) error {
 	if err := checkRooms(names); err != nil {
 		return err
@@ -136,9 +137,9 @@ func (r *ConnectRequest) Join(names ...string) error {
 	})
 }
 
-// KeepRooms bounds the rooms of a client that is recovered: it is no longer in those that may does not
-// allow, and gets none of their missed events. Rooms that a middleware joins stay, and so do those
-// that a command such as SocketsJoin put the client into. If KeepRooms is called several times, every
+// KeepRooms bounds the rooms of a client that is recovered: it leaves those that may does not allow,
+// and gets none of their missed events. Rooms that a middleware joins stay, and so do those that a
+// command such as SocketsJoin put the client into. If KeepRooms is called several times, every
 // function must allow a room.
 //
 // may is called without any lock, when the middlewares have returned. A room for which it panics is

@@ -33,13 +33,13 @@ func TestMethodsThatDecide(t *testing.T) {
 	for i := range typ.NumMethod() {
 		m := typ.Method(i)
 		if out := m.Type.NumOut(); out > 0 && m.Type.Out(out-1) == reflect.TypeFor[error]() && !slices.Contains(known, m.Name) {
-			t.Errorf("no test knows what %s returns when it is too late", m.Name)
+			t.Errorf("no test covers a late call of %s", m.Name)
 		}
 	}
 }
 
-// Decisions of middlewares hold, and later ones have no effect: neither while the socket is being
-// connected, nor when it is connected, nor after it has ended.
+// Decisions of middlewares take effect, and later ones do not: while the socket is being
+// connected, when it is connected, and after it has ended.
 func TestDecisions(t *testing.T) {
 	inner, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("a")
 	must(t, err)
@@ -51,15 +51,15 @@ func TestDecisions(t *testing.T) {
 	late := func(when string) {
 		for method, err := range decide(request, "late") {
 			if !errors.Is(err, ErrDisconnected) {
-				t.Errorf("%s %s: %v", method, when, err)
+				t.Errorf("%s %s: %v, want ErrDisconnected", method, when, err)
 			}
 		}
 		var auth struct{ Name string }
 		if err := request.Auth(&auth); err != nil || auth.Name != "ann" {
-			t.Errorf("Auth %s: %q, %v", when, auth.Name, err)
+			t.Errorf(`Auth %s: %q, %v, want "ann"`, when, auth.Name, err)
 		}
 		if request.User() != "early" || request.Value(testKey{}) != "early" {
-			t.Errorf("%s: user %q, value %v", when, request.User(), request.Value(testKey{}))
+			t.Errorf(`%s: user %q, value %v, want "early", early`, when, request.User(), request.Value(testKey{}))
 		}
 	}
 	n.Use(func(_ context.Context, r *ConnectRequest) error {
@@ -84,7 +84,7 @@ func TestDecisions(t *testing.T) {
 		t.Errorf("user %q, value %v, data %q, rooms %q", s.User(), s.Value(testKey{}), data, s.Rooms())
 	}
 	if request.ID() != w.sid {
-		t.Errorf("the request has the id %q, the socket %q", request.ID(), w.sid)
+		t.Errorf("the request has the id %q, the socket %q, want %q", request.ID(), w.sid, w.sid)
 	}
 	w.quiet()
 	w.cut()
@@ -92,7 +92,8 @@ func TestDecisions(t *testing.T) {
 	late("when the socket has ended")
 }
 
-// When the client has disconnected it is too late, too, although the middlewares have not returned.
+// Decisions after the client has disconnected have no effect either, although the middlewares have
+// not returned.
 func TestDecisionsAfterTheClientHasDisconnected(t *testing.T) {
 	n := start(t, Options{})
 	errs := make(chan map[string]error, 1)
@@ -109,7 +110,7 @@ func TestDecisionsAfterTheClientHasDisconnected(t *testing.T) {
 	w.cut()
 	for method, err := range receive(t, errs) {
 		if !errors.Is(err, ErrDisconnected) {
-			t.Errorf("%s: %v", method, err)
+			t.Errorf("%s: %v, want ErrDisconnected", method, err)
 		}
 	}
 }
@@ -129,8 +130,8 @@ func TestRefusedJoinOfARequest(t *testing.T) {
 	n.client(t).inRooms(n, "a", "b")
 }
 
-// Several functions must all allow a room, but one that a middleware joins stays, with its missed
-// events. A recovered socket has the data of its session whatever the middlewares set.
+// Several functions must all allow a room, but a room that a middleware joins stays, with its
+// missed events. A recovered socket has the data of its session, not that of the middlewares.
 func TestDecisionsAboutARecoveredSocket(t *testing.T) {
 	store := &claiming{Store: session.NewMemory(), dropped: make(chan string, 10)}
 	n := start(t, Options{Sessions: store})
@@ -139,7 +140,7 @@ func TestDecisionsAboutARecoveredSocket(t *testing.T) {
 	store.claimed = func() { // too late, also for the rooms that it keeps
 		for method, err := range decide(requests[1], "late") {
 			if !errors.Is(err, ErrDisconnected) {
-				t.Errorf("%s: %v", method, err)
+				t.Errorf("%s: %v, want ErrDisconnected", method, err)
 			}
 		}
 	}
@@ -167,7 +168,7 @@ func TestDecisionsAboutARecoveredSocket(t *testing.T) {
 	var data string
 	must(t, n.Socket(back.sid).Data(&data))
 	if data != "data 1" {
-		t.Errorf("the data is %q", data)
+		t.Errorf(`the data is %q, want "data 1"`, data)
 	}
 	if id := requests[1].ID(); id == "" || id == back.sid {
 		t.Errorf("the request of the recovered socket has the id %q", id)
@@ -186,12 +187,12 @@ func TestNewIDAfterARefusal(t *testing.T) {
 	must(t, n.Emit(t.Context(), "n", 0))
 	w.want(numbered(0))
 	w.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	for i := range 20 {
 		must(t, n.Emit(t.Context(), "n", i))
 	}
 	if back := n.back(t, w); w.sid != "made 1" || back.sid != "made 2" {
-		t.Errorf("first %q, then %q", w.sid, back.sid)
+		t.Errorf(`first %q, then %q, want "made 1", "made 2"`, w.sid, back.sid)
 	}
 	must(t, n.ToSocket("made 2").Emit(t.Context(), "n", 1))
 }
@@ -234,8 +235,8 @@ func TestConnectPayloadIsDropped(t *testing.T) {
 	back.cut()
 }
 
-// Whenever decisions are taken concurrently with the end of the middlewares, those that were accepted
-// hold: an event has been sent before CONNECT, and the socket is in the room.
+// If decisions are made concurrently with the end of the middlewares, accepted ones take effect: an
+// event has been sent before CONNECT, and the socket is in the room.
 func TestConcurrentDecisions(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)

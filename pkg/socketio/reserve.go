@@ -10,9 +10,9 @@ import (
 // recoveries do not all find the same free space. It fails if the socket would have count
 // memberships and their cost is not allowed. s.mu is held.
 //
-// Up to free, the cost of all memberships together, everything is allowed. Beyond it a socket may have
-// an equal share of the rest of the budget and an eighth: so sockets with many memberships do not
-// prevent others from having more than roomsBeyondBudget.
+// While all memberships together cost at most free, everything is allowed. Beyond it a socket may have
+// an equal share of the rest and of an extra eighth of the budget. So sockets with many memberships do
+// not prevent others from having more than roomsBeyondBudget.
 func (s *Socket) reserve(count int, added iter.Seq[string], free int64) error {
 	cost := int64(0)
 	for name := range added {

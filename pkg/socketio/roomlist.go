@@ -7,8 +7,8 @@ import (
 )
 
 // A roomList is a list of rooms that never changes: a longer one refers to the one that it began
-// with. So a call that adds a room costs the same however long the list is, and lists that began
-// with the same one do not affect each other. The zero list is empty.
+// with. So a call that adds a room costs the same for any length of the list, and lists that
+// began with the same one do not affect each other. The zero list is empty.
 type roomList struct {
 	before *roomList // nil if there is no other part
 	added  []rooms.Room

@@ -12,13 +12,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A pass is what the middleware of these tests finds in the auth payload.
+// A pass is the auth payload for the middleware of these tests.
 type pass struct {
 	Rooms []string `json:"rooms,omitempty"` // joined by the middleware
-	May   []string `json:"may"`             // what else the client may keep; all if it is absent
+	May   []string `json:"may"`             // further rooms that the client may keep; all if it is absent
 }
 
-// screened has a namespace do what a pass says.
+// screened makes a namespace apply passes.
 func screened(n *Namespace) {
 	joining(n)
 	n.Use(func(_ context.Context, r *ConnectRequest) error {
@@ -41,8 +41,7 @@ func (n *testNode) enter(t *testing.T, p pass) *wire {
 	return n.dial(t).connect("/", string(auth))
 }
 
-// reenter connects a client that was here before, with a pass. It must be
-// recovered.
+// reenter reconnects a client with a pass. It must be recovered.
 func (n *testNode) reenter(t *testing.T, was *wire, p pass) *wire {
 	t.Helper()
 	auth, err := json.Marshal(struct {
@@ -74,7 +73,7 @@ func TestAMiddlewareJoins(t *testing.T) {
 	screened(n2.Namespace)
 	n1.OnConnect(func(s *Socket) { _ = s.Emit(s.Context(), "in", strings.Join(s.Rooms(), " ")) })
 	a := n1.enter(t, pass{Rooms: []string{"x", "y", "x"}})
-	must(t, n2.To("x").Emit(t.Context(), "n", 1)) // CONNECT is answered, so it is in
+	must(t, n2.To("x").Emit(t.Context(), "n", 1)) // CONNECT is answered, so it is in the room
 	first := []string{a.event(), a.event()}       // OnConnect runs concurrently
 	if slices.Sort(first); !slices.Equal(first, []string{`["in","x y"]`, numbered(1)}) {
 		t.Fatalf("got events %s", first)
@@ -90,7 +89,7 @@ func TestAMiddlewareJoins(t *testing.T) {
 	b.inRooms(n2, "x", "y", "z")
 	b.cut()
 	must(t, n1.To("z").Emit(t.Context(), "n", 5))
-	b = n1.reenter(t, b, pass{}) // the session has what the recovery has joined
+	b = n1.reenter(t, b, pass{}) // the session has the rooms that the recovery has joined
 	b.want(numbered(5))
 	b.inRooms(n1, "x", "y", "z")
 
@@ -100,12 +99,12 @@ func TestAMiddlewareJoins(t *testing.T) {
 		t.Errorf("more rooms than allowed: %s", m)
 	}
 	if got := n1.Stats().TooManyRooms; got != 1 {
-		t.Errorf("%d are counted", got)
+		t.Errorf("%d are counted, want 1", got)
 	}
 }
 
-// What a client may not hear any more it does not get when it comes back, also
-// not what it missed while it still was in the room, or had been a moment before.
+// A client that reconnects gets no events of rooms that it may no longer be in, also not
+// those that it missed while it still was a member, or shortly before.
 func TestRoomsThatAreNotKept(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
@@ -128,10 +127,10 @@ func TestRoomsThatAreNotKept(t *testing.T) {
 	for range all {
 		a.event()
 	}
-	a.offset = "" // it did not get them
+	a.offset = "" // it has not received them
 	must(t, n2.ToSocket(a.sid).SocketsJoin(t.Context(), "given", "commanded"))
 	a.inRooms(n1, "commanded", "given", "granted", "left", "open", "secret")
-	a.call(`["leave","left"]`) // stores what the command has changed, too
+	a.call(`["leave","left"]`) // stores the command's changes, too
 	a.cut()
 	emitAll(2)
 	b := n2.reenter(t, a, pass{May: []string{"open"}})
@@ -170,8 +169,8 @@ func TestKeepRoomsOfALiveSocket(t *testing.T) {
 	b.inRooms(n, "commanded", "open")
 }
 
-// However long it takes to judge rooms, deliveries go on: to others, and to the socket
-// itself.
+// While the application decides about rooms, deliveries continue: to other sockets and to
+// the socket itself.
 func TestRoomsAreJudgedWithoutALock(t *testing.T) {
 	n := start(t, Options{})
 	screened(n.Namespace)
@@ -188,13 +187,13 @@ func TestRoomsAreJudgedWithoutALock(t *testing.T) {
 	a.inRooms(n, "open")
 }
 
-// A join by command that a client heard of in a recovery is stored like any other.
+// A join by command that a recovery executes is stored like any other.
 func TestAJoinByCommandWhileAwayLasts(t *testing.T) {
 	n := start(t, Options{})
 	screened(n.Namespace)
 	a := n.enter(t, pass{})
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "r"))
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
 	b := n.reenter(t, a, pass{May: []string{}})
@@ -232,7 +231,7 @@ func TestValuesAreOfOneConnection(t *testing.T) {
 	}
 }
 
-func TestCutIsComeBackFrom(t *testing.T) {
+func TestSocketRecoversAfterACut(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a := n.client(t)
@@ -252,8 +251,8 @@ func TestCutIsComeBackFrom(t *testing.T) {
 	b.want(numbered(1))
 }
 
-// Who comes back to another node is in rooms there, and told of, and no longer
-// when it has gone.
+// OnRoom reports the rooms of a client that recovers on another node, and their end when it
+// has left.
 func TestRoomEventsOfARecovery(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
@@ -275,15 +274,15 @@ func TestRoomEventsOfARecovery(t *testing.T) {
 	}
 }
 
-// A command that came while the client was away is executed in its place, also
-// where a middleware joins the same room, and what the middleware says holds in
+// A command that came while the client was disconnected is executed at its position, also
+// if a middleware joins the same room, and the middleware's decision takes precedence in
 // the end.
 func TestCommandsAndMiddlewaresMeet(t *testing.T) {
 	n := start(t, Options{})
 	screened(n.Namespace)
 	a := n.enter(t, pass{Rooms: []string{"taken"}})
 	a.cut()
-	eventually(t, "it is gone", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	must(t, n.ToSocket(a.sid).SocketsJoin(t.Context(), "given"))
 	must(t, n.To("given").Emit(t.Context(), "n", 1))
 	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "taken"))
@@ -295,14 +294,14 @@ func TestCommandsAndMiddlewaresMeet(t *testing.T) {
 	b.want(numbered(3))
 	b.cut()
 	must(t, n.To("given").Emit(t.Context(), "n", 4))
-	d := n.reenter(t, b, pass{May: []string{}}) // given is the command's
+	d := n.reenter(t, b, pass{May: []string{}}) // given is joined by the command
 	d.want(numbered(4))
 	d.inRooms(n, "given")
 	d.quiet()
 }
 
-// Rooms that a middleware joins can be left and come back with each connection.
-// The session does not grow without bounds by that.
+// Rooms that a middleware joins can be left, and are joined again with each connection. The
+// session does not grow without bounds because of that.
 func TestLeavingWhatAMiddlewareJoins(t *testing.T) {
 	n := start(t, Options{RoomsPerSocket: 1})
 	screened(n.Namespace)
@@ -321,8 +320,8 @@ func TestLeavingWhatAMiddlewareJoins(t *testing.T) {
 	b.inRooms(n, "r")
 }
 
-// Who has left a namespace is not cut on account of it: the connection is that of
-// the others on it.
+// A socket that has left its namespace is not cut, because other sockets use the
+// connection.
 func TestCutOfASocketThatIsGone(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)

@@ -39,7 +39,7 @@ type Server struct {
 	owned      ownership // the sessions that this node serves
 	evictions  evictions
 	recoveries paces   // by private id
-	replays    replays // what recoveries hold
+	replays    replays // the bytes that recoveries hold
 	held       heldBudget
 
 	memberships atomic.Int64 // cost of the memberships of all sockets
@@ -68,11 +68,11 @@ type Server struct {
 
 	ctx   context.Context // ends when Close stops the loops
 	stop  context.CancelFunc
-	tasks tasks // everything that this server started
+	tasks tasks // all goroutines of this server
 }
 
-// NewServer creates a server and starts its feed. Close ends it. The error for invalid options says
-// what is allowed.
+// NewServer creates a server and starts its feed. End the server with Close. The error for invalid
+// options says what is allowed.
 func NewServer(o Options) (*Server, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -152,8 +152,8 @@ func (s *Server) cutAll() {
 
 // Close ends the server: it refuses new clients, gives every socket's handlers the reason "server
 // shutting down", closes the connections in a way that makes clients reconnect elsewhere, and waits
-// for everything that it started. If the context ends first it stops waiting and returns the
-// context's error.
+// until all its goroutines have ended. If the context ends first, Close stops waiting and returns
+// the context's error.
 func (s *Server) Close(ctx context.Context) error {
 	s.mu.Lock()
 	already := s.closing

@@ -13,7 +13,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-func TestEventsGoWhereTheyAreSent(t *testing.T) {
+func TestEventsReachTheirTargets(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a, b, c := n.client(t), n.client(t), n.client(t)
@@ -36,7 +36,7 @@ func TestEventsGoWhereTheyAreSent(t *testing.T) {
 	}
 }
 
-func TestARoomCalledLikeASocketIsNotItsOwn(t *testing.T) {
+func TestARoomNamedLikeASocketIsNotItsOwn(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	a, spy := n.client(t), n.client(t)
@@ -54,7 +54,7 @@ func TestAcksOfOneAndOfMany(t *testing.T) {
 	joining(n.Namespace)
 	a, b := n.client(t), n.client(t)
 	ask := func(reply string, w *wire) {
-		m := w.next() // 42<id>["q"]: no offset, for it would stand before the ack function
+		m := w.next() // 42<id>["q"]: no offset, because it would precede the ack function
 		id, body, _ := strings.Cut(strings.TrimPrefix(m, "42"), "[")
 		if body != `"q"]` {
 			t.Errorf("asked %q", m)
@@ -91,7 +91,7 @@ func TestAcksOfOneAndOfMany(t *testing.T) {
 		var s string
 		done <- errors.Join(err, args.Bind(&s))
 		if s != "again" {
-			t.Errorf("acked %q", s)
+			t.Errorf(`acked %q, want "again"`, s)
 		}
 	}()
 	ask(`["again"]`, a)
@@ -113,7 +113,7 @@ func TestAckEndsWithTheSocket(t *testing.T) {
 	}
 }
 
-func TestAckNamesWhoWasSilent(t *testing.T) {
+func TestAckErrorNamesSilentSockets(t *testing.T) {
 	n := start(t, Options{})
 	a, b := n.client(t), n.client(t)
 	go func() {
@@ -137,7 +137,7 @@ func TestAckNamesWhoWasSilent(t *testing.T) {
 		t.Errorf("answered %v, silent %+v", answered, silent)
 	}
 	if !errors.Is(silent, context.DeadlineExceeded) {
-		t.Errorf("%v does not say that time ran out", silent)
+		t.Errorf("got %v, want context.DeadlineExceeded", silent)
 	}
 }
 
@@ -153,22 +153,22 @@ func TestMiddlewareRefuses(t *testing.T) {
 	w := n.dial(t)
 	w.write("40")
 	if m := w.next(); m != `44{"message":"not you","data":{"code":7}}` {
-		t.Fatalf("got %q", m)
+		t.Fatalf("got %q, want %q", m, `44{"message":"not you","data":{"code":7}}`)
 	}
 	w.write(`40{"token":"good"}`)
 	if m := w.next(); m != `42["early",null]` {
-		t.Fatalf("got %q before CONNECT", m)
+		t.Fatalf("got %q before CONNECT, want %q", m, `42["early",null]`)
 	}
 	if m := w.next(); !strings.HasPrefix(m, `40{"sid":`) {
 		t.Fatalf("got %q", m)
 	}
 	w.write("40/nope,")
 	if m := w.next(); m != `44/nope,{"message":"Invalid namespace"}` {
-		t.Fatalf("got %q", m)
+		t.Fatalf("got %q, want %q", m, `44/nope,{"message":"Invalid namespace"}`)
 	}
 }
 
-func TestDisconnectTellsInOrder(t *testing.T) {
+func TestDisconnectEventsAreOrdered(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	told := make(chan string, 10)
@@ -212,14 +212,14 @@ func TestAnEventCanComeWithItsConnect(t *testing.T) {
 	w.write(`420["ping me"]`)
 	close(hold)
 	if m := w.next(); !strings.HasPrefix(m, "40") {
-		t.Fatalf("got %q", m)
+		t.Fatalf(`got %q, want text that begins with "40"`, m)
 	}
 	if m := w.next(); m != "430[]" {
-		t.Fatalf("got %q", m)
+		t.Fatalf(`got %q, want "430[]"`, m)
 	}
 }
 
-func TestTwoConnectsAtOnceMakeNoSocket(t *testing.T) {
+func TestConcurrentConnectsMakeNoSocket(t *testing.T) {
 	n := start(t, Options{})
 	hold := make(chan struct{})
 	n.Use(func(ctx context.Context, _ *ConnectRequest) error {
@@ -238,10 +238,10 @@ func TestTwoConnectsAtOnceMakeNoSocket(t *testing.T) {
 		t.Fatal("the connection lives")
 	}
 	close(hold)
-	eventually(t, "nobody is connected", func() bool { return n.Len() == 0 })
+	eventually(t, "no client is connected", func() bool { return n.Len() == 0 })
 }
 
-func TestDynamicNamespacesComeAndGo(t *testing.T) {
+func TestDynamicNamespacesAreCreatedAndRemoved(t *testing.T) {
 	n := start(t, Options{})
 	p := n.OfFunc(func(_ context.Context, name string, auth json.RawMessage) (bool, error) {
 		return strings.HasPrefix(name, "/room-"), nil
@@ -252,7 +252,7 @@ func TestDynamicNamespacesComeAndGo(t *testing.T) {
 	p.On("where", joining2)
 	w := n.dial(t).connect("/room-7", "")
 	if got := w.call(`["where"]`); got != `["/room-7"]` {
-		t.Errorf("acked %s", got)
+		t.Errorf("acked %s, want %s", got, `["/room-7"]`)
 	}
 	must(t, p.Emit(t.Context(), "hi"))
 	w.want(`["hi"]`)
@@ -263,7 +263,7 @@ func TestDynamicNamespacesComeAndGo(t *testing.T) {
 	}
 }
 
-func TestCatchAllsComeAndGo(t *testing.T) {
+func TestCatchAllsAreAddedAndRemoved(t *testing.T) {
 	n := start(t, Options{})
 	joining(n.Namespace)
 	var mu sync.Mutex
@@ -292,22 +292,22 @@ func TestCatchAllsComeAndGo(t *testing.T) {
 		w.call(`["ping me"]`)
 		must(t, n.Emit(t.Context(), "news"))
 		w.want(`["news"]`)
-		eventually(t, "it is heard", func() bool { return strings.HasPrefix(heardNow(), "[in ping me out news") })
+		eventually(t, "it is received", func() bool { return strings.HasPrefix(heardNow(), "[in ping me out news") })
 		w.call(`["stop"]`)
 	}
 	if got := heardNow(); got != "[in ping me out news in stop]" {
-		t.Errorf("heard %s", got)
+		t.Errorf("got events %s, want [in ping me out news in stop]", got)
 	}
 }
 
 func TestReservedEventsAreRefused(t *testing.T) {
 	n := start(t, Options{})
 	if err := n.Emit(t.Context(), "disconnect"); !errors.Is(err, ErrReserved) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want ErrReserved", err)
 	}
 }
 
-func TestTwoNodesAreOne(t *testing.T) {
+func TestTwoNodesActAsOne(t *testing.T) {
 	c := newCluster(adapter.MemoryOptions{})
 	n1, n2 := c.node(t, "aaaa", Options{}), c.node(t, "bbbb", Options{})
 	joining(n1.Namespace)

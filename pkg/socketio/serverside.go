@@ -92,7 +92,7 @@ func (s *Server) dispatchServerSide(ev *adapter.Event) {
 		for _, h := range hs {
 			s.guard("OnServerSide", func() {
 				if err := h(s.ctx, e); err != nil {
-					s.log.Warn("server-side event", zap.String("namespace", name), zap.String("event", event), zap.Error(err))
+					s.log.Warn("server-side event handler failed", zap.String("namespace", name), zap.String("event", event), zap.Error(err))
 				}
 			})
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A slowAdapter can hold back what its node hears of single partitions, as where the
-// connections to the servers of a Redis Cluster differ in pace.
+// A slowAdapter can hold back the events of single partitions, as if the connections to the
+// servers of a Redis Cluster had different speeds.
 type slowAdapter struct {
 	adapter.Adapter
 	markers atomic.Int64 // published by the node
@@ -26,13 +26,13 @@ type slowAdapter struct {
 	cursor   adapter.Cursor
 	changed  chan struct{}
 	head     func(context.Context) (adapter.Cursor, error) // reads the clocks, unless it is nil
-	// If unmarked is not nil markers fail. It gets a value before their rooms are not heard any
-	// more, and another one when the node goes on.
+	// If unmarked is not nil markers fail. It gets a value before their rooms are unsubscribed,
+	// and another one when the node continues.
 	unmarked chan struct{}
 	failed   bool // since the last Unsubscribe
 }
 
-// Head reads the clocks at one instant, unless it is told how to read them.
+// Head reads the clocks at one instant, unless setHead has set another way.
 func (a *slowAdapter) Head(ctx context.Context, proof ...adapter.Cursor) (adapter.Cursor, error) {
 	a.mu.Lock()
 	head := a.head
@@ -43,26 +43,26 @@ func (a *slowAdapter) Head(ctx context.Context, proof ...adapter.Cursor) (adapte
 	return a.Adapter.Head(ctx, proof...)
 }
 
-// setHead sets how the clocks are read from here on; nil means at one instant.
+// setHead sets the way in which the clocks are read from here on; nil means at one instant.
 func (a *slowAdapter) setHead(head func(context.Context) (adapter.Cursor, error)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.head = head
 }
 
-// fixHead sets what the clocks are read to be from here on.
+// fixHead sets the result of reading the clocks from here on.
 func (a *slowAdapter) fixHead(at adapter.Cursor) {
 	a.setHead(func(context.Context) (adapter.Cursor, error) { return at, nil })
 }
 
-// readAmid makes the second read of the clocks from here on happen amid something: after it in the
-// late partitions, and before it in the others.
+// readAmid makes the second read of the clocks from here on happen during an action: after it in
+// the late partitions, and before it in the others.
 func (a *slowAdapter) readAmid(t *testing.T, happens func(), late ...uint16) {
 	t.Helper()
 	var reads atomic.Int64
 	t.Cleanup(func() {
 		if n := reads.Load(); n < 2 {
-			t.Errorf("the clocks were read %d times", n)
+			t.Errorf("the clocks were read %d times, want at least 2", n)
 		}
 	})
 	a.setHead(func(ctx context.Context) (adapter.Cursor, error) {
@@ -115,7 +115,7 @@ func (a *slowAdapter) Unsubscribe(list ...rooms.Room) {
 	a.Adapter.Unsubscribe(list...)
 }
 
-// hold holds partitions back, and release lets what they have held go on.
+// hold holds partitions back, and release delivers their held events.
 func (a *slowAdapter) hold(partitions ...uint16) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -177,7 +177,7 @@ func (a *slowAdapter) Next(ctx context.Context) (adapter.Event, error) {
 	}
 }
 
-// A slowCluster has nodes that hear partitions at different paces.
+// A slowCluster has nodes that receive partitions at different paces.
 type slowCluster struct {
 	memory   *adapter.Memory
 	sessions session.Store
@@ -243,7 +243,7 @@ func (n *testNode) member(t *testing.T, names ...string) *wire {
 	return w
 }
 
-// recovered connects a client that was here before, and that must be recovered.
+// recovered reconnects a client, which must be recovered.
 func (n *testNode) recovered(t *testing.T, was *wire) *wire {
 	t.Helper()
 	w := n.back(t, was)

@@ -34,7 +34,7 @@ type Socket struct {
 	data      json.RawMessage
 	values    []keyed // of this node only
 	rooms     memberships
-	receipt   *receipt // of what the client has been given; nil unless it recovers
+	receipt   *receipt // records the events that the client has been given; nil unless it recovers
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant
 	recovered bool
@@ -46,7 +46,7 @@ type Socket struct {
 	newestJoin adapter.Cursor
 	stage      stage
 	session    sessionState
-	placed     bool          // in the index, so that what is published reaches it
+	placed     bool          // in the index, so that events reach it
 	subscribed bool          // its rooms are subscribed
 	former     string        // the node of the previous claim; "" once it is connected
 	silent     Reason        // of a disconnect that was not reported; of the mailbox
@@ -88,7 +88,7 @@ func (s *Socket) Handshake() *engineio.Handshake { return s.client.conn.Handshak
 // Transport returns "polling" or "websocket".
 func (s *Socket) Transport() string { return s.client.conn.Transport() }
 
-// Recovered reports whether this is the socket that the client had before, with everything that it
+// Recovered reports whether this is the client's former socket, with every event that the client
 // missed.
 func (s *Socket) Recovered() bool {
 	s.mu.Lock()
@@ -103,7 +103,7 @@ func (s *Socket) Connected() bool {
 	return s.stage.connected()
 }
 
-// hasGone reports whether nothing is delivered to the socket any more.
+// hasGone reports whether delivery to the socket has ended.
 func (s *Socket) hasGone() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -2,15 +2,15 @@ package socketio
 
 import "slices"
 
-// A stage is how far a socket has come.
+// A stage is a step in the lifetime of a socket.
 type stage uint8
 
 const (
 	stageConnecting stage = iota // its CONNECT has arrived; middlewares run, and then it gets a session
 	stageRecovering              // it has a session's state, and its gate belongs to the recovery
-	stageReplaying               // the client has been told that it is connected, and gets what it missed
+	stageReplaying               // the client has been told that it is connected, and gets its missed events
 	stageLive                    // the client has been told, and gets events as they come
-	stageLeaving                 // nothing is delivered any more; OnDisconnect has not run yet
+	stageLeaving                 // delivery has ended; OnDisconnect has not run yet
 	stageEnded                   // it was disconnected, refused or abandoned
 )
 
@@ -28,7 +28,7 @@ var successors = [...][]stage{
 // testMisstep is called, in tests, with a step that is not in the table and is not late.
 var testMisstep func(from, to stage)
 
-// become enters a stage. A socket can end at any time: what was about to happen to it then has no
+// become enters a stage. A socket can end at any time. A step that comes after its end has no
 // effect.
 func (s *stage) become(next stage) {
 	switch {
@@ -59,20 +59,20 @@ func (s *stage) finish() {
 	}
 }
 
-// gone reports whether nothing is delivered any more.
+// gone reports whether delivery has ended.
 func (s stage) gone() bool { return s >= stageLeaving }
 
 // connected reports whether the client has been told that it is connected, and OnDisconnect has not
 // run yet.
 func (s stage) connected() bool { return s >= stageReplaying && s <= stageLeaving }
 
-// served reports whether the client is connected and can be given something.
+// served reports whether the client is connected and can be given events.
 func (s stage) served() bool { return s == stageReplaying || s == stageLive }
 
 // catchingUp reports whether the socket's gate belongs to a recovery.
 func (s stage) catchingUp() bool { return s == stageRecovering || s == stageReplaying }
 
-// A sessionState says what has become of the session of a socket.
+// A sessionState is the state of the session of a socket.
 type sessionState uint8
 
 const (

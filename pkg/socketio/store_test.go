@@ -12,11 +12,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A gatedStore stores when it is told to.
+// A gatedStore holds each save until it is released.
 type gatedStore struct {
 	session.Store
 	saving chan struct{} // gets a value for each save that has begun
-	goOn   chan struct{} // gives one for each that may go on; closed for all, as for those of connections that end
+	goOn   chan struct{} // gives a value for each that may continue; closed for all, as for those of connections that end
 }
 
 func (s *gatedStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
@@ -25,8 +25,8 @@ func (s *gatedStore) Save(ctx context.Context, v session.Session, ttl time.Durat
 	return s.Store.Save(ctx, v, ttl)
 }
 
-// A client must find what it has got in the session that it comes back to: no
-// event of a room reaches it before the session that names the room is stored.
+// The session must name every room whose events the client has received: no event of a room
+// reaches it before the session that names the room is stored.
 func TestNothingOfARoomComesBeforeTheSessionNamesIt(t *testing.T) {
 	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
 	defer close(store.goOn)
@@ -36,8 +36,8 @@ func TestNothingOfARoomComesBeforeTheSessionNamesIt(t *testing.T) {
 	a.write(`42100["join","r"]`)
 	<-store.saving
 	must(t, n.To("r").Emit(t.Context(), "n", 1))
-	must(t, n.Emit(t.Context(), "n", 2)) // nor may anything overtake it
-	// Another client, who has nothing to wait for, proves that both were handed out.
+	must(t, n.Emit(t.Context(), "n", 2)) // no event may overtake it
+	// Another client without a wait proves that both were delivered.
 	must(t, n.Emit(t.Context(), "n", 3))
 	b := n.client(t)
 	must(t, n.Emit(t.Context(), "n", 4))
@@ -66,14 +66,14 @@ func TestNothingComesBehindALeaveByCommandBeforeItIsStored(t *testing.T) {
 	<-store.saving
 	store.goOn <- struct{}{}
 	if got := a.next(); got != `43100["ok"]` {
-		t.Fatalf("got %q", got)
+		t.Fatalf("got %q, want %q", got, `43100["ok"]`)
 	}
 	must(t, n.ToSocket(a.sid).SocketsLeave(t.Context(), "r"))
 	<-store.saving
 	must(t, n.Emit(t.Context(), "n", 1))
 	b := n.client(t)
 	must(t, n.Emit(t.Context(), "n", 2))
-	b.want(numbered(2)) // both were handed out
+	b.want(numbered(2)) // both were delivered
 	select {
 	case m := <-a.in:
 		t.Fatalf("it got %q before the session was stored", m)
@@ -85,7 +85,7 @@ func TestNothingComesBehindALeaveByCommandBeforeItIsStored(t *testing.T) {
 	a.inRooms(n)
 }
 
-// A failingStore fails to store once, after it was told to go on.
+// A failingStore fails one save after its release.
 type failingStore struct {
 	gatedStore
 	fail atomic.Bool
@@ -100,8 +100,8 @@ func (s *failingStore) Save(ctx context.Context, v session.Session, ttl time.Dur
 	return errors.New("the store fails")
 }
 
-// If what a command asks for can't be stored, the client gets nothing from behind the
-// command before it is cut. So the recovery finds the command.
+// If a command's change can't be stored, the client gets nothing from behind the command
+// before it is cut. So the recovery finds the command.
 func TestACommandThatCannotBeStoredIsExecutedByTheRecovery(t *testing.T) {
 	for name, command := range map[string]func(Broadcast, context.Context, ...string) error{"join": Broadcast.SocketsJoin, "leave": Broadcast.SocketsLeave} {
 		t.Run(name, func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestACommandThatCannotBeStoredIsExecutedByTheRecovery(t *testing.T) {
 			must(t, n.Emit(t.Context(), "n", 1))
 			b := n.client(t)
 			must(t, n.Emit(t.Context(), "n", 2))
-			b.want(numbered(2)) // both were handed out
+			b.want(numbered(2)) // both were delivered
 			store.goOn <- struct{}{}
 			<-a.closed
 			back := n.back(t, a)
@@ -151,7 +151,7 @@ func TestNoOffsetGoesBackInAnyPartition(t *testing.T) {
 	for _, c := range []struct{ own, want adapter.Cursor }{
 		{at(3, 4), at(5, 5)},
 		{at(7, 4), at(7, 5)},
-		{at(7, 5), at(7, 5)}, // it is past the replay now
+		{at(7, 5), at(7, 5)}, // it has passed the replay now
 		{at(8, 5), at(8, 5)},
 	} {
 		got := *g.stamp(&c.own, new(adapter.Cursor))
@@ -163,8 +163,8 @@ func TestNoOffsetGoesBackInAnyPartition(t *testing.T) {
 	}
 }
 
-// Rooms that commands give and take do not make a session grow for as long as its
-// client stays: what was left too long ago is not stored any more.
+// Rooms that commands join and leave do not make a session grow while its client stays
+// connected: rooms that were left too long ago are no longer stored.
 func TestWhatWasLeftLongAgoIsNotStored(t *testing.T) {
 	store := &gatedStore{session.NewMemory(), make(chan struct{}, 10), make(chan struct{}, 10)}
 	defer close(store.goOn)
@@ -188,7 +188,7 @@ func TestWhatWasLeftLongAgoIsNotStored(t *testing.T) {
 	}
 }
 
-// A limitedStore takes no session with more than a number of memberships, or of bytes of data.
+// A limitedStore refuses sessions with too many memberships or bytes of data.
 type limitedStore struct {
 	session.Store
 	rooms, data int
@@ -215,8 +215,8 @@ func (s *limitedStore) Save(ctx context.Context, v session.Session, ttl time.Dur
 	return s.Store.Save(ctx, v, ttl)
 }
 
-// A client that commands have joined to more than a session can hold is told so: no later
-// recovery could store it either.
+// A client that commands have joined to more rooms than a session can hold gets a new
+// session, because no later recovery could store it either.
 func TestCommandsMakeASessionTooLarge(t *testing.T) {
 	for _, away := range []bool{false, true} {
 		t.Run(fmt.Sprint("away=", away), func(t *testing.T) {
@@ -224,7 +224,7 @@ func TestCommandsMakeASessionTooLarge(t *testing.T) {
 			a := n.client(t)
 			if away {
 				a.cut()
-				eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+				eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 			}
 			var names []string
 			for i := range 20 {
@@ -246,37 +246,37 @@ func TestCommandsMakeASessionTooLarge(t *testing.T) {
 	}
 }
 
-// Middlewares that make a session too large make it so each time.
+// Middlewares that make a session too large do so each time.
 func TestMiddlewaresMakeASessionTooLarge(t *testing.T) {
 	n := start(t, Options{Sessions: &limitedStore{session.NewMemory(), 10, 10}})
 	n.Use(func(_ context.Context, r *ConnectRequest) error { return r.SetData("0123456789") })
 	w := n.dial(t)
 	w.write("40")
 	if m := w.next(); m != `44{"message":"Session too large"}` {
-		t.Errorf("got %s", m)
+		t.Errorf("got %s, want %s", m, `44{"message":"Session too large"}`)
 	}
 	if n.Len() != 0 {
-		t.Errorf("%d sockets", n.Len())
+		t.Errorf("got %d sockets, want 0", n.Len())
 	}
 }
 
-// What cannot be stored is not kept either, or no later write could succeed.
+// Data that cannot be stored is not kept either, because no later write could succeed.
 func TestDataThatIsTooLarge(t *testing.T) {
 	n := start(t, Options{Sessions: &limitedStore{session.NewMemory(), 10, 10}})
 	a := n.client(t)
 	s := n.Socket(a.sid)
 	must(t, s.SetData(t.Context(), "small"))
 	if err := s.SetData(t.Context(), "0123456789"); !errors.Is(err, session.ErrTooLarge) {
-		t.Errorf("SetData: %v", err)
+		t.Errorf("SetData: %v, want session.ErrTooLarge", err)
 	}
 	var got string
 	if must(t, s.Data(&got)); got != "small" {
-		t.Errorf("the data is %q", got)
+		t.Errorf(`the data is %q, want "small"`, got)
 	}
 	must(t, s.Join(t.Context(), "r"))
 }
 
-// What a middleware has set is there also if the session that its client claims is refused.
+// Data that a middleware has set is also there if the claimed session is refused.
 func TestDataOfAMiddlewareAfterARefusal(t *testing.T) {
 	n := newCluster(adapter.MemoryOptions{BacklogLimit: 5}).node(t, "node", Options{})
 	n.Use(func(_ context.Context, r *ConnectRequest) error { return r.SetData("set") })
@@ -284,7 +284,7 @@ func TestDataOfAMiddlewareAfterARefusal(t *testing.T) {
 	must(t, n.Emit(t.Context(), "n", 0))
 	a.want(numbered(0))
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	for i := range 20 {
 		must(t, n.Emit(t.Context(), "n", i))
 	}
@@ -294,7 +294,7 @@ func TestDataOfAMiddlewareAfterARefusal(t *testing.T) {
 	}
 	var got string
 	if must(t, n.Socket(b.sid).Data(&got)); got != "set" {
-		t.Errorf("the data is %q", got)
+		t.Errorf(`the data is %q, want "set"`, got)
 	}
 }
 
@@ -310,7 +310,7 @@ func TestAClaimThatIsTooLarge(t *testing.T) {
 	n := start(t, Options{Sessions: largeClaim{session.NewMemory()}})
 	a := n.client(t)
 	a.cut()
-	eventually(t, "the client is away", func() bool { return n.Len() == 0 })
+	eventually(t, "the client is disconnected", func() bool { return n.Len() == 0 })
 	if b := n.back(t, a); b.sid == a.sid || n.Stats().Recoveries[refusedRooms] != 1 {
 		t.Errorf("%s, before %s: %v", b.sid, a.sid, n.Stats().Recoveries)
 	}

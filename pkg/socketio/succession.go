@@ -99,10 +99,10 @@ const giveUpPeriod = time.Second
 
 var errClaimed = errors.New("socketio: claimed already")
 
-// giveUp settles a claim whose outcome is unknown: it may have been executed, or may be executed
-// late. So the session is claimed again, from the state in which that claim found it, until the
-// store answers: then exactly one of the two has been executed, or another one before them. A
-// client that was served until then can reconnect.
+// giveUp settles a claim whose outcome is unknown: the store may have executed it, or may
+// execute it late. So the session is claimed again, from the state in which that claim found it,
+// until the store answers: then exactly one of the two has been executed, or another one before
+// them. A client that was served until then can reconnect.
 func (s *Server) giveUp(c *lostClaim) {
 	self := string(s.adapter.Node())
 	for deadline := time.Now().Add(s.opts.sessionLife()); time.Now().Before(deadline); {

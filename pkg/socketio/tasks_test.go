@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A Close that gives up leaves connections behind, which may start something while it
-// still waits.
+// A Close that gives up leaves connections open, which may start goroutines while it still
+// waits.
 func TestTasksStartAfterCloseGaveUp(t *testing.T) {
 	n := start(t, Options{})
 	handling, finish := make(chan struct{}), make(chan struct{})

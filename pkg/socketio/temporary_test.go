@@ -14,7 +14,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// closes waits until the connection is closed, and fails if anything comes before.
+// closes waits until the connection is closed, and fails if a message arrives before.
 func (w *wire) closes() {
 	w.t.Helper()
 	select {
@@ -29,8 +29,8 @@ func (w *wire) closes() {
 	}
 }
 
-// A refusal for a reason that passes closes the connection, because stock clients
-// do not try again after CONNECT_ERROR.
+// A refusal for a temporary reason closes the connection, because stock clients do not
+// retry after CONNECT_ERROR.
 func TestTemporaryRefusal(t *testing.T) {
 	n := start(t, Options{})
 	var down atomic.Bool
@@ -45,7 +45,7 @@ func TestTemporaryRefusal(t *testing.T) {
 	w.write("40")
 	w.closes()
 	if got := n.Stats().ConnectsPostponed; got != 1 {
-		t.Errorf("%d connects were counted as postponed", got)
+		t.Errorf("%d connects were counted as postponed, want 1", got)
 	}
 	down.Store(false)
 	n.client(t)
@@ -64,8 +64,8 @@ func TestDefiniteRefusal(t *testing.T) {
 	w.quiet()
 }
 
-// A temporary refusal of one namespace leaves those that are connected in place for
-// a while, and closes the connection then.
+// A temporary refusal of one namespace leaves the connected ones in place for a while, and
+// then closes the connection.
 func TestTemporaryRefusalOfOneNamespace(t *testing.T) {
 	open := func(delay time.Duration) (*testNode, *wire) {
 		n := start(t, Options{})
@@ -75,7 +75,7 @@ func TestTemporaryRefusalOfOneNamespace(t *testing.T) {
 		return n, n.client(t)
 	}
 	n, w := open(time.Hour)
-	for i := range uint64(3) { // a client may ask again on the same connection
+	for i := range uint64(3) { // a client may retry on the same connection
 		w.write("40/down,")
 		eventually(t, "it is postponed", func() bool { return n.Stats().ConnectsPostponed == i+1 })
 	}
@@ -117,7 +117,7 @@ func clientsIn(n *testNode, name string) int {
 	return n.namespaces[name].clients
 }
 
-// Nothing of a temporary error reaches the client.
+// The text of a temporary error does not reach the client.
 func TestTemporaryErrorIsNotShown(t *testing.T) {
 	n := start(t, Options{})
 	n.Use(func(context.Context, *ConnectRequest) error {
@@ -130,7 +130,7 @@ func TestTemporaryErrorIsNotShown(t *testing.T) {
 	}
 }
 
-// An unreachable adapter does not subscribe once it is armed, after it was told to go on.
+// An unreachable adapter, once armed, fails to subscribe after its release.
 type unreachable struct {
 	adapter.Adapter
 	adapter.ProgressReporter
@@ -147,8 +147,8 @@ func (a *unreachable) Subscribe(ctx context.Context, list ...rooms.Room) (adapte
 	return adapter.Cursor{}, adapter.ErrUnavailable
 }
 
-// What is published while a client connects in vain does not reach it: stock clients keep
-// what comes before CONNECT, and would show it when they are connected.
+// Events published during a failed connect do not reach the client: stock clients buffer
+// events before CONNECT, and would deliver them when they are connected.
 func TestNothingReachesAClientThatIsNotConnected(t *testing.T) {
 	memory, err := adapter.NewMemory(adapter.MemoryOptions{}).Node("node")
 	must(t, err)
@@ -167,8 +167,8 @@ func TestNothingReachesAClientThatIsNotConnected(t *testing.T) {
 	w.closes()
 }
 
-// A query does not wait for a socket that was not connected after all.
-func TestAQuestionToAClientThatIsNotConnected(t *testing.T) {
+// A query does not wait for a socket that was never connected.
+func TestAQueryToAClientThatIsNotConnected(t *testing.T) {
 	for what, cause := range map[string]error{"postponed": errors.New("unavailable"), "refused": session.ErrTooLarge} {
 		t.Run(what, func(t *testing.T) {
 			store := &creating{Store: session.NewMemory(), asked: make(chan struct{}), goOn: make(chan error)}
@@ -181,7 +181,7 @@ func TestAQuestionToAClientThatIsNotConnected(t *testing.T) {
 			answers, err := n.Timeout(time.Hour).ExceptSocket(other.sid).EmitWithAck(t.Context(), "question")
 			must(t, err)
 			must(t, n.Emit(t.Context(), "passed"))
-			other.want(`["passed"]`) // the feed has come to the query
+			other.want(`["passed"]`) // the feed has reached the query
 			store.goOn <- cause
 			ended := make(chan struct{})
 			go func() {
@@ -201,7 +201,7 @@ func TestAQuestionToAClientThatIsNotConnected(t *testing.T) {
 	}
 }
 
-// A creating store creates no session once it is armed, with an error that it is told.
+// A creating store, once armed, fails to create a session with a given error.
 type creating struct {
 	session.Store
 	armed atomic.Bool

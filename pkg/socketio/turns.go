@@ -10,9 +10,10 @@ import (
 // and to write its session.
 const turnRooms = 200
 
-// turns bounds how many sockets with many rooms do something concurrently. To enter or leave all
-// rooms takes milliseconds of computing, and to write the session some tenths of a millisecond in
-// the node and in Redis, so that others would wait for many of them.
+// turns bounds the number of sockets with many rooms that work concurrently. Entering or leaving
+// all rooms takes milliseconds of CPU time, and writing the session takes some tenths of a
+// millisecond in the node and in Redis. Without a bound other sockets would wait for many of
+// them.
 type turns chan struct{}
 
 func newTurns() turns { return make(turns, max(1, runtime.GOMAXPROCS(0)/2)) }

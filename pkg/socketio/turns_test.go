@@ -14,7 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// Sockets with many rooms take turns, for as long as they are patient; those with few do not.
+// Sockets with many rooms take turns, and wait for a bounded time; those with few rooms do
+// not.
 func TestTurns(t *testing.T) {
 	turns := make(turns, 1)
 	ended, err := turns.take(t.Context(), turnRooms)
@@ -40,7 +41,7 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// A turn ends before the replay, which a client may take as slowly as it likes.
+// A turn ends before the replay, which a client may read at any pace.
 func TestTurnsEndBeforeReplays(t *testing.T) {
 	n, shared := startRemote(t, 1)
 	n.replays.patience = time.Hour
@@ -63,12 +64,12 @@ func TestTurnsEndBeforeReplays(t *testing.T) {
 	}
 }
 
-// A busyStore counts the writes of sockets with many rooms that are under way.
+// A busyStore counts the concurrent writes of sockets with many rooms.
 type busyStore struct {
 	session.Store
 	goOn   chan struct{}
 	busy   atomic.Int32
-	busier atomic.Bool // more than one was
+	busier atomic.Bool // more than one ran
 }
 
 func (s *busyStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
@@ -82,7 +83,8 @@ func (s *busyStore) Save(ctx context.Context, v session.Session, ttl time.Durati
 	return s.Store.Save(ctx, v, ttl)
 }
 
-// The sessions of sockets with many rooms are written in turn, and those of others meanwhile.
+// The sessions of sockets with many rooms are written in turn, and those of others
+// concurrently.
 func TestWritesTakeTurns(t *testing.T) {
 	store := &busyStore{Store: session.NewMemory(), goOn: make(chan struct{})}
 	n := start(t, Options{Sessions: store})
@@ -102,7 +104,7 @@ func TestWritesTakeTurns(t *testing.T) {
 	close(store.goOn)
 	for _, w := range all {
 		if m := w.next(); m != `43100["ok"]` {
-			t.Errorf("got %q", m)
+			t.Errorf("got %q, want %q", m, `43100["ok"]`)
 		}
 	}
 	if store.busier.Load() {
@@ -110,7 +112,7 @@ func TestWritesTakeTurns(t *testing.T) {
 	}
 }
 
-// What the claims before owe is owed again if the client is not connected after all.
+// The obligations of earlier claims remain if the client is not connected in the end.
 func TestConnectedCanBeUndone(t *testing.T) {
 	n := start(t, Options{})
 	s := n.Socket(n.client(t).sid)
@@ -129,15 +131,15 @@ func TestConnectedCanBeUndone(t *testing.T) {
 	}
 	undo()
 	if left() != 1 {
-		t.Error("it is not owed any more")
+		t.Error("it is no longer owed")
 	}
 	o.mu.Lock()
 	o.forget(s.pid, func(*lostClaim) bool { return true })
 	o.mu.Unlock()
 }
 
-// A callback that ends its goroutine amid a recovery, as testing.T.FailNow does, does not keep the
-// turn.
+// A callback that ends its goroutine during a recovery, as testing.T.FailNow does, does not keep
+// the turn.
 func TestTurnOfARecoveryThatIsEnded(t *testing.T) {
 	n := start(t, Options{})
 	joiningMany(n.Namespace)
@@ -154,7 +156,7 @@ func TestTurnOfARecoveryThatIsEnded(t *testing.T) {
 	w := n.client(t)
 	w.call(`["join many",250]`)
 	w.cut()
-	eventually(t, "it has gone", func() bool { return n.Len() == 0 })
+	eventually(t, "it has ended", func() bool { return n.Len() == 0 })
 	close(ends)
 	n.dial(t).write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
 	select {
@@ -182,7 +184,7 @@ func TestTurnsEndBeforeReads(t *testing.T) {
 		w.call(fmt.Sprintf(`["join many",%d]`, turnRooms))
 		w.cut()
 	}
-	eventually(t, "they have gone", func() bool { return n.Len() == 0 })
+	eventually(t, "they have ended", func() bool { return n.Len() == 0 })
 	for _, w := range clients {
 		n.dial(t).write(fmt.Sprintf(`40{"pid":%q}`, w.pid))
 	}

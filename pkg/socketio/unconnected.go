@@ -7,8 +7,8 @@ import (
 )
 
 // unconnected are the connections that have not had a connected socket yet, and are not connecting
-// one. Each could stay for ConnectTimeout at the price of a handshake, so their number is bounded:
-// one too many closes the oldest.
+// one. Each could stay for ConnectTimeout at the cost of one handshake, so their number is
+// bounded: one more than the bound closes the oldest.
 type unconnected struct {
 	mu    sync.Mutex
 	order list.List // of *client, the oldest first
@@ -45,7 +45,7 @@ func (u *unconnected) take(c *client) {
 	}
 }
 
-// waitForConnect notes that the connection has no socket.
+// waitForConnect records that the connection has no socket.
 func (c *client) waitForConnect() {
 	most := c.srv.opts.UnconnectedSessions
 	if oldest := c.srv.unconnected.add(c, most); oldest != nil {

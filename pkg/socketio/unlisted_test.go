@@ -92,8 +92,8 @@ func (n *testNode) sockets(t *testing.T, ids ...string) (all []*Socket) {
 	return all
 }
 
-// handOut emits an event and returns when the feed has looked its receivers up and
-// waits for the first of them, whose lock the caller holds.
+// handOut emits an event and returns when the feed has looked up its receivers and waits
+// for the first of them, whose lock the caller holds.
 func (n *testNode) handOut(t *testing.T, b Broadcast, event string) {
 	t.Helper()
 	must(t, b.Emit(t.Context(), event))
@@ -106,9 +106,9 @@ func (n *testNode) handOut(t *testing.T, b Broadcast, event string) {
 	})
 }
 
-// A socket that leaves a room while the feed hands out a later event of the room does
-// not get it: because a command that it could not execute before says so, or because
-// its join has failed.
+// A socket that leaves a room while the feed hands out a later event of the room does not
+// get it: because of a command that it could not execute before, or because its join has
+// failed.
 func TestLeaveWhileAnEventIsHandedOut(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, join string
@@ -190,7 +190,7 @@ func TestRefusalWhileAnEventIsHandedOut(t *testing.T) {
 
 // A query that a recovering socket holds does not wait for it once the recovery is
 // refused.
-func TestQuestionDuringARefusedRecovery(t *testing.T) {
+func TestQueryDuringARefusedRecovery(t *testing.T) {
 	n, held := startHoldable(t, Options{ReplayLimit: 1})
 	w := n.client(t)
 	release := lostBy(t, n, held, w)
@@ -234,7 +234,7 @@ func lostBy(t *testing.T, n *testNode, held *holdable, w *wire) (release func(er
 	w.want(`["first"]`)
 	w.cut()
 	id := w.sid
-	eventually(t, "the client is gone", func() bool {
+	eventually(t, "the client is disconnected", func() bool {
 		n.Namespace.mu.Lock()
 		defer n.Namespace.mu.Unlock()
 		return n.Namespace.sockets[id] == nil
@@ -245,7 +245,7 @@ func lostBy(t *testing.T, n *testNode, held *holdable, w *wire) (release func(er
 	return held.hold()
 }
 
-// reconnect sends the CONNECT of a client that was here before.
+// reconnect sends the CONNECT of a client that reconnects.
 func (n *testNode) reconnect(t *testing.T, was *wire) *wire {
 	t.Helper()
 	w := n.dial(t)

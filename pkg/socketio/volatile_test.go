@@ -19,6 +19,6 @@ func TestVolatileReachesReadingClient(t *testing.T) {
 		}
 	}
 	if dropped := n.Stats().VolatileDropped; dropped != 0 {
-		t.Errorf("%d volatile events dropped", dropped)
+		t.Errorf("got %d volatile events dropped, want 0", dropped)
 	}
 }

@@ -15,8 +15,8 @@ const (
 
 // A watcher calls functions of the application that only observe, in order and one at a time. They
 // run on a goroutine that exists only while calls are queued, because the observed events happen
-// under locks, and must not wait for them. If they fall too far behind, calls are dropped, which is
-// logged.
+// under locks, and must not wait for them. If they fall too far behind, calls are dropped and this
+// is logged.
 type watcher struct {
 	callback string // for the log
 	mail     mailbox

@@ -81,7 +81,7 @@ func TestDocumentsJavaScript(t *testing.T) {
 		t.Run(b.where, func(t *testing.T) {
 			t.Parallel()
 			n := startNode(t, "REJOIN_PING_INTERVAL=25s", "REJOIN_PING_TIMEOUT=20s") // as by default
-			n.atStart = footprint{}                                                  // a program may leave a connection behind that ends by its time-out
+			n.atStart = footprint{}                                                  // a program may leave a connection behind that ends by its timeout
 			_, comment, ok := strings.Cut(b.code, "// Output:\n")
 			if !ok {
 				t.Fatal("the example lacks its output")

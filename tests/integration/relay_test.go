@@ -133,7 +133,7 @@ func (r *relay) serve(client *net.TCPConn) {
 	up.Wait()
 }
 
-// A tap reads a client's data before the server does, and recognises by it a
+// A tap reads a client's data before the server does, and recognizes by it a
 // node's subscriber connection to Redis.
 type tap struct {
 	*relay

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// FuzzRecord: what is kept of a call is read as it was written, or refused.
+// FuzzRecord: a stored record is read as it was written, or refused.
 func FuzzRecord(f *testing.F) {
 	id := strings.Repeat("i", idLength)
 	written, err := encode(Claim{}, &Response{})
@@ -33,7 +33,7 @@ func FuzzRecord(f *testing.F) {
 			t.Fatal(err)
 		}
 		if again, err := s.record([]any{id + string(b), left}); err != nil || !reflect.DeepEqual(r, again) {
-			t.Errorf("%q is read as %+v, and written again as %+v, %v", text, r, again, err)
+			t.Errorf("%q is read as %+v, and written again as %+v, %v, want %+v", text, r, again, err, again)
 		}
 	})
 }

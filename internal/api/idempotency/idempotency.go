@@ -18,7 +18,7 @@ const Lifetime = 10 * time.Minute
 
 // Errors that callers may test for.
 var (
-	// ErrLost: the key does not belong to this claim any more. It has expired or was forgotten.
+	// ErrLost: the key no longer belongs to this claim. It has expired or was forgotten.
 	ErrLost = errors.New("idempotency: claim lost")
 	// ErrFull: the store is full. The key was not claimed.
 	ErrFull = errors.New("idempotency: full")

@@ -22,8 +22,8 @@ func TestContract(t *testing.T) {
 	})
 }
 
-// TestMemoryIsBounded: a store that is full takes no more keys until some have
-// expired or were freed, and forgets none before its time.
+// TestMemoryIsBounded: a full store accepts no more keys until some have expired or were
+// freed, and keeps each key until it expires.
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idempotency.NewMemory(idempotency.MemoryOptions{MaxBytes: 10 << 10})
@@ -46,11 +46,11 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		first := fill()
 		if first < 10 || first > 10<<10/200 {
-			t.Errorf("%d keys in 10 KiB", first)
+			t.Errorf("got %d keys in 10 KiB, want at least 10, at most %d", first, 10<<10/200)
 		}
 		time.Sleep(idempotency.Lifetime - time.Second)
 		if n := fill(); n != 0 {
-			t.Errorf("%d more keys, before the others expired", n)
+			t.Errorf("got %d more keys, before the others expired, want 0", n)
 		}
 		if r, err := s.Claim(t.Context(), idempotency.NewClaim(claims[0].Key, "call")); r == nil || err != nil {
 			t.Errorf("the oldest key: %+v, %v", r, err)
@@ -59,17 +59,17 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Error(err)
 		}
 		if n := fill(); n != 1 {
-			t.Errorf("%d more keys for one that was freed", n)
+			t.Errorf("%d more keys for one that was freed, want 1", n)
 		}
 		time.Sleep(time.Second)
 		if n := fill(); n != first-1 {
-			t.Errorf("%d more keys, after %d expired", n, first-1)
+			t.Errorf("got %d more keys, after %d expired, want %d", n, first-1, first-1)
 		}
 	})
 }
 
-// TestFreedKeysTakeNoMemory: calls that fail again and again, each with a key of its
-// own, leave nothing behind, though an older key is still remembered.
+// TestFreedKeysTakeNoMemory: repeated failing calls, each with a new key, use no memory
+// afterwards, even if an older key is still stored.
 func TestFreedKeysTakeNoMemory(t *testing.T) {
 	s := idempotency.NewMemory(idempotency.MemoryOptions{})
 	if r, err := s.Claim(t.Context(), idempotency.NewClaim("key", "call")); r != nil || err != nil {
@@ -93,7 +93,7 @@ func TestFreedKeysTakeNoMemory(t *testing.T) {
 		}
 	}
 	if each := (heap() - before) / failed; each > 50 {
-		t.Errorf("each takes %d bytes", each)
+		t.Errorf("each takes %d bytes, want at most 50", each)
 	}
 	runtime.KeepAlive(s)
 }

@@ -68,8 +68,8 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// TestWhatIsNotOurs: a value that somebody else has written is an error.
-func TestWhatIsNotOurs(t *testing.T) {
+// TestForeignValues: a value written by another program is an error.
+func TestForeignValues(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), idempotency.RedisOptions{})
 	c := idempotency.NewClaim("key", "call")
@@ -81,13 +81,13 @@ func TestWhatIsNotOurs(t *testing.T) {
 			t.Errorf("Claim: %+v, %v", r, err)
 		}
 		if err := s.Finish(t.Context(), c, idempotency.Response{}); !errors.Is(err, idempotency.ErrLost) {
-			t.Errorf("Finish: %v", err)
+			t.Errorf("Finish: %v, want idempotency.ErrLost", err)
 		}
 	}
 }
 
-// TestKeyOfTheWrongType: a key that another program has overwritten fails by itself, and
-// is not taken for free.
+// TestKeyOfTheWrongType: a key that another program has overwritten fails alone, and does
+// not count as free.
 func TestKeyOfTheWrongType(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), idempotency.RedisOptions{})

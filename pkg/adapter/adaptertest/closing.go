@@ -58,7 +58,7 @@ func nodesKnowEachOther(t *testing.T, newCluster Maker) {
 	}
 	before := expectNodes("a", "b", "c")
 	if after := expectNodes("a", "b", "c"); !slices.Equal(after, before) {
-		t.Errorf("Nodes: first %+v, then %+v, though no feed was interrupted", before, after)
+		t.Errorf("Nodes: first %+v, then %+v, though no feed was interrupted, want %+v", before, after, before)
 	}
 
 	left := nodes[2]

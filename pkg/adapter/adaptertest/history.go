@@ -32,16 +32,16 @@ func headIsTheEnd(t *testing.T, newCluster Maker) {
 		}
 		parsed, err := adapter.ParseCursor(head.String())
 		if err != nil || parsed != head {
-			t.Fatalf("the head %v was parsed from its string as %v, %v", head, parsed, err)
+			t.Fatalf("the head %v was parsed from its string as %v, %v, want %v", head, parsed, err, head)
 		}
 	}
 	if age := time.Since(first.At.Time()).Abs(); age > 24*time.Hour {
-		t.Errorf("positions are not times: the first is %v off", age)
+		t.Errorf("positions are not times: the first is %v off, want at most %v", age, 24*time.Hour)
 	}
 }
 
 // The feed's position includes the partitions in which the node is not subscribed.
-func theFeedPassesWhatItDoesNotHear(t *testing.T, newCluster Maker) {
+func theFeedPassesRoomsWithoutSubscription(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	b.subscribe(room("heard"))
 	for i := range 20 { // enough for every partition
@@ -87,12 +87,12 @@ func progressIsReported(t *testing.T, newCluster Maker) {
 		select {
 		case c = <-reported:
 		case <-ctx.Done():
-			t.Fatalf("%s: the feed has reported %v, want what includes %v", b.Node(), c, head)
+			t.Fatalf("%s: the feed has reported %v, want a cursor that includes %v", b.Node(), c, head)
 		}
 	}
 }
 
-func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {
+func headRefusesForeignCursors(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	published := a.publish(event("x", room("r")))
 	joined := b.subscribe(room("r"))
@@ -108,7 +108,7 @@ func headRefusesStrangeCursors(t *testing.T, newCluster Maker) {
 	b.head(published) // a query has no consequences
 }
 
-func aLostHistoryIsSaid(t *testing.T, newCluster Maker) {
+func aLostHistoryIsReported(t *testing.T, newCluster Maker) {
 	c := newCluster(t, Options{})
 	nodes := join(t, c, "a", "b")
 	r := room("r")

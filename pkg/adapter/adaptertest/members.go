@@ -99,7 +99,7 @@ func aMemberTakesAnEventOnce(t *testing.T, newCluster Maker) {
 }
 
 // A receipt names each position at which a node that is subscribed to all rooms gets the event,
-// with its rooms there, or none if there is only one.
+// with its rooms there. It names none if there is only one position.
 func aReceiptNamesEveryCopy(t *testing.T, newCluster Maker) {
 	publisher, n := two(t, newCluster, Options{})
 	var list []rooms.Room

@@ -20,11 +20,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// mutantVar names the mutant that a child process tries.
+// mutantVar names the mutant that a child process runs.
 const mutantVar = "ADAPTERTEST_MUTANT"
 
-// The rules can fail: each mutant breaks one, and a child process that runs this
-// very test with the mutant must fail in that rule.
+// Every rule can fail: each mutant breaks one, and a child process that runs this test with
+// the mutant must fail in that rule.
 func TestMutants(t *testing.T) {
 	all := mutants()
 	if name := os.Getenv(mutantVar); name != "" {
@@ -72,7 +72,7 @@ func (c mutantCluster) Node(id adapter.NodeID) (adapter.Adapter, error) {
 	return n, nil
 }
 
-// A mutantNode is a good adapter with some methods replaced.
+// A mutantNode is a correct adapter with some methods replaced.
 type mutantNode struct {
 	adapter.Adapter
 	publish     func(context.Context, adapter.Event) (adapter.Receipt, error)
@@ -150,7 +150,7 @@ func mutants() map[string]mutant {
 	endlessReplay := func(n *mutantNode) {
 		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 			end := upTo
-			for range 50 { // widens the window: until something was published, if anything is
+			for range 50 { // widens the window until an event is published, if one is
 				if end, _ = n.Adapter.Head(ctx); end != upTo {
 					break
 				}
@@ -250,7 +250,7 @@ func mutants() map[string]mutant {
 				return e, err
 			}
 		}},
-		"nobody is everybody": {"NobodysEventIsNotPublished", func(n *mutantNode) {
+		"nobody is everybody": {"EventWithoutTargetIsNotPublished", func(n *mutantNode) {
 			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
 				if len(e.Target.To) == 0 {
 					e.Target.To = []rooms.Room{rooms.InNodes()}
@@ -274,14 +274,14 @@ func mutants() map[string]mutant {
 			}
 		}},
 
-		"join position from before": {"JoinPositionsDivideBeforeFromAfter", func(n *mutantNode) {
+		"join position from before": {"JoinPositionsSeparateEarlierFromLaterEvents", func(n *mutantNode) {
 			lagging, _ := n.Adapter.Head(context.Background())
 			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
 				_, err := n.Adapter.Subscribe(ctx, r...)
 				return lagging, err
 			}
 		}},
-		"join position from after": {"JoinPositionsDivideBeforeFromAfter", func(n *mutantNode) {
+		"join position from after": {"JoinPositionsSeparateEarlierFromLaterEvents", func(n *mutantNode) {
 			n.subscribe = func(ctx context.Context, r ...rooms.Room) (adapter.Cursor, error) {
 				c, err := n.Adapter.Subscribe(ctx, r...)
 				c.At.Ms += 1000
@@ -326,12 +326,12 @@ func mutants() map[string]mutant {
 				return c, err
 			}
 		}},
-		"deaf to the nodes' room": {"EveryNodeHearsNodes", func(n *mutantNode) {
+		"deaf to the nodes' room": {"NodeRoomReachesEveryNode", func(n *mutantNode) {
 			n.Adapter.Unsubscribe(rooms.InNodes())
 		}},
 
 		"head lags": {"HeadIsTheEnd", laggingHead},
-		"the feed's cursor stands still": {"TheFeedPassesWhatItDoesNotHear", func(n *mutantNode) {
+		"the feed's cursor stands still": {"TheFeedPassesRoomsWithoutSubscription", func(n *mutantNode) {
 			begin, _ := n.Adapter.Head(context.Background())
 			n.next = func(ctx context.Context) (adapter.Event, error) {
 				e, err := n.Adapter.Next(ctx)
@@ -342,12 +342,12 @@ func mutants() map[string]mutant {
 		"progress is kept to itself": {"ProgressIsReported", func(n *mutantNode) {
 			n.onProgress = func(func(adapter.Cursor)) { n.Adapter.(adapter.ProgressReporter).OnProgress(func(adapter.Cursor) {}) }
 		}},
-		"any cursor will do": {"HeadRefusesStrangeCursors", func(n *mutantNode) {
+		"any cursor will do": {"HeadRefusesForeignCursors", func(n *mutantNode) {
 			n.head = func(ctx context.Context, _ ...adapter.Cursor) (adapter.Cursor, error) {
 				return n.Adapter.Head(ctx)
 			}
 		}},
-		"losses are hidden": {"ALostHistoryIsSaid", func(n *mutantNode) {
+		"losses are hidden": {"ALostHistoryIsReported", func(n *mutantNode) {
 			n.next = func(ctx context.Context) (adapter.Event, error) {
 				for {
 					e, err := n.Adapter.Next(ctx)
@@ -388,9 +388,9 @@ func mutants() map[string]mutant {
 				return n.Adapter.Publish(ctx, e)
 			}
 		}},
-		"trimming is not said":            {"ReplayMindsTheLimit", nothingTrimmed},
+		"trimming is not said":            {"ReplayRespectsTheLimit", nothingTrimmed},
 		"no backlog means nothing missed": {"ReplayWithoutBacklogs", nothingTrimmed},
-		"one backlog for all rooms": {"ReplayDoesNotMindOtherRooms", func(n *mutantNode) {
+		"one backlog for all rooms": {"ReplayIgnoresOtherRooms", func(n *mutantNode) {
 			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {
 				published.Add(1)
 				return n.Adapter.Publish(ctx, e)
@@ -402,7 +402,7 @@ func mutants() map[string]mutant {
 				return n.Adapter.Replay(ctx, after, upTo, payload)
 			}
 		}},
-		"errors come late": {"ReplaySaysErrorsFirst", func(n *mutantNode) {
+		"errors come late": {"ReplayReturnsErrorsFirst", func(n *mutantNode) {
 			n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 				return func(yield func(adapter.Event, error) bool) {
 					for e, err := range n.Adapter.Replay(ctx, after, upTo, payload) {
@@ -444,7 +444,7 @@ func mutants() map[string]mutant {
 				return n.Adapter.Replay(ctx, after, upTo, 0)
 			}
 		}},
-		"what is gone is left out": {"FetchSaysWhatIsGone", func(n *mutantNode) {
+		"what is gone is left out": {"FetchReportsMissingEvents", func(n *mutantNode) {
 			n.fetch = func(ctx context.Context, history adapter.Cursor, places []adapter.Place) (events []adapter.Event, err error) {
 				for _, p := range places {
 					if e, err := n.Adapter.Fetch(ctx, history, []adapter.Place{p}); err == nil {

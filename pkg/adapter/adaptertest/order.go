@@ -49,7 +49,7 @@ func eventsArriveAsTheyWerePublished(t *testing.T, newCluster Maker) {
 		if sent.Stored {
 			kept, _, err := b.History(deadline(t), r, adapter.Page{Events: 1})
 			if err != nil || len(kept) != 1 {
-				t.Fatalf("History: %d events, %v", len(kept), err)
+				t.Fatalf("History: %d events, %v, want 1", len(kept), err)
 			}
 			expectSame(t, kept[0], want)
 		}
@@ -143,14 +143,14 @@ func anEventComesOncePerNode(t *testing.T, newCluster Maker) {
 	first.expect("several", "first")
 	expectNothingElse(nodes...)
 
-	// And once in each backlog, however often the room is named.
+	// An event is once in each backlog, even if a room is named several times.
 	kept, _, err := none.History(deadline(t), r, adapter.Page{Events: 10})
 	if got := payloads(kept); err != nil || !slices.Equal(got, []string{"several", "first"}) {
 		t.Errorf("History: %q, %v", got, err)
 	}
 }
 
-func nobodysEventIsNotPublished(t *testing.T, newCluster Maker) {
+func eventWithoutTargetIsNotPublished(t *testing.T, newCluster Maker) {
 	n := one(t, newCluster, Options{})
 	n.subscribe(room("r"))
 	receipt, err := n.Publish(deadline(t), adapter.Event{

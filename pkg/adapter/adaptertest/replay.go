@@ -81,7 +81,7 @@ func replayLeavesOutWhatIsNotStored(t *testing.T, newCluster Maker) {
 	b.expectReplay(map[rooms.Room]adapter.Cursor{r: start}, b.head(), "1", "2")
 }
 
-func replayMindsTheLimit(t *testing.T, newCluster Maker) {
+func replayRespectsTheLimit(t *testing.T, newCluster Maker) {
 	const limit, events = 10, 45
 	a, b := two(t, newCluster, Options{BacklogLimit: limit})
 	r := room("r")
@@ -111,8 +111,8 @@ func replayMindsTheLimit(t *testing.T, newCluster Maker) {
 	}
 }
 
-// A room with few events keeps all of them, whatever happens in other rooms.
-func replayDoesNotMindOtherRooms(t *testing.T, newCluster Maker) {
+// A room with few events keeps all of them, regardless of other rooms.
+func replayIgnoresOtherRooms(t *testing.T, newCluster Maker) {
 	const limit = 10
 	a, b := two(t, newCluster, Options{BacklogLimit: limit})
 	quiet, busy := room("quiet"), room("busy")
@@ -127,7 +127,7 @@ func replayDoesNotMindOtherRooms(t *testing.T, newCluster Maker) {
 	b.expectNoReplay(map[rooms.Room]adapter.Cursor{busy: start}, b.head(), adapter.ErrTrimmed)
 }
 
-func replaySaysErrorsFirst(t *testing.T, newCluster Maker) {
+func replayReturnsErrorsFirst(t *testing.T, newCluster Maker) {
 	const limit = 5
 	n := one(t, newCluster, Options{BacklogLimit: limit})
 	start := n.head()
@@ -252,7 +252,7 @@ func replayBoundsPayloads(t *testing.T, newCluster Maker) {
 		switch payload {
 		case 0, 100 * size:
 			if len(omitted) > 0 {
-				t.Errorf("with %d bytes: %d events without payload", payload, len(omitted))
+				t.Errorf("with %d bytes: %d events without payload, want 0", payload, len(omitted))
 			}
 		default:
 			if held > payload || len(omitted) == 0 || payload > size && held < payload/2 {
@@ -285,7 +285,7 @@ func replayBoundsPayloads(t *testing.T, newCluster Maker) {
 	}
 }
 
-func fetchSaysWhatIsGone(t *testing.T, newCluster Maker) {
+func fetchReportsMissingEvents(t *testing.T, newCluster Maker) {
 	const limit = 5
 	n := one(t, newCluster, Options{BacklogLimit: limit})
 	r, quiet := room("r"), room("quiet")
@@ -316,7 +316,7 @@ func fetchSaysWhatIsGone(t *testing.T, newCluster Maker) {
 		"unknown history": {adapter.Cursor{}, []adapter.Place{place(quiet, there)}, adapter.ErrHistoryLost},
 	} {
 		if fetched, err := n.Fetch(deadline(t), tt.history, tt.places); !errors.Is(err, tt.want) {
-			t.Errorf("%s: Fetch gave %q, %v", name, payloads(fetched), err)
+			t.Errorf("%s: Fetch gave %q, %v, want %v", name, payloads(fetched), err, tt.want)
 		}
 	}
 }

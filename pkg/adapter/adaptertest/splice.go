@@ -14,9 +14,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// The purpose of the whole contract: members that are repeatedly cut while others publish without
-// pause, and that splice what they missed from a replay and the feed. Each must get every event
-// that is for it, once, in order.
+// The purpose of the whole contract: members are repeatedly cut while others publish without
+// pause, and splice the missed events from a replay and the feed. Each member must get every
+// event that is for it, once and in order.
 func replayAndFeedMeet(t *testing.T, newCluster Maker) {
 	const publishers, members, cuts = 3, 3, 25
 	c := newCluster(t, Options{BacklogLimit: 1_000_000})
@@ -103,8 +103,8 @@ type member struct {
 	log    []byte
 }
 
-// live is one connection of the member: it recovers what was missed, joins one more room if there
-// is one, gets some events, and is cut. Its node continues to read, and drops the events.
+// live is one connection of the member: it recovers the missed events, joins one more room if
+// there is one, gets some events, and is cut. Its node continues to read, and drops the events.
 func (m *member) live(ctx context.Context, all []rooms.Room) error {
 	var in []rooms.Room
 	for r := range m.joined {

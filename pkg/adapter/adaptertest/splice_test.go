@@ -8,9 +8,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A member may get an event before its publisher hears that it is published. The
-// last such events count, too.
-func TestPublishersMayHearLate(t *testing.T) {
+// A member may get an event before its publisher gets the receipt. The last such events
+// count, too.
+func TestEventsMayPrecedeTheirReceipts(t *testing.T) {
 	replayAndFeedMeet(t, func(_ *testing.T, o Options) Cluster {
 		return mutantCluster{adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: o.BacklogLimit, BacklogTTL: o.BacklogTTL}), func(n *mutantNode) {
 			n.publish = func(ctx context.Context, e adapter.Event) (adapter.Receipt, error) {

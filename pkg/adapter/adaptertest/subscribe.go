@@ -12,10 +12,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A join position covers what was published before, also in a room that the node has been
-// subscribed to for long and whose feed it has not read, and in other rooms, whose partition may be
-// another one; and nothing later.
-func joinPositionsDivideBeforeFromAfter(t *testing.T, newCluster Maker) {
+// A join position covers the events published before it, and nothing later. That includes a room
+// that the node has been subscribed to for long and whose feed it has not read, and other rooms,
+// which may be in another partition.
+func joinPositionsSeparateEarlierFromLaterEvents(t *testing.T, newCluster Maker) {
 	a, b := two(t, newCluster, Options{})
 	r := room("r")
 	for i := range 40 {
@@ -35,7 +35,7 @@ func joinPositionsDivideBeforeFromAfter(t *testing.T, newCluster Maker) {
 	}
 }
 
-// While others publish without pause, a node subscribes: it must receive everything after its join
+// A node that subscribes while others publish without pause must receive everything after its join
 // position.
 func nothingIsMissedAfterSubscribe(t *testing.T, newCluster Maker) {
 	const publishers, rounds = 3, 10
@@ -81,7 +81,7 @@ func nothingIsMissedAfterSubscribe(t *testing.T, newCluster Maker) {
 			}
 		}
 		if !slices.Equal(got, want) {
-			t.Fatalf("round %d: after its join at %v the node heard %d events, of %d", round, joined, len(got), len(want))
+			t.Fatalf("round %d: after its join at %v the node got %d events, want %d", round, joined, len(got), len(want))
 		}
 	}
 }
@@ -123,7 +123,7 @@ func aRoomCanBeLeftAndJoinedAgain(t *testing.T, newCluster Maker) {
 		end := a.publish(event(fmt.Sprint(i), r))
 		heard := slices.DeleteFunc(b.upTo(end), func(e adapter.Event) bool { return joined.Covers(e.Position) })
 		if got := payloads(heard); !slices.Equal(got, []string{fmt.Sprint(i)}) {
-			t.Fatalf("round %d: heard %q", i, got)
+			t.Fatalf("round %d: got %q", i, got)
 		}
 		b.Unsubscribe(r)
 		a.publish(event("while away", r))
@@ -135,19 +135,19 @@ func aFailedSubscribeLeavesNothing(t *testing.T, newCluster Maker) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := n.Subscribe(ended, room("r"), room("s")); !errors.Is(err, context.Canceled) {
-		t.Errorf("Subscribe with an ended context: %v", err)
+		t.Errorf("Subscribe with an ended context: %v, want context.Canceled", err)
 	}
 	eventuallyUnheard(n, room("r"))
 	eventuallyUnheard(n, room("s"))
 }
 
-func everyNodeHearsNodes(t *testing.T, newCluster Maker) {
+func nodeRoomReachesEveryNode(t *testing.T, newCluster Maker) {
 	nodes := join(t, newCluster(t, Options{}), "a", "b", "c")
 	nodes[1].publish(event("all", rooms.InNodes()))
 	for _, n := range nodes {
 		n.expect("all")
 	}
-	// Subscribing it as well changes nothing.
+	// An additional subscription to the room changes nothing.
 	nodes[0].subscribe(rooms.InNodes())
 	nodes[0].Unsubscribe(rooms.InNodes())
 	expectNothingElse(nodes...)

@@ -15,7 +15,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// forge publishes a message as no node does.
+// forge publishes a message that no node would publish.
 func forge(t *testing.T, server *redistest.Server, channel, message string) {
 	t.Helper()
 	if n, err := server.Client().Publish(t.Context(), channel, message).Result(); n == 0 || err != nil {
@@ -23,8 +23,8 @@ func forge(t *testing.T, server *redistest.Server, channel, message string) {
 	}
 }
 
-// A message whose position is ahead of the clock is refused, on each channel of a
-// history. What follows is delivered, and nobody is cut.
+// A message whose position is ahead of the clock is refused, on each channel of a history.
+// Later events are delivered, and no client is cut.
 func TestMessageAheadOfTheClockIsRefused(t *testing.T) {
 	for _, ms := range []string{"99999999999999-0", "18446744073709551615-18446744073709551615"} {
 		t.Run(ms, func(t *testing.T) {
@@ -50,14 +50,14 @@ func TestMessageAheadOfTheClockIsRefused(t *testing.T) {
 				eventually(t, "the message is refused", func() bool { return a.Stats().Ahead == uint64(i)+1 })
 			}
 			if got := a.Stats(); a.Ready() != nil || got.Losses+got.Gaps+got.Generations+got.Epochs > 0 {
-				t.Errorf("%v, %+v", a.Ready(), got)
+				t.Errorf("got %+v, ready: %v, want no loss, and ready", got, a.Ready())
 			}
 		})
 	}
 }
 
-// A clock that is really ahead, as that of another host, costs a look at it: stored and
-// volatile events come, all of them and in order.
+// A clock that is really ahead, as that of another host, costs one read: all stored and
+// volatile events arrive in order.
 func TestClockThatJumps(t *testing.T) {
 	const n = 200
 	server := redistest.Start(t)
@@ -80,7 +80,7 @@ func TestClockThatJumps(t *testing.T) {
 		}
 	}
 	if got := a.Stats(); got.Ahead+got.Losses+got.Gaps+got.Generations+got.Epochs > 0 {
-		t.Errorf("%+v", got)
+		t.Errorf("got %+v, want no loss", got)
 	}
 }
 
@@ -108,12 +108,12 @@ func TestManyMessagesAheadOfTheClock(t *testing.T) {
 		expect(t, a, fmt.Sprint(i))
 	}
 	if got := a.Stats(); got.Losses+got.Epochs > 0 {
-		t.Errorf("%+v", got)
+		t.Errorf("got %+v, want no loss", got)
 	}
 }
 
-// A message that is ahead of the clock by less than is noticed at once is noticed when it
-// makes the feed drop what follows, and the loss is reported.
+// A message slightly ahead of the clock is accepted at first. When it makes the feed drop a
+// later message, the loss is reported.
 func TestMessageSlightlyAheadIsALoss(t *testing.T) {
 	server := redistest.Start(t)
 	a, b := start(t, server.URL(), "a", Options{ProbeInterval: 100 * time.Millisecond}), start(t, server.URL(), "b", Options{})
@@ -142,7 +142,7 @@ func TestMessageSlightlyAheadIsALoss(t *testing.T) {
 	}
 }
 
-// Announcements of a new history start one search at a time, however many there are.
+// Many announcements of a new history start one search at a time.
 func TestAnnouncementsShareSearches(t *testing.T) {
 	const n = 20_000
 	server := redistest.Start(t)
@@ -162,15 +162,15 @@ func TestAnnouncementsShareSearches(t *testing.T) {
 	publish(t, a, event("after them", room("r")))
 	expect(t, a, "after them")
 	if most = max(most, runtime.NumGoroutine()); most > before+20 {
-		t.Errorf("%d goroutines, and %d before", most, before)
+		t.Errorf("got %d goroutines, and %d before, want at most %d", most, before, before+20)
 	}
 	if got := a.Stats(); got.Epochs > 0 || a.Ready() != nil {
-		t.Errorf("%+v, %v", got, a.Ready())
+		t.Errorf("got %+v, ready: %v, want the same history, and ready", got, a.Ready())
 	}
 }
 
-// What other programs send is counted, and sampled in the log.
-func TestStrangeMessagesAreSampledInTheLog(t *testing.T) {
+// Malformed messages of other programs are counted, and sampled in the log.
+func TestMalformedMessagesAreSampledInTheLog(t *testing.T) {
 	const n = 2000
 	server := redistest.Start(t)
 	core, logs := observer.New(zap.WarnLevel)

@@ -15,8 +15,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
-// attempts retries a call until it is known to have been executed once, or not to be executed, or
-// its time is over.
+// attempts retries a call until it is known to have been executed once or never, or its time is
+// over.
 func (p *partition) attempts(c *call) error {
 	ctx, cancel := p.bounded(p.ctx)
 	defer cancel()
@@ -67,7 +67,7 @@ func (p *partition) attempts(c *call) error {
 	}
 }
 
-// step does what a call needs next.
+// step takes the next action of a call.
 func (p *partition) step(ctx context.Context, l *link, c *call) error {
 	switch c.state {
 	case callBehind, callDoubtful:
@@ -101,7 +101,7 @@ func (p *partition) renewFor(ctx context.Context, c *call) {
 	}
 }
 
-// bury makes sure that no further call that was sent on the abandoned connection is executed:
+// bury makes sure that no call sent on the abandoned connection is executed from now on:
 // neither a second time, nor after later calls.
 func (p *partition) bury(ctx context.Context, l *link) error {
 	if err := l.kill(ctx, *p.abandoned); err != nil {
@@ -112,8 +112,8 @@ func (p *partition) bury(ctx context.Context, l *link) error {
 }
 
 // find searches the clock for a call without an answer, and answers it if it is there, or else
-// returns errAbsent. The call can't be executed any more. If it had been sent to another server,
-// then what that server did and did not replicate is not part of this history.
+// returns errAbsent. The call can no longer be executed. If it was sent to another server,
+// writes that the server did not replicate are not part of this history.
 func (p *partition) find(ctx context.Context, l *link, c *call) error {
 	p.stats.retries.Add(1)
 	const page = 1000

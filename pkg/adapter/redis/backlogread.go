@@ -14,8 +14,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Limits of what a read of backlogs moves in one call, and of the total payloads and entries that
-// it holds for several requesters.
+// Limits of the bytes that a read of backlogs moves in one call, and of the total payloads and
+// entries that it holds for several requesters.
 const (
 	readBytes     = 1 << 20
 	sharedBytes   = 16 << 20
@@ -28,12 +28,12 @@ var missedSource string
 var missedScript = goredis.NewScript(missedSource)
 
 // readBacklogs reads rooms, each up to one entry more than can be replayed, and then checks that
-// the server is still the primary and that the histories exist. What was read before an error is
-// returned with it.
+// the server is still the primary and that the histories exist. Backlogs read before an error
+// are returned with it.
 //
 // If there are large events it reads in parts, so that Redis does not delay other clients and
-// little is held that is not returned. If a backlog is trimmed between two parts, more entries than
-// can be replayed follow the gap, because trimming leaves more.
+// little memory holds data that is not returned. If a backlog is trimmed between two parts, more
+// entries than can be replayed follow the gap, because trimming leaves more.
 func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, from map[backlogID]adapter.Position) (*reading, error) {
 	found := &reading{rooms: make(map[backlogID]*backlog, len(from)), clocks: make(map[string]bool, 1)}
 	unread := make([]*backlog, 0, len(from))
@@ -84,12 +84,12 @@ func (p *partition) readBacklogs(ctx context.Context, batch []*backlogRequest, f
 	return found, nil
 }
 
-// A piece is what one call has read of backlogs: of all of them with XRANGE, or of the first ones
-// with the script.
+// A piece is the result of one call that reads backlogs: parts of all of them with XRANGE, or of
+// the first ones with the script.
 type piece struct {
 	ranges []*goredis.XMessageSliceCmd
 	lists  []any      // of ids and events, or errors
-	rest   []*backlog // those of which there is more
+	rest   []*backlog // backlogs with more entries
 }
 
 // The number of entries of each backlog that are read at first, because few have more; and the

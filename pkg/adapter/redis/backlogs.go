@@ -31,14 +31,15 @@ type backlogRequest struct {
 	kept  listings      // of the requester; nil if none are
 }
 
-// A sharedRequest is one that is not alone.
+// A sharedRequest is a request whose read is shared with others.
 type sharedRequest = batch.Request[*backlogRequest, map[backlogID]*backlog]
 
 // A backlogID is the history and the name of the room of a backlog. Its key in Redis is built from
 // these once for each read, because names can be long and rooms many.
 type backlogID struct{ epoch, name string }
 
-// A backlog is what was read of one room. Its events are shared and must not be changed.
+// A backlog is the part of one room's backlog that was read. Its events are shared and must
+// not be changed.
 type backlog struct {
 	key    string           // in Redis
 	after  adapter.Position // it was read after this position
@@ -46,9 +47,9 @@ type backlog struct {
 	to     []rooms.Room     // its room
 	whole  bool             // read up to its end: no more than the limit
 	events []*adapter.Event
-	listed []*adapter.Event // those whose lists are still to be read
+	listed []*adapter.Event // events whose lists are still to be read
 	bytes  int              // that Redis has sent
-	wanted int              // the sum of what its requests miss
+	wanted int              // the sum of the entries that its requests miss
 	broken []broken         // events that could not be decoded, in order
 	failed error            // the key does not hold a stream
 }
@@ -59,9 +60,9 @@ type broken struct {
 	err error
 }
 
-// ask executes a request, beside others unless it is to be alone, and waits for its answer. Events
-// whose payloads are not held come without them. With more than its most entries, or with too large
-// lists beside them, it fails with errManyEntries.
+// ask executes a request, together with others unless it must be alone, and waits for its answer.
+// Events whose payloads are not held come without them. If there are more than r.most entries, or
+// their lists are too large, ask fails with errManyEntries.
 func (p *partition) ask(ctx context.Context, r *backlogRequest) (found map[backlogID]*backlog, err error) {
 	r.ctx = ctx
 	if r.alone { // other requests must neither wait for all of it nor hold it
@@ -188,7 +189,7 @@ func (r *reading) share(of *backlogRequest) int {
 	return bytes
 }
 
-// weigh notes how much of each room its requests miss.
+// weigh records how many entries of each room its requests miss.
 func (r *reading) weigh(batch []*backlogRequest) {
 	for _, of := range batch {
 		for _, name := range of.names {
@@ -199,7 +200,8 @@ func (r *reading) weigh(batch []*backlogRequest) {
 	}
 }
 
-// missing returns how many entries of the room a request misses, and one for the room.
+// missing returns the number of entries of the room that a request misses, plus one for the
+// room.
 func (b *backlog) missing(of *backlogRequest, name string) int {
 	return 1 + len(b.behind(of.after[name]))
 }
@@ -214,7 +216,7 @@ const manyEntries = 8 << 10
 
 var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
 
-// entriesOf returns the number of entries in a request's part of what was read.
+// entriesOf returns the number of entries read that belong to a request.
 func (r *reading) entriesOf(of *backlogRequest) (n int) {
 	for _, name := range of.names {
 		after := of.after[name]
@@ -247,8 +249,8 @@ func (b *backlog) behind(after adapter.Position) []*adapter.Event {
 	return b.events[first:]
 }
 
-// missedBy returns the events after a position and up to another, and whether this read can
-// determine them: a shared one may begin so much earlier that it does not show how many there are.
+// missedBy returns the events after a position and up to another, and whether this read determines
+// them. A shared read may begin so much earlier that it ends before the last of them.
 func (b *backlog) missedBy(after, upTo adapter.Position, limit int) (events []*adapter.Event, known bool, err error) {
 	events = b.behind(after)
 	switch {

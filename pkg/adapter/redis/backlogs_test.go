@@ -26,7 +26,7 @@ import (
 
 func ms(n uint64) adapter.Position { return adapter.Position{Ms: n} }
 
-// One read serves readers at different positions, each by its own count.
+// One read serves requesters at different positions, each with its own limit.
 func TestSharedBacklog(t *testing.T) {
 	const limit = 5
 	backlogOf := func(after uint64, events ...uint64) *backlog {
@@ -75,9 +75,9 @@ func TestSharedBacklog(t *testing.T) {
 	}
 }
 
-// What waits goes into one pipeline: a room once, from the smallest position; and
-// not what nobody waits for any more.
-func TestReadsThatWaitAreOne(t *testing.T) {
+// Waiting requests share one pipeline: it reads a room once, from the smallest position,
+// and skips requests that are no longer awaited.
+func TestQueuedReadsAreMerged(t *testing.T) {
 	owner, end := context.WithCancel(t.Context())
 	q := batch.New[*backlogRequest, map[backlogID]*backlog](owner, batch.Options{})
 	gone, leave := context.WithCancel(t.Context())
@@ -110,19 +110,19 @@ func TestReadsThatWaitAreOne(t *testing.T) {
 	})
 	want := origins{{"e", "a"}: ms(7), {"e", "b"}: ms(5), {"e", "c"}: ms(5)}
 	if requests[0] != 2 || !maps.Equal(read[0], want) {
-		t.Errorf("the first pipeline answers %d requests, from %v", requests[0], read[0])
+		t.Errorf("the first pipeline answers %d requests, from %v, want 2, %v", requests[0], read[0], want)
 	}
 	if requests[1] != 1 || len(read[1]) != readRooms {
-		t.Errorf("the second pipeline answers %d requests in %d rooms", requests[1], len(read[1]))
+		t.Errorf("the second pipeline answers %d requests in %d rooms, want 1, %d", requests[1], len(read[1]), readRooms)
 	}
 }
 
-// Many replay the same rooms at once, as when a node has died: each gets what it
-// missed, judged by its own position.
+// Many clients replay the same rooms concurrently, as after a node's death: each gets its
+// own missed events.
 func TestReplaysShareReads(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{BacklogLimit: 30})
-	const events, readers = 40, 400 // more than the limit, so the earliest are refused
+	const events, readers = 40, 400 // more than the limit, so requests from the earliest positions are refused
 	cursors := make([]adapter.Cursor, events)
 	for i := range cursors {
 		r, err := a.Publish(deadline(t), event(fmt.Sprint(i), room("shared")))
@@ -136,7 +136,7 @@ func TestReplaysShareReads(t *testing.T) {
 	for i := range readers {
 		all.Go(func() {
 			<-begin
-			first := i % events // the last that this one has seen
+			first := i % events // the last event that this requester has seen
 			next := first + 1
 			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("shared"): cursors[first]}, cursors[events-1], 0) {
 				if refused := events-1-first > 30; refused || err != nil {
@@ -152,7 +152,7 @@ func TestReplaysShareReads(t *testing.T) {
 				next++
 			}
 			if next != events {
-				t.Errorf("after event %d: %d was not replayed", first, next)
+				t.Errorf("after event %d: %d was not replayed, want %d", first, next, events)
 			}
 		})
 	}
@@ -160,8 +160,8 @@ func TestReplaysShareReads(t *testing.T) {
 	all.Wait()
 }
 
-// What does not fit in one call is read in several: every event comes, whatever the sizes,
-// with its payload or without.
+// Backlogs that do not fit in one call are read in several: every event arrives, with or
+// without its payload.
 func TestBacklogsAreReadInParts(t *testing.T) {
 	const limit = 60
 	server := redistest.Start(t)
@@ -178,7 +178,7 @@ func TestBacklogsAreReadInParts(t *testing.T) {
 		after[r] = begin
 		size := []int{10, 1000, 30_000, readBytes / 3}[random.IntN(4)]
 		if i%5 == 4 {
-			size = 1 + i // the last room has small ones only
+			size = 1 + i // the last room has small events only
 		}
 		data := fmt.Sprintf("%d %s", i, strings.Repeat("x", size))
 		if _, err := a.Publish(deadline(t), event(data, r)); err != nil {
@@ -227,7 +227,7 @@ func TestBacklogsAreReadInParts(t *testing.T) {
 	}
 }
 
-// Replays of many events are read one after the other, and small ones beside them.
+// Replays of many events are read one after the other, and small ones concurrently.
 func TestManyEvents(t *testing.T) {
 	const roomCount, limit = 60, 300 // more than manyEntries
 	server := redistest.Start(t)
@@ -269,7 +269,7 @@ func TestManyEvents(t *testing.T) {
 				n++
 			}
 			if n != limit+1 {
-				t.Errorf("%d events", n)
+				t.Errorf("got %d events, want %d", n, limit+1)
 			}
 		})
 		replays.Go(func() {
@@ -281,7 +281,7 @@ func TestManyEvents(t *testing.T) {
 				n++
 			}
 			if n != 1 {
-				t.Errorf("%d events", n)
+				t.Errorf("got %d events, want 1", n)
 			}
 		})
 	}
@@ -299,7 +299,7 @@ func TestManyEvents(t *testing.T) {
 	}()
 	for _, err := range a.Replay(ctx, after, end, 1000) {
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("with an ended context: %v", err)
+			t.Errorf("with an ended context: %v, want context.Canceled", err)
 		}
 	}
 	<-a.large
@@ -319,8 +319,9 @@ func netOutput(t *testing.T, server *redistest.Server) (n int) {
 	return n
 }
 
-// Redis sends the payloads that are held, and those of the copies of an event once. Of the
-// others it sends what decides for whom they are. What is read is reported.
+// Redis sends the payloads that are held, and that of an event's copies once. Of other
+// events it sends only the fields that determine the receivers. The bytes read are
+// reported.
 func TestPayloadsThatAreNotHeldAreNotRead(t *testing.T) {
 	const events, size, hold = 25, 8000, 64 << 10
 	server := redistest.Start(t)
@@ -378,18 +379,18 @@ func TestPayloadsThatAreNotHeldAreNotRead(t *testing.T) {
 		t.Errorf("Redis has sent %d bytes, want %d at most", sent, most)
 	}
 	if told < sent/2 || told > 2*sent {
-		t.Errorf("%d bytes are reported, %d were sent", told, sent)
+		t.Errorf("%d bytes are reported, %d were sent, want at least %d, at most %d", told, sent, sent/2, 2*sent)
 	}
 	reported.Store(0)
 	if _, err := a.Fetch(ctx, end, places); err != nil {
 		t.Fatal(err)
 	}
 	if got := reported.Load(); got < events*size || got > events*(size+200) {
-		t.Errorf("%d bytes are reported of %d fetched", got, events*size)
+		t.Errorf("%d bytes are reported of %d fetched, want at least %d, at most %d", got, events*size, events*size, events*(size+200))
 	}
 }
 
-// endsAfter is a context that ends once it has been looked at so often.
+// endsAfter is a context that ends after a number of calls of Err.
 type endsAfter struct {
 	context.Context
 	looks int
@@ -402,9 +403,9 @@ func (c *endsAfter) Err() error {
 	return nil
 }
 
-// A reading ends between two calls if nobody waits for it any more, or if there are more
-// entries than somebody may have. What was read is shared among those who have asked for it.
-func TestReadingsEnd(t *testing.T) {
+// A shared read ends between two calls if no requester waits any more, or if there are too
+// many entries. The bytes read are shared among the requesters.
+func TestSharedReadEndsWithItsCallers(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
 	p := a.partitions[0]
@@ -431,7 +432,7 @@ func TestReadingsEnd(t *testing.T) {
 	}
 	alone, r, err := read(t.Context(), 40, 1)
 	if err != nil || alone.entries() != 40 {
-		t.Fatalf("%d entries are read: %v", alone.entries(), err)
+		t.Fatalf("%d entries are read: %v, want 40", alone.entries(), err)
 	}
 	shared, _, err := read(t.Context(), 40, 4)
 	if one, part := alone.share(r), shared.share(r); err != nil || part < one/5 || part > one/4 {
@@ -464,7 +465,7 @@ func answered(t *testing.T, p *partition, requests ...*backlogRequest) (found []
 	var from origins
 	q.Serve(from.fits, func(all []*sharedRequest) {
 		if end(); len(all) != len(requests) {
-			t.Errorf("%d of %d requests are read together", len(all), len(requests))
+			t.Errorf("%d of %d requests are read together, want %d", len(all), len(requests), len(requests))
 		}
 		p.answerReads(all, from)
 	})
@@ -475,8 +476,8 @@ func answered(t *testing.T, p *partition, requests ...*backlogRequest) (found []
 	return found, errs
 }
 
-// Of requests that are read together each is judged by its own entries, and each is answered
-// if all of them together are too many.
+// Each of several requests that are read together is judged by its own entries, and each is
+// answered if all of them together have too many.
 func TestManyEntriesTogether(t *testing.T) {
 	const requests, roomsOfEach = 16, readRooms / 16
 	server := redistest.Start(t)
@@ -516,7 +517,7 @@ func TestManyEntriesTogether(t *testing.T) {
 	}
 }
 
-// listed is an event whose lists, of about 200 kB, are stored apart.
+// listed is an event whose lists, of about 200 kB, are stored separately.
 func listed(data string, to ...rooms.Room) adapter.Event {
 	e := event(data, to...)
 	for i := range 1000 {
@@ -525,9 +526,8 @@ func listed(data string, to ...rooms.Room) adapter.Event {
 	return e
 }
 
-// Lists that are too large refuse the request that they are for, and no other: neither of
-// those that are read together, nor of the rooms of a catch-up. They are charged also if the
-// reading ends because of them.
+// Lists that are too large fail only their own request: no other request of the same read,
+// and no other room of a catch-up. They are charged even if the read ends because of them.
 func TestLargeListsRefuseNobodyElse(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
@@ -549,7 +549,7 @@ func TestLargeListsRefuseNobodyElse(t *testing.T) {
 		t.Errorf("the request with large lists: %v, the other: %v", errs[0], errs[1])
 	}
 	if charged < 2<<20 { // it was read with the other and alone
-		t.Errorf("%d bytes are charged", charged)
+		t.Errorf("%d bytes are charged, want at least %d", charged, 2<<20)
 	}
 	for r, want := range map[rooms.Room]error{loud: adapter.ErrTooMany, quiet: nil} {
 		var got error
@@ -565,7 +565,7 @@ func TestLargeListsRefuseNobodyElse(t *testing.T) {
 	expect(t, a, "quiet")
 }
 
-// A copy of an event that could not be decoded is not decodable for the same reason.
+// A copy of an undecodable event is undecodable for the same reason.
 func TestCopiesOfNewerEvents(t *testing.T) {
 	if d := (decoded{err: adapter.ErrNewerVersion}).in(&backlog{}); !errors.Is(d.err, adapter.ErrNewerVersion) {
 		t.Error(d.err)
@@ -575,8 +575,8 @@ func TestCopiesOfNewerEvents(t *testing.T) {
 	}
 }
 
-// The script does not read many entries at a time where the node knows of large ones, as
-// these can follow many small ones.
+// The script reads few entries at a time if the node knows large ones, because these can
+// follow many small ones.
 func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	const small, large, size = 84, 40, readBytes / 2
 	server := redistest.Start(t)
@@ -612,8 +612,8 @@ func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	}
 }
 
-// An entry that lists millions of rooms or attachments is malformed. Redis must not go through all of
-// them, and sends only what says so.
+// An entry that lists millions of rooms or attachments is malformed. Redis must not iterate over all
+// of them, and sends only their number.
 func TestTheScriptDoesNotCountForever(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -635,7 +635,7 @@ func TestTheScriptDoesNotCountForever(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := scriptTime(t, server) - before; took > n/20 {
-			t.Errorf("%s: Redis took %d µs, as if it had counted them", name, took)
+			t.Errorf("%s: Redis took %d µs, as if it had counted them, want at most %d", name, took, n/20)
 		}
 		list, _ := reply[1].([]any)
 		if got := fmt.Sprint(list); got != fmt.Sprintf("[1-1 [%s %d]]", entry[:4], len(entry)) {

@@ -44,8 +44,8 @@ func benchRooms(n int) []rooms.Room {
 	return list
 }
 
-// BenchmarkPublish is one event to one of 500 rooms that nobody hears, so that
-// what is counted is publishing alone.
+// BenchmarkPublish is one event to one of 500 rooms without subscribers, so that only
+// publishing is measured.
 func BenchmarkPublish(b *testing.B) {
 	for _, publishers := range []int{1, 64} {
 		b.Run(fmt.Sprint(publishers, " at once"), func(b *testing.B) {
@@ -73,8 +73,8 @@ func publishAll(b *testing.B, a *Adapter, list []rooms.Room, publishers, n int) 
 	all.Wait()
 }
 
-// BenchmarkReceive is one event as the subscriber's connection has brought it, up
-// to what Next returns.
+// BenchmarkReceive is one event from its arrival on the subscriber's connection to the
+// return of Next.
 func BenchmarkReceive(b *testing.B) {
 	a := benchNode(b)
 	p := a.partitions[0]
@@ -98,8 +98,8 @@ func BenchmarkReceive(b *testing.B) {
 	}
 }
 
-// BenchmarkReplay is what a recovery asks of the adapter: two looks at the clock,
-// and the backlogs of its rooms with 20 missed events in one of them.
+// BenchmarkReplay makes the adapter calls of a recovery: two reads of the clock, and reads
+// of the backlogs of its rooms with 20 missed events in one of them.
 func BenchmarkReplay(b *testing.B) {
 	for _, clients := range []int{1, 64} {
 		b.Run(fmt.Sprint(clients, " at once"), func(b *testing.B) {
@@ -150,7 +150,7 @@ func replayOne(ctx context.Context, a *Adapter, room rooms.Room, i int, from ada
 	return nil
 }
 
-// What a recovery with many rooms asks of the adapter.
+// The adapter calls of a recovery with many rooms.
 func BenchmarkManyRooms(b *testing.B) {
 	a := benchNode(b)
 	var list []rooms.Room

@@ -6,28 +6,28 @@ import (
 	"strings"
 )
 
-// A callState is what is known of a call's attempts, which determines what it needs next.
+// A callState summarizes the knowledge of a call's attempts. It determines the next action.
 type callState uint8
 
 const (
 	callBehind   callState = iota // unsent, and an earlier call may still be executed: end its connection
 	callUnsent                    // no attempt may have been executed: send it
 	callDoubtful                  // the last attempt may still be executed: end its connection
-	callBuried                    // the last attempt may have been executed, and can't be any more: search for it
+	callBuried                    // the last attempt may have been executed, and no longer can be: search for it
 	callAbsent                    // no attempt is part of the history: send it again
 	callSettled                   // it was executed once, and its callers know
 	callRejected                  // no attempt was executed, and none will be
 	callFailed                    // an attempt may have been executed, or a part of it
 )
 
-// unsent reports whether certainly no attempt was executed. A call that is absent from the history
-// may have been executed in another one.
+// unsent reports whether it is certain that no attempt was executed. A call that is absent from
+// the history may have been executed in another one.
 func (s callState) unsent() bool { return s == callBehind || s == callUnsent || s == callRejected }
 
-// final reports whether a call needs nothing any more.
+// final reports whether a call needs no further action.
 func (s callState) final() bool { return s >= callSettled }
 
-// A result is how a step of a call has ended: ending a connection, searching, or sending.
+// A result is the outcome of a step of a call: ending a connection, searching, or sending.
 type result uint8
 
 const (
@@ -41,7 +41,7 @@ const (
 	resultSilent           // no reply: it may have been executed, or may still be
 )
 
-// An action is what the publisher does between two steps of a call.
+// An action of the publisher comes between two steps of a call.
 type action uint8
 
 const (
@@ -52,7 +52,7 @@ const (
 	actionRenew          // search for the current history
 )
 
-// after returns the state of a call after a step, and what to do.
+// after returns the state of a call after a step, and the next action.
 func (s callState) after(r result) (callState, action) {
 	switch {
 	case s.final(), r == resultUnlinked:
@@ -114,10 +114,10 @@ func elsewhere(err error) bool {
 }
 
 // refused reports whether a reply says that a script was ended before it changed anything: after
-// other errors of a script, a part of it may have been executed. The key of the wrong type is the
-// clock, which is written first, because those of rooms fail alone. The right to run a script at
-// all is checked first; the rights to run its commands are not, and that error begins with other
-// words.
+// other errors of a script, a part of it may have been executed. A key of the wrong type can only
+// be the clock, which is written first, because the keys of rooms fail alone. The right to run a
+// script at all is checked first; the rights to run its commands are not, and that error begins
+// with other words.
 func refused(err error) bool {
 	return says(err, "OOM", "NOREPLICAS", "MISCONF", "WRONGTYPE") || strings.HasPrefix(err.Error(), "NOPERM")
 }

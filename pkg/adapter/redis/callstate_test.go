@@ -63,7 +63,7 @@ func TestCallStates(t *testing.T) {
 			resultDone:      {callSettled, actionNone},
 			resultAbsent:    failed,
 			resultUnlinked:  keep(callAbsent, actionNone),
-			resultNoClock:   {callFailed, actionRenew},   // the lost history may have had it
+			resultNoClock:   {callFailed, actionRenew},   // the lost history may have contained it
 			resultElsewhere: {callBuried, actionRetreat}, // it is searched for on the next server as well
 			resultRefused:   failed,
 			resultError:     failed,
@@ -89,12 +89,12 @@ func TestCallStates(t *testing.T) {
 	}
 }
 
-// What holds for every sequence of steps, from either state in which a call begins.
+// Invariants of every sequence of steps, from either initial state of a call.
 func TestCallStatesAreSafe(t *testing.T) {
 	type at struct {
 		state  callState
 		sent   bool // an attempt may have been executed
-		alive  bool // and may still be: it, or the one of an earlier call
+		alive  bool // and may still be: this attempt, or that of an earlier call
 		looked bool // the server that comes next does not have the last attempt
 	}
 	seen := make(map[at]bool)

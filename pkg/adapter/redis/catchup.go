@@ -58,8 +58,9 @@ var errForked = errors.New("adapter/redis: the history lacks events that this no
 // testEndFixed is called, in tests, once a catch-up has fixed its end.
 var testEndFixed func(*partition)
 
-// catchUp reads what the feed has missed. Only the single reads have a deadline: there may be more than
-// the line carries in that time, and the next attempt would have to read as much again.
+// catchUp reads the events that the feed has missed. Each single read has a deadline, but the catch-up
+// has none: it may read more than the connection carries in that time, and the next attempt would read
+// as much again.
 func (g *generation) catchUp() error {
 	p, ctx := g.p, g.ctx
 	var memory []feed.Entry

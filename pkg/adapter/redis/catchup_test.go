@@ -41,7 +41,7 @@ func crowd(t *testing.T, a *Adapter, n int, to []rooms.Room) map[adapter.Positio
 	return at
 }
 
-// expectAll reads events until all are there, each once, in order.
+// expectAll reads events until all have arrived, each once and in order.
 func expectAll(t *testing.T, a *Adapter, want map[adapter.Position]string) {
 	t.Helper()
 	ctx := deadline(t)
@@ -80,7 +80,7 @@ func TestCutSubscriberMissesNothing(t *testing.T) {
 	t.Logf("%d rooms caught up in %v", all, time.Since(began))
 	expectAll(t, a, want)
 	if s := a.Stats(); s.Losses > 0 || s.Epochs > 0 || s.Generations == 0 {
-		t.Errorf("%+v", s)
+		t.Errorf("got %+v, want catch-ups and no loss", s)
 	}
 	publish(t, b, event("live", list[0]))
 	expect(t, a, "live")
@@ -102,19 +102,19 @@ func TestDeafSubscriberIsNoticed(t *testing.T) {
 		publish(t, b, event("missed", room("r")))
 		eventually(t, "the connection is given up", func() bool { return a.Stats().Generations > before })
 		quickest = min(quickest, time.Since(began))
-		relay.cut(subscriber) // what is in the hole does not come late
+		relay.cut(subscriber) // data in the black hole does not arrive late
 		fill()
 		expect(t, a, "missed")
 		eventually(t, "the feed is live", func() bool { return a.Ready() == nil })
 	}
-	// The machine may be busy, but hardly three times.
+	// The machine may be busy once or twice.
 	if most := 3*probing + probing/2; quickest > most {
-		t.Errorf("it took %v or more, with probes every %v", quickest, probing)
+		t.Errorf("it took %v or more, with probes every %v, want at most %v", quickest, probing, most)
 	}
 }
 
-// The hole in the rule for join positions that a model of this has had: a room
-// without a member is joined while its node catches up.
+// A gap in the rule for join positions that a model once had: a room without a member is
+// joined while its node catches up.
 func TestJoinDuringCatchUp(t *testing.T) {
 	var armed atomic.Bool
 	fixed, release := make(chan struct{}), make(chan struct{})
@@ -157,7 +157,7 @@ func TestJoinDuringCatchUp(t *testing.T) {
 	expect(t, a, "141")
 }
 
-// Until all that was heard is subscribed again, nothing is released.
+// Nothing is released until all channels are subscribed again.
 func TestCatchUpWaitsForItsRooms(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
@@ -182,8 +182,8 @@ func TestCatchUpWaitsForItsRooms(t *testing.T) {
 	expect(t, a, "between")
 }
 
-// A node that does not take its events has them later, or is told, and does not
-// keep them meanwhile.
+// A node that does not read its events gets them later, or gets a loss, and does not hold
+// them meanwhile.
 func TestFeedOverflow(t *testing.T) {
 	for name, limit := range map[string]int{"Repaired": 100_000, "Lost": 10} {
 		t.Run(name, func(t *testing.T) {
@@ -199,8 +199,8 @@ func TestFeedOverflow(t *testing.T) {
 				expectAll(t, a, want)
 			} else {
 				before := expectLoss(t, a)
-				if len(before) < feedItems-100 { // probes take places as well
-					t.Errorf("the loss is said after %d events of %d", len(before), n)
+				if len(before) < feedItems-100 { // probes take space as well
+					t.Errorf("the loss is said after %d events of %d, want at least %d", len(before), n, feedItems-100)
 				}
 			}
 			end := publish(t, b, event("end", r))
@@ -214,9 +214,9 @@ func TestFeedOverflow(t *testing.T) {
 	}
 }
 
-// Backlogs are longer than the limit, or a replay of a trimmed one would look
-// whole.
-func TestTrimmedIsNotWhole(t *testing.T) {
+// Backlogs are longer than the limit, because otherwise a replay of a trimmed one would
+// look complete.
+func TestReplayOfATrimmedBacklogFails(t *testing.T) {
 	const limit = 10
 	server := redistest.Start(t, "stream-node-max-entries 1") // so trimming is exact
 	a := start(t, server.URL(), "a", Options{BacklogLimit: limit})
@@ -242,8 +242,8 @@ func TestTrimmedIsNotWhole(t *testing.T) {
 	}
 }
 
-// When Redis has lost everything, a replay does not take the rooms for empty, even
-// before the node has noticed: it reads the history's clock behind the rooms.
+// When Redis has lost everything, a replay does not consider the rooms empty, even before
+// the node has detected the loss: it reads the history's clock after the rooms.
 func TestReplayOfALostHistory(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Minute})
@@ -262,9 +262,9 @@ func TestReplayOfALostHistory(t *testing.T) {
 	t.Error("the replay is empty, want ErrHistoryLost")
 }
 
-// A backlog that expired while its room's events were missed looks like one to
-// which nothing was added. How much time has passed is Redis' own time: the clock
-// tells it only where something is published meanwhile, as by frequent probes.
+// A backlog that expired while its room's events were missed looks like one without new
+// events. The passed time is measured by Redis' own time, because the clock's entries show
+// it only if events or probes are published meanwhile.
 func TestGapOlderThanBacklogsIsALoss(t *testing.T) {
 	for _, probing := range []time.Duration{50 * time.Millisecond, time.Minute} {
 		t.Run(fmt.Sprint("probes every ", probing), func(t *testing.T) {
@@ -289,8 +289,8 @@ func TestGapOlderThanBacklogsIsALoss(t *testing.T) {
 	}
 }
 
-// An event that can't be decoded and arrives while its node catches up, after what
-// the catch-up reads, is a gap in its room.
+// An undecodable event that arrives during a catch-up, after the events that the catch-up
+// reads, is a gap in its room.
 func TestUndecodableDuringCatchUp(t *testing.T) {
 	var armed atomic.Bool
 	fixed, release := make(chan struct{}), make(chan struct{})

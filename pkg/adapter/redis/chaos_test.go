@@ -18,11 +18,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Continuity: events to several rooms by several publishers, members that join,
-// leave, are cut and come back on any node, while faults strike at random. Each
-// member gets every event that is for it, once, in order, unless it is told of a
-// loss; and it is told of none that Redis has not suffered. REJOIN_CHAOS=10m makes
-// it longer.
+// Continuity: several publishers send events to several rooms, and members join, leave, are
+// cut and reconnect on any node, while random faults are injected. Each member gets every
+// event that is for it, once and in order, unless a loss is reported to it; and no loss is
+// reported that Redis has not suffered. REJOIN_CHAOS=10m makes it longer.
 func TestContinuity(t *testing.T) {
 	t.Run("NothingIsLost", func(t *testing.T) { continuity(t, false) })
 	t.Run("HistoryIsLost", func(t *testing.T) { continuity(t, true) })
@@ -30,8 +29,8 @@ func TestContinuity(t *testing.T) {
 	t.Run("HistoryIsLostWithoutKills", func(t *testing.T) { continuity(t, true, withoutKills...) })
 }
 
-// withoutKills gives nodes a server that is like ways["Anonymous"] to them, while
-// the test can still break connections.
+// withoutKills gives nodes a server that behaves like ways["Anonymous"] for them, while the
+// test can still break connections.
 var withoutKills = []string{
 	"user default on nopass ~* &* +@all -client|kill -client|id -role -info",
 	"user tester on nopass ~* &* +@all",
@@ -43,25 +42,25 @@ const chaosNodes, chaosPublishers, chaosMembers, chaosRooms = 3, 4, 12, 6
 type world struct {
 	t        *testing.T
 	server   *redistest.Server
-	user     string // that may break connections; "" is the default user
+	user     string // user that may break connections; "" is the default user
 	stations []*station
 	rooms    []rooms.Room
 
 	mu     sync.Mutex
 	sent   map[string]*sending
-	losses []uint64 // when Redis forgot, in milliseconds: what was earlier was kept
+	losses []uint64 // when Redis lost data, in milliseconds: earlier data was kept
 
 	heard, recoveries atomic.Int64 // of all members
 }
 
-// enough reports whether there was what can prove something.
+// enough reports whether enough has happened to make the test meaningful.
 func (w *world) enough() bool {
 	return w.recoveries.Load() >= 5*chaosMembers && w.heard.Load() >= 10*chaosMembers
 }
 
-// sending is what became of an event.
+// sending is the outcome of publishing an event.
 type sending struct {
-	adapter.Event       // its cursor is zero if that is not known
+	adapter.Event       // its cursor is zero if unknown
 	outcome       error // nil: acknowledged
 }
 
@@ -150,8 +149,8 @@ func (w *world) publish(ctx context.Context, p int, rng *rand.Rand) {
 	}
 }
 
-// faults strikes up to a time, and on a busy machine until there was enough, and then
-// mends everything.
+// faults injects faults up to a time, on a busy machine until there were enough, and then
+// ends all of them.
 func (w *world) faults(ctx context.Context, until time.Time, rng *rand.Rand, lossy bool) {
 	redis := w.server.Client()
 	if w.user != "" {
@@ -213,7 +212,7 @@ func (w *world) faults(ctx context.Context, until time.Time, rng *rand.Rand, los
 	}
 }
 
-// judge compares what members got with what was sent.
+// judge compares the events that members got with those that were sent.
 func (w *world) judge(members []*roamer, lossy bool) {
 	told := 0
 	for i, m := range members {
@@ -235,7 +234,7 @@ func (w *world) judge(members []*roamer, lossy bool) {
 	}
 }
 
-// verdict is about one stint: from a first join up to a loss, or the end.
+// verdict checks one stint of a member: from a first join up to a loss, or the end.
 func (w *world) verdict(s *stint) error {
 	got := make(map[string]bool)
 	numbers := make(map[int]int)
@@ -258,7 +257,7 @@ func (w *world) verdict(s *stint) error {
 		}
 		got[string(e.Data)], last, numbers[p] = true, e.Position, n
 	}
-	// Who is told of a loss may have missed what was sent since it happened.
+	// A member that got a loss may have missed events sent since the loss happened.
 	horizon := adapter.Position{Ms: 1 << 60}
 	if s.lost != nil {
 		for _, at := range w.losses {

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// It sleeps for a second before it sees that its pool is closed.
+	// It sleeps for a second before it detects that its pool is closed.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/go-redis/v9/internal/pool.(*ConnPool).tryDial"))
 }
 
@@ -25,7 +25,7 @@ func TestContract(t *testing.T) {
 	contract(t, server.URL(), Options{}, func() []*redistest.Server { return []*redistest.Server{server} })
 }
 
-// A service that does not tell servers and connections apart.
+// A service that does not report the identities of servers and connections.
 func TestContractOfAnAnonymousServer(t *testing.T) {
 	t.Parallel() // much of it is waiting
 	server := redistest.Start(t, ways["Anonymous"]...)
@@ -61,11 +61,11 @@ func contract(t *testing.T, url string, o Options, servers func() []*redistest.S
 	t.Run("newcomers", func(t *testing.T) { findNewcomers(t, newCluster(t, url, servers, o)) })
 }
 
-// A cluster is what tests have of one: where its Redis is, and options for its
-// nodes. Each has a prefix of its own.
+// A cluster is the address of its Redis, and options for its nodes. Each has a prefix of
+// its own.
 type cluster struct {
 	t       *testing.T
-	servers func() []*redistest.Server // those that take writes
+	servers func() []*redistest.Server // servers that take writes
 	o       Options
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A connection that ends between two copies of an event has not brought it: the
-// next generation reads it again, for all its rooms.
+// A connection that ends between two copies of an event has not delivered it: the next
+// generation reads it again, for all its rooms.
 func TestCutBetweenTwoCopies(t *testing.T) {
 	server := redistest.Start(t)
 	a, b := start(t, server.URL(), "a", Options{}), start(t, server.URL(), "b", Options{})
@@ -54,8 +54,8 @@ func TestCutBetweenTwoCopies(t *testing.T) {
 	}
 }
 
-// An event whose last copies are for rooms that a node does not hear reaches it as
-// soon as others: it does not wait for the next event or probe.
+// An event whose last copies are for rooms without a subscription is delivered as soon as
+// others: it does not wait for the next event or probe.
 func TestLastCopyIsForOthers(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Minute})
@@ -77,7 +77,7 @@ func version1(e adapter.Event) []byte {
 	return binary.AppendUvarint(b, 0)
 }
 
-// foreign publishes what another version has encoded.
+// foreign publishes data encoded by another version.
 func foreign(t *testing.T, a *Adapter, payload []byte, to ...rooms.Room) adapter.Position {
 	t.Helper()
 	it := content{stored: true, payload: payload}
@@ -91,8 +91,7 @@ func foreign(t *testing.T, a *Adapter, payload []byte, to ...rooms.Room) adapter
 	return o.cursor.At
 }
 
-// What version 1 has stored and published is read: live, in a replay and in a
-// history.
+// Events stored and published by version 1 are read: live, in a replay and in a history.
 func TestVersion1IsRead(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -126,8 +125,8 @@ func expectRoomsLost(t *testing.T, a *Adapter, r rooms.Room) {
 	}
 }
 
-// An event that a node can't decode is a gap in its room, live, in a catch-up, in a
-// replay and in a history; other rooms go on.
+// An event that a node can't decode is a gap in its room: live, in a catch-up, in a replay
+// and in a history. Other rooms are not affected.
 func TestUndecodableEventsAreGaps(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -165,11 +164,11 @@ func TestUndecodableEventsAreGaps(t *testing.T) {
 			}
 			for e, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{r: end, s: begin}, end, 0) {
 				if err != nil {
-					t.Errorf("Replay of what can be decoded: %q, %v", e.Data, err)
+					t.Errorf("Replay of decodable events: %q, %v", e.Data, err)
 				}
 			}
 			if kept, _, err := a.History(deadline(t), r, adapter.Page{Events: 5}); !errors.Is(err, adapter.ErrUndecodable) {
-				t.Errorf("History: %d events, %v", len(kept), err)
+				t.Errorf("History: %d events, %v, want adapter.ErrUndecodable", len(kept), err)
 			}
 
 			fill := relay.hole(subscriber)
@@ -202,7 +201,8 @@ func TestNewerMessage(t *testing.T) {
 	}
 }
 
-// A node does not join beside one of a release that would silently lose its events.
+// A node does not join while the cluster has a node of a release that would silently lose
+// its events.
 func TestOldPeerIsAwaited(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -215,7 +215,7 @@ func TestOldPeerIsAwaited(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for wait := time.Second; ; wait *= 2 { // a slow machine may not come to the old node in time
+	for wait := time.Second; ; wait *= 2 { // a slow machine may not detect the old node in time
 		ctx, cancel := context.WithTimeout(t.Context(), wait)
 		b, err := New(ctx, options(t, server.URL(), "b", Options{}))
 		ended := ctx.Err() != nil

@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Package internal/feed decides what this node delivers. The functions below tell it what has
-// happened, and do what it decides.
+// Package internal/feed decides which items this node delivers. The functions below report
+// inputs to it and execute its decisions.
 
 func (p *partition) newFeed() *feed.Feed {
 	return feed.New(feed.Config{
@@ -27,9 +27,9 @@ func (p *partition) newFeed() *feed.Feed {
 	})
 }
 
-// decide tells the feed what the generation has brought, and executes its decision, if there is
-// one. It reports whether the generation still counts: what a former one has brought may come from
-// another server.
+// decide passes an input of the generation to the feed and executes the feed's decision. It
+// reports whether the generation is still the current one. The input of a former one is ignored,
+// because it may come from another server.
 func (g *generation) decide(input func(*feed.Feed) *feed.Output) bool {
 	p := g.p
 	p.mu.Lock()
@@ -49,7 +49,7 @@ var testCopy func(*generation)
 // arrived processes a message with a position. It never waits.
 func (g *generation) arrived(m feed.Message) {
 	g.decide(func(f *feed.Feed) *feed.Output {
-		var now time.Time // for most messages reading it would be a waste
+		var now time.Time // most messages do not need the time
 		if f.Beyond(m.At) {
 			now = time.Now()
 		}
@@ -79,8 +79,8 @@ func (p *partition) space() feed.Space {
 	return feed.Space{Items: items, Bytes: bytes}
 }
 
-// do executes what the feed has decided. p.mu is held, so items are delivered in the order in which
-// that was decided.
+// do executes a decision of the feed. p.mu is held, so items are delivered in the order of the
+// decisions.
 func (p *partition) do(out *feed.Output) {
 	for _, it := range out.Items {
 		p.queue.Put(it.Item, it.Size)

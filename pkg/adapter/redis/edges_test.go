@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What waits behind a slow call goes into full ones: of as many events as a call
-// has positions, and of about as many bytes as it may have.
+// Events that wait behind a slow call are sent in full calls: with as many events as a call
+// has positions, and about the maximum number of bytes.
 func TestFullCalls(t *testing.T) {
 	for name, of := range map[string]struct{ events, bytes int }{
 		"Events": {2*feed.PerCall + 1, 10},
@@ -62,7 +62,7 @@ func TestFullCalls(t *testing.T) {
 			fill()
 			all.Wait()
 			if len(want) != of.events {
-				t.Fatalf("%d events have %d positions", of.events, len(want))
+				t.Fatalf("%d events have %d positions, want %d", of.events, len(want), of.events)
 			}
 			expectAll(t, a, want)
 			n := 0
@@ -73,13 +73,13 @@ func TestFullCalls(t *testing.T) {
 				}
 			}
 			if n != of.events {
-				t.Errorf("%d events in the replay", n)
+				t.Errorf("got %d events in the replay, want %d", n, of.events)
 			}
 		})
 	}
 }
 
-// A clock that has forgotten a position proves nothing by that.
+// A clock that no longer contains an old position proves nothing.
 func TestTrimmedClock(t *testing.T) {
 	server := redistest.Start(t, "stream-node-max-entries 1") // so trimming is exact
 	relay := newRelay(t, server.Addr)
@@ -107,7 +107,7 @@ func TestTrimmedClock(t *testing.T) {
 	}
 }
 
-// The rooms of an event are sent with it, and count as what waits to be sent.
+// The rooms of an event are sent with it, and count in the outbox.
 func TestRoomNamesCountInTheOutbox(t *testing.T) {
 	it := &content{rooms: []string{strings.Repeat("x", 200), strings.Repeat("y", 200)}, payload: []byte("payload")}
 	if n := it.size(); n != 407 {
@@ -115,8 +115,8 @@ func TestRoomNamesCountInTheOutbox(t *testing.T) {
 	}
 }
 
-// Names are no more than names.
-func TestStrangeNames(t *testing.T) {
+// Special characters in names have no meaning.
+func TestNamesWithSpecialCharacters(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
 	strange := []rooms.Room{
@@ -135,8 +135,8 @@ func TestStrangeNames(t *testing.T) {
 	}
 }
 
-// A page that is bounded in bytes costs Redis and the node no more than it has, however
-// large the backlog is.
+// A page that is bounded in bytes costs Redis and the node only its own bytes, even if the
+// backlog is large.
 func TestHistoryReadsAPageOnly(t *testing.T) {
 	const size, events = 100_000, 40
 	server := redistest.Start(t)
@@ -160,7 +160,7 @@ func TestHistoryReadsAPageOnly(t *testing.T) {
 		t.Fatalf("%d events, more %v, %v", len(kept), more, err)
 	}
 	if n := sent() - before; n > 4*size {
-		t.Errorf("Redis sent %d bytes for a page of %d", n, 3*size)
+		t.Errorf("Redis sent %d bytes for a page of %d, want at most %d", n, 3*size, 4*size)
 	}
 }
 

@@ -12,12 +12,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A planned failover that loses nothing costs nobody anything; one that loses a
-// tail is said.
+// A planned failover without a loss has no effect on members; one that loses a tail is
+// reported.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinels(t)
-	o := Options{ProbeInterval: time.Hour} // they notice all the same, and add nothing to the history
+	o := Options{ProbeInterval: time.Hour} // they detect it nevertheless, and add nothing to the history
 	nodes := []*Adapter{start(t, s.URL(), "a", o), start(t, s.URL(), "b", o)}
 	r := room("r")
 	for _, n := range nodes {
@@ -31,7 +31,7 @@ func TestFailover(t *testing.T) {
 		for j, n := range nodes {
 			var data string
 			eventually(t, "publishing works", func() bool {
-				data += fmt.Sprintf("%d %d", i, j) // another one each time, for the last may have been published
+				data += fmt.Sprintf("%d %d", i, j) // another one each time, because the last one may have been published
 				_, err := n.Publish(t.Context(), event(data, r))
 				return err == nil
 			})
@@ -56,8 +56,8 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// The primary is demoted by hand, so that nobody cuts its clients: it goes on
-// feeding the subscriber from its new primary, after a silent hole.
+// The primary is demoted by hand, so that its clients are not cut: it continues to feed the
+// subscriber from its new primary, after a silent hole.
 func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 	t.Parallel()
 	old, next := redistest.Start(t), redistest.Start(t)
@@ -68,7 +68,7 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	relay := newRelay(t, old.Addr) // the name of whoever is the primary
+	relay := newRelay(t, old.Addr) // the name of the current primary
 	a := start(t, relay.url(), "a", Options{ProbeInterval: time.Second})
 	r := room("r")
 	subscribe(t, a, r)
@@ -80,14 +80,14 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 	}
 	eventually(t, "a probe has just come back", func() bool { return a.Stats().ProbeAge < 50*time.Millisecond })
 
-	// The other one takes over, unheard: this is the hole.
+	// The other server takes over without a subscriber: this is the hole.
 	if err := next.Client().ReplicaOf(t.Context(), "NO", "ONE").Err(); err != nil {
 		t.Fatal(err)
 	}
 	relay.move(next.Addr)
 	b := start(t, next.URL(), "b", Options{})
 	publish(t, b, event("in the hole", r))
-	if err := old.Client().Set(t.Context(), "other", "x", 0).Err(); err != nil { // so it can't just read on
+	if err := old.Client().Set(t.Context(), "other", "x", 0).Err(); err != nil { // so it can't simply continue to read
 		t.Fatal(err)
 	}
 	replicate(old, next)
@@ -101,7 +101,7 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 		switch {
 		case errors.As(err, new(*adapter.LostError)):
 			t.Log("said", err)
-			return // it is said
+			return // a loss is reported
 		case err != nil:
 			t.Fatal(err)
 		case string(e.Data) == "in the hole":
@@ -111,14 +111,14 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 		case string(e.Data) == "behind the hole":
 			t.Log("it has come behind the hole")
 			if before := expectLoss(t, a); len(before) > 0 {
-				t.Errorf("%q", before)
+				t.Errorf("got %q before the loss, want nothing", before)
 			}
 			return
 		}
 	}
 }
 
-// A former primary knows nothing of what has happened since.
+// A former primary does not know later events.
 func TestReadsAreThePrimarys(t *testing.T) {
 	old, next := redistest.Start(t), redistest.Start(t)
 	relay := newRelay(t, old.Addr)
@@ -135,7 +135,7 @@ func TestReadsAreThePrimarys(t *testing.T) {
 		t.Fatal(err)
 	}
 	relay.move(next.Addr)
-	if err := old.Client().ReplicaOf(t.Context(), "127.0.0.1", "1").Err(); err != nil { // who does not answer
+	if err := old.Client().ReplicaOf(t.Context(), "127.0.0.1", "1").Err(); err != nil { // which does not answer
 		t.Fatal(err)
 	}
 	b := start(t, next.URL(), "b", Options{})

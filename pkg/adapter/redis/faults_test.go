@@ -14,10 +14,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// patience is how long a test waits for what must happen.
+// patience bounds every wait of a test.
 const patience = 20 * time.Second
 
-// start starts a node that reaches Redis at a URL, with what o says otherwise.
+// start starts a node that reaches Redis at a URL, with the other options of o.
 func start(t *testing.T, url string, id adapter.NodeID, o Options) *Adapter {
 	t.Helper()
 	o = options(t, url, id, o)
@@ -72,7 +72,7 @@ func publish(t *testing.T, a *Adapter, e adapter.Event) adapter.Cursor {
 	return r.Cursor
 }
 
-// expect reads the feed and wants these events next.
+// expect reads the feed and checks that these events are next.
 func expect(t *testing.T, a *Adapter, want ...string) {
 	t.Helper()
 	for _, w := range want {
@@ -86,8 +86,7 @@ func expect(t *testing.T, a *Adapter, want ...string) {
 	}
 }
 
-// expectLoss reads the feed up to the next LostError, and returns what came
-// before.
+// expectLoss reads the feed up to the next LostError, and returns the events before it.
 func expectLoss(t *testing.T, a *Adapter) (before []string) {
 	t.Helper()
 	for {
@@ -103,7 +102,7 @@ func expectLoss(t *testing.T, a *Adapter) (before []string) {
 	}
 }
 
-// eventually tries until something is so.
+// eventually polls until a condition holds.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	ctx := deadline(t)

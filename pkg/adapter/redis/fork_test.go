@@ -13,12 +13,12 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Redis comes back with what it had saved a while ago. The node alone can know,
-// whichever of its connections comes back first.
+// Redis restarts with old data. Only the node can detect that, regardless of which of its
+// connections reconnects first.
 func TestLostTail(t *testing.T) {
-	heard, elsewhere := room("r"), room("elsewhere") // of which it knows only because it published there
+	heard, elsewhere := room("r"), room("elsewhere") // of which it knows only as the publisher
 	for name, of := range map[string]struct {
-		late  role // whose connection comes back later
+		late  role // whose connection reconnects later
 		where rooms.Room
 	}{
 		"AllAtOnce":               {unknown, heard},
@@ -69,7 +69,7 @@ func TestLostTail(t *testing.T) {
 	}
 }
 
-// What a node has only heard of counts as well as what it was told.
+// Events that a node has only received count as well as replies.
 func TestLostTailOfOthers(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Hour})
@@ -86,8 +86,7 @@ func TestLostTailOfOthers(t *testing.T) {
 	expectLoss(t, a)
 }
 
-// All nodes have died with the primary. A client's offset is all that is left of
-// what was lost.
+// All nodes have died with the primary. Only a client's offset proves the loss.
 func TestLostTailThatOnlyClientsKnow(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -110,15 +109,15 @@ func TestLostTailThatOnlyClientsKnow(t *testing.T) {
 	}
 	expectLoss(t, b)
 	if now := publish(t, b, event("end", room("r"))); now.SameHistory(offset) {
-		t.Error("the lost history goes on")
+		t.Error("the lost history continues")
 	}
 }
 
-// One node finds out, all are told: here by what it publishes, and by nobody's
-// connection breaking.
+// When one node detects the loss all are notified: here by its announcement, because no
+// connection breaks.
 func TestNewHistoryIsAnnounced(t *testing.T) {
 	server := redistest.Start(t)
-	slow := Options{ProbeInterval: time.Hour} // it would find out only in an hour
+	slow := Options{ProbeInterval: time.Hour} // its own probe would detect it only in an hour
 	a, b := start(t, server.URL(), "a", slow), start(t, server.URL(), "b", slow)
 	subscribe(t, b, room("r"))
 	old := publish(t, a, event("old", room("r")))
@@ -134,13 +133,13 @@ func TestNewHistoryIsAnnounced(t *testing.T) {
 		expectLoss(t, n)
 	}
 	if _, err := b.Head(deadline(t), old); !errors.Is(err, adapter.ErrHistoryLost) {
-		t.Errorf("Head of a cursor of the lost history: %v", err)
+		t.Errorf("Head of a cursor of the lost history: %v, want adapter.ErrHistoryLost", err)
 	}
 }
 
-// A server comes back with a history that the nodes have left since, as when an
-// empty one served for a moment before the failover had ended: what was
-// acknowledged in between is lost, so it must not go on.
+// A server restarts with a history that the nodes have left since, for example when an
+// empty server was used for a moment before the failover had ended. Events acknowledged in
+// between are lost, so the old history must not continue.
 func TestAFormerHistoryDoesNotComeBack(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -158,7 +157,7 @@ func TestAFormerHistoryDoesNotComeBack(t *testing.T) {
 	expectLoss(t, a)
 	second := publish(t, a, event("second", room("r")))
 
-	// In one go, so that no node sees a part of it.
+	// In one transaction, so that no node sees a part of it.
 	_, err = redis.TxPipelined(ctx, func(tx goredis.Pipeliner) error {
 		tx.Del(ctx, names.clock(second.Epoch))
 		tx.Restore(ctx, names.clock(first.Epoch), 0, clock)
@@ -171,9 +170,9 @@ func TestAFormerHistoryDoesNotComeBack(t *testing.T) {
 	expectLoss(t, a)
 	third := publish(t, a, event("third", room("r")))
 	if third.Epoch == first.Epoch || third.Epoch == second.Epoch {
-		t.Errorf("it goes on in %s, after %s and %s", third.Epoch, first.Epoch, second.Epoch)
+		t.Errorf("the node continues in %s, after %s and %s", third.Epoch, first.Epoch, second.Epoch)
 	}
 	if now, err := redis.Get(ctx, names.epoch()).Result(); err != nil || now != third.Epoch {
-		t.Errorf("Redis is in %s, %v", now, err)
+		t.Errorf("Redis is in %s, %v, want %s", now, err, third.Epoch)
 	}
 }

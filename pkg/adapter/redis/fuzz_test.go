@@ -15,8 +15,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// What comes from Redis may be anybody's who can write there. What can be read
-// means the same when it is written again.
+// Any program with access may write data to Redis. Decoded data has the same meaning when
+// it is encoded again.
 func FuzzDecodeEvent(f *testing.F) {
 	lobby := rooms.Room{Namespace: "/", Name: "lobby"}
 	for _, e := range []adapter.Event{
@@ -50,18 +50,18 @@ func FuzzDecodeEvent(f *testing.F) {
 			return
 		}
 		if size := memory(e); size > 24*(len(payload)+len(lists))+512 {
-			t.Errorf("%d bytes take %d", len(payload)+len(lists), size)
+			t.Errorf("%d bytes take %d, want at most %d", len(payload)+len(lists), size, 24*(len(payload)+len(lists))+512)
 		}
 		e.Target.To = to // version 1 has its own
 		for copies := range 3 {
 			if again, err := decode(encodeEvent(e, copies)); err != nil || !reflect.DeepEqual(again, e) {
-				t.Errorf("%+v is read as %+v, %v", e, again, err)
+				t.Errorf("%+v is read as %+v, %v, want %+v", e, again, err, e)
 			}
 		}
 	})
 }
 
-// memory returns what an event takes in memory, about.
+// memory returns the approximate memory of an event.
 func memory(e *adapter.Event) int {
 	size := listsSize(e) + payloadSize(e) + len(e.From) + len(e.Ask) + roomsSize(e.Target.To)
 	return size + len(e.Earlier)*int(unsafe.Sizeof(adapter.Copy{})) + len(e.Attachments)*int(unsafe.Sizeof([]byte{}))
@@ -91,7 +91,7 @@ func FuzzDecodeMessage(f *testing.F) {
 			return
 		}
 		if again, err := decodeMessage(string(encodeMessage(m))); err != nil || !reflect.DeepEqual(again, m) {
-			t.Errorf("%+v is read as %+v, %v", m, again, err)
+			t.Errorf("%+v is read as %+v, %v, want %+v", m, again, err, m)
 		}
 	})
 }
@@ -133,7 +133,7 @@ func FuzzStreamEntries(f *testing.F) {
 		for _, e := range b.events {
 			at, err := p.parsePosition(formatPosition(e.Position))
 			if err != nil || at != e.Position || at.Partition != 3 || len(e.Target.To) == 0 {
-				t.Errorf("%+v: %v", e, err)
+				t.Errorf("got %+v, %v, want a position of partition 3 and rooms", e, err)
 			}
 		}
 		for _, missing := range b.broken {
@@ -144,7 +144,7 @@ func FuzzStreamEntries(f *testing.F) {
 		if e := new(adapter.Event); decodeLists(lists, e) == nil {
 			again := new(adapter.Event)
 			if err := decodeLists(string(appendLists([]byte{version}, e)), again); err != nil || !reflect.DeepEqual(e, again) {
-				t.Errorf("%+v is read as %+v, %v", e, again, err)
+				t.Errorf("%+v is read as %+v, %v, want %+v", e, again, err, again)
 			}
 		}
 		if e, err := parseEntry(goredis.XMessage{ID: id, Values: map[string]any{"c": payload}}); err == nil {

@@ -19,8 +19,8 @@ import (
 //go:embed renew.lua
 var renewSource string
 
-// where returns the history that this node assumes, and its newest known entry. It asks Redis only
-// if the node knows none yet.
+// where returns the current history as this node knows it, and its newest known entry. It asks
+// Redis only if the node does not know a history yet.
 func (p *partition) where(ctx context.Context) (epoch string, known feed.Entry, err error) {
 	p.mu.Lock()
 	epoch, known = p.feed.Epoch(), p.feed.Known()
@@ -31,9 +31,9 @@ func (p *partition) where(ctx context.Context) (epoch string, known feed.Entry, 
 	return p.search(ctx)
 }
 
-// search asks Redis for the current history and makes it the node's. If there is none, or one
-// without a clock, it begins a new one; it also does so if the history is one that the node has
-// left, because the later history is lost then.
+// search asks Redis for the current history and makes it the node's. It begins a new history if
+// there is none or it has no clock. It also does so if the node has left that history, because
+// then the later one is lost.
 func (p *partition) search(ctx context.Context) (epoch string, newest feed.Entry, err error) {
 	var before string // the node's history when Redis was asked
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) error {
@@ -74,7 +74,7 @@ func (p *partition) hasLeft(epoch string) bool {
 	return p.feed.HasLeft(epoch)
 }
 
-// renew replaces a lost history by a new one, unless that has been done.
+// renew replaces a lost history by a new one, unless another node has done so.
 func (p *partition) renew(ctx context.Context, c goredis.Cmdable, lost string) error {
 	next := rand.Text()[:8]
 	keys := []string{p.names.epoch(), p.names.clock(lost), p.names.clock(next)}

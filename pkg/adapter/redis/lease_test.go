@@ -59,7 +59,7 @@ func TestLease(t *testing.T) {
 	}
 	eventually(t, "the other node is there", func() bool { return holds("a") })
 
-	// As long as it lives, nobody else gets its id.
+	// While the node runs, no other node gets its id.
 	ctx, cancel := context.WithTimeout(t.Context(), leaseLife/4)
 	defer cancel()
 	if a, err := New(ctx, options(t, server.URL(), "a", Options{})); !errors.Is(err, ErrTaken) {
@@ -69,7 +69,7 @@ func TestLease(t *testing.T) {
 		}
 	}
 
-	// It stands still for longer than its lease, and another one takes its id.
+	// The node is stopped for longer than its lease, and another node takes its id.
 	signal := func(s syscall.Signal) {
 		if err := holder.Process.Signal(s); err != nil {
 			t.Fatal(err)
@@ -79,7 +79,7 @@ func TestLease(t *testing.T) {
 	began := time.Now()
 	a := start(t, server.URL(), "a", Options{})
 	if took := time.Since(began); took > leaseLife+leaseBeat+slack {
-		t.Errorf("the id was free after %v", took)
+		t.Errorf("the id was free after %v, want at most %v", took, leaseLife+leaseBeat+slack)
 	}
 	signal(syscall.SIGCONT)
 	late := time.AfterFunc(patience, func() { _ = holder.Process.Kill() })
@@ -91,7 +91,7 @@ func TestLease(t *testing.T) {
 		t.Errorf("the new holder: %v", err)
 	}
 
-	// And this one in turn finds out that it has lost it.
+	// The resumed node detects that it has lost the id.
 	if err := server.Client().HSet(t.Context(), a.registry.keys()[1], "a", "somebody else's secret").Err(); err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ type identity struct {
 	fence string
 }
 
-// maySame reports whether two connections may lead to one server.
+// maySame reports whether two connections may lead to the same server.
 func (who identity) maySame(other identity) bool {
 	return !who.told || !other.told || who.run == other.run
 }
@@ -242,7 +242,7 @@ func (l *link) close() error {
 // fenceLife is how long calls that were sent on an abandoned connection stay forbidden.
 const fenceLife = 24 * time.Hour
 
-// kill makes sure that no further call that was sent on a connection is executed. A server that has
+// kill makes sure that no call sent on a connection is executed from now on. A server that has
 // restarted has forgotten them anyway. If connections can't be killed, their calls are forbidden:
 // each checks the fence of its connection first. The fence is in the order of all writes, so a
 // server that has the retry has the fence as well.
@@ -307,7 +307,8 @@ func (p *partition) current(ctx context.Context) (*link, error) {
 // relinkPause is the minimum interval between two attempts to connect.
 const relinkPause = 50 * time.Millisecond
 
-// unlink closes a link after a failed call that began at some time. Concurrent calls on it fail.
+// unlink closes a link after a failed call. began is the time at which the call began.
+// Concurrent calls on the link fail.
 func (p *partition) unlink(l *link, cause error, began time.Time) {
 	if p.link.CompareAndSwap(l, nil) {
 		p.failed(cause, began)

@@ -19,9 +19,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// findNewcomers checks that every peer can find a node from the moment that New
-// has returned it, also while clients with made-up session ids keep the peers'
-// lists of nodes fresh.
+// findNewcomers checks that every peer can find a node as soon as New has returned, also
+// while clients with invented session ids keep the peers' lists of nodes fresh.
 func findNewcomers(t *testing.T, c *cluster) {
 	var peers []*Adapter
 	for i := range 3 {
@@ -61,10 +60,11 @@ func findNewcomers(t *testing.T, c *cluster) {
 		if lists(t, peers[0], id) {
 			t.Errorf("%s lists %s, which has left", peers[0].Node(), id)
 		}
-		// It comes back with the same id elsewhere: peers know where it was.
+		// The node restarts with the same id at another address, while peers know the
+		// former address.
 		moved := c.addressed(t, string(id), addr+"0")
 		if got, err := peers[0].Address(deadline(t), id, addr); got != addr+"0" || err != nil {
-			t.Errorf("%s is found at %q, %v, after it has moved to %q", id, got, err, addr+"0")
+			t.Errorf("%s is found at %q, %v, after it has moved to %q, want %q", id, got, err, addr+"0", addr+"0")
 		}
 		if err := moved.Close(); err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func findNewcomers(t *testing.T, c *cluster) {
 	}
 }
 
-// lists reports whether a node is in the cluster by what another one reads.
+// lists reports whether a node is in the list that another node has read.
 func lists(t *testing.T, a *Adapter, id adapter.NodeID) bool {
 	t.Helper()
 	members, err := adapter.FreshNodes(deadline(t), a)
@@ -82,7 +82,7 @@ func lists(t *testing.T, a *Adapter, id adapter.NodeID) bool {
 	return slices.ContainsFunc(members, func(m adapter.Member) bool { return m.ID == id })
 }
 
-// addressed starts a node that says where it is.
+// addressed starts a node with an address.
 func (c *cluster) addressed(t *testing.T, id, addr string) *Adapter {
 	t.Helper()
 	o := c.o
@@ -95,8 +95,8 @@ func (c *cluster) addressed(t *testing.T, id, addr string) *Adapter {
 	return a
 }
 
-// TestMadeUpNodes: however many session ids clients make up, Redis gets a bounded
-// number of commands for them, and all get an answer.
+// TestMadeUpNodes: for many invented session ids Redis gets a bounded number of commands,
+// and every client gets an answer.
 func TestMadeUpNodes(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -142,19 +142,19 @@ func calls(t *testing.T, c *goredis.Client) (n int) {
 	return n
 }
 
-// TestLookupWithoutRedis: while Redis does not answer nobody knows that a node does
-// not exist, and the known ones stay known.
+// TestLookupWithoutRedis: while Redis does not answer, no node is declared missing, and
+// known nodes stay known.
 func TestLookupWithoutRedis(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
 	b := start(t, server.URL(), "b", Options{Address: "10.0.0.2:1"})
 	if addr, err := a.Address(deadline(t), b.Node(), ""); addr != "10.0.0.2:1" || err != nil {
-		t.Fatalf("%q, %v", addr, err)
+		t.Fatalf(`got %q, %v, want "10.0.0.2:1"`, addr, err)
 	}
 	server.Pause()
 	defer server.Resume()
 	if addr, err := a.Address(deadline(t), b.Node(), ""); addr != "10.0.0.2:1" || err != nil {
-		t.Errorf("a known node: %q, %v", addr, err)
+		t.Errorf(`a known node: %q, %v, want "10.0.0.2:1"`, addr, err)
 	}
 	for name, node := range map[string]string{"unknown": "c", "moved": "b"} {
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -12,9 +12,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// Events to many rooms come once and in order to each member of several of them,
-// live or missed, while the subscriber is cut between and after copies, also where
-// the events' lists are stored apart.
+// Each member of several rooms gets events to many rooms once and in order, live or
+// replayed, while the subscriber is cut between and after copies, also if the events' lists
+// are stored separately.
 func TestManyRoomsUnderCuts(t *testing.T) {
 	for _, partitions := range []int{1, 4, 8} {
 		t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {
@@ -139,9 +139,9 @@ func TestManyRoomsUnderCuts(t *testing.T) {
 	}
 }
 
-// Where the lists of an event are gone before its copies, which an active room keeps
-// for longer, a replay is refused and a catch-up is a loss. A history does not need them.
-func TestLostListsAreARefusal(t *testing.T) {
+// If the lists of an event expire before its copies, which an active room keeps for longer,
+// a replay is refused and a catch-up is a loss. A history does not need them.
+func TestLostListsFailTheReplay(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
 	a, b := start(t, relay.url(), "a", Options{}), start(t, server.URL(), "b", Options{})
@@ -164,7 +164,7 @@ func TestLostListsAreARefusal(t *testing.T) {
 		got = err
 	}
 	if !errors.Is(got, adapter.ErrTrimmed) {
-		t.Errorf("Replay: %v", got)
+		t.Errorf("Replay: %v, want adapter.ErrTrimmed", got)
 	}
 	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("t"): other}, end, 0) {
 		t.Errorf("Replay of another room: %v", err)
@@ -180,8 +180,7 @@ func TestLostListsAreARefusal(t *testing.T) {
 	expect(t, a, "next")
 }
 
-// What events say of rooms counts against the feed's limit in bytes: what exceeds it
-// waits in Redis.
+// The lists of events count in the feed's limit in bytes: events beyond it wait in Redis.
 func TestListsCountInTheFeed(t *testing.T) {
 	const events = feedBytes/(adapter.MaxRooms*roomSize) + 20
 	server := redistest.Start(t)

@@ -18,7 +18,7 @@ import (
 //	rejoin:{0}<epoch>:sizes            hash: the size of the largest stored event by when it was published
 //	rejoin:{0}inbox:<node>             channel: messages for one node
 //	rejoin:{0}news                     channel: a new epoch has begun
-//	rejoin:{0}fence:<connection>       calls sent on that connection are not executed any more
+//	rejoin:{0}fence:<connection>       calls sent on that connection are no longer executed
 //	rejoin:{0}partitions               the number of partitions
 //	rejoin:{0}leases                   sorted set: node ids by the end of their lease
 //	rejoin:{0}about                    hash: each node's description of itself

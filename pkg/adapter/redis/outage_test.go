@@ -13,11 +13,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// slack is what a busy machine may add to a deadline. It is less than what the faults
-// that the tests look for would add.
+// slack is the delay that a busy machine may add to a deadline. It is less than the delay
+// of the faults that the tests detect.
 const slack = 4 * time.Second
 
-func TestPublishWhileRedisStandsStill(t *testing.T) {
+func TestPublishWhileRedisIsPaused(t *testing.T) {
 	const timeout = 1500 * time.Millisecond
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{Timeout: timeout, ProbeInterval: 100 * time.Millisecond})
@@ -26,8 +26,8 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 
 	server.Pause()
 	defer server.Resume()
-	// Those that come while a call is under way wait no longer than that one. A second
-	// time-out would make twice of it.
+	// Calls that arrive while one is in flight wait no longer than that one. A second
+	// timeout would double the wait.
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
@@ -37,18 +37,18 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 			// The first call is sent, those after it wait for its outcome.
 			known := errors.Is(err, adapter.ErrUnavailable) || errors.Is(err, adapter.ErrNotPublished)
 			if took := time.Since(began); !known || took > timeout*9/5 {
-				t.Errorf("Publish %d while Redis stands still: %v after %v, want ErrUnavailable or ErrNotPublished after %v", i, err, took, timeout)
+				t.Errorf("Publish %d while Redis is paused: %v after %v, want ErrUnavailable or ErrNotPublished after %v", i, err, took, timeout)
 			}
 		})
 	}
 	all.Wait()
-	// By now Redis has been away for longer than that.
+	// By now Redis has been unavailable for longer than that.
 	began := time.Now()
 	if _, err := a.Publish(deadline(t), event("lost", room("r"))); !errors.Is(err, adapter.ErrNotPublished) || time.Since(began) > timeout*4/5 {
 		t.Errorf("Publish once Redis is known to be away: %v after %v, want ErrNotPublished", err, time.Since(began))
 	}
 	if a.Ready() == nil {
-		t.Error("the node is ready though Redis stands still")
+		t.Error("the node is ready although Redis is paused")
 	}
 	server.Resume()
 	eventually(t, "the node is ready", func() bool { return a.Ready() == nil })
@@ -61,8 +61,8 @@ func TestPublishWhileRedisStandsStill(t *testing.T) {
 	}
 }
 
-// Every call ends with its context, and with the adapter, whatever Redis does.
-func TestNothingWaitsForRedis(t *testing.T) {
+// Every call ends with its context, and with the adapter, in any state of Redis.
+func TestCallsEndWithTheirContextWhileRedisIsDown(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{Timeout: 10 * time.Second, ProbeInterval: 100 * time.Millisecond})
 	joined := subscribe(t, a, room("r"))
@@ -124,11 +124,11 @@ func TestNothingWaitsForRedis(t *testing.T) {
 	began := time.Now()
 	call(t.Context(), "the adapter was closed", func() { _ = a.Close() }, adapter.ErrClosed)
 	if took := time.Since(began); took > time.Second+200*time.Millisecond+slack {
-		t.Errorf("Close took %v", took)
+		t.Errorf("Close took %v, want at most %v", took, time.Second+200*time.Millisecond+slack)
 	}
 }
 
-// Close at any moment leaves nothing behind; goleak looks.
+// Close at any moment leaves no goroutine; goleak checks that.
 func TestCloseWhileConnecting(t *testing.T) {
 	server := redistest.Start(t)
 	for _, pause := range []bool{false, true} {
@@ -167,7 +167,7 @@ func TestStartWithoutRedis(t *testing.T) {
 	}()
 	select {
 	case err := <-joined:
-		t.Fatalf("New without Redis: %v, though its context goes on", err)
+		t.Fatalf("New without Redis: %v, although its context has not ended", err)
 	case <-time.After(600 * time.Millisecond):
 	}
 	server.Restart()
@@ -203,6 +203,6 @@ func TestMemoryLimit(t *testing.T) {
 		}
 	}
 	if n != 2 {
-		t.Errorf("%d events in the replay", n)
+		t.Errorf("got %d events in the replay, want 2", n)
 	}
 }

@@ -14,14 +14,14 @@ const (
 	outboxItems = 16384
 	outboxBytes = 64 << 20
 
-	// callBytes bounds what one call publishes, including each copy, because all of it goes into
-	// the output buffers of subscribers together: Redis closes a subscriber with 32 MB queued. A
-	// single event may be larger.
+	// callBytes bounds the bytes that one call publishes, including each copy. All of them enter
+	// the output buffers of subscribers together, and Redis closes a subscriber with 32 MB
+	// queued. A single event may be larger.
 	callBytes = 4 << 20
 
-	// callRooms bounds the rooms of one call, because Redis does nothing else
-	// meanwhile: about 10 µs for each. An event to more, which may be
-	// adapter.MaxRooms, has a call of its own.
+	// callRooms bounds the rooms of one call, because Redis does nothing else meanwhile:
+	// each room takes about 10 µs. An event to more, which may be adapter.MaxRooms, has a
+	// call of its own.
 	callRooms = 4096
 )
 
@@ -69,7 +69,7 @@ type outcome struct {
 // have none and were not stored before.
 type reached struct{ receivers, newRooms int }
 
-// A load is what is in one call.
+// A load counts the contents of one call.
 type load struct{ bytes, rooms int }
 
 // fits reports whether a parcel may be in a call that has n before it, and counts it.

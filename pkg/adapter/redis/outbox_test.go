@@ -13,7 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter/redis/internal/feed"
 )
 
-// TestCallsAreBounded: what has many copies, or is to many rooms, is not published in one call.
+// TestCallsAreBounded: events with many copies, or to many rooms, are not published in one
+// call.
 func TestCallsAreBounded(t *testing.T) {
 	repeat := func(n, rooms, bytes int) []content {
 		return slices.Repeat([]content{{rooms: slices.Repeat([]string{"r/,room"}, rooms), payload: make([]byte, bytes)}}, n)

@@ -32,7 +32,7 @@ type partition struct {
 	strange *zap.Logger   // for events that other programs can cause at any rate: it is sampled
 	timeout time.Duration // of a call, and of an event in the outbox
 	limit   int           // of a replay in one room; if negative, nothing is stored
-	tried   int           // what a replay may read at first with XRANGE, in bytes
+	tried   int           // maximum size of a replay's first read with XRANGE, in bytes
 	entries int           // maximum number of entries that one replay reads
 	replay  int           // maximum memory for reads of one replay, or a catch-up, in bytes
 	life    time.Duration // of a silent backlog
@@ -64,7 +64,7 @@ type partition struct {
 	news     chan struct{} // holds a token if a search for the history is wanted
 
 	mu    sync.Mutex
-	feed  *feed.Feed        // what is delivered
+	feed  *feed.Feed        // delivered items
 	rooms map[string]*heard // subscriptions, by name within the epoch
 	gen   *generation       // nil between two
 	// The condition of Redis.
@@ -144,7 +144,7 @@ const mostSkew = 5 * time.Second
 // it has not expired.
 func (p *partition) cursorTTL() time.Duration { return p.life - min(p.life/10, mostSkew) }
 
-// failed notes that a call that began at some time failed because Redis was unavailable.
+// failed records that a call that began at some time failed because Redis was unavailable.
 func (p *partition) failed(err error, began time.Time) {
 	if p.ctx.Err() != nil {
 		return
@@ -161,7 +161,7 @@ func (p *partition) failed(err error, began time.Time) {
 	}
 }
 
-// worked notes that a call succeeded.
+// worked records that a call succeeded.
 func (p *partition) worked() {
 	p.mu.Lock()
 	since := p.downSince
@@ -172,8 +172,8 @@ func (p *partition) worked() {
 	}
 }
 
-// answered notes Redis' reply to the last call: nil if it was executed, otherwise why it is refused
-// now.
+// answered records Redis' reply to the last call: nil if the call was executed, otherwise the
+// reason for the refusal.
 func (p *partition) answered(denied error) {
 	p.mu.Lock()
 	before := p.denied
@@ -197,7 +197,7 @@ func (p *partition) down() error {
 	return p.downCause
 }
 
-// observe notes an entry in a reply.
+// observe records a clock entry in a reply.
 func (p *partition) observe(epoch string, e feed.Entry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -207,8 +207,8 @@ func (p *partition) observe(epoch string, e feed.Entry) {
 // newerFor is how long a node that received a newer wire version is not ready.
 const newerFor = time.Minute
 
-// meets notes that a peer has sent something of a newer wire version, if err says so. What a
-// backlog holds may come from a node that has left.
+// meets records that a peer has sent data of a newer wire version, if err says so. Events in
+// a backlog do not count, because their node may have left.
 func (p *partition) meets(err error) {
 	if !errors.Is(err, adapter.ErrNewerVersion) {
 		return

@@ -20,7 +20,7 @@ import (
 
 func TestTagsShareTheSlotsEvenly(t *testing.T) {
 	if s := slot("123456789"); s != 0x31c3%slots { // the check value of CRC-16/XMODEM
-		t.Fatalf("the slot of 123456789 is %d", s)
+		t.Fatalf("the slot of 123456789 is %d, want %d", s, 0x31c3%slots)
 	}
 	for _, partitions := range []int{1, 2, 3, 6, 12, 64} {
 		list := tags(partitions)
@@ -36,9 +36,8 @@ func TestTagsShareTheSlotsEvenly(t *testing.T) {
 	}
 }
 
-// Members that are cut off again and again, in rooms of several partitions and
-// with events that go to several of them at once: each gets what is for it once,
-// and in each partition in order.
+// Members in rooms of several partitions are cut repeatedly, and events go to several of
+// these rooms: each member gets its events once, and in order within each partition.
 func TestPartitionsReplayAndFeedMeet(t *testing.T) {
 	server := redistest.Start(t)
 	c := newCluster(t, server.URL(), func() []*redistest.Server { return []*redistest.Server{server} },
@@ -128,8 +127,8 @@ type witness struct {
 	got    []adapter.Event
 }
 
-// live is one connection: it recovers, joins one more room, gets some events, and
-// is cut; what follows up to a marker in every partition is for nobody.
+// live is one connection: it recovers, joins one more room, gets some events, and is cut;
+// later events, up to a marker in every partition, are for no connection.
 func (w *witness) live(ctx context.Context, all []rooms.Room) error {
 	in := slices.Collect(maps.Keys(w.joined))
 	var end adapter.Cursor
@@ -220,8 +219,8 @@ func (w *witness) check(t *testing.T, published [][]sent) {
 	missed, doubled := 0, 0
 	for _, list := range published {
 		for _, s := range list {
-			// It is wanted at the first copy that lies behind a join, if the offset
-			// has come as far.
+			// The event is due at the first copy behind a join, if the offset has come as
+			// far.
 			wanted := false
 			for i := uint16(0); i < 3 && !wanted; i++ {
 				in := slices.ContainsFunc(s.to, func(r rooms.Room) bool {
@@ -245,13 +244,13 @@ func (w *witness) check(t *testing.T, published [][]sent) {
 		}
 	}
 	if len(times) > 0 {
-		t.Errorf("%s got what nobody has published: %v", w.Node(), times)
+		t.Errorf("%s got an event that was not published: %v", w.Node(), times)
 	}
 	if missed+doubled > 0 {
 		t.Errorf("%s got %d events, %d of them doubled, and missed %d", w.Node(), len(w.got), doubled, missed)
 	}
 	if len(w.got) < 100 {
-		t.Errorf("%s: only %d events: this proves little", w.Node(), len(w.got))
+		t.Errorf("%s: only %d events: this proves little, want at least 100", w.Node(), len(w.got))
 	}
 }
 
@@ -265,12 +264,12 @@ func TestPartitionsAgree(t *testing.T) {
 	defer a.Close()
 	c.o.Partitions = 2
 	if _, err := c.Node("b"); !errors.Is(err, ErrPartitions) {
-		t.Errorf("a node with another number of partitions: %v", err)
+		t.Errorf("a node with another number of partitions: %v, want ErrPartitions", err)
 	}
 }
 
-// The receipt of an event in several partitions says where it lies, as the event itself
-// does for those who receive it.
+// The receipt of an event in several partitions names its positions, as the event itself
+// does for its receivers.
 func TestReceiptNamesCopies(t *testing.T) {
 	server := redistest.Start(t)
 	c := newCluster(t, server.URL(), nil, Options{Partitions: 3})
@@ -307,7 +306,8 @@ func TestReceiptNamesCopies(t *testing.T) {
 	}
 }
 
-// What a replay may read is divided among the partitions, as it reads them concurrently.
+// The limit of a replay's reads is divided among the partitions, because they are read
+// concurrently.
 func TestReplayBytesAreDivided(t *testing.T) {
 	const partitions, most = 4, 1 << 20
 	server := redistest.Start(t)
@@ -331,6 +331,6 @@ func TestReplayBytesAreDivided(t *testing.T) {
 		got = err
 	}
 	if !errors.Is(got, adapter.ErrTrimmed) {
-		t.Errorf("a replay of twice the limit: %v", got)
+		t.Errorf("a replay of twice the limit: %v, want adapter.ErrTrimmed", got)
 	}
 }

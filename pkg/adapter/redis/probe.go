@@ -17,7 +17,7 @@ var (
 )
 
 // runProbes periodically sends a probe through the clock to the node itself. If one does not
-// return, the subscriber's connection is dead, whatever TCP reports.
+// return, the subscriber's connection is dead, even if TCP reports no error.
 func (p *partition) runProbes() {
 	tick := time.NewTicker(p.probing)
 	defer tick.Stop()
@@ -70,7 +70,7 @@ func (p *partition) probe() {
 
 // count derives from the number of subscribers that a probe reached whether the node's subscriber
 // is at the publisher's server, if that does not report its identity: a server counts its own
-// subscribers. A server that has never counted any proves nothing. p.mu is held.
+// subscribers. A server that has never reported a subscriber proves nothing. p.mu is held.
 func (p *partition) count(g *generation, receivers int) {
 	switch {
 	case receivers > 0:

@@ -192,8 +192,8 @@ func (p *partition) answer(c *call, reply []any) error {
 	return nil
 }
 
-// settled answers the callers of events. result returns what the event with an index reached, or
-// which key could not be written and why.
+// settled answers the callers of events. result returns the counts of the event with an index,
+// or the key that could not be written and the reason.
 func (p *partition) settled(c *call, e feed.Entry, result func(int) (r reached, failure string)) {
 	for i, it := range c.events {
 		r, failure := result(i)

@@ -1,10 +1,10 @@
 // Package redis connects the nodes of a cluster through Redis: its Streams keep the order of events
 // and every room's backlog, its pub/sub distributes events, and one script does both in one step.
 // The package implements the contract of package adapter, and the protocol between nodes; names.go
-// and wire.go document what is stored.
+// and wire.go document the stored data.
 //
-// A node that loses its connection reads what it missed and continues: its clients see a pause. If
-// Redis itself has lost something, the loss is detected and reported.
+// A node that loses its connection reads the events that it missed and continues: its clients see
+// a pause. If Redis itself has lost events, the loss is detected and reported.
 package redis
 
 import (
@@ -40,14 +40,14 @@ type Options struct {
 	Partitions int
 
 	// BacklogLimit is the number of a room's newest events that can be replayed: 1000 by default,
-	// none if negative. About twice as many are kept. Without any, a subscription that breaks
+	// none if negative. About twice as many are kept. Without backlogs a subscription that breaks
 	// cannot be repaired, and sockets that a command joins to a room are cut, because they may have
 	// missed events.
 	BacklogLimit int
 	// ReplayBytes is the maximum memory for the reads of one replay, or of a catch-up: 256 MiB by
 	// default. Each partition may use an equal share of it. A larger replay fails with
-	// adapter.ErrTrimmed, and a catch-up gives up the rooms that have the most: their members are
-	// cut.
+	// adapter.ErrTrimmed. A larger catch-up gives up the rooms with the most events: their
+	// members are cut.
 	ReplayBytes int
 	// ReplayEntries is the maximum number of stored events that one replay reads, 20,000 by default:
 	// an event counts once for each of the replay's rooms that it was published to. A larger replay
@@ -111,9 +111,9 @@ var (
 )
 
 // New joins the cluster as a node. It returns once the node's feed is live, or with an error when
-// ctx ends first. If another node holds the id, New waits until then, and the error wraps
-// [ErrTaken]. Likewise it waits until the last node of a release before 0.4 has ended, and the
-// error wraps [ErrOldPeer]. An error that wraps [ErrPartitions] is final. An error that wraps
+// ctx ends first. While another node holds the id, New waits; if ctx ends meanwhile, the error
+// wraps [ErrTaken]. New also waits for the last node of a release before 0.4 to end; that error
+// wraps [ErrOldPeer]. An error that wraps [ErrPartitions] is final. An error that wraps
 // [ErrRights] names the rights that the Redis user lacks.
 func New(ctx context.Context, o Options) (*Adapter, error) {
 	if o.Redis == nil || o.Node == "" {
@@ -218,8 +218,8 @@ func (a *Adapter) Ready() error {
 	return a.registry.ready()
 }
 
-// Done returns a channel that is closed when the adapter is closed, by Close or on its own; Err
-// then returns the reason.
+// Done returns a channel that is closed when the adapter is closed, by Close or because it has
+// lost its node id; Err then returns the reason.
 func (a *Adapter) Done() <-chan struct{} { return a.ctx.Done() }
 
 // Err returns nil until Done is closed, [adapter.ErrClosed] after a Close, and an

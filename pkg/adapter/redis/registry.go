@@ -131,10 +131,11 @@ func (r *registry) claim(ctx context.Context) error {
 // event. Older ones skip it silently.
 const honestVersion = 2
 
-// ErrOldPeer: the cluster contains a node that would silently lose what this one publishes.
+// ErrOldPeer: the cluster contains a node that would silently lose events that this one
+// publishes.
 var ErrOldPeer = errors.New("adapter/redis: a node of a release before 0.4 is in the cluster; stop all such nodes")
 
-// awaitPeers waits until no node is left that would silently lose what this one
+// awaitPeers waits until no node is left that would silently lose events that this one
 // publishes.
 func (r *registry) awaitPeers(ctx context.Context) error {
 	for {

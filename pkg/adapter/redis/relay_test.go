@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A relay stands between nodes and Redis, and does to their connections what
-// networks do. It tells them apart by what they say.
+// A relay is a proxy between nodes and Redis that injects network faults. It distinguishes
+// connections by their commands.
 type relay struct {
 	t      *testing.T
 	l      net.Listener
@@ -27,7 +27,7 @@ type relay struct {
 	said   func(w *wire, what []byte)
 }
 
-// role is what a connection is for.
+// role is the purpose of a connection.
 type role int
 
 const (
@@ -125,7 +125,7 @@ func (r *relay) drops(w *wire) bool {
 	return r.mute && w.role == publisher
 }
 
-// answers says whether what Redis answers to publishers gets through.
+// answers sets whether Redis' answers to publishers arrive.
 func (r *relay) answers(do bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -189,22 +189,22 @@ func (r *relay) move(target string) {
 	r.target = target
 }
 
-// slow delays what publishers say from now on.
+// slow delays the publishers' commands from now on.
 func (r *relay) slow(d time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.delay = d
 }
 
-// watch has said called with all that clients say, before it is passed on.
+// watch makes the relay call said with all data from clients before passing it on.
 func (r *relay) watch(said func(w *wire, what []byte)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.said = said
 }
 
-// hole swallows all that goes over some links, in both directions, until it is
-// filled: then it arrives late.
+// hole holds all data on some links, in both directions, until it is filled: then the data
+// arrives late.
 func (r *relay) hole(of role) (fill func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -232,5 +232,5 @@ func (r *relay) cut(of ...role) {
 	}
 }
 
-// sever ends a connection for the client only: what it has said still arrives.
+// sever ends a connection for the client only: data that it has sent still arrives.
 func (w *wire) sever() { _ = w.client.Close() }

@@ -23,14 +23,14 @@ const readRooms = 256
 // copies share them, but remembering which events have been counted costs more.
 const smallLists = 4 * roomSize
 
-// missed is what was read of rooms: their events, room by room, and the errors of rooms whose
-// events can't be returned.
+// missed is the result of reading rooms: their events, room by room, and the errors of rooms
+// whose events can't be returned.
 type missed struct {
 	events [][]*adapter.Event
 	broken map[string]error // by the room's name
 }
 
-// gaps returns why some events are missing, or nil.
+// gaps returns the reason if some events are missing, or nil.
 func (m *missed) gaps() error {
 	for name, err := range m.broken {
 		return fmt.Errorf("%w in %s", err, name)
@@ -58,12 +58,12 @@ func (m *missed) lose(names []string, most int) {
 // can't be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
 // the current one.
 //
-// A read requests one more event than can be replayed, and does not stop at the end: backlogs are
-// trimmed by their length only, and kept longer than the limit, so no more than the limit after a
-// position proves that none after it is lost.
+// A read requests one more event than can be replayed, and does not stop at the end. Backlogs are
+// trimmed by their length only, and kept longer than the limit. So at most limit events after a
+// position prove that none after it is lost.
 //
-// payload bounds the payloads that are held, in bytes, and events beyond it come without theirs; 0
-// means that all are needed. If there are many events it waits for its turn.
+// payload is the maximum total size of the payloads, in bytes. Events beyond it come without
+// theirs; 0 means no maximum. If there are many events it waits for its turn.
 func (p *partition) missed(ctx context.Context, epoch string, after map[string]adapter.Position, upTo adapter.Position, payload int, turn *turn) (all missed, err error) {
 	names := make([]string, 0, len(after))
 	for name, at := range after {

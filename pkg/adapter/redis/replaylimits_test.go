@@ -49,7 +49,7 @@ func TestReplayEntries(t *testing.T) {
 				n++
 			}
 			if n != events*partitions { // the copies in a partition have one position
-				t.Errorf("%d events", n)
+				t.Errorf("got %d events, want %d", n, events*partitions)
 			}
 			before := netOutput(t, server)
 			var got error
@@ -60,7 +60,7 @@ func TestReplayEntries(t *testing.T) {
 				t.Errorf("more than are allowed: %v", got)
 			}
 			if read := netOutput(t, server) - before; read > (partitions+2)*most*250 {
-				t.Errorf("%d bytes are read of them", read)
+				t.Errorf("%d bytes are read of them, want at most %d", read, (partitions+2)*most*250)
 			}
 		})
 	}
@@ -99,11 +99,11 @@ func TestReplayLists(t *testing.T) {
 		t.Errorf("more lists than are allowed: %v", got)
 	}
 	if read := netOutput(t, server) - before; read > 2*sharedBytes {
-		t.Errorf("%d bytes are read of them", read)
+		t.Errorf("%d bytes are read of them, want at most %d", read, 2*sharedBytes)
 	}
 }
 
-// Events with long exceptions count by their lists, and what was read in vain does not.
+// Events with long exceptions count by their lists, and useless reads do not count.
 func TestReplayListsUpToTheLimit(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -170,14 +170,15 @@ func TestReplayPayloadIsDivided(t *testing.T) {
 		n++
 	}
 	if n != events*roomCount || held > payload {
-		t.Errorf("%d events, of which %d bytes are held", n, held)
+		t.Errorf("%d events, of which %d bytes are held, want %d, at most %d", n, held, events*roomCount, payload)
 	}
 	if most := int64(readBytes + 4*payload + n*150); read.Load() > most { // XRANGE reads more than is held
 		t.Errorf("%d bytes are read, want at most %d", read.Load(), most)
 	}
 }
 
-// Who misses little of a room pays little, also beside others that miss much of it.
+// A client that misses little of a room is charged little, even if others in the same read
+// miss much.
 func TestSharesFollowWhatIsMissed(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -211,7 +212,7 @@ func TestSharesFollowWhatIsMissed(t *testing.T) {
 			}
 		}
 		if n := charged.Load(); n < 50 || n > 7000 {
-			t.Errorf("beside %d others 5 events of 1 kB cost %d bytes", others, n)
+			t.Errorf("beside %d others 5 events of 1 kB cost %d bytes, want at least 50, at most 7000", others, n)
 		}
 		if others > 0 && theirs.Load() < 100_000 {
 			t.Errorf("%d others pay %d bytes for 500 events", others, theirs.Load())

@@ -7,8 +7,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A reread holds what a catch-up has read of a node's rooms. If that is too much, the rooms that
-// have the most are given up, so that the members of the others do not lose theirs.
+// A reread holds the events that a catch-up has read, by room. If they are too large, the rooms
+// with the most are given up, so that the members of the others lose no events.
 type reread struct {
 	most, bytes int
 	rooms       []heldRoom
@@ -54,7 +54,7 @@ func (h *reread) add(name string, events []*adapter.Event) (broken []string) {
 	if h.bytes <= h.most {
 		return nil
 	}
-	// A quarter is given up, so that it is not repeated for each room that follows.
+	// A quarter is given up, so that this is not repeated for each later room.
 	slices.SortFunc(h.rooms, func(a, b heldRoom) int { return cmp.Compare(a.bytes, b.bytes) })
 	for h.bytes > h.most/4*3 {
 		last := h.rooms[len(h.rooms)-1]
@@ -72,7 +72,7 @@ func (h *reread) add(name string, events []*adapter.Event) (broken []string) {
 	return broken
 }
 
-// events returns what is held, room by room.
+// events returns the held events, room by room.
 func (h *reread) events() [][]*adapter.Event {
 	all := make([][]*adapter.Event, len(h.rooms))
 	for i := range h.rooms {

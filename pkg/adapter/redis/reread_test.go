@@ -11,9 +11,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// TestLoudRoomsAreGivenUp: where a catch-up has more to read than it may hold, it gives up the
-// rooms that have the most, and copies count their payload once.
-func TestLoudRoomsAreGivenUp(t *testing.T) {
+// TestCatchUpGivesUpTheLargestRooms: a catch-up that reads more than it may hold gives up the rooms with
+// the most, and copies count their payload once.
+func TestCatchUpGivesUpTheLargestRooms(t *testing.T) {
 	at := uint64(0)
 	events := func(n, size int) []*adapter.Event {
 		list := make([]*adapter.Event, n)
@@ -54,9 +54,10 @@ func TestLoudRoomsAreGivenUp(t *testing.T) {
 	}
 }
 
-// TestLoudRoomsDoNotCutOthers: of a node whose subscription was interrupted, the members of
-// rooms with more events than it may read are cut, and those of others get theirs.
-func TestLoudRoomsDoNotCutOthers(t *testing.T) {
+// TestRoomsGivenUpDoNotCutOthers: after an interruption of a node's subscription, members of
+// rooms with more events than it may read are cut, and members of other rooms get their
+// events.
+func TestRoomsGivenUpDoNotCutOthers(t *testing.T) {
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)
 	a, b := start(t, relay.url(), "a", Options{ReplayBytes: 1 << 20}), start(t, server.URL(), "b", Options{})

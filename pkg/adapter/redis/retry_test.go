@@ -12,9 +12,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// ways are how a node can make sure that an attempt is over, by what the server
-// allows: some services have no CLIENT KILL, and do not tell which server and
-// connection they are.
+// ways are the ways in which a node can make sure that an attempt is over. They depend on
+// the server: some services have no CLIENT KILL, and do not report the identities of server
+// and connection.
 var ways = map[string][]string{
 	"Kill":      nil,
 	"Fence":     {"user default on nopass ~* &* +@all -client|kill"},
@@ -31,15 +31,15 @@ func eachWay(t *testing.T, test func(t *testing.T, server *redistest.Server)) {
 	}
 }
 
-// buries reports whether what a node says makes sure that an attempt is over.
+// buries reports whether a command of a node makes sure that an attempt is over.
 func buries(what []byte) bool {
 	what = bytes.ToLower(what)
 	return bytes.Contains(what, []byte("\r\nkill\r\nid\r\n")) && !bytes.Contains(what, []byte("\r\n9007199254740992\r\n")) ||
 		bytes.Contains(what, []byte("\r\nset\r\n")) && bytes.Contains(what, []byte("fence:"))
 }
 
-// Redis hears of a publish only after its connection has ended and it has been
-// tried again on another one.
+// Redis receives a publish only after its connection has ended and the call has been
+// retried on another one.
 func TestRetryIsExact(t *testing.T) { eachWay(t, retryIsExact) }
 
 func retryIsExact(t *testing.T, server *redistest.Server) {
@@ -65,16 +65,16 @@ func retryIsExact(t *testing.T, server *redistest.Server) {
 		if err := <-sent; err != nil {
 			t.Fatalf("Publish: %v", err)
 		}
-		<-first.done // what was late has arrived
+		<-first.done // the late call has arrived
 	}
 	publish(t, a, event("end", room("r")))
 	expect(t, b, append(want, "end")...)
 	if n := a.Stats().Retries; n < 10 {
-		t.Errorf("%d retries: the test has tested nothing", n)
+		t.Errorf("%d retries: the test has tested nothing, want at least 10", n)
 	}
 }
 
-// onceSaid returns the link on which some text is said first.
+// onceSaid returns the link on which a text is sent first.
 func onceSaid(r *relay, text string) <-chan *wire {
 	links := make(chan *wire, 1)
 	r.watch(func(w *wire, what []byte) {
@@ -88,7 +88,7 @@ func onceSaid(r *relay, text string) <-chan *wire {
 	return links
 }
 
-// Redis has done it, and its answer is lost.
+// Redis has executed the call, and its answer is lost.
 func TestRetryFindsTheFirstAttempt(t *testing.T) { eachWay(t, retryFindsTheFirstAttempt) }
 
 func retryFindsTheFirstAttempt(t *testing.T, server *redistest.Server) {
@@ -117,8 +117,9 @@ func retryFindsTheFirstAttempt(t *testing.T, server *redistest.Server) {
 	expect(t, b, "end")
 }
 
-// Redis has done it, its answer is lost, and so is the history before it could be
-// looked for: it may have been heard, so it must not be heard again in the next.
+// Redis has executed the call, and its answer is lost. The history is lost as well before
+// the call could be searched for. The event may have been delivered, so it must not be
+// delivered again in the next history.
 func TestRetryEndsWithTheHistory(t *testing.T) { eachWay(t, retryEndsWithTheHistory) }
 
 func retryEndsWithTheHistory(t *testing.T, server *redistest.Server) {
@@ -148,10 +149,10 @@ func retryEndsWithTheHistory(t *testing.T, server *redistest.Server) {
 	expect(t, b, "end")
 }
 
-// The connection that should bury the first attempt breaks before it has.
-func TestRetryBuriesTheFirstAttempt(t *testing.T) { eachWay(t, retryBuriesTheFirstAttempt) }
+// The connection that should end the first attempt breaks before that.
+func TestRetryPreventsTheFirstAttempt(t *testing.T) { eachWay(t, retryPreventsTheFirstAttempt) }
 
-func retryBuriesTheFirstAttempt(t *testing.T, server *redistest.Server) {
+func retryPreventsTheFirstAttempt(t *testing.T, server *redistest.Server) {
 	relay := newRelay(t, server.Addr)
 	a := start(t, relay.url(), "a", Options{Timeout: 10 * time.Second})
 	b := start(t, server.URL(), "b", Options{})
@@ -191,8 +192,8 @@ func retryBuriesTheFirstAttempt(t *testing.T, server *redistest.Server) {
 	expect(t, b, "doubted", "end")
 }
 
-// Who is told that it is not known gets its event once or not at all, and never
-// behind a later one.
+// An event with an unknown outcome is published once or not at all, and never behind a
+// later one.
 func TestUnknownOutcomesStayInOrder(t *testing.T) { eachWay(t, unknownOutcomesStayInOrder) }
 
 func unknownOutcomesStayInOrder(t *testing.T, server *redistest.Server) {
@@ -240,11 +241,11 @@ func unknownOutcomesStayInOrder(t *testing.T, server *redistest.Server) {
 	}
 }
 
-// A call is given up while its first attempt is late: the next one makes sure that it
-// does not arrive behind it.
-func TestNextCallBuriesTheFirst(t *testing.T) { eachWay(t, nextCallBuriesTheFirst) }
+// A call is abandoned while its first attempt is late: the next call makes sure that the
+// attempt does not arrive behind it.
+func TestNextCallPreventsTheAbandonedOne(t *testing.T) { eachWay(t, nextCallPreventsTheAbandonedOne) }
 
-func nextCallBuriesTheFirst(t *testing.T, server *redistest.Server) {
+func nextCallPreventsTheAbandonedOne(t *testing.T, server *redistest.Server) {
 	relay := newRelay(t, server.Addr)
 	a := start(t, relay.url(), "a", Options{Timeout: time.Second, ProbeInterval: time.Hour})
 	b := start(t, server.URL(), "b", Options{})

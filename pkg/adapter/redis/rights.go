@@ -14,11 +14,11 @@ import (
 // node needs. The error names each.
 var ErrRights = errors.New("adapter/redis: the Redis user lacks rights")
 
-// mayRun makes sure, before the node joins, that it has all rights that it will need at some time:
-// a right that is used only after a failure would be missed then.
+// mayRun checks, before the node joins, that it has all rights that it will ever need. Otherwise a
+// missing right that is needed only after a failure would be detected at that failure.
 func (a *Adapter) mayRun(ctx context.Context, target *redisurl.Target) error {
 	commands := a.partitions[0].commands(target.Form())
-	for _, p := range a.partitions[1:] { // the commands are the same, the names are others
+	for _, p := range a.partitions[1:] { // the commands are the same and the names differ
 		key := p.names.fence("none")
 		commands = append(commands, []any{"get", key}, []any{publishCommand(target.Form()), key, ""})
 	}

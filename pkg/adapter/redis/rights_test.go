@@ -11,7 +11,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// setUser sets up the user whom nodes of the test are, and returns their URL.
+// setUser sets up the Redis user of the test's nodes, and returns their URL.
 func setUser(t *testing.T, server *redistest.Server, rules ...any) string {
 	t.Helper()
 	line := append([]any{"ACL", "SETUSER", "limited", "reset", "on", ">secret", "~rejoin:*", "&rejoin:*", "+@all"}, rules...)
@@ -21,8 +21,8 @@ func setUser(t *testing.T, server *redistest.Server, rules ...any) string {
 	return "redis://limited:secret@" + server.Addr
 }
 
-// A node does not join without a right that it will need at some time, and the
-// error names each.
+// A node does not join without all rights that it will ever need, and the error names each
+// missing one.
 func TestRightsAreCheckedAtJoin(t *testing.T) {
 	server := redistest.Start(t)
 	type test struct {
@@ -59,9 +59,9 @@ func TestRightsAreCheckedAtJoin(t *testing.T) {
 	start(t, setUser(t, server), "a", Options{})
 }
 
-// A right that is taken away later is reported, by readiness and by the error, and
-// an event that Redis refused was not published.
-func TestRightsThatAreTakenAway(t *testing.T) {
+// A right that is revoked later is reported, by readiness and by the error, and an event
+// that Redis refused was not published.
+func TestRevokedRights(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, setUser(t, server), "a", Options{})
 	setUser(t, server, "-evalsha")

@@ -17,7 +17,7 @@ import (
 
 var silent = zap.NewNop()
 
-// A station is a node with its members: it hands them what its feed brings.
+// A station is a node with its members: it passes the feed's events to them.
 type station struct {
 	*Adapter
 	relay *relay
@@ -57,7 +57,7 @@ func (s *station) read(ctx context.Context, t *testing.T) {
 	}
 }
 
-// A stint is what one member sees between two losses, as a client sees it.
+// A stint holds the events that one member gets between two losses, as a client sees them.
 type stint struct {
 	joined map[rooms.Room]span
 	got    []adapter.Event
@@ -77,7 +77,7 @@ func (s *stint) wants(t rooms.Target, p adapter.Position) bool {
 	})
 }
 
-// A roamer is a member that does not stay on one node.
+// A roamer is a member that moves between nodes.
 type roamer struct {
 	world  *world
 	rng    *rand.Rand
@@ -85,13 +85,13 @@ type roamer struct {
 
 	// Guarded by the mu of the station that it is on.
 	*stint
-	told    error // that something is lost
+	told    error // a loss
 	holding bool
 	held    []adapter.Event
 	end     adapter.Cursor // of its replay; the node's feed may lag behind
 }
 
-// hear takes what its node's feed brings, but for what the replay had.
+// hear takes the events of its node's feed, except those of the replay.
 func (m *roamer) hear(e adapter.Event) {
 	if m.end.IsZero() || m.end.SameHistory(e.Cursor) && !m.end.Covers(e.Position) {
 		m.take(e)
@@ -106,8 +106,7 @@ func (m *roamer) take(e adapter.Event) {
 	m.seen = m.seen.Max(e.Cursor)
 }
 
-// live is one life of its connection: it recovers, joins and leaves rooms, and is
-// cut.
+// live is one connection of the member: it recovers, joins and leaves rooms, and is cut.
 func (m *roamer) live(ctx context.Context) {
 	s := m.world.stations[m.rng.IntN(len(m.world.stations))]
 	if m.stint == nil || m.rng.IntN(20) == 0 {
@@ -147,7 +146,7 @@ func (m *roamer) live(ctx context.Context) {
 			s.mu.Lock()
 			if err == nil {
 				heard = append(heard, r)
-				if len(m.joined) > 0 && !joined.SameHistory(m.seen) { // it will be told
+				if len(m.joined) > 0 && !joined.SameHistory(m.seen) { // the loss will be reported
 					s.mu.Unlock()
 					return
 				}
@@ -163,8 +162,8 @@ func (m *roamer) live(ctx context.Context) {
 	}
 }
 
-// recover gets what was missed from the backlogs, and then what the feed has
-// brought meanwhile.
+// recover gets the missed events from the backlogs, and then those that the feed has
+// delivered meanwhile.
 func (m *roamer) recover(ctx context.Context, s *station) (heard []rooms.Room, err error) {
 	after := make(map[rooms.Room]adapter.Cursor)
 	for r, in := range m.joined {
@@ -209,7 +208,7 @@ func (m *roamer) release() {
 	m.held, m.holding = nil, false
 }
 
-// finish recovers once more, so that all has come.
+// finish recovers once more, so that all events have arrived.
 func (m *roamer) finish(ctx context.Context) {
 	for m.stint != nil {
 		s := m.world.stations[m.rng.IntN(len(m.world.stations))]

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// sizes remember the largest event that a node has seen while backlogs can hold it, so that reads
-// of small ones need no script. The zero value is ready for use.
+// sizes holds the size of the largest event that a node has seen and that backlogs can still
+// contain, so that reads of small events need no script. The zero value is ready for use.
 //
 // Redis knows the events in rooms without members on the node: the publish script keeps the size of
 // the largest one, by periods of a backlog's lifetime. Each read of the clock also reads that size,

@@ -13,8 +13,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A node that has come across small events only reads no large ones by their number, which
-// have been published to rooms that nobody on it is in.
+// A node that has seen only small events does not read large ones by their number if they
+// were published to rooms without members on the node.
 func TestLargeEventsOfOtherRooms(t *testing.T) {
 	server := redistest.Start(t)
 	a, b := start(t, server.URL(), "a", Options{}), start(t, server.URL(), "b", Options{})
@@ -57,7 +57,7 @@ func TestLargeEventsOfOtherRooms(t *testing.T) {
 			t.Fatal(err)
 		}
 		if ev.Omitted != 100_000 {
-			t.Errorf("of %v %d bytes are left out", ev.Position, ev.Omitted)
+			t.Errorf("of %v %d bytes are left out, want 100_000", ev.Position, ev.Omitted)
 		}
 		events++
 	}
@@ -66,8 +66,8 @@ func TestLargeEventsOfOtherRooms(t *testing.T) {
 	}
 }
 
-// What Redis keeps of the sizes covers each event for the life of a backlog, and is forgotten
-// after another one.
+// The sizes in Redis cover each event for the lifetime of a backlog, and expire after another
+// lifetime.
 func TestSizesInRedis(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{BacklogTTL: time.Hour})
@@ -114,7 +114,7 @@ func TestSizesInRedis(t *testing.T) {
 		t.Errorf("then one of 2000: %v", all)
 	}
 	if ttl := server.Client().PTTL(t.Context(), key).Val(); ttl <= time.Hour || ttl > 2*time.Hour {
-		t.Errorf("it lives for %v", ttl)
+		t.Errorf("it lives for %v, want more than %v, at most %v", ttl, time.Hour, 2*time.Hour)
 	}
 	before, older := strconv.Itoa(n-1), strconv.Itoa(n-2)
 	if err := server.Client().HSet(t.Context(), key, before, 7000, older, 9000).Err(); err != nil {
@@ -130,7 +130,7 @@ func TestSizesInRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	if largest := p.sizes.largest(p.life); largest != 7000 {
-		t.Errorf("the node takes %d for the largest", largest)
+		t.Errorf("the node takes %d for the largest, want 7000", largest)
 	}
 }
 

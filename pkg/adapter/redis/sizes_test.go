@@ -9,7 +9,7 @@ func TestSizes(t *testing.T) {
 	var s sizes
 	const life = time.Hour
 	if n := s.largest(life); n != 0 {
-		t.Errorf("at first %d", n)
+		t.Errorf("at first %d, want 0", n)
 	}
 	for _, size := range []int{1, 5000, 3000} {
 		s.saw(size)

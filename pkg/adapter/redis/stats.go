@@ -20,8 +20,8 @@ type Stats struct {
 	PublishSeconds  Histogram // of one call
 	Retries         uint64    // calls whose outcome had to be determined afterwards
 	Generations     uint64    // subscriber connections that ended
-	Gaps            uint64    // times that more arrived than could be taken
-	Repairs         uint64    // catch-ups that repaired what was missed
+	Gaps            uint64    // times that the feed's queue overflowed
+	Repairs         uint64    // catch-ups that repaired a gap
 	Repaired        uint64    // events in them
 	Losses          uint64    // gaps that could not be repaired
 	Epochs          uint64    // histories lost

@@ -15,11 +15,11 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// lingering is how long a room stays subscribed after its last member has left, so that rooms that
-// are left and joined again do not flap.
+// lingering is the time that a room stays subscribed after its last member has left, so that
+// leaving and joining again needs no new subscription.
 const lingering = 2 * time.Second
 
-// heard is a channel that this node is subscribed to, or will be: mostly a room's.
+// heard is a channel that this node is subscribed to, or will be. Most are those of rooms.
 type heard struct {
 	members   int           // the number of its subscriptions
 	left      time.Time     // when that fell to zero
@@ -327,7 +327,7 @@ func (g *generation) receive() error {
 	}
 }
 
-// isHeard reports whether a channel should bring events.
+// isHeard reports whether events of a channel are to be delivered.
 func (p *partition) isHeard(g *generation, channel string) bool {
 	name, ok := strings.CutPrefix(channel, g.base)
 	if !ok {

@@ -10,7 +10,7 @@ import (
 )
 
 // A turn is a replay's permission to hold many events: of an adapter's replays one at a time has
-// it. Nil is the turn of a catch-up, which does not wait.
+// it. A catch-up has a nil turn, and does not wait.
 type turn struct {
 	of chan struct{} // holds a token while a replay has its turn
 

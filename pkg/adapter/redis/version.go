@@ -3,5 +3,5 @@
 package redis
 
 // version is the wire version that this node writes for other nodes; see wire.go. It reads this
-// version and all before it. docs/operations.md says what a change of it means for an update.
+// version and all before it. docs/operations.md describes updates that change it.
 const version = 2

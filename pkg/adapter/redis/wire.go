@@ -35,10 +35,10 @@ import (
 // A message is version, kind, from, id and data. Lengths and numbers are unsigned
 // varints.
 //
-// What no version changes: in a stream an event is the field "e" of the entry at its position; on a
-// channel its position comes first, as text, then one character; and the version is the first byte
-// of all. The character is a tilde if further copies of the event follow, to other rooms, and a
-// space otherwise.
+// No version changes these parts: in a stream an event is the field "e" of the entry at its
+// position; on a channel its position comes first, as text, then one character; and the first byte
+// of an event is the version. The character is a tilde if further copies of the event follow, to
+// other rooms, and a space otherwise.
 //
 // Version 1, of releases before 0.4, has the rooms of the event before its lists, which are never
 // stored separately. It is read, so that backlogs survive an update, and not written.

@@ -16,8 +16,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A key that all rooms share and that another program has overwritten makes the node
-// unready, which names it, until it is deleted. A node does not start with one.
+// A shared key that another program has overwritten makes the node unready until it is
+// deleted, and the error names the key. A node does not start with such a key.
 func TestSharedKeysOfTheWrongType(t *testing.T) {
 	for _, kind := range []string{"epoch", "clock", "lists", "sizes", "leases", "about", "partitions"} {
 		t.Run(kind, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestSharedKeysOfTheWrongType(t *testing.T) {
 				})
 			}
 			o := options(t, server.URL(), "b", Options{Timeout: 200 * time.Millisecond})
-			if kind != "lists" { // which nobody reads at the start
+			if kind != "lists" { // which no node reads at its start
 				b, err := New(deadline(t), o)
 				if err == nil {
 					_ = b.Close()
@@ -54,7 +54,7 @@ func TestSharedKeysOfTheWrongType(t *testing.T) {
 	}
 }
 
-// overwrite makes a key a set, which the project uses for nothing.
+// overwrite replaces a key by a set, a type that the project does not use.
 func overwrite(t *testing.T, server *redistest.Server, key string) {
 	t.Helper()
 	c := server.Client()
@@ -160,7 +160,7 @@ func TestUnusableBacklogFailsAlone(t *testing.T) {
 	}
 }
 
-// An event to several rooms whose lists can't be stored fails alone, and whole.
+// An event to several rooms whose lists can't be stored fails alone and completely.
 func TestUnusableListsFailAlone(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{})
@@ -179,9 +179,9 @@ func TestUnusableListsFailAlone(t *testing.T) {
 	expect(t, a, "other")
 }
 
-// A call whose answer was lost, and which is found in the clock, tells which of its
-// events could not be stored.
-func TestFoundCallTellsWhatIsNotStored(t *testing.T) {
+// A call whose answer was lost and that is found in the clock reports which of its events
+// could not be stored.
+func TestFoundCallReportsEventsThatAreNotStored(t *testing.T) {
 	server := redistest.Start(t)
 	a := start(t, server.URL(), "a", Options{ProbeInterval: time.Minute})
 	p := a.partitions[0]

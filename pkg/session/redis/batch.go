@@ -94,7 +94,7 @@ func (s *Store) do(ctx context.Context, size int, items ...item) error {
 		switch err, ended := it.cmd.Err(), context.Cause(ctx); {
 		case err == nil:
 		case ended != nil && !errors.Is(err, redis.Nil):
-			return ended // the error is a consequence
+			return ended // the error follows from the end of ctx
 		default:
 			return err
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A thousand saves at once take a few pipelines, and four commands each in
-// Redis: the script and what it calls.
+// A thousand concurrent saves take a few pipelines, and four commands each in Redis: the
+// script and its commands.
 func TestSavesShareRoundTrips(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})
@@ -40,12 +40,12 @@ func TestSavesShareRoundTrips(t *testing.T) {
 	saves.Wait()
 	after := s.Stats()
 	if pipelines := after.Pipelines - before.Pipelines; pipelines > n/10 {
-		t.Errorf("%d saves took %d pipelines", n, pipelines)
+		t.Errorf("%d saves took %d pipelines, want at most %d", n, pipelines, n/10)
 	} else {
 		t.Logf("%d saves took %d pipelines", n, pipelines)
 	}
 	for command, want := range map[string]uint64{"evalsha": n, "eval": after.Resent - before.Resent, "time": n, "getrange": n, "set": n} {
-		// Those that found no script count as evalsha, too.
+		// Commands that found no script count as evalsha, too.
 		if got := calls(t, server, command); got != want {
 			t.Errorf("%s was called %d times, want %d", command, got, want)
 		}
@@ -105,7 +105,7 @@ func BenchmarkSave(b *testing.B) {
 	}
 }
 
-// share returns what the i-th of several has to do of n.
+// share returns the part of n for the i-th of several goroutines.
 func share(n, of, i int) int { return (n + of - 1 - i) / of }
 
 func BenchmarkRefresh(b *testing.B) {
@@ -121,7 +121,7 @@ func BenchmarkRefresh(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if gone, err := s.Refresh(b.Context(), refs, long); err != nil || len(gone) > 0 {
-			b.Fatalf("Refresh: %d gone, %v", len(gone), err)
+			b.Fatalf("Refresh: %d gone, %v, want 0", len(gone), err)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(refs)), "ns/session")
@@ -170,7 +170,7 @@ func BenchmarkClaimManyRooms(b *testing.B) {
 	}
 }
 
-// What a store computes for a claim, apart from round trips.
+// The computations of a store for a claim, without round trips.
 func BenchmarkManyRooms(b *testing.B) {
 	s := &Store{options: Options{MaxSize: 1 << 20}}
 	value, err := s.encode(manyRooms("p", 990))

@@ -15,8 +15,8 @@ import (
 
 const (
 	long = time.Hour
-	// brief is Options.Timeout where it shall pass: time enough for what a busy
-	// machine is to answer before that.
+	// brief is Options.Timeout in tests that wait for it. It is long enough for answers of
+	// a busy machine.
 	brief = time.Second
 )
 
@@ -38,7 +38,7 @@ func mustCreate(t testing.TB, s *Store, pid string) session.Session {
 
 var errPeek = errors.New("only looking")
 
-// peek returns the session as it is.
+// peek returns the session unchanged.
 func peek(t testing.TB, s *Store, pid string) (seen session.Session, err error) {
 	t.Helper()
 	_, _, err = s.Claim(within(t, 20*time.Second), pid, "nobody", long, func(sn session.Session) error {
@@ -51,7 +51,7 @@ func peek(t testing.TB, s *Store, pid string) (seen session.Session, err error) 
 	return seen, err
 }
 
-// A save that was given up, and reaches Redis after its successor, is nothing.
+// A save that was abandoned, and reaches Redis after its successor, has no effect.
 func TestALateWriteDoesNotUndoANewerOne(t *testing.T) {
 	server := redistest.Start(t)
 	direct := open(t, server.URL(), Options{})
@@ -78,7 +78,7 @@ func TestALateWriteDoesNotUndoANewerOne(t *testing.T) {
 			relay := startRelay(t, server.Addr)
 			s := open(t, relay.url(), Options{Timeout: brief})
 			sn := mustCreate(t, s, name)
-			// Redis knows the scripts, so that what is held is all there is.
+			// Redis knows the scripts, so that the held commands are the only ones.
 			if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
 				t.Fatal(err)
 			}
@@ -90,7 +90,7 @@ func TestALateWriteDoesNotUndoANewerOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := late(within(t, 100*time.Millisecond), s, sn, relay.hold); !errors.Is(err, context.DeadlineExceeded) {
-				t.Fatalf("the held call: %v", err)
+				t.Fatalf("the held call: %v, want context.DeadlineExceeded", err)
 			}
 			sn.User = "newer"
 			if err := s.Save(within(t, 20*time.Second), sn, long); err != nil {
@@ -184,8 +184,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Redis stands still: every call ends with its context, what waits is bounded,
-// and all goes on when Redis does.
+// While Redis is paused every call ends with its context, the waiting calls are bounded,
+// and everything continues with Redis.
 func TestPause(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{Timeout: brief, MaxWaiting: 50})
@@ -201,20 +201,20 @@ func TestPause(t *testing.T) {
 			if errors.Is(err, ErrFull) {
 				full <- err
 			} else if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("Save: %v", err)
+				t.Errorf("Save: %v, want context.DeadlineExceeded", err)
 			}
 		})
 	}
 	calls.Wait()
 	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("calls with a deadline of 100 ms took %v", took)
+		t.Errorf("calls with a deadline of 100 ms took %v, want at most %v", took, 3*time.Second)
 	}
 	if len(full) == 0 || s.Stats().Waiting > 50 {
 		t.Errorf("%d calls were refused, and %d wait", len(full), s.Stats().Waiting)
 	}
-	// The pipeline's own deadline, for callers who have none.
+	// The pipeline's own deadline applies to callers without one.
 	if err := s.Save(t.Context(), sn, long); err == nil {
-		t.Error("a save to a server that stands still succeeds")
+		t.Error("a save to a paused server succeeds")
 	}
 	server.Resume()
 	sn.User = "after"
@@ -234,12 +234,12 @@ func TestEndedCallsAreNotSent(t *testing.T) {
 	server.Pause()
 	n := s.Stats().Pipelines
 	var sent sync.WaitGroup
-	sent.Go(func() { _ = s.Save(t.Context(), first, long) }) // its pipeline stands still
+	sent.Go(func() { _ = s.Save(t.Context(), first, long) }) // its pipeline does not continue
 	for s.Stats().Pipelines == n {
 		time.Sleep(time.Millisecond)
 	}
 	if err := s.Drop(within(t, 20*time.Millisecond), session.Ref{PID: second.PID, Fence: 1}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Drop: %v", err)
+		t.Errorf("Drop: %v, want context.DeadlineExceeded", err)
 	}
 	sent.Wait()
 	server.Resume()
@@ -248,8 +248,8 @@ func TestEndedCallsAreNotSent(t *testing.T) {
 	}
 }
 
-// A claim that is given up leaves its command alone, which may be answered late:
-// the race detector watches.
+// An abandoned claim does not touch its command, which may be answered late: the race
+// detector checks this.
 func TestClaimGivenUp(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})
@@ -258,7 +258,7 @@ func TestClaimGivenUp(t *testing.T) {
 	_, _, err := s.Claim(within(t, 50*time.Millisecond), "p", "node", long, nil)
 	server.Resume()
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Claim: %v", err)
+		t.Errorf("Claim: %v, want context.DeadlineExceeded", err)
 	}
 	if got, err := peek(t, s, "p"); err != nil || got.Owner == "node" {
 		t.Errorf("the session is %+v, %v", got, err)

@@ -15,7 +15,7 @@ const (
 	stall   = 2 * time.Second // by which they are late
 )
 
-// givers are the calls that give a life. They call now before they do it.
+// givers are the calls that set a TTL. They call now before that.
 var givers = map[string]func(ctx context.Context, s *Store, sn session.Session, now func()) error{
 	"create": func(ctx context.Context, s *Store, sn session.Session, now func()) error {
 		if err := s.Drop(ctx, session.Ref{PID: sn.PID, Fence: sn.Fence}); err != nil {
@@ -52,19 +52,19 @@ func load(t *testing.T, server *redistest.Server) {
 	}
 }
 
-// ends returns when a session does, by the server's time, which is ours.
+// ends returns the expiry of a session by the server's time, which is that of this machine.
 func ends(t *testing.T, s *Store, server *redistest.Server, pid string) time.Time {
 	t.Helper()
 	at, err := server.Client().PExpireTime(t.Context(), s.key(pid)).Result()
 	if err != nil || at <= 0 {
-		t.Fatalf("PEXPIRETIME: %v, %v", at, err)
+		t.Fatalf("PEXPIRETIME: %v, %v, want more than 0", at, err)
 	}
 	return time.UnixMilli(at.Milliseconds())
 }
 
-// A write that is carried out late gives the life that was asked for then, and
-// no longer one, whether its connection stood still or Redis.
-func TestALateWriteDoesNotLengthenALife(t *testing.T) {
+// A late write sets the TTL from the time of its request, and not a longer one, whether its
+// connection or Redis was paused.
+func TestALateWriteDoesNotExtendTheTTL(t *testing.T) {
 	for name, give := range givers {
 		for what, still := range map[string]func(*redistest.Server, *relay) (goOn func()){
 			"connection": func(_ *redistest.Server, r *relay) func() {
@@ -98,10 +98,10 @@ func TestALateWriteDoesNotLengthenALife(t *testing.T) {
 					time.AfterFunc(100*time.Millisecond, cancel)
 				})
 				if !errors.Is(err, context.Canceled) {
-					t.Fatalf("the call: %v", err)
+					t.Fatalf("the call: %v, want context.Canceled", err)
 				}
 				given := time.Now()
-				time.Sleep(time.Until(given.Add(stall))) // it is what happens here
+				time.Sleep(time.Until(given.Add(stall))) // this case happens here
 				goOn()
 				ctx = within(t, 20*time.Second)
 				for calls(t, server, "evalsha") == before {
@@ -118,10 +118,9 @@ func TestALateWriteDoesNotLengthenALife(t *testing.T) {
 	}
 }
 
-// A clock that is wrong, because the server's has jumped or another server has
-// taken its place, gives no life that is too long, deletes nothing, and is right
-// after one call.
-func TestAnotherTime(t *testing.T) {
+// A wrong clock, because the server's clock has jumped or another server has taken its
+// place, sets no TTL that is too long, deletes nothing, and is right after one call.
+func TestWrongClock(t *testing.T) {
 	server := redistest.Start(t)
 	for name, give := range givers {
 		for _, wrong := range []time.Duration{time.Hour, -time.Hour, -lasting / 2} {
@@ -164,11 +163,11 @@ func TestClock(t *testing.T) {
 	}
 	c.learn(9000, now.Add(-time.Second))
 	if c.server != 5000 {
-		t.Error("what came late is learnt, though nothing is wrong with what it knows")
+		t.Error("a late answer is used although the known time is recent")
 	}
 	c.learn(7000, time.Now())
 	if c.server != 7000 {
-		t.Error("what came promptly is not learnt")
+		t.Error("a prompt answer is not used")
 	}
 	c.came = c.came.Add(-fresh)
 	if c.fresh() {
@@ -176,6 +175,6 @@ func TestClock(t *testing.T) {
 	}
 	c.learn(8000, now.Add(-time.Second))
 	if c.server != 8000 {
-		t.Error("what came late is not learnt, though what it knows is old")
+		t.Error("a late answer is not used although the known time is old")
 	}
 }

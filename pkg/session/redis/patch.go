@@ -66,7 +66,7 @@ func (k *known) put(key string, value []byte) {
 	}
 	k.values[key] = value
 	k.bytes += len(value)
-	for other, v := range k.values { // any: a session whose value is forgotten is written whole once
+	for other, v := range k.values { // in random order: a session whose value is forgotten is written whole once
 		if k.bytes <= knownBytes {
 			break
 		}
@@ -136,8 +136,8 @@ func (e *edit) add(b []byte) {
 	e.size += len(b)
 }
 
-// stretch adds what turns old[from:] into value, where value differs in one place, or room by room
-// in several.
+// stretch adds the edits that turn old[from:] into value: one if they differ in one place, or room
+// by room if in several.
 func (e *edit) stretch(old []byte, from int, value []byte) {
 	a := old[from:]
 	same := sharedBytes(a, value)
@@ -149,8 +149,8 @@ func (e *edit) stretch(old []byte, from int, value []byte) {
 	}
 }
 
-// rooms adds what turns old[from:], a list of rooms, into another one, value: the rooms that old has
-// as well are kept, in whatever order. It reports false, and adds nothing, if there are too many
+// rooms adds the edits that turn old[from:], a list of rooms, into another list, value. Rooms in
+// both lists are kept, in any order. It reports false, and adds nothing, if there are too many
 // differences.
 func (e *edit) rooms(old []byte, from int, value []byte) bool {
 	was, is := roomOffsets(old[from:]), roomOffsets(value)

@@ -16,7 +16,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session/sessiontest"
 )
 
-// The contract holds also if every write is sent as a difference.
+// The contract also holds if every write is sent as a difference.
 func TestContractWithDifferences(t *testing.T) {
 	server := redistest.Start(t)
 	sessiontest.Run(t, func(t *testing.T) session.Store {
@@ -26,7 +26,7 @@ func TestContractWithDifferences(t *testing.T) {
 	})
 }
 
-// What two values share is found to the byte, wherever it ends.
+// The common prefix and suffix of two values are found exactly, at every length.
 func TestSharedBytes(t *testing.T) {
 	const most = 3*compared + 7
 	backwards := func(b []byte) []byte {
@@ -53,7 +53,7 @@ func TestSharedBytes(t *testing.T) {
 	}
 }
 
-// manyRooms is a session with names as long as they may be.
+// manyRooms is a session with room names of the maximum length.
 func manyRooms(pid string, n int) session.Session {
 	sn := session.Session{PID: pid, ID: "id", Namespace: "/", User: "user", Data: []byte(`{"a":1}`), Owner: "a", Fence: 1}
 	for i := range n {
@@ -62,8 +62,8 @@ func manyRooms(pid string, n int) session.Session {
 	return sn
 }
 
-// A socket with many rooms that joins and leaves some costs Redis the differences, wherever in the
-// session they are.
+// A join or leave of a socket with many rooms sends only the differences to Redis, at any place in
+// the session.
 func TestJoinsOfASocketWithManyRooms(t *testing.T) {
 	server := redistest.Start(t)
 	received := func() (n int) {
@@ -115,7 +115,7 @@ func TestJoinsOfASocketWithManyRooms(t *testing.T) {
 			n := (received() - before) / writes
 			t.Logf("a write of %d bytes", n)
 			if n > row.most {
-				t.Errorf("a join or leave costs Redis %d bytes", n)
+				t.Errorf("a join or leave costs Redis %d bytes, want at most %d", n, row.most)
 			}
 			other := open(t, server.URL(), Options{})
 			if got, err := peek(t, other, row.name); err != nil || !reflect.DeepEqual(got.Rooms, sn.Rooms) {
@@ -125,7 +125,7 @@ func TestJoinsOfASocketWithManyRooms(t *testing.T) {
 	}
 }
 
-// patched does what the script patch does.
+// patched does the same as the script patch.
 func patched(old []byte, args []any) []byte {
 	var value []byte
 	for part := range slices.Chunk(args, 3) {
@@ -142,8 +142,8 @@ func patched(old []byte, args []any) []byte {
 	return value
 }
 
-// A difference turns the one value into the other, carries little more than what has changed, and is
-// not sent if that is most of the value.
+// A difference turns one value into the other, is little larger than the changes, and is not sent if
+// the changes are most of the value.
 func TestDifference(t *testing.T) {
 	s := New(nil, Options{})
 	encode := func(sn session.Session) []byte {
@@ -200,13 +200,13 @@ func TestDifference(t *testing.T) {
 			t.Errorf("%d changes of %d rooms carry %d bytes", changes, len(sn.Rooms), size)
 		}
 		if size > len(value)/2 {
-			t.Errorf("a difference of %d bytes of %d", size, len(value))
+			t.Errorf("a difference of %d bytes of %d, want at most %d", size, len(value), len(value)/2)
 		}
 	}
 }
 
-// Whatever changes in a session, what is stored is the whole of it, also if another
-// store has written meanwhile, or Redis has lost the scripts.
+// After any change of a session the stored value is complete, also if another store has
+// written meanwhile, or Redis has lost the scripts.
 func TestDifferencesAreExact(t *testing.T) {
 	server := redistest.Start(t)
 	stores := []*Store{open(t, server.URL(), Options{}), open(t, server.URL(), Options{})}
@@ -250,7 +250,7 @@ func TestDifferencesAreExact(t *testing.T) {
 		case 1:
 			server.Client().ScriptFlush(t.Context())
 		case 2:
-			stores[owner].known.put(stores[owner].key("p"), []byte(strings.Repeat("0", 200))) // what is not there
+			stores[owner].known.put(stores[owner].key("p"), []byte(strings.Repeat("0", 200))) // a part that does not exist
 		}
 		if err := stores[owner].Save(within(t, 20*time.Second), sn, long); err != nil {
 			t.Fatal(err)
@@ -262,7 +262,7 @@ func TestDifferencesAreExact(t *testing.T) {
 	}
 }
 
-// What is remembered is bounded.
+// The remembered values are bounded.
 func TestKnownValuesAreBounded(t *testing.T) {
 	var k known
 	for i := range 100 {
@@ -278,9 +278,9 @@ func TestKnownValuesAreBounded(t *testing.T) {
 	}
 }
 
-// A socket that has lost its session to another one of the same node does not write it any
-// more, and of two writes the later one stays, also where what the store remembers is newer
-// than what it is to write.
+// A socket that has lost its session to another one of the same node no longer writes it.
+// Of two writes the later one stays, also if the remembered value is newer than the one to
+// write.
 func TestLateWritesOfLargeSessions(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})
@@ -296,7 +296,7 @@ func TestLateWritesOfLargeSessions(t *testing.T) {
 		t.Errorf("the former socket's Save: %v, want ErrFenced", err)
 	}
 	if claimed, _, err = s.Claim(t.Context(), "p", "a", long, nil); err != nil || claimed.Fence != 3 {
-		t.Fatalf("the next claim has the fence %d: %v", claimed.Fence, err)
+		t.Fatalf("the next claim has the fence %d: %v, want 3", claimed.Fence, err)
 	}
 
 	late, err := s.encode(claimed)

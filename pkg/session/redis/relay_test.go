@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A relay stands between clients and a server. It can hold back what clients
-// send in the connections that there are, and pass it on later, even if the
-// clients have long gone.
+// A relay is a proxy between clients and a server. It can hold back the data that clients
+// send on existing connections, and pass it on later, even after the clients have
+// disconnected.
 type relay struct {
 	listener net.Listener
 	server   string
@@ -78,7 +78,7 @@ func (r *relay) accept() {
 	}
 }
 
-// up passes on what the client sends. The server's side stays open at its end.
+// up passes on the client's data. At the end of the data the server's side stays open.
 func (k *link) up() {
 	buffer := make([]byte, 64<<10)
 	for {
@@ -100,7 +100,7 @@ func (k *link) down() {
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := k.server.Read(buffer)
-		_, _ = k.client.Write(buffer[:n]) // who may be gone
+		_, _ = k.client.Write(buffer[:n]) // which may have disconnected
 		if err != nil {
 			return
 		}
@@ -111,7 +111,7 @@ func (k *link) down() {
 	}
 }
 
-// hold keeps what comes in today's connections from now on.
+// hold keeps data on the current connections from now on.
 func (r *relay) hold() {
 	for _, k := range r.links() {
 		k.mu.Lock()
@@ -126,7 +126,7 @@ func (r *relay) links() []*link {
 	return slices.Clone(r.open)
 }
 
-// release passes on what was kept, and returns when the server has answered.
+// release passes on the kept data, and returns when the server has answered.
 func (k *link) release(t *testing.T) (bytes int) {
 	t.Helper()
 	k.mu.Lock()

@@ -26,9 +26,9 @@
 // A save of 400 bytes costs Redis 3.6 µs, and a quarter more for the time. A hash of fence, number
 // and body would cost the same, but the string takes two thirds of the hash's memory.
 //
-// Of a session of more than 1 KiB, one with dozens of rooms, only the differences to the value in Redis
-// are sent, which a script applies if the head is still the one that the store has written or read.
-// The resulting value is the same as if it had been sent whole.
+// For a session of more than 1 KiB, which has dozens of rooms, only the differences to the value in
+// Redis are sent. A script applies them if the head is still the one that the store has written or
+// read. The resulting value is the same as if it had been sent whole.
 //
 // Calls are not sent one by one: calls that arrive while a pipeline is in flight go out with the
 // next, one pipeline after another to each server.

@@ -16,7 +16,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// No key shows a private id, and what the package comment says is there.
+// No key contains a private id, and the keys are those of the package comment.
 func TestLayout(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{Prefix: "test:"})
@@ -35,7 +35,7 @@ func TestLayout(t *testing.T) {
 		t.Errorf("the value is %q, %v", value, err)
 	}
 	if ttl := c.PTTL(t.Context(), keys[0]).Val(); ttl <= 0 || ttl > long {
-		t.Errorf("it lives for %v", ttl)
+		t.Errorf("it lives for %v, want more than 0, at most %v", ttl, long)
 	}
 }
 
@@ -67,7 +67,7 @@ func TestTwoStoresRace(t *testing.T) {
 		}
 		for _, old := range []session.Session{sn, claims[1-winner]} {
 			if err := stores[1-winner].Save(within(t, 20*time.Second), old, long); !errors.Is(err, session.ErrFenced) {
-				t.Errorf("Save with the fence %d: %v", old.Fence, err)
+				t.Errorf("Save with the fence %d: %v, want session.ErrFenced", old.Fence, err)
 			}
 		}
 		if err := stores[winner].Save(within(t, 20*time.Second), claims[winner], long); err != nil {
@@ -90,11 +90,11 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// Slots move and masters change while sessions are written. Calls may fail then,
-// but never twice over, and none that succeeded is undone.
+// Slots move and masters change while sessions are written. Calls may fail then, but not
+// twice in a row, and no successful call is undone.
 func TestClusterInMotion(t *testing.T) {
-	// No server takes another's place by itself, which may lose what was written, because
-	// a busy machine let that fall silent.
+	// A server must not fail over by itself on a busy machine, because that may lose
+	// writes.
 	cluster := redistest.StartCluster(t, "cluster-node-timeout 60000")
 	s := open(t, cluster.URL(), Options{Timeout: time.Second})
 	save := func(sn session.Session) error {
@@ -112,7 +112,7 @@ func TestClusterInMotion(t *testing.T) {
 		close(stop)
 		owners.Wait()
 	})
-	defer finish() // also where the cluster fails the test
+	defer finish() // also if the cluster fails the test
 	for _, sn := range sessions {
 		owners.Go(func() {
 			saved := 0
@@ -120,7 +120,7 @@ func TestClusterInMotion(t *testing.T) {
 				sn.User = fmt.Sprint(n)
 				select {
 				case <-stop:
-					// The last word has to arrive.
+					// The last write must succeed.
 					err := save(sn)
 					for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); err = save(sn) {
 						time.Sleep(time.Millisecond)
@@ -159,13 +159,13 @@ func TestClusterInMotion(t *testing.T) {
 			}
 		}
 	}
-	// In an orderly failover nothing is lost.
+	// A planned failover loses nothing.
 	cluster.Failover(cluster.Replica(cluster.Servers[0]))
 	finish()
 }
 
-// A slow server holds up no other.
-func TestOneServerOfAClusterStandsStill(t *testing.T) {
+// A slow server does not delay others.
+func TestOneServerOfAClusterIsPaused(t *testing.T) {
 	cluster := redistest.StartCluster(t, "cluster-node-timeout 60000")
 	s := open(t, cluster.URL(), Options{Timeout: 10 * time.Second})
 	still := cluster.Servers[0]
@@ -190,12 +190,12 @@ func TestOneServerOfAClusterStandsStill(t *testing.T) {
 		t.Errorf("Save: %v", err)
 	}
 	if len(stuck) > 0 {
-		t.Errorf("a save at another server has waited for the one that stands still: %v", <-stuck)
+		t.Errorf("a save at another server has waited for the paused one: %v", <-stuck)
 		return
 	}
 	still.Resume()
 	if err := <-stuck; err != nil {
-		t.Errorf("Save, once its server goes on: %v", err)
+		t.Errorf("Save after its server has resumed: %v", err)
 	}
 }
 
@@ -212,7 +212,7 @@ func TestDecodeUndoesEncode(t *testing.T) {
 		}
 		got, err := decode(value)
 		if err != nil || !reflect.DeepEqual(got, sn) {
-			t.Errorf("%+v became %+v, %v", sn, got, err)
+			t.Errorf("%+v became %+v, %v, want %+v", sn, got, err, sn)
 		}
 		for n := range value {
 			if _, err := decode(value[:n]); err == nil {
@@ -225,7 +225,7 @@ func TestDecodeUndoesEncode(t *testing.T) {
 	}
 }
 
-// A session that a newer version has stored is not claimed, and stays as it is.
+// A session that a newer version has stored is not claimed, and is unchanged.
 func TestClaimOfANewerSession(t *testing.T) {
 	server := redistest.Start(t)
 	s := open(t, server.URL(), Options{})
@@ -243,16 +243,16 @@ func TestClaimOfANewerSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, _, err := s.Claim(within(t, long), sn.PID, "b", long, nil); !errors.Is(err, session.ErrUndecodable) {
-			t.Errorf("claimed %+v, %v", got, err)
+			t.Errorf("claimed %+v, %v, want session.ErrUndecodable", got, err)
 		}
 		if after, err := client.Get(t.Context(), key).Result(); err != nil || after != stored {
-			t.Errorf("the session has changed to %q, %v", after, err)
+			t.Errorf("the session has changed to %q, %v, want %q", after, err, stored)
 		}
 	}
 }
 
-// bomb returns a value in which the positions of rooms say that each is as long as the one
-// before and a byte longer, from a first one of some bytes on.
+// bomb returns a value in which each room's position is encoded as one byte longer than the
+// previous one, beginning with some bytes.
 func bomb(first, rooms int) []byte {
 	b := append(make([]byte, headSize), version)
 	copy(b, "0000000000000001")
@@ -270,7 +270,7 @@ func bomb(first, rooms int) []byte {
 	return b
 }
 
-// A value takes memory in proportion to its size, whatever it says.
+// Decoding a value takes memory in proportion to its size, for any content.
 func TestDecodedValuesAreBounded(t *testing.T) {
 	for _, tt := range []struct {
 		first, rooms int
@@ -291,7 +291,7 @@ func TestDecodedValuesAreBounded(t *testing.T) {
 		}
 		sn.Data = bytes.Repeat([]byte("x"), size-len(value)+len(sn.Data)-1) // its length takes one byte more
 		if value, err = New(nil, Options{}).encode(sn); err != nil || len(value) != size {
-			t.Fatalf("a value of %d bytes: %v", len(value), err)
+			t.Fatalf("a value of %d bytes: %v, want %d", len(value), err, size)
 		}
 		if err := server.Client().Set(t.Context(), s.key("pid"), value, time.Hour).Err(); err != nil {
 			t.Fatal(err)
@@ -304,7 +304,7 @@ func TestDecodedValuesAreBounded(t *testing.T) {
 	sn := full()
 	sn.Rooms[0].Join = strings.Repeat("x", maxPosition+1)
 	if _, err := s.encode(sn); !errors.Is(err, session.ErrTooLarge) {
-		t.Errorf("a long position: %v", err)
+		t.Errorf("a long position: %v, want session.ErrTooLarge", err)
 	}
 }
 
@@ -326,14 +326,14 @@ func FuzzDecode(f *testing.F) {
 			size += len(m.Name) + len(m.Join) + len(m.Leave)
 		}
 		if size > len(value)*maxPosition/5 || size > len(value)+maxPositions { // a membership takes five bytes
-			t.Errorf("%d bytes make %d", len(value), size)
+			t.Errorf("%d bytes make %d, want at most %d, at most %d", len(value), size, len(value)*maxPosition/5, len(value)+maxPositions)
 		}
 		again, err := New(nil, Options{MaxSize: 1 << 30}).encode(sn)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got, err := decode(again); err != nil || !reflect.DeepEqual(got, sn) {
-			t.Errorf("%+v became %+v, %v", sn, got, err)
+			t.Errorf("%+v became %+v, %v, want %+v", sn, got, err, sn)
 		}
 	})
 }

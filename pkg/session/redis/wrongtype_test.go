@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// A session whose key another program has overwritten is gone, and no other: a refresh
-// prolongs the rest.
+// A session whose key another program has overwritten is lost, and no other: a refresh
+// extends the rest.
 func TestKeyOfTheWrongType(t *testing.T) {
 	server := redistest.Start(t)
 	s := New(server.Client(), Options{})
@@ -33,7 +33,7 @@ func TestKeyOfTheWrongType(t *testing.T) {
 	}
 	for _, pid := range []string{"one", "three"} {
 		if ttl := c.PTTL(ctx, s.key(pid)).Val(); ttl < 50*time.Minute {
-			t.Errorf("%s is kept for %v", pid, ttl)
+			t.Errorf("%s is kept for %v, want at least %v", pid, ttl, 50*time.Minute)
 		}
 	}
 	if _, _, err := s.Claim(ctx, "bad", "b", time.Hour, nil); !errors.Is(err, session.ErrUndecodable) {

@@ -36,7 +36,7 @@ func aClaimCanBeRepeated(s *store) {
 	s.create("p", long)
 	for i, by := range []string{"b", "b", "c", "a"} {
 		if sn := s.claim("p", by); sn.Fence != uint64(i+2) || sn.Owner != by {
-			s.t.Errorf("claim %d: the fence %d and the owner %q", i, sn.Fence, sn.Owner)
+			s.t.Errorf("claim %d: the fence %d and the owner %q, want %d, %q", i, sn.Fence, sn.Owner, uint64(i+2), by)
 		}
 	}
 }
@@ -59,7 +59,7 @@ func aRefusedClaimChangesNothing(s *store) {
 
 // Many concurrent claims, while the former owner saves continuously: every fence is issued once,
 // they grow without a gap, and the last one wins.
-func claimsAtOnceGetDifferentFences(s *store) {
+func concurrentClaimsGetDifferentFences(s *store) {
 	const claimers, each = 8, 10
 	first := s.create("p", long)
 	ctx := s.deadline()
@@ -119,6 +119,6 @@ func claimsSeeWhatTheyClaim(s *store) {
 		return nil
 	})
 	if err != nil || seen.User != "user 3" || claimed.User != "user 3" {
-		s.t.Errorf("check saw the user %q, and claimed was %q, %v", seen.User, claimed.User, err)
+		s.t.Errorf(`check saw the user %q, and claimed was %q, %v, want "user 3", "user 3"`, seen.User, claimed.User, err)
 	}
 }

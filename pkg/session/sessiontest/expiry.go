@@ -8,7 +8,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-func refreshTellsWhoIsGone(s *store) {
+func refreshReportsExpiredSessions(s *store) {
 	s.create("lives", long)
 	s.create("moved", long)
 	dropped := s.create("dropped", long)
@@ -55,7 +55,7 @@ func sessionsExpire(s *store) {
 	if gone, err := s.Refresh(s.deadline(), []session.Ref{{PID: "refreshed", Fence: 1}}, long); err != nil || len(gone) > 0 {
 		s.t.Fatalf("Refresh: %v are gone, %v", gone, err)
 	}
-	// And calls that shorten the expiry.
+	// Calls that shorten the expiry are tested as well.
 	shortened := s.create("shortened", long)
 	if err := s.Save(s.deadline(), shortened, short); err != nil {
 		s.t.Fatalf("Save: %v", err)
@@ -85,7 +85,7 @@ func sessionsExpire(s *store) {
 	}
 	refs := []session.Ref{{PID: "left alone", Fence: 1}}
 	if gone, err := s.Refresh(s.deadline(), refs, long); err != nil || !slices.Equal(gone, refs) {
-		s.t.Errorf("Refresh of an expired session: %v are gone, %v", gone, err)
+		s.t.Errorf("Refresh of an expired session: %v are gone, %v, want %v", gone, err, refs)
 	}
 	if err := s.Drop(s.deadline(), refs[0]); err != nil {
 		s.t.Errorf("Drop of an expired session: %v", err)

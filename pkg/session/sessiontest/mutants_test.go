@@ -16,11 +16,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// mutantVar names the mutant that a child process tries.
+// mutantVar names the mutant that a child process runs.
 const mutantVar = "SESSIONTEST_MUTANT"
 
-// The rules can fail: each mutant breaks one, and a child process that runs this
-// very test with the mutant must fail in that rule.
+// Every rule can fail: each mutant breaks one, and a child process that runs this test with
+// the mutant must fail in that rule.
 func TestMutants(t *testing.T) {
 	if name := os.Getenv(mutantVar); name != "" {
 		patience = 4 * time.Second
@@ -51,7 +51,7 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// A mutantStore is a good store with some methods replaced.
+// A mutantStore is a correct store with some methods replaced.
 type mutantStore struct {
 	good    *session.Memory
 	create  func(context.Context, session.Session, time.Duration) error
@@ -79,7 +79,7 @@ func (s *mutantStore) Refresh(ctx context.Context, live []session.Ref, ttl time.
 
 func (s *mutantStore) Drop(ctx context.Context, ref session.Ref) error { return s.drop(ctx, ref) }
 
-// current returns a session as it is.
+// current returns a session unchanged.
 func (s *mutantStore) current(ctx context.Context, pid string) (now session.Session, err error) {
 	_, _, err = s.good.Claim(ctx, pid, "", 0, func(sn session.Session) error {
 		now = sn
@@ -154,7 +154,7 @@ var mutants = map[string]mutant{
 			return sn, former, err
 		}
 	}},
-	"claims read, then write": {"ClaimsAtOnceGetDifferentFences", func(s *mutantStore) {
+	"claims read, then write": {"ConcurrentClaimsGetDifferentFences", func(s *mutantStore) {
 		s.claim = func(ctx context.Context, pid, by string, ttl time.Duration, check func(session.Session) error) (session.Session, string, error) {
 			if check == nil {
 				check = func(session.Session) error { return nil }
@@ -185,7 +185,7 @@ var mutants = map[string]mutant{
 	"drop forgets to": {"DropDeletes", func(s *mutantStore) {
 		s.drop = func(context.Context, session.Ref) error { return nil }
 	}},
-	"refresh creates": {"RefreshTellsWhoIsGone", func(s *mutantStore) {
+	"refresh creates": {"RefreshReportsExpiredSessions", func(s *mutantStore) {
 		s.refresh = func(ctx context.Context, live []session.Ref, ttl time.Duration) ([]session.Ref, error) {
 			gone, err := s.good.Refresh(ctx, live, ttl)
 			for _, ref := range gone {

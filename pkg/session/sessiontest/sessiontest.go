@@ -34,10 +34,10 @@ func Run(t *testing.T, newStore Maker) {
 		{"AClaimFencesOff", aClaimFencesOff},
 		{"AClaimCanBeRepeated", aClaimCanBeRepeated},
 		{"ARefusedClaimChangesNothing", aRefusedClaimChangesNothing},
-		{"ClaimsAtOnceGetDifferentFences", claimsAtOnceGetDifferentFences},
+		{"ConcurrentClaimsGetDifferentFences", concurrentClaimsGetDifferentFences},
 		{"ClaimsSeeWhatTheyClaim", claimsSeeWhatTheyClaim},
 		{"DropDeletes", dropDeletes},
-		{"RefreshTellsWhoIsGone", refreshTellsWhoIsGone},
+		{"RefreshReportsExpiredSessions", refreshReportsExpiredSessions},
 		{"SessionsExpire", sessionsExpire},
 		{"ContextsEndCalls", contextsEndCalls},
 	} {
@@ -111,7 +111,7 @@ func (s *store) expect(want session.Session) {
 func (s *store) expectGone(pid string) {
 	s.t.Helper()
 	if sn, err := s.peek(pid); !errors.Is(err, session.ErrNotFound) {
-		s.t.Fatalf("the session is still there: %+v, %v", sn, err)
+		s.t.Fatalf("the session is still there: %+v, %v, want session.ErrNotFound", sn, err)
 	}
 }
 

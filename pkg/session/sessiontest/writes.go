@@ -29,7 +29,7 @@ func sessionsComeBackAsTheyWere(s *store) {
 	}
 	claimed, former, err := s.Claim(s.deadline(), "p", "b", long, nil)
 	if err != nil || former != "a" {
-		s.t.Errorf("Claim: the former owner was %q, %v", former, err)
+		s.t.Errorf(`Claim: the former owner was %q, %v, want "a"`, former, err)
 	}
 	third.Owner, third.Fence = "b", 2
 	expectSame(s.t, claimed, third)

@@ -93,7 +93,7 @@ func aClaimIsOneOfMany(s *store) {
 		})
 	}
 	if all.Wait(); won.Load() != 1 {
-		s.t.Errorf("%d of 50 have the key", won.Load())
+		s.t.Errorf("%d of 50 have the key, want 1", won.Load())
 	}
 }
 
@@ -151,7 +151,7 @@ func onlyItsClaimSettlesAKey(s *store) {
 	}
 	second := s.claim("key", "call")
 	if err := s.Finish(s.deadline(), first, idempotency.Response{Status: 200}); !errors.Is(err, idempotency.ErrLost) {
-		s.t.Errorf("Finish of a lost claim: %v", err)
+		s.t.Errorf("Finish of a lost claim: %v, want idempotency.ErrLost", err)
 	}
 	if err := s.Free(s.deadline(), first); err != nil {
 		s.t.Errorf("Free of a lost claim: %v", err)
@@ -183,10 +183,10 @@ func keysExpireFromTheirClaim(s *store) {
 		<-tick.C
 	}
 	if age := time.Since(began); age < short-20*time.Millisecond { // Redis counts whole milliseconds
-		s.t.Errorf("the key is free after %v", age)
+		s.t.Errorf("the key is free after %v, want at least %v", age, short-20*time.Millisecond)
 	}
 	if err := s.Finish(s.deadline(), c, idempotency.Response{Status: 200}); !errors.Is(err, idempotency.ErrLost) {
-		s.t.Errorf("Finish of an expired claim: %v", err)
+		s.t.Errorf("Finish of an expired claim: %v, want idempotency.ErrLost", err)
 	}
 }
 
@@ -200,7 +200,7 @@ func contextsEndCalls(s *store) {
 		"Free":   func() error { return s.Free(ctx, c) },
 	} {
 		if err := call(); !errors.Is(err, context.Canceled) {
-			s.t.Errorf("%s: %v", verb, err)
+			s.t.Errorf("%s: %v, want context.Canceled", verb, err)
 		}
 	}
 }

@@ -12,20 +12,21 @@ import (
 // accepted, the feed would silently drop everything up to that position as duplicates.
 //
 // The horizon is this node's upper estimate of the clock. A message beyond it is held until the
-// clock has been read again, and what follows is held behind it: it must not come between two
-// copies of an event. Then the position of each is either in the clock's past, and the message is
-// accepted in its order, or it is refused. So a clock that really is ahead, as that of another host
-// after a failover, costs one read.
+// clock has been read again. Later messages are held behind it, because it must not come between
+// two copies of an event. Then the position of each is either in the clock's past, and the message
+// is accepted in its order, or it is refused. So a clock that really is ahead, as that of another
+// host after a failover, costs one read.
 //
-// A message between the clock and the horizon is accepted. If it makes the feed drop later ones,
-// the first message that is dropped reveals it, because positions arrive in order, and the loss is
+// A message between the clock and the horizon is accepted. If it makes the feed drop later
+// messages, the first dropped one reveals it, because positions arrive in order. The loss is then
 // reported.
 
-// horizonSlack is the distance of the horizon from the estimated clock: the estimate is behind by
+// horizonSlack is the distance of the horizon from the estimated clock. The estimate is late by
 // the time that a reply takes.
 const horizonSlack = time.Second
 
-// Limits of the messages held for one generation. More is a gap, which is read again.
+// Limits of the messages held for one generation. Beyond them there is a gap, which is read
+// again.
 const (
 	AheadMessages = 4096
 	aheadBytes    = 16 << 20
@@ -118,9 +119,9 @@ func (f *Feed) Looked(epoch string, newest Entry, now time.Time, s Space) *Outpu
 	return &f.out
 }
 
-// repeated is called with a message that is dropped because the feed is past its position. If the
-// feed got there through a message that arrived before, and not through a catch-up, then that one
-// was ahead of the clock.
+// repeated is called with a message that is dropped because the feed is past its position. If an
+// earlier message, and not a catch-up, has moved the feed there, that message was ahead of the
+// clock.
 func (f *Feed) repeated(at adapter.Position) {
 	if g := f.gen; g.flow == passing && at.Compare(g.newest) < 0 {
 		f.reveal(at)

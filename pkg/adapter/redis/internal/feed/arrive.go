@@ -11,9 +11,9 @@ import (
 
 // The copies of an event, one for each of its rooms, arrive one after another: Redis executes a
 // script as a whole. Those of rooms that this node is subscribed to are merged into one event,
-// which names these rooms. It is complete when its last copy has arrived, or anything that Redis
-// has sent after them: an event at another position, or the answer to a PING that is sent if the
-// last copy is for a room that this node is not subscribed to.
+// which names these rooms. The event is complete when its last copy has arrived, or anything
+// that Redis sends after it: an event at another position, or the answer to a PING. The PING is
+// sent if the last copy is for a room that this node is not subscribed to.
 //
 // The tail covers complete events only. So a generation that ends between two copies
 // leaves a tail before the event, and the next catch-up reads all of them.
@@ -170,7 +170,7 @@ func (f *Feed) reach(at adapter.Position) {
 	}
 }
 
-// overflow drops what arrives until a catch-up has read it again.
+// overflow drops arriving messages until a catch-up has read them again.
 func (f *Feed) overflow() {
 	g := f.gen
 	g.flow, g.held, g.bytes = dropping, nil, 0

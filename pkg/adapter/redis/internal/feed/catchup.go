@@ -9,13 +9,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A catch-up reads what the feed has missed. It is complete because of the order of its steps: all
-// earlier subscriptions are confirmed, so that later events arrive; then the end is fixed; only
-// then the rooms are listed, because a room joined since has its events after that end; and what
-// arrived meanwhile comes last.
+// A catch-up reads the events that the feed has missed. It is complete because of the order of its
+// steps. First, all earlier subscriptions are confirmed, so that later events arrive. Then the end
+// is fixed. Only then are the rooms listed, because a room joined since has its events after that
+// end. Events that arrived meanwhile come last.
 
-// CatchUp begins a catch-up: what arrives from here on is held. It returns the entries that the
-// clock must contain.
+// CatchUp begins a catch-up: messages that arrive from here on are held. It returns the entries
+// that the clock must contain.
 func (f *Feed) CatchUp() []Entry {
 	if f.gen == nil {
 		return nil
@@ -24,15 +24,15 @@ func (f *Feed) CatchUp() []Entry {
 	return f.gen.memory
 }
 
-// A Plan says what a catch-up reads.
+// A Plan says which rooms a catch-up reads.
 type Plan struct {
 	After map[string]adapter.Position // the rooms, and the position after which each is read
 	End   adapter.Position            // up to which they are read
 	Lost  string                      // if not empty, the proof that the history has lost something
 }
 
-// Plan fixes the end of the catch-up at what was read of the clock since it began, and lists its
-// rooms.
+// Plan fixes the end of the catch-up at the newest entry of a clock that was read after CatchUp,
+// and lists its rooms.
 func (f *Feed) Plan(seen *Look) (Plan, error) {
 	g := f.gen
 	if g == nil || seen.Epoch != f.epoch {
@@ -51,7 +51,7 @@ func (f *Feed) Plan(seen *Look) (Plan, error) {
 	return plan, nil
 }
 
-// A Reading is what a catch-up has read.
+// A Reading is the result of a catch-up's reads.
 type Reading struct {
 	Events  [][]*adapter.Event // room by room
 	Broken  map[string]error   // rooms whose events can't be returned, by name
@@ -109,8 +109,8 @@ func (f *Feed) reportLosses(read *Reading) {
 	}
 }
 
-// merge delivers the events after the tail, and checks the others against what the feed of a former
-// primary has delivered.
+// merge delivers the events after the tail, and compares the others with those that the feed of a
+// former primary has delivered.
 func (f *Feed) merge(events [][]*adapter.Event) {
 	g, repaired, hole := f.gen, 0, false
 	for e := range adapter.Merge(events) {

@@ -39,7 +39,7 @@ func (e Entry) ID() string {
 	return string(strconv.AppendUint(b, e.Seq, 10))
 }
 
-// A Look is what one transaction has read of the clock of a history.
+// A Look is the result of one transaction that reads the clock of a history.
 type Look struct {
 	Epoch          string
 	Oldest, Newest Entry

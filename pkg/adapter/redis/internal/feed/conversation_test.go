@@ -134,7 +134,7 @@ func (p *player) play(line string) error {
 		if _, err := f.Plan(look(w[1], "1.."+w[3], nil)); err != nil {
 			return err
 		}
-		f.gen.end = entryIn(w[3]).End(0) // whatever the clock has lost
+		f.gen.end = entryIn(w[3]).End(0) // regardless of lost entries
 		f.Release(Reading{Now: f.tail.Time()})
 	case "copy", "lists", "probe":
 		p.show(f.Arrived(message(w, line), p.now, p.space))
@@ -192,12 +192,12 @@ func message(w []string, line string) Message {
 	return Message{Name: w[1], At: position(at), More: more, Payload: text(line)}
 }
 
-// text returns what follows the first three words of a line.
+// text returns the text after the first three words of a line.
 func text(line string) string { return strings.TrimSpace(strings.SplitN(line+" ", " ", 4)[3]) }
 
 func (p *player) say(format string, args ...any) { p.got = append(p.got, fmt.Sprintf(format, args...)) }
 
-// show notes an output.
+// show records an output.
 func (p *player) show(out *Output) {
 	for _, it := range out.Items {
 		switch {

@@ -1,6 +1,5 @@
-// Package feed decides what a node delivers of one partition's events, and what it must do to miss
-// none. It does nothing itself: each method of [Feed] takes something that happened and returns
-// what is to be done about it.
+// Package feed decides which of one partition's events a node delivers, and how it avoids missing
+// any. It does no I/O: each method of [Feed] takes an input and returns the actions to take.
 package feed
 
 import (
@@ -12,8 +11,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A Config says what a Feed needs to know of its partition. Its functions have no effects that
-// matter to the feed.
+// A Config describes the partition of a Feed. Its functions have no effect on the feed.
 type Config struct {
 	Partition uint16
 	Stored    bool          // rooms have backlogs
@@ -67,14 +65,14 @@ type generation struct {
 	newest  adapter.Position // up to which messages have moved the tail; zero if a catch-up has
 	fenced  bool             // a PING is wanted, or has been sent
 	ahead   ahead
-	memory  []Entry          // what the clock must contain
+	memory  []Entry          // entries that the clock must contain
 	end     adapter.Position // of the catch-up
 	held    []*adapter.Event // while catching up
 	bytes   int              // of held
 	unknown []rooms.Room     // rooms with undecodable events, while catching up
 }
 
-// A flow says what happens to arriving events.
+// A flow says how arriving events are treated.
 type flow uint8
 
 const (
@@ -86,7 +84,7 @@ const (
 // heldBytes bounds the events that are held during a catch-up.
 const heldBytes = 64 << 20
 
-// Space is what the queue of delivered items can still take. The last item may exceed the bytes.
+// Space is the free space in the queue of delivered items. The last item may exceed the bytes.
 type Space struct{ Items, Bytes int }
 
 // An Item is what the feed delivers.
@@ -95,7 +93,7 @@ type Item struct {
 	Size int // memory in bytes
 }
 
-// An Output says what is to be done. It is valid until the next input.
+// An Output lists the actions to take. It is valid until the next input.
 type Output struct {
 	Items   []Item // to deliver, in this order
 	Notes   []Note // to count and log
@@ -117,7 +115,7 @@ type Note struct {
 	N    int
 }
 
-// What says what a Note is about.
+// What is the subject of a Note.
 type What uint8
 
 const (
@@ -160,7 +158,8 @@ func (f *Feed) stop() { f.gen, f.out.Stop = nil, ErrNewHistory }
 // never is after all positions.
 var never = adapter.Position{Ms: math.MaxUint64}
 
-// Subscribe adds a room. What it has missed counts only once [Feed.From] says since when.
+// Subscribe adds a room. Its missed events count only after [Feed.From] has set the
+// position from which they count.
 func (f *Feed) Subscribe(name string, r rooms.Room) { f.rooms[name] = room{[]rooms.Room{r}, never} }
 
 // From sets the position after which missed events in a room count, if it has none.

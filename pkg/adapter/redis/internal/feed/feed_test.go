@@ -90,11 +90,11 @@ func TestTrail(t *testing.T) {
 		want   uint64
 	}{
 		{"s", p(0), 20}, {"s", p(15), 20}, // its own feed
-		{"other", p(0), 10}, {"other", p(15), 15}, {"other", p(20), 20}, // since then
+		{"other", p(0), 10}, {"other", p(15), 15}, {"other", p(20), 20}, // events since then
 		{"other", p(21), 20}, {"other", never, 20}, // after the tail
 	} {
 		if got := tr.from(tt.server, tt.heard, p(20)); got != p(tt.want) {
-			t.Errorf("a room heard from %v is read with %s from %v, want %d", tt.heard, tt.server, got, tt.want)
+			t.Errorf("a room subscribed from %v is read with %s from %v, want %d", tt.heard, tt.server, got, tt.want)
 		}
 	}
 	for ms, lacks := range map[uint64]bool{11: true, 12: false, 13: true, 14: false, 15: true} {
@@ -103,9 +103,9 @@ func TestTrail(t *testing.T) {
 		}
 	}
 	if tr.lacks("other", &adapter.Event{Position: p(11)}) || tr.lacks("s", stored(11)) {
-		t.Error("it lacks what is not stored, or what the same server has")
+		t.Error("it lacks an event that is not stored, or one of the same server")
 	}
-	// What does not fit counts as not seen.
+	// Events that do not fit count as not seen.
 	for ms := uint64(20); ms < 20+trailed; ms++ {
 		tr.note(stored(ms))
 	}
@@ -113,7 +113,7 @@ func TestTrail(t *testing.T) {
 		t.Errorf("it remembers %d events", len(tr.got))
 	}
 	if tr.swear("s", p(1<<20)); len(tr.got) > 0 {
-		t.Errorf("it remembers %d events of before", len(tr.got))
+		t.Errorf("it remembers %d events of before, want 0", len(tr.got))
 	}
 }
 
@@ -132,7 +132,8 @@ func live() *Feed {
 
 var space = Space{1 << 20, 1 << 30}
 
-// More than may be held ahead of the clock is read again: as many messages, or as many bytes.
+// Messages ahead of the clock beyond the limits are read again: too many messages, or too
+// many bytes.
 func TestAheadIsBounded(t *testing.T) {
 	for _, tt := range []struct{ messages, bytes int }{{AheadMessages, 1}, {16, aheadBytes / 16}} {
 		f := live()
@@ -154,7 +155,7 @@ func TestAheadIsBounded(t *testing.T) {
 	}
 }
 
-// The horizon does not overflow, and does not go back with a clock that does.
+// The horizon does not overflow, and does not go back when the clock does.
 func TestHorizon(t *testing.T) {
 	f := live()
 	for _, tt := range []struct {
@@ -198,7 +199,7 @@ func TestNothingIsStored(t *testing.T) {
 	}
 }
 
-// What a message costs is the decoding of its event; the output is reused, unless it was large.
+// A message costs only the decoding of its event; the output is reused unless it was large.
 func TestArrivedDoesNotAllocate(t *testing.T) {
 	f := live()
 	f.config.Decode = func(string, []rooms.Room) (*adapter.Event, bool, error) { return &adapter.Event{}, false, nil }
@@ -207,7 +208,7 @@ func TestArrivedDoesNotAllocate(t *testing.T) {
 	got := testing.AllocsPerRun(100, func() {
 		at.Seq++
 		if out := f.Arrived(Message{Name: "a", At: at, Payload: "hello"}, start, space); len(out.Items) != 1 {
-			t.Fatalf("%+v", out)
+			t.Fatalf("got %+v, want one item", out)
 		}
 	})
 	if got != 1 {
@@ -220,9 +221,9 @@ func TestArrivedDoesNotAllocate(t *testing.T) {
 		events = append(events, &adapter.Event{Position: at})
 	}
 	if out := f.Release(Reading{Events: [][]*adapter.Event{events}}); len(out.Items) != len(events) {
-		t.Fatalf("%d events are released", len(out.Items))
+		t.Fatalf("%d events are released, want %d", len(out.Items), len(events))
 	}
 	if out := f.Pong(space); cap(out.Items) > 1024 {
-		t.Errorf("space for %d items is kept", cap(out.Items))
+		t.Errorf("space for %d items is kept, want at most 1024", cap(out.Items))
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// leftHistories is how many histories a node remembers having left.
+// leftHistories is the number of left histories that a node remembers.
 const leftHistories = 64
 
 // HasLeft reports whether the node was in a history and has left it.
@@ -27,9 +27,10 @@ func (f *Feed) know(e Entry, now time.Time) {
 	f.moveHorizon(now)
 }
 
-// Adopt makes a history the node's, unless the node's history is no longer before, which it was
-// when Redis was asked; it reports whether the history is the node's then. If the node had another
-// one, the events that its members have are not part of the new one: a loss is reported.
+// Adopt makes a history the node's, unless the node's history is no longer before, its history
+// when Redis was asked. It reports whether the history is the node's afterwards. If the node had
+// another history, its members have events that are not part of the new one, so a loss is
+// reported.
 func (f *Feed) Adopt(before, epoch string, newest Entry, now time.Time) (bool, *Output) {
 	f.input(Space{})
 	if epoch == f.epoch {

@@ -13,9 +13,9 @@ import (
 // histories, clocks that jump, and messages that are forged, undecodable or without a position.
 //
 // After each step the members of each room have every stored event of the room up to the feed's
-// tail, once and in order, or a loss was reported that names the room, for which there was a
-// reason. While the feed is one of a former primary, or may be fooled by a forged message, that is
-// checked only once the next catch-up has ended. In the end everything comes live.
+// tail, once and in order, or a loss was reported that names the room and had a cause. While the
+// feed is that of a former primary, or may be wrong because of a forged message, this is checked
+// only after the next catch-up. In the end all events arrive live.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		faults := rapid.IntRange(0, 1<<len(faultActions)-1).Draw(t, "faults")

@@ -31,10 +31,10 @@ type node struct {
 	rooms         map[string]*members
 
 	last    adapter.Position // that was delivered
-	rejoin  adapter.Position // where members that have lost something join again; at the loss if it is later
+	rejoin  adapter.Position // where members that have lost events join again; at the loss if that is later
 	forged  map[adapter.Position]bool
 	fed     map[adapter.Position]bool // by a former primary, and lost
-	suspect bool                      // the feed may be of a former primary, or fooled
+	suspect bool                      // the feed may be that of a former primary, or wrong because of a forged message
 	excused bool                      // there is a reason for losses in all rooms
 	excuses map[string]bool           // and in one
 }
@@ -125,7 +125,7 @@ func (n *node) publishBad(x int) {
 	n.published([]*record{r}, false)
 }
 
-// publishInHole publishes what the subscribers of a former primary do not get.
+// publishInHole publishes an event that the subscribers of a former primary do not get.
 func (n *node) publishInHole(x int) {
 	if n.world.former() {
 		n.excused, n.suspect = true, true
@@ -149,7 +149,7 @@ func (n *node) forge(x int) {
 	n.world.send(forgery(x, at))
 }
 
-// forgeSlightly sends one that may be accepted.
+// forgeSlightly sends a forged message that may be accepted.
 func (n *node) forgeSlightly(x int) {
 	n.excused = true
 	n.world.send(forgery(x, adapter.Position{Ms: n.world.now + uint64(x%1200), Seq: forgedSeq}))

@@ -6,8 +6,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// do executes an output, and gives members what it delivers. Members that lose something join again
-// where the feed goes on.
+// do executes an output, and gives the delivered events to members. Members with a loss join again
+// where the feed continues.
 func (n *node) do(out *Output) {
 	for _, it := range out.Items {
 		switch {
@@ -83,7 +83,8 @@ func (n *node) lose(it Item, at adapter.Position) {
 	}
 }
 
-// known returns a position, or the newest of the clock if that is earlier: nobody joins later.
+// known returns a position, or the newest of the clock if that is earlier, because no member
+// joins later.
 func (n *node) known(at adapter.Position) adapter.Position {
 	if end := n.world.primary.newest().End(0); end.Compare(at) < 0 {
 		return end
@@ -91,7 +92,7 @@ func (n *node) known(at adapter.Position) adapter.Position {
 	return at
 }
 
-// check makes sure that members have what the feed is past.
+// check makes sure that members have all events up to the feed's position.
 func (n *node) check() {
 	if n.suspect || n.world.primary.epoch != n.feed.Epoch() {
 		return
@@ -112,8 +113,8 @@ func (n *node) check() {
 	}
 }
 
-// checkLost makes sure that members have nothing that the history has lost. What a former primary
-// lost is noticed only if its feed has brought nothing else since.
+// checkLost makes sure that members have no event that the history has lost. A loss of a former
+// primary is detected only if its feed has delivered nothing else since.
 func (n *node) checkLost() {
 	if n.world.primary.epoch != n.feed.Epoch() {
 		return
@@ -127,7 +128,7 @@ func (n *node) checkLost() {
 	}
 }
 
-// heal ends all faults and lets everything happen that is under way. Afterwards all events come.
+// heal ends all faults and completes everything in flight. Afterwards all events arrive.
 func (n *node) heal() {
 	n.say("heal")
 	n.cut()

@@ -6,10 +6,10 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// A trail records what the feed has delivered since it was last known to be complete. A primary
-// that is demoted may continue to feed its subscribers with data from the new one, after a silent
-// gap, and without breaking any connection. So when the feed comes from another server than before,
-// events after the last sign that the former one took writes are checked again.
+// A trail records the events that the feed has delivered since it was last known to be complete. A
+// primary that is demoted may continue to feed its subscribers with data from the new one, after a
+// silent gap, and without breaking any connection. So when the feed comes from another server than
+// before, events after the last sign that the former one took writes are checked again.
 type trail struct {
 	server string             // whose feed it was
 	sure   adapter.Position   // it was complete up to here
@@ -30,8 +30,8 @@ func (t *trail) note(e *adapter.Event) {
 	}
 }
 
-// from returns the position from which a catch-up with a server reads a room that is subscribed
-// from some position on, if the feed has reached tail.
+// from returns the position from which a catch-up with a server reads a room. The room is
+// subscribed from position heard on, and the feed has reached tail.
 func (t *trail) from(server string, heard, tail adapter.Position) adapter.Position {
 	if t.server == "" || t.server == server || tail.Compare(heard) < 0 {
 		return tail

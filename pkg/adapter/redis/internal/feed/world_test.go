@@ -11,8 +11,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// A world is what a feed stands for in the model: servers with a clock, backlogs and subscribers,
-// and one connection to one of them.
+// A world is the environment of a feed in the model: servers with a clock, backlogs and
+// subscribers, and one connection to one of them.
 type world struct {
 	now     uint64 // milliseconds, by the clock of the primary
 	local   time.Time
@@ -39,7 +39,7 @@ type record struct {
 	bad    bool // it can't be decoded
 }
 
-// A connection has a server's channels, and what was sent on them and has not arrived.
+// A connection has a server's channels, and the messages on them that have not arrived.
 type connection struct {
 	server     string
 	epoch      string
@@ -138,7 +138,7 @@ func (w *world) look(memory []Entry) *Look {
 	return l
 }
 
-// backlogLimit is how many events of a room can be replayed.
+// backlogLimit is the number of events of a room that can be replayed.
 const backlogLimit = 6
 
 // read reads the backlogs of a plan. Those that have been silent for their lifetime are empty.
