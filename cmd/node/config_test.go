@@ -353,7 +353,7 @@ func TestAPIKeys(t *testing.T) {
 	environment(t, map[string]string{"REJOIN_API_KEYS": "0123456789abcdef, the-second-key-is-good", "REJOIN_INTERNAL_ADDR": ":3001"})
 	c, r := load()
 	if len(r.problems)+len(r.warnings) > 0 || !slices.Equal(c.APIKeys.list, list{"0123456789abcdef", "the-second-key-is-good"}) {
-		t.Errorf("%+v", r)
+		t.Errorf("got %+v, want two keys and no problems", r)
 	}
 	for keys, what := range map[string]string{
 		"0123456789abcde": "key 1 of REJOIN_API_KEYS has only 15 characters", "0123456789abcdef,short": "key 2",

@@ -142,9 +142,9 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	return n, nil
 }
 
-// stop is start in reverse. Clients are closed as by a lost connection, so they
-// reconnect to other nodes and recover. Their requests in progress are cut after
-// a grace period. The error names what has not ended when ctx ends.
+// stop is start in reverse. Clients are closed as by a lost connection, so they reconnect
+// to other nodes and recover. Their requests in progress are cut after a grace period. The
+// error names the parts that have not ended when ctx ends.
 func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	n.health.Stopping()
 	// A server closes its port immediately, then waits for the polling requests that

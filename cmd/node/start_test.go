@@ -56,7 +56,7 @@ func TestTakenNodeID(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- serve(ctx, ctx, c, metrics.Build{}, silent()) }()
-	// What the other one's registration leaves in Redis, as soon as this one is live.
+	// The keys that the other node's registration leaves in Redis.
 	about := "rejoin:{0}about"
 	for {
 		said, err := server.Client().HGet(ctx, about, "mine").Result()

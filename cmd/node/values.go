@@ -185,7 +185,8 @@ func (u *jwksURL) Decode(s string) error {
 	return nil
 }
 
-// plain reports whether the answer can be changed in transit.
+// plain reports whether the key set is fetched without TLS, so that it can be changed in
+// transit.
 func (u jwksURL) plain() bool {
 	parsed, err := url.Parse(string(u))
 	return err == nil && parsed.Scheme == "http" && !address{host: parsed.Hostname()}.loopback()

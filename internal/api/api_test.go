@@ -124,7 +124,7 @@ func TestBatchStops(t *testing.T) {
 func TestNotReady(t *testing.T) {
 	w := call(New(Options{Keys: []string{key}}), "POST", "emit", emitted)
 	if p := problemOf(t, w); p.Code != unavailable.name || p.Open || w.Header().Get("Retry-After") == "" {
-		t.Errorf("%d %s", w.Code, w.Body)
+		t.Errorf("got %d %s, want %s with Retry-After", w.Code, w.Body, unavailable.name)
 	}
 }
 

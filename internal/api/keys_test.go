@@ -34,7 +34,7 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%q: %d %s, want %d", headers, w.Code, w.Body, tt.status)
 		}
 		if w.Code == 401 && (problemOf(t, w).Code != unauthorized.name || w.Header().Get("WWW-Authenticate") == "") {
-			t.Errorf("%q: %s", headers, w.Header())
+			t.Errorf("%q: got headers %s, want code %s and WWW-Authenticate", headers, w.Header(), unauthorized.name)
 		}
 	}
 	for _, path := range []string{"nothing", "emit/", "sockets"} { // callers cannot find out which paths exist

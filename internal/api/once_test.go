@@ -35,7 +35,7 @@ func TestOpen(t *testing.T) {
 		w := call(a, "POST", "emit", emitted, key)
 		if p := problemOf(t, w); p.Code != tt.code.name || p.Open != tt.open || strings.Contains(w.Body.String(), "silence") ||
 			strings.Contains(p.Detail, "may have happened") != tt.open {
-			t.Errorf("%v: got %s, want code %s, open %v", tt.err, w.Body, tt.code, tt.open)
+			t.Errorf("%v: got %s, want code %s, open %v", tt.err, w.Body, tt.code.name, tt.open)
 		}
 		f.fail = nil
 		before := f.count
@@ -82,7 +82,7 @@ func TestStoreFails(t *testing.T) {
 		store.claim = err
 		w := call(a, "POST", "emit", emitted, "Idempotency-Key: key")
 		if p := problemOf(t, w); p.Code != unavailable.name || p.Open || w.Header().Get("Retry-After") == "" || f.count > 0 {
-			t.Errorf("%v: %s", err, w.Body)
+			t.Errorf("%v: got %s and %d events, want %s and none", err, w.Body, f.count, unavailable.name)
 		}
 		store.claim = nil
 		c := idempotency.NewClaim("key", "call")
@@ -120,7 +120,7 @@ func TestRepeatedCalls(t *testing.T) {
 	} {
 		res := again(c, tt.former, timeout)
 		if res.status != tt.status || tt.code != (code{}) && res.failure.code != tt.code || tt.code == (code{}) && !(res.replayed && res.contentType == contentProblem) {
-			t.Errorf("%+v: %+v", tt.former, res)
+			t.Errorf("%+v: got %+v, want status %d, code %q", tt.former, res, tt.status, tt.code.name)
 		}
 	}
 }

@@ -141,7 +141,7 @@ func TestSessionWritesAreLimited(t *testing.T) {
 				t.Errorf("%d more may, %d writes, want 0, 1", done, sessions.saves.Load())
 			}
 			if n := tally.Refused()[limit.CopyRate]; n != 1 {
-				t.Errorf("%d are counted", n)
+				t.Errorf("%d are counted, want 1", n)
 			}
 		})
 	}

@@ -303,11 +303,11 @@ func TestLongNamesAreNotRepeated(t *testing.T) {
 	_, _, url := serveApp(t, Options{})
 	c := dialApp(t, url)
 	if r, _ := c.call(`["` + strings.Repeat("\x7f", 100_000) + `"]`); r.Code != unknownEvent || len(r.Message) > 1000 {
-		t.Errorf("%s, %d bytes", r.Code, len(r.Message))
+		t.Errorf("got %s, %d bytes, want %s, at most 1000", r.Code, len(r.Message), unknownEvent)
 	}
 }
 
-// Nothing is read for a client that does not ask for an ack, or is gone.
+// Nothing is read for a client that does not request an ack, or has disconnected.
 func TestReadsThatNobodyWaitsFor(t *testing.T) {
 	var seen atomic.Pointer[socketio.Event] // the last
 	counted, srv, url := serveApp(t, Options{}, func(_ context.Context, e *socketio.Event) error {
@@ -359,14 +359,14 @@ func TestRefusedReads(t *testing.T) {
 		t.Errorf("got %d reads, want 1", n)
 	}
 	if n := tally.Refused()[limit.ReadRate]; n != 2 {
-		t.Errorf("%d are counted", n)
+		t.Errorf("%d are counted, want 2", n)
 	}
 }
 
 // A read of any socket of a user costs the bytes that it returns, and no more.
 func TestReadsCostWhatTheyReturn(t *testing.T) {
 	tally := limit.NewTally(zap.NewNop())
-	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000, Tally: tally}) // a million at once
+	limits := limit.NewClients(limit.ClientOptions{ReadBytes: 100_000, Tally: tally}) // a burst of a million
 	_, _, url := serveApp(t, Options{Limits: limits})
 	c := dialApp(t, url)
 	c.call(`["join","x"]`)

@@ -36,7 +36,7 @@ func downstream(t *testing.T, c *cluster) (*engineio.Conn, *websocket.Conn) {
 	t.Cleanup(func() { ws.Close() })
 	write(t, ws, "2probe")
 	if got := read(t, ws); got != "3probe" {
-		t.Fatalf("probe answered by %q", got)
+		t.Fatalf(`probe answered by %q, want "3probe"`, got)
 	}
 	write(t, ws, "5")
 	return conn, ws

@@ -47,7 +47,7 @@ func TestReadyFollowsTheNodesLife(t *testing.T) {
 	s.Stopping()
 	expect(503, "stopping")
 	if _, a := get(t, s.Ready); a.Connections != nil {
-		t.Errorf("%+v, though it does not drain any more", a)
+		t.Errorf("got %+v, want no connections after the drain", a)
 	}
 	s.Serving() // a late start does not make it ready again
 	expect(503, "stopping")
@@ -58,7 +58,7 @@ func TestAnswersNameTheNode(t *testing.T) {
 		s := New("n001", "1.2.3")
 		time.Sleep(90 * time.Second)
 		if _, a := get(t, s.Live); a.Node != "n001" || a.Version != "1.2.3" || a.UptimeSeconds != 90 {
-			t.Errorf("%+v", a)
+			t.Errorf("got %+v, want node n001, version 1.2.3 and 90 seconds", a)
 		}
 	})
 }

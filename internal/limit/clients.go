@@ -32,8 +32,8 @@ type ClientOptions struct {
 	Tally   *Tally // by default one of its own, which logs nothing
 }
 
-// Clients limit what sockets and users send and read. The methods are safe for concurrent use; of
-// those of a [Client] only Charge and Wait are.
+// Clients limits the rates at which sockets and users send and read. The methods are safe for
+// concurrent use; of those of a [Client] only Charge and Wait are.
 type Clients struct {
 	clock
 	socket    senders

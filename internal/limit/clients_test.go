@@ -53,7 +53,7 @@ func TestEventRates(t *testing.T) {
 					return
 				}
 				if n := all.tally.Refused()[test.name]; n != uint64(400-first-same-other-on) {
-					t.Errorf("%d are counted", n)
+					t.Errorf("%d are counted, want %d", n, uint64(400-first-same-other-on))
 				}
 				if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != test.name || logged[0].ContextMap()["user"] != "ann" {
 					t.Errorf("logged %v", logged)
@@ -139,7 +139,7 @@ func TestTablesStaySmall(t *testing.T) {
 			}
 		}
 		if n := len(all.holders.entries); n > 3*leastSweep {
-			t.Errorf("%d users and addresses", n)
+			t.Errorf("got %d users and addresses, want at most %d", n, 3*leastSweep)
 		}
 		if !a.held.Load().forgotten {
 			t.Error("a silent user is remembered")
@@ -262,7 +262,7 @@ func TestReadsOfAllSizes(t *testing.T) {
 func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := NewClients(ClientOptions{ReadBytes: 1 << 20})
-		time.Sleep(time.Minute) // what was not used before is not saved
+		time.Sleep(time.Minute) // unused time is not saved
 		r := all.Client("", "192.0.2.1:1")
 		r.Charge(9 << 20)
 		if wait := r.Wait(); wait != 0 {
@@ -280,7 +280,7 @@ func TestRecoveriesUseTheRateOfReads(t *testing.T) {
 			t.Errorf("%d are delayed, want 2", got)
 		}
 		if wait := all.Client("ann", "192.0.2.1:1").Wait(); wait != 0 {
-			t.Errorf("%v for a user", wait)
+			t.Errorf("got %v for a user, want 0", wait)
 		}
 		time.Sleep(11 * time.Second)
 		if wait := r.Wait(); wait != 0 {
@@ -370,7 +370,7 @@ func TestTokenRate(t *testing.T) {
 			t.Errorf("%d tokens are verified after three seconds, want 3", n)
 		}
 		if n := all.tally.Refused()[TokenRate]; n != 20+20+27 {
-			t.Errorf("%d are counted", n)
+			t.Errorf("%d are counted, want %d", n, 20+20+27)
 		}
 	})
 }

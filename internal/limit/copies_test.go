@@ -51,7 +51,7 @@ func TestCopyRate(t *testing.T) {
 						t.Error("another socket may")
 					}
 					if n := all.tally.Refused()[CopyRate]; n != 2 {
-						t.Errorf("%d are counted", n)
+						t.Errorf("%d are counted, want 2", n)
 					}
 					if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["limit"] != CopyRate {
 						t.Errorf("logged %v", logged)

@@ -24,8 +24,9 @@ type HandshakeOptions struct {
 	IPRate, IPConnections int
 	// Sessions is the number of connections that may be open on this node.
 	Sessions int
-	// HeaderBytes is the memory of their requests' URLs and headers, which are kept, beyond 2 KiB each.
-	// If IPConnections is set, one address may have at most as much of it as is left for others.
+	// HeaderBytes is the maximum memory of the connections' stored URLs and headers. 2 KiB of each are
+	// not counted. If IPConnections is set, one address may have at most as much of it as is left for
+	// others.
 	HeaderBytes int
 	Proxies     Proxies
 	Tally       *Tally // by default one of its own, which logs nothing

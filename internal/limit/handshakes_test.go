@@ -43,7 +43,7 @@ func TestHandshakeRate(t *testing.T) {
 			t.Errorf("%d are admitted half a second later, want 50", yes)
 		}
 		if n := h.o.Tally.Refused()[HandshakeRate]; n != 200 {
-			t.Errorf("%d are counted", n)
+			t.Errorf("%d are counted, want 200", n)
 		}
 	})
 }
@@ -257,6 +257,6 @@ func TestAddressesLeaveHeaderBytes(t *testing.T) {
 		t.Errorf("after its connections have ended: %v", err)
 	}
 	if n := h.o.Tally.Refused()[HeaderBytes]; n != 3 {
-		t.Errorf("%d are counted", n)
+		t.Errorf("%d are counted, want 3", n)
 	}
 }

@@ -32,7 +32,7 @@ func serve(t *testing.T, p *Port, h http.HandlerFunc) (open func(text string) ne
 		s.Close()
 		<-done
 		if open := p.Open(); open != 0 || p.waiting != 0 {
-			t.Errorf("in the end %d are open, and %d wait", open, p.waiting)
+			t.Errorf("in the end %d are open, and %d wait, want 0, 0", open, p.waiting)
 		}
 	})
 	return func(text string) net.Conn {
@@ -148,7 +148,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	}
 	waits(t, p, 2)
 	if n := p.o.Tally.Refused()[IdleConnections]; n != 1 {
-		t.Errorf("%d were closed", n)
+		t.Errorf("%d were closed, want 1", n)
 	}
 }
 

@@ -14,6 +14,6 @@ func Application(stats func() app.Stats) prometheus.Collector {
 }
 
 var ofApplication = []metric[app.Stats]{
-	counts("refusals_total", "Events of clients refused for lack of permission, by event.", "event", func(s app.Stats) map[string]uint64 { return s.Forbidden }),
+	counts("refusals_total", "Events of clients refused because of missing permissions, by event.", "event", func(s app.Stats) map[string]uint64 { return s.Forbidden }),
 	counts("tokens_refused_total", "Tokens refused, at CONNECT or of connected clients, by the code that the client gets.", "code", func(s app.Stats) map[auth.Code]uint64 { return s.RefusedTokens }),
 }

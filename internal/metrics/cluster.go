@@ -22,7 +22,7 @@ func Cluster(stats func() ClusterStats) prometheus.Collector {
 }
 
 var ofCluster = []metric[ClusterStats]{
-	gauge("redis_ready", "1 while this node's feed through Redis works, else 0: /readyz says why.", func(s ClusterStats) int {
+	gauge("redis_ready", "1 while this node's feed through Redis works, else 0; /readyz returns the reason.", func(s ClusterStats) int {
 		if s.Ready != nil {
 			return 0
 		}

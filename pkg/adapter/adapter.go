@@ -253,13 +253,13 @@ type Adapter interface {
 	// wraps ErrHistoryLost.
 	Head(ctx context.Context, seen ...Cursor) (Cursor, error)
 
-	// Replay yields the stored events of some rooms, each room's after its own cursor, all up to
-	// and including upTo, merged in the order of positions, each event once. An error comes first,
-	// before any event: ErrTrimmed if more events than the backlog limit are missing in a room, or
-	// some after its cursor may have expired, or if one of these can't be ruled out; ErrTooMany if they are more than it reads; ErrUndecodable if an
-	// event cannot be decoded; ErrHistoryLost if upTo is not of the current history, or a cursor, such
-	// as the zero one, is not of the same history. The rooms are read when the iteration starts, all
-	// before the first event, and the cost depends only on the requested rooms and events.
+	// Replay yields the stored events of some rooms, each room's after its own cursor, all up to and including upTo,
+	// merged in the order of positions, each event once. An error comes first, before any event: ErrTrimmed if more
+	// events than the backlog limit are missing in a room, or some after its cursor may have expired, or if one of
+	// these can't be ruled out; ErrTooMany if there are more events than Replay reads; ErrUndecodable if an event
+	// cannot be decoded; ErrHistoryLost if upTo is not of the current history, or a cursor, such as the zero one, is
+	// not of the same history. The rooms are read when the iteration starts, all before the first event, and the cost
+	// depends only on the requested rooms and events.
 	//
 	// payload is the maximum size of the payloads that are held together, in bytes; 0 means no
 	// maximum. Events beyond it come without their payload, see Event.Omitted; Fetch can read it

@@ -277,7 +277,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	for i := range 1000 {
 		last = mustPublish(t, a, stored("x", room(fmt.Sprint(i))))
 		if m.logs[0].backlogs.bytes > budget {
-			t.Fatalf("the backlogs take %d bytes of %d", m.logs[0].backlogs.bytes, budget)
+			t.Fatalf("the backlogs take %d bytes of %d, want at most %d", m.logs[0].backlogs.bytes, budget, budget)
 		}
 	}
 	if _, err := replayed(t, a, room("0"), start); !errors.Is(err, ErrTrimmed) {
@@ -313,7 +313,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	huge := Event{Target: rooms.Target{To: []rooms.Room{room("huge")}}, Stored: true, Attachments: [][]byte{make([]byte, budget)}}
 	mustPublish(t, a, huge)
 	if m.logs[0].backlogs.bytes != 0 || len(m.logs[0].backlogs.byRoom) != 0 {
-		t.Errorf("%d bytes are kept in %d rooms", m.logs[0].backlogs.bytes, len(m.logs[0].backlogs.byRoom))
+		t.Errorf("%d bytes are kept in %d rooms, want 0, 0", m.logs[0].backlogs.bytes, len(m.logs[0].backlogs.byRoom))
 	}
 }
 
@@ -369,7 +369,7 @@ func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 			events += len(b.events)
 		}
 		if got, least := m.logs[0].backlogs.bytes, payloads*size; got < least || got > least+size/2+events*1000 {
-			t.Errorf("%d events and %d payloads count as %d bytes", events, payloads, got)
+			t.Errorf("%d events and %d payloads count as %d bytes, want at least %d, at most %d", events, payloads, got, least, least+size/2+events*1000)
 		}
 	}
 	mustPublish(t, a, e)
@@ -383,7 +383,7 @@ func TestCopiesCountTheirPayloadOnce(t *testing.T) {
 	mustPublish(t, a, stored("x", e.Target.To[n-1]))
 	expect(0)
 	if len(m.logs[0].backlogs.shares) != 0 {
-		t.Errorf("%d shares are kept", len(m.logs[0].backlogs.shares))
+		t.Errorf("%d shares are kept, want 0", len(m.logs[0].backlogs.shares))
 	}
 }
 

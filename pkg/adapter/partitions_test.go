@@ -22,7 +22,7 @@ func TestHome(t *testing.T) {
 
 func TestCombineEpochs(t *testing.T) {
 	if got := CombineEpochs([]string{"A"}); got != "A" {
-		t.Errorf("of one partition: %q", got)
+		t.Errorf(`of one partition: %q, want "A"`, got)
 	}
 	all := make(map[string]bool)
 	for _, epochs := range [][]string{{"A", "B", "C"}, {"A", "B", "D"}, {"B", "A", "C"}} {
@@ -31,7 +31,7 @@ func TestCombineEpochs(t *testing.T) {
 		}
 	}
 	if len(all) != 3 {
-		t.Errorf("three histories have %d epochs", len(all))
+		t.Errorf("three histories have %d epochs, want 3", len(all))
 	}
 }
 
@@ -119,7 +119,7 @@ func TestCopiesNameEarlierOnes(t *testing.T) {
 	}
 	for i, s := range spies {
 		if len(s.published) != 1 {
-			t.Fatalf("partition %d: %d copies", i, len(s.published))
+			t.Fatalf("partition %d: %d copies, want 1", i, len(s.published))
 		}
 		e := s.published[0]
 		if !slices.Equal(e.Target.To, homes[i:i+1]) || e.From != "a" || len(e.Earlier) != i {
@@ -155,7 +155,7 @@ func TestPublishFailsInTheMiddle(t *testing.T) {
 		}
 		for i, s := range spies {
 			if tried := len(s.published) > 0; tried != (i <= fails) {
-				t.Errorf("it fails in partition %d, and is tried in partition %d: %v", fails, i, tried)
+				t.Errorf("it fails in partition %d, and is tried in partition %d: %v, want %v", fails, i, tried, i <= fails)
 			}
 		}
 	}
@@ -166,7 +166,7 @@ func TestSubscribeFailsInOnePartition(t *testing.T) {
 	failure := errors.New("a test")
 	spies[1].err = failure
 	if _, err := ps.Subscribe(t.Context(), homes[0], homes[1], homes[0]); !errors.Is(err, failure) {
-		t.Errorf("Subscribe: %v", err)
+		t.Errorf("Subscribe: %v, want %v", err, failure)
 	}
 	for i, want := range [][]rooms.Room{{homes[0], homes[0]}, nil, nil} {
 		if got := spies[i].unsubscribed; !slices.Equal(got, want) {
@@ -342,7 +342,7 @@ func TestReadEventsShareNothing(t *testing.T) {
 	}
 	for _, e := range slices.Concat(read, fetched, kept) {
 		if e.copies != 0 {
-			t.Errorf("%q shares its payload with %d backlogs", e.Data, e.copies)
+			t.Errorf("%q shares its payload with %d backlogs, want 0", e.Data, e.copies)
 		}
 	}
 }

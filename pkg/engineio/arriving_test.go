@@ -103,10 +103,10 @@ func TestHeldBackMessagesGiveWay(t *testing.T) {
 	ws, _ := b.dialOpen()
 	b.write(ws, "4"+strings.Repeat("x", 100_000))
 	if m := receive(t, b.got); len(m.Data) != 100_000 {
-		t.Errorf("%d bytes arrive", len(m.Data))
+		t.Errorf("%d bytes arrive, want 100_000", len(m.Data))
 	}
 	if n := b.Stats().ReceiveCuts; n != 1 {
-		t.Errorf("%d messages are given up", n)
+		t.Errorf("%d messages are given up, want 1", n)
 	}
 }
 

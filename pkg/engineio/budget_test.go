@@ -372,8 +372,7 @@ func TestQueueBudgetCountsOtherForms(t *testing.T) {
 	b.until(func() bool { return b.Stats().QueuedBytes == 0 })
 }
 
-// What closed connections have yet to bring to their peers counts, and is what is
-// given up first where it is the most.
+// Queued packets of closed connections count, and are given up first if they are the most.
 func TestQueueBudgetOfClosedConnections(t *testing.T) {
 	b := setUp(t, Options{QueueBudget: 32 << 20, SendQueueBytes: 64 << 20})
 	_, stuck := b.dialStalled()

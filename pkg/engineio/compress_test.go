@@ -13,7 +13,7 @@ import (
 func TestCompressionHasABudget(t *testing.T) {
 	seen, logs := observer.New(zap.InfoLevel)
 	b := setUp(t, Options{SendQueueBytes: 4 << 20, Logger: zap.New(seen)})
-	b.compressed.SetLimit(1) // as if no time passed
+	b.compressed.SetLimit(1) // with the clock stopped
 	var sids []string
 	for range 30 {
 		sids = append(sids, b.open())

@@ -101,7 +101,7 @@ func TestHandshakeIsAnsweredInOneWrite(t *testing.T) {
 	ws, c := b.dialOpen()
 	spy := receive(t, l.conns)
 	if got := b.read(ws); got != "4first" {
-		t.Fatalf("got %q", got)
+		t.Fatalf(`got %q, want "4first"`, got)
 	}
 	all := spy.takeWrites()
 	if len(all) != 1 || !bytes.HasPrefix(all[0], []byte("HTTP/1.1 101 ")) || bytes.Count(all[0], []byte("\r\n\r\n")) != 1 {
@@ -111,12 +111,12 @@ func TestHandshakeIsAnsweredInOneWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := b.read(ws); got != "4second" {
-		t.Errorf("got %q", got)
+		t.Errorf(`got %q, want "4second"`, got)
 	}
 }
 
-// What is queued while a write is under way leaves in the next one.
-func TestWriterTakesAllThatHasGathered(t *testing.T) {
+// Packets queued during a write leave in the next one.
+func TestPacketsQueuedDuringAWriteLeaveTogether(t *testing.T) {
 	b := setUp(t, Options{})
 	l := b.spy()
 	ws, c, spy := b.spied(l)

@@ -72,7 +72,7 @@ func (c *Conn) WaitQueue(ctx context.Context, max int) error {
 	return c.wait(ctx, func() bool { return c.queue.bytes <= max })
 }
 
-// wait waits until a condition holds, which is called with c.mu held and depends on what has been
+// wait waits until a condition holds, which is called with c.mu held and depends on the packets
 // written.
 func (c *Conn) wait(ctx context.Context, holds func() bool) error {
 	for {

@@ -23,7 +23,7 @@ type ackOrder struct {
 	gated     bool       // the gate may hold an event that is not in published
 	timer     *time.Timer
 	fewer     chan struct{} // closed when fewer are held; nil if nobody waits
-	emptied   func()        // called once, when nothing is held any more; or nil
+	emptied   func()        // called once, when no ack is held; or nil
 }
 
 // A heldAck is an ack that waits for the feed, or for its socket's gate.

@@ -352,7 +352,7 @@ func TestHeldAcksAreBoundedInBytes(t *testing.T) {
 			case "the socket ends":
 				w.cut()
 				if err := receive(t, acked); !errors.Is(err, ErrDisconnected) {
-					t.Errorf("Ack returned %v", err)
+					t.Errorf("Ack returned %v, want ErrDisconnected", err)
 				}
 				eventually(t, "nothing is counted", func() bool { return n.Stats().Engine.QueuedBytes == 0 && n.held.bytes.Load() == 0 })
 			}

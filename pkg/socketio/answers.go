@@ -72,7 +72,7 @@ func (s *Server) gather(q *query, err error) (*Answers, error) {
 		return nil, err
 	}
 	a := &Answers{more: make(chan struct{})}
-	if q == nil { // no node was asked
+	if q == nil { // the query was sent to no node
 		a.end()
 		return a, nil
 	}

@@ -15,9 +15,9 @@ import (
 // A Broadcast holds an event's receivers and delivery options. It is a value: each method returns a
 // changed copy, so a Broadcast can be kept and reused, by any number of goroutines.
 //
-// Without To it addresses every socket of the namespace. An empty To addresses none, unlike in the
-// reference, where it addresses all. Each method of a [Namespace] that a Broadcast has as well begins
-// with a broadcast to everyone.
+// Without To it addresses every socket of the namespace. An empty To addresses no socket, unlike in
+// the reference implementation, where it addresses all. Each method of a [Namespace] that a Broadcast
+// has as well begins with a broadcast to everyone.
 type Broadcast struct{ emitter }
 
 // An emitter has the methods that a Broadcast shares with a Namespace.
@@ -69,8 +69,8 @@ func (b emitter) ExceptSocket(ids ...string) Broadcast {
 
 // Local keeps the event on this node: it goes to this node's sockets immediately, has no place in
 // the order and is not kept for clients that reconnect. A local SocketsJoin begins at the current
-// position of this node's feed: events published shortly before may still arrive. A client that just
-// reconnects when a local DisconnectSockets disconnects it may be recovered.
+// position of this node's feed: events published shortly before may still arrive. A client that is
+// reconnecting during a local DisconnectSockets may be recovered afterwards.
 func (b emitter) Local() Broadcast { b.local = true; return Broadcast{b} }
 
 // Volatile allows the event to be lost: it is not kept, and it is dropped for a client that has 64
@@ -98,9 +98,9 @@ func (b emitter) Timeout(d time.Duration) Broadcast { b.timeout = d; return Broa
 // event times the number of its target rooms and sockets may be at most 32 MiB. Beyond that the
 // error wraps ErrTooLarge.
 //
-// An event is stored and published once for each of its rooms. The server does not limit what
-// handlers do: a handler that lets clients name rooms must bound how many, and how often.
-// [Broadcast.Place] reports what made-up rooms cost.
+// An event is stored and published once for each of its rooms. The server does not limit
+// handlers: a handler that lets clients name rooms must bound their number and rate.
+// [Broadcast.Place] reports how many rooms were new.
 func (b emitter) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := b.Publish(ctx, event, args...)
 	return err
@@ -263,17 +263,18 @@ func (b emitter) command(ctx context.Context, kind, flags uint8, names []string)
 // cut. A socket whose session would exceed 1 MiB, some 5,000 rooms with the longest names, is cut
 // and begins a new session.
 //
-// With several partitions this takes two more round trips, "before" means before the call, "after"
-// means after its return, and a socket may get these events after later events of other rooms. Until
-// its node has the command, it does not count as a member where the rooms are excepted.
+// With several partitions SocketsJoin takes two more round trips, "before" means before the call,
+// "after" means after its return, and a socket may get these events after later events of other
+// rooms. Until its node has the command, the socket does not count as a member where the rooms are
+// excepted.
 func (b emitter) SocketsJoin(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindJoin, 0, names)
 }
 
 // SocketsLeave makes the target's members leave rooms, ordered like SocketsJoin. With several
-// partitions they get everything that was published to the rooms before the call, and may get later
-// events until their nodes have the command. Until then they count as members also where the rooms
-// are excepted.
+// partitions the members get every event that was published to the rooms before the call, and may
+// get later events until their nodes have the command. Until then they also count as members where
+// the rooms are excepted.
 func (b emitter) SocketsLeave(ctx context.Context, names ...string) error {
 	return b.command(ctx, kindLeave, 0, names)
 }
@@ -281,8 +282,8 @@ func (b emitter) SocketsLeave(ctx context.Context, names ...string) error {
 // DisconnectSockets disconnects the target's members, as Socket.Disconnect does, ordered like
 // SocketsJoin. A client that is between two connections reconnects as a new socket. With several
 // partitions a member may get events published after the return until its node has the command, and
-// may not get events to other rooms that were published shortly before the call. It is not recovered
-// either.
+// may miss events to other rooms that were published shortly before the call. It cannot recover
+// them.
 func (b emitter) DisconnectSockets(ctx context.Context, closeConn bool) error {
 	var flags uint8
 	if closeConn {
@@ -326,10 +327,11 @@ func (b emitter) ackOf(ctx context.Context, event string, args []any) (Args, err
 	return Args{}, ErrDisconnected
 }
 
-// FetchSockets describes the target's members, on any node of the cluster. If a node is silent, or
-// can't have received the query, it returns the other nodes' answers and an *UnansweredError. A
-// socket that a command is adding to a room, as right after SocketsJoin has returned, may be
-// missing, because its node may not be subscribed to the room yet.
+// FetchSockets describes the target's members, on any node of the cluster. It waits for the
+// answers of the nodes, for as long as EmitWithAck does. If a node is silent, or can't have
+// received the query, it returns the other nodes' answers and an *UnansweredError. A socket that a
+// command is adding to a room, as right after SocketsJoin has returned, may be missing, because
+// its node may not be subscribed to the room yet.
 func (b emitter) FetchSockets(ctx context.Context) (all []RemoteSocket, err error) {
 	for a, err := range b.fetch(ctx, nil) {
 		if err != nil {

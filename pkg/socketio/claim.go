@@ -113,7 +113,7 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	r.from = was.from(r.seen)
 	stays.keep(r.request.keeps, r.from)
 	s.mu.Lock()
-	stays.uncharged += s.rooms.uncharged // less what is reserved for them
+	stays.uncharged += s.rooms.uncharged // less the part reserved for them
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: r.seen, given: was.given}
 	if !r.from.IsZero() && s.isSilence(r.from) {
@@ -134,7 +134,7 @@ func (r *recovery) resign() {
 	s.unplace()
 	s.endClaim(ServerDisconnect)
 	s.ns.srv.owned.leave(s)
-	s.answerGone() // what was held
+	s.answerGone() // the held deliveries
 	s.mu.Lock()
 	s.former = ""
 	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil

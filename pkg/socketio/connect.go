@@ -89,7 +89,7 @@ func (s *Socket) connectErrorBody(err error) (body []byte) {
 func (s *Socket) postpone(cause error) {
 	srv := s.client.srv
 	s.mu.Lock()
-	left := s.stage.gone() && s.session != sessionMoved // the client itself has left the namespace or disconnected
+	left := s.stage.gone() && s.session != sessionMoved // the client has left the namespace or disconnected
 	s.mu.Unlock()
 	s.abandon(cause)
 	defer s.withdraw()

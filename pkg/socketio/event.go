@@ -165,19 +165,18 @@ func (e *Event) CanAck() bool {
 // eighth of Engine.SendQueueBytes if that is less, are queued for the client: as long as the client takes
 // anything, and at the latest until the socket ends. A larger answer also waits, for half of
 // Engine.PingTimeout at most, until it fits in three quarters of Engine.SendQueueBytes beside what else
-// is queued. Answers do not count
-// in Engine.SendQueueBytes, but a client for which 16 times as much waits is cut. Only the first call
-// answers; later calls, and calls for an event that requests no ack, return ErrNoAck. If the values
-// cannot be encoded it returns an error, and Ack can be called again.
+// is queued. Answers do not count in Engine.SendQueueBytes, but a client for which 16 times as much waits
+// is cut. Ack is safe for concurrent use. Only the first call answers; later calls, and calls for an
+// event that requests no ack, return ErrNoAck. If the values cannot be encoded it returns an error, and
+// Ack can be called again.
 //
-// The client receives the ack after every event that the socket receives and that was published
-// before with the handler's context, or one derived from it, or through the socket (Emit, Self, To,
-// …), with any context. An ack waits for such events for at most Options.AckTimeout. It is sent
-// without them after that, when the socket ends, or when the node's budget for what is held is used up.
-// If the acks of a socket that wait for events reach half of Engine.SendQueueBytes, Ack itself waits for
-// them. It does not wait for an event to rooms that the socket was not in when the
-// event was published, as far as its node knew: if another SocketsJoin to them was in flight, the
-// event may follow the ack.
+// The client receives the ack after every event that the socket receives and that was published before
+// with the handler's context, or one derived from it, or through the socket (Emit, Self, To, …), with
+// any context. An ack waits for such events for at most Options.AckTimeout. It is sent without them
+// after that, when the socket ends, or when the node's budget for what is held is used up. If the acks
+// of a socket that wait for events reach half of Engine.SendQueueBytes, Ack itself waits for them. It
+// does not wait for an event to rooms that the socket, as its node knew it, was not in when the event
+// was published. If a SocketsJoin to them was in flight, the event may follow the ack.
 func (e *Event) Ack(args ...any) error {
 	if !e.HasAck() || e.acked.Load() {
 		return ErrNoAck

@@ -240,9 +240,9 @@ func (s *Socket) offer(d *delivery) {
 	}
 }
 
-// mayHold returns how many bytes the gate may hold: what fits in the send queue. After a replay it is
-// half of the queue less the last events of the replay, because later events follow immediately. The
-// gates of a connection then open one after another. s.mu is held.
+// mayHold returns how many bytes the gate may hold: as many as fit in the send queue. After a replay
+// it is half of the queue less the last events of the replay, because later events follow
+// immediately. The gates of a connection then open one after another. s.mu is held.
 func (s *Socket) mayHold() int {
 	most := s.ns.srv.opts.Engine.SendQueueBytes
 	if s.stage.catchingUp() {

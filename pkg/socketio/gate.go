@@ -74,8 +74,8 @@ func (g *gate) drop() {
 	g.held = nil
 }
 
-// urgent reports whether a delivery must not wait for a client that may take its replay slowly: it
-// is a disconnect, and no held command affects its receivers.
+// urgent reports whether a delivery must not wait for a client that reads its replay slowly. A
+// disconnect is urgent if no held command affects its receivers.
 func (g *gate) urgent(d *delivery) bool {
 	named := func(r rooms.Room) bool { return r.Kind == rooms.Named }
 	return d.ev.Kind == kindDisconnect &&

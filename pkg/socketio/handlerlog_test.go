@@ -48,7 +48,7 @@ func TestAnswersThatAreCutAreNotLogged(t *testing.T) {
 		}
 	}
 	if list := logs.FilterMessage("socket error").All(); len(list) > 0 {
-		t.Errorf("%d lines, the first: %v", len(list), list[0].ContextMap())
+		t.Errorf("got %d lines, the first: %v, want 0", len(list), list[0].ContextMap())
 	}
 	n.On("fails", func(context.Context, *Event) error { return fmt.Errorf("of another socket: %w", ErrDisconnected) })
 	other := n.client(t)

@@ -6,8 +6,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
-// On registers a handler of an event of this socket. Handlers of the same event run in the order of
-// registration, before those of the namespace. On panics if h is nil or the event's name is
+// On registers a handler of an event for this socket. Handlers of the same event run in the order
+// of registration, before those of the namespace. On panics if h is nil or the event's name is
 // reserved.
 func (s *Socket) On(event string, h Handler) {
 	registerHandler("On", &s.mu, &s.handlers, event, h)
@@ -87,12 +87,12 @@ func (s *Socket) OnError(f func(error)) { register("OnError", &s.mu, &s.onError,
 func (s *Socket) OnDisconnecting(f func(Reason)) { register("OnDisconnecting", &s.mu, &s.onLeaving, f) }
 
 // OnDisconnect calls f when the socket has been disconnected and has left its rooms. It is not
-// called for a socket whose client reconnected before its connection was found dead, because then
-// there is no disconnect to report; Context ends in any case. If the client is then not connected
-// after all, because its session cannot be recovered or its new connection is cut before that,
-// OnDisconnecting and OnDisconnect are called late, when the socket has left its rooms. A node that
-// cannot reach the session store when a connection ends may call it although the client is already
-// connected to another node.
+// called for a socket whose client reconnected before the server detected the end of its
+// connection, because then there is no disconnect to report; Context ends in any case. If that
+// reconnect fails, because the session cannot be recovered or the new connection is cut,
+// OnDisconnecting and OnDisconnect are called late, after the socket has left its rooms. A node
+// that cannot reach the session store when a connection ends may call f although the client is
+// already connected to another node.
 func (s *Socket) OnDisconnect(f func(Reason)) { register("OnDisconnect", &s.mu, &s.onDisconnect, f) }
 
 // tellOutgoing reports an event that is queued. s.mu is held.

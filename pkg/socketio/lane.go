@@ -37,9 +37,9 @@ func (ls *lanes) queue(ev *adapter.Event) {
 }
 
 // standIn puts a marker in the place of a command that a suspended stay is due to, just before the
-// command itself: the command may not be read, or may no longer be for the client, for example
-// because the client may not keep the room that it was addressed to. Behind the command the client's
-// position would cover it already, and with it what the stay gives.
+// command itself. The command may not be read, or may no longer be for the client, for example
+// because the client may not keep the room that the command was addressed to. Behind the command the
+// client's position would already cover it and the events that the stay gives.
 func (ls *lanes) standIn(due adapter.Position, join adapter.Cursor) {
 	l := ls.of(due.Partition)
 	i := 0
@@ -72,9 +72,9 @@ func (ls *lanes) take() adapter.Event {
 	return ev
 }
 
-// next returns the lane with the next event. A command follows what was published before it and
-// precedes everything else, as for a caller that waits for its return; apart from that, the oldest
-// event is next.
+// next returns the lane with the next event. A command follows the events that were published
+// before it and precedes all others, as it does for a caller that waits for its return. Otherwise
+// the oldest event is next.
 func (ls lanes) next() int {
 	oldest, free := -1, -1
 	for i, l := range ls {

@@ -159,8 +159,8 @@ func (s *Socket) saveAndOpen(ctx context.Context) error {
 	return nil
 }
 
-// A leaving is a leave of rooms. The socket may linger in them, listed and subscribed, because there
-// is more to come for it than its node or a replay has reached.
+// A leaving is a leave of rooms. The socket may linger in them, listed and subscribed, because
+// events for it are left that its node or a replay has not reached yet.
 type leaving struct {
 	marker *marker // nil if it does not linger
 	names  []string

@@ -573,7 +573,7 @@ func TestLongNamesAreNotRepeated(t *testing.T) {
 	for _, text := range []string{`42["` + name + `"]`, `42/` + name + `,["e"]`} {
 		w.write(text)
 		if err := receive(t, told); len(err.Error()) > 1000 {
-			t.Errorf("%.20q: the error has %d bytes", text, len(err.Error()))
+			t.Errorf("%.20q: the error has %d bytes, want at most 1000", text, len(err.Error()))
 		}
 	}
 }

@@ -21,7 +21,7 @@ type markingAdapter struct {
 	markers atomic.Int64
 	fails   atomic.Int64 // how many of them
 	slow    atomic.Bool  // publishing one takes longer than a marker waits for it
-	loses   atomic.Int64 // how many of the first ones do not come back, although they have been published
+	loses   atomic.Int64 // number of the first ones that do not arrive, although they have been published
 }
 
 func (a *markingAdapter) Next(ctx context.Context) (adapter.Event, error) {

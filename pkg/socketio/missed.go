@@ -180,9 +180,9 @@ func payloadSize(ev *adapter.Event) int {
 }
 
 // replay sends the missed events, each stamped with the cursor of the replay so that a cut in the
-// middle resumes in the middle, and then opens the gate. It waits for the client: a replay is never
-// queued whole. If more was held meanwhile than may be, it continues from the end that it has
-// reached.
+// middle resumes in the middle, and then opens the gate. It waits for the client, so a large replay
+// is never queued whole. If the gate has held more than it may meanwhile, the replay continues from
+// the end that it has reached.
 func (r *recovery) replay(m *missedEvents) error {
 	s := r.socket
 	for range replayTries {
@@ -227,9 +227,9 @@ func (r *recovery) finish(end adapter.Cursor) (done bool, err error) {
 	return true, nil
 }
 
-// resend queues the missed events as the client takes them. Events that are not held are read when
-// the client has taken most of the earlier ones. None of them is held during the wait: they count
-// as a part of its queue.
+// resend queues the missed events as the client receives them. Events that are not held are read
+// when the client has received most of the earlier ones. They are queued immediately and count as
+// a part of the client's queue.
 func (r *recovery) resend(m *missedEvents) error {
 	s := r.socket
 	defer s.ns.srv.replays.begin(m, r)()

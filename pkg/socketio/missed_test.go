@@ -309,7 +309,7 @@ func TestSlowReplaysGiveWay(t *testing.T) {
 	}
 }
 
-// Where recoveries hold too much, the part of a large replay that fits in a page is not held either.
+// If recoveries hold too much, the part of a large replay that fits in a page is not held either.
 func TestAPageThatDoesNotFit(t *testing.T) {
 	n := start(t, Options{})
 	s := n.Socket(n.client(t).sid)

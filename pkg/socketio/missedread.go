@@ -13,11 +13,11 @@ import (
 // each through a room that another one has joined.
 const readTries = 100
 
-// read fixes an end and returns the events missed up to it, in order, starting from what the client
-// has received. seen, its offset, proves a part of the history. Commands among them are executed:
-// the memberships afterwards are those at the end. A room that a command joined has missed events
-// too, and the node must be subscribed to it before the end is fixed. So it is subscribed and
-// everything is read again.
+// read fixes an end and returns the events missed up to it, in order, starting from the position
+// that the client has received. seen, its offset, proves a part of the history. Commands among them
+// are executed: the memberships afterwards are those at the end. A room that a command joined has
+// missed events too, and the node must be subscribed to it before the end is fixed. So it is
+// subscribed and everything is read again.
 func (r *recovery) read(ctx context.Context, from, seen adapter.Cursor) (*missedEvents, error) {
 	s := r.socket
 	ctx = r.count(ctx)

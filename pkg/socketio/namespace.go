@@ -35,7 +35,7 @@ type Namespace struct {
 	serverSide map[string][]Handler
 	onRoom     []func(RoomEvent)
 	roomEvents *watcher // calls onRoom
-	// occupancy counts the members of each room by their id, for onRoom: a recovered socket has the
+	// occupancy counts the members of each room by their id, for onRoom. A recovered socket has the
 	// id of the one that it replaces, and until that one has left there are two.
 	occupancy map[string]map[string]int
 }

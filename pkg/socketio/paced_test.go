@@ -74,18 +74,18 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 		eventually(t, "it is counted", func() bool { return n.Stats().Engine.QueuedBytes > int64(i+2)*size })
 	}
 	if n.Stats().Sockets != 1 || len(errs) > 0 {
-		t.Fatalf("%d sockets, %d answers do not wait", n.Stats().Sockets, len(errs))
+		t.Fatalf("%d sockets, %d answers do not wait, want 1, 0", n.Stats().Sockets, len(errs))
 	}
 	ack()
 	for range most {
 		if err := receive(t, errs); !errors.Is(err, ErrDisconnected) {
-			t.Errorf("Ack returned %v", err)
+			t.Errorf("Ack returned %v, want ErrDisconnected", err)
 		}
 	}
 	acked.Wait()
 	eventually(t, "nothing is counted", func() bool { return n.Stats().Engine.QueuedBytes == 0 })
 	if cut := n.Stats().Engine.SlowClients; cut != 1 {
-		t.Errorf("%d clients were cut as slow", cut)
+		t.Errorf("%d clients were cut as slow, want 1", cut)
 	}
 }
 

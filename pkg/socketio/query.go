@@ -43,7 +43,7 @@ type query struct {
 	news    chan struct{}                      // has a value if a message has arrived
 	nodes   map[adapter.NodeID]map[string]bool // pending sockets of each node that has listed its sockets
 	answers []Answer                           // not yet taken
-	missing []string                           // sockets that can't answer any more
+	missing []string                           // sockets that can no longer answer
 	now     []adapter.Member                   // of the cluster as read since the query was published; nil before
 	left    map[adapter.NodeID]bool            // nodes that have answered, and are no longer in the cluster
 }

@@ -339,8 +339,7 @@ func unanswered(q *query, of audience, now []adapter.Member, cause error) error 
 	return q.unanswered(cause)
 }
 
-// Answers that repeat, that come too late, or from those who were not asked, are
-// dropped.
+// Answers that are duplicate, late or unrequested are dropped.
 func TestAnswersCountOnce(t *testing.T) {
 	var all queries
 	asked := newQuery()
@@ -389,7 +388,7 @@ func TestANewNodeIsWaitedFor(t *testing.T) {
 			t.Errorf("all %v: complete without the new node", everyone)
 		}
 		if _, complete := progress(asked, of, members, true); !complete {
-			t.Errorf("all %v: a connection that nobody holds any more is waited for", everyone)
+			t.Errorf("all %v: the query waits for an abandoned connection", everyone)
 		}
 		queries.take(adapter.Message{ID: id, From: "new", Data: []byte(`{"first":true}`)})
 		if _, complete := progress(asked, of, members, false); !complete {

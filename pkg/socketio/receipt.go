@@ -63,7 +63,7 @@ func (r *receipt) add(m session.Membership) error {
 	return err
 }
 
-// restoreReceipt reads what save wrote.
+// restoreReceipt reads the result of save.
 func restoreReceipt(m session.Membership) (r receipt, err error) {
 	sent, given, _ := strings.Cut(m.Name, " ")
 	if r.given, err = adapter.ParseCursor(given); err == nil && sent != "" {

@@ -15,8 +15,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
-// replayTries is how often a replay continues because more arrived meanwhile than may be held. Each
-// time is shorter, unless more is published than the client takes.
+// replayTries is the number of times that a replay continues because more events arrived meanwhile
+// than may be held. Each time is shorter, unless more is published than the client receives.
 const replayTries = 32
 
 // A recovery turns a socket into the one that its client claims. These steps and their order prevent
@@ -43,7 +43,7 @@ type recovery struct {
 	weight   int            // of the session, also if it could not be claimed
 	limit    RecoveryLimit  // of its reads; nil means no limit
 	patience time.Duration  // how much longer it may wait for that limit
-	back     time.Duration  // of the session's debt, what will be given back
+	back     time.Duration  // the part of the session's debt that will be given back
 	moved    atomic.Int64   // when its client has taken a part of its replay, in nanoseconds
 }
 

@@ -48,7 +48,7 @@ type replay struct {
 	several bool
 	at      *adapter.Progress // the client's position once it has received missed
 	now     adapter.Cursor    // at as a cursor
-	rest    lanes             // with several partitions: what the client has not received
+	rest    lanes             // with several partitions: the events that the client has not received
 	waiting []adapter.Event   // not for the client, unless a command joins their rooms
 	// taken are copies of events that the client has received as other copies, with the positions
 	// of those.

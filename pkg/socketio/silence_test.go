@@ -1,16 +1,12 @@
 package socketio
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/rejoin-io/rejoin/internal/redistest"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
-	redisadapter "github.com/rejoin-io/rejoin/pkg/adapter/redis"
-	"github.com/rejoin-io/rejoin/pkg/redisurl"
 	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
@@ -18,26 +14,10 @@ import (
 func withExpiry(t *testing.T, ttl time.Duration, test func(t *testing.T, c *testCluster, node func(id adapter.NodeID) *testNode)) {
 	o := Options{RecoveryWindow: time.Second}
 	for _, partitions := range []int{1, 4} {
-		t.Run(fmt.Sprint("memory, ", partitions, " partitions"), func(t *testing.T) {
+		t.Run(fmt.Sprint(partitions, " partitions"), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(adapter.MemoryOptions{BacklogTTL: ttl, Partitions: partitions})
 			test(t, c, func(id adapter.NodeID) *testNode { return c.node(t, id, o) })
-		})
-		t.Run(fmt.Sprint("Redis, ", partitions, " partitions"), func(t *testing.T) {
-			t.Parallel()
-			target, err := redisurl.Parse(redistest.Start(t).URL())
-			must(t, err)
-			c := newCluster(adapter.MemoryOptions{})
-			test(t, c, func(id adapter.NodeID) *testNode {
-				ctx, cancel := context.WithTimeout(t.Context(), patience)
-				defer cancel()
-				a, err := redisadapter.New(ctx, redisadapter.Options{Redis: target, Node: id, BacklogTTL: ttl, Partitions: partitions})
-				must(t, err)
-				t.Cleanup(func() { _ = a.Close() })
-				o := o
-				o.Adapter, o.Sessions = a, c.sessions
-				return start(t, o)
-			})
 		})
 	}
 }

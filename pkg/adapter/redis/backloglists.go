@@ -32,7 +32,7 @@ const mostLists = 8 << 20
 
 // readLists completes the events of backlogs whose lists are stored separately. Lists can be much
 // larger than the events, so each call reads a few, or more if they are small. If they are too
-// large, a catch-up does not read those of the rooms with most of them, and other reads fail.
+// large, a catch-up skips the lists of the rooms with the most of them, and other reads fail.
 func (p *partition) readLists(ctx context.Context, epoch string, paced *pacedRead, all []*backlog) error {
 	batch := paced.batch
 	most, had, waits := p.replay, new(atomic.Int64), false

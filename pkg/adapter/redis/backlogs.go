@@ -177,8 +177,8 @@ func (r *reading) expired(of *backlogRequest) error {
 	return nil
 }
 
-// share returns a request's part of what was read, in bytes. Requests share a room by the numbers of
-// entries that they miss, so that a requester does not pay for one that misses much more.
+// share returns a request's part of the bytes read. Requests share a room by the numbers of entries
+// that they miss, so that a requester is not charged for one that misses much more.
 func (r *reading) share(of *backlogRequest) int {
 	bytes := 0
 	for _, name := range of.names {

@@ -86,8 +86,8 @@ func TestCutSubscriberMissesNothing(t *testing.T) {
 	expect(t, a, "live")
 }
 
-// TCP says nothing is wrong, but nothing comes.
-func TestDeafSubscriberIsNoticed(t *testing.T) {
+// TCP reports no error, but no data arrives.
+func TestSilentSubscriberIsDetected(t *testing.T) {
 	const probing = 200 * time.Millisecond
 	server := redistest.Start(t)
 	relay := newRelay(t, server.Addr)

@@ -95,7 +95,8 @@ func (p *partition) runNews() {
 	}
 }
 
-// adopt makes a history the node's, unless the node's history is no longer before.
+// adopt makes a history the node's, unless the node's history has changed and is no longer
+// before.
 func (p *partition) adopt(before, epoch string, newest feed.Entry) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

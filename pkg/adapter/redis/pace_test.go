@@ -42,6 +42,6 @@ func TestPace(t *testing.T) {
 	}
 	p := &pace{timeout: timeout, size: leastPage, slowed: time.Now().Add(-11 * timeout)}
 	if page := p.page(); page != sharedBytes {
-		t.Errorf("long after the last slow call a page has %d bytes", page)
+		t.Errorf("long after the last slow call a page has %d bytes, want %d", page, sharedBytes)
 	}
 }

@@ -19,9 +19,9 @@ type relay struct {
 	mu     sync.Mutex
 	target string // of new connections
 	links  map[*wire]struct{}
-	holes  map[role]chan struct{} // what is sent on such links waits until it is closed
-	delay  time.Duration          // of what publishers say
-	mute   bool                   // what publishers are answered is lost
+	holes  map[role]chan struct{} // data on such links waits until it is closed
+	delay  time.Duration          // of the publishers' commands
+	mute   bool                   // answers to publishers are lost
 	rate   int                    // bytes per second of what all readers are answered; 0 for no limit
 	next   time.Time              // when the next answer may pass
 	said   func(w *wire, what []byte)

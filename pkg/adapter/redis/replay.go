@@ -105,7 +105,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 			if !known {
 				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left, lists)
 			}
-			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted for lack of space beside other rooms
+			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted because other rooms have taken the space
 				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold, lists); err == nil && slices.ContainsFunc(events, omitted) {
 					err = tooMuch(hold)
 				}
@@ -262,7 +262,7 @@ var pageSource string
 var pageScript = goredis.NewScript(pageSource)
 
 // History returns a page of the newest kept events of a room, oldest first, and whether there are
-// older ones. Redis sends only what is returned.
+// older ones. Redis sends only the events of the page.
 func (p *partition) History(ctx context.Context, room rooms.Room, page adapter.Page) ([]*adapter.Event, bool, error) {
 	type past struct {
 		events []*adapter.Event

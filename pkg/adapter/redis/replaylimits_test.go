@@ -283,7 +283,7 @@ func TestListsAreReadOnce(t *testing.T) {
 		}
 	}
 	if read := netOutput(t, server) - before; read > entries+events*300_000 {
-		t.Errorf("%d bytes are read for a catch-up", read)
+		t.Errorf("%d bytes are read for a catch-up, want at most %d", read, entries+events*300_000)
 	}
 	before = netOutput(t, server)
 	n := 0
@@ -292,14 +292,14 @@ func TestListsAreReadOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(e.Target.Except) != 1000 {
-			t.Errorf("%q except %d", e.Data, len(e.Target.Except))
+			t.Errorf("%q except %d, want 1000", e.Data, len(e.Target.Except))
 		}
 		n++
 	}
 	if n != events {
-		t.Errorf("%d events", n)
+		t.Errorf("got %d events, want %d", n, events)
 	}
 	if read := netOutput(t, server) - before; read > entries+events*300_000 {
-		t.Errorf("%d bytes are read for a replay", read)
+		t.Errorf("%d bytes are read for a replay, want at most %d", read, entries+events*300_000)
 	}
 }

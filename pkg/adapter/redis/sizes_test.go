@@ -57,7 +57,7 @@ func TestRangeable(t *testing.T) {
 			p.sizes.saw(tt.largest)
 		}
 		if n := p.rangeable(tt.keys, tt.count, tt.hold, sharedBytes, tt.first); n != tt.want {
-			t.Errorf("%+v: %d", tt, n)
+			t.Errorf("%+v: %d, want %d", tt, n, tt.want)
 		}
 	}
 }

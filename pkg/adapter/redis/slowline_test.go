@@ -100,7 +100,7 @@ func TestReadsShrinkOnANarrowLine(t *testing.T) {
 			s := a.Stats()
 			t.Logf("caught up in %v: %+v", time.Since(began), s)
 			if s.Losses > 0 || s.Generations > uint64(2*tt.partitions) { // each has been cut once
-				t.Errorf("%d losses, %d generations", s.Losses, s.Generations)
+				t.Errorf("got %d losses, %d generations, want 0, at most %d", s.Losses, s.Generations, uint64(2*tt.partitions))
 			}
 			began = time.Now()
 			for range 3 { // as its client would
