@@ -41,11 +41,11 @@ func (a *API) leave(ctx context.Context, body []byte) (any, error) {
 // that user, so it cannot be joined or left.
 func (a *API) moved(t target, field string, rooms []string) (b socketio.Broadcast, err error) {
 	if len(rooms) == 0 {
-		return b, fail(badRequest, "%s is a list of rooms", field)
+		return b, fail(badRequest, "%s must be a list of rooms", field)
 	}
 	for _, room := range rooms {
 		if auth.OfUser(room) {
-			return b, fail(badRequest, "%s: a room that begins with %s is its user's own", field, auth.UserRoom(""))
+			return b, fail(badRequest, "%s: rooms with the prefix %s are reserved for users", field, auth.UserRoom(""))
 		}
 	}
 	if err := checkNames(field, rooms); err != nil {
