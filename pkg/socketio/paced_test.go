@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
@@ -191,4 +192,80 @@ func TestSmallAnswersBesideLargeOnes(t *testing.T) {
 	for range len(names) - 1 {
 		poll()
 	}
+}
+
+// What others publish to a client that is behind does not stop its requests for long: it can leave the
+// room, whether its answer fits beside what is queued or not.
+func TestLeaveBehindALargeAnswer(t *testing.T) {
+	for _, size := range []int{40 << 10, 900 << 10} {
+		n := start(t, Options{Engine: engineio.Options{PingTimeout: 6 * time.Second}})
+		joining(n.Namespace)
+		n.On("page", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", size)) })
+		poll, post := n.polling(t)
+		post("40")
+		poll()
+		post(`420["join","r"]`)
+		poll()
+		for range 200 {
+			must(t, n.To("r").Emit(t.Context(), "e", strings.Repeat("x", 1<<10)))
+		}
+		eventually(t, "much is queued", func() bool { return n.Stats().Engine.QueuedBytes > 200<<10 })
+		post(`421["page"]` + "\x1e" + `42["leave","r"]`)
+		eventually(t, "the client has left the room", func() bool {
+			for s := range n.Sockets() {
+				return !s.InRoom("r")
+			}
+			return false
+		})
+	}
+}
+
+// One answer that waits may have any size.
+func TestAVeryLargeAnswerWaits(t *testing.T) {
+	const limit, size = 8 << 10, 32 * 8 << 10
+	n := start(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
+	n.On("large", func(_ context.Context, e *Event) error { return e.Ack(strings.Repeat("a", size)) })
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	post(`421["large"]` + "\x1e" + `422["large"]`)
+	eventually(t, "the second answer waits, or the client is cut", func() bool {
+		return n.Stats().Engine.QueuedBytes > 2*size || n.Stats().Sockets == 0
+	})
+	for text := ""; strings.Count(text, "43") < 2; {
+		text += poll()
+	}
+}
+
+// A handler whose ack waits for an event waits itself while answers fill half of the send queue.
+func TestHeldAnswersWaitForTheClient(t *testing.T) {
+	const limit, size = 64 << 10, 60 << 10
+	n, feed := startDelayed(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
+	acked := make(chan error, 2)
+	n.On("e", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "self"); err != nil {
+			return err
+		}
+		acked <- e.Ack(strings.Repeat("a", size))
+		return nil
+	})
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	post(`421["e"]`)
+	must(t, receive(t, acked))
+	eventually(t, "the first answer is queued", func() bool { return n.Stats().Engine.QueuedBytes > size })
+	release := feed.shut()
+	post(`422["e"]`)
+	eventually(t, "the second answer is held", func() bool { return n.held.bytes.Load() > size })
+	select {
+	case err := <-acked:
+		t.Errorf("Ack returned %v before the client has taken the first answer", err)
+	case <-time.After(100 * time.Millisecond): // a handler that does not wait needs less
+	}
+	release()
+	for text := ""; strings.Count(text, "43") < 2; {
+		text += poll()
+	}
+	must(t, receive(t, acked))
 }
