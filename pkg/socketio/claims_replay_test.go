@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,4 +95,41 @@ func TestEvictionEndsTheReplay(t *testing.T) {
 		must(t, winner.Close())
 		must(t, loser.Close())
 	})
+}
+
+// The connection of an evicted socket is forgotten soon also if its client never polls again, as one
+// that noticed first that the connection is lost.
+func TestEvictedPollingClientThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		exchange := func(method, sid, body string) (status int, answer string) {
+			w := httptest.NewRecorder()
+			srv.ServeHTTP(w, httptest.NewRequest(method, "/socket.io/?EIO=4&transport=polling&recovery=true"+sid, strings.NewReader(body)))
+			return w.Code, w.Body.String()
+		}
+		connect := func(auth string) (sid, pid string) {
+			_, open := exchange("GET", "", "")
+			sid = "&sid=" + between(open, `"sid":"`)
+			exchange("POST", sid, "40"+auth)
+			_, connected := exchange("GET", sid, "")
+			return sid, between(connected, `"pid":"`)
+		}
+		former, pid := connect("")
+		if _, again := connect(fmt.Sprintf(`{"pid":%q}`, pid)); pid == "" || again != pid {
+			t.Fatalf("not recovered: private id %q, want %q", again, pid)
+		}
+		time.Sleep(leaveTimeout + time.Second)
+		if status, answer := exchange("GET", former, ""); status != http.StatusBadRequest {
+			t.Errorf("the former connection still exists: %d %s", status, answer)
+		}
+	})
+}
+
+// between returns what follows start, up to a quotation mark.
+func between(s, start string) string {
+	_, s, _ = strings.Cut(s, start)
+	s, _, _ = strings.Cut(s, `"`)
+	return s
 }

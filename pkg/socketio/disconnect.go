@@ -214,6 +214,9 @@ func (c *client) closeMoved() {
 		}
 	}
 	c.conn.Close(engineio.TransportClose)
+	taking, cancel := context.WithTimeout(context.Background(), leaveTimeout)
+	defer cancel()
+	_ = c.conn.Finish(taking) // its client is served elsewhere, and may never fetch the close
 }
 
 // Disconnect ends the socket and its session, after the events emitted to it before. It does not
