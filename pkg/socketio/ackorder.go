@@ -26,14 +26,30 @@ type ackOrder struct {
 	emptied   func()        // called once, when no ack is held; or nil
 }
 
-// A heldAck is an ack that waits for the feed, or for its socket's gate.
+// A heldAck is an ack that waits for the feed, or for its socket's gate. A large one is sent by its
+// caller, who waits until it is passed: many that are released together must be paced.
 type heldAck struct {
 	socket  *Socket
 	packets []*engineio.Packet
-	bytes   int
-	pending int // positions that the feed has not passed
+	passed  chan struct{} // closed in place of sending packets; nil for a small one
+	bytes   int           // what is held beside a waiting caller
+	pending int           // positions that the feed has not passed
 	until   time.Time
 }
+
+func (s *Socket) newHeldAck(ps []*engineio.Packet) *heldAck {
+	a := &heldAck{socket: s, packets: ps, bytes: eventOverhead}
+	if engineio.IsSmallPaced(ps...) {
+		a.bytes += length(ps)
+	} else {
+		a.passed = make(chan struct{})
+	}
+	return a
+}
+
+// heldShare is the share of the send queue that a socket's held acks may take: those of a connection's
+// sockets can be released together, and its ping is queued behind them.
+const heldShare = 8
 
 // A socketContext is the root of its socket's context. It identifies the socket to
 // functions that a handler calls.
@@ -154,9 +170,10 @@ func (s *Socket) awaitPublished(ctx context.Context, owed bool) {
 }
 
 // holdAck holds an ack until the socket has been given what its handlers have published, if that must
-// be sent before it. If too much is held it waits until less is, so that handlers do not run ahead of
-// the feed; an ack that has waited for as long as acks are held is late.
-func (s *Socket) holdAck(ps []*engineio.Packet) bool {
+// be sent before it, and reports whether it was taken. It waits with a large one, and if too much is
+// held, so that handlers do not run ahead of the feed; an ack that has waited for as long as acks are
+// held is late.
+func (s *Socket) holdAck(ps []*engineio.Packet) (taken bool) {
 	o := s.order.Load()
 	if o == nil {
 		return false
@@ -167,8 +184,9 @@ func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 	if idle {
 		return false
 	}
-	held, full := s.hold(o, ps)
-	if full == nil {
+	a := s.newHeldAck(ps)
+	held, full := s.hold(o, a)
+	if full == nil && (!held || a.passed == nil) {
 		return held
 	}
 	release := s.client.conn.HoldPaced(ps...)
@@ -178,7 +196,7 @@ func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 	for full != nil {
 		select {
 		case <-full:
-			held, full = s.hold(o, ps)
+			held, full = s.hold(o, a)
 		case <-s.ctx.Done():
 			return false
 		case <-late.C:
@@ -186,12 +204,19 @@ func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 			return false
 		}
 	}
-	return held
+	if !held || a.passed == nil {
+		return held
+	}
+	select {
+	case <-a.passed:
+	case <-s.ctx.Done():
+	}
+	return false
 }
 
 // hold holds an ack if an event must be sent before it. If that is not possible because too much is
 // held, full is closed when less is.
-func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-chan struct{}) {
+func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{}) {
 	srv := s.ns.srv
 	f := &srv.feed
 	f.mu.Lock() // so that no event passes meanwhile
@@ -207,25 +232,24 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-cha
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
 		return false, nil
 	}
-	n := eventOverhead + length(ps)
 	switch {
-	case srv.held.refuses(o.bytes+n, true):
+	case srv.held.refuses(o.bytes+a.bytes, true):
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
 		return false, nil
-	case o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2: // one ack may have any size
+	case o.bytes+a.bytes > max(srv.opts.Engine.SendQueueBytes/heldShare, a.bytes):
 		if o.fewer == nil {
 			o.fewer = make(chan struct{})
 		}
 		return false, o.fewer
 	}
-	a := &heldAck{socket: s, packets: ps, bytes: n, pending: len(o.published), until: time.Now().Add(srv.opts.AckTimeout)}
+	a.pending, a.until = len(o.published), time.Now().Add(srv.opts.AckTimeout)
 	for _, p := range o.published {
 		f.hold(feedWait{at: p, ack: a})
 	}
 	o.held = append(o.held, a)
-	o.bytes += n
-	srv.held.bytes.Add(int64(n))
+	o.bytes += a.bytes
+	srv.held.bytes.Add(int64(a.bytes))
 	if len(o.held) == 1 {
 		s.armAcks(o)
 	}
@@ -283,7 +307,11 @@ func (s *Socket) flushAcks() {
 // sendAcks sends the first n held acks. s.mu is held.
 func (s *Socket) sendAcks(o *ackOrder, n int) {
 	for _, a := range o.held[:n] {
-		_ = s.client.conn.SendPaced(a.packets...) // a closed connection needs no ack
+		if a.passed != nil {
+			close(a.passed)
+		} else {
+			_ = s.client.conn.SendPaced(a.packets...) // a closed connection needs no ack
+		}
 		o.bytes -= a.bytes
 		s.ns.srv.held.bytes.Add(int64(-a.bytes))
 	}

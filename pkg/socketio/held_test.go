@@ -155,35 +155,42 @@ func TestHeldByOthersIsBounded(t *testing.T) {
 
 // Acks that wait for events of their handlers are sent early if the budget is used up.
 func TestHeldAcksAreBounded(t *testing.T) {
-	n, feed := startDelayed(t, Options{AckTimeout: time.Hour, Engine: engineio.Options{QueueBudget: 160 << 10}})
+	n, feed := startDelayed(t, Options{AckTimeout: time.Hour, Engine: engineio.Options{QueueBudget: 216 << 10}})
 	n.On("state", func(ctx context.Context, e *Event) error {
 		if err := e.Socket().Emit(ctx, "state"); err != nil {
 			return err
 		}
-		return e.Ack(strings.Repeat("x", 11<<10))
+		return e.Ack(strings.Repeat("x", 3<<10))
 	})
+	asks := []int{4, 4, 2} // 13 KiB are held for each of the first two clients
 	var all []*wire
-	for range 3 {
+	for range asks {
 		all = append(all, n.client(t))
 	}
 	release := sync.OnceFunc(feed.shut())
 	defer release()
-	var acks []string
+	acks := make([][]string, len(asks))
 	for i, w := range all {
-		acks = append(acks, w.ask(`["state"]`))
+		for range asks[i] {
+			acks[i] = append(acks[i], w.ask(`["state"]`))
+		}
 		if i < 2 {
-			eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > int64(i+1)*11<<10 })
+			eventually(t, "the acks are held", func() bool { return n.held.bytes.Load() > int64(i+1)*13<<10 })
 		}
 	}
-	all[2].wantAck(acks[2])
-	if late := n.Stats().AcksLate; late != 1 {
-		t.Errorf("got %d acks count as early, want 1", late)
+	for _, ack := range acks[2] {
+		all[2].wantAck(ack)
+	}
+	if late := n.Stats().AcksLate; late != 2 {
+		t.Errorf("got %d acks count as early, want 2", late)
 	}
 	release()
 	for i, w := range all {
-		w.want(`["state"]`)
-		if i < 2 {
-			w.wantAck(acks[i])
+		for _, ack := range acks[i] {
+			w.want(`["state"]`)
+			if i < 2 {
+				w.wantAck(ack)
+			}
 		}
 	}
 }
