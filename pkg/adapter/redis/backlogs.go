@@ -20,15 +20,16 @@ const backlogReaders = 4
 // one pipeline, and a room that several requests name is read once, from the smallest position. So
 // after a node's crash the number of reads depends on its rooms, and not on its clients.
 type backlogRequest struct {
-	ctx   context.Context
-	epoch string
-	names []string
-	after map[string]adapter.Position
-	hold  int           // maximum total payload size for the requester
-	most  int           // maximum number of entries for the requester
-	alone bool          // the read is not shared
-	lists *atomic.Int64 // bytes of lists that were read for the requester alone; nil for a catch-up
-	kept  listings      // of the requester; nil if none are
+	ctx     context.Context
+	epoch   string
+	names   []string
+	after   map[string]adapter.Position
+	hold    int           // maximum total payload size for the requester
+	most    int           // maximum number of entries for the requester
+	alone   bool          // the read is not shared
+	catchUp bool          // of the feed, which judges itself what has expired, and may take minutes
+	lists   *atomic.Int64 // bytes of lists that were read for the requester alone; nil if they are not limited
+	kept    listings      // of the requester; nil if none are
 }
 
 // A sharedRequest is a request whose read is shared with others.
@@ -157,7 +158,7 @@ func (r *reading) judge(of *backlogRequest, err error) (map[backlogID]*backlog, 
 	if err == nil {
 		err = r.stillThere(of.epoch)
 	}
-	if err == nil && of.lists != nil { // the feed itself judges a catch-up
+	if err == nil && !of.catchUp {
 		err = r.expired(of)
 	}
 	if err == nil && r.entriesOf(of) > of.most {

@@ -52,6 +52,7 @@ type pacedRead struct {
 func (r *pacedRead) end() {
 	if r.turn {
 		<-r.turns
+		r.turn = false
 	}
 }
 
@@ -74,6 +75,9 @@ func (r *pacedRead) call(ctx context.Context, f func(page int) error) error {
 		}
 		began, before := time.Now(), r.received.Load()
 		err := f(page)
+		if r.batch[0].catchUp {
+			r.end() // those that wait for their turn have a deadline
+		}
 		if !r.note(page, int(r.received.Load()-before), time.Since(began), err) || ctx.Err() != nil {
 			return err
 		}

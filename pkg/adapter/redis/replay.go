@@ -103,10 +103,10 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 		for _, name := range chunk {
 			events, known, err := found[backlogID{epoch, name}].missedBy(after[name], upTo, p.limit)
 			if !known {
-				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left, lists)
+				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left, lists, turn == nil)
 			}
 			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted because other rooms have taken the space
-				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold, lists); err == nil && slices.ContainsFunc(events, omitted) {
+				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold, lists, true); err == nil && slices.ContainsFunc(events, omitted) {
 					err = tooMuch(hold)
 				}
 			}
@@ -180,7 +180,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 // many it waits for the replay's turn.
 func (p *partition) inTurn(ctx context.Context, turn *turn, entries int, r backlogRequest) (map[backlogID]*backlog, error) {
 	if turn == nil { // a catch-up
-		r.most, r.alone = math.MaxInt, true
+		r.most, r.alone, r.catchUp = math.MaxInt, true, true
 		return p.ask(ctx, &r)
 	}
 	r.lists, r.alone = &turn.lists, turn.taken()
@@ -220,8 +220,8 @@ func omit(e *adapter.Event) *adapter.Event {
 }
 
 // missedAlone reads one room for one request.
-func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int, lists listings) ([]*adapter.Event, error) {
-	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt, kept: lists})
+func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int, lists listings, catchUp bool) ([]*adapter.Event, error) {
+	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt, kept: lists, catchUp: catchUp})
 	if err != nil {
 		return nil, err
 	}
