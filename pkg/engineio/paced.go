@@ -18,13 +18,13 @@ const (
 )
 
 // SendPaced queues packets like [Conn.Send], but they do not count in [Options.SendQueueBytes]. They
-// do in [Options.QueueBudget]. It never waits: call [Conn.WaitPaced] before it. At 16 times the limit of
-// the send queue the client is too slow, as in Send.
+// do in [Options.QueueBudget]. It never waits: call [Conn.WaitPaced] before it. If 16 times the limit of
+// the send queue is queued of the same kind, small or large, the client is too slow, as in Send.
 func (c *Conn) SendPaced(ps ...*Packet) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed == nil && len(ps) > 0 {
-		if c.queue.paced > waitingQueues*c.server.o.SendQueueBytes {
+		if c.queue.answers[paceOf(length(ps))] > waitingQueues*c.server.o.SendQueueBytes {
 			c.tooSlow()
 		} else {
 			c.enqueuePaced(ps)
@@ -86,23 +86,23 @@ func (c *Conn) WaitAnswered(ctx context.Context, max int) error {
 }
 
 // HoldPaced counts packets that wait to be queued in [Options.QueueBudget], until release is called
-// once. If too much waits behind others for the connection its client is too slow, as in [Conn.Send].
+// once. If too much of a kind waits behind others for the connection, its client is too slow, as in [Conn.Send].
 func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
-	bytes := memory(ps) + waiterBytes
+	bytes, kind := memory(ps)+waiterBytes, paceOf(length(ps))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed != nil {
 		return func() {}
 	}
 	had := c.queue.bytes
-	c.spend(c.queue.wait(bytes), had)
-	if waiting := c.queue.waiting; waiting > bytes && waiting > waitingQueues*c.server.o.SendQueueBytes {
+	c.spend(c.queue.wait(kind, bytes), had)
+	if waiting := c.queue.waiting[kind]; waiting > bytes && waiting > waitingQueues*c.server.o.SendQueueBytes {
 		c.tooSlow()
 	}
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.queue.wait(-bytes)
+		c.queue.wait(kind, -bytes)
 	}
 }
 
@@ -111,7 +111,7 @@ func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
 func (c *Conn) Held() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.queue.bytes + c.queue.waiting
+	return c.queue.bytes + c.queue.waiting[small] + c.queue.waiting[large]
 }
 
 // length returns the size of the frames of packets, and memory that of the packets in a queue.
