@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +22,9 @@ type feed struct {
 	mu     sync.Mutex
 	cursor adapter.Cursor
 	waits  feedWaits
+	// behind is how old the oldest of the partitions' newest positions was when they were last reported,
+	// in nanoseconds: their clocks may be behind this node's.
+	behind atomic.Int64
 }
 
 // now returns the feed's cursor: all events up to it have been offered to the sockets.
@@ -39,6 +43,17 @@ func (f *feed) reach(c adapter.Cursor, hand func()) {
 		f.cursor = c
 		f.passed()
 	}
+}
+
+// noteClocks compares the newest positions with this node's clock.
+func (f *feed) noteClocks(c adapter.Cursor) {
+	behind := time.Duration(0)
+	for i := range uint16(c.Partitions()) {
+		if at := c.In(i); at.Ms > 0 {
+			behind = max(behind, time.Since(at.Time()))
+		}
+	}
+	f.behind.Store(int64(behind))
 }
 
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
@@ -86,6 +101,7 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 func (s *Server) runFeed(ctx context.Context) {
 	if a, ok := s.adapter.(adapter.ProgressReporter); ok {
 		a.OnProgress(func(c adapter.Cursor) {
+			s.feed.noteClocks(c)
 			s.feed.reach(c, func() {})
 		})
 	}

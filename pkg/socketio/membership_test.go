@@ -218,3 +218,27 @@ func TestOrderOfManyStays(t *testing.T) {
 		}
 	}
 }
+
+// Memberships that have ended are remembered for as long as a client may be recovered, by the clocks of
+// the partitions: the node's own may be ahead.
+func TestEndedMembershipsWithAClockBehind(t *testing.T) {
+	n := start(t, Options{})
+	sock := n.Socket(n.client(t).sid)
+	past := 2 * n.opts.memory()
+	clock := adapter.Cursor{Epoch: "e", At: adapter.Position{Ms: uint64(time.Now().Add(-past).UnixMilli())}}
+	remembered := func() bool {
+		sock.mu.Lock()
+		defer sock.mu.Unlock()
+		sock.rooms.named = map[string][]stay{"r": {{leave: clock}}} // it has just ended
+		sock.forget()
+		return len(sock.rooms.named["r"]) > 0
+	}
+	n.feed.noteClocks(clock)
+	if !remembered() {
+		t.Error("forgotten immediately, because the partition's clock is behind")
+	}
+	n.feed.noteClocks(adapter.Cursor{})
+	if remembered() {
+		t.Error("still remembered although the clocks agree")
+	}
+}

@@ -287,10 +287,12 @@ func (s *Server) runRefresh(ctx context.Context) {
 	}
 	tick := time.NewTicker(RefreshPeriod(s.opts.RecoveryWindow))
 	defer tick.Stop()
+	var again <-chan time.Time // after a failure, which may hide a lost eviction
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-again:
 		case <-lost:
 			select { // more may follow
 			case <-time.After(lostPause):
@@ -299,26 +301,30 @@ func (s *Server) runRefresh(ctx context.Context) {
 			}
 		case <-tick.C:
 		}
-		s.refresh()
+		if again = nil; !s.refresh() {
+			again = time.After(giveUpPeriod)
+		}
 	}
 }
 
 // refresh extends the expiry of the sessions of the sockets whose clients answer. It cuts those
-// whose session no longer exists, and evicts those that moved.
-func (s *Server) refresh() {
+// whose session no longer exists, and evicts those that moved. It reports whether the store has answered
+// for all of them.
+func (s *Server) refresh() (done bool) {
 	alive := s.opts.Engine.PingInterval + s.opts.Engine.PingTimeout/2
 	refs, served := s.owned.alive(time.Now().Add(-alive))
 	ctx, cancel := s.store()
 	defer cancel()
 	gone, err := s.sessions.Refresh(ctx, refs, s.opts.sessionLife())
-	if err != nil {
-		s.log.Warn("sessions not refreshed", zap.Error(err))
-		return
-	}
-	for _, ref := range gone {
+	for _, ref := range gone { // also those that were found before an error
 		if sock := s.owned.holder(ref); sock != nil {
 			sock.background(sock.save, nil) // the write detects its new state
 		}
 	}
+	if err != nil {
+		s.log.Warn("sessions not refreshed", zap.Error(err))
+		return false
+	}
 	s.renew(served)
+	return true
 }

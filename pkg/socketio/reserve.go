@@ -75,6 +75,7 @@ func (s *Socket) tooManyStays(more int) error {
 // forget drops the memberships that ended too long ago to matter, so that a session does not grow
 // for as long as its client stays connected. s.mu is held.
 func (s *Socket) forget() {
-	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
+	srv := s.ns.srv
+	s.rooms.forget(time.Now().Add(-srv.opts.memory() - time.Duration(srv.feed.behind.Load())))
 	s.charge()
 }
