@@ -35,6 +35,10 @@ const (
 	keepJoin    = 64 << 10
 )
 
+// countedJoin is the size of a batch from which what is joined of it, and other forms of its packets,
+// count. Many unread responses just below it take as much again.
+const countedJoin = 16 << 10
+
 // recycle returns the batch to the pool.
 func (b *batch) recycle() {
 	if cap(b.packets) > keepPackets || cap(b.join) > keepJoin {

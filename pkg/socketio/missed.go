@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,7 +168,8 @@ func (r *replay) found(end adapter.Cursor) (*missedEvents, error) {
 		r.socket.client.limited(limitReplayBudget, srv.replays.budget, "bytes")
 		return nil, errReplayBudget
 	}
-	m := &missedEvents{reservation: kept, end: end, events: r.missed[:held]}
+	// A part of missed would keep the others with it.
+	m := &missedEvents{reservation: kept, end: end, events: slices.Clone(r.missed[:held]), later: make([]unread, 0, len(r.missed)-held)}
 	for _, ev := range r.missed[held:] {
 		m.later = append(m.later, unread{r.place(ev), ev.Cursor, payloadSize(ev)})
 	}

@@ -33,6 +33,7 @@ type Server struct {
 	adapter    adapter.Adapter
 	ownsIt     bool          // the server created the adapter
 	silence    time.Duration // see newSilence
+	renewing   atomic.Int32  // goroutines that write sessions because of it
 	sessions   session.Store
 	offsets    offsets
 	feed       feed

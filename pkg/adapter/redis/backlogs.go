@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,6 +54,25 @@ type backlog struct {
 	wanted int              // the sum of the entries that its requests miss
 	broken []broken         // events that could not be decoded, in order
 	failed error            // the key does not hold a stream
+
+	mu   sync.Mutex
+	bare map[*adapter.Event]*adapter.Event // events without their payloads
+}
+
+// omit returns an event of the backlog without its payload, for requesters that do not hold it. They share
+// it, because hundreds of them can miss thousands of events each.
+func (b *backlog) omit(e *adapter.Event) *adapter.Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bare := b.bare[e]
+	if bare == nil {
+		if b.bare == nil {
+			b.bare = make(map[*adapter.Event]*adapter.Event)
+		}
+		bare = omit(e)
+		b.bare[e] = bare
+	}
+	return bare
 }
 
 // broken is the place of an event that can't be decoded.

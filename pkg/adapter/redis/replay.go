@@ -136,7 +136,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 					if shared {
 						events, shared = slices.Clone(events), false
 					}
-					e = omit(e)
+					e = found[backlogID{epoch, name}].omit(e)
 					events[i] = e
 				}
 				if size := listsSize(e); size <= smallLists {
