@@ -133,7 +133,7 @@ func newSilence(a adapter.Adapter, sessionLife time.Duration) time.Duration {
 }
 
 // renewals is the maximum number of sessions that are written concurrently because of silence: those of
-// all sockets may be due at once, and would fill the queue of the store.
+// all sockets may be due together, and would fill the queue of the store.
 const renewals = 64
 
 // renew writes the sessions of sockets whose clients have been sent nothing for a long time. It does not
