@@ -65,9 +65,9 @@ type Options struct {
 	shedAfter   time.Duration // the 3 seconds; shorter in tests
 	// ReceiveBudget is 64 MiB, or twice MaxPayload if that is more: the maximum number of bytes of
 	// messages and polling requests whose end has not arrived, and of polling requests that have not
-	// been forwarded or passed to Recv, on all connections together. 4 KiB of each are not counted. If
-	// it is exceeded, the connections with the slowest messages are closed; of those that are about
-	// equally fast, the ones whose message has begun last.
+	// been forwarded or passed to Recv, on all connections together. Those of at most 4 KiB are not
+	// counted. If it is exceeded, the connections with the slowest messages are closed; of those
+	// that are about equally fast, the ones whose message has begun last.
 	ReceiveBudget int
 	// Transports is polling and websocket: the transports that are served. NewServer refuses an
 	// empty list, duplicates and unknown names.

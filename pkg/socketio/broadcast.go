@@ -296,8 +296,8 @@ func (b emitter) DisconnectSockets(ctx context.Context, closeConn bool) error {
 // error the event has been published, and the acks are collected until ctx ends or the timeout set
 // by Timeout has passed. If there is no timeout and ctx has no deadline, Options.AckTimeout
 // applies. The caller must not cancel ctx before it has the acks. After an error that wraps
-// ErrUnavailable, or the end of the context, the event may have been published. The event is not
-// stored, so clients that recover do not get it.
+// adapter.ErrUnavailable, or the end of the context, the event may have been published. The event
+// is not stored, so clients that recover do not get it.
 func (b emitter) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	q, err := b.query(ctx, event, args)
 	return b.ns.srv.gather(q, err)

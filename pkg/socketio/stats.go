@@ -21,7 +21,7 @@ type Stats struct {
 	Deliveries        uint64            // events queued to clients
 	Replayed          uint64            // of Deliveries, those in recoveries
 	ReplayBytes       int               // of missed events that recoveries hold until they are queued
-	ReceivedBytes     int               // of clients' events until they are handled, beyond 8 KiB in each place
+	ReceivedBytes     int               // of clients' events until they are handled, beyond 1 KiB in each mailbox and handler
 	MembershipBytes   int               // of the memberships of all sockets, approximately
 	ConnectsPostponed uint64            // connects that were not answered, for a temporary reason
 	TooManyRooms      uint64            // joins that were refused
