@@ -195,7 +195,7 @@ func (c *config) validateAuthentication(r *report) {
 }
 
 // validateRecovery checks the settings of recovery. If backlogs expired before the sessions that need
-// them, clients that come back within the window would not be recovered.
+// them, clients that reconnect within the window would not be recovered.
 func (c *config) validateRecovery(r *report) {
 	if c.RecoveryWindow == 0 {
 		return

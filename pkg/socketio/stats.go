@@ -27,7 +27,7 @@ type Stats struct {
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
 	VolatileDropped   uint64            // volatile events that a client could not take
-	AcksLate          uint64            // acks sent before the events that they should follow, because the events took too long
+	AcksLate          uint64            // acks sent before the events that they should follow, because the events were late
 	MailboxFull       map[string]uint64 // reading paused, by limit: "events", "bytes", "budget"; "pause": closed
 	Limited           map[string]uint64 // connections and connects that were refused or closed, by limit
 	Drained           uint64            // connections that Drain or SendAway closed

@@ -62,7 +62,7 @@ func (s *Store) Stats() Stats {
 // waiting returns the number of calls that wait for their pipeline, and their size. s.mu is held.
 func (s *Store) waiting() (calls, bytes int) {
 	for _, l := range s.lanes {
-		n, size := l.calls.Waiting()
+		n, size := l.calls.Pending()
 		calls, bytes = calls+n, bytes+size
 	}
 	return calls, bytes

@@ -65,7 +65,7 @@ type Options struct {
 // Errors in addition to those of package session.
 var (
 	// ErrFull: too many calls are already waiting for Redis. This one was not sent.
-	ErrFull = errors.New("session/redis: too many waiting calls")
+	ErrFull = errors.New("session/redis: too many pending calls")
 	// ErrClosed: the store was closed. A waiting call was not sent.
 	ErrClosed = errors.New("session/redis: closed")
 )
