@@ -60,7 +60,7 @@ func (t *Target) check(ctx context.Context, o *redis.Options) error {
 	case hasMajor < major || hasMajor == major && hasMinor < minor:
 		return fmt.Errorf("%w: version %s, want %d.%d or later", ErrTooOld, version, major, minor)
 	case clustered && t.form != Cluster:
-		return errors.New("the server is part of a Cluster: use the scheme redis+cluster")
+		return errors.New("server is part of a Redis Cluster: use scheme redis+cluster")
 	case policy == "":
 		return fmt.Errorf("%w: maxmemory-policy not reported, want noeviction", ErrEvicts)
 	case policy != "noeviction":

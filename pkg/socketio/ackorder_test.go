@@ -150,7 +150,7 @@ func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
 				if err := n.To("later").Emit(ctx, "x"); err != nil {
 					return err
 				}
-				if err := e.Ack(); err != nil { // it is held: the client could still be in the room before
+				if err := e.Ack(); err != nil { // the ack is held, because the join in flight may be ordered before x
 					return err
 				}
 				close(later.published)

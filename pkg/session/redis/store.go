@@ -64,9 +64,9 @@ type Options struct {
 
 // Errors in addition to those of package session.
 var (
-	// ErrFull: too many calls are already waiting for Redis. This one was not sent.
+	// ErrFull means that too many calls are pending. This one was not sent.
 	ErrFull = errors.New("session/redis: too many pending calls")
-	// ErrClosed: the store was closed. A waiting call was not sent.
+	// ErrClosed means that the store was closed. A pending call was not sent.
 	ErrClosed = errors.New("session/redis: closed")
 )
 
