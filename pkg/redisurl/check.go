@@ -13,10 +13,10 @@ import (
 
 // Errors of Check that callers may test for.
 var (
-	// ErrTooOld: a server's version is below the minimum of its form.
+	// ErrTooOld means that a server's version is below the minimum of its form.
 	ErrTooOld = errors.New("redisurl: Redis is too old")
-	// ErrEvicts: a server may evict keys when its memory is full. It is returned only if nothing
-	// else is wrong, so a caller that accepts it accepts nothing more.
+	// ErrEvicts means that a server may evict keys when its memory is full. It is returned only if
+	// nothing else is wrong, so a caller that accepts it accepts nothing more.
 	ErrEvicts = errors.New("redisurl: Redis may evict keys")
 )
 

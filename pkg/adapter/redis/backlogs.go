@@ -54,7 +54,7 @@ type backlog struct {
 	failed error            // the key does not hold a stream
 }
 
-// broken is the place of an event that can't be decoded.
+// broken is the place of an event that cannot be decoded.
 type broken struct {
 	at  adapter.Position
 	err error

@@ -10,7 +10,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// ErrPartitions: the cluster was created with another number of partitions.
+// ErrPartitions means that the cluster was created with another number of partitions.
 var ErrPartitions = errors.New("adapter/redis: the cluster has another number of partitions")
 
 // slots is the number of slots of a Redis Cluster.

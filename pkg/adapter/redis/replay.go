@@ -24,7 +24,7 @@ const readRooms = 256
 const smallLists = 4 * roomSize
 
 // missed is the result of reading rooms: their events, room by room, and the errors of rooms
-// whose events can't be returned.
+// whose events cannot be returned.
 type missed struct {
 	events [][]*adapter.Event
 	broken map[string]error // by the room's name
@@ -38,7 +38,7 @@ func (m *missed) gaps() error {
 	return nil
 }
 
-// breaks records the error of a room whose events can't be returned.
+// breaks records the error of a room whose events cannot be returned.
 func (m *missed) breaks(name string, err error) {
 	if m.broken == nil {
 		m.broken = make(map[string]error)
@@ -55,7 +55,7 @@ func (m *missed) lose(names []string, most int) {
 
 // missed returns the events of rooms after a position each and up to a common one. A room may be
 // broken: its error wraps adapter.ErrTrimmed if it has lost some, and adapter.ErrUndecodable if one
-// can't be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
+// cannot be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
 // the current one.
 //
 // A read requests one more event than can be replayed, and does not stop at the end. Backlogs are

@@ -10,8 +10,8 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// ErrRights: the Redis user lacks the right to run commands, or to use keys and channels, that a
-// node needs. The error names each.
+// ErrRights means that the Redis user lacks the right to run commands, or to use keys and
+// channels, that a node needs. The error names each.
 var ErrRights = errors.New("adapter/redis: the Redis user lacks rights")
 
 // mayRun checks, before the node joins, that it has all rights that it will ever need. Otherwise a

@@ -55,11 +55,11 @@ import (
 
 // Options are the settings of a [Store]. Zero fields mean the defaults.
 type Options struct {
-	Prefix          string        // prefix of all keys; "rejoin:"
-	Timeout         time.Duration // for one pipeline; 3 s
-	MaxSize         int           // maximum size of a session, in bytes, beyond which it is session.ErrTooLarge; 1 MiB
-	MaxWaiting      int           // maximum number of calls that wait for their pipeline; 16,384
-	MaxWaitingBytes int           // their maximum total size; 64 MiB
+	Prefix          string        // prefix of all keys: "rejoin:" by default
+	Timeout         time.Duration // maximum time of one pipeline: 3 seconds by default
+	MaxSize         int           // maximum size of a session in bytes, beyond which it is session.ErrTooLarge: 1 MiB by default
+	MaxWaiting      int           // maximum number of calls that wait for their pipeline: 16,384 by default
+	MaxWaitingBytes int           // maximum total size of these calls in bytes: 64 MiB by default
 }
 
 // Errors in addition to those of package session.

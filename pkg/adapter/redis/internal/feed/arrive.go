@@ -178,7 +178,7 @@ func (f *Feed) overflow() {
 	f.out.CatchUp = true
 }
 
-// Malformed processes a message on a channel whose position can't be read.
+// Malformed processes a message on a channel whose position cannot be read.
 func (f *Feed) Malformed(name string, err error) *Output {
 	if f.input(Space{}) {
 		f.note(Note{What: Undecodable, Name: name, Err: err})

@@ -54,7 +54,7 @@ func (f *Feed) Plan(seen *Look) (Plan, error) {
 // A Reading is the result of a catch-up's reads.
 type Reading struct {
 	Events  [][]*adapter.Event // room by room
-	Broken  map[string]error   // rooms whose events can't be returned, by name
+	Broken  map[string]error   // rooms whose events cannot be returned, by name
 	Trimmed error              // none can be returned
 	Now     time.Time          // by the clock of Redis, after the read
 }
@@ -83,7 +83,7 @@ func (f *Feed) Release(read Reading) *Output {
 	return &f.out
 }
 
-// reportLosses reports the gaps that the catch-up can't repair. That precedes the events that
+// reportLosses reports the gaps that the catch-up cannot repair. That precedes the events that
 // follow them.
 func (f *Feed) reportLosses(read *Reading) {
 	// A backlog with an event after the tail may have expired, and would look like a room without
@@ -94,14 +94,14 @@ func (f *Feed) reportLosses(read *Reading) {
 	}
 	if read.Trimmed != nil {
 		f.note(Note{What: Unrepaired, Err: read.Trimmed})
-		f.lose("a gap in the feed can't be repaired: "+read.Trimmed.Error(), nil, f.gen.end)
+		f.lose("feed gap not repaired: "+read.Trimmed.Error(), nil, f.gen.end)
 		read.Events = nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(read.Broken)) {
 		err := read.Broken[name]
 		f.note(Note{What: Unrepaired, Name: name, Err: err})
 		if r, ok := f.rooms[name]; ok {
-			f.lose("a gap in the feed can't be repaired: "+err.Error(), r.to, f.tail)
+			f.lose("feed gap not repaired: "+err.Error(), r.to, f.tail)
 		}
 	}
 	if list := f.gen.unknown; len(list) > 0 {

@@ -119,12 +119,12 @@ type Note struct {
 type What uint8
 
 const (
-	Undecodable What = iota // Err: a message in Name can't be decoded
+	Undecodable What = iota // Err: a message in Name cannot be decoded
 	Overflow                // more has arrived than there is space for
 	Ahead                   // the message for Name at At is beyond the clock, Than
 	WasAhead                // a message that was accepted, at At, was beyond the clock, Than
 	NewHistory              // the history Name is lost
-	Unrepaired              // Err: a gap in Name, or in all rooms, can't be repaired
+	Unrepaired              // Err: a gap in Name, or in all rooms, cannot be repaired
 	Repaired                // N missed events are delivered
 )
 
