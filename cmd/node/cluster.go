@@ -68,7 +68,7 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp fun
 	n.log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
 	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
 	missing(errors.New("the cluster is being joined"))
-	var why complaint
+	var why repeatedError
 	for {
 		cl, err := tryJoin(ctx, c, advertise, n.log)
 		switch {

@@ -45,7 +45,7 @@ func (f *Feed) Plan(seen *Look) (Plan, error) {
 	plan := Plan{After: make(map[string]adapter.Position, len(f.rooms)), End: g.end}
 	if f.begun || f.config.Stored {
 		for name, r := range f.rooms {
-			plan.After[name] = f.trail.from(g.server, r.from, f.tail)
+			plan.After[name] = f.former.from(g.server, r.from, f.tail)
 		}
 	}
 	return plan, nil
@@ -75,7 +75,7 @@ func (f *Feed) Release(read Reading) *Output {
 		g.newest = f.tail // of a held message
 	}
 	f.tail = later(f.tail, g.end)
-	f.trail.swear(g.server, f.tail)
+	f.former.confirm(g.server, f.tail)
 	g.held, g.unknown, g.bytes, f.begun = nil, nil, 0, true
 	if g.flow == holding {
 		g.flow, f.out.Live = passing, true
@@ -121,7 +121,7 @@ func (f *Feed) merge(events [][]*adapter.Event) {
 			repaired++
 		case g.end.Compare(e.Position) < 0: // held behind one that was ahead of the clock
 			f.reveal(e.Position)
-		case !hole && f.trail.lacks(g.server, e):
+		case !hole && f.former.lacks(g.server, e):
 			hole = true
 			f.lose("the feed of a former primary had a hole", nil, g.end)
 		}

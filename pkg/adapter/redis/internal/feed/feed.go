@@ -32,11 +32,11 @@ type Feed struct {
 	// The history as this node knows it. tail is the position up to which the feed is complete: all
 	// events in subscribed rooms up to there have been delivered. known is the newest entry of the
 	// clock in any reply.
-	epoch string
-	left  []string // previous histories, newest last
-	tail  adapter.Position
-	trail trail
-	known Entry
+	epoch  string
+	left   []string // previous histories, newest last
+	tail   adapter.Position
+	former formerPrimary
+	known  Entry
 	// The upper estimate of the clock; see ahead.go.
 	knownAt time.Time // when known was noted
 	horizon uint64    // in milliseconds
