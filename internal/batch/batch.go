@@ -23,7 +23,7 @@ var (
 	// ErrLate means that the caller has waited for [Options].Patience.
 	ErrLate = errors.New("no answer")
 
-	errUnanswered = errors.New("batch: the request was not answered")
+	errUnanswered = errors.New("batch: request not answered")
 )
 
 // A Queue holds requests until a goroutine in [Queue.Serve] takes them. V is the type of requests

@@ -193,7 +193,7 @@ func (t *Target) parseSentinel(u *url.URL) error {
 
 func (t *Target) parseCluster(u *url.URL) error {
 	if strings.Trim(u.Path, "/0") != "" {
-		return errors.New("a Cluster has only database 0")
+		return errors.New("only database 0 exists in a Redis Cluster")
 	}
 	query := u.Query()
 	query.Del("skip_verify") // which go-redis does not know here

@@ -78,7 +78,7 @@ const roomsBeyondBudget = 16
 // bytesBeyondBudget is the maximum cost of these memberships: that of 16 with names of 24 bytes.
 const bytesBeyondBudget = 16 << 10
 
-var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
+var errMemberships = fmt.Errorf("%w: memberships of all clients take too much memory", ErrTooManyRooms)
 
 // enter begins a join: from here on the events of the rooms are held. s.mu is
 // held.

@@ -31,7 +31,7 @@ type ConnectRequest struct {
 }
 
 // errDecided is returned when it is too late for a decision.
-var errDecided = fmt.Errorf("%w: the middlewares have returned", ErrDisconnected)
+var errDecided = fmt.Errorf("%w: middlewares have returned", ErrDisconnected)
 
 // decide calls f, which takes a decision, unless it is too late for that.
 func (r *ConnectRequest) decide(f func() error) error {

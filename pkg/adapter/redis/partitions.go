@@ -11,7 +11,7 @@ import (
 )
 
 // ErrPartitions means that the cluster was created with another number of partitions.
-var ErrPartitions = errors.New("adapter/redis: the cluster has another number of partitions")
+var ErrPartitions = errors.New("adapter/redis: partition count differs from the cluster's")
 
 // slots is the number of slots of a Redis Cluster.
 const slots = 16384

@@ -133,7 +133,7 @@ const honestVersion = 2
 
 // ErrOldPeer means that the cluster contains a node that would silently lose events that this one
 // publishes.
-var ErrOldPeer = errors.New("adapter/redis: a node of a release before 0.4 is in the cluster; stop all such nodes")
+var ErrOldPeer = errors.New("adapter/redis: node older than 0.4 in the cluster; stop all such nodes")
 
 // awaitPeers waits until no node is left that would silently lose events that this one
 // publishes.

@@ -353,14 +353,14 @@ func (p *partition) fetch(ctx context.Context, epoch string, places []adapter.Pl
 	for i, place := range places {
 		read := reads[i].Val()
 		if len(read) == 0 {
-			return nil, fmt.Errorf("%w: the event at %s in %s", adapter.ErrTrimmed, formatPosition(place.At), name(place.Room))
+			return nil, fmt.Errorf("%w: event at %s in %s", adapter.ErrTrimmed, formatPosition(place.At), name(place.Room))
 		}
 		payload, _ := read[0].Values["e"].(string)
 		bytes += len(payload) + entryBytes
 		found, _, err := decodeStored(payload, []rooms.Room{place.Room}, math.MaxInt)
 		if err != nil {
 			p.stats.malformed.Add(1)
-			return nil, fmt.Errorf("%w: the event at %s in %s", err, formatPosition(place.At), name(place.Room))
+			return nil, fmt.Errorf("%w: event at %s in %s", err, formatPosition(place.At), name(place.Room))
 		}
 		found.Position = place.At
 		events[i] = found

@@ -90,7 +90,7 @@ func (f *Feed) reportLosses(read *Reading) {
 	// events. Only Redis' own time shows that; the newest entry of the clock may be much older.
 	lag := read.Now.Sub(f.tail.Time())
 	if f.begun && read.Trimmed == nil && lag >= f.config.Life {
-		read.Trimmed = fmt.Errorf("%w: the feed is %v behind, and backlogs are kept for %v", adapter.ErrTrimmed, lag, f.config.Life)
+		read.Trimmed = fmt.Errorf("%w: feed is %v behind, backlogs are kept for %v", adapter.ErrTrimmed, lag, f.config.Life)
 	}
 	if read.Trimmed != nil {
 		f.note(Note{What: Unrepaired, Err: read.Trimmed})

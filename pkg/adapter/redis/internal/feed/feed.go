@@ -129,7 +129,7 @@ const (
 )
 
 // ErrNewHistory ends a generation whose history is no longer the current one.
-var ErrNewHistory = errors.New("adapter/redis: a new history has begun")
+var ErrNewHistory = errors.New("adapter/redis: new history has begun")
 
 // input begins an input, and reports whether there is a generation.
 func (f *Feed) input(s Space) bool {
