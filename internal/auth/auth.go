@@ -92,7 +92,7 @@ type Error struct {
 
 func (e *Error) Error() string { return "auth: " + e.Message }
 
-// ErrNoKey: the options contain no key.
+// ErrNoKey means that the options contain no key.
 var ErrNoKey = errors.New("auth: no key to verify tokens")
 
 // A Verifier verifies tokens. Its methods are safe for concurrent use.
@@ -216,7 +216,7 @@ func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger 
 	return c, unknown && unsigned, err
 }
 
-// errBusy: other tokens were being verified until the caller gave up.
+// errBusy means that other tokens were being verified until the caller gave up.
 var errBusy = errors.New("auth: timed out waiting to verify the token")
 
 var errCritical = errors.New("auth: unknown critical extension")

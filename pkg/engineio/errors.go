@@ -15,16 +15,16 @@ type Reason string
 
 // The reasons.
 const (
-	// TransportError: the peer violated the transport's protocol, a write failed, or the peer was
-	// too slow for its send queue, or for a budget of all connections.
+	// TransportError means that the peer violated the transport's protocol, a write failed, or the
+	// peer was too slow for its send queue, or for a budget of all connections.
 	TransportError Reason = "transport error"
-	// TransportClose: the peer closed or disconnected.
+	// TransportClose means that the peer closed or disconnected.
 	TransportClose Reason = "transport close"
-	// ForcedClose: this side closed, by [Conn.Close] or [Server.Close].
+	// ForcedClose means that this side closed, by [Conn.Close] or [Server.Close].
 	ForcedClose Reason = "forced close"
-	// PingTimeout: the peer did not answer a ping in time.
+	// PingTimeout means that the peer did not answer a ping in time.
 	PingTimeout Reason = "ping timeout"
-	// ParseError: the peer sent something that is not a packet.
+	// ParseError means that the peer sent something that is not a packet.
 	ParseError Reason = "parse error"
 )
 

@@ -67,7 +67,7 @@ func (r Reason) recoverable() bool {
 // errors.Is.
 type DisconnectError struct {
 	Reason Reason
-	// Moved: the client reconnected and another Socket serves it, possibly on another node.
+	// Moved means that the client reconnected and another Socket serves it, possibly on another node.
 	// OnDisconnect is not called then.
 	Moved bool
 }

@@ -235,7 +235,7 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 	return gone, nil
 }
 
-// errLate: the session would already have expired. It is unchanged.
+// errLate means that the session would already have expired. It is unchanged.
 var errLate = errors.New("executed after the requested lifetime")
 
 // write runs a script and returns its result.
