@@ -67,8 +67,8 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp fun
 	goredis.SetLogger(redisLog{n.log.Sugar()})
 	n.log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
 	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
-	missing(errors.New("the cluster is being joined"))
-	var why complaint
+	missing(errors.New("joining the cluster"))
+	var why repeatedError
 	for {
 		cl, err := tryJoin(ctx, c, advertise, n.log)
 		switch {

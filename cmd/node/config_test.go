@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -332,7 +333,7 @@ func TestVersionIsTheChangelogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, newest, _ := strings.Cut(string(source), "\n## ")
-	if title, _, _ := strings.Cut(newest, "\n"); strings.HasSuffix(title, "(not released)") {
+	for unreleased := regexp.MustCompile(`^[^\n]*\(not released\)`); unreleased.MatchString(newest); {
 		_, newest, _ = strings.Cut(newest, "\n## ")
 	}
 	if !strings.HasPrefix(newest, version) {

@@ -23,7 +23,7 @@ const mediumArrival = 64 << 10
 
 // arrivals count the memory of messages and bodies whose end has not arrived, and of bodies that have
 // not been passed on. Beyond a budget those of which the least has come of late are given up, so that what
-// is sent once and then held back has to give way. Of messages that are about as fast those that have begun last
+// is sent once and then held back must give way. Of messages that are about as fast those that have begun last
 // are given up: if there are more than fit, the others can end.
 type arrivals struct {
 	budget int

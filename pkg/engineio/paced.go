@@ -17,9 +17,11 @@ const (
 	waitingQueues = 16
 )
 
-// SendPaced queues packets like [Conn.Send], but they do not count in [Options.SendQueueBytes]. They
-// do in [Options.QueueBudget]. It never waits: call [Conn.WaitPaced] before it. If 16 times the limit of
-// the send queue is queued of the same kind, small or large, the client is too slow, as in Send.
+// SendPaced queues paced packets: packets that the client has requested, such as answers, and
+// that the caller sends at the client's pace. It queues them like [Conn.Send], but they count in
+// [Options.QueueBudget] only, and not in [Options.SendQueueBytes]. It never waits: call
+// [Conn.WaitPaced] before it. If 16 times the limit of the send queue is queued of the same
+// kind, small or large, the client is too slow, as in Send.
 func (c *Conn) SendPaced(ps ...*Packet) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -33,8 +35,9 @@ func (c *Conn) SendPaced(ps ...*Packet) error {
 	return c.err()
 }
 
-// TrySendPaced queues packets like SendPaced if there is space for them: then at most ahead bytes of
-// paced packets of their kind, small or large, are queued, or these alone, with little else. It reports
+// TrySendPaced queues packets like SendPaced if there is space for them: if with them at most
+// ahead bytes of paced packets of their kind, small or large (see [IsSmallPaced]), are queued;
+// or if no others of their kind are, and at most 4 times ahead bytes of anything. It reports
 // whether it queued them.
 func (c *Conn) TrySendPaced(ahead int, ps ...*Packet) bool {
 	n := length(ps)
@@ -69,7 +72,8 @@ func paceOf(bytes int) int {
 	return large
 }
 
-// IsSmallPaced reports whether paced packets count as small ones.
+// IsSmallPaced reports whether paced packets count as small ones: they have at most 4 KiB together.
+// Package socketio uses it; other programs do not need it.
 func IsSmallPaced(ps ...*Packet) bool { return paceOf(length(ps)) == small }
 
 // WaitPaced waits until there is space among the paced packets of the same kind: at most ahead bytes are

@@ -150,7 +150,7 @@ func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
 				if err := n.To("later").Emit(ctx, "x"); err != nil {
 					return err
 				}
-				if err := e.Ack(); err != nil { // it is held: the client could still be in the room before
+				if err := e.Ack(); err != nil { // the ack is held, because the join in flight may be ordered before x
 					return err
 				}
 				close(later.published)
@@ -312,7 +312,7 @@ func TestAcksBehindALateOneAreHeld(t *testing.T) {
 
 // A handler whose acks are held waits before more are held than may be, so that none is late.
 func TestHeldAcksAreBoundedInBytes(t *testing.T) {
-	for _, end := range []string{"the feed goes on", "the time is up", "the socket ends"} {
+	for _, end := range []string{"the feed continues", "the time is up", "the socket ends"} {
 		t.Run(end, func(t *testing.T) {
 			o := Options{AckTimeout: time.Hour}
 			if end == "the time is up" {
@@ -336,7 +336,7 @@ func TestHeldAcksAreBoundedInBytes(t *testing.T) {
 			eventually(t, "the second one waits", func() bool { return n.Stats().Engine.QueuedBytes > 600 })
 			late := uint64(0)
 			switch end {
-			case "the feed goes on":
+			case "the feed continues":
 				release()
 				w.want(`["state"]`)
 				w.wantAck(first)

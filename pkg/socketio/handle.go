@@ -185,7 +185,7 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return err
 		case c.cutStalled():
-			return fmt.Errorf("the client has read nothing for %v", timeout)
+			return fmt.Errorf("client has read nothing for %v", timeout)
 		}
 		c.prolong()
 		if err == nil {

@@ -53,7 +53,7 @@ func TestCommandsOfThePastCountOnce(t *testing.T) {
 		t.Error("the leave did not count")
 	}
 	if m.enterAt("r", at(5), adapter.Position{}) || m.enterAt("r", at(7), adapter.Position{}) {
-		t.Error("a join that is known came back to life when it was read again")
+		t.Error("a known join was applied again when it was read again")
 	}
 	if !m.enterAt("r", at(8), adapter.Position{}) {
 		t.Error("a newer join did not count")

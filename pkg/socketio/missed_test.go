@@ -268,7 +268,7 @@ func TestReplayBudget(t *testing.T) {
 // meanwhile.
 func TestSlowReplaysGiveWay(t *testing.T) {
 	n := start(t, Options{})
-	n.replays.page, n.replays.budget, n.replays.small = 1, 65*laterOverhead, 100 // nothing is held but places
+	n.replays.page, n.replays.budget, n.replays.small = 1, 65*laterOverhead, 100 // room for the places of 65 events, and no payloads
 	joining(n.Namespace)
 	missing := func(room string, events int, args func(int) []any) *wire {
 		w := n.client(t)

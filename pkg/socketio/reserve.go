@@ -60,7 +60,7 @@ func (s *Socket) charge() {
 	}
 }
 
-// tooManyStays returns an error if the socket's session can't keep so many more memberships. s.mu
+// tooManyStays returns an error if the socket's session cannot keep so many more memberships. s.mu
 // is held.
 func (s *Socket) tooManyStays(more int) error {
 	if ended := s.rooms.count - s.rooms.open; ended > s.rooms.open/4 {

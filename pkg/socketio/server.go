@@ -119,7 +119,7 @@ func NewServer(o Options) (*Server, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
 	defer cancel()
 	if s.feed.cursor, err = s.adapter.Head(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("socketio: the adapter's newest position: %w", err), s.closeAdapter())
+		return nil, errors.Join(fmt.Errorf("socketio: read the adapter's newest position: %w", err), s.closeAdapter())
 	}
 	s.feed.noteClocks(s.feed.cursor)
 	s.Namespace = s.Of("/")

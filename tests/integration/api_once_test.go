@@ -160,9 +160,9 @@ func TestAPIRedisUnavailable(t *testing.T) {
 		if r.status != http.StatusServiceUnavailable || r.Code != "unavailable" {
 			t.Errorf("key %q: %d %s", key, r.status, r.text)
 		}
-		// Without a key it may have happened if the node sent it before it saw the connection end.
+		// Without a key it may have been executed if the node sent it before it saw the connection end.
 		if r.MayHave && key != "" {
-			t.Errorf("key %q: it may have happened: %s", key, r.text)
+			t.Errorf("key %q: it may have been executed: %s", key, r.text)
 		}
 	}
 	if r := n.backend().do(apiCall{method: "GET", path: "history?room=x"}); r.status != http.StatusServiceUnavailable || r.MayHave {
@@ -182,7 +182,7 @@ func TestAPIRedisUnavailable(t *testing.T) {
 	for r := ann.await("event"); r.Event != "end"; r = ann.await("event") {
 		heard++
 	}
-	if heard < 1 || heard > 2 { // the one without a key may have happened
+	if heard < 1 || heard > 2 { // the one without a key may have been executed
 		t.Errorf("%d events", heard)
 	}
 }

@@ -494,7 +494,7 @@ var attacks = []attack{
 			c := a.connect(listens, "")
 			c.send(`425["join",["a","b"]]`)
 			if m, _ := c.await("435"); !strings.HasPrefix(m, `435[{"ok":true`) {
-				a.Errorf("somebody else's join is acked %q", m)
+				a.Errorf("another client's join is acked %q", m)
 			}
 		},
 	},

@@ -75,7 +75,7 @@ func (p *partition) add(b *backlog, id string, d decoded) {
 	}
 	if err != nil {
 		p.stats.malformed.Add(1)
-		b.broken = append(b.broken, broken{at, fmt.Errorf("%w: the entry %s of a backlog", err, id)})
+		b.broken = append(b.broken, broken{at, fmt.Errorf("%w: backlog entry %s", err, id)})
 		return
 	}
 	d.event.Position = at

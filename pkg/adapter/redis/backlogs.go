@@ -75,7 +75,7 @@ func (b *backlog) omit(e *adapter.Event) *adapter.Event {
 	return bare
 }
 
-// broken is the place of an event that can't be decoded.
+// broken is the place of an event that cannot be decoded.
 type broken struct {
 	at  adapter.Position
 	err error
@@ -235,7 +235,7 @@ func awaited(batch []*backlogRequest) bool {
 // manyEntries is the number of entries from which a replay must wait for its turn.
 const manyEntries = 8 << 10
 
-var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
+var errManyEntries = errors.New("adapter/redis: too many backlog entries for one read")
 
 // entriesOf returns the number of entries read that belong to a request.
 func (r *reading) entriesOf(of *backlogRequest) (n int) {

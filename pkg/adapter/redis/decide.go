@@ -141,7 +141,7 @@ func (p *partition) record(n feed.Note) {
 	}
 }
 
-// malformed counts and logs a message that can't be decoded.
+// malformed counts and logs a message that cannot be decoded.
 func (p *partition) malformed(channel string, err error) {
 	p.stats.malformed.Add(1)
 	p.strange.Error("undecodable cluster message", zap.String("channel", channel), zap.Error(err))

@@ -15,7 +15,7 @@ import (
 const leastPage = 16 << 10
 
 // A pace adapts the reads of backlogs of a partition to the line, so that each call ends within its
-// deadline, whatever else is read. After a call that took too long the next ones are smaller, and
+// deadline, whatever else is read. After a call that timed out the next ones are smaller, and
 // whole reads take turns with those of other partitions that are slow, because those that share a
 // slow line would all end late. Calls grow again while they are fast.
 type pace struct {

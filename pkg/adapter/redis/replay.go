@@ -24,7 +24,7 @@ const readRooms = 256
 const smallLists = 4 * roomSize
 
 // missed is the result of reading rooms: their events, room by room, and the errors of rooms
-// whose events can't be returned.
+// whose events cannot be returned.
 type missed struct {
 	events [][]*adapter.Event
 	broken map[string]error // by the room's name
@@ -38,7 +38,7 @@ func (m *missed) gaps() error {
 	return nil
 }
 
-// breaks records the error of a room whose events can't be returned.
+// breaks records the error of a room whose events cannot be returned.
 func (m *missed) breaks(name string, err error) {
 	if m.broken == nil {
 		m.broken = make(map[string]error)
@@ -55,7 +55,7 @@ func (m *missed) lose(names []string, most int) {
 
 // missed returns the events of rooms after a position each and up to a common one. A room may be
 // broken: its error wraps adapter.ErrTrimmed if it has lost some, and adapter.ErrUndecodable if one
-// can't be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
+// cannot be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
 // the current one.
 //
 // A read requests one more event than can be replayed, and does not stop at the end. Backlogs are
@@ -353,14 +353,14 @@ func (p *partition) fetch(ctx context.Context, epoch string, places []adapter.Pl
 	for i, place := range places {
 		read := reads[i].Val()
 		if len(read) == 0 {
-			return nil, fmt.Errorf("%w: the event at %s in %s", adapter.ErrTrimmed, formatPosition(place.At), name(place.Room))
+			return nil, fmt.Errorf("%w: event at %s in %s", adapter.ErrTrimmed, formatPosition(place.At), name(place.Room))
 		}
 		payload, _ := read[0].Values["e"].(string)
 		bytes += len(payload) + entryBytes
 		found, _, err := decodeStored(payload, []rooms.Room{place.Room}, math.MaxInt)
 		if err != nil {
 			p.stats.malformed.Add(1)
-			return nil, fmt.Errorf("%w: the event at %s in %s", err, formatPosition(place.At), name(place.Room))
+			return nil, fmt.Errorf("%w: event at %s in %s", err, formatPosition(place.At), name(place.Room))
 		}
 		found.Position = place.At
 		events[i] = found

@@ -54,7 +54,7 @@ func TestHeldDeliveriesCountOnce(t *testing.T) {
 }
 
 // Gates whose replays read again what they drop use at most half of the budget, and leave the rest to
-// those that would have to be cut.
+// those that would be cut.
 func TestHeldByRecoveriesLeavesHalf(t *testing.T) {
 	n := &Namespace{srv: new(Server)}
 	n.srv.held.most = 100_000
