@@ -117,7 +117,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		Partitions:    c.partitions(),
 		BacklogLimit:  limit,
 		BacklogTTL:    ttl,
-		ReplayBytes:   part(4, 256<<20),
+		ReplayBytes:   part(8, 256<<20),
 		ReplayEntries: 2 * c.ReplayLimit,
 		ClockTTL:      c.clockTTL(),
 		Timeout:       c.RedisTimeout,
