@@ -210,6 +210,7 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-cha
 	n := eventOverhead + length(ps)
 	switch {
 	case srv.held.refuses(o.bytes+n, true):
+		s.client.limited(limitHeldBudget, int(srv.held.most), "bytes")
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
 		return false, nil
