@@ -32,7 +32,7 @@ func allBudgets() attack {
 				return
 			}
 			own := func(i int) string { return fmt.Sprint("own ", i) }
-			large := a.missed(14, own, missingRooms("many", 9, 990)...)
+			large := a.missed(14, own, missingRooms("many", 9, 990, 4)...)
 			medium := a.missed(9, func(i int) string { return own(14 + i) }, missingRoom{"some", 990, 1000})
 			small := a.missed(30, func(i int) string { return own(23 + i) }, missingRoom{"few", 104, 10_000})
 			others.Wait()

@@ -62,6 +62,12 @@ var holders = []attack{
 			if n := a.node.Metrics()["rejoin_send_queue_bytes"]; n > 1<<20 {
 				a.Errorf("%v bytes are queued for clients that read nothing", n)
 			}
+			c := a.connect(listens, "")
+			defer c.close()
+			c.send(`421["` + strings.Repeat("\x7f", 30_000) + `"]`)
+			if answer, _ := c.await("431"); len(answer) > 1000 || !strings.Contains(answer, "unknown_event") {
+				a.Errorf("an unknown event is answered with %d bytes: %.50q", len(answer), answer)
+			}
 		},
 	},
 	{

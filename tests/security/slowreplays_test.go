@@ -15,10 +15,10 @@ type missingRoom struct {
 	events, size int
 }
 
-// missingRooms returns some rooms with tiny events.
-func missingRooms(name string, n, events int) (all []missingRoom) {
+// missingRooms returns some rooms with small events.
+func missingRooms(name string, n, events, size int) (all []missingRoom) {
 	for i := range n {
-		all = append(all, missingRoom{fmt.Sprint(name, " ", i), events, 4})
+		all = append(all, missingRoom{fmt.Sprint(name, " ", i), events, size})
 	}
 	return all
 }
@@ -90,14 +90,14 @@ var replaysAndHeld = []attack{
 			own := func(i int) string { return fmt.Sprint("own ", i) }
 			var sids []string
 			for i := range either(1, 3) { // in all more than the node may hold
-				rooms := missingRooms(fmt.Sprint("missed ", i), either(1, 9), either(800, 990))
+				rooms := missingRooms(fmt.Sprint("missed ", i), either(1, 9), either(800, 990), either(50, 200))
 				sids = append(sids, a.recoverSlowly(a.missed(either(4, 5), own, rooms...))...)
 			}
 			a.Logf("%d sessions are recovered slowly, and hold %v bytes", len(sids), a.node.Metrics()["rejoin_replay_bytes"])
 		},
 		check: func(a *assault) {
 			payload := a.missed(1, func(int) string { return "x" }, missingRoom{"small", 150, 100})[0]
-			if held := a.node.Metrics()["rejoin_replay_bytes"]; held < float64(either(400<<10, 12<<20)) {
+			if held := a.node.Metrics()["rejoin_replay_bytes"]; held < float64(either(400<<10, 9<<20)) {
 				a.Errorf("%v bytes are held", held)
 			}
 			if c := a.connect(mute, payload); c == nil {
@@ -136,7 +136,7 @@ var replaysAndHeld = []attack{
 				})
 			}
 			defer ended.Store(true)
-			joins, cut := either(60, 200), 0
+			joins, cut := 60, 0
 			for i := range joins {
 				c := a.connect(listens, "")
 				if !c.ask(`["join","busy"]`) || !c.ask(fmt.Sprintf(`["join","other %d"]`, i)) {
@@ -159,7 +159,7 @@ var replaysAndHeld = []attack{
 			event := `4510-["self","x",` + strings.Join(placeholders, ",") + "]" + strings.Repeat("\x1eb"+strings.Repeat("AAAA", 500), 10)
 			r := a.requester()
 			var sids []string
-			for range either(1, 2) {
+			for range either(1, 4) {
 				sid := r.session("b")
 				for range 3 { // 450 KB of attachments
 					r.do(http.MethodPost, sid, "", strings.Repeat(event+"\x1e", 9)+event)
@@ -171,7 +171,7 @@ var replaysAndHeld = []attack{
 		rounds: 1,
 		work: func(a *assault, conn int) {
 			nodetest.Eventually(a.T, "the events are not queued", func() error {
-				if n := a.node.Metrics()["rejoin_send_queue_bytes"]; n < float64(either(shortAttackers, attackers*2)*450_000) && !long {
+				if n := a.node.Metrics()["rejoin_send_queue_bytes"]; n < shortAttackers*450_000 && !long {
 					return fmt.Errorf("%v bytes are queued", n)
 				}
 				return nil
@@ -183,7 +183,10 @@ var replaysAndHeld = []attack{
 			}
 		},
 		check: func(a *assault) {
-			if long { // the budget closes some of them
+			if long { // the budget closes most of them
+				if most, err := nodetest.Memory(a.node.Pid(), "VmHWM"); err != nil || most > 200<<20 {
+					a.Errorf("the node has had %d MiB, %v", most>>20, err)
+				}
 				return
 			}
 			nodetest.Eventually(a.T, "the base64 form is not counted", func() error {
