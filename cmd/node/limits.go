@@ -89,10 +89,10 @@ func (c *config) shares(descriptors int) shares {
 
 // part returns some 32nds of GOMEMLIMIT, or a default if that is not set. The budgets below and what is
 // allowed for each connection leave a part for the garbage collector, so that a node whose budgets are
-// all used up takes about 1.1 times GOMEMLIMIT (TestAttacks, "all budgets together").
+// all used up takes at most 1.1 times GOMEMLIMIT (TestAllBudgets in tests/security).
 func part(shares, otherwise int) int {
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // reads the limit only
-		return int(limit) / 32 * shares
+		return int(limit / 32 * int64(shares))
 	}
 	return otherwise
 }
