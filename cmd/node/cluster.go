@@ -45,7 +45,7 @@ const (
 // alone returns a cluster of one node, in memory.
 func alone(c config) (*cluster, error) {
 	limit, ttl := c.backlogs()
-	m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
+	m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: c.backlogBytes()})
 	a, err := m.Node(adapter.NodeID(c.NodeID))
 	if err != nil {
 		return nil, err

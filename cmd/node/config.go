@@ -84,7 +84,7 @@ type config struct {
 	RecoveryWindow  time.Duration `section:"Recovery" split_words:"true" default:"2m" within:"0s 24h" desc:"how long a client may be disconnected and still recover; 0s disables recovery"`
 	RecoveryClients string        `split_words:"true" default:"recognized" pattern:"recognized|requested|all" allowed:"recognized, requested, all" desc:"clients that can recover if they do not choose it themselves: those recognized as the JavaScript client, none, or all; see docs/clients.md"`
 	BacklogLimit    int           `split_words:"true" default:"1000" within:"0 1000000" desc:"number of a room's newest events that can be replayed; up to about twice as many are stored. 0 disables recovery, and events are stored for a minute only"`
-	BacklogBytes    size          `split_words:"true" default:"0" within:"0 1024GiB" desc:"without Redis, memory limit of the stored events of all rooms; beyond it those of the rooms that were silent the longest are dropped. 0 stands for a quarter of GOMEMLIMIT, or 256MiB if that is not set"`
+	BacklogBytes    size          `split_words:"true" default:"0" within:"0 1024GiB" desc:"without Redis, memory limit of the stored events of all rooms; beyond it those of the rooms that were silent the longest are dropped. 0 stands for 5/32 of GOMEMLIMIT, or 256MiB if that is not set"`
 	BacklogTTL      time.Duration `split_words:"true" default:"1h" within:"1s 8760h" desc:"how long a room's events are stored after its last one"`
 	ReplayLimit     int           `split_words:"true" default:"10000" within:"1 10000000" desc:"maximum number of missed events that a client can recover in all its rooms together. A second limit, twice as high, counts an event once for each of the client's rooms that it went to"`
 

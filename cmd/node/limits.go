@@ -109,6 +109,9 @@ func (c *config) receiveBudget() int {
 // membershipBudget returns the memory limit of the memberships of all sockets.
 func (c *config) membershipBudget() int { return cmp.Or(int(c.MembershipBudget), part(5, 512<<20)) }
 
+// backlogBytes returns the memory limit of the stored events on a node without Redis.
+func (c *config) backlogBytes() int { return cmp.Or(int(c.BacklogBytes), part(5, 256<<20)) }
+
 // queueBudget returns the maximum number of bytes queued on this node.
 func (c *config) queueBudget() int {
 	return max(cmp.Or(int(c.QueueBudget), part(3, 512<<20)), int(c.SendQueueBytes))
