@@ -234,6 +234,7 @@ func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{})
 	}
 	switch {
 	case srv.held.refuses(o.bytes+a.bytes, true):
+		s.client.limited(limitHeldBudget, int(srv.held.most), "bytes")
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
 		return false, nil

@@ -34,11 +34,16 @@ func TestHeldDeliveriesCountOnce(t *testing.T) {
 	}
 	wants("shared", shared.size()+3*heldSlot)
 	gates[0].hold(own, 1<<20)
-	gates[1].hold(event(10), 1<<20) // it has more than a little, and the budget is used up
+	if _, refused := gates[1].hold(event(10), 1<<20); !refused { // it has more than a little, and the budget is used up
+		t.Error("the budget is not the cause")
+	}
 	if gates[0].spilled || !gates[1].spilled || gates[2].spilled {
 		t.Errorf("spilled: %v, %v, %v", gates[0].spilled, gates[1].spilled, gates[2].spilled)
 	}
 	wants("one has spilled", shared.size()+own.size()+3*heldSlot)
+	if _, refused := gates[1].hold(event(10), 1<<20); refused {
+		t.Error("what has spilled reaches the limit again")
+	}
 	small := gate{shut: 1}
 	for range 3 {
 		if small.hold(event(1000), 1<<20); small.spilled {
@@ -110,6 +115,9 @@ func TestHeldByRecoveriesIsBounded(t *testing.T) {
 	if held, most := n.held.bytes.Load(), n.held.most+2*size; held > most || held < size {
 		t.Errorf("%d bytes are held, want at most %d", held, most)
 	}
+	if n.Stats().Limited[limitHeldBudget] == 0 {
+		t.Error("none has reached the limit")
+	}
 	for i, poll := range polls {
 		for next := 0; next <= missed; {
 			for _, packet := range strings.Split(poll(), "\x1e") {
@@ -142,6 +150,9 @@ func TestHeldByOthersIsBounded(t *testing.T) {
 	}
 	all[2].gone()
 	all[3].gone()
+	if got := n.Stats().Limited[limitHeldBudget]; got != 2 {
+		t.Errorf("%d have reached the limit, want 2", got)
+	}
 	all[0].cut() // its held deliveries no longer count
 	eventually(t, "one is held", func() bool { return n.held.bytes.Load() < 12<<10 })
 	s := n.Socket(all[1].sid)
@@ -183,6 +194,9 @@ func TestHeldAcksAreBounded(t *testing.T) {
 	}
 	if late := n.Stats().AcksLate; late != 2 {
 		t.Errorf("got %d acks count as early, want 2", late)
+	}
+	if got := n.Stats().Limited[limitHeldBudget]; got != 1 {
+		t.Errorf("%d have reached the limit, want 1", got)
 	}
 	release()
 	for i, w := range all {

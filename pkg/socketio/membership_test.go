@@ -92,7 +92,7 @@ func TestTheGateHoldsInOrderAndDropsWhatTheReplayHad(t *testing.T) {
 		return n.newDelivery(&adapter.Event{Stored: true, Position: at(seq).At, Cursor: at(seq), Data: []byte(`["x"]`)})
 	}
 	for seq := range uint64(6) {
-		if !g.hold(event(seq), 1<<20) {
+		if held, _ := g.hold(event(seq), 1<<20); !held {
 			t.Fatal("a shut gate let something through")
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/gorilla/websocket"
 
@@ -323,6 +324,9 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 		must(t, err)
 		if len(m.events) != tt.events || len(m.later) != tt.later {
 			t.Errorf("with %d bytes held: %d events, %d later, want %d, %d", tt.held, len(m.events), len(m.later), tt.events, tt.later)
+		}
+		if unsafe.SliceData(m.events) == unsafe.SliceData(r.missed) {
+			t.Error("the events that are not held stay in memory")
 		}
 		m.release()
 		if held := n.replays.held.Load(); held != int64(tt.held) {

@@ -20,7 +20,10 @@ func (s *Socket) offer(d *delivery) {
 	s.gate.commanded = s.gate.commanded || d.command != nil
 	spilled, held := s.gate.spilled, s.gate.held
 	s.gate.rereads = s.stage.catchingUp()
-	if s.gate.hold(d, s.mayHold()) {
+	if closed, refused := s.gate.hold(d, s.mayHold()); closed {
+		if refused {
+			s.client.limited(limitHeldBudget, int(s.ns.srv.held.most), "bytes")
+		}
 		switch {
 		case !s.gate.spilled:
 		case s.stage.catchingUp():

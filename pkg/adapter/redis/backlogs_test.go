@@ -612,6 +612,20 @@ func TestRangesOfTheScriptAreBounded(t *testing.T) {
 	}
 }
 
+// Requesters share events without payloads: hundreds of them can miss thousands of events each.
+func TestOmittedEventsAreShared(t *testing.T) {
+	var b backlog
+	ev := event("some data", room("r"))
+	e := &ev
+	bare := b.omit(e)
+	if b.omit(e) != bare {
+		t.Error("a second requester gets its own copy")
+	}
+	if len(bare.Data) > 0 || bare.Omitted == 0 || len(e.Data) == 0 {
+		t.Errorf("got %+v without payload, of %+v", bare, e)
+	}
+}
+
 // An entry that lists millions of rooms or attachments is malformed. Redis must not iterate over all
 // of them, and sends only their number.
 func TestTheScriptDoesNotCountForever(t *testing.T) {

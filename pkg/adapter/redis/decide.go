@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"math"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,7 +21,7 @@ func (p *partition) newFeed() *feed.Feed {
 		Life:      p.life,
 		Decode: func(payload string, to []rooms.Room) (*adapter.Event, bool, error) {
 			p.sizes.saw(len(payload))
-			return decodeEvent(payload, to)
+			return decodeEvent(payload, to, math.MaxInt)
 		},
 		DecodeLists: decodeLists,
 		Size:        func(e *adapter.Event) int { return eventSize(e) + listsSize(e) + roomsSize(e.Target.To) },

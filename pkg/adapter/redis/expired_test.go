@@ -75,7 +75,7 @@ func TestBacklogExpiresBeforeTheSecondRead(t *testing.T) {
 		}
 	})
 	eventually(t, "both wait", func() bool {
-		waiting, _ := a.partitions[0].backlogs.Waiting()
+		waiting, _ := a.partitions[0].backlogs.Pending()
 		return waiting == 2
 	})
 	goOn()

@@ -357,7 +357,7 @@ func (p *partition) fetch(ctx context.Context, epoch string, places []adapter.Pl
 		}
 		payload, _ := read[0].Values["e"].(string)
 		bytes += len(payload) + entryBytes
-		found, _, err := decodeStored(payload, []rooms.Room{place.Room}, math.MaxInt)
+		found, _, err := decodeEvent(payload, []rooms.Room{place.Room}, math.MaxInt)
 		if err != nil {
 			p.stats.malformed.Add(1)
 			return nil, fmt.Errorf("%w: event at %s in %s", err, formatPosition(place.At), name(place.Room))
