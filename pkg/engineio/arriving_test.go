@@ -167,7 +167,7 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 		"a held one":       {[]message{{540 << 10, 9 * time.Second, 8 * time.Second}, {540 << 10, 9 * time.Second, 0}, {8 << 10, 0, 0}}, 1080 << 10, []int{0}, 0},
 		"held ones":        {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute, 59 * time.Second}, {64 << 10, 0, 0}}, 1100 << 10, []int{0}, 0},
 		"all that is held": {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute + 1, 59 * time.Second}, {64 << 10, 0, 0}}, 64 << 10, []int{0, 1}, 0},
-		"a large one that goes on slowly": {
+		"a large one that is slow": {
 			[]message{{512 << 10, time.Minute, 0}, {512 << 10, time.Minute + time.Second, 0}, {8 << 10, 0, 0}},
 			1060 << 10, []int{0}, 1000 << 10,
 		},

@@ -436,6 +436,9 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 	poll, _ := n.claimIn(t, names, pids)
 	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
 	emit(missed, live) // while it reads nothing
+	head, err := n.adapter.Head(t.Context())
+	must(t, err)
+	n.awaitFeed(t.Context(), head.At) // otherwise events arrive after a gate has opened
 	next := make([]int, namespaces)
 	for received := 0; received < namespaces*live; {
 		eventually(t, "at most three quarters of its queue are used", func() bool { // once the last response is written

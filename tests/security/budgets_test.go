@@ -95,7 +95,7 @@ func (a *assault) fillBudgets(conn int, queued *sync.WaitGroup) {
 				sid = open("", "")
 			}
 			r.do(http.MethodPost, sid, "", `42["self","`+strings.Repeat("q", 100_000)+`"]`)
-			time.Sleep(20 * time.Millisecond) // until it comes back
+			time.Sleep(20 * time.Millisecond) // until the next session
 		}
 		queued.Done()
 	}

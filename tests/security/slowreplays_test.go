@@ -57,7 +57,7 @@ func (a *assault) missed(sessions int, own func(int) string, rooms ...missingRoo
 }
 
 // recoverSlowly recovers sessions by polling, and takes only the first part of what each has missed. It
-// returns the ids of those that the node lets in.
+// returns the ids of the sessions that the node accepts.
 func (a *assault) recoverSlowly(payloads []string) (sids []string) {
 	r := a.requester()
 	for _, payload := range payloads {
