@@ -122,29 +122,40 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 // shed gives up messages until the others fit in the budget, and returns the last one given up, if
 // any. all.mu is held, so that interrupt cannot affect a later request of a connection.
 func (all *arrivals) shed() (cut *arrival) {
-	if !all.exceed(true) {
+	if !all.exceed() {
 		return nil
 	}
 	now := time.Now()
 	order := slices.SortedFunc(maps.Keys(all.open), func(a, b *arrival) int {
 		return cmp.Or(cmp.Compare(a.speed(now), b.speed(now)), b.began.Compare(a.began))
 	})
-	for _, a := range order {
-		if !all.exceed(a.bytes > mediumArrival) {
-			continue
+	for _, large := range [...]bool{true, false} { // large ones that have more than their part do not cost others theirs
+		for _, a := range order {
+			if a.givenUp || !all.exceeded(large, a) {
+				continue
+			}
+			cut, a.givenUp = a, true
+			all.count(a, -1)
+			all.cuts.Add(1)
+			delete(all.open, a)
+			a.from.interrupt()
 		}
-		cut, a.givenUp = a, true
-		all.count(a, -1)
-		all.cuts.Add(1)
-		delete(all.open, a)
-		a.from.interrupt()
 	}
 	return cut
 }
 
-// exceed reports whether messages of a kind must be given up.
-func (all *arrivals) exceed(large bool) bool {
-	return all.bytes.Load() > int64(all.budget) || large && all.large > all.most
+// exceed reports whether messages must be given up.
+func (all *arrivals) exceed() bool {
+	return all.large > all.most || all.bytes.Load() > int64(all.budget)
+}
+
+// exceeded reports whether a message must be given up, if it is slow: for the part of the large ones, or
+// for the budget.
+func (all *arrivals) exceeded(large bool, a *arrival) bool {
+	if large {
+		return a.bytes > mediumArrival && all.large > all.most
+	}
+	return all.bytes.Load() > int64(all.budget)
 }
 
 // count counts a message, or stops counting it if sign is -1. all.mu is held.

@@ -383,3 +383,26 @@ func TestClosedSessionHoldsNoRequests(t *testing.T) {
 	}
 	b.poll(sid)
 }
+
+// Large messages that exceed their part of the budget do not cost the others theirs.
+func TestLargeMessagesLeaveOthersTheirPart(t *testing.T) {
+	all := &arrivals{budget: 1000 << 10, most: 750 << 10, log: zap.NewNop(), open: make(map[*arrival]struct{})}
+	begin := func(bytes, came int) *arrival {
+		a := &arrival{from: silent{}, began: time.Now()}
+		a.came(came)
+		all.grow(a, bytes)
+		return a
+	}
+	var others []*arrival
+	for range 15 { // 240 of 250 KiB
+		others = append(others, begin(16<<10, 8<<10))
+	}
+	begin(512<<10, 512<<10)
+	all.grow(begin(128<<10, 128<<10), 256<<10)
+	if slices.ContainsFunc(others, func(a *arrival) bool { return a.givenUp }) {
+		t.Error("small messages are given up")
+	}
+	if all.cuts.Load() != 1 {
+		t.Errorf("%d messages are given up, want one large", all.cuts.Load())
+	}
+}

@@ -21,17 +21,20 @@ type ackOrder struct {
 	held      []*heldAck // in the order of the calls of Ack
 	bytes     int        // approximate memory use of held
 	gated     bool       // the gate may hold an event that is not in published
+	overdue   bool       // acks were held for too long, and no later one has been released
 	timer     *time.Timer
 	fewer     chan struct{} // closed when fewer are held; nil if nobody waits
 	emptied   func()        // called once, when no ack is held; or nil
 }
 
 // A heldAck is an ack that waits for the feed, or for its socket's gate. A large one is sent by its
-// caller, who waits until it is passed: many that are released together must be paced.
+// caller, who waits until it is passed: many that are released together must be paced. At the end of its
+// socket it is sent immediately, before that.
 type heldAck struct {
 	socket  *Socket
 	packets []*engineio.Packet
-	passed  chan struct{} // closed in place of sending packets; nil for a small one
+	passed  chan struct{} // closed when it is no longer held; nil for a small one
+	sent    bool          // guarded by the socket's mu
 	bytes   int           // what is held beside a waiting caller
 	pending int           // positions that the feed has not passed
 	until   time.Time
@@ -211,7 +214,9 @@ func (s *Socket) holdAck(ps []*engineio.Packet) (taken bool) {
 	case <-a.passed:
 	case <-s.ctx.Done():
 	}
-	return false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return a.sent
 }
 
 // hold holds an ack if an event must be sent before it. If that is not possible because too much is
@@ -230,15 +235,20 @@ func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{})
 	o.gated = gated
 	o.published = slices.DeleteFunc(o.published, f.cursor.Covers)
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
+		o.overdue = false
 		return false, nil
 	}
+	many := o.bytes+a.bytes > max(srv.opts.Engine.SendQueueBytes/heldShare, a.bytes) // one can have any size
 	switch {
+	case o.overdue && (many || a.passed != nil): // handlers would wait as long for each
+		srv.stats.acksLate.Add(1)
+		return false, nil
 	case srv.held.refuses(o.bytes+a.bytes, true):
 		s.client.limited(limitHeldBudget, int(srv.held.most), "bytes")
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
-		s.sendAcks(o, len(o.held))
+		s.sendAcks(o, len(o.held), false)
 		return false, nil
-	case o.bytes+a.bytes > max(srv.opts.Engine.SendQueueBytes/heldShare, a.bytes):
+	case many:
 		if o.fewer == nil {
 			o.fewer = make(chan struct{})
 		}
@@ -277,7 +287,8 @@ func (s *Socket) expireAcks() {
 		n++
 	}
 	s.ns.srv.stats.acksLate.Add(uint64(n))
-	if s.sendAcks(o, n); len(o.held) > 0 {
+	o.overdue = o.overdue || n > 0
+	if s.sendAcks(o, n, false); len(o.held) > 0 {
 		s.armAcks(o)
 	}
 }
@@ -292,26 +303,29 @@ func (s *Socket) releaseAcks() {
 	for n < len(o.held) && o.held[n].pending == 0 {
 		n++
 	}
-	s.sendAcks(o, n)
+	o.overdue = o.overdue && n == 0
+	s.sendAcks(o, n, false)
 }
 
 // flushAcks sends all held acks because the socket ends. s.mu is held.
 func (s *Socket) flushAcks() {
 	if o := s.order.Load(); o != nil {
-		s.sendAcks(o, len(o.held))
+		s.sendAcks(o, len(o.held), true)
 		if o.timer != nil {
 			o.timer.Stop()
 		}
 	}
 }
 
-// sendAcks sends the first n held acks. s.mu is held.
-func (s *Socket) sendAcks(o *ackOrder, n int) {
+// sendAcks sends the first n held acks, or lets their callers send them, unless the socket ends. s.mu is
+// held.
+func (s *Socket) sendAcks(o *ackOrder, n int, ends bool) {
 	for _, a := range o.held[:n] {
+		if a.passed == nil || ends || o.emptied != nil {
+			a.sent = s.client.conn.SendPaced(a.packets...) == nil // a closed connection needs no ack
+		}
 		if a.passed != nil {
 			close(a.passed)
-		} else {
-			_ = s.client.conn.SendPaced(a.packets...) // a closed connection needs no ack
 		}
 		o.bytes -= a.bytes
 		s.ns.srv.held.bytes.Add(int64(-a.bytes))

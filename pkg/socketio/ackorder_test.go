@@ -394,38 +394,78 @@ func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
 		"close":      func(n *testNode, s *Socket) { s.end(ServerShutdown) },
 	}
 	for name, end := range ends {
-		t.Run(name, func(t *testing.T) {
-			n, feed := startDelayed(t, Options{})
-			published := make(chan struct{})
-			n.On("state", func(ctx context.Context, e *Event) error {
-				defer close(published)
-				if err := e.Socket().Emit(ctx, "state"); err != nil {
-					return err
-				}
-				return e.Ack("done")
-			})
-			w := n.client(t)
-			s := n.Socket(w.sid)
-			release := feed.shut()
-			ack := w.ask(`["state"]`)
-			<-published
-			ended := make(chan struct{})
-			go func() { defer close(ended); end(n, s) }()
-			if name == "drain" {
-				eventually(t, "the drain waits for the ack", func() bool {
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					o := s.order.Load()
-					return o != nil && o.emptied != nil
-				})
-				release()
-				w.want(`["state"]`)
-			} else {
-				defer release()
-			}
-			w.wantAck(ack)
-			<-ended
-		})
+		for size, bytes := range map[string]int{"small": 4, "large": 100 << 10} {
+			t.Run(name+", "+size, func(t *testing.T) { testHeldAckAndEnd(t, bytes, name == "drain", end) })
+		}
+	}
+}
+
+func testHeldAckAndEnd(t *testing.T, size int, waits bool, end func(*testNode, *Socket)) {
+	n, feed := startDelayed(t, Options{})
+	acked := make(chan error, 1)
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		n.spawn(func() { acked <- e.Ack(strings.Repeat("a", size)) }) // a drain waits for handlers anyway
+		return nil
+	})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	order := func(holds func(*ackOrder) bool) func() bool {
+		return func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			o := s.order.Load()
+			return o != nil && holds(o)
+		}
+	}
+	release := sync.OnceFunc(feed.shut())
+	defer release()
+	ack := w.ask(`["state"]`)
+	eventually(t, "the ack is held", order(func(o *ackOrder) bool { return len(o.held) > 0 }))
+	ended := make(chan struct{})
+	go func() { defer close(ended); end(n, s) }()
+	if waits {
+		eventually(t, "the drain waits for the ack", order(func(o *ackOrder) bool { return o.emptied != nil }))
+		release()
+		w.want(`["state"]`)
+	}
+	w.wantAck(ack)
+	<-ended
+	must(t, receive(t, acked))
+}
+
+// While acks are held for too long, those that handlers would have to wait with are sent early: otherwise
+// each request took as long.
+func TestOverdueAcks(t *testing.T) {
+	t.Parallel()
+	const requests, timeout = 6, time.Second
+	n := start(t, Options{AckTimeout: timeout})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("a", 10<<10))
+	})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	s.mu.Lock()
+	s.gate.shut++ // as during a replay
+	s.mu.Unlock()
+	begun := time.Now()
+	var acks []string
+	for range requests {
+		acks = append(acks, w.ask(`["state"]`))
+	}
+	for _, ack := range acks {
+		w.wantAck(ack)
+	}
+	if took := time.Since(begun); took > requests*timeout/2 {
+		t.Errorf("%d requests took %v, want little more than %v", requests, took, timeout)
+	}
+	if late := n.Stats().AcksLate; late != requests {
+		t.Errorf("%d acks are counted as late, want %d", late, requests)
 	}
 }
 

@@ -22,8 +22,10 @@ type feed struct {
 	mu     sync.Mutex
 	cursor adapter.Cursor
 	waits  feedWaits
-	// behind is how old the oldest of the partitions' newest positions was when they were last reported,
-	// in nanoseconds: their clocks may be behind this node's.
+	// clocks are how old the newest positions of the partitions were when they came, as far as this node's
+	// clock is ahead of theirs. Only the goroutine that calls Next uses it. behind is the maximum, in
+	// nanoseconds.
+	clocks [adapter.MaxPartitions]time.Duration
 	behind atomic.Int64
 }
 
@@ -45,15 +47,22 @@ func (f *feed) reach(c adapter.Cursor, hand func()) {
 	}
 }
 
-// noteClocks compares the newest positions with this node's clock.
+// noteClocks compares those of the newest positions that have come now with this node's clock: others stand
+// still while nothing is published.
 func (f *feed) noteClocks(c adapter.Cursor) {
-	behind := time.Duration(0)
 	for i := range uint16(c.Partitions()) {
-		if at := c.In(i); at.Ms > 0 {
-			behind = max(behind, time.Since(at.Time()))
+		if at := c.In(i); at != f.cursor.In(i) {
+			f.noteClock(at)
 		}
 	}
-	f.behind.Store(int64(behind))
+}
+
+func (f *feed) noteClock(at adapter.Position) {
+	if at.Ms == 0 { // nothing has been published there
+		return
+	}
+	f.clocks[at.Partition] = time.Since(at.Time())
+	f.behind.Store(int64(max(0, slices.Max(f.clocks[:]))))
 }
 
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
@@ -118,6 +127,7 @@ func (s *Server) runFeed(ctx context.Context) {
 			}
 			return
 		}
+		s.feed.noteClock(ev.Position)
 		s.feed.reach(ev.Cursor, func() { s.dispatch(&ev) })
 	}
 }

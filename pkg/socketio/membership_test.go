@@ -1,11 +1,13 @@
 package socketio
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -233,12 +235,29 @@ func TestEndedMembershipsWithAClockBehind(t *testing.T) {
 		sock.forget()
 		return len(sock.rooms.named["r"]) > 0
 	}
-	n.feed.noteClocks(clock)
+	n.feed.noteClock(clock.At)
 	if !remembered() {
 		t.Error("forgotten immediately, because the partition's clock is behind")
 	}
-	n.feed.noteClocks(adapter.Cursor{})
+	n.feed.noteClock(adapter.Position{Ms: uint64(time.Now().UnixMilli())})
 	if remembered() {
 		t.Error("still remembered although the clocks agree")
 	}
+}
+
+// Positions stand still while nothing is published, at least in the memory adapter. A node does not
+// remember memberships for longer because of that.
+func TestEndedMembershipsAfterAQuietNight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		must(t, srv.Emit(t.Context(), "e"))
+		time.Sleep(8 * time.Hour)
+		must(t, srv.Emit(t.Context(), "e"))
+		synctest.Wait()
+		if behind := time.Duration(srv.feed.behind.Load()); behind > time.Second {
+			t.Errorf("the adapter's clock is taken to be behind by %v", behind)
+		}
+	})
 }

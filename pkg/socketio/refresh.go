@@ -31,10 +31,12 @@ func (s *Server) runRefresh(ctx context.Context) {
 	defer tick.Stop()
 	var again <-chan time.Time // after a failure, which may hide a lost eviction
 	for {
+		repeated := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-again:
+			repeated = true
 		case <-lost:
 			select { // more may follow
 			case <-time.After(lostPause):
@@ -43,16 +45,20 @@ func (s *Server) runRefresh(ctx context.Context) {
 			}
 		case <-tick.C:
 		}
-		if again = nil; !s.refresh() {
+		again = nil
+		if err := s.refresh(); err != nil {
 			again = time.After(giveUpPeriod)
+			if !repeated { // a store may be away for long
+				s.log.Warn("sessions not refreshed", zap.Error(err))
+			}
 		}
 	}
 }
 
 // refresh extends the expiry of the sessions of the sockets whose clients answer. It cuts those
-// whose session no longer exists, and evicts those that moved. It reports whether the store has answered
-// for all of them.
-func (s *Server) refresh() (done bool) {
+// whose session no longer exists, and evicts those that moved. An error means that the store has not
+// answered for all of them.
+func (s *Server) refresh() error {
 	alive := s.opts.Engine.PingInterval + s.opts.Engine.PingTimeout/2
 	refs, served := s.owned.alive(time.Now().Add(-alive))
 	ctx, cancel := s.store()
@@ -63,12 +69,10 @@ func (s *Server) refresh() (done bool) {
 			sock.background(sock.save, nil) // the write detects its new state
 		}
 	}
-	if err != nil {
-		s.log.Warn("sessions not refreshed", zap.Error(err))
-		return false
+	if err == nil {
+		s.renew(served)
 	}
-	s.renew(served)
-	return true
+	return err
 }
 
 // holder returns the socket that serves a session under a fence, or nil.

@@ -121,7 +121,6 @@ func NewServer(o Options) (*Server, error) {
 	if s.feed.cursor, err = s.adapter.Head(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("socketio: read the adapter's newest position: %w", err), s.closeAdapter())
 	}
-	s.feed.noteClocks(s.feed.cursor)
 	s.Namespace = s.Of("/")
 	s.spawn(func() { s.runFeed(s.ctx) })
 	s.spawn(func() { s.runMessages(s.ctx) })
