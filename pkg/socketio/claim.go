@@ -120,6 +120,10 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 		s.receipt.former = &receipt{sent: r.seen, given: r.from}
 	}
 	s.newestJoin = s.rooms.newestJoin()
+	s.catchUp = &catchUp{from: r.from}
+	if r.from.IsZero() {
+		s.catchUp.from = stays.born
+	}
 	s.stage.become(stageRecovering)
 	s.gate.shut++
 	listed := s.place()
@@ -137,7 +141,7 @@ func (r *recovery) resign() {
 	s.answerGone() // the held deliveries
 	s.mu.Lock()
 	s.former = ""
-	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
+	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt, s.catchUp = "", "", 0, nil, memberships{}, nil, nil
 	if o := s.order.Load(); o != nil {
 		o.owed = nil
 	}

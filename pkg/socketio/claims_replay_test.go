@@ -104,9 +104,10 @@ func TestEvictedPollingClientThatIsGone(t *testing.T) {
 		srv, err := NewServer(Options{})
 		must(t, err)
 		defer func() { must(t, srv.Close(context.Background())) }()
-		former, _, pid := srv.connectByPolling("")
-		if _, _, again := srv.connectByPolling(fmt.Sprintf(`{"pid":%q}`, pid)); pid == "" || again != pid {
-			t.Fatalf("not recovered: private id %q, want %q", again, pid)
+		former, connected := srv.connectByPolling("")
+		pid := between(connected, `"pid":"`)
+		if _, again := srv.connectByPolling(fmt.Sprintf(`{"pid":%q}`, pid)); pid == "" || between(again, `"pid":"`) != pid {
+			t.Fatalf("%s was not recovered: %s", connected, again)
 		}
 		time.Sleep(leaveTimeout + time.Second)
 		if status, answer := srv.exchange("GET", former, ""); status != http.StatusBadRequest {
@@ -122,13 +123,14 @@ func (s *Server) exchange(method, session, body string) (status int, answer stri
 	return w.Code, w.Body.String()
 }
 
-// connectByPolling connects a client, and returns the part of its URLs that names its session.
-func (s *Server) connectByPolling(auth string) (session, id, pid string) {
+// connectByPolling connects a client, and returns the part of its URLs that names its session, and the
+// answer.
+func (s *Server) connectByPolling(auth string) (session, connected string) {
 	_, open := s.exchange("GET", "", "")
 	session = "&sid=" + between(open, `"sid":"`)
 	s.exchange("POST", session, "40"+auth)
-	_, connected := s.exchange("GET", session, "")
-	return session, between(connected, `"sid":"`), between(connected, `"pid":"`)
+	_, connected = s.exchange("GET", session, "")
+	return session, connected
 }
 
 // between returns what follows start, up to a quotation mark.

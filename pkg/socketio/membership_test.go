@@ -183,7 +183,7 @@ func TestOrderOfManyRooms(t *testing.T) {
 			case 2:
 				m.leave(name, at(2))
 			case 3:
-				m.forget(time.Now())
+				m.forget(time.Now(), nil)
 			case 4:
 				other := m.clone()
 				enter("0 of the original")
@@ -258,6 +258,36 @@ func TestEndedMembershipsAfterAQuietNight(t *testing.T) {
 		synctest.Wait()
 		if behind := time.Duration(srv.feed.behind.Load()); behind > time.Second {
 			t.Errorf("the adapter's clock is taken to be behind by %v", behind)
+		}
+	})
+}
+
+// A client attempts to recover again and again, and receives nothing on its connections. A membership that
+// ended after its position is not forgotten meanwhile.
+func TestEndedMembershipsOfManyAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		session, connected := srv.connectByPolling("")
+		id, pid := between(connected, `"sid":"`), between(connected, `"pid":"`)
+		must(t, srv.Socket(id).Join(t.Context(), "r", "stays"))
+		must(t, srv.To("stays").Emit(t.Context(), "n", 0))
+		_, got := srv.exchange("GET", session, "")
+		offset := between(got, `["n",0,"`)
+		must(t, srv.To("r").Emit(t.Context(), "n", 1)) // which it does not receive
+		synctest.Wait()                                // its node does
+		must(t, srv.Socket(id).Leave(t.Context(), "r"))
+		for begun := time.Now(); time.Since(begun) < 3*srv.opts.memory(); {
+			time.Sleep(time.Minute) // the connection has ended by then
+			session, again := srv.connectByPolling(fmt.Sprintf(`{"pid":%q,"offset":%q}`, pid, offset))
+			if !strings.Contains(again, `["n",`) {
+				_, missed := srv.exchange("GET", session, "")
+				again += missed
+			}
+			if between(again, `"sid":"`) != id || !strings.Contains(again, `["n",1,`) {
+				t.Fatalf("got %s after %v, want socket %s and the event after %s", again, time.Since(begun), id, offset)
+			}
 		}
 	})
 }

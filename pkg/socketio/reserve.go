@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"iter"
 	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
 // reserve counts in advance the cost of a socket's new memberships, so that concurrent joins and
@@ -72,10 +74,26 @@ func (s *Socket) tooManyStays(more int) error {
 	return nil
 }
 
+// A catchUp is a recovery whose client may not have received all that it missed. However long that takes,
+// the next recovery may begin at the same position, and needs the same memberships.
+type catchUp struct {
+	from  adapter.Cursor
+	ended time.Time // since when the replay is known to have ended
+}
+
 // forget drops the memberships that ended too long ago to matter, so that a session does not grow
 // for as long as its client stays connected. s.mu is held.
 func (s *Socket) forget() {
 	srv := s.ns.srv
-	s.rooms.forget(time.Now().Add(-srv.opts.memory() - time.Duration(srv.feed.behind.Load())))
+	now, memory := time.Now(), srv.opts.memory()
+	if c := s.catchUp; c != nil && !s.stage.catchingUp() {
+		switch {
+		case c.ended.IsZero():
+			c.ended = now
+		case now.Sub(c.ended) > memory: // a client that has not received it is disconnected by now
+			s.catchUp = nil
+		}
+	}
+	s.rooms.forget(now.Add(-memory-time.Duration(srv.feed.behind.Load())), s.catchUp)
 	s.charge()
 }
