@@ -19,7 +19,7 @@ type ackOrder struct {
 	published []adapter.Position
 	owed      []owedCopy // acks do not wait for them
 	held      []*heldAck // in the order of the calls of Ack
-	bytes     int        // approximate memory use of held
+	bytes     int        // approximate memory use of the small ones that are held
 	gated     bool       // the gate may hold an event that is not in published
 	overdue   bool       // acks were held for too long, and no later one has been released
 	timer     *time.Timer
@@ -35,19 +35,25 @@ type heldAck struct {
 	packets []*engineio.Packet
 	passed  chan struct{} // closed when it is no longer held; nil for a small one
 	sent    bool          // guarded by the socket's mu
-	bytes   int           // what is held beside a waiting caller
+	bytes   int           // approximate memory use
 	pending int           // positions that the feed has not passed
 	until   time.Time
 }
 
 func (s *Socket) newHeldAck(ps []*engineio.Packet) *heldAck {
-	a := &heldAck{socket: s, packets: ps, bytes: eventOverhead}
-	if engineio.IsSmallPaced(ps...) {
-		a.bytes += length(ps)
-	} else {
+	a := &heldAck{socket: s, packets: ps, bytes: eventOverhead + length(ps)}
+	if !engineio.IsSmallPaced(ps...) {
 		a.passed = make(chan struct{})
 	}
 	return a
+}
+
+// count counts an ack as held, or no longer if sign is -1. s.mu is held.
+func (o *ackOrder) count(a *heldAck, sign int) {
+	if a.passed == nil {
+		o.bytes += sign * a.bytes
+	}
+	a.socket.ns.srv.held.bytes.Add(int64(sign * a.bytes))
 }
 
 // heldShare is the share of the send queue that a socket's held acks may take: those of a connection's
@@ -189,11 +195,24 @@ func (s *Socket) holdAck(ps []*engineio.Packet) (taken bool) {
 	}
 	a := s.newHeldAck(ps)
 	held, full := s.hold(o, a)
-	if full == nil && (!held || a.passed == nil) {
+	if full != nil {
+		held = s.awaitHold(o, a, full)
+	}
+	if !held || a.passed == nil {
 		return held
 	}
-	release := s.client.conn.HoldPaced(ps...)
-	defer release()
+	select {
+	case <-a.passed:
+	case <-s.ctx.Done():
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return a.sent
+}
+
+// awaitHold is hold after it has found that too much is held.
+func (s *Socket) awaitHold(o *ackOrder, a *heldAck, full <-chan struct{}) (held bool) {
+	defer s.client.conn.HoldPaced(a.packets...)()
 	late := time.NewTimer(s.ns.srv.opts.AckTimeout)
 	defer late.Stop()
 	for full != nil {
@@ -207,16 +226,7 @@ func (s *Socket) holdAck(ps []*engineio.Packet) (taken bool) {
 			return false
 		}
 	}
-	if !held || a.passed == nil {
-		return held
-	}
-	select {
-	case <-a.passed:
-	case <-s.ctx.Done():
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return a.sent
+	return held
 }
 
 // hold holds an ack if an event must be sent before it. If that is not possible because too much is
@@ -238,7 +248,7 @@ func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{})
 		o.overdue = false
 		return false, nil
 	}
-	many := o.bytes+a.bytes > max(srv.opts.Engine.SendQueueBytes/heldShare, a.bytes) // one can have any size
+	many := a.passed == nil && o.bytes+a.bytes > srv.opts.Engine.SendQueueBytes/heldShare && o.bytes > 0
 	switch {
 	case o.overdue && (many || a.passed != nil): // handlers would wait as long for each
 		srv.stats.acksLate.Add(1)
@@ -259,8 +269,7 @@ func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{})
 		f.hold(feedWait{at: p, ack: a})
 	}
 	o.held = append(o.held, a)
-	o.bytes += a.bytes
-	srv.held.bytes.Add(int64(a.bytes))
+	o.count(a, 1)
 	if len(o.held) == 1 {
 		s.armAcks(o)
 	}
@@ -327,8 +336,7 @@ func (s *Socket) sendAcks(o *ackOrder, n int, ends bool) {
 		if a.passed != nil {
 			close(a.passed)
 		}
-		o.bytes -= a.bytes
-		s.ns.srv.held.bytes.Add(int64(-a.bytes))
+		o.count(a, -1)
 	}
 	if n > 0 && o.fewer != nil {
 		close(o.fewer)

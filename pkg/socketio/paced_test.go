@@ -147,7 +147,7 @@ func TestReleasedAcksOfManyNamespaces(t *testing.T) {
 	for _, name := range names {
 		post("42" + name + `1["e"]`)
 	}
-	eventually(t, "the acks are held", func() bool { return n.Stats().Engine.QueuedBytes > namespaces*size })
+	eventually(t, "the acks are held", func() bool { return n.held.bytes.Load() > namespaces*size })
 	release()
 	text := ""
 	for strings.Count(text, "43") < namespaces {
@@ -293,7 +293,7 @@ func TestHeldLargeAcks(t *testing.T) {
 	w := n.client(t)
 	release := feed.shut()
 	ack := w.ask(`["e"]`)
-	eventually(t, "the ack is held", func() bool { return n.Stats().Engine.QueuedBytes > 100<<10 })
+	eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > 100<<10 })
 	release()
 	w.want(`["self"]`)
 	if got := w.next(); !strings.HasPrefix(got, ack) {
