@@ -17,11 +17,12 @@ type ackOrder struct {
 	// published are the newest positions of such events, at most one in each
 	// partition. Positions that the feed has passed are removed by the next ack.
 	published []adapter.Position
-	owed      []owedCopy // acks do not wait for them
-	held      []*heldAck // in the order of the calls of Ack
-	bytes     int        // approximate memory use of the small ones that are held
-	gated     bool       // the gate may hold an event that is not in published
-	overdue   bool       // acks were held for too long, and no later one has been released
+	owed      []owedCopy         // acks do not wait for them
+	held      []*heldAck         // in the order of the calls of Ack
+	bytes     int                // approximate memory use of the small ones that are held
+	gated     bool               // the gate may hold an event that is not in published
+	overdue   []adapter.Position // for these, acks were held for too long
+	stuck     bool               // the same for the gate
 	timer     *time.Timer
 	fewer     chan struct{} // closed when fewer are held; nil if nobody waits
 	emptied   func()        // called once, when no ack is held; or nil
@@ -245,12 +246,12 @@ func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{})
 	o.gated = gated
 	o.published = slices.DeleteFunc(o.published, f.cursor.Covers)
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
-		o.overdue = false
 		return false, nil
 	}
 	many := a.passed == nil && o.bytes+a.bytes > srv.opts.Engine.SendQueueBytes/heldShare && o.bytes > 0
+	o.overdue = slices.DeleteFunc(o.overdue, f.cursor.Covers)
 	switch {
-	case o.overdue && (many || a.passed != nil): // handlers would wait as long for each
+	case (o.stuck || len(o.overdue) > 0) && (many || a.passed != nil): // handlers would wait as long for each
 		srv.stats.acksLate.Add(1)
 		return false, nil
 	case srv.held.refuses(o.bytes+a.bytes, true):
@@ -296,7 +297,9 @@ func (s *Socket) expireAcks() {
 		n++
 	}
 	s.ns.srv.stats.acksLate.Add(uint64(n))
-	o.overdue = o.overdue || n > 0
+	if n > 0 {
+		o.overdue, o.stuck = slices.Clone(o.published), s.gate.closed()
+	}
 	if s.sendAcks(o, n, false); len(o.held) > 0 {
 		s.armAcks(o)
 	}
@@ -312,7 +315,6 @@ func (s *Socket) releaseAcks() {
 	for n < len(o.held) && o.held[n].pending == 0 {
 		n++
 	}
-	o.overdue = o.overdue && n == 0
 	s.sendAcks(o, n, false)
 }
 
@@ -371,7 +373,7 @@ func (s *Socket) openGate() {
 		s.wake()
 	}
 	if o := s.order.Load(); o != nil && !s.gate.closed() {
-		o.gated = false
+		o.gated, o.stuck = false, false
 	}
 	s.releaseAcks()
 }

@@ -683,3 +683,48 @@ func TestLeaveOfASocketThatIsGoneDoesNotWait(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// After large acks were late, because of the feed or the gate, later ones follow their events again.
+func TestLargeAcksAfterLateOnes(t *testing.T) {
+	n, feed := startDelayed(t, Options{AckTimeout: 200 * time.Millisecond})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("x", 10<<10))
+	})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	for name, hinder := range map[string]func() (end func()){
+		"feed": feed.shut,
+		"gate": func() func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.gate.shut++
+			return func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.openGate()
+			}
+		},
+	} {
+		end := hinder()
+		first, second := w.ask(`["state"]`), w.ask(`["state"]`)
+		w.wantAck(first)
+		w.wantAck(second)
+		end()
+		for range 2 {
+			w.want(`["state"]`)
+		}
+		for range 3 {
+			release := feed.shut()
+			ack := w.ask(`["state"]`)
+			eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > 0 })
+			release()
+			w.want(`["state"]`)
+			if m := w.next(); !strings.HasPrefix(m, ack) {
+				t.Fatalf("%s: got %.20q, want ack %q", name, m, ack)
+			}
+		}
+	}
+}

@@ -46,6 +46,7 @@ type pacedRead struct {
 	*pace
 	batch []*backlogRequest // for which it is
 	turn  bool              // it has its turn
+	until time.Time         // a catch-up keeps its turn until then
 }
 
 // end releases the turn.
@@ -62,9 +63,11 @@ func (r *pacedRead) call(ctx context.Context, f func(page int) error) error {
 	for {
 		page := r.page()
 		if page < sharedBytes && !r.turn {
+			asked := time.Now()
 			select {
 			case r.turns <- struct{}{}:
 				r.turn = true
+				r.until = time.Now().Add(min(time.Since(asked), r.timeout))
 			case <-ctx.Done():
 				return fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
 			}
@@ -75,8 +78,8 @@ func (r *pacedRead) call(ctx context.Context, f func(page int) error) error {
 		}
 		began, before := time.Now(), r.received.Load()
 		err := f(page)
-		if r.batch[0].catchUp {
-			r.end() // those that wait for their turn have a deadline
+		if r.batch[0].catchUp && time.Now().After(r.until) {
+			r.end() // those that wait have a deadline, but they do not get more time than it does
 		}
 		if !r.note(page, int(r.received.Load()-before), time.Since(began), err) || ctx.Err() != nil {
 			return err
