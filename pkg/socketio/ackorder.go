@@ -339,6 +339,7 @@ func (s *Socket) sendAcks(o *ackOrder, n int, ends bool) {
 			close(a.passed)
 		}
 		o.count(a, -1)
+		a.packets = nil // the feed may refer to it for longer
 	}
 	if n > 0 && o.fewer != nil {
 		close(o.fewer)

@@ -22,11 +22,8 @@ type feed struct {
 	mu     sync.Mutex
 	cursor adapter.Cursor
 	waits  feedWaits
-	// clocks are how old the newest positions of the partitions were when they came, as far as this node's
-	// clock is ahead of theirs. Only the goroutine that calls Next uses it. behind is the maximum, in
-	// nanoseconds.
-	clocks [adapter.MaxPartitions]time.Duration
-	behind atomic.Int64
+	clocks []clock      // of the partitions. Only the goroutine that calls Next uses it.
+	behind atomic.Int64 // the maximum of clocks, in nanoseconds
 }
 
 // now returns the feed's cursor: all events up to it have been offered to the sockets.
@@ -47,22 +44,41 @@ func (f *feed) reach(c adapter.Cursor, hand func()) {
 	}
 }
 
-// noteClocks compares those of the newest positions that have come now with this node's clock: others stand
-// still while nothing is published.
-func (f *feed) noteClocks(c adapter.Cursor) {
+// A clock is how much a partition's clock is behind this node's, at most, as of late: how old a position
+// was when it came. It counts for as long as positions of then matter, because the clock may have been set
+// right since.
+type clock struct {
+	behind time.Duration
+	noted  time.Time
+}
+
+// noteClocks notes the clocks of those positions that have come now. Others stand still while nothing is
+// published.
+func (f *feed) noteClocks(c adapter.Cursor, memory time.Duration) {
 	for i := range uint16(c.Partitions()) {
 		if at := c.In(i); at != f.cursor.In(i) {
-			f.noteClock(at)
+			f.noteClock(at, memory)
 		}
 	}
 }
 
-func (f *feed) noteClock(at adapter.Position) {
+func (f *feed) noteClock(at adapter.Position, memory time.Duration) {
 	if at.Ms == 0 { // nothing has been published there
 		return
 	}
-	f.clocks[at.Partition] = time.Since(at.Time())
-	f.behind.Store(int64(max(0, slices.Max(f.clocks[:]))))
+	for len(f.clocks) <= int(at.Partition) {
+		f.clocks = append(f.clocks, clock{})
+	}
+	now, c := time.Now(), &f.clocks[at.Partition]
+	behind := now.Sub(at.Time())
+	if behind < c.behind && now.Sub(c.noted) < memory {
+		return
+	}
+	c.behind, c.noted = behind, now
+	for _, other := range f.clocks {
+		behind = max(behind, other.behind)
+	}
+	f.behind.Store(int64(max(behind, 0)))
 }
 
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
@@ -110,7 +126,7 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 func (s *Server) runFeed(ctx context.Context) {
 	if a, ok := s.adapter.(adapter.ProgressReporter); ok {
 		a.OnProgress(func(c adapter.Cursor) {
-			s.feed.noteClocks(c)
+			s.feed.noteClocks(c, s.opts.memory())
 			s.feed.reach(c, func() {})
 		})
 	}
@@ -127,7 +143,7 @@ func (s *Server) runFeed(ctx context.Context) {
 			}
 			return
 		}
-		s.feed.noteClock(ev.Position)
+		s.feed.noteClock(ev.Position, s.opts.memory())
 		s.feed.reach(ev.Cursor, func() { s.dispatch(&ev) })
 	}
 }

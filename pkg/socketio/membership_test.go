@@ -235,11 +235,16 @@ func TestEndedMembershipsWithAClockBehind(t *testing.T) {
 		sock.forget()
 		return len(sock.rooms.named["r"]) > 0
 	}
-	n.feed.noteClock(clock.At)
+	n.feed.noteClock(clock.At, time.Hour)
 	if !remembered() {
 		t.Error("forgotten immediately, because the partition's clock is behind")
 	}
-	n.feed.noteClock(adapter.Position{Ms: uint64(time.Now().UnixMilli())})
+	now := adapter.Position{Ms: uint64(time.Now().UnixMilli())}
+	n.feed.noteClock(now, time.Hour)
+	if !remembered() {
+		t.Error("forgotten because the clock has been set right since")
+	}
+	n.feed.noteClock(now, 0)
 	if remembered() {
 		t.Error("still remembered although the clocks agree")
 	}
