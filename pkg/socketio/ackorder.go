@@ -35,7 +35,7 @@ type heldAck struct {
 	socket  *Socket
 	packets []*engineio.Packet
 	passed  chan struct{} // closed when it is no longer held; nil for a small one
-	sent    bool          // guarded by the socket's mu
+	sent    bool          // set before passed is closed
 	bytes   int           // approximate memory use
 	pending int           // positions that the feed has not passed
 	until   time.Time
@@ -202,12 +202,7 @@ func (s *Socket) holdAck(ps []*engineio.Packet) (taken bool) {
 	if !held || a.passed == nil {
 		return held
 	}
-	select {
-	case <-a.passed:
-	case <-s.ctx.Done():
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	<-a.passed // at the latest after AckTimeout, or when the socket ends
 	return a.sent
 }
 
