@@ -17,49 +17,27 @@ type ackOrder struct {
 	// published are the newest positions of such events, at most one in each
 	// partition. Positions that the feed has passed are removed by the next ack.
 	published []adapter.Position
-	owed      []owedCopy         // acks do not wait for them
-	held      []*heldAck         // in the order of the calls of Ack
-	bytes     int                // approximate memory use of the small ones that are held
-	gated     bool               // the gate may hold an event that is not in published
-	overdue   []adapter.Position // for these, acks were held for too long
-	stuck     bool               // the same for the gate
+	owed      []owedCopy // acks do not wait for them
+	held      []*heldAck // in the order of the calls of Ack
+	due       int        // of held, the first ones, which wait for the client only
+	pacing    bool       // a goroutine sends those
+	bytes     int        // approximate memory use of held
+	gated     bool       // the gate may hold an event that is not in published
 	timer     *time.Timer
 	fewer     chan struct{} // closed when fewer are held; nil if nobody waits
 	emptied   func()        // called once, when no ack is held; or nil
 }
 
-// A heldAck is an ack that waits for the feed, or for its socket's gate. A large one is sent by its
-// caller, who waits until it is passed: many that are released together must be paced. At the end of its
-// socket it is sent immediately, before that.
+// A heldAck is an ack that waits for the feed, or for its socket's gate; and then for its client, because
+// those of many sockets can be due together.
 type heldAck struct {
 	socket  *Socket
 	packets []*engineio.Packet
-	passed  chan struct{} // closed when it is no longer held; nil for a small one
-	sent    bool          // set before passed is closed
-	bytes   int           // approximate memory use
-	pending int           // positions that the feed has not passed
+	bytes   int    // approximate memory use
+	pending int    // positions that the feed has not passed
+	release func() // of [engineio.Conn.HoldPaced]; nil until it is due
 	until   time.Time
 }
-
-func (s *Socket) newHeldAck(ps []*engineio.Packet) *heldAck {
-	a := &heldAck{socket: s, packets: ps, bytes: eventOverhead + length(ps)}
-	if !engineio.IsSmallPaced(ps...) {
-		a.passed = make(chan struct{})
-	}
-	return a
-}
-
-// count counts an ack as held, or no longer if sign is -1. s.mu is held.
-func (o *ackOrder) count(a *heldAck, sign int) {
-	if a.passed == nil {
-		o.bytes += sign * a.bytes
-	}
-	a.socket.ns.srv.held.bytes.Add(int64(sign * a.bytes))
-}
-
-// heldShare is the share of the send queue that a socket's held acks may take: those of a connection's
-// sockets can be released together, and its ping is queued behind them.
-const heldShare = 8
 
 // A socketContext is the root of its socket's context. It identifies the socket to
 // functions that a handler calls.
@@ -180,10 +158,9 @@ func (s *Socket) awaitPublished(ctx context.Context, owed bool) {
 }
 
 // holdAck holds an ack until the socket has been given what its handlers have published, if that must
-// be sent before it, and reports whether it was taken. It waits with a large one, and if too much is
-// held, so that handlers do not run ahead of the feed; an ack that has waited for as long as acks are
-// held is late.
-func (s *Socket) holdAck(ps []*engineio.Packet) (taken bool) {
+// be sent before it. If too much is held it waits until less is, so that handlers do not run ahead of
+// the feed; an ack that has waited for as long as acks are held is late.
+func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 	o := s.order.Load()
 	if o == nil {
 		return false
@@ -194,32 +171,29 @@ func (s *Socket) holdAck(ps []*engineio.Packet) (taken bool) {
 	if idle {
 		return false
 	}
-	a := s.newHeldAck(ps)
-	held, full := s.hold(o, a)
-	if full != nil {
-		held = s.awaitHold(o, a, full)
-	}
-	if !held || a.passed == nil {
+	held, full := s.hold(o, ps)
+	if full == nil {
 		return held
 	}
-	<-a.passed // at the latest after AckTimeout, or when the socket ends
-	return a.sent
-}
-
-// awaitHold is hold after it has found that too much is held.
-func (s *Socket) awaitHold(o *ackOrder, a *heldAck, full <-chan struct{}) (held bool) {
-	defer s.client.conn.HoldPaced(a.packets...)()
+	release := s.client.conn.HoldPaced(ps...)
+	defer release()
 	late := time.NewTimer(s.ns.srv.opts.AckTimeout)
 	defer late.Stop()
 	for full != nil {
 		select {
 		case <-full:
-			held, full = s.hold(o, a)
+			held, full = s.hold(o, ps)
 		case <-s.ctx.Done():
 			return false
 		case <-late.C:
-			s.ns.srv.stats.acksLate.Add(1)
-			return false
+			s.mu.Lock()
+			slow := o.due > 0 // it waits for the client, not for the feed
+			s.mu.Unlock()
+			if !slow {
+				s.ns.srv.stats.acksLate.Add(1)
+				return false
+			}
+			late.Reset(s.ns.srv.opts.AckTimeout)
 		}
 	}
 	return held
@@ -227,7 +201,7 @@ func (s *Socket) awaitHold(o *ackOrder, a *heldAck, full <-chan struct{}) (held 
 
 // hold holds an ack if an event must be sent before it. If that is not possible because too much is
 // held, full is closed when less is.
-func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{}) {
+func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-chan struct{}) {
 	srv := s.ns.srv
 	f := &srv.feed
 	f.mu.Lock() // so that no event passes meanwhile
@@ -243,39 +217,37 @@ func (s *Socket) hold(o *ackOrder, a *heldAck) (held bool, full <-chan struct{})
 	if len(o.published) == 0 && len(o.held) == 0 && !gated {
 		return false, nil
 	}
-	many := a.passed == nil && o.bytes+a.bytes > srv.opts.Engine.SendQueueBytes/heldShare && o.bytes > 0
-	o.overdue = slices.DeleteFunc(o.overdue, f.cursor.Covers)
+	n := eventOverhead + length(ps)
 	switch {
-	case (o.stuck || len(o.overdue) > 0) && (many || a.passed != nil): // handlers would wait as long for each
-		srv.stats.acksLate.Add(1)
-		return false, nil
-	case srv.held.refuses(o.bytes+a.bytes, true):
+	case srv.held.refuses(o.bytes+n, true):
 		s.client.limited(limitHeldBudget, int(srv.held.most), "bytes")
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
-		s.sendAcks(o, len(o.held), false)
+		s.sendAcks(o, len(o.held))
 		return false, nil
-	case many:
+	case o.bytes > 0 && o.bytes+n > srv.opts.Engine.SendQueueBytes/2: // one ack may have any size
 		if o.fewer == nil {
 			o.fewer = make(chan struct{})
 		}
 		return false, o.fewer
 	}
-	a.pending, a.until = len(o.published), time.Now().Add(srv.opts.AckTimeout)
+	a := &heldAck{socket: s, packets: ps, bytes: n, pending: len(o.published), until: time.Now().Add(srv.opts.AckTimeout)}
 	for _, p := range o.published {
 		f.hold(feedWait{at: p, ack: a})
 	}
 	o.held = append(o.held, a)
-	o.count(a, 1)
-	if len(o.held) == 1 {
+	o.bytes += n
+	srv.held.bytes.Add(int64(n))
+	if len(o.held) == o.due+1 {
 		s.armAcks(o)
 	}
+	s.releaseAcks() // it may only follow others that are due
 	return true, nil
 }
 
 // armAcks sets the timer that bounds how long the first ack is held; it may fire for an earlier one.
 // s.mu is held.
 func (s *Socket) armAcks(o *ackOrder) {
-	if d := time.Until(o.held[0].until); o.timer == nil {
+	if d := time.Until(o.held[o.due].until); o.timer == nil {
 		o.timer = time.AfterFunc(d, s.expireAcks)
 	} else {
 		o.timer.Reset(d)
@@ -287,15 +259,12 @@ func (s *Socket) expireAcks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.order.Load()
-	now, n := time.Now(), 0
+	now, n := time.Now(), o.due
 	for n < len(o.held) && !now.Before(o.held[n].until) {
 		n++
 	}
-	s.ns.srv.stats.acksLate.Add(uint64(n))
-	if n > 0 {
-		o.overdue, o.stuck = slices.Clone(o.published), s.gate.closed()
-	}
-	if s.sendAcks(o, n, false); len(o.held) > 0 {
+	s.ns.srv.stats.acksLate.Add(uint64(n - o.due))
+	if s.passAcks(o, n); len(o.held) > o.due {
 		s.armAcks(o)
 	}
 }
@@ -306,36 +275,90 @@ func (s *Socket) releaseAcks() {
 	if o == nil || s.gate.closed() {
 		return
 	}
-	n := 0
+	n := o.due
 	for n < len(o.held) && o.held[n].pending == 0 {
 		n++
 	}
-	s.sendAcks(o, n, false)
+	s.passAcks(o, n)
+}
+
+// passAcks sends the first n held acks at the client's pace. s.mu is held.
+func (s *Socket) passAcks(o *ackOrder, n int) {
+	for n > 0 && o.due == 0 && s.client.answer(o.held[0].packets) {
+		s.removeAcks(o, 1)
+		n--
+	}
+	for ; o.due < n; o.due++ { // they are answers that wait now
+		a := o.held[o.due]
+		s.ns.srv.held.bytes.Add(int64(-a.bytes))
+		a.release = s.client.conn.HoldPaced(a.packets...)
+	}
+	if o.due > 0 && !o.pacing {
+		o.pacing = true
+		s.client.srv.spawn(func() { s.paceAcks(o) })
+	}
+}
+
+// paceAcks sends the acks that are due, until none is or the connection ends.
+func (s *Socket) paceAcks(o *ackOrder) {
+	c := s.client
+	for {
+		s.mu.Lock()
+		if o.due == 0 || c.conn.Context().Err() != nil {
+			o.pacing = false
+			s.mu.Unlock()
+			return
+		}
+		a := o.held[0]
+		ps := a.packets
+		s.mu.Unlock()
+		turn := c.turn(ps)
+		select {
+		case turn <- struct{}{}:
+		case <-c.conn.Context().Done():
+			continue
+		}
+		if c.awaitSpace(c.conn.Context(), ps) == nil {
+			s.mu.Lock()
+			if o.due > 0 && o.held[0] == a { // otherwise the socket has ended
+				s.sendAcks(o, 1)
+			}
+			s.mu.Unlock()
+		}
+		<-turn
+	}
 }
 
 // flushAcks sends all held acks because the socket ends. s.mu is held.
 func (s *Socket) flushAcks() {
 	if o := s.order.Load(); o != nil {
-		s.sendAcks(o, len(o.held), true)
+		s.sendAcks(o, len(o.held))
 		if o.timer != nil {
 			o.timer.Stop()
 		}
 	}
 }
 
-// sendAcks sends the first n held acks, or lets their callers send them, unless the socket ends. s.mu is
-// held.
-func (s *Socket) sendAcks(o *ackOrder, n int, ends bool) {
+// sendAcks sends the first n held acks. s.mu is held.
+func (s *Socket) sendAcks(o *ackOrder, n int) {
 	for _, a := range o.held[:n] {
-		if a.passed == nil || ends || o.emptied != nil {
-			a.sent = s.client.conn.SendPaced(a.packets...) == nil // a closed connection needs no ack
+		_ = s.client.conn.SendPaced(a.packets...) // a closed connection needs no ack
+	}
+	s.removeAcks(o, n)
+}
+
+// removeAcks removes the first n held acks, which have been sent. s.mu is held.
+func (s *Socket) removeAcks(o *ackOrder, n int) {
+	for _, a := range o.held[:n] {
+		o.bytes -= a.bytes
+		if a.release != nil {
+			a.release()
+		} else {
+			s.ns.srv.held.bytes.Add(int64(-a.bytes))
 		}
-		if a.passed != nil {
-			close(a.passed)
-		}
-		o.count(a, -1)
 		a.packets = nil // the feed may refer to it for longer
 	}
+	o.due = max(0, o.due-n)
 	if n > 0 && o.fewer != nil {
 		close(o.fewer)
 		o.fewer = nil
@@ -369,7 +392,7 @@ func (s *Socket) openGate() {
 		s.wake()
 	}
 	if o := s.order.Load(); o != nil && !s.gate.closed() {
-		o.gated, o.stuck = false, false
+		o.gated = false
 	}
 	s.releaseAcks()
 }

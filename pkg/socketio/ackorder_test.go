@@ -436,36 +436,29 @@ func testHeldAckAndEnd(t *testing.T, size int, waits bool, end func(*testNode, *
 	must(t, receive(t, acked))
 }
 
-// While acks are held for too long, those that handlers would have to wait with are sent early: otherwise
-// each request took as long.
-func TestOverdueAcks(t *testing.T) {
-	t.Parallel()
-	const requests, timeout = 6, time.Second
-	n := start(t, Options{AckTimeout: timeout})
+// A command that follows the event for which a large ack is held disconnects the socket: the client gets the
+// event, the ack and the disconnect.
+func TestHeldAckBeforeADisconnectByCommand(t *testing.T) {
+	n, feed := startDelayed(t, Options{})
 	n.On("state", func(ctx context.Context, e *Event) error {
 		if err := e.Socket().Emit(ctx, "state"); err != nil {
 			return err
 		}
-		return e.Ack(strings.Repeat("a", 10<<10))
+		return e.Ack(strings.Repeat("a", 20<<10))
 	})
-	w := n.client(t)
-	s := n.Socket(w.sid)
-	s.mu.Lock()
-	s.gate.shut++ // as during a replay
-	s.mu.Unlock()
-	begun := time.Now()
-	var acks []string
-	for range requests {
-		acks = append(acks, w.ask(`["state"]`))
-	}
-	for _, ack := range acks {
+	for range 20 {
+		w := n.client(t)
+		release := feed.shut()
+		held := n.held.bytes.Load()
+		ack := w.ask(`["state"]`)
+		eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > held })
+		must(t, n.ToSocket(w.sid).DisconnectSockets(t.Context(), false))
+		release()
+		w.want(`["state"]`)
 		w.wantAck(ack)
-	}
-	if took := time.Since(begun); took > requests*timeout/2 {
-		t.Errorf("%d requests took %v, want little more than %v", requests, took, timeout)
-	}
-	if late := n.Stats().AcksLate; late != requests {
-		t.Errorf("%d acks are counted as late, want %d", late, requests)
+		if m := w.next(); m != "41" {
+			t.Errorf("got %.20s, want the disconnect", m)
+		}
 	}
 }
 

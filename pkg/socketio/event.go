@@ -173,10 +173,10 @@ func (e *Event) CanAck() bool {
 // The client receives the ack after every event that the socket receives and that was published before
 // with the handler's context, or one derived from it, or through the socket (Emit, Self, To, …), with
 // any context. An ack waits for such events for at most Options.AckTimeout. It is sent without them
-// after that, when the socket ends, or when the node's budget for what is held is used up. Ack itself
-// waits with a larger one than 4 KiB, and if the acks of the socket that wait for events reach an eighth
-// of Engine.SendQueueBytes. It does not wait for an event to rooms that the socket, as its node knew it,
-// was not in when the event was published. If a SocketsJoin to them was in flight, the event may follow the ack.
+// after that, when the socket ends, or when the node's budget for what is held is used up. If the acks
+// of a socket that wait for events, and then for the client, reach half of Engine.SendQueueBytes, Ack
+// itself waits. It does not wait for an event to rooms that the socket, as its node knew it, was not in
+// when the event was published. If a SocketsJoin to them was in flight, the event may follow the ack.
 func (e *Event) Ack(args ...any) error {
 	if !e.HasAck() || e.acked.Load() {
 		return ErrNoAck

@@ -279,36 +279,3 @@ func TestHeldAnswersWaitForTheClient(t *testing.T) {
 	must(t, receive(t, acked))
 }
 
-// A large ack that waits for an event is sent behind it, and its Ack ends if its socket does.
-func TestHeldLargeAcks(t *testing.T) {
-	n, feed := startDelayed(t, Options{})
-	acked := make(chan error, 1)
-	n.On("e", func(ctx context.Context, e *Event) error {
-		if err := e.Socket().Emit(ctx, "self"); err != nil {
-			return err
-		}
-		acked <- e.Ack(strings.Repeat("a", 100<<10))
-		return nil
-	})
-	w := n.client(t)
-	release := feed.shut()
-	ack := w.ask(`["e"]`)
-	eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > 100<<10 })
-	release()
-	w.want(`["self"]`)
-	if got := w.next(); !strings.HasPrefix(got, ack) {
-		t.Errorf("got %.20s, want %s", got, ack)
-	}
-	must(t, receive(t, acked))
-
-	defer feed.shut()()
-	w.ask(`["e"]`)
-	eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > 0 })
-	w.cut()
-	if err := receive(t, acked); !errors.Is(err, ErrDisconnected) {
-		t.Errorf("Ack returned %v, want ErrDisconnected", err)
-	}
-	if held := n.held.bytes.Load(); held != 0 {
-		t.Errorf("%d bytes are still held", held)
-	}
-}
