@@ -48,8 +48,8 @@ func (f *feed) reach(c adapter.Cursor, hand func()) {
 // was when it came. It counts for as long as positions of then matter, because the clock may have been set
 // right since.
 type clock struct {
-	behind time.Duration
-	noted  time.Time
+	since          time.Time
+	behind, before time.Duration // the maxima since then, and in the time before
 }
 
 // noteClocks notes the clocks of those positions that have come now. Others stand still while nothing is
@@ -71,12 +71,16 @@ func (f *feed) noteClock(at adapter.Position, memory time.Duration) {
 	}
 	now, c := time.Now(), &f.clocks[at.Partition]
 	behind := now.Sub(at.Time())
-	if behind < c.behind && now.Sub(c.noted) < memory {
+	switch {
+	case now.Sub(c.since) >= memory:
+		c.behind, c.before, c.since = behind, c.behind, now
+	case behind > c.behind:
+		c.behind = behind
+	default:
 		return
 	}
-	c.behind, c.noted = behind, now
-	for _, other := range f.clocks {
-		behind = max(behind, other.behind)
+	for _, c := range f.clocks {
+		behind = max(behind, c.behind, c.before)
 	}
 	f.behind.Store(int64(max(behind, 0)))
 }

@@ -245,6 +245,7 @@ func TestEndedMembershipsWithAClockBehind(t *testing.T) {
 		t.Error("forgotten because the clock has been set right since")
 	}
 	n.feed.noteClock(now, 0)
+	n.feed.noteClock(now, 0) // twice: the maximum of the time before counts as well
 	if remembered() {
 		t.Error("still remembered although the clocks agree")
 	}
@@ -293,6 +294,30 @@ func TestEndedMembershipsOfManyAttempts(t *testing.T) {
 			if between(again, `"sid":"`) != id || !strings.Contains(again, `["n",1,`) {
 				t.Fatalf("got %s after %v, want socket %s and the event after %s", again, time.Since(begun), id, offset)
 			}
+		}
+	})
+}
+
+// A partition's clock is behind all the time, and is then set right. What it was just before still counts.
+func TestClockThatIsSetRightLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		memory := srv.opts.memory()
+		note := func(behind time.Duration) {
+			srv.feed.noteClock(adapter.Position{Ms: uint64(time.Now().Add(-behind).UnixMilli())}, memory)
+			time.Sleep(time.Second)
+		}
+		note(600*time.Second + time.Millisecond) // later ones are not larger
+		for range int(memory.Seconds()) - 2 {
+			note(600 * time.Second)
+		}
+		for range 5 { // a membership ends here, and the clock is set right
+			note(0)
+		}
+		if behind := time.Duration(srv.feed.behind.Load()); behind < 600*time.Second {
+			t.Errorf("behind by %v, want 600 s: a membership that ended 5 s ago is forgotten", behind)
 		}
 	})
 }

@@ -85,7 +85,8 @@ type catchUp struct {
 // for as long as its client stays connected. s.mu is held.
 func (s *Socket) forget() {
 	srv := s.ns.srv
-	now, memory := time.Now(), srv.opts.memory()
+	// While its connection is not read, a client may have been gone since its last answer.
+	now, memory := s.client.conn.Answered(), srv.opts.memory()
 	if c := s.catchUp; c != nil && !s.stage.catchingUp() {
 		switch {
 		case c.ended.IsZero():
