@@ -278,4 +278,3 @@ func TestHeldAnswersWaitForTheClient(t *testing.T) {
 	}
 	must(t, receive(t, acked))
 }
-
