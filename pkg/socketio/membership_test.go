@@ -336,7 +336,7 @@ func TestEndedMembershipsDuringALongPause(t *testing.T) {
 		must(t, sock.Leave(t.Context(), "r"))
 		for begun := time.Now(); time.Since(begun) < 2*srv.opts.memory(); {
 			time.Sleep(time.Minute)
-			sock.client.conn.Pause() // goes on, because handlers are slow
+			sock.client.conn.Pause() // the pause continues, because handlers are slow
 		}
 		sock.mu.Lock()
 		defer sock.mu.Unlock()
