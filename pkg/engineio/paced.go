@@ -11,8 +11,6 @@ const (
 	small, large = 0, 1
 	// smallPaced is the size up to which paced packets are small.
 	smallPaced = 4 << 10
-	// waiterBytes is the approximate memory of a goroutine that waits with a paced packet.
-	waiterBytes = 4 << 10
 	// waitingQueues bounds what may wait for one connection, in send queues.
 	waitingQueues = 16
 )
@@ -89,10 +87,11 @@ func (c *Conn) WaitAnswered(ctx context.Context, max int) error {
 	return c.wait(ctx, func() bool { return c.queue.paced <= max })
 }
 
-// HoldPaced counts packets that wait to be queued in [Options.QueueBudget], until release is called
-// once. If too much of a kind waits behind others for the connection, its client is too slow, as in [Conn.Send].
-func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
-	bytes, kind := memory(ps)+waiterBytes, paceOf(length(ps))
+// HoldPaced counts packets that wait to be queued, and extra bytes of memory that wait with them, in
+// [Options.QueueBudget], until release is called once. If too much of a kind waits behind others for
+// the connection, its client is too slow, as in [Conn.Send].
+func (c *Conn) HoldPaced(extra int, ps ...*Packet) (release func()) {
+	bytes, kind := memory(ps)+extra, paceOf(length(ps))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed != nil {

@@ -30,8 +30,8 @@ func TestASmallAnswerWaitsBesideAVeryLargeOne(t *testing.T) {
 	b := setUp(t, Options{SendQueueBytes: 4 * limit}) // a goroutine counts 4 KiB
 	b.open()
 	c := receive(t, b.conns)
-	defer c.HoldPaced(Text(make([]byte, (waitingQueues+4)*4*limit)))()
-	defer c.HoldPaced(Text([]byte("small")))()
+	defer c.HoldPaced(0, Text(make([]byte, (waitingQueues+4)*4*limit)))()
+	defer c.HoldPaced(0, Text([]byte("small")))()
 	if err := c.cause(); err != nil {
 		t.Errorf("the client was cut: %v", err)
 	}

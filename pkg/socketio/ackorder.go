@@ -175,7 +175,7 @@ func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 	if full == nil {
 		return held
 	}
-	release := s.client.conn.HoldPaced(ps...)
+	release := s.client.conn.HoldPaced(waiterBytes, ps...)
 	defer release()
 	late := time.NewTimer(s.ns.srv.opts.AckTimeout)
 	defer late.Stop()
@@ -291,7 +291,7 @@ func (s *Socket) passAcks(o *ackOrder, n int) {
 	for ; o.due < n; o.due++ { // they are answers that wait now
 		a := o.held[o.due]
 		s.ns.srv.held.bytes.Add(int64(-a.bytes))
-		a.release = s.client.conn.HoldPaced(a.packets...)
+		a.release = s.client.conn.HoldPaced(eventOverhead, a.packets...) // one goroutine waits with all of them
 	}
 	if o.due > 0 && !o.pacing {
 		o.pacing = true

@@ -59,6 +59,8 @@ type delivery struct {
 	holders atomic.Int32
 	encoded encoded
 	plain   encoded // without an offset, if the event has one
+	// alike has the packets instead, if others of the same event and cursor share them; or nil.
+	alike *alike
 
 	indexed sync.Once
 	index   *adapter.TargetIndex // nil for events with few rooms
@@ -69,6 +71,9 @@ type encoded struct {
 	once    sync.Once
 	packets []*engineio.Packet
 }
+
+// alike are the packets of deliveries that several sockets have of one event: they have read it from a backlog.
+type alike struct{ encoded, plain encoded }
 
 func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
 	d := &delivery{ns: n, ev: ev, cursor: ev.Cursor, command: newCommand(ev)}
@@ -85,6 +90,9 @@ func (n *Namespace) newDelivery(ev *adapter.Event) *delivery {
 
 // with returns a delivery of the same event that also covers the rooms of another one.
 func (d *delivery) with(o *delivery) *delivery {
+	if !slices.ContainsFunc(o.ev.Target.To, func(r rooms.Room) bool { return !slices.Contains(d.ev.Target.To, r) }) {
+		return d
+	}
 	ev := *d.ev
 	ev.Target.To = slices.Concat(d.ev.Target.To, o.ev.Target.To)
 	both := d.ns.newDelivery(&ev)
@@ -110,10 +118,13 @@ func (d *delivery) volatile() bool { return d.ev.Flags&flagVolatile != 0 }
 // than the node's feed. The feed reaches that position within seconds, whether there are events or
 // not.
 func (d *delivery) encode(c *adapter.Cursor, recovers bool) []*engineio.Packet {
-	e, offset := &d.encoded, d.hasOffset()
+	e, plain, offset := &d.encoded, &d.plain, d.hasOffset()
+	if d.alike != nil {
+		e, plain = &d.alike.encoded, &d.alike.plain
+	}
 	switch {
 	case offset && !recovers:
-		e, offset = &d.plain, false
+		e, offset = plain, false
 	case offset && c != &d.cursor && *c != d.cursor:
 		return encodeEvent(d, *c, true)
 	}

@@ -130,12 +130,15 @@ func (c *client) turn(ps []*engineio.Packet) chan struct{} {
 	return c.answering.large
 }
 
+// waiterBytes is the approximate memory of a goroutine that waits with an answer.
+const waiterBytes = 4 << 10
+
 // awaitAnswer queues an answer after those that wait, as soon as there is space: a client that requests
 // more than its line carries must not be cut for that. It fails if the socket ends first.
 func (s *Socket) awaitAnswer(ps []*engineio.Packet) bool {
 	c := s.client
 	turn := c.turn(ps)
-	release := sync.OnceFunc(c.conn.HoldPaced(ps...))
+	release := sync.OnceFunc(c.conn.HoldPaced(waiterBytes, ps...))
 	defer release()
 	select {
 	case turn <- struct{}{}:

@@ -138,6 +138,8 @@ func (s *Socket) complete(ctx context.Context, names []string, by *place) error 
 			if !s.stage.gone() { // nothing is held for one that has ended
 				s.gate.insert(missed.events, by.cursor)
 				s.gate.insertLate(missed.late, by.before, by.cursor, by.due)
+				by.marker.share(missed.events)
+				by.marker.share(missed.late)
 			}
 			for _, name := range by.older {
 				s.rooms.precede(name, at, by.due)

@@ -27,7 +27,8 @@ type marker struct {
 
 	// Guarded by the command's lock.
 	users  int
-	sealed bool // further sockets must not use it: they would not be in the index in time
+	alike  map[likeness]*alike // packets of events that the users have read
+	sealed bool                // further sockets must not use it: they would not be in the index in time
 }
 
 // mark returns the marker for a socket, which must be in the index of the rooms that it joins. The
@@ -47,12 +48,31 @@ func (c *command) mark(n *Namespace) *marker {
 	return c.marker
 }
 
+// A likeness is an event with the cursor that its receivers are given.
+type likeness struct {
+	at     adapter.Position
+	cursor adapter.Cursor
+}
+
+// share makes users of the marker that are given the same event with the same cursor share its packets.
+func (m *marker) share(list []*delivery) {
+	m.command.mu.Lock()
+	defer m.command.mu.Unlock()
+	for _, d := range list {
+		k := likeness{d.ev.Position, d.cursor}
+		if m.alike[k] == nil {
+			put(&m.alike, k, new(alike))
+		}
+		d.alike = m.alike[k]
+	}
+}
+
 // release undoes one mark.
 func (m *marker) release() {
 	m.command.mu.Lock()
 	defer m.command.mu.Unlock()
 	if m.users--; m.users == 0 {
-		m.sealed = true
+		m.sealed, m.alike = true, nil
 		m.cancel()
 	}
 }
