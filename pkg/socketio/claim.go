@@ -116,7 +116,7 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 	stays.uncharged += s.rooms.uncharged // less the part reserved for them
 	s.id, s.data, s.rooms = claimed.ID, claimed.Data, stays
 	s.receipt = &receipt{sent: r.seen, given: was.given}
-	if !r.from.IsZero() && s.isSilence(r.from.At) {
+	if r.from != r.seen { // and so must be the next recovery, if the client receives nothing
 		s.receipt.former = &receipt{sent: r.seen, given: r.from}
 	}
 	s.newestJoin = s.rooms.newestJoin()

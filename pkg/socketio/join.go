@@ -26,6 +26,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 		return err
 	}
 	defer done()
+	at := s.ns.srv.feed.now()
 	s.mu.Lock()
 	if s.stage.gone() || !s.placed {
 		s.mu.Unlock()
@@ -45,6 +46,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 		}
 		return err
 	}
+	s.observe(at)
 	s.enter(news)
 	s.mu.Unlock()
 	return s.settle(ctx, news, nil)

@@ -77,6 +77,7 @@ func (s *Socket) leaveThose(ctx context.Context, those func() []string) error {
 	// not been given, and a recovery that does not know of the leave finds the socket in them. So
 	// the gate is shut until the session is stored.
 	if len(left) > 0 {
+		s.observe(reached)
 		s.gate.shut++
 	}
 	s.mu.Unlock()
@@ -137,6 +138,9 @@ func (s *Socket) leaveByCommand(d *delivery) {
 	}
 	owed := s.rooms.owe(s.owed(), seen)
 	l := s.beginLeave(d.command, left, len(left) > 0 && (owed || !seen.Includes(end)))
+	if !d.late && !d.local {
+		s.observe(seen)
+	}
 	s.gate.shut++
 	s.background(func(ctx context.Context) error {
 		s.ns.tellRooms(s.ID(), false, left...)

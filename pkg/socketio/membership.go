@@ -231,15 +231,16 @@ func (m *memberships) cancel(name string) {
 	m.uncharged -= stayCost(name)
 }
 
-// forget drops stays that ended before a time, and are not needed for a recovery that begins at a
-// position.
-func (m *memberships) forget(before time.Time, from *catchUp) {
+// forget drops stays that ended before a time and that no recovery needs: neither one that catches up
+// from a position, nor one that begins where the client has been given everything.
+func (m *memberships) forget(before time.Time, from *catchUp, given adapter.Cursor) {
 	maps.DeleteFunc(m.apart, func(p, _ adapter.Position) bool {
 		return p.Time().Before(before) && (from == nil || from.from.Covers(p))
 	})
 	for name, stays := range m.named {
 		kept := slices.DeleteFunc(stays, func(st stay) bool {
-			return !st.open && st.leave.At.Time().Before(before) && (from == nil || from.from.Includes(st.leave))
+			return !st.open && st.leave.At.Time().Before(before) && (from == nil || from.from.Includes(st.leave)) &&
+				(given.IsZero() || given.Includes(st.leave))
 		})
 		if len(kept) < len(stays) {
 			m.replace(name, kept)

@@ -183,7 +183,7 @@ func TestOrderOfManyRooms(t *testing.T) {
 			case 2:
 				m.leave(name, at(2))
 			case 3:
-				m.forget(time.Now(), nil)
+				m.forget(time.Now(), nil, adapter.Cursor{})
 			case 4:
 				other := m.clone()
 				enter("0 of the original")

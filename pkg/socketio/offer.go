@@ -36,6 +36,9 @@ func (s *Socket) offer(d *delivery) {
 		}
 		return
 	}
+	if s.receipt != nil && s.isSilence(d.ev.Cursor.At) {
+		s.observe(s.ns.srv.feed.cursor) // the former receipt has it if the client does not receive this one
+	}
 	looked := !s.unlisted && s.lingering == 0 // the index entry is still valid
 	s.unlisted = false
 	if d.simple && looked && len(s.rooms.apart) == 0 && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {

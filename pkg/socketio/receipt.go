@@ -99,20 +99,22 @@ func (r *receipt) holds(offset adapter.Cursor) bool {
 // sends notes the offset of an event that the client is sent. s.mu is held.
 func (s *Socket) sends(at adapter.Cursor) {
 	r := s.receipt
-	if s.isSilence(r.given.At) {
+	if s.isSilence(at.At) {
 		r.former = &receipt{sent: r.sent, given: r.given}
 	}
 	r.sent, r.overlooked = at, 0
 }
 
-// isSilence reports whether a position is long after the last event that the client was sent. s.mu is
-// held. Each event for each member comes here, so it makes no times of positions.
+// isSilence reports whether a position is so long after the last event that the client was sent that what
+// it has been given must be known if it does not receive the next event: what followed the last one may
+// have expired, or its former rooms be forgotten. s.mu is held. Each event for each member comes here, so
+// it makes no times of positions.
 func (s *Socket) isSilence(at adapter.Position) bool {
 	last := s.receipt.sent.At.Ms
 	if last == 0 {
 		last = s.rooms.born.At.Ms
 	}
-	return at.Ms > last && at.Ms-last > uint64(s.ns.srv.silence.Milliseconds())
+	return at.Ms > last && at.Ms-last > s.ns.srv.silent
 }
 
 // lastSent returns when the client was sent an event, or began. s.mu is held.

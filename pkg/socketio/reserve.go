@@ -95,6 +95,10 @@ func (s *Socket) forget() {
 			s.catchUp = nil
 		}
 	}
-	s.rooms.forget(now.Add(-memory-time.Duration(srv.feed.behind.Load())), s.catchUp)
+	var given adapter.Cursor
+	if s.receipt != nil {
+		given = s.receipt.given // a client that was sent nothing since is recovered from there
+	}
+	s.rooms.forget(now.Add(-memory-time.Duration(srv.feed.behind.Load())), s.catchUp, given)
 	s.charge()
 }

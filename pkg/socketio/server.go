@@ -33,6 +33,7 @@ type Server struct {
 	adapter    adapter.Adapter
 	ownsIt     bool          // the server created the adapter
 	silence    time.Duration // see newSilence
+	silent     uint64        // see isSilence; in milliseconds
 	renewing   atomic.Int32  // goroutines that write sessions because of it
 	sessions   session.Store
 	offsets    offsets
@@ -105,6 +106,7 @@ func NewServer(o Options) (*Server, error) {
 		s.adapter, s.ownsIt = a, true
 	}
 	s.silence = newSilence(s.adapter, o.sessionLife())
+	s.silent = uint64(min(s.silence, o.sessionLife()).Milliseconds())
 	if o.Engine.OnPanic == nil {
 		o.Engine.OnPanic = func(hook string, value any, stack []byte) {
 			s.reportPanic(&PanicError{Callback: "Engine." + hook, Value: value, Stack: stack})
