@@ -26,8 +26,11 @@ func (p *memoryPartition) Seen(ctx context.Context) (Cursor, error) { return p.H
 func (p *memoryPartition) Publish(ctx context.Context, e Event) (Receipt, error) {
 	for {
 		receipt, space, err := p.tryPublish(ctx, &e)
+		if err != nil {
+			return Receipt{}, err
+		}
 		if space == nil {
-			return receipt, err
+			return receipt, nil
 		}
 		select {
 		case <-space:
@@ -43,8 +46,7 @@ func (p *memoryPartition) tryPublish(ctx context.Context, e *Event) (Receipt, <-
 		return Receipt{}, nil, err
 	}
 	defer p.node.memory.mu.Unlock()
-	receipt, space := p.log.publish(e)
-	return receipt, space, nil
+	return p.log.publish(e)
 }
 
 func (p *memoryPartition) Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error) {

@@ -17,7 +17,9 @@ type Partition interface {
 	// the node knows none yet.
 	Seen(ctx context.Context) (Cursor, error)
 
-	// Publish publishes e, which has From, Earlier, and at least one room, each once.
+	// Publish publishes e, which has From, Earlier, and at least one room, each once. If e.Once is
+	// set it checks and stores the ID in one step with the publication, and returns ErrIncomplete
+	// alone if it is too late.
 	Publish(ctx context.Context, e Event) (Receipt, error)
 
 	Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error)

@@ -181,7 +181,7 @@ func (ps *Partitions) Publish(ctx context.Context, e Event) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	var all Receipt
+	all := Receipt{Repeated: true}
 	for i, part := range ps.split(e.Target.To) {
 		if len(part) == 0 {
 			continue
@@ -190,20 +190,47 @@ func (ps *Partitions) Publish(ctx context.Context, e Event) (Receipt, error) {
 		r, err := ps.of.Partitions[i].Publish(ctx, e)
 		switch {
 		case err != nil && len(e.Earlier) > 0:
-			return Receipt{}, fmt.Errorf("%w: published in %d partitions, then: %v", ErrUnavailable, len(e.Earlier), err)
+			return Receipt{}, incomplete(e.Earlier, err)
 		case err != nil:
 			return Receipt{}, err
 		}
-		at[i] = r.Cursor
+		if at[i] = r.Cursor; r.Repeated {
+			e.Once = e.Once.until(r.Cursor.At)
+		}
 		e.Earlier = append(e.Earlier, Copy{At: r.Cursor.At, To: part})
 		all = Receipt{
 			Cursor: combine(uint16(i), at), Receivers: all.Receivers + r.Receivers, NewRooms: all.NewRooms + r.NewRooms,
+			Repeated: all.Repeated && r.Repeated,
 		}
+	}
+	if len(e.Earlier) == 0 {
+		return Receipt{}, nil
 	}
 	if len(e.Earlier) > 1 {
 		all.Copies = e.Earlier
 	}
 	return all, nil
+}
+
+// incomplete returns the error of an event of which some copies were published before one failed.
+func incomplete(published []Copy, err error) error {
+	for _, kind := range []error{ErrReused, ErrIncomplete} {
+		if errors.Is(err, kind) {
+			return fmt.Errorf("%w in %d partitions: %w", ErrUnavailable, len(published), err)
+		}
+	}
+	// Not wrapped: it may say that nothing was published.
+	return fmt.Errorf("%w: published in %d partitions, then: %v", ErrUnavailable, len(published), err)
+}
+
+// until returns o for the copies that follow one that had been published at a position.
+func (o *Once) until(first Position) *Once {
+	if o.Window == 0 || o.Until != 0 {
+		return o
+	}
+	later := *o
+	later.Until = first.Ms + uint64(o.Window.Milliseconds())
+	return &later
 }
 
 // Subscribe implements [Adapter].
