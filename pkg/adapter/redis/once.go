@@ -43,16 +43,17 @@ func (p *partition) former(e *content, o outcome, value string) outcome {
 	if value == "" {
 		return e.keyless()
 	}
-	id, rest, _ := strings.Cut(value, " ")
-	at, err := p.parsePosition(id)
-	if err != nil || len(rest) < contentLength {
+	end := max(0, strings.IndexAny(value, "sn"))
+	at, err := p.parsePosition(value[:end])
+	rest := value[end:]
+	if err != nil || len(rest) < 1+contentLength {
 		return outcome{err: fmt.Errorf("%w: a once key is %q", adapter.ErrUnavailable, value)}
 	}
-	switch failure := rest[contentLength:]; {
-	case rest[:contentLength] != contentOf(e.once):
+	switch failure := rest[1+contentLength:]; {
+	case rest[1:1+contentLength] != contentOf(e.once):
 		return outcome{err: fmt.Errorf("%w: %x", adapter.ErrReused, e.once.ID)}
 	case failure != "":
-		return notStored(e, "published before:"+failure)
+		return notStored(e, "published before: "+failure)
 	case at == o.cursor.At:
 		return o
 	}

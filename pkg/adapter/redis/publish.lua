@@ -3,14 +3,14 @@
 --       backlog and its channel have one name.
 -- ARGV: the call's id, the oldest time to keep in the clock, length and life of a backlog, the oldest time to keep in the
 --       lists, then for each event: payload, how, how many rooms, its lists or ''. how is whether it is stored, 1 or 0; if it
---       has a once id, a letter in place of that digit, s or n, the 11 characters of the content, and the time until which it
---       may be published or ''.
+--       has a once id, s or n in place of that digit, the 11 characters of the content, and the time until which it may be
+--       published, if that is limited.
 -- Returns the call's entry in the clock, then for each event how many subscribers it reached and, if any are, how many of its
 -- rooms are new: without a subscriber, and not stored before. Or else the key that could not be written and why. A room whose
 -- backlog can't be written does not get the event, and nothing else fails; an event whose lists can't be written is not
 -- published. A second entry in the clock says which events had such keys.
 -- An event whose once key exists is not published: its value is returned, in a table, or '' if the key is missing and it is too
--- late. The value is the event's position, its content, and, if some of its rooms could not be written, why.
+-- late. The value is the event's position, the first 12 characters of how, and, if some of its rooms could not be written, why.
 local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', 'MINID', '~', ARGV[2], '*', 'c', ARGV[1])
 if not id then
 	return redis.error_reply('NOCLOCK the history was lost')
@@ -21,14 +21,15 @@ local reply, key, failed, largest = {id}, 4, nil, 0
 for arg = 6, #ARGV, 4 do
 	local position = ms .. string.format('%.0f', first + #reply - 1)
 	local how, rooms, lists = ARGV[arg + 1], tonumber(ARGV[arg + 2]), ARGV[arg + 3]
-	local stored, once, former, bad = how == '1'
+	local stored, once, value, former, bad = how == '1'
 	if #how > 1 then
-		once, key, stored = KEYS[key], key + 1, string.sub(how, 1, 1) == 's'
-		former = redis.pcall('GET', once)
-		if not former and #how > 12 and tonumber(string.sub(ms, 1, -2)) > tonumber(string.sub(how, 13)) then
-			former = ''
+		once, key, stored, value = KEYS[key], key + 1, string.byte(how) == 115, position .. how
+		local late = false
+		if #how > 12 then
+			late, value = tonumber(string.sub(ms, 1, -2)) > tonumber(string.sub(how, 13)), position .. string.sub(how, 1, 12)
 		end
-		if former then
+		if late or not redis.call('SET', once, value, 'PX', 600000, 'NX') then
+			former = redis.pcall('GET', once) or ''
 			bad = type(former) == 'table' and once .. ': ' .. former.err or nil
 			stored, key, rooms, lists = false, key + rooms, 0, ''
 		end
@@ -70,9 +71,10 @@ for arg = 6, #ARGV, 4 do
 		end
 		key = key + 1
 	end
-	if once and not former and (rooms > 1 or rooms == 1 and not bad) then
-		local value = position .. ' ' .. string.sub(how, 2, 12) .. (bad and ' ' .. bad or '')
-		redis.call('SET', once, value, 'PX', 600000)
+	if once and bad and rooms > 1 then
+		redis.call('SET', once, value .. bad, 'PX', 600000)
+	elseif once and bad and not former then
+		redis.call('DEL', once)
 	end
 	if bad then
 		failed = (failed and failed .. ',' or '') .. (#reply - 1)
