@@ -40,7 +40,9 @@ func (r *request) unwrap() error {
 }
 
 // onceID returns the id of an event in the cluster.
-func onceID(namespace, user, id string) string { return fmt.Sprintf("client %q %q %s", namespace, user, id) }
+func onceID(namespace, user, id string) string {
+	return fmt.Sprintf("client %q %q %s", namespace, user, id)
+}
 
 func visible(s string) bool {
 	for i := range len(s) {

@@ -160,11 +160,18 @@ func (p *partition) executions(ctx context.Context, l *link, c *call, e feed.Ent
 			}
 		}
 	}
+	values := make(map[int]*goredis.StringCmd)
+	pipe := l.conn.Pipeline()
 	for i, it := range c.events {
-		if it.Value.once == nil || list[i].failure != "" {
-			continue
+		if it.Value.once != nil && list[i].failure == "" {
+			values[i] = pipe.Get(ctx, p.names.once(c.epoch, it.Value.once.ID))
 		}
-		value, err := l.conn.Get(ctx, p.names.once(c.epoch, it.Value.once.ID)).Result()
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !isReply(err) {
+		return nil, err
+	}
+	for i, cmd := range values {
+		value, err := cmd.Result()
 		if err != nil && !errors.Is(err, goredis.Nil) {
 			return nil, err
 		}
