@@ -196,9 +196,10 @@ type execution struct {
 
 // table reads a reply for an event that is a table.
 func (x *execution) table(v []any) {
-	switch first, _ := v[0].(string); len(v) {
+	switch len(v) {
 	case 1: // it was published before
-		x.once = &first
+		former, _ := v[0].(string)
+		x.once = &former
 	case 2: // some rooms are new
 		receivers, _ := v[0].(int64)
 		news, _ := v[1].(int64)
