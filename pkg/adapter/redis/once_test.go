@@ -225,6 +225,54 @@ func TestOnceAcrossServers(t *testing.T) {
 	})
 }
 
+// Two nodes of a Cluster publish the same events to rooms in all partitions, each until it succeeds, while
+// its masters change. Every room has each of them once, and each copy names those before it.
+func TestOnceInACluster(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t)
+	nodes := []*Adapter{start(t, c.URL(), "a", Options{Partitions: 3}), start(t, c.URL(), "b", Options{Partitions: 3})}
+	var list []rooms.Room // one of each partition
+	for i := 0; len(list) < 3; i++ {
+		if r := room(fmt.Sprint(i)); int(adapter.Home(name(r), 3)) == len(list) {
+			list = append(list, r)
+		}
+	}
+	const events = 1000
+	receipts := [2][events]adapter.Receipt{}
+	var sending sync.WaitGroup
+	for n, a := range nodes {
+		sending.Go(func() {
+			for i := range events {
+				e := keyed(fmt.Sprint("event ", i), list...)
+				for r, err := a.Publish(deadline(t), e); ; r, err = a.Publish(deadline(t), e) {
+					if receipts[n][i] = r; err == nil {
+						break
+					}
+					if t.Context().Err() != nil || errors.Is(err, adapter.ErrReused) || errors.Is(err, adapter.ErrIncomplete) {
+						t.Errorf("event %d: %v", i, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for _, master := range c.Masters() {
+		c.Failover(c.Replica(master))
+	}
+	sending.Wait()
+	for k, r := range list {
+		kept, _, err := nodes[0].History(deadline(t), r, adapter.Page{Events: 2 * events})
+		if err != nil || len(kept) != events {
+			t.Errorf("room %d has %d events, %v, want %d", k, len(kept), err, events)
+		}
+		for i, e := range kept {
+			if a, b := receipts[0][i].Copies[k].At, receipts[1][i].Copies[k].At; string(e.Data) != fmt.Sprint("event ", i) || e.Position != a || a != b {
+				t.Fatalf("room %d: %q at %v is where the receipts have event %d at %v and %v", k, e.Data, e.Position, i, a, b)
+			}
+		}
+	}
+}
+
 // The id of an event that could not be stored in its room is free. If it is in some of its rooms, a
 // repeated call gets the same error, and no room gets it twice.
 func TestOnceWithAnUnusableBacklog(t *testing.T) {
