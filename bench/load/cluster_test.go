@@ -65,7 +65,7 @@ func TestUpgradeInPieces(t *testing.T) {
 	}
 	c := &conn{hails: true}
 	if _, err := c.dispatch([]byte("HTTP/1.1 503 Service Unavailable\r\n\r\n")); err == nil {
-		t.Error("a refusal is no error")
+		t.Error("a refusal is not an error")
 	}
 }
 

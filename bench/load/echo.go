@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// A caller keeps a window of echoes in flight. Answers must come back in
+// A caller keeps a window of echoes in flight. Answers must arrive in
 // order, each with what was asked.
 type caller struct {
 	*conn

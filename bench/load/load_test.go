@@ -108,7 +108,7 @@ func TestFrame(t *testing.T) {
 		}
 	}
 	if _, _, err := frame([]byte{finClose, 0}); err == nil {
-		t.Error("a close frame is no error")
+		t.Error("a close frame is not an error")
 	}
 }
 
@@ -129,7 +129,7 @@ func TestParseStat(t *testing.T) {
 		t.Errorf("got %v, %v, %v", user, sys, err)
 	}
 	if _, _, err := parseStat([]byte("42 (short) S 1")); err == nil {
-		t.Error("a short stat is no error")
+		t.Error("a short stat is not an error")
 	}
 }
 

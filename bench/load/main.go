@@ -37,9 +37,9 @@ type plan struct {
 	Settle     time.Duration `json:"settle_ns"` // from the last idle connection to the reading
 
 	// Of a cluster.
-	Roamers int `json:"roamers"` // clients that come back
+	Roamers int `json:"roamers"` // clients that reconnect
 	Rooms   int `json:"rooms"`   // they are in
-	Missed  int `json:"missed"`  // events of each room while they are away
+	Missed  int `json:"missed"`  // events of each room while they are disconnected
 	Others  int `json:"others"`  // and of other rooms
 	Senders int `json:"senders"` // publishers to the cluster, each with an event in flight
 	Stalls  int `json:"stalls"`  // rooms that they publish to
@@ -71,7 +71,7 @@ var figures = []figure{
 	{"catch-up", "commands that repair the subscribers' cut", "%.0f", catchUpColumns, true, measureCatchUp},
 }
 
-const recoveryUnit = "ms of the nodes' CPU for each client that comes back"
+const recoveryUnit = "ms of the nodes' CPU for each client that reconnects"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -93,9 +93,9 @@ func run(ctx context.Context) error {
 	flag.DurationVar(&p.Warmup, "warmup", time.Second, "load before each measurement")
 	flag.DurationVar(&p.Measured, "measured", 3*time.Second, "length of each measurement")
 	flag.DurationVar(&p.Settle, "settle", 5*time.Second, "from the last idle connection to the reading")
-	flag.IntVar(&p.Roamers, "roamers", 500, "clients of a cluster that connect, and come back to another node")
+	flag.IntVar(&p.Roamers, "roamers", 500, "clients of a cluster that connect, and reconnect to another node")
 	flag.IntVar(&p.Rooms, "rooms", 100, "rooms that they are in, each in one")
-	flag.IntVar(&p.Missed, "missed", 20, "events in each of them while they are away")
+	flag.IntVar(&p.Missed, "missed", 20, "events in each of them while they are disconnected")
 	flag.IntVar(&p.Others, "others", 20_000, "events in other rooms meanwhile, where the cluster is busy")
 	flag.IntVar(&p.Senders, "senders", 64, "publishers to the cluster, each with one event in flight")
 	flag.IntVar(&p.Stalls, "stalls", 500, "rooms that they publish to")

@@ -24,7 +24,7 @@ type fleet struct {
 }
 
 // A roamer is one client as the npm one is: its offset moves when it has handled
-// an event, whatever that is, and it says so when it comes back.
+// an event, whatever that is, and it says so when it reconnects.
 type roamer struct {
 	*conn
 	room        int
@@ -77,7 +77,7 @@ func (f *fleet) closeLost() {
 }
 
 // measureRecovery returns a figure's measurement: what it costs the nodes that a
-// fleet comes back from where lose has sent it.
+// fleet reconnects after lose has disconnected it.
 func measureRecovery(lose func(*fleet) error) measurement {
 	return func(ctx context.Context, l *loop, cl *cluster, p plan) (sample, error) {
 		f := &fleet{ctx: ctx, cl: cl, p: p, loop: l}
@@ -199,7 +199,7 @@ func (f *fleet) connect(addr string) error {
 	return nil
 }
 
-// complete reports whether every client has what it shall get.
+// complete reports whether every client has everything that it must receive.
 func (f *fleet) complete() bool {
 	for _, c := range f.clients {
 		if !c.connected || c.recovered && c.heard < f.published {

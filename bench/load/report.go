@@ -61,7 +61,7 @@ func (r report) String() string {
 	return b.String()
 }
 
-// ratios says what coming back costs in other cases, where a plain cut is 1.
+// ratios compares the cost of reconnecting in other cases with that of a plain cut, which is 1.
 func (r report) ratios(b *strings.Builder) {
 	for _, cut := range r.byServer("cut") {
 		for _, f := range figures {

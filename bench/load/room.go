@@ -14,7 +14,7 @@ var text = strings.Repeat("The quick brown fox jumps over the lazy dog. ", 2)
 // A room is members, and publishers outside of it who keep a window of events
 // in flight to it: an event leaves the window when the last member and the
 // publisher's acknowledgement have arrived. So the server always has work, and
-// never so much queued for one member that it would have to drop it.
+// never so much queued for one member that it must drop it.
 type room struct {
 	members    []*member
 	publishers []*publisher

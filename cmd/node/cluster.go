@@ -45,7 +45,7 @@ const (
 // alone returns a cluster of one node, in memory.
 func alone(c config) (*cluster, error) {
 	limit, ttl := c.backlogs()
-	m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: int(c.BacklogBytes)})
+	m := adapter.NewMemory(adapter.MemoryOptions{BacklogLimit: limit, BacklogTTL: ttl, BacklogBytes: c.backlogBytes()})
 	a, err := m.Node(adapter.NodeID(c.NodeID))
 	if err != nil {
 		return nil, err
@@ -67,8 +67,8 @@ func (n *node) join(ctx context.Context, c config, internal net.Addr, giveUp fun
 	goredis.SetLogger(redisLog{n.log.Sugar()})
 	n.log.Info("joining the cluster", zap.Stringer("redis", target), zap.String("address", advertise))
 	missing := func(err error) { n.health.Needs("redis", func() error { return err }) }
-	missing(errors.New("the cluster is being joined"))
-	var why complaint
+	missing(errors.New("joining the cluster"))
+	var why repeatedError
 	for {
 		cl, err := tryJoin(ctx, c, advertise, n.log)
 		switch {
@@ -117,7 +117,7 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 		Partitions:    c.partitions(),
 		BacklogLimit:  limit,
 		BacklogTTL:    ttl,
-		ReplayBytes:   part(4, 256<<20),
+		ReplayBytes:   part(8, 256<<20),
 		ReplayEntries: 2 * c.ReplayLimit,
 		ClockTTL:      c.clockTTL(),
 		Timeout:       c.RedisTimeout,

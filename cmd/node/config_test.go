@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -163,23 +164,26 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// The budget is a share of GOMEMLIMIT, if that is set.
-func TestQueueBudget(t *testing.T) {
+// The budgets are shares of GOMEMLIMIT, if that is set. With what each connection may have beside them they
+// leave a part of it to the garbage collector.
+func TestBudgets(t *testing.T) {
+	type budgets struct{ sessions, receive, memberships, backlogs, queues int }
 	for _, test := range []struct {
 		limit int64
 		c     config
-		want  int
+		want  budgets
 	}{
-		{math.MaxInt64, config{}, 512 << 20},
-		{1 << 30, config{}, 256 << 20},
-		{1 << 30, config{QueueBudget: 5 << 20}, 5 << 20},
-		{4 << 20, config{SendQueueBytes: 2 << 20}, 2 << 20},
+		{math.MaxInt64, config{}, budgets{0, 128 << 20, 512 << 20, 256 << 20, 512 << 20}},
+		{256 << 20, config{}, budgets{6144, 24 << 20, 40 << 20, 40 << 20, 24 << 20}},
+		{1 << 30, config{}, budgets{24_576, 96 << 20, 160 << 20, 160 << 20, 96 << 20}},
+		{1 << 30, config{Sessions: 9, ReceiveBudget: 3 << 20, MembershipBudget: 4 << 20, BacklogBytes: 6 << 20, QueueBudget: 5 << 20}, budgets{9, 3 << 20, 4 << 20, 6 << 20, 5 << 20}},
+		{4 << 20, config{SendQueueBytes: 2 << 20, MaxPayload: 1 << 20}, budgets{96, 2 << 20, 640 << 10, 640 << 10, 2 << 20}},
 	} {
 		before := debug.SetMemoryLimit(test.limit)
-		got := test.c.queueBudget()
+		got := budgets{test.c.sessions(), test.c.receiveBudget(), test.c.membershipBudget(), test.c.backlogBytes(), test.c.queueBudget()}
 		debug.SetMemoryLimit(before)
 		if got != test.want {
-			t.Errorf("%d of %d, want %d", got, test.limit, test.want)
+			t.Errorf("with a limit of %d: got %+v, want %+v", test.limit, got, test.want)
 		}
 	}
 }
@@ -332,7 +336,7 @@ func TestVersionIsTheChangelogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, newest, _ := strings.Cut(string(source), "\n## ")
-	if title, _, _ := strings.Cut(newest, "\n"); strings.HasSuffix(title, "(not released)") {
+	for unreleased := regexp.MustCompile(`^[^\n]*\(not released\)`); unreleased.MatchString(newest); {
 		_, newest, _ = strings.Cut(newest, "\n## ")
 	}
 	if !strings.HasPrefix(newest, version) {

@@ -27,7 +27,7 @@ func newLimits(c config, log *zap.Logger) *limits {
 		tally: tally,
 		handshakes: limit.NewHandshakes(limit.HandshakeOptions{
 			Rate: c.HandshakeRate, IPRate: c.IPHandshakeRate, IPConnections: c.IPConnections,
-			Sessions: c.sessions(), HeaderBytes: part(16, 0), Proxies: c.proxies(), Tally: tally,
+			Sessions: c.sessions(), HeaderBytes: part(2, 0), Proxies: c.proxies(), Tally: tally,
 		}),
 		clients: limit.NewClients(limit.ClientOptions{
 			SocketEvents: c.SocketEventRate, SocketBytes: int(c.SocketByteRate),
@@ -87,27 +87,32 @@ func (c *config) shares(descriptors int) shares {
 	return shares{clients: cmp.Or(c.Connections, descriptors/4*3), forwarded: descriptors / 16 * 13, internal: descriptors / 8}
 }
 
-// part returns a part of GOMEMLIMIT, or a default if that is not set.
-func part(of int64, otherwise int) int {
+// part returns some 32nds of GOMEMLIMIT, or a default if that is not set. The budgets below and what is
+// allowed for each connection leave a part for the garbage collector, so that a node whose budgets are
+// all used up takes at most 1.1 times GOMEMLIMIT (TestAllBudgets in tests/security).
+func part(shares, otherwise int) int {
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 { // reads the limit only
-		return int(limit / of)
+		return int(limit / 32 * int64(shares))
 	}
 	return otherwise
 }
 
 // sessions returns the maximum number of open connections of any transport; 0 means no limit. An idle
 // one takes up to 16 KiB; the rest of the memory is for their data.
-func (c *config) sessions() int { return cmp.Or(c.Sessions, part(16<<10, 0)*3/8) }
+func (c *config) sessions() int { return cmp.Or(c.Sessions, part(12, 0)/(16<<10)) }
 
 // receiveBudget returns the memory limit of clients' events until they are handled.
 func (c *config) receiveBudget() int {
-	return cmp.Or(int(c.ReceiveBudget), max(part(8, 128<<20), 2*int(c.MaxPayload)))
+	return cmp.Or(int(c.ReceiveBudget), max(part(3, 128<<20), 2*int(c.MaxPayload)))
 }
 
 // membershipBudget returns the memory limit of the memberships of all sockets.
-func (c *config) membershipBudget() int { return cmp.Or(int(c.MembershipBudget), part(4, 512<<20)) }
+func (c *config) membershipBudget() int { return cmp.Or(int(c.MembershipBudget), part(5, 512<<20)) }
+
+// backlogBytes returns the memory limit of the stored events on a node without Redis.
+func (c *config) backlogBytes() int { return cmp.Or(int(c.BacklogBytes), part(5, 256<<20)) }
 
 // queueBudget returns the maximum number of bytes queued on this node.
 func (c *config) queueBudget() int {
-	return max(cmp.Or(int(c.QueueBudget), part(4, 512<<20)), int(c.SendQueueBytes))
+	return max(cmp.Or(int(c.QueueBudget), part(3, 512<<20)), int(c.SendQueueBytes))
 }

@@ -62,7 +62,7 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 		writeHelp(stdout, flags)
 		return exitOK
 	} else if err != nil {
-		fmt.Fprintf(stderr, "rejoin: %v (-h lists what there is)\n", err)
+		fmt.Fprintf(stderr, "rejoin: %v (-h lists the arguments)\n", err)
 		return exitUsage
 	}
 	if flags.NArg() > 0 {

@@ -76,7 +76,7 @@ func TestTakenNodeID(t *testing.T) {
 }
 
 func TestComplaints(t *testing.T) {
-	var c complaint
+	var c repeatedError
 	now := time.UnixMilli(0)
 	refused := errors.New("dial tcp 127.0.0.1:6379: connection refused")
 	for _, step := range []struct {

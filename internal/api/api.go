@@ -170,7 +170,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 		res.allow = rt.method
 		return res
 	case a.o.Namespaces == nil:
-		return failed(fail(unavailable, "the node has not joined its cluster yet; nothing has happened"))
+		return failed(fail(unavailable, "the node has not joined its cluster yet; the call was not executed"))
 	case rt.read != nil:
 		ctx, cancel := context.WithTimeout(r.Context(), rt.timeout)
 		defer cancel()

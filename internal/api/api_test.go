@@ -198,7 +198,7 @@ func TestCodesAreDocumented(t *testing.T) {
 		want = append(want, m[1])
 	}
 	slices.Sort(want)
-	_, list, _ := strings.Cut(string(openAPI), "description: for programs\n          enum:")
+	_, list, _ := strings.Cut(string(openAPI), "description: machine-readable\n          enum:")
 	manual, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
 		t.Fatal(err)

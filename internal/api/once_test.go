@@ -42,7 +42,7 @@ func TestOpen(t *testing.T) {
 		f.fail = tt.err
 		w := call(a, "POST", "ask", asked, key)
 		if p := problemOf(t, w); p.Code != tt.code.name || p.Open != tt.open || strings.Contains(w.Body.String(), "silence") ||
-			strings.Contains(p.Detail, "may have happened") != tt.open {
+			strings.Contains(p.Detail, "may have completed") != tt.open {
 			t.Errorf("%v: got %s, want code %s, open %v", tt.err, w.Body, tt.code.name, tt.open)
 		}
 		f.fail = nil

@@ -70,7 +70,7 @@ func fail(c code, format string, args ...any) *failure {
 func open(c code, detail string) *failure { return &failure{code: c, detail: detail, open: true} }
 
 // mayHave states that the outcome of the operation is unknown.
-const mayHave = "; it may have happened"
+const mayHave = "; the operation may have completed"
 
 // asFailure translates an error of the library for the caller. Details of the cluster are only
 // logged.
@@ -96,19 +96,19 @@ func asFailure(err error, may string) *failure {
 	case errors.Is(err, socketio.ErrIncomplete):
 		return open(partlyDone, "it was published for some of the rooms only, and it is too late for the others")
 	case errors.Is(err, adapter.ErrNotPublished):
-		return &failure{code: unavailable, detail: "the cluster is unavailable; the event was not published", cause: err}
+		return &failure{code: unavailable, detail: "cluster unavailable; the event was not published", cause: err}
 	case errors.Is(err, socketio.ErrTooLarge):
 		return fail(tooMany, "%v", err)
 	case errors.Is(err, adapter.ErrUndecodable):
 		return &failure{code: unavailable, detail: "this node cannot decode an event of the room", cause: err}
 	case errors.Is(err, adapter.ErrUnavailable):
-		return maybe(unavailable, "the cluster can't be reached")
+		return maybe(unavailable, "cluster unreachable")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return maybe(timedOut, "it took too long")
+		return maybe(timedOut, "timed out")
 	case errors.Is(err, socketio.ErrDisconnected):
 		return maybe(unavailable, "the node is stopping")
 	}
-	return &failure{code: unavailable, detail: "the node can't do this now", cause: err}
+	return &failure{code: unavailable, detail: "temporarily unavailable", cause: err}
 }
 
 // A problem is a problem document of RFC 9457. Its type stays about:blank: the code identifies the

@@ -154,7 +154,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	return answer(e, reply)
 }
 
-// errNobodyWaits: the client no longer awaits the answer of a read.
+// errNobodyWaits means that the client no longer awaits the answer of a read.
 var errNobodyWaits = errors.New("app: no ack requested, or the connection has closed")
 
 // read runs a read for an ack. It does nothing if the client requests no ack, or its connection has

@@ -33,7 +33,7 @@ func TestOnlyTheRequestsOwnDeadlineIsATimeout(t *testing.T) {
 		{"a call's deadline, when the socket is gone", gone, within, unavailable},
 		{"Redis refuses", under, errors.New("OOM"), unavailable},
 		{"it was not sent", under, fmt.Errorf("%w: %w", adapter.ErrNotPublished, context.DeadlineExceeded), unavailable},
-		{"a mistake that is found too late", over, fail(badRequest, "no room is named"), badRequest},
+		{"a mistake that is found too late", over, fail(badRequest, "missing room"), badRequest},
 		{"too many rooms", under, fmt.Errorf("socketio: join: %w", socketio.ErrTooManyRooms), tooMany},
 	} {
 		if got := failure(c.ctx, c.err); got.OK || got.Code != c.want || got.Message == "" {
@@ -47,7 +47,7 @@ func TestFailureSaysWhetherItMayHaveHappened(t *testing.T) {
 	for err, may := range map[error]bool{adapter.ErrUnavailable: true, adapter.ErrNotPublished: false} {
 		f := failure(t.Context(), fmt.Errorf("socketio: publish: %w: the cause", err))
 		if f.Code != unavailable || strings.Contains(f.Message, "may have") != may || f.MayHave != may {
-			t.Errorf("%v: got %+v, want %s, may have happened: %v", err, f, unavailable, may)
+			t.Errorf("%v: got %+v, want %s, may have completed: %v", err, f, unavailable, may)
 		}
 	}
 }

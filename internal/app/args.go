@@ -13,8 +13,8 @@ const (
 )
 
 // memberRoom returns the room that the first argument names. The sender must be a member of it, and
-// have the permission.
-func memberRoom(r *request, may func(room string) bool) (string, error) {
+// have the permission for the action.
+func memberRoom(r *request, action string, may func(room string) bool) (string, error) {
 	room, err := stringArg(r, 0, "a room")
 	if err != nil {
 		return "", err
@@ -22,7 +22,7 @@ func memberRoom(r *request, may func(room string) bool) (string, error) {
 	if err := checkRoom(room); err != nil {
 		return "", err
 	}
-	if err := permit(may)(room); err != nil {
+	if err := permit(action, may)(room); err != nil {
 		return "", err
 	}
 	if !r.Socket().InRoom(room) {
@@ -43,7 +43,7 @@ func roomsArg(r *request, checks ...func(room string) error) ([]string, error) {
 		rooms = []string{room}
 	}
 	if len(rooms) == 0 {
-		return nil, fail(badRequest, "no room is named")
+		return nil, fail(badRequest, "missing room")
 	}
 	if len(rooms) > maxRooms {
 		return nil, fail(tooMany, "at most %d rooms in one event", maxRooms)
@@ -73,11 +73,11 @@ func stringArg(r *request, i int, what string) (string, error) {
 	return s, nil
 }
 
-// permit returns a check that refuses rooms that may does not allow.
-func permit(may func(room string) bool) func(room string) error {
+// permit returns a check that refuses rooms for which may does not allow the action.
+func permit(action string, may func(room string) bool) func(room string) error {
 	return func(room string) error {
 		if !may(room) {
-			return fail(forbidden, "the token does not permit that for %q", room)
+			return fail(forbidden, "the token does not permit %s for room %q", action, room)
 		}
 		return nil
 	}

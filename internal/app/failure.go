@@ -65,13 +65,13 @@ func failure(ctx context.Context, err error) failureReply {
 	case errors.Is(err, socketio.ErrIncomplete):
 		return failureReply{Code: partlyDone, Message: "it was sent to some of the rooms only, and it is too late for the others", MayHave: true}
 	case errors.Is(err, adapter.ErrNotPublished):
-		return failureReply{Code: unavailable, Message: "the cluster is unavailable; the event was not published"}
+		return failureReply{Code: unavailable, Message: "cluster unavailable; the event was not published"}
 	case errors.Is(err, adapter.ErrUndecodable):
 		return failureReply{Code: unavailable, Message: "this node cannot decode an event of the room"}
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return failureReply{Code: timeout, Message: "it took too long; it may have happened", MayHave: true}
+		return failureReply{Code: timeout, Message: "timed out; the operation may have completed", MayHave: true}
 	}
-	return failureReply{Code: unavailable, Message: "the cluster can't be reached; it may have happened", MayHave: true}
+	return failureReply{Code: unavailable, Message: "cluster unreachable; the operation may have completed", MayHave: true}
 }
 
 // refusal returns a middleware's error for the client: a connect_error, or, if a later attempt may

@@ -27,7 +27,7 @@ var requests = map[string]func(context.Context, *request) (any, error){
 	"join":  join,
 	"leave": leave,
 	"to": func(ctx context.Context, r *request) (any, error) {
-		rooms, err := roomsArg(r, permit(r.client.Can.MaySend))
+		rooms, err := roomsArg(r, permit("to", r.client.Can.MaySend))
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ type roomsReply struct {
 }
 
 func join(ctx context.Context, r *request) (any, error) {
-	rooms, err := roomsArg(r, own, permit(r.client.Can.MayJoin))
+	rooms, err := roomsArg(r, own, permit("join", r.client.Can.MayJoin))
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ type historyEvent struct {
 }
 
 func history(ctx context.Context, r *request) (any, error) {
-	room, err := memberRoom(r, r.client.Can.MayReadHistory)
+	room, err := memberRoom(r, "history", r.client.Can.MayReadHistory)
 	if err != nil {
 		return nil, err
 	}
@@ -253,7 +253,7 @@ const (
 )
 
 func members(ctx context.Context, r *request) (any, error) {
-	room, err := memberRoom(r, r.client.Can.MayListMembers)
+	room, err := memberRoom(r, "members", r.client.Can.MayListMembers)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ type Error struct {
 
 func (e *Error) Error() string { return "auth: " + e.Message }
 
-// ErrNoKey: the options contain no key.
+// ErrNoKey means that the options contain no key.
 var ErrNoKey = errors.New("auth: no key to verify tokens")
 
 // A Verifier verifies tokens. Its methods are safe for concurrent use.
@@ -157,7 +157,7 @@ func (v *Verifier) Ready() error {
 // and the server may have a new one. If ctx ends first the token is [Unavailable].
 func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if token == "" {
-		return Identity{}, &Error{TokenMissing, "a token is needed"}
+		return Identity{}, &Error{TokenMissing, "a token is required"}
 	}
 	if len(token) > maxToken {
 		return Identity{}, &Error{TokenInvalid, fmt.Sprintf("the token is larger than %d bytes", maxToken)}
@@ -166,7 +166,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 	if stranger {
 		fetched := v.remote.refresh(ctx)
 		if c, stranger, err = v.parse(ctx, token); stranger && fetched != nil {
-			return Identity{}, &Error{Unavailable, "the keys to check the token with can't be had now"}
+			return Identity{}, &Error{Unavailable, "the keys to verify the token are unavailable"}
 		}
 	}
 	if errors.Is(err, errBusy) {
@@ -216,7 +216,7 @@ func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger 
 	return c, unknown && unsigned, err
 }
 
-// errBusy: other tokens were being verified until the caller gave up.
+// errBusy means that other tokens were being verified until the caller gave up.
 var errBusy = errors.New("auth: timed out waiting to verify the token")
 
 var errCritical = errors.New("auth: unknown critical extension")
@@ -227,13 +227,13 @@ var reasons = []struct {
 	code Code
 	text string
 }{
-	{jwt.ErrTokenMalformed, TokenInvalid, "it is not a JSON Web Token, or one of its claims is a duplicate or of another type than it must be"},
-	{errCritical, TokenInvalid, "it needs an extension that is not known here"},
-	{jwt.ErrTokenSignatureInvalid, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
-	{jwt.ErrTokenUnverifiable, TokenInvalid, "its signature is not one of a key and an algorithm of this server"},
-	{jwt.ErrTokenNotValidYet, TokenInvalid, "it is not valid yet"},
-	{jwt.ErrTokenInvalidIssuer, TokenInvalid, "its issuer is another one"},
-	{jwt.ErrTokenInvalidAudience, TokenInvalid, "it is for another audience"},
+	{jwt.ErrTokenMalformed, TokenInvalid, "not a JSON Web Token, or a claim is duplicate or has the wrong type"},
+	{errCritical, TokenInvalid, "unknown critical extension"},
+	{jwt.ErrTokenSignatureInvalid, TokenInvalid, "signature does not match any key and algorithm of this server"},
+	{jwt.ErrTokenUnverifiable, TokenInvalid, "signature does not match any key and algorithm of this server"},
+	{jwt.ErrTokenNotValidYet, TokenInvalid, "nbf is in the future"},
+	{jwt.ErrTokenInvalidIssuer, TokenInvalid, "wrong issuer"},
+	{jwt.ErrTokenInvalidAudience, TokenInvalid, "wrong audience"},
 	{jwt.ErrTokenRequiredClaimMissing, TokenInvalid, "a claim is missing: exp, or another required one"},
 	{jwt.ErrTokenExpired, TokenExpired, ""}, // last: only for a token that is otherwise valid
 }
@@ -363,7 +363,7 @@ func (c *claims) identity(defaults Permissions) (Identity, error) {
 		id.User = *c.Rejoin.User
 	}
 	if id.User == "" || len(id.User) > maxUser || !utf8.ValidString(id.User) {
-		return Identity{}, fmt.Errorf("its user, rejoin.user or else sub, is not 1 to %d bytes of UTF-8", maxUser)
+		return Identity{}, fmt.Errorf("user (rejoin.user, otherwise sub) must be 1 to %d bytes of UTF-8", maxUser)
 	}
 	if err := checkNames(id.Rooms); err != nil {
 		return Identity{}, fmt.Errorf("rejoin.rooms: %w", err)

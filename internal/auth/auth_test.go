@@ -93,7 +93,7 @@ func TestBadTokens(t *testing.T) {
 		"just expired":                   {but("exp", in(-Leeway-time.Second)), TokenExpired},
 		"expired within the leeway":      {but("exp", in(-Leeway/2)), ""},
 		"without an end":                 {but("exp", nil), TokenInvalid},
-		"an end that is no number":       {but("exp", "tomorrow"), TokenInvalid},
+		"an exp that is not a number":    {but("exp", "tomorrow"), TokenInvalid},
 		"not valid yet":                  {but("nbf", in(Leeway*2)), TokenInvalid},
 		"valid soon":                     {but("nbf", in(Leeway/2)), ""},
 		"valid long after all times":     {but("nbf", jwtNumber("1e300")), TokenInvalid},
@@ -136,7 +136,7 @@ func TestBadTokens(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
-	if _, err := v.Verify(t.Context(), but("sub", 7)); err == nil || !strings.Contains(err.Error(), "another type") {
+	if _, err := v.Verify(t.Context(), but("sub", 7)); err == nil || !strings.Contains(err.Error(), "wrong type") {
 		t.Errorf("a sub that is a number: %v", err)
 	}
 	// Errors do not repeat values from a token.

@@ -56,7 +56,7 @@ func FuzzClaims(f *testing.F) {
 			return
 		}
 		if id.User == "" || len(UserRoom(id.User)) > maxRoomName || len(id.Rooms) > maxNames {
-			t.Errorf("%q lets in %+v", text, id)
+			t.Errorf("%q is accepted as %+v", text, id)
 		}
 		for _, room := range id.Rooms {
 			if !id.MayBeIn(room) || OfUser(room) || len(room) > maxRoomName {

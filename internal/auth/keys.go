@@ -65,7 +65,7 @@ func parsePublicKey(block *pem.Block) (any, error) {
 		}
 		return cert.PublicKey, nil
 	}
-	return nil, fmt.Errorf("a PEM block is a %q, want a PUBLIC KEY or a CERTIFICATE", block.Type)
+	return nil, fmt.Errorf("PEM block %q, want PUBLIC KEY or CERTIFICATE", block.Type)
 }
 
 // add stores a key under its type.
@@ -73,18 +73,18 @@ func (k *keyring) add(key any) error {
 	switch key := key.(type) {
 	case *rsa.PublicKey:
 		if n := key.N.BitLen(); n < leastRSA {
-			return fmt.Errorf("an RSA key has %d bits, want %d or more", n, leastRSA)
+			return fmt.Errorf("RSA key has %d bits, want at least %d", n, leastRSA)
 		}
 		k.rsa = append(k.rsa, key)
 	case *ecdsa.PublicKey:
 		k.ecdsa = append(k.ecdsa, key)
 		if len(k.of(jwt.SigningMethodES256))+len(k.of(jwt.SigningMethodES384))+len(k.of(jwt.SigningMethodES512)) < len(k.ecdsa) {
-			return fmt.Errorf("an ECDSA key is on the curve %s, want P-256, P-384 or P-521", key.Params().Name)
+			return fmt.Errorf("ECDSA key on curve %s, want P-256, P-384 or P-521", key.Params().Name)
 		}
 	case ed25519.PublicKey:
 		k.ed25519 = append(k.ed25519, key)
 	default:
-		return fmt.Errorf("a %T is not for signatures", key)
+		return fmt.Errorf("%T is not a key for signatures", key)
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ func checkPatterns(patterns []string) error {
 		}
 	}
 	if size > maxSpecial {
-		return fmt.Errorf("the patterns with ?, [ or \\ have more than %d bytes together", maxSpecial)
+		return fmt.Errorf("patterns with ?, [ or \\ exceed %d bytes together", maxSpecial)
 	}
 	return nil
 }

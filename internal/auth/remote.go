@@ -55,7 +55,7 @@ var errNoKeysYet = errors.New("auth: no keys have been fetched yet")
 func newRemote(address string, log *zap.Logger) (*remote, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, errors.New("auth: the JWKS URL is not an http or https URL") // it may contain a password
+		return nil, errors.New("auth: JWKS URL must have the scheme http or https") // it may contain a password
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &remote{
@@ -212,14 +212,14 @@ func (r *remote) get(ctx context.Context) (keyfunc.Keyfunc, error) {
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("auth: the JWKS server answers %s", response.Status)
+		return nil, fmt.Errorf("auth: JWKS server answered %s", response.Status)
 	}
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxJWKS+1))
 	if err != nil {
 		return nil, err
 	}
 	if len(body) > maxJWKS {
-		return nil, fmt.Errorf("auth: the JWKS server answers with more than %d bytes", maxJWKS)
+		return nil, fmt.Errorf("auth: JWKS response exceeds %d bytes", maxJWKS)
 	}
 	return r.read(body)
 }
@@ -231,7 +231,7 @@ func (r *remote) read(body []byte) (keyfunc.Keyfunc, error) {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	if err := json.Unmarshal(body, &set); err != nil {
-		return nil, fmt.Errorf("auth: the JWKS server's answer is not a set of keys: %w", err)
+		return nil, fmt.Errorf("auth: JWKS response is not a key set: %w", err)
 	}
 	var good []jwkset.JWK
 	for i, raw := range set.Keys {
@@ -243,7 +243,7 @@ func (r *remote) read(body []byte) (keyfunc.Keyfunc, error) {
 		good = append(good, key)
 	}
 	if len(good) == 0 {
-		return nil, errors.New("auth: the JWKS server has no public key for signatures")
+		return nil, errors.New("auth: JWKS response has no public signing key")
 	}
 	store := jwkset.NewMemoryStorage()
 	if err := store.KeyReplaceAll(context.Background(), good); err != nil {
@@ -259,7 +259,7 @@ func publicKey(raw json.RawMessage) (jwkset.JWK, error) {
 		return key, err
 	}
 	if use := key.Marshal().USE; use != "" && use != jwkset.UseSig {
-		return key, errors.New("the key is not for signatures")
+		return key, errors.New("key is not for signatures")
 	}
 	var check keyring
 	return key, check.add(key.Key())

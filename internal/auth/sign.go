@@ -26,7 +26,7 @@ func Sign(o Options, text string) (string, error) {
 	d.UseNumber() // unchanged from the text
 	var claims jwt.MapClaims
 	if err := d.Decode(&claims); err != nil || claims == nil || d.More() {
-		return "", errors.New("auth: the claims are not one JSON object")
+		return "", errors.New("auth: claims are not one JSON object")
 	}
 	now := time.Now()
 	for name, value := range map[string]any{"iat": now.Unix(), "exp": now.Add(signedFor).Unix(), "iss": o.Issuer, "aud": o.Audience} {

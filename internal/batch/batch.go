@@ -12,18 +12,18 @@ import (
 
 // Options are the limits of a [Queue]. Zero fields mean no limit.
 type Options struct {
-	MaxItems int           // maximum number of waiting requests
-	MaxBytes int           // from this total size of waiting requests on, the queue is full
+	MaxItems int           // maximum number of pending requests
+	MaxBytes int           // from this total size of pending requests on, the queue is full
 	Patience time.Duration // maximum time that a caller waits for its answer
 }
 
 var (
-	// ErrFull means that too many requests wait. This one was not queued.
-	ErrFull = errors.New("too many waiting requests")
+	// ErrFull means that too many requests are pending. This one was not queued.
+	ErrFull = errors.New("too many pending requests")
 	// ErrLate means that the caller has waited for [Options].Patience.
 	ErrLate = errors.New("no answer")
 
-	errUnanswered = errors.New("batch: the request was not answered")
+	errUnanswered = errors.New("batch: request not answered")
 )
 
 // A Queue holds requests until a goroutine in [Queue.Serve] takes them. V is the type of requests
@@ -31,12 +31,12 @@ var (
 type Queue[V, A any] struct {
 	owner   context.Context
 	options Options
-	ready   chan struct{} // holds a token if requests may be waiting
+	ready   chan struct{} // holds a token if requests may be pending
 	timers  sync.Pool     // of stopped timers, because there is one for each waiting caller
 
 	mu      sync.Mutex
-	waiting []*Request[V, A] // in the order of arrival
-	gone    int              // the number of waiting requests that are no longer queued
+	pending []*Request[V, A] // in the order of arrival
+	gone    int              // the number of pending requests that are no longer queued
 	bytes   int              // the size of those that are queued
 }
 
@@ -66,23 +66,23 @@ func (q *Queue[V, A]) Put(ctx context.Context, v V, size int) (*Request[V, A], e
 	}
 	r := &Request[V, A]{Value: v, Size: size, ctx: ctx, queue: q, queued: true, done: make(chan struct{})}
 	q.mu.Lock()
-	if items := len(q.waiting) - q.gone; q.options.MaxItems > 0 && items >= q.options.MaxItems ||
+	if items := len(q.pending) - q.gone; q.options.MaxItems > 0 && items >= q.options.MaxItems ||
 		q.options.MaxBytes > 0 && q.bytes >= q.options.MaxBytes {
 		q.mu.Unlock()
 		return nil, ErrFull
 	}
-	q.waiting = append(q.waiting, r)
+	q.pending = append(q.pending, r)
 	q.bytes += size
 	q.mu.Unlock()
 	q.signal()
 	return r, nil
 }
 
-// Waiting returns the number of requests that wait to be taken, and their total size.
-func (q *Queue[V, A]) Waiting() (items, bytes int) {
+// Pending returns the number of requests that are not taken yet, and their total size.
+func (q *Queue[V, A]) Pending() (items, bytes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.waiting) - q.gone, q.bytes
+	return len(q.pending) - q.gone, q.bytes
 }
 
 // Serve calls execute with one batch of requests after another until the owner ends. A batch
@@ -118,9 +118,9 @@ func answer[V, A any](all []*Request[V, A], execute func([]*Request[V, A])) {
 func (q *Queue[V, A]) next(fits func(n int, r *Request[V, A]) bool) (batch []*Request[V, A]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	batch = q.waiting[:0]
+	batch = q.pending[:0]
 	n := 0
-	for _, r := range q.waiting {
+	for _, r := range q.pending {
 		if awaited := r.queued && r.ctx.Err() == nil; awaited {
 			if fits != nil && !fits(len(batch), r) && len(batch) > 0 {
 				break
@@ -131,8 +131,8 @@ func (q *Queue[V, A]) next(fits func(n int, r *Request[V, A]) bool) (batch []*Re
 		q.gone--
 		n++
 	}
-	if q.waiting = q.waiting[n:]; len(q.waiting) == 0 {
-		q.waiting = nil
+	if q.pending = q.pending[n:]; len(q.pending) == 0 {
+		q.pending = nil
 	} else {
 		q.signal() // for another goroutine that serves
 	}
@@ -156,8 +156,8 @@ func (q *Queue[V, A]) leave(r *Request[V, A]) {
 		return
 	}
 	q.remove(r)
-	if 2*q.gone > len(q.waiting) {
-		q.waiting = slices.DeleteFunc(q.waiting, func(r *Request[V, A]) bool { return !r.queued })
+	if 2*q.gone > len(q.pending) {
+		q.pending = slices.DeleteFunc(q.pending, func(r *Request[V, A]) bool { return !r.queued })
 		q.gone = 0
 	}
 }

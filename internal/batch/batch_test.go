@@ -71,7 +71,7 @@ func TestConcurrentCallers(t *testing.T) {
 	calling.Wait()
 	end()
 	serving.Wait()
-	if items, bytes := q.Waiting(); items != 0 || bytes != 0 {
+	if items, bytes := q.Pending(); items != 0 || bytes != 0 {
 		t.Errorf("%d requests of %d bytes are left, want 0, 0", items, bytes)
 	}
 }
@@ -211,11 +211,11 @@ func TestWithdrawnRequestsTakeNoSpace(t *testing.T) {
 		if _, err := r.Wait(); !errors.Is(err, context.Canceled) || Begun(err) {
 			t.Fatalf("Wait: %v", err)
 		}
-		if len(q.waiting) > 4 {
-			t.Fatalf("%d requests are kept for one that waits, want at most 4", len(q.waiting))
+		if len(q.pending) > 4 {
+			t.Fatalf("%d requests are kept for one that waits, want at most 4", len(q.pending))
 		}
 	}
-	if items, bytes := q.Waiting(); items != 1 || bytes != 1 {
+	if items, bytes := q.Pending(); items != 1 || bytes != 1 {
 		t.Errorf("%d requests of %d bytes wait, want 1, 1", items, bytes)
 	}
 	if all := q.next(nil); len(all) != 1 || all[0] != kept {
@@ -232,7 +232,7 @@ func TestEndedRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	q.next(nil)
-	waiting, err := q.Put(ctx, 2, 1)
+	pending, err := q.Put(ctx, 2, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,14 +241,14 @@ func TestEndedRequests(t *testing.T) {
 		t.Error("the request begins")
 	}
 	if all := q.next(nil); len(all) > 0 {
-		t.Error("the waiting request is taken")
+		t.Error("the pending request is taken")
 	}
-	for _, r := range []*Request[int, int]{r, waiting} {
+	for _, r := range []*Request[int, int]{r, pending} {
 		if _, err := r.Wait(); !errors.Is(err, context.Canceled) || Begun(err) {
 			t.Errorf("Wait of request %d: %v", r.Value, err)
 		}
 	}
-	if items, bytes := q.Waiting(); items != 0 || bytes != 0 {
+	if items, bytes := q.Pending(); items != 0 || bytes != 0 {
 		t.Errorf("%d requests of %d bytes wait, want 0, 0", items, bytes)
 	}
 }
@@ -286,13 +286,13 @@ func TestPatience(t *testing.T) {
 	}
 }
 
-// When the owner ends, waiting requests are refused, and requests in execution get their
+// When the owner ends, pending requests are refused, and requests in execution get their
 // answers.
 func TestOwnerEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, end := newQueue(t, Options{})
 		begun, taken := put(t, q, 1, 1), put(t, q, 2, 1)
-		waiting := put(t, q, 3, 1)
+		pending := put(t, q, 3, 1)
 		release := make(chan struct{})
 		var serving sync.WaitGroup
 		serving.Go(func() {
@@ -307,7 +307,7 @@ func TestOwnerEnds(t *testing.T) {
 		})
 		synctest.Wait()
 		end()
-		for _, r := range []*Request[int, int]{taken, waiting} {
+		for _, r := range []*Request[int, int]{taken, pending} {
 			if _, err := r.Wait(); !errors.Is(err, errEnded) || Begun(err) {
 				t.Errorf("Wait of request %d: %v", r.Value, err)
 			}

@@ -33,7 +33,7 @@ func model(t *rapid.T) {
 	owner, end := context.WithCancelCause(context.Background())
 	q := New[int, int](owner, Options{MaxItems: maxItems, MaxBytes: maxBytes})
 	var all []*known
-	waiting := func() (items, bytes int) {
+	pending := func() (items, bytes int) {
 		for _, k := range all {
 			if k.queued {
 				items, bytes = items+1, bytes+k.r.Size
@@ -70,7 +70,7 @@ func model(t *rapid.T) {
 	t.Repeat(map[string]func(*rapid.T){
 		"put": func(t *rapid.T) {
 			size := rapid.IntRange(0, 12).Draw(t, "size")
-			items, bytes := waiting()
+			items, bytes := pending()
 			ctx, cancel := context.WithCancel(context.Background())
 			r, err := q.Put(ctx, len(all), size)
 			switch {
@@ -163,8 +163,8 @@ func model(t *rapid.T) {
 			}
 		},
 		"": func(t *rapid.T) {
-			items, bytes := waiting()
-			if gotItems, gotBytes := q.Waiting(); gotItems != items || gotBytes != bytes {
+			items, bytes := pending()
+			if gotItems, gotBytes := q.Pending(); gotItems != items || gotBytes != bytes {
 				t.Fatalf("%d requests of %d bytes wait, want %d of %d", gotItems, gotBytes, items, bytes)
 			}
 			for _, k := range all {

@@ -78,7 +78,7 @@ func TestBusyOwnerDoesNotCutItsWebSocket(t *testing.T) {
 // flood sends more than the sockets' buffers hold.
 func flood(ws *websocket.Conn) error {
 	message := make([]byte, large)
-	for range 300 {
+	for range 3000 {
 		if err := ws.WriteMessage(websocket.BinaryMessage, message); err != nil {
 			return err
 		}

@@ -297,7 +297,7 @@ func (p *passage) check(res *http.Response) error {
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		back, ok := res.Body.(io.ReadWriteCloser)
 		if !ok {
-			return errors.New("forward: the owner's connection cannot be taken over")
+			return errors.New("forward: owner's connection cannot be taken over")
 		}
 		res.Body = &far{back, p}
 	}

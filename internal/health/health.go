@@ -40,7 +40,7 @@ type phase struct {
 var (
 	starting = &phase{name: "starting", reason: "the node does not accept connections yet"}
 	serving  = &phase{name: "ready", ready: true, reason: "the node accepts connections"}
-	stopping = &phase{name: "stopping", reason: "the node was told to stop and closes its connections"}
+	stopping = &phase{name: "stopping", reason: "stopping: closing connections"}
 )
 
 // New returns the state of a node that is starting.
@@ -66,7 +66,7 @@ func (s *State) Needs(name string, lack func() error) {
 // closed. connections returns the number of remaining connections.
 func (s *State) Draining(connections func() int) {
 	s.phase.Store(&phase{
-		name: "draining", reason: "the node was told to stop and sends its clients elsewhere", connections: connections,
+		name: "draining", reason: "draining: clients reconnect to other nodes", connections: connections,
 	})
 }
 
@@ -126,7 +126,7 @@ func (s *State) checks(p *phase) (status string, checks []check) {
 	needs := s.needs
 	s.mu.Unlock()
 	for _, n := range needs {
-		c := check{n.name, true, "it works"}
+		c := check{n.name, true, "ok"}
 		if err := n.lack(); err != nil {
 			c.OK, c.Reason = false, err.Error()
 			if p.ready {

@@ -14,7 +14,7 @@ const (
 	concurrentMembers = 16
 )
 
-// ErrBusy: the maximum number of concurrent reads has been reached for some seconds.
+// ErrBusy means that the maximum number of concurrent reads has been reached for some seconds.
 var ErrBusy = errors.New("too many reads on this node, try again later")
 
 // running counts a node's concurrent reads from other parts of the cluster, by kind. All methods

@@ -64,7 +64,7 @@ var ofSockets = []metric[socketio.Stats]{
 	count("deliveries_total", "Events queued to clients, one for each receiver.", func(s socketio.Stats) uint64 { return s.Deliveries }),
 	count("replayed_events_total", "Missed events queued to recovered clients.", func(s socketio.Stats) uint64 { return s.Replayed }),
 	gauge("membership_bytes", "Approximate bytes of memory of the memberships of all sockets.", func(s socketio.Stats) int { return s.MembershipBytes }),
-	gauge("received_bytes", "Bytes of memory of clients' messages while they arrive and until they are handled, beyond 4 KiB of each incomplete message and 1 KiB in each mailbox and handler.", func(s socketio.Stats) int64 { return int64(s.ReceivedBytes) + s.Engine.ReceivingBytes }),
+	gauge("received_bytes", "Bytes of memory of clients' messages while they arrive and until they are handled, except incomplete messages of at most 4 KiB, and 1 KiB in each mailbox and handler.", func(s socketio.Stats) int64 { return int64(s.ReceivedBytes) + s.Engine.ReceivingBytes }),
 	gauge("replay_bytes", "Bytes of missed events that recoveries hold until they are queued.", func(s socketio.Stats) int { return s.ReplayBytes }),
 	count("volatile_dropped_total", "Volatile events dropped because their client was behind or Redis unavailable.", func(s socketio.Stats) uint64 { return s.VolatileDropped }),
 	counts("mailbox_full_total", "Pauses of reading a connection because its events waited for handlers, by the limit that was reached; pause: the connection was closed.", "limit", func(s socketio.Stats) map[string]uint64 { return s.MailboxFull }),

@@ -31,29 +31,29 @@ type Member struct {
 
 // Errors that callers may test for. Implementations wrap them with the cause and its location.
 var (
-	// ErrClosed: the adapter was closed.
+	// ErrClosed means that the adapter was closed.
 	ErrClosed = errors.New("adapter: closed")
-	// ErrUnavailable: the event may or may not have been published, or the answer did not arrive in
-	// time. Nothing is delivered ahead of its order.
+	// ErrUnavailable means that the event may or may not have been published, or the answer did not
+	// arrive in time. Nothing is delivered ahead of its order.
 	ErrUnavailable = errors.New("adapter: unavailable")
-	// ErrNotPublished: the event was not published and will not be, for a temporary reason: it
-	// could not be sent in time, or it was refused. The caller may retry.
+	// ErrNotPublished means that the event was not published and will not be, for a temporary
+	// reason: it could not be sent in time, or it was refused. The caller may retry.
 	ErrNotPublished = errors.New("adapter: not published")
-	// ErrTrimmed: a room has lost, or may have lost, events that a replay requires.
+	// ErrTrimmed means that a room has lost, or may have lost, events that a replay requires.
 	ErrTrimmed = errors.New("adapter: backlog trimmed")
-	// ErrTooMany: a replay has more events than the adapter reads for one.
+	// ErrTooMany means that a replay has more events than the adapter reads for one.
 	ErrTooMany = errors.New("adapter: too many events to replay")
-	// ErrHistoryLost: a cursor belongs to a history that no longer exists, or is proved not to be
-	// part of the current one.
+	// ErrHistoryLost means that a cursor belongs to a history that no longer exists, or is proved
+	// not to be part of the current one.
 	ErrHistoryLost = errors.New("adapter: history lost")
-	// ErrNoNode: the addressed node is not in the cluster.
+	// ErrNoNode means that the addressed node is not in the cluster.
 	ErrNoNode = errors.New("adapter: no such node")
-	// ErrTooLarge: an event exceeds [MaxRooms] or [MaxCopies]. Nothing was published.
+	// ErrTooLarge means that an event exceeds [MaxRooms] or [MaxCopies]. Nothing was published.
 	ErrTooLarge = errors.New("adapter: event too large")
-	// ErrUndecodable: this node cannot decode an event that a replay or a history
+	// ErrUndecodable means that this node cannot decode an event that a replay or a history
 	// holds. [ErrNewerVersion] is wrapped as well if the reason is the wire version.
 	ErrUndecodable = errors.New("adapter: undecodable event")
-	// ErrNewerVersion: a peer runs a newer wire version.
+	// ErrNewerVersion means that a peer runs a newer wire version.
 	ErrNewerVersion = errors.New("adapter: a peer runs a newer wire version")
 	// ErrReused: another event was published with the same [Once.ID].
 	ErrReused = errors.New("adapter: once id used for another event")
@@ -95,7 +95,8 @@ type Event struct {
 	// copies is the number of backlogs of a Memory that share the payload and Target.Except once
 	// the event is published; 0 means one.
 	copies uint32
-	Ask    string
+
+	Ask string
 	// Data and Attachments are the payload.
 	Data        []byte
 	Attachments [][]byte
@@ -227,8 +228,8 @@ type LossReporter interface {
 
 // A Refresher is an adapter whose Nodes may be out of date.
 type Refresher interface {
-	// FreshNodes is Nodes as of a moment after the call. It may take a round trip,
-	// which concurrent calls share.
+	// FreshNodes returns what Nodes returns, as of a moment after the call. It may take a round
+	// trip, which concurrent calls share.
 	FreshNodes(ctx context.Context) ([]Member, error)
 }
 
@@ -290,13 +291,14 @@ type Adapter interface {
 	// wraps ErrHistoryLost.
 	Head(ctx context.Context, seen ...Cursor) (Cursor, error)
 
-	// Replay yields the stored events of some rooms, each room's after its own cursor, all up to and including upTo,
-	// merged in the order of positions, each event once. An error comes first, before any event: ErrTrimmed if more
-	// events than the backlog limit are missing in a room, or some after its cursor may have expired, or if one of
-	// these can't be ruled out; ErrTooMany if there are more events than Replay reads; ErrUndecodable if an event
-	// cannot be decoded; ErrHistoryLost if upTo is not of the current history, or a cursor, such as the zero one, is
-	// not of the same history. The rooms are read when the iteration starts, all before the first event, and the cost
-	// depends only on the requested rooms and events.
+	// Replay yields the stored events of some rooms, each room's after its own cursor, all up to
+	// and including upTo, merged in the order of positions, each event once. An error comes first,
+	// before any event: ErrTrimmed if more events than the backlog limit are missing in a room, or
+	// some after its cursor may have expired, or if one of these cannot be ruled out; ErrTooMany if
+	// there are more events than Replay reads; ErrUndecodable if an event cannot be decoded;
+	// ErrHistoryLost if upTo is not of the current history, or a cursor, such as the zero one, is
+	// not of the same history. The rooms are read when the iteration starts, all before the first
+	// event, and the cost depends only on the requested rooms and events.
 	//
 	// payload is the maximum size of the payloads that are held together, in bytes; 0 means no
 	// maximum. Events beyond it come without their payload, see Event.Omitted; Fetch can read it

@@ -28,7 +28,7 @@ type MemoryOptions struct {
 	// joins to a room may miss events published right after the command, and are cut if they do.
 	BacklogLimit int
 
-	// BacklogTTL is how long a room may be silent before its backlog is dropped, one hour by
+	// BacklogTTL is how long a room may be silent before its backlog is dropped: one hour by
 	// default. A later Replay that might need one of its events returns ErrTrimmed. So the TTL should
 	// exceed the age of any cursor in use: it should be longer than sessions outlive their
 	// connections.
@@ -41,7 +41,7 @@ type MemoryOptions struct {
 	// backlog returns ErrTrimmed.
 	BacklogBytes int
 
-	// Partitions is the number of orders that the rooms are spread over, 1 by default and at most
+	// Partitions is the number of orders that the rooms are spread over: 1 by default, at most
 	// [MaxPartitions]. Use one: several are for tests of programs that run on a Redis Cluster,
 	// whose servers share them. Each may use an equal share of BacklogBytes.
 	Partitions int

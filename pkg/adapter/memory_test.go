@@ -301,7 +301,7 @@ func TestBacklogBytesAreBounded(t *testing.T) {
 	// A new backlog of the room does not hide the loss.
 	mustPublish(t, a, stored("again", room("0")))
 	if _, err := replayed(t, a, room("0"), start); !errors.Is(err, ErrTrimmed) {
-		t.Errorf("replay of a room that was given up and came back: %v, want ErrTrimmed", err)
+		t.Errorf("replay of a room that was dropped and created again: %v, want ErrTrimmed", err)
 	}
 	if got, err := replayed(t, a, room("0"), last); err != nil || len(got) != 1 {
 		t.Errorf("replay from after the loss: %q, %v", got, err)

@@ -42,11 +42,11 @@ type Partition interface {
 	History(ctx context.Context, room rooms.Room, page Page) (events []*Event, more bool, err error)
 }
 
-// An Item is what the feed of a partition brings a node: an event, a loss, or, with neither, a
-// position that the feed has reached without an event.
+// An Item is one element of a partition's feed. It has an event, or a loss, or neither: then the
+// feed has reached the position At without an event for the node.
 type Item struct {
-	Event *Event     // is not changed: nodes and backlogs may share it
-	Lost  *LostError // the feed continues from the position; without a Cursor
-	Epoch string     // of the position, with a loss
-	At    Position
+	Event *Event     // must not be changed, because nodes and backlogs may share it
+	Lost  *LostError // events before At may be missing; its Cursor is zero
+	Epoch string     // the history that At belongs to; set only with Lost
+	At    Position   // the position that the feed has reached; not set with Event, which has its own
 }

@@ -79,7 +79,8 @@ func (ps *Partitions) home(r rooms.Room) uint16 {
 	return Home(ps.of.Key(r), len(ps.of.Partitions))
 }
 
-// Home returns the partition of the room with a key.
+// Home returns the partition of the room with a key, from 0 to partitions-1. partitions must be at
+// least 1. The adapters of this module share it; other programs do not need it.
 func Home(key string, partitions int) uint16 {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(key))

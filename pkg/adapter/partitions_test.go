@@ -192,11 +192,11 @@ func TestLossInOnePartition(t *testing.T) {
 	}
 	head := mustHead(t, ps)
 	if !e.Cursor.SameHistory(head) || e.Cursor.SameHistory(before) {
-		t.Errorf("the feed goes on at %v, before was %v, now is %v", e.Cursor, before, head)
+		t.Errorf("the feed continues at %v, before was %v, now is %v", e.Cursor, before, head)
 	}
 	for i := range uint16(3) {
 		if got := e.Cursor.In(i); got != head.In(i) {
-			t.Errorf("the feed goes on at %v in partition %d, want %v", got, i, head.In(i))
+			t.Errorf("the feed continues at %v in partition %d, want %v", got, i, head.In(i))
 		}
 	}
 	if _, err := ps.Head(t.Context(), before); !errors.Is(err, ErrHistoryLost) {

@@ -251,14 +251,15 @@ func parseOthers(c Cursor, s string) (Cursor, error) {
 	return NewCursor(c.Epoch, at, positions), nil
 }
 
-// A Progress is a cursor that moves with a cluster's positions. It is not safe for concurrent use.
+// A Progress is a mutable cursor: it advances one partition at a time. It is not safe for
+// concurrent use.
 type Progress struct {
 	epoch     string
 	positions []Position
 	one       [1]Position // backs positions if there is one partition
 }
 
-// NewProgress begins at a cursor.
+// NewProgress returns a progress that begins at a cursor.
 func NewProgress(c Cursor) *Progress {
 	p := &Progress{epoch: c.Epoch}
 	if p.positions = p.one[:]; len(c.all) > 0 {

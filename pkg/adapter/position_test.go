@@ -109,7 +109,7 @@ func FuzzCursors(f *testing.F) {
 		c, d := adapter.NewCursor("EPOCH", at%uint16(n), take()), adapter.NewCursor("EPOCH", other%uint16(n), take())
 		for _, c := range []adapter.Cursor{c, d} {
 			if got, err := adapter.ParseCursor(c.String()); err != nil || got != c {
-				t.Errorf("%q comes back as %v, %v, want %v", c.String(), got, err, c)
+				t.Errorf("%q is decoded as %v, %v, want %v", c.String(), got, err, c)
 			}
 		}
 		most, same := c.Max(d), d.Max(c)
@@ -181,7 +181,7 @@ func TestOffsetsOfSeveralPartitions(t *testing.T) {
 	for _, c := range []adapter.Cursor{cursor(0, 1, 2, 3), cursor(1, 1_700_000_000_000, 1_700_000_000_001, 0), cursor(2, math.MaxUint64, 0, 1<<63)} {
 		got, err := adapter.ParseCursor(c.String())
 		if err != nil || got != c {
-			t.Errorf("%q comes back as %v, %v, want %v", c.String(), got, err, c)
+			t.Errorf("%q is decoded as %v, %v, want %v", c.String(), got, err, c)
 		}
 	}
 	good := cursor(1, 10, 20, 30).String()

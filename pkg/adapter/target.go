@@ -10,8 +10,8 @@ import (
 
 // A Copy is an event's copy in one of several partitions.
 type Copy struct {
-	At Position
-	To []rooms.Room
+	At Position     // of the copy in its partition
+	To []rooms.Room // the rooms of Target.To in that partition
 }
 
 // For reports whether the event is for a member and none of its earlier copies is. in reports

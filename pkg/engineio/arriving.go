@@ -17,19 +17,25 @@ import (
 // the memory of a connection.
 const smallArrival = 4 << 10
 
+// mediumArrival is the memory up to which messages have a quarter of the budget for themselves: a few
+// large ones that go on slowly for minutes must not keep out those that have hardly begun.
+const mediumArrival = 64 << 10
+
 // arrivals count the memory of messages and bodies whose end has not arrived, and of bodies that have
 // not been passed on. Beyond a budget those of which the least has come of late are given up, so that what
-// is sent once and then held back has to give way. Of messages that are about as fast those that have begun last
+// is sent once and then held back must give way. Of messages that are about as fast those that have begun last
 // are given up: if there are more than fit, the others can end.
 type arrivals struct {
 	budget int
+	most   int // of it, for messages larger than mediumArrival
 	log    *zap.Logger
 	bytes  atomic.Int64 // changed with mu held
 	cuts   atomic.Uint64
 	logged logLimit
 
-	mu   sync.Mutex
-	open map[*arrival]struct{}
+	mu    sync.Mutex
+	open  map[*arrival]struct{}
+	large int // bytes of those larger than mediumArrival
 }
 
 // An arrival is a message or a body that is being received, or a body that has not been passed on. A
@@ -99,8 +105,9 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 		all.mu.Unlock()
 		return false
 	}
-	all.bytes.Add(int64(bytes - a.bytes))
+	all.count(a, -1)
 	a.bytes = bytes
+	all.count(a, 1)
 	all.open[a] = struct{}{}
 	cut := all.shed()
 	goesOn := !a.givenUp
@@ -115,24 +122,48 @@ func (all *arrivals) grow(a *arrival, bytes int) bool {
 // shed gives up messages until the others fit in the budget, and returns the last one given up, if
 // any. all.mu is held, so that interrupt cannot affect a later request of a connection.
 func (all *arrivals) shed() (cut *arrival) {
-	if all.bytes.Load() <= int64(all.budget) {
+	if !all.exceed() {
 		return nil
 	}
 	now := time.Now()
 	order := slices.SortedFunc(maps.Keys(all.open), func(a, b *arrival) int {
 		return cmp.Or(cmp.Compare(a.speed(now), b.speed(now)), b.began.Compare(a.began))
 	})
-	for _, a := range order {
-		if all.bytes.Load() <= int64(all.budget) {
-			break
+	for _, large := range [...]bool{true, false} { // large ones that have more than their part do not cost others theirs
+		for _, a := range order {
+			if a.givenUp || !all.exceeded(large, a) {
+				continue
+			}
+			cut, a.givenUp = a, true
+			all.count(a, -1)
+			all.cuts.Add(1)
+			delete(all.open, a)
+			a.from.interrupt()
 		}
-		cut, a.givenUp = a, true
-		all.bytes.Add(int64(-a.bytes))
-		all.cuts.Add(1)
-		delete(all.open, a)
-		a.from.interrupt()
 	}
 	return cut
+}
+
+// exceed reports whether messages must be given up.
+func (all *arrivals) exceed() bool {
+	return all.large > all.most || all.bytes.Load() > int64(all.budget)
+}
+
+// exceeded reports whether a message must be given up, if it is slow: for the part of the large ones, or
+// for the budget.
+func (all *arrivals) exceeded(large bool, a *arrival) bool {
+	if large {
+		return a.bytes > mediumArrival && all.large > all.most
+	}
+	return all.bytes.Load() > int64(all.budget)
+}
+
+// count counts a message, or stops counting it if sign is -1. all.mu is held.
+func (all *arrivals) count(a *arrival, sign int) {
+	all.bytes.Add(int64(sign * a.bytes))
+	if a.bytes > mediumArrival {
+		all.large += sign * a.bytes
+	}
 }
 
 // came notes that bytes of a message have come. They count half as much with each second that passes, so
@@ -158,7 +189,7 @@ func (all *arrivals) done(messages ...*arrival) (givenUp bool) {
 		}
 		all.mu.Lock()
 		if !a.givenUp {
-			all.bytes.Add(int64(-a.bytes))
+			all.count(a, -1)
 			delete(all.open, a)
 		}
 		givenUp = givenUp || a.givenUp

@@ -146,7 +146,7 @@ func (silent) interrupt() {}
 func (silent) progress() {}
 
 // Messages that were sent fast and are then held back are given up before steady ones. Of steady ones
-// those that have begun last are given up.
+// those that have begun last are given up, but large ones leave a part of the budget to others.
 func TestWhichMessagesAreGivenUp(t *testing.T) {
 	type message struct {
 		bytes    int
@@ -157,18 +157,27 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 		messages []message
 		budget   int
 		want     []int // that are given up
+		most     int   // for large ones; 0 is no limit
 	}{
 		"those that began last": {
 			[]message{{800 << 10, 9 * time.Second, 0}, {400 << 10, 4 * time.Second, 0}, {180 << 10, time.Second, 0}, {90 << 10, 10 * time.Millisecond, 0}},
-			1200 << 10, []int{2, 3},
+			1200 << 10, []int{2, 3}, 0,
 		},
-		"a slow one":       {[]message{{540 << 10, 20 * time.Second, 0}, {120 << 10, time.Second, 0}, {120 << 10, time.Second / 2, 0}}, 300 << 10, []int{0}},
-		"a held one":       {[]message{{540 << 10, 9 * time.Second, 8 * time.Second}, {540 << 10, 9 * time.Second, 0}, {8 << 10, 0, 0}}, 1080 << 10, []int{0}},
-		"held ones":        {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute, 59 * time.Second}, {64 << 10, 0, 0}}, 1100 << 10, []int{0}},
-		"all that is held": {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute + 1, 59 * time.Second}, {64 << 10, 0, 0}}, 64 << 10, []int{0, 1}},
+		"a slow one":       {[]message{{540 << 10, 20 * time.Second, 0}, {120 << 10, time.Second, 0}, {120 << 10, time.Second / 2, 0}}, 300 << 10, []int{0}, 0},
+		"a held one":       {[]message{{540 << 10, 9 * time.Second, 8 * time.Second}, {540 << 10, 9 * time.Second, 0}, {8 << 10, 0, 0}}, 1080 << 10, []int{0}, 0},
+		"held ones":        {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute, 59 * time.Second}, {64 << 10, 0, 0}}, 1100 << 10, []int{0}, 0},
+		"all that is held": {[]message{{990 << 10, time.Minute, 59 * time.Second}, {990 << 10, time.Minute + 1, 59 * time.Second}, {64 << 10, 0, 0}}, 64 << 10, []int{0, 1}, 0},
+		"a large one that is slow": {
+			[]message{{512 << 10, time.Minute, 0}, {512 << 10, time.Minute + time.Second, 0}, {8 << 10, 0, 0}},
+			1060 << 10, []int{0}, 1000 << 10,
+		},
+		"large ones that are fast": {
+			[]message{{512 << 10, time.Second, 0}, {512 << 10, time.Second / 2, 0}, {8 << 10, time.Minute, 0}},
+			1060 << 10, []int{1}, 1000 << 10,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			all := &arrivals{budget: 1 << 40, log: zap.NewNop(), open: make(map[*arrival]struct{})}
+			all := &arrivals{budget: 1 << 40, most: 1 << 40, log: zap.NewNop(), open: make(map[*arrival]struct{})}
 			var list []*arrival
 			for _, m := range test.messages {
 				a := &arrival{from: silent{}, began: time.Now().Add(-m.age)}
@@ -179,6 +188,9 @@ func TestWhichMessagesAreGivenUp(t *testing.T) {
 			}
 			all.mu.Lock()
 			all.budget = test.budget
+			if test.most > 0 {
+				all.most = test.most
+			}
 			all.shed()
 			all.mu.Unlock()
 			var got []int
@@ -370,4 +382,27 @@ func TestClosedSessionHoldsNoRequests(t *testing.T) {
 		t.Errorf("%d bytes are held, want 0", n)
 	}
 	b.poll(sid)
+}
+
+// Large messages that exceed their part of the budget do not cost the others theirs.
+func TestLargeMessagesLeaveOthersTheirPart(t *testing.T) {
+	all := &arrivals{budget: 1000 << 10, most: 750 << 10, log: zap.NewNop(), open: make(map[*arrival]struct{})}
+	begin := func(bytes, came int) *arrival {
+		a := &arrival{from: silent{}, began: time.Now()}
+		a.came(came)
+		all.grow(a, bytes)
+		return a
+	}
+	var others []*arrival
+	for range 15 { // 240 of 250 KiB
+		others = append(others, begin(16<<10, 8<<10))
+	}
+	begin(512<<10, 512<<10)
+	all.grow(begin(128<<10, 128<<10), 256<<10)
+	if slices.ContainsFunc(others, func(a *arrival) bool { return a.givenUp }) {
+		t.Error("small messages are given up")
+	}
+	if all.cuts.Load() != 1 {
+		t.Errorf("%d messages are given up, want one large", all.cuts.Load())
+	}
 }

@@ -15,16 +15,16 @@ type Reason string
 
 // The reasons.
 const (
-	// TransportError: the peer violated the transport's protocol, a write failed, or the peer was
-	// too slow for its send queue, or for a budget of all connections.
+	// TransportError means that the peer violated the transport's protocol, a write failed, or the
+	// peer was too slow for its send queue, or for a budget of all connections.
 	TransportError Reason = "transport error"
-	// TransportClose: the peer closed or disconnected.
+	// TransportClose means that the peer closed or disconnected.
 	TransportClose Reason = "transport close"
-	// ForcedClose: this side closed, by [Conn.Close] or [Server.Close].
+	// ForcedClose means that this side closed, by [Conn.Close] or [Server.Close].
 	ForcedClose Reason = "forced close"
-	// PingTimeout: the peer did not answer a ping in time.
+	// PingTimeout means that the peer did not answer a ping in time.
 	PingTimeout Reason = "ping timeout"
-	// ParseError: the peer sent something that is not a packet.
+	// ParseError means that the peer sent something that is not a packet.
 	ParseError Reason = "parse error"
 )
 
@@ -46,22 +46,22 @@ func (e *CloseError) Unwrap() error { return e.Err }
 
 // Errors that callers may test for.
 var (
-	// ErrSlowClient: a packet would have exceeded the connection's send queue. The *CloseError of a
-	// connection that was cut for this reason wraps it.
+	// ErrSlowClient means that a packet would have exceeded the connection's send queue. The
+	// *CloseError of a connection that was cut for this reason wraps it.
 	ErrSlowClient = errors.New("send queue is full")
-	// ErrQueueBudget: the queues of all connections together exceeded the budget, and this
+	// ErrQueueBudget means that the queues of all connections together exceeded the budget, and this
 	// connection was not reading or had the most queued. It is wrapped likewise.
 	ErrQueueBudget = errors.New("queue budget exceeded")
-	// ErrReceiveBudget: the messages of all connections that had not arrived completely, or were
-	// pending, exceeded the budget, and this connection's was the slowest or had begun last. It is
-	// wrapped likewise.
+	// ErrReceiveBudget means that the messages of all connections that had not arrived completely,
+	// or were pending, exceeded the budget, and this connection's was the slowest or had begun
+	// last. It is wrapped likewise.
 	ErrReceiveBudget = errors.New("receive budget exceeded")
-	// ErrPaused: the connection was paused for longer than Options.PauseTimeout. It is
+	// ErrPaused means that the connection was paused for longer than Options.PauseTimeout. It is
 	// wrapped likewise.
 	ErrPaused = errors.New("reading was paused for too long")
 	// ErrUnknownSession means that a session does not exist; see [Options].Forward.
 	ErrUnknownSession = errors.New("engineio: unknown session")
-	// ErrServerClosed: the server was closed.
+	// ErrServerClosed means that the server was closed.
 	ErrServerClosed = errors.New("engineio: server closed")
 )
 

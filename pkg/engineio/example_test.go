@@ -2,11 +2,13 @@ package engineio_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -109,4 +111,76 @@ func ExampleParseOrigins() {
 	// <nil>
 	// engineio: origin "app.example": missing scheme: write "https://app.example"
 	// engineio: origin "https://app.example/": an origin has no path: write "https://app.example"
+}
+
+// A server that refuses new sessions while it has too many.
+func ExampleBusyError() {
+	var open atomic.Int32
+	srv, err := engineio.NewServer(engineio.Options{
+		Admit: func(*http.Request) (ended func(), err error) {
+			if open.Add(1) > 1 {
+				open.Add(-1)
+				return nil, &engineio.BusyError{RetryAfter: 5 * time.Second, Message: "too many sessions"}
+			}
+			return func() { open.Add(-1) }, nil
+		},
+	}, func(c *engineio.Conn) { _, _ = c.Recv() })
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close(context.Background())
+
+	for range 2 {
+		answer := httptest.NewRecorder()
+		srv.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/engine.io/?EIO=4&transport=polling", nil))
+		fmt.Printf("%d %q\n", answer.Code, answer.Header().Get("Retry-After"))
+	}
+	// Output:
+	// 200 ""
+	// 503 "5"
+}
+
+// The end of a connection has a reason, and a cause if the reason is not sufficient.
+func ExampleCloseError() {
+	err := error(&engineio.CloseError{Reason: engineio.TransportError, Err: engineio.ErrSlowClient}) // of Recv
+	if end := (*engineio.CloseError)(nil); errors.As(err, &end) {
+		fmt.Println(end.Reason == engineio.TransportError, errors.Is(err, engineio.ErrSlowClient))
+	}
+	fmt.Println(err)
+	// Output:
+	// true true
+	// engineio: transport error: send queue is full
+}
+
+// A reader that waits for its workers. The client's silence does not count meanwhile, because its
+// answers to pings are not read.
+func ExampleConn_Pause() {
+	work := make(chan []byte, 100)
+	serve := func(c *engineio.Conn) { // for NewServer
+		for {
+			m, err := c.Recv()
+			if err != nil {
+				return
+			}
+			c.Pause()
+			select {
+			case work <- m.Data:
+			case <-c.Context().Done():
+			}
+			c.Resume()
+		}
+	}
+	_ = serve
+}
+
+// A large answer waits until the client has taken earlier ones, instead of filling the send queue.
+func ExampleConn_SendPaced() {
+	answer := func(ctx context.Context, c *engineio.Conn, data []byte) error {
+		p := engineio.Text(data)
+		if err := c.WaitPaced(ctx, 32<<10, p); err != nil {
+			return err
+		}
+		return c.SendPaced(p)
+	}
+	_ = answer
 }

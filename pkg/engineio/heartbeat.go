@@ -28,14 +28,15 @@ const (
 // A heartbeat decides when to ping a client, and when it has been silent for too long. The
 // connection's mu guards it.
 type heartbeat struct {
-	o       *Options
-	timer   *time.Timer
-	phase   phase
-	due     time.Time // when the phase ends
-	pinged  time.Time // when the last ping was queued
-	alive   time.Time // when the client last answered a ping, sent data instead, or connected
-	paused  time.Time // since when the connection is not read; zero if it is read
-	resumed bool      // after a pause, until the client has answered a ping
+	o        *Options
+	timer    *time.Timer
+	phase    phase
+	due      time.Time // when the phase ends
+	pinged   time.Time // when the last ping was queued
+	alive    time.Time // when the client last answered a ping, sent data instead, or connected
+	answered time.Time // the same, but a pause does not count as an answer
+	paused   time.Time // since when the connection is not read; zero if it is read
+	resumed  bool      // after a pause, until the client has answered a ping
 
 	opened time.Time // constant
 	// heard is the time, since the opening, at which data last arrived. It is cleared with the ping
@@ -49,7 +50,7 @@ func (h *heartbeat) hears() { h.heard.Store(int64(time.Since(h.opened))) }
 // start sets the timer for the first ping.
 func (h *heartbeat) start(expire func()) {
 	now := time.Now()
-	h.phase, h.due = phaseIdle, now.Add(h.o.PingInterval)
+	h.phase, h.due, h.answered = phaseIdle, now.Add(h.o.PingInterval), now
 	h.timer = time.AfterFunc(untilTick(now, h.o.PingInterval), expire)
 }
 
@@ -127,6 +128,7 @@ func (h *heartbeat) expired(stalled bool) verdict {
 		h.arm(h.phase, h.due.Sub(now))
 	case h.heard.Load() > 0 && !stalled:
 		h.alive = h.opened.Add(time.Duration(h.heard.Swap(0)))
+		h.answered = h.alive
 		h.arm(phaseExtended, h.alive.Add(h.o.PingTimeout).Sub(now))
 		return verdictNone
 	default:
@@ -148,6 +150,7 @@ func (h *heartbeat) pong() {
 		next = time.Until(h.nextPing()) // the answer may be to an earlier ping
 	}
 	h.alive, h.resumed = time.Now(), false
+	h.answered = h.alive
 	h.arm(phaseIdle, next)
 }
 
@@ -177,6 +180,14 @@ func (c *Conn) Alive() time.Time {
 		return time.Now()
 	}
 	return c.heart.alive
+}
+
+// Answered returns when the client last answered a ping, sent data instead, or connected. Unlike
+// [Conn.Alive] it does not count a pause: the client may have disconnected before it.
+func (c *Conn) Answered() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.heart.answered
 }
 
 // Pause says that Recv is not called for a while, because received messages must be handled first.

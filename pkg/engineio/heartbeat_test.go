@@ -320,3 +320,19 @@ func TestTimersFireTogether(t *testing.T) {
 		t.Errorf("a short one takes %v, want at least %v, less than %v", d, time.Millisecond, 2*time.Millisecond)
 	}
 }
+
+// A pause counts as a sign of life, but not as an answer: the client may have gone before it.
+func TestAPauseIsNoAnswer(t *testing.T) {
+	b := setUp(t, Options{})
+	b.open()
+	c := receive(t, b.conns)
+	answered := c.Answered()
+	c.Pause()
+	c.Resume()
+	if got := c.Answered(); !got.Equal(answered) {
+		t.Errorf("answered at %v, want %v", got, answered)
+	}
+	if !c.Alive().After(answered) {
+		t.Error("the pause does not count as a sign of life")
+	}
+}

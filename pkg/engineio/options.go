@@ -28,49 +28,50 @@ const (
 // or Forward the request is aborted, as by [http.ErrAbortHandler]; one in OnRefused, Headers,
 // InitialHeaders and the function that Admit returned has no other effect.
 type Options struct {
-	// Path is "/engine.io/": requests whose path begins with it are served. It begins
+	// Path is the beginning of the paths of served requests: "/engine.io/" by default. It begins
 	// with a slash.
 	Path string
-	// NodeID is random: the four characters of A-Z, a-z, 0-9, - and _ that begin every session id
-	// and identify the node to a load balancer.
+	// NodeID is the four characters of A-Z, a-z, 0-9, - and _ that begin every session id and
+	// identify the node to a load balancer: random by default.
 	NodeID string
-	// PingInterval is 25 seconds: the time from an answered ping to the next, and from one ping to
-	// the next if an answer may be late.
+	// PingInterval is the time from an answered ping to the next, and from one ping to the next if
+	// an answer may be late: 25 seconds by default.
 	PingInterval time.Duration
-	// PingTimeout is 20 seconds: the maximum time until a ping is answered.
+	// PingTimeout is the maximum time until a ping is answered: 20 seconds by default.
 	PingTimeout time.Duration
-	// PauseTimeout is 2 minutes: the maximum duration of a [Conn.Pause], after which the connection
-	// is closed. Closing may take a ping interval or timeout longer.
+	// PauseTimeout is the maximum duration of a [Conn.Pause], after which the connection is closed:
+	// 2 minutes by default. Closing may take a ping interval or timeout longer.
 	PauseTimeout time.Duration
-	// UpgradeTimeout is 10 seconds: the maximum time for a client to upgrade to a WebSocket, not
-	// counting the time in which one of its POSTs is unanswered.
+	// UpgradeTimeout is the maximum time for a client to upgrade to a WebSocket, not counting the
+	// time in which one of its POSTs is unanswered: 10 seconds by default.
 	UpgradeTimeout time.Duration
-	// MaxPayload is 1,000,000: the maximum size in bytes of a POST and of a message received on a
-	// WebSocket. A longer message closes a WebSocket with code 1009 and [TransportError]. A longer
-	// POST is answered 413 and the session stays open; stock clients abandon it and reconnect. Both
-	// are counted in [Stats] and logged, at most once in 10 seconds.
+	// MaxPayload is the maximum size in bytes of a POST and of a message received on a WebSocket:
+	// 1,000,000 by default. A longer message closes a WebSocket with code 1009 and
+	// [TransportError]. A longer POST is answered 413 and the session stays open; stock clients
+	// abandon it and reconnect. Both are counted in [Stats] and logged, at most once in 10 seconds.
 	MaxPayload int
-	// SendQueueBytes is 1 MiB: a connection with this much queued is closed instead of being sent
-	// more; see [Conn.Send]. Packets of [Conn.SendPaced] do not count. A packet counts as its frame and 144 bytes, so some 6,000 small
-	// packets reach 1 MiB.
+	// SendQueueBytes is the limit of a connection's send queue in bytes: 1 MiB by default. A
+	// connection with this much queued is closed instead of being sent more; see [Conn.Send].
+	// Packets of [Conn.SendPaced] do not count. A packet counts as its frame and 144 bytes, so some
+	// 6,000 small packets reach 1 MiB.
 	SendQueueBytes int
-	// QueueBudget is unlimited: the maximum number of bytes queued on all connections together. If
-	// it is exceeded, connections to which nothing was written for 3 seconds are closed, those for
-	// which the most is held first, until an eighth of the budget is free. If the budget is still
-	// exceeded by an eighth, others are closed as well; see [Conn.Send]. Closing takes a moment.
-	// Meanwhile Send closes its connection if the budget is exceeded by a quarter and the
-	// connection holds at least an equal share of it. A packet of more than 2 KiB counts once,
-	// because connections share its memory. A smaller packet counts for each connection.
+	// QueueBudget is the maximum number of bytes queued on all connections together: no limit by
+	// default. If it is exceeded, connections to which nothing was written for 3 seconds are
+	// closed, those for which the most is held first, until an eighth of the budget is free. If the
+	// budget is still exceeded by an eighth, others are closed as well; see [Conn.Send]. Closing
+	// takes a moment. Meanwhile Send closes its connection if the budget is exceeded by a quarter
+	// and the connection holds at least an equal share of it. A packet of more than 2 KiB counts
+	// once, because connections share its memory. A smaller packet counts for each connection.
 	QueueBudget int
 	shedAfter   time.Duration // the 3 seconds; shorter in tests
-	// ReceiveBudget is 64 MiB, or twice MaxPayload if that is more: the maximum number of bytes of
-	// messages and polling requests whose end has not arrived, and of polling requests that have not
-	// been forwarded or passed to Recv, on all connections together. 4 KiB of each are not counted. If
-	// it is exceeded, the connections with the slowest messages are closed; of those that are about
-	// equally fast, the ones whose message has begun last.
+	// ReceiveBudget is the maximum number of bytes of messages and polling requests whose end has not
+	// arrived, and of polling requests that have not been forwarded or passed to Recv, on all
+	// connections together: 64 MiB by default, or twice MaxPayload if that is more. Those of at most
+	// 4 KiB are not counted. If it is exceeded, the connections with the slowest messages are closed;
+	// of those that are about equally fast, the ones whose message has begun last.
 	ReceiveBudget int
-	// Transports is polling and websocket: the transports that are served. NewServer refuses an
-	// empty list, duplicates and unknown names.
+	// Transports are the transports that are served: polling and websocket by default. NewServer
+	// refuses an empty list, duplicates and unknown names.
 	Transports []string
 	// DisableUpgrades keeps a session on the transport that it began with.
 	DisableUpgrades bool
@@ -119,19 +120,20 @@ type Options struct {
 	// Use lists middlewares, the outermost first, that each request passes through. A middleware
 	// that wraps the ResponseWriter must give it an Unwrap method, or it prevents upgrades.
 	Use []func(http.Handler) http.Handler
-	// HTTPCompressionThreshold is 1024: the minimum size in bytes of polling responses that are
-	// compressed. Those of more than 8 KiB are sent uncompressed if they have more than 1 MiB, or if
-	// all together exceed 8 MiB per second. A negative value disables compression.
+	// HTTPCompressionThreshold is the minimum size in bytes of polling responses that are
+	// compressed: 1024 by default. Those of more than 8 KiB are sent uncompressed if they have more
+	// than 1 MiB, or if all together exceed 8 MiB per second. A negative value disables
+	// compression.
 	HTTPCompressionThreshold int
-	// PerMessageDeflate compresses messages of PerMessageDeflateThreshold bytes or
-	// more (1024 by default) on WebSockets whose client offers it. It costs much
-	// time and memory.
+	// PerMessageDeflate compresses messages of at least PerMessageDeflateThreshold bytes, 1024 by
+	// default, on WebSockets whose client offers it. A packet that connections share is
+	// compressed once.
 	PerMessageDeflate          bool
 	PerMessageDeflateThreshold int
 	// InitialPacket is optional. It is sent to each client, directly after the handshake.
 	InitialPacket *Packet
-	// GenerateID makes the session ids: NodeID and 16 random characters. Ids must be unique and
-	// unguessable, or other clients can take over sessions.
+	// GenerateID makes the session ids: NodeID and 16 random characters by default. Ids must be
+	// unique and unguessable, or other clients can take over sessions.
 	GenerateID func(*http.Request) (string, error)
 	// Forward is optional; nil forwards nothing. It is called for each request of a session that
 	// the server does not know and whose id has the server's form, but begins with another node's

@@ -17,14 +17,16 @@ const (
 	waitingQueues = 16
 )
 
-// SendPaced queues packets like [Conn.Send], but they do not count in [Options.SendQueueBytes]. They
-// do in [Options.QueueBudget]. It never waits: call [Conn.WaitPaced] before it. At 16 times the limit of
-// the send queue the client is too slow, as in Send.
+// SendPaced queues paced packets: packets that the client has requested, such as answers, and
+// that the caller sends at the client's pace. It queues them like [Conn.Send], but they count in
+// [Options.QueueBudget] only, and not in [Options.SendQueueBytes]. It never waits: call
+// [Conn.WaitPaced] before it. If 16 times the limit of the send queue is queued of the same
+// kind, small or large, the client is too slow, as in Send.
 func (c *Conn) SendPaced(ps ...*Packet) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed == nil && len(ps) > 0 {
-		if c.queue.paced > waitingQueues*c.server.o.SendQueueBytes {
+		if c.queue.answers[paceOf(length(ps))] > waitingQueues*c.server.o.SendQueueBytes {
 			c.tooSlow()
 		} else {
 			c.enqueuePaced(ps)
@@ -33,8 +35,9 @@ func (c *Conn) SendPaced(ps ...*Packet) error {
 	return c.err()
 }
 
-// TrySendPaced queues packets like SendPaced if there is space for them: then at most ahead bytes of
-// paced packets of their kind, small or large, are queued, or these alone, with little else. It reports
+// TrySendPaced queues packets like SendPaced if there is space for them: if with them at most
+// ahead bytes of paced packets of their kind, small or large (see [IsSmallPaced]), are queued;
+// or if no others of their kind are, and at most 4 times ahead bytes of anything. It reports
 // whether it queued them.
 func (c *Conn) TrySendPaced(ahead int, ps ...*Packet) bool {
 	n := length(ps)
@@ -69,7 +72,8 @@ func paceOf(bytes int) int {
 	return large
 }
 
-// IsSmallPaced reports whether paced packets count as small ones.
+// IsSmallPaced reports whether paced packets count as small ones: they have at most 4 KiB together.
+// Package socketio uses it; other programs do not need it.
 func IsSmallPaced(ps ...*Packet) bool { return paceOf(length(ps)) == small }
 
 // WaitPaced waits until there is space among the paced packets of the same kind: at most ahead bytes are
@@ -86,23 +90,23 @@ func (c *Conn) WaitAnswered(ctx context.Context, max int) error {
 }
 
 // HoldPaced counts packets that wait to be queued in [Options.QueueBudget], until release is called
-// once. If too much waits behind others for the connection its client is too slow, as in [Conn.Send].
+// once. If too much of a kind waits behind others for the connection, its client is too slow, as in [Conn.Send].
 func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
-	bytes := memory(ps) + waiterBytes
+	bytes, kind := memory(ps)+waiterBytes, paceOf(length(ps))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed != nil {
 		return func() {}
 	}
 	had := c.queue.bytes
-	c.spend(c.queue.wait(bytes), had)
-	if waiting := c.queue.waiting; waiting > bytes && waiting > waitingQueues*c.server.o.SendQueueBytes {
+	c.spend(c.queue.wait(kind, bytes), had)
+	if waiting := c.queue.waiting[kind]; waiting > bytes && waiting > waitingQueues*c.server.o.SendQueueBytes {
 		c.tooSlow()
 	}
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.queue.wait(-bytes)
+		c.queue.wait(kind, -bytes)
 	}
 }
 
@@ -111,7 +115,7 @@ func (c *Conn) HoldPaced(ps ...*Packet) (release func()) {
 func (c *Conn) Held() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.queue.bytes + c.queue.waiting
+	return c.queue.bytes + c.queue.waiting[small] + c.queue.waiting[large]
 }
 
 // length returns the size of the frames of packets, and memory that of the packets in a queue.

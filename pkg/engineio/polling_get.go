@@ -137,7 +137,7 @@ func (p *pollingTransport) respond(w http.ResponseWriter, r *http.Request, b *ba
 	h.Set("Content-Length", strconv.Itoa(size))
 	s.counts.bytesOut.Add(uint64(size))
 
-	// Flushed here, within the caller's deadline. A ResponseWriter that can't flush writes when the
+	// Flushed here, within the caller's deadline. A ResponseWriter that cannot flush writes when the
 	// handler returns.
 	if err := p.c.writeParts(w, body); err != nil {
 		return err

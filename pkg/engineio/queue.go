@@ -35,6 +35,10 @@ const (
 	keepJoin    = 64 << 10
 )
 
+// countedJoin is the size of a batch from which what is joined of it, and other forms of its packets,
+// count. Many unread responses just below it take as much again.
+const countedJoin = 16 << 10
+
 // recycle returns the batch to the pool.
 func (b *batch) recycle() {
 	if cap(b.packets) > keepPackets || cap(b.join) > keepJoin {
@@ -114,7 +118,7 @@ type queue struct {
 	bytes   int       // the memory of both, not counting copies; see Conn.Queued
 	paced   int       // of bytes, those that SendPaced queued
 	answers [2]int    // bytes of their frames, of small and of large ones
-	waiting int       // memory of paced packets that are not queued yet
+	waiting [2]int    // memory of paced packets that are not queued yet, of small and of large ones
 	off     bool      // the queue no longer counts
 	moved   time.Time // when bytes was last 0, or something was written since; only if bytes is not 0
 }
@@ -238,20 +242,21 @@ func (q *queue) notePaced(ps []*Packet) {
 	}
 }
 
-// wait counts bytes that wait to be queued, or that wait no longer if it is negative. It returns how
-// many bytes are then held on all connections.
-func (q *queue) wait(bytes int) (all int64) {
+// wait counts bytes of a kind that wait to be queued, or that wait no longer if it is negative. It
+// returns how many bytes are then held on all connections.
+func (q *queue) wait(kind, bytes int) (all int64) {
 	if q.off {
 		return 0
 	}
-	q.waiting += bytes
+	q.waiting[kind] += bytes
 	return q.counts.queued.Add(int64(bytes))
 }
 
 // stopCounting uncounts what waits and what the writer has taken. From here on the queue counts
 // nothing.
 func (q *queue) stopCounting() {
-	q.wait(-q.waiting)
+	q.wait(small, -q.waiting[small])
+	q.wait(large, -q.waiting[large])
 	if q.taken != nil {
 		q.uncount(q.taken)
 	}
@@ -260,7 +265,7 @@ func (q *queue) stopCounting() {
 
 // load returns how many bytes are held for the connection; of packets shared with others, its part.
 func (q *queue) load() (n int) {
-	n = q.waiting
+	n = q.waiting[small] + q.waiting[large]
 	for _, b := range []*batch{q.pending, q.taken} {
 		if b != nil {
 			n += b.sum(func(p *Packet) int { return (p.Len() + int(p.forms.Load())) / max(1, int(p.queued.Load())) })

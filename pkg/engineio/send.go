@@ -202,7 +202,7 @@ func (c *Conn) announce() {
 // frames counts, unless it is little.
 func (c *Conn) buffers(b *batch, form func(*Packet) []byte, between string) *net.Buffers {
 	parts := b.buffers(form, between)
-	if b.bytes > keepJoin {
+	if b.bytes > countedJoin {
 		c.mu.Lock()
 		c.spend(c.queue.addForms(b, form), c.queue.bytes)
 		c.mu.Unlock()

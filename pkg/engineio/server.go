@@ -90,6 +90,7 @@ func NewServer(o Options, serve func(*Conn)) (*Server, error) {
 		allDone: make(chan struct{}),
 	}
 	s.arriving.budget, s.arriving.log, s.arriving.open = o.ReceiveBudget, o.Logger, make(map[*arrival]struct{})
+	s.arriving.most = max(o.ReceiveBudget/4*3, min(o.ReceiveBudget, 3*o.MaxPayload)) // one of any size fits
 	s.handler = http.HandlerFunc(s.dispatch)
 	for _, use := range slices.Backward(o.Use) {
 		s.handler = use(s.handler)

@@ -23,8 +23,8 @@ type Stats struct {
 	SlowClients uint64
 	// BudgetCuts counts connections that were closed because of the queue budget.
 	BudgetCuts uint64
-	// ReceivingBytes is the memory of messages and polling requests that count in the receive budget,
-	// beyond 8 KiB each. ReceiveCuts counts those that were given up because of it.
+	// ReceivingBytes is the memory of messages and polling requests of more than 4 KiB that count in
+	// the receive budget. ReceiveCuts counts those that were given up because of it.
 	ReceivingBytes int64
 	ReceiveCuts    uint64
 	// Uncompressed counts polling responses that were not compressed because of the budget for that.

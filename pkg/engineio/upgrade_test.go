@@ -154,7 +154,7 @@ func TestUpgradeWithWrongPackets(t *testing.T) {
 		write []string
 	}{
 		{"no probe", []string{"5"}},
-		{"a ping that is no probe", []string{"2"}},
+		{"a ping that is not a probe", []string{"2"}},
 		{"a message", []string{"4a"}},
 		{"a message behind the probe", []string{"2probe", "4a"}},
 		{"a close behind the probe", []string{"2probe", "1"}},

@@ -204,8 +204,8 @@ func TestPingsOfAClientThatDoesNotRead(t *testing.T) {
 	}
 	b.write(ws, "4behind the pings")
 	b.gets("behind the pings", false)
-	if n, all := c.Queued(), b.Stats().QueuedBytes; n > size+1000 || all != int64(n) {
-		t.Errorf("%d bytes are queued, %d of all, want at most %d, %d", n, all, size+1000, int64(n))
+	if n, all := c.Queued(), b.Stats().QueuedBytes; n > size+1000 || all < int64(n) || all > int64(n)+keepJoin { // beside a reused buffer
+		t.Errorf("%d bytes are queued, %d of all, want at most %d, %d", n, all, size+1000, n+keepJoin)
 	}
 	pongs := make(chan string, pings)
 	ws.SetPongHandler(func(data string) error { pongs <- data; return nil })

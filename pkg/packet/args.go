@@ -94,7 +94,7 @@ func (e *encoder) checkPlaceholders(text []byte) error {
 	return nil
 }
 
-// value appends a value in which arrays and objects may be nested depth deep.
+// value appends a value in which arrays and objects may be nested at most depth levels deep.
 func (e *encoder) value(v any, depth int) error {
 	switch v := v.(type) {
 	case nil:

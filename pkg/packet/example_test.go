@@ -72,3 +72,20 @@ func ExampleReserved() {
 	fmt.Println(packet.Reserved("disconnect"), packet.Reserved("message"))
 	// Output: true false
 }
+
+// An event's data without its decoder, for example from a backlog.
+func ExampleSplitEvent() {
+	name, args, err := packet.SplitEvent([]byte(`["move",{"x":1,"y":2},true]`))
+	fmt.Printf("%s %s %v\n", name, args, err)
+	// Output: move [{"x":1,"y":2} true] <nil>
+}
+
+// The fields of an auth payload, in their order.
+func ExampleMembers() {
+	for name, value := range packet.Members([]byte(`{"token":"abc","offset":"7"}`)) {
+		fmt.Printf("%s: %s\n", name, value)
+	}
+	// Output:
+	// token: "abc"
+	// offset: "7"
+}

@@ -89,7 +89,7 @@ func FuzzScanner(f *testing.F) {
 		for _, ph := range found {
 			var object map[string]any
 			if err := json.Unmarshal(value[ph.start:ph.end], &object); err != nil || object["_placeholder"] != true {
-				t.Fatalf("%q: %v is no placeholder", text, ph)
+				t.Fatalf("%q: %v is not a placeholder", text, ph)
 			}
 			if num, _ := object["num"].(float64); ph.num >= 0 && float64(ph.num) != num {
 				t.Fatalf("%q: %v has number %v", text, ph, num)

@@ -15,8 +15,8 @@ import (
 //
 // The mark is a run of line breaks. Base64 decoders skip those, so a marked string means the same
 // as one without the mark to code that does not know it. The choice of line breaks is random for
-// each process: JSON from elsewhere can't contain the mark. Its first break is written with an
-// escape that encoding/json doesn't use for it: no string that a program encodes can contain the
+// each process: JSON from elsewhere cannot contain the mark. Its first break is written with an
+// escape that encoding/json does not use for it: no string that a program encodes can contain the
 // mark either.
 var (
 	markText  string // as in the JSON string, with the quote before it

@@ -20,7 +20,7 @@ func appendPlaceholder(b []byte, num int) []byte {
 }
 
 // locate returns the value in r.JSON and its placeholders, each of which has its
-// attachment. The value may be nested depth deep.
+// attachment. The value may be nested at most depth levels deep.
 func locate(r Raw, depth int) (text []byte, found []placeholder, err error) {
 	text = bytes.Trim(r.JSON, space)
 	if found, err = checkJSON(text, depth, len(r.Attachments) > 0, nil); err != nil {

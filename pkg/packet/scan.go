@@ -34,9 +34,9 @@ func split(b []byte, collect bool) (elems []json.RawMessage, found []placeholder
 	return append(elems, all...), found, nil
 }
 
-// checkJSON checks that b is one value without space around it, nested at most depth deep, and returns
-// the placeholders in it if collect is set. If it is an array and each is not nil, it calls each with
-// the extent of every element, at most MaxElements times.
+// checkJSON checks that b is one value without space around it, nested at most depth levels deep,
+// and returns the placeholders in it if collect is set. If it is an array and each is not nil, it
+// calls each with the extent of every element, at most MaxElements times.
 func checkJSON(b []byte, depth int, collect bool, each func(start, end int)) ([]placeholder, error) {
 	s := scanner{b: b, depth: depth, collect: collect}
 	var reason Reason

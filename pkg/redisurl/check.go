@@ -13,10 +13,10 @@ import (
 
 // Errors of Check that callers may test for.
 var (
-	// ErrTooOld: a server's version is below the minimum of its form.
+	// ErrTooOld means that a server's version is below the minimum of its form.
 	ErrTooOld = errors.New("redisurl: Redis is too old")
-	// ErrEvicts: a server may evict keys when its memory is full. It is returned only if nothing
-	// else is wrong, so a caller that accepts it accepts nothing more.
+	// ErrEvicts means that a server may evict keys when its memory is full. It is returned only if
+	// nothing else is wrong, so a caller that accepts it accepts nothing more.
 	ErrEvicts = errors.New("redisurl: Redis may evict keys")
 )
 
@@ -60,7 +60,7 @@ func (t *Target) check(ctx context.Context, o *redis.Options) error {
 	case hasMajor < major || hasMajor == major && hasMinor < minor:
 		return fmt.Errorf("%w: version %s, want %d.%d or later", ErrTooOld, version, major, minor)
 	case clustered && t.form != Cluster:
-		return errors.New("the server is part of a Cluster: use the scheme redis+cluster")
+		return errors.New("server is part of a Redis Cluster: use scheme redis+cluster")
 	case policy == "":
 		return fmt.Errorf("%w: maxmemory-policy not reported, want noeviction", ErrEvicts)
 	case policy != "noeviction":

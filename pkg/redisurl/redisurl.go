@@ -131,7 +131,7 @@ func (t *Target) parseServer(u *url.URL, query url.Values) error {
 	}
 	o.Dialer = dialer(o.DialTimeout, o.TLSConfig)
 	t.server = *o
-	if t.form != Sentinel { // for Sentinel, the user of the URL is the Sentinels'
+	if t.form != Sentinel { // with Sentinel, the URL's user and password are for the Sentinels
 		return t.readPassword()
 	}
 	return nil
@@ -143,7 +143,7 @@ func (t *Target) readPassword() error {
 		return nil
 	}
 	if t.server.Password != "" {
-		return errors.New("the URL has both a password and a password_file")
+		return errors.New("both password and password_file in the URL: remove one")
 	}
 	if _, err := t.files.readPassword(); err != nil {
 		return err
@@ -193,7 +193,7 @@ func (t *Target) parseSentinel(u *url.URL) error {
 
 func (t *Target) parseCluster(u *url.URL) error {
 	if strings.Trim(u.Path, "/0") != "" {
-		return errors.New("a Cluster has only database 0")
+		return errors.New("only database 0 exists in a Redis Cluster")
 	}
 	query := u.Query()
 	query.Del("skip_verify") // which go-redis does not know here

@@ -36,7 +36,7 @@ func TestTLS(t *testing.T) {
 		t.Errorf("Check: %v", err)
 	}
 	if err := parse(t, "redis://"+addr).Check(deadline(t, 20*time.Second)); err == nil {
-		t.Error("it is no TLS at all")
+		t.Error("TLS is not used")
 	}
 }
 

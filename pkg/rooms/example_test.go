@@ -31,3 +31,10 @@ func Example() {
 	}
 	// Output: ann
 }
+
+// A client may join a room with the name of another client's id. It is not that client's own room.
+func ExampleKind() {
+	joined, own := rooms.InNamed("/", "Xk3f"), rooms.InOwn("/", "Xk3f")
+	fmt.Println(joined == own, joined.Kind == rooms.Named, own.Kind == rooms.Own)
+	// Output: false true true
+}

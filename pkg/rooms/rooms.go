@@ -31,7 +31,8 @@ type Room struct {
 	Name      string
 }
 
-// InEveryone returns the room of all sockets of a namespace.
+// InEveryone returns the room of all sockets of a namespace. Like InNamed, InOwn and InNodes it
+// constructs a Room; it does not report whether a socket is in it.
 func InEveryone(namespace string) Room { return Room{Namespace: namespace, Kind: Everyone} }
 
 // InNamed returns the room with a name.

@@ -24,7 +24,7 @@ func ExampleStore() {
 
 	claimed, former, err := store.Claim(ctx, "secret", "node 2", window, func(s session.Session) error {
 		if s.User != "ann" {
-			return errors.New("somebody else's session")
+			return errors.New("another user's session")
 		}
 		return nil
 	})

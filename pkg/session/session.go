@@ -15,16 +15,17 @@ import (
 
 // Errors that callers may test for.
 var (
-	// ErrNotFound: the session expired, was dropped, or never existed.
+	// ErrNotFound means that the session expired, was dropped, or never existed.
 	ErrNotFound = errors.New("session: not found")
-	// ErrFenced: another node has claimed the session since.
+	// ErrFenced means that another node has claimed the session since.
 	ErrFenced = errors.New("session: fenced")
-	// ErrUndecodable: this node cannot decode the stored session, because it is malformed or a
-	// newer version has stored it. The stored session is unchanged.
+	// ErrUndecodable means that this node cannot decode the stored session, because it is malformed
+	// or a newer version has stored it. The stored session is unchanged.
 	ErrUndecodable = errors.New("session: undecodable")
-	// ErrExists: a session with this private id already exists.
+	// ErrExists means that a session with this private id already exists.
 	ErrExists = errors.New("session: already exists")
-	// ErrTooLarge: the session exceeds the store's size limit. The stored session is unchanged.
+	// ErrTooLarge means that the session exceeds the store's size limit. The stored session is
+	// unchanged.
 	ErrTooLarge = errors.New("session: too large")
 )
 
@@ -46,10 +47,10 @@ type Session struct {
 // after Join, up to and including Leave. An empty Leave means that the member is still in the room.
 // Positions and the kind are opaque here.
 type Membership struct {
-	Kind  uint8
-	Name  string
-	Join  string
-	Leave string
+	Kind  uint8  // of the room
+	Name  string // of the room
+	Join  string // position of the join
+	Leave string // position of the leave; "" if the member is still in the room
 }
 
 // A Ref names a session with the fence that its owner knows.

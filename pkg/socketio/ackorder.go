@@ -19,6 +19,8 @@ type ackOrder struct {
 	published []adapter.Position
 	owed      []owedCopy // acks do not wait for them
 	held      []*heldAck // in the order of the calls of Ack
+	due       int        // of held, the first ones, which wait for the client only
+	pacing    bool       // a goroutine sends those
 	bytes     int        // approximate memory use of held
 	gated     bool       // the gate may hold an event that is not in published
 	timer     *time.Timer
@@ -26,12 +28,14 @@ type ackOrder struct {
 	emptied   func()        // called once, when no ack is held; or nil
 }
 
-// A heldAck is an ack that waits for the feed, or for its socket's gate.
+// A heldAck is an ack that waits for the feed, or for its socket's gate; and then for its client, because
+// those of many sockets can be due together.
 type heldAck struct {
 	socket  *Socket
 	packets []*engineio.Packet
-	bytes   int
-	pending int // positions that the feed has not passed
+	bytes   int    // approximate memory use
+	pending int    // positions that the feed has not passed
+	release func() // of [engineio.Conn.HoldPaced]; nil until it is due
 	until   time.Time
 }
 
@@ -182,8 +186,14 @@ func (s *Socket) holdAck(ps []*engineio.Packet) bool {
 		case <-s.ctx.Done():
 			return false
 		case <-late.C:
-			s.ns.srv.stats.acksLate.Add(1)
-			return false
+			s.mu.Lock()
+			slow := o.due > 0 // it waits for the client, not for the feed
+			s.mu.Unlock()
+			if !slow {
+				s.ns.srv.stats.acksLate.Add(1)
+				return false
+			}
+			late.Reset(s.ns.srv.opts.AckTimeout)
 		}
 	}
 	return held
@@ -210,6 +220,7 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-cha
 	n := eventOverhead + length(ps)
 	switch {
 	case srv.held.refuses(o.bytes+n, true):
+		s.client.limited(limitHeldBudget, int(srv.held.most), "bytes")
 		srv.stats.acksLate.Add(uint64(len(o.held)) + 1)
 		s.sendAcks(o, len(o.held))
 		return false, nil
@@ -226,16 +237,17 @@ func (s *Socket) hold(o *ackOrder, ps []*engineio.Packet) (held bool, full <-cha
 	o.held = append(o.held, a)
 	o.bytes += n
 	srv.held.bytes.Add(int64(n))
-	if len(o.held) == 1 {
+	if len(o.held) == o.due+1 {
 		s.armAcks(o)
 	}
+	s.releaseAcks() // it may only follow others that are due
 	return true, nil
 }
 
 // armAcks sets the timer that bounds how long the first ack is held; it may fire for an earlier one.
 // s.mu is held.
 func (s *Socket) armAcks(o *ackOrder) {
-	if d := time.Until(o.held[0].until); o.timer == nil {
+	if d := time.Until(o.held[o.due].until); o.timer == nil {
 		o.timer = time.AfterFunc(d, s.expireAcks)
 	} else {
 		o.timer.Reset(d)
@@ -247,12 +259,12 @@ func (s *Socket) expireAcks() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.order.Load()
-	now, n := time.Now(), 0
+	now, n := time.Now(), o.due
 	for n < len(o.held) && !now.Before(o.held[n].until) {
 		n++
 	}
-	s.ns.srv.stats.acksLate.Add(uint64(n))
-	if s.sendAcks(o, n); len(o.held) > 0 {
+	s.ns.srv.stats.acksLate.Add(uint64(n - o.due))
+	if s.passAcks(o, n); len(o.held) > o.due {
 		s.armAcks(o)
 	}
 }
@@ -263,11 +275,58 @@ func (s *Socket) releaseAcks() {
 	if o == nil || s.gate.closed() {
 		return
 	}
-	n := 0
+	n := o.due
 	for n < len(o.held) && o.held[n].pending == 0 {
 		n++
 	}
-	s.sendAcks(o, n)
+	s.passAcks(o, n)
+}
+
+// passAcks sends the first n held acks at the client's pace. s.mu is held.
+func (s *Socket) passAcks(o *ackOrder, n int) {
+	for n > 0 && o.due == 0 && s.client.answer(o.held[0].packets) {
+		s.removeAcks(o, 1)
+		n--
+	}
+	for ; o.due < n; o.due++ { // they are answers that wait now
+		a := o.held[o.due]
+		s.ns.srv.held.bytes.Add(int64(-a.bytes))
+		a.release = s.client.conn.HoldPaced(a.packets...)
+	}
+	if o.due > 0 && !o.pacing {
+		o.pacing = true
+		s.client.srv.spawn(func() { s.paceAcks(o) })
+	}
+}
+
+// paceAcks sends the acks that are due, until none is or the connection ends.
+func (s *Socket) paceAcks(o *ackOrder) {
+	c := s.client
+	for {
+		s.mu.Lock()
+		if o.due == 0 || c.conn.Context().Err() != nil {
+			o.pacing = false
+			s.mu.Unlock()
+			return
+		}
+		a := o.held[0]
+		ps := a.packets
+		s.mu.Unlock()
+		turn := c.turn(ps)
+		select {
+		case turn <- struct{}{}:
+		case <-c.conn.Context().Done():
+			continue
+		}
+		if c.awaitSpace(c.conn.Context(), ps) == nil {
+			s.mu.Lock()
+			if o.due > 0 && o.held[0] == a { // otherwise the socket has ended
+				s.sendAcks(o, 1)
+			}
+			s.mu.Unlock()
+		}
+		<-turn
+	}
 }
 
 // flushAcks sends all held acks because the socket ends. s.mu is held.
@@ -284,9 +343,22 @@ func (s *Socket) flushAcks() {
 func (s *Socket) sendAcks(o *ackOrder, n int) {
 	for _, a := range o.held[:n] {
 		_ = s.client.conn.SendPaced(a.packets...) // a closed connection needs no ack
-		o.bytes -= a.bytes
-		s.ns.srv.held.bytes.Add(int64(-a.bytes))
 	}
+	s.removeAcks(o, n)
+}
+
+// removeAcks removes the first n held acks, which have been sent. s.mu is held.
+func (s *Socket) removeAcks(o *ackOrder, n int) {
+	for _, a := range o.held[:n] {
+		o.bytes -= a.bytes
+		if a.release != nil {
+			a.release()
+		} else {
+			s.ns.srv.held.bytes.Add(int64(-a.bytes))
+		}
+		a.packets = nil // the feed may refer to it for longer
+	}
+	o.due = max(0, o.due-n)
 	if n > 0 && o.fewer != nil {
 		close(o.fewer)
 		o.fewer = nil

@@ -150,7 +150,7 @@ func TestAckDoesNotWaitForEventsBeforeAJoin(t *testing.T) {
 				if err := n.To("later").Emit(ctx, "x"); err != nil {
 					return err
 				}
-				if err := e.Ack(); err != nil { // it is held: the client could still be in the room before
+				if err := e.Ack(); err != nil { // the ack is held, because the join in flight may be ordered before x
 					return err
 				}
 				close(later.published)
@@ -312,7 +312,7 @@ func TestAcksBehindALateOneAreHeld(t *testing.T) {
 
 // A handler whose acks are held waits before more are held than may be, so that none is late.
 func TestHeldAcksAreBoundedInBytes(t *testing.T) {
-	for _, end := range []string{"the feed goes on", "the time is up", "the socket ends"} {
+	for _, end := range []string{"the feed continues", "the time is up", "the socket ends"} {
 		t.Run(end, func(t *testing.T) {
 			o := Options{AckTimeout: time.Hour}
 			if end == "the time is up" {
@@ -336,7 +336,7 @@ func TestHeldAcksAreBoundedInBytes(t *testing.T) {
 			eventually(t, "the second one waits", func() bool { return n.Stats().Engine.QueuedBytes > 600 })
 			late := uint64(0)
 			switch end {
-			case "the feed goes on":
+			case "the feed continues":
 				release()
 				w.want(`["state"]`)
 				w.wantAck(first)
@@ -394,38 +394,71 @@ func TestHeldAcksAndTheEndOfTheSocket(t *testing.T) {
 		"close":      func(n *testNode, s *Socket) { s.end(ServerShutdown) },
 	}
 	for name, end := range ends {
-		t.Run(name, func(t *testing.T) {
-			n, feed := startDelayed(t, Options{})
-			published := make(chan struct{})
-			n.On("state", func(ctx context.Context, e *Event) error {
-				defer close(published)
-				if err := e.Socket().Emit(ctx, "state"); err != nil {
-					return err
-				}
-				return e.Ack("done")
-			})
-			w := n.client(t)
-			s := n.Socket(w.sid)
-			release := feed.shut()
-			ack := w.ask(`["state"]`)
-			<-published
-			ended := make(chan struct{})
-			go func() { defer close(ended); end(n, s) }()
-			if name == "drain" {
-				eventually(t, "the drain waits for the ack", func() bool {
-					s.mu.Lock()
-					defer s.mu.Unlock()
-					o := s.order.Load()
-					return o != nil && o.emptied != nil
-				})
-				release()
-				w.want(`["state"]`)
-			} else {
-				defer release()
-			}
-			w.wantAck(ack)
-			<-ended
-		})
+		for size, bytes := range map[string]int{"small": 4, "large": 100 << 10} {
+			t.Run(name+", "+size, func(t *testing.T) { testHeldAckAndEnd(t, bytes, name == "drain", end) })
+		}
+	}
+}
+
+func testHeldAckAndEnd(t *testing.T, size int, waits bool, end func(*testNode, *Socket)) {
+	n, feed := startDelayed(t, Options{})
+	acked := make(chan error, 1)
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		n.spawn(func() { acked <- e.Ack(strings.Repeat("a", size)) }) // a drain waits for handlers anyway
+		return nil
+	})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	order := func(holds func(*ackOrder) bool) func() bool {
+		return func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			o := s.order.Load()
+			return o != nil && holds(o)
+		}
+	}
+	release := sync.OnceFunc(feed.shut())
+	defer release()
+	ack := w.ask(`["state"]`)
+	eventually(t, "the ack is held", order(func(o *ackOrder) bool { return len(o.held) > 0 }))
+	ended := make(chan struct{})
+	go func() { defer close(ended); end(n, s) }()
+	if waits {
+		eventually(t, "the drain waits for the ack", order(func(o *ackOrder) bool { return o.emptied != nil }))
+		release()
+		w.want(`["state"]`)
+	}
+	w.wantAck(ack)
+	<-ended
+	must(t, receive(t, acked))
+}
+
+// A command that follows the event for which a large ack is held disconnects the socket: the client gets the
+// event, the ack and the disconnect.
+func TestHeldAckBeforeADisconnectByCommand(t *testing.T) {
+	n, feed := startDelayed(t, Options{})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("a", 20<<10))
+	})
+	for range 20 {
+		w := n.client(t)
+		release := feed.shut()
+		held := n.held.bytes.Load()
+		ack := w.ask(`["state"]`)
+		eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > held })
+		must(t, n.ToSocket(w.sid).DisconnectSockets(t.Context(), false))
+		release()
+		w.want(`["state"]`)
+		w.wantAck(ack)
+		if m := w.next(); m != "41" {
+			t.Errorf("got %.20s, want the disconnect", m)
+		}
 	}
 }
 
@@ -641,5 +674,50 @@ func TestLeaveOfASocketThatIsGoneDoesNotWait(t *testing.T) {
 	})
 	if err := <-left; !errors.Is(err, ErrDisconnected) {
 		t.Error(err)
+	}
+}
+
+// After large acks were late, because of the feed or the gate, later ones follow their events again.
+func TestLargeAcksAfterLateOnes(t *testing.T) {
+	n, feed := startDelayed(t, Options{AckTimeout: 200 * time.Millisecond})
+	n.On("state", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "state"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("x", 10<<10))
+	})
+	w := n.client(t)
+	s := n.Socket(w.sid)
+	for name, hinder := range map[string]func() (end func()){
+		"feed": feed.shut,
+		"gate": func() func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.gate.shut++
+			return func() {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.openGate()
+			}
+		},
+	} {
+		end := hinder()
+		first, second := w.ask(`["state"]`), w.ask(`["state"]`)
+		w.wantAck(first)
+		w.wantAck(second)
+		end()
+		for range 2 {
+			w.want(`["state"]`)
+		}
+		for range 3 {
+			release := feed.shut()
+			ack := w.ask(`["state"]`)
+			eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > 0 })
+			release()
+			w.want(`["state"]`)
+			if m := w.next(); !strings.HasPrefix(m, ack) {
+				t.Fatalf("%s: got %.20q, want ack %q", name, m, ack)
+			}
+		}
 	}
 }

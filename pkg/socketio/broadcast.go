@@ -45,7 +45,7 @@ func (b emitter) To(names ...string) Broadcast {
 	return Broadcast{b}
 }
 
-// In is To.
+// In is an alias of To.
 func (b emitter) In(names ...string) Broadcast { return b.To(names...) }
 
 // ToSocket adds single sockets, on any node of the cluster. IDs longer than 200 bytes are refused
@@ -87,7 +87,8 @@ func (b emitter) Compress(on bool) Broadcast {
 	return Broadcast{b}
 }
 
-// Timeout bounds the wait for answers and replaces Options.AckTimeout.
+// Timeout bounds the wait for answers and replaces Options.AckTimeout. 0 removes an earlier
+// Timeout; d must not be negative.
 func (b emitter) Timeout(d time.Duration) Broadcast { b.timeout = d; return Broadcast{b} }
 
 // Emit sends an event. It blocks until the adapter has answered, at most until ctx ends. When it
@@ -112,8 +113,8 @@ func (b emitter) Send(ctx context.Context, args ...any) error {
 	return b.Emit(ctx, "message", args...)
 }
 
-// Publish is Emit and returns the event's offset. The offset is empty if the event has none: it is
-// local or has no receivers.
+// Publish emits as Emit does, and also returns the event's offset. The offset is empty if the
+// event has none: it is local or has no receivers.
 func (b emitter) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
 	p, err := Broadcast{b}.Place(ctx, event, args...)
 	return p.Offset, err
@@ -127,7 +128,7 @@ type Placed struct {
 	NewRooms int
 }
 
-// Place is Publish with more details in its result.
+// Place publishes as Publish does, and also reports how many rooms were new.
 func (b Broadcast) Place(ctx context.Context, event string, args ...any) (Placed, error) {
 	var ev adapter.Event
 	if err := b.event(&ev, event, args); err != nil {
@@ -267,7 +268,7 @@ func (b emitter) command(ctx context.Context, kind, flags uint8, names []string)
 // Leave of a socket of this node takes effect after the command. The members get no event that was
 // published to these rooms before the command, and every event after it except volatile ones, even
 // if they join a little later on their nodes. This does not depend on recovery: the nodes read the
-// events published meanwhile from the rooms' backlogs. A socket that can't be given all of them is
+// events published meanwhile from the rooms' backlogs. A socket that cannot be given all of them is
 // cut. A socket whose session would exceed 1 MiB, some 5,000 rooms with the longest names, is cut
 // and begins a new session.
 //
@@ -304,8 +305,8 @@ func (b emitter) DisconnectSockets(ctx context.Context, closeConn bool) error {
 // error the event has been published, and the acks are collected until ctx ends or the timeout set
 // by Timeout has passed. If there is no timeout and ctx has no deadline, Options.AckTimeout
 // applies. The caller must not cancel ctx before it has the acks. After an error that wraps
-// ErrUnavailable, or the end of the context, the event may have been published. The event is not
-// stored, so clients that recover do not get it.
+// adapter.ErrUnavailable, or the end of the context, the event may have been published. The event
+// is not stored, so clients that recover do not get it.
 func (b emitter) EmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	q, err := b.query(ctx, event, args)
 	return b.ns.srv.gather(q, err)
@@ -336,7 +337,7 @@ func (b emitter) ackOf(ctx context.Context, event string, args []any) (Args, err
 }
 
 // FetchSockets describes the target's members, on any node of the cluster. It waits for the
-// answers of the nodes, for as long as EmitWithAck does. If a node is silent, or can't have
+// answers of the nodes, for as long as EmitWithAck does. If a node is silent, or cannot have
 // received the query, it returns the other nodes' answers and an *UnansweredError. A socket that a
 // command is adding to a room, as right after SocketsJoin has returned, may be missing, because
 // its node may not be subscribed to the room yet.

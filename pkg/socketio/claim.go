@@ -14,7 +14,7 @@ import (
 
 // errOvertaken ends the connection of a socket that has lost against a concurrent claim. Its
 // client may retry.
-var errOvertaken = fmt.Errorf("%w: the session was claimed by a later connection", ErrDisconnected)
+var errOvertaken = fmt.Errorf("%w: session claimed by a later connection", ErrDisconnected)
 
 // claim takes the session over from the socket that serves it, on this node or another. It is
 // announced before it is sent to the store. When it returns without error this socket is the only
@@ -30,7 +30,7 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 		last = found
 		switch {
 		case found.Namespace != s.nsName || found.User != user:
-			return &refusal{refusedUser, errors.New("the session belongs to another user or namespace")}
+			return &refusal{refusedUser, errors.New("session belongs to another user or namespace")}
 		case found.Epoch != epoch:
 			return &refusal{refusedEpoch, adapter.ErrHistoryLost}
 		}
@@ -54,7 +54,7 @@ func (r *recovery) claim(ctx context.Context, epoch string) (session.Session, er
 		return nil
 	}
 	if srv.owned.over(pid) {
-		return session.Session{}, &refusal{refusedUnknown, errors.New("the session has been ended")}
+		return session.Session{}, &refusal{refusedUnknown, errors.New("session has ended")}
 	}
 	done := srv.owned.claim(pid)
 	defer done()
@@ -120,6 +120,10 @@ func (r *recovery) assume(ctx context.Context, claimed session.Session, head ada
 		s.receipt.former = &receipt{sent: r.seen, given: r.from}
 	}
 	s.newestJoin = s.rooms.newestJoin()
+	s.catchUp = &catchUp{from: r.from}
+	if r.from.IsZero() {
+		s.catchUp.from = stays.born
+	}
 	s.stage.become(stageRecovering)
 	s.gate.shut++
 	listed := s.place()
@@ -137,7 +141,7 @@ func (r *recovery) resign() {
 	s.answerGone() // the held deliveries
 	s.mu.Lock()
 	s.former = ""
-	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt = "", "", 0, nil, memberships{}, nil
+	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt, s.catchUp = "", "", 0, nil, memberships{}, nil, nil
 	if o := s.order.Load(); o != nil {
 		o.owed = nil
 	}

@@ -677,7 +677,7 @@ func (m *claimsModel) settle() {
 		if err := m.nodes[0].Emit(context.Background(), "n", m.last); err != nil {
 			m.fail("emit: %v", err)
 		}
-		m.log = append(m.log, fmt.Sprintf("publish %d, and come back", m.last))
+		m.log = append(m.log, fmt.Sprintf("publish %d, and reconnect", m.last))
 		m.open(m.last % len(m.nodes))
 		m.drain()
 		m.check()

@@ -104,27 +104,33 @@ func TestEvictedPollingClientThatIsGone(t *testing.T) {
 		srv, err := NewServer(Options{})
 		must(t, err)
 		defer func() { must(t, srv.Close(context.Background())) }()
-		exchange := func(method, sid, body string) (status int, answer string) {
-			w := httptest.NewRecorder()
-			srv.ServeHTTP(w, httptest.NewRequest(method, "/socket.io/?EIO=4&transport=polling&recovery=true"+sid, strings.NewReader(body)))
-			return w.Code, w.Body.String()
-		}
-		connect := func(auth string) (sid, pid string) {
-			_, open := exchange("GET", "", "")
-			sid = "&sid=" + between(open, `"sid":"`)
-			exchange("POST", sid, "40"+auth)
-			_, connected := exchange("GET", sid, "")
-			return sid, between(connected, `"pid":"`)
-		}
-		former, pid := connect("")
-		if _, again := connect(fmt.Sprintf(`{"pid":%q}`, pid)); pid == "" || again != pid {
-			t.Fatalf("not recovered: private id %q, want %q", again, pid)
+		former, connected := srv.connectByPolling("")
+		pid := between(connected, `"pid":"`)
+		if _, again := srv.connectByPolling(fmt.Sprintf(`{"pid":%q}`, pid)); pid == "" || between(again, `"pid":"`) != pid {
+			t.Fatalf("%s was not recovered: %s", connected, again)
 		}
 		time.Sleep(leaveTimeout + time.Second)
-		if status, answer := exchange("GET", former, ""); status != http.StatusBadRequest {
+		if status, answer := srv.exchange("GET", former, ""); status != http.StatusBadRequest {
 			t.Errorf("the former connection still exists: %d %s", status, answer)
 		}
 	})
+}
+
+// exchange serves one polling request without a network.
+func (s *Server) exchange(method, session, body string) (status int, answer string) {
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, httptest.NewRequest(method, "/socket.io/?EIO=4&transport=polling&recovery=true"+session, strings.NewReader(body)))
+	return w.Code, w.Body.String()
+}
+
+// connectByPolling connects a client, and returns the part of its URLs that names its session, and the
+// answer.
+func (s *Server) connectByPolling(auth string) (session, connected string) {
+	_, open := s.exchange("GET", "", "")
+	session = "&sid=" + between(open, `"sid":"`)
+	s.exchange("POST", session, "40"+auth)
+	_, connected = s.exchange("GET", session, "")
+	return session, connected
 }
 
 // between returns what follows start, up to a quotation mark.

@@ -21,7 +21,8 @@ import (
 type client struct {
 	srv  *Server
 	conn *engineio.Conn
-	idle *time.Timer // closes the connection if no namespace is joined; stopped by the first
+	// connectTimer closes the connection if its client does not connect to a namespace in time.
+	connectTimer *time.Timer
 
 	connects time.Time // when the next CONNECT is due, for the rate limit; used by the reader only
 
@@ -55,7 +56,7 @@ type client struct {
 func (s *Server) serve(conn *engineio.Conn) {
 	c := &client{srv: s, conn: conn}
 	c.answering.small, c.answering.large = make(chan struct{}, 1), make(chan struct{}, 1)
-	c.idle = time.AfterFunc(s.opts.ConnectTimeout, func() { conn.Close(engineio.ForcedClose) })
+	c.startConnectTimer()
 	defer c.stopTimers()
 	c.waitForConnect()
 	defer c.release()
@@ -235,7 +236,7 @@ func (c *client) closeForRetry() {
 
 // stopTimers stops the client's timers when the connection has ended.
 func (c *client) stopTimers() {
-	c.idle.Stop()
+	c.connectTimer.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.retry != nil {

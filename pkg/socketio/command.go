@@ -66,7 +66,7 @@ func (c *command) begins(ev *adapter.Event) (at adapter.Cursor, due adapter.Posi
 	progress := adapter.NewProgress(c.head)
 	at = progress.To(ev.Position)
 	if c.due != (adapter.Position{}) {
-		return progress.To(c.due), c.due // head may cover more of it
+		return progress.To(c.due), c.due // c.head may cover a later position of that partition
 	}
 	return at, ev.Position
 }

@@ -189,7 +189,7 @@ func (s *Socket) answerConnect() error {
 	}
 	s.stage.connect()
 	s.former = "" // its client has moved
-	s.client.idle.Stop()
+	s.client.connectTimer.Stop()
 	s.client.srv.unconnected.remove(s.client, true)
 	s.ns.srv.stats.connects.Add(1)
 	greet, all := s.greet, s.ns.rulesNow()

@@ -138,10 +138,10 @@ func wellFormed(ev *adapter.Event) error {
 	switch n := len(ev.Data); {
 	case ev.Omitted > 0:
 	case ev.Kind == kindEmit && !(n > 2 && ev.Data[0] == '[' && ev.Data[n-1] == ']'):
-		return fmt.Errorf("%w: no list of arguments", adapter.ErrUndecodable)
+		return fmt.Errorf("%w: not a list of arguments", adapter.ErrUndecodable)
 	case ev.Kind == kindJoin || ev.Kind == kindLeave:
 		if err := json.Unmarshal(ev.Data, new([]string)); err != nil {
-			return fmt.Errorf("%w: a command: %w", adapter.ErrUndecodable, err)
+			return fmt.Errorf("%w: command rooms: %w", adapter.ErrUndecodable, err)
 		}
 	}
 	return nil

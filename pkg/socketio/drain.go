@@ -19,7 +19,7 @@ const leastTaking = 250 * time.Millisecond
 
 // Drain disconnects the clients before a Close without loss for any of them. From now on it refuses
 // new clients, so that stock clients retry, and closes each connection at a random moment within
-// the given time, so that they don't reconnect elsewhere in one burst.
+// over, so that they do not reconnect elsewhere in one burst.
 //
 // Events that are in the mailboxes of a connection at that moment are handled and acked before
 // it is closed. Its sessions are stored before that and last for the whole recovery window from
@@ -27,7 +27,7 @@ const leastTaking = 250 * time.Millisecond
 // arrive later, or that have not been read because a mailbox is full, are dropped, and the
 // client gets no ack for them.
 //
-// To receive its queued packets and the close, a client has the given time, but at least a
+// To receive its queued packets and the close, a client has the time over, but at least a
 // quarter of a second and at most 5 seconds. Drain returns when all connections have ended.
 // When ctx ends it cuts the connections that it has closed and whose clients have not received
 // everything, leaves the others to Close, and returns the cause of ctx.
@@ -62,7 +62,8 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) error {
 // SendAway closes the connection with this id, that of an [engineio.Conn], as Drain does: for a
 // route that shuts down while the server stays. The client reconnects over another route. SendAway
 // returns when the client has received the close or its time has expired, and immediately if there
-// is no such connection. When ctx ends it stops waiting for handlers.
+// is no such connection. When ctx ends it stops waiting for handlers. It serves the node of this
+// module; other programs do not need it.
 func (s *Server) SendAway(ctx context.Context, id string) {
 	s.mu.Lock()
 	c := s.clients[id]

@@ -12,34 +12,35 @@ import (
 
 // Errors that callers may test for.
 var (
-	// ErrReserved: the event name is one that clients use themselves: connect,
+	// ErrReserved means that the event name is one that clients use themselves: connect,
 	// connect_error, disconnect, disconnecting, newListener, removeListener.
 	ErrReserved = errors.New("socketio: reserved event name")
-	// ErrDisconnected: the socket has ended, or it is too late for a [ConnectRequest].
+	// ErrDisconnected means that the socket has ended, or it is too late for a [ConnectRequest].
 	ErrDisconnected = errors.New("socketio: disconnected")
-	// ErrRoomName: a room name is empty, too long, or not UTF-8; or a socket id is too
+	// ErrRoomName means that a room name is empty, too long, or not UTF-8; or a socket id is too
 	// long.
 	ErrRoomName = errors.New("socketio: room names are 1 to 200 bytes of UTF-8")
-	// ErrTooManyRooms: the socket would exceed its limit of rooms, or has recently left more rooms
-	// than the server remembers.
+	// ErrTooManyRooms means that the socket would exceed its limit of rooms, or has recently left
+	// more rooms than the server remembers.
 	ErrTooManyRooms = errors.New("socketio: too many rooms")
-	// ErrTooLarge: a broadcast or a command names more than [adapter.MaxRooms] rooms
+	// ErrTooLarge means that a broadcast or a command names more than [adapter.MaxRooms] rooms
 	// and sockets, or its copies exceed [adapter.MaxCopies]. Nothing has happened.
 	ErrTooLarge = adapter.ErrTooLarge
-	// ErrReused: another event or command was published with the same [Once.ID]. If the error wraps
+	// ErrReused means that another event or command was published with the same [Once.ID]. If the error wraps
 	// [adapter.ErrUnavailable] as well, a part of this one was published.
 	ErrReused = adapter.ErrReused
-	// ErrIncomplete: an event or a command was published in some partitions only, too long ago to
+	// ErrIncomplete means that an event or a command was published in some partitions only, too long ago to
 	// be completed; see [Broadcast.Keyed].
 	ErrIncomplete = adapter.ErrIncomplete
-	// ErrOffset: a string is not the offset of an event.
+	// ErrOffset means that a string is not the offset of an event.
 	ErrOffset = errors.New("socketio: not an offset")
-	// ErrTemporary: a client cannot be connected now for a reason outside the client, such as an
-	// unreachable database. A middleware returns an error that wraps it; see [Namespace.Use].
+	// ErrTemporary means that a client cannot be connected now for a reason outside the client,
+	// such as an unreachable database. A middleware returns an error that wraps it; see
+	// [Namespace.Use].
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
-	// ErrNoAck: the event did not request an ack, or has been acked.
+	// ErrNoAck means that the event did not request an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack requested")
-	// ErrMissingArgument: fewer arguments arrived than the values passed to [Args.Bind].
+	// ErrMissingArgument means that fewer arguments arrived than the values passed to [Args.Bind].
 	ErrMissingArgument = errors.New("socketio: missing argument")
 )
 
@@ -72,7 +73,7 @@ func (r Reason) recoverable() bool {
 // errors.Is.
 type DisconnectError struct {
 	Reason Reason
-	// Moved: the client reconnected and another Socket serves it, possibly on another node.
+	// Moved means that the client reconnected and another Socket serves it, possibly on another node.
 	// OnDisconnect is not called then.
 	Moved bool
 }

@@ -179,9 +179,9 @@ func (e *Event) CanAck() bool {
 // with the handler's context, or one derived from it, or through the socket (Emit, Self, To, …), with
 // any context. An ack waits for such events for at most Options.AckTimeout. It is sent without them
 // after that, when the socket ends, or when the node's budget for what is held is used up. If the acks
-// of a socket that wait for events reach half of Engine.SendQueueBytes, Ack itself waits for them. It
-// does not wait for an event to rooms that the socket, as its node knew it, was not in when the event
-// was published. If a SocketsJoin to them was in flight, the event may follow the ack.
+// of a socket that wait for events, and then for the client, reach half of Engine.SendQueueBytes, Ack
+// itself waits. It does not wait for an event to rooms that the socket, as its node knew it, was not in
+// when the event was published. If a SocketsJoin to them was in flight, the event may follow the ack.
 func (e *Event) Ack(args ...any) error {
 	if !e.HasAck() || e.acked.Load() {
 		return ErrNoAck

@@ -2,10 +2,13 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
+	"github.com/rejoin-io/rejoin/pkg/session"
 )
 
 // A deafAdapter cannot send evictions for a while.
@@ -106,6 +109,39 @@ func TestLostEvictions(t *testing.T) {
 	eventually(t, "the former connection has ended", func() bool { return n.Len() == 1 })
 	must(t, other.Emit(t.Context(), "e"))
 	stays.want(`["e"]`)
+}
+
+// A failingRefresh is a store of which some refreshes fail, as when a server of a Cluster does not answer.
+type failingRefresh struct {
+	session.Store
+	failures atomic.Int32 // still to come
+}
+
+func (s *failingRefresh) Refresh(ctx context.Context, refs []session.Ref, life time.Duration) ([]session.Ref, error) {
+	if s.failures.Add(-1) >= 0 {
+		return nil, errors.New("a server does not answer")
+	}
+	return s.Store.Refresh(ctx, refs, life)
+}
+
+// Such a node looks again soon if the store does not answer at first.
+func TestLostEvictionsAndAFailingRefresh(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{})
+	first, err := c.memory.Node("aaaa")
+	must(t, err)
+	second, err := c.memory.Node("bbbb")
+	must(t, err)
+	t.Cleanup(func() { _ = first.Close(); _ = second.Close() })
+	a, sessions := &losingAdapter{first, make(chan func(), 1)}, &failingRefresh{Store: c.sessions}
+	n := start(t, Options{Adapter: a, Sessions: sessions})
+	other := start(t, Options{Adapter: dropEvictions{second}, Sessions: c.sessions})
+	w := n.client(t)
+	if b := other.back(t, w); b.sid != w.sid {
+		t.Fatal("not recovered")
+	}
+	sessions.failures.Store(1)
+	receive(t, a.lost)()
+	eventually(t, "the former connection has ended", func() bool { return n.Len() == 0 })
 }
 
 // Evictions for a node that has left the cluster are given up, and a few attempts are made for all of

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +22,8 @@ type feed struct {
 	mu     sync.Mutex
 	cursor adapter.Cursor
 	waits  feedWaits
+	clocks []clock      // of the partitions. Only the goroutine that calls Next uses it.
+	behind atomic.Int64 // the maximum of clocks, in nanoseconds
 }
 
 // now returns the feed's cursor: all events up to it have been offered to the sockets.
@@ -39,6 +42,47 @@ func (f *feed) reach(c adapter.Cursor, hand func()) {
 		f.cursor = c
 		f.passed()
 	}
+}
+
+// A clock is how much a partition's clock is behind this node's, at most, as of late: how old a position
+// was when it came. It counts for as long as positions of then matter, because the clock may have been set
+// right since.
+type clock struct {
+	since          time.Time
+	behind, before time.Duration // the maxima since then, and in the time before
+}
+
+// noteClocks notes the clocks of those positions that have come now. Others stand still while nothing is
+// published.
+func (f *feed) noteClocks(c adapter.Cursor, memory time.Duration) {
+	for i := range uint16(c.Partitions()) {
+		if at := c.In(i); at != f.cursor.In(i) {
+			f.noteClock(at, memory)
+		}
+	}
+}
+
+func (f *feed) noteClock(at adapter.Position, memory time.Duration) {
+	if at.Ms == 0 { // nothing has been published there
+		return
+	}
+	for len(f.clocks) <= int(at.Partition) {
+		f.clocks = append(f.clocks, clock{})
+	}
+	now, c := time.Now(), &f.clocks[at.Partition]
+	behind := now.Sub(at.Time())
+	switch {
+	case now.Sub(c.since) >= memory:
+		c.behind, c.before, c.since = behind, c.behind, now
+	case behind > c.behind:
+		c.behind = behind
+	default:
+		return
+	}
+	for _, c := range f.clocks {
+		behind = max(behind, c.behind, c.before)
+	}
+	f.behind.Store(int64(max(behind, 0)))
 }
 
 // commandWait bounds how long a command, or a Leave, waits for the feed of its own node.
@@ -86,6 +130,7 @@ func (n *Namespace) hears(list []rooms.Room) bool {
 func (s *Server) runFeed(ctx context.Context) {
 	if a, ok := s.adapter.(adapter.ProgressReporter); ok {
 		a.OnProgress(func(c adapter.Cursor) {
+			s.feed.noteClocks(c, s.opts.memory())
 			s.feed.reach(c, func() {})
 		})
 	}
@@ -102,6 +147,7 @@ func (s *Server) runFeed(ctx context.Context) {
 			}
 			return
 		}
+		s.feed.noteClock(ev.Position, s.opts.memory())
 		s.feed.reach(ev.Cursor, func() { s.dispatch(&ev) })
 	}
 }
@@ -198,134 +244,5 @@ func (n *Namespace) deliverLocal(ev adapter.Event) {
 		n.deliverQuery(d)
 	} else {
 		n.deliver(d)
-	}
-}
-
-// offer gives the socket a delivery, now or when its gate opens.
-func (s *Socket) offer(d *delivery) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stage.gone() || !s.placed { // since the lookup
-		return
-	}
-	if s.gate.closed() && d.volatile() {
-		return // a held volatile event would be late
-	}
-	if s.stage == stageReplaying && s.gate.urgent(d) && (d.local || !s.receipt.given.Covers(d.ev.Position)) {
-		s.pass(d)
-		return
-	}
-	s.gate.commanded = s.gate.commanded || d.command != nil
-	spilled, held := s.gate.spilled, s.gate.held
-	s.gate.rereads = s.stage.catchingUp()
-	if s.gate.hold(d, s.mayHold()) {
-		switch {
-		case !s.gate.spilled:
-		case s.stage.catchingUp():
-			s.unaskAll(append(held, d))
-		case !spilled:
-			s.cut(errQueueFull)
-		}
-		if d.local {
-			s.ordered().gated = true
-		}
-		return
-	}
-	looked := !s.unlisted && s.lingering == 0 // the index entry is still valid
-	s.unlisted = false
-	if d.simple && looked && len(s.rooms.apart) == 0 && d.spared != s.id && !d.local && !s.newestJoin.Covers(d.ev.Position) {
-		s.take(d) // found in the room, and every event this new is for it
-	} else {
-		s.pass(d)
-	}
-}
-
-// mayHold returns how many bytes the gate may hold: as many as fit in the send queue. After a replay
-// it is half of the queue less the last events of the replay, because later events follow
-// immediately. The gates of a connection then open one after another. s.mu is held.
-func (s *Socket) mayHold() int {
-	most := s.ns.srv.opts.Engine.SendQueueBytes
-	if s.stage.catchingUp() {
-		return most/2 - s.ahead()
-	}
-	return most
-}
-
-// pass takes a delivery that is meant for the socket. s.mu is held.
-func (s *Socket) pass(d *delivery) {
-	switch {
-	case s.stage.gone():
-	case d.meant(&s.rooms, s.id):
-		s.take(d)
-	default:
-		s.overlook(d)
-		s.passOver(d)
-		if d.responder != nil {
-			s.unask(d)
-		}
-	}
-}
-
-// unask withdraws the socket from a query that is not for it. s.mu is held.
-func (s *Socket) unask(d *delivery) {
-	delete(s.acks, d.ackID)
-	d.responder.settle(s, ack{Who: s.id, Unasked: true})
-}
-
-// unaskAll withdraws the socket from the queries among the dropped deliveries of its gate,
-// because a replay does not repeat them. s.mu is held.
-func (s *Socket) unaskAll(dropped []*delivery) {
-	for _, d := range dropped {
-		if d.responder != nil {
-			s.unask(d)
-		}
-	}
-}
-
-// take executes a command for the socket, or queues an event to the client. s.mu is held.
-func (s *Socket) take(d *delivery) {
-	if !d.local && !d.late && s.gate.replayed(d.ev) {
-		if d.responder != nil {
-			s.unask(d)
-		}
-		return
-	}
-	switch d.ev.Kind {
-	case kindEmit:
-		s.write(d)
-	case kindJoin:
-		s.overlook(d)
-		s.joinByCommand(d)
-	case kindLeave:
-		s.overlook(d)
-		s.leaveByCommand(d)
-	case kindDisconnect:
-		s.gate.shut++ // permanently: an offset after the command would hide it from a recovery
-		closeConn := d.ev.Flags&flagCloseConn != 0
-		s.ns.srv.spawn(func() { s.disconnect(closeConn) })
-	}
-}
-
-// write queues an event to the client. s.mu is held, so that the cursor in the event covers exactly
-// the queued events.
-func (s *Socket) write(d *delivery) {
-	at := s.gate.stamp(&d.cursor, &s.rooms.born)
-	ps := d.encode(at, s.recovers)
-	if s.outgoing != nil {
-		s.tellOutgoing(d)
-	}
-	if d.volatile() {
-		if s.client.conn.TrySend(ps...) {
-			s.ns.srv.stats.deliveries.Add(1)
-		} else {
-			s.ns.srv.stats.volatileDropped.Add(1)
-		}
-		return
-	}
-	if s.receipt != nil && !d.local && !d.late && d.hasOffset() {
-		s.sends(*at)
-	}
-	if s.client.conn.Send(ps...) == nil {
-		s.ns.srv.stats.deliveries.Add(1)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
-// Events that are not stored are no part of a replay. A client that recovers on a node
+// Events that are not stored are not part of a replay. A client that recovers on a node
 // whose feed is behind has received them on its former node, and does not get them
 // again when the feed comes to them.
 func TestUnstoredEventsOnANodeThatIsBehind(t *testing.T) {

@@ -36,22 +36,24 @@ type gate struct {
 func (g *gate) closed() bool { return g.shut > 0 || g.spilled }
 
 // hold holds d if the gate is closed, up to a limit of bytes, but at least one, and within the node's
-// budget.
-func (g *gate) hold(d *delivery, limit int) (held bool) {
+// budget. refused means that it has spilled because of the budget.
+func (g *gate) hold(d *delivery, limit int) (held, refused bool) {
 	if !g.closed() {
-		return false
+		return false, false
 	}
 	if g.spilled {
-		return true
+		return true, false
 	}
-	if bytes := g.bytes + d.size(); bytes > limit && len(g.held) > 0 || d.ns.srv.held.refuses(bytes, g.rereads) {
+	bytes := g.bytes + d.size()
+	refused = d.ns.srv.held.refuses(bytes, g.rereads)
+	if bytes > limit && len(g.held) > 0 || refused {
 		g.drop()
 		g.spilled = true
-		return true
+		return true, refused
 	}
 	g.keep(d)
 	g.held = append(g.held, d)
-	return true
+	return true, false
 }
 
 // keep counts one more held delivery.

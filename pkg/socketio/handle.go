@@ -143,16 +143,24 @@ func (s *Socket) awaitAnswer(ps []*engineio.Packet) bool {
 	case <-s.ctx.Done(): // while the answers of another namespace wait
 		return false
 	}
-	ahead := c.srv.aheadAnswers()
-	space := func(ctx context.Context) error { return c.conn.WaitPaced(ctx, ahead, ps...) }
-	if c.whileTaking(s.ctx, space) != nil {
+	if c.awaitSpace(s.ctx, ps) != nil {
 		return false
-	}
-	if n := length(ps); n > ahead {
-		c.awaitCalm(s.ctx, max(4*ahead, c.srv.opts.Engine.SendQueueBytes/4*3-n))
 	}
 	release()
 	return c.conn.SendPaced(ps...) == nil
+}
+
+// awaitSpace waits until there is space for an answer. The caller has its turn.
+func (c *client) awaitSpace(ctx context.Context, ps []*engineio.Packet) error {
+	ahead := c.srv.aheadAnswers()
+	space := func(ctx context.Context) error { return c.conn.WaitPaced(ctx, ahead, ps...) }
+	if err := c.whileTaking(ctx, space); err != nil {
+		return err
+	}
+	if n := length(ps); n > ahead {
+		c.awaitCalm(ctx, max(4*ahead, c.srv.opts.Engine.SendQueueBytes/4*3-n))
+	}
+	return nil
 }
 
 // length returns the size of the frames of packets.
@@ -185,7 +193,7 @@ func (c *client) whileTaking(ctx context.Context, wait func(context.Context) err
 		case ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded):
 			return err
 		case c.cutStalled():
-			return fmt.Errorf("the client has read nothing for %v", timeout)
+			return fmt.Errorf("client has read nothing for %v", timeout)
 		}
 		c.prolong()
 		if err == nil {

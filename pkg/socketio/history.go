@@ -12,10 +12,10 @@ import (
 
 // A Past is an event of a room's backlog.
 type Past struct {
-	Offset string
-	Event  string
+	Offset string // also the argument before of History, for the events before this one
+	Event  string // the event's name
 	Args
-	At time.Time
+	At time.Time // when the event was published
 }
 
 // Size returns the event's approximate size in its backlog, in bytes.
@@ -26,8 +26,8 @@ func (p *Past) Size() int {
 // pastBytes is an event's size beside its name and arguments: position, publisher, time and target.
 const pastBytes = 100
 
-// HistoryBytes is the maximum size of the events that one call of [Namespace.History]
-// returns. A single event may be larger.
+// HistoryBytes is the maximum size, in bytes, of the events that one call of [Namespace.History]
+// returns: 256 KiB. A single event may be larger.
 const HistoryBytes = 256 << 10
 
 // Limits of the entries that one call of History reads, because a backlog may have many entries

@@ -50,7 +50,7 @@ func (s *Socket) Join(ctx context.Context, names ...string) error {
 	return s.settle(ctx, news, nil)
 }
 
-// tooMany reports whether the socket can't join more rooms. If it can, their cost is reserved, and
+// tooMany reports whether the socket cannot join more rooms. If it can, their cost is reserved, and
 // enter follows. s.mu is held.
 func (s *Socket) tooMany(news []string) error {
 	if most := s.ns.srv.opts.RoomsPerSocket; int(s.rooms.open)+len(news) > most {
@@ -78,7 +78,7 @@ const roomsBeyondBudget = 16
 // bytesBeyondBudget is the maximum cost of these memberships: that of 16 with names of 24 bytes.
 const bytesBeyondBudget = 16 << 10
 
-var errMemberships = fmt.Errorf("%w: the memberships of all clients take too much memory", ErrTooManyRooms)
+var errMemberships = fmt.Errorf("%w: memberships of all clients take too much memory", ErrTooManyRooms)
 
 // enter begins a join: from here on the events of the rooms are held. s.mu is
 // held.
@@ -182,7 +182,7 @@ func (s *Socket) complete(ctx context.Context, names []string, by *place) error 
 	return err
 }
 
-// joinByCommand begins the join of a command in the order. s.mu is held. If the join can't be
+// joinByCommand begins the join of a command in the order. s.mu is held. If the join cannot be
 // completed the socket is cut, because it would miss events of a room that it counts as a member
 // of. For the same reason there is no limit: the application sends commands, not a client.
 func (s *Socket) joinByCommand(d *delivery) {

@@ -22,18 +22,18 @@ func (s *Socket) Leave(ctx context.Context, names ...string) error {
 	return s.leaveThose(ctx, func() []string { return names })
 }
 
-// KeepRooms takes the socket out of the named rooms that may does not allow, except those that a
-// command such as SocketsJoin put it into. It returns as Leave does.
+// KeepRooms takes the socket out of the named rooms for which keep returns false, except those
+// that a command such as SocketsJoin put it into. It returns as Leave does.
 //
-// may is called without any lock. A panic in it propagates to the caller.
-func (s *Socket) KeepRooms(ctx context.Context, may func(room string) bool) error {
-	checkFunc("KeepRooms", may)
+// keep is called without any lock. A panic in it propagates to the caller.
+func (s *Socket) KeepRooms(ctx context.Context, keep func(room string) bool) error {
+	checkFunc("KeepRooms", keep)
 	done, err := s.changeLive(ctx) // joins in flight end first
 	if err != nil {
 		return err
 	}
 	done()
-	drop := slices.DeleteFunc(s.Rooms(), may)
+	drop := slices.DeleteFunc(s.Rooms(), keep)
 	return s.leaveThose(ctx, func() []string {
 		return slices.DeleteFunc(drop, func(name string) bool {
 			st := s.rooms.current(name)

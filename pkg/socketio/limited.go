@@ -19,6 +19,7 @@ const (
 	limitArguments          = "event_arguments"
 	limitMemberships        = "membership_budget"
 	limitReplayBudget       = "replay_budget"
+	limitHeldBudget         = "held_budget"
 	limitReadProgress       = "read_progress"
 
 	// Counted by the engine.
@@ -34,7 +35,7 @@ type connLimits struct {
 }
 
 func (l *connLimits) init() {
-	l.counts = zeros(limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitReadProgress)
+	l.counts = zeros(limitConnectPayload, limitUnconnected, limitReceiveBudget, limitAttachmentDeadline, limitRecoveries, limitConnects, limitArguments, limitMemberships, limitReplayBudget, limitHeldBudget, limitReadProgress)
 	l.logs = map[string]*logLimit{limitSendQueue: {}, limitQueueBudget: {}}
 	for limit := range l.counts {
 		l.logs[limit] = new(logLimit)

@@ -28,8 +28,8 @@ type Members struct {
 	Answered int `json:"-"`
 }
 
-// MembersBytes is the maximum size of a page of [Broadcast.Members]. A single member may
-// be larger.
+// MembersBytes is the maximum size, in bytes, of a page of [Broadcast.Members]: 256 KiB. A
+// single member may be larger.
 const MembersBytes = 256 << 10
 
 // Members lists the target's sockets, on any node of the cluster: those whose ids follow after,

@@ -231,12 +231,15 @@ func (m *memberships) cancel(name string) {
 	m.uncharged -= stayCost(name)
 }
 
-// forget drops stays that ended before a time.
-func (m *memberships) forget(before time.Time) {
-	maps.DeleteFunc(m.apart, func(p, _ adapter.Position) bool { return p.Time().Before(before) })
+// forget drops stays that ended before a time, and are not needed for a recovery that begins at a
+// position.
+func (m *memberships) forget(before time.Time, from *catchUp) {
+	maps.DeleteFunc(m.apart, func(p, _ adapter.Position) bool {
+		return p.Time().Before(before) && (from == nil || from.from.Covers(p))
+	})
 	for name, stays := range m.named {
 		kept := slices.DeleteFunc(stays, func(st stay) bool {
-			return !st.open && st.leave.At.Time().Before(before)
+			return !st.open && st.leave.At.Time().Before(before) && (from == nil || from.from.Includes(st.leave))
 		})
 		if len(kept) < len(stays) {
 			m.replace(name, kept)

@@ -1,11 +1,13 @@
 package socketio
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -53,7 +55,7 @@ func TestCommandsOfThePastCountOnce(t *testing.T) {
 		t.Error("the leave did not count")
 	}
 	if m.enterAt("r", at(5), adapter.Position{}) || m.enterAt("r", at(7), adapter.Position{}) {
-		t.Error("a join that is known came back to life when it was read again")
+		t.Error("a known join was applied again when it was read again")
 	}
 	if !m.enterAt("r", at(8), adapter.Position{}) {
 		t.Error("a newer join did not count")
@@ -92,7 +94,7 @@ func TestTheGateHoldsInOrderAndDropsWhatTheReplayHad(t *testing.T) {
 		return n.newDelivery(&adapter.Event{Stored: true, Position: at(seq).At, Cursor: at(seq), Data: []byte(`["x"]`)})
 	}
 	for seq := range uint64(6) {
-		if !g.hold(event(seq), 1<<20) {
+		if held, _ := g.hold(event(seq), 1<<20); !held {
 			t.Fatal("a shut gate let something through")
 		}
 	}
@@ -181,7 +183,7 @@ func TestOrderOfManyRooms(t *testing.T) {
 			case 2:
 				m.leave(name, at(2))
 			case 3:
-				m.forget(time.Now())
+				m.forget(time.Now(), nil)
 			case 4:
 				other := m.clone()
 				enter("0 of the original")
@@ -217,4 +219,105 @@ func TestOrderOfManyStays(t *testing.T) {
 			t.Fatalf("not in their order: %v", list)
 		}
 	}
+}
+
+// Memberships that have ended are remembered for as long as a client may be recovered, by the clocks of
+// the partitions: the node's own may be ahead.
+func TestEndedMembershipsWithAClockBehind(t *testing.T) {
+	n := start(t, Options{})
+	sock := n.Socket(n.client(t).sid)
+	past := 2 * n.opts.memory()
+	clock := adapter.Cursor{Epoch: "e", At: adapter.Position{Ms: uint64(time.Now().Add(-past).UnixMilli())}}
+	remembered := func() bool {
+		sock.mu.Lock()
+		defer sock.mu.Unlock()
+		sock.rooms.named = map[string][]stay{"r": {{leave: clock}}} // it has just ended
+		sock.forget()
+		return len(sock.rooms.named["r"]) > 0
+	}
+	n.feed.noteClock(clock.At, time.Hour)
+	if !remembered() {
+		t.Error("forgotten immediately, because the partition's clock is behind")
+	}
+	now := adapter.Position{Ms: uint64(time.Now().UnixMilli())}
+	n.feed.noteClock(now, time.Hour)
+	if !remembered() {
+		t.Error("forgotten because the clock has been set right since")
+	}
+	n.feed.noteClock(now, 0)
+	n.feed.noteClock(now, 0) // twice: the maximum of the time before counts as well
+	if remembered() {
+		t.Error("still remembered although the clocks agree")
+	}
+}
+
+// Positions stand still while nothing is published, at least in the memory adapter. A node does not
+// remember memberships for longer because of that.
+func TestEndedMembershipsAfterAQuietNight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		must(t, srv.Emit(t.Context(), "e"))
+		time.Sleep(8 * time.Hour)
+		must(t, srv.Emit(t.Context(), "e"))
+		synctest.Wait()
+		if behind := time.Duration(srv.feed.behind.Load()); behind > time.Second {
+			t.Errorf("the adapter's clock is taken to be behind by %v", behind)
+		}
+	})
+}
+
+// A client attempts to recover again and again, and receives nothing on its connections. A membership that
+// ended after its position is not forgotten meanwhile.
+func TestEndedMembershipsOfManyAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		session, connected := srv.connectByPolling("")
+		id, pid := between(connected, `"sid":"`), between(connected, `"pid":"`)
+		must(t, srv.Socket(id).Join(t.Context(), "r", "stays"))
+		must(t, srv.To("stays").Emit(t.Context(), "n", 0))
+		_, got := srv.exchange("GET", session, "")
+		offset := between(got, `["n",0,"`)
+		must(t, srv.To("r").Emit(t.Context(), "n", 1)) // which it does not receive
+		synctest.Wait()                                // its node does
+		must(t, srv.Socket(id).Leave(t.Context(), "r"))
+		for begun := time.Now(); time.Since(begun) < 3*srv.opts.memory(); {
+			time.Sleep(time.Minute) // the connection has ended by then
+			session, again := srv.connectByPolling(fmt.Sprintf(`{"pid":%q,"offset":%q}`, pid, offset))
+			if !strings.Contains(again, `["n",`) {
+				_, missed := srv.exchange("GET", session, "")
+				again += missed
+			}
+			if between(again, `"sid":"`) != id || !strings.Contains(again, `["n",1,`) {
+				t.Fatalf("got %s after %v, want socket %s and the event after %s", again, time.Since(begun), id, offset)
+			}
+		}
+	})
+}
+
+// A partition's clock is behind all the time, and is then set right. What it was just before still counts.
+func TestClockThatIsSetRightLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		memory := srv.opts.memory()
+		note := func(behind time.Duration) {
+			srv.feed.noteClock(adapter.Position{Ms: uint64(time.Now().Add(-behind).UnixMilli())}, memory)
+			time.Sleep(time.Second)
+		}
+		note(600*time.Second + time.Millisecond) // later ones are not larger
+		for range int(memory.Seconds()) - 2 {
+			note(600 * time.Second)
+		}
+		for range 5 { // a membership ends here, and the clock is set right
+			note(0)
+		}
+		if behind := time.Duration(srv.feed.behind.Load()); behind < 600*time.Second {
+			t.Errorf("behind by %v, want 600 s: a membership that ended 5 s ago is forgotten", behind)
+		}
+	})
 }

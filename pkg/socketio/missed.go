@@ -167,7 +167,9 @@ func (r *replay) found(end adapter.Cursor) (*missedEvents, error) {
 		r.socket.client.limited(limitReplayBudget, srv.replays.budget, "bytes")
 		return nil, errReplayBudget
 	}
-	m := &missedEvents{reservation: kept, end: end, events: r.missed[:held]}
+	m := &missedEvents{reservation: kept, end: end}
+	m.events = append(m.events, r.missed[:held]...) // a slice of r.missed would keep the other events
+	m.later = make([]unread, 0, len(r.missed)-held)
 	for _, ev := range r.missed[held:] {
 		m.later = append(m.later, unread{r.place(ev), ev.Cursor, payloadSize(ev)})
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"unsafe"
 
 	"github.com/gorilla/websocket"
 
@@ -268,7 +269,7 @@ func TestReplayBudget(t *testing.T) {
 // meanwhile.
 func TestSlowReplaysGiveWay(t *testing.T) {
 	n := start(t, Options{})
-	n.replays.page, n.replays.budget, n.replays.small = 1, 65*laterOverhead, 100 // nothing is held but places
+	n.replays.page, n.replays.budget, n.replays.small = 1, 65*laterOverhead, 100 // room for the places of 65 events, and no payloads
 	joining(n.Namespace)
 	missing := func(room string, events int, args func(int) []any) *wire {
 		w := n.client(t)
@@ -323,6 +324,9 @@ func TestAPageThatDoesNotFit(t *testing.T) {
 		must(t, err)
 		if len(m.events) != tt.events || len(m.later) != tt.later {
 			t.Errorf("with %d bytes held: %d events, %d later, want %d, %d", tt.held, len(m.events), len(m.later), tt.events, tt.later)
+		}
+		if unsafe.SliceData(m.events) == unsafe.SliceData(r.missed) {
+			t.Error("the events that are not held stay in memory")
 		}
 		m.release()
 		if held := n.replays.held.Load(); held != int64(tt.held) {
@@ -432,6 +436,9 @@ func gatesOpen(t *testing.T, namespaces, missed, live, size int) {
 	poll, _ := n.claimIn(t, names, pids)
 	eventually(t, "all are being recovered", func() bool { return n.Stats().Sockets == namespaces })
 	emit(missed, live) // while it reads nothing
+	head, err := n.adapter.Head(t.Context())
+	must(t, err)
+	n.awaitFeed(t.Context(), head.At) // otherwise events arrive after a gate has opened
 	next := make([]int, namespaces)
 	for received := 0; received < namespaces*live; {
 		eventually(t, "at most three quarters of its queue are used", func() bool { // once the last response is written

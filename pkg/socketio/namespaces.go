@@ -14,7 +14,7 @@ import (
 // its middlewares and handlers. A child that Of has created is kept when its last socket leaves.
 //
 // A namespace that was created before the pattern was registered stays independent. The functions
-// of OfFunc are not called, because they decide about a client: a namespace that Of creates belongs
+// of OfFunc are not called, because they need a client's auth payload: a namespace that Of creates belongs
 // to none of them, and is guarded only by its own middlewares.
 func (s *Server) Of(name string) *Namespace {
 	if !strings.HasPrefix(name, "/") {
@@ -48,9 +48,12 @@ func (s *Server) OfPattern(re *regexp.Regexp) *Parent {
 	return p
 }
 
-// OfFunc accepts every namespace that a function allows, given its name and the client's auth
-// payload. Parents are asked in the order of their registration; if one does not allow the name,
-// fails or panics, the next one is asked.
+// OfFunc accepts every namespace that a function allows, given its name and the auth payload of the
+// client that requests it first. Parents are asked in the order of their registration; if one does
+// not allow the name, fails or panics, the next one is asked.
+//
+// While the namespace exists, the function is not called for further clients. Use middlewares
+// to decide which clients may enter; see [Namespace.Use].
 //
 // The function is called concurrently, while clients connect, and may block. The context ends when
 // the client disconnects.

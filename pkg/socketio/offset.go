@@ -69,7 +69,7 @@ func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter
 	var text *string
 	if len(offset) > 0 {
 		if err := json.Unmarshal(offset, &text); err != nil {
-			return c, false, errors.New("the offset is not a string")
+			return c, false, errors.New("offset is not a string")
 		}
 	}
 	if text == nil {
@@ -80,11 +80,11 @@ func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter
 	case err != nil:
 		return adapter.Cursor{}, false, err
 	case c.Epoch == now.Epoch && !c.SameHistory(now):
-		return adapter.Cursor{}, false, errors.New("the offset has another number of partitions")
+		return adapter.Cursor{}, false, errors.New("offset has another number of partitions")
 	case c.Epoch == now.Epoch:
 		return c, genuine, nil
 	case o.macs != nil && !genuine:
-		return adapter.Cursor{}, false, errors.New("the offset is of an unknown history")
+		return adapter.Cursor{}, false, errors.New("offset belongs to an unknown history")
 	}
 	return adapter.Cursor{}, false, nil
 }
@@ -94,7 +94,7 @@ func (o offsets) received(offset json.RawMessage, now adapter.Cursor) (c adapter
 func (o offsets) parse(s string) (c adapter.Cursor, genuine bool, err error) {
 	s, tag, tagged := strings.Cut(s, "~")
 	if tagged && !isTag(tag) {
-		return c, false, errors.New("the offset does not end with a tag")
+		return c, false, errors.New("offset does not end with a tag")
 	}
 	if c, err = adapter.ParseCursor(s); err != nil {
 		return c, false, err

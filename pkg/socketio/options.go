@@ -182,7 +182,7 @@ const (
 // RefreshPeriod returns how often a server extends the expiry of the sessions that it serves, given
 // its recovery window. A session expires one window and one period after its last refresh, so
 // backlogs must be kept longer than the sum of the window, this period, and the time in which a
-// dead connection is detected.
+// dead connection is detected. The node of this module checks its configuration with it.
 func RefreshPeriod(window time.Duration) time.Duration {
 	return min(max(window/4, time.Second), 30*time.Second)
 }

@@ -144,5 +144,5 @@ func recoveryWeight(s session.Session) int {
 	return min(1+bytes/recoveryBytes, maxRecoveryWeight)
 }
 
-// errTooOften: a session is not recovered now, but can be a little later.
+// errTooOften means that a session is not recovered now, but can be a little later.
 var errTooOften = errors.New("socketio: session recovered too often")

@@ -3,6 +3,7 @@ package socketio
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -122,7 +123,8 @@ func TestEventsWaitBehindWaitingAnswers(t *testing.T) {
 	acked.Wait()
 }
 
-// Acks that were held in many namespaces do not cut the client when they are released together.
+// Large acks that were held in many namespaces are paced when they are released together: they do not cut
+// the client, and its ping is not queued behind all of them.
 func TestReleasedAcksOfManyNamespaces(t *testing.T) {
 	const limit, size, namespaces = 32 << 10, 12 << 10, 8
 	n, feed := startDelayed(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
@@ -149,7 +151,11 @@ func TestReleasedAcksOfManyNamespaces(t *testing.T) {
 	release()
 	text := ""
 	for strings.Count(text, "43") < namespaces {
-		text += poll()
+		got := poll()
+		if acks := strings.Count(got, "43"); acks > 2 {
+			t.Errorf("%d acks were queued together, want one, and one that is being sent", acks)
+		}
+		text += got
 	}
 	must(t, n.Emit(t.Context(), "after"))
 	for !strings.Contains(text, `["after"]`) {
@@ -237,12 +243,15 @@ func TestAVeryLargeAnswerWaits(t *testing.T) {
 	}
 }
 
-// A handler whose ack waits for an event waits itself while answers fill half of the send queue.
+// A handler whose small ack waits for an event waits itself while answers fill half of the send queue.
 func TestHeldAnswersWaitForTheClient(t *testing.T) {
-	const limit, size = 64 << 10, 60 << 10
-	n, feed := startDelayed(t, Options{Engine: engineio.Options{SendQueueBytes: limit}})
+	n, feed := startDelayed(t, Options{Engine: engineio.Options{SendQueueBytes: 64 << 10}})
 	acked := make(chan error, 2)
 	n.On("e", func(ctx context.Context, e *Event) error {
+		var size int
+		if err := e.Bind(&size); err != nil {
+			return err
+		}
 		if err := e.Socket().Emit(ctx, "self"); err != nil {
 			return err
 		}
@@ -252,15 +261,15 @@ func TestHeldAnswersWaitForTheClient(t *testing.T) {
 	poll, post := n.polling(t)
 	post("40")
 	poll()
-	post(`421["e"]`)
+	post(fmt.Sprintf(`421["e",%d]`, 60<<10))
 	must(t, receive(t, acked))
-	eventually(t, "the first answer is queued", func() bool { return n.Stats().Engine.QueuedBytes > size })
+	eventually(t, "the large answer is queued", func() bool { return n.Stats().Engine.QueuedBytes > 60<<10 })
 	release := feed.shut()
-	post(`422["e"]`)
-	eventually(t, "the second answer is held", func() bool { return n.held.bytes.Load() > size })
+	post(`422["e",1000]`)
+	eventually(t, "the small answer is held", func() bool { return n.held.bytes.Load() > 1000 })
 	select {
 	case err := <-acked:
-		t.Errorf("Ack returned %v before the client has taken the first answer", err)
+		t.Errorf("Ack returned %v before the client has taken the large answer", err)
 	case <-time.After(100 * time.Millisecond): // a handler that does not wait needs less
 	}
 	release()
@@ -269,3 +278,4 @@ func TestHeldAnswersWaitForTheClient(t *testing.T) {
 	}
 	must(t, receive(t, acked))
 }
+

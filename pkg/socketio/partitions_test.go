@@ -422,7 +422,7 @@ func TestLeaveWithoutAMarker(t *testing.T) {
 // awaited waits until a caller waits for the feed.
 func (n *testNode) awaited(t *testing.T) {
 	t.Helper()
-	eventually(t, "somebody waits for the feed", func() bool {
+	eventually(t, "a caller waits for the feed", func() bool {
 		n.feed.mu.Lock()
 		defer n.feed.mu.Unlock()
 		return n.feed.waits.n > 0

@@ -468,7 +468,7 @@ func TestANewNodeIsNamed(t *testing.T) {
 		// wait for it.
 		of.receivers = 1
 		if _, complete := progress(asked, of, now, true); !complete {
-			t.Errorf("all %v: a node that is no receiver is waited for", everyone)
+			t.Errorf("all %v: the query waits for a node that is not a receiver", everyone)
 		}
 		if err := unanswered(asked, of, now, nil); err != nil {
 			t.Errorf("all %v: %v", everyone, err)

@@ -3,6 +3,7 @@ package socketio
 import (
 	"math"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -131,27 +132,45 @@ func newSilence(a adapter.Adapter, sessionLife time.Duration) time.Duration {
 	return math.MaxInt64
 }
 
-// renew writes the sessions of sockets whose clients have been sent nothing for a long time.
+// renewals is the maximum number of sessions that are written concurrently because of silence: those of
+// all sockets may be due together, and would fill the queue of the store.
+const renewals = 64
+
+// renew writes the sessions of sockets whose clients have been sent nothing for a long time. It does not
+// wait, and does nothing while earlier ones are still being written.
 func (s *Server) renew(served []*Socket) {
+	if s.renewing.Load() > 0 {
+		return
+	}
 	at := s.feed.now()
 	now := at.At.Time()
 	if local := time.Now(); now.Before(local) { // a clock of positions may stand still without events
 		now = local
 	}
 	most := 1 + int(2*float64(len(served))*RefreshPeriod(s.opts.RecoveryWindow).Seconds()/s.silence.Seconds())
+	var due []*Socket
 	for _, sock := range served {
 		sock.mu.Lock()
 		r := sock.receipt
-		due := r != nil && sock.stage.served() && !sock.gate.closed() && !r.given.Includes(at) &&
-			now.Sub(sock.lastSent()) > s.silence && now.Sub(r.given.At.Time()) > s.silence
+		if r != nil && sock.stage.served() && !sock.gate.closed() && !r.given.Includes(at) &&
+			now.Sub(sock.lastSent()) > s.silence && now.Sub(r.given.At.Time()) > s.silence {
+			due = append(due, sock)
+		}
 		sock.mu.Unlock()
-		if !due {
-			continue
+		if len(due) == most { // the others have to wait
+			break
 		}
-		sock.rewrite()
-		if most--; most == 0 { // the others have to wait
-			return
-		}
+	}
+	var next atomic.Int64
+	writers := min(len(due), renewals)
+	s.renewing.Store(int32(writers))
+	for range writers {
+		s.spawn(func() {
+			defer s.renewing.Add(-1)
+			for i := next.Add(1); i <= int64(len(due)) && s.ctx.Err() == nil; i = next.Add(1) {
+				due[i-1].writeReceipt()
+			}
+		})
 	}
 }
 
@@ -183,14 +202,13 @@ func (s *Socket) overlook(d *delivery) {
 }
 
 // rewrite writes the session because of its receipt. It does not wait.
-func (s *Socket) rewrite() {
-	srv := s.ns.srv
-	srv.spawn(func() {
-		ctx, cancel := srv.store()
-		defer cancel()
-		if done, err := s.change(ctx); err == nil {
-			defer done()
-			_ = s.save(ctx) // a missing or moved session has been handled there
-		}
-	})
+func (s *Socket) rewrite() { s.ns.srv.spawn(s.writeReceipt) }
+
+func (s *Socket) writeReceipt() {
+	ctx, cancel := s.ns.srv.store()
+	defer cancel()
+	if done, err := s.change(ctx); err == nil {
+		defer done()
+		_ = s.save(ctx) // a missing or moved session has been handled there
+	}
 }

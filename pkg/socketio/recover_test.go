@@ -32,7 +32,7 @@ func TestAClientComesBackWithWhatItMissed(t *testing.T) {
 	must(t, n1.To("other").Emit(t.Context(), "n", 99))
 	b := n2.back(t, a)
 	if b.sid != a.sid || b.pid != a.pid {
-		t.Fatalf("came back as %s/%s, was %s/%s, want %s, %s", b.sid, b.pid, a.sid, a.pid, a.sid, a.pid)
+		t.Fatalf("recovered as %s/%s, was %s/%s, want %s, %s", b.sid, b.pid, a.sid, a.pid, a.sid, a.pid)
 	}
 	b.want(numbered(2), numbered(3), numbered(4))
 	must(t, n2.To("r").Emit(t.Context(), "n", 5))

@@ -137,7 +137,7 @@ func (r *replay) finish(end adapter.Cursor) error {
 		}
 	}
 	if unfinished {
-		return r.refuse(refusedJoin, "the connection ended while the client was given what a command that joined rooms gave it")
+		return r.refuse(refusedJoin, "connection closed while the events of a SocketsJoin were being sent")
 	}
 	return nil
 }

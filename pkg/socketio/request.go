@@ -26,12 +26,12 @@ type ConnectRequest struct {
 	final bool
 	id    string                   // of the socket unless it is recovered
 	rooms []string                 // that the socket is in from the start
-	may   []func(room string) bool // of KeepRooms
+	keep  []func(room string) bool // of KeepRooms
 	data  json.RawMessage          // of SetData; not for a recovered socket
 }
 
 // errDecided is returned when it is too late for a decision.
-var errDecided = fmt.Errorf("%w: the middlewares have returned", ErrDisconnected)
+var errDecided = fmt.Errorf("%w: middlewares have returned", ErrDisconnected)
 
 // decide calls f, which takes a decision, unless it is too late for that.
 func (r *ConnectRequest) decide(f func() error) error {
@@ -137,17 +137,17 @@ func (r *ConnectRequest) Join(names ...string) error {
 	})
 }
 
-// KeepRooms bounds the rooms of a client that is recovered: it leaves those that may does not allow,
-// and gets none of their missed events. Rooms that a middleware joins stay, and so do those that a
-// command such as SocketsJoin put the client into. If KeepRooms is called several times, every
-// function must allow a room.
+// KeepRooms bounds the rooms of a client that is recovered: it leaves those for which keep
+// returns false, and gets none of their missed events. Rooms that a middleware joins stay, and
+// so do those that a command such as SocketsJoin put the client into. If KeepRooms is called
+// several times, every function must return true for a room to be kept.
 //
-// may is called without any lock, when the middlewares have returned. A room for which it panics is
-// not kept.
-func (r *ConnectRequest) KeepRooms(may func(room string) bool) {
-	checkFunc("ConnectRequest.KeepRooms", may)
+// keep is called without any lock, when the middlewares have returned. A room for which it
+// panics is not kept.
+func (r *ConnectRequest) KeepRooms(keep func(room string) bool) {
+	checkFunc("ConnectRequest.KeepRooms", keep)
 	_ = r.decide(func() error {
-		r.may = append(r.may, may)
+		r.keep = append(r.keep, keep)
 		return nil
 	})
 }
@@ -158,9 +158,9 @@ func (r *ConnectRequest) keeps(room string) bool {
 	if slices.Contains(r.rooms, room) {
 		return true
 	}
-	for _, may := range r.may {
-		allowed := false
-		if r.socket.ns.srv.guard("KeepRooms", func() { allowed = may(room) }) != nil || !allowed {
+	for _, keep := range r.keep {
+		kept := false
+		if r.socket.ns.srv.guard("KeepRooms", func() { kept = keep(room) }) != nil || !kept {
 			return false
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"iter"
 	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
 
 // reserve counts in advance the cost of a socket's new memberships, so that concurrent joins and
@@ -60,7 +62,7 @@ func (s *Socket) charge() {
 	}
 }
 
-// tooManyStays returns an error if the socket's session can't keep so many more memberships. s.mu
+// tooManyStays returns an error if the socket's session cannot keep so many more memberships. s.mu
 // is held.
 func (s *Socket) tooManyStays(more int) error {
 	if ended := s.rooms.count - s.rooms.open; ended > s.rooms.open/4 {
@@ -72,9 +74,27 @@ func (s *Socket) tooManyStays(more int) error {
 	return nil
 }
 
+// A catchUp is a recovery whose client may not have received all that it missed. However long that takes,
+// the next recovery may begin at the same position, and needs the same memberships.
+type catchUp struct {
+	from  adapter.Cursor
+	ended time.Time // since when the replay is known to have ended
+}
+
 // forget drops the memberships that ended too long ago to matter, so that a session does not grow
 // for as long as its client stays connected. s.mu is held.
 func (s *Socket) forget() {
-	s.rooms.forget(time.Now().Add(-s.ns.srv.opts.memory()))
+	srv := s.ns.srv
+	// While its connection is not read, a client may have been gone since its last answer.
+	now, memory := s.client.conn.Answered(), srv.opts.memory()
+	if c := s.catchUp; c != nil && !s.stage.catchingUp() {
+		switch {
+		case c.ended.IsZero():
+			c.ended = now
+		case now.Sub(c.ended) > memory: // a client that has not received it is disconnected by now
+			s.catchUp = nil
+		}
+	}
+	s.rooms.forget(now.Add(-memory-time.Duration(srv.feed.behind.Load())), s.catchUp)
 	s.charge()
 }

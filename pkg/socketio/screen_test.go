@@ -240,7 +240,7 @@ func TestSocketRecoversAfterACut(t *testing.T) {
 	<-a.closed
 	for len(a.in) > 0 {
 		if m := <-a.in; strings.HasPrefix(m, "41") {
-			t.Error("the client was disconnected, and does not come back after that")
+			t.Error("the client was disconnected, and does not reconnect after that")
 		}
 	}
 	must(t, n.To("r").Emit(t.Context(), "n", 1))

@@ -33,6 +33,7 @@ type Server struct {
 	adapter    adapter.Adapter
 	ownsIt     bool          // the server created the adapter
 	silence    time.Duration // see newSilence
+	renewing   atomic.Int32  // goroutines that write sessions because of it
 	sessions   session.Store
 	offsets    offsets
 	feed       feed
@@ -118,7 +119,7 @@ func NewServer(o Options) (*Server, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, storeTimeout)
 	defer cancel()
 	if s.feed.cursor, err = s.adapter.Head(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("socketio: the adapter's newest position: %w", err), s.closeAdapter())
+		return nil, errors.Join(fmt.Errorf("socketio: read the adapter's newest position: %w", err), s.closeAdapter())
 	}
 	s.Namespace = s.Of("/")
 	s.spawn(func() { s.runFeed(s.ctx) })

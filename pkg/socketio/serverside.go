@@ -21,8 +21,9 @@ func (n *Namespace) OnServerSide(event string, h Handler) {
 	registerHandler("OnServerSide", &n.mu, &n.serverSide, event, h)
 }
 
-// ServerSideEmit sends an event to the handlers of all other nodes, not to this
-// one's, and not to clients.
+// ServerSideEmit sends an event to the handlers of all other nodes, not to this one's, and not to
+// clients. It blocks and fails as [Broadcast.Emit] does, and does not wait for the handlers. The
+// event is not stored: a node that misses it does not get it later.
 func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...any) error {
 	ev, err := n.serverSideEvent(event, args)
 	if err != nil {
@@ -32,8 +33,9 @@ func (n *Namespace) ServerSideEmit(ctx context.Context, event string, args ...an
 	return err
 }
 
-// ServerSideEmitWithAck is ServerSideEmit and collects the answers of the other nodes, as
-// EmitWithAck does. Args of an answer are the values that the node's handler acked with.
+// ServerSideEmitWithAck sends an event as ServerSideEmit does, and collects the answers of the
+// other nodes, as EmitWithAck does. Args of an answer are the values that the node's handler
+// acked with.
 func (n *Namespace) ServerSideEmitWithAck(ctx context.Context, event string, args ...any) (*Answers, error) {
 	ev, err := n.serverSideEvent(event, args)
 	if err != nil {

@@ -15,7 +15,7 @@ func (s *Socket) save(ctx context.Context) error {
 	s.mu.Lock()
 	n := int(s.rooms.count)
 	if s.pid == "" || s.fence == 0 {
-		n = 0 // nothing is written, so it does not wait for those who write
+		n = 0 // nothing is written, so it does not wait for other writers
 	}
 	s.mu.Unlock()
 	ended, err := srv.writes.take(ctx, n)

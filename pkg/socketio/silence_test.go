@@ -1,8 +1,10 @@
 package socketio
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +136,54 @@ func TestLongSilence(t *testing.T) {
 			recovered(m).quiet()
 		}
 	})
+}
+
+// A crowdedStore takes some time for each write, and counts those at the same time.
+type crowdedStore struct {
+	session.Store
+	saves, most atomic.Int32
+}
+
+func (s *crowdedStore) Save(ctx context.Context, v session.Session, ttl time.Duration) error {
+	n := s.saves.Add(1)
+	defer s.saves.Add(-1)
+	for most := s.most.Load(); n > most && !s.most.CompareAndSwap(most, n); most = s.most.Load() {
+	}
+	time.Sleep(50 * time.Millisecond)
+	return s.Store.Save(ctx, v, ttl)
+}
+
+// The sessions of many sockets whose silence ends at once are written a few at a time: the queue of the
+// store is for others, too.
+func TestRenewalsTakeTurns(t *testing.T) {
+	t.Parallel() // most of it is waiting
+	const clients = 4 * renewals
+	c := newCluster(adapter.MemoryOptions{BacklogTTL: 5 * time.Second})
+	store := &crowdedStore{Store: c.sessions}
+	c.sessions = store
+	n := c.node(t, "aaaa", Options{RecoveryWindow: time.Second})
+	for range clients {
+		n.client(t)
+	}
+	renewed := func() (all bool) {
+		must(t, n.To("nobody").Emit(t.Context(), "n"))
+		_, err := n.adapter.Head(t.Context()) // the feed reaches it
+		must(t, err)
+		_, served := n.owned.alive(time.Time{})
+		for _, s := range served {
+			s.mu.Lock()
+			old := s.receipt.given == s.rooms.born
+			s.mu.Unlock()
+			if old {
+				return false
+			}
+		}
+		return len(served) == clients
+	}
+	eventually(t, "all sessions are written again", renewed)
+	if most := store.most.Load(); most > renewals || most < 2 {
+		t.Errorf("%d sessions were written concurrently, want at most %d", most, renewals)
+	}
 }
 
 // The receipt of the last long silence says where to begin if the newest one does not apply. It does not

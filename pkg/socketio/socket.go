@@ -34,6 +34,7 @@ type Socket struct {
 	data      json.RawMessage
 	values    []keyed // of this node only
 	rooms     memberships
+	catchUp   *catchUp // of the last recovery; nil once the client has received it
 	receipt   *receipt // records the events that the client has been given; nil unless it recovers
 	gate      gate
 	recovers  bool // whether the client gets a private ID and offsets; constant

@@ -14,7 +14,7 @@ func (s *Socket) Broadcast() Broadcast {
 // To begins a broadcast to the members of named rooms but this socket.
 func (s *Socket) To(names ...string) Broadcast { return s.Broadcast().To(names...) }
 
-// In is To.
+// In is an alias of To.
 func (s *Socket) In(names ...string) Broadcast { return s.To(names...) }
 
 // ToSocket begins a broadcast to single sockets but this one.
@@ -36,7 +36,9 @@ func (s *Socket) Self() Broadcast {
 	return b
 }
 
-// Emit sends an event to this socket, in the order of all events, and keeps it for a recovery.
+// Emit sends an event to this socket, in the order of all events, and stores it for a recovery. It
+// blocks and fails as [Broadcast.Emit] does; once the socket is disconnected the error is
+// ErrDisconnected.
 func (s *Socket) Emit(ctx context.Context, event string, args ...any) error {
 	_, err := s.Publish(ctx, event, args...)
 	return err
@@ -47,7 +49,7 @@ func (s *Socket) Send(ctx context.Context, args ...any) error {
 	return s.Emit(ctx, "message", args...)
 }
 
-// Publish is Emit and returns the event's offset.
+// Publish emits as Emit does, and also returns the event's offset.
 func (s *Socket) Publish(ctx context.Context, event string, args ...any) (offset string, err error) {
 	return s.Self().Publish(ctx, event, args...)
 }

@@ -21,13 +21,13 @@ type Stats struct {
 	Deliveries        uint64            // events queued to clients
 	Replayed          uint64            // of Deliveries, those in recoveries
 	ReplayBytes       int               // of missed events that recoveries hold until they are queued
-	ReceivedBytes     int               // of clients' events until they are handled, beyond 8 KiB in each place
+	ReceivedBytes     int               // of clients' events until they are handled, beyond 1 KiB in each mailbox and handler
 	MembershipBytes   int               // of the memberships of all sockets, approximately
 	ConnectsPostponed uint64            // connects that were not answered, for a temporary reason
 	TooManyRooms      uint64            // joins that were refused
 	TooManyNamespaces uint64            // connects that were refused because of their number
 	VolatileDropped   uint64            // volatile events that a client could not take
-	AcksLate          uint64            // acks sent before the events that they should follow, because the events took too long
+	AcksLate          uint64            // acks sent before the events that they should follow, because the events were late
 	MailboxFull       map[string]uint64 // reading paused, by limit: "events", "bytes", "budget"; "pause": closed
 	Limited           map[string]uint64 // connections and connects that were refused or closed, by limit
 	Drained           uint64            // connections that Drain or SendAway closed

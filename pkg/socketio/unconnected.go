@@ -4,6 +4,9 @@ import (
 	"container/list"
 	"context"
 	"sync"
+	"time"
+
+	"github.com/rejoin-io/rejoin/pkg/engineio"
 )
 
 // unconnected are the connections that have not had a connected socket yet, and are not connecting
@@ -43,6 +46,12 @@ func (u *unconnected) take(c *client) {
 		u.order.Remove(c.unconnected)
 		c.unconnected = nil
 	}
+}
+
+// startConnectTimer closes the connection unless its client connects to a namespace within
+// ConnectTimeout: the first socket stops the timer.
+func (c *client) startConnectTimer() {
+	c.connectTimer = time.AfterFunc(c.srv.opts.ConnectTimeout, func() { c.conn.Close(engineio.ForcedClose) })
 }
 
 // waitForConnect records that the connection has no socket.

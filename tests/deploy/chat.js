@@ -29,7 +29,7 @@ function containerOf(node) {
 
 async function until(what, condition) {
   for (const end = Date.now() + patience; !condition(); ) {
-    assert(Date.now() < end, `waited in vain: ${what}`);
+    assert(Date.now() < end, `timed out: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
@@ -86,7 +86,7 @@ async function main() {
   docker("kill", "--signal", "KILL", container);
   await say(30);
   await until("ann is back", () => missed !== undefined);
-  assert(ann.recovered && ann.id === id && nodeOf(ann) !== before, "ann is somebody else now");
+  assert(ann.recovered && ann.id === id && nodeOf(ann) !== before, "ann has another id now");
   assert(missed > 0, "ann was away, and nothing was said");
   await everyoneHeardIt();
   console.log(`${before} was killed; ann is the same on ${nodeOf(ann)} and got what she missed`);
@@ -95,7 +95,7 @@ async function main() {
   await until("the node is ready again", () => docker("inspect", "-f", "{{.State.Health.Status}}", container).includes("healthy"));
   const isBack = (client) => docker("logs", container).includes(`"node":"${nodeOf(client)}"`);
   for (const end = Date.now() + patience; !isBack(await connect()); ) {
-    assert(Date.now() < end, "waited in vain: the node gets clients again");
+    assert(Date.now() < end, "timed out: the node gets clients again");
   }
   await say(10);
   await everyoneHeardIt();

@@ -58,7 +58,7 @@ func TestPodsAreConfigured(t *testing.T) {
 	known := defaults(t)
 	forEach(t, func(t *testing.T, in installation) {
 		if strings.HasPrefix(t.Name(), "TestPodsAreConfigured/base") {
-			t.Log("the base leaves open who is let in")
+			t.Log("the base does not configure authentication")
 			return
 		}
 		for _, ip := range []string{"10.1.2.3", "fd00::1:2"} {

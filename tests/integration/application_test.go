@@ -89,7 +89,7 @@ func TestBroadcastAllSelfPrivate(t *testing.T) {
 		t.a.call("private", t.b.state().ID, "psst", map[string]any{"k": []int{1}})
 		t.b.hears("psst", `{"k":[1]}`)
 		t.settled()
-		// Whoever joins a room of that name does not listen in.
+		// A client that joins a room of that name does not receive them.
 		t.c.call("join", t.b.state().ID)
 		t.a.call("private", t.b.state().ID, "psst again")
 		t.b.hears("psst again")

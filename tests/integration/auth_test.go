@@ -94,7 +94,7 @@ func TestTokens(t *testing.T) {
 		if members := a.call("members", "x").Members; len(members) != 2 || members[0].User != "ann" {
 			t.Errorf("members %+v", members)
 		}
-		n.eventually("logging why anybody was refused", func() error {
+		n.eventually("logging the reasons of refusals", func() error {
 			if !n.log.Contains("token refused") {
 				return errors.New("it is silent")
 			}

@@ -187,7 +187,7 @@ func (f *fleet) roamStock(ctx context.Context, s *npmSocket, life time.Duration,
 	w.connected(false, f.owner(before))
 	f.showsTokens(s)
 	s.must("member", map[string]any{"rooms": rooms})
-	f.clients.Go(func() { // ends soon after the context, since reports are waited for no longer
+	f.clients.Go(func() { // ends soon after the context, because nothing waits for reports any longer
 		for ctx.Err() == nil {
 			r, err := s.reports.Next(100 * time.Millisecond)
 			if err != nil {

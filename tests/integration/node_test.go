@@ -48,7 +48,7 @@ func startNode(t *testing.T, variables ...string) *node {
 }
 
 // launch starts a node with some REJOIN_ variables and no others, and waits
-// until it listens. Whoever calls it ends the node.
+// until it listens. The caller ends the node.
 func launch(t *testing.T, variables ...string) *node {
 	t.Helper()
 	return launchBinary(t, nodeBinary, variables...)
@@ -77,7 +77,7 @@ func launchBinary(t *testing.T, binary string, variables ...string) *node {
 		n.addr, n.internal = n.log.Addr, n.log.Internal
 		return n
 	case <-n.exited:
-		otherwise = fmt.Sprintf("ended at once: %v", n.status)
+		otherwise = fmt.Sprintf("ended immediately: %v", n.status)
 	case <-time.After(patience):
 		n.process.Kill()
 		<-n.exited

@@ -262,7 +262,7 @@ func (p *party) emits(event string, emit func(ctx context.Context, srv *socketio
 	p.those(p.row.recovered, p.row.who, event, "1")
 }
 
-// asks is emits for a row that asks several clients: those whom the document
+// asks is emits for a row that asks several clients: those that the document
 // names answer, and where nothing gets through they are named in the error.
 func (p *party) asks(ask func(ctx context.Context, srv *socketio.Server, s *socketio.Socket) (*socketio.Answers, error)) {
 	p.Helper()

@@ -147,7 +147,7 @@ func (r *rollout) play() {
 
 // TestRollingUpdate: all nodes are replaced as Kubernetes would do it by the figures
 // of k8s/overlays/prod, behind a balancer that knows only the readiness of a node.
-// Stock clients on each transport, among whom events go back and forth meanwhile,
+// Stock clients on each transport, which exchange events meanwhile,
 // end up on the new nodes, as the same sockets, and have got every event once; each
 // old node ends well within its grace period.
 func TestRollingUpdate(t *testing.T) {

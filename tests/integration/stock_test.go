@@ -39,7 +39,7 @@ func TestRecoveryUnderTraffic(t *testing.T) {
 					relay.cutNext(1 + rand.N(20)) // frames
 				}
 				s.must("cut", nil)
-				eventually(t, "it has not come back", func() error {
+				eventually(t, "it has not reconnected", func() error {
 					if f.witnesses[0].returns() == before {
 						return fmt.Errorf("cut %d times, %d times back", i+1, before)
 					}

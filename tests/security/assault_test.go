@@ -30,7 +30,7 @@ type attack struct {
 
 	// hold takes what it takes, as fast as it can: a client has hours for it. May be nil.
 	hold func(a *assault, conn int)
-	// work is what goes on from then on, at the rate of the line. May be nil.
+	// work is repeated from then on, at the rate of the line. May be nil.
 	work func(a *assault, conn int)
 	// check looks at the node while the attackers hold what they have. May be nil.
 	check func(a *assault)
@@ -59,7 +59,7 @@ const (
 	// connections move once.
 	restingRedis = 256 << 10
 	restingLog   = 64 << 10
-	// restingMemory is what a user may have Redis keep at once: see REJOIN_COPY_RATE.
+	// restingMemory is what a user may have Redis keep at one time: see REJOIN_COPY_RATE.
 	restingMemory = 8 << 20
 	descriptors   = 1024 // of the node
 	// noise is a quiet p99 that a busy machine may have: below it, nobody notices the ratio.
@@ -488,7 +488,7 @@ func worstHealth(n *nodetest.Node, d time.Duration) (worst time.Duration) {
 	return worst
 }
 
-// A neighbour is a client that is no attacker, and notices what attackers do to the node.
+// A neighbour is a client that is not an attacker, and notices what attackers do to the node.
 type neighbour struct {
 	*testing.T
 	ws *websocket.Conn
@@ -502,7 +502,7 @@ func newNeighbour(t *testing.T, n *nodetest.Node) *neighbour {
 }
 
 // best returns what is measured in the best of some seconds: other programs of the machine
-// only add, and an attack goes on all the time.
+// only add, and an attack runs all the time.
 func (b *neighbour) best(seconds int) p99s {
 	b.Helper()
 	best := p99s{time.Hour, time.Hour}

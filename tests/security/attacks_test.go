@@ -494,7 +494,7 @@ var attacks = []attack{
 			c := a.connect(listens, "")
 			c.send(`425["join",["a","b"]]`)
 			if m, _ := c.await("435"); !strings.HasPrefix(m, `435[{"ok":true`) {
-				a.Errorf("somebody else's join is acked %q", m)
+				a.Errorf("another client's join is acked %q", m)
 			}
 		},
 	},
@@ -841,7 +841,7 @@ func TestAttacks(t *testing.T) {
 	} else {
 		t.Parallel()
 	}
-	for _, row := range slices.Concat(attacks, holders) {
+	for _, row := range slices.Concat(attacks, holders, replaysAndHeld) {
 		t.Run(row.name, func(t *testing.T) {
 			if !long {
 				t.Parallel()

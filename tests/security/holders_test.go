@@ -62,6 +62,12 @@ var holders = []attack{
 			if n := a.node.Metrics()["rejoin_send_queue_bytes"]; n > 1<<20 {
 				a.Errorf("%v bytes are queued for clients that read nothing", n)
 			}
+			c := a.connect(listens, "")
+			defer c.close()
+			c.send(`421["` + strings.Repeat("\x7f", 30_000) + `"]`)
+			if answer, _ := c.await("431"); len(answer) > 1000 || !strings.Contains(answer, "unknown_event") {
+				a.Errorf("an unknown event is answered with %d bytes: %.50q", len(answer), answer)
+			}
 		},
 	},
 	{
@@ -81,6 +87,39 @@ var holders = []attack{
 				}
 				return nil
 			})
+		},
+	},
+	{
+		name: "half-sent messages that go on slowly and keep out those of others",
+		hold: func(a *assault, conn int) {
+			if long && conn >= 16 {
+				return
+			}
+			for range either(6, 1) { // together all that may be incomplete
+				c := a.connect(mute, "")
+				c.bytes("\x81\xff\x00\x00\x00\x00\x00\x0f\x42\x3f\x00\x00\x00\x00" + strings.Repeat("x", 530_000))
+				a.tasks.Go(func() { // with 5 KB/s, until the node gives it up
+					more := time.NewTicker(100 * time.Millisecond)
+					defer more.Stop()
+					for c.bytes(strings.Repeat("x", 500)) {
+						select {
+						case <-more.C:
+						case <-a.ctx.Done():
+							return
+						}
+					}
+				})
+			}
+		},
+		check: func(a *assault) {
+			for range either(5, 100) {
+				c := a.connect(listens, "")
+				c.send(`421["echo","` + endless[:20_000] + `"]`)
+				if _, answered := c.await("431"); !answered {
+					a.Error("a message of 20 KB is given up")
+				}
+				c.close()
+			}
 		},
 	},
 	{

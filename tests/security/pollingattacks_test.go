@@ -16,8 +16,9 @@ import (
 
 // A requester sends polling requests on one TCP connection.
 type requester struct {
-	c    net.Conn
-	from *bufio.Reader
+	c     net.Conn
+	from  *bufio.Reader
+	query string // of all requests
 }
 
 // requester opens a connection; nil if the node does not let it.
@@ -26,7 +27,7 @@ func (a *assault) requester() *requester {
 	if err != nil {
 		return nil
 	}
-	return &requester{c, bufio.NewReader(c)}
+	return &requester{c: c, from: bufio.NewReader(c)}
 }
 
 // begin sends a request of a session, or for a new one.
@@ -34,7 +35,7 @@ func (r *requester) begin(method, sid, headers, body string) bool {
 	if sid != "" {
 		sid = "&sid=" + sid
 	}
-	_, err := fmt.Fprintf(r.c, "%s /socket.io/?EIO=4&transport=polling%s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", method, sid, headers, len(body), body)
+	_, err := fmt.Fprintf(r.c, "%s /socket.io/?EIO=4&transport=polling%s%s HTTP/1.1\r\nHost: localhost\r\n%sContent-Length: %d\r\n\r\n%s", method, r.query, sid, headers, len(body), body)
 	return err == nil
 }
 

@@ -233,7 +233,7 @@ func TestTokens(t *testing.T) {
 	}
 	for _, bad := range []any{7, true, []string{fine}, object{"token": fine}} {
 		if code := tr.enter(n, object{"token": bad}).code; code != "token_invalid" {
-			t.Errorf("a token that is no string: %q", code)
+			t.Errorf("a token that is not a string: %q", code)
 		}
 	}
 	if now := askedEvil.Load(); now > 0 {

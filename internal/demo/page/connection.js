@@ -6,10 +6,10 @@ import { compare } from "./offset.js";
 const MARK = "mark"; // the event that this connection sends to itself
 const ANSWER_MS = 10_000;
 
-// One socket. It calls, all through its life:
+// One socket. It calls these handlers:
 //   state(state, reason, code)               connecting, connected, reconnecting, cut, offline
-//                                            or closed, which is the node's own doing; the
-//                                            code is that of a client that is not let in
+//                                            or closed, if the node has closed it; the
+//                                            code is that of a refused client
 //   event({event, args, offset, missed})
 //   published({event, args, offset})         what this socket sent, once it is stored
 //   ready({outcome, missed, ordered})        connected, and everything missed has come;
@@ -24,7 +24,7 @@ export class Connection {
   #last = null; // the newest offset received
   #gap = null; // {missed, ordered} from a disconnect until everything missed has come
 
-  // token() is what to show to the node, which may want none.
+  // token() returns the token for the node, or "".
   constructor(path, token, handlers) {
     this.#on = handlers;
     this.#socket = io({ path, autoConnect: false, auth: (show) => show({ token: token() }), reconnectionDelay: 300, reconnectionDelayMax: 3000 });
@@ -112,7 +112,7 @@ export class Connection {
   }
 
   #disconnected(reason) {
-    this.#gap ??= { missed: 0, ordered: true }; // a cut in mid-replay goes on with the same count
+    this.#gap ??= { missed: 0, ordered: true }; // a cut during a replay continues the count
     this.#on.state(this.state, reason);
   }
 

@@ -10,7 +10,7 @@ import { editNickname, isOwn, knows, meet, nameOf, newMessageID, nickname, showM
 import { ask, onToken, token, wanted } from "./token.js";
 
 const $ = (id) => document.getElementById(id);
-const PAGE = 40; // messages loaded at once
+const PAGE = 40; // messages in one page
 const MEMBERS_MS = 15_000;
 
 const log = new Log($("log"));
@@ -27,7 +27,7 @@ function start() {
   bindForms();
   show(conversation("room", "lobby"));
   onToken(useToken);
-  if (wanted && !token()) changed("closed", "a token is needed", "token_missing");
+  if (wanted && !token()) changed("closed", "a token is required", "token_missing");
   else connection.open();
   setInterval(() => document.hidden || loadMembers(), MEMBERS_MS);
 }
@@ -95,7 +95,7 @@ function changed(state, reason, code) {
   showState(connection, reason, code);
 }
 
-// Goes on with another token, or comes in with it.
+// Renews the token of the connection, or connects with it.
 async function useToken(fresh) {
   if (connection.state !== "connected") return connection.open();
   const answer = await connection.request("token", fresh);
@@ -213,7 +213,7 @@ async function loadMembers() {
 
 // Messages
 
-// Sends an own message. It is shown at once, and takes its place in the order
+// Sends an own message. It is shown immediately, and takes its place in the order
 // when the answer tells its offset.
 function send(c, text) {
   const body = { from: nickname, text, at: Date.now(), id: newMessageID() };

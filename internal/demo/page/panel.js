@@ -10,7 +10,7 @@ export function control(connection) {
     button.addEventListener("click", () => {
       const seconds = Number(button.dataset.cut);
       connection.cut(seconds);
-      say("cut", `Cut off for ${seconds} s. Messages sent meanwhile arrive after that.`);
+      say("cut", `Connection cut for ${seconds} s. Messages sent meanwhile arrive after that.`);
       $("banner").style.setProperty("--seconds", `${seconds}s`);
     });
   }
@@ -21,7 +21,7 @@ export function control(connection) {
   });
 }
 
-// A code comes with the reason why the node does not let this page in.
+// code is set if the node has refused the connection, with the reason.
 export function showState(connection, reason, code) {
   const { state } = connection;
   $("state").dataset.state = state;
@@ -32,16 +32,16 @@ export function showState(connection, reason, code) {
   const away = state === "offline" || state === "closed";
   $("offline").disabled = !away && state !== "connected" && state !== "cut";
   $("offline").setAttribute("aria-pressed", away);
-  $("offline").textContent = away ? "Come back" : "Go offline";
-  if (state === "closed") say("closed", code ? `Not let in: ${reason}.` : `The node closed the connection: ${reason}.`);
-  if (state === "reconnecting" && reason) say("reconnecting", `Connection lost (${reason}). Trying to come back.`);
+  $("offline").textContent = away ? "Reconnect" : "Go offline";
+  if (state === "closed") say("closed", code ? `Connection refused: ${reason}.` : `The node closed the connection: ${reason}.`);
+  if (state === "reconnecting" && reason) say("reconnecting", `Connection lost (${reason}). Reconnecting.`);
 }
 
 export function showOutcome({ outcome, missed, ordered }) {
   const events = missed === 1 ? "1 missed event" : `${missed} missed events`;
   if (outcome === "new") $("banner").hidden = true;
   else if (outcome === "lost") say("lost", "Could not be recovered: new session. Rooms joined again, history loaded anew.");
-  else if (!ordered) say("disordered", `Recovered: ${events}, but not in order. The node broke its promise.`, missed);
+  else if (!ordered) say("disordered", `Recovered: ${events}, but not in order. This is a bug of the node.`, missed);
   else say("recovered", missed ? `Recovered: ${events}, in order.` : "Recovered: nothing was missed.", missed);
 }
 

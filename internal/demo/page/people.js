@@ -1,4 +1,4 @@
-// Who is here: this tab's nickname, and those of the sockets met.
+// People in the room: this tab's nickname, and the nicknames of other sockets.
 
 import { element } from "./element.js";
 

@@ -1,4 +1,4 @@
-// The token that this tab shows to a node that wants one.
+// The token that this tab sends to a node that requires one.
 
 const $ = (id) => document.getElementById(id);
 
@@ -24,7 +24,7 @@ export function ask(why) {
 // Ties the form to use(token), which says what is wrong with it, if anything.
 export function onToken(use) {
   $("token-renew").hidden = !wanted;
-  $("token-renew").addEventListener("click", () => ask("The fresh one takes the other's place, without a new connection."));
+  $("token-renew").addEventListener("click", () => ask("The new token replaces the current one, without a new connection."));
   $("token-form").addEventListener("submit", async (e) => {
     e.preventDefault();
     const before = token();

@@ -29,7 +29,7 @@ func replayAndFeedMeet(t *testing.T, newCluster Maker) {
 	ctx := deadline(t)
 	var publishing sync.WaitGroup
 	var over atomic.Bool
-	stop := func() { // not in the middle of a call: its event may have come to a member
+	stop := func() { // not in the middle of a call: a member may already have received its event
 		over.Store(true)
 		publishing.Wait()
 	}

@@ -82,7 +82,7 @@ func (p *partition) step(ctx context.Context, l *link, c *call) error {
 func (p *partition) failure(r result, c *call, err error) error {
 	switch r {
 	case resultNoClock:
-		return errors.New("the history was lost before it was known whether the event was published")
+		return errors.New("history lost; the event may have been published")
 	case resultRefused:
 		err = atKey(p.names.clock(c.epoch), err)
 		p.answered(err)

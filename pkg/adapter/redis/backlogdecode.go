@@ -49,7 +49,7 @@ func (p *partition) parse(b *backlog, id, payload string, hold int) (held int) {
 func (p *partition) decode(b *backlog, payload string, hold int) decoded {
 	p.sizes.saw(len(payload))
 	b.bytes += len(payload)
-	e, listed, err := decodeStored(payload, b.to, hold)
+	e, listed, err := decodeEvent(payload, b.to, hold)
 	return decoded{e, listed, err, b.to}
 }
 
@@ -75,7 +75,7 @@ func (p *partition) add(b *backlog, id string, d decoded) {
 	}
 	if err != nil {
 		p.stats.malformed.Add(1)
-		b.broken = append(b.broken, broken{at, fmt.Errorf("%w: the entry %s of a backlog", err, id)})
+		b.broken = append(b.broken, broken{at, fmt.Errorf("%w: backlog entry %s", err, id)})
 		return
 	}
 	d.event.Position = at

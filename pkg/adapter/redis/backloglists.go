@@ -152,7 +152,7 @@ func (p *partition) readListings(ctx context.Context, epoch string, list []adapt
 		case asked[i].Err() != nil:
 			l.err = fmt.Errorf("%w: %w", adapter.ErrUndecodable, atKey(key, asked[i].Err()))
 		case len(read) == 0:
-			l.err = fmt.Errorf("%w: the lists of the event at %s", adapter.ErrTrimmed, formatPosition(at))
+			l.err = fmt.Errorf("%w: lists of the event at %s", adapter.ErrTrimmed, formatPosition(at))
 		default:
 			s, _ := read[0].Values["e"].(string)
 			var e adapter.Event

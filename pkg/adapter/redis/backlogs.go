@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,15 +21,16 @@ const backlogReaders = 4
 // one pipeline, and a room that several requests name is read once, from the smallest position. So
 // after a node's crash the number of reads depends on its rooms, and not on its clients.
 type backlogRequest struct {
-	ctx   context.Context
-	epoch string
-	names []string
-	after map[string]adapter.Position
-	hold  int           // maximum total payload size for the requester
-	most  int           // maximum number of entries for the requester
-	alone bool          // the read is not shared
-	lists *atomic.Int64 // bytes of lists that were read for the requester alone; nil for a catch-up
-	kept  listings      // of the requester; nil if none are
+	ctx     context.Context
+	epoch   string
+	names   []string
+	after   map[string]adapter.Position
+	hold    int           // maximum total payload size for the requester
+	most    int           // maximum number of entries for the requester
+	alone   bool          // the read is not shared
+	catchUp bool          // of the feed, which judges itself what has expired, and may take minutes
+	lists   *atomic.Int64 // bytes of lists that were read for the requester alone; nil if they are not limited
+	kept    listings      // of the requester; nil if none are
 }
 
 // A sharedRequest is a request whose read is shared with others.
@@ -52,9 +54,28 @@ type backlog struct {
 	wanted int              // the sum of the entries that its requests miss
 	broken []broken         // events that could not be decoded, in order
 	failed error            // the key does not hold a stream
+
+	mu   sync.Mutex
+	bare map[*adapter.Event]*adapter.Event // events without their payloads
 }
 
-// broken is the place of an event that can't be decoded.
+// omit returns an event of the backlog without its payload, for requesters that do not hold it. They share
+// it, because hundreds of them can miss thousands of events each.
+func (b *backlog) omit(e *adapter.Event) *adapter.Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bare := b.bare[e]
+	if bare == nil {
+		if b.bare == nil {
+			b.bare = make(map[*adapter.Event]*adapter.Event)
+		}
+		bare = omit(e)
+		b.bare[e] = bare
+	}
+	return bare
+}
+
+// broken is the place of an event that cannot be decoded.
 type broken struct {
 	at  adapter.Position
 	err error
@@ -157,7 +178,7 @@ func (r *reading) judge(of *backlogRequest, err error) (map[backlogID]*backlog, 
 	if err == nil {
 		err = r.stillThere(of.epoch)
 	}
-	if err == nil && of.lists != nil { // the feed itself judges a catch-up
+	if err == nil && !of.catchUp {
 		err = r.expired(of)
 	}
 	if err == nil && r.entriesOf(of) > of.most {
@@ -214,7 +235,7 @@ func awaited(batch []*backlogRequest) bool {
 // manyEntries is the number of entries from which a replay must wait for its turn.
 const manyEntries = 8 << 10
 
-var errManyEntries = errors.New("adapter/redis: many entries in the backlogs")
+var errManyEntries = errors.New("adapter/redis: too many backlog entries for one read")
 
 // entriesOf returns the number of entries read that belong to a request.
 func (r *reading) entriesOf(of *backlogRequest) (n int) {

@@ -48,7 +48,7 @@ func benchRooms(n int) []rooms.Room {
 // publishing is measured.
 func BenchmarkPublish(b *testing.B) {
 	for _, publishers := range []int{1, 64} {
-		b.Run(fmt.Sprint(publishers, " at once"), func(b *testing.B) {
+		b.Run(fmt.Sprint(publishers, " concurrent"), func(b *testing.B) {
 			a, list := benchNode(b), benchRooms(500)
 			b.ReportAllocs()
 			b.ResetTimer()
@@ -102,7 +102,7 @@ func BenchmarkReceive(b *testing.B) {
 // of the backlogs of its rooms with 20 missed events in one of them.
 func BenchmarkReplay(b *testing.B) {
 	for _, clients := range []int{1, 64} {
-		b.Run(fmt.Sprint(clients, " at once"), func(b *testing.B) {
+		b.Run(fmt.Sprint(clients, " concurrent"), func(b *testing.B) {
 			a, list := benchNode(b), benchRooms(100)
 			from, err := a.Head(b.Context())
 			if err != nil {

@@ -53,7 +53,7 @@ func (g *generation) keepUp() {
 	}
 }
 
-var errForked = errors.New("adapter/redis: the history lacks events that this node has seen")
+var errForked = errors.New("adapter/redis: history lacks events that this node has seen")
 
 // testEndFixed is called, in tests, once a catch-up has fixed its end.
 var testEndFixed func(*partition)

@@ -10,7 +10,7 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/rooms"
 )
 
-// enter returns an error if a call can't be made.
+// enter returns an error if a call cannot be made.
 func (p *partition) enter(ctx context.Context) error {
 	if p.ctx.Err() != nil {
 		return context.Cause(p.ctx)

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"math"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,7 +21,7 @@ func (p *partition) newFeed() *feed.Feed {
 		Life:      p.life,
 		Decode: func(payload string, to []rooms.Room) (*adapter.Event, bool, error) {
 			p.sizes.saw(len(payload))
-			return decodeEvent(payload, to)
+			return decodeEvent(payload, to, math.MaxInt)
 		},
 		DecodeLists: decodeLists,
 		Size:        func(e *adapter.Event) int { return eventSize(e) + listsSize(e) + roomsSize(e.Target.To) },
@@ -141,7 +142,7 @@ func (p *partition) record(n feed.Note) {
 	}
 }
 
-// malformed counts and logs a message that can't be decoded.
+// malformed counts and logs a message that cannot be decoded.
 func (p *partition) malformed(channel string, err error) {
 	p.stats.malformed.Add(1)
 	p.strange.Error("undecodable cluster message", zap.String("channel", channel), zap.Error(err))

@@ -35,7 +35,7 @@ func TestFullCalls(t *testing.T) {
 			var mu sync.Mutex
 			var all sync.WaitGroup
 			waiting := func() int {
-				n, _ := a.partitions[0].outbox.Waiting()
+				n, _ := a.partitions[0].outbox.Pending()
 				return n
 			}
 			underWay, once := make(chan struct{}), sync.Once{}

@@ -78,7 +78,7 @@ func TestDemotedPrimaryWhoseSubscribersStay(t *testing.T) {
 	if n, err := old.Client().Wait(t.Context(), 1, patience).Result(); err != nil || n != 1 {
 		t.Fatal(n, err)
 	}
-	eventually(t, "a probe has just come back", func() bool { return a.Stats().ProbeAge < 50*time.Millisecond })
+	eventually(t, "a probe has just arrived", func() bool { return a.Stats().ProbeAge < 50*time.Millisecond })
 
 	// The other server takes over without a subscriber: this is the hole.
 	if err := next.Client().ReplicaOf(t.Context(), "NO", "ONE").Err(); err != nil {

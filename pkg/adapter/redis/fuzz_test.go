@@ -38,7 +38,7 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add("\x02\x00\x00\x00\x00\x00\x00\x7f"+strings.Repeat("\x00", 4*127)+"\x02[]\x00", "")
 	to := []rooms.Room{lobby}
 	decode := func(payload, lists []byte) (*adapter.Event, error) {
-		e, listed, err := decodeEvent(string(payload), to)
+		e, listed, err := decodeEvent(string(payload), to, math.MaxInt)
 		if err == nil && listed {
 			err = decodeLists(string(lists), e)
 		}
@@ -59,6 +59,27 @@ func FuzzDecodeEvent(f *testing.F) {
 			}
 		}
 	})
+}
+
+// An event that is held keeps no message that it came in, unless that is small.
+func TestDecodedEventsAreCopies(t *testing.T) {
+	to := []rooms.Room{{Namespace: "/", Name: "lobby"}}
+	for _, size := range []int{smallEvent + 1, 2000} {
+		payload, _ := encodeEvent(&adapter.Event{
+			From: "aaaa", Ask: "a question", Target: rooms.Target{To: to, Except: []rooms.Room{{Kind: 1, Namespace: "/chat", Name: "other"}}}, Data: make([]byte, size),
+		}, 0)
+		s := string(payload)
+		e, _, err := decodeEvent(s, to, math.MaxInt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		begin := uintptr(unsafe.Pointer(unsafe.StringData(s)))
+		for _, part := range []string{string(e.From), e.Ask, e.Target.Except[0].Namespace, e.Target.Except[0].Name} {
+			if at := uintptr(unsafe.Pointer(unsafe.StringData(part))); at >= begin && at < begin+uintptr(len(s)) {
+				t.Errorf("%q of an event of %d bytes is a part of the message", part, size)
+			}
+		}
+	}
 }
 
 // memory returns the approximate memory of an event.

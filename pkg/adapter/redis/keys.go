@@ -44,7 +44,7 @@ func (p *partition) runKeyChecks() {
 	}
 }
 
-// checkKeys reads the keys, and records for ready which of them can't be read.
+// checkKeys reads the keys, and records for ready which of them cannot be read.
 func (p *partition) checkKeys(ctx context.Context, c goredis.Cmdable) {
 	ctx, cancel := p.bounded(ctx)
 	defer cancel()

@@ -32,7 +32,7 @@ type identity struct {
 	run    string // the server's run id, or a random word if it does not report one
 	told   bool   // the server has reported its run id
 	client int64  // the connection's id there; 0 if unknown
-	// fence is the key that forbids the calls sent on the connection, if the connection can't be
+	// fence is the key that forbids the calls sent on the connection, if the connection cannot be
 	// killed. Empty if it can.
 	fence string
 }
@@ -243,7 +243,7 @@ func (l *link) close() error {
 const fenceLife = 24 * time.Hour
 
 // kill makes sure that no call sent on a connection is executed from now on. A server that has
-// restarted has forgotten them anyway. If connections can't be killed, their calls are forbidden:
+// restarted has forgotten them anyway. If connections cannot be killed, their calls are forbidden:
 // each checks the fence of its connection first. The fence is in the order of all writes, so a
 // server that has the retry has the fence as well.
 func (l *link) kill(ctx context.Context, former identity) error {

@@ -171,7 +171,7 @@ func TestLostListsFailTheReplay(t *testing.T) {
 	}
 	newer := publish(t, b, event("newer", r))
 	kept, more, err := a.History(deadline(t), r, adapter.Page{Events: 5})
-	if err != nil || more || len(kept) != 2 || kept[1].Position != newer.At { // lists are no part of it
+	if err != nil || more || len(kept) != 2 || kept[1].Position != newer.At { // lists are not part of it
 		t.Errorf("History: %v, %v, %v, want both events", kept, more, err)
 	}
 	fill()

@@ -43,7 +43,7 @@ func TestCallsAreBounded(t *testing.T) {
 					end()
 				}
 			})
-			if items, bytes := outbox.Waiting(); !slices.Equal(calls, tt.calls) || items != 0 || bytes != 0 {
+			if items, bytes := outbox.Pending(); !slices.Equal(calls, tt.calls) || items != 0 || bytes != 0 {
 				t.Errorf("calls have %v parcels, want %v; %d of %d bytes wait in an empty outbox", calls, tt.calls, items, bytes)
 			}
 		})

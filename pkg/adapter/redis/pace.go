@@ -15,7 +15,7 @@ import (
 const leastPage = 16 << 10
 
 // A pace adapts the reads of backlogs of a partition to the line, so that each call ends within its
-// deadline, whatever else is read. After a call that took too long the next ones are smaller, and
+// deadline, whatever else is read. After a call that timed out the next ones are smaller, and
 // whole reads take turns with those of other partitions that are slow, because those that share a
 // slow line would all end late. Calls grow again while they are fast.
 type pace struct {
@@ -46,12 +46,14 @@ type pacedRead struct {
 	*pace
 	batch []*backlogRequest // for which it is
 	turn  bool              // it has its turn
+	until time.Time         // a catch-up keeps its turn until then
 }
 
 // end releases the turn.
 func (r *pacedRead) end() {
 	if r.turn {
 		<-r.turns
+		r.turn = false
 	}
 }
 
@@ -61,9 +63,11 @@ func (r *pacedRead) call(ctx context.Context, f func(page int) error) error {
 	for {
 		page := r.page()
 		if page < sharedBytes && !r.turn {
+			asked := time.Now()
 			select {
 			case r.turns <- struct{}{}:
 				r.turn = true
+				r.until = time.Now().Add(min(time.Since(asked), r.timeout))
 			case <-ctx.Done():
 				return fmt.Errorf("%w: %w", adapter.ErrUnavailable, context.Cause(ctx))
 			}
@@ -74,6 +78,9 @@ func (r *pacedRead) call(ctx context.Context, f func(page int) error) error {
 		}
 		began, before := time.Now(), r.received.Load()
 		err := f(page)
+		if r.batch[0].catchUp && time.Now().After(r.until) {
+			r.end() // those that wait have a deadline, but they do not get more time than it does
+		}
 		if !r.note(page, int(r.received.Load()-before), time.Since(began), err) || ctx.Err() != nil {
 			return err
 		}

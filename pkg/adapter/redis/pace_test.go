@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -44,4 +46,45 @@ func TestPace(t *testing.T) {
 	if page := p.page(); page != sharedBytes {
 		t.Errorf("long after the last slow call a page has %d bytes, want %d", page, sharedBytes)
 	}
+}
+
+// A catch-up on a slow line gives up its turn after a call, but keeps it for as long as it had to wait:
+// recoveries read whole backlogs in theirs, and it would not end beside many of them.
+func TestTurnsOfACatchUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const timeout, others = 5 * time.Second, 2 * time.Second
+		p := &pace{timeout: timeout, turns: make(chan struct{}, 1), size: leastPage, slowed: time.Now()}
+		r := &pacedRead{pace: p, batch: []*backlogRequest{{ctx: t.Context(), catchUp: true}}}
+		call := func() (took time.Duration) {
+			began := time.Now()
+			if err := r.call(t.Context(), func(int) error { time.Sleep(100 * time.Millisecond); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		call()
+		if r.turn {
+			t.Error("it keeps its turn although nobody has kept it waiting")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		defer all.Wait()
+		all.Go(func() { // recoveries
+			for ctx.Err() == nil {
+				p.turns <- struct{}{}
+				time.Sleep(others)
+				<-p.turns
+			}
+		})
+		synctest.Wait()
+		began, n := time.Now(), 0
+		for ; time.Since(began) < 40*time.Second; n++ {
+			call()
+		}
+		if n < 150 {
+			t.Errorf("%d calls of 0.1 s in 40 s, want about half of the time", n)
+		}
+		cancel()
+		r.end()
+	})
 }

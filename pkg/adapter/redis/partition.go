@@ -71,7 +71,7 @@ type partition struct {
 	downSince time.Time // of the first failure since the last success; zero if none
 	downCause error
 	denied    error         // why it refused the last call; nil if it did not
-	unusable  error         // which of the keys that all rooms need can't be read; nil if all can
+	unusable  error         // which of the keys that all rooms need cannot be read; nil if all can
 	probeSent time.Time     // when the last probe was
 	probeDue  time.Time     // when a pending probe must have returned; zero if none is pending
 	probed    time.Time     // when the last one returned

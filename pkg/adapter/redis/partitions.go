@@ -10,8 +10,8 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// ErrPartitions: the cluster was created with another number of partitions.
-var ErrPartitions = errors.New("adapter/redis: the cluster has another number of partitions")
+// ErrPartitions means that the cluster was created with another number of partitions.
+var ErrPartitions = errors.New("adapter/redis: partition count differs from the cluster's")
 
 // slots is the number of slots of a Redis Cluster.
 const slots = 16384

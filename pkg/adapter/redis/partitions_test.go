@@ -139,7 +139,7 @@ func (w *witness) live(ctx context.Context, all []rooms.Room) error {
 		// An offset is a string.
 		seen, err := adapter.ParseCursor(w.seen.String())
 		if err != nil || seen != w.seen {
-			return fmt.Errorf("the offset %v comes back as %v, %v", w.seen, seen, err)
+			return fmt.Errorf("the offset %v is decoded as %v, %v", w.seen, seen, err)
 		}
 		if end, err = w.Head(ctx, w.seen); err != nil {
 			return err

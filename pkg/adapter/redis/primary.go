@@ -12,8 +12,8 @@ import (
 )
 
 var (
-	errReplica     = errors.New("adapter/redis: the server is a replica now")
-	errOtherServer = errors.New("adapter/redis: it is connected to another server than the publisher")
+	errReplica     = errors.New("adapter/redis: server has become a replica")
+	errOtherServer = errors.New("adapter/redis: subscriber and publisher are connected to different servers")
 )
 
 // atPrimary executes reads in one transaction, which fails if the server is no longer the primary:

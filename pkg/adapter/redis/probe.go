@@ -13,7 +13,7 @@ import (
 
 var (
 	errDeaf  = errors.New("adapter/redis: probe not received")
-	errMoved = errors.New("adapter/redis: another server takes the writes now")
+	errMoved = errors.New("adapter/redis: primary has moved")
 )
 
 // runProbes periodically sends a probe through the clock to the node itself. If one does not
@@ -136,9 +136,9 @@ func (p *partition) ready() error {
 	case p.denied != nil:
 		return fmt.Errorf("events are refused by Redis: %w", p.denied)
 	case p.gen == nil:
-		return errors.New("the subscriber is not connected to Redis")
+		return errors.New("subscriber not connected to Redis")
 	case !p.feed.Passing():
-		return errors.New("the feed is catching up")
+		return errors.New("feed is catching up")
 	case time.Since(time.Unix(0, p.newer.Load())) < newerFor:
 		return adapter.ErrNewerVersion
 	case age > 4*p.probing:

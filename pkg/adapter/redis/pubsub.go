@@ -12,7 +12,7 @@ import (
 // every server of the Cluster.
 type pubsub struct {
 	publish, renew *goredis.Script
-	// fenced is publish for connections that can't be killed: the last key is the fence of the
+	// fenced is publish for connections that cannot be killed: the last key is the fence of the
 	// connection. message sends one message likewise.
 	fenced      *goredis.Script
 	message     string

@@ -35,7 +35,7 @@ type Options struct {
 
 	// Partitions is the number of orders that the rooms are spread over: 1 by default, at most 64.
 	// It is for a Redis Cluster, whose servers share them. Events are in order within a partition;
-	// receivers may see those of rooms in different partitions in different orders. It can't be
+	// receivers may see those of rooms in different partitions in different orders. It cannot be
 	// changed while the prefix is in use.
 	Partitions int
 
@@ -49,16 +49,16 @@ type Options struct {
 	// adapter.ErrTrimmed. A larger catch-up gives up the rooms with the most events: their
 	// members are cut.
 	ReplayBytes int
-	// ReplayEntries is the maximum number of stored events that one replay reads, 20,000 by default:
-	// an event counts once for each of the replay's rooms that it was published to. A larger replay
+	// ReplayEntries is the maximum number of stored events that one replay reads: 20,000 by default.
+	// An event counts once for each of the replay's rooms that it was published to. A larger replay
 	// fails with adapter.ErrTooMany.
 	ReplayEntries int
-	// BacklogTTL is how long a silent room's backlog is kept, one hour by default. It should exceed
+	// BacklogTTL is how long a silent room's backlog is kept: one hour by default. It should exceed
 	// the age of any cursor in use, because a replay after one that is older, less a tenth or 5 s for
 	// clocks that differ, fails with adapter.ErrTrimmed. A feed that was interrupted for longer is not
 	// repaired: all its members are cut.
 	BacklogTTL time.Duration
-	// ClockTTL is how long the clock keeps its entries, ten minutes by default. A lost history is
+	// ClockTTL is how long the clock keeps its entries: ten minutes by default. A lost history is
 	// detected by cursors that are younger.
 	ClockTTL time.Duration
 

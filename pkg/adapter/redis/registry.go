@@ -39,7 +39,7 @@ const (
 // one did not list: clients may have made up their ids, and must not cost Redis more than that.
 const lookupPause = 50 * time.Millisecond
 
-// ErrTaken: another node holds the id.
+// ErrTaken means that another node holds the id.
 var ErrTaken = errors.New("adapter/redis: node id already in use")
 
 // A registry lists the nodes of the cluster: each holds a lease on its id, with its address and its
@@ -127,13 +127,13 @@ func (r *registry) claim(ctx context.Context) error {
 	}
 }
 
-// honestVersion is the first wire version whose nodes cut their clients if they can't decode an
+// honestVersion is the first wire version whose nodes cut their clients if they cannot decode an
 // event. Older ones skip it silently.
 const honestVersion = 2
 
-// ErrOldPeer: the cluster contains a node that would silently lose events that this one
+// ErrOldPeer means that the cluster contains a node that would silently lose events that this one
 // publishes.
-var ErrOldPeer = errors.New("adapter/redis: a node of a release before 0.4 is in the cluster; stop all such nodes")
+var ErrOldPeer = errors.New("adapter/redis: node older than 0.4 in the cluster; stop all such nodes")
 
 // awaitPeers waits until no node is left that would silently lose events that this one
 // publishes.

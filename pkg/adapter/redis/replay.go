@@ -24,7 +24,7 @@ const readRooms = 256
 const smallLists = 4 * roomSize
 
 // missed is the result of reading rooms: their events, room by room, and the errors of rooms
-// whose events can't be returned.
+// whose events cannot be returned.
 type missed struct {
 	events [][]*adapter.Event
 	broken map[string]error // by the room's name
@@ -38,7 +38,7 @@ func (m *missed) gaps() error {
 	return nil
 }
 
-// breaks records the error of a room whose events can't be returned.
+// breaks records the error of a room whose events cannot be returned.
 func (m *missed) breaks(name string, err error) {
 	if m.broken == nil {
 		m.broken = make(map[string]error)
@@ -55,7 +55,7 @@ func (m *missed) lose(names []string, most int) {
 
 // missed returns the events of rooms after a position each and up to a common one. A room may be
 // broken: its error wraps adapter.ErrTrimmed if it has lost some, and adapter.ErrUndecodable if one
-// can't be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
+// cannot be decoded. The error of the whole call wraps adapter.ErrHistoryLost if the history is not
 // the current one.
 //
 // A read requests one more event than can be replayed, and does not stop at the end. Backlogs are
@@ -103,10 +103,10 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 		for _, name := range chunk {
 			events, known, err := found[backlogID{epoch, name}].missedBy(after[name], upTo, p.limit)
 			if !known {
-				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left, lists)
+				events, err = p.missedAlone(ctx, epoch, name, after, upTo, left, lists, turn == nil)
 			}
 			if turn == nil && err == nil && slices.ContainsFunc(events, omitted) { // omitted because other rooms have taken the space
-				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold, lists); err == nil && slices.ContainsFunc(events, omitted) {
+				if events, err = p.missedAlone(ctx, epoch, name, after, upTo, hold, lists, true); err == nil && slices.ContainsFunc(events, omitted) {
 					err = tooMuch(hold)
 				}
 			}
@@ -136,7 +136,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 					if shared {
 						events, shared = slices.Clone(events), false
 					}
-					e = omit(e)
+					e = found[backlogID{epoch, name}].omit(e)
 					events[i] = e
 				}
 				if size := listsSize(e); size <= smallLists {
@@ -180,7 +180,7 @@ func (p *partition) missed(ctx context.Context, epoch string, after map[string]a
 // many it waits for the replay's turn.
 func (p *partition) inTurn(ctx context.Context, turn *turn, entries int, r backlogRequest) (map[backlogID]*backlog, error) {
 	if turn == nil { // a catch-up
-		r.most, r.alone = math.MaxInt, true
+		r.most, r.alone, r.catchUp = math.MaxInt, true, true
 		return p.ask(ctx, &r)
 	}
 	r.lists, r.alone = &turn.lists, turn.taken()
@@ -220,8 +220,8 @@ func omit(e *adapter.Event) *adapter.Event {
 }
 
 // missedAlone reads one room for one request.
-func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int, lists listings) ([]*adapter.Event, error) {
-	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt, kept: lists})
+func (p *partition) missedAlone(ctx context.Context, epoch, name string, after map[string]adapter.Position, upTo adapter.Position, hold int, lists listings, catchUp bool) ([]*adapter.Event, error) {
+	found, err := p.readAlone(ctx, &backlogRequest{ctx: ctx, epoch: epoch, names: []string{name}, after: after, hold: hold, most: math.MaxInt, kept: lists, catchUp: catchUp})
 	if err != nil {
 		return nil, err
 	}
@@ -353,14 +353,14 @@ func (p *partition) fetch(ctx context.Context, epoch string, places []adapter.Pl
 	for i, place := range places {
 		read := reads[i].Val()
 		if len(read) == 0 {
-			return nil, fmt.Errorf("%w: the event at %s in %s", adapter.ErrTrimmed, formatPosition(place.At), name(place.Room))
+			return nil, fmt.Errorf("%w: event at %s in %s", adapter.ErrTrimmed, formatPosition(place.At), name(place.Room))
 		}
 		payload, _ := read[0].Values["e"].(string)
 		bytes += len(payload) + entryBytes
-		found, _, err := decodeStored(payload, []rooms.Room{place.Room}, math.MaxInt)
+		found, _, err := decodeEvent(payload, []rooms.Room{place.Room}, math.MaxInt)
 		if err != nil {
 			p.stats.malformed.Add(1)
-			return nil, fmt.Errorf("%w: the event at %s in %s", err, formatPosition(place.At), name(place.Room))
+			return nil, fmt.Errorf("%w: event at %s in %s", err, formatPosition(place.At), name(place.Room))
 		}
 		found.Position = place.At
 		events[i] = found

@@ -10,9 +10,9 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/redisurl"
 )
 
-// ErrRights: the Redis user lacks the right to run commands, or to use keys and channels, that a
-// node needs. The error names each.
-var ErrRights = errors.New("adapter/redis: the Redis user lacks rights")
+// ErrRights means that the Redis user lacks the right to run commands, or to use keys and
+// channels, that a node needs. The error names each.
+var ErrRights = errors.New("adapter/redis: Redis user lacks rights")
 
 // mayRun checks, before the node joins, that it has all rights that it will ever need. Otherwise a
 // missing right that is needed only after a failure would be detected at that failure.

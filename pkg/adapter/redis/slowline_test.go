@@ -13,7 +13,7 @@ import (
 )
 
 // A catch-up may take longer than a call to Redis may, as long as the calls do not: what is to be read
-// does not depend on the line.
+// does not depend on the line. A recovery, which has a deadline, reads between its calls.
 func TestCatchUpOnANarrowLine(t *testing.T) {
 	const size, rate = 200 << 10, 8 << 20 // 30 MB take four seconds; a call may take one
 	server := redistest.Start(t)
@@ -25,6 +25,15 @@ func TestCatchUpOnANarrowLine(t *testing.T) {
 		list = append(list, room(fmt.Sprint("r", i)))
 	}
 	subscribe(t, a, list...)
+	begin, err := a.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, event("small", room("small")))
+	end, err := b.Head(deadline(t))
+	if err != nil {
+		t.Fatal(err)
+	}
 	fill := relay.hole(subscriber)
 	relay.cut(subscriber)
 	var want []string
@@ -37,6 +46,16 @@ func TestCatchUpOnANarrowLine(t *testing.T) {
 	}
 	relay.narrow(rate)
 	fill()
+	eventually(t, "the catch-up is slow", func() bool { return a.partitions[0].pace.page() < sharedBytes })
+	n := 0
+	for _, err := range a.Replay(deadline(t), map[rooms.Room]adapter.Cursor{room("small"): begin}, end, 0) {
+		if n++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := a.Stats(); n != 1 || s.Repaired > 0 {
+		t.Errorf("got %d events when %d had been repaired, want one before the end of the catch-up", n, s.Repaired)
+	}
 	expect(t, a, want...)
 	if s := a.Stats(); s.Losses > 0 || s.Repaired != uint64(len(want)) {
 		t.Errorf("%+v", s)

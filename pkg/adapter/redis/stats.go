@@ -16,8 +16,8 @@ type Stats struct {
 	RoundTrip     time.Duration // of the last probe: through the publisher, Redis and the feed
 
 	Published       uint64    // events
-	Batches         Histogram // events in one call
-	PublishSeconds  Histogram // of one call
+	Batches         Histogram // numbers of events in one call
+	PublishSeconds  Histogram // durations of calls, in seconds
 	Retries         uint64    // calls whose outcome had to be determined afterwards
 	Generations     uint64    // subscriber connections that ended
 	Gaps            uint64    // times that the feed's queue overflowed
@@ -32,12 +32,12 @@ type Stats struct {
 	NewerVersion    uint64    // data of peers in a newer wire version
 }
 
-// A Histogram counts values by upper bounds. The last count is of all values.
+// A Histogram counts values by upper bounds. Values above the last bound are only in Count and Sum.
 type Histogram struct {
-	Bounds []float64
-	Counts []uint64 // cumulative, as long as Bounds
-	Count  uint64
-	Sum    float64
+	Bounds []float64 // ascending
+	Counts []uint64  // for each bound, the number of values up to it, including those of lower bounds
+	Count  uint64    // number of all values
+	Sum    float64   // of all values
 }
 
 var (

@@ -300,7 +300,7 @@ func (g *generation) changes(sweep bool) (wanted, unneeded []string) {
 	return wanted, unneeded
 }
 
-var errUnsubscribed = errors.New("adapter/redis: Redis has unsubscribed a channel by itself")
+var errUnsubscribed = errors.New("adapter/redis: channel unsubscribed by the server")
 
 // receive processes the connection's messages until it ends.
 func (g *generation) receive() error {

@@ -131,26 +131,13 @@ func appendRooms(b []byte, list []rooms.Room) []byte {
 	return b
 }
 
-// decodeEvent decodes the result of encodeEvent for one room: to. The lists of a listed event must
-// be read separately. The event's strings are parts of s.
-func decodeEvent(s string, to []rooms.Room) (e *adapter.Event, listed bool, err error) {
-	d := decoder{rest: s}
-	e = new(adapter.Event)
-	if listed, err = d.head(e, to); err != nil {
-		return nil, false, err
-	}
-	if d.payload(e); d.bad || d.rest != "" {
-		return nil, false, errMalformed
-	}
-	return e, listed, nil
-}
-
 // smallEvent is the payload size, in bytes, from which the fields before the payload are copied.
-const smallEvent = 1 << 10
+const smallEvent = 256
 
-// decodeStored is decodeEvent for an entry of a backlog. The payload is omitted if it is larger
-// than hold. Unless it is small, the event refers to no part of s.
-func decodeStored(s string, to []rooms.Room, hold int) (e *adapter.Event, listed bool, err error) {
+// decodeEvent decodes the result of encodeEvent for one room: to. The lists of a listed event must
+// be read separately. The payload is omitted if it is larger than hold. Unless it is small, the event
+// refers to no part of s, because events that are held would keep s beside their payload.
+func decodeEvent(s string, to []rooms.Room, hold int) (e *adapter.Event, listed bool, err error) {
 	d := decoder{rest: s}
 	e = new(adapter.Event)
 	if listed, err = d.head(e, to); err != nil {

@@ -41,7 +41,7 @@ type Stats struct {
 	Pipelines uint64 // sent to Redis
 	Commands  uint64 // in them
 	Resent    uint64 // commands whose script Redis did not know
-	Waiting   int    // calls that are waiting for their pipeline now
+	Waiting   int    // calls that are pending now
 }
 
 type counts struct{ pipelines, commands, resent atomic.Uint64 }
@@ -50,19 +50,19 @@ type counts struct{ pipelines, commands, resent atomic.Uint64 }
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	waiting, _ := s.waiting()
+	pending, _ := s.pending()
 	return Stats{
 		Pipelines: s.counts.pipelines.Load(),
 		Commands:  s.counts.commands.Load(),
 		Resent:    s.counts.resent.Load(),
-		Waiting:   waiting,
+		Waiting:   pending,
 	}
 }
 
-// waiting returns the number of calls that wait for their pipeline, and their size. s.mu is held.
-func (s *Store) waiting() (calls, bytes int) {
+// pending returns the number of calls that wait for their pipeline, and their size. s.mu is held.
+func (s *Store) pending() (calls, bytes int) {
 	for _, l := range s.lanes {
-		n, size := l.calls.Waiting()
+		n, size := l.calls.Pending()
 		calls, bytes = calls+n, bytes+size
 	}
 	return calls, bytes
@@ -137,7 +137,7 @@ func (s *Store) put(ctx context.Context, size int, parts []part) (err error) {
 	if s.open.Err() != nil {
 		return ErrClosed
 	}
-	if n, bytes := s.waiting(); n >= s.options.MaxWaiting || bytes >= s.options.MaxWaitingBytes {
+	if n, bytes := s.pending(); n >= s.options.MaxWaiting || bytes >= s.options.MaxWaitingBytes {
 		return ErrFull
 	}
 	for i, p := range parts {
@@ -245,7 +245,7 @@ type once struct{ redis.Cmder }
 
 func (once) NoRetry() bool { return true }
 
-// Close refuses waiting and new calls, and returns when the sent ones have their answers, or
+// Close refuses pending and new calls, and returns when the sent ones have their answers, or
 // Options.Timeout has passed.
 func (s *Store) Close() error {
 	s.mu.Lock() // no lane starts from here on

@@ -56,7 +56,7 @@ func (s *Store) encode(sn session.Session) ([]byte, error) {
 		last = m.Join
 	}
 	if len(b) > s.options.MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes in %d rooms, and %d bytes are allowed", session.ErrTooLarge, len(b), len(sn.Rooms), s.options.MaxSize)
+		return nil, fmt.Errorf("%w: %d bytes in %d rooms, at most %d bytes are allowed", session.ErrTooLarge, len(b), len(sn.Rooms), s.options.MaxSize)
 	}
 	return b, nil
 }

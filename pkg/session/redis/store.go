@@ -55,18 +55,18 @@ import (
 
 // Options are the settings of a [Store]. Zero fields mean the defaults.
 type Options struct {
-	Prefix          string        // prefix of all keys; "rejoin:"
-	Timeout         time.Duration // for one pipeline; 3 s
-	MaxSize         int           // maximum size of a session, in bytes, beyond which it is session.ErrTooLarge; 1 MiB
-	MaxWaiting      int           // maximum number of calls that wait for their pipeline; 16,384
-	MaxWaitingBytes int           // their maximum total size; 64 MiB
+	Prefix          string        // prefix of all keys: "rejoin:" by default
+	Timeout         time.Duration // maximum time of one pipeline: 3 seconds by default
+	MaxSize         int           // maximum size of a session in bytes, beyond which it is session.ErrTooLarge: 1 MiB by default
+	MaxWaiting      int           // maximum number of calls that wait for their pipeline: 16,384 by default
+	MaxWaitingBytes int           // maximum total size of these calls in bytes: 64 MiB by default
 }
 
 // Errors in addition to those of package session.
 var (
-	// ErrFull: too many calls are already waiting for Redis. This one was not sent.
-	ErrFull = errors.New("session/redis: too many waiting calls")
-	// ErrClosed: the store was closed. A waiting call was not sent.
+	// ErrFull means that too many calls are pending. This one was not sent.
+	ErrFull = errors.New("session/redis: too many pending calls")
+	// ErrClosed means that the store was closed. A pending call was not sent.
 	ErrClosed = errors.New("session/redis: closed")
 )
 
@@ -235,7 +235,7 @@ func (s *Store) Refresh(ctx context.Context, live []session.Ref, ttl time.Durati
 	return gone, nil
 }
 
-// errLate: the session would already have expired. It is unchanged.
+// errLate means that the session would already have expired. It is unchanged.
 var errLate = errors.New("executed after the requested lifetime")
 
 // write runs a script and returns its result.

@@ -23,7 +23,7 @@ const mutantVar = "SESSIONTEST_MUTANT"
 // the mutant must fail in that rule.
 func TestMutants(t *testing.T) {
 	if name := os.Getenv(mutantVar); name != "" {
-		patience = 4 * time.Second
+		maxWait = 4 * time.Second
 		Run(t, func(*testing.T) session.Store {
 			m := session.NewMemory()
 			s := &mutantStore{m, m.Create, m.Save, m.Claim, m.Refresh, m.Drop}

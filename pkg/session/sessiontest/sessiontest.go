@@ -50,8 +50,8 @@ const (
 	short = 1 * time.Second // expires within a test, but not before its next call
 )
 
-// patience bounds a test's waits.
-var patience = 20 * time.Second
+// maxWait is the maximum time that a test waits.
+var maxWait = 20 * time.Second
 
 // A store is a Store with helper methods for tests.
 type store struct {
@@ -61,7 +61,7 @@ type store struct {
 
 // deadline returns a context for operations that must not take long.
 func (s *store) deadline() context.Context {
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), maxWait)
 	s.t.Cleanup(cancel)
 	return ctx
 }

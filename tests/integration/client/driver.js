@@ -67,7 +67,7 @@ async function settled(engine) {
     engine.once("upgrade", done);
     engine.once("upgradeError", done);
   });
-  await new Promise(setImmediate); // it goes on with what it has received
+  await new Promise(setImmediate); // it processes what it has received
 }
 
 const commands = {
@@ -107,7 +107,7 @@ const commands = {
     });
   },
   state: ({ socket }) => state(sockets.get(socket)),
-  // Ends the connection, as a page that goes offline would; the client comes back.
+  // Ends the connection, as a page that goes offline would; the client reconnects.
   // One that is not open yet is left alone: the client would wait for it.
   async cut({ socket }) {
     const { engine } = sockets.get(socket).io;
@@ -135,7 +135,7 @@ const commands = {
     sockets.get(socket).auth = (say) => say(auths.length > 1 ? auths.shift() : auths[0]);
   },
   // The same with a fresh token each time, which is good for some seconds. One that
-  // has become too old on its way is refused; the next one need not be.
+  // has become too old in flight is refused; the next one need not be.
   tokens({ socket, secret, claims, life }) {
     const s = sockets.get(socket);
     const encode = (json) => Buffer.from(JSON.stringify(json)).toString("base64url");

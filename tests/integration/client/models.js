@@ -36,7 +36,7 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 const models = {
   // Joins twenty rooms and reads each; types while pasting 30 messages of 2 kB and 8 pictures
-  // of 900 kB; loses its connection for a while, in which the page goes on.
+  // of 900 kB; loses its connection for a while, in which the page continues.
   async chat() {
     const socket = await connect({ reconnectionDelay: 100 });
     const rooms = Array.from({ length: 20 }, (_, i) => `chat:${i}`);

@@ -133,5 +133,5 @@ func (f *Feed) reveal(at adapter.Position) {
 	f.note(Note{What: WasAhead, At: f.tail, Than: at})
 	f.lose("an event was ahead of the clock", nil, at)
 	f.tail, f.gen.newest = at, at
-	f.trail.swear(f.gen.server, at)
+	f.former.confirm(f.gen.server, at)
 }

@@ -96,7 +96,7 @@ func (f *Feed) probed(at adapter.Position) {
 		return
 	}
 	f.reach(at)
-	f.trail.swear(f.gen.server, f.tail)
+	f.former.confirm(f.gen.server, f.tail)
 	if !f.full() { // otherwise an event or the next probe reports it
 		f.put(adapter.Item{Epoch: f.epoch, At: f.tail}, 0)
 	}
@@ -157,7 +157,7 @@ func (f *Feed) complete() {
 	case g.flow == passing && !f.full():
 		f.put(adapter.Item{Event: e}, size)
 		f.reach(e.Position)
-		f.trail.note(e)
+		f.former.note(e)
 	default:
 		f.overflow()
 	}
@@ -178,7 +178,7 @@ func (f *Feed) overflow() {
 	f.out.CatchUp = true
 }
 
-// Malformed processes a message on a channel whose position can't be read.
+// Malformed processes a message on a channel whose position cannot be read.
 func (f *Feed) Malformed(name string, err error) *Output {
 	if f.input(Space{}) {
 		f.note(Note{What: Undecodable, Name: name, Err: err})

@@ -45,7 +45,7 @@ func (f *Feed) Plan(seen *Look) (Plan, error) {
 	plan := Plan{After: make(map[string]adapter.Position, len(f.rooms)), End: g.end}
 	if f.begun || f.config.Stored {
 		for name, r := range f.rooms {
-			plan.After[name] = f.trail.from(g.server, r.from, f.tail)
+			plan.After[name] = f.former.from(g.server, r.from, f.tail)
 		}
 	}
 	return plan, nil
@@ -54,7 +54,7 @@ func (f *Feed) Plan(seen *Look) (Plan, error) {
 // A Reading is the result of a catch-up's reads.
 type Reading struct {
 	Events  [][]*adapter.Event // room by room
-	Broken  map[string]error   // rooms whose events can't be returned, by name
+	Broken  map[string]error   // rooms whose events cannot be returned, by name
 	Trimmed error              // none can be returned
 	Now     time.Time          // by the clock of Redis, after the read
 }
@@ -75,7 +75,7 @@ func (f *Feed) Release(read Reading) *Output {
 		g.newest = f.tail // of a held message
 	}
 	f.tail = later(f.tail, g.end)
-	f.trail.swear(g.server, f.tail)
+	f.former.confirm(g.server, f.tail)
 	g.held, g.unknown, g.bytes, f.begun = nil, nil, 0, true
 	if g.flow == holding {
 		g.flow, f.out.Live = passing, true
@@ -83,25 +83,25 @@ func (f *Feed) Release(read Reading) *Output {
 	return &f.out
 }
 
-// reportLosses reports the gaps that the catch-up can't repair. That precedes the events that
+// reportLosses reports the gaps that the catch-up cannot repair. That precedes the events that
 // follow them.
 func (f *Feed) reportLosses(read *Reading) {
 	// A backlog with an event after the tail may have expired, and would look like a room without
 	// events. Only Redis' own time shows that; the newest entry of the clock may be much older.
 	lag := read.Now.Sub(f.tail.Time())
 	if f.begun && read.Trimmed == nil && lag >= f.config.Life {
-		read.Trimmed = fmt.Errorf("%w: the feed is %v behind, and backlogs are kept for %v", adapter.ErrTrimmed, lag, f.config.Life)
+		read.Trimmed = fmt.Errorf("%w: feed is %v behind, backlogs are kept for %v", adapter.ErrTrimmed, lag, f.config.Life)
 	}
 	if read.Trimmed != nil {
 		f.note(Note{What: Unrepaired, Err: read.Trimmed})
-		f.lose("a gap in the feed can't be repaired: "+read.Trimmed.Error(), nil, f.gen.end)
+		f.lose("feed gap not repaired: "+read.Trimmed.Error(), nil, f.gen.end)
 		read.Events = nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(read.Broken)) {
 		err := read.Broken[name]
 		f.note(Note{What: Unrepaired, Name: name, Err: err})
 		if r, ok := f.rooms[name]; ok {
-			f.lose("a gap in the feed can't be repaired: "+err.Error(), r.to, f.tail)
+			f.lose("feed gap not repaired: "+err.Error(), r.to, f.tail)
 		}
 	}
 	if list := f.gen.unknown; len(list) > 0 {
@@ -121,7 +121,7 @@ func (f *Feed) merge(events [][]*adapter.Event) {
 			repaired++
 		case g.end.Compare(e.Position) < 0: // held behind one that was ahead of the clock
 			f.reveal(e.Position)
-		case !hole && f.trail.lacks(g.server, e):
+		case !hole && f.former.lacks(g.server, e):
 			hole = true
 			f.lose("the feed of a former primary had a hole", nil, g.end)
 		}

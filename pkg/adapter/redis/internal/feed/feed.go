@@ -32,11 +32,11 @@ type Feed struct {
 	// The history as this node knows it. tail is the position up to which the feed is complete: all
 	// events in subscribed rooms up to there have been delivered. known is the newest entry of the
 	// clock in any reply.
-	epoch string
-	left  []string // previous histories, newest last
-	tail  adapter.Position
-	trail trail
-	known Entry
+	epoch  string
+	left   []string // previous histories, newest last
+	tail   adapter.Position
+	former formerPrimary
+	known  Entry
 	// The upper estimate of the clock; see ahead.go.
 	knownAt time.Time // when known was noted
 	horizon uint64    // in milliseconds
@@ -119,17 +119,17 @@ type Note struct {
 type What uint8
 
 const (
-	Undecodable What = iota // Err: a message in Name can't be decoded
+	Undecodable What = iota // Err: a message in Name cannot be decoded
 	Overflow                // more has arrived than there is space for
 	Ahead                   // the message for Name at At is beyond the clock, Than
 	WasAhead                // a message that was accepted, at At, was beyond the clock, Than
 	NewHistory              // the history Name is lost
-	Unrepaired              // Err: a gap in Name, or in all rooms, can't be repaired
+	Unrepaired              // Err: a gap in Name, or in all rooms, cannot be repaired
 	Repaired                // N missed events are delivered
 )
 
 // ErrNewHistory ends a generation whose history is no longer the current one.
-var ErrNewHistory = errors.New("adapter/redis: a new history has begun")
+var ErrNewHistory = errors.New("adapter/redis: new history has begun")
 
 // input begins an input, and reports whether there is a generation.
 func (f *Feed) input(s Space) bool {

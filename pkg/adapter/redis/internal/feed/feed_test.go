@@ -75,11 +75,11 @@ func TestEntries(t *testing.T) {
 	}
 }
 
-func TestTrail(t *testing.T) {
-	tr := trail{}
+func TestFormerPrimary(t *testing.T) {
+	tr := formerPrimary{}
 	p := func(ms uint64) adapter.Position { return adapter.Position{Ms: ms} }
 	stored := func(ms uint64) *adapter.Event { return &adapter.Event{Position: p(ms), Stored: true} }
-	tr.swear("s", p(10))
+	tr.confirm("s", p(10))
 	for _, ms := range []uint64{12, 14} {
 		tr.note(stored(ms))
 	}
@@ -99,21 +99,21 @@ func TestTrail(t *testing.T) {
 	}
 	for ms, lacks := range map[uint64]bool{11: true, 12: false, 13: true, 14: false, 15: true} {
 		if tr.lacks("other", stored(ms)) != lacks {
-			t.Errorf("the trail lacks %d: %v", ms, !lacks)
+			t.Errorf("the feed lacks %d: %v", ms, !lacks)
 		}
 	}
 	if tr.lacks("other", &adapter.Event{Position: p(11)}) || tr.lacks("s", stored(11)) {
 		t.Error("it lacks an event that is not stored, or one of the same server")
 	}
 	// Events that do not fit count as not seen.
-	for ms := uint64(20); ms < 20+trailed; ms++ {
+	for ms := uint64(20); ms < 20+maxDelivered; ms++ {
 		tr.note(stored(ms))
 	}
-	if len(tr.got) != trailed || !tr.lacks("other", stored(20+trailed-1)) {
-		t.Errorf("it remembers %d events", len(tr.got))
+	if len(tr.delivered) != maxDelivered || !tr.lacks("other", stored(20+maxDelivered-1)) {
+		t.Errorf("it remembers %d events", len(tr.delivered))
 	}
-	if tr.swear("s", p(1<<20)); len(tr.got) > 0 {
-		t.Errorf("it remembers %d events of before, want 0", len(tr.got))
+	if tr.confirm("s", p(1<<20)); len(tr.delivered) > 0 {
+		t.Errorf("it remembers %d events of before, want 0", len(tr.delivered))
 	}
 }
 

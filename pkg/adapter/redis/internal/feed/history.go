@@ -46,7 +46,7 @@ func (f *Feed) Adopt(before, epoch string, newest Entry, now time.Time) (bool, *
 	former := f.epoch
 	f.epoch, f.tail = epoch, newest.End(f.config.Partition)
 	f.know(newest, now)
-	f.trail.swear("", f.tail)
+	f.former.confirm("", f.tail)
 	if former == "" {
 		return true, &f.out
 	}

@@ -1,13 +1,9 @@
 package socketio
 
 import (
-	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/session"
@@ -245,80 +241,4 @@ func (o *ownership) over(pid string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.session == sessionOver || s.dismissed
-}
-
-// holder returns the socket that serves a session under a fence, or nil.
-func (o *ownership) holder(ref session.Ref) *Socket {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if s := o.served[ref.PID]; s != nil && s.fence == ref.Fence {
-		return s
-	}
-	return nil
-}
-
-// alive returns the sessions of the sockets whose clients have answered since a time, and all sockets.
-func (o *ownership) alive(since time.Time) (refs []session.Ref, served []*Socket) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	refs, served = make([]session.Ref, 0, len(o.served)), slices.Collect(maps.Values(o.served))
-	for pid, s := range o.served {
-		if !s.client.conn.Alive().Before(since) {
-			refs = append(refs, session.Ref{PID: pid, Fence: s.fence})
-		}
-	}
-	return refs, served
-}
-
-// lostPause is the time from a loss of messages to the look for what was lost.
-const lostPause = 100 * time.Millisecond
-
-// runRefresh extends the expiry of the sessions of the sockets that are alive, periodically and as soon
-// as evictions may have been lost.
-func (s *Server) runRefresh(ctx context.Context) {
-	lost := make(chan struct{}, 1)
-	if a, ok := s.adapter.(adapter.LossReporter); ok {
-		a.OnMessagesLost(func() {
-			select {
-			case lost <- struct{}{}:
-			default: // it is known
-			}
-		})
-	}
-	tick := time.NewTicker(RefreshPeriod(s.opts.RecoveryWindow))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-lost:
-			select { // more may follow
-			case <-time.After(lostPause):
-			case <-ctx.Done():
-				return
-			}
-		case <-tick.C:
-		}
-		s.refresh()
-	}
-}
-
-// refresh extends the expiry of the sessions of the sockets whose clients answer. It cuts those
-// whose session no longer exists, and evicts those that moved.
-func (s *Server) refresh() {
-	alive := s.opts.Engine.PingInterval + s.opts.Engine.PingTimeout/2
-	refs, served := s.owned.alive(time.Now().Add(-alive))
-	ctx, cancel := s.store()
-	defer cancel()
-	gone, err := s.sessions.Refresh(ctx, refs, s.opts.sessionLife())
-	if err != nil {
-		s.log.Warn("sessions not refreshed", zap.Error(err))
-		return
-	}
-	for _, ref := range gone {
-		if sock := s.owned.holder(ref); sock != nil {
-			sock.background(sock.save, nil) // the write detects its new state
-		}
-	}
-	s.renew(served)
 }

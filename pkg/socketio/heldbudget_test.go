@@ -34,11 +34,16 @@ func TestHeldDeliveriesCountOnce(t *testing.T) {
 	}
 	wants("shared", shared.size()+3*heldSlot)
 	gates[0].hold(own, 1<<20)
-	gates[1].hold(event(10), 1<<20) // it has more than a little, and the budget is used up
+	if _, refused := gates[1].hold(event(10), 1<<20); !refused { // it has more than a little, and the budget is used up
+		t.Error("the budget is not the cause")
+	}
 	if gates[0].spilled || !gates[1].spilled || gates[2].spilled {
 		t.Errorf("spilled: %v, %v, %v", gates[0].spilled, gates[1].spilled, gates[2].spilled)
 	}
 	wants("one has spilled", shared.size()+own.size()+3*heldSlot)
+	if _, refused := gates[1].hold(event(10), 1<<20); refused {
+		t.Error("what has spilled reaches the limit again")
+	}
 	small := gate{shut: 1}
 	for range 3 {
 		if small.hold(event(1000), 1<<20); small.spilled {
@@ -54,7 +59,7 @@ func TestHeldDeliveriesCountOnce(t *testing.T) {
 }
 
 // Gates whose replays read again what they drop use at most half of the budget, and leave the rest to
-// those that would have to be cut.
+// those that would be cut.
 func TestHeldByRecoveriesLeavesHalf(t *testing.T) {
 	n := &Namespace{srv: new(Server)}
 	n.srv.held.most = 100_000
@@ -110,6 +115,9 @@ func TestHeldByRecoveriesIsBounded(t *testing.T) {
 	if held, most := n.held.bytes.Load(), n.held.most+2*size; held > most || held < size {
 		t.Errorf("%d bytes are held, want at most %d", held, most)
 	}
+	if n.Stats().Limited[limitHeldBudget] == 0 {
+		t.Error("none has reached the limit")
+	}
 	for i, poll := range polls {
 		for next := 0; next <= missed; {
 			for _, packet := range strings.Split(poll(), "\x1e") {
@@ -142,6 +150,9 @@ func TestHeldByOthersIsBounded(t *testing.T) {
 	}
 	all[2].gone()
 	all[3].gone()
+	if got := n.Stats().Limited[limitHeldBudget]; got != 2 {
+		t.Errorf("%d have reached the limit, want 2", got)
+	}
 	all[0].cut() // its held deliveries no longer count
 	eventually(t, "one is held", func() bool { return n.held.bytes.Load() < 12<<10 })
 	s := n.Socket(all[1].sid)
@@ -155,35 +166,45 @@ func TestHeldByOthersIsBounded(t *testing.T) {
 
 // Acks that wait for events of their handlers are sent early if the budget is used up.
 func TestHeldAcksAreBounded(t *testing.T) {
-	n, feed := startDelayed(t, Options{AckTimeout: time.Hour, Engine: engineio.Options{QueueBudget: 160 << 10}})
+	n, feed := startDelayed(t, Options{AckTimeout: time.Hour, Engine: engineio.Options{QueueBudget: 216 << 10}})
 	n.On("state", func(ctx context.Context, e *Event) error {
 		if err := e.Socket().Emit(ctx, "state"); err != nil {
 			return err
 		}
-		return e.Ack(strings.Repeat("x", 11<<10))
+		return e.Ack(strings.Repeat("x", 3<<10))
 	})
+	asks := []int{4, 4, 2} // 13 KiB are held for each of the first two clients
 	var all []*wire
-	for range 3 {
+	for range asks {
 		all = append(all, n.client(t))
 	}
 	release := sync.OnceFunc(feed.shut())
 	defer release()
-	var acks []string
+	acks := make([][]string, len(asks))
 	for i, w := range all {
-		acks = append(acks, w.ask(`["state"]`))
+		for range asks[i] {
+			acks[i] = append(acks[i], w.ask(`["state"]`))
+		}
 		if i < 2 {
-			eventually(t, "the ack is held", func() bool { return n.held.bytes.Load() > int64(i+1)*11<<10 })
+			eventually(t, "the acks are held", func() bool { return n.held.bytes.Load() > int64(i+1)*13<<10 })
 		}
 	}
-	all[2].wantAck(acks[2])
-	if late := n.Stats().AcksLate; late != 1 {
-		t.Errorf("got %d acks count as early, want 1", late)
+	for _, ack := range acks[2] {
+		all[2].wantAck(ack)
+	}
+	if late := n.Stats().AcksLate; late != 2 {
+		t.Errorf("got %d acks count as early, want 2", late)
+	}
+	if got := n.Stats().Limited[limitHeldBudget]; got != 1 {
+		t.Errorf("%d have reached the limit, want 1", got)
 	}
 	release()
 	for i, w := range all {
-		w.want(`["state"]`)
-		if i < 2 {
-			w.wantAck(acks[i])
+		for _, ack := range acks[i] {
+			w.want(`["state"]`)
+			if i < 2 {
+				w.wantAck(ack)
+			}
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // mostOwed is the maximum number of copies that a socket remembers as owed. The feed of a partition
-// has to be behind by as many events for one of them to be forgotten.
+// must be behind by as many events for one of them to be forgotten.
 const mostOwed = 1024
 
 // An owedCopy is a copy of an event that a member will be given instead of a later copy, which it has
