@@ -87,30 +87,6 @@ func (a dropEvictions) Send(ctx context.Context, to adapter.NodeID, m adapter.Me
 	return a.Adapter.Send(ctx, to, m)
 }
 
-// A node to which messages may have been lost looks whether its clients have moved.
-func TestLostEvictions(t *testing.T) {
-	c := newCluster(adapter.MemoryOptions{})
-	first, err := c.memory.Node("aaaa")
-	must(t, err)
-	second, err := c.memory.Node("bbbb")
-	must(t, err)
-	t.Cleanup(func() { _ = first.Close(); _ = second.Close() })
-	a := &losingAdapter{first, make(chan func(), 1)}
-	n := start(t, Options{Adapter: a, Sessions: c.sessions})
-	other := start(t, Options{Adapter: dropEvictions{second}, Sessions: c.sessions})
-	w, stays := n.client(t), n.client(t)
-	if b := other.back(t, w); b.sid != w.sid {
-		t.Fatal("not recovered")
-	}
-	if n.Len() != 2 {
-		t.Errorf("%d sockets before it is known, want 2", n.Len())
-	}
-	receive(t, a.lost)()
-	eventually(t, "the former connection has ended", func() bool { return n.Len() == 1 })
-	must(t, other.Emit(t.Context(), "e"))
-	stays.want(`["e"]`)
-}
-
 // A failingRefresh is a store of which some refreshes fail, as when a server of a Cluster does not answer.
 type failingRefresh struct {
 	session.Store
@@ -124,17 +100,39 @@ func (s *failingRefresh) Refresh(ctx context.Context, refs []session.Ref, life t
 	return s.Store.Refresh(ctx, refs, life)
 }
 
-// Such a node looks again soon if the store does not answer at first.
-func TestLostEvictionsAndAFailingRefresh(t *testing.T) {
+// startLosing starts a node that can report lost messages, and one whose evictions never arrive.
+func startLosing(t *testing.T) (n, other *testNode, a *losingAdapter, sessions *failingRefresh) {
+	t.Helper()
 	c := newCluster(adapter.MemoryOptions{})
 	first, err := c.memory.Node("aaaa")
 	must(t, err)
 	second, err := c.memory.Node("bbbb")
 	must(t, err)
 	t.Cleanup(func() { _ = first.Close(); _ = second.Close() })
-	a, sessions := &losingAdapter{first, make(chan func(), 1)}, &failingRefresh{Store: c.sessions}
-	n := start(t, Options{Adapter: a, Sessions: sessions})
-	other := start(t, Options{Adapter: dropEvictions{second}, Sessions: c.sessions})
+	a, sessions = &losingAdapter{first, make(chan func(), 1)}, &failingRefresh{Store: c.sessions}
+	n = start(t, Options{Adapter: a, Sessions: sessions})
+	return n, start(t, Options{Adapter: dropEvictions{second}, Sessions: c.sessions}), a, sessions
+}
+
+// A node to which messages may have been lost looks whether its clients have moved.
+func TestLostEvictions(t *testing.T) {
+	n, other, a, _ := startLosing(t)
+	w, stays := n.client(t), n.client(t)
+	if b := other.back(t, w); b.sid != w.sid {
+		t.Fatal("not recovered")
+	}
+	if n.Len() != 2 {
+		t.Errorf("%d sockets before it is known, want 2", n.Len())
+	}
+	receive(t, a.lost)()
+	eventually(t, "the former connection has ended", func() bool { return n.Len() == 1 })
+	must(t, other.Emit(t.Context(), "e"))
+	stays.want(`["e"]`)
+}
+
+// Such a node looks again soon if the store does not answer at first.
+func TestLostEvictionsAndAFailingRefresh(t *testing.T) {
+	n, other, a, sessions := startLosing(t)
 	w := n.client(t)
 	if b := other.back(t, w); b.sid != w.sid {
 		t.Fatal("not recovered")

@@ -192,8 +192,9 @@ func TestLeftRoomsCountInTheBudget(t *testing.T) {
 // Stays that ended before the recovery window do not count, even if they are few.
 func TestForgottenRoomsDoNotCountInTheBudget(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 10 * int(stayCost("00"))})
-	s := &Socket{ns: n.Of("/")}
-	s.placed = true
+	s := n.Socket(n.client(t).sid)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range roomsBeyondBudget {
 		s.rooms.enter(fmt.Sprintf("%02d", i))
 		s.rooms.confirm(fmt.Sprintf("%02d", i), adapter.Cursor{})

@@ -321,3 +321,27 @@ func TestClockThatIsSetRightLate(t *testing.T) {
 		}
 	})
 }
+
+// While its connection is not read, a client may have been gone for as long: memberships that ended
+// meanwhile are not forgotten.
+func TestEndedMembershipsDuringALongPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := NewServer(Options{})
+		must(t, err)
+		defer func() { must(t, srv.Close(context.Background())) }()
+		_, connected := srv.connectByPolling("")
+		sock := srv.Socket(between(connected, `"sid":"`))
+		sock.client.conn.Pause()
+		must(t, sock.Join(t.Context(), "r"))
+		must(t, sock.Leave(t.Context(), "r"))
+		for begun := time.Now(); time.Since(begun) < 2*srv.opts.memory(); {
+			time.Sleep(time.Minute)
+			sock.client.conn.Pause() // the pause continues, because handlers are slow
+		}
+		sock.mu.Lock()
+		defer sock.mu.Unlock()
+		if sock.forget(); len(sock.rooms.named["r"]) == 0 {
+			t.Error("forgotten")
+		}
+	})
+}

@@ -279,3 +279,35 @@ func TestHeldAnswersWaitForTheClient(t *testing.T) {
 	must(t, receive(t, acked))
 }
 
+// Acks whose events have come wait for the client, in the order of the calls, also with one that waits for
+// them only. They count meanwhile.
+func TestDueAcks(t *testing.T) {
+	const size = 100 << 10
+	n, feed := startDelayed(t, Options{AckTimeout: time.Hour})
+	n.On("e", func(ctx context.Context, e *Event) error {
+		if err := e.Socket().Emit(ctx, "self"); err != nil {
+			return err
+		}
+		return e.Ack(strings.Repeat("a", size))
+	})
+	n.On("plain", func(_ context.Context, e *Event) error { return e.Ack() })
+	poll, post := n.polling(t)
+	post("40")
+	poll()
+	release := feed.shut()
+	post(`421["e"]` + "\x1e" + `422["e"]`)
+	eventually(t, "the acks are held", func() bool { return n.held.bytes.Load() > 2*size })
+	release()
+	eventually(t, "one is queued and the other one is due", func() bool {
+		return n.held.bytes.Load() == 0 && n.Stats().Engine.QueuedBytes > 2*size
+	})
+	post(`423["plain"]`)
+	text := ""
+	for !strings.Contains(text, "433[") {
+		text += poll()
+	}
+	if first, second := strings.Index(text, "431["), strings.Index(text, "432["); first < 0 || second < first {
+		t.Errorf("the acks are at %d and %d, want both in order before the last one", first, second)
+	}
+	eventually(t, "nothing is counted any more", func() bool { return n.Stats().Engine.QueuedBytes == 0 })
+}
