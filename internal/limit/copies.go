@@ -71,20 +71,25 @@ func (k Copies) Done(newRooms int) {
 // Redis and back several times. If many clients may share an address, all of which join their rooms
 // after a restart of their node, the socket's own rate is used. The error is an [*ExceededError].
 func (c *Client) Join(rooms int) error {
-	return c.names(rooms-1, "too many rooms are joined by ")
-}
-
-// Once takes an event with an id, which Redis keeps for minutes, from the same rate as Join.
-func (c *Client) Once() error { return c.names(1, "too many events with an id of ") }
-
-func (c *Client) names(n int, otherwise string) error {
-	if n < 1 {
+	if rooms < 2 {
 		return nil
 	}
 	ok := false
-	c.useCopies(c.all.copies, &c.joins, func(p pace, used *due) { ok = p.take(used, c.all.now(), n*copyCost) })
+	c.useCopies(c.all.copies, &c.joins, func(p pace, used *due) { ok = p.take(used, c.all.now(), (rooms-1)*copyCost) })
 	if !ok {
-		return c.exceeded(CopyRate, otherwise+c.whose())
+		return c.exceeded(CopyRate, "too many rooms are joined by "+c.whose())
+	}
+	return nil
+}
+
+// Once takes an event with an id from the rate of copies, of the user or the address in all cases:
+// Redis keeps the id for minutes.
+func (c *Client) Once() error {
+	h := c.holder()
+	ok := c.all.copies.take(&h.copies, c.all.now(), copyCost)
+	h.mu.Unlock()
+	if !ok {
+		return c.exceeded(CopyRate, "too many events with an id of "+c.whose())
 	}
 	return nil
 }
