@@ -32,6 +32,7 @@ type flaky struct {
 	adapter.Adapter
 	fail      error
 	after     int  // calls that do not fail
+	fails     int  // calls that fail; 0: all
 	lost      bool // it does not publish what fails
 	count     int
 	published int // not repeated
@@ -41,6 +42,10 @@ func (f *flaky) Publish(ctx context.Context, e adapter.Event) (r adapter.Receipt
 	f.count++
 	fails := f.fail != nil && f.after == 0
 	f.after = max(0, f.after-1)
+	if fails && f.fails == 1 {
+		defer func() { f.fail = nil }()
+	}
+	f.fails = max(0, f.fails-1)
 	if !fails || !f.lost {
 		if r, err = f.Adapter.Publish(ctx, e); err == nil && !r.Repeated {
 			f.published++

@@ -26,6 +26,7 @@ type callKey struct {
 	key     string
 	content string           // identifies the call by its path and body, not by its caller
 	onces   []*socketio.Once // of the events and commands of the call; nil for those that failed
+	first   int              // the index of the first one that is not invalid, as far as is known
 }
 
 // newCallKey returns the key of a call, or nil if it has none.
@@ -45,21 +46,33 @@ func newCallKey(r *http.Request, body []byte) (*callKey, *failure) {
 	return &callKey{key: list[0], content: base64.RawURLEncoding.EncodeToString(h.Sum(nil))}, nil
 }
 
-// next returns the name of the next event or command of the call; nil if the call has no key.
+// next returns the name of the next event or command of the call; nil if the call has no key. Every call
+// has one with the number 0, where another call with the key meets it.
 func (k *callKey) next() *socketio.Once {
 	if k == nil {
 		return nil
 	}
-	// A key has no spaces.
-	o := &socketio.Once{ID: "api " + k.key + " " + strconv.Itoa(len(k.onces)), Content: k.content}
+	index := len(k.onces)
+	number := index
+	if index == k.first {
+		number = 0
+	}
+	// A key has no spaces. The index is part of the content: if nodes of two releases do not agree on what
+	// is invalid, a repeated call is refused, and does not take one of its events for another one.
+	o := &socketio.Once{ID: "api " + k.key + " " + strconv.Itoa(number), Content: k.content + " " + strconv.Itoa(index)}
 	k.onces = append(k.onces, o)
 	return o
 }
 
-// drop forgets what next has named last, because it failed.
-func (k *callKey) drop() {
-	if k != nil {
-		k.onces[len(k.onces)-1] = nil
+// drop forgets what next has named last, because it failed. invalid means that its name was not used.
+func (k *callKey) drop(invalid bool) {
+	if k == nil {
+		return
+	}
+	last := len(k.onces) - 1
+	k.onces[last] = nil
+	if invalid && last == k.first {
+		k.first++
 	}
 }
 

@@ -131,6 +131,79 @@ func TestBatchContinues(t *testing.T) {
 	}
 }
 
+// TestBatchWithInvalidEmits: the key of a batch is not free for another call, even if the first emits
+// of the batch are invalid, or other ones than before.
+func TestBatchWithInvalidEmits(t *testing.T) {
+	for name, body := range map[string]string{
+		"first emit":   `{"emits":[{"everyone":true,"event":"connect"},` + emitted + `,` + emitted + `]}`,
+		"first emits":  `{"emits":[{},{"everyone":true},` + emitted + `,` + emitted + `]}`,
+		"second emit":  `{"emits":[` + emitted + `,{},` + emitted + `]}`,
+		"another body": `{"emits":[` + emitted + `,` + emitted + `]}`,
+	} {
+		a, f := start(t, Options{})
+		for i := range 2 {
+			w := call(a, "POST", "batch", body, "Idempotency-Key: key")
+			if replayed := w.Header().Get("Idempotency-Replayed") == "true"; w.Code != 200 || f.published != 2 || replayed != (i > 0) {
+				t.Errorf("%s: %d %s, %d published, replayed %v", name, w.Code, w.Body, f.published, replayed)
+			}
+		}
+		for path, other := range map[string]string{"emit": emitted, "batch": `{"emits":[{},` + emitted + `,` + emitted + `]} `, "join": `{"everyone":true,"join":["a"]}`} {
+			w := call(a, "POST", path, other, "Idempotency-Key: key")
+			if p := problemOf(t, w); p.Code != keyReused.name || p.Open || f.published != 2 {
+				t.Errorf("%s, then another %s: %d %s, %d published", name, path, w.Code, w.Body, f.published)
+			}
+		}
+	}
+}
+
+// TestNamesOfABatch: nodes that do not agree on which emits are invalid do not take one emit for another.
+func TestNamesOfABatch(t *testing.T) {
+	names := func(valid ...bool) (all []socketio.Once) {
+		k := &callKey{key: "key", content: "content"}
+		for _, ok := range valid {
+			o := k.next()
+			if ok {
+				all = append(all, *o)
+			} else {
+				k.drop(true)
+			}
+		}
+		return all
+	}
+	for _, old := range [][]bool{{false, true, true}, {true, false, true}, {false, false, true}} {
+		for _, young := range [][]bool{{true, true, true}, {false, true, true}, {true, false, true}, {true, true, false}} {
+			content := make(map[string]string)
+			for _, o := range names(old...) {
+				content[o.ID] = o.Content
+			}
+			if o := names(young...)[0]; (content[o.ID] == o.Content) != (slices.Index(old, true) == slices.Index(young, true)) {
+				t.Errorf("valid %v, then %v: %+v, in %q", old, young, o, content)
+			}
+		}
+	}
+}
+
+// TestPartlyDoneInABatch: an emit that is published in part, for good, does not keep those after it from
+// being sent. The name of it stays used.
+func TestPartlyDoneInABatch(t *testing.T) {
+	a, f := start(t, Options{})
+	body := `{"emits":[` + emitted + `,` + emitted + `,` + emitted + `]}`
+	for i := range 2 {
+		f.fail, f.fails = errors.Join(adapter.ErrUnavailable, adapter.ErrIncomplete), 1
+		w := call(a, "POST", "batch", body, "Idempotency-Key: key")
+		var got struct{ Results []batchResult }
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 || len(got.Results) != 3 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		if p := got.Results[0].Problem; p == nil || p.Code != partlyDone.name || !p.Open || got.Results[1].Status != 200 || got.Results[2].Status != 200 {
+			t.Errorf("%s", w.Body)
+		}
+		if f.published != 3 || w.Header().Get("Idempotency-Replayed") == "true" != (i > 0) {
+			t.Errorf("call %d: %d published, %v", i, f.published, w.Header())
+		}
+	}
+}
+
 // TestPartlyDone: a call that was published in part, or meets the event of another call after a part of
 // it was published, says that something has happened.
 func TestPartlyDone(t *testing.T) {
