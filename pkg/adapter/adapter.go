@@ -134,12 +134,16 @@ type Once struct {
 	ID [16]byte
 	// Content tells different events apart that have one ID by mistake.
 	Content [8]byte
+	// Untrusted means that a client chose the ID. Where an adapter bounds the number of IDs, such ones
+	// have a limit of their own.
+	Untrusted bool
 	// Window is the time after the first copy of an event for which its copies in other partitions
 	// are published if they are missing: at most the time for which members remember the rooms
 	// that they have left. Otherwise such a member could take two copies. 0 means no limit.
 	Window time.Duration
 	// Until is set by [Partitions], with a copy that follows an older one: it is not published
-	// after this time, in Unix milliseconds by the clock that issues positions. 0 means no limit.
+	// after this time, in Unix milliseconds by the clock that issues the positions of its partition.
+	// 0 means no limit.
 	Until uint64
 }
 
@@ -174,6 +178,9 @@ type Receipt struct {
 	// Repeated means that nothing was published, because an event with this Once.ID had been: the
 	// rest of the receipt is that event's, without Receivers and NewRooms.
 	Repeated bool
+	// Age is how long ago a repeated event was published, by the clock of its partition. If it has
+	// copies in several, [Partitions] leave it 0.
+	Age time.Duration
 }
 
 // A Message is sent from one node to another, outside the order of events.

@@ -65,7 +65,11 @@ func (l *memoryLog) publish(e *Event) (Receipt, <-chan struct{}, error) {
 	now := time.Now()
 	if e.Once != nil {
 		if at, err := l.onces.find(e.Once, now); err != nil || at.Ms > 0 {
-			return Receipt{Cursor: Cursor{Epoch: l.epoch, At: at}, Repeated: true}, nil, err
+			r := Receipt{Cursor: Cursor{Epoch: l.epoch, At: at}, Repeated: err == nil}
+			if r.Repeated {
+				r.Age = now.Sub(at.Time())
+			}
+			return r, nil, err
 		}
 	}
 	l.receivers = l.receivers[:0]

@@ -26,11 +26,8 @@ func (p *memoryPartition) Seen(ctx context.Context) (Cursor, error) { return p.H
 func (p *memoryPartition) Publish(ctx context.Context, e Event) (Receipt, error) {
 	for {
 		receipt, space, err := p.tryPublish(ctx, &e)
-		if err != nil {
-			return Receipt{}, err
-		}
 		if space == nil {
-			return receipt, nil
+			return receipt, err
 		}
 		select {
 		case <-space:

@@ -1,6 +1,7 @@
 package adapter
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -30,11 +31,24 @@ func TestOnceCompletesCopies(t *testing.T) {
 			t.Fatal("the publication has not failed")
 		}
 		spies[fails].err = nil
+		tried := func() (calls []int) {
+			for _, s := range spies {
+				calls, s.published = append(calls, len(s.published)), nil
+			}
+			return calls
+		}
+		tried()
 		r, err := ps.Publish(t.Context(), e)
 		if err != nil || r.Repeated || len(r.Copies) != 3 {
 			t.Fatalf("partition %d has failed: %+v, %v", fails, r, err)
 		}
+		if calls, want := tried(), 1+min(fails, 1); slices.ContainsFunc(calls, func(n int) bool { return n != want }) {
+			t.Errorf("the copies took %d calls, want %d each", calls, want)
+		}
 		again, err := ps.Publish(t.Context(), e)
+		if calls := tried(); !slices.Equal(calls, []int{1, 1, 1}) {
+			t.Errorf("a repeated event took %d calls, want 1 each", calls)
+		}
 		if err != nil || !again.Repeated || !slices.EqualFunc(again.Copies, r.Copies, func(a, b Copy) bool { return a.At == b.At }) {
 			t.Errorf("again: %+v, %v, want %+v", again, err, r)
 		}
@@ -103,6 +117,85 @@ func TestOnceReusedInAnotherPartition(t *testing.T) {
 	}
 }
 
+// A spoilt partition has a wrong clock.
+type spoilt struct {
+	Partition
+	ahead time.Duration
+}
+
+func (s spoilt) Publish(ctx context.Context, e Event) (Receipt, error) {
+	if e.Once.Until > 1 {
+		own := *e.Once
+		own.Until -= uint64(s.ahead.Milliseconds())
+		e.Once = &own
+	}
+	r, err := s.Partition.Publish(ctx, e)
+	r.Cursor.At.Ms += uint64(s.ahead.Milliseconds())
+	return r, err
+}
+
+// Which of the partitions has a wrong clock makes no difference for the time within which an event is
+// completed: it is measured from the oldest copy on.
+func TestOnceWithWrongClocks(t *testing.T) {
+	for wrong := range 3 {
+		for _, ahead := range []time.Duration{time.Hour, -time.Hour} {
+			for _, wait := range []time.Duration{0, 59 * time.Second, 61 * time.Second} {
+				synctest.Test(t, func(t *testing.T) {
+					ps, spies, homes := spy(t, NewMemory(MemoryOptions{Partitions: 3}))
+					spies[wrong].Partition = spoilt{spies[wrong].Partition, ahead}
+					e, first := keyed(1, time.Minute, homes...), keyed(1, time.Minute, homes[0])
+					if _, err := ps.Publish(t.Context(), first); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(wait)
+					if _, err := ps.Publish(t.Context(), e); errors.Is(err, ErrIncomplete) != (wait > time.Minute) || err != nil && wait < time.Minute {
+						t.Errorf("partition %d is %v ahead, after %v: %v", wrong, ahead, wait, err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// A standing partition stands still before it executes some calls.
+type standing struct {
+	Partition
+	before func(e Event)
+}
+
+func (s standing) Publish(ctx context.Context, e Event) (Receipt, error) {
+	s.before(e)
+	return s.Partition.Publish(ctx, e)
+}
+
+// A copy that is sent in time is refused if its partition executes it too late, and the time before the age
+// of the former copy is measured counts as well.
+func TestOnceThatIsExecutedLate(t *testing.T) {
+	for i, late := range []func(e Event) bool{
+		func(e Event) bool { return e.Once.Until > 1 },                         // the copy
+		func(e Event) bool { return e.Once.Until == 1 && len(e.Earlier) == 0 }, // the second measurement
+		func(e Event) bool { return e.Once.Until == 0 },                        // the first one
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			ps, spies, homes := spy(t, NewMemory(MemoryOptions{Partitions: 2}))
+			if _, err := ps.Publish(t.Context(), keyed(1, time.Minute, homes[0])); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(30 * time.Second)
+			for _, s := range spies {
+				s.Partition = standing{s.Partition, func(e Event) {
+					if late(e) {
+						time.Sleep(31 * time.Second)
+					}
+				}}
+			}
+			if _, err := ps.Publish(t.Context(), keyed(1, time.Minute, homes...)); !errors.Is(err, ErrIncomplete) {
+				t.Errorf("call %d: %v, want ErrIncomplete", i, err)
+			}
+		})
+	}
+}
+
 // An event of which one copy is new is not repeated.
 func TestOnceWithANewCopy(t *testing.T) {
 	for old := range 3 {
@@ -136,14 +229,40 @@ func TestMemoryOnce(t *testing.T) {
 			t.Errorf("%d ids, %d in the queue, want 1", len(l.onces.byID), len(l.onces.queue))
 		}
 	})
-	os := onces{}
-	for i := range maxOnces {
-		os.add(&Once{ID: [16]byte{byte(i), byte(i >> 8), byte(i >> 16)}}, Position{Ms: 1}, time.Now())
+}
+
+// The ids that clients choose have a limit of their own, so they cannot keep others from being published,
+// nor can others keep them.
+func TestMemoryOnceIsBounded(t *testing.T) {
+	id := func(i int, untrusted bool) *Once {
+		o := &Once{ID: [16]byte{byte(i), byte(i >> 8), byte(i >> 16)}, Untrusted: untrusted}
+		if untrusted {
+			o.ID[15] = 1
+		}
+		return o
 	}
-	if _, err := os.find(&Once{ID: [16]byte{15: 1}}, time.Now()); !errors.Is(err, ErrNotPublished) {
-		t.Errorf("a full table: %v, want ErrNotPublished", err)
-	}
-	if at, err := os.find(&Once{ID: [16]byte{1}}, time.Now()); err != nil || at.Ms != 1 {
-		t.Errorf("a full table: %v, %v for a known id", at, err)
+	for _, untrusted := range []bool{false, true} {
+		os, now, most := onces{}, time.Now(), maxOnces
+		if untrusted {
+			most = maxClientOnces
+		}
+		for i := range most {
+			if _, err := os.find(id(i, untrusted), now); err != nil {
+				t.Fatalf("id %d: %v", i, err)
+			}
+			os.add(id(i, untrusted), Position{Ms: 1}, now)
+		}
+		if _, err := os.find(id(most, untrusted), now); !errors.Is(err, ErrNotPublished) {
+			t.Errorf("untrusted %v: a full table: %v, want ErrNotPublished", untrusted, err)
+		}
+		if at, err := os.find(id(1, untrusted), now); err != nil || at.Ms != 1 {
+			t.Errorf("untrusted %v: a full table: %v, %v for a known id", untrusted, at, err)
+		}
+		if _, err := os.find(id(0, !untrusted), now); err != nil {
+			t.Errorf("untrusted %v: the others: %v", untrusted, err)
+		}
+		if _, err := os.find(id(most, untrusted), now.Add(OnceTTL)); err != nil || len(os.byID)+len(os.queue)+os.clients > 0 {
+			t.Errorf("untrusted %v: after the TTL: %v, %d are kept", untrusted, err, len(os.byID))
+		}
 	}
 }

@@ -18,8 +18,9 @@ type Partition interface {
 	Seen(ctx context.Context) (Cursor, error)
 
 	// Publish publishes e, which has From, Earlier, and at least one room, each once. If e.Once is
-	// set it checks and stores the ID in one step with the publication, and returns ErrIncomplete
-	// alone if it is too late.
+	// set it checks and stores the ID in one step with the publication. If the ID is new and
+	// e.Once.Until is over it returns ErrIncomplete alone, and a receipt whose position says when that
+	// was found, by the partition's clock.
 	Publish(ctx context.Context, e Event) (Receipt, error)
 
 	Subscribe(ctx context.Context, rooms ...rooms.Room) (Cursor, error)

@@ -13,6 +13,9 @@ type Once struct {
 	ID string
 	// Content tells different events with one ID apart: for example, their text.
 	Content string
+	// Untrusted means that a client chose the ID. A server without a shared store keeps a limited
+	// number of IDs: untrusted ones cannot use up those of the program.
+	Untrusted bool
 	// Repeated is set by a call that returns no error: nothing was published, because the event had
 	// been.
 	Repeated bool
@@ -42,7 +45,7 @@ func (o *Once) key(window time.Duration) *adapter.Once {
 		return nil
 	}
 	id, content := sha256.Sum256([]byte(o.ID)), sha256.Sum256([]byte(o.Content))
-	return &adapter.Once{ID: [16]byte(id[:]), Content: [8]byte(content[:]), Window: window}
+	return &adapter.Once{ID: [16]byte(id[:]), Content: [8]byte(content[:]), Untrusted: o.Untrusted, Window: window}
 }
 
 // completion is the time after which an event is not completed: less than memory, because the nodes

@@ -84,10 +84,10 @@ func TestCompletedEvent(t *testing.T) {
 func TestOnceKey(t *testing.T) {
 	a, b := (&Once{ID: "a", Content: "x"}).key(0), (&Once{ID: "b", Content: "x"}).key(0)
 	if again := (&Once{ID: "a", Content: "y", Repeated: true}).key(1); a.ID != again.ID || a.Content == again.Content {
-		t.Errorf("%x and %x, want the same id and different contents", a, again)
+		t.Errorf("%+v and %+v, want the same id and different contents", a, again)
 	}
 	if a.ID == b.ID || a.Content != b.Content {
-		t.Errorf("%x and %x, want different ids and the same content", a, b)
+		t.Errorf("%+v and %+v, want different ids and the same content", a, b)
 	}
 	if (*Once)(nil).key(0) != nil {
 		t.Error("no key is a key")

@@ -160,11 +160,12 @@ func (p *partition) executions(ctx context.Context, l *link, c *call, e feed.Ent
 			}
 		}
 	}
-	values := make(map[int]*goredis.StringCmd)
+	values, ttls := make(map[int]*goredis.StringCmd), make(map[int]*goredis.Cmd)
 	pipe := l.conn.Pipeline()
 	for i, it := range c.events {
 		if it.Value.once != nil && list[i].failure == "" {
-			values[i] = pipe.Get(ctx, p.names.once(c.epoch, it.Value.once.ID))
+			key := p.names.once(c.epoch, it.Value.once.ID)
+			values[i], ttls[i] = pipe.Get(ctx, key), pipe.Do(ctx, "PTTL", key)
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !isReply(err) {
@@ -175,7 +176,11 @@ func (p *partition) executions(ctx context.Context, l *link, c *call, e feed.Ent
 		if err != nil && !errors.Is(err, goredis.Nil) {
 			return nil, err
 		}
-		list[i].once = &value
+		ttl, err := ttls[i].Int64()
+		if err != nil {
+			return nil, err
+		}
+		list[i].once = &formerly{value, ttl}
 	}
 	return list, nil
 }

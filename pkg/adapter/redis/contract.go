@@ -75,7 +75,7 @@ func (p *partition) Publish(ctx context.Context, e adapter.Event) (adapter.Recei
 	c.payload, c.lists = encodeEvent(&e, len(c.rooms))
 	p.sizes.saw(len(c.payload))
 	o := p.send(ctx, c)
-	return adapter.Receipt{Cursor: o.cursor, Receivers: o.receivers, NewRooms: o.newRooms, Repeated: o.repeated}, o.err
+	return adapter.Receipt{Cursor: o.cursor, Receivers: o.receivers, NewRooms: o.newRooms, Repeated: o.repeated, Age: o.age}, o.err
 }
 
 func (p *partition) Condemn(ctx context.Context, seen adapter.Position) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 )
@@ -37,17 +38,17 @@ func (c *content) how(storing bool) any {
 	return how
 }
 
-// former returns the outcome of an event whose once key has a value. It is o if the event is at the
+// former returns the outcome of an event whose once key says something. It is o if the event is at the
 // same position.
-func (p *partition) former(e *content, o outcome, value string) outcome {
-	if value == "" {
-		return e.keyless()
+func (p *partition) former(e *content, o outcome, once formerly) outcome {
+	if once.value == "" {
+		return outcome{cursor: o.cursor, err: e.keyless()}
 	}
-	end := max(0, strings.IndexAny(value, "sn"))
-	at, err := p.parsePosition(value[:end])
-	rest := value[end:]
+	end := max(0, strings.IndexAny(once.value, "sn"))
+	at, err := p.parsePosition(once.value[:end])
+	rest := once.value[end:]
 	if err != nil || len(rest) < 1+contentLength {
-		return outcome{err: fmt.Errorf("%w: a once key is %q", adapter.ErrUnavailable, value)}
+		return outcome{err: fmt.Errorf("%w: a once key is %q", adapter.ErrUnavailable, once.value)}
 	}
 	switch failure := rest[1+contentLength:]; {
 	case rest[1:1+contentLength] != contentOf(e.once):
@@ -57,15 +58,16 @@ func (p *partition) former(e *content, o outcome, value string) outcome {
 	case at == o.cursor.At:
 		return o
 	}
-	o.cursor.At, o.repeated, o.reached = at, true, reached{}
-	return o
+	// Not the difference of the positions: these stand still if Redis' clock was set back.
+	age := max(0, adapter.OnceTTL-time.Duration(once.ttl)*time.Millisecond)
+	return outcome{cursor: adapter.Cursor{Epoch: o.cursor.Epoch, At: at}, repeated: true, age: age}
 }
 
-// keyless returns the outcome of an event that has been executed and whose once key is missing: it
-// came too late after another copy, or the key has expired since.
-func (c *content) keyless() outcome {
+// keyless returns the error of an event that has been executed and whose once key is missing: it came too
+// late after another copy, or the key has expired since.
+func (c *content) keyless() error {
 	if c.once.Until > 0 {
-		return outcome{err: fmt.Errorf("%w: %x", adapter.ErrIncomplete, c.once.ID)}
+		return fmt.Errorf("%w: %x", adapter.ErrIncomplete, c.once.ID)
 	}
-	return outcome{err: fmt.Errorf("%w: the once key has expired", adapter.ErrUnavailable)}
+	return fmt.Errorf("%w: the once key has expired", adapter.ErrUnavailable)
 }

@@ -185,6 +185,42 @@ func TestOnceAcrossPartitions(t *testing.T) {
 	expect(t, b, "end")
 }
 
+// The servers of a Cluster have clocks of their own, and one of them may have jumped. An event that was
+// published in part a moment ago is completed, and one that was published in part long ago is not.
+func TestOnceWithDifferentClocks(t *testing.T) {
+	for ahead := range 2 {
+		t.Run(fmt.Sprint("partition ", ahead, " is ahead"), func(t *testing.T) {
+			server := redistest.Start(t)
+			list := []rooms.Room{room("0"), room("1"), room("2"), room("3")}
+			b := start(t, server.URL(), "b", Options{Partitions: 2})
+			subscribe(t, b, list...)
+			p := b.partitions[ahead]
+			at, err := p.Seen(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			later := fmt.Sprint(time.Now().Add(time.Hour).UnixMilli(), "-0")
+			if err := server.Client().Do(t.Context(), "XADD", p.names.clock(at.Epoch), later, "c", "jump").Err(); err != nil {
+				t.Fatal(err)
+			}
+			half := func(e adapter.Event) {
+				e.Target.To = slices.DeleteFunc(slices.Clone(list), func(r rooms.Room) bool { return adapter.Home(name(r), 2) > 0 })
+				publish(t, b, e)
+			}
+			soon, late := keyed("soon", list...), keyed("late", list...)
+			soon.Once.Window, late.Once.Window = time.Minute, 50*time.Millisecond
+			half(soon)
+			expectReceipt(t, b, soon, adapter.Position{}, false)
+			expectReceipt(t, b, soon, adapter.Position{}, true)
+			half(late)
+			time.Sleep(2 * late.Once.Window)
+			if _, err := b.Publish(deadline(t), late); !errors.Is(err, adapter.ErrIncomplete) || !errors.Is(err, adapter.ErrUnavailable) {
+				t.Errorf("late: %v, want ErrIncomplete and ErrUnavailable", err)
+			}
+		})
+	}
+}
+
 // A restart, and a failover without a loss, keep events and ids. A failover that loses the event
 // loses the id as well, and everything that follows is in a new history.
 func TestOnceAcrossServers(t *testing.T) {

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/rejoin-io/rejoin/internal/batch"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -60,10 +61,11 @@ func (c *content) copied() int {
 }
 
 // An outcome is the result of sending a parcel: its event's position, whether it had been published
-// before, and what it reached; or an error.
+// before and how long ago, and what it reached; or an error.
 type outcome struct {
 	cursor   adapter.Cursor
 	repeated bool
+	age      time.Duration
 	reached
 	err error
 }

@@ -190,20 +190,27 @@ func (p *partition) answer(c *call, reply []any) error {
 // An execution is what the script has done with one event.
 type execution struct {
 	reached
-	failure string  // the key that could not be written, and why
-	once    *string // the value of its once key, if that is known
+	failure string    // the key that could not be written, and why
+	once    *formerly // what its once key says, if that is known
+}
+
+// A formerly is the value of a once key, "" if there is none, and its TTL in milliseconds.
+type formerly struct {
+	value string
+	ttl   int64
 }
 
 // table reads a reply for an event that is a table.
 func (x *execution) table(v []any) {
-	switch len(v) {
-	case 1: // it was published before
-		former, _ := v[0].(string)
-		x.once = &former
-	case 2: // some rooms are new
-		receivers, _ := v[0].(int64)
-		news, _ := v[1].(int64)
-		x.reached = reached{int(receivers), int(news)}
+	if len(v) != 2 {
+		return
+	}
+	number, _ := v[1].(int64)
+	switch first := v[0].(type) {
+	case string: // it was published before
+		x.once = &formerly{first, number}
+	case int64: // some rooms are new
+		x.reached = reached{int(first), int(number)}
 	}
 }
 

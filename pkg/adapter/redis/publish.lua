@@ -9,8 +9,8 @@
 -- rooms are new: without a subscriber, and not stored before. Or else the key that could not be written and why. A room whose
 -- backlog can't be written does not get the event, and nothing else fails; an event whose lists can't be written is not
 -- published. A second entry in the clock says which events had such keys.
--- An event whose once key exists is not published: its value is returned, in a table, or '' if the key is missing and it is too
--- late. The value is the event's position, the first 12 characters of how, and, if some of its rooms could not be written, why.
+-- An event whose once key exists is not published: its value and its TTL are returned, in a table, or '' if the key is missing
+-- and it is too late. The value is the event's position, the first 12 characters of how, and, if some of its rooms could not be written, why.
 local id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', 'MINID', '~', ARGV[2], '*', 'c', ARGV[1])
 if not id then
 	return redis.error_reply('NOCLOCK the history was lost')
@@ -79,7 +79,7 @@ for arg = 6, #ARGV, 4 do
 	if bad then
 		failed = (failed and failed .. ',' or '') .. (#reply - 1)
 	end
-	reply[#reply + 1] = bad or former and {former} or news > 0 and {receivers, news} or receivers
+	reply[#reply + 1] = bad or former and {former, redis.call('PTTL', once)} or news > 0 and {receivers, news} or receivers
 end
 if largest > 256 then -- smaller ones are told apart by nobody
 	local period = string.format('%.0f', math.floor(tonumber(string.sub(id, 1, dash - 1)) / ARGV[4]))
