@@ -31,17 +31,21 @@ func (r *request) unwrap() error {
 		return fail(rateLimited, "%v; this one was dropped", err)
 	}
 	r.Args = r.Args.From(2)
-	s := r.Socket()
-	// Not the socket: another try may come from another one.
-	r.once = &socketio.Once{ID: onceID(s.Namespace().Name(), s.User(), id)}
+	s, socket := r.Socket(), ""
+	if r.Name == "self" {
+		socket = s.ID()
+	}
+	r.once = &socketio.Once{ID: onceID(s.Namespace().Name(), s.User(), socket, id), Untrusted: true}
 	args := r.Array()
 	r.once.Content = fmt.Sprintf("%s %s %x", r.Name, args.JSON, args.Attachments)
 	return nil
 }
 
-// onceID returns the id of an event in the cluster.
-func onceID(namespace, user, id string) string {
-	return fmt.Sprintf("client %q %q %s", namespace, user, id)
+// onceID returns the id of an event in the cluster. It is the user's, because another attempt may come from
+// another socket. Only that of self is the socket's: with several partitions the attempts of two sockets,
+// which have different rooms, would not meet.
+func onceID(namespace, user, socket, id string) string {
+	return fmt.Sprintf("client %q %q %s %s", namespace, user, socket, id)
 }
 
 func visible(s string) bool {

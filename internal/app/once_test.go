@@ -97,14 +97,28 @@ func TestOnceIsLimited(t *testing.T) {
 	t.Error("a thousand ids in a moment")
 }
 
-// TestOnceOfUsers: an id belongs to a user and a namespace.
+// TestOnceOfUsers: an id belongs to a user and a namespace, and that of self to a socket.
 func TestOnceOfUsers(t *testing.T) {
 	ids := []string{}
-	for _, of := range [][3]string{{"/", "a", uuid}, {"/", "b", uuid}, {"/chat", "a", uuid}, {`/" "`, "", uuid}, {"/", `" "`, uuid}} {
-		ids = append(ids, onceID(of[0], of[1], of[2]))
+	for _, of := range [][4]string{{"/", "a", "", uuid}, {"/", "b", "", uuid}, {"/chat", "a", "", uuid}, {`/" "`, "", "", uuid}, {"/", `" "`, "", uuid},
+		{"/", "a", "s", uuid}, {"/", "a", "", "s " + uuid}} {
+		ids = append(ids, onceID(of[0], of[1], of[2], of[3]))
 	}
-	if slices.Sort(ids); len(slices.Compact(ids)) != 5 {
+	if slices.Sort(ids); len(slices.Compact(ids)) != 7 {
 		t.Errorf("%q are not different", ids)
+	}
+}
+
+// TestOnceToOneself: self is sent once to each socket of a user that sends it with one id.
+func TestOnceToOneself(t *testing.T) {
+	_, _, url := serveApp(t, Options{})
+	for range 2 {
+		c := dialApp(t, url)
+		for i := range 2 {
+			if r, _ := c.call(`["once","` + uuid + `","self","e"]`); !r.OK || r.Repeated != (i > 0) {
+				t.Errorf("attempt %d: %+v", i, r)
+			}
+		}
 	}
 }
 
