@@ -28,7 +28,7 @@ for arg = 6, #ARGV, 4 do
 		if #how > 12 then
 			late, value = tonumber(string.sub(ms, 1, -2)) > tonumber(string.sub(how, 13)), position .. string.sub(how, 1, 12)
 		end
-		if late or not redis.call('SET', once, value, 'PX', 600000, 'NX') then
+		if late or not redis.call('SET', once, value, 'PX', '600000', 'NX') then
 			former = redis.pcall('GET', once) or ''
 			bad = type(former) == 'table' and once .. ': ' .. former.err or nil
 			stored, key, rooms, lists = false, key + rooms, 0, ''
@@ -72,7 +72,7 @@ for arg = 6, #ARGV, 4 do
 		key = key + 1
 	end
 	if once and bad and rooms > 1 then
-		redis.call('SET', once, value .. bad, 'PX', 600000)
+		redis.call('SET', once, value .. bad, 'PX', '600000')
 	elseif once and bad and not former then
 		redis.call('DEL', once)
 	end
