@@ -26,6 +26,11 @@ func TestOnce(t *testing.T) {
 	counted, _, url := serveApp(t, Options{})
 	first, second := dialApp(t, url), dialApp(t, url)
 	first.call(`["join","r"]`)
+	defer func() {
+		if n := counted.ids.Load(); n < 15 {
+			t.Errorf("%d events had an untrusted id, want all", n)
+		}
+	}()
 	for i, inner := range []string{`"to","r","chat"`, `"broadcast","chat"`, `"all","chat"`, `"private","nobody","chat"`} {
 		event := fmt.Sprintf(`["once","%s-%d",%s,%d]`, uuid[:20], i, inner, i)
 		counted.lost.Store(int32(i)) // which the node repeats by itself

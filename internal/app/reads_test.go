@@ -30,6 +30,7 @@ type countedReads struct {
 	held  chan struct{} // nil, or closed to release them
 	fails error         // of each Publish; set before the first one
 	lost  atomic.Int32  // how many of the next answers of Publish are lost
+	ids   atomic.Int32  // untrusted ids of Publish
 	bad   error         // of each History; likewise
 }
 
@@ -48,6 +49,9 @@ func (c *countedReads) History(ctx context.Context, room rooms.Room, page adapte
 func (c *countedReads) Publish(ctx context.Context, ev adapter.Event) (adapter.Receipt, error) {
 	if c.fails != nil {
 		return adapter.Receipt{}, c.fails
+	}
+	if ev.Once != nil && ev.Once.Untrusted {
+		c.ids.Add(1)
 	}
 	r, err := c.Adapter.Publish(ctx, ev)
 	if c.lost.Add(-1) >= 0 {
