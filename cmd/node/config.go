@@ -34,12 +34,16 @@ type config struct {
 	InternalAddr   address `split_words:"true" default:"127.0.0.1:3001" pattern:".+" allowed:"host:port" desc:"internal address: /healthz, /readyz and /metrics, the API for backends, and requests forwarded by other nodes"`
 	AllowAnonymous bool    `split_words:"true" default:"false" desc:"allow non-loopback listeners without authentication"`
 
-	JWTSecret    secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
-	JWTPublicKey publicKeys  `split_words:"true" secret:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
-	JwksURL      jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server from which such keys are fetched: at startup, every 5 minutes, and when a token names an unknown key"`
-	JWTIssuer    string      `split_words:"true" allowed:"any text" desc:"required value of a token's iss; any if not set"`
-	JWTAudience  string      `split_words:"true" allowed:"any text" desc:"value that a token's aud must contain; any if not set"`
-	DefaultCan   permissions `split_words:"true" allowed:"a JSON object with join, to, history and members, each a list of at most 100 patterns of rooms, and broadcast, all and private, each true or false" desc:"permissions of clients whose tokens do not state any; none if not set. Without authentication, permissions of all clients; everything if not set"`
+	JWTSecret     secret      `section:"Authentication and permissions" split_words:"true" secret:"true" allowed:"16 characters or more" desc:"key of tokens signed with HMAC (HS256, HS384, HS512); with a key of any kind every client must show a token"`
+	JWTPublicKey  publicKeys  `split_words:"true" secret:"true" allowed:"public keys or certificates as PEM: RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, Ed25519" desc:"keys of tokens signed with RSA, RSA-PSS, ECDSA or EdDSA"`
+	JwksURL       jwksURL     `split_words:"true" secret:"true" allowed:"an http or https URL" desc:"JWKS server from which such keys are fetched: at startup, every 5 minutes, and when a token names an unknown key"`
+	JWTIssuer     string      `split_words:"true" allowed:"any text" desc:"required value of a token's iss; any if not set"`
+	JWTAudience   string      `split_words:"true" allowed:"any text" desc:"value that a token's aud must contain; any if not set"`
+	DefaultCan    permissions `split_words:"true" allowed:"a JSON object with join, to, history and members, each a list of at most 100 patterns of rooms, and broadcast, all and private, each true or false" desc:"permissions of clients whose tokens do not state any; none if not set. Without authentication, permissions of all clients; everything if not set"`
+	ClaimAudience claim       `split_words:"true" allowed:"as REJOIN_CLAIM_USER" desc:"claim that must contain REJOIN_JWT_AUDIENCE, in place of aud"`
+	ClaimUser     claim       `split_words:"true" allowed:"the name of a claim, such as oid, or names separated by dots, such as profile.id; \\. is a dot within a name, and a name with :// needs none" desc:"claim that names the user, in place of sub (docs/identity-providers.md)"`
+	ClaimRooms    claimRooms  `split_words:"true" allowed:"a list of CLAIM, CLAIM=VALUE and either one with \" as ROOM\", separated by commas; {} in VALUE is any text, and in ROOM that text" desc:"claims whose values are rooms that a client is in from the start, unless its token has rejoin.rooms"`
+	ClaimCan      claimCan    `split_words:"true" allowed:"a JSON object: names are CLAIM or CLAIM=VALUE, values are objects as in REJOIN_DEFAULT_CAN, with {} in patterns for the text that {} in VALUE stands for" desc:"permissions of clients whose tokens have such a claim, in addition to REJOIN_DEFAULT_CAN, unless their tokens have rejoin.can"`
 
 	Path           string        `section:"Clients and their connections" split_words:"true" default:"/socket.io/" pattern:"(/([.]{3}|[.]{0,2}[A-Za-z0-9_~-])[A-Za-z0-9._~-]*)+/" allowed:"a path of letters, digits and . _ ~ - that begins and ends with a slash and is not / alone" desc:"path at which clients connect"`
 	Namespaces     list          `split_words:"true" default:"/" pattern:"/[^?]*" allowed:"a list of different names that begin with a slash, separated by commas" desc:"namespaces that clients can connect to"`
@@ -166,6 +170,7 @@ func (c *config) validate(r *report) {
 		r.warn("REJOIN_CLIENT_IP_HEADER has no effect without REJOIN_TRUSTED_PROXIES")
 	}
 	c.validateAuthentication(r)
+	c.validateClaims(r)
 	c.validateRecovery(r)
 }
 
