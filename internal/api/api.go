@@ -36,6 +36,10 @@ type Options struct {
 	// Namespaces are the available namespaces, by name. While there are none the answer to every
 	// call is that the node is not ready.
 	Namespaces map[string]*socketio.Namespace
+	// Patterns are the names with * of namespaces that are not in the map, for messages. Hold is
+	// optional; it returns one of these, and keeps it until the API calls release.
+	Patterns []string
+	Hold     func(name string) (n *socketio.Namespace, release func(), ok bool)
 	// Calls remembers calls with an Idempotency-Key. It is required with Namespaces.
 	Calls idempotency.Store
 	// Logger is optional.
@@ -119,7 +123,11 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !known {
 		name = "other"
 	}
-	a.finish(w, r, name, began, a.serve(w, r, rt, known))
+	ctx, req := newRequest(r.Context())
+	defer req.end()
+	res := a.serve(w, r.WithContext(ctx), rt, known)
+	req.end() // before the caller can act on the answer
+	a.finish(w, r, name, began, res)
 }
 
 // Protect serves next to callers with a key.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -31,12 +32,12 @@ type target struct {
 }
 
 // broadcast returns the target for the library.
-func (a *API) broadcast(t target) (b socketio.Broadcast, err error) {
+func (a *API) broadcast(ctx context.Context, t target) (b socketio.Broadcast, err error) {
 	name := "/"
 	if t.Namespace != nil {
 		name = *t.Namespace
 	}
-	ns, err := a.namespace(name)
+	ns, err := a.namespace(ctx, name)
 	if err != nil {
 		return b, err
 	}
@@ -75,12 +76,21 @@ func (a *API) broadcast(t target) (b socketio.Broadcast, err error) {
 	return b.Except(except...).ExceptSocket(t.ExceptSockets...), nil
 }
 
-func (a *API) namespace(name string) (*socketio.Namespace, error) {
+// namespace returns a namespace, until the call of ctx ends.
+func (a *API) namespace(ctx context.Context, name string) (*socketio.Namespace, error) {
 	if ns := a.o.Namespaces[name]; ns != nil {
 		return ns, nil
 	}
+	if a.o.Hold != nil {
+		if ns, release, ok := a.o.Hold(name); ok {
+			r := requestOf(ctx)
+			r.held = append(r.held, release)
+			return ns, nil
+		}
+	}
+	served := slices.Sorted(maps.Keys(a.o.Namespaces))
 	return nil, fail(unknownNamespace, "unknown namespace %q; the node has %s",
-		name, strings.Join(slices.Sorted(maps.Keys(a.o.Namespaces)), ", "))
+		name, strings.Join(append(served, a.o.Patterns...), ", "))
 }
 
 func checkNames(list string, names []string) error {

@@ -112,7 +112,7 @@ func checkPlaceholders(can Permissions) error {
 	return nil
 }
 
-// Check reports whether a client to whom all rules apply would have more permissions, together
+// Check returns an error if a client to which all rules apply would have more permissions, together
 // with the defaults, than a token may give.
 func (m *Mapping) Check(defaults Permissions) error {
 	for _, rule := range m.can {

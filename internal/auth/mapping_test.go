@@ -102,6 +102,7 @@ func TestMapping(t *testing.T) {
 		"can, a flag":              {"", "", `{"moderator=true":{"broadcast":true}}`, `{"sub":"ann","moderator":true}`, `{"user":"ann","can":{"broadcast":true,"join":["default"]}}`},
 		"can, a flag unset":        {"", "", `{"moderator=true":{"broadcast":true}}`, `{"sub":"ann","moderator":false}`, `{"user":"ann","can":{"join":["default"]}}`},
 		"can, adds up":             {"", "", `{"scp=a":{"join":["a"]},"scp=b":{"join":["b","default"],"private":true}}`, `{"sub":"ann","scp":"b a"}`, `{"user":"ann","can":{"join":["default","a","b"],"private":true}}`},
+		"can, flags add up":        {"", "", `{"r=a":{"all":true,"broadcast":true,"private":true},"r=b":{"to":["b"]}}`, `{"sub":"ann","r":["a","b"]}`, `{"user":"ann","can":{"all":true,"broadcast":true,"join":["default"],"private":true,"to":["b"]}}`},
 		"can, of each value":       {"", "", `{"org":{"to":["org:{}:*"]}}`, `{"sub":"ann","org":["a","b"]}`, `{"user":"ann","can":{"join":["default"],"to":["org:a:*","org:b:*"]}}`},
 		"can, by rejoin":           {"", "", admin, `{"sub":"ann","roles":["admin"],"rejoin":{"can":{"private":true}}}`, `{"user":"ann","can":{"private":true}}`},
 		"can, too much":            {"", "", `{"rooms":{"join":["{}"]}}`, `{"sub":"ann","rooms":` + numbered(100) + `}`, `!join: more than 100`},
