@@ -12,7 +12,7 @@ import (
 // newAPI returns the handler of the API for backends. Until there are sockets
 // it answers that the node is unavailable.
 func (n *node) newAPI(c config) *api.API {
-	o := api.Options{Keys: c.APIKeys.list, Logger: n.log}
+	o := api.Options{Keys: c.APIKeys.list, Callers: c.APICallers.all, Logger: n.log}
 	if n.sockets != nil {
 		o.Calls = n.cluster.calls
 		served := c.namespaces()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,7 +102,8 @@ type config struct {
 	ClusterSecret secret        `split_words:"true" secret:"true" allowed:"16 characters or more" desc:"signs requests between the nodes of a cluster; the same on all nodes, and required with REJOIN_REDIS_URL"`
 	AdvertiseAddr address       `split_words:"true" allowed:"host:port" desc:"address at which other nodes reach the internal address. If not set, the internal address, with this machine's first address in place of all interfaces and the actual port in place of 0"`
 
-	APIKeys apiKeys `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both are closed"`
+	APIKeys    apiKeys    `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both are closed"`
+	APICallers apiCallers `split_words:"true" secret:"true" allowed:"a JSON object: its names are those of at most 100 callers, its values objects with keys, calls, namespaces and rooms, each a list; all but keys are optional" desc:"backends with a name for logs and metrics, keys of their own, and a scope: the calls that they may make, and patterns of the namespaces and rooms that they may name (docs/api.md)"`
 
 	DrainDelay  time.Duration `section:"Draining" split_words:"true" default:"5s" within:"0s 10m" desc:"how long the node serves after SIGTERM, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after the delay; 0s closes all immediately, as SIGINT does without any delay"`
@@ -120,8 +122,8 @@ func (c *config) validate(r *report) {
 		if !c.Addr.loopback() && !c.authenticates() {
 			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
 		}
-		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys.list) == 0 {
-			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
+		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys.list)+len(c.APICallers.all) == 0 {
+			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS, REJOIN_API_CALLERS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
 		}
 	}
 	switch n := len(c.ClusterSecret); {
@@ -133,6 +135,11 @@ func (c *config) validate(r *report) {
 	for i, key := range c.APIKeys.list {
 		if len(key) < leastSecret {
 			r.warn("key %d of REJOIN_API_KEYS has only %d characters: with fewer than %d it can be guessed", i+1, len(key), leastSecret)
+		}
+	}
+	for _, caller := range c.APICallers.all {
+		if slices.ContainsFunc(caller.Keys, func(key string) bool { return slices.Contains(c.APIKeys.list, key) }) {
+			r.refuse("REJOIN_API_CALLERS", c.APICallers, fmt.Sprintf("without keys of REJOIN_API_KEYS, which may do everything (caller %s has one)", caller.Name))
 		}
 	}
 	if c.Addr.collides(c.InternalAddr) {

@@ -51,6 +51,9 @@ func (a *API) moved(ctx context.Context, t target, field string, rooms []string)
 	if err := checkNames(field, rooms); err != nil {
 		return b, err
 	}
+	if err := callerOf(ctx).mayUse(rooms...); err != nil {
+		return b, err
+	}
 	return a.broadcast(ctx, t)
 }
 

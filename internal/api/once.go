@@ -28,7 +28,7 @@ func (a *API) once(ctx context.Context, r *http.Request, key string, body []byte
 	if !visible(key) || len(key) > maxKey {
 		return failed(fail(badRequest, "an Idempotency-Key has 1 to %d visible characters of ASCII", maxKey))
 	}
-	c := idempotency.NewClaim(key, fingerprint(r.URL.Path, body))
+	c := idempotency.NewClaim(callerOf(ctx).own(key), fingerprint(r.URL.Path, body))
 	former, err := a.o.Calls.Claim(ctx, c)
 	switch {
 	case errors.Is(err, idempotency.ErrFull):
@@ -81,6 +81,15 @@ func (a *API) settle(c idempotency.Claim, err error) {
 	if err != nil {
 		a.log.Warn("outcome of an API call not stored", zap.String("claim", c.ID), zap.Error(err))
 	}
+}
+
+// own returns a caller's Idempotency-Key as it is stored. Callers with a name have keys of their own:
+// otherwise one could take the keys of others, and get answers that its scope does not include.
+func (c *Caller) own(key string) string {
+	if c.Name == "" {
+		return key
+	}
+	return c.Name + " " + key // no key has a space
 }
 
 // fingerprint identifies a call by its content, not by its caller.

@@ -129,13 +129,14 @@ func TestRepeatedCalls(t *testing.T) {
 func TestLargeAnswersAreNotKept(t *testing.T) {
 	a, _ := start(t, Options{})
 	r := httptest.NewRequest("POST", Prefix+"ask", nil)
+	ctx := context.WithValue(t.Context(), requestKey{}, &request{caller: new(Caller)})
 	large := func() response {
 		return answered(strings.Repeat("x", maxAnswer), nil, mayHave)
 	}
-	if res := a.once(t.Context(), r, "key", nil, timeout, large); res.status != 200 {
+	if res := a.once(ctx, r, "key", nil, timeout, large); res.status != 200 {
 		t.Errorf("the first call: got failure %+v, want none", res.failure)
 	}
-	res := a.once(t.Context(), r, "key", nil, timeout, large)
+	res := a.once(ctx, r, "key", nil, timeout, large)
 	if res.status != 409 || !res.replayed || !strings.Contains(string(res.body), `"answer_not_kept"`) {
 		t.Errorf("the second call: got %d %.200s, want 409 answer_not_kept", res.status, res.body)
 	}

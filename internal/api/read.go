@@ -57,7 +57,7 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	}
 	views := make([]socketView, len(all))
 	for i, s := range all {
-		s.Rooms = append([]string{}, s.Rooms...) // always an array
+		s.Rooms = append([]string{}, callerOf(ctx).seen(s.Rooms)...) // always an array
 		views[i] = socketView{s.SocketInfo, string(s.Node)}
 	}
 	return struct {
@@ -85,7 +85,7 @@ func (a *API) rooms(ctx context.Context, q query) (any, error) {
 	}
 	counts := make(map[string]int)
 	for _, s := range all {
-		for _, room := range s.Rooms {
+		for _, room := range callerOf(ctx).seen(s.Rooms) {
 			counts[room]++
 		}
 	}
@@ -181,6 +181,9 @@ func (a *API) asked(ctx context.Context, q query) (*socketio.Namespace, error) {
 func (a *API) askedRoom(ctx context.Context, q query) (*socketio.Namespace, string, error) {
 	room := q.get("room")
 	if err := checkNames("room", []string{room}); err != nil {
+		return nil, "", err
+	}
+	if err := callerOf(ctx).mayUse(room); err != nil {
 		return nil, "", err
 	}
 	ns, err := a.asked(ctx, q)

@@ -41,6 +41,7 @@ func (a *API) broadcast(ctx context.Context, t target) (b socketio.Broadcast, er
 	if err != nil {
 		return b, err
 	}
+	caller := callerOf(ctx)
 	for _, l := range []struct {
 		name  string
 		names []string
@@ -64,13 +65,25 @@ func (a *API) broadcast(ctx context.Context, t target) (b socketio.Broadcast, er
 	if err != nil {
 		return b, err
 	}
+	if err := caller.mayUse(rooms...); err != nil {
+		return b, err
+	}
 	aimed := len(rooms)+len(t.Sockets) > 0
 	switch b = ns.Everyone(); {
 	case aimed && t.Everyone:
 		return b, fail(badRequest, "everyone must not be combined with rooms, users or sockets")
 	case !aimed && !t.Everyone:
 		return b, fail(badRequest, "no target: name rooms, users or sockets, or set everyone: true")
-	case aimed:
+	case t.Everyone:
+		if err := caller.mayReach("everyone"); err != nil {
+			return b, err
+		}
+	case len(t.Sockets) > 0:
+		if err := caller.mayReach("sockets"); err != nil {
+			return b, err
+		}
+	}
+	if aimed {
 		b = b.To(rooms...).ToSocket(t.Sockets...)
 	}
 	return b.Except(except...).ExceptSocket(t.ExceptSockets...), nil
@@ -78,6 +91,9 @@ func (a *API) broadcast(ctx context.Context, t target) (b socketio.Broadcast, er
 
 // namespace returns a namespace, until the call of ctx ends.
 func (a *API) namespace(ctx context.Context, name string) (*socketio.Namespace, error) {
+	if err := callerOf(ctx).mayName(name); err != nil {
+		return nil, err
+	}
 	if ns := a.o.Namespaces[name]; ns != nil {
 		return ns, nil
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -139,5 +138,5 @@ func (p Permissions) MayReadHistory(room string) bool { return p.may(p.History, 
 func (p Permissions) MayListMembers(room string) bool { return p.may(p.Members, room) }
 
 func (p Permissions) may(patterns []string, room string) bool {
-	return p.unbounded || slices.ContainsFunc(patterns, func(pattern string) bool { return match(pattern, room) })
+	return p.unbounded || Patterns(patterns).Match(room)
 }
