@@ -150,12 +150,13 @@ func (m *Mapping) sources() (all []source) {
 
 // read returns the claims of a token that the mapping needs, by the first name of their paths.
 func (m *Mapping) read(text []byte) (map[string]json.RawMessage, error) {
-	into := make(map[string]any)
-	for _, p := range m.paths() {
-		into[p[0]] = new(json.RawMessage)
-	}
-	if len(into) == 0 {
+	paths := m.paths()
+	if len(paths) == 0 {
 		return nil, nil
+	}
+	into := make(map[string]any, len(paths))
+	for _, p := range paths {
+		into[p[0]] = new(json.RawMessage)
 	}
 	if err := unmarshalExact(text, into, nil); err != nil {
 		return nil, err
