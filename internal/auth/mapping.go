@@ -196,11 +196,16 @@ func (m *Mapping) roomsOf(claims map[string]json.RawMessage) (rooms []string, er
 	return rooms, nil
 }
 
-// permissionsOf returns the defaults and the permissions that the claims give.
+// permissionsOf returns the defaults and the permissions that the claims give, until these exceed a
+// limit, which check reports.
 func (m *Mapping) permissionsOf(claims map[string]json.RawMessage, defaults Permissions) (Permissions, error) {
 	can := defaults
 	for _, rule := range m.can {
-		err := rule.each(claims, func(part string) { can = can.with(rule.can.of(part)) })
+		err := rule.each(claims, func(part string) {
+			if !can.exceeds() {
+				can = can.with(rule.can.of(part))
+			}
+		})
 		if err != nil {
 			return Permissions{}, err
 		}
@@ -240,6 +245,11 @@ func (p Permissions) with(other Permissions) Permissions {
 	p.Private = p.Private || other.Private
 	p.unbounded = p.unbounded || other.unbounded
 	return p
+}
+
+// exceeds reports whether a list has more patterns than check allows.
+func (p Permissions) exceeds() bool {
+	return max(len(p.Join), len(p.To), len(p.History), len(p.Members)) > maxNames
 }
 
 // of returns the permissions for a value.
