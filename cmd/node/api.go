@@ -12,13 +12,16 @@ import (
 // newAPI returns the handler of the API for backends. Until there are sockets
 // it answers that the node is unavailable.
 func (n *node) newAPI(c config) *api.API {
-	o := api.Options{Keys: c.APIKeys.list, Logger: n.log}
+	o := api.Options{Keys: c.APIKeys.list, Callers: c.APICallers.all, Logger: n.log}
 	if n.sockets != nil {
 		o.Calls = n.cluster.calls
-		o.Namespaces = make(map[string]*socketio.Namespace, len(c.Namespaces))
-		for _, name := range c.Namespaces {
+		served := c.namespaces()
+		o.Namespaces = make(map[string]*socketio.Namespace, len(served.names))
+		for _, name := range served.names {
 			o.Namespaces[name] = n.sockets.Of(name)
 		}
+		o.Patterns = served.patterns
+		o.Hold = func(name string) (*socketio.Namespace, func(), bool) { return served.hold(n.sockets, name) }
 	}
 	return api.New(o)
 }

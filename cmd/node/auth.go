@@ -11,6 +11,10 @@ import (
 
 // authOptions translates the configuration for package auth.
 func authOptions(c config) auth.Options {
+	mapping, err := c.mapping()
+	if err != nil {
+		panic(err) // Decode has checked each claim
+	}
 	return auth.Options{
 		Secret:     []byte(c.JWTSecret),
 		PublicKeys: []byte(c.JWTPublicKey),
@@ -18,6 +22,7 @@ func authOptions(c config) auth.Options {
 		Issuer:     c.JWTIssuer,
 		Audience:   c.JWTAudience,
 		Default:    c.DefaultCan.or(auth.Permissions{}),
+		Mapping:    mapping,
 	}
 }
 
@@ -42,6 +47,9 @@ func printToken(c config, claims string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, "rejoin:", err)
 		return exitUsage
+	}
+	if _, notes, err := auth.Explain(authOptions(c), claims); err == nil {
+		note(notes, stderr)
 	}
 	fmt.Fprintln(stdout, token)
 	return exitOK

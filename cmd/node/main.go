@@ -56,7 +56,8 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2")
 	probed := flags.String("probe", "", "request a node's /readyz or /healthz, a `URL`, and exit: 0 if it answers 200 within 3 s, else 1")
 	claims := flags.String("token", "", "print a token with these `CLAIMS`, a JSON object such as {\"sub\": \"alice\"}, and exit; it is signed with\n"+
-		"REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set")
+		"REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set. With -check,\n"+
+		"print instead which user, rooms and permissions these claims give, and which claims map to nothing")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		writeHelp(stdout, flags)
@@ -93,6 +94,9 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 	if *check {
 		for _, w := range r.warnings {
 			fmt.Fprintln(stderr, "rejoin: warning:", w)
+		}
+		if *claims != "" {
+			return explainClaims(c, *claims, stdout, stderr)
 		}
 		fmt.Fprintln(stdout, "ok")
 		return exitOK

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -119,16 +118,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()),
 		Limits: n.limits.clients, Logger: n.log,
 	})
-	for _, name := range c.Namespaces {
-		application.Register(n.sockets.Of(name))
-	}
-	// The library always has the main namespace. If it is not configured, its
-	// clients get the same refusal as for any other unknown namespace.
-	if !slices.Contains(c.Namespaces, "/") {
-		n.sockets.Use(func(context.Context, *socketio.ConnectRequest) error {
-			return &socketio.ConnectError{Message: "Invalid namespace"}
-		})
-	}
+	c.namespaces().register(application, n.sockets)
 	backends := n.newAPI(c)
 	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
 	internal.use(n.internalHandler(backends, scraped))
@@ -237,6 +227,7 @@ func (n *node) options(c config) (_ socketio.Options, bundled bool, err error) {
 		MailboxEvents:           c.MailboxEvents,
 		MailboxBytes:            int(c.MailboxBytes),
 		NamespacesPerConnection: c.NamespacesPerConnection,
+		DynamicNamespaces:       c.DynamicNamespaces,
 		UnconnectedSessions:     c.UnconnectedSessions,
 		ReceiveBudget:           c.receiveBudget(),
 		SessionRecoveries:       c.SessionRecoveries,

@@ -71,12 +71,16 @@ func (v variable) read(r *report) reflect.Value {
 	if err == nil && v.within(value) {
 		return value
 	}
-	allowed := v.allowed()
-	if advice := (*adviceError)(nil); errors.As(err, &advice) {
-		allowed += fmt.Sprintf(" (%v)", advice)
-	}
-	r.refuse(v.name, v.shown(text), allowed)
+	r.refuse(v.name, v.shown(text), v.advised(err))
 	return v.byDefault()
+}
+
+// advised is allowed with the reason why a value is refused, if there is one that can be shown.
+func (v variable) advised(err error) string {
+	if advice := (*adviceError)(nil); errors.As(err, &advice) {
+		return fmt.Sprintf("%s (%v)", v.allowed(), advice)
+	}
+	return v.allowed()
 }
 
 func (v variable) byDefault() reflect.Value { return v.parse(v.field.Tag.Get("default")) }
@@ -113,7 +117,7 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 	}
 	value, err := v.decode(line)
 	if err != nil {
-		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.allowed())
+		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.advised(err))
 	}
 	return value, nil
 }

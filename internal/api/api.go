@@ -31,11 +31,17 @@ const Prefix = "/api/v1/"
 
 // Options configure an [API].
 type Options struct {
-	// Keys authenticate callers of the API; without any it is closed.
-	Keys []string
+	// Keys authenticate callers without a name, who may do everything. Callers have names and
+	// scopes. Without a key of either the API is closed.
+	Keys    []string
+	Callers []Caller
 	// Namespaces are the available namespaces, by name. While there are none the answer to every
 	// call is that the node is not ready.
 	Namespaces map[string]*socketio.Namespace
+	// Patterns are the names with * of namespaces that are not in the map, for messages. Hold is
+	// optional; it returns one of these, and keeps it until the API calls release.
+	Patterns []string
+	Hold     func(name string) (n *socketio.Namespace, release func(), ok bool)
 	// Calls remembers asks with an Idempotency-Key. It is required with Namespaces.
 	Calls idempotency.Store
 	// Logger is optional.
@@ -56,7 +62,7 @@ func New(o Options) *API {
 	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}
+	return &API{o: o, keys: newKeys(append([]Caller{{Keys: o.Keys}}, o.Callers...)), log: log, metrics: newMetrics()}
 }
 
 // Metrics returns the API's metrics.
@@ -121,14 +127,23 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !known {
 		name = "other"
 	}
-	a.finish(w, r, name, began, a.serve(w, r, rt, known))
+	req := new(request)
+	req.caller, req.refused = a.keys.caller(r)
+	defer req.end()
+	res := a.serve(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)), name, rt, known)
+	req.end() // before the caller can act on the answer
+	a.finish(w, r, name, began, req.caller, res)
 }
 
-// Protect serves next to callers with a key.
+// Protect serves next, the profiles, to callers with a key whose scope includes them.
 func (a *API) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if f := a.keys.refusal(r); f != nil {
-			a.finish(w, r, "protected", time.Now(), failed(f))
+		c, f := a.keys.caller(r)
+		if f == nil {
+			f = c.mayCall(pprof)
+		}
+		if f != nil {
+			a.finish(w, r, "protected", time.Now(), c, failed(f))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -136,10 +151,12 @@ func (a *API) Protect(next http.Handler) http.Handler {
 }
 
 // finish answers, and records the call.
-func (a *API) finish(w http.ResponseWriter, r *http.Request, name string, began time.Time, res response) {
-	a.metrics.observe(name, res.status, time.Since(began))
+func (a *API) finish(w http.ResponseWriter, r *http.Request, name string, began time.Time, c *Caller, res response) {
+	a.metrics.observe(name, res.status, c.label(), time.Since(began))
 	if res.failure != nil {
-		a.note(name, res.failure, zap.String("remote", r.RemoteAddr))
+		a.note(name, res.failure, zap.String("caller", c.label()), zap.String("remote", r.RemoteAddr))
+	} else {
+		a.log.Debug("API call", zap.String("route", name), zap.Int("status", res.status), zap.String("caller", c.label()))
 	}
 	res.write(w)
 }
@@ -154,13 +171,19 @@ func (a *API) note(name string, f *failure, more ...zap.Field) {
 		zap.String("code", f.code.name), zap.String("detail", f.detail), zap.NamedError("cause", f.cause))...)
 }
 
-func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool) response {
+func (a *API) serve(w http.ResponseWriter, r *http.Request, name string, rt route, known bool) response {
 	allowed := known && r.Method == rt.method
 	if allowed && rt.timeout == 0 {
 		return response{status: http.StatusOK, contentType: "application/yaml", body: openAPI}
 	}
-	if f := a.keys.refusal(r); f != nil {
-		return failed(f)
+	req := requestOf(r.Context())
+	if req.refused != nil {
+		return failed(req.refused)
+	}
+	if known {
+		if f := req.caller.mayCall(name); f != nil {
+			return failed(f)
+		}
 	}
 	switch {
 	case !known:
@@ -181,7 +204,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	if f != nil {
 		return failed(f)
 	}
-	k, f := newCallKey(r, body)
+	k, f := newCallKey(req.caller, r, body)
 	if f != nil {
 		return failed(f)
 	}

@@ -23,8 +23,8 @@ type batchResult struct {
 
 // batch emits one event after the other, so they are in the order of the list. Invalid ones are
 // skipped. After an emit that could not be sent the rest are not tried, because they would precede
-// it or also fail. One that was sent in part long ago stays so, and the rest follow it. With a key each emit has a name of its own, so that a repeated call emits those that
-// are missing.
+// it or also fail. One that was sent in part long ago stays so, and the rest follow it. With a key
+// each emit has a name of its own, so that a repeated call emits those that are missing.
 func (a *API) batch(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var list struct {
 		Emits []json.RawMessage `json:"emits"`

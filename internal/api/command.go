@@ -15,7 +15,7 @@ func (a *API) join(ctx context.Context, body []byte, k *callKey) (any, error) {
 	if err := decode(body, &c); err != nil {
 		return nil, err
 	}
-	b, err := a.moved(c.target, "join", c.Join)
+	b, err := a.moved(ctx, c.target, "join", c.Join)
 	if err != nil {
 		return nil, err
 	}
@@ -30,7 +30,7 @@ func (a *API) leave(ctx context.Context, body []byte, k *callKey) (any, error) {
 	if err := decode(body, &c); err != nil {
 		return nil, err
 	}
-	b, err := a.moved(c.target, "leave", c.Leave)
+	b, err := a.moved(ctx, c.target, "leave", c.Leave)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func (a *API) leave(ctx context.Context, body []byte, k *callKey) (any, error) {
 
 // moved returns the target of a call that joins or leaves rooms. A user's room has the sockets of
 // that user, so it cannot be joined or left.
-func (a *API) moved(t target, field string, rooms []string) (b socketio.Broadcast, err error) {
+func (a *API) moved(ctx context.Context, t target, field string, rooms []string) (b socketio.Broadcast, err error) {
 	if len(rooms) == 0 {
 		return b, fail(badRequest, "%s must be a list of rooms", field)
 	}
@@ -51,7 +51,10 @@ func (a *API) moved(t target, field string, rooms []string) (b socketio.Broadcas
 	if err := checkNames(field, rooms); err != nil {
 		return b, err
 	}
-	return a.broadcast(t)
+	if err := callerOf(ctx).mayUse(rooms...); err != nil {
+		return b, err
+	}
+	return a.broadcast(ctx, t)
 }
 
 func (a *API) disconnect(ctx context.Context, body []byte, k *callKey) (any, error) {
@@ -62,7 +65,7 @@ func (a *API) disconnect(ctx context.Context, body []byte, k *callKey) (any, err
 	if err := decode(body, &c); err != nil {
 		return nil, err
 	}
-	b, err := a.broadcast(c.target)
+	b, err := a.broadcast(ctx, c.target)
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func (a *API) emit(ctx context.Context, body []byte, k *callKey) (any, error) {
 }
 
 func (a *API) publish(ctx context.Context, e emitBody, o *socketio.Once) (emitAnswer, error) {
-	b, values, err := a.addressed(e.target, e.event)
+	b, values, err := a.addressed(ctx, e.target, e.event)
 	if err != nil {
 		return emitAnswer{}, err
 	}
@@ -72,10 +72,10 @@ func (a *API) publish(ctx context.Context, e emitBody, o *socketio.Once) (emitAn
 	return emitAnswer{offset}, err
 }
 
-func (a *API) addressed(t target, e event) (b socketio.Broadcast, values []any, err error) {
+func (a *API) addressed(ctx context.Context, t target, e event) (b socketio.Broadcast, values []any, err error) {
 	if values, err = e.values(); err != nil {
 		return b, nil, err
 	}
-	b, err = a.broadcast(t)
+	b, err = a.broadcast(ctx, t)
 	return b, values, err
 }

@@ -23,14 +23,14 @@ const (
 
 // A callKey is the Idempotency-Key of a call. It names what the call publishes.
 type callKey struct {
-	key     string
+	key     string           // as it is stored, see [Caller.own]
 	content string           // identifies the call by its path and body, not by its caller
 	onces   []*socketio.Once // of the events and commands of the call; nil for those that failed
 	first   int              // the index of the first one that is not invalid, as far as is known
 }
 
-// newCallKey returns the key of a call, or nil if it has none.
-func newCallKey(r *http.Request, body []byte) (*callKey, *failure) {
+// newCallKey returns the key of a call by c, or nil if it has none.
+func newCallKey(c *Caller, r *http.Request, body []byte) (*callKey, *failure) {
 	list := r.Header.Values("Idempotency-Key")
 	switch {
 	case len(list) == 0:
@@ -43,7 +43,7 @@ func newCallKey(r *http.Request, body []byte) (*callKey, *failure) {
 	h := sha256.New()
 	h.Write([]byte(r.URL.Path + "\n"))
 	h.Write(body)
-	return &callKey{key: list[0], content: base64.RawURLEncoding.EncodeToString(h.Sum(nil))}, nil
+	return &callKey{key: c.own(list[0]), content: base64.RawURLEncoding.EncodeToString(h.Sum(nil))}, nil
 }
 
 // next returns the name of the next event or command of the call; nil if the call has no key. Every call
@@ -57,7 +57,7 @@ func (k *callKey) next() *socketio.Once {
 	if index == k.first {
 		number = 0
 	}
-	// A key has no spaces. The index is part of the content: if nodes of two releases do not agree on what
+	// A name and a key have no spaces. The index is part of the content: if nodes of two releases do not agree on what
 	// is invalid, a repeated call is refused, and does not take one of its events for another one.
 	o := &socketio.Once{ID: "api " + k.key + " " + strconv.Itoa(number), Content: k.content + " " + strconv.Itoa(index)}
 	k.onces = append(k.onces, o)
@@ -149,6 +149,15 @@ func (a *API) settle(c idempotency.Claim, err error) {
 	if err != nil {
 		a.log.Warn("outcome of an API call not stored", zap.String("claim", c.ID), zap.Error(err))
 	}
+}
+
+// own returns a caller's Idempotency-Key as it is stored. Callers with a name have keys of their own:
+// otherwise one could take the keys of others, and get answers that its scope does not include.
+func (c *Caller) own(key string) string {
+	if c.Name == "" {
+		return key
+	}
+	return c.Name + " " + key // no key has a space
 }
 
 func visible(s string) bool {

@@ -27,6 +27,7 @@ var (
 	timedOut         = code{"timeout", http.StatusGatewayTimeout}
 	noAPIKeys        = code{"no_api_keys", http.StatusForbidden}
 	unauthorized     = code{"unauthorized", http.StatusUnauthorized}
+	missingScope     = code{"missing_scope", http.StatusForbidden}
 	notFound         = code{"not_found", http.StatusNotFound}
 	unknownNamespace = code{"unknown_namespace", http.StatusNotFound}
 	methodNotAllowed = code{"method_not_allowed", http.StatusMethodNotAllowed}

@@ -47,7 +47,7 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	if _, given := q["namespace"]; given {
 		t.Namespace = &q["namespace"][0]
 	}
-	b, err := a.broadcast(t)
+	b, err := a.broadcast(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	}
 	views := make([]socketView, len(all))
 	for i, s := range all {
-		s.Rooms = append([]string{}, s.Rooms...) // always an array
+		s.Rooms = append([]string{}, callerOf(ctx).seen(s.Rooms)...) // always an array
 		views[i] = socketView{s.SocketInfo, string(s.Node)}
 	}
 	return struct {
@@ -75,7 +75,7 @@ func (a *API) rooms(ctx context.Context, q query) (any, error) {
 	if err := q.only([]string{"namespace"}); err != nil {
 		return nil, err
 	}
-	ns, err := a.asked(q)
+	ns, err := a.asked(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func (a *API) rooms(ctx context.Context, q query) (any, error) {
 	}
 	counts := make(map[string]int)
 	for _, s := range all {
-		for _, room := range s.Rooms {
+		for _, room := range callerOf(ctx).seen(s.Rooms) {
 			counts[room]++
 		}
 	}
@@ -109,7 +109,7 @@ func (a *API) members(ctx context.Context, q query) (any, error) {
 	if err := q.only([]string{"namespace", "room"}); err != nil {
 		return nil, err
 	}
-	ns, room, err := a.askedRoom(q)
+	ns, room, err := a.askedRoom(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func (a *API) history(ctx context.Context, q query) (any, error) {
 	if err := q.only([]string{"namespace", "room", "limit", "before"}); err != nil {
 		return nil, err
 	}
-	ns, room, err := a.askedRoom(q)
+	ns, room, err := a.askedRoom(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -170,19 +170,22 @@ func (a *API) history(ctx context.Context, q query) (any, error) {
 }
 
 // asked returns the namespace in a query.
-func (a *API) asked(q query) (*socketio.Namespace, error) {
+func (a *API) asked(ctx context.Context, q query) (*socketio.Namespace, error) {
 	if _, given := q["namespace"]; !given {
-		return a.namespace("/")
+		return a.namespace(ctx, "/")
 	}
-	return a.namespace(q.get("namespace"))
+	return a.namespace(ctx, q.get("namespace"))
 }
 
 // askedRoom returns the namespace and the room in a query.
-func (a *API) askedRoom(q query) (*socketio.Namespace, string, error) {
+func (a *API) askedRoom(ctx context.Context, q query) (*socketio.Namespace, string, error) {
 	room := q.get("room")
 	if err := checkNames("room", []string{room}); err != nil {
 		return nil, "", err
 	}
-	ns, err := a.asked(q)
+	if err := callerOf(ctx).mayUse(room); err != nil {
+		return nil, "", err
+	}
+	ns, err := a.asked(ctx, q)
 	return ns, room, err
 }

@@ -69,8 +69,15 @@ func New(o Options) *App {
 	return a
 }
 
-// Register serves the application to the clients of a namespace.
-func (a *App) Register(n *socketio.Namespace) {
+// A Registry is a namespace, or the parent of dynamic ones.
+type Registry interface {
+	Use(func(context.Context, *socketio.ConnectRequest) error)
+	OnConnect(func(*socketio.Socket))
+	OnAny(socketio.Handler)
+}
+
+// Register serves the application to the clients of a namespace, or of all children of a parent.
+func (a *App) Register(n Registry) {
 	n.Use(a.admit)
 	if a.verifier != nil {
 		n.OnConnect(a.watch)

@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/zap"
@@ -37,8 +36,12 @@ type Options struct {
 	Issuer   string // required iss; "" for any
 	Audience string // required member of aud; "" for any
 
-	// Default is for tokens that do not state their clients' permissions.
+	// Default is for tokens that do not state their clients' permissions. What their claims give by
+	// the mapping is added.
 	Default Permissions
+
+	// Mapping reads claims of identity providers.
+	Mapping Mapping
 
 	// Logger receives the verifier's logs. By default nothing is logged.
 	Logger *zap.Logger
@@ -101,6 +104,7 @@ type Verifier struct {
 	remote   *remote // nil without a JWKS URL
 	parser   *jwt.Parser
 	defaults Permissions
+	mapping  Mapping
 	// turns has a token for each verification of a public-key signature in progress. Forged tokens,
 	// each of which can take milliseconds of CPU time, must leave some of that to everything else.
 	turns chan struct{}
@@ -113,7 +117,7 @@ func New(o Options) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &Verifier{keys: keys, defaults: o.Default, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	v := &Verifier{keys: keys, defaults: o.Default, mapping: o.Mapping, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
 	methods := keys.methods()
 	if o.JWKSURL != "" {
 		if v.remote, err = newRemote(o.JWKSURL, cmp.Or(o.Logger, zap.NewNop())); err != nil {
@@ -185,6 +189,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (Identity, error) {
 // parse checks a token with the current keys. stranger means that none of these keys has signed
 // the token, but the server may have the key that has.
 func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger bool, err error) {
+	c.mapping = &v.mapping
 	unknown, turn := false, false
 	defer func() {
 		if turn {
@@ -259,6 +264,9 @@ type claims struct {
 	ExpiresAt *date
 	NotBefore *date
 	Rejoin    ownClaims
+
+	mapping *Mapping                   // nil for none
+	mapped  map[string]json.RawMessage // the claims that it reads
 }
 
 // ownClaims are the claims that only this server uses.
@@ -271,10 +279,14 @@ type ownClaims struct {
 // UnmarshalJSON reads the claims by their exact names, as RFC 7519, section 4,
 // compares them, and refuses duplicates.
 func (c *claims) UnmarshalJSON(text []byte) error {
-	return unmarshalExact(text, map[string]any{
+	err := unmarshalExact(text, map[string]any{
 		"iss": &c.Issuer, "sub": &c.Subject, "aud": &c.Audience, "iat": &c.IssuedAt, "exp": &c.ExpiresAt, "nbf": &c.NotBefore,
 		"rejoin": &c.Rejoin,
 	}, nil)
+	if err == nil && c.mapping != nil {
+		c.mapped, err = c.mapping.read(text)
+	}
+	return err
 }
 
 // UnmarshalJSON is like that of claims.
@@ -286,6 +298,23 @@ func (o *ownClaims) UnmarshalJSON(text []byte) error {
 // unknown, if that is not nil. encoding/json would accept a name in any case, and of duplicates the
 // last.
 func unmarshalExact(text []byte, members map[string]any, unknown func(name string) error) error {
+	return eachMember(text, func(name string, d *json.Decoder) error {
+		into := members[name]
+		if into == nil {
+			into = new(json.RawMessage)
+			if unknown != nil {
+				if err := unknown(name); err != nil {
+					return err
+				}
+			}
+		}
+		return d.Decode(into)
+	})
+}
+
+// eachMember calls f with each name in a JSON object, and a decoder at its value, which f decodes.
+// A duplicate name is an error. null has no members.
+func eachMember(text []byte, f func(name string, d *json.Decoder) error) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if first, err := d.Token(); err != nil || first != json.Delim('{') {
 		if first == nil && err == nil {
@@ -304,16 +333,7 @@ func unmarshalExact(text []byte, members map[string]any, unknown func(name strin
 			return errTwice
 		}
 		seen[name] = true
-		into := members[name]
-		if into == nil {
-			into = new(json.RawMessage)
-			if unknown != nil {
-				if err := unknown(name); err != nil {
-					return err
-				}
-			}
-		}
-		if err := d.Decode(into); err != nil {
+		if err := f(name, d); err != nil {
 			return err
 		}
 	}
@@ -328,6 +348,14 @@ var (
 // GetExpirationTime implements the parser's interface.
 func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) {
 	return (*jwt.NumericDate)(c.ExpiresAt), nil
+}
+
+// GetAudience implements the parser's interface.
+func (c *claims) GetAudience() (jwt.ClaimStrings, error) {
+	if c.mapping == nil || c.mapping.audience == nil {
+		return c.Audience, nil
+	}
+	return c.mapping.audience.values(c.mapped)
 }
 
 // GetNotBefore implements the parser's interface.
@@ -353,29 +381,4 @@ func (d *date) UnmarshalJSON(text []byte) error {
 	}
 	d.Time = time.Unix(int64(min(max(seconds, 0), float64(lastDate.Unix()))), 0)
 	return nil
-}
-
-// identity checks the claims that the parser can't check. Its errors contain nothing of the
-// token.
-func (c *claims) identity(defaults Permissions) (Identity, error) {
-	id := Identity{User: c.Subject, Rooms: c.Rejoin.Rooms, Can: defaults, Expires: c.ExpiresAt.Add(Leeway)}
-	if c.Rejoin.User != nil {
-		id.User = *c.Rejoin.User
-	}
-	if id.User == "" || len(id.User) > maxUser || !utf8.ValidString(id.User) {
-		return Identity{}, fmt.Errorf("user (rejoin.user, otherwise sub) must be 1 to %d bytes of UTF-8", maxUser)
-	}
-	if err := checkNames(id.Rooms); err != nil {
-		return Identity{}, fmt.Errorf("rejoin.rooms: %w", err)
-	}
-	if slices.ContainsFunc(id.Rooms, OfUser) {
-		return Identity{}, fmt.Errorf("rejoin.rooms: rooms with the prefix %q are reserved for users", userRooms)
-	}
-	if c.Rejoin.Can != nil {
-		if err := c.Rejoin.Can.check(); err != nil {
-			return Identity{}, fmt.Errorf("rejoin.can.%w", err)
-		}
-		id.Can = *c.Rejoin.Can
-	}
-	return id, nil
 }

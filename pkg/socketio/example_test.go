@@ -211,6 +211,37 @@ func ExampleServer_OfPattern() {
 	// refused: Invalid namespace
 }
 
+// A dynamic namespace whose name comes from a request, such as one of a webhook: it is not kept after
+// its use, and names of others are refused.
+func ExampleServer_Hold() {
+	srv, err := socketio.NewServer(socketio.Options{DynamicNamespaces: 10_000})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.OfPattern(regexp.MustCompile(`^/order/\d+$`))
+
+	site := serve(srv)
+	defer site.close()
+	guest := site.connect("/order/7", nil)
+	for _, name := range []string{"/order/7", "/order/8", "/order/pizza"} {
+		order, release, ok := srv.Hold(name)
+		if !ok {
+			fmt.Println("unknown:", name)
+			continue
+		}
+		if err := order.Emit(context.Background(), "status", "ready"); err != nil {
+			log.Print(err)
+		}
+		release()
+	}
+	fmt.Println(guest.hear())
+	fmt.Println(srv.Stats().Namespaces, "namespaces: / and /order/7")
+	// Output:
+	// unknown: /order/pizza
+	// ["status","ready"]
+	// 2 namespaces: / and /order/7
+}
+
 // A client that reconnects after a cut is the same socket, with its id, its rooms and the
 // missed events.
 func ExampleSocket_Recovered() {

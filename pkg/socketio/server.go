@@ -64,6 +64,7 @@ type Server struct {
 	mu         sync.Mutex
 	namespaces map[string]*Namespace
 	parents    []*Parent
+	dynamic    int // of namespaces, those with dynamic set
 	onNew      []func(*Namespace)
 	clients    map[string]*client // with an open connection, by its id
 	closing    bool
