@@ -9,18 +9,13 @@ import (
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
-// newAPI returns the handler of the API for backends. Until there are sockets
-// it answers that the node is unavailable.
-func (n *node) newAPI(c config) *api.API {
-	o := api.Options{Keys: c.APIKeys.list, Logger: n.log}
-	if n.sockets != nil {
-		o.Calls = n.cluster.calls
-		o.Namespaces = make(map[string]*socketio.Namespace, len(c.Namespaces))
-		for _, name := range c.Namespaces {
-			o.Namespaces[name] = n.sockets.Of(name)
-		}
+// namespaces returns the namespaces that the API for backends serves.
+func (n *node) namespaces(c config) map[string]*socketio.Namespace {
+	all := make(map[string]*socketio.Namespace, len(c.Namespaces))
+	for _, name := range c.Namespaces {
+		all[name] = n.sockets.Of(name)
 	}
-	return api.New(o)
+	return all
 }
 
 // internalHandler routes requests of operators, backends and other nodes.

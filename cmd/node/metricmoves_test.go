@@ -109,7 +109,7 @@ func newMoves(t *testing.T) *moves {
 func (r *moves) steps() []step {
 	nothing := func() {}
 	return []step{
-		{"the node starts", "build_info namespaces send_queue_budget_bytes redis_ready redis_epoch_info redis_round_trip_seconds redis_probe_age_seconds", r.near, nil},
+		{"the node starts", "build_info ready namespaces send_queue_budget_bytes redis_ready redis_epoch_info redis_round_trip_seconds redis_probe_age_seconds", r.near, nil},
 		{"a node without Redis starts", "memory_backlog_limit_bytes", r.single, nil},
 		{"a client connects and joins", "connections connections_opened_total packets_total packet_bytes_total sockets connects_total tcp_connections{port=\"public\"} membership_bytes events_in_total redis_subscriptions session_pipelines_total session_commands_total", r.near, func() func() {
 			r.client(r.near, `420["join","r"]`)
@@ -233,7 +233,7 @@ func (r *moves) steps() []step {
 			}
 			return nothing
 		}},
-		{"a node drains", "connections_drained_total", r.far, func() func() {
+		{"a node drains", "connections_drained_total draining ready", r.far, func() func() {
 			for range 3 {
 				r.client(r.far, "")
 			}

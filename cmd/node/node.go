@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/api"
 	"github.com/rejoin-io/rejoin/internal/app"
 	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/internal/client"
@@ -68,8 +69,9 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
 	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
-	internal.use(n.internalHandler(n.newAPI(c), http.NotFoundHandler()))
 	n.limits = newLimits(c, n.log)
+	backends := api.New(api.Options{Keys: c.APIKeys.list, Logger: n.log}) // unavailable until there are sockets
+	internal.use(n.internalHandler(backends, metrics.Handler(build, n.earlyMetrics(c, backends, func() (none socketio.Stats) { return none }, nil)...)))
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
 	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, limit.ForwardedHeaderLines(n.limits.tally, &internal))
 	if publicPort, err = n.secure(c, publicPort); err != nil {
@@ -129,9 +131,8 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	backends := n.newAPI(c)
-	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
-	internal.use(n.internalHandler(backends, scraped))
+	backends = backends.Serving(n.namespaces(c), n.cluster.calls)
+	internal.use(n.internalHandler(backends, metrics.Handler(build, n.metrics(c, backends, application)...)))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 

@@ -59,6 +59,13 @@ func New(o Options) *API {
 	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}
 }
 
+// Serving returns an API for namespaces that are available now. It has the keys and the metrics of a.
+func (a *API) Serving(namespaces map[string]*socketio.Namespace, calls idempotency.Store) *API {
+	b := *a
+	b.o.Namespaces, b.o.Calls = namespaces, calls
+	return &b
+}
+
 // Metrics returns the API's metrics.
 func (a *API) Metrics() []prometheus.Collector {
 	return []prometheus.Collector{a.metrics.requests, a.metrics.seconds}

@@ -38,7 +38,7 @@ func TestCluster(t *testing.T) {
 		return app.Stats{Forbidden: map[string]uint64{"all": 28}, RefusedTokens: map[auth.Code]uint64{"expired": 29}}
 	}
 	w := httptest.NewRecorder()
-	Handler(Build{}, snapshot, Cluster(stats), Application(application)).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	Handler(Build{}, Sockets(snapshot), Cluster(stats), Application(application)).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
 		`redis_ready 0`,
 		`redis_probe_age_seconds 2`,
