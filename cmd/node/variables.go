@@ -71,12 +71,16 @@ func (v variable) read(r *report) reflect.Value {
 	if err == nil && v.within(value) {
 		return value
 	}
-	allowed := v.allowed()
-	if advice := (*adviceError)(nil); errors.As(err, &advice) {
-		allowed += fmt.Sprintf(" (%v)", advice)
-	}
-	r.refuse(v.name, v.shown(text), allowed)
+	r.refuse(v.name, v.shown(text), v.required(err))
 	return v.byDefault()
+}
+
+// required describes the values that the variable can have, and why another one was refused.
+func (v variable) required(err error) string {
+	if advice := (*adviceError)(nil); errors.As(err, &advice) {
+		return fmt.Sprintf("%s (%v)", v.allowed(), advice)
+	}
+	return v.allowed()
 }
 
 func (v variable) byDefault() reflect.Value { return v.parse(v.field.Tag.Get("default")) }
@@ -113,7 +117,7 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 	}
 	value, err := v.decode(line)
 	if err != nil {
-		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.allowed())
+		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.required(err))
 	}
 	return value, nil
 }
