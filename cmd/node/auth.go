@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -27,7 +29,7 @@ func newVerifier(c config, log *zap.Logger) (*auth.Verifier, error) {
 		return nil, nil
 	}
 	o := authOptions(c)
-	o.Logger = log
+	o.Logger = log // nil for none
 	return auth.New(o)
 }
 
@@ -42,6 +44,14 @@ func printToken(c config, claims string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintln(stderr, "rejoin:", err)
 		return exitUsage
+	}
+	unknown := auth.Unknown(claims)
+	for _, name := range slices.Sorted(maps.Keys(unknown)) {
+		hint := "; docs/protocol.md lists the claims"
+		if unknown[name] != "" {
+			hint = "; did you mean " + unknown[name] + "?"
+		}
+		fmt.Fprintf(stderr, "rejoin: warning: the claim %s is not known, and has no effect%s\n", name, hint)
 	}
 	fmt.Fprintln(stdout, token)
 	return exitOK

@@ -137,9 +137,9 @@ func tryJoin(ctx context.Context, c config, advertise string, log *zap.Logger) (
 }
 
 // mayRun checks that the Redis user has the rights that sessions and the API need.
-// The adapter checks those for events.
-func mayRun(ctx context.Context, target *redisurl.Target, prefix string) error {
-	commands := slices.Concat(sessions.Commands(prefix), idempotency.RedisCommands(prefix))
+// The adapter checks those for events; without it, they are more.
+func mayRun(ctx context.Context, target *redisurl.Target, prefix string, more ...[]any) error {
+	commands := slices.Concat(sessions.Commands(prefix), idempotency.RedisCommands(prefix), more)
 	if target.Form() == redisurl.Cluster {
 		commands = append(commands, []any{"command"}, []any{"asking"})
 	}

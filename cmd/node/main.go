@@ -54,8 +54,10 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2")
+	online := flags.Bool("online", false, "with -check: also connect to Redis and the JWKS server as a node would, and exit with 1 if that fails")
+	effective := flags.Bool("config", false, "print the configuration that a node would have, without secrets, and where each value comes from, and exit")
 	probed := flags.String("probe", "", "request a node's /readyz or /healthz, a `URL`, and exit: 0 if it answers 200 within 3 s, else 1")
-	claims := flags.String("token", "", "print a token with these `CLAIMS`, a JSON object such as {\"sub\": \"alice\"}, and exit; it is signed with\n"+
+	claims := flags.String("token", "", "print a token with these `CLAIMS`, a JSON object such as {\"sub\": \"alice\"}, and exit; it is signed with "+
 		"REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set")
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -83,16 +85,35 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 		return exitOK
 	}
 
+	if *online && !*check {
+		fmt.Fprintln(stderr, "rejoin: -online requires -check")
+		return exitUsage
+	}
+
 	c, r := load()
 	if len(r.problems) > 0 {
+		runs := !*check && !*effective && *claims == ""
 		for _, p := range r.problems {
-			fmt.Fprintln(stderr, "rejoin:", p)
+			if runs { // the log is read by a program, which would not find other lines
+				newLogger(c, stderr).Error("configuration refused", zap.String("problem", p))
+			} else {
+				fmt.Fprintln(stderr, "rejoin:", p)
+			}
 		}
 		return exitUsage
+	}
+	if *effective {
+		writeEffective(stdout, &c)
+		return exitOK
 	}
 	if *check {
 		for _, w := range r.warnings {
 			fmt.Fprintln(stderr, "rejoin: warning:", w)
+		}
+		if *online {
+			if code := checkOnline(ctx, c, stdout, stderr); code != exitOK {
+				return code
+			}
 		}
 		fmt.Fprintln(stdout, "ok")
 		return exitOK
@@ -145,13 +166,12 @@ func serve(ctx, draining context.Context, c config, build metrics.Build, log log
 }
 
 func writeHelp(w io.Writer, flags *flag.FlagSet) {
-	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by
-environment variables. Without arguments it runs a node. With one of these arguments it does not run a node:
+	fmt.Fprint(w, `rejoin is a server for stock Socket.IO v4 clients. It is configured by environment variables.
+Without arguments it runs a node. With one of these arguments it does not run a node:
 
 `)
-	flags.SetOutput(w)
-	flags.PrintDefaults()
-	fmt.Fprint(w, "\nIf a value is read from a file, trailing newlines are ignored.\n\n")
+	writeArguments(w, flags)
+	fmt.Fprint(w, "\nIf a value is read from a file, trailing newlines are ignored.\n")
 	writeTable(w)
 }
 

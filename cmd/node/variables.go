@@ -91,8 +91,11 @@ const maxFile = 64 << 10
 // mayBeFile reports whether a file may hold the value, so that it need not be in
 // the environment, which more users can read.
 func (v variable) mayBeFile() bool {
-	return v.field.Tag.Get("secret") != ""
+	return v.secret() || v.field.Tag.Get("file") != ""
 }
+
+// secret reports whether the value is never shown.
+func (v variable) secret() bool { return v.field.Tag.Get("secret") != "" }
 
 func (v variable) fileName() string { return v.name + "_FILE" }
 
@@ -116,6 +119,9 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 		return reflect.Value{}, fmt.Errorf("a file of 1 to %d bytes", maxFile)
 	}
 	value, err := v.decode(line)
+	if err == nil && !v.within(value) {
+		err = errNotAllowed
+	}
 	if err != nil {
 		return reflect.Value{}, fmt.Errorf("a file that holds %s", v.required(err))
 	}
@@ -124,7 +130,7 @@ func (v variable) readFile(path string) (reflect.Value, error) {
 
 // shown returns a value as it may be printed.
 func (v variable) shown(value string) string {
-	if v.field.Tag.Get("secret") != "" {
+	if v.secret() {
 		return "(not shown)"
 	}
 	return value
