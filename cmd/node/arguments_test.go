@@ -105,7 +105,7 @@ func TestCheckOnline(t *testing.T) {
 		environment(t, variables)
 		t.Setenv(tt.name, tt.value)
 		var out bytes.Buffer
-		if code := run(t.Context(), t.Context(), []string{"-check", "-online"}, &out, &out); code != tt.code || !strings.Contains(out.String(), tt.says) {
+		if code := run(t.Context(), t.Context(), nil, []string{"-check", "-online"}, &out, &out); code != tt.code || !strings.Contains(out.String(), tt.says) {
 			t.Errorf("%s=%s: exit code %d, %s, want %d and %q", tt.name, tt.value, code, &out, tt.code, tt.says)
 		}
 	}

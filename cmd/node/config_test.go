@@ -290,7 +290,7 @@ func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var out, errs bytes.Buffer
-	code = run(ctx, ctx, args, &out, &errs)
+	code = run(ctx, ctx, nil, args, &out, &errs)
 	return code, out.String(), errs.String()
 }
 

@@ -43,14 +43,14 @@ const (
 )
 
 func main() {
-	ctx, draining := signals()
-	os.Exit(run(ctx, draining, os.Args[1:], os.Stdout, os.Stderr))
+	ctx, draining, reloads := signals()
+	os.Exit(run(ctx, draining, reloads, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is the program, configured by the environment. It serves until draining
 // ends and all clients are disconnected, or until its parent ctx ends. Then it stops
-// cleanly, and returns the exit code.
-func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer) int {
+// cleanly, and returns the exit code. With each value of reloads it reads its configuration again.
+func run(ctx, draining context.Context, reloads <-chan os.Signal, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2")
@@ -127,7 +127,7 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 	for _, w := range r.warnings {
 		log.Warn(w)
 	}
-	if err := serve(ctx, draining, c, build, log); err != nil {
+	if err := serve(ctx, draining, reloads, c, build, log); err != nil {
 		log.Error("node failed", zap.Error(err))
 		return exitFailure
 	}
@@ -135,7 +135,7 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 }
 
 // serve runs a node until ctx ends, it is drained, or it fails.
-func serve(ctx, draining context.Context, c config, build metrics.Build, log logger) error {
+func serve(ctx, draining context.Context, reloads <-chan os.Signal, c config, build metrics.Build, log logger) error {
 	n, err := start(draining, c, randomNodeID, build, log)
 	if errors.Is(err, context.Canceled) {
 		log.Info("stopped before the node was ready")
@@ -144,9 +144,15 @@ func serve(ctx, draining context.Context, c config, build metrics.Build, log log
 	if err != nil {
 		return err
 	}
-	select {
-	case <-draining.Done():
-	case err = <-n.failed:
+	for running := true; running; {
+		select {
+		case <-reloads: // also one that arrived while the node started
+			c = n.reload(c)
+			continue
+		case <-draining.Done():
+		case err = <-n.failed:
+		}
+		running = false
 	}
 	grace := stopGrace
 	if err == nil && ctx.Err() == nil {

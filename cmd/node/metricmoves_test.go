@@ -85,10 +85,10 @@ type moves struct {
 }
 
 func newMoves(t *testing.T) *moves {
-	r := &moves{T: t, redis: redistest.Start(t)}
+	r := &moves{T: t, redis: redistest.Start(t, "maxmemory-policy allkeys-lru")}
 	variables := map[string]string{
 		"REJOIN_REDIS_URL": r.redis.URL(), "REJOIN_CLUSTER_SECRET": "that of the test's cluster",
-		"REJOIN_API_KEYS": moveKey, "REJOIN_NAMESPACES": "/,/other", "REJOIN_NAMESPACES_PER_CONNECTION": "1",
+		"REJOIN_ALLOW_EVICTION": "true", "REJOIN_API_KEYS": moveKey, "REJOIN_NAMESPACES": "/,/other", "REJOIN_NAMESPACES_PER_CONNECTION": "1",
 		"REJOIN_SEND_QUEUE_BYTES": "32KiB", "REJOIN_MAX_PAYLOAD": "100000", "REJOIN_MAILBOX_EVENTS": "1",
 		"REJOIN_RECOVERY_CLIENTS": "all", "REJOIN_REDIS_TIMEOUT": "500ms", "REJOIN_DRAIN_BUDGET": "3s",
 		"REJOIN_DEFAULT_CAN": `{"join": ["*"], "to": ["*"], "history": ["*"], "members": ["*"]}`,
@@ -109,7 +109,7 @@ func newMoves(t *testing.T) *moves {
 func (r *moves) steps() []step {
 	nothing := func() {}
 	return []step{
-		{"the node starts", "build_info ready namespaces send_queue_budget_bytes redis_ready redis_epoch_info redis_round_trip_seconds redis_probe_age_seconds", r.near, nil},
+		{"the node starts", "build_info ready namespaces send_queue_budget_bytes redis_ready redis_may_evict redis_epoch_info redis_round_trip_seconds redis_probe_age_seconds", r.near, nil},
 		{"a node without Redis starts", "memory_backlog_limit_bytes", r.single, nil},
 		{"a client connects and joins", "connections connections_opened_total packets_total packet_bytes_total sockets connects_total tcp_connections{port=\"public\"} membership_bytes events_in_total redis_subscriptions session_pipelines_total session_commands_total", r.near, func() func() {
 			r.client(r.near, `420["join","r"]`)

@@ -18,6 +18,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/api"
 	"github.com/rejoin-io/rejoin/internal/app"
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/certs"
 	"github.com/rejoin-io/rejoin/internal/client"
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
@@ -31,7 +32,10 @@ import (
 // A node is everything that runs between start and stop.
 type node struct {
 	log         *zap.Logger
+	logLevel    zap.AtomicLevel
 	logDropped  prometheus.Counter
+	backends    *api.API
+	certificate *certs.Pair // of the public port; nil without TLS
 	health      *health.State
 	cluster     *cluster           // nil until it is joined
 	sockets     *socketio.Server   // nil until there is a cluster
@@ -50,6 +54,7 @@ type node struct {
 func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log logger) (_ *node, err error) {
 	n := &node{
 		log:        log.With(zap.String("node", c.NodeID)),
+		logLevel:   log.level,
 		logDropped: log.dropped,
 		health:     health.New(c.NodeID, build.Version),
 		failed:     make(chan error, 3),
@@ -70,8 +75,8 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	}
 	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
 	n.limits = newLimits(c, n.log)
-	backends := api.New(api.Options{Keys: c.APIKeys.list, Logger: n.log}) // unavailable until there are sockets
-	internal.use(n.internalHandler(backends, metrics.Handler(build, n.earlyMetrics(c, backends, func() (none socketio.Stats) { return none }, nil)...)))
+	n.backends = api.New(api.Options{Keys: c.APIKeys.list, Logger: n.log}) // unavailable until there are sockets
+	internal.use(n.internalHandler(n.backends, metrics.Handler(build, n.earlyMetrics(c, func() (none socketio.Stats) { return none }, nil)...)))
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
 	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, limit.ForwardedHeaderLines(n.limits.tally, &internal))
 	if publicPort, err = n.secure(c, publicPort); err != nil {
@@ -131,8 +136,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	backends = backends.Serving(n.namespaces(c), n.cluster.calls)
-	internal.use(n.internalHandler(backends, metrics.Handler(build, n.metrics(c, backends, application)...)))
+	internal.use(n.internalHandler(n.backends.Serving(n.namespaces(c), n.cluster.calls), metrics.Handler(build, n.metrics(c, application)...)))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 

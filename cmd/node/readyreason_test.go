@@ -61,7 +61,7 @@ func TestReadyzNamesTheReason(t *testing.T) {
 			fault.breaks(server)
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
-			go func() { ended <- serve(ctx, ctx, c, metrics.Build{}, silent()) }()
+			go func() { ended <- serve(ctx, ctx, nil, c, metrics.Build{}, silent()) }()
 			defer func() {
 				cancel()
 				if err := <-ended; err != nil {

@@ -57,7 +57,7 @@ func TestTakenNodeID(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, ctx, c, metrics.Build{}, silent()) }()
+	go func() { ended <- serve(ctx, ctx, nil, c, metrics.Build{}, silent()) }()
 	// The keys that the other node's registration leaves in Redis.
 	about := "rejoin:{0}about"
 	for {
@@ -92,7 +92,7 @@ func TestMetricsWhileWaitingForRedis(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- serve(ctx, ctx, c, metrics.Build{}, silent()) }()
+	go func() { ended <- serve(ctx, ctx, nil, c, metrics.Build{}, silent()) }()
 	defer func() {
 		cancel()
 		if err := <-ended; err != nil {

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,7 +46,7 @@ type Options struct {
 // An API is the handler of all paths below [Prefix].
 type API struct {
 	o       Options
-	keys    keys
+	keys    *atomic.Pointer[keys]
 	log     *zap.Logger
 	metrics metrics
 }
@@ -56,10 +57,12 @@ func New(o Options) *API {
 	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}
+	a := &API{o: o, keys: new(atomic.Pointer[keys]), log: log, metrics: newMetrics()}
+	a.SetKeys(o.Keys)
+	return a
 }
 
-// Serving returns an API for namespaces that are available now. It has the keys and the metrics of a.
+// Serving returns an API for namespaces that are available now. It shares the keys and the metrics with a.
 func (a *API) Serving(namespaces map[string]*socketio.Namespace, calls idempotency.Store) *API {
 	b := *a
 	b.o.Namespaces, b.o.Calls = namespaces, calls
@@ -132,7 +135,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Protect serves next to callers with a key.
 func (a *API) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if f := a.keys.refusal(r); f != nil {
+		if f := a.keys.Load().refusal(r); f != nil {
 			a.finish(w, r, "protected", time.Now(), failed(f))
 			return
 		}
@@ -164,7 +167,7 @@ func (a *API) serve(w http.ResponseWriter, r *http.Request, rt route, known bool
 	if allowed && rt.read == nil && rt.write == nil {
 		return response{status: http.StatusOK, contentType: "application/yaml", body: openAPI}
 	}
-	if f := a.keys.refusal(r); f != nil {
+	if f := a.keys.Load().refusal(r); f != nil {
 		return failed(f)
 	}
 	switch {

@@ -11,6 +11,12 @@ import (
 // time.
 type keys [][sha256.Size]byte
 
+// SetKeys replaces the keys that authenticate callers. Calls in progress are not affected.
+func (a *API) SetKeys(list []string) {
+	ks := newKeys(list)
+	a.keys.Store(&ks)
+}
+
 func newKeys(list []string) keys {
 	all := make(keys, len(list))
 	for i, key := range list {

@@ -27,6 +27,7 @@ func TestCluster(t *testing.T) {
 				Repairs: 12, Repaired: 13, Losses: 14, Epochs: 15, MessagesDropped: 16, Malformed: 17, NotStored: 18,
 				Ahead: 19, NewerVersion: 20,
 			},
+			MayEvict: true,
 			Ready:    errors.New("not ready"),
 			Sessions: sessions.Stats{Pipelines: 21, Commands: 22, Waiting: 23},
 			Forward: forward.Stats{
@@ -41,6 +42,7 @@ func TestCluster(t *testing.T) {
 	Handler(Build{}, Sockets(snapshot), Cluster(stats), Application(application)).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
 		`redis_ready 0`,
+		`redis_may_evict 1`,
 		`redis_probe_age_seconds 2`,
 		`redis_round_trip_seconds 3`,
 		`redis_epoch_info{epoch="e1"} 1`,
