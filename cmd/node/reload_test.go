@@ -199,6 +199,8 @@ func newCertificate(t *testing.T, serial int64) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block := func(kind string, der []byte) string { return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})) }
+	block := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
 	return block("CERTIFICATE", der), block("PRIVATE KEY", pkcs8)
 }
