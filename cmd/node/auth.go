@@ -32,7 +32,7 @@ func newVerifier(c config, log *zap.Logger) (*auth.Verifier, error) {
 		return nil, nil
 	}
 	o := authOptions(c)
-	o.Logger = log
+	o.Logger = log // nil for none
 	return auth.New(o)
 }
 

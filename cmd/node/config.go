@@ -110,7 +110,7 @@ type config struct {
 
 	ClientDir string `section:"Client files, logs and node ID" split_words:"true" allowed:"a folder with all files of a client bundle" desc:"folder to serve the JavaScript client from, instead of the built-in one"`
 	Demo      bool   `split_words:"true" default:"true" desc:"serve the demo page at /"`
-	LogLevel  string `split_words:"true" default:"info" pattern:"debug|info|warn|error" allowed:"debug, info, warn, error" desc:"minimum level of log lines"`
+	LogLevel  string `split_words:"true" file:"true" default:"info" pattern:"debug|info|warn|error" allowed:"debug, info, warn, error" desc:"minimum level of log lines"`
 	LogFormat string `split_words:"true" default:"json" pattern:"json|console" allowed:"json, console" desc:"format of log lines"`
 	NodeID    string `split_words:"true" pattern:"([A-Za-z0-9_-]{4})?" allowed:"4 characters of A-Z, a-z, 0-9, _ and -" desc:"id of this node, the first 4 characters of its engine session ids; random if not set"`
 }

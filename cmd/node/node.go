@@ -14,8 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/api"
 	"github.com/rejoin-io/rejoin/internal/app"
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/certs"
 	"github.com/rejoin-io/rejoin/internal/client"
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
@@ -29,7 +31,10 @@ import (
 // A node is everything that runs between start and stop.
 type node struct {
 	log         *zap.Logger
+	logLevel    zap.AtomicLevel
 	logDropped  prometheus.Counter
+	backends    *api.API
+	certificate *certs.Pair // of the public port; nil without TLS
 	health      *health.State
 	cluster     *cluster           // nil until it is joined
 	sockets     *socketio.Server   // nil until there is a cluster
@@ -48,6 +53,7 @@ type node struct {
 func startAs(ctx context.Context, c config, giveUp func(error) bool, build metrics.Build, log logger) (_ *node, err error) {
 	n := &node{
 		log:        log.With(zap.String("node", c.NodeID)),
+		logLevel:   log.level,
 		logDropped: log.dropped,
 		health:     health.New(c.NodeID, build.Version),
 		failed:     make(chan error, 3),
@@ -67,8 +73,9 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		return nil, errors.Join(err, publicPort.Close(), internalPort.Close())
 	}
 	public.use(allowed.CORS(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { unavailable(w) })))
-	internal.use(n.internalHandler(n.newAPI(c), http.NotFoundHandler()))
 	n.limits = newLimits(c, n.log)
+	n.backends = api.New(api.Options{Keys: c.APIKeys.list, Callers: c.APICallers.all, Logger: n.log}) // unavailable until there are sockets
+	internal.use(n.internalHandler(n.backends, metrics.Handler(build, n.earlyMetrics(c, func() (none socketio.Stats) { return none }, nil)...)))
 	publicPort, internalPort = n.limits.public.Listener(publicPort), n.limits.internal.Listener(internalPort)
 	n.public, n.internal = n.newPublicServer(c, &public), n.newHTTPServer(c, n.limits.internal, limit.ForwardedHeaderLines(n.limits.tally, &internal))
 	if publicPort, err = n.secure(c, publicPort); err != nil {
@@ -119,9 +126,7 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 		Limits: n.limits.clients, Logger: n.log,
 	})
 	c.namespaces().register(application, n.sockets)
-	backends := n.newAPI(c)
-	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
-	internal.use(n.internalHandler(backends, scraped))
+	internal.use(n.internalHandler(n.serving(c), metrics.Handler(build, n.metrics(c, application)...)))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 

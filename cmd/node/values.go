@@ -120,17 +120,20 @@ func (o *origins) Decode(s string) error {
 	return nil
 }
 
-// An adviceError explains why a value is refused. It shows nothing of a secret.
+// An adviceError explains why a value is refused. It contains no secret.
 type adviceError struct{ error }
 
 // A redisURL is the address of Redis; the zero value means no Redis.
 type redisURL struct{ target *redisurl.Target }
 
 func (u *redisURL) Decode(s string) (err error) {
-	if s != "" {
-		u.target, err = redisurl.Parse(s)
+	if s == "" {
+		return nil
 	}
-	return err
+	if u.target, err = redisurl.Parse(s); err != nil {
+		return &adviceError{err}
+	}
+	return nil
 }
 
 // String shows no credentials.

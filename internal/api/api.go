@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,7 +52,7 @@ type Options struct {
 // An API is the handler of all paths below [Prefix].
 type API struct {
 	o       Options
-	keys    keys
+	keys    *atomic.Pointer[keys]
 	log     *zap.Logger
 	metrics metrics
 }
@@ -62,7 +63,16 @@ func New(o Options) *API {
 	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	return &API{o: o, keys: newKeys(append([]Caller{{Keys: o.Keys}}, o.Callers...)), log: log, metrics: newMetrics()}
+	a := &API{o: o, keys: new(atomic.Pointer[keys]), log: log, metrics: newMetrics()}
+	a.SetKeys(o.Keys, o.Callers)
+	return a
+}
+
+// Serving returns an API with the namespaces and the calls of o. It shares everything else with a.
+func (a *API) Serving(o Options) *API {
+	b := *a
+	b.o.Namespaces, b.o.Patterns, b.o.Hold, b.o.Calls = o.Namespaces, o.Patterns, o.Hold, o.Calls
+	return &b
 }
 
 // Metrics returns the API's metrics.
@@ -128,7 +138,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		name = "other"
 	}
 	req := new(request)
-	req.caller, req.refused = a.keys.caller(r)
+	req.caller, req.refused = a.keys.Load().caller(r)
 	defer req.end()
 	res := a.serve(w, r.WithContext(context.WithValue(r.Context(), requestKey{}, req)), name, rt, known)
 	req.end() // before the caller can act on the answer
@@ -138,7 +148,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Protect serves next, the profiles, to callers with a key whose scope includes them.
 func (a *API) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, f := a.keys.caller(r)
+		c, f := a.keys.Load().caller(r)
 		if f == nil {
 			f = c.mayCall(pprof)
 		}

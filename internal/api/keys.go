@@ -16,6 +16,12 @@ type hashedKey struct {
 	caller *Caller
 }
 
+// SetKeys replaces the keys without a name and the callers with one. Calls in progress are not affected.
+func (a *API) SetKeys(list []string, named []Caller) {
+	ks := newKeys(append([]Caller{{Keys: list}}, named...))
+	a.keys.Store(&ks)
+}
+
 func newKeys(callers []Caller) (all keys) {
 	for i := range callers {
 		for _, key := range callers[i].Keys {

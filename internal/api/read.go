@@ -33,13 +33,19 @@ func fetch(ctx context.Context, b socketio.Broadcast) ([]socketio.RemoteSocket, 
 	return all, missing, nil
 }
 
+func socketID(s socketio.RemoteSocket) string { return s.ID }
+
 type socketView struct {
 	socketio.SocketInfo
 	Node string `json:"node"`
 }
 
 func (a *API) sockets(ctx context.Context, q query) (any, error) {
-	if err := q.only([]string{"namespace"}, "room", "user", "socket", "except"); err != nil {
+	if err := q.only([]string{"namespace", "limit", "after"}, "room", "user", "socket", "except"); err != nil {
+		return nil, err
+	}
+	p, err := pageOf(q)
+	if err != nil {
 		return nil, err
 	}
 	t := target{Rooms: q["room"], Users: q["user"], Sockets: q["socket"], Except: q["except"]}
@@ -55,6 +61,7 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	all, next := cut(p, all, socketID)
 	views := make([]socketView, len(all))
 	for i, s := range all {
 		s.Rooms = append([]string{}, callerOf(ctx).seen(s.Rooms)...) // always an array
@@ -62,8 +69,9 @@ func (a *API) sockets(ctx context.Context, q query) (any, error) {
 	}
 	return struct {
 		Sockets []socketView `json:"sockets"`
+		more
 		nodes
-	}{views, missing}, nil
+	}{views, next, missing}, nil
 }
 
 type roomView struct {
@@ -72,7 +80,11 @@ type roomView struct {
 }
 
 func (a *API) rooms(ctx context.Context, q query) (any, error) {
-	if err := q.only([]string{"namespace"}); err != nil {
+	if err := q.only([]string{"namespace", "limit", "after"}); err != nil {
+		return nil, err
+	}
+	p, err := pageOf(q)
+	if err != nil {
 		return nil, err
 	}
 	ns, err := a.asked(ctx, q)
@@ -94,10 +106,12 @@ func (a *API) rooms(ctx context.Context, q query) (any, error) {
 		views = append(views, roomView{name, n})
 	}
 	slices.SortFunc(views, func(a, b roomView) int { return cmp.Compare(a.Name, b.Name) })
+	views, next := cut(p, views, func(r roomView) string { return r.Name })
 	return struct {
 		Rooms []roomView `json:"rooms"`
+		more
 		nodes
-	}{views, missing}, nil
+	}{views, next, missing}, nil
 }
 
 type memberView struct {
@@ -106,7 +120,11 @@ type memberView struct {
 }
 
 func (a *API) members(ctx context.Context, q query) (any, error) {
-	if err := q.only([]string{"namespace", "room"}); err != nil {
+	if err := q.only([]string{"namespace", "room", "limit", "after"}); err != nil {
+		return nil, err
+	}
+	p, err := pageOf(q)
+	if err != nil {
 		return nil, err
 	}
 	ns, room, err := a.askedRoom(ctx, q)
@@ -117,14 +135,16 @@ func (a *API) members(ctx context.Context, q query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	all, next := cut(p, all, socketID)
 	views := make([]memberView, len(all))
 	for i, s := range all {
 		views[i] = memberView{s.ID, s.User}
 	}
 	return struct {
 		Members []memberView `json:"members"`
+		more
 		nodes
-	}{views, missing}, nil
+	}{views, next, missing}, nil
 }
 
 type eventView struct {

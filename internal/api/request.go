@@ -13,7 +13,6 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -64,7 +63,7 @@ func decode(body []byte, v any) error {
 		err = exact(body, v)
 	}
 	if err != nil {
-		return fail(badRequest, "the body: %s", strings.TrimPrefix(err.Error(), "json: "))
+		return fail(badRequest, "the body: %s", inJSON(err))
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 	"internal/auth":    {},
 	"internal/app":     {"internal/auth", "internal/limit", "pkg/socketio", "pkg/packet", "pkg/adapter", "pkg/session"},
 	"internal/api":     {"internal/api/idempotency", "internal/auth", "pkg/socketio", "pkg/packet", "pkg/adapter"},
-	"internal/metrics": {"pkg/socketio", "pkg/engineio", "internal/app", "internal/auth", "internal/forward", "pkg/adapter", "pkg/adapter/redis", "pkg/session/redis"},
+	"internal/metrics": {"pkg/socketio", "pkg/engineio", "internal/app", "internal/auth", "internal/forward", "internal/health", "pkg/adapter", "pkg/adapter/redis", "pkg/session/redis"},
 
 	"internal/api/idempotency":                 {},
 	"internal/api/idempotency/idempotencytest": {"internal/api/idempotency"},

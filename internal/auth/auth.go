@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -100,9 +101,10 @@ var ErrNoKey = errors.New("auth: no key to verify tokens")
 
 // A Verifier verifies tokens. Its methods are safe for concurrent use.
 type Verifier struct {
-	keys     keyring
+	own      atomic.Pointer[ownKeys]
 	remote   *remote // nil without a JWKS URL
-	parser   *jwt.Parser
+	issuer   string
+	audience string
 	defaults Permissions
 	mapping  Mapping
 	// turns has a token for each verification of a public-key signature in progress. Forged tokens,
@@ -110,33 +112,56 @@ type Verifier struct {
 	turns chan struct{}
 }
 
+// ownKeys are the keys that are not the JWKS server's, and a parser that accepts the algorithms of all
+// keys.
+type ownKeys struct {
+	keys   keyring
+	parser *jwt.Parser
+}
+
 // New returns a verifier. If there is a JWKS URL it fetches the keys in the background, until
 // Close.
 func New(o Options) (*Verifier, error) {
-	keys, err := newKeyring(o.Secret, o.PublicKeys)
-	if err != nil {
-		return nil, err
+	v := &Verifier{
+		issuer: o.Issuer, audience: o.Audience, defaults: o.Default, mapping: o.Mapping,
+		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}
-	v := &Verifier{keys: keys, defaults: o.Default, mapping: o.Mapping, turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
-	methods := keys.methods()
 	if o.JWKSURL != "" {
+		var err error
 		if v.remote, err = newRemote(o.JWKSURL, cmp.Or(o.Logger, zap.NewNop())); err != nil {
 			return nil, err
 		}
+	}
+	if err := v.SetKeys(o.Secret, o.PublicKeys); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// SetKeys replaces the secret and the public keys of the options. Without an error, the keys before them
+// verify no more tokens; tokens that they have verified stay verified. After an error nothing has changed.
+func (v *Verifier) SetKeys(secret, publicKeys []byte) error {
+	keys, err := newKeyring(secret, publicKeys)
+	if err != nil {
+		return err
+	}
+	methods := keys.methods()
+	if v.remote != nil {
 		methods = append(methods, asymmetric...)
 	}
 	if len(methods) == 0 {
-		return nil, ErrNoKey
+		return ErrNoKey
 	}
 	options := []jwt.ParserOption{jwt.WithValidMethods(methods), jwt.WithExpirationRequired(), jwt.WithLeeway(Leeway)}
-	if o.Issuer != "" {
-		options = append(options, jwt.WithIssuer(o.Issuer))
+	if v.issuer != "" {
+		options = append(options, jwt.WithIssuer(v.issuer))
 	}
-	if o.Audience != "" {
-		options = append(options, jwt.WithAudience(o.Audience))
+	if v.audience != "" {
+		options = append(options, jwt.WithAudience(v.audience))
 	}
-	v.parser = jwt.NewParser(options...)
-	return v, nil
+	v.own.Store(&ownKeys{keys, jwt.NewParser(options...)})
+	return nil
 }
 
 // Close stops the goroutines that New has started and waits for them. A closed verifier still
@@ -196,11 +221,12 @@ func (v *Verifier) parse(ctx context.Context, token string) (c claims, stranger 
 			<-v.turns
 		}
 	}()
-	_, err = v.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
+	own := v.own.Load()
+	_, err = own.parser.ParseWithClaims(token, &c, func(t *jwt.Token) (any, error) {
 		if _, critical := t.Header["crit"]; critical {
 			return nil, errCritical
 		}
-		set := jwt.VerificationKeySet{Keys: v.keys.of(t.Method)}
+		set := jwt.VerificationKeySet{Keys: own.keys.of(t.Method)}
 		_, symmetric := t.Method.(*jwt.SigningMethodHMAC)
 		if !symmetric { // an HMAC takes microseconds
 			select {

@@ -28,14 +28,31 @@ func Explain(o Options, text string) (Identity, []string, error) {
 // registered are the claims that a verifier reads itself, or that every issuer sets.
 var registered = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "rejoin"}
 
+// members are those of the claim rejoin.
+var members = []string{"user", "rooms", "can"}
+
 // unused returns notes about claims of a token that map to nothing, and mapped ones that it lacks.
 func (m *Mapping) unused(text string, mapped map[string]json.RawMessage) (notes []string) {
 	var names []string
 	_ = eachMember([]byte(text), func(name string, d *json.Decoder) error { // has been decoded before
-		if _, read := mapped[name]; !read && !slices.Contains(registered, name) {
+		var value json.RawMessage
+		err := d.Decode(&value)
+		_, read := mapped[name]
+		switch {
+		case read:
+		case name == "rejoin":
+			_ = eachMember(value, func(member string, d *json.Decoder) error {
+				if !slices.Contains(members, member) {
+					names = append(names, "rejoin."+member)
+				}
+				return d.Decode(new(json.RawMessage))
+			})
+		case slices.Contains(members, name):
+			names = append(names, name+" (did you mean rejoin."+name+"?)")
+		case !slices.Contains(registered, name):
 			names = append(names, name)
 		}
-		return d.Decode(new(json.RawMessage))
+		return err
 	})
 	if len(names) > 0 {
 		notes = append(notes, "claims that map to nothing: "+strings.Join(names, ", "))
