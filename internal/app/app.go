@@ -128,7 +128,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	reply, err := handle(ctx, &request{Event: e, app: a, client: a.identity(e.Socket()), limits: limits})
-	if errors.Is(err, errNobodyWaits) {
+	if errors.Is(err, errNobodyWaits) || errors.Is(err, errAnswered) {
 		return nil
 	}
 	if err != nil {

@@ -244,11 +244,17 @@ func (bs *backlogs) between(room rooms.Room, after, upTo Position) ([]*Event, er
 	return events, nil
 }
 
-// before returns a page of a room's newest events before a position, and whether
-// older ones are kept.
-func (bs *backlogs) before(room rooms.Room, p Position, page Page) (_ []*Event, more bool) {
+// page returns a page of a room's events, and whether older ones are kept.
+func (bs *backlogs) page(room rooms.Room, page Page) (_ []*Event, more bool) {
 	events, _ := bs.kept(room)
-	end, _ := slices.BinarySearchFunc(events, p, compareToPosition)
+	end := len(events)
+	if !page.UpTo.IsZero() {
+		end = countUpTo(events, page.UpTo.At)
+	}
+	if !page.Before.IsZero() {
+		before, _ := slices.BinarySearchFunc(events, page.Before.At, compareToPosition)
+		end = min(end, before)
+	}
 	start, bytes := end, 0
 	for start > 0 && end-start < page.Events {
 		bytes += events[start-1].payload()

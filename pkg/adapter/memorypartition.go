@@ -3,7 +3,6 @@ package adapter
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -154,11 +153,7 @@ func (p *memoryPartition) History(ctx context.Context, room rooms.Room, page Pag
 		return nil, false, err
 	}
 	defer p.node.memory.mu.Unlock()
-	end := Position{Ms: math.MaxUint64}
-	if !page.Before.IsZero() {
-		end = page.Before.At
-	}
 	p.log.backlogs.sweep(time.Now())
-	events, more := p.log.backlogs.before(room, end, page)
+	events, more := p.log.backlogs.page(room, page)
 	return events, more, nil
 }

@@ -121,11 +121,14 @@ func (ps *Partitions) History(ctx context.Context, room rooms.Room, page Page) (
 		return nil, false, err
 	}
 	i := ps.home(room)
-	if !page.Before.IsZero() {
-		if err := sameHistory(page.Before, head); err != nil {
+	for _, c := range []*Cursor{&page.Before, &page.UpTo} {
+		if c.IsZero() {
+			continue
+		}
+		if err := sameHistory(*c, head); err != nil {
 			return nil, false, err
 		}
-		page.Before = Cursor{Epoch: page.Before.Epoch, At: page.Before.In(i)}
+		*c = Cursor{Epoch: c.Epoch, At: c.In(i)}
 	}
 	kept, more, err := ps.of.Partitions[i].History(ctx, room, page)
 	positions := make([]Position, len(ps.of.Partitions)) // it says nothing about other partitions

@@ -102,6 +102,8 @@ var rules = []struct {
 	{"FetchReportsMissingEvents", fetchReportsMissingEvents, false},
 	{"HistoryPages", historyPages, false},
 	{"HistoryPagesInBytes", historyPagesInBytes, false},
+	{"HistoryPagesUpToAPosition", historyPagesUpToAPosition, false},
+	{"HistoryAndFeedMeet", historyAndFeedMeet, false},
 	{"ReplayAndFeedMeet", replayAndFeedMeet, true},
 
 	{"MessagesArrive", messagesArrive, false},

@@ -275,11 +275,23 @@ func (p *partition) History(ctx context.Context, room rooms.Room, page adapter.P
 	return read.events, read.more, err
 }
 
+// pageEnd returns the end of a page's range of a stream, or false if nothing can be before it.
+func pageEnd(page adapter.Page) (end string, ok bool) {
+	before, upTo := page.Before.At, page.UpTo.At
+	switch {
+	case !page.Before.IsZero() && (page.UpTo.IsZero() || before.Compare(upTo) <= 0):
+		return "(" + formatPosition(before), before.Ms > 0 || before.Seq > 0
+	case !page.UpTo.IsZero():
+		return formatPosition(upTo), true
+	}
+	return "+", true
+}
+
 func (p *partition) recent(ctx context.Context, room rooms.Room, page adapter.Page) (events []*adapter.Event, more bool, err error) {
 	epoch, name := p.history(), name(room)
-	end := "+"
-	if before := page.Before.At; before.Ms > 0 {
-		end = "(" + formatPosition(before)
+	end, ok := pageEnd(page)
+	if !ok {
+		return nil, false, nil
 	}
 	var reply []string
 	err = p.read(ctx, func(ctx context.Context, c goredis.Cmdable) (err error) {
