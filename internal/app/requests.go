@@ -165,9 +165,10 @@ func history(ctx context.Context, r *request) (any, error) {
 	var query struct {
 		Limit  *int   `json:"limit"`
 		Before string `json:"before"`
+		Until  string `json:"until"`
 	}
 	if err := r.Arg(1, &query); err != nil {
-		return nil, fail(badRequest, "the second argument must be an object with the fields limit and before")
+		return nil, fail(badRequest, "the second argument must be an object with the fields limit, before and until")
 	}
 	limit := defaultHistory
 	if query.Limit != nil {
@@ -177,12 +178,12 @@ func history(ctx context.Context, r *request) (any, error) {
 		return nil, fail(badRequest, "limit must be 1 to %d", maxHistory)
 	}
 	counted := adapter.OnRead(ctx, func(bytes int) { r.read += bytes })
-	past, more, err := r.Socket().Namespace().History(counted, room, query.Before, limit)
+	past, more, err := r.Socket().Namespace().HistoryUntil(counted, room, query.Until, query.Before, limit)
 	if errors.Is(err, socketio.ErrOffset) {
-		return nil, fail(badRequest, "before must be the offset of an event")
+		return nil, fail(badRequest, "before and until must be offsets")
 	}
 	if errors.Is(err, adapter.ErrHistoryLost) {
-		return nil, fail(badRequest, "before belongs to a history that no longer exists")
+		return nil, fail(badRequest, "before or until belongs to a history that no longer exists")
 	}
 	if err != nil {
 		return nil, err

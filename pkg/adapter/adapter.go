@@ -126,6 +126,7 @@ type Place struct {
 type Page struct {
 	Before Cursor // only events before it; zero for the newest
 	UpTo   Cursor // only events that it covers; zero for the newest
+	After  Cursor // only events that it does not cover; zero for all that are kept
 	Events int    // the maximum number of events
 	// Bytes is the maximum total size of the events' payloads; 0 means no maximum. A single event
 	// may be larger, so that each page but the last has at least one.
@@ -281,6 +282,10 @@ type Adapter interface {
 	// are kept. A page up to a join position holds the events that precede those that the member gets.
 	// History returns ErrHistoryLost if a cursor of the page is of another history, and ErrUndecodable
 	// if one of the events cannot be decoded. It reads little more than it returns.
+	//
+	// With page.After, more says whether older events after it are kept. If it returns all that are, and
+	// some may be lost nevertheless, as for a replay, it returns them with an error that wraps
+	// ErrTrimmed.
 	History(ctx context.Context, room rooms.Room, page Page) (events []Event, more bool, err error)
 
 	// Send sends m to one node, which may be this one. It does not wait for the node to receive it,

@@ -153,7 +153,11 @@ func (p *memoryPartition) History(ctx context.Context, room rooms.Room, page Pag
 		return nil, false, err
 	}
 	defer p.node.memory.mu.Unlock()
+	if !page.UpTo.IsZero() {
+		if err := p.log.check(page.UpTo.Epoch); err != nil {
+			return nil, false, err
+		}
+	}
 	p.log.backlogs.sweep(time.Now())
-	events, more := p.log.backlogs.page(room, page)
-	return events, more, nil
+	return p.log.backlogs.page(room, page)
 }

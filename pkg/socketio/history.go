@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
@@ -30,19 +31,32 @@ const (
 //
 // The bytes that it reads are reported to the function of [adapter.OnRead].
 func (n *Namespace) History(ctx context.Context, room, before string, limit int) (past []Past, more bool, err error) {
-	var cursor adapter.Cursor
-	if before != "" {
-		if cursor, _, err = n.srv.offsets.parse(before); err != nil {
+	return n.HistoryUntil(ctx, room, "", before, limit)
+}
+
+// HistoryUntil is History for the events up to the offset until, including the one there. With
+// [Rewound].Joined, which is not the offset of an event, the pages continue what a client gets from its
+// join on, without a gap or a repeat. An empty until is the newest event.
+func (n *Namespace) HistoryUntil(ctx context.Context, room, until, before string, limit int) (past []Past, more bool, err error) {
+	page := adapter.Page{Events: limit, Bytes: HistoryBytes}
+	for _, end := range []struct {
+		offset string
+		cursor *adapter.Cursor
+	}{{until, &page.UpTo}, {before, &page.Before}} {
+		if end.offset == "" {
+			continue
+		}
+		if *end.cursor, _, err = n.srv.offsets.parse(end.offset); err != nil {
 			return nil, false, fmt.Errorf("%w: %w", ErrOffset, err)
 		}
 	}
-	if past, more, err = n.page(ctx, room, adapter.Page{Before: cursor, Events: limit, Bytes: HistoryBytes}); err != nil {
+	if past, more, err = n.page(ctx, room, page); err != nil {
 		return nil, false, fmt.Errorf("socketio: history: %w", err)
 	}
 	return past, more, nil
 }
 
-// page is History for a page of the adapter.
+// page is History for a page of the adapter. Its errors are the adapter's.
 func (n *Namespace) page(ctx context.Context, room string, page adapter.Page) (past []Past, more bool, err error) {
 	limit := page.Events
 	for range historyReads {
@@ -50,7 +64,8 @@ func (n *Namespace) page(ctx context.Context, room string, page adapter.Page) (p
 			page.Events = limit - len(past)
 		}
 		var events []adapter.Event
-		if events, more, err = n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), page); err != nil {
+		events, more, err = n.srv.adapter.History(ctx, rooms.InNamed(n.name, room), page)
+		if err != nil && !errors.Is(err, adapter.ErrTrimmed) { // with which it returns what is kept
 			return nil, false, err
 		}
 		older, read := n.pastOf(events)
@@ -60,12 +75,12 @@ func (n *Namespace) page(ctx context.Context, room string, page adapter.Page) (p
 			past, more = past[len(past)-limit:], true
 		}
 		full := len(events) < page.Events // more were too large in total
-		if !more || len(past) == limit || len(events) == 0 || page.Bytes <= 0 || full && len(past) > 0 {
+		if !more || err != nil || len(past) == limit || len(events) == 0 || page.Bytes <= 0 || full && len(past) > 0 {
 			break
 		}
 		page.Before, page.Events = events[0].Cursor, min(10*page.Events, historyEntries)
 	}
-	return past, more, nil
+	return past, more, err
 }
 
 // pastOf returns the events among the entries of a backlog, and the size of all of them.

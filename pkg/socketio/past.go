@@ -68,14 +68,3 @@ func (p Past) Nested(levels int) Past {
 	}
 	return p
 }
-
-// fitting returns how many of the last events together have at most some attachments, but at least
-// one if all may be there: each event came in a packet.
-func fitting(past []Past, attachments int) (n int) {
-	for ; n < len(past); n++ {
-		if attachments -= past[len(past)-1-n].Attachments(); attachments < 0 {
-			break
-		}
-	}
-	return n
-}

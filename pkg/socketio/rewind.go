@@ -2,7 +2,10 @@ package socketio
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
@@ -13,17 +16,27 @@ import (
 const (
 	RewindEvents = 200 // of one room
 	RewindRooms  = 100 // in one call
-
-	rewindEvents = 1000    // in one ack
-	rewindBytes  = 1 << 20 // in one ack
 )
 
-// A Rewind says which events of the rooms [Event.AckJoin] returns.
+const (
+	// concurrentRewinds is the maximum number of joins with history that a node works on. Each takes up
+	// to a few MiB, and usually some milliseconds.
+	concurrentRewinds = 32
+	// rewindWait is the maximum wait of a join for its turn.
+	rewindWait = 3 * time.Second
+)
+
+// A Rewind says which events of the rooms [Event.AckJoin] returns: the newest ones, or those after an
+// offset.
 type Rewind struct {
-	// Last is the maximum number of events of each room: 0 to [RewindEvents].
+	// Last is the maximum number of events of each room: 0 to [RewindEvents]. With Since, 0 means
+	// RewindEvents.
 	Last int
-	// Answer returns the arguments of the ack. It must not use the socket. By default the ack has one
-	// argument, the Rewound.
+	// Since is the offset of an event, as Past.Offset or as the client got it with an event, or
+	// [Rewound].Joined. Only later events are returned.
+	Since string
+	// Answer returns the arguments of the ack. It must not change the socket's rooms. By default the ack
+	// has one argument, the Rewound.
 	Answer func(*Rewound) []any
 }
 
@@ -37,33 +50,39 @@ type Rewound struct {
 	History map[string]RoomHistory `json:"history"`
 }
 
-// A RoomHistory is a part of a room's history, which ends at the join.
+// A RoomHistory is a part of a room's history, without a gap, up to the join.
 type RoomHistory struct {
-	Events []Past `json:"events"` // oldest first; not nil
-	// More means that the room keeps older events, or may do so. [Namespace.History] returns them.
+	Events []Past `json:"events"` // oldest first; never nil
+	// More means that the room keeps older events (with Rewind.Since: older ones after it), or may keep
+	// some. [Namespace.History] returns them.
 	More bool `json:"more"`
+	// Complete is nil without Rewind.Since. It says whether Events has every event after it. False may
+	// mean that there are more than the ack has, that the room no longer keeps them, or that its whole
+	// history was lost.
+	Complete *bool `json:"complete,omitempty"`
 }
 
-// rewoundLevels are the arrays and objects around an event in a Rewound.
-const rewoundLevels = 4
-
-// AckJoin puts the event's socket into rooms, as [Socket.Join] does, and acks the event with the newest
+// AckJoin puts the event's socket into rooms, as [Socket.Join] does, and acks the event with recent
 // events of these rooms. The ack and the events that follow it have no gap and no repeat: the history
 // in the ack ends at the position at which the membership begins, and the client receives the ack
-// before any later event. The client thus has the room's stored events from the first one in the ack
-// on, except those that are not for it, such as its own with [Broadcast.Except].
+// before any later event. So the client has all events that the room stores, from the first one in
+// the ack on. The history is the room's: it also has events that were not sent to every member.
 //
-// An event that was published to other rooms of the client as well may be both in the history and
-// among the events that it receives. So may the latest events of a room that it was already in, which
-// is not an error: it gets the history up to now.
+// Events may come twice if they were published to other rooms of the client as well, or if the client
+// was already in the room, which is not an error: then it had got the latest ones before the ack. A
+// client that gets no ack, because its connection is lost, may be in the rooms after a recovery. It
+// should join again.
 //
-// The ack has at most 1,000 events, 1 MiB of their data, and as many binary parts as a packet may have,
-// spread over the rooms. RoomHistory.More is true of rooms with more.
+// The ack has at most 1,000 events, 1 MiB of their data, and as many binary parts as a packet may have.
+// The rooms share this, and RoomHistory.More is true of those that have more.
 //
 // If AckJoin returns an error the event has not been acked, and the socket is in none of the new rooms,
-// as after an error of Join. It returns [ErrNoAck], and does nothing, if the event requests no ack. The
-// socket gets no events while it runs, so the context should have a deadline. It may wait for the
-// client as [Event.Ack] does, before it joins.
+// as after an error of Join. Errors are those of Join; [ErrNoAck] if the event requests no ack;
+// [ErrOffset] if Since is not an offset; [ErrBusy]; and those of [Namespace.History]. The socket gets no
+// events while AckJoin runs, so the context should have a deadline of some seconds. Before that, AckJoin
+// may wait for the client as [Event.Ack] does, and for at most a second until the client has been given
+// the events that the handler has published. The bytes that it reads are reported to the function of
+// [adapter.OnRead].
 func (e *Event) AckJoin(ctx context.Context, r Rewind, rooms ...string) error {
 	if !e.HasAck() || e.acked.Load() || e.socket == nil {
 		return ErrNoAck
@@ -71,11 +90,21 @@ func (e *Event) AckJoin(ctx context.Context, r Rewind, rooms ...string) error {
 	if len(rooms) > RewindRooms {
 		return fmt.Errorf("%w: at most %d with their history", ErrTooManyRooms, RewindRooms)
 	}
-	e.socket.awaitPublished(ctx, false) // the ack follows what the handler has published
-	if err := e.socket.awaitAnswers(ctx); err != nil {
+	back := &rewinding{Rewind: r, event: e, rooms: slices.Compact(slices.Sorted(slices.Values(rooms)))}
+	s := e.socket
+	if err := back.find(ctx); err != nil {
+		return fmt.Errorf("socketio: join: %w", err)
+	}
+	s.awaitPublished(ctx, false)
+	if err := s.awaitAnswers(ctx); err != nil {
+		return fmt.Errorf("socketio: join: %w", err)
+	}
+	ended, err := s.takeRewind(ctx)
+	if err != nil {
 		return err
 	}
-	return e.socket.join(ctx, rooms, &rewinding{Rewind: r, event: e, rooms: rooms})
+	defer ended()
+	return s.join(ctx, rooms, back)
 }
 
 // awaitAnswers waits until the client has taken most of its answers, so that another one can be queued
@@ -89,35 +118,67 @@ func (s *Socket) awaitAnswers(ctx context.Context) error {
 	return err
 }
 
+// takeRewind waits until one more join with history may run.
+func (s *Socket) takeRewind(ctx context.Context) (ended func(), err error) {
+	rewinds := s.client.srv.rewinds
+	ended = func() { <-rewinds }
+	select {
+	case rewinds <- struct{}{}:
+		return ended, nil
+	default:
+	}
+	timer := time.NewTimer(rewindWait)
+	defer timer.Stop()
+	select {
+	case rewinds <- struct{}{}:
+		return ended, nil
+	case <-timer.C:
+		s.client.limited(limitRewinds, cap(rewinds), "joins")
+		return nil, ErrBusy
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // A rewinding is one call of AckJoin.
 type rewinding struct {
 	Rewind
 	event   *Event
-	rooms   []string
-	packets []*engineio.Packet // the ack
+	rooms   []string       // each once
+	since   adapter.Cursor // of Since; zero if there is none, or it is not part of the current history
+	packets []*engineio.Packet
+}
+
+// find looks for Since in the history.
+func (r *rewinding) find(ctx context.Context) error {
+	r.Last = min(max(r.Last, 0), RewindEvents)
+	if r.Since == "" {
+		return nil
+	}
+	if r.Last == 0 {
+		r.Last = RewindEvents
+	}
+	srv := r.event.socket.client.srv
+	since, _, err := srv.offsets.parse(r.Since)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrOffset, err)
+	}
+	switch _, err = srv.adapter.Head(ctx, since); {
+	case err == nil:
+		r.since = since
+	case !errors.Is(err, adapter.ErrHistoryLost):
+		return err
+	}
+	return nil
 }
 
 // read reads the history up to the join, and makes the ack.
 func (r *rewinding) read(ctx context.Context, joined adapter.Cursor) error {
 	s := r.event.socket
-	found := &Rewound{Joined: s.client.srv.offsets.format(joined), History: make(map[string]RoomHistory, len(r.rooms))}
-	left := rewindShare{rewindEvents, rewindBytes, packet.MaxAttachments}
-	for i, room := range r.rooms {
-		if _, read := found.History[room]; read {
-			continue
-		}
-		part := left.of(len(r.rooms)-i, r.Last)
-		past, more := []Past{}, true
-		if part.events > 0 && part.bytes > 0 || r.Last <= 0 {
-			var err error
-			past, more, err = s.ns.page(ctx, room, adapter.Page{UpTo: joined, Events: part.events, Bytes: part.bytes})
-			if err != nil {
-				return fmt.Errorf("reading the history: %w", err)
-			}
-		}
-		history := left.take(past)
-		history.More = history.More || more
-		found.History[room] = history
+	found := &Rewound{Joined: s.client.srv.offsets.format(joined)}
+	var err error
+	if found.History, err = r.histories(ctx, joined); err != nil {
+		return fmt.Errorf("reading the history: %w", err)
 	}
 	args := []any{found}
 	if r.Answer != nil {
@@ -138,36 +199,4 @@ func (r *rewinding) answer() {
 	if !r.event.acked.Swap(true) {
 		_ = r.event.socket.client.conn.SendPaced(r.packets...) // a closed connection needs no ack
 	}
-}
-
-// A rewindShare is what is left of the limits of an ack.
-type rewindShare struct{ events, bytes, attachments int }
-
-// of returns the part of one of some rooms.
-func (l rewindShare) of(rooms, last int) rewindShare {
-	l.events = min(max(last, 0), RewindEvents, max(l.events/rooms, min(l.events, 1)))
-	l.bytes = min(HistoryBytes, max(l.bytes/rooms, 0))
-	return l
-}
-
-// take takes as many of a room's newest events as are allowed.
-func (l *rewindShare) take(past []Past) (h RoomHistory) {
-	h.Events = []Past{}
-	n := fitting(past, l.attachments)
-	bytes := 0
-	for i := range n {
-		p := &past[len(past)-1-i]
-		if bytes += p.Size(); bytes > l.bytes && l.bytes < rewindBytes { // the first event of an ack may have any size
-			n = i
-			break
-		}
-	}
-	for _, p := range past[len(past)-n:] {
-		h.Events = append(h.Events, p.Nested(rewoundLevels))
-		l.events--
-		l.bytes -= p.Size()
-		l.attachments -= p.Attachments()
-	}
-	h.More = n < len(past)
-	return h
 }

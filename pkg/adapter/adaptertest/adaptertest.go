@@ -103,6 +103,8 @@ var rules = []struct {
 	{"HistoryPages", historyPages, false},
 	{"HistoryPagesInBytes", historyPagesInBytes, false},
 	{"HistoryPagesUpToAPosition", historyPagesUpToAPosition, false},
+	{"HistoryPagesAfterAPosition", historyPagesAfterAPosition, false},
+	{"HistoryPagesTogether", historyPagesTogether, false},
 	{"HistoryAndFeedMeet", historyAndFeedMeet, false},
 	{"ReplayAndFeedMeet", replayAndFeedMeet, true},
 

@@ -50,6 +50,90 @@ func historyPagesUpToAPosition(t *testing.T, newCluster Maker) {
 	}
 }
 
+// A page can begin after a cursor. Then it is said whether all events since are in it: not if some are
+// trimmed, or if they may have expired.
+func historyPagesAfterAPosition(t *testing.T, newCluster Maker) {
+	const limit, ttl = 5, 2 * time.Second
+	a, b := two(t, newCluster, Options{BacklogLimit: limit, BacklogTTL: ttl})
+	r, silent := room("r"), room("silent")
+	begin := b.head()
+	at := []adapter.Cursor{a.publish(event("0", r)), a.publish(event("1", r)), a.publish(event("2", r))}
+	end := b.head()
+	a.publish(event("later", r))
+	check := func(r rooms.Room, page adapter.Page, more, lost bool, want ...string) {
+		t.Helper()
+		kept, gotMore, err := b.History(deadline(t), r, page)
+		if err != nil && !errors.Is(err, adapter.ErrTrimmed) {
+			t.Fatal(err)
+		}
+		if got := payloads(kept); !slices.Equal(got, want) || gotMore != more || (err != nil) != lost {
+			t.Errorf("the page %v is %q, more %v, %v; want %q, more %v, lost %v", page, got, gotMore, err, want, more, lost)
+		}
+	}
+	check(r, adapter.Page{After: begin, UpTo: end, Events: 5}, false, false, "0", "1", "2")
+	check(r, adapter.Page{After: at[0], UpTo: end, Events: 5}, false, false, "1", "2")
+	check(r, adapter.Page{After: at[0], UpTo: end, Events: 2}, false, false, "1", "2")
+	check(r, adapter.Page{After: begin, UpTo: end, Events: 2}, true, false, "1", "2")
+	check(r, adapter.Page{After: end, UpTo: end, Events: 5}, false, false)
+	check(r, adapter.Page{After: at[0], Before: at[2], Events: 5}, false, false, "1")
+	check(r, adapter.Page{After: at[2], Events: 5}, false, false, "later")
+	check(silent, adapter.Page{After: begin, UpTo: end, Events: 5}, false, false)
+	for range 10 * limit {
+		a.publish(event("x", r))
+	}
+	var last adapter.Cursor
+	for range 2 {
+		last = a.publish(event("y", r))
+	}
+	if kept, more, err := b.History(deadline(t), r, adapter.Page{After: begin, UpTo: last, Events: 1000}); !errors.Is(err, adapter.ErrTrimmed) || len(kept) < limit || more {
+		t.Errorf("a trimmed room: %q, more %v, %v, want ErrTrimmed", payloads(kept), more, err)
+	}
+	strange := adapter.Cursor{Epoch: "elsewhere", At: begin.At}
+	if _, _, err := b.History(deadline(t), r, adapter.Page{After: strange, Events: 5}); !errors.Is(err, adapter.ErrHistoryLost) {
+		t.Errorf("after a cursor of another history: %v, want ErrHistoryLost", err)
+	}
+
+	before := b.head()
+	expires := room("expires")
+	a.publish(event("expired", expires))
+	time.Sleep(ttl + ttl/4)
+	check(expires, adapter.Page{After: before, UpTo: b.head(), Events: 5}, false, true)
+	a.publish(event("new", expires))
+	check(expires, adapter.Page{After: before, UpTo: b.head(), Events: 5}, false, true, "new")
+}
+
+// Each of many concurrent readers of one room gets the page up to its own position.
+func historyPagesTogether(t *testing.T, newCluster Maker) {
+	const readers, each, page = 60, 5, 10
+	c := newCluster(t, Options{BacklogLimit: 1000})
+	ctx := deadline(t)
+	a, b := join(t, c, "a")[0], join(t, c, "b")[0]
+	r := room("r")
+	for i := range page {
+		a.publish(event(fmt.Sprint(i), r))
+	}
+	var reading sync.WaitGroup
+	for i := range readers {
+		newest := i + page
+		a.publish(event(fmt.Sprint(newest), r))
+		upTo, events := b.head(), 1+i%page
+		for range each {
+			reading.Go(func() {
+				asked := adapter.Page{UpTo: upTo, Events: events, Bytes: 1000}
+				kept, more, err := b.History(ctx, r, asked)
+				var want []string
+				for n := newest - events + 1; n <= newest; n++ {
+					want = append(want, fmt.Sprint(n))
+				}
+				if got := payloads(kept); err != nil || !slices.Equal(got, want) || !more {
+					t.Errorf("the page %v is %q, more %v, %v, want %q", asked, got, more, err, want)
+				}
+			})
+		}
+	}
+	reading.Wait()
+}
+
 // A member that joins a room while others publish without pause reads a page up to its join
 // position, and takes the later events from the feed: together they have no gap and no repeat.
 func historyAndFeedMeet(t *testing.T, newCluster Maker) {

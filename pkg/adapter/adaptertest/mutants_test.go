@@ -474,6 +474,16 @@ func mutants() map[string]mutant {
 				return n.Adapter.History(ctx, r, page)
 			}
 		}},
+		"what a page lacks is not said": {"HistoryPagesAfterAPosition", func(n *mutantNode) {
+			n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+				events, more, err := n.Adapter.History(ctx, r, page)
+				if errors.Is(err, adapter.ErrTrimmed) {
+					err = nil
+				}
+				return events, more, err
+			}
+		}},
+		"all get the newest page":           {"HistoryPagesTogether", endlessPages},
 		"pages without an end":              {"HistoryPagesUpToAPosition", endlessPages},
 		"a join with a page without an end": {"HistoryAndFeedMeet", endlessPages},
 		"a join with a page from before it": {"HistoryAndFeedMeet", func(n *mutantNode) {
