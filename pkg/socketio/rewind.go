@@ -101,24 +101,33 @@ func (e *Event) AckJoin(ctx context.Context, r Rewind, rooms ...string) error {
 	}
 	ended, err := s.takeRewind(ctx)
 	if err != nil {
-		return err
+		return fmt.Errorf("socketio: join: %w", err)
 	}
 	defer ended()
 	return s.join(ctx, rooms, back)
 }
 
-// awaitAnswers waits until the client has taken most of its answers, so that another one can be queued
-// without a wait. No turn is kept: the answers of the connection's other namespaces may come between.
+// awaitAnswers waits until the client has taken its replay and most of its answers, so that another
+// answer can be queued without a wait. No turn is kept: the answers of the connection's other
+// namespaces may come between.
 func (s *Socket) awaitAnswers(ctx context.Context) error {
 	c, ahead := s.client, s.client.srv.aheadAnswers()
 	err := c.whileTaking(ctx, func(ctx context.Context) error { return c.conn.WaitAnswered(ctx, ahead) })
+	if err != nil {
+		return err
+	}
+	calm, cancel := context.WithTimeout(ctx, rewindWait)
+	defer cancel()
+	c.awaitCalm(calm, c.srv.opts.Engine.SendQueueBytes/2)
+	done, err := s.changeLive(ctx)
 	if err == nil {
-		c.awaitCalm(ctx, c.srv.opts.Engine.SendQueueBytes/2)
+		done()
 	}
 	return err
 }
 
-// takeRewind waits until one more join with history may run.
+// takeRewind waits until one more join with history may run. The caller must not wait for its client
+// from here on: some slow clients would keep all others out.
 func (s *Socket) takeRewind(ctx context.Context) (ended func(), err error) {
 	rewinds := s.client.srv.rewinds
 	ended = func() { <-rewinds }
