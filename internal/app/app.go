@@ -145,7 +145,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	reply, err := handle(ctx, r)
-	if errors.Is(err, errNobodyWaits) {
+	if errors.Is(err, errNobodyWaits) || errors.Is(err, errAnswered) {
 		return nil
 	}
 	if err != nil {

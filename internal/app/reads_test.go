@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -81,7 +82,9 @@ func serveWith(t *testing.T, o Options, sessions session.Store, before ...socket
 	for _, h := range before {
 		srv.Of("/").OnAny(h)
 	}
-	o.Anonymous = auth.Everything()
+	if reflect.ValueOf(o.Anonymous).IsZero() {
+		o.Anonymous = auth.Everything()
+	}
 	New(o).Register(srv.Of("/"))
 	web := httptest.NewServer(srv)
 	t.Cleanup(func() {

@@ -156,6 +156,8 @@ type Place struct {
 // A Page bounds the result of History.
 type Page struct {
 	Before Cursor // only events before it; zero for the newest
+	UpTo   Cursor // only events that it covers; zero for the newest
+	After  Cursor // only events that it does not cover; zero for all that are kept
 	Events int    // the maximum number of events
 	// Bytes is the maximum total size of the events' payloads; 0 means no maximum. A single event
 	// may be larger, so that each page but the last has at least one.
@@ -321,8 +323,13 @@ type Adapter interface {
 	Fetch(ctx context.Context, history Cursor, places []Place) ([]Event, error)
 
 	// History returns a page of a room's newest stored events, oldest first, and whether older ones
-	// are kept. It returns ErrHistoryLost if page.Before is of another history, and ErrUndecodable
+	// are kept. A page up to a join position holds the events that precede those that the member gets.
+	// History returns ErrHistoryLost if a cursor of the page is of another history, and ErrUndecodable
 	// if one of the events cannot be decoded. It reads little more than it returns.
+	//
+	// With page.After, more says whether older events after it are kept. If it returns all that are, and
+	// some may be lost nevertheless, as for a replay, it returns them with an error that wraps
+	// ErrTrimmed.
 	History(ctx context.Context, room rooms.Room, page Page) (events []Event, more bool, err error)
 
 	// Send sends m to one node, which may be this one. It does not wait for the node to receive it,

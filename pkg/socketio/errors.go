@@ -38,6 +38,9 @@ var (
 	// such as an unreachable database. A middleware returns an error that wraps it; see
 	// [Namespace.Use].
 	ErrTemporary = errors.New("socketio: temporarily unavailable")
+	// ErrBusy means that too many joins with history run on this node, for some seconds. The caller may
+	// retry.
+	ErrBusy = errors.New("socketio: too many joins with history on this node")
 	// ErrNoAck means that the event did not request an ack, or has been acked.
 	ErrNoAck = errors.New("socketio: no ack requested")
 	// ErrMissingArgument means that fewer arguments arrived than the values passed to [Args.Bind].

@@ -2,6 +2,7 @@ package socketio_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -95,6 +96,47 @@ func ExampleEvent_Ack() {
 	defer site.close()
 	fmt.Println(site.connect("/", nil).ask("add", 2, 3))
 	// Output: [5]
+}
+
+// A client that joins a chat room gets its latest messages, and then the later ones, without a gap or a
+// repeat.
+func ExampleEvent_AckJoin() {
+	srv, err := socketio.NewServer(socketio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.On("join", func(ctx context.Context, e *socketio.Event) error {
+		var room string
+		if err := e.Bind(&room); err != nil {
+			return err
+		}
+		return e.AckJoin(ctx, socketio.Rewind{Last: 50}, room)
+	})
+
+	site := serve(srv)
+	defer site.close()
+	ctx := context.Background()
+	fmt.Println(srv.To("lobby").Emit(ctx, "chat", "hi"), srv.To("lobby").Emit(ctx, "chat", "is anybody there?"))
+	ann := site.connect("/", nil)
+	var acks []struct {
+		History map[string]struct {
+			Events []struct {
+				Event string
+				Args  []string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(ann.ask("join", "lobby")), &acks); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(acks[0].History["lobby"].Events)
+	fmt.Println(srv.To("lobby").Emit(ctx, "chat", "yes"))
+	fmt.Println(ann.hear())
+	// Output:
+	// <nil> <nil>
+	// [{chat [hi]} {chat [is anybody there?]}]
+	// <nil>
+	// ["chat","yes"]
 }
 
 // The server requests an ack from all clients. Answers are returned as they arrive, and the

@@ -162,7 +162,7 @@ func (r *recovery) joinRequested(ctx context.Context) error {
 	}
 	s.enter(news)
 	s.mu.Unlock()
-	return s.complete(ctx, news, nil)
+	return s.complete(ctx, news, nil, nil)
 }
 
 // answer tells the client that it is recovered. It also sends the urgent held deliveries, which

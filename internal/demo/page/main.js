@@ -163,11 +163,14 @@ function wellFormed(event, body) {
 
 // Rooms
 
+// Joins with the latest messages: later ones come as events, without a gap and a repeat.
 async function join(c) {
-  const answer = await connection.request("join", c.key);
+  let answer = await connection.request("join", c.key, { rewind: PAGE });
+  if (answer.code === "forbidden") answer = await connection.request("join", c.key); // history may be
   if (!answer.ok) return complain(`Cannot join ${c.key}: ${answer.message}.`);
   c.joined = true;
-  await load(c);
+  if (answer.history) showPage(c, answer.history[c.key]);
+  else await load(c);
   await announce(c, "joined");
 }
 
@@ -199,9 +202,14 @@ async function load(c, before) {
   const oldest = before || !c.oldest;
   const answer = await connection.request("history", c.key, before ? { limit: PAGE, before } : { limit: PAGE });
   if (!answer.ok) return complain(`No history of ${c.key}: ${answer.message}.`);
-  if (oldest) c.more = answer.more;
+  showPage(c, answer, before, oldest);
+  return true;
+}
+
+function showPage(c, { events, more }, before, oldest = !c.oldest) {
+  if (oldest) c.more = more;
   const height = $("scroll").scrollHeight;
-  for (const { event, offset, args: [body] } of answer.events) {
+  for (const { event, offset, args: [body] } of events) {
     if (!wellFormed(event, body) || body.room !== c.key) continue;
     if (body.nick && !knows(body.sid)) meet(body.sid, body.nick);
     c.add({ event, body, offset });
@@ -209,7 +217,6 @@ async function load(c, before) {
   render();
   if (c === current && before) $("scroll").scrollTop += $("scroll").scrollHeight - height;
   else if (c === current) toEnd();
-  return true;
 }
 
 async function loadMembers() {

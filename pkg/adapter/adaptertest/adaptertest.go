@@ -107,6 +107,10 @@ var rules = []struct {
 	{"FetchReportsMissingEvents", fetchReportsMissingEvents, false},
 	{"HistoryPages", historyPages, false},
 	{"HistoryPagesInBytes", historyPagesInBytes, false},
+	{"HistoryPagesUpToAPosition", historyPagesUpToAPosition, false},
+	{"HistoryPagesAfterAPosition", historyPagesAfterAPosition, false},
+	{"HistoryPagesTogether", historyPagesTogether, false},
+	{"HistoryAndFeedMeet", historyAndFeedMeet, false},
 	{"ReplayAndFeedMeet", replayAndFeedMeet, true},
 
 	{"MessagesArrive", messagesArrive, false},

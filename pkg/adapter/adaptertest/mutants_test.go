@@ -167,6 +167,12 @@ func mutants() map[string]mutant {
 			return joined, err
 		}
 	}
+	endlessPages := func(n *mutantNode) {
+		n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+			page.UpTo = adapter.Cursor{}
+			return n.Adapter.History(ctx, r, page)
+		}
+	}
 	nothingTrimmed := func(n *mutantNode) {
 		n.replay = func(ctx context.Context, after cursors, upTo adapter.Cursor, payload int) replays {
 			return func(yield func(adapter.Event, error) bool) {
@@ -537,6 +543,35 @@ func mutants() map[string]mutant {
 			n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
 				page.Bytes = 0
 				return n.Adapter.History(ctx, r, page)
+			}
+		}},
+		"what a page lacks is not said": {"HistoryPagesAfterAPosition", func(n *mutantNode) {
+			n.history = func(ctx context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+				events, more, err := n.Adapter.History(ctx, r, page)
+				if errors.Is(err, adapter.ErrTrimmed) {
+					err = nil
+				}
+				return events, more, err
+			}
+		}},
+		"all get the newest page":           {"HistoryPagesTogether", endlessPages},
+		"pages without an end":              {"HistoryPagesUpToAPosition", endlessPages},
+		"a join with a page without an end": {"HistoryAndFeedMeet", endlessPages},
+		"a join with a page from before it": {"HistoryAndFeedMeet", func(n *mutantNode) {
+			early := make(map[rooms.Room][]adapter.Event)
+			n.subscribe = func(ctx context.Context, all ...rooms.Room) (adapter.Cursor, error) {
+				for _, r := range all {
+					events, _, err := n.Adapter.History(ctx, r, adapter.Page{Events: 1000})
+					if err != nil {
+						return adapter.Cursor{}, err
+					}
+					early[r] = events
+				}
+				return n.Adapter.Subscribe(ctx, all...)
+			}
+			n.history = func(_ context.Context, r rooms.Room, page adapter.Page) ([]adapter.Event, bool, error) {
+				events := early[r]
+				return events[max(0, len(events)-page.Events):], len(events) > page.Events, nil
 			}
 		}},
 		"a splice with an old end":            {"ReplayAndFeedMeet", laggingHead},
