@@ -48,7 +48,9 @@ func printToken(c config, claims string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "rejoin:", err)
 		return exitUsage
 	}
-	if _, notes, err := auth.Explain(authOptions(c), claims); err == nil {
+	o := authOptions(c)
+	o.Issuer, o.Audience = "", "" // have been added
+	if _, notes, err := auth.Explain(o, claims); err == nil {
 		note(notes, stderr)
 	}
 	fmt.Fprintln(stdout, token)

@@ -10,8 +10,8 @@ import (
 )
 
 // Explain returns the identity that a token with some claims, a JSON object, would give its client,
-// and notes about claims that have no effect. It checks the claims as a [Verifier] does, but not
-// the signature, exp, nbf, iss and aud.
+// and notes about claims that have no effect, and about an issuer or audience that a [Verifier] would
+// refuse. It checks the other claims as a Verifier does, but not the signature, exp and nbf.
 func Explain(o Options, text string) (Identity, []string, error) {
 	c := claims{mapping: &o.Mapping}
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
@@ -22,7 +22,14 @@ func Explain(o Options, text string) (Identity, []string, error) {
 	if err != nil {
 		return Identity{}, nil, fmt.Errorf("auth: %w", err)
 	}
-	return id, o.Mapping.unused(text, c.mapped), nil
+	notes := o.Mapping.unused(text, c.mapped)
+	if o.Issuer != "" && c.Issuer != o.Issuer {
+		notes = append(notes, fmt.Sprintf("the token would be refused: iss is not %q", o.Issuer))
+	}
+	if audience, err := c.GetAudience(); o.Audience != "" && (err != nil || !slices.Contains(audience, o.Audience)) {
+		notes = append(notes, fmt.Sprintf("the token would be refused: %s does not contain the audience %q", o.Mapping.audienceName(), o.Audience))
+	}
+	return id, notes, nil
 }
 
 // registered are the claims that a verifier reads itself, or that every issuer sets.

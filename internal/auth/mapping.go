@@ -39,6 +39,14 @@ func (m *Mapping) MapAudience(claim string) (err error) {
 	return nil
 }
 
+// audienceName returns the place of the audience.
+func (m *Mapping) audienceName() string {
+	if m.audience == nil {
+		return "aud"
+	}
+	return m.audience.String()
+}
+
 // MapUser sets the claim that names the user.
 func (m *Mapping) MapUser(claim string) (err error) {
 	if m.user, err = parsePath(claim); err != nil {

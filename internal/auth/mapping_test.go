@@ -236,6 +236,19 @@ func TestExplain(t *testing.T) {
 	if fmt.Sprint(notes) != fmt.Sprint(want) {
 		t.Errorf("got %q, want %q", notes, want)
 	}
+	for claims, want := range map[string]string{
+		`{"sub":"ann","iss":"issuer","client_id":["x","here"]}`: `[]`,
+		`{"sub":"ann","iss":"other","client_id":"here"}`:        `[the token would be refused: iss is not "issuer"]`,
+		`{"sub":"ann","iss":"issuer","client_id":"x"}`:          `[the token would be refused: client_id does not contain the audience "here"]`,
+	} {
+		var m Mapping
+		if err := m.MapAudience("client_id"); err != nil {
+			t.Fatal(err)
+		}
+		if _, notes, err := Explain(Options{Issuer: "issuer", Audience: "here", Mapping: m}, claims); err != nil || fmt.Sprint(notes) != want {
+			t.Errorf("%s: got %q, %v, want %s", claims, notes, err, want)
+		}
+	}
 	if _, notes, err := Explain(Options{}, `{"sub":"ann","rejoin":{}}`); err != nil || len(notes) > 0 {
 		t.Errorf("got %q, %v, want no notes", notes, err)
 	}
