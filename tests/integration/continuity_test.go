@@ -71,8 +71,12 @@ func (f *fleet) endure(c crowd, duration time.Duration, kinds []faultKind, enoug
 	defer cancel()
 
 	in := func(i int) []string {
-		pair := keyedRooms(i % keyedSenders)
-		return []string{fmt.Sprint("room ", i%c.rooms), fmt.Sprint("room ", (i*7+1)%c.rooms), pair[0], pair[1]}
+		list := []string{fmt.Sprint("room ", i%c.rooms), fmt.Sprint("room ", (i*7+1)%c.rooms)}
+		if i < 4*keyedSenders { // enough to notice, and little to deliver
+			pair := keyedRooms(i % keyedSenders)
+			list = append(list, pair[:]...)
+		}
+		return list
 	}
 	for i := range c.clients {
 		f.roam(ctx, fmt.Sprint("client ", i), 5*time.Second, in(i)...)
