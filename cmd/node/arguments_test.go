@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -71,6 +74,14 @@ func TestEffectiveConfiguration(t *testing.T) {
 		if got[name] != want {
 			t.Errorf("%s: got %q, want %q", name, got[name], want)
 		}
+	}
+	level := filepath.Join(t.TempDir(), "level")
+	if err := os.WriteFile(level, []byte("warn\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("REJOIN_LOG_LEVEL_FILE", level)
+	if _, stdout, _ := execute(t, "-config"); !regexp.MustCompile(`REJOIN_LOG_LEVEL +warn +file `).MatchString(stdout) {
+		t.Errorf("no level of the file: %s", stdout)
 	}
 	if len(got) != len(variables()) {
 		t.Errorf("got %d variables, want %d", len(got), len(variables()))

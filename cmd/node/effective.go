@@ -4,32 +4,36 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strconv"
 	"text/tabwriter"
 
 	"github.com/rejoin-io/rejoin/internal/limit"
 )
 
+// inFile stands for a value in a file.
+const inFile = "in a file"
+
 // writeEffective writes the values that a node with this configuration uses, and where each comes
 // from. It writes no secret.
 func writeEffective(w io.Writer, c *config) {
 	computed := c.computed()
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, v := range variables() {
+	for i, v := range variables() {
 		value, source := v.field.Tag.Get("default"), "default"
 		if text, set := os.LookupEnv(v.name); set {
 			value, source = text, "environment"
 		}
 		if path := os.Getenv(v.fileName()); v.mayBeFile() && path != "" {
-			value, source = "set", "file "+path
+			value, source = inFile, "file "+path
 		}
 		switch {
 		case v.name == "REJOIN_REDIS_URL":
 			value = c.RedisURL.String() // without credentials
 		case v.secret():
 			value = hidden(value != "")
-		case source == "file "+os.Getenv(v.fileName()):
-			value = c.LogLevel // the only one that is not a secret
+		case value == inFile:
+			value = fmt.Sprint(reflect.ValueOf(c).Elem().Field(i).Interface())
 		}
 		if n, ok := computed[v.name]; ok && (value == "0" || value == "") {
 			value, source = n, "computed"

@@ -161,9 +161,11 @@ func (r *moves) steps() []step {
 		{"a client reads nothing", "slow_clients_total connections_closed_total disconnects_total", r.near, func() func() {
 			exchange(r.T, http.MethodPost, r.near.poller(), `42["join","slow"]`)
 			r.awaitMembers("slow")
-			for range 3 {
+			slow := r.scrape(r.near)["slow_clients_total"]
+			r.await("the client is closed", func() bool { // it may not be joined to the end at first
 				r.emit(r.near, "slow", 20_000)
-			}
+				return r.scrape(r.near)["slow_clients_total"] > slow
+			})
 			return nothing
 		}},
 		{"a client recovers", "recoveries_total replayed_events_total", r.near, func() func() {
