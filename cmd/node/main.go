@@ -53,7 +53,7 @@ func main() {
 func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2")
+	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2, or 1 if the backend of REJOIN_HOOK_URL does not answer a ping")
 	probed := flags.String("probe", "", "request a node's /readyz or /healthz, a `URL`, and exit: 0 if it answers 200 within 3 s, else 1")
 	claims := flags.String("token", "", "print a token with these `CLAIMS`, a JSON object such as {\"sub\": \"alice\"}, and exit; it is signed with\n"+
 		"REJOIN_JWT_SECRET, has the configured issuer and audience, and expires in one hour unless exp is set")
@@ -93,6 +93,10 @@ func run(ctx, draining context.Context, args []string, stdout, stderr io.Writer)
 	if *check {
 		for _, w := range r.warnings {
 			fmt.Fprintln(stderr, "rejoin: warning:", w)
+		}
+		if err := pingBackend(ctx, c); err != nil {
+			fmt.Fprintf(stderr, "rejoin: REJOIN_HOOK_URL: the backend has not answered the ping: %v\n", err)
+			return exitFailure
 		}
 		fmt.Fprintln(stdout, "ok")
 		return exitOK

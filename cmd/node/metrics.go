@@ -22,6 +22,9 @@ func (n *node) metrics(c config, application *app.App) []prometheus.Collector {
 		}
 	}
 	all := []prometheus.Collector{metrics.Limits(limits), metrics.Application(application.Stats), n.logDropped}
+	if n.backend != nil {
+		all = append(all, n.backend.Metrics()...)
+	}
 	if cl.redis == nil {
 		return append(all, metrics.Memory(cl.memory.Stats))
 	}

@@ -15,7 +15,6 @@ import (
 	"runtime"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/zap"
@@ -362,14 +361,11 @@ func (c *claims) identity(defaults Permissions) (Identity, error) {
 	if c.Rejoin.User != nil {
 		id.User = *c.Rejoin.User
 	}
-	if id.User == "" || len(id.User) > maxUser || !utf8.ValidString(id.User) {
-		return Identity{}, fmt.Errorf("user (rejoin.user, otherwise sub) must be 1 to %d bytes of UTF-8", maxUser)
+	if err := CheckUser(id.User); err != nil {
+		return Identity{}, fmt.Errorf("user (rejoin.user, otherwise sub) %w", err)
 	}
-	if err := checkNames(id.Rooms); err != nil {
+	if err := CheckRooms(id.Rooms); err != nil {
 		return Identity{}, fmt.Errorf("rejoin.rooms: %w", err)
-	}
-	if slices.ContainsFunc(id.Rooms, OfUser) {
-		return Identity{}, fmt.Errorf("rejoin.rooms: rooms with the prefix %q are reserved for users", userRooms)
 	}
 	if c.Rejoin.Can != nil {
 		if err := c.Rejoin.Can.check(); err != nil {
