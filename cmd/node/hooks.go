@@ -7,10 +7,12 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rejoin-io/rejoin/internal/api"
 	"github.com/rejoin-io/rejoin/internal/app"
 	"github.com/rejoin-io/rejoin/internal/auth"
 	"github.com/rejoin-io/rejoin/internal/hooks"
 	"github.com/rejoin-io/rejoin/internal/limit"
+	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
 
 // A hookURL is the address of the backend. It may contain a password, so it is never shown.
@@ -94,12 +96,16 @@ func newBackend(c config, tally *limit.Tally, log *zap.Logger) (*hooks.Backend, 
 }
 
 // hooks returns the application's settings for the backend.
-func (n *node) hooks(c config) app.Hooks {
+func (n *node) hooks(c config, a *api.API) app.Hooks {
 	if n.backend == nil {
 		return app.Hooks{}
 	}
 	return app.Hooks{
-		Backend: n.backend, Connect: c.HookConnect, Headers: c.HookHeaders,
+		Backend: n.backend, Connect: c.HookConnect, Headers: c.HookHeaders, Events: c.HookEvents,
+		ParseEmit: func(body []byte, namespace string, to *socketio.Broadcast) (app.Emit, error) {
+			e, err := a.ParseEmit(body, namespace, to)
+			return app.Emit(e), err
+		},
 		Default: c.DefaultCan.or(auth.Permissions{}), Logger: n.log,
 	}
 }

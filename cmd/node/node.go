@@ -120,8 +120,9 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.backend, err = newBackend(c, n.limits.tally, n.log); err != nil {
 		return nil, err
 	}
+	backends := n.newAPI(c)
 	application := app.New(app.Options{
-		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()), Hooks: n.hooks(c),
+		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()), Hooks: n.hooks(c, backends),
 		Limits: n.limits.clients, Logger: n.log,
 	})
 	for _, name := range c.Namespaces {
@@ -134,7 +135,6 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 			return &socketio.ConnectError{Message: "Invalid namespace"}
 		})
 	}
-	backends := n.newAPI(c)
 	scraped := metrics.Handler(build, n.sockets.Stats, append(n.metrics(c, application), backends.Metrics()...)...)
 	internal.use(n.internalHandler(backends, scraped))
 	public.use(publicHandler(c, n.sockets, bundled))

@@ -124,10 +124,13 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	if err := limits.Allow(e.Size()); err != nil {
 		return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
 	}
+	handle, known := requests[e.Name]
+	if q, ok := a.hooks.about(e); ok {
+		return a.hooks.ask(ctx, q)
+	}
 	if e.Name == "echo" {
 		return answer(e, e.Rest(0)...) // does not wait, so it needs no deadline
 	}
-	handle, known := requests[e.Name]
 	if !known {
 		return answer(e, failure(ctx, fail(unknownEvent, "unknown event %.100q; docs/protocol.md lists the events", e.Name)))
 	}

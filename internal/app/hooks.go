@@ -26,6 +26,14 @@ type Hooks struct {
 	// Connect has the backend decide who may connect, after the Verifier.
 	Connect bool
 
+	// Events are the events that the backend handles: names, and prefixes followed by *, which match
+	// only events that the application does not know.
+	Events []string
+
+	// ParseEmit checks an event that the backend wants to be emitted: as package api does for its callers. It is
+	// required with Events.
+	ParseEmit func(body []byte, namespace string, to *socketio.Broadcast) (Emit, error)
+
 	// Headers are the names of the headers of a client's first request that the backend is told.
 	Headers []string
 
@@ -34,6 +42,13 @@ type Hooks struct {
 
 	// Logger receives the logs of records that cannot be read. By default nothing is logged.
 	Logger *zap.Logger
+}
+
+// An Emit is an event with its receivers.
+type Emit struct {
+	Broadcast socketio.Broadcast
+	Event     string
+	Args      []any
 }
 
 // judge returns the backend's verdict about a connecting client, whose token names a user; "" without

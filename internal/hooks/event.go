@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 	"unicode/utf8"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/strict"
 )
 
@@ -20,12 +22,12 @@ type Event struct {
 	// ID is that of the question, if the client has named its event: see [NamedID]. "" otherwise.
 	ID string `json:"-"`
 
-	Namespace   string            `json:"namespace"`
-	Socket      Socket            `json:"socket"`
-	Event       string            `json:"event"`
-	Args        []json.RawMessage `json:"args"`        // with placeholders for binary data, as in packets
-	Attachments [][]byte          `json:"attachments"` // the binary data
-	Ack         bool              `json:"ack"`         // the client requests an ack
+	Namespace   string          `json:"namespace"`
+	Socket      Socket          `json:"socket"`
+	Event       string          `json:"event"`
+	Args        json.RawMessage `json:"args"`        // an array, with placeholders for binary data, as in packets
+	Attachments [][]byte        `json:"attachments"` // the binary data
+	Ack         bool            `json:"ack"`         // the client requests an ack
 }
 
 // A Socket describes the client that has sent an event.
@@ -89,6 +91,20 @@ func (b *Backend) Event(ctx context.Context, e Event) (r Reply, err error) {
 	})
 	return r, err
 }
+
+// Late returns an error, and counts it, if an event that was received at a time has waited behind the
+// client's earlier ones for longer than a question may take: the socket's backend is too slow for its
+// client. The client must learn of that soon, so no question is asked.
+func (b *Backend) Late(received time.Time) error {
+	if time.Since(received) <= b.timeout {
+		return nil
+	}
+	b.tally.Refuse(limit.HookLag, "event for the backend refused")
+	b.metrics.observe(typeEvent, Busy, 0)
+	return &Error{Outcome: Busy, Cause: errLate}
+}
+
+var errLate = errors.New("the client's earlier events have taken too long")
 
 func parseReply(text []byte) (r Reply, err error) {
 	var raw struct {

@@ -193,7 +193,7 @@ func TestOnlyNamedQuestionsAreRepeated(t *testing.T) {
 	id := NamedID("/", "ann", "0123456789abcdef")
 	for _, named := range []string{"", id} {
 		s, b := serve(t, Options{}, later(status(500, `{}`), status(200, `{}`)))
-		_, err := b.Event(t.Context(), Event{ID: named, Args: []json.RawMessage{}})
+		_, err := b.Event(t.Context(), Event{ID: named, Args: json.RawMessage(`[]`)})
 		want, attempts := Unavailable, 1
 		if named != "" {
 			want, attempts = Answered, 2

@@ -27,7 +27,8 @@ type questioned struct {
 
 // An asked is a question that a backend has got.
 type asked struct {
-	id     string // webhook-id
+	id     string          // webhook-id
+	gone   <-chan struct{} // closed when nobody waits for the answer any more
 	header http.Header
 	body   json.RawMessage
 
@@ -74,7 +75,7 @@ func (b *questioned) serve(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = verifier.Verify(body, r.Header)
 	}
-	q := asked{id: r.Header.Get("webhook-id"), header: r.Header, body: body}
+	q := asked{id: r.Header.Get("webhook-id"), header: r.Header, body: body, gone: r.Context().Done()}
 	if err == nil {
 		err = json.Unmarshal(body, &q)
 	}
