@@ -52,18 +52,19 @@ type Emit struct {
 }
 
 // judge returns the backend's verdict about a connecting client, whose token names a user; "" without
-// tokens. A client that comes back soon has the verdict of its session, so that the clients of a node
-// that dies are not as many questions.
+// tokens. A client that comes back soon, with the same credentials, has the verdict of its session, so
+// that the clients of a node that dies are not as many questions.
 func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user string) (v hooks.Verdict, err error) {
 	former, returns, err := r.Former(ctx)
 	if err != nil {
 		return v, err
 	}
-	if returns && h.stillGood(former, user, &v) {
+	question := h.question(r, user)
+	if returns && h.stillGood(former, &question, &v) {
 		r.Keep(former.Kept)
 		return v, setData(r, former.Data)
 	}
-	v, record, err := h.Backend.Connect(ctx, h.question(r, user))
+	v, record, err := h.Backend.Connect(ctx, question)
 	if err != nil {
 		return v, err
 	}
@@ -71,17 +72,29 @@ func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user stri
 		return v, &hooks.Error{Outcome: hooks.Failed, Cause: errors.New("the answer names another user than the token")}
 	}
 	if record != nil {
-		r.Keep(record)
+		r.Keep(append(h.Backend.Mark(credentials(&question)), record...))
 	}
 	return v, setData(r, v.Data)
 }
 
+// credentials returns what a client shows of itself: what it connects with, and the headers. The token
+// is not part of it if the node has verified it, so that a client may come back with a fresh one.
+func credentials(q *hooks.Connect) []byte {
+	shown := []any{membersOf(q.Auth, func(name string) bool { return q.User == "" || !strings.EqualFold(name, "token") }), q.Headers}
+	text, _ := json.Marshal(shown) // a map has its names in order
+	return text
+}
+
 // stillGood reports whether the verdict in a session can be used again, and reads it into v.
-func (h *Hooks) stillGood(former socketio.Former, user string, v *hooks.Verdict) bool {
-	if former.Kept == nil || user != "" && user != former.User {
+func (h *Hooks) stillGood(former socketio.Former, q *hooks.Connect, v *hooks.Verdict) bool {
+	if len(former.Kept) < hooks.MarkSize || q.User != "" && q.User != former.User {
 		return false
 	}
-	kept, err := hooks.ReadVerdict(former.Kept)
+	mark, record := former.Kept[:hooks.MarkSize], former.Kept[hooks.MarkSize:]
+	if !h.Backend.Marked(mark, credentials(q)) {
+		return false
+	}
+	kept, err := hooks.ReadVerdict(record)
 	if err != nil { // of a later release, perhaps
 		h.log().Info("verdict of the backend in a session cannot be read", zap.Error(err))
 		return false
@@ -153,13 +166,17 @@ func (h *Hooks) question(r *socketio.ConnectRequest, user string) hooks.Connect 
 // withoutSession returns the payload of CONNECT without the private id of the session, which is the
 // client's alone, and what belongs to it.
 func withoutSession(payload json.RawMessage) json.RawMessage {
-	if len(payload) == 0 {
+	return membersOf(payload, func(name string) bool { return name != "pid" && name != "offset" && name != "recovery" })
+}
+
+// membersOf returns a JSON object with some of the members of another one, or nil if there is none.
+func membersOf(object json.RawMessage, keep func(name string) bool) json.RawMessage {
+	if len(object) == 0 {
 		return nil
 	}
 	b := []byte{'{'}
-	for name, value := range packet.Members(payload) {
-		switch string(name) {
-		case "pid", "offset", "recovery":
+	for name, value := range packet.Members(object) {
+		if !keep(string(name)) {
 			continue
 		}
 		if len(b) > 1 {

@@ -59,6 +59,7 @@ type Options struct {
 type Backend struct {
 	url       *url.URL
 	signers   []*standardwebhooks.Webhook
+	secrets   [][]byte // the same
 	timeout   time.Duration
 	source    string
 	transport http.RoundTripper
@@ -107,6 +108,7 @@ func New(o Options) (*Backend, error) {
 			return nil, fmt.Errorf("hooks: secret %d is malformed", i+1)
 		}
 		b.signers = append(b.signers, signer)
+		b.secrets = append(b.secrets, []byte(secret))
 	}
 	if b.transport = o.Transport; b.transport == nil {
 		own := newTransport(cmp.Or(o.Concurrency, 128))
