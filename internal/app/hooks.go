@@ -52,7 +52,7 @@ type Emit struct {
 }
 
 // judge returns the backend's verdict about a connecting client, whose token names a user; "" without
-// tokens. A client that comes back soon, with the same credentials, has the verdict of its session, so
+// tokens. A client that reconnects soon, with the same credentials, has the verdict of its session, so
 // that the clients of a node that dies are not as many questions.
 func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user string) (v hooks.Verdict, err error) {
 	former, returns, err := r.Former(ctx)
@@ -78,7 +78,7 @@ func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user stri
 }
 
 // credentials returns what a client shows of itself: what it connects with, and the headers. The token
-// is not part of it if the node has verified it, so that a client may come back with a fresh one.
+// is not part of it if the node has verified it, so that a client may reconnect with a fresh one.
 func credentials(q *hooks.Connect) []byte {
 	shown := []any{membersOf(q.Auth, func(name string) bool { return q.User == "" || !strings.EqualFold(name, "token") }), q.Headers}
 	text, _ := json.Marshal(shown) // a map has its names in order

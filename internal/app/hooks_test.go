@@ -101,7 +101,7 @@ func (v *visitor) visit(t *testing.T, url, payload string) (recovered bool) {
 	return recovered
 }
 
-// TestVerdictIsUsedAgain: a client that comes back within the time that the backend has stated, with the
+// TestVerdictIsUsedAgain: a client that reconnects within the time that the backend has stated, with the
 // same credentials, is not asked about; any other is.
 func TestVerdictIsUsedAgain(t *testing.T) {
 	const period = 30 * time.Second // of refreshing sessions
@@ -182,7 +182,7 @@ func TestVerdictExpires(t *testing.T) {
 	v.visit(t, url, `"a":1`)
 	_ = v.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, _, err := v.ReadMessage(); err == nil {
-		t.Fatal("the connection goes on")
+		t.Fatal("the connection is still open")
 	}
 	j.says(`{"user":"ann"}`)
 	if !v.visit(t, url, `"a":1`) || j.questions() != 2 {

@@ -34,7 +34,7 @@ type Verdict struct {
 	Can     *auth.Permissions // nil for the default
 	Data    json.RawMessage   // of a new socket; nil for none
 	Expires time.Time         // when the connection ends; zero for never
-	// Good is for how long after its connection was lost the client may come back without a question.
+	// Good is for how long after its connection was lost the client may reconnect without a question.
 	Good time.Duration
 }
 

@@ -164,7 +164,7 @@ func TestBreaker(t *testing.T) {
 		time.Sleep(breakerPause + time.Millisecond)
 		for i := range 5 {
 			if got := ask(); got != Answered {
-				t.Errorf("question %d after the backend has come back: %s", i, got)
+				t.Errorf("question %d after the backend has returned: %s", i, got)
 			}
 		}
 	})

@@ -170,18 +170,19 @@ func TestUnreachableBackend(t *testing.T) {
 		t.Cleanup(s.Close)
 	}()
 	if _, err := b.Event(t.Context(), Event{}); err != nil {
-		t.Errorf("after the backend has come back: %v", err)
+		t.Errorf("after the backend has returned: %v", err)
 	}
 	<-back
 }
 
 // Certificates are verified.
 func TestUnknownCertificate(t *testing.T) {
+	t.Parallel()
 	s := httptest.NewUnstartedServer(status(200, `{}`))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	b := newBackend(t, Options{URL: s.URL, Secrets: []string{secretA}, Timeout: 300 * time.Millisecond})
+	b := newBackend(t, Options{URL: s.URL, Secrets: []string{secretA}, Timeout: 2 * time.Second})
 	if _, err := b.Event(t.Context(), Event{}); outcomeOf(err) != Busy || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("got %v, want %s because of the certificate", err, Busy)
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestHookConnect: the backend decides who connects, as whom, in which rooms, with which permissions
+// TestHookConnect: the backend decides who connects, as which user, in which rooms, with which permissions
 // and data. A refusal reaches the client in the backend's words.
 func TestHookConnect(t *testing.T) {
 	t.Parallel()

@@ -164,7 +164,7 @@ func TestHookEventFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r.OK || r.Code != test.code || r.MayHaveHappened != test.may || r.Message == "" {
-			t.Errorf("%s: acked %+v, want %s, may have happened: %v", name, r, test.code, test.may)
+			t.Errorf("%s: acked %+v, want %s, may have been processed: %v", name, r, test.code, test.may)
 		}
 		if asked := len(b.questions("rejoin.event")) - before; asked != 1 {
 			t.Errorf("%s: asked %d times", name, asked)

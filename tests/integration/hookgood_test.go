@@ -11,7 +11,7 @@ import (
 )
 
 // TestHookNodeKilled: the clients of a killed node recover on another one without a question to the
-// backend, with their permissions. So do those that come back while the backend is down. An event that
+// backend, with their permissions. So do those that reconnect while the backend is down. An event that
 // the backend was asked about when the node was killed is not asked about again.
 func TestHookNodeKilled(t *testing.T) {
 	t.Parallel()
