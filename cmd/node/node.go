@@ -164,6 +164,9 @@ func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	if n.forward != nil {
 		err = n.forward.Close(ctx)
 	}
+	if n.backend != nil { // handlers that wait for it must not delay the stop
+		defer time.AfterFunc(grace, n.backend.Close).Stop()
+	}
 	if n.sockets != nil {
 		err = errors.Join(err, n.sockets.Close(ctx))
 	}

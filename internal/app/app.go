@@ -126,7 +126,7 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	}
 	handle, known := requests[e.Name]
 	if q, ok := a.hooks.about(e); ok {
-		return a.hooks.ask(ctx, q)
+		return a.hooks.ask(ctx, q, limits.Owner())
 	}
 	if e.Name == "echo" {
 		return answer(e, e.Rest(0)...) // does not wait, so it needs no deadline

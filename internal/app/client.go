@@ -85,7 +85,7 @@ func (a *App) identify(ctx context.Context, r *socketio.ConnectRequest) (id auth
 	if !a.hooks.Connect {
 		return id, v, nil
 	}
-	if v, err = a.hooks.judge(ctx, r, id.User); err != nil {
+	if v, err = a.hooks.judge(ctx, r, id.User, a.limits.Client(id.User, r.Handshake().RemoteAddr).Owner()); err != nil {
 		return id, v, err
 	}
 	return a.hooks.combine(id, v), v, nil

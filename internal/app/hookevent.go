@@ -74,8 +74,9 @@ func (m *matter) questionID() (string, error) {
 
 // ask has the backend handle an event. It returns when the answer has been carried out, so the events of
 // a socket are handled in their order, one at a time. The context of the event may end before: an event
-// that the backend has processed is not left half done because its client has gone.
-func (h *Hooks) ask(ctx context.Context, m matter) error {
+// that the backend has processed is not left half done because its client has gone. owner is that of the
+// question.
+func (h *Hooks) ask(ctx context.Context, m matter, owner string) error {
 	e := m.Event
 	if ctx.Err() != nil {
 		return nil // the client has left, some time ago
@@ -88,7 +89,9 @@ func (h *Hooks) ask(ctx context.Context, m matter) error {
 		return answer(e, failure(ctx, err))
 	}
 	ctx = context.WithoutCancel(ctx)
-	reply, err := h.Backend.Event(ctx, m.question(id))
+	question := m.question(id)
+	question.Owner = owner
+	reply, err := h.Backend.Event(ctx, question)
 	if err != nil {
 		return answer(e, failure(ctx, err))
 	}

@@ -52,14 +52,15 @@ type Emit struct {
 }
 
 // judge returns the backend's verdict about a connecting client, whose token names a user; "" without
-// tokens. A client that reconnects soon, with the same credentials, has the verdict of its session, so
+// tokens. owner is that of the question. A client that reconnects soon, with the same credentials, has the verdict of its session, so
 // that the clients of a node that dies are not as many questions.
-func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user string) (v hooks.Verdict, err error) {
+func (h *Hooks) judge(ctx context.Context, r *socketio.ConnectRequest, user, owner string) (v hooks.Verdict, err error) {
 	former, returns, err := r.Former(ctx)
 	if err != nil {
 		return v, err
 	}
 	question := h.question(r, user)
+	question.Owner = owner
 	if returns && h.stillGood(former, &question, &v) {
 		r.Keep(former.Kept)
 		return v, setData(r, former.Data)
@@ -208,8 +209,10 @@ func unansweredReply(e *hooks.Error) failureReply {
 		f.Message = "the backend timed out; it may have processed the event"
 	case hooks.Unavailable:
 		f.Message = "the backend failed; it may have processed the event"
+	case hooks.Busy:
+		f.Message = "the backend is busy or unreachable; it has not processed the event"
 	default:
-		f.Code, f.Message = busy, "the backend is busy or unreachable; it has not processed the event"
+		f.Code, f.Message = unavailable, "the node is stopping"
 	}
 	return f
 }

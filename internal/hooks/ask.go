@@ -19,6 +19,7 @@ type question struct {
 	kind    string // the type, as of a CloudEvent
 	id      string
 	subject string // what it is about, for routing
+	owner   string // of its place in the queue
 	named   bool   // the client has named it, so the backend recognizes a repeated attempt
 }
 
@@ -55,7 +56,7 @@ func (b *Backend) attempts(ctx context.Context, q *question, body any, read func
 	if err != nil {
 		return failed("the question cannot be encoded: %w", err)
 	}
-	leave, err := b.queue.enter(ctx, len(text))
+	leave, err := b.queue.enter(ctx, q.owner, len(text))
 	switch {
 	case errors.Is(err, errFull):
 		b.tally.Refuse(limit.HookQuestions, "question to the backend refused")
@@ -124,7 +125,7 @@ func afterwards(e *Error, sent bool) *Error {
 func ended(cause error, sent bool) *Error {
 	switch {
 	case !errors.Is(cause, errTime) && !errors.Is(cause, context.DeadlineExceeded):
-		return &Error{Outcome: canceled, Cause: context.Canceled}
+		return &Error{Outcome: canceled, Cause: context.Canceled, sent: sent}
 	case sent:
 		return &Error{Outcome: Timeout, Cause: cause}
 	}

@@ -16,6 +16,9 @@ const typeConnect = "rejoin.connect"
 
 // A Connect is the question whether a client may connect, and what it may do.
 type Connect struct {
+	// Owner has a bounded number of questions that wait: the client's address. "" for any number.
+	Owner string `json:"-"`
+
 	Namespace string          `json:"namespace"`
 	Socket    string          `json:"socket"`    // the id that it gets unless it is recovered
 	User      string          `json:"user"`      // of its verified token; "" without tokens
@@ -54,7 +57,7 @@ type verdict struct {
 // Connect asks whether a client may connect. record is the verdict in the form for [ReadVerdict]; it is
 // nil if the verdict is good for this connection only.
 func (b *Backend) Connect(ctx context.Context, c Connect) (v Verdict, record []byte, err error) {
-	q := &question{kind: typeConnect, id: newID(), subject: c.Namespace}
+	q := &question{kind: typeConnect, id: newID(), subject: c.Namespace, owner: c.Owner}
 	err = b.ask(ctx, q, struct {
 		Type string `json:"type"`
 		ID   string `json:"id"`

@@ -17,7 +17,7 @@ const (
 	Unavailable Outcome = "unavailable" // the backend failed; it may have processed the question
 	Timeout     Outcome = "timeout"     // likewise
 	Failed      Outcome = "hook_failed" // the answer was not understood; the backend has processed the question
-	canceled    Outcome = "canceled"    // nobody waits for the answer any more
+	canceled    Outcome = "canceled"    // the client has left, or the node stops
 )
 
 var outcomes = []Outcome{Answered, Refused, Busy, Unavailable, Timeout, Failed, canceled}
@@ -29,6 +29,8 @@ type Error struct {
 	Code, Detail string
 	// Cause is for the log. It contains nothing of the question and nothing secret.
 	Cause error
+
+	sent bool // of a question that was canceled
 }
 
 func (e *Error) Error() string {
@@ -42,7 +44,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 // MayHave reports whether the backend may have processed the question.
 func (e *Error) MayHave() bool {
-	return e.Outcome == Unavailable || e.Outcome == Timeout || e.Outcome == Failed
+	return e.Outcome == Unavailable || e.Outcome == Timeout || e.Outcome == Failed || e.sent
 }
 
 // outcomeOf returns the outcome of a question.

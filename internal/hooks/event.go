@@ -21,6 +21,9 @@ const typeEvent = "rejoin.event"
 type Event struct {
 	// ID is that of the question, if the client has named its event: see [NamedID]. "" otherwise.
 	ID string `json:"-"`
+	// Owner has a bounded number of questions that wait: the client's user, or its address. "" for
+	// any number.
+	Owner string `json:"-"`
 
 	Namespace   string          `json:"namespace"`
 	Socket      Socket          `json:"socket"`
@@ -73,7 +76,7 @@ const (
 
 // Event asks what to do with an event.
 func (b *Backend) Event(ctx context.Context, e Event) (r Reply, err error) {
-	q := &question{kind: typeEvent, id: e.ID, subject: e.Namespace, named: e.ID != ""}
+	q := &question{kind: typeEvent, id: e.ID, subject: e.Namespace, owner: e.Owner, named: e.ID != ""}
 	if !q.named {
 		q.id = newID()
 	}

@@ -141,6 +141,9 @@ func newTransport(connections int) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = connections, connections, connections
 	t.MaxResponseHeaderBytes = 64 << 10
+	// Servers close idle connections too: Node.js by default after 5 seconds. A question on a
+	// connection that is being closed would have an unknown outcome.
+	t.IdleConnTimeout = 4 * time.Second
 	t.DisableCompression = true // an answer is short, and its size is bounded as it arrives
 	return t
 }

@@ -82,6 +82,50 @@ func TestConcurrency(t *testing.T) {
 	})
 }
 
+// An owner may have as many places as are left for others.
+func TestOwners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turn := make(chan struct{})
+		b := stubbed(t, Options{Concurrency: 2}, func(*http.Request) (int, string, error) {
+			<-turn
+			return http.StatusNoContent, "", nil
+		})
+		var asking sync.WaitGroup
+		ask := func(owner string, most int) (admitted int) {
+			for range most {
+				refused := make(chan struct{})
+				asking.Go(func() {
+					if _, err := b.Event(t.Context(), Event{Owner: owner}); errors.Is(err, errFull) {
+						close(refused)
+					}
+				})
+				synctest.Wait()
+				select {
+				case <-refused:
+					return admitted
+				default:
+					admitted++
+				}
+			}
+			return admitted
+		}
+		if n := ask("a", 18); n != 9 { // of 18
+			t.Errorf("the first owner has %d places, want 9", n)
+		}
+		if n := ask("b", 18); n < 4 || n > 5 {
+			t.Errorf("the second owner has %d places, want half of the rest", n)
+		}
+		if n := ask("", 2); n != 2 {
+			t.Errorf("clients behind a proxy have %d places, want 2", n)
+		}
+		close(turn)
+		asking.Wait()
+		if len(b.queue.own) > 0 {
+			t.Errorf("in the end: %v", b.queue.own)
+		}
+	})
+}
+
 // The bytes of all questions are bounded; a single one is not.
 func TestBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -25,32 +25,41 @@ type queue struct {
 	mu    sync.Mutex
 	bytes int
 	all   map[*place]struct{} // in flight or waiting
+	own   map[string]int      // places by owner, except of ""
 }
 
 // A place is one question in a queue.
 type place struct {
 	since   time.Time
+	owner   string
 	bytes   int
 	running bool
 }
 
 func newQueue(concurrency int) *queue {
-	return &queue{slots: make(chan struct{}, concurrency), all: make(map[*place]struct{})}
+	return &queue{slots: make(chan struct{}, concurrency), all: make(map[*place]struct{}), own: make(map[string]int)}
 }
 
+// places returns the maximum number of questions, in flight or waiting.
+func (q *queue) places() int { return (1 + waitingPerSlot) * cap(q.slots) }
+
 // enter waits for the turn of a question of some bytes. It fails immediately if too many wait, and
-// otherwise when ctx ends. leave ends the turn.
-func (q *queue) enter(ctx context.Context, bytes int) (leave func(), err error) {
-	p := &place{since: time.Now(), bytes: bytes}
+// otherwise when ctx ends. An owner, such as an address, may have as many places as are left for others;
+// "" may have all. leave ends the turn.
+func (q *queue) enter(ctx context.Context, owner string, bytes int) (leave func(), err error) {
+	p := &place{since: time.Now(), owner: owner, bytes: bytes}
 	q.mu.Lock()
-	switch {
-	case len(q.all) >= (1+waitingPerSlot)*cap(q.slots):
+	switch left := q.places() - len(q.all); {
+	case left == 0, owner != "" && q.own[owner] >= left:
 		err = errFull
 	case q.bytes > 0 && q.bytes+bytes > maxBytes: // a single one is allowed whatever its size
 		err = errBytes
 	default:
 		q.all[p] = struct{}{}
 		q.bytes += bytes
+		if owner != "" {
+			q.own[owner]++
+		}
 	}
 	q.mu.Unlock()
 	if err != nil {
@@ -76,6 +85,9 @@ func (q *queue) remove(p *place) {
 	defer q.mu.Unlock()
 	delete(q.all, p)
 	q.bytes -= p.bytes
+	if q.own[p.owner]--; q.own[p.owner] <= 0 {
+		delete(q.own, p.owner)
+	}
 }
 
 // queueStats is a snapshot of a queue.

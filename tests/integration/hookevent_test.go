@@ -179,8 +179,13 @@ func TestHookEventFails(t *testing.T) {
 	}
 	s.call("self", "settled")
 	s.hears("settled") // nothing of a malformed answer was executed
-	if b.Close(); s.try("x").Code != "busy" {
-		t.Error("not busy while nothing listens")
+	b.Close()
+	code := s.try("x").Code
+	if code == "unavailable" { // it was sent on a connection that was being closed
+		code = s.try("x").Code
+	}
+	if code != "busy" {
+		t.Errorf("while nothing listens: %s", code)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rejoin-io/rejoin/internal/redistest"
 )
@@ -123,4 +124,31 @@ func TestHookNamed(t *testing.T) {
 			t.Errorf("the question: %s", q.body)
 		}
 	}
+}
+
+// TestHookWhileStopping: a node that is stopped while it asks a backend that does not answer stops in
+// time. Its log shows nothing of a question.
+func TestHookWhileStopping(t *testing.T) {
+	t.Parallel()
+	asking := make(chan string, 1)
+	b, variables := startBackend(t, answering(func(_ http.ResponseWriter, q asked) {
+		asking <- q.id
+		<-q.gone
+	}))
+	n := startUnready(t, append(variables, "REJOIN_HOOK_CONNECT=true", "REJOIN_HOOK_EVENTS=*", "REJOIN_HOOK_TIMEOUT=30s", "REJOIN_LOG_LEVEL=debug")...)
+	n.awaitReady()
+	s := startDriver(t).open("s", newest, n.url(), as("a name in the payload"))
+	s.emit("work", "an argument of the event")
+	<-asking
+	began := time.Now()
+	n.stop()
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+	for _, secret := range []string{hookSecret, hookSecret[6:], "a name in the payload", "an argument of the event"} {
+		if n.log.Contains(secret) {
+			t.Errorf("the log shows %q", secret)
+		}
+	}
+	b.CloseClientConnections()
 }
