@@ -198,8 +198,9 @@ func TestVerdictBesideToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	user := "ann"
 	token := func(room string) string {
-		text, err := auth.Sign(auth.Options{Secret: []byte(secret)}, fmt.Sprintf(`{"sub":"ann","rejoin":{"rooms":[%q],"can":{"join":["t"]}}}`, room))
+		text, err := auth.Sign(auth.Options{Secret: []byte(secret)}, fmt.Sprintf(`{"sub":%q,"rejoin":{"rooms":[%q],"can":{"join":["t"]}}}`, user, room))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -229,6 +230,12 @@ func TestVerdictBesideToken(t *testing.T) {
 	if !strings.Contains(j.asked[0], `"user":"ann"`) {
 		t.Errorf("the question %s", j.asked[0])
 	}
+	v.Close()
+	user = "eve"
+	if v.visit(t, url, fmt.Sprintf(`"token":%q`, token("one"))) || j.questions() != 2 {
+		t.Errorf("%d questions after another user has come, want 2, and no recovery", j.questions())
+	}
+	user = "ann"
 	j.says(`{"user":"bob"}`)
 	w := &visitor{}
 	ws, _, err := websocket.DefaultDialer.Dial(url+"/socket.io/?EIO=4&transport=websocket", nil)

@@ -42,6 +42,7 @@ func TestOutcomes(t *testing.T) {
 		"refused":                    {status(409, `{"code":"sold_out"}`), Refused, 1},
 		"refused with a problem":     {status(403, `{"code":"no","detail":"x","title":"Forbidden","more":1}`, "Content-Type", "application/problem+json"), Refused, 1},
 		"404 of a proxy":             {status(404, `<html>`, "Content-Type", "text/html"), Failed, 1},
+		"4xx as text":                {status(400, `{"code":"x"}`, "Content-Type", "text/plain"), Failed, 1},
 		"4xx without a code":         {status(400, `{"error":"x"}`), Failed, 1},
 		"4xx with a long code":       {status(400, `{"code":"`+strings.Repeat("x", 65)+`"}`), Failed, 1},
 		"4xx with a large body":      {status(400, `{"code":"x","detail":"`+strings.Repeat("x", 20<<10)+`"}`), Failed, 1},
@@ -208,8 +209,33 @@ func TestOnlyNamedQuestionsAreRepeated(t *testing.T) {
 			}
 		}
 	}
+	// An earlier attempt may have been processed.
+	s, b := serve(t, Options{}, later(status(500, `{}`), status(429, `{}`)))
+	if _, err := b.Event(t.Context(), Event{ID: id}); outcomeOf(err) != Unavailable || s.requests() != 2 {
+		t.Errorf("a failure and a 429: %v after %d attempts, want %s after 2", err, s.requests(), Unavailable)
+	}
 	if other := NamedID("/", "bob", "0123456789abcdef"); other == id {
 		t.Error("two users have the same id")
+	}
+}
+
+// Each question has an id of its own.
+func TestIDs(t *testing.T) {
+	s, b := serve(t, Options{}, status(200, `{}`))
+	ids := make(map[string]bool)
+	for range 3 {
+		if _, err := b.Event(t.Context(), Event{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := b.Connect(t.Context(), Connect{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range s.got {
+		ids[r.Header.Get("webhook-id")] = true
+	}
+	if len(ids) != 6 {
+		t.Errorf("ids %v, want 6 different ones", ids)
 	}
 }
 
