@@ -103,7 +103,7 @@ func (b *Backend) Late(received time.Time) error {
 		return nil
 	}
 	b.tally.Refuse(limit.HookLag, "event for the backend refused")
-	b.metrics.observe(typeEvent, Busy, 0)
+	b.metrics.questions.WithLabelValues(typeEvent, string(Busy)).Inc()
 	return &Error{Outcome: Busy, Cause: errLate}
 }
 
