@@ -105,6 +105,15 @@ type config struct {
 	APIKeys    apiKeys    `section:"Backends" split_words:"true" secret:"true" pattern:"[!-~]+" allowed:"a list of different keys of visible ASCII characters, separated by commas" desc:"keys that authenticate backends at the internal port, for /api/v1 and /debug/pprof; several are allowed, so that one can replace another; without a key both are closed"`
 	APICallers apiCallers `split_words:"true" secret:"true" allowed:"a JSON object: its names are those of at most 100 callers, its values objects with keys, calls, namespaces and rooms, each a list; all but keys are optional" desc:"backends with a name for logs and metrics, keys of their own, and a scope: the calls that they may make, and patterns of the namespaces and rooms that they may name (docs/api.md)"`
 
+	HookURL         hookURL       `section:"Questions to your backend" split_words:"true" secret:"true" allowed:"an https URL, or http for a loopback address" desc:"where the node asks who may connect and what to do with events (docs/hooks.md); no questions if not set"`
+	HookSecrets     hookSecrets   `split_words:"true" secret:"true" allowed:"a list of different secrets of Standard Webhooks, each whsec_ and 24 to 64 bytes in base64, separated by commas" desc:"sign the questions; several sign each question, so that one can replace another; required with REJOIN_HOOK_URL"`
+	HookConnect     bool          `split_words:"true" default:"false" desc:"ask whether a client may connect, after its token if authentication is configured; without one this is the authentication"`
+	HookEvents      names         `split_words:"true" pattern:"[^*]+[*]?|[*]" allowed:"a list of names of events, or prefixes followed by *, separated by commas" desc:"events that the backend handles. A pattern with * matches only events that the node does not know itself; others must be named in full, and token and once cannot be"`
+	HookHeaders     names         `split_words:"true" pattern:"[A-Za-z0-9-]+" allowed:"a list of names of headers, separated by commas" desc:"headers of a client's first request, such as cookie, that the question whether it may connect includes; none if not set"`
+	HookTimeout     time.Duration `split_words:"true" default:"5s" within:"100ms 30s" desc:"time limit of a question, with all attempts and the wait for its turn"`
+	HookConcurrency int           `split_words:"true" default:"128" within:"1 10000" desc:"questions of this node in flight; eight times as many may wait, and all of them together may have 16 MiB; beyond that events are acked with busy, and connecting clients try again"`
+	HookAllowHTTP   bool          `split_words:"true" default:"false" desc:"allow REJOIN_HOOK_URL to be http for other addresses than loopback, although everybody on the way can then read the questions and change the answers"`
+
 	DrainDelay  time.Duration `section:"Draining" split_words:"true" default:"5s" within:"0s 10m" desc:"how long the node serves after SIGTERM, though not ready, until its balancer sends new clients elsewhere"`
 	DrainBudget time.Duration `split_words:"true" default:"20s" within:"0s 1h" desc:"time over which the connections are closed after the delay; 0s closes all immediately, as SIGINT does without any delay"`
 
@@ -119,8 +128,8 @@ type config struct {
 // refused value was replaced by its default.
 func (c *config) validate(r *report) {
 	if !c.AllowAnonymous {
-		if !c.Addr.loopback() && !c.authenticates() {
-			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY or REJOIN_JWKS_URL) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
+		if !c.Addr.loopback() && !c.authenticates() && !c.HookConnect {
+			r.refuse("REJOIN_ADDR", c.Addr, "a loopback address unless authentication is configured (REJOIN_JWT_SECRET, REJOIN_JWT_PUBLIC_KEY, REJOIN_JWKS_URL or REJOIN_HOOK_CONNECT) or REJOIN_ALLOW_ANONYMOUS=true, because otherwise any client that reaches the node can connect")
 		}
 		if !c.InternalAddr.loopback() && c.ClusterSecret == "" && len(c.APIKeys.list)+len(c.APICallers.all) == 0 {
 			r.refuse("REJOIN_INTERNAL_ADDR", c.InternalAddr, "a loopback address unless REJOIN_CLUSTER_SECRET, REJOIN_API_KEYS, REJOIN_API_CALLERS or REJOIN_ALLOW_ANONYMOUS=true is set, because the internal port requires no other credentials")
@@ -179,6 +188,7 @@ func (c *config) validate(r *report) {
 	}
 	c.validateAuthentication(r)
 	c.validateClaims(r)
+	c.validateHooks(r)
 	c.validateRecovery(r)
 }
 

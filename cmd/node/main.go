@@ -53,7 +53,7 @@ func main() {
 func run(ctx, draining context.Context, reloads <-chan os.Signal, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("rejoin", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2")
+	check := flags.Bool("check", false, "check the configuration and exit: 0 if it is valid, else 2, or 1 if the backend of REJOIN_HOOK_URL does not answer a ping")
 	online := flags.Bool("online", false, "with -check: also connect to Redis and the JWKS server as a node would, and exit with 1 if that fails")
 	effective := flags.Bool("config", false, "print the configuration that a node would have, without secrets, and where each value comes from, and exit")
 	probed := flags.String("probe", "", "request a node's /readyz or /healthz, a `URL`, and exit: 0 if it answers 200 within 3 s, else 1")
@@ -118,6 +118,10 @@ func run(ctx, draining context.Context, reloads <-chan os.Signal, args []string,
 			if code := checkOnline(ctx, c, stdout, stderr); code != exitOK {
 				return code
 			}
+		}
+		if err := pingBackend(ctx, c); err != nil {
+			fmt.Fprintf(stderr, "rejoin: REJOIN_HOOK_URL: the backend has not answered the ping: %v\n", err)
+			return exitFailure
 		}
 		fmt.Fprintln(stdout, "ok")
 		return exitOK

@@ -30,6 +30,9 @@ func (n *node) earlyMetrics(c config, stats func() socketio.Stats, cl *cluster) 
 func (n *node) metrics(c config, application *app.App) []prometheus.Collector {
 	cl := n.cluster
 	all := append(n.earlyMetrics(c, n.sockets.Stats, cl), metrics.Sockets(n.sockets.Stats), metrics.Application(application.Stats))
+	if n.backend != nil {
+		all = append(all, n.backend.Metrics()...)
+	}
 	if cl.redis == nil {
 		return append(all, metrics.Memory(cl.memory.Stats))
 	}

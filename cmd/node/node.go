@@ -22,6 +22,7 @@ import (
 	"github.com/rejoin-io/rejoin/internal/demo"
 	"github.com/rejoin-io/rejoin/internal/forward"
 	"github.com/rejoin-io/rejoin/internal/health"
+	"github.com/rejoin-io/rejoin/internal/hooks"
 	"github.com/rejoin-io/rejoin/internal/limit"
 	"github.com/rejoin-io/rejoin/internal/metrics"
 	"github.com/rejoin-io/rejoin/pkg/engineio"
@@ -39,6 +40,7 @@ type node struct {
 	cluster     *cluster           // nil until it is joined
 	sockets     *socketio.Server   // nil until there is a cluster
 	auth        *auth.Verifier     // nil if clients need no token
+	backend     *hooks.Backend     // nil if none is asked
 	forward     *forward.Forwarder // nil for a single node
 	limits      *limits
 	public      *server
@@ -121,12 +123,16 @@ func startAs(ctx context.Context, c config, giveUp func(error) bool, build metri
 	if n.auth != nil {
 		n.health.Needs("tokens", n.auth.Ready)
 	}
+	if n.backend, err = newBackend(c, n.limits.tally, n.log); err != nil {
+		return nil, err
+	}
+	backends := n.serving(c)
 	application := app.New(app.Options{
-		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()),
+		Verifier: n.auth, Anonymous: c.DefaultCan.or(auth.Everything()), Hooks: n.hooks(c, backends),
 		Limits: n.limits.clients, Logger: n.log,
 	})
 	c.namespaces().register(application, n.sockets)
-	internal.use(n.internalHandler(n.serving(c), metrics.Handler(build, n.metrics(c, application)...)))
+	internal.use(n.internalHandler(backends, metrics.Handler(build, n.metrics(c, application)...)))
 	public.use(publicHandler(c, n.sockets, bundled))
 	n.health.Serving()
 
@@ -154,6 +160,9 @@ func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	if n.forward != nil {
 		err = n.forward.Close(ctx)
 	}
+	if n.backend != nil { // handlers that wait for it must not delay the stop
+		defer time.AfterFunc(grace, n.backend.Close).Stop()
+	}
 	if n.sockets != nil {
 		err = errors.Join(err, n.sockets.Close(ctx))
 	}
@@ -163,6 +172,9 @@ func (n *node) stop(ctx context.Context, grace time.Duration) error {
 	err = errors.Join(err, publicErr, n.internal.shut(ctx))
 	if n.auth != nil {
 		n.auth.Close()
+	}
+	if n.backend != nil {
+		n.backend.Close()
 	}
 	if n.cluster != nil {
 		err = errors.Join(err, n.cluster.close())

@@ -27,8 +27,12 @@ type Options struct {
 	// authentication, and all clients have the permissions Anonymous.
 	Verifier *auth.Verifier
 
-	// Anonymous are the permissions of clients if there is no Verifier.
+	// Anonymous are the permissions of clients if there is no Verifier, and the Hooks do not decide
+	// who connects.
 	Anonymous auth.Permissions
+
+	// Hooks are the questions to the backend. By default none is asked.
+	Hooks Hooks
 
 	// Limits bound the use of the node by sockets and users. By default only the number of
 	// concurrent reads is bounded.
@@ -42,6 +46,7 @@ type Options struct {
 type App struct {
 	verifier  *auth.Verifier
 	anonymous auth.Identity
+	hooks     Hooks
 	limits    *limit.Clients
 	log       *zap.Logger
 
@@ -55,6 +60,7 @@ func New(o Options) *App {
 	a := &App{
 		verifier:      o.Verifier,
 		anonymous:     auth.Identity{Can: o.Anonymous},
+		hooks:         o.Hooks,
 		limits:        cmp.Or(o.Limits, limit.NewClients(limit.ClientOptions{})),
 		log:           cmp.Or(o.Logger, zap.NewNop()),
 		forbidden:     make(map[string]uint64),
@@ -79,7 +85,7 @@ type Registry interface {
 // Register serves the application to the clients of a namespace, or of all children of a parent.
 func (a *App) Register(n Registry) {
 	n.Use(a.admit)
-	if a.verifier != nil {
+	if a.identifies() {
 		n.OnConnect(a.watch)
 	}
 	n.OnAny(a.serve)
@@ -128,6 +134,14 @@ func (a *App) serve(ctx context.Context, e *socketio.Event) error {
 	limits := a.limitsOf(e.Socket())
 	if err := limits.Allow(e.Size()); err != nil {
 		return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
+	}
+	if q, ok := a.hooks.about(e); ok {
+		if q.from > 0 {
+			if err := limits.Once(); err != nil {
+				return answer(e, failure(ctx, fail(rateLimited, "%v; this one was dropped", err)))
+			}
+		}
+		return a.hooks.ask(ctx, q, limits.Owner())
 	}
 	if e.Name == "echo" {
 		return answer(e, e.Rest(0)...) // does not wait, so it needs no deadline

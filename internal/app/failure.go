@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/rejoin-io/rejoin/internal/auth"
+	"github.com/rejoin-io/rejoin/internal/hooks"
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -25,6 +26,7 @@ const (
 	timeout       code = "timeout"
 	keyReused     code = "key_reused"
 	partlyDone    code = "partly_done"
+	busy          code = "busy"
 )
 
 // A failed is an error with its code.
@@ -53,7 +55,10 @@ type failureReply struct {
 func failure(ctx context.Context, err error) failureReply {
 	var f *failed
 	var refused *auth.Error
+	var unanswered *hooks.Error
 	switch {
+	case errors.As(err, &unanswered):
+		return unansweredReply(unanswered)
 	case errors.As(err, &refused):
 		return failureReply{Code: code(refused.Code), Message: refused.Message}
 	case errors.As(err, &f):
@@ -77,8 +82,11 @@ func failure(ctx context.Context, err error) failureReply {
 // refusal returns a middleware's error for the client: a connect_error, or, if a later attempt may
 // succeed, an error that makes the client retry.
 func refusal(ctx context.Context, err error) error {
+	if errors.Is(err, socketio.ErrTemporary) {
+		return err
+	}
 	f := failure(ctx, err)
-	if f.Code == unavailable || f.Code == timeout {
+	if f.Code == unavailable || f.Code == timeout || unansweredQuestion(err) {
 		return fmt.Errorf("%w: %w", socketio.ErrTemporary, err)
 	}
 	return &socketio.ConnectError{Message: f.Message, Data: map[string]code{"code": f.Code}}

@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/socketio"
 )
@@ -21,8 +20,8 @@ func (r *request) unwrap() error {
 	if err != nil {
 		return err
 	}
-	if len(id) < minOnceID || len(id) > maxOnceID || !visible(id) {
-		return fail(badRequest, "an id has %d to %d visible characters of ASCII, such as a UUID", minOnceID, maxOnceID)
+	if err := checkOnceID(id); err != nil {
+		return err
 	}
 	if r.Name, err = stringArg(r, 1, "the name of an event"); err != nil {
 		return err
@@ -48,6 +47,13 @@ func onceID(namespace, user, socket, id string) string {
 	return fmt.Sprintf("client %q %q %s %s", namespace, user, socket, id)
 }
 
+func checkOnceID(id string) error {
+	if len(id) < minOnceID || len(id) > maxOnceID || !visible(id) {
+		return fail(badRequest, "an id has %d to %d visible characters of ASCII, such as a UUID", minOnceID, maxOnceID)
+	}
+	return nil
+}
+
 func visible(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {
@@ -59,18 +65,11 @@ func visible(s string) bool {
 
 // place publishes an event. One with an id is tried until it is published, or it certainly can't be, or
 // the time of the request is over: a stock client takes any ack for a success, and tries no more.
-func (r *request) place(ctx context.Context, b socketio.Broadcast, name string, args []any) (socketio.Placed, error) {
-	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		placed, err := b.Keyed(r.once).Place(ctx, name, args...)
-		if err == nil || r.once == nil || failure(ctx, err).Code != unavailable {
-			return placed, err
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return placed, err
-		}
-	}
+func (r *request) place(ctx context.Context, b socketio.Broadcast, name string, args []any) (placed socketio.Placed, err error) {
+	again := func(err error) bool { return r.once != nil && failure(ctx, err).Code == unavailable }
+	err = repeat(ctx, again, func() (err error) {
+		placed, err = b.Keyed(r.once).Place(ctx, name, args...)
+		return err
+	})
+	return placed, err
 }

@@ -2,8 +2,6 @@ package auth
 
 import (
 	"fmt"
-	"slices"
-	"unicode/utf8"
 )
 
 // identity checks the claims that the parser can't check, and maps them. Its errors contain nothing
@@ -24,23 +22,20 @@ func (c *claims) identity(defaults Permissions) (id Identity, err error) {
 	default:
 		id.User = c.Subject
 	}
-	if id.User == "" || len(id.User) > maxUser || !utf8.ValidString(id.User) {
+	if err := CheckUser(id.User); err != nil {
 		from := "sub"
 		if m.user != nil {
 			from = m.user.String()
 		}
-		return Identity{}, fmt.Errorf("user (rejoin.user, otherwise %s) must be 1 to %d bytes of UTF-8", from, maxUser)
+		return Identity{}, fmt.Errorf("user (rejoin.user, otherwise %s) %w", from, err)
 	}
 	if id.Rooms = c.Rejoin.Rooms; id.Rooms == nil {
 		if id.Rooms, err = m.roomsOf(c.mapped); err != nil {
 			return Identity{}, err
 		}
 	}
-	if err := checkNames(id.Rooms); err != nil {
+	if err := CheckRooms(id.Rooms); err != nil {
 		return Identity{}, fmt.Errorf("rooms: %w", err)
-	}
-	if slices.ContainsFunc(id.Rooms, OfUser) {
-		return Identity{}, fmt.Errorf("rooms: rooms with the prefix %q are reserved for users", userRooms)
 	}
 	if c.Rejoin.Can != nil {
 		if err := c.Rejoin.Can.check(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/rejoin-io/rejoin/pkg/packet"
 )
@@ -117,6 +118,7 @@ type Event struct {
 
 	socket *Socket
 	size   int
+	at     time.Time                               // when it was received from a client
 	ackID  string                                  // the client's; "" if it requests none
 	reply  func(data []byte, attachments [][]byte) // of another node's event; nil if it requests none
 	acked  atomic.Bool
@@ -147,6 +149,10 @@ func (e *Event) Socket() *Socket { return e.socket }
 // Size returns the number of bytes of JSON and attachments that the client sent; 0 for an event of
 // another node.
 func (e *Event) Size() int { return e.size }
+
+// Received returns when the event arrived from the client, so that a handler can tell how long it was
+// queued behind the handlers of the client's earlier events. It is zero for an event of another node.
+func (e *Event) Received() time.Time { return e.at }
 
 // HasAck reports whether the sender requests an ack.
 func (e *Event) HasAck() bool { return e.ackID != "" || e.reply != nil }
