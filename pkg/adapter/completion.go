@@ -13,6 +13,7 @@ import (
 type completion struct {
 	window time.Duration // 0: no limit
 
+	fresh  bool           // a copy was published by this call, in any round
 	former bool           // a copy had been published before
 	age    time.Duration  // of the oldest one of these
 	since  map[int]uint64 // when a partition was found to lack its copy, by its clock
@@ -28,9 +29,11 @@ func (o *Once) window() time.Duration {
 
 // published notes a copy.
 func (c *completion) published(r Receipt) {
-	if r.Repeated {
-		c.former, c.age = true, max(c.age, r.Age)
+	if !r.Repeated {
+		c.fresh = true
+		return
 	}
+	c.former, c.age = true, max(c.age, r.Age)
 }
 
 // limit returns o for the copy in a partition.

@@ -117,6 +117,31 @@ func TestOnceReusedInAnotherPartition(t *testing.T) {
 	}
 }
 
+// A call that has published a copy does not count as repeated, though another call published the last one
+// before its second round.
+func TestOnceThatAnotherCallCompletes(t *testing.T) {
+	m := NewMemory(MemoryOptions{Partitions: 3})
+	ps, spies, homes := spy(t, m)
+	e := keyed(1, time.Minute, homes...)
+	if _, err := ps.Publish(t.Context(), keyed(1, time.Minute, homes[1])); err != nil {
+		t.Fatal(err)
+	}
+	other := mustJoin(t, m, "b")
+	spies[0].Partition = standing{spies[0].Partition, func(e Event) {
+		if e.Once.Until > 0 { // the second round begins
+			if _, err := other.Publish(t.Context(), keyed(1, 0, homes[2])); err != nil {
+				t.Error(err)
+			}
+		}
+	}}
+	if r, err := ps.Publish(t.Context(), e); err != nil || r.Repeated || len(r.Copies) != 3 {
+		t.Errorf("%+v, %v, want an event that is not repeated", r, err)
+	}
+	if n := len(spies[0].published); n != 2 {
+		t.Errorf("%d rounds, want 2", n)
+	}
+}
+
 // A spoilt partition has a wrong clock.
 type spoilt struct {
 	Partition

@@ -192,7 +192,8 @@ func (ps *Partitions) Publish(ctx context.Context, e Event) (Receipt, error) {
 
 // publishCopies publishes an event in one partition after the other.
 func (ps *Partitions) publishCopies(ctx context.Context, e Event, at []Cursor, c *completion) (Receipt, error) {
-	all, late := Receipt{Repeated: true}, error(nil)
+	var all Receipt
+	var late error
 	for i, part := range ps.split(e.Target.To) {
 		if len(part) == 0 {
 			continue
@@ -213,7 +214,7 @@ func (ps *Partitions) publishCopies(ctx context.Context, e Event, at []Cursor, c
 		e.Earlier = append(e.Earlier, Copy{At: r.Cursor.At, To: part})
 		all = Receipt{
 			Cursor: combine(uint16(i), at), Receivers: all.Receivers + r.Receivers, NewRooms: all.NewRooms + r.NewRooms,
-			Repeated: all.Repeated && r.Repeated,
+			Repeated: !c.fresh,
 		}
 	}
 	switch {
