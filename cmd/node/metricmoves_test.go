@@ -82,15 +82,17 @@ type moves struct {
 	*testing.T
 	redis             *redistest.Server
 	near, far, single *drainable
+	backend           *scriptedBackend
 }
 
 func newMoves(t *testing.T) *moves {
-	r := &moves{T: t, redis: redistest.Start(t, "maxmemory-policy allkeys-lru")}
+	r := &moves{T: t, redis: redistest.Start(t, "maxmemory-policy allkeys-lru"), backend: newScriptedBackend(t)}
 	variables := map[string]string{
 		"REJOIN_REDIS_URL": r.redis.URL(), "REJOIN_CLUSTER_SECRET": "that of the test's cluster",
 		"REJOIN_ALLOW_EVICTION": "true", "REJOIN_API_KEYS": moveKey, "REJOIN_NAMESPACES": "/,/other", "REJOIN_NAMESPACES_PER_CONNECTION": "1",
 		"REJOIN_SEND_QUEUE_BYTES": "32KiB", "REJOIN_MAX_PAYLOAD": "100000", "REJOIN_MAILBOX_EVENTS": "1",
 		"REJOIN_RECOVERY_CLIENTS": "all", "REJOIN_REDIS_TIMEOUT": "500ms", "REJOIN_DRAIN_BUDGET": "3s",
+		"REJOIN_HOOK_URL": r.backend.URL, "REJOIN_HOOK_SECRETS": "whsec_" + strings.Repeat("c2Vj", 8), "REJOIN_HOOK_EVENTS": "order", "REJOIN_HOOK_CONCURRENCY": "1",
 		"REJOIN_DEFAULT_CAN": `{"join": ["*"], "to": ["*"], "history": ["*"], "members": ["*"]}`,
 	}
 	r.near, r.far = startDrainable(t, variables), startDrainable(t, variables)
@@ -232,6 +234,24 @@ func (r *moves) steps() []step {
 				if r.scrape(r.near)["redis_feed_repaired_events_total"] > repaired {
 					break
 				}
+			}
+			return nothing
+		}},
+		{"the backend is asked", "hook_attempts_total hook_in_flight hook_waiting hook_bytes hook_oldest_seconds", r.near, func() func() {
+			for range 2 {
+				exchange(r.T, http.MethodPost, r.near.poller(), `420["order"]`)
+			}
+			return func() { r.backend.answer(http.StatusNoContent) }
+		}},
+		{"the backend answers", "hook_questions_total hook_question_seconds", r.near, func() func() {
+			r.client(r.near, `420["order"]`)
+			return nothing
+		}},
+		{"the backend fails", "hook_breaker_open", r.near, func() func() {
+			r.backend.answer(http.StatusInternalServerError)
+			ws := r.client(r.near, "")
+			for range 20 {
+				r.talk(ws, `420["order"]`, "43")
 			}
 			return nothing
 		}},

@@ -5,14 +5,44 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
 )
 
 const moveKey = "the-key-of-the-backend"
+
+// A scriptedBackend answers questions with a status, once it has one.
+type scriptedBackend struct {
+	URL    string
+	status atomic.Int32
+	ready  chan struct{}
+}
+
+func newScriptedBackend(t *testing.T) *scriptedBackend {
+	b := &scriptedBackend{ready: make(chan struct{})}
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		select {
+		case <-b.ready:
+			w.WriteHeader(int(b.status.Load()))
+		case <-q.Context().Done():
+		}
+	}))
+	t.Cleanup(web.Close)
+	b.URL = web.URL
+	return b
+}
+
+func (b *scriptedBackend) answer(status int) {
+	if b.status.Swap(int32(status)) == 0 {
+		close(b.ready)
+	}
+}
 
 // client opens a WebSocket that is connected to the main namespace, sends a packet if it is not empty,
 // and waits for the answer.
