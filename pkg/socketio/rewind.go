@@ -35,8 +35,8 @@ type Rewind struct {
 	// Since is the offset of an event, as Past.Offset or as the client got it with an event, or
 	// [Rewound].Joined. Only later events are returned.
 	Since string
-	// Answer returns the arguments of the ack. It must not change the socket's rooms. By default the ack
-	// has one argument, the Rewound.
+	// Answer returns the arguments of the ack. It must not change the socket's rooms. If it panics,
+	// AckJoin fails. By default the ack has one argument, the Rewound.
 	Answer func(*Rewound) []any
 }
 
@@ -191,7 +191,15 @@ func (r *rewinding) read(ctx context.Context, joined adapter.Cursor) error {
 	}
 	args := []any{found}
 	if r.Answer != nil {
-		args = r.Answer(found)
+		failed := s.client.srv.guard("Rewind.Answer", func() { args = r.Answer(found) }, func(p *PanicError) {
+			s.tellErrors(p)
+			if errors.Is(p, errGoexit) { // nothing below runs
+				s.cut(p)
+			}
+		})
+		if failed != nil {
+			return failed
+		}
 	}
 	data, attachments, err := encodeArray(args)
 	if err != nil {

@@ -113,10 +113,10 @@ func (m *rewindModel) act() {
 	m.script = m.script[1:]
 	cut := m.cutAt == 0
 	m.cutAt--
-	w := m.w
+	w, names := m.w, m.names
 	m.mu.Unlock()
 	for i := range step % 3 {
-		m.publish(m.names[(step+i)%len(m.names)])
+		m.publish(names[(step+i)%len(names)])
 	}
 	if cut {
 		_ = w.ws.NetConn().Close()
@@ -127,7 +127,9 @@ func (m *rewindModel) publish(room string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.count[room]++
-	must(m.t, m.n.To(room).Emit(context.Background(), "n", room, m.count[room]))
+	if err := m.n.To(room).Emit(context.Background(), "n", room, m.count[room]); err != nil {
+		m.t.Error(err)
+	}
 }
 
 func (m *rewindModel) counts() map[string]int {
@@ -166,7 +168,6 @@ func (m *rewindModel) check(rt *rapid.T) {
 		case 0:
 			m.leave(rt, m.names[first])
 		case 1:
-			m.cutAt = -1
 			m.w.cut()
 			m.recover(rt)
 		default:

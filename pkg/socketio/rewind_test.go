@@ -3,9 +3,14 @@ package socketio
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/gorilla/websocket"
 
 	"github.com/rejoin-io/rejoin/pkg/adapter"
 	"github.com/rejoin-io/rejoin/pkg/packet"
@@ -318,5 +323,63 @@ func TestAckJoinFollowsEventsOfItsHandler(t *testing.T) {
 		if got := w.next(); !strings.HasPrefix(got, "431[") {
 			t.Fatalf("got %s", got)
 		}
+	}
+}
+
+// A panic in the function that makes the answer fails the join, and nothing stays held.
+func TestAckJoinWhoseAnswerPanics(t *testing.T) {
+	n := start(t, Options{})
+	n.On("rewind", func(ctx context.Context, e *Event) error {
+		err := e.AckJoin(ctx, Rewind{Last: 1, Answer: func(*Rewound) []any { panic("on purpose") }}, "r")
+		if panicked := new(PanicError); !errors.As(err, &panicked) {
+			t.Errorf("AckJoin: %v, want a PanicError", err)
+		}
+		return e.Ack(e.Socket().InRoom("r"))
+	})
+	w := n.client(t)
+	if got := w.call(`["rewind"]`); got != "[false]" {
+		t.Errorf("the socket is in the room: %s", got)
+	}
+	must(t, n.Everyone().Emit(t.Context(), "n", 1))
+	w.want(numbered(1))
+}
+
+// Clients that do not read their acks keep no other client from joining with history.
+func TestSlowClientsDoNotHoldUpAckJoin(t *testing.T) {
+	n := start(t, Options{})
+	rewindingJoin(n.Of("/"))
+	must(t, n.To("large").Emit(t.Context(), "n", strings.Repeat("x", 60_000)))
+	const clients = concurrentRewinds + 4
+	var dialing sync.WaitGroup
+	for range clients {
+		dialing.Go(func() {
+			ws, _, err := websocket.DefaultDialer.Dial(n.url+"/socket.io/?EIO=4&transport=websocket", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { _ = ws.NetConn().Close() })
+			_ = ws.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10) // so that few acks fill it
+			_ = ws.WriteMessage(websocket.TextMessage, []byte("40"))
+			for i := range 20 {
+				_ = ws.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `42%d["rewind",1,["large"]]`, i))
+			}
+		})
+	}
+	dialing.Wait()
+	unread := func() (count int) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, c := range n.clients {
+			if c.conn.Held() > 32<<10 {
+				count++
+			}
+		}
+		return count
+	}
+	eventually(t, "all clients have unread acks", func() bool { return unread() == clients })
+	w := n.client(t)
+	for range 5 {
+		w.rewind(1, "r")
 	}
 }

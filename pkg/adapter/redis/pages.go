@@ -204,6 +204,11 @@ func (p *partition) callPages(ctx context.Context, c goredis.Cmdable, reads []*p
 			run = pageScript.Eval // after which the server knows it
 			continue
 		}
+		for _, r := range reads {
+			if err := r.cmd.Err(); err != nil && !isWrongType(err) { // which fails alone
+				return "", now, err
+			}
+		}
 		if err := isPrimary(role); err != nil {
 			return "", now, err
 		}
