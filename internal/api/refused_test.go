@@ -27,7 +27,7 @@ func TestRefused(t *testing.T) {
 		{"POST", "emit", "{", badRequest, "EOF", nil},
 		{"POST", "emit", emitted + "x", badRequest, "trailing", nil},
 		{"POST", "emit", emitted + emitted, badRequest, "trailing", nil},
-		{"POST", "emit", `null`, badRequest, "event", nil},
+		{"POST", "emit", `null`, badRequest, "object", nil},
 		{"POST", "emit", `[]`, badRequest, "array", nil},
 		{"POST", "emit", "{\"everyone\":true,\"event\":\"\xff\"}", badRequest, "UTF-8", nil},
 		{"POST", "emit", `{"everyone":true,"event":"e","room":["r"]}`, badRequest, `"room"`, nil},
