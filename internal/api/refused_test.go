@@ -33,7 +33,7 @@ func TestRefused(t *testing.T) {
 		{"POST", "ask", `{"everyone":true,"event":"e","timeout":1.5}`, badRequest, "timeout: got a number, want an integer", nil},
 		{"POST", "emit", emitted + "x", badRequest, "trailing", nil},
 		{"POST", "emit", emitted + emitted, badRequest, "trailing", nil},
-		{"POST", "emit", `null`, badRequest, "event", nil},
+		{"POST", "emit", `null`, badRequest, "object", nil},
 		{"POST", "emit", `[]`, badRequest, "got an array, want an object", nil},
 		{"POST", "emit", "{\"everyone\":true,\"event\":\"\xff\"}", badRequest, "UTF-8", nil},
 		{"POST", "emit", `{"everyone":true,"event":"e","room":["r"]}`, badRequest, `"room"`, nil},

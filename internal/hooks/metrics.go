@@ -41,14 +41,14 @@ func newMetrics() metrics {
 
 // watch adds the gauges of a backend.
 func (m *metrics) watch(b *Backend) {
-	gauge := func(name, help string, value func() float64) {
-		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "rejoin_" + name, Help: help}, value))
+	add := func(o prometheus.GaugeOpts, value func() float64) {
+		m.gauges = append(m.gauges, prometheus.NewGaugeFunc(o, value))
 	}
-	gauge("hook_in_flight", "Questions to the backend in flight.", func() float64 { return float64(b.queue.stats().inFlight) })
-	gauge("hook_waiting", "Questions to the backend that wait for their turn.", func() float64 { return float64(b.queue.stats().waiting) })
-	gauge("hook_bytes", "Bytes of the questions to the backend, in flight or waiting.", func() float64 { return float64(b.queue.stats().bytes) })
-	gauge("hook_oldest_seconds", "Age of the oldest of these questions.", func() float64 { return b.queue.stats().oldest.Seconds() })
-	gauge("hook_breaker_open", "1 while the backend fails and no question is sent, except one per second.", func() float64 {
+	add(prometheus.GaugeOpts{Name: "rejoin_hook_in_flight", Help: "Questions to the backend in flight."}, func() float64 { return float64(b.queue.stats().inFlight) })
+	add(prometheus.GaugeOpts{Name: "rejoin_hook_waiting", Help: "Questions to the backend that wait for their turn."}, func() float64 { return float64(b.queue.stats().waiting) })
+	add(prometheus.GaugeOpts{Name: "rejoin_hook_bytes", Help: "Bytes of the questions to the backend, in flight or waiting."}, func() float64 { return float64(b.queue.stats().bytes) })
+	add(prometheus.GaugeOpts{Name: "rejoin_hook_oldest_seconds", Help: "Age of the oldest of these questions."}, func() float64 { return b.queue.stats().oldest.Seconds() })
+	add(prometheus.GaugeOpts{Name: "rejoin_hook_breaker_open", Help: "1 while the backend fails and no question is sent, except one per second."}, func() float64 {
 		if b.breaker.State() == gobreaker.StateClosed {
 			return 0
 		}
