@@ -188,7 +188,14 @@ func (c *client) connect(p *packet.Packet) {
 		return
 	}
 	r := &ConnectRequest{socket: s, auth: auth}
-	c.srv.spawn(func() { c.srv.admit(r) })
+	c.srv.spawn(func() {
+		if cost := len(auth); cost >= receivedStep { // middlewares may wait, as handlers may
+			c.srv.received.keeps(c, cost)
+			defer c.srv.received.keeps(c, -cost)
+			c.srv.relieve()
+		}
+		c.srv.admit(r)
+	})
 }
 
 // connectable returns the number of namespaces that a connection may be connected to.
