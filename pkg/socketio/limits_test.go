@@ -157,6 +157,40 @@ func TestMembershipsAreShared(t *testing.T) {
 	}
 }
 
+// A membership counts its positions in all partitions, also after a recovery.
+func TestPartitionsCountInTheBudget(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{Partitions: 64})
+	n := c.node(t, "a", Options{})
+	joining(n.Of("/"))
+	w := n.client(t)
+	for i := range 3 {
+		for _, event := range []string{"join", "leave"} {
+			if got := w.call(fmt.Sprintf(`[%q,"%02d"]`, event, i)); got != `["ok"]` {
+				t.Fatalf("%s %d: %s, want %s", event, i, got, `["ok"]`)
+			}
+		}
+	}
+	want := 3 * int(stayCost("00")+2*64*16)
+	if got := n.Stats().MembershipBytes; got != want {
+		t.Errorf("three memberships take %d bytes, want %d", got, want)
+	}
+	w.cut()
+	eventually(t, "nothing is held", func() bool { return n.Stats().MembershipBytes == 0 })
+	n.back(t, w).write("41")
+	eventually(t, "nothing is held", func() bool { return n.Stats().MembershipBytes == 0 })
+	second := n.client(t)
+	for i := range 3 {
+		if got := second.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
+			t.Fatalf("join %d: %s, want %s", i, got, `["ok"]`)
+		}
+	}
+	second.cut()
+	n.back(t, second)
+	if got := n.Stats().MembershipBytes; got != want {
+		t.Errorf("three recovered memberships take %d bytes, want %d", got, want)
+	}
+}
+
 // The memberships that are always allowed are few if their names are long.
 func TestLongNamesBeyondTheBudget(t *testing.T) {
 	n := start(t, Options{MembershipBudget: 1})

@@ -18,7 +18,7 @@ import (
 func (s *Socket) reserve(count int, added iter.Seq[string], free int64) error {
 	cost := int64(0)
 	for name := range added {
-		cost += stayCost(name)
+		cost += s.rooms.stayCost(name)
 	}
 	if count <= roomsBeyondBudget && s.rooms.cost()+cost <= bytesBeyondBudget {
 		return nil
@@ -41,7 +41,7 @@ func (s *Socket) inShare(all, cost int64) bool {
 	srv := s.ns.srv
 	budget := int64(srv.opts.MembershipBudget)
 	share := (budget + budget/8 - all) / max(1, srv.placed.Load())
-	least := int64(s.rooms.count) * stayCost("")
+	least := int64(s.rooms.count) * s.rooms.stayCost("")
 	return least+cost <= share && s.rooms.cost()+cost <= share
 }
 
