@@ -48,6 +48,8 @@ type API struct {
 	keys    keys
 	log     *zap.Logger
 	metrics metrics
+
+	decoding chan struct{} // has a value for each large body that is being decoded
 }
 
 // New returns an API.
@@ -56,7 +58,7 @@ func New(o Options) *API {
 	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics()}
+	return &API{o: o, keys: newKeys(o.Keys), log: log, metrics: newMetrics(), decoding: make(chan struct{}, 2)}
 }
 
 // Metrics returns the API's metrics.

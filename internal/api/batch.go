@@ -23,21 +23,21 @@ type batchResult struct {
 // skipped. After an emit that could not be sent the rest are not tried, because they would precede
 // it or also fail.
 func (a *API) batch(ctx context.Context, body []byte) (any, error) {
-	var list struct {
-		Emits []json.RawMessage `json:"emits"`
+	var all struct {
+		Emits list[json.RawMessage] `json:"emits"`
 	}
-	if err := decode(body, &list); err != nil {
+	if err := a.decode(ctx, body, &all); err != nil {
 		return nil, err
 	}
-	switch n := len(list.Emits); {
+	switch n := len(all.Emits); {
 	case n == 0:
 		return nil, fail(badRequest, "emits must be a list of objects")
 	case n > maxBatch:
 		return nil, fail(tooMany, "at most %d emits in one batch", maxBatch)
 	}
-	results := make([]batchResult, len(list.Emits))
+	results := make([]batchResult, len(all.Emits))
 	stopped := false
-	for i, emit := range list.Emits {
+	for i, emit := range all.Emits {
 		if stopped {
 			results[i] = refused(fail(notTried, "an earlier emit failed; this one was not sent"))
 			continue
@@ -63,7 +63,7 @@ func (a *API) emitOne(ctx context.Context, body []byte) (offset string, err erro
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var e emitBody
-	if err := decode(body, &e); err != nil {
+	if err := a.decode(ctx, body, &e); err != nil {
 		return "", err
 	}
 	answer, err := a.publish(ctx, e)
