@@ -55,6 +55,8 @@ type API struct {
 	keys    *atomic.Pointer[keys]
 	log     *zap.Logger
 	metrics metrics
+
+	decoding chan struct{} // has a value for each large body that is being decoded
 }
 
 // New returns an API.
@@ -63,7 +65,7 @@ func New(o Options) *API {
 	log := cmp.Or(o.Logger, zap.NewNop()).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewSamplerWithOptions(c, time.Second, 10, 0)
 	}))
-	a := &API{o: o, keys: new(atomic.Pointer[keys]), log: log, metrics: newMetrics()}
+	a := &API{o: o, keys: new(atomic.Pointer[keys]), log: log, metrics: newMetrics(), decoding: make(chan struct{}, 2)}
 	a.SetKeys(o.Keys, o.Callers)
 	return a
 }

@@ -69,7 +69,7 @@ func (a *API) ask(ctx context.Context, body []byte) (any, error) {
 		event
 		Timeout *int `json:"timeout"`
 	}
-	if err := decode(body, &q); err != nil {
+	if err := a.decode(ctx, body, &q); err != nil {
 		return nil, err
 	}
 	wait := defaultAsk

@@ -26,21 +26,21 @@ type batchResult struct {
 // it or also fail. One that was sent in part long ago stays so, and the rest follow it. With a key
 // each emit has a name of its own, so that a repeated call emits those that are missing.
 func (a *API) batch(ctx context.Context, body []byte, k *callKey) (any, error) {
-	var list struct {
-		Emits []json.RawMessage `json:"emits"`
+	var all struct {
+		Emits list[json.RawMessage] `json:"emits"`
 	}
-	if err := decode(body, &list); err != nil {
+	if err := a.decode(ctx, body, &all); err != nil {
 		return nil, err
 	}
-	switch n := len(list.Emits); {
+	switch n := len(all.Emits); {
 	case n == 0:
 		return nil, fail(badRequest, "emits must be a list of objects")
 	case n > maxBatch:
 		return nil, fail(tooMany, "at most %d emits in one batch", maxBatch)
 	}
-	results := make([]batchResult, len(list.Emits))
+	results := make([]batchResult, len(all.Emits))
 	stopped, sent := false, false
-	for i, emit := range list.Emits {
+	for i, emit := range all.Emits {
 		if stopped {
 			results[i] = refused(fail(notTried, "an earlier emit failed; this one was not sent"))
 			continue
@@ -73,7 +73,7 @@ func (a *API) emitOne(ctx context.Context, body []byte, o *socketio.Once) (offse
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var e emitBody
-	if err := decode(body, &e); err != nil {
+	if err := a.decode(ctx, body, &e); err != nil {
 		return "", err
 	}
 	answer, err := a.publish(ctx, e, o)

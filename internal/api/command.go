@@ -10,9 +10,9 @@ import (
 func (a *API) join(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
-		Join []string `json:"join"`
+		Join list[string] `json:"join"`
 	}
-	if err := decode(body, &c); err != nil {
+	if err := a.decode(ctx, body, &c); err != nil {
 		return nil, err
 	}
 	b, err := a.moved(ctx, c.target, "join", c.Join)
@@ -25,9 +25,9 @@ func (a *API) join(ctx context.Context, body []byte, k *callKey) (any, error) {
 func (a *API) leave(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var c struct {
 		target
-		Leave []string `json:"leave"`
+		Leave list[string] `json:"leave"`
 	}
-	if err := decode(body, &c); err != nil {
+	if err := a.decode(ctx, body, &c); err != nil {
 		return nil, err
 	}
 	b, err := a.moved(ctx, c.target, "leave", c.Leave)
@@ -62,7 +62,7 @@ func (a *API) disconnect(ctx context.Context, body []byte, k *callKey) (any, err
 		target
 		Close bool `json:"close"`
 	}
-	if err := decode(body, &c); err != nil {
+	if err := a.decode(ctx, body, &c); err != nil {
 		return nil, err
 	}
 	b, err := a.broadcast(ctx, c.target)

@@ -11,9 +11,9 @@ import (
 // An event is an event to be sent. Its arguments remain raw JSON. An event with binary data has it
 // in attachments, and placeholders in its place, as in packets.
 type event struct {
-	Event       string            `json:"event"`
-	Args        []json.RawMessage `json:"args"`
-	Attachments [][]byte          `json:"attachments"`
+	Event       string                `json:"event"`
+	Args        list[json.RawMessage] `json:"args"`
+	Attachments list[[]byte]          `json:"attachments"`
 }
 
 // values returns the arguments for the library.
@@ -50,7 +50,7 @@ type emitAnswer struct {
 
 func (a *API) emit(ctx context.Context, body []byte, k *callKey) (any, error) {
 	var e emitBody
-	if err := decode(body, &e); err != nil {
+	if err := a.decode(ctx, body, &e); err != nil {
 		return nil, err
 	}
 	answer, err := a.publish(ctx, e, k.next())

@@ -1,6 +1,10 @@
 package api
 
 import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -120,5 +124,65 @@ func TestRefused(t *testing.T) {
 	}
 	if f.count > 0 {
 		t.Errorf("%d events were published, want 0", f.count)
+	}
+}
+
+// A list with far too many elements is refused before they are decoded.
+func TestLongListsAreNotDecoded(t *testing.T) {
+	a, _ := start(t, Options{})
+	long := strings.Repeat("1,", 500_000) + "1]}"
+	for _, tt := range []struct {
+		path, body string
+		code       code
+	}{
+		{"emit", `{"everyone":true,"event":"e","args":[` + long, badRequest},
+		{"ask", `{"everyone":true,"event":"e","args":[` + long, badRequest},
+		{"batch", `{"emits":[` + long, tooMany},
+		{"emit", `{"event":"e","rooms":[` + strings.Repeat(`"r",`, 250_000) + `"r"]}`, tooMany},
+		{"emit", `{"everyone":true,"event":"e","attachments":[` + strings.Repeat(`"",`, 300_000) + `""]}`, badRequest},
+	} {
+		var w *httptest.ResponseRecorder
+		if n := testing.AllocsPerRun(1, func() { w = call(a, http.MethodPost, tt.path, tt.body) }); n > 50_000 {
+			t.Errorf("%s %.40s: %v allocations, want at most 50000", tt.path, tt.body, n)
+		}
+		if p := problemOf(t, w); p.Code != tt.code.name {
+			t.Errorf("%s %.40s: got %+v, want %s", tt.path, tt.body, p, tt.code.name)
+		}
+	}
+}
+
+func TestHead(t *testing.T) {
+	many := strings.Repeat(`{"a":[1,2],"b":"\\\",]["},`, maxList-1)
+	for value, want := range map[string]string{
+		`[` + many + `1]`: `[` + many + `1]`, `[` + many + `"x,",2,3]`: `[` + many + `"x,"]`,
+		`[]`: `[]`, `null`: `null`, `"` + strings.Repeat(",", maxList) + `"`: `"` + strings.Repeat(",", maxList) + `"`,
+	} {
+		if got := string(head([]byte(value))); got != want {
+			t.Errorf("%.60s has the head %.60s…%s, want %.60s", value, got, got[max(0, len(got)-20):], want)
+		}
+	}
+}
+
+// Few large bodies are decoded at a time. Others wait until their call has timed out.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	a, _ := start(t, Options{})
+	for range cap(a.decoding) {
+		a.decoding <- struct{}{}
+	}
+	if w := call(a, http.MethodPost, "emit", emitted); w.Code != http.StatusOK {
+		t.Errorf("a small body: got %d %s, want 200", w.Code, w.Body)
+	}
+	large := []byte(`{"everyone":true,"event":"e","args":["` + strings.Repeat("x", largeBody) + `"]}`)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f := (*failure)(nil)
+	if err := a.decode(ctx, large, new(emitBody)); !errors.As(err, &f) || f.code != unavailable || f.open {
+		t.Errorf("a large body after the timeout: %v, want unavailable", err)
+	}
+	<-a.decoding
+	for range 2 {
+		if w := call(a, http.MethodPost, "emit", string(large)); w.Code != http.StatusOK {
+			t.Errorf("a large body: got %d %s, want 200", w.Code, w.Body)
+		}
 	}
 }

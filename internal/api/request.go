@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rejoin-io/rejoin/internal/strict"
+	"github.com/rejoin-io/rejoin/pkg/packet"
 )
 
 // Limits of requests.
@@ -45,7 +47,23 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *failure) {
 	return body, nil
 }
 
+// largeBody is the size of a body, in bytes, from which on few are decoded at a time: decoding copies a
+// body several times.
+const largeBody = 64 << 10
+
 // decode decodes a body into a struct with all allowed fields.
+func (a *API) decode(ctx context.Context, body []byte, v any) error {
+	if len(body) >= largeBody {
+		select {
+		case a.decoding <- struct{}{}:
+			defer func() { <-a.decoding }()
+		case <-ctx.Done():
+			return fail(unavailable, "too many large bodies are being decoded")
+		}
+	}
+	return decode(body, v)
+}
+
 func decode(body []byte, v any) error {
 	err := strict.Decode(body, v)
 	switch {
@@ -55,6 +73,40 @@ func decode(body []byte, v any) error {
 		return fail(badRequest, "the body: %s", inJSON(err))
 	}
 	return nil
+}
+
+// maxList is the number of elements that is enough to refuse any list.
+const maxList = max(maxNames, maxBatch, packet.MaxElements) + 1
+
+// A list is an array in a body. At most maxList elements are decoded, because each takes far more
+// memory than its bytes.
+type list[T any] []T
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (l *list[T]) UnmarshalJSON(b []byte) error { return json.Unmarshal(head(b), (*[]T)(l)) }
+
+// head returns an array with at most the first maxList elements of an array. Other values are
+// unchanged. The value must be valid.
+func head(value []byte) []byte {
+	depth, elements, quoted := 0, 1, false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			depth++
+		case c == ']' || c == '}':
+			depth--
+		case c == ',' && depth == 1:
+			if elements++; elements > maxList {
+				return append(value[:i:i], ']')
+			}
+		}
+	}
+	return value
 }
 
 // encode returns v as JSON. Raw JSON in it is unchanged, except for white space.

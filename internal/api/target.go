@@ -21,14 +21,14 @@ const (
 // A target holds the receivers of a call. everyone must be requested explicitly, because a program
 // that loses a list would otherwise send an event for one socket to all.
 type target struct {
-	Namespace     *string  `json:"namespace"`
-	Everyone      bool     `json:"everyone"`
-	Rooms         []string `json:"rooms"`
-	Users         []string `json:"users"`
-	Sockets       []string `json:"sockets"`
-	Except        []string `json:"except"`
-	ExceptUsers   []string `json:"exceptUsers"`
-	ExceptSockets []string `json:"exceptSockets"`
+	Namespace     *string      `json:"namespace"`
+	Everyone      bool         `json:"everyone"`
+	Rooms         list[string] `json:"rooms"`
+	Users         list[string] `json:"users"`
+	Sockets       list[string] `json:"sockets"`
+	Except        list[string] `json:"except"`
+	ExceptUsers   list[string] `json:"exceptUsers"`
+	ExceptSockets list[string] `json:"exceptSockets"`
 }
 
 // broadcast returns the target for the library.

@@ -31,7 +31,8 @@ type PortOptions struct {
 // ConnContext and Body. A connection waits for its client if no request has arrived on it yet, if
 // it is between two requests, or if only a part of a body has arrived. If too many connections
 // wait, the one that has waited longest is closed. The same makes space for a new connection when
-// the port is full; if no connection waits, the new one is closed.
+// the port is full; if no connection waits, one whose client does not read its answer is closed, or
+// else the new one.
 type Port struct {
 	o         PortOptions
 	peers     *table[netip.Addr, int]
@@ -42,6 +43,8 @@ type Port struct {
 	mu      sync.Mutex
 	waiting int
 	order   Conn // the ring of waiting connections; the longest wait follows it
+	conns   map[*Conn]struct{}
+	looked  time.Time // when unread has looked at all of them
 }
 
 // NewPort returns the bounds of a port.
@@ -49,6 +52,7 @@ func NewPort(o PortOptions) *Port {
 	p := &Port{
 		o:     o,
 		peers: newTable[netip.Addr](func(open *int) bool { return *open == 0 }),
+		conns: make(map[*Conn]struct{}),
 	}
 	p.order.prev, p.order.next = &p.order, &p.order
 	return p
@@ -62,11 +66,14 @@ type Conn struct {
 	peer netip.Addr // invalid if the address is not limited
 
 	hijacked atomic.Bool
-	body     arriving    // of the current request; belongs to the handler
-	arrived  atomic.Bool // the whole body
+	body     arriving     // of the current request; belongs to the handler
+	arrived  atomic.Bool  // the whole body
+	writing  atomic.Int64 // when the write in progress began, in nanoseconds since started; 0 if none is
+	unread   atomic.Bool  // it waits because of this write; set under port.mu
 
 	// Guarded by port.mu.
 	prev, next *Conn // nil unless it waits
+	since      int64 // when it began to wait, in nanoseconds since started
 	closed     bool
 	then       func() // called when the connection is closed; may be nil
 }
@@ -79,6 +86,7 @@ func (c *Conn) Close() error {
 	first := !c.closed
 	if c.closed = true; first {
 		p.leave(c)
+		delete(p.conns, c)
 		p.open.Add(-1)
 	}
 	then := c.then
@@ -91,6 +99,57 @@ func (c *Conn) Close() error {
 		p.peers.with(c.peer, func(open *int) { *open-- })
 	}
 	return err
+}
+
+// started is a time before any write.
+var started = time.Now().Add(-time.Second)
+
+// Write implements [net.Conn]. While a client does not read, its connection is blocked here.
+func (c *Conn) Write(b []byte) (int, error) {
+	if c.hijacked.Load() {
+		return c.TCPConn.Write(b)
+	}
+	c.writing.Store(int64(time.Since(started)))
+	n, err := c.TCPConn.Write(b)
+	c.writing.Store(0)
+	if c.unread.Load() {
+		c.port.mu.Lock()
+		if c.unread.Load() {
+			c.port.leave(c)
+		}
+		c.port.mu.Unlock()
+	}
+	return n, err
+}
+
+// lookInterval is the time between two looks for clients that do not read.
+const lookInterval = 100 * time.Millisecond
+
+// lookForUnread makes the connections wait whose write has been blocked for unreadTimeout, in front of
+// those that have waited for less than that. p.mu is held.
+func (p *Port) lookForUnread() {
+	now := time.Now()
+	if now.Sub(p.looked) < lookInterval {
+		return
+	}
+	p.looked = now
+	late := int64(now.Sub(started) - unreadTimeout)
+	before := &p.order
+	for before.prev != &p.order && before.prev.since > late {
+		before = before.prev
+	}
+	for c := range p.conns {
+		began := c.writing.Load()
+		if began == 0 || began > late || c.next != nil || c.hijacked.Load() {
+			continue
+		}
+		c.unread.Store(true)
+		if c.writing.Load() != began { // it has ended, and Write may not have seen it
+			c.unread.Store(false)
+			continue
+		}
+		p.enter(c, before, began)
+	}
 }
 
 // OnClose registers f, which is called once, when the connection is closed, or immediately if it is
@@ -152,6 +211,7 @@ func (p *Port) admit(tcp *net.TCPConn, addr netip.Addr) *Conn {
 	}
 	if p.o.Max > 0 && p.Open() >= p.o.left() {
 		p.mu.Lock()
+		p.lookForUnread()
 		longest := p.takeLongest()
 		p.mu.Unlock()
 		p.o.Tally.refuse(p.o.Name, "too many connections", zap.Int("connections", p.o.Max), zap.Bool("refused", longest == nil))
@@ -161,9 +221,12 @@ func (p *Port) admit(tcp *net.TCPConn, addr netip.Addr) *Conn {
 			}
 			return nil
 		}
-		_ = longest.Close() // no operation on it is pending
+		_ = longest.Close() // no operation on it is pending, except a write that is blocked
 	}
 	p.open.Add(1)
+	p.mu.Lock()
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
 	_ = tcp.SetWriteBuffer(sendBuffer) // fails on a connection that has ended
 	return c
 }
@@ -195,7 +258,15 @@ func (p *Port) leave(c *Conn) {
 	}
 	c.prev.next, c.next.prev = c.next, c.prev
 	c.prev, c.next = nil, nil
+	c.unread.Store(false)
 	p.waiting--
+}
+
+// enter adds a connection to the order, before another one. p.mu is held.
+func (p *Port) enter(c, before *Conn, since int64) {
+	c.prev, c.next, c.since = before.prev, before, since
+	c.prev.next, c.next.prev = c, c
+	p.waiting++
 }
 
 // set sets whether a connection waits from now on.
@@ -204,9 +275,7 @@ func (p *Port) set(c *Conn, waits bool) {
 	p.mu.Lock()
 	p.leave(c)
 	if waits && !c.closed {
-		c.prev, c.next = p.order.prev, &p.order
-		c.prev.next, c.next.prev = c, c
-		if p.waiting++; p.o.Waiting > 0 && p.waiting > p.o.Waiting {
+		if p.enter(c, &p.order, int64(time.Since(started))); p.o.Waiting > 0 && p.waiting > p.o.Waiting {
 			longest = p.takeLongest()
 		}
 	}
@@ -254,7 +323,8 @@ func ofPort(conn net.Conn) *Conn {
 }
 
 // unreadTimeout bounds the wait for the rest of a body that its handler has not read. The HTTP
-// server reads it, to keep the connection for the next request.
+// server reads it, to keep the connection for the next request. It also bounds the wait for a client
+// that does not read its answer, if the port is full.
 const unreadTimeout = time.Second
 
 // Body gives each body a time limit for its arrival. After the handler has returned, the rest of

@@ -251,10 +251,74 @@ func TestWaitingAllocatesNothing(t *testing.T) {
 	c := p.admit(new(net.TCPConn), address("198.51.100.1:1"))
 	if n := testing.AllocsPerRun(100, func() {
 		p.ConnState(c, http.StateActive)
+		_, _ = c.Write(nil)
 		c.arrives(false)
 		c.arrives(true)
 		p.ConnState(c, http.StateIdle)
 	}); n != 0 {
 		t.Errorf("got %v allocations, want 0", n)
+	}
+}
+
+// A full port still accepts a new connection if clients do not read their answers. One that reads keeps
+// its connection, and so does one that waits for less time.
+func TestFullPortClosesThoseThatDoNotRead(t *testing.T) {
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Max: 3, Tally: NewTally(zap.NewNop())}})
+	proceed := make(chan struct{})
+	large := make([]byte, 8<<20)
+	open := serve(t, p, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/large":
+			_, _ = w.Write(large)
+		case "/slow":
+			<-proceed
+		}
+	})
+	request := func(path string) string { return strings.Replace(whole, "/", path, 1) }
+	unread, busy := open(request("/large")), open(request("/slow"))
+	blocked := func() (blocked int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for c := range p.conns {
+			if began := c.writing.Load(); began != 0 && time.Since(started)-time.Duration(began) > unreadTimeout {
+				blocked++
+			}
+		}
+		return blocked
+	}
+	for end := time.Now().Add(20 * time.Second); blocked() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no write is blocked")
+		}
+	}
+	idle := open("")
+	waits(t, p, 1)
+	if got := said(open(whole)); got != "HTTP/1.1 200 OK" {
+		t.Errorf(`a new one got %q, want "HTTP/1.1 200 OK"`, got)
+	}
+	if n, err := io.Copy(io.Discard, unread); n >= int64(len(large)) {
+		t.Errorf("the one that did not read got all %d bytes: %v", n, err)
+	}
+	close(proceed)
+	if got := said(busy); got != "HTTP/1.1 200 OK" {
+		t.Errorf(`the one that was being answered got %q, want "HTTP/1.1 200 OK"`, got)
+	}
+	_, _ = io.WriteString(idle, whole)
+	if got := said(idle); got != "HTTP/1.1 200 OK" {
+		t.Errorf(`the one that had waited for a moment got %q, want "HTTP/1.1 200 OK"`, got)
+	}
+}
+
+// A connection whose client reads late does not wait any more.
+func TestReadAnswerEndsTheWait(t *testing.T) {
+	p := NewPort(PortOptions{Quota: Quota{Name: Connections, Tally: NewTally(zap.NewNop())}})
+	c := p.admit(new(net.TCPConn), address("198.51.100.1:1")) // writes to it fail
+	c.writing.Store(1)
+	p.mu.Lock()
+	p.lookForUnread()
+	waiting := p.waiting
+	p.mu.Unlock()
+	if _, err := c.Write(nil); err == nil || waiting != 1 || p.waiting != 0 {
+		t.Errorf("%d wait during the write, and %d after it (%v), want 1 and 0", waiting, p.waiting, err)
 	}
 }

@@ -144,7 +144,7 @@ func (r *recovery) resign() {
 	s.answerGone() // the held deliveries
 	s.mu.Lock()
 	s.former = ""
-	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt, s.catchUp = "", "", 0, nil, memberships{}, nil, nil
+	s.id, s.pid, s.fence, s.data, s.rooms, s.receipt, s.catchUp = "", "", 0, nil, memberships{partitions: s.rooms.partitions}, nil, nil
 	if o := s.order.Load(); o != nil {
 		o.owed = nil
 	}

@@ -34,6 +34,9 @@ type client struct {
 	// take turns.
 	answering struct{ small, large chan struct{} }
 
+	// stays is the part of the server's memberships that belongs to the connection's sockets.
+	stays atomic.Int64
+
 	mu      sync.Mutex
 	sockets []*Socket   // includes connecting ones; few, so a slice
 	retry   *time.Timer // closes the connection so that its client reconnects, or nil
@@ -179,16 +182,19 @@ func (c *client) connect(p *packet.Packet) {
 		auth = bytes.Clone(p.Data) // the message that contains it may be far larger
 	}
 	s := newSocket(c, p.Namespace)
-	if !c.attach(s) {
-		c.srv.stats.tooManyNamespaces.Add(1)
-		s.refuse(&ConnectError{
-			Message: fmt.Sprintf("Too many namespaces: at most %d on one connection", c.srv.opts.NamespacesPerConnection),
-			Data:    map[string]string{"code": "too_many"},
-		})
+	if reason := c.attach(s); reason != "" {
+		s.refuse(&ConnectError{Message: "Too many namespaces: " + reason, Data: map[string]string{"code": "too_many"}})
 		return
 	}
 	r := &ConnectRequest{socket: s, auth: auth}
-	c.srv.spawn(func() { c.srv.admit(r) })
+	c.srv.spawn(func() {
+		if cost := len(auth); cost >= receivedStep { // middlewares may wait, as handlers may
+			c.srv.received.keeps(c, cost)
+			defer c.srv.received.keeps(c, -cost)
+			c.srv.relieve()
+		}
+		c.srv.admit(r)
+	})
 }
 
 // connectable returns the number of namespaces that a connection may be connected to.
@@ -202,20 +208,28 @@ func (s *Server) connectable() int {
 	return most
 }
 
-// attach adds a socket to the connection, unless that exceeds the limit.
-func (c *client) attach(s *Socket) bool {
+// attach adds a socket to the connection, or returns the reason why that exceeds a limit.
+func (c *client) attach(s *Socket) (reason string) {
 	c.mu.Lock()
-	full := len(c.sockets) >= c.srv.opts.NamespacesPerConnection
-	if !full {
+	had, most := len(c.sockets), c.srv.opts.NamespacesPerConnection
+	full := had >= most
+	crowded := !full && had > 0 && !c.srv.reserveSocket(had)
+	if !full && !crowded {
 		c.sockets = append(c.sockets, s)
 		c.ended = slices.DeleteFunc(c.ended, func(name string) bool { return name == s.nsName })
 	}
-	first := !full && len(c.sockets) == 1
 	c.mu.Unlock()
-	if first {
+	switch {
+	case full:
+		c.srv.stats.tooManyNamespaces.Add(1)
+		return fmt.Sprintf("at most %d on one connection", most)
+	case crowded:
+		c.limited(limitMemberships, c.srv.opts.MembershipBudget, "bytes")
+		return "sockets of all clients take too much memory"
+	case had == 0:
 		c.srv.unconnected.remove(c, false)
 	}
-	return !full
+	return ""
 }
 
 // closeForRetry closes the connection, so that stock clients reconnect. This disconnects the
@@ -283,6 +297,9 @@ func (c *client) detach(s *Socket) {
 		c.sockets = append(c.sockets[:i:i], c.sockets[i+1:]...)
 	}
 	last := i >= 0 && len(c.sockets) == 0
+	if i >= 0 && !last {
+		c.srv.memberships.Add(-socketCost)
+	}
 	c.mu.Unlock()
 	if last {
 		c.waitForConnect()

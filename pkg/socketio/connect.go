@@ -252,10 +252,10 @@ func (s *Socket) unplace() []string {
 		s.ns.index.Remove(rooms.InNamed(s.nsName, name), s)
 	}
 	s.ns.srv.placed.Add(-1)
-	s.ns.srv.memberships.Add(s.rooms.uncharged - s.rooms.cost())
+	s.count(s.rooms.uncharged - s.rooms.cost())
 	subscribed := s.subscribed
 	names = slices.DeleteFunc(names, func(name string) bool { return s.rooms.current(name).pending })
-	s.rooms, s.placed, s.subscribed = memberships{}, false, false
+	s.rooms, s.placed, s.subscribed = memberships{partitions: s.rooms.partitions}, false, false
 	s.mu.Unlock()
 	if subscribed {
 		s.ns.srv.adapter.Unsubscribe(append(implicit, inNamed(s.nsName, names)...)...)

@@ -80,7 +80,8 @@ func (s *Socket) tooMany(news []string) error {
 // recovery window. Many sockets in many rooms must not prevent others from joining a few.
 const roomsBeyondBudget = 16
 
-// bytesBeyondBudget is the maximum cost of these memberships: that of 16 with names of 24 bytes.
+// bytesBeyondBudget is the maximum cost of these memberships, of all sockets of a connection: that of
+// 16 with names of 24 bytes.
 const bytesBeyondBudget = 16 << 10
 
 var errMemberships = fmt.Errorf("%w: memberships of all clients take too much memory", ErrTooManyRooms)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -155,6 +156,109 @@ func TestMembershipsAreShared(t *testing.T) {
 	if got := n.Stats().MembershipBytes; got > 4500*unit {
 		t.Errorf("all have %d memberships", got/unit)
 	}
+}
+
+// A membership counts its positions in all partitions, also after a recovery.
+func TestPartitionsCountInTheBudget(t *testing.T) {
+	c := newCluster(adapter.MemoryOptions{Partitions: 64})
+	n := c.node(t, "a", Options{})
+	joining(n.Of("/"))
+	w := n.client(t)
+	for i := range 3 {
+		for _, event := range []string{"join", "leave"} {
+			if got := w.call(fmt.Sprintf(`[%q,"%02d"]`, event, i)); got != `["ok"]` {
+				t.Fatalf("%s %d: %s, want %s", event, i, got, `["ok"]`)
+			}
+		}
+	}
+	want := 3 * int(stayCost("00")+2*64*16)
+	if got := n.Stats().MembershipBytes; got != want {
+		t.Errorf("three memberships take %d bytes, want %d", got, want)
+	}
+	w.cut()
+	eventually(t, "nothing is held", func() bool { return n.Stats().MembershipBytes == 0 })
+	n.back(t, w).write("41")
+	eventually(t, "nothing is held", func() bool { return n.Stats().MembershipBytes == 0 })
+	second := n.client(t)
+	for i := range 3 {
+		if got := second.call(fmt.Sprintf(`["join","%02d"]`, i)); got != `["ok"]` {
+			t.Fatalf("join %d: %s, want %s", i, got, `["ok"]`)
+		}
+	}
+	second.cut()
+	n.back(t, second)
+	if got := n.Stats().MembershipBytes; got != want {
+		t.Errorf("three recovered memberships take %d bytes, want %d", got, want)
+	}
+}
+
+// The sockets of a connection beside its first count in the budget. Connections that have as many as
+// possible do not prevent others from having a few.
+func TestFurtherSocketsAreBounded(t *testing.T) {
+	const most = 16
+	n := start(t, Options{MembershipBudget: 4 * most * socketCost, NamespacesPerConnection: most})
+	for i := range most {
+		n.Of(fmt.Sprint("/", i))
+	}
+	greedy := func() (w *wire, sockets int) {
+		w = n.dial(t)
+		for ; sockets < most; sockets++ {
+			w.ns = fmt.Sprint("/", sockets)
+			w.write("40" + w.prefix())
+			got := w.next()
+			if got == "44"+w.prefix()+`{"message":"Too many namespaces: sockets of all clients take too much memory","data":{"code":"too_many"}}` {
+				break
+			}
+			if !strings.HasPrefix(got, "40"+w.prefix()) {
+				t.Fatalf("CONNECT was answered %q", got)
+			}
+		}
+		return w, sockets
+	}
+	var all []*wire
+	var had []int
+	for range 6 {
+		w, sockets := greedy()
+		all, had = append(all, w), append(had, sockets)
+	}
+	if fmt.Sprint(had[:3]) != "[16 16 16]" || slices.Min(had) < socketsBeyondBudget || had[5] > most/2 {
+		t.Errorf("connections have %v sockets", had)
+	}
+	if got := n.Stats().Limited[limitMemberships]; got == 0 {
+		t.Error("the limit is not counted")
+	}
+	bytes := n.Stats().MembershipBytes
+	all[0].write("41/1,")
+	eventually(t, "a socket that has left counts no more", func() bool { return n.Stats().MembershipBytes == bytes-socketCost })
+	for _, w := range all {
+		w.cut()
+	}
+	eventually(t, "nothing is counted", func() bool { return n.Stats().MembershipBytes == 0 })
+}
+
+// Beyond the budget the sockets of a connection have one allowance together.
+func TestSocketsShareTheAllowance(t *testing.T) {
+	n := start(t, Options{MembershipBudget: 1})
+	w := n.client(t)
+	joined, names := 0, []string{"/", "/a", "/b", "/c"}
+	for _, name := range names {
+		joining(n.Of(name))
+		if name != "/" {
+			w.connect(name, "")
+		}
+	}
+	for i := range roomsBeyondBudget {
+		for _, w.ns = range names {
+			if strings.HasPrefix(w.call(fmt.Sprintf(`["join","%024d"]`, i)), `["ok"]`) {
+				joined++
+			}
+		}
+	}
+	if joined != bytesBeyondBudget/int(stayCost(fmt.Sprintf("%024d", 0))) {
+		t.Errorf("joined %d rooms", joined)
+	}
+	w.cut()
+	eventually(t, "nothing is counted", func() bool { return n.Stats().MembershipBytes == 0 })
 }
 
 // The memberships that are always allowed are few if their names are long.

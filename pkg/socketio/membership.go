@@ -51,6 +51,8 @@ type memberships struct {
 	banned map[string][]stay
 	count  int32 // of all stays in named
 	open   int32 // of those that are open
+	// partitions is the number of partitions of the history, for the cost of a stay; constant.
+	partitions int32
 	// uncharged is the part of the cost of all stays in named that is not counted in the server's
 	// total: negative if some is reserved for future stays.
 	uncharged int64
@@ -110,17 +112,26 @@ func (m *memberships) enter(name string) {
 	}
 	m.count++
 	m.open++
-	m.uncharged += stayCost(name)
+	m.uncharged += m.stayCost(name)
 }
 
 // stayCost is the approximate memory of a stay in bytes, including the node's memory for its room
 // if it has no other members.
 func stayCost(name string) int64 { return 640 + 16*int64(len(name)) }
 
+// stayCost adds to that the positions of the join and of the leave in each partition, if there are
+// several.
+func (m *memberships) stayCost(name string) int64 {
+	if m.partitions > 1 {
+		return stayCost(name) + 2*16*int64(m.partitions)
+	}
+	return stayCost(name)
+}
+
 // cost returns the cost of all stays in named.
 func (m *memberships) cost() (bytes int64) {
 	for name, stays := range m.named {
-		bytes += stayCost(name) * int64(len(stays))
+		bytes += m.stayCost(name) * int64(len(stays))
 	}
 	return bytes
 }
@@ -228,7 +239,7 @@ func (m *memberships) cancel(name string) {
 	}
 	m.count--
 	m.open--
-	m.uncharged -= stayCost(name)
+	m.uncharged -= m.stayCost(name)
 }
 
 // forget drops stays that ended before a time and that no recovery needs: neither one that catches up
@@ -255,7 +266,7 @@ func (m *memberships) replace(name string, kept []stay) {
 		return
 	}
 	m.count -= int32(gone)
-	m.uncharged -= int64(gone) * stayCost(name)
+	m.uncharged -= int64(gone) * m.stayCost(name)
 	m.unsaved = true
 	if len(kept) == 0 {
 		delete(m.named, name)

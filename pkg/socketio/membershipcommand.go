@@ -143,7 +143,7 @@ func (m *memberships) precede(name string, at adapter.Cursor, due adapter.Positi
 	n := len(stays) - 1
 	m.named[name] = slices.Insert(stays, n, stay{join: at, leave: stays[n].join, commanded: true, due: due})
 	m.count++
-	m.uncharged += stayCost(name)
+	m.uncharged += m.stayCost(name)
 	m.unsaved = true
 }
 

@@ -109,6 +109,9 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		if err != nil {
 			return m, r, err
 		}
+		if m.partitions == 0 {
+			m.partitions = int32(join.Partitions())
+		}
 		if rooms.Kind(s.Kind) == rooms.Everyone {
 			m.born = join
 			continue
@@ -142,7 +145,7 @@ func restore(list []session.Membership) (m memberships, r receipt, err error) {
 		last = append(m.named[s.Name], st)
 		put(&m.named, s.Name, last)
 		m.count++
-		m.uncharged += stayCost(s.Name)
+		m.uncharged += m.stayCost(s.Name)
 		if st.open {
 			m.open++
 		}

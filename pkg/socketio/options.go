@@ -69,10 +69,12 @@ type Options struct {
 
 	// MembershipBudget bounds the memory, in bytes, of the memberships of all sockets, including those
 	// that have ended within the recovery window: 512 MiB by default. A membership counts as 640 bytes
-	// and 16 for each byte of its room's name. From three quarters of the budget on, and for
-	// recoveries beyond all of it, a socket can have an equal share of the rest and of an extra eighth
-	// of the budget; or, if that is more, 16 memberships of 16 KiB together. The recovery of a session
-	// with more is postponed: its client's connection is closed.
+	// and 16 for each byte of its room's name, and with several partitions 32 for each of them. From
+	// three quarters of the budget on, and for recoveries beyond all of it, a socket can have an equal
+	// share of the rest and of an extra eighth of the budget; or, if that is more, 16 memberships, which
+	// for all sockets of a connection are 16 KiB together. The recovery of a session with more is
+	// postponed: its client's connection is closed. Sockets of a connection beside its first count as 4
+	// KiB; from three quarters on a connection can have four, and more within its share.
 	MembershipBudget int
 
 	// MailboxEvents and MailboxBytes bound the received events of a socket that wait for its

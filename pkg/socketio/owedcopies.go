@@ -134,7 +134,7 @@ func (m *memberships) only(c owedCopy, base adapter.Cursor) {
 	}
 	m.named[c.room] = slices.Insert(stays, len(stays)-1, st)
 	m.count++
-	m.uncharged += stayCost(c.room)
+	m.uncharged += m.stayCost(c.room)
 	m.unsaved = true
 }
 

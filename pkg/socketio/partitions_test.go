@@ -929,7 +929,7 @@ func TestOwedCopiesEndWithTheRecovery(t *testing.T) {
 	for i := range 20 {
 		back.want(numbered(i))
 	}
-	if got := other.Stats().MembershipBytes; got != 3*int(stayCost(first)) {
+	if got := other.Stats().MembershipBytes; got != 3*int(stayCost(first)+2*4*16) {
 		t.Errorf("its memberships take %d bytes", got)
 	}
 	slow.release(0)

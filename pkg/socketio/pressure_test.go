@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -1231,4 +1232,52 @@ func TestClientThatTakesNothing(t *testing.T) {
 	if n.Stats().Limited[limitReadProgress] != 1 {
 		t.Errorf("not counted: %v", n.Stats().Limited)
 	}
+}
+
+// Payloads of CONNECTs count until middlewares have returned. Beyond the budget a connection with a
+// large one is closed, and those with small ones are not.
+func TestConnectPayloadsAreBounded(t *testing.T) {
+	const large = 50 << 10
+	n := start(t, Options{ReceiveBudget: 4 * large})
+	begin := make(chan struct{})
+	n.Use(func(ctx context.Context, _ *ConnectRequest) error {
+		select {
+		case <-begin:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	connecting := func(size int) *wire {
+		w := n.dial(t)
+		w.write(`40{"x":"` + strings.Repeat("x", size-8) + `"}`)
+		return w
+	}
+	small := []*wire{connecting(receivedStep - 1), connecting(2 << 10)}
+	eventually(t, "the second is counted", func() bool { return n.Stats().ReceivedBytes == 2<<10 })
+	var big []*wire
+	for range 6 {
+		big = append(big, connecting(large))
+	}
+	eventually(t, "three are closed", func() bool {
+		st := n.Stats()
+		return st.Limited[limitReceiveBudget] == 3 && st.ReceivedBytes == 3*large+2<<10
+	})
+	var kept []*wire
+	eventually(t, "three have seen it", func() bool {
+		kept = slices.DeleteFunc(slices.Clone(big), func(w *wire) bool {
+			select {
+			case <-w.closed:
+				return true
+			default:
+				return false
+			}
+		})
+		return len(kept) == 3
+	})
+	close(begin)
+	for _, w := range append(kept, small...) {
+		w.connected()
+	}
+	eventually(t, "nothing is counted", func() bool { return n.Stats().ReceivedBytes == 0 })
 }

@@ -21,7 +21,8 @@ const (
 const receivedPatience = time.Second
 
 // A receiveBudget counts the memory of clients' events until they are handled: packets that wait
-// for attachments, and events that wait for handlers or are being handled. From half of the budget
+// for attachments, and events that wait for handlers or are being handled. It also counts payloads
+// of CONNECTs until middlewares have returned and the client is connected. From half of the budget
 // on, connections whose events wait are not read. Beyond it the connection that holds the most is
 // closed, of those whose packets have waited for attachments for some time if there are any. Memory
 // that handlers of closed connections still hold will be freed, so no other connection is closed
@@ -36,7 +37,7 @@ type receiveBudget struct {
 }
 
 type receivedBytes struct {
-	reader, mail int       // held by the connection's reader; by its mailboxes and handlers
+	reader, mail int       // held by the connection's reader; by its mailboxes, handlers and CONNECTs
 	since        time.Time // when the reader began to wait for attachments; zero if it does not
 	shed         bool      // the connection is being closed because of it
 }

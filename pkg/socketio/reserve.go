@@ -14,14 +14,20 @@ import (
 //
 // While all memberships together cost at most free, everything is allowed. Beyond it a socket may have
 // an equal share of the rest and of an extra eighth of the budget. So sockets with many memberships do
-// not prevent others from having more than roomsBeyondBudget.
+// not prevent others from having more than roomsBeyondBudget. The sockets of a connection may have
+// bytesBeyondBudget together.
 func (s *Socket) reserve(count int, added iter.Seq[string], free int64) error {
 	cost := int64(0)
 	for name := range added {
-		cost += stayCost(name)
+		cost += s.rooms.stayCost(name)
 	}
-	if count <= roomsBeyondBudget && s.rooms.cost()+cost <= bytesBeyondBudget {
-		return nil
+	if count <= roomsBeyondBudget {
+		s.count(cost) // before the check: other sockets of the connection do the same
+		if s.client.stays.Load()+s.rooms.uncharged <= bytesBeyondBudget {
+			s.rooms.uncharged -= cost
+			return nil
+		}
+		s.count(-cost)
 	}
 	for all := &s.ns.srv.memberships; ; {
 		had := all.Load()
@@ -29,6 +35,7 @@ func (s *Socket) reserve(count int, added iter.Seq[string], free int64) error {
 			return errMemberships
 		}
 		if all.CompareAndSwap(had, had+cost) {
+			s.client.stays.Add(cost)
 			s.rooms.uncharged -= cost
 			return nil
 		}
@@ -38,18 +45,46 @@ func (s *Socket) reserve(count int, added iter.Seq[string], free int64) error {
 // inShare reports whether the socket has no more than its share, given the cost of all memberships and
 // that of new ones. s.mu is held.
 func (s *Socket) inShare(all, cost int64) bool {
-	srv := s.ns.srv
-	budget := int64(srv.opts.MembershipBudget)
-	share := (budget + budget/8 - all) / max(1, srv.placed.Load())
-	least := int64(s.rooms.count) * stayCost("")
+	share := s.ns.srv.membershipShare(all)
+	least := int64(s.rooms.count) * s.rooms.stayCost("")
 	return least+cost <= share && s.rooms.cost()+cost <= share
+}
+
+// membershipShare returns the share of each socket, given the cost of all memberships.
+func (s *Server) membershipShare(all int64) int64 {
+	budget := int64(s.opts.MembershipBudget)
+	return (budget + budget/8 - all) / max(1, s.placed.Load())
+}
+
+const (
+	// socketCost is the approximate memory, in bytes, of a socket beside others of its connection. It
+	// counts as a membership does, because the limit of connections includes one socket of each.
+	socketCost = 4 << 10
+	// socketsBeyondBudget is the number of sockets that a connection can always have.
+	socketsBeyondBudget = 4
+)
+
+// reserveSocket counts a socket of a connection that has others, unless their cost is not allowed.
+func (s *Server) reserveSocket(others int) bool {
+	budget, had := int64(s.opts.MembershipBudget), s.memberships.Add(socketCost)-socketCost
+	if others < socketsBeyondBudget || had+socketCost <= budget-budget/4 || int64(others)*socketCost <= s.membershipShare(had) {
+		return true
+	}
+	s.memberships.Add(-socketCost)
+	return false
+}
+
+// count adds to the cost of all memberships.
+func (s *Socket) count(bytes int64) {
+	s.ns.srv.memberships.Add(bytes)
+	s.client.stays.Add(bytes)
 }
 
 // unreserve releases the reservation of a socket that has not been placed. s.mu is held.
 func (s *Socket) unreserve() {
 	if !s.placed {
 		cost := s.rooms.cost()
-		s.ns.srv.memberships.Add(s.rooms.uncharged - cost)
+		s.count(s.rooms.uncharged - cost)
 		s.rooms.uncharged = cost
 	}
 }
@@ -57,7 +92,7 @@ func (s *Socket) unreserve() {
 // charge adds the growth of the socket's memberships to those of the server. s.mu is held.
 func (s *Socket) charge() {
 	if s.placed {
-		s.ns.srv.memberships.Add(s.rooms.uncharged)
+		s.count(s.rooms.uncharged)
 		s.rooms.uncharged = 0
 	}
 }

@@ -44,7 +44,7 @@ type Server struct {
 	replays    replays // the bytes that recoveries hold
 	held       heldBudget
 
-	memberships atomic.Int64  // cost of the memberships of all sockets
+	memberships atomic.Int64  // cost of the memberships of all sockets, and of further sockets of a connection
 	placed      atomic.Int64  // number of sockets in the index
 	turns       turns         // of sockets that enter or leave many rooms
 	writes      turns         // of those that write their sessions

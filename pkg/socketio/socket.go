@@ -69,6 +69,7 @@ type Socket struct {
 
 func newSocket(c *client, namespace string) *Socket {
 	s := &Socket{client: c, nsName: namespace, changing: make(chan struct{}, 1)}
+	s.rooms.partitions = int32(c.srv.feed.now().Partitions())
 	s.ctx, s.cancel = context.WithCancelCause((*socketContext)(s))
 	return s
 }

@@ -49,7 +49,7 @@ func RedisCommands(prefix string) [][]any {
 	key := prefix + "i:none"
 	return [][]any{
 		{"eval", "return 1", 0}, {"evalsha", claim.Hash(), 0},
-		{"get", key}, {"set", key, ""}, {"getrange", key, 0, 0}, {"pttl", key}, {"del", key},
+		{"set", key, ""}, {"getrange", key, 0, 0}, {"pttl", key}, {"del", key},
 	}
 }
 

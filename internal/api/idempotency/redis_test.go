@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,38 @@ func TestForeignValues(t *testing.T) {
 			t.Errorf("Finish: %v, want idempotency.ErrLost", err)
 		}
 	}
+}
+
+// TestHugeValue: of a value that no node has written, a node reads little.
+func TestHugeValue(t *testing.T) {
+	server := redistest.Start(t)
+	s := open(t, server.URL(), idempotency.RedisOptions{})
+	c := idempotency.NewClaim("key", "call")
+	const size = 16 << 20
+	if err := server.Client().Set(t.Context(), key(c), strings.Repeat("x", size), time.Minute).Err(); err != nil {
+		t.Fatal(err)
+	}
+	before := sentBy(t, server)
+	if r, err := s.Claim(t.Context(), c); err == nil {
+		t.Errorf("Claim: %+v, want an error", r)
+	}
+	if read := sentBy(t, server) - before; read > size/8 {
+		t.Errorf("read %d bytes, want at most %d", read, size/8)
+	}
+}
+
+// sentBy returns the number of bytes that Redis has sent.
+func sentBy(t *testing.T, server *redistest.Server) (n int) {
+	t.Helper()
+	info, err := server.Client().Info(t.Context(), "stats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(info, "total_net_output_bytes:")
+	if _, err := fmt.Sscan(text, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // TestKeyOfTheWrongType: a key that another program has overwritten fails alone, and does
